@@ -1,0 +1,28 @@
+// Command aliquot is the operator's command and the home of the daemons that
+// are not plugins.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/hashicorp/cli"
+
+	"aliquot/internal/version"
+)
+
+func main() {
+	c := cli.NewCLI("aliquot", version.Version)
+	c.Args = os.Args[1:]
+	c.Commands = commands()
+	status, err := c.Run()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "aliquot:", err)
+	}
+	os.Exit(status)
+}
+
+// commands lists the subcommands; each stands in a file of its own name.
+func commands() map[string]cli.CommandFactory {
+	return map[string]cli.CommandFactory{}
+}
