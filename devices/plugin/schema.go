@@ -1,0 +1,119 @@
+package plugin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+// Key declares one setting. Every scalar is taken as text and read by Settings,
+// because a value that does not fit the schema stops the whole Nomad agent with
+// a message that names neither the value nor the fix.
+type Key struct {
+	Name string
+	// List makes the setting a list of scalars.
+	List bool
+}
+
+func (k Key) spec() *hclspec.Spec {
+	if k.List {
+		return hclspec.NewAttr(k.Name, "list(string)", false)
+	}
+	return hclspec.NewAttr(k.Name, "string", false)
+}
+
+// The settings that both vendors have.
+var (
+	keys    = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"}, {Name: "docker_socket"}}
+	gpuKeys = []Key{{Name: "mode"}, {Name: "slices"}, {Name: "weight"}}
+)
+
+func (m Maker) schema() *hclspec.Spec {
+	block := map[string]*hclspec.Spec{}
+	for _, k := range slices.Concat(gpuKeys, m.GPUKeys) {
+		block[k.Name] = k.spec()
+	}
+	top := map[string]*hclspec.Spec{"gpu": hclspec.NewBlockMap("gpu", []string{"selector"}, hclspec.NewObject(block))}
+	for _, k := range slices.Concat(keys, m.Keys) {
+		top[k.Name] = k.spec()
+	}
+	return hclspec.NewObject(top)
+}
+
+// Config is the validated configuration of a plugin.
+type Config struct {
+	// Root is the directory under which the machine's /dev, /sys and /proc/driver
+	// are looked up; "/" but for containers and tests.
+	Root string
+	// RunDir holds the run-time state that must outlive the plugin.
+	RunDir string
+	// Period between two readings of the hardware.
+	Period time.Duration
+	// ReturnMounts makes Reserve return device nodes and mounts, for tasks of the
+	// stock docker and exec drivers.
+	ReturnMounts bool
+	// DockerSocket is where containers are asked about, for per-task statistics.
+	DockerSocket string
+	// Rules are the gpu blocks; one for "*" is always there.
+	Rules []share.Rule
+	// Settings holds the vendor's own keys.
+	Settings *Settings
+}
+
+// config reads and validates the decoded configuration once.
+func (m Maker) config(raw map[string]any) (Config, error) {
+	s := &Settings{values: raw}
+	c := Config{
+		Root:         s.Path("root", "/"),
+		RunDir:       s.Path("run_dir", "/run/aliquot"),
+		Period:       s.Duration("fingerprint_period", 2*time.Second, 100*time.Millisecond, time.Minute),
+		ReturnMounts: s.Bool("return_mounts", false),
+		DockerSocket: s.Path("docker_socket", "/var/run/docker.sock"),
+		Settings:     s,
+	}
+	blocks, _ := raw["gpu"].(map[string]any)
+	for _, selector := range sortedKeys(blocks) {
+		values, _ := blocks[selector].(map[string]any)
+		block := &Settings{path: fmt.Sprintf("gpu %q ", selector), values: values}
+		c.Rules = append(c.Rules, m.rule(selector, block))
+		if block.err != nil && s.err == nil {
+			s.err = block.err
+		}
+	}
+	if _, ok := blocks[share.Any]; !ok {
+		c.Rules = append(c.Rules, share.Rule{Selector: share.Any, Mode: m.Modes[0], Slices: share.DefaultSlices})
+	}
+	return c, s.err
+}
+
+func (m Maker) rule(selector string, s *Settings) share.Rule {
+	modes := make([]string, len(m.Modes))
+	for i, mode := range m.Modes {
+		modes[i] = string(mode)
+	}
+	r := share.Rule{
+		Selector: selector,
+		Mode:     share.Mode(s.OneOf("mode", modes...)),
+		Slices:   s.Int("slices", share.DefaultSlices, 1, gpu.MaxSlices),
+		Weight:   s.Float("weight", 0, 0, 1000),
+		Options:  map[string]string{},
+	}
+	if strings.TrimSpace(selector) == "" {
+		s.fail("", selector, `want a GPU's UUID, PCI address, index, class, product name or "*" as label`)
+	}
+	if s.Has("slices") && r.Mode != share.Shared {
+		s.fail("slices", s.String("slices", ""), fmt.Sprintf("only mode shared has slices, and mode is %s; remove slices or write mode = \"shared\"", r.Mode))
+	}
+	for _, k := range m.GPUKeys {
+		if s.Has(k.Name) {
+			r.Options[k.Name] = s.String(k.Name, "")
+		}
+	}
+	return r
+}

@@ -1,0 +1,211 @@
+package share
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// Note is something about a plan that its operator should know.
+type Note struct {
+	// GPU that the note is about, "" for the configuration as a whole.
+	GPU  gpu.ID
+	Text string
+}
+
+// Plan is what a host offers.
+type Plan struct {
+	// Offers, by index of the physical GPU.
+	Offers []Offer
+	// Notes explain every departure of the offers from the rules.
+	Notes []Note
+}
+
+// Offer returns the offer of a GPU, MIG device or partition.
+func (p Plan) Offer(id gpu.ID) (Offer, bool) {
+	for _, o := range p.Offers {
+		if o.ID == id {
+			return o, true
+		}
+	}
+	return Offer{}, false
+}
+
+// NewPlan maps what was found to what is offered. A GPU that cannot be offered
+// as its rule says is left out, or offered as the partitions that it has, and a
+// note says why and what to do.
+func NewPlan(found []Found, rules []Rule) Plan {
+	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{}}
+	sorted := slices.Clone(found)
+	slices.SortStableFunc(sorted, func(a, b Found) int { return cmp.Compare(a.Index, b.Index) })
+	known := map[gpu.ID]bool{}
+	for _, f := range sorted {
+		known[f.ID] = true
+	}
+	for _, f := range sorted {
+		if f.Parent != "" && known[f.Parent] {
+			p.children[f.Parent] = append(p.children[f.Parent], f)
+		}
+	}
+	for _, f := range sorted {
+		if f.Parent == "" || !known[f.Parent] {
+			p.physical(f)
+		}
+	}
+	p.unmatched(sorted)
+	return p.plan
+}
+
+type planner struct {
+	rules    []Rule
+	children map[gpu.ID][]Found
+	// groups holds the shared groups in use, each of one GPU.
+	groups map[string]gpu.ID
+	plan   Plan
+}
+
+func (p *planner) note(f Found, format string, args ...any) {
+	name := fmt.Sprintf("GPU %d (%s, %s): ", f.Index, f.Class, f.ID)
+	p.plan.Notes = append(p.plan.Notes, Note{GPU: f.ID, Text: name + fmt.Sprintf(format, args...)})
+}
+
+func (p *planner) physical(f Found) {
+	rule, ok := Pick(p.rules, f.GPU)
+	children := p.children[f.ID]
+	switch {
+	case !ok:
+		p.note(f, `is not offered: no gpu block matches it; add gpu "*" {} or one for it`)
+	case rule.Mode == Off:
+		// As the operator said; nothing to explain.
+	case len(children) > 0:
+		p.split(f, children, rule)
+	case f.Split:
+		p.note(f, "is not offered: it is in partitioned mode and has no partitions; create them, or leave that mode")
+	case f.Profile != "" && rule.Mode == Partition:
+		p.partition(f, rule)
+	case rule.Mode == Shared:
+		p.shared(f, rule)
+	case rule.Mode == Whole:
+		p.whole(f, rule)
+	default:
+		p.note(f, "is not offered: gpu %q has mode %q and the GPU is not partitioned; partition it, or choose shared or whole", rule.Selector, rule.Mode)
+	}
+}
+
+// split offers the partitions of a GPU, each by the rule that names it or else
+// by its GPU's.
+func (p *planner) split(f Found, children []Found, parent Rule) {
+	told := false
+	for _, c := range children {
+		rule := parent
+		if own, ok := Pick(p.rules, c.GPU); ok && specificity(own.Selector, c.GPU) > specificity(Any, c.GPU) {
+			rule = own
+		}
+		switch {
+		case rule.Mode == Off:
+		case rule.Mode == Shared && c.Slicing.Sharing != "":
+			p.shared(c, rule)
+		default:
+			if (rule.Mode == Shared || rule.Mode == Whole) && !told {
+				told = true
+				p.note(f, "is partitioned, so its partitions are offered, each to one task, though gpu %q has mode %q", rule.Selector, rule.Mode)
+			}
+			p.partition(c, rule)
+		}
+	}
+}
+
+func (p *planner) shared(f Found, rule Rule) {
+	s := f.Slicing
+	if s.Sharing == "" {
+		p.note(f, "is not offered: gpu %q has mode %q, but %s; choose mode whole for it", rule.Selector, rule.Mode, s.Why)
+		return
+	}
+	offer := newOffer(f, rule)
+	offer.Group = fmt.Sprintf("%s-%d", f.Class, f.Index)
+	offer.Slices, offer.Sharing, offer.Enforcement, offer.MemoryEnforcement = rule.Slices, s.Sharing, s.Enforcement, s.Memory
+	if s.Max > 0 && offer.Slices > s.Max {
+		offer.Slices = s.Max
+		offer.Clamp = fmt.Sprintf("%d slices instead of %d: %s", s.Max, rule.Slices, s.Why)
+		p.note(f, "is offered in %s", offer.Clamp)
+	}
+	if other, taken := p.groups[offer.Group]; taken {
+		p.note(f, "is not offered: its group %s is already GPU %s; two GPUs report one index", offer.Group, other)
+		return
+	}
+	p.groups[offer.Group] = f.ID
+	p.plan.Offers = append(p.plan.Offers, offer)
+}
+
+func (p *planner) whole(f Found, rule Rule) {
+	offer := newOffer(f, rule)
+	offer.Group = f.Class
+	p.plan.Offers = append(p.plan.Offers, offer)
+}
+
+func (p *planner) partition(f Found, rule Rule) {
+	offer := newOffer(f, rule)
+	offer.Group = f.Class + "-" + profileName(f.Profile)
+	offer.Sharing, offer.Enforcement = gpu.SharingPartition, gpu.EnforcePartition
+	if f.Vendor == gpu.NVIDIA {
+		offer.Group = f.Class + "-mig-" + profileName(f.Profile)
+		offer.Sharing, offer.Enforcement = gpu.SharingMIG, gpu.EnforceMIG
+	}
+	p.plan.Offers = append(p.plan.Offers, offer)
+}
+
+// unmatched notes the rules that name no GPU of the host, which is most often a
+// slip of the pen.
+func (p *planner) unmatched(found []Found) {
+	if len(found) == 0 {
+		return
+	}
+	for _, r := range p.rules {
+		if !slices.ContainsFunc(found, func(f Found) bool { return specificity(r.Selector, f.GPU) > 0 }) {
+			var names []string
+			for _, f := range found {
+				if f.Parent == "" {
+					names = append(names, fmt.Sprintf("%d=%s", f.Index, f.Class))
+				}
+			}
+			p.plan.Notes = append(p.plan.Notes, Note{Text: fmt.Sprintf("gpu %q matches no GPU of this host (found %s)", r.Selector, strings.Join(names, ", "))})
+		}
+	}
+}
+
+// newOffer is the GPU offered whole: nothing limits its task, and its memory is
+// all there is.
+func newOffer(f Found, rule Rule) Offer {
+	weight := rule.Weight
+	if weight == 0 {
+		if h, ok := gpu.Lookup(f.Vendor, f.PCIDevice, f.Model); ok {
+			weight = h.Weight
+		}
+	}
+	return Offer{
+		GPU: f.GPU, Slices: 1, Weight: weight * fractionOf(f),
+		Sharing: gpu.SharingNone, Enforcement: gpu.EnforceNone, MemoryEnforcement: gpu.LevelHard,
+	}
+}
+
+// fractionOf is the part of its physical GPU's compute that a partition has.
+func fractionOf(f Found) float64 {
+	if f.Fraction > 0 {
+		return f.Fraction
+	}
+	return 1
+}
+
+// profileName keeps what Nomad's group names and MIG profiles have in common:
+// a-z, 0-9, '.' and '-'.
+func profileName(profile string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' {
+			return r
+		}
+		return '-'
+	}, strings.ToLower(profile))
+}
