@@ -1,0 +1,44 @@
+# `make help` lists the targets.
+SHELL := /usr/bin/env bash
+.DEFAULT_GOAL := help
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
+# Every package but the one whose tests need root and Docker.
+UNIT = $$(go list ./... | grep -v '^aliquot/e2e$$')
+
+.PHONY: help setup tools build test unit race e2e lint demo gpu-check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (docker, CNI plugins, gcc) and start the docker engine
+	@scripts/setup
+
+tools: ## build the pinned nomad, consul and nomad-autoscaler into a cache
+	@scripts/tools
+
+build: ## build every program into bin/
+	@go build -o bin/ ./cmd/...
+
+test: setup ## run all tests; installs and starts what is missing first
+	@scripts/tools && scripts/test all
+
+unit: ## run the tests that need neither root nor docker
+	@scripts/test unit
+
+e2e: setup ## run the end-to-end tests on real nomad, consul and docker
+	@scripts/tools && scripts/test e2e
+
+race: ## run the tests of policies and daemons under the race detector
+	@scripts/test race
+
+lint: ## gofmt, go vet, staticcheck
+	@scripts/lint
+
+demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself after its checks
+	@scripts/tools && scripts/demo $(if $(ONCE),-once)
+
+gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
+	@scripts/gpu-check
+
+clean: ## remove bin/
+	@rm -rf bin
