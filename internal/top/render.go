@@ -1,0 +1,130 @@
+package top
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// marks name the allocations of one GPU in its bar, in order of appearance.
+const marks = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// Render draws the snapshot as plain text that fits 100 columns for GPUs of up
+// to 20 slices. In a bar a letter is an allocation, a dot a free slice and an x
+// a slice that is unhealthy.
+func Render(w io.Writer, s Snapshot) error {
+	for _, n := range s.Nodes {
+		fmt.Fprintf(w, "node %s  %s  %s\n", n.Name, short(n.ID), n.Status)
+		for _, g := range n.GPUs {
+			renderGPU(w, g)
+		}
+	}
+	if len(s.Nodes) == 0 {
+		fmt.Fprintln(w, "no node reports a GPU")
+	}
+	if err := renderServices(w, s.Services); err != nil {
+		return err
+	}
+	for _, note := range s.Notes {
+		fmt.Fprintf(w, "note: %s\n", note)
+	}
+	return nil
+}
+
+func renderGPU(w io.Writer, g GPU) {
+	bar, holders := draw(g.Slices)
+	fmt.Fprintf(w, "  %-12s [%s] %2d/%d  %s  %s  %s\n", g.Group, bar, g.Used(), len(g.Slices),
+		use(g), enforcement(g), health(g))
+	for _, h := range holders {
+		fmt.Fprintf(w, "  %-12s  %c %s %s/%s  %d\n", "", h.mark, short(h.allocation), h.job, h.task, h.slices)
+	}
+}
+
+type holder struct {
+	mark                  byte
+	allocation, job, task string
+	slices                int
+}
+
+func draw(list []Slice) (string, []holder) {
+	var bar strings.Builder
+	var holders []holder
+	for _, s := range list {
+		switch {
+		case s.Allocation != "":
+			i := 0
+			for i < len(holders) && (holders[i].allocation != s.Allocation || holders[i].task != s.Task) {
+				i++
+			}
+			if i == len(holders) {
+				holders = append(holders, holder{marks[i%len(marks)], s.Allocation, s.Job, s.Task, 0})
+			}
+			holders[i].slices++
+			bar.WriteByte(holders[i].mark)
+		case !s.Healthy:
+			bar.WriteByte('x')
+		default:
+			bar.WriteByte('.')
+		}
+	}
+	return bar.String(), holders
+}
+
+func use(g GPU) string {
+	memory := fmt.Sprintf("-/%d MiB", g.MemoryMiB)
+	if g.MemoryUsedMiB >= 0 {
+		memory = fmt.Sprintf("%d/%d MiB", g.MemoryUsedMiB, g.MemoryMiB)
+	}
+	if g.UsePercent < 0 {
+		return "  -%  " + memory
+	}
+	return fmt.Sprintf("%3.0f%%  %s", g.UsePercent, memory)
+}
+
+func enforcement(g GPU) string {
+	if g.Level == "" || g.Level == "none" {
+		return g.Enforcement
+	}
+	return g.Enforcement + " (" + g.Level + ")"
+}
+
+func health(g GPU) string {
+	if g.Healthy {
+		return "healthy"
+	}
+	if g.Health == "" {
+		return "UNHEALTHY"
+	}
+	return "UNHEALTHY: " + g.Health
+}
+
+func renderServices(w io.Writer, services []Service) error {
+	if len(services) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "service\tqueued\tactive\tclass\treplicas\tslots\tactive\trate/slot\t")
+	for _, s := range services {
+		head := fmt.Sprintf("%s\t%.0f\t%.0f\t", s.Name, s.Queued, s.Active)
+		if len(s.Classes) == 0 {
+			fmt.Fprintln(t, head+"-\t0\t0\t0\t-\t")
+		}
+		for _, c := range s.Classes {
+			rate := "-"
+			if c.Rate > 0 {
+				rate = fmt.Sprintf("%.2f/s", c.Rate)
+			}
+			fmt.Fprintf(t, "%s%s\t%d\t%d\t%.0f\t%s\t\n", head, c.Name, c.Replicas, c.Slots, c.Active, rate)
+			head = "\t\t\t"
+		}
+	}
+	return t.Flush()
+}
+
+func short(id string) string {
+	if len(id) > 8 {
+		return id[:8]
+	}
+	return id
+}

@@ -1,0 +1,57 @@
+# Pulls model server images onto every GPU node before they are needed, so that a
+# start from zero replicas does not wait for gigabytes.
+#
+# Needs:  the docker or aliquot driver on the nodes, and a registry that they reach.
+# Does:   runs once on every node that has a GPU (sysbatch): one group per vendor pulls
+#         that vendor's image and exits. Submit it again after a change of image, or
+#         give it a periodic block.
+# Run:    nomad job run -var image_cuda=… -var image_rocm=… jobs/prepull.nomad.hcl
+
+variable "image_cuda" {
+  type    = string
+  default = "vllm/vllm-openai:v0.11.0"
+}
+
+variable "image_rocm" {
+  type    = string
+  default = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+}
+
+variable "command" {
+  description = "A program of the images that ends at once with success."
+  type        = string
+  default     = "/bin/true"
+}
+
+job "prepull" {
+  type = "sysbatch"
+
+  dynamic "group" {
+    for_each = {
+      nvidia = var.image_cuda
+      amd    = var.image_rocm
+    }
+    labels = [group.key]
+
+    content {
+      # The plugin of a vendor puts its version into the node's attributes where it
+      # found GPUs; pulling itself takes no GPU.
+      constraint {
+        attribute = "${attr.driver.aliquot.gpu.${group.key}}"
+        value     = "true"
+      }
+
+      task "pull" {
+        driver = "aliquot"
+        config {
+          image      = group.value
+          entrypoint = [var.command]
+        }
+        resources {
+          cpu    = 50
+          memory = 64
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,143 @@
+# Models on NVIDIA Triton Inference Server.
+#
+# Needs:  the aliquot driver and aliquot-device-nvidia on the nodes; Consul; a host
+#         volume named by var.repository that holds a Triton model repository.
+# Does:   runs Triton on slices of a shared NVIDIA GPU, HTTP and gRPC, behind the
+#         gateway's service var.service.
+# Run:    nomad job run -var repository=triton-models jobs/triton.nomad.hcl
+
+variable "service" {
+  description = "Name of the service in Consul, and of the job."
+  type        = string
+  default     = "vision"
+}
+
+variable "repository" {
+  description = "Host volume with the model repository."
+  type        = string
+  default     = "triton-models"
+}
+
+variable "slices" {
+  description = "Slices per replica, of slices_total."
+  type        = number
+  default     = 4
+}
+
+variable "slices_total" {
+  description = "Slices that the nodes' plugins cut a GPU into."
+  type        = number
+  default     = 20
+}
+
+variable "concurrency" {
+  description = "Requests that one replica serves at the same time."
+  type        = number
+  default     = 8
+}
+
+variable "count" {
+  type    = number
+  default = 1
+}
+
+variable "max_count" {
+  description = "Most replicas that scaling may reach."
+  type        = number
+  default     = 8
+}
+
+variable "image" {
+  type    = string
+  default = "nvcr.io/nvidia/tritonserver:25.08-py3"
+}
+
+job "triton" {
+  name = var.service
+  type = "service"
+
+  group "nvidia" {
+    count = var.count
+
+    scaling {
+      enabled = true
+      min     = 0
+      max     = var.max_count
+    }
+
+    update {
+      max_parallel = 0
+    }
+
+    network {
+      port "http" {}
+      port "grpc" {}
+      port "metrics" {}
+    }
+
+    volume "repository" {
+      type      = "host"
+      source    = var.repository
+      read_only = true
+    }
+
+    task "server" {
+      driver       = "aliquot"
+      kill_timeout = "60s"
+
+      config {
+        images {
+          cuda = var.image
+        }
+        ports        = ["http", "grpc", "metrics"]
+        network_mode = "host"
+        entrypoint   = ["tritonserver"]
+        args = [
+          "--model-repository=/models",
+          "--http-port=${NOMAD_PORT_http}",
+          "--grpc-port=${NOMAD_PORT_grpc}",
+          "--metrics-port=${NOMAD_PORT_metrics}",
+        ]
+        require_attachment = true
+        attachment_timeout = "2m"
+      }
+
+      volume_mount {
+        volume      = "repository"
+        destination = "/models"
+        read_only   = true
+      }
+
+      resources {
+        cpu    = 2000
+        memory = 8192
+        device "nvidia/gpu" {
+          count = var.slices
+          constraint {
+            attribute = "${device.attr.slices}"
+            value     = var.slices_total
+          }
+        }
+      }
+
+      service {
+        name     = var.service
+        port     = "http"
+        provider = "consul"
+        meta {
+          gpu_class      = "${ALIQUOT_GPU_CLASS}"
+          aliquot_slices = "${ALIQUOT_SLICES}"
+          aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+          concurrency    = var.concurrency
+          aliquot_route  = "true"
+        }
+        check {
+          type     = "http"
+          path     = "/v2/health/ready"
+          interval = "5s"
+          timeout  = "2s"
+        }
+      }
+    }
+  }
+}

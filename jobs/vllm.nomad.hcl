@@ -1,0 +1,191 @@
+# A language model on vLLM, on NVIDIA and on AMD GPUs, as one service.
+#
+# Needs:  the aliquot driver and a device plugin on the nodes; Consul; one network
+#         port per replica; the model's weights reachable (Hugging Face, or a host
+#         volume named by var.models).
+# Does:   runs vLLM's OpenAI-compatible server in two groups, one per vendor. Each
+#         replica asks for var.slices slices of one shared GPU; the driver picks the
+#         CUDA or ROCm image by the GPU that was granted. Each group is scaled by its
+#         own policy (jobs/scaling-two-classes.hcl) and can start at zero replicas.
+# Run:    nomad job run -var model=Qwen/Qwen3-4B -var nvidia_count=1 jobs/vllm.nomad.hcl
+
+variable "service" {
+  description = "Name of the service in Consul, and of the job."
+  type        = string
+  default     = "chat"
+}
+
+variable "model" {
+  description = "Model name or path, as vLLM takes it."
+  type        = string
+  default     = "Qwen/Qwen3-4B"
+}
+
+variable "slices" {
+  description = "Slices per replica, of slices_total. A model needs its weights and its KV cache in slices/slices_total of the GPU's memory."
+  type        = number
+  default     = 10
+}
+
+variable "slices_total" {
+  description = "Slices that the nodes' plugins cut a GPU into."
+  type        = number
+  default     = 20
+}
+
+variable "concurrency" {
+  description = "Requests that one replica serves at the same time: its slots in the gateway, and vLLM's max-num-seqs."
+  type        = number
+  default     = 16
+}
+
+variable "nvidia_count" {
+  description = "Replicas on NVIDIA GPUs at the start."
+  type        = number
+  default     = 0
+}
+
+variable "amd_count" {
+  description = "Replicas on AMD GPUs at the start."
+  type        = number
+  default     = 0
+}
+
+variable "max_count" {
+  description = "Most replicas of each group that scaling may reach."
+  type        = number
+  default     = 8
+}
+
+variable "image_cuda" {
+  type    = string
+  default = "vllm/vllm-openai:v0.11.0"
+}
+
+variable "image_rocm" {
+  type    = string
+  default = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+}
+
+variable "models" {
+  description = "Host volume with model files, mounted read-only at /models; empty for none."
+  type        = string
+  default     = ""
+}
+
+locals {
+  # vLLM takes a part of the GPU's whole memory; 5% of the grant stays free for
+  # what CUDA and HIP contexts need beside it.
+  memory_part = format("%.3f", var.slices / var.slices_total * 0.95)
+}
+
+job "vllm" {
+  name = var.service
+  type = "service"
+
+  dynamic "group" {
+    for_each = {
+      nvidia = var.nvidia_count
+      amd    = var.amd_count
+    }
+    labels = [group.key]
+
+    content {
+      count = group.value
+
+      scaling {
+        enabled = true
+        min     = 0
+        max     = var.max_count
+      }
+
+      # Deployments and scaling exclude each other in Nomad; replicas are replaced
+      # one after the other all the same.
+      update {
+        max_parallel = 0
+      }
+
+      network {
+        port "http" {}
+      }
+
+      dynamic "volume" {
+        for_each = var.models == "" ? [] : [var.models]
+        labels   = ["models"]
+        content {
+          type      = "host"
+          source    = volume.value
+          read_only = true
+        }
+      }
+
+      task "server" {
+        driver = "aliquot"
+        # Time to finish what is being served.
+        kill_timeout = "60s"
+
+        config {
+          images {
+            cuda = var.image_cuda
+            rocm = var.image_rocm
+          }
+          ports      = ["http"]
+          entrypoint = ["vllm", "serve"]
+          args = [
+            var.model,
+            "--host", "0.0.0.0",
+            "--port", "${NOMAD_PORT_http}",
+            "--served-model-name", var.service,
+            "--max-num-seqs", var.concurrency,
+            "--gpu-memory-utilization", local.memory_part,
+          ]
+          network_mode       = "host"
+          require_attachment = group.key == "nvidia"
+          # Loading a large model takes its time before the first CUDA call.
+          attachment_timeout = "5m"
+        }
+
+        dynamic "volume_mount" {
+          for_each = var.models == "" ? [] : [var.models]
+          content {
+            volume      = "models"
+            destination = "/models"
+            read_only   = true
+          }
+        }
+
+        resources {
+          cpu    = 4000
+          memory = 16384
+          device "${group.key}/gpu" {
+            count = var.slices
+            # Slices of a shared GPU, not whole GPUs of another node.
+            constraint {
+              attribute = "${device.attr.slices}"
+              value     = var.slices_total
+            }
+          }
+        }
+
+        service {
+          name     = var.service
+          port     = "http"
+          provider = "consul"
+          meta {
+            gpu_class      = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices = "${ALIQUOT_SLICES}"
+            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+            concurrency    = var.concurrency
+            aliquot_route  = "true"
+          }
+          check {
+            type     = "http"
+            path     = "/health"
+            interval = "5s"
+            timeout  = "2s"
+          }
+        }
+      }
+    }
+  }
+}
