@@ -1,0 +1,203 @@
+// Package variant chooses the container image of a task from the hardware that
+// the task was granted. It decides only: it reads no file, clock or environment.
+package variant
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// CPU is the vendor of a task that was granted no GPU.
+const CPU gpu.Vendor = "cpu"
+
+// Spec is what a job says about the images of one task. Exactly one of Image and
+// Images is the base image; variants may replace it.
+type Spec struct {
+	// Image is one image for all hardware, or, with TagByHardware, a name that
+	// gets the tag "nvidia", "amd" or "cpu".
+	Image         string
+	TagByHardware bool
+	// Images holds one image per kind of hardware; nil when the job has none.
+	Images *Images
+	// Variants are tried in order; when there are any, one of them must match.
+	Variants []Variant
+}
+
+// Images names one image per kind of hardware; "" where the job has none.
+type Images struct {
+	CUDA, ROCm, CPU string
+}
+
+// Variant is one alternative way to run a task.
+type Variant struct {
+	Name string
+	// Image replaces the base image; "" keeps it.
+	Image string
+	// Vendor is the vendor that the variant is for, CPU for tasks without a GPU,
+	// "" for any.
+	Vendor      gpu.Vendor
+	Constraints []Constraint
+	Override
+}
+
+// Override is what a variant changes besides the image; nil and "" change nothing.
+type Override struct {
+	Env        map[string]string
+	Args       []string
+	Command    string
+	Entrypoint []string
+}
+
+// Choice is the outcome for one task.
+type Choice struct {
+	Image string
+	// Variant is the name of the variant that matched, "" where the job has none.
+	Variant string
+	Override
+}
+
+// Validate reports the first thing in the spec that can never work, whatever the
+// hardware.
+func (s Spec) Validate() error {
+	if err := s.validateBase(); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, v := range s.Variants {
+		switch {
+		case v.Name == "":
+			return errors.New(`a variant block has no name: write variant "name" { ... }`)
+		case seen[v.Name]:
+			return fmt.Errorf("variant %q stands twice: give each variant a name of its own", v.Name)
+		case v.Vendor != "" && v.Vendor != gpu.NVIDIA && v.Vendor != gpu.AMD && v.Vendor != CPU:
+			return fmt.Errorf("variant %q: vendor is %q: use nvidia, amd or cpu", v.Name, v.Vendor)
+		case v.Image == "" && !s.hasBase():
+			return fmt.Errorf("variant %q has no image and the task has no image or images to fall back on", v.Name)
+		}
+		seen[v.Name] = true
+		for _, c := range v.Constraints {
+			if err := c.Validate(); err != nil {
+				return fmt.Errorf("variant %q: %w", v.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (s Spec) hasBase() bool { return s.Image != "" || s.Images != nil }
+
+func (s Spec) validateBase() error {
+	switch {
+	case s.Image != "" && s.Images != nil:
+		return errors.New("image and images are both set: keep image for all hardware, or images { cuda, rocm, cpu }")
+	case s.Images != nil && *s.Images == (Images{}):
+		return errors.New("images is empty: name at least one of cuda, rocm and cpu")
+	case s.TagByHardware && s.Image == "":
+		return errors.New("image_tag_by_hardware needs image, a name without a tag")
+	case s.TagByHardware && tagged(s.Image):
+		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q carries a tag or digest already: drop one of them", s.Image)
+	case !s.hasBase() && len(s.Variants) == 0:
+		return errors.New("no image: set image, images { cuda, rocm, cpu } or variant blocks")
+	}
+	return nil
+}
+
+// tagged says whether a reference ends in a tag or digest; the colon of a
+// registry's port does not count.
+func tagged(image string) bool {
+	name := image[strings.LastIndex(image, "/")+1:]
+	return strings.ContainsAny(name, ":@")
+}
+
+// Choose returns how to run the task on what it was granted; grant is nil for a
+// task without a GPU. The spec must be valid. The error of a task that fits
+// nothing is one line that names the hardware and why each variant was left out.
+func Choose(s Spec, grant *gpu.Grant) (Choice, error) {
+	if len(s.Variants) == 0 {
+		image, err := s.base(grant)
+		return Choice{Image: image}, err
+	}
+	attrs := Attributes(grant)
+	var tried []string
+	for _, v := range s.Variants {
+		why := v.mismatch(grant, attrs)
+		if why != "" {
+			tried = append(tried, fmt.Sprintf("%q %s", v.Name, why))
+			continue
+		}
+		choice := Choice{Image: v.Image, Variant: v.Name, Override: v.Override}
+		if choice.Image == "" {
+			image, err := s.base(grant)
+			if err != nil {
+				return Choice{}, fmt.Errorf("variant %q keeps the base image: %w", v.Name, err)
+			}
+			choice.Image = image
+		}
+		return choice, nil
+	}
+	return Choice{}, fmt.Errorf("no variant fits %s: %s", Describe(grant), strings.Join(tried, "; "))
+}
+
+// mismatch says why the variant does not fit, "" when it does.
+func (v Variant) mismatch(grant *gpu.Grant, attrs map[string]Value) string {
+	if granted := vendorOf(grant); v.Vendor != "" && v.Vendor != granted {
+		return "is for vendor " + string(v.Vendor)
+	}
+	for _, c := range v.Constraints {
+		if why := c.mismatch(attrs); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func (s Spec) base(grant *gpu.Grant) (string, error) {
+	vendor := vendorOf(grant)
+	if s.TagByHardware {
+		return s.Image + ":" + string(vendor), nil
+	}
+	if s.Images == nil {
+		return s.Image, nil
+	}
+	keys := []string{"cuda", "rocm", "cpu"}
+	images := []string{s.Images.CUDA, s.Images.ROCm, s.Images.CPU}
+	want := slices.Index([]gpu.Vendor{gpu.NVIDIA, gpu.AMD, CPU}, vendor)
+	if want >= 0 && images[want] != "" {
+		return images[want], nil
+	}
+	var have []string
+	for i, image := range images {
+		if image != "" {
+			have = append(have, keys[i])
+		}
+	}
+	missing := "image for vendor " + string(vendor)
+	if want >= 0 {
+		missing = keys[want]
+	}
+	return "", fmt.Errorf("images has no %s for %s: it names %s", missing, Describe(grant), strings.Join(have, ", "))
+}
+
+func vendorOf(grant *gpu.Grant) gpu.Vendor {
+	if grant == nil {
+		return CPU
+	}
+	return grant.Vendor
+}
+
+// Describe names the granted hardware in a few words.
+func Describe(grant *gpu.Grant) string {
+	if grant == nil {
+		return "a task without a GPU"
+	}
+	part := fmt.Sprintf("%d of %d slices", grant.Slices, grant.Total)
+	if grant.Total == 1 {
+		part = fmt.Sprintf("%d whole", len(grant.GPUs))
+	}
+	return fmt.Sprintf("%s %s (%s; %s; %s; target %s; driver %s; sharing %s)",
+		grant.Vendor, grant.Group, grant.Model, part, grant.Memory, grant.Target, grant.Driver, grant.Sharing)
+}
