@@ -1,0 +1,113 @@
+package rack
+
+import "fmt"
+
+// AMDModel is what one kind of AMD GPU looks like to the kernel driver.
+//
+// Instinct figures follow public captures of the KFD topology (MI210, MI300X and
+// MI308X in ROCm's k8s-device-plugin) and ROCm's GPU specification table; those of
+// the Radeon follow the same table and the LACT project's dump.
+type AMDModel struct {
+	Name   string
+	Device uint16
+	// Target is KFD's gfx_target_version, Hex the library's number of it.
+	Target, Hex uint64
+	// XCCs of the card, with UnitsPerXCC usable compute units on each.
+	XCCs, UnitsPerXCC int
+	// Engines (shader arrays) of one XCC and the compute units that each would
+	// have were none fused off.
+	Engines, UnitsPerEngine int
+	SIMDsPerUnit            int
+	MemoryMiB               uint64
+	// Modes of compute partitioning and, for each mode, the number of parts.
+	Modes []string
+	// Memory modes.
+	MemoryModes []string
+	// UniqueID tells whether the card has one.
+	UniqueID bool
+}
+
+// The models of the AMD rack.
+var (
+	MI210 = AMDModel{
+		Name: "AMD Instinct MI210", Device: 0x740f, Target: 90010, Hex: 0x90a, XCCs: 1, UnitsPerXCC: 104, Engines: 8, UnitsPerEngine: 14,
+		SIMDsPerUnit: 4, MemoryMiB: 65520, UniqueID: true,
+	}
+	MI300X = AMDModel{
+		Name: "AMD Instinct MI300X", Device: 0x74a1, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4, UnitsPerEngine: 10,
+		SIMDsPerUnit: 4, MemoryMiB: 196592, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS4"},
+	}
+	MI325X = AMDModel{
+		Name: "AMD Instinct MI325X", Device: 0x74a5, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4, UnitsPerEngine: 10,
+		SIMDsPerUnit: 4, MemoryMiB: 262128, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS4"},
+	}
+	MI355X = AMDModel{
+		Name: "AMD Instinct MI355X", Device: 0x75a3, Target: 90500, Hex: 0x950, XCCs: 8, UnitsPerXCC: 32, Engines: 4, UnitsPerEngine: 9,
+		SIMDsPerUnit: 4, MemoryMiB: 294896, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS2"},
+	}
+	RX7900XTX = AMDModel{
+		Name: "AMD Radeon RX 7900 XTX", Device: 0x744c, Target: 110000, Hex: 0x1100, XCCs: 1, UnitsPerXCC: 96, Engines: 12, UnitsPerEngine: 8,
+		SIMDsPerUnit: 2, MemoryMiB: 24560,
+	}
+)
+
+// parts is the number of partitions of a compute mode.
+func (m AMDModel) parts(mode string) (int, error) {
+	n, ok := map[string]int{"": 1, "SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": m.XCCs}[mode]
+	if !ok || n < 1 || m.XCCs%n != 0 {
+		return 0, fmt.Errorf("%s has no compute mode %q", m.Name, mode)
+	}
+	return n, nil
+}
+
+// AMDGPU is one card of the rack with its readings.
+type AMDGPU struct {
+	Model AMDModel
+	PCI   string
+	// Render is the minor of the first partition's render node.
+	Render   int
+	UniqueID uint64
+	NUMA     int
+	// Compute and Memory are the partition modes as sysfs spells them, "" for a
+	// card without.
+	Compute, Memory string
+
+	UsedMiB, Busy, BusyMemory, Power int
+	Edge, Junction, MemoryTemp       int
+	UE, CE                           int
+	BadPages, BadPageLimit           int
+	Partitions                       int // as the library counts them; kept by the rack
+	Sequence, Event                  int
+	// Lost makes every call of the library fail; Absent takes the card off the bus.
+	Lost, Absent bool
+	// Sensors tells whether the kernel offers hwmon, busy and error files, as it
+	// does; without, only the library can read them.
+	Sensors bool
+	// Processes by host PID.
+	Processes []AMDProcess
+}
+
+// AMDProcess is a process with memory on one partition of a card.
+type AMDProcess struct {
+	PID, Partition int
+	Bytes          uint64
+	// Units that its waves occupy.
+	Units int
+}
+
+// NewAMDGPU is an idle, healthy card in its default mode. n counts the cards of
+// the host and makes what must differ between them.
+func NewAMDGPU(m AMDModel, n int) AMDGPU {
+	g := AMDGPU{
+		Model: m, PCI: fmt.Sprintf("0000:%02x:00.0", 0x05+0x20*n), Render: 128 + 8*n, NUMA: n % 2,
+		Busy: 0, Power: 90 + n, Edge: 40, Junction: 45, MemoryTemp: 38, Sensors: true,
+	}
+	if m.UniqueID {
+		g.UniqueID = 0x1a2b3c4d5e6f0000 + uint64(n) + 1
+	}
+	if len(m.Modes) > 0 {
+		g.Compute, g.Memory = m.Modes[0], m.MemoryModes[0]
+		g.BadPageLimit = 128
+	}
+	return g
+}

@@ -1,0 +1,183 @@
+// Package rack is a rack of NVIDIA GPUs that are not there: a fake
+// libnvidia-ml.so.1 and nvidia-cuda-mps-control under the shipped programs,
+// described by one rack file that tests edit while the programs run. README.md
+// says what is real in it.
+package rack
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+const (
+	module     = "aliquot"
+	nvmlModule = "github.com/NVIDIA/go-nvml"
+	soname     = "libnvidia-ml.so.1"
+)
+
+// Tools are the built fakes.
+type Tools struct {
+	Lib string // folder of libnvidia-ml.so.1
+	Bin string // folder of nvidia-cuda-mps-control and nvidia-cuda-mps-server
+}
+
+// Build compiles the fakes into dir, or finds them there from an earlier run on
+// the same sources. It needs gcc and go. The library lacks the symbols named in
+// without, like that of an older driver.
+func Build(ctx context.Context, dir string, without ...string) (Tools, error) {
+	t := Tools{Lib: filepath.Join(dir, "lib"), Bin: filepath.Join(dir, "bin")}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return t, err
+	}
+	t = Tools{Lib: filepath.Join(dir, "lib"), Bin: filepath.Join(dir, "bin")}
+	for _, d := range []string{t.Lib, t.Bin} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return t, err
+		}
+	}
+	unlock, err := lockFile(filepath.Join(dir, ".lock"))
+	if err != nil {
+		return t, err
+	}
+	defer unlock()
+	where, err := run(ctx, "", "go", "list", "-m", "-f", "{{.Dir}}", module, nvmlModule)
+	if err != nil {
+		return t, err
+	}
+	dirs := strings.Fields(where)
+	if len(dirs) != 2 {
+		return t, fmt.Errorf("go list says %q: want the folders of %s and %s", where, module, nvmlModule)
+	}
+	source := filepath.Join(dirs[0], "e2e", "rack")
+	if err := once(filepath.Join(dir, "lib.hash"), []string{filepath.Join(source, "nvml")}, dirs[1]+strings.Join(without, ","), func() error {
+		return library(ctx, t.Lib, filepath.Join(source, "nvml"), filepath.Join(dirs[1], "pkg", "nvml"), without)
+	}); err != nil {
+		return t, err
+	}
+	return t, once(filepath.Join(dir, "bin.hash"), []string{source}, "", func() error {
+		return programs(ctx, t.Bin, dirs[0])
+	})
+}
+
+func library(ctx context.Context, lib, source, header string, without []string) error {
+	files, err := filepath.Glob(filepath.Join(source, "*.c"))
+	if err != nil {
+		return err
+	}
+	script := filepath.Join(lib, "exports.map")
+	// An exact name beats the wildcard.
+	text := "{ global: nvml*; local: *; " + strings.Join(append(slices.Clone(without), ""), "; ") + "};\n"
+	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
+		return err
+	}
+	out := filepath.Join(lib, soname)
+	args := append([]string{"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations", "-fPIC", "-shared",
+		"-Wl,-soname," + soname, "-Wl,--version-script=" + script, "-I" + header, "-o", out + ".new"}, files...)
+	if _, err := run(ctx, "", "gcc", append(args, "-lpthread")...); err != nil {
+		return err
+	}
+	return os.Rename(out+".new", out)
+}
+
+// programs builds nvidia-cuda-mps-control, which is its server too, under both
+// names.
+func programs(ctx context.Context, bin, moduleDir string) error {
+	control, server := filepath.Join(bin, "nvidia-cuda-mps-control"), filepath.Join(bin, "nvidia-cuda-mps-server")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", control+".new", "./e2e/rack/mpscontrol")
+	cmd.Dir = moduleDir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build of the MPS control program: %w\n%s", err, out)
+	}
+	if err := os.Rename(control+".new", control); err != nil {
+		return err
+	}
+	if err := os.Link(control, server+".new"); err != nil {
+		return err
+	}
+	return os.Rename(server+".new", server)
+}
+
+// once runs make unless stamp says that it ran for the same sources.
+func once(stamp string, sources []string, salt string, make func() error) error {
+	h := sha256.New()
+	fmt.Fprintln(h, salt)
+	for _, source := range sources {
+		err := filepath.WalkDir(source, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".md") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			fmt.Fprintln(h, path, len(text))
+			h.Write(text)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	sum := hex.EncodeToString(h.Sum(nil))
+	if have, err := os.ReadFile(stamp); err == nil && string(have) == sum {
+		return nil
+	}
+	if err := make(); err != nil {
+		return err
+	}
+	return os.WriteFile(stamp, []byte(sum), 0o644)
+}
+
+func run(ctx context.Context, dir, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", name, err, errs.String())
+	}
+	return string(out), nil
+}
+
+// lockFile keeps two test binaries from building into one folder at a time.
+func lockFile(path string) (func(), error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// Env returns env with what a program needs to run on the rack: the fake library
+// first in LD_LIBRARY_PATH, the fake MPS control program first in PATH, and the
+// rack file in ALIQUOT_RACK. A nil env means the environment of this process.
+func (t Tools) Env(r *Rack, env []string) []string {
+	if env == nil {
+		env = os.Environ()
+	}
+	kept := slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		return strings.HasPrefix(e, "LD_LIBRARY_PATH=") || strings.HasPrefix(e, "PATH=") || strings.HasPrefix(e, "ALIQUOT_RACK=")
+	})
+	get := func(key string) string {
+		for _, e := range env {
+			if v, ok := strings.CutPrefix(e, key+"="); ok && v != "" {
+				return ":" + v
+			}
+		}
+		return ""
+	}
+	return append(kept, "LD_LIBRARY_PATH="+t.Lib+get("LD_LIBRARY_PATH"), "PATH="+t.Bin+get("PATH"), "ALIQUOT_RACK="+r.Path)
+}

@@ -1,0 +1,217 @@
+// Package cuda is a CUDA client that needs no GPU: it looks for devices, attaches
+// to MPS and takes memory as the CUDA driver library does, against the fakes of
+// package rack. Test images link it where a real one would link libcuda.
+package cuda
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+
+	"aliquot/e2e/rack"
+	"aliquot/e2e/rack/wire"
+)
+
+// Error is a CUDA driver API error.
+type Error struct {
+	Code    int // as in cuda.h
+	Message string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("CUDA error %d: %s", e.Code, e.Message) }
+
+// Code returns the CUDA error code in err, 0 when there is none.
+func Code(err error) int {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return 0
+}
+
+// Options say where the client looks; the zero value is a process in its own
+// container or on its own host.
+type Options struct {
+	Root string                          // the machine's root directory; "" means "/"
+	Env  func(key string) (string, bool) // nil means os.LookupEnv
+}
+
+// Device is one GPU or MIG device as the process sees it.
+type Device struct {
+	UUID    string `json:"uuid"`
+	Name    string `json:"name"`
+	PCI     string `json:"pci"`
+	Compute string `json:"compute"` // compute capability
+	SMs     int    `json:"sms"`     // that the process may use
+	Total   int    `json:"total_sms"`
+	Memory  int    `json:"memory_mib"` // of the device
+	Limit   int    `json:"limit_mib"`  // of this process, 0 without one
+}
+
+// Context is an opened CUDA: devices, and MPS when it was reached.
+type Context struct {
+	Devices []Device `json:"devices"`
+	// MPS tells whether the process runs over MPS; Server is that server's PID on
+	// the host.
+	MPS    bool   `json:"mps"`
+	Server int    `json:"server,omitempty"`
+	Pipe   string `json:"pipe,omitempty"`
+
+	link link
+}
+
+// link carries what the process does with its devices.
+type link interface {
+	do(wire.Request) error
+	close() error
+}
+
+// Open is cuInit with a context on every visible device. It attaches to MPS when
+// a daemon answers in CUDA_MPS_PIPE_DIRECTORY (default /tmp/nvidia-mps) and runs
+// without MPS, saying nothing, when none does. It fails with CUDA's codes: 100
+// without a visible device, 807 while the server is in FAULT, 808 when the
+// device has its most clients. It blocks while a server of another user is
+// serving.
+func Open(o Options) (*Context, error) {
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	if o.Env == nil {
+		o.Env = os.LookupEnv
+	}
+	pipe, ok := o.Env("CUDA_MPS_PIPE_DIRECTORY")
+	if !ok || pipe == "" {
+		pipe = "/tmp/nvidia-mps"
+	}
+	conn, err := net.Dial("unix", filepath.Join(pipe, "control"))
+	if err != nil {
+		return direct(o)
+	}
+	c, err := attach(o, conn, pipe)
+	if err != nil {
+		conn.Close()
+	}
+	return c, err
+}
+
+func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
+	client := wire.Client{Command: filepath.Base(os.Args[0]), Namespace: pidNamespace()}
+	if v, ok := o.Env("CUDA_VISIBLE_DEVICES"); ok {
+		client.Visible = &v
+	}
+	client.Percentage, _ = o.Env("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")
+	client.MemoryLimit, _ = o.Env("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")
+	l := &overMPS{conn: conn, in: json.NewDecoder(conn), out: json.NewEncoder(conn)}
+	var welcome wire.Welcome
+	if err := l.out.Encode(wire.Hello{Client: &client}); err != nil {
+		return nil, &Error{wire.MPSRPCFailure, err.Error()}
+	}
+	if err := l.in.Decode(&welcome); err != nil {
+		return nil, &Error{wire.MPSRPCFailure, "the MPS server closed the connection"}
+	}
+	if welcome.Error != 0 {
+		return nil, &Error{welcome.Error, welcome.Message}
+	}
+	c := &Context{MPS: true, Server: welcome.Server, Pipe: pipe, link: l}
+	for _, d := range welcome.Devices {
+		if err := openNodes(o.Root, d); err != nil {
+			return nil, err
+		}
+		c.Devices = append(c.Devices, seen(d))
+	}
+	return c, nil
+}
+
+func seen(d wire.Device) Device {
+	return Device{UUID: d.UUID, Name: d.Name, PCI: d.PCI, Compute: d.Compute, SMs: d.Units, Total: d.SMs, Memory: d.Memory, Limit: d.Limit}
+}
+
+// pidNamespace returns the inode of the process's PID namespace, 0 when unknown.
+func pidNamespace() uint64 {
+	st, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return 0
+	}
+	return st.Sys().(*syscall.Stat_t).Ino
+}
+
+// openNodes opens what CUDA opens of one device, for reading and writing.
+func openNodes(root string, d wire.Device) error {
+	nodes := []string{"nvidiactl", "nvidia-uvm", fmt.Sprintf("nvidia%d", d.Minor)}
+	if d.GI >= 0 {
+		gi, ci := rack.CapMinors(d.Minor, d.GI, d.CI)
+		nodes = append(nodes, fmt.Sprintf("nvidia-caps/nvidia-cap%d", gi), fmt.Sprintf("nvidia-caps/nvidia-cap%d", ci))
+	}
+	for _, node := range nodes {
+		f, err := os.OpenFile(filepath.Join(root, "dev", node), os.O_RDWR, 0)
+		if err != nil {
+			return &Error{wire.NoDevice, "no CUDA-capable device is detected: " + err.Error()}
+		}
+		f.Close()
+	}
+	return nil
+}
+
+// Alloc takes memory of a device, in MiB; Code 2 when it is over the process's
+// limit or the device's memory.
+func (c *Context) Alloc(device, mib int) error {
+	return c.link.do(wire.Request{Op: "alloc", Device: device, MiB: mib})
+}
+
+// Free gives memory back, in MiB.
+func (c *Context) Free(device, mib int) error {
+	return c.link.do(wire.Request{Op: "free", Device: device, MiB: mib})
+}
+
+// Load declares how busy the process keeps a device from now on: percent of its
+// SMs and of its memory bandwidth, as NVML will report them.
+func (c *Context) Load(device, sm, memory int) error {
+	return c.link.do(wire.Request{Op: "load", Device: device, SM: sm, Memory: memory})
+}
+
+// Fault is a fatal exception, such as an access outside any allocation: the
+// context is lost, over MPS that of every client.
+func (c *Context) Fault() error { return c.link.do(wire.Request{Op: "fault"}) }
+
+// Close gives everything back.
+func (c *Context) Close() error { return c.link.close() }
+
+// overMPS talks to the MPS server.
+type overMPS struct {
+	mu   sync.Mutex
+	conn net.Conn
+	in   *json.Decoder
+	out  *json.Encoder
+}
+
+func (l *overMPS) do(r wire.Request) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var reply wire.Reply
+	if err := l.out.Encode(r); err != nil {
+		return &Error{wire.MPSRPCFailure, "the MPS server is gone"}
+	}
+	if err := l.in.Decode(&reply); err != nil {
+		return &Error{wire.MPSRPCFailure, "the MPS server is gone"}
+	}
+	if reply.Error != 0 {
+		return &Error{reply.Error, reply.Message}
+	}
+	return nil
+}
+
+func (l *overMPS) close() error { return l.conn.Close() }
+
+func trimmed(env func(string) (string, bool), key string) *string {
+	if v, ok := env(key); ok {
+		v = strings.TrimSpace(v)
+		return &v
+	}
+	return nil
+}

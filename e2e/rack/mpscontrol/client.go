@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"strconv"
+
+	"aliquot/e2e/rack/wire"
+)
+
+// admit takes a new client or refuses it; called with s.mu held.
+func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
+	refuse := func(code int, why string) {
+		s.log.Printf("Client %d refused: %s", pid, why)
+		_ = json.NewEncoder(conn).Encode(wire.Welcome{Error: code, Message: why})
+		conn.Close()
+	}
+	if s.fault {
+		refuse(wire.MPSNotReady, "the MPS server is in FAULT until its clients have exited")
+		return
+	}
+	devices := s.file.Select(s.devices, info.Visible)
+	devices = s.served(devices)
+	if len(devices) == 0 {
+		refuse(wire.NoDevice, "no CUDA-capable device is detected")
+		return
+	}
+	for _, d := range devices {
+		if s.users(d.UUID) >= maxClients(d, s.file.Driver.Get("cuda")) {
+			refuse(wire.MPSMaxClients, "the device has its most MPS clients")
+			return
+		}
+	}
+	c := &client{id: s.nextID, pid: pid, info: info, conn: conn}
+	s.nextID++
+	for ordinal, d := range devices {
+		c.devices = append(c.devices, s.granted(d, ordinal, info))
+		c.held = append(c.held, wire.Holder{MPS: true, ServerPID: os.Getpid(), GI: d.GI, CI: d.CI})
+	}
+	s.clients[c.id] = c
+	s.declare(c)
+	s.log.Printf("New client %d connected", pid)
+	go s.attend(c)
+}
+
+// served keeps the devices that this server owns.
+func (s *gpuServer) served(devices []wire.Device) (out []wire.Device) {
+	for _, d := range devices {
+		for _, own := range s.devices {
+			if own.UUID == d.UUID {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+func (s *gpuServer) users(uuid string) (n int) {
+	for _, c := range s.clients {
+		for _, d := range c.devices {
+			if d.UUID == uuid {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// granted fills in what the client may use: a client's own settings can lower
+// the server's, never raise them.
+func (s *gpuServer) granted(d wire.Device, ordinal int, info wire.Client) wire.Device {
+	pct := s.percentage
+	if own, err := strconv.ParseFloat(info.Percentage, 64); err == nil && own > 0 && own < pct {
+		pct = own
+	}
+	d.Units = portion(d.SMs, pct)
+	defaults := 0
+	if text, ok := s.limits[strconv.Itoa(ordinal)]; ok {
+		defaults, _ = mebibytes(text)
+	}
+	d.Limit = lower(limitOf(info.MemoryLimit, ordinal), defaults)
+	return d
+}
+
+func (s *gpuServer) declare(c *client) {
+	for i, d := range c.devices {
+		if err := c.held[i].Declare(s.rack, physical(d), c.pid); err != nil {
+			s.log.Print(err)
+		}
+	}
+}
+
+// attend serves one client until it goes.
+func (s *gpuServer) attend(c *client) {
+	out, in := json.NewEncoder(c.conn), json.NewDecoder(c.conn)
+	_ = out.Encode(wire.Welcome{Server: os.Getpid(), Devices: c.devices})
+	for {
+		var request wire.Request
+		if err := in.Decode(&request); err != nil {
+			break
+		}
+		if err := out.Encode(s.do(c, request)); err != nil {
+			break
+		}
+	}
+	c.conn.Close()
+	s.mu.Lock()
+	delete(s.clients, c.id)
+	for _, d := range c.devices {
+		wire.Withdraw(s.rack, physical(d), c.pid)
+	}
+	s.log.Printf("Client %d disconnected", c.pid)
+	if s.fault && len(s.clients) == 0 {
+		s.fault = false
+		s.log.Print("Status: ACTIVE")
+	}
+	s.mu.Unlock()
+	s.exitWhenIdle()
+}
+
+func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
+	if r.Op == "fault" {
+		s.fail("client " + strconv.Itoa(c.pid) + " had a fatal exception")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.condemned != 0 {
+		return wire.Reply{Error: c.condemned, Message: "the context is lost"}
+	}
+	if r.Device < 0 || r.Device >= len(c.devices) {
+		return wire.Reply{Error: wire.InvalidDevice, Message: "invalid device ordinal"}
+	}
+	h, d := &c.held[r.Device], c.devices[r.Device]
+	switch r.Op {
+	case "alloc":
+		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory {
+			return wire.Reply{Error: wire.OutOfMemory, Message: "out of memory"}
+		}
+		h.MiB += r.MiB
+	case "free":
+		h.MiB = max(0, h.MiB-r.MiB)
+	case "load":
+		h.SM, h.Memory = r.SM, r.Memory
+	}
+	s.declare(c)
+	return wire.Reply{}
+}
+
+// allocated is what the server and its clients hold of one device, in MiB.
+func (s *gpuServer) allocated(uuid string) int {
+	sum := serverMemory
+	for _, c := range s.clients {
+		for i, d := range c.devices {
+			if d.UUID == uuid {
+				sum += c.held[i].MiB
+			}
+		}
+	}
+	return sum
+}
+
+// fail puts the server into FAULT: every client has lost its context, and no new
+// one is taken before they have all gone.
+func (s *gpuServer) fail(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.clients) == 0 || s.fault {
+		return
+	}
+	s.fault = true
+	for _, c := range s.clients {
+		c.condemned = wire.LaunchFailed
+	}
+	s.log.Printf("Fatal GPU exception: %s", why)
+	s.log.Print("Status: FAULT")
+}
+
+// terminate ends one client's work; called with s.mu held.
+func (s *gpuServer) terminate(pid int) bool {
+	found := false
+	for _, c := range s.clients {
+		if c.pid == pid {
+			c.condemned = wire.MPSClientTerminal
+			found = true
+		}
+	}
+	return found
+}

@@ -1,0 +1,153 @@
+package main
+
+import (
+	"encoding/json"
+	"log"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"aliquot/e2e/rack/wire"
+)
+
+// daemon is the control daemon: settings, and one server at a time.
+type daemon struct {
+	pipe, logs, rack string
+	log              *log.Logger
+	devices          []wire.Device
+	stop             func()
+
+	mu         sync.Mutex
+	changed    sync.Cond // a server came, went or lost its last client
+	percentage float64
+	limits     map[string]string // ordinal -> pinned memory limit
+	server     *server           // nil when none runs
+	quitting   bool
+	done       bool
+}
+
+func (d *daemon) accept(l *net.UnixListener) {
+	for {
+		conn, err := l.AcceptUnix()
+		if err != nil {
+			return
+		}
+		d.log.Print("Accepting connection...")
+		go d.greet(conn)
+	}
+}
+
+func (d *daemon) greet(conn *net.UnixConn) {
+	defer conn.Close()
+	peer, err := credentials(conn)
+	if err != nil {
+		return
+	}
+	var hello wire.Hello
+	// One value per line and nothing after it until the answer: the decoder
+	// cannot swallow what belongs to the server.
+	if err := json.NewDecoder(conn).Decode(&hello); err != nil {
+		return
+	}
+	switch {
+	case hello.Command != nil:
+		reply := d.command(*hello.Command, peer)
+		_ = json.NewEncoder(conn).Encode(reply)
+		if d.stopped() {
+			d.stop()
+		}
+	case hello.Client != nil:
+		d.attach(conn, peer, *hello.Client)
+	}
+}
+
+func credentials(conn *net.UnixConn) (*syscall.Ucred, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var cred *syscall.Ucred
+	if e := raw.Control(func(fd uintptr) {
+		cred, err = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+	}); e != nil {
+		return nil, e
+	}
+	return cred, err
+}
+
+// attach hands a client to the server of its user, starting it where there is
+// none, and waits while the server of another user still has clients.
+func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Client) {
+	for {
+		s, err := d.serverFor(peer)
+		if err != nil {
+			d.log.Print(err)
+			_ = json.NewEncoder(conn).Encode(wire.Welcome{Error: wire.MPSRPCFailure, Message: err.Error()})
+			return
+		}
+		if s.hand(conn, peer, client) == nil {
+			d.log.Printf("NEW CLIENT %d from user %d: Server already exists", peer.Pid, peer.Uid)
+			return
+		}
+		s.gone() // it died between the two; try with the next one
+	}
+}
+
+// serverFor returns the running server of the peer's user.
+func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	said := false
+	for {
+		if d.quitting {
+			return nil, errQuitting
+		}
+		if d.server == nil {
+			d.log.Printf("NEW CLIENT %d from user %d: Server is not ready, push client to pending list", peer.Pid, peer.Uid)
+			return d.start(peer.Uid)
+		}
+		if d.server.uid == peer.Uid {
+			return d.server, nil
+		}
+		if !said {
+			d.log.Printf("User %d waits: server %d of user %d is in use", peer.Uid, d.server.pid, d.server.uid)
+			said = true
+		}
+		d.server.leaveWhenIdle()
+		d.changed.Wait()
+	}
+}
+
+func (d *daemon) stopped() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.done
+}
+
+// quit ends the servers and then the daemon. It waits for clients to exit, with
+// a timeout only that long.
+func (d *daemon) quit(timeout time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.quitting = true
+	if timeout > 0 {
+		stop := time.AfterFunc(timeout, func() {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.server != nil {
+				_ = syscall.Kill(d.server.pid, syscall.SIGKILL)
+			}
+		})
+		defer stop.Stop()
+	}
+	for d.server != nil {
+		d.server.leaveWhenIdle()
+		d.changed.Wait()
+	}
+	d.done = true
+	_ = os.Remove(filepath.Join(d.pipe, "control"))
+	d.log.Print("Exit")
+}

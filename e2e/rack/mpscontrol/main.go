@@ -1,0 +1,83 @@
+// Program mpscontrol stands in for nvidia-cuda-mps-control and, under that name,
+// for nvidia-cuda-mps-server. It answers the real program's commands, keeps one
+// server per user and has real clients over a socket; only the GPU is missing.
+// ../README.md says what of the real program's behaviour could be confirmed.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"aliquot/e2e/rack/wire"
+)
+
+func main() {
+	if filepath.Base(os.Args[0]) == "nvidia-cuda-mps-server" {
+		os.Exit(serve())
+	}
+	mode := ""
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	switch mode {
+	case "-d":
+		os.Exit(background())
+	case "-f":
+		os.Exit(foreground())
+	case "":
+		os.Exit(talk(os.Stdin, os.Stdout, os.Stderr))
+	default:
+		fmt.Fprintf(os.Stderr, "Unknown option %s\nUsage: nvidia-cuda-mps-control [-d | -f]\n", strings.Join(os.Args[1:], " "))
+		os.Exit(1)
+	}
+}
+
+func pipeDirectory() string { return envOr("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps") }
+func logDirectory() string  { return envOr("CUDA_MPS_LOG_DIRECTORY", "/var/log/nvidia-mps") }
+
+func envOr(key, fallback string) string {
+	if v := os.Getenv(key); v != "" {
+		return v
+	}
+	return fallback
+}
+
+// talk sends commands to the daemon, one per line, and prints its answers.
+func talk(in io.Reader, out, errs io.Writer) int {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" {
+			continue
+		}
+		reply, err := ask(line)
+		if err != nil {
+			fmt.Fprintln(errs, "Cannot find MPS control daemon process")
+			return 1
+		}
+		fmt.Fprint(out, reply.Text)
+		if reply.Error != 0 {
+			fmt.Fprintln(out, reply.Message)
+		}
+	}
+	return 0
+}
+
+func ask(line string) (wire.Reply, error) {
+	var reply wire.Reply
+	conn, err := net.Dial("unix", filepath.Join(pipeDirectory(), "control"))
+	if err != nil {
+		return reply, err
+	}
+	defer conn.Close()
+	if err := json.NewEncoder(conn).Encode(wire.Hello{Command: &line}); err != nil {
+		return reply, err
+	}
+	return reply, json.NewDecoder(conn).Decode(&reply)
+}

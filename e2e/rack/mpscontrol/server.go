@@ -1,0 +1,217 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"aliquot/e2e/rack"
+	"aliquot/e2e/rack/wire"
+)
+
+// serverMemory is what the server's own context takes of each GPU, in MiB, as
+// nvidia-smi shows it for the real one.
+const serverMemory = 30
+
+// gpuServer is the process nvidia-cuda-mps-server.
+type gpuServer struct {
+	rack string
+	file *rack.File
+	log  *log.Logger
+
+	mu         sync.Mutex
+	devices    []wire.Device
+	percentage float64
+	limits     map[string]string
+	clients    map[int]*client // by ID
+	nextID     int
+	fault      bool // until every client has left
+	idleExit   bool
+}
+
+// client is one connected CUDA process.
+type client struct {
+	id, pid   int
+	info      wire.Client
+	devices   []wire.Device
+	held      []wire.Holder // per device
+	conn      *net.UnixConn
+	condemned int // the CUDA error that every further call answers
+}
+
+// serve runs the server on the packet socket that the daemon left on
+// descriptor 3. When the daemon dies the server stays with its clients and ends
+// after the last.
+func serve() int {
+	const control = 3
+	syscall.CloseOnExec(control)
+	s := &gpuServer{clients: map[int]*client{}, percentage: 100, limits: map[string]string{}}
+	faults := make(chan os.Signal, 1)
+	signal.Notify(faults, syscall.SIGUSR1)
+	go func() {
+		for range faults {
+			s.fail("fault injected")
+		}
+	}()
+	for {
+		o, conn, err := receive(control)
+		if err != nil {
+			s.leave()
+			select {} // until the last client has gone
+		}
+		a, err := s.obey(o, conn)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		packet, _ := json.Marshal(a)
+		_ = syscall.Sendmsg(control, packet, nil, nil, syscall.MSG_NOSIGNAL)
+		s.exitWhenIdle()
+	}
+}
+
+// receive reads one order with the connection that came along.
+func receive(fd int) (o order, conn *net.UnixConn, err error) {
+	buf, rights := make([]byte, 1<<16), make([]byte, syscall.CmsgSpace(4))
+	var n, nr int
+	for {
+		n, nr, _, _, err = syscall.Recvmsg(fd, buf, rights, syscall.MSG_CMSG_CLOEXEC)
+		if err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil || n == 0 {
+		return o, nil, fmt.Errorf("the control daemon is gone: %w", os.ErrClosed)
+	}
+	if err := json.Unmarshal(buf[:n], &o); err != nil {
+		return o, nil, err
+	}
+	messages, _ := syscall.ParseSocketControlMessage(rights[:nr])
+	for _, m := range messages {
+		fds, _ := syscall.ParseUnixRights(&m)
+		for _, passed := range fds {
+			f := os.NewFile(uintptr(passed), "client")
+			c, err := net.FileConn(f)
+			f.Close()
+			if err != nil {
+				return o, nil, err
+			}
+			conn = c.(*net.UnixConn)
+		}
+	}
+	return o, conn, nil
+}
+
+func (s *gpuServer) obey(o order, conn *net.UnixConn) (answer, error) {
+	if o.Op == "setup" {
+		return answer{OK: true}, s.setup(*o.Setup)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := answer{OK: true, State: s.state(), Percentage: s.percentage, Limits: s.limits}
+	switch o.Op {
+	case "client":
+		s.admit(conn, o.PID, *o.Client)
+	case "percentage":
+		s.percentage = o.Percentage
+	case "limit":
+		s.limits[o.Device] = o.Limit
+	case "idle":
+		s.idleExit = true
+	case "list":
+		a.Clients = s.list()
+	case "terminate":
+		a.OK = s.terminate(o.PID)
+	}
+	return a, nil
+}
+
+func (s *gpuServer) state() string {
+	if s.fault {
+		return "FAULT"
+	}
+	return "ACTIVE"
+}
+
+func (s *gpuServer) setup(with setup) error {
+	out, err := openLog(filepath.Join(with.Logs, "server.log"))
+	if err != nil {
+		out = os.Stderr // another user's log
+	}
+	s.log = logger(out, "Server")
+	s.log.Print("Startup")
+	s.rack = with.Rack
+	if s.file, err = rack.Load(with.Rack); err != nil {
+		return err
+	}
+	s.devices = s.file.Select(s.file.Devices(), with.Visible)
+	if len(s.devices) == 0 {
+		return fmt.Errorf("no CUDA-capable device is detected")
+	}
+	s.percentage = with.Percentage
+	for k, v := range with.Limits {
+		s.limits[k] = v
+	}
+	for _, d := range s.devices {
+		h := wire.Holder{MiB: serverMemory, Server: true, GI: d.GI, CI: d.CI}
+		if err := h.Declare(s.rack, physical(d), os.Getpid()); err != nil {
+			return err
+		}
+	}
+	s.log.Print("Active Threads Percentage set to ", strconv.FormatFloat(s.percentage, 'f', 1, 64))
+	s.log.Print("Status: ACTIVE")
+	return nil
+}
+
+func physical(d wire.Device) string {
+	if d.Parent != "" {
+		return d.Parent
+	}
+	return d.UUID
+}
+
+func (s *gpuServer) list() []clientInfo {
+	var out []clientInfo
+	for id := 0; id < s.nextID; id++ {
+		c, ok := s.clients[id]
+		if !ok {
+			continue
+		}
+		info := clientInfo{PID: c.pid, ID: c.id, Command: c.info.Command, Namespace: c.info.Namespace}
+		for _, d := range c.devices {
+			info.Devices = append(info.Devices, d.UUID)
+		}
+		out = append(out, info)
+	}
+	return out
+}
+
+func (s *gpuServer) leave() {
+	s.mu.Lock()
+	s.idleExit = true
+	s.mu.Unlock()
+	s.exitWhenIdle()
+}
+
+// exitWhenIdle ends the process once it shall go and nobody needs it.
+func (s *gpuServer) exitWhenIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.idleExit || len(s.clients) > 0 {
+		return
+	}
+	for _, d := range s.devices {
+		wire.Withdraw(s.rack, physical(d), os.Getpid())
+	}
+	if s.log != nil {
+		s.log.Print("Exit")
+	}
+	os.Exit(0)
+}

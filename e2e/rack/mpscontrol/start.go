@@ -1,0 +1,233 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"aliquot/e2e/rack"
+	"aliquot/e2e/rack/wire"
+)
+
+// readyMark tells the child of -d that it is the daemon, with its way to say
+// that it is ready on descriptor 3.
+const readyMark = "MPS_CONTROL_CHILD"
+
+// background starts the daemon in a session of its own and returns when it
+// serves or has failed.
+func background() int {
+	if os.Getenv(readyMark) != "" {
+		return child()
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	cmd := &exec.Cmd{Path: exe, Args: []string{os.Args[0], "-d"}, Env: append(os.Environ(), readyMark+"=1"), ExtraFiles: []*os.File{w},
+		Dir: "/", SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	w.Close()
+	answer, _ := io.ReadAll(r)
+	if string(answer) == "ready" {
+		return 0
+	}
+	fmt.Fprintln(os.Stderr, string(answer))
+	return 1
+}
+
+func child() int {
+	ready := os.NewFile(3, "ready")
+	os.Unsetenv(readyMark)
+	syscall.CloseOnExec(3)
+	err := run(func() {
+		fmt.Fprint(ready, "ready")
+		ready.Close()
+	})
+	if err != nil {
+		fmt.Fprint(ready, err)
+		return 1
+	}
+	return 0
+}
+
+func foreground() int {
+	if err := run(func() {}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+var errRunning = errors.New("An instance of this daemon is already running") //nolint:staticcheck // the real program's words
+
+// run serves until quit or a terminating signal.
+func run(ready func()) error {
+	pipe, logs := pipeDirectory(), logDirectory()
+	for _, dir := range []string{pipe, logs} {
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return fmt.Errorf("Failed to open directory %s", dir) //nolint:staticcheck // printed as the real program prints
+		}
+	}
+	lock, err := locked(filepath.Join(pipe, "control_lock"))
+	if err != nil {
+		return errRunning
+	}
+	defer lock.Close()
+	file, err := openLog(filepath.Join(logs, "control.log"))
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	d := &daemon{pipe: pipe, logs: logs, rack: os.Getenv("ALIQUOT_RACK"), log: logger(file, "Control"), percentage: 100, limits: map[string]string{}}
+	d.changed.L = &d.mu
+	release, err := d.claim()
+	if err != nil {
+		d.log.Print(err)
+		return err
+	}
+	defer release()
+	listener, err := d.listen()
+	if err != nil {
+		d.log.Print(err)
+		return err
+	}
+	defer listener.Close()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-signals
+		d.quit(time.Millisecond)
+		listener.Close()
+	}()
+	d.stop = func() { listener.Close() }
+	ready()
+	d.accept(listener)
+	os.Remove(filepath.Join(pipe, "nvidia-cuda-mps-control.pid"))
+	return nil
+}
+
+func openLog(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+}
+
+// logger writes lines as the real logs have them:
+// "[2026-02-06 09:34:17.770 Control   261] text".
+func logger(w io.Writer, who string) *log.Logger {
+	return log.New(stamped{w, who}, "", 0)
+}
+
+type stamped struct {
+	w   io.Writer
+	who string
+}
+
+func (s stamped) Write(p []byte) (int, error) {
+	_, err := fmt.Fprintf(s.w, "[%s %s %5d] %s", time.Now().Format("2006-01-02 15:04:05.000"), s.who, os.Getpid(), p)
+	return len(p), err
+}
+
+func locked(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// claim takes the GPUs that the daemon may use, so that a second daemon on one
+// GPU is refused and recorded in <rack>.d/mps.log. The real program would share
+// the GPU silently.
+func (d *daemon) claim() (release func(), err error) {
+	if d.rack == "" {
+		return nil, errors.New("ALIQUOT_RACK names no rack file")
+	}
+	file, err := rack.Load(d.rack)
+	if err != nil {
+		return nil, err
+	}
+	var locks []*os.File
+	release = func() {
+		for _, l := range locks {
+			l.Close()
+		}
+		d.record("stopped")
+	}
+	d.devices = file.Select(file.Devices(), visible())
+	for _, device := range d.devices {
+		gpu := device.UUID
+		if device.Parent != "" {
+			gpu = device.Parent + "." + strconv.Itoa(device.GI) + "." + strconv.Itoa(device.CI)
+		}
+		l, err := locked(filepath.Join(d.rack+".d", "mps-"+gpu+".lock"))
+		if err != nil {
+			for _, l := range locks {
+				l.Close()
+			}
+			d.record("refused: " + gpu + " has a daemon")
+			return nil, fmt.Errorf("GPU %s is served by another MPS control daemon", gpu)
+		}
+		locks = append(locks, l)
+	}
+	d.record("started " + uuids(d.devices))
+	return release, nil
+}
+
+func visible() *string {
+	if v, ok := os.LookupEnv("CUDA_VISIBLE_DEVICES"); ok {
+		return &v
+	}
+	return nil
+}
+
+func uuids(devices []wire.Device) (out string) {
+	for _, d := range devices {
+		out += " " + d.UUID
+	}
+	return out
+}
+
+func (d *daemon) record(what string) {
+	f, err := os.OpenFile(filepath.Join(d.rack+".d", "mps.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	fmt.Fprintf(f, "%s pid=%d pipe=%s %s\n", time.Now().Format(time.RFC3339Nano), os.Getpid(), d.pipe, what)
+}
+
+func (d *daemon) listen() (*net.UnixListener, error) {
+	path := filepath.Join(d.pipe, "control")
+	_ = os.Remove(path) // a killed daemon leaves its socket
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("Failed to bind %s: %w", path, err) //nolint:staticcheck // printed as the real program prints
+	}
+	if err := os.Chmod(path, 0o777); err != nil {
+		return nil, err
+	}
+	d.log.Printf("Starting control daemon using socket %s", path)
+	d.log.Printf("To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY=%s", d.pipe)
+	return l, os.WriteFile(filepath.Join(d.pipe, "nvidia-cuda-mps-control.pid"), []byte(strconv.Itoa(os.Getpid())), 0o644)
+}

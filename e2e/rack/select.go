@@ -1,0 +1,82 @@
+package rack
+
+import (
+	"strconv"
+	"strings"
+
+	"aliquot/e2e/rack/wire"
+)
+
+// Devices lists what CUDA offers on the rack: the physical GPUs that are not in
+// MIG mode and the first MIG device of those that are, in NVML order.
+func (f *File) Devices() []wire.Device {
+	var out []wire.Device
+	for _, g := range f.Present() {
+		if g.Get("lost") == "yes" {
+			continue
+		}
+		if g.Get("mig_mode") == "yes" {
+			if len(g.MIG) > 0 {
+				out = append(out, g.migDevice(g.MIG[0]))
+			}
+			continue
+		}
+		out = append(out, wire.Device{
+			UUID: g.UUID(), Name: g.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Minor: g.Int("minor"), GI: -1, CI: -1,
+			SMs: g.Int("sms"), Units: g.Int("sms"), Memory: g.Int("memory_mib") - g.Int("reserved_mib"),
+		})
+	}
+	return out
+}
+
+func (g GPU) migDevice(m Section) wire.Device {
+	return wire.Device{
+		UUID: m.UUID(), Name: m.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Parent: g.UUID(), Minor: g.Int("minor"),
+		GI: m.Int("gi"), CI: m.Int("ci"), SMs: m.Int("sms"), Units: m.Int("sms"), Memory: m.Int("memory_mib"),
+	}
+}
+
+// Select applies CUDA_VISIBLE_DEVICES to devices as CUDA does: ordinals or UUIDs
+// (or unique beginnings of them), in the order given, up to the first entry that
+// names nothing. nil means unset: all devices. MIG devices other than the first
+// of a GPU are found by their UUID only.
+func (f *File) Select(devices []wire.Device, visible *string) []wire.Device {
+	if visible == nil {
+		return devices
+	}
+	pool := append([]wire.Device{}, devices...)
+	for _, g := range f.Present() {
+		for _, m := range g.MIG {
+			pool = append(pool, g.migDevice(m))
+		}
+	}
+	var out []wire.Device
+	for _, want := range strings.Split(*visible, ",") {
+		d, ok := pick(devices, pool, strings.TrimSpace(want))
+		if !ok {
+			break
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func pick(devices, pool []wire.Device, want string) (wire.Device, bool) {
+	if n, err := strconv.Atoi(want); err == nil {
+		if n < 0 || n >= len(devices) {
+			return wire.Device{}, false
+		}
+		return devices[n], true
+	}
+	var found wire.Device
+	for _, d := range pool {
+		if want == "" || !strings.HasPrefix(d.UUID, want) || d.UUID == found.UUID {
+			continue
+		}
+		if found.UUID != "" {
+			return wire.Device{}, false
+		}
+		found = d
+	}
+	return found, found.UUID != ""
+}
