@@ -1,0 +1,167 @@
+package amd
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// maxPartitions is the most partitions that one card is ever cut into (CPX of
+// MI300X and MI355X); partition indices leave room for so many per card.
+const maxPartitions = 8
+
+// card is one physical GPU: a PCI function of its own, with one KFD node, or one
+// for each of its partitions.
+type card struct {
+	// ID is the PCI address.
+	ID gpu.ID
+	// Order among the host's cards, by KFD node.
+	Order int
+	PCI   pciAddress
+	// Nodes in the order of partitions; at least one.
+	Nodes []node
+	// Compute and Memory are the partition modes ("cpx", "nps4"), "" where the
+	// card knows none.
+	Compute, Memory string
+	// Available lists the compute modes that can be set.
+	Available []string
+	NUMANode  int
+}
+
+// partitionID names one partition of the card. The PCI address of a partition is
+// its card's, and unique IDs are shared too, so its number is what tells it apart.
+func (c card) partitionID(i int) gpu.ID {
+	return gpu.ID(fmt.Sprintf("%s-p%d", c.ID, i))
+}
+
+// partitioned tells whether the card's nodes are parts of it.
+func (c card) partitioned() bool { return len(c.Nodes) > 1 }
+
+// profile is the partition mode of the card, "cpx/nps4", or "" for a card that
+// has none.
+func (c card) profile() string {
+	switch {
+	case c.Compute == "":
+		return ""
+	case c.Memory == "":
+		return c.Compute
+	default:
+		return c.Compute + "/" + c.Memory
+	}
+}
+
+// cards groups the nodes of a topology into physical GPUs.
+//
+// A node is a card of its own where a PCI device has exactly its address: single
+// GPUs, and virtual functions, which are functions of one device. Other nodes are
+// partitions: older kernels write the partition's number over the PCI function in
+// KFD's address, newer ones keep it apart.
+func (m machine) cards(nodes []node) []card {
+	byCard := map[pciAddress][]node{}
+	for _, n := range nodes {
+		address := n.Address
+		if address.Function != 0 && !m.exists(pciDir, address.String(), "drm") {
+			address = address.first()
+		}
+		byCard[address] = append(byCard[address], n)
+	}
+	out := make([]card, 0, len(byCard))
+	for address, nodes := range byCard {
+		slices.SortFunc(nodes, func(a, b node) int {
+			return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function), cmp.Compare(a.Number, b.Number))
+		})
+		out = append(out, m.card(address, nodes))
+	}
+	slices.SortFunc(out, func(a, b card) int { return cmp.Compare(a.Nodes[0].Number, b.Nodes[0].Number) })
+	for i := range out {
+		out[i].Order = i
+	}
+	return out
+}
+
+func (m machine) card(address pciAddress, nodes []node) card {
+	dir := pciDir + "/" + address.String()
+	c := card{
+		ID: gpu.ID(address.String()), PCI: address, Nodes: nodes,
+		Compute:   strings.Join(modes(m.textOr("", dir, "current_compute_partition")), ""),
+		Memory:    strings.Join(modes(m.textOr("", dir, "current_memory_partition")), ""),
+		Available: modes(m.textOr("", dir, "available_compute_partition")),
+		NUMANode:  -1,
+	}
+	if numa, err := m.number(dir, "numa_node"); err == nil {
+		c.NUMANode = int(numa)
+	}
+	if c.Compute == "" && c.partitioned() {
+		// A tree without PCI devices still shows how many partitions there are.
+		c.Compute = map[int]string{2: "dpx", 3: "tpx", 4: "qpx"}[len(nodes)]
+		if c.Compute == "" || nodes[0].Shape.XCCs == 1 {
+			c.Compute = "cpx"
+		}
+	}
+	// Every node's memory bank is its own part; the card's counter divides only
+	// where the banks are missing.
+	total, err := m.number(dir, "mem_info_vram_total")
+	for i := range c.Nodes {
+		if c.Nodes[i].Memory == 0 && err == nil && total > 0 {
+			c.Nodes[i].Memory = uint64(total) / uint64(len(c.Nodes))
+		}
+	}
+	return c
+}
+
+// renderNode is the device node by which tasks reach a node, under /dev.
+func renderNode(n node) string { return "/dev/dri/renderD" + strconv.Itoa(n.Render) }
+
+// driver returns the version of the amdgpu kernel driver: the package's own
+// where it was installed apart (DKMS), else the kernel's.
+func (m machine) driver() string {
+	if v := m.textOr("", "sys/module/amdgpu/version"); v != "" {
+		return v
+	}
+	return m.textOr("", "proc/sys/kernel/osrelease")
+}
+
+// rocm returns the version of the host's ROCm installation, "" without one.
+func (m machine) rocm() string {
+	version, _, _ := strings.Cut(m.textOr("", "opt/rocm/.info/version"), "-")
+	return version
+}
+
+// names of GPUs by PCI device ID, for hosts where neither the library nor the
+// card's own records tell one (AMD's chip IDs in ROCm's mi_gpu_spec.yaml and
+// pci.ids, 2026-08).
+var names = map[uint16]string{
+	0x7408: "AMD Instinct MI250X",
+	0x740c: "AMD Instinct MI250X",
+	0x740f: "AMD Instinct MI210",
+	0x74a0: "AMD Instinct MI300A",
+	0x74a1: "AMD Instinct MI300X",
+	0x74b5: "AMD Instinct MI300X",
+	0x74a2: "AMD Instinct MI308X",
+	0x74a5: "AMD Instinct MI325X",
+	0x74b9: "AMD Instinct MI325X",
+	0x75a0: "AMD Instinct MI350X",
+	0x75a3: "AMD Instinct MI355X",
+	0x75b3: "AMD Instinct MI355X",
+	0x7448: "AMD Radeon PRO W7900",
+}
+
+// modelOf names a card without the library.
+func (m machine) modelOf(c card) string {
+	n := c.Nodes[0]
+	if name := m.textOr("", pciDir, c.PCI.String(), "product_name"); name != "" {
+		return name
+	}
+	if name := names[n.PCIDevice]; name != "" {
+		return name
+	}
+	if n.PCIDevice == 0x744c {
+		// One device ID for three boards, told apart by their compute units.
+		return cmp.Or(map[int]string{96: "AMD Radeon RX 7900 XTX", 84: "AMD Radeon RX 7900 XT"}[n.Shape.Units], "AMD Radeon RX 7900 GRE")
+	}
+	return fmt.Sprintf("AMD %s %#04x", cmp.Or(n.Target, "GPU"), n.PCIDevice)
+}

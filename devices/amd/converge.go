@@ -1,0 +1,96 @@
+package amd
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+// Converge repartitions idle cards where the configuration asks for it, and
+// judges every card's health. All slices and partitions of a card share its fate.
+func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.State {
+	v.mu.Lock()
+	cards := v.cards
+	v.mu.Unlock()
+	states := map[gpu.ID]plugin.State{}
+	for _, c := range cards {
+		h := v.health(c)
+		problem, starting := h.problem(v.maxUncorrectable), false
+		v.said.warn("health "+string(c.ID), "a GPU is unhealthy", told(c, problem))
+		if problem == "" {
+			problem, starting = v.split.converge(c, wanted(v.cfg.Rules, share.Found{GPU: v.describe(c)}))
+		}
+		for _, offer := range plan.Offers {
+			if offer.ID == c.ID || offer.Parent == c.ID {
+				states[offer.ID] = plugin.State{Problem: problem, Starting: starting, Attributes: v.attributes(offer)}
+			}
+		}
+	}
+	return states
+}
+
+func told(c card, problem string) string {
+	if problem == "" {
+		return ""
+	}
+	return fmt.Sprintf("GPU %s: %s", c.ID, problem)
+}
+
+// attributes are AMD's additions to a group's.
+func (v *vendor) attributes(offer share.Offer) map[string]*structs.Attribute {
+	c, n, ok := v.known(offer.ID)
+	if !ok {
+		return nil
+	}
+	out := map[string]*structs.Attribute{"library": structs.NewStringAttribute("none")}
+	if s := v.lib.use(); s != nil {
+		out["library"] = structs.NewStringAttribute("amdsmi " + s.Version.String())
+	}
+	if c.Compute != "" {
+		out["compute_partition"] = structs.NewStringAttribute(c.Compute)
+	}
+	if c.Memory != "" {
+		out["memory_partition"] = structs.NewStringAttribute(c.Memory)
+	}
+	if offer.Sharing == gpu.SharingCUMask {
+		per := n.Shape.PerSlice(offer.Slices)
+		out["units_per_slice"] = structs.NewIntAttribute(int64(per), "")
+		v.idle(offer, n.Shape, per)
+	}
+	return out
+}
+
+// idle tells once how many compute units the chosen number of slices leaves to
+// nobody, and the nearest numbers that leave none.
+func (v *vendor) idle(offer share.Offer, shape share.CUShape, per int) {
+	left := shape.Units - per*offer.Slices
+	text := ""
+	if left > 0 {
+		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would leave none", offer.ID, offer.Slices, per, left, shape.Units, exact(shape, offer.Slices))
+	}
+	v.said.info("idle "+string(offer.ID), "some compute units are in no slice", text)
+}
+
+// exact names the numbers of slices next to n that use every compute unit.
+func exact(shape share.CUShape, n int) string {
+	var near []string
+	for i := n; i >= 1; i-- {
+		if shape.PerSlice(i)*i == shape.Units {
+			near = append(near, fmt.Sprint(i))
+			break
+		}
+	}
+	for i := n + 1; i <= shape.MaxSlices(); i++ {
+		if shape.PerSlice(i)*i == shape.Units {
+			near = append(near, fmt.Sprint(i))
+			break
+		}
+	}
+	return strings.Join(near, " or ")
+}

@@ -1,0 +1,114 @@
+package amd
+
+import (
+	"fmt"
+	"strings"
+)
+
+// bytesPerBadPage is the memory that the driver allows one retired page for: its
+// default threshold on a card of 65520 MiB is 655 (amd-smi static of an MI210).
+const bytesPerBadPage = 100 << 20
+
+// health is what was read of a card's condition. Counts that could not be read
+// are zero.
+type health struct {
+	// Silent is set where the library knows the card and gets no answer from it.
+	Silent bool
+	// Resetting is set between the driver's events before and after a reset.
+	Resetting bool
+	// Uncorrectable and Correctable RAS errors since the driver was loaded or the
+	// card reset.
+	Uncorrectable, Correctable uint64
+	// BadPages of memory that are retired or about to be, of BadPageLimit.
+	BadPages, BadPageLimit uint64
+}
+
+// problem says why a card must not take tasks, "" when it may. Each cause is read
+// anew every time, so the card comes back when the cause has gone: counters start
+// at zero after a reset or reload of the driver, and a replaced card has no bad
+// pages.
+func (h health) problem(maxUncorrectable int) string {
+	var why []string
+	if h.Resetting {
+		why = append(why, "it is being reset")
+	}
+	if h.Silent {
+		why = append(why, "it does not answer AMD SMI; reset it (amd-smi reset -g) or reboot")
+	}
+	if h.Uncorrectable > uint64(maxUncorrectable) {
+		why = append(why, fmt.Sprintf("%d uncorrectable RAS errors (max_uncorrectable = %d); reset it (amd-smi reset -g) or reload the driver", h.Uncorrectable, maxUncorrectable))
+	}
+	if h.BadPageLimit > 0 && h.BadPages > h.BadPageLimit {
+		why = append(why, fmt.Sprintf("%d bad memory pages, over its limit of %d; have it replaced", h.BadPages, h.BadPageLimit))
+	}
+	return strings.Join(why, "; ")
+}
+
+// health reads a card's condition, from the library where it answers and from the
+// kernel's files otherwise.
+func (v *vendor) health(c card) health {
+	h := health{Resetting: v.lib.reset(c)}
+	s := v.lib.use()
+	if s != nil {
+		if _, known := s.handles[c.PCI]; known && s.sym.ASIC != nil {
+			_, answers := s.asic(c)
+			h.Silent = !answers
+		}
+	}
+	fromLibrary := false
+	if s != nil {
+		h.Uncorrectable, h.Correctable, fromLibrary = s.ecc(c)
+	}
+	if !fromLibrary {
+		h.Uncorrectable, h.Correctable = v.errorCounts(c)
+	}
+	h.BadPages, h.BadPageLimit = v.badPages(c, s)
+	return h
+}
+
+// errorCounts sums the RAS counters of a card's blocks. Files that the card does
+// not have, or that are cut short, count nothing.
+func (m machine) errorCounts(c card) (uncorrectable, correctable uint64) {
+	dir := pciDir + "/" + c.PCI.String() + "/ras"
+	for _, name := range m.names(dir) {
+		if !strings.HasSuffix(name, "_err_count") {
+			continue
+		}
+		text, err := m.text(dir, name)
+		if err != nil {
+			continue
+		}
+		if ue, ce, err := errorCounts(text); err == nil {
+			uncorrectable, correctable = uncorrectable+ue, correctable+ce
+		}
+	}
+	return uncorrectable, correctable
+}
+
+// badPages counts a card's bad pages and finds its limit: the configuration's,
+// the library's, the driver's parameter, or the driver's default.
+func (v *vendor) badPages(c card, s *smi) (count, limit uint64) {
+	known := false
+	if s != nil {
+		var n, most uint32
+		n, most, known = s.badPages(c)
+		count, limit = uint64(n), uint64(most)
+	}
+	if !known {
+		count = uint64(badPages(v.textOr("", pciDir, c.PCI.String(), "ras", "gpu_vram_bad_pages")))
+	}
+	if n, err := v.number("sys/module/amdgpu/parameters/bad_page_threshold"); limit == 0 && err == nil && n > 0 {
+		limit = uint64(n)
+	}
+	if limit == 0 {
+		var memory uint64
+		for _, n := range c.Nodes {
+			memory += n.Memory
+		}
+		limit = memory / bytesPerBadPage
+	}
+	if v.maxBadPages > 0 {
+		limit = uint64(v.maxBadPages)
+	}
+	return count, limit
+}

@@ -1,0 +1,176 @@
+package amd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"aliquot/internal/gpu"
+)
+
+// libraryRetry is how often a library that could not be used is tried again.
+const libraryRetry = time.Minute
+
+// library keeps AMD SMI loaded and in step with the cards: it knows the set of
+// GPUs that there was when it was started, so it is started anew when that changes.
+type library struct {
+	machine
+	path string
+	said *journal
+	wake func()
+
+	mu   sync.Mutex
+	sym  *symbols
+	from string
+	smi  *smi
+	// of is the set of cards that smi, or the failed attempt to start it, stands for.
+	of      string
+	tried   time.Time
+	unwatch func()
+	// resetting holds the cards between the events before and after a reset.
+	resetting map[pciAddress]bool
+}
+
+// follow starts the library for the cards, once for each set of them.
+func (l *library) follow(cards []card) {
+	of := signature(cards)
+	l.mu.Lock()
+	same := l.of == of && (l.smi != nil || time.Since(l.tried) < libraryRetry)
+	l.mu.Unlock()
+	if same {
+		return
+	}
+	l.stop()
+	s, err := l.load(cards)
+	l.report(err)
+	l.mu.Lock()
+	l.of, l.tried, l.smi, l.resetting = of, time.Now(), s, map[pciAddress]bool{}
+	l.mu.Unlock()
+	if s != nil {
+		stop := s.watch(l.deliver)
+		l.mu.Lock()
+		l.unwatch = stop
+		l.mu.Unlock()
+	}
+}
+
+// stop shuts the library down, for when the driver or a card has gone.
+func (l *library) stop() {
+	l.mu.Lock()
+	s, unwatch := l.smi, l.unwatch
+	l.smi, l.unwatch, l.of = nil, nil, ""
+	l.mu.Unlock()
+	if unwatch != nil {
+		unwatch()
+	}
+	if s != nil {
+		s.close()
+	}
+}
+
+func (l *library) load(cards []card) (*smi, error) {
+	if l.sym == nil {
+		sym, from, err := l.open(l.path)
+		if err != nil {
+			return nil, err
+		}
+		l.sym, l.from = sym, from
+	}
+	s, err := start(l.sym, l.from)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.check(cards); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// check compares what the library says of each card with the kernel: a release
+// whose records moved unseen would otherwise be believed.
+func (s *smi) check(cards []card) error {
+	for _, c := range cards {
+		a, ok := s.asic(c)
+		if ok && a.PCI != 0 && a.PCI != c.Nodes[0].PCIDevice {
+			return fmt.Errorf("%s calls %s device %#04x and the kernel %#04x: its records are not those of release %s", s.Path, c.ID, a.PCI, c.Nodes[0].PCIDevice, s.Version)
+		}
+	}
+	return nil
+}
+
+func (l *library) report(err error) {
+	const subject = "library"
+	switch {
+	case err == nil:
+		l.said.tell(0, subject, "", "")
+	case errors.Is(err, errNoLibrary):
+		l.said.info(subject, "no AMD SMI library found, the kernel's files are used alone", err.Error())
+	default:
+		l.said.warn(subject, "the AMD SMI library is not used, the kernel's files are used alone", err.Error())
+	}
+}
+
+func signature(cards []card) string {
+	var b strings.Builder
+	for _, c := range cards {
+		fmt.Fprintf(&b, "%s/%d/%s ", c.ID, len(c.Nodes), c.profile())
+	}
+	return b.String()
+}
+
+func (l *library) deliver(e event) {
+	l.mu.Lock()
+	switch e.Kind {
+	case eventPreReset:
+		l.resetting[e.Card] = true
+	case eventPostReset:
+		delete(l.resetting, e.Card)
+	}
+	l.mu.Unlock()
+	switch e.Kind {
+	case eventPreReset:
+		l.said.warn("reset "+e.Card.String(), "a GPU is being reset", e.Card.String())
+	case eventPostReset:
+		l.said.tell(0, "reset "+e.Card.String(), "", "")
+		l.said.log.Info("a GPU was reset", "gpu", e.Card.String())
+	case eventThermal:
+		l.said.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
+	}
+	l.wake()
+}
+
+// reset tells whether a card is being reset.
+func (l *library) reset(c card) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.resetting[c.PCI]
+}
+
+// use returns the running library, nil without one.
+func (l *library) use() *smi {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.smi
+}
+
+// name is what the library calls a card, "" where it is not known.
+func (l *library) name(c card) string {
+	if s := l.use(); s != nil {
+		if a, ok := s.asic(c); ok {
+			return a.Name
+		}
+	}
+	return ""
+}
+
+func (l *library) memory(c card) gpu.MiB {
+	if s := l.use(); s != nil {
+		if n, ok := s.vram(c); ok {
+			return n
+		}
+	}
+	return 0
+}

@@ -1,0 +1,120 @@
+package amd
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"aliquot/internal/share"
+)
+
+// partitionRetry is the pause between two attempts to repartition one card.
+const partitionRetry = 10 * time.Second
+
+// partitioner sets compute partitions through sysfs: the mode is a word there,
+// while the library's number of a mode changed between releases.
+type partitioner struct {
+	machine
+	said *journal
+	wake func()
+
+	mu    sync.Mutex
+	tried map[string]attempt
+}
+
+type attempt struct {
+	at   time.Time
+	mode string
+	// outcome is the problem that the attempt left.
+	outcome string
+}
+
+// wanted is the compute mode that the configuration asks for, "" for none.
+func wanted(rules []share.Rule, found share.Found) string {
+	rule, ok := share.Pick(rules, found.GPU)
+	if !ok || rule.Mode == share.Off {
+		return ""
+	}
+	return strings.ToLower(strings.TrimSpace(rule.Options["partition"]))
+}
+
+// refusal says why a card can never be put into a mode, "" when it can.
+func refusal(c card, mode string) string {
+	switch {
+	case len(c.Available) == 0:
+		return fmt.Sprintf("partition = %q: the GPU has no compute partitions; remove partition from its gpu block", mode)
+	case !slices.Contains(c.Available, mode):
+		return fmt.Sprintf("partition = %q: the GPU offers %s and stays in %s; name one of them", mode, strings.Join(c.Available, ", "), c.Compute)
+	}
+	return ""
+}
+
+// converge brings a card to a mode while nothing uses it. It returns why the card
+// cannot take tasks meanwhile, and whether that is only for a moment. A card that
+// can never be in the mode keeps serving as it is.
+func (p *partitioner) converge(c card, mode string) (problem string, starting bool) {
+	subject := "partition " + string(c.ID)
+	if mode == "" || mode == c.Compute {
+		p.said.tell(0, subject, "", "")
+		return "", false
+	}
+	if why := refusal(c, mode); why != "" {
+		p.said.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, why))
+		return "", false
+	}
+	if users := p.users(c); len(users) > 0 {
+		problem = fmt.Sprintf("it becomes %s when it is idle; in use by process %s", mode, pids(users))
+		p.said.info(subject, "a GPU waits to be repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
+		return problem, false
+	}
+	problem = p.set(c, mode)
+	if problem == "" {
+		return fmt.Sprintf("it is being partitioned as %s", mode), true
+	}
+	p.said.warn(subject, "a GPU is not repartitioned", fmt.Sprintf("GPU %s: %s", c.ID, problem))
+	return problem, false
+}
+
+// set writes the mode, at most once in partitionRetry.
+func (p *partitioner) set(c card, mode string) (problem string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last, ok := p.tried[string(c.ID)]
+	if ok && last.mode == mode && time.Since(last.at) < partitionRetry {
+		return last.outcome
+	}
+	path := p.path(pciDir, c.PCI.String(), "current_compute_partition")
+	err := os.WriteFile(path, []byte(strings.ToUpper(mode)), 0)
+	switch {
+	case err == nil:
+		p.said.log.Info("a GPU is repartitioned", "gpu", c.ID, "from", c.Compute, "to", mode)
+		p.wake()
+	case errors.Is(err, syscall.EBUSY):
+		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; the driver says busy", mode)
+	case errors.Is(err, os.ErrPermission):
+		problem = fmt.Sprintf("it cannot be made %s: writing %s is not permitted; run the Nomad agent as root", mode, path)
+	case errors.Is(err, syscall.EINVAL):
+		problem = fmt.Sprintf("it cannot be made %s: the driver refuses it with memory mode %s", mode, c.Memory)
+	default:
+		problem = fmt.Sprintf("it cannot be made %s: %v", mode, err)
+	}
+	if p.tried == nil {
+		p.tried = map[string]attempt{}
+	}
+	p.tried[string(c.ID)] = attempt{time.Now(), mode, problem}
+	return problem
+}
+
+// pids renders at most three process IDs.
+func pids(list []int) string {
+	text := strings.Trim(fmt.Sprint(list[:min(3, len(list))]), "[]")
+	if len(list) > 3 {
+		text += fmt.Sprintf(" and %d more", len(list)-3)
+	}
+	return text
+}

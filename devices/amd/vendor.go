@@ -1,0 +1,177 @@
+// Package amd is AMD's side of the device plugin: GPUs and their partitions from
+// the kernel driver's files (KFD and sysfs), their health and load also from AMD's
+// management library where one is installed, compute partitions, and CU masks.
+//
+// The kernel's files alone are enough to serve a host. The library adds names,
+// error counts, events and readings that the kernel does not give everywhere; it
+// is bound at run time without cgo, and a release that is not known is not used.
+package amd
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+// Name of the plugin and its binary.
+const Name = "aliquot-device-amd"
+
+// Maker describes AMD's plugin.
+func Maker() plugin.Maker {
+	return plugin.Maker{
+		Name:    Name,
+		Vendor:  gpu.AMD,
+		Modes:   []share.Mode{share.Shared, share.Whole, share.Partition, share.Off},
+		Keys:    []plugin.Key{{Name: "library"}, {Name: "max_uncorrectable"}, {Name: "max_bad_pages"}},
+		GPUKeys: []plugin.Key{{Name: "partition"}},
+		New:     newVendor,
+	}
+}
+
+// vendor implements plugin.Vendor.
+type vendor struct {
+	machine
+	cfg  plugin.Config
+	host plugin.Host
+	said journal
+	// maxUncorrectable RAS errors are put up with; maxBadPages of 0 takes the
+	// card's own limit.
+	maxUncorrectable, maxBadPages int
+	lib                           library
+	split                         partitioner
+
+	mu    sync.Mutex
+	cards []card
+}
+
+func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
+	v := &vendor{
+		machine:          machine{cfg.Root},
+		cfg:              cfg,
+		host:             host,
+		said:             journal{log: host.Log, said: map[string]string{}},
+		maxUncorrectable: cfg.Settings.Int("max_uncorrectable", 0, 0, 1<<30),
+		maxBadPages:      cfg.Settings.Int("max_bad_pages", 0, 0, 1<<30),
+	}
+	path := ""
+	if cfg.Settings.Has("library") {
+		path = cfg.Settings.Path("library", "/opt/rocm/lib/libamd_smi.so")
+	}
+	v.lib = library{machine: v.machine, path: path, said: &v.said, wake: host.Wake}
+	v.split = partitioner{machine: v.machine, said: &v.said, wake: host.Wake}
+	return v, cfg.Settings.Err()
+}
+
+// Inventory reads the topology anew. Nodes that cannot be read are told once and
+// left out, so that the others are served.
+func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
+	nodes, errs := v.nodes()
+	for _, err := range errs {
+		v.said.warn(err.Error(), "cannot read a GPU, the others are served", err.Error())
+	}
+	if err := v.driverGone(nodes, errs); err != nil {
+		v.lib.stop()
+		return nil, err
+	}
+	cards := v.machine.cards(nodes)
+	v.lib.follow(cards)
+	v.mu.Lock()
+	v.cards = cards
+	v.mu.Unlock()
+	return v.found(cards), nil
+}
+
+func (v *vendor) driverGone(nodes []node, errs []error) error {
+	switch {
+	case !v.exists("sys/module/amdgpu") && len(nodes) == 0:
+		return fmt.Errorf("the amdgpu driver is not loaded (no %s): %w", v.path("sys/module/amdgpu"), plugin.ErrAbsent)
+	case len(nodes) == 0 && len(errs) == 0:
+		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.path(kfdNodes), plugin.ErrAbsent)
+	case !v.exists("dev/kfd"):
+		return fmt.Errorf("%s is missing, without which no task can use a GPU: load amdgpu with KFD support", v.path("dev/kfd"))
+	}
+	return nil
+}
+
+// found describes cards and partitions to the planner.
+func (v *vendor) found(cards []card) []share.Found {
+	driver, runtime := v.driver(), v.rocm()
+	var out []share.Found
+	for _, c := range cards {
+		whole := v.describe(c)
+		whole.Driver, whole.Runtime = driver, runtime
+		physical := share.Found{GPU: whole, Split: c.partitioned()}
+		if !c.partitioned() {
+			physical.Slicing = slicing(c.Nodes[0].Shape)
+			out = append(out, physical)
+			continue
+		}
+		out = append(out, physical)
+		for i, n := range c.Nodes {
+			part := whole
+			part.ID, part.Parent = c.partitionID(i), c.ID
+			// Physical GPUs come first in the host's numbering, so that repartitioning
+			// one card renames nothing of another.
+			part.Index = len(cards) + c.Order*maxPartitions + i
+			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
+			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(len(c.Nodes)), Slicing: slicing(n.Shape)})
+		}
+	}
+	return out
+}
+
+// describe is a card as one GPU.
+func (v *vendor) describe(c card) gpu.GPU {
+	first := c.Nodes[0]
+	g := gpu.GPU{
+		ID: c.ID, Vendor: gpu.AMD, Index: c.Order, PCI: c.PCI.String(), PCIDevice: first.PCIDevice,
+		Target: first.Target, NUMANode: c.NUMANode, Profile: c.profile(),
+		Model: cmp.Or(v.lib.name(c), v.modelOf(c)),
+	}
+	var memory uint64
+	for _, n := range c.Nodes {
+		memory += n.Memory
+		g.Units += n.Shape.Units
+	}
+	if g.Memory = gpu.MiBOf(memory); g.Memory == 0 {
+		g.Memory = v.lib.memory(c)
+	}
+	g.Class = gpu.ClassOf(gpu.AMD, g.PCIDevice, g.Model)
+	return g
+}
+
+// slicing is how a GPU or partition is cut by CU masks.
+func slicing(shape share.CUShape) share.Slicing {
+	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone, Max: shape.MaxSlices()}
+	unit := "compute units"
+	if shape.Paired {
+		unit = "compute units in pairs"
+	}
+	s.Why = fmt.Sprintf("its %d %s on %d XCCs can be masked into no more", shape.Units, unit, shape.XCCs)
+	if s.Max == 0 {
+		s.Sharing = ""
+	}
+	return s
+}
+
+// known returns the card and the node of an offer.
+func (v *vendor) known(id gpu.ID) (card, node, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, c := range v.cards {
+		if c.ID == id && !c.partitioned() {
+			return c, c.Nodes[0], true
+		}
+		for i, n := range c.Nodes {
+			if c.partitioned() && c.partitionID(i) == id {
+				return c, n, true
+			}
+		}
+	}
+	return card{}, node{}, false
+}
