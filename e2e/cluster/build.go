@@ -1,0 +1,80 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// binVariable names a folder of built programs that is used as it is. Where it
+// is empty the harness builds them itself.
+const binVariable = "ALIQUOT_BIN"
+
+// The shipped plugins. A plugin's label in Nomad is its file name.
+const (
+	devicePlugin = "aliquot-device-nvidia"
+	driverPlugin = "aliquot-driver"
+)
+
+// checkout returns the root of the module that the working directory is in.
+func checkout() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(text), "module aliquot\n") {
+			return dir, nil
+		}
+	}
+	return "", errors.New("run this inside a checkout of Aliquot: it builds programs and submits files of jobs/")
+}
+
+// build builds the shipped programs and the stand-ins.
+func (c *Cluster) build(ctx context.Context) error {
+	if c.bin = os.Getenv(binVariable); c.bin == "" {
+		c.say("building the programs")
+		out, err := c.run(ctx, "scripts/build")
+		if err != nil {
+			return err
+		}
+		c.bin = strings.TrimSpace(out)
+	}
+	for _, name := range []string{devicePlugin, driverPlugin} {
+		if err := os.Symlink(filepath.Join(c.bin, name), c.path("plugins", name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run runs a script of the checkout and returns what it printed.
+func (c *Cluster) run(ctx context.Context, script string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.root, script), args...)
+	cmd.Dir = c.root
+	var errors bytes.Buffer
+	cmd.Stderr = &errors
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w\n%s", script, err, strings.TrimSpace(errors.String()))
+	}
+	return string(out), nil
+}
+
+// buildImages makes the images of the model server, one per kind of hardware.
+func (c *Cluster) buildImages(ctx context.Context) error {
+	c.Image = filepath.Base(c.Dir) + "/modelserver"
+	return importImage(ctx, c.Dir, filepath.Join(c.bin, "e2e", "modelserver"), c.Image, "MODELSERVER_VARIANT", "nvidia", "amd", "cpu")
+}
+
+// tool returns the path of a real server, building it when it is nowhere.
+func (c *Cluster) tool(ctx context.Context, name string) (string, error) {
+	out, err := c.run(ctx, "scripts/tools", "--path", name)
+	return strings.TrimSpace(out), err
+}

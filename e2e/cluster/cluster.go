@@ -1,0 +1,166 @@
+// Package cluster runs a real Consul and a real Nomad agent on a rack of fake
+// GPUs, with the shipped plugins, for tests and the demo. Everything that it
+// starts is gone after Stop, and also when the program dies in any other way.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/rack"
+)
+
+const (
+	prefix   = "aliquot-" // of the directory of every cluster
+	lockFile = "lock"     // held while the harness of the directory lives
+)
+
+// Options says what kind of cluster to start.
+type Options struct {
+	// Rack names a shipped rack, "" for a host without GPU libraries.
+	Rack string
+	// Device and Driver are further settings, in HCL, of the device plugin and of
+	// the task driver.
+	Device, Driver string
+	// Volumes are host volumes by name.
+	Volumes map[string]string
+	// Progress receives one line per step; nil for none.
+	Progress io.Writer
+}
+
+// Cluster is a running cluster of one node.
+type Cluster struct {
+	// Dir holds everything of the cluster, logs included, until Stop.
+	Dir    string
+	Nomad  *nomad.Client
+	Consul *consul.Client
+	// NomadAddress and ConsulAddress are the URLs of the servers.
+	NomadAddress, ConsulAddress string
+	// Image is the repository of the model server's images, without a tag.
+	Image string
+
+	// Rack is the host's GPUs, for tests that change them; nil without a rack.
+	Rack *rack.Rack
+
+	options Options
+	root    string // of the checkout
+	bin     string // of the built programs
+	tools   rack.Tools
+	started time.Time
+	lock    *os.File
+	reaper  *reaper
+	consul  *process
+	nomad   *process
+	stop    sync.Once
+	stopped error
+}
+
+// Start starts a cluster and returns when its node is ready and offers the GPUs
+// of its rack. On error nothing is left but the logs that the error names.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	if os.Geteuid() != 0 {
+		return nil, errors.New("a Nomad client needs root: run as root, or use make, which uses sudo")
+	}
+	if missing := DockerMissing(ctx); missing != "" {
+		return nil, errors.New(missing)
+	}
+	sweepStale()
+	c := &Cluster{options: o, started: time.Now()}
+	if err := c.open(); err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx); err != nil {
+		logs := c.KeepLogs()
+		return nil, errors.Join(err, c.Stop(), fmt.Errorf("logs are kept in %s", logs))
+	}
+	return c, nil
+}
+
+// open makes the directory of the cluster and its reaper.
+func (c *Cluster) open() (err error) {
+	if c.root, err = checkout(); err != nil {
+		return err
+	}
+	// Containers and tasks of other users look into it.
+	if c.Dir, err = os.MkdirTemp("", prefix); err != nil {
+		return err
+	}
+	if err := os.Chmod(c.Dir, 0o755); err != nil {
+		return err
+	}
+	if c.lock, err = os.Create(filepath.Join(c.Dir, lockFile)); err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return err
+	}
+	c.reaper, err = startReaper(c.Dir)
+	return err
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	for _, name := range []string{"logs", "tmp", "run", "plugins"} {
+		if err := os.MkdirAll(c.path(name), 0o755); err != nil {
+			return err
+		}
+	}
+	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.startConsul, c.StartAgent, c.awaitDevices}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop ends all jobs in order, then everything else. It is safe to call more
+// than once.
+func (c *Cluster) Stop() error {
+	c.stop.Do(func() {
+		c.say("stopping")
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if c.nomad != nil && c.nomad.exited() == nil {
+			c.stopJobs(ctx)
+		}
+		c.nomad.stop(5 * time.Second)
+		c.consul.stop(2 * time.Second)
+		c.stopped = c.reaper.sweep()
+		c.lock.Close()
+	})
+	return c.stopped
+}
+
+// KeepLogs copies the logs to a folder that outlives the cluster and returns its
+// path.
+func (c *Cluster) KeepLogs() string {
+	kept, err := os.MkdirTemp("", "aliquot-logs-")
+	if err != nil {
+		return err.Error()
+	}
+	if err := os.CopyFS(kept, os.DirFS(c.path("logs"))); err != nil {
+		return err.Error()
+	}
+	return kept
+}
+
+func (c *Cluster) path(elements ...string) string {
+	return filepath.Join(append([]string{c.Dir}, elements...)...)
+}
+
+// say writes one progress line with the time since the start.
+func (c *Cluster) say(format string, values ...any) {
+	if c.options.Progress != nil {
+		fmt.Fprintf(c.options.Progress, "%6.1fs  %s\n", time.Since(c.started).Seconds(), fmt.Sprintf(format, values...))
+	}
+}

@@ -1,0 +1,107 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/rack"
+)
+
+// buildRack builds the fakes and describes the GPUs that this host pretends to
+// have. From here on every process of the cluster sees them.
+func (c *Cluster) buildRack(ctx context.Context) (err error) {
+	if c.options.Rack == "" {
+		return nil
+	}
+	if c.tools, err = rack.Build(ctx, filepath.Join(c.bin, "e2e", "rack")); err != nil {
+		return err
+	}
+	if c.Rack, err = rack.New(c.Dir, c.options.Rack); err != nil {
+		return err
+	}
+	return rack.Root(c.hostRoot(), c.Rack, c.tools.Lib)
+}
+
+// hostRoot is where the plugins find the machine's device nodes and libraries;
+// "" without a rack, for the real ones.
+func (c *Cluster) hostRoot() string {
+	if c.Rack == nil {
+		return ""
+	}
+	return c.path("root")
+}
+
+// awaitDevices waits until the node offers the GPUs of the rack.
+func (c *Cluster) awaitDevices(ctx context.Context) error {
+	if c.Rack == nil {
+		return nil
+	}
+	file, err := c.Rack.File()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := c.nomad.context(ctx)
+	defer cancel()
+	return AwaitWithin(ctx, 60*time.Second, "the GPUs of the rack", func() string {
+		groups, err := c.Groups()
+		if err != nil {
+			return err.Error()
+		}
+		if len(groups) == 0 {
+			return fmt.Sprintf("the node offers none of %d", len(file.GPUs))
+		}
+		for name, group := range groups {
+			if healthy(group) == 0 {
+				return "no instance of group " + name + " is healthy"
+			}
+		}
+		return ""
+	})
+}
+
+// Groups reads the device groups that the node offers, by name.
+func (c *Cluster) Groups() (map[string]*nomad.NodeDeviceResource, error) {
+	node, err := c.Node()
+	if err != nil {
+		return nil, err
+	}
+	groups := map[string]*nomad.NodeDeviceResource{}
+	for _, group := range node.NodeResources.Devices {
+		groups[group.Name] = group
+	}
+	return groups, nil
+}
+
+// healthy counts the instances of a group that can be placed on.
+func healthy(group *nomad.NodeDeviceResource) int {
+	n := 0
+	for _, instance := range group.Instances {
+		if instance.Healthy {
+			n++
+		}
+	}
+	return n
+}
+
+// AwaitHealth waits until a group has that many healthy instances. A change takes
+// Nomad up to ten seconds to bring to its servers.
+func (c *Cluster) AwaitHealth(ctx context.Context, group string, want int) error {
+	return AwaitWithin(ctx, 45*time.Second, fmt.Sprintf("%d healthy instances of group %s", want, group), func() string {
+		groups, err := c.Groups()
+		if err != nil {
+			return err.Error()
+		}
+		found := groups[group]
+		if found == nil {
+			return "the node has no such group"
+		}
+		if have := healthy(found); have != want {
+			return fmt.Sprintf("there are %d of %d", have, len(found.Instances))
+		}
+		return ""
+	})
+}

@@ -1,0 +1,102 @@
+package hardware
+
+import (
+	"fmt"
+	"time"
+
+	"aliquot/e2e/rack/cuda"
+	"aliquot/internal/gpu"
+)
+
+// beat is how often the server touches its GPU, and so how soon it notices that
+// the GPU or its MPS server is gone.
+const beat = time.Second
+
+// device is a CUDA context that is held for life.
+type device struct {
+	*cuda.Context
+	busy func() int // percent of the granted units
+	lost chan error
+	done chan struct{}
+}
+
+// openCUDA opens every visible GPU, as a CUDA program does at its start.
+func openCUDA() (*device, error) {
+	context, err := cuda.Open(cuda.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d := &device{Context: context, busy: func() int { return 0 }, lost: make(chan error, 1), done: make(chan struct{})}
+	return d, nil
+}
+
+// hold takes memory on every GPU and keeps telling the driver how busy the
+// process is, until Close or until the GPU is lost.
+func (d *device) hold(mib int, busy func() int) error {
+	for i := range d.Devices {
+		if err := d.Alloc(i, mib); err != nil {
+			return fmt.Errorf("taking %d MiB of GPU memory: %w", mib, err)
+		}
+	}
+	d.busy = busy
+	go d.touch()
+	return nil
+}
+
+func (d *device) touch() {
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		for i, seen := range d.Devices {
+			percent := d.busy() * seen.SMs / max(1, seen.Total)
+			if err := d.Load(i, percent, percent/2); err != nil {
+				d.lost <- err
+				return
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-d.done:
+			return
+		}
+	}
+}
+
+// Close gives the GPU back.
+func (d *device) Close() error {
+	close(d.done)
+	return d.Context.Close()
+}
+
+// units is the number of SMs that the process may use, over all GPUs.
+func (d *device) units() int {
+	n := 0
+	for _, seen := range d.Devices {
+		n += seen.SMs
+	}
+	return n
+}
+
+// differs says where the GPUs are not what was granted.
+func (d *device) differs(g gpu.Grant) string {
+	if d.MPS != (g.Sharing == gpu.SharingMPS) {
+		return fmt.Sprintf("the grant is shared by %s and the process runs over MPS: %v", g.Sharing, d.MPS)
+	}
+	if len(d.Devices) != len(g.GPUs) {
+		return fmt.Sprintf("granted %d GPUs (%v) and sees %d", len(g.GPUs), g.GPUs, len(d.Devices))
+	}
+	limit := 0
+	for i, seen := range d.Devices {
+		if gpu.ID(seen.UUID) != g.GPUs[i] {
+			return fmt.Sprintf("granted GPU %s and sees %s", g.GPUs[i], seen.UUID)
+		}
+		limit += seen.Limit
+	}
+	if units := d.units(); units > g.Units {
+		return fmt.Sprintf("granted %d SMs and sees %d", g.Units, units)
+	}
+	if d.MPS && gpu.MiB(limit) != g.Memory {
+		return fmt.Sprintf("granted %v and is limited to %v (0 is no limit)", g.Memory, gpu.MiB(limit))
+	}
+	return ""
+}

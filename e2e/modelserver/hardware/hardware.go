@@ -1,0 +1,184 @@
+// Package hardware is what the stand-in model server knows of the GPU under it:
+// what its environment says that it was granted, what it finds when it opens the
+// GPU, and whether the two agree.
+package hardware
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"aliquot/e2e/rack/cuda"
+	"aliquot/internal/gpu"
+)
+
+// cpuSpeed is the speed of a server without a GPU, relative to a whole H100.
+const cpuSpeed = 0.02
+
+// Hardware is the GPU under this process, open for as long as it lives.
+type Hardware struct {
+	// Variant is the kind of image that runs: nvidia, amd or cpu.
+	Variant string
+	Grant   gpu.Grant
+	granted bool
+	device  *device
+}
+
+// Info is what GET /v1/info answers: all that the process sees of its place.
+type Info struct {
+	Variant         string            `json:"variant"`
+	Model           string            `json:"model"`
+	Slots           int               `json:"slots"`
+	TokensPerSecond float64           `json:"tokens_per_second_per_slot"`
+	Problem         string            `json:"problem,omitempty"`
+	Grant           *gpu.Grant        `json:"grant,omitempty"`
+	CUDA            *cuda.Context     `json:"cuda,omitempty"`
+	Environment     map[string]string `json:"environment"`
+	DeviceNodes     []string          `json:"device_nodes"`
+	Mounts          []string          `json:"mounts"`
+	PID             int               `json:"pid"`
+}
+
+// Open reads the grant and opens the granted GPU as a CUDA program would. It
+// fails where such a program would end with an error.
+func Open() (*Hardware, error) {
+	h := &Hardware{Variant: os.Getenv("MODELSERVER_VARIANT")}
+	if h.Variant == "" {
+		h.Variant = "cpu"
+	}
+	var err error
+	if h.Grant, h.granted, err = gpu.ParseGrant(environment("")); err != nil {
+		return nil, err
+	}
+	if !h.granted || h.Grant.Vendor != gpu.NVIDIA || h.Variant != string(gpu.NVIDIA) {
+		return h, nil
+	}
+	h.device, err = openCUDA()
+	return h, err
+}
+
+// Close gives the GPU back.
+func (h *Hardware) Close() error {
+	if h.device == nil {
+		return nil
+	}
+	return h.device.Close()
+}
+
+// Lost yields the error with which the GPU went away under the process.
+func (h *Hardware) Lost() <-chan error {
+	if h.device == nil {
+		return nil
+	}
+	return h.device.lost
+}
+
+// Hold takes GPU memory, in MiB, and keeps the GPU as busy as the function says,
+// in percent of what was granted.
+func (h *Hardware) Hold(mib int, busy func() int) error {
+	if h.device == nil {
+		return nil
+	}
+	return h.device.hold(mib, busy)
+}
+
+// Problem says where the hardware differs from the grant, "" where it agrees.
+func (h *Hardware) Problem() string {
+	switch {
+	case !h.granted && h.Variant == "cpu":
+		return ""
+	case !h.granted:
+		return fmt.Sprintf("the image is for %s and the task was granted no GPU", h.Variant)
+	case h.Variant != string(h.Grant.Vendor):
+		return fmt.Sprintf("the image is for %s and the task was granted a GPU of %s", h.Variant, h.Grant.Vendor)
+	case h.device != nil:
+		return h.device.differs(h.Grant)
+	default:
+		return ""
+	}
+}
+
+// Speed is the rate of this hardware relative to a whole H100: the weight of the
+// grant, less where the GPU shows fewer units than were granted.
+func (h *Hardware) Speed() float64 {
+	if !h.granted || h.Grant.Weight <= 0 {
+		return cpuSpeed
+	}
+	speed := h.Grant.Weight
+	if h.device != nil && h.Grant.Units > 0 {
+		speed *= min(1, float64(h.device.units())/float64(h.Grant.Units))
+	}
+	return speed
+}
+
+// Fingerprint names variant, class and slices, for OpenAI's system_fingerprint.
+func (h *Hardware) Fingerprint() string {
+	if !h.granted {
+		return h.Variant
+	}
+	return fmt.Sprintf("%s/%s/%dof%d", h.Variant, h.Grant.Class, h.Grant.Slices, h.Grant.Total)
+}
+
+// Info returns what this process sees.
+func (h *Hardware) Info() Info {
+	info := Info{
+		Variant:     h.Variant,
+		Problem:     h.Problem(),
+		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "NOMAD_"),
+		DeviceNodes: deviceNodes(),
+		Mounts:      mounts(),
+		PID:         os.Getpid(),
+	}
+	if h.granted {
+		info.Grant = &h.Grant
+	}
+	if h.device != nil {
+		info.CUDA = h.device.Context
+	}
+	return info
+}
+
+// environment returns the variables that begin with one of the prefixes.
+func environment(prefixes ...string) map[string]string {
+	found := map[string]string{}
+	for _, entry := range os.Environ() {
+		key, value, _ := strings.Cut(entry, "=")
+		if slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(key, p) }) {
+			found[key] = value
+		}
+	}
+	return found
+}
+
+// deviceNodes lists the GPU nodes under /dev.
+func deviceNodes() []string {
+	found := map[string]bool{}
+	for _, pattern := range []string{"/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/*"} {
+		paths, _ := filepath.Glob(pattern)
+		for _, path := range paths {
+			if stat, err := os.Stat(path); err == nil && !stat.IsDir() {
+				found[path] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// mounts lists the mount points of this process's namespace.
+func mounts() []string {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return nil
+	}
+	var points []string
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) > 1 {
+			points = append(points, fields[1])
+		}
+	}
+	slices.Sort(points)
+	return slices.Compact(points)
+}

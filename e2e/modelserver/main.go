@@ -1,0 +1,130 @@
+// Command modelserver stands in for a model server in tests and the demo; see
+// README.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"aliquot/e2e/modelserver/hardware"
+)
+
+// drainTime is how long running requests may take after a stop was asked for.
+const drainTime = 10 * time.Second
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "modelserver:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	listen    string
+	model     string
+	slots     int
+	queue     int
+	rate      float64
+	prefill   float64
+	memory    int
+	coldStart time.Duration
+}
+
+func parse() (options, error) {
+	var o options
+	port := os.Getenv("NOMAD_PORT_http")
+	if port == "" {
+		port = "8000"
+	}
+	flag.StringVar(&o.listen, "listen", ":"+port, "address to serve on; the port is that of the Nomad port \"http\" where there is one")
+	flag.StringVar(&o.model, "model", "stand-in", "name of the model")
+	flag.IntVar(&o.slots, "slots", 4, "requests served at a time")
+	flag.IntVar(&o.queue, "queue", 64, "requests that may wait for a slot")
+	flag.Float64Var(&o.rate, "rate", 400, "tokens per second of each slot on a whole H100")
+	flag.Float64Var(&o.prefill, "prefill", 20000, "prompt tokens per second of each slot on a whole H100")
+	flag.IntVar(&o.memory, "gpu-memory", 512, "MiB of GPU memory that the model takes")
+	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
+	flag.Parse()
+	switch {
+	case flag.NArg() > 0:
+		return o, fmt.Errorf("unexpected argument %q: all settings are flags, see -help", flag.Arg(0))
+	case o.slots < 1:
+		return o, fmt.Errorf("-slots=%d: want at least 1", o.slots)
+	case o.memory < 0:
+		return o, fmt.Errorf("-gpu-memory=%d: want 0 or more", o.memory)
+	case o.queue < 0:
+		return o, fmt.Errorf("-queue=%d: want 0 or more", o.queue)
+	case !(o.rate > 0 && o.prefill > 0):
+		return o, fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
+	}
+	return o, nil
+}
+
+func run() error {
+	o, err := parse()
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+
+	// Listening comes first: a server that loads answers 503, it does not refuse.
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	s := newServer(o)
+	web := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second}
+	failed := make(chan error, 1)
+	go func() { failed <- web.Serve(listener) }()
+
+	hw, err := hardware.Open()
+	if err != nil {
+		return err
+	}
+	defer hw.Close()
+	if err := hw.Hold(o.memory, s.busy); err != nil {
+		return err
+	}
+	if err := wait(ctx, o.coldStart); err != nil {
+		return nil
+	}
+	s.load(hw)
+	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(), "problem", hw.Problem())
+
+	select {
+	case err := <-failed:
+		return err
+	case err := <-hw.Lost():
+		return fmt.Errorf("the GPU is lost: %w", err)
+	case <-ctx.Done():
+	}
+	s.drain()
+	grace, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	if err := web.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+// wait returns after d, or with an error when ctx ends first.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// request is the part of an OpenAI completion or chat request that matters here.
+type request struct {
+	Model     string          `json:"model"`
+	Prompt    json.RawMessage `json:"prompt"`
+	Messages  []message       `json:"messages"`
+	MaxTokens *int            `json:"max_tokens"`
+	// MaxCompletionTokens is the newer name of the same limit in chat requests.
+	MaxCompletionTokens *int `json:"max_completion_tokens"`
+	Stream              bool `json:"stream"`
+	StreamOptions       struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+}
+
+type message struct {
+	Role    string          `json:"role"`
+	Content json.RawMessage `json:"content"`
+}
+
+type usage struct {
+	PromptTokens     int `json:"prompt_tokens"`
+	CompletionTokens int `json:"completion_tokens"`
+	TotalTokens      int `json:"total_tokens"`
+}
+
+// answer is a completion, a chat completion or one chunk of either.
+type answer struct {
+	ID          string   `json:"id"`
+	Object      string   `json:"object"`
+	Created     int64    `json:"created"`
+	Model       string   `json:"model"`
+	Fingerprint string   `json:"system_fingerprint"`
+	Choices     []choice `json:"choices"`
+	Usage       *usage   `json:"usage,omitempty"`
+}
+
+type choice struct {
+	Index        int     `json:"index"`
+	Text         *string `json:"text,omitempty"`
+	Message      *spoken `json:"message,omitempty"`
+	Delta        *spoken `json:"delta,omitempty"`
+	FinishReason *string `json:"finish_reason"`
+}
+
+type spoken struct {
+	Role    string `json:"role,omitempty"`
+	Content string `json:"content"`
+}
+
+const (
+	defaultTokens = 16
+	maxTokens     = 100_000
+	// maxBody bounds a request; the longest prompts of public traces stay far below.
+	maxBody = 4 << 20
+)
+
+// decode reads and checks a request. Its errors are for the client.
+func decode(w http.ResponseWriter, r *http.Request, chat bool) (req request, tokens int, err error) {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&req); err != nil {
+		return req, 0, fmt.Errorf("the body is no completion request: %w", err)
+	}
+	switch {
+	case chat && len(req.Messages) == 0:
+		return req, 0, fmt.Errorf("messages is empty: want at least one message")
+	case !chat && len(req.Prompt) == 0:
+		return req, 0, fmt.Errorf("prompt is missing")
+	}
+	tokens = defaultTokens
+	for _, n := range []*int{req.MaxTokens, req.MaxCompletionTokens} {
+		if n != nil {
+			tokens = *n
+		}
+	}
+	if tokens < 1 || tokens > maxTokens {
+		return req, 0, fmt.Errorf("max_tokens is %d: want 1 to %d", tokens, maxTokens)
+	}
+	return req, tokens, nil
+}
+
+// promptTokens counts four bytes of text as one token.
+func (r request) promptTokens() int {
+	bytes := len(r.Prompt)
+	for _, m := range r.Messages {
+		bytes += len(m.Content)
+	}
+	return (bytes + 3) / 4
+}
+
+// word is the filler for token i.
+func word(i int) string {
+	words := [...]string{"a", "part", "that", "divides", "the", "whole", "without", "remainder"}
+	return words[i%len(words)] + " "
+}
+
+// text is the filler for n tokens.
+func text(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(word(i))
+	}
+	return b.String()
+}
+
+// refuse answers with an error in OpenAI's shape.
+func refuse(w http.ResponseWriter, code int, kind string, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(map[string]any{
+		"error": map[string]any{"message": err.Error(), "type": kind, "code": code},
+	})
+}

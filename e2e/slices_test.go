@@ -1,0 +1,155 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/cluster"
+	"aliquot/internal/gpu"
+)
+
+// The GPUs of the rack "h100-t4".
+const (
+	h100 = "GPU-6cc5dfca-11c7-2573-27dc-832bbc847eb2"
+	t4   = "GPU-0961caae-9b4a-fe4f-20c6-f528ef33327a"
+)
+
+// slices are the settings of slicesJob for an allocation of each size on one GPU.
+func slices(c *cluster.Cluster, name string, more cluster.Vars) cluster.Vars {
+	vars := cluster.Vars{"name": name, "image": c.Image, "gpus": "^h100-"}
+	for key, value := range more {
+		vars[key] = value
+	}
+	return vars
+}
+
+// TestSlices shares one cluster between the tests that leave it as it was.
+func TestSlices(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	t.Run("unequal slices on one GPU", func(t *testing.T) { unequalSlices(ctx, t, c) })
+	t.Run("a job that does not fit waits for room", func(t *testing.T) { waitsForRoom(ctx, t, c) })
+	t.Run("all slices of a request on one GPU", func(t *testing.T) { neverSplit(ctx, t, c) })
+	t.Run("image by hardware", func(t *testing.T) { imageByHardware(ctx, t, c) })
+	t.Run("no matching variant", func(t *testing.T) { noMatchingVariant(ctx, t, c) })
+}
+
+func unequalSlices(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	allocs := run(ctx, t, c, slicesJob, slices(c, "unequal", nil), 2)
+	seen := infos(ctx, t, c, allocs)
+	for group, want := range map[string]struct{ slices, percentage, units int }{
+		// 132 SMs and 81008 MiB; percentages round down to whole SMs.
+		"small": {6, 30, 39},
+		"large": {10, 50, 66},
+	} {
+		info := seen[group]
+		if info.Grant == nil || info.CUDA == nil {
+			t.Fatalf("%s: the task sees no grant or no GPU: %+v", group, info)
+		}
+		if info.Grant.Slices != want.slices || info.Grant.Total != 20 || info.Grant.Class != "h100" {
+			t.Errorf("%s: granted %d of %d slices of %s, want %d of 20 of h100", group, info.Grant.Slices, info.Grant.Total, info.Grant.Class, want.slices)
+		}
+		if got := info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]; got != fmt.Sprint(want.percentage) {
+			t.Errorf("%s: percentage %q, want %d", group, got, want.percentage)
+		}
+		device := info.CUDA.Devices[0]
+		if device.UUID != h100 || !info.CUDA.MPS {
+			t.Errorf("%s: the task is on %s (MPS %v), want MPS on %s", group, device.UUID, info.CUDA.MPS, h100)
+		}
+		if device.SMs != want.units || info.Grant.Units != want.units {
+			t.Errorf("%s: sees %d SMs and was granted %d, want %d", group, device.SMs, info.Grant.Units, want.units)
+		}
+		if limit := gpu.MiB(device.Limit); limit != info.Grant.Memory || limit == 0 {
+			t.Errorf("%s: memory is limited to %v, want the granted %v", group, limit, info.Grant.Memory)
+		}
+		if info.Variant != "nvidia" {
+			t.Errorf("%s: the image is for %s, want nvidia", group, info.Variant)
+		}
+	}
+	checkMeta(ctx, t, c, "unequal")
+	checkStats(ctx, t, c, allocs)
+}
+
+// checkMeta checks that Consul learns what was granted.
+func checkMeta(ctx context.Context, t *testing.T, c *cluster.Cluster, service string) {
+	t.Helper()
+	for tag, want := range map[string]string{"small": "6", "large": "10"} {
+		err := cluster.AwaitWithin(ctx, 30*time.Second, "passing service "+tag, func() string {
+			entries, _, err := c.Consul.Health().Service(service, tag, true, nil)
+			if err != nil {
+				return err.Error()
+			}
+			if len(entries) != 1 {
+				return fmt.Sprintf("there are %d", len(entries))
+			}
+			meta := entries[0].Service.Meta
+			if meta["gpu_class"] != "h100" || meta["aliquot_slices"] != want || meta["aliquot_weight"] == "" {
+				t.Errorf("meta of %s is %v, want class h100 and %s slices", tag, meta, want)
+			}
+			return ""
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// checkStats checks that Nomad shows the use of each allocation's slices.
+func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []*nomad.Allocation) {
+	t.Helper()
+	for _, alloc := range allocs {
+		err := cluster.AwaitWithin(ctx, 30*time.Second, "device statistics of "+alloc.Name, func() string {
+			usage, err := c.Nomad.Allocations().Stats(alloc, nil)
+			if err != nil {
+				return err.Error()
+			}
+			for _, group := range usage.ResourceUsage.DeviceStats {
+				for id := range group.InstanceStats {
+					if strings.HasPrefix(id, h100) {
+						return ""
+					}
+				}
+			}
+			return "there are none"
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func waitsForRoom(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	first, err := c.Run(slicesJob, slices(c, "first", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AwaitRunning(ctx, *first.ID, 2); err != nil {
+		t.Fatal(err)
+	}
+	// 4 of 20 slices are free now.
+	second, err := c.Run(slicesJob, slices(c, "second", cluster.Vars{"small": 4, "large": 8}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	purge(ctx, t, c, *second.ID)
+	running, err := c.AwaitRunning(ctx, *second.ID, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if running[0].TaskGroup != "small" {
+		t.Errorf("group %s runs in 4 free slices", running[0].TaskGroup)
+	}
+	if reason := c.Blocked(*second.ID); !strings.Contains(reason, "large") || !strings.Contains(reason, "devices") {
+		t.Errorf("the group that does not fit is blocked by %q, want devices", reason)
+	}
+	if err := c.Purge(ctx, *first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AwaitRunning(ctx, *second.ID, 2); err != nil {
+		t.Error(err)
+	}
+}

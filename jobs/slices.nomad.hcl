@@ -1,0 +1,137 @@
+# Two model servers that share one GPU unequally.
+#
+# Needs:  the aliquot driver and a device plugin that cuts GPUs into slices; Consul; an
+#         image that is published under the tags nvidia, amd and cpu, serves on port
+#         8000 and answers GET /health with 200 when it is ready.
+# Does:   group "small" asks for 6 slices and group "large" for 10. Of a GPU in 20
+#         slices that is 30% and 50% of its compute and memory. The affinity fills GPU 0
+#         first, so both land on one GPU while it has room. What each task was really
+#         granted reaches Consul as meta of its service.
+# Run:    nomad job run -var image=registry.example.com/app jobs/slices.nomad.hcl
+
+variable "name" {
+  description = "Name of the job, and of the service in Consul."
+  type        = string
+  default     = "slices"
+}
+
+variable "image" {
+  description = "Image without a tag."
+  type        = string
+}
+
+variable "args" {
+  description = "Arguments of the image's program."
+  type        = list(string)
+  default     = []
+}
+
+variable "small" {
+  description = "Slices of group small."
+  type        = number
+  default     = 6
+}
+
+variable "large" {
+  description = "Slices of group large."
+  type        = number
+  default     = 10
+}
+
+variable "gpus" {
+  description = "Regular expression of the device groups that will do, such as ^h100-."
+  type        = string
+  default     = "."
+}
+
+variable "require_attachment" {
+  description = "Fail a task that is no client of its GPU's MPS daemon 30 s after its start."
+  type        = bool
+  default     = true
+}
+
+variable "memory" {
+  description = "MiB of main memory per task."
+  type        = number
+  default     = 128
+}
+
+locals {
+  groups = {
+    small = var.small
+    large = var.large
+  }
+}
+
+job "slices" {
+  name = var.name
+  type = "service"
+
+  dynamic "group" {
+    for_each = local.groups
+    labels   = [group.key]
+
+    content {
+      network {
+        port "http" {
+          to = 8000
+        }
+      }
+
+      task "server" {
+        driver = "aliquot"
+
+        config {
+          image                 = var.image
+          image_tag_by_hardware = true
+          require_attachment    = var.require_attachment
+          args                  = var.args
+          ports                 = ["http"]
+        }
+
+        resources {
+          cpu    = 100
+          memory = var.memory
+
+          device "gpu" {
+            count = group.value
+
+            constraint {
+              attribute = "${device.model}"
+              operator  = "regexp"
+              value     = var.gpus
+            }
+
+            affinity {
+              attribute = "${device.attr.index}"
+              operator  = "<"
+              value     = "1"
+              weight    = 50
+            }
+          }
+        }
+
+        # A service of the task, not of the group, sees what the task was granted.
+        service {
+          name     = var.name
+          port     = "http"
+          provider = "consul"
+          tags     = [group.key]
+
+          meta {
+            gpu_class      = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices = "${ALIQUOT_SLICES}"
+            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+          }
+
+          check {
+            type     = "http"
+            path     = "/health"
+            interval = "2s"
+            timeout  = "1s"
+          }
+        }
+      }
+    }
+  }
+}
