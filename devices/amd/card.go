@@ -34,12 +34,21 @@ type card struct {
 
 // partitionID names one partition of the card. The PCI address of a partition is
 // its card's, and unique IDs are shared too, so its number is what tells it apart.
-func (c card) partitionID(i int) gpu.ID {
-	return gpu.ID(fmt.Sprintf("%s-p%d", c.ID, i))
+func (c card) partitionID(n node) gpu.ID {
+	return gpu.ID(fmt.Sprintf("%s-p%d", c.ID, n.Partition))
 }
 
-// partitioned tells whether the card's nodes are parts of it.
-func (c card) partitioned() bool { return len(c.Nodes) > 1 }
+// partitioned tells whether the card's nodes are parts of it, also when only one
+// of them could be read.
+func (c card) partitioned() bool {
+	return len(c.Nodes) > 1 || c.Compute != "" && c.Compute != "spx"
+}
+
+// parts is the number of partitions of the card, those included that could not be
+// read.
+func (c card) parts() int {
+	return max(len(c.Nodes), c.Nodes[len(c.Nodes)-1].Partition+1, map[string]int{"dpx": 2, "tpx": 3, "qpx": 4}[c.Compute])
+}
 
 // profile is the partition mode of the card, "cpx/nps4", or "" for a card that
 // has none.
@@ -71,9 +80,7 @@ func (m machine) cards(nodes []node) []card {
 	}
 	out := make([]card, 0, len(byCard))
 	for address, nodes := range byCard {
-		slices.SortFunc(nodes, func(a, b node) int {
-			return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function), cmp.Compare(a.Number, b.Number))
-		})
+		number(address, nodes)
 		out = append(out, m.card(address, nodes))
 	}
 	slices.SortFunc(out, func(a, b card) int { return cmp.Compare(a.Nodes[0].Number, b.Nodes[0].Number) })
@@ -81,6 +88,23 @@ func (m machine) cards(nodes []node) []card {
 		out[i].Order = i
 	}
 	return out
+}
+
+// number orders the nodes of one card and gives each its partition's number, so
+// that a node that cannot be read moves no other.
+func number(address pciAddress, nodes []node) {
+	slices.SortFunc(nodes, func(a, b node) int {
+		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function), cmp.Compare(a.Number, b.Number))
+	})
+	apart := slices.ContainsFunc(nodes, func(n node) bool { return n.Partition > 0 })
+	for i := range nodes {
+		if !apart {
+			nodes[i].Partition = nodes[i].Address.Function - address.Function
+		}
+		if i > 0 && nodes[i].Partition <= nodes[i-1].Partition {
+			nodes[i].Partition = nodes[i-1].Partition + 1
+		}
+	}
 }
 
 func (m machine) card(address pciAddress, nodes []node) card {
@@ -107,7 +131,7 @@ func (m machine) card(address pciAddress, nodes []node) card {
 	total, err := m.number(dir, "mem_info_vram_total")
 	for i := range c.Nodes {
 		if c.Nodes[i].Memory == 0 && err == nil && total > 0 {
-			c.Nodes[i].Memory = uint64(total) / uint64(len(c.Nodes))
+			c.Nodes[i].Memory = uint64(total) / uint64(c.parts())
 		}
 	}
 	return c

@@ -36,7 +36,7 @@ type node struct {
 	// Address is the PCI address of the card. On a partitioned card of an older
 	// kernel its function is the partition's number and not of the PCI function.
 	Address pciAddress
-	// Partition is the number that newer kernels give apart from the address.
+	// Partition is the number of the partition on its card, 0 on a whole one.
 	Partition int
 	// Render is the minor of /dev/dri/renderD<minor>.
 	Render int

@@ -147,7 +147,7 @@ func list(call string, ask func(*uint32, *handle) int32) ([]handle, error) {
 	return out[:min(int(n), len(out))], nil
 }
 
-// statusError is a failed call.
+// smiError is a failed call.
 type smiError struct {
 	Call   string
 	Status int32
@@ -164,12 +164,6 @@ func (e *smiError) Error() string {
 		return fmt.Sprintf("%s failed with status %d", e.Call, e.Status)
 	}
 	return fmt.Sprintf("%s failed with status %d (%s)", e.Call, e.Status, meaning)
-}
-
-// noDriver tells whether an error is the library's word for a missing driver.
-func noDriver(err error) bool {
-	var e *smiError
-	return errors.As(err, &e) && e.Status == statusNoDriver
 }
 
 // record fetches one record of a card into a zeroed buffer that is larger than

@@ -93,7 +93,7 @@ func (v *vendor) driverGone(nodes []node, errs []error) error {
 	case len(nodes) == 0 && len(errs) == 0:
 		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.path(kfdNodes), plugin.ErrAbsent)
 	case !v.exists("dev/kfd"):
-		return fmt.Errorf("%s is missing, without which no task can use a GPU: load amdgpu with KFD support", v.path("dev/kfd"))
+		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w", v.path("dev/kfd"), plugin.ErrAbsent)
 	}
 	return nil
 }
@@ -112,14 +112,14 @@ func (v *vendor) found(cards []card) []share.Found {
 			continue
 		}
 		out = append(out, physical)
-		for i, n := range c.Nodes {
+		for _, n := range c.Nodes {
 			part := whole
-			part.ID, part.Parent = c.partitionID(i), c.ID
+			part.ID, part.Parent = c.partitionID(n), c.ID
 			// Physical GPUs come first in the host's numbering, so that repartitioning
 			// one card renames nothing of another.
-			part.Index = len(cards) + c.Order*maxPartitions + i
+			part.Index = len(cards) + c.Order*maxPartitions + n.Partition
 			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
-			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(len(c.Nodes)), Slicing: slicing(n.Shape)})
+			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape)})
 		}
 	}
 	return out
@@ -167,8 +167,8 @@ func (v *vendor) known(id gpu.ID) (card, node, bool) {
 		if c.ID == id && !c.partitioned() {
 			return c, c.Nodes[0], true
 		}
-		for i, n := range c.Nodes {
-			if c.partitioned() && c.partitionID(i) == id {
+		for _, n := range c.Nodes {
+			if c.partitioned() && c.partitionID(n) == id {
 				return c, n, true
 			}
 		}
