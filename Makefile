@@ -1,9 +1,6 @@
 # `make help` lists the targets.
 SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
-export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
-# Every package but the one whose tests need root and Docker.
-UNIT = $$(go list ./... | grep -v '^aliquot/e2e$$')
 
 .PHONY: help setup tools build test unit race e2e lint demo gpu-check clean
 
@@ -17,7 +14,7 @@ tools: ## build the pinned nomad, consul and nomad-autoscaler into a cache
 	@scripts/tools
 
 build: ## build every program into bin/
-	@go build -o bin/ ./cmd/...
+	@scripts/build >/dev/null
 
 test: setup ## run all tests; installs and starts what is missing first
 	@scripts/tools && scripts/test all

@@ -29,18 +29,7 @@ const cleanup = time.Minute
 // fails.
 func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root, because a Nomad client does: use make e2e")
-	}
-	if missing := cluster.DockerMissing(t.Context()); missing != "" {
-		t.Skip(missing)
-	}
-	ctx, cancel := signal.NotifyContext(t.Context(), syscall.SIGINT, syscall.SIGTERM)
-	t.Cleanup(cancel)
-	if deadline, ok := t.Deadline(); ok {
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-cleanup))
-		t.Cleanup(cancel)
-	}
+	ctx := prepare(t)
 	c, err := cluster.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)
@@ -54,6 +43,36 @@ func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) 
 		}
 	})
 	return ctx, c
+}
+
+// prepare skips a test that cannot run here, and returns a context that ends
+// early enough to stop a cluster.
+func prepare(t *testing.T) context.Context {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, because a Nomad client does: use make e2e")
+	}
+	if missing := cluster.DockerMissing(t.Context()); missing != "" {
+		t.Skip(missing)
+	}
+	ctx, cancel := signal.NotifyContext(t.Context(), syscall.SIGINT, syscall.SIGTERM)
+	t.Cleanup(cancel)
+	if deadline, ok := t.Deadline(); ok {
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-cleanup))
+		t.Cleanup(cancel)
+	}
+	return ctx
+}
+
+// refused starts a cluster that must not start, and returns why it did not.
+func refused(t *testing.T, o cluster.Options) string {
+	t.Helper()
+	o.NoLogs = true
+	c, err := cluster.Start(prepare(t), o)
+	if err == nil {
+		t.Fatal("the agent started", c.Stop())
+	}
+	return err.Error()
 }
 
 // run submits a job file and returns its running allocations; the job ends with
@@ -72,7 +91,7 @@ func run(ctx context.Context, t *testing.T, c *cluster.Cluster, file string, var
 	return allocs
 }
 
-// runText is run for a job that only a test needs.
+// submit submits a job that only a test needs; it ends with the test.
 func submit(ctx context.Context, t *testing.T, c *cluster.Cluster, text string, vars cluster.Vars) string {
 	t.Helper()
 	job, err := c.RunText(text, vars)

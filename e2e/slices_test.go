@@ -19,8 +19,8 @@ const (
 	t4   = "GPU-0961caae-9b4a-fe4f-20c6-f528ef33327a"
 )
 
-// slices are the settings of slicesJob for an allocation of each size on one GPU.
-func slices(c *cluster.Cluster, name string, more cluster.Vars) cluster.Vars {
+// sliceVars are the settings of slicesJob for an allocation of each size on one GPU.
+func sliceVars(c *cluster.Cluster, name string, more cluster.Vars) cluster.Vars {
 	vars := cluster.Vars{"name": name, "image": c.Image, "gpus": "^h100-"}
 	for key, value := range more {
 		vars[key] = value
@@ -39,7 +39,7 @@ func TestSlices(t *testing.T) {
 }
 
 func unequalSlices(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	allocs := run(ctx, t, c, slicesJob, slices(c, "unequal", nil), 2)
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "unequal", nil), 2)
 	seen := infos(ctx, t, c, allocs)
 	for group, want := range map[string]struct{ slices, percentage, units int }{
 		// 132 SMs and 81008 MiB; percentages round down to whole SMs.
@@ -123,7 +123,7 @@ func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []
 }
 
 func waitsForRoom(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	first, err := c.Run(slicesJob, slices(c, "first", nil))
+	first, err := c.Run(slicesJob, sliceVars(c, "first", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func waitsForRoom(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	// 4 of 20 slices are free now.
-	second, err := c.Run(slicesJob, slices(c, "second", cluster.Vars{"small": 4, "large": 8}))
+	second, err := c.Run(slicesJob, sliceVars(c, "second", cluster.Vars{"small": 4, "large": 8}))
 	if err != nil {
 		t.Fatal(err)
 	}

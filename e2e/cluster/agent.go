@@ -205,7 +205,7 @@ func (c *Cluster) StartAgent(ctx context.Context) error {
 			return err
 		}
 	}
-	c.say("starting nomad")
+	c.Say("starting nomad")
 	c.nomad, err = spawn("nomad", c.path("logs", "nomad.log"), c.environment(), path, "agent", "-config", c.path("nomad.hcl"))
 	if err != nil {
 		return err

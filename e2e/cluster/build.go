@@ -17,8 +17,8 @@ const binVariable = "ALIQUOT_BIN"
 
 // The shipped plugins. A plugin's label in Nomad is its file name.
 const (
-	devicePlugin = "aliquot-device-nvidia"
-	driverPlugin = "aliquot-driver"
+	DevicePlugin = "aliquot-device-nvidia"
+	DriverPlugin = "aliquot-driver"
 )
 
 // checkout returns the root of the module that the working directory is in.
@@ -39,14 +39,14 @@ func checkout() (string, error) {
 // build builds the shipped programs and the stand-ins.
 func (c *Cluster) build(ctx context.Context) error {
 	if c.bin = os.Getenv(binVariable); c.bin == "" {
-		c.say("building the programs")
+		c.Say("building the programs")
 		out, err := c.run(ctx, "scripts/build")
 		if err != nil {
 			return err
 		}
 		c.bin = strings.TrimSpace(out)
 	}
-	for _, name := range []string{devicePlugin, driverPlugin} {
+	for _, name := range []string{DevicePlugin, DriverPlugin} {
 		if err := os.Symlink(filepath.Join(c.bin, name), c.path("plugins", name)); err != nil {
 			return err
 		}

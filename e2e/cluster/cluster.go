@@ -34,6 +34,8 @@ type Options struct {
 	Device, Driver string
 	// Volumes are host volumes by name.
 	Volumes map[string]string
+	// NoLogs keeps no logs of a start that fails, for tests of just that.
+	NoLogs bool
 	// Progress receives one line per step; nil for none.
 	Progress io.Writer
 }
@@ -80,8 +82,10 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	if err := c.start(ctx); err != nil {
-		logs := c.KeepLogs()
-		return nil, errors.Join(err, c.Stop(), fmt.Errorf("logs are kept in %s", logs))
+		if !o.NoLogs {
+			err = fmt.Errorf("%w\nlogs are kept in %s", err, c.KeepLogs())
+		}
+		return nil, errors.Join(err, c.Stop())
 	}
 	return c, nil
 }
@@ -127,7 +131,7 @@ func (c *Cluster) start(ctx context.Context) error {
 // than once.
 func (c *Cluster) Stop() error {
 	c.stop.Do(func() {
-		c.say("stopping")
+		c.Say("stopping")
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if c.nomad != nil && c.nomad.exited() == nil {
@@ -154,12 +158,21 @@ func (c *Cluster) KeepLogs() string {
 	return kept
 }
 
+// Log returns what a server has logged so far.
+func (c *Cluster) Log(server string) string {
+	text, err := os.ReadFile(c.path("logs", server+".log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
 func (c *Cluster) path(elements ...string) string {
 	return filepath.Join(append([]string{c.Dir}, elements...)...)
 }
 
-// say writes one progress line with the time since the start.
-func (c *Cluster) say(format string, values ...any) {
+// Say writes one progress line with the time since the start.
+func (c *Cluster) Say(format string, values ...any) {
 	if c.options.Progress != nil {
 		fmt.Fprintf(c.options.Progress, "%6.1fs  %s\n", time.Since(c.started).Seconds(), fmt.Sprintf(format, values...))
 	}

@@ -3,7 +3,10 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
@@ -104,4 +107,27 @@ func (c *Cluster) AwaitHealth(ctx context.Context, group string, want int) error
 		}
 		return ""
 	})
+}
+
+// MPSOf returns the UUID of the GPU whose MPS a process is part of, by its pipe
+// directory; "" when it is part of none.
+func (c *Cluster) MPSOf(pid int) string {
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return ""
+	}
+	for _, entry := range strings.Split(string(environ), "\x00") {
+		if pipe, ok := strings.CutPrefix(entry, "CUDA_MPS_PIPE_DIRECTORY="); ok {
+			return filepath.Base(filepath.Dir(pipe))
+		}
+	}
+	return ""
+}
+
+// MPSAnswers reports whether the MPS daemon of a GPU answers its control program.
+func (c *Cluster) MPSAnswers(ctx context.Context, uuid string) bool {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.tools.Bin, "nvidia-cuda-mps-control"))
+	cmd.Env = append(c.environment(), "CUDA_MPS_PIPE_DIRECTORY="+c.path("run", "mps", uuid, "pipe"))
+	cmd.Stdin = strings.NewReader("get_default_active_thread_percentage\n")
+	return cmd.Run() == nil
 }

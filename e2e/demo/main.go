@@ -1,0 +1,70 @@
+// Command demo starts Consul, Nomad and a rack of fake GPUs, runs a job whose
+// tasks share one GPU unequally, and shows what landed where, read back from
+// inside the containers.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"aliquot/e2e/cluster"
+)
+
+// rackName is the rack of the demo: an H100 and a T4.
+const rackName = "h100-t4"
+
+func main() {
+	once := flag.Bool("once", false, "end after the checks instead of staying up until Ctrl-C")
+	flag.Parse()
+	if flag.NArg() > 0 {
+		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q; the only flag is -once\n", flag.Arg(0))
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, *once)
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case interrupted:
+		// The one who ended it knows why.
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, once bool) (err error) {
+	c, err := cluster.Start(ctx, cluster.Options{Rack: rackName, Progress: os.Stdout})
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w\nlogs are kept in %s", err, c.KeepLogs())
+		}
+		err = errors.Join(err, c.Stop())
+	}()
+	rows, err := slices(ctx, c)
+	if err != nil {
+		return err
+	}
+	fmt.Print("\n" + table(rows) + "\n")
+	if err := check(rows); err != nil {
+		return err
+	}
+	if once {
+		fmt.Println("All checks passed.")
+		return nil
+	}
+	fmt.Printf("Nomad   %s/ui/jobs\nConsul  %s/ui\n\n", c.NomadAddress, c.ConsulAddress)
+	fmt.Printf("  export NOMAD_ADDR=%s CONSUL_HTTP_ADDR=%s\n\n", c.NomadAddress, c.ConsulAddress)
+	fmt.Println("The cluster stays up until Ctrl-C.")
+	<-ctx.Done()
+	fmt.Println()
+	return nil
+}

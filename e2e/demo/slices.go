@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"aliquot/e2e/cluster"
+	"aliquot/e2e/modelserver/hardware"
+)
+
+// row is one allocation: where Nomad put it, and what its container sees.
+type row struct {
+	alloc, group, image string
+	info                hardware.Info
+	// service is the meta of its Consul service.
+	service map[string]string
+}
+
+// slices runs the job and reads back what landed where.
+func slices(ctx context.Context, c *cluster.Cluster) ([]row, error) {
+	c.Say("submitting jobs/slices.nomad.hcl: 6 and 10 of 20 slices")
+	job, err := c.Run("jobs/slices.nomad.hcl", cluster.Vars{"image": c.Image})
+	if err != nil {
+		return nil, err
+	}
+	allocs, err := c.AwaitRunning(ctx, *job.ID, 2)
+	if err != nil {
+		return nil, err
+	}
+	c.Say("asking the model servers what they see")
+	var rows []row
+	for _, alloc := range allocs {
+		info, err := c.Info(ctx, alloc)
+		if err != nil {
+			return nil, err
+		}
+		r := row{alloc: alloc.ID[:8], group: alloc.TaskGroup, image: c.Image + ":" + info.Variant, info: info}
+		if r.service, err = meta(ctx, c, *job.Name, alloc.TaskGroup); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+// meta waits for the one healthy instance with a tag and returns its meta.
+func meta(ctx context.Context, c *cluster.Cluster, service, tag string) (found map[string]string, err error) {
+	err = cluster.AwaitWithin(ctx, 30*time.Second, "a healthy instance of "+service+" in Consul", func() string {
+		entries, _, err := c.Consul.Health().Service(service, tag, true, nil)
+		if err != nil {
+			return err.Error()
+		}
+		if len(entries) != 1 {
+			return fmt.Sprintf("there are %d", len(entries))
+		}
+		found = entries[0].Service.Meta
+		return ""
+	})
+	return found, err
+}
+
+// table shows rows in aligned columns.
+func table(rows []row) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ALLOCATION\tGROUP\tGPU\tSLICES\tIMAGE\tPERCENTAGE\tMEMORY LIMIT\tSEES\tHELD BY")
+	for _, r := range rows {
+		g, env := r.info.Grant, r.info.Environment
+		if g == nil {
+			fmt.Fprintf(w, "%s\t%s\tnone\n", r.alloc, r.group)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s %s\t%d of %d\t%s\t%s%%\t%s\t%s\t%s\n", r.alloc, r.group,
+			g.Group, shortID(string(g.GPUs[0])), g.Slices, g.Total, r.image,
+			env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], sees(r.info), g.Enforcement)
+	}
+	w.Flush()
+	return b.String()
+}
+
+// shortID cuts a UUID to what tells the GPUs of one host apart.
+func shortID(uuid string) string {
+	if len(uuid) > 12 {
+		return uuid[:12]
+	}
+	return uuid
+}
+
+// sees is what the process found when it opened the GPU.
+func sees(info hardware.Info) string {
+	if info.CUDA == nil || len(info.CUDA.Devices) == 0 {
+		return "no GPU"
+	}
+	d := info.CUDA.Devices[0]
+	return fmt.Sprintf("%d of %d SMs, %d of %d MiB", d.SMs, d.Total, d.Limit, d.Memory)
+}
+
+// check compares what the containers see with what the job asked for.
+func check(rows []row) error {
+	want := map[string]struct{ slices, percentage string }{"small": {"6", "30"}, "large": {"10", "50"}}
+	var problems []error
+	complain := func(r row, format string, values ...any) {
+		problems = append(problems, fmt.Errorf("group %s: %s", r.group, fmt.Sprintf(format, values...)))
+	}
+	for _, r := range rows {
+		if r.info.Problem != "" {
+			complain(r, "%s", r.info.Problem)
+		}
+		if r.info.Grant == nil || r.info.CUDA == nil {
+			complain(r, "the container sees no GPU")
+			continue
+		}
+		if r.info.Variant != string(r.info.Grant.Vendor) {
+			complain(r, "image for %s on a GPU of %s", r.info.Variant, r.info.Grant.Vendor)
+		}
+		if have := r.info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]; have != want[r.group].percentage {
+			complain(r, "percentage %q, want %q", have, want[r.group].percentage)
+		}
+		if have := r.service["aliquot_slices"]; have != want[r.group].slices {
+			complain(r, "Consul knows of %q slices, want %q", have, want[r.group].slices)
+		}
+		if have := r.service["gpu_class"]; have != r.info.Grant.Class {
+			complain(r, "Consul knows class %q, the task was granted %q", have, r.info.Grant.Class)
+		}
+	}
+	if len(rows) == 2 && rows[0].info.Grant != nil && rows[1].info.Grant != nil && rows[0].info.Grant.GPUs[0] != rows[1].info.Grant.GPUs[0] {
+		problems = append(problems, fmt.Errorf("the groups lie on two GPUs, and GPU 0 has room for both"))
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,190 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"aliquot/e2e/cluster"
+)
+
+// Executables of the rack's MPS.
+const (
+	mpsControl = "nvidia-cuda-mps-control"
+	mpsServer  = "nvidia-cuda-mps-server"
+)
+
+// TestHealth breaks one GPU of two in several ways; each way is undone before
+// the next.
+func TestHealth(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	t.Run("XID on one GPU of two", func(t *testing.T) { xid(ctx, t, c) })
+	t.Run("MPS daemon killed", func(t *testing.T) { mpsKilled(ctx, t, c) })
+	t.Run("MPS fault and recovery", func(t *testing.T) { mpsFault(ctx, t, c) })
+	t.Run("plugin killed", func(t *testing.T) { pluginKilled(ctx, t, c) })
+}
+
+// xid loses the H100 with XID 79 ("GPU has fallen off the bus").
+func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "xid", nil), 2)
+	if err := c.Rack.Lose(h100); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Rack.XID(h100, 79); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
+		t.Error("the other GPU must stay healthy:", err)
+	}
+	// Nomad leaves running tasks alone and places new ones elsewhere.
+	for _, alloc := range allocs {
+		info, _, err := c.Nomad.Allocations().Info(alloc.ID, nil)
+		if err != nil || info.DesiredStatus != "run" {
+			t.Errorf("%s is to %s (%v), want it left to run", alloc.Name, info.DesiredStatus, err)
+		}
+	}
+	other := run(ctx, t, c, slicesJob, sliceVars(c, "elsewhere", cluster.Vars{"gpus": "."}), 2)
+	for _, alloc := range other {
+		if on := devices(t, alloc)[0].GPU; on != t4 {
+			t.Errorf("%s is on %s, want the healthy GPU", alloc.Name, on)
+		}
+	}
+	if err := c.Rack.Restore(h100); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Error("the GPU must come back when the cause is gone:", err)
+	}
+}
+
+// daemon returns the process of the MPS daemon of a GPU.
+func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, uuid string) int {
+	t.Helper()
+	var found int
+	err := cluster.AwaitWithin(ctx, 15*time.Second, "the MPS daemon of "+uuid, func() string {
+		found = 0
+		for _, pid := range c.Processes(mpsControl) {
+			if c.MPSOf(pid) == uuid {
+				if found != 0 {
+					return fmt.Sprintf("there are two: %d and %d", found, pid)
+				}
+				found = pid
+			}
+		}
+		if found == 0 {
+			return "there is none"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+// mpsKilled kills the daemon; another must serve within 5 seconds.
+func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	before := daemon(ctx, t, c, h100)
+	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	killed := time.Now()
+	err := cluster.AwaitWithin(ctx, 5*time.Second, "another MPS daemon", func() string {
+		for _, pid := range c.Processes(mpsControl) {
+			if pid != before && c.MPSOf(pid) == h100 && c.MPSAnswers(ctx, h100) {
+				return ""
+			}
+		}
+		return "there is none that answers"
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("another MPS daemon served after %s", time.Since(killed).Round(100*time.Millisecond))
+	daemon(ctx, t, c, h100) // exactly one
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Error(err)
+	}
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "after-mps", nil), 2)
+	infos(ctx, t, c, allocs)
+}
+
+// mpsFault puts the server of the H100 into FAULT while it has clients: its
+// slices are not offered until the clients are gone and a new server serves.
+func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	job, err := c.Run(slicesJob, sliceVars(c, "fault", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	purge(ctx, t, c, *job.ID)
+	allocs, err := c.AwaitRunning(ctx, *job.ID, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos(ctx, t, c, allocs)
+	faulted := false
+	for _, pid := range c.Processes(mpsServer) {
+		if c.MPSOf(pid) == h100 {
+			faulted = syscall.Kill(pid, syscall.SIGUSR1) == nil
+		}
+	}
+	if !faulted {
+		t.Fatal("the H100 has no MPS server")
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Fatal("offered again once the clients are gone:", err)
+	}
+	if _, err := c.AwaitRunning(ctx, *job.ID, 2); err != nil {
+		t.Error(err)
+	}
+}
+
+// pluginKilled kills the device plugin: Nomad starts another, which adopts the
+// MPS daemons and leaves the tasks alone.
+func pluginKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "plugin-killed", nil), 2)
+	seen := infos(ctx, t, c, allocs)
+	before := daemon(ctx, t, c, h100)
+	plugins := c.Processes(cluster.DevicePlugin)
+	if len(plugins) == 0 {
+		t.Fatal("no device plugin runs")
+	}
+	for _, pid := range plugins {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cluster.AwaitWithin(ctx, 20*time.Second, "another device plugin", func() string {
+		for _, pid := range c.Processes(cluster.DevicePlugin) {
+			if pid != plugins[0] {
+				return ""
+			}
+		}
+		return "there is none"
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Error(err)
+	}
+	if after := daemon(ctx, t, c, h100); after != before {
+		t.Errorf("MPS daemon %d was replaced by %d, want it adopted", before, after)
+	}
+	for group, info := range infos(ctx, t, c, allocs) {
+		if info.PID != seen[group].PID || info.CUDA.Server != seen[group].CUDA.Server {
+			t.Errorf("%s: the task was disturbed", group)
+		}
+	}
+	// The new plugin serves reservations.
+	more := run(ctx, t, c, slicesJob, sliceVars(c, "after-plugin", cluster.Vars{"small": 1, "large": 3}), 2)
+	infos(ctx, t, c, more)
+}
