@@ -1,0 +1,141 @@
+package gpu
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"gopkg.in/yaml.v3"
+)
+
+// cdiSpec is the part of a Container Device Interface specification that can be
+// had through the docker driver: nodes, files and environment. Hooks cannot; what
+// NVIDIA's hooks do, naming the driver's libraries so that the dynamic linker
+// finds them, libraryMounts does.
+type cdiSpec struct {
+	Kind    string      `yaml:"kind"`
+	Devices []cdiDevice `yaml:"devices"`
+	Edits   cdiEdits    `yaml:"containerEdits"`
+}
+
+type cdiDevice struct {
+	Name  string   `yaml:"name"`
+	Edits cdiEdits `yaml:"containerEdits"`
+}
+
+type cdiEdits struct {
+	Env   []string `yaml:"env"`
+	Nodes []struct {
+		Path        string `yaml:"path"`
+		HostPath    string `yaml:"hostPath"`
+		Permissions string `yaml:"permissions"`
+	} `yaml:"deviceNodes"`
+	Mounts []struct {
+		HostPath      string   `yaml:"hostPath"`
+		ContainerPath string   `yaml:"containerPath"`
+		Options       []string `yaml:"options"`
+	} `yaml:"mounts"`
+}
+
+const cdiKind = "nvidia.com/gpu"
+
+// cdiSpecs reads the host's specifications for NVIDIA GPUs; YAML reads JSON too.
+// Files that cannot be read are reported and left out.
+func (h host) cdiSpecs(dirs []string) ([]cdiSpec, []error) {
+	var out []cdiSpec
+	var errs []error
+	for _, dir := range dirs {
+		for _, pattern := range []string{"*.yaml", "*.yml", "*.json"} {
+			files, _ := filepath.Glob(h.path(dir, pattern))
+			for _, file := range files {
+				content, err := os.ReadFile(file)
+				var spec cdiSpec
+				if err == nil {
+					err = yaml.Unmarshal(content, &spec)
+				}
+				switch {
+				case err != nil:
+					errs = append(errs, fmt.Errorf("CDI specification %s: %w", file, err))
+				case spec.Kind == cdiKind:
+					out = append(out, spec)
+				}
+			}
+		}
+	}
+	return out, errs
+}
+
+// cdiAttachment finds the devices whose nodes are those in own, each named by the
+// smallest device that holds it, and returns what they bring. It fails when a
+// node is in no device or when a listed file is missing: the specification is
+// then older than the host's driver.
+func (h host) cdiAttachment(specs []cdiSpec, own []string) (attachment, error) {
+	a := attachment{env: map[string]string{}}
+	for len(own) > 0 {
+		spec, device := smallestWith(specs, own[0])
+		if device == nil {
+			return a, fmt.Errorf("no CDI device of kind %s has %s: run nvidia-ctk cdi generate again", cdiKind, own[0])
+		}
+		for _, edits := range []cdiEdits{spec.Edits, device.Edits} {
+			if err := h.addEdits(&a, edits); err != nil {
+				return a, fmt.Errorf("CDI device %s=%s: %w", cdiKind, device.Name, err)
+			}
+		}
+		own = slices.DeleteFunc(slices.Clone(own), func(p string) bool { return device.Edits.has(p) })
+	}
+	return a, nil
+}
+
+func smallestWith(specs []cdiSpec, node string) (spec *cdiSpec, device *cdiDevice) {
+	for i := range specs {
+		for j := range specs[i].Devices {
+			d := &specs[i].Devices[j]
+			if d.Edits.has(node) && (device == nil || len(d.Edits.Nodes) < len(device.Edits.Nodes)) {
+				spec, device = &specs[i], d
+			}
+		}
+	}
+	return spec, device
+}
+
+func (e cdiEdits) has(node string) bool {
+	for _, n := range e.Nodes {
+		if n.Path == node {
+			return true
+		}
+	}
+	return false
+}
+
+func (h host) addEdits(a *attachment, e cdiEdits) error {
+	for _, n := range e.Nodes {
+		from := n.HostPath
+		if from == "" {
+			from = n.Path
+		}
+		node, err := h.node(from)
+		if err != nil {
+			return err
+		}
+		node.TaskPath = n.Path
+		if n.Permissions != "" {
+			node.Permissions = n.Permissions
+		}
+		a.addNode(node)
+	}
+	for _, m := range e.Mounts {
+		if !h.exists(m.HostPath) {
+			return fmt.Errorf("%s is missing on the host: run nvidia-ctk cdi generate again", h.path(m.HostPath))
+		}
+		a.addMount(&drivers.MountConfig{HostPath: h.path(m.HostPath), TaskPath: m.ContainerPath, Readonly: slices.Contains(m.Options, "ro")})
+	}
+	for _, kv := range e.Env {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			a.env[k] = v
+		}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+// Package gpu is the task driver "aliquot": Nomad's docker driver, embedded, with
+// the image chosen by the granted hardware and the container attached to exactly
+// the GPU, slices and limits that the task was granted.
+package gpu
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/drivers/docker"
+	"github.com/hashicorp/nomad/drivers/shared/eventer"
+	"github.com/hashicorp/nomad/plugins/base"
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"aliquot/internal/version"
+)
+
+// MPSClients lists the host PIDs of the processes that use the MPS daemon with a
+// pipe directory, asked through a control program.
+type MPSClients func(ctx context.Context, control, pipe string) ([]int, error)
+
+// Driver embeds the concrete docker driver, so that everything that it does and
+// this package does not name (exec, signals, statistics, networks, logs) stays
+// as it is.
+type Driver struct {
+	*docker.Driver
+	ctx     context.Context
+	log     hclog.Logger
+	events  *eventer.Eventer
+	clients MPSClients
+	tasks   *tasks
+	watch   sync.Once
+
+	mu       sync.RWMutex
+	set      settings
+	runtimes []string // of the container engine, from its last fingerprint
+	// agent is the PID of the Nomad agent whose configuration gave dangling.
+	agent                 int
+	dangling, danglingWhy string
+}
+
+// New makes the driver; it touches neither the host nor the engine.
+func New(ctx context.Context, log hclog.Logger, clients MPSClients) *Driver {
+	log = log.Named(Name)
+	return &Driver{
+		Driver: docker.NewDockerDriver(ctx, log).(*docker.Driver),
+		ctx:    ctx, log: log, clients: clients,
+		events: eventer.NewEventer(ctx, log), tasks: newTasks(),
+	}
+}
+
+// PluginInfo implements base.BasePlugin.
+func (d *Driver) PluginInfo() (*base.PluginInfoResponse, error) {
+	return &base.PluginInfoResponse{
+		Type: base.PluginTypeDriver, PluginApiVersions: []string{drivers.ApiVersion010},
+		PluginVersion: version.Version, Name: Name,
+	}, nil
+}
+
+// ConfigSchema implements base.BasePlugin.
+func (d *Driver) ConfigSchema() (*hclspec.Spec, error) {
+	spec, err := d.Driver.ConfigSchema()
+	if err != nil {
+		return nil, err
+	}
+	return configSpec(spec), nil
+}
+
+// TaskConfigSchema implements drivers.DriverPlugin.
+func (d *Driver) TaskConfigSchema() (*hclspec.Spec, error) {
+	spec, err := d.Driver.TaskConfigSchema()
+	if err != nil {
+		return nil, err
+	}
+	return taskSpec(spec), nil
+}
+
+// SetConfig implements base.BasePlugin. Nomad also calls it in processes that
+// only validate, so it starts nothing.
+func (d *Driver) SetConfig(c *base.Config) error {
+	var config DriverConfig
+	if len(c.PluginConfig) != 0 {
+		if err := base.MsgPackDecode(c.PluginConfig, &config); err != nil {
+			return fmt.Errorf("plugin %q: config: %w", Name, err)
+		}
+	}
+	set, err := config.settings()
+	if err != nil {
+		return fmt.Errorf("plugin %q: config: %w", Name, err)
+	}
+	d.mu.Lock()
+	d.set = set
+	d.mu.Unlock()
+	return d.Driver.SetConfig(c)
+}
+
+func (d *Driver) settings() (settings, []string) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.set, d.runtimes
+}
+
+// StartTask implements drivers.DriverPlugin: it chooses the image, attaches the
+// grant in the task's DeviceEnv and lets the docker driver do the rest.
+func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
+	set, runtimes := d.settings()
+	start, err := set.prepare(cfg, runtimes)
+	if err != nil {
+		return nil, nil, err
+	}
+	d.emit(cfg, start.message, start.notes)
+	handle, network, err := d.Driver.StartTask(start.config)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Nomad keeps what it asked for, not what this host made of it.
+	handle.Config = cfg
+	if err := d.follow(handle, start.check); err != nil {
+		_ = d.Driver.DestroyTask(cfg.ID, true)
+		return nil, nil, err
+	}
+	return handle, network, nil
+}
+
+// RecoverTask implements drivers.DriverPlugin.
+func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
+	if handle == nil {
+		return fmt.Errorf("the task to recover has no handle")
+	}
+	if _, ok := d.tasks.get(handle.Config.ID); ok {
+		return nil
+	}
+	if err := d.Driver.RecoverTask(handle); err != nil {
+		return err
+	}
+	return d.resume(handle)
+}
+
+// WaitTask implements drivers.DriverPlugin. A task that was stopped because it
+// never used its GPU exits with that reason, whatever its process answered.
+func (d *Driver) WaitTask(ctx context.Context, id string) (<-chan *drivers.ExitResult, error) {
+	in, err := d.Driver.WaitTask(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	t, ok := d.tasks.get(id)
+	if !ok {
+		return in, nil
+	}
+	out := make(chan *drivers.ExitResult)
+	go func() {
+		defer close(out)
+		for result := range in {
+			select {
+			case out <- t.verdict(result):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// StopTask implements drivers.DriverPlugin.
+func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error {
+	d.tasks.expectEnd(id)
+	return d.Driver.StopTask(id, timeout, signal)
+}
+
+// SignalTask implements drivers.DriverPlugin.
+func (d *Driver) SignalTask(id, signal string) error {
+	d.tasks.expectEnd(id)
+	return d.Driver.SignalTask(id, signal)
+}
+
+// DestroyTask implements drivers.DriverPlugin.
+func (d *Driver) DestroyTask(id string, force bool) error {
+	d.tasks.expectEnd(id)
+	if err := d.Driver.DestroyTask(id, force); err != nil {
+		return err
+	}
+	d.tasks.forget(id)
+	return nil
+}
+
+// TaskEvents implements drivers.DriverPlugin: the docker driver's events and
+// this driver's.
+func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, error) {
+	ofDocker, err := d.Driver.TaskEvents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := d.events.TaskEvents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan *drivers.TaskEvent)
+	go func() {
+		defer close(out)
+		for ofDocker != nil || own != nil {
+			var event *drivers.TaskEvent
+			var ok bool
+			select {
+			case event, ok = <-ofDocker:
+				if !ok {
+					ofDocker = nil
+				}
+			case event, ok = <-own:
+				if !ok {
+					own = nil
+				}
+			case <-ctx.Done():
+				return
+			}
+			if !ok {
+				continue
+			}
+			select {
+			case out <- event:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+func (d *Driver) emit(cfg *drivers.TaskConfig, message string, notes map[string]string) {
+	// An error means that the driver is shutting down; nobody listens then.
+	_ = d.events.EmitEvent(&drivers.TaskEvent{
+		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message, Annotations: notes,
+	})
+}
+
+var (
+	_ drivers.DriverPlugin            = (*Driver)(nil)
+	_ drivers.DriverNetworkManager    = (*Driver)(nil)
+	_ drivers.ExecTaskStreamingDriver = (*Driver)(nil)
+)

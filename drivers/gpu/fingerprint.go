@@ -1,0 +1,98 @@
+package gpu
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/version"
+)
+
+// Fingerprint implements drivers.DriverPlugin: the docker driver's health and
+// attributes under this driver's name. The first call is the earliest moment at
+// which the process is known to serve and not only to validate, so watching the
+// engine begins here.
+func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
+	in, err := d.Driver.Fingerprint(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.watch.Do(func() { go d.watchEngine() })
+	out := make(chan *drivers.Fingerprint)
+	go func() {
+		defer close(out)
+		for fp := range in {
+			d.learn(fp)
+			select {
+			case out <- d.present(fp):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// ofDocker prefixes the attributes that the embedded driver would write over
+// those of the agent's own docker driver.
+const (
+	ofDocker = "driver.docker"
+	ofOurs   = "driver." + Name
+)
+
+// learn keeps the engine's runtimes: asking again at every start of a task would
+// cost it a round trip.
+func (d *Driver) learn(fp *drivers.Fingerprint) {
+	attr, ok := fp.Attributes[ofDocker+".runtimes"]
+	if !ok {
+		return
+	}
+	if names, ok := attr.GetString(); ok {
+		d.mu.Lock()
+		d.runtimes = strings.Split(names, ",")
+		d.mu.Unlock()
+	}
+}
+
+// present renames the attributes and adds this driver's.
+func (d *Driver) present(in *drivers.Fingerprint) *drivers.Fingerprint {
+	out := *in
+	out.Attributes = map[string]*pstructs.Attribute{}
+	for name, value := range maps.All(in.Attributes) {
+		rest, ok := strings.CutPrefix(name, ofDocker)
+		if !ok {
+			out.Attributes[name] = value
+			continue
+		}
+		if rest == ".version" {
+			rest = ".engine_version"
+		}
+		out.Attributes[ofOurs+rest] = value
+	}
+	if in.Health == drivers.HealthStateUndetected {
+		return &out
+	}
+	set, runtimes := d.settings()
+	out.Attributes[ofOurs+".version"] = pstructs.NewStringAttribute(version.Version)
+	out.Attributes[ofOurs+".attach"] = pstructs.NewStringAttribute(set.nvidiaAttach(runtimes))
+	return d.guard(set, &out)
+}
+
+// nvidiaAttach names the way in which NVIDIA GPUs reach containers here, as far as
+// it does not depend on the task.
+func (s settings) nvidiaAttach(runtimes []string) string {
+	switch {
+	case s.attach != AttachAuto:
+		return s.attach
+	case slices.Contains(runtimes, s.runtime):
+		return AttachRuntime
+	}
+	if specs, _ := s.host.cdiSpecs(s.cdiDirs); len(specs) > 0 {
+		return AttachCDI
+	}
+	return AttachNodes
+}

@@ -1,0 +1,85 @@
+package gpu
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
+)
+
+// handleState is what Nomad keeps of a running task: the docker driver's own
+// state, field by field, and this driver's. The docker driver reads its part and
+// passes over the rest.
+type handleState struct {
+	ReattachConfig *pstructs.ReattachConfig
+	ContainerID    string
+	DriverNetwork  *drivers.DriverNetwork
+	// Check is nil for a task without a GPU.
+	Check *check
+}
+
+// check is an attachment check as it survives a restart of the driver: when the
+// task is recovered, Nomad may not have restored its DeviceEnv yet.
+type check struct {
+	Grant   map[string]string // gpu.Grant.Env
+	Require bool
+	Timeout time.Duration
+	// Until is the deadline in seconds since 1970.
+	Until int64
+}
+
+// follow begins to watch a task that has just started and puts what it needs
+// later into the handle.
+func (d *Driver) follow(handle *drivers.TaskHandle, c *check) error {
+	var state handleState
+	if err := handle.GetDriverState(&state); err != nil {
+		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
+	}
+	if c != nil {
+		c.Until = time.Now().Add(c.Timeout).Unix()
+		state.Check = c
+		if err := handle.SetDriverState(&state); err != nil {
+			return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
+		}
+	}
+	d.observe(handle.Config, state)
+	return nil
+}
+
+// resume begins to watch a task that an earlier process of the driver started.
+func (d *Driver) resume(handle *drivers.TaskHandle) error {
+	var state handleState
+	if err := handle.GetDriverState(&state); err != nil {
+		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
+	}
+	if c := state.Check; c != nil && time.Now().Unix() >= c.Until {
+		// Its time passed while nobody looked, or it was found attached long ago. A
+		// task that runs is not ended for what it may have done since: look once more
+		// and only say so.
+		c.Require, c.Until = false, time.Now().Add(c.Timeout).Unix()
+	}
+	d.observe(handle.Config, state)
+	return nil
+}
+
+func (d *Driver) observe(cfg *drivers.TaskConfig, state handleState) {
+	t := d.tasks.add(d.ctx, cfg, state.ContainerID)
+	go d.endWith(t)
+	if state.Check != nil {
+		go d.verify(t, *state.Check)
+	}
+}
+
+// endWith ends the task's context with its container.
+func (d *Driver) endWith(t *task) {
+	defer t.end()
+	exit, err := d.Driver.WaitTask(t.ctx, t.config.ID)
+	if err != nil {
+		return
+	}
+	select {
+	case <-exit:
+	case <-t.ctx.Done():
+	}
+}

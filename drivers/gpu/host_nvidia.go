@@ -1,0 +1,89 @@
+package gpu
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
+)
+
+const nvidiaProc = "/proc/driver/nvidia"
+
+// nvidiaNodes returns the device nodes of an NVIDIA grant and no other GPU's: the
+// control nodes, the node of each GPU by its minor number and, for MIG devices,
+// the capability nodes of their GPU instance and compute instance.
+func (h host) nvidiaNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
+	own, err := h.nvidiaOwnNodes(g)
+	if err != nil {
+		return nil, err
+	}
+	paths := append([]string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, own...)
+	if h.exists("/dev/nvidia-uvm-tools") {
+		paths = append(paths, "/dev/nvidia-uvm-tools")
+	}
+	nodes, err := h.nodes(paths)
+	if err != nil {
+		return nil, fmt.Errorf("%w: is the NVIDIA driver loaded? nvidia-modprobe -c 0 -u makes the nodes", err)
+	}
+	return nodes, nil
+}
+
+// nvidiaOwnNodes returns the paths of the nodes that belong to the granted GPUs
+// alone.
+func (h host) nvidiaOwnNodes(g gpu.Grant) ([]string, error) {
+	var paths []string
+	for i, id := range g.GPUs {
+		if i >= len(g.PCI) || g.PCI[i] == "" {
+			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+		}
+		information := nvidiaProc + "/gpus/" + kernelPCI(g.PCI[i]) + "/information"
+		minor, err := h.number(information, "Device Minor")
+		if err != nil {
+			return nil, fmt.Errorf("GPU %s at %s is not known to the host's NVIDIA driver: %w", id, g.PCI[i], err)
+		}
+		paths = append(paths, fmt.Sprintf("/dev/nvidia%d", minor))
+		if g.Sharing != gpu.SharingMIG {
+			continue
+		}
+		if i >= len(g.MIG) {
+			return nil, fmt.Errorf("the grant names no GPU instance for MIG device %s", id)
+		}
+		caps, err := h.migCaps(minor, g.MIG[i])
+		if err != nil {
+			return nil, fmt.Errorf("MIG device %s: %w", id, err)
+		}
+		paths = append(paths, caps...)
+	}
+	return paths, nil
+}
+
+// migCaps returns the capability nodes of the MIG device "<gi>/<ci>" on the GPU
+// of a minor number.
+func (h host) migCaps(minor int, mig string) ([]string, error) {
+	gi, ci, ok := strings.Cut(mig, "/")
+	if !ok || strings.Trim(gi+ci, "0123456789") != "" || gi == "" || ci == "" {
+		return nil, fmt.Errorf("%q is no GPU instance and compute instance: want for example \"7/0\"", mig)
+	}
+	base := fmt.Sprintf("%s/capabilities/gpu%d/mig/gi%s", nvidiaProc, minor, gi)
+	var out []string
+	for _, access := range []string{base + "/access", base + "/ci" + ci + "/access"} {
+		n, err := h.number(access, "DeviceFileMinor")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fmt.Sprintf("/dev/nvidia-caps/nvidia-cap%d", n))
+	}
+	return out, nil
+}
+
+// kernelPCI writes a PCI address as the kernel names its folders: four digits of
+// domain, lower case. NVML writes eight digits.
+func kernelPCI(pci string) string {
+	pci = strings.ToLower(pci)
+	if domain, rest, ok := strings.Cut(pci, ":"); ok && len(domain) == 8 {
+		return strings.TrimPrefix(domain, "0000") + ":" + rest
+	}
+	return pci
+}

@@ -1,0 +1,124 @@
+package gpu
+
+import (
+	"strings"
+
+	"github.com/golang/protobuf/proto" //nolint:staticcheck // the type that hclspec.Spec is generated for
+	"github.com/hashicorp/nomad/drivers/docker"
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+)
+
+// Name is the driver's name in job files and in the agent's plugin block.
+const Name = "aliquot"
+
+// DriverConfig is the content of plugin "aliquot-driver" { config { ... } }:
+// everything that the docker driver takes, and what stands here.
+type DriverConfig struct {
+	docker.DriverConfig
+	// Root is the directory that holds the machine's /dev, /proc/driver/nvidia,
+	// /sys, /etc and libraries: "/" but in tests and driver containers.
+	Root string `codec:"root"`
+	// RunDir is the run directory of the device plugin; MPS pipes lie below it.
+	RunDir string `codec:"run_dir"`
+	// MPSControl is the program that speaks to MPS daemons.
+	MPSControl string `codec:"mps_control"`
+	// Attach is how NVIDIA GPUs reach containers, see the Attach constants.
+	Attach string `codec:"attach"`
+	// CDIDirs are searched for CDI specifications, below Root.
+	CDIDirs []string `codec:"cdi_spec_dirs"`
+	// AttachmentTimeout is how long a task may take to open its GPU where the job
+	// does not say.
+	AttachmentTimeout string `codec:"attachment_timeout"`
+	// DanglingCheck is what follows when the agent's own docker driver would
+	// remove this driver's containers: "enforce", "warn" or "off".
+	DanglingCheck string `codec:"dangling_containers_check"`
+}
+
+// The ways to attach an NVIDIA GPU.
+const (
+	AttachAuto    = "auto"    // the first of the others that the host has
+	AttachRuntime = "runtime" // NVIDIA's container runtime injects all
+	AttachCDI     = "cdi"     // nodes and files that the host's CDI specification lists
+	AttachNodes   = "nodes"   // device nodes and driver libraries found on the host
+)
+
+// Outcomes of DriverConfig.DanglingCheck.
+const (
+	DanglingEnforce = "enforce"
+	DanglingWarn    = "warn"
+	DanglingOff     = "off"
+)
+
+func withDefault(name, kind, literal string) *hclspec.Spec {
+	return hclspec.NewDefault(hclspec.NewAttr(name, kind, false), hclspec.NewLiteral(literal))
+}
+
+// configSpec is the docker driver's schema with the removal of containers that
+// the driver does not know switched off, and the additions of DriverConfig.
+func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
+	spec := proto.Clone(ofDocker).(*hclspec.Spec)
+	attrs := spec.GetObject().Attributes
+	keepDangling(attrs["gc"])
+	attrs["root"] = withDefault("root", "string", `"/"`)
+	attrs["run_dir"] = withDefault("run_dir", "string", `"/run/aliquot"`)
+	attrs["mps_control"] = withDefault("mps_control", "string", `"nvidia-cuda-mps-control"`)
+	attrs["attach"] = withDefault("attach", "string", `"auto"`)
+	attrs["cdi_spec_dirs"] = withDefault("cdi_spec_dirs", "list(string)", `["/etc/cdi", "/var/run/cdi"]`)
+	attrs["attachment_timeout"] = withDefault("attachment_timeout", "string", `"30s"`)
+	attrs["dangling_containers_check"] = withDefault("dangling_containers_check", "string", `"enforce"`)
+	return spec
+}
+
+// keepDangling turns the default of gc { dangling_containers { enabled } } to
+// false at all three places where it stands: the attribute, the block and gc.
+func keepDangling(gc *hclspec.Spec) {
+	off := func(d *hclspec.Default) {
+		literal := d.Default.GetLiteral()
+		literal.Value = strings.ReplaceAll(literal.Value, "enabled = true", "enabled = false")
+	}
+	outer := gc.GetDefault()
+	off(outer)
+	dangling := outer.Primary.GetBlockValue().Nested.GetObject().Attributes["dangling_containers"].GetDefault()
+	off(dangling)
+	enabled := dangling.Primary.GetBlockValue().Nested.GetObject().Attributes["enabled"].GetDefault()
+	enabled.Default.GetLiteral().Value = "false"
+}
+
+// TaskConfig is the content of a task's config block: the docker driver's, with
+// an image that follows the granted hardware.
+type TaskConfig struct {
+	docker.TaskConfig
+	Images             *Images `codec:"images"`
+	Variant            any     `codec:"variant"`
+	ImageTagByHardware bool    `codec:"image_tag_by_hardware"`
+	RequireAttachment  bool    `codec:"require_attachment"`
+	AttachmentTimeout  string  `codec:"attachment_timeout"`
+	DriverLibraries    bool    `codec:"driver_libraries"`
+}
+
+// Images is the images block of a task.
+type Images struct {
+	CUDA string `codec:"cuda"`
+	ROCm string `codec:"rocm"`
+	CPU  string `codec:"cpu"`
+}
+
+// taskSpec is the docker driver's schema with image optional and the additions
+// of TaskConfig. Variants are ordered and labelled, which no block of hclspec
+// can say, so they arrive as they stand and readVariants checks them.
+func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
+	spec := proto.Clone(ofDocker).(*hclspec.Spec)
+	attrs := spec.GetObject().Attributes
+	attrs["image"].GetAttr().Required = false
+	attrs["images"] = hclspec.NewBlock("images", false, hclspec.NewObject(map[string]*hclspec.Spec{
+		"cuda": hclspec.NewAttr("cuda", "string", false),
+		"rocm": hclspec.NewAttr("rocm", "string", false),
+		"cpu":  hclspec.NewAttr("cpu", "string", false),
+	}))
+	attrs["variant"] = hclspec.NewAttr("variant", "any", false)
+	attrs["image_tag_by_hardware"] = withDefault("image_tag_by_hardware", "bool", "false")
+	attrs["require_attachment"] = withDefault("require_attachment", "bool", "false")
+	attrs["attachment_timeout"] = hclspec.NewAttr("attachment_timeout", "string", false)
+	attrs["driver_libraries"] = withDefault("driver_libraries", "bool", "true")
+	return spec
+}

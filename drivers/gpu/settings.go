@@ -1,0 +1,61 @@
+package gpu
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// settings is a checked DriverConfig.
+type settings struct {
+	host       host
+	runDir     string
+	mpsControl string
+	attach     string
+	runtime    string // name of NVIDIA's container runtime
+	cdiDirs    []string
+	timeout    time.Duration // for attachment
+	dangling   string
+	// removes is set when this driver itself removes containers that it does not
+	// know.
+	removes bool
+	engine  engineAddress
+}
+
+// engineAddress is where the container engine listens; empty for the environment's.
+type engineAddress struct{ endpoint, cert, key, ca string }
+
+// settings checks the configuration; its errors name the key, the value and what
+// to write instead.
+func (c DriverConfig) settings() (settings, error) {
+	s := settings{
+		host: host(c.Root), runDir: c.RunDir, mpsControl: c.MPSControl, attach: c.Attach, runtime: c.GPURuntimeName,
+		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
+		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
+		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
+	}
+	for key, dir := range map[string]string{"root": c.Root, "run_dir": c.RunDir} {
+		if !filepath.IsAbs(dir) {
+			return s, fmt.Errorf("%s is %q: want an absolute path", key, dir)
+		}
+	}
+	for key, choice := range map[string]struct {
+		value string
+		of    []string
+	}{
+		"attach":                    {c.Attach, []string{AttachAuto, AttachRuntime, AttachCDI, AttachNodes}},
+		"dangling_containers_check": {c.DanglingCheck, []string{DanglingEnforce, DanglingWarn, DanglingOff}},
+	} {
+		if !slices.Contains(choice.of, choice.value) {
+			return s, fmt.Errorf("%s is %q: use %s", key, choice.value, strings.Join(choice.of, ", "))
+		}
+	}
+	if c.MPSControl == "" {
+		return s, fmt.Errorf("mps_control is empty: name the program, by default \"nvidia-cuda-mps-control\"")
+	}
+	var err error
+	s.timeout, err = positive("attachment_timeout", c.AttachmentTimeout)
+	return s, err
+}

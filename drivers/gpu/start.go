@@ -1,0 +1,130 @@
+package gpu
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/variant"
+)
+
+// start is what one StartTask hands to the docker driver.
+type start struct {
+	config  *drivers.TaskConfig
+	message string
+	notes   map[string]string
+	check   *check
+}
+
+// prepare derives everything from the task's configuration and its DeviceEnv
+// alone: Nomad keeps nothing else of a reservation over restarts.
+func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, error) {
+	var task TaskConfig
+	if err := cfg.DecodeDriverConfig(&task); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	spec, err := task.spec()
+	if err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	timeout, err := task.attachmentTimeout(s.timeout)
+	if err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	grant, err := grantOf(cfg)
+	if err != nil {
+		return start{}, err
+	}
+	choice, err := variant.Choose(spec, grant)
+	if err != nil {
+		return start{}, err
+	}
+	task = task.apply(choice)
+	out := start{config: cfg.Copy()}
+	a := withoutGPU(cfg)
+	if grant != nil {
+		if a, err = s.attachTo(*grant, task, runtimes); err != nil {
+			return start{}, err
+		}
+		out.check = &check{Grant: grant.Env(), Require: task.RequireAttachment, Timeout: timeout}
+	}
+	out.message, out.notes = describe(choice, grant, a, cfg.DeviceEnv)
+	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
+	hand(out.config, choice, a)
+	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	return out, nil
+}
+
+// grantOf returns the task's grant, nil without one.
+func grantOf(cfg *drivers.TaskConfig) (*gpu.Grant, error) {
+	grant, ok, err := gpu.ParseGrant(cfg.DeviceEnv)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return &grant, nil
+}
+
+// withoutGPU keeps NVIDIA's runtime, where it is the engine's default, from
+// giving every GPU to a task that was granted none: images for CUDA ask for all.
+// A job that asks for GPUs itself, or a grant of another device plugin, is left
+// as the docker driver would serve it.
+func withoutGPU(cfg *drivers.TaskConfig) attachment {
+	if _, set := cfg.Env[visibleDevices]; set || len(cfg.DeviceEnv) > 0 {
+		return attachment{}
+	}
+	return attachment{env: map[string]string{visibleDevices: visibleNone}}
+}
+
+// hand puts the attachment into the docker driver's copy of the task.
+func hand(cfg *drivers.TaskConfig, choice variant.Choice, a attachment) {
+	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
+	cfg.Devices = append(cfg.Devices, a.nodes...)
+	cfg.Mounts = append(cfg.Mounts, a.mounts...)
+	cfg.DeviceEnv = maps.Clone(cfg.DeviceEnv)
+	switch a.how {
+	case "":
+	case AttachRuntime:
+		cfg.DeviceEnv[visibleDevices] = a.env[visibleDevices]
+	default:
+		delete(cfg.DeviceEnv, visibleDevices)
+	}
+}
+
+// describe is the start event: which image, on which part of which GPU, held how.
+func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[string]string) (string, map[string]string) {
+	notes := map[string]string{"image": choice.Image}
+	image := "image " + choice.Image
+	if choice.Variant != "" {
+		notes["variant"] = choice.Variant
+		image += fmt.Sprintf(" (variant %q)", choice.Variant)
+	}
+	if grant == nil {
+		return image + ", no GPU granted", notes
+	}
+	ids := make([]string, len(grant.GPUs))
+	for i, id := range grant.GPUs {
+		ids[i] = string(id)
+	}
+	notes["gpu"], notes["group"] = strings.Join(ids, ","), grant.Group
+	notes["instances"] = strings.Join(grant.Instances, ",")
+	notes["enforcement"], notes["attached_by"] = string(grant.Enforcement), a.how
+	part := "whole"
+	if grant.Total > 1 {
+		percent := env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]
+		if percent == "" {
+			percent = strconv.Itoa(100 * grant.Slices / grant.Total)
+		}
+		notes["slices"], notes["percentage"] = fmt.Sprintf("%d of %d", grant.Slices, grant.Total), percent
+		part = fmt.Sprintf("%d of %d slices, %s%% of its compute units", grant.Slices, grant.Total, percent)
+	}
+	notes["memory_mib"] = strconv.FormatUint(uint64(grant.Memory), 10)
+	return fmt.Sprintf("%s on %s %s: %s, %s, enforcement %s (%s), attached by %s",
+		image, grant.Group, strings.Join(ids, " "), part, grant.Memory, grant.Enforcement, grant.Enforcement.Level(), a.how), notes
+}

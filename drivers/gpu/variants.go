@@ -1,0 +1,221 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/variant"
+)
+
+// spec reads the forms in which a job may name its images and checks them.
+func (c TaskConfig) spec() (variant.Spec, error) {
+	s := variant.Spec{Image: c.Image, TagByHardware: c.ImageTagByHardware}
+	if c.Images != nil {
+		s.Images = &variant.Images{CUDA: c.Images.CUDA, ROCm: c.Images.ROCm, CPU: c.Images.CPU}
+	}
+	var err error
+	if s.Variants, err = readVariants(c.Variant); err != nil {
+		return s, err
+	}
+	return s, s.Validate()
+}
+
+// attachmentTimeout is the job's, or else the driver's.
+func (c TaskConfig) attachmentTimeout(ofDriver time.Duration) (time.Duration, error) {
+	if c.AttachmentTimeout == "" {
+		return ofDriver, nil
+	}
+	return positive("attachment_timeout", c.AttachmentTimeout)
+}
+
+func positive(key, value string) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%s is %q: want a duration above zero such as \"30s\"", key, value)
+	}
+	return d, nil
+}
+
+// apply makes the docker driver's configuration of one choice.
+func (c TaskConfig) apply(choice variant.Choice) TaskConfig {
+	c.Image = choice.Image
+	if choice.Args != nil {
+		c.Args = choice.Args
+	}
+	if choice.Command != "" {
+		c.Command = choice.Command
+	}
+	if choice.Entrypoint != nil {
+		c.Entrypoint = choice.Entrypoint
+	}
+	return c
+}
+
+// readVariants reads repeated variant "name" { ... } blocks, which Nomad hands on
+// as a list of maps from name to a list of one body.
+func readVariants(raw any) ([]variant.Variant, error) {
+	var out []variant.Variant
+	for _, item := range list(raw) {
+		block, ok := item.(map[string]any)
+		if !ok || len(block) != 1 {
+			return nil, errors.New(`variant needs one name and a body: write variant "name" { ... }`)
+		}
+		for name, bodies := range block {
+			for _, body := range list(bodies) {
+				v, err := readVariant(name, body)
+				if err != nil {
+					return nil, fmt.Errorf("variant %q: %w", name, err)
+				}
+				out = append(out, v)
+			}
+		}
+	}
+	return out, nil
+}
+
+func readVariant(name string, raw any) (variant.Variant, error) {
+	v := variant.Variant{Name: name}
+	body, ok := raw.(map[string]any)
+	if !ok {
+		return v, errors.New(`its body is no block: write variant "name" { ... }`)
+	}
+	for _, key := range slices.Sorted(maps.Keys(body)) {
+		var err error
+		switch value := body[key]; key {
+		case "image":
+			v.Image, err = scalar(value)
+		case "vendor":
+			var s string
+			s, err = scalar(value)
+			v.Vendor = gpu.Vendor(s)
+		case "command":
+			v.Command, err = scalar(value)
+		case "args":
+			v.Args, err = scalars(value)
+		case "entrypoint":
+			v.Entrypoint, err = scalars(value)
+		case "env":
+			v.Env, err = mapping(value)
+		case "constraint":
+			v.Constraints, err = readConstraints(value)
+		default:
+			return v, fmt.Errorf("%q is unknown: use image, vendor, constraint, env, command, args or entrypoint", key)
+		}
+		if err != nil {
+			return v, fmt.Errorf("%s %w", key, err)
+		}
+	}
+	return v, nil
+}
+
+func readConstraints(raw any) ([]variant.Constraint, error) {
+	var out []variant.Constraint
+	for _, item := range list(raw) {
+		fields, err := mapping(item)
+		if err != nil {
+			return nil, err
+		}
+		c := variant.Constraint{Operator: "="}
+		for _, key := range slices.Sorted(maps.Keys(fields)) {
+			switch value := fields[key]; {
+			case key == "attribute":
+				c.Attribute = value
+			case key == "operator":
+				c.Operator = value
+			case key == "value":
+				c.Value = value
+			case strings.HasPrefix(key, "is_") && slices.Contains(variant.Operators, key):
+				// As in Nomad, is_set = "x" names the attribute itself.
+				c.Attribute, c.Operator = value, key
+			case slices.Contains([]string{"version", "semver", "regexp", "set_contains", "set_contains_all", "set_contains_any"}, key):
+				c.Operator, c.Value = key, value
+			default:
+				return nil, fmt.Errorf("has unknown key %q: use attribute, operator and value, or version, semver, regexp, set_contains…", key)
+			}
+		}
+		out = append(out, c)
+	}
+	return out, nil
+}
+
+// list takes one item for a list of one, as HCL and JSON job files both write it.
+func list(raw any) []any {
+	switch v := raw.(type) {
+	case nil:
+		return nil
+	case []any:
+		return v
+	default:
+		return []any{v}
+	}
+}
+
+func scalar(raw any) (string, error) {
+	switch v := raw.(type) {
+	case string:
+		return v, nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
+	case float32:
+		return strconv.FormatFloat(float64(v), 'f', -1, 32), nil
+	case int64, uint64, int, int8, int16, int32, uint8, uint16, uint32:
+		return fmt.Sprint(v), nil
+	default:
+		return "", fmt.Errorf("is %s: want text", kindOf(raw))
+	}
+}
+
+func scalars(raw any) ([]string, error) {
+	items, ok := raw.([]any)
+	if !ok {
+		return nil, fmt.Errorf("is %s: want a list of text", kindOf(raw))
+	}
+	out := make([]string, len(items))
+	for i, item := range items {
+		var err error
+		if out[i], err = scalar(item); err != nil {
+			return nil, fmt.Errorf("item %d %w", i, err)
+		}
+	}
+	return out, nil
+}
+
+// mapping reads a block or map of text; several of them are merged.
+func mapping(raw any) (map[string]string, error) {
+	out := map[string]string{}
+	for _, item := range list(raw) {
+		m, ok := item.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("is %s: want a block", kindOf(item))
+		}
+		for k, v := range m {
+			s, err := scalar(v)
+			if err != nil {
+				return nil, fmt.Errorf("%s %w", k, err)
+			}
+			out[k] = s
+		}
+	}
+	return out, nil
+}
+
+func kindOf(raw any) string {
+	switch raw.(type) {
+	case nil:
+		return "empty"
+	case []any:
+		return "a list"
+	case map[string]any:
+		return "a block"
+	default:
+		return "no text"
+	}
+}

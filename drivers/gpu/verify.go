@@ -1,0 +1,167 @@
+package gpu
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/internal/gpu"
+)
+
+// The check looks often at first, because most programs open the GPU when they
+// start, and then rarely: each look at MPS starts a process.
+const (
+	firstLook = 200 * time.Millisecond
+	lastLook  = 2 * time.Second
+	// failStop is how long a task that is ended for want of attachment may take.
+	failStop = 5 * time.Second
+)
+
+// verify looks until a process of the task holds its GPU, the task ends or time
+// is up, and says what it found in an event.
+func (d *Driver) verify(t *task, c check) {
+	grant, ok, err := gpu.ParseGrant(c.Grant)
+	if err != nil || !ok {
+		d.log.Error("attachment is not checked", "task", t.config.Name, "error", err)
+		return
+	}
+	set, _ := d.settings()
+	ctx, cancel := context.WithDeadline(t.ctx, time.Unix(c.Until, 0))
+	defer cancel()
+	var last error
+	for wait := firstLook; ; wait = min(2*wait, lastLook) {
+		pid, err := d.attached(ctx, set, grant, t.container)
+		if pid > 0 {
+			d.emit(t.config, fmt.Sprintf("GPU attachment verified: process %d %s", pid, holds(grant)),
+				map[string]string{"attached": "true", "pid": strconv.Itoa(pid)})
+			return
+		}
+		if ctx.Err() == nil {
+			last = err
+		}
+		select {
+		case <-time.After(wait):
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	if t.ctx.Err() != nil {
+		return // a task that ended is no failure of attachment
+	}
+	d.missed(t, c, grant, last)
+}
+
+// missed reports a task that did not open its GPU in time and ends it where the
+// job asks for that.
+func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
+	message := fmt.Sprintf("GPU attachment not seen: within %s no process of this task %s", c.Timeout, holds(grant))
+	if grant.Sharing == gpu.SharingMPS {
+		message += "; CUDA runs without MPS, and without the granted limits, when it cannot reach the daemon"
+	}
+	if last != nil {
+		message += fmt.Sprintf(" (the last look failed: %v)", last)
+	}
+	notes := map[string]string{"attached": "false"}
+	if !c.Require {
+		d.emit(t.config, message, notes)
+		return
+	}
+	failure := fmt.Errorf("%s; require_attachment = true ends the task", message)
+	d.emit(t.config, failure.Error(), notes)
+	t.fail(failure)
+	if err := d.Driver.StopTask(t.config.ID, failStop, ""); err != nil {
+		d.log.Error("a task without its GPU cannot be stopped", "task", t.config.Name, "error", err)
+	}
+}
+
+// holds says what a process of an attached task does, after "process 12".
+func holds(g gpu.Grant) string {
+	ids := make([]string, len(g.GPUs))
+	for i, id := range g.GPUs {
+		ids[i] = string(id)
+	}
+	names := fmt.Sprintf("%s (%s)", g.Group, strings.Join(ids, " "))
+	switch {
+	case g.Sharing == gpu.SharingMPS:
+		return "is a client of the MPS daemon of " + names
+	case g.Vendor == gpu.AMD:
+		return "has opened the compute driver (KFD) with " + names
+	default:
+		return "has opened " + names
+	}
+}
+
+// attached returns the PID of a process of the container that holds its GPU, 0
+// when there is none now.
+func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, container string) (int, error) {
+	var pids []int
+	var err error
+	switch {
+	case g.Sharing == gpu.SharingMPS:
+		// There is one daemon per GPU, so its clients are clients of the granted GPU.
+		pids, err = d.clients(ctx, set.mpsControl, g.Pipe)
+	case g.Vendor == gpu.AMD:
+		pids = numbered(set.host.path("/sys/class/kfd/kfd/proc"))
+	default:
+		pids, err = set.host.openers(g, container)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, pid := range pids {
+		if inContainer(pid, container) {
+			return pid, nil
+		}
+	}
+	return 0, nil
+}
+
+// inContainer says whether a process of this host belongs to a container: the
+// engine names the container's control group after it.
+func inContainer(pid int, container string) bool {
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && container != "" && bytes.Contains(groups, []byte(container))
+}
+
+// openers returns the processes of a container that hold a device node of the
+// granted NVIDIA GPUs open.
+func (h host) openers(g gpu.Grant, container string) ([]int, error) {
+	nodes, err := h.nvidiaOwnNodes(g)
+	if err != nil {
+		return nil, err
+	}
+	var out []int
+	for _, pid := range numbered("/proc") {
+		if inContainer(pid, container) && opens(pid, nodes) {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+func opens(pid int, nodes []string) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		to, err := os.Readlink(file)
+		return err == nil && slices.Contains(nodes, to)
+	})
+}
+
+// numbered lists the entries of a folder whose names are numbers.
+func numbered(dir string) []int {
+	entries, _ := os.ReadDir(dir)
+	var out []int
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && n > 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
