@@ -24,5 +24,8 @@ func main() {
 
 // commands lists the subcommands; each stands in a file of its own name.
 func commands() map[string]cli.CommandFactory {
-	return map[string]cli.CommandFactory{}
+	ui := &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}
+	return map[string]cli.CommandFactory{
+		"doctor": func() (cli.Command, error) { return doctorCommand{ui}, nil },
+	}
 }

@@ -162,3 +162,17 @@ func number(a *api.Attribute) int64 {
 		return 0
 	}
 }
+
+// add takes what the statistics of one instance say of its whole GPU; every
+// instance of a GPU says the same.
+func (g *GPU) add(st *api.DeviceStats) {
+	if st == nil || st.Stats == nil {
+		return
+	}
+	if v := st.Stats.Attributes["gpu_memory"]; v != nil && v.IntNumeratorVal != nil {
+		g.MemoryUsedMiB = *v.IntNumeratorVal
+	}
+	if v := st.Stats.Attributes["gpu_busy"]; v != nil && v.FloatNumeratorVal != nil {
+		g.UsePercent = *v.FloatNumeratorVal
+	}
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/hashicorp/cli"
+)
+
+// flagSet reports a wrong flag in one line and points at the command's help.
+type flagSet struct {
+	*flag.FlagSet
+	ui cli.Ui
+}
+
+func newFlags(command string, ui cli.Ui) flagSet {
+	set := flag.NewFlagSet(command, flag.ContinueOnError)
+	set.SetOutput(io.Discard)
+	return flagSet{set, ui}
+}
+
+// parse reads the flags of a command that takes no other arguments. False means
+// that the reason has been said.
+func (f flagSet) parse(args []string) bool {
+	err := f.Parse(args)
+	if err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", strings.Join(f.Args(), " "))
+	}
+	if err != nil {
+		f.ui.Error(fmt.Sprintf("aliquot %s: %v; see aliquot %s -help", f.Name(), err, f.Name()))
+	}
+	return err == nil
+}
