@@ -1,4 +1,4 @@
-package rack
+package rack_test
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package rack
+package rack_test
 
 import (
 	"context"
@@ -10,20 +10,25 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aliquot/e2e/rack"
 )
 
 // One NVML library per process: every test that talks to the library runs a
 // probe (probe_test.go) in a child of the test binary.
 const probeMark = "RACK_PROBE"
 
-var tools Tools
+var tools rack.Tools
 
 func TestMain(m *testing.M) {
 	if name := os.Getenv(probeMark); name != "" {
 		os.Exit(runProbe(name))
 	}
+	if os.Getenv(clientMark) != "" {
+		os.Exit(runClient(os.Stdin, os.Stdout))
+	}
 	var err error
-	if tools, err = Build(context.Background(), cacheDir()); err != nil {
+	if tools, err = rack.Build(context.Background(), cacheDir()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -38,9 +43,9 @@ func cacheDir() string {
 	return filepath.Join(base, "aliquot", "rack")
 }
 
-func newRack(t *testing.T, name string) *Rack {
+func newRack(t *testing.T, name string) *rack.Rack {
 	t.Helper()
-	r, err := New(t.TempDir(), name)
+	r, err := rack.New(t.TempDir(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +53,7 @@ func newRack(t *testing.T, name string) *Rack {
 }
 
 // probe runs a probe on the rack and decodes what it printed into out.
-func probe(t *testing.T, tools Tools, r *Rack, name string, out any, env ...string) {
+func probe(t *testing.T, tools rack.Tools, r *rack.Rack, name string, out any, env ...string) {
 	t.Helper()
 	text, err := startProbe(tools, r, name, env...).Output()
 	if err != nil {
@@ -59,7 +64,7 @@ func probe(t *testing.T, tools Tools, r *Rack, name string, out any, env ...stri
 	}
 }
 
-func startProbe(tools Tools, r *Rack, name string, env ...string) *exec.Cmd {
+func startProbe(tools rack.Tools, r *rack.Rack, name string, env ...string) *exec.Cmd {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(tools.Env(r, nil), append(env, probeMark+"="+name)...)
 	return cmd
@@ -78,7 +83,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 func TestShippedRacksLoad(t *testing.T) {
-	for _, name := range Shipped() {
+	for _, name := range rack.Shipped() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRack(t, name)
@@ -113,7 +118,7 @@ func TestParseWritesBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Parse(f.String())
+	again, err := rack.Parse(f.String())
 	if err != nil || again.String() != f.String() || !strings.Contains(f.String(), "[mig]") {
 		t.Fatalf("%v: %s\nis not\n%s", err, again, f)
 	}

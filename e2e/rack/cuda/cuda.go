@@ -101,7 +101,7 @@ func Open(o Options) (*Context, error) {
 }
 
 func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
-	client := wire.Client{Command: filepath.Base(os.Args[0]), Namespace: pidNamespace()}
+	client := wire.Client{Command: strings.Join(os.Args, " "), Namespace: pidNamespace()}
 	if v, ok := o.Env("CUDA_VISIBLE_DEVICES"); ok {
 		client.Visible = &v
 	}

@@ -4,19 +4,25 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 
 	"aliquot/e2e/rack/wire"
 )
 
-// admit takes a new client or refuses it; called with s.mu held.
+// admit takes a new client or refuses it. It waits while the server starts.
 func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
+	<-s.ready
+	defer s.exitWhenIdle()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending--
 	refuse := func(code int, why string) {
 		s.log.Printf("Client %d refused: %s", pid, why)
 		_ = json.NewEncoder(conn).Encode(wire.Welcome{Error: code, Message: why})
 		conn.Close()
 	}
-	if s.fault {
+	if len(s.fault) > 0 {
 		refuse(wire.MPSNotReady, "the MPS server is in FAULT until its clients have exited")
 		return
 	}
@@ -41,6 +47,7 @@ func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
 	s.clients[c.id] = c
 	s.declare(c)
 	s.log.Printf("New client %d connected", pid)
+	s.log.Printf("Volta MPS: status of client {%d, %d} is ACTIVE", pid, c.id)
 	go s.attend(c)
 }
 
@@ -75,11 +82,7 @@ func (s *gpuServer) granted(d wire.Device, ordinal int, info wire.Client) wire.D
 		pct = own
 	}
 	d.Units = portion(d.SMs, pct)
-	defaults := 0
-	if text, ok := s.limits[strconv.Itoa(ordinal)]; ok {
-		defaults, _ = mebibytes(text)
-	}
-	d.Limit = lower(limitOf(info.MemoryLimit, ordinal), defaults)
+	d.Limit = lower(limitOf(limits(info.MemoryLimit), ordinal, d.UUID), limitOf(s.limits, ordinal, d.UUID))
 	return d
 }
 
@@ -111,17 +114,14 @@ func (s *gpuServer) attend(c *client) {
 		wire.Withdraw(s.rack, physical(d), c.pid)
 	}
 	s.log.Printf("Client %d disconnected", c.pid)
-	if s.fault && len(s.clients) == 0 {
-		s.fault = false
-		s.log.Print("Status: ACTIVE")
-	}
+	s.recover()
 	s.mu.Unlock()
 	s.exitWhenIdle()
 }
 
 func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 	if r.Op == "fault" {
-		s.fail("client " + strconv.Itoa(c.pid) + " had a fatal exception")
+		s.fail(c)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,20 +160,70 @@ func (s *gpuServer) allocated(uuid string) int {
 	return sum
 }
 
-// fail puts the server into FAULT: every client has lost its context, and no new
-// one is taken before they have all gone.
-func (s *gpuServer) fail(why string) {
+// fail puts the server into FAULT: every client of the GPUs that the culprit
+// used, and of those joined to them by a common client, has lost its context. No
+// new client is taken before they have all gone. Without a culprit every client
+// is hit.
+func (s *gpuServer) fail(culprit *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.clients) == 0 || s.fault {
+	hit := map[string]bool{}
+	for _, c := range s.clients {
+		if culprit == nil || c == culprit {
+			c.mark(hit)
+		}
+	}
+	if len(hit) == 0 {
 		return
 	}
-	s.fault = true
-	for _, c := range s.clients {
-		c.condemned = wire.LaunchFailed
+	for before := 0; before != len(hit); {
+		before = len(hit)
+		for _, c := range s.clients {
+			if c.uses(hit) {
+				c.mark(hit)
+			}
+		}
 	}
-	s.log.Printf("Fatal GPU exception: %s", why)
-	s.log.Print("Status: FAULT")
+	s.log.Print("Volta MPS: Server is handling a fatal GPU error.")
+	for _, c := range s.clients {
+		if c.uses(hit) && c.condemned == 0 {
+			c.condemned = wire.LaunchFailed
+			s.log.Printf("Volta MPS: status of client {%d, %d} is INACTIVE", c.pid, c.id)
+		}
+	}
+	for uuid := range hit {
+		s.fault[uuid] = true
+	}
+}
+
+func (c *client) uses(devices map[string]bool) bool {
+	return slices.ContainsFunc(c.devices, func(d wire.Device) bool { return devices[d.UUID] })
+}
+
+func (c *client) mark(devices map[string]bool) {
+	for _, d := range c.devices {
+		devices[d.UUID] = true
+	}
+}
+
+// recover makes new contexts once the last client of the devices in FAULT has
+// gone; called with s.mu held.
+func (s *gpuServer) recover() {
+	if len(s.fault) == 0 {
+		return
+	}
+	for _, c := range s.clients {
+		if c.uses(s.fault) {
+			return
+		}
+	}
+	for i, d := range s.devices {
+		if s.fault[d.UUID] {
+			s.log.Printf("Volta MPS: Destroy server context on device %d", i)
+			s.log.Printf("Volta MPS: Creating server context on device %d", i)
+		}
+	}
+	clear(s.fault)
 }
 
 // terminate ends one client's work; called with s.mu held.

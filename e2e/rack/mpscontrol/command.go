@@ -11,6 +11,13 @@ import (
 	"aliquot/e2e/rack/wire"
 )
 
+// said is an answer in the real program's words, capital letter and all.
+type said string
+
+func (s said) Error() string { return string(s) }
+
+func sayf(format string, args ...any) error { return said(fmt.Sprintf(format, args...)) }
+
 // command answers one line of the control program.
 func (d *daemon) command(line string, peer *syscall.Ucred) wire.Reply {
 	word := strings.Fields(line)
@@ -44,6 +51,7 @@ var commands = map[string]func(d *daemon, args []string, peer *syscall.Ucred) (s
 	"set_default_client_priority":          (*daemon).setPriority,
 	"get_default_client_priority":          (*daemon).getPriority,
 	"terminate_client":                     (*daemon).terminate,
+	"shutdown_server":                      (*daemon).shutdownServer,
 	"quit":                                 (*daemon).quitCommand,
 }
 
@@ -52,7 +60,7 @@ func (d *daemon) startServer(args []string, peer *syscall.Ucred) (string, error)
 	if i := slices.Index(args, "-uid"); i >= 0 && i+1 < len(args) {
 		n, err := strconv.Atoi(args[i+1])
 		if err != nil {
-			return "", fmt.Errorf("Invalid user ID %s", args[i+1]) //nolint:staticcheck // printed as the real program prints
+			return "", sayf("Invalid user ID %s", args[i+1])
 		}
 		uid = n
 	}
@@ -70,7 +78,7 @@ func (d *daemon) running(pid string) (*server, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.server == nil || (pid != "" && strconv.Itoa(d.server.pid) != pid) {
-		return nil, fmt.Errorf("Server %s not found", pid) //nolint:staticcheck // printed as the real program prints
+		return nil, sayf("Server %s not found", pid)
 	}
 	return d.server, nil
 }
@@ -148,7 +156,7 @@ func (d *daemon) ps(args []string, _ *syscall.Ucred) (string, error) {
 func percentage(s string) (float64, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil || f <= 0 || f > 100 {
-		return 0, fmt.Errorf("Invalid active thread percentage %q", s) //nolint:staticcheck // printed as the real program prints
+		return 0, sayf("Invalid active thread percentage %q", s)
 	}
 	return f, nil
 }
@@ -181,7 +189,7 @@ func (d *daemon) getPercentage(args []string, _ *syscall.Ucred) (string, error) 
 
 func (d *daemon) setPercentage(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", fmt.Errorf("Usage: set_active_thread_percentage PID PERCENTAGE") //nolint:staticcheck // printed as the real program prints
+		return "", sayf("Usage: set_active_thread_percentage PID PERCENTAGE")
 	}
 	f, err := percentage(args[1])
 	if err != nil {
@@ -203,7 +211,7 @@ func (d *daemon) getDefaultLimit(args []string, _ *syscall.Ucred) (string, error
 
 func (d *daemon) setDefaultLimit(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", fmt.Errorf("Usage: set_default_device_pinned_mem_limit DEVICE LIMIT") //nolint:staticcheck // printed as the real program prints
+		return "", sayf("Usage: set_default_device_pinned_mem_limit DEVICE LIMIT")
 	}
 	if _, err := mebibytes(args[1]); err != nil {
 		return "", err
@@ -225,7 +233,7 @@ func (d *daemon) getLimit(args []string, _ *syscall.Ucred) (string, error) {
 
 func (d *daemon) setLimit(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 3 {
-		return "", fmt.Errorf("Usage: set_device_pinned_mem_limit PID DEVICE LIMIT") //nolint:staticcheck // printed as the real program prints
+		return "", sayf("Usage: set_device_pinned_mem_limit PID DEVICE LIMIT")
 	}
 	if _, err := mebibytes(args[2]); err != nil {
 		return "", err
@@ -244,7 +252,7 @@ func (d *daemon) getPriority([]string, *syscall.Ucred) (string, error) { return 
 
 func (d *daemon) terminate(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) != 2 {
-		return "", fmt.Errorf("Usage: terminate_client SERVER_PID CLIENT_PID") //nolint:staticcheck // printed as the real program prints
+		return "", sayf("Usage: terminate_client SERVER_PID CLIENT_PID")
 	}
 	s, err := d.running(args[0])
 	if err != nil {
@@ -252,13 +260,25 @@ func (d *daemon) terminate(args []string, _ *syscall.Ucred) (string, error) {
 	}
 	pid, err := strconv.Atoi(args[1])
 	if err != nil {
-		return "", fmt.Errorf("Invalid client PID %s", args[1]) //nolint:staticcheck // printed as the real program prints
+		return "", sayf("Invalid client PID %s", args[1])
 	}
 	a, err := s.order(order{Op: "terminate", PID: pid}, nil)
 	if err == nil && !a.OK {
-		err = fmt.Errorf("Client %d not found", pid) //nolint:staticcheck // printed as the real program prints
+		err = sayf("Client %d not found", pid)
 	}
-	return "", err
+	return "0\n", err
+}
+
+func (d *daemon) shutdownServer(args []string, _ *syscall.Ucred) (string, error) {
+	s, err := d.running(first(args))
+	if err != nil {
+		return "", err
+	}
+	if slices.Contains(args, "-f") {
+		return "", syscall.Kill(s.pid, syscall.SIGKILL)
+	}
+	s.leaveWhenIdle()
+	return "", nil
 }
 
 func (d *daemon) quitCommand(args []string, _ *syscall.Ucred) (string, error) {
@@ -266,7 +286,7 @@ func (d *daemon) quitCommand(args []string, _ *syscall.Ucred) (string, error) {
 	if len(args) == 2 && args[0] == "-t" {
 		n, err := strconv.Atoi(args[1])
 		if err != nil || n < 0 {
-			return "", fmt.Errorf("Invalid timeout %s", args[1]) //nolint:staticcheck // printed as the real program prints
+			return "", sayf("Invalid timeout %s", args[1])
 		}
 		timeout = max(time.Duration(n)*time.Second, time.Millisecond)
 	}

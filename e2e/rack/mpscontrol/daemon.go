@@ -18,6 +18,7 @@ type daemon struct {
 	pipe, logs, rack string
 	log              *log.Logger
 	devices          []wire.Device
+	multiuser        bool
 	stop             func()
 
 	mu         sync.Mutex
@@ -100,16 +101,19 @@ func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Cli
 func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	said := false
+	uid, said := peer.Uid, false
+	if d.multiuser {
+		uid = 0
+	}
 	for {
 		if d.quitting {
 			return nil, errQuitting
 		}
 		if d.server == nil {
 			d.log.Printf("NEW CLIENT %d from user %d: Server is not ready, push client to pending list", peer.Pid, peer.Uid)
-			return d.start(peer.Uid)
+			return d.start(uid)
 		}
-		if d.server.uid == peer.Uid {
+		if d.server.uid == uid {
 			return d.server, nil
 		}
 		if !said {

@@ -75,12 +75,8 @@ func (d *daemon) start(uid uint32) (*server, error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	cmd := &exec.Cmd{Path: filepath.Join(filepath.Dir(exe), "nvidia-cuda-mps-server"), Args: []string{"nvidia-cuda-mps-server"},
-		Env: os.Environ(), ExtraFiles: []*os.File{theirs}, Dir: "/", SysProcAttr: &syscall.SysProcAttr{}}
-	if os.Getuid() == 0 && uid != 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uid, Gid: uid}
-	}
-	if err := cmd.Start(); err != nil {
+	cmd, err := spawn(filepath.Join(filepath.Dir(exe), "nvidia-cuda-mps-server"), uid, theirs)
+	if err != nil {
 		syscall.Close(pair[0])
 		return nil, err
 	}
@@ -109,6 +105,22 @@ func (d *daemon) start(uid uint32) (*server, error) {
 	d.server = s
 	d.changed.Broadcast()
 	return s, nil
+}
+
+// spawn runs the server program as the user, or as the daemon's own user where
+// the user cannot reach the program.
+func spawn(path string, uid uint32, control *os.File) (*exec.Cmd, error) {
+	server := func(as *syscall.Credential) (*exec.Cmd, error) {
+		cmd := &exec.Cmd{Path: path, Args: []string{"nvidia-cuda-mps-server"}, Env: os.Environ(), ExtraFiles: []*os.File{control}, Dir: "/",
+			SysProcAttr: &syscall.SysProcAttr{Credential: as}}
+		return cmd, cmd.Start()
+	}
+	if os.Getuid() == 0 && uid != 0 {
+		if cmd, err := server(&syscall.Credential{Uid: uid, Gid: uid}); !errors.Is(err, os.ErrPermission) {
+			return cmd, err
+		}
+	}
+	return server(nil)
 }
 
 // gone waits until the process has ended.

@@ -8,39 +8,42 @@ import (
 	"aliquot/e2e/rack/wire"
 )
 
-// mebibytes reads a memory limit: a number with G, GB, M, MB or nothing (bytes).
+// mebibytes reads a memory limit: a whole number with G or M, or GB or MB.
 func mebibytes(s string) (int, error) {
 	upper := strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(s)), "B")
-	shift := -20
-	switch {
-	case strings.HasSuffix(upper, "G"):
-		shift = 10
-	case strings.HasSuffix(upper, "M"):
-		shift = 0
+	factor := 1
+	if strings.HasSuffix(upper, "G") {
+		factor = 1024
 	}
-	n, err := strconv.ParseInt(strings.TrimRight(upper, "GM"), 10, 64)
-	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("Invalid memory limit %q", s) //nolint:staticcheck // printed as the real program prints
+	digits := strings.TrimRight(upper, "GM")
+	n, err := strconv.Atoi(digits)
+	if err != nil || n <= 0 || len(upper)-len(digits) != 1 {
+		return 0, sayf("Invalid memory limit %q", s)
 	}
-	if shift < 0 {
-		return int(n >> 20), nil
-	}
-	return int(n << shift), nil
+	return n * factor, nil
 }
 
-// limitOf finds an ordinal's limit in "0=1G,1=512MB"; 0 when it has none. What
-// cannot be read is as if it were not there, as CUDA has it.
-func limitOf(list string, ordinal int) int {
+// limits reads "0=1G,1=512MB". What cannot be read is as if it were not there.
+func limits(list string) map[string]string {
+	out := map[string]string{}
 	for _, one := range strings.Split(list, ",") {
-		device, limit, ok := strings.Cut(one, "=")
-		if !ok || strings.TrimSpace(device) != strconv.Itoa(ordinal) {
-			continue
-		}
-		if n, err := mebibytes(limit); err == nil {
-			return n
+		device, limit, _ := strings.Cut(one, "=")
+		if _, err := mebibytes(limit); err == nil {
+			out[strings.TrimSpace(device)] = strings.TrimSpace(limit)
 		}
 	}
-	return 0
+	return out
+}
+
+// limitOf finds a device's limit in MiB, by its ordinal or UUID; 0 when it has
+// none.
+func limitOf(limits map[string]string, ordinal int, uuid string) int {
+	text, ok := limits[uuid]
+	if !ok {
+		text = limits[strconv.Itoa(ordinal)]
+	}
+	n, _ := mebibytes(text)
+	return n
 }
 
 func lower(a, b int) int {

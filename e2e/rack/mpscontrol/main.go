@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"aliquot/e2e/rack/wire"
@@ -21,19 +22,18 @@ func main() {
 	if filepath.Base(os.Args[0]) == "nvidia-cuda-mps-server" {
 		os.Exit(serve())
 	}
-	mode := ""
-	if len(os.Args) > 1 {
-		mode = os.Args[1]
-	}
-	switch mode {
+	options := os.Args[1:]
+	multiuser := slices.Contains(options, "-multiuser-server")
+	options = slices.DeleteFunc(slices.Clone(options), func(o string) bool { return o == "-multiuser-server" })
+	switch strings.Join(options, " ") {
 	case "-d":
-		os.Exit(background())
+		os.Exit(background(multiuser))
 	case "-f":
-		os.Exit(foreground())
+		os.Exit(foreground(multiuser))
 	case "":
 		os.Exit(talk(os.Stdin, os.Stdout, os.Stderr))
 	default:
-		fmt.Fprintf(os.Stderr, "Unknown option %s\nUsage: nvidia-cuda-mps-control [-d | -f]\n", strings.Join(os.Args[1:], " "))
+		fmt.Fprintf(os.Stderr, "Unknown option %s\nUsage: nvidia-cuda-mps-control [-d | -f] [-multiuser-server]\n", strings.Join(options, " "))
 		os.Exit(1)
 	}
 }

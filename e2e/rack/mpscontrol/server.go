@@ -8,9 +8,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"aliquot/e2e/rack"
 	"aliquot/e2e/rack/wire"
@@ -31,9 +31,11 @@ type gpuServer struct {
 	percentage float64
 	limits     map[string]string
 	clients    map[int]*client // by ID
+	pending    int             // clients that wait for ready
 	nextID     int
-	fault      bool // until every client has left
+	fault      map[string]bool // UUIDs of the devices in FAULT
 	idleExit   bool
+	ready      chan struct{} // closed when the server is ACTIVE
 }
 
 // client is one connected CUDA process.
@@ -52,12 +54,12 @@ type client struct {
 func serve() int {
 	const control = 3
 	syscall.CloseOnExec(control)
-	s := &gpuServer{clients: map[int]*client{}, percentage: 100, limits: map[string]string{}}
+	s := &gpuServer{clients: map[int]*client{}, percentage: 100, limits: map[string]string{}, fault: map[string]bool{}, ready: make(chan struct{})}
 	faults := make(chan os.Signal, 1)
 	signal.Notify(faults, syscall.SIGUSR1)
 	go func() {
 		for range faults {
-			s.fail("fault injected")
+			s.fail(nil)
 		}
 	}()
 	for {
@@ -118,7 +120,8 @@ func (s *gpuServer) obey(o order, conn *net.UnixConn) (answer, error) {
 	a := answer{OK: true, State: s.state(), Percentage: s.percentage, Limits: s.limits}
 	switch o.Op {
 	case "client":
-		s.admit(conn, o.PID, *o.Client)
+		s.pending++
+		go s.admit(conn, o.PID, *o.Client)
 	case "percentage":
 		s.percentage = o.Percentage
 	case "limit":
@@ -134,7 +137,12 @@ func (s *gpuServer) obey(o order, conn *net.UnixConn) (answer, error) {
 }
 
 func (s *gpuServer) state() string {
-	if s.fault {
+	select {
+	case <-s.ready:
+	default:
+		return "INITIALIZING"
+	}
+	if len(s.fault) > 0 {
 		return "FAULT"
 	}
 	return "ACTIVE"
@@ -145,7 +153,7 @@ func (s *gpuServer) setup(with setup) error {
 	if err != nil {
 		out = os.Stderr // another user's log
 	}
-	s.log = logger(out, "Server")
+	s.log = logger(out, "Other")
 	s.log.Print("Startup")
 	s.rack = with.Rack
 	if s.file, err = rack.Load(with.Rack); err != nil {
@@ -165,8 +173,11 @@ func (s *gpuServer) setup(with setup) error {
 			return err
 		}
 	}
-	s.log.Print("Active Threads Percentage set to ", strconv.FormatFloat(s.percentage, 'f', 1, 64))
-	s.log.Print("Status: ACTIVE")
+	for i := range s.devices {
+		s.log.Printf("Volta MPS: Creating server context on device %d", i)
+	}
+	s.log.Printf("Active Threads Percentage set to %.1f", s.percentage)
+	time.AfterFunc(time.Duration(s.file.Driver.Int("mps_start_ms"))*time.Millisecond, func() { close(s.ready) })
 	return nil
 }
 
@@ -204,7 +215,7 @@ func (s *gpuServer) leave() {
 func (s *gpuServer) exitWhenIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.idleExit || len(s.clients) > 0 {
+	if !s.idleExit || len(s.clients)+s.pending > 0 {
 		return
 	}
 	for _, d := range s.devices {

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,9 +25,9 @@ const readyMark = "MPS_CONTROL_CHILD"
 
 // background starts the daemon in a session of its own and returns when it
 // serves or has failed.
-func background() int {
+func background(multiuser bool) int {
 	if os.Getenv(readyMark) != "" {
-		return child()
+		return child(multiuser)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -38,7 +39,7 @@ func background() int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	cmd := &exec.Cmd{Path: exe, Args: []string{os.Args[0], "-d"}, Env: append(os.Environ(), readyMark+"=1"), ExtraFiles: []*os.File{w},
+	cmd := &exec.Cmd{Path: exe, Args: os.Args, Env: append(os.Environ(), readyMark+"=1"), ExtraFiles: []*os.File{w},
 		Dir: "/", SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	if err := cmd.Start(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -49,15 +50,15 @@ func background() int {
 	if string(answer) == "ready" {
 		return 0
 	}
-	fmt.Fprintln(os.Stderr, string(answer))
+	fmt.Println(string(answer))
 	return 1
 }
 
-func child() int {
+func child(multiuser bool) int {
 	ready := os.NewFile(3, "ready")
 	os.Unsetenv(readyMark)
 	syscall.CloseOnExec(3)
-	err := run(func() {
+	err := run(multiuser, func() {
 		fmt.Fprint(ready, "ready")
 		ready.Close()
 	})
@@ -68,22 +69,22 @@ func child() int {
 	return 0
 }
 
-func foreground() int {
-	if err := run(func() {}); err != nil {
+func foreground(multiuser bool) int {
+	if err := run(multiuser, func() {}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return 0
 }
 
-var errRunning = errors.New("An instance of this daemon is already running") //nolint:staticcheck // the real program's words
+var errRunning = sayf("An instance of this daemon is already running")
 
 // run serves until quit or a terminating signal.
-func run(ready func()) error {
+func run(multiuser bool, ready func()) error {
 	pipe, logs := pipeDirectory(), logDirectory()
 	for _, dir := range []string{pipe, logs} {
 		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-			return fmt.Errorf("Failed to open directory %s", dir) //nolint:staticcheck // printed as the real program prints
+			return sayf("Failed to open directory %s", dir)
 		}
 	}
 	lock, err := locked(filepath.Join(pipe, "control_lock"))
@@ -96,7 +97,11 @@ func run(ready func()) error {
 		return err
 	}
 	defer file.Close()
-	d := &daemon{pipe: pipe, logs: logs, rack: os.Getenv("ALIQUOT_RACK"), log: logger(file, "Control"), percentage: 100, limits: map[string]string{}}
+	d := &daemon{pipe: pipe, logs: logs, rack: os.Getenv("ALIQUOT_RACK"), log: logger(file, "Control"), percentage: 100,
+		limits: limits(os.Getenv("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT")), multiuser: multiuser}
+	if own, err := percentage(os.Getenv("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE")); err == nil {
+		d.percentage = own
+	}
 	d.changed.L = &d.mu
 	release, err := d.claim()
 	if err != nil {
@@ -185,12 +190,12 @@ func (d *daemon) claim() (release func(), err error) {
 			for _, l := range locks {
 				l.Close()
 			}
-			d.record("refused: " + gpu + " has a daemon")
+			d.record("refused", gpu)
 			return nil, fmt.Errorf("GPU %s is served by another MPS control daemon", gpu)
 		}
 		locks = append(locks, l)
 	}
-	d.record("started " + uuids(d.devices))
+	d.record("started", uuids(d.devices)...)
 	return release, nil
 }
 
@@ -201,20 +206,21 @@ func visible() *string {
 	return nil
 }
 
-func uuids(devices []wire.Device) (out string) {
+func uuids(devices []wire.Device) (out []string) {
 	for _, d := range devices {
-		out += " " + d.UUID
+		out = append(out, d.UUID)
 	}
 	return out
 }
 
-func (d *daemon) record(what string) {
-	f, err := os.OpenFile(filepath.Join(d.rack+".d", "mps.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
+// record adds a line that rack.Daemons reads.
+func (d *daemon) record(what string, gpus ...string) {
+	f, err := openLog(filepath.Join(d.rack+".d", "mps.log"))
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "%s pid=%d pipe=%s %s\n", time.Now().Format(time.RFC3339Nano), os.Getpid(), d.pipe, what)
+	fmt.Fprintf(f, "%s %s pid=%d pipe=%s %s\n", time.Now().Format(time.RFC3339Nano), what, os.Getpid(), d.pipe, strings.Join(gpus, " "))
 }
 
 func (d *daemon) listen() (*net.UnixListener, error) {
@@ -222,7 +228,7 @@ func (d *daemon) listen() (*net.UnixListener, error) {
 	_ = os.Remove(path) // a killed daemon leaves its socket
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("Failed to bind %s: %w", path, err) //nolint:staticcheck // printed as the real program prints
+		return nil, sayf("Failed to bind %s: %v", path, err)
 	}
 	if err := os.Chmod(path, 0o777); err != nil {
 		return nil, err

@@ -1,0 +1,53 @@
+package rack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Fault makes a fatal GPU exception on a running fake MPS server, as if one of
+// its clients had caused it: all its clients lose their contexts and it takes no
+// new one until they have exited. A server without clients has nothing to lose.
+func Fault(serverPID int) error { return syscall.Kill(serverPID, syscall.SIGUSR1) }
+
+// DaemonEvent is one line of the rack's record of MPS control daemons.
+type DaemonEvent struct {
+	Time time.Time
+	PID  int
+	Pipe string
+	What string   // started, refused or stopped; a killed daemon leaves no word
+	GPUs []string // that it serves, or the one that it was refused
+}
+
+// Daemons returns the record of every MPS control daemon that was started on
+// the rack, oldest first. A daemon for a GPU that has one is refused, so a test
+// that finds no refusal has proven that two were never tried.
+func (r *Rack) Daemons() ([]DaemonEvent, error) {
+	text, err := os.ReadFile(r.Path + ".d/mps.log")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var out []DaemonEvent
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 {
+			return nil, fmt.Errorf("record of daemons: line %q", line)
+		}
+		e := DaemonEvent{What: fields[1], GPUs: fields[4:], Pipe: strings.TrimPrefix(fields[3], "pipe=")}
+		if e.Time, err = time.Parse(time.RFC3339Nano, fields[0]); err != nil {
+			return nil, err
+		}
+		if _, err := fmt.Sscanf(fields[2], "pid=%d", &e.PID); err != nil {
+			return nil, err
+		}
+		out = append(out, e)
+	}
+	return out, nil
+}
