@@ -24,6 +24,16 @@ const (
 	soname     = "libnvidia-ml.so.1"
 )
 
+// NewerThan470 lists functions that the NVML library of driver 470 lacks, for
+// Build: with them left out, every call that a program forgot to guard ends it.
+var NewerThan470 = []string{
+	"nvmlDeviceGetMemoryInfo_v2",
+	"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3", "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+	"nvmlDeviceGetNumGpuCores", "nvmlDeviceGetMemoryBusWidth", "nvmlDeviceGetNumaNodeId",
+	"nvmlDeviceGetGpuInstanceProfileInfoV", "nvmlDeviceGetGpuFabricInfoV",
+	"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetSramEccErrorStatus",
+}
+
 // Tools are the built fakes.
 type Tools struct {
 	Lib string // folder of libnvidia-ml.so.1

@@ -26,22 +26,46 @@ type migSeen struct {
 	GI, CI, SMs, MiB   int
 }
 
-var probes = map[string]func(lib nvml.Interface) (any, error){
-	"inventory": func(lib nvml.Interface) (any, error) { return takeInventory(lib) },
+// probes run on an initialised library and print what they find as JSON.
+var probes = map[string]func(lib nvml.Interface, print func(any)) error{
+	"inventory": func(lib nvml.Interface, print func(any)) error {
+		inv, err := takeInventory(lib)
+		print(inv)
+		return err
+	},
+	"events":    watchEvents,
+	"calls":     callEverything,
+	"processes": listProcesses,
+	"init":      func(_ nvml.Interface, print func(any)) error { print("Success"); return nil },
+	"unguarded": func(lib nvml.Interface, print func(any)) error {
+		d, _ := lib.DeviceGetHandleByIndex(0)
+		_, r := d.GetNumGpuCores()
+		print(nvml.ErrorString(r))
+		return nil
+	},
+	"guarded": func(lib nvml.Interface, print func(any)) error {
+		print(lib.Extensions().LookupSymbol("nvmlDeviceGetNumGpuCores") == nil)
+		return nil
+	},
 }
 
 func runProbe(name string) int {
+	out := json.NewEncoder(os.Stdout)
 	lib := nvml.New()
-	if r := lib.Init(); r != nvml.SUCCESS {
-		fmt.Printf("%q", "init: "+nvml.ErrorString(r))
+	r := lib.Init()
+	switch {
+	case r == nvml.ERROR_LIBRARY_NOT_FOUND:
+		_ = out.Encode(r)
+		if name == "shutdown" {
+			lib.Shutdown()
+		}
+		return 0
+	case r != nvml.SUCCESS:
+		_ = out.Encode(nvml.ErrorString(r))
 		return 0
 	}
-	out, err := probes[name](lib)
-	if err != nil {
+	if err := probes[name](lib, func(v any) { _ = out.Encode(v) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 		return 1
 	}
 	return 0

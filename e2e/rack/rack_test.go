@@ -123,3 +123,19 @@ func TestParseWritesBack(t *testing.T) {
 		t.Fatalf("%v: %s\nis not\n%s", err, again, f)
 	}
 }
+
+type stderr struct{ text string }
+
+func (s *stderr) Write(p []byte) (int, error) {
+	s.text += string(p)
+	return len(p), nil
+}
+
+func (s *stderr) has(parts ...string) bool {
+	for _, p := range parts {
+		if !strings.Contains(s.text, p) {
+			return false
+		}
+	}
+	return true
+}

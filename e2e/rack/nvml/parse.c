@@ -243,7 +243,7 @@ int rack_parse(const char *path, struct rack *out, char *why, size_t n) {
     }
     memset(out, 0, sizeof *out);
     out->driver.loaded = 1;
-    char line[512];
+    char line[512], whole[512];
     int in = 0, ok = 1;
     for (int number = 1; ok && fgets(line, sizeof line, f) != NULL; number++) {
         char *hash = strchr(line, '#');
@@ -252,6 +252,7 @@ int rack_parse(const char *path, struct rack *out, char *why, size_t n) {
         char *s = trim(line), *eq = strchr(s, '=');
         if (*s == 0)
             continue;
+        strcpy(whole, s);
         if (*s == '[') {
             ok = (in = section(out, s)) != 0;
         } else if (eq == NULL) {
@@ -261,7 +262,7 @@ int rack_parse(const char *path, struct rack *out, char *why, size_t n) {
             ok = value(out, in, trim(s), trim(eq + 1));
         }
         if (!ok)
-            snprintf(why, n, "%s:%d: not understood: %s", path, number, s);
+            snprintf(why, n, "%s:%d: not understood: %s", path, number, whole);
     }
     fclose(f);
     if (ok)
