@@ -10,10 +10,6 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// maxPartitions is the most partitions that one card is ever cut into (CPX of
-// MI300X and MI355X); partition indices leave room for so many per card.
-const maxPartitions = 8
-
 // card is one physical GPU: a PCI function of its own, with one KFD node, or one
 // for each of its partitions.
 type card struct {

@@ -21,9 +21,6 @@ const (
 	envHIPMask = "ROC_GLOBAL_CU_MASK"
 )
 
-// envRender lists the minors of the granted render nodes, for the task driver.
-const envRender = "ALIQUOT_GPU_RENDER"
-
 // hipMaskUnits is the fewest compute units with which HIP can read its own mask
 // variable: it cuts the number into words of 32 bits and fails on a GPU that has
 // fewer (ROCm clr, rocdevice.cpp). HSA_CU_MASK holds there too.
@@ -41,7 +38,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		}
 		nodes, cards = append(nodes, n), append(cards, c)
 	}
-	out := plugin.Reservation{Env: map[string]string{envVisible: visible(cards, nodes), envRender: renders(nodes)}}
+	out := plugin.Reservation{Env: map[string]string{envVisible: visible(cards, nodes)}}
 	if granted.Grant.Sharing == gpu.SharingCUMask {
 		if err := mask(out.Env, nodes[0].Shape, granted.Slices); err != nil {
 			return plugin.Reservation{}, err
@@ -73,14 +70,6 @@ func ordinals(n int) string {
 	out := make([]string, n)
 	for i := range out {
 		out[i] = strconv.Itoa(i)
-	}
-	return strings.Join(out, ",")
-}
-
-func renders(nodes []node) string {
-	out := make([]string, len(nodes))
-	for i, n := range nodes {
-		out[i] = strconv.Itoa(n.Render)
 	}
 	return strings.Join(out, ",")
 }

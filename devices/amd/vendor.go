@@ -47,6 +47,9 @@ type vendor struct {
 
 	mu    sync.Mutex
 	cards []card
+	// order keeps each card's place in the host's numbering, so that a card that
+	// goes renames nothing of another.
+	order map[pciAddress]int
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -79,11 +82,25 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 		return nil, err
 	}
 	cards := v.machine.cards(nodes)
+	v.place(cards)
 	v.lib.follow(cards)
 	v.mu.Lock()
 	v.cards = cards
 	v.mu.Unlock()
 	return v.found(cards), nil
+}
+
+// place gives every card the place that it had before, and new ones the next.
+func (v *vendor) place(cards []card) {
+	if v.order == nil {
+		v.order = map[pciAddress]int{}
+	}
+	for i, c := range cards {
+		if _, ok := v.order[c.PCI]; !ok {
+			v.order[c.PCI] = len(v.order)
+		}
+		cards[i].Order = v.order[c.PCI]
+	}
 }
 
 func (v *vendor) driverGone(nodes []node, errs []error) error {
@@ -115,15 +132,17 @@ func (v *vendor) found(cards []card) []share.Found {
 		for _, n := range c.Nodes {
 			part := whole
 			part.ID, part.Parent = c.partitionID(n), c.ID
-			// Physical GPUs come first in the host's numbering, so that repartitioning
-			// one card renames nothing of another.
-			part.Index = len(cards) + c.Order*maxPartitions + n.Partition
+			part.Index = partitionIndex(c, n)
 			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
 			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape)})
 		}
 	}
 	return out
 }
+
+// partitionIndex numbers partition 3 of card 0 as 103, apart from all cards, so
+// that repartitioning one card renames nothing of another.
+func partitionIndex(c card, n node) int { return 100*(c.Order+1) + n.Partition }
 
 // describe is a card as one GPU.
 func (v *vendor) describe(c card) gpu.GPU {
