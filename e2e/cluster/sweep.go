@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -82,20 +83,16 @@ func sweep(dir string) error {
 // endProcesses kills what carries the mark of the cluster, until nothing does:
 // a process may start another while it is looked for.
 func endProcesses(dir string) error {
-	deadline := time.Now().Add(20 * time.Second)
-	for {
+	return AwaitWithin(context.Background(), 20*time.Second, "the end of all processes", func() string {
 		pids := slices.DeleteFunc(marked(dir), func(pid int) bool { return !alive(pid) })
-		if len(pids) == 0 {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("processes %v do not end", pids)
-		}
 		for _, pid := range pids {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		time.Sleep(poll)
-	}
+		if len(pids) > 0 {
+			return fmt.Sprintf("%v run", pids)
+		}
+		return ""
+	})
 }
 
 // unmount detaches every mount under dir, innermost first.
