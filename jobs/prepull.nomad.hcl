@@ -37,7 +37,7 @@ job "prepull" {
       # The plugin of a vendor puts its version into the node's attributes where it
       # found GPUs; pulling itself takes no GPU.
       constraint {
-        attribute = "${attr.driver.aliquot.gpu.${group.key}}"
+        attribute = "$${attr.driver.aliquot.gpu.${group.key}}"
         value     = "true"
       }
 

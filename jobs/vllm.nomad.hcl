@@ -157,12 +157,16 @@ job "vllm" {
         resources {
           cpu    = 4000
           memory = 16384
-          device "${group.key}/gpu" {
-            count = var.slices
-            # Slices of a shared GPU, not whole GPUs of another node.
-            constraint {
-              attribute = "${device.attr.slices}"
-              value     = var.slices_total
+          dynamic "device" {
+            for_each = ["${group.key}/gpu"]
+            labels   = [device.value]
+            content {
+              count = var.slices
+              # Slices of a shared GPU, not whole GPUs of another node.
+              constraint {
+                attribute = "$${device.attr.slices}"
+                value     = var.slices_total
+              }
             }
           }
         }

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
+	"aliquot/internal/gpu"
 	"aliquot/internal/version"
 )
 
@@ -79,6 +80,13 @@ func (d *Driver) present(in *drivers.Fingerprint) *drivers.Fingerprint {
 	set, runtimes := d.settings()
 	out.Attributes[ofOurs+".version"] = pstructs.NewStringAttribute(version.Version)
 	out.Attributes[ofOurs+".attach"] = pstructs.NewStringAttribute(set.nvidiaAttach(runtimes))
+	// Which vendors' kernel drivers are here, for jobs that go to GPU nodes without
+	// asking for a GPU, such as one that pulls images beforehand.
+	for vendor, path := range map[gpu.Vendor]string{gpu.NVIDIA: "/proc/driver/nvidia/gpus", gpu.AMD: "/dev/kfd"} {
+		if set.host.exists(path) {
+			out.Attributes[ofOurs+".gpu."+string(vendor)] = pstructs.NewBoolAttribute(true)
+		}
+	}
 	return d.guard(set, &out)
 }
 

@@ -1,0 +1,125 @@
+# Prometheus with the scrape configuration for everything of Aliquot.
+#
+# Needs:  Consul; Nomad agents with  telemetry { prometheus_metrics = true
+#         publish_allocation_metrics = true }  registered in Consul as nomad-client
+#         (Nomad's default); the docker or aliquot driver.
+# Does:   scrapes the gateways (through the admin address in their Consul meta), the
+#         routers and the Nomad clients, whose metrics hold GPU memory and use per
+#         task. jobs/grafana-dashboard.json draws them.
+# Run:    nomad job run jobs/prometheus.nomad.hcl
+
+variable "image" {
+  type    = string
+  default = "prom/prometheus:v3.5.0"
+}
+
+variable "driver" {
+  description = "Task driver that runs the image: aliquot or docker."
+  type        = string
+  default     = "aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "nomad_service" {
+  description = "Consul service of the Nomad clients."
+  type        = string
+  default     = "nomad-client"
+}
+
+variable "retention" {
+  type    = string
+  default = "15d"
+}
+
+job "prometheus" {
+  type = "service"
+
+  group "prometheus" {
+    network {
+      port "http" {}
+    }
+
+    ephemeral_disk {
+      size    = 2000
+      migrate = true
+      sticky  = true
+    }
+
+    task "prometheus" {
+      driver = var.driver
+
+      config {
+        image        = var.image
+        network_mode = "host"
+        ports        = ["http"]
+        args = [
+          "--config.file=/local/prometheus.yml",
+          "--storage.tsdb.path=/alloc/data",
+          "--storage.tsdb.retention.time=${var.retention}",
+          "--web.listen-address=:${NOMAD_PORT_http}",
+        ]
+      }
+
+      template {
+        destination = "local/prometheus.yml"
+        change_mode = "restart"
+        data        = <<-YAML
+          global:
+            scrape_interval: 5s
+          scrape_configs:
+            - job_name: aliquot-gateway
+              consul_sd_configs:
+                - server: ${var.consul}
+                  services: [aliquot-gateway]
+              relabel_configs:
+                # The admin listener is not the one that serves requests.
+                - source_labels: [__meta_consul_service_metadata_admin]
+                  regex: (.+)
+                  target_label: __address__
+                - source_labels: [__meta_consul_node]
+                  target_label: node
+            - job_name: aliquot-router
+              consul_sd_configs:
+                - server: ${var.consul}
+                  services: [aliquot-router]
+              relabel_configs:
+                - source_labels: [__meta_consul_node]
+                  target_label: node
+            - job_name: nomad-client
+              metrics_path: /v1/metrics
+              params:
+                format: [prometheus]
+              consul_sd_configs:
+                - server: ${var.consul}
+                  services: [${var.nomad_service}]
+                  tags: [http]
+              relabel_configs:
+                - source_labels: [__meta_consul_node]
+                  target_label: node
+        YAML
+      }
+
+      resources {
+        cpu    = 500
+        memory = 512
+      }
+
+      service {
+        name     = "prometheus"
+        port     = "http"
+        provider = "consul"
+        check {
+          type     = "http"
+          path     = "/-/ready"
+          interval = "10s"
+          timeout  = "2s"
+        }
+      }
+    }
+  }
+}
