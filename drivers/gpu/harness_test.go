@@ -149,7 +149,7 @@ func (s *shipped) launch() {
 	cmd.Env = append(os.Environ(), s.env...)
 	log := hclog.New(&hclog.LoggerOptions{Name: "driver", Level: hclog.Error, Output: s.t.Output()})
 	s.client = plugin.NewClient(&plugin.ClientConfig{
-		HandshakeConfig: base.Handshake, Cmd: cmd, Logger: log, AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		HandshakeConfig: base.Handshake, Cmd: cmd, SkipHostEnv: true, Logger: log, AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		Plugins: map[string]plugin.Plugin{base.PluginTypeBase: &base.PluginBase{}, base.PluginTypeDriver: drivers.NewDriverPlugin(nil, log)},
 	})
 	rpc, err := s.client.Client()
