@@ -37,7 +37,7 @@ var NewerThan470 = []string{
 // Tools are the built fakes.
 type Tools struct {
 	Lib string // folder of libnvidia-ml.so.1
-	Bin string // folder of nvidia-cuda-mps-control and nvidia-cuda-mps-server
+	Bin string // folder of nvidia-cuda-mps-control, nvidia-cuda-mps-server and devicequery
 }
 
 // Build compiles the fakes into dir, or finds them there from an earlier run on
@@ -100,19 +100,23 @@ func library(ctx context.Context, lib, source, header string, without []string) 
 }
 
 // programs builds nvidia-cuda-mps-control, which is its server too, under both
-// names.
+// names, and devicequery. They need no C library and run in any image.
 func programs(ctx context.Context, bin, moduleDir string) error {
-	control, server := filepath.Join(bin, "nvidia-cuda-mps-control"), filepath.Join(bin, "nvidia-cuda-mps-server")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", control+".new", "./e2e/rack/mpscontrol")
-	cmd.Dir = moduleDir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build of the MPS control program: %w\n%s", err, out)
+	for name, pkg := range map[string]string{"nvidia-cuda-mps-control": "mpscontrol", "devicequery": "devicequery"} {
+		out := filepath.Join(bin, name)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out+".new", "./e2e/rack/"+pkg)
+		cmd.Dir = moduleDir
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build of %s: %w\n%s", name, err, text)
+		}
+		if err := os.Rename(out+".new", out); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(control+".new", control); err != nil {
-		return err
-	}
-	if err := os.Link(control, server+".new"); err != nil {
+	server := filepath.Join(bin, "nvidia-cuda-mps-server")
+	_ = os.Remove(server + ".new")
+	if err := os.Link(filepath.Join(bin, "nvidia-cuda-mps-control"), server+".new"); err != nil {
 		return err
 	}
 	return os.Rename(server+".new", server)

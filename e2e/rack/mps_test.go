@@ -175,7 +175,7 @@ func TestShareOfTheGPU(t *testing.T) {
 	}{
 		{"6 of 20 slices", "30", "0=24302M", "", 38, 24302, "alloc 24302", "alloc 1", "free 302"},
 		{"10 of 20 slices", "50", "0=40504M", "", 66, 40504, "alloc 40504", "alloc 1", "free 1"},
-		{"no share", "", "", "", 132, 0, "alloc 80978", "alloc 1", "free 1"},
+		{"no share", "", "", "", 132, 0, "alloc 81050", "alloc 1", "free 1"},
 		{"the client cannot raise the server's", "80", "0=60G", "set_default_active_thread_percentage 25\nset_default_device_pinned_mem_limit 0 20G", 32, 20480, "alloc 20480", "alloc 1", "free 1"},
 		{"a limit that cannot be read is none", "30.5%", "0=lots", "", 132, 0, "alloc 100", "alloc 90000", "free 1"},
 		{"the smallest share", "1", "0=1G", "", 2, 1024, "alloc 1000", "alloc 25", "free 976"},

@@ -166,9 +166,9 @@ func TestEditsShowInARunningProcess(t *testing.T) {
 		}
 	}
 	check("at rest", map[string]string{
-		"count": "2", "uuid": uuid, "util": "0", "temperature": "31", "power": "70120", "limit": "700000", "architecture": "9", "numa": "0",
+		"count": "2", "uuid": uuid, "util": "0", "temperature": "41", "power": "69620", "limit": "700000", "architecture": "9", "numa": "0",
 		"bus width": "5120", "max clock": "1980", "reasons": "1", "mode": "0", "ecc": "0", "remap": "[0 0 false false]",
-		"retired": "Not Supported", "attributes": "Not Supported", "profile": "16", "memory v1": "551", "memory v2": "0",
+		"retired": "Not Supported", "attributes": "Not Supported", "profile": "16", "memory v1": "479", "memory v2": "0",
 		"recovery": "0",
 	})
 	edit(t, r.EditGPU(uuid, func(g *rack.GPU) {
@@ -179,7 +179,7 @@ func TestEditsShowInARunningProcess(t *testing.T) {
 		g.Set("recovery_action", "2")
 		g.Set("temperature", "N/A")
 	}))
-	check("edited", map[string]string{"util": "37", "memory v1": "1551", "memory v2": "1000", "ecc": "3", "remap": "[0 0 true false]",
+	check("edited", map[string]string{"util": "37", "memory v1": "1479", "memory v2": "1000", "ecc": "3", "remap": "[0 0 true false]",
 		"recovery": "2", "temperature": "Not Supported"})
 	edit(t, r.Fail(uuid, "nvmlDeviceGetPowerUsage", 999))
 	check("one call fails", map[string]string{"power": "Unknown Error", "util": "37"})
@@ -193,7 +193,7 @@ func TestEditsShowInARunningProcess(t *testing.T) {
 	edit(t, r.Remove(uuid))
 	check("off the bus", map[string]string{"count": "1", "uuid": "GPU is lost"})
 	edit(t, r.Restore(uuid))
-	check("back", map[string]string{"count": "2", "uuid": uuid, "power": "70120"})
+	check("back", map[string]string{"count": "2", "uuid": uuid, "power": "69620"})
 	edit(t, r.SetDriver("loaded", false))
 	check("driver unloaded", map[string]string{"count": "Driver Not Loaded", "uuid": "Driver Not Loaded"})
 }

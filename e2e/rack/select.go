@@ -23,16 +23,25 @@ func (f *File) Devices() []wire.Device {
 		}
 		out = append(out, wire.Device{
 			UUID: g.UUID(), Name: g.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Minor: g.Int("minor"), GI: -1, CI: -1,
-			SMs: g.Int("sms"), Units: g.Int("sms"), Memory: g.Int("memory_mib") - g.Int("reserved_mib"),
+			SMs: g.Int("sms"), Units: g.Int("sms"), Step: g.step(), Memory: g.Int("memory_mib") - g.Int("reserved_mib"),
 		})
 	}
 	return out
 }
 
+// step is how finely the hardware divides its SMs among MPS clients. Two SMs
+// share a texture processing cluster, hence the default.
+func (g GPU) step() int {
+	if n := g.Int("sm_step"); n > 0 {
+		return n
+	}
+	return 2
+}
+
 func (g GPU) migDevice(m Section) wire.Device {
 	return wire.Device{
 		UUID: m.UUID(), Name: m.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Parent: g.UUID(), Minor: g.Int("minor"),
-		GI: m.Int("gi"), CI: m.Int("ci"), SMs: m.Int("sms"), Units: m.Int("sms"), Memory: m.Int("memory_mib"),
+		GI: m.Int("gi"), CI: m.Int("ci"), SMs: m.Int("sms"), Units: m.Int("sms"), Step: g.step(), Memory: m.Int("memory_mib"),
 	}
 }
 

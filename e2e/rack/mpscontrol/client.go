@@ -81,7 +81,7 @@ func (s *gpuServer) granted(d wire.Device, ordinal int, info wire.Client) wire.D
 	if own, err := strconv.ParseFloat(info.Percentage, 64); err == nil && own > 0 && own < pct {
 		pct = own
 	}
-	d.Units = portion(d.SMs, pct)
+	d.Units = portion(d, pct)
 	d.Limit = lower(limitOf(limits(info.MemoryLimit), ordinal, d.UUID), limitOf(s.limits, ordinal, d.UUID))
 	return d
 }

@@ -53,15 +53,11 @@ func lower(a, b int) int {
 	return a
 }
 
-// smStep is how finely the hardware splits its SMs: two share a texture
-// processing cluster.
-const smStep = 2
-
-// portion is the SMs of a device at a percentage: rounded down to the step,
-// at least one step.
-func portion(sms int, percentage float64) int {
-	units := int(float64(sms)*percentage/100+1e-9) / smStep * smStep
-	return min(max(units, smStep), sms)
+// portion is the SMs of a device at a percentage: rounded down to the hardware's
+// step, at least one step.
+func portion(d wire.Device, percentage float64) int {
+	units := int(float64(d.SMs)*percentage/100+1e-9) / d.Step * d.Step
+	return min(max(units, d.Step), d.SMs)
 }
 
 // maxClients of one device: 16 before Volta; 48 from Volta, 60 since CUDA 13.1.

@@ -162,8 +162,8 @@ static int gpu_value(struct gpu *g, const char *key, char *value) {
         return flag(value, &g->lost);
     if (strcmp(key, "compute") == 0)
         return sscanf(value, "%d.%d", &g->major, &g->minor_cc) == 2;
-    if (strcmp(key, "cpus") == 0)
-        return 1; // only the root tree shows it
+    if (strcmp(key, "cpus") == 0 || strcmp(key, "sm_step") == 0)
+        return 1; // for the root tree, for the MPS server
     if (strcmp(key, "event") == 0)
         return event(g, value);
     if (strcmp(key, "fail") == 0)

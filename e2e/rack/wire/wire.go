@@ -46,6 +46,7 @@ type Device struct {
 	Parent                   string // UUID of the physical GPU of a MIG device
 	Minor, GI, CI            int    // GI and CI are -1 outside MIG
 	SMs, Units               int    // of the device; that this client may use
+	Step                     int    // in which the hardware divides its SMs
 	Memory, Limit            int    // MiB; of the device, and of this client's limit or 0
 }
 
