@@ -1,0 +1,138 @@
+package scale
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// SyntaxError is a mistake in a text, at a column that counts bytes from 1.
+type SyntaxError struct {
+	Column  int
+	Problem string
+}
+
+func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.Problem) }
+
+const classForm = `want "<name> slots=<n> cost=<x> max=<n>" with commas between classes`
+
+// ParseClasses reads hardware classes, separated by commas, each a name and
+// settings in any order:
+//
+//	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
+//
+// slots and max must be given; cost is 1 by default. A mistake is a *SyntaxError.
+func ParseClasses(text string) ([]Class, error) {
+	var classes []Class
+	seen := map[string]bool{}
+	offered := 0
+	for column := 1; ; {
+		part, rest, more := strings.Cut(text, ",")
+		class, err := parseClass(part, column)
+		if err != nil {
+			return nil, err
+		}
+		if seen[class.Name] {
+			return nil, &SyntaxError{column + len(part) - len(strings.TrimLeft(part, " \t\n")), fmt.Sprintf("class %q stands twice", class.Name)}
+		}
+		seen[class.Name] = true
+		classes = append(classes, class)
+		if offered += class.Slots * class.Max; offered > MaxSlots {
+			return nil, &SyntaxError{column, fmt.Sprintf("the classes offer %d slots up to here: want slots x max to sum to at most %d", offered, MaxSlots)}
+		}
+		if !more {
+			return classes, nil
+		}
+		column, text = column+len(part)+1, rest
+	}
+}
+
+func parseClass(part string, column int) (Class, error) {
+	class := Class{Slots: -1, Cost: 1, Max: -1}
+	set := map[string]bool{}
+	for at := 0; at < len(part); {
+		if isSpace(part[at]) {
+			at++
+			continue
+		}
+		end := at
+		for end < len(part) && !isSpace(part[end]) {
+			end++
+		}
+		if err := class.read(part[at:end], column+at, set); err != nil {
+			return class, err
+		}
+		at = end
+	}
+	last := column + len(part)
+	switch {
+	case class.Name == "":
+		return class, &SyntaxError{last, "a class is missing here: " + classForm}
+	case class.Slots < 0:
+		return class, &SyntaxError{last, fmt.Sprintf("class %q has no slots: %s", class.Name, classForm)}
+	case class.Max < 0:
+		return class, &SyntaxError{last, fmt.Sprintf("class %q has no max: %s", class.Name, classForm)}
+	}
+	return class, nil
+}
+
+func isSpace(b byte) bool { return b == ' ' || b == '\t' || b == '\n' }
+
+func (c *Class) read(word string, column int, set map[string]bool) error {
+	key, value, ok := strings.Cut(word, "=")
+	if !ok {
+		if c.Name != "" {
+			return &SyntaxError{column, fmt.Sprintf("%q is neither a setting nor parted from class %q by a comma", word, c.Name)}
+		}
+		if !IsName(word) {
+			return &SyntaxError{column, fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
+		}
+		c.Name = word
+		return nil
+	}
+	if c.Name == "" {
+		return &SyntaxError{column, fmt.Sprintf("the class's name must stand before %q", word)}
+	}
+	if set[key] {
+		return &SyntaxError{column, fmt.Sprintf("%s stands twice", key)}
+	}
+	set[key] = true
+	column += len(key) + 1
+	whole := func(low int) (int, error) {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < low || n > maxCount {
+			return 0, &SyntaxError{column, fmt.Sprintf("%s is %q: want a whole number from %d to %d", key, value, low, maxCount)}
+		}
+		return n, nil
+	}
+	var err error
+	switch key {
+	case "slots":
+		c.Slots, err = whole(1)
+	case "max":
+		c.Max, err = whole(0)
+	case "cost":
+		c.Cost, err = strconv.ParseFloat(value, 64)
+		if err != nil || !(c.Cost >= 0 && c.Cost <= 1e9) {
+			return &SyntaxError{column, fmt.Sprintf("cost is %q: want a number from 0 to 1e9", value)}
+		}
+	default:
+		return &SyntaxError{column - len(key) - 1, fmt.Sprintf("unknown setting %q: want slots, cost or max", key)}
+	}
+	return err
+}
+
+// maxCount bounds slots and replicas, so that their product stays small enough
+// to plan for exactly.
+const maxCount = 10000
+
+// IsName says whether s can name a class or a service.
+func IsName(s string) bool {
+	for i := range len(s) {
+		b := s[i]
+		if !(b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '-' || b == '_' || b == '.') {
+			return false
+		}
+	}
+	return s != ""
+}

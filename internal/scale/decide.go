@@ -1,0 +1,121 @@
+package scale
+
+import "fmt"
+
+// Decision is the answer of one evaluation.
+type Decision struct {
+	// Count of replicas of the class that was asked for.
+	Count int
+	// Plan is the count of every class that serves the demand at the least cost.
+	// Count differs from its own entry only where it is kept from shrinking.
+	Plan []int
+	Need Need
+	// Reason is one sentence for operators.
+	Reason string
+}
+
+// Decide returns how many replicas of classes[own] to set, given the series of
+// demand of the whole service (see Need) and the number set now, running or not.
+// Every class gets the same Plan from the same series.
+func (p Policy) Decide(series []float64, classes []Class, own, current int) Decision {
+	h := p.replay(series)
+	need := p.need(h, series)
+	if len(classes) > 1 {
+		need.Demand = p.settle(h.held)[len(h.held)-1]
+	}
+	plan := p.counts(h, classes)
+	d := Decision{Count: plan[own], Plan: plan, Need: need}
+	switch {
+	case need.Idle:
+		d.Plan, d.Count = make([]int, len(classes)), 0
+		d.Reason = fmt.Sprintf("no request for %s", p.DownDelayOrDefault()+p.ZeroGrace)
+	case d.Count > current:
+		d.Reason = p.reason(need, "growing")
+	case d.Count == current:
+		d.Reason = p.reason(need, "steady")
+	case !need.Complete:
+		d.Count = current
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, len(series), p.Window())
+	default:
+		d.Count = p.shrink(d.Count, need.Demand, classes, own, current)
+		d.Reason = p.reason(need, "shrinking")
+		if d.Count == current {
+			d.Reason = p.reason(need, "holding, not yet "+fmt.Sprintf("%g%%", 100*p.Hysteresis)+" lower")
+		}
+	}
+	return d
+}
+
+func (p Policy) reason(n Need, what string) string {
+	why := fmt.Sprintf("%s: demand %.1f (average %.1f, last %s %.1f", what, n.Demand, n.Stable, p.PanicWindow, n.Panic)
+	if n.Forecast > 0 {
+		why += fmt.Sprintf(", in %s %.1f", p.ColdStart, n.Forecast)
+	}
+	if n.Panicking {
+		why += ", burst"
+	}
+	return why + ")"
+}
+
+// slots wanted for a demand, with standby while there is any demand.
+func (p Policy) slots(demand float64, classes []Class) int {
+	if demand <= 0 {
+		return 0
+	}
+	return SlotsFor(demand, p.Utilization) + p.Standby*classes[0].Slots
+}
+
+// counts plans for the demand. With several classes it plans for every moment of
+// the last cold start and takes the most of each class: where the cheapest mix
+// changes from one class to another, the old replicas stay until the new ones serve.
+func (p Policy) counts(h history, classes []Class) []int {
+	demands := h.held[len(h.held)-1:]
+	if len(classes) > 1 {
+		settled := p.settle(h.held)
+		demands = settled[max(0, len(settled)-1-steps(p.ColdStart)):]
+	}
+	most := 0
+	for _, d := range demands {
+		most = max(most, p.slots(d, classes))
+	}
+	planner := newPlanner(most, classes)
+	counts := make([]int, len(classes))
+	planned := -1
+	for _, d := range demands {
+		slots := p.slots(d, classes)
+		if slots == planned {
+			continue
+		}
+		planned = slots
+		for c, n := range planner.plan(slots) {
+			counts[c] = max(counts[c], n)
+		}
+	}
+	return counts
+}
+
+// settle follows a demand up at once and down only where it falls by more than
+// Hysteresis, so that a mix of classes is not replanned for small changes.
+func (p Policy) settle(held []float64) []float64 {
+	out := make([]float64, len(held))
+	level := 0.0
+	for i, h := range held {
+		if h > level || h*(1+p.Hysteresis) < level {
+			level = h
+		}
+		out[i] = level
+	}
+	return out
+}
+
+// shrink lets a count fall to what is planned, of a single class to what demand x
+// (1 + Hysteresis) needs where that is more, and to none only when idle.
+func (p Policy) shrink(planned int, demand float64, classes []Class, own, current int) int {
+	switch {
+	case demand == 0:
+		return min(current, 1)
+	case len(classes) > 1:
+		return min(current, planned)
+	}
+	return min(current, Plan(p.slots(demand*(1+p.Hysteresis), classes), classes)[own])
+}

@@ -1,0 +1,218 @@
+package scale
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+var one = []Class{{Name: "gpu", Slots: 4, Cost: 1, Max: 1000}}
+
+func flat(level float64, seconds int) []float64 {
+	return slices.Repeat([]float64{level}, seconds)
+}
+
+func join(parts ...[]float64) []float64 { return slices.Concat(parts...) }
+
+func count(p Policy, series []float64, current int) int {
+	return p.Decide(series, one, 0, current).Count
+}
+
+func TestCountsFollowDemand(t *testing.T) {
+	p := Default()
+	p.Utilization = 0.75 // target concurrency 3 per replica
+	p.Hysteresis = 0
+	for _, c := range []struct {
+		name    string
+		series  []float64
+		current int
+		want    int
+	}{
+		{"steady", flat(9, 900), 3, 3},
+		{"steady, from more", flat(9, 900), 8, 3},
+		{"idle for long", flat(0, 900), 3, 0},
+		{"idle, not for long enough", join(flat(9, 600), flat(0, 400)), 3, 2},
+		{"idle at zero", flat(0, 900), 0, 0},
+		{"first second of a burst out of idleness", join(flat(0, 900), flat(30, 1)), 0, 10},
+		{"burst", join(flat(3, 900), flat(30, 6)), 1, 10},
+		{"one busy second is no burst", join(flat(9, 900), flat(30, 1)), 3, 4},
+		{"after a burst, within the delay", join(flat(3, 900), flat(30, 10), flat(3, 200)), 10, 10},
+		{"after a burst and one delay, half of it", join(flat(3, 900), flat(30, 10), flat(3, 400)), 10, 5},
+		{"after a burst and three delays", join(flat(3, 900), flat(30, 10), flat(3, 1000)), 10, 2},
+		{"unknown past, less wanted", flat(3, 100), 10, 10},
+		{"unknown past, more wanted", flat(30, 100), 2, 10},
+		{"a gateway without any past", flat(0, 1), 7, 7},
+	} {
+		if got := count(p, c.series, c.current); got != c.want {
+			t.Errorf("%s: %d, want %d (%+v)", c.name, got, c.want, p.Decide(c.series, one, 0, c.current))
+		}
+	}
+}
+
+func TestStandbyOnlyWhileInUse(t *testing.T) {
+	p := Default()
+	p.Utilization, p.Standby, p.Hysteresis = 0.75, 2, 0
+	if got := count(p, flat(9, 900), 0); got != 5 {
+		t.Errorf("in use: %d, want 3 and 2 standby", got)
+	}
+	if got := count(p, flat(0, 900), 5); got != 0 {
+		t.Errorf("idle: %d, want 0", got)
+	}
+}
+
+func TestForecastPreparesForARise(t *testing.T) {
+	p := Default()
+	p.ColdStart = 90 * time.Second
+	var rise []float64
+	for i := range 600 {
+		rise = append(rise, 20+float64(i)/10) // 80 at the end, 89 one cold start later
+	}
+	with := p.Decide(rise, one, 0, 0)
+	p.ForecastWindow = 0
+	without := p.Decide(rise, one, 0, 0)
+	if f := with.Need.Forecast; f < 84 || f > 92 {
+		t.Errorf("forecast %v, want 77 (the average) and 9 that the slope adds", f)
+	}
+	if with.Count <= without.Count {
+		t.Errorf("%d with forecast, %d without", with.Count, without.Count)
+	}
+}
+
+func TestForecastIgnoresNoise(t *testing.T) {
+	p := Default()
+	rapid.Check(t, func(t *rapid.T) {
+		level := rapid.Float64Range(1, 50).Draw(t, "level")
+		series := noisy(t, level, 200)
+		if f := p.Decide(series, one, 0, 0).Need.Forecast; f > 1.3*level {
+			t.Fatalf("forecast %v of a constant %v", f, level)
+		}
+	})
+}
+
+// noisy draws a constant load with 10% of noise.
+func noisy(t *rapid.T, level float64, seconds int) []float64 {
+	noise := rapid.SliceOfN(rapid.Float64Range(-0.1, 0.1), seconds, seconds).Draw(t, "noise")
+	for i := range noise {
+		noise[i] = level * (1 + noise[i])
+	}
+	return noise
+}
+
+func TestNoFlappingUnderNoise(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Default()
+		classes := drawClasses(t, 3)
+		for c := range classes {
+			classes[c].Max *= 10
+		}
+		level := rapid.Float64Range(0.5, 60).Draw(t, "level")
+		const warm, window, end = 960, 1800, 4200
+		series := noisy(t, level, end)
+		for own := range classes {
+			current, changes := 0, 0
+			for now := 60; now <= end; now += 30 {
+				n := p.Decide(series[max(0, now-window):now], classes, own, current).Count
+				if now > warm && n < current {
+					changes++
+				}
+				current = n
+			}
+			if changes > 0 && len(classes) == 1 || changes > 1 {
+				t.Fatalf("class %d shrank %d times under a constant load of %v: %+v", own, changes, level, classes)
+			}
+		}
+	})
+}
+
+func TestEveryClassGetsTheSamePlan(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Default()
+		classes := drawClasses(t, 4)
+		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 1, 800).Draw(t, "series")
+		first := p.Decide(series, classes, 0, 0)
+		counts := make([]int, len(classes))
+		for own := range classes {
+			d := p.Decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
+			if !slices.Equal(d.Plan, first.Plan) {
+				t.Fatalf("class %d plans %v, class 0 plans %v", own, d.Plan, first.Plan)
+			}
+			counts[own] = d.Count
+		}
+		limit := 0
+		for _, class := range classes {
+			limit += class.Slots * class.Max
+		}
+		if got, _ := offered(counts, classes); got < min(limit, SlotsFor(first.Need.Demand, p.Utilization)) {
+			t.Fatalf("the counts %v offer %d slots for a demand of %v", counts, got, first.Need.Demand)
+		}
+	})
+}
+
+func TestShortHistoryNeverShrinks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Default()
+		classes := drawClasses(t, 3)
+		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 1, steps(p.Window())-1).Draw(t, "series")
+		current := rapid.IntRange(0, 100).Draw(t, "current")
+		for own := range classes {
+			if d := p.Decide(series, classes, own, current); d.Count < current {
+				t.Fatalf("shrank from %d to %d on %d s of history", current, d.Count, len(series))
+			}
+		}
+	})
+}
+
+// What a decision needs is in the series, so that one made by a new process in
+// the middle of a burst is the old one's.
+func TestABurstIsRememberedByTheSeries(t *testing.T) {
+	p := Default()
+	series := join(flat(2, 900), flat(40, 20))
+	before := count(p, series, 1)
+	for later := 1; later < 290; later++ {
+		series = append(series, 2)
+		if n := count(p, series[len(series)-900:], before); n < before {
+			t.Fatalf("%d s after a burst the count fell from %d to %d", later, before, n)
+		}
+	}
+}
+
+func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
+	p := Default()
+	p.ForecastWindow, p.Utilization = 0, 1
+	classes := []Class{{"l4", 2, 1, 16}, {"h100", 8, 3.5, 4}}
+	series := join(flat(6, 1200), flat(8, 10))
+	l4 := func(seconds int) int {
+		return p.Decide(join(series, flat(8, seconds)), classes, 0, 3).Count
+	}
+	if got := p.Decide(series, classes, 1, 0).Count; got != 1 {
+		t.Fatalf("h100: %d, want 1", got)
+	}
+	if got := l4(60); got != 3 {
+		t.Errorf("l4 while the h100 starts: %d, want 3", got)
+	}
+	if got := l4(120); got != 0 {
+		t.Errorf("l4 after the h100 started: %d, want 0", got)
+	}
+}
+
+func TestValidateNamesTheSetting(t *testing.T) {
+	if err := Default().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	p := Default()
+	p.Utilization = 1.2
+	if err := p.Validate(); err == nil || err.Error() != "utilization is 1.2: want 0.01 to 1" {
+		t.Errorf("got %v", err)
+	}
+}
+
+func ExamplePolicy_Decide() {
+	p := Default()
+	series := append(flat(2, 900), flat(40, 6)...)
+	d := p.Decide(series, []Class{{Name: "h100", Slots: 8, Cost: 1, Max: 12}}, 0, 1)
+	fmt.Println(d.Count, d.Reason)
+	// Output: 6 growing: demand 40.0 (average 5.8, last 6s 40.0, burst)
+}
