@@ -39,7 +39,7 @@ func TestNoLibrary(t *testing.T) {
 	if err != nil || len(groups) != 0 {
 		t.Fatalf("the node offers %v (%v), want nothing", groups, err)
 	}
-	log := c.Log("nomad")
+	log := c.Log("nomad-client")
 	if lines := strings.Count(log, "libnvidia-ml.so.1"); lines == 0 || lines > 4 {
 		t.Errorf("the log names the missing library %d times, want it said once per start", lines)
 	}

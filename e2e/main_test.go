@@ -30,6 +30,9 @@ const cleanup = time.Minute
 func start(t *testing.T, o cluster.Options) (context.Context, *cluster.Cluster) {
 	t.Helper()
 	ctx := prepare(t)
+	if testing.Verbose() {
+		o.Progress = os.Stderr
+	}
 	c, err := cluster.Start(ctx, o)
 	if err != nil {
 		t.Fatal(err)

@@ -14,13 +14,13 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// agentConfig is the configuration of the Nomad agent: server and client in one.
-var agentConfig = template.Must(template.New("agent").Parse(`
-name       = "aliquot"
-data_dir   = "{{.Dir}}/nomad"
-plugin_dir = "{{.Dir}}/plugins"
-bind_addr  = "127.0.0.1"
-log_level  = "debug"
+// commonConfig is what the server and the client have in common. They are two
+// agents, so that a test can restart the client alone and the client never
+// registers before the server leads, which it would retry half a minute later.
+const commonConfig = `
+data_dir  = "{{.Dir}}/{{.Role}}"
+bind_addr = "127.0.0.1"
+log_level = "debug"
 
 disable_update_check = true
 
@@ -31,10 +31,25 @@ advertise {
 }
 
 ports {
-  http = {{index .Ports 0}}
-  rpc  = {{index .Ports 1}}
-  serf = {{index .Ports 2}}
+  http = {{.HTTP}}
+  rpc  = {{.RPC}}
+  serf = {{.Serf}}
 }
+
+consul {
+  address = "{{.Consul}}"
+}
+
+telemetry {
+  collection_interval        = "1s"
+  publish_allocation_metrics = true
+  publish_node_metrics       = true
+  prometheus_metrics         = true
+}
+`
+
+var serverConfig = template.Must(template.New("server").Parse(commonConfig + `
+name = "server"
 
 server {
   enabled          = true
@@ -42,10 +57,15 @@ server {
   # A loaded machine must not look like a dead node.
   heartbeat_grace  = "60s"
 }
+`))
+
+var clientConfig = template.Must(template.New("client").Parse(commonConfig + `
+name       = "node"
+plugin_dir = "{{.Dir}}/plugins"
 
 client {
   enabled             = true
-  servers             = ["127.0.0.1:{{index .Ports 1}}"]
+  servers             = ["127.0.0.1:{{.ServerRPC}}"]
   network_interface   = "{{.Interface}}"
   alloc_mounts_dir    = "{{.Dir}}/alloc_mounts"
   cni_path            = "{{.CNI}}"
@@ -64,17 +84,6 @@ client {
     path = "{{$path}}"
   }
 {{- end}}
-}
-
-consul {
-  address = "{{.Consul}}"
-}
-
-telemetry {
-  collection_interval        = "1s"
-  publish_allocation_metrics = true
-  publish_node_metrics       = true
-  prometheus_metrics         = true
 }
 
 plugin "raw_exec" {
@@ -114,6 +123,8 @@ plugin "aliquot-driver" {
   }
 }
 
+{{- if .NVIDIA}}
+
 plugin "aliquot-device-nvidia" {
   config {
     {{- if .Root}}
@@ -123,28 +134,49 @@ plugin "aliquot-device-nvidia" {
     {{.Device}}
   }
 }
+{{- end}}
+{{- with .AMD}}
+
+plugin "aliquot-device-amd" {
+  config {
+    root    = "{{$.Root}}"
+    run_dir = "{{$.Dir}}/run"
+    {{.Device}}
+  }
+}
+{{- end}}
 `))
 
-// writeAgentConfig chooses ports and writes the configuration of the agent.
-func (c *Cluster) writeAgentConfig() error {
-	ports, err := freePorts(3)
+// writeConfigs chooses ports and writes the configuration of both agents.
+func (c *Cluster) writeConfigs() error {
+	ports, err := freePorts(5)
 	if err != nil {
 		return err
 	}
 	low, high := dynamicPorts()
 	c.NomadAddress = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	file, err := os.Create(c.path("nomad.hcl"))
+	values := map[string]any{
+		"Dir": c.Dir, "Role": "nomad-server", "HTTP": ports[0], "RPC": ports[1], "Serf": ports[2],
+		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
+		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
+		"Bridge": bridgeName(c.Dir), "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
+		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
+		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD,
+	}
+	if err := render(serverConfig, c.path("nomad-server.hcl"), values); err != nil {
+		return err
+	}
+	values["Role"], values["HTTP"], values["RPC"], values["Serf"] = "nomad-client", ports[3], ports[4], 0
+	return render(clientConfig, c.path("nomad-client.hcl"), values)
+}
+
+func render(t *template.Template, path string, values any) error {
+	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	return agentConfig.Execute(file, map[string]any{
-		"Dir": c.Dir, "Ports": ports, "LowPort": low, "HighPort": high,
-		"Interface": taskInterface(), "CNI": cniPath(),
-		"Bridge": bridgeName(c.Dir), "Cgroup": cgroupName(c.Dir),
-		"Consul":  strings.TrimPrefix(c.ConsulAddress, "http://"),
-		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
-	})
+	return t.Execute(file, values)
 }
 
 // taskInterface is where the ports of tasks are published: Docker's bridge, whose
@@ -184,35 +216,45 @@ func (c *Cluster) environment() []string {
 		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
 		mark + "=" + c.Dir,
 	}
-	if c.Rack == nil {
-		return env
+	if c.Rack != nil {
+		env = c.tools.Env(c.Rack, env)
 	}
-	return c.tools.Env(c.Rack, env)
+	if c.AMD != nil {
+		env = c.AMD.Env(c.amdLib, env)
+	}
+	return env
 }
 
-// StartAgent starts the Nomad agent, or starts it again with the state that it
-// had, and waits until its node is ready.
-func (c *Cluster) StartAgent(ctx context.Context) error {
-	path, err := c.tool(ctx, "nomad")
-	if err != nil {
+// startServer starts the Nomad server and waits for it to lead.
+func (c *Cluster) startServer(ctx context.Context) error {
+	if err := c.writeConfigs(); err != nil {
 		return err
-	}
-	if c.NomadAddress == "" {
-		if err := c.writeAgentConfig(); err != nil {
-			return err
-		}
-		if c.Nomad, err = nomad.NewClient(&nomad.Config{Address: c.NomadAddress}); err != nil {
-			return err
-		}
 	}
 	c.Say("starting nomad")
-	c.nomad, err = spawn("nomad", c.path("logs", "nomad.log"), c.environment(), path, "agent", "-config", c.path("nomad.hcl"))
-	if err != nil {
+	var err error
+	if c.server, err = c.agent(ctx, "nomad-server"); err != nil {
 		return err
 	}
-	ctx, cancel := c.nomad.context(ctx)
+	if c.Nomad, err = nomad.NewClient(&nomad.Config{Address: c.NomadAddress}); err != nil {
+		return err
+	}
+	ctx, cancel := c.server.context(ctx)
 	defer cancel()
-	return AwaitWithin(ctx, 90*time.Second, "nomad", func() string {
+	return AwaitWithin(ctx, 60*time.Second, "nomad server", func() string {
+		_, err := c.Nomad.Status().Leader()
+		return why(err)
+	})
+}
+
+// StartAgent starts the Nomad client, or starts it again with the state that it
+// had, and waits until its node is ready.
+func (c *Cluster) StartAgent(ctx context.Context) (err error) {
+	if c.client, err = c.agent(ctx, "nomad-client"); err != nil {
+		return err
+	}
+	ctx, cancel := c.client.context(ctx)
+	defer cancel()
+	return AwaitWithin(ctx, 90*time.Second, "nomad client", func() string {
 		node, err := c.Node()
 		if err != nil {
 			return err.Error()
@@ -221,11 +263,19 @@ func (c *Cluster) StartAgent(ctx context.Context) error {
 	})
 }
 
-// StopAgent stops the Nomad agent in order and leaves its tasks running.
-func (c *Cluster) StopAgent() { c.nomad.stop(20 * time.Second) }
+func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
+	path, err := c.tool(ctx, "nomad")
+	if err != nil {
+		return nil, err
+	}
+	return spawn(name, c.path("logs", name+".log"), c.environment(), path, "agent", "-config", c.path(name+".hcl"))
+}
 
-// KillAgent ends the Nomad agent as a crash would.
-func (c *Cluster) KillAgent() { c.nomad.kill() }
+// StopAgent stops the Nomad client in order and leaves its tasks running.
+func (c *Cluster) StopAgent() { c.client.stop(20 * time.Second) }
+
+// KillAgent ends the Nomad client as a crash would.
+func (c *Cluster) KillAgent() { c.client.kill() }
 
 // Node reads the cluster's one node.
 func (c *Cluster) Node() (*nomad.Node, error) {

@@ -46,7 +46,7 @@ func (c *Cluster) build(ctx context.Context) error {
 		}
 		c.bin = strings.TrimSpace(out)
 	}
-	for _, name := range []string{DevicePlugin, DriverPlugin} {
+	for _, name := range append(c.devicePlugins(), DriverPlugin) {
 		if err := os.Symlink(filepath.Join(c.bin, name), c.path("plugins", name)); err != nil {
 			return err
 		}

@@ -1,4 +1,4 @@
-// Package cluster runs a real Consul and a real Nomad agent on a rack of fake
+// Package cluster runs a real Consul and real Nomad agents on a rack of fake
 // GPUs, with the shipped plugins, for tests and the demo. Everything that it
 // starts is gone after Stop, and also when the program dies in any other way.
 package cluster
@@ -29,6 +29,8 @@ const (
 type Options struct {
 	// Rack names a shipped rack, "" for a host without GPU libraries.
 	Rack string
+	// AMD is the host's AMD GPUs; nil for none.
+	AMD *AMD
 	// Device and Driver are further settings, in HCL, of the device plugin and of
 	// the task driver.
 	Device, Driver string
@@ -53,18 +55,24 @@ type Cluster struct {
 
 	// Rack is the host's GPUs, for tests that change them; nil without a rack.
 	Rack *rack.Rack
+	// AMD is the host's AMD GPUs; nil without.
+	AMD *rack.AMD
 
 	options Options
 	root    string // of the checkout
 	bin     string // of the built programs
 	tools   rack.Tools
-	started time.Time
-	lock    *os.File
-	reaper  *reaper
-	consul  *process
-	nomad   *process
-	stop    sync.Once
-	stopped error
+	amdLib  string // folder of the fake libamd_smi.so
+	// unfollow ends the play of the AMD rack's kernel driver.
+	unfollow context.CancelFunc
+	started  time.Time
+	lock     *os.File
+	reaper   *reaper
+	consul   *process
+	server   *process
+	client   *process
+	stop     sync.Once
+	stopped  error
 }
 
 // Start starts a cluster and returns when its node is ready and offers the GPUs
@@ -118,7 +126,7 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.startConsul, c.StartAgent, c.awaitDevices}
+	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -134,11 +142,15 @@ func (c *Cluster) Stop() error {
 		c.Say("stopping")
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		if c.nomad != nil && c.nomad.exited() == nil {
+		if c.client != nil && c.client.exited() == nil {
 			c.stopJobs(ctx)
 		}
-		c.nomad.stop(5 * time.Second)
+		c.client.stop(5 * time.Second)
+		c.server.stop(2 * time.Second)
 		c.consul.stop(2 * time.Second)
+		if c.unfollow != nil {
+			c.unfollow()
+		}
 		c.stopped = c.reaper.sweep()
 		c.lock.Close()
 	})

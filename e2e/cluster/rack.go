@@ -32,7 +32,7 @@ func (c *Cluster) buildRack(ctx context.Context) (err error) {
 // hostRoot is where the plugins find the machine's device nodes and libraries;
 // "" without a rack, for the real ones.
 func (c *Cluster) hostRoot() string {
-	if c.Rack == nil {
+	if c.Rack == nil && c.AMD == nil {
 		return ""
 	}
 	return c.path("root")
@@ -40,14 +40,10 @@ func (c *Cluster) hostRoot() string {
 
 // awaitDevices waits until the node offers the GPUs of the rack.
 func (c *Cluster) awaitDevices(ctx context.Context) error {
-	if c.Rack == nil {
+	if c.Rack == nil && c.AMD == nil {
 		return nil
 	}
-	file, err := c.Rack.File()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := c.nomad.context(ctx)
+	ctx, cancel := c.client.context(ctx)
 	defer cancel()
 	return AwaitWithin(ctx, 60*time.Second, "the GPUs of the rack", func() string {
 		groups, err := c.Groups()
@@ -55,7 +51,7 @@ func (c *Cluster) awaitDevices(ctx context.Context) error {
 			return err.Error()
 		}
 		if len(groups) == 0 {
-			return fmt.Sprintf("the node offers none of %d", len(file.GPUs))
+			return "the node offers none"
 		}
 		for name, group := range groups {
 			if healthy(group) == 0 {
