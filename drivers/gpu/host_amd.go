@@ -106,10 +106,12 @@ func (h host) renderMinor(topology []kfdNode, id gpu.ID, pci string) (int, error
 			parts = append(parts, n)
 		}
 	}
+	number(parts, pci)
 	partition, named := partitionOf(id)
+	if i := slices.IndexFunc(parts, func(n kfdNode) bool { return n.partition == partition }); named && i >= 0 {
+		return parts[i].minor, nil
+	}
 	switch {
-	case named && partition < len(parts):
-		return parts[partition].minor, nil
 	case named:
 		return 0, fmt.Errorf("GPU %s: the host's compute topology has %d partitions of %s", id, len(parts), pci)
 	case len(parts) == 1:
@@ -122,6 +124,18 @@ func (h host) renderMinor(topology []kfdNode, id gpu.ID, pci string) (int, error
 		return 0, fmt.Errorf("GPU %s: %s has no render node for %s", id, h.path("/sys"), pci)
 	}
 	return strconv.Atoi(strings.TrimPrefix(filepath.Base(found[0]), "renderD"))
+}
+
+// number gives the nodes of one card the partition's number where an older kernel
+// wrote it over the PCI function, so that a node that cannot be read moves no other.
+func number(parts []kfdNode, pci string) {
+	if slices.ContainsFunc(parts, func(n kfdNode) bool { return n.partition > 0 }) {
+		return
+	}
+	first, _ := strconv.ParseInt(pci[len(pci)-1:], 16, 0)
+	for i := range parts {
+		parts[i].partition = parts[i].function - int(first)
+	}
 }
 
 // partitionOf reads the partition from an ID such as "0000:c1:00.0-p3".

@@ -187,6 +187,19 @@ func TestAMDNodes(t *testing.T) {
 	}
 }
 
+// A partition whose neighbour cannot be read keeps its render node.
+func TestPartitionsKeepTheirNumbers(t *testing.T) {
+	r := amdTree(t)
+	r.file("sys/class/kfd/kfd/topology/nodes/1/properties", "")
+	nodes, err := r.host().amdNodes(gpu.Grant{GPUs: []gpu.ID{"0000:c1:00.0-p1"}, PCI: []string{"0000:c1:00.0"}})
+	if want := []string{"/dev/kfd", "/dev/dri/renderD129"}; err != nil || !slices.Equal(paths(nodes), want) {
+		t.Errorf("%v, %v; want %v", paths(nodes), err, want)
+	}
+	if nodes, err := r.host().amdNodes(gpu.Grant{GPUs: []gpu.ID{"0000:c1:00.0-p0"}, PCI: []string{"0000:c1:00.0"}}); err == nil {
+		t.Errorf("an unreadable partition has %v", paths(nodes))
+	}
+}
+
 // Two partitions never share a render node.
 func TestPartitionsAreDisjoint(t *testing.T) {
 	r := amdTree(t)
