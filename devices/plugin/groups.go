@@ -1,0 +1,111 @@
+package plugin
+
+import (
+	"github.com/hashicorp/nomad/plugins/device"
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+// groupsOf builds the Nomad device groups of a plan, in its order. The result is
+// never nil.
+func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State) []*device.DeviceGroup {
+	byName := map[string][]share.Offer{}
+	names := []string{}
+	for _, o := range plan.Offers {
+		if byName[o.Group] == nil {
+			names = append(names, o.Group)
+		}
+		byName[o.Group] = append(byName[o.Group], o)
+	}
+	groups := make([]*device.DeviceGroup, 0, len(names))
+	for _, name := range names {
+		g := &device.DeviceGroup{Vendor: string(vendor), Type: gpu.DeviceType, Name: name, Attributes: attributesOf(byName[name], states)}
+		for _, o := range byName[name] {
+			g.Devices = append(g.Devices, devicesOf(o, states[o.ID])...)
+		}
+		groups = append(groups, g)
+	}
+	return groups
+}
+
+// devicesOf lists the instances of one offer. Whatever ails a GPU ails all of
+// its slices.
+func devicesOf(o share.Offer, s State) []*device.Device {
+	var out []*device.Device
+	for _, id := range o.Instances() {
+		d := &device.Device{ID: id, Healthy: s.Problem == "", HealthDesc: s.Problem}
+		if o.PCI != "" {
+			d.HwLocality = &device.DeviceLocality{PciBusID: o.PCI}
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// attributesOf describes a group. What differs between its GPUs is left out, or
+// is the least of them where a job compares sizes.
+func attributesOf(offers []share.Offer, states map[gpu.ID]State) map[string]*structs.Attribute {
+	attrs := describe(offers[0], states[offers[0].ID])
+	for _, o := range offers[1:] {
+		other := describe(o, states[o.ID])
+		for key, value := range attrs {
+			switch {
+			case other[key] == nil:
+				delete(attrs, key)
+			case same(value, other[key]):
+			case (key == "memory" || key == "memory_per_slice" || key == "units") && *other[key].Int < *value.Int:
+				attrs[key] = other[key]
+			case key != "memory" && key != "memory_per_slice" && key != "units":
+				delete(attrs, key)
+			}
+		}
+	}
+	return attrs
+}
+
+func same(a, b *structs.Attribute) bool {
+	n, ok := a.Compare(b)
+	return ok && n == 0
+}
+
+// describe lists the attributes of one offer; docs name them for constraints
+// and affinities, so a name never changes its meaning.
+func describe(o share.Offer, s State) map[string]*structs.Attribute {
+	text, number := structs.NewStringAttribute, structs.NewIntAttribute
+	attrs := map[string]*structs.Attribute{
+		"model":              text(o.Model),
+		"class":              text(o.Class),
+		"index":              number(int64(o.Index), ""),
+		"slices":             number(int64(o.Slices), ""),
+		"sharing":            text(string(o.Sharing)),
+		"enforcement":        text(string(o.Enforcement)),
+		"enforcement_level":  text(string(o.Enforcement.Level())),
+		"memory_enforcement": text(string(o.MemoryEnforcement)),
+		"memory":             number(int64(o.Memory), structs.UnitMiB),
+		"memory_per_slice":   number(int64(share.MemoryOf(o.Memory, 1, o.Slices)), structs.UnitMiB),
+		"numa_node":          number(int64(o.NUMANode), ""),
+		"weight":             structs.NewFloatAttribute(o.Weight, ""),
+		"unique.uuid":        text(string(o.ID)),
+	}
+	if o.Units > 0 {
+		attrs["units"] = number(int64(o.Units), "")
+	}
+	for key, value := range map[string]string{
+		"target": o.Target, "driver_version": o.Driver, "runtime_version": o.Runtime, "pci": o.PCI, "profile": o.Profile, "slices_clamped": o.Clamp,
+	} {
+		if value != "" {
+			attrs[key] = text(value)
+		}
+	}
+	if o.Parent != "" {
+		attrs["unique.parent"] = text(string(o.Parent))
+	}
+	for key, value := range s.Attributes {
+		if attrs[key] == nil { // the common names keep their meaning
+			attrs[key] = value
+		}
+	}
+	return attrs
+}

@@ -1,0 +1,259 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/plugins/device"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+const (
+	// settleTime is how long the first fingerprint waits for what the vendor has
+	// just started, so that a node registers with healthy devices at once.
+	settleTime = 3 * time.Second
+	settlePoll = 20 * time.Millisecond
+	// graceFailures is the number of readings in a row that may fail before devices
+	// are called unhealthy: a flip costs Nomad two writes and several evaluations.
+	graceFailures = 3
+)
+
+// loop reconciles the host while at least one fingerprint stream is open.
+type loop struct {
+	maker  gpu.Vendor
+	config Config
+	vendor Vendor
+	log    hclog.Logger
+	wake   chan struct{}
+	owners *owners
+
+	// reading guards vendor.Inventory and what follows from it.
+	reading  sync.Mutex
+	found    []share.Found
+	failures int
+	notes    *notes
+
+	mu      sync.Mutex
+	streams int
+	cancel  context.CancelFunc
+	plan    share.Plan
+	planned bool
+	groups  []*device.DeviceGroup // nil until the first fingerprint is ready
+	changed chan struct{}         // closed and replaced when groups change
+}
+
+func newLoop(maker gpu.Vendor, config Config, vendor Vendor, log hclog.Logger, wake chan struct{}) *loop {
+	return &loop{
+		maker: maker, config: config, vendor: vendor, log: log, wake: wake,
+		owners: newOwners(config.DockerSocket),
+		notes:  &notes{log: log, said: map[string]bool{}}, changed: make(chan struct{}),
+	}
+}
+
+// acquire starts the loop with the first stream and release ends it with the
+// last; what the vendor runs on the host stays.
+func (l *loop) acquire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams++; l.streams == 1 {
+		ctx, cancel := context.WithCancel(context.Background())
+		l.cancel = cancel
+		go l.run(ctx)
+	}
+}
+
+func (l *loop) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams--; l.streams == 0 {
+		l.cancel()
+	}
+}
+
+func (l *loop) running() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.streams > 0
+}
+
+func (l *loop) run(ctx context.Context) {
+	settled := time.Now().Add(settleTime)
+	for {
+		starting := l.step(ctx, time.Now().After(settled))
+		period := l.config.Period
+		if starting && time.Now().Before(settled) {
+			period = settlePoll
+		}
+		timer := time.NewTimer(period)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-l.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// step is one round: read, plan, converge, tell. It returns whether something
+// is still starting, and tells Nomad nothing before that or publish.
+func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
+	l.reading.Lock()
+	plan, lost := l.read(ctx)
+	l.reading.Unlock()
+	if ctx.Err() != nil {
+		return false
+	}
+	states := l.vendor.Converge(ctx, plan)
+	if states == nil {
+		states = map[gpu.ID]State{}
+	}
+	for id, why := range lost {
+		s := states[id]
+		s.Problem, s.Starting = why, false
+		states[id] = s
+	}
+	for _, s := range states {
+		starting = starting || s.Starting
+	}
+	l.mu.Lock()
+	first := l.groups == nil
+	l.mu.Unlock()
+	if first && starting && !publish {
+		return true
+	}
+	l.tell(groupsOf(l.maker, plan, states))
+	return starting
+}
+
+// read renews inventory and plan; called with reading held. The second result
+// says of every offer that could not be read why.
+func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
+	found, err := l.vendor.Inventory(ctx)
+	lost := map[gpu.ID]string{}
+	switch {
+	case err == nil:
+		l.failures = 0
+		l.notes.cleared("inventory")
+		found = keepIndex(l.found, keepMissing(l.found, found, lost))
+	case errors.Is(err, ErrAbsent) && len(l.found) == 0:
+		l.notes.once("inventory", hclog.Info, "no devices are offered: "+err.Error())
+	default:
+		found = l.found
+		l.failures++
+		l.notes.once("inventory", hclog.Warn, "GPUs cannot be read, those known are kept: "+err.Error())
+		if l.failures >= graceFailures || errors.Is(err, ErrAbsent) {
+			for _, f := range found {
+				lost[f.ID] = "GPU cannot be read: " + err.Error()
+			}
+		}
+	}
+	l.found = found
+	plan := share.NewPlan(found, l.config.Rules)
+	l.notes.plan(plan.Notes)
+	l.mu.Lock()
+	l.plan, l.planned = plan, l.planned || err == nil
+	l.mu.Unlock()
+	return plan, lost
+}
+
+// keepMissing adds the physical GPUs, with their partitions, that were there
+// and are gone, and says so in lost: their allocations may still run. Partitions
+// gone from a GPU that answers were removed on purpose, which needs them idle.
+func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Found {
+	present := map[gpu.ID]bool{}
+	for _, f := range now {
+		present[f.ID] = true
+	}
+	out := now
+	for _, f := range before {
+		if present[f.ID] || f.Parent != "" && present[f.Parent] {
+			continue
+		}
+		out = append(out, f)
+		lost[f.ID] = "GPU is gone: the driver lists it no longer"
+	}
+	return out
+}
+
+// keepIndex gives every physical GPU the index that it had first: drivers number
+// anew when a GPU falls off the bus, and the index is in the name of the group
+// that running allocations hold.
+func keepIndex(before, now []share.Found) []share.Found {
+	had, taken := map[gpu.ID]int{}, map[int]bool{}
+	for _, f := range before {
+		if f.Parent == "" {
+			had[f.ID], taken[f.Index] = f.Index, true
+		}
+	}
+	out := slices.Clone(now)
+	for i, f := range out {
+		if f.Parent != "" {
+			continue
+		}
+		index, known := had[f.ID]
+		if !known {
+			for index = f.Index; taken[index]; index++ {
+			}
+			taken[index] = true
+		}
+		out[i].Index = index
+	}
+	return out
+}
+
+// tell publishes groups if they changed.
+func (l *loop) tell(groups []*device.DeviceGroup) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.groups != nil && reflect.DeepEqual(groups, l.groups) {
+		return
+	}
+	l.groups = groups
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// stream sends the groups now and after each change until ctx ends.
+func (l *loop) stream(ctx context.Context, out chan<- *device.FingerprintResponse) {
+	for {
+		l.mu.Lock()
+		groups, changed := l.groups, l.changed
+		l.mu.Unlock()
+		if groups != nil {
+			select {
+			case out <- device.NewFingerprint(groups...):
+			case <-ctx.Done():
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// current returns the plan, reading the inventory first where that has not been
+// done: Nomad may reserve before it fingerprints.
+func (l *loop) current(ctx context.Context) share.Plan {
+	l.mu.Lock()
+	plan, planned := l.plan, l.planned
+	l.mu.Unlock()
+	if planned {
+		return plan
+	}
+	l.reading.Lock()
+	defer l.reading.Unlock()
+	plan, _ = l.read(ctx)
+	return plan
+}

@@ -1,0 +1,164 @@
+package plugin
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/device"
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/share"
+)
+
+// stats sends statistics now and at every interval until ctx ends.
+func (l *loop) stats(ctx context.Context, interval time.Duration, out chan<- *device.StatsResponse) {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		plan := l.current(ctx)
+		usage := l.vendor.Usage(ctx, plan)
+		var pids []int
+		for _, u := range usage {
+			for _, p := range u.Processes {
+				pids = append(pids, p.PID)
+			}
+		}
+		groups := statsOf(l.maker, plan, usage, l.owners.of(ctx, pids), time.Now())
+		select {
+		case out <- &device.StatsResponse{Groups: groups}:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// statsOf builds the statistics of every instance whose GPU could be read.
+func statsOf(vendor gpu.Vendor, plan share.Plan, usage map[gpu.ID]Usage, owners map[int]owner, now time.Time) []*device.DeviceGroupStats {
+	groups := []*device.DeviceGroupStats{}
+	byName := map[string]*device.DeviceGroupStats{}
+	for _, o := range plan.Offers {
+		u, ok := usage[o.ID]
+		if !ok {
+			continue
+		}
+		g := byName[o.Group]
+		if g == nil {
+			g = &device.DeviceGroupStats{Vendor: string(vendor), Type: gpu.DeviceType, Name: o.Group, InstanceStats: map[string]*device.DeviceStats{}}
+			byName[o.Group] = g
+			groups = append(groups, g)
+		}
+		tasks, stray := tasksOn(o, u, owners)
+		for _, id := range o.Instances() {
+			g.InstanceStats[id] = instanceStats(o, id, u, tasks[id], stray, now)
+		}
+	}
+	return groups
+}
+
+// taskUse is what one task uses of one GPU.
+type taskUse struct {
+	owner
+	memory    gpu.MiB
+	busy      float64 // negative when unknown
+	processes int
+	// held lists the task's instances on this GPU in order, for an even division.
+	held []string
+}
+
+// part is the memory that falls to one of the task's instances. The parts sum
+// to the task's memory.
+func (t *taskUse) part(id string) gpu.MiB {
+	n := gpu.MiB(len(t.held))
+	part := t.memory / n
+	if gpu.MiB(slices.Index(t.held, id)) < t.memory%n {
+		part++
+	}
+	return part
+}
+
+// tasksOn sums the processes by the task that holds instances of the offer. The
+// second result is the memory of processes that belong to none.
+func tasksOn(o share.Offer, u Usage, owners map[int]owner) (map[string]*taskUse, gpu.MiB) {
+	byInstance := map[string]*taskUse{}
+	var stray gpu.MiB
+	instances := o.Instances()
+	for _, p := range u.Processes {
+		own := owners[p.PID]
+		held := slices.DeleteFunc(slices.Clone(own.instances), func(id string) bool { return !slices.Contains(instances, id) })
+		if len(held) == 0 {
+			stray += p.Memory
+			continue
+		}
+		slices.Sort(held)
+		t := byInstance[held[0]]
+		if t == nil {
+			t = &taskUse{owner: own, busy: -1, held: held}
+			for _, id := range held {
+				byInstance[id] = t
+			}
+		}
+		t.memory += p.Memory
+		t.processes++
+		if p.Busy >= 0 {
+			t.busy = max(t.busy, 0) + p.Busy
+		}
+	}
+	return byInstance, stray
+}
+
+func instanceStats(o share.Offer, id string, u Usage, t *taskUse, stray gpu.MiB, now time.Time) *device.DeviceStats {
+	values := map[string]*structs.StatValue{
+		"gpu_memory": memoryStat(u.MemoryUsed, u.MemoryTotal, "memory in use on the whole GPU"),
+	}
+	if u.Busy >= 0 {
+		values["gpu_busy"] = floatStat(u.Busy, "%", "part of the time in which the GPU ran work")
+	}
+	for _, m := range u.Metrics {
+		values[m.Name] = floatStat(m.Value, m.Unit, m.Desc)
+	}
+	summary := memoryStat(u.MemoryUsed, cmp.Or(o.Memory, u.MemoryTotal), "memory in use")
+	if o.Slices > 1 {
+		summary = memoryStat(0, share.MemoryOf(o.Memory, 1, o.Slices), "the slice's part of its task's memory in use")
+		values["gpu_unattributed_memory"] = floatStat(float64(stray), structs.UnitMiB, "memory of processes that belong to no task with slices")
+	}
+	if t != nil {
+		if o.Slices > 1 {
+			used := int64(t.part(id))
+			summary.IntNumeratorVal = &used
+		}
+		taskStats(values, t)
+	}
+	values["memory"] = summary
+	return &device.DeviceStats{Summary: summary, Stats: &structs.StatObject{Attributes: values}, Timestamp: now}
+}
+
+func taskStats(values map[string]*structs.StatValue, t *taskUse) {
+	values["task_memory"] = floatStat(float64(t.memory), structs.UnitMiB, "memory in use by the task, all its slices together")
+	values["task_processes"] = floatStat(float64(t.processes), "", "processes of the task on the GPU")
+	if t.busy >= 0 {
+		values["task_busy"] = floatStat(t.busy, "%", "the task's part of the GPU's time, all its slices together")
+		values["busy"] = floatStat(t.busy/float64(len(t.held)), "%", "the slice's part of its task's GPU time")
+	}
+	for name, text := range map[string]string{"alloc": t.alloc, "task": t.task} {
+		if text != "" {
+			values[name] = &structs.StatValue{StringVal: &text, Desc: name + " that holds the slice"}
+		}
+	}
+}
+
+func memoryStat(used, of gpu.MiB, desc string) *structs.StatValue {
+	n, d := int64(used), int64(of)
+	return &structs.StatValue{IntNumeratorVal: &n, IntDenominatorVal: &d, Unit: structs.UnitMiB, Desc: desc}
+}
+
+func floatStat(v float64, unit, desc string) *structs.StatValue {
+	return &structs.StatValue{FloatNumeratorVal: &v, Unit: unit, Desc: desc}
+}
