@@ -89,7 +89,7 @@ func TestSelectAsCUDADoes(t *testing.T) {
 		uuid(0) + ",GPU-00000000-none," + uuid(1): {0},
 	} {
 		var got []string
-		for _, d := range f.Select(f.Devices(), &visible) {
+		for _, d := range f.Select(f.Devices(nil), &visible) {
 			got = append(got, d.UUID)
 		}
 		var wanted []string
@@ -100,7 +100,7 @@ func TestSelectAsCUDADoes(t *testing.T) {
 			t.Errorf("CUDA_VISIBLE_DEVICES=%q: got %v, want %v", visible, got, want)
 		}
 	}
-	if got := f.Select(f.Devices(), nil); len(got) != 8 {
+	if got := f.Select(f.Devices(nil), nil); len(got) != 8 {
 		t.Errorf("unset: got %d devices", len(got))
 	}
 }

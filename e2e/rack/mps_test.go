@@ -450,6 +450,9 @@ func TestMIGDevice(t *testing.T) {
 	if c.Code != 0 || len(c.Context.Devices) != 1 || c.Context.Devices[0].SMs != 28 || c.Context.Devices[0].Memory != 9856 {
 		t.Fatalf("%+v", c.opened)
 	}
+	if c := attach(t, m); c.Code != 0 || c.Context.Devices[0].UUID != m.file.GPUs[0].MIG[0].UUID() {
+		t.Fatalf("without CUDA_VISIBLE_DEVICES: %+v", c.opened)
+	}
 	gi, _ := rack.CapMinors(0, mig.Int("gi"), mig.Int("ci"))
 	if err := os.Remove(filepath.Join(m.root, "dev/nvidia-caps/nvidia-cap"+strconv.Itoa(gi))); err != nil {
 		t.Fatal(err)

@@ -198,6 +198,23 @@ func TestEditsShowInARunningProcess(t *testing.T) {
 	check("driver unloaded", map[string]string{"count": "Driver Not Loaded", "uuid": "Driver Not Loaded"})
 }
 
+func TestExclusiveModeShowsWhoMissedMPS(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, "h100")
+	m.daemon()
+	d := talkTo(t, m.rack, "calls")
+	answers := map[string]string{}
+	if d.ask("exclusive", &answers); answers["mode"] != "3" {
+		t.Fatalf("mode %q", answers["mode"])
+	}
+	if c := attach(t, m); c.Code != 0 || !c.Context.MPS {
+		t.Fatalf("over MPS: %+v", c.opened)
+	}
+	if c := attach(t, m, "CUDA_MPS_PIPE_DIRECTORY="+t.TempDir()); c.Code != 46 {
+		t.Fatalf("beside MPS: %+v", c.opened)
+	}
+}
+
 func TestInitWithoutDriver(t *testing.T) {
 	t.Parallel()
 	r := newRack(t, "t4")

@@ -33,7 +33,7 @@ func Root(dir string, r *Rack, lib string) error {
 	}
 	t := &tree{dir: dir}
 	for _, node := range []string{"nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset"} {
-		t.node("dev/" + node)
+		t.node("dev/"+node, 0o666)
 	}
 	t.file("proc/driver/nvidia/version", fmt.Sprintf(
 		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s\nGCC version:  gcc version 12.2.0\n", f.Driver.Get("version")))
@@ -66,20 +66,20 @@ func (t *tree) file(path, text string) {
 	t.make(path, func(path string) error { return os.WriteFile(path, []byte(text), 0o644) })
 }
 
-func (t *tree) node(path string) {
+func (t *tree) node(path string, mode os.FileMode) {
 	t.make(path, func(path string) error {
 		_ = os.Remove(path)
 		const null = 1<<8 | 3
-		if err := syscall.Mknod(path, syscall.S_IFCHR|0o666, null); err != nil {
+		if err := syscall.Mknod(path, syscall.S_IFCHR|uint32(mode), null); err != nil {
 			return fmt.Errorf("mknod %s: %w (device nodes need root)", path, err)
 		}
-		return os.Chmod(path, 0o666)
+		return os.Chmod(path, mode)
 	})
 }
 
 func (t *tree) gpu(f *File, g GPU) {
 	minor, pci := g.Int("minor"), g.PCI()
-	t.node(fmt.Sprintf("dev/nvidia%d", minor))
+	t.node(fmt.Sprintf("dev/nvidia%d", minor), 0o666)
 	t.file("proc/driver/nvidia/gpus/"+pci+"/information", fmt.Sprintf(
 		"Model: \t\t %s\nIRQ:   \t\t 90\nGPU UUID: \t %s\nVideo BIOS: \t %s\nBus Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\n"+
 			"Bus Location: \t %s\nDevice Minor: \t %d\nGPU Firmware: \t %s\nGPU Excluded:\t No\n",
@@ -105,7 +105,7 @@ func (t *tree) gpu(f *File, g GPU) {
 
 func (t *tree) capability(path string, minor int) {
 	t.file(path, fmt.Sprintf("DeviceFileMinor: %d\nDeviceFileMode: 292\nDeviceFileModify: 1\n", minor))
-	t.node(fmt.Sprintf("dev/nvidia-caps/nvidia-cap%d", minor))
+	t.node(fmt.Sprintf("dev/nvidia-caps/nvidia-cap%d", minor), 0o444)
 }
 
 // migMinors lists every possible instance, as the driver does.

@@ -7,24 +7,36 @@ import (
 	"aliquot/e2e/rack/wire"
 )
 
-// Devices lists what CUDA offers on the rack: the physical GPUs that are not in
+// Devices lists what CUDA offers on the rack to a process that can reach the
+// devices for which there is true (nil: all): the physical GPUs that are not in
 // MIG mode and the first MIG device of those that are, in NVML order.
-func (f *File) Devices() []wire.Device {
+func (f *File) Devices(there func(wire.Device) bool) []wire.Device {
 	var out []wire.Device
 	for _, g := range f.Present() {
 		if g.Get("lost") == "yes" {
 			continue
 		}
-		if g.Get("mig_mode") == "yes" {
-			if len(g.MIG) > 0 {
-				out = append(out, g.migDevice(g.MIG[0]))
+		for _, d := range g.offers() {
+			if there == nil || there(d) {
+				out = append(out, d)
+				break
 			}
-			continue
 		}
-		out = append(out, wire.Device{
+	}
+	return out
+}
+
+// offers lists the GPU itself, or its MIG devices where it is in MIG mode.
+func (g GPU) offers() []wire.Device {
+	if g.Get("mig_mode") != "yes" {
+		return []wire.Device{{
 			UUID: g.UUID(), Name: g.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Minor: g.Int("minor"), GI: -1, CI: -1,
 			SMs: g.Int("sms"), Units: g.Int("sms"), Step: g.step(), Memory: g.Int("memory_mib") - g.Int("reserved_mib"),
-		})
+		}}
+	}
+	var out []wire.Device
+	for _, m := range g.MIG {
+		out = append(out, g.migDevice(m))
 	}
 	return out
 }
@@ -55,8 +67,8 @@ func (f *File) Select(devices []wire.Device, visible *string) []wire.Device {
 	}
 	pool := append([]wire.Device{}, devices...)
 	for _, g := range f.Present() {
-		for _, m := range g.MIG {
-			pool = append(pool, g.migDevice(m))
+		if g.Get("mig_mode") == "yes" {
+			pool = append(pool, g.offers()...)
 		}
 	}
 	var out []wire.Device

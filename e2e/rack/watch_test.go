@@ -55,8 +55,9 @@ func watchEvents(lib nvml.Interface, print func(any)) error {
 	return must("free", set.Free())
 }
 
-// callEverything prints, for each line "<round>" on its standard input, what a
-// list of calls on GPU 0's handle answers.
+// callEverything prints, for each line on its standard input, what a list of
+// calls on GPU 0's handle answers. The line "exclusive" sets the compute mode
+// first.
 func callEverything(lib nvml.Interface, print func(any)) error {
 	d, r := lib.DeviceGetHandleByIndex(0)
 	if r != nvml.SUCCESS {
@@ -64,6 +65,11 @@ func callEverything(lib nvml.Interface, print func(any)) error {
 	}
 	print("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if lines.Text() == "exclusive" {
+			if r := d.SetComputeMode(nvml.COMPUTEMODE_EXCLUSIVE_PROCESS); r != nvml.SUCCESS {
+				return must("set compute mode", r)
+			}
+		}
 		answers := map[string]string{}
 		for name, call := range calls {
 			value, r := call(lib, d)

@@ -141,15 +141,16 @@ func pidNamespace() uint64 {
 	return st.Sys().(*syscall.Stat_t).Ino
 }
 
-// openNodes opens what CUDA opens of one device, for reading and writing.
+// openNodes opens what CUDA opens of one device.
 func openNodes(root string, d wire.Device) error {
-	nodes := []string{"nvidiactl", "nvidia-uvm", fmt.Sprintf("nvidia%d", d.Minor)}
+	nodes := map[string]int{"nvidiactl": os.O_RDWR, "nvidia-uvm": os.O_RDWR, fmt.Sprintf("nvidia%d", d.Minor): os.O_RDWR}
 	if d.GI >= 0 {
 		gi, ci := rack.CapMinors(d.Minor, d.GI, d.CI)
-		nodes = append(nodes, fmt.Sprintf("nvidia-caps/nvidia-cap%d", gi), fmt.Sprintf("nvidia-caps/nvidia-cap%d", ci))
+		nodes[fmt.Sprintf("nvidia-caps/nvidia-cap%d", gi)] = os.O_RDONLY
+		nodes[fmt.Sprintf("nvidia-caps/nvidia-cap%d", ci)] = os.O_RDONLY
 	}
-	for _, node := range nodes {
-		f, err := os.OpenFile(filepath.Join(root, "dev", node), os.O_RDWR, 0)
+	for node, how := range nodes {
+		f, err := os.OpenFile(filepath.Join(root, "dev", node), how, 0)
 		if err != nil {
 			return &Error{wire.NoDevice, "no CUDA-capable device is detected: " + err.Error()}
 		}

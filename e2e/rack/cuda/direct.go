@@ -3,7 +3,8 @@ package cuda
 import (
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
+	"strings"
 	"sync"
 
 	"aliquot/e2e/rack"
@@ -20,15 +21,13 @@ func direct(o Options) (*Context, error) {
 	}
 	l := &alone{rack: path}
 	c := &Context{link: l}
-	var there []wire.Device
-	for _, d := range file.Devices() {
-		if _, err := os.Stat(node(o.Root, d)); err == nil {
-			there = append(there, d)
-		}
-	}
+	there := file.Devices(func(d wire.Device) bool { return openNodes(o.Root, d) == nil })
 	for _, d := range file.Select(there, trimmed(o.Env, "CUDA_VISIBLE_DEVICES")) {
 		if err := openNodes(o.Root, d); err != nil {
 			return nil, err
+		}
+		if exclusive(path, physical(d)) {
+			return nil, &Error{wire.DeviceUnavailable, "CUDA-capable device(s) is/are busy or unavailable"}
 		}
 		c.Devices = append(c.Devices, seen(d))
 		l.devices = append(l.devices, d)
@@ -130,6 +129,19 @@ func (l *alone) close() error {
 	return nil
 }
 
-func node(root string, d wire.Device) string {
-	return filepath.Join(root, "dev", "nvidia"+strconv.Itoa(d.Minor))
+// exclusive is true when the GPU takes one process only and has one: in compute
+// mode EXCLUSIVE_PROCESS the MPS server keeps everyone else out.
+func exclusive(rackPath, uuid string) bool {
+	if rackPath == "" {
+		return false
+	}
+	mode, _ := os.ReadFile(filepath.Join(rackPath+".d", uuid+".mode"))
+	if strings.TrimSpace(string(mode)) != "3" {
+		return false
+	}
+	holders, _ := os.ReadDir(filepath.Join(rackPath+".d", uuid))
+	return slices.ContainsFunc(holders, func(h os.DirEntry) bool {
+		_, err := os.Stat("/proc/" + h.Name())
+		return err == nil
+	})
 }

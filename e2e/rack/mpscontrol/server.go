@@ -159,7 +159,7 @@ func (s *gpuServer) setup(with setup) error {
 	if s.file, err = rack.Load(with.Rack); err != nil {
 		return err
 	}
-	s.devices = s.file.Select(s.file.Devices(), with.Visible)
+	s.devices = s.file.Select(s.file.Devices(nil), with.Visible)
 	if len(s.devices) == 0 {
 		return fmt.Errorf("no CUDA-capable device is detected")
 	}

@@ -179,7 +179,7 @@ func (d *daemon) claim() (release func(), err error) {
 		}
 		d.record("stopped")
 	}
-	d.devices = file.Select(file.Devices(), visible())
+	d.devices = file.Select(file.Devices(nil), visible())
 	for _, device := range d.devices {
 		gpu := device.UUID
 		if device.Parent != "" {

@@ -1,8 +1,11 @@
 // Health and live readings: temperature, power, clocks, ECC, retired memory.
 #include "rack.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #define READING(function, type, field)                                                                                         \
     nvmlReturn_t function(nvmlDevice_t device, type *out) {                                                                    \
@@ -28,7 +31,6 @@ READING(nvmlDeviceGetMaxPcieLinkWidth, unsigned int, pcie_max_width)
 READING(nvmlDeviceGetCurrPcieLinkGeneration, unsigned int, pcie_gen)
 READING(nvmlDeviceGetCurrPcieLinkWidth, unsigned int, pcie_width)
 READING(nvmlDeviceGetPcieReplayCounter, unsigned int, pcie_replays)
-READING(nvmlDeviceGetComputeMode, nvmlComputeMode_t, compute_mode)
 READING(nvmlDeviceGetRetiredPagesPendingStatus, nvmlEnableState_t, retired_pending)
 
 nvmlReturn_t nvmlDeviceGetPowerManagementLimitConstraints(nvmlDevice_t device, unsigned int *minLimit, unsigned int *maxLimit) {
@@ -185,10 +187,46 @@ nvmlReturn_t nvmlDeviceGetRetiredPages(nvmlDevice_t device, nvmlPageRetirementCa
     return nvmlDeviceGetRetiredPages_v2(device, cause, pageCount, addresses, NULL);
 }
 
+// The one thing that programs change: the mode that was set lies beside the rack
+// file, in <rack>.d/<uuid>.mode, and beats the rack's own.
+static void mode_path(const struct gpu *g, char *out, size_t n) {
+    const char *rack = getenv("ALIQUOT_RACK");
+    snprintf(out, n, "%s.d/%s.mode", rack != NULL ? rack : "", g->uuid);
+}
+
 nvmlReturn_t nvmlDeviceSetComputeMode(nvmlDevice_t device, nvmlComputeMode_t mode) {
-    (void)mode;
     PHYSICAL(device, v);
-    return NVML_ERROR_NO_PERMISSION; // the rack file is the one place that changes the rack
+    if (mode >= NVML_COMPUTEMODE_COUNT)
+        return NVML_ERROR_INVALID_ARGUMENT;
+    if (mode == NVML_COMPUTEMODE_EXCLUSIVE_THREAD || v.gpu.mig_mode == 1)
+        return NVML_ERROR_NOT_SUPPORTED;
+    if (geteuid() != 0)
+        return NVML_ERROR_NO_PERMISSION;
+    char path[4352];
+    mode_path(&v.gpu, path, sizeof path);
+    FILE *f = fopen(path, "we");
+    if (f == NULL)
+        return NVML_ERROR_UNKNOWN;
+    fprintf(f, "%d\n", (int)mode);
+    return fclose(f) == 0 ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
+}
+
+nvmlReturn_t nvmlDeviceGetComputeMode(nvmlDevice_t device, nvmlComputeMode_t *mode) {
+    NEED(mode);
+    PHYSICAL(device, v);
+    PRESENT(v.gpu.compute_mode);
+    long long value = v.gpu.compute_mode;
+    char path[4352];
+    mode_path(&v.gpu, path, sizeof path);
+    FILE *f = fopen(path, "re");
+    if (f != NULL) {
+        long long set;
+        if (fscanf(f, "%lld", &set) == 1)
+            value = set;
+        fclose(f);
+    }
+    *mode = (nvmlComputeMode_t)value;
+    return NVML_SUCCESS;
 }
 
 static long long field(const struct gpu *g, unsigned id) {

@@ -15,6 +15,7 @@ import (
 // CUDA error codes of MPS, from cuda.h.
 const (
 	OutOfMemory       = 2   // CUDA_ERROR_OUT_OF_MEMORY
+	DeviceUnavailable = 46  // CUDA_ERROR_DEVICE_UNAVAILABLE
 	NoDevice          = 100 // CUDA_ERROR_NO_DEVICE
 	InvalidDevice     = 101 // CUDA_ERROR_INVALID_DEVICE
 	LaunchFailed      = 719 // CUDA_ERROR_LAUNCH_FAILED
