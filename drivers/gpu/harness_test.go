@@ -78,6 +78,11 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if os.Getenv("ALIQUOT_TEST_STAND_IN") != "" {
+		os.Stdout.Write([]byte{'.'})
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
 	code := m.Run()
 	if dir, _ := build(); dir != "" {
 		os.RemoveAll(dir)
