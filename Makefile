@@ -2,10 +2,11 @@
 SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 
-.PHONY: help setup tools build test unit race e2e lint demo gpu-check clean
+.PHONY: help setup tools build test unit race e2e lint demo gpu-check bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Targets:"
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (docker, CNI plugins, gcc) and start the docker engine
 	@scripts/setup
@@ -36,6 +37,12 @@ demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself after its checks
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check
+
+bench: ## run every benchmark of bench/; bench-NAME runs one
+	@for dir in bench/*/; do $(MAKE) --no-print-directory bench-$$(basename $$dir) || exit 1; done
+
+bench-%:
+	@go run ./bench/$*
 
 clean: ## remove bin/
 	@rm -rf bin

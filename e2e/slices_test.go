@@ -36,6 +36,7 @@ func TestSlices(t *testing.T) {
 	t.Run("all slices of a request on one GPU", func(t *testing.T) { neverSplit(ctx, t, c) })
 	t.Run("image by hardware", func(t *testing.T) { imageByHardware(ctx, t, c) })
 	t.Run("no matching variant", func(t *testing.T) { noMatchingVariant(ctx, t, c) })
+	t.Run("bridge network", func(t *testing.T) { bridgeNetwork(ctx, t, c) })
 }
 
 func unequalSlices(ctx context.Context, t *testing.T, c *cluster.Cluster) {

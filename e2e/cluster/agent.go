@@ -113,6 +113,8 @@ plugin "aliquot-driver" {
     root    = "{{.Root}}"
     {{- end}}
     run_dir = "{{.Dir}}/run"
+    # The default one is in a public registry.
+    infra_image = "{{.Pause}}"
     gc {
       image = false
     }
@@ -159,7 +161,7 @@ func (c *Cluster) writeConfigs() error {
 		"Dir": c.Dir, "Role": "nomad-server", "HTTP": ports[0], "RPC": ports[1], "Serf": ports[2],
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
-		"Bridge": bridgeName(c.Dir), "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
+		"Bridge": bridgeName(c.Dir), "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
 		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD,
 	}

@@ -67,11 +67,21 @@ func (c *Cluster) run(ctx context.Context, script string, args ...string) (strin
 	return string(out), nil
 }
 
-// buildImages makes the images of the model server, one per kind of hardware.
+// buildImages makes the images of the model server, one per kind of hardware,
+// and the one that holds the network of tasks in bridge mode.
 func (c *Cluster) buildImages(ctx context.Context) error {
 	c.Image = filepath.Base(c.Dir) + "/modelserver"
-	return importImage(ctx, c.Dir, filepath.Join(c.bin, "e2e", "modelserver"), c.Image, "MODELSERVER_VARIANT", "nvidia", "amd", "cpu")
+	program := filepath.Join(c.bin, "e2e", "modelserver")
+	for _, variant := range []string{"nvidia", "amd", "cpu"} {
+		if err := importImage(ctx, c.Dir, program, c.Image+":"+variant, "ENV MODELSERVER_VARIANT="+variant); err != nil {
+			return err
+		}
+	}
+	// All that the holder of a network must do is run.
+	return importImage(ctx, c.Dir, program, c.pauseImage(), `CMD ["-listen", "127.0.0.1:0"]`)
 }
+
+func (c *Cluster) pauseImage() string { return filepath.Base(c.Dir) + "/pause:latest" }
 
 // tool returns the path of a real server, building it when it is nowhere.
 func (c *Cluster) tool(ctx context.Context, name string) (string, error) {

@@ -110,10 +110,15 @@ func (c *Cluster) open() (err error) {
 	if err := os.Chmod(c.Dir, 0o755); err != nil {
 		return err
 	}
-	if c.lock, err = os.Create(filepath.Join(c.Dir, lockFile)); err != nil {
+	// The lock gets its name once it is held: a lock that is not marks a directory
+	// whose harness died.
+	if c.lock, err = os.Create(c.path(lockFile + ".new")); err != nil {
 		return err
 	}
 	if err := syscall.Flock(int(c.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return err
+	}
+	if err := os.Rename(c.path(lockFile+".new"), c.path(lockFile)); err != nil {
 		return err
 	}
 	c.reaper, err = startReaper(c.Dir)

@@ -40,27 +40,19 @@ func DockerMissing(ctx context.Context) string {
 	return ""
 }
 
-// importImage makes an image that holds one program, under several tags.
-// variable, when not empty, is set in each image with the tag as its value.
-func importImage(ctx context.Context, dir, program, repository, variable string, tags ...string) error {
+// importImage makes an image that holds one program. Changes are instructions as
+// of a Dockerfile.
+func importImage(ctx context.Context, dir, program, image string, changes ...string) error {
 	var archive bytes.Buffer
 	if err := pack(&archive, program); err != nil {
 		return err
 	}
-	key, value, _ := strings.Cut(label(dir), "=")
-	for _, tag := range tags {
-		args := []string{"import",
-			"--change", fmt.Sprintf("LABEL %s=%s", key, value),
-			"--change", fmt.Sprintf(`ENTRYPOINT ["/%s"]`, filepath.Base(program)),
-		}
-		if variable != "" {
-			args = append(args, "--change", fmt.Sprintf("ENV %s=%s", variable, tag))
-		}
-		if _, err := docker(ctx, bytes.NewReader(archive.Bytes()), append(args, "-", repository+":"+tag)...); err != nil {
-			return err
-		}
+	args := []string{"import", "--change", "LABEL " + label(dir), "--change", fmt.Sprintf(`ENTRYPOINT ["/%s"]`, filepath.Base(program))}
+	for _, change := range changes {
+		args = append(args, "--change", change)
 	}
-	return nil
+	_, err := docker(ctx, &archive, append(args, "-", image)...)
+	return err
 }
 
 // pack writes a root file system that holds one program and a /tmp.
