@@ -1,0 +1,316 @@
+package weigh
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// View is all that a decision about one service rests on.
+type View struct {
+	Service   string
+	Protocol  string // for service-defaults where none exists
+	Instances []Instance
+	Weights   map[string]Weight // by group name
+	// Seen tells when a group last had a registered instance, by group name. Groups
+	// that are not in Instances keep their subset for Limits.Retain after that.
+	Seen  map[string]time.Time
+	Rules []Rule
+	// Order is the failover order of the last build, see Plan.Order.
+	Order     []string
+	Have      map[Key]Observed
+	LastWrite time.Time
+	Now       time.Time
+	Limits    Limits
+}
+
+// Plan is what is wanted of Consul for one service.
+type Plan struct {
+	// Want holds the entries; nil when nothing is to be touched, empty when all of
+	// ours are to be removed.
+	Want map[Key]Entry
+	// Shares are those computed from the healthy instances, also where the entries
+	// keep older ones.
+	Shares []Share
+	// Held says that the splitters keep the shares they have, Wait for how long at
+	// most.
+	Held   bool
+	Wait   time.Duration
+	Reason string
+	// Refused says why the entries failed their own check, "" when they passed; then
+	// nothing is touched.
+	Refused string
+	// Blocked names hand-written entries that are in the way.
+	Blocked []string
+	// Notes names what could not be done and is no hindrance.
+	Notes []string
+	// Order lists the groups, fastest first.
+	Order []string
+}
+
+// Build decides what the entries of a service that opted in should be.
+func Build(v View) Plan {
+	p := Plan{Reason: "nothing is registered"}
+	groups := v.groups()
+	if len(groups) == 0 {
+		p.Want = map[Key]Entry{}
+		return p
+	}
+	p.Order = failoverOrder(v.Order, groups, v.Weights)
+	p.Blocked = v.blocked(&p)
+	if len(p.Blocked) > 0 {
+		return p
+	}
+	b := builder{view: v, plan: &p, groups: groups, loads: v.loads(groups)}
+	b.build()
+	return p
+}
+
+// groups are the registered ones and those gone for less than Limits.Retain.
+func (v View) groups() map[string]Group {
+	out := map[string]Group{}
+	for name, at := range v.Seen {
+		if g, err := ParseGroup(name); err == nil && v.Now.Sub(at) < v.Limits.Retain {
+			out[name] = g
+		}
+	}
+	for _, in := range v.Instances {
+		out[in.Group.Name()] = in.Group
+	}
+	return out
+}
+
+// loads counts the healthy instances of each group.
+func (v View) loads(groups map[string]Group) map[string]Load {
+	out := map[string]Load{}
+	for name := range groups {
+		out[name] = Load{Group: name, Rate: v.Weights[name].Value}
+	}
+	for _, in := range v.Instances {
+		if in.Healthy {
+			l := out[in.Group.Name()]
+			l.Count++
+			out[l.Group] = l
+		}
+	}
+	return out
+}
+
+// orderMargin is how much faster a group must be to overtake another in the
+// failover order, so that measured rates that jitter do not rewrite the resolver.
+const orderMargin = 1.1
+
+// failoverOrder sorts groups by speed, fastest first, starting from the order
+// before and moving only what is clearly faster.
+func failoverOrder(before []string, groups map[string]Group, weights map[string]Weight) []string {
+	speed := func(name string) float64 { return weights[name].Value }
+	var out []string
+	for _, name := range before {
+		if _, ok := groups[name]; ok {
+			out = append(out, name)
+		}
+	}
+	fresh := slices.DeleteFunc(slices.Collect(maps.Keys(groups)), func(n string) bool { return slices.Contains(out, n) })
+	slices.SortFunc(fresh, func(a, b string) int { return cmp.Or(cmp.Compare(speed(b), speed(a)), cmp.Compare(a, b)) })
+	for _, name := range fresh {
+		at := slices.IndexFunc(out, func(o string) bool { return speed(o) < speed(name) })
+		if at < 0 {
+			at = len(out)
+		}
+		out = slices.Insert(out, at, name)
+	}
+	for moved := true; moved; {
+		moved = false
+		for i := 1; i < len(out); i++ {
+			if speed(out[i]) > speed(out[i-1])*orderMargin {
+				out[i-1], out[i] = out[i], out[i-1]
+				moved = true
+			}
+		}
+	}
+	return out
+}
+
+// blocked names the hand-written entries that keep the service from being routed.
+// A hand-written service-defaults of an HTTP protocol and, without rules, a
+// service-router are not in the way.
+func (v View) blocked(p *Plan) []string {
+	var out []string
+	foreign := func(k Kind, name string) (Observed, bool) {
+		o, ok := v.Have[Key{k, name}]
+		return o, ok && !o.Ours
+	}
+	if o, ok := foreign(Defaults, v.Service); ok && !httpLike(o.Entry.Protocol) {
+		out = append(out, fmt.Sprintf("%s is hand-written with protocol %q: set it to http, http2 or grpc, or delete the entry", o.Entry.Key, o.Entry.Protocol))
+	}
+	for _, kind := range []Kind{Resolver, Splitter} {
+		if o, ok := foreign(kind, v.Service); ok {
+			out = append(out, fmt.Sprintf("%s is hand-written (no owner mark): delete it, or take the service out of routing", o.Entry.Key))
+		}
+	}
+	if o, ok := foreign(Router, v.Service); ok && len(v.Rules) > 0 {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s is hand-written (no owner mark), so the rules are not applied: delete it, or take the rules out", o.Entry.Key))
+	}
+	return out
+}
+
+func httpLike(protocol string) bool {
+	return protocol == "http" || protocol == "http2" || protocol == "grpc"
+}
+
+type builder struct {
+	view   View
+	plan   *Plan
+	groups map[string]Group
+	loads  map[string]Load
+	subs   []Subset
+	urgent bool // a group with a share has lost its last healthy instance
+}
+
+func (b *builder) build() {
+	v, p := b.view, b.plan
+	shares, err := Shares(b.ordered(p.Order))
+	if err != nil {
+		// With nothing healthy any shares fail alike: keep what there is, and begin
+		// with what is registered.
+		p.Reason = err.Error()
+		shares, err = Shares(b.registered(p.Order))
+	}
+	if err != nil {
+		shares, _ = Shares(even(p.Order))
+	}
+	p.Shares = shares
+	p.Want = map[Key]Entry{}
+	b.add(Entry{Key: Key{Defaults, v.Service}, Protocol: v.Protocol})
+	for _, name := range p.Order {
+		b.subset(name, b.groups[name].Filter(), others(p.Order, name))
+	}
+	b.add(Entry{Key: Key{Splitter, v.Service}, Splits: b.splits(v.Service, shares, p.Order, "")})
+	if o, ok := v.Have[Key{Router, v.Service}]; !ok || o.Ours {
+		b.rules()
+	}
+	sortSubsets(b.subs)
+	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs})
+	if err := Validate(p.Want); err != nil {
+		p.Want, p.Refused = nil, err.Error()
+		return
+	}
+	b.pace()
+}
+
+// pace puts everything off that comes within the interval of the last write,
+// except the zeroing of an emptied group.
+func (b *builder) pace() {
+	v, p := b.view, b.plan
+	wait := v.LastWrite.Add(v.Limits.Interval).Sub(v.Now)
+	if wait <= 0 || b.urgent {
+		return
+	}
+	if _, pending := Next(v.Have, p.Want); pending {
+		p.Want, p.Held, p.Wait = nil, true, min(wait, v.Limits.Interval)
+		p.Reason = "written less than " + v.Limits.Interval.String() + " ago"
+	}
+}
+
+func (b *builder) add(e Entry) { b.plan.Want[e.Key] = e }
+
+func (b *builder) subset(name, filter string, failover []string) {
+	b.subs = append(b.subs, Subset{Name: name, Filter: filter, Failover: failover})
+}
+
+func (b *builder) ordered(order []string) []Load {
+	out := make([]Load, len(order))
+	for i, name := range order {
+		out[i] = b.loads[name]
+	}
+	return out
+}
+
+// registered counts instances whether healthy or not.
+func (b *builder) registered(order []string) []Load {
+	out := b.ordered(order)
+	for i := range out {
+		out[i].Count = 0
+		for _, in := range b.view.Instances {
+			if in.Group.Name() == out[i].Group {
+				out[i].Count++
+			}
+		}
+	}
+	return out
+}
+
+func even(order []string) []Load {
+	out := make([]Load, len(order))
+	for i, name := range order {
+		out[i] = Load{Group: name, Count: 1, Rate: 1}
+	}
+	return out
+}
+
+func others(order []string, name string) []string {
+	return slices.DeleteFunc(slices.Clone(order), func(o string) bool { return o == name })
+}
+
+// splits turns shares into splits over the subsets of these groups, or keeps those
+// that the splitter has where Decide says so.
+func (b *builder) splits(splitter string, shares []Share, order []string, suffix string) []Split {
+	v := b.view
+	prev, exists := b.current(splitter, suffix)
+	healthy := slices.ContainsFunc(shares, func(s Share) bool { return b.loads[s.Group].Count > 0 })
+	keep := exists && sameGroups(prev, order)
+	if keep && healthy {
+		d := Decide(prev, shares, v.LastWrite, v.Now, v.Limits)
+		keep = !d.Write
+		b.urgent = b.urgent || d.Urgent
+		if d.Wait > 0 && (b.plan.Wait == 0 || d.Wait < b.plan.Wait) {
+			b.plan.Wait = d.Wait
+		}
+		b.plan.Reason = d.Reason
+	} else if !keep && healthy {
+		b.plan.Reason = "groups changed"
+		b.urgent = b.urgent || emptied(prev, shares)
+	}
+	if keep {
+		b.plan.Held = true
+		shares = prev
+	}
+	out := make([]Split, 0, len(shares))
+	for _, s := range shares {
+		out = append(out, Split{Service: v.Service, Subset: s.Group + suffix, Hundredths: s.Hundredths})
+	}
+	slices.SortFunc(out, func(a, b Split) int { return cmp.Compare(a.Subset, b.Subset) })
+	return out
+}
+
+// current reads the shares that a splitter of ours has.
+func (b *builder) current(splitter, suffix string) ([]Share, bool) {
+	o, ok := b.view.Have[Key{Splitter, splitter}]
+	if !ok || !o.Ours {
+		return nil, false
+	}
+	sum := 0
+	var out []Share
+	for _, s := range o.Entry.Splits {
+		if s.Service != b.view.Service || len(s.Subset) <= len(suffix) || s.Subset[len(s.Subset)-len(suffix):] != suffix || s.Hundredths < 0 {
+			return nil, false
+		}
+		out = append(out, Share{Group: s.Subset[:len(s.Subset)-len(suffix)], Hundredths: s.Hundredths})
+		sum += s.Hundredths
+	}
+	return out, sum == Whole
+}
+
+func sameGroups(prev []Share, order []string) bool {
+	if len(prev) != len(order) {
+		return false
+	}
+	for _, s := range prev {
+		if !slices.Contains(order, s.Group) {
+			return false
+		}
+	}
+	return true
+}

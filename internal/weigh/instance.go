@@ -1,0 +1,151 @@
+// Package weigh decides how traffic of a service is divided between classes of
+// hardware: instances and speeds in, Consul config entries as plain values out.
+// Nothing in it reads a clock or talks to Consul; router/ does both.
+package weigh
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// The service meta keys that are read.
+const (
+	MetaRoute  = "aliquot_route"        // "true" opts a service in
+	MetaClass  = "gpu_class"            // hardware class, a DNS label
+	MetaSlices = "aliquot_slices"       // slices of one GPU, or whole GPUs
+	MetaTotal  = "aliquot_slices_total" // slices that one GPU is offered in
+	MetaWeight = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
+)
+
+// maxInstanceWeight bounds what an instance may claim of itself: 16 of the
+// fastest GPUs of the table, rounded up.
+const maxInstanceWeight = 64
+
+// Instance is one registered instance of a service.
+type Instance struct {
+	ID      string // for messages only
+	Group   Group
+	Weight  float64 // what the instance claims of itself, 0 when it claims nothing
+	Healthy bool
+}
+
+// Group is a kind of instance that gets one share: a hardware class and how much
+// of a GPU an instance has. It becomes a subset of the service-resolver.
+type Group struct {
+	Class string
+	// Slices of Total; both zero for a whole GPU, Total zero when it is not known.
+	Slices, Total int
+}
+
+var (
+	label     = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	groupName = regexp.MustCompile(`^(.+?)(?:-s([1-9][0-9]*)(?:of([1-9][0-9]*))?)?$`)
+	sliced    = regexp.MustCompile(`-s[0-9]+(of[0-9]+)?$`)
+)
+
+// maxClass leaves room in a subset's name (63 characters) for slices and a rule.
+const maxClass = 32
+
+// Name returns the subset's name: "h100" for whole GPUs, "h100-s6" or
+// "h100-s6of20" for slices. It is a DNS label, as Consul demands.
+func (g Group) Name() string {
+	switch {
+	case g.Slices == 0:
+		return g.Class
+	case g.Total == 0:
+		return fmt.Sprintf("%s-s%d", g.Class, g.Slices)
+	default:
+		return fmt.Sprintf("%s-s%dof%d", g.Class, g.Slices, g.Total)
+	}
+}
+
+// ParseGroup is the inverse of Group.Name.
+func ParseGroup(name string) (Group, error) {
+	m := groupName.FindStringSubmatch(name)
+	if m == nil || !label.MatchString(name) {
+		return Group{}, fmt.Errorf("subset %q is not <class>, <class>-s<slices> or <class>-s<slices>of<total>", name)
+	}
+	g := Group{Class: m[1]}
+	g.Slices, _ = strconv.Atoi(m[2])
+	g.Total, _ = strconv.Atoi(m[3])
+	return g, g.check()
+}
+
+func (g Group) check() error {
+	switch {
+	case !label.MatchString(g.Class) || len(g.Class) > maxClass || strings.Contains(g.Class, "--") || sliced.MatchString(g.Class):
+		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, 0-9 and single dashes) that does not end in -s<number>", MetaClass, g.Class, maxClass)
+	case g.Slices < 0 || g.Slices > 1000 || g.Total < 0 || g.Total > 1000:
+		return fmt.Errorf("%d slices of %d: want 1 to 1000", g.Slices, g.Total)
+	}
+	return nil
+}
+
+// Filter returns the bexpr that selects the group's instances in Consul. A key
+// that an instance does not have counts as empty.
+func (g Group) Filter() string {
+	class := fmt.Sprintf("Service.Meta.%s == %q", MetaClass, g.Class)
+	slices, total := "Service.Meta."+MetaSlices, "Service.Meta."+MetaTotal
+	switch {
+	case g.Slices == 0:
+		return fmt.Sprintf(`%s and (%s is empty or %s == "" or %s == "1") and (%s is empty or %s == "" or %s == "1")`, class, slices, slices, slices, total, total, total)
+	case g.Total == 0:
+		return fmt.Sprintf(`%s and %s == "%d" and (%s is empty or %s == "")`, class, slices, g.Slices, total, total)
+	default:
+		return fmt.Sprintf(`%s and %s == "%d" and %s == "%d"`, class, slices, g.Slices, total, g.Total)
+	}
+}
+
+// ParseInstance reads an instance from its service meta. It fails, naming the
+// key, on anything that must not reach a config entry or a sum.
+func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, error) {
+	in := Instance{ID: id, Healthy: healthy, Group: Group{Class: meta[MetaClass]}}
+	fail := func(err error) (Instance, error) { return Instance{}, fmt.Errorf("instance %q: %w", id, err) }
+	if in.Group.Class == "" {
+		return fail(fmt.Errorf("its service meta has no %s, so it is in no class and gets no traffic", MetaClass))
+	}
+	var err error
+	if in.Group.Slices, err = count(meta, MetaSlices); err != nil {
+		return fail(err)
+	}
+	if in.Group.Total, err = count(meta, MetaTotal); err != nil {
+		return fail(err)
+	}
+	g := &in.Group
+	switch {
+	case g.Total > 0 && g.Slices == 0:
+		return fail(fmt.Errorf("%s=%d without %s", MetaTotal, g.Total, MetaSlices))
+	case g.Slices <= 1 && g.Total <= 1:
+		g.Slices, g.Total = 0, 0
+	}
+	if err := g.check(); err != nil {
+		return fail(err)
+	}
+	if text := meta[MetaWeight]; text != "" {
+		in.Weight, err = strconv.ParseFloat(text, 64)
+		if err != nil || !positive(in.Weight) || in.Weight > maxInstanceWeight {
+			return fail(fmt.Errorf("%s=%q: want a number above 0 and at most %d", MetaWeight, text, maxInstanceWeight))
+		}
+	}
+	return in, nil
+}
+
+// count reads a whole number in the one spelling that a subset's filter
+// compares with; 0 when the key is empty.
+func count(meta map[string]string, key string) (int, error) {
+	text := meta[key]
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || strconv.Itoa(n) != text {
+		return 0, fmt.Errorf("%s=%q: want a whole number from 1", key, text)
+	}
+	return n, nil
+}
+
+// positive says that f is a finite number above 0.
+func positive(f float64) bool { return f > 0 && !math.IsInf(f, 0) && !math.IsNaN(f) }

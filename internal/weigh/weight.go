@@ -1,0 +1,276 @@
+package weigh
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"aliquot/internal/gpu"
+)
+
+// Source tells where a weight comes from, best first.
+type Source string
+
+// The sources of a weight in order of precedence.
+const (
+	FromLearned Source = "learned" // measured by the gateways
+	FromProfile Source = "profile" // the operator's file
+	FromTable   Source = "table"   // the curated hardware table
+	FromFormula Source = "formula" // bandwidth and TFLOPS, corrected by architecture
+	FromMean    Source = "mean"    // nothing is known: the mean of the service's other groups
+)
+
+// Weight is the expected rate of one instance of a group, relative to a whole
+// H100 SXM.
+type Weight struct {
+	Value  float64
+	Source Source
+	// Age and Confidence (0 to 1) tell of learned weights how old and how certain.
+	Age        time.Duration
+	Confidence float64
+	// Note says why a better source was passed over, "" when none was.
+	Note string
+}
+
+// Spec is what a formula needs of a GPU that is not in the table.
+type Spec struct {
+	Bandwidth    float64 // GB/s
+	TFLOPS       float64 // dense FP16 or BF16
+	Architecture string  // see Efficiency
+}
+
+// Profile is the operator's word on a class: a weight, or figures for the formula.
+type Profile struct {
+	Weight float64 // 0 when only Spec is given
+	Spec   Spec
+}
+
+// Rate is what the gateways have measured of a class.
+type Rate struct {
+	Replica float64 // requests per second of a fully busy replica
+	Samples float64
+	Updated time.Time
+}
+
+// Trust bounds which learned rates are used.
+type Trust struct {
+	// MaxAge ends a rate's use; its confidence falls linearly to 0 until then.
+	MaxAge time.Duration
+	// HalfSamples is how many samples give confidence 1/2.
+	HalfSamples float64
+	// MinConfidence is the least at which a rate is used.
+	MinConfidence float64
+	// MaxFactor is how far a rate may stand from the other sources, after both are
+	// brought to one scale; beyond it the rate is disbelieved.
+	MaxFactor float64
+}
+
+// DefaultTrust uses rates for an hour, from about 20 fresh samples on, within a
+// factor of 10 of what is known otherwise.
+func DefaultTrust() Trust {
+	return Trust{MaxAge: time.Hour, HalfSamples: 20, MinConfidence: 0.4, MaxFactor: 10}
+}
+
+// ParseRates decodes what one gateway wrote of one service: JSON with version 1,
+// an RFC 3339 time and classes. Classes with figures that cannot be are left out
+// and named in the errors.
+func ParseRates(text []byte) (map[string]Rate, []error) {
+	var doc struct {
+		Version int       `json:"version"`
+		Updated time.Time `json:"updated"`
+		Classes map[string]struct {
+			Replica float64 `json:"replica_rate"`
+			N       float64 `json:"n"`
+		} `json:"classes"`
+	}
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return nil, []error{fmt.Errorf("rates are not the expected JSON: %w", err)}
+	}
+	if doc.Version != 1 {
+		return nil, []error{fmt.Errorf("rates have version %d: this release reads version 1", doc.Version)}
+	}
+	out := make(map[string]Rate, len(doc.Classes))
+	var errs []error
+	for class, c := range doc.Classes {
+		switch {
+		case (Group{Class: class}).check() != nil:
+			errs = append(errs, fmt.Errorf("rates name %.64q, which is no hardware class", class))
+		case !positive(c.Replica) || c.Replica > 1e9 || c.N < 0 || c.N > 1e15 || math.IsNaN(c.N):
+			errs = append(errs, fmt.Errorf("rates of class %q are out of range: replica_rate %v, n %v", class, c.Replica, c.N))
+		case c.N > 0:
+			out[class] = Rate{Replica: c.Replica, Samples: c.N, Updated: doc.Updated}
+		}
+	}
+	return out, errs
+}
+
+// MergeRates joins what several gateways measured: the mean by samples, the sum
+// of samples, the newest time.
+func MergeRates(all ...map[string]Rate) map[string]Rate {
+	out := map[string]Rate{}
+	for _, rates := range all {
+		for class, r := range rates {
+			o := out[class]
+			n := o.Samples + r.Samples
+			o.Replica = (o.Replica*o.Samples + r.Replica*r.Samples) / n
+			o.Samples = n
+			if r.Updated.After(o.Updated) {
+				o.Updated = r.Updated
+			}
+			out[class] = o
+		}
+	}
+	return out
+}
+
+func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
+	age := max(0, now.Sub(r.Updated))
+	fresh := 1 - float64(age)/float64(t.MaxAge)
+	return max(0, fresh) * r.Samples / (r.Samples + t.HalfSamples), age
+}
+
+// Weights gives every group of a service its weight. Learned rates are absolute
+// and the other sources relative, so rates are divided by their median ratio to
+// what is known otherwise before both are used side by side.
+func Weights(instances []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust, now time.Time) map[string]Weight {
+	out := map[string]Weight{}
+	groups, claims, counts := gather(instances)
+	for name, g := range groups {
+		out[name] = prior(g, claims[name], profiles[g.Class])
+	}
+	fillMean(out)
+	applyLearned(out, groups, counts, learned, trust, now)
+	return out
+}
+
+// gather lists the groups with the median claim of their instances and how many
+// there are.
+func gather(instances []Instance) (map[string]Group, map[string]float64, map[string]int) {
+	groups, all, counts := map[string]Group{}, map[string][]float64{}, map[string]int{}
+	for _, in := range instances {
+		name := in.Group.Name()
+		groups[name] = in.Group
+		counts[name]++
+		if in.Weight > 0 {
+			all[name] = append(all[name], in.Weight)
+		}
+	}
+	claims := make(map[string]float64, len(all))
+	for name, c := range all {
+		claims[name] = median(c)
+	}
+	return groups, claims, counts
+}
+
+// prior is the weight without measurement.
+func prior(g Group, claim float64, p Profile) Weight {
+	h, known := byClass(g.Class)
+	fraction := 1.0
+	switch {
+	case g.Total > 0:
+		fraction = float64(g.Slices) / float64(g.Total)
+	case claim > 0 && known:
+		fraction = claim / h.Weight
+	}
+	switch {
+	case p.Weight > 0:
+		return Weight{Value: p.Weight * fraction, Source: FromProfile}
+	case claim > 0:
+		return Weight{Value: claim, Source: FromTable}
+	case known:
+		return Weight{Value: h.Weight * fraction, Source: FromTable}
+	default:
+		if f := Formula(p.Spec); f > 0 {
+			return Weight{Value: f * fraction, Source: FromFormula}
+		}
+		return Weight{Source: FromMean, Note: fmt.Sprintf("class %q is neither in the table nor in the profile file", g.Class)}
+	}
+}
+
+func byClass(class string) (gpu.Hardware, bool) {
+	for _, h := range gpu.Table() {
+		if h.Class == class {
+			return h, true
+		}
+	}
+	return gpu.Hardware{}, false
+}
+
+func fillMean(out map[string]Weight) {
+	sum, n := 0.0, 0.0
+	for _, w := range out {
+		if w.Source != FromMean {
+			sum += w.Value
+			n++
+		}
+	}
+	mean := 1.0
+	if n > 0 {
+		mean = sum / n
+	}
+	for name, w := range out {
+		if w.Source == FromMean {
+			w.Value = mean
+			out[name] = w
+		}
+	}
+}
+
+// applyLearned replaces priors by measured rates where these can be trusted. A
+// rate is one figure per class; groups of one class share it in proportion to
+// their priors.
+func applyLearned(out map[string]Weight, groups map[string]Group, counts map[string]int, learned map[string]Rate, trust Trust, now time.Time) {
+	mean := map[string]float64{} // prior of a class's mean replica
+	total := map[string]int{}
+	for name, g := range groups {
+		mean[g.Class] += out[name].Value * float64(counts[name])
+		total[g.Class] += counts[name]
+	}
+	ratio := map[string]float64{}
+	var ratios []float64
+	note := map[string]string{}
+	for class := range mean {
+		mean[class] /= float64(total[class])
+		r, ok := learned[class]
+		if !ok {
+			continue
+		}
+		if c, age := trust.confidence(r, now); c < trust.MinConfidence {
+			note[class] = fmt.Sprintf("learned rate passed over: %.0f samples, %s old, confidence %.2f below %.2f", r.Samples, age.Round(time.Second), c, trust.MinConfidence)
+			continue
+		}
+		ratio[class] = r.Replica / mean[class]
+		ratios = append(ratios, ratio[class])
+	}
+	scale := 1.0
+	if len(ratios) > 0 {
+		scale = median(ratios)
+	}
+	for name, g := range groups {
+		w := out[name]
+		k, ok := ratio[g.Class]
+		switch {
+		case note[g.Class] != "":
+			w.Note = note[g.Class]
+		case ok && (k/scale > trust.MaxFactor || scale/k > trust.MaxFactor):
+			w.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x", k/scale, trust.MaxFactor)
+		case ok:
+			w = Weight{Value: w.Value * k / scale, Source: FromLearned}
+			w.Confidence, w.Age = trust.confidence(learned[g.Class], now)
+		}
+		out[name] = w
+	}
+}
+
+// median is the middle value, the geometric mean of the two middle ones where
+// their number is even, since ratios are compared.
+func median(v []float64) float64 {
+	s := slices.Clone(v)
+	slices.Sort(s)
+	if n := len(s); n%2 == 0 {
+		return math.Sqrt(s[n/2-1]) * math.Sqrt(s[n/2])
+	}
+	return s[len(s)/2]
+}

@@ -1,0 +1,161 @@
+package weigh
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)
+
+func whole(class string, n int) []Instance {
+	out := make([]Instance, n)
+	for i := range out {
+		out[i] = Instance{ID: fmt.Sprint(class, i), Group: Group{Class: class}, Healthy: true}
+	}
+	return out
+}
+
+func join(all ...[]Instance) []Instance {
+	var out []Instance
+	for _, a := range all {
+		out = append(out, a...)
+	}
+	return out
+}
+
+func near(a, b float64) bool { return math.Abs(a-b) < 1e-9*math.Max(math.Abs(a), math.Abs(b)) }
+
+func tableWeight(t *testing.T, class string) float64 {
+	t.Helper()
+	h, ok := byClass(class)
+	if !ok {
+		t.Fatalf("%s is not in the table", class)
+	}
+	return h.Weight
+}
+
+func TestSourcesInOrder(t *testing.T) {
+	instances := join(whole("h100", 2), whole("l4", 3), whole("mystery", 1), whole("newgpu", 1))
+	h100, l4 := tableWeight(t, "h100"), tableWeight(t, "l4")
+	profiles := map[string]Profile{"l4": {Weight: 0.5}, "newgpu": {Spec: Spec{Bandwidth: 3350, TFLOPS: 989, Architecture: "Hopper"}}}
+	got := Weights(instances, nil, profiles, DefaultTrust(), noon)
+	mean := (h100 + 0.5 + 1) / 3
+	for class, want := range map[string]Weight{
+		"h100": {Value: h100, Source: FromTable}, "l4": {Value: 0.5, Source: FromProfile},
+		"newgpu": {Value: 1, Source: FromFormula}, "mystery": {Value: mean, Source: FromMean},
+	} {
+		if w := got[class]; w.Source != want.Source || !near(w.Value, want.Value) {
+			t.Errorf("%s: got %+v, want %+v", class, w, want)
+		}
+	}
+	// Learned rates in a unit of their own: h100 is really 20 x l4.
+	learned := map[string]Rate{"h100": {Replica: 200, Samples: 1000, Updated: noon}, "l4": {Replica: 10, Samples: 1000, Updated: noon}}
+	got = Weights(instances, learned, nil, DefaultTrust(), noon)
+	if h, l := got["h100"], got["l4"]; h.Source != FromLearned || l.Source != FromLearned || !near(h.Value/l.Value, 20) || h.Confidence < 0.9 {
+		t.Errorf("learned: got %+v and %+v", h, l)
+	}
+	if w := got["h100"].Value; w < h100/2 || w > h100*2*l4/l4 {
+		t.Errorf("learned weights left the scale of the table: %v", w)
+	}
+}
+
+func TestDoubtfulRatesArePassedOver(t *testing.T) {
+	instances := join(whole("h100", 1), whole("l4", 1), whole("mi300x", 1))
+	table := func(class string, f float64) float64 { return tableWeight(t, class) * f }
+	for name, c := range map[string]struct {
+		rate Rate
+		used bool
+	}{
+		"good":        {Rate{table("h100", 8), 500, noon}, true},
+		"few samples": {Rate{table("h100", 8), 3, noon}, false},
+		"old":         {Rate{table("h100", 8), 500, noon.Add(-2 * time.Hour)}, false},
+		"outlier":     {Rate{table("h100", 1e6), 500, noon}, false},
+		"too small":   {Rate{table("h100", 1e-6), 500, noon}, false},
+	} {
+		learned := map[string]Rate{"h100": c.rate, "l4": {table("l4", 10), 500, noon}, "mi300x": {table("mi300x", 10), 500, noon}}
+		got := Weights(instances, learned, nil, DefaultTrust(), noon)["h100"]
+		if (got.Source == FromLearned) != c.used || !c.used && got.Note == "" {
+			t.Errorf("%s: got %+v", name, got)
+		}
+	}
+}
+
+func TestSlicesTakeTheirPart(t *testing.T) {
+	sliced := func(slices, total int, claim float64) Instance {
+		return Instance{Group: Group{Class: "h100", Slices: slices, Total: total}, Weight: claim, Healthy: true}
+	}
+	instances := []Instance{sliced(0, 0, 0), sliced(5, 20, 0), sliced(6, 0, 0.3)}
+	got := Weights(instances, nil, nil, DefaultTrust(), noon)
+	h := tableWeight(t, "h100")
+	if !near(got["h100"].Value, h) || !near(got["h100-s5of20"].Value, h/4) || !near(got["h100-s6"].Value, 0.3) {
+		t.Errorf("table: %+v", got)
+	}
+	got = Weights(instances, nil, map[string]Profile{"h100": {Weight: 8}}, DefaultTrust(), noon)
+	if !near(got["h100-s5of20"].Value, 2) || !near(got["h100-s6"].Value, 8*0.3/h) {
+		t.Errorf("profile: %+v", got)
+	}
+	// The class's one learned rate is that of its mean replica.
+	got = Weights(instances, map[string]Rate{"h100": {100, 500, noon}}, nil, DefaultTrust(), noon)
+	if w := got["h100-s5of20"]; w.Source != FromLearned || !near(got["h100"].Value/w.Value, 4) {
+		t.Errorf("learned: %+v", got)
+	}
+}
+
+func TestParseRates(t *testing.T) {
+	good := `{"version":1,"updated":"2026-06-01T12:00:00Z","classes":{"h100":{"rate":2.5,"slots":4,"n":120,"replica_rate":10}}}`
+	got, errs := ParseRates([]byte(good))
+	if len(errs) != 0 || got["h100"] != (Rate{Replica: 10, Samples: 120, Updated: noon}) {
+		t.Fatalf("got %+v, %v", got, errs)
+	}
+	for name, text := range map[string]string{
+		"no JSON":        `{`,
+		"wrong version":  `{"version":2}`,
+		"wrong type":     `{"version":1,"classes":{"h100":{"replica_rate":"fast"}}}`,
+		"negative rate":  `{"version":1,"classes":{"h100":{"replica_rate":-1,"n":1}}}`,
+		"huge rate":      `{"version":1,"classes":{"h100":{"replica_rate":1e300,"n":1}}}`,
+		"negative count": `{"version":1,"classes":{"h100":{"replica_rate":1,"n":-1}}}`,
+		"hostile class":  `{"version":1,"classes":{"a\" or \"b":{"replica_rate":1,"n":1}}}`,
+	} {
+		if got, errs := ParseRates([]byte(text)); len(errs) == 0 || len(got) != 0 {
+			t.Errorf("%s: got %+v, %v", name, got, errs)
+		}
+	}
+}
+
+func FuzzParseRates(f *testing.F) {
+	f.Add([]byte(`{"version":1,"updated":"2026-06-01T12:00:00Z","classes":{"h100":{"n":120,"replica_rate":10}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		rates, _ := ParseRates(text)
+		merged := MergeRates(rates, rates)
+		for class, r := range merged {
+			if !positive(r.Replica) || !positive(r.Samples) || (Group{Class: class}).check() != nil {
+				t.Fatalf("%q: %+v", class, r)
+			}
+		}
+		for _, w := range Weights(join(whole("h100", 1), whole("l4", 2)), merged, nil, DefaultTrust(), noon) {
+			if !positive(w.Value) {
+				t.Fatalf("weight %+v", w)
+			}
+		}
+	})
+}
+
+func TestMergeRatesIsTheMeanBySamples(t *testing.T) {
+	got := MergeRates(map[string]Rate{"a": {10, 30, noon}}, map[string]Rate{"a": {20, 10, noon.Add(time.Minute)}, "b": {1, 1, noon}})
+	if r := got["a"]; !near(r.Replica, 12.5) || r.Samples != 40 || !r.Updated.Equal(noon.Add(time.Minute)) || len(got) != 2 {
+		t.Fatalf("got %+v", got)
+	}
+}
+
+func TestFormula(t *testing.T) {
+	if f := Formula(Spec{3350, 989, "Hopper"}); !near(f, 1) {
+		t.Errorf("H100 SXM is %v", f)
+	}
+	for _, s := range []Spec{{}, {Bandwidth: -1, TFLOPS: 1}, {Bandwidth: math.NaN(), TFLOPS: 1}} {
+		if f := Formula(s); f != 0 {
+			t.Errorf("%+v gives %v", s, f)
+		}
+	}
+}
