@@ -26,6 +26,7 @@ func main() {
 func commands() map[string]cli.CommandFactory {
 	ui := &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}
 	return map[string]cli.CommandFactory{
-		"doctor": func() (cli.Command, error) { return doctorCommand{ui}, nil },
+		"doctor":  func() (cli.Command, error) { return doctorCommand{ui}, nil },
+		"gateway": func() (cli.Command, error) { return gatewayCommand{ui}, nil },
 	}
 }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// call is one request of the workload: when it is due and how much work it is, as
+// a multiple of the mean.
+type call struct {
+	at   time.Duration
+	work float64
+}
+
+// poisson draws n calls of exponential work at rate per second. The same seed
+// gives the same calls, so every contestant serves the same work at the same
+// times.
+func poisson(seed uint64, rate float64, n int) []call {
+	r := rand.New(rand.NewPCG(seed, 0x616c6971756f74))
+	calls := make([]call, n)
+	var at float64
+	for i := range calls {
+		at += r.ExpFloat64() / rate
+		calls[i] = call{time.Duration(at * float64(time.Second)), r.ExpFloat64()}
+	}
+	return calls
+}
+
+// fleet is the replicas of the benchmark: mean service time of each.
+type fleet []time.Duration
+
+// uneven is four replicas of 25 ms and four of 100 ms, one slot each.
+func uneven() fleet {
+	const fast, slow = 25 * time.Millisecond, 100 * time.Millisecond
+	return fleet{fast, fast, fast, fast, slow, slow, slow, slow}
+}
+
+// capacity is requests per second at full load.
+func (f fleet) capacity() float64 {
+	var sum float64
+	for _, mean := range f {
+		sum += 1 / mean.Seconds()
+	}
+	return sum
+}

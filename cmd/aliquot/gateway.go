@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hashicorp/cli"
+
+	"aliquot/gateway"
+	"aliquot/gateway/config"
+	"aliquot/gateway/control"
+	"aliquot/gateway/discovery"
+	"aliquot/internal/gpu"
+)
+
+type gatewayCommand struct{ ui cli.Ui }
+
+func (gatewayCommand) Synopsis() string { return "Run the HTTP gateway in front of model services" }
+
+func (gatewayCommand) Help() string {
+	return `Usage: aliquot gateway -config <file> [-check]
+
+  Serves requests for model services: one queue per service, the fastest free
+  slot first. On SIGTERM or SIGINT it finishes what is in flight and ends.
+
+Options:
+
+  -config  The configuration file, see docs/gateway.md.
+  -check   Check the file and end.
+`
+}
+
+func (c gatewayCommand) Run(args []string) int {
+	flags := newFlags("gateway", c.ui)
+	path := flags.String("config", "", "")
+	check := flags.Bool("check", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	if *path == "" {
+		c.ui.Error("aliquot gateway: no configuration: want -config <file>")
+		return 2
+	}
+	if err := runGateway(*path, *check); err != nil {
+		c.ui.Error("aliquot gateway: " + err.Error())
+		return 1
+	}
+	return 0
+}
+
+func runGateway(path string, check bool) error {
+	c, err := config.Load(path)
+	if err != nil {
+		return err
+	}
+	options, err := gatewayOptions(c)
+	if err != nil {
+		return err
+	}
+	server, err := gateway.New(c, options)
+	if err != nil || check {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	return server.Run(ctx)
+}
+
+// gatewayOptions wires the gateway's outside: Consul and Nomad where the
+// configuration names them.
+func gatewayOptions(c *config.Config) (gateway.Options, error) {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	o := gateway.Options{Log: log}
+	sources := discovery.Sources{Log: log}
+	id := gatewayID()
+	if c.Consul != nil {
+		client, err := control.NewConsul(c.Consul)
+		if err != nil {
+			return o, fmt.Errorf("consul: %w", err)
+		}
+		sources.Health, sources.ConsulToken = client.Health(), c.Consul.Token
+		if c.Consul.Publish {
+			o.Rates = &control.Rates{Client: client, Config: c.Consul, Gateway: id}
+		}
+		if c.Consul.Register {
+			o.Registrar = &control.Registrar{Client: client, Config: c.Consul, Gateway: id}
+		}
+	}
+	if c.Nomad != nil {
+		client, err := control.NewNomad(c.Nomad)
+		if err != nil {
+			return o, fmt.Errorf("nomad: %w", err)
+		}
+		sources.Services, sources.NomadToken = client.Services(), c.Nomad.Token
+		o.Scaler = &control.Scaler{Client: client, Config: c.Nomad}
+	}
+	o.Source = func(s config.Service) (gateway.Source, error) { return sources.Of(s.Source), nil }
+	return o, nil
+}
+
+// gatewayID names this gateway: its allocation under Nomad, else its host.
+func gatewayID() string {
+	if alloc := os.Getenv("NOMAD_ALLOC_ID"); alloc != "" {
+		return "aliquot-gateway-" + alloc
+	}
+	host, _ := os.Hostname()
+	return "aliquot-gateway-" + gpu.Slug(host)
+}

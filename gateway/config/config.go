@@ -1,0 +1,159 @@
+// Package config reads the gateway's configuration file.
+package config
+
+import (
+	"log/slog"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// Config is a configuration file, decoded, defaulted and checked.
+type Config struct {
+	Listen     Listen
+	Admin      string // address of the admin listener
+	AccessLog  string // "off", "stderr" or a path
+	LogLevel   slog.Level
+	Drain      Drain
+	Consul     *Consul
+	Nomad      *Nomad
+	Priorities []string // names, most urgent first
+	Tenants    Tenants
+	Services   []Service
+}
+
+// Listen is the public listener and its limits.
+type Listen struct {
+	Address  string
+	CertFile string // with KeyFile; "" without TLS
+	KeyFile  string
+	// MaxConnections bounds open client connections.
+	MaxConnections int
+	MaxHeaderBytes int
+	MaxBodyBytes   int64
+	HeaderTimeout  time.Duration // to receive a request's header
+	IdleTimeout    time.Duration // between requests on a connection
+	BodyTimeout    time.Duration // without any progress of a request's body
+	WriteTimeout   time.Duration // without any progress of a response
+}
+
+// Drain is the order of an orderly end.
+type Drain struct {
+	// Delay is how long the gateway serves on after it says that it leaves.
+	Delay time.Duration
+	// Timeout is how long it then waits for requests in flight.
+	Timeout time.Duration
+}
+
+// Consul is how the gateway reaches Consul.
+type Consul struct {
+	Address, Datacenter, Namespace string
+	Token                          Secret
+	Register                       bool   // register the gateway as a service
+	Service                        string // its name
+	Publish                        bool   // write learned rates to KV
+	Prefix                         string // of the KV keys
+}
+
+// Nomad is how the gateway reaches Nomad.
+type Nomad struct {
+	Address, Region, Namespace string
+	Token                      Secret
+}
+
+// Tenants says how tenants are told apart and what each may use.
+type Tenants struct {
+	Header string            // names the tenant; "" when not used
+	APIKey bool              // the tenant is who holds the bearer token or X-API-Key
+	Keys   map[string]string // SHA-256 of an API key, hex, to tenant
+	Limits map[string]dispatch.Limits
+	// Ceiling is the most urgent priority that a tenant may ask for, by name.
+	Ceiling map[string]int
+}
+
+// Service is one model service.
+type Service struct {
+	Name     string
+	Routes   []Route
+	Source   Source
+	Queue    Queue
+	Upstream Upstream
+	Rules    []Rule
+	Wake     *Wake
+}
+
+// Route matches requests to a service. All fields that are set must match.
+type Route struct {
+	Hosts      []string // "*.example.org" matches one or more labels
+	PathPrefix string
+	Headers    map[string]string // "*" matches any value
+	Models     []string          // the "model" of a JSON body
+}
+
+// Source is where replicas are found: exactly one field is set.
+type Source struct {
+	Consul *ConsulSource
+	Nomad  *NomadSource
+	File   string    // a file of replica blocks, read again when it changes
+	Static []Replica // replicas in the configuration itself
+}
+
+// ConsulSource finds healthy instances of a Consul service.
+type ConsulSource struct {
+	Service, Tag string
+}
+
+// NomadSource finds registrations of a Nomad service.
+type NomadSource struct {
+	Service string
+}
+
+// Replica is one replica, as a source tells it.
+type Replica struct {
+	Address string // host:port
+	Class   string
+	Slices  int
+	Slots   int
+	Weight  float64
+}
+
+// Queue bounds a service's queue and sets its policy.
+type Queue struct {
+	Max     int
+	MaxWait time.Duration
+	Theta   float64 // 0 is adaptive
+	Eject   dispatch.Ejection
+	// DefaultPriority is an index into Config.Priorities.
+	DefaultPriority int
+}
+
+// Upstream is how replicas are spoken to.
+type Upstream struct {
+	Protocol       string // "auto", "http1", "h2c" or "https"
+	ConnectTimeout time.Duration
+	HeaderTimeout  time.Duration // until the response's header; 0 is none
+	Retries        int
+	CAFile         string
+	ServerName     string
+}
+
+// Rule ties requests of some size to hardware.
+type Rule struct {
+	MinBatch, MaxBatch   int64
+	MinPrompt, MaxPrompt int64 // tokens
+	MinCost, MaxCost     float64
+	Placement            dispatch.Placement
+}
+
+// Wake is how a service is started from zero replicas.
+type Wake struct {
+	Targets []Target // cheapest first
+	// Interval is the least time between two requests to Nomad.
+	Interval time.Duration
+}
+
+// Target is a Nomad task group that can be scaled up.
+type Target struct {
+	Job, Group, Class string
+	Cost              float64
+}

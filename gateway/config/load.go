@@ -1,0 +1,153 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"aliquot/internal/dispatch"
+)
+
+// Load reads a configuration file. Its error is one line that names the file, the
+// line and what to do.
+func Load(path string) (*Config, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	return Parse(text, path)
+}
+
+// Parse reads a configuration; name is what errors call the file.
+func Parse(text []byte, name string) (*Config, error) {
+	d := &decoder{ctx: environment()}
+	var f fileBody
+	d.parse(text, name, &f)
+	if d.err != nil {
+		return nil, d.err
+	}
+	top := hcl.Range{Filename: name, Start: hcl.InitialPos}
+	c := &Config{AccessLog: or(f.AccessLog, "stderr"), Priorities: f.Priorities}
+	if len(c.Priorities) == 0 {
+		c.Priorities = []string{"normal"}
+	}
+	if err := c.LogLevel.UnmarshalText([]byte(d.one(f.LogLevel, "info", "debug", "info", "warn", "error"))); err != nil {
+		d.fail(top, "log_level: %v", err)
+	}
+	c.Listen = d.listen(f.Listen)
+	c.Admin = "127.0.0.1:0"
+	if f.Admin != nil {
+		c.Admin = f.Admin.Address
+	}
+	c.Drain = Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second}
+	if f.Drain != nil {
+		c.Drain = Drain{d.duration(f.Drain.Delay, c.Drain.Delay), d.duration(f.Drain.Timeout, c.Drain.Timeout)}
+	}
+	c.Consul, c.Nomad = consul(f.Consul), nomad(f.Nomad)
+	c.Tenants = d.tenants(f.Tenants, c.Priorities)
+	if len(f.Services) == 0 {
+		d.fail(top, "no service block: the gateway would have nothing to serve")
+	}
+	for _, s := range f.Services {
+		if slices.ContainsFunc(c.Services, func(o Service) bool { return o.Name == s.Name }) {
+			d.fail(s.Range, "service %q stands twice", s.Name)
+		}
+		c.Services = append(c.Services, d.service(&s, c))
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return c, nil
+}
+
+func (d *decoder) listen(b *listenBody) Listen {
+	if b == nil {
+		b = &listenBody{Address: ":8080"}
+	}
+	l := Listen{
+		Address:        b.Address,
+		MaxConnections: or(b.MaxConnections, 16384),
+		MaxHeaderBytes: int(d.size(b.MaxHeader, 64<<10)),
+		MaxBodyBytes:   d.size(b.MaxBody, 1<<30),
+		HeaderTimeout:  d.duration(b.HeaderTimeout, 10*time.Second),
+		IdleTimeout:    d.duration(b.IdleTimeout, 2*time.Minute),
+		BodyTimeout:    d.duration(b.BodyTimeout, 30*time.Second),
+		WriteTimeout:   d.duration(b.WriteTimeout, time.Minute),
+	}
+	if b.TLS != nil {
+		l.CertFile, l.KeyFile = b.TLS.Cert, b.TLS.Key
+	}
+	return l
+}
+
+func consul(b *consulBody) *Consul {
+	if b == nil {
+		return nil
+	}
+	return &Consul{
+		Address: or(b.Address, ""), Datacenter: or(b.Datacenter, ""), Namespace: or(b.Namespace, ""),
+		Token:    Secret{File: or(b.TokenFile, ""), Env: "CONSUL_HTTP_TOKEN"},
+		Register: or(b.Register, false), Service: or(b.Service, "aliquot-gateway"),
+		Publish: or(b.Publish, true), Prefix: "aliquot/rates",
+	}
+}
+
+func nomad(b *nomadBody) *Nomad {
+	if b == nil {
+		return nil
+	}
+	return &Nomad{
+		Address: or(b.Address, ""), Region: or(b.Region, ""), Namespace: or(b.Namespace, ""),
+		Token: Secret{File: or(b.TokenFile, ""), Env: "NOMAD_TOKEN"},
+	}
+}
+
+var sha256hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
+	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}}
+	if b == nil {
+		return t
+	}
+	t.Header, t.APIKey = or(b.Header, ""), or(b.APIKey, false)
+	for _, one := range b.Tenants {
+		name := one.Name
+		if name == "default" {
+			name = ""
+		}
+		t.Limits[name] = dispatch.Limits{Weight: or(one.Weight, 1), MaxActive: or(one.MaxActive, 0), MaxQueue: or(one.MaxQueue, 0)}
+		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
+		for _, key := range one.Keys {
+			if !sha256hex.MatchString(key) {
+				d.fail(hcl.Range{Filename: "tenants"}, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)
+			}
+			t.Keys[key] = one.Name
+		}
+	}
+	return t
+}
+
+func (d *decoder) priority(a *hcl.Attribute, names []string, otherwise int) int {
+	if a == nil {
+		return otherwise
+	}
+	return max(0, slices.Index(names, d.one(a, "", names...)))
+}
+
+// address checks host:port.
+func (d *decoder) address(a *hcl.Attribute, at hcl.Range) string {
+	if a == nil {
+		d.fail(at, "replica without address: want address = \"host:port\"")
+		return ""
+	}
+	s := d.text(a, "")
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+		d.fail(a.Range, "address is %q: want \"host:port\"", s)
+	}
+	return s
+}

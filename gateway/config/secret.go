@@ -1,0 +1,25 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Secret is where a token stands. It is read at each use, so that a token that is
+// rotated in its file is picked up, and it never holds the token itself.
+type Secret struct {
+	File, Env string
+}
+
+// Read returns the token, "" when none is configured.
+func (s Secret) Read() (string, error) {
+	if s.File != "" {
+		text, err := os.ReadFile(s.File)
+		if err != nil {
+			return "", fmt.Errorf("token_file: %w", err)
+		}
+		return strings.TrimSpace(string(text)), nil
+	}
+	return os.Getenv(s.Env), nil
+}

@@ -1,0 +1,171 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"aliquot/internal/dispatch"
+)
+
+func (d *decoder) service(b *serviceBody, c *Config) Service {
+	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream), Queue: d.queue(b.Queue, c.Priorities)}
+	for _, r := range b.Routes {
+		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
+		if route.PathPrefix != "" && !strings.HasPrefix(route.PathPrefix, "/") {
+			d.fail(b.Range, "service %q: path_prefix %q does not begin with /", b.Name, route.PathPrefix)
+		}
+		s.Routes = append(s.Routes, route)
+	}
+	if len(s.Routes) == 0 {
+		s.Routes = []Route{{}}
+	}
+	for _, r := range b.Rules {
+		if len(r.Require) == 0 && len(r.Prefer) == 0 {
+			d.fail(r.Range, "rule without require or prefer has no effect")
+		}
+		s.Rules = append(s.Rules, Rule{
+			MinBatch: or(r.MinBatch, 0), MaxBatch: or(r.MaxBatch, 0), MinPrompt: or(r.MinPrompt, 0), MaxPrompt: or(r.MaxPrompt, 0),
+			MinCost: or(r.MinCost, 0), MaxCost: or(r.MaxCost, 0),
+			Placement: dispatch.Placement{Require: r.Require, Prefer: r.Prefer},
+		})
+	}
+	s.Wake = d.wake(b.Wake, c)
+	return s
+}
+
+func (d *decoder) source(b *serviceBody, c *Config) Source {
+	var s Source
+	found := 0
+	if b.Consul != nil {
+		found++
+		s.Consul = &ConsulSource{Service: or(b.Consul.Service, b.Name), Tag: or(b.Consul.Tag, "")}
+		if c.Consul == nil {
+			c.Consul = consul(&consulBody{})
+		}
+	}
+	if b.Nomad != nil {
+		found++
+		s.Nomad = &NomadSource{Service: or(b.Nomad.Service, b.Name)}
+		if c.Nomad == nil {
+			c.Nomad = nomad(&nomadBody{})
+		}
+	}
+	if b.File != nil {
+		found++
+		s.File = *b.File
+	}
+	if len(b.Static) > 0 {
+		found++
+		s.Static = d.replicas(b.Static, b.Range)
+	}
+	if found != 1 {
+		d.fail(b.Range, "service %q has %d sources of replicas: want exactly one of consul, nomad, replicas_file or replica blocks", b.Name, found)
+	}
+	return s
+}
+
+func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
+	var out []Replica
+	for _, r := range blocks {
+		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1), Slots: or(r.Slots, 1), Weight: or(r.Weight, 0)}
+		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 {
+			d.fail(at, "replica %s: slots and slices must be at least 1 and weight not negative", one.Address)
+		}
+		if slices.ContainsFunc(out, func(o Replica) bool { return o.Address == one.Address }) {
+			d.fail(at, "replica %s stands twice", one.Address)
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// Replicas reads a file of replica blocks.
+func Replicas(path string) ([]Replica, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("replicas_file: %w", err)
+	}
+	d := &decoder{ctx: environment()}
+	var body struct {
+		Replicas []replicaBody `hcl:"replica,block"`
+	}
+	d.parse(text, path, &body)
+	if d.err != nil {
+		return nil, d.err
+	}
+	out := d.replicas(body.Replicas, hcl.Range{Filename: path, Start: hcl.InitialPos})
+	return out, d.err
+}
+
+func (d *decoder) queue(b *queueBody, priorities []string) Queue {
+	if b == nil {
+		b = &queueBody{}
+	}
+	q := Queue{
+		Max: or(b.Max, 10000), MaxWait: d.duration(b.MaxWait, time.Minute),
+		DefaultPriority: d.priority(b.Priority, priorities, (len(priorities)-1)/2),
+		Eject: dispatch.Ejection{
+			Failures: or(b.Failures, 0), Base: d.duration(b.Base, 0), Max: d.duration(b.Longest, 0),
+		},
+	}
+	if b.Theta != nil {
+		if s := d.text(b.Theta, ""); s != "adaptive" {
+			if _, err := fmt.Sscanf(s, "%g", &q.Theta); err != nil || q.Theta <= 0 {
+				d.fail(b.Theta.Range, "theta is %q: want a positive number or \"adaptive\"", s)
+			}
+		}
+	}
+	return q
+}
+
+func (d *decoder) upstream(b *upstreamBody) Upstream {
+	if b == nil {
+		b = &upstreamBody{}
+	}
+	return Upstream{
+		Protocol:       d.one(b.Protocol, "auto", "auto", "http1", "h2c", "https"),
+		ConnectTimeout: d.duration(b.Connect, 2*time.Second),
+		HeaderTimeout:  d.duration(b.Header, 0),
+		Retries:        or(b.Retries, 2),
+		CAFile:         or(b.CAFile, ""), ServerName: or(b.ServerName, ""),
+	}
+}
+
+func (d *decoder) wake(b *wakeBody, c *Config) *Wake {
+	if b == nil {
+		return nil
+	}
+	if len(b.Targets) == 0 {
+		d.fail(b.Range, "wake block without a target: want target { job = … group = … cost = … }")
+	}
+	w := &Wake{Interval: d.duration(b.Interval, 5*time.Second)}
+	for _, t := range b.Targets {
+		w.Targets = append(w.Targets, Target{Job: t.Job, Group: t.Group, Class: or(t.Class, ""), Cost: t.Cost})
+	}
+	slices.SortStableFunc(w.Targets, func(a, b Target) int {
+		switch {
+		case a.Cost < b.Cost:
+			return -1
+		case a.Cost > b.Cost:
+			return 1
+		}
+		return 0
+	})
+	if c.Nomad == nil {
+		c.Nomad = nomad(&nomadBody{})
+	}
+	return w
+}
+
+func lower(in []string) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = strings.ToLower(s)
+	}
+	return out
+}

@@ -1,0 +1,177 @@
+// Package control is what the gateway tells Consul and Nomad: the rates that it
+// learned, where it listens, and that a service is to be started.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/gateway/config"
+	"aliquot/internal/dispatch"
+)
+
+// NewConsul returns a client. What the configuration leaves out comes from the
+// usual CONSUL_* environment.
+func NewConsul(c *config.Consul) (*consul.Client, error) {
+	conf := consul.DefaultConfig()
+	// Tokens are read anew for each request.
+	conf.Token, conf.TokenFile = "", ""
+	if c.Address != "" {
+		conf.Address = c.Address
+	}
+	if c.Datacenter != "" {
+		conf.Datacenter = c.Datacenter
+	}
+	if c.Namespace != "" {
+		conf.Namespace = c.Namespace
+	}
+	return consul.NewClient(conf)
+}
+
+// Rates is the learned rates in Consul KV, one key per service and gateway.
+type Rates struct {
+	Client  *consul.Client
+	Config  *config.Consul
+	Gateway string // the gateway's ID, the last part of its keys
+}
+
+// rateDocument is the value of a key.
+type rateDocument struct {
+	Version int                  `json:"version"`
+	Updated time.Time            `json:"updated"`
+	Classes map[string]classRate `json:"classes"`
+}
+
+type classRate struct {
+	Rate        float64 `json:"rate"`  // requests per second and busy slot
+	Slots       float64 `json:"slots"` // mean slots per replica
+	Samples     float64 `json:"n"`
+	ReplicaRate float64 `json:"replica_rate"` // requests per second of a fully busy replica
+}
+
+// staleAfter is the age from which published rates are no longer believed.
+const staleAfter = 7 * 24 * time.Hour
+
+// Load merges what all gateways published of a service, weighted by evidence.
+func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return nil, err
+	}
+	pairs, _, err := r.Client.KV().List(r.Config.Prefix+"/"+service+"/", (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]dispatch.Rate{}
+	for _, pair := range pairs {
+		var doc rateDocument
+		if json.Unmarshal(pair.Value, &doc) != nil || doc.Version != 1 || time.Since(doc.Updated) > staleAfter {
+			continue
+		}
+		for class, c := range doc.Classes {
+			if !(c.Rate > 0 && c.Samples > 0) {
+				continue
+			}
+			sum := out[class]
+			sum.Rate = (sum.Rate*sum.Samples + c.Rate*c.Samples) / (sum.Samples + c.Samples)
+			sum.Samples += c.Samples
+			sum.Slots = c.Slots
+			out[class] = sum
+		}
+	}
+	return out, nil
+}
+
+// Save writes this gateway's key of a service.
+func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return err
+	}
+	doc := rateDocument{Version: 1, Updated: now.UTC().Truncate(time.Second), Classes: map[string]classRate{}}
+	for class, rate := range rates {
+		doc.Classes[class] = classRate{rate.Rate, rate.Slots, rate.Samples, rate.Rate * rate.Slots}
+	}
+	value, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	key := strings.Join([]string{r.Config.Prefix, service, r.Gateway}, "/")
+	_, err = r.Client.KV().Put(&consul.KVPair{Key: key, Value: value}, (&consul.WriteOptions{Token: token}).WithContext(ctx))
+	return err
+}
+
+// Registrar registers the gateway as a Consul service.
+type Registrar struct {
+	Client  *consul.Client
+	Config  *config.Consul
+	Gateway string
+}
+
+// Register announces the public listener as the service's address and the admin
+// listener in its meta. A listener on all addresses is announced by the address
+// of the local Consul agent.
+func (r *Registrar) Register(ctx context.Context, public, admin string) error {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return err
+	}
+	public, err = r.reachable(public)
+	if err != nil {
+		return err
+	}
+	if admin, err = r.reachable(admin); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(public)
+	if err != nil {
+		return err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return err
+	}
+	return r.Client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{
+		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: map[string]string{"admin": admin},
+		Check: &consul.AgentServiceCheck{
+			Name: "ready", HTTP: "http://" + admin + "/v1/ready", Interval: "2s", Timeout: "1s",
+			Status: consul.HealthPassing, DeregisterCriticalServiceAfter: "5m",
+		},
+	}, consul.ServiceRegisterOpts{Token: token}.WithContext(ctx))
+}
+
+// reachable replaces an unspecified host by the agent's.
+func (r *Registrar) reachable(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
+		return address, nil
+	}
+	self, err := r.Client.Agent().Self()
+	if err != nil {
+		return "", err
+	}
+	agent, ok := self["Member"]["Addr"].(string)
+	if !ok {
+		return "", fmt.Errorf("the Consul agent does not tell its address; set listen.address to a concrete one")
+	}
+	return net.JoinHostPort(agent, port), nil
+}
+
+// Deregister takes the service back.
+func (r *Registrar) Deregister(ctx context.Context) error {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return err
+	}
+	return r.Client.Agent().ServiceDeregisterOpts(r.Gateway, (&consul.QueryOptions{Token: token}).WithContext(ctx))
+}

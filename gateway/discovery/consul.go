@@ -1,0 +1,79 @@
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+)
+
+// waitTime is how long a blocking query may rest without a change.
+const waitTime = 5 * time.Minute
+
+// Health is what is needed of Consul's health API.
+type Health interface {
+	Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry, *consul.QueryMeta, error)
+}
+
+// Consul is the healthy instances of a Consul service.
+type Consul struct {
+	Health Health
+	Source config.ConsulSource
+	Token  config.Secret
+	Log    *slog.Logger
+}
+
+// Watch reports the instances whenever Consul says that they changed. While
+// Consul does not answer the last instances are kept.
+func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
+	var index uint64
+	var failed backoff
+	for ctx.Err() == nil {
+		token, err := c.Token.Read()
+		var entries []*consul.ServiceEntry
+		var meta *consul.QueryMeta
+		if err == nil {
+			q := (&consul.QueryOptions{WaitIndex: index, WaitTime: waitTime, Token: token}).WithContext(ctx)
+			entries, meta, err = c.Health.Service(c.Source.Service, c.Source.Tag, true, q)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			c.Log.Warn("Consul does not answer; the last replicas are kept", "service", c.Source.Service, "error", err)
+			index = 0 // a restarted Consul counts from anew
+			failed.wait(ctx)
+			continue
+		}
+		failed = backoff{}
+		if meta.LastIndex == index && index > 0 {
+			continue // the wait ended without a change
+		}
+		if meta.LastIndex < index {
+			index = 0
+			continue
+		}
+		index = max(meta.LastIndex, 1)
+		set(c.replicas(entries))
+	}
+}
+
+func (c Consul) replicas(entries []*consul.ServiceEntry) []line.Replica {
+	var out []line.Replica
+	for _, e := range entries {
+		host := e.Service.Address
+		if host == "" {
+			host = e.Node.Address
+		}
+		address := net.JoinHostPort(host, strconv.Itoa(e.Service.Port))
+		r := described(address, func(key string) string { return e.Service.Meta[key] }, c.Log)
+		out = append(out, replica(e.Node.Node+"/"+e.Service.ID+"@"+address, r))
+	}
+	return out
+}

@@ -1,0 +1,139 @@
+// Package discovery finds the replicas of a service: in Consul, in Nomad, in a
+// file or in the configuration.
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"time"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+	"aliquot/internal/gpu"
+)
+
+// The keys by which a replica describes itself in its service's meta (Consul) or
+// in tags of the form key=value (Nomad).
+const (
+	metaClass  = "gpu_class"
+	metaSlices = "aliquot_slices"
+	metaWeight = "aliquot_weight"
+	metaSlots  = "concurrency"
+)
+
+// replica makes a replica of what a source knows.
+func replica(id string, r config.Replica) line.Replica {
+	r.Slots, r.Slices = max(r.Slots, 1), max(r.Slices, 1)
+	weight := r.Weight
+	if weight <= 0 {
+		weight = tableWeight(r.Class) * float64(r.Slices)
+	}
+	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
+		ID: id, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Weight: weight / float64(r.Slots),
+	}}
+}
+
+func tableWeight(class string) float64 {
+	for _, h := range gpu.Table() {
+		if h.Class == class {
+			return h.Weight
+		}
+	}
+	return 1
+}
+
+// described reads a replica's description; what is missing or no number counts
+// as 1 and is told to the log once per change.
+func described(address string, get func(key string) string, log *slog.Logger) config.Replica {
+	whole := func(key string) int {
+		text := get(key)
+		n, err := strconv.Atoi(text)
+		if text != "" && (err != nil || n < 1) {
+			log.Warn("a replica's meta is no whole number of at least 1", "address", address, "key", key, "value", text)
+		}
+		return max(n, 1)
+	}
+	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots)}
+	if text := get(metaWeight); text != "" {
+		w, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(w > 0 && w < 1e9) {
+			log.Warn("a replica's meta is no positive number", "address", address, "key", metaWeight, "value", text)
+		} else {
+			r.Weight = w
+		}
+	}
+	return r
+}
+
+// Static is the replicas of the configuration itself.
+type Static []config.Replica
+
+// Watch reports the replicas once.
+func (s Static) Watch(ctx context.Context, set func([]line.Replica)) {
+	set(static(s))
+	<-ctx.Done()
+}
+
+func static(replicas []config.Replica) []line.Replica {
+	out := make([]line.Replica, 0, len(replicas))
+	for _, r := range replicas {
+		out = append(out, replica(r.Address, r))
+	}
+	return out
+}
+
+// File is replicas in a file of replica blocks.
+type File struct {
+	Path string
+	Log  *slog.Logger
+}
+
+// lookEvery is how often a file is looked at for a change.
+const lookEvery = 500 * time.Millisecond
+
+// Watch reports the file's replicas whenever the file changes. A file that cannot
+// be read or is wrong changes nothing.
+func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	var seen os.FileInfo
+	for {
+		if info, err := os.Stat(f.Path); err != nil {
+			if seen != nil {
+				f.Log.Warn("replicas_file cannot be read; the last replicas are kept", "error", err)
+			}
+			seen = nil
+		} else if seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() || !os.SameFile(info, seen) {
+			seen = info
+			if replicas, err := config.Replicas(f.Path); err != nil {
+				f.Log.Warn("replicas_file is wrong; the last replicas are kept", "error", err)
+			} else {
+				set(static(replicas))
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// backoff waits longer after each failure in a row, at most 10 s, with jitter so
+// that many gateways do not return at once.
+type backoff struct{ failures int }
+
+func (b *backoff) wait(ctx context.Context) {
+	base := min(10*time.Second, 100*time.Millisecond<<min(b.failures, 10))
+	b.failures++
+	t := time.NewTimer(base/2 + rand.N(base/2))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,79 @@
+package discovery
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+)
+
+// Services is what is needed of Nomad's API of native services.
+type Services interface {
+	Get(name string, q *nomad.QueryOptions) ([]*nomad.ServiceRegistration, *nomad.QueryMeta, error)
+}
+
+// Nomad is the registrations of a Nomad service. Nomad's registrations hold no
+// meta, so a replica describes itself by tags such as "gpu_class=h100", and they
+// do not follow health checks, so a failing replica is only ejected.
+type Nomad struct {
+	Services Services
+	Source   config.NomadSource
+	Token    config.Secret
+	Log      *slog.Logger
+}
+
+// Watch reports the registrations whenever Nomad says that they changed.
+func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
+	var index uint64
+	var failed backoff
+	for ctx.Err() == nil {
+		token, err := n.Token.Read()
+		var found []*nomad.ServiceRegistration
+		var meta *nomad.QueryMeta
+		if err == nil {
+			q := (&nomad.QueryOptions{WaitIndex: index, WaitTime: waitTime, AuthToken: token}).WithContext(ctx)
+			found, meta, err = n.Services.Get(n.Source.Service, q)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			n.Log.Warn("Nomad does not answer; the last replicas are kept", "service", n.Source.Service, "error", err)
+			index = 0
+			failed.wait(ctx)
+			continue
+		}
+		failed = backoff{}
+		if meta.LastIndex == index && index > 0 {
+			continue
+		}
+		if meta.LastIndex < index {
+			index = 0
+			continue
+		}
+		index = max(meta.LastIndex, 1)
+		set(n.replicas(found))
+	}
+}
+
+func (n Nomad) replicas(found []*nomad.ServiceRegistration) []line.Replica {
+	var out []line.Replica
+	for _, s := range found {
+		tags := map[string]string{}
+		for _, tag := range s.Tags {
+			if key, value, ok := strings.Cut(tag, "="); ok {
+				tags[key] = value
+			}
+		}
+		address := net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
+		r := described(address, func(key string) string { return tags[key] }, n.Log)
+		out = append(out, replica(s.ID+"@"+address, r))
+	}
+	return out
+}

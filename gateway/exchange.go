@@ -1,0 +1,262 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"time"
+
+	"aliquot/gateway/line"
+	"aliquot/gateway/match"
+	"aliquot/internal/dispatch"
+)
+
+// exchange is one request's way through the gateway.
+type exchange struct {
+	server  *Server
+	service *service
+	pass    line.Pass
+	request dispatch.Request
+	proxy   httputil.ReverseProxy
+	writer  progress
+	answer  answer
+	body    *match.Body
+
+	in       *http.Request
+	grpc     bool
+	began    time.Time
+	granted  time.Time // when the present slot was given
+	waited   time.Duration
+	class    string // of the replica that served last
+	replica  string
+	attempts int
+	outcome  outcome
+	ended    bool // the line has its slot back
+}
+
+// ServeHTTP serves one request of the public listener.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.inflight.Add(1)
+	defer s.inflight.Add(-1)
+	x := &exchange{server: s, in: r, began: time.Now()}
+	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2}
+	defer x.end()
+	if s.leaving.Load() {
+		// The client is asked to come back on another connection, which the load
+		// balancer gives to another gateway.
+		w.Header().Set("Connection", "close")
+	}
+	if !x.prepare() {
+		return
+	}
+	if err := x.service.line.Enter(r.Context(), &x.pass, x.request); err != nil {
+		x.unplaced(err)
+		return
+	}
+	x.take()
+	x.forward()
+}
+
+// take records that the exchange was given a slot.
+func (x *exchange) take() {
+	x.granted = time.Now()
+	x.waited += x.pass.Waited()
+	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
+	x.attempts++
+	x.ended = false
+	x.service.metrics.waited(x.pass.Waited())
+}
+
+// release gives the slot back; what is told of the replica is told once.
+func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
+	if x.ended || x.pass.Endpoint == nil {
+		return
+	}
+	x.ended = true
+	if o == dispatch.Served {
+		classMetricsOf(x.pass.Endpoint).took(time.Since(x.granted))
+	}
+	x.service.line.Leave(&x.pass, o, pause)
+}
+
+// forward has the reverse proxy carry the request; x is its transport.
+func (x *exchange) forward() {
+	x.answer.x = x
+	x.proxy = httputil.ReverseProxy{
+		Rewrite:        x.rewrite,
+		Transport:      (*tries)(x),
+		ModifyResponse: x.answered,
+		ErrorHandler:   x.failed,
+		BufferPool:     x.server.buffers,
+		ErrorLog:       x.server.quiet,
+	}
+	if x.in.ProtoMajor == 1 && x.in.ContentLength != 0 {
+		// A replica may answer while it still reads. Without this the server would
+		// first swallow the rest of the request's body.
+		http.NewResponseController(x.writer.ResponseWriter).EnableFullDuplex()
+		defer x.in.Body.Close()
+	}
+	x.proxy.ServeHTTP(&x.writer, x.in)
+}
+
+func (x *exchange) rewrite(p *httputil.ProxyRequest) {
+	out := p.Out
+	out.URL.Scheme = x.service.transports.scheme
+	out.URL.Host = x.pass.Endpoint.Address
+	out.URL.RawQuery = p.In.URL.RawQuery // passed on as it came
+	if prior := p.In.Header["X-Forwarded-For"]; prior != nil {
+		out.Header["X-Forwarded-For"] = prior
+	}
+	p.SetXForwarded()
+	if out.Body != nil {
+		out.Body = x.body
+	}
+}
+
+// answered sees the replica's answer before it is passed on.
+func (x *exchange) answered(r *http.Response) error {
+	if r.StatusCode == http.StatusSwitchingProtocols {
+		return nil // the connection itself is handed over
+	}
+	x.answer.body = r.Body
+	x.answer.verdict = dispatch.Served
+	switch r.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		x.answer.verdict = dispatch.Failed
+		if pause, busy := retryAfter(r); busy {
+			x.answer.verdict, x.answer.pause = dispatch.Busy, pause
+		}
+	}
+	r.Body = &x.answer
+	return nil
+}
+
+// answer is the body of a replica's answer. At its end the slot is free, before
+// the last bytes have reached the client.
+type answer struct {
+	x       *exchange
+	body    io.ReadCloser
+	verdict dispatch.Outcome
+	pause   time.Duration
+	err     error
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.body.Read(p)
+	if err != nil {
+		a.finish(err)
+	}
+	return n, err
+}
+
+func (a *answer) finish(err error) {
+	if a.err != nil {
+		return
+	}
+	a.err = err
+	switch {
+	case err == io.EOF:
+		a.x.release(a.verdict, a.pause)
+	case a.x.in.Context().Err() != nil:
+		a.x.release(dispatch.Neutral, 0)
+	default:
+		a.x.release(dispatch.Failed, 0)
+	}
+}
+
+func (a *answer) Close() error { return a.body.Close() }
+
+// failed answers when no replica did.
+func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
+	var unplaced *unplacedError
+	switch {
+	case errors.As(err, &unplaced):
+		x.unplaced(unplaced.error)
+		return
+	case x.in.Context().Err() != nil:
+		x.release(dispatch.Neutral, 0)
+		x.gone(leftServing)
+		return
+	case x.body != nil && x.body.Err() != nil:
+		x.release(dispatch.Neutral, 0)
+		x.refuseBody(x.body.Err())
+		return
+	}
+	x.release(verdictOf(err), 0)
+	x.outcome = broken
+	var dial dialError
+	if errors.As(err, &dial) {
+		x.outcome = unreachable
+	} else if isTimeout(err) {
+		x.outcome = timedOut
+	}
+	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica, "attempts", x.attempts, "error", err)
+	refuse(&x.writer, x.in, x.outcome, "", 0)
+}
+
+// refuseBody answers a client whose body could not be received.
+func (x *exchange) refuseBody(err error) {
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		x.outcome = tooLarge
+	case isTimeout(err):
+		x.outcome = bodyTimeout
+	default:
+		x.outcome = malformed
+	}
+	refuse(&x.writer, x.in, x.outcome, "the request body could not be received", 0)
+}
+
+// unplaced answers a request that got no slot.
+func (x *exchange) unplaced(err error) {
+	var refused *line.Refused
+	switch {
+	case errors.As(err, &refused):
+		x.outcome = map[dispatch.Refusal]outcome{
+			dispatch.QueueFull: queueFull, dispatch.TenantFull: tenantFull,
+			dispatch.TooLate: tooLate, dispatch.NoSuchClass: noClass,
+		}[refused.Why]
+		refuse(&x.writer, x.in, x.outcome, err.Error(), max(refused.After, time.Second))
+	case errors.Is(err, line.ErrExpired):
+		x.outcome = expired
+		refuse(&x.writer, x.in, expired, err.Error(), time.Second)
+	default:
+		x.gone(leftWaiting)
+	}
+}
+
+// gone ends a request whose client left, or which the gateway's own end cut off.
+func (x *exchange) gone(o outcome) {
+	x.outcome = o
+	if errors.Is(context.Cause(x.in.Context()), errShutDown) {
+		x.outcome = shutDown
+		if !x.writer.started() {
+			refuse(&x.writer, x.in, shutDown, "", time.Second)
+		}
+	}
+}
+
+// end runs when the handler is left, also by a panic of the reverse proxy, which
+// is how it ends an answer that broke off.
+func (x *exchange) end() {
+	// What still holds its slot here was broken off, or is an upgraded connection,
+	// whose length says nothing of the replica's speed.
+	x.release(dispatch.Neutral, 0)
+	if x.outcome == served && x.answer.body != nil && x.answer.err != io.EOF {
+		switch {
+		case x.in.Context().Err() != nil || x.answer.err == nil:
+			x.gone(leftServing)
+		default:
+			x.outcome = broken
+		}
+	}
+	x.record()
+}
+
+func isGRPC(r *http.Request) bool {
+	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+}

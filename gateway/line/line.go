@@ -1,0 +1,226 @@
+// Package line is the queue in front of one service: goroutines wait in it for a
+// slot of a replica. Who is next and where is decided by package dispatch; this
+// package holds its lock, its clock and its waiting goroutines.
+package line
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// Endpoint is a replica as its users see it.
+type Endpoint struct {
+	ID      string
+	Address string // host:port
+	Class   string
+	// Value is the owner's, made once for each class by Options.Value.
+	Value any
+}
+
+// Options are what a Line needs beside its policy.
+type Options struct {
+	Policy dispatch.Policy
+	// Starved is called, without the lock, when a request waits and no replica is
+	// known that could serve it. It must not block.
+	Starved func()
+	// Value makes Endpoint.Value for a class.
+	Value func(class string) any
+}
+
+// Line is the queue of one service. Its methods may be called by any goroutine.
+type Line struct {
+	mu        sync.Mutex
+	queue     *dispatch.Queue
+	series    series
+	endpoints map[string]*Endpoint
+	values    map[string]any
+	timer     *time.Timer
+	timerAt   time.Time
+	options   Options
+}
+
+// Pass is one request's way through the line.
+type Pass struct {
+	// Endpoint is the replica that serves the request; nil while it waits.
+	Endpoint *Endpoint
+	ticket   dispatch.Ticket
+	ready    chan struct{}
+}
+
+// Waited is how long the request stood in the queue before its current start.
+func (p *Pass) Waited() time.Duration { return p.ticket.Waited() }
+
+// Refused is the error of a request that was not queued.
+type Refused struct {
+	Why   dispatch.Refusal
+	After time.Duration // when it is worth trying again
+}
+
+func (r *Refused) Error() string {
+	switch r.Why {
+	case dispatch.QueueFull:
+		return "the queue of the service is full"
+	case dispatch.TenantFull:
+		return "the tenant has too many requests waiting"
+	case dispatch.NoSuchClass:
+		return "no replica of the required class of hardware exists"
+	}
+	return "the request cannot be served before its deadline"
+}
+
+// ErrExpired is the error of a request that waited for as long as it may.
+var ErrExpired = errors.New("no replica became free in time")
+
+// New returns a line without replicas.
+func New(o Options) *Line {
+	if o.Starved == nil {
+		o.Starved = func() {}
+	}
+	if o.Value == nil {
+		o.Value = func(string) any { return nil }
+	}
+	l := &Line{queue: dispatch.New(o.Policy), endpoints: map[string]*Endpoint{}, values: map[string]any{}, options: o}
+	l.series.start(time.Now())
+	return l
+}
+
+// Enter waits until a replica serves the request, its Expire time comes or ctx
+// ends. On success the caller must call Leave or Again.
+func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
+	now := time.Now()
+	p.ticket = dispatch.Ticket{Request: r, Value: p}
+	l.mu.Lock()
+	if why, after := l.queue.Submit(&p.ticket, now); why != dispatch.Accepted {
+		l.mu.Unlock()
+		return &Refused{why, after}
+	}
+	l.series.queued(now, +1)
+	return l.await(ctx, p, now)
+}
+
+// Again gives the slot back and waits for another, in the request's old place.
+func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause time.Duration) error {
+	now := time.Now()
+	l.mu.Lock()
+	if p.Endpoint == nil {
+		l.mu.Unlock()
+		return errors.New("line: Again without a slot")
+	}
+	l.series.active(now, p.Endpoint.Class, -1)
+	p.Endpoint, p.ready = nil, nil
+	l.queue.Retry(&p.ticket, o, pause, now)
+	l.series.queued(now, +1)
+	return l.await(ctx, p, now)
+}
+
+// Leave gives the slot back. It does nothing for a request that holds none.
+func (l *Line) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) {
+	now := time.Now()
+	l.mu.Lock()
+	if p.Endpoint != nil {
+		l.release(p, o, pause, now)
+	}
+	l.mu.Unlock()
+}
+
+func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) {
+	l.series.active(now, p.Endpoint.Class, -1)
+	p.Endpoint = nil
+	l.queue.Finish(&p.ticket, o, pause, now)
+	l.pump(now)
+}
+
+// await is entered with the lock held and the ticket queued; it returns without
+// the lock.
+func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
+	l.pump(now)
+	if p.Endpoint != nil {
+		l.mu.Unlock()
+		return nil
+	}
+	ready := make(chan struct{})
+	p.ready = ready
+	starved := l.queue.Starving()
+	l.mu.Unlock()
+	if starved {
+		l.options.Starved()
+	}
+	expire := time.NewTimer(p.ticket.Expire.Sub(now))
+	defer expire.Stop()
+	err := ErrExpired
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-expire.C:
+	}
+	return l.abandon(p, err)
+}
+
+// abandon ends the wait of a request, unless it got a slot in the meantime.
+func (l *Line) abandon(p *Pass, err error) error {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.queue.Withdraw(&p.ticket) {
+		l.series.queued(now, -1)
+		// A slow slot may have been held free on account of the requests ahead.
+		l.pump(now)
+		return err
+	}
+	if err == ErrExpired {
+		return nil
+	}
+	l.release(p, dispatch.Neutral, 0, now)
+	return err
+}
+
+// pump ties waiting requests to free slots until none is left of either.
+func (l *Line) pump(now time.Time) {
+	for {
+		t := l.queue.Next(now)
+		if t == nil {
+			break
+		}
+		p := t.Value.(*Pass)
+		r, _ := t.Replica()
+		p.Endpoint = l.endpoints[r.ID]
+		l.series.started(now, r.Class)
+		if p.ready != nil {
+			close(p.ready)
+			p.ready = nil
+		}
+	}
+	l.arm(now)
+}
+
+// arm sets the timer for the time at which the policy wants to be asked again.
+func (l *Line) arm(now time.Time) {
+	wake := l.queue.Wake()
+	if wake.Equal(l.timerAt) {
+		return
+	}
+	l.timerAt = wake
+	if wake.IsZero() {
+		return // a timer that still fires finds nothing to do
+	}
+	after := max(0, wake.Sub(now))
+	if l.timer == nil {
+		l.timer = time.AfterFunc(after, l.tick)
+		return
+	}
+	l.timer.Reset(after)
+}
+
+func (l *Line) tick() {
+	now := time.Now()
+	l.mu.Lock()
+	l.timerAt = time.Time{}
+	l.pump(now)
+	l.mu.Unlock()
+}

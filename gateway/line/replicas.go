@@ -1,0 +1,91 @@
+package line
+
+import (
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// Replica is a replica as a source of discovery reports it.
+type Replica struct {
+	dispatch.Replica
+	Address string
+}
+
+// Set makes the given replicas the ones that are served from. Replicas that are
+// not among them finish what they have and get nothing more.
+func (l *Line) Set(replicas []Replica) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	keep := make(map[string]bool, len(replicas))
+	for _, r := range replicas {
+		keep[r.ID] = true
+		if e := l.endpoints[r.ID]; e == nil || e.Address != r.Address || e.Class != r.Class {
+			l.endpoints[r.ID] = &Endpoint{ID: r.ID, Address: r.Address, Class: r.Class, Value: l.value(r.Class)}
+		}
+		l.queue.Put(r.Replica)
+	}
+	for id := range l.endpoints {
+		if !keep[id] {
+			l.queue.Drop(id)
+			delete(l.endpoints, id)
+		}
+	}
+	l.pump(now)
+}
+
+func (l *Line) value(class string) any {
+	v, ok := l.values[class]
+	if !ok {
+		v = l.options.Value(class)
+		l.values[class] = v
+	}
+	return v
+}
+
+// State is what a line looks like at one moment.
+type State struct {
+	Queued   int
+	Active   map[string]int // by class
+	Replicas []dispatch.State
+}
+
+// State returns a copy of the present state.
+func (l *Line) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := State{Queued: l.queue.Waiting(), Active: map[string]int{}, Replicas: l.queue.Replicas()}
+	for _, r := range s.Replicas {
+		s.Active[r.Class] += r.Active
+	}
+	return s
+}
+
+// Starving tells whether a request waits that no known replica could serve.
+func (l *Line) Starving() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue.Starving()
+}
+
+// StarvesFor tells whether a replica of the class would serve such a request.
+func (l *Line) StarvesFor(class string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue.StarvesFor(class)
+}
+
+// Rates returns what was learned of each class.
+func (l *Line) Rates() map[string]dispatch.Rate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue.Rates()
+}
+
+// Seed gives the line rates that were learned before.
+func (l *Line) Seed(rates map[string]dispatch.Rate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue.Seed(rates)
+}

@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"aliquot/gateway/line"
+)
+
+// metrics are the gateway's Prometheus metrics; docs/gateway.md explains them.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	retries  *prometheus.CounterVec
+	wait     *prometheus.HistogramVec
+	service  *prometheus.HistogramVec
+	total    *prometheus.HistogramVec
+	wakes    *prometheus.CounterVec
+	tenants  *prometheus.CounterVec
+}
+
+// spread is the histogram's buckets: 1 ms to about 9 minutes by factors of two.
+var spread = prometheus.ExponentialBuckets(0.001, 2, 20)
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help, Buckets: spread}, labels)
+	}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: counter("requests_total", "Requests by how they ended.", "service", "outcome", "code"),
+		retries:  counter("retries_total", "Attempts that were repeated on another slot.", "service"),
+		wakes:    counter("wakes_total", "Requests to Nomad to start a service from zero, by result.", "service", "result"),
+		tenants:  counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".", "service", "tenant", "outcome"),
+		wait:     histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
+		service:  histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.", "service", "class"),
+		total:    histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total)
+	return m
+}
+
+// serviceMetrics are the metrics of one service, looked up once.
+type serviceMetrics struct {
+	all     *metrics
+	name    string
+	wait    prometheus.Observer
+	total   prometheus.Observer
+	retried prometheus.Counter
+	// codes counts the served requests by status, without a look-up by label.
+	codes [6]prometheus.Counter
+}
+
+func (m *metrics) of(service string) *serviceMetrics {
+	s := &serviceMetrics{all: m, name: service, wait: m.wait.WithLabelValues(service), total: m.total.WithLabelValues(service), retried: m.retries.WithLabelValues(service)}
+	for i := range s.codes {
+		s.codes[i] = m.requests.WithLabelValues(service, served.String(), codeClass(i*100))
+	}
+	return s
+}
+
+func codeClass(status int) string {
+	return string(rune('0'+min(max(status/100, 0), 9))) + "xx"
+}
+
+func (s *serviceMetrics) waited(d time.Duration) { s.wait.Observe(d.Seconds()) }
+
+func (s *serviceMetrics) ended(o outcome, status int, took time.Duration) {
+	s.total.Observe(took.Seconds())
+	if i := status / 100; o == served && i >= 0 && i < len(s.codes) {
+		s.codes[i].Inc()
+		return
+	}
+	s.all.requests.WithLabelValues(s.name, o.String(), codeClass(status)).Inc()
+}
+
+// classMetrics is what an Endpoint carries.
+type classMetrics struct{ service prometheus.Observer }
+
+func (c *classMetrics) took(d time.Duration) { c.service.Observe(d.Seconds()) }
+
+func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetrics) }
+
+// lines reads the state of the queues when the metrics are asked for.
+type lines struct {
+	services                               []*service
+	queued, active, slots, replicas, rates *prometheus.Desc
+}
+
+func newLines(services []*service) *lines {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("aliquot_gateway_"+name, help, append([]string{"service"}, labels...), nil)
+	}
+	return &lines{
+		services: services,
+		queued:   desc("queued", "Requests waiting."),
+		active:   desc("active", "Requests being served.", "class"),
+		slots:    desc("slots", "Slots that may be used, busy or free.", "class"),
+		replicas: desc("replicas", "Replicas by state.", "class", "state"),
+		rates:    desc("learned_rate", "Requests per second and busy slot, learned.", "class"),
+	}
+}
+
+func (l *lines) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(l, ch) }
+
+func (l *lines) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, s := range l.services {
+		state := s.line.State()
+		gauge(l.queued, float64(state.Queued), s.name)
+		slots, replicas := map[string]int{}, map[[2]string]int{}
+		for _, r := range state.Replicas {
+			slots[r.Class] += r.Usable
+			condition := "serving"
+			switch {
+			case r.Leaving:
+				condition = "leaving"
+			case r.Ejected:
+				condition = "ejected"
+			case r.Probation:
+				condition = "probation"
+			}
+			replicas[[2]string{r.Class, condition}]++
+		}
+		for class, n := range slots {
+			gauge(l.slots, float64(n), s.name, class)
+			gauge(l.active, float64(state.Active[class]), s.name, class)
+		}
+		for k, n := range replicas {
+			gauge(l.replicas, float64(n), s.name, k[0], k[1])
+		}
+		for class, r := range s.line.Rates() {
+			gauge(l.rates, r.Rate, s.name, class)
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// outcome is how a request ended. Every request ends in exactly one.
+type outcome int
+
+const (
+	served      outcome = iota // the replica's whole answer was passed on
+	unmatched                  // no service is meant
+	malformed                  // the request is refused for what it is
+	tooLarge                   // the body is larger than allowed
+	queueFull                  // refused: too many wait
+	tenantFull                 // refused: too many of the tenant wait
+	tooLate                    // refused: its deadline cannot be met
+	noClass                    // refused: no replica of the required class
+	expired                    // waited for as long as it may
+	leftWaiting                // the client left while it waited
+	leftServing                // the client left while it was served
+	unreachable                // no connection to a replica
+	broken                     // the replica ended the exchange early
+	timedOut                   // the replica's answer did not begin in time
+	bodyTimeout                // the client did not send its body
+	shutDown                   // the gateway ended first
+	outcomes                   // how many there are
+)
+
+// result is what the client and the metrics are told of an outcome.
+type result struct {
+	name   string
+	status int
+	text   string
+}
+
+var results = [outcomes]result{
+	served:      {"served", 0, ""},
+	unmatched:   {"unmatched", http.StatusNotFound, "no service has a route for this request"},
+	malformed:   {"malformed", http.StatusBadRequest, ""},
+	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "the request body is larger than the gateway allows"},
+	queueFull:   {"queue_full", http.StatusServiceUnavailable, ""},
+	tenantFull:  {"tenant_full", http.StatusTooManyRequests, ""},
+	tooLate:     {"too_late", http.StatusServiceUnavailable, ""},
+	noClass:     {"no_class", http.StatusServiceUnavailable, ""},
+	expired:     {"expired", http.StatusServiceUnavailable, ""},
+	leftWaiting: {"left_waiting", 499, ""},
+	leftServing: {"left_serving", 499, ""},
+	unreachable: {"unreachable", http.StatusBadGateway, "no replica could be reached"},
+	broken:      {"broken", http.StatusBadGateway, "the replica ended the exchange before its answer was complete"},
+	timedOut:    {"timed_out", http.StatusGatewayTimeout, "the replica's answer did not begin in time"},
+	bodyTimeout: {"body_timeout", http.StatusRequestTimeout, "the request body did not arrive in time"},
+	shutDown:    {"shut_down", http.StatusServiceUnavailable, "the gateway is shutting down"},
+}
+
+func (o outcome) String() string { return results[o].name }
+
+// refuse answers a request that no replica answers.
+func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
+	h := w.Header()
+	clear(h)
+	if text == "" {
+		text = results[o].text
+	}
+	if after > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
+	}
+	status := results[o].status
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		refuseGRPC(w, status, text)
+		return
+	}
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Aliquot-Outcome", o.String())
+	w.WriteHeader(status)
+	fmt.Fprintln(w, text)
+}
+
+// refuseGRPC answers as the gRPC protocol asks: status 200, and the error in a
+// header block that is also the trailer.
+func refuseGRPC(w http.ResponseWriter, status int, text string) {
+	code := 14 // UNAVAILABLE
+	switch status {
+	case http.StatusNotFound:
+		code = 12 // UNIMPLEMENTED
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
+		code = 3 // INVALID_ARGUMENT
+	case http.StatusTooManyRequests:
+		code = 8 // RESOURCE_EXHAUSTED
+	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
+		code = 4 // DEADLINE_EXCEEDED
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	h.Set("Grpc-Status", strconv.Itoa(code))
+	h.Set("Grpc-Message", text)
+	w.WriteHeader(http.StatusOK)
+}

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+// slowest is the mean rate, in bytes per second, under which a body of declared
+// length is given up after its first BodyTimeout.
+const slowest = 240
+
+// slowBody gives up on a client that sends nothing of its body for a while, or
+// dribbles it.
+type slowBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	limit   time.Duration
+	began   time.Time
+	armed   time.Time
+	got     int64
+	floor   bool // a mean rate is demanded, as the length is known
+	each    bool // HTTP/2, where a deadline acts also while nothing is read
+}
+
+func (b *slowBody) Read(p []byte) (int, error) {
+	if b.limit <= 0 {
+		return b.ReadCloser.Read(p)
+	}
+	now := time.Now()
+	if over := now.Sub(b.began) - b.limit; b.floor && over > 0 && b.got < int64(over.Seconds()*slowest) {
+		return 0, os.ErrDeadlineExceeded
+	}
+	// Setting a deadline costs a lock of the poller; once per tenth of the limit is
+	// exact enough.
+	if b.each || now.Sub(b.armed) > b.limit/10 {
+		b.armed = now
+		b.control.SetReadDeadline(now.Add(b.limit))
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.got += int64(n)
+	if err != nil || b.each {
+		b.control.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}
+
+// progress is the client's side of an answer: it counts, and gives up on a client
+// that takes nothing for a while.
+type progress struct {
+	http.ResponseWriter
+	limit  time.Duration
+	armed  time.Time
+	each   bool      // as in slowBody
+	first  time.Time // when the header was written
+	status int
+	bytes  int64
+}
+
+// Unwrap lets http.ResponseController reach the server's own writer.
+func (p *progress) Unwrap() http.ResponseWriter { return p.ResponseWriter }
+
+func (p *progress) started() bool { return p.status != 0 }
+
+func (p *progress) WriteHeader(status int) {
+	if p.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+		p.status, p.first = status, time.Now()
+	}
+	p.arm()
+	p.ResponseWriter.WriteHeader(status)
+}
+
+func (p *progress) Write(b []byte) (int, error) {
+	if p.status == 0 {
+		p.status, p.first = http.StatusOK, time.Now()
+	}
+	p.arm()
+	n, err := p.ResponseWriter.Write(b)
+	p.bytes += int64(n)
+	if p.each {
+		p.disarm()
+	}
+	return n, err
+}
+
+func (p *progress) arm() {
+	if p.limit <= 0 {
+		return
+	}
+	if now := time.Now(); p.each || now.Sub(p.armed) > p.limit/10 {
+		p.armed = now
+		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(now.Add(p.limit))
+	}
+}
+
+// disarm leaves no deadline behind for what the connection carries next.
+func (p *progress) disarm() {
+	if !p.armed.IsZero() {
+		p.armed = time.Time{}
+		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{})
+	}
+}

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// RateStore keeps learned rates where other gateways and the router find them.
+type RateStore interface {
+	// Load returns the rates of a service that any gateway published.
+	Load(ctx context.Context, service string) (map[string]dispatch.Rate, error)
+	// Save publishes this gateway's rates of a service.
+	Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error
+}
+
+// publishEvery is how often learned rates are published, if they changed.
+const publishEvery = 10 * time.Second
+
+// keepRates starts from what was learned before and publishes what is learned.
+func (s *Server) keepRates(ctx context.Context) {
+	for _, v := range s.services {
+		rates, err := s.options.Rates.Load(ctx, v.name)
+		if err != nil {
+			s.log.Warn("learned rates could not be read", "service", v.name, "error", err)
+			continue
+		}
+		v.line.Seed(rates)
+	}
+	saved := map[*service]map[string]dispatch.Rate{}
+	tick := time.NewTicker(publishEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		for _, v := range s.services {
+			rates := v.line.Rates()
+			if len(rates) == 0 || reflect.DeepEqual(rates, saved[v]) {
+				continue
+			}
+			if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
+				s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
+				continue
+			}
+			saved[v] = rates
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// register announces the gateway, again and again until it succeeds.
+func (s *Server) register(ctx context.Context, r Registrar) {
+	public, admin := s.Addresses()
+	for wait := time.Second; ctx.Err() == nil && !s.leaving.Load(); wait = min(2*wait, 30*time.Second) {
+		err := r.Register(ctx, public, admin)
+		if err == nil {
+			return
+		}
+		s.log.Warn("registration failed", "error", err)
+		pause(ctx, wait)
+	}
+}

@@ -1,0 +1,248 @@
+// Package gateway is the HTTP gateway: it stands in front of all replicas of a
+// service, keeps one queue for them and gives each request the fastest free slot.
+// Who is served next is decided by internal/dispatch.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/match"
+)
+
+// Options are the parts that a Server is wired from.
+type Options struct {
+	// Source makes the source of a service's replicas.
+	Source func(config.Service) (Source, error)
+	// Scaler starts services from zero; may be nil where no service has a wake
+	// block.
+	Scaler Scaler
+	// Rates keeps learned rates beyond the gateway's life; may be nil.
+	Rates RateStore
+	// Registrar announces the gateway; may be nil.
+	Registrar Registrar
+	// Dial opens connections to replicas; nil for TCP.
+	Dial Dial
+	Log  *slog.Logger
+}
+
+// Registrar announces a running gateway to those who look for one.
+type Registrar interface {
+	// Register announces the addresses of the public and the admin listener.
+	Register(ctx context.Context, public, admin string) error
+	// Deregister takes the announcement back.
+	Deregister(ctx context.Context) error
+}
+
+// Server is a gateway.
+type Server struct {
+	config   *config.Config
+	options  Options
+	services []*service
+	routes   *match.Table
+	tenants  tenants
+	metrics  *metrics
+	access   *accessLog
+	log      *slog.Logger
+	quiet    *log.Logger
+	buffers  *bufferPool
+
+	public, admin *http.Server
+	publicAddress net.Addr
+	adminAddress  net.Addr
+	inflight      atomic.Int64
+	leaving       atomic.Bool
+	ready         chan struct{}
+}
+
+// errShutDown is the cause by which requests are cut off at the end of a drain.
+var errShutDown = errors.New("the gateway is shutting down")
+
+// New wires a gateway; it opens nothing yet.
+func New(c *config.Config, o Options) (*Server, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{
+		config: c, options: o, log: o.Log, tenants: tenants{c.Tenants}, metrics: newMetrics(),
+		routes: match.NewTable(c.Services), buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
+		ready: make(chan struct{}),
+	}
+	for _, sc := range c.Services {
+		source, err := o.Source(sc)
+		if err != nil {
+			return nil, err
+		}
+		v, err := s.newService(sc, source)
+		if err != nil {
+			return nil, err
+		}
+		s.services = append(s.services, v)
+	}
+	s.metrics.registry.MustRegister(newLines(s.services))
+	var err error
+	if s.access, err = openAccessLog(c.AccessLog); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run serves until ctx ends, then drains and returns.
+func (s *Server) Run(ctx context.Context) error {
+	public, admin, err := s.listen()
+	if err != nil {
+		return err
+	}
+	s.publicAddress, s.adminAddress = public.Addr(), admin.Addr()
+	// Work in the background outlives ctx until requests in flight are done: they
+	// may still wait for a replica to be found or started.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer stop()
+	requests, cutOff := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cutOff(errShutDown)
+	s.startBackground(background, &tasks)
+	failed := make(chan error, 2)
+	s.public, s.admin = s.publicServer(requests), s.adminServer()
+	go func() { failed <- s.servePublic(public) }()
+	go func() { failed <- s.admin.Serve(admin) }()
+	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(), "services", len(s.services))
+	close(s.ready)
+	select {
+	case err = <-failed:
+		s.public.Close()
+	case <-ctx.Done():
+		s.drain(cutOff)
+	}
+	s.admin.Close()
+	for _, v := range s.services {
+		v.transports.close()
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (s *Server) listen() (public, admin net.Listener, err error) {
+	if public, err = net.Listen("tcp", s.config.Listen.Address); err != nil {
+		return nil, nil, err
+	}
+	if admin, err = net.Listen("tcp", s.config.Admin); err != nil {
+		public.Close()
+		return nil, nil, err
+	}
+	return netutil.LimitListener(public, s.config.Listen.MaxConnections), admin, nil
+}
+
+// Ready is closed when the gateway listens; the addresses are known from then on.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Addresses returns where the public and the admin listener are.
+func (s *Server) Addresses() (public, admin string) {
+	return s.publicAddress.String(), s.adminAddress.String()
+}
+
+func (s *Server) publicServer(requests context.Context) *http.Server {
+	l := s.config.Listen
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	p.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           s,
+		Protocols:         p,
+		ReadHeaderTimeout: l.HeaderTimeout,
+		IdleTimeout:       l.IdleTimeout,
+		MaxHeaderBytes:    l.MaxHeaderBytes,
+		ErrorLog:          s.quiet,
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+}
+
+func (s *Server) servePublic(l net.Listener) error {
+	if s.config.Listen.CertFile != "" {
+		return s.public.ServeTLS(l, s.config.Listen.CertFile, s.config.Listen.KeyFile)
+	}
+	return s.public.Serve(l)
+}
+
+func (s *Server) startBackground(ctx context.Context, tasks *sync.WaitGroup) {
+	for _, v := range s.services {
+		tasks.Go(func() { v.source.Watch(ctx, v.line.Set) })
+		if v.waker != nil {
+			tasks.Go(func() { v.waker.run(ctx, v.line) })
+		}
+	}
+	if s.access != nil {
+		tasks.Go(func() { s.access.run(ctx) })
+	}
+	if s.options.Rates != nil {
+		tasks.Go(func() { s.keepRates(ctx) })
+	}
+	if r := s.options.Registrar; r != nil {
+		tasks.Go(func() { s.register(ctx, r) })
+	}
+}
+
+// drain lets go of the clients: first the gateway says that it leaves and serves
+// on, so that load balancers turn away; then it takes no new connection and waits
+// for what is in flight, also for upgraded connections; then it cuts off.
+func (s *Server) drain(cutOff context.CancelCauseFunc) {
+	s.leaving.Store(true)
+	s.log.Info("gateway drains", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)
+	if r := s.options.Registrar; r != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		if err := r.Deregister(ctx); err != nil {
+			s.log.Warn("deregistration failed", "error", err)
+		}
+		cancel()
+	}
+	pause(context.Background(), s.config.Drain.Delay)
+	ctx, cancel := context.WithTimeout(context.Background(), s.config.Drain.Timeout)
+	defer cancel()
+	err := s.public.Shutdown(ctx)
+	for s.inflight.Load() > 0 && ctx.Err() == nil {
+		pause(ctx, 10*time.Millisecond)
+	}
+	if err != nil || s.inflight.Load() > 0 {
+		s.log.Warn("requests are cut off", "count", s.inflight.Load())
+	}
+	cutOff(errShutDown)
+	deadline, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	for s.inflight.Load() > 0 && deadline.Err() == nil {
+		pause(deadline, 10*time.Millisecond)
+	}
+	s.public.Close()
+}
+
+// bufferPool gives the reverse proxy its copy buffers.
+type bufferPool struct{ pool sync.Pool }
+
+const bufferSize = 32 << 10
+
+func (b *bufferPool) Get() []byte {
+	if v, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return v[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+func (b *bufferPool) Put(buf []byte) {
+	if len(buf) == bufferSize {
+		b.pool.Put((*[bufferSize]byte)(buf))
+	}
+}

@@ -1,0 +1,69 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/http"
+	"strings"
+
+	"aliquot/gateway/config"
+)
+
+// tenants tells who a request is from.
+type tenants struct {
+	config.Tenants
+}
+
+// of returns the tenant that a request is accounted to; "" for the default.
+//
+// An API key that is not configured still makes a tenant of its own, named by a
+// part of the key's hash: two unknown clients do not share one account, and the
+// key itself is never kept.
+func (t *tenants) of(h http.Header) string {
+	if t.APIKey {
+		if key := apiKey(h); key != "" {
+			sum := sha256.Sum256([]byte(key))
+			text := hex.EncodeToString(sum[:])
+			if name, ok := t.Keys[text]; ok {
+				return name
+			}
+			return "key-" + text[:12]
+		}
+	}
+	if t.Header != "" {
+		name := h.Get(t.Header)
+		return name[:min(len(name), 64)]
+	}
+	return ""
+}
+
+func apiKey(h http.Header) string {
+	if v := h.Get("Authorization"); len(v) > 7 && strings.EqualFold(v[:7], "Bearer ") {
+		return strings.TrimSpace(v[7:])
+	}
+	return h.Get("X-Api-Key")
+}
+
+// known returns the name under which metrics may speak of a tenant: only
+// configured ones, so that clients cannot make series.
+func (t *tenants) known(name string) string {
+	if _, ok := t.Limits[name]; ok && name != "" {
+		return name
+	}
+	return "other"
+}
+
+// priority returns the priority of a tenant's request that asks for one by name.
+func (t *tenants) priority(tenant, asked string, names []string, otherwise int) int {
+	ceiling, ok := t.Ceiling[tenant]
+	if !ok {
+		ceiling = t.Ceiling[""]
+	}
+	p := otherwise
+	for i, name := range names {
+		if name == asked {
+			p = i
+		}
+	}
+	return max(p, ceiling)
+}

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"aliquot/gateway/config"
+)
+
+// dialError marks an error that happened before any byte was sent to a replica.
+type dialError struct{ error }
+
+func (d dialError) Unwrap() error { return d.error }
+
+// transports are the ways to a service's replicas: one for HTTP/1.1 or TLS, one
+// for HTTP/2 without TLS.
+type transports struct {
+	main, h2c *http.Transport
+	scheme    string
+	always    bool // h2c for every request
+}
+
+// Dial opens a connection to a replica's host:port.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+func newTransports(u config.Upstream, dial Dial) (*transports, error) {
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: u.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
+	marked := func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, dialError{err}
+		}
+		return c, nil
+	}
+	base := &http.Transport{
+		DialContext:           marked,
+		MaxIdleConns:          0, // as many as there are slots
+		MaxIdleConnsPerHost:   4096,
+		IdleConnTimeout:       90 * time.Second,
+		TLSHandshakeTimeout:   u.ConnectTimeout,
+		ResponseHeaderTimeout: u.HeaderTimeout,
+		ExpectContinueTimeout: time.Second,
+		// The client's Accept-Encoding is the replica's to answer.
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 1 << 20,
+	}
+	t := &transports{main: base, scheme: "http", always: u.Protocol == "h2c"}
+	switch u.Protocol {
+	case "https":
+		t.scheme = "https"
+		roots, err := pool(u.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		base.TLSClientConfig = &tls.Config{RootCAs: roots, ServerName: u.ServerName, MinVersion: tls.VersionTLS12}
+		base.ForceAttemptHTTP2 = true
+	case "auto", "h2c":
+		t.h2c = base.Clone()
+		t.h2c.Protocols = new(http.Protocols)
+		t.h2c.Protocols.SetUnencryptedHTTP2(true)
+	}
+	return t, nil
+}
+
+func pool(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("upstream ca_file: %w", err)
+	}
+	p := x509.NewCertPool()
+	if !p.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("upstream ca_file: %s holds no PEM certificate", file)
+	}
+	return p, nil
+}
+
+// to returns the transport for a request. gRPC needs HTTP/2 all the way.
+func (t *transports) to(grpc bool) *http.Transport {
+	if t.h2c != nil && (t.always || grpc) {
+		return t.h2c
+	}
+	return t.main
+}
+
+func (t *transports) close() {
+	t.main.CloseIdleConnections()
+	if t.h2c != nil {
+		t.h2c.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// unplacedError wraps why a request that was to be tried again got no slot.
+type unplacedError struct{ error }
+
+// tries is an exchange as the transport of its reverse proxy: it tries the
+// request on another replica as long as the first cannot have acted on it.
+type tries exchange
+
+func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
+	x := (*exchange)(t)
+	for {
+		res, err := x.service.transports.to(x.grpc).RoundTrip(out)
+		verdict, pause, again := x.retry(res, err)
+		if !again {
+			return res, err
+		}
+		if res != nil {
+			res.Body.Close()
+		}
+		x.ended = true
+		if err := x.service.line.Again(out.Context(), &x.pass, verdict, pause); err != nil {
+			return nil, &unplacedError{err}
+		}
+		x.take()
+		x.service.metrics.retried.Inc()
+		out = readdress(out, x.pass.Endpoint.Address)
+	}
+}
+
+// readdress copies a request for another replica: the transport may still hold
+// the first one.
+func readdress(r *http.Request, host string) *http.Request {
+	next := new(http.Request)
+	*next = *r
+	next.URL = new(url.URL)
+	*next.URL = *r.URL
+	next.URL.Host = host
+	return next
+}
+
+// retry decides whether an attempt may be repeated, and what is told of its
+// replica.
+//
+// No connection: nothing was sent. 503 with Retry-After: the replica says that it
+// did not act. A broken exchange before any answer: only where repeating is
+// harmless by the method's definition or the client's word (Idempotency-Key). In
+// each case only while the body can be sent again from its first byte.
+func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.Duration, bool) {
+	var verdict dispatch.Outcome
+	var pause time.Duration
+	switch {
+	case err == nil:
+		var busy bool
+		if pause, busy = retryAfter(res); !busy || res.StatusCode != http.StatusServiceUnavailable {
+			return 0, 0, false
+		}
+		verdict = dispatch.Busy
+	case x.in.Context().Err() != nil, x.body != nil && x.body.Err() != nil:
+		return 0, 0, false
+	default:
+		verdict = verdictOf(err)
+		if verdict != dispatch.Unreachable && (!idempotent(x.in) || isTimeout(err)) {
+			return 0, 0, false
+		}
+	}
+	if x.attempts > x.service.config.Upstream.Retries {
+		return 0, 0, false
+	}
+	return verdict, pause, x.body == nil || x.body.Rewind()
+}
+
+func verdictOf(err error) dispatch.Outcome {
+	var dial dialError
+	if errors.As(err, &dial) {
+		return dispatch.Unreachable
+	}
+	return dispatch.Failed
+}
+
+// retryAfter reads how long a replica that refuses asks to be left alone.
+func retryAfter(r *http.Response) (time.Duration, bool) {
+	v := r.Header.Get("Retry-After")
+	if v == "" {
+		return 0, false
+	}
+	if s, err := strconv.Atoi(v); err == nil && s >= 0 {
+		return time.Duration(min(s, 3600)) * time.Second, true
+	}
+	if at, err := http.ParseTime(v); err == nil {
+		return max(0, time.Until(at)), true
+	}
+	return 0, false
+}
+
+func idempotent(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return r.Header.Get("Idempotency-Key") != ""
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &n) && n.Timeout())
+}

@@ -1,0 +1,206 @@
+package dispatch
+
+// class is one class of priority: who waits in it, by placement.
+type class struct {
+	// lanes holds, for each placement, the tenants that wait and may be served,
+	// least charged first.
+	lanes    []heap[*lane]
+	accounts map[string]*account
+	waiting  int
+	// floor is the charge of the tenant served last: the active minimum, to which
+	// a tenant that comes back is lifted so that idling earns no credit.
+	floor float64
+	sweep int // accounts at which forgotten ones are swept next
+}
+
+// tenant is the state of one tenant over all classes.
+type tenant struct {
+	name           string
+	limits         Limits
+	queued, active int
+	accounts       []*account
+	parked         bool
+}
+
+// account is a tenant in one class of priority: its charge and its lanes.
+type account struct {
+	tenant *tenant
+	class  *class
+	charge float64
+	queued int
+	lanes  []*lane // by placement, nil where it never waited
+}
+
+// lane is the requests of one tenant, one class and one placement, earliest
+// deadline first.
+type lane struct {
+	account *account
+	tree    tree
+	head    *Ticket // the first of tree
+	at      int     // placement
+	index   int     // in class.lanes, -1 when empty or parked
+}
+
+func before(a, b *lane) bool {
+	if a.account.charge != b.account.charge {
+		return a.account.charge < b.account.charge
+	}
+	return earlier(a.head, b.head)
+}
+
+func newClass(placements int) *class {
+	c := &class{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), sweep: 1024}
+	for i := range c.lanes {
+		c.lanes[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
+	}
+	return c
+}
+
+// maxTenants bounds the tenants told apart; further ones share one account, so
+// that clients which invent names cannot fill the memory.
+const maxTenants = 1 << 16
+
+func (q *Queue) tenant(name string) *tenant {
+	if t, ok := q.tenants[name]; ok {
+		return t
+	}
+	if len(q.tenants) >= maxTenants {
+		name = "\x00others"
+		if t, ok := q.tenants[name]; ok {
+			return t
+		}
+	}
+	limits, named := q.policy.Tenants[name]
+	if !named {
+		limits = q.policy.Tenants[""]
+	}
+	if limits.Weight <= 0 {
+		limits.Weight = 1
+	}
+	t := &tenant{name: name, limits: limits, accounts: make([]*account, len(q.classes))}
+	q.tenants[name] = t
+	return t
+}
+
+func (q *Queue) account(t *tenant, priority int) *account {
+	if a := t.accounts[priority]; a != nil {
+		return a
+	}
+	c := q.classes[priority]
+	if len(c.accounts) >= c.sweep {
+		q.forget(c)
+	}
+	a := &account{tenant: t, class: c, lanes: make([]*lane, len(c.lanes))}
+	t.accounts[priority] = a
+	c.accounts[t.name] = a
+	return a
+}
+
+// forget drops idle accounts whose charge is not above the floor: they would
+// come back exactly so.
+func (q *Queue) forget(c *class) {
+	for name, a := range c.accounts {
+		t := a.tenant
+		if t.queued > 0 || t.active > 0 || a.charge > c.floor {
+			continue
+		}
+		delete(c.accounts, name)
+		held := false
+		for p, other := range t.accounts {
+			if other == a {
+				t.accounts[p] = nil
+			} else if other != nil {
+				held = true
+			}
+		}
+		if !held {
+			delete(q.tenants, t.name)
+		}
+	}
+	c.sweep = max(1024, 2*len(c.accounts))
+}
+
+// enter puts a ticket into its lane and the lane among those that may be served.
+func (q *Queue) enter(t *Ticket) {
+	owner := q.tenant(t.Tenant)
+	a := q.account(owner, t.Priority)
+	if a.queued == 0 {
+		a.charge = max(a.charge, a.class.floor)
+	}
+	l := a.lanes[t.Placement]
+	if l == nil {
+		l = &lane{account: a, at: t.Placement, index: -1}
+		a.lanes[t.Placement] = l
+	}
+	t.lane = l
+	t.waiting = true
+	l.tree.insert(t)
+	a.queued++
+	owner.queued++
+	a.class.waiting++
+	q.waiting++
+	q.wanted[t.Placement]++
+	l.sync()
+	q.park(owner)
+}
+
+// leave takes a waiting ticket out of its lane.
+func (q *Queue) leave(t *Ticket) {
+	l := t.lane
+	t.waiting = false
+	l.tree.remove(t)
+	a := l.account
+	a.queued--
+	a.tenant.queued--
+	a.class.waiting--
+	q.waiting--
+	q.wanted[t.Placement]--
+	l.sync()
+}
+
+// sync puts the lane where its head and its account's charge rank it.
+func (l *lane) sync() {
+	h := &l.account.class.lanes[l.at]
+	if l.tree.len() > 0 {
+		l.head = l.tree.first()
+	}
+	may := l.tree.len() > 0 && !l.account.tenant.parked
+	switch {
+	case l.index >= 0 && !may:
+		h.remove(l.index)
+	case l.index >= 0:
+		h.fix(l.index)
+	case may:
+		h.push(l)
+	}
+}
+
+// charged adds cost, in units of a mean request, to an account.
+func (a *account) charged(cost float64) {
+	a.charge += cost / a.tenant.limits.Weight
+	for _, l := range a.lanes {
+		if l != nil && l.index >= 0 {
+			l.sync()
+		}
+	}
+}
+
+// park hides a tenant that is served as many requests as it may be, and brings
+// it back when it is not.
+func (q *Queue) park(t *tenant) {
+	full := t.limits.MaxActive > 0 && t.active >= t.limits.MaxActive
+	if full == t.parked {
+		return
+	}
+	t.parked = full
+	for _, a := range t.accounts {
+		if a == nil {
+			continue
+		}
+		for _, l := range a.lanes {
+			if l != nil {
+				l.sync()
+			}
+		}
+	}
+}

@@ -1,0 +1,185 @@
+package dispatch
+
+import "math"
+
+// estimate is an exponentially weighted record of work done and time taken.
+type estimate struct {
+	cost, seconds, n float64
+}
+
+const (
+	// memory is the number of samples after which an old one counts 1/e.
+	memory = 256
+	// warmup is how many first requests of a replica teach nothing: they pay for
+	// lazy loading, compilation and cold caches.
+	warmup = 3
+	// trust is how many samples the prior of a class weight is worth.
+	trust = 8
+	// clip bounds a sample at this multiple of what was expected, so that one hung
+	// request does not make a class look slow.
+	clip = 8
+)
+
+// add records that cost was served in seconds; weight is the used fraction of
+// the replica's slots, because a batching replica is faster while it is emptier
+// and the speed that matters is the one at the configured concurrency.
+func (e *estimate) add(cost, seconds, weight float64) {
+	if e.n >= 16 {
+		seconds = min(seconds, clip*cost/e.rate())
+	}
+	keep := 1 - 1.0/memory
+	e.cost = e.cost*keep + cost*weight
+	e.seconds = e.seconds*keep + seconds*weight
+	e.n = e.n*keep + weight
+}
+
+func (e *estimate) rate() float64 { return e.cost / max(e.seconds, 1e-9) }
+
+// ownSamples is how many samples a replica needs before it is ranked apart from
+// its kind: with exponential service times the mean of 32 is off by a factor of
+// two once in a million.
+const ownSamples = 32
+
+// learn records a finished request and ranks its replica and its kind anew.
+func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
+	if s.seen++; s.seen <= warmup || seconds <= 0 {
+		return
+	}
+	cost, weight := t.cost(), max(t.occupied, 1e-3)
+	q.meanCost.add(cost, 1, 1)
+	s.own.add(cost, seconds, weight)
+	e := q.kinds[s.tier.kind]
+	if e == nil {
+		e = &estimate{}
+		q.kinds[s.tier.kind] = e
+	}
+	if s.tier.level == 0 {
+		e.add(cost, seconds, weight)
+	}
+	if s.own.n >= ownSamples {
+		base, _ := q.base()
+		if level := levelOf(s.own.rate()/q.kindRate(s.tier.kind, base), s.tier.level); level != s.tier.level {
+			q.move(s, q.tierOf(s.tier.kind, level))
+		}
+	}
+	q.weighAll()
+}
+
+// levelOf tells how many halvings a replica's speed lies under its kind's; it
+// keeps the present level until the speed is clearly nearer to another.
+func levelOf(ratio float64, now int) int {
+	exact := -math.Log2(max(ratio, 1e-6))
+	if math.Abs(exact-float64(now)) < 0.9 {
+		return now
+	}
+	return int(max(-4, min(8, math.Round(exact))))
+}
+
+// base is the speed that a weight of 1 stands for, learned from all kinds or
+// known from before; false while nothing is known.
+func (q *Queue) base() (float64, bool) {
+	var sum, n float64
+	for k, w := range q.weights {
+		rate, samples := 0.0, 0.0
+		if e := q.kinds[k]; e != nil && e.n >= 1 {
+			rate, samples = e.rate(), e.n
+		} else if seed, ok := q.seeds[k.class]; ok {
+			rate, samples = seed.Rate*q.averageCost(), trust
+		}
+		if rate > 0 {
+			sum += samples * math.Log(rate/w)
+			n += samples
+		}
+	}
+	if n == 0 {
+		return 1, false
+	}
+	return math.Exp(sum / n), true
+}
+
+// kindRate is the speed of one slot of a kind: learned, or while there is little
+// to learn from what was known before, or what its weight says.
+func (q *Queue) kindRate(k kind, base float64) float64 {
+	prior := base * q.weights[k]
+	if seed, ok := q.seeds[k.class]; ok {
+		prior = seed.Rate * q.averageCost()
+	}
+	return q.blend(q.kinds[k], prior)
+}
+
+func (q *Queue) blend(e *estimate, prior float64) float64 {
+	if e == nil {
+		return prior
+	}
+	doubt := trust * max(0, 1-e.n/64) * q.averageCost()
+	return (e.cost + doubt) / max(e.seconds+doubt/prior, 1e-9)
+}
+
+func (q *Queue) averageCost() float64 {
+	if q.meanCost.n == 0 {
+		return 1
+	}
+	return q.meanCost.cost / q.meanCost.n
+}
+
+// weighAll computes the speed of every tier. Tiers are few: one per kind, and a
+// few more for replicas that are measured to be off.
+func (q *Queue) weighAll() {
+	base, known := q.base()
+	q.learned, q.speed = known, 0
+	for _, t := range q.tiers {
+		t.rate = q.kindRate(t.kind, base) * math.Exp2(-float64(t.level))
+		q.speed += float64(t.slots) * t.rate
+	}
+}
+
+// Rate is what was learned of one class of hardware.
+type Rate struct {
+	// Rate is requests of the service's average cost per second and busy slot.
+	Rate float64
+	// Slots is the mean number of slots of the replicas present.
+	Slots float64
+	// Samples is the weight of the evidence, at most 256 per slice count.
+	Samples float64
+}
+
+// Rates returns what was learned, by class.
+func (q *Queue) Rates() map[string]Rate {
+	out := map[string]Rate{}
+	for k, e := range q.kinds {
+		if e.n <= 0 {
+			continue
+		}
+		r := out[k.class]
+		mean := e.rate() / q.averageCost()
+		r.Rate = (r.Rate*r.Samples + mean*e.n) / (r.Samples + e.n)
+		r.Samples += e.n
+		out[k.class] = r
+	}
+	for class, r := range out {
+		var slots, replicas float64
+		for _, s := range q.servers {
+			if s.Class == class && !s.leaving {
+				slots += float64(s.Slots)
+				replicas++
+			}
+		}
+		if replicas > 0 {
+			r.Slots = slots / replicas
+		}
+		out[class] = r
+	}
+	return out
+}
+
+// Seed gives the queue rates that were learned before. They are a prior for every
+// replica of their class and are outweighed by what is measured.
+func (q *Queue) Seed(rates map[string]Rate) {
+	q.seeds = map[string]Rate{}
+	for class, r := range rates {
+		if r.Rate > 0 {
+			q.seeds[class] = r
+		}
+	}
+	q.weighAll()
+}

@@ -1,0 +1,27 @@
+package dispatch
+
+import (
+	"math"
+	"time"
+)
+
+// load is the time-weighted mean of the part of the fleet's speed that is busy:
+// the offered load, as long as the queue is stable.
+type load struct {
+	mean  float64
+	speed float64 // busy speed now, in cost per second
+	at    time.Time
+}
+
+// span is the number of requests at full throughput over which load averages.
+const span = 256
+
+// change adds to the busy speed; total is the speed of the whole fleet.
+func (l *load) change(delta, total float64, now time.Time) {
+	if dt := now.Sub(l.at).Seconds(); dt > 0 && total > 0 {
+		keep := math.Exp(-dt * total / span)
+		l.mean = l.mean*keep + min(1, l.speed/total)*(1-keep)
+	}
+	l.at = now
+	l.speed = max(0, l.speed+delta)
+}

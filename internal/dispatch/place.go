@@ -1,0 +1,95 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+)
+
+// placement is a Placement with its classes as sets.
+type placement struct {
+	Placement
+}
+
+func (p *placement) allows(class string) bool {
+	return len(p.Require) == 0 || slices.Contains(p.Require, class)
+}
+
+// fastest returns the fastest tier with a free slot that the placement allows.
+func (q *Queue) fastest(p *placement, preferred bool) *tier {
+	var best *tier
+	for _, t := range q.tiers {
+		if t.free.len() == 0 || (best != nil && t.rate <= best.rate) {
+			continue
+		}
+		if preferred && !slices.Contains(p.Prefer, t.kind.class) {
+			continue
+		}
+		if p.allows(t.kind.class) {
+			best = t
+		}
+	}
+	return best
+}
+
+// choice is where a request may be served.
+type choice struct {
+	on *tier
+	// rank is which waiting request is to take the slot, 0 being the head.
+	rank int
+	// until is, when on is nil, how long it is better to wait for a faster slot;
+	// zero when no slot is free.
+	until time.Time
+}
+
+// choose places the head of a lane. ahead counts the requests that wait at its
+// priority or a more urgent one, itself included.
+func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
+	p := &q.placements[head.Placement]
+	if len(p.Prefer) > 0 {
+		if best := q.fastest(p, true); best != nil {
+			return choice{on: best}
+		}
+	}
+	best := q.fastest(p, false)
+	if best == nil {
+		return choice{}
+	}
+	var slots int
+	var rate float64
+	for _, other := range q.tiers {
+		if other.rate > best.rate && other.slots > 0 && p.allows(other.kind.class) {
+			slots += other.slots
+			rate += float64(other.slots) * other.rate
+		}
+	}
+	if slots == 0 {
+		return choice{on: best}
+	}
+	// Times for work of one unit on a slow slot and on a fast one. The work of
+	// this request would scale both and cancels out.
+	slow, fast := 1/best.rate, float64(slots)/rate
+	if q.theta()*(float64(ahead)/rate+fast) >= slow {
+		// Whoever stands further ahead than this is better off waiting for a fast
+		// slot than taking this one; whoever stands behind would wait longer. So
+		// long waits and slow service do not meet in one request.
+		return choice{on: best, rank: int(min((slow-fast)*rate, 1e6))}
+	}
+	// Fast slots that hang would hold the request for ever: once it has waited for
+	// as long as the slow slot takes, the wait cannot have been worth it.
+	until := head.at.Add(seconds(slow * head.cost()))
+	if !q.learned || !until.After(now) {
+		return choice{on: best}
+	}
+	return choice{until: until}
+}
+
+// theta is the threshold of the slow-server rule. By default it follows the
+// load: an idle fleet should hardly wait for its fast slots, because each wait is
+// bought with nothing; a busy one must not spend slow slots on requests that the
+// fast ones would finish earlier. The line is fitted by bench/dispatch -sim.
+func (q *Queue) theta() float64 {
+	if q.policy.Theta > 0 {
+		return q.policy.Theta
+	}
+	return 1.75 + 8*max(0, q.load.mean-0.8)
+}

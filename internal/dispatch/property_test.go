@@ -1,0 +1,247 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// machine drives a queue with random events and checks after each what must hold
+// always: no slot above its limit, every ticket in exactly one place, and no fast
+// slot free while a request waits that may use it.
+type machine struct {
+	q        *Queue
+	now      time.Time
+	slots    map[string]int // replicas present
+	classes  map[string]string
+	waiting  map[*Ticket]bool
+	running  map[*Ticket]string
+	limits   Limits
+	ended    map[*Ticket]bool
+	nextID   int
+	capacity map[string]int // slots ever allowed while a replica has requests
+}
+
+func newMachine(t *rapid.T) *machine {
+	m := &machine{
+		now: epoch, slots: map[string]int{}, classes: map[string]string{}, waiting: map[*Ticket]bool{},
+		running: map[*Ticket]string{}, ended: map[*Ticket]bool{}, capacity: map[string]int{},
+	}
+	if rapid.Bool().Draw(t, "limited") {
+		m.limits = Limits{MaxActive: rapid.IntRange(1, 4).Draw(t, "max active"), MaxQueue: rapid.IntRange(1, 6).Draw(t, "max queue")}
+	}
+	m.q = New(Policy{
+		Theta: rapid.SampledFrom([]float64{0, 0.5, 2, 1e6}).Draw(t, "theta"), Priorities: 3,
+		MaxQueue:   20,
+		Placements: []Placement{{}, {Require: []string{"b"}}, {Prefer: []string{"c"}}},
+		Tenants:    map[string]Limits{"": m.limits},
+	})
+	return m
+}
+
+var classes = []string{"a", "b", "c"}
+
+func (m *machine) put(t *rapid.T) {
+	id := fmt.Sprint(rapid.IntRange(0, 5).Draw(t, "id"))
+	class := rapid.SampledFrom(classes).Draw(t, "class")
+	slots := rapid.IntRange(1, 3).Draw(t, "slots")
+	m.q.Put(Replica{ID: id, Class: class, Slots: slots, Weight: map[string]float64{"a": 4, "b": 2, "c": 1}[class]})
+	m.slots[id], m.classes[id] = slots, class
+	m.capacity[id] = max(slots, m.active(id))
+}
+
+func (m *machine) drop(t *rapid.T) {
+	id := fmt.Sprint(rapid.IntRange(0, 5).Draw(t, "id"))
+	m.q.Drop(id)
+	delete(m.slots, id)
+}
+
+func (m *machine) submit(t *rapid.T) {
+	k := &Ticket{Request: Request{
+		Tenant:    rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "tenant"),
+		Priority:  rapid.IntRange(-1, 3).Draw(t, "priority"),
+		Placement: rapid.IntRange(-1, 3).Draw(t, "placement"),
+		Cost:      rapid.SampledFrom([]float64{0, 1, 7}).Draw(t, "cost"),
+		Expire:    m.now.Add(time.Minute),
+	}}
+	if why, _ := m.q.Submit(k, m.now); why == Accepted {
+		m.waiting[k] = true
+	}
+}
+
+func (m *machine) some(t *rapid.T, set map[*Ticket]bool) *Ticket {
+	if len(set) == 0 {
+		t.Skip("none")
+	}
+	var best *Ticket
+	pick := rapid.IntRange(0, len(set)-1).Draw(t, "which")
+	for range pick + 1 {
+		var next *Ticket
+		for k := range set {
+			if (best == nil || k.seq > best.seq) && (next == nil || k.seq < next.seq) {
+				next = k
+			}
+		}
+		best = next
+	}
+	return best
+}
+
+func (m *machine) runningSet() map[*Ticket]bool {
+	set := map[*Ticket]bool{}
+	for k := range m.running {
+		set[k] = true
+	}
+	return set
+}
+
+func (m *machine) active(id string) int {
+	n := 0
+	for _, on := range m.running {
+		if on == id {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *machine) pump(t *rapid.T) {
+	for k := m.q.Next(m.now); k != nil; k = m.q.Next(m.now) {
+		r, ok := k.Replica()
+		switch {
+		case !ok:
+			t.Fatal("Next returned a ticket without a replica")
+		case !m.waiting[k]:
+			t.Fatal("a ticket was started that did not wait")
+		case m.slots[r.ID] == 0:
+			t.Fatalf("replica %s was used after it left", r.ID)
+		}
+		delete(m.waiting, k)
+		m.running[k] = r.ID
+		if k.Placement == 1 && r.Class != "b" {
+			t.Fatalf("a request that requires b runs on %s", r.Class)
+		}
+	}
+}
+
+func (m *machine) check(t *rapid.T) {
+	m.pump(t)
+	if m.q.Waiting() != len(m.waiting) || m.q.Active() != len(m.running) {
+		t.Fatalf("%d wait and %d run, want %d and %d", m.q.Waiting(), m.q.Active(), len(m.waiting), len(m.running))
+	}
+	tenants := map[string]int{}
+	for k := range m.running {
+		tenants[k.Tenant]++
+	}
+	for id, slots := range m.slots {
+		if n := m.active(id); n > max(slots, m.capacity[id]) {
+			t.Fatalf("replica %s serves %d on %d slots", id, n, slots)
+		}
+		m.capacity[id] = max(slots, m.active(id))
+	}
+	for name, n := range tenants {
+		if m.limits.MaxActive > 0 && n > m.limits.MaxActive {
+			t.Fatalf("tenant %q is served %d at once", name, n)
+		}
+	}
+	m.conserves(t, tenants)
+}
+
+// conserves checks that no request waits that may use a free slot of the fastest
+// tier that it may use at all: only slower slots are ever held back.
+func (m *machine) conserves(t *rapid.T, tenants map[string]int) {
+	for k := range m.waiting {
+		if m.limits.MaxActive > 0 && tenants[k.Tenant] >= m.limits.MaxActive {
+			continue
+		}
+		p := &m.q.placements[k.Placement]
+		var fastest *tier
+		for _, tr := range m.q.tiers {
+			if tr.slots > 0 && p.allows(tr.kind.class) && (fastest == nil || tr.rate > fastest.rate) {
+				fastest = tr
+			}
+		}
+		if fastest != nil && fastest.free.len() > 0 {
+			t.Fatalf("a request waits while %s, the fastest it may use, has a free slot", fastest.free.items[0].ID)
+		}
+		if w := m.q.Wake(); fastest != nil && m.q.fastest(p, false) != nil && w.IsZero() {
+			t.Fatal("a slot is held back and Wake does not tell until when")
+		}
+	}
+}
+
+func TestQueueProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"put":    m.put,
+			"drop":   m.drop,
+			"submit": m.submit,
+			"many": func(t *rapid.T) {
+				for range 5 {
+					m.submit(t)
+				}
+			},
+			"time": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms")) * time.Millisecond)
+			},
+			"wake": func(t *rapid.T) {
+				if w := m.q.Wake(); w.After(m.now) {
+					m.now = w
+				}
+			},
+			"withdraw": func(t *rapid.T) {
+				k := m.some(t, m.waiting)
+				if !m.q.Withdraw(k) {
+					t.Fatal("a waiting ticket cannot be withdrawn")
+				}
+				if m.q.Withdraw(k) {
+					t.Fatal("a ticket is withdrawn twice")
+				}
+				delete(m.waiting, k)
+			},
+			"finish": func(t *rapid.T) {
+				k := m.some(t, m.runningSet())
+				o := Outcome(rapid.IntRange(0, int(Busy)).Draw(t, "outcome"))
+				m.q.Finish(k, o, time.Second, m.now)
+				m.q.Finish(k, o, time.Second, m.now) // a second time does nothing
+				delete(m.running, k)
+			},
+			"retry": func(t *rapid.T) {
+				k := m.some(t, m.runningSet())
+				m.q.Retry(k, Unreachable, 0, m.now)
+				delete(m.running, k)
+				m.waiting[k] = true
+			},
+			"": m.check,
+		})
+	})
+}
+
+// Every request is served in the end when the fleet stays up.
+func TestNothingWaitsForEver(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		m.limits, m.q.policy.Tenants = Limits{}, nil
+		for _, c := range classes {
+			m.q.Put(Replica{ID: c, Class: c, Slots: 1, Weight: 1})
+			m.slots[c] = 1
+		}
+		for range 20 {
+			m.submit(t)
+		}
+		for step := 0; len(m.waiting)+len(m.running) > 0; step++ {
+			if step > 1000 {
+				t.Fatalf("%d still wait", len(m.waiting))
+			}
+			m.pump(t)
+			m.now = m.now.Add(100 * time.Millisecond)
+			for k := range m.running {
+				m.q.Finish(k, Served, 0, m.now)
+				delete(m.running, k)
+			}
+		}
+	})
+}

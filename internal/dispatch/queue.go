@@ -1,0 +1,243 @@
+package dispatch
+
+import "time"
+
+// Queue is the state of one service: who waits, and what serves. It is not safe
+// for concurrent use.
+type Queue struct {
+	policy     Policy
+	placements []placement
+	classes    []*class
+	tenants    map[string]*tenant
+	waiting    int
+	wanted     []int // waiting requests by placement
+	active     int
+	seq        uint64
+
+	servers   map[string]*server
+	suspended heap[*server]
+	tiers     []*tier
+	present   map[string]int // replicas by class
+	slots     int            // usable slots, free or not
+
+	kinds    map[kind]*estimate
+	weights  map[kind]float64
+	seeds    map[string]Rate // by class
+	meanCost estimate
+	learned  bool
+	speed    float64 // of all usable slots
+	load     load
+	held     time.Time // when a held request is to be looked at again
+}
+
+// New returns an empty queue.
+func New(p Policy) *Queue {
+	p.Eject = p.Eject.defaulted()
+	q := &Queue{
+		policy:  p,
+		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
+		kinds: map[kind]*estimate{}, weights: map[kind]float64{},
+	}
+	for _, pl := range p.Placements {
+		q.placements = append(q.placements, placement{pl})
+	}
+	if len(q.placements) == 0 {
+		q.placements = []placement{{}}
+	}
+	q.wanted = make([]int, len(q.placements))
+	for range max(1, p.Priorities) {
+		q.classes = append(q.classes, newClass(len(q.placements)))
+	}
+	q.suspended = heap[*server]{
+		less:  func(a, b *server) bool { return a.health.until.Before(b.health.until) },
+		place: func(s *server, at int) { s.wake = at },
+	}
+	return q
+}
+
+// Submit queues a request, or says why not and after how long it is worth trying
+// again. A ticket is submitted once.
+func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
+	t.Priority = min(max(t.Priority, 0), len(q.classes)-1)
+	if t.Placement < 0 || t.Placement >= len(q.placements) {
+		t.Placement = 0
+	}
+	t.due = t.order()
+	if why, after := q.refuse(t, now); why != Accepted {
+		return why, after
+	}
+	q.seq++
+	t.seq, t.at = q.seq, now
+	q.enter(t)
+	return Accepted, 0
+}
+
+// Withdraw takes a waiting ticket out; false when it is not waiting.
+func (q *Queue) Withdraw(t *Ticket) bool {
+	if !t.waiting {
+		return false
+	}
+	q.leave(t)
+	return true
+}
+
+// Next ties the next request to a free slot and returns its ticket, or nil when
+// no waiting request can be placed. The owner calls it until it returns nil after
+// every change, and at the time that Wake tells.
+func (q *Queue) Next(now time.Time) *Ticket {
+	q.revive(now)
+	q.held = time.Time{}
+	if q.waiting == 0 {
+		return nil
+	}
+	ahead := 0
+	for _, c := range q.classes {
+		if c.waiting == 0 {
+			continue
+		}
+		ahead += c.waiting
+		if t, on := q.nextOf(c, ahead, now); t != nil {
+			q.start(t, on, now)
+			return t
+		}
+	}
+	return nil
+}
+
+// nextOf finds, among the heads of one class's placements, the first in order
+// that can be placed.
+func (q *Queue) nextOf(c *class, ahead int, now time.Time) (*Ticket, *tier) {
+	var first *lane
+	var pick choice
+	for i := range c.lanes {
+		if c.lanes[i].len() == 0 {
+			continue
+		}
+		l := c.lanes[i].items[0]
+		if first != nil && !before(l, first) {
+			continue
+		}
+		got := q.choose(l.head, ahead, now)
+		if got.on != nil {
+			first, pick = l, got
+		} else if !got.until.IsZero() && (q.held.IsZero() || got.until.Before(q.held)) {
+			q.held = got.until
+		}
+	}
+	if first == nil {
+		return nil, nil
+	}
+	// Tenants take turns, so a rank in the queue is that rank divided among them.
+	lanes := 0
+	for i := range c.lanes {
+		lanes += c.lanes[i].len()
+	}
+	return first.tree.at(min(pick.rank/lanes, first.tree.len()-1)), pick.on
+}
+
+func (q *Queue) start(t *Ticket, on *tier, now time.Time) {
+	s := on.free.items[0]
+	q.leave(t)
+	a := t.lane.account
+	a.class.floor = max(a.class.floor, a.charge)
+	t.on, t.started = s, now
+	s.active++
+	q.seq++
+	s.used = q.seq
+	t.occupied = float64(s.active) / float64(s.Slots)
+	q.active++
+	t.speed = s.tier.rate
+	q.load.change(t.speed, q.speed, now)
+	a.tenant.active++
+	q.settle(s)
+	a.charged(t.cost() / q.averageCost())
+	q.park(a.tenant)
+}
+
+// Finish frees the ticket's slot. pause is how long a Busy replica asked to be
+// left alone.
+func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time) {
+	s := t.on
+	if s == nil {
+		return
+	}
+	t.on = nil
+	s.active--
+	q.active--
+	q.load.change(-t.speed, q.speed, now)
+	account := t.lane.account
+	tenant := account.tenant
+	tenant.active--
+	took := now.Sub(t.started).Seconds()
+	if t.Cost <= 0 && q.learned {
+		// Charged as a mean request at the start; now the work is known.
+		account.charged(took*s.tier.rate/q.averageCost() - 1)
+	}
+	q.judge(s, o, pause, now)
+	q.settle(s)
+	if o == Served {
+		q.learn(s, t, took)
+	}
+	q.gone(s)
+	q.park(tenant)
+}
+
+// Retry frees the ticket's slot and queues the request again in its old place.
+func (q *Queue) Retry(t *Ticket, o Outcome, pause time.Duration, now time.Time) {
+	if t.on == nil {
+		return
+	}
+	q.Finish(t, o, pause, now)
+	q.enter(t)
+}
+
+// Wake is when Next is to be called again although nothing happened; zero when
+// that is never.
+func (q *Queue) Wake() time.Time {
+	wake := q.held
+	if q.suspended.len() > 0 {
+		if until := q.suspended.items[0].health.until; wake.IsZero() || until.Before(wake) {
+			wake = until
+		}
+	}
+	return wake
+}
+
+// Waiting is how many requests wait.
+func (q *Queue) Waiting() int { return q.waiting }
+
+// Active is how many requests are being served.
+func (q *Queue) Active() int { return q.active }
+
+// Starving tells whether a request waits that no known replica could serve,
+// whether healthy or not.
+func (q *Queue) Starving() bool {
+	for i := range q.placements {
+		if q.starves(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// StarvesFor tells whether a replica of the class would serve such a request.
+func (q *Queue) StarvesFor(class string) bool {
+	for i := range q.placements {
+		if q.starves(i) && q.placements[i].allows(class) {
+			return true
+		}
+	}
+	return false
+}
+
+func (q *Queue) starves(placement int) bool {
+	if q.wanted[placement] == 0 {
+		return false
+	}
+	for class := range q.present {
+		if q.placements[placement].allows(class) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,180 @@
+package dispatch
+
+// kind is what replicas have in common that are expected to be equally fast.
+type kind struct {
+	class  string
+	slices int
+}
+
+// tier is the replicas that are ranked as equally fast: those of one kind that
+// are also, by measurement, equally far from that kind's speed.
+type tier struct {
+	kind  kind
+	level int // speed is 2^-level of the kind's
+	// rate is the speed of one slot in units of cost per second.
+	rate  float64
+	slots int // usable slots, free or not
+	free  heap[*server]
+}
+
+// server is the state of one replica.
+type server struct {
+	Replica
+	tier    *tier
+	index   int // in tier.free, -1 when it has no free usable slot
+	active  int
+	counted int // its part of tier.slots
+	used    uint64
+	leaving bool
+	own     estimate
+	seen    int // samples, with those of the warm-up
+	health  health
+	wake    int // in Queue.suspended, -1 when not suspended
+}
+
+// usable is how many slots may be taken now.
+func (s *server) usable() int {
+	switch {
+	case s.leaving || s.wake >= 0:
+		return 0
+	case s.health.onProbation:
+		return 1
+	}
+	return s.Slots
+}
+
+// idler ranks replicas of one tier: the least filled first, because replicas
+// that batch are faster with less in the batch; then the one unused for longest.
+func idler(a, b *server) bool {
+	if x, y := a.active*b.Slots, b.active*a.Slots; x != y {
+		return x < y
+	}
+	return a.used < b.used
+}
+
+func (q *Queue) tierOf(k kind, level int) *tier {
+	for _, t := range q.tiers {
+		if t.kind == k && t.level == level {
+			return t
+		}
+	}
+	t := &tier{kind: k, level: level}
+	t.free = heap[*server]{less: idler, place: func(s *server, at int) { s.index = at }}
+	q.tiers = append(q.tiers, t)
+	return t
+}
+
+// settle puts a server where its state says it belongs.
+func (q *Queue) settle(s *server) {
+	usable := s.usable()
+	if d := usable - s.counted; d != 0 {
+		s.tier.slots += d
+		q.slots += d
+		s.counted = usable
+	}
+	switch may := s.active < usable; {
+	case may && s.index < 0:
+		s.tier.free.push(s)
+	case may:
+		s.tier.free.fix(s.index)
+	case s.index >= 0:
+		s.tier.free.remove(s.index)
+	}
+}
+
+// move gives a server to another tier.
+func (q *Queue) move(s *server, to *tier) {
+	if s.index >= 0 {
+		s.tier.free.remove(s.index)
+	}
+	s.tier.slots -= s.counted
+	q.slots -= s.counted
+	s.counted = 0
+	s.tier = to
+	q.settle(s)
+}
+
+// Put adds a replica or changes the one of the same ID. A replica that is still
+// finishing what it served before it left keeps those slots occupied.
+func (q *Queue) Put(r Replica) {
+	r.Slots = max(r.Slots, 1)
+	if r.Weight <= 0 {
+		r.Weight = 1
+	}
+	s, ok := q.servers[r.ID]
+	k := kind{r.Class, r.Slices}
+	q.weights[k] = r.Weight
+	if !ok {
+		s = &server{Replica: r, index: -1, wake: -1}
+		s.tier = q.tierOf(k, 0)
+		q.servers[r.ID] = s
+		q.present[r.Class]++
+	} else {
+		if s.leaving {
+			q.present[r.Class]++
+		} else if s.Class != r.Class {
+			q.absent(s.Class)
+			q.present[r.Class]++
+		}
+		s.leaving = false
+		s.Replica = r
+		if s.tier.kind != k {
+			s.own = estimate{}
+			q.move(s, q.tierOf(k, 0))
+		}
+	}
+	q.settle(s)
+	q.weighAll()
+}
+
+// Drop takes a replica out: it gets no further request and finishes what it has.
+func (q *Queue) Drop(id string) {
+	s, ok := q.servers[id]
+	if !ok || s.leaving {
+		return
+	}
+	s.leaving = true
+	q.absent(s.Class)
+	q.settle(s)
+	q.gone(s)
+	q.weighAll()
+}
+
+func (q *Queue) absent(class string) {
+	if q.present[class]--; q.present[class] == 0 {
+		delete(q.present, class)
+	}
+}
+
+func (q *Queue) gone(s *server) {
+	if !s.leaving || s.active > 0 {
+		return
+	}
+	if s.wake >= 0 {
+		q.suspended.remove(s.wake)
+	}
+	delete(q.servers, s.ID)
+}
+
+// State is a replica as it stands.
+type State struct {
+	Replica
+	Active    int
+	Usable    int     // slots that may be used now; 0 while ejected or leaving
+	Rate      float64 // expected units of cost per second and slot
+	Ejected   bool
+	Probation bool
+	Leaving   bool
+}
+
+// Replicas lists the replicas, in no order, with those that are finishing.
+func (q *Queue) Replicas() []State {
+	out := make([]State, 0, len(q.servers))
+	for _, s := range q.servers {
+		out = append(out, State{
+			Replica: s.Replica, Active: s.active, Usable: s.usable(), Rate: s.tier.rate,
+			Ejected: s.wake >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
+		})
+	}
+	return out
+}
