@@ -1,0 +1,64 @@
+package conformance
+
+import (
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"aliquot/e2e/rack"
+	"aliquot/internal/gpu"
+)
+
+func TestNVIDIA(t *testing.T) {
+	for name, without := range map[string][]string{"driver 590": nil, "driver 470": rack.NewerThan470} {
+		t.Run(name, func(t *testing.T) {
+			Run(t, func(t *testing.T) Rig { return nvidiaRig(t, "h100-t4", without...) })
+		})
+	}
+}
+
+func nvidiaRig(t *testing.T, name string, without ...string) Rig {
+	t.Helper()
+	dir := filepath.Join(folder, "rack")
+	if len(without) > 0 {
+		dir += "-old"
+	}
+	tools, err := rack.Build(t.Context(), dir, without...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rack.New(t.TempDir(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, run := t.TempDir(), t.TempDir()
+	if err := rack.Root(root, r, tools.Lib); err != nil {
+		t.Skipf("device nodes cannot be made, which needs root: %v", err)
+	}
+	return Rig{
+		Vendor: gpu.NVIDIA, Binary: shipped(t, "aliquot-device-nvidia"),
+		Env: tools.Env(r, plain()), Bare: plain(),
+		Config:     map[string]any{"root": root, "run_dir": run},
+		BareConfig: map[string]any{"root": t.TempDir(), "run_dir": t.TempDir()},
+		Lose:       func(id gpu.ID) error { return r.Lose(string(id)) },
+		Restore:    func(id gpu.ID) error { return r.Restore(string(id)) },
+		Close:      func() { quitMPS(t, tools, r, run) },
+	}
+}
+
+// quitMPS ends the MPS daemons, which outlive the plugin on purpose.
+func quitMPS(t *testing.T, tools rack.Tools, r *rack.Rack, run string) {
+	pipes, err := filepath.Glob(filepath.Join(run, "mps", "*", "pipe"))
+	if err != nil {
+		t.Error(err)
+	}
+	for _, pipe := range pipes {
+		cmd := exec.Command(filepath.Join(tools.Bin, "nvidia-cuda-mps-control"))
+		cmd.Env = append(tools.Env(r, plain()), "CUDA_MPS_PIPE_DIRECTORY="+pipe)
+		cmd.Stdin = strings.NewReader("quit -t 1\n")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Logf("quit of the MPS daemon at %s: %v %s", pipe, err, out)
+		}
+	}
+}
