@@ -28,9 +28,13 @@ type card struct {
 	NUMANode  int
 }
 
-// partitionID names one partition of the card. The PCI address of a partition is
-// its card's, and unique IDs are shared too, so its number is what tells it apart.
-func (c card) partitionID(n node) gpu.ID {
+// id names one of the card's nodes: the card itself, or a partition of it. The PCI
+// address of a partition is its card's, and unique IDs are shared too, so its
+// number is what tells it apart.
+func (c card) id(n node) gpu.ID {
+	if !c.partitioned() {
+		return c.ID
+	}
 	return gpu.ID(fmt.Sprintf("%s-p%d", c.ID, n.Partition))
 }
 

@@ -68,7 +68,7 @@ func TestCardsOfEveryModelAndMode(t *testing.T) {
 					if want := c.model.MemoryMiB << 20 / uint64(c.parts); n.Memory != want {
 						t.Errorf("partition %d of %s has %d bytes, want %d", p, got.ID, n.Memory, want)
 					}
-					if id := fmt.Sprint(got.partitionID(n), renderNode(n)); seen[id] {
+					if id := fmt.Sprint(got.id(n), renderNode(n)); seen[id] {
 						t.Errorf("%s stands twice", id)
 					} else {
 						seen[id] = true
@@ -191,7 +191,7 @@ func TestPartitionsKeepTheirNumbers(t *testing.T) {
 	if len(errs) != 7 || len(cards) != 1 || !cards[0].partitioned() {
 		t.Fatalf("%d errors, cards %+v", len(errs), cards)
 	}
-	if id := cards[0].partitionID(cards[0].Nodes[0]); id != "0000:05:00.0-p5" {
+	if id := cards[0].id(cards[0].Nodes[0]); id != "0000:05:00.0-p5" {
 		t.Errorf("the readable partition is %s, want 0000:05:00.0-p5", id)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	"aliquot/devices/plugin"
@@ -74,9 +75,7 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 // left out, so that the others are served.
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	nodes, errs := v.nodes()
-	for _, err := range errs {
-		v.said.warn(err.Error(), "cannot read a GPU, the others are served", err.Error())
-	}
+	v.said.warn("nodes", "some GPUs cannot be read, the others are served", lines(errs))
 	if err := v.driverGone(nodes, errs); err != nil {
 		v.lib.stop()
 		return nil, err
@@ -88,6 +87,15 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	v.cards = cards
 	v.mu.Unlock()
 	return v.found(cards), nil
+}
+
+// lines joins errors on one line, "" for none.
+func lines(errs []error) string {
+	out := make([]string, len(errs))
+	for i, err := range errs {
+		out[i] = err.Error()
+	}
+	return strings.Join(out, "; ")
 }
 
 // place gives every card the place that it had before, and new ones the next.
@@ -122,7 +130,7 @@ func (v *vendor) found(cards []card) []share.Found {
 	for _, c := range cards {
 		whole := v.describe(c)
 		whole.Driver, whole.Runtime = driver, runtime
-		physical := share.Found{GPU: whole, Split: c.partitioned()}
+		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice]}
 		if !c.partitioned() {
 			physical.Slicing = slicing(c.Nodes[0].Shape)
 			out = append(out, physical)
@@ -131,7 +139,7 @@ func (v *vendor) found(cards []card) []share.Found {
 		out = append(out, physical)
 		for _, n := range c.Nodes {
 			part := whole
-			part.ID, part.Parent = c.partitionID(n), c.ID
+			part.ID, part.Parent = c.id(n), c.ID
 			part.Index = partitionIndex(c, n)
 			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
 			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape)})
@@ -139,6 +147,10 @@ func (v *vendor) found(cards []card) []share.Found {
 	}
 	return out
 }
+
+// halves are the boards that hold two GPUs, each with a PCI address of its own,
+// while the hardware table has the whole board.
+var halves = map[uint16]float64{0x7408: 0.5, 0x740c: 0.5} // MI250X
 
 // partitionIndex numbers partition 3 of card 0 as 103, apart from all cards, so
 // that repartitioning one card renames nothing of another.
@@ -183,11 +195,8 @@ func (v *vendor) known(id gpu.ID) (card, node, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, c := range v.cards {
-		if c.ID == id && !c.partitioned() {
-			return c, c.Nodes[0], true
-		}
 		for _, n := range c.Nodes {
-			if c.partitioned() && c.partitionID(n) == id {
+			if c.id(n) == id {
 				return c, n, true
 			}
 		}

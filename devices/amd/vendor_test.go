@@ -3,6 +3,7 @@ package amd
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"testing"
@@ -16,9 +17,9 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// host is the plugin at work on a rack, inside the test.
+// host is the plugin at work on a rack, inside the test or as the shipped binary.
 type host struct {
-	*plugin.Plugin
+	device.DevicePlugin
 	t      *testing.T
 	rack   *rack.AMD
 	log    *logged
@@ -33,31 +34,37 @@ func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *
 	if library == "" {
 		library = "/nonexistent/libamd_smi.so"
 	}
-	raw := map[string]any{"root": r.Root, "library": library, "fingerprint_period": "100ms"}
-	for k, v := range settings {
-		raw[k] = v
-	}
+	h := &host{t: t, rack: r, log: &logged{}}
+	h.DevicePlugin = plugin.New(Maker(), h.log.logger())
+	all := map[string]any{"library": library}
+	maps.Copy(all, settings)
+	h.configure(r, all)
+	return h
+}
+
+// configure sets the plugin up and opens its fingerprints.
+func (h *host) configure(r *rack.AMD, settings map[string]any) {
+	h.t.Helper()
+	raw := map[string]any{"root": r.Root, "fingerprint_period": "100ms"}
+	maps.Copy(raw, settings)
 	var packed []byte
 	if err := base.MsgPackEncode(&packed, raw); err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
-	h := &host{t: t, rack: r, log: &logged{}}
-	h.Plugin = plugin.New(Maker(), h.log.logger())
 	if err := h.SetConfig(&base.Config{PluginConfig: packed}); err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := h.Fingerprint(ctx)
 	if err != nil {
-		t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	h.stream = stream
-	t.Cleanup(func() {
+	h.t.Cleanup(func() {
 		cancel()
 		for range stream {
 		}
 	})
-	return h
 }
 
 // until reads fingerprints until one satisfies ok, and returns it by group.
