@@ -108,14 +108,30 @@ func (p Policy) settle(held []float64) []float64 {
 	return out
 }
 
-// shrink lets a count fall to what is planned, of a single class to what demand x
-// (1 + Hysteresis) needs where that is more, and to none only when idle.
+// mixBand is how far demand may rise, as a part of it, before a replica that a
+// mix of classes does not need any more is needed again for it to be kept.
+const mixBand = 0.05
+
+// shrink lets a count fall to what is planned, or to the most that is needed
+// while demand rises a little, where that is more; and to none only when idle.
+// A single class is kept for a rise by Hysteresis. In a mix such a band would hold
+// on to classes that the cheapest mix has left, so it is narrow there; settle
+// keeps the mix itself.
 func (p Policy) shrink(planned int, demand float64, classes []Class, own, current int) int {
-	switch {
-	case demand == 0:
+	if demand == 0 {
 		return min(current, 1)
-	case len(classes) > 1:
-		return min(current, planned)
 	}
-	return min(current, Plan(p.slots(demand*(1+p.Hysteresis), classes), classes)[own])
+	band := p.Hysteresis
+	if len(classes) > 1 {
+		band = min(band, mixBand)
+	}
+	low, high := p.slots(demand, classes), p.slots(demand*(1+band), classes)
+	if len(classes) == 1 {
+		low = high
+	}
+	planner := newPlanner(high, classes)
+	for slots := low; slots <= high; slots++ {
+		planned = max(planned, planner.plan(slots)[own])
+	}
+	return min(current, planned)
 }

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -94,11 +95,12 @@ func TestForecastIgnoresNoise(t *testing.T) {
 
 // noisy draws a constant load with 10% of noise.
 func noisy(t *rapid.T, level float64, seconds int) []float64 {
-	noise := rapid.SliceOfN(rapid.Float64Range(-0.1, 0.1), seconds, seconds).Draw(t, "noise")
-	for i := range noise {
-		noise[i] = level * (1 + noise[i])
+	random := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+	series := make([]float64, seconds)
+	for i := range series {
+		series[i] = level * (0.9 + 0.2*random.Float64())
 	}
-	return noise
+	return series
 }
 
 func TestNoFlappingUnderNoise(t *testing.T) {
@@ -109,18 +111,18 @@ func TestNoFlappingUnderNoise(t *testing.T) {
 			classes[c].Max *= 10
 		}
 		level := rapid.Float64Range(0.5, 60).Draw(t, "level")
-		const warm, window, end = 960, 1800, 4200
+		const warm, window, end = 960, 900, 4200
 		series := noisy(t, level, end)
 		for own := range classes {
 			current, changes := 0, 0
-			for now := 60; now <= end; now += 30 {
+			for now := 60; now <= end; now += 60 {
 				n := p.Decide(series[max(0, now-window):now], classes, own, current).Count
 				if now > warm && n < current {
 					changes++
 				}
 				current = n
 			}
-			if changes > 0 && len(classes) == 1 || changes > 1 {
+			if changes > 0 {
 				t.Fatalf("class %d shrank %d times under a constant load of %v: %+v", own, changes, level, classes)
 			}
 		}
@@ -183,9 +185,9 @@ func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	p := Default()
 	p.ForecastWindow, p.Utilization = 0, 1
 	classes := []Class{{"l4", 2, 1, 16}, {"h100", 8, 3.5, 4}}
-	series := join(flat(6, 1200), flat(8, 10))
+	series := join(flat(6, 1200), flat(7.5, 10))
 	l4 := func(seconds int) int {
-		return p.Decide(join(series, flat(8, seconds)), classes, 0, 3).Count
+		return p.Decide(join(series, flat(7.5, seconds)), classes, 0, 3).Count
 	}
 	if got := p.Decide(series, classes, 1, 0).Count; got != 1 {
 		t.Fatalf("h100: %d, want 1", got)

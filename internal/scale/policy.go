@@ -82,9 +82,10 @@ func (p Policy) DownDelayOrDefault() time.Duration {
 }
 
 // Window is how much history a decision to shrink needs. With less, a count only
-// grows. Longer history lets past peaks decay instead of being forgotten.
+// grows. Longer history lets past peaks decay instead of being forgotten, and
+// scaling to zero needs DownDelay and ZeroGrace of it.
 func (p Policy) Window() time.Duration {
-	return p.DownDelayOrDefault() + max(p.StableWindow, p.ZeroGrace)
+	return p.DownDelayOrDefault() + p.StableWindow
 }
 
 const longest = 24 * time.Hour

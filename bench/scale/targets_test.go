@@ -1,0 +1,40 @@
+package main
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"aliquot/simulate"
+)
+
+// The promise of docs/scaling.md, on both traces at a cold start of 90 s.
+func TestTargetsAt90SecondsColdStart(t *testing.T) {
+	const coldStart = 90 * time.Second
+	for _, name := range traceNames {
+		trace, err := readTrace("../../../shared/data/traces", name)
+		if os.IsNotExist(err) {
+			t.Skip("the traces are not here: ../shared/data/traces")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		results := map[string]simulate.Summary{}
+		for _, c := range contenders(coldStart) {
+			results[c.name] = c.replay(trace, coldStart)
+		}
+		ours, kpa, delayed := results["Aliquot"], results["KPA default"], results["KPA + 300 s down-delay"]
+		if ours.Over10 > 0.005 {
+			t.Errorf("%s: %.2f%% waited over 10 s, want at most 0.5%%", name, 100*ours.Over10)
+		}
+		if ours.TotalHours() > delayed.TotalHours() {
+			t.Errorf("%s: %.2f replica-hours, KPA with 300 s down-delay has %.2f", name, ours.TotalHours(), delayed.TotalHours())
+		}
+		if ours.Over10 >= kpa.Over10 || ours.P99 >= kpa.P99 {
+			t.Errorf("%s: waits %.2f%% and %s are not less than KPA's %.2f%% and %s", name, 100*ours.Over10, ours.P99, 100*kpa.Over10, kpa.P99)
+		}
+		if ours.TotalHours() > 1.1*kpa.TotalHours() {
+			t.Errorf("%s: %.2f replica-hours, more than 1.1 x KPA's %.2f", name, ours.TotalHours(), kpa.TotalHours())
+		}
+	}
+}

@@ -1,0 +1,325 @@
+// Package simulate replays a trace of requests against a scaling policy in
+// simulated time: one queue, replicas that start slowly and serve a fixed number
+// of requests at once, and a scaler that is asked for counts at its interval.
+package simulate
+
+import (
+	"container/heap"
+	"time"
+)
+
+// Step is the length of one sample of demand.
+const Step = time.Second
+
+// Class is one kind of replica.
+type Class struct {
+	Name string
+	// Slots is how many requests a replica serves at once.
+	Slots int
+	// Speed divides a request's service time.
+	Speed float64
+	// Cost of one replica for one hour, in any unit.
+	Cost float64
+	// ColdStart is from the decision to start a replica until it serves.
+	ColdStart time.Duration
+	// Initial replicas are ready at the start of the trace.
+	Initial int
+}
+
+// Observation is what a scaler is shown.
+type Observation struct {
+	// Now counts from the start of the trace.
+	Now time.Duration
+	// Demand is the mean number of requests queued and active in each past Step,
+	// oldest first, from the start of the trace.
+	Demand []float64
+	// Level is the number queued and active at this moment.
+	Level int
+	// Ready and Desired replicas by class.
+	Ready, Desired []int
+}
+
+// Scaler decides the desired replicas by class.
+type Scaler interface {
+	// Interval between two decisions.
+	Interval() time.Duration
+	Decide(Observation) []int
+}
+
+// Config is what a replay runs on.
+type Config struct {
+	Classes []Class
+	// Deployments makes every change of counts a Nomad deployment: further
+	// changes wait until all replicas have been ready for MinHealthy.
+	Deployments bool
+	MinHealthy  time.Duration
+}
+
+// Sample is the state at the end of one Step.
+type Sample struct {
+	At             time.Duration
+	Demand         float64
+	Queued         int
+	Desired, Ready []int
+}
+
+// Result of one replay.
+type Result struct {
+	// Waits holds, for each request of the trace in order, the time from arrival
+	// to the start of service.
+	Waits []time.Duration
+	// ReplicaTime by class, from the decision to start until stopped.
+	ReplicaTime []time.Duration
+	Timeline    []Sample
+	// Reversals counts how often the total turned from growing to shrinking or back.
+	Reversals int
+	// Length is from the first arrival's clock to the last completion.
+	Length time.Duration
+}
+
+type replica struct {
+	class    int
+	started  time.Duration
+	ready    bool
+	stopping bool
+	busy     int
+}
+
+type eventKind int
+
+const (
+	eventReady eventKind = iota
+	eventDone
+	eventDecide
+	eventStep
+)
+
+type event struct {
+	at      time.Duration
+	kind    eventKind
+	order   int
+	replica *replica
+}
+
+type eventHeap []event
+
+func (h eventHeap) Len() int { return len(h) }
+func (h eventHeap) Less(i, j int) bool {
+	if h[i].at != h[j].at {
+		return h[i].at < h[j].at
+	}
+	return h[i].order < h[j].order
+}
+func (h eventHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *eventHeap) Push(x any)   { *h = append(*h, x.(event)) }
+func (h *eventHeap) Pop() any {
+	old := *h
+	e := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return e
+}
+
+type engine struct {
+	cfg      Config
+	trace    []Request
+	scaler   Scaler
+	now      time.Duration
+	events   eventHeap
+	order    int
+	replicas []*replica // oldest first
+	queue    []int      // indices of waiting requests, oldest first
+	next     int        // next arrival
+	active   int
+	// area is the integral of queued plus active over the current Step.
+	area      float64
+	areaSince time.Duration
+	demand    []float64
+	desired   []int
+	direction int
+	lockUntil time.Duration
+	result    Result
+}
+
+// Run replays the trace until every request was served. A request that can never
+// be served, because the scaler keeps no replica, ends the replay one day after
+// the last arrival; its wait is then what it had waited.
+func Run(cfg Config, trace []Request, scaler Scaler) Result {
+	e := &engine{cfg: cfg, trace: trace, scaler: scaler, desired: make([]int, len(cfg.Classes))}
+	e.result.Waits = make([]time.Duration, len(trace))
+	e.result.ReplicaTime = make([]time.Duration, len(cfg.Classes))
+	for c, class := range cfg.Classes {
+		for range class.Initial {
+			e.replicas = append(e.replicas, &replica{class: c, ready: true})
+		}
+		e.desired[c] = class.Initial
+	}
+	e.push(event{at: Step, kind: eventStep})
+	e.push(event{at: scaler.Interval(), kind: eventDecide})
+	end := trace[len(trace)-1].At
+	for e.next < len(trace) || e.active > 0 || len(e.queue) > 0 {
+		if e.now > end+24*time.Hour {
+			break
+		}
+		e.step()
+	}
+	for _, i := range e.queue {
+		e.result.Waits[i] = e.now - trace[i].At
+	}
+	for _, r := range e.replicas {
+		e.result.ReplicaTime[r.class] += e.now - r.started
+	}
+	e.result.Length = e.now
+	return e.result
+}
+
+func (e *engine) push(ev event) {
+	e.order++
+	ev.order = e.order
+	heap.Push(&e.events, ev)
+}
+
+func (e *engine) advance(to time.Duration) {
+	e.area += float64(len(e.queue)+e.active) * (to - e.areaSince).Seconds()
+	e.areaSince, e.now = to, to
+}
+
+func (e *engine) step() {
+	if e.next < len(e.trace) && e.trace[e.next].At <= e.events[0].at {
+		e.advance(max(e.trace[e.next].At, e.now))
+		e.queue = append(e.queue, e.next)
+		e.next++
+		e.dispatch()
+		return
+	}
+	ev := heap.Pop(&e.events).(event)
+	e.advance(ev.at)
+	switch ev.kind {
+	case eventReady:
+		ev.replica.ready = true
+		e.dispatch()
+	case eventDone:
+		ev.replica.busy--
+		e.active--
+		if ev.replica.stopping && ev.replica.busy == 0 {
+			e.remove(ev.replica)
+		}
+		e.dispatch()
+	case eventStep:
+		e.sample()
+		e.push(event{at: e.now + Step, kind: eventStep})
+	case eventDecide:
+		e.decide()
+		e.push(event{at: e.now + e.scaler.Interval(), kind: eventDecide})
+	}
+}
+
+// dispatch starts waiting requests, oldest first, on the fastest free slot; among
+// equals on the oldest replica, so that the newest fall idle first.
+func (e *engine) dispatch() {
+	for len(e.queue) > 0 {
+		var best *replica
+		for _, r := range e.replicas {
+			class := e.cfg.Classes[r.class]
+			if !r.ready || r.stopping || r.busy >= class.Slots {
+				continue
+			}
+			if best == nil || class.Speed > e.cfg.Classes[best.class].Speed {
+				best = r
+			}
+		}
+		if best == nil {
+			return
+		}
+		i := e.queue[0]
+		e.queue = e.queue[1:]
+		e.result.Waits[i] = e.now - e.trace[i].At
+		best.busy++
+		e.active++
+		service := time.Duration(float64(e.trace[i].Service) / e.cfg.Classes[best.class].Speed)
+		e.push(event{at: e.now + service, kind: eventDone, replica: best})
+	}
+}
+
+func (e *engine) sample() {
+	e.demand = append(e.demand, e.area/Step.Seconds())
+	e.area = 0
+	e.result.Timeline = append(e.result.Timeline, Sample{
+		At: e.now, Demand: e.demand[len(e.demand)-1], Queued: len(e.queue),
+		Desired: append([]int(nil), e.desired...), Ready: e.ready(),
+	})
+}
+
+func (e *engine) ready() []int {
+	out := make([]int, len(e.cfg.Classes))
+	for _, r := range e.replicas {
+		if r.ready && !r.stopping {
+			out[r.class]++
+		}
+	}
+	return out
+}
+
+func (e *engine) decide() {
+	want := e.scaler.Decide(Observation{
+		Now: e.now, Demand: e.demand, Level: len(e.queue) + e.active,
+		Ready: e.ready(), Desired: append([]int(nil), e.desired...),
+	})
+	if e.cfg.Deployments && e.now < e.lockUntil {
+		return
+	}
+	before, after := 0, 0
+	for c := range e.desired {
+		before += e.desired[c]
+		after += want[c]
+		e.resize(c, want[c])
+	}
+	if before == after {
+		return
+	}
+	direction := 1
+	if after < before {
+		direction = -1
+	}
+	if e.direction != 0 && direction != e.direction {
+		e.result.Reversals++
+	}
+	e.direction = direction
+}
+
+func (e *engine) resize(c, want int) {
+	for ; e.desired[c] < want; e.desired[c]++ {
+		r := &replica{class: c, started: e.now}
+		e.replicas = append(e.replicas, r)
+		readyAt := e.now + e.cfg.Classes[c].ColdStart
+		e.push(event{at: readyAt, kind: eventReady, replica: r})
+		e.lockUntil = max(e.lockUntil, readyAt+e.cfg.MinHealthy)
+	}
+	for ; e.desired[c] > want; e.desired[c]-- {
+		e.stopOne(c)
+	}
+}
+
+// stopOne stops the newest replica, those still starting first; a busy one
+// finishes what it has.
+func (e *engine) stopOne(c int) {
+	var victim *replica
+	for _, r := range e.replicas {
+		if r.class == c && !r.stopping && (victim == nil || !r.ready || victim.ready) {
+			victim = r
+		}
+	}
+	victim.stopping = true
+	if victim.busy == 0 {
+		e.remove(victim)
+	}
+}
+
+func (e *engine) remove(gone *replica) {
+	e.result.ReplicaTime[gone.class] += e.now - gone.started
+	for i, r := range e.replicas {
+		if r == gone {
+			e.replicas = append(e.replicas[:i], e.replicas[i+1:]...)
+			return
+		}
+	}
+}

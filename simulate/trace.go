@@ -1,0 +1,91 @@
+package simulate
+
+import (
+	"bufio"
+	"encoding/csv"
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Request is one call of a trace.
+type Request struct {
+	// At is the arrival, counted from the start of the trace.
+	At time.Duration
+	// Service is how long one slot of a replica of speed 1 works on it.
+	Service time.Duration
+}
+
+// ServiceModel turns a request's tokens into its service time on a replica of
+// speed 1: prefill is linear in the input, decoding in the output.
+type ServiceModel struct {
+	PerInputToken, PerOutputToken time.Duration
+}
+
+// DefaultServiceModel is 0.1 ms per input token and 20 ms per output token.
+func DefaultServiceModel() ServiceModel {
+	return ServiceModel{PerInputToken: 100 * time.Microsecond, PerOutputToken: 20 * time.Millisecond}
+}
+
+// Time returns the service time of a request.
+func (m ServiceModel) Time(inputTokens, outputTokens int) time.Duration {
+	return time.Duration(inputTokens)*m.PerInputToken + time.Duration(outputTokens)*m.PerOutputToken
+}
+
+var traceColumns = []string{"arrival_s", "input_tokens", "output_tokens"}
+
+// ReadTrace reads a trace: CSV with the header "arrival_s,input_tokens,output_tokens",
+// arrivals in seconds; lines that start with '#' are comments. The result is
+// ordered by arrival. It fails on the first bad line and names it.
+func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
+	in := csv.NewReader(bufio.NewReader(r))
+	in.Comment = '#'
+	in.FieldsPerRecord = len(traceColumns)
+	in.ReuseRecord = true
+	var out []Request
+	for first := true; ; first = false {
+		row, err := in.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("trace: %w: want the columns %s", err, strings.Join(traceColumns, ","))
+		}
+		line, _ := in.FieldPos(0)
+		if first {
+			if strings.Join(row, ",") != strings.Join(traceColumns, ",") {
+				return nil, fmt.Errorf("trace: line %d is %q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
+			}
+			continue
+		}
+		req, err := parseRequest(row, model)
+		if err != nil {
+			return nil, fmt.Errorf("trace: line %d: %w", line, err)
+		}
+		out = append(out, req)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("trace: no requests in it: want lines of %s", strings.Join(traceColumns, ","))
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].At < out[j].At })
+	return out, nil
+}
+
+func parseRequest(row []string, model ServiceModel) (Request, error) {
+	at, err := strconv.ParseFloat(row[0], 64)
+	if err != nil || !(at >= 0 && at <= 1e8) {
+		return Request{}, fmt.Errorf("%s is %q: want seconds from 0 to 1e8", traceColumns[0], row[0])
+	}
+	var tokens [2]int
+	for i := range tokens {
+		n, err := strconv.Atoi(row[i+1])
+		if err != nil || n < 0 || n > 1e9 {
+			return Request{}, fmt.Errorf("%s is %q: want a whole number from 0 to 1e9", traceColumns[i+1], row[i+1])
+		}
+		tokens[i] = n
+	}
+	return Request{At: time.Duration(at * float64(time.Second)), Service: model.Time(tokens[0], tokens[1])}, nil
+}
