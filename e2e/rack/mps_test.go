@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"aliquot/e2e/rack"
 )
@@ -356,17 +355,26 @@ func TestAnotherUserWaits(t *testing.T) {
 func TestClientsOfAStartingServerWait(t *testing.T) {
 	t.Parallel()
 	m := newMachine(t, "h100")
-	if err := m.rack.SetDriver("mps_start_ms", 300); err != nil {
-		t.Fatal(err)
-	}
+	edit(t, m.rack.SetDriver("mps_starting", true))
 	m.daemon()
-	start := time.Now()
 	m.say("start_server -uid 0")
-	if got := m.say("get_server_status " + m.say("get_server_list")); got != "INITIALIZING" {
+	server := m.say("get_server_list")
+	if got := m.say("get_server_status " + server); got != "INITIALIZING" {
 		t.Fatalf("status %q", got)
 	}
-	if c := attach(t, m); c.Code != 0 || time.Since(start) < 300*time.Millisecond {
-		t.Fatalf("%+v after %v", c.opened, time.Since(start))
+	c := launch(t, m, 0)
+	until(t, "the client to be heard", func() bool {
+		return contains(filepath.Join(m.logs, "control.log"), "NEW CLIENT "+strconv.Itoa(c.pid()))
+	})
+	if got := m.say("get_client_list " + server); got != "" {
+		t.Fatalf("clients of a starting server: %q", got)
+	}
+	edit(t, m.rack.SetDriver("mps_starting", false))
+	if c.await(); c.Code != 0 {
+		t.Fatalf("%+v", c.opened)
+	}
+	if got := m.say("get_server_status " + server); got != "ACTIVE" {
+		t.Fatalf("status %q", got)
 	}
 }
 

@@ -177,8 +177,20 @@ func (s *gpuServer) setup(with setup) error {
 		s.log.Printf("Volta MPS: Creating server context on device %d", i)
 	}
 	s.log.Printf("Active Threads Percentage set to %.1f", s.percentage)
-	time.AfterFunc(time.Duration(s.file.Driver.Int("mps_start_ms"))*time.Millisecond, func() { close(s.ready) })
+	go s.initialize()
 	return nil
+}
+
+// initialize makes the server ACTIVE, once the rack no longer says that servers
+// take their time.
+func (s *gpuServer) initialize() {
+	for file := s.file; file.Driver.Get("mps_starting") == "yes"; {
+		time.Sleep(20 * time.Millisecond)
+		if again, err := rack.Load(s.rack); err == nil {
+			file = again
+		}
+	}
+	close(s.ready)
 }
 
 func physical(d wire.Device) string {
