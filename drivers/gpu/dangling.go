@@ -14,8 +14,7 @@ import (
 
 // danglingAdvice names the two ways out; docs/decisions/0005 says why there is no
 // third.
-const danglingAdvice = `a docker driver whose gc { dangling_containers { enabled } } is on removes containers that it did not start; ` +
-	`in the agent's configuration set plugin "docker" { config { gc { dangling_containers { enabled = false } } } }, ` +
+const danglingAdvice = `in the agent's configuration set plugin "docker" { config { gc { dangling_containers { enabled = false } } } }, ` +
 	`or keep that driver off this node with client { options = { "driver.denylist" = "docker" } }`
 
 // The states of the node's stock docker driver as this driver sees them, values
@@ -95,7 +94,7 @@ func (c agentConfig) dangling(set settings) (state, why string) {
 	gc := block(c.docker["gc"])
 	dangling := block(gc["dangling_containers"])
 	if enabled(dangling, "enabled", true) && !enabled(dangling, "dry_run", false) {
-		return danglingUnsafe, "the agent's docker driver removes containers that it did not start, and so this driver's"
+		return danglingUnsafe, "the agent's own docker driver removes containers that it did not start (gc { dangling_containers } is on), and so every task of this driver within minutes"
 	}
 	return danglingSafe, ""
 }

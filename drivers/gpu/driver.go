@@ -85,12 +85,12 @@ func (d *Driver) SetConfig(c *base.Config) error {
 	var config DriverConfig
 	if len(c.PluginConfig) != 0 {
 		if err := base.MsgPackDecode(c.PluginConfig, &config); err != nil {
-			return fmt.Errorf("plugin %q: config: %w", Name, err)
+			return fmt.Errorf("plugin \"aliquot-driver\": config: %w", err)
 		}
 	}
 	set, err := config.settings()
 	if err != nil {
-		return fmt.Errorf("plugin %q: config: %w", Name, err)
+		return fmt.Errorf("plugin \"aliquot-driver\": config: %w", err)
 	}
 	d.mu.Lock()
 	d.set = set

@@ -70,7 +70,8 @@ func (d *Driver) killed(container, signal string) {
 		return
 	}
 	t.expect()
-	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad: %s", container, danglingAdvice)
+	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad; where nobody did so by hand, it was a docker driver "+
+		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container, danglingAdvice)
 	d.log.Error(message, "task", t.config.Name, "alloc", t.config.AllocID)
 	d.emit(t.config, message, map[string]string{"killed_by": "another client of the container engine"})
 }
