@@ -11,10 +11,9 @@ import (
 	"testing"
 	"time"
 
-	goplugin "github.com/hashicorp/go-plugin"
-	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/device"
 
+	"aliquot/e2e/conformance"
 	"aliquot/e2e/rack"
 )
 
@@ -43,8 +42,8 @@ func TestMain(m *testing.M) {
 }
 
 // launch runs the shipped binary as Nomad does, with the library of a release
-// ("" for none) on its library path.
-func launch(t *testing.T, r *rack.AMD, release string, settings map[string]any) *host {
+// ("" for none) on its library path and the gpu block "*".
+func launch(t *testing.T, r *rack.AMD, release string, block map[string]any) *host {
 	t.Helper()
 	binary, err := shipped()
 	if err != nil {
@@ -55,27 +54,20 @@ func launch(t *testing.T, r *rack.AMD, release string, settings map[string]any) 
 		lib = filepath.Dir(built(t, release))
 	}
 	h := &host{t: t, rack: r, log: &logged{}}
-	cmd := exec.Command(binary)
-	cmd.Env = r.Env(lib, []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir()})
-	client := goplugin.NewClient(&goplugin.ClientConfig{
-		HandshakeConfig: base.Handshake,
-		Plugins: map[string]goplugin.Plugin{
-			base.PluginTypeBase:   &base.PluginBase{},
-			base.PluginTypeDevice: &device.PluginDevice{},
-		},
-		Cmd: cmd, AllowedProtocols: []goplugin.Protocol{goplugin.ProtocolGRPC}, Logger: h.log.logger(), StartTimeout: 30 * time.Second,
-	})
-	t.Cleanup(client.Kill)
-	conn, err := client.Client()
+	config := map[string]any{"root": r.Root, "fingerprint_period": "100ms"}
+	if block != nil {
+		config["gpu"] = []map[string]any{{"*": []map[string]any{block}}}
+	}
+	running, err := conformance.Launch{
+		Binary: binary, Env: r.Env(lib, []string{"PATH=" + os.Getenv("PATH")}),
+		Config: config, Dir: t.TempDir(), Log: h.log.logger(),
+	}.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := conn.Dispense(base.PluginTypeDevice)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.DevicePlugin = raw.(device.DevicePlugin)
-	h.configure(r, settings)
+	t.Cleanup(running.Kill)
+	h.DevicePlugin = running
+	h.listen()
 	return h
 }
 
@@ -90,7 +82,7 @@ func TestTheShippedBinaryOnEveryRelease(t *testing.T) {
 			gpus[0].Model.Name = "AMD Instinct MI300X OAM"
 			gpus[0].Sensors = false
 			gpus[0].Power, gpus[0].Edge, gpus[0].Busy = 456, 47, 83
-			h := launch(t, newRack(t, gpus...), release, gpuBlock("slices", "19"))
+			h := launch(t, newRack(t, gpus...), release, map[string]any{"slices": 19})
 			groups := h.until("both cards", func(g map[string]*device.DeviceGroup) bool {
 				return all("mi300x-0", 19)(g) && all("rx-7900-xtx-1", 19)(g)
 			})

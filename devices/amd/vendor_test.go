@@ -42,7 +42,7 @@ func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *
 	return h
 }
 
-// configure sets the plugin up and opens its fingerprints.
+// configure sets the plugin up and listens to its fingerprints.
 func (h *host) configure(r *rack.AMD, settings map[string]any) {
 	h.t.Helper()
 	raw := map[string]any{"root": r.Root, "fingerprint_period": "100ms"}
@@ -54,6 +54,12 @@ func (h *host) configure(r *rack.AMD, settings map[string]any) {
 	if err := h.SetConfig(&base.Config{PluginConfig: packed}); err != nil {
 		h.t.Fatal(err)
 	}
+	h.listen()
+}
+
+// listen opens the fingerprints and ends them with the test.
+func (h *host) listen() {
+	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := h.Fingerprint(ctx)
 	if err != nil {
