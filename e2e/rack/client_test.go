@@ -55,11 +55,10 @@ type opened struct {
 // client is a CUDA client in a process of its own.
 type client struct {
 	opened
-	t    *testing.T
-	cmd  *exec.Cmd
-	in   io.WriteCloser
-	out  *json.Decoder
-	path string
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *json.Decoder
 }
 
 // launch starts a client; its answer to cuInit is read with await.
