@@ -71,7 +71,7 @@ func show(g *device.DeviceGroup) {
 	}
 	sort.Strings(keys)
 	for _, k := range keys {
-		fmt.Printf("  %-20s %s\n", k, g.Attributes[k])
+		fmt.Printf("  %-20s %s\n", k, g.Attributes[k].GoString())
 	}
 }
 
