@@ -150,10 +150,8 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	if task.IPCMode == "host" {
 		return nil
 	}
-	for _, m := range slices.Concat(task.Mounts, task.MountsList) {
-		if filepath.Clean(m.Target) == shm {
-			return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the host's %s there; drop the mount", shm, shm)
-		}
+	if task.targets()[shm] {
+		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the host's %s there; drop the mount", shm, shm)
 	}
 	if s.host.exists(shm) {
 		a.addMount(&drivers.MountConfig{HostPath: s.host.path(shm), TaskPath: shm})
@@ -161,13 +159,16 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	return nil
 }
 
-// environment is what the task sees, last wins: the job's, the variant's, then
-// what holds the task inside its grant, which no template and no env block of the
-// job may change.
+// environment is what the task sees, last wins: the job's with its templates, the
+// variant's, the host's for the way of attachment, then what holds the task
+// inside its grant.
 func environment(job, ofVariant, device map[string]string, a attachment) map[string]string {
 	out := map[string]string{}
-	for _, layer := range []map[string]string{job, ofVariant, device, a.env} {
+	for _, layer := range []map[string]string{job, ofVariant, a.env, device} {
 		maps.Copy(out, layer)
+	}
+	if visible, ok := a.env[visibleDevices]; ok {
+		out[visibleDevices] = visible
 	}
 	return out
 }

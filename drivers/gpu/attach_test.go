@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/drivers/docker"
+	"github.com/hashicorp/nomad/plugins/drivers"
 	"pgregory.net/rapid"
 
 	"aliquot/internal/gpu"
@@ -136,6 +137,59 @@ func TestMPSMountsPipeAndSharedMemory(t *testing.T) {
 	}
 	if _, err := targets(docker.TaskConfig{Mounts: []docker.DockerMount{{Type: "tmpfs", Target: "/dev/shm/"}}}); err == nil || !strings.Contains(err.Error(), "mounts /dev/shm itself") {
 		t.Errorf("a mount of the job's own: %v", err)
+	}
+}
+
+// Reserve may return nodes and mounts for the stock drivers, and a job may mount
+// a file of its own over one of the driver's: the engine refuses two at one place.
+func TestNothingIsMountedTwice(t *testing.T) {
+	r := nvidiaTree(t)
+	r.file("usr/bin/nvidia-smi", "")
+	run := t.TempDir()
+	pipe := pipeDir(t, run)
+	s := attachSettings(r, AttachAuto)
+	s.runDir, s.timeout = run, patience
+	_, schema := schemas(t)
+	cfg := newJob(t, schema, `{"image": "x:1", "volumes": ["local/smi:/usr/bin/nvidia-smi"]}`, reserved(mpsGrant(pipe)), nil)
+	cfg.Mounts = []*drivers.MountConfig{{HostPath: "/elsewhere", TaskPath: pipe}, {HostPath: "/data", TaskPath: "/data"}}
+	cfg.Devices = []*drivers.DeviceConfig{{HostPath: "/dev/nvidia0", TaskPath: "/dev/nvidia0", Permissions: "rwm"}}
+	got, err := s.prepare(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from := map[string][]string{}
+	for _, m := range got.config.Mounts {
+		from[m.TaskPath] = append(from[m.TaskPath], m.HostPath)
+	}
+	for _, d := range got.config.Devices {
+		from[d.TaskPath] = append(from[d.TaskPath], d.HostPath)
+	}
+	for path, want := range map[string][]string{
+		pipe: {pipe}, "/data": {"/data"}, "/usr/bin/nvidia-smi": nil, "/dev/nvidia0": {filepath.Join(r.dir, "dev/nvidia0")},
+	} {
+		if !slices.Equal(from[path], want) {
+			t.Errorf("%s comes from %v, want %v", path, from[path], want)
+		}
+	}
+	if len(cfg.Mounts) != 2 || len(cfg.Devices) != 1 || cfg.DeviceEnv["NVIDIA_VISIBLE_DEVICES"] == "" {
+		t.Errorf("Nomad's own copy of the task was changed: %+v", cfg)
+	}
+}
+
+// The docker driver asks for NVIDIA's runtime exactly where DeviceEnv says so.
+func TestRuntimeIsAskedForOnlyWhereItInjects(t *testing.T) {
+	r := nvidiaTree(t)
+	_, schema := schemas(t)
+	for how, want := range map[string]bool{AttachRuntime: true, AttachNodes: false} {
+		s := attachSettings(r, how)
+		s.timeout = patience
+		got, err := s.prepare(newJob(t, schema, `{"image": "x:1"}`, reserved(wholeGrant()), nil), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, asked := got.config.DeviceEnv[visibleDevices]; asked != want {
+			t.Errorf("%s: %v", how, got.config.DeviceEnv)
+		}
 	}
 }
 

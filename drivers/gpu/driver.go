@@ -6,6 +6,7 @@ package gpu
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -173,7 +174,9 @@ func (d *Driver) StopTask(id string, timeout time.Duration, signal string) error
 
 // SignalTask implements drivers.DriverPlugin.
 func (d *Driver) SignalTask(id, signal string) error {
-	d.tasks.expectEnd(id)
+	if strings.HasSuffix(strings.ToUpper(signal), "KILL") {
+		d.tasks.expectEnd(id)
+	}
 	return d.Driver.SignalTask(id, signal)
 }
 

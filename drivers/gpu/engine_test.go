@@ -86,7 +86,7 @@ func TestContainerGetsImageLimitsAndOnlyItsNodes(t *testing.T) {
 			t.Errorf("%s is not mounted: %v", path, seen.Mounts)
 		}
 	}
-	e := s.event(t, "image aliquot-test:nvidia on h100-0 GPU-1", "6 of 20 slices", "30%", "24467 MiB", "mps-percentage (cooperative)", "attached by nodes")
+	e := s.event(t, "image aliquot-test:nvidia on h100-0 GPU-1", "6 of 20 slices (30% of its compute units), 24467 MiB", "mps-percentage (cooperative)", "attached by nodes")
 	if e.AllocID != job.AllocID || e.Annotations["slices"] != "6 of 20" {
 		t.Errorf("event %+v", e)
 	}

@@ -31,6 +31,9 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 			select {
 			case out <- d.present(fp):
 			case <-ctx.Done():
+				// The docker driver sends without a way out; take what it still has.
+				for range in {
+				}
 				return
 			}
 		}

@@ -3,6 +3,7 @@ package gpu
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	}
 	out.message, out.notes = describe(choice, grant, a, cfg.DeviceEnv)
 	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
-	hand(out.config, choice, a)
+	hand(out.config, task, choice, a)
 	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
@@ -82,11 +83,23 @@ func withoutGPU(cfg *drivers.TaskConfig) attachment {
 	return attachment{env: map[string]string{visibleDevices: visibleNone}}
 }
 
-// hand puts the attachment into the docker driver's copy of the task.
-func hand(cfg *drivers.TaskConfig, choice variant.Choice, a attachment) {
+// hand puts the attachment into the docker driver's copy of the task. Nodes and
+// mounts that a device plugin returned for the stock drivers give way to it, and
+// the driver's files give way to files that the job mounts in their place.
+func hand(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
 	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
+	cfg.Devices = slices.DeleteFunc(cfg.Devices, func(d *drivers.DeviceConfig) bool {
+		return slices.ContainsFunc(a.nodes, func(n *drivers.DeviceConfig) bool { return n.TaskPath == d.TaskPath })
+	})
 	cfg.Devices = append(cfg.Devices, a.nodes...)
-	cfg.Mounts = append(cfg.Mounts, a.mounts...)
+	ofJob := task.targets()
+	for _, m := range a.mounts {
+		if m.Readonly && ofJob[filepath.Clean(m.TaskPath)] {
+			continue
+		}
+		cfg.Mounts = slices.DeleteFunc(cfg.Mounts, func(o *drivers.MountConfig) bool { return o.TaskPath == m.TaskPath })
+		cfg.Mounts = append(cfg.Mounts, m)
+	}
 	cfg.DeviceEnv = maps.Clone(cfg.DeviceEnv)
 	switch a.how {
 	case "":
@@ -95,6 +108,20 @@ func hand(cfg *drivers.TaskConfig, choice variant.Choice, a attachment) {
 	default:
 		delete(cfg.DeviceEnv, visibleDevices)
 	}
+}
+
+// targets are the places in the container at which the job mounts something.
+func (c TaskConfig) targets() map[string]bool {
+	out := map[string]bool{}
+	for _, m := range slices.Concat(c.Mounts, c.MountsList) {
+		out[filepath.Clean(m.Target)] = true
+	}
+	for _, v := range c.Volumes {
+		if f := strings.Split(v, ":"); len(f) > 1 {
+			out[filepath.Clean(f[1])] = true
+		}
+	}
+	return out
 }
 
 // describe is the start event: which image, on which part of which GPU, held how.
@@ -115,14 +142,14 @@ func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[str
 	notes["gpu"], notes["group"] = strings.Join(ids, ","), grant.Group
 	notes["instances"] = strings.Join(grant.Instances, ",")
 	notes["enforcement"], notes["attached_by"] = string(grant.Enforcement), a.how
-	part := "whole"
+	part := variant.Part(*grant)
 	if grant.Total > 1 {
 		percent := env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]
 		if percent == "" {
 			percent = strconv.Itoa(100 * grant.Slices / grant.Total)
 		}
 		notes["slices"], notes["percentage"] = fmt.Sprintf("%d of %d", grant.Slices, grant.Total), percent
-		part = fmt.Sprintf("%d of %d slices, %s%% of its compute units", grant.Slices, grant.Total, percent)
+		part += fmt.Sprintf(" (%s%% of its compute units)", percent)
 	}
 	notes["memory_mib"] = strconv.FormatUint(uint64(grant.Memory), 10)
 	return fmt.Sprintf("%s on %s %s: %s, %s, enforcement %s (%s), attached by %s",

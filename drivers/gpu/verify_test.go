@@ -175,3 +175,24 @@ func TestCheckGoesOnAfterTheDriverWasKilled(t *testing.T) {
 		t.Errorf("exit %+v", result)
 	}
 }
+
+func TestProcessWithKFDIsVerified(t *testing.T) {
+	c := engine(t)
+	r := amdTree(t)
+	probeImage(t, c, "aliquot-test:amd")
+	s := ship(t, driverConfig(r.dir, t.TempDir(), ""))
+	g := gpu.Grant{
+		Vendor: gpu.AMD, Group: "mi300x", GPUs: []gpu.ID{"0000:c6:00.0"}, PCI: []string{"0000:c6:00.0"}, Slices: 1, Total: 1,
+		Memory: 196592, Sharing: gpu.SharingNone, Enforcement: gpu.EnforceNone, Target: "gfx942",
+	}
+	job := s.job(`{"image": "aliquot-test:amd", "args": ["stay"]}`, reserved(g), nil)
+	s.run(job)
+	inspected, err := c.ContainerInspect(t.Context(), "task-"+job.AllocID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the kernel shows of a process that opened /dev/kfd.
+	r.file(fmt.Sprintf("sys/class/kfd/kfd/proc/%d/pasid", inspected.State.Pid), "32770\n")
+	r.file("sys/class/kfd/kfd/proc/1/pasid", "32769\n")
+	s.event(t, fmt.Sprintf("GPU attachment verified: process %d has opened the compute driver (KFD) with mi300x (0000:c6:00.0)", inspected.State.Pid))
+}

@@ -194,10 +194,22 @@ func Describe(grant *gpu.Grant) string {
 	if grant == nil {
 		return "a task without a GPU"
 	}
-	part := fmt.Sprintf("%d of %d slices", grant.Slices, grant.Total)
-	if grant.Total == 1 {
-		part = fmt.Sprintf("%d whole", len(grant.GPUs))
-	}
 	return fmt.Sprintf("%s %s (%s; %s; %s; target %s; driver %s; sharing %s)",
-		grant.Vendor, grant.Group, grant.Model, part, grant.Memory, grant.Target, grant.Driver, grant.Sharing)
+		grant.Vendor, grant.Group, grant.Model, Part(*grant), grant.Memory, grant.Target, grant.Driver, grant.Sharing)
+}
+
+// Part names the granted part: "6 of 20 slices", "2 whole GPUs", "1 MIG device".
+func Part(g gpu.Grant) string {
+	n := len(g.GPUs)
+	plural := map[bool]string{true: "s"}[n != 1]
+	switch {
+	case g.Total > 1:
+		return fmt.Sprintf("%d of %d slices", g.Slices, g.Total)
+	case g.Sharing == gpu.SharingMIG:
+		return fmt.Sprintf("%d MIG device%s", n, plural)
+	case g.Sharing == gpu.SharingPartition:
+		return fmt.Sprintf("%d partition%s", n, plural)
+	default:
+		return fmt.Sprintf("%d whole GPU%s", n, plural)
+	}
 }
