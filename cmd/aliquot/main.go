@@ -27,6 +27,7 @@ func commands() map[string]cli.CommandFactory {
 	ui := &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}
 	return map[string]cli.CommandFactory{
 		"doctor":  func() (cli.Command, error) { return doctorCommand{ui}, nil },
+		"top":     func() (cli.Command, error) { return topCommand{ui}, nil },
 		"gateway": func() (cli.Command, error) { return gatewayCommand{ui}, nil },
 	}
 }

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+	"golang.org/x/term"
+
+	"aliquot/internal/top"
+)
+
+type topCommand struct{ ui cli.Ui }
+
+func (topCommand) Synopsis() string { return "Show GPUs, who holds which slices, and services" }
+
+func (topCommand) Help() string {
+	return `Usage: aliquot top [-once] [-json] [-interval=2s] [-no-services]
+
+  Shows every GPU of the cluster as a bar of its slices, with the allocation that
+  holds each, its use, memory, enforcement and health; and every service behind a
+  gateway with its queue and its replicas by hardware class. Refreshes in place in
+  a terminal until Ctrl-C; prints once elsewhere.
+
+  Nomad and Consul are found as their own commands find them (NOMAD_ADDR,
+  NOMAD_TOKEN, CONSUL_HTTP_ADDR, …).
+
+Options:
+
+  -once          Print once and exit.
+  -json          Print once, as JSON.
+  -interval      Time between two refreshes, at least 500ms.
+  -no-services   Leave Consul and the gateways out.
+`
+}
+
+func (c topCommand) Run(args []string) int {
+	flags := newFlags("top", c.ui)
+	once := flags.Bool("once", false, "")
+	asJSON := flags.Bool("json", false, "")
+	interval := flags.Duration("interval", 2*time.Second, "")
+	noServices := flags.Bool("no-services", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	if *interval < 500*time.Millisecond {
+		c.ui.Error(fmt.Sprintf("aliquot top: -interval=%s: want at least 500ms", *interval))
+		return 2
+	}
+	cluster, err := connect(!*noServices)
+	if err != nil {
+		c.ui.Error("aliquot top: " + err.Error())
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	live := !*once && !*asJSON && term.IsTerminal(int(os.Stdout.Fd()))
+	for {
+		if err := show(ctx, cluster, *asJSON, live); err != nil && ctx.Err() == nil {
+			c.ui.Error("aliquot top: " + err.Error())
+			return 1
+		}
+		if !live {
+			return 0
+		}
+		select {
+		case <-ctx.Done():
+			return 0
+		case <-time.After(*interval):
+		}
+	}
+}
+
+func connect(services bool) (top.Cluster, error) {
+	var cluster top.Cluster
+	var err error
+	if cluster.Nomad, err = nomad.NewClient(nomad.DefaultConfig()); err != nil {
+		return cluster, err
+	}
+	if services {
+		client, err := consul.NewClient(consul.DefaultConfig())
+		if err != nil {
+			return cluster, err
+		}
+		cluster.Services = top.Gateways(client)
+	}
+	return cluster, nil
+}
+
+// show prints one snapshot, in place when live: it goes to the top left corner,
+// overwrites line by line and clears what was below, which does not flicker.
+func show(ctx context.Context, cluster top.Cluster, asJSON, live bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	s, err := cluster.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		out := json.NewEncoder(os.Stdout)
+		out.SetIndent("", "  ")
+		return out.Encode(s)
+	}
+	var text bytes.Buffer
+	if err := top.Render(&text, s); err != nil {
+		return err
+	}
+	if !live {
+		_, err = os.Stdout.Write(text.Bytes())
+		return err
+	}
+	fmt.Fprintf(&text, "\n%s  Ctrl-C ends", s.At.Format(time.TimeOnly))
+	screen := bytes.ReplaceAll(text.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
+	_, err = fmt.Fprintf(os.Stdout, "\x1b[H%s\x1b[K\x1b[J", screen)
+	return err
+}

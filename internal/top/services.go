@@ -1,0 +1,131 @@
+package top
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+)
+
+// GatewayService is the Consul service under which gateways register; their
+// meta names the admin listener.
+const GatewayService = "aliquot-gateway"
+
+// gatewayService is one service in a gateway's answer to /v1/services.
+type gatewayService struct {
+	Service  string         `json:"service"`
+	Queued   float64        `json:"queued"`
+	Active   map[string]int `json:"active"`
+	Replicas []struct {
+		ID    string  `json:"id"`
+		Class string  `json:"class"`
+		Slots int     `json:"slots"`
+		Rate  float64 `json:"rate"`
+	} `json:"replicas"`
+}
+
+// Gateways returns a function that asks every healthy gateway for its services
+// and sums them.
+func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
+	return func(ctx context.Context) ([]Service, error) {
+		entries, _, err := client.Health().Service(GatewayService, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return nil, fmt.Errorf("cannot ask Consul for gateways: %w", err)
+		}
+		var all [][]gatewayService
+		var errs []error
+		for _, e := range entries {
+			admin := e.Service.Meta["admin"]
+			if admin == "" {
+				errs = append(errs, fmt.Errorf("gateway %s names no admin listener in its meta", e.Service.ID))
+				continue
+			}
+			list, err := ask(ctx, "http://"+admin+"/v1/services")
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			all = append(all, list)
+		}
+		return merge(all), errors.Join(errs...)
+	}
+}
+
+func ask(ctx context.Context, url string) ([]gatewayService, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answers %s", url, answer.Status)
+	}
+	var list []gatewayService
+	if err := json.NewDecoder(answer.Body).Decode(&list); err != nil {
+		return nil, fmt.Errorf("%s: %w", url, err)
+	}
+	return list, nil
+}
+
+// merge sums what several gateways say: queues and requests add up, replicas
+// are the same ones.
+func merge(answers [][]gatewayService) []Service {
+	type key struct{ service, class string }
+	services := map[string]*Service{}
+	classes := map[key]*Class{}
+	class := func(service, name string) *Class {
+		k := key{service, name}
+		if classes[k] == nil {
+			classes[k] = &Class{Name: name}
+		}
+		return classes[k]
+	}
+	for _, list := range answers {
+		seen := map[key]Class{}
+		for _, g := range list {
+			s := services[g.Service]
+			if s == nil {
+				s = &Service{Name: g.Service}
+				services[g.Service] = s
+			}
+			s.Queued += g.Queued
+			for name, n := range g.Active {
+				s.Active += float64(n)
+				class(g.Service, name).Active += float64(n)
+			}
+			for _, r := range g.Replicas {
+				k := key{g.Service, r.Class}
+				c := seen[k]
+				c.Replicas++
+				c.Slots += r.Slots
+				c.Rate += r.Rate
+				seen[k] = c
+			}
+		}
+		for k, c := range seen {
+			total := class(k.service, k.class)
+			total.Replicas, total.Slots = max(total.Replicas, c.Replicas), max(total.Slots, c.Slots)
+			total.Rate = max(total.Rate, c.Rate/float64(c.Replicas))
+		}
+	}
+	var out []Service
+	for name, s := range services {
+		for k, c := range classes {
+			if k.service == name {
+				s.Classes = append(s.Classes, *c)
+			}
+		}
+		out = append(out, *s)
+	}
+	return out
+}
