@@ -10,7 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"aliquot/e2e/rack"
 	"aliquot/e2e/rack/cuda"
 )
 
@@ -116,14 +115,4 @@ func (c *client) do(line string) int {
 func (c *client) exit() {
 	_ = c.in.Close()
 	_ = c.cmd.Wait()
-}
-
-// machine is a rack with a root tree and one MPS daemon's directories.
-type machine struct {
-	t          *testing.T
-	rack       *rack.Rack
-	file       *rack.File
-	dir, root  string
-	pipe, logs string
-	gpu        string // UUID that the daemon serves
 }
