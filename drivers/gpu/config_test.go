@@ -212,12 +212,15 @@ func realNomad(t *testing.T) string {
 	return found[len(found)-1]
 }
 
-func TestJobFileThroughNomadsParser(t *testing.T) {
+// throughNomad takes a job file the way that a user's takes: Nomad's parser, this
+// driver's schema, the wire.
+func throughNomad(t *testing.T, file string) (c TaskConfig) {
+	t.Helper()
 	cmd := exec.Command(realNomad(t), "job", "run", "-output", "-")
-	cmd.Stdin = strings.NewReader(jobFile)
+	cmd.Stdin = strings.NewReader(file)
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v in %s", err, file)
 	}
 	var parsed struct {
 		Job struct {
@@ -230,10 +233,14 @@ func TestJobFileThroughNomadsParser(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, schema := schemas(t)
-	var c TaskConfig
 	if err := newJob(t, schema, string(parsed.Job.TaskGroups[0].Tasks[0].Config), nil, nil).DecodeDriverConfig(&c); err != nil {
 		t.Fatal(err)
 	}
+	return c
+}
+
+func TestJobFileThroughNomadsParser(t *testing.T) {
+	c := throughNomad(t, jobFile)
 	got, err := c.spec()
 	if err != nil {
 		t.Fatal(err)
@@ -286,6 +293,47 @@ func TestBadVariantsAreNamed(t *testing.T) {
 		}
 		if _, err := c.spec(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// Every config block of docs/driver.md goes through Nomad's parser, this driver's
+// schema and its checks, and every attribute and option stands there.
+func TestDocumentedExamples(t *testing.T) {
+	page, err := os.ReadFile("../../docs/driver.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := 0
+	for _, code := range strings.Split(string(page), "```hcl\n")[1:] {
+		code, _, _ = strings.Cut(code, "```")
+		if !strings.HasPrefix(code, "config {") {
+			continue
+		}
+		blocks++
+		c := throughNomad(t, "job \"j\" {\n group \"g\" {\n task \"t\" {\n driver = \"aliquot\"\n"+code+"\n}\n}\n}\n")
+		if _, err := c.spec(); err != nil {
+			t.Errorf("%v in %s", err, code)
+		}
+	}
+	if blocks < 3 {
+		t.Errorf("%d config blocks were found", blocks)
+	}
+	g := mpsGrant("/run/aliquot/x")
+	for name := range variant.Attributes(&g) {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("attribute %s is not documented", name)
+		}
+	}
+	config, task := schemas(t)
+	d := docker.NewDockerDriver(t.Context(), hclog.NewNullLogger())
+	ofConfig, _ := d.ConfigSchema()
+	ofTask, _ := d.TaskConfigSchema()
+	for _, c := range []struct{ ours, docker *hclspec.Spec }{{config, ofConfig}, {task, ofTask}} {
+		for name := range c.ours.GetObject().Attributes {
+			if c.docker.GetObject().Attributes[name] == nil && !strings.Contains(string(page), name) {
+				t.Errorf("option %s is not documented", name)
+			}
 		}
 	}
 }
