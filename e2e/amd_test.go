@@ -100,12 +100,7 @@ func amdAttachment(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pci := c.AMD.GPUs()[1].PCI
-	use := rack.AMDProcess{PID: containerPID(ctx, t, allocs[0]), Bytes: 3 << 30, Units: 13}
-	if err := c.AMD.EditGPU(pci, func(g *rack.AMDGPU) { g.Processes = []rack.AMDProcess{use} }); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.AMD.EditGPU(pci, func(g *rack.AMDGPU) { g.Processes = nil }) })
+	open(ctx, t, c, allocs[0], 3<<30, 13)
 	if message, err := c.AwaitEvent(ctx, allocs[0].ID, "has opened the compute driver"); err != nil {
 		t.Error(err)
 	} else if !strings.Contains(message, "mi210-1") {
@@ -132,18 +127,18 @@ func amdAttachment(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-// containerPID is the host's process ID of an allocation's only task.
-func containerPID(ctx context.Context, t *testing.T, alloc *nomad.Allocation) int {
+// open lets an allocation's process use its GPUs until the end of the test.
+func open(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation, bytes uint64, units int) {
 	t.Helper()
-	out, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Pid}}", "server-"+alloc.ID).Output()
+	closeGPU, err := c.OpenGPU(ctx, alloc, bytes, units)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil || pid <= 0 {
-		t.Fatalf("docker says PID %q", out)
-	}
-	return pid
+	t.Cleanup(func() {
+		if err := closeGPU(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // amdHealth breaks one card of two.
@@ -188,7 +183,7 @@ func TestAMDPartitions(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A task that opens its partition is attached; without that it would be ended.
-		attach(ctx, t, c, allocs[0])
+		open(ctx, t, c, allocs[0], 1<<30, 0)
 		running[job] = allocs
 	}
 	granted := map[gpu.ID]bool{}
@@ -235,21 +230,16 @@ func renderOf(t *testing.T, id gpu.ID) int {
 	return 128 + n
 }
 
-// attach shows the allocation's process as a user of the first partition.
-func attach(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation) {
-	t.Helper()
-	use := rack.AMDProcess{PID: containerPID(ctx, t, alloc), Bytes: 1 << 30}
-	if err := c.AMD.EditGPU(c.AMD.GPUs()[0].PCI, func(g *rack.AMDGPU) { g.Processes = append(slices.Clone(g.Processes), use) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // opens tells whether a process of the allocation's container could open a device
 // node of the host. No driver serves the rack's nodes: an open that the device
 // cgroup allows finds no device, one that it denies is not permitted.
 func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation, node string) bool {
 	t.Helper()
-	script := fmt.Sprintf("echo $$ > %q && exec cat %q", devicesCgroup(t, containerPID(ctx, t, alloc)), c.Dir+"/root"+node)
+	pid, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Pid}}", "server-"+alloc.ID).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("echo $$ > %q && exec cat %q", devicesCgroup(t, strings.TrimSpace(string(pid))), c.Dir+"/root"+node)
 	out, err := exec.CommandContext(ctx, "sh", "-c", script).CombinedOutput()
 	switch text := string(out); {
 	case strings.Contains(text, "No such device"):
@@ -264,9 +254,9 @@ func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.A
 
 // devicesCgroup is the file by which a process joins the control group that
 // decides on the devices of pid.
-func devicesCgroup(t *testing.T, pid int) string {
+func devicesCgroup(t *testing.T, pid string) string {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}

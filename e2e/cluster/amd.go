@@ -2,9 +2,16 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot/e2e/rack"
+	"aliquot/internal/gpu"
 )
 
 // AMDPlugin is the device plugin of AMD's GPUs; it is there when the host has some.
@@ -49,4 +56,62 @@ func (c *Cluster) buildAMD(ctx context.Context) (err error) {
 	c.unfollow = cancel
 	go c.AMD.Follow(follow)
 	return nil
+}
+
+// OpenGPU shows the first process of an allocation's container as a user of the
+// AMD GPUs or partitions that it was granted, as the kernel does once a process
+// opens them, with that much memory on each and waves on that many compute units.
+// It is over when the returned function is called.
+func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes uint64, units int) (closeGPU func() error, err error) {
+	task, granted, err := grantedTo(alloc)
+	if err != nil {
+		return nil, err
+	}
+	out, err := docker(ctx, nil, "inspect", "--format", "{{.State.Pid}}", task+"-"+alloc.ID)
+	if err != nil {
+		return nil, err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil || pid <= 0 {
+		return nil, fmt.Errorf("the container of %s has PID %q", alloc.Name, out)
+	}
+	err = c.AMD.Edit(func(gpus []rack.AMDGPU) {
+		for i := range gpus {
+			for _, id := range granted {
+				card, part, _ := strings.Cut(string(id), "-p")
+				partition, _ := strconv.Atoi(part)
+				if card == gpus[i].PCI {
+					gpus[i].Processes = append(slices.Clone(gpus[i].Processes), rack.AMDProcess{PID: pid, Partition: partition, Bytes: bytes, Units: units})
+				}
+			}
+		}
+	})
+	return func() error {
+		return c.AMD.Edit(func(gpus []rack.AMDGPU) {
+			for i := range gpus {
+				gpus[i].Processes = slices.DeleteFunc(slices.Clone(gpus[i].Processes), func(p rack.AMDProcess) bool { return p.PID == pid })
+			}
+		})
+	}, err
+}
+
+// grantedTo returns the task of an allocation that holds devices, and their GPUs.
+func grantedTo(alloc *nomad.Allocation) (task string, granted []gpu.ID, err error) {
+	for name, resources := range alloc.AllocatedResources.Tasks {
+		for _, device := range resources.Devices {
+			for _, id := range device.DeviceIDs {
+				slice, err := gpu.ParseSlice(id)
+				if err != nil {
+					return "", nil, err
+				}
+				if task = name; !slices.Contains(granted, slice.GPU) {
+					granted = append(granted, slice.GPU)
+				}
+			}
+		}
+	}
+	if granted == nil {
+		return "", nil, fmt.Errorf("allocation %s has no GPU", alloc.Name)
+	}
+	return task, granted, nil
 }
