@@ -1,10 +1,12 @@
 package amd
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -90,7 +92,9 @@ func (m machine) open(configured string) (*symbols, string, error) {
 		if err == nil {
 			return bind(lib), name, nil
 		}
-		if configured != "" || !missing(err.Error(), name) {
+		if why := foreign(name); why != "" {
+			broken = append(broken, why)
+		} else if configured != "" || !missing(err.Error(), name) {
 			broken = append(broken, strings.ReplaceAll(err.Error(), "\n", " "))
 		}
 	}
@@ -98,6 +102,21 @@ func (m machine) open(configured string) (*symbols, string, error) {
 		return nil, "", errors.New(strings.Join(broken, "; "))
 	}
 	return nil, "", errNoLibrary
+}
+
+// foreign says that a library is of another architecture, which the linker calls
+// "no such file"; "" when it is not, or cannot be read as a file.
+func foreign(path string) string {
+	own, known := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
+	f, err := elf.Open(path)
+	if err != nil || !known {
+		return ""
+	}
+	defer f.Close()
+	if f.Machine == own {
+		return ""
+	}
+	return fmt.Sprintf("%s is built for %s and this host is %s: install ROCm for this architecture", path, f.Machine, own)
 }
 
 // missing tells the linker's "there is no such file" from all other refusals,
