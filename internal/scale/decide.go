@@ -108,26 +108,24 @@ func (p Policy) settle(held []float64) []float64 {
 	return out
 }
 
-// mixBand is how far demand may rise, as a part of it, before a replica that a
-// mix of classes does not need any more is needed again for it to be kept.
+// mixBand is how far demand may lie, as a part of it, from one that needs a
+// replica of a mix of classes for that replica to be kept.
 const mixBand = 0.05
 
-// shrink lets a count fall to what is planned, or to the most that is needed
-// while demand rises a little, where that is more; and to none only when idle.
-// A single class is kept for a rise by Hysteresis. In a mix such a band would hold
-// on to classes that the cheapest mix has left, so it is narrow there; settle
-// keeps the mix itself.
+// shrink lets a count fall to what is planned, or to the most that is needed at a
+// demand close by, where that is more; and to none only when idle. A single class
+// is kept for a rise by Hysteresis. In a mix such a band would hold on to classes
+// that the cheapest mix has left, so it is narrow there, and lies on both sides,
+// because more demand can need less of a class; settle keeps the mix itself.
 func (p Policy) shrink(planned int, demand float64, classes []Class, own, current int) int {
 	if demand == 0 {
 		return min(current, 1)
 	}
-	band := p.Hysteresis
+	high := p.slots(demand*(1+p.Hysteresis), classes)
+	low := high
 	if len(classes) > 1 {
-		band = min(band, mixBand)
-	}
-	low, high := p.slots(demand, classes), p.slots(demand*(1+band), classes)
-	if len(classes) == 1 {
-		low = high
+		band := 1 + min(p.Hysteresis, mixBand)
+		low, high = p.slots(demand/band, classes), p.slots(demand*band, classes)
 	}
 	planner := newPlanner(high, classes)
 	for slots := low; slots <= high; slots++ {
