@@ -1,0 +1,114 @@
+package nvidia
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+	"aliquot/internal/mps"
+	"aliquot/internal/share"
+)
+
+// daemons keeps one MPS daemon for each shared GPU, and ends those of GPUs that
+// are shared no longer. What it knows after a restart it finds in its directory.
+type daemons struct {
+	dir     string
+	program string
+	options []string
+	host    plugin.Host
+
+	mu      sync.Mutex
+	keepers map[gpu.ID]*keeper
+	scanned bool
+}
+
+func newDaemons(runDir, program string, options []string, host plugin.Host) *daemons {
+	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, keepers: map[gpu.ID]*keeper{}}
+}
+
+// pipe is the pipe directory of a GPU's daemon.
+func (d *daemons) pipe(id gpu.ID) string { return filepath.Join(d.dir, string(id), "pipe") }
+
+func (d *daemons) control(id gpu.ID) mps.Control {
+	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(d.dir, string(id), "log")}
+}
+
+// converge tells every keeper whether its daemon is wanted and returns what they
+// report. It does not wait for them.
+func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	wanted := map[gpu.ID]bool{}
+	for _, o := range plan.Offers {
+		if o.Sharing == gpu.SharingMPS {
+			wanted[o.ID] = true
+		}
+	}
+	d.scan()
+	out := map[gpu.ID]condition{}
+	for id, k := range d.keepers {
+		c, over := k.want(wanted[id])
+		if over {
+			delete(d.keepers, id)
+			continue
+		}
+		out[id] = c
+	}
+	for id := range wanted {
+		if d.keepers[id] == nil {
+			out[id] = d.keep(id, true)
+		}
+	}
+	return out
+}
+
+// keep starts a keeper and returns its first report.
+func (d *daemons) keep(id gpu.ID, wanted bool) condition {
+	first := condition{problem: "MPS daemon is starting", starting: true}
+	k := &keeper{
+		id: id, control: d.control(id), options: d.options, host: d.host, dir: filepath.Join(d.dir, string(id)),
+		nudge: make(chan struct{}, 1), state: first, wanted: wanted,
+	}
+	d.keepers[id] = k
+	go k.run(context.Background())
+	return first
+}
+
+// scan finds the daemons that an earlier plugin left, once.
+func (d *daemons) scan() {
+	if d.scanned {
+		return
+	}
+	d.scanned = true
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if id := gpu.ID(e.Name()); e.IsDir() && d.control(id).Process() != 0 {
+			d.keep(id, false)
+		}
+	}
+}
+
+// ready waits until the daemon of a GPU serves.
+func (d *daemons) ready(ctx context.Context, id gpu.ID) error {
+	for {
+		_, err := d.control(id).Servers(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(readyPoll):
+		}
+	}
+}
+
+// readyPoll is how often a reservation looks for a daemon that is being started.
+const readyPoll = 100 * time.Millisecond

@@ -1,0 +1,204 @@
+package nvidia
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/NVIDIA/go-nvml/pkg/dl"
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+)
+
+const soname = "libnvidia-ml.so.1"
+
+// library is NVML, loaded and initialised when it can be and again after the
+// driver was reloaded. go-nvml ends the process (exit 127, no panic to recover)
+// when a function is called that the loaded library lacks, and when any is called
+// before a successful Init, even Shutdown. So nothing here is called unless open,
+// and nothing but the core without has.
+type library struct {
+	path, root string
+
+	// mu is held for reading around calls and for writing to open and close.
+	mu     sync.RWMutex
+	nvml   nvml.Interface
+	open   bool
+	opened bool // ever
+	known  sync.Map
+	// handles of the GPUs and MIG devices read last; they die with close.
+	handles map[gpu.ID]nvml.Device
+	listing sync.Mutex // guards handles
+	// last holds the readings of the last round by NVML index; only read uses it.
+	last map[int]reading
+	// generation counts successful Inits.
+	generation int
+}
+
+// acquire opens the library where that is needed and holds it open until the
+// returned function is called.
+func (l *library) acquire() (release func(), err error) {
+	for {
+		l.mu.RLock()
+		if l.open {
+			return l.mu.RUnlock, nil
+		}
+		l.mu.RUnlock()
+		l.mu.Lock()
+		err := l.ensure()
+		l.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// core is what the plugin cannot do without; every driver since 2011 has it in
+// some version.
+var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName", "nvmlDeviceGetUUID",
+	"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetPciInfo"}
+
+// places are where drivers install the library under a root directory.
+var places = []string{"usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/nvidia/lib64", "run/nvidia/driver/usr/lib/x86_64-linux-gnu"}
+
+// file is the library to load: the configured one, the one under a root that is
+// not this system's, or whatever the dynamic linker finds.
+func (l *library) file() string {
+	if l.path != "" {
+		return l.path
+	}
+	if l.root != "/" {
+		for _, dir := range places {
+			path := filepath.Join(l.root, dir, soname)
+			if _, err := os.Stat(path); err == nil {
+				return path
+			}
+		}
+	}
+	return soname
+}
+
+// ensure opens the library if it is not; called with mu held for writing.
+func (l *library) ensure() error {
+	if l.open {
+		return nil
+	}
+	if os.Getenv("LD_BIND_NOW") != "" {
+		return fmt.Errorf("LD_BIND_NOW is set, with which no program can load %s; unset it for the Nomad agent: %w", soname, plugin.ErrAbsent)
+	}
+	file := l.file()
+	if l.nvml == nil {
+		// Pinned, since go-nvml's calls stay bound to the first load for ever.
+		if err := dl.New(file, dl.RTLD_LAZY|dl.RTLD_GLOBAL|dl.RTLD_NODELETE).Open(); err != nil {
+			return fmt.Errorf("NVIDIA's library cannot be loaded (%w); install NVIDIA's driver if this host has its GPUs: %w", err, plugin.ErrAbsent)
+		}
+		l.nvml = nvml.New(nvml.WithLibraryPath(file))
+	}
+	r := l.nvml.Init()
+	switch r {
+	case nvml.SUCCESS:
+	case nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIBRARY_NOT_FOUND:
+		return fmt.Errorf("NVIDIA's driver is not loaded (%s): %w", describe(r), plugin.ErrAbsent)
+	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
+		l.replaced()
+		return fmt.Errorf("%s is of another release than the loaded kernel driver; reboot, or reload the driver", soname)
+	default:
+		return fmt.Errorf("NVML cannot start: %s", describe(r))
+	}
+	for _, name := range core {
+		if l.nvml.Extensions().LookupSymbol(name) != nil && l.nvml.Extensions().LookupSymbol(name+"_v2") != nil && l.nvml.Extensions().LookupSymbol(name+"_v3") != nil {
+			l.nvml.Shutdown()
+			return fmt.Errorf("%s lacks %s: it is not NVIDIA's management library or is older than any that is supported", file, name)
+		}
+	}
+	l.open, l.opened = true, true
+	l.generation++
+	return nil
+}
+
+// replaced ends the process where the driver was upgraded under it: the new
+// library can only be loaded by a new process, and Nomad starts one at once
+// without touching an allocation.
+func (l *library) replaced() {
+	if l.opened {
+		os.Exit(1)
+	}
+}
+
+// close shuts NVML down after an error that only a new Init can mend. It waits
+// for the calls in flight.
+func (l *library) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open {
+		l.open, l.handles, l.last = false, nil, nil
+		l.nvml.Shutdown()
+	}
+}
+
+// handle returns the handle of a GPU or MIG device that was read last; called
+// between acquire and release.
+func (l *library) handle(id gpu.ID) (nvml.Device, bool) {
+	l.listing.Lock()
+	defer l.listing.Unlock()
+	h, ok := l.handles[id]
+	return h, ok
+}
+
+func (l *library) keep(readings []reading) {
+	l.listing.Lock()
+	defer l.listing.Unlock()
+	l.handles, l.last = map[gpu.ID]nvml.Device{}, map[int]reading{}
+	for _, r := range readings {
+		l.last[r.gpu.Index] = r
+		l.handles[r.gpu.ID] = r.handle
+		for _, d := range r.devices {
+			l.handles[d.gpu.ID] = d.handle
+		}
+	}
+}
+
+// has tells whether the loaded library exports a function.
+func (l *library) has(name string) bool {
+	if v, ok := l.known.Load(name); ok {
+		return v.(bool)
+	}
+	ok := l.nvml.Extensions().LookupSymbol(name) == nil
+	l.known.Store(name, ok)
+	return ok
+}
+
+// anyOf is has for functions of several versions, any of which go-nvml uses.
+func (l *library) anyOf(name string) bool {
+	return l.has(name) || l.has(name+"_v2") || l.has(name+"_v3")
+}
+
+// describe names a return code without calling the library, which may not be up.
+func describe(r nvml.Return) string {
+	if name, ok := returns[r]; ok {
+		return name
+	}
+	return fmt.Sprintf("NVML error %d", int(r))
+}
+
+var returns = map[nvml.Return]string{
+	nvml.ERROR_UNINITIALIZED: "not initialised", nvml.ERROR_INVALID_ARGUMENT: "invalid argument", nvml.ERROR_NOT_SUPPORTED: "not supported",
+	nvml.ERROR_NO_PERMISSION: "no permission; the plugin needs root", nvml.ERROR_NOT_FOUND: "not found",
+	nvml.ERROR_DRIVER_NOT_LOADED: "driver not loaded", nvml.ERROR_TIMEOUT: "timeout", nvml.ERROR_LIBRARY_NOT_FOUND: "library not found",
+	nvml.ERROR_FUNCTION_NOT_FOUND: "function not found", nvml.ERROR_GPU_IS_LOST: "GPU is lost", nvml.ERROR_RESET_REQUIRED: "GPU needs a reset",
+	nvml.ERROR_LIB_RM_VERSION_MISMATCH: "library and kernel driver are of different releases", nvml.ERROR_MEMORY: "out of memory",
+	nvml.ERROR_IRQ_ISSUE: "interrupt trouble", nvml.ERROR_OPERATING_SYSTEM: "refused by the operating system", nvml.ERROR_UNKNOWN: "unknown error",
+}
+
+// fatalForLibrary tells whether a return code means that NVML must be initialised
+// anew.
+func fatalForLibrary(r nvml.Return) bool {
+	switch r {
+	case nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,174 @@
+package nvidia
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+)
+
+// vitals is what one round reads of a GPU's health.
+type vitals struct {
+	// probe is the first error of the calls that every GPU answers.
+	probe nvml.Return
+	// action is what the driver recommends (NVML_GPU_RECOVERY_ACTION_*), -1 where it
+	// says nothing.
+	action int
+	// pending: a row remap or page retirement waits for a reset; failed: a row could
+	// not be remapped; worn: the SRAM error threshold was passed.
+	pending, failed, worn bool
+	// uncorrected counts ECC errors since the driver was loaded or the GPU was reset.
+	uncorrected uint64
+}
+
+func (v vitals) lost() bool { return v.probe == nvml.ERROR_GPU_IS_LOST }
+
+// recovery says when a GPU that failed is trusted again.
+type recovery struct {
+	// period for which the GPU must answer every probe without a further error.
+	period time.Duration
+	// pendingFatal withdraws a GPU that waits for a reset to finish a remap, so that
+	// it falls idle and can be reset.
+	pendingFatal bool
+}
+
+// unproven multiplies the period for a GPU whose driver does not say whether a
+// reset is needed and that was not seen to be reset. The GPU is offered to nobody
+// new all that time, so silence is weaker evidence than the driver's word.
+const unproven = 10
+
+// fault is an error from which a GPU must recover. It is kept on disk, because a
+// restart of the plugin is no recovery.
+type fault struct {
+	// XID, 0 where the GPU was lost without one.
+	XID  uint64
+	Text string
+	At   time.Time
+	// MIG is the GPU and compute instance ("7/0") or the GPU instance ("7/") that
+	// the fault stayed in, "" for the whole GPU.
+	MIG string `json:",omitempty"`
+	// Away is set once the GPU was seen to be gone, reset or reloaded since.
+	Away        bool   `json:",omitempty"`
+	Uncorrected uint64 `json:",omitempty"`
+}
+
+// patient is the health of one GPU. It is pure: all times are given.
+type patient struct {
+	faults []fault
+	vitals vitals
+	// good is since when every probe has been answered, zero when the last was not.
+	good time.Time
+	bad  int  // probes in a row that failed
+	seen bool // vitals were read at least once
+}
+
+// badProbes in a row are needed to call a GPU unhealthy for an error that is not
+// the GPU's own word that it is lost: single calls fail under load.
+const badProbes = 3
+
+// fail records a fault; the same one on the same instance is renewed.
+func (p *patient) fail(f fault) {
+	f.Uncorrected = p.vitals.uncorrected
+	p.faults = slices.DeleteFunc(p.faults, func(old fault) bool { return old.XID == f.XID && old.MIG == f.MIG })
+	p.faults = append(p.faults, f)
+}
+
+// absent records that the GPU could not be seen.
+func (p *patient) absent() {
+	p.good = time.Time{}
+	for i := range p.faults {
+		p.faults[i].Away = true
+	}
+}
+
+// observe takes the vitals of a GPU that is there and drops the faults from which
+// it has recovered. It returns those.
+func (p *patient) observe(now time.Time, v vitals, r recovery) (recovered []fault) {
+	p.vitals, p.seen = v, true
+	if v.probe != nvml.SUCCESS {
+		p.bad++
+		p.good = time.Time{}
+		if v.probe == nvml.ERROR_RESET_REQUIRED {
+			p.absent()
+		}
+		return nil
+	}
+	p.bad = 0
+	if p.good.IsZero() {
+		p.good = now
+	}
+	for i, f := range p.faults {
+		p.faults[i].Away = f.Away || v.uncorrected < f.Uncorrected
+	}
+	p.faults = slices.DeleteFunc(p.faults, func(f fault) bool {
+		if p.healed(f, now, r) {
+			recovered = append(recovered, f)
+			return true
+		}
+		return false
+	})
+	return recovered
+}
+
+// healed is the proof that a fault is gone: the driver, where it speaks of such
+// things, asks for nothing; and the GPU has answered every probe and raised no
+// such error for the period, a longer one where neither the driver nor a reset
+// vouches for it.
+func (p *patient) healed(f fault, now time.Time, r recovery) bool {
+	since := p.good
+	if f.At.After(since) {
+		since = f.At
+	}
+	need := r.period
+	if p.vitals.action < 0 && !f.Away {
+		need *= unproven
+	}
+	return p.vitals.action <= 0 && now.Sub(since) >= need
+}
+
+// problem says why an instance of the GPU (mig "" for the GPU itself) cannot take
+// tasks, "" when it can. The text changes only with the cause.
+func (p *patient) problem(mig string, r recovery) string {
+	for _, f := range p.faults {
+		if f.concerns(mig) {
+			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text, f.At.UTC().Format(time.RFC3339))
+		}
+	}
+	switch v := p.vitals; {
+	case v.probe != nvml.SUCCESS && p.bad >= badProbes:
+		return "GPU does not answer: " + describe(v.probe)
+	case v.action == nvmlReset || v.action == nvmlDrainReset:
+		return "the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)"
+	case v.action == nvmlReboot:
+		return "the driver asks for a reboot of the host"
+	case v.action == nvmlDrainP2P:
+		return "the driver asks to end traffic between GPUs"
+	case v.failed:
+		return "a memory row could not be remapped; the GPU needs a replacement"
+	case v.worn:
+		return "the GPU's SRAM has passed its threshold of errors; the GPU needs a replacement"
+	case v.pending && r.pendingFatal:
+		return "a memory remap waits for a reset of the GPU (nvidia-smi --gpu-reset)"
+	}
+	return ""
+}
+
+const (
+	nvmlReset      = int(nvml.GPU_RECOVERY_ACTION_GPU_RESET)
+	nvmlReboot     = int(nvml.GPU_RECOVERY_ACTION_NODE_REBOOT)
+	nvmlDrainP2P   = int(nvml.GPU_RECOVERY_ACTION_DRAIN_P2P)
+	nvmlDrainReset = int(nvml.GPU_RECOVERY_ACTION_DRAIN_AND_RESET)
+)
+
+// concerns tells whether a fault touches the GPU or a MIG device of it.
+func (f fault) concerns(mig string) bool {
+	switch {
+	case f.MIG == "" || mig == "":
+		return true
+	case f.MIG[len(f.MIG)-1] == '/':
+		return len(mig) >= len(f.MIG) && mig[:len(f.MIG)] == f.MIG
+	default:
+		return f.MIG == mig
+	}
+}

@@ -1,0 +1,123 @@
+// Package nvidia is NVIDIA's side of the device plugin: GPUs and MIG devices from
+// NVML, one MPS daemon per shared GPU, and health from XIDs, ECC and what the
+// driver recommends. It is the one package of the suite that uses cgo.
+//
+// MPS percentages and memory limits are set in the task's environment, which the
+// task could change: they are called cooperative. Static SM partitions and the
+// namespaces of MPS v3 would hold against any task, but a partition must be made
+// when a task comes and be freed when it goes, and Nomad tells a device plugin of
+// no release; so they are not used.
+package nvidia
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+	"aliquot/internal/mps"
+	"aliquot/internal/share"
+)
+
+// Name of the plugin and its binary.
+const Name = "aliquot-device-nvidia"
+
+// Maker describes NVIDIA's plugin.
+func Maker() plugin.Maker {
+	return plugin.Maker{
+		Name:   Name,
+		Vendor: gpu.NVIDIA,
+		Modes:  []share.Mode{share.Shared, share.Whole, share.MIG, share.Off},
+		Keys: []plugin.Key{{Name: "library"}, {Name: "mps_control"}, {Name: "mps_multi_user"},
+			{Name: "recovery_period"}, {Name: "remap_pending"}, {Name: "xid_ignore", List: true}, {Name: "xid_fatal", List: true}},
+		New: newVendor,
+	}
+}
+
+// vendor implements plugin.Vendor.
+type vendor struct {
+	cfg    plugin.Config
+	host   plugin.Host
+	lib    *library
+	ward   *ward
+	mps    *daemons
+	events *events
+	usage  sampler
+}
+
+func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
+	s := cfg.Settings
+	path := ""
+	if s.Has("library") {
+		path = s.Path("library", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
+	}
+	policy := newPolicy(xids(s, "xid_ignore"), xids(s, "xid_fatal"))
+	rules := recovery{
+		period:       s.Duration("recovery_period", time.Minute, time.Second, 24*time.Hour),
+		pendingFatal: s.OneOf("remap_pending", "unhealthy", "ignore") == "unhealthy",
+	}
+	v := &vendor{cfg: cfg, host: host, lib: &library{path: path, root: cfg.Root}, usage: sampler{seen: map[gpu.ID]uint64{}}}
+	v.ward = newWard(cfg.RunDir, policy, rules, host.Log)
+	var options []string
+	if s.Bool("mps_multi_user", false) {
+		options = append(options, "-multiuser-server")
+	}
+	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host)
+	v.events = &events{lib: v.lib, ward: v.ward, host: host}
+	return v, s.Err()
+}
+
+// xids reads a list of XID numbers.
+func xids(s *plugin.Settings, key string) []uint64 {
+	var out []uint64
+	for _, text := range s.Strings(key) {
+		n, err := strconv.ParseUint(text, 10, 16)
+		if err != nil {
+			s.RefuseValue(key, text, "want XID numbers, such as [13, 94]")
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// Inventory reads all GPUs and, in passing, what tells their health.
+func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
+	readings, err := v.lib.read()
+	if err != nil {
+		v.ward.unread(time.Now(), err)
+		return nil, err
+	}
+	v.ward.observe(time.Now(), readings, v.events.follow(readings))
+	var found []share.Found
+	for _, r := range readings {
+		found = append(found, r.found()...)
+	}
+	return found, nil
+}
+
+// Converge keeps the MPS daemons of shared GPUs and reports.
+func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugin.State {
+	daemons := v.mps.converge(plan)
+	states := map[gpu.ID]plugin.State{}
+	for _, o := range plan.Offers {
+		s := plugin.State{Attributes: map[string]*structs.Attribute{}}
+		if cc, err := strconv.ParseFloat(o.Target, 64); err == nil {
+			// A number, so that constraints can compare it.
+			s.Attributes["compute_capability"] = structs.NewFloatAttribute(cc, "")
+		}
+		physical := o.ID
+		if o.Parent != "" {
+			physical = o.Parent
+		}
+		d := daemons[physical]
+		s.Problem, s.Starting = d.problem, d.starting
+		if problem := v.ward.problem(physical, o.MIG); problem != "" {
+			s.Problem, s.Starting = problem, false
+		}
+		states[o.ID] = s
+	}
+	return states
+}

@@ -1,0 +1,176 @@
+package nvidia
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"aliquot/internal/gpu"
+)
+
+// ward keeps the health of all GPUs, over restarts of the plugin.
+type ward struct {
+	file     string
+	policy   policy
+	recovery recovery
+	log      hclog.Logger
+
+	mu       sync.Mutex
+	loaded   bool
+	saved    string
+	patients map[gpu.ID]*patient
+}
+
+func newWard(runDir string, p policy, r recovery, log hclog.Logger) *ward {
+	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log, patients: map[gpu.ID]*patient{}}
+}
+
+func (w *ward) patient(id gpu.ID) *patient {
+	p := w.patients[id]
+	if p == nil {
+		p = &patient{vitals: vitals{action: -1}}
+		w.patients[id] = p
+	}
+	return p
+}
+
+// xid takes an event; it returns whether the GPU's health changed.
+func (w *ward) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch text := w.policy.text(n); w.policy.class(n) {
+	case application:
+		w.log.Info(text+": the fault of a program, the GPU stays in service", "gpu", id, "mig", mig)
+		return false
+	case informational:
+		w.log.Info(text, "gpu", id, "mig", mig)
+		return false
+	default:
+		w.log.Warn(text+": the GPU is withdrawn", "gpu", id, "mig", mig)
+		w.patient(id).fail(fault{XID: n, Text: text, At: now, MIG: mig})
+		w.save()
+		return true
+	}
+}
+
+// observe takes a round of readings. A GPU that was there and is not counts as
+// lost. Of a GPU whose events are not heard, a new uncorrected ECC error counts as
+// XID 48.
+func (w *ward) observe(now time.Time, readings []reading, heard map[gpu.ID]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.load()
+	present := map[gpu.ID]bool{}
+	for _, r := range readings {
+		present[r.gpu.ID] = true
+		p := w.patient(r.gpu.ID)
+		before, known := p.vitals.uncorrected, p.seen
+		for _, f := range p.observe(now, r.vitals, w.recovery) {
+			w.log.Info("the GPU has recovered", "gpu", r.gpu.ID, "from", f.Text)
+		}
+		if known && !heard[r.gpu.ID] && r.vitals.uncorrected > before {
+			w.log.Warn("uncorrected ECC error: the GPU is withdrawn", "gpu", r.gpu.ID)
+			p.fail(fault{XID: 48, Text: w.policy.text(48), At: now})
+		}
+	}
+	for id, p := range w.patients {
+		if present[id] {
+			continue
+		}
+		if len(p.faults) == 0 {
+			w.log.Warn("the GPU is lost", "gpu", id)
+			p.fail(fault{Text: "GPU was lost", At: now})
+		}
+		p.absent()
+	}
+	w.save()
+}
+
+// unread takes a round in which the driver could not be asked.
+func (w *ward) unread(time.Time, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.patients {
+		p.absent()
+	}
+}
+
+// problem says why a GPU or, with its GPU and compute instance, a MIG device
+// cannot take tasks.
+func (w *ward) problem(id gpu.ID, mig string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.patients[id]; p != nil {
+		return p.problem(mig, w.recovery)
+	}
+	return ""
+}
+
+// record is the file's content.
+type record struct {
+	// Boot is the kernel's boot ID: a reboot is a reset of every GPU.
+	Boot   string
+	Faults map[gpu.ID][]fault
+}
+
+func bootID() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+}
+
+func (w *ward) load() {
+	if w.loaded {
+		return
+	}
+	w.loaded = true
+	text, err := os.ReadFile(w.file)
+	if err != nil {
+		return
+	}
+	var r record
+	if err := json.Unmarshal(text, &r); err != nil {
+		w.log.Warn("what was known of the GPUs' health cannot be read and is forgotten", "file", w.file, "error", err)
+		return
+	}
+	for id, faults := range r.Faults {
+		p := w.patient(id)
+		p.faults = append(faults, p.faults...)
+		for i := range p.faults {
+			p.faults[i].Away = p.faults[i].Away || r.Boot != bootID()
+		}
+	}
+}
+
+// save writes the faults if they changed.
+func (w *ward) save() {
+	r := record{Boot: bootID(), Faults: map[gpu.ID][]fault{}}
+	for id, p := range w.patients {
+		if len(p.faults) > 0 {
+			r.Faults[id] = p.faults
+		}
+	}
+	text, err := json.Marshal(r)
+	if err != nil || string(text) == w.saved || (w.saved == "" && len(r.Faults) == 0) {
+		return
+	}
+	if err := writeFile(w.file, text); err != nil {
+		w.log.Warn("the GPUs' health cannot be kept over a restart of the plugin", "file", w.file, "error", err)
+	}
+	w.saved = string(text)
+}
+
+// writeFile replaces a file in one step.
+func writeFile(path string, text []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
