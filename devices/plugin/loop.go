@@ -66,6 +66,9 @@ func (l *loop) acquire() {
 		ctx, cancel := context.WithCancel(context.Background())
 		l.cancel = cancel
 		go l.run(ctx)
+		if l.config.MetricsAddress != "" {
+			go l.serveMetrics(ctx)
+		}
 	}
 }
 

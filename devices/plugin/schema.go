@@ -30,7 +30,7 @@ func (k Key) spec() *hclspec.Spec {
 
 // The settings that both vendors have.
 var (
-	keys    = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"}, {Name: "docker_socket"}}
+	keys    = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"}, {Name: "docker_socket"}, {Name: "metrics_address"}}
 	gpuKeys = []Key{{Name: "mode"}, {Name: "slices"}, {Name: "weight"}}
 )
 
@@ -60,6 +60,9 @@ type Config struct {
 	ReturnMounts bool
 	// DockerSocket is where containers are asked about, for per-task statistics.
 	DockerSocket string
+	// MetricsAddress is where Prometheus metrics are served, "host:port"; "" for
+	// nowhere.
+	MetricsAddress string
 	// Rules are the gpu blocks; one for "*" is always there.
 	Rules []share.Rule
 	// Settings holds the vendor's own keys.
@@ -76,6 +79,8 @@ func (m Maker) config(raw map[string]any) (Config, error) {
 		ReturnMounts: s.Bool("return_mounts", false),
 		DockerSocket: s.Path("docker_socket", "/var/run/docker.sock"),
 		Settings:     s,
+
+		MetricsAddress: s.Address("metrics_address"),
 	}
 	blocks, _ := raw["gpu"].(map[string]any)
 	for _, selector := range sortedKeys(blocks) {

@@ -3,6 +3,7 @@ package plugin
 import (
 	"fmt"
 	"maps"
+	"net"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -77,6 +78,18 @@ func (s *Settings) Path(key, def string) string {
 	return filepath.Clean(v)
 }
 
+// Address returns the listening address of key, "" when it is not set.
+func (s *Settings) Address(key string) string {
+	v := s.String(key, "")
+	if v == "" {
+		return ""
+	}
+	if _, port, err := net.SplitHostPort(v); err != nil || port == "" {
+		s.fail(key, v, `want host and port, such as "127.0.0.1:9402" or ":9402"`)
+	}
+	return v
+}
+
 // Bool returns the truth of key.
 func (s *Settings) Bool(key string, def bool) bool {
 	v := s.String(key, strconv.FormatBool(def))
@@ -118,3 +131,6 @@ func (s *Settings) Duration(key string, def, lo, hi time.Duration) time.Duration
 }
 
 func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
+
+// RefuseValue is Refuse for one value of a list.
+func (s *Settings) RefuseValue(key, value, fix string) { s.fail(key, value, fix) }

@@ -1,0 +1,159 @@
+package plugin
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/plugins/device"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"aliquot/internal/share"
+)
+
+// Nomad 1.11 shows device statistics in its API and in `alloc status -stats` but
+// sends none of them to Prometheus (emitStats in client/allocrunner/taskrunner),
+// so the plugin has an endpoint of its own where metrics_address is set.
+
+// serveMetrics serves /metrics until ctx ends. Trouble is logged once a try and
+// never keeps devices from being offered.
+func (l *loop) serveMetrics(ctx context.Context) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{ctx, l})
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	// The listener of a plugin that was just killed may need a moment to go.
+	const again = 5 * time.Second
+	for ctx.Err() == nil {
+		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.config.MetricsAddress)
+		if err == nil {
+			stop := context.AfterFunc(ctx, func() { server.Close() })
+			_ = server.Serve(listener)
+			stop()
+			return
+		}
+		l.log.Log(hclog.Warn, "metrics cannot be served, trying again", "metrics_address", l.config.MetricsAddress, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
+	}
+}
+
+// collector reads everything when it is asked.
+type collector struct {
+	ctx  context.Context
+	loop *loop
+}
+
+// Describe sends nothing: which readings there are depends on the hardware.
+func (c collector) Describe(chan<- *prometheus.Desc) {}
+
+var (
+	gpuLabels  = []string{"vendor", "group", "class", "gpu"}
+	taskLabels = append([]string{"alloc", "task"}, gpuLabels...)
+)
+
+func gauge(ch chan<- prometheus.Metric, name, help string, labels []string, value float64, values ...string) {
+	ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("aliquot_"+name, help, labels, nil), prometheus.GaugeValue, value, values...)
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
+	defer cancel()
+	c.loop.mu.Lock()
+	plan, groups := c.loop.plan, c.loop.groups
+	c.loop.mu.Unlock()
+	instances(ch, string(c.loop.maker), groups)
+	usage := c.loop.vendor.Usage(ctx, plan)
+	var pids []int
+	for _, u := range usage {
+		for _, p := range u.Processes {
+			pids = append(pids, p.PID)
+		}
+	}
+	owners := c.loop.owners.of(ctx, pids)
+	for _, o := range plan.Offers {
+		u, ok := usage[o.ID]
+		if !ok {
+			continue
+		}
+		of := []string{string(c.loop.maker), o.Group, o.Class, string(o.ID)}
+		gpuMetrics(ch, u, of)
+		tasks, stray := tasksOn(o, u, owners)
+		if o.Slices > 1 {
+			gauge(ch, "gpu_unattributed_memory_bytes", "Memory of processes that belong to no task with slices.", gpuLabels, float64(stray.Bytes()), of...)
+		}
+		for id, t := range tasks {
+			if id == t.held[0] {
+				taskMetrics(ch, o, t, of)
+			}
+		}
+	}
+}
+
+func instances(ch chan<- prometheus.Metric, vendor string, groups []*device.DeviceGroup) {
+	for _, g := range groups {
+		count := map[string]int{"healthy": 0, "unhealthy": 0}
+		for _, d := range g.Devices {
+			if d.Healthy {
+				count["healthy"]++
+			} else {
+				count["unhealthy"]++
+			}
+		}
+		for state, n := range count {
+			gauge(ch, "device_instances", "Device instances offered to Nomad, by health.", []string{"vendor", "group", "state"}, float64(n), vendor, g.Name, state)
+		}
+	}
+}
+
+func gpuMetrics(ch chan<- prometheus.Metric, u Usage, of []string) {
+	gauge(ch, "gpu_memory_used_bytes", "Memory in use on the GPU.", gpuLabels, float64(u.MemoryUsed.Bytes()), of...)
+	gauge(ch, "gpu_memory_bytes", "Memory of the GPU.", gpuLabels, float64(u.MemoryTotal.Bytes()), of...)
+	if u.Busy >= 0 {
+		gauge(ch, "gpu_busy_ratio", "Part of the time in which the GPU ran work, 0 to 1.", gpuLabels, u.Busy/100, of...)
+	}
+	for _, m := range u.Metrics {
+		name := "gpu_" + m.Name
+		if m.Unit != "" {
+			name += "_" + unitName(m.Unit)
+		}
+		gauge(ch, name, m.Desc, gpuLabels, m.Value, of...)
+	}
+}
+
+// unitName writes a unit as Prometheus names do.
+func unitName(unit string) string {
+	switch unit {
+	case "W":
+		return "watts"
+	case "°C", "C":
+		return "celsius"
+	case "%":
+		return "percent"
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, strings.ToLower(unit))
+}
+
+func taskMetrics(ch chan<- prometheus.Metric, o share.Offer, t *taskUse, of []string) {
+	by := append([]string{t.alloc, t.task}, of...)
+	gauge(ch, "task_gpu_slices", "Slices of the GPU that the task was granted.", taskLabels, float64(len(t.held)), by...)
+	gauge(ch, "task_gpu_memory_used_bytes", "GPU memory in use by the task.", taskLabels, float64(t.memory.Bytes()), by...)
+	gauge(ch, "task_gpu_memory_granted_bytes", "GPU memory that the task was granted.", taskLabels, float64(share.MemoryOf(o.Memory, len(t.held), o.Slices).Bytes()), by...)
+	gauge(ch, "task_gpu_processes", "Processes of the task on the GPU.", taskLabels, float64(t.processes), by...)
+	if t.busy >= 0 {
+		gauge(ch, "task_gpu_busy_ratio", "The task's part of the GPU's time, 0 to 1.", taskLabels, t.busy/100, by...)
+	}
+}
