@@ -29,5 +29,6 @@ func commands() map[string]cli.CommandFactory {
 		"doctor":  func() (cli.Command, error) { return doctorCommand{ui}, nil },
 		"top":     func() (cli.Command, error) { return topCommand{ui}, nil },
 		"gateway": func() (cli.Command, error) { return gatewayCommand{ui}, nil },
+		"router":  func() (cli.Command, error) { return routerCommand{ui}, nil },
 	}
 }

@@ -191,7 +191,7 @@ func (b *builder) build() {
 	if o, ok := v.Have[Key{Router, v.Service}]; !ok || o.Ours {
 		b.rules()
 	}
-	sortSubsets(b.subs)
+	SortSubsets(b.subs)
 	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs})
 	if err := Validate(p.Want); err != nil {
 		p.Want, p.Refused = nil, err.Error()

@@ -36,7 +36,7 @@ func Next(have map[Key]Observed, want map[Key]Entry) (Step, bool) {
 				e.Subsets = keepReferenced(e, have)
 			}
 			o, exists := have[key]
-			if exists && (!o.Ours || o.Exact && same(o.Entry, e)) {
+			if exists && (!o.Ours || o.Exact && Same(o.Entry, e)) {
 				continue
 			}
 			return Step{Entry: e}, true
@@ -73,7 +73,7 @@ func keepReferenced(want Entry, have map[Key]Observed) []Subset {
 	for i, s := range out {
 		out[i].Failover = slices.DeleteFunc(slices.Clone(s.Failover), func(f string) bool { return !has(f) })
 	}
-	sortSubsets(out)
+	SortSubsets(out)
 	return out
 }
 
@@ -93,8 +93,8 @@ func referenced(service, subset string, have map[Key]Observed) bool {
 	return false
 }
 
-// same says whether two entries mean the same; an empty list equals a missing one.
-func same(a, b Entry) bool {
+// Same says whether two entries mean the same; an empty list equals a missing one.
+func Same(a, b Entry) bool {
 	return a.Key == b.Key && a.Protocol == b.Protocol &&
 		slices.EqualFunc(a.Subsets, b.Subsets, func(x, y Subset) bool {
 			return x.Name == y.Name && x.Filter == y.Filter && slices.Equal(x.Failover, y.Failover)
@@ -105,7 +105,8 @@ func same(a, b Entry) bool {
 		})
 }
 
-func sortSubsets(s []Subset) {
+// SortSubsets puts subsets in the order in which a resolver's value holds them.
+func SortSubsets(s []Subset) {
 	slices.SortFunc(s, func(a, b Subset) int { return cmp.Compare(a.Name, b.Name) })
 }
 

@@ -108,7 +108,7 @@ func TestEveryStepIsAcceptable(t *testing.T) {
 			}
 			run(t, have, p)
 			for k, o := range have {
-				if w, ok := p.Want[k]; !ok || !same(w, o.Entry) {
+				if w, ok := p.Want[k]; !ok || !Same(w, o.Entry) {
 					t.Fatalf("%s is %+v, wanted %+v", k, o.Entry, w)
 				}
 			}

@@ -14,6 +14,15 @@ const ruleMark = "--"
 // can only lead to a service or to one subset.
 func RuleService(service, rule string) string { return service + ruleMark + rule }
 
+// RuleOwner returns the service that a name made by RuleService belongs to, and
+// any other name as it is.
+func RuleOwner(name string) string {
+	if cut := strings.LastIndex(name, ruleMark); cut > 0 {
+		return name[:cut]
+	}
+	return name
+}
+
 // rules adds the service-router and what its routes lead to.
 func (b *builder) rules() {
 	v, p := b.view, b.plan

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/cli"
+
+	"aliquot/internal/gpu"
+	"aliquot/router"
+	"aliquot/router/config"
+	"aliquot/router/control"
+)
+
+type routerCommand struct{ ui cli.Ui }
+
+func (routerCommand) Synopsis() string {
+	return "Route services in Consul by what their hardware delivers"
+}
+
+func (routerCommand) Help() string {
+	return `Usage: aliquot router [-config <file>] [-check]
+
+  Writes Consul config entries for every service that opts in with the service
+  meta aliquot_route = "true" or in the file: class subsets with failover, shares
+  by healthy instances times hardware weight, and request-aware routes. Several
+  routers may run; one of them leads. SIGHUP reads the file again.
+
+  The Consul agent is found by the file's consul block and the CONSUL_* variables.
+
+Options:
+
+  -config  The configuration file, see docs/router.md.
+  -check   Check the file and end.
+`
+}
+
+func (c routerCommand) Run(args []string) int {
+	flags := newFlags("router", c.ui)
+	path := flags.String("config", "", "")
+	check := flags.Bool("check", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	conf, err := config.Load(*path)
+	if err == nil && !*check {
+		err = runRouter(conf, *path)
+	}
+	if err != nil {
+		c.ui.Error("aliquot router: " + err.Error())
+		return 1
+	}
+	return 0
+}
+
+func runRouter(conf *config.Config, path string) error {
+	var level slog.LevelVar
+	_ = level.UnmarshalText([]byte(conf.LogLevel))
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	client, err := control.New(conf.Consul, conf.Owner, conf.Rates)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", conf.Admin)
+	if err != nil {
+		return fmt.Errorf("admin listener: %w", err)
+	}
+	r := router.New(conf, client, client, &control.Election{Client: client, Config: conf.Leader, Name: routerID(), Log: log}, log)
+	server := &http.Server{Handler: r.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() { _ = server.Serve(listener) }()
+	defer server.Close()
+	log.Info("router starts", "admin", listener.Addr().String())
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	go reloadRouter(ctx, r, path, &level, log)
+	r.Run(ctx)
+	return nil
+}
+
+// reloadRouter reads the file again on every SIGHUP and keeps the old one when the
+// new one is wrong.
+func reloadRouter(ctx context.Context, r *router.Router, path string, level *slog.LevelVar, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+		}
+		conf, err := config.Load(path)
+		if err != nil {
+			log.Error("configuration is not reloaded", "error", err)
+			continue
+		}
+		_ = level.UnmarshalText([]byte(conf.LogLevel))
+		r.Reload(conf)
+		log.Info("configuration reloaded")
+	}
+}
+
+// routerID names this router: its allocation under Nomad, else its host and process.
+func routerID() string {
+	if alloc := os.Getenv("NOMAD_ALLOC_ID"); alloc != "" {
+		return "aliquot-router-" + alloc
+	}
+	host, _ := os.Hostname()
+	return fmt.Sprintf("aliquot-router-%s-%d", gpu.Slug(host), os.Getpid())
+}

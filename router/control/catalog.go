@@ -1,0 +1,90 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"aliquot/internal/weigh"
+	"aliquot/router"
+)
+
+// optedIn selects the instances that opt in, but not their sidecars, which inherit
+// the meta.
+const optedIn = `ServiceMeta.` + weigh.MetaRoute + ` == "true" and ServiceKind == ""`
+
+// Services lists the services of which an instance opts in by its meta. It waits
+// until the catalog has changed since index, at most wait.
+func (c *Client) Services(ctx context.Context, index uint64, wait time.Duration) ([]string, uint64, error) {
+	q := blocking(ctx, index, wait)
+	q.Filter = optedIn
+	names, meta, err := c.api.Catalog().Services(q)
+	if err != nil {
+		return nil, 0, fmt.Errorf("services: %w", err)
+	}
+	out := make([]string, 0, len(names))
+	for name := range names {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out, meta.LastIndex, nil
+}
+
+// healthEntry is the part of an answer of the health API that is used; most of
+// an answer is not, and decoding it would be most of the work.
+type healthEntry struct {
+	Service struct {
+		ID   string
+		Kind string
+		Meta map[string]string
+	}
+	Node   struct{ Node string }
+	Checks []struct{ Status string }
+}
+
+// Instances lists all instances of a service, passing or not. It waits until they
+// have changed since index, at most wait.
+func (c *Client) Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]router.Registered, uint64, error) {
+	var entries []healthEntry
+	meta, err := c.api.Raw().Query("/v1/health/service/"+url.PathEscape(service), &entries, blocking(ctx, index, wait))
+	if err != nil {
+		return nil, 0, fmt.Errorf("instances of %s: %w", service, err)
+	}
+	out := make([]router.Registered, 0, len(entries))
+	for _, e := range entries {
+		r := router.Registered{ID: e.Node.Node + "/" + e.Service.ID, Meta: e.Service.Meta, Passing: true}
+		for _, check := range e.Checks {
+			r.Passing = r.Passing && check.Status == api.HealthPassing
+		}
+		if e.Service.Kind == "" {
+			out = append(out, r)
+		}
+	}
+	return out, meta.LastIndex, nil
+}
+
+// Rates lists what the gateways published, by service. It waits until any of it
+// has changed since index, at most wait.
+func (c *Client) Rates(ctx context.Context, index uint64, wait time.Duration) (map[string][][]byte, uint64, error) {
+	pairs, meta, err := c.api.KV().List(c.rates+"/", blocking(ctx, index, wait))
+	if err != nil {
+		return nil, 0, fmt.Errorf("learned rates: %w", err)
+	}
+	out := map[string][][]byte{}
+	for _, p := range pairs {
+		service, _, ok := strings.Cut(strings.TrimPrefix(p.Key, c.rates+"/"), "/")
+		if ok && len(p.Value) > 0 {
+			out[service] = append(out[service], p.Value)
+		}
+	}
+	return out, meta.LastIndex, nil
+}
+
+func blocking(ctx context.Context, index uint64, wait time.Duration) *api.QueryOptions {
+	return (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
+}

@@ -1,0 +1,68 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/hashicorp/consul/api"
+
+	"aliquot/internal/weigh"
+	"aliquot/router"
+)
+
+// List reads all config entries of the kinds that the router writes. Of those that
+// known already has at their index, only the index is looked at.
+func (c *Client) List(ctx context.Context, known func(weigh.Key) (router.Stored, bool)) (map[weigh.Key]router.Stored, error) {
+	out := map[weigh.Key]router.Stored{}
+	for _, kind := range weigh.Kinds() {
+		var raw []json.RawMessage
+		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &raw, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+			return nil, fmt.Errorf("list of %s: %w", kind, err)
+		}
+		for _, text := range raw {
+			s, err := c.decode(kind, text, known)
+			if err != nil {
+				return nil, err
+			}
+			out[s.Entry.Key] = s
+		}
+	}
+	return out, nil
+}
+
+// Get reads one entry; the second result is false when there is none.
+func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, error) {
+	var text json.RawMessage
+	_, err := c.api.Raw().Query("/v1/config/"+string(key.Kind)+"/"+key.Name, &text, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	var status api.StatusError
+	if errors.As(err, &status) && status.Code == http.StatusNotFound {
+		return router.Stored{}, false, nil
+	}
+	if err != nil {
+		return router.Stored{}, false, fmt.Errorf("%s: %w", key, err)
+	}
+	s, err := c.decode(key.Kind, text, func(weigh.Key) (router.Stored, bool) { return router.Stored{}, false })
+	return s, err == nil, err
+}
+
+// Put writes an entry of a service with the owner mark, if the entry still has
+// this index; 0 means that there must be none. False means that it has not.
+func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index uint64) (bool, error) {
+	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service), index, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, fmt.Errorf("writing %s: %w", e.Key, err)
+	}
+	return ok, nil
+}
+
+// Delete removes an entry if it still has this index.
+func (c *Client) Delete(ctx context.Context, key weigh.Key, index uint64) (bool, error) {
+	ok, _, err := c.api.ConfigEntries().DeleteCAS(string(key.Kind), key.Name, index, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, fmt.Errorf("removing %s: %w", key, err)
+	}
+	return ok, nil
+}

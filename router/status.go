@@ -1,0 +1,154 @@
+package router
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"aliquot/internal/weigh"
+)
+
+// The states of a service.
+const (
+	StateWaiting = "waiting" // nothing is decided yet, or another router leads
+	StateRouted  = "routed"  // the entries are as wanted
+	StateHeld    = "held"    // a change is too small or too early to be written
+	StateBlocked = "blocked" // hand-written entries are in the way
+	StateRefused = "refused" // the entries failed their own check; nothing was written
+	StateError   = "error"   // Consul refused or was not reached
+	StateRemoved = "removed" // opted out or gone; no entry of ours is left
+)
+
+// Status is what the admin listener tells of a service.
+type Status struct {
+	Service string   `json:"service"`
+	State   string   `json:"state"`
+	Reason  string   `json:"reason,omitempty"`
+	Blocked []string `json:"blocked,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
+	// Refused names instances that are left out, and why.
+	Refused   []string      `json:"refused,omitempty"`
+	Groups    []GroupStatus `json:"groups,omitempty"`
+	LastWrite *time.Time    `json:"last_write,omitempty"`
+}
+
+// GroupStatus is one subset of a service.
+type GroupStatus struct {
+	Subset     string  `json:"subset"`
+	Registered int     `json:"registered"`
+	Healthy    int     `json:"healthy"`
+	Weight     float64 `json:"weight"`
+	Source     string  `json:"source"`
+	AgeSeconds float64 `json:"age_seconds,omitempty"`
+	Confidence float64 `json:"confidence,omitempty"`
+	Note       string  `json:"note,omitempty"`
+	// Computed is the share by the healthy instances, Written the one in Consul; in percent.
+	Computed float64 `json:"computed"`
+	Written  float64 `json:"written"`
+}
+
+// statusOf describes a service; Router.mu is held.
+func (r *Router) statusOf(s *service, plan weigh.Plan, err error) Status {
+	out := Status{
+		Service: s.name, State: StateWaiting, Reason: plan.Reason, Blocked: plan.Blocked,
+		Notes: append(slices.Clone(plan.Notes), r.notes[s.name]...), Refused: s.refused,
+	}
+	if !s.lastWrite.IsZero() {
+		at := s.lastWrite.UTC()
+		out.LastWrite = &at
+	}
+	switch {
+	case errors.Is(err, errNotLead), plan.Want == nil && !plan.Held && len(plan.Blocked) == 0 && plan.Refused == "":
+	case err != nil:
+		out.State, out.Reason = StateError, hint(err).Error()
+	case len(plan.Blocked) > 0:
+		out.State = StateBlocked
+	case plan.Refused != "":
+		out.State, out.Reason = StateRefused, plan.Refused
+	case plan.Want != nil && len(plan.Want) == 0:
+		out.State = StateRemoved
+	case plan.Held && plan.Reason != "unchanged":
+		out.State = StateHeld
+	default:
+		out.State = StateRouted
+	}
+	out.Groups = r.groupsOf(s, plan)
+	return out
+}
+
+func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
+	weights := weigh.Weights(s.instances, r.rates[s.name], r.config.Profiles(s.name), r.config.Trust, time.Now())
+	groups := map[string]*GroupStatus{}
+	at := func(name string) *GroupStatus {
+		if groups[name] == nil {
+			w := weights[name]
+			groups[name] = &GroupStatus{Subset: name, Weight: w.Value, Source: string(w.Source), AgeSeconds: w.Age.Seconds(), Confidence: w.Confidence, Note: w.Note}
+		}
+		return groups[name]
+	}
+	for _, in := range s.instances {
+		g := at(in.Group.Name())
+		g.Registered++
+		if in.Healthy {
+			g.Healthy++
+		}
+	}
+	for _, share := range plan.Shares {
+		at(share.Group).Computed = float64(share.Hundredths) / 100
+	}
+	if o := r.cache[weigh.Key{Kind: weigh.Splitter, Name: s.name}]; o.Ours {
+		for _, split := range o.Entry.Splits {
+			at(split.Subset).Written = float64(split.Hundredths) / 100
+		}
+	}
+	out := make([]GroupStatus, 0, len(groups))
+	for _, g := range groups {
+		out = append(out, *g)
+	}
+	slices.SortFunc(out, func(a, b GroupStatus) int { return strings.Compare(a.Subset, b.Subset) })
+	return out
+}
+
+// Report is the answer of /v1/status.
+type Report struct {
+	Leading  bool     `json:"leading"`
+	Services []Status `json:"services"`
+}
+
+// Report describes all services, by name.
+func (r *Router) Report() Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := Report{Leading: r.leading, Services: []Status{}}
+	for _, s := range r.services {
+		status := s.status
+		if !r.leading || status.Service == "" {
+			status = r.statusOf(s, weigh.Plan{Reason: "another router leads, or the first look is still to come"}, nil)
+		}
+		out.Services = append(out.Services, status)
+	}
+	slices.SortFunc(out.Services, func(a, b Status) int { return strings.Compare(a.Service, b.Service) })
+	return out
+}
+
+// Handler serves /v1/status (JSON, ?service=<name> for one), /metrics (Prometheus)
+// and /health.
+func (r *Router) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, req *http.Request) {
+		report := r.Report()
+		if name := req.URL.Query().Get("service"); name != "" {
+			report.Services = slices.DeleteFunc(report.Services, func(s Status) bool { return s.Service != name })
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(report)
+	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.Handle("GET /metrics", promhttp.HandlerFor(r.metrics.registry, promhttp.HandlerOpts{}))
+	return mux
+}

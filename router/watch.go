@@ -1,0 +1,229 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot/internal/weigh"
+)
+
+const (
+	longPoll = 5 * time.Minute
+	// sharedDelay is about how late a change is seen when there are more services
+	// than connections and their watches take turns.
+	sharedDelay = 1500 * time.Millisecond
+	// ratesPause bounds how often rates are read while many gateways write them.
+	ratesPause = time.Second
+)
+
+// watch calls poll again and again with the index that it returned, and backs off
+// while it fails.
+func (r *Router) watch(ctx context.Context, what string, poll func(index uint64) (uint64, error)) {
+	var index uint64
+	failures := 0
+	for ctx.Err() == nil {
+		next, err := poll(index)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			r.metrics.errors.WithLabelValues(what).Inc()
+			if failures == 0 {
+				r.log.Warn("watch failed, trying again", "watch", what, "error", hint(err))
+			}
+			failures++
+			// With jitter, so that watches do not come back in step.
+			wait := min(100*time.Millisecond<<min(failures, 10), 5*time.Second)
+			pause(ctx, wait/2+rand.N(wait))
+			index = 0
+			continue
+		}
+		if failures > 0 {
+			r.log.Info("watch works again", "watch", what)
+			failures = 0
+		}
+		if next < index {
+			next = 0 // Consul was restored or restarted: read everything again
+		}
+		index = next
+	}
+}
+
+// hint adds what to do to the errors of Consul that have one usual cause.
+func hint(err error) error {
+	switch text := err.Error(); {
+	case strings.Contains(text, "429") || strings.Contains(text, "too many concurrent connections"):
+		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, or lower consul max_connections here", err)
+	case strings.Contains(text, "403") || strings.Contains(text, "Permission denied"):
+		return fmt.Errorf("%w: the token needs the policy in jobs/router-policy.hcl", err)
+	}
+	return err
+}
+
+// watchServices follows which services opt in by meta.
+func (r *Router) watchServices(ctx context.Context) {
+	r.watch(ctx, "services", func(index uint64) (uint64, error) {
+		names, next, err := r.catalog.Services(ctx, index, longPoll)
+		if err != nil {
+			return 0, err
+		}
+		opted := map[string]bool{}
+		for _, name := range names {
+			if err := weigh.CheckService(name); err != nil {
+				r.log.Warn("service is left out", "error", err)
+				continue
+			}
+			opted[name] = true
+		}
+		r.mu.Lock()
+		changed := !maps.Equal(opted, r.opted)
+		r.opted = opted
+		r.mu.Unlock()
+		if changed {
+			r.track()
+		}
+		return next, nil
+	})
+}
+
+// track starts and ends watches, so that those services are watched that opt in
+// or have entries of ours.
+func (r *Router) track() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx == nil {
+		return
+	}
+	wanted := maps.Clone(r.opted)
+	for name, s := range r.config.Services {
+		if s.Route != nil && *s.Route {
+			wanted[name] = true
+		}
+	}
+	for _, s := range r.cache {
+		if s.Ours {
+			wanted[s.Service] = true
+		}
+	}
+	for name, s := range r.services {
+		if !wanted[name] {
+			s.cancel()
+			delete(r.services, name)
+			r.metrics.forget(name)
+		}
+	}
+	for name := range wanted {
+		if r.services[name] == nil && weigh.CheckService(name) == nil {
+			ctx, cancel := context.WithCancel(r.ctx)
+			s := &service{name: name, cancel: cancel, seen: map[string]time.Time{}}
+			r.services[name] = s
+			go r.watchInstances(ctx, s)
+		}
+	}
+}
+
+// watchInstances follows one service. Where there are fewer connections than
+// services, watches take turns and wait shorter.
+func (r *Router) watchInstances(ctx context.Context, s *service) {
+	r.watch(ctx, "instances", func(index uint64) (uint64, error) {
+		if err := r.polls.Acquire(ctx, 1); err != nil {
+			return 0, err
+		}
+		defer r.polls.Release(1)
+		found, next, err := r.catalog.Instances(ctx, s.name, index, r.pollWait())
+		if err != nil || index != 0 && next == index {
+			return next, err
+		}
+		r.observe(s, found)
+		return next, nil
+	})
+}
+
+func (r *Router) pollWait() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.services) <= r.maxPolls {
+		return longPoll
+	}
+	return max(50*time.Millisecond, sharedDelay*time.Duration(r.maxPolls)/time.Duration(len(r.services)))
+}
+
+// observe takes a service's instances over from its watch.
+func (r *Router) observe(s *service, found []Registered) {
+	var instances []weigh.Instance
+	var refused []string
+	opted := false
+	for _, reg := range found {
+		opted = opted || reg.Meta[weigh.MetaRoute] == "true"
+		in, err := weigh.ParseInstance(reg.ID, reg.Meta, reg.Passing)
+		if err != nil {
+			refused = append(refused, err.Error())
+			continue
+		}
+		instances = append(instances, in)
+	}
+	slices.Sort(refused)
+	now := time.Now()
+	r.mu.Lock()
+	if fresh := slices.DeleteFunc(slices.Clone(refused), func(e string) bool { return slices.Contains(s.refused, e) }); len(fresh) > 0 {
+		r.log.Warn("instances are left out", "service", s.name, "error", strings.Join(fresh[:min(3, len(fresh))], "; "), "count", len(fresh))
+	}
+	// A group was there until now if it was there the last time.
+	for _, in := range s.instances {
+		s.seen[in.Group.Name()] = now
+	}
+	for _, in := range instances {
+		s.seen[in.Group.Name()] = now
+	}
+	s.instances, s.refused, s.registered, s.known = instances, refused, len(found), true
+	if len(found) > 0 {
+		s.opted = opted
+	}
+	r.mu.Unlock()
+	r.queue.add(s.name)
+}
+
+// watchRates follows what the gateways learn.
+func (r *Router) watchRates(ctx context.Context) {
+	prefix := r.Config().Rates
+	r.watch(ctx, "rates", func(index uint64) (uint64, error) {
+		found, next, err := r.catalog.Rates(ctx, index, longPoll)
+		if err != nil {
+			return 0, err
+		}
+		rates, notes := map[string]map[string]weigh.Rate{}, map[string][]string{}
+		for service, texts := range found {
+			for _, text := range texts {
+				one, errs := weigh.ParseRates(text)
+				rates[service] = weigh.MergeRates(rates[service], one)
+				for _, err := range errs {
+					notes[service] = append(notes[service], fmt.Sprintf("%s/%s: %v", prefix, service, err))
+				}
+			}
+		}
+		for _, service := range r.takeRates(rates, notes) {
+			r.queue.add(service)
+		}
+		pause(ctx, ratesPause)
+		return next, nil
+	})
+}
+
+// takeRates keeps new rates and returns the services whose rates changed.
+func (r *Router) takeRates(rates map[string]map[string]weigh.Rate, notes map[string][]string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var changed []string
+	for name := range r.services {
+		if !maps.Equal(rates[name], r.rates[name]) || !slices.Equal(notes[name], r.notes[name]) {
+			changed = append(changed, name)
+		}
+	}
+	r.rates, r.notes = rates, notes
+	return changed
+}
