@@ -29,6 +29,9 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 	case need.Idle:
 		d.Plan, d.Count = make([]int, len(classes)), 0
 		d.Reason = fmt.Sprintf("no request for %s", p.DownDelayOrDefault()+p.ZeroGrace)
+	case d.Count > current && current > 0 && len(series) < steps(p.PanicWindow):
+		d.Count = current
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, len(series), p.PanicWindow)
 	case d.Count > current:
 		d.Reason = p.reason(need, "growing")
 	case d.Count == current:

@@ -46,6 +46,9 @@ func TestCountsFollowDemand(t *testing.T) {
 		{"unknown past, less wanted", flat(3, 100), 10, 10},
 		{"unknown past, more wanted", flat(30, 100), 2, 10},
 		{"a gateway without any past", flat(0, 1), 7, 7},
+		{"a gateway without any past, in its first second", flat(40, 1), 7, 7},
+		{"the same, after 6 s", flat(40, 6), 7, 14},
+		{"the same, from zero", flat(40, 1), 0, 14},
 	} {
 		if got := count(p, c.series, c.current); got != c.want {
 			t.Errorf("%s: %d, want %d (%+v)", c.name, got, c.want, p.Decide(c.series, one, 0, c.current))
@@ -131,7 +134,7 @@ func TestEveryClassGetsTheSamePlan(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := Default()
 		classes := drawClasses(t, 4)
-		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 1, 800).Draw(t, "series")
+		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 6, 800).Draw(t, "series")
 		first := p.Decide(series, classes, 0, 0)
 		counts := make([]int, len(classes))
 		for own := range classes {

@@ -61,10 +61,10 @@ func (p Policy) replay(series []float64) history {
 		sums[i+1] = sums[i] + d
 	}
 	stable, panics := steps(p.StableWindow), steps(p.PanicWindow)
-	// Averages of a window that is not full yet are noise; where the series is
+	// Averages of a window that is not full yet are noise; as far as the series is
 	// long enough they are left out, so that a sliding series does not drag a new
 	// first sample along as if it were a peak.
-	start := 0
+	start := min(len(series), panics) - 1
 	if len(series) >= 2*stable {
 		start = stable - 1
 	}
@@ -74,7 +74,7 @@ func (p Policy) replay(series []float64) history {
 		n := Need{Stable: mean(sums, i+1, stable), Panic: mean(sums, i+1, panics)}
 		// Out of idleness there is nothing to average with: the newest second
 		// counts in full, so that a burst is met by one change of count.
-		if quiet := max(0, i+1-panics); sums[quiet] == sums[max(0, quiet-stable)] {
+		if quiet := i + 1 - panics; quiet > 0 && sums[quiet] == sums[max(0, quiet-stable)] {
 			n.Panic = max(n.Panic, series[i])
 		}
 		level := n.Stable
