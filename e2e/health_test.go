@@ -29,10 +29,10 @@ func TestHealth(t *testing.T) {
 // xid loses the H100 with XID 79 ("GPU has fallen off the bus").
 func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "xid", nil), 2)
-	if err := c.Rack.Lose(h100); err != nil {
+	if err := c.Rack.Lose(uuid(t, c, h100)); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Rack.XID(h100, 79); err != nil {
+	if err := c.Rack.XID(uuid(t, c, h100), 79); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
@@ -50,11 +50,11 @@ func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	}
 	other := run(ctx, t, c, slicesJob, sliceVars(c, "elsewhere", cluster.Vars{"gpus": "."}), 2)
 	for _, alloc := range other {
-		if on := devices(t, alloc)[0].GPU; on != t4 {
+		if on := devices(t, alloc)[0].GPU; string(on) != uuid(t, c, t4) {
 			t.Errorf("%s is on %s, want the healthy GPU", alloc.Name, on)
 		}
 	}
-	if err := c.Rack.Restore(h100); err != nil {
+	if err := c.Rack.Restore(uuid(t, c, h100)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
@@ -63,13 +63,13 @@ func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 }
 
 // daemon returns the process of the MPS daemon of a GPU.
-func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, uuid string) int {
+func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, gpu string) int {
 	t.Helper()
 	var found int
-	err := cluster.AwaitWithin(ctx, 15*time.Second, "the MPS daemon of "+uuid, func() string {
+	err := cluster.AwaitWithin(ctx, 15*time.Second, "the MPS daemon of "+gpu, func() string {
 		found = 0
 		for _, pid := range c.Processes(mpsControl) {
-			if c.MPSOf(pid) == uuid {
+			if c.MPSOf(pid) == gpu {
 				if found != 0 {
 					return fmt.Sprintf("there are two: %d and %d", found, pid)
 				}
@@ -89,14 +89,14 @@ func daemon(ctx context.Context, t *testing.T, c *cluster.Cluster, uuid string) 
 
 // mpsKilled kills the daemon; another must serve within 5 seconds.
 func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	before := daemon(ctx, t, c, h100)
+	before := daemon(ctx, t, c, uuid(t, c, h100))
 	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	killed := time.Now()
 	err := cluster.AwaitWithin(ctx, 5*time.Second, "another MPS daemon", func() string {
 		for _, pid := range c.Processes(mpsControl) {
-			if pid != before && c.MPSOf(pid) == h100 && c.MPSAnswers(ctx, h100) {
+			if pid != before && c.MPSOf(pid) == uuid(t, c, h100) && c.MPSAnswers(ctx, uuid(t, c, h100)) {
 				return ""
 			}
 		}
@@ -106,7 +106,7 @@ func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Error(err)
 	}
 	t.Logf("another MPS daemon served after %s", time.Since(killed).Round(100*time.Millisecond))
-	daemon(ctx, t, c, h100) // exactly one
+	daemon(ctx, t, c, uuid(t, c, h100)) // exactly one
 	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
 		t.Error(err)
 	}
@@ -129,7 +129,7 @@ func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	infos(ctx, t, c, allocs)
 	faulted := false
 	for _, pid := range c.Processes(mpsServer) {
-		if c.MPSOf(pid) == h100 {
+		if c.MPSOf(pid) == uuid(t, c, h100) {
 			faulted = syscall.Kill(pid, syscall.SIGUSR1) == nil
 		}
 	}
@@ -152,7 +152,7 @@ func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 func pluginKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "plugin-killed", nil), 2)
 	seen := infos(ctx, t, c, allocs)
-	before := daemon(ctx, t, c, h100)
+	before := daemon(ctx, t, c, uuid(t, c, h100))
 	plugins := c.Processes(cluster.DevicePlugin)
 	if len(plugins) == 0 {
 		t.Fatal("no device plugin runs")
@@ -176,7 +176,7 @@ func pluginKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
 		t.Error(err)
 	}
-	if after := daemon(ctx, t, c, h100); after != before {
+	if after := daemon(ctx, t, c, uuid(t, c, h100)); after != before {
 		t.Errorf("MPS daemon %d was replaced by %d, want it adopted", before, after)
 	}
 	for group, info := range infos(ctx, t, c, allocs) {

@@ -16,6 +16,7 @@ variable "image" {}
 variable "slices" { type = number }
 
 job "image" {
+  id   = var.name
   name = var.name
   group "server" {
     restart { attempts = 0 }

@@ -18,6 +18,7 @@ variable "group" {}
 variable "count" { type = number }
 
 job "part" {
+  id   = var.name
   name = var.name
   group "server" {
     network {

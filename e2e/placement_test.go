@@ -15,6 +15,7 @@ variable "name" {}
 variable "sizes" { type = list(number) }
 
 job "placement" {
+  id   = var.name
   name = var.name
   type = "batch"
 
@@ -22,17 +23,24 @@ job "placement" {
     for_each = var.sizes
     labels   = ["g${group.key}"]
     content {
-      reschedule { attempts = 0 }
-      restart { attempts = 0 }
-      ephemeral_disk { size = 10 }
+      ephemeral_disk {
+        size = 10
+      }
       task "none" {
         driver = "raw_exec"
-        config { command = "/bin/true" }
-        logs { max_files = 1 max_file_size = 1 }
+        config {
+          command = "/bin/true"
+        }
+        logs {
+          max_files     = 1
+          max_file_size = 1
+        }
         resources {
           cpu    = 5
           memory = 10
-          device "nvidia/gpu" { count = group.value }
+          device "nvidia/gpu" {
+            count = group.value
+          }
         }
       }
     }

@@ -64,6 +64,7 @@ locals {
 }
 
 job "slices" {
+  id   = var.name
   name = var.name
   type = "service"
 

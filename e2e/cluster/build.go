@@ -81,7 +81,7 @@ func (c *Cluster) buildImages(ctx context.Context) error {
 	return importImage(ctx, c.Dir, program, c.pauseImage(), `CMD ["-listen", "127.0.0.1:0"]`)
 }
 
-func (c *Cluster) pauseImage() string { return filepath.Base(c.Dir) + "/pause:latest" }
+func (c *Cluster) pauseImage() string { return filepath.Base(c.Dir) + "/pause:local" }
 
 // tool returns the path of a real server, building it when it is nowhere.
 func (c *Cluster) tool(ctx context.Context, name string) (string, error) {
