@@ -1,6 +1,6 @@
-// Command demo starts Consul, Nomad and a rack of fake GPUs, runs a job whose
-// tasks share one GPU unequally, and shows what landed where, read back from
-// inside the containers.
+// Command demo starts Consul, Nomad and a rack of fake GPUs of both vendors, runs a
+// job whose tasks share one GPU unequally on either vendor's, and shows what landed
+// where, read back from inside the containers.
 package main
 
 import (
@@ -13,9 +13,10 @@ import (
 	"syscall"
 
 	"aliquot/e2e/cluster"
+	"aliquot/e2e/rack"
 )
 
-// rackName is the rack of the demo: an H100 and a T4.
+// rackName is the NVIDIA rack of the demo: an H100 and a T4. An MI300X is beside it.
 const rackName = "h100-t4"
 
 func main() {
@@ -39,7 +40,8 @@ func main() {
 }
 
 func run(ctx context.Context, once bool) (err error) {
-	c, err := cluster.Start(ctx, cluster.Options{Rack: rackName, Progress: os.Stdout})
+	amd := &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.2"}
+	c, err := cluster.Start(ctx, cluster.Options{Rack: rackName, AMD: amd, Progress: os.Stdout})
 	if err != nil {
 		return err
 	}
@@ -49,9 +51,13 @@ func run(ctx context.Context, once bool) (err error) {
 		}
 		err = errors.Join(err, c.Stop())
 	}()
-	rows, err := slices(ctx, c)
-	if err != nil {
-		return err
+	var rows []row
+	for _, gpus := range []string{"h100", "mi300x"} {
+		landed, err := slices(ctx, c, gpus)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, landed...)
 	}
 	fmt.Print("\n" + table(rows) + "\n")
 	if err := check(rows); err != nil {

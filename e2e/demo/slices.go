@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"aliquot/e2e/cluster"
 	"aliquot/e2e/modelserver/hardware"
+	"aliquot/internal/gpu"
 )
 
 // row is one allocation: where Nomad put it, and what its container sees.
@@ -20,16 +22,24 @@ type row struct {
 	service map[string]string
 }
 
-// slices runs the job and reads back what landed where.
-func slices(ctx context.Context, c *cluster.Cluster) ([]row, error) {
-	c.Say("submitting jobs/slices.nomad.hcl: 6 and 10 of 20 slices")
-	job, err := c.Run("jobs/slices.nomad.hcl", cluster.Vars{"image": c.Image})
+// slices runs the job on GPUs of a class and reads back what landed where.
+func slices(ctx context.Context, c *cluster.Cluster, class string) ([]row, error) {
+	c.Say("submitting jobs/slices.nomad.hcl for %s: 6 and 10 of 20 slices", class)
+	job, err := c.Run("jobs/slices.nomad.hcl", cluster.Vars{"name": "slices-" + class, "image": c.Image, "gpus": "^" + class + "-"})
 	if err != nil {
 		return nil, err
 	}
 	allocs, err := c.AwaitRunning(ctx, *job.ID, 2)
 	if err != nil {
 		return nil, err
+	}
+	if class == "mi300x" {
+		// No kernel driver is there to see the tasks open their GPU.
+		for _, alloc := range allocs {
+			if _, err := c.OpenGPU(ctx, alloc, 8<<30, 0); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c.Say("asking the model servers what they see")
 	var rows []row
@@ -67,16 +77,16 @@ func meta(ctx context.Context, c *cluster.Cluster, service, tag string) (found m
 func table(rows []row) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ALLOCATION\tGROUP\tGPU\tSLICES\tIMAGE\tPERCENTAGE\tMEMORY LIMIT\tSEES\tHELD BY")
+	fmt.Fprintln(w, "ALLOCATION\tGROUP\tGPU\tSLICES\tIMAGE\tCOMPUTE\tMEMORY LIMIT\tSEES\tHELD BY")
 	for _, r := range rows {
 		g, env := r.info.Grant, r.info.Environment
 		if g == nil {
 			fmt.Fprintf(w, "%s\t%s\tnone\n", r.alloc, r.group)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s %s\t%d of %d\t%s\t%s%%\t%s\t%s\t%s\n", r.alloc, r.group,
+		fmt.Fprintf(w, "%s\t%s\t%s %s\t%d of %d\t%s\t%s\t%s\t%s\t%s\n", r.alloc, r.group,
 			g.Group, shortID(string(g.GPUs[0])), g.Slices, g.Total, r.image,
-			env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"], env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], sees(r.info), g.Enforcement)
+			compute(r.info), cmp.Or(env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], "none"), sees(r.info), g.Enforcement)
 	}
 	w.Flush()
 	return b.String()
@@ -90,8 +100,19 @@ func shortID(uuid string) string {
 	return uuid
 }
 
-// sees is what the process found when it opened the GPU.
+// compute is the task's part of the GPU in its vendor's terms.
+func compute(info hardware.Info) string {
+	if info.Grant.Vendor == gpu.AMD {
+		return "CUs " + strings.TrimPrefix(info.Environment["HSA_CU_MASK"], "0:")
+	}
+	return info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] + "%"
+}
+
+// sees is what the process found when it opened the GPU, or could open of it.
 func sees(info hardware.Info) string {
+	if info.Grant.Vendor == gpu.AMD {
+		return strings.ReplaceAll(strings.Join(info.DeviceNodes, " "), "/dev/", "")
+	}
 	if info.CUDA == nil || len(info.CUDA.Devices) == 0 {
 		return "no GPU"
 	}
@@ -101,7 +122,10 @@ func sees(info hardware.Info) string {
 
 // check compares what the containers see with what the job asked for.
 func check(rows []row) error {
-	want := map[string]struct{ slices, percentage string }{"small": {"6", "30"}, "large": {"10", "50"}}
+	want := map[string]struct {
+		slices, percentage string
+		units              int
+	}{"small": {"6", "30", 90}, "large": {"10", "50", 150}}
 	var problems []error
 	complain := func(r row, format string, values ...any) {
 		problems = append(problems, fmt.Errorf("group %s: %s", r.group, fmt.Sprintf(format, values...)))
@@ -110,14 +134,17 @@ func check(rows []row) error {
 		if r.info.Problem != "" {
 			complain(r, "%s", r.info.Problem)
 		}
-		if r.info.Grant == nil || r.info.CUDA == nil {
+		if r.info.Grant == nil || r.info.Grant.Vendor == gpu.NVIDIA && r.info.CUDA == nil {
 			complain(r, "the container sees no GPU")
 			continue
 		}
 		if r.info.Variant != string(r.info.Grant.Vendor) {
 			complain(r, "image for %s on a GPU of %s", r.info.Variant, r.info.Grant.Vendor)
 		}
-		if have := r.info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]; have != want[r.group].percentage {
+		switch have := r.info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]; {
+		case r.info.Grant.Vendor == gpu.AMD && (r.info.Grant.Units != want[r.group].units || r.info.Environment["HSA_CU_MASK"] == ""):
+			complain(r, "%d compute units by mask %q, want %d", r.info.Grant.Units, r.info.Environment["HSA_CU_MASK"], want[r.group].units)
+		case r.info.Grant.Vendor == gpu.NVIDIA && have != want[r.group].percentage:
 			complain(r, "percentage %q, want %q", have, want[r.group].percentage)
 		}
 		if have := r.service["aliquot_slices"]; have != want[r.group].slices {
@@ -127,8 +154,12 @@ func check(rows []row) error {
 			complain(r, "Consul knows class %q, the task was granted %q", have, r.info.Grant.Class)
 		}
 	}
-	if len(rows) == 2 && rows[0].info.Grant != nil && rows[1].info.Grant != nil && rows[0].info.Grant.GPUs[0] != rows[1].info.Grant.GPUs[0] {
-		problems = append(problems, fmt.Errorf("the groups lie on two GPUs, and GPU 0 has room for both"))
+	// Two rows of each vendor, on one GPU of it.
+	for i := 0; i+1 < len(rows); i += 2 {
+		a, b := rows[i].info.Grant, rows[i+1].info.Grant
+		if a != nil && b != nil && a.GPUs[0] != b.GPUs[0] {
+			problems = append(problems, fmt.Errorf("the groups lie on %s and %s, and one GPU has room for both", a.Group, b.Group))
+		}
 	}
 	return errors.Join(problems...)
 }
