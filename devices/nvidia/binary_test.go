@@ -1,0 +1,151 @@
+package nvidia_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"aliquot/devices/plugin/conformance"
+	"aliquot/e2e/rack"
+	"aliquot/internal/gpu"
+	"aliquot/internal/mps"
+)
+
+// binary builds the shipped program once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "aliquot-nvidia-*")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "aliquot-device-nvidia")
+	out, err := exec.Command("go", "build", "-o", path, "aliquot/cmd/aliquot-device-nvidia").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// tools builds the fake library and MPS control once.
+var tools = sync.OnceValues(func() (rack.Tools, error) {
+	return rack.Build(context.Background(), filepath.Join(os.TempDir(), "aliquot-rack-tools"))
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+// bench is a rack with the shipped binary on it.
+type bench struct {
+	*rack.Rack
+	tools  rack.Tools
+	binary string
+	runDir string
+	root   string
+}
+
+func newBench(t *testing.T, name string) *bench {
+	t.Helper()
+	built, err := tools()
+	if err != nil {
+		t.Skipf("the rack cannot be built: %v", err)
+	}
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r, err := rack.New(dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{Rack: r, tools: built, binary: path, runDir: filepath.Join(dir, "run"), root: filepath.Join(dir, "root")}
+	if err := rack.Root(b.root, r, built.Lib); err != nil {
+		t.Skipf("no root tree: %v", err)
+	}
+	t.Cleanup(func() { b.endDaemons(t) })
+	return b
+}
+
+// config is a config block with short periods and what is added.
+func (b *bench) config(more string) string {
+	return fmt.Sprintf("root = %q\nrun_dir = %q\nfingerprint_period = \"200ms\"\nrecovery_period = \"2s\"\n%s", b.root, b.runDir, more)
+}
+
+func (b *bench) env() []string { return b.tools.Env(b.Rack, nil) }
+
+// uuids lists the rack's GPUs in NVML order.
+func (b *bench) uuids(t *testing.T) []string {
+	t.Helper()
+	f, err := b.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, g := range f.GPUs {
+		out = append(out, g.UUID())
+	}
+	return out
+}
+
+func (b *bench) control(uuid string) mps.Control {
+	dir := filepath.Join(b.runDir, "mps", uuid)
+	return mps.Control{Program: filepath.Join(b.tools.Bin, mps.Program), Pipe: filepath.Join(dir, "pipe"), Log: filepath.Join(dir, "log")}
+}
+
+// endDaemons ends the daemons, which outlive the plugin on purpose.
+func (b *bench) endDaemons(t *testing.T) {
+	for _, uuid := range b.uuids(t) {
+		c := b.control(uuid)
+		if c.Process() != 0 {
+			_ = c.Quit(context.Background(), 0)
+		}
+		await(t, "the end of the daemon of "+uuid, func() bool { return c.Process() == 0 })
+	}
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(15 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s did not come", what)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+func TestConformance(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	conformance.Run(t, conformance.Subject{
+		Binary: b.binary, Vendor: gpu.NVIDIA, Env: b.env(), EmptyEnv: without(os.Environ(), "ALIQUOT_RACK", "LD_LIBRARY_PATH"),
+		Config: strings.Replace(b.config(`gpu "*" { slices = 20 }`), fmt.Sprintf("root = %q", b.root), "", 1),
+		Slices: 20, RunDir: b.runDir, Recovery: 20 * time.Second,
+		Break: func(t *testing.T, id gpu.ID) {
+			if err := b.Lose(string(id)); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Mend: func(t *testing.T, id gpu.ID) {
+			if err := b.Restore(string(id)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}
+
+func without(env []string, keys ...string) []string {
+	return slices.DeleteFunc(slices.Clone(env), func(e string) bool {
+		key, _, _ := strings.Cut(e, "=")
+		return slices.Contains(keys, key)
+	})
+}
