@@ -93,11 +93,14 @@ func (x *exchange) forward() {
 		BufferPool:     x.server.buffers,
 		ErrorLog:       x.server.quiet,
 	}
-	if x.in.ProtoMajor == 1 && x.in.ContentLength != 0 {
-		// A replica may answer while it still reads. Without this the server would
-		// first swallow the rest of the request's body.
-		http.NewResponseController(x.writer.ResponseWriter).EnableFullDuplex()
-		defer x.in.Body.Close()
+	if x.body != nil {
+		control := http.NewResponseController(x.writer.ResponseWriter)
+		if x.in.ProtoMajor == 1 {
+			// A replica may answer while it still reads. Without this the server
+			// would first swallow the rest of the request's body.
+			control.EnableFullDuplex()
+		}
+		defer x.body.Stop(func() { control.SetReadDeadline(time.Unix(1, 0)) })
 	}
 	x.proxy.ServeHTTP(&x.writer, x.in)
 }
@@ -113,11 +116,19 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	p.SetXForwarded()
 	if out.Body != nil {
 		out.Body = x.body
+		// The clone's trailer would stay empty: the server fills in the original's
+		// when it has read the body.
+		out.Trailer = p.In.Trailer
 	}
 }
 
 // answered sees the replica's answer before it is passed on.
 func (x *exchange) answered(r *http.Response) error {
+	if x.body != nil && x.in.ProtoMajor == 1 && !x.body.Ended() {
+		// What the client still sends of this body must never be taken for a
+		// request of its own.
+		x.writer.Header().Set("Connection", "close")
+	}
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return nil // the connection itself is handed over
 	}

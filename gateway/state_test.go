@@ -1,0 +1,81 @@
+package gateway_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"aliquot/gateway"
+)
+
+type state struct{ gateway.ServiceState }
+
+func (s state) busy() int {
+	n := 0
+	for _, active := range s.Active {
+		n += active
+	}
+	return n
+}
+
+// state asks the admin listener for one service.
+func (r *running) state(t *testing.T, name string) state {
+	t.Helper()
+	var all []gateway.ServiceState
+	r.admin200(t, "/v1/services", &all)
+	for _, s := range all {
+		if s.Service == name {
+			return state{s}
+		}
+	}
+	t.Fatalf("no service %q", name)
+	return state{}
+}
+
+// admin200 reads JSON from the admin listener.
+func (r *running) admin200(t *testing.T, path string, into any) {
+	t.Helper()
+	res, err := http.Get(r.admin + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Fatalf("%s: %s", path, res.Status)
+	}
+	if err := json.NewDecoder(res.Body).Decode(into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// metric returns the value of the first metric whose line begins so, "" if none.
+func (r *running) metric(t *testing.T, line string) string {
+	t.Helper()
+	res, err := http.Get(r.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	for l := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(l, line); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+func encodePair(t *testing.T, c tls.Certificate) (cert, key []byte) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
