@@ -84,18 +84,20 @@ func (g Group) check() error {
 	return nil
 }
 
-// Filter returns the bexpr that selects the group's instances in Consul. A key
-// that an instance does not have counts as empty.
+// Filter returns the bexpr that selects the group's instances in Consul. An empty
+// key counts as one that is not there.
 func (g Group) Filter() string {
-	class := fmt.Sprintf("Service.Meta.%s == %q", MetaClass, g.Class)
-	slices, total := "Service.Meta."+MetaSlices, "Service.Meta."+MetaTotal
+	is := func(key, value string) string { return fmt.Sprintf("Service.Meta.%s == %q", key, value) }
+	unset := func(key string) string { return fmt.Sprintf("%q not in Service.Meta or %s", key, is(key, "")) }
+	class := is(MetaClass, g.Class)
 	switch {
 	case g.Slices == 0:
-		return fmt.Sprintf(`%s and (%s is empty or %s == "" or %s == "1") and (%s is empty or %s == "" or %s == "1")`, class, slices, slices, slices, total, total, total)
+		return fmt.Sprintf("%s and (%s or %s) and (%s or %s)", class,
+			unset(MetaSlices), is(MetaSlices, "1"), unset(MetaTotal), is(MetaTotal, "1"))
 	case g.Total == 0:
-		return fmt.Sprintf(`%s and %s == "%d" and (%s is empty or %s == "")`, class, slices, g.Slices, total, total)
+		return fmt.Sprintf("%s and %s and (%s)", class, is(MetaSlices, strconv.Itoa(g.Slices)), unset(MetaTotal))
 	default:
-		return fmt.Sprintf(`%s and %s == "%d" and %s == "%d"`, class, slices, g.Slices, total, g.Total)
+		return fmt.Sprintf("%s and %s and %s", class, is(MetaSlices, strconv.Itoa(g.Slices)), is(MetaTotal, strconv.Itoa(g.Total)))
 	}
 }
 

@@ -156,6 +156,9 @@ func exact(got, ours api.ConfigEntry) bool {
 	switch e := got.(type) {
 	case *api.ServiceConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
+		if e.TransparentProxy != nil && *e.TransparentProxy == (api.TransparentProxyConfig{}) {
+			e.TransparentProxy = nil // Consul gives an empty one where none was written
+		}
 	case *api.ServiceResolverConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
 	case *api.ServiceSplitterConfigEntry:

@@ -1,0 +1,327 @@
+package router_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"aliquot/internal/weigh"
+	"aliquot/router"
+	"aliquot/router/config"
+	"aliquot/router/consultest"
+	"aliquot/router/control"
+)
+
+// fixture is a Consul server and a node full of instances.
+type fixture struct {
+	t *testing.T
+	*consultest.Server
+}
+
+func start(t *testing.T, extra map[string]any) *fixture {
+	t.Helper()
+	s, err := consultest.Start(t.TempDir(), extra)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return &fixture{t, s}
+}
+
+// conf reads a configuration with the fixture's address and the quick timing that
+// tests want.
+func (f *fixture) conf(text string) *config.Config {
+	f.t.Helper()
+	c, err := config.Parse([]byte(text), "test.hcl")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	c.Consul.Address = f.Address
+	c.Audit = time.Second
+	return c
+}
+
+// route runs a router in this process until the test ends or stop is called.
+func (f *fixture) route(c *config.Config) (r *router.Router, stop func()) {
+	f.t.Helper()
+	level := slog.LevelWarn
+	if testing.Verbose() {
+		level = slog.LevelInfo
+	}
+	var out io.Writer = os.Stderr
+	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	client, err := control.New(c.Consul, c.Owner, c.Rates)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	r = router.New(c, client, client, &control.Election{Client: client, Config: c.Leader, Name: f.t.Name(), Log: log}, log)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	stop = func() { cancel(); <-done }
+	f.t.Cleanup(stop)
+	return r, stop
+}
+
+// register adds n instances of a class that are passing.
+func (f *fixture) register(service, class string, n int, more ...string) {
+	f.t.Helper()
+	for i := range n {
+		f.instance(service, fmt.Sprintf("%s-%s-%d", service, class, i), api.HealthPassing, append([]string{"gpu_class", class, "aliquot_route", "true"}, more...)...)
+	}
+}
+
+// instance writes one instance with a check into the catalog.
+func (f *fixture) instance(service, id, status string, meta ...string) {
+	f.t.Helper()
+	m := map[string]string{}
+	for i := 0; i < len(meta); i += 2 {
+		m[meta[i]] = meta[i+1]
+	}
+	_, err := f.Client.Catalog().Register(&api.CatalogRegistration{
+		Node: "gpu-node", Address: "10.0.0.1", SkipNodeUpdate: false,
+		Service: &api.AgentService{ID: id, Service: service, Port: 8000, Meta: m},
+		Check:   &api.AgentCheck{Node: "gpu-node", CheckID: "check:" + id, ServiceID: id, Name: "check", Status: status},
+	}, nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// health sets the check of some instances of a class.
+func (f *fixture) health(service, class, status string, from, to int) {
+	f.t.Helper()
+	for i := from; i < to; i++ {
+		id := fmt.Sprintf("%s-%s-%d", service, class, i)
+		_, err := f.Client.Catalog().Register(&api.CatalogRegistration{
+			Node: "gpu-node", Address: "10.0.0.1",
+			Check: &api.AgentCheck{Node: "gpu-node", CheckID: "check:" + id, ServiceID: id, Name: "check", Status: status},
+		}, nil)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+func (f *fixture) deregister(service, class string, from, to int) {
+	f.t.Helper()
+	for i := from; i < to; i++ {
+		_, err := f.Client.Catalog().Deregister(&api.CatalogDeregistration{Node: "gpu-node", ServiceID: fmt.Sprintf("%s-%s-%d", service, class, i)}, nil)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+	}
+}
+
+// chain returns the compiled shares of a service in hundredths, by subset; nil
+// while its chain does not begin with a splitter or a router.
+func (f *fixture) chain(service string) map[string]int {
+	resp, _, err := f.Client.DiscoveryChain().Get(service, nil, nil)
+	if err != nil {
+		return nil
+	}
+	c := resp.Chain
+	node := c.Nodes[c.StartNode]
+	if node == nil {
+		return nil
+	}
+	if node.Type == api.DiscoveryGraphNodeTypeRouter {
+		node = c.Nodes[node.Routes[len(node.Routes)-1].NextNode]
+	}
+	if node.Type != api.DiscoveryGraphNodeTypeSplitter {
+		return nil
+	}
+	out := map[string]int{}
+	for _, s := range node.Splits {
+		out[subsetOf(c, s.NextNode)] += int(math.Round(float64(s.Weight) * 100))
+	}
+	return out
+}
+
+func subsetOf(c *api.CompiledDiscoveryChain, node string) string {
+	if n := c.Nodes[node]; n != nil && n.Resolver != nil {
+		return c.Targets[n.Resolver.Target].ServiceSubset
+	}
+	return node
+}
+
+// want computes the shares that classes should have.
+func want(t *testing.T, counts map[string]int) map[string]int {
+	t.Helper()
+	var instances []weigh.Instance
+	var loads []weigh.Load
+	for class, n := range counts {
+		g, err := weigh.ParseGroup(class)
+		if err != nil {
+			t.Fatal(err)
+		}
+		instances = append(instances, weigh.Instance{Group: g})
+		loads = append(loads, weigh.Load{Group: class, Count: n})
+	}
+	weights := weigh.Weights(instances, nil, nil, weigh.DefaultTrust(), time.Now())
+	for i := range loads {
+		loads[i].Rate = weights[loads[i].Group].Value
+	}
+	shares, err := weigh.Shares(loads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, s := range shares {
+		out[s.Group] = s.Hundredths
+	}
+	return out
+}
+
+// await looks at a condition until it holds; the condition returns what is missing.
+func await(t *testing.T, within time.Duration, missing func() string) time.Duration {
+	t.Helper()
+	start := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		why := missing()
+		if why == "" {
+			return time.Since(start)
+		}
+		if time.Since(start) > within {
+			t.Fatalf("after %s: %s", within, why)
+		}
+		<-tick.C
+	}
+}
+
+func (f *fixture) awaitChain(service string, want map[string]int, within time.Duration) time.Duration {
+	f.t.Helper()
+	return await(f.t, within, func() string {
+		if got := f.chain(service); !reflect.DeepEqual(got, want) {
+			return fmt.Sprintf("chain of %s is %v, want %v", service, got, want)
+		}
+		return ""
+	})
+}
+
+func status(t *testing.T, r *router.Router, service string) router.Status {
+	t.Helper()
+	w := httptest.NewRecorder()
+	r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/status?service="+service, nil))
+	var report router.Report
+	if err := json.Unmarshal(w.Body.Bytes(), &report); err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Services) == 0 {
+		return router.Status{}
+	}
+	return report.Services[0]
+}
+
+func awaitState(t *testing.T, r *router.Router, service, state, part string) router.Status {
+	t.Helper()
+	var s router.Status
+	await(t, 10*time.Second, func() string {
+		s = status(t, r, service)
+		text, _ := json.Marshal(s)
+		if s.State != state || !strings.Contains(string(text), part) {
+			return fmt.Sprintf("want state %q with %q: %s", state, part, text)
+		}
+		return ""
+	})
+	return s
+}
+
+func TestSharesFollowHealth(t *testing.T) {
+	f := start(t, nil)
+	f.register("chat", "h100", 2)
+	f.register("chat", "l4", 3)
+	f.register("chat", "mi300x", 1)
+	r, _ := f.route(f.conf(""))
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 3, "mi300x": 1}), 20*time.Second)
+	awaitState(t, r, "chat", router.StateRouted, "table")
+
+	f.health("chat", "h100", api.HealthCritical, 0, 1)
+	took := f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 3, "mi300x": 1}), 2*time.Second)
+	t.Logf("a failed instance moved the shares after %s", took)
+
+	f.health("chat", "mi300x", api.HealthWarning, 0, 1)
+	took = f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 3, "mi300x": 0}), 2*time.Second)
+	t.Logf("an emptied class was zeroed after %s", took)
+	resp, _, err := f.Client.DiscoveryChain().Get("chat", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, node := range resp.Chain.Nodes {
+		if node.Resolver != nil && (node.Resolver.Failover == nil || len(node.Resolver.Failover.Targets) != 2) {
+			t.Errorf("%s has no failover to both other classes: %+v", name, node.Resolver)
+		}
+	}
+
+	f.health("chat", "mi300x", api.HealthPassing, 0, 1)
+	f.health("chat", "h100", api.HealthPassing, 0, 1)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 3, "mi300x": 1}), 4*time.Second)
+
+	f.register("chat", "b200", 1)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 3, "mi300x": 1, "b200": 1}), 4*time.Second)
+	f.deregister("chat", "l4", 0, 3)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 0, "mi300x": 1, "b200": 1}), 4*time.Second)
+}
+
+func TestOptingOutRemovesWhatWasWritten(t *testing.T) {
+	f := start(t, nil)
+	f.register("chat", "h100", 1)
+	f.register("chat", "l4", 1)
+	// A protocol that we did not write stays, and stays as it is.
+	hand := &api.ServiceConfigEntry{Kind: api.ServiceDefaults, Name: "chat", Protocol: "grpc"}
+	if _, _, err := f.Client.ConfigEntries().Set(hand, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := f.conf(`service "chat" {
+		rule "batch" {
+			header "x-batch-size" { at_least = 32 }
+			min_weight = 0.5
+		}
+	}`)
+	f.route(c)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 20*time.Second)
+	await(t, 5*time.Second, func() string {
+		return f.kinds("service-defaults", "service-resolver", "service-router", "service-splitter")
+	})
+	for _, class := range []string{"h100", "l4"} {
+		f.instance("chat", "chat-"+class+"-0", api.HealthPassing, "gpu_class", class)
+	}
+	await(t, 5*time.Second, func() string { return f.kinds("service-defaults") })
+	if e, _, err := f.Client.ConfigEntries().Get(api.ServiceDefaults, "chat", nil); err != nil || e.(*api.ServiceConfigEntry).Protocol != "grpc" || len(e.GetMeta()) != 0 {
+		t.Fatalf("the hand-written entry is %+v, %v", e, err)
+	}
+}
+
+// kinds compares the kinds of all entries there are.
+func (f *fixture) kinds(want ...string) string {
+	var got []string
+	for _, kind := range weigh.Kinds() {
+		list, _, err := f.Client.ConfigEntries().List(string(kind), nil)
+		if err != nil {
+			return err.Error()
+		}
+		for range list {
+			got = append(got, string(kind))
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		return fmt.Sprintf("entries are %v, want %v", got, want)
+	}
+	return ""
+}
