@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ const (
 // TestHealth breaks one GPU of two in several ways; each way is undone before
 // the next.
 func TestHealth(t *testing.T) {
-	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Device: `recovery_period = "2s"`})
 	t.Run("XID on one GPU of two", func(t *testing.T) { xid(ctx, t, c) })
 	t.Run("MPS daemon killed", func(t *testing.T) { mpsKilled(ctx, t, c) })
 	t.Run("MPS fault and recovery", func(t *testing.T) { mpsFault(ctx, t, c) })
@@ -29,10 +31,10 @@ func TestHealth(t *testing.T) {
 // xid loses the H100 with XID 79 ("GPU has fallen off the bus").
 func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "xid", nil), 2)
-	if err := c.Rack.Lose(uuid(t, c, h100)); err != nil {
+	if err := c.Rack.XID(uuid(t, c, h100), 79); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Rack.XID(uuid(t, c, h100), 79); err != nil {
+	if err := c.Rack.Lose(uuid(t, c, h100)); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
@@ -41,6 +43,7 @@ func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
 		t.Error("the other GPU must stay healthy:", err)
 	}
+	describes(t, c, "h100-0", "GPU")
 	// Nomad leaves running tasks alone and places new ones elsewhere.
 	for _, alloc := range allocs {
 		info, _, err := c.Nomad.Allocations().Info(alloc.ID, nil)
@@ -114,36 +117,57 @@ func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	infos(ctx, t, c, allocs)
 }
 
-// mpsFault puts the server of the H100 into FAULT while it has clients: its
-// slices are not offered until the clients are gone and a new server serves.
+// mpsFault puts the server of the H100 into FAULT while clients that do not notice
+// are there: its slices are not offered until the clients are gone and a new
+// server serves.
 func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	job, err := c.Run(slicesJob, sliceVars(c, "fault", nil))
+	job, err := c.Run(slicesJob, sliceVars(c, "fault", cluster.Vars{"args": []string{"-gpu-touch", "1h"}}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	purge(ctx, t, c, *job.ID)
 	allocs, err := c.AwaitRunning(ctx, *job.ID, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	infos(ctx, t, c, allocs)
-	faulted := false
-	for _, pid := range c.Processes(mpsServer) {
-		if c.MPSOf(pid) == uuid(t, c, h100) {
-			faulted = syscall.Kill(pid, syscall.SIGUSR1) == nil
-		}
+	servers := slices.DeleteFunc(c.Processes(mpsServer), func(pid int) bool { return c.MPSOf(pid) != uuid(t, c, h100) })
+	if len(servers) != 1 {
+		t.Fatalf("the H100 has MPS servers %v, want one", servers)
 	}
-	if !faulted {
-		t.Fatal("the H100 has no MPS server")
+	if err := syscall.Kill(servers[0], syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
 	}
 	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
-		t.Fatal("offered again once the clients are gone:", err)
+	describes(t, c, "h100-0", "FAULT")
+	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
+		t.Error("the other GPU must stay healthy:", err)
 	}
-	if _, err := c.AwaitRunning(ctx, *job.ID, 2); err != nil {
-		t.Error(err)
+	if err := c.Purge(ctx, *job.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Fatal("the clients are gone:", err)
+	}
+	if after := servers[0]; slices.ContainsFunc(c.Processes(mpsServer), func(pid int) bool { return pid == after }) {
+		t.Errorf("the faulted server %d still runs", after)
+	}
+	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-fault", nil), 2))
+}
+
+// describes checks that the health of every instance of a group names the cause.
+func describes(t *testing.T, c *cluster.Cluster, group, cause string) {
+	t.Helper()
+	groups, err := c.Groups()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, instance := range groups[group].Instances {
+		if !strings.Contains(instance.HealthDescription, cause) {
+			t.Errorf("%s is unhealthy by %q, want it to name %q", instance.ID, instance.HealthDescription, cause)
+			return
+		}
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os/exec"
+	"slices"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -14,6 +17,9 @@ import (
 func removeBridge(name string) error {
 	if _, err := net.InterfaceByName(name); err != nil {
 		return nil // no task used bridge mode
+	}
+	if err := removeRules(name); err != nil {
+		return err
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -44,6 +50,26 @@ func deleteBridge(socket int, name *byte) error {
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(socket), unix.SIOCBRDELBR, uintptr(unsafe.Pointer(name)))
 	if errno != 0 {
 		return errno
+	}
+	return nil
+}
+
+// removeRules deletes the firewall rules that Nomad made for the bridge, in its
+// own chain.
+func removeRules(bridge string) error {
+	rules, err := exec.Command("iptables", "-S", "NOMAD-ADMIN").Output()
+	if err != nil {
+		return nil // no such chain, no rules
+	}
+	for rule := range strings.Lines(string(rules)) {
+		fields := strings.Fields(rule)
+		if len(fields) == 0 || fields[0] != "-A" || !slices.Contains(fields, bridge) {
+			continue
+		}
+		fields[0] = "-D"
+		if out, err := exec.Command("iptables", fields...).CombinedOutput(); err != nil {
+			return fmt.Errorf("iptables %s: %w: %s", strings.Join(fields, " "), err, strings.TrimSpace(string(out)))
+		}
 	}
 	return nil
 }

@@ -65,20 +65,29 @@ func (c *Cluster) RunText(text string, vars Vars) (*nomad.Job, error) {
 	return job, nil
 }
 
-// Purge stops a job and forgets it, and waits until its tasks have ended.
+// Purge stops a job, waits until its tasks have ended, and forgets it. Forgetting
+// comes last, because what is forgotten cannot be asked whether it has ended.
 func (c *Cluster) Purge(ctx context.Context, job string) error {
-	allocs, _, err := c.Nomad.Jobs().Allocations(job, true, nil)
-	if err != nil {
+	if _, _, err := c.Nomad.Jobs().Deregister(job, false, nil); err != nil {
 		return err
 	}
-	if _, _, err := c.Nomad.Jobs().Deregister(job, true, nil); err != nil {
+	if err := c.awaitEnd(ctx, job); err != nil {
 		return err
 	}
+	_, _, err := c.Nomad.Jobs().Deregister(job, true, nil)
+	return err
+}
+
+// awaitEnd waits until every allocation of a stopped job has ended.
+func (c *Cluster) awaitEnd(ctx context.Context, job string) error {
 	return AwaitWithin(ctx, 60*time.Second, "the end of job "+job, func() string {
-		for _, stub := range allocs {
-			alloc, _, err := c.Nomad.Allocations().Info(stub.ID, nil)
-			if err == nil && !ended(alloc.ClientStatus) {
-				return fmt.Sprintf("allocation %s is %s", stub.ID[:8], alloc.ClientStatus)
+		allocs, _, err := c.Nomad.Jobs().Allocations(job, true, nil)
+		if err != nil {
+			return err.Error()
+		}
+		for _, alloc := range allocs {
+			if !ended(alloc.ClientStatus) {
+				return fmt.Sprintf("allocation %s is %s", alloc.ID[:8], alloc.ClientStatus)
 			}
 		}
 		return ""
@@ -89,29 +98,18 @@ func ended(status string) bool {
 	return status == nomad.AllocClientStatusComplete || status == nomad.AllocClientStatusFailed || status == nomad.AllocClientStatusLost
 }
 
-// stopJobs purges every job, as far as that goes.
+// stopJobs stops every job, all at once, as far as that goes.
 func (c *Cluster) stopJobs(ctx context.Context) {
 	jobs, _, err := c.Nomad.Jobs().List(nil)
 	if err != nil {
 		return
 	}
-	var names []string
 	for _, job := range jobs {
-		names = append(names, job.ID)
-		_, _, _ = c.Nomad.Jobs().Deregister(job.ID, true, nil)
+		_, _, _ = c.Nomad.Jobs().Deregister(job.ID, false, nil)
 	}
-	_ = Await(ctx, "the end of all tasks", func() string {
-		for _, name := range names {
-			allocs, _, err := c.Nomad.Jobs().Allocations(name, true, nil)
-			if err != nil {
-				return err.Error()
-			}
-			if i := slices.IndexFunc(allocs, func(a *nomad.AllocationListStub) bool { return !ended(a.ClientStatus) }); i >= 0 {
-				return allocs[i].ID[:8] + " runs"
-			}
-		}
-		return ""
-	})
+	for _, job := range jobs {
+		_ = c.awaitEnd(ctx, job.ID)
+	}
 }
 
 // AwaitRunning waits until a job has that many running allocations, and returns

@@ -36,6 +36,7 @@ type options struct {
 	rate      float64
 	prefill   float64
 	memory    int
+	touch     time.Duration
 	coldStart time.Duration
 }
 
@@ -52,6 +53,7 @@ func parse() (options, error) {
 	flag.Float64Var(&o.rate, "rate", 400, "tokens per second of each slot on a whole H100")
 	flag.Float64Var(&o.prefill, "prefill", 20000, "prompt tokens per second of each slot on a whole H100")
 	flag.IntVar(&o.memory, "gpu-memory", 512, "MiB of GPU memory that the model takes")
+	flag.DurationVar(&o.touch, "gpu-touch", time.Second, "time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
 	flag.Parse()
 	switch {
@@ -61,6 +63,8 @@ func parse() (options, error) {
 		return o, fmt.Errorf("-slots=%d: want at least 1", o.slots)
 	case o.memory < 0:
 		return o, fmt.Errorf("-gpu-memory=%d: want 0 or more", o.memory)
+	case o.touch <= 0:
+		return o, fmt.Errorf("-gpu-touch=%s: want more than 0", o.touch)
 	case o.queue < 0:
 		return o, fmt.Errorf("-queue=%d: want 0 or more", o.queue)
 	case !(o.rate > 0 && o.prefill > 0):
@@ -92,7 +96,7 @@ func run() error {
 		return err
 	}
 	defer hw.Close()
-	if err := hw.Hold(o.memory, s.busy); err != nil {
+	if err := hw.Hold(hardware.Use{MiB: o.memory, Busy: s.busy, Every: o.touch}); err != nil {
 		return err
 	}
 	if err := wait(ctx, o.coldStart); err != nil {

@@ -8,14 +8,9 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// beat is how often the server touches its GPU, and so how soon it notices that
-// the GPU or its MPS server is gone.
-const beat = time.Second
-
 // device is a CUDA context that is held for life.
 type device struct {
 	*cuda.Context
-	busy func() int // percent of the granted units
 	lost chan error
 	done chan struct{}
 }
@@ -26,29 +21,28 @@ func openCUDA() (*device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &device{Context: context, busy: func() int { return 0 }, lost: make(chan error, 1), done: make(chan struct{})}
+	d := &device{Context: context, lost: make(chan error, 1), done: make(chan struct{})}
 	return d, nil
 }
 
 // hold takes memory on every GPU and keeps telling the driver how busy the
 // process is, until Close or until the GPU is lost.
-func (d *device) hold(mib int, busy func() int) error {
+func (d *device) hold(use Use) error {
 	for i := range d.Devices {
-		if err := d.Alloc(i, mib); err != nil {
-			return fmt.Errorf("taking %d MiB of GPU memory: %w", mib, err)
+		if err := d.Alloc(i, use.MiB); err != nil {
+			return fmt.Errorf("taking %d MiB of GPU memory: %w", use.MiB, err)
 		}
 	}
-	d.busy = busy
-	go d.touch()
+	go d.touch(use)
 	return nil
 }
 
-func (d *device) touch() {
-	ticker := time.NewTicker(beat)
+func (d *device) touch(use Use) {
+	ticker := time.NewTicker(use.Every)
 	defer ticker.Stop()
 	for {
 		for i, seen := range d.Devices {
-			percent := d.busy() * seen.SMs / max(1, seen.Total)
+			percent := use.Busy() * seen.SMs / max(1, seen.Total)
 			if err := d.Load(i, percent, percent/2); err != nil {
 				d.lost <- err
 				return

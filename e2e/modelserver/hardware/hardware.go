@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"aliquot/e2e/rack/cuda"
 	"aliquot/internal/gpu"
@@ -76,13 +77,23 @@ func (h *Hardware) Lost() <-chan error {
 	return h.device.lost
 }
 
-// Hold takes GPU memory, in MiB, and keeps the GPU as busy as the function says,
-// in percent of what was granted.
-func (h *Hardware) Hold(mib int, busy func() int) error {
+// Use is what a server does with its GPU.
+type Use struct {
+	// MiB of GPU memory that it takes on each GPU.
+	MiB int
+	// Busy is how much of what was granted it keeps busy, in percent.
+	Busy func() int
+	// Every is the time between two calls on the GPU, and so how soon the server
+	// notices that the GPU or its MPS server is gone.
+	Every time.Duration
+}
+
+// Hold uses the GPU until Close.
+func (h *Hardware) Hold(use Use) error {
 	if h.device == nil {
 		return nil
 	}
-	return h.device.hold(mib, busy)
+	return h.device.hold(use)
 }
 
 // Problem says where the hardware differs from the grant, "" where it agrees.
