@@ -1,0 +1,77 @@
+package apm
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"aliquot/autoscaler-plugin/guard"
+)
+
+// config is the plugin's settings in the agent's configuration.
+type config struct {
+	// gateways are fixed admin addresses; nil to find gateways in Consul.
+	gateways       []member
+	gatewayService string
+	rates          string
+	// prometheus is its URL, "" to ask the gateways themselves.
+	prometheus      string
+	prometheusToken string // path of a file
+	step            time.Duration
+	staleAfter      time.Duration
+	timeout         time.Duration
+}
+
+func readConfig(settings map[string]string) (config, error) {
+	c := config{gatewayService: "aliquot-gateway", rates: "aliquot/rates", step: 5 * time.Second, staleAfter: 10 * time.Second, timeout: 2 * time.Second}
+	durations := map[string]*time.Duration{"prometheus_step": &c.step, "stale_after": &c.staleAfter, "timeout": &c.timeout}
+	texts := map[string]*string{
+		"gateway_service": &c.gatewayService, "rates_prefix": &c.rates,
+		"prometheus_address": &c.prometheus, "prometheus_token_file": &c.prometheusToken,
+	}
+	names := append([]string{"gateways"}, guard.ConsulSettings...)
+	for name, to := range durations {
+		names = append(names, name)
+		if settings[name] == "" {
+			continue
+		}
+		d, err := time.ParseDuration(settings[name])
+		if err != nil || d < time.Second || d > time.Hour {
+			return c, fmt.Errorf("%s is %q: want a duration from 1s to 1h", name, settings[name])
+		}
+		*to = d
+	}
+	for name, to := range texts {
+		names = append(names, name)
+		if settings[name] != "" {
+			*to = settings[name]
+		}
+	}
+	if err := guard.Known(settings, names...); err != nil {
+		return c, err
+	}
+	for _, address := range strings.FieldsFunc(settings["gateways"], func(r rune) bool { return r == ',' || r == ' ' }) {
+		c.gateways = append(c.gateways, member{id: address, admin: address})
+	}
+	return c, c.checkPrometheus()
+}
+
+func (c *config) checkPrometheus() error {
+	if c.prometheus == "" {
+		return nil
+	}
+	if u, err := url.Parse(c.prometheus); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("prometheus_address is %q: want a URL such as http://prometheus.example:9090", c.prometheus)
+	}
+	if c.gateways != nil {
+		return fmt.Errorf("gateways stands beside prometheus_address: want one source of demand")
+	}
+	if c.prometheusToken != "" {
+		if _, err := os.Stat(c.prometheusToken); err != nil {
+			return fmt.Errorf("prometheus_token_file: %w", err)
+		}
+	}
+	return nil
+}

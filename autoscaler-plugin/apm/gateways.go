@@ -1,0 +1,318 @@
+package apm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/autoscaler-plugin/guard"
+)
+
+// second is what is known of a service in one second, over all gateways.
+type second struct {
+	queued, active float64
+	class          map[string]float64 // active
+}
+
+// history is the seconds of a service, oldest first and without gaps.
+type history struct {
+	// first is the Unix second of the first entry.
+	first   int64
+	seconds []second
+}
+
+// source returns a service's history from one time to another. History that
+// misses a part of the demand is left out, so that it is shorter than asked for.
+type source interface {
+	history(ctx context.Context, service string, from, to time.Time) (history, error)
+}
+
+// member is one gateway by its service ID in Consul and the address of its admin
+// listener.
+type member struct{ id, admin string }
+
+// gateways asks the admin listeners of all gateways and sums their answers.
+type gateways struct {
+	consul *consul.Client // nil with fixed members
+	// service that gateways register as, and where they publish rates.
+	service, rates string
+	http           *http.Client
+	// staleAfter is the age from which an answer's newest second is refused.
+	staleAfter time.Duration
+	fixed      []member
+
+	mu sync.Mutex
+	// last is who there was when Consul last answered. It only lets counts grow
+	// while Consul is away; a restarted plugin then waits for Consul.
+	last []member
+}
+
+// doubtful is how much history is used while a gateway cannot be asked: enough
+// to see that demand grows, too little for any policy to shrink by.
+const doubtful = 30 * time.Second
+
+// maxAnswer bounds an answer's size: a day of seconds is about 10 MB.
+const maxAnswer = 64 << 20
+
+func (g *gateways) history(ctx context.Context, service string, from, to time.Time) (history, error) {
+	members, err := g.members(ctx, service)
+	if err != nil {
+		return history{}, err
+	}
+	// An answer's last second may lie a moment after to, by the gateway's clock.
+	window := to.Sub(from) + 2*time.Second
+	answers := make([]answer, len(members.known))
+	var wait sync.WaitGroup
+	for i, m := range members.known {
+		wait.Go(func() { answers[i] = g.ask(ctx, m, service, window) })
+	}
+	wait.Wait()
+	var sound []answer
+	var doubts []error
+	for i, a := range answers {
+		switch {
+		case a.err != nil:
+			doubts = append(doubts, fmt.Errorf("gateway %s: %w", members.known[i].id, guard.Plain(a.err)))
+		case a.known:
+			sound = append(sound, a)
+		}
+	}
+	if len(sound) == 0 {
+		if len(doubts) > 0 {
+			return history{}, errors.Join(doubts...)
+		}
+		return history{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
+	}
+	h, err := sum(sound, from, to, g.staleAfter)
+	if err != nil {
+		return history{}, err
+	}
+	h = h.since(members.gone)
+	if len(doubts) > 0 || members.stale {
+		h = h.since(to.Add(-doubtful))
+	}
+	return h, nil
+}
+
+// since drops what lies before a time; the last second stays.
+func (h history) since(t time.Time) history {
+	if n := min(t.Unix()-h.first, int64(len(h.seconds)-1)); n > 0 {
+		h.first, h.seconds = h.first+n, h.seconds[n:]
+	}
+	return h
+}
+
+// answer is the series of one gateway.
+type answer struct {
+	now    time.Time
+	series []point
+	// known is false where the gateway does not serve the service.
+	known bool
+	err   error
+}
+
+// point is one second in the answer of a gateway's admin listener.
+type point struct {
+	Time   int64   `json:"t"`
+	Queued float64 `json:"queued"`
+	Active float64 `json:"active"`
+	Class  map[string]struct {
+		Active float64 `json:"active"`
+	} `json:"class"`
+}
+
+func (g *gateways) ask(ctx context.Context, m member, service string, window time.Duration) (a answer) {
+	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(service), int(window.Seconds()))
+	var body struct {
+		Now    time.Time `json:"now"`
+		Series []point   `json:"series"`
+	}
+	found, err := g.get(ctx, target, &body)
+	if err != nil || !found {
+		a.err = err
+		return a
+	}
+	a.known, a.now, a.series = true, body.Now, body.Series
+	for i := 1; i < len(a.series); i++ {
+		if a.series[i].Time != a.series[i-1].Time+1 {
+			a.err = fmt.Errorf("its series has no second %d: are gateway and plugin of one release?", a.series[i-1].Time+1)
+			return a
+		}
+	}
+	if a.idle() {
+		a.err = g.addPresent(ctx, m, service, &a)
+	}
+	return a
+}
+
+func (a *answer) idle() bool {
+	for _, p := range a.series {
+		if p.Queued > 0 || p.Active > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// addPresent adds the running second of an idle service, which the series does
+// not hold yet, so that the first request does not wait for the second to end.
+func (g *gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
+	var states []struct {
+		Service string         `json:"service"`
+		Queued  int            `json:"queued"`
+		Active  map[string]int `json:"active"`
+	}
+	if found, err := g.get(ctx, "http://"+m.admin+"/v1/services", &states); err != nil || !found {
+		return err
+	}
+	for _, s := range states {
+		if s.Service != service {
+			continue
+		}
+		p := point{Time: a.now.Unix(), Queued: float64(s.Queued)}
+		for _, n := range s.Active {
+			p.Active += float64(n)
+		}
+		if n := len(a.series); n == 0 || a.series[n-1].Time == p.Time-1 {
+			a.series = append(a.series, p)
+		}
+	}
+	return nil
+}
+
+// get reads JSON; false means 404.
+func (g *gateways) get(ctx context.Context, target string, into any) (found bool, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return false, err
+	}
+	response, err := g.http.Do(request)
+	if err != nil {
+		return false, err
+	}
+	defer response.Body.Close()
+	switch response.StatusCode {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return false, nil
+	default:
+		return false, fmt.Errorf("answers %s", response.Status)
+	}
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
+		return false, fmt.Errorf("its answer is not understood: %w", err)
+	}
+	return true, nil
+}
+
+// sum adds the seconds that all gateways know, within from and to.
+func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (history, error) {
+	first, last := from.Unix(), to.Unix()+1
+	for _, a := range answers {
+		if len(a.series) == 0 {
+			return history{}, errors.New("a gateway has just started and has not seen a whole second")
+		}
+		newest := a.series[len(a.series)-1].Time
+		if age := to.Sub(time.Unix(newest, 0)); age > staleAfter {
+			return history{}, fmt.Errorf("a gateway's newest second is %s old: want at most %s; do the clocks agree?", age.Round(time.Second), staleAfter)
+		}
+		first, last = max(first, a.series[0].Time), min(last, newest)
+	}
+	if first > last {
+		return history{}, errors.New("the gateways' series do not overlap yet")
+	}
+	h := history{first: first, seconds: make([]second, last-first+1)}
+	for _, a := range answers {
+		skip := first - a.series[0].Time
+		for i, p := range a.series[skip : skip+int64(len(h.seconds))] {
+			s := &h.seconds[i]
+			s.queued += p.Queued
+			s.active += p.Active
+			for class, of := range p.Class {
+				if s.class == nil {
+					s.class = map[string]float64{}
+				}
+				s.class[class] += of.Active
+			}
+		}
+	}
+	return h, nil
+}
+
+// members is the gateways of one moment.
+type members struct {
+	known []member
+	// stale is set while Consul is away and known is what it last said.
+	stale bool
+	// gone is until when a gateway that is gone took demand that nobody remembers;
+	// the zero time for never.
+	gone time.Time
+}
+
+func (g *gateways) members(ctx context.Context, service string) (members, error) {
+	if g.consul == nil {
+		return members{known: g.fixed}, nil
+	}
+	options := (&consul.QueryOptions{}).WithContext(ctx)
+	// A gateway that is critical is asked too: it may have died with a part of the
+	// demand, and leaving it out would look as if that part were gone.
+	entries, _, err := g.consul.Health().Service(g.service, "", false, options)
+	var pairs consul.KVPairs
+	if err == nil {
+		pairs, _, err = g.consul.KV().List(g.rates+"/"+service+"/", options)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		if g.last == nil {
+			return members{}, fmt.Errorf("gateways cannot be looked up in Consul: %w", guard.Plain(err))
+		}
+		return members{known: g.last, stale: true}, nil
+	}
+	var known []member
+	for _, e := range entries {
+		m := member{id: e.Service.ID, admin: e.Service.Meta["admin"]}
+		if m.admin == "" {
+			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key admin", m.id)
+		}
+		known = append(known, m)
+	}
+	if len(known) == 0 {
+		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.service)
+	}
+	g.last = known
+	return members{known: known, gone: lastSign(pairs, known)}, nil
+}
+
+// publishEvery is how far a gateway's last sign may lie before its end.
+const publishEvery = 10 * time.Second
+
+// lastSign looks through the rates that gateways publish while they serve: the
+// newest sign of one that is not there any more.
+func lastSign(pairs consul.KVPairs, members []member) time.Time {
+	here := map[string]bool{}
+	for _, m := range members {
+		here[m.id] = true
+	}
+	var newest time.Time
+	for _, pair := range pairs {
+		var doc struct {
+			Updated time.Time `json:"updated"`
+		}
+		if here[path.Base(pair.Key)] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() {
+			continue
+		}
+		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {
+			newest = sign
+		}
+	}
+	return newest
+}

@@ -1,0 +1,145 @@
+// Package apm is the Nomad Autoscaler's source of demand: the requests that
+// Aliquot's gateways hold and serve.
+package apm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/plugins/base"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+
+	"aliquot/autoscaler-plugin/coldstart"
+	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/scale"
+)
+
+// Name of the plugin; the file name of its program is the same.
+const Name = "aliquot-apm"
+
+// Plugin answers the agent's RPCs. What it keeps between two of them only helps
+// while Consul is away: nothing is decided by it that a restart would change.
+type Plugin struct {
+	log hclog.Logger
+
+	mu      sync.RWMutex
+	source  source // nil before SetConfig
+	timeout time.Duration
+	// observer learns cold starts; nil without Consul.
+	observer *coldstart.Observer
+}
+
+// New returns the plugin; SetConfig must follow.
+func New(log hclog.Logger) *Plugin { return &Plugin{log: log} }
+
+// PluginInfo names the plugin.
+func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
+	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeAPM}, nil
+}
+
+// SetConfig reads the plugin's settings, see docs/scaling.md.
+func (p *Plugin) SetConfig(settings map[string]string) (err error) {
+	defer guard.Recover(p.log, "SetConfig", &err)
+	c, err := readConfig(settings)
+	if err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timeout, p.observer = c.timeout, nil
+	if c.prometheus != "" {
+		p.source = &prometheus{address: c.prometheus, step: c.step, staleAfter: c.staleAfter, http: client, token: c.prometheusToken}
+		return nil
+	}
+	g := &gateways{service: c.gatewayService, rates: c.rates, http: client, staleAfter: c.staleAfter, fixed: c.gateways}
+	if g.fixed == nil {
+		if g.consul, err = guard.Consul(settings); err != nil {
+			return fmt.Errorf("%s: consul: %w", Name, err)
+		}
+		if p.observer, err = coldstart.NewObserver(g.consul, settings); err != nil {
+			return fmt.Errorf("%s: %w", Name, err)
+		}
+	}
+	p.source = g
+	return nil
+}
+
+// instant is how far back a query without a window looks for its one value.
+const instant = 5 * time.Second
+
+// longest is the longest window that is asked for.
+const longest = 24 * time.Hour
+
+// Query returns one value per second over the time range, oldest first: 0 while
+// the service is idle. It fails when the demand is not known: an empty answer
+// would mean the same to the agent.
+func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.TimestampedMetrics, err error) {
+	defer guard.Recover(p.log, "Query", &err)
+	q, err := ParseQuery(text)
+	if err != nil {
+		return nil, fmt.Errorf("query %q, %w", text, err)
+	}
+	p.mu.RLock()
+	source, timeout, observer := p.source, p.timeout, p.observer
+	p.mu.RUnlock()
+	if source == nil {
+		return nil, errors.New(Name + " is not configured yet")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	from := within.From
+	if within.To.Sub(from) < instant {
+		from = within.To.Add(-instant)
+	}
+	if within.To.Sub(from) > longest {
+		return nil, fmt.Errorf("query %q has a window of %s: want at most %s", text, within.To.Sub(from), longest)
+	}
+	h, err := source.history(ctx, q.Service, from, within.To)
+	if err != nil {
+		return nil, guard.Plain(fmt.Errorf("demand of service %q: %w", q.Service, err))
+	}
+	if observer != nil {
+		observer.Observe(q.Service, within.To, p.log)
+	}
+	if within.To.Sub(within.From) < instant {
+		h = h.since(within.To.Add(longest))
+	}
+	return q.metrics(h), nil
+}
+
+// QueryMultiple is Query as a list of one; the open-source agent does not ask it.
+func (p *Plugin) QueryMultiple(text string, within sdk.TimeRange) ([]sdk.TimestampedMetrics, error) {
+	metrics, err := p.Query(text, within)
+	if err != nil {
+		return nil, err
+	}
+	return []sdk.TimestampedMetrics{metrics}, nil
+}
+
+func (q *Query) metrics(h history) sdk.TimestampedMetrics {
+	out := make(sdk.TimestampedMetrics, len(h.seconds))
+	for i, s := range h.seconds {
+		out[i] = sdk.TimestampedMetric{Timestamp: time.Unix(h.first+int64(i), 0), Value: q.value(s)}
+	}
+	return out
+}
+
+func (q *Query) value(s second) float64 {
+	switch {
+	case q.Metric == Queued:
+		return s.queued
+	case q.Metric == Active && q.Class != "":
+		return s.class[q.Class]
+	case q.Metric == Active:
+		return s.active
+	case q.Class != "":
+		return scale.Split(s.queued+s.active, q.Utilization, q.Classes)[q.own()]
+	}
+	return s.queued + s.active
+}

@@ -1,0 +1,163 @@
+package apm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// prometheus reads what a Prometheus server scraped from the gateways. It knows
+// the demand of gateways that are gone, but only as finely as it scrapes.
+type prometheus struct {
+	address    string
+	token      string // path of a file with a bearer token, "" for none
+	step       time.Duration
+	staleAfter time.Duration
+	http       *http.Client
+}
+
+// The gateways' gauges. The queue of a configured service is always there, the
+// active requests only of classes that replicas were seen of.
+const (
+	queuedQuery = `sum(aliquot_gateway_queued{service=%q})`
+	activeQuery = `sum by (class) (aliquot_gateway_active{service=%q})`
+)
+
+func (p *prometheus) history(ctx context.Context, service string, from, to time.Time) (history, error) {
+	queued, err := p.ask(ctx, fmt.Sprintf(queuedQuery, service), from, to)
+	if err != nil {
+		return history{}, err
+	}
+	active, err := p.ask(ctx, fmt.Sprintf(activeQuery, service), from, to)
+	if err != nil {
+		return history{}, err
+	}
+	if len(queued) == 0 || len(queued[0].samples) == 0 {
+		return history{}, fmt.Errorf("Prometheus has no aliquot_gateway_queued of it in the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
+	}
+	samples := queued[0].samples
+	if age := to.Sub(samples[len(samples)-1].at); age > p.staleAfter+p.step {
+		return history{}, fmt.Errorf("Prometheus's newest value is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
+	}
+	return p.join(samples, active), nil
+}
+
+// join puts the series on a grid of seconds. Within a gap of the queue's series
+// the value before it holds; before a gap longer than staleAfter nothing counts.
+func (p *prometheus) join(queued []sample, active []stream) history {
+	start := 0
+	for i := 1; i < len(queued); i++ {
+		if queued[i].at.Sub(queued[i-1].at) > p.staleAfter+p.step {
+			start = i
+		}
+	}
+	h := history{first: queued[start].at.Unix()}
+	h.seconds = make([]second, queued[len(queued)-1].at.Unix()-h.first+1)
+	each(h, queued[start:], 0, func(s *second, v float64) { s.queued = v })
+	for _, a := range active {
+		// A class that is not exported any more has no requests.
+		each(h, a.samples, p.step, func(s *second, v float64) {
+			if s.class == nil {
+				s.class = map[string]float64{}
+			}
+			s.class[a.class] = v
+			s.active += v
+		})
+	}
+	return h
+}
+
+// each calls set for the seconds that a series covers, where a sample holds for
+// valid, 0 for as long as there is no newer one.
+func each(h history, samples []sample, valid time.Duration, set func(*second, float64)) {
+	at := -1
+	for i := range h.seconds {
+		now := h.first + int64(i)
+		for at+1 < len(samples) && samples[at+1].at.Unix() <= now {
+			at++
+		}
+		if at >= 0 && (valid == 0 || now-samples[at].at.Unix() < int64(valid/time.Second)) {
+			set(&h.seconds[i], samples[at].value)
+		}
+	}
+}
+
+type sample struct {
+	at    time.Time
+	value float64
+}
+
+type stream struct {
+	class   string
+	samples []sample
+}
+
+// ask runs a range query.
+func (p *prometheus) ask(ctx context.Context, query string, from, to time.Time) ([]stream, error) {
+	seconds := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
+	// Whole steps from the epoch, so that neighbouring queries see the same samples.
+	step := int64(p.step / time.Second)
+	form := url.Values{
+		"query": {query}, "step": {strconv.FormatInt(step, 10)}, "end": {seconds(to)},
+		"start": {strconv.FormatInt(from.Unix()/step*step, 10)},
+	}
+	target := strings.TrimSuffix(p.address, "/") + "/api/v1/query_range?" + form.Encode()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
+	if err != nil {
+		return nil, err
+	}
+	if p.token != "" {
+		token, err := os.ReadFile(p.token)
+		if err != nil {
+			return nil, err
+		}
+		request.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	response, err := p.http.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	return readStreams(io.LimitReader(response.Body, maxAnswer), response.Status)
+}
+
+func readStreams(body io.Reader, status string) ([]stream, error) {
+	var answer struct {
+		Status, Error string
+		Data          struct {
+			ResultType string
+			Result     []struct {
+				Metric map[string]string
+				Values [][2]any
+			}
+		}
+	}
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
+		return nil, fmt.Errorf("Prometheus answers %s and no JSON that is understood: %w", status, err)
+	}
+	if answer.Status != "success" || answer.Data.ResultType != "matrix" {
+		return nil, fmt.Errorf("Prometheus answers %s: %s", status, answer.Error)
+	}
+	var streams []stream
+	for _, r := range answer.Data.Result {
+		s := stream{class: r.Metric["class"]}
+		for _, pair := range r.Values {
+			at, okTime := pair[0].(float64)
+			text, okValue := pair[1].(string)
+			value, err := strconv.ParseFloat(text, 64)
+			if !okTime || !okValue || err != nil || !(value >= 0 && value < 1e9) {
+				return nil, fmt.Errorf("Prometheus answers a sample %v that is no demand", pair)
+			}
+			s.samples = append(s.samples, sample{time.UnixMilli(int64(at * 1000)), value})
+		}
+		streams = append(streams, s)
+	}
+	return streams, nil
+}

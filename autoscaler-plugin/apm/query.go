@@ -1,0 +1,200 @@
+package apm
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"aliquot/internal/scale"
+)
+
+// Metric is what a query asks for.
+type Metric string
+
+// The metrics.
+const (
+	// Concurrency is the requests queued and active: the demand.
+	Concurrency Metric = "concurrency"
+	// Queued is the requests that wait.
+	Queued Metric = "queued"
+	// Active is the requests that replicas work on, of one class where one is named.
+	Active Metric = "active"
+)
+
+// Query is a parsed query:
+//
+//	query    = metric { argument } .
+//	metric   = "concurrency" | "queued" | "active" .
+//	argument = key "=" value .
+//	key      = "service" | "class" | "classes" | "utilization" .
+//	value    = word | "'" { any character but "'" } "'" .
+//
+// Metric and arguments are separated by spaces; a word is of letters, digits,
+// '-', '_', '.' and ':'.
+type Query struct {
+	Metric  Metric
+	Service string
+	// Class of hardware; "" for all.
+	Class string
+	// Classes of the service, needed for the concurrency of one of them: the demand
+	// is split over them once, so that the classes do not scale for the same load.
+	Classes []scale.Class
+	// Utilization that the split is planned for.
+	Utilization float64
+}
+
+const queryForm = `want for example "concurrency service=llm"`
+
+// ParseQuery reads a query. A mistake is a *scale.SyntaxError with its column.
+func ParseQuery(text string) (Query, error) {
+	p := parser{text: text}
+	q := Query{Utilization: scale.Default().Utilization}
+	metric, at := p.word()
+	switch q.Metric = Metric(metric); q.Metric {
+	case Concurrency, Queued, Active:
+	case "":
+		return q, fail(at, "a metric is missing: want concurrency, queued or active; "+queryForm)
+	default:
+		return q, fail(at, fmt.Sprintf("unknown metric %q: want concurrency, queued or active", metric))
+	}
+	seen := map[string]bool{}
+	for {
+		if parted := p.spaces(); p.done() {
+			break
+		} else if !parted {
+			return q, fail(p.column(), fmt.Sprintf("%q stands where a space or the end is wanted", p.text[p.at:p.at+1]))
+		}
+		key, at := p.word()
+		if key == "" || !p.take('=') {
+			return q, fail(at, "an argument is wanted here: key=value with service, class, classes or utilization")
+		}
+		if seen[key] {
+			return q, fail(at, fmt.Sprintf("%s stands twice", key))
+		}
+		seen[key] = true
+		value, valueAt, err := p.value(key)
+		if err != nil {
+			return q, err
+		}
+		if err := q.set(key, at, value, valueAt); err != nil {
+			return q, err
+		}
+	}
+	return q, q.check(p.column())
+}
+
+func fail(column int, problem string) error {
+	return &scale.SyntaxError{Column: column, Problem: problem}
+}
+
+func (q *Query) set(key string, at int, value string, valueAt int) error {
+	name := func(to *string) error {
+		if !scale.IsName(value) {
+			return fail(valueAt, fmt.Sprintf("%s is %q: want letters, digits, '-', '_' and '.'", key, value))
+		}
+		*to = value
+		return nil
+	}
+	switch key {
+	case "service":
+		return name(&q.Service)
+	case "class":
+		return name(&q.Class)
+	case "classes":
+		classes, err := scale.ParseClasses(value)
+		if syntax, ok := err.(*scale.SyntaxError); ok {
+			return fail(valueAt+syntax.Column-1, syntax.Problem)
+		}
+		q.Classes = classes
+		return err
+	case "utilization":
+		f, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(f >= 0.01 && f <= 1) {
+			return fail(valueAt, fmt.Sprintf("utilization is %q: want a number from 0.01 to 1", value))
+		}
+		q.Utilization = f
+		return nil
+	}
+	return fail(at, fmt.Sprintf("unknown argument %q: want service, class, classes or utilization", key))
+}
+
+// check looks at what only the whole query shows.
+func (q *Query) check(end int) error {
+	switch {
+	case q.Service == "":
+		return fail(end, "service is missing: "+queryForm)
+	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):
+		return fail(end, "queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
+	case q.Metric == Active && q.Classes != nil:
+		return fail(end, "active needs no classes: it is where requests are served")
+	case q.Metric == Concurrency && q.Class != "" && q.Classes == nil:
+		return fail(end, "class without classes: list all classes of the service, such as classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'")
+	case q.Classes != nil && q.own() < 0:
+		return fail(end, fmt.Sprintf("class is %q: want one of those in classes", q.Class))
+	}
+	return nil
+}
+
+// own is the index of Class in Classes, -1 where it is not among them.
+func (q *Query) own() int {
+	for i, c := range q.Classes {
+		if c.Name == q.Class {
+			return i
+		}
+	}
+	return -1
+}
+
+type parser struct {
+	text string
+	at   int
+}
+
+func (p *parser) column() int { return p.at + 1 }
+func (p *parser) done() bool  { return p.at == len(p.text) }
+
+func (p *parser) spaces() bool {
+	from := p.at
+	for !p.done() && strings.IndexByte(" \t\n", p.text[p.at]) >= 0 {
+		p.at++
+	}
+	return p.at > from
+}
+
+func (p *parser) take(b byte) bool {
+	if p.done() || p.text[p.at] != b {
+		return false
+	}
+	p.at++
+	return true
+}
+
+// word reads letters, digits and some signs, and says where it began.
+func (p *parser) word() (string, int) {
+	p.spaces()
+	from := p.at
+	for !p.done() && (p.text[p.at] == ':' || scale.IsName(p.text[p.at:p.at+1])) {
+		p.at++
+	}
+	return p.text[from:p.at], from + 1
+}
+
+func (p *parser) value(key string) (value string, column int, err error) {
+	if p.take('\'') {
+		from := p.at
+		length := strings.IndexByte(p.text[from:], '\'')
+		if length < 0 {
+			return "", 0, fail(from, "the quotation that begins here has no end")
+		}
+		p.at += length + 1
+		return p.text[from : from+length], from + 1, nil
+	}
+	if p.at < len(p.text) && p.spaces() || p.done() {
+		return "", 0, fail(p.column(), key+" has no value")
+	}
+	value, column = p.word()
+	if value == "" {
+		return "", 0, fail(column, fmt.Sprintf("%q begins no value: want a word, or quote it with '", p.text[p.at:p.at+1]))
+	}
+	return value, column, nil
+}

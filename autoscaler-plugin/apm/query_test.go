@@ -1,0 +1,74 @@
+package apm
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"aliquot/internal/scale"
+)
+
+func TestParseQuery(t *testing.T) {
+	q, err := ParseQuery("concurrency service=llm class=l4\n classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16' utilization=0.8")
+	if err != nil || q.Metric != Concurrency || q.Service != "llm" || q.Class != "l4" || len(q.Classes) != 2 || q.own() != 1 || q.Utilization != 0.8 {
+		t.Fatalf("got %+v, %v", q, err)
+	}
+	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'"} {
+		if _, err := ParseQuery(text); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
+	for _, c := range []struct {
+		text    string
+		column  int
+		problem string
+	}{
+		{"", 1, "metric is missing"},
+		{"rate service=llm", 1, `unknown metric "rate"`},
+		{"concurrency", 12, "service is missing"},
+		{"concurrency service", 13, "argument is wanted"},
+		{"concurrency service=", 21, "no value"},
+		{"concurrency service= llm", 22, "no value"},
+		{"concurrency service=llm,class=a", 24, "where a space"},
+		{"concurrency service=l/m", 22, "where a space"},
+		{"concurrency service=/m", 21, "begins no value"},
+		{"concurrency service='l m'", 22, "want letters"},
+		{"concurrency service=llm service=b", 25, "twice"},
+		{"concurrency service='llm", 21, "no end"},
+		{"concurrency service=llm size=3", 25, "unknown argument"},
+		{"concurrency service=llm class=l4", 33, "class without classes"},
+		{"concurrency service=llm class=l4 classes='h100 slots=8 max=4'", 62, "one of those"},
+		{"concurrency service=llm class=l4 classes='h100 slots=x max=4'", 54, "whole number"},
+		{"queued service=llm class=l4", 28, "queued knows no class"},
+		{"active service=llm classes='a slots=1 max=1'", 45, "active needs no classes"},
+		{"concurrency service=llm utilization=2", 37, "0.01 to 1"},
+	} {
+		_, err := ParseQuery(c.text)
+		var at *scale.SyntaxError
+		if !errors.As(err, &at) || at.Column != c.column || !strings.Contains(at.Problem, c.problem) {
+			t.Errorf("%q: got %v, want column %d, %q", c.text, err, c.column, c.problem)
+		}
+	}
+}
+
+func FuzzParseQuery(f *testing.F) {
+	f.Add("concurrency service=llm class=l4 classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16'")
+	f.Add("active service=llm")
+	f.Add("queued service='")
+	f.Fuzz(func(t *testing.T, text string) {
+		q, err := ParseQuery(text)
+		if err != nil {
+			var at *scale.SyntaxError
+			if !errors.As(err, &at) || at.Column < 1 || at.Column > len(text)+1 {
+				t.Fatalf("%q: error without a column of it: %v", text, err)
+			}
+			return
+		}
+		if q.Service == "" || q.Class != "" && q.Metric == Concurrency && q.own() < 0 {
+			t.Fatalf("%q: accepted as %+v", text, q)
+		}
+	})
+}

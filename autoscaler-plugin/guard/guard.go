@@ -1,0 +1,42 @@
+// Package guard keeps an autoscaler plugin alive and its words harmless. The
+// Nomad Autoscaler does not restart a plugin that crashed, and takes two phrases
+// in an error as the loss of Nomad itself.
+package guard
+
+import (
+	"fmt"
+	"runtime/debug"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Recover turns a panic of the surrounding function into its error; use it with
+// defer in every RPC.
+func Recover(log hclog.Logger, rpc string, err *error) {
+	if p := recover(); p != nil {
+		log.Error("recovered from a fault", "rpc", rpc, "fault", p, "stack", string(debug.Stack()))
+		*err = fmt.Errorf("internal fault in %s: %v; the plugin goes on, please report its log", rpc, p)
+	}
+}
+
+// fatal lists the phrases at which the agent (v0.5.0, policy/manager.go) drops
+// all policies, and what is said instead.
+var fatal = strings.NewReplacer(
+	"connection refused", "nothing listens there",
+	"EOF", "the answer broke off",
+)
+
+// Plain returns the error in words that the agent does not take for more than
+// one failed evaluation. What the error wraps stays.
+func Plain(err error) error {
+	if err == nil || fatal.Replace(err.Error()) == err.Error() {
+		return err
+	}
+	return plain{err}
+}
+
+type plain struct{ error }
+
+func (p plain) Error() string { return fatal.Replace(p.error.Error()) }
+func (p plain) Unwrap() error { return p.error }

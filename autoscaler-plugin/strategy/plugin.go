@@ -1,0 +1,165 @@
+// Package strategy is the Nomad Autoscaler's strategy for services behind
+// Aliquot's gateways: counts that follow demand, never the current count.
+package strategy
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/plugins/base"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+
+	"aliquot/autoscaler-plugin/apm"
+	"aliquot/autoscaler-plugin/coldstart"
+	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/scale"
+)
+
+// Name of the plugin; the file name of its program is the same.
+const Name = "aliquot-strategy"
+
+// Plugin answers the agent's RPCs.
+type Plugin struct {
+	log hclog.Logger
+
+	mu sync.Mutex
+	// consul holds learned cold starts; nil where the plugin's config switches
+	// them off.
+	consul *consul.Client
+	// learned is the last that Consul said, by service, for the time that it is away.
+	learned map[string]time.Duration
+}
+
+// New returns the plugin.
+func New(log hclog.Logger) *Plugin { return &Plugin{log: log, learned: map[string]time.Duration{}} }
+
+// PluginInfo names the plugin.
+func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
+	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeStrategy}, nil
+}
+
+// learn is the setting that switches learned cold starts off.
+const learn = "learn_coldstart"
+
+// SetConfig reads the plugin's settings, see docs/scaling.md.
+func (p *Plugin) SetConfig(settings map[string]string) (err error) {
+	defer guard.Recover(p.log, "SetConfig", &err)
+	if err := guard.Known(settings, append([]string{learn}, guard.ConsulSettings...)...); err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
+	var client *consul.Client
+	switch settings[learn] {
+	case "", "true":
+		if client, err = guard.Consul(settings); err != nil {
+			return fmt.Errorf("%s: consul: %w", Name, err)
+		}
+	case "false":
+	default:
+		return fmt.Errorf("%s: %s is %q: want true or false", Name, learn, settings[learn])
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.consul = client
+	return nil
+}
+
+// Run decides the count. The agent tells it the demand and the count that the
+// target reports, which with aliquot-target is the one that is set; everything
+// else is in the strategy's settings, because the agent passes neither limits
+// nor job. The answer is never nil: the agent's server would not survive that.
+func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.ScalingCheckEvaluation, err error) {
+	defer guard.Recover(p.log, "Run", &err)
+	c, err := p.config(eval.Check)
+	if err != nil {
+		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
+	}
+	if window := c.Policy.Window(); eval.Check.QueryWindow < window {
+		return nil, fmt.Errorf("check %q: query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay",
+			eval.Check.Name, eval.Check.QueryWindow, window)
+	}
+	points := make([]scale.Point, len(eval.Metrics))
+	for i, m := range eval.Metrics {
+		points[i] = scale.Point{At: m.Timestamp, Value: m.Value}
+	}
+	series, err := scale.Series(points)
+	if err != nil {
+		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
+	}
+	eval.Action = action(c, c.Policy.Decide(series, c.Classes, c.Own, int(count)), count)
+	return eval, nil
+}
+
+func (p *Plugin) config(check *sdk.ScalingPolicyCheck) (scale.Config, error) {
+	settings := map[string]string{}
+	for k, v := range check.Strategy.Config {
+		settings[k] = v
+	}
+	if settings[coldStart] == "" {
+		learned, err := p.coldStart(check.Query)
+		if err != nil {
+			return scale.Config{}, err
+		}
+		if learned > 0 {
+			settings[coldStart] = learned.String()
+		}
+	}
+	return scale.ParseConfig(settings)
+}
+
+// coldStart is the setting that, where given, stands instead of what is learned.
+const coldStart = "coldstart"
+
+// coldStart returns the learned cold start of the service in a query; 0 where
+// nothing is known, or the query is not one of aliquot-apm's. When Consul is away
+// and never answered it fails, because a guess could let a count shrink too soon.
+func (p *Plugin) coldStart(query string) (time.Duration, error) {
+	p.mu.Lock()
+	client := p.consul
+	p.mu.Unlock()
+	q, err := apm.ParseQuery(query)
+	if client == nil || err != nil {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	samples, err := coldstart.Read(ctx, client, q.Service)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		last, ok := p.learned[q.Service]
+		if !ok {
+			return 0, guard.Plain(fmt.Errorf("learned cold start of %q: %w; set coldstart in the policy to do without Consul", q.Service, err))
+		}
+		return last, nil
+	}
+	learned, _ := coldstart.P95(samples, time.Now())
+	p.learned[q.Service] = learned
+	return learned, nil
+}
+
+// action puts a decision into the agent's words. The direction is always set: an
+// action without one is dropped.
+func action(c scale.Config, d scale.Decision, count int64) *sdk.ScalingAction {
+	a := &sdk.ScalingAction{
+		Count: int64(d.Count), Reason: d.Reason, Direction: sdk.ScaleDirectionNone,
+		Meta: map[string]any{
+			"aliquot.demand":    d.Need.Demand,
+			"aliquot.coldstart": c.Policy.ColdStart.String(),
+			"aliquot.panicking": d.Need.Panicking,
+		},
+	}
+	for i, class := range c.Classes {
+		a.Meta["aliquot.plan."+class.Name] = d.Plan[i]
+	}
+	switch {
+	case a.Count > count:
+		a.Direction = sdk.ScaleDirectionUp
+	case a.Count < count:
+		a.Direction = sdk.ScaleDirectionDown
+	}
+	return a
+}

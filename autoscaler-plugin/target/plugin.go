@@ -1,0 +1,254 @@
+// Package target is the Nomad Autoscaler's target for task groups whose replicas
+// start slowly and need devices: it reports the count that is set, waits out
+// deployments and says when devices are exhausted.
+package target
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/plugins/base"
+	"github.com/hashicorp/nomad-autoscaler/plugins/shared"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/autoscaler-plugin/guard"
+)
+
+// Name of the plugin; the file name of its program is the same.
+const Name = "aliquot-target"
+
+// The keys of a status's meta.
+const (
+	MetaDesired    = "aliquot.desired"    // the count that is set
+	MetaRunning    = "aliquot.running"    // allocations that run
+	MetaPlaced     = "aliquot.placed"     // allocations that have a node
+	MetaDeployment = "aliquot.deployment" // the active deployment that scaling waits for
+	MetaBlocked    = "aliquot.blocked"    // why allocations find no node
+	MetaProblem    = "aliquot.problem"    // why the group cannot be scaled now
+)
+
+// Plugin answers the agent's RPCs.
+type Plugin struct {
+	log hclog.Logger
+
+	mu    sync.Mutex
+	nomad *nomad.Client // nil before SetConfig
+	// jobs holds one lock per job; see Scale.
+	jobs map[string]*sync.Mutex
+	// said is what was last logged of each group, so that a state is logged once.
+	said map[group]string
+}
+
+// group is the target of a policy.
+type group struct{ namespace, job, name string }
+
+func (g group) String() string { return g.job + "/" + g.name }
+
+// New returns the plugin; SetConfig must follow.
+func New(log hclog.Logger) *Plugin { return &Plugin{log: log, jobs: map[string]*sync.Mutex{}, said: map[group]string{}} }
+
+// PluginInfo names the plugin.
+func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
+	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeTarget}, nil
+}
+
+// SetConfig takes Nomad's address and token from what the agent passes to every
+// plugin; there are no settings of its own.
+func (p *Plugin) SetConfig(settings map[string]string) (err error) {
+	defer guard.Recover(p.log, "SetConfig", &err)
+	if err := guard.Known(settings); err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
+	client, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(settings))
+	if err != nil {
+		return fmt.Errorf("%s: nomad: %w", Name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.nomad = client
+	return nil
+}
+
+func (p *Plugin) client() (*nomad.Client, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.nomad == nil {
+		return nil, errors.New(Name + " is not configured yet")
+	}
+	return p.nomad, nil
+}
+
+func read(config map[string]string) (group, error) {
+	g := group{config[sdk.TargetConfigKeyNamespace], config[sdk.TargetConfigKeyJob], config[sdk.TargetConfigKeyTaskGroup]}
+	if g.job == "" || g.name == "" {
+		return g, fmt.Errorf("%s scales task groups of jobs: Job is %q and Group is %q; is the scaling block inside a group?", Name, g.job, g.name)
+	}
+	if g.namespace == "" {
+		g.namespace = nomad.DefaultNamespace
+	}
+	return g, nil
+}
+
+// margin is left of the agent's time limit for the answer's way back.
+const margin = 100 * time.Millisecond
+
+// limit is how long Nomad may take for one RPC: what the agent grants, which is
+// three quarters of the evaluation interval, or 5 s.
+func limit(config map[string]string) time.Duration {
+	if granted, err := time.ParseDuration(config[shared.PluginConfigKeyGRPCTimeout]); err == nil {
+		return max(granted-margin, granted/2)
+	}
+	return 5 * time.Second
+}
+
+// Status reports the count that is set. A group that cannot be scaled now, for
+// whatever reason, is reported as not ready rather than as an error: the agent
+// forgets a policy whose target failed at the wrong moment, and asks again for
+// one that is not ready.
+func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err error) {
+	defer guard.Recover(p.log, "Status", &err)
+	g, err := read(config)
+	if err != nil {
+		return nil, err
+	}
+	client, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit(config))
+	defer cancel()
+	s, err := look(ctx, client, g)
+	if err != nil {
+		p.say(g, "not ready: "+err.Error(), false)
+		return &sdk.TargetStatus{Meta: map[string]string{MetaProblem: guard.Plain(err).Error()}}, nil
+	}
+	p.say(g, s.summary(), s.deployment == "" && s.blocked == "")
+	return s.answer(), nil
+}
+
+// say logs a group's state when it has changed.
+func (p *Plugin) say(g group, text string, good bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.said[g] == text {
+		return
+	}
+	p.said[g] = text
+	if good {
+		p.log.Debug("target", "group", g, "state", text)
+	} else {
+		p.log.Warn("target", "group", g, "state", text)
+	}
+}
+
+// state is what Nomad knows of a group.
+type state struct {
+	desired, placed, running int
+	stopped                  bool
+	deployment, blocked      string
+	lastEvent                uint64
+}
+
+func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
+	q := (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx)
+	scaling, _, err := client.Jobs().ScaleStatus(g.job, q)
+	if err != nil {
+		if code := (nomad.UnexpectedResponseError{}); errors.As(err, &code) && code.StatusCode() == http.StatusNotFound {
+			return state{}, fmt.Errorf("job %q is not in namespace %q", g.job, g.namespace)
+		}
+		return state{}, fmt.Errorf("Nomad cannot be asked for job %q: %w", g.job, err)
+	}
+	of, ok := scaling.TaskGroups[g.name]
+	if !ok {
+		return state{}, fmt.Errorf("job %q has no group %q", g.job, g.name)
+	}
+	s := state{desired: of.Desired, placed: of.Placed, running: of.Running, stopped: scaling.JobStopped}
+	if len(of.Events) > 0 {
+		s.lastEvent = of.Events[0].Time
+	}
+	deployment, _, err := client.Jobs().LatestDeployment(g.job, q)
+	if err != nil {
+		return s, fmt.Errorf("Nomad cannot be asked for the deployment of job %q: %w", g.job, err)
+	}
+	if deployment != nil && active(deployment.Status) && deployment.JobCreateIndex == scaling.JobCreateIndex {
+		s.deployment = fmt.Sprintf("deployment %.8s is %s", deployment.ID, deployment.Status)
+	}
+	if s.placed < s.desired {
+		s.blocked, err = blocked(client, g, q)
+	}
+	return s, err
+}
+
+// active says whether Nomad refuses to scale the job, as its structs.Deployment.Active.
+func active(status string) bool {
+	switch status {
+	case nomad.DeploymentStatusRunning, nomad.DeploymentStatusPaused, nomad.DeploymentStatusBlocked,
+		nomad.DeploymentStatusUnblocking, nomad.DeploymentStatusPending, "initializing":
+		return true
+	}
+	return false
+}
+
+// blocked says in Nomad's words why allocations of the group find no node, "" when
+// none waits for one.
+func blocked(client *nomad.Client, g group, q *nomad.QueryOptions) (string, error) {
+	evaluations, _, err := client.Jobs().Evaluations(g.job, q)
+	if err != nil {
+		return "", fmt.Errorf("Nomad cannot be asked for the evaluations of job %q: %w", g.job, err)
+	}
+	for _, e := range evaluations {
+		failed := e.FailedTGAllocs[g.name]
+		if e.Status != "blocked" || failed == nil {
+			continue
+		}
+		var why []string
+		for dimension, nodes := range failed.DimensionExhausted {
+			why = append(why, fmt.Sprintf("%s exhausted on %d nodes", dimension, nodes))
+		}
+		for constraint, nodes := range failed.ConstraintFiltered {
+			why = append(why, fmt.Sprintf("%s on %d nodes", constraint, nodes))
+		}
+		return strings.Join(append(sortedCopy(why), "waiting for room"), ", "), nil
+	}
+	return "", nil
+}
+
+func (s state) summary() string {
+	text := fmt.Sprintf("%d desired", s.desired)
+	if s.blocked != "" {
+		text += fmt.Sprintf(", %d placed: %s", s.placed, s.blocked)
+	}
+	if s.deployment != "" {
+		text += "; scaling waits: " + s.deployment
+	}
+	if s.stopped {
+		text += "; the job is stopped"
+	}
+	return text
+}
+
+// answer gives the agent the desired count: the running one is smaller while
+// replicas start or find no device, and would make it scale again and again.
+func (s state) answer() *sdk.TargetStatus {
+	meta := map[string]string{
+		MetaDesired: strconv.Itoa(s.desired), MetaRunning: strconv.Itoa(s.running), MetaPlaced: strconv.Itoa(s.placed),
+	}
+	for key, value := range map[string]string{MetaDeployment: s.deployment, MetaBlocked: s.blocked} {
+		if value != "" {
+			meta[key] = value
+		}
+	}
+	if s.lastEvent > 0 {
+		meta[sdk.TargetStatusMetaKeyLastEvent] = strconv.FormatUint(s.lastEvent, 10)
+	}
+	return &sdk.TargetStatus{Ready: !s.stopped && s.deployment == "", Count: int64(s.desired), Meta: meta}
+}
