@@ -21,43 +21,44 @@ type Hardware struct {
 	Weight float64
 }
 
-// Table returns the curated hardware, fastest first within a vendor.
+// Table returns the curated hardware, by vendor and generation.
 //
 // Memory, bandwidth and TFLOPS: stas00/ml-engineering compute/accelerator
-// (2026-08-22) and vendor data sheets. Weights of H100, H200, H200 NVL, H100 PCIe,
-// H100 NVL, GH200, B200, GB200, RTX PRO 6000, L40S, MI300X, MI325X and MI355X are
-// between the MLPerf Inference v4.1 and v5.1 llama2-70b offline rates per
-// accelerator; A100 and MI250X follow the ratios of Argonne LLM-Inference-Bench;
-// the others are estimates from bandwidth. Where a service is measured, the
-// measured rate replaces these.
+// (2026-08-22), ROCm's gpu-arch-specs and vendor data sheets. Weights: the geometric
+// mean of the MLPerf Inference v4.1 and v5.1 llama2-70b rates per accelerator and of
+// a rate of a model that fits one GPU (MLPerf llama3.1-8b, Argonne
+// LLM-Inference-Bench), relative to H100 SXM; the classes that nobody measured are
+// estimates. docs/hardware.md has the basis of every row; `make bench-weights`
+// prints how far the table agrees with what was measured. Where a service itself is
+// measured, its measured rate replaces these.
 func Table() []Hardware {
 	return []Hardware{
-		{"gb200", NVIDIA, []string{"gb200"}, []uint16{0x2941}, "Blackwell", 186, 8000, 2500, 3.35},
-		{"b200", NVIDIA, []string{"b200"}, []uint16{0x2901}, "Blackwell", 180, 8000, 2250, 3.30},
-		{"gh200", NVIDIA, []string{"gh200"}, []uint16{0x2342, 0x2348}, "Hopper", 96, 4000, 989, 1.28},
-		{"h200-nvl", NVIDIA, []string{"h200 nvl"}, []uint16{0x233b}, "Hopper", 141, 4800, 836, 1.02},
-		{"h200", NVIDIA, []string{"h200"}, []uint16{0x2335}, "Hopper", 141, 4800, 989, 1.22},
-		{"h100-nvl", NVIDIA, []string{"h100 nvl"}, nil, "Hopper", 94, 3900, 835, 0.72},
-		{"h100-pcie", NVIDIA, []string{"h100 pcie"}, []uint16{0x2331}, "Hopper", 80, 2039, 756, 0.48},
+		{"gb200", NVIDIA, []string{"gb200"}, []uint16{0x2941}, "Blackwell", 186, 8000, 2500, 3.37},
+		{"b200", NVIDIA, []string{"b200"}, []uint16{0x2901}, "Blackwell", 180, 8000, 2250, 3.33},
+		{"gh200", NVIDIA, []string{"gh200"}, []uint16{0x2342, 0x2348}, "Hopper", 96, 4000, 989, 1.18},
+		{"h200-nvl", NVIDIA, []string{"h200 nvl"}, []uint16{0x233b}, "Hopper", 141, 4800, 836, 1.05},
+		{"h200", NVIDIA, []string{"h200"}, []uint16{0x2335}, "Hopper", 141, 4800, 989, 1.32},
+		{"h100-nvl", NVIDIA, []string{"h100 nvl"}, nil, "Hopper", 94, 3900, 835, 0.85},
+		{"h100-pcie", NVIDIA, []string{"h100 pcie"}, []uint16{0x2331}, "Hopper", 80, 2039, 756, 0.51},
 		{"h100", NVIDIA, []string{"h100"}, []uint16{0x2330}, "Hopper", 80, 3350, 989, 1.00},
-		{"rtx-pro-6000", NVIDIA, []string{"rtx pro 6000"}, []uint16{0x2bb5}, "Blackwell", 96, 1597, 500, 0.80},
-		{"a100-80gb", NVIDIA, []string{"a100-sxm4-80gb", "a100 80gb", "a100-80"}, []uint16{0x20b2, 0x20b5}, "Ampere", 80, 2039, 312, 0.55},
-		{"a100-40gb", NVIDIA, []string{"a100"}, []uint16{0x20b0, 0x20b1, 0x20f1}, "Ampere", 40, 1555, 312, 0.45},
+		{"rtx-pro-6000", NVIDIA, []string{"rtx pro 6000"}, []uint16{0x2bb5}, "Blackwell", 96, 1597, 500, 0.92},
+		{"a100-80gb", NVIDIA, []string{"a100-sxm4-80gb", "a100 80gb", "a100-80"}, []uint16{0x20b2, 0x20b5}, "Ampere", 80, 2039, 312, 0.60},
+		{"a100-40gb", NVIDIA, []string{"a100"}, []uint16{0x20b0, 0x20b1, 0x20f1}, "Ampere", 40, 1555, 312, 0.53},
 		{"rtx-5090", NVIDIA, []string{"rtx 5090"}, []uint16{0x2b85}, "Blackwell", 32, 1792, 209.5, 0.40},
-		{"rtx-4090", NVIDIA, []string{"rtx 4090"}, []uint16{0x2684}, "Ada", 24, 1008, 165.2, 0.25},
-		{"l40s", NVIDIA, []string{"l40s"}, []uint16{0x26b9}, "Ada", 48, 864, 362, 0.22},
+		{"rtx-4090", NVIDIA, []string{"rtx 4090"}, []uint16{0x2684}, "Ada", 24, 1008, 165.2, 0.20},
+		{"l40s", NVIDIA, []string{"l40s"}, []uint16{0x26b9}, "Ada", 48, 864, 362, 0.21},
 		{"v100", NVIDIA, []string{"v100"}, []uint16{0x1db1, 0x1db4, 0x1db5, 0x1db6}, "Volta", 16, 900, 125, 0.20},
-		{"a10g", NVIDIA, []string{"a10g"}, []uint16{0x2237}, "Ampere", 24, 600, 70, 0.13},
-		{"a10", NVIDIA, []string{"a10"}, []uint16{0x2236}, "Ampere", 24, 600, 125, 0.15},
-		{"l4", NVIDIA, []string{"l4"}, []uint16{0x27b8}, "Ada", 24, 300, 121, 0.09},
+		{"a10g", NVIDIA, []string{"a10g"}, []uint16{0x2237}, "Ampere", 24, 600, 70, 0.15},
+		{"a10", NVIDIA, []string{"a10"}, []uint16{0x2236}, "Ampere", 24, 600, 125, 0.19},
+		{"l4", NVIDIA, []string{"l4"}, []uint16{0x27b8}, "Ada", 24, 300, 121, 0.085},
 		{"t4", NVIDIA, []string{"t4"}, []uint16{0x1eb8}, "Turing", 16, 320, 65, 0.06},
 		{"mi355x", AMD, []string{"mi355x"}, []uint16{0x75a3}, "CDNA4", 288, 8000, 2500, 2.90},
-		{"mi325x", AMD, []string{"mi325x"}, []uint16{0x74a5, 0x74b9}, "CDNA3", 256, 6000, 1307, 1.10},
-		{"mi300x", AMD, []string{"mi300x"}, []uint16{0x74a1, 0x74b5}, "CDNA3", 192, 5325, 1307, 0.92},
-		{"mi250x", AMD, []string{"mi250x"}, []uint16{0x7408, 0x740c}, "CDNA2", 128, 3277, 383, 0.48},
-		{"mi210", AMD, []string{"mi210"}, []uint16{0x740f}, "CDNA2", 64, 1638, 181, 0.28},
-		{"rx-7900-xtx", AMD, []string{"7900 xtx"}, nil, "RDNA3", 24, 960, 122.8, 0.17},
-		{"w7900", AMD, []string{"w7900"}, []uint16{0x7448}, "RDNA3", 48, 864, 122.6, 0.15},
+		{"mi325x", AMD, []string{"mi325x"}, []uint16{0x74a5, 0x74b9}, "CDNA3", 256, 6000, 1307, 1.08},
+		{"mi300x", AMD, []string{"mi300x"}, []uint16{0x74a1, 0x74b5}, "CDNA3", 192, 5325, 1307, 0.87},
+		{"mi250x", AMD, []string{"mi250x"}, []uint16{0x7408, 0x740c}, "CDNA2", 128, 3277, 383, 0.49},
+		{"mi210", AMD, []string{"mi210"}, []uint16{0x740f}, "CDNA2", 64, 1638, 181, 0.24},
+		{"rx-7900-xtx", AMD, []string{"7900 xtx"}, nil, "RDNA3", 24, 960, 122.8, 0.12},
+		{"w7900", AMD, []string{"w7900"}, []uint16{0x7448}, "RDNA3", 48, 864, 122.6, 0.11},
 	}
 }
 

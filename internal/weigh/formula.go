@@ -7,28 +7,24 @@ import (
 
 // Efficiency returns how much of its data-sheet figures an architecture delivers
 // when it serves language models, relative to Hopper; 0.6 for one that is not
-// known. The figures are the geometric means of the table's measured weights over
-// the plain formula, see docs/hardware.md.
+// known or was not measured. The figures are the geometric means of the table's
+// measured weights over the plain formula, see docs/hardware.md.
 func Efficiency(architecture string) float64 {
 	switch strings.ToLower(architecture) {
 	case "blackwell":
-		return 1.4
+		return 1.55
 	case "hopper":
 		return 1.0
 	case "ampere":
-		return 0.9
+		return 1.35
 	case "ada":
-		return 0.6
-	case "volta", "turing":
-		return 0.6
+		return 0.7
 	case "cdna4":
-		return 1.3
+		return 1.2
 	case "cdna3":
 		return 0.65
 	case "cdna2":
-		return 0.7
-	case "rdna3":
-		return 0.6
+		return 0.8
 	default:
 		return 0.6
 	}
