@@ -11,6 +11,7 @@ package nvidia
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -67,8 +68,14 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	}
 	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host)
 	v.events = &events{lib: v.lib, ward: v.ward, host: host}
+	if len(cfg.RunDir) > longestRunDir {
+		s.Refuse("run_dir", fmt.Sprintf("want at most %d characters, since MPS makes sockets in it and their paths are limited to 107", longestRunDir))
+	}
 	return v, s.Err()
 }
+
+// longestRunDir leaves room in a socket's path for a GPU's daemon.
+const longestRunDir = 107 - len("/mps/GPU-01234567-89ab-cdef-0123-456789abcdef/pipe/control")
 
 // xids reads a list of XID numbers.
 func xids(s *plugin.Settings, key string) []uint64 {

@@ -1,0 +1,370 @@
+package nvidia_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/device"
+
+	"aliquot/devices/plugin/conformance"
+	"aliquot/internal/mps"
+)
+
+// plugin runs the shipped binary with a config until the test ends.
+func (b *bench) plugin(t *testing.T, more string, env ...string) *conformance.Child {
+	t.Helper()
+	c, err := conformance.Launch(b.binary, append(b.env(), env...), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Stop)
+	if err := c.Configure(b.config(more)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Follow(); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+type groups = []*device.DeviceGroup
+
+func named(gs groups, name string) *device.DeviceGroup {
+	if i := slices.IndexFunc(gs, func(g *device.DeviceGroup) bool { return g.Name == name }); i >= 0 {
+		return gs[i]
+	}
+	return &device.DeviceGroup{}
+}
+
+// health tells whether all instances of a group are healthy, and of none, why.
+func health(g *device.DeviceGroup) (ok bool, why string) {
+	ok = len(g.Devices) > 0
+	for _, d := range g.Devices {
+		if !d.Healthy {
+			ok, why = false, d.HealthDesc
+		}
+	}
+	return ok, why
+}
+
+func until(t *testing.T, c *conformance.Child, what string, ok func(groups) bool) groups {
+	t.Helper()
+	gs, err := c.Await(15*time.Second, ok)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	return gs
+}
+
+func allWell(gs groups) bool {
+	return len(gs) > 0 && !slices.ContainsFunc(gs, func(g *device.DeviceGroup) bool { ok, _ := health(g); return !ok })
+}
+
+func reserve(t *testing.T, c *conformance.Child, g *device.DeviceGroup, from, to int) map[string]string {
+	t.Helper()
+	var ids []string
+	for _, d := range g.Devices[from:to] {
+		ids = append(ids, d.ID)
+	}
+	r, err := c.Plugin.Reserve(ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Envs
+}
+
+// TestUnequalSlicesHold checks the numbers with programs that run over MPS: 6 and
+// 10 of 20 slices are 30% and 50% of SMs and memory.
+func TestUnequalSlicesHold(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	h100 := named(until(t, c, "healthy", allWell), "h100-0")
+	for _, want := range []struct{ from, to, sms int }{{0, 6, 38}, {6, 16, 66}} {
+		envs := reserve(t, c, h100, want.from, want.to)
+		p := b.program(t, envs)
+		limit := int(*h100.Attributes["memory"].Int) * (want.to - want.from) / 20
+		if d := p.Devices[0]; !p.MPS || d.SMs != want.sms || d.Limit != limit {
+			t.Errorf("%d slices: %+v over MPS %v, want %d SMs and %d MiB", want.to-want.from, d, p.MPS, want.sms, limit)
+		}
+		if answer := p.do(t, "alloc 1000000"); answer == "ok" {
+			t.Error("a program took more than its limit")
+		}
+	}
+}
+
+func TestStatsNameTheTask(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "h100-0")
+	const alloc = "11111111-2222-3333-4444-555555555555"
+	envs := reserve(t, c, g, 2, 5)
+	envs["NOMAD_ALLOC_ID"], envs["NOMAD_TASK_NAME"] = alloc, "server"
+	p := b.program(t, envs)
+	p.do(t, "alloc 1000")
+	p.do(t, "load 30 10")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	stream, err := c.Plugin.Stats(ctx, 200*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := range stream {
+		if r.Error != nil {
+			t.Fatal(r.Error)
+		}
+		i := slices.IndexFunc(r.Groups, func(s *device.DeviceGroupStats) bool { return s.Name == "h100-0" })
+		sum := int64(0)
+		for _, id := range g.Devices {
+			sum += *r.Groups[i].InstanceStats[id.ID].Summary.IntNumeratorVal
+		}
+		st := r.Groups[i].InstanceStats[g.Devices[3].ID].Stats.Attributes
+		if sum == 0 || st["alloc"] == nil || st["task_busy"] == nil {
+			continue
+		}
+		if *st["alloc"].StringVal != alloc || *st["task"].StringVal != "server" || int64(*st["task_memory"].FloatNumeratorVal) != sum || sum < 1000 ||
+			*st["task_busy"].FloatNumeratorVal != 30 || *st["busy"].FloatNumeratorVal != 10 {
+			t.Errorf("the slices sum to %d MiB, %v", sum, st)
+		}
+		return
+	}
+	t.Fatal("no statistics name the task")
+}
+
+func TestXIDOnOneGPUOfTwo(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	// The fault of a program must not touch the GPU; it comes first, so that the
+	// fatal one proves that it was read.
+	for _, n := range []int{13, 94, 79} {
+		if err := b.XID(b.uuids(t)[0], n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gs := until(t, c, "XID 79", func(gs groups) bool { ok, _ := health(named(gs, "h100-0")); return !ok })
+	if _, why := health(named(gs, "h100-0")); !strings.HasPrefix(why, "XID 79 (GPU has fallen off the bus)") {
+		t.Errorf("%q", why)
+	}
+	if ok, why := health(named(gs, "t4-1")); !ok {
+		t.Errorf("the other GPU is unhealthy: %s", why)
+	}
+	until(t, c, "recovery", allWell)
+}
+
+func TestAFaultSurvivesThePlugin(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	uuid := b.uuids(t)[0]
+	// The driver asks for a reset for as long as nobody makes one.
+	if err := b.Set(uuid, "recovery_action", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.XID(uuid, 95); err != nil {
+		t.Fatal(err)
+	}
+	broken := func(gs groups) bool {
+		_, why := health(named(gs, "h100-0"))
+		return strings.HasPrefix(why, "XID 95")
+	}
+	until(t, c, "XID 95", broken)
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	next := b.plugin(t, "")
+	until(t, next, "XID 95 after kill -9", broken)
+	if err := b.Set(uuid, "recovery_action", 0); err != nil {
+		t.Fatal(err)
+	}
+	until(t, next, "recovery", allWell)
+}
+
+func TestPendingRemapWithdrawsTheGPU(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	uuid := b.uuids(t)[0]
+	for _, key := range []string{"remap_pending", "remap_failure"} {
+		if err := b.Set(uuid, key, true); err != nil {
+			t.Fatal(err)
+		}
+		until(t, c, key, func(gs groups) bool {
+			_, why := health(named(gs, "h100-0"))
+			ok, _ := health(named(gs, "t4-1"))
+			return ok && why != ""
+		})
+		if err := b.Set(uuid, key, false); err != nil {
+			t.Fatal(err)
+		}
+		until(t, c, "the end of "+key, allWell)
+	}
+}
+
+func TestDriverLoadedLater(t *testing.T) {
+	b := newBench(t, "t4")
+	if err := b.SetDriver("loaded", false); err != nil {
+		t.Fatal(err)
+	}
+	c := b.plugin(t, "")
+	if gs := until(t, c, "no devices", func(groups) bool { return true }); len(gs) > 0 {
+		t.Fatalf("devices without a driver:%s", conformance.Describe(gs))
+	}
+	if err := b.SetDriver("loaded", true); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, "a driver loaded later", allWell)
+	if err := b.SetDriver("loaded", false); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, "an unloaded driver", func(gs groups) bool { ok, why := health(named(gs, "t4-0")); return !ok && why != "" })
+	if err := b.SetDriver("loaded", true); err != nil {
+		t.Fatal(err)
+	}
+	until(t, c, "the driver loaded again", allWell)
+}
+
+// kill ends a daemon and its servers' master with kill -9.
+func kill(t *testing.T, c mps.Control) {
+	t.Helper()
+	pid := c.Process()
+	if pid == 0 {
+		t.Fatal("no daemon to kill")
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMPSDaemonIsStartedAgain(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	daemon := b.control(b.uuids(t)[0])
+	before := daemon.Process()
+	kill(t, daemon)
+	killed := time.Now()
+	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+	if took := time.Since(killed); took > 5*time.Second {
+		t.Errorf("the daemon came back after %s, want within 5s", took)
+	}
+	until(t, c, "healthy again", allWell)
+	if p := b.program(t, reserve(t, c, g, 0, 1)); !p.MPS {
+		t.Error("a program does not reach the new daemon")
+	}
+}
+
+func TestMPSFaultAndRecovery(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-1")
+	p := b.program(t, reserve(t, c, g, 0, 4))
+	bystander := b.program(t, reserve(t, c, g, 4, 8))
+	daemon := b.control(b.uuids(t)[1])
+	before := daemon.Process()
+	p.do(t, "fault")
+	gs := until(t, c, "FAULT", func(gs groups) bool { ok, _ := health(named(gs, "t4-1")); return !ok })
+	if _, why := health(named(gs, "t4-1")); !strings.Contains(why, "FAULT") {
+		t.Errorf("%q", why)
+	}
+	if ok, why := health(named(gs, "h100-0")); !ok {
+		t.Errorf("the other GPU is unhealthy: %s", why)
+	}
+	p.end()
+	if daemon.Process() != before {
+		t.Error("the daemon was restarted under a client")
+	}
+	bystander.end()
+	until(t, c, "recovery", allWell)
+	if after := daemon.Process(); after == before || after == 0 {
+		t.Errorf("daemon %d was not started again (%d)", before, after)
+	}
+	if q := b.program(t, reserve(t, c, g, 0, 4)); !q.MPS {
+		t.Error("a program does not reach the new daemon")
+	}
+}
+
+func TestKilledPluginAdoptsTheDaemon(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	p := b.program(t, reserve(t, c, g, 0, 2))
+	daemon := b.control(b.uuids(t)[0])
+	before := daemon.Process()
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, b.plugin(t, ""), "healthy", allWell)
+	if after := daemon.Process(); after != before {
+		t.Errorf("daemon %d was replaced by %d", before, after)
+	}
+	if answer := p.do(t, "alloc 1"); answer != "ok" {
+		t.Errorf("the program was disturbed: %s", answer)
+	}
+}
+
+// TestTwoPluginsStartOneDaemon: while both run and when the daemon dies under both.
+func TestTwoPluginsStartOneDaemon(t *testing.T) {
+	b := newBench(t, "t4")
+	one, two := b.plugin(t, ""), b.plugin(t, "")
+	until(t, one, "healthy", allWell)
+	until(t, two, "healthy", allWell)
+	daemon := b.control(b.uuids(t)[0])
+	kill(t, daemon)
+	await(t, "a new daemon", func() bool { _, err := daemon.Servers(t.Context()); return err == nil })
+	until(t, one, "healthy", allWell)
+	until(t, two, "healthy", allWell)
+	log, err := os.ReadFile(b.Path + ".d/mps.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(log), "started"); n != 2 || strings.Contains(string(log), "refused") {
+		t.Errorf("%d daemons were started, want one and one after the kill:\n%s", n, log)
+	}
+}
+
+func TestHangingDaemonIsReplaced(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	daemon := b.control(b.uuids(t)[0])
+	before := daemon.Process()
+	if err := syscall.Kill(before, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	gs, err := c.Await(40*time.Second, func(gs groups) bool { return !allWell(gs) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, why := health(gs[0]); !strings.Contains(why, "does not answer") {
+		t.Errorf("%q", why)
+	}
+	if _, err := c.Await(60*time.Second, allWell); err != nil {
+		t.Fatal(err)
+	}
+	if after := daemon.Process(); after == before || after == 0 {
+		t.Errorf("daemon %d, was %d", after, before)
+	}
+}
+
+func TestGPUThatLeavesSharing(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	p := b.program(t, reserve(t, c, g, 0, 2))
+	c.Stop()
+	next := b.plugin(t, `gpu "t4" { mode = "whole" }`)
+	gs := until(t, next, "whole but busy", func(gs groups) bool { _, why := health(named(gs, "t4")); return why != "" })
+	if _, why := health(gs[0]); len(gs) != 1 || !strings.Contains(why, "leaves MPS sharing") {
+		t.Errorf("%d groups, %q", len(gs), why)
+	}
+	p.end()
+	until(t, next, "whole", allWell)
+	if pid := b.control(b.uuids(t)[0]).Process(); pid != 0 {
+		t.Errorf("daemon %d is left", pid)
+	}
+}
