@@ -50,12 +50,13 @@ func (d *Driver) stockDriver(set settings) (state, why string) {
 	if agent == d.agent {
 		return d.dangling, d.danglingWhy
 	}
-	if agent == 1 && d.agent != 0 {
-		// The agent is gone and another may take this process over.
+	config, err := readAgent(agent)
+	if err != nil && d.agent != 0 {
+		// The agent that started this process has gone and left it to another, which
+		// cannot be known; what was found is the best guess.
 		return d.dangling, d.danglingWhy
 	}
 	d.agent = agent
-	config, err := readAgent(agent)
 	if err != nil {
 		d.dangling, d.danglingWhy = danglingUnknown, err.Error()
 	} else {

@@ -62,14 +62,41 @@ func engine(t testing.TB) *client.Client {
 	return c
 }
 
+// raced is set where the race detector watches the tests; it then watches the
+// driver's own process too.
+var raced bool
+
+// races returns the reports of data races that the driver's processes wrote, but
+// for those between the docker driver's own goroutines: its client negotiates the
+// API version while another goroutine uses it.
+func races(dir string) (out []string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "race.*"))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		for _, report := range strings.Split(string(text), "==================") {
+			accesses, _, _ := strings.Cut(report, "created at:")
+			if strings.Contains(accesses, "aliquot/") {
+				out = append(out, report)
+			}
+		}
+	}
+	return out
+}
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "aliquot-driver-test-")
 	if err != nil {
 		return "", err
 	}
 	for target, source := range map[string]string{"aliquot-driver": "aliquot/cmd/aliquot-driver", "probe": "./testdata/probe"} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, target), source)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, target))
+		if raced && target == "aliquot-driver" {
+			cmd.Args = append(cmd.Args, "-race")
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+		} else {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		}
+		cmd.Args = append(cmd.Args, source)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return dir, fmt.Errorf("go build %s: %w\n%s", source, err, out)
 		}
@@ -85,6 +112,10 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	if dir, _ := build(); dir != "" {
+		for _, report := range races(dir) {
+			fmt.Println(report)
+			code = 1
+		}
 		os.RemoveAll(dir)
 	}
 	os.Exit(code)
@@ -151,7 +182,7 @@ func (s *shipped) launch() {
 		s.t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(dir, "aliquot-driver"))
-	cmd.Env = append(os.Environ(), s.env...)
+	cmd.Env = append(append(os.Environ(), "GORACE=exitcode=0 log_path="+filepath.Join(dir, "race")), s.env...)
 	log := hclog.New(&hclog.LoggerOptions{Name: "driver", Level: hclog.Error, Output: s.t.Output()})
 	s.client = plugin.NewClient(&plugin.ClientConfig{
 		HandshakeConfig: base.Handshake, Cmd: cmd, SkipHostEnv: true, Logger: log, AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},

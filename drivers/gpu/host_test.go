@@ -2,7 +2,9 @@ package gpu
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -229,5 +231,54 @@ func TestGroupsAreTheHosts(t *testing.T) {
 	slices.Sort(got)
 	if want := []string{"44", "992"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Trees captured from real machines: every GPU and partition has a render node,
+// and no two share one.
+func TestCapturedTopologies(t *testing.T) {
+	archive := "../../../shared/data/captures/amd/kfd-vega10-mi210-mi308cpx.tar.gz"
+	if _, err := os.Stat(archive); err != nil {
+		t.Skipf("no captures: %v", err)
+	}
+	dir := t.TempDir()
+	if out, err := exec.Command("tar", "xzf", archive, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v: %s", err, out)
+	}
+	var tops []string
+	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && d.Name() == "nodes" {
+			tops = append(tops, filepath.Dir(path))
+		}
+		return nil
+	})
+	for _, top := range tops {
+		if strings.Contains(top, "topology-parsing/") {
+			continue // its second GPU is a copy of the first, with its PCI address
+		}
+		r := tree{t, t.TempDir()}
+		if err := os.Symlink(top, r.make("sys/class/kfd/kfd/topology")); err != nil {
+			t.Fatal(err)
+		}
+		nodes := r.host().kfdNodes()
+		parts := map[string]int{}
+		for _, n := range nodes {
+			parts[n.slot]++
+		}
+		minors := map[int]bool{}
+		for slot, n := range parts {
+			for p := range n {
+				id := gpu.ID(slot + ".0")
+				if n > 1 {
+					id = gpu.ID(fmt.Sprintf("%s.0-p%d", slot, p))
+				}
+				minor, err := r.host().renderMinor(nodes, id, slot+".0")
+				if err != nil || minors[minor] {
+					t.Errorf("%s: %s: render node %d, %v", filepath.Base(top), id, minor, err)
+				}
+				minors[minor] = true
+			}
+		}
+		t.Logf("%s: %d nodes of %d cards", strings.TrimPrefix(top, dir), len(nodes), len(parts))
 	}
 }
