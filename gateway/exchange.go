@@ -187,13 +187,15 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &unplaced):
 		x.unplaced(unplaced.error)
 		return
+	case x.body != nil && x.body.Err() != nil:
+		// Before the context is looked at: the server ends it when it cannot read
+		// the body.
+		x.release(dispatch.Neutral, 0)
+		x.refuseBody(x.body.Err())
+		return
 	case x.in.Context().Err() != nil:
 		x.release(dispatch.Neutral, 0)
 		x.gone(leftServing)
-		return
-	case x.body != nil && x.body.Err() != nil:
-		x.release(dispatch.Neutral, 0)
-		x.refuseBody(x.body.Err())
 		return
 	}
 	x.release(verdictOf(err), 0)
@@ -216,6 +218,9 @@ func (x *exchange) refuseBody(err error) {
 		x.outcome = tooLarge
 	case isTimeout(err):
 		x.outcome = bodyTimeout
+	case x.in.Context().Err() != nil:
+		x.gone(leftServing)
+		return
 	default:
 		x.outcome = malformed
 	}
@@ -248,6 +253,9 @@ func (x *exchange) gone(o outcome) {
 		if !x.writer.started() {
 			refuse(&x.writer, x.in, shutDown, "", time.Second)
 		}
+	} else if !x.writer.started() {
+		// Nobody reads it, but the server would make it a 200.
+		refuse(&x.writer, x.in, o, "the client left", 0)
 	}
 }
 
@@ -264,6 +272,11 @@ func (x *exchange) end() {
 		default:
 			x.outcome = broken
 		}
+	}
+	if x.in.ProtoMajor == 1 && x.in.ContentLength != 0 && (x.body == nil || !x.body.Ended()) {
+		// The server reads some of the rest; a client that sends none must not keep
+		// it waiting.
+		http.NewResponseController(x.writer.ResponseWriter).SetReadDeadline(time.Now().Add(time.Second))
 	}
 	x.record()
 }

@@ -63,6 +63,9 @@ func (o outcome) String() string { return results[o].name }
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
 	clear(h)
+	if o == malformed || o == tooLarge || o == bodyTimeout {
+		h.Set("Connection", "close") // what follows on the connection is not to be trusted
+	}
 	if text == "" {
 		text = results[o].text
 	}

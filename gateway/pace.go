@@ -40,7 +40,8 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.got += int64(n)
-	if err != nil || b.each {
+	// After an error the deadline stays: the server still drains what it can.
+	if err == io.EOF || b.each {
 		b.control.SetReadDeadline(time.Time{})
 	}
 	return n, err

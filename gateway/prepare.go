@@ -69,8 +69,8 @@ func improper(r *http.Request) (outcome, string) {
 		return malformed, "the request names no host"
 	case match.Climbs(r.URL.Path):
 		return malformed, "the path has a \"..\" segment"
-	case len(r.TransferEncoding) > 0 && r.ProtoMajor == 1 && r.ProtoMinor == 0:
-		return malformed, "Transfer-Encoding in HTTP/1.0"
+	case smuggles(r):
+		return malformed, "the request has both Transfer-Encoding and Content-Length"
 	}
 	return served, ""
 }

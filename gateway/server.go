@@ -15,8 +15,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"aliquot/gateway/config"
 	"aliquot/gateway/match"
 )
@@ -144,7 +142,7 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 		public.Close()
 		return nil, nil, err
 	}
-	return netutil.LimitListener(public, s.config.Listen.MaxConnections), admin, nil
+	return newListener(public, s.config.Listen.MaxConnections, s.config.Listen.MaxHeaderBytes), admin, nil
 }
 
 // Ready is closed when the gateway listens; the addresses are known from then on.
@@ -169,6 +167,8 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 		MaxHeaderBytes:    l.MaxHeaderBytes,
 		ErrorLog:          s.quiet,
 		BaseContext:       func(net.Listener) context.Context { return requests },
+		ConnContext:       withConn,
+		ConnState:         connState,
 	}
 }
 

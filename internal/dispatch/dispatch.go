@@ -135,6 +135,7 @@ type Ticket struct {
 	waiting  bool
 	node     node
 	on       *server
+	avoid    *server // where it failed, while it waits to be tried again
 }
 
 // Replica returns the replica that serves the ticket; false while it waits.

@@ -1,5 +1,7 @@
 package dispatch
 
+import "slices"
+
 // class is one class of priority: who waits in it, by placement.
 type class struct {
 	// lanes holds, for each placement, the tenants that wait and may be served,
@@ -7,6 +9,9 @@ type class struct {
 	lanes    []heap[*lane]
 	accounts map[string]*account
 	waiting  int
+	// retries wait to be tried again elsewhere than where they failed. They stand
+	// apart so that none keeps those behind it from the slot that it must avoid.
+	retries []*Ticket
 	// floor is the charge of the tenant served last: the active minimum, to which
 	// a tenant that comes back is lifted so that idling earns no credit.
 	floor float64
@@ -134,7 +139,11 @@ func (q *Queue) enter(t *Ticket) {
 	}
 	t.lane = l
 	t.waiting = true
-	l.tree.insert(t)
+	if t.avoid != nil {
+		a.class.retries = append(a.class.retries, t)
+	} else {
+		l.tree.insert(t)
+	}
 	a.queued++
 	owner.queued++
 	a.class.waiting++
@@ -148,8 +157,15 @@ func (q *Queue) enter(t *Ticket) {
 func (q *Queue) leave(t *Ticket) {
 	l := t.lane
 	t.waiting = false
-	l.tree.remove(t)
 	a := l.account
+	if t.avoid != nil {
+		c := a.class
+		at := slices.Index(c.retries, t)
+		c.retries = slices.Delete(c.retries, at, at+1)
+		t.avoid = nil
+	} else {
+		l.tree.remove(t)
+	}
 	a.queued--
 	a.tenant.queued--
 	a.class.waiting--

@@ -83,6 +83,32 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 	return choice{until: until}
 }
 
+// elsewhere places a request that is tried again: on the fastest free slot of
+// another replica at once, and on the same replica only when there is no other.
+func (q *Queue) elsewhere(t *Ticket) *server {
+	p := &q.placements[t.Placement]
+	var best *server
+	others := 0
+	for _, tr := range q.tiers {
+		if !p.allows(tr.kind.class) {
+			continue
+		}
+		others += tr.slots
+		if tr == t.avoid.tier {
+			others -= t.avoid.counted
+		}
+		for _, s := range tr.free.items[:min(2, tr.free.len())] {
+			if s != t.avoid && (best == nil || tr.rate > best.tier.rate) {
+				best = s
+			}
+		}
+	}
+	if best == nil && others == 0 && t.avoid.index >= 0 && p.allows(t.avoid.Class) {
+		return t.avoid
+	}
+	return best
+}
+
 // theta is the threshold of the slow-server rule. By default it follows the
 // load: an idle fleet should hardly wait for its fast slots, because each wait is
 // bought with nothing; a busy one must not spend slow slots on requests that the

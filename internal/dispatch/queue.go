@@ -96,13 +96,26 @@ func (q *Queue) Next(now time.Time) *Ticket {
 			continue
 		}
 		ahead += c.waiting
+		for _, t := range c.retries[:min(len(c.retries), maxRetries)] {
+			if t.lane.account.tenant.parked {
+				continue
+			}
+			if s := q.elsewhere(t); s != nil {
+				q.start(t, s, now)
+				return t
+			}
+		}
 		if t, on := q.nextOf(c, ahead, now); t != nil {
-			q.start(t, on, now)
+			q.start(t, on.free.items[0], now)
 			return t
 		}
 	}
 	return nil
 }
+
+// maxRetries bounds how many of the requests to be tried again are looked at for
+// one decision.
+const maxRetries = 8
 
 // nextOf finds, among the heads of one class's placements, the first in order
 // that can be placed.
@@ -135,8 +148,7 @@ func (q *Queue) nextOf(c *class, ahead int, now time.Time) (*Ticket, *tier) {
 	return first.tree.at(min(pick.rank/lanes, first.tree.len()-1)), pick.on
 }
 
-func (q *Queue) start(t *Ticket, on *tier, now time.Time) {
-	s := on.free.items[0]
+func (q *Queue) start(t *Ticket, s *server, now time.Time) {
 	q.leave(t)
 	a := t.lane.account
 	a.class.floor = max(a.class.floor, a.charge)
@@ -182,12 +194,15 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 	q.park(tenant)
 }
 
-// Retry frees the ticket's slot and queues the request again in its old place.
+// Retry frees the ticket's slot and queues the request again, ahead of
+// others, to be tried on another replica if there is one.
 func (q *Queue) Retry(t *Ticket, o Outcome, pause time.Duration, now time.Time) {
 	if t.on == nil {
 		return
 	}
+	s := t.on
 	q.Finish(t, o, pause, now)
+	t.avoid = s
 	q.enter(t)
 }
 
