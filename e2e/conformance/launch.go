@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/helper/pluginutils/loader"
@@ -41,11 +43,16 @@ type Running struct {
 
 // Start validates the configuration and launches the plugin. Like the agent it
 // starts the binary once more beforehand, only to validate.
-func (l Launch) Start() (*Running, error) {
+func (l Launch) Start() (running *Running, err error) {
 	name := filepath.Base(l.Binary)
 	if err := l.install(name); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			l.sweep()
+		}
+	}()
 	log := l.Log
 	if log == nil {
 		log = hclog.NewNullLogger()
@@ -81,7 +88,7 @@ func (l Launch) install(name string) error {
 		return err
 	}
 	var script strings.Builder
-	script.WriteString("#!/bin/sh\n")
+	fmt.Fprintf(&script, "#!/bin/sh\necho $$ >> %s\n", quote(l.pids()))
 	for _, e := range l.Env {
 		key, value, _ := strings.Cut(e, "=")
 		if strings.Trim(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == "" {
@@ -90,6 +97,20 @@ func (l Launch) install(name string) error {
 	}
 	fmt.Fprintf(&script, "exec %s \"$@\"\n", quote(binary))
 	return os.WriteFile(filepath.Join(l.Dir, name), []byte(script.String()), 0o755)
+}
+
+// pids is the file in which every process of this start leaves its ID.
+func (l Launch) pids() string { return filepath.Join(l.Dir, "pids.txt") }
+
+// sweep ends the processes of a start that failed: Nomad's loader leaves a plugin
+// that refuses its configuration running, and its agent ends soon after.
+func (l Launch) sweep() {
+	text, _ := os.ReadFile(l.pids())
+	for _, field := range strings.Fields(string(text)) {
+		if pid, err := strconv.Atoi(field); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
