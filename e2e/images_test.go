@@ -112,13 +112,13 @@ func noMatchingVariant(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 			vendor = "amd"
 		}`
 	job := submit(ctx, t, c, withConfig(config), cluster.Vars{"name": "no-variant", "image": c.Image, "slices": 2})
-	reason, err := c.AwaitFailure(ctx, job)
+	reason, err := c.AwaitFailure(ctx, job, "amd-only")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"amd-only", "nvidia"} {
+	for _, want := range []string{"nvidia", "2 of 20"} {
 		if !strings.Contains(reason, want) {
-			t.Errorf("the task failed with %q, want it to name %s", reason, want)
+			t.Errorf("the task failed with %q, want it to name the granted %s", reason, want)
 		}
 	}
 }

@@ -34,6 +34,12 @@ job "volume" {
         require_attachment    = true
         ports                 = ["http"]
       }
+      # What the job says of its own limits must not count.
+      env {
+        CUDA_MPS_ACTIVE_THREAD_PERCENTAGE = "100"
+        CUDA_MPS_PINNED_DEVICE_MEM_LIMIT  = "0=80G"
+        CUDA_VISIBLE_DEVICES              = "0,1"
+      }
       volume_mount {
         volume      = "models"
         destination = "/models"
@@ -61,6 +67,10 @@ func TestRestart(t *testing.T) {
 	first := infos(ctx, t, c, allocs)["server"]
 	if !slices.Contains(first.Mounts, "/models") {
 		t.Fatalf("the host volume is not mounted; there are %v", first.Mounts)
+	}
+
+	if got := first.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]; got != "25" {
+		t.Errorf("the job's env raised the percentage to %s, want the granted 25", got)
 	}
 
 	restart(ctx, t, c, alloc)

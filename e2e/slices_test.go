@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,7 @@ func TestSlices(t *testing.T) {
 	t.Run("all slices of a request on one GPU", func(t *testing.T) { neverSplit(ctx, t, c) })
 	t.Run("image by hardware", func(t *testing.T) { imageByHardware(ctx, t, c) })
 	t.Run("no matching variant", func(t *testing.T) { noMatchingVariant(ctx, t, c) })
+	t.Run("attachment", func(t *testing.T) { attachment(ctx, t, c) })
 	t.Run("bridge network", func(t *testing.T) { bridgeNetwork(ctx, t, c) })
 }
 
@@ -110,7 +112,8 @@ func checkMeta(ctx context.Context, t *testing.T, c *cluster.Cluster, service st
 	}
 }
 
-// checkStats checks that Nomad shows the use of each allocation's slices.
+// checkStats checks that Nomad shows, slice by slice, which allocation holds it and
+// how much memory that uses: 512 MiB each, as the model server takes.
 func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []*nomad.Allocation) {
 	t.Helper()
 	for _, alloc := range allocs {
@@ -119,19 +122,35 @@ func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []
 			if err != nil {
 				return err.Error()
 			}
-			for _, group := range usage.ResourceUsage.DeviceStats {
-				for id := range group.InstanceStats {
-					if strings.HasPrefix(id, uuid(t, c, h100)) {
-						return ""
-					}
-				}
-			}
-			return "there are none"
+			return missingStats(usage.ResourceUsage.DeviceStats, alloc.ID, devices(t, alloc))
 		})
 		if err != nil {
 			t.Error(err)
 		}
 	}
+}
+
+// missingStats says what the statistics of an allocation lack.
+func missingStats(groups []*nomad.DeviceGroupStats, alloc string, slices []gpu.Slice) string {
+	found := map[string]*nomad.DeviceStats{}
+	for _, group := range groups {
+		maps.Copy(found, group.InstanceStats)
+	}
+	for _, slice := range slices {
+		stats := found[slice.String()]
+		if stats == nil {
+			return "there are none of " + slice.String()
+		}
+		values := stats.Stats.Attributes
+		owner, memory := values["alloc"], values["task_memory"]
+		if owner == nil || owner.StringVal == nil || *owner.StringVal != alloc {
+			return slice.String() + " is not said to be the allocation's"
+		}
+		if memory == nil || memory.FloatNumeratorVal == nil || *memory.FloatNumeratorVal != 512 {
+			return fmt.Sprintf("the task's memory is %v MiB", memory)
+		}
+	}
+	return ""
 }
 
 func waitsForRoom(ctx context.Context, t *testing.T, c *cluster.Cluster) {

@@ -282,9 +282,9 @@ func (c *Cluster) AwaitComplete(ctx context.Context, job string, count int) ([]*
 	return done, err
 }
 
-// AwaitFailure waits until a task of a job has failed for good and returns its
-// events.
-func (c *Cluster) AwaitFailure(ctx context.Context, job string) (string, error) {
+// AwaitFailure waits until a task of a job has failed for good, with an event that
+// contains text, and returns its events.
+func (c *Cluster) AwaitFailure(ctx context.Context, job, text string) (string, error) {
 	var reason string
 	err := AwaitWithin(ctx, 60*time.Second, "the failure of job "+job, func() string {
 		stubs, _, err := c.Nomad.Jobs().Allocations(job, true, nil)
@@ -292,12 +292,12 @@ func (c *Cluster) AwaitFailure(ctx context.Context, job string) (string, error) 
 			return err.Error()
 		}
 		for _, stub := range stubs {
-			if stub.ClientStatus == nomad.AllocClientStatusFailed {
-				reason = Events(stub.TaskStates)
+			reason = Events(stub.TaskStates)
+			if stub.ClientStatus == nomad.AllocClientStatusFailed && strings.Contains(reason, text) {
 				return ""
 			}
 		}
-		return "none has failed; " + c.pending(job, stubs)
+		return fmt.Sprintf("none has failed with %q; %s", text, c.pending(job, stubs))
 	})
 	return reason, err
 }

@@ -1,10 +1,10 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,7 +48,7 @@ func slices(ctx context.Context, c *cluster.Cluster, class string) ([]row, error
 		if err != nil {
 			return nil, err
 		}
-		r := row{alloc: alloc.ID[:8], group: alloc.TaskGroup, image: c.Image + ":" + info.Variant, info: info}
+		r := row{alloc: alloc.ID[:8], group: alloc.TaskGroup, image: path.Base(c.Image) + ":" + info.Variant, info: info}
 		if r.service, err = meta(ctx, c, *job.Name, alloc.TaskGroup); err != nil {
 			return nil, err
 		}
@@ -77,35 +77,35 @@ func meta(ctx context.Context, c *cluster.Cluster, service, tag string) (found m
 func table(rows []row) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ALLOCATION\tGROUP\tGPU\tSLICES\tIMAGE\tCOMPUTE\tMEMORY LIMIT\tSEES\tHELD BY")
+	fmt.Fprintln(w, "ALLOCATION\tGROUP\tGPU\tSLICES\tIMAGE\tCOMPUTE\tMEMORY LIMIT\tSEES IN ITS CONTAINER\tHELD BY")
 	for _, r := range rows {
-		g, env := r.info.Grant, r.info.Environment
+		g := r.info.Grant
 		if g == nil {
 			fmt.Fprintf(w, "%s\t%s\tnone\n", r.alloc, r.group)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s %s\t%d of %d\t%s\t%s\t%s\t%s\t%s\n", r.alloc, r.group,
-			g.Group, shortID(string(g.GPUs[0])), g.Slices, g.Total, r.image,
-			compute(r.info), cmp.Or(env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], "none"), sees(r.info), g.Enforcement)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\t%s\n", r.alloc, r.group, g.Group, g.Slices, g.Total, r.image,
+			compute(r.info), memory(r.info), sees(r.info), g.Enforcement)
 	}
 	w.Flush()
 	return b.String()
 }
 
-// shortID cuts a UUID to what tells the GPUs of one host apart.
-func shortID(uuid string) string {
-	if len(uuid) > 12 {
-		return uuid[:12]
-	}
-	return uuid
-}
-
 // compute is the task's part of the GPU in its vendor's terms.
 func compute(info hardware.Info) string {
 	if info.Grant.Vendor == gpu.AMD {
-		return "CUs " + strings.TrimPrefix(info.Environment["HSA_CU_MASK"], "0:")
+		return fmt.Sprintf("%d CUs", info.Grant.Units)
 	}
 	return info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] + "%"
+}
+
+// memory is the limit of the task's GPU memory, which NVIDIA writes as 0=<n>M.
+func memory(info hardware.Info) string {
+	limit := strings.TrimPrefix(info.Environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], "0=")
+	if limit == "" {
+		return "none"
+	}
+	return strings.TrimSuffix(limit, "M") + " MiB"
 }
 
 // sees is what the process found when it opened the GPU, or could open of it.
