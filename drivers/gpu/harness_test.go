@@ -83,11 +83,15 @@ func races(dir string) (out []string) {
 	return out
 }
 
+// built is the folder of build once a test has asked for it.
+var built string
+
 var build = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "aliquot-driver-test-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	for target, source := range map[string]string{"aliquot-driver": "aliquot/cmd/aliquot-driver", "probe": "./testdata/probe"} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, target))
 		if raced && target == "aliquot-driver" {
@@ -111,12 +115,12 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := m.Run()
-	if dir, _ := build(); dir != "" {
-		for _, report := range races(dir) {
+	if built != "" {
+		for _, report := range races(built) {
 			fmt.Println(report)
 			code = 1
 		}
-		os.RemoveAll(dir)
+		os.RemoveAll(built)
 	}
 	os.Exit(code)
 }
