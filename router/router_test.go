@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -91,12 +90,7 @@ func (f *fixture) instance(service, id, status string, meta ...string) {
 	for i := 0; i < len(meta); i += 2 {
 		m[meta[i]] = meta[i+1]
 	}
-	_, err := f.Client.Catalog().Register(&api.CatalogRegistration{
-		Node: "gpu-node", Address: "10.0.0.1", SkipNodeUpdate: false,
-		Service: &api.AgentService{ID: id, Service: service, Port: 8000, Meta: m},
-		Check:   &api.AgentCheck{Node: "gpu-node", CheckID: "check:" + id, ServiceID: id, Name: "check", Status: status},
-	}, nil)
-	if err != nil {
+	if err := f.Instance("gpu-node", service, id, status, m); err != nil {
 		f.t.Fatal(err)
 	}
 }
@@ -105,12 +99,7 @@ func (f *fixture) instance(service, id, status string, meta ...string) {
 func (f *fixture) health(service, class, status string, from, to int) {
 	f.t.Helper()
 	for i := from; i < to; i++ {
-		id := fmt.Sprintf("%s-%s-%d", service, class, i)
-		_, err := f.Client.Catalog().Register(&api.CatalogRegistration{
-			Node: "gpu-node", Address: "10.0.0.1",
-			Check: &api.AgentCheck{Node: "gpu-node", CheckID: "check:" + id, ServiceID: id, Name: "check", Status: status},
-		}, nil)
-		if err != nil {
+		if err := f.Health("gpu-node", fmt.Sprintf("%s-%s-%d", service, class, i), status); err != nil {
 			f.t.Fatal(err)
 		}
 	}
@@ -124,38 +113,6 @@ func (f *fixture) deregister(service, class string, from, to int) {
 			f.t.Fatal(err)
 		}
 	}
-}
-
-// chain returns the compiled shares of a service in hundredths, by subset; nil
-// while its chain does not begin with a splitter or a router.
-func (f *fixture) chain(service string) map[string]int {
-	resp, _, err := f.Client.DiscoveryChain().Get(service, nil, nil)
-	if err != nil {
-		return nil
-	}
-	c := resp.Chain
-	node := c.Nodes[c.StartNode]
-	if node == nil {
-		return nil
-	}
-	if node.Type == api.DiscoveryGraphNodeTypeRouter {
-		node = c.Nodes[node.Routes[len(node.Routes)-1].NextNode]
-	}
-	if node.Type != api.DiscoveryGraphNodeTypeSplitter {
-		return nil
-	}
-	out := map[string]int{}
-	for _, s := range node.Splits {
-		out[subsetOf(c, s.NextNode)] += int(math.Round(float64(s.Weight) * 100))
-	}
-	return out
-}
-
-func subsetOf(c *api.CompiledDiscoveryChain, node string) string {
-	if n := c.Nodes[node]; n != nil && n.Resolver != nil {
-		return c.Targets[n.Resolver.Target].ServiceSubset
-	}
-	return node
 }
 
 // want computes the shares that classes should have.
@@ -207,7 +164,7 @@ func await(t *testing.T, within time.Duration, missing func() string) time.Durat
 func (f *fixture) awaitChain(service string, want map[string]int, within time.Duration) time.Duration {
 	f.t.Helper()
 	return await(f.t, within, func() string {
-		if got := f.chain(service); !reflect.DeepEqual(got, want) {
+		if got := f.Chain(service); !reflect.DeepEqual(got, want) {
 			return fmt.Sprintf("chain of %s is %v, want %v", service, got, want)
 		}
 		return ""

@@ -134,7 +134,7 @@ func TestEveryLineOfThePolicyIsNeeded(t *testing.T) {
 			f.route(c)
 			timer := time.NewTimer(3 * time.Second)
 			<-timer.C
-			if got := f.chain("chat"); got["h100"] == 7500 {
+			if got := f.Chain("chat"); got["h100"] == 7500 {
 				t.Errorf("works as well without %s", head)
 			}
 		})
