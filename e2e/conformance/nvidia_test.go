@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -32,19 +33,33 @@ func nvidiaRig(t *testing.T, name string, without ...string) Rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, run := t.TempDir(), t.TempDir()
+	root := t.TempDir()
+	run := short(t)
 	if err := rack.Root(root, r, tools.Lib); err != nil {
 		t.Skipf("device nodes cannot be made, which needs root: %v", err)
 	}
 	return Rig{
 		Vendor: gpu.NVIDIA, Binary: shipped(t, "aliquot-device-nvidia"),
 		Env: tools.Env(r, plain()), Bare: plain(),
-		Config:     map[string]any{"root": root, "run_dir": run},
-		BareConfig: map[string]any{"root": t.TempDir(), "run_dir": t.TempDir()},
-		Lose:       func(id gpu.ID) error { return r.Lose(string(id)) },
-		Restore:    func(id gpu.ID) error { return r.Restore(string(id)) },
-		Close:      func() { quitMPS(t, tools, r, run) },
+		Config:       map[string]any{"root": root, "run_dir": run, "recovery_period": "1s"},
+		BareConfig:   map[string]any{"root": t.TempDir(), "run_dir": short(t)},
+		Lose:         func(id gpu.ID) error { return r.Lose(string(id)) },
+		Restore:      func(id gpu.ID) error { return r.Restore(string(id)) },
+		UnitsUnknown: len(without) > 0,
+		Close:        func() { quitMPS(t, tools, r, run) },
 	}
+}
+
+// short makes a folder with a short path: that of a socket in it may have 107
+// characters.
+func short(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mps-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // quitMPS ends the MPS daemons, which outlive the plugin on purpose.

@@ -26,6 +26,8 @@ type Rig struct {
 	Config, BareConfig map[string]any
 	// Lose makes a GPU of the rack fall off the bus, Restore brings it back.
 	Lose, Restore func(gpu.ID) error
+	// UnitsUnknown is set where the vendor's library cannot tell SMs or CUs.
+	UnitsUnknown bool
 	// Close ends what the plugin leaves running on purpose.
 	Close func()
 }
