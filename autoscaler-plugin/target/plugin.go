@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -46,6 +47,11 @@ type Plugin struct {
 	jobs map[string]*sync.Mutex
 	// said is what was last logged of each group, so that a state is logged once.
 	said map[group]string
+	// asked is when the agent last asked for a status, interval the longest time
+	// that it plans between two such questions.
+	asked     time.Time
+	interval  time.Duration
+	stopWatch chan struct{}
 }
 
 // group is the target of a policy.
@@ -54,7 +60,9 @@ type group struct{ namespace, job, name string }
 func (g group) String() string { return g.job + "/" + g.name }
 
 // New returns the plugin; SetConfig must follow.
-func New(log hclog.Logger) *Plugin { return &Plugin{log: log, jobs: map[string]*sync.Mutex{}, said: map[group]string{}} }
+func New(log hclog.Logger) *Plugin {
+	return &Plugin{log: log, jobs: map[string]*sync.Mutex{}, said: map[group]string{}}
+}
 
 // PluginInfo names the plugin.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
@@ -62,11 +70,17 @@ func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 }
 
 // SetConfig takes Nomad's address and token from what the agent passes to every
-// plugin; there are no settings of its own.
+// plugin, and one setting of its own: restart_agent_after, see watchdog.
 func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	if err := guard.Known(settings); err != nil {
+	if err := guard.Known(settings, restartAgentAfter); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
+	}
+	patience := defaultPatience
+	if text := settings[restartAgentAfter]; text != "" {
+		if patience, err = time.ParseDuration(text); err != nil || patience < 0 {
+			return fmt.Errorf("%s: %s is %q: want a duration such as 2m, or 0 for never", Name, restartAgentAfter, text)
+		}
 	}
 	client, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(settings))
 	if err != nil {
@@ -75,6 +89,15 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.nomad = client
+	if p.stopWatch != nil {
+		close(p.stopWatch)
+		p.stopWatch = nil
+	}
+	if patience > 0 {
+		p.stopWatch = make(chan struct{})
+		w := &watchdog{plugin: p, patience: patience, agent: os.Getppid(), stop: p.stopWatch}
+		go w.run()
+	}
 	return nil
 }
 
@@ -124,6 +147,7 @@ func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err
 	if err != nil {
 		return nil, err
 	}
+	p.noteAsked(config)
 	ctx, cancel := context.WithTimeout(context.Background(), limit(config))
 	defer cancel()
 	s, err := look(ctx, client, g)
@@ -144,9 +168,9 @@ func (p *Plugin) say(g group, text string, good bool) {
 	}
 	p.said[g] = text
 	if good {
-		p.log.Debug("target", "group", g, "state", text)
+		p.log.Debug("target", "group", g.String(), "state", text)
 	} else {
-		p.log.Warn("target", "group", g, "state", text)
+		p.log.Warn("target", "group", g.String(), "state", text)
 	}
 }
 

@@ -54,9 +54,9 @@ func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err 
 	var nothing *sdk.TargetScalingNoOpError
 	switch {
 	case err == nil:
-		p.log.Info("scaled", "group", g, "count", action.Count, "reason", action.Reason)
+		p.log.Info("scaled", "group", g.String(), "count", action.Count, "reason", action.Reason)
 	case errors.As(err, &nothing):
-		p.log.Info("not scaled", "group", g, "count", action.Count, "why", err)
+		p.log.Info("not scaled", "group", g.String(), "count", action.Count, "why", err)
 	default:
 		err = guard.Plain(fmt.Errorf("group %s could not be scaled to %d: %w", g, action.Count, err))
 	}
@@ -80,18 +80,17 @@ const (
 )
 
 func submit(ctx context.Context, client *nomad.Client, g group, action sdk.ScalingAction) error {
-	q := (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx)
-	scaling, _, err := client.Jobs().ScaleStatus(g.job, q)
+	job, _, err := client.Jobs().Info(g.job, (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx))
 	if err != nil {
 		return err
 	}
 	request := &nomad.ScalingRequest{
 		Target:  map[string]string{"Job": g.job, "Group": g.name},
 		Message: action.Reason, Error: action.Error, Meta: action.Meta,
-		JobModifyIndex: scaling.JobModifyIndex,
+		JobModifyIndex: *job.JobModifyIndex,
 	}
 	if action.Count != sdk.StrategyActionMetaValueDryRunCount {
-		if of, ok := scaling.TaskGroups[g.name]; ok && int64(of.Desired) == action.Count {
+		if of := job.LookupTaskGroup(g.name); of != nil && int64(*of.Count) == action.Count {
 			return sdk.NewTargetScalingNoOpError("group %s is set to %d already", g, action.Count)
 		}
 		request.Count = &action.Count

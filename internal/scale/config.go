@@ -21,13 +21,14 @@ type Config struct {
 // Policy.Validate uses, lower case with underscores. The hardware is either
 // "slots" (and "max", by default 10000) for a service on one kind of replica, or
 // "classes" as for ParseClasses together with "class", the one that is scaled.
-// What is not set is that of Default. Unknown names are refused.
+// What is not set, or empty, is that of Default. Unknown names are refused.
 func ParseConfig(settings map[string]string) (Config, error) {
 	c := Config{Policy: Default()}
 	fields := c.Policy.fields()
 	for _, name := range sorted(settings) {
 		field, ok := fields[name]
 		switch {
+		case ok && settings[name] == "": // not set
 		case ok:
 			if err := field.set(settings[name]); err != nil {
 				return Config{}, fmt.Errorf("%s is %q: want %s", name, settings[name], field.want)

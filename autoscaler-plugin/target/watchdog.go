@@ -1,0 +1,132 @@
+package target
+
+import (
+	"context"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/nomad-autoscaler/plugins/shared"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/autoscaler-plugin/guard"
+)
+
+// restartAgentAfter is the setting with the watchdog's patience.
+const restartAgentAfter = "restart_agent_after"
+
+const defaultPatience = 2 * time.Minute
+
+// watchdog ends an agent that has lost its policies. When Nomad's API was away
+// for a moment, the agent (v0.5.0) drops all policies and takes each of them up
+// again only when it is changed: until then it runs, is healthy and scales
+// nothing. Its supervisor, Nomad, starts an ended agent anew.
+//
+// An agent has lost its policies when it has evaluated some before, Nomad answers
+// and has policies for this target, and none was evaluated for patience.
+type watchdog struct {
+	plugin   *Plugin
+	patience time.Duration
+	agent    int // process ID of the agent, which started this plugin
+	stop     chan struct{}
+}
+
+// noteAsked remembers a question of the agent. The time limit that it passes is
+// three quarters of the policy's evaluation interval.
+func (p *Plugin) noteAsked(config map[string]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked = time.Now()
+	if granted, err := time.ParseDuration(config[shared.PluginConfigKeyGRPCTimeout]); err == nil {
+		p.interval = max(p.interval, granted*4/3)
+	}
+}
+
+// silence is how long the agent has not asked, beyond what its policies' intervals
+// explain; 0 before its first question.
+func (p *Plugin) silence() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked.IsZero() {
+		return 0
+	}
+	return time.Since(p.asked) - 2*p.interval
+}
+
+func (w *watchdog) run() {
+	tick := time.NewTicker(max(time.Second, w.patience/8))
+	defer tick.Stop()
+	for {
+		select {
+		case <-w.stop:
+			return
+		case <-tick.C:
+		}
+		if w.lost() && os.Getppid() == w.agent && w.agent > 1 {
+			w.plugin.log.Error("the agent has evaluated no policy for too long and is ended, so that it is started anew with all policies",
+				"silence", w.plugin.silence().Round(time.Second).String(), "setting", restartAgentAfter)
+			if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
+				w.plugin.log.Error("the agent cannot be ended", "error", err)
+			}
+			return
+		}
+	}
+}
+
+func (w *watchdog) lost() (yes bool) {
+	if w.plugin.silence() < w.patience {
+		return false
+	}
+	var err error
+	defer func() {
+		if err != nil {
+			w.plugin.log.Debug("policies cannot be looked up", "error", err)
+			yes = false
+		}
+	}()
+	defer guard.Recover(w.plugin.log, "watchdog", &err)
+	client, err := w.plugin.client()
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), scaleLimit)
+	defer cancel()
+	yes, err = hasPolicies(ctx, client)
+	return yes
+}
+
+// hasPolicies says whether Nomad has an enabled policy for this target that is to
+// be evaluated at all times; the agent does not ask outside of a schedule.
+func hasPolicies(ctx context.Context, client *nomad.Client) (bool, error) {
+	q := (&nomad.QueryOptions{}).WithContext(ctx)
+	stubs, _, err := client.Scaling().ListPolicies(q)
+	if err != nil {
+		return false, err
+	}
+	for _, stub := range stubs {
+		if !stub.Enabled {
+			continue
+		}
+		policy, _, err := client.Scaling().GetPolicy(stub.ID, q)
+		if err != nil {
+			return false, err
+		}
+		if policy.Policy["schedule"] == nil && targets(policy.Policy["target"]) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// targets looks for this target in a policy's target blocks, as Nomad keeps them:
+// [{"aliquot-target": [{…}]}].
+func targets(blocks any) bool {
+	list, _ := blocks.([]any)
+	for _, block := range list {
+		named, _ := block.(map[string]any)
+		if _, ok := named[Name]; ok {
+			return true
+		}
+	}
+	return false
+}

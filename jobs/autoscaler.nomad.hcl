@@ -1,0 +1,169 @@
+# The Nomad Autoscaler with Aliquot's plugins, highly available.
+#
+# Needs:  nomad-autoscaler 0.5 and the programs aliquot-apm, aliquot-strategy and
+#         aliquot-target on the nodes (their paths are the variables agent and
+#         plugin_dir); the raw_exec driver; Consul. With ACLs a Nomad policy for this
+#         job, see docs/scaling.md.
+# Does:   runs two agents of which one holds the lock and evaluates the scaling
+#         policies of all jobs; the other takes over when the lock expires.
+# Run:    nomad job run jobs/autoscaler.nomad.hcl
+
+variable "count" {
+  type    = number
+  default = 2
+}
+
+variable "agent" {
+  description = "Path of nomad-autoscaler on the nodes."
+  type        = string
+  default     = "/usr/local/bin/nomad-autoscaler"
+}
+
+variable "plugin_dir" {
+  description = "Folder on the nodes with the three plugins."
+  type        = string
+  default     = "/opt/aliquot/bin"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the nodes."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "consul_token_file" {
+  description = "File on the nodes with a Consul token that may read services and write the KV prefix aliquot/coldstart; empty without ACLs."
+  type        = string
+  default     = ""
+}
+
+variable "lock_ttl" {
+  description = "How long a dead agent's lock lasts."
+  type        = string
+  default     = "15s"
+}
+
+variable "restart_agent_after" {
+  description = "How long policies may go without an evaluation before the agent is started anew, 0 for never."
+  type        = string
+  default     = "2m"
+}
+
+variable "log_level" {
+  type    = string
+  default = "INFO"
+}
+
+job "autoscaler" {
+  type = "service"
+
+  group "agent" {
+    count = var.count
+
+    # A second agent on the same node would not outlive it.
+    constraint {
+      distinct_hosts = var.count > 1
+    }
+
+    # The plugins end an agent that has lost its policies; it must come back.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "2s"
+      mode     = "delay"
+    }
+
+    network {
+      port "http" {}
+    }
+
+    task "agent" {
+      driver = "raw_exec"
+
+      # The agent speaks to Nomad through the task's own socket, as this job.
+      identity {
+        env  = true
+        file = true
+      }
+
+      config {
+        command = var.agent
+        args    = ["agent", "-config", "${NOMAD_TASK_DIR}/agent.hcl"]
+      }
+
+      template {
+        destination = "${NOMAD_TASK_DIR}/agent.hcl"
+        data        = <<-EOF
+          log_level  = "${var.log_level}"
+          plugin_dir = "${var.plugin_dir}"
+
+          nomad {
+            address = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
+          }
+
+          http {
+            bind_address = "0.0.0.0"
+            bind_port    = {{ env "NOMAD_PORT_http" }}
+          }
+
+          high_availability {
+            enabled        = true
+            lock_namespace = "{{ env "NOMAD_NAMESPACE" }}"
+            lock_path      = "nomad-autoscaler/lock"
+            lock_ttl       = "${var.lock_ttl}"
+            lock_delay     = "1s"
+          }
+
+          telemetry {
+            prometheus_metrics = true
+            disable_hostname   = true
+          }
+
+          policy {
+            default_evaluation_interval = "5s"
+          }
+
+          apm "aliquot-apm" {
+            driver = "aliquot-apm"
+            config = {
+              consul_address    = "${var.consul}"
+              consul_token_file = "${var.consul_token_file}"
+            }
+          }
+
+          strategy "aliquot-strategy" {
+            driver = "aliquot-strategy"
+            config = {
+              consul_address    = "${var.consul}"
+              consul_token_file = "${var.consul_token_file}"
+            }
+          }
+
+          target "aliquot-target" {
+            driver = "aliquot-target"
+            config = {
+              restart_agent_after = "${var.restart_agent_after}"
+            }
+          }
+        EOF
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      service {
+        name     = "nomad-autoscaler"
+        port     = "http"
+        provider = "consul"
+        check {
+          type     = "http"
+          path     = "/v1/health"
+          interval = "5s"
+          timeout  = "2s"
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,158 @@
+# A model service that follows its queue, on one kind of hardware.
+#
+# Needs:  what jobs/http.nomad.hcl needs; the gateway with a service block of the same
+#         name; the autoscaler of jobs/autoscaler.nomad.hcl.
+# Does:   keeps as many replicas as the requests that the gateways hold and serve need,
+#         from none to max_count. What the settings mean is in docs/scaling.md;
+#         `aliquot simulate scale` tries them on a recorded trace first.
+# Run:    nomad job run -var image=registry.example.com/app jobs/scaling-one-class.nomad.hcl
+
+variable "service" {
+  description = "Name of the service in Consul and in the gateway, and of the job."
+  type        = string
+  default     = "app"
+}
+
+variable "image" {
+  description = "Image without a tag; published under the tags nvidia, amd and cpu."
+  type        = string
+}
+
+variable "args" {
+  description = "Arguments of the image's program."
+  type        = list(string)
+  default     = []
+}
+
+variable "slices" {
+  description = "Slices per replica."
+  type        = number
+  default     = 5
+}
+
+variable "slots" {
+  description = "Requests that one replica serves at the same time."
+  type        = number
+  default     = 4
+}
+
+variable "count" {
+  description = "Replicas until the autoscaler has decided."
+  type        = number
+  default     = 0
+}
+
+variable "max_count" {
+  type    = number
+  default = 8
+}
+
+variable "strategy" {
+  description = "Further settings of the strategy, such as { standby = \"1\" }."
+  type        = map(string)
+  default     = {}
+}
+
+variable "interval" {
+  description = "How often the demand is looked at."
+  type        = string
+  default     = "1s"
+}
+
+variable "deployments" {
+  description = "Replicas that a deployment starts at a time; 0 for no deployments. During one Nomad refuses to scale the job."
+  type        = number
+  default     = 0
+}
+
+variable "memory" {
+  description = "MiB of main memory."
+  type        = number
+  default     = 512
+}
+
+job "scaling-one-class" {
+  id   = var.service
+  name = var.service
+  type = "service"
+
+  group "server" {
+    count = var.count
+
+    scaling {
+      enabled = true
+      min     = 0
+      max     = var.max_count
+
+      policy {
+        evaluation_interval = var.interval
+        # The strategy knows by itself when to wait.
+        cooldown = "1s"
+
+        check "demand" {
+          source       = "aliquot-apm"
+          query        = "concurrency service=${var.service}"
+          query_window = "15m"
+
+          strategy "aliquot-strategy" {
+            slots       = var.slots
+            coldstart   = lookup(var.strategy, "coldstart", "")
+            down_delay  = lookup(var.strategy, "down_delay", "")
+            zero_grace  = lookup(var.strategy, "zero_grace", "")
+            standby     = lookup(var.strategy, "standby", "")
+            utilization = lookup(var.strategy, "utilization", "")
+          }
+        }
+
+        target "aliquot-target" {}
+      }
+    }
+
+    update {
+      max_parallel = var.deployments
+    }
+
+    network {
+      port "http" {}
+    }
+
+    task "server" {
+      driver       = "aliquot"
+      kill_timeout = "30s"
+
+      config {
+        image                 = var.image
+        image_tag_by_hardware = true
+        network_mode          = "host"
+        ports                 = ["http"]
+        args                  = var.args
+      }
+
+      resources {
+        cpu    = 100
+        memory = var.memory
+        device "gpu" {
+          count = var.slices
+        }
+      }
+
+      service {
+        name     = var.service
+        port     = "http"
+        provider = "consul"
+        meta {
+          gpu_class      = "${ALIQUOT_GPU_CLASS}"
+          aliquot_slices = "${ALIQUOT_SLICES}"
+          aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+          concurrency    = var.slots
+        }
+        check {
+          type     = "http"
+          path     = "/health"
+          interval = "1s"
+          timeout  = "1s"
+        }
+      }
+    }
+  }
+}

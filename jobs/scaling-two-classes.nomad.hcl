@@ -1,0 +1,163 @@
+# A model service that follows its queue, on two kinds of hardware at the least cost.
+#
+# Needs:  what jobs/scaling-one-class.nomad.hcl needs, on nodes of both classes.
+# Does:   every class is a group with a scaling policy of its own. All policies list the
+#         same classes, so each of them comes to the same plan: the counts that serve the
+#         whole demand at the least cost. The demand is counted once.
+# Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
+
+variable "service" {
+  description = "Name of the service in Consul and in the gateway, and of the job."
+  type        = string
+  default     = "app"
+}
+
+variable "image" {
+  description = "Image without a tag; published under the tags nvidia, amd and cpu."
+  type        = string
+}
+
+variable "args" {
+  description = "Arguments of the image's program."
+  type        = list(string)
+  default     = []
+}
+
+variable "classes" {
+  description = "Hardware classes: slots are requests that one replica serves at the same time, cost is that of one replica in any unit, max is how many the devices allow."
+  type = map(object({
+    slices = number
+    slots  = number
+    cost   = number
+    max    = number
+  }))
+  default = {
+    h100 = { slices = 5, slots = 8, cost = 8, max = 4 }
+    t4   = { slices = 5, slots = 2, cost = 1, max = 8 }
+  }
+}
+
+variable "strategy" {
+  description = "Further settings of the strategy, such as { standby = \"1\" }."
+  type        = map(string)
+  default     = {}
+}
+
+variable "interval" {
+  description = "How often the demand is looked at."
+  type        = string
+  default     = "1s"
+}
+
+variable "deployments" {
+  description = "Replicas that a deployment starts at a time; 0 for no deployments. During one Nomad refuses to scale the job."
+  type        = number
+  default     = 0
+}
+
+variable "memory" {
+  description = "MiB of main memory."
+  type        = number
+  default     = 512
+}
+
+locals {
+  # "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"
+  classes = join(", ", [for name, c in var.classes : "${name} slots=${c.slots} cost=${c.cost} max=${c.max}"])
+}
+
+job "scaling-two-classes" {
+  id   = var.service
+  name = var.service
+  type = "service"
+
+  dynamic "group" {
+    for_each = var.classes
+    labels   = [group.key]
+
+    content {
+      count = 0
+
+      scaling {
+        enabled = true
+        min     = 0
+        max     = group.value.max
+
+        policy {
+          evaluation_interval = var.interval
+          # The strategy knows by itself when to wait.
+          cooldown = "1s"
+
+          check "demand" {
+            source       = "aliquot-apm"
+            query        = "concurrency service=${var.service}"
+            query_window = "15m"
+
+            strategy "aliquot-strategy" {
+              class       = group.key
+              classes     = local.classes
+              coldstart   = lookup(var.strategy, "coldstart", "")
+              down_delay  = lookup(var.strategy, "down_delay", "")
+              zero_grace  = lookup(var.strategy, "zero_grace", "")
+              standby     = lookup(var.strategy, "standby", "")
+              utilization = lookup(var.strategy, "utilization", "")
+            }
+          }
+
+          target "aliquot-target" {}
+        }
+      }
+
+      update {
+        max_parallel = var.deployments
+      }
+
+      network {
+        port "http" {}
+      }
+
+      task "server" {
+        driver       = "aliquot"
+        kill_timeout = "30s"
+
+        config {
+          image                 = var.image
+          image_tag_by_hardware = true
+          network_mode          = "host"
+          ports                 = ["http"]
+          args                  = var.args
+        }
+
+        resources {
+          cpu    = 100
+          memory = var.memory
+          device "gpu" {
+            count = group.value.slices
+            constraint {
+              attribute = "${device.attr.class}"
+              value     = group.key
+            }
+          }
+        }
+
+        service {
+          name     = var.service
+          port     = "http"
+          provider = "consul"
+          meta {
+            gpu_class      = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices = "${ALIQUOT_SLICES}"
+            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+            concurrency    = group.value.slots
+          }
+          check {
+            type     = "http"
+            path     = "/health"
+            interval = "1s"
+            timeout  = "1s"
+          }
+        }
+      }
+    }
+  }
+}
