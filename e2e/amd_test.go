@@ -61,6 +61,12 @@ func TestAMDMasks(t *testing.T) {
 			t.Errorf("%s: device nodes %v, want %v", group, info.DeviceNodes, want)
 		}
 	}
+	for _, alloc := range allocs {
+		// The rack's /etc/group has video 44 and render 109.
+		if groups := inspect(ctx, t, alloc, "{{.HostConfig.GroupAdd}}"); !strings.Contains(groups, "44") || !strings.Contains(groups, "109") {
+			t.Errorf("%s: groups %s, want the host's of video and render", alloc.TaskGroup, groups)
+		}
+	}
 	t.Run("attachment and statistics", func(t *testing.T) { amdAttachment(ctx, t, c) })
 	t.Run("health", func(t *testing.T) { amdHealth(ctx, t, c) })
 }
@@ -235,11 +241,8 @@ func renderOf(t *testing.T, id gpu.ID) int {
 // cgroup allows finds no device, one that it denies is not permitted.
 func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation, node string) bool {
 	t.Helper()
-	pid, err := exec.CommandContext(ctx, "docker", "inspect", "--format", "{{.State.Pid}}", "server-"+alloc.ID).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	script := fmt.Sprintf("echo $$ > %q && exec cat %q", devicesCgroup(t, strings.TrimSpace(string(pid))), c.Dir+"/root"+node)
+	pid := inspect(ctx, t, alloc, "{{.State.Pid}}")
+	script := fmt.Sprintf("echo $$ > %q && exec cat %q", devicesCgroup(t, pid), c.Dir+"/root"+node)
 	out, err := exec.CommandContext(ctx, "sh", "-c", script).CombinedOutput()
 	switch text := string(out); {
 	case strings.Contains(text, "No such device"):
@@ -250,6 +253,16 @@ func opens(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.A
 		t.Fatalf("%s: %v: %s", script, err, text)
 		return false
 	}
+}
+
+// inspect reads a field of an allocation's container.
+func inspect(ctx context.Context, t *testing.T, alloc *nomad.Allocation, format string) string {
+	t.Helper()
+	out, err := exec.CommandContext(ctx, "docker", "inspect", "--format", format, "server-"+alloc.ID).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // devicesCgroup is the file by which a process joins the control group that
