@@ -59,7 +59,9 @@ func run(ctx context.Context, rounds int) error {
 		return err
 	}
 	for round := range rounds + 1 {
-		for i := range rows {
+		for turn := range rows {
+			// Nobody is always first: a start pays for the removal before it.
+			i := (turn + round) % len(rows)
 			took, err := rows[i].start(ctx, dir)
 			if err != nil {
 				return fmt.Errorf("%s: %w", rows[i].name, err)
