@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -39,6 +40,10 @@ type loop struct {
 	found    []share.Found
 	failures int
 	notes    *notes
+
+	// measuring guards last, the newest reading of load.
+	measuring sync.Mutex
+	last      readings
 
 	mu      sync.Mutex
 	streams int
@@ -89,7 +94,7 @@ func (l *loop) running() bool {
 func (l *loop) run(ctx context.Context) {
 	settled := time.Now().Add(settleTime)
 	for {
-		starting := l.step(ctx, time.Now().After(settled))
+		starting := l.step(ctx, !time.Now().Before(settled))
 		period := l.config.Period
 		if starting && time.Now().Before(settled) {
 			period = settlePoll
@@ -115,12 +120,13 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	states := l.vendor.Converge(ctx, plan)
-	if states == nil {
-		states = map[gpu.ID]State{}
-	}
+	states := map[gpu.ID]State{}
+	maps.Copy(states, l.vendor.Converge(ctx, plan)) // the vendor's own map stays as it is
 	for id, why := range lost {
 		s := states[id]
+		if s.Problem != "" {
+			why += "; " + s.Problem // the vendor may know the cause
+		}
 		s.Problem, s.Starting = why, false
 		states[id] = s
 	}

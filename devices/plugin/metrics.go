@@ -68,25 +68,18 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(c.ctx, 10*time.Second)
 	defer cancel()
 	c.loop.mu.Lock()
-	plan, groups := c.loop.plan, c.loop.groups
+	groups := c.loop.groups
 	c.loop.mu.Unlock()
 	instances(ch, string(c.loop.maker), groups)
-	usage := c.loop.vendor.Usage(ctx, plan)
-	var pids []int
-	for _, u := range usage {
-		for _, p := range u.Processes {
-			pids = append(pids, p.PID)
-		}
-	}
-	owners := c.loop.owners.of(ctx, pids)
-	for _, o := range plan.Offers {
-		u, ok := usage[o.ID]
+	r := c.loop.usage(ctx)
+	for _, o := range r.plan.Offers {
+		u, ok := r.usage[o.ID]
 		if !ok {
 			continue
 		}
 		of := []string{string(c.loop.maker), o.Group, o.Class, string(o.ID)}
 		gpuMetrics(ch, u, of)
-		tasks, stray := tasksOn(o, u, owners)
+		tasks, stray := tasksOn(o, u, r.owners)
 		if o.Slices > 1 {
 			gauge(ch, "gpu_unattributed_memory_bytes", "Memory of processes that belong to no task with slices.", gpuLabels, float64(stray.Bytes()), of...)
 		}

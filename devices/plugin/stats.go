@@ -13,20 +13,46 @@ import (
 	"aliquot/internal/share"
 )
 
+// readings is one reading of all offers and of whom their processes belong to.
+type readings struct {
+	plan   share.Plan
+	usage  map[gpu.ID]Usage
+	owners map[int]owner
+	at     time.Time
+}
+
+// freshFor is how long a reading serves all who ask: Nomad and Prometheus ask
+// independently, and some drivers hand out each utilisation sample only once.
+const freshFor = time.Second
+
+// usage reads the load of all offers, or returns the last reading while it is
+// fresh.
+func (l *loop) usage(ctx context.Context) readings {
+	l.measuring.Lock()
+	defer l.measuring.Unlock()
+	if !l.last.at.IsZero() && time.Since(l.last.at) < freshFor {
+		return l.last
+	}
+	r := readings{plan: l.current(ctx), at: time.Now()}
+	r.usage = l.vendor.Usage(ctx, r.plan)
+	var pids []int
+	for _, u := range r.usage {
+		for _, p := range u.Processes {
+			pids = append(pids, p.PID)
+		}
+	}
+	r.owners = l.owners.of(ctx, pids)
+	l.last = r
+	return r
+}
+
 // stats sends statistics now and at every interval until ctx ends.
 func (l *loop) stats(ctx context.Context, interval time.Duration, out chan<- *device.StatsResponse) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		plan := l.current(ctx)
-		usage := l.vendor.Usage(ctx, plan)
-		var pids []int
-		for _, u := range usage {
-			for _, p := range u.Processes {
-				pids = append(pids, p.PID)
-			}
-		}
-		groups := statsOf(l.maker, plan, usage, l.owners.of(ctx, pids), time.Now())
+		r := l.usage(ctx)
+		groups := statsOf(l.maker, r.plan, r.usage, r.owners, r.at)
 		select {
 		case out <- &device.StatsResponse{Groups: groups}:
 		case <-ctx.Done():
