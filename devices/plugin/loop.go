@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
