@@ -1,6 +1,7 @@
 # `make help` lists the targets.
 SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .PHONY: help setup tools build test unit race e2e lint demo gpu-check bench clean
 

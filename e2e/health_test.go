@@ -43,7 +43,7 @@ func xid(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
 		t.Error("the other GPU must stay healthy:", err)
 	}
-	describes(t, c, "h100-0", "GPU")
+	describes(t, c, "h100-0", "XID 79")
 	// Nomad leaves running tasks alone and places new ones elsewhere.
 	for _, alloc := range allocs {
 		info, _, err := c.Nomad.Allocations().Info(alloc.ID, nil)
