@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"maps"
 	"reflect"
 	"slices"
 	"sync"
