@@ -12,9 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/devices/plugin/conformance"
 	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
 	"aliquot/internal/mps"
 )
 
@@ -130,25 +128,6 @@ func await(t *testing.T, what string, ok func() bool) {
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-}
-
-func TestConformance(t *testing.T) {
-	b := newBench(t, "h100-t4")
-	conformance.Run(t, conformance.Subject{
-		Binary: b.binary, Vendor: gpu.NVIDIA, Env: b.env(), EmptyEnv: without(os.Environ(), "ALIQUOT_RACK", "LD_LIBRARY_PATH"),
-		Config: strings.Replace(b.config(`gpu "*" { slices = 20 }`), fmt.Sprintf("root = %q", b.root), "", 1),
-		Slices: 20, RunDir: b.runDir, Recovery: 20 * time.Second,
-		Break: func(t *testing.T, id gpu.ID) {
-			if err := b.Lose(string(id)); err != nil {
-				t.Fatal(err)
-			}
-		},
-		Mend: func(t *testing.T, id gpu.ID) {
-			if err := b.Restore(string(id)); err != nil {
-				t.Fatal(err)
-			}
-		},
-	})
 }
 
 func without(env []string, keys ...string) []string {

@@ -11,28 +11,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin/conformance"
+	"aliquot/e2e/conformance"
 	"aliquot/internal/mps"
 )
-
-// plugin runs the shipped binary with a config until the test ends.
-func (b *bench) plugin(t *testing.T, more string, env ...string) *conformance.Child {
-	t.Helper()
-	c, err := conformance.Launch(b.binary, append(b.env(), env...), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Stop)
-	if err := c.Configure(b.config(more)); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Follow(); err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-type groups = []*device.DeviceGroup
 
 func named(gs groups, name string) *device.DeviceGroup {
 	if i := slices.IndexFunc(gs, func(g *device.DeviceGroup) bool { return g.Name == name }); i >= 0 {
@@ -52,26 +33,17 @@ func health(g *device.DeviceGroup) (ok bool, why string) {
 	return ok, why
 }
 
-func until(t *testing.T, c *conformance.Child, what string, ok func(groups) bool) groups {
-	t.Helper()
-	gs, err := c.Await(15*time.Second, ok)
-	if err != nil {
-		t.Fatalf("%s: %v", what, err)
-	}
-	return gs
-}
-
 func allWell(gs groups) bool {
 	return len(gs) > 0 && !slices.ContainsFunc(gs, func(g *device.DeviceGroup) bool { ok, _ := health(g); return !ok })
 }
 
-func reserve(t *testing.T, c *conformance.Child, g *device.DeviceGroup, from, to int) map[string]string {
+func reserve(t *testing.T, c *child, g *device.DeviceGroup, from, to int) map[string]string {
 	t.Helper()
 	var ids []string
 	for _, d := range g.Devices[from:to] {
 		ids = append(ids, d.ID)
 	}
-	r, err := c.Plugin.Reserve(ids)
+	r, err := c.Reserve(ids)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +81,7 @@ func TestStatsNameTheTask(t *testing.T) {
 	p.do(t, "load 30 10")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	stream, err := c.Plugin.Stats(ctx, 200*time.Millisecond)
+	stream, err := c.Stats(ctx, 200*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,9 +145,7 @@ func TestAFaultSurvivesThePlugin(t *testing.T) {
 		return strings.HasPrefix(why, "XID 95")
 	}
 	until(t, c, "XID 95", broken)
-	if err := c.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	c.kill(t)
 	next := b.plugin(t, "")
 	until(t, next, "XID 95 after kill -9", broken)
 	if err := b.Set(uuid, "recovery_action", 0); err != nil {
@@ -295,9 +265,7 @@ func TestKilledPluginAdoptsTheDaemon(t *testing.T) {
 	p := b.program(t, reserve(t, c, g, 0, 2))
 	daemon := b.control(b.uuids(t)[0])
 	before := daemon.Process()
-	if err := c.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	c.kill(t)
 	until(t, b.plugin(t, ""), "healthy", allWell)
 	if after := daemon.Process(); after != before {
 		t.Errorf("daemon %d was replaced by %d", before, after)
@@ -336,16 +304,11 @@ func TestHangingDaemonIsReplaced(t *testing.T) {
 	if err := syscall.Kill(before, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	gs, err := c.Await(40*time.Second, func(gs groups) bool { return !allWell(gs) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	gs := within(t, c, 40*time.Second, "a hanging daemon", func(gs groups) bool { return !allWell(gs) })
 	if _, why := health(gs[0]); !strings.Contains(why, "does not answer") {
 		t.Errorf("%q", why)
 	}
-	if _, err := c.Await(60*time.Second, allWell); err != nil {
-		t.Fatal(err)
-	}
+	within(t, c, time.Minute, "a new daemon", allWell)
 	if after := daemon.Process(); after == before || after == 0 {
 		t.Errorf("daemon %d, was %d", after, before)
 	}
@@ -356,7 +319,7 @@ func TestGPUThatLeavesSharing(t *testing.T) {
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
 	p := b.program(t, reserve(t, c, g, 0, 2))
-	c.Stop()
+	c.stop()
 	next := b.plugin(t, `gpu "t4" { mode = "whole" }`)
 	gs := until(t, next, "whole but busy", func(gs groups) bool { _, why := health(named(gs, "t4")); return why != "" })
 	if _, why := health(gs[0]); len(gs) != 1 || !strings.Contains(why, "leaves MPS sharing") {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin/conformance"
 	"aliquot/e2e/rack"
 	"aliquot/internal/gpu"
 )
@@ -50,7 +49,7 @@ func TestMIGGrantAndFault(t *testing.T) {
 	c := b.plugin(t, "return_mounts = true\n"+`gpu "*" { mode = "mig" }`)
 	gs := until(t, c, "healthy", allWell)
 	small := named(gs, "a100-40gb-mig-1g.5gb")
-	r, err := c.Plugin.Reserve([]string{small.Devices[0].ID})
+	r, err := c.Reserve([]string{small.Devices[0].ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +99,7 @@ func TestReturnMounts(t *testing.T) {
 	b := newBench(t, "t4")
 	c := b.plugin(t, "return_mounts = true")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
-	r, err := c.Plugin.Reserve([]string{g.Devices[0].ID})
+	r, err := c.Reserve([]string{g.Devices[0].ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,20 +159,11 @@ func TestOldDriverIsServedWithoutWhatItLacks(t *testing.T) {
 	}
 	b := newBench(t, "h100-t4")
 	env := without(b.env(), "LD_LIBRARY_PATH")
-	c, err := conformance.Launch(b.binary, append(env, "LD_LIBRARY_PATH="+old.Lib), t.Output())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.Stop)
-	if err := c.Configure(fmt.Sprintf("library = %q\n", filepath.Join(old.Lib, "libnvidia-ml.so.1")) + b.config("")); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Follow(); err != nil {
-		t.Fatal(err)
-	}
+	c := b.follow(t, append(env, "LD_LIBRARY_PATH="+old.Lib),
+		fmt.Sprintf("library = %q\n", filepath.Join(old.Lib, "libnvidia-ml.so.1"))+b.config(""))
 	g := named(until(t, c, "healthy", allWell), "h100-0")
 	reserve(t, c, g, 0, 3)
-	stream, err := c.Plugin.Stats(t.Context(), 1e9)
+	stream, err := c.Stats(t.Context(), 1e9)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,12 +188,10 @@ func TestConfigErrorsOfNVIDIA(t *testing.T) {
 		`slices = 3`:                                             {"slices"},
 		fmt.Sprintf("run_dir = %q", "/"+strings.Repeat("r", 60)): {"run_dir", "rrr", "49"},
 	} {
-		c, err := conformance.Launch(b.binary, b.env(), t.Output())
-		if err != nil {
-			t.Fatal(err)
+		c, err := b.launch(t, b.env(), text)
+		if err == nil {
+			c.stop()
 		}
-		err = c.Configure(text)
-		c.Stop()
 		for _, w := range want {
 			if err == nil || !strings.Contains(err.Error(), w) {
 				t.Errorf("%s: %v does not say %q", text, err, w)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,6 +41,16 @@ func testGroups(t *testing.T, b *bench) {
 				t.Errorf("group %s has no attribute %s", g.Name, key)
 			}
 		}
+	}
+}
+
+// testIdle pins that a plugin which only had its configuration validated left no
+// trace: the agent starts every binary for that alone, beside the one that serves.
+func testIdle(t *testing.T, b *bench) {
+	b.start(shared())
+	dir := b.rig.Config["run_dir"].(string)
+	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
+		t.Errorf("%s holds %v", dir, entries)
 	}
 }
 

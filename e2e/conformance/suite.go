@@ -38,6 +38,7 @@ const slicesPerGPU = 10
 func Run(t *testing.T, rig func(*testing.T) Rig) {
 	for name, test := range map[string]func(*testing.T, *bench){
 		"identity and groups":               testGroups,
+		"configuration alone does nothing":  testIdle,
 		"reserve gives environment only":    testReserve,
 		"disjoint grants stay within a GPU": testDisjoint,
 		"reserve refuses in one line":       testRefusals,
