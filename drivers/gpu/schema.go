@@ -3,7 +3,8 @@ package gpu
 import (
 	"strings"
 
-	"github.com/golang/protobuf/proto" //nolint:staticcheck // the type that hclspec.Spec is generated for
+	//lint:ignore SA1019 hclspec.Spec is generated for this package
+	"github.com/golang/protobuf/proto"
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 )

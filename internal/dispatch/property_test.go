@@ -20,7 +20,6 @@ type machine struct {
 	running  map[*Ticket]string
 	limits   Limits
 	ended    map[*Ticket]bool
-	nextID   int
 	capacity map[string]int // slots ever allowed while a replica has requests
 }
 
