@@ -95,12 +95,13 @@ job "scaling-one-class" {
           query_window = "15m"
 
           strategy "aliquot-strategy" {
-            slots       = var.slots
-            coldstart   = lookup(var.strategy, "coldstart", "")
-            down_delay  = lookup(var.strategy, "down_delay", "")
-            zero_grace  = lookup(var.strategy, "zero_grace", "")
-            standby     = lookup(var.strategy, "standby", "")
-            utilization = lookup(var.strategy, "utilization", "")
+            slots         = var.slots
+            utilization   = lookup(var.strategy, "utilization", "")
+            standby       = lookup(var.strategy, "standby", "")
+            coldstart     = lookup(var.strategy, "coldstart", "")
+            stable_window = lookup(var.strategy, "stable_window", "")
+            down_delay    = lookup(var.strategy, "down_delay", "")
+            zero_grace    = lookup(var.strategy, "zero_grace", "")
           }
         }
 

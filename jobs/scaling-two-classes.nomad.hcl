@@ -94,13 +94,14 @@ job "scaling-two-classes" {
             query_window = "15m"
 
             strategy "aliquot-strategy" {
-              class       = group.key
-              classes     = local.classes
-              coldstart   = lookup(var.strategy, "coldstart", "")
-              down_delay  = lookup(var.strategy, "down_delay", "")
-              zero_grace  = lookup(var.strategy, "zero_grace", "")
-              standby     = lookup(var.strategy, "standby", "")
-              utilization = lookup(var.strategy, "utilization", "")
+              class         = group.key
+              classes       = local.classes
+              utilization   = lookup(var.strategy, "utilization", "")
+              standby       = lookup(var.strategy, "standby", "")
+              coldstart     = lookup(var.strategy, "coldstart", "")
+              stable_window = lookup(var.strategy, "stable_window", "")
+              down_delay    = lookup(var.strategy, "down_delay", "")
+              zero_grace    = lookup(var.strategy, "zero_grace", "")
             }
           }
 

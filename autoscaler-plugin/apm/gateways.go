@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"sync"
 	"time"
 
@@ -148,23 +149,28 @@ func (g *gateways) ask(ctx context.Context, m member, service string, window tim
 			return a
 		}
 	}
-	if a.idle() {
+	if a.waking() {
 		a.err = g.addPresent(ctx, m, service, &a)
 	}
 	return a
 }
 
-func (a *answer) idle() bool {
-	for _, p := range a.series {
-		if p.Queued > 0 || p.Active > 0 {
+// waking says that there was nothing until the newest second, so that a burst may
+// have begun in it.
+func (a *answer) waking() bool {
+	for i := max(0, len(a.series)-1-wakingSeconds); i < len(a.series)-1; i++ {
+		if a.series[i].Queued > 0 || a.series[i].Active > 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// addPresent adds the running second of an idle service, which the series does
-// not hold yet, so that the first request does not wait for the second to end.
+const wakingSeconds = 10
+
+// addPresent adds the running second to the series of a service that was idle.
+// The series does not hold it yet, and of the second in which a burst began it
+// holds only a part: without this the first count would be set later or too low.
 func (g *gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
 	var states []struct {
 		Service string         `json:"service"`
@@ -297,17 +303,17 @@ const publishEvery = 10 * time.Second
 
 // lastSign looks through the rates that gateways publish while they serve: the
 // newest sign of one that is not there any more.
-func lastSign(pairs consul.KVPairs, members []member) time.Time {
+func lastSign(pairs consul.KVPairs, known []member) time.Time {
 	here := map[string]bool{}
-	for _, m := range members {
-		here[m.id] = true
+	for _, m := range known {
+		here[identity(m.id)] = true
 	}
 	var newest time.Time
 	for _, pair := range pairs {
 		var doc struct {
 			Updated time.Time `json:"updated"`
 		}
-		if here[path.Base(pair.Key)] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() {
+		if here[identity(path.Base(pair.Key))] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() {
 			continue
 		}
 		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {
@@ -315,4 +321,15 @@ func lastSign(pairs consul.KVPairs, members []member) time.Time {
 		}
 	}
 	return newest
+}
+
+var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
+// identity is what the ID of a gateway's service and the key of its rates have in
+// common: the allocation where Nomad runs it, else the whole ID.
+func identity(id string) string {
+	if alloc := uuid.FindString(id); alloc != "" {
+		return alloc
+	}
+	return id
 }

@@ -1,0 +1,447 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/cluster"
+)
+
+const (
+	autoscalerJob = "jobs/autoscaler.nomad.hcl"
+	oneClassJob   = "jobs/scaling-one-class.nomad.hcl"
+	twoClassesJob = "jobs/scaling-two-classes.nomad.hcl"
+)
+
+// soon are settings of the strategy that let a test wait for a count to shrink.
+var soon = map[string]string{"stable_window": "6s", "down_delay": "8s", "zero_grace": "2s", "coldstart": "2s"}
+
+// window is the history that soon needs before anything shrinks.
+const window = 14 * time.Second
+
+// TestScaling runs the autoscaler, the gateway and scaled services as the jobs that
+// users run.
+func TestScaling(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	s := &scaling{c: c, gateway: startScalingGateway(ctx, t, c)}
+	s.startAutoscaler(ctx, t)
+	t.Run("from zero to many and back", func(t *testing.T) { s.burst(ctx, t) })
+	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
+	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
+	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
+	t.Run("crashes in a burst shrink nothing", func(t *testing.T) { s.crashes(ctx, t) })
+}
+
+type scaling struct {
+	c       *cluster.Cluster
+	gateway string // its public URL
+}
+
+// startScalingGateway starts a gateway that finds services by the Host header and
+// leaves starting from zero to the autoscaler.
+func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	var services strings.Builder
+	for _, name := range []string{"burst", "mix", "deploys", "full", "crash"} {
+		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n}\n", name, name)
+	}
+	run(ctx, t, c, gatewayJob, cluster.Vars{
+		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "drain_delay": "1s",
+		"consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "services": services.String(),
+	}, 1)
+	return "http://" + passing(ctx, t, c, "aliquot-gateway")
+}
+
+// passing awaits the one passing instance of a service and returns its address.
+func passing(ctx context.Context, t *testing.T, c *cluster.Cluster, service string) (address string) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 60*time.Second, service+" in Consul", func() string {
+		found, _, err := c.Consul.Health().Service(service, "", true, nil)
+		if err != nil || len(found) != 1 {
+			return fmt.Sprintf("%d instances, %v", len(found), err)
+		}
+		address = fmt.Sprintf("%s:%d", found[0].Service.Address, found[0].Service.Port)
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+func (s *scaling) startAutoscaler(ctx context.Context, t *testing.T) {
+	t.Helper()
+	agent, err := s.c.Tool(ctx, "nomad-autoscaler")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(ctx, t, s.c, autoscalerJob, cluster.Vars{
+		"count": 1, "agent": agent, "plugin_dir": filepath.Dir(s.c.Program("aliquot-apm")),
+		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "restart_agent_after": "5s", "log_level": "DEBUG",
+	}, 1)
+	passing(ctx, t, s.c, "nomad-autoscaler")
+}
+
+// serve submits a scaled service and awaits its first evaluations.
+func (s *scaling) serve(ctx context.Context, t *testing.T, file, name string, vars cluster.Vars) {
+	t.Helper()
+	all := cluster.Vars{"service": name, "image": s.c.Image, "memory": 64, "strategy": soon}
+	for key, value := range vars {
+		all[key] = value
+	}
+	job, err := s.c.Run(file, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	purge(ctx, t, s.c, *job.ID)
+	s.awaitEvaluations(ctx, t, name, 2)
+}
+
+// load keeps n requests of a service in flight until it is stopped. A request
+// never ends by itself; one that fails is sent again.
+func (s *scaling) load(ctx context.Context, t *testing.T, service string, n int) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wait sync.WaitGroup
+	for range n {
+		wait.Go(func() {
+			for ctx.Err() == nil {
+				s.request(ctx, t, service)
+				select {
+				case <-ctx.Done():
+				case <-time.After(200 * time.Millisecond):
+				}
+			}
+		})
+	}
+	return func() { cancel(); wait.Wait() }
+}
+
+func (s *scaling) request(ctx context.Context, t *testing.T, service string) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.gateway+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"hello","max_tokens":100000,"stream":true}`))
+	if err != nil {
+		return
+	}
+	r.Host = service
+	r.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return
+	}
+	defer response.Body.Close()
+	answer, _ := io.ReadAll(response.Body)
+	if response.StatusCode == http.StatusBadRequest {
+		t.Errorf("a request is refused: %s", answer)
+	}
+}
+
+// group is the state of a task group as Nomad reports it.
+func (s *scaling) group(job, name string) nomad.TaskGroupScaleStatus {
+	status, _, err := s.c.Nomad.Jobs().ScaleStatus(job, nil)
+	if err != nil {
+		return nomad.TaskGroupScaleStatus{Desired: -1}
+	}
+	return status.TaskGroups[name]
+}
+
+// awaitCount awaits that a count is set.
+func (s *scaling) awaitCount(ctx context.Context, t *testing.T, job, group string, want int, limit time.Duration) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, limit, fmt.Sprintf("count %d of %s/%s", want, job, group), func() string {
+		if g := s.group(job, group); g.Desired != want {
+			return fmt.Sprintf("it is %d", g.Desired)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// evaluations is how often the strategy has been run for the policies of a job.
+func (s *scaling) evaluations(job string) (int, error) {
+	found, _, err := s.c.Consul.Health().Service("nomad-autoscaler", "", true, nil)
+	if err != nil || len(found) != 1 {
+		return 0, fmt.Errorf("%d autoscalers in Consul, %v", len(found), err)
+	}
+	policies, _, err := s.c.Nomad.Scaling().ListPolicies(nil)
+	if err != nil {
+		return 0, err
+	}
+	response, err := http.Get(fmt.Sprintf("http://%s:%d/v1/metrics?format=prometheus", found[0].Service.Address, found[0].Service.Port))
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	total := 0
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		line := lines.Text()
+		mine := slices.ContainsFunc(policies, func(p *nomad.ScalingPolicyListStub) bool {
+			return p.Target["Job"] == job && strings.Contains(line, p.ID)
+		})
+		if mine && strings.Contains(line, "plugin_strategy_run_invoke_ms_count") {
+			n, _ := strconv.Atoi(line[strings.LastIndexByte(line, ' ')+1:])
+			total += n
+		}
+	}
+	return total, nil
+}
+
+// awaitEvaluations awaits that many more evaluations of a job.
+func (s *scaling) awaitEvaluations(ctx context.Context, t *testing.T, job string, more int) {
+	t.Helper()
+	first := -1
+	err := cluster.AwaitWithin(ctx, 60*time.Second, "evaluations of "+job, func() string {
+		n, err := s.evaluations(job)
+		switch {
+		case err != nil:
+			return err.Error()
+		case first < 0 || n < first: // a new agent counts from 0
+			first = n
+		case n >= first+more:
+			return ""
+		}
+		return fmt.Sprintf("there are %d since %d", n, first)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// changes lists the counts that were set after a time, oldest first.
+func changes(g nomad.TaskGroupScaleStatus, after time.Time) (counts []int64, at []time.Time) {
+	for _, event := range slices.Backward(g.Events) {
+		when := time.Unix(0, int64(event.Time))
+		if event.Count != nil && when.After(after) {
+			counts, at = append(counts, *event.Count), append(at, when)
+		}
+	}
+	return counts, at
+}
+
+func (s *scaling) burst(ctx context.Context, t *testing.T) {
+	s.serve(ctx, t, oneClassJob, "burst", nil)
+	s.awaitEvaluations(ctx, t, "burst", int(window/time.Second))
+	began := time.Now()
+	stop := s.load(ctx, t, "burst", 22)
+	defer stop()
+	s.awaitCount(ctx, t, "burst", "server", 7, 30*time.Second)
+	counts, at := changes(s.group("burst", "server"), began)
+	t.Logf("a burst of 22 requests: counts %v set %v after its start", counts, since(at, began))
+	if reaction := at[0].Sub(began); reaction > 2*time.Second {
+		t.Errorf("the first count was set after %v, want at most 2 s", reaction)
+	}
+	if _, err := s.c.AwaitRunning(ctx, "burst", 7); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEvaluations(ctx, t, "burst", 3)
+	if g := s.group("burst", "server"); g.Desired != 7 {
+		t.Errorf("under the same load the count became %d", g.Desired)
+	}
+	stop()
+	ended := time.Now()
+	s.awaitCount(ctx, t, "burst", "server", 0, 60*time.Second)
+	counts, at = changes(s.group("burst", "server"), ended)
+	t.Logf("after its end: counts %v set %v later", counts, since(at, ended))
+	if at[0].Sub(ended) < 6*time.Second {
+		t.Errorf("the count shrank %v after the burst, before the delay of 8 s", at[0].Sub(ended))
+	}
+	if _, err := s.c.AwaitRunning(ctx, "burst", 0); err != nil {
+		t.Error(err)
+	}
+}
+
+func since(at []time.Time, start time.Time) (out []time.Duration) {
+	for _, t := range at {
+		out = append(out, t.Sub(start).Round(time.Millisecond))
+	}
+	return out
+}
+
+func (s *scaling) twoClasses(ctx context.Context, t *testing.T) {
+	type class struct {
+		Slices int `json:"slices"`
+		Slots  int `json:"slots"`
+		Cost   int `json:"cost"`
+		Max    int `json:"max"`
+	}
+	s.serve(ctx, t, twoClassesJob, "mix", cluster.Vars{"classes": map[string]class{"h100": {5, 8, 8, 4}, "t4": {5, 2, 1, 4}}})
+	s.awaitEvaluations(ctx, t, "mix", 2*int(window/time.Second))
+	// 6 requests at 90% utilisation need 7 slots: 4 x 2 of t4 cost 4, 8 of h100 cost 8.
+	stopFew := s.load(ctx, t, "mix", 6)
+	defer stopFew()
+	s.awaitCount(ctx, t, "mix", "t4", 4, 30*time.Second)
+	if got := s.group("mix", "h100").Desired; got != 0 {
+		t.Errorf("6 requests: %d of h100, want the cheaper t4 alone", got)
+	}
+	// 20 need 23: all of t4 and 2 of h100 cost 20, 3 of h100 cost 24.
+	stopMore := s.load(ctx, t, "mix", 14)
+	defer stopMore()
+	s.awaitCount(ctx, t, "mix", "h100", 2, 30*time.Second)
+	if _, err := s.c.AwaitRunning(ctx, "mix", 6); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEvaluations(ctx, t, "mix", 6)
+	if h100, t4 := s.group("mix", "h100").Desired, s.group("mix", "t4").Desired; h100 != 2 || t4 != 4 {
+		t.Errorf("20 requests: %d of h100 and %d of t4, want 2 and 4", h100, t4)
+	}
+	stopMore()
+	stopFew()
+	s.awaitCount(ctx, t, "mix", "h100", 0, 60*time.Second)
+	s.awaitCount(ctx, t, "mix", "t4", 0, 60*time.Second)
+}
+
+func (s *scaling) deployments(ctx context.Context, t *testing.T) {
+	s.serve(ctx, t, oneClassJob, "deploys", cluster.Vars{"deployments": 1})
+	began := time.Now()
+	stop := s.load(ctx, t, "deploys", 7)
+	defer stop()
+	s.awaitCount(ctx, t, "deploys", "server", 2, 30*time.Second)
+	stopMore := s.load(ctx, t, "deploys", 7)
+	defer stopMore()
+	s.awaitCount(ctx, t, "deploys", "server", 4, 90*time.Second)
+	counts, at := changes(s.group("deploys", "server"), began)
+	t.Logf("counts %v set %v after the start", counts, since(at, began))
+	deployments, _, err := s.c.Nomad.Jobs().Deployments("deploys", false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	finished := 0
+	for _, d := range deployments {
+		if d.Status == nomad.DeploymentStatusSuccessful {
+			finished++
+		}
+	}
+	if finished == 0 {
+		t.Error("the second count did not wait for a deployment, so that this test shows nothing")
+	}
+}
+
+func (s *scaling) exhausted(ctx context.Context, t *testing.T) {
+	// Two replicas of 10 slices fit on each of two GPUs.
+	s.serve(ctx, t, oneClassJob, "full", cluster.Vars{"slices": 10, "max_count": 8})
+	stop := s.load(ctx, t, "full", 27)
+	defer stop()
+	s.awaitCount(ctx, t, "full", "server", 8, 30*time.Second)
+	err := cluster.AwaitWithin(ctx, 60*time.Second, "4 placed replicas and 4 that wait", func() string {
+		if g := s.group("full", "server"); g.Running != 4 || s.c.Blocked("full") == "" {
+			return fmt.Sprintf("%d run, blocked: %q", g.Running, s.c.Blocked("full"))
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := len(s.group("full", "server").Events)
+	s.awaitEvaluations(ctx, t, "full", 10)
+	if g := s.group("full", "server"); len(g.Events) != before || g.Desired != 8 {
+		t.Errorf("10 evaluations without free devices: count %d and %d new submissions, want 8 and 0", g.Desired, len(g.Events)-before)
+	}
+	log := s.agentLog(ctx, t)
+	if !strings.Contains(log, "8 desired, 4 placed") || !strings.Contains(log, "devices") {
+		t.Error("the target does not say that devices are exhausted")
+	}
+}
+
+// agentLog is what the autoscaler has written since its last start.
+func (s *scaling) agentLog(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	allocs, err := s.c.AwaitRunning(ctx, "autoscaler", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	for _, stream := range []string{"stdout", "stderr"} {
+		cancel := make(chan struct{})
+		defer close(cancel)
+		frames, failed := s.c.Nomad.AllocFS().Logs(allocs[0], false, "agent", stream, nomad.OriginStart, 0, cancel, nil)
+		for open := true; open; {
+			select {
+			case frame, more := <-frames:
+				if open = more; more {
+					log.Write(frame.Data)
+				}
+			case err := <-failed:
+				t.Fatal(err)
+			case <-ctx.Done():
+				t.Fatal(ctx.Err())
+			}
+		}
+	}
+	return log.String()
+}
+
+// crashes ends each part in the middle of a burst as a crash would.
+func (s *scaling) crashes(ctx context.Context, t *testing.T) {
+	s.serve(ctx, t, oneClassJob, "crash", nil)
+	stop := s.load(ctx, t, "crash", 18)
+	defer stop()
+	s.awaitCount(ctx, t, "crash", "server", 5, 30*time.Second)
+	began := time.Now()
+	steady := func(what string) {
+		t.Helper()
+		s.awaitEvaluations(ctx, t, "crash", 5)
+		counts, _ := changes(s.group("crash", "server"), began)
+		if slices.ContainsFunc(counts, func(n int64) bool { return n < 5 }) {
+			t.Errorf("after the crash of %s counts were set to %v, want none below 5", what, counts)
+		}
+		t.Logf("after the crash of %s the service is at %d, set since: %v", what, s.group("crash", "server").Desired, counts)
+	}
+	s.kill(t, "nomad-autoscaler")
+	steady("the autoscaler")
+	if err := s.c.CrashServer(ctx); err != nil {
+		t.Fatal(err)
+	}
+	steady("the Nomad server")
+	s.kill(t, "aliquot")
+	s.gateway = "http://" + s.awaitAnother(ctx, t)
+	steady("the gateway")
+	if err := s.c.CrashConsul(ctx); err != nil {
+		t.Fatal(err)
+	}
+	steady("Consul")
+	stop()
+	s.awaitCount(ctx, t, "crash", "server", 0, 2*time.Minute)
+}
+
+// kill ends the cluster's processes of a program as a crash would.
+func (s *scaling) kill(t *testing.T, program string) {
+	t.Helper()
+	found := s.c.Processes(program)
+	if len(found) == 0 {
+		t.Fatalf("no process of %s", program)
+	}
+	for _, pid := range found {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// awaitAnother awaits that a crashed gateway is gone from Consul and back.
+func (s *scaling) awaitAnother(ctx context.Context, t *testing.T) string {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 60*time.Second, "the end of the gateway", func() string {
+		found, _, err := s.c.Consul.Health().Service("aliquot-gateway", "", true, nil)
+		if err != nil || len(found) > 0 {
+			return fmt.Sprintf("%d instances, %v", len(found), err)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return passing(ctx, t, s.c, "aliquot-gateway")
+}
