@@ -88,3 +88,6 @@ func (c *Cluster) tool(ctx context.Context, name string) (string, error) {
 	out, err := c.run(ctx, "scripts/tools", "--path", name)
 	return strings.TrimSpace(out), err
 }
+
+// Program returns the path of a shipped program.
+func (c *Cluster) Program(name string) string { return filepath.Join(c.bin, name) }

@@ -1,0 +1,24 @@
+# What the gateway may do in Consul: find replicas, register itself, and publish the
+# rates that it learned.
+#
+# Run:  consul acl policy create -name aliquot-gateway -rules @jobs/gateway-consul-policy.hcl
+
+service_prefix "" {
+  policy = "read"
+}
+
+node_prefix "" {
+  policy = "read"
+}
+
+agent_prefix "" {
+  policy = "read"
+}
+
+service "aliquot-gateway" {
+  policy = "write"
+}
+
+key_prefix "aliquot/rates/" {
+  policy = "write"
+}

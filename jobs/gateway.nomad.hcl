@@ -1,0 +1,153 @@
+# The gateway: one queue per model service, the fastest free slot first.
+#
+# Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs
+#         a policy for the job's workload identity, jobs/gateway-nomad-policy.hcl; with
+#         Consul ACLs a token with jobs/gateway-consul-policy.hcl.
+# Does:   serves the services of variable "services" on one port, starts them from zero
+#         replicas when a request comes, registers as aliquot-gateway with the address of
+#         its admin listener in its meta, and finishes what is in flight when it is
+#         stopped. Run one per node that clients can reach.
+# Run:    nomad job run jobs/gateway.nomad.hcl
+
+variable "name" {
+  description = "Name of the job, and of the service in Consul."
+  type        = string
+  default     = "aliquot-gateway"
+}
+
+variable "services" {
+  description = "Service blocks of the configuration, see docs/gateway.md."
+  type        = string
+  default     = <<-HCL
+    service "app" {
+      consul {}
+      wake {
+        target {
+          job   = "http"
+          group = "server"
+          cost  = 1
+        }
+      }
+    }
+  HCL
+}
+
+variable "settings" {
+  description = "Further blocks of the configuration, such as tenants."
+  type        = string
+  default     = ""
+}
+
+variable "driver" {
+  description = "Task driver that runs the command: exec or raw_exec."
+  type        = string
+  default     = "exec"
+}
+
+variable "command" {
+  description = "Path of the aliquot program on the nodes."
+  type        = string
+  default     = "/usr/local/bin/aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "port" {
+  description = "Port that clients call; 0 lets Nomad choose one."
+  type        = number
+  default     = 8080
+}
+
+variable "count" {
+  type    = number
+  default = 1
+}
+
+variable "drain_delay" {
+  description = "How long a gateway serves on after it has left Consul."
+  type        = string
+  default     = "5s"
+}
+
+job "gateway" {
+  name = var.name
+  type = "service"
+
+  group "gateway" {
+    count = var.count
+
+    network {
+      port "http" {
+        static = var.port
+      }
+      port "admin" {}
+    }
+
+    task "gateway" {
+      driver       = var.driver
+      kill_timeout = "60s"
+
+      # The gateway asks Nomad to scale through the task's own socket, with the
+      # identity that Nomad gives this job.
+      identity {
+        file        = true
+        change_mode = "noop"
+      }
+
+      config {
+        command = var.command
+        args    = ["gateway", "-config", "${NOMAD_TASK_DIR}/gateway.hcl"]
+      }
+
+      template {
+        destination = "local/gateway.hcl"
+        data        = <<-HCL
+          listen {
+            address = ":{{ env "NOMAD_PORT_http" }}"
+          }
+          admin {
+            address = ":{{ env "NOMAD_PORT_admin" }}"
+          }
+          drain {
+            delay   = "${var.drain_delay}"
+            timeout = "45s"
+          }
+          consul {
+            address = "${var.consul}"
+          }
+          nomad {
+            address    = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
+            token_file = "{{ env "NOMAD_SECRETS_DIR" }}/nomad_token"
+          }
+          ${var.services}
+          ${var.settings}
+        HCL
+      }
+
+      resources {
+        cpu    = 500
+        memory = 256
+      }
+
+      service {
+        name     = var.name
+        port     = "http"
+        provider = "consul"
+        meta {
+          admin = "${NOMAD_ADDR_admin}"
+        }
+        check {
+          type     = "http"
+          path     = "/v1/ready"
+          port     = "admin"
+          interval = "2s"
+          timeout  = "1s"
+        }
+      }
+    }
+  }
+}
