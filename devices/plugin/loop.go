@@ -48,6 +48,7 @@ type loop struct {
 	mu      sync.Mutex
 	streams int
 	cancel  context.CancelFunc
+	ended   chan struct{} // closed when the loop started last has ended
 	plan    share.Plan
 	planned bool
 	groups  []*device.DeviceGroup // nil until the first fingerprint is ready
@@ -67,21 +68,33 @@ func newLoop(maker gpu.Vendor, config Config, vendor Vendor, log hclog.Logger, w
 func (l *loop) acquire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.streams++; l.streams == 1 {
-		ctx, cancel := context.WithCancel(context.Background())
-		l.cancel = cancel
-		go l.run(ctx)
-		if l.config.MetricsAddress != "" {
-			go l.serveMetrics(ctx)
+	if l.streams++; l.streams > 1 {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	before, ended := l.ended, make(chan struct{})
+	l.ended = ended
+	go func() {
+		defer close(ended)
+		if before != nil {
+			<-before // one round at a time, also across restarts
 		}
+		l.run(ctx)
+	}()
+	if l.config.MetricsAddress != "" {
+		go l.serveMetrics(ctx)
 	}
 }
 
+// release also forgets what was told: a stream that opens later starts with what
+// is true then.
 func (l *loop) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.streams--; l.streams == 0 {
 		l.cancel()
+		l.groups = nil
 	}
 }
 
@@ -139,7 +152,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	if first && starting && !publish {
 		return true
 	}
-	l.tell(groupsOf(l.maker, plan, states))
+	l.tell(ctx, groupsOf(l.maker, plan, states))
 	return starting
 }
 
@@ -219,10 +232,13 @@ func keepIndex(before, now []share.Found) []share.Found {
 	return out
 }
 
-// tell publishes groups if they changed.
-func (l *loop) tell(groups []*device.DeviceGroup) {
+// tell publishes groups if they changed and ctx, the loop's, has not ended.
+func (l *loop) tell(ctx context.Context, groups []*device.DeviceGroup) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
 	if l.groups != nil && reflect.DeepEqual(groups, l.groups) {
 		return
 	}
