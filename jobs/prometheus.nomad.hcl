@@ -4,8 +4,9 @@
 #         publish_allocation_metrics = true }  registered in Consul as nomad-client
 #         (Nomad's default); the docker or aliquot driver.
 # Does:   scrapes the gateways (through the admin address in their Consul meta), the
-#         routers and the Nomad clients, whose metrics hold GPU memory and use per
-#         task. jobs/grafana-dashboard.json draws them.
+#         routers, the Nomad clients and, on the clients' hosts, the device plugins,
+#         whose metrics hold GPU memory and use per task. jobs/grafana-dashboard.json
+#         draws them.
 # Run:    nomad job run jobs/prometheus.nomad.hcl
 
 variable "image" {
@@ -29,6 +30,12 @@ variable "nomad_service" {
   description = "Consul service of the Nomad clients."
   type        = string
   default     = "nomad-client"
+}
+
+variable "device_port" {
+  description = "Port of the device plugins' metrics_address."
+  type        = number
+  default     = 9402
 }
 
 variable "retention" {
@@ -88,6 +95,19 @@ job "prometheus" {
                 - server: ${var.consul}
                   services: [aliquot-router]
               relabel_configs:
+                - source_labels: [__meta_consul_node]
+                  target_label: node
+            # The device plugins run on the Nomad clients.
+            - job_name: aliquot-devices
+              consul_sd_configs:
+                - server: ${var.consul}
+                  services: [${var.nomad_service}]
+                  tags: [http]
+              relabel_configs:
+                - source_labels: [__meta_consul_address]
+                  regex: (.+)
+                  replacement: $${1}:${var.device_port}
+                  target_label: __address__
                 - source_labels: [__meta_consul_node]
                   target_label: node
             - job_name: nomad-client
