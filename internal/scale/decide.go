@@ -20,9 +20,6 @@ type Decision struct {
 func (p Policy) Decide(series []float64, classes []Class, own, current int) Decision {
 	h := p.replay(series)
 	need := p.need(h, series)
-	if len(classes) > 1 {
-		need.Demand = p.settle(h.held)[len(h.held)-1]
-	}
 	plan := p.counts(h, classes)
 	d := Decision{Count: plan[own], Plan: plan, Need: need}
 	switch {
@@ -74,8 +71,7 @@ func (p Policy) slots(demand float64, classes []Class) int {
 func (p Policy) counts(h history, classes []Class) []int {
 	demands := h.held[len(h.held)-1:]
 	if len(classes) > 1 {
-		settled := p.settle(h.held)
-		demands = settled[max(0, len(settled)-1-steps(p.ColdStart)):]
+		demands = h.held[max(0, len(h.held)-1-steps(p.ColdStart)):]
 	}
 	most := 0
 	for _, d := range demands {
@@ -97,29 +93,11 @@ func (p Policy) counts(h history, classes []Class) []int {
 	return counts
 }
 
-// settle follows a demand up at once and down only where it falls by more than
-// Hysteresis, so that a mix of classes is not replanned for small changes.
-func (p Policy) settle(held []float64) []float64 {
-	out := make([]float64, len(held))
-	level := 0.0
-	for i, h := range held {
-		if h > level || h*(1+p.Hysteresis) < level {
-			level = h
-		}
-		out[i] = level
-	}
-	return out
-}
-
-// mixBand is how far demand may lie, as a part of it, from one that needs a
-// replica of a mix of classes for that replica to be kept.
-const mixBand = 0.05
-
 // shrink lets a count fall to what is planned, or to the most that is needed at a
 // demand close by, where that is more; and to none only when idle. A single class
-// is kept for a rise by Hysteresis. In a mix such a band would hold on to classes
-// that the cheapest mix has left, so it is narrow there, and lies on both sides,
-// because more demand can need less of a class; settle keeps the mix itself.
+// is kept for a rise by Hysteresis. In a mix more demand can need less of a class,
+// so half of it lies on either side: a replica is kept while a demand close by
+// would need it, and the mix is not changed back and forth.
 func (p Policy) shrink(planned int, demand float64, classes []Class, own, current int) int {
 	if demand == 0 {
 		return min(current, 1)
@@ -127,7 +105,7 @@ func (p Policy) shrink(planned int, demand float64, classes []Class, own, curren
 	high := p.slots(demand*(1+p.Hysteresis), classes)
 	low := high
 	if len(classes) > 1 {
-		band := 1 + min(p.Hysteresis, mixBand)
+		band := 1 + p.Hysteresis/2
 		low, high = p.slots(demand/band, classes), p.slots(demand*band, classes)
 	}
 	planner := newPlanner(high, classes)

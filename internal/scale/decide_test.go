@@ -196,8 +196,8 @@ func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	if got := l4(60); got != 3 {
 		t.Errorf("l4 while the h100 starts: %d, want 3", got)
 	}
-	if got := l4(120); got != 0 {
-		t.Errorf("l4 after the h100 started: %d, want 0", got)
+	if got := l4(120); got > 1 {
+		t.Errorf("l4 after the h100 started: %d, want none, or one for a little more demand", got)
 	}
 }
 

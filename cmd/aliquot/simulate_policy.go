@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclparse"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"aliquot/autoscaler-plugin/strategy"
+)
+
+// readPolicy returns a strategy's settings from "key=value,…" or from a file. In
+// the text form "classes" cannot be set, because it holds commas itself.
+func readPolicy(policy string) (map[string]string, error) {
+	if _, err := os.Stat(policy); err == nil || !strings.Contains(policy, "=") {
+		return policyFile(policy)
+	}
+	settings := map[string]string{}
+	for _, part := range strings.Split(policy, ",") {
+		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
+		if !ok || key == "" || settings[key] != "" {
+			return nil, fmt.Errorf("-policy has %q: want each setting once, as key=value with commas between", part)
+		}
+		settings[key] = value
+	}
+	return settings, nil
+}
+
+// policyFile finds the first block strategy "aliquot-strategy" at any depth; a
+// file without one is the settings themselves.
+func policyFile(path string) (map[string]string, error) {
+	file, problems := hclparse.NewParser().ParseHCLFile(path)
+	if problems.HasErrors() {
+		return nil, oneLine(problems)
+	}
+	body, ok := file.Body.(*hclsyntax.Body)
+	if !ok {
+		return nil, fmt.Errorf("%s is not HCL", path)
+	}
+	found := findStrategy(body)
+	if found == nil {
+		if len(body.Blocks) > 0 {
+			return nil, fmt.Errorf("%s has no block strategy %q", path, strategy.Name)
+		}
+		found = body
+	}
+	settings := map[string]string{}
+	for name, attribute := range found.Attributes {
+		value, problems := attribute.Expr.Value(nil)
+		if problems.HasErrors() {
+			return nil, fmt.Errorf("%s:%d: %s is not a fixed value: the job's variables are not known here, give it as a flag or in a file of its own",
+				path, attribute.SrcRange.Start.Line, name)
+		}
+		text, err := convert.Convert(value, cty.String)
+		if err != nil || text.IsNull() {
+			return nil, fmt.Errorf("%s:%d: %s: want a string or a number", path, attribute.SrcRange.Start.Line, name)
+		}
+		settings[name] = text.AsString()
+	}
+	return settings, nil
+}
+
+func findStrategy(body *hclsyntax.Body) *hclsyntax.Body {
+	for _, block := range body.Blocks {
+		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategy.Name {
+			return block.Body
+		}
+		if found := findStrategy(block.Body); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+func oneLine(problems hcl.Diagnostics) error {
+	p := problems[0]
+	if p.Subject == nil {
+		return fmt.Errorf("%s: %s", p.Summary, p.Detail)
+	}
+	return fmt.Errorf("%s:%d,%d: %s: %s", p.Subject.Filename, p.Subject.Start.Line, p.Subject.Start.Column, p.Summary, strings.ReplaceAll(p.Detail, "\n", " "))
+}
