@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,6 +98,40 @@ func TestRestart(t *testing.T) {
 	}
 	restart(ctx, t, c, alloc)
 	same(t, "after an agent crash and a task restart", first, infos(ctx, t, c, allocs)["server"])
+
+	killDriver(ctx, t, c)
+	same(t, "after a crash of the driver", first, infos(ctx, t, c, allocs)["server"])
+	restart(ctx, t, c, alloc)
+	same(t, "after a crash of the driver and a task restart", first, infos(ctx, t, c, allocs)["server"])
+}
+
+// killDriver kills the task driver and waits until Nomad has started another.
+func killDriver(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	drivers := func() []int {
+		return slices.DeleteFunc(c.Processes(cluster.DriverPlugin), func(pid int) bool {
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			return err != nil || strings.Contains(string(line), "docker_logger")
+		})
+	}
+	before := drivers()
+	if len(before) == 0 {
+		t.Fatal("no task driver runs")
+	}
+	for _, pid := range before {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := cluster.AwaitWithin(ctx, 20*time.Second, "another task driver", func() string {
+		if !slices.ContainsFunc(drivers(), func(pid int) bool { return !slices.Contains(before, pid) }) {
+			return "there is none"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // restart restarts the tasks of an allocation and waits until they run again.
