@@ -1,0 +1,224 @@
+package apm
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+	"pgregory.net/rapid"
+
+	consul "github.com/hashicorp/consul/api"
+)
+
+// gatewayStub answers as a gateway's admin listener does; see gateway/admin.go.
+type gatewayStub struct {
+	first  int64 // second of the first point
+	queued []float64
+	now    int // requests waiting at this moment
+	status int
+}
+
+func (g gatewayStub) start(t *testing.T) string {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/services/{service}/concurrency", func(w http.ResponseWriter, r *http.Request) {
+		if g.status != 0 {
+			w.WriteHeader(g.status)
+			return
+		}
+		var series []map[string]any
+		for i, q := range g.queued {
+			series = append(series, map[string]any{"t": g.first + int64(i), "queued": q, "active": 1, "class": map[string]any{"h100": map[string]any{"active": 1}}})
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"now": time.Unix(g.first+int64(len(g.queued)), 0), "series": series})
+	})
+	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `[{"service":"llm","queued":%d,"active":{"h100":1}}]`, g.now)
+	})
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+func plugin(t *testing.T, settings map[string]string) *Plugin {
+	t.Helper()
+	p := New(hclog.NewNullLogger())
+	if err := p.SetConfig(settings); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var to = time.Unix(1_700_000_100, 500_000_000)
+
+func within(window time.Duration) sdk.TimeRange { return sdk.TimeRange{From: to.Add(-window), To: to} }
+
+func values(m sdk.TimestampedMetrics) (out []float64) {
+	for _, one := range m {
+		out = append(out, one.Value)
+	}
+	return out
+}
+
+func TestQuerySumsTheGatewaysOverTheSecondsThatAllKnow(t *testing.T) {
+	a := gatewayStub{first: to.Unix() - 5, queued: []float64{1, 2, 3, 4, 5}}.start(t)
+	b := gatewayStub{first: to.Unix() - 3, queued: []float64{10, 20, 30}}.start(t)
+	other := gatewayStub{status: http.StatusNotFound}.start(t)
+	p := plugin(t, map[string]string{"gateways": a + ", " + b + "," + other})
+	m, err := p.Query("concurrency service=llm", within(time.Minute))
+	if err != nil || fmt.Sprint(values(m)) != "[15 26 37]" || m[0].Timestamp.Unix() != to.Unix()-3 {
+		t.Fatalf("got %v, %v", m, err)
+	}
+	if m, err = p.Query("active service=llm class=h100", within(time.Minute)); err != nil || fmt.Sprint(values(m)) != "[2 2 2]" {
+		t.Errorf("active: got %v, %v", m, err)
+	}
+	if m, err = p.Query("queued service=llm", within(0)); err != nil || fmt.Sprint(values(m)) != "[35]" {
+		t.Errorf("instant: got %v, %v", m, err)
+	}
+}
+
+func TestQuerySplitsDemandOverClassesOnce(t *testing.T) {
+	a := gatewayStub{first: to.Unix() - 2, queued: []float64{6, 19}}.start(t)
+	p := plugin(t, map[string]string{"gateways": a})
+	sum := make([]float64, 2)
+	for _, class := range []string{"h100", "t4"} {
+		m, err := p.Query("concurrency service=llm class="+class+" classes='h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=4'", within(time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, v := range values(m) {
+			sum[i] += v
+		}
+	}
+	if sum[0] != 7 || sum[1] != 20 {
+		t.Errorf("the parts sum to %v, want 7 and 20", sum)
+	}
+}
+
+func TestAnIdleServiceIsZeroNotAnError(t *testing.T) {
+	a := gatewayStub{first: to.Unix() - 20, queued: make([]float64, 20)}.start(t)
+	g := &gateways{fixed: []member{{"a", a}}, http: http.DefaultClient, staleAfter: 10 * time.Second}
+	h, err := g.history(context.Background(), "llm", to.Add(-time.Minute), to)
+	if err != nil || len(h.seconds) != 20 || h.seconds[19].queued != 0 {
+		t.Fatalf("got %+v, %v", h, err)
+	}
+}
+
+func TestDemandThatIsNotKnownIsAnError(t *testing.T) {
+	fresh := gatewayStub{first: to.Unix() - 5, queued: []float64{1, 2, 3, 4, 5}}
+	for name, c := range map[string]struct {
+		gateway gatewayStub
+		want    string
+	}{
+		"old":         {gatewayStub{first: to.Unix() - 60, queued: []float64{1, 2, 3}}, "59s old"},
+		"not serving": {gatewayStub{status: http.StatusNotFound}, "no gateway serves"},
+		"failing":     {gatewayStub{status: http.StatusInternalServerError}, "500"},
+	} {
+		p := plugin(t, map[string]string{"gateways": c.gateway.start(t)})
+		if m, err := p.Query("concurrency service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, %v, want %q", name, m, err, c.want)
+		}
+	}
+	p := plugin(t, map[string]string{"gateways": fresh.start(t)})
+	if _, err := p.Query("concurrency service=", within(time.Minute)); err == nil || !strings.Contains(err.Error(), "column 21") {
+		t.Errorf("a bad query: got %v", err)
+	}
+}
+
+// The agent takes "connection refused" and "EOF" in any error as the loss of Nomad
+// and drops all policies.
+func TestErrorsDoNotSoundLikeTheLossOfNomad(t *testing.T) {
+	gone := httptest.NewServer(http.NotFoundHandler())
+	address := strings.TrimPrefix(gone.URL, "http://")
+	gone.Close()
+	cut := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "1000")
+		fmt.Fprint(w, "{")
+	}))
+	defer cut.Close()
+	for _, a := range []string{address, strings.TrimPrefix(cut.URL, "http://")} {
+		_, err := plugin(t, map[string]string{"gateways": a}).Query("concurrency service=llm", within(time.Minute))
+		if err == nil || strings.Contains(err.Error(), "connection refused") || strings.Contains(err.Error(), "EOF") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestAGatewayThatCannotBeAskedLeavesTooLittleHistoryToShrinkBy(t *testing.T) {
+	a := gatewayStub{first: to.Unix() - 600, queued: make([]float64, 600)}.start(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	address := strings.TrimPrefix(gone.URL, "http://")
+	gone.Close()
+	p := plugin(t, map[string]string{"gateways": a + "," + address})
+	m, err := p.Query("concurrency service=llm", within(10*time.Minute))
+	if err != nil || len(m) > int(doubtful/time.Second)+1 || len(m) < 10 {
+		t.Fatalf("got %d seconds, %v", len(m), err)
+	}
+}
+
+func TestLastSignOfAGatewayThatIsGone(t *testing.T) {
+	const alloc, old = "3f2c9a1e-0000-4000-8000-000000000001", "3f2c9a1e-0000-4000-8000-000000000002"
+	updated := time.Unix(1_700_000_000, 0).UTC()
+	pair := func(id string) *consul.KVPair {
+		return &consul.KVPair{Key: "aliquot/rates/llm/aliquot-gateway-" + id, Value: []byte(`{"version":1,"updated":"` + updated.Format(time.RFC3339) + `"}`)}
+	}
+	here := []member{{id: "_nomad-task-" + alloc + "-group-gateway-aliquot-gateway-http"}}
+	if got := lastSign(consul.KVPairs{pair(alloc)}, here); !got.IsZero() {
+		t.Errorf("a gateway that is here: got %v", got)
+	}
+	if got := lastSign(consul.KVPairs{pair(alloc), pair(old)}, here); !got.Equal(updated.Add(publishEvery)) {
+		t.Errorf("a gateway that is gone: got %v, want %v", got, updated.Add(publishEvery))
+	}
+}
+
+func TestSumIsTheSumInEverySecond(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.IntRange(1, 4).Draw(t, "gateways")
+		want := map[int64]float64{}
+		count := map[int64]int{}
+		var answers []answer
+		for range n {
+			length := rapid.IntRange(5, 40).Draw(t, "length")
+			a := answer{known: true}
+			end := to.Unix() - int64(rapid.IntRange(1, 3).Draw(t, "end"))
+			for s := end - int64(length) + 1; s <= end; s++ {
+				v := float64(rapid.IntRange(0, 9).Draw(t, "queued"))
+				a.series = append(a.series, point{Time: s, Queued: v})
+				want[s] += v
+				count[s]++
+			}
+			answers = append(answers, a)
+		}
+		h, err := sum(answers, to.Add(-time.Minute), to, 10*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range h.seconds {
+			at := h.first + int64(i)
+			if count[at] != n || s.queued != want[at] {
+				t.Fatalf("second %d: %v from %d of %d gateways, want %v", at, s.queued, count[at], n, want[at])
+			}
+		}
+	})
+}
+
+func TestPanicsAreAnswered(t *testing.T) {
+	p := plugin(t, map[string]string{"gateways": "localhost:1"})
+	p.source = nil
+	p.source = faulty{}
+	if _, err := p.Query("concurrency service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), "internal fault") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type faulty struct{}
+
+func (faulty) history(context.Context, string, time.Time, time.Time) (history, error) {
+	panic("as a bug would")
+}

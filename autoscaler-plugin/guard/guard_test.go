@@ -1,0 +1,45 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+func TestPlainKeepsWhatItWraps(t *testing.T) {
+	for _, cause := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED} {
+		err := Plain(fmt.Errorf("gateway: %w", cause))
+		if !errors.Is(err, cause) || strings.Contains(err.Error(), "EOF") || strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("%v became %v", cause, err)
+		}
+	}
+	if err := errors.New("harmless"); Plain(err) != err || Plain(nil) != nil {
+		t.Error("a harmless error is changed")
+	}
+}
+
+func TestRecoverTurnsAPanicIntoAnError(t *testing.T) {
+	rpc := func() (err error) {
+		defer Recover(hclog.NewNullLogger(), "Query", &err)
+		var none map[string]int
+		none["x"] = 1
+		return nil
+	}
+	if err := rpc(); err == nil || !strings.Contains(err.Error(), "internal fault in Query") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestKnownNamesTheSettings(t *testing.T) {
+	if err := Known(map[string]string{"nomad_address": "x", "a": "1"}, "b", "a"); err != nil {
+		t.Error(err)
+	}
+	if err := Known(map[string]string{"c": "1"}, "b", "a"); err == nil || !strings.Contains(err.Error(), `unknown setting "c" in the plugin's config: want one of a, b`) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/cli"
+)
+
+const smallTrace = "arrival_s,input_tokens,output_tokens\n1,100,50\n2,100,50\n400,100,50\n"
+
+func simulateScale(t *testing.T, args ...string) (status int, out, problem string) {
+	t.Helper()
+	ui := cli.NewMockUi()
+	status = simulateScaleCommand{ui}.Run(args)
+	return status, ui.OutputWriter.String(), ui.ErrorWriter.String()
+}
+
+func file(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSimulateScalePrintsAndPlots(t *testing.T) {
+	trace, plot := file(t, "trace.csv", smallTrace), filepath.Join(t.TempDir(), "out.svg")
+	policy := file(t, "job.hcl", `job "llm" {
+  group "server" {
+    scaling {
+      policy {
+        check "demand" {
+          strategy "aliquot-strategy" {
+            class   = "t4"
+            classes = "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"
+          }
+        }
+      }
+    }
+  }
+}`)
+	status, out, problem := simulateScale(t, "-trace", trace, "-policy", policy, "-coldstart", "10s", "-speed", "t4=0.5", "-plot", plot)
+	if status != 0 || problem != "" {
+		t.Fatalf("status %d: %s", status, problem)
+	}
+	for _, want := range []string{"requests       3 in 6m40s", "of h100, cost 0.00", "of t4", "t4 ready/set", "0:05:00"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	if text, err := os.ReadFile(plot); err != nil || !strings.Contains(string(text), "<svg") {
+		t.Errorf("no plot: %v", err)
+	}
+}
+
+func TestSimulateScaleSaysWhatIsWrong(t *testing.T) {
+	trace := file(t, "trace.csv", smallTrace)
+	fromVariable := file(t, "variable.hcl", "strategy \"aliquot-strategy\" {\n  slots = var.slots\n}\n")
+	broken := file(t, "broken.hcl", "slots = ")
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"no trace", []string{"-policy", "slots=2"}},
+		{"no policy", []string{"-trace", trace}},
+		{"slots is missing", []string{"-trace", trace, "-policy", "utilization=0.5"}},
+		{"variable.hcl:2: slots is not a fixed value", []string{"-trace", trace, "-policy", fromVariable}},
+		{"broken.hcl:1,9", []string{"-trace", trace, "-policy", broken}},
+		{"no such file", []string{"-trace", "/none", "-policy", "slots=2"}},
+		{"want a file that ends in .svg or .png", []string{"-trace", trace, "-policy", "slots=2", "-plot", "x.gif"}},
+		{`names class "l4"`, []string{"-trace", trace, "-policy", "slots=2", "-speed", "l4=1"}},
+		{"-query-window=1m0s: want at least 6m0s", []string{"-trace", trace, "-policy", "slots=2", "-query-window", "1m"}},
+		{"classes, column 12", []string{"-trace", trace, "-policy", "utilization=0.8", "-classes", "h100 slots=x max=1"}},
+	} {
+		status, _, problem := simulateScale(t, c.args...)
+		if status == 0 || !strings.Contains(problem, c.want) || strings.Count(problem, "\n") != 1 {
+			t.Errorf("%v: status %d, %q, want one line with %q", c.args, status, problem, c.want)
+		}
+	}
+}
