@@ -33,7 +33,7 @@ func main() {
 }
 
 func run() error {
-	dir, err := os.MkdirTemp("", "bench-fingerprint-")
+	dir, err := os.MkdirTemp("", "fp-")
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,8 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "aliquot-device-nvidia")
-	out, err := exec.Command("go", "build", "-o", path, "aliquot/cmd/aliquot-device-nvidia").CombinedOutput()
+	args := append(append([]string{"build"}, raceFlags...), "-o", path, "aliquot/cmd/aliquot-device-nvidia")
+	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
@@ -88,7 +89,7 @@ func (b *bench) config(more string) string {
 	return fmt.Sprintf("root = %q\nrun_dir = %q\nfingerprint_period = \"200ms\"\nrecovery_period = \"2s\"\n%s", b.root, b.runDir, more)
 }
 
-func (b *bench) env() []string { return b.tools.Env(b.Rack, nil) }
+func (b *bench) env() []string { return append(b.tools.Env(b.Rack, nil), raceEnv...) }
 
 // uuids lists the rack's GPUs in NVML order.
 func (b *bench) uuids(t *testing.T) []string {

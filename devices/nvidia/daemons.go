@@ -71,11 +71,26 @@ func (d *daemons) keep(id gpu.ID, wanted bool) condition {
 	first := condition{problem: "MPS daemon is starting", starting: true}
 	k := &keeper{
 		id: id, control: d.control(id), options: d.options, host: d.host, dir: filepath.Join(d.dir, string(id)),
-		nudge: make(chan struct{}, 1), state: first, wanted: wanted,
+		nudge: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
 	}
 	d.keepers[id] = k
 	go k.run(context.Background())
 	return first
+}
+
+// starting tells whether any daemon is still starting.
+func (d *daemons) starting() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, k := range d.keepers {
+		k.mu.Lock()
+		starting := k.state.starting
+		k.mu.Unlock()
+		if starting {
+			return true
+		}
+	}
+	return false
 }
 
 // scan finds the daemons that an earlier plugin left, once.

@@ -218,6 +218,8 @@ func slicingOf(target string, cuda int) share.Slicing {
 	case cc < 3.5:
 		return share.Slicing{Why: "MPS needs compute capability 3.5 and the GPU has " + target}
 	case cc < 7:
+		// Limits of a client's SMs and memory came with Volta's MPS.
+		s.Enforcement, s.Memory = gpu.EnforceNone, gpu.LevelNone
 		s.Max, s.Why = 16, "MPS serves at most 16 clients before Volta"
 	case cuda >= 13010:
 		s.Max, s.Why = 60, "MPS serves at most 60 clients"

@@ -43,6 +43,8 @@ type keeper struct {
 	options []string
 	host    plugin.Host
 	nudge   chan struct{}
+	// starting tells whether any keeper's daemon is still starting.
+	starting func() bool
 
 	mu     sync.Mutex
 	wanted bool
@@ -74,16 +76,19 @@ func (k *keeper) want(wanted bool) (condition, bool) {
 
 func (k *keeper) report(problem string, starting bool) {
 	k.mu.Lock()
-	changed := k.state.problem != problem
+	before := k.state
 	k.state = condition{problem: problem, starting: starting}
 	k.mu.Unlock()
-	if changed {
+	if before.problem != problem {
 		if problem != "" {
 			k.host.Log.Warn(problem, "gpu", k.id)
 		} else {
 			k.host.Log.Info("MPS daemon serves", "gpu", k.id, "pipe", k.control.Pipe)
 		}
-		k.host.Wake()
+		// While several start, the last one tells: a round for each would delay them.
+		if !before.starting || !k.starting() {
+			k.host.Wake()
+		}
 	}
 }
 

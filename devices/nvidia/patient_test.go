@@ -184,6 +184,9 @@ func TestSlicingLimits(t *testing.T) {
 			t.Errorf("%s with CUDA %d: %+v, want %d", c.target, c.cuda, got, c.max)
 		}
 	}
+	if got := slicingOf("6.1", 12040); got.Enforcement != gpu.EnforceNone || got.Memory != gpu.LevelNone {
+		t.Errorf("before Volta nothing is held: %+v", got)
+	}
 	for _, target := range []string{"", "3.0"} {
 		if got := slicingOf(target, 12000); got.Sharing != "" || got.Why == "" {
 			t.Errorf("%q: %+v", target, got)

@@ -20,7 +20,7 @@ const (
 	// settleTime is how long the first fingerprint waits for what the vendor has
 	// just started, so that a node registers with healthy devices at once.
 	settleTime = 3 * time.Second
-	settlePoll = 20 * time.Millisecond
+	settlePoll = 100 * time.Millisecond
 	// graceFailures is the number of readings in a row that may fail before devices
 	// are called unhealthy: a flip costs Nomad two writes and several evaluations.
 	graceFailures = 3
