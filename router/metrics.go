@@ -11,17 +11,9 @@ type metrics struct {
 	writes   *prometheus.CounterVec
 	errors   *prometheus.CounterVec
 	duration prometheus.Histogram
-	state    *prometheus.GaugeVec
-	share    *prometheus.GaugeVec
-	weight   *prometheus.GaugeVec
-	healthy  *prometheus.GaugeVec
-	refused  *prometheus.GaugeVec
 }
 
-func newMetrics() *metrics {
-	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
-		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "aliquot_router_" + name, Help: help}, labels)
-	}
+func newMetrics(r *Router) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "aliquot_router_" + name, Help: help}, labels)
 	}
@@ -34,32 +26,45 @@ func newMetrics() *metrics {
 			Name: "aliquot_router_reconcile_seconds", Help: "Time to reconcile one service.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 10),
 		}),
-		state:   gauge("service_state", "1 for the state that a service is in.", "service", "state"),
-		share:   gauge("share", "Part of a service's traffic that Consul is told to give a subset, 0 to 1.", "service", "subset"),
-		weight:  gauge("weight", "Expected rate of one instance, H100 SXM = 1, by source.", "service", "subset", "source"),
-		healthy: gauge("healthy_instances", "Instances that pass their checks.", "service", "subset"),
-		refused: gauge("refused_instances", "Instances left out for their meta.", "service"),
 	}
-	m.registry.MustRegister(m.leader, m.writes, m.errors, m.duration, m.state, m.share, m.weight, m.healthy, m.refused,
+	m.registry.MustRegister(m.leader, m.writes, m.errors, m.duration, byService{r},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
-// show replaces what is shown of a service.
-func (m *metrics) show(s Status) {
-	m.forget(s.Service)
-	m.state.WithLabelValues(s.Service, s.State).Set(1)
-	m.refused.WithLabelValues(s.Service).Set(float64(len(s.Refused)))
-	for _, g := range s.Groups {
-		m.share.WithLabelValues(s.Service, g.Subset).Set(g.Written / 100)
-		m.healthy.WithLabelValues(s.Service, g.Subset).Set(float64(g.Healthy))
-		m.weight.WithLabelValues(s.Service, g.Subset, g.Source).Set(g.Weight)
+// byService collects what is known of services when it is asked, so that keeping
+// metrics costs nothing in between and a service that is gone leaves none behind.
+type byService struct{ *Router }
+
+var (
+	stateDesc   = describe("service_state", "1 for the state that a service is in.", "service", "state")
+	shareDesc   = describe("share", "Part of a service's traffic that Consul is told to give a subset, 0 to 1.", "service", "subset")
+	weightDesc  = describe("weight", "Expected rate of one instance, H100 SXM = 1, by source.", "service", "subset", "source")
+	healthyDesc = describe("healthy_instances", "Instances that pass their checks.", "service", "subset")
+	refusedDesc = describe("refused_instances", "Instances left out for their meta.", "service")
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("aliquot_router_"+name, help, labels, nil)
+}
+
+func (byService) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{stateDesc, shareDesc, weightDesc, healthyDesc, refusedDesc} {
+		out <- d
 	}
 }
 
-func (m *metrics) forget(service string) {
-	by := prometheus.Labels{"service": service}
-	for _, v := range []*prometheus.GaugeVec{m.state, m.share, m.weight, m.healthy, m.refused} {
-		v.DeletePartialMatch(by)
+func (b byService) Collect(out chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	for _, s := range b.Report().Services {
+		gauge(stateDesc, 1, s.Service, s.State)
+		gauge(refusedDesc, float64(len(s.Refused)), s.Service)
+		for _, g := range s.Groups {
+			gauge(shareDesc, g.Written/100, s.Service, g.Subset)
+			gauge(healthyDesc, float64(g.Healthy), s.Service, g.Subset)
+			gauge(weightDesc, g.Weight, s.Service, g.Subset, g.Source)
+		}
 	}
 }

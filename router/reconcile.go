@@ -21,12 +21,14 @@ type service struct {
 	registered int // instances, those that are left out included
 	instances  []weigh.Instance
 	refused    []string // why instances are left out
-	opted      bool     // by the meta of an instance, when last there was any
-	seen       map[string]time.Time
-	order      []string
-	lastWrite  time.Time
-	failures   int
-	status     Status
+	// refusedClasses are the classes that these claim.
+	refusedClasses []string
+	opted          bool // by the meta of an instance, when last there was any
+	seen           map[string]time.Time
+	order          []string
+	lastWrite      time.Time
+	failures       int
+	status         Status
 }
 
 // maxSteps bounds the writes of one reconciliation; the longest real one has
@@ -84,7 +86,7 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	}
 	now := time.Now()
 	v := weigh.View{
-		Service: name, Protocol: r.config.ProtocolOf(name), Instances: s.instances,
+		Service: name, Protocol: r.config.ProtocolOf(name), Instances: s.instances, Refused: s.refusedClasses,
 		Rules: r.config.Services[name].Rules, Order: s.order, Have: r.scope(name),
 		LastWrite: s.lastWrite, Now: now, Limits: r.config.Limits,
 	}
@@ -253,7 +255,6 @@ func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wro
 		again = r.nextLook(s, again)
 	}
 	r.mu.Unlock()
-	r.metrics.show(after)
 	r.say(before, after)
 	if again > 0 {
 		r.queue.addAfter(name, again)

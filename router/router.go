@@ -82,7 +82,7 @@ type Router struct {
 const reserved = 16
 
 // workers is how many services are reconciled at the same time.
-const workers = 8
+const workers = 16
 
 // New makes a router of a checked configuration; Run starts it.
 func New(c *config.Config, catalog Catalog, entries Entries, election Election, log *slog.Logger) *Router {
@@ -94,7 +94,7 @@ func New(c *config.Config, catalog Catalog, entries Entries, election Election, 
 		rates: map[string]map[string]weigh.Rate{}, notes: map[string][]string{},
 		learned: map[weigh.Key]uint64{},
 	}
-	r.metrics = newMetrics()
+	r.metrics = newMetrics(r)
 	return r
 }
 
@@ -170,9 +170,12 @@ func (r *Router) audit(ctx context.Context) bool {
 	}
 	for key, s := range list {
 		old, ok := r.cache[key]
-		if r.learned[key] <= began && (!ok || old.Index != s.Index) {
+		if r.learned[key] > began || ok && old.Index == s.Index {
+			continue
+		}
+		r.cache[key] = s
+		if !ok || old.Index != 0 || !sameEntry(old, s) { // 0: of our own write only the index was missing
 			touch(touched, key, s)
-			r.cache[key] = s
 		}
 	}
 	for key, s := range r.cache {
@@ -192,6 +195,10 @@ func (r *Router) audit(ctx context.Context) bool {
 		r.queue.add(name)
 	}
 	return true
+}
+
+func sameEntry(a, b Stored) bool {
+	return a.Ours == b.Ours && a.Exact == b.Exact && a.Service == b.Service && weigh.Same(a.Entry, b.Entry)
 }
 
 // touch notes the services that an entry may concern.

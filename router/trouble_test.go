@@ -278,7 +278,7 @@ func TestSubsetsSelectTheirInstances(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, _, err := f.Client.Health().Service("chat", "", true, &api.QueryOptions{Filter: g.Filter()})
+		found, _, err := f.Client.Health().Service("chat", "", true, &api.QueryOptions{Filter: g.Filter(false)})
 		if err != nil {
 			t.Fatal(err)
 		}

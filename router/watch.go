@@ -114,7 +114,6 @@ func (r *Router) track() {
 		if !wanted[name] {
 			s.cancel()
 			delete(r.services, name)
-			r.metrics.forget(name)
 		}
 	}
 	for name := range wanted {
@@ -156,13 +155,14 @@ func (r *Router) pollWait() time.Duration {
 // observe takes a service's instances over from its watch.
 func (r *Router) observe(s *service, found []Registered) {
 	var instances []weigh.Instance
-	var refused []string
+	var refused, classes []string
 	opted := false
 	for _, reg := range found {
 		opted = opted || reg.Meta[weigh.MetaRoute] == "true"
 		in, err := weigh.ParseInstance(reg.ID, reg.Meta, reg.Passing)
 		if err != nil {
 			refused = append(refused, err.Error())
+			classes = append(classes, reg.Meta[weigh.MetaClass])
 			continue
 		}
 		instances = append(instances, in)
@@ -180,7 +180,7 @@ func (r *Router) observe(s *service, found []Registered) {
 	for _, in := range instances {
 		s.seen[in.Group.Name()] = now
 	}
-	s.instances, s.refused, s.registered, s.known = instances, refused, len(found), true
+	s.instances, s.refused, s.refusedClasses, s.registered, s.known = instances, refused, classes, len(found), true
 	if len(found) > 0 {
 		s.opted = opted
 	}

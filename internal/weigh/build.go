@@ -13,7 +13,10 @@ type View struct {
 	Service   string
 	Protocol  string // for service-defaults where none exists
 	Instances []Instance
-	Weights   map[string]Weight // by group name
+	// Refused names the classes that instances claim which are left out, so that
+	// subsets are told apart from them.
+	Refused []string
+	Weights map[string]Weight // by group name
 	// Seen tells when a group last had a registered instance, by group name. Groups
 	// that are not in Instances keep their subset for Limits.Retain after that.
 	Seen  map[string]time.Time
@@ -185,7 +188,7 @@ func (b *builder) build() {
 	p.Want = map[Key]Entry{}
 	b.add(Entry{Key: Key{Defaults, v.Service}, Protocol: v.Protocol})
 	for _, name := range p.Order {
-		b.subset(name, b.groups[name].Filter(), others(p.Order, name))
+		b.subset(name, b.filter(name), others(p.Order, name))
 	}
 	b.add(Entry{Key: Key{Splitter, v.Service}, Splits: b.splits(v.Service, shares, p.Order, "")})
 	if o, ok := v.Have[Key{Router, v.Service}]; !ok || o.Ours {
@@ -226,6 +229,15 @@ func (b *builder) ordered(order []string) []Load {
 		out[i] = b.loads[name]
 	}
 	return out
+}
+
+func (b *builder) filter(name string) string {
+	g := b.groups[name]
+	alone := !slices.Contains(b.view.Refused, g.Class)
+	for other, o := range b.groups {
+		alone = alone && (other == name || o.Class != g.Class)
+	}
+	return g.Filter(alone)
 }
 
 // registered counts instances whether healthy or not.

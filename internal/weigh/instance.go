@@ -85,12 +85,15 @@ func (g Group) check() error {
 }
 
 // Filter returns the bexpr that selects the group's instances in Consul. An empty
-// key counts as one that is not there.
-func (g Group) Filter() string {
+// key counts as one that is not there. Where the group is alone in its class, the
+// class suffices; Consul spends much of a write on parsing longer filters.
+func (g Group) Filter(alone bool) string {
 	is := func(key, value string) string { return fmt.Sprintf("Service.Meta.%s == %q", key, value) }
 	unset := func(key string) string { return fmt.Sprintf("%q not in Service.Meta or %s", key, is(key, "")) }
 	class := is(MetaClass, g.Class)
 	switch {
+	case alone:
+		return class
 	case g.Slices == 0:
 		return fmt.Sprintf("%s and (%s or %s) and (%s or %s)", class,
 			unset(MetaSlices), is(MetaSlices, "1"), unset(MetaTotal), is(MetaTotal, "1"))
@@ -107,7 +110,7 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	in := Instance{ID: id, Healthy: healthy, Group: Group{Class: meta[MetaClass]}}
 	fail := func(err error) (Instance, error) { return Instance{}, fmt.Errorf("instance %q: %w", id, err) }
 	if in.Group.Class == "" {
-		return fail(fmt.Errorf("its service meta has no %s, so it is in no class and gets no traffic", MetaClass))
+		return fail(fmt.Errorf("its service meta has no %s, so it is in no subset and gets no traffic", MetaClass))
 	}
 	var err error
 	if in.Group.Slices, err = count(meta, MetaSlices); err != nil {

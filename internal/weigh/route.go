@@ -75,7 +75,7 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 			for i := range rest {
 				rest[i] += suffix
 			}
-			b.subset(name+suffix, b.groups[name].Filter(), rest)
+			b.subset(name+suffix, b.filter(name), rest)
 		}
 	}
 	if len(eligible) == 1 {

@@ -131,6 +131,9 @@ func (s *Server) Resume() error {
 	}
 }
 
+// PID is the server's process ID.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
+
 // Stop ends the server at once; its state stays.
 func (s *Server) Stop() {
 	if s == nil || s.cmd == nil {

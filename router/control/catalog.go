@@ -47,13 +47,30 @@ type healthEntry struct {
 	Checks []struct{ Status string }
 }
 
+// A wait that mostly ends without a change asks for the index alone at first: its
+// answer is filtered empty, where a whole one would be sent and decoded each time.
+const (
+	probeBelow = time.Minute
+	nothing    = `Service.ID == ""`
+)
+
 // Instances lists all instances of a service, passing or not. It waits until they
 // have changed since index, at most wait.
 func (c *Client) Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]router.Registered, uint64, error) {
+	path := "/v1/health/service/" + url.PathEscape(service)
 	var entries []healthEntry
-	meta, err := c.api.Raw().Query("/v1/health/service/"+url.PathEscape(service), &entries, blocking(ctx, index, wait))
+	if index != 0 && wait < probeBelow {
+		q := blocking(ctx, index, wait)
+		q.Filter = nothing
+		meta, err := c.api.Raw().Query(path, &entries, q)
+		if err != nil || meta.LastIndex == index {
+			return nil, index, wrap(err, service)
+		}
+		index = 0
+	}
+	meta, err := c.api.Raw().Query(path, &entries, blocking(ctx, index, wait))
 	if err != nil {
-		return nil, 0, fmt.Errorf("instances of %s: %w", service, err)
+		return nil, 0, wrap(err, service)
 	}
 	out := make([]router.Registered, 0, len(entries))
 	for _, e := range entries {
@@ -66,6 +83,13 @@ func (c *Client) Instances(ctx context.Context, service string, index uint64, wa
 		}
 	}
 	return out, meta.LastIndex, nil
+}
+
+func wrap(err error, service string) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("instances of %s: %w", service, err)
 }
 
 // Rates lists what the gateways published, by service. It waits until any of it

@@ -35,6 +35,7 @@ func New(c config.Consul, owner, rates string) (*Client, error) {
 	t := conf.Transport
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = 0, c.MaxConnections, c.MaxConnections
 	t.ForceAttemptHTTP2 = true
+	t.DisableCompression = true // the agent is near; packing would cost more than it saves
 	client, err := api.NewClient(conf)
 	if err != nil {
 		return nil, fmt.Errorf("consul client: %w", err)

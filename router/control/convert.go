@@ -79,15 +79,12 @@ type head struct {
 
 // decode reads an entry as Consul gives it. Of an entry that is not ours only the
 // name and protocol are kept.
-func (c *Client) decode(kind weigh.Kind, text []byte, known func(weigh.Key) (router.Stored, bool)) (router.Stored, error) {
+func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 	var h head
 	if err := json.Unmarshal(text, &h); err != nil {
 		return router.Stored{}, fmt.Errorf("a %s is not the expected JSON: %w", kind, err)
 	}
 	key := weigh.Key{Kind: kind, Name: h.Name}
-	if s, ok := known(key); ok && s.Index == h.ModifyIndex && s.Index != 0 {
-		return s, nil
-	}
 	s := router.Stored{Service: h.Meta[metaService]}
 	s.Entry.Key, s.Entry.Protocol, s.Index = key, h.Protocol, h.ModifyIndex
 	if s.Ours = h.Meta[metaOwner] == c.owner && s.Service != ""; !s.Ours {

@@ -18,19 +18,45 @@ import (
 func (c *Client) List(ctx context.Context, known func(weigh.Key) (router.Stored, bool)) (map[weigh.Key]router.Stored, error) {
 	out := map[weigh.Key]router.Stored{}
 	for _, kind := range weigh.Kinds() {
-		var raw []json.RawMessage
-		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &raw, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+		var text json.RawMessage
+		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &text, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
 			return nil, fmt.Errorf("list of %s: %w", kind, err)
 		}
-		for _, text := range raw {
-			s, err := c.decode(kind, text, known)
-			if err != nil {
-				return nil, err
-			}
-			out[s.Entry.Key] = s
+		if err := c.decodeList(kind, text, known, out); err != nil {
+			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// decodeList decodes in full only what is not known: most audits find nothing new.
+func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) (router.Stored, bool), out map[weigh.Key]router.Stored) error {
+	var stamps []struct {
+		Name        string
+		ModifyIndex uint64
+	}
+	if err := json.Unmarshal(text, &stamps); err != nil {
+		return fmt.Errorf("list of %s is not the expected JSON: %w", kind, err)
+	}
+	var raw []json.RawMessage
+	for i, stamp := range stamps {
+		key := weigh.Key{Kind: kind, Name: stamp.Name}
+		if s, ok := known(key); ok && s.Index == stamp.ModifyIndex {
+			out[key] = s
+			continue
+		}
+		if raw == nil {
+			if err := json.Unmarshal(text, &raw); err != nil {
+				return fmt.Errorf("list of %s: %w", kind, err)
+			}
+		}
+		s, err := c.decode(kind, raw[i])
+		if err != nil {
+			return err
+		}
+		out[key] = s
+	}
+	return nil
 }
 
 // Get reads one entry; the second result is false when there is none.
@@ -44,7 +70,7 @@ func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, e
 	if err != nil {
 		return router.Stored{}, false, fmt.Errorf("%s: %w", key, err)
 	}
-	s, err := c.decode(key.Kind, text, func(weigh.Key) (router.Stored, bool) { return router.Stored{}, false })
+	s, err := c.decode(key.Kind, text)
 	return s, err == nil, err
 }
 
