@@ -15,8 +15,20 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: fakes DIR")
 		os.Exit(2)
 	}
-	if _, err := rack.Build(context.Background(), os.Args[1]); err != nil {
+	if err := build(context.Background(), os.Args[1]); err != nil {
 		fmt.Fprintln(os.Stderr, "fakes:", err)
 		os.Exit(1)
 	}
+}
+
+func build(ctx context.Context, dir string) error {
+	if _, err := rack.Build(ctx, dir); err != nil {
+		return err
+	}
+	for _, release := range rack.AMDReleases {
+		if _, err := rack.BuildAMD(ctx, dir, release); err != nil {
+			return err
+		}
+	}
+	return nil
 }
