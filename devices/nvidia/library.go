@@ -86,9 +86,6 @@ func (l *library) ensure() error {
 	if l.open {
 		return nil
 	}
-	if os.Getenv("LD_BIND_NOW") != "" {
-		return fmt.Errorf("LD_BIND_NOW is set, with which no program can load %s; unset it for the Nomad agent: %w", soname, plugin.ErrAbsent)
-	}
 	file := l.file()
 	if l.nvml == nil {
 		// Pinned, since go-nvml's calls stay bound to the first load for ever.
