@@ -68,15 +68,26 @@ func (p *progress) WriteHeader(status int) {
 	if p.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		p.status, p.first = status, time.Now()
 	}
-	p.arm()
 	p.ResponseWriter.WriteHeader(status)
+}
+
+// FlushError sends what was written.
+func (p *progress) FlushError() error {
+	p.arm()
+	err := http.NewResponseController(p.ResponseWriter).Flush()
+	if p.each {
+		p.disarm()
+	}
+	return err
 }
 
 func (p *progress) Write(b []byte) (int, error) {
 	if p.status == 0 {
 		p.status, p.first = http.StatusOK, time.Now()
 	}
-	p.arm()
+	if p.bytes+int64(len(b)) > buffered {
+		p.arm()
+	}
 	n, err := p.ResponseWriter.Write(b)
 	p.bytes += int64(n)
 	if p.each {
@@ -84,6 +95,10 @@ func (p *progress) Write(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// buffered is how much of an answer the server keeps before it writes to the
+// connection; so short an answer cannot block.
+const buffered = 2048
 
 func (p *progress) arm() {
 	if p.limit <= 0 {

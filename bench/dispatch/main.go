@@ -1,16 +1,81 @@
 // Command dispatch compares the gateway with other proxies in front of replicas
-// of unequal speed. With -sim it only runs the gateway's policy in virtual time.
+// of unequal speed. It needs haproxy and nginx on PATH (Debian: apt-get install
+// haproxy nginx-light).
 package main
 
 import (
+	"context"
 	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
 )
 
 func main() {
-	sim := flag.Bool("sim", false, "run the policy alone, in virtual time")
+	var o options
+	flag.StringVar(&o.gateway, "aliquot", "", "the aliquot program; built when empty")
+	flag.IntVar(&o.seeds, "seeds", 3, "sequences of calls for each load")
+	flag.DurationVar(&o.length, "length", 40*time.Second, "length of each sequence")
+	flag.StringVar(&o.trace, "trace", "../shared/data/traces/azure2023_code.csv", "trace for -replay")
+	flag.Float64Var(&o.speed, "speed", 60, "how much faster than it happened the trace is played")
+	only := flag.String("only", "", "race, overhead, replay or sim; all but sim when empty")
+	serve := flag.String("serve", "", "internal: serve as the plain proxy or the backend of the overhead measurement")
 	flag.Parse()
-	if *sim {
-		simTable([]float64{0.5, 0.7, 0.8, 0.9, 0.95}, 6, 40000)
-		return
+	var err error
+	if *serve != "" {
+		err = serveRole(*serve, flag.Args())
+	} else {
+		err = o.run(context.Background(), *only)
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench/dispatch:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what the flags say.
+type options struct {
+	gateway string
+	seeds   int
+	length  time.Duration
+	trace   string
+	speed   float64
+}
+
+var loads = []float64{0.5, 0.7, 0.8, 0.9, 0.95}
+
+func (o options) run(ctx context.Context, only string) error {
+	if only == "sim" {
+		simTable(loads, 6, 40000)
+		return nil
+	}
+	if o.gateway == "" {
+		dir, err := os.MkdirTemp("", "aliquot-bench-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		o.gateway = filepath.Join(dir, "aliquot")
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.gateway, "aliquot/cmd/aliquot").CombinedOutput(); err != nil {
+			return fmt.Errorf("building aliquot: %w: %s", err, out)
+		}
+	}
+	parts := []struct {
+		name string
+		run  func() error
+	}{
+		{"race", func() error { return race(ctx, o.gateway, loads, o.seeds, o.length) }},
+		{"overhead", func() error { return overhead(ctx, o.gateway) }},
+		{"replay", func() error { return replay(ctx, o.gateway, o.trace, o.speed) }},
+	}
+	for _, p := range parts {
+		if only == "" || only == p.name {
+			if err := p.run(); err != nil {
+				return fmt.Errorf("%s: %w", p.name, err)
+			}
+		}
+	}
+	return nil
 }

@@ -48,18 +48,14 @@ func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
 	cost, weight := t.cost(), max(t.occupied, 1e-3)
 	q.meanCost.add(cost, 1, 1)
 	s.own.add(cost, seconds, weight)
-	e := q.kinds[s.tier.kind]
-	if e == nil {
-		e = &estimate{}
-		q.kinds[s.tier.kind] = e
-	}
+	k := s.tier.kind
 	if s.tier.level == 0 {
-		e.add(cost, seconds, weight)
+		k.learned.add(cost, seconds, weight)
 	}
 	if s.own.n >= ownSamples {
 		base, _ := q.base()
-		if level := levelOf(s.own.rate()/q.kindRate(s.tier.kind, base), s.tier.level); level != s.tier.level {
-			q.move(s, q.tierOf(s.tier.kind, level))
+		if level := levelOf(s.own.rate()/q.kindRate(k, base), s.tier.level); level != s.tier.level {
+			q.move(s, q.tierOf(k, level))
 		}
 	}
 	q.weighAll()
@@ -79,15 +75,13 @@ func levelOf(ratio float64, now int) int {
 // known from before; false while nothing is known.
 func (q *Queue) base() (float64, bool) {
 	var sum, n float64
-	for k, w := range q.weights {
-		rate, samples := 0.0, 0.0
-		if e := q.kinds[k]; e != nil && e.n >= 1 {
-			rate, samples = e.rate(), e.n
-		} else if seed, ok := q.seeds[k.class]; ok {
-			rate, samples = seed.Rate*q.averageCost(), trust
+	for _, k := range q.kinds {
+		rate, samples := k.seed*q.averageCost(), float64(trust)
+		if k.learned.n >= 1 {
+			rate, samples = k.learned.rate(), k.learned.n
 		}
 		if rate > 0 {
-			sum += samples * math.Log(rate/w)
+			sum += samples * math.Log(rate/k.weight)
 			n += samples
 		}
 	}
@@ -99,18 +93,12 @@ func (q *Queue) base() (float64, bool) {
 
 // kindRate is the speed of one slot of a kind: learned, or while there is little
 // to learn from what was known before, or what its weight says.
-func (q *Queue) kindRate(k kind, base float64) float64 {
-	prior := base * q.weights[k]
-	if seed, ok := q.seeds[k.class]; ok {
-		prior = seed.Rate * q.averageCost()
+func (q *Queue) kindRate(k *kind, base float64) float64 {
+	prior := base * k.weight
+	if k.seed > 0 {
+		prior = k.seed * q.averageCost()
 	}
-	return q.blend(q.kinds[k], prior)
-}
-
-func (q *Queue) blend(e *estimate, prior float64) float64 {
-	if e == nil {
-		return prior
-	}
+	e := &k.learned
 	doubt := trust * max(0, 1-e.n/64) * q.averageCost()
 	return (e.cost + doubt) / max(e.seconds+doubt/prior, 1e-9)
 }
@@ -128,7 +116,7 @@ func (q *Queue) weighAll() {
 	base, known := q.base()
 	q.learned, q.speed = known, 0
 	for _, t := range q.tiers {
-		t.rate = q.kindRate(t.kind, base) * math.Exp2(-float64(t.level))
+		t.rate = math.Ldexp(q.kindRate(t.kind, base), -t.level)
 		q.speed += float64(t.slots) * t.rate
 	}
 }
@@ -146,7 +134,8 @@ type Rate struct {
 // Rates returns what was learned, by class.
 func (q *Queue) Rates() map[string]Rate {
 	out := map[string]Rate{}
-	for k, e := range q.kinds {
+	for _, k := range q.kinds {
+		e := &k.learned
 		if e.n <= 0 {
 			continue
 		}
@@ -180,6 +169,9 @@ func (q *Queue) Seed(rates map[string]Rate) {
 		if r.Rate > 0 {
 			q.seeds[class] = r
 		}
+	}
+	for _, k := range q.kinds {
+		k.seed = q.seeds[k.class].Rate
 	}
 	q.weighAll()
 }

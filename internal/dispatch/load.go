@@ -1,9 +1,6 @@
 package dispatch
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // load is the time-weighted mean of the part of the fleet's speed that is busy:
 // the offered load, as long as the queue is stable.
@@ -19,7 +16,7 @@ const span = 256
 // change adds to the busy speed; total is the speed of the whole fleet.
 func (l *load) change(delta, total float64, now time.Time) {
 	if dt := now.Sub(l.at).Seconds(); dt > 0 && total > 0 {
-		keep := math.Exp(-dt * total / span)
+		keep := 1 / (1 + dt*total/span) // exp(-x) for the small x that matter
 		l.mean = l.mean*keep + min(1, l.speed/total)*(1-keep)
 	}
 	l.at = now

@@ -20,8 +20,7 @@ type Queue struct {
 	present   map[string]int // replicas by class
 	slots     int            // usable slots, free or not
 
-	kinds    map[kind]*estimate
-	weights  map[kind]float64
+	kinds    []*kind
 	seeds    map[string]Rate // by class
 	meanCost estimate
 	learned  bool
@@ -36,7 +35,6 @@ func New(p Policy) *Queue {
 	q := &Queue{
 		policy:  p,
 		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
-		kinds: map[kind]*estimate{}, weights: map[kind]float64{},
 	}
 	for _, pl := range p.Placements {
 		q.placements = append(q.placements, placement{pl})

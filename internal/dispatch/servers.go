@@ -1,15 +1,19 @@
 package dispatch
 
-// kind is what replicas have in common that are expected to be equally fast.
+// kind is what replicas have in common that are expected to be equally fast, and
+// how fast they are.
 type kind struct {
-	class  string
-	slices int
+	class   string
+	slices  int
+	weight  float64 // expected speed, relative to other kinds
+	seed    float64 // speed known from before, in average requests per second; 0 if none
+	learned estimate
 }
 
 // tier is the replicas that are ranked as equally fast: those of one kind that
 // are also, by measurement, equally far from that kind's speed.
 type tier struct {
-	kind  kind
+	kind  *kind
 	level int // speed is 2^-level of the kind's
 	// rate is the speed of one slot in units of cost per second.
 	rate  float64
@@ -52,7 +56,18 @@ func idler(a, b *server) bool {
 	return a.used < b.used
 }
 
-func (q *Queue) tierOf(k kind, level int) *tier {
+func (q *Queue) kindOf(class string, slices int) *kind {
+	for _, k := range q.kinds {
+		if k.class == class && k.slices == slices {
+			return k
+		}
+	}
+	k := &kind{class: class, slices: slices, seed: q.seeds[class].Rate}
+	q.kinds = append(q.kinds, k)
+	return k
+}
+
+func (q *Queue) tierOf(k *kind, level int) *tier {
 	for _, t := range q.tiers {
 		if t.kind == k && t.level == level {
 			return t
@@ -102,8 +117,8 @@ func (q *Queue) Put(r Replica) {
 		r.Weight = 1
 	}
 	s, ok := q.servers[r.ID]
-	k := kind{r.Class, r.Slices}
-	q.weights[k] = r.Weight
+	k := q.kindOf(r.Class, r.Slices)
+	k.weight = r.Weight
 	if !ok {
 		s = &server{Replica: r, index: -1, wake: -1}
 		s.tier = q.tierOf(k, 0)

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+)
+
+// entry is a contestant that runs.
+type entry struct {
+	contestant
+	process  *process
+	replicas []*replica
+	latency  map[float64][]time.Duration // by load, all seeds
+}
+
+// enter starts the contestants, each with replicas of its own.
+func enter(ctx context.Context, gateway string, f fleet) ([]*entry, func(), error) {
+	dir, err := os.MkdirTemp("", "aliquot-bench-")
+	if err != nil {
+		return nil, nil, err
+	}
+	var entries []*entry
+	end := func() {
+		for _, e := range entries {
+			e.process.end()
+		}
+		os.RemoveAll(dir)
+	}
+	for _, c := range contestants(gateway) {
+		e := &entry{contestant: c, latency: map[float64][]time.Duration{}}
+		if e.replicas, err = f.start(); err == nil {
+			e.process, err = c.launch(ctx, dir, f, e.replicas)
+		}
+		if err != nil {
+			end()
+			return nil, nil, err
+		}
+		entries = append(entries, e)
+	}
+	return entries, end, nil
+}
+
+func (c contestant) launch(ctx context.Context, dir string, f fleet, replicas []*replica) (*process, error) {
+	own, err := os.MkdirTemp(dir, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return nil, err
+	}
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	var addresses []string
+	for _, r := range replicas {
+		addresses = append(addresses, r.address)
+	}
+	command, err := c.config(own, listen, f, addresses)
+	if err != nil {
+		return nil, err
+	}
+	return launch(ctx, command, listen)
+}
+
+// race plays the same calls to all contestants at the same time, for every load
+// and seed, and prints what the clients saw.
+func race(ctx context.Context, gateway string, loads []float64, seeds int, length time.Duration) error {
+	f := uneven()
+	entries, end, err := enter(ctx, gateway, f)
+	if err != nil {
+		return err
+	}
+	defer end()
+	// Connections, code paths and the gateway's rates are warm before it counts.
+	if err := heat(entries, poisson(1000, 0.5*f.capacity(), 1000), 0); err != nil {
+		return err
+	}
+	for _, load := range loads {
+		for seed := range seeds {
+			rate := load * f.capacity()
+			calls := poisson(uint64(seed+1), rate, int(rate*length.Seconds()))
+			fmt.Fprintf(os.Stderr, "load %.2f seed %d: %d calls\n", load, seed+1, len(calls))
+			if err := heat(entries, calls, load); err != nil {
+				return err
+			}
+		}
+	}
+	report(entries, loads, f)
+	return nil
+}
+
+// heat plays one sequence of calls; load 0 is not recorded.
+func heat(entries []*entry, calls []call, load float64) error {
+	begin := time.Now().Add(100 * time.Millisecond)
+	errs := make([]error, len(entries))
+	var wait sync.WaitGroup
+	for i, e := range entries {
+		wait.Go(func() {
+			all, err := play(e.process.url, calls, begin)
+			if errs[i] = err; err == nil && load > 0 {
+				// The queue starts empty; its first calls would flatter everyone.
+				e.latency[load] = append(e.latency[load], all[len(all)/20:]...)
+			}
+		})
+	}
+	wait.Wait()
+	for i, err := range errs {
+		if err != nil {
+			return fmt.Errorf("%s: %w", entries[i].name, err)
+		}
+	}
+	return nil
+}
+
+func report(entries []*entry, loads []float64, f fleet) {
+	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4\n\n| |")
+	for _, load := range loads {
+		fmt.Printf(" %.2f |", load)
+	}
+	fmt.Printf(" req/s at p99 400 ms | most at once at a replica |\n|---|")
+	for range len(loads) + 2 {
+		fmt.Print("---|")
+	}
+	fmt.Println()
+	for _, e := range entries {
+		fmt.Printf("| %s |", e.name)
+		for _, load := range loads {
+			s := summarise(e.latency[load])
+			fmt.Printf(" %.0f (%.1f) |", ms(s.p99), ms(s.mean))
+		}
+		most := int64(0)
+		for _, r := range e.replicas {
+			most = max(most, r.most.Load())
+		}
+		fmt.Printf(" %s | %d |\n", e.largestRate(loads, f), most)
+	}
+	fmt.Printf("| best of the peers |")
+	for _, load := range loads {
+		p99, mean := best(entries[1:], load)
+		fmt.Printf(" %.0f (%.1f) |", ms(p99), ms(mean))
+	}
+	fmt.Printf(" | |\n| gateway / best |")
+	for _, load := range loads {
+		p99, mean := best(entries[1:], load)
+		s := summarise(entries[0].latency[load])
+		fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
+	}
+	fmt.Println(" | |")
+}
+
+// best is the least p99 and the least mean among entries, not of one entry.
+func best(entries []*entry, load float64) (p99, mean time.Duration) {
+	var p99s, means []time.Duration
+	for _, e := range entries {
+		s := summarise(e.latency[load])
+		p99s, means = append(p99s, s.p99), append(means, s.mean)
+	}
+	return slices.Min(p99s), slices.Min(means)
+}
+
+// largestRate interpolates the rate at which p99 reaches 400 ms.
+func (e *entry) largestRate(loads []float64, f fleet) string {
+	const limit = 400 * time.Millisecond
+	for i, load := range loads {
+		above := summarise(e.latency[load]).p99
+		if above <= limit {
+			continue
+		}
+		if i == 0 {
+			return fmt.Sprintf("< %.0f", load*f.capacity())
+		}
+		below := summarise(e.latency[loads[i-1]]).p99
+		part := float64(limit-below) / float64(above-below)
+		return fmt.Sprintf("%.0f", (loads[i-1]+part*(load-loads[i-1]))*f.capacity())
+	}
+	return fmt.Sprintf("> %.0f", loads[len(loads)-1]*f.capacity())
+}
