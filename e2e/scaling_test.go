@@ -11,12 +11,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
 
+	"aliquot/autoscaler-plugin/coldstart"
 	"aliquot/e2e/cluster"
 )
 
@@ -89,10 +89,9 @@ func (s *scaling) startAutoscaler(ctx context.Context, t *testing.T) {
 		t.Fatal(err)
 	}
 	run(ctx, t, s.c, autoscalerJob, cluster.Vars{
-		"count": 1, "agent": agent, "plugin_dir": filepath.Dir(s.c.Program("aliquot-apm")),
+		"count": 2, "distinct_hosts": false, "lock_ttl": "10s", "agent": agent, "plugin_dir": filepath.Dir(s.c.Program("aliquot-apm")),
 		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "restart_agent_after": "5s", "log_level": "DEBUG",
-	}, 1)
-	passing(ctx, t, s.c, "nomad-autoscaler")
+	}, 2)
 }
 
 // serve submits a scaled service and awaits its first evaluations.
@@ -173,19 +172,31 @@ func (s *scaling) awaitCount(ctx context.Context, t *testing.T, job, group strin
 // evaluations is how often the strategy has been run for the policies of a job.
 func (s *scaling) evaluations(job string) (int, error) {
 	found, _, err := s.c.Consul.Health().Service("nomad-autoscaler", "", true, nil)
-	if err != nil || len(found) != 1 {
+	if err != nil || len(found) == 0 {
 		return 0, fmt.Errorf("%d autoscalers in Consul, %v", len(found), err)
 	}
 	policies, _, err := s.c.Nomad.Scaling().ListPolicies(nil)
 	if err != nil {
 		return 0, err
 	}
-	response, err := http.Get(fmt.Sprintf("http://%s:%d/v1/metrics?format=prometheus", found[0].Service.Address, found[0].Service.Port))
+	total := 0
+	for _, agent := range found {
+		n, err := runs(fmt.Sprintf("http://%s:%d/v1/metrics?format=prometheus", agent.Service.Address, agent.Service.Port), job, policies)
+		if err != nil {
+			return 0, err
+		}
+		total += n
+	}
+	return total, nil
+}
+
+// runs reads from an agent's metrics how often it ran the strategy for a job.
+func runs(metrics, job string, policies []*nomad.ScalingPolicyListStub) (total int, err error) {
+	response, err := http.Get(metrics)
 	if err != nil {
 		return 0, err
 	}
 	defer response.Body.Close()
-	total := 0
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		line := lines.Text()
 		mine := slices.ContainsFunc(policies, func(p *nomad.ScalingPolicyListStub) bool {
@@ -250,6 +261,7 @@ func (s *scaling) burst(ctx context.Context, t *testing.T) {
 	if g := s.group("burst", "server"); g.Desired != 7 {
 		t.Errorf("under the same load the count became %d", g.Desired)
 	}
+	s.awaitColdStarts(ctx, t, "burst", 7)
 	stop()
 	ended := time.Now()
 	s.awaitCount(ctx, t, "burst", "server", 0, 60*time.Second)
@@ -261,6 +273,29 @@ func (s *scaling) burst(ctx context.Context, t *testing.T) {
 	if _, err := s.c.AwaitRunning(ctx, "burst", 0); err != nil {
 		t.Error(err)
 	}
+}
+
+// awaitColdStarts awaits that so many starts of replicas are known in Consul.
+func (s *scaling) awaitColdStarts(ctx context.Context, t *testing.T, service string, want int) {
+	t.Helper()
+	var samples []coldstart.Sample
+	err := cluster.AwaitWithin(ctx, 30*time.Second, "learned cold starts of "+service, func() (missing string) {
+		var err error
+		if samples, err = coldstart.Read(ctx, s.c.Consul, service); err != nil || len(samples) < want {
+			return fmt.Sprintf("there are %d of %d, %v", len(samples), want, err)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range samples {
+		if one.Class != "h100" && one.Class != "t4" || one.Seconds <= 0 || one.Seconds > 60 {
+			t.Errorf("learned %+v", one)
+		}
+	}
+	p95, _ := coldstart.P95(samples, time.Now())
+	t.Logf("%d cold starts were learned, the 95th percentile of the slower class is %v", len(samples), p95)
 }
 
 func since(at []time.Time, start time.Time) (out []time.Duration) {
@@ -355,93 +390,38 @@ func (s *scaling) exhausted(ctx context.Context, t *testing.T) {
 	}
 }
 
-// agentLog is what the autoscaler has written since its last start.
+// agentLog is what the autoscaler's agents have written.
 func (s *scaling) agentLog(ctx context.Context, t *testing.T) string {
 	t.Helper()
-	allocs, err := s.c.AwaitRunning(ctx, "autoscaler", 1)
+	allocs, err := s.c.AwaitRunning(ctx, "autoscaler", 2)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var log strings.Builder
-	for _, stream := range []string{"stdout", "stderr"} {
-		cancel := make(chan struct{})
-		defer close(cancel)
-		frames, failed := s.c.Nomad.AllocFS().Logs(allocs[0], false, "agent", stream, nomad.OriginStart, 0, cancel, nil)
-		for open := true; open; {
-			select {
-			case frame, more := <-frames:
-				if open = more; more {
-					log.Write(frame.Data)
-				}
-			case err := <-failed:
-				t.Fatal(err)
-			case <-ctx.Done():
-				t.Fatal(ctx.Err())
-			}
+	for _, alloc := range allocs {
+		for _, stream := range []string{"stdout", "stderr"} {
+			s.copyLog(ctx, t, &log, alloc, stream)
 		}
 	}
 	return log.String()
 }
 
-// crashes ends each part in the middle of a burst as a crash would.
-func (s *scaling) crashes(ctx context.Context, t *testing.T) {
-	s.serve(ctx, t, oneClassJob, "crash", nil)
-	stop := s.load(ctx, t, "crash", 18)
-	defer stop()
-	s.awaitCount(ctx, t, "crash", "server", 5, 30*time.Second)
-	began := time.Now()
-	steady := func(what string) {
-		t.Helper()
-		s.awaitEvaluations(ctx, t, "crash", 5)
-		counts, _ := changes(s.group("crash", "server"), began)
-		if slices.ContainsFunc(counts, func(n int64) bool { return n < 5 }) {
-			t.Errorf("after the crash of %s counts were set to %v, want none below 5", what, counts)
-		}
-		t.Logf("after the crash of %s the service is at %d, set since: %v", what, s.group("crash", "server").Desired, counts)
-	}
-	s.kill(t, "nomad-autoscaler")
-	steady("the autoscaler")
-	if err := s.c.CrashServer(ctx); err != nil {
-		t.Fatal(err)
-	}
-	steady("the Nomad server")
-	s.kill(t, "aliquot")
-	s.gateway = "http://" + s.awaitAnother(ctx, t)
-	steady("the gateway")
-	if err := s.c.CrashConsul(ctx); err != nil {
-		t.Fatal(err)
-	}
-	steady("Consul")
-	stop()
-	s.awaitCount(ctx, t, "crash", "server", 0, 2*time.Minute)
-}
-
-// kill ends the cluster's processes of a program as a crash would.
-func (s *scaling) kill(t *testing.T, program string) {
+func (s *scaling) copyLog(ctx context.Context, t *testing.T, w io.Writer, alloc *nomad.Allocation, stream string) {
 	t.Helper()
-	found := s.c.Processes(program)
-	if len(found) == 0 {
-		t.Fatalf("no process of %s", program)
-	}
-	for _, pid := range found {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+	cancel := make(chan struct{})
+	defer close(cancel)
+	frames, failed := s.c.Nomad.AllocFS().Logs(alloc, false, "agent", stream, nomad.OriginStart, 0, cancel, nil)
+	for {
+		select {
+		case frame, more := <-frames:
+			if !more {
+				return
+			}
+			_, _ = w.Write(frame.Data)
+		case err := <-failed:
 			t.Fatal(err)
+		case <-ctx.Done():
+			t.Fatal(ctx.Err())
 		}
 	}
-}
-
-// awaitAnother awaits that a crashed gateway is gone from Consul and back.
-func (s *scaling) awaitAnother(ctx context.Context, t *testing.T) string {
-	t.Helper()
-	err := cluster.AwaitWithin(ctx, 60*time.Second, "the end of the gateway", func() string {
-		found, _, err := s.c.Consul.Health().Service("aliquot-gateway", "", true, nil)
-		if err != nil || len(found) > 0 {
-			return fmt.Sprintf("%d instances, %v", len(found), err)
-		}
-		return ""
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return passing(ctx, t, s.c, "aliquot-gateway")
 }

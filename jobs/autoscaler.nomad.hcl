@@ -13,6 +13,12 @@ variable "count" {
   default = 2
 }
 
+variable "distinct_hosts" {
+  description = "Run the agents on different nodes; a second one on the same node would not outlive it."
+  type        = bool
+  default     = true
+}
+
 variable "agent" {
   description = "Path of nomad-autoscaler on the nodes."
   type        = string
@@ -60,9 +66,8 @@ job "autoscaler" {
   group "agent" {
     count = var.count
 
-    # A second agent on the same node would not outlive it.
     constraint {
-      distinct_hosts = var.count > 1
+      distinct_hosts = var.distinct_hosts
     }
 
     # The plugins end an agent that has lost its policies; it must come back.
