@@ -138,7 +138,8 @@ func TestWhatEnvoyReceives(t *testing.T) {
 		t.Errorf("the big model's path is %q", got)
 	}
 	header := fast.Match.Headers[0]
-	re := regexp.MustCompile(header.GetStringMatch().GetSafeRegex().GetRegex() + header.GetSafeRegexMatch().GetRegex()) //nolint:staticcheck // Consul may send either form
+	//lint:ignore SA1019 Consul may send either form
+	re := regexp.MustCompile(header.GetStringMatch().GetSafeRegex().GetRegex() + header.GetSafeRegexMatch().GetRegex())
 	if header.Name != "x-batch-size" || re.MatchString("31") || !re.MatchString("32") || !re.MatchString("4096") {
 		t.Errorf("header match %v", header)
 	}

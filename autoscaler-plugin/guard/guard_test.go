@@ -27,6 +27,7 @@ func TestRecoverTurnsAPanicIntoAnError(t *testing.T) {
 	rpc := func() (err error) {
 		defer Recover(hclog.NewNullLogger(), "Query", &err)
 		var none map[string]int
+		//lint:ignore SA5000 this is the fault
 		none["x"] = 1
 		return nil
 	}

@@ -98,10 +98,9 @@ func (n *nomadTarget) Decide(o simulate.Observation) []int {
 // replica, averaged over 30 s, scaled up after 30 s and down after 600 s of
 // uninterrupted decisions in that direction.
 type rayServe struct {
-	max     int
-	ups     int
-	downs   int
-	started bool
+	max   int
+	ups   int
+	downs int
 }
 
 func (r *rayServe) Interval() time.Duration { return 100 * time.Millisecond }
