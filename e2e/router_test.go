@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/e2e/cluster"
 	"aliquot/internal/weigh"
 	"aliquot/router/consultest"
 )
@@ -176,7 +177,11 @@ func computed(t *testing.T, counts map[string]int) map[string]int {
 	for class := range counts {
 		all = append(all, weigh.Instance{Group: weigh.Group{Class: class}})
 	}
-	weights := weigh.Weights(all, nil, nil, weigh.DefaultTrust(), time.Now())
+	return sharesBy(t, weigh.Weights(all, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
+}
+
+func sharesBy(t *testing.T, weights map[string]weigh.Weight, counts map[string]int) map[string]int {
+	t.Helper()
 	var loads []weigh.Load
 	for class, n := range counts {
 		loads = append(loads, weigh.Load{Group: class, Count: n, Rate: weights[class].Value})
@@ -326,4 +331,64 @@ func splitterIndex(t *testing.T, r *routers) uint64 {
 		t.Fatal(err)
 	}
 	return e.GetModifyIndex()
+}
+
+// The job of the router and the job of a model server, as users run them: the
+// hardware that was granted reaches Consul's shares.
+func TestRouterJob(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	vars := cluster.Vars{
+		"driver": "raw_exec", "command": c.Program("aliquot"), "consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "count": 1,
+		"services": `service "app" {
+  rule "fp8" {
+    header "x-precision" {
+      exact = "fp8"
+    }
+    precision = "fp8"
+    strict    = true
+  }
+}`,
+	}
+	run(ctx, t, c, "jobs/router.nomad.hcl", vars, 1)
+	app := appVars(c, 3)
+	app["slices"] = 8 // two fit one GPU, so both classes get some
+	run(ctx, t, c, httpJob, app, 3)
+	server := &consultest.Server{Client: c.Consul}
+	missing := func() string {
+		found, _, err := c.Consul.Health().Service("app", "", true, nil)
+		if err != nil || len(found) != 3 {
+			return fmt.Sprintf("%d passing instances, %v", len(found), err)
+		}
+		want := sharesOf(t, found)
+		if got := server.Chain("app"); !reflect.DeepEqual(got, want) {
+			return fmt.Sprintf("chain is %v, want %v", got, want)
+		}
+		return ""
+	}
+	if err := cluster.AwaitWithin(ctx, 60*time.Second, "shares of the granted hardware", missing); err != nil {
+		t.Fatal(err)
+	}
+	if got := server.Chain("app"); len(got) != 2 {
+		t.Errorf("shares of one class only: %v", got)
+	}
+	t.Logf("shares of what was granted: %v", server.Chain("app"))
+}
+
+// sharesOf computes the shares of instances from their meta.
+func sharesOf(t *testing.T, found []*api.ServiceEntry) map[string]int {
+	t.Helper()
+	var instances []weigh.Instance
+	counts := map[string]int{}
+	for _, e := range found {
+		in, err := weigh.ParseInstance(e.Service.ID, e.Service.Meta, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.Weight == 0 || in.Group.Slices == 0 {
+			t.Errorf("the grant did not reach the service's meta: %v", e.Service.Meta)
+		}
+		instances = append(instances, in)
+		counts[in.Group.Name()]++
+	}
+	return sharesBy(t, weigh.Weights(instances, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
 }

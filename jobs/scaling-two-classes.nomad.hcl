@@ -37,6 +37,12 @@ variable "classes" {
   }
 }
 
+variable "weights" {
+  description = "Weight of one instance in Consul's DNS SRV answers, 100 for a whole H100 SXM: docs/hardware.md times the part of a GPU. Whole numbers from 1; see docs/router.md for what obeys them."
+  type        = map(number)
+  default     = { h100 = 25, t4 = 2 }
+}
+
 variable "strategy" {
   description = "Further settings of the strategy, such as { standby = \"1\" }."
   type        = map(string)
@@ -150,6 +156,10 @@ job "scaling-two-classes" {
             aliquot_slices = "${ALIQUOT_SLICES}"
             aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
             concurrency    = group.value.slots
+          }
+          weights {
+            passing = lookup(var.weights, group.key, 1)
+            warning = 1
           }
           check {
             type     = "http"
