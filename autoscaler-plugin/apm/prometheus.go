@@ -40,11 +40,11 @@ func (p *prometheus) history(ctx context.Context, service string, from, to time.
 		return history{}, err
 	}
 	if len(queued) == 0 || len(queued[0].samples) == 0 {
-		return history{}, fmt.Errorf("Prometheus has no aliquot_gateway_queued of it in the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
+		return history{}, fmt.Errorf("its aliquot_gateway_queued is not in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
 	}
 	samples := queued[0].samples
 	if age := to.Sub(samples[len(samples)-1].at); age > p.staleAfter+p.step {
-		return history{}, fmt.Errorf("Prometheus's newest value is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
+		return history{}, fmt.Errorf("the newest value in Prometheus is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
 	}
 	return p.join(samples, active), nil
 }
@@ -140,10 +140,10 @@ func readStreams(body io.Reader, status string) ([]stream, error) {
 		}
 	}
 	if err := json.NewDecoder(body).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("Prometheus answers %s and no JSON that is understood: %w", status, err)
+		return nil, fmt.Errorf("the answer of Prometheus is %s and no JSON that is understood: %w", status, err)
 	}
 	if answer.Status != "success" || answer.Data.ResultType != "matrix" {
-		return nil, fmt.Errorf("Prometheus answers %s: %s", status, answer.Error)
+		return nil, fmt.Errorf("the answer of Prometheus is %s: %s", status, answer.Error)
 	}
 	var streams []stream
 	for _, r := range answer.Data.Result {
@@ -153,7 +153,7 @@ func readStreams(body io.Reader, status string) ([]stream, error) {
 			text, okValue := pair[1].(string)
 			value, err := strconv.ParseFloat(text, 64)
 			if !okTime || !okValue || err != nil || !(value >= 0 && value < 1e9) {
-				return nil, fmt.Errorf("Prometheus answers a sample %v that is no demand", pair)
+				return nil, fmt.Errorf("the answer of Prometheus holds a sample %v that is no demand", pair)
 			}
 			s.samples = append(s.samples, sample{time.UnixMilli(int64(at * 1000)), value})
 		}

@@ -189,7 +189,7 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 		if code := (nomad.UnexpectedResponseError{}); errors.As(err, &code) && code.StatusCode() == http.StatusNotFound {
 			return state{}, fmt.Errorf("job %q is not in namespace %q", g.job, g.namespace)
 		}
-		return state{}, fmt.Errorf("Nomad cannot be asked for job %q: %w", g.job, err)
+		return state{}, fmt.Errorf("cannot ask Nomad for job %q: %w", g.job, err)
 	}
 	of, ok := scaling.TaskGroups[g.name]
 	if !ok {
@@ -201,7 +201,7 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	}
 	deployment, _, err := client.Jobs().LatestDeployment(g.job, q)
 	if err != nil {
-		return s, fmt.Errorf("Nomad cannot be asked for the deployment of job %q: %w", g.job, err)
+		return s, fmt.Errorf("cannot ask Nomad for the deployment of job %q: %w", g.job, err)
 	}
 	if deployment != nil && active(deployment.Status) && deployment.JobCreateIndex == scaling.JobCreateIndex {
 		s.deployment = fmt.Sprintf("deployment %.8s is %s", deployment.ID, deployment.Status)
@@ -227,7 +227,7 @@ func active(status string) bool {
 func blocked(client *nomad.Client, g group, q *nomad.QueryOptions) (string, error) {
 	evaluations, _, err := client.Jobs().Evaluations(g.job, q)
 	if err != nil {
-		return "", fmt.Errorf("Nomad cannot be asked for the evaluations of job %q: %w", g.job, err)
+		return "", fmt.Errorf("cannot ask Nomad for the evaluations of job %q: %w", g.job, err)
 	}
 	for _, e := range evaluations {
 		failed := e.FailedTGAllocs[g.name]
