@@ -16,13 +16,12 @@ import (
 	"aliquot/internal/mps"
 )
 
+// folder holds what the tests build; TestMain makes and removes it.
+var folder string
+
 // binary builds the shipped program once.
 var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "aliquot-nvidia-*")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "aliquot-device-nvidia")
+	path := filepath.Join(folder, "aliquot-device-nvidia")
 	args := append(append([]string{"build"}, raceFlags...), "-o", path, "aliquot/cmd/aliquot-device-nvidia")
 	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
@@ -33,17 +32,19 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // tools builds the fake library and MPS control once.
 var tools = sync.OnceValues(func() (rack.Tools, error) {
-	return rack.Build(context.Background(), filepath.Join(os.TempDir(), "aliquot-rack-tools"))
+	return rack.Build(context.Background(), filepath.Join(folder, "rack"))
 })
 
 func TestMain(m *testing.M) {
 	if os.Getenv(clientMark) != "" {
 		os.Exit(runClient())
 	}
-	code := m.Run()
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	var err error
+	if folder, err = os.MkdirTemp("", "aliquot-nvidia-"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	os.RemoveAll(folder)
 	os.Exit(code)
 }
 
