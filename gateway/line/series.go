@@ -3,7 +3,7 @@ package line
 import "time"
 
 // depth is how many seconds of concurrency are kept.
-const depth = 900
+const depth = 3600
 
 // series keeps, for each of the last seconds, the time-weighted mean of requests
 // waiting and being served.
@@ -96,7 +96,7 @@ type Point struct {
 }
 
 // Concurrency returns the whole seconds of the window before now, oldest first;
-// at most 15 minutes, and fewer while the gateway is younger than the window.
+// at most an hour, and fewer while the gateway is younger than the window.
 func (l *Line) Concurrency(now time.Time, window time.Duration) []Point {
 	l.mu.Lock()
 	defer l.mu.Unlock()
