@@ -40,7 +40,7 @@ func (p *prometheus) history(ctx context.Context, service string, from, to time.
 		return history{}, err
 	}
 	if len(queued) == 0 || len(queued[0].samples) == 0 {
-		return history{}, fmt.Errorf("its aliquot_gateway_queued is not in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
+		return history{}, fmt.Errorf("no aliquot_gateway_queued in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
 	}
 	samples := queued[0].samples
 	if age := to.Sub(samples[len(samples)-1].at); age > p.staleAfter+p.step {
