@@ -1,0 +1,308 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"aliquot/gateway"
+	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+)
+
+// churn is a fleet whose replicas join, leave in order and crash. It is the
+// gateway's source of replicas.
+type churn struct {
+	mu       sync.Mutex
+	set      func([]line.Replica)
+	replicas map[string]*churned
+	over     atomic.Int64 // requests above a replica's slots
+	next     int
+	pace     time.Duration // multiplies service times
+}
+
+type churned struct {
+	fleet    *churn
+	listener net.Listener
+	server   *http.Server
+	replica  line.Replica
+	mean     time.Duration
+	active   atomic.Int64
+}
+
+func (c *churn) Watch(ctx context.Context, set func([]line.Replica)) {
+	c.mu.Lock()
+	c.set = set
+	c.tell()
+	c.mu.Unlock()
+	<-ctx.Done()
+}
+
+// tell reports the present replicas; the lock is held.
+func (c *churn) tell() {
+	if c.set == nil {
+		return
+	}
+	var all []line.Replica
+	for _, r := range c.replicas {
+		all = append(all, r.replica)
+	}
+	c.set(all)
+}
+
+func (c *churn) join(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next++
+	class, mean := "fast", 5*time.Millisecond
+	if c.next%2 == 0 {
+		class, mean = "slow", 20*time.Millisecond
+	}
+	r := &churned{fleet: c, listener: l, mean: mean * c.pace}
+	r.replica = line.Replica{Address: l.Addr().String(), Replica: dispatch.Replica{ID: fmt.Sprint(c.next), Class: class, Slots: 2, Weight: float64(20*time.Millisecond) / float64(mean)}}
+	r.server = &http.Server{Handler: r}
+	go r.server.Serve(l)
+	c.replicas[r.replica.ID] = r
+	c.tell()
+}
+
+// remove takes a replica away: in order, so that it is gone from discovery before
+// it stops, or by a crash, which discovery learns of only afterwards.
+func (c *churn) remove(crash bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, r := range c.replicas {
+		if crash {
+			r.server.Close()
+		}
+		delete(c.replicas, id)
+		c.tell()
+		if !crash {
+			go r.server.Shutdown(context.Background())
+		}
+		return
+	}
+}
+
+func (r *churned) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	// A slot whose client left is free before the replica hears of it, so that only
+	// requests of clients that stay can be held against the limit.
+	if q.Header.Get("X-Stays") != "" {
+		if r.active.Add(1) > int64(r.replica.Slots) {
+			r.fleet.over.Add(1)
+		}
+	}
+	t := time.NewTimer(time.Duration(rand.ExpFloat64() * float64(r.mean)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-q.Context().Done():
+	}
+	if q.Header.Get("X-Stays") != "" {
+		r.active.Add(-1)
+	}
+	fmt.Fprint(w, "done")
+}
+
+// TestSoak holds the gateway at 0.9 of its fleet's capacity while replicas join,
+// leave and crash and clients disconnect at random. Every request must end in
+// exactly one known outcome, and nothing may be left over. ALIQUOT_SOAK sets its
+// length, for example 10m.
+func TestSoak(t *testing.T) {
+	length := 20 * time.Second
+	// A short run has many events and quick replicas; a long one is gentler on the
+	// machine.
+	every, pace := 500*time.Millisecond, 1
+	if text := os.Getenv("ALIQUOT_SOAK"); text != "" {
+		var err error
+		if length, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+		every, pace = 5*time.Second, 10
+	} else if testing.Short() {
+		length = 3 * time.Second
+	}
+	fleet := &churn{replicas: map[string]*churned{}, pace: time.Duration(pace)}
+	for range 6 {
+		fleet.join(t)
+	}
+	g := start(t, "service \"m\" {\n replicas_file = \"none\"\n queue {\n  max_wait = \"5s\"\n  eject_time = \"200ms\"\n }\n}\n",
+		func(o *gateway.Options) {
+			o.Source = func(config.Service) (gateway.Source, error) { return fleet, nil }
+		})
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}}
+	eventually(t, "the gateway knows the fleet", func() bool { return len(g.state(t, "m").Replicas) == 6 })
+	settle(client)
+	before := runtime.NumGoroutine()
+	heapBefore := heap()
+
+	events, stop := context.WithTimeout(t.Context(), length)
+	defer stop()
+	var stirring sync.WaitGroup
+	stirring.Go(func() { stir(events, t, fleet, every) })
+	counts := storm(events, client, g.url, 0.9*1500/float64(pace), time.Duration(pace))
+	stirring.Wait()
+
+	eventually(t, "nothing is queued or served", func() bool { s := g.state(t, "m"); return s.Queued == 0 && s.busy() == 0 })
+	var asked int64
+	for outcome, n := range counts {
+		asked += n
+		if !strings.Contains(" served left 502 503 ", " "+outcome+" ") {
+			t.Errorf("%d requests ended as %q", n, outcome)
+		}
+	}
+	t.Logf("%d requests: %v", asked, counts)
+	// A client that left may have done so before its request was on its way.
+	eventually(t, "every request is counted once", func() bool {
+		n := g.counted(t)
+		return n <= asked && n >= asked-counts["left"]
+	})
+	if over := fleet.over.Load(); over > 0 {
+		t.Errorf("%d times a replica had more requests than slots", over)
+	}
+	if float64(counts["502"]) > 0.02*float64(asked) || counts["served"] < asked/2 {
+		t.Errorf("too few were served: %v", counts)
+	}
+	for len(fleet.replicas) > 6 {
+		fleet.remove(false)
+	}
+	for len(fleet.replicas) < 6 {
+		fleet.join(t)
+	}
+	settle(client)
+	eventually(t, "goroutines are as many as before", func() bool {
+		client.CloseIdleConnections()
+		return runtime.NumGoroutine() <= before+60
+	})
+	if grown := heap() - heapBefore; grown > 16<<20 {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+}
+
+func settle(client *http.Client) {
+	client.CloseIdleConnections()
+	runtime.GC()
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// stir makes one event after another; the fleet stays between four and eight
+// replicas.
+func stir(ctx context.Context, t *testing.T, fleet *churn, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		fleet.mu.Lock()
+		n := len(fleet.replicas)
+		fleet.mu.Unlock()
+		switch {
+		case n <= 4 || (n < 8 && rand.IntN(2) == 0):
+			fleet.join(t)
+		default:
+			fleet.remove(rand.IntN(2) == 0)
+		}
+	}
+}
+
+// storm sends requests at 0.9 of the mean capacity of six replicas until ctx
+// ends, a tenth of which leave before they are served, and counts how each ended
+// for its client.
+//
+// Three fast and three slow replicas of two slots serve 2 x 3 x (200 + 50) = 1500
+// requests per second.
+func storm(ctx context.Context, client *http.Client, url string, rate float64, pace time.Duration) map[string]int64 {
+	counts := map[string]int64{}
+	var mu sync.Mutex
+	var wait sync.WaitGroup
+	next := time.Now()
+	for ctx.Err() == nil {
+		next = next.Add(time.Duration(rand.ExpFloat64() / rate * float64(time.Second)))
+		time.Sleep(time.Until(next))
+		wait.Go(func() {
+			outcome := one(client, url, pace)
+			mu.Lock()
+			counts[outcome]++
+			mu.Unlock()
+		})
+	}
+	wait.Wait()
+	return counts
+}
+
+func one(client *http.Client, url string, pace time.Duration) string {
+	ctx := context.Background()
+	impatient := rand.IntN(10) == 0
+	if impatient {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(rand.ExpFloat64()*float64(10*time.Millisecond*pace)))
+		defer cancel()
+	}
+	r, _ := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(strings.Repeat("x", rand.IntN(2000))))
+	if !impatient {
+		r.Header.Set("X-Stays", "1")
+	}
+	res, err := client.Do(r)
+	if err != nil {
+		if impatient {
+			return "left"
+		}
+		return err.Error()
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil && impatient:
+		return "left"
+	case err != nil:
+		return err.Error()
+	case res.StatusCode == 200 && string(body) == "done":
+		return "served"
+	}
+	return fmt.Sprint(res.StatusCode)
+}
+
+// counted sums the gateway's own count of ended requests.
+func (r *running) counted(t *testing.T) int64 {
+	t.Helper()
+	res, err := http.Get(r.admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(res.Body)
+	var sum int64
+	for l := range strings.Lines(string(text)) {
+		if strings.HasPrefix(l, "aliquot_gateway_requests_total{") {
+			var n float64
+			fmt.Sscan(l[strings.LastIndexByte(l, ' ')+1:], &n)
+			sum += int64(n)
+		}
+	}
+	return sum
+}
