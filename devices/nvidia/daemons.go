@@ -2,6 +2,7 @@ package nvidia
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -110,10 +111,10 @@ func (d *daemons) scan() {
 	}
 }
 
-// ready waits until the daemon of a GPU serves.
+// ready waits until the daemon of a GPU takes clients.
 func (d *daemons) ready(ctx context.Context, id gpu.ID) error {
 	for {
-		_, err := d.control(id).Servers(ctx)
+		err := d.serves(ctx, id)
 		if err == nil {
 			return nil
 		}
@@ -123,6 +124,20 @@ func (d *daemons) ready(ctx context.Context, id gpu.ID) error {
 		case <-time.After(readyPoll):
 		}
 	}
+}
+
+func (d *daemons) serves(ctx context.Context, id gpu.ID) error {
+	control := d.control(id)
+	servers, err := control.Servers(ctx)
+	if err != nil {
+		return err
+	}
+	for _, server := range servers {
+		if status, err := control.Status(ctx, server); err == nil && status == mps.Fault {
+			return errors.New("its MPS server is in FAULT")
+		}
+	}
+	return nil
 }
 
 // readyPoll is how often a reservation looks for a daemon that is being started.

@@ -125,6 +125,9 @@ func TestXIDOnOneGPUOfTwo(t *testing.T) {
 	if ok, why := health(named(gs, "t4-1")); !ok {
 		t.Errorf("the other GPU is unhealthy: %s", why)
 	}
+	if _, err := c.Reserve([]string{named(gs, "h100-0").Devices[0].ID}); err == nil || !strings.Contains(err.Error(), "XID 79") {
+		t.Errorf("a failed GPU was reserved: %v", err)
+	}
 	until(t, c, "recovery", allWell)
 }
 

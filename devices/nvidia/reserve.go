@@ -20,6 +20,13 @@ import (
 // program that finds none runs without MPS and without any limit.
 func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Reservation, error) {
 	g := granted.Grant
+	for _, o := range granted.Offers {
+		// It failed after Nomad had chosen it: another place is better than a start
+		// that cannot succeed.
+		if problem := v.ward.problem(physical(o), o.MIG); problem != "" {
+			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, problem)
+		}
+	}
 	ids := make([]string, len(g.GPUs))
 	for i, id := range g.GPUs {
 		ids[i] = string(id)

@@ -115,16 +115,20 @@ func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugi
 			// A number, so that constraints can compare it.
 			s.Attributes["compute_capability"] = structs.NewFloatAttribute(cc, "")
 		}
-		physical := o.ID
-		if o.Parent != "" {
-			physical = o.Parent
-		}
-		d := daemons[physical]
+		d := daemons[physical(o)]
 		s.Problem, s.Starting = d.problem, d.starting
-		if problem := v.ward.problem(physical, o.MIG); problem != "" {
+		if problem := v.ward.problem(physical(o), o.MIG); problem != "" {
 			s.Problem, s.Starting = problem, false
 		}
 		states[o.ID] = s
 	}
 	return states
+}
+
+// physical is the GPU that an offer is or is a part of.
+func physical(o share.Offer) gpu.ID {
+	if o.Parent != "" {
+		return o.Parent
+	}
+	return o.ID
 }
