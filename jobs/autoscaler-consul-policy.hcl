@@ -1,0 +1,20 @@
+# What the autoscaler's plugins may do in Consul: find gateways and replicas, read the
+# rates that gateways publish, and keep the cold starts that were learned.
+#
+# Run:  consul acl policy create -name aliquot-autoscaler -rules @jobs/autoscaler-consul-policy.hcl
+
+service_prefix "" {
+  policy = "read"
+}
+
+node_prefix "" {
+  policy = "read"
+}
+
+key_prefix "aliquot/rates/" {
+  policy = "read"
+}
+
+key_prefix "aliquot/coldstart/" {
+  policy = "write"
+}
