@@ -17,6 +17,9 @@ const (
 	// sharedDelay is about how late a change is seen when there are more services
 	// than connections and their watches take turns.
 	sharedDelay = 1500 * time.Millisecond
+	// servicesPause bounds how often the list of services is read: any registration
+	// anywhere wakes its watch.
+	servicesPause = 500 * time.Millisecond
 	// ratesPause bounds how often rates are read while many gateways write them.
 	ratesPause = time.Second
 )
@@ -87,6 +90,7 @@ func (r *Router) watchServices(ctx context.Context) {
 		if changed {
 			r.track()
 		}
+		pause(ctx, servicesPause)
 		return next, nil
 	})
 }

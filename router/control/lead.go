@@ -26,13 +26,16 @@ type Election struct {
 // leader. valid says whether that can be relied on right now: before it turns
 // false, no other router can have become leader.
 func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid func() bool)) {
+	last := ""
 	for ctx.Err() == nil {
 		err := e.term(ctx, lead)
 		if ctx.Err() != nil {
 			return
 		}
-		if err != nil {
+		// While Consul is away every term ends the same way; that is said once.
+		if err != nil && err.Error() != last {
 			e.Log.Warn("leader election is interrupted", "error", err)
+			last = err.Error()
 		}
 		pause(ctx, time.Second)
 	}
