@@ -1,8 +1,10 @@
 package top
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -12,7 +14,8 @@ const marks = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // Render draws the snapshot as plain text that fits 100 columns for GPUs of up
 // to 20 slices. In a bar a letter is an allocation, a dot a free slice and an x
-// a slice that is unhealthy.
+// a slice that is unhealthy. Slices of one GPU are alike, so those of one
+// allocation are drawn side by side.
 func Render(w io.Writer, s Snapshot) error {
 	for _, n := range s.Nodes {
 		fmt.Fprintf(w, "node %s  %s  %s\n", n.Name, short(n.ID), n.Status)
@@ -50,6 +53,10 @@ type holder struct {
 func draw(list []Slice) (string, []holder) {
 	var bar strings.Builder
 	var holders []holder
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b Slice) int {
+		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task), strings.Compare(a.Allocation, b.Allocation))
+	})
 	for _, s := range list {
 		switch {
 		case s.Allocation != "":
@@ -69,6 +76,17 @@ func draw(list []Slice) (string, []holder) {
 		}
 	}
 	return bar.String(), holders
+}
+
+// order puts held slices before unhealthy ones and those before free ones.
+func order(s Slice) int {
+	switch {
+	case s.Allocation != "":
+		return 0
+	case !s.Healthy:
+		return 1
+	}
+	return 2
 }
 
 func use(g GPU) string {

@@ -22,7 +22,7 @@ func TestBarShowsWhoHoldsWhichSlice(t *testing.T) {
 	list := slicesOf(5, map[int]string{1: "aaaa", 3: "bbbb", 4: "bbbb"})
 	list[2].Healthy = false
 	bar, holders := draw(list)
-	if bar != ".AxBB" || len(holders) != 2 || holders[1].slices != 2 {
+	if bar != "ABBx." || len(holders) != 2 || holders[1].slices != 2 {
 		t.Fatalf("got %q, %+v", bar, holders)
 	}
 }
