@@ -99,14 +99,15 @@ func TestRestart(t *testing.T) {
 	restart(ctx, t, c, alloc)
 	same(t, "after an agent crash and a task restart", first, infos(ctx, t, c, allocs)["server"])
 
-	killDriver(ctx, t, c)
+	killDriver(ctx, t, c, alloc)
 	same(t, "after a crash of the driver", first, infos(ctx, t, c, allocs)["server"])
 	restart(ctx, t, c, alloc)
 	same(t, "after a crash of the driver and a task restart", first, infos(ctx, t, c, allocs)["server"])
 }
 
-// killDriver kills the task driver and waits until Nomad has started another.
-func killDriver(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+// killDriver kills the task driver and waits until Nomad has started another that
+// has found the task again: its statistics go on.
+func killDriver(ctx context.Context, t *testing.T, c *cluster.Cluster, alloc *nomad.Allocation) {
 	t.Helper()
 	drivers := func() []int {
 		return slices.DeleteFunc(c.Processes(cluster.DriverPlugin), func(pid int) bool {
@@ -123,9 +124,19 @@ func killDriver(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 			t.Fatal(err)
 		}
 	}
-	err := cluster.AwaitWithin(ctx, 20*time.Second, "another task driver", func() string {
-		if !slices.ContainsFunc(drivers(), func(pid int) bool { return !slices.Contains(before, pid) }) {
+	killed := time.Now()
+	err := cluster.AwaitWithin(ctx, time.Minute, "another task driver", func() string {
+		after := drivers()
+		if !slices.ContainsFunc(after, func(pid int) bool { return !slices.Contains(before, pid) }) {
 			return "there is none"
+		}
+		usage, err := c.Nomad.Allocations().Stats(alloc, nil)
+		if err != nil {
+			return err.Error()
+		}
+		task := usage.Tasks["server"]
+		if task == nil || time.Unix(0, task.Timestamp).Before(killed) {
+			return "it gives no statistics of the task"
 		}
 		return ""
 	})
