@@ -73,13 +73,18 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 // nor job. The answer is never nil: the agent's server would not survive that.
 func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.ScalingCheckEvaluation, err error) {
 	defer guard.Recover(p.log, "Run", &err)
-	c, err := p.config(eval.Check)
+	c, learned, err := p.config(eval.Check)
 	if err != nil {
 		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
 	}
 	if window := c.Policy.Window(); eval.Check.QueryWindow < window {
-		return nil, fmt.Errorf("check %q: query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay",
+		short := fmt.Errorf("check %q: query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay",
 			eval.Check.Name, eval.Check.QueryWindow, window)
+		if !learned {
+			return nil, short
+		}
+		// A cold start that turned out longer must not stop counts from growing.
+		p.log.Warn("the count cannot shrink", "coldstart", c.Policy.ColdStart.String(), "error", short)
 	}
 	points := make([]scale.Point, len(eval.Metrics))
 	for i, m := range eval.Metrics {
@@ -93,21 +98,24 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	return eval, nil
 }
 
-func (p *Plugin) config(check *sdk.ScalingPolicyCheck) (scale.Config, error) {
+// config reads the settings of a check; learned says that the cold start is not
+// among them but was learned.
+func (p *Plugin) config(check *sdk.ScalingPolicyCheck) (c scale.Config, learned bool, err error) {
 	settings := map[string]string{}
 	for k, v := range check.Strategy.Config {
 		settings[k] = v
 	}
 	if settings[coldStart] == "" {
-		learned, err := p.coldStart(check.Query)
+		p95, err := p.coldStart(check.Query)
 		if err != nil {
-			return scale.Config{}, err
+			return c, false, err
 		}
-		if learned > 0 {
-			settings[coldStart] = learned.String()
+		if learned = p95 > 0; learned {
+			settings[coldStart] = p95.String()
 		}
 	}
-	return scale.ParseConfig(settings)
+	c, err = scale.ParseConfig(settings)
+	return c, learned, err
 }
 
 // coldStart is the setting that, where given, stands instead of what is learned.
