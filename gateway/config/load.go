@@ -124,7 +124,7 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {
-				d.fail(hcl.Range{Filename: "tenants"}, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)
+				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)
 			}
 			t.Keys[key] = one.Name
 		}

@@ -74,6 +74,7 @@ type tenantBody struct {
 	MaxActive *int           `hcl:"max_active"`
 	MaxQueue  *int           `hcl:"max_queue"`
 	Priority  *hcl.Attribute `hcl:"priority"`
+	Range     hcl.Range      `hcl:",def_range"`
 }
 
 type serviceBody struct {

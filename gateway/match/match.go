@@ -115,7 +115,7 @@ func (e *entry) host(host string) bool {
 // path matches whole segments: "/v1" holds for "/v1" and "/v1/x", not "/v1x".
 func (e *entry) path(path string) bool {
 	rest, ok := strings.CutPrefix(path, e.prefix)
-	return ok && (rest == "" || rest[0] == '/')
+	return ok && (e.prefix == "" || rest == "" || rest[0] == '/')
 }
 
 func (e *entry) header(h http.Header) bool {

@@ -1,0 +1,258 @@
+package control_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/control"
+	"aliquot/gateway/discovery"
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+)
+
+// agent is a real Consul that the test can stop and start again.
+type agent struct {
+	path, address string
+	args          []string
+	cmd           *exec.Cmd
+	client        *consul.Client
+}
+
+func startConsul(t *testing.T) *agent {
+	t.Helper()
+	path, err := exec.LookPath("consul")
+	if err != nil {
+		home, _ := os.UserHomeDir()
+		found, _ := filepath.Glob(filepath.Join(home, ".cache/aliquot/tools/consul-*/consul"))
+		if len(found) == 0 {
+			t.Skip("no consul on PATH nor built: run make tools")
+		}
+		path = found[len(found)-1]
+	}
+	ports := freePorts(t, 5)
+	a := &agent{path: path, address: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+	a.args = []string{"agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-log-level", "error", "-node", "test",
+		"-http-port", fmt.Sprint(ports[0]), "-server-port", fmt.Sprint(ports[1]), "-serf-lan-port", fmt.Sprint(ports[2]),
+		"-serf-wan-port", "-1", "-dns-port", "-1", "-grpc-port", fmt.Sprint(ports[3]), "-grpc-tls-port", "-1"}
+	if a.client, err = control.NewConsul(&config.Consul{Address: a.address}); err != nil {
+		t.Fatal(err)
+	}
+	a.start(t)
+	t.Cleanup(a.kill)
+	return a
+}
+
+func (a *agent) start(t *testing.T) {
+	t.Helper()
+	a.cmd = exec.Command(a.path, a.args...)
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := a.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 60*time.Second, "Consul leads", func() bool {
+		leader, err := a.client.Status().Leader()
+		return err == nil && leader != ""
+	})
+}
+
+func (a *agent) kill() {
+	a.cmd.Process.Kill()
+	a.cmd.Wait()
+}
+
+func freePorts(t *testing.T, n int) []int {
+	t.Helper()
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports
+}
+
+func await(t *testing.T, limit time.Duration, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	end := time.After(limit)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-end:
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
+
+func TestConsul(t *testing.T) {
+	a := startConsul(t)
+	t.Run("rates", func(t *testing.T) { rates(t, a) })
+	t.Run("registration", func(t *testing.T) { registration(t, a) })
+	t.Run("discovery", func(t *testing.T) { discover(t, a) })
+}
+
+func rates(t *testing.T, a *agent) {
+	conf := &config.Consul{Prefix: "aliquot/rates"}
+	one := control.Rates{Client: a.client, Config: conf, Gateway: "one"}
+	two := control.Rates{Client: a.client, Config: conf, Gateway: "two"}
+	now := time.Now()
+	for _, err := range []error{
+		one.Save(t.Context(), "m", map[string]dispatch.Rate{"h100": {Rate: 2, Slots: 4, Samples: 30}, "t4": {Rate: 1, Slots: 1, Samples: 5}}, now),
+		two.Save(t.Context(), "m", map[string]dispatch.Rate{"h100": {Rate: 5, Slots: 4, Samples: 10}}, now),
+		one.Save(t.Context(), "other", map[string]dispatch.Rate{"h100": {Rate: 9, Slots: 1, Samples: 1}}, now),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pair, _, err := a.client.KV().Get("aliquot/rates/m/one", nil)
+	if err != nil || pair == nil {
+		t.Fatal(pair, err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(pair.Value, &doc); err != nil {
+		t.Fatal(err)
+	}
+	h100 := doc["classes"].(map[string]any)["h100"]
+	if want := map[string]any{"rate": 2.0, "slots": 4.0, "n": 30.0, "replica_rate": 8.0}; fmt.Sprint(h100) != fmt.Sprint(want) || doc["version"] != 1.0 {
+		t.Errorf("the key holds %s", pair.Value)
+	}
+	if _, err := time.Parse(time.RFC3339, doc["updated"].(string)); err != nil {
+		t.Error(err)
+	}
+	got, err := one.Load(t.Context(), "m")
+	if err != nil || got["h100"].Rate != (2*30+5*10)/40.0 || got["t4"].Rate != 1 || len(got) != 2 {
+		t.Errorf("loaded %v, %v", got, err)
+	}
+	if _, err := a.client.KV().Put(&consul.KVPair{Key: "aliquot/rates/m/broken", Value: []byte("{")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := one.Load(t.Context(), "m"); err != nil || len(again) != 2 {
+		t.Errorf("beside a broken key: %v, %v", again, err)
+	}
+}
+
+func registration(t *testing.T, a *agent) {
+	ready := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+	defer ready.Close()
+	admin := strings.TrimPrefix(ready.URL, "http://")
+	_, port, _ := net.SplitHostPort(admin)
+	r := control.Registrar{Client: a.client, Config: &config.Consul{Service: "aliquot-gateway"}, Gateway: "gw-1"}
+	if err := r.Register(t.Context(), "0.0.0.0:8080", "[::]:"+port); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "the gateway passes", func() bool {
+		found, _, err := a.client.Health().Service("aliquot-gateway", "", true, nil)
+		return err == nil && len(found) == 1 && found[0].Service.Port == 8080 && found[0].Service.Address == "127.0.0.1" && found[0].Service.Meta["admin"] == "127.0.0.1:"+port
+	})
+	if err := r.Deregister(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if found, _, err := a.client.Health().Service("aliquot-gateway", "", false, nil); err != nil || len(found) != 0 {
+		t.Errorf("after deregistration %d instances, %v", len(found), err)
+	}
+}
+
+// seen is the replicas that a source reported last.
+type seen struct {
+	mu       sync.Mutex
+	replicas map[string]line.Replica
+	changes  int
+}
+
+func (s *seen) set(all []line.Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas = map[string]line.Replica{}
+	for _, r := range all {
+		s.replicas[r.Address] = r
+	}
+	s.changes++
+}
+
+func (s *seen) get(address string) (line.Replica, int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.replicas[address], len(s.replicas)
+}
+
+func discover(t *testing.T, a *agent) {
+	var s seen
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	source := discovery.Consul{Health: a.client.Health(), Source: config.ConsulSource{Service: "m"}, Log: slog.New(slog.DiscardHandler)}
+	done := make(chan struct{})
+	go func() {
+		source.Watch(ctx, s.set)
+		close(done)
+	}()
+	register := func(id string, port int, meta map[string]string, status string) {
+		t.Helper()
+		err := a.client.Agent().ServiceRegister(&consul.AgentServiceRegistration{
+			ID: id, Name: "m", Address: "10.0.0.1", Port: port, Meta: meta,
+			Check: &consul.AgentServiceCheck{CheckID: "c-" + id, TTL: "1h", Status: status},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	register("a", 1, map[string]string{"gpu_class": "h100", "aliquot_slices": "5", "aliquot_weight": "0.25", "concurrency": "4"}, "passing")
+	register("b", 2, map[string]string{"gpu_class": "t4", "concurrency": "none"}, "passing")
+	register("c", 3, nil, "critical")
+	await(t, 10*time.Second, "two replicas", func() bool { _, n := s.get(""); return n == 2 })
+	ra, _ := s.get("10.0.0.1:1")
+	if ra.Class != "h100" || ra.Slices != 5 || ra.Slots != 4 || ra.Weight != 0.25/4 {
+		t.Errorf("a is %+v", ra)
+	}
+	if rb, _ := s.get("10.0.0.1:2"); rb.Class != "t4" || rb.Slots != 1 || rb.Weight != 0.06 {
+		t.Errorf("b is %+v, want the weight of the table and one slot", rb)
+	}
+	began := time.Now()
+	if err := a.client.Agent().UpdateTTL("c-c", "", "passing"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "a replica that became healthy", func() bool { _, n := s.get(""); return n == 3 })
+	t.Logf("a change is known after %v", time.Since(began))
+	if err := a.client.Agent().ServiceDeregister("a"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, 10*time.Second, "a replica that left", func() bool { _, n := s.get(""); return n == 2 })
+	s.mu.Lock()
+	changes := s.changes
+	s.mu.Unlock()
+	a.kill()
+	await(t, 10*time.Second, "Consul is gone", func() bool { _, err := a.client.Status().Leader(); return err != nil })
+	if _, n := s.get(""); n != 2 {
+		t.Errorf("without Consul %d replicas are known, want the last two", n)
+	}
+	a.start(t)
+	register("d", 4, nil, "passing")
+	await(t, 30*time.Second, "what the new Consul knows", func() bool { r, n := s.get("10.0.0.1:4"); return n == 1 && r.Address != "" })
+	s.mu.Lock()
+	if s.changes > changes+5 {
+		t.Errorf("%d reports for few changes", s.changes-changes)
+	}
+	s.mu.Unlock()
+	cancel()
+	<-done
+}

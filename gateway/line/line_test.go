@@ -1,0 +1,202 @@
+package line
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+func replicas(n, slots int) []Replica {
+	var out []Replica
+	for i := range n {
+		out = append(out, Replica{Address: fmt.Sprint(i), Replica: dispatch.Replica{ID: fmt.Sprint(i), Class: fmt.Sprintf("c%d", i%2), Slots: slots, Weight: float64(1 + i%2)}})
+	}
+	return out
+}
+
+func soon(d time.Duration) dispatch.Request { return dispatch.Request{Expire: time.Now().Add(d)} }
+
+// Many goroutines enter, leave, retry and give up while replicas come and go: no
+// slot is given twice, and every goroutine comes back exactly once.
+func TestNoSlotIsGivenTwiceAndNoOneIsLost(t *testing.T) {
+	l := New(Options{})
+	const slots = 3
+	all := replicas(6, slots)
+	l.Set(all)
+	var busy [6]atomic.Int64
+	var served, refused atomic.Int64
+	var wait sync.WaitGroup
+	stop := make(chan struct{})
+	var churn sync.WaitGroup
+	churn.Go(func() {
+		for {
+			select {
+			case <-stop:
+				l.Set(all)
+				return
+			default:
+			}
+			rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			l.Set(all[:1+rand.IntN(len(all))])
+		}
+	})
+	hold := func(p *Pass) {
+		i := int(p.Endpoint.ID[0] - '0')
+		if n := busy[i].Add(1); n > slots {
+			t.Errorf("replica %d serves %d", i, n)
+		}
+		for range rand.IntN(20) {
+			time.Now()
+		}
+		busy[i].Add(-1)
+	}
+	const each, loops = 300, 16
+	for range loops {
+		wait.Go(func() {
+			for range each {
+				ctx, cancel := context.WithCancel(context.Background())
+				if rand.IntN(4) == 0 {
+					time.AfterFunc(time.Duration(rand.IntN(200))*time.Microsecond, cancel)
+				}
+				var p Pass
+				err := l.Enter(ctx, &p, soon(10*time.Second))
+				for err == nil && rand.IntN(5) == 0 {
+					hold(&p)
+					err = l.Again(ctx, &p, dispatch.Busy, 0)
+				}
+				if err != nil {
+					refused.Add(1)
+				} else {
+					hold(&p)
+					l.Leave(&p, dispatch.Served, 0)
+					l.Leave(&p, dispatch.Served, 0) // a second time does nothing
+					served.Add(1)
+				}
+				cancel()
+			}
+		})
+	}
+	wait.Wait()
+	close(stop)
+	churn.Wait()
+	if served.Load()+refused.Load() != each*loops {
+		t.Errorf("%d served and %d gave up of %d", served.Load(), refused.Load(), each*loops)
+	}
+	s := l.State()
+	for class, n := range s.Active {
+		if n != 0 {
+			t.Errorf("%d of class %s are still served", n, class)
+		}
+	}
+	if s.Queued != 0 {
+		t.Errorf("%d still wait", s.Queued)
+	}
+	points := l.series
+	for i, level := range points.now {
+		if level != 0 {
+			t.Errorf("column %d of the series ends at %g", i, level)
+		}
+	}
+}
+
+func TestAWaitEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		starved := 0
+		l := New(Options{Starved: func() { starved++ }})
+		var p Pass
+		began := time.Now()
+		if err := l.Enter(t.Context(), &p, soon(3*time.Second)); !errors.Is(err, ErrExpired) || time.Since(began) != 3*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if starved != 1 {
+			t.Errorf("told %d times that no replica is there", starved)
+		}
+		cause := errors.New("why")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(cause) })
+		if err := l.Enter(ctx, &p, soon(time.Minute)); !errors.Is(err, cause) {
+			t.Errorf("a wait that is cancelled: %v", err)
+		}
+		time.AfterFunc(time.Second, func() { l.Set(replicas(1, 1)) })
+		if err := l.Enter(t.Context(), &p, soon(time.Minute)); err != nil || p.Waited() != time.Second || p.Endpoint.Address != "0" {
+			t.Errorf("a wait for the first replica: %v after %v", err, p.Waited())
+		}
+	})
+}
+
+// An ejected replica is asked again without any other event.
+func TestTheTimerBringsBackAnEjectedReplica(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{})
+		l.Set(replicas(1, 2))
+		var p Pass
+		if err := l.Enter(t.Context(), &p, soon(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := l.Again(t.Context(), &p, dispatch.Unreachable, 0); err != nil || time.Since(began) != time.Second {
+			t.Errorf("%v after %v, want the ejection's 1 s", err, time.Since(began))
+		}
+		l.Leave(&p, dispatch.Served, 0)
+	})
+}
+
+func TestSeriesIsTheTimeWeightedMean(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(300 * time.Millisecond) // start within a second
+		l := New(Options{})
+		l.Set(replicas(1, 1))
+		time.Sleep(700 * time.Millisecond)
+		var a, b Pass
+		time.Sleep(250 * time.Millisecond)
+		if err := l.Enter(t.Context(), &a, soon(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		time.AfterFunc(time.Second, func() { l.Leave(&a, dispatch.Served, 0) })
+		time.Sleep(500 * time.Millisecond)
+		if err := l.Enter(t.Context(), &b, soon(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		l.Leave(&b, dispatch.Served, 0)
+		points := l.Concurrency(time.Now(), 3*time.Hour)
+		if len(points) != depth {
+			t.Fatalf("%d points, want the last %d seconds", len(points), depth)
+		}
+		for _, p := range points {
+			if p.Queued != 0 || p.Active != 1 || p.Class["c0"] != 1 {
+				t.Fatalf("a point while one request is served: %+v", p)
+			}
+		}
+		for i := 1; i < len(points); i++ {
+			if points[i].Second != points[i-1].Second+1 {
+				t.Fatalf("seconds %d and %d follow each other", points[i-1].Second, points[i].Second)
+			}
+		}
+	})
+}
+
+func TestSeriesWithinOneSecond(t *testing.T) {
+	var s series
+	at := func(ms int) time.Time { return time.UnixMilli(int64(1_000_000 + ms)) }
+	s.start(at(0))
+	s.queued(at(250), 2)
+	s.started(at(500), "h100")
+	s.active(at(1500), "h100", -1)
+	s.queued(at(1500), -1)
+	s.advance(at(3000))
+	for i, want := range []struct{ queued, active float64 }{{0.25*2 + 0.5, 0.5}, {0.5, 0.5}, {0, 0}} {
+		got := s.ring[(1000+i)%depth]
+		if d := got[queuedColumn] - want.queued; d > 1e-9 || d < -1e-9 || got[activeColumn] != want.active || got[fixedColumns] != want.active {
+			t.Errorf("second %d: %v, want %v", i, got, want)
+		}
+	}
+}
