@@ -120,9 +120,10 @@ job "slices" {
           tags     = [group.key]
 
           meta {
-            gpu_class      = "${ALIQUOT_GPU_CLASS}"
-            aliquot_slices = "${ALIQUOT_SLICES}"
-            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
+            gpu_class            = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices       = "${ALIQUOT_SLICES}"
+            aliquot_slices_total = "${ALIQUOT_SLICES_TOTAL}"
+            aliquot_weight       = "${ALIQUOT_GPU_WEIGHT}"
           }
 
           check {

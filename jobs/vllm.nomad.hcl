@@ -176,11 +176,12 @@ job "vllm" {
           port     = "http"
           provider = "consul"
           meta {
-            gpu_class      = "${ALIQUOT_GPU_CLASS}"
-            aliquot_slices = "${ALIQUOT_SLICES}"
-            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
-            concurrency    = var.concurrency
-            aliquot_route  = "true"
+            gpu_class            = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices       = "${ALIQUOT_SLICES}"
+            aliquot_slices_total = "${ALIQUOT_SLICES_TOTAL}"
+            aliquot_weight       = "${ALIQUOT_GPU_WEIGHT}"
+            concurrency          = var.concurrency
+            aliquot_route        = "true"
           }
           check {
             type     = "http"
