@@ -130,7 +130,9 @@ func marked(dir string) []int {
 func (c *Cluster) Processes(executable string) []int {
 	var found []int
 	for _, pid := range marked(c.Dir) {
-		if path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && filepath.Base(path) == executable {
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+		// A program that was built anew meanwhile is marked so.
+		if err == nil && filepath.Base(strings.TrimSuffix(path, " (deleted)")) == executable {
 			found = append(found, pid)
 		}
 	}
