@@ -3,9 +3,13 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"time"
 )
 
 // listener bounds the open connections of clients and keeps the raw header of the
@@ -42,12 +46,19 @@ func (l *listener) Close() error {
 }
 
 // clientConn is a client's connection.
+//
+// The server moves the read deadline several times per request, and each move
+// costs the runtime's poller. So the deadline that the server wants is only noted;
+// the socket's own is moved when it has to become earlier, and otherwise when it
+// expires and turns out to be out of date.
 type clientConn struct {
 	*net.TCPConn
 	listener *listener
 	once     sync.Once
 	mu       sync.Mutex
-	head     []byte // what was read since the connection was last idle
+	head     []byte    // what was read since the connection was last idle
+	wanted   time.Time // read deadline, zero for none
+	armed    time.Time // the socket's
 }
 
 func (c *clientConn) Close() error {
@@ -58,13 +69,52 @@ func (c *clientConn) Close() error {
 var preface = []byte("PRI * HTTP/2.0")
 
 func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
-	c.mu.Lock()
-	if len(c.head) < c.listener.longest && !bytes.HasPrefix(c.head, preface) {
-		c.head = append(c.head, p[:n]...)
+	for {
+		n, err := c.TCPConn.Read(p)
+		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.early() {
+			continue
+		}
+		c.mu.Lock()
+		if len(c.head) < c.listener.longest && !bytes.HasPrefix(c.head, preface) {
+			c.head = append(c.head, p[:n]...)
+		}
+		c.mu.Unlock()
+		return n, err
 	}
-	c.mu.Unlock()
-	return n, err
+}
+
+// early tells whether the socket's deadline came before the wanted one, and moves
+// it there.
+func (c *clientConn) early() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.wanted.IsZero() && !c.wanted.After(time.Now()) {
+		return false
+	}
+	c.armed = c.wanted
+	return c.TCPConn.SetReadDeadline(c.wanted) == nil
+}
+
+// SetReadDeadline is that of net.Conn.
+func (c *clientConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.wanted = t
+	if t.IsZero() || (!c.armed.IsZero() && !c.armed.After(t)) {
+		return nil
+	}
+	c.armed = t
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// SetDeadline is that of net.Conn.
+func (c *clientConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.TCPConn.SetWriteDeadline(t))
+}
+
+// WriteTo keeps the socket's own from reading past Read.
+func (c *clientConn) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, struct{ io.Reader }{c})
 }
 
 func (c *clientConn) idle() {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"aliquot/internal/dispatch"
 )
 
 // entry is a contestant that runs.
@@ -15,6 +17,15 @@ type entry struct {
 	process  *process
 	replicas []*replica
 	latency  map[float64][]time.Duration // by load, all seeds
+}
+
+// virtual is the gateway's policy in virtual time, on the same calls: what it
+// would reach if moving a request took no time.
+type virtual map[float64][]time.Duration
+
+func (v virtual) play(f fleet, calls []call, load float64) {
+	all := simulate(f, calls, dispatch.Policy{})
+	v[load] = append(v[load], all[len(all)/20:]...)
 }
 
 // enter starts the contestants, each with replicas of its own.
@@ -80,6 +91,7 @@ func race(ctx context.Context, gateway string, loads []float64, seeds int, lengt
 	if err := heat(entries, poisson(1000, 0.5*f.capacity(), 1000), 0); err != nil {
 		return err
 	}
+	ideal := virtual{}
 	for _, load := range loads {
 		for seed := range seeds {
 			rate := load * f.capacity()
@@ -88,9 +100,10 @@ func race(ctx context.Context, gateway string, loads []float64, seeds int, lengt
 			if err := heat(entries, calls, load); err != nil {
 				return err
 			}
+			ideal.play(f, calls, load)
 		}
 	}
-	report(entries, loads, f)
+	report(entries, ideal, loads, f)
 	return nil
 }
 
@@ -117,7 +130,7 @@ func heat(entries []*entry, calls []call, load float64) error {
 	return nil
 }
 
-func report(entries []*entry, loads []float64, f fleet) {
+func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
 	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4\n\n| |")
 	for _, load := range loads {
 		fmt.Printf(" %.2f |", load)
@@ -139,7 +152,12 @@ func report(entries []*entry, loads []float64, f fleet) {
 		}
 		fmt.Printf(" %s | %d |\n", e.largestRate(loads, f), most)
 	}
-	fmt.Printf("| best of the peers |")
+	fmt.Printf("| the policy in virtual time |")
+	for _, load := range loads {
+		s := summarise(ideal[load])
+		fmt.Printf(" %.0f (%.1f) |", ms(s.p99), ms(s.mean))
+	}
+	fmt.Printf(" | |\n| best of the peers |")
 	for _, load := range loads {
 		p99, mean := best(entries[1:], load)
 		fmt.Printf(" %.0f (%.1f) |", ms(p99), ms(mean))
