@@ -237,3 +237,22 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Every example of the documentation must be a configuration.
+func TestDocumentedExamplesAreConfigurations(t *testing.T) {
+	text, err := os.ReadFile("../../docs/gateway.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, block := range strings.Split(string(text), "```hcl\n")[1:] {
+		example, _, _ := strings.Cut(block, "```")
+		found++
+		if _, err := Parse([]byte(example), "docs/gateway.md"); err != nil {
+			t.Errorf("%v\n%s", err, example)
+		}
+	}
+	if found == 0 {
+		t.Error("docs/gateway.md has no example")
+	}
+}
