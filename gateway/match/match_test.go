@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -135,7 +136,7 @@ func TestAStoppedBodyIsNotRead(t *testing.T) {
 		reading <- err
 	}()
 	for !b.busy() {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	b.Stop(func() { pw.CloseWithError(errors.New("aborted")) })
 	if err := <-reading; err == nil {

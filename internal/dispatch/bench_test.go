@@ -11,7 +11,7 @@ import (
 func BenchmarkDecision(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000, 100000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			q := New(Policy{Theta: 1e6, Priorities: 3, Placements: []Placement{{}, {Require: []string{"c1"}}}})
+			q := New(Policy{Theta: 1e6, Priorities: 3, Placements: []Placement{{}, {Prefer: []string{"c1"}}}})
 			for i := range n / 4 {
 				q.Put(Replica{ID: fmt.Sprint(i), Class: fmt.Sprintf("c%d", i%4), Slots: 4, Weight: float64(1 + i%4)})
 			}
