@@ -28,7 +28,10 @@ type running struct {
 // are added.
 func start(t *testing.T, text string, change ...func(*gateway.Options)) *running {
 	t.Helper()
-	text = "access_log = \"off\"\nadmin { address = \"127.0.0.1:0\" }\n" + text
+	text += "\nadmin {\n address = \"127.0.0.1:0\"\n}\n"
+	if !strings.Contains(text, "access_log") {
+		text += "access_log = \"off\"\n"
+	}
 	if !strings.Contains(text, "listen {") {
 		text += "\nlisten { address = \"127.0.0.1:0\" }\n"
 	}

@@ -31,30 +31,30 @@ func pair(t *testing.T) (server net.Conn, client net.Conn) {
 func TestReadDeadlinesHoldAlthoughTheyAreMovedLazily(t *testing.T) {
 	server, client := pair(t)
 	one := make([]byte, 1)
-	read := func() (error, time.Duration) {
+	read := func() (time.Duration, error) {
 		began := time.Now()
 		_, err := server.Read(one)
-		return err, time.Since(began)
+		return time.Since(began), err
 	}
 	in := func(ms int) time.Time { return time.Now().Add(time.Duration(ms) * time.Millisecond) }
 	server.SetReadDeadline(in(50))
 	server.SetReadDeadline(in(200)) // later: the socket keeps the first
-	if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took < 190*time.Millisecond {
+	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took < 190*time.Millisecond {
 		t.Errorf("a deadline that was put off: %v after %v", err, took)
 	}
 	server.SetReadDeadline(in(10000))
 	server.SetReadDeadline(in(50)) // earlier
-	if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
+	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
 		t.Errorf("a deadline that was brought forward: %v after %v", err, took)
 	}
 	server.SetReadDeadline(in(50))
 	server.SetReadDeadline(time.Time{}) // none
 	time.AfterFunc(150*time.Millisecond, func() { client.Write([]byte("x")) })
-	if err, took := read(); err != nil || took < 140*time.Millisecond {
+	if took, err := read(); err != nil || took < 140*time.Millisecond {
 		t.Errorf("no deadline: %v after %v", err, took)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { server.SetReadDeadline(time.Unix(1, 0)) })
-	if err, took := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
+	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
 		t.Errorf("a read that is aborted: %v after %v", err, took)
 	}
 	server.SetDeadline(in(50))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -53,8 +54,8 @@ func TestNoSlotIsGivenTwiceAndNoOneIsLost(t *testing.T) {
 		if n := busy[i].Add(1); n > slots {
 			t.Errorf("replica %d serves %d", i, n)
 		}
-		for range rand.IntN(20) {
-			time.Now()
+		for range rand.IntN(3) {
+			runtime.Gosched()
 		}
 		busy[i].Add(-1)
 	}
@@ -128,6 +129,27 @@ func TestAWaitEndsInTime(t *testing.T) {
 		time.AfterFunc(time.Second, func() { l.Set(replicas(1, 1)) })
 		if err := l.Enter(t.Context(), &p, soon(time.Minute)); err != nil || p.Waited() != time.Second || p.Endpoint.Address != "0" {
 			t.Errorf("a wait for the first replica: %v after %v", err, p.Waited())
+		}
+	})
+}
+
+func TestARequestWhoseLastReplicaLeavesAsksForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		starved := 0
+		l := New(Options{Starved: func() { starved++ }})
+		l.Set(replicas(1, 1))
+		var a, b Pass
+		if err := l.Enter(t.Context(), &a, soon(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		go l.Enter(t.Context(), &b, soon(time.Minute))
+		synctest.Wait()
+		if starved != 0 {
+			t.Error("told that no replica is there although one is")
+		}
+		l.Set(nil)
+		if starved != 1 {
+			t.Errorf("told %d times that the last replica left", starved)
 		}
 	})
 }

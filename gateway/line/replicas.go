@@ -15,6 +15,13 @@ type Replica struct {
 // Set makes the given replicas the ones that are served from. Replicas that are
 // not among them finish what they have and get nothing more.
 func (l *Line) Set(replicas []Replica) {
+	if l.replace(replicas) {
+		l.options.Starved()
+	}
+}
+
+// replace does the work of Set, and tells whether requests now wait in vain.
+func (l *Line) replace(replicas []Replica) bool {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -33,6 +40,7 @@ func (l *Line) Set(replicas []Replica) {
 		}
 	}
 	l.pump(now)
+	return l.queue.Starving()
 }
 
 func (l *Line) value(class string) any {
