@@ -53,6 +53,7 @@ func TestTheCheapestGroupIsStartedOnce(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		time.Sleep(20 * time.Second)
+		synctest.Wait()
 		if len(n.calls) != 1 || n.calls[0] != "cheap" {
 			t.Errorf("scaled %v, want the cheap one once", n.calls)
 		}
@@ -67,6 +68,7 @@ func TestARefusalFallsToTheNextGroup(t *testing.T) {
 		go w.run(t.Context(), queue)
 		w.ask()
 		time.Sleep(3 * time.Second)
+		synctest.Wait()
 		if len(n.calls) != 2 || n.calls[1] != "dear" {
 			t.Errorf("scaled %v, want the dear one after the cheap one refused", n.calls)
 		}
@@ -81,6 +83,7 @@ func TestOnlyAGroupThatHelpsIsStarted(t *testing.T) {
 		go w.run(t.Context(), queue)
 		w.ask()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if len(n.calls) != 1 || n.calls[0] != "dear" {
 			t.Errorf("scaled %v, want the one whose class is required", n.calls)
 		}
@@ -98,6 +101,7 @@ func TestNomadIsAskedNoFasterThanTheInterval(t *testing.T) {
 			w.ask()
 			time.Sleep(50 * time.Millisecond)
 		}
+		synctest.Wait()
 		if len(n.calls) < 18 || len(n.calls) > 22 {
 			t.Errorf("%d requests to scale in 10 s of refusals, want two groups once a second", len(n.calls))
 		}
