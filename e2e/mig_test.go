@@ -84,6 +84,9 @@ func part(ctx context.Context, t *testing.T, c *cluster.Cluster, group string, c
 			t.Errorf("Nomad reserved %s, the task was granted %v", reserved.GPU, info.Grant.GPUs)
 		}
 	}
+	if _, err := c.AwaitEvent(ctx, allocs[0].ID, "GPU attachment verified"); err != nil {
+		t.Error(err)
+	}
 	if units, seen := info.Grant.Units, total(info); units != seen {
 		t.Errorf("granted %d SMs and sees %d", units, seen)
 	}

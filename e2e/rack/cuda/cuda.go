@@ -63,7 +63,8 @@ type Context struct {
 	Server int    `json:"server,omitempty"`
 	Pipe   string `json:"pipe,omitempty"`
 
-	link link
+	link  link
+	nodes []*os.File // open device nodes
 }
 
 // link carries what the process does with its devices.
@@ -120,7 +121,7 @@ func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
 	}
 	c := &Context{MPS: true, Server: welcome.Server, Pipe: pipe, link: l}
 	for _, d := range welcome.Devices {
-		if err := openNodes(o.Root, d); err != nil {
+		if err := c.open(o.Root, d); err != nil {
 			return nil, err
 		}
 		c.Devices = append(c.Devices, seen(d))
@@ -141,8 +142,9 @@ func pidNamespace() uint64 {
 	return st.Sys().(*syscall.Stat_t).Ino
 }
 
-// openNodes opens what CUDA opens of one device.
-func openNodes(root string, d wire.Device) error {
+// open opens what CUDA opens of one device, until Close. On error nothing stays
+// open.
+func (c *Context) open(root string, d wire.Device) error {
 	nodes := map[string]int{"nvidiactl": os.O_RDWR, "nvidia-uvm": os.O_RDWR, fmt.Sprintf("nvidia%d", d.Minor): os.O_RDWR}
 	if d.GI >= 0 {
 		gi, ci := rack.CapMinors(d.Minor, d.GI, d.CI)
@@ -152,11 +154,26 @@ func openNodes(root string, d wire.Device) error {
 	for node, how := range nodes {
 		f, err := os.OpenFile(filepath.Join(root, "dev", node), how, 0)
 		if err != nil {
+			c.closeNodes()
 			return &Error{wire.NoDevice, "no CUDA-capable device is detected: " + err.Error()}
 		}
-		f.Close()
+		c.nodes = append(c.nodes, f)
 	}
 	return nil
+}
+
+func (c *Context) closeNodes() {
+	for _, f := range c.nodes {
+		f.Close()
+	}
+	c.nodes = nil
+}
+
+// reachable tells whether the nodes of a device can be opened.
+func reachable(root string, d wire.Device) bool {
+	var trial Context
+	defer trial.closeNodes()
+	return trial.open(root, d) == nil
 }
 
 // Alloc takes memory of a device, in MiB; Code 2 when it is over the process's
@@ -181,7 +198,10 @@ func (c *Context) Load(device, sm, memory int) error {
 func (c *Context) Fault() error { return c.link.do(wire.Request{Op: "fault"}) }
 
 // Close gives everything back.
-func (c *Context) Close() error { return c.link.close() }
+func (c *Context) Close() error {
+	c.closeNodes()
+	return c.link.close()
+}
 
 // overMPS talks to the MPS server.
 type overMPS struct {

@@ -21,12 +21,13 @@ func direct(o Options) (*Context, error) {
 	}
 	l := &alone{rack: path}
 	c := &Context{link: l}
-	there := file.Devices(func(d wire.Device) bool { return openNodes(o.Root, d) == nil })
+	there := file.Devices(func(d wire.Device) bool { return reachable(o.Root, d) })
 	for _, d := range file.Select(there, trimmed(o.Env, "CUDA_VISIBLE_DEVICES")) {
-		if err := openNodes(o.Root, d); err != nil {
+		if err := c.open(o.Root, d); err != nil {
 			return nil, err
 		}
 		if exclusive(path, physical(d)) {
+			c.closeNodes()
 			return nil, &Error{wire.DeviceUnavailable, "CUDA-capable device(s) is/are busy or unavailable"}
 		}
 		c.Devices = append(c.Devices, seen(d))
