@@ -214,7 +214,7 @@ func runs(metrics, job string, policies []*nomad.ScalingPolicyListStub) (total i
 func (s *scaling) awaitEvaluations(ctx context.Context, t *testing.T, job string, more int) {
 	t.Helper()
 	first := -1
-	err := cluster.AwaitWithin(ctx, 60*time.Second, "evaluations of "+job, func() string {
+	err := cluster.AwaitWithin(ctx, 3*time.Minute, "evaluations of "+job, func() string {
 		n, err := s.evaluations(job)
 		switch {
 		case err != nil:
