@@ -188,7 +188,7 @@ func status(t *testing.T, r *router.Router, service string) router.Status {
 func awaitState(t *testing.T, r *router.Router, service, state, part string) router.Status {
 	t.Helper()
 	var s router.Status
-	await(t, 10*time.Second, func() string {
+	await(t, 30*time.Second, func() string {
 		s = status(t, r, service)
 		text, _ := json.Marshal(s)
 		if s.State != state || !strings.Contains(string(text), part) {

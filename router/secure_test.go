@@ -171,7 +171,7 @@ func TestTLS(t *testing.T) {
 	c.Consul = config.Consul{MaxConnections: 20}
 	f.route(c)
 	f.health("chat", "h100", api.HealthCritical, 0, 1)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 0, "l4": 1}), 10*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 0, "l4": 1}), 30*time.Second)
 
 	// Without a client certificate nothing is to be had.
 	t.Setenv("CONSUL_CLIENT_CERT", "")

@@ -43,7 +43,7 @@ func TestHandWrittenEntriesAreInTheWayAndLeftAlone(t *testing.T) {
 	if _, err := f.Client.ConfigEntries().Delete(api.ServiceResolver, "chat", nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 10*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 30*time.Second)
 }
 
 func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
@@ -56,7 +56,7 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 	if _, err := f.Client.ConfigEntries().Delete(api.ServiceSplitter, "chat", nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", shares, 10*time.Second)
+	f.awaitChain("chat", shares, 30*time.Second)
 	// Weights that Consul accepts and no Envoy should get.
 	e, _, err := f.Client.ConfigEntries().Get(api.ServiceSplitter, "chat", nil)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 	if _, _, err := f.Client.ConfigEntries().Set(splitter, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", shares, 10*time.Second)
+	f.awaitChain("chat", shares, 30*time.Second)
 	// A field that the router does not write.
 	e, _, _ = f.Client.ConfigEntries().Get(api.ServiceResolver, "chat", nil)
 	resolver := e.(*api.ServiceResolverConfigEntry)
@@ -75,7 +75,7 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 	if _, _, err := f.Client.ConfigEntries().Set(resolver, nil); err != nil {
 		t.Fatal(err)
 	}
-	await(t, 10*time.Second, func() string {
+	await(t, 30*time.Second, func() string {
 		e, _, err := f.Client.ConfigEntries().Get(api.ServiceResolver, "chat", nil)
 		if err != nil || e.(*api.ServiceResolverConfigEntry).ConnectTimeout != 0 {
 			return "the added timeout is still there"
@@ -177,7 +177,7 @@ func TestReloadChangesProfilesAndServices(t *testing.T) {
 	f.awaitChain("plain", map[string]int{"h100": 7500, "l4": 2500}, 5*time.Second)
 	f.awaitChain("chat", map[string]int{"h100": 10000}, 5*time.Second)
 	r.Reload(f.conf(`service "chat" { route = false }`))
-	await(t, 10*time.Second, func() string { return f.kinds() })
+	await(t, 30*time.Second, func() string { return f.kinds() })
 }
 
 func TestConsulRestartAndStaleSession(t *testing.T) {

@@ -165,7 +165,7 @@ func TestWhatEnvoyReceives(t *testing.T) {
 	counts["h100"] = 0
 	rest := want(t, counts)
 	began := time.Now()
-	_, err = f.FollowFor(10*time.Second, proxy, func(e *consultest.Envoy) bool {
+	_, err = f.FollowFor(30*time.Second, proxy, func(e *consultest.Envoy) bool {
 		routes = routesOf(e, "chat")
 		return len(routes) == 4 && closeTo(clusters(routes[3]), rest) && endpoints(e, "h100", 0) == 0 && endpoints(e, "h100", 1) == 1
 	})
