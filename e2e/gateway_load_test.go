@@ -74,7 +74,7 @@ func updateUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g ga
 		t.Fatal(err)
 	}
 	err := cluster.AwaitWithin(ctx, 2*time.Minute, "two new allocations", func() string {
-		found, _, err := c.Nomad.Jobs().Allocations("http", false, nil)
+		found, _, err := c.Nomad.Jobs().Allocations("app", false, nil)
 		if err != nil {
 			return err.Error()
 		}

@@ -57,7 +57,7 @@ service "app" {
   consul {}
   wake {
     target {
-      job   = "http"
+      job   = "app"
       group = "server"
       cost  = 1
     }
@@ -124,7 +124,7 @@ func fromZero(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUn
 	if t.Failed() {
 		return
 	}
-	allocs, err := c.AwaitRunning(ctx, "http", 1)
+	allocs, err := c.AwaitRunning(ctx, "app", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func fromZero(ctx context.Context, t *testing.T, c *cluster.Cluster, g gatewayUn
 		t.Errorf("the gateway added %v to the start of the replica, want at most 0.5 s", added)
 	}
 	scaled := 0
-	status, _, err := c.Nomad.Jobs().ScaleStatus("http", nil)
+	status, _, err := c.Nomad.Jobs().ScaleStatus("app", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,9 @@
 # Run:    nomad job run jobs/autoscaler.nomad.hcl
 
 variable "count" {
-  type    = number
-  default = 2
+  description = "How many agents; one of them decides."
+  type        = number
+  default     = 2
 }
 
 variable "distinct_hosts" {
@@ -56,8 +57,9 @@ variable "restart_agent_after" {
 }
 
 variable "log_level" {
-  type    = string
-  default = "INFO"
+  description = "What the agents log: TRACE, DEBUG, INFO, WARN or ERROR."
+  type        = string
+  default     = "INFO"
 }
 
 job "autoscaler" {

@@ -23,7 +23,7 @@ variable "services" {
       consul {}
       wake {
         target {
-          job   = "http"
+          job   = "app"
           group = "server"
           cost  = 1
         }
@@ -63,8 +63,9 @@ variable "port" {
 }
 
 variable "count" {
-  type    = number
-  default = 1
+  description = "How many gateways."
+  type        = number
+  default     = 1
 }
 
 variable "drain_delay" {

@@ -2,9 +2,12 @@
 #
 # Needs:  the aliquot driver and a device plugin on the nodes; Consul; an image that
 #         is published under three tags, <image>:nvidia, <image>:amd and <image>:cpu.
+#         To scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
+#         the gateway's configuration. Without them the count stays as it is set.
 # Does:   asks for slices of a GPU of either vendor; the driver appends the tag of the
 #         hardware that was granted. The server must listen on the port that
-#         NOMAD_PORT_http names and answer GET /health with 200 when it is ready.
+#         NOMAD_PORT_http names and answer GET /health with 200 when it is ready. The
+#         count follows the requests that wait and are served.
 # Run:    nomad job run -var image=registry.example.com/app jobs/http.nomad.hcl
 
 variable "service" {
@@ -37,8 +40,9 @@ variable "concurrency" {
 }
 
 variable "count" {
-  type    = number
-  default = 1
+  description = "Replicas at the start."
+  type        = number
+  default     = 1
 }
 
 variable "max_count" {
@@ -47,9 +51,22 @@ variable "max_count" {
   default     = 8
 }
 
+variable "autoscale" {
+  description = "Whether the autoscaler, where it runs, sets the count."
+  type        = bool
+  default     = true
+}
+
+variable "strategy" {
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/scaling.md."
+  type        = map(string)
+  default     = {}
+}
+
 variable "cpu" {
-  type    = number
-  default = 500
+  description = "MHz of CPU."
+  type        = number
+  default     = 500
 }
 
 variable "memory" {
@@ -59,6 +76,7 @@ variable "memory" {
 }
 
 job "http" {
+  id   = var.service
   name = var.service
   type = "service"
 
@@ -66,11 +84,37 @@ job "http" {
     count = var.count
 
     scaling {
-      enabled = true
+      enabled = var.autoscale
       min     = 0
       max     = var.max_count
+
+      policy {
+        evaluation_interval = "1s"
+        # The strategy knows by itself when to wait.
+        cooldown = "1s"
+
+        check "demand" {
+          source       = "aliquot-apm"
+          query        = "concurrency service=${var.service}"
+          query_window = "15m"
+
+          strategy "aliquot-strategy" {
+            slots         = var.concurrency
+            utilization   = lookup(var.strategy, "utilization", "")
+            standby       = lookup(var.strategy, "standby", "")
+            coldstart     = lookup(var.strategy, "coldstart", "")
+            stable_window = lookup(var.strategy, "stable_window", "")
+            down_delay    = lookup(var.strategy, "down_delay", "")
+            zero_grace    = lookup(var.strategy, "zero_grace", "")
+          }
+        }
+
+        target "aliquot-target" {}
+      }
     }
 
+    # Nomad refuses to scale during a deployment, so there are none. An update
+    # replaces all replicas at once; the gateway holds requests meanwhile.
     update {
       max_parallel = 0
     }

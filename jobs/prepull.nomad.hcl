@@ -8,13 +8,15 @@
 # Run:    nomad job run -var image_cuda=… -var image_rocm=… jobs/prepull.nomad.hcl
 
 variable "image_cuda" {
-  type    = string
-  default = "vllm/vllm-openai:v0.11.0"
+  description = "Image for nodes with NVIDIA GPUs."
+  type        = string
+  default     = "vllm/vllm-openai:v0.11.0"
 }
 
 variable "image_rocm" {
-  type    = string
-  default = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+  description = "Image for nodes with AMD GPUs."
+  type        = string
+  default     = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
 }
 
 variable "command" {

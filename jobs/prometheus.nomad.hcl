@@ -10,8 +10,9 @@
 # Run:    nomad job run jobs/prometheus.nomad.hcl
 
 variable "image" {
-  type    = string
-  default = "prom/prometheus:v3.5.0"
+  description = "Prometheus's image."
+  type        = string
+  default     = "prom/prometheus:v3.5.0"
 }
 
 variable "driver" {
@@ -39,8 +40,9 @@ variable "device_port" {
 }
 
 variable "retention" {
-  type    = string
-  default = "15d"
+  description = "How long samples are kept."
+  type        = string
+  default     = "15d"
 }
 
 job "prometheus" {

@@ -53,8 +53,9 @@ variable "consul_acl" {
 }
 
 variable "count" {
-  type    = number
-  default = 2
+  description = "How many routers; one of them leads."
+  type        = number
+  default     = 2
 }
 
 job "router" {

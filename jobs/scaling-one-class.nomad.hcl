@@ -43,8 +43,9 @@ variable "count" {
 }
 
 variable "max_count" {
-  type    = number
-  default = 8
+  description = "Most replicas that scaling may reach."
+  type        = number
+  default     = 8
 }
 
 variable "strategy" {
@@ -142,10 +143,12 @@ job "scaling-one-class" {
         port     = "http"
         provider = "consul"
         meta {
-          gpu_class      = "${ALIQUOT_GPU_CLASS}"
-          aliquot_slices = "${ALIQUOT_SLICES}"
-          aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
-          concurrency    = var.slots
+          gpu_class            = "${ALIQUOT_GPU_CLASS}"
+          aliquot_slices       = "${ALIQUOT_SLICES}"
+          aliquot_slices_total = "${ALIQUOT_SLICES_TOTAL}"
+          aliquot_weight       = "${ALIQUOT_GPU_WEIGHT}"
+          concurrency          = var.slots
+          aliquot_route        = "true"
         }
         check {
           type     = "http"

@@ -152,10 +152,12 @@ job "scaling-two-classes" {
           port     = "http"
           provider = "consul"
           meta {
-            gpu_class      = "${ALIQUOT_GPU_CLASS}"
-            aliquot_slices = "${ALIQUOT_SLICES}"
-            aliquot_weight = "${ALIQUOT_GPU_WEIGHT}"
-            concurrency    = group.value.slots
+            gpu_class            = "${ALIQUOT_GPU_CLASS}"
+            aliquot_slices       = "${ALIQUOT_SLICES}"
+            aliquot_slices_total = "${ALIQUOT_SLICES_TOTAL}"
+            aliquot_weight       = "${ALIQUOT_GPU_WEIGHT}"
+            concurrency          = group.value.slots
+            aliquot_route        = "true"
           }
           weights {
             passing = lookup(var.weights, group.key, 1)

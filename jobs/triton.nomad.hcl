@@ -1,9 +1,11 @@
 # Models on NVIDIA Triton Inference Server.
 #
 # Needs:  the aliquot driver and aliquot-device-nvidia on the nodes; Consul; a host
-#         volume named by var.repository that holds a Triton model repository.
-# Does:   runs Triton on slices of a shared NVIDIA GPU, HTTP and gRPC, behind the
-#         gateway's service var.service.
+#         volume named by var.repository that holds a Triton model repository. To
+#         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
+#         the gateway's configuration. Without them the count stays as it is set.
+# Does:   runs Triton on slices of a shared NVIDIA GPU, HTTP and gRPC. The count
+#         follows the HTTP requests that wait and are served.
 # Run:    nomad job run -var repository=triton-models jobs/triton.nomad.hcl
 
 variable "service" {
@@ -37,8 +39,9 @@ variable "concurrency" {
 }
 
 variable "count" {
-  type    = number
-  default = 1
+  description = "Replicas at the start."
+  type        = number
+  default     = 1
 }
 
 variable "max_count" {
@@ -47,12 +50,26 @@ variable "max_count" {
   default     = 8
 }
 
+variable "autoscale" {
+  description = "Whether the autoscaler, where it runs, sets the count."
+  type        = bool
+  default     = true
+}
+
+variable "strategy" {
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/scaling.md."
+  type        = map(string)
+  default     = {}
+}
+
 variable "image" {
-  type    = string
-  default = "nvcr.io/nvidia/tritonserver:25.08-py3"
+  description = "Triton's image."
+  type        = string
+  default     = "nvcr.io/nvidia/tritonserver:25.08-py3"
 }
 
 job "triton" {
+  id   = var.service
   name = var.service
   type = "service"
 
@@ -60,11 +77,37 @@ job "triton" {
     count = var.count
 
     scaling {
-      enabled = true
+      enabled = var.autoscale
       min     = 0
       max     = var.max_count
+
+      policy {
+        evaluation_interval = "1s"
+        # The strategy knows by itself when to wait.
+        cooldown = "1s"
+
+        check "demand" {
+          source       = "aliquot-apm"
+          query        = "concurrency service=${var.service}"
+          query_window = "15m"
+
+          strategy "aliquot-strategy" {
+            slots         = var.concurrency
+            utilization   = lookup(var.strategy, "utilization", "")
+            standby       = lookup(var.strategy, "standby", "")
+            coldstart     = lookup(var.strategy, "coldstart", "")
+            stable_window = lookup(var.strategy, "stable_window", "")
+            down_delay    = lookup(var.strategy, "down_delay", "")
+            zero_grace    = lookup(var.strategy, "zero_grace", "")
+          }
+        }
+
+        target "aliquot-target" {}
+      }
     }
 
+    # Nomad refuses to scale during a deployment, so there are none. An update
+    # replaces all replicas at once; the gateway holds requests meanwhile.
     update {
       max_parallel = 0
     }

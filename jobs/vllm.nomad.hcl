@@ -1,12 +1,13 @@
 # A language model on vLLM, on NVIDIA and on AMD GPUs, as one service.
 #
-# Needs:  the aliquot driver and a device plugin on the nodes; Consul; one network
-#         port per replica; the model's weights reachable (Hugging Face, or a host
-#         volume named by var.models).
-# Does:   runs vLLM's OpenAI-compatible server in two groups, one per vendor. Each
-#         replica asks for var.slices slices of one shared GPU; the driver picks the
-#         CUDA or ROCm image by the GPU that was granted. Each group is scaled by its
-#         own policy (jobs/scaling-two-classes.hcl) and can start at zero replicas.
+# Needs:  the aliquot driver and a device plugin on the nodes; Consul; the model's
+#         weights reachable (Hugging Face, or a host volume named by var.models). To
+#         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
+#         the gateway's configuration. Without them the counts stay as they are set.
+# Does:   runs vLLM's OpenAI-compatible server in one group per vendor. Each replica
+#         asks for var.slices slices of one shared GPU; the driver picks the CUDA or
+#         ROCm image by the GPU that was granted. Both groups follow the requests that
+#         wait and are served, from zero replicas on, by one plan at the least cost.
 # Run:    nomad job run -var model=Qwen/Qwen3-4B -var nvidia_count=1 jobs/vllm.nomad.hcl
 
 variable "service" {
@@ -33,6 +34,12 @@ variable "slices_total" {
   default     = 20
 }
 
+variable "vendors" {
+  description = "Vendors of GPUs that the cluster has, nvidia and amd; the first is preferred at equal cost."
+  type        = list(string)
+  default     = ["nvidia", "amd"]
+}
+
 variable "concurrency" {
   description = "Requests that one replica serves at the same time: its slots in the gateway, and vLLM's max-num-seqs."
   type        = number
@@ -52,19 +59,39 @@ variable "amd_count" {
 }
 
 variable "max_count" {
-  description = "Most replicas of each group that scaling may reach."
+  description = "Most replicas of each group that scaling may reach; no more than the GPUs have room for."
   type        = number
   default     = 8
 }
 
+variable "autoscale" {
+  description = "Whether the autoscaler, where it runs, sets the counts."
+  type        = bool
+  default     = true
+}
+
+variable "cost" {
+  description = "Cost of one replica by vendor, in any unit."
+  type        = map(number)
+  default     = { nvidia = 1, amd = 1 }
+}
+
+variable "strategy" {
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/scaling.md."
+  type        = map(string)
+  default     = {}
+}
+
 variable "image_cuda" {
-  type    = string
-  default = "vllm/vllm-openai:v0.11.0"
+  description = "Image for NVIDIA GPUs."
+  type        = string
+  default     = "vllm/vllm-openai:v0.11.0"
 }
 
 variable "image_rocm" {
-  type    = string
-  default = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+  description = "Image for AMD GPUs."
+  type        = string
+  default     = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
 }
 
 variable "models" {
@@ -77,30 +104,60 @@ locals {
   # vLLM takes a part of the GPU's whole memory; 5% of the grant stays free for
   # what CUDA and HIP contexts need beside it.
   memory_part = format("%.3f", var.slices / var.slices_total * 0.95)
+
+  counts = {
+    nvidia = var.nvidia_count
+    amd    = var.amd_count
+  }
+  # "nvidia slots=16 cost=1 max=8, amd slots=16 cost=1 max=8"
+  classes = join(", ", [for v in var.vendors : "${v} slots=${var.concurrency} cost=${lookup(var.cost, v, 1)} max=${var.max_count}"])
 }
 
 job "vllm" {
+  id   = var.service
   name = var.service
   type = "service"
 
   dynamic "group" {
-    for_each = {
-      nvidia = var.nvidia_count
-      amd    = var.amd_count
-    }
-    labels = [group.key]
+    for_each = { for v in var.vendors : v => local.counts[v] }
+    labels   = [group.key]
 
     content {
       count = group.value
 
       scaling {
-        enabled = true
+        enabled = var.autoscale
         min     = 0
         max     = var.max_count
+
+        policy {
+          evaluation_interval = "1s"
+          # The strategy knows by itself when to wait.
+          cooldown = "1s"
+
+          check "demand" {
+            source       = "aliquot-apm"
+            query        = "concurrency service=${var.service}"
+            query_window = "15m"
+
+            strategy "aliquot-strategy" {
+              class         = group.key
+              classes       = local.classes
+              utilization   = lookup(var.strategy, "utilization", "")
+              standby       = lookup(var.strategy, "standby", "")
+              coldstart     = lookup(var.strategy, "coldstart", "")
+              stable_window = lookup(var.strategy, "stable_window", "")
+              down_delay    = lookup(var.strategy, "down_delay", "")
+              zero_grace    = lookup(var.strategy, "zero_grace", "")
+            }
+          }
+
+          target "aliquot-target" {}
+        }
       }
 
-      # Deployments and scaling exclude each other in Nomad; replicas are replaced
-      # one after the other all the same.
+      # Nomad refuses to scale during a deployment, so there are none. An update
+      # replaces all replicas at once; the gateway holds requests meanwhile.
       update {
         max_parallel = 0
       }
