@@ -1,0 +1,118 @@
+package jobs
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// nomadBinary returns the path of a real Nomad, building it where it is nowhere.
+func nomadBinary(t *testing.T) string {
+	t.Helper()
+	var problem bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), "../scripts/tools", "--path", "nomad")
+	cmd.Stderr = &problem
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("no nomad: %v: %s", err, problem.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// startNomad starts a Nomad server with ACLs that ends with the test. A server
+// parses and validates; nothing is ever placed.
+func startNomad(t *testing.T) *api.Client {
+	t.Helper()
+	dir := t.TempDir()
+	ports := freePorts(t, 3)
+	config := filepath.Join(dir, "server.hcl")
+	text := fmt.Sprintf(`
+data_dir             = %q
+bind_addr            = "127.0.0.1"
+disable_update_check = true
+
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+
+server {
+  enabled          = true
+  bootstrap_expect = 1
+}
+
+acl {
+  enabled = true
+}
+`, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cmd := exec.Command(nomadBinary(t), "agent", "-config", config)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("the server's log:\n%s", log.String())
+		}
+	})
+	client, err := api.NewClient(&api.Config{Address: fmt.Sprintf("http://127.0.0.1:%d", ports[0])})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		token, _, err := client.ACLTokens().Bootstrap(nil)
+		if err == nil {
+			client.SetSecretID(token.SecretID)
+			return client
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the server does not lead: %v", err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// freePorts returns ports below the kernel's ephemeral range that nothing
+// listens on.
+func freePorts(t *testing.T, n int) (ports []int) {
+	t.Helper()
+	for range 1000 {
+		port := 10_000 + rand.IntN(10_000)
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		listener.Close()
+		if ports = append(ports, port); len(ports) == n {
+			return ports
+		}
+	}
+	t.Fatal("there are no free ports from 10000 to 19999")
+	return nil
+}
