@@ -33,8 +33,8 @@ race: ## run the tests of policies and daemons under the race detector
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
 
-demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself after its checks
-	@scripts/tools && scripts/demo $(if $(ONCE),-once)
+demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv replays a trace
+	@scripts/tools && scripts/demo $(if $(ONCE),-once) $(if $(TRACE),-trace='$(TRACE)') $(if $(LENGTH),-length='$(LENGTH)')
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check

@@ -130,7 +130,7 @@ func TestWorkIsConserved(t *testing.T) {
 func TestReadTraceNamesTheLine(t *testing.T) {
 	const head = "# comment\narrival_s,input_tokens,output_tokens\n"
 	got, err := ReadTrace(strings.NewReader(head+"2.5,10,1\n0.5,1000,2\n"), DefaultServiceModel())
-	if err != nil || len(got) != 2 || got[0] != (Request{500 * time.Millisecond, 140 * time.Millisecond}) {
+	if err != nil || len(got) != 2 || got[0] != (Request{500 * time.Millisecond, 140 * time.Millisecond, 1000, 2}) {
 		t.Fatalf("got %v, %v", got, err)
 	}
 	for text, want := range map[string]string{

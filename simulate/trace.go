@@ -17,6 +17,9 @@ type Request struct {
 	At time.Duration
 	// Service is how long one slot of a replica of speed 1 works on it.
 	Service time.Duration
+	// InputTokens and OutputTokens are the lengths of prompt and answer; 0 where
+	// the trace was not read from a file.
+	InputTokens, OutputTokens int
 }
 
 // ServiceModel turns a request's tokens into its service time on a replica of
@@ -87,5 +90,5 @@ func parseRequest(row []string, model ServiceModel) (Request, error) {
 		}
 		tokens[i] = n
 	}
-	return Request{At: time.Duration(at * float64(time.Second)), Service: model.Time(tokens[0], tokens[1])}, nil
+	return Request{At: time.Duration(at * float64(time.Second)), Service: model.Time(tokens[0], tokens[1]), InputTokens: tokens[0], OutputTokens: tokens[1]}, nil
 }

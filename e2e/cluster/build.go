@@ -67,18 +67,30 @@ func (c *Cluster) run(ctx context.Context, script string, args ...string) (strin
 	return string(out), nil
 }
 
+// variants are the tags of the model server's images.
+var variants = []string{"nvidia", "amd", "cpu"}
+
 // buildImages makes the images of the model server, one per kind of hardware,
 // and the one that holds the network of tasks in bridge mode.
 func (c *Cluster) buildImages(ctx context.Context) error {
 	c.Image = filepath.Base(c.Dir) + "/modelserver"
 	program := filepath.Join(c.bin, "e2e", "modelserver")
-	for _, variant := range []string{"nvidia", "amd", "cpu"} {
+	for _, variant := range variants {
 		if err := importImage(ctx, c.Dir, program, c.Image+":"+variant, "ENV MODELSERVER_VARIANT="+variant); err != nil {
 			return err
 		}
 	}
 	// All that the holder of a network must do is run.
-	return importImage(ctx, c.Dir, program, c.pauseImage(), `CMD ["-listen", "127.0.0.1:0"]`)
+	if err := importImage(ctx, c.Dir, program, c.pauseImage(), `CMD ["-listen", "127.0.0.1:0"]`); err != nil {
+		return err
+	}
+	if !c.options.Registry {
+		return nil
+	}
+	if err := c.startRegistry(ctx); err != nil {
+		return err
+	}
+	return c.push(ctx)
 }
 
 func (c *Cluster) pauseImage() string { return filepath.Base(c.Dir) + "/pause:local" }

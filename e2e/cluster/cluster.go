@@ -34,6 +34,9 @@ type Options struct {
 	// Device and Driver are further settings, in HCL, of the device plugin and of
 	// the task driver.
 	Device, Driver string
+	// Registry makes the model server's images ones that must be pulled, from a
+	// registry of the cluster's own.
+	Registry bool
 	// Volumes are host volumes by name.
 	Volumes map[string]string
 	// NoLogs keeps no logs of a start that fails, for tests of just that.
@@ -52,6 +55,8 @@ type Cluster struct {
 	NomadAddress, ConsulAddress string
 	// Image is the repository of the model server's images, without a tag.
 	Image string
+	// Registry is host:port of the cluster's registry; "" without.
+	Registry string
 
 	// Rack is the host's GPUs, for tests that change them; nil without a rack.
 	Rack *rack.Rack
@@ -68,6 +73,7 @@ type Cluster struct {
 	started  time.Time
 	lock     *os.File
 	reaper   *reaper
+	registry *process
 	consul   *process
 	server   *process
 	client   *process
@@ -153,6 +159,7 @@ func (c *Cluster) Stop() error {
 		c.client.stop(5 * time.Second)
 		c.server.stop(2 * time.Second)
 		c.consul.stop(2 * time.Second)
+		c.registry.stop(2 * time.Second)
 		if c.unfollow != nil {
 			c.unfollow()
 		}

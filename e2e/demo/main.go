@@ -1,6 +1,7 @@
-// Command demo starts Consul, Nomad and a rack of fake GPUs of both vendors, runs a
-// job whose tasks share one GPU unequally on either vendor's, and shows what landed
-// where, read back from inside the containers.
+// Command demo runs the whole of Aliquot on one machine: Consul, Nomad, the Nomad
+// Autoscaler, Docker, a registry, a rack of fake GPUs of both vendors, and the
+// gateway, router, autoscaler and two model services of jobs/. It replays a burst
+// of requests through them, from zero replicas up and back down to zero.
 package main
 
 import (
@@ -11,64 +12,92 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
+	"time"
 )
 
-// rackName is the NVIDIA rack of the demo: an H100 and a T4. An MI300X is beside it.
-const rackName = "h100-t4"
+const usage = `Usage: demo [-once] [-trace=FILE] [-length=5m]
+
+  Runs Aliquot on one machine with fake GPUs and replays a burst of requests
+  through it. Stays up until Ctrl-C.
+
+Options:
+
+  -once      End after the replay and its checks; the exit status is 1 when one fails.
+  -trace     CSV file to replay in place of the generated burst, with the header
+             arrival_s,input_tokens,output_tokens; times in seconds.
+  -length    How much of the trace is played.
+`
 
 func main() {
-	once := flag.Bool("once", false, "end after the checks instead of staying up until Ctrl-C")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q; the only flag is -once\n", flag.Arg(0))
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(os.Stderr)
+	flags.Usage = func() {}
+	once := flags.Bool("once", false, "")
+	trace := flags.String("trace", "", "")
+	length := flags.Duration("length", 5*time.Minute, "")
+	err := flags.Parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print(usage)
+		return
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "demo: see demo -help")
+		os.Exit(2)
+	case flags.NArg() > 0:
+		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q, see demo -help\n", flags.Arg(0))
+		os.Exit(2)
+	case *length <= 0:
+		fmt.Fprintf(os.Stderr, "demo: -length=%s: want more than 0\n", *length)
+		os.Exit(2)
+	}
+	calls, what, err := workload(*trace, *length)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	err := run(ctx, *once)
+	err = run(ctx, calls, what, *once)
 	interrupted := ctx.Err() != nil
 	stop()
-	switch {
-	case interrupted:
-		// The one who ended it knows why.
-	case err != nil:
+	// Who interrupted it knows why it ended.
+	if err != nil && !interrupted {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, once bool) (err error) {
-	amd := &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.2"}
-	c, err := cluster.Start(ctx, cluster.Options{Rack: rackName, AMD: amd, Progress: os.Stdout})
+// workload is what will be replayed, and its name.
+func workload(trace string, length time.Duration) ([]call, string, error) {
+	if trace == "" {
+		return assign(burst()), "a generated burst, from zero replicas up and back to zero", nil
+	}
+	requests, err := readTrace(trace, length)
+	return assign(requests), fmt.Sprintf("the first %s of %s", length, trace), err
+}
+
+func run(ctx context.Context, calls []call, what string, once bool) (err error) {
+	s, err := setUp(ctx)
+	if s != nil {
+		defer func() {
+			if err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("%w\nlogs are kept in %s", err, s.KeepLogs())
+			}
+			err = errors.Join(err, s.Stop())
+		}()
+	}
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w\nlogs are kept in %s", err, c.KeepLogs())
-		}
-		err = errors.Join(err, c.Stop())
-	}()
-	var rows []row
-	for _, gpus := range []string{"h100", "mi300x"} {
-		landed, err := slices(ctx, c, gpus)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, landed...)
-	}
-	fmt.Print("\n" + table(rows) + "\n")
-	if err := check(rows); err != nil {
+	if err := play(ctx, s, calls, what); err != nil {
 		return err
 	}
 	if once {
-		fmt.Println("All checks passed.")
 		return nil
 	}
-	fmt.Printf("Nomad   %s/ui/jobs\nConsul  %s/ui\n\n", c.NomadAddress, c.ConsulAddress)
-	fmt.Printf("  export NOMAD_ADDR=%s CONSUL_HTTP_ADDR=%s\n\n", c.NomadAddress, c.ConsulAddress)
+	fmt.Printf("\nGateway  %s\nNomad    %s/ui/jobs\nConsul   %s/ui\n\n", s.gateway, s.NomadAddress, s.ConsulAddress)
+	fmt.Printf("  export NOMAD_ADDR=%s CONSUL_HTTP_ADDR=%s\n", s.NomadAddress, s.ConsulAddress)
+	fmt.Printf("  %s top\n", s.Program("aliquot"))
+	fmt.Printf("  curl %s/v1/completions -H 'Content-Type: application/json' -d '{\"model\":\"chat\",\"prompt\":\"hello\",\"max_tokens\":20}'\n\n", s.gateway)
 	fmt.Println("The cluster stays up until Ctrl-C.")
 	<-ctx.Done()
 	fmt.Println()

@@ -36,24 +36,26 @@ func Render(w io.Writer, s Snapshot) error {
 }
 
 func renderGPU(w io.Writer, g GPU) {
-	bar, holders := draw(g.Slices)
+	bar, holders := g.Bar()
 	fmt.Fprintf(w, "  %-12s [%s] %2d/%d  %s  %s  %s\n", g.Group, bar, g.Used(), len(g.Slices),
 		use(g), enforcement(g), health(g))
 	for _, h := range holders {
-		fmt.Fprintf(w, "  %-12s  %c %s %s/%s  %d\n", "", h.mark, short(h.allocation), h.job, h.task, h.slices)
+		fmt.Fprintf(w, "  %-12s  %c %s %s/%s  %d\n", "", h.Mark, short(h.Allocation), h.Job, h.Task, h.Slices)
 	}
 }
 
-type holder struct {
-	mark                  byte
-	allocation, job, task string
-	slices                int
+// Holder is an allocation's task in a GPU's bar.
+type Holder struct {
+	Mark                  byte
+	Allocation, Job, Task string
+	Slices                int
 }
 
-func draw(list []Slice) (string, []holder) {
+// Bar draws the GPU's slices, one letter each, and says whose the letters are.
+func (g GPU) Bar() (string, []Holder) {
 	var bar strings.Builder
-	var holders []holder
-	list = slices.Clone(list)
+	var holders []Holder
+	list := slices.Clone(g.Slices)
 	slices.SortStableFunc(list, func(a, b Slice) int {
 		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task), strings.Compare(a.Allocation, b.Allocation))
 	})
@@ -61,14 +63,14 @@ func draw(list []Slice) (string, []holder) {
 		switch {
 		case s.Allocation != "":
 			i := 0
-			for i < len(holders) && (holders[i].allocation != s.Allocation || holders[i].task != s.Task) {
+			for i < len(holders) && (holders[i].Allocation != s.Allocation || holders[i].Task != s.Task) {
 				i++
 			}
 			if i == len(holders) {
-				holders = append(holders, holder{marks[i%len(marks)], s.Allocation, s.Job, s.Task, 0})
+				holders = append(holders, Holder{marks[i%len(marks)], s.Allocation, s.Job, s.Task, 0})
 			}
-			holders[i].slices++
-			bar.WriteByte(holders[i].mark)
+			holders[i].Slices++
+			bar.WriteByte(holders[i].Mark)
 		case !s.Healthy:
 			bar.WriteByte('x')
 		default:

@@ -21,8 +21,8 @@ func slicesOf(n int, held map[int]string) []Slice {
 func TestBarShowsWhoHoldsWhichSlice(t *testing.T) {
 	list := slicesOf(5, map[int]string{1: "aaaa", 3: "bbbb", 4: "bbbb"})
 	list[2].Healthy = false
-	bar, holders := draw(list)
-	if bar != "ABBx." || len(holders) != 2 || holders[1].slices != 2 {
+	bar, holders := GPU{Slices: list}.Bar()
+	if bar != "ABBx." || len(holders) != 2 || holders[1].Slices != 2 {
 		t.Fatalf("got %q, %+v", bar, holders)
 	}
 }

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/cluster"
+	"aliquot/e2e/modelserver/hardware"
+	"aliquot/internal/gpu"
+)
+
+func TestBurstIsTheSameOnEveryRunAndInOrder(t *testing.T) {
+	calls := assign(burst())
+	if !reflect.DeepEqual(calls, assign(burst())) {
+		t.Fatal("two runs differ")
+	}
+	var total time.Duration
+	for _, p := range phases {
+		total += p.length
+	}
+	count := map[string]int{}
+	for i, c := range calls {
+		count[c.service]++
+		if i > 0 && c.at < calls[i-1].at || c.at >= total || c.input < 1 || c.output < 1 {
+			t.Fatalf("call %d: %+v", i, c)
+		}
+	}
+	if calls[0].at != 0 || count[code] != len(calls)/4 || len(calls) < 200 {
+		t.Errorf("first at %s, %v", calls[0].at, count)
+	}
+}
+
+func TestTraceEndsAtItsLength(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace.csv")
+	if err := os.WriteFile(path, []byte("arrival_s,input_tokens,output_tokens\n1,5,0\n2,5,6\n3,5,7\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	got, err := readTrace(path, 3*time.Second)
+	if err != nil || len(got) != 2 || assign(got)[0].output != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := readTrace(path, time.Second); err == nil || !strings.Contains(err.Error(), "use a longer -length") {
+		t.Errorf("an empty part of a trace: %v", err)
+	}
+}
+
+// A stream that is not whole is a lost request, whatever its status was.
+func TestBrokenAnswersAreLost(t *testing.T) {
+	event := func(finish string) string {
+		return fmt.Sprintf("data: {\"system_fingerprint\":\"nvidia/t4/5of20\",\"choices\":[{\"finish_reason\":%s}]}\n\n", finish)
+	}
+	whole := `{"system_fingerprint":"amd/mi300x/5of20","choices":[{"finish_reason":"length"}],"usage":{"completion_tokens":%d}}`
+	for _, test := range []struct {
+		name, answer string
+		stream       bool
+		class, want  string
+	}{
+		{"stream", event("null") + event(`"length"`) + "data: [DONE]\n\n", true, "t4", ""},
+		{"short stream", event(`"length"`) + "data: [DONE]\n\n", true, "t4", "after 1 of 2"},
+		{"stream too long", event("null") + event("null") + event(`"length"`) + "data: [DONE]\n\n", true, "t4", "after 3 of 2"},
+		{"broken stream", event("null") + event(`"length"`), true, "t4", "broke off after 2 of 2"},
+		{"whole", fmt.Sprintf(whole, 2), false, "mi300x", ""},
+		{"short", fmt.Sprintf(whole, 1), false, "mi300x", "does not have the 2 tokens"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, test.answer) }))
+		r := newReplay(server.URL, []call{{service: chat, input: 1, output: 2, stream: test.stream}})
+		r.run(t.Context())
+		server.Close()
+		got := r.ended()[0]
+		if got.class != test.class || (got.problem == "") != (test.want == "") || !strings.Contains(got.problem, test.want) {
+			t.Errorf("%s: %+v, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+func TestRefusedRequestIsLostWithItsReason(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "queue is full", 503) }))
+	defer server.Close()
+	r := newReplay(server.URL, []call{{service: chat, input: 1, output: 2}})
+	r.run(t.Context())
+	if sent, answered, lost := r.progress(); sent != 1 || answered != 0 || lost != 1 {
+		t.Errorf("%d sent, %d answered, %d lost", sent, answered, lost)
+	}
+	if got := r.ended()[0].problem; !strings.Contains(got, "queue is full") {
+		t.Errorf("the reason is %q", got)
+	}
+}
+
+// sound is a run in which nothing is off.
+func sound() *summary {
+	began := time.Now()
+	w := newWatch(&cluster.Cluster{})
+	w.splits = []split{{began, chat, shares{"h100-s5of20": 100}}}
+	w.actions = []action{{began, chat, "h100", 0, 1, "growing: demand 3.0"}}
+	w.replicas["0123456789"] = &replica{service: chat, alloc: "0123456789", info: hardware.Info{
+		Variant: "amd", Environment: map[string]string{"HSA_CU_MASK": "0:0-74"},
+		Grant: &gpu.Grant{Vendor: gpu.AMD, Group: "mi300x-0", Class: "mi300x", Slices: 5, Total: 20, GPUs: []gpu.ID{"0000:05:00.0"}},
+	}}
+	return &summary{calls: 1, watch: w, began: began, toZero: time.Second, served: 1, results: []result{{call: call{service: chat}, first: time.Second, end: 2 * time.Second, class: "h100"}}}
+}
+
+func TestVerdictNamesWhatIsOff(t *testing.T) {
+	if got := sound().verdict(); got != nil {
+		t.Fatalf("a sound run: %q", got)
+	}
+	for want, spoil := range map[string]func(s *summary){
+		"lost":                      func(s *summary) { s.results[0].problem = "EOF" },
+		"not sent":                  func(s *summary) { s.calls = 2 },
+		"the gateway says it":       func(s *summary) { s.served = 2 },
+		"not back at zero":          func(s *summary) { s.toZero = -1 },
+		"never routed to it":        func(s *summary) { s.watch.splits = nil },
+		"never scaled up":           func(s *summary) { s.watch.actions[0].reason = "aliquot gateway: a request waits" },
+		"sees no GPU":               func(s *summary) { s.watch.replicas["0123456789"].info.Problem = "sees no GPU" },
+		"has no CU mask":            func(s *summary) { s.watch.replicas["0123456789"].info.Environment = nil },
+		"image for nvidia":          func(s *summary) { s.watch.replicas["0123456789"].info.Variant = "nvidia" },
+		"want 5 of one":             func(s *summary) { s.watch.replicas["0123456789"].info.Grant.Slices = 4 },
+		"no replica could be asked": func(s *summary) { clear(s.watch.replicas) },
+	} {
+		s := sound()
+		spoil(s)
+		if got := strings.Join(s.verdict(), "\n"); !strings.Contains(got, want) {
+			t.Errorf("want %q, got %q", want, got)
+		}
+	}
+}
+
+func TestActionsAreKeptOnce(t *testing.T) {
+	w, three := newWatch(&cluster.Cluster{}), int64(3)
+	events := []nomad.ScalingEvent{{Time: 2, Count: &three, PreviousCount: 1}, {Time: 1, Message: "not a change of count"}}
+	w.keepActions(chat, "t4", events)
+	w.keepActions(chat, "t4", events)
+	if len(w.actions) != 1 || w.actions[0].short() != "chat/t4 1 -> 3" {
+		t.Errorf("%+v", w.actions)
+	}
+}
+
+func TestQuantile(t *testing.T) {
+	values := []time.Duration{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+	if got := []time.Duration{quantile(values, 0.5), quantile(values, 0.99), quantile(nil, 0.5)}; got[0] != 6 || got[1] != 10 || got[2] != 0 {
+		t.Errorf("%v", got)
+	}
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/e2e/cluster"
+)
+
+// downLimit is how long after the last answer the services may take to be at zero:
+// the strategy's delays and a container's end, on a slow machine.
+const downLimit = 90 * time.Second
+
+// play replays the workload, prints what came of it, and fails when something is
+// not as it should be.
+func play(ctx context.Context, s *stage, calls []call, what string) error {
+	w, r := newWatch(s.Cluster), newReplay(s.gateway, calls)
+	v := newView(os.Stdout, s, w, r, what)
+	watching, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	v.begin()
+	go func() {
+		defer close(watched)
+		w.run(watching, v.show)
+	}()
+	r.run(ctx)
+	ended := time.Now()
+	out := summary{calls: len(calls), results: r.ended(), watch: w, began: r.started, image: s.Image, toZero: -1}
+	var err error
+	if ctx.Err() == nil {
+		if cluster.AwaitWithin(ctx, downLimit, "zero replicas", w.idle) == nil {
+			out.toZero = time.Since(ended)
+		}
+		out.served, err = served(s.admin)
+	}
+	stop()
+	<-watched
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	out.print(os.Stdout)
+	var problems []error
+	for _, problem := range out.verdict() {
+		problems = append(problems, errors.New(problem))
+	}
+	if err := errors.Join(append(problems, err)...); err != nil {
+		return fmt.Errorf("something is off:\n%w", err)
+	}
+	fmt.Println("\nAll checks passed.")
+	return nil
+}
+
+// served reads how many requests the gateway has served.
+func served(admin string) (total int, err error) {
+	response, err := http.Get(admin + "/metrics")
+	if err != nil {
+		return 0, err
+	}
+	defer response.Body.Close()
+	lines := bufio.NewScanner(response.Body)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), "} ")
+		if strings.HasPrefix(name, "aliquot_gateway_requests_total{") && strings.Contains(name, `outcome="served"`) {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				return 0, err
+			}
+			total += int(n)
+		}
+	}
+	return total, lines.Err()
+}

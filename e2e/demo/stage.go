@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/e2e/cluster"
+	"aliquot/e2e/rack"
+)
+
+// rackName is the NVIDIA rack of the demo: an H100 and two T4. An MI300X is beside
+// them.
+const rackName = "h100-2xt4"
+
+// modelMiB is the GPU memory that a replica takes; it fits 3 of 20 slices of a T4.
+const modelMiB = 2048
+
+// class is a hardware class of the service chat.
+type class struct {
+	Slices int `json:"slices"`
+	Slots  int `json:"slots"`
+	Cost   int `json:"cost"`
+	Max    int `json:"max"`
+}
+
+var chatClasses = map[string]class{
+	"t4":     {Slices: 5, Slots: 2, Cost: 1, Max: 6},
+	"mi300x": {Slices: 5, Slots: 4, Cost: 6, Max: 3},
+	"h100":   {Slices: 5, Slots: 4, Cost: 8, Max: 3},
+}
+
+// codeSlices is how many slices of any GPU a replica of the service code takes.
+const codeSlices = 3
+
+// services are what the gateway serves: a call names its service as its model, and
+// one that finds no replica has the cheapest kind started.
+const services = `service "chat" {
+  consul {}
+  route {
+    models = ["chat"]
+  }
+  queue {
+    max_wait = "3m"
+  }
+  wake {
+    target {
+      job   = "chat"
+      group = "t4"
+      cost  = 1
+    }
+    target {
+      job   = "chat"
+      group = "mi300x"
+      cost  = 6
+    }
+    target {
+      job   = "chat"
+      group = "h100"
+      cost  = 8
+    }
+  }
+}
+service "code" {
+  consul {}
+  route {
+    models = ["code"]
+  }
+  queue {
+    max_wait = "3m"
+  }
+  wake {
+    target {
+      job   = "code"
+      group = "server"
+      cost  = 1
+    }
+  }
+}`
+
+// strategy lets counts shrink within the length of a demo; the defaults are for
+// models that take minutes to load.
+var strategy = map[string]string{"stable_window": "6s", "down_delay": "15s", "zero_grace": "3s", "coldstart": "4s"}
+
+// modelArgs make the stand-in take time to load, and serve at a pace at which a
+// slice of a T4 takes seconds for an answer and one of an H100 a part of one.
+func modelArgs(slots int) []string {
+	return []string{"-slots", strconv.Itoa(slots), "-rate", "600", "-prefill", "30000", "-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s"}
+}
+
+// stage is everything that runs.
+type stage struct {
+	*cluster.Cluster
+	gateway string // URL
+	admin   string // URL of the gateway's admin listener
+}
+
+// setUp starts the cluster and submits the jobs of jobs/.
+func setUp(ctx context.Context) (*stage, error) {
+	amd := &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.2"}
+	c, err := cluster.Start(ctx, cluster.Options{Rack: rackName, AMD: amd, Registry: true, Progress: os.Stdout})
+	if err != nil {
+		return nil, err
+	}
+	s := &stage{Cluster: c}
+	if err := s.submit(ctx); err != nil {
+		return s, err
+	}
+	return s, s.awaitReady(ctx)
+}
+
+func (s *stage) submit(ctx context.Context) error {
+	agent, err := s.Tool(ctx, "nomad-autoscaler")
+	if err != nil {
+		return err
+	}
+	consul := strings.TrimPrefix(s.ConsulAddress, "http://")
+	program := cluster.Vars{"driver": "raw_exec", "command": s.Program("aliquot"), "consul": consul}
+	with := func(more cluster.Vars) cluster.Vars {
+		all := cluster.Vars{}
+		for _, vars := range []cluster.Vars{program, more} {
+			for name, value := range vars {
+				all[name] = value
+			}
+		}
+		return all
+	}
+	for _, job := range []struct {
+		file string
+		vars cluster.Vars
+	}{
+		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services})},
+		{"jobs/router.nomad.hcl", with(cluster.Vars{"count": 1})},
+		{"jobs/autoscaler.nomad.hcl", cluster.Vars{
+			"count": 1, "distinct_hosts": false, "agent": agent, "plugin_dir": filepath.Dir(s.Program("aliquot-apm")), "consul": consul,
+		}},
+		{"jobs/scaling-two-classes.nomad.hcl", cluster.Vars{
+			"service": chat, "image": s.Image, "classes": chatClasses, "args": modelArgs(4), "memory": 64, "strategy": strategy,
+		}},
+		{"jobs/scaling-one-class.nomad.hcl", cluster.Vars{
+			"service": code, "image": s.Image, "slices": codeSlices, "slots": 2, "max_count": 3, "args": modelArgs(2), "memory": 64, "strategy": strategy,
+		}},
+	} {
+		s.Say("nomad job run %s", job.file)
+		if _, err := s.Run(job.file, job.vars); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitReady waits for the daemons to be healthy in Consul.
+func (s *stage) awaitReady(ctx context.Context) error {
+	s.Say("waiting for gateway, router and autoscaler")
+	for _, name := range []string{"aliquot-gateway", "aliquot-router", "nomad-autoscaler"} {
+		err := cluster.AwaitWithin(ctx, 60*time.Second, name+" in Consul", func() string {
+			found, _, err := s.Consul.Health().Service(name, "", true, nil)
+			if err != nil {
+				return err.Error()
+			}
+			if len(found) != 1 {
+				return fmt.Sprintf("%d healthy instances", len(found))
+			}
+			if name == "aliquot-gateway" {
+				it := found[0].Service
+				s.gateway, s.admin = fmt.Sprintf("http://%s:%d", it.Address, it.Port), "http://"+it.Meta["admin"]
+			}
+			return ""
+		})
+		if err != nil {
+			return err
+		}
+	}
+	s.Say("ready: requests can be sent to %s", s.gateway)
+	return nil
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"aliquot/internal/weigh"
+)
+
+// summary is what the replay came to.
+type summary struct {
+	calls   int
+	results []result
+	watch   *watch
+	began   time.Time
+	// toZero is how long after the last answer the last replica was gone; below 0
+	// when it was not.
+	toZero time.Duration
+	// served is how many requests the gateway counts as served.
+	served int
+	image  string
+}
+
+// quantile returns the value below which a part q of the sorted values lies, by
+// the nearest rank.
+func quantile(sorted []time.Duration, q float64) time.Duration {
+	if len(sorted) == 0 {
+		return 0
+	}
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
+}
+
+func (s *summary) lost() []result {
+	return slices.DeleteFunc(slices.Clone(s.results), func(r result) bool { return r.problem == "" })
+}
+
+func (s *summary) of(service string) []result {
+	return slices.DeleteFunc(slices.Clone(s.results), func(r result) bool { return r.service != service || r.problem != "" })
+}
+
+func (s *summary) print(w io.Writer) {
+	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d\n\n", s.calls, len(s.results)-len(s.lost()), len(s.lost()), s.served)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SERVICE\tREQUESTS\tFROM ZERO TO FIRST BYTE\tFIRST BYTE P50\tP95\tP99\tWHOLE ANSWER P50\tP95\tP99")
+	for _, service := range []string{chat, code} {
+		results := s.of(service)
+		var firsts, wholes []time.Duration
+		for _, r := range results {
+			firsts, wholes = append(firsts, r.first-r.at), append(wholes, r.end-r.at)
+		}
+		slices.Sort(firsts)
+		slices.Sort(wholes)
+		fmt.Fprintf(t, "%s\t%d\t%s", service, len(results), seconds(fromZero(results)))
+		for _, values := range [][]time.Duration{firsts, wholes} {
+			for _, q := range []float64{0.5, 0.95, 0.99} {
+				fmt.Fprintf(t, "\t%s", seconds(quantile(values, q)))
+			}
+		}
+		fmt.Fprintln(t)
+	}
+	_ = t.Flush()
+	fmt.Fprintln(w)
+	s.printShares(w)
+	fmt.Fprintln(w)
+	s.printGPUs(w)
+	fmt.Fprintln(w)
+	s.printReplicas(w)
+	fmt.Fprintln(w)
+	s.printActions(w)
+}
+
+// fromZero is the time that the first request of a service took to its first byte.
+func fromZero(results []result) time.Duration {
+	if len(results) == 0 {
+		return 0
+	}
+	r := slices.MinFunc(results, func(a, b result) int { return int(a.at - b.at) })
+	return r.first - r.at
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
+
+// printShares compares the share that the splitters would have given each class,
+// at the moments at which requests were served, with the share that it served.
+func (s *summary) printShares(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "SERVICE\tCLASS\tMOST REPLICAS\tROUTED BY CONSUL\tSERVED BY THE GATEWAY")
+	for _, service := range []string{chat, code} {
+		routed, served := s.shares(service)
+		for _, class := range slices.Sorted(maps.Keys(s.watch.most[service])) {
+			fmt.Fprintf(t, "%s\t%s\t%d\t%.1f%%\t%.1f%%\n", service, class, s.watch.most[service][class], routed[class], served[class])
+		}
+	}
+	_ = t.Flush()
+}
+
+// shares are in percent of a service's requests, by class.
+func (s *summary) shares(service string) (routed, served map[string]float64) {
+	routed, served = map[string]float64{}, map[string]float64{}
+	results := s.of(service)
+	for _, r := range results {
+		part := 100 / float64(len(results))
+		served[r.class] += part
+		split := s.watch.sharesAt(service, s.began.Add(r.first))
+		for subset, percent := range split {
+			class := subset
+			if group, err := weigh.ParseGroup(subset); err == nil {
+				class = group.Class
+			}
+			routed[class] += part * percent / 100
+		}
+	}
+	return routed, served
+}
+
+// printGPUs shows every GPU at the moment when most of its slices were held.
+func (s *summary) printGPUs(w io.Writer) {
+	fmt.Fprintln(w, "Slices, when most were held")
+	for _, group := range slices.Sorted(maps.Keys(s.watch.busiest)) {
+		drawGPU(w, s.watch.busiest[group])
+	}
+}
+
+func (s *summary) printActions(w io.Writer) {
+	counts := map[string]int{}
+	for _, a := range s.watch.actions {
+		counts[a.job+"/"+a.group]++
+	}
+	var parts []string
+	for _, group := range slices.Sorted(maps.Keys(counts)) {
+		parts = append(parts, fmt.Sprintf("%s %d", group, counts[group]))
+	}
+	fmt.Fprintf(w, "Scaling  %d actions (%s)", len(s.watch.actions), strings.Join(parts, ", "))
+	if s.toZero >= 0 {
+		fmt.Fprintf(w, "; back at zero %s after the last answer", seconds(s.toZero))
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, a := range s.watch.actions {
+		fmt.Fprintf(t, "  %s\t%s/%s\t%d -> %d\t%s\n", clock(a.at.Sub(s.began)), a.job, a.group, a.from, a.to, a.reason)
+	}
+	_ = t.Flush()
+}

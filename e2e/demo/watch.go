@@ -1,0 +1,252 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/cluster"
+	"aliquot/e2e/modelserver/hardware"
+	"aliquot/internal/gpu"
+	"aliquot/internal/top"
+)
+
+// look is how often the cluster is looked at.
+const look = time.Second
+
+// action is one change of a count, as Nomad keeps it.
+type action struct {
+	at         time.Time
+	job, group string
+	from, to   int64
+	reason     string
+}
+
+// shares are what a service's splitter says, by subset, in percent.
+type shares map[string]float64
+
+// replica is one allocation of a service and what its container sees.
+type replica struct {
+	service, alloc string
+	info           hardware.Info
+	// err says why it could not be asked; a replica may be stopped before.
+	err error
+}
+
+// watch keeps what happens in the cluster during the replay.
+type watch struct {
+	c   *cluster.Cluster
+	top top.Cluster
+
+	mu       sync.Mutex
+	snapshot top.Snapshot
+	// splits are the changes of the splitters, oldest first.
+	splits   []split
+	actions  []action
+	busiest  map[string]top.GPU        // by group, when most of its slices were held
+	most     map[string]map[string]int // most replicas by service and class
+	replicas map[string]*replica       // by allocation
+	running  int
+	desired  int
+	problem  error // of the last look
+
+	asking sync.WaitGroup
+}
+
+type split struct {
+	at      time.Time
+	service string
+	shares  shares
+}
+
+func newWatch(c *cluster.Cluster) *watch {
+	return &watch{
+		c: c, top: top.Cluster{Nomad: c.Nomad, Services: top.Gateways(c.Consul)},
+		busiest: map[string]top.GPU{}, most: map[string]map[string]int{}, replicas: map[string]*replica{}, desired: -1,
+	}
+}
+
+// run looks again and again until ctx ends, and calls each after every look.
+func (w *watch) run(ctx context.Context, each func()) {
+	defer w.asking.Wait()
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	for {
+		err := w.look(ctx)
+		w.mu.Lock()
+		w.problem = err
+		w.mu.Unlock()
+		each()
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (w *watch) look(whole context.Context) error {
+	ctx, cancel := context.WithTimeout(whole, 5*time.Second)
+	defer cancel()
+	snapshot, err := w.top.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	w.keepSnapshot(snapshot)
+	var desired, running int
+	for _, service := range []string{chat, code} {
+		if err := w.lookAtSplit(ctx, service); err != nil {
+			return err
+		}
+		status, _, err := w.c.Nomad.Jobs().ScaleStatus(service, (&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return err
+		}
+		for name, group := range status.TaskGroups {
+			desired, running = desired+group.Desired, running+group.Running
+			w.keepActions(service, name, group.Events)
+		}
+		if err := w.lookAtReplicas(whole, service); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.desired, w.running = desired, running
+	return nil
+}
+
+func (w *watch) keepSnapshot(s top.Snapshot) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.snapshot = s
+	for _, node := range s.Nodes {
+		for _, g := range node.GPUs {
+			if old, ok := w.busiest[g.Group]; !ok || g.Used() > old.Used() {
+				w.busiest[g.Group] = g
+			}
+		}
+	}
+	for _, service := range s.Services {
+		most := w.most[service.Name]
+		if most == nil {
+			most = map[string]int{}
+			w.most[service.Name] = most
+		}
+		for _, class := range service.Classes {
+			most[class.Name] = max(most[class.Name], class.Replicas)
+		}
+	}
+}
+
+// lookAtSplit reads a service's splitter; there is none while it has no replica.
+func (w *watch) lookAtSplit(ctx context.Context, service string) error {
+	entry, _, err := w.c.Consul.ConfigEntries().Get(consul.ServiceSplitter, service, (&consul.QueryOptions{}).WithContext(ctx))
+	var status consul.StatusError
+	found := shares{}
+	switch splitter, ok := entry.(*consul.ServiceSplitterConfigEntry); {
+	case errors.As(err, &status) && status.Code == http.StatusNotFound:
+	case err != nil:
+		return err
+	case ok:
+		for _, s := range splitter.Splits {
+			found[s.ServiceSubset] += float64(s.Weight)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if last := w.sharesAt(service, time.Now()); !maps.Equal(last, found) {
+		w.splits = append(w.splits, split{time.Now(), service, found})
+	}
+	return nil
+}
+
+// sharesAt returns what a service's splitter said at a time; w.mu is held.
+func (w *watch) sharesAt(service string, at time.Time) shares {
+	for _, s := range slices.Backward(w.splits) {
+		if s.service == service && !s.at.After(at) {
+			return s.shares
+		}
+	}
+	return shares{}
+}
+
+func (w *watch) keepActions(job, group string, events []nomad.ScalingEvent) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, event := range events {
+		if event.Count == nil || *event.Count == event.PreviousCount {
+			continue
+		}
+		a := action{time.Unix(0, int64(event.Time)), job, group, event.PreviousCount, *event.Count, event.Message}
+		if !slices.Contains(w.actions, a) {
+			w.actions = append(w.actions, a)
+		}
+	}
+	slices.SortFunc(w.actions, func(a, b action) int { return a.at.Compare(b.at) })
+}
+
+// lookAtReplicas asks every new replica what its container sees, once it answers.
+func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
+	stubs, _, err := w.c.Nomad.Jobs().Allocations(service, false, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, stub := range stubs {
+		if stub.ClientStatus != nomad.AllocClientStatusRunning || w.replicas[stub.ID] != nil {
+			continue
+		}
+		r := &replica{service: service, alloc: stub.ID}
+		w.replicas[stub.ID] = r
+		w.asking.Go(func() {
+			info, err := w.ask(ctx, stub.ID)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			r.info, r.err = info, err
+		})
+	}
+	return nil
+}
+
+func (w *watch) ask(ctx context.Context, id string) (hardware.Info, error) {
+	alloc, _, err := w.c.Nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return hardware.Info{}, err
+	}
+	info, err := w.c.Info(ctx, alloc)
+	if err == nil && info.Grant != nil && info.Grant.Vendor == gpu.AMD {
+		// No kernel driver is there to see the task open its GPU.
+		_, err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, info.Grant.Units)
+	}
+	return info, err
+}
+
+// idle says what keeps the services from being at zero replicas, "" at zero.
+func (w *watch) idle() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.problem != nil:
+		return w.problem.Error()
+	case w.desired != 0 || w.running != 0:
+		return cmp.Or(w.lastReason(), "nothing was decided yet")
+	}
+	return ""
+}
+
+func (w *watch) lastReason() string {
+	if len(w.actions) == 0 {
+		return ""
+	}
+	return "the last decision was: " + w.actions[len(w.actions)-1].String()
+}
