@@ -60,7 +60,7 @@ func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 		line, _ := in.FieldPos(0)
 		if first {
 			if strings.Join(row, ",") != strings.Join(traceColumns, ",") {
-				return nil, fmt.Errorf("trace: line %d is %q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
+				return nil, fmt.Errorf("trace: line %d is %.80q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
 			}
 			continue
 		}

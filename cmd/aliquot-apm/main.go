@@ -6,8 +6,23 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
 	"aliquot/autoscaler-plugin/apm"
+	"aliquot/internal/byhand"
 )
 
 func main() {
+	byhand.Plugin{
+		Name:   "aliquot-apm",
+		What:   "the APM plugin of the Nomad Autoscaler that tells the demand of services behind aliquot gateways",
+		Cookie: byhand.AutoscalerCookie,
+		Host:   "the Nomad Autoscaler",
+		Page:   "docs/scaling.md",
+		Config: `  apm "aliquot-apm" {
+    driver = "aliquot-apm"
+    config = {
+      consul_address = "127.0.0.1:8500"
+    }
+  }
+`,
+	}.Answer()
 	plugins.Serve(func(log hclog.Logger) any { return apm.New(log) })
 }

@@ -1,9 +1,29 @@
-// Command aliquot-device-amd is the Nomad device plugin for AMD GPUs.
+// Program aliquot-device-amd is the Nomad device plugin for AMD GPUs.
 package main
 
 import (
+	"github.com/hashicorp/nomad/plugins/base"
+
 	"aliquot/devices/amd"
 	"aliquot/devices/plugin"
+	"aliquot/internal/byhand"
 )
 
-func main() { plugin.Serve(amd.Maker()) }
+func main() {
+	byhand.Plugin{
+		Name:   "aliquot-device-amd",
+		What:   "the Nomad device plugin that offers AMD GPUs in slices, in partitions or whole",
+		Cookie: base.Handshake.MagicCookieKey,
+		Host:   "the Nomad agent",
+		Page:   "docs/amd.md",
+		Config: `  plugin "aliquot-device-amd" {
+    config {
+      gpu "*" {
+        slices = 16
+      }
+    }
+  }
+`,
+	}.Answer()
+	plugin.Serve(amd.Maker())
+}

@@ -2,8 +2,28 @@
 package main
 
 import (
+	"github.com/hashicorp/nomad/plugins/base"
+
 	"aliquot/devices/nvidia"
 	"aliquot/devices/plugin"
+	"aliquot/internal/byhand"
 )
 
-func main() { plugin.Serve(nvidia.Maker()) }
+func main() {
+	byhand.Plugin{
+		Name:   "aliquot-device-nvidia",
+		What:   "the Nomad device plugin that offers NVIDIA GPUs in slices, as MIG devices or whole",
+		Cookie: base.Handshake.MagicCookieKey,
+		Host:   "the Nomad agent",
+		Page:   "docs/nvidia.md",
+		Config: `  plugin "aliquot-device-nvidia" {
+    config {
+      gpu "*" {
+        slices = 20
+      }
+    }
+  }
+`,
+	}.Answer()
+	plugin.Serve(nvidia.Maker())
+}

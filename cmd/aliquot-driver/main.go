@@ -6,12 +6,35 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/plugins"
+	"github.com/hashicorp/nomad/plugins/base"
 
 	gpudriver "aliquot/drivers/gpu"
+	"aliquot/internal/byhand"
 	"aliquot/internal/mps"
 )
 
 func main() {
+	byhand.Plugin{
+		Name:   "aliquot-driver",
+		What:   "the Nomad task driver \"aliquot\": docker, with the image and the limits of the granted GPU",
+		Cookie: base.Handshake.MagicCookieKey,
+		Host:   "the Nomad agent",
+		Page:   "docs/driver.md",
+		Config: `  plugin "aliquot-driver" {
+    config {}
+  }
+
+  plugin "docker" {
+    config {
+      gc {
+        dangling_containers {
+          enabled = false
+        }
+      }
+    }
+  }
+`,
+	}.Answer()
 	plugins.ServeCtx(func(ctx context.Context, log hclog.Logger) any {
 		return gpudriver.New(ctx, log, clients)
 	})

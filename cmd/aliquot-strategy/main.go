@@ -6,8 +6,23 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
 	"aliquot/autoscaler-plugin/strategy"
+	"aliquot/internal/byhand"
 )
 
 func main() {
+	byhand.Plugin{
+		Name:   "aliquot-strategy",
+		What:   "the strategy plugin of the Nomad Autoscaler that turns demand into counts",
+		Cookie: byhand.AutoscalerCookie,
+		Host:   "the Nomad Autoscaler",
+		Page:   "docs/scaling.md",
+		Config: `  strategy "aliquot-strategy" {
+    driver = "aliquot-strategy"
+    config = {
+      consul_address = "127.0.0.1:8500"
+    }
+  }
+`,
+	}.Answer()
 	plugins.Serve(func(log hclog.Logger) any { return strategy.New(log) })
 }

@@ -6,8 +6,20 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
 	"aliquot/autoscaler-plugin/target"
+	"aliquot/internal/byhand"
 )
 
 func main() {
+	byhand.Plugin{
+		Name:   "aliquot-target",
+		What:   "the target plugin of the Nomad Autoscaler that sets the counts of task groups",
+		Cookie: byhand.AutoscalerCookie,
+		Host:   "the Nomad Autoscaler",
+		Page:   "docs/scaling.md",
+		Config: `  target "aliquot-target" {
+    driver = "aliquot-target"
+  }
+`,
+	}.Answer()
 	plugins.Serve(func(log hclog.Logger) any { return target.New(log) })
 }

@@ -26,7 +26,11 @@ func (doctorCommand) Help() string {
 
 Options:
 
-  -json  Print the findings as JSON.
+  -json  Print the findings as JSON. Default false.
+
+Example:
+
+  NOMAD_ADDR=http://gpu-7.example.com:4646 aliquot doctor
 `
 }
 
@@ -38,7 +42,7 @@ func (c doctorCommand) Run(args []string) int {
 	}
 	facts, err := examine()
 	if err != nil {
-		c.ui.Error("aliquot doctor: " + err.Error())
+		c.ui.Error("aliquot doctor: " + flat(err))
 		return 2
 	}
 	findings := doctor.Examine(facts)
@@ -68,7 +72,7 @@ func examine() (doctor.Facts, error) {
 	}
 	var f doctor.Facts
 	if f.Agent, err = client.Agent().Self(); err != nil {
-		return f, fmt.Errorf("cannot ask the Nomad agent at %s: %w", client.Address(), err)
+		return f, fmt.Errorf("cannot ask the Nomad agent at %s: %w (run this on a client node, or set NOMAD_ADDR; NOMAD_TOKEN where ACLs are on)", client.Address(), err)
 	}
 	if id := f.Agent.Stats["client"]["node_id"]; id != "" {
 		if f.Node, _, err = client.Nodes().Info(id, nil); err != nil {

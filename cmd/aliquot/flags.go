@@ -33,3 +33,16 @@ func (f flagSet) parse(args []string) bool {
 	}
 	return err == nil
 }
+
+// longest is how much of an error is shown, in bytes.
+const longest = 500
+
+// flat writes an error in one line: what a server answers, such as a page of HTML,
+// may hold many.
+func flat(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > longest {
+		text = strings.ToValidUTF8(text[:longest], "") + " …"
+	}
+	return strings.TrimSuffix(text, ".")
+}

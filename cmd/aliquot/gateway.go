@@ -29,8 +29,12 @@ func (gatewayCommand) Help() string {
 
 Options:
 
-  -config  The configuration file, see docs/gateway.md.
-  -check   Check the file and end.
+  -config  The configuration file, see docs/gateway.md. Required.
+  -check   Check the file and end. Default false.
+
+Example:
+
+  aliquot gateway -config /etc/aliquot/gateway.hcl -check
 `
 }
 
@@ -42,12 +46,15 @@ func (c gatewayCommand) Run(args []string) int {
 		return 2
 	}
 	if *path == "" {
-		c.ui.Error("aliquot gateway: no configuration: want -config <file>")
+		c.ui.Error("aliquot gateway: no configuration: want -config <file>; see aliquot gateway -help")
 		return 2
 	}
 	if err := runGateway(*path, *check); err != nil {
-		c.ui.Error("aliquot gateway: " + err.Error())
+		c.ui.Error("aliquot gateway: " + flat(err))
 		return 1
+	}
+	if *check {
+		c.ui.Output(*path + " is a valid configuration of the gateway")
 	}
 	return 0
 }

@@ -4,7 +4,10 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/hashicorp/cli"
 
@@ -12,9 +15,17 @@ import (
 )
 
 func main() {
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "-help")
+	}
+	if mistake := mistaken(args); mistake != "" {
+		fmt.Fprintf(os.Stderr, "aliquot: %s; see aliquot -help\n", mistake)
+		os.Exit(2)
+	}
 	c := cli.NewCLI("aliquot", version.Version)
-	c.Args = os.Args[1:]
-	c.Commands = commands()
+	c.Args, c.Commands, c.HelpFunc = args, commands(), help
+	c.HelpWriter, c.ErrorWriter = os.Stdout, os.Stderr
 	status, err := c.Run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "aliquot:", err)
@@ -26,11 +37,61 @@ func main() {
 func commands() map[string]cli.CommandFactory {
 	ui := &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}
 	return map[string]cli.CommandFactory{
-		"doctor":  func() (cli.Command, error) { return doctorCommand{ui}, nil },
-		"top":     func() (cli.Command, error) { return topCommand{ui}, nil },
-		"gateway": func() (cli.Command, error) { return gatewayCommand{ui}, nil },
-		"router":  func() (cli.Command, error) { return routerCommand{ui}, nil },
+		"doctor":   func() (cli.Command, error) { return doctorCommand{ui}, nil },
+		"top":      func() (cli.Command, error) { return topCommand{ui}, nil },
+		"gateway":  func() (cli.Command, error) { return gatewayCommand{ui}, nil },
+		"router":   func() (cli.Command, error) { return routerCommand{ui}, nil },
+		"simulate": func() (cli.Command, error) { return simulateCommand{ui}, nil },
 
 		"simulate scale": func() (cli.Command, error) { return simulateScaleCommand{ui}, nil },
 	}
+}
+
+// mistaken says what is wrong with the words that name the command, "" when they
+// do name one or ask for help.
+func mistaken(args []string) string {
+	// The names of two words are told by the help of their first.
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(commands())), func(name string) bool { return strings.Contains(name, " ") })
+	switch known := strings.Join(names, ", "); {
+	case len(args) == 0:
+		return "no command: want one of " + known
+	case slices.Contains([]string{"-h", "-help", "--help", "-v", "-version", "--version"}, args[0]):
+		return ""
+	case strings.HasPrefix(args[0], "-"):
+		return fmt.Sprintf("unknown flag %s: flags stand after the command", args[0])
+	case commands()[args[0]] == nil:
+		return fmt.Sprintf("unknown command %q: want one of %s", args[0], known)
+	}
+	return ""
+}
+
+// help is what `aliquot -help` prints.
+func help(commands map[string]cli.CommandFactory) string {
+	var b strings.Builder
+	b.WriteString(`Usage: aliquot <command> [flags]
+
+  GPU fractions and a serving loop for Nomad and Consul. The plugins for Nomad and
+  its autoscaler are programs of their own; docs/configuration.md lists all settings.
+
+Commands:
+
+`)
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		command, err := commands[name]()
+		if err != nil || command.Synopsis() == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "  %-16s%s\n", name, command.Synopsis())
+	}
+	b.WriteString(`
+Flags:
+
+  -help           Help for aliquot, or for a command: aliquot top -help.
+  -version        Print the version.
+
+Example:
+
+  NOMAD_ADDR=http://nomad.example.com:4646 aliquot top -once
+`)
+	return strings.TrimSuffix(b.String(), "\n")
 }

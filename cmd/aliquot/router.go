@@ -37,8 +37,13 @@ func (routerCommand) Help() string {
 
 Options:
 
-  -config  The configuration file, see docs/router.md.
-  -check   Check the file and end.
+  -config  The configuration file, see docs/router.md. Without one all settings
+           have their defaults.
+  -check   Check the file and end. Default false.
+
+Example:
+
+  aliquot router -config /etc/aliquot/router.hcl -check
 `
 }
 
@@ -54,8 +59,11 @@ func (c routerCommand) Run(args []string) int {
 		err = runRouter(conf, *path)
 	}
 	if err != nil {
-		c.ui.Error("aliquot router: " + err.Error())
+		c.ui.Error("aliquot router: " + flat(err))
 		return 1
+	}
+	if *check && *path != "" {
+		c.ui.Output(*path + " is a valid configuration of the router")
 	}
 	return 0
 }

@@ -36,8 +36,8 @@ func (simulateScaleCommand) Help() string {
 
 Options:
 
-  -trace            File with the requests, - for standard input.
-  -policy           The policy.
+  -trace            File with the requests, - for standard input. Required.
+  -policy           The policy. Required.
   -slots            Requests that a replica serves at once, in place of the policy's.
   -classes          Hardware classes in place of the policy's, such as
                     "h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16".
@@ -50,11 +50,15 @@ Options:
   -interval         Evaluation interval. Default 1s.
   -query-window     Demand that one evaluation sees. Default 15m.
   -deployments      Every change of counts is a Nomad deployment, and further
-                    changes wait for it.
+                    changes wait for it. Default false.
   -per-input-token  Service time per input token. Default 100us.
   -per-output-token Service time per output token. Default 20ms.
   -every            Length of a line of the timeline, 0 for none. Default 5m.
-  -plot             File for a plot, .svg or .png.
+  -plot             File for a plot, .svg or .png. Default none.
+
+Example:
+
+  aliquot simulate scale -trace requests.csv -policy slots=4,coldstart=90s -max 24
 `
 }
 
@@ -94,12 +98,12 @@ func (c simulateScaleCommand) Run(args []string) int {
 		return 2
 	}
 	if err := r.check(); err != nil {
-		c.ui.Error("aliquot simulate scale: " + err.Error() + "; see aliquot simulate scale -help")
+		c.ui.Error("aliquot simulate scale: " + flat(err) + "; see aliquot simulate scale -help")
 		return 2
 	}
 	var out strings.Builder
 	if err := r.run(&out); err != nil {
-		c.ui.Error("aliquot simulate scale: " + err.Error())
+		c.ui.Error("aliquot simulate scale: " + flat(err))
 		return 1
 	}
 	c.ui.Output(strings.TrimSuffix(out.String(), "\n"))

@@ -35,10 +35,14 @@ func (topCommand) Help() string {
 
 Options:
 
-  -once          Print once and exit.
-  -json          Print once, as JSON.
-  -interval      Time between two refreshes, at least 500ms.
-  -no-services   Leave Consul and the gateways out.
+  -once          Print once and exit. Default false.
+  -json          Print once, as JSON. Default false.
+  -interval      Time between two refreshes, at least 500ms. Default 2s.
+  -no-services   Leave Consul and the gateways out. Default false.
+
+Example:
+
+  NOMAD_ADDR=http://nomad.example.com:4646 aliquot top -once
 `
 }
 
@@ -52,12 +56,12 @@ func (c topCommand) Run(args []string) int {
 		return 2
 	}
 	if *interval < 500*time.Millisecond {
-		c.ui.Error(fmt.Sprintf("aliquot top: -interval=%s: want at least 500ms", *interval))
+		c.ui.Error(fmt.Sprintf("aliquot top: -interval=%s: want at least 500ms; see aliquot top -help", *interval))
 		return 2
 	}
 	cluster, err := connect(!*noServices)
 	if err != nil {
-		c.ui.Error("aliquot top: " + err.Error())
+		c.ui.Error("aliquot top: " + flat(err))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -65,7 +69,7 @@ func (c topCommand) Run(args []string) int {
 	live := !*once && !*asJSON && term.IsTerminal(int(os.Stdout.Fd()))
 	for {
 		if err := show(ctx, cluster, *asJSON, live); err != nil && ctx.Err() == nil {
-			c.ui.Error("aliquot top: " + err.Error())
+			c.ui.Error("aliquot top: " + flat(err))
 			return 1
 		}
 		if !live {
