@@ -1,10 +1,11 @@
 # Pulls model server images onto every GPU node before they are needed, so that a
 # start from zero replicas does not wait for gigabytes.
 #
-# Needs:  the docker or aliquot driver on the nodes, and a registry that they reach.
+# Needs:  the aliquot driver on the nodes, with gc { image = false } or a long
+#         image_delay in its plugin block: by default an image is removed 3 minutes
+#         after its last task; a registry that the nodes reach.
 # Does:   runs once on every node that has a GPU (sysbatch): one group per vendor pulls
-#         that vendor's image and exits. Submit it again after a change of image, or
-#         give it a periodic block.
+#         that vendor's image and exits. Submit it again after a change of image.
 # Run:    nomad job run -var image_cuda=… -var image_rocm=… jobs/prepull.nomad.hcl
 
 variable "image_cuda" {
@@ -36,8 +37,8 @@ job "prepull" {
     labels = [group.key]
 
     content {
-      # The plugin of a vendor puts its version into the node's attributes where it
-      # found GPUs; pulling itself takes no GPU.
+      # The driver names the vendors whose kernel driver the node has; pulling itself
+      # takes no GPU.
       constraint {
         attribute = "$${attr.driver.aliquot.gpu.${group.key}}"
         value     = "true"

@@ -68,6 +68,18 @@ variable "image" {
   default     = "nvcr.io/nvidia/tritonserver:25.08-py3"
 }
 
+variable "cpu" {
+  description = "MHz of CPU."
+  type        = number
+  default     = 2000
+}
+
+variable "memory" {
+  description = "MiB of main memory."
+  type        = number
+  default     = 8192
+}
+
 job "triton" {
   id   = var.service
   name = var.service
@@ -152,8 +164,8 @@ job "triton" {
       }
 
       resources {
-        cpu    = 2000
-        memory = 8192
+        cpu    = var.cpu
+        memory = var.memory
         device "nvidia/gpu" {
           count = var.slices
           constraint {

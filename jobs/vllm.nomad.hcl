@@ -38,6 +38,11 @@ variable "vendors" {
   description = "Vendors of GPUs that the cluster has, nvidia and amd; the first is preferred at equal cost."
   type        = list(string)
   default     = ["nvidia", "amd"]
+
+  validation {
+    condition     = length(var.vendors) > 0 && length([for v in var.vendors : v if !contains(["nvidia", "amd"], v)]) == 0
+    error_message = "Vendors are nvidia, amd or both."
+  }
 }
 
 variable "concurrency" {
@@ -92,6 +97,18 @@ variable "image_rocm" {
   description = "Image for AMD GPUs."
   type        = string
   default     = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+}
+
+variable "cpu" {
+  description = "MHz of CPU."
+  type        = number
+  default     = 4000
+}
+
+variable "memory" {
+  description = "MiB of main memory."
+  type        = number
+  default     = 16384
 }
 
 variable "models" {
@@ -212,8 +229,8 @@ job "vllm" {
         }
 
         resources {
-          cpu    = 4000
-          memory = 16384
+          cpu    = var.cpu
+          memory = var.memory
           dynamic "device" {
             for_each = ["${group.key}/gpu"]
             labels   = [device.value]

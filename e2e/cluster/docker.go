@@ -55,7 +55,12 @@ func importImage(ctx context.Context, dir, program, image string, changes ...str
 	return err
 }
 
-// pack writes a root file system that holds one program and a /tmp.
+// aliases are the names by which job files for vLLM, Triton and image pulls call
+// the program of their image.
+var aliases = []string{"usr/bin/vllm", "usr/bin/tritonserver", "bin/true"}
+
+// pack writes a root file system that holds one program, under further names too,
+// and a /tmp.
 func pack(w io.Writer, program string) error {
 	body, err := os.ReadFile(program)
 	if err != nil {
@@ -74,7 +79,21 @@ func pack(w io.Writer, program string) error {
 	if _, err := archive.Write(body); err != nil {
 		return err
 	}
+	for _, name := range aliases {
+		link := &tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: "/" + filepath.Base(program)}
+		if err := archive.WriteHeader(link); err != nil {
+			return err
+		}
+	}
 	return archive.Close()
+}
+
+// ImportArchive makes an image of a root file system given as a tar archive, which
+// goes with the cluster, and returns its name.
+func (c *Cluster) ImportArchive(ctx context.Context, archive io.Reader, name, entrypoint string) (string, error) {
+	image := filepath.Base(c.Dir) + "/" + name + ":local"
+	_, err := docker(ctx, archive, "import", "--change", "LABEL "+label(c.Dir), "--change", fmt.Sprintf(`ENTRYPOINT [%q]`, entrypoint), "-", image)
+	return image, err
 }
 
 // removeContainers removes the containers and images that carry a label.

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -22,8 +23,12 @@ import (
 const drainTime = 10 * time.Second
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "modelserver:", err)
+	name := filepath.Base(os.Args[0])
+	if name == asTrue {
+		return
+	}
+	if err := run(name); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		os.Exit(1)
 	}
 }
@@ -38,43 +43,62 @@ type options struct {
 	memory    int
 	touch     time.Duration
 	coldStart time.Duration
+	// metrics is a second address for metrics, "" for none.
+	metrics string
+	// memoryPart is the part of the GPU's whole memory that the model takes; 0 for
+	// memory instead.
+	memoryPart float64
 }
 
-func parse() (options, error) {
+// usual are the settings that a name of another program leaves open.
+func usual() options {
+	return options{slots: 4, queue: 64, rate: 400, prefill: 20000, memory: 512, touch: time.Second}
+}
+
+func parse(name string, args []string) (options, error) {
+	if name == asVLLM || name == asTriton {
+		return guise(name, args, usual())
+	}
 	var o options
 	port := os.Getenv("NOMAD_PORT_http")
 	if port == "" {
 		port = "8000"
 	}
+	o = usual()
 	flag.StringVar(&o.listen, "listen", ":"+port, "address to serve on; the port is that of the Nomad port \"http\" where there is one")
 	flag.StringVar(&o.model, "model", "stand-in", "name of the model")
-	flag.IntVar(&o.slots, "slots", 4, "requests served at a time")
-	flag.IntVar(&o.queue, "queue", 64, "requests that may wait for a slot")
-	flag.Float64Var(&o.rate, "rate", 400, "tokens per second of each slot on a whole H100")
-	flag.Float64Var(&o.prefill, "prefill", 20000, "prompt tokens per second of each slot on a whole H100")
-	flag.IntVar(&o.memory, "gpu-memory", 512, "MiB of GPU memory that the model takes")
-	flag.DurationVar(&o.touch, "gpu-touch", time.Second, "time between two calls on the GPU; a longer one notices a lost GPU later")
+	flag.IntVar(&o.slots, "slots", o.slots, "requests served at a time")
+	flag.IntVar(&o.queue, "queue", o.queue, "requests that may wait for a slot")
+	flag.Float64Var(&o.rate, "rate", o.rate, "tokens per second of each slot on a whole H100")
+	flag.Float64Var(&o.prefill, "prefill", o.prefill, "prompt tokens per second of each slot on a whole H100")
+	flag.IntVar(&o.memory, "gpu-memory", o.memory, "MiB of GPU memory that the model takes")
+	flag.DurationVar(&o.touch, "gpu-touch", o.touch, "time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
-	flag.Parse()
-	switch {
-	case flag.NArg() > 0:
+	_ = flag.CommandLine.Parse(args) // ends the program by itself
+	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: all settings are flags, see -help", flag.Arg(0))
-	case o.slots < 1:
-		return o, fmt.Errorf("-slots=%d: want at least 1", o.slots)
-	case o.memory < 0:
-		return o, fmt.Errorf("-gpu-memory=%d: want 0 or more", o.memory)
-	case o.touch <= 0:
-		return o, fmt.Errorf("-gpu-touch=%s: want more than 0", o.touch)
-	case o.queue < 0:
-		return o, fmt.Errorf("-queue=%d: want 0 or more", o.queue)
-	case !(o.rate > 0 && o.prefill > 0):
-		return o, fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
 	}
-	return o, nil
+	return o, o.check()
 }
 
-func run() error {
-	o, err := parse()
+func (o options) check() error {
+	switch {
+	case o.slots < 1:
+		return fmt.Errorf("-slots=%d: want at least 1", o.slots)
+	case o.memory < 0:
+		return fmt.Errorf("-gpu-memory=%d: want 0 or more", o.memory)
+	case o.touch <= 0:
+		return fmt.Errorf("-gpu-touch=%s: want more than 0", o.touch)
+	case o.queue < 0:
+		return fmt.Errorf("-queue=%d: want 0 or more", o.queue)
+	case !(o.rate > 0 && o.prefill > 0):
+		return fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
+	}
+	return nil
+}
+
+func run(name string) error {
+	o, err := parse(name, os.Args[1:])
 	if err != nil {
 		return err
 	}
@@ -90,12 +114,20 @@ func run() error {
 	web := &http.Server{Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second}
 	failed := make(chan error, 1)
 	go func() { failed <- web.Serve(listener) }()
+	if o.metrics != "" {
+		go func() { failed <- http.ListenAndServe(o.metrics, s.metricsOnly()) }()
+	}
 
 	hw, err := hardware.Open()
 	if err != nil {
 		return err
 	}
 	defer hw.Close()
+	if o.memoryPart > 0 {
+		if o.memory, err = partOf(hw.Grant, o.memoryPart); err != nil {
+			return err
+		}
+	}
 	if err := hw.Hold(hardware.Use{MiB: o.memory, Busy: s.busy, Every: o.touch}); err != nil {
 		return err
 	}

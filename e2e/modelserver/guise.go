@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// The names under which the program takes the arguments of another one, so that
+// a job file written for that one runs unchanged.
+const (
+	asVLLM   = "vllm"
+	asTriton = "tritonserver"
+	asTrue   = "true" // a program that ends at once, for jobs that only pull
+)
+
+// guise reads the arguments of the program that name stands for. It takes the flags
+// that jobs/ gives and refuses all others, so that a job file cannot drift from
+// what is known to be right.
+func guise(name string, args []string, o options) (options, error) {
+	switch name {
+	case asVLLM:
+		return vllm(args, o)
+	case asTriton:
+		return triton(args, o)
+	}
+	return o, fmt.Errorf("unknown name %q", name)
+}
+
+// vllm reads "vllm serve <model> --flag value…".
+func vllm(args []string, o options) (options, error) {
+	if len(args) < 2 || args[0] != "serve" || strings.HasPrefix(args[1], "-") {
+		return o, errors.New("want: vllm serve <model> [flags]")
+	}
+	flags := flag.NewFlagSet(asVLLM, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	host := flags.String("host", "", "")
+	port := flags.Int("port", 8000, "")
+	flags.StringVar(&o.model, "served-model-name", args[1], "")
+	flags.IntVar(&o.slots, "max-num-seqs", 256, "")
+	flags.Float64Var(&o.memoryPart, "gpu-memory-utilization", 0.9, "")
+	if err := parseAll(flags, args[2:]); err != nil {
+		return o, err
+	}
+	if !(o.memoryPart > 0 && o.memoryPart <= 1) {
+		return o, fmt.Errorf("--gpu-memory-utilization=%g: want more than 0, at most 1", o.memoryPart)
+	}
+	o.listen = fmt.Sprintf("%s:%d", *host, *port)
+	return o, o.check()
+}
+
+// triton reads Triton's flags. Its models live in a repository that must be there;
+// it serves KServe's protocol, and metrics on a port of their own. There is no gRPC.
+func triton(args []string, o options) (options, error) {
+	flags := flag.NewFlagSet(asTriton, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	repository := flags.String("model-repository", "", "")
+	ports := map[string]*int{}
+	for name, usual := range map[string]int{"http-port": 8000, "grpc-port": 8001, "metrics-port": 8002} {
+		ports[name] = flags.Int(name, usual, "")
+	}
+	if err := parseAll(flags, args); err != nil {
+		return o, err
+	}
+	models, err := os.ReadDir(*repository)
+	if err != nil {
+		return o, fmt.Errorf("--model-repository: %w", err)
+	}
+	if len(models) == 0 {
+		return o, fmt.Errorf("--model-repository=%s holds no model", *repository)
+	}
+	for name, port := range ports {
+		if *port < 1 || *port > 65535 {
+			return o, fmt.Errorf("--%s=%d: want 1 to 65535", name, *port)
+		}
+	}
+	o.model = models[0].Name()
+	o.listen = ":" + strconv.Itoa(*ports["http-port"])
+	o.metrics = ":" + strconv.Itoa(*ports["metrics-port"])
+	return o, o.check()
+}
+
+func parseAll(flags *flag.FlagSet, args []string) error {
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	}
+	return err
+}
+
+// partOf is what a part of the whole GPU's memory comes to, in MiB. It fails where
+// that is more than the grant has.
+func partOf(g gpu.Grant, part float64) (mib int, err error) {
+	if g.Total == 0 {
+		return 0, errors.New("there is no grant of slices to take a part of")
+	}
+	if part > float64(g.Slices)/float64(g.Total) {
+		return 0, fmt.Errorf("%.3f of the GPU's memory is more than what was granted, %d of %d slices", part, g.Slices, g.Total)
+	}
+	return int(part * float64(g.Memory) * float64(g.Total) / float64(g.Slices)), nil
+}

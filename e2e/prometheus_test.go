@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"aliquot/e2e/cluster"
+)
+
+// TestPrometheusJob submits Prometheus's job beside the programs that it scrapes.
+// Where a real Prometheus is on PATH that runs, else the stand-in e2e/scraper; both
+// answer the same questions.
+func TestPrometheusJob(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Device: fmt.Sprintf("metrics_address = \"127.0.0.1:%d\"", port)})
+	consul := strings.TrimPrefix(c.ConsulAddress, "http://")
+	g := startGateway(ctx, t, c)
+	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": c.Program("aliquot"), "consul": consul, "count": 1}, 1)
+	run(ctx, t, c, httpJob, appVars(c, 1), 1)
+	for range 20 { // enough that the gateway has learned a rate
+		if status, body, err := g.ask(ctx); err != nil || status != 200 {
+			t.Fatalf("%d %q %v", status, body, err)
+		}
+	}
+	archive, program := prometheusImage(t, c)
+	image, err := c.ImportArchive(ctx, archive, "prometheus", "/bin/"+program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the image runs %s", program)
+	run(ctx, t, c, "jobs/prometheus.nomad.hcl", cluster.Vars{"image": image, "consul": consul, "device_port": port}, 1)
+	p := prometheus("http://" + passing(ctx, t, c, "prometheus"))
+	p.awaitTargets(ctx, t, "aliquot-gateway", "aliquot-router", "aliquot-devices", "nomad-client")
+	p.awaitMetrics(ctx, t, append(drawn(t), "nomad_client_allocs_running"))
+}
+
+// prometheus is the base of its URLs.
+type prometheus string
+
+func (p prometheus) get(path string, into any) error {
+	response, err := http.Get(string(p) + path)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer := struct{ Data any }{into}
+	return json.NewDecoder(response.Body).Decode(&answer)
+}
+
+// awaitTargets awaits that of each job at least one target is found and that all
+// targets answer.
+func (p prometheus) awaitTargets(ctx context.Context, t *testing.T, jobs ...string) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 60*time.Second, "targets of Prometheus that are up", func() string {
+		var found struct {
+			ActiveTargets []struct {
+				Labels                       map[string]string
+				ScrapeURL, Health, LastError string
+			}
+		}
+		if err := p.get("/api/v1/targets", &found); err != nil {
+			return err.Error()
+		}
+		missing := slices.Clone(jobs)
+		for _, target := range found.ActiveTargets {
+			if target.Health != "up" || target.Labels["node"] == "" {
+				return fmt.Sprintf("%s is %s: %s, labels %v", target.ScrapeURL, target.Health, target.LastError, target.Labels)
+			}
+			missing = slices.DeleteFunc(missing, func(job string) bool { return job == target.Labels["job"] })
+		}
+		return strings.Join(missing, ", ")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p prometheus) awaitMetrics(ctx context.Context, t *testing.T, names []string) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 45*time.Second, "the metrics that the dashboard draws", func() string {
+		var known []string
+		if err := p.get("/api/v1/label/__name__/values", &known); err != nil {
+			return err.Error()
+		}
+		missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(known, name) })
+		return strings.Join(missing, ", ")
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// drawn lists the metrics that the dashboard's queries name.
+func drawn(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile("../jobs/grafana-dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`\baliquot_[a-z_]+`).FindAllString(string(text), -1)
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) < 10 {
+		t.Fatalf("the dashboard names only %v", names)
+	}
+	return names
+}
+
+// prometheusImage packs what runs as Prometheus, with the libraries that it needs.
+func prometheusImage(t *testing.T, c *cluster.Cluster) (archive io.Reader, name string) {
+	t.Helper()
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		program = c.Program("e2e/scraper")
+	}
+	files := map[string]string{"bin/" + filepath.Base(program): program}
+	// ldd fails for a program that needs none.
+	out, _ := exec.CommandContext(t.Context(), "ldd", program).Output()
+	for _, library := range regexp.MustCompile(`/\S*lib\S+`).FindAllString(string(out), -1) {
+		files[strings.TrimPrefix(library, "/")] = library
+	}
+	var buffer bytes.Buffer
+	w := tar.NewWriter(&buffer)
+	for name, path := range files {
+		body, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Typeflag: tar.TypeReg, Size: int64(len(body))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &buffer, filepath.Base(program)
+}
