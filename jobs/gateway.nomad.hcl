@@ -16,7 +16,7 @@ variable "name" {
 }
 
 variable "services" {
-  description = "Service blocks of the configuration, see docs/gateway.md."
+  description = "Service blocks of the configuration, see docs/configuration.md."
   type        = string
   default     = <<-HCL
     service "app" {

@@ -17,7 +17,7 @@ variable "name" {
 }
 
 variable "services" {
-  description = "Service and class blocks of the configuration, see docs/router.md."
+  description = "Service and class blocks of the configuration, see docs/configuration.md."
   type        = string
   default     = ""
 }

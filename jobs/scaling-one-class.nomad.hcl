@@ -3,7 +3,7 @@
 # Needs:  what jobs/http.nomad.hcl needs; the gateway with a service block of the same
 #         name; the autoscaler of jobs/autoscaler.nomad.hcl.
 # Does:   keeps as many replicas as the requests that the gateways hold and serve need,
-#         from none to max_count. What the settings mean is in docs/scaling.md;
+#         from none to max_count. docs/configuration.md lists all settings;
 #         `aliquot simulate scale` tries them on a recorded trace first.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-one-class.nomad.hcl
 
@@ -49,7 +49,7 @@ variable "max_count" {
 }
 
 variable "strategy" {
-  description = "Further settings of the strategy, such as { standby = \"1\" }."
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
   default     = {}
 }

@@ -44,7 +44,7 @@ variable "weights" {
 }
 
 variable "strategy" {
-  description = "Further settings of the strategy, such as { standby = \"1\" }."
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
   default     = {}
 }

@@ -57,7 +57,7 @@ variable "autoscale" {
 }
 
 variable "strategy" {
-  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/scaling.md."
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
   default     = {}
 }

@@ -42,7 +42,7 @@ func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeAPM}, nil
 }
 
-// SetConfig reads the plugin's settings, see docs/scaling.md.
+// SetConfig reads the plugin's settings, see docs/configuration.md.
 func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
 	c, err := readConfig(settings)

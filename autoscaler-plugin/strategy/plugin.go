@@ -45,7 +45,7 @@ func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 // learn is the setting that switches learned cold starts off.
 const learn = "learn_coldstart"
 
-// SetConfig reads the plugin's settings, see docs/scaling.md.
+// SetConfig reads the plugin's settings, see docs/configuration.md.
 func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
 	if err := guard.Known(settings, append([]string{learn}, guard.ConsulSettings...)...); err != nil {

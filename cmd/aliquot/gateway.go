@@ -29,7 +29,7 @@ func (gatewayCommand) Help() string {
 
 Options:
 
-  -config  The configuration file, see docs/gateway.md. Required.
+  -config  The configuration file, see docs/configuration.md. Required.
   -check   Check the file and end. Default false.
 
 Example:

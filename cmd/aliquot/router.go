@@ -37,8 +37,8 @@ func (routerCommand) Help() string {
 
 Options:
 
-  -config  The configuration file, see docs/router.md. Without one all settings
-           have their defaults.
+  -config  The configuration file, see docs/configuration.md. Without one all
+           settings have their defaults.
   -check   Check the file and end. Default false.
 
 Example:

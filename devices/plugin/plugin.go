@@ -56,7 +56,7 @@ func (p *Plugin) SetConfig(c *base.Config) error {
 			return fmt.Errorf("%s: the configuration cannot be decoded: %w", p.maker.Name, err)
 		}
 	}
-	config, err := p.maker.config(raw)
+	config, err := p.maker.Config(raw)
 	if err != nil {
 		return err
 	}

@@ -69,8 +69,8 @@ type Config struct {
 	Settings *Settings
 }
 
-// config reads and validates the decoded configuration once.
-func (m Maker) config(raw map[string]any) (Config, error) {
+// Config reads and validates the decoded configuration once.
+func (m Maker) Config(raw map[string]any) (Config, error) {
 	s := &Settings{values: raw}
 	c := Config{
 		Root:         s.Path("root", "/"),

@@ -81,7 +81,7 @@ type serviceBody struct {
 	Name     string        `hcl:"name,label"`
 	Routes   []routeBody   `hcl:"route,block"`
 	Consul   *discoverBody `hcl:"consul,block"`
-	Nomad    *discoverBody `hcl:"nomad,block"`
+	Nomad    *nativeBody   `hcl:"nomad,block"`
 	File     *string       `hcl:"replicas_file"`
 	Static   []replicaBody `hcl:"replica,block"`
 	Queue    *queueBody    `hcl:"queue,block"`
@@ -101,6 +101,10 @@ type routeBody struct {
 type discoverBody struct {
 	Service *string `hcl:"service"`
 	Tag     *string `hcl:"tag"`
+}
+
+type nativeBody struct {
+	Service *string `hcl:"service"`
 }
 
 type replicaBody struct {

@@ -1,0 +1,52 @@
+package apm
+
+import (
+	"maps"
+	"reflect"
+	"strings"
+	"testing"
+
+	"aliquot/internal/reference"
+)
+
+// docs/configuration.md lists every setting, and writing its default changes nothing.
+func TestDocumentedSettings(t *testing.T) {
+	// An unknown setting is answered with the known ones.
+	_, err := readConfig(map[string]string{"nothing": "x"})
+	if err == nil {
+		t.Fatal("an unknown setting is accepted")
+	}
+	_, names, _ := strings.Cut(err.Error(), "want one of ")
+	want := map[string]string{}
+	for _, name := range strings.Split(names, ", ") {
+		want[name] = ""
+	}
+	plain, err := readConfig(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, setting := range reference.Compare(t, "aliquot-apm", want) {
+		if setting.Default == "" {
+			continue
+		}
+		c, err := readConfig(map[string]string{name: setting.Text()})
+		if err != nil || !reflect.DeepEqual(c, plain) {
+			t.Errorf("%s = %s is not the default: %+v, %v", name, setting.Default, c, err)
+		}
+	}
+	// Writing another value does change something, or the key is not read at all.
+	other := maps.Clone(want)
+	for name := range other {
+		value := "7s"
+		if name == "prometheus_address" {
+			value = "http://127.0.0.1:9090"
+		}
+		if strings.HasPrefix(name, "consul_") || name == "prometheus_token_file" {
+			continue // read elsewhere, or a file that must be there
+		}
+		c, err := readConfig(map[string]string{name: value})
+		if err != nil || reflect.DeepEqual(c, plain) {
+			t.Errorf("%s = %s changes nothing: %v", name, value, err)
+		}
+	}
+}

@@ -1,0 +1,23 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"aliquot/internal/reference"
+)
+
+// The defaults in docs/configuration.md are these.
+func TestDocumentedEjection(t *testing.T) {
+	page := reference.Section(t, "Gateway")
+	e := Ejection{}.defaulted()
+	for key, is := range map[string]time.Duration{"eject_time": e.Base, "eject_time_max": e.Max} {
+		if told, err := time.ParseDuration(page["service.queue."+key].Text()); err != nil || told != is {
+			t.Errorf("%s is %s, on the page %s", key, is, page["service.queue."+key].Default)
+		}
+	}
+	if told := page["service.queue.eject_failures"].Default; told != fmt.Sprint(e.Failures) {
+		t.Errorf("eject_failures is %d, on the page %s", e.Failures, told)
+	}
+}

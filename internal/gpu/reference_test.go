@@ -1,0 +1,28 @@
+package gpu_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/reference"
+)
+
+// docs/configuration.md lists every variable of a grant, and no other.
+func TestDocumentedEnvironment(t *testing.T) {
+	_, text, _ := strings.Cut(reference.Page(t), "## What a task is told\n")
+	listed := map[string]bool{}
+	for _, m := range regexp.MustCompile("`(ALIQUOT_[A-Z_]+)`").FindAllStringSubmatch(text, -1) {
+		listed[m[1]] = true
+	}
+	for name := range (gpu.Grant{}).Env() {
+		if !listed[name] && !strings.HasPrefix(name, "ALIQUOT_GRANT_") {
+			t.Errorf("%s is not listed", name)
+		}
+		delete(listed, name)
+	}
+	for name := range listed {
+		t.Errorf("%s is listed and is not set", name)
+	}
+}
