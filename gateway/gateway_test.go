@@ -21,6 +21,7 @@ import (
 type running struct {
 	*gateway.Server
 	url, admin string
+	secure     bool         // raw speaks TLS
 	stop       func() error // drains and waits for the end
 }
 

@@ -2,11 +2,14 @@ package gateway_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -20,6 +23,9 @@ func (r *running) raw(t *testing.T, text string) []string {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	if r.secure {
+		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
 	c.SetDeadline(time.Now().Add(10 * time.Second))
 	io.WriteString(c, text)
 	in := bufio.NewReader(c)
@@ -35,16 +41,20 @@ func (r *running) raw(t *testing.T, text string) []string {
 }
 
 func TestSmugglingShapedRequestsAreRefused(t *testing.T) {
-	var seen []string
+	var seen atomic.Int64
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
-		seen = append(seen, r.URL.Path)
+		seen.Add(1)
 	})
-	g := start(t, service("m", replicaBlock(replica, "", 1)))
+	cert, key := certificate(t)
+	plain := start(t, service("m", replicaBlock(replica, "", 1)))
+	secure := start(t, service("m", replicaBlock(replica, "", 1))+fmt.Sprintf("listen {\n address = \"127.0.0.1:0\"\n tls {\n cert_file = %q\n key_file = %q\n}\n}\n", cert, key))
+	secure.secure = true
 	const next = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 	for name, text := range map[string]string{
 		"both lengths":                "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next,
 		"both lengths, other order":   "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\ncontent-length: 6\r\n\r\n0\r\n\r\n" + next,
+		"a coding in HTTP/1.0":        "POST /a HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + next,
 		"two lengths":                 "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nContent-Length: 6\r\n\r\n" + next,
 		"length with a sign":          "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: +6\r\n\r\n" + next,
 		"unknown coding":              "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\n\r\n" + next,
@@ -57,10 +67,25 @@ func TestSmugglingShapedRequestsAreRefused(t *testing.T) {
 		"a forward proxy's request":   "CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n" + next,
 		"a line feed in a header":     "GET /a HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n" + next,
 	} {
-		seen = nil
-		got := g.raw(t, text)
-		if len(got) != 1 || (got[0] != "400" && got[0] != "501") || len(seen) != 0 {
-			t.Errorf("%s: answers %v, the replica saw %v; want one 400 or 501 and nothing", name, got, seen)
+		// Alone, and behind a proper request that comes in the same packet.
+		for before, proper := range map[string]string{
+			"":             "",
+			"a GET":        "GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+			"a body":       "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+			"chunks":       "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+			"a bare break": "GET /a HTTP/1.1\nHost: x\n\n",
+		} {
+			want := []string{"200"}
+			if proper == "" {
+				want = nil
+			}
+			for _, g := range []*running{plain, secure} {
+				seen.Store(0)
+				got := g.raw(t, proper+text)
+				if n := len(want); len(got) != n+1 || !slices.Equal(got[:n], want) || (got[n] != "400" && got[n] != "501") || seen.Load() != int64(n) {
+					t.Errorf("%s, after %q, TLS %t: answers %v, the replica saw %d; want %v, then one 400 or 501", name, before, g.secure, got, seen.Load(), want)
+				}
+			}
 		}
 	}
 }

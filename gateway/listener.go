@@ -1,29 +1,24 @@
 package gateway
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"time"
 )
 
-// listener bounds the open connections of clients and keeps the raw header of the
-// request that each is at.
+// listener bounds the open connections of clients.
 type listener struct {
 	*net.TCPListener
-	room    chan struct{}
-	closed  chan struct{}
-	once    sync.Once
-	longest int // header bytes kept
+	room   chan struct{}
+	closed chan struct{}
+	once   sync.Once
 }
 
-func newListener(l net.Listener, connections, header int) *listener {
-	return &listener{TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{}), longest: header}
+func newListener(l net.Listener, connections int) *listener {
+	return &listener{TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{})}
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -56,7 +51,6 @@ type clientConn struct {
 	listener *listener
 	once     sync.Once
 	mu       sync.Mutex
-	head     []byte    // what was read since the connection was last idle
 	wanted   time.Time // read deadline, zero for none
 	armed    time.Time // the socket's
 }
@@ -66,19 +60,12 @@ func (c *clientConn) Close() error {
 	return c.TCPConn.Close()
 }
 
-var preface = []byte("PRI * HTTP/2.0")
-
 func (c *clientConn) Read(p []byte) (int, error) {
 	for {
 		n, err := c.TCPConn.Read(p)
 		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.early() {
 			continue
 		}
-		c.mu.Lock()
-		if len(c.head) < c.listener.longest && !bytes.HasPrefix(c.head, preface) {
-			c.head = append(c.head, p[:n]...)
-		}
-		c.mu.Unlock()
 		return n, err
 	}
 }
@@ -115,57 +102,4 @@ func (c *clientConn) SetDeadline(t time.Time) error {
 // WriteTo keeps the socket's own from reading past Read.
 func (c *clientConn) WriteTo(w io.Writer) (int64, error) {
 	return io.Copy(w, struct{ io.Reader }{c})
-}
-
-func (c *clientConn) idle() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if cap(c.head) > 4096 {
-		c.head = nil
-	}
-	c.head = c.head[:0]
-}
-
-// twoLengths tells whether the header of the request that the connection is at
-// has a Content-Length. The server drops that of a chunked request before any
-// handler sees it; a request with both is the shape of request smuggling.
-func (c *clientConn) twoLengths() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for line := range bytes.Lines(c.head) {
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 {
-			return false
-		}
-		name, _, _ := bytes.Cut(line, []byte(":"))
-		if bytes.EqualFold(name, []byte("Content-Length")) {
-			return true
-		}
-	}
-	return false
-}
-
-type connKey struct{}
-
-// withConn lets a handler reach its connection.
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	if c, ok := c.(*clientConn); ok {
-		return context.WithValue(ctx, connKey{}, c)
-	}
-	return ctx
-}
-
-func connState(c net.Conn, s http.ConnState) {
-	if c, ok := c.(*clientConn); ok && s == http.StateIdle {
-		c.idle()
-	}
-}
-
-// smuggles tells whether a request has two lengths.
-func smuggles(r *http.Request) bool {
-	if len(r.TransferEncoding) == 0 || r.ProtoMajor != 1 {
-		return false
-	}
-	c, ok := r.Context().Value(connKey{}).(*clientConn)
-	return ok && c.twoLengths()
 }

@@ -15,7 +15,7 @@ func pair(t *testing.T) (server net.Conn, client net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newListener(tcp, 1, 4096)
+	l := newListener(tcp, 1)
 	t.Cleanup(func() { l.Close() })
 	if client, err = net.Dial("tcp", tcp.Addr().String()); err != nil {
 		t.Fatal(err)

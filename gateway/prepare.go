@@ -70,7 +70,7 @@ func improper(r *http.Request) (outcome, string) {
 	case match.Climbs(r.URL.Path):
 		return malformed, "the path has a \"..\" segment"
 	case smuggles(r):
-		return malformed, "the request has both Transfer-Encoding and Content-Length"
+		return malformed, "the request has both Transfer-Encoding and Content-Length, or Transfer-Encoding in HTTP/1.0"
 	}
 	return served, ""
 }

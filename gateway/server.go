@@ -5,7 +5,9 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -56,6 +58,7 @@ type Server struct {
 	quiet    *log.Logger
 	buffers  *bufferPool
 
+	tls           *tls.Config // nil without TLS
 	public, admin *http.Server
 	publicAddress net.Addr
 	adminAddress  net.Addr
@@ -90,6 +93,13 @@ func New(c *config.Config, o Options) (*Server, error) {
 	}
 	s.metrics.registry.MustRegister(newLines(s.services))
 	var err error
+	if l := c.Listen; l.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("listen: tls: %w", err)
+		}
+		s.tls = &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
+	}
 	if s.access, err = openAccessLog(c.AccessLog); err != nil {
 		return nil, err
 	}
@@ -114,7 +124,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.startBackground(background, &tasks)
 	failed := make(chan error, 2)
 	s.public, s.admin = s.publicServer(requests), s.adminServer()
-	go func() { failed <- s.servePublic(public) }()
+	go func() { failed <- s.public.Serve(public) }()
 	go func() { failed <- s.admin.Serve(admin) }()
 	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(), "services", len(s.services))
 	close(s.ready)
@@ -142,7 +152,17 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 		public.Close()
 		return nil, nil, err
 	}
-	return newListener(public, s.config.Listen.MaxConnections, s.config.Listen.MaxHeaderBytes), admin, nil
+	return s.dress(public), admin, nil
+}
+
+// dress bounds the connections of the public listener and gives them TLS.
+func (s *Server) dress(public net.Listener) net.Listener {
+	l := s.config.Listen
+	bounded := newListener(public, l.MaxConnections)
+	if s.tls == nil {
+		return plainListener{bounded, l.MaxHeaderBytes}
+	}
+	return newSecureListener(bounded, s.tls, l.MaxHeaderBytes, l.HeaderTimeout)
 }
 
 // Ready is closed when the gateway listens; the addresses are known from then on.
@@ -162,6 +182,7 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 	return &http.Server{
 		Handler:           s,
 		Protocols:         p,
+		TLSConfig:         s.tls,
 		ReadHeaderTimeout: l.HeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
@@ -170,13 +191,6 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 		ConnContext:       withConn,
 		ConnState:         connState,
 	}
-}
-
-func (s *Server) servePublic(l net.Listener) error {
-	if s.config.Listen.CertFile != "" {
-		return s.public.ServeTLS(l, s.config.Listen.CertFile, s.config.Listen.KeyFile)
-	}
-	return s.public.Serve(l)
 }
 
 func (s *Server) startBackground(ctx context.Context, tasks *sync.WaitGroup) {

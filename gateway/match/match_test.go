@@ -256,6 +256,48 @@ func FuzzModel(f *testing.F) {
 	})
 }
 
+// Whatever was looked at, read and begun again: the body is given as it came.
+func FuzzBody(f *testing.F) {
+	f.Add([]byte(`{"messages":["hello"],"model":"m"}`), 16, 3, 8)
+	f.Add([]byte(`{"model":"m"} and more`), 4096, 100, 20)
+	f.Fuzz(func(t *testing.T, text []byte, limit, piece, first int) {
+		piece, limit = min(max(piece, 1), 1<<16), min(max(limit, 0), 1<<20)
+		b := NewBody(&slow{text, piece})
+		b.Model(limit)
+		if len(b.read) > limit {
+			t.Fatalf("%d bytes are kept, the limit is %d", len(b.read), limit)
+		}
+		begun, err := io.ReadAll(io.LimitReader(b, int64(first)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Rewind() {
+			begun = nil
+		} else if len(begun) < len(b.read) {
+			t.Fatalf("cannot begin again after %d of %d kept bytes", len(begun), len(b.read))
+		}
+		rest, err := io.ReadAll(b)
+		if err != nil || !bytes.Equal(append(begun, rest...), text) || !b.Ended() {
+			t.Fatalf("got %q then %q, %v, of %q", begun, rest, err, text)
+		}
+	})
+}
+
+// slow gives text in pieces.
+type slow struct {
+	text  []byte
+	piece int
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	if len(s.text) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.text[:min(s.piece, len(s.text))])
+	s.text = s.text[n:]
+	return n, nil
+}
+
 func FuzzRoutes(f *testing.F) {
 	f.Add("models.example.org", "/v1/chat/completions", "llama")
 	f.Add("[::1]:80", "/v1/..", "")
