@@ -190,7 +190,9 @@ func TestSoak(t *testing.T) {
 		client.CloseIdleConnections()
 		return runtime.NumGoroutine() <= before+60
 	})
-	if grown := heap() - heapBefore; grown > 16<<20 {
+	heapAfter := heap()
+	t.Logf("goroutines %d before, %d after; heap %d KiB before, %d KiB after", before, runtime.NumGoroutine(), heapBefore>>10, heapAfter>>10)
+	if grown := heapAfter - heapBefore; grown > 16<<20 {
 		t.Errorf("the heap grew by %d MiB", grown>>20)
 	}
 }

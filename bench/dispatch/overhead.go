@@ -92,16 +92,28 @@ func overhead(ctx context.Context, gateway string) error {
 			}
 		}
 	}
-	direct := routes[0]
-	fmt.Printf("\noverhead, medians of %d rounds\n\n| way | p50 at 1 connection | added | req/s at 64 | p50 added, of the plain proxy's | req/s, of the plain proxy's |\n|---|---|---|---|---|---|\n", rounds)
-	plain := routes[1]
-	for _, r := range routes {
-		p50, rps := median(r.p50), median(r.rps)
-		added := p50 - median(direct.p50)
-		fmt.Printf("| %s | %.1f us | %.1f us | %.0f | %.2f | %.2f |\n", r.name, us(p50), us(added), rps,
-			us(added)/us(median(plain.p50)-median(direct.p50)), rps/median(plain.rps))
-	}
+	compare(routes)
 	return nil
+}
+
+// compare prints each way, and the gateway's as ratios to the others.
+func compare(routes []*route) {
+	direct, plain, own, haproxy := routes[0], routes[1], routes[2], routes[3]
+	added := func(r *route) float64 { return us(median(r.p50) - median(direct.p50)) }
+	fmt.Printf("\noverhead, medians of %d rounds; %s\n\n| way | p50 at 1 connection | added | req/s at 64 |\n|---|---|---|---|\n", rounds, versions())
+	for _, r := range routes {
+		fmt.Printf("| %s | %.1f us | %.1f us | %.0f |\n", r.name, us(median(r.p50)), added(r), median(r.rps))
+	}
+	fmt.Printf("\n| %s, as a multiple of | p50 at 1 | added p50 | req/s at 64 |\n|---|---|---|---|\n", own.name)
+	fmt.Printf("| %s | %.2f | | %.2f |\n", direct.name, us(median(own.p50))/us(median(direct.p50)), median(own.rps)/median(direct.rps))
+	for _, r := range []*route{haproxy, plain} {
+		fmt.Printf("| %s | %.2f | %.2f | %.2f |\n", r.name, us(median(own.p50))/us(median(r.p50)), added(own)/added(r), median(own.rps)/median(r.rps))
+	}
+	verdict := "met"
+	if added(own) > 1.1*added(plain) || median(own.rps)*1.1 < median(plain.rps) {
+		verdict = "MISSED"
+	}
+	fmt.Printf("within 10%% of the plain proxy: %s\n", verdict)
 }
 
 func us(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

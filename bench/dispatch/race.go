@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -131,7 +130,7 @@ func heat(entries []*entry, calls []call, load float64) error {
 }
 
 func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
-	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4\n\n| |")
+	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4; %s\n\n| |", versions())
 	for _, load := range loads {
 		fmt.Printf(" %.2f |", load)
 	}
@@ -169,32 +168,7 @@ func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
 		fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
 	}
 	fmt.Println(" | |")
-}
-
-// best is the least p99 and the least mean among entries, not of one entry.
-func best(entries []*entry, load float64) (p99, mean time.Duration) {
-	var p99s, means []time.Duration
-	for _, e := range entries {
-		s := summarise(e.latency[load])
-		p99s, means = append(p99s, s.p99), append(means, s.mean)
+	for _, v := range judge(entries[0], entries[1:], loads, f) {
+		fmt.Println(v)
 	}
-	return slices.Min(p99s), slices.Min(means)
-}
-
-// largestRate interpolates the rate at which p99 reaches 400 ms.
-func (e *entry) largestRate(loads []float64, f fleet) string {
-	const limit = 400 * time.Millisecond
-	for i, load := range loads {
-		above := summarise(e.latency[load]).p99
-		if above <= limit {
-			continue
-		}
-		if i == 0 {
-			return fmt.Sprintf("< %.0f", load*f.capacity())
-		}
-		below := summarise(e.latency[loads[i-1]]).p99
-		part := float64(limit-below) / float64(above-below)
-		return fmt.Sprintf("%.0f", (loads[i-1]+part*(load-loads[i-1]))*f.capacity())
-	}
-	return fmt.Sprintf("> %.0f", loads[len(loads)-1]*f.capacity())
 }
