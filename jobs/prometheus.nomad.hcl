@@ -2,7 +2,8 @@
 #
 # Needs:  Consul; Nomad agents with  telemetry { prometheus_metrics = true
 #         publish_allocation_metrics = true }  registered in Consul as nomad-client
-#         (Nomad's default); the docker or aliquot driver.
+#         (Nomad's default); the docker or aliquot driver; a Prometheus that knows
+#         Consul, as the official image does and Debian's package does not.
 # Does:   scrapes the gateways (through the admin address in their Consul meta), the
 #         routers, the Nomad clients and, on the clients' hosts, the device plugins,
 #         whose metrics hold GPU memory and use per task. jobs/grafana-dashboard.json
