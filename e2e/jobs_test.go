@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,7 @@ import (
 
 	"aliquot/e2e/cluster"
 	"aliquot/e2e/rack"
+	"aliquot/internal/reference"
 )
 
 const (
@@ -34,12 +37,15 @@ func TestModelJobs(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(models, "resnet"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	nvidia, amd := freeAddress(t), freeAddress(t)
+	const metrics = "metrics_address = %q"
 	ctx, c := start(t, cluster.Options{
-		Rack: "h100", AMD: &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.5"},
+		Rack: "h100", Device: fmt.Sprintf(metrics, nvidia),
+		AMD:      &cluster.AMD{GPUs: rack.AMDHost(rack.MI300X, 1, "", ""), Release: "26.5", Device: fmt.Sprintf(metrics, amd)},
 		Registry: true, Volumes: map[string]string{"triton-models": models},
 	})
 	t.Run("images are pulled beforehand", func(t *testing.T) { prepull(ctx, t, c) })
-	t.Run("vLLM on both vendors", func(t *testing.T) { vllm(ctx, t, c) })
+	t.Run("vLLM on both vendors", func(t *testing.T) { vllm(ctx, t, c, nvidia, amd) })
 	t.Run("Triton", func(t *testing.T) { triton(ctx, t, c) })
 	t.Run("one plan for both vendors", func(t *testing.T) { vllmScales(ctx, t, c) })
 }
@@ -79,7 +85,7 @@ func vllmVars(c *cluster.Cluster, more cluster.Vars) cluster.Vars {
 	return vars
 }
 
-func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster, metrics ...string) {
 	allocs := run(ctx, t, c, vllmJob, vllmVars(c, cluster.Vars{"nvidia_count": 1, "amd_count": 1, "models": "triton-models"}), 2)
 	for group, info := range infos(ctx, t, c, allocs) {
 		if info.Grant == nil || info.Variant != group || string(info.Grant.Vendor) != group || info.Grant.Slices != 10 || info.Slots != 16 || info.Model != "chat" {
@@ -107,6 +113,49 @@ func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if !classes["h100"] || !classes["mi300x"] {
 		t.Errorf("classes in Consul: %v", classes)
 	}
+	deviceMetrics(ctx, t, metrics)
+}
+
+// deviceMetrics holds docs/operations.md to what the device plugins of both vendors
+// export while tasks run.
+func deviceMetrics(ctx context.Context, t *testing.T, addresses []string) {
+	page := reference.Documented(t, "aliquot_device_", "aliquot_gpu_", "aliquot_task_")
+	err := cluster.AwaitWithin(ctx, 30*time.Second, "the documented metrics of devices", func() string {
+		var names []string
+		for _, address := range addresses {
+			response, err := http.Get("http://" + address + "/metrics")
+			if err != nil {
+				return err.Error()
+			}
+			text, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			if err != nil {
+				return err.Error()
+			}
+			for _, m := range regexp.MustCompile(`(?m)^# TYPE (aliquot_\S+)`).FindAllStringSubmatch(string(text), -1) {
+				names = append(names, m[1])
+			}
+		}
+		slices.Sort(names)
+		if names = slices.Compact(names); !slices.Equal(names, page) {
+			return fmt.Sprintf("the page lists %v, the plugins export %v", page, names)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// freeAddress returns a loopback address that nothing listens on.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
 }
 
 func triton(ctx context.Context, t *testing.T, c *cluster.Cluster) {

@@ -114,25 +114,23 @@ func gpuMetrics(ch chan<- prometheus.Metric, u Usage, of []string) {
 		gauge(ch, "gpu_busy_ratio", "Part of the time in which the GPU ran work, 0 to 1.", gpuLabels, u.Busy/100, of...)
 	}
 	for _, m := range u.Metrics {
-		name := "gpu_" + m.Name
-		if m.Unit != "" {
-			name += "_" + unitName(m.Unit)
-		}
-		gauge(ch, name, m.Desc, gpuLabels, m.Value, of...)
+		gauge(ch, "gpu_"+m.Name+suffix(m.Unit), m.Desc, gpuLabels, m.Value, of...)
 	}
 }
 
-// unitName writes a unit as Prometheus names do.
-func unitName(unit string) string {
+// suffix writes a unit as the names of Prometheus's metrics end; a count has none.
+func suffix(unit string) string {
 	switch unit {
+	case "", "#":
+		return ""
 	case "W":
-		return "watts"
+		return "_watts"
 	case "°C", "C":
-		return "celsius"
+		return "_celsius"
 	case "%":
-		return "percent"
+		return "_percent"
 	}
-	return strings.Map(func(r rune) rune {
+	return "_" + strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
 			return r
 		}

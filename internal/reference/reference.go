@@ -1,5 +1,5 @@
-// Package reference reads docs/configuration.md, for the tests that hold it to the
-// schemas of the programs.
+// Package reference reads docs/configuration.md and docs/operations.md, for the tests
+// that hold them to the schemas and metrics of the programs.
 package reference
 
 import (
@@ -20,7 +20,7 @@ type Setting struct {
 	Required bool
 }
 
-// HCL returns a default as text, without the quotes that it has in HCL.
+// Text returns a default as text, without the quotes that it has in HCL.
 func (s Setting) Text() string { return strings.Trim(s.Default, `"`) }
 
 var (
@@ -41,19 +41,30 @@ var types = map[string][]string{
 // Page returns the text of docs/configuration.md.
 func Page(t testing.TB) string {
 	t.Helper()
+	text, err := os.ReadFile(find(t, "docs/configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// find returns the path of a file of the checkout.
+func find(t testing.TB, path string) string {
+	t.Helper()
 	dir, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for ; dir != "/"; dir = filepath.Dir(dir) {
-		text, err := os.ReadFile(filepath.Join(dir, "docs", "configuration.md"))
-		if err == nil {
-			return string(text)
+		if full := filepath.Join(dir, path); exists(full) {
+			return full
 		}
 	}
-	t.Fatal("there is no docs/configuration.md above the working directory")
+	t.Fatalf("there is no %s above the working directory", path)
 	return ""
 }
+
+func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 // Section returns the settings of the tables between a heading and the next one.
 func Section(t testing.TB, heading string) map[string]Setting {

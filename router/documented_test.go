@@ -1,0 +1,16 @@
+package router
+
+import (
+	"slices"
+	"testing"
+
+	"aliquot/internal/reference"
+)
+
+// docs/operations.md lists the router's metrics and no others.
+func TestDocumentedMetrics(t *testing.T) {
+	names := reference.Metrics(newMetrics(&Router{}).registry)
+	if page := reference.Documented(t, "aliquot_router_"); !slices.Equal(page, names) {
+		t.Errorf("the page lists %v, the router exports %v", page, names)
+	}
+}
