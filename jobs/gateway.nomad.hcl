@@ -90,6 +90,7 @@ job "gateway" {
 
     task "gateway" {
       driver       = var.driver
+      # Longer than the drain below; the node's max_kill_timeout must allow it.
       kill_timeout = "60s"
 
       # The gateway asks Nomad to scale through the task's own socket, with the

@@ -24,6 +24,12 @@ variable "args" {
   default     = []
 }
 
+variable "class" {
+  description = "Hardware class of the replicas, such as h100; empty for any."
+  type        = string
+  default     = ""
+}
+
 variable "slices" {
   description = "Slices per replica."
   type        = number
@@ -40,6 +46,12 @@ variable "count" {
   description = "Replicas until the autoscaler has decided."
   type        = number
   default     = 0
+}
+
+variable "kill_timeout" {
+  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  type        = string
+  default     = "5m"
 }
 
 variable "max_count" {
@@ -120,7 +132,7 @@ job "scaling-one-class" {
 
     task "server" {
       driver       = "aliquot"
-      kill_timeout = "30s"
+      kill_timeout = var.kill_timeout
 
       config {
         image                 = var.image
@@ -135,6 +147,13 @@ job "scaling-one-class" {
         memory = var.memory
         device "gpu" {
           count = var.slices
+          dynamic "constraint" {
+            for_each = var.class == "" ? [] : [var.class]
+            content {
+              attribute = "$${device.attr.class}"
+              value     = constraint.value
+            }
+          }
         }
       }
 

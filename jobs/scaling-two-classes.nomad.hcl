@@ -43,6 +43,12 @@ variable "weights" {
   default     = { h100 = 25, t4 = 2 }
 }
 
+variable "kill_timeout" {
+  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  type        = string
+  default     = "5m"
+}
+
 variable "strategy" {
   description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
@@ -125,7 +131,7 @@ job "scaling-two-classes" {
 
       task "server" {
         driver       = "aliquot"
-        kill_timeout = "30s"
+        kill_timeout = var.kill_timeout
 
         config {
           image                 = var.image

@@ -44,6 +44,12 @@ variable "count" {
   default     = 1
 }
 
+variable "kill_timeout" {
+  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  type        = string
+  default     = "5m"
+}
+
 variable "max_count" {
   description = "Most replicas that scaling may reach."
   type        = number
@@ -138,7 +144,7 @@ job "triton" {
 
     task "server" {
       driver       = "aliquot"
-      kill_timeout = "60s"
+      kill_timeout = var.kill_timeout
 
       config {
         images {

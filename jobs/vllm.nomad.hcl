@@ -63,6 +63,12 @@ variable "amd_count" {
   default     = 0
 }
 
+variable "kill_timeout" {
+  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  type        = string
+  default     = "5m"
+}
+
 variable "max_count" {
   description = "Most replicas of each group that scaling may reach; no more than the GPUs have room for."
   type        = number
@@ -194,9 +200,8 @@ job "vllm" {
       }
 
       task "server" {
-        driver = "aliquot"
-        # Time to finish what is being served.
-        kill_timeout = "60s"
+        driver       = "aliquot"
+        kill_timeout = var.kill_timeout
 
         config {
           images {

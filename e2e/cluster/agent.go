@@ -75,6 +75,8 @@ client {
   min_dynamic_port    = {{.LowPort}}
   max_dynamic_port    = {{.HighPort}}
   gc_max_allocs       = 1000
+  # A replica that is scaled down finishes what it serves.
+  max_kill_timeout    = "5m"
   options = {
     # These ask a cloud's metadata service, which is not there.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -129,6 +130,8 @@ func (r *replay) exchange(ctx context.Context, c call, res *result) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	// The work that the request is, in generated tokens. Speeds are learned by it.
+	request.Header.Set("X-Request-Cost", strconv.FormatFloat(float64(c.input)*rate/prefill+float64(c.output), 'f', 2, 64))
 	response, err := r.client.Do(request)
 	if err != nil {
 		return err

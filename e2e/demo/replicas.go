@@ -31,7 +31,7 @@ func (w *watch) asked() []*replica {
 // printReplicas shows what a container of each service sees on each GPU.
 func (s *summary) printReplicas(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tGPU\tSLICES\tIMAGE\tCOMPUTE\tMEMORY LIMIT\tSEEN INSIDE THE CONTAINER\tHELD BY\tSTARTED")
+	fmt.Fprintln(t, "SERVICE\tGPU\tSLICES\tIMAGE\tCOMPUTE\tSEEN INSIDE THE CONTAINER\tHELD BY\tSTARTED")
 	all := s.watch.asked()
 	for i := 0; i < len(all); {
 		r, n := all[i], 0
@@ -39,8 +39,8 @@ func (s *summary) printReplicas(w io.Writer) {
 			i, n = i+1, n+1
 		}
 		g := r.info.Grant
-		fmt.Fprintf(t, "%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\t%s\t%d\n", r.service, g.Group, g.Slices, g.Total,
-			path.Base(s.image)+":"+r.info.Variant, compute(r.info), memory(r.info), sees(r.info), g.Enforcement, n)
+		fmt.Fprintf(t, "%s\t%s\t%d of %d\t%s\t%s\t%s\t%s\t%d\n", r.service, g.Group, g.Slices, g.Total,
+			path.Base(s.image)+":"+r.info.Variant, compute(r.info), sees(r.info), g.Enforcement, n)
 	}
 	_ = t.Flush()
 }
@@ -51,15 +51,6 @@ func compute(info hardware.Info) string {
 		return fmt.Sprintf("%d CUs", info.Grant.Units)
 	}
 	return info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] + "%"
-}
-
-// memory is the limit of the task's GPU memory, which NVIDIA writes as 0=<n>M.
-func memory(info hardware.Info) string {
-	limit := strings.TrimPrefix(info.Environment["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"], "0=")
-	if limit == "" {
-		return "none"
-	}
-	return strings.TrimSuffix(limit, "M") + " MiB"
 }
 
 // sees is what the process found when it opened the GPU, or could open of it.

@@ -29,13 +29,14 @@ type class struct {
 }
 
 var chatClasses = map[string]class{
-	"t4":     {Slices: 5, Slots: 2, Cost: 1, Max: 6},
-	"mi300x": {Slices: 5, Slots: 4, Cost: 6, Max: 3},
-	"h100":   {Slices: 5, Slots: 4, Cost: 8, Max: 3},
+	"t4":     {Slices: 10, Slots: 2, Cost: 1, Max: 4},
+	"mi300x": {Slices: 5, Slots: 4, Cost: 5, Max: 3},
+	"h100":   {Slices: 5, Slots: 4, Cost: 6, Max: 2},
 }
 
-// codeSlices is how many slices of any GPU a replica of the service code takes.
-const codeSlices = 3
+// A replica of the service code takes this many slices of an H100, beside those
+// of chat.
+const codeClass, codeSlices = "h100", 3
 
 // services are what the gateway serves: a call names its service as its model, and
 // one that finds no replica has the cheapest kind started.
@@ -56,12 +57,12 @@ const services = `service "chat" {
     target {
       job   = "chat"
       group = "mi300x"
-      cost  = 6
+      cost  = 5
     }
     target {
       job   = "chat"
       group = "h100"
-      cost  = 8
+      cost  = 6
     }
   }
 }
@@ -84,12 +85,16 @@ service "code" {
 
 // strategy lets counts shrink within the length of a demo; the defaults are for
 // models that take minutes to load.
-var strategy = map[string]string{"stable_window": "6s", "down_delay": "15s", "zero_grace": "3s", "coldstart": "4s"}
+var strategy = map[string]string{"stable_window": "6s", "down_delay": "12s", "zero_grace": "3s", "coldstart": "4s"}
+
+// Tokens per second of one slot on a whole H100: generated ones, and those of a
+// prompt.
+const rate, prefill = 1000.0, 50000.0
 
 // modelArgs make the stand-in take time to load, and serve at a pace at which a
 // slice of a T4 takes seconds for an answer and one of an H100 a part of one.
 func modelArgs(slots int) []string {
-	return []string{"-slots", strconv.Itoa(slots), "-rate", "600", "-prefill", "30000", "-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s"}
+	return []string{"-slots", strconv.Itoa(slots), "-rate", fmt.Sprint(rate), "-prefill", fmt.Sprint(prefill), "-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s", "-drain", "5m"}
 }
 
 // stage is everything that runs.
@@ -142,7 +147,7 @@ func (s *stage) submit(ctx context.Context) error {
 			"service": chat, "image": s.Image, "classes": chatClasses, "args": modelArgs(4), "memory": 64, "strategy": strategy,
 		}},
 		{"jobs/scaling-one-class.nomad.hcl", cluster.Vars{
-			"service": code, "image": s.Image, "slices": codeSlices, "slots": 2, "max_count": 3, "args": modelArgs(2), "memory": 64, "strategy": strategy,
+			"service": code, "image": s.Image, "class": codeClass, "slices": codeSlices, "slots": 2, "max_count": 3, "args": modelArgs(2), "memory": 64, "strategy": strategy,
 		}},
 	} {
 		s.Say("nomad job run %s", job.file)

@@ -46,7 +46,8 @@ func (s *summary) of(service string) []result {
 func (s *summary) print(w io.Writer) {
 	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d\n\n", s.calls, len(s.results)-len(s.lost()), len(s.lost()), s.served)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tREQUESTS\tFROM ZERO TO FIRST BYTE\tFIRST BYTE P50\tP95\tP99\tWHOLE ANSWER P50\tP95\tP99")
+	fmt.Fprintln(t, "\t\tFIRST BYTE\tFIRST BYTE\t\t\tWHOLE ANSWER")
+	fmt.Fprintln(t, "SERVICE\tREQUESTS\tFROM ZERO\tP50\tP95\tP99\tP50\tP95\tP99")
 	for _, service := range []string{chat, code} {
 		results := s.of(service)
 		var firsts, wholes []time.Duration

@@ -46,7 +46,6 @@ func (s *summary) verdict() []string {
 
 // wrongReplicas compares what the containers see with what their jobs ask for.
 func (w *watch) wrongReplicas() (problems []string) {
-	want := map[string]int{chat: chatClasses["h100"].Slices, code: codeSlices}
 	all := w.asked()
 	if len(all) == 0 {
 		return []string{"no replica could be asked what it sees"}
@@ -62,8 +61,12 @@ func (w *watch) wrongReplicas() (problems []string) {
 		if r.info.Variant != string(g.Vendor) {
 			complain("the image for %s runs on a GPU of %s", r.info.Variant, g.Vendor)
 		}
-		if g.Slices != want[r.service] || len(g.GPUs) != 1 {
-			complain("it has %d slices of %d GPUs, want %d of one", g.Slices, len(g.GPUs), want[r.service])
+		want := chatClasses[g.Class].Slices
+		if r.service == code {
+			want = codeSlices
+		}
+		if g.Slices != want || len(g.GPUs) != 1 {
+			complain("it has %d slices of %d GPUs, want %d of one", g.Slices, len(g.GPUs), want)
 		}
 		if g.Vendor == gpu.NVIDIA && (r.info.CUDA == nil || len(r.info.CUDA.Devices) != 1) {
 			complain("it does not see one GPU")

@@ -128,14 +128,14 @@ func drawServices(w io.Writer, services []top.Service) {
 			fmt.Fprintf(t, "%s\tno replica\n", head)
 		}
 		for _, c := range s.Classes {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\n", head, c.Name, c.Replicas, c.Slots, c.Active, rate(c.Rate))
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\n", head, c.Name, c.Replicas, c.Slots, c.Active, speed(c.Rate))
 			head = "\t\t"
 		}
 	}
 	_ = t.Flush()
 }
 
-func rate(r float64) string {
+func speed(r float64) string {
 	if r <= 0 {
 		return "-"
 	}

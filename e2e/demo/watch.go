@@ -39,6 +39,8 @@ type replica struct {
 	info           hardware.Info
 	// err says why it could not be asked; a replica may be stopped before.
 	err error
+	// closeGPU is called when it has ended; nil where nothing is to be closed.
+	closeGPU func() error
 }
 
 // watch keeps what happens in the cluster during the replay.
@@ -202,33 +204,43 @@ func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	running := map[string]bool{}
 	for _, stub := range stubs {
-		if stub.ClientStatus != nomad.AllocClientStatusRunning || w.replicas[stub.ID] != nil {
-			continue
+		if running[stub.ID] = stub.ClientStatus == nomad.AllocClientStatusRunning; running[stub.ID] && w.replicas[stub.ID] == nil {
+			w.greet(ctx, service, stub.ID)
 		}
-		r := &replica{service: service, alloc: stub.ID}
-		w.replicas[stub.ID] = r
-		w.asking.Go(func() {
-			info, err := w.ask(ctx, stub.ID)
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			r.info, r.err = info, err
-		})
 	}
-	return nil
+	for _, r := range w.replicas {
+		if r.service == service && !running[r.alloc] && r.closeGPU != nil {
+			err = errors.Join(err, r.closeGPU())
+			r.closeGPU = nil
+		}
+	}
+	return err
 }
 
-func (w *watch) ask(ctx context.Context, id string) (hardware.Info, error) {
+// greet asks a new replica what it sees; w.mu is held.
+func (w *watch) greet(ctx context.Context, service, alloc string) {
+	r := &replica{service: service, alloc: alloc}
+	w.replicas[alloc] = r
+	w.asking.Go(func() {
+		info, closeGPU, err := w.ask(ctx, alloc)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		r.info, r.closeGPU, r.err = info, closeGPU, err
+	})
+}
+
+func (w *watch) ask(ctx context.Context, id string) (info hardware.Info, closeGPU func() error, err error) {
 	alloc, _, err := w.c.Nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return hardware.Info{}, err
+		return info, nil, err
 	}
-	info, err := w.c.Info(ctx, alloc)
-	if err == nil && info.Grant != nil && info.Grant.Vendor == gpu.AMD {
+	if info, err = w.c.Info(ctx, alloc); err == nil && info.Grant != nil && info.Grant.Vendor == gpu.AMD {
 		// No kernel driver is there to see the task open its GPU.
-		_, err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, info.Grant.Units)
+		closeGPU, err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, info.Grant.Units)
 	}
-	return info, err
+	return info, closeGPU, err
 }
 
 // idle says what keeps the services from being at zero replicas, "" at zero.

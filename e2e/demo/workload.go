@@ -66,7 +66,7 @@ var phases = []struct {
 	length time.Duration
 	rate   float64
 }{
-	{12 * time.Second, 0.7}, {20 * time.Second, 14}, {20 * time.Second, 5}, {8 * time.Second, 0}, {12 * time.Second, 10}, {8 * time.Second, 0.7},
+	{12 * time.Second, 1}, {20 * time.Second, 24}, {20 * time.Second, 8}, {8 * time.Second, 0}, {12 * time.Second, 16}, {8 * time.Second, 1},
 }
 
 // burst generates the workload: Poisson arrivals whose rate changes by phase, and

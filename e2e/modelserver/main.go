@@ -19,9 +19,6 @@ import (
 	"aliquot/e2e/modelserver/hardware"
 )
 
-// drainTime is how long running requests may take after a stop was asked for.
-const drainTime = 10 * time.Second
-
 func main() {
 	name := filepath.Base(os.Args[0])
 	if name == asTrue {
@@ -43,6 +40,7 @@ type options struct {
 	memory    int
 	touch     time.Duration
 	coldStart time.Duration
+	drain     time.Duration
 	// metrics is a second address for metrics, "" for none.
 	metrics string
 	// memoryPart is the part of the GPU's whole memory that the model takes; 0 for
@@ -52,7 +50,7 @@ type options struct {
 
 // usual are the settings that a name of another program leaves open.
 func usual() options {
-	return options{slots: 4, queue: 64, rate: 400, prefill: 20000, memory: 512, touch: time.Second}
+	return options{slots: 4, queue: 64, rate: 400, prefill: 20000, memory: 512, touch: time.Second, drain: 10 * time.Second}
 }
 
 func parse(name string, args []string) (options, error) {
@@ -74,6 +72,7 @@ func parse(name string, args []string) (options, error) {
 	flag.IntVar(&o.memory, "gpu-memory", o.memory, "MiB of GPU memory that the model takes")
 	flag.DurationVar(&o.touch, "gpu-touch", o.touch, "time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
+	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
 	_ = flag.CommandLine.Parse(args) // ends the program by itself
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: all settings are flags, see -help", flag.Arg(0))
@@ -145,7 +144,7 @@ func run(name string) error {
 	case <-ctx.Done():
 	}
 	s.drain()
-	grace, cancel := context.WithTimeout(context.Background(), drainTime)
+	grace, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
 	if err := web.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err

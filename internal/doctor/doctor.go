@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -47,7 +48,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(driver(f), dangling(f), devices(f), telemetry(f), mpsDirectory(f))
+	return slices.Concat(driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f))
 }
 
 func driver(f Facts) []Finding {
@@ -150,6 +151,25 @@ func group(g *api.NodeDeviceResource) Finding {
 		return Finding{Failure, "devices", name + " is unhealthy: " + strings.Join(reasons, "; "), "see docs/operations.md for the reason"}
 	}
 	return Finding{OK, "devices", fmt.Sprintf("%s has %d healthy instances", name, len(g.Instances)), ""}
+}
+
+// shortKill is a cap on kill_timeout that answers of language models outlast.
+const shortKill = time.Minute
+
+// killTimeout looks at how long a replica that is scaled down, or a gateway that is
+// stopped, may finish what it serves: Nomad silently caps what the job asks for.
+func killTimeout(f Facts) []Finding {
+	const fix = `client { max_kill_timeout = "10m" }, or longer than the longest request`
+	value, _ := descend(f.Agent.Config, "Client", "MaxKillTimeout")
+	text, _ := value.(string)
+	most, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return []Finding{{Warning, "stopping", "the agent's max_kill_timeout cannot be read", fix}}
+	case most < shortKill:
+		return []Finding{{Warning, "stopping", fmt.Sprintf("max_kill_timeout is %s: a replica that is scaled down loses the requests that take longer, whatever its job's kill_timeout is", most), fix}}
+	}
+	return []Finding{{OK, "stopping", fmt.Sprintf("a stopped replica may take up to %s to finish its requests (max_kill_timeout)", most), ""}}
 }
 
 func telemetry(f Facts) []Finding {

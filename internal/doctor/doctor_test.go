@@ -50,6 +50,16 @@ func TestDanglingContainers(t *testing.T) {
 	}
 }
 
+func TestShortKillTimeoutLosesRequests(t *testing.T) {
+	for config, want := range map[string]Level{
+		`{"Client":{"MaxKillTimeout":"30s"}}`: Warning, `{"Client":{"MaxKillTimeout":"5m"}}`: OK, `{}`: Warning,
+	} {
+		if got := find(Examine(facts(t, config, "aliquot")), "stopping"); got.Level != want {
+			t.Errorf("%s: got %+v, want %s", config, got, want)
+		}
+	}
+}
+
 func TestUnhealthyDevicesNameTheReasonOnce(t *testing.T) {
 	f := facts(t, `{}`, "aliquot")
 	bad := &api.NodeDevice{HealthDescription: "XID 79"}
