@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/nomad/api"
 
+	"aliquot/internal/reference"
 	"aliquot/router/consultest"
 )
 
@@ -173,8 +175,21 @@ func variables(t *testing.T, name, text string) (found []variable) {
 	return found
 }
 
-func TestTheDashboardIsJSON(t *testing.T) {
-	if !json.Valid([]byte(read(t, "grafana-dashboard.json"))) {
-		t.Error("grafana-dashboard.json is not JSON")
+// The dashboard draws metrics that docs/operations.md explains, which is held to the
+// programs.
+func TestTheDashboardDrawsWhatThereIs(t *testing.T) {
+	text := read(t, "grafana-dashboard.json")
+	if !json.Valid([]byte(text)) {
+		t.Fatal("grafana-dashboard.json is not JSON")
+	}
+	known := reference.Documented(t, "aliquot_")
+	names := regexp.MustCompile(`\baliquot_[a-z_]+`).FindAllString(text, -1)
+	if len(names) < 10 {
+		t.Errorf("the dashboard names only %v", names)
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) && !slices.Contains(known, strings.TrimSuffix(name, "_bucket")) {
+			t.Errorf("the dashboard draws %s, which does not exist", name)
+		}
 	}
 }
