@@ -2,7 +2,9 @@ package apm
 
 import (
 	"maps"
+	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -47,6 +49,29 @@ func TestDocumentedSettings(t *testing.T) {
 		c, err := readConfig(map[string]string{name: value})
 		if err != nil || reflect.DeepEqual(c, plain) {
 			t.Errorf("%s = %s changes nothing: %v", name, value, err)
+		}
+	}
+}
+
+// Every query of docs/scaling.md is one.
+func TestDocumentedQueries(t *testing.T) {
+	page, err := os.ReadFile("../../docs/scaling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "## Queries\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	found := map[Metric]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(text, -1) {
+		q, err := ParseQuery(m[1])
+		if err != nil {
+			t.Errorf("%s: %v", m[1], err)
+		}
+		found[q.Metric] = true
+	}
+	for _, metric := range []Metric{Concurrency, Queued, Active} {
+		if !found[metric] {
+			t.Errorf("no query of %s is documented", metric)
 		}
 	}
 }
