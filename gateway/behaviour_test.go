@@ -27,7 +27,11 @@ func newHolding(t *testing.T) *holding {
 	h := &holding{release: make(chan struct{})}
 	h.Server = serve(t, func(w http.ResponseWriter, r *http.Request) {
 		h.total.Add(1)
-		h.most.Store(max(h.most.Load(), h.active.Add(1)))
+		for n := h.active.Add(1); ; {
+			if m := h.most.Load(); n <= m || h.most.CompareAndSwap(m, n) {
+				break
+			}
+		}
 		select {
 		case <-h.release:
 		case <-r.Context().Done():

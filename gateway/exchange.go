@@ -28,7 +28,6 @@ type exchange struct {
 	in       *http.Request
 	grpc     bool
 	began    time.Time
-	granted  time.Time // when the present slot was given
 	waited   time.Duration
 	class    string // of the replica that served last
 	replica  string
@@ -62,7 +61,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // take records that the exchange was given a slot.
 func (x *exchange) take() {
-	x.granted = time.Now()
 	x.waited += x.pass.Waited()
 	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
 	x.attempts++
@@ -76,10 +74,10 @@ func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
 		return
 	}
 	x.ended = true
-	if o == dispatch.Served {
-		classMetricsOf(x.pass.Endpoint).took(time.Since(x.granted))
+	class := classMetricsOf(x.pass.Endpoint)
+	if held := x.service.line.Leave(&x.pass, o, pause); o == dispatch.Served {
+		class.took(held)
 	}
-	x.service.line.Leave(&x.pass, o, pause)
 }
 
 // forward has the reverse proxy carry the request; x is its transport.

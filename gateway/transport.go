@@ -44,7 +44,7 @@ func newTransports(u config.Upstream, dial Dial) (*transports, error) {
 		DialContext:           marked,
 		MaxIdleConns:          0, // as many as there are slots
 		MaxIdleConnsPerHost:   4096,
-		IdleConnTimeout:       90 * time.Second,
+		IdleConnTimeout:       0, // a timer per request; keep-alive probes find dead ones
 		TLSHandshakeTimeout:   u.ConnectTimeout,
 		ResponseHeaderTimeout: u.HeaderTimeout,
 		ExpectContinueTimeout: time.Second,

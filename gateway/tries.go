@@ -63,8 +63,11 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 	var pause time.Duration
 	switch {
 	case err == nil:
+		if res.StatusCode != http.StatusServiceUnavailable {
+			return 0, 0, false
+		}
 		var busy bool
-		if pause, busy = retryAfter(res); !busy || res.StatusCode != http.StatusServiceUnavailable {
+		if pause, busy = retryAfter(res); !busy {
 			return 0, 0, false
 		}
 		verdict = dispatch.Busy

@@ -74,6 +74,7 @@ func runGateway(path string, check bool) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	gateway.TuneHeap()
 	return server.Run(ctx)
 }
 

@@ -6,6 +6,7 @@ package line
 import (
 	"context"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 
@@ -117,21 +118,32 @@ func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause tim
 	return l.await(ctx, p, now)
 }
 
-// Leave gives the slot back. It does nothing for a request that holds none.
-func (l *Line) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) {
+// Leave gives the slot back and returns for how long it was held. It does nothing
+// for a request that holds none.
+func (l *Line) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Duration {
 	now := time.Now()
 	l.mu.Lock()
-	if p.Endpoint != nil {
-		l.release(p, o, pause, now)
+	if p.Endpoint == nil {
+		l.mu.Unlock()
+		return 0
 	}
+	woken := l.release(p, o, pause, now)
+	held := p.ticket.Held(now)
 	l.mu.Unlock()
+	if woken {
+		// Whoever waited goes first: its replica idles, and the caller still has an
+		// answer to finish.
+		runtime.Gosched()
+	}
+	return held
 }
 
-func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) {
+// release tells whether the slot went to a request that waited.
+func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
 	l.series.active(now, p.Endpoint.Class, -1)
 	p.Endpoint = nil
 	l.queue.Finish(&p.ticket, o, pause, now)
-	l.pump(now)
+	return l.pump(now)
 }
 
 // await is entered with the lock held and the ticket queued; it returns without
@@ -180,8 +192,9 @@ func (l *Line) abandon(p *Pass, err error) error {
 	return err
 }
 
-// pump ties waiting requests to free slots until none is left of either.
-func (l *Line) pump(now time.Time) {
+// pump ties waiting requests to free slots until none is left of either, and
+// tells whether it woke a goroutine.
+func (l *Line) pump(now time.Time) (woken bool) {
 	for {
 		t := l.queue.Next(now)
 		if t == nil {
@@ -194,9 +207,11 @@ func (l *Line) pump(now time.Time) {
 		if p.ready != nil {
 			close(p.ready)
 			p.ready = nil
+			woken = true
 		}
 	}
 	l.arm(now)
+	return woken
 }
 
 // arm sets the timer for the time at which the policy wants to be asked again.

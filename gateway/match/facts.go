@@ -34,28 +34,36 @@ const bytesPerToken = 4
 func FactsOf(r *http.Request) (Facts, error) {
 	f := Facts{Batch: -1, Prompt: -1, Cost: -1, Timeout: -1}
 	h := r.Header
-	f.Priority = h.Get(HeaderPriority)
+	f.Priority = first(h, HeaderPriority)
 	var err error
-	if v := h.Get(HeaderBatch); v != "" {
+	if v := first(h, HeaderBatch); v != "" {
 		f.Batch, err = whole(HeaderBatch, v)
 	}
-	if v := h.Get(HeaderPrompt); v != "" && err == nil {
+	if v := first(h, HeaderPrompt); v != "" && err == nil {
 		f.Prompt, err = whole(HeaderPrompt, v)
 	} else if r.ContentLength > 0 {
 		f.Prompt = r.ContentLength / bytesPerToken
 	}
-	if v := h.Get(HeaderCost); v != "" && err == nil {
+	if v := first(h, HeaderCost); v != "" && err == nil {
 		f.Cost, err = strconv.ParseFloat(v, 64)
 		if err != nil || !(f.Cost > 0 && f.Cost <= 1e12) {
 			err = fmt.Errorf("header %s is %q: want a positive number", HeaderCost, clip(v))
 		}
 	}
-	if v := h.Get(HeaderTimeout); v != "" && err == nil {
+	if v := first(h, HeaderTimeout); v != "" && err == nil {
 		f.Timeout, err = timeout(v)
-	} else if v := h.Get("Grpc-Timeout"); v != "" && err == nil {
+	} else if v := first(h, "Grpc-Timeout"); v != "" && err == nil {
 		f.Timeout, err = grpcTimeout(v)
 	}
 	return f, err
+}
+
+// first is Get for a name in canonical form, without bringing it there.
+func first(h http.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
 }
 
 func clip(s string) string { return s[:min(len(s), 40)] }

@@ -146,5 +146,8 @@ func (t *Ticket) Replica() (Replica, bool) {
 	return t.on.Replica, true
 }
 
+// Held is for how long the ticket has held its last slot at a time.
+func (t *Ticket) Held(now time.Time) time.Duration { return now.Sub(t.started) }
+
 // Waited is how long the ticket was queued before its current start.
 func (t *Ticket) Waited() time.Duration { return t.started.Sub(t.at) }
