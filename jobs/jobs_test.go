@@ -17,7 +17,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/reference"
-	"aliquot/router/consultest"
 )
 
 // files returns the job files, by name.
@@ -80,40 +79,6 @@ func TestNomadAcceptsEveryJob(t *testing.T) {
 		}
 		ids[*job.ID] = name
 	}
-	for _, path := range glob(t, "*-nomad-policy.hcl") {
-		_, err := client.ACLPolicies().Upsert(&api.ACLPolicy{Name: "shipped", Rules: read(t, path)}, nil)
-		if err != nil {
-			t.Errorf("%s: %v", path, err)
-		}
-	}
-}
-
-// Every policy for Consul is accepted by a real Consul.
-func TestConsulAcceptsEveryPolicy(t *testing.T) {
-	const management = "3d1f2a10-0000-4000-8000-5a5a5a5a5a5a"
-	server, err := consultest.Start(t.TempDir(), map[string]any{"token": management, "acl": map[string]any{
-		"enabled": true, "default_policy": "deny", "tokens": map[string]any{"initial_management": management, "agent": management},
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Stop()
-	for _, path := range append(glob(t, "*-consul-policy.hcl"), "router-policy.hcl") {
-		name := strings.TrimSuffix(path, ".hcl")
-		body := map[string]string{"Name": name, "Rules": read(t, path)}
-		if _, err := server.Client.Raw().Write("/v1/acl/policy", body, nil, nil); err != nil {
-			t.Errorf("%s: %v", path, err)
-		}
-	}
-}
-
-func glob(t *testing.T, pattern string) []string {
-	t.Helper()
-	paths, err := filepath.Glob(pattern)
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no file is named %s, %v", pattern, err)
-	}
-	return paths
 }
 
 func TestJobsAreFormatted(t *testing.T) {

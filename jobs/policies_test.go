@@ -1,0 +1,207 @@
+package jobs
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+	"github.com/hashicorp/nomad/api"
+
+	"aliquot/autoscaler-plugin/target"
+	"aliquot/gateway/config"
+	"aliquot/gateway/control"
+	"aliquot/internal/dispatch"
+	"aliquot/router/consultest"
+)
+
+// The policies for Nomad allow what the programs do, and do not allow more.
+func TestNomadPoliciesSuffice(t *testing.T) {
+	client := startNomad(t)
+	job, err := client.Jobs().ParseHCLOpts(&api.JobsParseRequest{JobHCL: read(t, "http.nomad.hcl"), Variables: "image = \"x\"\ncount = 0\n", Canonicalize: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := client.Jobs().Register(job, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Run("gateway", func(t *testing.T) {
+		token := nomadToken(t, client, "gateway-nomad-policy.hcl")
+		conf := &config.Nomad{Address: client.Address(), Token: config.Secret{File: file(t, token)}}
+		asked, err := control.NewNomad(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		scaler := control.Scaler{Client: asked, Config: conf}
+		if err := scaler.Scale(t.Context(), "app", "server", 2, "test"); err != nil {
+			t.Error(err)
+		}
+		if n, err := scaler.Count(t.Context(), "app", "server"); err != nil || n != 2 {
+			t.Errorf("the count is %d, %v", n, err)
+		}
+		if _, _, err := asked.Services().Get("native", &api.QueryOptions{AuthToken: token}); err != nil {
+			t.Errorf("native services: %v", err)
+		}
+		denied(t, client, token)
+	})
+	t.Run("autoscaler", func(t *testing.T) {
+		token := nomadToken(t, client, "autoscaler-nomad-policy.hcl")
+		p := target.New(hclog.NewNullLogger())
+		if err := p.SetConfig(map[string]string{"nomad_address": client.Address(), "nomad_token": token, "restart_agent_after": "0"}); err != nil {
+			t.Fatal(err)
+		}
+		group := map[string]string{sdk.TargetConfigKeyJob: "app", sdk.TargetConfigKeyTaskGroup: "server"}
+		if err := p.Scale(sdk.ScalingAction{Count: 1, Reason: "test"}, group); err != nil {
+			t.Error(err)
+		}
+		if status, err := p.Status(group); err != nil || !status.Ready || status.Count != 1 {
+			t.Errorf("%+v, %v", status, err)
+		}
+		as := &api.QueryOptions{AuthToken: token}
+		policies, _, err := client.Scaling().ListPolicies(as)
+		if err != nil || len(policies) != 1 {
+			t.Fatalf("%d policies, %v", len(policies), err)
+		}
+		if _, _, err := client.Scaling().GetPolicy(policies[0].ID, as); err != nil {
+			t.Error(err)
+		}
+		own, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := own.Locks(api.WriteOptions{}, api.Variable{Path: "nomad-autoscaler/lock", Lock: &api.VariableLock{TTL: "15s", LockDelay: "1s"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := lock.Acquire(t.Context()); err != nil {
+			t.Errorf("the lock: %v", err)
+		}
+		if err := lock.Release(t.Context()); err != nil {
+			t.Errorf("the lock's end: %v", err)
+		}
+		denied(t, client, token)
+	})
+}
+
+// denied fails where a token may do what no program of ours does.
+func denied(t *testing.T, client *api.Client, token string) {
+	t.Helper()
+	_, _, stop := client.Jobs().Deregister("app", false, &api.WriteOptions{AuthToken: token})
+	_, _, list := client.Nodes().List(&api.QueryOptions{AuthToken: token})
+	_, _, other := client.Variables().Read("other", &api.QueryOptions{AuthToken: token})
+	for what, err := range map[string]error{"stopping jobs": stop, "nodes": list, "other variables": other} {
+		if err == nil || !strings.Contains(err.Error(), "Permission denied") {
+			t.Errorf("%s: got %v, want a denial", what, err)
+		}
+	}
+}
+
+func nomadToken(t *testing.T, client *api.Client, path string) string {
+	t.Helper()
+	if _, err := client.ACLPolicies().Upsert(&api.ACLPolicy{Name: path[:7], Rules: read(t, path)}, nil); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	token, _, err := client.ACLTokens().Create(&api.ACLToken{Name: path, Type: "client", Policies: []string{path[:7]}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.SecretID
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The policies for Consul allow what the gateway and the autoscaler's plugins do,
+// and do not allow more. That of the router is tested with the router.
+func TestConsulPoliciesSuffice(t *testing.T) {
+	const management = "3d1f2a10-0000-4000-8000-5a5a5a5a5a5a"
+	server, err := consultest.Start(t.TempDir(), map[string]any{"token": management, "acl": map[string]any{
+		"enabled": true, "default_policy": "deny", "tokens": map[string]any{"initial_management": management, "agent": management},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	token := func(t *testing.T, path string) string {
+		name := strings.TrimSuffix(path, ".hcl")
+		policy, _, err := server.Client.ACL().PolicyCreate(&consul.ACLPolicy{Name: name, Rules: read(t, path)}, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		made, _, err := server.Client.ACL().TokenCreate(&consul.ACLToken{Policies: []*consul.ACLLink{{ID: policy.ID}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made.SecretID
+	}
+	t.Run("gateway", func(t *testing.T) {
+		secret := token(t, "gateway-consul-policy.hcl")
+		conf := &config.Consul{Address: server.Address, Token: config.Secret{File: file(t, secret)}, Service: "aliquot-gateway", Prefix: "aliquot/rates"}
+		client, err := control.NewConsul(conf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rates := control.Rates{Client: client, Config: conf, Gateway: "g"}
+		if err := rates.Save(t.Context(), "app", map[string]dispatch.Rate{"h100": {Rate: 2, Slots: 4, Samples: 9}}, time.Now()); err != nil {
+			t.Error(err)
+		}
+		if got, err := rates.Load(t.Context(), "app"); err != nil || got["h100"].Rate != 2 {
+			t.Errorf("%v, %v", got, err)
+		}
+		registrar := control.Registrar{Client: client, Config: conf, Gateway: "g"}
+		if err := registrar.Register(t.Context(), ":8080", "127.0.0.1:8081"); err != nil {
+			t.Error(err)
+		}
+		as := &consul.QueryOptions{Token: secret}
+		if found, _, err := client.Health().Service("aliquot-gateway", "", false, as); err != nil || len(found) != 1 {
+			t.Errorf("%d gateways, %v", len(found), err)
+		}
+		if err := registrar.Deregister(t.Context()); err != nil {
+			t.Error(err)
+		}
+		deniedByConsul(t, server.Client, secret, "aliquot/coldstart/app")
+	})
+	t.Run("autoscaler", func(t *testing.T) {
+		secret := token(t, "autoscaler-consul-policy.hcl")
+		if err := server.Instance("other", "aliquot-gateway", "g", consul.HealthPassing, nil); err != nil {
+			t.Fatal(err)
+		}
+		as := &consul.QueryOptions{Token: secret}
+		if found, _, err := server.Client.Health().Service("aliquot-gateway", "", true, as); err != nil || len(found) != 1 {
+			t.Errorf("%d gateways, %v", len(found), err)
+		}
+		if pairs, _, err := server.Client.KV().List("aliquot/rates/app/", as); err != nil || len(pairs) != 1 {
+			t.Errorf("%d rates, %v", len(pairs), err)
+		}
+		ok, _, err := server.Client.KV().CAS(&consul.KVPair{Key: "aliquot/coldstart/app"}, &consul.WriteOptions{Token: secret})
+		if err != nil || !ok {
+			t.Errorf("cold starts: %v, %v", ok, err)
+		}
+		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
+	})
+}
+
+// deniedByConsul fails where a token may write what another program writes, or
+// register another service.
+func deniedByConsul(t *testing.T, client *consul.Client, token, key string) {
+	t.Helper()
+	as := &consul.WriteOptions{Token: token}
+	_, kv := client.KV().Put(&consul.KVPair{Key: key}, as)
+	_, _, tokens := client.ACL().TokenList(&consul.QueryOptions{Token: token})
+	service := client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{Name: "app"}, consul.ServiceRegisterOpts{Token: token})
+	for what, err := range map[string]error{key: kv, "tokens": tokens, "other services": service} {
+		if err == nil || !strings.Contains(err.Error(), "Permission denied") {
+			t.Errorf("%s: got %v, want a denial", what, err)
+		}
+	}
+}
