@@ -159,12 +159,12 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 			t.Errorf("%v, %v", got, err)
 		}
 		registrar := control.Registrar{Client: client, Config: conf, Gateway: "g"}
-		if err := registrar.Register(t.Context(), ":8080", "127.0.0.1:8081"); err != nil {
+		if err := registrar.Register(t.Context(), "[::]:8080", "[::]:8081"); err != nil {
 			t.Error(err)
 		}
 		as := &consul.QueryOptions{Token: secret}
-		if found, _, err := client.Health().Service("aliquot-gateway", "", false, as); err != nil || len(found) != 1 {
-			t.Errorf("%d gateways, %v", len(found), err)
+		if found, _, err := client.Health().Service("aliquot-gateway", "", false, as); err != nil || len(found) != 1 || found[0].Service.Meta["admin"] != "127.0.0.1:8081" {
+			t.Errorf("gateways in Consul: %+v, %v", found, err)
 		}
 		if err := registrar.Deregister(t.Context()); err != nil {
 			t.Error(err)

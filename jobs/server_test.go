@@ -84,15 +84,31 @@ acl {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(time.Minute)
-	for {
+	await(t, "a leader", func() error {
 		token, _, err := client.ACLTokens().Bootstrap(nil)
 		if err == nil {
 			client.SetSecretID(token.SecretID)
-			return client
+		}
+		return err
+	})
+	// Its keyring comes some time after the leader.
+	await(t, "a keyring", func() error {
+		_, _, err := client.Variables().Create(&api.Variable{Path: "ready", Items: api.VariableItems{"is": "true"}}, nil)
+		return err
+	})
+	return client
+}
+
+func await(t *testing.T, what string, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		err := try()
+		if err == nil {
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the server does not lead: %v", err)
+			t.Fatalf("the server has no %s: %v", strings.TrimPrefix(what, "a "), err)
 		}
 		time.Sleep(100 * time.Millisecond)
 	}

@@ -123,11 +123,11 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	if err != nil {
 		return err
 	}
-	public, err = r.reachable(public)
+	public, err = r.reachable(public, token)
 	if err != nil {
 		return err
 	}
-	if admin, err = r.reachable(admin); err != nil {
+	if admin, err = r.reachable(admin, token); err != nil {
 		return err
 	}
 	host, port, err := net.SplitHostPort(public)
@@ -148,7 +148,7 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 }
 
 // reachable replaces an unspecified host by the agent's.
-func (r *Registrar) reachable(address string) (string, error) {
+func (r *Registrar) reachable(address, token string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", err
@@ -156,12 +156,13 @@ func (r *Registrar) reachable(address string) (string, error) {
 	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {
 		return address, nil
 	}
-	self, err := r.Client.Agent().Self()
-	if err != nil {
+	// Agent().Self takes no token.
+	var self struct{ Member struct{ Addr string } }
+	if _, err := r.Client.Raw().Query("/v1/agent/self", &self, &consul.QueryOptions{Token: token}); err != nil {
 		return "", err
 	}
-	agent, ok := self["Member"]["Addr"].(string)
-	if !ok {
+	agent := self.Member.Addr
+	if agent == "" {
 		return "", fmt.Errorf("the Consul agent does not tell its address; set listen.address to a concrete one")
 	}
 	return net.JoinHostPort(agent, port), nil
