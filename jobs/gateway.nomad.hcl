@@ -89,7 +89,7 @@ job "gateway" {
     }
 
     task "gateway" {
-      driver       = var.driver
+      driver = var.driver
       # Longer than the drain below; the node's max_kill_timeout must allow it.
       kill_timeout = "60s"
 

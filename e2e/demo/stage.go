@@ -20,6 +20,9 @@ const rackName = "h100-2xt4"
 // modelMiB is the GPU memory that a replica takes; it fits 3 of 20 slices of a T4.
 const modelMiB = 2048
 
+// slicesTotal is how many slices the plugins cut a GPU into by default.
+const slicesTotal = 20
+
 // class is a hardware class of the service chat.
 type class struct {
 	Slices int `json:"slices"`

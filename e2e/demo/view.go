@@ -121,7 +121,7 @@ func drawGPU(w io.Writer, g top.GPU) {
 
 func drawServices(w io.Writer, services []top.Service) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tQUEUED\tACTIVE\tCLASS\tREPLICAS\tSLOTS\tACTIVE\tRATE OF A SLOT")
+	fmt.Fprintln(t, "SERVICE\tQUEUED\tACTIVE\tCLASS\tREPLICAS\tSLOTS\tACTIVE\tTOKENS/S OF A SLOT")
 	for _, s := range services {
 		head := fmt.Sprintf("%s\t%.0f\t%.0f", s.Name, s.Queued, s.Active)
 		if len(s.Classes) == 0 {
@@ -135,11 +135,12 @@ func drawServices(w io.Writer, services []top.Service) {
 	_ = t.Flush()
 }
 
+// speed is a learned rate; calls declare their work in tokens.
 func speed(r float64) string {
 	if r <= 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.2f/s", r)
+	return fmt.Sprintf("%.0f", r)
 }
 
 // line is the picture in one line.

@@ -59,6 +59,7 @@ type watch struct {
 	running  int
 	desired  int
 	problem  error // of the last look
+	busy     int   // percent of the AMD GPU, as last played
 
 	asking sync.WaitGroup
 }
@@ -103,6 +104,9 @@ func (w *watch) look(whole context.Context) error {
 		return err
 	}
 	w.keepSnapshot(snapshot)
+	if err := w.playLoad(snapshot.Services); err != nil {
+		return err
+	}
 	var desired, running int
 	for _, service := range []string{chat, code} {
 		if err := w.lookAtSplit(ctx, service); err != nil {
