@@ -102,7 +102,7 @@ func sound() *summary {
 	w := newWatch(&cluster.Cluster{})
 	w.splits = []split{{began, chat, shares{"h100-s5of20": 100}}}
 	w.actions = []action{{began, chat, "h100", 0, 1, "growing: demand 3.0"}}
-	w.replicas["0123456789"] = &replica{service: chat, alloc: "0123456789", info: hardware.Info{
+	w.replicas["0123456789"] = &replica{service: chat, alloc: "0123456789", pulled: true, info: hardware.Info{
 		Variant: "amd", Environment: map[string]string{"HSA_CU_MASK": "0:0-74"},
 		Grant: &gpu.Grant{Vendor: gpu.AMD, Group: "mi300x-0", Class: "mi300x", Slices: 5, Total: 20, GPUs: []gpu.ID{"0000:05:00.0"}},
 	}}
@@ -124,6 +124,7 @@ func TestVerdictNamesWhatIsOff(t *testing.T) {
 		"has no CU mask":            func(s *summary) { s.watch.replicas["0123456789"].info.Environment = nil },
 		"image for nvidia":          func(s *summary) { s.watch.replicas["0123456789"].info.Variant = "nvidia" },
 		"want 5 of one":             func(s *summary) { s.watch.replicas["0123456789"].info.Grant.Slices = 4 },
+		"was pulled":                func(s *summary) { s.watch.replicas["0123456789"].pulled = false },
 		"no replica could be asked": func(s *summary) { clear(s.watch.replicas) },
 	} {
 		s := sound()

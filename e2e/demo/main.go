@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -30,8 +31,7 @@ Options:
 
 func main() {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
-	flags.SetOutput(os.Stderr)
-	flags.Usage = func() {}
+	flags.SetOutput(io.Discard)
 	once := flags.Bool("once", false, "")
 	trace := flags.String("trace", "", "")
 	length := flags.Duration("length", 5*time.Minute, "")
@@ -41,7 +41,7 @@ func main() {
 		fmt.Print(usage)
 		return
 	case err != nil:
-		fmt.Fprintln(os.Stderr, "demo: see demo -help")
+		fmt.Fprintf(os.Stderr, "demo: %v, see demo -help\n", err)
 		os.Exit(2)
 	case flags.NArg() > 0:
 		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q, see demo -help\n", flags.Arg(0))

@@ -50,6 +50,15 @@ func (w *watch) wrongReplicas() (problems []string) {
 	if len(all) == 0 {
 		return []string{"no replica could be asked what it sees"}
 	}
+	pulled := map[string]bool{}
+	for _, r := range all {
+		pulled[r.info.Variant] = pulled[r.info.Variant] || r.pulled
+	}
+	for _, variant := range slices.Sorted(maps.Keys(pulled)) {
+		if !pulled[variant] {
+			problems = append(problems, fmt.Sprintf("no replica says that the image for %s was pulled from the registry", variant))
+		}
+	}
 	for _, r := range all {
 		complain := func(format string, values ...any) {
 			problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service, fmt.Sprintf(format, values...)))

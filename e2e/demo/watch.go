@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type shares map[string]float64
 type replica struct {
 	service, alloc string
 	info           hardware.Info
+	// pulled tells that its image was fetched from the registry for it.
+	pulled bool
 	// err says why it could not be asked; a replica may be stopped before.
 	err error
 	// closeGPU is called when it has ended; nil where nothing is to be closed.
@@ -228,23 +231,25 @@ func (w *watch) greet(ctx context.Context, service, alloc string) {
 	r := &replica{service: service, alloc: alloc}
 	w.replicas[alloc] = r
 	w.asking.Go(func() {
-		info, closeGPU, err := w.ask(ctx, alloc)
+		asked := w.ask(ctx, service, alloc)
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		r.info, r.closeGPU, r.err = info, closeGPU, err
+		*r = asked
 	})
 }
 
-func (w *watch) ask(ctx context.Context, id string) (info hardware.Info, closeGPU func() error, err error) {
-	alloc, _, err := w.c.Nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return info, nil, err
+func (w *watch) ask(ctx context.Context, service, id string) replica {
+	r := replica{service: service, alloc: id}
+	var alloc *nomad.Allocation
+	if alloc, _, r.err = w.c.Nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx)); r.err != nil {
+		return r
 	}
-	if info, err = w.c.Info(ctx, alloc); err == nil && info.Grant != nil && info.Grant.Vendor == gpu.AMD {
+	r.pulled = strings.Contains(cluster.Events(alloc.TaskStates), "Downloading image")
+	if r.info, r.err = w.c.Info(ctx, alloc); r.err == nil && r.info.Grant != nil && r.info.Grant.Vendor == gpu.AMD {
 		// No kernel driver is there to see the task open its GPU.
-		closeGPU, err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, info.Grant.Units)
+		r.closeGPU, r.err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, r.info.Grant.Units)
 	}
-	return info, closeGPU, err
+	return r
 }
 
 // idle says what keeps the services from being at zero replicas, "" at zero.
