@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"strings"
 	"time"
@@ -20,9 +21,10 @@ type exchange struct {
 	service *service
 	pass    line.Pass
 	request dispatch.Request
-	proxy   httputil.ReverseProxy
 	writer  progress
 	answer  answer
+	early   early
+	trace   httptrace.ClientTrace
 	body    *match.Body
 
 	in       *http.Request
@@ -80,17 +82,9 @@ func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
 	}
 }
 
-// forward has the reverse proxy carry the request; x is its transport.
+// forward has the request served.
 func (x *exchange) forward() {
 	x.answer.x = x
-	x.proxy = httputil.ReverseProxy{
-		Rewrite:        x.rewrite,
-		Transport:      (*tries)(x),
-		ModifyResponse: x.answered,
-		ErrorHandler:   x.failed,
-		BufferPool:     x.server.buffers,
-		ErrorLog:       x.server.quiet,
-	}
 	if x.body != nil {
 		control := http.NewResponseController(x.writer.ResponseWriter)
 		if x.in.ProtoMajor == 1 {
@@ -100,7 +94,20 @@ func (x *exchange) forward() {
 		}
 		defer x.body.Stop(func() { control.SetReadDeadline(time.Unix(1, 0)) })
 	}
-	x.proxy.ServeHTTP(&x.writer, x.in)
+	if !switches(x.in.Header) {
+		x.carry()
+		return
+	}
+	// The handover of two connections is the reverse proxy's; x is its transport.
+	proxy := httputil.ReverseProxy{
+		Rewrite:        x.rewrite,
+		Transport:      (*tries)(x),
+		ModifyResponse: x.answered,
+		ErrorHandler:   x.failed,
+		BufferPool:     x.server.buffers,
+		ErrorLog:       x.server.quiet,
+	}
+	proxy.ServeHTTP(&x.writer, x.in)
 }
 
 func (x *exchange) rewrite(p *httputil.ProxyRequest) {

@@ -112,6 +112,9 @@ func headerLine(text []byte) (name, value, rest []byte, more bool) {
 // afterRequest returns what follows the first request in text. Nothing does if
 // text has only a part of it; a longer body than is kept looks like that.
 func afterRequest(text []byte) []byte {
+	if bytes.Index(text, []byte("\n\r\n")) == len(text)-3 && !bytes.Contains(text, []byte("\n\n")) {
+		return nil // one header and nothing else, as nearly always
+	}
 	length, chunked := uint64(0), false
 	first, _, _ := bytes.Cut(text, []byte("\n"))
 	old := bytes.HasSuffix(bytes.TrimSuffix(first, []byte("\r")), []byte("HTTP/1.0"))

@@ -10,7 +10,7 @@ import (
 // heapFloor is the size, in bytes, to which the heap may grow before garbage is
 // collected. Requests leave little that lives, so that by its default the runtime
 // would collect hundreds of times per second under load.
-const heapFloor = 64 << 20
+const heapFloor = 32 << 20
 
 // TuneHeap keeps the heap at its floor or at twice what lives, whichever is more,
 // unless the operator has set GOGC. It is meant for a process that is a gateway

@@ -8,7 +8,7 @@ import (
 )
 
 func TestTheHeapGrowsToItsFloorOrTwiceWhatLives(t *testing.T) {
-	for live, want := range map[uint64]int{0: 6300, 1 << 20: 6300, 8 << 20: 700, 32 << 20: 100, 1 << 30: 100} {
+	for live, want := range map[uint64]int{0: 3100, 1 << 20: 3100, 8 << 20: 300, 16 << 20: 100, 1 << 30: 100} {
 		if got := percentFor(live); got != want {
 			t.Errorf("%d MiB live: %d percent, want %d", live>>20, got, want)
 		}
