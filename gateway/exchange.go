@@ -264,8 +264,8 @@ func (x *exchange) gone(o outcome) {
 	}
 }
 
-// end runs when the handler is left, also by a panic of the reverse proxy, which
-// is how it ends an answer that broke off.
+// end runs when the handler is left, also by the panic that ends an answer which
+// broke off.
 func (x *exchange) end() {
 	// What still holds its slot here was broken off, or is an upgraded connection,
 	// whose length says nothing of the replica's speed.

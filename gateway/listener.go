@@ -2,9 +2,7 @@ package gateway
 
 import (
 	"errors"
-	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
@@ -42,44 +40,32 @@ func (l *listener) Close() error {
 
 // clientConn is a client's connection.
 //
-// The server moves the read deadline several times per request, and each move
-// costs the runtime's poller. So the deadline that the server wants is only noted;
-// the socket's own is moved when it has to become earlier, and otherwise when it
-// expires and turns out to be out of date.
+// The server moves the read deadline several times per request, and each move of
+// the socket's own would set a timer and may wake a thread. So the deadline that
+// the server wants is only noted, and one timer per connection looks after it now
+// and then.
 type clientConn struct {
 	*net.TCPConn
 	listener *listener
 	once     sync.Once
 	mu       sync.Mutex
 	wanted   time.Time // read deadline, zero for none
-	armed    time.Time // the socket's
+	expired  bool      // the socket was told so
+	timer    *time.Timer
+	looks    time.Time // when the timer fires, zero for never
 }
 
 func (c *clientConn) Close() error {
-	c.once.Do(func() { <-c.listener.room })
-	return c.TCPConn.Close()
-}
-
-func (c *clientConn) Read(p []byte) (int, error) {
-	for {
-		n, err := c.TCPConn.Read(p)
-		if err != nil && errors.Is(err, os.ErrDeadlineExceeded) && c.early() {
-			continue
+	c.once.Do(func() {
+		<-c.listener.room
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.wanted = time.Time{}
+		if c.timer != nil {
+			c.timer.Stop()
 		}
-		return n, err
-	}
-}
-
-// early tells whether the socket's deadline came before the wanted one, and moves
-// it there.
-func (c *clientConn) early() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.wanted.IsZero() && !c.wanted.After(time.Now()) {
-		return false
-	}
-	c.armed = c.wanted
-	return c.TCPConn.SetReadDeadline(c.wanted) == nil
+	})
+	return c.TCPConn.Close()
 }
 
 // SetReadDeadline is that of net.Conn.
@@ -87,19 +73,51 @@ func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = t
-	if t.IsZero() || (!c.armed.IsZero() && !c.armed.After(t)) {
-		return nil
+	left := time.Duration(1)
+	if !t.IsZero() {
+		left = time.Until(t)
 	}
-	c.armed = t
-	return c.TCPConn.SetReadDeadline(t)
+	if expired := left <= 0; expired || c.expired {
+		c.expired = expired
+		at := time.Time{}
+		if expired {
+			at = t
+		}
+		if err := c.TCPConn.SetReadDeadline(at); err != nil {
+			return err
+		}
+	}
+	if !t.IsZero() && left > 0 && (c.looks.IsZero() || t.Before(c.looks)) {
+		c.lookIn(left, t)
+	}
+	return nil
+}
+
+func (c *clientConn) lookIn(d time.Duration, at time.Time) {
+	c.looks = at
+	if c.timer == nil {
+		c.timer = time.AfterFunc(d, c.look)
+		return
+	}
+	c.timer.Reset(d)
+}
+
+// look ends a read that is overdue.
+func (c *clientConn) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.looks = time.Time{}
+	switch left := time.Until(c.wanted); {
+	case c.wanted.IsZero():
+	case left > 0:
+		c.lookIn(left, c.wanted)
+	default:
+		c.expired = true
+		c.TCPConn.SetReadDeadline(c.wanted)
+	}
 }
 
 // SetDeadline is that of net.Conn.
 func (c *clientConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.TCPConn.SetWriteDeadline(t))
-}
-
-// WriteTo keeps the socket's own from reading past Read.
-func (c *clientConn) WriteTo(w io.Writer) (int64, error) {
-	return io.Copy(w, struct{ io.Reader }{c})
 }

@@ -243,7 +243,7 @@ func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.public.Close()
 }
 
-// bufferPool gives the reverse proxy its copy buffers.
+// bufferPool holds the buffers that answers are copied through.
 type bufferPool struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10

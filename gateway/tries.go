@@ -15,7 +15,7 @@ import (
 // unplacedError wraps why a request that was to be tried again got no slot.
 type unplacedError struct{ error }
 
-// tries is an exchange as the transport of its reverse proxy: it tries the
+// tries is an exchange as a transport: it tries the
 // request on another replica as long as the first cannot have acted on it.
 type tries exchange
 
