@@ -169,6 +169,9 @@ func (x *exchange) deliver(res *http.Response) {
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
 	if len(res.Trailer) == 0 {
+		if x.in.ProtoMajor == 1 && h["Content-Length"] != nil {
+			w.finish()
+		}
 		return
 	}
 	w.FlushError() // else a short answer would get a length, and no trailer

@@ -81,6 +81,15 @@ func (p *progress) FlushError() error {
 	return err
 }
 
+// finish sends what is left of a complete answer of known length, so that the
+// client need not wait until the exchange is recorded.
+func (p *progress) finish() {
+	if p.bytes > buffered {
+		p.arm()
+	}
+	http.NewResponseController(p.ResponseWriter).Flush()
+}
+
 func (p *progress) Write(b []byte) (int, error) {
 	if p.status == 0 {
 		p.status, p.first = http.StatusOK, time.Now()

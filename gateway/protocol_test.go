@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -188,19 +189,36 @@ func TestBothDirectionsAtOnce(t *testing.T) {
 	}
 }
 
-func TestHTTP2OverTLS(t *testing.T) {
+func TestOverTLS(t *testing.T) {
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
 	cert, key := certificate(t)
-	g := start(t, service("m", replicaBlock(replica, "", 1))+fmt.Sprintf("listen {\n address = \"127.0.0.1:0\"\n tls {\n cert_file = %q\n key_file = %q\n}\n}\n", cert, key))
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
-	res, err := client.Get(strings.Replace(g.url, "http:", "https:", 1))
+	g := start(t, service("m", replicaBlock(replica, "", 1))+fmt.Sprintf("listen {\n address = \"127.0.0.1:0\"\n header_timeout = \"300ms\"\n tls {\n cert_file = %q\n key_file = %q\n}\n}\n", cert, key))
+	for major, http2 := range map[int]bool{1: false, 2: true} {
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: http2}}
+		for range 2 { // the second time on the same connection
+			res, err := client.Get(strings.Replace(g.url, "http:", "https:", 1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			if res.ProtoMajor != major || string(body) != "https" {
+				t.Errorf("%s %q, want HTTP/%d", res.Proto, body, major)
+			}
+		}
+		client.CloseIdleConnections()
+	}
+	if status, body, _ := get(t, g.url); status != 400 || !strings.Contains(body, "https") {
+		t.Errorf("a client without TLS: %d %q", status, body)
+	}
+	silent, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer res.Body.Close()
-	body, _ := io.ReadAll(res.Body)
-	if res.ProtoMajor != 2 || string(body) != "https" {
-		t.Errorf("%s %q", res.Proto, body)
+	defer silent.Close()
+	silent.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.Copy(io.Discard, silent); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a client that does not begin the handshake keeps its connection")
 	}
 }
 
