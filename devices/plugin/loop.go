@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -24,6 +25,13 @@ const (
 	// graceFailures is the number of readings in a row that may fail before devices
 	// are called unhealthy: a flip costs Nomad two writes and several evaluations.
 	graceFailures = 3
+	// stallTime is how long one round may take. Calls into a driver that hangs never
+	// return and cannot be ended, so the GPUs are called unhealthy meanwhile. The
+	// first calls wake the GPUs, which takes seconds each.
+	stallTime = 30 * time.Second
+	// mostWakes is the number of rounds in one second that a vendor's news can cause:
+	// a GPU that fails raises thousands of errors.
+	mostWakes = 5
 )
 
 // loop reconciles the host while at least one fingerprint stream is open.
@@ -41,9 +49,11 @@ type loop struct {
 	failures int
 	notes    *notes
 
-	// measuring guards last, the newest reading of load.
+	// measuring guards last, the newest reading of load, and pending, which is
+	// closed when the one that is being taken is done.
 	measuring sync.Mutex
 	last      readings
+	pending   chan struct{}
 
 	mu      sync.Mutex
 	streams int
@@ -51,6 +61,8 @@ type loop struct {
 	ended   chan struct{} // closed when the loop started last has ended
 	plan    share.Plan
 	planned bool
+	states  map[gpu.ID]State      // of the last round
+	stalled string                // why the round that runs takes too long, else ""
 	groups  []*device.DeviceGroup // nil until the first fingerprint is ready
 	changed chan struct{}         // closed and replaced when groups change
 }
@@ -106,21 +118,66 @@ func (l *loop) running() bool {
 
 func (l *loop) run(ctx context.Context) {
 	settled := time.Now().Add(settleTime)
+	var second time.Time // begin of the second in which wakes are counted
+	wakes := 0
 	for {
-		starting := l.step(ctx, !time.Now().Before(settled))
+		starting := l.round(ctx, !time.Now().Before(settled))
 		period := l.config.Period
 		if starting && time.Now().Before(settled) {
 			period = settlePoll
 		}
-		timer := time.NewTimer(period)
+		due, wake := time.After(period), l.wake
+		if time.Since(second) >= time.Second {
+			second, wakes = time.Now(), 0
+		}
+		if wakes >= mostWakes {
+			wake = nil // it is kept, and taken in the next second
+			due = time.After(min(period, time.Until(second.Add(time.Second))))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
-		case <-l.wake:
-			timer.Stop()
-		case <-timer.C:
+		case <-wake:
+			wakes++
+		case <-due:
 		}
+	}
+}
+
+// round is one step, watched: while it takes too long the GPUs are unhealthy. It
+// returns only after the step, however long that takes, since a second one would
+// hang in the same call.
+func (l *loop) round(ctx context.Context, publish bool) (starting bool) {
+	done := make(chan bool, 1)
+	go func() { done <- l.step(ctx, publish) }()
+	late := time.NewTimer(stallTime)
+	defer late.Stop()
+	for {
+		select {
+		case starting = <-done:
+			return starting
+		case <-late.C:
+			l.stall(ctx)
+		}
+	}
+}
+
+// stall tells that the GPUs do not answer.
+func (l *loop) stall(ctx context.Context) {
+	why := fmt.Sprintf("the GPUs' driver has not answered for %s", stallTime)
+	l.log.Warn(why + ": its GPUs take no tasks until it does; look for hung processes and at the kernel's log")
+	l.mu.Lock()
+	l.stalled = why
+	plan, states := l.plan, map[gpu.ID]State{}
+	for _, o := range plan.Offers {
+		s := l.states[o.ID]
+		s.Problem, s.Starting = why, false
+		states[o.ID] = s
+	}
+	known := l.groups != nil
+	l.mu.Unlock()
+	if known || len(plan.Offers) > 0 {
+		l.tell(ctx, groupsOf(l.maker, plan, states))
 	}
 }
 
@@ -148,7 +205,12 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	}
 	l.mu.Lock()
 	first := l.groups == nil
+	back := l.stalled != ""
+	l.states, l.stalled = states, ""
 	l.mu.Unlock()
+	if back {
+		l.log.Info("the GPUs' driver answers again")
+	}
 	if first && starting && !publish {
 		return true
 	}

@@ -26,9 +26,21 @@ type hand struct {
 	states map[gpu.ID]State
 	rounds int
 	wake   func()
+	// hung, when set, keeps every call into the driver until it is closed.
+	hung chan struct{}
+}
+
+func (h *hand) hang() {
+	h.mu.Lock()
+	hung := h.hung
+	h.mu.Unlock()
+	if hung != nil {
+		<-hung
+	}
 }
 
 func (h *hand) Inventory(context.Context) ([]share.Found, error) {
+	h.hang()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.found, h.err
@@ -49,7 +61,10 @@ func (h *hand) Reserve(context.Context, share.Granted) (Reservation, error) {
 	return Reservation{Env: map[string]string{"VENDOR": "hand"}, Mounts: []*device.Mount{{HostPath: "/x", TaskPath: "/x"}}}, nil
 }
 
-func (h *hand) Usage(context.Context, share.Plan) map[gpu.ID]Usage { return nil }
+func (h *hand) Usage(context.Context, share.Plan) map[gpu.ID]Usage {
+	h.hang()
+	return nil
+}
 
 func (h *hand) set(change func(*hand)) {
 	h.mu.Lock()

@@ -71,7 +71,10 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	groups := c.loop.groups
 	c.loop.mu.Unlock()
 	instances(ch, string(c.loop.maker), groups)
-	r := c.loop.usage(ctx)
+	r, ok := c.loop.usage(ctx)
+	if !ok {
+		return // the driver hangs; the instances' state says so
+	}
 	for _, o := range r.plan.Offers {
 		u, ok := r.usage[o.ID]
 		if !ok {

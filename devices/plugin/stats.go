@@ -26,13 +26,38 @@ type readings struct {
 const freshFor = time.Second
 
 // usage reads the load of all offers, or returns the last reading while it is
-// fresh.
-func (l *loop) usage(ctx context.Context) readings {
+// fresh. Those who ask at one time wait for one reading. The second result is
+// false when ctx ended before it: a driver that hangs holds up nobody for longer.
+func (l *loop) usage(ctx context.Context) (readings, bool) {
 	l.measuring.Lock()
-	defer l.measuring.Unlock()
 	if !l.last.at.IsZero() && time.Since(l.last.at) < freshFor {
-		return l.last
+		defer l.measuring.Unlock()
+		return l.last, true
 	}
+	if l.pending == nil {
+		l.pending = make(chan struct{})
+		go l.measure(l.pending)
+	}
+	pending := l.pending
+	l.measuring.Unlock()
+	select {
+	case <-pending:
+		l.measuring.Lock()
+		defer l.measuring.Unlock()
+		return l.last, true
+	case <-ctx.Done():
+		return readings{}, false
+	}
+}
+
+// measureTime bounds what of a reading can be bounded: questions to the container
+// engine.
+const measureTime = 10 * time.Second
+
+// measure takes a reading for all who wait for done.
+func (l *loop) measure(done chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), measureTime)
+	defer cancel()
 	r := readings{plan: l.current(ctx), at: time.Now()}
 	r.usage = l.vendor.Usage(ctx, r.plan)
 	var pids []int
@@ -42,8 +67,10 @@ func (l *loop) usage(ctx context.Context) readings {
 		}
 	}
 	r.owners = l.owners.of(ctx, pids)
-	l.last = r
-	return r
+	l.measuring.Lock()
+	l.last, l.pending = r, nil
+	l.measuring.Unlock()
+	close(done)
 }
 
 // stats sends statistics now and at every interval until ctx ends.
@@ -51,7 +78,10 @@ func (l *loop) stats(ctx context.Context, interval time.Duration, out chan<- *de
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
-		r := l.usage(ctx)
+		r, ok := l.usage(ctx)
+		if !ok {
+			return
+		}
 		groups := statsOf(l.maker, r.plan, r.usage, r.owners, r.at)
 		select {
 		case out <- &device.StatsResponse{Groups: groups}:
