@@ -149,6 +149,7 @@ func (e *events) take(data nvml.EventData, id gpu.ID) {
 			mig += fmt.Sprint(data.ComputeInstanceId)
 		}
 	}
-	e.ward.xid(time.Now(), id, data.EventData, mig)
-	e.host.Wake()
+	if e.ward.xid(time.Now(), id, data.EventData, mig) {
+		e.host.Wake()
+	}
 }

@@ -44,7 +44,9 @@ type fault struct {
 	// XID, 0 where the GPU was lost without one.
 	XID  uint64
 	Text string
-	At   time.Time
+	// At is when it was raised last, Since when first.
+	At    time.Time
+	Since time.Time `json:",omitzero"`
 	// MIG is the GPU and compute instance ("7/0") or the GPU instance ("7/") that
 	// the fault stayed in, "" for the whole GPU.
 	MIG string `json:",omitempty"`
@@ -67,11 +69,21 @@ type patient struct {
 // the GPU's own word that it is lost: single calls fail under load.
 const badProbes = 3
 
-// fail records a fault; the same one on the same instance is renewed.
-func (p *patient) fail(f fault) {
-	f.Uncorrected = p.vitals.uncorrected
-	p.faults = slices.DeleteFunc(p.faults, func(old fault) bool { return old.XID == f.XID && old.MIG == f.MIG })
+// fail records a fault; the same one on the same instance is renewed. It returns
+// whether the fault is new.
+func (p *patient) fail(f fault) bool {
+	f.Uncorrected, f.Since = p.vitals.uncorrected, f.At
+	for i, old := range p.faults {
+		if old.XID == f.XID && old.MIG == f.MIG {
+			if f.Since = old.Since; f.Since.IsZero() {
+				f.Since = old.At
+			}
+			p.faults[i] = f // in its place: the first is what is told
+			return false
+		}
+	}
 	p.faults = append(p.faults, f)
+	return true
 }
 
 // absent records that the GPU could not be seen.
@@ -132,7 +144,11 @@ func (p *patient) healed(f fault, now time.Time, r recovery) bool {
 func (p *patient) problem(mig string, r recovery) string {
 	for _, f := range p.faults {
 		if f.concerns(mig) {
-			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text, f.At.UTC().Format(time.RFC3339))
+			since := f.Since
+			if since.IsZero() {
+				since = f.At
+			}
+			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text, since.UTC().Format(time.RFC3339))
 		}
 	}
 	switch v := p.vitals; {

@@ -94,7 +94,7 @@ func xids(s *plugin.Settings, key string) []uint64 {
 func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	readings, err := v.lib.read()
 	if err != nil {
-		v.ward.unread(time.Now(), err)
+		v.ward.unread(err)
 		return nil, err
 	}
 	v.ward.observe(time.Now(), readings, v.events.follow(readings))

@@ -2,6 +2,7 @@ package nvidia
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 )
 
@@ -24,10 +26,11 @@ type ward struct {
 	loaded   bool
 	saved    string
 	patients map[gpu.ID]*patient
+	told     map[raised]time.Time
 }
 
 func newWard(runDir string, p policy, r recovery, log hclog.Logger) *ward {
-	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log, patients: map[gpu.ID]*patient{}}
+	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log, patients: map[gpu.ID]*patient{}, told: map[raised]time.Time{}}
 }
 
 func (w *ward) patient(id gpu.ID) *patient {
@@ -39,23 +42,45 @@ func (w *ward) patient(id gpu.ID) *patient {
 	return p
 }
 
-// xid takes an event; it returns whether the GPU's health changed.
+// storm is how long an error that is raised over and over is told and kept once.
+const storm = 10 * time.Second
+
+// xid takes an event; it returns whether the GPU's health changed. A failing GPU
+// or a crashing program raises thousands a second.
 func (w *ward) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch text := w.policy.text(n); w.policy.class(n) {
-	case application:
-		w.log.Info(text+": the fault of a program, the GPU stays in service", "gpu", id, "mig", mig)
-		return false
-	case informational:
-		w.log.Info(text, "gpu", id, "mig", mig)
-		return false
-	default:
-		w.log.Warn(text+": the GPU is withdrawn", "gpu", id, "mig", mig)
-		w.patient(id).fail(fault{XID: n, Text: text, At: now, MIG: mig})
-		w.save()
-		return true
+	w.load()
+	event := raised{id, n, mig}
+	again := now.Sub(w.told[event]) < storm
+	if !again {
+		w.told[event] = now
 	}
+	class, text, level := w.policy.class(n), w.policy.text(n), hclog.Info
+	switch class {
+	case application:
+		text += ": the fault of a program, the GPU stays in service"
+	case fatal:
+		text, level = text+": the GPU is withdrawn", hclog.Warn
+	}
+	if !again {
+		w.log.Log(level, text, "gpu", id, "mig", mig)
+	}
+	if class != fatal {
+		return false
+	}
+	fresh := w.patient(id).fail(fault{XID: n, Text: w.policy.text(n), At: now, MIG: mig})
+	if fresh || !again {
+		w.save() // else the next round does
+	}
+	return fresh
+}
+
+// raised is an error as it is counted for a storm.
+type raised struct {
+	gpu gpu.ID
+	xid uint64
+	mig string
 }
 
 // observe takes a round of readings. A GPU that was there and is not counts as
@@ -91,12 +116,17 @@ func (w *ward) observe(now time.Time, readings []reading, heard map[gpu.ID]bool)
 	w.save()
 }
 
-// unread takes a round in which the driver could not be asked.
-func (w *ward) unread(time.Time, error) {
+// unread takes a round in which the driver could not be asked. Only a driver that
+// is not there is evidence of a reload; a call that failed is none.
+func (w *ward) unread(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.load()
 	for _, p := range w.patients {
-		p.absent()
+		p.good = time.Time{}
+		if errors.Is(err, plugin.ErrAbsent) {
+			p.absent()
+		}
 	}
 }
 
