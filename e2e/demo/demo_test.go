@@ -119,7 +119,7 @@ func TestVerdictNamesWhatIsOff(t *testing.T) {
 		"the gateway says it":       func(s *summary) { s.served = 2 },
 		"not back at zero":          func(s *summary) { s.toZero = -1 },
 		"never routed to it":        func(s *summary) { s.watch.splits = nil },
-		"never scaled up":           func(s *summary) { s.watch.actions[0].reason = "aliquot gateway: a request waits" },
+		"never scaled":              func(s *summary) { s.watch.actions[0].reason = "aliquot gateway: a request waits" },
 		"sees no GPU":               func(s *summary) { s.watch.replicas["0123456789"].info.Problem = "sees no GPU" },
 		"has no CU mask":            func(s *summary) { s.watch.replicas["0123456789"].info.Environment = nil },
 		"image for nvidia":          func(s *summary) { s.watch.replicas["0123456789"].info.Variant = "nvidia" },

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"aliquot/internal/weigh"
 )
 
 // summary is what the replay came to.
@@ -107,12 +105,7 @@ func (s *summary) shares(service string) (routed, served map[string]float64) {
 	for _, r := range results {
 		part := 100 / float64(len(results))
 		served[r.class] += part
-		split := s.watch.sharesAt(service, s.began.Add(r.first))
-		for subset, percent := range split {
-			class := subset
-			if group, err := weigh.ParseGroup(subset); err == nil {
-				class = group.Class
-			}
+		for class, percent := range s.watch.sharesAt(service, s.began.Add(r.first)).classes() {
 			routed[class] += part * percent / 100
 		}
 	}

@@ -28,20 +28,28 @@ func (s *summary) verdict() []string {
 	}
 	problems = append(problems, s.watch.wrongReplicas()...)
 	for _, service := range []string{chat, code} {
-		routed, served := s.shares(service)
+		_, served := s.shares(service)
 		for _, class := range slices.Sorted(maps.Keys(served)) {
-			if routed[class] == 0 {
+			if !s.watch.everRouted(service, class) {
 				complain("%s was served by %s, and Consul never routed to it", service, class)
 			}
 		}
-		grew := slices.ContainsFunc(s.watch.actions, func(a action) bool {
-			return a.job == service && a.to > a.from && strings.Contains(a.reason, "demand")
+		scaled := slices.ContainsFunc(s.watch.actions, func(a action) bool {
+			return a.job == service && !strings.HasPrefix(a.reason, byGateway)
 		})
-		if len(s.of(service)) > 0 && !grew {
-			complain("%s was never scaled up by its demand", service)
+		if len(served) > 0 && !scaled {
+			complain("%s was never scaled by the autoscaler", service)
 		}
 	}
 	return problems
+}
+
+// byGateway begins the reason of a start from zero; every other is the autoscaler's.
+const byGateway = "aliquot gateway:"
+
+// everRouted tells whether a splitter has ever sent requests of a service to a class.
+func (w *watch) everRouted(service, class string) bool {
+	return slices.ContainsFunc(w.splits, func(s split) bool { return s.service == service && s.shares.classes()[class] > 0 })
 }
 
 // wrongReplicas compares what the containers see with what their jobs ask for.

@@ -18,6 +18,7 @@ import (
 	"aliquot/e2e/modelserver/hardware"
 	"aliquot/internal/gpu"
 	"aliquot/internal/top"
+	"aliquot/internal/weigh"
 )
 
 // look is how often the cluster is looked at.
@@ -33,6 +34,19 @@ type action struct {
 
 // shares are what a service's splitter says, by subset, in percent.
 type shares map[string]float64
+
+// classes sums the shares of each class's subsets.
+func (s shares) classes() map[string]float64 {
+	sums := map[string]float64{}
+	for subset, percent := range s {
+		class := subset
+		if group, err := weigh.ParseGroup(subset); err == nil {
+			class = group.Class
+		}
+		sums[class] += percent
+	}
+	return sums
+}
 
 // replica is one allocation of a service and what its container sees.
 type replica struct {
