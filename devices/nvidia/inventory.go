@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
@@ -22,14 +22,11 @@ type reading struct {
 	// mig tells that the GPU is in MIG mode; devices are its MIG devices.
 	mig     bool
 	devices []migDevice
+	// unsure: a call that tells the MIG mode or devices failed for now, so mig and
+	// devices may be wrong.
+	unsure  bool
 	slicing share.Slicing
 	vitals  vitals
-}
-
-type migDevice struct {
-	handle   nvml.Device
-	gpu      gpu.GPU
-	fraction float64
 }
 
 func (r reading) found() []share.Found {
@@ -70,41 +67,84 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 		cuda = l.cudaVersion()
 	}
 	var out []reading
+	l.left = ""
 	for i := range count {
 		handle, r := l.nvml.DeviceGetHandleByIndex(i)
 		if r != nvml.SUCCESS {
+			l.leaveOut(i, r)
 			continue
 		}
 		one, r := l.describe(handle, i)
 		before, known := l.last[i]
+		if r == nvml.SUCCESS && before.gpu.ID != one.gpu.ID {
+			before, known = l.before(one.gpu.ID) // the driver counts anew
+		}
 		switch {
 		case r == nvml.ERROR_GPU_IS_LOST, r != nvml.SUCCESS && !known:
+			l.leaveOut(i, r)
 			continue
 		case r != nvml.SUCCESS:
 			one = before
 			one.vitals = vitals{probe: r, action: -1}
-		case known && one.gpu.ID == before.gpu.ID && one.partial():
+		case known && one.partial():
 			now := one.vitals
 			one = before
-			one.vitals = now
+			one.vitals, one.gpu.Index = now, i
+		case one.unsure:
+			// Offered as a whole it would be shared beside the tasks on its MIG devices.
+			l.leaveOut(i, nvml.ERROR_UNKNOWN)
+			continue
 		}
 		one.handle = handle
 		one.gpu.Driver, one.gpu.Runtime = driver, cudaText(cuda)
 		for m := range one.devices {
+			one.devices[m].gpu.Index = one.gpu.Index
 			one.devices[m].gpu.Driver, one.devices[m].gpu.Runtime = driver, cudaText(cuda)
 		}
 		one.slicing = slicingOf(one.gpu.Target, cuda)
+		if one.gpu.Memory == 0 {
+			one.slicing.Memory = gpu.LevelNone // shared with the host: there is nothing to divide
+		}
 		out = append(out, one)
 	}
+	out = onlyOnce(out)
 	l.keep(out)
 	return out, nvml.SUCCESS
 }
 
-// partial tells that a call failed which tells what does not change: the GPU is
+// onlyOnce drops what was taken from the last round for an index at which another
+// GPU stands now, when its GPU was read elsewhere.
+func onlyOnce(readings []reading) []reading {
+	answers := map[gpu.ID]bool{}
+	for _, r := range readings {
+		answers[r.gpu.ID] = answers[r.gpu.ID] || r.vitals.probe == nvml.SUCCESS
+	}
+	return slices.DeleteFunc(readings, func(r reading) bool { return r.vitals.probe != nvml.SUCCESS && answers[r.gpu.ID] })
+}
+
+// leaveOut notes that a GPU is not among the readings.
+func (l *library) leaveOut(index int, r nvml.Return) {
+	if l.left != "" {
+		l.left += "; "
+	}
+	l.left += fmt.Sprintf("GPU %d: %s", index, describe(r))
+}
+
+// before is what the last round read of a GPU.
+func (l *library) before(id gpu.ID) (reading, bool) {
+	for _, r := range l.last {
+		if r.gpu.ID == id {
+			return r, true
+		}
+	}
+	return reading{}, false
+}
+
+// partial tells that a call failed which tells what hardly changes: the GPU is
 // then described as it was before.
 func (r reading) partial() bool {
 	g := r.gpu
-	return r.vitals.probe != nvml.SUCCESS || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
+	return r.unsure || r.vitals.probe != nvml.SUCCESS || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
 }
 
 // cudaVersion is 1000*major + 10*minor, 0 when unknown.
@@ -227,74 +267,6 @@ func slicingOf(target string, cuda int) share.Slicing {
 		s.Max, s.Why = 48, "MPS serves at most 48 clients before CUDA 13.1"
 	}
 	return s
-}
-
-func (l *library) migOf(h nvml.Device, out *reading) {
-	if !l.has("nvmlDeviceGetMigMode") {
-		return
-	}
-	mode, _, r := h.GetMigMode()
-	if r != nvml.SUCCESS || mode != nvml.DEVICE_MIG_ENABLE {
-		return
-	}
-	out.mig = true
-	if !l.has("nvmlDeviceGetMaxMigDeviceCount") || !l.has("nvmlDeviceGetMigDeviceHandleByIndex") || !l.anyOf("nvmlDeviceGetAttributes") {
-		return
-	}
-	most, r := h.GetMaxMigDeviceCount()
-	if r != nvml.SUCCESS {
-		return
-	}
-	for i := range most {
-		d, r := h.GetMigDeviceHandleByIndex(i)
-		if r != nvml.SUCCESS {
-			continue
-		}
-		if one, ok := l.migDevice(d, *out); ok {
-			out.devices = append(out.devices, one)
-		}
-	}
-}
-
-func (l *library) migDevice(d nvml.Device, parent reading) (migDevice, bool) {
-	uuid, r := d.GetUUID()
-	if r != nvml.SUCCESS {
-		return migDevice{}, false
-	}
-	attributes, r := d.GetAttributes()
-	if r != nvml.SUCCESS {
-		return migDevice{}, false
-	}
-	g := parent.gpu
-	g.ID, g.Parent = gpu.ID(uuid), parent.gpu.ID
-	g.Units, g.Memory = int(attributes.MultiprocessorCount), gpu.MiB(attributes.MemorySizeMB)
-	if l.has("nvmlDeviceGetGpuInstanceId") && l.has("nvmlDeviceGetComputeInstanceId") {
-		gi, r1 := d.GetGpuInstanceId()
-		ci, r2 := d.GetComputeInstanceId()
-		if r1 == nvml.SUCCESS && r2 == nvml.SUCCESS {
-			g.MIG = fmt.Sprintf("%d/%d", gi, ci)
-		}
-	}
-	name, _ := d.GetName()
-	g.Profile = profileOf(name, attributes, parent.gpu.Memory)
-	out := migDevice{handle: d, gpu: g}
-	if parent.gpu.Units > 0 {
-		out.fraction = float64(g.Units) / float64(parent.gpu.Units)
-	}
-	return out, true
-}
-
-// profileOf is the profile in a MIG device's name ("NVIDIA H100 MIG 1g.10gb"), or
-// one made from its size where the name has none.
-func profileOf(name string, a nvml.DeviceAttributes, whole gpu.MiB) string {
-	if _, profile, ok := strings.Cut(name, " MIG "); ok && profile != "" {
-		return strings.TrimSpace(profile)
-	}
-	gb := (a.MemorySizeMB + 1023) / 1024
-	if a.ComputeInstanceSliceCount != a.GpuInstanceSliceCount {
-		return fmt.Sprintf("%dc.%dg.%dgb", a.ComputeInstanceSliceCount, a.GpuInstanceSliceCount, gb)
-	}
-	return fmt.Sprintf("%dg.%dgb", a.GpuInstanceSliceCount, gb)
 }
 
 // numaNode reads sysfs, which is also what Nomad compares with.

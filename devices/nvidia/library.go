@@ -34,6 +34,8 @@ type library struct {
 	listing sync.Mutex // guards handles
 	// last holds the readings of the last round by NVML index; only read uses it.
 	last map[int]reading
+	// left says which GPUs the last round left out and why; only read uses it.
+	left string
 	// generation counts successful Inits.
 	generation int
 }

@@ -41,8 +41,10 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		r.Pipe = v.mps.pipe(id)
 		r.Env["CUDA_MPS_PIPE_DIRECTORY"] = r.Pipe
 		r.Env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = fmt.Sprint(share.Percent(g.Slices, g.Total))
-		// The task sees one GPU, which is its device 0.
-		r.Env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = fmt.Sprintf("0=%dM", uint64(g.Memory))
+		if g.Memory > 0 {
+			// The task sees one GPU, which is its device 0.
+			r.Env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = fmt.Sprintf("0=%dM", uint64(g.Memory))
+		}
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
 	}
 	if v.cfg.ReturnMounts {

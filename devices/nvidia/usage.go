@@ -50,7 +50,7 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 // GPU's: a MIG device has none of its own.
 func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, bool) {
 	m, r := h.GetMemoryInfo()
-	if r != nvml.SUCCESS {
+	if r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED {
 		return plugin.Usage{}, false
 	}
 	u := plugin.Usage{MemoryUsed: gpu.MiBOf(m.Used), MemoryTotal: gpu.MiBOf(m.Total), Busy: -1, Metrics: v.metrics(physical)}

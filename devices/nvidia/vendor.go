@@ -47,6 +47,7 @@ type vendor struct {
 	mps    *daemons
 	events *events
 	usage  sampler
+	left   string // the GPUs that were left out, as told last
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -96,6 +97,11 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	if err != nil {
 		v.ward.unread(err)
 		return nil, err
+	}
+	if left := v.lib.left; left != v.left {
+		if v.left = left; left != "" {
+			v.host.Log.Warn("GPUs that cannot be read are left out: " + left)
+		}
 	}
 	v.ward.observe(time.Now(), readings, v.events.follow(readings))
 	var found []share.Found

@@ -10,7 +10,10 @@ import (
 // as well.
 func (l *library) vitalsOf(h nvml.Device) vitals {
 	v := vitals{action: -1}
-	if _, v.probe = h.GetMemoryInfo(); v.probe != nvml.SUCCESS {
+	if _, v.probe = h.GetMemoryInfo(); v.probe == nvml.ERROR_NOT_SUPPORTED {
+		v.probe = nvml.SUCCESS // an answer, too: GPUs that share the host's memory give it
+	}
+	if v.probe != nvml.SUCCESS {
 		return v
 	}
 	if l.has("nvmlDeviceGetPowerState") {
