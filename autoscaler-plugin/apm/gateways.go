@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"path"
 	"regexp"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +31,10 @@ type history struct {
 	// first is the Unix second of the first entry.
 	first   int64
 	seconds []second
+	// doubt says why it is cut short, in words that stay while the cause does; "" when
+	// it is not. why has the particulars.
+	doubt string
+	why   error
 }
 
 // source returns a service's history from one time to another. History that
@@ -65,7 +71,7 @@ const doubtful = 30 * time.Second
 const maxAnswer = 64 << 20
 
 func (g *gateways) history(ctx context.Context, service string, from, to time.Time) (history, error) {
-	members, err := g.members(ctx, service)
+	members, err := g.members(ctx, service, to)
 	if err != nil {
 		return history{}, err
 	}
@@ -79,10 +85,12 @@ func (g *gateways) history(ctx context.Context, service string, from, to time.Ti
 	wait.Wait()
 	var sound []answer
 	var doubts []error
+	var silent []string
 	for i, a := range answers {
 		switch {
 		case a.err != nil:
 			doubts = append(doubts, fmt.Errorf("gateway %s: %w", members.known[i].id, guard.Plain(a.err)))
+			silent = append(silent, members.known[i].id)
 		case a.known:
 			sound = append(sound, a)
 		}
@@ -98,8 +106,13 @@ func (g *gateways) history(ctx context.Context, service string, from, to time.Ti
 		return history{}, err
 	}
 	h = h.since(members.gone)
-	if len(doubts) > 0 || members.stale {
+	if members.stale != nil {
+		silent, doubts = append(silent, "Consul"), append(doubts, members.stale)
+	}
+	if len(doubts) > 0 {
 		h = h.since(to.Add(-doubtful))
+		slices.Sort(silent)
+		h.doubt, h.why = strings.Join(silent, ", "), errors.Join(doubts...)
 	}
 	return h, nil
 }
@@ -256,14 +269,14 @@ func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (histor
 // members is the gateways of one moment.
 type members struct {
 	known []member
-	// stale is set while Consul is away and known is what it last said.
-	stale bool
+	// stale is why Consul cannot be asked and known is what it last said.
+	stale error
 	// gone is until when a gateway that is gone took demand that nobody remembers;
 	// the zero time for never.
 	gone time.Time
 }
 
-func (g *gateways) members(ctx context.Context, service string) (members, error) {
+func (g *gateways) members(ctx context.Context, service string, now time.Time) (members, error) {
 	if g.consul == nil {
 		return members{known: g.fixed}, nil
 	}
@@ -281,7 +294,7 @@ func (g *gateways) members(ctx context.Context, service string) (members, error)
 		if g.last == nil {
 			return members{}, fmt.Errorf("gateways cannot be looked up in Consul: %w", guard.Plain(err))
 		}
-		return members{known: g.last, stale: true}, nil
+		return members{known: g.last, stale: guard.Plain(err)}, nil
 	}
 	var known []member
 	for _, e := range entries {
@@ -295,15 +308,16 @@ func (g *gateways) members(ctx context.Context, service string) (members, error)
 		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.service)
 	}
 	g.last = known
-	return members{known: known, gone: lastSign(pairs, known)}, nil
+	return members{known: known, gone: lastSign(pairs, known, now.Add(g.staleAfter))}, nil
 }
 
 // publishEvery is how far a gateway's last sign may lie before its end.
 const publishEvery = 10 * time.Second
 
 // lastSign looks through the rates that gateways publish while they serve: the
-// newest sign of one that is not there any more.
-func lastSign(pairs consul.KVPairs, known []member) time.Time {
+// newest sign of one that is not there any more. What was signed after latest was
+// so by a clock that is wrong, and would keep counts from shrinking until then.
+func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time {
 	here := map[string]bool{}
 	for _, m := range known {
 		here[identity(m.id)] = true
@@ -313,7 +327,7 @@ func lastSign(pairs consul.KVPairs, known []member) time.Time {
 		var doc struct {
 			Updated time.Time `json:"updated"`
 		}
-		if here[identity(path.Base(pair.Key))] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() {
+		if here[identity(path.Base(pair.Key))] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() || doc.Updated.After(latest) {
 			continue
 		}
 		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {

@@ -162,6 +162,31 @@ func TestAGatewayThatCannotBeAskedLeavesTooLittleHistoryToShrinkBy(t *testing.T)
 	}
 }
 
+// Whoever wonders why counts do not shrink finds it in the agent's log, once.
+func TestWhyNothingShrinksIsSaidOnce(t *testing.T) {
+	stub := gatewayStub{first: to.Unix() - 600, queued: make([]float64, 600)}
+	a, b := stub.start(t), stub.start(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	address := strings.TrimPrefix(gone.URL, "http://")
+	gone.Close()
+	var log strings.Builder
+	p := New(hclog.New(&hclog.LoggerOptions{Output: &log}))
+	for _, gateways := range []string{a + "," + address, a + "," + b} {
+		if err := p.SetConfig(map[string]string{"gateways": gateways}); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if _, err := p.Query("concurrency service=llm", within(10*time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "not shrink") || !strings.Contains(lines[0], "no_answer_from="+address) || !strings.Contains(lines[1], "shrink again") {
+		t.Errorf("log:\n%s", log.String())
+	}
+}
+
 func TestLastSignOfAGatewayThatIsGone(t *testing.T) {
 	const alloc, old = "3f2c9a1e-0000-4000-8000-000000000001", "3f2c9a1e-0000-4000-8000-000000000002"
 	updated := time.Unix(1_700_000_000, 0).UTC()
@@ -169,11 +194,14 @@ func TestLastSignOfAGatewayThatIsGone(t *testing.T) {
 		return &consul.KVPair{Key: "aliquot/rates/llm/aliquot-gateway-" + id, Value: []byte(`{"version":1,"updated":"` + updated.Format(time.RFC3339) + `"}`)}
 	}
 	here := []member{{id: "_nomad-task-" + alloc + "-group-gateway-aliquot-gateway-http"}}
-	if got := lastSign(consul.KVPairs{pair(alloc)}, here); !got.IsZero() {
+	if got := lastSign(consul.KVPairs{pair(alloc)}, here, updated); !got.IsZero() {
 		t.Errorf("a gateway that is here: got %v", got)
 	}
-	if got := lastSign(consul.KVPairs{pair(alloc), pair(old)}, here); !got.Equal(updated.Add(publishEvery)) {
+	if got := lastSign(consul.KVPairs{pair(alloc), pair(old)}, here, updated); !got.Equal(updated.Add(publishEvery)) {
 		t.Errorf("a gateway that is gone: got %v, want %v", got, updated.Add(publishEvery))
+	}
+	if got := lastSign(consul.KVPairs{pair(old)}, here, updated.Add(-time.Second)); !got.IsZero() {
+		t.Errorf("one whose clock was ahead: got %v, until when nothing would shrink", got)
 	}
 }
 

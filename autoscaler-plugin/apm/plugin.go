@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,10 +33,12 @@ type Plugin struct {
 	timeout time.Duration
 	// observer learns cold starts; nil without Consul.
 	observer *coldstart.Observer
+	// doubts is what was last said of each service's, so that it is said once.
+	doubts map[string]string
 }
 
 // New returns the plugin; SetConfig must follow.
-func New(log hclog.Logger) *Plugin { return &Plugin{log: log} }
+func New(log hclog.Logger) *Plugin { return &Plugin{log: log, doubts: map[string]string{}} }
 
 // PluginInfo names the plugin.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
@@ -104,6 +107,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if err != nil {
 		return nil, guard.Plain(fmt.Errorf("demand of service %q: %w", q.Service, err))
 	}
+	p.say(q.Service, h)
 	if observer != nil {
 		observer.Observe(q.Service, within.To, p.log)
 	}
@@ -111,6 +115,21 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		h = h.since(within.To.Add(longest))
 	}
 	return q.metrics(h), nil
+}
+
+// say logs once why a service's counts cannot shrink, and when they can again.
+func (p *Plugin) say(service string, h history) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.doubts[service] == h.doubt {
+		return
+	}
+	p.doubts[service] = h.doubt
+	if h.doubt == "" {
+		p.log.Info("counts can shrink again", "service", service)
+		return
+	}
+	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service, "no_answer_from", h.doubt, "error", strings.ReplaceAll(h.why.Error(), "\n", "; "))
 }
 
 // QueryMultiple is Query as a list of one; the open-source agent does not ask it.

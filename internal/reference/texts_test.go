@@ -22,7 +22,7 @@ func TestQuotedTextsExist(t *testing.T) {
 	}{
 		"Task events":       {[]string{"drivers", "internal"}, 0},
 		"Health of devices": {[]string{"devices"}, 0},
-		"Services":          {[]string{"gateway", "router"}, 1},
+		"Services":          {[]string{"gateway", "router", "autoscaler-plugin"}, 1},
 	} {
 		_, text, ok := strings.Cut(string(page), "## "+heading+"\n")
 		if !ok {
