@@ -39,12 +39,12 @@ type document struct {
 }
 
 // P95 returns the 95th percentile of the starts of the slowest class that enough
-// is known of, so that all classes of a service are scaled by one value. The
-// second result is false when no class is known well enough.
+// is known of, so that all classes of a service are scaled by one value. Samples
+// that no replica can have had do not count. The second result is false when no class is known well enough.
 func P95(samples []Sample, now time.Time) (time.Duration, bool) {
 	byClass := map[string][]float64{}
 	for _, s := range samples {
-		if now.Sub(s.At) < believed {
+		if age := now.Sub(s.At); age.Abs() < believed && s.Seconds > 0 && s.Seconds < longest.Seconds() {
 			byClass[s.Class] = append(byClass[s.Class], s.Seconds)
 		}
 	}

@@ -29,6 +29,11 @@ func TestP95IsThatOfTheSlowestClassThatIsKnown(t *testing.T) {
 	if p95, _ := P95(samples, now); p95 != 60*time.Second {
 		t.Errorf("got %v, want that of the slower class", p95)
 	}
+	add("broken", time.Minute, -5, 0, 1e300, 1e300, 7200)
+	add("t4", -8*24*time.Hour, 900, 900, 900) // by a clock that was wrong
+	if p95, _ := P95(samples, now); p95 != 60*time.Second {
+		t.Errorf("got %v out of what cannot be", p95)
+	}
 	samples = nil
 	for i := range 100 {
 		add("h100", time.Hour, float64(i+1))
