@@ -105,13 +105,20 @@ job "http" {
           query_window = "15m"
 
           strategy "aliquot-strategy" {
-            slots         = var.concurrency
-            utilization   = lookup(var.strategy, "utilization", "")
-            standby       = lookup(var.strategy, "standby", "")
-            coldstart     = lookup(var.strategy, "coldstart", "")
-            stable_window = lookup(var.strategy, "stable_window", "")
-            down_delay    = lookup(var.strategy, "down_delay", "")
-            zero_grace    = lookup(var.strategy, "zero_grace", "")
+            slots               = var.concurrency
+            utilization         = lookup(var.strategy, "utilization", "")
+            stable_window       = lookup(var.strategy, "stable_window", "")
+            panic_window        = lookup(var.strategy, "panic_window", "")
+            panic_threshold     = lookup(var.strategy, "panic_threshold", "")
+            coldstart           = lookup(var.strategy, "coldstart", "")
+            down_delay          = lookup(var.strategy, "down_delay", "")
+            down_factor         = lookup(var.strategy, "down_factor", "")
+            decay               = lookup(var.strategy, "decay", "")
+            forecast_window     = lookup(var.strategy, "forecast_window", "")
+            forecast_confidence = lookup(var.strategy, "forecast_confidence", "")
+            zero_grace          = lookup(var.strategy, "zero_grace", "")
+            standby             = lookup(var.strategy, "standby", "")
+            hysteresis          = lookup(var.strategy, "hysteresis", "")
           }
         }
 
