@@ -20,6 +20,9 @@ const (
 	watchPeriod = 2 * time.Second
 	// quitTime is what a daemon without clients gets to end.
 	quitTime = 2 * time.Second
+	// beginTime is what a daemon that was started gets to answer: its start returns
+	// before it listens.
+	beginTime = 2 * time.Second
 	// hungRounds without an answer end a daemon that is alive.
 	hungRounds = 3
 	// mostBackoff between two attempts to start a daemon that will not start.
@@ -182,7 +185,6 @@ func (k *keeper) revive(ctx context.Context) {
 	}
 	k.silent = 0
 	k.start(ctx)
-
 }
 
 // start starts the daemon, at longer intervals while it fails.
@@ -190,13 +192,17 @@ func (k *keeper) start(ctx context.Context) {
 	if time.Now().Before(k.retryAt) || !k.locked() {
 		return
 	}
-	k.awaitEnd(ctx)
+	if !k.ended(ctx) {
+		// Never two daemons on one GPU. It is looked at again, and killed if it hangs.
+		k.report("MPS daemon takes long to end", false)
+		return
+	}
 	err := k.control.Clean()
 	if err == nil {
 		err = k.control.Start(ctx, string(k.id), k.options...)
 	}
 	if err == nil {
-		_, err = k.control.Servers(ctx)
+		err = k.begun(ctx)
 	}
 	if err != nil {
 		k.retryAt = time.Now().Add(min(watchPeriod<<min(k.failures, 10), mostBackoff))
@@ -208,12 +214,32 @@ func (k *keeper) start(ctx context.Context) {
 	k.report("", false)
 }
 
-// awaitEnd gives a daemon that was told to end the time to do so.
-func (k *keeper) awaitEnd(ctx context.Context) {
-	for end := time.Now().Add(quitTime); k.control.Process() != 0 && time.Now().Before(end); {
+// ended gives a daemon that was told to end the time to do so, and tells whether
+// none runs.
+func (k *keeper) ended(ctx context.Context) bool {
+	for end := time.Now().Add(quitTime); k.control.Process() != 0; {
+		if !time.Now().Before(end) {
+			return false
+		}
 		select {
 		case <-ctx.Done():
-			return
+			return false
+		case <-time.After(readyPoll):
+		}
+	}
+	return true
+}
+
+// begun gives a daemon that was started the time to answer.
+func (k *keeper) begun(ctx context.Context) error {
+	for end := time.Now().Add(beginTime); ; {
+		_, err := k.control.Servers(ctx)
+		if !errors.Is(err, mps.ErrDown) || !time.Now().Before(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
 		case <-time.After(readyPoll):
 		}
 	}
@@ -222,6 +248,9 @@ func (k *keeper) awaitEnd(ctx context.Context) {
 // dismiss ends an unwanted daemon once it has no clients.
 func (k *keeper) dismiss(ctx context.Context, down error) (gone bool) {
 	if errors.Is(down, mps.ErrDown) && k.control.Process() == 0 {
+		if k.locked() {
+			_ = k.control.Clean() // an empty directory tells the task driver that none serves
+		}
 		return true
 	}
 	if !k.locked() {

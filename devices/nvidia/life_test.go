@@ -333,4 +333,8 @@ func TestGPUThatLeavesSharing(t *testing.T) {
 	if pid := b.control(b.uuids(t)[0]).Process(); pid != 0 {
 		t.Errorf("daemon %d is left", pid)
 	}
+	// The task driver goes by this: a task that starts again must not run unlimited.
+	if _, err := os.Stat(b.control(b.uuids(t)[0]).Pipe + "/control"); err == nil {
+		t.Error("the pipe directory looks as if a daemon served")
+	}
 }

@@ -142,9 +142,11 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	if rel, err := filepath.Rel(s.runDir, g.Pipe); err != nil || strings.HasPrefix(rel, "..") {
 		return fmt.Errorf("the MPS pipe directory %s is not below run_dir %s: set the same run_dir for the device plugin and the driver", g.Pipe, s.runDir)
 	}
-	if !host("/").exists(g.Pipe) {
-		// The device plugin starts daemons and restarts them after a crash.
-		return structs.NewRecoverableError(fmt.Errorf("the MPS pipe directory %s of GPU %s is missing: its MPS daemon is not running yet", g.Pipe, g.Group), true)
+	if !host("/").exists(g.Pipe + "/control") {
+		// The device plugin starts daemons and restarts them after a crash. A task that
+		// starts without one would run without limits, and on a GPU that is shared no
+		// longer beside the task that holds it.
+		return structs.NewRecoverableError(fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, or the GPU is shared no longer", g.Pipe, g.Group), true)
 	}
 	a.addMount(&drivers.MountConfig{HostPath: g.Pipe, TaskPath: g.Pipe})
 	if task.IPCMode == "host" {

@@ -46,6 +46,9 @@ func pipeDir(t *testing.T, run string) string {
 	if err := os.MkdirAll(pipe, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(pipe, "control"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return pipe
 }
 
@@ -266,7 +269,11 @@ func TestFingerprintLeavesTheDockerDriversAttributesAlone(t *testing.T) {
 func TestErrorsOfAStartAreOneLine(t *testing.T) {
 	run := t.TempDir()
 	s := ship(t, driverConfig(nvidiaTree(t).dir, run, ""))
+	// The directory stays when the GPU's daemon has ended.
 	lost := mpsGrant(filepath.Join(run, "mps/GPU-1/pipe"))
+	if err := os.MkdirAll(lost.Pipe, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	outside := mpsGrant("/etc")
 	gone := mpsGrant(pipeDir(t, t.TempDir()))
 	gone.PCI = []string{"0000:99:00.0"}
@@ -282,7 +289,7 @@ func TestErrorsOfAStartAreOneLine(t *testing.T) {
 		{`{"variant": [{"a": [{"imag": "x"}]}]}`, `variant "a": "imag" is unknown`, nil},
 		{`{"variant": [{"a": [{"image": "x"}]}, {"a": [{"image": "y"}]}]}`, `variant "a" stands twice`, nil},
 		{`{"image": "x:1", "attachment_timeout": "soon"}`, `attachment_timeout is "soon"`, nil},
-		{`{"image": "x:1"}`, "its MPS daemon is not running yet", reserved(lost)},
+		{`{"image": "x:1"}`, "its MPS daemon does not run now", reserved(lost)},
 		{`{"image": "x:1"}`, "is not below run_dir", reserved(outside)},
 		{`{"image": "x:1"}`, "GPU-1 at 0000:99:00.0 is not known", reserved(gone)},
 		{`{"image": "x:1"}`, "the task has 2 GPU grants", two},

@@ -1,0 +1,66 @@
+package nvidia_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// slow makes a control program that does as the rack's, but late: it starts a
+// daemon and ends one only after it has said that it did, as the real one may.
+func (b *bench) slow(t *testing.T, start, quit string) (config string) {
+	t.Helper()
+	path := filepath.Join(filepath.Dir(b.runDir), "slow-control")
+	script := `#!/bin/sh
+if [ "$1" = -d ]; then
+	[ ` + start + ` = 0 ] && exec nvidia-cuda-mps-control "$@"
+	(sleep ` + start + `; exec nvidia-cuda-mps-control "$@") &
+	exit 0
+fi
+asked=$(cat)
+case "$asked" in quit*)
+	(sleep ` + quit + `; echo "$asked" | nvidia-cuda-mps-control) >/dev/null 2>&1 &
+	exit 0
+esac
+echo "$asked" | nvidia-cuda-mps-control
+`
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return "mps_control = \"" + path + "\"\n"
+}
+
+// TestADaemonThatBeginsLate is no daemon that cannot be started: the node would
+// register with devices that are unhealthy.
+func TestADaemonThatBeginsLate(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, b.slow(t, "0.5", "0"))
+	if gs := until(t, c, "a fingerprint", func(groups) bool { return true }); !allWell(gs) {
+		_, why := health(named(gs, "t4-0"))
+		t.Errorf("the first fingerprint says %q", why)
+	}
+}
+
+// TestADaemonThatEndsLate gets no second one beside it.
+func TestADaemonThatEndsLate(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, b.slow(t, "0", "4"))
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	before := b.control(b.uuids(t)[0]).Process()
+	p := b.program(t, reserve(t, c, g, 0, 4))
+	p.do(t, "fault")
+	until(t, c, "FAULT", func(gs groups) bool { return !allWell(gs) })
+	p.end()
+	until(t, c, "recovery", allWell)
+	if after := b.control(b.uuids(t)[0]).Process(); after == before || after == 0 {
+		t.Errorf("daemon %d was not replaced (%d)", before, after)
+	}
+	log, err := os.ReadFile(b.Path + ".d/mps.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(log), "refused") {
+		t.Errorf("a second daemon was started beside the first:\n%s", log)
+	}
+}
