@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -20,6 +19,7 @@ type replica struct {
 	mean    time.Duration
 	address string
 	slot    chan struct{}
+	alarm   *alarm // of whoever holds the slot
 	active  atomic.Int64
 	most    atomic.Int64 // requests that were ever there at once
 	server  *http.Server
@@ -30,7 +30,11 @@ func newReplica(mean time.Duration) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &replica{mean: mean, address: l.Addr().String(), slot: make(chan struct{}, 1)}
+	a, err := newAlarm()
+	if err != nil {
+		return nil, err
+	}
+	r := &replica{mean: mean, address: l.Addr().String(), slot: make(chan struct{}, 1), alarm: a}
 	r.server = &http.Server{Handler: r}
 	go r.server.Serve(l)
 	return r, nil
@@ -50,7 +54,7 @@ func (r *replica) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		return
 	}
 	r.slot <- struct{}{}
-	sleepUntil(time.Now().Add(time.Duration(work * float64(r.mean))))
+	r.alarm.sleep(time.Duration(work * float64(r.mean)))
 	<-r.slot
 	r.active.Add(-1)
 	fmt.Fprint(w, "done")
@@ -73,6 +77,11 @@ func (f fleet) start() ([]*replica, error) {
 // from the time at which it was due. The client never waits for an answer before
 // the next call, so that a slow contestant cannot slow its own load.
 func play(url string, calls []call, begin time.Time) ([]time.Duration, error) {
+	clock, err := newAlarm()
+	if err != nil {
+		return nil, err
+	}
+	defer clock.file.Close()
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096}}
 	defer client.CloseIdleConnections()
 	latency := make([]time.Duration, len(calls))
@@ -80,7 +89,7 @@ func play(url string, calls []call, begin time.Time) ([]time.Duration, error) {
 	var failed atomic.Value
 	for i, c := range calls {
 		due := begin.Add(c.at)
-		sleepUntil(due)
+		clock.sleep(time.Until(due))
 		wait.Go(func() {
 			if err := send(client, url, c.work); err != nil {
 				failed.CompareAndSwap(nil, err)
@@ -93,20 +102,6 @@ func play(url string, calls []call, begin time.Time) ([]time.Duration, error) {
 		return nil, err
 	}
 	return latency, nil
-}
-
-// sleepUntil is exact to about 0.1 ms. time.Sleep in an idle process is half a
-// millisecond late on average, which would make every replica 2% slower than the
-// load is computed for.
-func sleepUntil(due time.Time) {
-	for {
-		left := time.Until(due)
-		if left <= 0 {
-			return
-		}
-		ts := syscall.NsecToTimespec(int64(left))
-		syscall.Nanosleep(&ts, nil)
-	}
 }
 
 func send(client *http.Client, url string, work float64) error {
