@@ -86,6 +86,12 @@ func (x *exchange) record() {
 	if x.service != nil {
 		name = x.service.name
 		x.service.metrics.ended(x.outcome, status, took)
+		if x.attempts > 0 {
+			x.service.metrics.waited(x.waited)
+		}
+		if x.servedBy != nil {
+			x.servedBy.took(x.held)
+		}
 		if len(s.tenants.Limits) > 0 {
 			s.metrics.tenants.WithLabelValues(name, s.tenants.known(x.request.Tenant), x.outcome.String()).Inc()
 		}

@@ -33,7 +33,6 @@ func (x *exchange) carry() {
 		x.failed(&x.writer, x.in, err)
 		return
 	}
-	stripHops(res.Header)
 	x.answered(res)
 	x.deliver(res)
 }
@@ -66,8 +65,7 @@ var (
 // and with whom the request was forwarded for.
 func outboundHeader(in *http.Request) http.Header {
 	out := make(http.Header, len(in.Header)+4)
-	maps.Copy(out, in.Header)
-	stripHops(out)
+	copyHeader(out, in.Header)
 	if hasToken(in.Header["Te"], "trailers") {
 		out["Te"] = teTrailers
 	}
@@ -93,19 +91,23 @@ func outboundHeader(in *http.Request) http.Header {
 	return out
 }
 
-// hops are the headers that concern one connection only (RFC 9110, 7.6.1), and
-// Proxy-Connection, which some clients still send.
-var hops = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
-
-// stripHops takes out hops, and what the Connection header names as such.
-func stripHops(h http.Header) {
-	for _, v := range h["Connection"] {
-		for name := range strings.SplitSeq(v, ",") {
-			delete(h, http.CanonicalHeaderKey(textproto.TrimString(name)))
+// copyHeader copies what does not concern one connection only (RFC 9110, 7.6.1),
+// by definition or because the Connection header says so.
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+			"Proxy-Connection": // not defined, but some clients send it
+		default:
+			to[name] = values
 		}
 	}
-	for _, name := range hops {
-		delete(h, name)
+	for _, v := range from["Connection"] {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = http.CanonicalHeaderKey(textproto.TrimString(name)); name != "Connection" {
+				delete(to, name)
+			}
+		}
 	}
 }
 
@@ -157,7 +159,7 @@ func (e *early) end() {
 func (x *exchange) deliver(res *http.Response) {
 	w := &x.writer
 	h := w.Header()
-	maps.Copy(h, res.Header)
+	copyHeader(h, res.Header)
 	announced := len(res.Trailer)
 	if announced > 0 {
 		h["Trailer"] = []string{strings.Join(slices.Sorted(maps.Keys(res.Trailer)), ", ")}

@@ -31,7 +31,9 @@ type exchange struct {
 	grpc     bool
 	began    time.Time
 	waited   time.Duration
-	class    string // of the replica that served last
+	servedBy *classMetrics // of the replica whose answer was complete
+	held     time.Duration // its slot, for that answer
+	class    string        // of the replica that served last
 	replica  string
 	attempts int
 	outcome  outcome
@@ -43,7 +45,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inflight.Add(1)
 	defer s.inflight.Add(-1)
 	x := &exchange{server: s, in: r, began: time.Now()}
-	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2}
+	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2, timed: s.access != nil}
 	defer x.end()
 	if s.leaving.Load() {
 		// The client is asked to come back on another connection, which the load
@@ -67,7 +69,6 @@ func (x *exchange) take() {
 	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
 	x.attempts++
 	x.ended = false
-	x.service.metrics.waited(x.pass.Waited())
 }
 
 // release gives the slot back; what is told of the replica is told once.
@@ -78,7 +79,7 @@ func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
 	x.ended = true
 	class := classMetricsOf(x.pass.Endpoint)
 	if held := x.service.line.Leave(&x.pass, o, pause); o == dispatch.Served {
-		class.took(held)
+		x.servedBy, x.held = class, held
 	}
 }
 

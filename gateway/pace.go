@@ -53,8 +53,9 @@ type progress struct {
 	http.ResponseWriter
 	limit  time.Duration
 	armed  time.Time
-	each   bool      // as in slowBody
-	first  time.Time // when the header was written
+	each   bool // as in slowBody
+	timed  bool
+	first  time.Time // when the header was written, if timed
 	status int
 	bytes  int64
 }
@@ -64,9 +65,15 @@ func (p *progress) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func (p *progress) started() bool { return p.status != 0 }
 
+func (p *progress) begin(status int) {
+	if p.status = status; p.timed {
+		p.first = time.Now()
+	}
+}
+
 func (p *progress) WriteHeader(status int) {
 	if p.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
-		p.status, p.first = status, time.Now()
+		p.begin(status)
 	}
 	p.ResponseWriter.WriteHeader(status)
 }
@@ -92,7 +99,7 @@ func (p *progress) finish() {
 
 func (p *progress) Write(b []byte) (int, error) {
 	if p.status == 0 {
-		p.status, p.first = http.StatusOK, time.Now()
+		p.begin(http.StatusOK)
 	}
 	if p.bytes+int64(len(b)) > buffered {
 		p.arm()
