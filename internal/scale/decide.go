@@ -37,10 +37,10 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 		d.Count = current
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, len(series), p.Window())
 	default:
-		d.Count = p.shrink(d.Count, need.Demand, classes, own, current)
+		d.Count = p.shrink(d.Count, need, classes, own, current)
 		d.Reason = p.reason(need, "shrinking")
 		if d.Count == current {
-			d.Reason = p.reason(need, "holding, not yet "+fmt.Sprintf("%g%%", 100*p.Hysteresis)+" lower")
+			d.Reason = p.reason(need, fmt.Sprintf("holding, not yet %g%% lower", 100*p.Hysteresis))
 		}
 	}
 	return d
@@ -97,18 +97,21 @@ func (p Policy) counts(h history, classes []Class) []int {
 // demand close by, where that is more; and to none only when idle. A single class
 // is kept for a rise by Hysteresis. In a mix more demand can need less of a class,
 // so half of it lies on either side: a replica is kept while a demand close by
-// would need it, and the mix is not changed back and forth.
-func (p Policy) shrink(planned int, demand float64, classes []Class, own, current int) int {
-	if demand == 0 {
+// would need it, and the mix is not changed back and forth. The averages show a rise
+// late: what the newest seconds need without a request that waits is kept as well.
+func (p Policy) shrink(planned int, need Need, classes []Class, own, current int) int {
+	if need.Demand == 0 {
 		return min(current, 1)
 	}
-	high := p.slots(demand*(1+p.Hysteresis), classes)
+	newest := SlotsFor(need.Newest, 1)
+	high := max(newest, p.slots(need.Demand*(1+p.Hysteresis), classes))
 	low := high
 	if len(classes) > 1 {
 		band := 1 + p.Hysteresis/2
-		low, high = p.slots(demand/band, classes), p.slots(demand*band, classes)
+		low, high = p.slots(need.Demand/band, classes), max(newest, p.slots(need.Demand*band, classes))
 	}
 	planner := newPlanner(high, classes)
+	low, high = min(low, planner.limit), min(high, planner.limit) // beyond it the plan is all there is
 	for slots := low; slots <= high; slots++ {
 		planned = max(planned, planner.plan(slots)[own])
 	}

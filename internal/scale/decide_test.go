@@ -201,6 +201,40 @@ func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	}
 }
 
+// An old peak is let go at a moment that knows nothing of the demand: a rise that the
+// averages do not show yet must keep what it needs.
+func TestNothingShrinksUnderARisingDemand(t *testing.T) {
+	p := Default()
+	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
+	past := join(flat(40, 20), flat(4, 40))
+	if got := count(p, past, 3); got != 2 {
+		t.Fatalf("without a rise: %d, want 2", got)
+	}
+	rise := join(past, []float64{4, 4, 9})
+	if got := count(p, rise, 3); got != 3 {
+		t.Errorf("while 9 requests wait or are served by 4 each: %d, want 3", got)
+	}
+	classes := []Class{{"t4", 2, 1, 4}, {"mi300x", 4, 5, 3}}
+	if got := p.Decide(rise, classes, 1, 2).Count; got != 1 {
+		t.Errorf("mi300x beside 8 slots of t4: %d, want 1", got)
+	}
+	if got := count(p, join(rise, flat(4, 12)), 3); got != 2 {
+		t.Errorf("when the rise is over: %d, want 2", got)
+	}
+}
+
+// The limits may have been lowered while a service is flooded.
+func TestShrinkingToTheLimitUnderAnyDemandTakesNoTime(t *testing.T) {
+	classes := []Class{{"l4", 2, 1, 16}, {"h100", 8, 3.5, 4}}
+	began := time.Now()
+	if got := Default().Decide(flat(1e9, 900), classes, 0, 20).Count; got != 16 {
+		t.Errorf("%d, want all there are", got)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
 func TestValidateNamesTheSetting(t *testing.T) {
 	if err := Default().Validate(); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,9 @@
 package scale
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Need is what a policy makes of the demand, in requests served at once.
 type Need struct {
@@ -8,6 +11,8 @@ type Need struct {
 	Demand float64
 	// Stable and Panic are the two averages at the end of the series.
 	Stable, Panic float64
+	// Newest is the most in one Step of the panic window.
+	Newest float64
 	// Forecast is the demand expected one cold start ahead, 0 without a clear rise.
 	Forecast float64
 	// Panicking says that the panic average counted at the end of the series.
@@ -22,6 +27,7 @@ type Need struct {
 func (p Policy) need(h history, series []float64) Need {
 	n := h.last
 	n.Demand = h.held[len(h.held)-1]
+	n.Newest = slices.Max(series[max(0, len(series)-steps(p.PanicWindow)):])
 	n.Complete = len(series) >= steps(p.Window())
 	n.Idle = p.idle(series)
 	return n
