@@ -64,11 +64,16 @@ func TestWithoutAnyWordFromConsulNothingIsDecided(t *testing.T) {
 
 func TestALongLearnedColdStartStillLetsCountsGrow(t *testing.T) {
 	p, _ := kv(t, starts(900, 900, 900)) // shrinking needs 31 minutes
+	var log strings.Builder
+	p.log = hclog.New(&hclog.LoggerOptions{Output: &log})
 	got, err := p.Run(eval(18, 900, fourSlots), 2)
 	if err != nil || got.Action.Count != 5 {
 		t.Fatalf("growing: got %+v, %v", got, err)
 	}
 	if got, err = p.Run(eval(18, 900, fourSlots), 20); err != nil || got.Action.Count != 20 {
 		t.Errorf("shrinking: got %+v, %v, want 20 held", got, err)
+	}
+	if n := strings.Count(log.String(), "cannot shrink"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
 	}
 }

@@ -32,10 +32,14 @@ type Plugin struct {
 	consul *consul.Client
 	// learned is the last that Consul said, by service, for the time that it is away.
 	learned map[string]time.Duration
+	// short is the cold start, by query, that was last said to make a window too short.
+	short map[string]time.Duration
 }
 
 // New returns the plugin.
-func New(log hclog.Logger) *Plugin { return &Plugin{log: log, learned: map[string]time.Duration{}} }
+func New(log hclog.Logger) *Plugin {
+	return &Plugin{log: log, learned: map[string]time.Duration{}, short: map[string]time.Duration{}}
+}
 
 // PluginInfo names the plugin.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
@@ -84,7 +88,7 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 			return nil, short
 		}
 		// A cold start that turned out longer must not stop counts from growing.
-		p.log.Warn("the count cannot shrink", "coldstart", c.Policy.ColdStart.String(), "error", short)
+		p.warn(eval.Check.Query, c.Policy.ColdStart, short)
 	}
 	points := make([]scale.Point, len(eval.Metrics))
 	for i, m := range eval.Metrics {
@@ -96,6 +100,16 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	}
 	eval.Action = action(c, c.Policy.Decide(series, c.Classes, c.Own, int(count)), count)
 	return eval, nil
+}
+
+// warn says once for each cold start, not at every evaluation, that a count only grows.
+func (p *Plugin) warn(query string, coldStart time.Duration, short error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.short[query] != coldStart {
+		p.short[query] = coldStart
+		p.log.Warn("the count cannot shrink", "query", query, "coldstart", coldStart.String(), "error", short)
+	}
 }
 
 // config reads the settings of a check; learned says that the cold start is not
