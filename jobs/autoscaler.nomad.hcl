@@ -3,7 +3,7 @@
 # Needs:  nomad-autoscaler 0.5 and the programs aliquot-apm, aliquot-strategy and
 #         aliquot-target on the nodes (their paths are the variables agent and
 #         plugin_dir); the raw_exec driver; Consul. With ACLs a Nomad policy for this
-#         job, see docs/scaling.md.
+#         job and a Consul token, see docs/scaling.md.
 # Does:   runs two agents of which one holds the lock and evaluates the scaling
 #         policies of all jobs; the other takes over when the lock expires.
 # Run:    nomad job run jobs/autoscaler.nomad.hcl
@@ -39,7 +39,7 @@ variable "consul" {
 }
 
 variable "consul_token_file" {
-  description = "File on the nodes with a Consul token that may read services and write the KV prefix aliquot/coldstart; empty without ACLs."
+  description = "File on the nodes with a Consul token that has jobs/autoscaler-consul-policy.hcl; empty without ACLs."
   type        = string
   default     = ""
 }
