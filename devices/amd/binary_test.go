@@ -54,7 +54,7 @@ func launch(t *testing.T, r *rack.AMD, release string, block map[string]any) *ho
 		lib = filepath.Dir(built(t, release))
 	}
 	h := &host{t: t, rack: r, log: &logged{}}
-	config := map[string]any{"root": r.Root, "fingerprint_period": "100ms"}
+	config := map[string]any{"root": r.Root, "run_dir": t.TempDir(), "fingerprint_period": "100ms"}
 	if block != nil {
 		config["gpu"] = []map[string]any{{"*": []map[string]any{block}}}
 	}

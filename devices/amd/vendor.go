@@ -48,9 +48,6 @@ type vendor struct {
 
 	mu    sync.Mutex
 	cards []card
-	// order keeps each card's place in the host's numbering, so that a card that
-	// goes renames nothing of another.
-	order map[pciAddress]int
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -98,16 +95,10 @@ func lines(errs []error) string {
 	return strings.Join(out, "; ")
 }
 
-// place gives every card the place that it had before, and new ones the next.
+// place gives every card the place that it had before.
 func (v *vendor) place(cards []card) {
-	if v.order == nil {
-		v.order = map[pciAddress]int{}
-	}
 	for i, c := range cards {
-		if _, ok := v.order[c.PCI]; !ok {
-			v.order[c.PCI] = len(v.order)
-		}
-		cards[i].Order = v.order[c.PCI]
+		cards[i].Order = v.host.Numbers.Of(c.ID, i)
 	}
 }
 

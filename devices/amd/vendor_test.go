@@ -45,7 +45,7 @@ func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *
 // configure sets the plugin up and listens to its fingerprints.
 func (h *host) configure(r *rack.AMD, settings map[string]any) {
 	h.t.Helper()
-	raw := map[string]any{"root": r.Root, "fingerprint_period": "100ms"}
+	raw := map[string]any{"root": r.Root, "run_dir": h.t.TempDir(), "fingerprint_period": "100ms"}
 	maps.Copy(raw, settings)
 	var packed []byte
 	if err := base.MsgPackEncode(&packed, raw); err != nil {

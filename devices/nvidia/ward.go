@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -148,11 +147,6 @@ type record struct {
 	Faults map[gpu.ID][]fault
 }
 
-func bootID() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
-}
-
 func (w *ward) load() {
 	if w.loaded {
 		return
@@ -171,14 +165,14 @@ func (w *ward) load() {
 		p := w.patient(id)
 		p.faults = append(faults, p.faults...)
 		for i := range p.faults {
-			p.faults[i].Away = p.faults[i].Away || r.Boot != bootID()
+			p.faults[i].Away = p.faults[i].Away || r.Boot != plugin.BootID()
 		}
 	}
 }
 
 // save writes the faults if they changed.
 func (w *ward) save() {
-	r := record{Boot: bootID(), Faults: map[gpu.ID][]fault{}}
+	r := record{Boot: plugin.BootID(), Faults: map[gpu.ID][]fault{}}
 	for id, p := range w.patients {
 		if len(p.faults) > 0 {
 			r.Faults[id] = p.faults
@@ -188,19 +182,8 @@ func (w *ward) save() {
 	if err != nil || string(text) == w.saved || (w.saved == "" && len(r.Faults) == 0) {
 		return
 	}
-	if err := writeFile(w.file, text); err != nil {
+	if err := plugin.WriteFile(w.file, text); err != nil {
 		w.log.Warn("the GPUs' health cannot be kept over a restart of the plugin", "file", w.file, "error", err)
 	}
 	w.saved = string(text)
-}
-
-// writeFile replaces a file in one step.
-func writeFile(path string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }

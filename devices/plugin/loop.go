@@ -43,6 +43,8 @@ type loop struct {
 	wake   chan struct{}
 	owners *owners
 
+	numbers *Numbers
+
 	// reading guards vendor.Inventory and what follows from it.
 	reading  sync.Mutex
 	found    []share.Found
@@ -67,11 +69,11 @@ type loop struct {
 	changed chan struct{}         // closed and replaced when groups change
 }
 
-func newLoop(maker gpu.Vendor, config Config, vendor Vendor, log hclog.Logger, wake chan struct{}) *loop {
+func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake chan struct{}) *loop {
 	return &loop{
-		maker: maker, config: config, vendor: vendor, log: log, wake: wake,
+		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
 		owners: newOwners(config.DockerSocket),
-		notes:  &notes{log: log, said: map[string]bool{}}, changed: make(chan struct{}),
+		notes:  &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
 
@@ -227,7 +229,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	case err == nil:
 		l.failures = 0
 		l.notes.cleared("inventory")
-		found = keepIndex(l.found, keepMissing(l.found, found, lost))
+		found = l.renumber(keepMissing(l.found, found, lost))
 	case errors.Is(err, ErrAbsent) && len(l.found) == 0:
 		l.notes.once("inventory", hclog.Info, "no devices are offered: "+err.Error())
 	default:
@@ -268,28 +270,13 @@ func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Foun
 	return out
 }
 
-// keepIndex gives every physical GPU the index that it had first: drivers number
-// anew when a GPU falls off the bus, and the index is in the name of the group
-// that running allocations hold.
-func keepIndex(before, now []share.Found) []share.Found {
-	had, taken := map[gpu.ID]int{}, map[int]bool{}
-	for _, f := range before {
-		if f.Parent == "" {
-			had[f.ID], taken[f.Index] = f.Index, true
-		}
-	}
-	out := slices.Clone(now)
+// renumber gives every physical GPU the index that it had first.
+func (l *loop) renumber(found []share.Found) []share.Found {
+	out := slices.Clone(found)
 	for i, f := range out {
-		if f.Parent != "" {
-			continue
+		if f.Parent == "" {
+			out[i].Index = l.numbers.Of(f.ID, f.Index)
 		}
-		index, known := had[f.ID]
-		if !known {
-			for index = f.Index; taken[index]; index++ {
-			}
-			taken[index] = true
-		}
-		out[i].Index = index
 	}
 	return out
 }

@@ -26,6 +26,7 @@ type hand struct {
 	states map[gpu.ID]State
 	rounds int
 	wake   func()
+	runDir string
 	// hung, when set, keeps every call into the driver until it is closed.
 	hung chan struct{}
 }
@@ -96,7 +97,14 @@ func newRig(t *testing.T, h *hand) *rig {
 	maker := Maker{Name: "aliquot-device-hand", Vendor: gpu.NVIDIA, Modes: []share.Mode{share.Shared, share.Whole, share.Off},
 		New: func(_ Config, host Host) (Vendor, error) { h.wake = host.Wake; return h, nil }}
 	p := New(maker, hclog.NewNullLogger())
-	if err := p.SetConfig(&base.Config{}); err != nil {
+	if h.runDir == "" {
+		h.runDir = t.TempDir()
+	}
+	var config []byte
+	if err := base.MsgPackEncode(&config, map[string]any{"run_dir": h.runDir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.SetConfig(&base.Config{PluginConfig: config}); err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{hand: h, plugin: p, got: make(chan []*device.DeviceGroup, 100)}

@@ -67,19 +67,20 @@ func (p *Plugin) SetConfig(c *base.Config) error {
 		return fmt.Errorf("%s is running; restart the Nomad agent to change its configuration", p.maker.Name)
 	}
 	wake := make(chan struct{}, 1)
-	vendor, err := p.maker.New(config, Host{Log: p.log, Wake: func() {
+	host := Host{Log: p.log, Numbers: newNumbers(config.RunDir, p.maker.Vendor, p.log), Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:
 		}
-	}})
+	}}
+	vendor, err := p.maker.New(config, host)
 	if err == nil {
 		err = config.Settings.Err()
 	}
 	if err != nil {
 		return err
 	}
-	p.loop = newLoop(p.maker.Vendor, config, vendor, p.log, wake)
+	p.loop = newLoop(p.maker.Vendor, config, vendor, host, wake)
 	return nil
 }
 

@@ -66,7 +66,8 @@ func TestStatsEndThoughTheDriverHangs(t *testing.T) {
 				t.Error("statistics of a driver that hangs")
 			}
 		}
-		close(hung) // synctest fails the test where a goroutine stays behind
+		close(hung)
+		synctest.Wait() // and synctest fails the test where a goroutine stays behind
 	})
 }
 
@@ -80,6 +81,7 @@ func TestReserveOfADriverThatNeverAnswered(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		close(hung)
+		synctest.Wait()
 	})
 }
 

@@ -42,6 +42,8 @@ type Host struct {
 	// Wake makes the loop run at once, for example after a GPU reported an error.
 	// It never blocks.
 	Wake func()
+	// Numbers keeps the GPUs' indexes.
+	Numbers *Numbers
 }
 
 // ErrAbsent is wrapped by Inventory's error when the host has no hardware or no
