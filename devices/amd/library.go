@@ -31,7 +31,13 @@ type library struct {
 	unwatch func()
 	// resetting holds the cards between the events before and after a reset.
 	resetting map[pciAddress]bool
+	// hot says when it was told last of each card that it throttles.
+	hot map[pciAddress]time.Time
 }
+
+// hotPause is how long a card that throttles is told of once: it sends an event
+// each time that it does, for as long as it is hot.
+const hotPause = time.Minute
 
 // follow starts the library for the cards, once for each set of them.
 func (l *library) follow(cards []card) {
@@ -123,11 +129,19 @@ func signature(cards []card) string {
 
 func (l *library) deliver(e event) {
 	l.mu.Lock()
+	tell := false
 	switch e.Kind {
 	case eventPreReset:
 		l.resetting[e.Card] = true
 	case eventPostReset:
 		delete(l.resetting, e.Card)
+	case eventThermal:
+		if tell = time.Since(l.hot[e.Card]) >= hotPause; tell {
+			if l.hot == nil {
+				l.hot = map[pciAddress]time.Time{}
+			}
+			l.hot[e.Card] = time.Now()
+		}
 	}
 	l.mu.Unlock()
 	switch e.Kind {
@@ -137,7 +151,10 @@ func (l *library) deliver(e event) {
 		l.said.tell(0, "reset "+e.Card.String(), "", "")
 		l.said.log.Info("a GPU was reset", "gpu", e.Card.String())
 	case eventThermal:
-		l.said.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
+		if tell {
+			l.said.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
+		}
+		return // its health is as it was
 	}
 	l.wake()
 }

@@ -45,6 +45,9 @@ type smi struct {
 	Path string
 	// handles of the cards, by PCI address.
 	handles map[pciAddress]handle
+	// closed: the library was shut down. Its handles are pointers to what is gone,
+	// also where it was started anew since.
+	closed bool
 }
 
 // errUnknownRelease says that the library's records cannot be read safely.
@@ -86,6 +89,7 @@ func (s *smi) close() {
 	if s.sym.ShutDown != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		s.closed = true
 		s.sym.ShutDown()
 	}
 }
@@ -176,7 +180,7 @@ func (s *smi) record(c card, call func(handle, *byte) int32) ([]byte, bool) {
 	b := make([]byte, bufferSize)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if call(h, &b[0]) != statusOK {
+	if s.closed || call(h, &b[0]) != statusOK {
 		return nil, false
 	}
 	return b, true
@@ -259,7 +263,7 @@ func (s *smi) temperature(c card, sensor int32) (float64, bool) {
 	var t int64
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sym.Temperature(h, sensor, metricCurrent, &t) != statusOK || t < -50 || t > 250 {
+	if s.closed || s.sym.Temperature(h, sensor, metricCurrent, &t) != statusOK || t < -50 || t > 250 {
 		return 0, false
 	}
 	return float64(t), true
@@ -285,6 +289,9 @@ func (s *smi) badPages(c card) (count, limit uint32, ok bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return 0, 0, false
+	}
 	status := s.sym.BadPages(h, &count, nil)
 	if status != statusOK && status != statusNoData {
 		return 0, 0, false
