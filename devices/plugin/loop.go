@@ -50,6 +50,7 @@ type loop struct {
 	found    []share.Found
 	failures int
 	notes    *notes
+	held     bool // the last round found tasks that hold former instances
 
 	// measuring guards last, the newest reading of load, and pending, which is
 	// closed when the one that is being taken is done.
@@ -201,6 +202,12 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 		}
 		s.Problem, s.Starting = why, false
 		states[id] = s
+	}
+	for id, why := range l.former(ctx, plan) {
+		if s := states[id]; s.Problem == "" {
+			s.Problem, s.Starting = why, false
+			states[id] = s
+		}
 	}
 	for _, s := range states {
 		starting = starting || s.Starting

@@ -24,6 +24,7 @@ type hand struct {
 	found  []share.Found
 	err    error
 	states map[gpu.ID]State
+	usage  map[gpu.ID]Usage
 	rounds int
 	wake   func()
 	runDir string
@@ -64,7 +65,9 @@ func (h *hand) Reserve(context.Context, share.Granted) (Reservation, error) {
 
 func (h *hand) Usage(context.Context, share.Plan) map[gpu.ID]Usage {
 	h.hang()
-	return nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.usage
 }
 
 func (h *hand) set(change func(*hand)) {
