@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"aliquot/internal/weigh"
+	"aliquot/router"
 	"aliquot/router/consultest"
 )
 
@@ -173,6 +174,29 @@ func TestWhatEnvoyReceives(t *testing.T) {
 		t.Fatalf("after an emptied class: %v; default route %v", err, clusters(routes[len(routes)-1]))
 	}
 	t.Logf("Envoy would have it after %s", time.Since(began))
+}
+
+func TestAStrictRuleWithoutHardwareLeadsNowhere(t *testing.T) {
+	f := start(t, nil)
+	proxy := f.mesh("chat", map[string]int{"t4": 1})
+	r, _ := f.route(f.conf(meshRules))
+	f.awaitChain("chat", map[string]int{"t4": weigh.Whole}, 20*time.Second)
+	var routes []*routev3.Route
+	envoy, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
+		routes = routesOf(e, "chat")
+		return len(routes) == 2
+	})
+	if err != nil || !closeTo(clusters(routes[0]), map[string]int{"chat--fp8": weigh.Whole}) {
+		t.Fatalf("%v: routes %v", err, routes)
+	}
+	for name, a := range envoy.Endpoints {
+		for _, l := range a.Endpoints {
+			if strings.HasPrefix(name, "chat--fp8.") && len(l.LbEndpoints) > 0 {
+				t.Errorf("%s has endpoints: %v", name, a)
+			}
+		}
+	}
+	awaitState(t, r, "chat", router.StateRouted, "its requests fail")
 }
 
 func suffixed(m map[string]int, suffix string) map[string]int {

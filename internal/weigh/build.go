@@ -64,6 +64,7 @@ func Build(v View) Plan {
 	p.Order = failoverOrder(v.Order, groups, v.Weights)
 	p.Blocked = v.blocked(&p)
 	if len(p.Blocked) > 0 {
+		p.Reason = "a hand-written entry is in the way"
 		return p
 	}
 	b := builder{view: v, plan: &p, groups: groups, loads: v.loads(groups)}

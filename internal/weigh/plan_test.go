@@ -221,7 +221,7 @@ func TestHandWrittenEntriesAreLeftAlone(t *testing.T) {
 		v.Have = c.have
 		v.Rules = testRules
 		p := Build(v)
-		if (len(p.Blocked) > 0) != c.blocked || c.blocked && p.Want != nil {
+		if (len(p.Blocked) > 0) != c.blocked || c.blocked && (p.Want != nil || !strings.Contains(p.Reason, "hand-written")) {
 			t.Errorf("%s: %+v", name, p)
 		}
 		for step, ok := Next(c.have, p.Want); ok && p.Want != nil; step, ok = Next(c.have, p.Want) {
@@ -233,6 +233,33 @@ func TestHandWrittenEntriesAreLeftAlone(t *testing.T) {
 		if name == "router" && len(p.Notes) == 0 {
 			t.Errorf("nothing says that the rules are not applied: %+v", p)
 		}
+	}
+}
+
+// A strict rule keeps its requests off other hardware also where none that is
+// registered meets it; any other rule is left out then.
+func TestAStrictRuleHoldsWithoutHardware(t *testing.T) {
+	instances := whole("t4", 2)
+	strict := Rule{Name: "fp8", Headers: []HeaderMatch{{Name: "x-precision", Exact: "fp8"}}, Precision: "fp8", Strict: true}
+	v := View{Service: "chat", Protocol: "grpc", Instances: instances, Weights: Weights(instances, nil, nil, DefaultTrust(), noon), Now: noon, Limits: DefaultLimits(), Have: store{}, Rules: []Rule{strict}}
+	have := store{}
+	p := Build(v)
+	run(t, have, p)
+	router := have[Key{Router, "chat"}].Entry
+	if len(router.Routes) != 1 || router.Routes[0].Service != "chat--fp8" || router.Routes[0].Subset != "" || len(p.Notes) != 1 {
+		t.Fatalf("routes %+v, notes %q", router.Routes, p.Notes)
+	}
+	if d := have[Key{Defaults, "chat--fp8"}].Entry; d.Protocol != "grpc" {
+		t.Errorf("the service that has no instances speaks %q", d.Protocol)
+	}
+	if _, ok := have[Key{Splitter, "chat--fp8"}]; ok {
+		t.Error("the service that has no instances leads to some")
+	}
+	v.Rules[0].Strict = false
+	v.Have = have
+	run(t, have, Build(v))
+	if len(have) != 3 {
+		t.Errorf("a rule that is not strict leaves %v", have)
 	}
 }
 

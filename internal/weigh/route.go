@@ -34,7 +34,7 @@ func (b *builder) rules() {
 				eligible = append(eligible, name)
 			}
 		}
-		if len(eligible) == 0 {
+		if len(eligible) == 0 && !r.Strict {
 			p.Notes = append(p.Notes, fmt.Sprintf("rule %q is left out: no registered hardware meets it", r.Name))
 			continue
 		}
@@ -53,7 +53,8 @@ func (b *builder) rules() {
 // destination returns where a rule's route leads: to the service's own split when
 // all hardware is eligible, to the one eligible subset, or to a virtual service
 // that splits over several. A strict rule has subsets of its own, which fail over
-// among themselves only.
+// among themselves only; without eligible hardware its requests go to a service
+// that has no instances, and fail.
 func (b *builder) destination(r Rule, eligible []string) (service, subset string, err error) {
 	v := b.view
 	suffix := ""
@@ -64,7 +65,7 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 		return v.Service, "", nil
 	}
 	virtual := RuleService(v.Service, r.Name)
-	if len(eligible) > 1 {
+	if len(eligible) != 1 {
 		if err := b.free(virtual); err != nil {
 			return "", "", err
 		}
@@ -81,6 +82,11 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 	if len(eligible) == 1 {
 		return v.Service, eligible[0] + suffix, nil
 	}
+	b.add(Entry{Key: Key{Defaults, virtual}, Protocol: b.protocol()})
+	if len(eligible) == 0 {
+		b.plan.Notes = append(b.plan.Notes, fmt.Sprintf("rule %q is strict and no registered hardware meets it: its requests fail", r.Name))
+		return virtual, "", nil
+	}
 	shares, err := Shares(b.ordered(eligible))
 	if err != nil {
 		shares, err = Shares(b.registered(eligible))
@@ -88,7 +94,6 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 	if err != nil {
 		shares, _ = Shares(even(eligible))
 	}
-	b.add(Entry{Key: Key{Defaults, virtual}, Protocol: b.protocol()})
 	b.add(Entry{Key: Key{Splitter, virtual}, Splits: b.splits(virtual, shares, eligible, suffix)})
 	return virtual, "", nil
 }
