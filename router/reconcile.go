@@ -102,10 +102,16 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 		s.seen[in.Group.Name()] = now
 	}
 	v.Seen = maps.Clone(s.seen)
-	v.Weights = weigh.Weights(s.instances, r.rates[name], r.config.Profiles(name), r.config.Trust, now)
+	v.Weights = r.weights(s, now)
 	route := r.config.Services[name].Route
 	optedOut := route != nil && !*route || route == nil && s.registered > 0 && !s.opted
 	return v, optedOut, true
+}
+
+// weights is what is expected of a service's groups; Router.mu is held.
+func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
+	trust := r.config.Trust
+	return weigh.Weights(s.instances, trust.Merge(now, r.rates[s.name]...), r.config.Profiles(s.name), trust, now)
 }
 
 // scope lists the entries that concern a service. Those that the router wrote for

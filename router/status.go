@@ -82,7 +82,7 @@ func (r *Router) statusOf(s *service, plan weigh.Plan, err error) Status {
 }
 
 func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
-	weights := weigh.Weights(s.instances, r.rates[s.name], r.config.Profiles(s.name), r.config.Trust, time.Now())
+	weights := r.weights(s, time.Now())
 	groups := map[string]*GroupStatus{}
 	at := func(name string) *GroupStatus {
 		if groups[name] == nil {

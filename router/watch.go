@@ -59,10 +59,10 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 
 // hint adds what to do to the errors of Consul that have one usual cause.
 func hint(err error) error {
-	switch text := err.Error(); {
-	case strings.Contains(text, "429") || strings.Contains(text, "too many concurrent connections"):
+	switch text := err.Error(); { // which may hold any number, in a URL or an address
+	case strings.Contains(text, "response code: 429"):
 		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, or lower consul max_connections here", err)
-	case strings.Contains(text, "403") || strings.Contains(text, "Permission denied"):
+	case strings.Contains(text, "response code: 403") || strings.Contains(text, "Permission denied"):
 		return fmt.Errorf("%w: the token needs the policy in jobs/router-policy.hcl", err)
 	}
 	return err
@@ -200,11 +200,11 @@ func (r *Router) watchRates(ctx context.Context) {
 		if err != nil {
 			return 0, err
 		}
-		rates, notes := map[string]map[string]weigh.Rate{}, map[string][]string{}
+		rates, notes := map[string][]map[string]weigh.Rate{}, map[string][]string{}
 		for service, texts := range found {
 			for _, text := range texts {
 				one, errs := weigh.ParseRates(text)
-				rates[service] = weigh.MergeRates(rates[service], one)
+				rates[service] = append(rates[service], one)
 				for _, err := range errs {
 					notes[service] = append(notes[service], fmt.Sprintf("%s/%s: %v", prefix, service, err))
 				}
@@ -219,12 +219,12 @@ func (r *Router) watchRates(ctx context.Context) {
 }
 
 // takeRates keeps new rates and returns the services whose rates changed.
-func (r *Router) takeRates(rates map[string]map[string]weigh.Rate, notes map[string][]string) []string {
+func (r *Router) takeRates(rates map[string][]map[string]weigh.Rate, notes map[string][]string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var changed []string
 	for name := range r.services {
-		if !maps.Equal(rates[name], r.rates[name]) || !slices.Equal(notes[name], r.notes[name]) {
+		if !slices.EqualFunc(rates[name], r.rates[name], maps.Equal) || !slices.Equal(notes[name], r.notes[name]) {
 			changed = append(changed, name)
 		}
 	}

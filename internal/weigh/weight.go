@@ -97,26 +97,39 @@ func ParseRates(text []byte) (map[string]Rate, []error) {
 		switch {
 		case (Group{Class: class}).check() != nil:
 			errs = append(errs, fmt.Errorf("rates name %.64q, which is no hardware class", class))
-		case !positive(c.Replica) || c.Replica > 1e9 || c.N < 0 || c.N > 1e15 || math.IsNaN(c.N):
+		case !(c.Replica >= 1e-9 && c.Replica <= 1e9) || !(c.N >= 0 && c.N <= 1e15):
 			errs = append(errs, fmt.Errorf("rates of class %q are out of range: replica_rate %v, n %v", class, c.Replica, c.N))
 		case c.N > 0:
-			out[class] = Rate{Replica: c.Replica, Samples: c.N, Updated: doc.Updated}
+			out[class] = Rate{Replica: c.Replica, Samples: c.N, Updated: doc.Updated.UTC()}
 		}
 	}
 	return out, errs
 }
 
-// MergeRates joins what several gateways measured: the mean by samples, the sum
-// of samples, the newest time.
-func MergeRates(all ...map[string]Rate) map[string]Rate {
+// Merge joins what several gateways measured at their times: the mean by samples,
+// where those of a gateway that is silent for longer count less, and none after
+// MaxAge. The time is that of the newest, so what is left is as fresh as it says.
+func (t Trust) Merge(now time.Time, all ...map[string]Rate) map[string]Rate {
+	newest := map[string]float64{}
+	for _, rates := range all {
+		for class, r := range rates {
+			newest[class] = max(newest[class], t.fresh(r, now))
+		}
+	}
 	out := map[string]Rate{}
 	for _, rates := range all {
 		for class, r := range rates {
 			o := out[class]
-			n := o.Samples + r.Samples
-			o.Replica = (o.Replica*o.Samples + r.Replica*r.Samples) / n
-			o.Samples = n
-			if r.Updated.After(o.Updated) {
+			n := r.Samples
+			if newest[class] > 0 {
+				n *= t.fresh(r, now) / newest[class]
+			}
+			if n == 0 {
+				continue
+			}
+			o.Samples += n
+			o.Replica += (r.Replica - o.Replica) * (n / o.Samples)
+			if o.Updated.IsZero() || t.fresh(r, now) > t.fresh(o, now) {
 				o.Updated = r.Updated
 			}
 			out[class] = o
@@ -125,10 +138,14 @@ func MergeRates(all ...map[string]Rate) map[string]Rate {
 	return out
 }
 
+// fresh falls linearly from 1 to 0 over MaxAge. A time to come is as doubtful as
+// one gone by: one of the two clocks is wrong by as much.
+func (t Trust) fresh(r Rate, now time.Time) float64 {
+	return max(0, 1-float64(now.Sub(r.Updated).Abs())/float64(t.MaxAge))
+}
+
 func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
-	age := max(0, now.Sub(r.Updated))
-	fresh := 1 - float64(age)/float64(t.MaxAge)
-	return max(0, fresh) * r.Samples / (r.Samples + t.HalfSamples), age
+	return t.fresh(r, now) * r.Samples / (r.Samples + t.HalfSamples), now.Sub(r.Updated)
 }
 
 // Weights gives every group of a service its weight. Learned rates are absolute

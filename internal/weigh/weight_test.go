@@ -71,6 +71,7 @@ func TestDoubtfulRatesArePassedOver(t *testing.T) {
 		"good":        {Rate{table("h100", 8), 500, noon}, true},
 		"few samples": {Rate{table("h100", 8), 3, noon}, false},
 		"old":         {Rate{table("h100", 8), 500, noon.Add(-2 * time.Hour)}, false},
+		"of tomorrow": {Rate{table("h100", 8), 500, noon.Add(24 * time.Hour)}, false},
 		"outlier":     {Rate{table("h100", 1e6), 500, noon}, false},
 		"too small":   {Rate{table("h100", 1e-6), 500, noon}, false},
 	} {
@@ -114,6 +115,7 @@ func TestParseRates(t *testing.T) {
 		"wrong version":  `{"version":2}`,
 		"wrong type":     `{"version":1,"classes":{"h100":{"replica_rate":"fast"}}}`,
 		"negative rate":  `{"version":1,"classes":{"h100":{"replica_rate":-1,"n":1}}}`,
+		"tiny rate":      `{"version":1,"classes":{"h100":{"replica_rate":1e-320,"n":1}}}`,
 		"huge rate":      `{"version":1,"classes":{"h100":{"replica_rate":1e300,"n":1}}}`,
 		"negative count": `{"version":1,"classes":{"h100":{"replica_rate":1,"n":-1}}}`,
 		"hostile class":  `{"version":1,"classes":{"a\" or \"b":{"replica_rate":1,"n":1}}}`,
@@ -128,7 +130,7 @@ func FuzzParseRates(f *testing.F) {
 	f.Add([]byte(`{"version":1,"updated":"2026-06-01T12:00:00Z","classes":{"h100":{"n":120,"replica_rate":10}}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		rates, _ := ParseRates(text)
-		merged := MergeRates(rates, rates)
+		merged := DefaultTrust().Merge(noon, rates, rates)
 		for class, r := range merged {
 			if !positive(r.Replica) || !positive(r.Samples) || (Group{Class: class}).check() != nil {
 				t.Fatalf("%q: %+v", class, r)
@@ -142,10 +144,35 @@ func FuzzParseRates(f *testing.F) {
 	})
 }
 
-func TestMergeRatesIsTheMeanBySamples(t *testing.T) {
-	got := MergeRates(map[string]Rate{"a": {10, 30, noon}}, map[string]Rate{"a": {20, 10, noon.Add(time.Minute)}, "b": {1, 1, noon}})
-	if r := got["a"]; !near(r.Replica, 12.5) || r.Samples != 40 || !r.Updated.Equal(noon.Add(time.Minute)) || len(got) != 2 {
+func TestMergeIsTheMeanBySamples(t *testing.T) {
+	got := DefaultTrust().Merge(noon, map[string]Rate{"a": {10, 30, noon}}, map[string]Rate{"a": {20, 10, noon}, "b": {1, 1, noon}})
+	if r := got["a"]; !near(r.Replica, 12.5) || !near(r.Samples, 40) || !r.Updated.Equal(noon) || len(got) != 2 {
 		t.Fatalf("got %+v", got)
+	}
+}
+
+// Gateways that are gone leave their keys behind; what they measured ages though
+// others go on measuring.
+func TestRatesOfAGatewayThatIsGoneAge(t *testing.T) {
+	trust := DefaultTrust()
+	here := map[string]Rate{"a": {20, 10, noon}}
+	for age, want := range map[time.Duration]Rate{
+		0:                {(10*1000 + 20*10) / 1010.0, 1010, noon},
+		30 * time.Minute: {(10*500 + 20*10) / 510.0, 510, noon},
+		time.Hour:        {20, 10, noon},
+		time.Hour * 1e5:  {20, 10, noon},
+		-time.Hour * 1e5: {20, 10, noon}, // its clock was wrong
+	} {
+		gone := map[string]Rate{"a": {10, 1000, noon.Add(-age)}}
+		for _, got := range []Rate{trust.Merge(noon, here, gone)["a"], trust.Merge(noon, gone, here)["a"]} {
+			if !near(got.Replica, want.Replica) || !near(got.Samples, want.Samples) || !got.Updated.Equal(want.Updated) {
+				t.Errorf("gone for %s: got %+v, want %+v", age, got, want)
+			}
+		}
+	}
+	old := map[string]Rate{"a": {10, 1000, noon.Add(-2 * time.Hour)}}
+	if got := trust.Merge(noon, old)["a"]; got != old["a"] {
+		t.Errorf("one that is old alone: got %+v, so that the status can say so", got)
 	}
 }
 
