@@ -59,7 +59,9 @@ type classRate struct {
 // staleAfter is the age from which published rates are no longer believed.
 const staleAfter = 7 * 24 * time.Hour
 
-// Load merges what all gateways published of a service, weighted by evidence.
+// Load merges what all gateways published of a service, weighted by evidence, and
+// removes the keys of gateways that are gone for so long that nobody believes them:
+// every update of the gateways' job leaves some behind.
 func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -72,7 +74,12 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	out := map[string]dispatch.Rate{}
 	for _, pair := range pairs {
 		var doc rateDocument
-		if json.Unmarshal(pair.Value, &doc) != nil || doc.Version != 1 || time.Since(doc.Updated) > staleAfter {
+		if json.Unmarshal(pair.Value, &doc) != nil || doc.Version != 1 {
+			continue
+		}
+		if time.Since(doc.Updated) > staleAfter {
+			// One that cannot be removed is left to the next gateway that starts.
+			_, _, _ = r.Client.KV().DeleteCAS(pair, (&consul.WriteOptions{Token: token}).WithContext(ctx))
 			continue
 		}
 		for class, c := range doc.Classes {

@@ -150,6 +150,15 @@ func rates(t *testing.T, a *agent) {
 	if again, err := one.Load(t.Context(), "m"); err != nil || len(again) != 2 {
 		t.Errorf("beside a broken key: %v, %v", again, err)
 	}
+	if err := two.Save(t.Context(), "m", map[string]dispatch.Rate{"h100": {Rate: 5, Slots: 4, Samples: 10}}, now.Add(-8*24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := one.Load(t.Context(), "m"); err != nil || got["h100"].Rate != 2 {
+		t.Errorf("beside one that is gone for long: %v, %v", got, err)
+	}
+	if keys, _, err := a.client.KV().Keys("aliquot/rates/m/", "", nil); err != nil || fmt.Sprint(keys) != "[aliquot/rates/m/broken aliquot/rates/m/one]" {
+		t.Errorf("keys left: %v, %v", keys, err)
+	}
 }
 
 func registration(t *testing.T, a *agent) {
