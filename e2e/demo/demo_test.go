@@ -84,7 +84,9 @@ func TestBrokenAnswersAreLost(t *testing.T) {
 }
 
 func TestRefusedRequestIsLostWithItsReason(t *testing.T) {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "queue is full", http.StatusServiceUnavailable) }))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "queue is full", http.StatusServiceUnavailable)
+	}))
 	defer server.Close()
 	r := newReplay(server.URL, []call{{service: chat, input: 1, output: 2}})
 	r.run(t.Context())
