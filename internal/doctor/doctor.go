@@ -177,7 +177,7 @@ func telemetry(f Facts) []Finding {
 	if on == true {
 		return []Finding{{OK, "telemetry", "allocation metrics are published", ""}}
 	}
-	return []Finding{{Warning, "telemetry", "Nomad publishes no allocation metrics, so Prometheus sees no GPU use per task", "add  telemetry { publish_allocation_metrics = true  prometheus_metrics = true }  to the agent's configuration"}}
+	return []Finding{{Warning, "telemetry", "Nomad publishes no allocation metrics, so nomad alloc status -stats shows no GPU use per task", "add  telemetry { publish_allocation_metrics = true  prometheus_metrics = true }  to the agent's configuration"}}
 }
 
 func mpsDirectory(f Facts) []Finding {
