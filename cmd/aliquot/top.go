@@ -67,8 +67,14 @@ func (c topCommand) Run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	live := !*once && !*asJSON && term.IsTerminal(int(os.Stdout.Fd()))
-	for {
-		if err := show(ctx, cluster, *asJSON, live); err != nil && ctx.Err() == nil {
+	for shown := false; ; {
+		switch err := show(ctx, cluster, *asJSON, live); {
+		case err == nil:
+			shown = true
+		case ctx.Err() != nil:
+		case live && shown:
+			stale(err) // a server that restarts must not end the view
+		default:
 			c.ui.Error("aliquot top: " + flat(err))
 			return 1
 		}
@@ -125,4 +131,13 @@ func show(ctx context.Context, cluster top.Cluster, asJSON, live bool) error {
 	screen := bytes.ReplaceAll(text.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
 	_, err = fmt.Fprintf(os.Stdout, "\x1b[H%s\x1b[K\x1b[J", screen)
 	return err
+}
+
+// stale says in the last line of a live view why what is above it is not new.
+func stale(err error) {
+	line := []rune(fmt.Sprintf("%s  asking again: %s", time.Now().Format(time.TimeOnly), flat(err)))
+	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && len(line) >= width {
+		line = line[:max(0, width-1)]
+	}
+	fmt.Printf("\r%s\x1b[K", string(line))
 }
