@@ -59,9 +59,10 @@ type bench struct {
 
 func newBench(t *testing.T, name string) *bench {
 	t.Helper()
+	needCompiler(t)
 	built, err := tools()
 	if err != nil {
-		t.Skipf("the rack cannot be built: %v", err)
+		t.Fatal(err)
 	}
 	path, err := binary()
 	if err != nil {
@@ -78,11 +79,23 @@ func newBench(t *testing.T, name string) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{Rack: r, tools: built, binary: path, runDir: filepath.Join(dir, "run"), root: filepath.Join(dir, "root")}
+	if os.Geteuid() != 0 {
+		t.Skip("making device nodes needs root")
+	}
 	if err := rack.Root(b.root, r, built.Lib); err != nil {
-		t.Skipf("no root tree: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.endDaemons(t) })
 	return b
+}
+
+// needCompiler skips a test on a machine that cannot build the rack; a rack that
+// does not build fails it.
+func needCompiler(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("gcc"); err != nil {
+		t.Skip("no gcc, which builds the rack: scripts/setup installs it")
+	}
 }
 
 // config is a config block with short periods and what is added.

@@ -204,8 +204,8 @@ func realNomad(t *testing.T) string {
 	if path, err := exec.LookPath("nomad"); err == nil {
 		return path
 	}
-	home, _ := os.UserHomeDir()
-	found, _ := filepath.Glob(filepath.Join(home, ".cache/aliquot/tools/nomad-*/nomad"))
+	cache, _ := os.UserCacheDir()
+	found, _ := filepath.Glob(filepath.Join(cache, "aliquot/tools/nomad-*/nomad"))
 	if len(found) == 0 {
 		t.Skip("no nomad on PATH or from `make tools`")
 	}

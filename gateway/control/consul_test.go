@@ -38,8 +38,8 @@ func startConsul(t *testing.T) *agent {
 	t.Helper()
 	path, err := exec.LookPath("consul")
 	if err != nil {
-		home, _ := os.UserHomeDir()
-		found, _ := filepath.Glob(filepath.Join(home, ".cache/aliquot/tools/consul-*/consul"))
+		cache, _ := os.UserCacheDir()
+		found, _ := filepath.Glob(filepath.Join(cache, "aliquot/tools/consul-*/consul"))
 		if len(found) == 0 {
 			t.Skip("no consul on PATH nor built: run make tools")
 		}
