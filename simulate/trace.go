@@ -46,7 +46,10 @@ var traceColumns = []string{"arrival_s", "input_tokens", "output_tokens"}
 func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 	in := csv.NewReader(bufio.NewReader(r))
 	in.Comment = '#'
-	in.FieldsPerRecord = len(traceColumns)
+	// No column may hold a quote, so a file that is no CSV at all is refused for its
+	// first line, whatever bytes follow.
+	in.LazyQuotes = true
+	in.FieldsPerRecord = -1
 	in.ReuseRecord = true
 	var out []Request
 	for first := true; ; first = false {
@@ -60,8 +63,9 @@ func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 		line, _ := in.FieldPos(0)
 		if first {
 			if strings.Join(row, ",") != strings.Join(traceColumns, ",") {
-				return nil, fmt.Errorf("trace: line %d is %.80q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
+				return nil, fmt.Errorf("trace: line %d is %.40q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
 			}
+			in.FieldsPerRecord = len(traceColumns)
 			continue
 		}
 		req, err := parseRequest(row, model)
