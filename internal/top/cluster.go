@@ -2,12 +2,24 @@ package top
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/gpu"
+)
+
+const (
+	// answerTime is how long one node, or the gateways, may take to answer.
+	answerTime = 2 * time.Second
+	// atOnce is the number of nodes that are asked side by side.
+	atOnce = 16
 )
 
 // Cluster collects snapshots from Nomad and, where there is one, Consul.
@@ -18,71 +30,90 @@ type Cluster struct {
 }
 
 // Snapshot reads the cluster. It fails when Nomad cannot be asked; what else
-// cannot be read is left out and named in the snapshot's notes.
+// cannot be read is left out and named in the node's problem or in the notes. A
+// node that does not answer delays it by answerTime, not the other nodes.
 func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
-	q := (&api.QueryOptions{}).WithContext(ctx)
+	q := (&api.QueryOptions{Params: map[string]string{"resources": "true"}}).WithContext(ctx)
 	stubs, _, err := c.Nomad.Nodes().List(q)
 	if err != nil {
 		return Snapshot{}, fmt.Errorf("cannot list the nodes of Nomad at %s: %w (is NOMAD_ADDR right, and NOMAD_TOKEN where ACLs are on?)", c.Nomad.Address(), err)
 	}
-	s := Snapshot{At: time.Now()}
-	for _, stub := range stubs {
-		n, notes, err := c.node(q, stub.ID)
-		if err != nil {
-			notes = append(notes, fmt.Sprintf("node %s: %v", stub.Name, err))
-		}
-		s.Notes = append(s.Notes, notes...)
-		if len(n.GPUs) > 0 {
-			s.Nodes = append(s.Nodes, n)
-		}
-	}
+	stubs = slices.DeleteFunc(stubs, func(stub *api.NodeListStub) bool {
+		return stub.NodeResources == nil || !hasGPUs(stub.NodeResources.Devices)
+	})
+	s := Snapshot{At: time.Now(), Nodes: make([]Node, len(stubs))}
+	var asked sync.WaitGroup
 	if c.Services != nil {
-		services, err := c.Services(ctx)
-		if err != nil {
-			s.Notes = append(s.Notes, "services: "+err.Error())
-		}
-		s.Services = services
+		asked.Go(func() {
+			services, err := c.Services(ctx)
+			if err != nil {
+				s.Notes = append(s.Notes, "services: "+err.Error())
+			}
+			s.Services = services
+		})
+	}
+	next := make(chan int)
+	for range min(atOnce, len(stubs)) {
+		asked.Go(func() {
+			for i := range next {
+				s.Nodes[i] = c.node(ctx, stubs[i])
+			}
+		})
+	}
+	for i := range stubs {
+		next <- i
+	}
+	close(next)
+	asked.Wait()
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return Snapshot{}, ctx.Err()
 	}
 	s.sort()
 	return s, nil
 }
 
-func (c Cluster) node(q *api.QueryOptions, id string) (Node, []string, error) {
-	info, _, err := c.Nomad.Nodes().Info(id, q)
+// node asks for what the list of nodes does not say: who holds the devices, and
+// what they do.
+func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	n := Node{ID: stub.ID, Name: stub.Name, Status: stub.Status}
+	if stub.SchedulingEligibility != api.NodeSchedulingEligible {
+		n.Status += ", " + stub.SchedulingEligibility
+	}
+	var problems []string
+	allocs, _, err := c.Nomad.Nodes().Allocations(stub.ID, q)
 	if err != nil {
-		return Node{}, nil, err
+		problems = append(problems, "who holds its slices is not known: "+reason(err))
 	}
-	n := Node{ID: info.ID, Name: info.Name, Status: info.Status}
-	if info.NodeResources == nil || !hasGPUs(info.NodeResources.Devices) {
-		return n, nil, nil
-	}
-	if info.SchedulingEligibility != api.NodeSchedulingEligible {
-		n.Status += ", " + info.SchedulingEligibility
-	}
-	allocs, _, err := c.Nomad.Nodes().Allocations(id, q)
-	if err != nil {
-		return n, nil, err
-	}
-	var notes []string
 	stats := map[string]*api.DeviceStats{}
-	if info.Status == api.NodeStatusReady {
-		if host, err := c.Nomad.Nodes().Stats(id, q); err != nil {
-			notes = append(notes, fmt.Sprintf("node %s: no device statistics: %v", info.Name, err))
+	if stub.Status == api.NodeStatusReady && ctx.Err() == nil {
+		host, err := c.Nomad.Nodes().Stats(stub.ID, q)
+		if err != nil {
+			problems = append(problems, "no device statistics: "+reason(err))
 		} else {
 			for _, group := range host.DeviceStats {
-				for instance, st := range group.InstanceStats {
-					stats[instance] = st
-				}
+				maps.Copy(stats, group.InstanceStats)
 			}
 		}
 	}
+	n.Problem = strings.Join(problems, "; ")
 	held := holders(allocs)
-	for _, group := range info.NodeResources.Devices {
+	for _, group := range stub.NodeResources.Devices {
 		if group.Type == gpu.DeviceType {
 			n.GPUs = append(n.GPUs, gpusOf(group, held, stats)...)
 		}
 	}
-	return n, notes, nil
+	return n
+}
+
+// reason says in a few words why a question had no answer.
+func reason(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Sprintf("no answer within %s", answerTime)
+	}
+	return strings.Join(strings.Fields(err.Error()), " ") // Nomad's errors have line breaks
 }
 
 func hasGPUs(groups []*api.NodeDeviceResource) bool {

@@ -18,7 +18,11 @@ const marks = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 // allocation are drawn side by side.
 func Render(w io.Writer, s Snapshot) error {
 	for _, n := range s.Nodes {
-		fmt.Fprintf(w, "node %s  %s  %s\n", n.Name, short(n.ID), n.Status)
+		line := fmt.Sprintf("node %s  %s  %s", n.Name, short(n.ID), n.Status)
+		if n.Problem != "" {
+			line += "  " + n.Problem
+		}
+		fmt.Fprintln(w, line)
 		for _, g := range n.GPUs {
 			renderGPU(w, g)
 		}

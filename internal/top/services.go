@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"time"
+	"sync"
 
 	consul "github.com/hashicorp/consul/api"
 )
@@ -28,35 +28,31 @@ type gatewayService struct {
 	} `json:"replicas"`
 }
 
-// Gateways returns a function that asks every healthy gateway for its services
-// and sums them.
+// Gateways returns a function that asks every healthy gateway for its services,
+// side by side, and sums them.
 func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 	return func(ctx context.Context) ([]Service, error) {
 		entries, _, err := client.Health().Service(GatewayService, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 		if err != nil {
 			return nil, fmt.Errorf("cannot ask Consul for gateways: %w", err)
 		}
-		var all [][]gatewayService
-		var errs []error
-		for _, e := range entries {
+		all, errs := make([][]gatewayService, len(entries)), make([]error, len(entries))
+		var asked sync.WaitGroup
+		for i, e := range entries {
 			admin := e.Service.Meta["admin"]
 			if admin == "" {
-				errs = append(errs, fmt.Errorf("gateway %s names no admin listener in its meta", e.Service.ID))
+				errs[i] = fmt.Errorf("gateway %s names no admin listener in its meta", e.Service.ID)
 				continue
 			}
-			list, err := ask(ctx, "http://"+admin+"/v1/services")
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			all = append(all, list)
+			asked.Go(func() { all[i], errs[i] = ask(ctx, "http://"+admin+"/v1/services") })
 		}
+		asked.Wait()
 		return merge(all), errors.Join(errs...)
 	}
 }
 
 func ask(ctx context.Context, url string) ([]gatewayService, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -28,7 +28,9 @@ type Node struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Status string `json:"status"`
-	GPUs   []GPU  `json:"gpus"`
+	// Problem says what of the node could not be read and why, "" for nothing.
+	Problem string `json:"problem,omitempty"`
+	GPUs    []GPU  `json:"gpus"`
 }
 
 // GPU is one physical GPU, MIG device or partition as the node offers it.
