@@ -21,6 +21,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	states := map[gpu.ID]plugin.State{}
 	for _, c := range cards {
 		h := v.health(c)
+		h.Silent = v.silent(c)
 		problem, starting := h.problem(v.maxUncorrectable), false
 		v.said.warn("health "+string(c.ID), "a GPU is unhealthy", told(c, problem))
 		if problem == "" {

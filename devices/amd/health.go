@@ -3,6 +3,8 @@ package amd
 import (
 	"fmt"
 	"strings"
+
+	"aliquot/devices/plugin"
 )
 
 // bytesPerBadPage is the memory that the driver allows one retired page for: its
@@ -12,7 +14,7 @@ const bytesPerBadPage = 100 << 20
 // health is what was read of a card's condition. Counts that could not be read
 // are zero.
 type health struct {
-	// Silent is set where the library knows the card and gets no answer from it.
+	// Silent is set where the library knows the card and has long had no answer from it.
 	Silent bool
 	// Resetting is set between the driver's events before and after a reset.
 	Resetting bool
@@ -49,12 +51,6 @@ func (h health) problem(maxUncorrectable int) string {
 func (v *vendor) health(c card) health {
 	h := health{Resetting: v.lib.reset(c)}
 	s := v.lib.use()
-	if s != nil {
-		if _, known := s.handles[c.PCI]; known && s.sym.ASIC != nil {
-			_, answers := s.asic(c)
-			h.Silent = !answers
-		}
-	}
 	fromLibrary := false
 	if s != nil {
 		h.Uncorrectable, h.Correctable, fromLibrary = s.ecc(c)
@@ -64,6 +60,27 @@ func (v *vendor) health(c card) health {
 	}
 	h.BadPages, h.BadPageLimit = v.badPages(c, s)
 	return h
+}
+
+// silent asks a card whether it is there, once a round. One that has answered
+// before may miss some questions; one that never has may not.
+func (v *vendor) silent(c card) bool {
+	s := v.lib.use()
+	if s == nil || s.sym.ASIC == nil {
+		return false
+	}
+	if _, known := s.handles[c.PCI]; !known {
+		return false
+	}
+	if _, answers := s.asic(c); answers {
+		v.missed[c.ID] = 0
+		return false
+	}
+	if n, answered := v.missed[c.ID]; answered && n+1 < plugin.Patience {
+		v.missed[c.ID]++
+		return false
+	}
+	return true
 }
 
 // errorCounts sums the RAS counters of a card's blocks. Files that the card does

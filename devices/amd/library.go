@@ -1,6 +1,7 @@
 package amd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -33,6 +34,15 @@ type library struct {
 	resetting map[pciAddress]bool
 	// hot says when it was told last of each card that it throttles.
 	hot map[pciAddress]time.Time
+	// facts are what was told last of each card and does not change.
+	facts map[gpu.ID]facts
+}
+
+// facts are what the library says of a card for good.
+type facts struct {
+	device uint16 // of the board that they are of
+	name   string
+	memory gpu.MiB
 }
 
 // hotPause is how long a card that throttles is told of once: it sends an event
@@ -173,21 +183,37 @@ func (l *library) use() *smi {
 	return l.smi
 }
 
+// remember returns the facts of a card after what was just told of it, and keeps
+// them: a call that fails once must neither rename a group nor change its size.
+func (l *library) remember(c card, now facts) facts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := l.facts[c.ID]
+	if now.device = c.Nodes[0].PCIDevice; known.device != now.device {
+		known = facts{}
+	}
+	now.name, now.memory = cmp.Or(now.name, known.name), cmp.Or(now.memory, known.memory)
+	if l.facts == nil {
+		l.facts = map[gpu.ID]facts{}
+	}
+	l.facts[c.ID] = now
+	return now
+}
+
 // name is what the library calls a card, "" where it is not known.
 func (l *library) name(c card) string {
+	var now facts
 	if s := l.use(); s != nil {
-		if a, ok := s.asic(c); ok {
-			return a.Name
-		}
+		a, _ := s.asic(c)
+		now.name = a.Name
 	}
-	return ""
+	return l.remember(c, now).name
 }
 
 func (l *library) memory(c card) gpu.MiB {
+	var now facts
 	if s := l.use(); s != nil {
-		if n, ok := s.vram(c); ok {
-			return n
-		}
+		now.memory, _ = s.vram(c)
 	}
-	return 0
+	return l.remember(c, now).memory
 }

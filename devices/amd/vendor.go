@@ -45,6 +45,9 @@ type vendor struct {
 	maxUncorrectable, maxBadPages int
 	lib                           library
 	split                         partitioner
+	// missed counts the questions in a row that a card left unanswered since it
+	// answered last; only rounds use it.
+	missed map[gpu.ID]int
 
 	mu    sync.Mutex
 	cards []card
@@ -58,6 +61,7 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 		said:             journal{log: host.Log, said: map[string]string{}},
 		maxUncorrectable: cfg.Settings.Int("max_uncorrectable", 0, 0, 1<<30),
 		maxBadPages:      cfg.Settings.Int("max_bad_pages", 0, 0, 1<<30),
+		missed:           map[gpu.ID]int{},
 	}
 	path := ""
 	if cfg.Settings.Has("library") {

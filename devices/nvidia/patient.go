@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"aliquot/devices/plugin"
 )
 
 // vitals is what one round reads of a GPU's health.
@@ -64,10 +66,6 @@ type patient struct {
 	bad  int  // probes in a row that failed
 	seen bool // vitals were read at least once
 }
-
-// badProbes in a row are needed to call a GPU unhealthy for an error that is not
-// the GPU's own word that it is lost: single calls fail under load.
-const badProbes = 3
 
 // fail records a fault; the same one on the same instance is renewed. It returns
 // whether the fault is new.
@@ -152,7 +150,7 @@ func (p *patient) problem(mig string, r recovery) string {
 		}
 	}
 	switch v := p.vitals; {
-	case v.probe != nvml.SUCCESS && p.bad >= badProbes:
+	case v.probe != nvml.SUCCESS && p.bad >= plugin.Patience:
 		return "GPU does not answer: " + describe(v.probe)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:
 		return "the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)"

@@ -8,6 +8,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/hashicorp/go-hclog"
 
+	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 )
 
@@ -88,11 +89,11 @@ func TestSilenceIsWeakerEvidence(t *testing.T) {
 func TestOneFailedProbeIsNoFailure(t *testing.T) {
 	p := &patient{}
 	bad := vitals{action: -1, probe: nvml.ERROR_UNKNOWN}
-	for range badProbes - 1 {
+	for range plugin.Patience - 1 {
 		p.observe(at(0), bad, rules)
 	}
 	if why := p.problem("", rules); why != "" {
-		t.Errorf("%q after %d probes", why, badProbes-1)
+		t.Errorf("%q after %d probes", why, plugin.Patience-1)
 	}
 	p.observe(at(0), bad, rules)
 	if why := p.problem("", rules); !strings.Contains(why, "unknown error") {

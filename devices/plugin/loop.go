@@ -22,9 +22,6 @@ const (
 	// just started, so that a node registers with healthy devices at once.
 	settleTime = 3 * time.Second
 	settlePoll = 100 * time.Millisecond
-	// graceFailures is the number of readings in a row that may fail before devices
-	// are called unhealthy: a flip costs Nomad two writes and several evaluations.
-	graceFailures = 3
 	// stallTime is how long one round may take. Calls into a driver that hangs never
 	// return and cannot be ended, so the GPUs are called unhealthy meanwhile. The
 	// first calls wake the GPUs, which takes seconds each.
@@ -33,6 +30,12 @@ const (
 	// a GPU that fails raises thousands of errors.
 	mostWakes = 5
 )
+
+// Patience is the number of readings in a row that must fail before a GPU that was
+// well is called unhealthy: single calls fail under load, and a flip costs Nomad two
+// writes and several evaluations. It is for silence alone; what a GPU or its driver
+// says of a fault counts at once.
+const Patience = 3
 
 // loop reconciles the host while at least one fingerprint stream is open.
 type loop struct {
@@ -243,7 +246,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 		found = l.found
 		l.failures++
 		l.notes.once("inventory", hclog.Warn, "GPUs cannot be read, those known are kept: "+err.Error())
-		if l.failures >= graceFailures || errors.Is(err, ErrAbsent) {
+		if l.failures >= Patience || errors.Is(err, ErrAbsent) {
 			for _, f := range found {
 				lost[f.ID] = "GPU cannot be read: " + err.Error()
 			}

@@ -216,7 +216,7 @@ func TestTransientErrorsLoseNothing(t *testing.T) {
 		defer r.stop()
 		<-r.got
 		r.set(func(h *hand) { h.found, h.err = nil, errors.New("timeout") })
-		time.Sleep((graceFailures - 1) * 2 * time.Second)
+		time.Sleep((Patience - 1) * 2 * time.Second)
 		if n := r.count(); n != 0 {
 			t.Fatalf("%d fingerprints within the grace", n)
 		}

@@ -24,8 +24,8 @@ type Numbers struct {
 	of     map[gpu.ID]int
 }
 
-// newNumbers touches no file before Of.
-func newNumbers(runDir string, vendor gpu.Vendor, log hclog.Logger) *Numbers {
+// NewNumbers touches no file before Of.
+func NewNumbers(runDir string, vendor gpu.Vendor, log hclog.Logger) *Numbers {
 	return &Numbers{file: filepath.Join(runDir, string(vendor), "numbers.json"), log: log, of: map[gpu.ID]int{}}
 }
 

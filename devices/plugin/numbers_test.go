@@ -34,7 +34,7 @@ func TestAPluginThatStartsWithoutAGPUKeepsTheOthersGroups(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "amd", "numbers.json")
-	fresh := func() *Numbers { return newNumbers(dir, gpu.AMD, hclog.NewNullLogger()) }
+	fresh := func() *Numbers { return NewNumbers(dir, gpu.AMD, hclog.NewNullLogger()) }
 	n := fresh()
 	if _, err := os.Stat(file); err == nil {
 		t.Error("a process that only validates left a file")

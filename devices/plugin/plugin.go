@@ -67,7 +67,7 @@ func (p *Plugin) SetConfig(c *base.Config) error {
 		return fmt.Errorf("%s is running; restart the Nomad agent to change its configuration", p.maker.Name)
 	}
 	wake := make(chan struct{}, 1)
-	host := Host{Log: p.log, Numbers: newNumbers(config.RunDir, p.maker.Vendor, p.log), Wake: func() {
+	host := Host{Log: p.log, Numbers: NewNumbers(config.RunDir, p.maker.Vendor, p.log), Wake: func() {
 		select {
 		case wake <- struct{}{}:
 		default:
