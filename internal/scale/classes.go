@@ -14,14 +14,16 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.Problem) }
 
-const classForm = `want "<name> slots=<n> cost=<x> max=<n>" with commas between classes`
+const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes`
 
 // ParseClasses reads hardware classes, separated by commas, each a name and
 // settings in any order:
 //
 //	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
 //
-// slots and max must be given; cost is 1 by default. A mistake is a *SyntaxError.
+// slots and max must be given; cost and speed are 1 by default. Speeds are given
+// relative to any one of the classes and returned relative to the fastest. A
+// mistake is a *SyntaxError.
 func ParseClasses(text string) ([]Class, error) {
 	var classes []Class
 	seen := map[string]bool{}
@@ -41,14 +43,25 @@ func ParseClasses(text string) ([]Class, error) {
 			return nil, &SyntaxError{column, fmt.Sprintf("the classes offer %d slots up to here: want slots x max to sum to at most %d", offered, MaxSlots)}
 		}
 		if !more {
-			return classes, nil
+			return toFastest(classes), nil
 		}
 		column, text = column+len(part)+1, rest
 	}
 }
 
+func toFastest(classes []Class) []Class {
+	fastest := 0.0
+	for _, class := range classes {
+		fastest = max(fastest, class.Speed)
+	}
+	for i := range classes {
+		classes[i].Speed /= fastest
+	}
+	return classes
+}
+
 func parseClass(part string, column int) (Class, error) {
-	class := Class{Slots: -1, Cost: 1, Max: -1}
+	class := Class{Slots: -1, Cost: 1, Max: -1, Speed: 1}
 	set := map[string]bool{}
 	for at := 0; at < len(part); {
 		if isSpace(part[at]) {
@@ -116,8 +129,13 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 		if err != nil || !(c.Cost >= 0 && c.Cost <= 1e9) {
 			return &SyntaxError{column, fmt.Sprintf("cost is %q: want a number from 0 to 1e9", value)}
 		}
+	case "speed":
+		c.Speed, err = strconv.ParseFloat(value, 64)
+		if err != nil || !(c.Speed >= slowest && c.Speed <= 1/slowest) {
+			return &SyntaxError{column, fmt.Sprintf("speed is %q: want a number from %g to %g", value, slowest, 1/slowest)}
+		}
 	default:
-		return &SyntaxError{column - len(key) - 1, fmt.Sprintf("unknown setting %q: want slots, cost or max", key)}
+		return &SyntaxError{column - len(key) - 1, fmt.Sprintf("unknown setting %q: want slots, cost, max or speed", key)}
 	}
 	return err
 }

@@ -12,7 +12,7 @@ import (
 
 func TestParseClasses(t *testing.T) {
 	got, err := ParseClasses("h100 slots=8 cost=3.5 max=4,\n l4 max=16 slots=2")
-	want := []Class{{"h100", 8, 3.5, 4}, {"l4", 2, 1, 16}}
+	want := []Class{{"h100", 8, 3.5, 4, 1}, {"l4", 2, 1, 16, 1}}
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v, %v", got, err)
 	}
@@ -35,7 +35,9 @@ func TestParseClassesNamesTheColumn(t *testing.T) {
 		{"h100 slots=8 max=1 cost=-2", 25, "cost"},
 		{"h100 slots=8 max=1 cost=NaN", 25, "cost"},
 		{"h100 slots=8 slots=9 max=1", 14, "twice"},
-		{"h100 speed=8", 6, "unknown setting"},
+		{"h100 size=8", 6, "unknown setting"},
+		{"h100 slots=8 max=1 speed=0", 26, "from 0.01 to 100"},
+		{"h100 slots=8 max=1 speed=NaN", 26, "from 0.01 to 100"},
 		{"h100 l4 slots=8 max=1", 6, "comma"},
 		{"h1/00 slots=8 max=1", 1, "no class name"},
 		{"a slots=1 max=1, a slots=1 max=1", 18, "twice"},
@@ -52,7 +54,7 @@ func TestParseClassesNamesTheColumn(t *testing.T) {
 func FuzzParseClasses(f *testing.F) {
 	f.Add("h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16")
 	f.Add(",")
-	f.Add("a slots=1 max=0 cost=1e3")
+	f.Add("a slots=1 max=0 cost=1e3 speed=0.25, b slots=900 max=100 speed=3")
 	f.Fuzz(func(t *testing.T, text string) {
 		classes, err := ParseClasses(text)
 		if err != nil {

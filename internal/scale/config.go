@@ -66,7 +66,7 @@ func (c *Config) readHardware(settings map[string]string) error {
 }
 
 func (c *Config) readSlots(settings map[string]string) error {
-	class := Class{Name: "gpu", Cost: 1, Max: maxCount}
+	class := Class{Name: "gpu", Cost: 1, Max: maxCount, Speed: 1}
 	for name, to := range map[string]*int{"slots": &class.Slots, "max": &class.Max} {
 		if settings[name] == "" {
 			continue

@@ -16,7 +16,8 @@ type Decision struct {
 
 // Decide returns how many replicas of classes[own] to set, given the series of
 // demand of the whole service (see Need) and the number set now, running or not.
-// Every class gets the same Plan from the same series.
+// Every class gets the same Plan from the same series. Where the classes have
+// speeds, the series is one of Load.
 func (p Policy) Decide(series []float64, classes []Class, own, current int) Decision {
 	h := p.replay(series)
 	need := p.need(h, series)
@@ -30,39 +31,44 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 		d.Count = current
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, len(series), p.PanicWindow)
 	case d.Count > current:
-		d.Reason = p.reason(need, "growing")
+		d.Reason = p.reason(need, classes, "growing")
 	case d.Count == current:
-		d.Reason = p.reason(need, "steady")
+		d.Reason = p.reason(need, classes, "steady")
 	case !need.Complete:
 		d.Count = current
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, len(series), p.Window())
 	default:
 		d.Count = p.shrink(d.Count, need, classes, own, current)
-		d.Reason = p.reason(need, "shrinking")
+		d.Reason = p.reason(need, classes, "shrinking")
 		if d.Count == current {
-			d.Reason = p.reason(need, fmt.Sprintf("holding, not yet %g%% lower", 100*p.Hysteresis))
+			d.Reason = p.reason(need, classes, fmt.Sprintf("holding, not yet %g%% lower", 100*p.Hysteresis))
 		}
 	}
 	return d
 }
 
-func (p Policy) reason(n Need, what string) string {
-	why := fmt.Sprintf("%s: demand %.1f (average %.1f, last %s %.1f", what, n.Demand, n.Stable, p.PanicWindow, n.Panic)
+func (p Policy) reason(n Need, classes []Class, what string) string {
+	name := "demand"
+	if !equal(classes) {
+		name = "load"
+	}
+	why := fmt.Sprintf("%s: %s %.1f (average %.1f, last %s %.1f", what, name, n.Demand, n.Stable, p.PanicWindow, n.Panic)
 	if n.Forecast > 0 {
 		why += fmt.Sprintf(", in %s %.1f", p.ColdStart, n.Forecast)
 	}
 	if n.Panicking {
 		why += ", burst"
 	}
-	return why + ")"
+	return why + ")" + words(classes)
 }
 
-// slots wanted for a demand, with standby while there is any demand.
-func (p Policy) slots(demand float64, classes []Class) int {
+// units of capacity wanted for a demand, with standby while there is any demand.
+func (p Policy) units(demand float64, classes []Class) int {
 	if demand <= 0 {
 		return 0
 	}
-	return SlotsFor(demand, p.Utilization) + p.Standby*classes[0].Slots
+	g := grain(classes)
+	return unitsFor(demand, p.Utilization, g) + p.Standby*classes[0].capacity(g)
 }
 
 // counts plans for the demand. With several classes it plans for every moment of
@@ -75,18 +81,18 @@ func (p Policy) counts(h history, classes []Class) []int {
 	}
 	most := 0
 	for _, d := range demands {
-		most = max(most, p.slots(d, classes))
+		most = max(most, p.units(d, classes))
 	}
 	planner := newPlanner(most, classes)
 	counts := make([]int, len(classes))
 	planned := -1
 	for _, d := range demands {
-		slots := p.slots(d, classes)
-		if slots == planned {
+		units := p.units(d, classes)
+		if units == planned {
 			continue
 		}
-		planned = slots
-		for c, n := range planner.plan(slots) {
+		planned = units
+		for c, n := range planner.plan(units) {
 			counts[c] = max(counts[c], n)
 		}
 	}
@@ -103,17 +109,17 @@ func (p Policy) shrink(planned int, need Need, classes []Class, own, current int
 	if need.Demand == 0 {
 		return min(current, 1)
 	}
-	newest := SlotsFor(need.Newest, 1)
-	high := max(newest, p.slots(need.Demand*(1+p.Hysteresis), classes))
+	newest := unitsFor(need.Newest, 1, grain(classes))
+	high := max(newest, p.units(need.Demand*(1+p.Hysteresis), classes))
 	low := high
 	if len(classes) > 1 {
 		band := 1 + p.Hysteresis/2
-		low, high = p.slots(need.Demand/band, classes), max(newest, p.slots(need.Demand*band, classes))
+		low, high = p.units(need.Demand/band, classes), max(newest, p.units(need.Demand*band, classes))
 	}
 	planner := newPlanner(high, classes)
 	low, high = min(low, planner.limit), min(high, planner.limit) // beyond it the plan is all there is
-	for slots := low; slots <= high; slots++ {
-		planned = max(planned, planner.plan(slots)[own])
+	for units := low; units <= high; units++ {
+		planned = max(planned, planner.plan(units)[own])
 	}
 	return min(current, planned)
 }

@@ -185,7 +185,7 @@ func TestABurstIsRememberedByTheSeries(t *testing.T) {
 func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	p := Default()
 	p.ForecastWindow, p.Utilization = 0, 1
-	classes := []Class{{"l4", 2, 1, 16}, {"h100", 8, 3.5, 4}}
+	classes := []Class{{"l4", 2, 1, 16, 1}, {"h100", 8, 3.5, 4, 1}}
 	series := join(flat(6, 1200), flat(7.4, 10))
 	l4 := func(seconds int) int {
 		return p.Decide(join(series, flat(7.4, seconds)), classes, 0, 3).Count
@@ -214,7 +214,7 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	if got := count(p, rise, 3); got != 3 {
 		t.Errorf("while 9 requests wait or are served by 4 each: %d, want 3", got)
 	}
-	classes := []Class{{"t4", 2, 1, 4}, {"mi300x", 4, 5, 3}}
+	classes := []Class{{"t4", 2, 1, 4, 1}, {"mi300x", 4, 5, 3, 1}}
 	if got := p.Decide(rise, classes, 1, 2).Count; got != 1 {
 		t.Errorf("mi300x beside 8 slots of t4: %d, want 1", got)
 	}
@@ -225,7 +225,7 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 
 // The limits may have been lowered while a service is flooded.
 func TestShrinkingToTheLimitUnderAnyDemandTakesNoTime(t *testing.T) {
-	classes := []Class{{"l4", 2, 1, 16}, {"h100", 8, 3.5, 4}}
+	classes := []Class{{"l4", 2, 1, 16, 1}, {"h100", 8, 3.5, 4, 1}}
 	began := time.Now()
 	if got := Default().Decide(flat(1e9, 900), classes, 0, 20).Count; got != 16 {
 		t.Errorf("%d, want all there are", got)

@@ -1,0 +1,114 @@
+package scale
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// slowest is the least speed that a class is counted with, so that one bad
+// measurement does not make its replicas worthless.
+const slowest = 0.01
+
+// deadBand is how far a class's measured speed must lie from the one in force, as
+// a part of it, before it counts: well above what measuring the same hardware
+// twice differs by.
+const deadBand = 0.15
+
+// WithSpeeds returns the classes with the speeds that follow from what was
+// measured: rates in requests per second of one busy slot, by class. A class
+// without a rate stands in by its own Speed, brought to one scale with the rates
+// of the others. The fastest class has speed 1; all have two significant digits.
+func WithSpeeds(classes []Class, rates map[string]float64) []Class {
+	speeds := measured(classes, rates)
+	out := make([]Class, len(classes))
+	for i, class := range classes {
+		class.Speed, _ = strconv.ParseFloat(strconv.FormatFloat(speeds[i], 'g', 2, 64), 64)
+		out[i] = class
+	}
+	return out
+}
+
+// Moved says whether speeds from other rates differ so much that they should come
+// into force.
+func Moved(classes []Class, from, to map[string]float64) bool {
+	after := measured(classes, to)
+	for i, before := range measured(classes, from) {
+		if math.Abs(math.Log(after[i]/before)) > math.Log1p(deadBand) {
+			return true
+		}
+	}
+	return false
+}
+
+func measured(classes []Class, rates map[string]float64) []float64 {
+	sum, n := 0.0, 0.0
+	for _, class := range classes {
+		if rate := rates[class.Name]; rate > 0 {
+			sum += math.Log(rate / class.speed())
+			n++
+		}
+	}
+	scale := math.Exp(sum / max(n, 1))
+	speeds, fastest := make([]float64, len(classes)), 0.0
+	for i, class := range classes {
+		speeds[i] = class.speed() * scale
+		if rate := rates[class.Name]; rate > 0 {
+			speeds[i] = rate
+		}
+		fastest = max(fastest, speeds[i])
+	}
+	for i := range speeds {
+		speeds[i] = max(speeds[i]/fastest, slowest)
+	}
+	return speeds
+}
+
+// equal says that a slot of every class counts the same.
+func equal(classes []Class) bool {
+	for _, class := range classes {
+		if class.speed() != 1 {
+			return false
+		}
+	}
+	return true
+}
+
+// Load is a demand in slots of the fastest class: requests that wait count 1 each,
+// those that replicas work on the speed of their class. By Little's law it is the
+// rate of arrivals over the rate of one such slot, whatever mix serves them. The
+// active requests are given by class; the rest of all that are active is on
+// classes that are not listed, and counts 1 each.
+func Load(queued, active float64, byClass map[string]float64, classes []Class) float64 {
+	load := queued + active
+	for _, class := range classes {
+		load -= byClass[class.Name] * (1 - class.speed())
+	}
+	return max(0, load)
+}
+
+// Overlap keeps a count from shrinking for one cold start after the speeds of the
+// classes have changed, so that the replicas of a new mix serve before those of
+// the old one go. The demand says nothing of that change, so Decide cannot.
+func (p Policy) Overlap(d Decision, current int, age time.Duration) Decision {
+	if d.Count >= current || d.Need.Idle || age > p.ColdStart {
+		return d
+	}
+	d.Count = current
+	d.Reason = fmt.Sprintf("holding %d: speeds were measured anew %s ago, shrinking waits one cold start of %s", current, age.Round(Step), p.ColdStart)
+	return d
+}
+
+// words names the speeds for an operator, "" where they are all the same.
+func words(classes []Class) string {
+	if equal(classes) {
+		return ""
+	}
+	parts := make([]string, len(classes))
+	for i, class := range classes {
+		parts[i] = fmt.Sprintf("%s %.2g", class.Name, class.speed())
+	}
+	return ", a slot counts " + strings.Join(parts, ", ")
+}

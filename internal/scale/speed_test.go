@@ -1,0 +1,283 @@
+package scale
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// drawFast draws classes of which at least the fastest has speed 1.
+func drawFast(t *rapid.T, most int) []Class {
+	classes := drawClasses(t, most)
+	for c := range classes {
+		classes[c].Speed = float64(rapid.IntRange(10, 100).Draw(t, "speed")) / 100
+	}
+	return toFastest(classes)
+}
+
+// fast is what counts offer, in slots of the fastest class.
+func fast(counts []int, classes []Class) (slots, cost float64) {
+	for c, n := range counts {
+		slots += float64(n*classes[c].Slots) * classes[c].Speed
+		cost += float64(n) * classes[c].Cost
+	}
+	return slots, cost
+}
+
+func all(classes []Class) []int {
+	counts := make([]int, len(classes))
+	for c, class := range classes {
+		counts[c] = class.Max
+	}
+	return counts
+}
+
+func TestWithSpeeds(t *testing.T) {
+	classes := []Class{{Name: "h100"}, {Name: "t4"}, {Name: "mi300x"}}
+	with := func(priors []float64, rates map[string]float64) (speeds []float64) {
+		own := slices.Clone(classes)
+		for i, p := range priors {
+			own[i].Speed = p
+		}
+		for _, c := range WithSpeeds(own, rates) {
+			speeds = append(speeds, c.Speed)
+		}
+		return speeds
+	}
+	for _, c := range []struct {
+		name   string
+		priors []float64
+		rates  map[string]float64
+		want   []float64
+	}{
+		{"nothing is known", nil, nil, []float64{1, 1, 1}},
+		{"priors alone, relative to any class", []float64{4, 0.48, 2}, nil, []float64{1, 0.12, 0.5}},
+		{"all measured", nil, map[string]float64{"h100": 8, "t4": 1, "mi300x": 10}, []float64{0.8, 0.1, 1}},
+		{"measured, whatever the priors say", []float64{1, 1, 0.1}, map[string]float64{"h100": 8, "t4": 1, "mi300x": 10}, []float64{0.8, 0.1, 1}},
+		{"one measured brings the priors to its scale", []float64{1, 0.25, 0.5}, map[string]float64{"t4": 3}, []float64{1, 0.25, 0.5}},
+		{"two measured, one stands in by their mean ratio", []float64{1, 0.1, 1}, map[string]float64{"h100": 2, "t4": 0.8}, []float64{0.5, 0.2, 1}},
+		{"without priors the unknown is as the mean of the known", nil, map[string]float64{"h100": 4, "t4": 1}, []float64{1, 0.25, 0.5}},
+		{"a class of no policy", nil, map[string]float64{"a100": 4}, []float64{1, 1, 1}},
+		{"rates that are none", nil, map[string]float64{"h100": 0, "t4": -1}, []float64{1, 1, 1}},
+		{"never worthless", nil, map[string]float64{"h100": 1, "t4": 1e-9, "mi300x": 1}, []float64{1, 0.01, 1}},
+	} {
+		if got := with(c.priors, c.rates); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestNoiseMovesNoSpeed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 4)
+		before, after, other := map[string]float64{}, map[string]float64{}, map[string]float64{}
+		for _, class := range classes {
+			before[class.Name] = class.Speed
+			after[class.Name] = 7 * class.Speed * rapid.Float64Range(0.965, 1.035).Draw(t, "noise")
+		}
+		if Moved(classes, before, after) {
+			t.Fatalf("%v moved to %v", before, after)
+		}
+		maps.Copy(other, after)
+		other[classes[0].Name] *= rapid.SampledFrom([]float64{0.5, 2}).Draw(t, "change")
+		if len(classes) > 1 && !Moved(classes, before, other) {
+			t.Fatalf("%v did not move to %v", before, other)
+		}
+	})
+}
+
+func TestLoadIsTheRateOfArrivalsOverTheFastestSlots(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 4)
+		const fastest = 2.0 // requests per second and slot
+		arrivals, active, byClass := 0.0, 0.0, map[string]float64{}
+		for _, class := range classes {
+			part := rapid.Float64Range(0, 20).Draw(t, "arrivals")
+			byClass[class.Name] = part / (fastest * class.Speed) // Little's law
+			arrivals, active = arrivals+part, active+byClass[class.Name]
+		}
+		if got := Load(0, active, byClass, classes); math.Abs(got-arrivals/fastest) > 1e-9 {
+			t.Fatalf("load %v of %v arrivals per second, want %v", got, arrivals, arrivals/fastest)
+		}
+		if got := Load(3, active+2, byClass, classes); math.Abs(got-arrivals/fastest-5) > 1e-9 {
+			t.Fatalf("with 3 that wait and 2 on an unlisted class: %v", got)
+		}
+	})
+}
+
+func TestPlanWithSpeedsCoversWhileDevicesLast(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 4)
+		slots := rapid.IntRange(0, 150).Draw(t, "wanted")
+		counts := Plan(slots, classes)
+		there, _ := fast(all(classes), classes)
+		for c, class := range classes {
+			if counts[c] < 0 || counts[c] > class.Max {
+				t.Fatalf("%d of class %+v", counts[c], class)
+			}
+		}
+		if got, _ := fast(counts, classes); got < min(float64(slots), there)-1e-6 {
+			t.Fatalf("%v offers %v slots of %d wanted and %v there are", counts, got, slots, there)
+		}
+	})
+}
+
+// A replica's capacity is rounded down to a hundredth of a slot, so the plan is the
+// cheapest for a demand that is at most so much larger.
+func TestPlanWithSpeedsIsTheCheapest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 3)
+		there, dearest := fast(all(classes), classes)
+		slots := rapid.IntRange(0, int(there)).Draw(t, "wanted")
+		loss := 0.0
+		for _, class := range classes {
+			loss = max(loss, 1/float64(class.capacity(finest)))
+		}
+		best := dearest
+		var walk func(c int, counts []int)
+		walk = func(c int, counts []int) {
+			if c == len(classes) {
+				if s, cost := fast(counts, classes); s >= float64(slots)*(1+loss)+0.02 {
+					best = min(best, cost)
+				}
+				return
+			}
+			for n := 0; n <= classes[c].Max; n++ {
+				walk(c+1, append(counts, n))
+			}
+		}
+		walk(0, nil)
+		if _, cost := fast(Plan(slots, classes), classes); cost > best+1e-9 {
+			t.Fatalf("cost %v, cheapest %v", cost, best)
+		}
+	})
+}
+
+func TestPlanWithSpeedsNeverCostsMoreThanGreedy(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 4)
+		slots := rapid.IntRange(0, 100).Draw(t, "wanted")
+		// Greedy on replicas of the same whole capacities.
+		whole, g := slices.Clone(classes), grain(classes)
+		for c, class := range classes {
+			whole[c].Slots = class.capacity(g)
+		}
+		_, theirs := offered(greedy(slots*g, whole), whole)
+		if _, ours := fast(Plan(slots, classes), classes); ours > theirs+1e-9 {
+			t.Fatalf("cost %v against greedy %v", ours, theirs)
+		}
+	})
+}
+
+func TestSlowReplicasCountForLess(t *testing.T) {
+	classes := []Class{{"h100", 8, 8, 4, 1}, {"t4", 2, 1, 8, 0.1}}
+	for _, c := range []struct{ slots, h100, t4 int }{
+		{0, 0, 0}, {1, 0, 5}, {2, 1, 0}, {8, 1, 0}, {9, 1, 5}, {10, 2, 0}, {33, 4, 5}, {34, 4, 8},
+	} {
+		if got := Plan(c.slots, classes); got[0] != c.h100 || got[1] != c.t4 {
+			t.Errorf("%d slots: %v, want h100 %d, t4 %d", c.slots, got, c.h100, c.t4)
+		}
+	}
+	d := Default().Decide(flat(18, 900), classes, 0, 1)
+	if want := "growing: load 18.0 (average 18.0, last 6s 18.0), a slot counts h100 1, t4 0.1"; d.Reason != want {
+		t.Errorf("the reason is %q, want %q", d.Reason, want)
+	}
+}
+
+func TestEveryClassGetsTheSamePlanWithSpeeds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Default()
+		p.Standby = rapid.IntRange(0, 2).Draw(t, "standby")
+		classes := drawFast(t, 4)
+		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 6, 800).Draw(t, "series")
+		first := p.Decide(series, classes, 0, 0)
+		counts := make([]int, len(classes))
+		for own := range classes {
+			d := p.Decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
+			if !slices.Equal(d.Plan, first.Plan) {
+				t.Fatalf("class %d plans %v, class 0 plans %v", own, d.Plan, first.Plan)
+			}
+			counts[own] = d.Count
+		}
+		there, _ := fast(all(classes), classes)
+		got, _ := fast(counts, classes)
+		if want := first.Need.Demand / p.Utilization; got < min(there, want)-1e-6 {
+			t.Fatalf("the counts %v offer %v slots for a demand of %v", counts, got, first.Need.Demand)
+		}
+	})
+}
+
+// Measured speeds come into force as the plugins bring them: only when they moved.
+func TestNoFlappingUnderNoiseOfLoadAndSpeeds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := Default()
+		classes := drawFast(t, 3)
+		for c := range classes {
+			classes[c].Max *= 10
+		}
+		level := rapid.Float64Range(0.5, 60).Draw(t, "level")
+		const warm, window, end = 960, 900, 4200
+		series := noisy(t, level, end)
+		counts, shrank := make([]int, len(classes)), make([]bool, len(classes))
+		var force map[string]float64
+		for now := 60; now <= end; now += 60 {
+			rates := map[string]float64{}
+			for _, class := range classes {
+				rates[class.Name] = class.Speed * rapid.Float64Range(0.975, 1.025).Draw(t, "rate")
+			}
+			if force == nil || Moved(classes, force, rates) {
+				force = rates
+			}
+			for own := range classes {
+				n := p.Decide(series[max(0, now-window):now], WithSpeeds(classes, force), own, counts[own]).Count
+				if shrank[own] && n > counts[own] {
+					t.Fatalf("class %d shrank and grew again under a constant load of %v: %+v", own, level, classes)
+				}
+				shrank[own] = now > warm && (shrank[own] || n < counts[own])
+				counts[own] = n
+			}
+		}
+	})
+}
+
+func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
+	p := Default()
+	classes := []Class{{"h100", 8, 8, 4, 1}, {"t4", 2, 1, 8, 0.1}}
+	d := p.Decide(flat(18, 900), classes, 1, 8)
+	if d.Count >= 8 {
+		t.Fatalf("the plan keeps %d of t4, so that this test shows nothing", d.Count)
+	}
+	held := p.Overlap(d, 8, 20*time.Second)
+	if held.Count != 8 || !strings.Contains(held.Reason, "holding 8: speeds were measured anew 20s ago") {
+		t.Errorf("while the new replicas start: %+v", held)
+	}
+	if got := p.Overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
+		t.Errorf("when they serve: %d, want %d", got.Count, d.Count)
+	}
+	if got := p.Overlap(d, 0, 0); got.Count != d.Count {
+		t.Errorf("growing waits for nothing: %d, want %d", got.Count, d.Count)
+	}
+	idle := p.Decide(flat(0, 900), classes, 1, 8)
+	if got := p.Overlap(idle, 8, 0); got.Count != 0 {
+		t.Errorf("idle: %d, want 0", got.Count)
+	}
+}
+
+// Many fast devices make the units of planning coarse; it must stay quick and
+// offer what is wanted.
+func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
+	classes := []Class{{"h100", 16, 8, 5000, 1}, {"t4", 1, 1, 9000, 0.07}, {"l4", 4, 1, 1000, 0.21}}
+	began := time.Now()
+	d := Default().Decide(flat(30000, 900), classes, 0, 5000)
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if got, _ := fast(d.Plan, classes); got < 30000/0.9 {
+		t.Errorf("the plan %v offers %v slots for 30000", d.Plan, got)
+	}
+}
