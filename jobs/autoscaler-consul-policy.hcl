@@ -1,5 +1,5 @@
 # What the autoscaler's plugins may do in Consul: find gateways and replicas, read the
-# rates that gateways publish, and keep the cold starts that were learned.
+# rates that gateways publish, and keep what was learned of cold starts and speeds.
 #
 # Run:  consul acl policy create -name aliquot-autoscaler -rules @jobs/autoscaler-consul-policy.hcl
 
@@ -16,5 +16,9 @@ key_prefix "aliquot/rates/" {
 }
 
 key_prefix "aliquot/coldstart/" {
+  policy = "write"
+}
+
+key_prefix "aliquot/speed/" {
   policy = "write"
 }

@@ -183,9 +183,11 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		if pairs, _, err := server.Client.KV().List("aliquot/rates/app/", as); err != nil || len(pairs) != 1 {
 			t.Errorf("%d rates, %v", len(pairs), err)
 		}
-		ok, _, err := server.Client.KV().CAS(&consul.KVPair{Key: "aliquot/coldstart/app"}, &consul.WriteOptions{Token: secret})
-		if err != nil || !ok {
-			t.Errorf("cold starts: %v, %v", ok, err)
+		for _, key := range []string{"aliquot/coldstart/app", "aliquot/speed/app"} {
+			ok, _, err := server.Client.KV().CAS(&consul.KVPair{Key: key}, &consul.WriteOptions{Token: secret})
+			if err != nil || !ok {
+				t.Errorf("%s: %v, %v", key, ok, err)
+			}
 		}
 		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
 	})

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/speed"
 )
 
 // config is the plugin's settings in the agent's configuration.
@@ -22,6 +23,8 @@ type config struct {
 	step            time.Duration
 	staleAfter      time.Duration
 	timeout         time.Duration
+	// learnSpeed says that measured speeds are looked up in Consul.
+	learnSpeed bool
 }
 
 func readConfig(settings map[string]string) (config, error) {
@@ -31,7 +34,7 @@ func readConfig(settings map[string]string) (config, error) {
 		"gateway_service": &c.gatewayService, "rates_prefix": &c.rates,
 		"prometheus_address": &c.prometheus, "prometheus_token_file": &c.prometheusToken,
 	}
-	names := append([]string{"gateways"}, guard.ConsulSettings...)
+	names := append([]string{"gateways", speed.Setting}, guard.ConsulSettings...)
 	for name, to := range durations {
 		names = append(names, name)
 		if settings[name] == "" {
@@ -50,6 +53,10 @@ func readConfig(settings map[string]string) (config, error) {
 		}
 	}
 	if err := guard.Known(settings, names...); err != nil {
+		return c, err
+	}
+	var err error
+	if c.learnSpeed, err = speed.Wanted(settings); err != nil {
 		return c, err
 	}
 	for _, address := range strings.FieldsFunc(settings["gateways"], func(r rune) bool { return r == ',' || r == ' ' }) {

@@ -136,12 +136,14 @@ type answer struct {
 
 // point is one second in the answer of a gateway's admin listener.
 type point struct {
-	Time   int64   `json:"t"`
-	Queued float64 `json:"queued"`
+	Time   int64             `json:"t"`
+	Queued float64           `json:"queued"`
+	Active float64           `json:"active"`
+	Class  map[string]served `json:"class"`
+}
+
+type served struct {
 	Active float64 `json:"active"`
-	Class  map[string]struct {
-		Active float64 `json:"active"`
-	} `json:"class"`
 }
 
 func (g *gateways) ask(ctx context.Context, m member, service string, window time.Duration) (a answer) {
@@ -197,9 +199,10 @@ func (g *gateways) addPresent(ctx context.Context, m member, service string, a *
 		if s.Service != service {
 			continue
 		}
-		p := point{Time: a.now.Unix(), Queued: float64(s.Queued)}
-		for _, n := range s.Active {
+		p := point{Time: a.now.Unix(), Queued: float64(s.Queued), Class: map[string]served{}}
+		for class, n := range s.Active {
 			p.Active += float64(n)
+			p.Class[class] = served{float64(n)}
 		}
 		if n := len(a.series); n == 0 || a.series[n-1].Time == p.Time-1 {
 			a.series = append(a.series, p)

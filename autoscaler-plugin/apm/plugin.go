@@ -17,6 +17,7 @@ import (
 
 	"aliquot/autoscaler-plugin/coldstart"
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/speed"
 	"aliquot/internal/scale"
 )
 
@@ -33,12 +34,21 @@ type Plugin struct {
 	timeout time.Duration
 	// observer learns cold starts; nil without Consul.
 	observer *coldstart.Observer
+	// speeds is what is known of hardware classes, which the gateways publish as
+	// rates under a prefix in Consul; nil where the settings switch it off.
+	speeds *speed.Reader
+	rates  string
 	// doubts is what was last said of each service's, so that it is said once.
 	doubts map[string]string
+	// unfollowed is the services of which it was said that measured speeds cannot be
+	// brought into force.
+	unfollowed map[string]bool
 }
 
 // New returns the plugin; SetConfig must follow.
-func New(log hclog.Logger) *Plugin { return &Plugin{log: log, doubts: map[string]string{}} }
+func New(log hclog.Logger) *Plugin {
+	return &Plugin{log: log, doubts: map[string]string{}, unfollowed: map[string]bool{}}
+}
 
 // PluginInfo names the plugin.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
@@ -55,7 +65,10 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.timeout, p.observer = c.timeout, nil
+	p.timeout, p.observer, p.rates = c.timeout, nil, c.rates
+	if p.speeds, err = speed.NewReader(settings); err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
 	if c.prometheus != "" {
 		p.source = &prometheus{address: c.prometheus, step: c.step, staleAfter: c.staleAfter, http: client, token: c.prometheusToken}
 		return nil
@@ -89,7 +102,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		return nil, fmt.Errorf("query %q, %w", text, err)
 	}
 	p.mu.RLock()
-	source, timeout, observer := p.source, p.timeout, p.observer
+	source, timeout, observer, speeds, rates := p.source, p.timeout, p.observer, p.speeds, p.rates
 	p.mu.RUnlock()
 	if source == nil {
 		return nil, errors.New(Name + " is not configured yet")
@@ -114,7 +127,30 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if within.To.Sub(within.From) < instant {
 		h = h.since(within.To.Add(longest))
 	}
+	if q.Metric == Load {
+		doc, err := p.speedsOf(ctx, speeds, rates, q, within.To)
+		if err != nil {
+			return nil, err
+		}
+		// The strategy looks up the same moment: that of the last value.
+		inForce, _ := doc.At(time.Unix(h.first+int64(len(h.seconds)-1), 0))
+		q.Classes = scale.WithSpeeds(q.Classes, inForce)
+	}
 	return q.metrics(h), nil
+}
+
+// speedsOf reads the speeds in force, after those that were measured anew are
+// written down. What hinders that is said once: the old speeds stay in force.
+func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q Query, now time.Time) (speed.Document, error) {
+	if err := speeds.Follow(ctx, q.Service, rates, q.Classes, now); err != nil {
+		p.mu.Lock()
+		if !p.unfollowed[q.Service] {
+			p.unfollowed[q.Service] = true
+			p.log.Warn("speeds that were measured anew are not counted with", "service", q.Service, "error", guard.Plain(err))
+		}
+		p.mu.Unlock()
+	}
+	return speeds.Read(ctx, q.Service)
 }
 
 // say logs once why a service's counts cannot shrink, and when they can again.
@@ -157,8 +193,20 @@ func (q *Query) value(s second) float64 {
 		return s.class[q.Class]
 	case q.Metric == Active:
 		return s.active
+	case q.Metric == Load:
+		return q.load(s)
 	case q.Class != "":
 		return scale.Split(s.queued+s.active, q.Utilization, q.Classes)[q.own()]
 	}
 	return s.queued + s.active
+}
+
+// load of the service, or the part of it that one class is planned for, in slots of
+// that class.
+func (q *Query) load(s second) float64 {
+	load := scale.Load(s.queued, s.active, s.class, q.Classes)
+	if q.Class == "" {
+		return load
+	}
+	return scale.Split(load, q.Utilization, q.Classes)[q.own()] / q.Classes[q.own()].Speed
 }

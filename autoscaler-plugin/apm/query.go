@@ -2,6 +2,7 @@ package apm
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,12 +20,14 @@ const (
 	Queued Metric = "queued"
 	// Active is the requests that replicas work on, of one class where one is named.
 	Active Metric = "active"
+	// Load is the demand in slots of the fastest class, by measured speeds.
+	Load Metric = "load"
 )
 
 // Query is a parsed query:
 //
 //	query    = metric { argument } .
-//	metric   = "concurrency" | "queued" | "active" .
+//	metric   = "concurrency" | "load" | "queued" | "active" .
 //	argument = key "=" value .
 //	key      = "service" | "class" | "classes" | "utilization" .
 //	value    = word | "'" { any character but "'" } "'" .
@@ -36,12 +39,15 @@ type Query struct {
 	Service string
 	// Class of hardware; "" for all.
 	Class string
-	// Classes of the service, needed for the concurrency of one of them: the demand
-	// is split over them once, so that the classes do not scale for the same load.
+	// Classes of the service, needed for its load, and for the concurrency of one of
+	// them: the demand is split over them once, so that the classes do not scale for
+	// the same load. Their speeds are those of the text.
 	Classes []scale.Class
 	// Utilization that the split is planned for.
 	Utilization float64
 }
+
+const classesForm = "classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'"
 
 const queryForm = `want for example "concurrency service=llm"`
 
@@ -51,11 +57,11 @@ func ParseQuery(text string) (Query, error) {
 	q := Query{Utilization: scale.Default().Utilization}
 	metric, at := p.word()
 	switch q.Metric = Metric(metric); q.Metric {
-	case Concurrency, Queued, Active:
+	case Concurrency, Load, Queued, Active:
 	case "":
-		return q, fail(at, "a metric is missing: want concurrency, queued or active; "+queryForm)
+		return q, fail(at, "a metric is missing: want concurrency, load, queued or active; "+queryForm)
 	default:
-		return q, fail(at, fmt.Sprintf("unknown metric %q: want concurrency, queued or active", metric))
+		return q, fail(at, fmt.Sprintf("unknown metric %q: want concurrency, load, queued or active", metric))
 	}
 	seen := map[string]bool{}
 	for {
@@ -127,9 +133,13 @@ func (q *Query) check(end int) error {
 		return fail(end, "queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
 	case q.Metric == Active && q.Classes != nil:
 		return fail(end, "active needs no classes: it is where requests are served")
+	case q.Metric == Load && q.Classes == nil:
+		return fail(end, "load without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && q.Class != "" && q.Classes == nil:
-		return fail(end, "class without classes: list all classes of the service, such as classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'")
-	case q.Classes != nil && q.own() < 0:
+		return fail(end, "class without classes: list all classes of the service, such as "+classesForm)
+	case q.Metric == Concurrency && slices.ContainsFunc(q.Classes, func(c scale.Class) bool { return c.Speed != 1 }):
+		return fail(end, "classes have speeds but concurrency counts every slot the same: ask for load, or leave speed out")
+	case q.Classes != nil && q.own() < 0 && !(q.Metric == Load && q.Class == ""):
 		return fail(end, fmt.Sprintf("class is %q: want one of those in classes", q.Class))
 	}
 	return nil

@@ -13,7 +13,7 @@ func TestParseQuery(t *testing.T) {
 	if err != nil || q.Metric != Concurrency || q.Service != "llm" || q.Class != "l4" || len(q.Classes) != 2 || q.own() != 1 || q.Utilization != 0.8 {
 		t.Fatalf("got %+v, %v", q, err)
 	}
-	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'"} {
+	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
 		if _, err := ParseQuery(text); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -45,6 +45,11 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 		{"queued service=llm class=l4", 28, "queued knows no class"},
 		{"active service=llm classes='a slots=1 max=1'", 45, "active needs no classes"},
 		{"concurrency service=llm utilization=2", 37, "0.01 to 1"},
+		{"load service=llm", 17, "load without classes"},
+		{"load service=llm class=l4", 26, "load without classes"},
+		{"load service=llm class=l4 classes='h100 slots=8 max=4'", 55, "one of those"},
+		{"load service=llm classes='h100 slots=8 max=4 speed=0'", 52, "from 0.01"},
+		{"concurrency service=llm class=a classes='a slots=8 max=4, b slots=1 max=1 speed=0.5'", 85, "ask for load"},
 	} {
 		_, err := ParseQuery(c.text)
 		var at *scale.SyntaxError
@@ -56,6 +61,7 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 
 func FuzzParseQuery(f *testing.F) {
 	f.Add("concurrency service=llm class=l4 classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16'")
+	f.Add("load service=llm classes='h100 slots=8 max=4 speed=3, l4 slots=2 max=16'")
 	f.Add("active service=llm")
 	f.Add("queued service='")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -67,7 +73,7 @@ func FuzzParseQuery(f *testing.F) {
 			}
 			return
 		}
-		if q.Service == "" || q.Class != "" && q.Metric == Concurrency && q.own() < 0 {
+		if q.Service == "" || q.Class != "" && (q.Metric == Concurrency || q.Metric == Load) && q.own() < 0 || q.Metric == Load && q.Classes == nil {
 			t.Fatalf("%q: accepted as %+v", text, q)
 		}
 	})

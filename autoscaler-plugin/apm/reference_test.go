@@ -40,8 +40,11 @@ func TestDocumentedSettings(t *testing.T) {
 	other := maps.Clone(want)
 	for name := range other {
 		value := "7s"
-		if name == "prometheus_address" {
+		switch name {
+		case "prometheus_address":
 			value = "http://127.0.0.1:9090"
+		case "learn_speed":
+			value = "false"
 		}
 		if strings.HasPrefix(name, "consul_") || name == "prometheus_token_file" {
 			continue // read elsewhere, or a file that must be there
@@ -69,7 +72,7 @@ func TestDocumentedQueries(t *testing.T) {
 		}
 		found[q.Metric] = true
 	}
-	for _, metric := range []Metric{Concurrency, Queued, Active} {
+	for _, metric := range []Metric{Concurrency, Load, Queued, Active} {
 		if !found[metric] {
 			t.Errorf("no query of %s is documented", metric)
 		}

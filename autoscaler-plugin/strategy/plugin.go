@@ -4,7 +4,10 @@ package strategy
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"aliquot/autoscaler-plugin/apm"
 	"aliquot/autoscaler-plugin/coldstart"
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/speed"
 	"aliquot/internal/scale"
 )
 
@@ -30,6 +34,8 @@ type Plugin struct {
 	// consul holds learned cold starts; nil where the plugin's config switches
 	// them off.
 	consul *consul.Client
+	// speeds is what is known of hardware classes; nil where it is switched off.
+	speeds *speed.Reader
 	// learned is the last that Consul said, by service, for the time that it is away.
 	learned map[string]time.Duration
 	// short is the cold start, by query, that was last said to make a window too short.
@@ -52,7 +58,7 @@ const learn = "learn_coldstart"
 // SetConfig reads the plugin's settings, see docs/configuration.md.
 func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	if err := guard.Known(settings, append([]string{learn}, guard.ConsulSettings...)...); err != nil {
+	if err := guard.Known(settings, append([]string{learn, speed.Setting}, guard.ConsulSettings...)...); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
 	var client *consul.Client
@@ -65,9 +71,13 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	default:
 		return fmt.Errorf("%s: %s is %q: want true or false", Name, learn, settings[learn])
 	}
+	speeds, err := speed.NewReader(settings)
+	if err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.consul = client
+	p.consul, p.speeds = client, speeds
 	return nil
 }
 
@@ -98,8 +108,49 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	if err != nil {
 		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
 	}
-	eval.Action = action(c, c.Policy.Decide(series, c.Classes, c.Own, int(count)), count)
+	age, err := p.measure(&c, eval.Check.Query, points[len(points)-1].At)
+	if err != nil {
+		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
+	}
+	d := c.Policy.Decide(series, c.Classes, c.Own, int(count))
+	eval.Action = action(c, c.Policy.Overlap(d, int(count), age), count)
 	return eval, nil
+}
+
+// measure gives the classes the speeds that the query's demand is counted in, at
+// the time of its last value, and says for how long they have been in force.
+func (p *Plugin) measure(c *scale.Config, query string, at time.Time) (age time.Duration, err error) {
+	const always = time.Duration(math.MaxInt64)
+	q, err := apm.ParseQuery(query)
+	if err != nil {
+		// Another APM's query; its demand is in the unit of the speeds that are written.
+		c.Classes = scale.WithSpeeds(c.Classes, nil)
+		return always, nil
+	}
+	switch {
+	case q.Metric == apm.Load && q.Class == "":
+	case slices.ContainsFunc(c.Classes, func(k scale.Class) bool { return k.Speed != 1 }):
+		return 0, fmt.Errorf("classes have speeds but the query counts every slot the same: ask for load, as in %q, or leave speed out", "load service=… classes='…'")
+	case q.Metric == apm.Load && len(c.Classes) > 1:
+		return 0, errors.New("the query is for one class's part of the load but the strategy has classes and splits by itself: leave class out of the query")
+	default:
+		return always, nil
+	}
+	if !slices.Equal(q.Classes, c.Classes) {
+		return 0, errors.New("the query and the strategy have different classes: give both the same text, because the query counts in slots of the fastest class and the strategy plans in them")
+	}
+	p.mu.Lock()
+	speeds := p.speeds
+	p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	doc, err := speeds.Read(ctx, q.Service)
+	if err != nil {
+		return 0, err
+	}
+	rates, age := doc.At(at)
+	c.Classes = scale.WithSpeeds(c.Classes, rates)
+	return age, nil
 }
 
 // warn says once for each cold start, not at every evaluation, that a count only grows.
@@ -176,6 +227,9 @@ func action(c scale.Config, d scale.Decision, count int64) *sdk.ScalingAction {
 	}
 	for i, class := range c.Classes {
 		a.Meta["aliquot.plan."+class.Name] = d.Plan[i]
+		if class.Speed != 1 {
+			a.Meta["aliquot.speed."+class.Name] = class.Speed
+		}
 	}
 	switch {
 	case a.Count > count:

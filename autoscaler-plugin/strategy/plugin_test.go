@@ -12,7 +12,7 @@ import (
 func plugin(t *testing.T) *Plugin {
 	t.Helper()
 	p := New(hclog.NewNullLogger())
-	if err := p.SetConfig(map[string]string{"learn_coldstart": "false", "nomad_address": "http://x"}); err != nil {
+	if err := p.SetConfig(map[string]string{"learn_coldstart": "false", "learn_speed": "false", "nomad_address": "http://x"}); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -75,5 +75,48 @@ func TestMistakesAreNamed(t *testing.T) {
 	}
 	if _, err := plugin(t).Run(&sdk.ScalingCheckEvaluation{}, 1); err == nil || !strings.Contains(err.Error(), "internal fault") {
 		t.Errorf("a question without a check: got %v", err)
+	}
+}
+
+const classes = "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8 speed=0.1"
+
+func ask(query string, settings map[string]string) *sdk.ScalingCheckEvaluation {
+	e := eval(18, 900, settings)
+	e.Check.Query = query
+	return e
+}
+
+func TestALoadIsPlannedForInItsOwnUnit(t *testing.T) {
+	own := map[string]string{"class": "h100", "classes": classes}
+	for name, query := range map[string]string{
+		"of aliquot-apm":              "load service=llm classes='" + classes + "'",
+		"the same, written otherwise": "load service=llm classes='h100 max=4 slots=8 speed=1 cost=8,t4 cost=1 slots=2 max=8 speed=0.10'",
+		"of another APM":              "sum(load)",
+	} {
+		got, err := plugin(t).Run(ask(query, own), 0)
+		// 18 / 0.9 slots of h100 are 3 of it; or 2, all of t4 and 2.4 slots missing.
+		if err != nil || got.Action.Count != 3 || got.Action.Meta["aliquot.plan.t4"] != 0 || got.Action.Meta["aliquot.speed.t4"] != 0.1 || !strings.Contains(got.Action.Reason, "load 18.0") {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+	}
+	part := ask("load service=llm class=t4 classes='"+classes+"'", map[string]string{"slots": "2"})
+	if got, err := plugin(t).Run(part, 0); err != nil || got.Action.Count != 10 {
+		t.Errorf("the part of a class, in its own slots: got %+v, %v", got, err)
+	}
+}
+
+func TestMistakesOfUnitsAreNamed(t *testing.T) {
+	const load = "load service=llm classes='" + classes + "'"
+	own := map[string]string{"class": "t4", "classes": classes}
+	for want, e := range map[string]*sdk.ScalingCheckEvaluation{
+		"counts every slot the same: ask for load":      ask("concurrency service=llm", own),
+		"different classes: give both the same text":    ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "0.2", 1)}),
+		"have different classes":                        ask(load, map[string]string{"slots": "2"}),
+		"leave class out of the query":                  ask("load service=llm class=t4 classes='"+classes+"'", map[string]string{"class": "t4", "classes": strings.Replace(classes, " speed=0.1", "", 1)}),
+		`speed is "no": want a number from 0.01 to 100`: ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "no", 1)}),
+	} {
+		if got, err := plugin(t).Run(e, 1); got != nil || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, %v, want %q", got, err, want)
+		}
 	}
 }

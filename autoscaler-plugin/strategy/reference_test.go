@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"aliquot/autoscaler-plugin/speed"
 	"aliquot/internal/reference"
 )
 
@@ -21,6 +22,16 @@ func TestDocumentedSettings(t *testing.T) {
 		want[name] = ""
 	}
 	page := reference.Compare(t, "aliquot-strategy", want)
+	speeds := func(settings map[string]string) bool {
+		p := New(hclog.NewNullLogger())
+		if err := p.SetConfig(settings); err != nil {
+			t.Fatal(err)
+		}
+		return p.speeds != nil
+	}
+	if told := page[speed.Setting].Text(); speeds(nil) != speeds(map[string]string{speed.Setting: told}) || speeds(nil) == speeds(map[string]string{speed.Setting: "false"}) {
+		t.Errorf("%s is %s on the page, which is not the default", speed.Setting, told)
+	}
 	learns := func(settings map[string]string) bool {
 		p := New(hclog.NewNullLogger())
 		if err := p.SetConfig(settings); err != nil {

@@ -1,0 +1,104 @@
+package guard
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// WatchSiblings watches over the other plugins of Aliquot that the agent has
+// started, for as long as the agent lives. The agent (v0.5.0) does not start a
+// plugin again whose process is gone, killed for memory for example: it looks
+// healthy, evaluates its policies and can scale nothing. So an agent that has lost
+// one is ended, with a line in its log that says why, and its supervisor starts it
+// anew with all of them.
+func WatchSiblings(log hclog.Logger) {
+	w := &siblings{log: log, agent: os.Getppid(), every: time.Second}
+	if w.agent > 1 {
+		go w.run()
+	}
+}
+
+// patience is how many looks in a row must miss a plugin: when the agent reads its
+// configuration again, one may be gone for a moment.
+const patience = 5
+
+type siblings struct {
+	log   hclog.Logger
+	agent int // process ID
+	every time.Duration
+	// missed counts, for every plugin seen once, the looks since it was seen last.
+	missed map[string]int
+}
+
+func (w *siblings) run() {
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	for ; os.Getppid() == w.agent; <-tick.C {
+		names, err := children(w.agent)
+		if err != nil {
+			w.log.Warn("a plugin that is killed will not be noticed", "error", err)
+			return
+		}
+		lost := w.look(names)
+		if lost == "" || os.Getppid() != w.agent {
+			continue
+		}
+		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, so that it is started anew with all plugins", "plugin", lost)
+		if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
+			w.log.Error("the agent cannot be ended", "error", err)
+		}
+	}
+}
+
+// look takes the names of the plugins that run now and returns one that is lost,
+// "" when none is.
+func (w *siblings) look(names []string) (lost string) {
+	if w.missed == nil {
+		w.missed = map[string]int{}
+	}
+	for name := range w.missed {
+		w.missed[name]++
+	}
+	for _, name := range names {
+		if _, ok := w.missed[name]; !ok {
+			w.log.Debug("watching over another plugin", "plugin", name)
+		}
+		w.missed[name] = 0
+	}
+	for name, n := range w.missed {
+		if n >= patience {
+			lost = name
+			w.missed[name] = 0 // to be said again, should the agent stay
+		}
+	}
+	return lost
+}
+
+// children names the plugins of Aliquot among a process's children. Names are the
+// kernel's, at most 15 characters of the program's.
+func children(parent int) (names []string, err error) {
+	// The kernel keeps a list per thread: those that the thread has started.
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	if err != nil || len(lists) == 0 {
+		return nil, fmt.Errorf("/proc/%d/task has no list of children: is /proc hidden, or the kernel built without CONFIG_PROC_CHILDREN?", parent)
+	}
+	for _, list := range lists {
+		pids, err := os.ReadFile(list)
+		if err != nil {
+			continue // a thread that has just ended
+		}
+		for _, pid := range strings.Fields(string(pids)) {
+			name, err := os.ReadFile("/proc/" + pid + "/comm")
+			if err == nil && strings.HasPrefix(string(name), "aliquot-") {
+				names = append(names, strings.TrimSpace(string(name)))
+			}
+		}
+	}
+	return names, nil
+}
