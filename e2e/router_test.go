@@ -177,7 +177,7 @@ func computed(t *testing.T, counts map[string]int) map[string]int {
 	for class := range counts {
 		all = append(all, weigh.Instance{Group: weigh.Group{Class: class}})
 	}
-	return sharesBy(t, weigh.Weights(all, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
+	return sharesBy(t, weigh.Weights(all, nil, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
 }
 
 func sharesBy(t *testing.T, weights map[string]weigh.Weight, counts map[string]int) map[string]int {
@@ -390,5 +390,5 @@ func sharesOf(t *testing.T, found []*api.ServiceEntry) map[string]int {
 		instances = append(instances, in)
 		counts[in.Group.Name()]++
 	}
-	return sharesBy(t, weigh.Weights(instances, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
+	return sharesBy(t, weigh.Weights(instances, nil, nil, nil, weigh.DefaultTrust(), time.Now()), counts)
 }

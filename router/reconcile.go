@@ -25,10 +25,13 @@ type service struct {
 	refusedClasses []string
 	opted          bool // by the meta of an instance, when last there was any
 	seen           map[string]time.Time
-	order          []string
-	lastWrite      time.Time
-	failures       int
-	status         Status
+	// last is the newest instance of each group in seen, for its weight when it is
+	// gone.
+	last      map[string]weigh.Instance
+	order     []string
+	lastWrite time.Time
+	failures  int
+	status    Status
 }
 
 // maxSteps bounds the writes of one reconciliation; the longest real one has
@@ -99,8 +102,9 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	}
 	maps.DeleteFunc(s.seen, func(_ string, at time.Time) bool { return now.Sub(at) > 2*v.Limits.Retain })
 	for _, in := range s.instances {
-		s.seen[in.Group.Name()] = now
+		s.seen[in.Group.Name()], s.last[in.Group.Name()] = now, in
 	}
+	maps.DeleteFunc(s.last, func(name string, _ weigh.Instance) bool { return s.seen[name].IsZero() })
 	v.Seen = maps.Clone(s.seen)
 	v.Weights = r.weights(s, now)
 	route := r.config.Services[name].Route
@@ -111,7 +115,25 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 // weights is what is expected of a service's groups; Router.mu is held.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
 	trust := r.config.Trust
-	return weigh.Weights(s.instances, trust.Merge(now, r.rates[s.name]...), r.config.Profiles(s.name), trust, now)
+	return weigh.Weights(s.instances, s.gone(), trust.Merge(now, r.rates[s.name]...), r.config.Profiles(s.name), trust, now)
+}
+
+// gone lists an instance for each group that is known of. Of one that was gone when
+// this router began only the name is known, which tells its class and slices.
+func (s *service) gone() []weigh.Instance {
+	var out []weigh.Instance
+	for name := range s.seen {
+		in, ok := s.last[name]
+		if !ok {
+			g, err := weigh.ParseGroup(name)
+			if err != nil {
+				continue
+			}
+			in.Group = g
+		}
+		out = append(out, in)
+	}
+	return out
 }
 
 // scope lists the entries that concern a service. Those that the router wrote for

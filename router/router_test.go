@@ -128,7 +128,7 @@ func want(t *testing.T, counts map[string]int) map[string]int {
 		instances = append(instances, weigh.Instance{Group: g})
 		loads = append(loads, weigh.Load{Group: class, Count: n})
 	}
-	weights := weigh.Weights(instances, nil, nil, weigh.DefaultTrust(), time.Now())
+	weights := weigh.Weights(instances, nil, nil, nil, weigh.DefaultTrust(), time.Now())
 	for i := range loads {
 		loads[i].Rate = weights[loads[i].Group].Value
 	}
@@ -281,4 +281,76 @@ func (f *fixture) kinds(want ...string) string {
 		return fmt.Sprintf("entries are %v, want %v", got, want)
 	}
 	return ""
+}
+
+// routes returns the routes of a service's service-router as JSON, "" without one.
+func (f *fixture) routes(service string) string {
+	entry, _, err := f.Client.ConfigEntries().Get(api.ServiceRouter, service, nil)
+	if err != nil {
+		return ""
+	}
+	text, _ := json.Marshal(entry.(*api.ServiceRouterConfigEntry).Routes)
+	return string(text)
+}
+
+// A rule by weight, memory or precision leads to the same hardware while that has no
+// instance for a while, also by a router that was not there when it had one. The
+// rule is left out only when the class is given up.
+func TestRulesHoldBetweenTwoInstances(t *testing.T) {
+	f := start(t, nil)
+	f.register("chat", "h200", 1)
+	f.register("chat", "l4", 2)
+	text := `service "chat" {
+		rule "batch" {
+			header "x-batch-size" { at_least = 32 }
+			min_weight = 0.8
+		}
+		rule "big" {
+			path_prefix   = "/big/"
+			min_memory_gb = 140
+		}
+		rule "fp8" {
+			header "x-precision" { exact = "fp8" }
+			min_weight = 0.8
+			precision  = "fp8"
+			strict     = true
+		}
+	}`
+	_, stop := f.route(f.conf(text))
+	f.awaitChain("chat", want(t, map[string]int{"h200": 1, "l4": 2}), 20*time.Second)
+	var before string
+	await(t, 5*time.Second, func() string {
+		if before = f.routes("chat"); before == "" {
+			return "no service-router"
+		}
+		return ""
+	})
+	if n := strings.Count(before, `"ServiceSubset":"h200`); n != 3 {
+		t.Fatalf("%d routes lead to the h200: %s", n, before)
+	}
+	f.deregister("chat", "h200", 0, 1)
+	gone := want(t, map[string]int{"h200": 0, "l4": 2})
+	f.awaitChain("chat", gone, 5*time.Second)
+	if after := f.routes("chat"); after != before {
+		t.Errorf("without an instance the routes are\n%s\nand were\n%s", after, before)
+	}
+	stop()
+
+	r, stop := f.route(f.conf(text))
+	awaitState(t, r, "chat", router.StateRouted, `"subset":"h200","registered":0`)
+	if after := f.routes("chat"); after != before {
+		t.Errorf("after a restart the routes are\n%s\nand were\n%s", after, before)
+	}
+	stop()
+
+	// Given up, the strict rule still keeps its requests off the l4.
+	c := f.conf(text)
+	c.Limits.Retain = 2 * time.Second
+	f.route(c)
+	await(t, 20*time.Second, func() string {
+		if now := f.routes("chat"); strings.Contains(now, "h200") || strings.Count(now, `"Service":"chat--fp8"`) != 1 || strings.Contains(now, "/big/") {
+			return "the class is not given up: " + now
+		}
+		return ""
+	})
 }

@@ -123,7 +123,7 @@ func (r *Router) track() {
 	for name := range wanted {
 		if r.services[name] == nil && weigh.CheckService(name) == nil {
 			ctx, cancel := context.WithCancel(r.ctx)
-			s := &service{name: name, cancel: cancel, seen: map[string]time.Time{}}
+			s := &service{name: name, cancel: cancel, seen: map[string]time.Time{}, last: map[string]weigh.Instance{}}
 			r.services[name] = s
 			go r.watchInstances(ctx, s)
 		}

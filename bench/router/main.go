@@ -270,7 +270,7 @@ func shares(counts []int) map[string]int {
 	for _, class := range classes {
 		all = append(all, weigh.Instance{Group: weigh.Group{Class: class}})
 	}
-	weights := weigh.Weights(all, nil, nil, weigh.DefaultTrust(), time.Now())
+	weights := weigh.Weights(all, nil, nil, nil, weigh.DefaultTrust(), time.Now())
 	var loads []weigh.Load
 	for i, class := range classes {
 		loads = append(loads, weigh.Load{Group: class, Count: counts[i], Rate: weights[class].Value})

@@ -68,7 +68,7 @@ func drawView(t *rapid.T, have store, now time.Time) View {
 			v.Instances = append(v.Instances, in)
 		}
 	}
-	v.Weights = Weights(v.Instances, nil, nil, DefaultTrust(), now)
+	v.Weights = Weights(v.Instances, nil, nil, nil, DefaultTrust(), now)
 	for _, r := range testRules {
 		if rapid.Bool().Draw(t, "rule") {
 			v.Rules = append(v.Rules, r)
@@ -123,7 +123,7 @@ func TestEveryStepIsAcceptable(t *testing.T) {
 func TestTheClassesOfTheExample(t *testing.T) {
 	have := store{}
 	instances := join(whole("h100", 2), whole("l4", 3), whole("mi300x", 1))
-	v := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, DefaultTrust(), noon), Have: have, Now: noon, Limits: DefaultLimits()}
+	v := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, nil, DefaultTrust(), noon), Have: have, Now: noon, Limits: DefaultLimits()}
 	p := Build(v)
 	want, err := Shares([]Load{{"h100", 2, tableWeight(t, "h100")}, {"l4", 3, tableWeight(t, "l4")}, {"mi300x", 1, tableWeight(t, "mi300x")}})
 	if err != nil {
@@ -156,7 +156,7 @@ func TestTheClassesOfTheExample(t *testing.T) {
 func TestAnEmptiedClassIsZeroedAtOnceAndComesBack(t *testing.T) {
 	have := store{}
 	instances := join(whole("h100", 1), whole("l4", 1))
-	v := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, DefaultTrust(), noon), Have: have, Now: noon, Limits: DefaultLimits()}
+	v := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, nil, DefaultTrust(), noon), Have: have, Now: noon, Limits: DefaultLimits()}
 	run(t, have, Build(v))
 	v.LastWrite = noon
 	v.Instances[0].Healthy = false
@@ -184,7 +184,7 @@ func TestAnEmptiedClassIsZeroedAtOnceAndComesBack(t *testing.T) {
 func TestAGoneClassKeepsItsSubsetForAWhile(t *testing.T) {
 	have := store{}
 	instances := join(whole("h100", 1), whole("l4", 1))
-	weights := Weights(instances, nil, nil, DefaultTrust(), noon)
+	weights := Weights(instances, nil, nil, nil, DefaultTrust(), noon)
 	v := View{Service: "chat", Protocol: "http", Instances: instances, Weights: weights, Have: have, Now: noon, Limits: DefaultLimits()}
 	run(t, have, Build(v))
 	v.Instances, v.Seen = v.Instances[1:], map[string]time.Time{"h100": noon, "l4": noon}
@@ -202,7 +202,7 @@ func TestAGoneClassKeepsItsSubsetForAWhile(t *testing.T) {
 
 func TestHandWrittenEntriesAreLeftAlone(t *testing.T) {
 	instances := whole("h100", 1)
-	base := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, DefaultTrust(), noon), Now: noon, Limits: DefaultLimits()}
+	base := View{Service: "chat", Protocol: "http", Instances: instances, Weights: Weights(instances, nil, nil, nil, DefaultTrust(), noon), Now: noon, Limits: DefaultLimits()}
 	foreign := func(k Kind, protocol string) map[Key]Observed {
 		key := Key{k, "chat"}
 		return map[Key]Observed{key: {Entry: Entry{Key: key, Protocol: protocol}}}
@@ -241,7 +241,7 @@ func TestHandWrittenEntriesAreLeftAlone(t *testing.T) {
 func TestAStrictRuleHoldsWithoutHardware(t *testing.T) {
 	instances := whole("t4", 2)
 	strict := Rule{Name: "fp8", Headers: []HeaderMatch{{Name: "x-precision", Exact: "fp8"}}, Precision: "fp8", Strict: true}
-	v := View{Service: "chat", Protocol: "grpc", Instances: instances, Weights: Weights(instances, nil, nil, DefaultTrust(), noon), Now: noon, Limits: DefaultLimits(), Have: store{}, Rules: []Rule{strict}}
+	v := View{Service: "chat", Protocol: "grpc", Instances: instances, Weights: Weights(instances, nil, nil, nil, DefaultTrust(), noon), Now: noon, Limits: DefaultLimits(), Have: store{}, Rules: []Rule{strict}}
 	have := store{}
 	p := Build(v)
 	run(t, have, p)

@@ -151,9 +151,13 @@ func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
 // Weights gives every group of a service its weight. Learned rates are absolute
 // and the other sources relative, so rates are divided by their median ratio to
 // what is known otherwise before both are used side by side.
-func Weights(instances []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust, now time.Time) map[string]Weight {
+//
+// gone holds one instance, the last, for each group of which none is registered now.
+// Hardware does not change while nothing runs on it, so rules and failover hold on.
+func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust, now time.Time) map[string]Weight {
 	out := map[string]Weight{}
 	groups, claims, counts := gather(instances)
+	remember(gone, groups, claims, counts)
 	for name, g := range groups {
 		out[name] = prior(g, claims[name], profiles[g.Class])
 	}
@@ -179,6 +183,25 @@ func gather(instances []Instance) (map[string]Group, map[string]float64, map[str
 		claims[name] = median(c)
 	}
 	return groups, claims, counts
+}
+
+// remember adds the groups that are gone. They count only where nothing of their
+// class is registered.
+func remember(gone []Instance, groups map[string]Group, claims map[string]float64, counts map[string]int) {
+	here := map[string]bool{}
+	for _, g := range groups {
+		here[g.Class] = true
+	}
+	for _, in := range gone {
+		name := in.Group.Name()
+		if _, registered := groups[name]; registered {
+			continue
+		}
+		groups[name], claims[name] = in.Group, in.Weight
+		if !here[in.Group.Class] {
+			counts[name] = 1
+		}
+	}
 }
 
 // prior is the weight without measurement.

@@ -3,6 +3,7 @@ package weigh
 import (
 	"fmt"
 	"math"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -40,7 +41,7 @@ func TestSourcesInOrder(t *testing.T) {
 	instances := join(whole("h100", 2), whole("l4", 3), whole("mystery", 1), whole("newgpu", 1))
 	h100, l4 := tableWeight(t, "h100"), tableWeight(t, "l4")
 	profiles := map[string]Profile{"l4": {Weight: 0.5}, "newgpu": {Spec: Spec{Bandwidth: 3350, TFLOPS: 989, Architecture: "Hopper"}}}
-	got := Weights(instances, nil, profiles, DefaultTrust(), noon)
+	got := Weights(instances, nil, nil, profiles, DefaultTrust(), noon)
 	mean := (h100 + 0.5 + 1) / 3
 	for class, want := range map[string]Weight{
 		"h100": {Value: h100, Source: FromTable}, "l4": {Value: 0.5, Source: FromProfile},
@@ -52,7 +53,7 @@ func TestSourcesInOrder(t *testing.T) {
 	}
 	// Learned rates in a unit of their own: h100 is really 20 x l4.
 	learned := map[string]Rate{"h100": {Replica: 200, Samples: 1000, Updated: noon}, "l4": {Replica: 10, Samples: 1000, Updated: noon}}
-	got = Weights(instances, learned, nil, DefaultTrust(), noon)
+	got = Weights(instances, nil, learned, nil, DefaultTrust(), noon)
 	if h, l := got["h100"], got["l4"]; h.Source != FromLearned || l.Source != FromLearned || !near(h.Value/l.Value, 20) || h.Confidence < 0.9 {
 		t.Errorf("learned: got %+v and %+v", h, l)
 	}
@@ -76,7 +77,7 @@ func TestDoubtfulRatesArePassedOver(t *testing.T) {
 		"too small":   {Rate{table("h100", 1e-6), 500, noon}, false},
 	} {
 		learned := map[string]Rate{"h100": c.rate, "l4": {table("l4", 10), 500, noon}, "mi300x": {table("mi300x", 10), 500, noon}}
-		got := Weights(instances, learned, nil, DefaultTrust(), noon)["h100"]
+		got := Weights(instances, nil, learned, nil, DefaultTrust(), noon)["h100"]
 		if (got.Source == FromLearned) != c.used || !c.used && got.Note == "" {
 			t.Errorf("%s: got %+v", name, got)
 		}
@@ -88,17 +89,17 @@ func TestSlicesTakeTheirPart(t *testing.T) {
 		return Instance{Group: Group{Class: "h100", Slices: slices, Total: total}, Weight: claim, Healthy: true}
 	}
 	instances := []Instance{sliced(0, 0, 0), sliced(5, 20, 0), sliced(6, 0, 0.3)}
-	got := Weights(instances, nil, nil, DefaultTrust(), noon)
+	got := Weights(instances, nil, nil, nil, DefaultTrust(), noon)
 	h := tableWeight(t, "h100")
 	if !near(got["h100"].Value, h) || !near(got["h100-s5of20"].Value, h/4) || !near(got["h100-s6"].Value, 0.3) {
 		t.Errorf("table: %+v", got)
 	}
-	got = Weights(instances, nil, map[string]Profile{"h100": {Weight: 8}}, DefaultTrust(), noon)
+	got = Weights(instances, nil, nil, map[string]Profile{"h100": {Weight: 8}}, DefaultTrust(), noon)
 	if !near(got["h100-s5of20"].Value, 2) || !near(got["h100-s6"].Value, 8*0.3/h) {
 		t.Errorf("profile: %+v", got)
 	}
 	// The class's one learned rate is that of its mean replica.
-	got = Weights(instances, map[string]Rate{"h100": {100, 500, noon}}, nil, DefaultTrust(), noon)
+	got = Weights(instances, nil, map[string]Rate{"h100": {100, 500, noon}}, nil, DefaultTrust(), noon)
 	if w := got["h100-s5of20"]; w.Source != FromLearned || !near(got["h100"].Value/w.Value, 4) {
 		t.Errorf("learned: %+v", got)
 	}
@@ -136,7 +137,7 @@ func FuzzParseRates(f *testing.F) {
 				t.Fatalf("%q: %+v", class, r)
 			}
 		}
-		for _, w := range Weights(join(whole("h100", 1), whole("l4", 2)), merged, nil, DefaultTrust(), noon) {
+		for _, w := range Weights(join(whole("h100", 1), whole("l4", 2)), nil, merged, nil, DefaultTrust(), noon) {
 			if !positive(w.Value) {
 				t.Fatalf("weight %+v", w)
 			}
@@ -184,5 +185,37 @@ func TestFormula(t *testing.T) {
 		if f := Formula(s); f != 0 {
 			t.Errorf("%+v gives %v", s, f)
 		}
+	}
+}
+
+// A group without instances keeps the weight that it had: by the last instance's
+// word, and by its name alone where that is not known.
+func TestAGoneGroupKeepsItsWeight(t *testing.T) {
+	h100 := []Instance{{Group: Group{Class: "h100", Slices: 5, Total: 20}, Weight: 0.4}}
+	l4 := whole("l4", 2)
+	learned := map[string]Rate{"h100": {40, 500, noon}, "l4": {9, 500, noon}}
+	profiles := map[string]Profile{"newgpu": {Weight: 3}}
+	others := join(l4, whole("newgpu", 1))
+	before := Weights(join(h100, others), nil, learned, profiles, DefaultTrust(), noon)
+	after := Weights(others, h100, learned, profiles, DefaultTrust(), noon)
+	if !reflect.DeepEqual(before, after) {
+		t.Errorf("was %+v, is %+v", before, after)
+	}
+	// Another part of the same class is registered: the gone one bends no mean.
+	half := []Instance{{Group: Group{Class: "h100", Slices: 10, Total: 20}, Weight: 0.5}}
+	alone := Weights(join(half, others), nil, learned, profiles, DefaultTrust(), noon)
+	beside := Weights(join(half, others), h100, learned, profiles, DefaultTrust(), noon)
+	for name, w := range alone {
+		if beside[name] != w {
+			t.Errorf("%s is %+v beside a gone group and %+v without", name, beside[name], w)
+		}
+	}
+	// After a restart of the router only the names are known.
+	g, err := ParseGroup("h100-s5of20")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := Weights(l4, []Instance{{Group: g}}, nil, nil, DefaultTrust(), noon)["h100-s5of20"]; !near(w.Value, tableWeight(t, "h100")/4) || w.Source != FromTable {
+		t.Errorf("by name alone: %+v", w)
 	}
 }
