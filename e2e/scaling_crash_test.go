@@ -30,6 +30,20 @@ func (s *scaling) crashes(ctx context.Context, t *testing.T) {
 		t.Logf("after the crash of %s the service is at %d, set since: %v", what, s.group("crash", "server").Desired, counts)
 	}
 	killed := time.Now()
+	agent := s.leader(t)
+	crash(t, s.processes(t, "aliquot-apm")[0])
+	if err := cluster.AwaitWithin(ctx, 30*time.Second, "the end of the agent that lost a plugin", func() string {
+		if slices.Contains(s.c.Processes("nomad-autoscaler"), agent) {
+			return fmt.Sprintf("process %d runs", agent)
+		}
+		return ""
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitEvaluations(ctx, t, "crash", 1)
+	t.Logf("another agent evaluated the policy %v after the crash of a plugin", time.Since(killed).Round(100*time.Millisecond))
+	steady("a plugin")
+	killed = time.Now()
 	crash(t, s.leader(t))
 	s.awaitEvaluations(ctx, t, "crash", 1)
 	t.Logf("the second agent evaluated the policy %v after the crash of the first", time.Since(killed).Round(100*time.Millisecond))

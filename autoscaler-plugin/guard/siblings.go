@@ -18,10 +18,20 @@ import (
 // one is ended, with a line in its log that says why, and its supervisor starts it
 // anew with all of them.
 func WatchSiblings(log hclog.Logger) {
-	w := &siblings{log: log, agent: os.Getppid(), every: time.Second}
-	if w.agent > 1 {
-		go w.run()
+	if agent := Agent(); agent > 0 {
+		go (&siblings{log: log, agent: agent, every: time.Second}).run()
 	}
+}
+
+// Agent returns the process ID of the agent that started this plugin, 0 when it is
+// gone and another process has taken the plugin over.
+func Agent() int {
+	parent := os.Getppid()
+	// In a PID namespace of its own, as Nomad's exec driver makes one, it is the first.
+	if name, _ := os.ReadFile("/proc/1/comm"); parent == 1 && string(name) != "nomad-autoscale\n" {
+		return 0
+	}
+	return parent
 }
 
 // patience is how many looks in a row must miss a plugin: when the agent reads its

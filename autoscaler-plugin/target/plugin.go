@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -95,7 +94,7 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	}
 	if patience > 0 {
 		p.stopWatch = make(chan struct{})
-		w := &watchdog{plugin: p, patience: patience, agent: os.Getppid(), stop: p.stopWatch}
+		w := &watchdog{plugin: p, patience: patience, agent: guard.Agent(), stop: p.stopWatch}
 		go w.run()
 	}
 	return nil

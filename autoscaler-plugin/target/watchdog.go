@@ -62,7 +62,7 @@ func (w *watchdog) run() {
 			return
 		case <-tick.C:
 		}
-		if w.lost() && os.Getppid() == w.agent && w.agent > 1 {
+		if w.agent > 0 && w.lost() && os.Getppid() == w.agent {
 			w.plugin.log.Error("the agent has evaluated no policy for too long and is ended, so that it is started anew with all policies",
 				"silence", w.plugin.silence().Round(time.Second).String(), "setting", restartAgentAfter)
 			if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {

@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
 	"aliquot/autoscaler-plugin/apm"
+	"aliquot/autoscaler-plugin/guard"
 	"aliquot/internal/byhand"
 )
 
@@ -24,5 +25,8 @@ func main() {
   }
 `,
 	}.Answer()
-	plugins.Serve(func(log hclog.Logger) any { return apm.New(log) })
+	plugins.Serve(func(log hclog.Logger) any {
+		guard.WatchSiblings(log)
+		return apm.New(log)
+	})
 }

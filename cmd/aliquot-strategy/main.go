@@ -5,6 +5,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
+	"aliquot/autoscaler-plugin/guard"
 	"aliquot/autoscaler-plugin/strategy"
 	"aliquot/internal/byhand"
 )
@@ -24,5 +25,8 @@ func main() {
   }
 `,
 	}.Answer()
-	plugins.Serve(func(log hclog.Logger) any { return strategy.New(log) })
+	plugins.Serve(func(log hclog.Logger) any {
+		guard.WatchSiblings(log)
+		return strategy.New(log)
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
+	"aliquot/autoscaler-plugin/guard"
 	"aliquot/autoscaler-plugin/target"
 	"aliquot/internal/byhand"
 )
@@ -21,5 +22,8 @@ func main() {
   }
 `,
 	}.Answer()
-	plugins.Serve(func(log hclog.Logger) any { return target.New(log) })
+	plugins.Serve(func(log hclog.Logger) any {
+		guard.WatchSiblings(log)
+		return target.New(log)
+	})
 }
