@@ -121,28 +121,6 @@ func TestEveryJobExplainsItself(t *testing.T) {
 	}
 }
 
-// The variable strategy reaches the policy whole: a setting that a file forgot would
-// be ignored without a word.
-func TestEveryStrategySettingIsPassedOn(t *testing.T) {
-	settings := reference.Section(t, "A policy's strategy")
-	seen := 0
-	for name, text := range files(t) {
-		if !strings.Contains(text, `variable "strategy"`) {
-			continue
-		}
-		seen++
-		for setting := range settings {
-			hardware := slices.Contains([]string{"slots", "max", "class", "classes"}, setting) // variables of their own
-			if passed := regexp.MustCompile(`\b` + setting + ` += lookup\(var\.strategy, "` + setting + `", ""\)`).MatchString(text); !hardware && !passed {
-				t.Errorf("%s: the setting %s does not reach the policy", name, setting)
-			}
-		}
-	}
-	if seen < 5 || len(settings) < 10 {
-		t.Errorf("found %d files with policies and %d settings", seen, len(settings))
-	}
-}
-
 type variable struct {
 	name       string
 	attributes map[string]*hclsyntax.Attribute

@@ -34,10 +34,10 @@ variable "nomad_service" {
   default     = "nomad-client"
 }
 
-variable "device_port" {
-  description = "Port of the device plugins' metrics_address."
-  type        = number
-  default     = 9402
+variable "device_ports" {
+  description = "Ports of the device plugins' metrics_address. All are asked on all nodes: give NVIDIA's and AMD's plugin two ports only where a node has both."
+  type        = list(number)
+  default     = [9402]
 }
 
 variable "retention" {
@@ -101,7 +101,8 @@ job "prometheus" {
                 - source_labels: [__meta_consul_node]
                   target_label: node
             # The device plugins run on the Nomad clients.
-            - job_name: aliquot-devices
+            %{for port in var.device_ports}
+            - job_name: aliquot-devices-${port}
               consul_sd_configs:
                 - server: ${var.consul}
                   services: [${var.nomad_service}]
@@ -109,10 +110,14 @@ job "prometheus" {
               relabel_configs:
                 - source_labels: [__meta_consul_address]
                   regex: (.+)
-                  replacement: $${1}:${var.device_port}
+                  replacement: $${1}:${port}
                   target_label: __address__
                 - source_labels: [__meta_consul_node]
                   target_label: node
+                - source_labels: [__meta_consul_node]
+                  replacement: aliquot-devices
+                  target_label: job
+            %{endfor}
             - job_name: nomad-client
               metrics_path: /v1/metrics
               params:

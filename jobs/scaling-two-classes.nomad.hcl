@@ -3,7 +3,8 @@
 # Needs:  what jobs/scaling-one-class.nomad.hcl needs, on nodes of both classes.
 # Does:   every class is a group with a scaling policy of its own. All policies list the
 #         same classes, so each of them comes to the same plan: the counts that serve the
-#         whole demand at the least cost. The demand is counted once.
+#         whole load at the least cost. Load and capacity are counted by the speed that
+#         the gateways measured of each class.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
 
 variable "service" {
@@ -37,6 +38,12 @@ variable "classes" {
   }
 }
 
+variable "speeds" {
+  description = "Speed of one slot of a class, relative to one of the others, until the gateways have measured it. Such as { h100 = 1, t4 = 0.1 }; 1 for a class that is left out."
+  type        = map(number)
+  default     = {}
+}
+
 variable "weights" {
   description = "Weight of one instance in Consul's DNS SRV answers, 100 for a whole H100 SXM: docs/hardware.md times the part of a GPU. Whole numbers from 1; see docs/router.md for what obeys them."
   type        = map(number)
@@ -53,6 +60,17 @@ variable "strategy" {
   description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "hysteresis"], key)]) == 0
+    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby or hysteresis."
+  }
+}
+
+variable "query_window" {
+  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  type        = string
+  default     = "15m"
 }
 
 variable "interval" {
@@ -74,8 +92,11 @@ variable "memory" {
 }
 
 locals {
-  # "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"
-  classes = join(", ", [for name, c in var.classes : "${name} slots=${c.slots} cost=${c.cost} max=${c.max}"])
+  # "h100 slots=8 cost=8 max=4 speed=1, t4 slots=2 cost=1 max=8 speed=1"
+  classes = join(", ", [for name, c in var.classes : "${name} slots=${c.slots} cost=${c.cost} max=${c.max} speed=${lookup(local.speeds, name, 1)}"])
+
+  # The same speeds; a class that there is not is an error of its index.
+  speeds = { for name, speed in var.speeds : name => speed + 0 * var.classes[name].slots }
 }
 
 job "scaling-two-classes" {
@@ -102,8 +123,8 @@ job "scaling-two-classes" {
 
           check "demand" {
             source       = "aliquot-apm"
-            query        = "concurrency service=${var.service}"
-            query_window = "15m"
+            query        = "load service=${var.service} classes='${local.classes}'"
+            query_window = var.query_window
 
             strategy "aliquot-strategy" {
               class               = group.key

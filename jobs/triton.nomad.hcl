@@ -66,6 +66,17 @@ variable "strategy" {
   description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "hysteresis"], key)]) == 0
+    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby or hysteresis."
+  }
+}
+
+variable "query_window" {
+  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  type        = string
+  default     = "15m"
 }
 
 variable "image" {
@@ -107,7 +118,7 @@ job "triton" {
         check "demand" {
           source       = "aliquot-apm"
           query        = "concurrency service=${var.service}"
-          query_window = "15m"
+          query_window = var.query_window
 
           strategy "aliquot-strategy" {
             slots               = var.concurrency
