@@ -7,8 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"aliquot/e2e/cluster"
+	"aliquot/e2e/rack"
 )
 
 // TestPrometheusJob submits Prometheus's job beside the programs that it scrapes. The
@@ -24,13 +25,15 @@ import (
 // Debian's is built without. It takes what the job renders, refuses what it does not
 // know, and answers as Prometheus does.
 func TestPrometheusJob(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
-	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Device: fmt.Sprintf("metrics_address = \"127.0.0.1:%d\"", port)})
+	// A node with GPUs of both vendors has two plugins, each with a port of its own.
+	nvidia, amd := freeAddress(t), freeAddress(t)
+	const metrics = "metrics_address = %q"
+	// The rack's AMD GPUs show no processes of tasks, so the app goes to the others.
+	const elsewhere = "\ngpu \"*\" { slices = 10 }\n"
+	ctx, c := start(t, cluster.Options{
+		Rack: "h100-t4", Device: fmt.Sprintf(metrics, nvidia),
+		AMD: &cluster.AMD{GPUs: rack.AMDHost(rack.MI210, 1, "", ""), Release: "26.5", Device: fmt.Sprintf(metrics, amd) + elsewhere},
+	})
 	consul := strings.TrimPrefix(c.ConsulAddress, "http://")
 	g := startGateway(ctx, t, c)
 	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": c.Program("aliquot"), "consul": consul, "count": 1}, 1)
@@ -44,9 +47,9 @@ func TestPrometheusJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(ctx, t, c, "jobs/prometheus.nomad.hcl", cluster.Vars{"image": image, "consul": consul, "device_port": port}, 1)
+	run(ctx, t, c, "jobs/prometheus.nomad.hcl", cluster.Vars{"image": image, "consul": consul, "device_ports": []int{portOf(t, nvidia), portOf(t, amd)}}, 1)
 	p := prometheus("http://" + passing(ctx, t, c, "prometheus"))
-	p.awaitTargets(ctx, t, "aliquot-gateway", "aliquot-router", "aliquot-devices", "nomad-client")
+	p.awaitTargets(ctx, t, "aliquot-gateway", "aliquot-router", "aliquot-devices http://"+nvidia+"/metrics", "aliquot-devices http://"+amd+"/metrics", "nomad-client")
 	p.awaitMetrics(ctx, t, append(drawn(t), "nomad_client_allocs_running"))
 }
 
@@ -63,8 +66,17 @@ func (p prometheus) get(path string, into any) error {
 	return json.NewDecoder(response.Body).Decode(&answer)
 }
 
-// awaitTargets awaits that of each job at least one target is found and that all
-// targets answer.
+func portOf(t *testing.T, address string) int {
+	t.Helper()
+	a, err := netip.ParseAddrPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(a.Port())
+}
+
+// awaitTargets awaits that of each job at least one target is found, or the one that
+// follows its name, and that all targets answer.
 func (p prometheus) awaitTargets(ctx context.Context, t *testing.T, jobs ...string) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, 60*time.Second, "targets of Prometheus that are up", func() string {
@@ -82,7 +94,9 @@ func (p prometheus) awaitTargets(ctx context.Context, t *testing.T, jobs ...stri
 			if target.Health != "up" || target.Labels["node"] == "" {
 				return fmt.Sprintf("%s is %s: %s, labels %v", target.ScrapeURL, target.Health, target.LastError, target.Labels)
 			}
-			missing = slices.DeleteFunc(missing, func(job string) bool { return job == target.Labels["job"] })
+			missing = slices.DeleteFunc(missing, func(job string) bool {
+				return job == target.Labels["job"] || job == target.Labels["job"]+" "+target.ScrapeURL
+			})
 		}
 		return strings.Join(missing, ", ")
 	})
