@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"aliquot/e2e/cluster"
+	"aliquot/internal/doctor"
 )
 
 // TestBadConfig starts agents whose plugin configuration is wrong: each must end
@@ -45,6 +46,7 @@ func TestNoLibrary(t *testing.T) {
 	if strings.Contains(log, "panic") {
 		t.Error("the log has a panic")
 	}
+	found(t, findings(ctx, t, c), "devices", doctor.Failure, "aliquot-device-nvidia is configured, but NVIDIA's kernel driver is not loaded")
 	// Tasks without a GPU run.
 	job := submit(ctx, t, c, withConfig(`image = var.image
 		image_tag_by_hardware = true`), cluster.Vars{"name": "no-gpu", "image": c.Image, "slices": 0})

@@ -5,12 +5,9 @@ package doctor
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-
-	"aliquot/internal/gpu"
 )
 
 // Level of a finding.
@@ -48,109 +45,39 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f))
+}
+
+// client looks at whether the servers place anything on the node.
+func client(f Facts) []Finding {
+	switch {
+	case f.Node.Status != api.NodeStatusReady:
+		return []Finding{{Failure, "client", "the servers call the node " + f.Node.Status + ", so they place nothing on it", "see that the agent reaches the servers; its log says why it does not"}}
+	case f.Node.SchedulingEligibility != api.NodeSchedulingEligible:
+		return []Finding{{Failure, "client", "the node is " + f.Node.SchedulingEligibility + ", so the servers place nothing on it", "end the maintenance, then  nomad node eligibility -enable -self"}}
+	}
+	return []Finding{{OK, "client", "the node is ready and eligible", ""}}
 }
 
 func driver(f Facts) []Finding {
 	d := f.Node.Drivers["aliquot"]
 	switch {
-	case d == nil || !d.Detected:
-		return []Finding{{Failure, "driver", "the task driver aliquot is not loaded", `put aliquot-driver into the agent's plugin_dir and a plugin "aliquot-driver" block into its configuration`}}
+	case d == nil:
+		return []Finding{{Failure, "driver", "the task driver aliquot is not loaded", fmt.Sprintf(`put aliquot-driver into %s and a plugin "aliquot-driver" block into the agent's configuration, and restart the agent`, pluginDir(f))}}
+	case !d.Detected:
+		return []Finding{{Failure, "driver", "the task driver aliquot finds no container engine: " + d.HealthDescription, "install docker engine or start it; where its socket is elsewhere, write endpoint into plugin \"aliquot-driver\" { config { } }"}}
 	case !d.Healthy:
 		return []Finding{{Failure, "driver", "the task driver aliquot is unhealthy: " + d.HealthDescription, "see the agent's log for aliquot-driver"}}
 	}
 	return []Finding{{OK, "driver", "the task driver aliquot is healthy", ""}}
 }
 
-// dangling finds the stock docker driver on the same engine with its collection
-// of unknown containers on: it would remove the containers of aliquot's tasks.
-func dangling(f Facts) []Finding {
-	stock := f.Node.Drivers["docker"]
-	ours := f.Node.Drivers["aliquot"]
-	if stock == nil || !stock.Detected || ours == nil || !ours.Detected {
-		return []Finding{{OK, "dangling", "no second docker driver shares the engine", ""}}
+// pluginDir names where the agent looks for plugins.
+func pluginDir(f Facts) string {
+	if dir, _ := f.Agent.Config["PluginDir"].(string); dir != "" {
+		return dir
 	}
-	on, known := danglingOn(f.Agent.Config, "docker")
-	switch {
-	case !known:
-		return []Finding{{Warning, "dangling", "the docker driver is active too and its configuration cannot be read", danglingFix}}
-	case on:
-		return []Finding{{Failure, "dangling", "the docker driver removes containers that it does not know, those of the aliquot driver among them", danglingFix}}
-	}
-	return []Finding{{OK, "dangling", "the docker driver leaves containers of other drivers alone", ""}}
-}
-
-const danglingFix = `add  plugin "docker" { config { gc { dangling_containers { enabled = false } } } }  to the agent's configuration, or options = { "driver.denylist" = "docker" } to its client block`
-
-// danglingOn reads gc.dangling_containers.enabled of one docker-based driver;
-// Nomad's default is true. The second result is false when the configuration has
-// a form that is not understood.
-func danglingOn(config map[string]any, plugin string) (on, known bool) {
-	plugins, ok := config["Plugins"].([]any)
-	if !ok {
-		return true, config["Plugins"] == nil
-	}
-	for _, p := range plugins {
-		block, ok := p.(map[string]any)
-		if !ok || block["Name"] != plugin {
-			continue
-		}
-		value, found := descend(block["Config"], "gc", "dangling_containers", "enabled")
-		if !found {
-			return true, true
-		}
-		enabled, isBool := value.(bool)
-		return enabled, isBool
-	}
-	return true, true
-}
-
-// descend follows keys through maps and the one-element lists in which HCL blocks
-// are kept.
-func descend(v any, keys ...string) (any, bool) {
-	if list, ok := v.([]any); ok {
-		if len(list) == 0 {
-			return nil, false
-		}
-		return descend(list[len(list)-1], keys...)
-	}
-	if len(keys) == 0 {
-		return v, v != nil
-	}
-	m, ok := v.(map[string]any)
-	if !ok {
-		return nil, false
-	}
-	return descend(m[keys[0]], keys[1:]...)
-}
-
-func devices(f Facts) []Finding {
-	var out []Finding
-	if f.Node.NodeResources != nil {
-		for _, g := range f.Node.NodeResources.Devices {
-			if g.Type == gpu.DeviceType {
-				out = append(out, group(g))
-			}
-		}
-	}
-	if len(out) == 0 {
-		return []Finding{{Failure, "devices", "the node offers no GPU", "check that the vendor's driver is loaded (nvidia-smi, amd-smi) and that aliquot-device-nvidia or aliquot-device-amd is in plugin_dir; its log says what it found"}}
-	}
-	return out
-}
-
-func group(g *api.NodeDeviceResource) Finding {
-	var reasons []string
-	for _, d := range g.Instances {
-		if !d.Healthy && !slices.Contains(reasons, d.HealthDescription) {
-			reasons = append(reasons, d.HealthDescription)
-		}
-	}
-	name := g.Vendor + "/" + g.Type + "/" + g.Name
-	if len(reasons) > 0 {
-		return Finding{Failure, "devices", name + " is unhealthy: " + strings.Join(reasons, "; "), "see docs/operations.md for the reason"}
-	}
-	return Finding{OK, "devices", fmt.Sprintf("%s has %d healthy instances", name, len(g.Instances)), ""}
+	return "the agent's plugin_dir"
 }
 
 // shortKill is a cap on kill_timeout that answers of language models outlast.

@@ -14,7 +14,7 @@ func facts(t *testing.T, config string, drivers ...string) Facts {
 	if err := json.Unmarshal([]byte(config), &c); err != nil {
 		t.Fatal(err)
 	}
-	f := Facts{Agent: &api.AgentSelf{Config: c}, Node: &api.Node{Drivers: map[string]*api.DriverInfo{}, NodeResources: &api.NodeResources{}}}
+	f := Facts{Agent: &api.AgentSelf{Config: c}, Node: &api.Node{Status: "ready", SchedulingEligibility: "eligible", Attributes: map[string]string{}, Drivers: map[string]*api.DriverInfo{}, NodeResources: &api.NodeResources{}}}
 	for _, d := range drivers {
 		f.Node.Drivers[d] = &api.DriverInfo{Detected: true, Healthy: true}
 	}
@@ -32,6 +32,7 @@ func find(list []Finding, check string) Finding {
 
 func TestDanglingContainers(t *testing.T) {
 	off := `{"Plugins":[{"Name":"docker","Config":{"gc":[{"dangling_containers":[{"enabled":false}]}]}}]}`
+	dry := strings.Replace(off, `"enabled":false`, `"dry_run":true`, 1)
 	odd := `{"Plugins":[{"Name":"docker","Config":{"gc":[{"dangling_containers":[{"enabled":"no"}]}]}}]}`
 	for _, c := range []struct {
 		name, config string
@@ -41,6 +42,8 @@ func TestDanglingContainers(t *testing.T) {
 		{"both drivers, defaults", `{}`, []string{"docker", "aliquot"}, Failure},
 		{"both drivers, other plugin configured", `{"Plugins":[{"Name":"exec","Config":null}]}`, []string{"docker", "aliquot"}, Failure},
 		{"both drivers, collection off", off, []string{"docker", "aliquot"}, OK},
+		{"both drivers, collection only told", dry, []string{"docker", "aliquot"}, OK},
+		{"both drivers, dry_run off", strings.Replace(dry, "true", "false", 1), []string{"docker", "aliquot"}, Failure},
 		{"both drivers, unreadable", odd, []string{"docker", "aliquot"}, Warning},
 		{"aliquot alone", `{}`, []string{"aliquot"}, OK},
 	} {
@@ -56,6 +59,90 @@ func TestShortKillTimeoutLosesRequests(t *testing.T) {
 	} {
 		if got := find(Examine(facts(t, config, "aliquot")), "stopping"); got.Level != want {
 			t.Errorf("%s: got %+v, want %s", config, got, want)
+		}
+	}
+}
+
+// The driver sees what the configuration does not tell, such as another engine.
+func TestTheDriversOwnLookComesFirst(t *testing.T) {
+	off := `{"Plugins":[{"Name":"docker","Config":{"gc":[{"dangling_containers":[{"enabled":false}]}]}}]}`
+	for attribute, want := range map[string]map[string]Level{
+		"safe": {`{}`: OK, off: OK}, "unsafe": {`{}`: Failure, off: Failure}, "unknown": {`{}`: Failure, off: OK}, "": {`{}`: Failure, off: OK},
+	} {
+		for config, level := range want {
+			f := facts(t, config, "docker", "aliquot")
+			f.Node.Attributes["driver.aliquot.dangling_containers"] = attribute
+			if got := find(Examine(f), "dangling"); got.Level != level {
+				t.Errorf("driver says %q, configuration %s: %+v, want %s", attribute, config, got, level)
+			}
+		}
+	}
+}
+
+func TestNodeThatTakesNothing(t *testing.T) {
+	for _, c := range []struct{ status, eligibility, part string }{
+		{"ready", "eligible", ""}, {"down", "eligible", "down"}, {"ready", "ineligible", "ineligible"},
+	} {
+		f := facts(t, `{}`, "aliquot")
+		f.Node.Status, f.Node.SchedulingEligibility = c.status, c.eligibility
+		got := find(Examine(f), "client")
+		if (got.Level == OK) != (c.part == "") || !strings.Contains(got.What, c.part) {
+			t.Errorf("%+v: %+v", c, got)
+		}
+	}
+}
+
+func TestDriverWithoutAnEngineIsNotCalledMissing(t *testing.T) {
+	f := facts(t, `{"PluginDir":"/opt/nomad/plugins"}`)
+	if got := find(Examine(f), "driver"); got.Level != Failure || !strings.Contains(got.Fix, "/opt/nomad/plugins") {
+		t.Errorf("no driver: %+v", got)
+	}
+	f.Node.Drivers["aliquot"] = &api.DriverInfo{HealthDescription: "Failed to connect to docker daemon"}
+	if got := find(Examine(f), "driver"); got.Level != Failure || !strings.Contains(got.What, "Failed to connect") || strings.Contains(got.Fix, "plugin_dir") {
+		t.Errorf("no engine: %+v", got)
+	}
+}
+
+// What a user has who has no slices, or not those that were asked for.
+func TestWhyThereAreNoSlices(t *testing.T) {
+	nvidia := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", Healthy: true}}}
+	clamp := "48 slices instead of 100: MPS serves at most 48 clients before CUDA 13.1"
+	clamped := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: nvidia.Instances, Attributes: map[string]*api.Attribute{"slices_clamped": {StringVal: &clamp}}}
+	sick := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", HealthDescription: "XID 79"}}}
+	plugins := func(text string) string { return `{"PluginDir":"/plugins","Plugins":[` + text + `]}` }
+	for _, c := range []struct {
+		name, config, loaded string
+		groups               []*api.NodeDeviceResource
+		want                 map[Level]string // part of the finding of a level
+	}{
+		{"slices", plugins(`{"Name":"aliquot-device-nvidia","Config":null}`), "nvidia", []*api.NodeDeviceResource{nvidia}, map[Level]string{OK: "2 healthy"}},
+		{"nothing at all", `{}`, "", nil, map[Level]string{Failure: "the node offers no GPU"}},
+		{"no plugin", plugins(""), "nvidia", nil, map[Level]string{Failure: "put aliquot-device-nvidia into /plugins"}},
+		{"no kernel driver", plugins(`{"Name":"aliquot-device-amd","Config":{"gpu":[{"*":[{"slices":"4"}]}]}}`), "", nil, map[Level]string{Failure: "AMD's kernel driver is not loaded"}},
+		{"all off", plugins(`{"Name":"aliquot-device-nvidia","Config":{"gpu":[{"*":[{"mode":"off"}]},{"h100":[{"mode":"off"}]}]}}`), "nvidia", nil, map[Level]string{Warning: `mode "off" for all`}},
+		{"not all off", plugins(`{"Name":"aliquot-device-nvidia","Config":{"gpu":[{"*":[{"mode":"off"}]},{"h100":[{"slices":"4"}]}]}}`), "nvidia", nil, map[Level]string{Failure: "kernel driver is loaded"}},
+		{"one off", plugins(`{"Name":"aliquot-device-nvidia","Config":{"gpu":[{"h100":[{"mode":"off"}]}]}}`), "nvidia", nil, map[Level]string{Failure: "kernel driver is loaded"}},
+		{"the other vendor's plugin is missing", plugins(`{"Name":"aliquot-device-nvidia","Config":null}`), "nvidia amd", []*api.NodeDeviceResource{nvidia}, map[Level]string{OK: "2 healthy", Warning: "no AMD GPU is offered"}},
+		{"fewer than configured", `{}`, "nvidia", []*api.NodeDeviceResource{clamped}, map[Level]string{Warning: "48 slices instead of 100"}},
+		{"some unhealthy", `{}`, "nvidia", []*api.NodeDeviceResource{sick}, map[Level]string{Failure: "1 of 2 instances are unhealthy: XID 79"}},
+	} {
+		f := facts(t, c.config, "aliquot")
+		f.Node.NodeResources.Devices = c.groups
+		for _, vendor := range strings.Fields(c.loaded) {
+			f.Node.Attributes["driver.aliquot.gpu."+vendor] = "true"
+		}
+		got := map[Level]string{}
+		for _, x := range Examine(f) {
+			if x.Check == "devices" {
+				got[x.Level] += x.What + " " + x.Fix
+			}
+		}
+		ok := len(got) == len(c.want)
+		for level, part := range c.want {
+			ok = ok && strings.Contains(got[level], part)
+		}
+		if !ok {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
 }

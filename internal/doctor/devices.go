@@ -1,0 +1,115 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/gpu"
+)
+
+// maker is what a vendor's devices need.
+type maker struct {
+	vendor gpu.Vendor
+	plugin string
+	// tool shows the GPUs where the kernel driver is well.
+	name, tool string
+}
+
+var makers = []maker{
+	{gpu.NVIDIA, "aliquot-device-nvidia", "NVIDIA", "nvidia-smi"},
+	{gpu.AMD, "aliquot-device-amd", "AMD", "amd-smi list, or /dev/kfd"},
+}
+
+// devices looks at what the node offers, and at each vendor of which it offers
+// nothing though something of it is there.
+func devices(f Facts) []Finding {
+	var out, missing []Finding
+	offered := map[string]bool{}
+	if f.Node.NodeResources != nil {
+		for _, g := range f.Node.NodeResources.Devices {
+			if g.Type == gpu.DeviceType {
+				offered[g.Vendor] = true
+				out = append(out, group(g))
+			}
+		}
+	}
+	for _, m := range makers {
+		if !offered[string(m.vendor)] {
+			missing = append(missing, m.missing(f)...)
+		}
+	}
+	if len(out)+len(missing) == 0 {
+		return []Finding{{Failure, "devices", "the node offers no GPU", fmt.Sprintf("check that the vendor's driver is loaded (nvidia-smi, amd-smi) and that aliquot-device-nvidia or aliquot-device-amd is in %s; the agent's log says what it found", pluginDir(f))}}
+	}
+	if len(out) > 0 {
+		for i := range missing {
+			missing[i].Level = Warning // it may be on purpose
+		}
+	}
+	return append(out, missing...)
+}
+
+// missing says why a vendor's GPUs are not offered, as far as the driver's
+// attributes and the agent's configuration tell.
+func (m maker) missing(f Facts) []Finding {
+	config := plugin(f.Agent.Config, m.plugin)
+	loaded := f.Node.Attributes["driver.aliquot.gpu."+string(m.vendor)] == "true"
+	d := f.Node.Drivers["aliquot"]
+	looked := d != nil && d.Detected // the attribute is the driver's
+	switch {
+	case config != nil && allOff(config):
+		return []Finding{{Warning, "devices", fmt.Sprintf("no %s GPU is offered: %s is configured with mode \"off\" for all", m.name, m.plugin), `write another mode into its gpu "*" block, or take the plugin away`}}
+	case loaded:
+		return []Finding{{Failure, "devices", fmt.Sprintf("%s's kernel driver is loaded, but no %s GPU is offered", m.name, m.name), fmt.Sprintf("put %s into %s and restart the agent; where it is there, the agent's log says what it found", m.plugin, pluginDir(f))}}
+	case config != nil && looked:
+		return []Finding{{Failure, "devices", fmt.Sprintf("%s is configured, but %s's kernel driver is not loaded", m.plugin, m.name), fmt.Sprintf("install it or load it (%s shows the GPUs then); the GPUs are found without a restart", m.tool)}}
+	}
+	return nil
+}
+
+// allOff tells that a plugin's configuration offers nothing: there is a block for
+// all GPUs, and no block has another mode than off.
+func allOff(config any) bool {
+	blocks, _ := descend(config)
+	all := false
+	m, _ := blocks.(map[string]any)
+	list, ok := m["gpu"].([]any)
+	if !ok {
+		list = []any{m["gpu"]}
+	}
+	for _, labels := range list {
+		labels, _ := labels.(map[string]any)
+		for label, block := range labels {
+			if mode, _ := descend(block, "mode"); mode != "off" {
+				return false
+			}
+			all = all || label == "*"
+		}
+	}
+	return all
+}
+
+func group(g *api.NodeDeviceResource) Finding {
+	var reasons []string
+	sick := 0
+	for _, d := range g.Instances {
+		if d.Healthy {
+			continue
+		}
+		sick++
+		if !slices.Contains(reasons, d.HealthDescription) {
+			reasons = append(reasons, d.HealthDescription)
+		}
+	}
+	name := g.Vendor + "/" + g.Type + "/" + g.Name
+	if sick > 0 {
+		return Finding{Failure, "devices", fmt.Sprintf("%s: %d of %d instances are unhealthy: %s", name, sick, len(g.Instances), strings.Join(reasons, "; ")), "docs/operations.md, Health of devices, says what to do about each reason"}
+	}
+	if clamp := g.Attributes["slices_clamped"]; clamp != nil && clamp.StringVal != nil {
+		return Finding{Warning, "devices", fmt.Sprintf("%s has %s", name, *clamp.StringVal), "write a number that it can have into the gpu block: jobs that ask for slices of the other number find no place"}
+	}
+	return Finding{OK, "devices", fmt.Sprintf("%s has %d healthy instances", name, len(g.Instances)), ""}
+}
