@@ -109,15 +109,24 @@ func (s *scaling) serve(ctx context.Context, t *testing.T, file, name string, va
 	s.awaitEvaluations(ctx, t, name, 2)
 }
 
-// load keeps n requests of a service in flight until it is stopped. A request
-// never ends by itself; one that fails is sent again.
+// endless is how many tokens a request asks for that never ends by itself.
+const endless = 100_000
+
+// load keeps n endless requests of a service in flight until it is stopped.
 func (s *scaling) load(ctx context.Context, t *testing.T, service string, n int) (stop func()) {
+	return s.work(ctx, t, service, n, endless)
+}
+
+// work keeps n requests in flight, one after the other. One that fails is sent again.
+func (s *scaling) work(ctx context.Context, t *testing.T, service string, n, tokens int) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	for range n {
 		wait.Go(func() {
 			for ctx.Err() == nil {
-				s.request(ctx, t, service)
+				if s.request(ctx, t, service, tokens) {
+					continue
+				}
 				select {
 				case <-ctx.Done():
 				case <-time.After(200 * time.Millisecond):
@@ -128,22 +137,25 @@ func (s *scaling) load(ctx context.Context, t *testing.T, service string, n int)
 	return func() { cancel(); wait.Wait() }
 }
 
-func (s *scaling) request(ctx context.Context, t *testing.T, service string) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.gateway+"/v1/completions", strings.NewReader(`{"model":"m","prompt":"hello","max_tokens":100000,"stream":true}`))
+// request returns whether it was served.
+func (s *scaling) request(ctx context.Context, t *testing.T, service string, tokens int) bool {
+	body := fmt.Sprintf(`{"model":"m","prompt":"hello","max_tokens":%d,"stream":true}`, tokens)
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.gateway+"/v1/completions", strings.NewReader(body))
 	if err != nil {
-		return
+		return false
 	}
 	r.Host = service
 	r.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return
+		return false
 	}
 	defer response.Body.Close()
-	answer, _ := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	if response.StatusCode == http.StatusBadRequest {
 		t.Errorf("a request is refused: %s", answer)
 	}
+	return err == nil && response.StatusCode == http.StatusOK
 }
 
 // group is the state of a task group as Nomad reports it.
@@ -303,39 +315,6 @@ func since(at []time.Time, start time.Time) (out []time.Duration) {
 		out = append(out, t.Sub(start).Round(time.Millisecond))
 	}
 	return out
-}
-
-func (s *scaling) twoClasses(ctx context.Context, t *testing.T) {
-	type class struct {
-		Slices int `json:"slices"`
-		Slots  int `json:"slots"`
-		Cost   int `json:"cost"`
-		Max    int `json:"max"`
-	}
-	s.serve(ctx, t, twoClassesJob, "mix", cluster.Vars{"classes": map[string]class{"h100": {5, 8, 8, 4}, "t4": {5, 2, 1, 4}}})
-	s.awaitEvaluations(ctx, t, "mix", 2*int(window/time.Second))
-	// 6 requests at 90% utilisation need 7 slots: 4 x 2 of t4 cost 4, 8 of h100 cost 8.
-	stopFew := s.load(ctx, t, "mix", 6)
-	defer stopFew()
-	s.awaitCount(ctx, t, "mix", "t4", 4, 30*time.Second)
-	if got := s.group("mix", "h100").Desired; got != 0 {
-		t.Errorf("6 requests: %d of h100, want the cheaper t4 alone", got)
-	}
-	// 20 need 23: all of t4 and 2 of h100 cost 20, 3 of h100 cost 24.
-	stopMore := s.load(ctx, t, "mix", 14)
-	defer stopMore()
-	s.awaitCount(ctx, t, "mix", "h100", 2, 30*time.Second)
-	if _, err := s.c.AwaitRunning(ctx, "mix", 6); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitEvaluations(ctx, t, "mix", 6)
-	if h100, t4 := s.group("mix", "h100").Desired, s.group("mix", "t4").Desired; h100 != 2 || t4 != 4 {
-		t.Errorf("20 requests: %d of h100 and %d of t4, want 2 and 4", h100, t4)
-	}
-	stopMore()
-	stopFew()
-	s.awaitCount(ctx, t, "mix", "h100", 0, 60*time.Second)
-	s.awaitCount(ctx, t, "mix", "t4", 0, 60*time.Second)
 }
 
 func (s *scaling) deployments(ctx context.Context, t *testing.T) {

@@ -160,7 +160,7 @@ func (r *Reader) due(service string, now time.Time) bool {
 
 const (
 	// enough samples of a class are needed to believe them.
-	enough = 16
+	enough = 8
 	// halfLife is the age at which a gateway's samples count half as much as new
 	// ones: what is measured now outweighs the past, and the past stands where
 	// nothing is measured now.
