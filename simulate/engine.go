@@ -33,6 +33,8 @@ type Observation struct {
 	// Demand is the mean number of requests queued and active in each past Step,
 	// oldest first, from the start of the trace.
 	Demand []float64
+	// Active is the part of Demand that replicas worked on, by class and past Step.
+	Active [][]float64
 	// Level is the number queued and active at this moment.
 	Level int
 	// Ready and Desired replicas by class.
@@ -130,8 +132,11 @@ type engine struct {
 	queue    []int      // indices of waiting requests, oldest first
 	next     int        // next arrival
 	active   int
-	// area is the integral of queued plus active over the current Step.
+	// area is the integral of queued plus active over the current Step, areas that of
+	// active by class.
 	area      float64
+	areas     []float64
+	served    [][]float64
 	areaSince time.Duration
 	demand    []float64
 	desired   []int
@@ -145,6 +150,7 @@ type engine struct {
 // the last arrival; its wait is then what it had waited.
 func Run(cfg Config, trace []Request, scaler Scaler) Result {
 	e := &engine{cfg: cfg, trace: trace, scaler: scaler, desired: make([]int, len(cfg.Classes))}
+	e.areas, e.served = make([]float64, len(cfg.Classes)), make([][]float64, len(cfg.Classes))
 	e.result.Waits = make([]time.Duration, len(trace))
 	e.result.ReplicaTime = make([]time.Duration, len(cfg.Classes))
 	for c, class := range cfg.Classes {
@@ -179,7 +185,11 @@ func (e *engine) push(ev event) {
 }
 
 func (e *engine) advance(to time.Duration) {
-	e.area += float64(len(e.queue)+e.active) * (to - e.areaSince).Seconds()
+	seconds := (to - e.areaSince).Seconds()
+	e.area += float64(len(e.queue)+e.active) * seconds
+	for _, r := range e.replicas {
+		e.areas[r.class] += float64(r.busy) * seconds
+	}
 	e.areaSince, e.now = to, to
 }
 
@@ -243,6 +253,10 @@ func (e *engine) dispatch() {
 func (e *engine) sample() {
 	e.demand = append(e.demand, e.area/Step.Seconds())
 	e.area = 0
+	for c, area := range e.areas {
+		e.served[c] = append(e.served[c], area/Step.Seconds())
+		e.areas[c] = 0
+	}
 	e.result.Timeline = append(e.result.Timeline, Sample{
 		At: e.now, Demand: e.demand[len(e.demand)-1], Queued: len(e.queue),
 		Desired: append([]int(nil), e.desired...), Ready: e.ready(),
@@ -261,7 +275,7 @@ func (e *engine) ready() []int {
 
 func (e *engine) decide() {
 	want := e.scaler.Decide(Observation{
-		Now: e.now, Demand: e.demand, Level: len(e.queue) + e.active,
+		Now: e.now, Demand: e.demand, Active: e.served, Level: len(e.queue) + e.active,
 		Ready: e.ready(), Desired: append([]int(nil), e.desired...),
 	})
 	if e.cfg.Deployments && e.now < e.lockUntil {

@@ -7,7 +7,8 @@ import (
 )
 
 // PolicyScaler is Aliquot's policy as the autoscaler runs it: every class is
-// evaluated alone, with the count that is set and the demand of QueryWindow.
+// evaluated alone, with the count that is set and the demand of QueryWindow. Where
+// the Classes have speeds, it is the load in slots of the fastest class.
 type PolicyScaler struct {
 	Policy  scale.Policy
 	Classes []scale.Class
@@ -23,7 +24,7 @@ func (s *PolicyScaler) Interval() time.Duration { return s.Every }
 
 // Decide asks the policy for each class.
 func (s *PolicyScaler) Decide(o Observation) []int {
-	series := o.Demand[max(0, len(o.Demand)-int(s.QueryWindow/Step)):]
+	series := s.load(o)
 	counts := append([]int(nil), o.Desired...)
 	if len(series) == 0 {
 		return counts
@@ -35,4 +36,18 @@ func (s *PolicyScaler) Decide(o Observation) []int {
 		}
 	}
 	return counts
+}
+
+// load is what a query answers: with classes of one speed the demand itself.
+func (s *PolicyScaler) load(o Observation) []float64 {
+	from := max(0, len(o.Demand)-int(s.QueryWindow/Step))
+	out := make([]float64, len(o.Demand)-from)
+	byClass := map[string]float64{}
+	for i := range out {
+		for c, class := range s.Classes {
+			byClass[class.Name] = o.Active[c][from+i]
+		}
+		out[i] = scale.Load(o.Demand[from+i], 0, byClass, s.Classes)
+	}
+	return out
 }

@@ -11,44 +11,56 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
 
+	"aliquot/autoscaler-plugin/apm"
 	"aliquot/autoscaler-plugin/strategy"
 )
 
-// readPolicy returns a strategy's settings from "key=value,…" or from a file. In
-// the text form "classes" cannot be set, because it holds commas itself.
-func readPolicy(policy string) (map[string]string, error) {
+// readPolicy returns a strategy's settings from "key=value,…" or from a file, and
+// whether the policy asks for a load. In the text form "classes" cannot be set,
+// because it holds commas itself.
+func readPolicy(policy string) (settings map[string]string, load bool, err error) {
 	if _, err := os.Stat(policy); err == nil || !strings.Contains(policy, "=") {
 		return policyFile(policy)
 	}
-	settings := map[string]string{}
+	settings = map[string]string{}
 	for _, part := range strings.Split(policy, ",") {
 		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok || key == "" || settings[key] != "" {
-			return nil, fmt.Errorf("-policy has %q: want each setting once, as key=value with commas between", part)
+			return nil, false, fmt.Errorf("-policy has %q: want each setting once, as key=value with commas between", part)
 		}
 		settings[key] = value
 	}
-	return settings, nil
+	return settings, false, nil
 }
 
 // policyFile finds the first block strategy "aliquot-strategy" at any depth; a
 // file without one is the settings themselves.
-func policyFile(path string) (map[string]string, error) {
+func policyFile(path string) (settings map[string]string, load bool, err error) {
 	file, problems := hclparse.NewParser().ParseHCLFile(path)
 	if problems.HasErrors() {
-		return nil, oneLine(problems)
+		return nil, false, oneLine(problems)
 	}
 	body, ok := file.Body.(*hclsyntax.Body)
 	if !ok {
-		return nil, fmt.Errorf("%s is not HCL", path)
+		return nil, false, fmt.Errorf("%s is not HCL", path)
 	}
-	found := findStrategy(body)
+	found, check := findStrategy(body)
 	if found == nil {
 		if len(body.Blocks) > 0 {
-			return nil, fmt.Errorf("%s has no block strategy %q", path, strategy.Name)
+			return nil, false, fmt.Errorf("%s has no block strategy %q", path, strategy.Name)
 		}
-		found = body
+		found, check = body, body
 	}
+	settings, err = fixedSettings(path, found)
+	if query := check.Attributes["query"]; query != nil && check != found {
+		// The service's name is often a variable; the metric that is asked for is not.
+		text := strings.Trim(string(query.Expr.Range().SliceBytes(file.Bytes)), "\" \n")
+		load = firstWord(text) == string(apm.Load)
+	}
+	return settings, load, err
+}
+
+func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error) {
 	settings := map[string]string{}
 	for name, attribute := range found.Attributes {
 		value, problems := attribute.Expr.Value(nil)
@@ -65,16 +77,17 @@ func policyFile(path string) (map[string]string, error) {
 	return settings, nil
 }
 
-func findStrategy(body *hclsyntax.Body) *hclsyntax.Body {
+// findStrategy returns the strategy's block and the one that it stands in.
+func findStrategy(body *hclsyntax.Body) (found, in *hclsyntax.Body) {
 	for _, block := range body.Blocks {
 		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategy.Name {
-			return block.Body
+			return block.Body, body
 		}
-		if found := findStrategy(block.Body); found != nil {
-			return found
+		if found, in = findStrategy(block.Body); found != nil {
+			return found, in
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 func oneLine(problems hcl.Diagnostics) error {

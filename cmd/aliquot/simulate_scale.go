@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -42,7 +41,10 @@ Options:
   -classes          Hardware classes in place of the policy's, such as
                     "h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16".
   -speed            How fast each class serves relative to the service times, such
-                    as "h100=1,l4=0.3". Default 1.
+                    as "h100=1,l4=0.3". Default: the speed that classes say, or 1.
+  -load             Plan by these speeds, as a policy does whose query is for load
+                    once the gateways have measured them. Default: what the query
+                    of the policy's file is for.
   -coldstart        From the decision to start a replica until it serves. Default:
                     the policy's.
   -min, -max        Limits of each class's count. Default 0 and what classes say.
@@ -72,7 +74,7 @@ type scaleRun struct {
 	policy, slots, classes, speed, plot                     string
 	coldStart, interval, window, every, perInput, perOutput time.Duration
 	min, max, initial                                       int
-	deployments                                             bool
+	deployments, load                                       bool
 }
 
 func (c simulateScaleCommand) Run(args []string) int {
@@ -83,6 +85,7 @@ func (c simulateScaleCommand) Run(args []string) int {
 	flags.StringVar(&r.slots, "slots", "", "")
 	flags.StringVar(&r.classes, "classes", "", "")
 	flags.StringVar(&r.speed, "speed", "", "")
+	flags.BoolVar(&r.load, "load", false, "")
 	flags.DurationVar(&r.coldStart, "coldstart", 0, "")
 	flags.IntVar(&r.min, "min", 0, "")
 	flags.IntVar(&r.max, "max", 0, "")
@@ -125,9 +128,11 @@ func (r *scaleRun) check() (err error) {
 	case r.plot != "" && format != "svg" && format != "png":
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.plot)
 	}
-	if r.settings, err = readPolicy(r.policy); err != nil {
+	var load bool
+	if r.settings, load, err = readPolicy(r.policy); err != nil {
 		return err
 	}
+	r.load = r.load || load
 	if r.classes != "" {
 		delete(r.settings, "slots")
 		delete(r.settings, "max")
@@ -159,11 +164,12 @@ func firstWord(s string) string {
 	return words[0]
 }
 
-// readSpeeds reads "h100=1,l4=0.3"; a class that is not named has speed 1.
+// readSpeeds reads "h100=1,l4=0.3"; a class that is not named has the speed that
+// stands in the policy.
 func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) {
 	speeds := map[string]float64{}
 	for _, class := range classes {
-		speeds[class.Name] = 1
+		speeds[class.Name] = class.Speed
 	}
 	for _, part := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' }) {
 		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
@@ -217,11 +223,14 @@ func (r *scaleRun) readTrace() ([]simulate.Request, error) {
 
 // parts makes the replicas and the scaler that the policy describes.
 func (r *scaleRun) parts() ([]simulate.Class, *simulate.PolicyScaler) {
-	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: slices.Clone(r.config.Classes), QueryWindow: r.window, Every: r.interval}
+	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: scale.WithSpeeds(r.config.Classes, r.speeds), QueryWindow: r.window, Every: r.interval}
 	var classes []simulate.Class
 	for i, class := range scaler.Classes {
 		if r.max > 0 {
 			scaler.Classes[i].Max = min(class.Max, r.max)
+		}
+		if !r.load {
+			scaler.Classes[i].Speed = 1
 		}
 		scaler.Min = append(scaler.Min, min(r.min, scaler.Classes[i].Max))
 		initial := scaler.Min[i]

@@ -57,6 +57,34 @@ func TestSimulateScalePrintsAndPlots(t *testing.T) {
 	}
 }
 
+// 40 requests of 10 s at once are 3 replicas of 16 slots, or, by speed, 40 slots of
+// h100 that t4 does not offer.
+func TestSimulateScalePlansAsThePolicysQuerySays(t *testing.T) {
+	trace := file(t, "trace.csv", "arrival_s,input_tokens,output_tokens\n"+strings.Repeat("1,0,500\n", 40)+"400,0,500\n")
+	for _, c := range []struct {
+		query string
+		args  []string
+		h100  string // "none", "some"
+	}{
+		{`concurrency service=${var.service}`, nil, "none"},
+		{`load service=${var.service} classes='${local.classes}'`, nil, "some"},
+		{`concurrency service=llm`, []string{"-load"}, "some"},
+		{`concurrency service=llm`, []string{"-load", "-speed", "t4=1"}, "none"},
+	} {
+		policy := file(t, "job.hcl", `check "demand" {
+  query = "`+c.query+`"
+  strategy "aliquot-strategy" {
+    class   = "t4"
+    classes = "h100 slots=16 cost=8 max=4, t4 slots=16 cost=1 max=8 speed=0.1"
+  }
+}`)
+		status, out, problem := simulateScale(t, append([]string{"-trace", trace, "-policy", policy, "-coldstart", "10s", "-every", "0"}, c.args...)...)
+		if got := !strings.Contains(out, "0.00 of h100"); status != 0 || got != (c.h100 == "some") {
+			t.Errorf("%s %v: %s of h100 is wanted: status %d\n%s%s", c.query, c.args, c.h100, status, out, problem)
+		}
+	}
+}
+
 func TestSimulateScaleSaysWhatIsWrong(t *testing.T) {
 	trace := file(t, "trace.csv", smallTrace)
 	fromVariable := file(t, "variable.hcl", "strategy \"aliquot-strategy\" {\n  slots = var.slots\n}\n")
