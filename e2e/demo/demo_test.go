@@ -115,6 +115,11 @@ func TestVerdictNamesWhatIsOff(t *testing.T) {
 	if got := sound().verdict(); got != nil {
 		t.Fatalf("a sound run: %q", got)
 	}
+	busy := sound()
+	busy.others, busy.toZero = 3, -1
+	if got := busy.verdict(); got != nil {
+		t.Errorf("requests of somebody else keep replicas up: %q", got)
+	}
 	for want, spoil := range map[string]func(s *summary){
 		"lost":                      func(s *summary) { s.results[0].problem = "EOF" },
 		"not sent":                  func(s *summary) { s.calls = 2 },

@@ -59,9 +59,11 @@ func main() {
 	err = run(ctx, calls, what, *once)
 	interrupted := ctx.Err() != nil
 	stop()
-	// Who interrupted it knows why it ended.
+	// Who interrupted it knows why it ended, and was told before what is off.
 	if err != nil && !interrupted {
 		fmt.Fprintln(os.Stderr, "demo:", err)
+	}
+	if off := (offError{}); err != nil && (!interrupted || errors.As(err, &off)) {
 		os.Exit(1)
 	}
 }
@@ -88,11 +90,12 @@ func run(ctx context.Context, calls []call, what string, once bool) (err error) 
 	if err != nil {
 		return err
 	}
-	if err := play(ctx, s, calls, what); err != nil {
+	off := offError{}
+	if err := play(ctx, s, calls, what); once || err != nil && !errors.As(err, &off) {
 		return err
 	}
-	if once {
-		return nil
+	if off.error != nil {
+		fmt.Fprintf(os.Stderr, "\ndemo: %v\nlogs are kept in %s\n", off, s.KeepLogs())
 	}
 	fmt.Printf("\nGateway  %s\nNomad    %s/ui/jobs\nConsul   %s/ui\n\n", s.gateway, s.NomadAddress, s.ConsulAddress)
 	fmt.Printf("  export NOMAD_ADDR=%s CONSUL_HTTP_ADDR=%s\n", s.NomadAddress, s.ConsulAddress)
@@ -101,5 +104,8 @@ func run(ctx context.Context, calls []call, what string, once bool) (err error) 
 	fmt.Println("The cluster stays up until Ctrl-C.")
 	<-ctx.Done()
 	fmt.Println()
+	if off.error != nil {
+		return off
+	}
 	return nil
 }

@@ -18,6 +18,12 @@ import (
 // the strategy's delays and a container's end, on a slow machine.
 const downLimit = 90 * time.Second
 
+// offError is what a run ends with when all of it was played and something is not
+// as it should be.
+type offError struct{ error }
+
+func (e offError) Error() string { return "something is off:\n" + e.error.Error() }
+
 // play replays the workload, prints what came of it, and fails when something is
 // not as it should be.
 func play(ctx context.Context, s *stage, calls []call, what string) error {
@@ -38,7 +44,7 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 		if cluster.AwaitWithin(ctx, downLimit, "zero replicas", w.idle) == nil {
 			out.toZero = time.Since(ended)
 		}
-		out.served, err = served(s.admin)
+		out.served, out.others, err = served(s.admin)
 	}
 	stop()
 	<-watched
@@ -51,29 +57,35 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 		problems = append(problems, errors.New(problem))
 	}
 	if err := errors.Join(append(problems, err)...); err != nil {
-		return fmt.Errorf("something is off:\n%w", err)
+		return offError{err}
 	}
 	fmt.Println("\nAll checks passed.")
 	return nil
 }
 
-// served reads how many requests the gateway has served.
-func served(admin string) (total int, err error) {
+// served reads how many requests the gateway has served: those of the replay, and
+// all others.
+func served(admin string) (replayed, others int, err error) {
 	response, err := http.Get(admin + "/metrics")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer response.Body.Close()
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), "} ")
-		if strings.HasPrefix(name, "aliquot_gateway_requests_total{") && strings.Contains(name, `outcome="served"`) {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				return 0, err
-			}
-			total += int(n)
+		if !strings.HasPrefix(name, "aliquot_gateway_tenant_requests_total{") || !strings.Contains(name, `outcome="served"`) {
+			continue
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		if strings.Contains(name, `tenant="`+replayTenant+`"`) {
+			replayed += int(n)
+		} else {
+			others += int(n)
 		}
 	}
-	return total, lines.Err()
+	return replayed, others, lines.Err()
 }

@@ -130,6 +130,7 @@ func (r *replay) exchange(ctx context.Context, c call, res *result) error {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set(tenantHeader, replayTenant)
 	// The work that the request is, in generated tokens. Speeds are learned by it.
 	request.Header.Set("X-Request-Cost", strconv.FormatFloat(float64(c.input)*rate/prefill+float64(c.output), 'f', 2, 64))
 	response, err := r.client.Do(request)

@@ -86,6 +86,14 @@ service "code" {
   }
 }`
 
+// The replay is a tenant of the gateway, so that its requests are counted apart
+// from those that somebody sends beside it.
+const (
+	tenantHeader = "X-Tenant"
+	replayTenant = "replay"
+	settings     = "tenants {\n  header = \"" + tenantHeader + "\"\n  tenant \"" + replayTenant + "\" {}\n}\n"
+)
+
 // strategy lets counts shrink within the length of a demo; the defaults are for
 // models that take minutes to load.
 var strategy = map[string]string{"stable_window": "6s", "down_delay": "12s", "zero_grace": "3s", "coldstart": "4s"}
@@ -141,7 +149,7 @@ func (s *stage) submit(ctx context.Context) error {
 		file string
 		vars cluster.Vars
 	}{
-		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services})},
+		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services, "settings": settings})},
 		{"jobs/router.nomad.hcl", with(cluster.Vars{"count": 1})},
 		{"jobs/autoscaler.nomad.hcl", cluster.Vars{
 			"count": 1, "distinct_hosts": false, "agent": agent, "plugin_dir": filepath.Dir(s.Program("aliquot-apm")), "consul": consul,

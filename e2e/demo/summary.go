@@ -19,9 +19,10 @@ type summary struct {
 	// toZero is how long after the last answer the last replica was gone; below 0
 	// when it was not.
 	toZero time.Duration
-	// served is how many requests the gateway counts as served.
-	served int
-	image  string
+	// served is how many of the requests the gateway counts as served, others how
+	// many that somebody else has sent.
+	served, others int
+	image          string
 }
 
 // quantile returns the value below which a part q of the sorted values lies, by
@@ -42,7 +43,11 @@ func (s *summary) of(service string) []result {
 }
 
 func (s *summary) print(w io.Writer) {
-	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d\n\n", s.calls, len(s.results)-len(s.lost()), len(s.lost()), s.served)
+	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d", s.calls, len(s.results)-len(s.lost()), len(s.lost()), s.served)
+	if s.others > 0 {
+		fmt.Fprintf(w, " of them and %d others", s.others)
+	}
+	fmt.Fprint(w, "\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\t\tFIRST BYTE\tFIRST BYTE\t\t\tWHOLE ANSWER")
 	fmt.Fprintln(t, "SERVICE\tREQUESTS\tFROM ZERO\tP50\tP95\tP99\tP50\tP95\tP99")

@@ -23,7 +23,7 @@ func (s *summary) verdict() []string {
 	if answered := len(s.results) - len(lost); len(lost) == 0 && s.served != answered {
 		complain("%d requests were answered and the gateway says it served %d", answered, s.served)
 	}
-	if s.toZero < 0 {
+	if s.toZero < 0 && s.others == 0 {
 		complain("the services are not back at zero replicas: %s", s.watch.idle())
 	}
 	problems = append(problems, s.watch.wrongReplicas()...)
