@@ -42,6 +42,9 @@ with the replicas that the mean demand of the trace needs at 70%% utilisation.
 		for _, coldStart := range coldStarts {
 			table(w, name, trace, coldStart)
 		}
+		for _, speed := range fleetSpeeds {
+			fleetTable(w, name, trace, speed)
+		}
 	}
 	return nil
 }

@@ -38,3 +38,27 @@ func TestTargetsAt90SecondsColdStart(t *testing.T) {
 		}
 	}
 }
+
+// On a mixed fleet, counting by speed is better in every respect than counting slots.
+func TestTargetsOfAMixedFleet(t *testing.T) {
+	for _, name := range traceNames {
+		trace, err := readTrace("../../../shared/data/traces", name)
+		if os.IsNotExist(err) {
+			t.Skip("the traces are not here: ../shared/data/traces")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, speed := range fleetSpeeds {
+			all := fleets(speed)
+			bySlots, bySpeed := all[2].replay(trace, speed), all[3].replay(trace, speed)
+			if bySpeed.Over10 > 0.006 {
+				t.Errorf("%s, t4 at %g: %.2f%% waited over 10 s, want at most 0.6%%", name, speed, 100*bySpeed.Over10)
+			}
+			if bySpeed.Over10 >= bySlots.Over10 || bySpeed.P99 >= bySlots.P99 || bySpeed.Cost >= bySlots.Cost {
+				t.Errorf("%s, t4 at %g: by speed %.2f%%, %s, cost %.1f; by slots %.2f%%, %s, cost %.1f", name, speed,
+					100*bySpeed.Over10, bySpeed.P99, bySpeed.Cost, 100*bySlots.Over10, bySlots.P99, bySlots.Cost)
+			}
+		}
+	}
+}
