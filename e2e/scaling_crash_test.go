@@ -56,8 +56,10 @@ func (s *scaling) crashes(ctx context.Context, t *testing.T) {
 		t.Fatal(err)
 	}
 	steady("the Nomad server")
+	killed = time.Now()
 	crash(t, s.processes(t, "aliquot")[0])
 	s.gateway = "http://" + s.awaitAnother(ctx, t)
+	t.Logf("another gateway passed its check %v after the crash of the first", time.Since(killed).Round(100*time.Millisecond))
 	steady("the gateway")
 	if err := s.c.CrashConsul(ctx); err != nil {
 		t.Fatal(err)

@@ -81,6 +81,15 @@ job "gateway" {
   group "gateway" {
     count = var.count
 
+    # Nobody is served while the only gateway of a node is away: it comes back at once,
+    # and is not given up after the two restarts that are the default.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
     network {
       port "http" {
         static = var.port

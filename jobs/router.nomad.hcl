@@ -65,6 +65,14 @@ job "router" {
   group "router" {
     count = var.count
 
+    # A router that crashed comes back at once and is not given up.
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
     network {
       port "admin" {}
     }
