@@ -101,8 +101,12 @@ func lines(errs []error) string {
 
 // place gives every card the place that it had before.
 func (v *vendor) place(cards []card) {
+	counted := make([]plugin.Counted, len(cards))
 	for i, c := range cards {
-		cards[i].Order = v.host.Numbers.Of(c.ID, i)
+		counted[i] = plugin.Counted{ID: c.ID, Number: i}
+	}
+	for i, number := range v.host.Numbers.Of(counted) {
+		cards[i].Order = number
 	}
 }
 

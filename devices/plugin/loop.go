@@ -283,9 +283,16 @@ func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Foun
 // renumber gives every physical GPU the index that it had first.
 func (l *loop) renumber(found []share.Found) []share.Found {
 	out := slices.Clone(found)
+	var counted []Counted
+	for _, f := range out {
+		if f.Parent == "" {
+			counted = append(counted, Counted{f.ID, f.Index})
+		}
+	}
+	numbers := l.numbers.Of(counted)
 	for i, f := range out {
 		if f.Parent == "" {
-			out[i].Index = l.numbers.Of(f.ID, f.Index)
+			out[i].Index, numbers = numbers[0], numbers[1:]
 		}
 	}
 	return out
