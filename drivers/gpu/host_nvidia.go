@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -38,10 +39,9 @@ func (h host) nvidiaOwnNodes(g gpu.Grant) ([]string, error) {
 		if i >= len(g.PCI) || g.PCI[i] == "" {
 			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
 		}
-		information := nvidiaProc + "/gpus/" + kernelPCI(g.PCI[i]) + "/information"
-		minor, err := h.number(information, "Device Minor")
+		minor, err := h.nvidiaMinor(id, g.PCI[i])
 		if err != nil {
-			return nil, fmt.Errorf("GPU %s at %s is not known to the host's NVIDIA driver: %w", id, g.PCI[i], err)
+			return nil, err
 		}
 		paths = append(paths, fmt.Sprintf("/dev/nvidia%d", minor))
 		if g.Sharing != gpu.SharingMIG {
@@ -57,6 +57,42 @@ func (h host) nvidiaOwnNodes(g gpu.Grant) ([]string, error) {
 		paths = append(paths, caps...)
 	}
 	return paths, nil
+}
+
+// nvidiaMinor returns the number of a GPU's device node. A task that outlived a reboot
+// brings the address that its GPU had before it, where another may be now.
+func (h host) nvidiaMinor(id gpu.ID, pci string) (int, error) {
+	const folder = nvidiaProc + "/gpus/"
+	information := folder + kernelPCI(pci) + "/information"
+	if other := h.nvidiaUUID(information); other != "" && other != id && strings.HasPrefix(string(id), "GPU-") {
+		now := ""
+		files, _ := filepath.Glob(h.path(folder + "*/information"))
+		for _, file := range files {
+			path := folder + filepath.Base(filepath.Dir(file)) + "/information"
+			if h.nvidiaUUID(path) == id {
+				now = path
+			}
+		}
+		if now == "" {
+			return 0, fmt.Errorf("GPU %s is not on the host any more, and at %s is %s: its task needs a new placement", id, pci, other)
+		}
+		information = now
+	}
+	minor, err := h.number(information, "Device Minor")
+	if err != nil {
+		return 0, fmt.Errorf("GPU %s at %s is not known to the host's NVIDIA driver: %w", id, pci, err)
+	}
+	return minor, nil
+}
+
+// nvidiaUUID reads a GPU's UUID, "" where the driver does not tell it: it shows
+// question marks until a program has opened the GPU.
+func (h host) nvidiaUUID(information string) gpu.ID {
+	uuid, _ := h.field(information, "GPU UUID")
+	if !strings.HasPrefix(uuid, "GPU-") || strings.Contains(uuid, "?") {
+		return ""
+	}
+	return gpu.ID(uuid)
 }
 
 // migCaps returns the capability nodes of the MIG device "<gi>/<ci>" on the GPU

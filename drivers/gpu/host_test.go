@@ -67,7 +67,7 @@ func nvidiaTree(t testing.TB) tree {
 		r.node("dev/"+n, 0)
 	}
 	for pci, minor := range map[string]int{"0000:1b:00.0": 0, "0000:3b:00.0": 3} {
-		r.file("proc/driver/nvidia/gpus/"+pci+"/information", fmt.Sprintf("Model: \t\t NVIDIA\nGPU UUID: \t GPU-x\nDevice Minor: \t %d\n", minor))
+		r.file("proc/driver/nvidia/gpus/"+pci+"/information", fmt.Sprintf("Model: \t\t NVIDIA\nGPU UUID: \t GPU-%d\nDevice Minor: \t %d\n", minor+1, minor))
 	}
 	for path, n := range map[string]int{"gi7/access": 66, "gi7/ci0/access": 67, "gi8/access": 75} {
 		r.file("proc/driver/nvidia/capabilities/gpu0/mig/"+path, fmt.Sprintf("DeviceFileMinor: %d\nDeviceFileMode: 292\nDeviceFileModify: 1\n", n))
@@ -134,6 +134,35 @@ func TestNVIDIANodesThatAreMissingAreNamed(t *testing.T) {
 		if nodes, err := r.host().nvidiaNodes(g); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, %v; want %q", paths(nodes), err, want)
 		}
+	}
+}
+
+// A card that is missing after a reboot can move the others' addresses: the task that
+// comes back gets the node of its own GPU or none.
+func TestNVIDIANodeOfAGPUThatHasMoved(t *testing.T) {
+	r := nvidiaTree(t)
+	put := func(pci, uuid string, minor int) {
+		r.file("proc/driver/nvidia/gpus/"+pci+"/information", fmt.Sprintf("GPU UUID: \t %s\nDevice Minor: \t %d\n", uuid, minor))
+	}
+	put("0000:1b:00.0", "GPU-2222", 0)
+	put("0000:3b:00.0", "GPU-????????-????-????-????-????????????", 3)
+	for _, c := range []struct {
+		id, pci string
+		want    string // node or part of the error
+	}{
+		{"GPU-2222", "0000:1b:00.0", "/dev/nvidia0"},
+		{"GPU-2222", "0000:3b:00.0", "/dev/nvidia3"}, // whose GPU is there is not told
+		{"GPU-1111", "0000:1b:00.0", "GPU GPU-1111 is not on the host any more, and at 0000:1b:00.0 is GPU-2222"},
+	} {
+		own, err := r.host().nvidiaOwnNodes(gpu.Grant{GPUs: []gpu.ID{gpu.ID(c.id)}, PCI: []string{c.pci}})
+		if got := strings.Join(own, " ") + fmt.Sprint(err); !strings.Contains(got, c.want) {
+			t.Errorf("%s at %s: %s, want %s", c.id, c.pci, got, c.want)
+		}
+	}
+	put("0000:3b:00.0", "GPU-1111", 3)
+	own, err := r.host().nvidiaOwnNodes(gpu.Grant{GPUs: []gpu.ID{"GPU-1111"}, PCI: []string{"0000:1b:00.0"}})
+	if err != nil || !slices.Equal(own, []string{"/dev/nvidia3"}) {
+		t.Errorf("moved: %v, %v", own, err)
 	}
 }
 
