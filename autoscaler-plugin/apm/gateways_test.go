@@ -107,11 +107,12 @@ func TestLoadCountsSlotsOfTheFastestClass(t *testing.T) {
 	a := gatewayStub{first: to.Unix() - 2, queued: []float64{6, 19}}.start(t)
 	p := plugin(t, map[string]string{"gateways": a, "learn_speed": "false"})
 	for query, want := range map[string]string{
-		"load service=llm classes='h100 slots=8 max=4, mi300x slots=8 max=4 speed=2'":        "[6.5 19.5]",
-		"load service=llm classes='h100 slots=8 max=4, t4 slots=8 max=4 speed=0.5'":          "[7 20]",
-		"load service=llm classes='t4 slots=8 max=4 speed=0.5, l4 slots=2 max=4'":            "[7 20]",
-		"load service=llm class=h100 classes='h100 slots=8 max=0, t4 slots=9 max=1 speed=4'": "[0 0]",
-		"load service=llm class=t4 classes='h100 slots=8 max=0, t4 slots=9 max=1 speed=0.5'": "[14 40]",
+		"load service=llm classes='h100 slots=8 max=4, mi300x slots=8 max=4 speed=2'":                "[6.5 19.5]",
+		"load service=llm classes='h100 slots=8 max=4, t4 slots=8 max=4 speed=0.5'":                  "[7 20]",
+		"load service=llm classes='t4 slots=8 max=4 speed=0.5, l4 slots=2 max=4'":                    "[7 20]",
+		"load service=llm class=h100 classes='h100 slots=8 max=0, t4 slots=9 max=1 speed=4'":         "[0 0]",
+		"load service=llm class=t4 classes='h100 slots=8 max=0, t4 slots=9 max=1 speed=0.5'":         "[8 21]",
+		"load service=llm class=t4 classes='h100 slots=8 max=1 cost=99, t4 slots=9 max=9 speed=0.5'": "[14 40]",
 	} {
 		m, err := p.Query(query, within(time.Minute))
 		if err != nil || fmt.Sprint(values(m)) != want {

@@ -49,13 +49,15 @@ func ParseClasses(text string) ([]Class, error) {
 	}
 }
 
+// toFastest divides the speeds by the fastest.
 func toFastest(classes []Class) []Class {
-	fastest := 0.0
-	for _, class := range classes {
-		fastest = max(fastest, class.Speed)
+	speeds := make([]float64, len(classes))
+	for i, class := range classes {
+		speeds[i] = class.Speed
 	}
+	unit := fastest(classes, speeds)
 	for i := range classes {
-		classes[i].Speed /= fastest
+		classes[i].Speed /= unit
 	}
 	return classes
 }

@@ -20,7 +20,8 @@ const deadBand = 0.15
 // WithSpeeds returns the classes with the speeds that follow from what was
 // measured: rates in requests per second of one busy slot, by class. A class
 // without a rate stands in by its own Speed, brought to one scale with the rates
-// of the others. The fastest class has speed 1; all have two significant digits.
+// of the others. The fastest class has speed 1, and one that has no devices and is
+// faster, more; all have two significant digits.
 func WithSpeeds(classes []Class, rates map[string]float64) []Class {
 	speeds := measured(classes, rates)
 	out := make([]Class, len(classes))
@@ -52,18 +53,34 @@ func measured(classes []Class, rates map[string]float64) []float64 {
 		}
 	}
 	scale := math.Exp(sum / max(n, 1))
-	speeds, fastest := make([]float64, len(classes)), 0.0
+	speeds := make([]float64, len(classes))
 	for i, class := range classes {
 		speeds[i] = class.speed() * scale
 		if rate := rates[class.Name]; rate > 0 {
 			speeds[i] = rate
 		}
-		fastest = max(fastest, speeds[i])
 	}
+	unit := fastest(classes, speeds)
 	for i := range speeds {
-		speeds[i] = max(speeds[i]/fastest, slowest)
+		speeds[i] = min(max(speeds[i]/unit, slowest), 1/slowest)
 	}
 	return speeds
+}
+
+// fastest is the largest speed of a class that there are devices of: those that wait
+// can be served by no other. Without any devices it is the largest of all.
+func fastest(classes []Class, speeds []float64) float64 {
+	most, there := 0.0, 0.0
+	for i, class := range classes {
+		most = max(most, speeds[i])
+		if class.Max > 0 {
+			there = max(there, speeds[i])
+		}
+	}
+	if there > 0 {
+		return there
+	}
+	return most
 }
 
 // equal says that a slot of every class counts the same.

@@ -72,6 +72,24 @@ func TestWithSpeeds(t *testing.T) {
 	}
 }
 
+// What waits can be served by no class that has no devices.
+func TestTheFastestClassIsOneThatHasDevices(t *testing.T) {
+	classes, err := ParseClasses("h100 slots=8 max=0, t4 slots=2 max=8 speed=0.1, l4 slots=2 max=8 speed=0.4")
+	if err != nil || classes[0].Speed != 2.5 || classes[1].Speed != 0.25 || classes[2].Speed != 1 {
+		t.Fatalf("as written: %+v, %v", classes, err)
+	}
+	classes = WithSpeeds(classes, map[string]float64{"h100": 10, "t4": 1})
+	if classes[0].Speed != 2.5 || classes[1].Speed != 0.25 || classes[2].Speed != 1 {
+		t.Errorf("measured: %+v", classes)
+	}
+	if got := Load(3, 2, map[string]float64{"h100": 2}, classes); got != 8 {
+		t.Errorf("2 that the last h100 serves: load %v, want 3 and 2 x 2.5", got)
+	}
+	if got := Plan(4, classes); !slices.Equal(got, []int{0, 0, 2}) {
+		t.Errorf("4 slots: %v", got)
+	}
+}
+
 func TestNoiseMovesNoSpeed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		classes := drawFast(t, 4)
