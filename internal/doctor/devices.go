@@ -31,7 +31,7 @@ func devices(f Facts) []Finding {
 	if f.Node.NodeResources != nil {
 		for _, g := range f.Node.NodeResources.Devices {
 			if g.Type == gpu.DeviceType {
-				offered[g.Vendor] = true
+				offered[g.Vendor] = offered[g.Vendor] || ours(g)
 				out = append(out, group(g))
 			}
 		}
@@ -92,6 +92,10 @@ func allOff(config any) bool {
 	return all
 }
 
+// ours tells whether a group is of a plugin of this suite: all of them have the
+// attribute.
+func ours(g *api.NodeDeviceResource) bool { return g.Attributes["slices"] != nil }
+
 func group(g *api.NodeDeviceResource) Finding {
 	var reasons []string
 	sick := 0
@@ -105,6 +109,9 @@ func group(g *api.NodeDeviceResource) Finding {
 		}
 	}
 	name := g.Vendor + "/" + g.Type + "/" + g.Name
+	if !ours(g) {
+		return Finding{Failure, "devices", name + " is offered by another device plugin, so that its GPUs may be given out twice", "take that plugin out of plugin_dir and of the configuration, such as nomad-device-nvidia"}
+	}
 	if sick > 0 {
 		return Finding{Failure, "devices", fmt.Sprintf("%s: %d of %d instances are unhealthy: %s", name, sick, len(g.Instances), strings.Join(reasons, "; ")), "docs/operations.md, Health of devices, says what to do about each reason"}
 	}

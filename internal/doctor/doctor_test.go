@@ -105,10 +105,13 @@ func TestDriverWithoutAnEngineIsNotCalledMissing(t *testing.T) {
 
 // What a user has who has no slices, or not those that were asked for.
 func TestWhyThereAreNoSlices(t *testing.T) {
-	nvidia := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", Healthy: true}}}
+	twenty := int64(20)
+	attributes := map[string]*api.Attribute{"slices": {IntVal: &twenty}}
+	foreign := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "Tesla T4", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}}}
+	nvidia := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", Healthy: true}}, Attributes: attributes}
 	clamp := "48 slices instead of 100: MPS serves at most 48 clients before CUDA 13.1"
-	clamped := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: nvidia.Instances, Attributes: map[string]*api.Attribute{"slices_clamped": {StringVal: &clamp}}}
-	sick := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", HealthDescription: "XID 79"}}}
+	clamped := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: nvidia.Instances, Attributes: map[string]*api.Attribute{"slices": {IntVal: &twenty}, "slices_clamped": {StringVal: &clamp}}}
+	sick := &api.NodeDeviceResource{Vendor: "nvidia", Type: "gpu", Name: "t4-0", Instances: []*api.NodeDevice{{ID: "a", Healthy: true}, {ID: "b", HealthDescription: "XID 79"}}, Attributes: attributes}
 	plugins := func(text string) string { return `{"PluginDir":"/plugins","Plugins":[` + text + `]}` }
 	for _, c := range []struct {
 		name, config, loaded string
@@ -124,6 +127,8 @@ func TestWhyThereAreNoSlices(t *testing.T) {
 		{"one off", plugins(`{"Name":"aliquot-device-nvidia","Config":{"gpu":[{"h100":[{"mode":"off"}]}]}}`), "nvidia", nil, map[Level]string{Failure: "kernel driver is loaded"}},
 		{"the other vendor's plugin is missing", plugins(`{"Name":"aliquot-device-nvidia","Config":null}`), "nvidia amd", []*api.NodeDeviceResource{nvidia}, map[Level]string{OK: "2 healthy", Warning: "no AMD GPU is offered"}},
 		{"fewer than configured", `{}`, "nvidia", []*api.NodeDeviceResource{clamped}, map[Level]string{Warning: "48 slices instead of 100"}},
+		{"another plugin", `{}`, "nvidia", []*api.NodeDeviceResource{foreign, nvidia}, map[Level]string{Failure: "Tesla T4 is offered by another device plugin", OK: "2 healthy"}},
+		{"only another plugin", `{}`, "nvidia", []*api.NodeDeviceResource{foreign}, map[Level]string{Failure: "offered by another", Warning: "no NVIDIA GPU is offered"}},
 		{"some unhealthy", `{}`, "nvidia", []*api.NodeDeviceResource{sick}, map[Level]string{Failure: "1 of 2 instances are unhealthy: XID 79"}},
 	} {
 		f := facts(t, c.config, "aliquot")
@@ -150,7 +155,7 @@ func TestWhyThereAreNoSlices(t *testing.T) {
 func TestUnhealthyDevicesNameTheReasonOnce(t *testing.T) {
 	f := facts(t, `{}`, "aliquot")
 	bad := &api.NodeDevice{HealthDescription: "XID 79"}
-	f.Node.NodeResources.Devices = []*api.NodeDeviceResource{{Vendor: "nvidia", Type: "gpu", Name: "h100-0", Instances: []*api.NodeDevice{bad, bad}}}
+	f.Node.NodeResources.Devices = []*api.NodeDeviceResource{{Vendor: "nvidia", Type: "gpu", Name: "h100-0", Instances: []*api.NodeDevice{bad, bad}, Attributes: map[string]*api.Attribute{"slices": {}}}}
 	got := find(Examine(f), "devices")
 	if got.Level != Failure || strings.Count(got.What, "XID 79") != 1 {
 		t.Fatalf("got %+v", got)
