@@ -142,14 +142,17 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 // speedsOf reads the speeds in force, after those that were measured anew are
 // written down. What hinders that is said once: the old speeds stay in force.
 func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q Query, now time.Time) (speed.Document, error) {
-	if err := speeds.Follow(ctx, q.Service, rates, q.Classes, now); err != nil {
-		p.mu.Lock()
-		if !p.unfollowed[q.Service] {
-			p.unfollowed[q.Service] = true
-			p.log.Warn("speeds that were measured anew are not counted with", "service", q.Service, "error", guard.Plain(err))
-		}
-		p.mu.Unlock()
+	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
+	p.mu.Lock()
+	switch {
+	case err != nil && !p.unfollowed[q.Service]:
+		p.unfollowed[q.Service] = true
+		p.log.Warn("speeds that were measured anew are not counted with", "service", q.Service, "error", guard.Plain(err))
+	case written != nil:
+		p.unfollowed[q.Service] = false
+		p.log.Info("speeds were measured anew", "service", q.Service, "requests_per_second_and_slot", fmt.Sprint(written.Rates), "in_force_from", written.Since)
 	}
+	p.mu.Unlock()
 	return speeds.Read(ctx, q.Service)
 }
 

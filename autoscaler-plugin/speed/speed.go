@@ -121,31 +121,34 @@ func (r *Reader) read(ctx context.Context, service string) (Document, uint64, er
 // Follow writes down what the gateways have measured where speeds have moved by
 // it, to come into force a little later. A class that nobody measures any more
 // keeps its rate. It looks once in every pause of a service; a nil Reader never.
-func (r *Reader) Follow(ctx context.Context, service, rates string, classes []scale.Class, now time.Time) error {
+// What it wrote it returns, nil where nothing has moved.
+func (r *Reader) Follow(ctx context.Context, service, rates string, classes []scale.Class, now time.Time) (written *Document, err error) {
 	if r == nil || !r.due(service, now) {
-		return nil
+		return nil, nil
 	}
 	pairs, _, err := r.client.KV().List(rates+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	doc, index, err := r.read(ctx, service)
 	if err != nil || now.Before(doc.Since.Add(pause)) {
-		return err
+		return nil, err
 	}
 	next := Document{Version: 1, Since: now.Add(lead).UTC().Truncate(time.Second), Rates: map[string]float64{}, Before: doc.Rates}
 	maps.Copy(next.Rates, doc.Rates)
 	maps.Copy(next.Rates, merge(pairs, now))
 	if !scale.Moved(classes, doc.Rates, next.Rates) {
-		return nil
+		return nil, nil
 	}
 	value, err := json.Marshal(next)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	// Another agent that was faster has written the same.
-	_, _, err = r.client.KV().CAS(&consul.KVPair{Key: prefix + service, Value: value, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
-	return err
+	ok, _, err := r.client.KV().CAS(&consul.KVPair{Key: prefix + service, Value: value, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	if err != nil || !ok { // another agent that was faster has written the same
+		return nil, err
+	}
+	return &next, nil
 }
 
 func (r *Reader) due(service string, now time.Time) bool {

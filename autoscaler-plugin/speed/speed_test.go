@@ -126,6 +126,9 @@ func TestBothPluginsCountByWhatTheGatewaysMeasured(t *testing.T) {
 	s.want("noise moves nothing", 140*time.Second, onT4*0.1, 0, "shrinking")
 	s.restart()
 	s.want("new plugins know it", 150*time.Second, onT4*0.1, 0, "a slot counts h100 1, t4 0.1")
+	if n := strings.Count(s.log.String(), "speeds were measured anew"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, s.log)
+	}
 	if s.Failed() {
 		pair, _, err := s.consul.Client.KV().Get("aliquot/speed/llm", nil)
 		t.Logf("%+v, %v\n%s", pair, err, s.log)
