@@ -192,3 +192,33 @@ func ExampleSummarize() {
 	fmt.Printf("%.1f replica-hours, cost %.1f\n", s.TotalHours(), math.Round(10*s.Cost)/10)
 	// Output: 1.0 replica-hours, cost 2.0
 }
+
+// watcher keeps the last that it was shown.
+type watcher struct {
+	fixed
+	seen Observation
+}
+
+func (w *watcher) Decide(o Observation) []int {
+	w.seen = o
+	return w.fixed.Decide(o)
+}
+
+func TestTheDemandIsWhatWaitsAndWhatEachClassServes(t *testing.T) {
+	// A slot at full speed and one at half, 4 s of work each: the third waits.
+	classes := []Class{{Name: "h100", Slots: 1, Speed: 1, Initial: 1}, {Name: "t4", Slots: 1, Speed: 0.5, Initial: 1}}
+	w := &watcher{fixed: fixed{counts: []int{1, 1}}}
+	Run(Config{Classes: classes}, requests(4*time.Second, 0, 0, 0), w)
+	want := [][]float64{{3, 3, 3, 3, 2, 2, 2, 2}, {1, 1, 1, 1, 1, 1, 1, 1}, {1, 1, 1, 1, 1, 1, 1, 1}}
+	for i, got := range [][]float64{w.seen.Demand, w.seen.Active[0], w.seen.Active[1]} {
+		if len(got) < 7 || !slices.Equal(got, want[i][:len(got)]) {
+			t.Errorf("series %d is %v, want %v", i, got, want[i])
+		}
+	}
+	scaler := &PolicyScaler{Classes: []scale.Class{{Name: "h100", Speed: 1}, {Name: "t4", Speed: 0.5}}, QueryWindow: 3 * time.Second}
+	at := w.seen
+	at.Demand, at.Active = at.Demand[:5], [][]float64{at.Active[0][:5], at.Active[1][:5]}
+	if got := scaler.load(at); !slices.Equal(got, []float64{2.5, 2.5, 1.5}) {
+		t.Errorf("the load of 3 s is %v, want 2.5, 2.5 and 1.5", got)
+	}
+}
