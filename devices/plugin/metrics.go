@@ -22,11 +22,7 @@ import (
 // serveMetrics serves /metrics until ctx ends. Trouble is logged once a try and
 // never keeps devices from being offered.
 func (l *loop) serveMetrics(ctx context.Context) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector{ctx, l})
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: l.metrics(ctx), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	// The listener of a plugin that was just killed may need a moment to go.
 	const again = 5 * time.Second
 	for ctx.Err() == nil {
@@ -43,6 +39,16 @@ func (l *loop) serveMetrics(ctx context.Context) {
 		case <-time.After(again):
 		}
 	}
+}
+
+// metrics serves /metrics.
+func (l *loop) metrics(ctx context.Context) http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector{ctx, l})
+	mux := http.NewServeMux()
+	// Two programs that claim one task make a series twice; all others are told still.
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	return mux
 }
 
 // collector reads everything when it is asked.

@@ -172,6 +172,9 @@ func ownerOf(env []string) owner {
 	var o owner
 	for _, e := range env {
 		key, value, _ := strings.Cut(e, "=")
+		// A process may have any bytes there; they become labels and messages, which
+		// must be text.
+		value = strings.ToValidUTF8(value, "?")
 		switch key {
 		case "NOMAD_ALLOC_ID":
 			o.alloc = value

@@ -78,8 +78,12 @@ func (d *Driver) endWith(t *task) {
 	if err != nil {
 		return
 	}
-	select {
-	case <-exit:
-	case <-t.ctx.Done():
+	drain(exit)
+}
+
+// drain takes what comes until the end. The docker driver sends its one result
+// without a way out, also when nobody waits any more.
+func drain(exit <-chan *drivers.ExitResult) {
+	for range exit {
 	}
 }
