@@ -3,6 +3,7 @@ package nvidia
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,12 +30,21 @@ type events struct {
 	lib  *library
 	ward *ward
 	host plugin.Host
+	// period of the rounds.
+	period time.Duration
 
 	mu     sync.Mutex
 	watch  string // what is waited for: the generation and the GPUs
 	ending chan struct{}
 	heard  map[gpu.ID]bool // the GPUs whose events arrive
+	// again is when those are asked for anew that could not be had for the moment;
+	// zero where there are none.
+	again time.Time
 }
+
+// deafRounds is the number of periods between two attempts to hear of a GPU whose
+// events could not be had for the moment.
+const deafRounds = 30
 
 // follow makes the waiter watch these GPUs and returns those whose events arrive.
 func (e *events) follow(readings []reading) map[gpu.ID]bool {
@@ -48,16 +58,24 @@ func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	e.lib.mu.RUnlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if watch == e.watch {
+	if watch == e.watch && (e.again.IsZero() || time.Now().Before(e.again)) {
 		return e.heard
 	}
 	if e.ending != nil {
 		close(e.ending)
 	}
-	e.watch, e.ending, e.heard = watch, make(chan struct{}), map[gpu.ID]bool{}
-	set, names, err := e.register(ids)
+	told := e.watch == watch
+	e.watch, e.ending, e.heard, e.again = watch, make(chan struct{}), map[gpu.ID]bool{}, time.Time{}
+	set, names, deaf, err := e.register(ids)
+	if deaf != "" || err != nil {
+		if !told {
+			e.tell(deaf, err)
+		}
+		if deaf != "" {
+			e.again = time.Now().Add(deafRounds * e.period)
+		}
+	}
 	if err != nil {
-		e.host.Log.Info("GPU errors are found by polling: " + err.Error())
 		return e.heard
 	}
 	for _, id := range names {
@@ -67,41 +85,62 @@ func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	return e.heard
 }
 
-// register makes an event set of the GPUs that support events.
-func (e *events) register(ids []gpu.ID) (nvml.EventSet, map[nvml.Device]gpu.ID, error) {
+// tell says once for a set of GPUs whose errors raise no events.
+func (e *events) tell(deaf string, err error) {
+	switch {
+	case deaf != "":
+		e.host.Log.Warn("errors of some GPUs are found by polling alone until their events can be had: " + deaf)
+	case err != nil:
+		e.host.Log.Info("GPU errors are found by polling: " + err.Error())
+	}
+}
+
+// register makes an event set of the GPUs that support events. deaf says of which
+// they could not be had for the moment, "" for none.
+func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Device]gpu.ID, deaf string, err error) {
 	release, err := e.lib.acquire()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, err.Error(), err
 	}
 	defer release()
 	for _, name := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"} {
 		if !e.lib.has(name) {
-			return nil, nil, fmt.Errorf("the driver lacks %s", name)
+			return nil, nil, "", fmt.Errorf("the driver lacks %s", name)
 		}
 	}
 	if !e.lib.anyOf("nvmlEventSetWait") {
-		return nil, nil, fmt.Errorf("the driver lacks nvmlEventSetWait")
+		return nil, nil, "", fmt.Errorf("the driver lacks nvmlEventSetWait")
 	}
 	set, r := e.lib.nvml.EventSetCreate()
 	if r != nvml.SUCCESS {
-		return nil, nil, fmt.Errorf("no event set: %s", describe(r))
+		return nil, nil, "no event set: " + describe(r), fmt.Errorf("no event set: %s", describe(r))
 	}
-	names := map[nvml.Device]gpu.ID{}
+	names = map[nvml.Device]gpu.ID{}
 	for _, id := range ids {
 		h, ok := e.lib.handle(id)
 		if !ok {
 			continue
 		}
 		supported, r := h.GetSupportedEventTypes()
-		if r == nvml.SUCCESS && supported&wantEvents != 0 && h.RegisterEvents(supported&wantEvents, set) == nvml.SUCCESS {
+		if r == nvml.SUCCESS && supported&wantEvents == 0 {
+			continue
+		}
+		if r == nvml.SUCCESS {
+			r = h.RegisterEvents(supported&wantEvents, set)
+		}
+		switch {
+		case r == nvml.SUCCESS:
 			names[h] = id
+		case !sure(r):
+			deaf += fmt.Sprintf("GPU %s: %s; ", id, describe(r))
 		}
 	}
+	deaf = strings.TrimSuffix(deaf, "; ")
 	if len(names) == 0 {
 		set.Free()
-		return nil, nil, fmt.Errorf("no GPU supports events")
+		return nil, nil, deaf, fmt.Errorf("no GPU supports events")
 	}
-	return set, names, nil
+	return set, names, deaf, nil
 }
 
 // wait takes events until ending.

@@ -131,6 +131,33 @@ func TestXIDOnOneGPUOfTwo(t *testing.T) {
 	until(t, c, "recovery", allWell)
 }
 
+// TestEventsThatCannotBeHadForAMoment are asked for again: without them the GPU's
+// XIDs would be missed for ever.
+func TestEventsThatCannotBeHadForAMoment(t *testing.T) {
+	for _, call := range []string{"nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"} {
+		b := newBench(t, "h100-t4")
+		uuid := b.uuids(t)[0]
+		if err := b.Fail(uuid, call, 999); err != nil {
+			t.Fatal(err)
+		}
+		c := b.plugin(t, "")
+		until(t, c, "healthy", allWell)
+		if err := b.Fail(uuid, call, 0); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "an XID that is heard", func() bool {
+			if err := b.XID(uuid, 79); err != nil {
+				t.Fatal(err)
+			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			_, why := health(named(c.last, "h100-0"))
+			return strings.HasPrefix(why, "XID 79")
+		})
+		c.stop()
+	}
+}
+
 func TestAFaultSurvivesThePlugin(t *testing.T) {
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
