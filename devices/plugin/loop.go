@@ -280,7 +280,8 @@ func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Foun
 	return out
 }
 
-// renumber gives every physical GPU the index that it had first.
+// renumber gives every physical GPU the index that it had first, and with it the MIG
+// devices that have their GPU's.
 func (l *loop) renumber(found []share.Found) []share.Found {
 	out := slices.Clone(found)
 	var counted []Counted
@@ -289,10 +290,17 @@ func (l *loop) renumber(found []share.Found) []share.Found {
 			counted = append(counted, Counted{f.ID, f.Index})
 		}
 	}
-	numbers := l.numbers.Of(counted)
+	number := map[Counted]int{}
+	for i, n := range l.numbers.Of(counted) {
+		number[counted[i]] = n
+	}
 	for i, f := range out {
-		if f.Parent == "" {
-			out[i].Index, numbers = numbers[0], numbers[1:]
+		physical := f.ID
+		if f.Parent != "" {
+			physical = f.Parent
+		}
+		if n, ok := number[Counted{physical, f.Index}]; ok {
+			out[i].Index = n
 		}
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"aliquot/internal/gpu"
+	"aliquot/internal/share"
 )
 
 // TestAPluginThatStartsWithoutAGPUKeepsTheOthersGroups: the same slices under
@@ -28,6 +29,26 @@ func TestAPluginThatStartsWithoutAGPUKeepsTheOthersGroups(t *testing.T) {
 		next.follow(t)
 		defer next.stop()
 		if groups := <-next.got; len(groups) != 1 || groups[0].Name != "h100-1" || *groups[0].Attributes["index"].Int != 1 {
+			t.Errorf("%+v", groups)
+		}
+	})
+}
+
+// TestMIGDevicesHaveTheirGPUsNumber: a gpu block's index would name another GPU's.
+func TestMIGDevicesHaveTheirGPUsNumber(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, &hand{found: gpus(2)})
+		r.follow(t)
+		<-r.got
+		r.stop()
+		left := gpus(2)[1:]
+		left[0].Index, left[0].Split = 0, true // as the driver counts now
+		part := left[0]
+		part.ID, part.Parent, part.Profile, part.Split, part.Slicing = "MIG-1", left[0].ID, "1g.10gb", false, share.Slicing{}
+		next := newRig(t, &hand{found: append(left, part), runDir: r.runDir})
+		next.follow(t)
+		defer next.stop()
+		if groups := <-next.got; len(groups) != 1 || groups[0].Name != "h100-mig-1g.10gb" || *groups[0].Attributes["index"].Int != 1 {
 			t.Errorf("%+v", groups)
 		}
 	})
