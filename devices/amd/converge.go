@@ -18,7 +18,7 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	v.mu.Lock()
 	cards := v.cards
 	v.mu.Unlock()
-	states := map[gpu.ID]plugin.State{}
+	states, sick := map[gpu.ID]plugin.State{}, map[gpu.ID]string{}
 	for _, c := range cards {
 		h := v.health(c)
 		h.Silent = v.silent(c)
@@ -27,12 +27,18 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 		if problem == "" {
 			problem, starting = v.split.converge(c, wanted(v.cfg.Rules, share.Found{GPU: v.describe(c)}))
 		}
+		if !starting {
+			sick[c.ID] = problem
+		}
 		for _, offer := range plan.Offers {
 			if offer.ID == c.ID || offer.Parent == c.ID {
 				states[offer.ID] = plugin.State{Problem: problem, Starting: starting, Attributes: v.attributes(offer)}
 			}
 		}
 	}
+	v.mu.Lock()
+	v.sick = sick
+	v.mu.Unlock()
 	return states
 }
 

@@ -36,6 +36,12 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		if !ok {
 			return plugin.Reservation{}, fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy", offer.ID)
 		}
+		v.mu.Lock()
+		problem := v.sick[c.ID]
+		v.mu.Unlock()
+		if problem != "" {
+			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", offer.ID, problem)
+		}
 		nodes, cards = append(nodes, n), append(cards, c)
 	}
 	out := plugin.Reservation{Env: map[string]string{envVisible: visible(cards, nodes)}}

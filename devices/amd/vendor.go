@@ -51,6 +51,8 @@ type vendor struct {
 
 	mu    sync.Mutex
 	cards []card
+	// sick says of cards why they take no task, by the last round.
+	sick map[gpu.ID]string
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {

@@ -213,8 +213,18 @@ func TestHealthOfOneCardOfTwo(t *testing.T) {
 				h.until(c.reason, func(g map[string]*device.DeviceGroup) bool {
 					return none(sick, c.reason)(g) && none("mi300x-107", c.reason)(g) && all(well, 2)(g)
 				})
+				// Placed before Nomad knew.
+				if _, err := h.Reserve([]string{"0000:05:00.0-p0::00of02"}); err == nil || !strings.Contains(err.Error(), c.reason) {
+					t.Errorf("reserved on a card with %s: %v", c.reason, err)
+				}
+				if _, err := h.Reserve([]string{"0000:25:00.0-p0::00of02"}); err != nil {
+					t.Errorf("the other card: %v", err)
+				}
 				h.edit(0, c.back)
 				h.until("back after "+c.reason, both)
+				if _, err := h.Reserve([]string{"0000:05:00.0-p0::00of02"}); err != nil {
+					t.Errorf("back after %s: %v", c.reason, err)
+				}
 			}
 		})
 	}

@@ -40,6 +40,10 @@ func TestSlicesChangedUnderATask(t *testing.T) {
 			if c.blocked != (sick == 20) || healthy+sick != 40 {
 				t.Fatalf("%s: %d healthy, %d not: %s", c.instances, healthy, sick, why)
 			}
+			_, err := r.plugin.Reserve([]string{"GPU-0::05of20"}) // placed before Nomad knew
+			if c.blocked != (err != nil && strings.Contains(err.Error(), allocA)) {
+				t.Errorf("%s: reserved with %v", c.instances, err)
+			}
 			if !c.blocked {
 				return
 			}
@@ -50,6 +54,9 @@ func TestSlicesChangedUnderATask(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			if healthy, _, why := sound(<-r.got); healthy != 40 {
 				t.Errorf("%d healthy after the task has ended: %s", healthy, why)
+			}
+			if _, err := r.plugin.Reserve([]string{"GPU-0::05of20"}); err != nil {
+				t.Errorf("after the task has ended: %v", err)
 			}
 		})
 	}

@@ -68,6 +68,7 @@ type loop struct {
 	plan    share.Plan
 	planned bool
 	states  map[gpu.ID]State      // of the last round
+	refused map[gpu.ID]string     // why the skeleton itself withholds an offer
 	stalled string                // why the round that runs takes too long, else ""
 	groups  []*device.DeviceGroup // nil until the first fingerprint is ready
 	changed chan struct{}         // closed and replaced when groups change
@@ -206,11 +207,13 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 		s.Problem, s.Starting = why, false
 		states[id] = s
 	}
+	refused := maps.Clone(lost)
 	for id, why := range l.former(ctx, plan) {
 		if s := states[id]; s.Problem == "" {
 			s.Problem, s.Starting = why, false
 			states[id] = s
 		}
+		refused[id] = why
 	}
 	for _, s := range states {
 		starting = starting || s.Starting
@@ -218,7 +221,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	l.mu.Lock()
 	first := l.groups == nil
 	back := l.stalled != ""
-	l.states, l.stalled = states, ""
+	l.states, l.refused, l.stalled = states, refused, ""
 	l.mu.Unlock()
 	if back {
 		l.log.Info("the GPUs' driver answers again")

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -24,11 +25,8 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	if err != nil {
 		return nil, err
 	}
-	l.mu.Lock()
-	stalled := l.stalled
-	l.mu.Unlock()
-	if stalled != "" {
-		return nil, fmt.Errorf("GPU %s takes no task now: %s", granted.Offers[0].ID, stalled)
+	if err := l.withheld(granted); err != nil {
+		return nil, err
 	}
 	r, err := l.vendor.Reserve(ctx, granted)
 	if err != nil {
@@ -43,4 +41,18 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	}
 	l.log.Debug("reserved", "group", granted.Grant.Group, "slices", granted.Grant.Slices, "of", granted.Grant.Total, "memory", granted.Grant.Memory)
 	return out, nil
+}
+
+// withheld says why a grant that Nomad made before it learned of it cannot be had:
+// another place is better than a start that cannot succeed. What only the vendor
+// knows its Reserve says.
+func (l *loop) withheld(granted share.Granted) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, o := range granted.Offers {
+		if why := cmp.Or(l.stalled, l.refused[o.ID]); why != "" {
+			return fmt.Errorf("GPU %s takes no task now: %s", o.ID, why)
+		}
+	}
+	return nil
 }
