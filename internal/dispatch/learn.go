@@ -125,7 +125,8 @@ func (q *Queue) weighAll() {
 type Rate struct {
 	// Rate is requests of the service's average cost per second and busy slot.
 	Rate float64
-	// Slots is the mean number of slots of the replicas present.
+	// Slots is the mean number of slots of the replicas present, or of one of those
+	// that were there last.
 	Slots float64
 	// Samples is the weight of the evidence, at most 256 per slice count.
 	Samples float64
@@ -143,6 +144,7 @@ func (q *Queue) Rates() map[string]Rate {
 		mean := e.rate() / q.averageCost()
 		r.Rate = (r.Rate*r.Samples + mean*e.n) / (r.Samples + e.n)
 		r.Samples += e.n
+		r.Slots = float64(k.slots)
 		out[k.class] = r
 	}
 	for class, r := range out {

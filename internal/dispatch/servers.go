@@ -5,6 +5,7 @@ package dispatch
 type kind struct {
 	class   string
 	slices  int
+	slots   int     // of the replica that was put last
 	weight  float64 // expected speed, relative to other kinds
 	seed    float64 // speed known from before, in average requests per second; 0 if none
 	learned estimate
@@ -118,7 +119,7 @@ func (q *Queue) Put(r Replica) {
 	}
 	s, ok := q.servers[r.ID]
 	k := q.kindOf(r.Class, r.Slices)
-	k.weight = r.Weight
+	k.weight, k.slots = r.Weight, r.Slots
 	if !ok {
 		s = &server{Replica: r, index: -1, wake: -1}
 		s.tier = q.tierOf(k, 0)
