@@ -164,7 +164,6 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 	if err := k.control.Quit(ctx, quitTime); err != nil {
 		return
 	}
-	k.fault = false
 	k.host.Log.Info("MPS daemon is started again after a FAULT", "gpu", k.id)
 	k.start(ctx)
 }
@@ -210,7 +209,7 @@ func (k *keeper) start(ctx context.Context) {
 		k.report("MPS daemon cannot be started: "+err.Error(), false)
 		return
 	}
-	k.retryAt = time.Time{}
+	k.retryAt, k.fault = time.Time{}, false // a fresh daemon has none
 	k.report("", false)
 }
 

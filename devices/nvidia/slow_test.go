@@ -64,3 +64,43 @@ func TestADaemonThatEndsLate(t *testing.T) {
 		t.Errorf("a second daemon was started beside the first:\n%s", log)
 	}
 }
+
+// TestADaemonThatDiesInFault has its successor, which has no fault: that one must not
+// be ended for it, least of all when a task has just attached.
+func TestADaemonThatDiesInFault(t *testing.T) {
+	b := newBench(t, "t4")
+	path := filepath.Join(filepath.Dir(b.runDir), "told-control")
+	script := `#!/bin/sh
+[ "$1" = -d ] && exec nvidia-cuda-mps-control "$@"
+asked=$(cat)
+echo "$asked" >>` + path + `.asked
+echo "$asked" | nvidia-cuda-mps-control
+`
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	rounds := func() int {
+		text, _ := os.ReadFile(path + ".asked")
+		return strings.Count(string(text), "get_server_list")
+	}
+	c := b.plugin(t, "mps_control = \""+path+"\"\n")
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	daemon := b.control(b.uuids(t)[0])
+	p := b.program(t, reserve(t, c, g, 0, 4))
+	p.do(t, "fault")
+	until(t, c, "FAULT", func(gs groups) bool { return !allWell(gs) })
+	before := daemon.Process()
+	kill(t, daemon)
+	p.end()
+	until(t, c, "healthy on a new daemon", allWell)
+	after := daemon.Process()
+	if after == before || after == 0 {
+		t.Fatalf("daemon %d, was %d", after, before)
+	}
+	// A round of the watch asks for the servers once, and at most twice.
+	end := rounds() + 5
+	await(t, "further rounds", func() bool { return rounds() >= end })
+	if now := daemon.Process(); now != after {
+		t.Errorf("the new daemon %d was replaced by %d", after, now)
+	}
+}
