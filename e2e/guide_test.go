@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"testing"
+
+	"aliquot/e2e/cluster"
+	"aliquot/e2e/rack"
+	"aliquot/internal/doctor"
+)
+
+// TestPluginBlocksOfThePages starts agents with the plugin blocks that the pages show:
+// they are taken as they stand, and the GPUs are offered as the pages say.
+func TestPluginBlocksOfThePages(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		nvidia, amd string         // pages
+		groups      map[string]int // instances by group
+	}{
+		{"README", "../README.md", "../README.md", map[string]int{"h100-0": 20, "t4-1": 20, "t4-2": 20, "mi210-1": 20, "mi300x-0": 20}},
+		{"references", "../docs/nvidia.md", "../docs/amd.md", map[string]int{"h100-0": 20, "t4-1": 20, "t4-2": 20, "mi210-1": 16, "mi300x-cpx-nps1": 8}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			gpus := append(rack.AMDHost(rack.MI300X, 1, "SPX", "NPS1"), rack.AMDHost(rack.MI210, 2, "", "")[1:]...)
+			ctx, cl := start(t, cluster.Options{
+				Rack: "h100-2xt4", Device: pluginConfig(t, c.nvidia, cluster.DevicePlugin),
+				AMD: &cluster.AMD{GPUs: gpus, Release: "26.5", Device: pluginConfig(t, c.amd, cluster.AMDPlugin)},
+			})
+			err := cluster.Await(ctx, "the groups", func() string {
+				groups, err := cl.Groups()
+				if err != nil {
+					return err.Error()
+				}
+				got := map[string]int{}
+				for name, g := range groups {
+					got[name] = len(g.Instances)
+				}
+				if fmt.Sprint(got) != fmt.Sprint(c.groups) {
+					return fmt.Sprintf("%v, want %v", got, c.groups)
+				}
+				return ""
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			for _, f := range findings(ctx, t, cl) {
+				if f.Level != doctor.OK {
+					t.Errorf("doctor finds %+v", f)
+				}
+			}
+		})
+	}
+}
+
+// pluginConfig returns what stands in the config block of a page's plugin block.
+func pluginConfig(t *testing.T, page, plugin string) string {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?s)plugin "` + plugin + `" \{\n  config \{\n(.*?\n)  \}\n\}`).FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("%s shows no block of plugin %q", page, plugin)
+	}
+	return string(m[1])
+}
