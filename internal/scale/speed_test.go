@@ -299,3 +299,59 @@ func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
 		t.Errorf("the plan %v offers %v slots for 30000", d.Plan, got)
 	}
 }
+
+// While demand falls, no class gets more replicas than served more of it.
+func TestAFallingDemandStartsNothing(t *testing.T) {
+	p := Default()
+	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow, p.Decay = p.PanicWindow, 12*time.Second, 4*time.Second, 0, 0
+	// A level is held for 12 s with the second that had it, and a held one remembered
+	// for as long.
+	const kept = 2*12 - 1
+	follow := func(classes []Class, high, low float64, each func(second int, before, after []int)) {
+		counts := make([]int, len(classes))
+		for n := range 60 {
+			series, before := join(flat(high, 60), flat(low, n)), slices.Clone(counts)
+			for own := range classes {
+				counts[own] = p.Decide(series, classes, own, before[own]).Count
+			}
+			each(n, before, counts)
+		}
+	}
+	fleet := []Class{{"h100", 4, 6, 2, 1}, {"mi300x", 4, 5, 3, 0.9}, {"t4", 2, 1, 4, 0.12}}
+	grown := 0
+	follow(fleet, 9, 3.8, func(second int, before, after []int) {
+		if second > 0 && after[2] > before[2] {
+			grown = second
+		}
+	})
+	if grown < kept {
+		t.Fatalf("t4 grows %d s after the fall, want it later than the scale-down delay of the fallen demand", grown)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		classes := drawFast(t, 3)
+		high := rapid.Float64Range(0, 80).Draw(t, "high")
+		low := high * rapid.Float64Range(0, 1).Draw(t, "low")
+		var first []int
+		follow(classes, high, low, func(second int, _, after []int) {
+			if second == 0 {
+				first = slices.Clone(after)
+			}
+			for c := range classes {
+				if second < kept && after[c] > first[c] {
+					t.Fatalf("%d s after a fall from %v to %v counts are %v, before it %v", second, high, low, after, first)
+				}
+			}
+			if got, want := at(after, classes), min(at(all(classes), classes), p.units(low, classes)); got < want && low > 0 {
+				t.Fatalf("%d s after a fall from %v to %v counts %v offer %d, want %d", second, high, low, after, got, want)
+			}
+		})
+	})
+}
+
+// at is what counts offer in units of capacity.
+func at(counts []int, classes []Class) (units int) {
+	for c, n := range counts {
+		units += n * classes[c].capacity(grain(classes))
+	}
+	return units
+}
