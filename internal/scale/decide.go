@@ -1,9 +1,6 @@
 package scale
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Decision is the answer of one evaluation.
 type Decision struct {
@@ -77,32 +74,25 @@ func (p Policy) units(demand float64, classes []Class) int {
 // counts plans for the demand. With several classes it plans for every moment of
 // the last cold start and takes the most of each class: where the cheapest mix
 // changes from one class to another, the old replicas stay until the new ones serve.
-//
-// While demand falls, no class gets more than served more of it: the cheapest mix for
-// less can have more of a small class, and nobody wants replicas started because less
-// is asked for. Only a demand that has not fallen for DownDelay has a mix of its own.
 func (p Policy) counts(h history, classes []Class) []int {
-	last := len(h.held) - 1
-	if len(classes) == 1 {
-		units := p.units(h.held[last], classes)
-		return newPlanner(units, classes).plan(units)
+	demands := h.held[len(h.held)-1:]
+	if len(classes) > 1 {
+		demands = h.held[max(0, len(h.held)-1-steps(p.ColdStart)):]
 	}
-	before := slidingMax{window: steps(p.DownDelayOrDefault())}
-	peaks := make([]int, len(h.held))
-	for i, d := range h.held {
-		peaks[i] = p.units(before.add(d), classes)
+	most := 0
+	for _, d := range demands {
+		most = max(most, p.units(d, classes))
 	}
-	first := max(0, last-steps(p.ColdStart))
-	planner := newPlanner(slices.Max(peaks[first:]), classes)
+	planner := newPlanner(most, classes)
 	counts := make([]int, len(classes))
-	planned, peak := -1, -1
-	for i := first; i <= last; i++ {
-		units := p.units(h.held[i], classes)
-		if units == planned && peaks[i] == peak {
+	planned := -1
+	for _, d := range demands {
+		units := p.units(d, classes)
+		if units == planned {
 			continue
 		}
-		planned, peak = units, peaks[i]
-		for c, n := range planner.planWithin(units, planner.plan(peak)) {
+		planned = units
+		for c, n := range planner.plan(units) {
 			counts[c] = max(counts[c], n)
 		}
 	}

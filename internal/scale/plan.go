@@ -1,10 +1,6 @@
 package scale
 
-import (
-	"fmt"
-	"math"
-	"slices"
-)
+import "math"
 
 // MaxSlots bounds what several classes may offer together, so that planning for
 // them exactly takes milliseconds.
@@ -81,8 +77,6 @@ type planner struct {
 	taken [][]bool
 	// limit is what all devices offer.
 	limit int
-	// within holds the planners for parts of what there is, by the counts.
-	within map[string]*planner
 }
 
 // lot is 1, 2, 4 … replicas of a class; together the lots of a class can form
@@ -93,11 +87,7 @@ type lot struct {
 }
 
 func newPlanner(most int, classes []Class) *planner {
-	return newPlannerOf(most, classes, grain(classes))
-}
-
-func newPlannerOf(most int, classes []Class, grain int) *planner {
-	p := &planner{classes: classes, grain: grain}
+	p := &planner{classes: classes, grain: grain(classes)}
 	for c, class := range classes {
 		capacity := class.capacity(p.grain)
 		if capacity == 0 {
@@ -155,31 +145,6 @@ func (p *planner) plan(units int) []int {
 		}
 	}
 	return counts
-}
-
-// planWithin is plan, of no class more than most, which must offer as much.
-func (p *planner) planWithin(units int, most []int) []int {
-	counts := p.plan(units)
-	more := false
-	for c, n := range counts {
-		more = more || n > most[c]
-	}
-	if !more {
-		return counts
-	}
-	key := fmt.Sprint(most)
-	if p.within[key] == nil {
-		classes, offered := slices.Clone(p.classes), 0
-		for c, n := range most {
-			classes[c].Max = n
-			offered += n * classes[c].capacity(p.grain)
-		}
-		if p.within == nil {
-			p.within = map[string]*planner{}
-		}
-		p.within[key] = newPlannerOf(offered, classes, p.grain)
-	}
-	return p.within[key].plan(units)
 }
 
 // Split divides a demand over the classes in proportion to the capacity that Plan
