@@ -36,8 +36,10 @@ type exchange struct {
 	class    string        // of the replica that served last
 	replica  string
 	attempts int
-	outcome  outcome
-	ended    bool // the line has its slot back
+	// unreached is how many attempts found nobody at the replica's address.
+	unreached int
+	outcome   outcome
+	ended     bool // the line has its slot back
 }
 
 // ServeHTTP serves one request of the public listener.
@@ -191,6 +193,10 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	var unplaced *unplacedError
 	switch {
 	case errors.As(err, &unplaced):
+		if verdictOf(unplaced.last) == dispatch.Unreachable && errors.Is(unplaced.error, line.ErrExpired) {
+			err = unplaced.last
+			break // it waited because of that
+		}
 		x.unplaced(unplaced.error)
 		return
 	case x.body != nil && x.body.Err() != nil:

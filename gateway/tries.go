@@ -13,7 +13,11 @@ import (
 )
 
 // unplacedError wraps why a request that was to be tried again got no slot.
-type unplacedError struct{ error }
+type unplacedError struct {
+	error
+	// last is how the attempt before ended.
+	last error
+}
 
 // tries is an exchange as a transport: it tries the
 // request on another replica as long as the first cannot have acted on it.
@@ -27,12 +31,13 @@ func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
 		if !again {
 			return res, err
 		}
+		failure := err
 		if res != nil {
 			res.Body.Close()
 		}
 		x.ended = true
 		if err := x.service.line.Again(out.Context(), &x.pass, verdict, pause); err != nil {
-			return nil, &unplacedError{err}
+			return nil, &unplacedError{err, failure}
 		}
 		x.take()
 		x.service.metrics.retried.Inc()
@@ -54,10 +59,12 @@ func readdress(r *http.Request, host string) *http.Request {
 // retry decides whether an attempt may be repeated, and what is told of its
 // replica.
 //
-// No connection: nothing was sent. 503 with Retry-After: the replica says that it
-// did not act. A broken exchange before any answer: only where repeating is
-// harmless by the method's definition or the client's word (Idempotency-Key). In
-// each case only while the body can be sent again from its first byte.
+// No connection: nothing was sent, and the queue ejects the replica at once, so that
+// the request waits on as if it had not been there. 503 with Retry-After: the replica
+// says that it did not act. A broken exchange before any answer: only where repeating
+// is harmless by the method's definition or the client's word (Idempotency-Key). The
+// last two at most Retries times, and each only while the body can be sent again from
+// its first byte.
 func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.Duration, bool) {
 	var verdict dispatch.Outcome
 	var pause time.Duration
@@ -79,7 +86,11 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 			return 0, 0, false
 		}
 	}
-	if x.attempts > x.service.config.Upstream.Retries {
+	retries := x.service.config.Upstream.Retries
+	switch {
+	case verdict == dispatch.Unreachable && retries > 0:
+		x.unreached++
+	case x.attempts-x.unreached > retries:
 		return 0, 0, false
 	}
 	return verdict, pause, x.body == nil || x.body.Rewind()
