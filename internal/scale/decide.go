@@ -30,6 +30,8 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 	case d.Count > current && current > 0 && len(series) < steps(p.PanicWindow):
 		d.Count = current
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, len(series), p.PanicWindow)
+	case d.Count > current && need.Held && len(classes) > 1:
+		d.Reason = p.reason(need, classes, "changing to a cheaper mix for what is held")
 	case d.Count > current:
 		d.Reason = p.reason(need, classes, "growing")
 	case d.Count == current:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,23 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	}
 	if got := count(p, join(rise, flat(4, 12)), 3); got != 2 {
 		t.Errorf("when the rise is over: %d, want 2", got)
+	}
+}
+
+// Less demand can have more of a small class: that is no growth.
+func TestAChangeOfMixIsNamed(t *testing.T) {
+	p := Default()
+	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
+	classes := []Class{{"h100", 4, 6, 2, 1}, {"mi300x", 4, 5, 3, 0.9}, {"t4", 2, 1, 4, 0.12}}
+	at := func(series []float64) Decision { return p.Decide(series, classes, 2, 0) }
+	if got := at(join(flat(5, 60), flat(4.1, 8))); got.Count != 0 {
+		t.Fatalf("%d of t4 at 5 held: %s", got.Count, got.Reason)
+	}
+	if got := at(join(flat(8.2, 60), flat(1, 18))); got.Count == 0 || !strings.HasPrefix(got.Reason, "changing to a cheaper mix for what is held: load 4.1 (average 1.0") {
+		t.Errorf("%d of t4 at 4.1 held: %s", got.Count, got.Reason)
+	}
+	if got := at(flat(4.1, 60)); got.Count == 0 || !strings.HasPrefix(got.Reason, "growing: load 4.1") {
+		t.Errorf("%d of t4 at 4.1: %s", got.Count, got.Reason)
 	}
 }
 

@@ -15,6 +15,8 @@ type Need struct {
 	Newest float64
 	// Forecast is the demand expected one cold start ahead, 0 without a clear rise.
 	Forecast float64
+	// Held says that Demand is kept from before and more than is wanted now.
+	Held bool
 	// Panicking says that the panic average counted at the end of the series.
 	Panicking bool
 	// Idle says that no request was seen for DownDelay and ZeroGrace.
@@ -27,6 +29,7 @@ type Need struct {
 func (p Policy) need(h history, series []float64) Need {
 	n := h.last
 	n.Demand = h.held[len(h.held)-1]
+	n.Held = n.Demand > h.levels[len(h.levels)-1]
 	n.Newest = slices.Max(series[max(0, len(series)-steps(p.PanicWindow)):])
 	n.Complete = len(series) >= steps(p.Window())
 	n.Idle = p.idle(series)
