@@ -281,7 +281,7 @@ func TestGRPC(t *testing.T) {
 	grpc_health_v1.RegisterHealthServer(backend, checks)
 	go backend.Serve(listener)
 	defer backend.Stop()
-	g := start(t, service("m", fmt.Sprintf("replica {\n address = %q\n slots = 2\n}", listener.Addr())))
+	g := start(t, service("m", fmt.Sprintf("replica {\n address = %q\n slots = 2\n}\nqueue {\n max_wait = \"2s\"\n}", listener.Addr())))
 	conn, err := grpc.NewClient(strings.TrimPrefix(g.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
