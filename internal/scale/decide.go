@@ -39,6 +39,11 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 	case !need.Complete:
 		d.Count = current
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, len(series), p.Window())
+	case need.Panicking:
+		// What the gateway started from zero may be of a class that is not in the plan,
+		// and it is what serves first.
+		d.Count = current
+		d.Reason = p.reason(need, classes, fmt.Sprintf("holding %d", current))
 	default:
 		d.Count = p.shrink(d.Count, need, classes, own, current)
 		d.Reason = p.reason(need, classes, "shrinking")

@@ -224,6 +224,20 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	}
 }
 
+// The replica that the gateway started from zero is of the cheapest class, and a burst
+// may be planned without it.
+func TestNothingShrinksInABurst(t *testing.T) {
+	p := Default()
+	classes := []Class{{"mi300x", 4, 5, 3, 1}, {"t4", 2, 1, 4, 0.14}}
+	series := join(flat(0, 900), []float64{3})
+	if got := p.Decide(series, classes, 0, 0); got.Count != 1 {
+		t.Errorf("mi300x: %d, want 1: %s", got.Count, got.Reason)
+	}
+	if got := p.Decide(series, classes, 1, 1); got.Count != 1 || !strings.HasPrefix(got.Reason, "holding 1: load") {
+		t.Errorf("t4: %d, want 1: %s", got.Count, got.Reason)
+	}
+}
+
 // Less demand can have more of a small class: that is no growth.
 func TestAChangeOfMixIsNamed(t *testing.T) {
 	p := Default()
