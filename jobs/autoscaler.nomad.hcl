@@ -72,7 +72,7 @@ job "autoscaler" {
       distinct_hosts = var.distinct_hosts
     }
 
-    # The plugins end an agent that has lost its policies; it must come back.
+    # The plugins end an agent that has lost its policies or one of them; it must come back.
     restart {
       attempts = 10
       interval = "5m"
