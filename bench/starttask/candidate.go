@@ -20,7 +20,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/msgpack"
 
-	gpudriver "aliquot/drivers/gpu"
+	aliquotdriver "aliquot/drivers/aliquot"
 	"aliquot/internal/gpu"
 )
 
@@ -38,7 +38,7 @@ type candidate struct {
 func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	log := hclog.NewNullLogger()
 	stock := docker.NewDockerDriver(ctx, log)
-	ours := gpudriver.New(ctx, log, func(context.Context, string, string) ([]int, error) { return nil, nil })
+	ours := aliquotdriver.New(ctx, log, func(context.Context, string, string) ([]int, error) { return nil, nil })
 	root, pipe := filepath.Join(dir, "root"), filepath.Join(dir, "run/mps/GPU-1/pipe")
 	if err := pretend(root, pipe); err != nil {
 		return nil, err

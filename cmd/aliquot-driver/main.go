@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/nomad/plugins"
 	"github.com/hashicorp/nomad/plugins/base"
 
-	gpudriver "aliquot/drivers/gpu"
+	aliquotdriver "aliquot/drivers/aliquot"
 	"aliquot/internal/byhand"
 	"aliquot/internal/mps"
 )
@@ -36,7 +36,7 @@ func main() {
 `,
 	}.Answer()
 	plugins.ServeCtx(func(ctx context.Context, log hclog.Logger) any {
-		return gpudriver.New(ctx, log, clients)
+		return aliquotdriver.New(ctx, log, clients)
 	})
 }
 

@@ -184,8 +184,8 @@ func TestProductKnowsNoFakes(t *testing.T) {
 func TestOnlyTheDriverEmbedsDocker(t *testing.T) {
 	for pkg, imports := range load(t) {
 		for _, imported := range imports {
-			if strings.HasPrefix(imported, "github.com/hashicorp/nomad/drivers/docker") && pkg != "drivers/gpu" && !strings.HasPrefix(pkg, "drivers/gpu/") && !strings.HasPrefix(pkg, "bench/") {
-				t.Errorf("%s -> %s: only drivers/gpu embeds the docker driver", pkg, imported)
+			if strings.HasPrefix(imported, "github.com/hashicorp/nomad/drivers/docker") && pkg != "drivers/aliquot" && !strings.HasPrefix(pkg, "drivers/aliquot/") && !strings.HasPrefix(pkg, "bench/") {
+				t.Errorf("%s -> %s: only drivers/aliquot embeds the docker driver", pkg, imported)
 			}
 		}
 	}

@@ -1,7 +1,7 @@
-// Package gpu is the task driver "aliquot": Nomad's docker driver, embedded, with
+// Package aliquot is the task driver "aliquot": Nomad's docker driver, embedded, with
 // the image chosen by the granted hardware and the container attached to exactly
 // the GPU, slices and limits that the task was granted.
-package gpu
+package aliquot
 
 import (
 	"context"

@@ -1,5 +1,5 @@
 //go:build race
 
-package gpu
+package aliquot
 
 func init() { raced = true }
