@@ -140,53 +140,10 @@ func (x *exchange) answered(r *http.Response) error {
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return nil // the connection itself is handed over
 	}
-	x.answer.body = r.Body
-	x.answer.verdict = dispatch.Served
-	switch r.StatusCode {
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		x.answer.verdict = dispatch.Failed
-		if pause, busy := retryAfter(r); busy {
-			x.answer.verdict, x.answer.pause = dispatch.Busy, pause
-		}
-	}
+	x.answer.body, x.answer.from = r.Body, r
 	r.Body = &x.answer
 	return nil
 }
-
-// answer is the body of a replica's answer. At its end the slot is free, before
-// the last bytes have reached the client.
-type answer struct {
-	x       *exchange
-	body    io.ReadCloser
-	verdict dispatch.Outcome
-	pause   time.Duration
-	err     error
-}
-
-func (a *answer) Read(p []byte) (int, error) {
-	n, err := a.body.Read(p)
-	if err != nil {
-		a.finish(err)
-	}
-	return n, err
-}
-
-func (a *answer) finish(err error) {
-	if a.err != nil {
-		return
-	}
-	a.err = err
-	switch {
-	case err == io.EOF:
-		a.x.release(a.verdict, a.pause)
-	case a.x.in.Context().Err() != nil:
-		a.x.release(dispatch.Neutral, 0)
-	default:
-		a.x.release(dispatch.Failed, 0)
-	}
-}
-
-func (a *answer) Close() error { return a.body.Close() }
 
 // failed answers when no replica did.
 func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {

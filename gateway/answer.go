@@ -1,0 +1,80 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// answer is the body of a replica's answer. At its end the slot is free, before
+// the last bytes have reached the client.
+type answer struct {
+	x    *exchange
+	from *http.Response
+	body io.ReadCloser
+	err  error
+}
+
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.body.Read(p)
+	if err != nil {
+		a.finish(err)
+	}
+	return n, err
+}
+
+func (a *answer) finish(err error) {
+	if a.err != nil {
+		return
+	}
+	a.err = err
+	switch {
+	case err == io.EOF:
+		a.x.release(judge(a.x.in, a.from))
+	case a.x.in.Context().Err() != nil:
+		a.x.release(dispatch.Neutral, 0)
+	default:
+		a.x.release(dispatch.Failed, 0)
+	}
+}
+
+func (a *answer) Close() error { return a.body.Close() }
+
+// judge says what a whole answer tells of its replica.
+//
+// Only an answer that did the work that was asked for teaches a speed: an error is
+// often given within a millisecond, and a replica that gives nothing else would
+// look like the fastest of all. What is the client's mistake says nothing of the
+// replica; what is the replica's counts against it.
+func judge(asked *http.Request, r *http.Response) (dispatch.Outcome, time.Duration) {
+	switch {
+	case r.StatusCode == http.StatusServiceUnavailable:
+		if pause, busy := retryAfter(r); busy {
+			return dispatch.Busy, pause
+		}
+		return dispatch.Failed, 0
+	case r.StatusCode >= 500:
+		return dispatch.Failed, 0
+	case r.StatusCode/100 != 2, asked.Method == http.MethodHead, asked.Method == http.MethodOptions:
+		return dispatch.Neutral, 0
+	}
+	return judgeGRPC(r), 0
+}
+
+// judgeGRPC looks at the status that a gRPC answer ends with; its HTTP status is
+// always 200. Answers without one are taken as they are.
+func judgeGRPC(r *http.Response) dispatch.Outcome {
+	status := r.Trailer.Get("Grpc-Status")
+	if status == "" {
+		status = r.Header.Get("Grpc-Status")
+	}
+	switch status {
+	case "", "0":
+		return dispatch.Served
+	case "2", "13", "14", "15": // UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS
+		return dispatch.Failed
+	}
+	return dispatch.Neutral
+}
