@@ -64,19 +64,20 @@ name       = "node"
 plugin_dir = "{{.Dir}}/plugins"
 
 client {
-  enabled             = true
-  servers             = ["127.0.0.1:{{.ServerRPC}}"]
-  network_interface   = "{{.Interface}}"
-  alloc_mounts_dir    = "{{.Dir}}/alloc_mounts"
-  cni_path            = "{{.CNI}}"
-  cni_config_dir      = "{{.Dir}}/cni"
-  bridge_network_name = "{{.Bridge}}"
-  cgroup_parent       = "{{.Cgroup}}"
-  min_dynamic_port    = {{.LowPort}}
-  max_dynamic_port    = {{.HighPort}}
-  gc_max_allocs       = 1000
+  enabled               = true
+  servers               = ["127.0.0.1:{{.ServerRPC}}"]
+  network_interface     = "{{.Interface}}"
+  alloc_mounts_dir      = "{{.Dir}}/alloc_mounts"
+  cni_path              = "{{.CNI}}"
+  cni_config_dir        = "{{.Dir}}/cni"
+  bridge_network_name   = "{{.Bridge}}"
+  bridge_network_subnet = "{{.Subnet}}"
+  cgroup_parent         = "{{.Cgroup}}"
+  min_dynamic_port      = {{.LowPort}}
+  max_dynamic_port      = {{.HighPort}}
+  gc_max_allocs         = 1000
   # A replica that is scaled down finishes what it serves.
-  max_kill_timeout    = "5m"
+  max_kill_timeout      = "5m"
   options = {
     # These ask a cloud's metadata service, which is not there.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
@@ -158,12 +159,16 @@ func (c *Cluster) writeConfigs() error {
 		return err
 	}
 	low, high := dynamicPorts()
+	subnet, err := bridgeSubnet(c.Dir, overlapsHost)
+	if err != nil {
+		return err
+	}
 	c.NomadAddress = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	values := map[string]any{
 		"Dir": c.Dir, "Role": "nomad-server", "HTTP": ports[0], "RPC": ports[1], "Serf": ports[2],
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
-		"Bridge": bridgeName(c.Dir), "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
+		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
 		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD,
 	}

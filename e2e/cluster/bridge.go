@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"os/exec"
 	"slices"
@@ -11,6 +12,36 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// bridgeSubnet returns a range of addresses for the tasks of one cluster. Two
+// clusters with Nomad's default range would give two bridges the same address, and
+// packets for the tasks of one would go to the other. taken reports whether an
+// interface has an address in the range.
+func bridgeSubnet(dir string, taken func(*net.IPNet) bool) (string, error) {
+	hash := fnv.New32a()
+	hash.Write([]byte(tag(dir)))
+	first := hash.Sum32()
+	for i := range uint32(256) {
+		subnet := &net.IPNet{IP: net.IPv4(172, 26, byte(first+i), 0).To4(), Mask: net.CIDRMask(24, 32)}
+		if !taken(subnet) {
+			return subnet.String(), nil
+		}
+	}
+	return "", errors.New("every /24 of 172.26.0.0/16 overlaps an address of this host; tasks in bridge mode need one")
+}
+
+// overlapsHost reports whether an interface of the host shares addresses with
+// the range.
+func overlapsHost(subnet *net.IPNet) bool {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc(addresses, func(a net.Addr) bool {
+		own, ok := a.(*net.IPNet)
+		return ok && (own.Contains(subnet.IP) || subnet.Contains(own.IP))
+	})
+}
 
 // removeBridge deletes the bridge that Nomad made for tasks in bridge mode. Nomad
 // leaves it behind on purpose; a test must not.

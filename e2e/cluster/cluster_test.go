@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,5 +120,29 @@ func TestReaperOutlivesTheHarness(t *testing.T) {
 		return ""
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestClustersHaveBridgesOfTheirOwn(t *testing.T) {
+	var used []string
+	taken := func(subnet *net.IPNet) bool { return slices.Contains(used, subnet.String()) }
+	for range 256 {
+		subnet, err := bridgeSubnet("/tmp/aliquot-123456", taken)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Contains(used, subnet) {
+			t.Fatalf("%s was given twice", subnet)
+		}
+		used = append(used, subnet)
+	}
+	if subnet, err := bridgeSubnet("/tmp/aliquot-123456", taken); err == nil {
+		t.Errorf("all are taken, yet %s was given", subnet)
+	}
+	host, _ := net.InterfaceAddrs()
+	for _, address := range host {
+		if own, ok := address.(*net.IPNet); ok && !overlapsHost(own) {
+			t.Errorf("%s is the host's own and was not noticed", own)
+		}
 	}
 }
