@@ -138,6 +138,37 @@ func (l *Line) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Dura
 	return held
 }
 
+// Began records that the first token of the answer came.
+func (l *Line) Began(p *Pass) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Endpoint != nil {
+		l.queue.Began(&p.ticket, now)
+		l.pump(now)
+	}
+}
+
+// Progress records how many tokens of the answer have come so far.
+func (l *Line) Progress(p *Pass, tokens int) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Endpoint != nil {
+		l.queue.Progress(&p.ticket, tokens, now)
+	}
+}
+
+// Settle records what the engine says that the request took; see
+// dispatch.Queue.Settle. It is called before Leave.
+func (l *Line) Settle(p *Pass, prompt, cached, output int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Endpoint != nil {
+		l.queue.Settle(&p.ticket, prompt, cached, output)
+	}
+}
+
 // release tells whether the slot went to a request that waited.
 func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
 	l.series.active(now, p.Endpoint.Class, -1)

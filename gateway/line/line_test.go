@@ -222,3 +222,34 @@ func TestSeriesWithinOneSecond(t *testing.T) {
 		}
 	}
 }
+
+// What is learned of an answer while it streams lets the next request start.
+func TestAFirstTokenMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Policy: dispatch.Policy{Mode: dispatch.Tokens}})
+		l.Set([]Replica{{Replica: dispatch.Replica{ID: "r", Class: "l4", Weight: 1, KV: 100_000}}})
+		long := soon(time.Hour)
+		long.Prompt, long.Output = 40_000, 10
+		var a, b Pass
+		if err := l.Enter(t.Context(), &a, long); err != nil {
+			t.Fatal(err)
+		}
+		entered := make(chan error)
+		go func() { entered <- l.Enter(t.Context(), &b, long) }()
+		synctest.Wait()
+		if s := l.State(); s.Queued != 1 || s.Replicas[0].InFlight != 40_000 {
+			t.Fatalf("%+v: want the second request to wait for the first one's prompt", s)
+		}
+		l.Began(&a)
+		if err := <-entered; err != nil {
+			t.Fatal(err)
+		}
+		l.Progress(&a, 5)
+		l.Settle(&b, 30_000, 0, 7)
+		if s := l.State(); s.Replicas[0].InFlight != 70_012 || s.Replicas[0].Streams != 1 {
+			t.Errorf("books are %+v", s.Replicas[0])
+		}
+		l.Leave(&a, dispatch.Served, 0)
+		l.Leave(&b, dispatch.Served, 0)
+	})
+}

@@ -97,3 +97,12 @@ func (l *Line) Seed(rates map[string]dispatch.Rate) {
 	defer l.mu.Unlock()
 	l.queue.Seed(rates)
 }
+
+// Observe records what the engine of a replica says of itself.
+func (l *Line) Observe(id string, e dispatch.EngineState) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue.Observe(id, e, now)
+	l.pump(now)
+}

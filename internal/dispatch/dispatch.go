@@ -7,20 +7,42 @@
 // tied to a replica only when a slot of it is free. The fastest free slot is
 // taken first, and a slow slot only when waiting for a fast one would cost more
 // (Lin and Kumar, "Optimal control of a queueing system with two heterogeneous
-// servers", 1984). Requests are ordered by class of priority, then between
+// servers", 1984). Requests are ordered by priority, then between
 // tenants by the cost that each was served (the virtual token counter of Sheng et
 // al., "Fairness in serving large language models", OSDI 2024), then by deadline.
 package dispatch
 
 import "time"
 
+// Mode is how a service's replicas serve several requests at once.
+type Mode int
+
+// The modes.
+const (
+	// Slots is for servers that work on each request apart from the others.
+	Slots Mode = iota
+	// Tokens is for engines that batch continuously, such as vLLM: a replica is
+	// books of tokens, and a request goes where it costs the fewest seconds.
+	Tokens
+)
+
+// SLO is what a service promises of a streamed answer; 0 means nothing.
+type SLO struct {
+	TTFT time.Duration // from the request's arrival to its first token
+	TPOT time.Duration // between two tokens
+}
+
 // Policy is what the operator sets for one service. The zero value of a field
 // means its default.
 type Policy struct {
+	Mode Mode
+	// SLO is the objective; in Tokens mode a replica is made to cost more as its
+	// time between tokens passes TPOT.
+	SLO SLO
 	// Theta is how many times longer a request may take on a slow slot than it is
 	// expected to take by waiting for a fast one; 0 means adaptive to load.
 	Theta float64
-	// Priorities is the number of classes of priority, 1 when zero.
+	// Priorities is the number of priorities, 1 when zero.
 	Priorities int
 	// MaxQueue bounds waiting requests; 0 means no bound.
 	MaxQueue int
@@ -63,7 +85,22 @@ type Request struct {
 	Expire time.Time
 	// Deadline is the latest useful end; zero when the client named none.
 	Deadline time.Time
+
+	// Prompt is how many tokens the request sends, as far as that is known.
+	Prompt int
+	// Output is how many tokens the answer is expected to have; 0 means the mean of
+	// the service.
+	Output int
+	// Blocks are chained hashes of the prompt's full blocks of BlockTokens, in order:
+	// equal hashes mean equal prompts up to the end of that block.
+	Blocks []uint64
+	// Whole says that the answer comes in one piece, so that its first token and its
+	// progress are not seen. It is set for requests that do not ask for a stream.
+	Whole bool
 }
+
+// BlockTokens is how many tokens of a prompt one hash of Request.Blocks stands for.
+const BlockTokens = 512
 
 // order is the key of earliest-deadline-first.
 func (r *Request) order() time.Time {
@@ -87,11 +124,24 @@ type Replica struct {
 	// Slices of the GPU that the replica runs on; replicas of one class and one
 	// slice count are expected to be equally fast.
 	Slices int
-	// Slots is how many requests it serves at once, at least 1.
+	// Slots is how many requests it serves at once, at least 1. In Tokens mode 1
+	// means that the number is not known, which is then no bound.
 	Slots int
 	// Weight is its expected speed per slot relative to other replicas of the
-	// service, used until speeds are learned; at least 0, 0 counts as 1.
+	// service, used until speeds are learned; at least 0, 0 counts as 1. In Tokens
+	// mode Weight x Slots is the replica's speed relative to an H100 where Class is
+	// not in the hardware table, and says what part of the GPU it has where it is.
 	Weight float64
+	// KV is how many tokens the engine's cache holds; 0 when unknown.
+	KV int
+	// MaxPrompt is the longest prompt that it accepts, in tokens; 0 when unknown.
+	MaxPrompt int
+}
+
+// EngineState is what an engine says of itself.
+type EngineState struct {
+	Running, Waiting int
+	KVUsed           float64 // fraction of its cache, 0 to 1
 }
 
 // Refusal says why a request was not queued; Accepted when it was.
@@ -135,6 +185,7 @@ type Ticket struct {
 	waiting  bool
 	node     node
 	on       *server
+	entry    entry
 	avoid    *server // where it failed, while it waits to be tried again
 }
 

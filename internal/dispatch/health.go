@@ -107,6 +107,6 @@ func (q *Queue) revive(now time.Time) {
 		q.suspended.remove(0)
 		s.health.onProbation = s.health.onProbation || s.health.probe
 		s.health.probe = false
-		q.settle(s)
+		q.file(s)
 	}
 }

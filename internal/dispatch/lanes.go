@@ -2,8 +2,8 @@ package dispatch
 
 import "slices"
 
-// class is one class of priority: who waits in it, by placement.
-type class struct {
+// priority is one degree of urgency: who waits in it, by placement.
+type priority struct {
 	// lanes holds, for each placement, the tenants that wait and may be served,
 	// least charged first.
 	lanes    []heap[*lane]
@@ -18,7 +18,7 @@ type class struct {
 	sweep int // accounts at which forgotten ones are swept next
 }
 
-// tenant is the state of one tenant over all classes.
+// tenant is the state of one tenant over all priorities.
 type tenant struct {
 	name           string
 	limits         Limits
@@ -27,23 +27,23 @@ type tenant struct {
 	parked         bool
 }
 
-// account is a tenant in one class of priority: its charge and its lanes.
+// account is a tenant at one priority: its charge and its lanes.
 type account struct {
-	tenant *tenant
-	class  *class
-	charge float64
-	queued int
-	lanes  []*lane // by placement, nil where it never waited
+	tenant   *tenant
+	priority *priority
+	charge   float64
+	queued   int
+	lanes    []*lane // by placement, nil where it never waited
 }
 
-// lane is the requests of one tenant, one class and one placement, earliest
+// lane is the requests of one tenant, one priority and one placement, earliest
 // deadline first.
 type lane struct {
 	account *account
 	tree    tree
 	head    *Ticket // the first of tree
 	at      int     // placement
-	index   int     // in class.lanes, -1 when empty or parked
+	index   int     // in priority.lanes, -1 when empty or parked
 }
 
 func before(a, b *lane) bool {
@@ -53,8 +53,8 @@ func before(a, b *lane) bool {
 	return earlier(a.head, b.head)
 }
 
-func newClass(placements int) *class {
-	c := &class{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), sweep: 1024}
+func newPriority(placements int) *priority {
+	c := &priority{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), sweep: 1024}
 	for i := range c.lanes {
 		c.lanes[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
 	}
@@ -82,28 +82,28 @@ func (q *Queue) tenant(name string) *tenant {
 	if limits.Weight <= 0 {
 		limits.Weight = 1
 	}
-	t := &tenant{name: name, limits: limits, accounts: make([]*account, len(q.classes))}
+	t := &tenant{name: name, limits: limits, accounts: make([]*account, len(q.priorities))}
 	q.tenants[name] = t
 	return t
 }
 
-func (q *Queue) account(t *tenant, priority int) *account {
-	if a := t.accounts[priority]; a != nil {
+func (q *Queue) account(t *tenant, urgency int) *account {
+	if a := t.accounts[urgency]; a != nil {
 		return a
 	}
-	c := q.classes[priority]
+	c := q.priorities[urgency]
 	if len(c.accounts) >= c.sweep {
 		q.forget(c)
 	}
-	a := &account{tenant: t, class: c, lanes: make([]*lane, len(c.lanes))}
-	t.accounts[priority] = a
+	a := &account{tenant: t, priority: c, lanes: make([]*lane, len(c.lanes))}
+	t.accounts[urgency] = a
 	c.accounts[t.name] = a
 	return a
 }
 
 // forget drops idle accounts whose charge is not above the floor: they would
 // come back exactly so.
-func (q *Queue) forget(c *class) {
+func (q *Queue) forget(c *priority) {
 	for name, a := range c.accounts {
 		t := a.tenant
 		if t.queued > 0 || t.active > 0 || a.charge > c.floor {
@@ -130,7 +130,7 @@ func (q *Queue) enter(t *Ticket) {
 	owner := q.tenant(t.Tenant)
 	a := q.account(owner, t.Priority)
 	if a.queued == 0 {
-		a.charge = max(a.charge, a.class.floor)
+		a.charge = max(a.charge, a.priority.floor)
 	}
 	l := a.lanes[t.Placement]
 	if l == nil {
@@ -140,13 +140,13 @@ func (q *Queue) enter(t *Ticket) {
 	t.lane = l
 	t.waiting = true
 	if t.avoid != nil {
-		a.class.retries = append(a.class.retries, t)
+		a.priority.retries = append(a.priority.retries, t)
 	} else {
 		l.tree.insert(t)
 	}
 	a.queued++
 	owner.queued++
-	a.class.waiting++
+	a.priority.waiting++
 	q.waiting++
 	q.wanted[t.Placement]++
 	l.sync()
@@ -159,7 +159,7 @@ func (q *Queue) leave(t *Ticket) {
 	t.waiting = false
 	a := l.account
 	if t.avoid != nil {
-		c := a.class
+		c := a.priority
 		at := slices.Index(c.retries, t)
 		c.retries = slices.Delete(c.retries, at, at+1)
 		t.avoid = nil
@@ -168,7 +168,7 @@ func (q *Queue) leave(t *Ticket) {
 	}
 	a.queued--
 	a.tenant.queued--
-	a.class.waiting--
+	a.priority.waiting--
 	q.waiting--
 	q.wanted[t.Placement]--
 	l.sync()
@@ -176,7 +176,7 @@ func (q *Queue) leave(t *Ticket) {
 
 // sync puts the lane where its head and its account's charge rank it.
 func (l *lane) sync() {
-	h := &l.account.class.lanes[l.at]
+	h := &l.account.priority.lanes[l.at]
 	if l.tree.len() > 0 {
 		l.head = l.tree.first()
 	}

@@ -33,21 +33,37 @@ func (q *Queue) fastest(p *placement, preferred bool) *tier {
 
 // choice is where a request may be served.
 type choice struct {
-	on *tier
-	// rank is which waiting request is to take the slot, 0 being the head.
+	on *server
+	// rank is which waiting request is to take the slot, 0 being the one that was
+	// asked for.
 	rank int
-	// until is, when on is nil, how long it is better to wait for a faster slot;
-	// zero when no slot is free.
+	// until is, when on is nil, how long it is better to wait for another replica;
+	// zero when nothing but a change can help.
 	until time.Time
+	// work is the seconds that the replica reads, hit the tokens that it need not.
+	work float64
+	hit  int
 }
 
-// choose places the head of a lane. ahead counts the requests that wait at its
-// priority or a more urgent one, itself included.
+// pick decides where a request goes now, or until when it is better to wait. ahead
+// counts the requests that wait at its priority or a more urgent one, itself
+// included.
+func (q *Queue) pick(t *Ticket, ahead int, now time.Time) choice {
+	switch {
+	case q.policy.Mode == Tokens:
+		return q.cheapest(t, now)
+	case t.avoid != nil:
+		return choice{on: q.elsewhere(t)}
+	}
+	return q.choose(t, ahead, now)
+}
+
+// choose places the head of a lane on a slot.
 func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 	p := &q.placements[head.Placement]
 	if len(p.Prefer) > 0 {
 		if best := q.fastest(p, true); best != nil {
-			return choice{on: best}
+			return choice{on: best.free.items[0]}
 		}
 	}
 	best := q.fastest(p, false)
@@ -63,7 +79,7 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 		}
 	}
 	if slots == 0 {
-		return choice{on: best}
+		return choice{on: best.free.items[0]}
 	}
 	// Times for work of one unit on a slow slot and on a fast one. The work of
 	// this request would scale both and cancels out.
@@ -72,13 +88,13 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 		// Whoever stands further ahead than this is better off waiting for a fast
 		// slot than taking this one; whoever stands behind would wait longer. So
 		// long waits and slow service do not meet in one request.
-		return choice{on: best, rank: int(min((slow-fast)*rate, 1e6))}
+		return choice{on: best.free.items[0], rank: int(min((slow-fast)*rate, 1e6))}
 	}
 	// Fast slots that hang would hold the request for ever: once it has waited for
 	// as long as the slow slot takes, the wait cannot have been worth it.
 	until := head.at.Add(seconds(slow * head.cost()))
 	if !q.learned || !until.After(now) {
-		return choice{on: best}
+		return choice{on: best.free.items[0]}
 	}
 	return choice{until: until}
 }

@@ -1,13 +1,16 @@
 package dispatch
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Queue is the state of one service: who waits, and what serves. It is not safe
 // for concurrent use.
 type Queue struct {
 	policy     Policy
 	placements []placement
-	classes    []*class
+	priorities []*priority
 	tenants    map[string]*tenant
 	waiting    int
 	wanted     []int // waiting requests by placement
@@ -27,13 +30,18 @@ type Queue struct {
 	speed    float64 // of all usable slots
 	load     load
 	held     time.Time // when a held request is to be looked at again
+
+	output float64 // mean tokens of an answer, in Tokens mode
+	round  uint64  // the walk that promises belong to
+	fleet  []*server
+	looked []*Ticket // reused by candidates
 }
 
 // New returns an empty queue.
 func New(p Policy) *Queue {
 	p.Eject = p.Eject.defaulted()
 	q := &Queue{
-		policy:  p,
+		policy: p, output: firstOutput,
 		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
 	}
 	for _, pl := range p.Placements {
@@ -44,7 +52,7 @@ func New(p Policy) *Queue {
 	}
 	q.wanted = make([]int, len(q.placements))
 	for range max(1, p.Priorities) {
-		q.classes = append(q.classes, newClass(len(q.placements)))
+		q.priorities = append(q.priorities, newPriority(len(q.placements)))
 	}
 	q.suspended = heap[*server]{
 		less:  func(a, b *server) bool { return a.health.until.Before(b.health.until) },
@@ -56,11 +64,15 @@ func New(p Policy) *Queue {
 // Submit queues a request, or says why not and after how long it is worth trying
 // again. A ticket is submitted once.
 func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
-	t.Priority = min(max(t.Priority, 0), len(q.classes)-1)
+	t.Priority = min(max(t.Priority, 0), len(q.priorities)-1)
 	if t.Placement < 0 || t.Placement >= len(q.placements) {
 		t.Placement = 0
 	}
 	t.due = t.order()
+	if q.policy.Mode == Tokens {
+		// A long prompt lets short ones pass, by a second for each 1,000 tokens.
+		t.due = t.due.Add(time.Duration(t.Prompt) * time.Millisecond)
+	}
 	if why, after := q.refuse(t, now); why != Accepted {
 		return why, after
 	}
@@ -79,33 +91,29 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 	return true
 }
 
-// Next ties the next request to a free slot and returns its ticket, or nil when
-// no waiting request can be placed. The owner calls it until it returns nil after
+// Next ties the next request to a replica and returns its ticket, or nil when no
+// waiting request can be placed. The owner calls it until it returns nil after
 // every change, and at the time that Wake tells.
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.revive(now)
 	q.held = time.Time{}
-	if q.waiting == 0 {
-		return nil
-	}
+	q.round++
 	ahead := 0
-	for _, c := range q.classes {
+	for _, c := range q.priorities {
 		if c.waiting == 0 {
 			continue
 		}
 		ahead += c.waiting
-		for _, t := range c.retries[:min(len(c.retries), maxRetries)] {
-			if t.lane.account.tenant.parked {
-				continue
-			}
-			if s := q.elsewhere(t); s != nil {
-				q.start(t, s, now)
+		for _, t := range q.candidates(c) {
+			got := q.pick(t, ahead, now)
+			if got.on != nil {
+				t = c.indifferent(t, got.rank)
+				q.start(t, got, now)
 				return t
 			}
-		}
-		if t, on := q.nextOf(c, ahead, now); t != nil {
-			q.start(t, on.free.items[0], now)
-			return t
+			if !got.until.IsZero() && (q.held.IsZero() || got.until.Before(q.held)) {
+				q.held = got.until
+			}
 		}
 	}
 	return nil
@@ -115,42 +123,59 @@ func (q *Queue) Next(now time.Time) *Ticket {
 // one decision.
 const maxRetries = 8
 
-// nextOf finds, among the heads of one class's placements, the first in order
-// that can be placed.
-func (q *Queue) nextOf(c *class, ahead int, now time.Time) (*Ticket, *tier) {
-	var first *lane
-	var pick choice
+// candidates returns the requests of one priority among which one may be served
+// next, in order: those to be tried again, and then in Slots mode the first of
+// each placement, because those behind it can be placed no better.
+func (q *Queue) candidates(c *priority) []*Ticket {
+	out := q.looked[:0]
+	for _, t := range c.retries[:min(len(c.retries), maxRetries)] {
+		if !t.lane.account.tenant.parked {
+			out = append(out, t)
+		}
+	}
+	if q.policy.Mode == Tokens {
+		return append(out, c.within(window)...)
+	}
+	retries := len(out)
 	for i := range c.lanes {
-		if c.lanes[i].len() == 0 {
-			continue
-		}
-		l := c.lanes[i].items[0]
-		if first != nil && !before(l, first) {
-			continue
-		}
-		got := q.choose(l.head, ahead, now)
-		if got.on != nil {
-			first, pick = l, got
-		} else if !got.until.IsZero() && (q.held.IsZero() || got.until.Before(q.held)) {
-			q.held = got.until
+		if c.lanes[i].len() > 0 {
+			out = append(out, c.lanes[i].items[0].head)
 		}
 	}
-	if first == nil {
-		return nil, nil
+	slices.SortFunc(out[retries:], func(a, b *Ticket) int {
+		if before(a.lane, b.lane) {
+			return -1
+		}
+		return 1
+	})
+	q.looked = out
+	return out
+}
+
+// indifferent returns the request that takes the slot that was found for t, which
+// is the one of a rank in the queue. Tenants take turns, so a rank in the queue is
+// that rank divided among them.
+func (c *priority) indifferent(t *Ticket, rank int) *Ticket {
+	if rank == 0 {
+		return t
 	}
-	// Tenants take turns, so a rank in the queue is that rank divided among them.
 	lanes := 0
 	for i := range c.lanes {
 		lanes += c.lanes[i].len()
 	}
-	return first.tree.at(min(pick.rank/lanes, first.tree.len()-1)), pick.on
+	tree := &t.lane.tree
+	return tree.at(min(rank/lanes, tree.len()-1))
 }
 
-func (q *Queue) start(t *Ticket, s *server, now time.Time) {
+func (q *Queue) start(t *Ticket, at choice, now time.Time) {
+	s := at.on
 	q.leave(t)
 	a := t.lane.account
-	a.class.floor = max(a.class.floor, a.charge)
+	a.priority.floor = max(a.priority.floor, a.charge)
 	t.on, t.started = s, now
+	if q.policy.Mode == Tokens {
+		s.send(t, at.work, at.hit, now)
+	}
 	s.active++
 	q.seq++
 	s.used = q.seq
@@ -159,7 +184,7 @@ func (q *Queue) start(t *Ticket, s *server, now time.Time) {
 	t.speed = s.tier.rate
 	q.load.change(t.speed, q.speed, now)
 	a.tenant.active++
-	q.settle(s)
+	q.file(s)
 	a.charged(t.cost() / q.averageCost())
 	q.park(a.tenant)
 }
@@ -170,6 +195,9 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 	s := t.on
 	if s == nil {
 		return
+	}
+	if q.policy.Mode == Tokens {
+		s.unbook(t)
 	}
 	t.on = nil
 	s.active--
@@ -184,7 +212,7 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 		account.charged(took*s.tier.rate/q.averageCost() - 1)
 	}
 	q.judge(s, o, pause, now)
-	q.settle(s)
+	q.file(s)
 	if o == Served {
 		q.learn(s, t, took)
 	}

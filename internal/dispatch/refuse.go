@@ -67,14 +67,14 @@ func (q *Queue) capacity(p *placement) (free int, rate, best float64, present bo
 }
 
 // aheadOf estimates how many waiting requests would be served before t: all of
-// more urgent classes and, of its own, the part that its own tenant's requests
+// more urgent priorities and, of its own, the part that its own tenant's requests
 // due earlier are of all that tenant's.
 func (q *Queue) aheadOf(t *Ticket) int {
 	n := 0
-	for _, c := range q.classes[:t.Priority] {
+	for _, c := range q.priorities[:t.Priority] {
 		n += c.waiting
 	}
-	c := q.classes[t.Priority]
+	c := q.priorities[t.Priority]
 	a := c.accounts[t.Tenant]
 	if a == nil || a.queued == 0 {
 		// A tenant with nothing waiting is served when each other had a turn.

@@ -1,5 +1,7 @@
 package dispatch
 
+import "slices"
+
 // kind is what replicas have in common that are expected to be equally fast, and
 // how fast they are.
 type kind struct {
@@ -9,6 +11,7 @@ type kind struct {
 	weight  float64 // expected speed, relative to other kinds
 	seed    float64 // speed known from before, in average requests per second; 0 if none
 	learned estimate
+	speed   speed // in Tokens mode
 }
 
 // tier is the replicas that are ranked as equally fast: those of one kind that
@@ -35,6 +38,7 @@ type server struct {
 	seen    int // samples, with those of the warm-up
 	health  health
 	wake    int // in Queue.suspended, -1 when not suspended
+	books   books
 }
 
 // usable is how many slots may be taken now.
@@ -81,7 +85,7 @@ func (q *Queue) tierOf(k *kind, level int) *tier {
 }
 
 // settle puts a server where its state says it belongs.
-func (q *Queue) settle(s *server) {
+func (q *Queue) file(s *server) {
 	usable := s.usable()
 	if d := usable - s.counted; d != 0 {
 		s.tier.slots += d
@@ -107,7 +111,7 @@ func (q *Queue) move(s *server, to *tier) {
 	q.slots -= s.counted
 	s.counted = 0
 	s.tier = to
-	q.settle(s)
+	q.file(s)
 }
 
 // Put adds a replica or changes the one of the same ID. A replica that is still
@@ -120,10 +124,14 @@ func (q *Queue) Put(r Replica) {
 	s, ok := q.servers[r.ID]
 	k := q.kindOf(r.Class, r.Slices)
 	k.weight, k.slots = r.Weight, r.Slots
+	if k.speed == (speed{}) {
+		k.speed = assume(r.Class, r.Weight*float64(r.Slots))
+	}
 	if !ok {
 		s = &server{Replica: r, index: -1, wake: -1}
 		s.tier = q.tierOf(k, 0)
 		q.servers[r.ID] = s
+		q.fleet = append(q.fleet, s)
 		q.present[r.Class]++
 	} else {
 		if s.leaving {
@@ -139,7 +147,7 @@ func (q *Queue) Put(r Replica) {
 			q.move(s, q.tierOf(k, 0))
 		}
 	}
-	q.settle(s)
+	q.file(s)
 	q.weighAll()
 }
 
@@ -151,7 +159,7 @@ func (q *Queue) Drop(id string) {
 	}
 	s.leaving = true
 	q.absent(s.Class)
-	q.settle(s)
+	q.file(s)
 	q.gone(s)
 	q.weighAll()
 }
@@ -170,6 +178,8 @@ func (q *Queue) gone(s *server) {
 		q.suspended.remove(s.wake)
 	}
 	delete(q.servers, s.ID)
+	at := slices.Index(q.fleet, s)
+	q.fleet = slices.Delete(q.fleet, at, at+1)
 }
 
 // State is a replica as it stands.
@@ -181,6 +191,8 @@ type State struct {
 	Ejected   bool
 	Probation bool
 	Leaving   bool
+	Streams   int // answers that have begun, in Tokens mode
+	InFlight  int // tokens of prompts and answers in flight, in Tokens mode
 }
 
 // Replicas lists the replicas, in no order, with those that are finishing.
@@ -190,6 +202,7 @@ func (q *Queue) Replicas() []State {
 		out = append(out, State{
 			Replica: s.Replica, Active: s.active, Usable: s.usable(), Rate: s.tier.rate,
 			Ejected: s.wake >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
+			Streams: s.books.streams, InFlight: s.books.kv,
 		})
 	}
 	return out

@@ -1,0 +1,57 @@
+package dispatch
+
+import (
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// speed is how fast one kind of hardware runs the service's model: seconds to
+// read a prompt and seconds per step of its batch.
+type speed struct {
+	read [2]float64 // per prompt, per token of it
+	step [3]float64 // per step, per sequence in it, per token in the cache
+}
+
+// attention is how much a prompt's read time per token grows with each token that
+// stands before it.
+const attention = 3.3e-5
+
+// reading is how long a replica reads a prompt of which fresh tokens are not in
+// its cache.
+func (v *speed) reading(fresh, prompt float64) float64 {
+	return v.read[0] + v.read[1]*longer(fresh, prompt)
+}
+
+// longer is fresh tokens at the end of a prompt, in tokens that cost as much as
+// the first one.
+func longer(fresh, prompt float64) float64 { return fresh * (1 + attention*(prompt-fresh/2)) }
+
+// stepping is how long a step of n sequences takes with kv tokens in the cache.
+func (v *speed) stepping(n, kv float64) float64 {
+	return v.step[0] + v.step[1]*n + v.step[2]*kv
+}
+
+// assumed is the speed of a replica before anything is measured: an 8B model in
+// 16 bits on an H100, derived from its data sheet (half of the peak FLOPS while it
+// reads, 0.8 of the memory's bandwidth while it steps), scaled to the class.
+// compute and bandwidth are relative to an H100.
+func assumed(compute, bandwidth float64) speed {
+	return speed{
+		read: [2]float64{0.01 / compute, 3.6e-5 / compute},
+		step: [3]float64{0.008 / bandwidth, 2.5e-5, 5e-8 / bandwidth},
+	}
+}
+
+// assume returns the speed of a class from the hardware table, or from its weight
+// where the table does not know it.
+func assume(class string, weight float64) speed {
+	for _, h := range gpu.Table() {
+		if h.Class == class || strings.HasPrefix(h.Class, class+"-") {
+			part := min(1, max(weight/h.Weight, 1.0/16))
+			return assumed(h.TFLOPS/989*part, h.Bandwidth/3350*part)
+		}
+	}
+	weight = min(max(weight, 0.03), 4)
+	return assumed(weight, weight)
+}

@@ -1,0 +1,130 @@
+package dispatch
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// Whatever happens, the books of a replica are those of the requests that it has,
+// its cache is not promised twice, and no request is lost.
+func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		m.q.policy.Mode = Tokens
+		kv := map[string]int{}
+		t.Repeat(map[string]func(*rapid.T){
+			"put": func(t *rapid.T) {
+				id := fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "id"))
+				class := rapid.SampledFrom([]string{"h100", "l4", "b"}).Draw(t, "class")
+				kv[id] = rapid.SampledFrom([]int{0, 2000, 20000}).Draw(t, "kv")
+				m.q.Put(Replica{ID: id, Class: class, Weight: 1, KV: kv[id]})
+				m.slots[id] = 1
+			},
+			"drop": m.drop,
+			"submit": func(t *rapid.T) {
+				k := &Ticket{Request: Request{
+					Tenant:   rapid.SampledFrom([]string{"", "x"}).Draw(t, "tenant"),
+					Priority: rapid.IntRange(0, 2).Draw(t, "priority"),
+					Prompt:   rapid.IntRange(0, 3000).Draw(t, "prompt"),
+					Output:   rapid.IntRange(0, 500).Draw(t, "output"), Expire: m.now.Add(time.Minute),
+				}}
+				if why, _ := m.q.Submit(k, m.now); why == Accepted {
+					m.waiting[k] = true
+				}
+			},
+			"time": func(t *rapid.T) {
+				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms")) * time.Millisecond)
+			},
+			"progress": func(t *rapid.T) {
+				k := m.some(t, m.runningSet())
+				if rapid.Bool().Draw(t, "first") {
+					m.q.Began(k, m.now)
+				} else {
+					m.q.Progress(k, rapid.IntRange(0, 600).Draw(t, "tokens"), m.now)
+				}
+			},
+			"observe": func(t *rapid.T) {
+				m.q.Observe(fmt.Sprint(rapid.IntRange(0, 3).Draw(t, "id")), EngineState{
+					Running: rapid.IntRange(0, 9).Draw(t, "running"), Waiting: rapid.IntRange(0, 9).Draw(t, "waiting"), KVUsed: 0.5,
+				}, m.now)
+			},
+			"finish": func(t *rapid.T) {
+				k := m.some(t, m.runningSet())
+				m.q.Settle(k, rapid.IntRange(-1, 4000).Draw(t, "prompt"), -1, rapid.IntRange(-1, 600).Draw(t, "output"))
+				m.q.Finish(k, Outcome(rapid.IntRange(0, int(Busy)).Draw(t, "outcome")), 0, m.now)
+				delete(m.running, k)
+			},
+			"retry": func(t *rapid.T) {
+				k := m.some(t, m.runningSet())
+				m.q.Retry(k, Failed, 0, m.now)
+				delete(m.running, k)
+				m.waiting[k] = true
+			},
+			"": func(t *rapid.T) {
+				for k := m.q.Next(m.now); k != nil; k = m.q.Next(m.now) {
+					r, _ := k.Replica()
+					if !m.waiting[k] || m.slots[r.ID] == 0 {
+						t.Fatalf("a request that does not wait was started, or on a replica that is gone: %s", r.ID)
+					}
+					delete(m.waiting, k)
+					m.running[k] = r.ID
+					if n := m.active(r.ID); r.KV > 0 && n > 1 && k.on.books.kv > r.KV && k.on.books.kv-k.Prompt > 0 {
+						t.Fatalf("%d tokens were booked on %d", k.on.books.kv, r.KV)
+					}
+				}
+				sum, streams := map[string]int{}, map[string]int{}
+				for k := range m.running {
+					sum[k.on.ID] += k.Prompt + k.entry.tokens
+					if k.entry.began {
+						streams[k.on.ID]++
+					}
+				}
+				for _, s := range m.q.Replicas() {
+					if s.InFlight != sum[s.ID] || s.Streams != streams[s.ID] {
+						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, s.InFlight, s.Streams, sum[s.ID], streams[s.ID])
+					}
+				}
+				if m.q.Waiting() != len(m.waiting) || m.q.Active() != len(m.running) {
+					t.Fatal("a request was lost")
+				}
+			},
+		})
+	})
+}
+
+func tokens(prompt, output int) func(*Request) {
+	return func(r *Request) { r.Prompt, r.Output = prompt, output }
+}
+
+func TestRequestsGoWhereTheyCostTheFewestSeconds(t *testing.T) {
+	q := New(Policy{Mode: Tokens})
+	q.Put(Replica{ID: "fast", Class: "h100", Weight: 1})
+	q.Put(Replica{ID: "slow", Class: "l4", Weight: 0.085})
+	now := epoch
+	count := map[string]int{}
+	for range 400 {
+		submit(t, q, now, ask(0, tokens(4000, 200)))
+		got, _ := drain(q, now)
+		for _, k := range got {
+			count[k.on.ID]++
+			q.Began(k, now)
+		}
+		now = now.Add(time.Second)
+	}
+	if count["fast"] < 200 || count["slow"] == 0 {
+		t.Errorf("of 400 requests without an end %v were sent", count)
+	}
+}
+
+func TestAPromptThatNeverFitsGoesElsewhere(t *testing.T) {
+	q := New(Policy{Mode: Tokens})
+	q.Put(Replica{ID: "small", Class: "h100", KV: 4000})
+	q.Put(Replica{ID: "short", Class: "h100", MaxPrompt: 4000})
+	q.Put(Replica{ID: "large", Class: "l4", KV: 80000})
+	submit(t, q, epoch, ask("a", tokens(5000, 10)))
+	_, got := drain(q, epoch)
+	expect(t, "a prompt of 5,000 tokens", got, "a@large")
+}
