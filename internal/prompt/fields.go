@@ -1,0 +1,105 @@
+package prompt
+
+import "strconv"
+
+// fields are the members of a body that are of interest, as JSON text.
+type fields struct {
+	// seed are those that decide which cache a prompt may share: the model, an
+	// adapter, a salt. first are what model servers put before the conversation.
+	seed  [5][]byte
+	first [5][]byte
+
+	messages, prompt, input []byte
+
+	limit, answers         int64
+	exact, streamed, usage bool
+}
+
+// read finds the members; false when the text is no JSON object.
+func (f *fields) read(body []byte) bool {
+	c := cursor{text: body}
+	if c.next() != '{' {
+		return false
+	}
+	c.at++
+	for c.next() == '"' {
+		key := c.quoted()
+		if !c.colon() {
+			return true
+		}
+		f.member(string(key), c.value())
+	}
+	return true
+}
+
+func (f *fields) member(key string, v []byte) {
+	switch key {
+	case "model":
+		f.seed[0] = v
+	case "lora_path", "adapter_id": // SGLang, TGI; vLLM names an adapter by the model
+		f.seed[1] = v
+	case "cache_salt":
+		f.seed[2] = v
+	case "reasoning_effort", "reasoning": // stands in the system prompt of some models
+		f.seed[3] = v
+	case "chat_template":
+		f.seed[4] = v
+	case "tools":
+		f.first[0] = v
+	case "functions":
+		f.first[1] = v
+	case "documents":
+		f.first[2] = v
+	case "system":
+		f.first[3] = v
+	case "instructions":
+		f.first[4] = v
+	case "messages":
+		f.messages = v
+	case "prompt":
+		f.prompt = v
+	case "input":
+		f.input = v
+	case "max_tokens", "max_completion_tokens", "max_output_tokens":
+		f.limit = max(f.limit, whole(v))
+	case "n", "best_of":
+		f.answers = max(f.answers, whole(v))
+	case "ignore_eos":
+		f.exact = string(v) == "true"
+	case "stream":
+		f.streamed = string(v) == "true"
+	case "stream_options":
+		f.usage = asksUsage(v)
+	}
+}
+
+// whole reads a whole number of at least 0; anything else is 0.
+func whole(v []byte) int64 {
+	if len(v) > 9 {
+		return 0
+	}
+	n, err := strconv.ParseInt(string(v), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return max(n, 0)
+}
+
+// asksUsage reads stream_options.
+func asksUsage(v []byte) bool {
+	c := cursor{text: v}
+	if c.next() != '{' {
+		return false
+	}
+	c.at++
+	for c.next() == '"' {
+		key := c.quoted()
+		if !c.colon() {
+			return false
+		}
+		if value := c.value(); string(key) == "include_usage" {
+			return string(value) == "true"
+		}
+	}
+	return false
+}

@@ -1,0 +1,84 @@
+package prompt
+
+import (
+	"encoding/binary"
+	"math/bits"
+)
+
+// chain hashes the blocks of a prompt, each together with all before it.
+type chain struct {
+	key    Key
+	last   uint64
+	block  [BlockSize]byte
+	filled int
+	blocks []uint64
+}
+
+// salt makes all hashes that follow depend on v.
+func (c *chain) salt(v []byte) { c.last = siphash(c.key, c.last, v) }
+
+// of hashes one value on its own.
+func (c *chain) of(v []byte) uint64 { return siphash(c.key, 0, v) }
+
+func (c *chain) write(v []byte) {
+	for len(v) > 0 && len(c.blocks) < maxBlocks {
+		full := v
+		if c.filled > 0 || len(v) < BlockSize {
+			n := copy(c.block[c.filled:], v)
+			v = v[n:]
+			if c.filled += n; c.filled < BlockSize {
+				return
+			}
+			full, c.filled = c.block[:], 0
+		} else {
+			full, v = v[:BlockSize], v[BlockSize:]
+		}
+		c.last = siphash(c.key, c.last, full)
+		c.blocks = append(c.blocks, c.last)
+	}
+}
+
+// siphash is SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input
+// PRF", 2012) of the hash before and a text: without the key nobody can make two
+// texts of one hash, or test a guess.
+func siphash(key Key, before uint64, text []byte) uint64 {
+	v0, v1 := key[0]^0x736f6d6570736575, key[1]^0x646f72616e646f6d
+	v2, v3 := key[0]^0x6c7967656e657261, key[1]^0x7465646279746573
+	length := uint64(len(text)+8) << 56
+	v3 ^= before
+	v0, v1, v2, v3 = round(v0, v1, v2, v3)
+	v0 ^= before
+	for len(text) >= 8 {
+		m := binary.LittleEndian.Uint64(text)
+		text = text[8:]
+		v3 ^= m
+		v0, v1, v2, v3 = round(v0, v1, v2, v3)
+		v0 ^= m
+	}
+	m := length
+	for i, b := range text {
+		m |= uint64(b) << (8 * i)
+	}
+	v3 ^= m
+	v0, v1, v2, v3 = round(v0, v1, v2, v3)
+	v0 ^= m
+	v2 ^= 0xff
+	for range 3 {
+		v0, v1, v2, v3 = round(v0, v1, v2, v3)
+	}
+	return v0 ^ v1 ^ v2 ^ v3
+}
+
+func round(v0, v1, v2, v3 uint64) (uint64, uint64, uint64, uint64) {
+	v0 += v1
+	v2 += v3
+	v1 = bits.RotateLeft64(v1, 13) ^ v0
+	v3 = bits.RotateLeft64(v3, 16) ^ v2
+	v0 = bits.RotateLeft64(v0, 32)
+	v2 += v1
+	v0 += v3
+	v1 = bits.RotateLeft64(v1, 17) ^ v2
+	v3 = bits.RotateLeft64(v3, 21) ^ v0
+	v2 = bits.RotateLeft64(v2, 32)
+	return v0, v1, v2, v3
+}
