@@ -124,6 +124,9 @@ func (v *vendor) driverGone(nodes []node, errs []error) error {
 	return nil
 }
 
+// asPartition is how a task is held to a partition, or to a card in SPX mode.
+var asPartition = share.Part{Sharing: gpu.SharingPartition, Enforcement: gpu.EnforcePartition}
+
 // found describes cards and partitions to the planner.
 func (v *vendor) found(cards []card) []share.Found {
 	driver, runtime := v.driver(), v.rocm()
@@ -131,7 +134,7 @@ func (v *vendor) found(cards []card) []share.Found {
 	for _, c := range cards {
 		whole := v.describe(c)
 		whole.Driver, whole.Runtime = driver, runtime
-		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice]}
+		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice], Part: asPartition}
 		if !c.partitioned() {
 			physical.Slicing = slicing(c.Nodes[0].Shape)
 			out = append(out, physical)
@@ -143,7 +146,7 @@ func (v *vendor) found(cards []card) []share.Found {
 			part.ID, part.Parent = c.id(n), c.ID
 			part.Index = partitionIndex(c, n)
 			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
-			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape)})
+			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape), Part: asPartition})
 		}
 	}
 	return out

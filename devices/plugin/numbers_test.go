@@ -45,6 +45,7 @@ func TestMIGDevicesHaveTheirGPUsNumber(t *testing.T) {
 		left[0].Index, left[0].Split = 0, true // as the driver counts now
 		part := left[0]
 		part.ID, part.Parent, part.Profile, part.Split, part.Slicing = "MIG-1", left[0].ID, "1g.10gb", false, share.Slicing{}
+		part.Part = share.Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-"}
 		next := newRig(t, &hand{found: append(left, part), runDir: r.runDir})
 		next.follow(t)
 		defer next.stop()

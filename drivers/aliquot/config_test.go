@@ -246,7 +246,7 @@ func TestJobFileThroughNomadsParser(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := variant.Spec{
-		Images: &variant.Images{CUDA: "app:cuda", ROCm: "app:rocm"},
+		Images: map[string]string{"cuda": "app:cuda", "rocm": "app:rocm", "cpu": ""},
 		Variants: []variant.Variant{
 			{
 				Name: "hopper", Image: "app:hopper", Vendor: gpu.NVIDIA,

@@ -3,13 +3,11 @@ package aliquot
 import (
 	"context"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/gpu"
 	"aliquot/internal/version"
 )
 
@@ -82,28 +80,15 @@ func (d *Driver) present(in *drivers.Fingerprint) *drivers.Fingerprint {
 	}
 	set, runtimes := d.settings()
 	out.Attributes[ofOurs+".version"] = pstructs.NewStringAttribute(version.Version)
-	out.Attributes[ofOurs+".attach"] = pstructs.NewStringAttribute(set.nvidiaAttach(runtimes))
-	// Which vendors' kernel drivers are here, for jobs that go to GPU nodes without
-	// asking for a GPU, such as one that pulls images beforehand.
-	for vendor, path := range map[gpu.Vendor]string{gpu.NVIDIA: "/proc/driver/nvidia/gpus", gpu.AMD: "/dev/kfd"} {
-		if set.host.exists(path) {
-			out.Attributes[ofOurs+".gpu."+string(vendor)] = pstructs.NewBoolAttribute(true)
+	for _, v := range vendors {
+		for name, value := range v.attributes(set, runtimes) {
+			out.Attributes[ofOurs+"."+name] = pstructs.NewStringAttribute(value)
+		}
+		// Which vendors' kernel drivers are here, for jobs that go to GPU nodes without
+		// asking for a GPU, such as one that pulls images beforehand.
+		if v.present(set.host) {
+			out.Attributes[ofOurs+".gpu."+string(v.of)] = pstructs.NewBoolAttribute(true)
 		}
 	}
 	return d.guard(set, &out)
-}
-
-// nvidiaAttach names the way in which NVIDIA GPUs reach containers here, as far as
-// it does not depend on the task.
-func (s settings) nvidiaAttach(runtimes []string) string {
-	switch {
-	case s.attach != AttachAuto:
-		return s.attach
-	case slices.Contains(runtimes, s.runtime):
-		return AttachRuntime
-	}
-	if specs, _ := s.host.cdiSpecs(s.cdiDirs); len(specs) > 0 {
-		return AttachCDI
-	}
-	return AttachNodes
 }

@@ -7,6 +7,8 @@ import (
 	"github.com/golang/protobuf/proto"
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+
+	"aliquot/internal/variant"
 )
 
 // Name is the driver's name in job files and in the agent's plugin block.
@@ -89,19 +91,13 @@ func keepDangling(gc *hclspec.Spec) {
 // an image that follows the granted hardware.
 type TaskConfig struct {
 	docker.TaskConfig
-	Images             *Images `codec:"images"`
-	Variant            any     `codec:"variant"`
-	ImageTagByHardware bool    `codec:"image_tag_by_hardware"`
-	RequireAttachment  bool    `codec:"require_attachment"`
-	AttachmentTimeout  string  `codec:"attachment_timeout"`
-	DriverLibraries    bool    `codec:"driver_libraries"`
-}
-
-// Images is the images block of a task.
-type Images struct {
-	CUDA string `codec:"cuda"`
-	ROCm string `codec:"rocm"`
-	CPU  string `codec:"cpu"`
+	// Images holds the images block by variant.ImageKeys; nil where there is none.
+	Images             map[string]string `codec:"images"`
+	Variant            any               `codec:"variant"`
+	ImageTagByHardware bool              `codec:"image_tag_by_hardware"`
+	RequireAttachment  bool              `codec:"require_attachment"`
+	AttachmentTimeout  string            `codec:"attachment_timeout"`
+	DriverLibraries    bool              `codec:"driver_libraries"`
 }
 
 // taskSpec is the docker driver's schema with image optional and the additions
@@ -111,11 +107,11 @@ func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	spec := proto.Clone(ofDocker).(*hclspec.Spec)
 	attrs := spec.GetObject().Attributes
 	attrs["image"].GetAttr().Required = false
-	attrs["images"] = hclspec.NewBlock("images", false, hclspec.NewObject(map[string]*hclspec.Spec{
-		"cuda": hclspec.NewAttr("cuda", "string", false),
-		"rocm": hclspec.NewAttr("rocm", "string", false),
-		"cpu":  hclspec.NewAttr("cpu", "string", false),
-	}))
+	images := map[string]*hclspec.Spec{}
+	for _, key := range variant.ImageKeys() {
+		images[key] = hclspec.NewAttr(key, "string", false)
+	}
+	attrs["images"] = hclspec.NewBlock("images", false, hclspec.NewObject(images))
 	attrs["variant"] = hclspec.NewAttr("variant", "any", false)
 	attrs["image_tag_by_hardware"] = withDefault("image_tag_by_hardware", "bool", "false")
 	attrs["require_attachment"] = withDefault("require_attachment", "bool", "false")

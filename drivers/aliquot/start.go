@@ -144,7 +144,10 @@ func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[str
 	notes["enforcement"], notes["attached_by"] = string(grant.Enforcement), a.how
 	part := variant.Part(*grant)
 	if grant.Total > 1 {
-		percent := env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"]
+		percent := ""
+		if v, err := vendorOf(*grant); err == nil {
+			percent = env[v.percent]
+		}
 		if percent == "" {
 			percent = strconv.Itoa(100 * grant.Slices / grant.Total)
 		}

@@ -15,10 +15,7 @@ import (
 
 // spec reads the forms in which a job may name its images and checks them.
 func (c TaskConfig) spec() (variant.Spec, error) {
-	s := variant.Spec{Image: c.Image, TagByHardware: c.ImageTagByHardware}
-	if c.Images != nil {
-		s.Images = &variant.Images{CUDA: c.Images.CUDA, ROCm: c.Images.ROCm, CPU: c.Images.CPU}
-	}
+	s := variant.Spec{Image: c.Image, Images: c.Images, TagByHardware: c.ImageTagByHardware}
 	var err error
 	if s.Variants, err = readVariants(c.Variant); err != nil {
 		return s, err

@@ -62,8 +62,8 @@ func (d *Driver) verify(t *task, c check) {
 // job asks for that.
 func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 	message := fmt.Sprintf("GPU attachment not seen: within %s no process of this task %s", c.Timeout, holds(grant))
-	if grant.Sharing == gpu.SharingMPS {
-		message += "; CUDA runs without MPS, and without the granted limits, when it cannot reach the daemon"
+	if v, err := vendorOf(grant); err == nil {
+		message += v.unseen(grant)
 	}
 	if last != nil {
 		message += fmt.Sprintf(" (the last look failed: %v)", last)
@@ -81,37 +81,14 @@ func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 	}
 }
 
-// holds says what a process of an attached task does, after "process 12".
-func holds(g gpu.Grant) string {
-	ids := make([]string, len(g.GPUs))
-	for i, id := range g.GPUs {
-		ids[i] = string(id)
-	}
-	names := fmt.Sprintf("%s (%s)", g.Group, strings.Join(ids, " "))
-	switch {
-	case g.Sharing == gpu.SharingMPS:
-		return "is a client of the MPS daemon of " + names
-	case g.Vendor == gpu.AMD:
-		return "has opened the compute driver (KFD) with " + names
-	default:
-		return "has opened " + names
-	}
-}
-
 // attached returns the PID of a process of the container that holds its GPU, 0
 // when there is none now.
 func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, container string) (int, error) {
-	var pids []int
-	var err error
-	switch {
-	case g.Sharing == gpu.SharingMPS:
-		// There is one daemon per GPU, so its clients are clients of the granted GPU.
-		pids, err = d.clients(ctx, set.mpsControl, g.Pipe)
-	case g.Vendor == gpu.AMD:
-		pids = numbered(set.host.path("/sys/class/kfd/kfd/proc"))
-	default:
-		pids, err = set.host.openers(g, container)
+	v, err := vendorOf(g)
+	if err != nil {
+		return 0, err
 	}
+	pids, err := v.holders(ctx, look{set, d.clients, container}, g)
 	if err != nil {
 		return 0, err
 	}
@@ -123,6 +100,19 @@ func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, contai
 	return 0, nil
 }
 
+// holds says what a process of an attached task does, after "process 12".
+func holds(g gpu.Grant) string {
+	ids := make([]string, len(g.GPUs))
+	for i, id := range g.GPUs {
+		ids[i] = string(id)
+	}
+	names := fmt.Sprintf("%s (%s)", g.Group, strings.Join(ids, " "))
+	if v, err := vendorOf(g); err == nil {
+		return v.holds(g) + " " + names
+	}
+	return "has opened " + names
+}
+
 // inContainer says whether a process of this host belongs to a container: the
 // engine names the container's control group after it.
 func inContainer(pid int, container string) bool {
@@ -130,20 +120,16 @@ func inContainer(pid int, container string) bool {
 	return err == nil && container != "" && bytes.Contains(groups, []byte(container))
 }
 
-// openers returns the processes of a container that hold a device node of the
-// granted NVIDIA GPUs open.
-func (h host) openers(g gpu.Grant, container string) ([]int, error) {
-	nodes, err := h.nvidiaOwnNodes(g)
-	if err != nil {
-		return nil, err
-	}
+// openers returns the processes of a container that hold one of the device nodes
+// open.
+func openers(container string, nodes []string) []int {
 	var out []int
 	for _, pid := range numbered("/proc") {
 		if inContainer(pid, container) && opens(pid, nodes) {
 			out = append(out, pid)
 		}
 	}
-	return out, nil
+	return out
 }
 
 func opens(pid int, nodes []string) bool {

@@ -10,19 +10,6 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// maker is what a vendor's devices need.
-type maker struct {
-	vendor gpu.Vendor
-	plugin string
-	// tool shows the GPUs where the kernel driver is well.
-	name, tool string
-}
-
-var makers = []maker{
-	{gpu.NVIDIA, "aliquot-device-nvidia", "NVIDIA", "nvidia-smi"},
-	{gpu.AMD, "aliquot-device-amd", "AMD", "amd-smi list, or /dev/kfd"},
-}
-
 // devices looks at what the node offers, and at each vendor of which it offers
 // nothing though something of it is there.
 func devices(f Facts) []Finding {
@@ -36,13 +23,15 @@ func devices(f Facts) []Finding {
 			}
 		}
 	}
-	for _, m := range makers {
-		if !offered[string(m.vendor)] {
-			missing = append(missing, m.missing(f)...)
+	var plugins, tools []string
+	for _, m := range gpu.Makers() {
+		if !offered[string(m.Vendor)] {
+			missing = append(missing, notOffered(m, f)...)
 		}
+		plugins, tools = append(plugins, m.Plugin), append(tools, m.Tool)
 	}
 	if len(out)+len(missing) == 0 {
-		return []Finding{{Failure, "devices", "the node offers no GPU", fmt.Sprintf("check that the vendor's driver is loaded (nvidia-smi, amd-smi) and that aliquot-device-nvidia or aliquot-device-amd is in %s; the agent's log says what it found", pluginDir(f))}}
+		return []Finding{{Failure, "devices", "the node offers no GPU", fmt.Sprintf("check that the vendor's driver is loaded (%s) and that its plugin (%s) is in %s; the agent's log says what it found", strings.Join(tools, "; "), strings.Join(plugins, ", "), pluginDir(f))}}
 	}
 	if len(out) > 0 {
 		for i := range missing {
@@ -52,20 +41,20 @@ func devices(f Facts) []Finding {
 	return append(out, missing...)
 }
 
-// missing says why a vendor's GPUs are not offered, as far as the driver's
+// notOffered says why a vendor's GPUs are not offered, as far as the driver's
 // attributes and the agent's configuration tell.
-func (m maker) missing(f Facts) []Finding {
-	config := plugin(f.Agent.Config, m.plugin)
-	loaded := f.Node.Attributes["driver.aliquot.gpu."+string(m.vendor)] == "true"
+func notOffered(m gpu.Maker, f Facts) []Finding {
+	config := plugin(f.Agent.Config, m.Plugin)
+	loaded := f.Node.Attributes["driver.aliquot.gpu."+string(m.Vendor)] == "true"
 	d := f.Node.Drivers["aliquot"]
 	looked := d != nil && d.Detected // the attribute is the driver's
 	switch {
 	case config != nil && allOff(config):
-		return []Finding{{Warning, "devices", fmt.Sprintf("no %s GPU is offered: %s is configured with mode \"off\" for all", m.name, m.plugin), `write another mode into its gpu "*" block, or take the plugin away`}}
+		return []Finding{{Warning, "devices", fmt.Sprintf("no %s GPU is offered: %s is configured with mode \"off\" for all", m.Name, m.Plugin), `write another mode into its gpu "*" block, or take the plugin away`}}
 	case loaded:
-		return []Finding{{Failure, "devices", fmt.Sprintf("%s's kernel driver is loaded, but no %s GPU is offered", m.name, m.name), fmt.Sprintf("put %s into %s and restart the agent; where it is there, the agent's log says what it found", m.plugin, pluginDir(f))}}
+		return []Finding{{Failure, "devices", fmt.Sprintf("%s's kernel driver is loaded, but no %s GPU is offered", m.Name, m.Name), fmt.Sprintf("put %s into %s and restart the agent; where it is there, the agent's log says what it found", m.Plugin, pluginDir(f))}}
 	case config != nil && looked:
-		return []Finding{{Failure, "devices", fmt.Sprintf("%s is configured, but %s's kernel driver is not loaded", m.plugin, m.name), fmt.Sprintf("install it or load it (%s shows the GPUs then); the GPUs are found without a restart", m.tool)}}
+		return []Finding{{Failure, "devices", fmt.Sprintf("%s is configured, but %s's kernel driver is not loaded", m.Plugin, m.Name), fmt.Sprintf("install it or load it (%s shows the GPUs then); the GPUs are found without a restart", m.Tool)}}
 	}
 	return nil
 }

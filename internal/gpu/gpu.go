@@ -8,14 +8,8 @@ import (
 	"strings"
 )
 
-// Vendor is a maker of GPUs, spelled as in a Nomad device request.
+// Vendor names a maker of GPUs, spelled as in a Nomad device request; see Makers.
 type Vendor string
-
-// The vendors that the suite serves.
-const (
-	NVIDIA Vendor = "nvidia"
-	AMD    Vendor = "amd"
-)
 
 // DeviceType is the Nomad device type of every group, as in "nvidia/gpu".
 const DeviceType = "gpu"

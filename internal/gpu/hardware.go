@@ -92,8 +92,10 @@ func ClassOf(vendor Vendor, pciDevice uint16, model string) string {
 		return h.Class
 	}
 	name := strings.ToLower(model)
-	for _, maker := range []string{"nvidia", "amd", "instinct", "tesla", "geforce", "radeon"} {
-		name = strings.ReplaceAll(name, maker, "")
+	for _, m := range Makers() {
+		for _, brand := range m.Brands {
+			name = strings.ReplaceAll(name, brand, "")
+		}
 	}
 	return Slug(name)
 }

@@ -147,13 +147,13 @@ func (p *planner) whole(f Found, rule Rule) {
 }
 
 func (p *planner) partition(f Found, rule Rule) {
-	offer := newOffer(f, rule)
-	offer.Group = f.Class + "-" + profileName(f.Profile)
-	offer.Sharing, offer.Enforcement = gpu.SharingPartition, gpu.EnforcePartition
-	if f.Vendor == gpu.NVIDIA {
-		offer.Group = f.Class + "-mig-" + profileName(f.Profile)
-		offer.Sharing, offer.Enforcement = gpu.SharingMIG, gpu.EnforceMIG
+	if f.Part.Sharing == "" {
+		p.note(f, "is not offered: its plugin does not say how a partition is held")
+		return
 	}
+	offer := newOffer(f, rule)
+	offer.Group = f.Class + "-" + f.Part.Infix + profileName(f.Profile)
+	offer.Sharing, offer.Enforcement = f.Part.Sharing, f.Part.Enforcement
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
 

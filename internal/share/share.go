@@ -64,6 +64,17 @@ type Found struct {
 	// has, above 0 and at most 1; 0 on a physical GPU.
 	Fraction float64
 	Slicing  Slicing
+	// Part is how the GPU is offered as a part of another, or whole in its partition
+	// mode; its vendor sets it wherever Profile is set.
+	Part Part
+}
+
+// Part is how the hardware holds a task to a MIG device or partition.
+type Part struct {
+	Sharing     gpu.Sharing
+	Enforcement gpu.Enforcement
+	// Infix stands between class and profile in the group's name, such as "mig-".
+	Infix string
 }
 
 // Offer is one GPU, MIG device or partition as Nomad may place tasks on it.

@@ -175,6 +175,7 @@ func TestPartitionsAreOffered(t *testing.T) {
 		f := found(0, "a100-40gb")
 		f.ID, f.Parent, f.Profile, f.Fraction = gpu.ID(fmt.Sprintf("MIG-%d", n)), parent.ID, profile, fraction
 		f.Slicing = Slicing{}
+		f.Part = Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-"}
 		return f
 	}
 	all := []Found{parent, child(1, "3g.20gb", 0.4), child(2, "1g.5gb", 0.1), child(3, "1g.5gb", 0.1)}

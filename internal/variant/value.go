@@ -94,8 +94,8 @@ func Attributes(g *gpu.Grant) map[string]Value {
 			out[name] = versionOrText(s)
 		}
 	}
-	if g.Vendor == gpu.NVIDIA && g.Target != "" {
-		out["compute_capability"] = versionOrText(g.Target)
+	if m, ok := gpu.MakerOf(g.Vendor); ok && m.Capability != "" && g.Target != "" {
+		out[m.Capability] = versionOrText(g.Target)
 	}
 	return out
 }

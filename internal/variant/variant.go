@@ -21,15 +21,11 @@ type Spec struct {
 	// gets the tag "nvidia", "amd" or "cpu".
 	Image         string
 	TagByHardware bool
-	// Images holds one image per kind of hardware; nil when the job has none.
-	Images *Images
+	// Images holds one image per kind of hardware, by ImageKeys; nil when the job
+	// has none.
+	Images map[string]string
 	// Variants are tried in order; when there are any, one of them must match.
 	Variants []Variant
-}
-
-// Images names one image per kind of hardware; "" where the job has none.
-type Images struct {
-	CUDA, ROCm, CPU string
 }
 
 // Variant is one alternative way to run a task.
@@ -73,8 +69,8 @@ func (s Spec) Validate() error {
 			return errors.New(`a variant block has no name: write variant "name" { ... }`)
 		case seen[v.Name]:
 			return fmt.Errorf("variant %q stands twice: give each variant a name of its own", v.Name)
-		case v.Vendor != "" && v.Vendor != gpu.NVIDIA && v.Vendor != gpu.AMD && v.Vendor != CPU:
-			return fmt.Errorf("variant %q: vendor is %q: use nvidia, amd or cpu", v.Name, v.Vendor)
+		case v.Vendor != "" && !slices.Contains(Vendors(), string(v.Vendor)):
+			return fmt.Errorf("variant %q: vendor is %q: use %s", v.Name, v.Vendor, list(Vendors(), "or"))
 		case v.Image == "" && !s.hasBase():
 			return fmt.Errorf("variant %q has no image and the task has no image or images to fall back on", v.Name)
 		}
@@ -93,15 +89,15 @@ func (s Spec) hasBase() bool { return s.Image != "" || s.Images != nil }
 func (s Spec) validateBase() error {
 	switch {
 	case s.Image != "" && s.Images != nil:
-		return errors.New("image and images are both set: keep image for all hardware, or images { cuda, rocm, cpu }")
-	case s.Images != nil && *s.Images == (Images{}):
-		return errors.New("images is empty: name at least one of cuda, rocm and cpu")
+		return errors.New("image and images are both set: keep image for all hardware, or images { " + strings.Join(ImageKeys(), ", ") + " }")
+	case s.Images != nil && len(s.named()) == 0:
+		return errors.New("images is empty: name at least one of " + list(ImageKeys(), "and"))
 	case s.TagByHardware && s.Image == "":
 		return errors.New("image_tag_by_hardware needs image, a name without a tag")
 	case s.TagByHardware && tagged(s.Image):
 		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q carries a tag or digest already: drop one of them", s.Image)
 	case !s.hasBase() && len(s.Variants) == 0:
-		return errors.New("no image: set image, images { cuda, rocm, cpu } or variant blocks")
+		return errors.New("no image: set image, images { " + strings.Join(ImageKeys(), ", ") + " } or variant blocks")
 	}
 	return nil
 }
@@ -163,23 +159,44 @@ func (s Spec) base(grant *gpu.Grant) (string, error) {
 	if s.Images == nil {
 		return s.Image, nil
 	}
-	keys := []string{"cuda", "rocm", "cpu"}
-	images := []string{s.Images.CUDA, s.Images.ROCm, s.Images.CPU}
-	want := slices.Index([]gpu.Vendor{gpu.NVIDIA, gpu.AMD, CPU}, vendor)
-	if want >= 0 && images[want] != "" {
-		return images[want], nil
+	i := slices.Index(Vendors(), string(vendor))
+	if i < 0 {
+		return "", fmt.Errorf("images has no image for vendor %s for %s: it names %s", vendor, Describe(grant), strings.Join(s.named(), ", "))
 	}
-	var have []string
-	for i, image := range images {
-		if image != "" {
-			have = append(have, keys[i])
-		}
+	key := ImageKeys()[i]
+	if image := s.Images[key]; image != "" {
+		return image, nil
 	}
-	missing := "image for vendor " + string(vendor)
-	if want >= 0 {
-		missing = keys[want]
+	return "", fmt.Errorf("images has no %s for %s: it names %s", key, Describe(grant), strings.Join(s.named(), ", "))
+}
+
+// named lists the keys of the images that the job has.
+func (s Spec) named() []string {
+	return slices.DeleteFunc(ImageKeys(), func(key string) bool { return s.Images[key] == "" })
+}
+
+// Vendors lists what a variant may name as its vendor: the makers, then CPU.
+func Vendors() []string {
+	var out []string
+	for _, m := range gpu.Makers() {
+		out = append(out, string(m.Vendor))
 	}
-	return "", fmt.Errorf("images has no %s for %s: it names %s", missing, Describe(grant), strings.Join(have, ", "))
+	return append(out, string(CPU))
+}
+
+// ImageKeys lists the keys of the images block, in the order of Vendors.
+func ImageKeys() []string {
+	var out []string
+	for _, m := range gpu.Makers() {
+		out = append(out, m.Image)
+	}
+	return append(out, string(CPU))
+}
+
+// list writes names as part of a sentence: "a, b or c".
+func list(names []string, last string) string {
+	end := len(names) - 1
+	return strings.Join(names[:end], ", ") + " " + last + " " + names[end]
 }
 
 func vendorOf(grant *gpu.Grant) gpu.Vendor {

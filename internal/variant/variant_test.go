@@ -29,7 +29,7 @@ func instinct() *gpu.Grant {
 }
 
 func TestBaseImageByHardware(t *testing.T) {
-	all := Spec{Images: &Images{CUDA: "app:cuda", ROCm: "app:rocm", CPU: "app:cpu"}}
+	all := Spec{Images: map[string]string{"cuda": "app:cuda", "rocm": "app:rocm", "cpu": "app:cpu"}}
 	tags := Spec{Image: "registry:5000/app", TagByHardware: true}
 	for _, c := range []struct {
 		spec  Spec
@@ -51,7 +51,7 @@ func TestBaseImageByHardware(t *testing.T) {
 }
 
 func TestMissingImageNamesHardwareAndImages(t *testing.T) {
-	_, err := Choose(Spec{Images: &Images{ROCm: "r", CPU: "c"}}, hopper())
+	_, err := Choose(Spec{Images: map[string]string{"rocm": "r", "cpu": "c"}}, hopper())
 	wantLine(t, err, "images has no cuda", "nvidia h100-0", "6 of 20 slices", "rocm, cpu")
 }
 
@@ -106,10 +106,10 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		return Spec{Variants: []Variant{{Name: "a", Image: "x", Constraints: []Constraint{c}}}}
 	}
 	for want, spec := range map[string]Spec{
-		"image and images are both set":                 {Image: "x", Images: &Images{CUDA: "y"}},
-		"images is empty":                               {Images: &Images{}},
+		"image and images are both set":                 {Image: "x", Images: map[string]string{"cuda": "y"}},
+		"images is empty":                               {Images: map[string]string{}},
 		"no image: set image":                           {},
-		"needs image":                                   {TagByHardware: true, Images: &Images{CPU: "x"}},
+		"needs image":                                   {TagByHardware: true, Images: map[string]string{"cpu": "x"}},
 		`"app:1" carries a tag or digest already`:       {TagByHardware: true, Image: "app:1"},
 		`"r:5000/app@sha256:0" carries a tag`:           {TagByHardware: true, Image: "r:5000/app@sha256:0"},
 		`variant "a" stands twice`:                      {Image: "x", Variants: []Variant{{Name: "a"}, {Name: "a"}}},
