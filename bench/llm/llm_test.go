@@ -1,0 +1,89 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// short is a load that needs no recording: some conversations that grow.
+func short(n int) []traced {
+	r := rand.New(rand.NewPCG(1, 2))
+	out := make([]traced, n)
+	for i := range out {
+		pages := r.IntN(12)
+		out[i] = traced{at: time.Duration(i) * 200 * time.Millisecond, prompt: pages*page + 1 + r.IntN(page-1), output: 1 + r.IntN(200)}
+		for p := range pages {
+			out[i].prefix = append(out[i].prefix, uint64(r.IntN(3))<<32|uint64(p))
+		}
+	}
+	return out
+}
+
+func TestEveryContestantServesEveryRequestOnce(t *testing.T) {
+	f, err := fleetOf("mixed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range contestants {
+		s := race{fleet: f, trace: short(400), rate: 20, requests: 400}.replay(c, 1)
+		for _, q := range s.calls {
+			if q.sequence.Made() != q.output || q.sent < q.at || q.first <= q.sent || q.end < q.first {
+				t.Fatalf("%s: request %d came at %s, was sent at %s, began at %s and ended at %s with %d of %d tokens",
+					c.name, q.id, q.at, q.sent, q.first, q.end, q.sequence.Made(), q.output)
+			}
+		}
+		for i, r := range s.replicas {
+			if r.engine.Running()+r.engine.Waiting() != 0 || r.engine.KVUsage() != 0 {
+				t.Errorf("%s: replica %d is not empty at the end", c.name, i)
+			}
+		}
+	}
+}
+
+func TestAReplayIsTheSameEachTime(t *testing.T) {
+	f, _ := fleetOf("mixed")
+	r := race{fleet: f, trace: short(300), rate: 25, requests: 300, seeds: 2}
+	for _, c := range contestants {
+		one, two := r.replay(c, 2), r.replay(c, 2)
+		for i := range one.calls {
+			if one.calls[i].end != two.calls[i].end {
+				t.Fatalf("%s: request %d ends at %s and at %s", c.name, i, one.calls[i].end, two.calls[i].end)
+			}
+		}
+	}
+}
+
+func TestCutKeepsTheRateAndTheOrder(t *testing.T) {
+	all := short(100)
+	for _, poisson := range []bool{false, true} {
+		calls := cut(all, 3, 80, 4, poisson)
+		for i := range calls[1:] {
+			if calls[i+1].at < calls[i].at {
+				t.Fatalf("request %d comes before the one ahead of it", i+1)
+			}
+		}
+		if last := calls[79].at.Seconds(); last < 12 || last > 30 {
+			t.Errorf("80 requests at 4 per second last %.1f s", last)
+		}
+	}
+}
+
+func TestTracesOfTheData(t *testing.T) {
+	for name := range traceNames {
+		all, err := readTrace("../../../shared/data/traces", name)
+		if errors.Is(err, fs.ErrNotExist) {
+			t.Skip("the traces are not here: ../shared/data/traces")
+		}
+		if err != nil || len(all) < 8000 {
+			t.Fatalf("%s: %d requests, %v", name, len(all), err)
+		}
+		for i, r := range all {
+			if r.prompt < 1 || r.output < 1 || len(r.prefix)*page > r.prompt || i > 0 && r.at < all[i-1].at {
+				t.Fatalf("%s: request %d: %+v", name, i, r)
+			}
+		}
+	}
+}

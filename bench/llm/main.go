@@ -1,0 +1,137 @@
+// Command llm replays recorded traffic of language models against fleets of unequal
+// replicas that batch continuously, in simulated time, and prints how much of it each
+// way of dispatching serves within the objective. No real engine runs; see
+// e2e/modelserver/engine for what is computed.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// options are what the flags say.
+type options struct {
+	traces   string
+	trace    string
+	fleets   []string
+	loads    []float64
+	policies []string
+	seeds    int
+	requests int
+	poisson  bool
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
+	flag.StringVar(&o.trace, "trace", "conversation", "conversation, azure-conv or azure-code")
+	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64")
+	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
+	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
+	flag.IntVar(&o.seeds, "seeds", 3, "places of the trace to start from")
+	flag.IntVar(&o.requests, "requests", 0, "requests of a replay; 0 means 6000, and 10,000 in front of 64 replicas")
+	flag.BoolVar(&o.poisson, "poisson", false, "arrivals drawn at random in place of the recorded ones")
+	quick := flag.Bool("quick", false, "one seed, 1500 requests")
+	flag.Parse()
+	o.fleets = strings.Split(*fleetList, ",")
+	if *policyList != "" {
+		o.policies = strings.Split(*policyList, ",")
+	}
+	if *quick {
+		o.seeds, o.requests = 1, 1500
+	}
+	err := o.parseLoads(*loadList)
+	if err == nil {
+		err = o.run(os.Stdout)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(os.Stderr, "bench/llm: skipped: %s is not here\n", o.traces)
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench/llm:", err)
+		os.Exit(1)
+	}
+}
+
+func (o *options) parseLoads(list string) error {
+	if list == "" {
+		return nil
+	}
+	for _, text := range strings.Split(list, ",") {
+		load, err := strconv.ParseFloat(text, 64)
+		if err != nil || !(load > 0 && load <= 10) {
+			return fmt.Errorf("-load: %q: want numbers above 0", text)
+		}
+		o.loads = append(o.loads, load)
+	}
+	return nil
+}
+
+// judged are the loads at which a fleet is judged.
+func judged(fleet string) []float64 {
+	switch fleet {
+	case "mixed":
+		return []float64{0.7, 0.9, 1.05}
+	case "big64":
+		return []float64{0.85}
+	}
+	return []float64{0.9}
+}
+
+func (o *options) run(w io.Writer) error {
+	contestants, err := choose(o.policies)
+	if err != nil {
+		return err
+	}
+	all, err := readTrace(o.traces, o.trace)
+	if err != nil {
+		return err
+	}
+	for _, name := range o.fleets {
+		f, err := fleetOf(name)
+		if err != nil {
+			return err
+		}
+		loads := o.loads
+		if loads == nil {
+			loads = judged(name)
+		}
+		full := capacity(f, all)
+		for _, load := range loads {
+			n := o.requests
+			if n == 0 {
+				n = 6000
+				if f.size() > 32 {
+					n = 10_000
+				}
+			}
+			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds\n", o.trace, name, load, full, min(n, len(all)), o.seeds)
+			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson}
+			table(w, contestants, race.run(contestants))
+		}
+	}
+	return nil
+}
+
+func choose(names []string) ([]contestant, error) {
+	if names == nil {
+		return contestants, nil
+	}
+	var out []contestant
+	for _, name := range names {
+		i := slices.IndexFunc(contestants, func(c contestant) bool { return c.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("-policy: no %q: want %s", name, strings.Join(policyNames(), ", "))
+		}
+		out = append(out, contestants[i])
+	}
+	return out, nil
+}
