@@ -50,6 +50,7 @@ type Pass struct {
 	Endpoint *Endpoint
 	ticket   dispatch.Ticket
 	ready    chan struct{}
+	evicted  bool
 }
 
 // Waited is how long the request stood in the queue before its current start.
@@ -93,13 +94,20 @@ func New(o Options) *Line {
 // ends. On success the caller must call Leave or Again.
 func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
-	p.ticket = dispatch.Ticket{Request: r, Value: p}
+	p.ticket, p.evicted = dispatch.Ticket{Request: r, Value: p}, false
 	l.mu.Lock()
 	if why, after := l.queue.Submit(&p.ticket, now); why != dispatch.Accepted {
 		l.mu.Unlock()
 		return &Refused{why, after}
 	}
 	l.series.queued(now, +1)
+	for t := l.queue.Evicted(); t != nil; t = l.queue.Evicted() {
+		other := t.Value.(*Pass)
+		l.series.queued(now, -1)
+		other.evicted = true
+		close(other.ready)
+		other.ready = nil
+	}
 	return l.await(ctx, p, now)
 }
 
@@ -197,6 +205,9 @@ func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 	err := ErrExpired
 	select {
 	case <-ready:
+		if p.evicted {
+			return &Refused{dispatch.QueueFull, time.Second}
+		}
 		return nil
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -210,6 +221,9 @@ func (l *Line) abandon(p *Pass, err error) error {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if p.evicted {
+		return &Refused{dispatch.QueueFull, time.Second}
+	}
 	if l.queue.Withdraw(&p.ticket) {
 		l.series.queued(now, -1)
 		// A slow slot may have been held free on account of the requests ahead.

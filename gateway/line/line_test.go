@@ -253,3 +253,29 @@ func TestAFirstTokenMakesRoom(t *testing.T) {
 		l.Leave(&b, dispatch.Served, 0)
 	})
 }
+
+func TestAnEvictedRequestIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Policy: dispatch.Policy{Priorities: 2, MaxQueue: 1}})
+		batch := soon(time.Hour)
+		batch.Priority = 1
+		refused := make(chan error)
+		var a, b Pass
+		go func() { refused <- l.Enter(t.Context(), &a, batch) }()
+		synctest.Wait()
+		entered := make(chan error)
+		go func() { entered <- l.Enter(t.Context(), &b, soon(time.Hour)) }()
+		var why *Refused
+		if err := <-refused; !errors.As(err, &why) || why.Why != dispatch.QueueFull {
+			t.Errorf("the batch request that made room: %v", err)
+		}
+		l.Set(replicas(1, 1))
+		if err := <-entered; err != nil {
+			t.Error(err)
+		}
+		if s := l.State(); s.Queued != 0 {
+			t.Errorf("%d wait", s.Queued)
+		}
+		l.Leave(&b, dispatch.Served, 0)
+	})
+}

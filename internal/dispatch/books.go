@@ -24,10 +24,11 @@ type books struct {
 
 // entry is a request in a replica's books.
 type entry struct {
-	work   float64 // seconds of reading
-	hit    int     // tokens of the prompt that the replica had
-	tokens int     // of the answer, so far
-	began  bool
+	work    float64 // seconds of reading
+	backlog float64 // of the replica before it, when it was sent
+	hit     int     // tokens of the prompt that the replica had
+	tokens  int     // of the answer, so far
+	began   bool
 }
 
 // share is the part of the time that is taken, over about readingSpan.
@@ -50,8 +51,8 @@ func (r *share) of(now time.Time) float64 {
 
 // send books a request that is given to the replica.
 func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
-	t.entry = entry{work: work, hit: hit}
 	b := &s.books
+	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit}
 	b.kv += t.Prompt
 	b.pending = append(b.pending, t)
 	b.work += work

@@ -79,7 +79,9 @@ type Request struct {
 	Priority  int // 0 is the most urgent; below Policy.Priorities
 	Placement int // index into Policy.Placements
 	// Cost is the work that the request declares, in any unit that all requests
-	// of the service use alike; 0 when undeclared, which counts as 1.
+	// of the service use alike; 0 when undeclared, which counts as 1. It counts for
+	// at most 64 times, at least a 64th, of what requests of the service usually
+	// declare, and what was served replaces it.
 	Cost float64
 	// Expire is the latest start: the request must not wait longer.
 	Expire time.Time
@@ -108,13 +110,6 @@ func (r *Request) order() time.Time {
 		return r.Expire
 	}
 	return r.Deadline
-}
-
-func (r *Request) cost() float64 {
-	if r.Cost > 0 {
-		return r.Cost
-	}
-	return 1
 }
 
 // Replica is one instance of the service.
@@ -179,6 +174,8 @@ type Ticket struct {
 	at       time.Time // when it entered the queue
 	started  time.Time
 	occupied float64 // the replica's used fraction of slots at the start
+	cost     float64 // in units of what is usually declared
+	charged  float64 // at the start, in units of a mean request
 	lane     *lane
 	speed    float64   // of its slot, when it started
 	due      time.Time // Request.order

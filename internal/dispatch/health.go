@@ -1,6 +1,9 @@
 package dispatch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // Ejection bounds how failing replicas are taken out of service. Zero fields
 // mean their defaults.
@@ -40,8 +43,24 @@ type health struct {
 	successes   int // in a row, on probation
 	onProbation bool
 	until       time.Time // end of the suspension
+	out         time.Duration
+	back        time.Time // when it last got all its slots back
 	probe       bool      // the suspension ends in probation
+	record      record
 }
+
+// record is how many of a replica's last attempts failed, older ones fading.
+type record struct{ failed, n float64 }
+
+// recent is the number of attempts after which an old one counts 1/e.
+const recent = 50
+
+func (r *record) add(failed float64) {
+	keep := 1 - 1.0/recent
+	r.failed, r.n = r.failed*keep+failed, r.n*keep+1
+}
+
+func (r *record) share() float64 { return r.failed / max(r.n, 1) }
 
 // maxPause bounds how long one refusal keeps a busy replica without requests, so
 // that an answer meant for one client cannot silence a replica.
@@ -53,11 +72,12 @@ func (q *Queue) judge(s *server, o Outcome, pause time.Duration, now time.Time) 
 	switch o {
 	case Served:
 		h.failures = 0
+		h.record.add(0)
 		if !h.onProbation {
 			break
 		}
 		if h.successes++; h.successes >= rule.Probes {
-			*h = health{}
+			*h = health{ejections: h.ejections, out: h.out, back: now}
 		}
 	case Busy:
 		q.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
@@ -65,23 +85,64 @@ func (q *Queue) judge(s *server, o Outcome, pause time.Duration, now time.Time) 
 		q.eject(s, now)
 	case Failed:
 		h.failures++
-		// Answers alone never take out the second half of a fleet: then the cause
-		// is more likely in the requests than in every replica.
-		if h.onProbation || (h.failures >= rule.Failures && 2*(q.slots-s.counted) >= q.slots) {
+		h.record.add(1)
+		switch {
+		case h.onProbation, q.worse(s):
+			q.eject(s, now)
+		case h.failures >= rule.Failures && 2*(q.slots-s.counted) >= q.fleetSlots():
+			// Answers alone never take out the second half of a fleet, unless others
+			// answer well: the cause is more likely in the requests than in every
+			// replica.
 			q.eject(s, now)
 		}
 	}
 }
 
+// worse reports whether far more of the replica's attempts fail than of the other
+// usable ones', by more than chance makes of as few as it had.
+func (q *Queue) worse(s *server) bool {
+	own := s.health.record
+	if own.n < 10 {
+		return false
+	}
+	var others record
+	for _, o := range q.fleet {
+		if o != s && o.usable() > 0 {
+			others.failed += o.health.record.failed
+			others.n += o.health.record.n
+		}
+	}
+	return others.n >= 10 && own.share() > 2*others.share()+0.1+1/math.Sqrt(own.n)
+}
+
+// fleetSlots sums the slots of all replicas that are not leaving, ejected or not.
+func (q *Queue) fleetSlots() int {
+	n := 0
+	for _, s := range q.fleet {
+		if !s.leaving {
+			n += s.Slots
+		}
+	}
+	return n
+}
+
+// forgive is how many times as long as it was out a replica must serve well until
+// its ejections are forgotten.
+const forgive = 10
+
 func (q *Queue) eject(s *server, now time.Time) {
 	h, rule := &s.health, q.policy.Eject
-	out := rule.Base
-	for i := 0; i < h.ejections && out < rule.Max; i++ {
-		out *= 2
+	if !h.onProbation && s.wake < 0 && now.Sub(h.back) > forgive*h.out {
+		h.ejections = 0
 	}
+	h.out = rule.Base
+	for i := 0; i < h.ejections && h.out < rule.Max; i++ {
+		h.out *= 2
+	}
+	h.out = min(h.out, rule.Max)
 	h.ejections++
 	h.failures, h.successes = 0, 0
-	q.suspend(s, now.Add(min(out, rule.Max)), true)
+	q.suspend(s, now.Add(h.out), true)
 }
 
 func (q *Queue) suspend(s *server, until time.Time, probe bool) {
@@ -109,4 +170,17 @@ func (q *Queue) revive(now time.Time) {
 		s.health.probe = false
 		q.file(s)
 	}
+}
+
+// patience is how many times the expected time a request is left without an end
+// before its client's leaving says that the replica hangs.
+const patience = 8
+
+// hung reports whether a request whose client left had been with the replica for
+// so long that it should have ended; in Tokens mode, that a token should have come.
+func (q *Queue) hung(t *Ticket, s *server, took float64) bool {
+	if q.policy.Mode == Tokens && !t.Whole {
+		return !t.entry.began && took > max(10, patience*(t.entry.work+t.entry.backlog))
+	}
+	return q.learned && took > max(10, patience*t.cost/s.tier.rate)
 }

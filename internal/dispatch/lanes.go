@@ -1,6 +1,9 @@
 package dispatch
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // priority is one degree of urgency: who waits in it, by placement.
 type priority struct {
@@ -12,9 +15,8 @@ type priority struct {
 	// retries wait to be tried again elsewhere than where they failed. They stand
 	// apart so that none keeps those behind it from the slot that it must avoid.
 	retries []*Ticket
-	// floor is the charge of the tenant served last: the active minimum, to which
-	// a tenant that comes back is lifted so that idling earns no credit.
-	floor float64
+	// floor is, by placement, the charge of the tenant served last.
+	floor []float64
 	sweep int // accounts at which forgotten ones are swept next
 }
 
@@ -27,11 +29,10 @@ type tenant struct {
 	parked         bool
 }
 
-// account is a tenant at one priority: its charge and its lanes.
+// account is a tenant at one priority.
 type account struct {
 	tenant   *tenant
 	priority *priority
-	charge   float64
 	queued   int
 	lanes    []*lane // by placement, nil where it never waited
 }
@@ -40,21 +41,24 @@ type account struct {
 // deadline first.
 type lane struct {
 	account *account
-	tree    tree
-	head    *Ticket // the first of tree
-	at      int     // placement
-	index   int     // in priority.lanes, -1 when empty or parked
+	// charge is what the tenant was served on hardware that the placement allows, so
+	// that what it took elsewhere costs it no turn here.
+	charge float64
+	tree   tree
+	head   *Ticket // the first of tree
+	at     int     // placement
+	index  int     // in priority.lanes, -1 when empty or parked
 }
 
 func before(a, b *lane) bool {
-	if a.account.charge != b.account.charge {
-		return a.account.charge < b.account.charge
+	if a.charge != b.charge {
+		return a.charge < b.charge
 	}
 	return earlier(a.head, b.head)
 }
 
 func newPriority(placements int) *priority {
-	c := &priority{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), sweep: 1024}
+	c := &priority{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), floor: make([]float64, placements), sweep: 1024}
 	for i := range c.lanes {
 		c.lanes[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
 	}
@@ -75,6 +79,13 @@ func (q *Queue) tenant(name string) *tenant {
 			return t
 		}
 	}
+	t := &tenant{name: name, limits: q.limitsOf(name), accounts: make([]*account, len(q.priorities))}
+	q.tenants[name] = t
+	return t
+}
+
+// limitsOf returns a tenant's limits with the default weight filled in.
+func (q *Queue) limitsOf(name string) Limits {
 	limits, named := q.policy.Tenants[name]
 	if !named {
 		limits = q.policy.Tenants[""]
@@ -82,9 +93,7 @@ func (q *Queue) tenant(name string) *tenant {
 	if limits.Weight <= 0 {
 		limits.Weight = 1
 	}
-	t := &tenant{name: name, limits: limits, accounts: make([]*account, len(q.priorities))}
-	q.tenants[name] = t
-	return t
+	return limits
 }
 
 func (q *Queue) account(t *tenant, urgency int) *account {
@@ -106,7 +115,7 @@ func (q *Queue) account(t *tenant, urgency int) *account {
 func (q *Queue) forget(c *priority) {
 	for name, a := range c.accounts {
 		t := a.tenant
-		if t.queued > 0 || t.active > 0 || a.charge > c.floor {
+		if t.queued > 0 || t.active > 0 || a.ahead() {
 			continue
 		}
 		delete(c.accounts, name)
@@ -125,17 +134,48 @@ func (q *Queue) forget(c *priority) {
 	c.sweep = max(1024, 2*len(c.accounts))
 }
 
+// ahead reports whether the account has had more than its share somewhere.
+func (a *account) ahead() bool {
+	for p, l := range a.lanes {
+		if l != nil && l.charge > a.priority.floor[p] {
+			return true
+		}
+	}
+	return false
+}
+
+// lift raises the charge of a lane that was empty to the active minimum, so that
+// idling earns no credit: to the least charge that waits for any of the same
+// hardware, or where nobody waits to that of whoever was served last.
+func (q *Queue) lift(l *lane) {
+	c := l.account.priority
+	low, last := math.Inf(1), 0.0
+	for p := range c.lanes {
+		if !q.placements[l.at].overlaps(&q.placements[p]) {
+			continue
+		}
+		last = max(last, c.floor[p])
+		if c.lanes[p].len() > 0 {
+			low = min(low, c.lanes[p].items[0].charge)
+		}
+	}
+	if math.IsInf(low, 1) {
+		low = last
+	}
+	l.charge = max(l.charge, low)
+}
+
 // enter puts a ticket into its lane and the lane among those that may be served.
 func (q *Queue) enter(t *Ticket) {
 	owner := q.tenant(t.Tenant)
 	a := q.account(owner, t.Priority)
-	if a.queued == 0 {
-		a.charge = max(a.charge, a.priority.floor)
-	}
 	l := a.lanes[t.Placement]
 	if l == nil {
 		l = &lane{account: a, at: t.Placement, index: -1}
 		a.lanes[t.Placement] = l
+	}
+	if l.tree.len() == 0 {
+		q.lift(l)
 	}
 	t.lane = l
 	t.waiting = true
@@ -191,11 +231,15 @@ func (l *lane) sync() {
 	}
 }
 
-// charged adds cost, in units of a mean request, to an account.
-func (a *account) charged(cost float64) {
-	a.charge += cost / a.tenant.limits.Weight
-	for _, l := range a.lanes {
-		if l != nil && l.index >= 0 {
+// charge adds cost, in units of a mean request, to an account that was served on a
+// class of hardware.
+func (q *Queue) charge(a *account, cost float64, class string) {
+	for p, l := range a.lanes {
+		if l == nil || !q.placements[p].allows(class) {
+			continue
+		}
+		l.charge += cost / a.tenant.limits.Weight
+		if l.index >= 0 {
 			l.sync()
 		}
 	}

@@ -4,7 +4,9 @@ import "math"
 
 // estimate is an exponentially weighted record of work done and time taken.
 type estimate struct {
-	cost, seconds, n float64
+	cost, seconds float64
+	n             float64 // weight
+	samples       float64 // how many, whatever their weight
 }
 
 const (
@@ -24,10 +26,11 @@ const (
 // the replica's slots, because a batching replica is faster while it is emptier
 // and the speed that matters is the one at the configured concurrency.
 func (e *estimate) add(cost, seconds, weight float64) {
-	if e.n >= 16 {
+	if e.samples >= 16 {
 		seconds = min(seconds, clip*cost/e.rate())
 	}
 	keep := 1 - 1.0/memory
+	e.samples = e.samples*keep + 1
 	e.cost = e.cost*keep + cost*weight
 	e.seconds = e.seconds*keep + seconds*weight
 	e.n = e.n*keep + weight
@@ -45,14 +48,18 @@ func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
 	if s.seen++; s.seen <= warmup || seconds <= 0 {
 		return
 	}
-	cost, weight := t.cost(), max(t.occupied, 1e-3)
+	cost, weight := t.cost, max(t.occupied, 1e-3)
+	if t.Cost > 0 && s.own.samples >= 16 {
+		// Whoever declares much must have taken long.
+		cost = min(cost, clip*seconds*s.own.rate())
+	}
 	q.meanCost.add(cost, 1, 1)
 	s.own.add(cost, seconds, weight)
 	k := s.tier.kind
 	if s.tier.level == 0 {
 		k.learned.add(cost, seconds, weight)
 	}
-	if s.own.n >= ownSamples {
+	if s.own.samples >= ownSamples {
 		base, _ := q.base()
 		if level := levelOf(s.own.rate()/q.kindRate(k, base), s.tier.level); level != s.tier.level {
 			q.move(s, q.tierOf(k, level))
@@ -77,8 +84,8 @@ func (q *Queue) base() (float64, bool) {
 	var sum, n float64
 	for _, k := range q.kinds {
 		rate, samples := k.seed*q.averageCost(), float64(trust)
-		if k.learned.n >= 1 {
-			rate, samples = k.learned.rate(), k.learned.n
+		if k.learned.samples >= 1 {
+			rate, samples = k.learned.rate(), k.learned.samples
 		}
 		if rate > 0 {
 			sum += samples * math.Log(rate/k.weight)
@@ -99,7 +106,10 @@ func (q *Queue) kindRate(k *kind, base float64) float64 {
 		prior = k.seed * q.averageCost()
 	}
 	e := &k.learned
-	doubt := trust * max(0, 1-e.n/64) * q.averageCost()
+	doubt := trust * max(0, 1-e.samples/64) * q.averageCost()
+	if e.samples > 0 {
+		doubt *= e.n / e.samples // what was measured weighs as much in e.cost
+	}
 	return (e.cost + doubt) / max(e.seconds+doubt/prior, 1e-9)
 }
 
@@ -121,6 +131,28 @@ func (q *Queue) weighAll() {
 	}
 }
 
+// implausible is how far a kind's speed may be from what the other kinds and the
+// weights say before it is not published: the weights are within 2 x of what was
+// measured, for models of which each kind holds the whole.
+const implausible = 32
+
+// plausible bounds a learned speed by what the other kinds' speeds make of the
+// kind's weight. Others act on what is published, so it must not be nonsense.
+func (q *Queue) plausible(k *kind, rate float64) float64 {
+	var sum, n float64
+	for _, o := range q.kinds {
+		if o != k && o.learned.samples >= 1 {
+			sum += o.learned.samples * math.Log(o.learned.rate()/o.weight)
+			n += o.learned.samples
+		}
+	}
+	if n == 0 {
+		return rate
+	}
+	expected := math.Exp(sum/n) * k.weight
+	return min(max(rate, expected/implausible), expected*implausible)
+}
+
 // Rate is what was learned of one class of hardware.
 type Rate struct {
 	// Rate is requests of the service's average cost per second and busy slot.
@@ -128,7 +160,8 @@ type Rate struct {
 	// Slots is the mean number of slots of the replicas present, or of one of those
 	// that were there last.
 	Slots float64
-	// Samples is the weight of the evidence, at most 256 per slice count.
+	// Samples is how many requests the rate was learned from, older ones fading: at
+	// most 256 per slice count.
 	Samples float64
 }
 
@@ -141,9 +174,9 @@ func (q *Queue) Rates() map[string]Rate {
 			continue
 		}
 		r := out[k.class]
-		mean := e.rate() / q.averageCost()
-		r.Rate = (r.Rate*r.Samples + mean*e.n) / (r.Samples + e.n)
-		r.Samples += e.n
+		mean := q.plausible(k, e.rate()) / q.averageCost()
+		r.Rate = (r.Rate*r.Samples + mean*e.samples) / (r.Samples + e.samples)
+		r.Samples += e.samples
 		r.Slots = float64(k.slots)
 		out[k.class] = r
 	}

@@ -14,6 +14,11 @@ func (p *placement) allows(class string) bool {
 	return len(p.Require) == 0 || slices.Contains(p.Require, class)
 }
 
+// overlaps reports whether some class may be used under both placements.
+func (p *placement) overlaps(o *placement) bool {
+	return len(p.Require) == 0 || len(o.Require) == 0 || slices.ContainsFunc(p.Require, o.allows)
+}
+
 // fastest returns the fastest tier with a free slot that the placement allows.
 func (q *Queue) fastest(p *placement, preferred bool) *tier {
 	var best *tier
@@ -92,7 +97,7 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 	}
 	// Fast slots that hang would hold the request for ever: once it has waited for
 	// as long as the slow slot takes, the wait cannot have been worth it.
-	until := head.at.Add(seconds(slow * head.cost()))
+	until := head.at.Add(seconds(slow * head.cost))
 	if !q.learned || !until.After(now) {
 		return choice{on: best.free.items[0]}
 	}

@@ -65,8 +65,19 @@ func (m *machine) submit(t *rapid.T) {
 		Cost:      rapid.SampledFrom([]float64{0, 1, 7}).Draw(t, "cost"),
 		Expire:    m.now.Add(time.Minute),
 	}}
+	m.enter(t, k)
+}
+
+// enter submits a ticket and notes which one made room for it.
+func (m *machine) enter(t *rapid.T, k *Ticket) {
 	if why, _ := m.q.Submit(k, m.now); why == Accepted {
 		m.waiting[k] = true
+	}
+	for e := m.q.Evicted(); e != nil; e = m.q.Evicted() {
+		if !m.waiting[e] || e.Priority < k.Priority {
+			t.Fatalf("a request of priority %d made room for one of %d", e.Priority, k.Priority)
+		}
+		delete(m.waiting, e)
 	}
 }
 

@@ -26,6 +26,8 @@ type Queue struct {
 	kinds    []*kind
 	seeds    map[string]Rate // by class
 	meanCost estimate
+	units    units
+	evicted  []*Ticket
 	learned  bool
 	speed    float64 // of all usable slots
 	load     load
@@ -69,15 +71,21 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		t.Placement = 0
 	}
 	t.due = t.order()
+	t.cost = q.units.of(t.Cost)
 	if q.policy.Mode == Tokens {
 		// A long prompt lets short ones pass, by a second for each 1,000 tokens.
 		t.due = t.due.Add(time.Duration(t.Prompt) * time.Millisecond)
 	}
+	q.seq++
+	t.seq, t.at = q.seq, now
 	if why, after := q.refuse(t, now); why != Accepted {
 		return why, after
 	}
-	q.seq++
-	t.seq, t.at = q.seq, now
+	if q.policy.MaxQueue > 0 && q.waiting >= q.policy.MaxQueue {
+		lesser := q.lesser(t)
+		q.leave(lesser)
+		q.evicted = append(q.evicted, lesser)
+	}
 	q.enter(t)
 	return Accepted, 0
 }
@@ -119,17 +127,16 @@ func (q *Queue) Next(now time.Time) *Ticket {
 	return nil
 }
 
-// maxRetries bounds how many of the requests to be tried again are looked at for
-// one decision.
-const maxRetries = 8
-
 // candidates returns the requests of one priority among which one may be served
 // next, in order: those to be tried again, and then in Slots mode the first of
 // each placement, because those behind it can be placed no better.
 func (q *Queue) candidates(c *priority) []*Ticket {
 	out := q.looked[:0]
-	for _, t := range c.retries[:min(len(c.retries), maxRetries)] {
-		if !t.lane.account.tenant.parked {
+	for _, t := range c.retries {
+		// Those that failed at the same replica under the same rule can be placed
+		// alike: the first stands for all of them.
+		alike := func(o *Ticket) bool { return o.avoid == t.avoid && o.Placement == t.Placement }
+		if !t.lane.account.tenant.parked && !slices.ContainsFunc(out, alike) {
 			out = append(out, t)
 		}
 	}
@@ -171,7 +178,8 @@ func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	s := at.on
 	q.leave(t)
 	a := t.lane.account
-	a.priority.floor = max(a.priority.floor, a.charge)
+	floor := &a.priority.floor[t.Placement]
+	*floor = max(*floor, t.lane.charge)
 	t.on, t.started = s, now
 	if q.policy.Mode == Tokens {
 		s.send(t, at.work, at.hit, now)
@@ -185,7 +193,8 @@ func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	q.load.change(t.speed, q.speed, now)
 	a.tenant.active++
 	q.file(s)
-	a.charged(t.cost() / q.averageCost())
+	t.charged = t.cost / q.averageCost()
+	q.charge(a, t.charged, s.Class)
 	q.park(a.tenant)
 }
 
@@ -207,9 +216,12 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 	tenant := account.tenant
 	tenant.active--
 	took := now.Sub(t.started).Seconds()
-	if t.Cost <= 0 && q.learned {
-		// Charged as a mean request at the start; now the work is known.
-		account.charged(took*s.tier.rate/q.averageCost() - 1)
+	if q.learned {
+		// Charged by what was declared at the start; now the work is known.
+		q.charge(account, took*s.tier.rate/q.averageCost()-t.charged, s.Class)
+	}
+	if o == Neutral && q.hung(t, s, took) {
+		o = Failed
 	}
 	q.judge(s, o, pause, now)
 	q.file(s)

@@ -237,7 +237,7 @@ func TestADeadlineThatCannotBeMetIsRefusedAtOnce(t *testing.T) {
 	if why, _ := q.Submit(ask("d", by(6900*time.Millisecond), func(r *Request) { r.Expire = at(6900 * time.Millisecond) }), epoch); why != Accepted {
 		t.Errorf("a second one that still fits: %v", why)
 	}
-	for i := range 14 {
+	for i := range 12 {
 		submit(t, q, epoch, ask(i, by(15*time.Second)))
 	}
 	if why, after := q.Submit(ask("e", by(15500*time.Millisecond)), epoch); why != TooLate || after < time.Second {

@@ -1,14 +1,18 @@
 package dispatch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // refuse decides whether a request is better sent away than queued.
 func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
-	if q.policy.MaxQueue > 0 && q.waiting >= q.policy.MaxQueue {
-		return QueueFull, q.drainTime(1)
-	}
 	if limit, queued := q.standing(t.Tenant); limit > 0 && queued >= limit {
 		return TenantFull, q.drainTime(1)
+	}
+	full := q.policy.MaxQueue > 0 && q.waiting >= q.policy.MaxQueue
+	if full && q.lesser(t) == nil {
+		return QueueFull, q.drainTime(1)
 	}
 	p := &q.placements[t.Placement]
 	free, rate, best, present := q.capacity(p)
@@ -27,7 +31,7 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	if t.Deadline.IsZero() {
 		return Accepted, 0
 	}
-	if late := now.Add(wait + seconds(t.cost()/best)).Sub(t.Deadline); late > 0 {
+	if late := now.Add(wait + seconds(t.cost/best)).Sub(t.Deadline); late > 0 {
 		return TooLate, max(late, time.Second)
 	}
 	return Accepted, 0
@@ -39,11 +43,7 @@ func (q *Queue) standing(name string) (limit, queued int) {
 	if t, ok := q.tenants[name]; ok {
 		return t.limits.MaxQueue, t.queued
 	}
-	limits, named := q.policy.Tenants[name]
-	if !named {
-		limits = q.policy.Tenants[""]
-	}
-	return limits.MaxQueue, 0
+	return q.limitsOf(name).MaxQueue, 0
 }
 
 // capacity sums what the placement may use: tiers with a free slot, the speed of all its
@@ -66,27 +66,57 @@ func (q *Queue) capacity(p *placement) (free int, rate, best float64, present bo
 	return free, rate, best, present
 }
 
+// looked bounds how many lanes are looked at to estimate a rank or to find a
+// request to evict; the rest is taken to be like them.
+const lanesLooked = 256
+
 // aheadOf estimates how many waiting requests would be served before t: all of
-// more urgent priorities and, of its own, the part that its own tenant's requests
-// due earlier are of all that tenant's.
+// more urgent priorities and, of its own, the turns that each tenant takes until
+// t's has had as many as it has requests due earlier.
 func (q *Queue) aheadOf(t *Ticket) int {
 	n := 0
 	for _, c := range q.priorities[:t.Priority] {
 		n += c.waiting
 	}
 	c := q.priorities[t.Priority]
-	a := c.accounts[t.Tenant]
-	if a == nil || a.queued == 0 {
-		// A tenant with nothing waiting is served when each other had a turn.
-		return n + min(c.waiting, len(c.accounts))
+	own, charge, weight := 0, math.Inf(1), 1.0
+	if a := c.accounts[t.Tenant]; a != nil && a.queued > 0 {
+		weight = a.tenant.limits.Weight
+		for _, l := range a.lanes {
+			if l == nil {
+				continue
+			}
+			own += l.tree.rank(t)
+			if l.tree.len() > 0 {
+				charge = min(charge, l.charge)
+			}
+		}
+	} else {
+		weight = q.limitsOf(t.Tenant).Weight
 	}
-	rank := 0
-	for _, l := range a.lanes {
-		if l != nil {
-			rank += l.tree.rank(t)
+	n += own
+	var turns float64
+	looked, lanes := 0, 0
+	for p := range c.lanes {
+		lanes += c.lanes[p].len()
+		for _, l := range c.lanes[p].items[:min(c.lanes[p].len(), lanesLooked-looked)] {
+			looked++
+			if l.account.tenant.name == t.Tenant {
+				continue
+			}
+			w := l.account.tenant.limits.Weight
+			// A tenant that had nothing waiting starts with the least charge.
+			lead := 0.0
+			if !math.IsInf(charge, 1) {
+				lead = max(0, charge-l.charge)
+			}
+			turns += min(float64(l.tree.len()), 1+(float64(own)/weight+lead)*w)
 		}
 	}
-	return n + rank*c.waiting/a.queued
+	if looked > 0 {
+		turns *= float64(lanes) / float64(looked)
+	}
+	return n + min(int(turns), c.waiting) + len(c.retries)
 }
 
 // drainTime is how long the fleet takes until n more requests have left the

@@ -135,7 +135,7 @@ func (c *priority) within(n int) []*Ticket {
 	var turns []turn
 	for i := range c.lanes {
 		for _, l := range c.lanes[i].items {
-			turns = append(turns, turn{l, 0, l.account.charge})
+			turns = append(turns, turn{l, 0, l.charge})
 		}
 	}
 	for len(out) < n && len(turns) > 0 {

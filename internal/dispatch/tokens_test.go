@@ -31,9 +31,7 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 					Prompt:   rapid.IntRange(0, 3000).Draw(t, "prompt"),
 					Output:   rapid.IntRange(0, 500).Draw(t, "output"), Expire: m.now.Add(time.Minute),
 				}}
-				if why, _ := m.q.Submit(k, m.now); why == Accepted {
-					m.waiting[k] = true
-				}
+				m.enter(t, k)
 			},
 			"time": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms")) * time.Millisecond)

@@ -1,0 +1,50 @@
+package dispatch
+
+// lesser returns the waiting request that is to make room for t in a full queue:
+// of the least urgent priority, of the tenant that has the most waiting there for
+// its weight, the one due last. At t's own priority only a tenant with more than
+// twice as much waiting makes room. nil when none is lesser.
+func (q *Queue) lesser(t *Ticket) *Ticket {
+	for at := len(q.priorities) - 1; at >= t.Priority; at-- {
+		l := q.priorities[at].longest()
+		if l == nil {
+			continue
+		}
+		if at == t.Priority {
+			_, own := q.standing(t.Tenant)
+			fair := 2 * float64(own+1) / q.limitsOf(t.Tenant).Weight
+			if other := l.account.tenant; other.name == t.Tenant || float64(other.queued)/other.limits.Weight <= fair {
+				return nil
+			}
+		}
+		return l.tree.at(l.tree.len() - 1)
+	}
+	return nil
+}
+
+// longest returns the lane with the most requests for its tenant's weight, among
+// the first ones.
+func (c *priority) longest() *lane {
+	var best *lane
+	size := func(l *lane) float64 { return float64(l.tree.len()) / l.account.tenant.limits.Weight }
+	for p := range c.lanes {
+		items := c.lanes[p].items
+		for _, l := range items[:min(len(items), lanesLooked)] {
+			if best == nil || size(l) > size(best) {
+				best = l
+			}
+		}
+	}
+	return best
+}
+
+// Evicted returns a request that was taken out of the queue to make room for a
+// more urgent one, until none is left. It is asked after every Submit.
+func (q *Queue) Evicted() *Ticket {
+	if len(q.evicted) == 0 {
+		return nil
+	}
+	t := q.evicted[0]
+	q.evicted = q.evicted[1:]
+	return t
+}
