@@ -48,10 +48,28 @@ func (x *exchange) outbound() *http.Request {
 	out.Header = outboundHeader(in)
 	out.Body = nil // lets the transport repeat it on a connection that just closed
 	if x.body != nil {
-		out.Body = x.body
+		x.embody(out)
 	}
 	return out
 }
+
+// embody gives a request its body, which the transport may ask for again where the
+// connection that it took was closed meanwhile.
+func (x *exchange) embody(out *http.Request) {
+	out.Body = x.body.Open()
+	out.GetBody = func() (io.ReadCloser, error) {
+		if again := x.body.Open(); again != nil {
+			return again, nil
+		}
+		return nil, errGiven
+	}
+	if x.body.Whole() {
+		// The client was asked for it already.
+		delete(out.Header, "Expect")
+	}
+}
+
+var errGiven = errors.New("a part of the body that is not kept was sent before")
 
 // Values that never change, shared by all requests.
 var (

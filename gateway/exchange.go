@@ -8,10 +8,11 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"strings"
+	"syscall"
 	"time"
 
+	"aliquot/gateway/intake"
 	"aliquot/gateway/line"
-	"aliquot/gateway/match"
 	"aliquot/internal/dispatch"
 )
 
@@ -25,7 +26,9 @@ type exchange struct {
 	answer  answer
 	early   early
 	trace   httptrace.ClientTrace
-	body    *match.Body
+	body    *intake.Body
+	taken   bool  // the body was received as far as it is kept
+	failure error // of receiving it
 
 	in       *http.Request
 	grpc     bool
@@ -88,7 +91,7 @@ func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
 // forward has the request served.
 func (x *exchange) forward() {
 	x.answer.x = x
-	if x.body != nil {
+	if x.body != nil && !x.body.Whole() {
 		control := http.NewResponseController(x.writer.ResponseWriter)
 		if x.in.ProtoMajor == 1 {
 			// A replica may answer while it still reads. Without this the server
@@ -123,7 +126,7 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	}
 	p.SetXForwarded()
 	if out.Body != nil {
-		out.Body = x.body
+		out.Body = x.body.Open()
 		// The clone's trailer would stay empty: the server fills in the original's
 		// when it has read the body.
 		out.Trailer = p.In.Trailer
@@ -139,6 +142,9 @@ func (x *exchange) answered(r *http.Response) error {
 	}
 	if r.StatusCode == http.StatusSwitchingProtocols {
 		return nil // the connection itself is handed over
+	}
+	if x.body != nil {
+		x.body.Answered()
 	}
 	x.answer.body, x.answer.from = r.Body, r
 	r.Body = &x.answer
@@ -185,10 +191,19 @@ func (x *exchange) refuseBody(err error) {
 	switch {
 	case errors.As(err, &large):
 		x.outcome = tooLarge
+	case errors.Is(err, intake.ErrFull):
+		x.server.log.Warn("a request body finds no room", "service", x.name(), "error", err)
+		x.outcome = bodiesFull
+		refuse(&x.writer, x.in, bodiesFull, "", time.Second)
+		return
 	case isTimeout(err):
 		x.outcome = bodyTimeout
-	case x.in.Context().Err() != nil:
-		x.gone(leftServing)
+	case x.in.Context().Err() != nil, hungUp(err):
+		if x.attempts == 0 {
+			x.gone(leftWaiting)
+		} else {
+			x.gone(leftServing)
+		}
 		return
 	default:
 		x.outcome = malformed
@@ -247,7 +262,24 @@ func (x *exchange) end() {
 		// it waiting.
 		http.NewResponseController(x.writer.ResponseWriter).SetReadDeadline(time.Now().Add(time.Second))
 	}
+	if x.body != nil {
+		x.body.Free()
+	}
 	x.record()
+}
+
+// hungUp reports whether an error of receiving a body is that of a connection that
+// has ended.
+func hungUp(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// name is that of the service, "" while it is not known.
+func (x *exchange) name() string {
+	if x.service == nil {
+		return ""
+	}
+	return x.service.name
 }
 
 func isGRPC(r *http.Request) bool {

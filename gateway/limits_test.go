@@ -93,7 +93,7 @@ func TestSmugglingShapedRequestsAreRefused(t *testing.T) {
 func TestAnUnreadBodyIsNeverTakenForARequest(t *testing.T) {
 	var seen []string
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { seen = append(seen, r.URL.Path) })
-	g := start(t, service("m", replicaBlock(replica, "", 1)))
+	g := start(t, service("m", replicaBlock(replica, "", 1), streaming))
 	body := "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
 	got := g.raw(t, fmt.Sprintf("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20)+body)
 	if len(got) != 1 || len(seen) != 1 {

@@ -27,6 +27,7 @@ const (
 	broken                     // the replica ended the exchange early
 	timedOut                   // the replica's answer did not begin in time
 	bodyTimeout                // the client did not send its body
+	bodiesFull                 // no room for the body
 	shutDown                   // the gateway ended first
 	outcomes                   // how many there are
 )
@@ -54,6 +55,7 @@ var results = [outcomes]result{
 	broken:      {"broken", http.StatusBadGateway, "the replica ended the exchange before its answer was complete"},
 	timedOut:    {"timed_out", http.StatusGatewayTimeout, "the replica's answer did not begin in time"},
 	bodyTimeout: {"body_timeout", http.StatusRequestTimeout, "the request body did not arrive in time"},
+	bodiesFull:  {"bodies_full", http.StatusServiceUnavailable, "the gateway holds as many request bodies as it may"},
 	shutDown:    {"shut_down", http.StatusServiceUnavailable, "the gateway is shutting down"},
 }
 
@@ -63,7 +65,7 @@ func (o outcome) String() string { return results[o].name }
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
 	clear(h)
-	if o == malformed || o == tooLarge || o == bodyTimeout {
+	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted
 	}
 	if text == "" {

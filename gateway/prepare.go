@@ -2,14 +2,11 @@ package gateway
 
 import (
 	"net/http"
+	"time"
 
 	"aliquot/gateway/match"
 	"aliquot/internal/dispatch"
 )
-
-// maxSniff bounds how much of a body is read and kept to find its model. OpenAI's
-// clients send the messages before the model, so that a long prompt must fit.
-const maxSniff = 1 << 20
 
 // prepare finds the service and everything that the queue needs to know; false
 // when the request was answered instead.
@@ -22,27 +19,32 @@ func (x *exchange) prepare() bool {
 		return x.no(tooLarge, "")
 	}
 	if r.ContentLength != 0 {
-		x.body = match.NewBody(&slowBody{
+		x.body = s.bodies.Body(&slowBody{
 			ReadCloser: http.MaxBytesReader(x.writer.ResponseWriter, r.Body, s.config.Listen.MaxBodyBytes),
 			control:    http.NewResponseController(x.writer.ResponseWriter),
 			limit:      s.config.Listen.BodyTimeout, began: x.began,
 			floor: r.ContentLength > 0, each: r.ProtoMajor == 2,
-		})
+		}, r.ContentLength)
 	}
+	x.grpc = isGRPC(r)
 	at := s.routes.Service(r, x.model)
-	if x.body != nil && x.body.Err() != nil {
-		x.refuseBody(x.body.Err())
+	if at >= 0 {
+		x.service = s.services[at]
+		if !x.service.config.Upstream.Stream {
+			x.takeIn()
+		}
+	}
+	if x.failure != nil {
+		x.refuseBody(x.failure)
 		return false
 	}
 	if at < 0 {
 		return x.no(unmatched, "")
 	}
-	x.service = s.services[at]
 	facts, err := match.FactsOf(r)
 	if err != nil {
 		return x.no(malformed, err.Error())
 	}
-	x.grpc = isGRPC(r)
 	x.ask(&facts)
 	return true
 }
@@ -54,10 +56,27 @@ func (x *exchange) no(o outcome, text string) bool {
 }
 
 func (x *exchange) model() string {
-	if x.body == nil || !match.Sniffable(x.in) {
+	x.takeIn()
+	if x.body == nil || x.grpc || x.failure != nil {
 		return ""
 	}
-	return x.body.Model(maxSniff)
+	return match.Model(x.body.Kept(), x.in.Header)
+}
+
+// takeIn receives the body before the request has a slot, so that no slot waits for
+// a client, and a client that leaves is noticed: the server looks for that only
+// when a body was read to its end. Of gRPC it receives the first message, since a
+// stream may never end before it is answered.
+func (x *exchange) takeIn() {
+	switch {
+	case x.body == nil || x.taken:
+		return
+	case x.grpc:
+		x.failure = x.body.TakeMessage()
+	default:
+		x.failure = x.body.Take()
+	}
+	x.taken = true
 }
 
 // improper tells what is wrong with a request that no proxy should pass on.
@@ -84,7 +103,7 @@ func (x *exchange) ask(f *match.Facts) {
 		Priority:  x.server.tenants.priority(tenant, f.Priority, x.server.config.Priorities, c.Queue.DefaultPriority),
 		Placement: match.Placement(c.Rules, f),
 		Cost:      max(0, f.Cost),
-		Expire:    x.began.Add(c.Queue.MaxWait),
+		Expire:    time.Now().Add(c.Queue.MaxWait),
 	}
 	if f.Timeout > 0 {
 		x.request.Deadline = x.began.Add(f.Timeout)

@@ -80,7 +80,10 @@ func TestTrailersPass(t *testing.T) {
 	}
 }
 
-func TestContinueComesFromTheReplica(t *testing.T) {
+// streaming has requests dispatched before their bodies have come.
+const streaming = "upstream {\n request_body = \"stream\"\n}"
+
+func TestContinueComesFromTheReplicaOfAStreamingService(t *testing.T) {
 	for _, accept := range []bool{true, false} {
 		read := make(chan int, 1)
 		replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -92,7 +95,7 @@ func TestContinueComesFromTheReplica(t *testing.T) {
 			body, _ := io.ReadAll(r.Body)
 			read <- len(body)
 		})
-		g := start(t, service("m", replicaBlock(replica, "", 1)))
+		g := start(t, service("m", replicaBlock(replica, "", 1), streaming))
 		continued := false
 		trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, _ textproto.MIMEHeader) error {
 			continued = continued || code == 100
@@ -112,7 +115,7 @@ func TestContinueComesFromTheReplica(t *testing.T) {
 	}
 }
 
-func TestALargeBodyIsStreamed(t *testing.T) {
+func TestABodyPastTheBoundIsStreamed(t *testing.T) {
 	const size = 64 << 20
 	started := make(chan struct{})
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -124,7 +127,7 @@ func TestALargeBodyIsStreamed(t *testing.T) {
 		io.Copy(sum, r.Body)
 		fmt.Fprintf(w, "%x", sum.Sum(nil))
 	})
-	g := start(t, service("m", replicaBlock(replica, "", 1)))
+	g := start(t, service("m", replicaBlock(replica, "", 1))+"listen {\n address = \"127.0.0.1:0\"\n body_buffer = \"512KiB\"\n}\n")
 	pr, pw := io.Pipe()
 	want := sha256.New()
 	go func() {
@@ -165,7 +168,7 @@ func TestBothDirectionsAtOnce(t *testing.T) {
 	h2.SetUnencryptedHTTP2(true)
 	for name, transport := range map[string]*http.Transport{"HTTP/1.1": {}, "HTTP/2": {Protocols: h2}} {
 		replica := serve(t, echo)
-		g := start(t, service("m", replicaBlock(replica, "", 1)))
+		g := start(t, service("m", replicaBlock(replica, "", 1), streaming))
 		pr, pw := io.Pipe()
 		r, _ := http.NewRequest(http.MethodPost, g.url, pr)
 		go io.WriteString(pw, "0\n")

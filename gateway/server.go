@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"aliquot/gateway/config"
+	"aliquot/gateway/intake"
 	"aliquot/gateway/match"
 )
 
@@ -57,6 +58,7 @@ type Server struct {
 	log      *slog.Logger
 	quiet    *log.Logger
 	buffers  *bufferPool
+	bodies   *intake.Store
 
 	tls           *tls.Config // nil without TLS
 	public, admin *http.Server
@@ -78,7 +80,7 @@ func New(c *config.Config, o Options) (*Server, error) {
 	s := &Server{
 		config: c, options: o, log: o.Log, tenants: tenants{c.Tenants}, metrics: newMetrics(),
 		routes: match.NewTable(c.Services), buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
-		ready: make(chan struct{}),
+		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
 	for _, sc := range c.Services {
 		source, err := o.Source(sc)

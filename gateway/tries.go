@@ -42,6 +42,11 @@ func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
 		x.take()
 		x.service.metrics.retried.Inc()
 		out = readdress(out, x.pass.Endpoint.Address)
+		if x.body != nil {
+			if out.Body = x.body.Open(); out.Body == nil {
+				return nil, errGiven
+			}
+		}
 	}
 }
 
@@ -93,7 +98,7 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 	case x.attempts-x.unreached > retries:
 		return 0, 0, false
 	}
-	return verdict, pause, x.body == nil || x.body.Rewind()
+	return verdict, pause, x.body == nil || x.body.Open() != nil
 }
 
 func verdictOf(err error) dispatch.Outcome {

@@ -35,6 +35,16 @@ type Listen struct {
 	IdleTimeout    time.Duration // between requests on a connection
 	BodyTimeout    time.Duration // without any progress of a request's body
 	WriteTimeout   time.Duration // without any progress of a response
+	Bodies         Bodies
+}
+
+// Bodies bounds what is kept of the bodies of requests before they are served, in
+// bytes.
+type Bodies struct {
+	Each   int64  // of one request; what is longer is streamed
+	Memory int64  // of all requests, in memory
+	Disk   int64  // of all requests, in files; 0 refuses what does not fit into memory
+	Dir    string // of the files; "" for the system's
 }
 
 // Drain is the order of an orderly end.
@@ -133,8 +143,11 @@ type Upstream struct {
 	ConnectTimeout time.Duration
 	HeaderTimeout  time.Duration // until the response's header; 0 is none
 	Retries        int
-	CAFile         string
-	ServerName     string
+	// Stream gives a request its slot before its body has come, for services that
+	// answer while the client still sends.
+	Stream     bool
+	CAFile     string
+	ServerName string
 }
 
 // Rule ties requests of some size to hardware.

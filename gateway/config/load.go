@@ -78,6 +78,13 @@ func (d *decoder) listen(b *listenBody) Listen {
 		IdleTimeout:    d.duration(b.IdleTimeout, 2*time.Minute),
 		BodyTimeout:    d.duration(b.BodyTimeout, 30*time.Second),
 		WriteTimeout:   d.duration(b.WriteTimeout, time.Minute),
+		Bodies: Bodies{
+			Each: d.size(b.BodyBuffer, 32<<20), Memory: d.size(b.BodyMemory, 64<<20),
+			Disk: d.size(b.BodyDisk, 1<<30), Dir: or(b.BodyDir, ""),
+		},
+	}
+	if d.one(b.BodyOverflow, "file", "file", "refuse") == "refuse" {
+		l.Bodies.Disk = 0
 	}
 	if b.TLS != nil {
 		l.CertFile, l.KeyFile = b.TLS.Cert, b.TLS.Key

@@ -27,6 +27,11 @@ type listenBody struct {
 	IdleTimeout    *hcl.Attribute `hcl:"idle_timeout"`
 	BodyTimeout    *hcl.Attribute `hcl:"body_timeout"`
 	WriteTimeout   *hcl.Attribute `hcl:"write_timeout"`
+	BodyBuffer     *hcl.Attribute `hcl:"body_buffer"`
+	BodyMemory     *hcl.Attribute `hcl:"body_memory"`
+	BodyOverflow   *hcl.Attribute `hcl:"body_overflow"`
+	BodyDisk       *hcl.Attribute `hcl:"body_disk"`
+	BodyDir        *string        `hcl:"body_dir"`
 	TLS            *tlsBody       `hcl:"tls,block"`
 }
 
@@ -130,6 +135,7 @@ type upstreamBody struct {
 	Connect    *hcl.Attribute `hcl:"connect_timeout"`
 	Header     *hcl.Attribute `hcl:"header_timeout"`
 	Retries    *int           `hcl:"retries"`
+	Body       *hcl.Attribute `hcl:"request_body"`
 	CAFile     *string        `hcl:"ca_file"`
 	ServerName *string        `hcl:"server_name"`
 }

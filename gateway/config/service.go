@@ -132,6 +132,7 @@ func (d *decoder) upstream(b *upstreamBody) Upstream {
 		ConnectTimeout: d.duration(b.Connect, 2*time.Second),
 		HeaderTimeout:  d.duration(b.Header, 0),
 		Retries:        or(b.Retries, 2),
+		Stream:         d.one(b.Body, "buffer", "buffer", "stream") == "stream",
 		CAFile:         or(b.CAFile, ""), ServerName: or(b.ServerName, ""),
 	}
 }

@@ -2,12 +2,13 @@ package match
 
 import (
 	"bytes"
+	"compress/gzip"
+	"compress/zlib"
 	"encoding/json"
-	"errors"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -53,7 +54,7 @@ func TestTheMostTellingRouteWins(t *testing.T) {
 		if name, value, ok := strings.Cut(c.header, ": "); ok {
 			r.Header.Set(name, value)
 		}
-		got := table.Service(r, func() string { return NewBody(strings.NewReader(c.body)).Model(1 << 10) })
+		got := table.Service(r, func() string { return Model(strings.NewReader(c.body), nil) })
 		if got < 0 || services[got].Name != c.want {
 			t.Errorf("%s %s %s: service %d, want %s", c.url, c.header, c.body, got, c.want)
 		}
@@ -80,77 +81,68 @@ func TestModelIsFoundWhereverItStands(t *testing.T) {
 	long := strings.Repeat("x", 20000)
 	for text, want := range map[string]string{
 		`{"model":"m"}`: "m",
-		` { "messages" : [ {"model":"no"} ] , "model" : "m" } `: "m",
-		`{"prompt":"` + long + `","model":"m"}`:                 "m",
-		`{"a":{"model":"no"},"b":["model","no"],"model":"m"}`:   "m",
-		`{"a":"model","model":"m"}`:                             "m",
-		`{"a":"say \"model\": \"no\"","model":"m"}`:             "m",
-		`{"m\u006fdel":"a\/b\u00e9"}`:                           "a/bé",
-		`{"model":5}`:                                           "",
-		`{"model":null,"model":"second"}`:                       "",
-		`{"model":{"model":"no"}}`:                              "",
-		`["model","no"]`:                                        "",
-		`"model"`:                                               "",
-		`{}`:                                                    "",
-		``:                                                      "",
-		`{"model":"` + strings.Repeat("m", 600) + `"}`:          "",
-		`model=no`:                                              "",
+		` { "messages" : [ {"model":"no"} ] , "model" : "m" } `:          "m",
+		`{"prompt":"` + long + `","model":"m"}`:                          "m",
+		`{"a":{"model":"no"},"b":["model","no"],"model":"m"}`:            "m",
+		`{"a":"model","model":"m"}`:                                      "m",
+		`{"a":"say \"model\": \"no\"","model":"m"}`:                      "m",
+		`{"m\u006fdel":"a\/b\u00e9"}`:                                    "a/bé",
+		`{"model":5}`:                                                    "",
+		`{"model":null,"model":"second"}`:                                "second",
+		`{"model":"first","x":"\\\"\\","model":"second"}`:                "second",
+		`{"model":"first","model":5}`:                                    "",
+		`{"model":"m","prompt":"cut`:                                     "m",
+		"\xef\xbb\xbf" + `{"model":"m"}`:                                 "m",
+		`{"prompt":"` + strings.Repeat(`\\\"`, 40000) + `","model":"m"}`: "m",
+		`{"model":{"model":"no"}}`:                                       "",
+		`["model","no"]`:                                                 "",
+		`"model"`:                                                        "",
+		`{}`:                                                             "",
+		``:                                                               "",
+		`{"model":"` + strings.Repeat("m", 600) + `"}`:                   "",
+		`model=no`:                                                       "",
 	} {
 		for _, r := range []io.Reader{strings.NewReader(text), iotest.OneByteReader(strings.NewReader(text)), iotest.DataErrReader(strings.NewReader(text))} {
-			b := NewBody(r)
-			if got := b.Model(1 << 20); got != want {
+			if got := Model(r, nil); got != want {
 				t.Errorf("%.60s: model %q, want %q", text, got, want)
-			}
-			for range 2 {
-				if again, err := io.ReadAll(io.LimitReader(b, 1<<20)); err != nil || string(again) != text {
-					t.Errorf("%.60s: replayed as %d bytes, %v", text, len(again), err)
-				}
-				if !b.Rewind() {
-					break
-				}
 			}
 		}
 	}
 }
 
-func TestNoMoreThanTheLimitIsKept(t *testing.T) {
-	text := `{"prompt":"` + strings.Repeat("x", 10000) + `","model":"m"}`
-	b := NewBody(strings.NewReader(text))
-	if got := b.Model(5000); got != "" || len(b.read) > 5000 {
-		t.Errorf("model %q after %d bytes", got, len(b.read))
+func TestTheModelIsFoundInCodingsAndForms(t *testing.T) {
+	const object = `{"model":"m"}`
+	var zipped, deflated, form bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	io.WriteString(z, object)
+	z.Close()
+	d := zlib.NewWriter(&deflated)
+	io.WriteString(d, object)
+	d.Close()
+	w := multipart.NewWriter(&form)
+	file, _ := w.CreateFormFile("file", "model")
+	io.WriteString(file, strings.Repeat("\r\nmodel", 100000))
+	w.WriteField("model", "m")
+	w.Close()
+	for name, c := range map[string]struct {
+		body, coding, kind, want string
+	}{
+		"identity":         {object, "identity", "application/json", "m"},
+		"gzip":             {zipped.String(), "gzip", "application/json", "m"},
+		"gzip, cut":        {zipped.String()[:15], "gzip", "application/json", ""},
+		"gzip, none":       {object, "gzip", "application/json", ""},
+		"deflate":          {deflated.String(), "deflate", "application/json", "m"},
+		"unknown":          {object, "br", "application/json", ""},
+		"text":             {object, "", "text/plain", "m"},
+		"form":             {form.String(), "", w.FormDataContentType(), "m"},
+		"form, a boundary": {form.String(), "", "multipart/form-data", ""},
+		"form, cut":        {form.String()[:1000], "", w.FormDataContentType(), ""},
+	} {
+		h := http.Header{"Content-Encoding": {c.coding}, "Content-Type": {c.kind}}
+		if got := Model(strings.NewReader(c.body), h); got != c.want {
+			t.Errorf("%s: model %q, want %q", name, got, c.want)
+		}
 	}
-	if again, _ := io.ReadAll(b); string(again) != text {
-		t.Error("the body is not whole")
-	}
-	if b.Rewind() {
-		t.Error("a body that was read beyond what is kept can be rewound")
-	}
-}
-
-func TestAStoppedBodyIsNotRead(t *testing.T) {
-	pr, pw := io.Pipe()
-	b := NewBody(pr)
-	reading := make(chan error)
-	go func() {
-		_, err := b.Read(make([]byte, 1))
-		reading <- err
-	}()
-	for !b.busy() {
-		runtime.Gosched()
-	}
-	b.Stop(func() { pw.CloseWithError(errors.New("aborted")) })
-	if err := <-reading; err == nil {
-		t.Error("the read under way returned no error")
-	}
-	if _, err := b.Read(make([]byte, 1)); err == nil {
-		t.Error("a stopped body can be read")
-	}
-}
-
-func (b *Body) busy() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.reading
 }
 
 func TestFacts(t *testing.T) {
@@ -238,15 +230,10 @@ func FuzzModel(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		b := NewBody(bytes.NewReader(text))
-		got := b.Model(1 << 12)
-		again, err := io.ReadAll(b)
-		if err != nil || !bytes.Equal(again, text) {
-			t.Fatalf("the body is not given as it came: %v", err)
-		}
+		got := Model(bytes.NewReader(text), nil)
 		var strict map[string]json.RawMessage
 		d := json.NewDecoder(bytes.NewReader(text))
-		if len(text) < 1<<12 && bytes.Count(text, []byte("odel")) <= 1 && !bytes.Contains(text, []byte(`\u`)) && d.Decode(&strict) == nil {
+		if bytes.Count(text, []byte("odel")) <= 1 && !bytes.Contains(text, []byte(`\u`)) && d.Decode(&strict) == nil {
 			want := ""
 			json.Unmarshal(strict["model"], &want)
 			if got != want && len(want) < longestModel/6 {
@@ -254,48 +241,6 @@ func FuzzModel(f *testing.F) {
 			}
 		}
 	})
-}
-
-// Whatever was looked at, read and begun again: the body is given as it came.
-func FuzzBody(f *testing.F) {
-	f.Add([]byte(`{"messages":["hello"],"model":"m"}`), 16, 3, 8)
-	f.Add([]byte(`{"model":"m"} and more`), 4096, 100, 20)
-	f.Fuzz(func(t *testing.T, text []byte, limit, piece, first int) {
-		piece, limit = min(max(piece, 1), 1<<16), min(max(limit, 0), 1<<20)
-		b := NewBody(&slow{text, piece})
-		b.Model(limit)
-		if len(b.read) > limit {
-			t.Fatalf("%d bytes are kept, the limit is %d", len(b.read), limit)
-		}
-		begun, err := io.ReadAll(io.LimitReader(b, int64(first)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b.Rewind() {
-			begun = nil
-		} else if len(begun) < len(b.read) {
-			t.Fatalf("cannot begin again after %d of %d kept bytes", len(begun), len(b.read))
-		}
-		rest, err := io.ReadAll(b)
-		if err != nil || !bytes.Equal(append(begun, rest...), text) || !b.Ended() {
-			t.Fatalf("got %q then %q, %v, of %q", begun, rest, err, text)
-		}
-	})
-}
-
-// slow gives text in pieces.
-type slow struct {
-	text  []byte
-	piece int
-}
-
-func (s *slow) Read(p []byte) (int, error) {
-	if len(s.text) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(p, s.text[:min(s.piece, len(s.text))])
-	s.text = s.text[n:]
-	return n, nil
 }
 
 func FuzzRoutes(f *testing.F) {

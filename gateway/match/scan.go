@@ -1,11 +1,14 @@
 package match
 
-import "encoding/json"
+import (
+	"bytes"
+	"encoding/json"
+)
 
 // scanner finds the string value of the key "model" at the top level of a JSON
 // object, reading the text piece by piece and keeping nothing but that value. It
 // does not validate: of text that is no JSON object it may say anything but must
-// end. Of several such keys the first counts.
+// end. Of several such keys the last counts, as in the parsers of the replicas.
 type scanner struct {
 	depth    int
 	state    scanState
@@ -15,6 +18,7 @@ type scanner struct {
 	keep     bool // the running string is kept in raw
 	raw      []byte
 	model    string
+	begun    bool // a first byte has come
 	done     bool // nothing further can be found
 }
 
@@ -33,17 +37,36 @@ const (
 // longestModel bounds the name of a model, in bytes of JSON text.
 const longestModel = 512
 
-// feed reads more text.
+// mark is the byte order mark, which some clients send and most parsers skip.
+const mark = "\xef\xbb\xbf"
+
+// feed reads more text. The mark must not be cut.
 func (s *scanner) feed(text []byte) {
-	for _, c := range text {
-		if s.done {
-			return
+	if !s.begun && len(text) > 0 {
+		s.begun = true
+		text = bytes.TrimPrefix(text, []byte(mark))
+	}
+	quote := -1 // a place up to which no quote stands
+	for i := 0; i < len(text) && !s.done; {
+		if s.inString && !s.keep && !s.escaped {
+			// Prompts and images are long strings, of which only the end matters.
+			if quote < i {
+				if quote = bytes.IndexByte(text[i:], '"') + i; quote < i {
+					quote = len(text)
+				}
+			}
+			if at := bytes.IndexByte(text[i:quote], '\\'); at >= 0 {
+				i += at
+			} else if i = quote; i == len(text) {
+				return
+			}
 		}
 		if s.inString {
-			s.string(c)
+			s.string(text[i])
 		} else {
-			s.structure(c)
+			s.structure(text[i])
 		}
+		i++
 	}
 }
 
@@ -81,7 +104,7 @@ func (s *scanner) ended() {
 	case s.isKey:
 		s.state = beforeColon
 	case s.state == modelValue:
-		s.model, s.done = text, true
+		s.model, s.state = text, afterValue
 	default:
 		s.state = afterValue
 	}
@@ -129,6 +152,6 @@ func (s *scanner) structure(c byte) {
 	}
 	// A model that is no string names none.
 	if s.state == modelValue && c != ':' {
-		s.done = true
+		s.model, s.state = "", afterValue
 	}
 }
