@@ -21,21 +21,24 @@ type daemons struct {
 	program string
 	options []string
 	host    plugin.Host
+	// clients lists the processes that use a GPU through MPS, as NVML sees them.
+	clients func(gpu.ID) ([]int, error)
 
 	mu      sync.Mutex
 	keepers map[gpu.ID]*keeper
 	scanned bool
 }
 
-func newDaemons(runDir, program string, options []string, host plugin.Host) *daemons {
-	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, keepers: map[gpu.ID]*keeper{}}
+func newDaemons(runDir, program string, options []string, host plugin.Host, clients func(gpu.ID) ([]int, error)) *daemons {
+	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, clients: clients, keepers: map[gpu.ID]*keeper{}}
 }
 
 // pipe is the pipe directory of a GPU's daemon.
 func (d *daemons) pipe(id gpu.ID) string { return filepath.Join(d.dir, string(id), "pipe") }
 
 func (d *daemons) control(id gpu.ID) mps.Control {
-	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(d.dir, string(id), "log")}
+	dir := filepath.Join(d.dir, string(id))
+	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(dir, "log"), Record: filepath.Join(dir, "daemon.json")}
 }
 
 // converge tells every keeper whether its daemon is wanted and returns what they
@@ -71,15 +74,30 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 func (d *daemons) keep(id gpu.ID, wanted bool) condition {
 	first := condition{problem: "MPS daemon is starting", starting: true}
 	k := &keeper{
-		id: id, control: d.control(id), options: d.options, host: d.host, dir: filepath.Join(d.dir, string(id)),
+		id: id, control: d.control(id), options: d.options, host: d.host,
 		nudge: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
+		clients: func() ([]int, error) { return d.clients(id) },
 	}
 	d.keepers[id] = k
 	go k.run(context.Background())
 	return first
 }
 
-// starting tells whether any daemon is still starting.
+// restarts counts the daemons of a GPU that were started in place of one that had
+// ended or hung, since the plugin started; ok is false where the GPU has none.
+func (d *daemons) restarts(id gpu.ID) (n int, ok bool) {
+	d.mu.Lock()
+	k := d.keepers[id]
+	d.mu.Unlock()
+	if k == nil {
+		return 0, false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.restarts, true
+}
+
+// starting reports whether any daemon is still starting.
 func (d *daemons) starting() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -132,10 +150,17 @@ func (d *daemons) serves(ctx context.Context, id gpu.ID) error {
 	if err != nil {
 		return err
 	}
+	active := false
 	for _, server := range servers {
-		if status, err := control.Status(ctx, server); err == nil && status == mps.Fault {
+		switch status, _ := control.Status(ctx, server); status {
+		case mps.Active:
+			active = true
+		case mps.Fault:
 			return errors.New("its MPS server is in FAULT")
 		}
+	}
+	if !active {
+		return errors.New("its MPS server is not ACTIVE")
 	}
 	return nil
 }

@@ -305,17 +305,27 @@ func TestKilledPluginAdoptsTheDaemon(t *testing.T) {
 	}
 }
 
-// TestTwoPluginsStartOneDaemon: while both run and when the daemon dies under both.
-func TestTwoPluginsStartOneDaemon(t *testing.T) {
+// TestTwoPluginsOfferOnce: the second offers nothing, whatever becomes of the daemon,
+// before the first has ended.
+func TestTwoPluginsOfferOnce(t *testing.T) {
 	b := newBench(t, "t4")
-	one, two := b.plugin(t, ""), b.plugin(t, "")
+	one := b.plugin(t, "")
 	until(t, one, "healthy", allWell)
-	until(t, two, "healthy", allWell)
+	two := b.plugin(t, "")
+	gs := until(t, two, "a fingerprint", func(gs groups) bool { return len(gs) > 0 })
+	if ok, why := health(gs[0]); ok || !strings.Contains(why, "another device plugin for nvidia offers these GPUs") {
+		t.Errorf("the second plugin offers the GPU: %v, %q", ok, why)
+	}
+	if _, err := two.Reserve([]string{gs[0].Devices[0].ID}); err == nil || !strings.Contains(err.Error(), "another device plugin") {
+		t.Errorf("the second plugin reserves: %v", err)
+	}
 	daemon := b.control(b.uuids(t)[0])
+	before := daemon.Process()
 	kill(t, daemon)
-	await(t, "a new daemon", func() bool { _, err := daemon.Servers(t.Context()); return err == nil })
+	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
 	until(t, one, "healthy", allWell)
-	until(t, two, "healthy", allWell)
+	one.kill(t)
+	until(t, two, "the second plugin alone", allWell)
 	log, err := os.ReadFile(b.Path + ".d/mps.log")
 	if err != nil {
 		t.Fatal(err)
@@ -325,19 +335,25 @@ func TestTwoPluginsStartOneDaemon(t *testing.T) {
 	}
 }
 
+// TestHangingDaemonIsReplaced, but never under a client.
 func TestHangingDaemonIsReplaced(t *testing.T) {
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
-	until(t, c, "healthy", allWell)
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	p := b.program(t, reserve(t, c, g, 0, 4))
 	daemon := b.control(b.uuids(t)[0])
 	before := daemon.Process()
 	if err := syscall.Kill(before, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	gs := within(t, c, 40*time.Second, "a hanging daemon", func(gs groups) bool { return !allWell(gs) })
-	if _, why := health(gs[0]); !strings.Contains(why, "does not answer") {
-		t.Errorf("%q", why)
+	within(t, c, 90*time.Second, "a hanging daemon with a client", func(gs groups) bool {
+		_, why := health(gs[0])
+		return strings.HasPrefix(why, "MPS daemon does not answer; it is started again when")
+	})
+	if after := daemon.Process(); after != before || p.do(t, "alloc 1") != "ok" {
+		t.Errorf("daemon %d was replaced by %d under a client", before, after)
 	}
+	p.end()
 	within(t, c, time.Minute, "a new daemon", allWell)
 	if after := daemon.Process(); after == before || after == 0 {
 		t.Errorf("daemon %d, was %d", after, before)

@@ -65,6 +65,9 @@ func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, 
 			u.Busy = float64(rates.Gpu)
 		}
 	}
+	if n, ok := v.mps.restarts(o.ID); ok {
+		u.Metrics = append(u.Metrics, plugin.Metric{Name: "mps_restarts", Value: float64(n), Desc: "MPS daemons that were started in place of one that had ended or hung, since the plugin started"})
+	}
 	u.Processes = v.processes(o, h)
 	return u, true
 }

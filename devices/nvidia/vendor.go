@@ -67,7 +67,7 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	if s.Bool("mps_multi_user", false) {
 		options = append(options, "-multiuser-server")
 	}
-	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host)
+	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host, v.mpsClients)
 	v.events = &events{lib: v.lib, ward: v.ward, host: host, period: cfg.Period}
 	if len(cfg.RunDir) > longestRunDir {
 		s.Refuse("run_dir", fmt.Sprintf("want at most %d characters, since MPS makes sockets in it and their paths are limited to 107", longestRunDir))

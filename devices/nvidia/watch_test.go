@@ -136,6 +136,13 @@ func within(t *testing.T, c *child, limit time.Duration, what string, ok func(gr
 	}
 }
 
+// groups is the last fingerprint.
+func (c *child) groups() groups {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
 // kill ends the plugin with kill -9.
 func (c *child) kill(t *testing.T) {
 	t.Helper()

@@ -45,6 +45,7 @@ type loop struct {
 	log    hclog.Logger
 	wake   chan struct{}
 	owners *owners
+	claim  *claim
 
 	numbers *Numbers
 
@@ -77,7 +78,7 @@ type loop struct {
 func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake chan struct{}) *loop {
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
-		owners: newOwners(config.DockerSocket),
+		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker),
 		notes:  &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
@@ -198,7 +199,16 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 		return false
 	}
 	states := map[gpu.ID]State{}
-	maps.Copy(states, l.vendor.Converge(ctx, plan)) // the vendor's own map stays as it is
+	if why := l.claim.missing(); why != "" {
+		// Whose GPUs they are must find them as it left them.
+		l.notes.once("claim", hclog.Warn, "no devices are offered: "+why)
+		for _, o := range plan.Offers {
+			lost[o.ID] = why
+		}
+	} else {
+		l.notes.once("claim", hclog.Debug, "the run directory is claimed")
+		maps.Copy(states, l.vendor.Converge(ctx, plan)) // the vendor's own map stays as it is
+	}
 	for id, why := range lost {
 		s := states[id]
 		if s.Problem != "" {

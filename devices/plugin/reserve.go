@@ -25,6 +25,9 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	if err != nil {
 		return nil, err
 	}
+	if why := l.claim.missing(); why != "" {
+		return nil, fmt.Errorf("the devices take no task now: %s", why)
+	}
 	if err := l.withheld(granted); err != nil {
 		return nil, err
 	}

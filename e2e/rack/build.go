@@ -177,7 +177,9 @@ func lockFile(path string) (func(), error) {
 
 // Env returns env with what a program needs to run on the rack: the fake library
 // first in LD_LIBRARY_PATH, the fake MPS control program first in PATH, and the
-// rack file in ALIQUOT_RACK. A nil env means the environment of this process.
+// rack file in ALIQUOT_RACK. The control program in PATH knows the rack by itself, as
+// a real one knows its GPUs: it may be started without that variable. A nil env means
+// the environment of this process.
 func (t Tools) Env(r *Rack, env []string) []string {
 	if env == nil {
 		env = os.Environ()
@@ -193,5 +195,20 @@ func (t Tools) Env(r *Rack, env []string) []string {
 		}
 		return ""
 	}
-	return append(kept, "LD_LIBRARY_PATH="+t.Lib+get("LD_LIBRARY_PATH"), "PATH="+t.Bin+get("PATH"), "ALIQUOT_RACK="+r.Path)
+	return append(kept, "LD_LIBRARY_PATH="+t.Lib+get("LD_LIBRARY_PATH"), "PATH="+t.onRack(r)+":"+t.Bin+get("PATH"), "ALIQUOT_RACK="+r.Path)
+}
+
+// onRack is a folder with a control program for this rack. Where it cannot be made
+// the daemon says that it has no rack.
+func (t Tools) onRack(r *Rack) string {
+	dir := r.Path + ".bin"
+	const name = "nvidia-cuda-mps-control"
+	script := fmt.Sprintf("#!/bin/sh\nALIQUOT_RACK='%s' exec '%s' \"$@\"\n", r.Path, filepath.Join(t.Bin, name))
+	if have, err := os.ReadFile(filepath.Join(dir, name)); err == nil && string(have) == script {
+		return dir
+	}
+	_ = os.MkdirAll(dir, 0o755)
+	_ = os.WriteFile(filepath.Join(dir, name+".new"), []byte(script), 0o755)
+	_ = os.Rename(filepath.Join(dir, name+".new"), filepath.Join(dir, name))
+	return dir
 }

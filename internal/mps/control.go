@@ -14,13 +14,25 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Program is the control program's name in PATH.
 const Program = "nvidia-cuda-mps-control"
 
-// ErrDown says that no daemon answers on the pipe directory.
-var ErrDown = errors.New("no MPS control daemon answers")
+// What can be wrong with an answer. None of them alone proves that a daemon must be
+// ended: Control.Process says whether one runs.
+var (
+	// ErrDown says that no daemon listens on the pipe directory.
+	ErrDown = errors.New("no MPS control daemon answers")
+	// ErrSilent says that the control program got no answer in time: the daemon hangs,
+	// or this host is busy.
+	ErrSilent = errors.New("the MPS control daemon does not answer")
+	// ErrUnasked says that the question could not be put: the control program did not
+	// run to its end. It says nothing about the daemon.
+	ErrUnasked = errors.New("the MPS control daemon could not be asked")
+)
 
 // Status of an MPS server, as the control program prints it.
 type Status string
@@ -33,16 +45,27 @@ const (
 	Fault        Status = "FAULT"
 )
 
-// Control is one daemon, named by its pipe directory.
+// Control is one daemon, named by its pipe directory. Every container of the
+// daemon's GPU can write to that directory, so nothing in it is believed.
 type Control struct {
 	// Program is the control program's name or path.
 	Program string
 	// Pipe and Log are the daemon's directories.
 	Pipe, Log string
+	// Record is the file in which Process keeps which process the daemon is, "" for
+	// none. No container may be able to write there.
+	Record string
+	// Shm is mounted at the daemon's /dev/shm, "" for the host's own.
+	Shm string
 }
 
-// answerTime bounds one question: a daemon that hangs must not hang its asker.
-const answerTime = 5 * time.Second
+const (
+	// answerTime bounds one question: a daemon that hangs must not hang its asker.
+	answerTime = 5 * time.Second
+	// longestAnswer bounds what is read: who took the daemon's place in its pipe
+	// directory may answer without end.
+	longestAnswer = 64 << 10
+)
 
 // ask runs the control program with one command per line.
 func (c Control) ask(ctx context.Context, commands string) (string, error) {
@@ -52,27 +75,51 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 	cmd.Env = c.env()
 	cmd.Stdin = strings.NewReader(commands + "\n")
 	cmd.WaitDelay = time.Second
-	var out, errs bytes.Buffer
+	var out, errs limited
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
+	said := oneLine(errs.String() + " " + out.String())
+	var exit *exec.ExitError
 	switch {
+	case strings.Contains(said, "Cannot find MPS"):
+		return "", fmt.Errorf("%w on %s: %s", ErrDown, c.Pipe, clip(said))
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return "", fmt.Errorf("%s is not installed (it comes with NVIDIA's driver); set mps_control to its path: %w", c.Program, err)
 	case ctx.Err() != nil:
-		return "", fmt.Errorf("%w on %s within %s", ErrDown, c.Pipe, answerTime)
-	case err != nil, strings.Contains(errs.String(), "Cannot find MPS"):
-		return "", fmt.Errorf("%w on %s: %s", ErrDown, c.Pipe, oneLine(errs.String()+" "+out.String()))
+		return "", fmt.Errorf("%w on %s within %s", ErrSilent, c.Pipe, answerTime)
+	case errors.Is(err, errTooLong):
+		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, longestAnswer)
+	case errors.As(err, &exit) && exit.Exited():
+		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(said))
+	case err != nil:
+		return "", fmt.Errorf("%w on %s: %w", ErrUnasked, c.Pipe, err)
 	}
 	return out.String(), nil
 }
 
-// env is this process's environment with what selects the daemon and without
-// what would select GPUs.
+// errTooLong ends a program that says more than it can have to say.
+var errTooLong = errors.New("too long an answer")
+
+// limited is a buffer for the start of what a program says.
+type limited struct{ bytes.Buffer }
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.Len()+len(p) > longestAnswer {
+		return 0, errTooLong
+	}
+	return l.Buffer.Write(p)
+}
+
+// inherited are the variables of this process that its helper programs get: how
+// they find programs and libraries. The agent's others hold tokens, and select GPUs.
+var inherited = []string{"PATH", "LD_LIBRARY_PATH"}
+
+// env is the whole environment of the control program and of the daemon.
 func (c Control) env() []string {
 	var env []string
-	for _, e := range os.Environ() {
-		if !strings.HasPrefix(e, "CUDA_") {
-			env = append(env, e)
+	for _, key := range inherited {
+		if v, ok := os.LookupEnv(key); ok {
+			env = append(env, key+"="+v)
 		}
 	}
 	if c.Log != "" {
@@ -83,7 +130,7 @@ func (c Control) env() []string {
 
 // Servers asks for the PIDs of the daemon's servers and proves with the same
 // question that the daemon serves: it must know its default percentage. The
-// error wraps ErrDown when it does not answer.
+// error wraps ErrDown, ErrSilent or ErrUnasked.
 func (c Control) Servers(ctx context.Context) ([]int, error) {
 	text, err := c.ask(ctx, "get_default_active_thread_percentage\nget_server_list")
 	if err != nil {
@@ -91,9 +138,16 @@ func (c Control) Servers(ctx context.Context) ([]int, error) {
 	}
 	head, rest, _ := strings.Cut(text, "\n")
 	if _, err := ParsePercentage(head); err != nil {
-		return nil, fmt.Errorf("%w on %s: %w", ErrDown, c.Pipe, err)
+		return nil, fmt.Errorf("%w on %s: %w", ErrSilent, c.Pipe, err)
 	}
 	return ParsePIDs(rest)
+}
+
+// StartServer makes the daemon start a server for root, where it has none: a daemon
+// answers without being able to serve.
+func (c Control) StartServer(ctx context.Context) error {
+	_, err := c.ask(ctx, "start_server -uid 0")
+	return err
 }
 
 // Status asks for the status of a server.
@@ -144,13 +198,14 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 			return err
 		}
 	}
-	// A file and not a pipe: the daemon keeps the descriptor.
-	said, err := os.CreateTemp("", "aliquot-mps-start-*")
+	// A file and not a pipe: the daemon keeps the descriptor. One in memory, since a
+	// plugin that is killed meanwhile cannot remove one on disk.
+	fd, err := unix.MemfdCreate("aliquot-mps-start", unix.MFD_CLOEXEC)
 	if err != nil {
-		return err
+		return fmt.Errorf("no file for what %s says: %w", c.Program, err)
 	}
+	said := os.NewFile(uintptr(fd), "aliquot-mps-start")
 	defer said.Close()
-	defer os.Remove(said.Name())
 	ctx, cancel := context.WithTimeout(ctx, 2*answerTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.Program, append([]string{"-d"}, options...)...)
@@ -161,8 +216,9 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is not installed (it comes with NVIDIA's driver); set mps_control to its path: %w", c.Program, err)
 		}
-		text, _ := os.ReadFile(said.Name())
-		return fmt.Errorf("%s -d for %s: %w: %s", c.Program, uuid, err, oneLine(string(text)))
+		text := make([]byte, 1024)
+		n, _ := said.ReadAt(text, 0)
+		return fmt.Errorf("%s -d for %s: %w: %s", c.Program, uuid, err, clip(string(text[:n])))
 	}
 	return nil
 }
@@ -174,25 +230,6 @@ func makeShared(dir string) error {
 		return err
 	}
 	return os.Chmod(dir, 0o777|os.ModeSticky)
-}
-
-// Process returns the PID of the daemon that has this pipe directory, answering
-// or not; 0 when none runs. It believes the PID file only where the process
-// carries the directory in its environment, since PIDs are used again.
-func (c Control) Process() int {
-	text, err := os.ReadFile(filepath.Join(c.Pipe, Program+".pid"))
-	if err != nil {
-		return 0
-	}
-	pids, err := ParsePIDs(string(text))
-	if err != nil || len(pids) != 1 {
-		return 0
-	}
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pids[0]))
-	if err != nil || !bytes.Contains(append([]byte{0}, env...), []byte("\x00CUDA_MPS_PIPE_DIRECTORY="+c.Pipe+"\x00")) {
-		return 0
-	}
-	return pids[0]
 }
 
 // Clean removes what a daemon that was killed left in its pipe directory. The

@@ -1,0 +1,48 @@
+package nvidia
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"aliquot/internal/gpu"
+)
+
+// mpsServer is the program of an MPS server, which NVML lists among the processes of
+// its GPU though it is no client.
+const mpsServer = "nvidia-cuda-mps-server"
+
+// mpsClients lists the processes that use a GPU through MPS, by NVML, which no
+// container can deceive. Drivers that do not list them apart tell all but the servers.
+func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
+	release, err := v.lib.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	h, ok := v.lib.handle(id)
+	if !ok {
+		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
+	}
+	var list []nvml.ProcessInfo
+	r := nvml.ERROR_NOT_SUPPORTED
+	if v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses") {
+		list, r = h.GetMPSComputeRunningProcesses()
+	}
+	if r == nvml.ERROR_NOT_SUPPORTED && v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
+		list, r = h.GetComputeRunningProcesses()
+	}
+	if r != nvml.SUCCESS {
+		return nil, fmt.Errorf("NVML cannot list the processes of GPU %s: %s", id, describe(r))
+	}
+	var pids []int
+	for _, p := range list {
+		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Pid))
+		if filepath.Base(exe) != mpsServer {
+			pids = append(pids, int(p.Pid))
+		}
+	}
+	return pids, nil
+}

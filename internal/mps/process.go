@@ -1,0 +1,171 @@
+package mps
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// identity is a process, told apart from a later one with its PID.
+type identity struct {
+	PID int
+	// Start is when the process started, in clock ticks since the boot.
+	Start uint64
+	// Boot is the kernel's boot ID.
+	Boot string
+}
+
+// Process returns the PID of the control daemon that has this pipe directory,
+// answering or not; 0 when none runs. The daemon's own PID file is not read: every
+// container of the GPU can write it.
+func (c Control) Process() int {
+	if kept, err := c.recorded(); err == nil && kept.Boot == bootID() && started(kept.PID) == kept.Start && c.isDaemon(kept.PID) {
+		return kept.PID
+	}
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || !c.isDaemon(pid) {
+			continue
+		}
+		c.record(pid)
+		return pid
+	}
+	return 0
+}
+
+// Kill ends the daemon with SIGKILL if it is still the process pid.
+func (c Control) Kill(pid int) error {
+	// The descriptor holds the process, so that the check below is of the one that is
+	// signalled.
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if !c.isDaemon(pid) {
+		return fmt.Errorf("process %d is not the MPS control daemon of %s", pid, c.Pipe)
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
+
+// isDaemon reports whether a process is the control daemon of this pipe directory:
+// it has this process's user, root directory and PID namespace, which no process of a
+// container has, runs the control program as a daemon, and was started with the
+// directory in its environment.
+func (c Control) isDaemon(pid int) bool {
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	exe, err := os.Readlink(proc + "exe")
+	if err != nil {
+		return false
+	}
+	// The kernel says so of a program whose package was upgraded.
+	name := filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
+	if name != Program && name != filepath.Base(c.Program) {
+		return false
+	}
+	if !ofHost(proc) {
+		return false
+	}
+	args, _ := os.ReadFile(proc + "cmdline")
+	if words := strings.Split(string(args), "\x00"); !slices.Contains(words, "-d") && !slices.Contains(words, "-f") {
+		return false // it asks a daemon
+	}
+	env, err := os.ReadFile(proc + "environ")
+	return err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00CUDA_MPS_PIPE_DIRECTORY="+c.Pipe+"\x00"))
+}
+
+// ofHost reports whether a process lives where this one does and not in a container.
+func ofHost(proc string) bool {
+	for _, link := range []string{"root/.", "ns/pid"} {
+		var theirs, ours unix.Stat_t
+		if unix.Stat(proc+link, &theirs) != nil || unix.Stat("/proc/self/"+link, &ours) != nil || theirs.Dev != ours.Dev || theirs.Ino != ours.Ino {
+			return false
+		}
+	}
+	st, err := os.Stat(proc)
+	if err != nil {
+		return false
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && int(sys.Uid) == os.Geteuid()
+}
+
+// started is when a process started, in clock ticks since the boot; 0 when it is
+// gone.
+func started(pid int) uint64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The name in parentheses may hold anything; the 20th field after it is the start.
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	const start = 19
+	if len(fields) <= start {
+		return 0
+	}
+	n, _ := strconv.ParseUint(string(fields[start]), 10, 64)
+	return n
+}
+
+func bootID() string {
+	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(text))
+}
+
+func (c Control) recorded() (identity, error) {
+	var kept identity
+	if c.Record == "" {
+		return kept, os.ErrNotExist
+	}
+	text, err := readSmall(c.Record)
+	if err != nil {
+		return kept, err
+	}
+	return kept, json.Unmarshal(text, &kept)
+}
+
+// record keeps which process the daemon is. Without the file it is searched for.
+func (c Control) record(pid int) {
+	if c.Record == "" {
+		return
+	}
+	text, err := json.Marshal(identity{PID: pid, Start: started(pid), Boot: bootID()})
+	if err != nil {
+		return
+	}
+	if os.WriteFile(c.Record+".new", text, 0o600) == nil {
+		_ = os.Rename(c.Record+".new", c.Record)
+	}
+}
+
+// smallFile is the most that is read of a file, in bytes.
+const smallFile = 64 << 10
+
+// readSmall reads a regular file of at most smallFile bytes. It follows no link and
+// waits for no writer.
+func readSmall(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > smallFile {
+		return nil, errors.New(path + " is not a regular file of a few bytes")
+	}
+	return io.ReadAll(io.LimitReader(f, smallFile))
+}
