@@ -79,7 +79,7 @@ func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake cha
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
 		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker),
-		notes:  &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
+		notes: &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
 

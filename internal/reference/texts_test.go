@@ -21,7 +21,7 @@ func TestQuotedTextsExist(t *testing.T) {
 		column  int
 	}{
 		"Task events":       {[]string{"drivers", "internal"}, 0},
-		"Health of devices": {[]string{"devices"}, 0},
+		"Health of devices": {[]string{"devices", "internal/mps"}, 0},
 		"Services":          {[]string{"gateway", "router", "autoscaler-plugin"}, 1},
 	} {
 		_, text, ok := strings.Cut(string(page), "## "+heading+"\n")
