@@ -43,7 +43,9 @@ func vllm(args []string, o options) (options, error) {
 	host := flags.String("host", "", "")
 	port := flags.Int("port", 8000, "")
 	flags.StringVar(&o.model, "served-model-name", args[1], "")
-	flags.IntVar(&o.slots, "max-num-seqs", 256, "")
+	flags.IntVar(&o.slots, "max-num-seqs", vllmSeqs, "")
+	flags.IntVar(&o.budget, "max-num-batched-tokens", 0, "")
+	flags.IntVar(&o.longest, "max-model-len", 0, "")
 	flags.Float64Var(&o.memoryPart, "gpu-memory-utilization", 0.9, "")
 	if err := parseAll(flags, args[2:]); err != nil {
 		return o, err

@@ -15,6 +15,10 @@ func TestGuisesTakeTheJobsFlags(t *testing.T) {
 	if err != nil || o.listen != "0.0.0.0:8123" || o.model != "chat" || o.slots != 16 || o.memoryPart != 0.475 {
 		t.Errorf("vllm: %+v, %v", o, err)
 	}
+	o, err = parse(asVLLM, strings.Fields("serve x --max-num-batched-tokens 4096 --max-model-len 32768"))
+	if err != nil || o.slots != 256 || o.budget != 4096 || o.longest != 32768 {
+		t.Errorf("vllm: %+v, %v", o, err)
+	}
 	models := t.TempDir()
 	if err := os.Mkdir(filepath.Join(models, "resnet"), 0o755); err != nil {
 		t.Fatal(err)

@@ -25,7 +25,7 @@ func (s *server) inferred(w http.ResponseWriter, r *http.Request) int {
 	if model := r.PathValue("model"); model != s.model {
 		return fail(http.StatusNotFound, fmt.Errorf("the repository holds %q, not %q", s.model, model))
 	}
-	release, err := state.engine.take(r.Context())
+	work, err := state.backend.accept(r.Context(), job{prompt: 0, output: 1})
 	switch {
 	case errors.Is(err, errBusy):
 		w.Header().Set("Retry-After", "1")
@@ -33,8 +33,8 @@ func (s *server) inferred(w http.ResponseWriter, r *http.Request) int {
 	case err != nil:
 		return clientGone
 	}
-	defer release()
-	if err := state.engine.generate(r.Context(), 0, 1, func(int) error { return nil }); err != nil {
+	defer work.end()
+	if err := work.run(r.Context(), func(int) error { return nil }); err != nil {
 		return clientGone
 	}
 	reply(w, http.StatusOK, map[string]any{

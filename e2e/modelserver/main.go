@@ -13,6 +13,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -46,11 +49,16 @@ type options struct {
 	// memoryPart is the part of the GPU's whole memory that the model takes; 0 for
 	// memory instead.
 	memoryPart float64
+	// engine is the class of hardware whose batching engine is computed, "" for slots.
+	engine  string
+	speedup float64
+	// budget and longest, in tokens, override those of the class.
+	budget, longest int
 }
 
 // usual are the settings that a name of another program leaves open.
 func usual() options {
-	return options{slots: 4, queue: 64, rate: 400, prefill: 20000, memory: 512, touch: time.Second, drain: 10 * time.Second}
+	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000, memory: 512, touch: time.Second, drain: 10 * time.Second}
 }
 
 func parse(name string, args []string) (options, error) {
@@ -73,7 +81,17 @@ func parse(name string, args []string) (options, error) {
 	flag.DurationVar(&o.touch, "gpu-touch", o.touch, "time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
 	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
+	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+"; empty serves in slots. The default is $MODELSERVER_ENGINE")
+	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
 	_ = flag.CommandLine.Parse(args) // ends the program by itself
+	if o.engine != "" {
+		o.slots = vllmSeqs
+		flag.Visit(func(f *flag.Flag) {
+			if f.Name == "slots" {
+				o.slots, _ = strconv.Atoi(f.Value.String())
+			}
+		})
+	}
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q: all settings are flags, see -help", flag.Arg(0))
 	}
@@ -92,6 +110,10 @@ func (o options) check() error {
 		return fmt.Errorf("-queue=%d: want 0 or more", o.queue)
 	case !(o.rate > 0 && o.prefill > 0):
 		return fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
+	case o.engine != "" && !slices.Contains(classNames(), o.engine):
+		return fmt.Errorf("-engine=%s: want one of %s", o.engine, strings.Join(classNames(), ", "))
+	case !(o.speedup > 0):
+		return fmt.Errorf("-speedup=%g: want more than 0", o.speedup)
 	}
 	return nil
 }
@@ -133,7 +155,7 @@ func run(name string) error {
 	if err := wait(ctx, o.coldStart); err != nil {
 		return nil
 	}
-	s.load(hw)
+	s.load(ctx, hw)
 	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(), "problem", hw.Problem())
 
 	select {

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"strings"
 )
@@ -15,9 +16,12 @@ type request struct {
 	MaxTokens *int            `json:"max_tokens"`
 	// MaxCompletionTokens is the newer name of the same limit in chat requests.
 	MaxCompletionTokens *int `json:"max_completion_tokens"`
-	Stream              bool `json:"stream"`
-	StreamOptions       struct {
-		IncludeUsage bool `json:"include_usage"`
+	// MinTokens, vLLM's, is where the answer ends when it is below the limit.
+	MinTokens     int  `json:"min_tokens"`
+	Stream        bool `json:"stream"`
+	StreamOptions struct {
+		IncludeUsage    bool `json:"include_usage"`
+		ContinuousUsage bool `json:"continuous_usage_stats"`
 	} `json:"stream_options"`
 }
 
@@ -30,6 +34,12 @@ type usage struct {
 	PromptTokens     int `json:"prompt_tokens"`
 	CompletionTokens int `json:"completion_tokens"`
 	TotalTokens      int `json:"total_tokens"`
+	// Details are what only a server that batches knows.
+	Details *promptDetails `json:"prompt_tokens_details,omitempty"`
+}
+
+type promptDetails struct {
+	Cached int `json:"cached_tokens"`
 }
 
 // answer is a completion, a chat completion or one chunk of either.
@@ -83,16 +93,53 @@ func decode(w http.ResponseWriter, r *http.Request, chat bool) (req request, tok
 	if tokens < 1 || tokens > maxTokens {
 		return req, 0, fmt.Errorf("max_tokens is %d: want 1 to %d", tokens, maxTokens)
 	}
+	if req.MinTokens < 0 || req.MinTokens > tokens {
+		return req, 0, fmt.Errorf("min_tokens is %d: want 0 to max_tokens, %d", req.MinTokens, tokens)
+	}
 	return req, tokens, nil
 }
 
-// promptTokens counts four bytes of text as one token.
+// bytesPerToken is the text that counts as one token.
+const bytesPerToken = 4
+
+// promptTokens is the length of the prompt, at least 1.
 func (r request) promptTokens() int {
 	bytes := len(r.Prompt)
 	for _, m := range r.Messages {
 		bytes += len(m.Content)
 	}
-	return (bytes + 3) / 4
+	return max(1, (bytes+bytesPerToken-1)/bytesPerToken)
+}
+
+// job is the work of the request. An answer ends as soon as it may: after min_tokens
+// where the request has them, else at its limit.
+func (r request) job(limit int) job {
+	j := job{prompt: r.promptTokens(), output: limit, prefix: r.prefix}
+	if r.MinTokens > 0 {
+		j.output = r.MinTokens
+	}
+	return j
+}
+
+// prefix hashes each full page of the prompt together with all before it.
+func (r request) prefix(page int) []uint64 {
+	h := fnv.New64a()
+	var out []uint64
+	left := page * bytesPerToken
+	write := func(text []byte) {
+		for len(text) >= left {
+			h.Write(text[:left])
+			out, text, left = append(out, h.Sum64()), text[left:], page*bytesPerToken
+		}
+		h.Write(text)
+		left -= len(text)
+	}
+	write(r.Prompt)
+	for _, m := range r.Messages {
+		fmt.Fprintf(h, "<%s>", m.Role)
+		write(m.Content)
+	}
+	return out
 }
 
 // word is the filler for token i.

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"aliquot/e2e/modelserver/engine"
 )
 
 // complete serves one completion, plain or streamed.
@@ -32,37 +34,59 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", err)
 		return http.StatusBadRequest
 	}
-	release, err := state.engine.take(r.Context())
+	j := req.job(tokens)
+	work, err := state.backend.accept(r.Context(), j)
 	switch {
 	case errors.Is(err, errBusy):
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, "server_error", err)
 		return http.StatusServiceUnavailable
+	case errors.Is(err, engine.ErrTooLong):
+		refuse(w, http.StatusBadRequest, "BadRequestError", err)
+		return http.StatusBadRequest
 	case err != nil:
 		return clientGone
 	}
-	defer release()
+	defer work.end()
 
-	out := writer{w: w, chat: chat, model: s.model, fingerprint: state.hw.Fingerprint(), id: s.nextID(chat)}
-	total := usage{PromptTokens: req.promptTokens(), CompletionTokens: tokens}
-	total.TotalTokens = total.PromptTokens + tokens
+	out := writer{
+		w: w, chat: chat, model: s.model, fingerprint: state.hw.Fingerprint(), id: s.nextID(chat),
+		reason: "length", batching: s.options.engine != "",
+	}
+	if j.output < tokens {
+		out.reason = "stop"
+	}
+	total := func(made int) usage { return s.usage(j, made, work) }
 	each := func(i int) error { s.metrics.tokens.Inc(); return nil }
 	if req.Stream {
 		out.begin()
-		each = func(i int) error { s.metrics.tokens.Inc(); return out.chunk(i, i == tokens-1) }
+		if req.StreamOptions.ContinuousUsage {
+			out.sofar = total
+		}
+		each = func(i int) error { s.metrics.tokens.Inc(); return out.chunk(i, i == j.output-1) }
 	}
-	if err := state.engine.generate(r.Context(), total.PromptTokens, tokens, each); err != nil {
+	if err := work.run(r.Context(), each); err != nil {
 		return clientGone
 	}
 	if req.Stream {
-		err = out.end(req.StreamOptions.IncludeUsage, total)
+		err = out.end(req.StreamOptions.IncludeUsage, total(j.output))
 	} else {
-		err = out.whole(tokens, total)
+		err = out.whole(j.output, total(j.output))
 	}
 	if err != nil {
 		return clientGone
 	}
 	return http.StatusOK
+}
+
+// usage is what an answer that has so many tokens used. A server that batches says
+// what it had of the prompt, as vLLM does with --enable-prompt-tokens-details.
+func (s *server) usage(j job, made int, w *work) usage {
+	u := usage{PromptTokens: j.prompt, CompletionTokens: made, TotalTokens: j.prompt + made}
+	if s.options.engine != "" {
+		u.Details = &promptDetails{Cached: w.cached()}
+	}
+	return u
 }
 
 var ids atomic.Uint64
@@ -80,6 +104,11 @@ type writer struct {
 	w                      http.ResponseWriter
 	chat                   bool
 	model, fingerprint, id string
+	reason                 string // why the answer ends
+	// batching makes the stream that of vLLM: its head comes at once, and the first
+	// chunk of a chat has the role and no word.
+	batching bool
+	sofar    func(made int) usage // for every chunk, nil for none
 }
 
 func (o writer) answer(object string, c ...choice) answer {
@@ -90,22 +119,37 @@ func (o writer) begin() {
 	o.w.Header().Set("Content-Type", "text/event-stream")
 	o.w.Header().Set("Cache-Control", "no-cache")
 	o.w.WriteHeader(http.StatusOK)
+	if o.batching {
+		_ = http.NewResponseController(o.w).Flush()
+	}
 }
 
 // chunk writes token i as one server-sent event.
 func (o writer) chunk(i int, last bool) error {
 	content := word(i)
+	role := o.chat && i == 0
+	if role && o.batching {
+		if err := o.event(o.answer("chat.completion.chunk", choice{Delta: &spoken{Role: "assistant"}})); err != nil {
+			return err
+		}
+		role = false
+	}
 	c, object := choice{Text: &content}, "text_completion"
 	if o.chat {
 		c, object = choice{Delta: &spoken{Content: content}}, "chat.completion.chunk"
-		if i == 0 {
+		if role {
 			c.Delta.Role = "assistant"
 		}
 	}
 	if last {
-		c.FinishReason = finished()
+		c.FinishReason = &o.reason
 	}
-	return o.event(o.answer(object, c))
+	a := o.answer(object, c)
+	if o.sofar != nil {
+		u := o.sofar(i + 1)
+		a.Usage = &u
+	}
+	return o.event(a)
 }
 
 // end closes a stream.
@@ -139,18 +183,12 @@ func (o writer) event(a answer) error {
 // whole writes a plain answer.
 func (o writer) whole(tokens int, total usage) error {
 	content := text(tokens)
-	c, object := choice{Text: &content, FinishReason: finished()}, "text_completion"
+	c, object := choice{Text: &content, FinishReason: &o.reason}, "text_completion"
 	if o.chat {
-		c, object = choice{Message: &spoken{Role: "assistant", Content: content}, FinishReason: finished()}, "chat.completion"
+		c, object = choice{Message: &spoken{Role: "assistant", Content: content}, FinishReason: &o.reason}, "chat.completion"
 	}
 	a := o.answer(object, c)
 	a.Usage = &total
 	o.w.Header().Set("Content-Type", "application/json")
 	return json.NewEncoder(o.w).Encode(a)
-}
-
-// finished is the finish_reason of every answer: max_tokens was reached.
-func finished() *string {
-	reason := "length"
-	return &reason
 }

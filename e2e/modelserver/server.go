@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"sync/atomic"
@@ -22,7 +23,7 @@ type server struct {
 // state is what the server is at a moment; nil fields mean that it still loads.
 type state struct {
 	hw       *hardware.Hardware
-	engine   *engine
+	backend  backend
 	draining bool
 }
 
@@ -55,42 +56,50 @@ func newServer(o options) *server {
 		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "modelserver_request_seconds", Help: "Time of a completion, waiting included.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14)}),
 	}
 	m.registry.MustRegister(m.requests, m.tokens, m.seconds,
-		s.gauge("modelserver_slots", "Requests that can be served at a time.", func(e *engine) int { return cap(e.slots) }),
-		s.gauge("modelserver_slots_busy", "Requests being served.", func(e *engine) int { return len(e.slots) }),
-		s.gauge("modelserver_waiting", "Requests waiting for a slot.", func(e *engine) int { return int(e.waiting.Load()) }))
+		s.gauge("modelserver_slots", "Requests that can be served at a time.", func(o occupancy) int { return o.most }),
+		s.gauge("modelserver_slots_busy", "Requests being served.", func(o occupancy) int { return o.running }),
+		s.gauge("modelserver_waiting", "Requests waiting for a slot.", func(o occupancy) int { return o.waiting }))
 	s.metrics = m
 	return s
 }
 
-// gauge reads a value of the engine, 0 while there is none.
-func (s *server) gauge(name, help string, value func(*engine) int) prometheus.GaugeFunc {
+// gauge reads a value of the backend, 0 while there is none.
+func (s *server) gauge(name, help string, value func(occupancy) int) prometheus.GaugeFunc {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-		e := s.state.Load().engine
-		if e == nil {
+		b := s.state.Load().backend
+		if b == nil {
 			return 0
 		}
-		return float64(value(e))
+		return float64(value(b.occupancy()))
 	})
 }
 
-// load makes the server ready on the hardware.
-func (s *server) load(hw *hardware.Hardware) {
-	s.state.Store(&state{hw: hw, engine: newEngine(s.options, hw.Speed())})
+// load makes the server ready on the hardware. What it starts ends with ctx.
+func (s *server) load(ctx context.Context, hw *hardware.Hardware) {
+	if s.options.engine == "" {
+		s.state.Store(&state{hw: hw, backend: newSlots(s.options, hw.Speed())})
+		return
+	}
+	b := newBatching(s.options)
+	b.export(s.metrics.registry, s.model)
+	go b.run(ctx)
+	s.state.Store(&state{hw: hw, backend: b})
 }
 
 // busy is the part of the slots in use, in percent.
 func (s *server) busy() int {
-	e := s.state.Load().engine
-	if e == nil {
+	b := s.state.Load().backend
+	if b == nil {
 		return 0
 	}
-	return 100 * len(e.slots) / cap(e.slots)
+	o := b.occupancy()
+	return 100 * o.running / o.most
 }
 
 // drain turns new requests away.
 func (s *server) drain() {
 	was := s.state.Load()
-	s.state.Store(&state{hw: was.hw, engine: was.engine, draining: true})
+	s.state.Store(&state{hw: was.hw, backend: was.backend, draining: true})
 }
 
 func (s *server) routes() http.Handler {
@@ -122,10 +131,11 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *server) models(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]any{
-		"object": "list",
-		"data":   []map[string]any{{"id": s.model, "object": "model", "created": time.Now().Unix(), "owned_by": "aliquot"}},
-	})
+	model := map[string]any{"id": s.model, "object": "model", "created": time.Now().Unix(), "owned_by": "aliquot"}
+	if b, ok := s.state.Load().backend.(*batching); ok {
+		model["max_model_len"] = b.longest
+	}
+	reply(w, http.StatusOK, map[string]any{"object": "list", "data": []any{model}})
 }
 
 func (s *server) info(w http.ResponseWriter, _ *http.Request) {

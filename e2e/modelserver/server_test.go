@@ -22,10 +22,10 @@ func testOptions() options {
 func ready(t *testing.T) *server {
 	t.Helper()
 	s := newServer(testOptions())
-	s.load(&hardware.Hardware{Variant: "cpu"})
+	s.load(t.Context(), &hardware.Hardware{Variant: "cpu"})
 	// The pace is tested on the engine alone.
-	e := newEngine(options{slots: 2, rate: 1e6, prefill: 1e9}, 1)
-	s.state.Store(&state{hw: &hardware.Hardware{Variant: "cpu"}, engine: e})
+	e := newSlots(options{slots: 2, rate: 1e6, prefill: 1e9}, 1)
+	s.state.Store(&state{hw: &hardware.Hardware{Variant: "cpu"}, backend: e})
 	return s
 }
 
@@ -41,7 +41,7 @@ func TestPaceFollowsSpeed(t *testing.T) {
 		want  time.Duration
 	}{{1, 10*time.Millisecond + time.Second}, {0.5, 20*time.Millisecond + 2*time.Second}} {
 		synctest.Test(t, func(t *testing.T) {
-			e, start, tokens := newEngine(testOptions(), test.speed), time.Now(), 0
+			e, start, tokens := newSlots(testOptions(), test.speed), time.Now(), 0
 			if err := e.generate(context.Background(), 100, 100, func(int) error { tokens++; return nil }); err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +54,7 @@ func TestPaceFollowsSpeed(t *testing.T) {
 
 func TestSlotsAndQueueAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e := newEngine(testOptions(), 1)
+		e := newSlots(testOptions(), 1)
 		free, _ := e.take(t.Context())
 		if _, err := e.take(t.Context()); err != nil {
 			t.Fatal(err)
@@ -157,7 +157,7 @@ func TestHealthFollowsLoadingAndDraining(t *testing.T) {
 	if got := health(); got != http.StatusServiceUnavailable {
 		t.Errorf("while loading /health answers %d", got)
 	}
-	s.load(&hardware.Hardware{Variant: "cpu"})
+	s.load(t.Context(), &hardware.Hardware{Variant: "cpu"})
 	if got := health(); got != http.StatusOK {
 		t.Errorf("when ready /health answers %d", got)
 	}
@@ -165,7 +165,7 @@ func TestHealthFollowsLoadingAndDraining(t *testing.T) {
 	if got := health(); got != http.StatusServiceUnavailable {
 		t.Errorf("while draining /health answers %d", got)
 	}
-	s.load(&hardware.Hardware{Variant: "nvidia"})
+	s.load(t.Context(), &hardware.Hardware{Variant: "nvidia"})
 	if got := health(); got != http.StatusServiceUnavailable {
 		t.Errorf("without the GPU of its image /health answers %d", got)
 	}

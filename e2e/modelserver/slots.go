@@ -10,10 +10,10 @@ import (
 // errBusy means that every slot is taken and the queue is full.
 var errBusy = errors.New("all slots are busy and the queue is full")
 
-// engine serves requests in slots: each takes prefill time, then one interval
-// per token.
-type engine struct {
-	slots   chan struct{}
+// slots serves requests apart from each other: each takes prefill time, then one
+// interval per token.
+type slots struct {
+	taken   chan struct{}
 	queue   int64
 	waiting atomic.Int64
 	// prompt and token are the times of one prompt token and of one generated
@@ -21,11 +21,11 @@ type engine struct {
 	prompt, token time.Duration
 }
 
-// newEngine paces an engine: rate and prefill are tokens per second per slot on
+// newSlots paces the slots: rate and prefill are tokens per second per slot on
 // a whole H100, speed is that of this hardware relative to one.
-func newEngine(o options, speed float64) *engine {
-	return &engine{
-		slots:  make(chan struct{}, o.slots),
+func newSlots(o options, speed float64) *slots {
+	return &slots{
+		taken:  make(chan struct{}, o.slots),
 		queue:  int64(o.queue),
 		prompt: time.Duration(float64(time.Second) / (o.prefill * speed)),
 		token:  time.Duration(float64(time.Second) / (o.rate * speed)),
@@ -34,10 +34,10 @@ func newEngine(o options, speed float64) *engine {
 
 // take waits for a slot and returns its release. It fails with errBusy when the
 // queue is full and with the error of ctx when the caller goes away.
-func (e *engine) take(ctx context.Context) (release func(), err error) {
-	free := func() { <-e.slots }
+func (e *slots) take(ctx context.Context) (release func(), err error) {
+	free := func() { <-e.taken }
 	select {
-	case e.slots <- struct{}{}:
+	case e.taken <- struct{}{}:
 		return free, nil
 	default:
 	}
@@ -46,7 +46,7 @@ func (e *engine) take(ctx context.Context) (release func(), err error) {
 		return nil, errBusy
 	}
 	select {
-	case e.slots <- struct{}{}:
+	case e.taken <- struct{}{}:
 		return free, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -55,7 +55,7 @@ func (e *engine) take(ctx context.Context) (release func(), err error) {
 
 // generate calls each after every token. Token k is due at a fixed time after
 // the start, so that slow callers do not add up to a slow model.
-func (e *engine) generate(ctx context.Context, promptTokens, tokens int, each func(i int) error) error {
+func (e *slots) generate(ctx context.Context, promptTokens, tokens int, each func(i int) error) error {
 	due := time.Now().Add(time.Duration(promptTokens) * e.prompt)
 	for i := range tokens {
 		due = due.Add(e.token)
@@ -67,4 +67,20 @@ func (e *engine) generate(ctx context.Context, promptTokens, tokens int, each fu
 		}
 	}
 	return nil
+}
+
+// accept takes a request into a slot.
+func (e *slots) accept(ctx context.Context, j job) (*work, error) {
+	release, err := e.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	run := func(ctx context.Context, each func(i int) error) error {
+		return e.generate(ctx, j.prompt, j.output, each)
+	}
+	return &work{run: run, end: release, cached: func() int { return 0 }}, nil
+}
+
+func (e *slots) occupancy() occupancy {
+	return occupancy{most: cap(e.taken), running: len(e.taken), waiting: int(e.waiting.Load())}
 }
