@@ -31,14 +31,6 @@ func (a *attachment) addMount(m *drivers.MountConfig) {
 	}
 }
 
-// visibleDevices is read by NVIDIA's container runtime. The docker driver asks
-// for that runtime when it stands in a task's DeviceEnv; "void" makes the runtime
-// do nothing where it is the engine's default.
-const (
-	visibleDevices = "NVIDIA_VISIBLE_DEVICES"
-	visibleNone    = "void"
-)
-
 // attachTo decides how the task reaches its grant and collects what it needs. It
 // is called at every start, because the host may have changed since the grant.
 func (s settings) attachTo(g gpu.Grant, task TaskConfig, runtimes []string) (attachment, error) {

@@ -80,7 +80,8 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	for i, id := range g.GPUs {
 		ids[i] = string(id)
 	}
-	byRuntime := attachment{how: AttachRuntime, env: map[string]string{visibleDevices: strings.Join(ids, ",")}}
+	visible := strings.Join(ids, ",")
+	byRuntime := attachment{how: AttachRuntime, env: map[string]string{visibleDevices: visible, swarmResource: visible}}
 	if s.attach == AttachRuntime {
 		return byRuntime, nil
 	}

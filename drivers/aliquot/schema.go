@@ -35,6 +35,11 @@ type DriverConfig struct {
 	// DanglingCheck is what follows when the agent's own docker driver would
 	// remove this driver's containers: "enforce", "warn" or "off".
 	DanglingCheck string `codec:"dangling_containers_check"`
+	// AllowUngrantedGPUs lets jobs take GPUs past Nomad's account, by the means of the
+	// docker driver.
+	AllowUngrantedGPUs bool `codec:"allow_ungranted_gpus"`
+	// AllowedModes are the namespaces that jobs may share.
+	AllowedModes AllowedModes `codec:"allowed_modes"`
 }
 
 // The ways to attach an NVIDIA GPU.
@@ -69,6 +74,12 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	attrs["cdi_spec_dirs"] = withDefault("cdi_spec_dirs", "list(string)", `["/etc/cdi", "/var/run/cdi"]`)
 	attrs["attachment_timeout"] = withDefault("attachment_timeout", "string", `"30s"`)
 	attrs["dangling_containers_check"] = withDefault("dangling_containers_check", "string", `"enforce"`)
+	attrs["allow_ungranted_gpus"] = withDefault("allow_ungranted_gpus", "bool", "false")
+	modes := map[string]*hclspec.Spec{}
+	for _, name := range []string{"pid", "ipc", "userns", "uts"} {
+		modes[name] = hclspec.NewAttr(name, "list(string)", false)
+	}
+	attrs["allowed_modes"] = hclspec.NewBlock("allowed_modes", false, hclspec.NewObject(modes))
 	return spec
 }
 

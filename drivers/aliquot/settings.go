@@ -22,6 +22,7 @@ type settings struct {
 	// know.
 	removes bool
 	engine  engineAddress
+	limits  limits
 }
 
 // engineAddress is where the container engine listens; empty for the environment's.
@@ -35,6 +36,10 @@ func (c DriverConfig) settings() (settings, error) {
 		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
 		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
+		limits: limits{
+			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes,
+			sockets: []string{strings.TrimPrefix(socket(c.Endpoint), "unix://"), "/run/containerd/containerd.sock"},
+		},
 	}
 	for key, dir := range map[string]string{"root": c.Root, "run_dir": c.RunDir} {
 		if !filepath.IsAbs(dir) {

@@ -46,17 +46,28 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 		return start{}, err
 	}
 	task = task.apply(choice)
+	if task, err = s.confine(cfg, task, grant); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
 	out := start{config: cfg.Copy()}
-	a := withoutGPU(cfg)
+	a := s.withoutGPU(cfg)
+	switch {
+	case grant == nil && task.RequireAttachment:
+		return start{}, fmt.Errorf("config of task %q: require_attachment = true, but the task was granted no GPU of this driver's device plugins: ask for one with a device block, or leave it out", cfg.Name)
+	case grant != nil && grant.Sharing == gpu.SharingMPS:
+		task = task.withoutShm(cfg.TaskDir().Dir)
+	}
 	if grant != nil {
 		if a, err = s.attachTo(*grant, task, runtimes); err != nil {
 			return start{}, err
 		}
+		a.env = withDefaults(noGPU(), a.env)
 		out.check = &check{Grant: grant.Env(), Require: task.RequireAttachment, Timeout: timeout}
 	}
 	out.message, out.notes = describe(choice, grant, a, cfg.DeviceEnv)
 	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
 	hand(out.config, task, choice, a)
+	addMounts(out.config, task, logMounts(out.config, task))
 	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
@@ -72,15 +83,18 @@ func grantOf(cfg *drivers.TaskConfig) (*gpu.Grant, error) {
 	return &grant, nil
 }
 
-// withoutGPU keeps NVIDIA's runtime, where it is the engine's default, from
-// giving every GPU to a task that was granted none: images for CUDA ask for all.
-// A job that asks for GPUs itself, or a grant of another device plugin, is left
-// as the docker driver would serve it.
-func withoutGPU(cfg *drivers.TaskConfig) attachment {
-	if _, set := cfg.Env[visibleDevices]; set || len(cfg.DeviceEnv) > 0 {
+// withoutGPU keeps vendors' container runtimes, where one is the engine's default,
+// from giving every GPU to a task that was granted none: a job may ask for all, and
+// images for CUDA do. What another device plugin granted stays as that plugin said.
+func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
+	if s.limits.ungranted {
 		return attachment{}
 	}
-	return attachment{env: map[string]string{visibleDevices: visibleNone}}
+	a := attachment{env: noGPU()}
+	if ofOtherPlugin(cfg, nil) {
+		a.env[visibleDevices] = cfg.DeviceEnv[visibleDevices]
+	}
+	return a
 }
 
 // hand puts the attachment into the docker driver's copy of the task. Nodes and
@@ -92,14 +106,7 @@ func hand(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a att
 		return slices.ContainsFunc(a.nodes, func(n *drivers.DeviceConfig) bool { return n.TaskPath == d.TaskPath })
 	})
 	cfg.Devices = append(cfg.Devices, a.nodes...)
-	ofJob := task.targets()
-	for _, m := range a.mounts {
-		if m.Readonly && ofJob[filepath.Clean(m.TaskPath)] {
-			continue
-		}
-		cfg.Mounts = slices.DeleteFunc(cfg.Mounts, func(o *drivers.MountConfig) bool { return o.TaskPath == m.TaskPath })
-		cfg.Mounts = append(cfg.Mounts, m)
-	}
+	addMounts(cfg, task, a.mounts)
 	cfg.DeviceEnv = maps.Clone(cfg.DeviceEnv)
 	switch a.how {
 	case "":
@@ -108,6 +115,22 @@ func hand(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a att
 	default:
 		delete(cfg.DeviceEnv, visibleDevices)
 	}
+}
+
+func addMounts(cfg *drivers.TaskConfig, task TaskConfig, mounts []*drivers.MountConfig) {
+	ofJob := task.targets()
+	for _, m := range mounts {
+		if m.Readonly && ofJob[filepath.Clean(m.TaskPath)] {
+			continue
+		}
+		cfg.Mounts = slices.DeleteFunc(cfg.Mounts, func(o *drivers.MountConfig) bool { return o.TaskPath == m.TaskPath })
+		cfg.Mounts = append(cfg.Mounts, m)
+	}
+}
+
+func withDefaults(defaults, over map[string]string) map[string]string {
+	maps.Copy(defaults, over)
+	return defaults
 }
 
 // targets are the places in the container at which the job mounts something.

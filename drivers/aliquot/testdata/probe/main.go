@@ -48,6 +48,15 @@ func run(args []string) error {
 			return err
 		}
 		fmt.Printf("mps %v\n", c.MPS)
+	case "read":
+		text, err := os.ReadFile(args[1])
+		fmt.Printf("read %q %v\n", text, err)
+	case "link":
+		err := os.Remove(args[1])
+		if err == nil {
+			err = os.Symlink("/etc/passwd", args[1])
+		}
+		fmt.Printf("linked %v\n", err)
 	case "open":
 		for _, path := range args[1:] {
 			f, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -1,0 +1,216 @@
+package aliquot
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
+)
+
+// limits is what the operator lets jobs ask of the host beyond what they were
+// granted.
+type limits struct {
+	privileged bool // allow_privileged
+	volumes    bool // volumes { enabled }
+	ungranted  bool // allow_ungranted_gpus
+	modes      AllowedModes
+	// sockets are the container engine's: who talks to them has the host.
+	sockets []string
+}
+
+// AllowedModes is the block allowed_modes: patterns of the values that jobs may
+// give to options that share a namespace of the host or of another container.
+type AllowedModes struct {
+	PID    []string `codec:"pid"`
+	IPC    []string `codec:"ipc"`
+	UserNS []string `codec:"userns"`
+	UTS    []string `codec:"uts"`
+}
+
+// liftUngranted says which option lifts a refusal.
+const liftUngranted = `the operator can allow it with allow_ungranted_gpus = true in plugin "aliquot-driver"`
+
+// confine refuses what would take a task beyond its grant or past the operator's
+// limits, and returns the configuration as it may be handed to the docker driver.
+func (s settings) confine(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.Grant) (TaskConfig, error) {
+	for _, check := range []func(*drivers.TaskConfig, TaskConfig) error{s.confineModes, s.confinePaths} {
+		if err := check(cfg, task); err != nil {
+			return task, err
+		}
+	}
+	if s.limits.ungranted {
+		return task, nil
+	}
+	if err := s.confineRights(task); err != nil {
+		return task, err
+	}
+	if err := s.confineRuntime(cfg, task, grant); err != nil {
+		return task, err
+	}
+	return s.confineDevices(task)
+}
+
+// confineModes holds the namespaces of a task to allowed_modes. Nomad's docker
+// driver has that from 2.0.4 on (GH-28190, CVE-2026-14891); before, it hands the
+// engine what the job says.
+func (s settings) confineModes(_ *drivers.TaskConfig, task TaskConfig) error {
+	if s.limits.privileged {
+		return nil
+	}
+	for _, m := range []struct {
+		option, value, key string
+		allowed            []string
+	}{
+		{"pid_mode", task.PidMode, "pid", s.limits.modes.PID},
+		{"ipc_mode", task.IPCMode, "ipc", s.limits.modes.IPC},
+		{"uts_mode", task.UTSMode, "uts", s.limits.modes.UTS},
+		{"userns_mode", task.UsernsMode, "userns", s.limits.modes.UserNS},
+	} {
+		if m.value != "" && !matches(m.allowed, m.value) {
+			return fmt.Errorf(`%s = %q is not allowed on this node: the operator can add it to allowed_modes { %s = [...] } of plugin "aliquot-driver"`, m.option, m.value, m.key)
+		}
+	}
+	return nil
+}
+
+// strongCaps get a process past the device cgroup, which keeps a container to its
+// device nodes: by other cgroups, by their programs, by the kernel itself or by the
+// registers of the PCI bus.
+var strongCaps = []string{"ALL", "BPF", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
+
+// confineRights refuses rights with which no grant holds.
+func (s settings) confineRights(task TaskConfig) error {
+	if task.Privileged && s.limits.privileged {
+		return fmt.Errorf("privileged = true gives the task every GPU of the host, granted or not: %s", liftUngranted)
+	}
+	for _, name := range task.CapAdd {
+		if slices.Contains(strongCaps, strings.TrimPrefix(strings.ToUpper(name), "CAP_")) {
+			return fmt.Errorf("cap_add: %s lets the task open every GPU of the host, granted or not: %s", name, liftUngranted)
+		}
+	}
+	if task.PidMode == "host" || strings.HasPrefix(task.PidMode, "container:") {
+		return fmt.Errorf("pid_mode = %q lets the task take open GPUs from the processes of others: %s", task.PidMode, liftUngranted)
+	}
+	return nil
+}
+
+// confineRuntime refuses a vendor's container runtime to a task that was granted no
+// GPU of that vendor.
+func (s settings) confineRuntime(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.Grant) error {
+	vendor := s.runtimeOf(task.Runtime)
+	if vendor == "" || grant != nil && grant.Vendor == vendor || ofOtherPlugin(cfg, grant) {
+		return nil
+	}
+	return fmt.Errorf("runtime = %q hands out %s GPUs, and the task was granted none: ask for one with a device block; %s", task.Runtime, vendor, liftUngranted)
+}
+
+// ofOtherPlugin reports whether another vendor's device plugin, such as
+// nomad-device-nvidia, granted GPUs that NVIDIA's runtime is to hand out.
+func ofOtherPlugin(cfg *drivers.TaskConfig, grant *gpu.Grant) bool {
+	return grant == nil && cfg.DeviceEnv[visibleDevices] != ""
+}
+
+// confineDevices refuses GPU nodes among the task's devices by whatever name, and
+// nodes that hold the host's disks. A path is handed on as it was resolved, so that
+// it cannot be another node by the time the engine looks.
+func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
+	task.Devices = slices.Clone(task.Devices)
+	for i, d := range task.Devices {
+		path, err := s.host.harmlessNode(d.HostPath)
+		if err != nil {
+			return task, fmt.Errorf("devices: %w; %s", err, liftUngranted)
+		}
+		if path != d.HostPath && d.ContainerPath == "" {
+			task.Devices[i].ContainerPath = d.HostPath
+		}
+		task.Devices[i].HostPath = path
+	}
+	return task, nil
+}
+
+// harmlessNode returns the path that a device path resolves to, or says why a job may
+// not name it. What does not exist is the engine's to report.
+func (h host) harmlessNode(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	if !filepath.IsAbs(path) {
+		// An engine that knows the Container Device Interface takes vendor.com/gpu=all.
+		return "", fmt.Errorf("%s is no absolute path: GPUs are had by a device block alone", path)
+	}
+	resolved, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		resolved = filepath.Clean(path)
+	}
+	if !within("/dev", resolved) && !within(h.path("/dev"), resolved) {
+		// A container can make device nodes in its allocation's directory.
+		return "", fmt.Errorf("%s is not in /dev", path)
+	}
+	if why := h.holdsHost(resolved); why != "" {
+		return "", fmt.Errorf("%s %s", path, why)
+	}
+	if info, err := os.Stat(resolved); err == nil && info.IsDir() {
+		if why := h.holdsHostBelow(resolved); why != "" {
+			return "", fmt.Errorf("%s holds %s", path, why)
+		}
+	}
+	return resolved, nil
+}
+
+// holdsHost says why a resolved path is not to be given away: it is a GPU's node, a
+// folder of them or a disk. "" when it may be.
+func (h host) holdsHost(path string) string {
+	ofHost := path
+	if rel, ok := strings.CutPrefix(path, strings.TrimSuffix(string(h), "/")+"/"); ok {
+		ofHost = "/" + rel
+	}
+	for _, p := range []string{path, ofHost} {
+		if isGPUNode(p) {
+			return "is a device node of GPUs"
+		}
+		if holdsGPUNodes(p) {
+			return "holds the device nodes of GPUs"
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch mode := info.Mode(); {
+	case !ok || mode&fs.ModeDevice == 0:
+		return ""
+	case mode&fs.ModeCharDevice == 0:
+		return "is a disk of the host"
+	case h.gpuMajors()[major(stat.Rdev)]:
+		return "is a device node of GPUs"
+	}
+	return ""
+}
+
+// holdsHostBelow is holdsHost for what lies in a folder: the engine passes on every
+// node of it.
+func (h host) holdsHostBelow(dir string) string {
+	why := ""
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeDevice == 0 {
+			return nil
+		}
+		if found := h.holdsHost(path); found != "" {
+			why = path + ", which " + found
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return why
+}
+
+// major takes the major number out of a device number as Linux packs it.
+func major(rdev uint64) uint32 { return uint32(rdev>>8&0xfff | rdev>>32&^0xfff) }

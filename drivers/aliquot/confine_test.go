@@ -1,0 +1,260 @@
+package aliquot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/nomad/drivers/docker"
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
+)
+
+// confined makes settings for a machine with GPUs of two vendors.
+func confined(t *testing.T, change func(*limits)) settings {
+	t.Helper()
+	r := nvidiaTree(t)
+	r.node("dev/kfd", 0)
+	r.node("dev/dri/renderD128", 0)
+	r.node("dev/fuse", 0)
+	s := attachSettings(r, AttachNodes)
+	s.timeout, s.runDir = patience, t.TempDir()
+	s.limits.sockets = []string{"/var/run/docker.sock"}
+	change(&s.limits)
+	return s
+}
+
+// start prepares a task and returns what the docker driver would be handed.
+func (s settings) start(t *testing.T, text string, env, reserved map[string]string) (*drivers.TaskConfig, docker.TaskConfig, error) {
+	t.Helper()
+	_, schema := schemas(t)
+	return s.startJob(t, newJob(t, schema, text, reserved, env))
+}
+
+func (s settings) startJob(t *testing.T, job *drivers.TaskConfig) (*drivers.TaskConfig, docker.TaskConfig, error) {
+	t.Helper()
+	var c docker.TaskConfig
+	got, err := s.prepare(job, []string{"runc", "nvidia", "amd"})
+	if err != nil {
+		return nil, c, err
+	}
+	if err := got.config.DecodeDriverConfig(&c); err != nil {
+		t.Fatal(err)
+	}
+	return got.config, c, nil
+}
+
+// Whatever asks for GPUs past Nomad's account is refused, with a grant and without,
+// and passes where the operator allows it.
+func TestNoWayToAGPUPastTheGrant(t *testing.T) {
+	s := confined(t, func(l *limits) { l.volumes, l.privileged = true, true })
+	root := string(s.host)
+	device := func(path string) string { return fmt.Sprintf(`"devices": [{"host_path": %q}]`, path) }
+	volume := func(from string) string { return fmt.Sprintf(`"volumes": ["%s:/x"]`, from) }
+	link := filepath.Join(root, "dev/innocent")
+	if err := os.Symlink("nvidia3", link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "dev/box"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ config, want string }{
+		{device("/dev/nvidia3"), "/dev/nvidia3 is a device node of GPUs"},
+		{device(root + "/dev/nvidia3"), "is a device node of GPUs"},
+		{device(link), "innocent is a device node of GPUs"},
+		{device("/dev/../dev//nvidia0"), "is a device node of GPUs"},
+		{device("/dev/nvidiactl"), "is a device node of GPUs"},
+		{device("/dev/nvidia-uvm"), "is a device node of GPUs"},
+		{device(root + "/dev/nvidia-caps"), "is a device node of GPUs"},
+		{device(root + "/dev/nvidia-caps/nvidia-cap66"), "is a device node of GPUs"},
+		{device("/dev/kfd"), "is a device node of GPUs"},
+		{device("/dev/dri"), "is a device node of GPUs"},
+		{device("/dev/dri/renderD128"), "is a device node of GPUs"},
+		{device("/dev/dri/by-path/pci-0000:c1:00.0-render"), "is a device node of GPUs"},
+		{device("/dev/accel/accel0"), "is a device node of GPUs"},
+		{device("/dev"), "/dev holds the device nodes of GPUs"},
+		{device(root + "/dev"), "holds the device nodes of GPUs"},
+		{device("/"), "is not in /dev"},
+		{device("/opt/nomad/alloc/x/made-by-mknod"), "is not in /dev"},
+		{device("nvidia.com/gpu=all"), "is no absolute path"},
+		{device("amd.com/gpu=0"), "is no absolute path"},
+		{volume("/dev"), "holds the device nodes of GPUs"},
+		{volume("/"), "holds the device nodes of GPUs"},
+		{volume(root + "/dev/nvidia3"), "is a device node of GPUs"},
+		{volume(link), "is a device node of GPUs"},
+		{volume("/dev/dri"), "is a device node of GPUs"},
+		{volume("/proc"), "shows the files of other tasks' processes"},
+		{volume("/sys"), "registers of every GPU"},
+		{volume(s.runDir), "holds run_dir"},
+		{volume(filepath.Dir(s.runDir)), "holds run_dir"},
+		{volume("/var/run/docker.sock"), "container engine's socket"},
+		{volume("/var/run"), "container engine's socket"},
+		{`"volumes": ["/dev/null:/var/run/nvidia-container-devices/all"]`, "asks the container runtime for a GPU"},
+		{`"mount": [{"type": "bind", "source": "/dev", "target": "/x"}]`, "holds the device nodes of GPUs"},
+		{`"mounts": [{"type": "bind", "source": "/dev/nvidia0", "target": "/x"}]`, "is a device node of GPUs"},
+		{`"mount": [{"type": "volume", "target": "/x", "source": "v", "volume_options": [{"driver_config": [{"name": "local", "options": [{"type": "none", "o": "bind", "device": "/dev"}]}]}]}]`, "holds the device nodes of GPUs"},
+		{`"privileged": true`, "privileged = true gives the task every GPU"},
+		{`"cap_add": ["CAP_SYS_ADMIN"]`, "cap_add: CAP_SYS_ADMIN"},
+		{`"cap_add": ["all"]`, "cap_add: all"},
+		{`"cap_add": ["sys_rawio"]`, "cap_add: sys_rawio"},
+		{`"pid_mode": "host"`, `pid_mode = "host" lets the task take open GPUs`},
+		{`"pid_mode": "container:other"`, `pid_mode = "container:other" lets the task take open GPUs`},
+	} {
+		for name, grant := range map[string]map[string]string{"none": nil, "whole": reserved(wholeGrant())} {
+			text := `{"image": "x:1", ` + c.config + `}`
+			_, _, err := s.start(t, text, nil, grant)
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s with grant %s: %v, want %q", c.config, name, err, c.want)
+			} else if !strings.Contains(err.Error(), "allow_ungranted_gpus = true") {
+				t.Errorf("%s: %v does not say what allows it", c.config, err)
+			}
+			allowed := s
+			allowed.limits.ungranted = true
+			if _, _, err := allowed.start(t, text, nil, grant); err != nil {
+				t.Errorf("%s with grant %s is refused though allowed: %v", c.config, name, err)
+			}
+		}
+	}
+}
+
+// A node is known by its number, whatever its name: a container can make nodes, and
+// an engine takes every node of a folder.
+func TestGPUNodesAreKnownByNumber(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make device nodes")
+	}
+	r := tree{t, t.TempDir()}
+	r.file("proc/devices", "Character devices:\n  1 mem\n195 nvidia\n234 nvidia-caps\n511 kfd\n\nBlock devices:\n  8 sd\n 234 no-gpu\n")
+	for name, d := range map[string]struct {
+		mode         uint32
+		major, minor int
+		want         string
+	}{
+		"a/null": {syscall.S_IFCHR, 1, 3, ""}, "b/one": {syscall.S_IFCHR, 195, 3, "device node of GPUs"}, "c/two": {syscall.S_IFCHR, 234, 7, "device node of GPUs"},
+		"d/three": {syscall.S_IFCHR, 511, 0, "device node of GPUs"}, "e/four": {syscall.S_IFCHR, 226, 128, "device node of GPUs"}, "f/disk": {syscall.S_IFBLK, 8, 0, "disk of the host"},
+	} {
+		path := r.make("dev/" + name)
+		if err := syscall.Mknod(path, d.mode|0o600, d.major<<8|d.minor); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range []string{path, filepath.Dir(path)} {
+			got, err := r.host().harmlessNode(p)
+			if d.want == "" && (err != nil || got != p) || d.want != "" && (err == nil || !strings.Contains(err.Error(), d.want)) {
+				t.Errorf("%s: %v, want %q", p, err, d.want)
+			}
+		}
+	}
+}
+
+// Without a grant every vendor's runtime is asked for nothing, whatever the job, its
+// templates, its variants and the image say.
+func TestWithoutAGrantTheVariablesOfAllVendorsMeanNothing(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	ask := map[string]string{}
+	for name := range noGPU() {
+		ask[name] = "all"
+	}
+	text := `{"variant": [{"v": [{"image": "x:1", "env": [{"NVIDIA_VISIBLE_DEVICES": "all", "AMD_VISIBLE_DEVICES": "all"}]}]}]}`
+	for name, grant := range map[string]map[string]string{"none": nil, "another device": {"FPGA": "0"}, "whole": reserved(wholeGrant())} {
+		cfg, _, err := s.start(t, text, ask, grant)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for variable, none := range noGPU() {
+			if cfg.Env[variable] != none {
+				t.Errorf("grant %s: %s = %q, want %q", name, variable, cfg.Env[variable], none)
+			}
+		}
+	}
+	s.limits.ungranted = true
+	if cfg, _, err := s.start(t, `{"image": "x:1"}`, ask, nil); err != nil || cfg.Env[visibleDevices] != "all" {
+		t.Errorf("allowed by the operator: %v, %v", cfg.Env, err)
+	}
+}
+
+// What another device plugin granted by NVIDIA's runtime is that and no more.
+func TestAnotherPluginsGrantStays(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	granted := map[string]string{visibleDevices: "GPU-7"}
+	cfg, c, err := s.start(t, `{"image": "x:1", "runtime": "nvidia"}`, map[string]string{visibleDevices: "all"}, granted)
+	if err != nil || cfg.Env[visibleDevices] != "GPU-7" || cfg.DeviceEnv[visibleDevices] != "GPU-7" || c.Runtime != "nvidia" {
+		t.Errorf("%v, %v", cfg, err)
+	}
+	if _, _, err := s.start(t, `{"image": "x:1", "privileged": true, "devices": [{"host_path": "/dev/nvidia3"}]}`, nil, granted); err == nil {
+		t.Error("a node beside that grant is handed out")
+	}
+}
+
+func TestRuntimeOfAVendorNeedsItsGrant(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	amd := gpu.Grant{Vendor: gpu.AMD, Group: "mi300x", GPUs: []gpu.ID{"0000:c6:00.0"}, PCI: []string{"0000:c6:00.0"}, Slices: 1, Total: 1, Sharing: gpu.SharingNone}
+	for _, c := range []struct {
+		runtime string
+		grant   map[string]string
+		refused bool
+	}{
+		{"nvidia", nil, true}, {"nvidia-cdi", nil, true}, {"amd", nil, true}, {"runc", nil, false}, {"kata", nil, false},
+		{"nvidia", reserved(wholeGrant()), false}, {"amd", reserved(wholeGrant()), true}, {"nvidia", reserved(amd), true},
+	} {
+		_, _, err := s.start(t, fmt.Sprintf(`{"image": "x:1", "runtime": %q}`, c.runtime), nil, c.grant)
+		if refused := err != nil && strings.Contains(err.Error(), "runtime = "); refused != c.refused {
+			t.Errorf("%s: %v", c.runtime, err)
+		}
+	}
+}
+
+// A device path is handed on as it was looked at: a link may be another by the time
+// the engine follows it.
+func TestDevicesAreHandedOnResolved(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	link := filepath.Join(string(s.host), "dev/link")
+	if err := os.Symlink("fuse", link); err != nil {
+		t.Fatal(err)
+	}
+	_, c, err := s.start(t, fmt.Sprintf(`{"image": "x:1", "devices": [{"host_path": %q}, {"host_path": %q, "container_path": "/dev/f"}]}`, link, link), nil, nil)
+	fuse := filepath.Join(string(s.host), "dev/fuse")
+	if err != nil || len(c.Devices) != 2 || c.Devices[0].HostPath != fuse || c.Devices[0].ContainerPath != link || c.Devices[1].HostPath != fuse || c.Devices[1].ContainerPath != "/dev/f" {
+		t.Errorf("%+v, %v", c.Devices, err)
+	}
+}
+
+func TestNamespacesAreThoseOfAllowedModes(t *testing.T) {
+	for _, option := range []string{"pid_mode", "ipc_mode", "uts_mode", "userns_mode"} {
+		key := strings.TrimSuffix(option, "_mode")
+		for _, c := range []struct {
+			plugin, value string
+			allowed       bool
+		}{
+			{`{}`, "", true},
+			{`{}`, "host", false},
+			{`{}`, "private", false},
+			{`{}`, "container:x", false},
+			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "host", false},
+			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "private", true},
+			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "task-1", true},
+			{fmt.Sprintf(`{"allow_ungranted_gpus": true, "allowed_modes": [{%q: ["host"]}]}`, key), "host", true},
+			{`{"allow_privileged": true, "allow_ungranted_gpus": true}`, "host", true},
+		} {
+			s, err := mustSettings(t, c.plugin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _, err = s.start(t, fmt.Sprintf(`{"image": "x:1", %q: %q}`, option, c.value), nil, nil)
+			if (err == nil) != c.allowed || err != nil && !strings.Contains(err.Error(), "allowed_modes { "+key) {
+				t.Errorf("%s = %q under %s: %v", option, c.value, c.plugin, err)
+			}
+		}
+	}
+}
+
+// A task that must use its GPU fails where it has none.
+func TestRequiredAttachmentNeedsAGrant(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	if _, _, err := s.start(t, `{"image": "x:1", "require_attachment": true}`, nil, nil); err == nil || !strings.Contains(err.Error(), "granted no GPU") {
+		t.Error(err)
+	}
+}

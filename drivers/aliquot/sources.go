@@ -1,0 +1,186 @@
+package aliquot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/client/allocdir"
+	"github.com/hashicorp/nomad/client/taskenv"
+	"github.com/hashicorp/nomad/drivers/docker"
+	"github.com/hashicorp/nomad/plugins/drivers"
+)
+
+// source is a path of the host that a job asks for in its container.
+type source struct {
+	option   string // as the job writes it
+	path     string // absolute
+	target   string // in the container
+	readonly bool
+	bind     bool // else what a docker volume is made of
+}
+
+// sources lists the paths of the host that a task's volumes, mount and mounts name,
+// as the docker driver reads them.
+func (c TaskConfig) sources(taskDir string) []source {
+	var out []source
+	absolute := func(p string) string {
+		if filepath.IsAbs(p) {
+			return filepath.Clean(p)
+		}
+		return filepath.Join(taskDir, p)
+	}
+	for _, v := range c.Volumes {
+		f := strings.Split(v, ":")
+		if len(f) < 2 || c.VolumeDriver != "" {
+			continue // no bind
+		}
+		mode := strings.Split(strings.Join(f[2:], ":"), ",")
+		out = append(out, source{
+			option: fmt.Sprintf("volumes %q", v), path: absolute(f[0]), target: f[1], readonly: slices.Contains(mode, "ro"), bind: true,
+		})
+	}
+	for _, m := range slices.Concat(c.Mounts, c.MountsList) {
+		option := fmt.Sprintf("mount of %q at %q", m.Source, m.Target)
+		device := m.VolumeOptions.DriverConfig.Options["device"]
+		switch {
+		case m.Type == "bind":
+			out = append(out, source{option: option, path: absolute(m.Source), target: m.Target, readonly: m.ReadOnly, bind: true})
+		case filepath.IsAbs(device):
+			// The local volume driver mounts what its options name.
+			out = append(out, source{option: fmt.Sprintf("mount of %q at %q", device, m.Target), path: filepath.Clean(device), target: m.Target, readonly: m.ReadOnly})
+		}
+	}
+	return out
+}
+
+// confinePaths holds what a task names of the host's files to its allocation, or,
+// where volumes { enabled } opens the host's, to what is not the host itself.
+func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
+	asked := task.sources(cfg.TaskDir().Dir)
+	if !s.limits.volumes {
+		if task.LoadImage != "" {
+			asked = append(asked, source{option: fmt.Sprintf("load = %q", task.LoadImage), path: filepath.Join(cfg.TaskDir().LocalDir, task.LoadImage), readonly: true})
+		}
+		for _, a := range asked {
+			if err := inside(cfg.AllocDir, a); err != nil {
+				return err
+			}
+		}
+	}
+	for _, a := range asked {
+		if a.bind && !a.readonly && same(a.path, cfg.TaskDir().LogDir) {
+			return fmt.Errorf("%s makes the allocation's logs writable, from which Nomad reads as root: mount it with \"ro\"", a.option)
+		}
+		if s.limits.ungranted {
+			continue
+		}
+		if why := s.reserved(a); why != "" {
+			return fmt.Errorf("%s %s; %s", a.option, why, liftUngranted)
+		}
+	}
+	for target := range task.targets() {
+		if !s.limits.ungranted && asksForGPU(target) {
+			return fmt.Errorf("a mount at %s asks the container runtime for a GPU: ask for one with a device block; %s", target, liftUngranted)
+		}
+	}
+	return nil
+}
+
+// inside fails where a path leaves the allocation's directory by a symbolic link.
+// Nomad's docker driver compares text until 2.0.4 (GH-28177, CVE-2026-14896), and a
+// task can make links in its directories. A path that leaves it in plain sight, but
+// for an image to load, is left to the docker driver.
+func inside(allocDir string, a source) error {
+	rel, err := filepath.Rel(allocDir, a.path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		if a.bind || err != nil {
+			return nil
+		}
+		return fmt.Errorf("%s is outside of the allocation's directory, and volumes are not enabled on this node", a.option)
+	}
+	root, err := os.OpenRoot(allocDir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if _, err := root.Stat(rel); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s leaves the allocation's directory by a symbolic link, and volumes are not enabled on this node", a.option)
+	}
+	return nil
+}
+
+// reserved says why a path of the host is not to be mounted though volumes are
+// enabled: with it a task has GPUs that it was not granted. "" when it may be.
+func (s settings) reserved(a source) string {
+	p := resolved(a.path)
+	if why := s.host.holdsHost(p); why != "" {
+		return why
+	}
+	run := resolved(s.runDir)
+	switch {
+	case within("/proc", p):
+		return "shows the files of other tasks' processes"
+	case within("/sys", p) && !a.readonly:
+		return "holds the registers of every GPU: mount it with \"ro\""
+	case within(run, p) || within(p, run):
+		return "holds run_dir, where the MPS daemons of all GPUs are reached"
+	}
+	for _, socket := range s.limits.sockets {
+		if within(p, resolved(socket)) {
+			return "holds the container engine's socket, by which a container with any GPU can be started"
+		}
+	}
+	return ""
+}
+
+// resolved follows the symbolic links of a path, as far as it exists.
+func resolved(p string) string {
+	if r, err := filepath.EvalSymlinks(p); err == nil {
+		return r
+	}
+	return filepath.Clean(p)
+}
+
+func same(a, b string) bool { return resolved(a) == resolved(b) }
+
+// logMounts mounts the allocation's logs read-only wherever the task has them: Nomad
+// opens the FIFOs there as root, and would follow a link that a task put in their
+// place (GH-27918, CVE-2026-6959). From 2.0.1 on the docker driver does so itself.
+func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig {
+	logs := cfg.TaskDir().LogDir
+	if _, err := os.Stat(logs); err != nil {
+		return nil
+	}
+	out := []*drivers.MountConfig{{HostPath: logs, TaskPath: path.Join(cfg.Env[taskenv.AllocDir], allocdir.LogDirName), Readonly: true}}
+	for _, a := range task.sources(cfg.TaskDir().Dir) {
+		rel, err := filepath.Rel(resolved(a.path), resolved(logs))
+		if err == nil && a.bind && !a.readonly && rel != "." && !strings.HasPrefix(rel, "..") {
+			out = append(out, &drivers.MountConfig{HostPath: logs, TaskPath: path.Join(a.target, rel), Readonly: true})
+		}
+	}
+	return out
+}
+
+// withoutShm leaves out mounts of the host's shared memory at its own place, which a
+// job written for MPS has: the driver mounts there what the GPU's daemon uses.
+func (c TaskConfig) withoutShm(taskDir string) TaskConfig {
+	isShm := func(a []source) bool {
+		return len(a) == 1 && a[0].bind && a[0].path == shm && filepath.Clean(a[0].target) == shm
+	}
+	ofVolume := func(v string) bool {
+		return isShm(TaskConfig{TaskConfig: docker.TaskConfig{Volumes: []string{v}, VolumeDriver: c.VolumeDriver}}.sources(taskDir))
+	}
+	ofMount := func(m docker.DockerMount) bool {
+		return isShm(TaskConfig{TaskConfig: docker.TaskConfig{Mounts: []docker.DockerMount{m}}}.sources(taskDir))
+	}
+	c.Volumes = slices.DeleteFunc(slices.Clone(c.Volumes), ofVolume)
+	c.Mounts = slices.DeleteFunc(slices.Clone(c.Mounts), ofMount)
+	c.MountsList = slices.DeleteFunc(slices.Clone(c.MountsList), ofMount)
+	return c
+}
