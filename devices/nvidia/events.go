@@ -119,6 +119,7 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 	for _, id := range ids {
 		h, ok := e.lib.handle(id)
 		if !ok {
+			deaf += fmt.Sprintf("GPU %s: does not answer; ", id)
 			continue
 		}
 		supported, r := h.GetSupportedEventTypes()

@@ -69,13 +69,8 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 	}
 	var out []reading
 	l.left = ""
-	for i := range count {
-		handle, r := l.nvml.DeviceGetHandleByIndex(i)
-		if r != nvml.SUCCESS {
-			l.leaveOut(i, r)
-			continue
-		}
-		one, r := l.describe(handle, i)
+	for i, a := range l.askAll(count) {
+		one, handle, r := a.one, a.handle, a.r
 		before, known := l.last[i]
 		if r == nvml.SUCCESS && before.gpu.ID != one.gpu.ID {
 			before, known = l.before(one.gpu.ID) // the driver counts anew
@@ -86,7 +81,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 			continue
 		case r != nvml.SUCCESS:
 			one = before
-			one.vitals = vitals{probe: r, action: -1}
+			one.vitals = vitals{probe: r, action: -1, hung: a.hung}
 		case known && one.partial():
 			now := one.vitals
 			one = before

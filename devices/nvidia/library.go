@@ -34,6 +34,12 @@ type library struct {
 	listing sync.Mutex // guards handles
 	// last holds the readings of the last round by NVML index; only read uses it.
 	last map[int]reading
+	// asking holds the questions that are open, by NVML index; only read uses it.
+	asking map[int]*question
+	// flight counts calls that run in goroutines of their own, begun with mu held for
+	// reading; stuck has the GPUs whose guarded calls have not returned.
+	flight sync.WaitGroup
+	stuck  sync.Map
 	// left says which GPUs the last round left out and why; only read uses it.
 	left string
 	// generation counts successful Inits.
@@ -132,7 +138,8 @@ func (l *library) replaced() {
 func (l *library) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.open {
+	// A driver in which a call hangs is neither unloaded nor started again.
+	if l.open && l.landed() {
 		l.open, l.handles, l.last = false, nil, nil
 		l.nvml.Shutdown()
 	}
@@ -153,6 +160,9 @@ func (l *library) keep(readings []reading) {
 	l.handles, l.last = map[gpu.ID]nvml.Device{}, map[int]reading{}
 	for _, r := range readings {
 		l.last[r.gpu.Index] = r
+		if r.vitals.hung {
+			continue // nothing more is asked of it
+		}
 		l.handles[r.gpu.ID] = r.handle
 		for _, d := range r.devices {
 			l.handles[d.gpu.ID] = d.handle

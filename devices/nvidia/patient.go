@@ -14,6 +14,8 @@ import (
 type vitals struct {
 	// probe is the first error of the calls that every GPU answers.
 	probe nvml.Return
+	// hung is set while calls about the GPU do not return.
+	hung bool
 	// action is what the driver recommends (NVML_GPU_RECOVERY_ACTION_*), -1 where it
 	// says nothing.
 	action int
@@ -150,6 +152,8 @@ func (p *patient) problem(mig string, r recovery) string {
 		}
 	}
 	switch v := p.vitals; {
+	case v.hung:
+		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; look for hung processes and at the kernel's log, drain and reboot", hangTime)
 	case v.probe != nvml.SUCCESS && p.bad >= plugin.Patience:
 		return "GPU does not answer: " + describe(v.probe)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:

@@ -20,6 +20,9 @@ import (
 // program that finds none runs without MPS and without any limit.
 func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Reservation, error) {
 	g := granted.Grant
+	if problem := mismatch(v.cfg.Root); problem != "" {
+		return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", g.Group, problem)
+	}
 	for _, o := range granted.Offers {
 		// It failed after Nomad had chosen it: another place is better than a start
 		// that cannot succeed.

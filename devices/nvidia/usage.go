@@ -39,8 +39,15 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 				continue
 			}
 		}
-		if u, ok := v.usageOf(o, h, physical); ok {
-			out[o.ID] = u
+		read := make(chan plugin.Usage, 1)
+		v.lib.guarded(o.ID, func() {
+			if u, ok := v.usageOf(o, h, physical); ok {
+				read <- u
+			}
+		})
+		select {
+		case out[o.ID] = <-read:
+		default:
 		}
 	}
 	return out
@@ -149,11 +156,14 @@ func (v *vendor) processes(o share.Offer, h nvml.Device) []plugin.Process {
 // sample since the last call.
 func (s *sampler) since(id gpu.ID, h nvml.Device) map[int]float64 {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	samples, r := h.GetProcessUtilization(s.seen[id])
+	last := s.seen[id]
+	s.mu.Unlock()
+	samples, r := h.GetProcessUtilization(last)
 	if r != nvml.SUCCESS {
 		return nil
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	newest := map[int]uint64{}
 	out := map[int]float64{}
 	for _, sample := range samples {

@@ -114,6 +114,7 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 // Converge keeps the MPS daemons of shared GPUs and reports.
 func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugin.State {
 	daemons := v.mps.converge(plan)
+	ofDriver := mismatch(v.cfg.Root)
 	states := map[gpu.ID]plugin.State{}
 	for _, o := range plan.Offers {
 		s := plugin.State{Attributes: map[string]*structs.Attribute{}}
@@ -125,6 +126,9 @@ func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugi
 		s.Problem, s.Starting = d.problem, d.starting
 		if problem := v.ward.problem(physical(o), o.MIG); problem != "" {
 			s.Problem, s.Starting = problem, false
+		}
+		if ofDriver != "" {
+			s.Problem, s.Starting = ofDriver, false
 		}
 		states[o.ID] = s
 	}

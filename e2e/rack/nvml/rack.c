@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 // Handles live as long as the process, as NVML users expect of them; a GPU that
 // comes back after it fell off has its old handle.
@@ -58,6 +59,12 @@ static nvmlReturn_t failing(const struct fail *fails, int n, const char *call) {
             return fails[i].code;
     return NVML_SUCCESS;
 }
+
+// A call that `fail` gives the code -1 hangs, as calls into a driver in trouble do,
+// until the rack says otherwise. Calls about other GPUs go on.
+static const nvmlReturn_t HANGS = (nvmlReturn_t)-1;
+
+static void wait_a_little(void) { nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); }
 
 // ready is called with the lock held, before anything is looked up.
 static nvmlReturn_t ready(const char *call) {
@@ -131,8 +138,8 @@ static nvmlReturn_t alive(const struct gpu *g, const char *call) {
     return g->lost ? NVML_ERROR_GPU_IS_LOST : failing(g->fail, g->fails, call);
 }
 
-nvmlReturn_t rack_pick(int (*match)(const struct gpu *, const struct mig *, const void *), const void *key, nvmlDevice_t *out,
-                       const char *call) {
+static nvmlReturn_t pick_once(int (*match)(const struct gpu *, const struct mig *, const void *), const void *key, nvmlDevice_t *out,
+                              const char *call) {
     pthread_mutex_lock(&lock);
     nvmlReturn_t r = ready(call);
     if (r == NVML_SUCCESS) {
@@ -154,7 +161,15 @@ nvmlReturn_t rack_pick(int (*match)(const struct gpu *, const struct mig *, cons
     return r;
 }
 
-nvmlReturn_t rack_at(unsigned index, struct gpu *out, const char *call) {
+nvmlReturn_t rack_pick(int (*match)(const struct gpu *, const struct mig *, const void *), const void *key, nvmlDevice_t *out,
+                       const char *call) {
+    nvmlReturn_t r;
+    while ((r = pick_once(match, key, out, call)) == HANGS)
+        wait_a_little();
+    return r;
+}
+
+static nvmlReturn_t at_once(unsigned index, struct gpu *out, const char *call) {
     pthread_mutex_lock(&lock);
     nvmlReturn_t r = ready(call);
     if (r == NVML_SUCCESS && index >= (unsigned)now->gpus)
@@ -164,6 +179,13 @@ nvmlReturn_t rack_at(unsigned index, struct gpu *out, const char *call) {
         r = alive(out, call);
     }
     pthread_mutex_unlock(&lock);
+    return r;
+}
+
+nvmlReturn_t rack_at(unsigned index, struct gpu *out, const char *call) {
+    nvmlReturn_t r;
+    while ((r = at_once(index, out, call)) == HANGS)
+        wait_a_little();
     return r;
 }
 
@@ -203,7 +225,7 @@ static nvmlReturn_t find(const char *uuid, struct view *out) {
     return strncmp(uuid, "MIG-", 4) == 0 ? NVML_ERROR_INVALID_ARGUMENT : NVML_ERROR_GPU_IS_LOST;
 }
 
-nvmlReturn_t rack_look(nvmlDevice_t d, struct view *out, const char *call) {
+static nvmlReturn_t look_once(nvmlDevice_t d, struct view *out, const char *call) {
     pthread_mutex_lock(&lock);
     nvmlReturn_t r = ready(call);
     if (r == NVML_SUCCESS) {
@@ -216,6 +238,13 @@ nvmlReturn_t rack_look(nvmlDevice_t d, struct view *out, const char *call) {
             r = alive(&out->gpu, call);
     }
     pthread_mutex_unlock(&lock);
+    return r;
+}
+
+nvmlReturn_t rack_look(nvmlDevice_t d, struct view *out, const char *call) {
+    nvmlReturn_t r;
+    while ((r = look_once(d, out, call)) == HANGS)
+        wait_a_little();
     return r;
 }
 

@@ -1,0 +1,70 @@
+package nvidia
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// mismatch says why tasks that start now could not use the driver, "" when they can:
+// its packages were upgraded while its module is loaded, and a program's libraries
+// must be of the module's own version. Tasks that run have the old ones open.
+func mismatch(root string) string {
+	loaded, installed := moduleVersion(root), libraryVersion(root)
+	if loaded == "" || installed == "" || loaded == installed {
+		return ""
+	}
+	return fmt.Sprintf("the driver's libraries on this host are %s and its loaded kernel module is %s: programs that start now fail; drain and reboot, or load the module again while no GPU is in use", installed, loaded)
+}
+
+var kernelModule = regexp.MustCompile(`Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)`)
+
+// moduleVersion is the version of the loaded kernel module, "" when it is unknown.
+func moduleVersion(root string) string {
+	if text, err := os.ReadFile(filepath.Join(root, "sys/module/nvidia/version")); err == nil {
+		return string(bytes.TrimSpace(text))
+	}
+	text, _ := os.ReadFile(filepath.Join(root, "proc/driver/nvidia/version"))
+	if m := kernelModule.FindSubmatch(text); m != nil {
+		return string(m[1])
+	}
+	return ""
+}
+
+var versioned = regexp.MustCompile(`\.so\.(\d+(?:\.\d+)+)$`)
+
+// libraryVersion is the version of the libraries that tasks would be given: it stands
+// in the name of the file behind the library's link. "" when it is unknown.
+func libraryVersion(root string) string {
+	for _, name := range []string{"libcuda.so.1", soname} {
+		for _, dir := range places {
+			if m := versioned.FindStringSubmatch(behind(root, filepath.Join("/", dir, name))); m != nil {
+				return m[1]
+			}
+		}
+	}
+	return ""
+}
+
+// behind follows the links of a file under a root, as Debian's alternatives are
+// absolute ones.
+func behind(root, path string) string {
+	const most = 10
+	for range most {
+		to, err := os.Readlink(filepath.Join(root, path))
+		if err != nil {
+			break
+		}
+		if !strings.HasPrefix(to, "/") {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = to
+	}
+	if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+		return ""
+	}
+	return path
+}

@@ -1,0 +1,63 @@
+package nvidia
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// host makes a tree of files and links ("-> target").
+func host(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for path, text := range files {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if to, ok := strings.CutPrefix(text, "-> "); ok {
+			err = os.Symlink(to, path)
+		} else {
+			err = os.WriteFile(path, []byte(text), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestMismatch(t *testing.T) {
+	const lib = "usr/lib/x86_64-linux-gnu/"
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  []string // parts of the text; none for no mismatch
+	}{
+		"no driver": {nil, nil},
+		"same": {map[string]string{"sys/module/nvidia/version": "535.309.01\n",
+			lib + "libcuda.so.1": "-> libcuda.so.535.309.01", lib + "libcuda.so.535.309.01": ""}, nil},
+		"Debian's alternatives": {map[string]string{"sys/module/nvidia/version": "535.261.03\n",
+			lib + "libcuda.so.1": "-> /etc/alternatives/libcuda", "etc/alternatives/libcuda": "-> /" + lib + "nvidia/current/libcuda.so.1",
+			lib + "nvidia/current/libcuda.so.1": "-> libcuda.so.535.309.01", lib + "nvidia/current/libcuda.so.535.309.01": ""},
+			[]string{"libraries on this host are 535.309.01", "module is 535.261.03", "reboot"}},
+		"the version in /proc": {map[string]string{
+			"proc/driver/nvidia/version":      "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build\nGCC version: 12.2.0\n",
+			"usr/lib64/libnvidia-ml.so.1":     "-> libnvidia-ml.so.590.1",
+			"usr/lib64/libnvidia-ml.so.590.1": ""}, []string{"590.1", "580.95.05"}},
+		"a link to nothing":  {map[string]string{"sys/module/nvidia/version": "1.2", lib + "libcuda.so.1": "-> libcuda.so.1.3"}, nil},
+		"a link to itself":   {map[string]string{"sys/module/nvidia/version": "1.2", lib + "libcuda.so.1": "-> libcuda.so.1"}, nil},
+		"no version in name": {map[string]string{"sys/module/nvidia/version": "1.2", lib + "libcuda.so.1": ""}, nil},
+	} {
+		got := mismatch(host(t, c.files))
+		if (got == "") != (len(c.want) == 0) {
+			t.Errorf("%s: %q", name, got)
+		}
+		for _, part := range c.want {
+			if !strings.Contains(got, part) {
+				t.Errorf("%s: %q does not say %q", name, got, part)
+			}
+		}
+	}
+}
