@@ -1,0 +1,197 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+)
+
+func TestEveryEngineIsRead(t *testing.T) {
+	for file, want := range map[string]State{
+		"vllm":    {"vllm", 12, 2, 0.5, 864000, 3, 1000, 320},
+		"vllm-v0": {"vllm", 1, 0, 0.5, -1, -1, -1, -1},
+		"sglang":  {"sglang", 9, 4, 0.31, 448000, -1, -1, -1},
+		"tgi":     {"tgi", 3, 11, -1, -1, -1, -1, -1},
+		"trtllm":  {"trtllm", 6, 1, 0.125, 96000, -1, -1, -1},
+		"triton":  {"triton", 8, 2, 0.4, 96000, -1, -1, -1},
+	} {
+		text, err := os.ReadFile("testdata/" + file + ".txt")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Parse(bytes.NewReader(text))
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", file, got, err, want)
+		}
+		if got, err = Parse(strings.NewReader(strings.ReplaceAll(string(text), "\n", "\r\n"))); err != nil || got != want {
+			t.Errorf("%s with other line ends: %+v, %v", file, got, err)
+		}
+	}
+	for _, text := range []string{"", "up 1\n", "<html>", strings.Repeat("x", 3*longestLine) + "\nvllm:num_requests_runningx 4"} {
+		if got, err := Parse(strings.NewReader(text)); err != nil || got.Kind != "" {
+			t.Errorf("%.20q is taken for an engine: %+v, %v", text, got, err)
+		}
+	}
+	if got, err := Parse(strings.NewReader("vllm:num_requests_running{ 4\n")); err == nil {
+		t.Errorf("a broken line is read as %+v", got)
+	}
+	if got, err := Parse(strings.NewReader("vllm:num_requests_running NaN\nvllm:num_requests_waiting +Inf\nvllm:num_requests_waiting -3\n")); err != nil || got.Kind != "" {
+		t.Errorf("no numbers are read as %+v, %v", got, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, file := range []string{"vllm", "sglang", "tgi", "trtllm", "triton"} {
+		text, err := os.ReadFile("testdata/" + file + ".txt")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := Parse(bytes.NewReader(text))
+		if err == nil && (s.Running < -1 || s.Waiting < -1 || s.KVTokens < -1 || !(s.KVUsed <= 1)) {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// fleet collects what a scraper passes on.
+type fleet struct {
+	mu       sync.Mutex
+	replicas []line.Replica
+	states   map[string]State
+	changed  chan struct{}
+}
+
+func (f *fleet) options(interval time.Duration) Options {
+	f.states, f.changed = map[string]State{}, make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case f.changed <- struct{}{}:
+		default:
+		}
+	}
+	return Options{
+		Client: http.DefaultTransport, Scheme: "http", Interval: interval,
+		Set: func(r []line.Replica) {
+			f.mu.Lock()
+			f.replicas = r
+			f.mu.Unlock()
+			wake()
+		},
+		Observed: func(id string, s State) {
+			f.mu.Lock()
+			f.states[id] = s
+			f.mu.Unlock()
+			wake()
+		},
+	}
+}
+
+// await waits until what was passed on is as wanted.
+func (f *fleet) await(t *testing.T, what string, wanted func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		f.mu.Lock()
+		ok := wanted()
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-f.changed:
+		case <-deadline:
+			t.Fatalf("not seen: %s; %+v %+v", what, f.replicas, f.states)
+		}
+	}
+}
+
+// serve is a server with some pages.
+func serve(t *testing.T, pages map[string]string) (address string, most *atomic.Int64) {
+	t.Helper()
+	var now atomic.Int64
+	most = new(atomic.Int64)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n := now.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		defer now.Add(-1)
+		page, ok := pages[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		w.Write([]byte(page))
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://"), most
+}
+
+func at(id, address string) line.Replica {
+	return line.Replica{Address: address, Replica: dispatch.Replica{ID: id, KV: 5, MaxPrompt: 6}}
+}
+
+// What an engine tells of itself is passed on; of one that tells nothing the
+// replica's own description stays.
+func TestReplicasAreCompleted(t *testing.T) {
+	vllm, err := os.ReadFile("testdata/vllm.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trtllm, err := os.ReadFile("testdata/trtllm.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, most := serve(t, map[string]string{"/metrics": string(vllm), "/v1/models": `{"data":[{"id":"m","max_model_len":40960},{"id":"lora"}]}`})
+	b, _ := serve(t, map[string]string{"/metrics": `[{"json":1}]`, "/prometheus/metrics": string(trtllm)})
+	c, _ := serve(t, nil)
+	var f fleet
+	s := New(f.options(time.Millisecond))
+	s.Replace(t.Context(), []line.Replica{at("a", a), at("b", b), at("c", c)})
+	f.await(t, "the engines' sizes", func() bool {
+		return len(f.states) == 2 && f.replicas[0].KV == 864000 && f.replicas[0].MaxPrompt == 40960 && f.replicas[1].KV == 96000 && f.replicas[1].MaxPrompt == 6
+	})
+	if r := f.replicas[2]; r.KV != 5 || r.MaxPrompt != 6 {
+		t.Errorf("of a replica that tells nothing is believed %+v", r)
+	}
+	if most.Load() != 1 {
+		t.Errorf("%d questions at a time", most.Load())
+	}
+	s.Replace(t.Context(), []line.Replica{at("b", b)})
+	f.await(t, "the replicas that are left, with their sizes", func() bool { return len(f.replicas) == 1 && f.replicas[0].KV == 96000 })
+}
+
+// A replica that moves is asked at its new address, and what was known of the old
+// one is forgotten.
+func TestAReplicaThatMoves(t *testing.T) {
+	tgi, err := os.ReadFile("testdata/tgi.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vllm, err := os.ReadFile("testdata/vllm.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := serve(t, map[string]string{"/metrics": string(vllm)})
+	b, _ := serve(t, map[string]string{"/metrics": string(tgi)})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var f fleet
+	s := New(f.options(time.Millisecond))
+	s.Replace(ctx, []line.Replica{at("r", a)})
+	f.await(t, "the first engine", func() bool { return f.states["r"].Kind == "vllm" && f.replicas[0].KV == 864000 })
+	s.Replace(ctx, []line.Replica{at("r", b)})
+	f.await(t, "the second engine", func() bool { return f.states["r"].Kind == "tgi" && f.replicas[0].KV == 5 })
+}
