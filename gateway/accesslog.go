@@ -89,6 +89,9 @@ func (x *exchange) record() {
 		if x.attempts > 0 {
 			x.service.metrics.waited(x.waited)
 		}
+		if x.reading != nil {
+			x.reading.close(x)
+		}
 		if x.servedBy != nil {
 			x.servedBy.took(x.held)
 		}

@@ -50,6 +50,7 @@ type ConcurrencyPoint struct {
 	Queued float64                     `json:"queued"`
 	Active float64                     `json:"active"`
 	Class  map[string]ConcurrencyClass `json:"class"`
+	Tokens *TokensPoint                `json:"tokens,omitempty"` // of a language model
 }
 
 // ConcurrencyClass is the part of one class of hardware.
@@ -82,6 +83,9 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 				point.Class[class] = ConcurrencyClass{active}
 			}
 		}
+		if v.language != nil {
+			point.Tokens = v.language.series.at(p.Second)
+		}
 		out.Series = append(out.Series, point)
 	}
 	writeJSON(w, out)
@@ -103,6 +107,9 @@ type ReplicaState struct {
 	Slots     int     `json:"slots"`
 	Usable    int     `json:"usable"`
 	Active    int     `json:"active"`
+	KV        int     `json:"kv_tokens,omitempty"`       // size of the engine's cache
+	MaxPrompt int     `json:"max_model_len,omitempty"`   // longest prompt
+	InFlight  int     `json:"inflight_tokens,omitempty"` // tokens of prompts and answers being served
 	Rate      float64 `json:"rate"`
 	Ejected   bool    `json:"ejected,omitempty"`
 	Probation bool    `json:"probation,omitempty"`
@@ -117,6 +124,7 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 		for _, r := range state.Replicas {
 			one.Replicas = append(one.Replicas, ReplicaState{
 				ID: r.ID, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Usable: r.Usable, Active: r.Active,
+				KV: r.KV, MaxPrompt: r.MaxPrompt, InFlight: r.InFlight,
 				Rate: r.Rate, Ejected: r.Ejected, Probation: r.Probation, Leaving: r.Leaving,
 			})
 		}

@@ -19,6 +19,9 @@ type answer struct {
 
 func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.body.Read(p)
+	if r := a.x.reading; r != nil {
+		r.hear(a.x, p[:n], err)
+	}
 	if err != nil {
 		a.finish(err)
 	}

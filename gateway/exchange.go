@@ -27,8 +27,9 @@ type exchange struct {
 	early   early
 	trace   httptrace.ClientTrace
 	body    *intake.Body
-	taken   bool  // the body was received as far as it is kept
-	failure error // of receiving it
+	taken   bool     // the body was received as far as it is kept
+	failure error    // of receiving it
+	reading *reading // nil where work is not counted in tokens
 
 	in       *http.Request
 	grpc     bool
@@ -147,6 +148,9 @@ func (x *exchange) answered(r *http.Response) error {
 		x.body.Answered()
 	}
 	x.answer.body, x.answer.from = r.Body, r
+	if x.reading != nil {
+		x.reading.listen(x)
+	}
 	r.Body = &x.answer
 	return nil
 }

@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"aliquot/gateway/config"
 	"aliquot/gateway/line"
 )
 
@@ -17,9 +19,15 @@ type metrics struct {
 	wait     *prometheus.HistogramVec
 	service  *prometheus.HistogramVec
 	total    *prometheus.HistogramVec
+	ttft     *prometheus.HistogramVec
+	tpot     *prometheus.HistogramVec
+	slo      *prometheus.CounterVec
 	wakes    *prometheus.CounterVec
 	tenants  *prometheus.CounterVec
 }
+
+// finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
+var finer = prometheus.ExponentialBuckets(0.001, math.Sqrt2, 23)
 
 // spread is the histogram's buckets: 1 ms to about 9 minutes by factors of two.
 var spread = prometheus.ExponentialBuckets(0.001, 2, 20)
@@ -28,8 +36,11 @@ func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help}, labels)
 	}
+	within := func(buckets []float64, name, help string, labels ...string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help, Buckets: buckets}, labels)
+	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help, Buckets: spread}, labels)
+		return within(spread, name, help, labels...)
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
@@ -40,9 +51,12 @@ func newMetrics() *metrics {
 		wait:     histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
 		service:  histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.", "service", "class"),
 		total:    histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
+		ttft:     histogram("ttft_seconds", "Time from the whole request to its first token, of streams.", "service", "class"),
+		tpot:     within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.", "service", "class"),
+		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo)
 	return m
 }
 
@@ -80,8 +94,26 @@ func (s *serviceMetrics) ended(o outcome, status int, took time.Duration) {
 	s.all.requests.WithLabelValues(s.name, o.String(), codeClass(status)).Inc()
 }
 
+// judged counts a request beside the objective.
+func (s *serviceMetrics) judged(class string, v verdict) {
+	switch v {
+	case met:
+		s.all.slo.WithLabelValues(s.name, class, "met").Inc()
+	case missed:
+		s.all.slo.WithLabelValues(s.name, class, "missed").Inc()
+	}
+}
+
 // classMetrics is what an Endpoint carries.
-type classMetrics struct{ service prometheus.Observer }
+type classMetrics struct{ service, ttft, tpot prometheus.Observer }
+
+func (m *metrics) ofClass(c *config.Service, class string) *classMetrics {
+	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class)}
+	if c.Language() {
+		out.ttft, out.tpot = m.ttft.WithLabelValues(c.Name, class), m.tpot.WithLabelValues(c.Name, class)
+	}
+	return out
+}
 
 func (c *classMetrics) took(d time.Duration) { c.service.Observe(d.Seconds()) }
 

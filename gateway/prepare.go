@@ -97,6 +97,7 @@ func improper(r *http.Request) (outcome, string) {
 // ask turns what the request declares into a request to the queue.
 func (x *exchange) ask(f *match.Facts) {
 	c := &x.service.config
+	x.read(f)
 	tenant := x.server.tenants.of(x.in.Header)
 	x.request = dispatch.Request{
 		Tenant:    tenant,
@@ -104,6 +105,9 @@ func (x *exchange) ask(f *match.Facts) {
 		Placement: match.Placement(c.Rules, f),
 		Cost:      max(0, f.Cost),
 		Expire:    time.Now().Add(c.Queue.MaxWait),
+	}
+	if x.reading != nil {
+		x.reading.ask(&x.request)
 	}
 	if f.Timeout > 0 {
 		x.request.Deadline = x.began.Add(f.Timeout)

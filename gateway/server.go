@@ -197,7 +197,7 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 
 func (s *Server) startBackground(ctx context.Context, tasks *sync.WaitGroup) {
 	for _, v := range s.services {
-		tasks.Go(func() { v.source.Watch(ctx, v.line.Set) })
+		tasks.Go(func() { s.watch(ctx, v) })
 		if v.waker != nil {
 			tasks.Go(func() { v.waker.run(ctx, v.line) })
 		}

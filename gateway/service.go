@@ -17,7 +17,8 @@ type service struct {
 	transports *transports
 	metrics    *serviceMetrics
 	source     Source
-	waker      *waker // nil when the service is never started from zero
+	waker      *waker    // nil when the service is never started from zero
+	language   *language // nil when its work is not counted in tokens
 }
 
 // Source reports the replicas of one service, whenever they change, until ctx
@@ -33,7 +34,7 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	policy := dispatch.Policy{
-		Theta: c.Queue.Theta, Priorities: len(s.config.Priorities), MaxQueue: c.Queue.Max,
+		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(s.config.Priorities), MaxQueue: c.Queue.Max,
 		Tenants: s.config.Tenants.Limits, Eject: c.Queue.Eject,
 		Placements: []dispatch.Placement{{}}, AwaitClass: c.Wake != nil,
 	}
@@ -46,7 +47,7 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 	v.line = line.New(line.Options{
 		Policy: policy,
 		Value: func(class string) any {
-			return &classMetrics{service: s.metrics.service.WithLabelValues(c.Name, class)}
+			return s.metrics.ofClass(&c, class)
 		},
 		Starved: func() {
 			if v.waker != nil {
@@ -54,5 +55,6 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 			}
 		},
 	})
+	v.language = newLanguage(v)
 	return v, nil
 }

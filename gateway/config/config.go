@@ -83,14 +83,22 @@ type Tenants struct {
 
 // Service is one model service.
 type Service struct {
-	Name     string
-	Routes   []Route
-	Source   Source
+	Name   string
+	Routes []Route
+	Source Source
+	// Mode is how its replicas serve several requests at once.
+	Mode dispatch.Mode
+	// SLO is what is promised of its streamed answers; zero for nothing.
+	SLO      dispatch.SLO
+	Engine   Engine
 	Queue    Queue
 	Upstream Upstream
 	Rules    []Rule
 	Wake     *Wake
 }
+
+// Language reports whether the service's work is counted in tokens.
+func (s *Service) Language() bool { return s.Mode == dispatch.Tokens || s.SLO != dispatch.SLO{} }
 
 // Route matches requests to a service. All fields that are set must match.
 type Route struct {
@@ -125,6 +133,20 @@ type Replica struct {
 	Slices  int
 	Slots   int
 	Weight  float64
+	// KVTokens is how many tokens the engine's cache holds, MaxPrompt how many a
+	// prompt may have; 0 when unknown.
+	KVTokens, MaxPrompt int
+}
+
+// Engine says how the engines behind a service are asked for what they know.
+type Engine struct {
+	// Metrics is "auto", "off" or the path of the metrics.
+	Metrics  string
+	Port     int // of the metrics; 0 for the replica's own
+	Interval time.Duration
+	// KVTokens and MaxPrompt are those of replicas of which nothing else is known;
+	// 0 for nothing.
+	KVTokens, MaxPrompt int
 }
 
 // Queue bounds a service's queue and sets its policy.

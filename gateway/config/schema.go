@@ -83,17 +83,20 @@ type tenantBody struct {
 }
 
 type serviceBody struct {
-	Name     string        `hcl:"name,label"`
-	Routes   []routeBody   `hcl:"route,block"`
-	Consul   *discoverBody `hcl:"consul,block"`
-	Nomad    *nativeBody   `hcl:"nomad,block"`
-	File     *string       `hcl:"replicas_file"`
-	Static   []replicaBody `hcl:"replica,block"`
-	Queue    *queueBody    `hcl:"queue,block"`
-	Upstream *upstreamBody `hcl:"upstream,block"`
-	Rules    []ruleBody    `hcl:"rule,block"`
-	Wake     *wakeBody     `hcl:"wake,block"`
-	Range    hcl.Range     `hcl:",def_range"`
+	Name     string         `hcl:"name,label"`
+	Routes   []routeBody    `hcl:"route,block"`
+	Consul   *discoverBody  `hcl:"consul,block"`
+	Nomad    *nativeBody    `hcl:"nomad,block"`
+	File     *string        `hcl:"replicas_file"`
+	Static   []replicaBody  `hcl:"replica,block"`
+	Policy   *hcl.Attribute `hcl:"policy"`
+	SLO      *sloBody       `hcl:"slo,block"`
+	Engine   *engineBody    `hcl:"engine,block"`
+	Queue    *queueBody     `hcl:"queue,block"`
+	Upstream *upstreamBody  `hcl:"upstream,block"`
+	Rules    []ruleBody     `hcl:"rule,block"`
+	Wake     *wakeBody      `hcl:"wake,block"`
+	Range    hcl.Range      `hcl:",def_range"`
 }
 
 type routeBody struct {
@@ -118,6 +121,22 @@ type replicaBody struct {
 	Slices  *int           `hcl:"slices"`
 	Slots   *int           `hcl:"slots"`
 	Weight  *float64       `hcl:"weight"`
+	KV      *int           `hcl:"kv_tokens"`
+	Longest *int           `hcl:"max_model_len"`
+}
+
+type sloBody struct {
+	TTFT *hcl.Attribute `hcl:"ttft"`
+	TPOT *hcl.Attribute `hcl:"tpot"`
+}
+
+type engineBody struct {
+	Metrics  *hcl.Attribute `hcl:"metrics"`
+	Port     *int           `hcl:"metrics_port"`
+	Interval *hcl.Attribute `hcl:"interval"`
+	KV       *int           `hcl:"kv_tokens"`
+	Longest  *int           `hcl:"max_model_len"`
+	Range    hcl.Range      `hcl:",def_range"`
 }
 
 type queueBody struct {

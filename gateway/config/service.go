@@ -14,6 +14,13 @@ import (
 
 func (d *decoder) service(b *serviceBody, c *Config) Service {
 	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream), Queue: d.queue(b.Queue, c.Priorities)}
+	if d.one(b.Policy, "slots", "slots", "tokens") == "tokens" {
+		s.Mode = dispatch.Tokens
+	}
+	s.Engine = d.engine(b.Engine)
+	if b.SLO != nil {
+		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
+	}
 	for _, r := range b.Routes {
 		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
 		if route.PathPrefix != "" && !strings.HasPrefix(route.PathPrefix, "/") {
@@ -72,9 +79,9 @@ func (d *decoder) source(b *serviceBody, c *Config) Source {
 func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
 	var out []Replica
 	for _, r := range blocks {
-		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1), Slots: or(r.Slots, 1), Weight: or(r.Weight, 0)}
-		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 {
-			d.fail(at, "replica %s: slots and slices must be at least 1 and weight not negative", one.Address)
+		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1), Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
+		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 || one.KVTokens < 0 || one.MaxPrompt < 0 {
+			d.fail(at, "replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len not negative", one.Address)
 		}
 		if slices.ContainsFunc(out, func(o Replica) bool { return o.Address == one.Address }) {
 			d.fail(at, "replica %s stands twice", one.Address)

@@ -23,6 +23,8 @@ const (
 	metaSlices = "aliquot_slices"
 	metaWeight = "aliquot_weight"
 	metaSlots  = "concurrency"
+	metaKV     = "kv_tokens"
+	metaPrompt = "max_model_len"
 )
 
 // replica makes a replica of what a source knows.
@@ -33,7 +35,7 @@ func replica(id string, r config.Replica) line.Replica {
 		weight = tableWeight(r.Class) * float64(r.Slices)
 	}
 	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
-		ID: id, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Weight: weight / float64(r.Slots),
+		ID: id, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Weight: weight / float64(r.Slots), KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
 	}}
 }
 
@@ -58,6 +60,13 @@ func described(address string, get func(key string) string, log *slog.Logger) co
 		return max(n, 1)
 	}
 	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots)}
+	// No engine has room for one token only: 1 is what is unknown or wrong.
+	if n := whole(metaKV); n > 1 {
+		r.KVTokens = n
+	}
+	if n := whole(metaPrompt); n > 1 {
+		r.MaxPrompt = n
+	}
 	if text := get(metaWeight); text != "" {
 		w, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(w > 0 && w < 1e9) {

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"aliquot/gateway/engine"
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+	"aliquot/internal/prompt"
+)
+
+// language is what the gateway knows of a service whose work is counted in tokens.
+type language struct {
+	key       prompt.Key
+	objective dispatch.SLO
+	books     bool // the line keeps books of tokens
+	// longest is how many tokens of a prompt any of the replicas takes; 0 when
+	// some replica does not say.
+	longest atomic.Int64
+	scraper *engine.Scraper // nil when engines are not asked
+	series  tokenSeries
+
+	mu      sync.Mutex
+	learned prompt.Learned
+	engines map[string]engine.State // by replica
+}
+
+// newLanguage returns nil for a service that does not count in tokens.
+func newLanguage(v *service) *language {
+	c := &v.config
+	if !c.Language() {
+		return nil
+	}
+	l := &language{objective: c.SLO, books: c.Mode == dispatch.Tokens, engines: map[string]engine.State{}}
+	for i := range l.key {
+		var random [8]byte
+		rand.Read(random[:])
+		l.key[i] = binary.LittleEndian.Uint64(random[:])
+	}
+	if c.Mode == dispatch.Tokens && c.Engine.Metrics != "off" {
+		path := c.Engine.Metrics
+		if path == "auto" {
+			path = ""
+		}
+		l.scraper = engine.New(engine.Options{
+			Client: v.transports.to(false), Scheme: v.transports.scheme, Path: path, Port: c.Engine.Port, Interval: c.Engine.Interval,
+			Set:      func(r []line.Replica) { l.set(v, r) },
+			Observed: func(id string, s engine.State) { l.observed(v, id, s) },
+		})
+	}
+	return l
+}
+
+// watch passes the replicas of a service on to its line, completed by what their
+// engines say.
+func (s *Server) watch(ctx context.Context, v *service) {
+	set := v.line.Set
+	if l := v.language; l != nil {
+		set = func(r []line.Replica) { l.set(v, r) }
+		if l.scraper != nil {
+			set = func(r []line.Replica) { l.scraper.Replace(ctx, r) }
+		}
+	}
+	v.source.Watch(ctx, set)
+}
+
+// set gives the line replicas, with what the operator says of those that say
+// nothing of themselves.
+func (l *language) set(v *service, replicas []line.Replica) {
+	c := &v.config.Engine
+	longest, known := 0, true
+	out := make([]line.Replica, len(replicas))
+	present := make(map[string]bool, len(replicas))
+	for i, r := range replicas {
+		if r.KV == 0 {
+			r.KV = c.KVTokens
+		}
+		if r.MaxPrompt == 0 {
+			r.MaxPrompt = c.MaxPrompt
+		}
+		takes := r.MaxPrompt
+		if takes == 0 || r.KV > 0 && r.KV < takes {
+			takes = r.KV
+		}
+		longest, known = max(longest, takes), known && takes > 0
+		out[i], present[r.ID] = r, true
+	}
+	if !known {
+		longest = 0
+	}
+	l.longest.Store(int64(longest))
+	l.mu.Lock()
+	for id := range l.engines {
+		if !present[id] {
+			delete(l.engines, id)
+		}
+	}
+	l.mu.Unlock()
+	v.line.Set(out)
+}
+
+func (l *language) observed(v *service, id string, s engine.State) {
+	l.mu.Lock()
+	l.engines[id] = s
+	l.mu.Unlock()
+	v.line.Observe(id, dispatch.EngineState{Running: max(s.Running, 0), Waiting: max(s.Waiting, 0), KVUsed: max(s.KVUsed, 0)})
+}
+
+// longestSized bounds how much of a body is read to size it, in bytes: a million
+// tokens of text, or several pictures.
+const longestSized = 8 << 20
+
+// texts are buffers for bodies while they are sized.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
+
+// size reads how much work a request is. Nothing of its text remains.
+func (l *language) size(x *exchange) prompt.Size {
+	api := prompt.Opaque
+	if x.in.Method == http.MethodPost && x.body != nil && !x.grpc && plainCoding(x.in.Header) {
+		api = prompt.Of(x.in.URL.Path)
+	}
+	if x.body == nil {
+		return prompt.Size{Answers: 1}
+	}
+	length := max(x.in.ContentLength, x.body.Size())
+	if api == prompt.Opaque {
+		return prompt.Read(api, nil, length, l.key)
+	}
+	kept := texts.Get().(*[]byte)
+	n := int(min(x.body.Size(), longestSized))
+	if cap(*kept) < n {
+		*kept = make([]byte, n)
+	}
+	text := (*kept)[:n]
+	n, _ = io.ReadFull(x.body.Kept(), text) // a part is sized as a part
+	s := prompt.Read(api, text[:n], length, l.key)
+	if cap(text) <= 1<<20 {
+		clear(text)
+		texts.Put(kept)
+	}
+	return s
+}
+
+// plainCoding reports whether a body is as its media type says, not compressed.
+func plainCoding(h http.Header) bool {
+	coding := h.Get("Content-Encoding")
+	return coding == "" || strings.EqualFold(coding, "identity")
+}
+
+// estimate turns a size into tokens. A prompt that no replica seems to take counts
+// as the longest that one takes: estimates err, and the engine's own refusal says
+// what is wrong with it.
+func (l *language) estimate(s *prompt.Size) (tokens, output int) {
+	l.mu.Lock()
+	tokens, output = int(l.learned.Prompt(s)), int(l.learned.Output(s))
+	l.mu.Unlock()
+	if longest := l.longest.Load(); longest > 0 {
+		tokens = min(tokens, int(longest))
+	}
+	return tokens, max(output, 1)
+}
+
+// began, progress and settle keep the books of a replica that batches; where
+// requests have slots of their own there are none.
+func (l *language) began(x *exchange) {
+	if l.books {
+		x.service.line.Began(&x.pass)
+	}
+}
+
+func (l *language) progress(x *exchange, tokens int) {
+	if l.books {
+		x.service.line.Progress(&x.pass, tokens)
+	}
+}
+
+func (l *language) settle(x *exchange, prompt, cached, output int) {
+	if l.books {
+		x.service.line.Settle(&x.pass, prompt, cached, output)
+	}
+}
+
+func (l *language) learn(s *prompt.Size, prompt, output int64) {
+	l.mu.Lock()
+	l.learned.Observe(s, prompt, output)
+	l.mu.Unlock()
+}

@@ -1,0 +1,206 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"aliquot/gateway"
+)
+
+// modelAnswer is what the replica of these tests streams.
+var modelAnswer = func() string {
+	var b strings.Builder
+	b.WriteString("data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n")
+	for range 5 {
+		b.WriteString("data: {\"choices\":[{\"delta\":{\"content\":\"xylophone-answer \"}}]}\n\n")
+	}
+	b.WriteString("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":300,\"completion_tokens\":5,\"prompt_tokens_details\":{\"cached_tokens\":256}}}\n\ndata: [DONE]\n\n")
+	return b.String()
+}()
+
+// engine is a replica with vLLM's pages.
+func engine(t *testing.T) *httptest.Server {
+	return serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/metrics":
+			io.WriteString(w, "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"1000\"} 1\n")
+		case "/v1/models":
+			io.WriteString(w, `{"data":[{"id":"m","max_model_len":4096}]}`)
+		case "/v1/embeddings":
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}`)
+		case "/v1/chat/completions":
+			body, _ := io.ReadAll(r.Body)
+			if strings.Contains(string(body), "break") {
+				w.Header().Set("Content-Type", "text/event-stream")
+				io.WriteString(w, modelAnswer[:len(modelAnswer)/2])
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}
+			if len(body) > 100_000 {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			if !strings.Contains(string(body), `"stream":true`) {
+				w.Header().Set("Content-Type", "application/json")
+				io.WriteString(w, `{"choices":[{"message":{"content":"xylophone-answer"}}],"usage":{"prompt_tokens":300,"completion_tokens":2}}`)
+				return
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			for event := range strings.SplitAfterSeq(modelAnswer, "\n\n") {
+				io.WriteString(w, event)
+				w.(http.Flusher).Flush()
+			}
+		}
+	})
+}
+
+// ask sends a chat and returns its status and answer.
+func ask(t *testing.T, g *running, body string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("Authorization", "Bearer sk-tenant")
+	status, text, _ := do(t, r)
+	return status, text
+}
+
+func replicaState(t *testing.T, g *running) gateway.ReplicaState {
+	t.Helper()
+	_, text, _ := get(t, g.admin+"/v1/services")
+	var services []gateway.ServiceState
+	if err := json.Unmarshal([]byte(text), &services); err != nil || len(services[0].Replicas) != 1 {
+		t.Fatalf("%s: %v", text, err)
+	}
+	return services[0].Replicas[0]
+}
+
+func chatBody(text string, streamed bool) string {
+	return fmt.Sprintf(`{"model":"m","messages":[{"role":"user","content":%q}],"stream":%t}`, text, streamed)
+}
+
+const objective = "slo {\n ttft = \"1h\"\n tpot = \"1h\"\n}\n"
+
+// What passes through is measured and changes nothing; the books are empty in the
+// end; and nothing that was asked or answered is found anywhere.
+func TestALanguageModelIsMeasured(t *testing.T) {
+	replica := engine(t)
+	log := filepath.Join(t.TempDir(), "access.log")
+	var told strings.Builder
+	logger := func(o *gateway.Options) { o.Log = slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug})) }
+	text := fmt.Sprintf("access_log = %q\nlog_level = \"debug\"\ntenants {\n api_key = true\n}\n", log)
+	g := start(t, text+service("chat", "policy = \"tokens\"\n", objective, replicaBlock(replica, "h100", 1)), logger)
+	eventually(t, "the engine's sizes are known", func() bool {
+		r := replicaState(t, g)
+		return r.KV == 16000 && r.MaxPrompt == 4096
+	})
+	secret := strings.Repeat("the password of the vault is swordfish. ", 60)
+	if status, got := ask(t, g, chatBody(secret, true)); status != 200 || got != modelAnswer {
+		t.Fatalf("%d, and the answer is not the replica's: %q", status, got)
+	}
+	if status, got := ask(t, g, chatBody(secret, false)); status != 200 || !strings.Contains(got, "xylophone") {
+		t.Fatalf("%d %q", status, got)
+	}
+	r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/embeddings", strings.NewReader(`{"input":"swordfish"}`))
+	if status, _, _ := do(t, r); status != 200 {
+		t.Fatal(status)
+	}
+	// By estimate no replica takes it; the engine says what is wrong.
+	if status, _ := ask(t, g, chatBody(strings.Repeat("swordfish ", 20_000), true)); status != http.StatusBadRequest {
+		t.Errorf("a prompt that is too long ends with %d", status)
+	}
+	if res, err := http.Post(g.url+"/v1/chat/completions", "application/json", strings.NewReader(chatBody("break swordfish", true))); err == nil {
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	eventually(t, "the books are empty", func() bool {
+		r := replicaState(t, g)
+		return r.InFlight == 0 && r.Active == 0
+	})
+	var metrics string
+	eventually(t, "all requests are recorded", func() bool {
+		_, metrics, _ = get(t, g.admin+"/metrics")
+		return strings.Contains(metrics, `aliquot_gateway_slo_total{class="h100",result="missed",service="chat"} 1`)
+	})
+	for _, want := range []string{
+		`aliquot_gateway_slo_total{class="h100",result="met",service="chat"} 2`,
+		`aliquot_gateway_ttft_seconds_count{class="h100",service="chat"} 2`,
+		`aliquot_gateway_tpot_seconds_count{class="h100",service="chat"} 2`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if err := g.stop(); err != nil {
+		t.Fatal(err)
+	}
+	written, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, text := range map[string]string{"access log": string(written), "metrics": metrics, "log": told.String()} {
+		for _, word := range []string{"swordfish", "vault", "xylophone", "sk-tenant"} {
+			if strings.Contains(text, word) {
+				t.Errorf("the %s has %q", where, word)
+			}
+		}
+	}
+}
+
+// The series of a service say how its answers were.
+func TestTokensInTheSeries(t *testing.T) {
+	g := start(t, service("chat", objective, replicaBlock(engine(t), "h100", 1)))
+	var sum gateway.TokensPoint
+	asked := 0
+	// The series begin with the first whole second; what ended before is not in them.
+	eventually(t, "a second with requests is over", func() bool {
+		ask(t, g, chatBody("hello", true))
+		asked++
+		_, text, _ := get(t, g.admin+"/v1/services/chat/concurrency?window=1h")
+		var c gateway.Concurrency
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			t.Fatal(err)
+		}
+		sum = gateway.TokensPoint{}
+		for _, p := range c.Series {
+			if p.Tokens != nil {
+				sum.Ended += p.Tokens.Ended
+				sum.Met += p.Tokens.Met
+				sum.Prompt += p.Tokens.Prompt
+				sum.Cached += p.Tokens.Cached
+				sum.Output += p.Tokens.Output
+			}
+		}
+		return sum.Ended > 0
+	})
+	if n := int64(sum.Ended); n > int64(asked) || sum.Met != sum.Ended || sum.Prompt != 300*n || sum.Cached != 256*n || sum.Output != 5*n {
+		t.Errorf("%+v", sum)
+	}
+}
+
+// An objective that cannot be met is missed, and a service without one is not
+// measured.
+func TestTheObjective(t *testing.T) {
+	g := start(t, service("chat", "slo {\n ttft = \"1ns\"\n}\n", replicaBlock(engine(t), "h100", 1)))
+	ask(t, g, chatBody("hello", true))
+	eventually(t, "the miss is counted", func() bool {
+		_, metrics, _ := get(t, g.admin+"/metrics")
+		return strings.Contains(metrics, `aliquot_gateway_slo_total{class="h100",result="missed",service="chat"} 1`)
+	})
+	plain := start(t, service("chat", replicaBlock(engine(t), "h100", 1)))
+	ask(t, plain, chatBody("hello", true))
+	if _, metrics, _ := get(t, plain.admin+"/metrics"); strings.Contains(metrics, "ttft") {
+		t.Error("a service that counts in slots has a time to the first token")
+	}
+}

@@ -1,0 +1,194 @@
+package gateway
+
+import (
+	"io"
+	"time"
+
+	"aliquot/gateway/match"
+	"aliquot/internal/dispatch"
+	"aliquot/internal/meter"
+	"aliquot/internal/prompt"
+)
+
+// reading is what is seen of one request to a language model and of its answer.
+type reading struct {
+	service  *language
+	size     prompt.Size
+	prompt   int       // tokens, estimated
+	expected int       // tokens of the answer, expected
+	asked    time.Time // when the whole request was there
+	meter    meter.Meter
+	heard    bool // an answer that did the work began
+	first    time.Time
+	last     time.Time
+	metrics  *classMetrics
+}
+
+// read sizes a request for the queue.
+func (x *exchange) read(f *match.Facts) {
+	l := x.service.language
+	if l == nil {
+		return
+	}
+	r := &reading{service: l, size: l.size(x), asked: time.Now()}
+	tokens, output := l.estimate(&r.size)
+	if len(x.in.Header[match.HeaderPrompt]) > 0 {
+		tokens = int(min(f.Prompt, 1<<31)) // the client knows better
+	} else {
+		f.Prompt = int64(tokens)
+	}
+	r.prompt, r.expected = tokens, output
+	x.reading = r
+}
+
+// ask tells the queue what the request is.
+func (r *reading) ask(q *dispatch.Request) {
+	q.Prompt, q.Output = r.prompt, r.expected
+	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
+}
+
+// listen begins to read an answer.
+func (r *reading) listen(x *exchange) {
+	h := x.answer.from.Header
+	r.meter = meter.New(h.Get("Content-Type"), h.Get("Content-Encoding"))
+	r.heard = x.answer.from.StatusCode/100 == 2
+	r.metrics = classMetricsOf(x.pass.Endpoint)
+}
+
+// hear reads the next piece of an answer, which ends with err.
+func (r *reading) hear(x *exchange, p []byte, err error) {
+	if !r.heard {
+		return
+	}
+	if r.meter.Feed(p) > 0 {
+		r.last = time.Now()
+		if r.first.IsZero() {
+			r.first = r.last
+			r.service.began(x)
+		}
+		r.service.progress(x, int(r.meter.Tokens()))
+	}
+	if err == io.EOF {
+		r.meter.End()
+		r.settle(x)
+	}
+}
+
+// settle tells the queue and the service what the request took.
+func (r *reading) settle(x *exchange) {
+	u := r.meter.Usage()
+	output, _ := r.output()
+	r.service.settle(x, int(u.Prompt), int(u.Cached), int(output))
+	r.service.learn(&r.size, u.Prompt, output)
+}
+
+// output is how many tokens the answer had, and whether the engine said so.
+func (r *reading) output() (tokens int64, told bool) {
+	switch u := r.meter.Usage(); {
+	case u.Output >= 0:
+		return u.Output, true
+	case r.meter.Streams():
+		return r.meter.Tokens(), false
+	case r.size.API.Generates():
+		return r.meter.Text() / 4, false
+	}
+	return 0, r.size.API == prompt.Embeddings
+}
+
+// ttft is the time from the whole request to its first token.
+func (r *reading) ttft() (time.Duration, bool) {
+	if r.first.IsZero() {
+		return 0, false
+	}
+	return r.first.Sub(r.asked), true
+}
+
+// tpot is the mean time between the tokens of a stream after its first.
+func (r *reading) tpot() (time.Duration, bool) {
+	output, _ := r.output()
+	if r.first.IsZero() || output < 2 {
+		return 0, false
+	}
+	return r.last.Sub(r.first) / time.Duration(output-1), true
+}
+
+// verdict is what an answer was beside the objective.
+type verdict int
+
+const (
+	unjudged verdict = iota
+	met
+	missed
+)
+
+// judged says whether a request that ended was served as the objective promises.
+//
+// A stream must have begun in time and gone on in time. An answer in one piece has
+// as much time as a stream of its length. What the gateway or the replica failed to
+// serve was missed; what was wrong with the request or ended by the client is
+// nobody's miss.
+func (r *reading) judged(x *exchange, ended time.Time) verdict {
+	o := r.service.objective
+	if o == (dispatch.SLO{}) || !r.size.API.Generates() {
+		return unjudged
+	}
+	switch x.outcome {
+	case served:
+	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, shutDown:
+		return missed
+	default:
+		return unjudged
+	}
+	switch {
+	case x.writer.status >= 500:
+		return missed
+	case !r.heard:
+		return unjudged
+	}
+	within := func(took, limit time.Duration) bool { return limit == 0 || took <= limit }
+	if r.meter.Streams() {
+		first, began := r.ttft()
+		if !began {
+			return unjudged
+		}
+		each, _ := r.tpot()
+		return verdictIf(within(first, o.TTFT) && within(each, o.TPOT))
+	}
+	if o.TTFT == 0 || o.TPOT == 0 {
+		return unjudged
+	}
+	output, _ := r.output()
+	return verdictIf(ended.Sub(r.asked) <= o.TTFT+time.Duration(output)*o.TPOT)
+}
+
+func verdictIf(ok bool) verdict {
+	if ok {
+		return met
+	}
+	return missed
+}
+
+// close records a request that ended.
+func (r *reading) close(x *exchange) {
+	now := time.Now()
+	s := sample{verdict: r.judged(x, now)}
+	s.ttft, s.began = r.ttft()
+	s.tpot, s.went = r.tpot()
+	if s.began {
+		r.metrics.ttft.Observe(s.ttft.Seconds())
+	}
+	if s.went {
+		r.metrics.tpot.Observe(s.tpot.Seconds())
+	}
+	x.service.metrics.judged(x.class, s.verdict)
+	if r.heard {
+		u := r.meter.Usage()
+		var told bool
+		s.prompt, s.cached = u.Prompt, max(u.Cached, 0)
+		s.output, told = r.output()
+		if s.estimated = u.Prompt < 0 || !told; u.Prompt < 0 {
+			s.prompt = int64(r.prompt)
+		}
+	}
+	r.service.series.add(now, &s)
+}

@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"sync"
+	"time"
+)
+
+// sample is what one request to a language model took.
+type sample struct {
+	verdict                verdict
+	ttft, tpot             time.Duration
+	began, went            bool // ttft and tpot are known
+	prompt, cached, output int64
+	estimated              bool // not all of them were told by the engine
+}
+
+// kept is how many seconds of tokens are kept, as many as of concurrency.
+const kept = 3600
+
+// tokenSeries sums up the requests that ended in each of the last seconds.
+type tokenSeries struct {
+	mu   sync.Mutex
+	ring [kept]tokenSecond
+}
+
+type tokenSecond struct {
+	second                 int64
+	ended, met, missed     int
+	began, went            int
+	ttft, tpot             time.Duration // summed
+	prompt, cached, output int64
+}
+
+func (t *tokenSeries) add(now time.Time, s *sample) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	second := now.Unix()
+	p := &t.ring[second%kept]
+	if p.second != second {
+		*p = tokenSecond{second: second}
+	}
+	p.ended++
+	switch s.verdict {
+	case met:
+		p.met++
+	case missed:
+		p.missed++
+	}
+	if s.began {
+		p.began++
+		p.ttft += s.ttft
+	}
+	if s.went {
+		p.went++
+		p.tpot += s.tpot
+	}
+	p.prompt += s.prompt
+	p.cached += s.cached
+	p.output += s.output
+}
+
+// TokensPoint is the requests to a language model that ended in one second. Times
+// are means in seconds.
+type TokensPoint struct {
+	Ended  int     `json:"ended"`
+	Met    int     `json:"met"`    // within the objective
+	Missed int     `json:"missed"` // not within it
+	TTFT   float64 `json:"ttft,omitempty"`
+	TPOT   float64 `json:"tpot,omitempty"`
+	Prompt int64   `json:"prompt_tokens"`
+	Cached int64   `json:"cached_tokens"`
+	Output int64   `json:"output_tokens"`
+}
+
+// at returns a second, nil when nothing ended in it.
+func (t *tokenSeries) at(second int64) *TokensPoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := &t.ring[second%kept]
+	if p.second != second {
+		return nil
+	}
+	out := &TokensPoint{Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
+	if p.began > 0 {
+		out.TTFT = p.ttft.Seconds() / float64(p.began)
+	}
+	if p.went > 0 {
+		out.TPOT = p.tpot.Seconds() / float64(p.went)
+	}
+	return out
+}
