@@ -98,7 +98,9 @@ func TestALanguageModelIsMeasured(t *testing.T) {
 	replica := engine(t)
 	log := filepath.Join(t.TempDir(), "access.log")
 	var told strings.Builder
-	logger := func(o *gateway.Options) { o.Log = slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug})) }
+	logger := func(o *gateway.Options) {
+		o.Log = slog.New(slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	text := fmt.Sprintf("access_log = %q\nlog_level = \"debug\"\ntenants {\n api_key = true\n}\n", log)
 	g := start(t, text+service("chat", "policy = \"tokens\"\n", objective, replicaBlock(replica, "h100", 1)), logger)
 	eventually(t, "the engine's sizes are known", func() bool {
