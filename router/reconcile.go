@@ -21,10 +21,10 @@ type service struct {
 	registered int // instances, those that are left out included
 	instances  []weigh.Instance
 	refused    []string // why instances are left out
-	// refusedClasses are the classes that these claim.
-	refusedClasses []string
-	opted          bool // by the meta of an instance, when last there was any
-	seen           map[string]time.Time
+	// outside is what subsets are to be told apart from: what these claim.
+	outside []weigh.Refused
+	opted   bool // by the meta of an instance, when last there was any
+	seen    map[string]time.Time
 	// last is the newest instance of each group in seen, for its weight when it is
 	// gone.
 	last      map[string]weigh.Instance
@@ -89,7 +89,8 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	}
 	now := time.Now()
 	v := weigh.View{
-		Service: name, Protocol: r.config.ProtocolOf(name), Instances: s.instances, Refused: s.refusedClasses,
+		Service: name, Protocol: r.config.ProtocolOf(name), ProtocolNamed: r.config.Services[name].Protocol != "",
+		Inherited: r.cache[weigh.Inherited()].Entry.Protocol, Tuning: r.config.TuningOf(name), Instances: s.instances, Refused: s.outside,
 		Rules: r.config.Services[name].Rules, Order: s.order, Have: r.scope(name),
 		LastWrite: s.lastWrite, Now: now, Limits: r.config.Limits,
 	}
@@ -199,7 +200,11 @@ func (r *Router) take(ctx context.Context, service string, step weigh.Step, have
 		}
 		return err
 	}
-	r.log.Info("config entry written", "entry", key.String(), "operation", verb, "service", service)
+	args := []any{"entry", key.String(), "operation", verb, "service", service}
+	if step.Entry.Protocol != "" {
+		args = append(args, "protocol", step.Entry.Protocol)
+	}
+	r.log.Info("config entry written", args...)
 	if step.Delete {
 		delete(have, key)
 		r.learn(key, nil)

@@ -165,6 +165,7 @@ func (r *Router) audit(ctx context.Context) bool {
 	}
 	touched := map[string]bool{}
 	r.mu.Lock()
+	inherited := r.cache[weigh.Inherited()].Entry.Protocol
 	if r.cache == nil {
 		r.cache = map[weigh.Key]Stored{}
 	}
@@ -189,10 +190,14 @@ func (r *Router) audit(ctx context.Context) bool {
 			delete(r.learned, key)
 		}
 	}
+	all := inherited != r.cache[weigh.Inherited()].Entry.Protocol
 	r.mu.Unlock()
 	r.track()
 	for name := range touched {
 		r.queue.add(name)
+	}
+	if all {
+		r.queueAll()
 	}
 	return true
 }

@@ -68,20 +68,6 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.awaitChain("chat", shares, 30*time.Second)
-	// A field that the router does not write.
-	e, _, _ = f.Client.ConfigEntries().Get(api.ServiceResolver, "chat", nil)
-	resolver := e.(*api.ServiceResolverConfigEntry)
-	resolver.ConnectTimeout = 77 * time.Second
-	if _, _, err := f.Client.ConfigEntries().Set(resolver, nil); err != nil {
-		t.Fatal(err)
-	}
-	await(t, 30*time.Second, func() string {
-		e, _, err := f.Client.ConfigEntries().Get(api.ServiceResolver, "chat", nil)
-		if err != nil || e.(*api.ServiceResolverConfigEntry).ConnectTimeout != 0 {
-			return "the added timeout is still there"
-		}
-		return ""
-	})
 	// Once everything is as wanted, nothing is written any more.
 	index := func() (sum uint64) {
 		for _, kind := range weigh.Kinds() {
@@ -267,7 +253,11 @@ func TestSubsetsSelectTheirInstances(t *testing.T) {
 		"empty-slices": {"gpu_class", "h100", "aliquot_slices", ""},
 		"six":          {"gpu_class", "h100", "aliquot_slices", "6"},
 		"one-of-20":    {"gpu_class", "h100", "aliquot_slices", "1", "aliquot_slices_total", "20"},
-		"six-of-20":    {"gpu_class", "h100", "aliquot_slices", "6", "aliquot_slices_total", "20"},
+		"six-of-20":    {"gpu_class", "h100", "aliquot_slices", "6", "aliquot_slices_total", "20", "aliquot_weight", "0.3000"},
+		// Those that are left out are in no subset.
+		"no-number": {"gpu_class", "h100", "aliquot_slices", "6", "aliquot_slices_total", "20", "aliquot_weight", "NaN"},
+		"hostile":   {"gpu_class", "h100", "aliquot_slices", "6", "aliquot_slices_total", "20", "aliquot_weight", `1" or "1" == "1`},
+		"thirty":    {"gpu_class", "h100", "aliquot_slices", "30", "aliquot_slices_total", "20"},
 	} {
 		f.instance("chat", id, api.HealthPassing, append(meta, "aliquot_route", "true")...)
 	}
@@ -278,7 +268,7 @@ func TestSubsetsSelectTheirInstances(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, _, err := f.Client.Health().Service("chat", "", true, &api.QueryOptions{Filter: g.Filter(false)})
+		found, _, err := f.Client.Health().Service("chat", "", true, &api.QueryOptions{Filter: g.Filter(false, "NaN", `1" or "1" == "1`)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -159,14 +159,15 @@ func (r *Router) pollWait() time.Duration {
 // observe takes a service's instances over from its watch.
 func (r *Router) observe(s *service, found []Registered) {
 	var instances []weigh.Instance
-	var refused, classes []string
+	var refused []string
+	var outside []weigh.Refused
 	opted := false
 	for _, reg := range found {
 		opted = opted || reg.Meta[weigh.MetaRoute] == "true"
 		in, err := weigh.ParseInstance(reg.ID, reg.Meta, reg.Passing)
 		if err != nil {
 			refused = append(refused, err.Error())
-			classes = append(classes, reg.Meta[weigh.MetaClass])
+			outside = append(outside, weigh.RefusedBy(reg.Meta))
 			continue
 		}
 		instances = append(instances, in)
@@ -184,7 +185,7 @@ func (r *Router) observe(s *service, found []Registered) {
 	for _, in := range instances {
 		s.seen[in.Group.Name()] = now
 	}
-	s.instances, s.refused, s.refusedClasses, s.registered, s.known = instances, refused, classes, len(found), true
+	s.instances, s.refused, s.outside, s.registered, s.known = instances, refused, outside, len(found), true
 	if len(found) > 0 {
 		s.opted = opted
 	}

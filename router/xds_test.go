@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
@@ -98,6 +99,18 @@ func closeTo(got, want map[string]int) bool {
 	return true
 }
 
+// rewritten is the path that Envoy would send on.
+func rewritten(action *routev3.RouteAction, path string) string {
+	if p := action.GetPrefixRewrite(); p != "" {
+		return p + strings.TrimPrefix(path, "/v1/models/big/")
+	}
+	if r := action.GetRegexRewrite(); r != nil {
+		substitution := regexp.MustCompile(`\\([0-9])`).ReplaceAllString(r.Substitution, "$${$1}")
+		return regexp.MustCompile(r.Pattern.GetRegex()).ReplaceAllString(path, substitution)
+	}
+	return path
+}
+
 func routesOf(e *consultest.Envoy, service string) []*routev3.Route {
 	c := e.Routes[service]
 	if c == nil || len(c.VirtualHosts) == 0 {
@@ -117,7 +130,7 @@ func TestWhatEnvoyReceives(t *testing.T) {
 	var routes []*routev3.Route
 	envoy, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
 		routes = routesOf(e, "chat")
-		return len(routes) == 4 && closeTo(clusters(routes[3]), all) && len(e.Endpoints) == 4*4+3*3
+		return len(routes) == 5 && closeTo(clusters(routes[3]), all) && len(e.Endpoints) == 4*4+3*3
 	})
 	if err != nil {
 		for _, r := range routes {
@@ -137,6 +150,30 @@ func TestWhatEnvoyReceives(t *testing.T) {
 	}
 	if got := big.Match.GetPrefix(); got != "/v1/models/big/" {
 		t.Errorf("the big model's path is %q", got)
+	}
+	for i, r := range routes[:4] {
+		action := r.GetRoute()
+		if action.GetTimeout().AsDuration() != 10*time.Minute || action.GetIdleTimeout().AsDuration() != 10*time.Minute {
+			t.Errorf("route %d has the time-outs %v and %v", i, action.GetTimeout(), action.GetIdleTimeout())
+		}
+		if p := action.GetRetryPolicy(); p.GetNumRetries().GetValue() != 2 || p.GetRetryOn() != "connect-failure" {
+			t.Errorf("route %d retries by %v", i, p)
+		}
+	}
+	if got := rewritten(big.GetRoute(), "/v1/models/big/generate"); got != "/v1/models/big/generate" {
+		t.Errorf("the path reaches the replica as %q", got)
+	}
+	balanced := 0
+	for name, c := range envoy.Clusters {
+		if strings.HasPrefix(name, "failover-target~") {
+			balanced++
+			if c.LbPolicy != clusterv3.Cluster_LEAST_REQUEST {
+				t.Errorf("cluster %s balances by %v", name, c.LbPolicy)
+			}
+		}
+	}
+	if balanced == 0 {
+		t.Error("no cluster of a class was told")
 	}
 	header := fast.Match.Headers[0]
 	//lint:ignore SA1019 Consul may send either form
@@ -168,7 +205,7 @@ func TestWhatEnvoyReceives(t *testing.T) {
 	began := time.Now()
 	_, err = f.FollowFor(30*time.Second, proxy, func(e *consultest.Envoy) bool {
 		routes = routesOf(e, "chat")
-		return len(routes) == 4 && closeTo(clusters(routes[3]), rest) && endpoints(e, "h100", 0) == 0 && endpoints(e, "h100", 1) == 1
+		return len(routes) == 5 && closeTo(clusters(routes[3]), rest) && endpoints(e, "h100", 0) == 0 && endpoints(e, "h100", 1) == 1
 	})
 	if err != nil {
 		t.Fatalf("after an emptied class: %v; default route %v", err, clusters(routes[len(routes)-1]))
@@ -184,7 +221,7 @@ func TestAStrictRuleWithoutHardwareLeadsNowhere(t *testing.T) {
 	var routes []*routev3.Route
 	envoy, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
 		routes = routesOf(e, "chat")
-		return len(routes) == 2
+		return len(routes) == 3
 	})
 	if err != nil || !closeTo(clusters(routes[0]), map[string]int{"chat--fp8": weigh.Whole}) {
 		t.Fatalf("%v: routes %v", err, routes)

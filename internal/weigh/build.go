@@ -10,12 +10,17 @@ import (
 
 // View is all that a decision about one service rests on.
 type View struct {
-	Service   string
-	Protocol  string // for service-defaults where none exists
+	Service  string
+	Protocol string // for service-defaults where none exists
+	// ProtocolNamed says that Protocol is the file's word on this very service.
+	ProtocolNamed bool
+	// Inherited is the protocol of proxy-defaults, "" when there is none.
+	Inherited string
+	Tuning    Tuning
 	Instances []Instance
-	// Refused names the classes that instances claim which are left out, so that
-	// subsets are told apart from them.
-	Refused []string
+	// Refused are the instances that are left out, so that subsets are told apart
+	// from them.
+	Refused []Refused
 	Weights map[string]Weight // by group name
 	// Seen tells when a group last had a registered instance, by group name. Groups
 	// that are not in Instances keep their subset for Limits.Retain after that.
@@ -187,7 +192,7 @@ func (b *builder) build() {
 	}
 	p.Shares = shares
 	p.Want = map[Key]Entry{}
-	b.add(Entry{Key: Key{Defaults, v.Service}, Protocol: v.Protocol})
+	b.add(Entry{Key: Key{Defaults, v.Service}, Protocol: v.protocolOf(), Tuning: v.Tuning.of(Defaults)})
 	for _, name := range p.Order {
 		b.subset(name, b.filter(name), others(p.Order, name))
 	}
@@ -196,7 +201,8 @@ func (b *builder) build() {
 		b.rules()
 	}
 	SortSubsets(b.subs)
-	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs})
+	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs, Tuning: v.Tuning.of(Resolver)})
+	b.tuningNotes()
 	if err := Validate(p.Want); err != nil {
 		p.Want, p.Refused = nil, err.Error()
 		return
@@ -234,11 +240,22 @@ func (b *builder) ordered(order []string) []Load {
 
 func (b *builder) filter(name string) string {
 	g := b.groups[name]
-	alone := !slices.Contains(b.view.Refused, g.Class)
+	alone := true
+	var weights []string
+	for _, r := range b.view.Refused {
+		if r.Class != g.Class {
+			continue
+		}
+		alone = false
+		if r.Weight != "" && !slices.Contains(weights, r.Weight) {
+			weights = append(weights, r.Weight)
+		}
+	}
 	for other, o := range b.groups {
 		alone = alone && (other == name || o.Class != g.Class)
 	}
-	return g.Filter(alone)
+	slices.Sort(weights)
+	return g.Filter(alone, weights...)
 }
 
 // registered counts instances whether healthy or not.

@@ -22,6 +22,10 @@ const (
 // Kinds lists the kinds in the order of writing.
 func Kinds() []Kind { return []Kind{Defaults, Resolver, Splitter, Router} }
 
+// Inherited is the key of the entry whose protocol holds where a service has none of
+// its own. It is read and never written.
+func Inherited() Key { return Key{"proxy-defaults", "global"} }
+
 // Key names a config entry.
 type Key struct {
 	Kind Kind
@@ -37,6 +41,9 @@ type Entry struct {
 	Subsets  []Subset // service-resolver, by name
 	Splits   []Split  // service-splitter
 	Routes   []Route  // service-router, first match wins
+	// Tuning is what was last written, which an operator may have replaced since. Of an
+	// entry that is not ours it is what the entry says.
+	Tuning Tuning
 }
 
 // Subset selects instances of the service that are passing their checks.
@@ -99,7 +106,7 @@ func Validate(entries map[Key]Entry) error {
 func validateOne(e Entry, all map[Key]Entry) error {
 	switch e.Kind {
 	case Defaults:
-		if !slices.Contains([]string{"http", "http2", "grpc"}, e.Protocol) {
+		if !httpLike(e.Protocol) {
 			return fmt.Errorf("protocol %q: want http, http2 or grpc", e.Protocol)
 		}
 		return nil

@@ -18,6 +18,7 @@ const (
 	MetaSlices = "aliquot_slices"       // slices of one GPU, or whole GPUs
 	MetaTotal  = "aliquot_slices_total" // slices that one GPU is offered in
 	MetaWeight = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
+	MetaSlots  = "concurrency"          // requests that the instance serves at a time
 )
 
 // maxInstanceWeight bounds what an instance may claim of itself: 16 of the
@@ -29,8 +30,13 @@ type Instance struct {
 	ID      string // for messages only
 	Group   Group
 	Weight  float64 // what the instance claims of itself, 0 when it claims nothing
+	Slots   int     // 0 when it does not say
 	Healthy bool
 }
+
+// Refused is an instance that is left out. Class is what it claims to be; Weight is
+// its claim where that is the only thing that cannot be, else "".
+type Refused struct{ Class, Weight string }
 
 // Group is a kind of instance that gets one share: a hardware class and how much
 // of a GPU an instance has. It becomes a subset of the service-resolver.
@@ -80,14 +86,43 @@ func (g Group) check() error {
 		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, 0-9 and single dashes) that does not end in -s<number>", MetaClass, g.Class, maxClass)
 	case g.Slices < 0 || g.Slices > 1000 || g.Total < 0 || g.Total > 1000:
 		return fmt.Errorf("%d slices of %d: want 1 to 1000", g.Slices, g.Total)
+	case g.Total > 1 && g.Slices > g.Total:
+		return fmt.Errorf("%d slices of %d: want no more than there are", g.Slices, g.Total)
 	}
 	return nil
 }
 
 // Filter returns the bexpr that selects the group's instances in Consul. An empty
 // key counts as one that is not there. Where the group is alone in its class, the
-// class suffices; Consul spends much of a write on parsing longer filters.
-func (g Group) Filter(alone bool) string {
+// class suffices; Consul spends much of a write on parsing longer filters. Instances
+// that claim one of the refused weights are not selected.
+func (g Group) Filter(alone bool, refused ...string) string {
+	filter := g.filter(alone)
+	odd := false
+	for _, weight := range refused {
+		if plainWeight.MatchString(weight) {
+			filter += fmt.Sprintf(" and Service.Meta.%s != %q", MetaWeight, weight)
+		} else {
+			odd = true
+		}
+	}
+	if odd || len(filter) > maxFilter {
+		unset := fmt.Sprintf("%q not in Service.Meta or Service.Meta.%s == %q", MetaWeight, MetaWeight, "")
+		filter = fmt.Sprintf("%s and (%s or Service.Meta.%s matches %q)", g.filter(alone), unset, MetaWeight, decimal)
+	}
+	return filter
+}
+
+// maxFilter is the length from which refused weights are no longer named one by one.
+const maxFilter = 2000
+
+var plainWeight = regexp.MustCompile(`^[A-Za-z0-9.+_-]{1,64}$`)
+
+// decimal is how the weight of a grant is written; of what it matches only numbers
+// out of range are refused.
+const decimal = `^[0-9]{1,2}([.][0-9]{1,6})?$`
+
+func (g Group) filter(alone bool) string {
 	is := func(key, value string) string { return fmt.Sprintf("Service.Meta.%s == %q", key, value) }
 	unset := func(key string) string { return fmt.Sprintf("%q not in Service.Meta or %s", key, is(key, "")) }
 	class := is(MetaClass, g.Class)
@@ -121,7 +156,7 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	}
 	g := &in.Group
 	switch {
-	case g.Total > 0 && g.Slices == 0:
+	case g.Total > 1 && g.Slices == 0:
 		return fail(fmt.Errorf("%s=%d without %s", MetaTotal, g.Total, MetaSlices))
 	case g.Slices <= 1 && g.Total <= 1:
 		g.Slices, g.Total = 0, 0
@@ -129,13 +164,37 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	if err := g.check(); err != nil {
 		return fail(err)
 	}
-	if text := meta[MetaWeight]; text != "" {
-		in.Weight, err = strconv.ParseFloat(text, 64)
-		if err != nil || !positive(in.Weight) || in.Weight > maxInstanceWeight {
-			return fail(fmt.Errorf("%s=%q: want a number above 0 and at most %d", MetaWeight, text, maxInstanceWeight))
-		}
+	if in.Weight, err = claim(meta[MetaWeight]); err != nil {
+		return fail(err)
+	}
+	if n, err := strconv.Atoi(meta[MetaSlots]); err == nil && n > 0 && n <= 1e6 {
+		in.Slots = n
 	}
 	return in, nil
+}
+
+// RefusedBy tells of an instance that ParseInstance refused what subsets need.
+func RefusedBy(meta map[string]string) Refused {
+	r := Refused{Class: meta[MetaClass]}
+	if _, err := claim(meta[MetaWeight]); err != nil {
+		r.Weight = meta[MetaWeight]
+	}
+	return r
+}
+
+// claim reads a weight; 0 when it is empty or not known to the device plugin.
+func claim(text string) (float64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	w, err := strconv.ParseFloat(text, 64)
+	if err == nil && w == 0 {
+		return 0, nil
+	}
+	if err != nil || !positive(w) || w > maxInstanceWeight {
+		return 0, fmt.Errorf("%s=%q: want a number above 0 and at most %d", MetaWeight, text, maxInstanceWeight)
+	}
+	return w, nil
 }
 
 // count reads a whole number in the one spelling that a subset's filter

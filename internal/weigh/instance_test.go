@@ -17,7 +17,8 @@ func TestGroupNameRoundTrip(t *testing.T) {
 		case 1:
 			g.Slices = rapid.IntRange(1, 1000).Draw(t, "slices")
 		case 2:
-			g.Slices, g.Total = rapid.IntRange(1, 1000).Draw(t, "slices"), rapid.IntRange(1, 1000).Draw(t, "total")
+			g.Total = rapid.IntRange(1, 1000).Draw(t, "total")
+			g.Slices = rapid.IntRange(1, g.Total).Draw(t, "slices")
 		}
 		if got, err := ParseGroup(g.Name()); err != nil || got != g {
 			t.Fatalf("%+v -> %q -> %+v, %v", g, g.Name(), got, err)
@@ -48,7 +49,9 @@ func TestParseInstance(t *testing.T) {
 		"no number":       {map[string]string{"gpu_class": "h100", "aliquot_weight": "NaN"}, "!aliquot_weight"},
 		"infinite":        {map[string]string{"gpu_class": "h100", "aliquot_weight": "+Inf"}, "!aliquot_weight"},
 		"negative weight": {map[string]string{"gpu_class": "h100", "aliquot_weight": "-1"}, "!aliquot_weight"},
-		"zero weight":     {map[string]string{"gpu_class": "h100", "aliquot_weight": "0"}, "!aliquot_weight"},
+		"unknown weight":  {map[string]string{"gpu_class": "h100", "aliquot_weight": "0.0000"}, "h100"},
+		"total of one":    {map[string]string{"gpu_class": "h100", "aliquot_slices_total": "1"}, "h100"},
+		"too many slices": {map[string]string{"gpu_class": "h100", "aliquot_slices": "30", "aliquot_slices_total": "20"}, "!30 slices of 20"},
 		"greedy weight":   {map[string]string{"gpu_class": "h100", "aliquot_weight": "1e9"}, "!aliquot_weight"},
 	} {
 		in, err := ParseInstance("web-1", c.meta, true)
@@ -74,7 +77,7 @@ func FuzzParseInstance(f *testing.F) {
 		if g, err := ParseGroup(name); err != nil || g != in.Group || len(name)+len(ruleMark)+20 > 63 {
 			t.Fatalf("%q: %+v, %v", name, g, err)
 		}
-		if strings.Count(in.Group.Filter(false), `"`)%2 != 0 || in.Weight < 0 || in.Weight > maxInstanceWeight {
+		if strings.Count(in.Group.Filter(false, weight), `"`)%2 != 0 || in.Weight < 0 || in.Weight > maxInstanceWeight {
 			t.Fatalf("%+v has filter %s", in, in.Group.Filter(false))
 		}
 	})

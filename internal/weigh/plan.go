@@ -95,7 +95,7 @@ func referenced(service, subset string, have map[Key]Observed) bool {
 
 // Same says whether two entries mean the same; an empty list equals a missing one.
 func Same(a, b Entry) bool {
-	return a.Key == b.Key && a.Protocol == b.Protocol &&
+	return a.Key == b.Key && a.Protocol == b.Protocol && a.Tuning == b.Tuning &&
 		slices.EqualFunc(a.Subsets, b.Subsets, func(x, y Subset) bool {
 			return x.Name == y.Name && x.Filter == y.Filter && slices.Equal(x.Failover, y.Failover)
 		}) &&

@@ -45,7 +45,11 @@ func (b *builder) rules() {
 		}
 		routes = append(routes, Route{PathPrefix: r.PathPrefix, Headers: r.Headers, Service: service, Subset: subset})
 	}
-	if len(routes) > 0 {
+	if tuning := v.Tuning.of(Router); tuning != (Tuning{}) {
+		// Time-outs and retries of requests that are split hold by a route alone.
+		routes = append(routes, Route{PathPrefix: "/", Service: v.Service})
+		b.add(Entry{Key: Key{Router, v.Service}, Routes: routes, Tuning: tuning})
+	} else if len(routes) > 0 {
 		b.add(Entry{Key: Key{Router, v.Service}, Routes: routes})
 	}
 }
@@ -104,7 +108,7 @@ func (b *builder) protocol() string {
 	if o, ok := b.view.Have[Key{Defaults, b.view.Service}]; ok && !o.Ours {
 		return o.Entry.Protocol
 	}
-	return b.view.Protocol
+	return b.view.protocolOf()
 }
 
 // free says whether a virtual service's entries can be written.

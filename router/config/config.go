@@ -19,7 +19,9 @@ type Config struct {
 	Limits   weigh.Limits
 	Trust    weigh.Trust
 	Rates    string // KV prefix of learned rates, without a slash at the end
-	Protocol string // of services that name none
+	Protocol string // of services that name none and inherit none
+	// Tuning holds for services that say nothing else.
+	Tuning weigh.Tuning
 	// Audit is how often all entries are read again, to notice what others wrote.
 	Audit    time.Duration
 	Classes  map[string]weigh.Profile
@@ -48,6 +50,7 @@ type Service struct {
 	// Route is nil where the service's meta decides.
 	Route    *bool
 	Protocol string
+	Tuning   weigh.Tuning
 	Classes  map[string]weigh.Profile
 	Rules    []weigh.Rule
 }
@@ -71,4 +74,12 @@ func (c *Config) ProtocolOf(service string) string {
 		return p
 	}
 	return c.Protocol
+}
+
+// TuningOf returns the time-outs, retries and balancing of a service.
+func (c *Config) TuningOf(service string) weigh.Tuning {
+	if s, ok := c.Services[service]; ok {
+		return s.Tuning
+	}
+	return c.Tuning
 }

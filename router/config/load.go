@@ -21,6 +21,9 @@ type fileBody struct {
 	Owner    string         `hcl:"owner,optional"`
 	Protocol string         `hcl:"protocol,optional"`
 	Audit    string         `hcl:"audit_interval,optional"`
+	Request  string         `hcl:"request_timeout,optional"`
+	Idle     string         `hcl:"idle_timeout,optional"`
+	Retries  *int           `hcl:"connect_retries,optional"`
 	Consul   *consulBody    `hcl:"consul,block"`
 	Leader   *leaderBody    `hcl:"leader,block"`
 	Limits   *limitsBody    `hcl:"limits,block"`
@@ -75,6 +78,10 @@ type serviceBody struct {
 	Name     string       `hcl:"name,label"`
 	Route    *bool        `hcl:"route,optional"`
 	Protocol string       `hcl:"protocol,optional"`
+	Request  string       `hcl:"request_timeout,optional"`
+	Idle     string       `hcl:"idle_timeout,optional"`
+	Retries  *int         `hcl:"connect_retries,optional"`
+	Affinity string       `hcl:"affinity_header,optional"`
 	Classes  []*classBody `hcl:"class,block"`
 	Rules    []*ruleBody  `hcl:"rule,block"`
 	Range    hcl.Range    `hcl:",def_range"`
@@ -164,6 +171,7 @@ func (l *loader) config(b fileBody) *Config {
 		Leader:  Leader{Key: "aliquot/router/leader", TTL: 10 * time.Second, LockDelay: time.Second},
 		Classes: l.classes(b.Classes), Services: map[string]Service{},
 	}
+	c.Tuning = l.tuning(weigh.Tuning{RequestTimeout: 10 * time.Minute, IdleTimeout: 10 * time.Minute, Retries: 2, Balance: weigh.LeastRequest}, b.Request, b.Idle, b.Retries)
 	l.oneOf(l.at, "log_level", c.LogLevel, "debug", "info", "warn", "error")
 	l.oneOf(l.at, "protocol", c.Protocol, "http", "http2", "grpc")
 	if len(c.Owner) > 128 {
@@ -195,7 +203,7 @@ func (l *loader) config(b fileBody) *Config {
 		if _, twice := c.Services[s.Name]; twice {
 			l.fail(s.Range, "service %q stands twice", s.Name)
 		}
-		c.Services[s.Name] = l.service(s)
+		c.Services[s.Name] = l.service(s, c.Tuning)
 	}
 	return c
 }
@@ -242,13 +250,39 @@ func (l *loader) classes(bodies []*classBody) map[string]weigh.Profile {
 	return out
 }
 
-func (l *loader) service(b *serviceBody) Service {
+// tuning changes what the file says of it. A time-out of 0 is none.
+func (l *loader) tuning(t weigh.Tuning, request, idle string, retries *int) weigh.Tuning {
+	bound := func(what, text string, otherwise time.Duration) time.Duration {
+		if d := l.duration(what, text, otherwise, 0, 24*time.Hour); d != 0 {
+			return d
+		}
+		return -1
+	}
+	t.RequestTimeout = bound("request_timeout", request, t.RequestTimeout)
+	t.IdleTimeout = bound("idle_timeout", idle, t.IdleTimeout)
+	if retries != nil {
+		if t.Retries = *retries; t.Retries < 0 || t.Retries > 10 {
+			l.fail(l.at, "connect_retries = %d: want 0 to 10", t.Retries)
+		}
+	}
+	return t
+}
+
+func (l *loader) service(b *serviceBody, tuning weigh.Tuning) Service {
 	if err := weigh.CheckService(b.Name); err != nil {
 		l.fail(b.Range, "%v", err)
 	}
 	s := Service{Route: b.Route, Protocol: b.Protocol, Classes: l.classes(b.Classes)}
 	if s.Protocol != "" {
 		l.oneOf(b.Range, "protocol", s.Protocol, "http", "http2", "grpc")
+	}
+	l.at = b.Range
+	s.Tuning = l.tuning(tuning, b.Request, b.Idle, b.Retries)
+	if b.Affinity != "" {
+		if err := weigh.CheckHeader(b.Affinity); err != nil {
+			l.fail(b.Range, "affinity_header: %v", err)
+		}
+		s.Tuning.Balance = weigh.RingHash(b.Affinity)
 	}
 	for _, r := range b.Rules {
 		rule := weigh.Rule{

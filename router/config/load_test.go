@@ -41,6 +41,12 @@ func TestTheDocumentedConfiguration(t *testing.T) {
 	if len(chat.Rules) != 3 || !chat.Rules[1].Strict || chat.Route == nil || !*chat.Route || c.ProtocolOf("chat") != "http2" || c.ProtocolOf("other") != "http" {
 		t.Errorf("service chat: %+v", chat)
 	}
+	if got := c.TuningOf("chat"); got.RequestTimeout != 30*time.Minute || got.IdleTimeout != 10*time.Minute || got.Retries != 2 || got.Balance != weigh.RingHash("x-session-id") {
+		t.Errorf("tuning of chat: %+v", got)
+	}
+	if c.TuningOf("other") != defaults.Tuning {
+		t.Errorf("tuning of others: %+v", c.TuningOf("other"))
+	}
 	if p := c.Profiles("chat"); p["l4"].Weight != 0.12 || p["h100"].Weight != 1 || len(c.Profiles("other")) != 2 {
 		t.Errorf("profiles: %+v", p)
 	}

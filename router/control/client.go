@@ -4,9 +4,11 @@ package control
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/internal/weigh"
 	"aliquot/router/config"
 )
 
@@ -15,6 +17,36 @@ type Client struct {
 	api   *api.Client
 	owner string
 	rates string
+
+	mu sync.Mutex
+	// read holds our own entries as they were read, so that a write keeps what others
+	// added to them.
+	read map[weigh.Key]stamped
+}
+
+// stamped is an entry as it was at a ModifyIndex.
+type stamped struct {
+	index uint64
+	entry api.ConfigEntry
+}
+
+func (c *Client) remember(key weigh.Key, index uint64, e api.ConfigEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read[key] = stamped{index, e}
+}
+
+func (c *Client) remembered(key weigh.Key, index uint64) (api.ConfigEntry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s, ok := c.read[key]
+	return s.entry, ok && s.index == index
+}
+
+func (c *Client) forget(key weigh.Key) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.read, key)
 }
 
 // New makes a client of what the file says and, for what it leaves out, of the
@@ -40,7 +72,7 @@ func New(c config.Consul, owner, rates string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consul client: %w", err)
 	}
-	return &Client{api: client, owner: owner, rates: rates}, nil
+	return &Client{api: client, owner: owner, rates: rates, read: map[weigh.Key]stamped{}}, nil
 }
 
 func set(field *string, value string) {

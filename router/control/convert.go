@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/hashicorp/consul/api"
 
@@ -12,69 +13,31 @@ import (
 	"aliquot/router"
 )
 
-// Meta keys of every entry that the router writes.
-const (
-	metaOwner   = "aliquot_owner"
-	metaService = "aliquot_service" // the service that the entry serves
-)
-
-// encode turns a value into Consul's form.
-func encode(e weigh.Entry, owner, service string) api.ConfigEntry {
-	kind, name := string(e.Kind), e.Name
-	meta := map[string]string{metaOwner: owner, metaService: service}
-	switch e.Kind {
-	case weigh.Defaults:
-		return &api.ServiceConfigEntry{Kind: kind, Name: name, Protocol: e.Protocol, Meta: meta}
-	case weigh.Resolver:
-		r := &api.ServiceResolverConfigEntry{Kind: kind, Name: name, Meta: meta, Subsets: map[string]api.ServiceResolverSubset{}}
-		for _, s := range e.Subsets {
-			r.Subsets[s.Name] = api.ServiceResolverSubset{Filter: s.Filter, OnlyPassing: true}
-			if len(s.Failover) == 0 {
-				continue
-			}
-			if r.Failover == nil {
-				r.Failover = map[string]api.ServiceResolverFailover{}
-			}
-			var f api.ServiceResolverFailover
-			for _, target := range s.Failover {
-				f.Targets = append(f.Targets, api.ServiceResolverFailoverTarget{Service: name, ServiceSubset: target})
-			}
-			r.Failover[s.Name] = f
-		}
-		return r
-	case weigh.Splitter:
-		s := &api.ServiceSplitterConfigEntry{Kind: kind, Name: name, Meta: meta}
-		for _, split := range e.Splits {
-			s.Splits = append(s.Splits, api.ServiceSplit{Service: split.Service, ServiceSubset: split.Subset, Weight: float32(split.Hundredths) / 100})
-		}
-		return s
-	case weigh.Router:
-		r := &api.ServiceRouterConfigEntry{Kind: kind, Name: name, Meta: meta}
-		for _, route := range e.Routes {
-			r.Routes = append(r.Routes, encodeRoute(route))
-		}
-		return r
-	}
-	panic("unknown kind " + kind) // Validate has refused it
-}
-
-func encodeRoute(r weigh.Route) api.ServiceRoute {
-	match := &api.ServiceRouteHTTPMatch{PathPrefix: r.PathPrefix}
-	for _, h := range r.Headers {
-		match.Header = append(match.Header, api.ServiceRouteHTTPMatchHeader{Name: h.Name, Exact: h.Exact, Regex: h.Regex, Present: h.Present})
-	}
-	return api.ServiceRoute{
-		Match:       &api.ServiceRouteMatch{HTTP: match},
-		Destination: &api.ServiceRouteDestination{Service: r.Service, ServiceSubset: r.Subset},
-	}
-}
-
 // head is what is read of any entry, whoever wrote it.
 type head struct {
 	Name        string
 	Protocol    string
 	Meta        map[string]string
 	ModifyIndex uint64
+	// What is hand-written may lack a time-out.
+	LocalRequestTimeoutMs int
+	Routes                []struct {
+		Destination *struct{ RequestTimeout string }
+	}
+}
+
+// timeout returns the request time-out of an entry that is not ours, -1 for one that
+// is there and 0 where any route has none.
+func (h head) timeout() time.Duration {
+	for _, r := range h.Routes {
+		if r.Destination == nil || r.Destination.RequestTimeout == "" {
+			return 0
+		}
+	}
+	if len(h.Routes) > 0 || h.LocalRequestTimeoutMs > 0 {
+		return -1
+	}
+	return 0
 }
 
 // decode reads an entry as Consul gives it. Of an entry that is not ours only the
@@ -88,6 +51,7 @@ func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 	s := router.Stored{Service: h.Meta[metaService]}
 	s.Entry.Key, s.Entry.Protocol, s.Index = key, h.Protocol, h.ModifyIndex
 	if s.Ours = h.Meta[metaOwner] == c.owner && s.Service != ""; !s.Ours {
+		s.Entry.Tuning.RequestTimeout = h.timeout()
 		return s, nil
 	}
 	e, err := api.MakeConfigEntry(string(kind), h.Name)
@@ -95,17 +59,19 @@ func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 		err = json.Unmarshal(text, e)
 	}
 	if err != nil {
-		// Ours by its mark, but not as we write it: to be written anew.
+		// Ours by its mark, but not as we write it: it is overwritten.
 		return s, nil
 	}
+	normalize(e)
 	s.Entry = parse(key, e)
-	s.Exact = exact(e, encode(s.Entry, c.owner, s.Service))
+	s.Exact = exact(e, encode(s.Entry, c.owner, s.Service, e))
+	c.remember(key, s.Index, e)
 	return s, nil
 }
 
 // parse is the inverse of encode, as far as a value can hold an entry.
 func parse(key weigh.Key, e api.ConfigEntry) weigh.Entry {
-	out := weigh.Entry{Key: key}
+	out := weigh.Entry{Key: key, Tuning: written(e)}
 	switch e := e.(type) {
 	case *api.ServiceConfigEntry:
 		out.Protocol = e.Protocol
@@ -148,9 +114,9 @@ func parseRoute(r api.ServiceRoute) weigh.Route {
 	return out
 }
 
-// exact says whether got is what we would write: nothing was added by others.
-func exact(got, ours api.ConfigEntry) bool {
-	switch e := got.(type) {
+// normalize takes out of an entry as Consul gives it what nobody wrote.
+func normalize(e api.ConfigEntry) {
+	switch e := e.(type) {
 	case *api.ServiceConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
 		if e.TransparentProxy != nil && *e.TransparentProxy == (api.TransparentProxyConfig{}) {
@@ -168,6 +134,10 @@ func exact(got, ours api.ConfigEntry) bool {
 	case *api.ServiceRouterConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
 	}
+}
+
+// exact says whether writing ours over got would change nothing.
+func exact(got, ours api.ConfigEntry) bool {
 	a, errA := json.Marshal(got)
 	b, errB := json.Marshal(ours)
 	return errA == nil && errB == nil && bytes.Equal(a, b)

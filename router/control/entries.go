@@ -26,7 +26,30 @@ func (c *Client) List(ctx context.Context, known func(weigh.Key) (router.Stored,
 			return nil, err
 		}
 	}
-	return out, nil
+	return out, c.inherited(ctx, out)
+}
+
+// inherited adds the protocol of proxy-defaults.
+func (c *Client) inherited(ctx context.Context, out map[weigh.Key]router.Stored) error {
+	var all []struct {
+		Name        string
+		Config      map[string]any
+		ModifyIndex uint64
+	}
+	key := weigh.Inherited()
+	if _, err := c.api.Raw().Query("/v1/config/"+string(key.Kind), &all, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("list of %s: %w", key.Kind, err)
+	}
+	for _, e := range all {
+		if e.Name != key.Name {
+			continue
+		}
+		s := router.Stored{}
+		s.Entry.Key, s.Index = key, e.ModifyIndex
+		s.Entry.Protocol, _ = e.Config["protocol"].(string)
+		out[key] = s
+	}
+	return nil
 }
 
 // decodeList decodes in full only what is not known: most audits find nothing new.
@@ -75,9 +98,18 @@ func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, e
 }
 
 // Put writes an entry of a service with the owner mark, if the entry still has
-// this index; 0 means that there must be none. False means that it has not.
+// this index; 0 means that there must be none. False means that it has not. What
+// others added to the entry stays.
 func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index uint64) (bool, error) {
-	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service), index, (&api.WriteOptions{}).WithContext(ctx))
+	now, ok := c.remembered(e.Key, index)
+	if index != 0 && !ok {
+		s, there, err := c.Get(ctx, e.Key)
+		if err != nil || !there || s.Index != index {
+			return false, err
+		}
+		now, _ = c.remembered(e.Key, index)
+	}
+	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service, now), index, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, fmt.Errorf("writing %s: %w", e.Key, err)
 	}
@@ -90,5 +122,6 @@ func (c *Client) Delete(ctx context.Context, key weigh.Key, index uint64) (bool,
 	if err != nil {
 		return false, fmt.Errorf("removing %s: %w", key, err)
 	}
+	c.forget(key)
 	return ok, nil
 }
