@@ -20,6 +20,12 @@ type books struct {
 	}
 	promised float64 // seconds of reading promised in the walk of round
 	round    uint64
+
+	firsts firsts    // first tokens of one instant
+	full   time.Time // when the cache was last nearly full
+	reads  time.Time // when a prompt was last known to be pending
+	strays int       // requests in a row whose prefix was not where it was believed
+	caches bool      // the engine reports hits of its cache
 }
 
 // entry is a request in a replica's books.
@@ -28,7 +34,10 @@ type entry struct {
 	backlog float64 // of the replica before it, when it was sent
 	hit     int     // tokens of the prompt that the replica had
 	tokens  int     // of the answer, so far
+	n, kv   float64 // the replica's, when it was sent
 	began   bool
+	at      time.Time // when tokens was counted
+	counted bool      // the engine told how many tokens
 }
 
 // share is the part of the time that is taken, over about readingSpan.
@@ -52,11 +61,13 @@ func (r *share) of(now time.Time) float64 {
 // send books a request that is given to the replica.
 func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	b := &s.books
-	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit}
+	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1), kv: float64(b.kv + t.Prompt)}
 	b.kv += t.Prompt
 	b.pending = append(b.pending, t)
 	b.work += work
 	b.share.add(work, now)
+	b.reads = now
+	s.strain(now)
 }
 
 // unbook forgets a request that left the replica.
@@ -80,6 +91,29 @@ func (b *books) unpend(t *Ticket) {
 	}
 }
 
+// assumeBegun moves whole answers on: their first token is not seen, so it is
+// taken to come when the replica has had the time to read the prompt, and half of
+// the answer to be in the cache from then on.
+func (s *server) assumeBegun(output float64, now time.Time) {
+	b := &s.books
+	for len(b.pending) > 0 && b.pending[0].Whole {
+		t := b.pending[0]
+		since := t.started
+		if b.first.After(since) {
+			since = b.first
+		}
+		at := since.Add(seconds(t.entry.work))
+		if at.After(now) {
+			return
+		}
+		if t.entry.tokens == 0 {
+			t.entry.tokens = int(output / 2)
+			b.kv += t.entry.tokens
+		}
+		s.begin(t, at)
+	}
+}
+
 // backlog is the seconds until the replica has read what it was sent.
 func (b *books) backlog(now time.Time) float64 {
 	if len(b.pending) == 0 {
@@ -94,17 +128,33 @@ func (b *books) backlog(now time.Time) float64 {
 	return b.work - done
 }
 
+// room is how many blocks of prompts the replica's cache holds.
+func (s *server) room() int {
+	if s.KV > 0 {
+		return s.KV / BlockTokens
+	}
+	return unknownBlocks
+}
+
 // Began records that a ticket's first token came.
 func (q *Queue) Began(t *Ticket, now time.Time) {
 	s := t.on
 	if s == nil || t.entry.began {
 		return
 	}
+	q.readDone(s, t, now)
+	s.begin(t, now)
+}
+
+func (s *server) begin(t *Ticket, now time.Time) {
 	b := &s.books
 	b.unpend(t)
-	t.entry.began = true
+	t.entry.began, t.entry.at = true, now
 	b.streams++
 	b.first = now
+	if len(b.pending) > 0 || b.reads.IsZero() {
+		b.reads = now
+	}
 }
 
 // Progress records how many tokens of the answer have come so far.
@@ -112,25 +162,52 @@ func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
 	if t.on == nil || tokens <= t.entry.tokens {
 		return
 	}
-	q.Began(t, now)
+	if !t.entry.began {
+		q.Began(t, now)
+	} else {
+		q.stepped(t.on, t, tokens, now)
+	}
 	t.on.books.kv += tokens - t.entry.tokens
-	t.entry.tokens = tokens
+	t.entry.tokens, t.entry.at = tokens, now
 }
 
 // Settle records what the engine says that a ticket took: tokens of its prompt,
 // those of them that were in the engine's cache, and tokens of its answer. A
 // negative number is not known. It is called before Finish.
 func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
-	if t.on == nil {
+	s := t.on
+	if s == nil {
 		return
 	}
 	if prompt > 0 {
-		t.on.books.kv += prompt - t.Prompt
+		s.books.kv += prompt - t.Prompt
 		t.Prompt = prompt
 	}
 	if output >= 0 {
-		t.on.books.kv += output - t.entry.tokens
-		t.entry.tokens = output
+		s.books.kv += output - t.entry.tokens
+		t.entry.tokens, t.entry.counted = output, true
+	}
+	if cached >= 0 {
+		q.correct(s, t, cached)
+	}
+}
+
+// strays is after how many misses in a row a replica's shelf is not believed.
+const maxStrays = 3
+
+// correct compares what the index said of a request with what the engine says.
+func (q *Queue) correct(s *server, t *Ticket, cached int) {
+	b := &s.books
+	b.caches = b.caches || cached > 0
+	switch {
+	case t.entry.hit < 2*BlockTokens || !b.caches:
+	case cached >= t.entry.hit/2:
+		b.strays = 0
+	default:
+		if b.strays++; b.strays >= maxStrays {
+			b.strays = 0
+			q.index.clear(s.shelf)
+		}
 	}
 }
 

@@ -82,6 +82,7 @@ func (q *Queue) judge(s *server, o Outcome, pause time.Duration, now time.Time) 
 	case Busy:
 		q.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
 	case Unreachable:
+		q.index.clear(s.shelf) // what starts there next has an empty cache
 		q.eject(s, now)
 	case Failed:
 		h.failures++

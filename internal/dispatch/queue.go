@@ -33,17 +33,22 @@ type Queue struct {
 	load     load
 	held     time.Time // when a held request is to be looked at again
 
-	output float64 // mean tokens of an answer, in Tokens mode
-	round  uint64  // the walk that promises belong to
-	fleet  []*server
-	looked []*Ticket // reused by candidates
+	output  float64 // mean tokens of an answer, in Tokens mode
+	answers float64 // how many it is the mean of
+	round   uint64  // the walk that promises belong to
+	fleet   []*server
+	index   index
+	looked  []*Ticket // reused by candidates
+
+	refreshed time.Time // when the speeds of the kinds were computed last
+	unknown   bool      // a kind is new since
 }
 
 // New returns an empty queue.
 func New(p Policy) *Queue {
 	p.Eject = p.Eject.defaulted()
 	q := &Queue{
-		policy: p, output: firstOutput,
+		policy: p, output: firstOutput, index: newIndex(),
 		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
 	}
 	for _, pl := range p.Placements {
@@ -106,6 +111,9 @@ func (q *Queue) Next(now time.Time) *Ticket {
 	q.revive(now)
 	q.held = time.Time{}
 	q.round++
+	if q.policy.Mode == Tokens && q.waiting > 0 {
+		q.refresh(now)
+	}
 	ahead := 0
 	for _, c := range q.priorities {
 		if c.waiting == 0 {
@@ -183,6 +191,7 @@ func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	t.on, t.started = s, now
 	if q.policy.Mode == Tokens {
 		s.send(t, at.work, at.hit, now)
+		q.index.add(s.shelf, t.Blocks, s.room())
 	}
 	s.active++
 	q.seq++
@@ -206,7 +215,7 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 		return
 	}
 	if q.policy.Mode == Tokens {
-		s.unbook(t)
+		q.ended(s, t, o, now)
 	}
 	t.on = nil
 	s.active--

@@ -11,7 +11,10 @@ type kind struct {
 	weight  float64 // expected speed, relative to other kinds
 	seed    float64 // speed known from before, in average requests per second; 0 if none
 	learned estimate
-	speed   speed // in Tokens mode
+	// In Tokens mode: the speed that was assumed, what was learned relative to it, and
+	// the one that decisions use.
+	assumed, speed speed
+	read, step     fit
 }
 
 // tier is the replicas that are ranked as equally fast: those of one kind that
@@ -39,6 +42,7 @@ type server struct {
 	health  health
 	wake    int // in Queue.suspended, -1 when not suspended
 	books   books
+	shelf   int32 // in Queue.index
 }
 
 // usable is how many slots may be taken now.
@@ -124,13 +128,16 @@ func (q *Queue) Put(r Replica) {
 	s, ok := q.servers[r.ID]
 	k := q.kindOf(r.Class, r.Slices)
 	k.weight, k.slots = r.Weight, r.Slots
-	if k.speed == (speed{}) {
-		k.speed = assume(r.Class, r.Weight*float64(r.Slots))
+	if k.assumed == (speed{}) {
+		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))
+		k.read, k.step = newFit(2, readMemory), newFit(3, stepMemory)
 	}
+	q.unknown = true
 	if !ok {
 		s = &server{Replica: r, index: -1, wake: -1}
 		s.tier = q.tierOf(k, 0)
 		q.servers[r.ID] = s
+		s.shelf = q.index.open()
 		q.fleet = append(q.fleet, s)
 		q.present[r.Class]++
 	} else {
@@ -178,6 +185,7 @@ func (q *Queue) gone(s *server) {
 		q.suspended.remove(s.wake)
 	}
 	delete(q.servers, s.ID)
+	q.index.close(s.shelf)
 	at := slices.Index(q.fleet, s)
 	q.fleet = slices.Delete(q.fleet, at, at+1)
 }

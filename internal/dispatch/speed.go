@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"strings"
+	"time"
 
 	"aliquot/internal/gpu"
 )
@@ -32,6 +33,16 @@ func (v *speed) stepping(n, kv float64) float64 {
 	return v.step[0] + v.step[1]*n + v.step[2]*kv
 }
 
+// readTerms and stepTerms are the seconds that each part of reading prompts and
+// of a step is assumed to take.
+func (v *speed) readTerms(prompts, tokens float64) [3]float64 {
+	return [3]float64{v.read[0] * prompts, v.read[1] * tokens}
+}
+
+func (v *speed) stepTerms(n, kv float64) [3]float64 {
+	return [3]float64{v.step[0], v.step[1] * n, v.step[2] * kv}
+}
+
 // assumed is the speed of a replica before anything is measured: an 8B model in
 // 16 bits on an H100, derived from its data sheet (half of the peak FLOPS while it
 // reads, 0.8 of the memory's bandwidth while it steps), scaled to the class.
@@ -54,4 +65,25 @@ func assume(class string, weight float64) speed {
 	}
 	weight = min(max(weight, 0.03), 4)
 	return assumed(weight, weight)
+}
+
+// refreshEvery is how old the speeds that decisions use may be.
+const refreshEvery = 20 * time.Millisecond
+
+// refresh computes the speed of every kind from what was learned.
+func (q *Queue) refresh(now time.Time) {
+	if now.Sub(q.refreshed) < refreshEvery && !q.unknown {
+		return
+	}
+	q.refreshed, q.unknown = now, false
+	for _, k := range q.kinds {
+		read := k.read.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.read }))
+		step := k.step.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.step }))
+		for i := range k.speed.read {
+			k.speed.read[i] = k.assumed.read[i] * read[i]
+		}
+		for i := range k.speed.step {
+			k.speed.step[i] = k.assumed.step[i] * step[i]
+		}
+	}
 }

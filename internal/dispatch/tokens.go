@@ -17,6 +17,8 @@ const (
 	look = 10 * time.Millisecond
 	// firstOutput is the length of an answer that is assumed before one was seen.
 	firstOutput = 200
+	// firstAnswers is how many answers that is worth.
+	firstAnswers = 20
 )
 
 // fade is exp(-x/span).
@@ -40,7 +42,9 @@ func (q *Queue) sizeOf(t *Ticket) need {
 func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	best, bestCost, bestWork := (*server)(nil), math.Inf(1), 0.0
 	z := q.sizeOf(t)
+	q.index.match(t.Blocks)
 	for _, s := range q.fleet {
+		s.assumeBegun(q.output, now)
 		if !q.eligible(s, t) {
 			continue
 		}
@@ -56,7 +60,7 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 		b.round, b.promised = q.round, 0
 	}
 	if b.promised == 0 && best.open(z, now) {
-		return choice{on: best, work: bestWork}
+		return choice{on: best, work: bestWork, hit: q.index.hits(best.shelf) * BlockTokens}
 	}
 	b.promised += bestWork
 	return choice{until: now.Add(look)}
@@ -96,7 +100,9 @@ func (s *server) open(z need, now time.Time) bool {
 func (q *Queue) cost(s *server, z need, now time.Time) (cost, work float64) {
 	b, v := &s.books, &s.tier.kind.speed
 	n, kv, backlog := float64(s.active), float64(b.kv), b.backlog(now)
-	work = v.reading(z.prompt, z.prompt)
+	// The last token is always read: its answer is the first token.
+	hit := min(float64(q.index.hits(s.shelf)*BlockTokens), z.prompt-1)
+	work = v.reading(z.prompt-hit, z.prompt)
 	if b.foreign.until.After(now) {
 		n += b.foreign.running
 		kv += b.foreign.kv

@@ -1,0 +1,131 @@
+package dispatch
+
+import (
+	"math"
+	"time"
+)
+
+// fit is a least-squares estimate of the coefficients of a sum of terms, as
+// multiples of what was assumed. What is minimised is the error relative to what was
+// assumed, so that a short step counts as much as a long one, and no sample more
+// than another.
+//
+// It is held together where samples say nothing: a weak pull towards the assumed
+// values keeps a coefficient that no sample tells apart from drifting, and bounds
+// keep an adversary's samples from making any of them absurd.
+type fit struct {
+	terms  int
+	memory float64 // samples after which an old one counts 1/e
+	a      [3][3]float64
+	b      [3]float64
+	n      float64
+	at     time.Time // of the last sample
+	theta  [3]float64
+	stale  bool
+	ratio  float64 // mean logarithm of what was taken to what was assumed
+}
+
+const (
+	// pull is the weight of what was assumed, in samples.
+	pull = 0.04
+	// lowest and highest bound a coefficient, in multiples of what was assumed.
+	lowest, highest = 0.02, 50
+	// stretch bounds one sample, in multiples of what was expected, after settled
+	// samples.
+	stretch = 3
+	settled = 16
+	// idleSpan is the time in seconds after which what was learned of hardware that
+	// is not used counts 1/e: so that a class that looks slow is tried again.
+	idleSpan = 300
+)
+
+func newFit(terms int, memory float64) fit {
+	return fit{terms: terms, memory: memory, theta: [3]float64{1, 1, 1}}
+}
+
+// add learns that terms, each of the seconds that were assumed for it, took y.
+func (f *fit) add(terms [3]float64, y, weight float64, now time.Time) {
+	var assumed float64
+	for i := range f.terms {
+		assumed += terms[i]
+	}
+	if !(y > 0) || !(assumed > 0) || math.IsInf(y+assumed, 0) {
+		return
+	}
+	if f.n >= settled {
+		expected := f.of(terms)
+		y = min(max(y, expected/stretch), expected*stretch)
+	}
+	y = min(max(y/assumed, lowest), highest)
+	for i := range f.terms {
+		terms[i] /= assumed
+	}
+	f.ratio += (math.Log(y) - f.ratio) * weight / min(f.n+1, f.memory)
+	keep := 1 - weight/f.memory
+	for i := range f.terms {
+		for j := range f.terms {
+			f.a[i][j] = f.a[i][j]*keep + weight*terms[i]*terms[j]
+		}
+		f.b[i] = f.b[i]*keep + weight*terms[i]*y
+	}
+	f.n = f.n*keep + weight
+	f.at, f.stale = now, true
+}
+
+func (f *fit) of(terms [3]float64) float64 {
+	var sum float64
+	for i := range f.terms {
+		sum += terms[i] * f.theta[i]
+	}
+	return sum
+}
+
+// solve finds the coefficients, within their bounds, by coordinate descent.
+func (f *fit) solve() {
+	if !f.stale {
+		return
+	}
+	f.stale = false
+	for range 32 {
+		for i := range f.terms {
+			rest := f.b[i] + pull
+			for j := range f.terms {
+				if j != i {
+					rest -= f.a[i][j] * f.theta[j]
+				}
+			}
+			f.theta[i] = min(max(rest/(f.a[i][i]+pull), lowest), highest)
+		}
+	}
+}
+
+// now returns the coefficients as they are believed at a time: back towards scale
+// while no sample came.
+func (f *fit) now(now time.Time, scale float64) [3]float64 {
+	f.solve()
+	out := f.theta
+	belief := fade(now.Sub(f.at).Seconds(), idleSpan)
+	if f.n == 0 {
+		belief = 0
+	}
+	for i := range f.terms {
+		out[i] = scale * math.Pow(out[i]/scale, belief)
+	}
+	return out
+}
+
+// scale is what the samples of other kinds make of what was assumed: a model of
+// another size than was assumed is slower on all of them.
+func scale(kinds []*kind, of *kind, which func(*kind) *fit) float64 {
+	var sum, n float64
+	for _, k := range kinds {
+		if f := which(k); k != of && f.n >= settled {
+			sum += f.ratio
+			n++
+		}
+	}
+	if n == 0 {
+		return 1
+	}
+	return math.Exp(sum / n)
+}

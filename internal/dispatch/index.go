@@ -1,0 +1,194 @@
+package dispatch
+
+// index remembers which blocks of prompts each replica was sent, so that a request
+// can be told how much of its prompt a replica still has in its cache. It is a
+// guess: the engine's own cache forgets by rules of its own.
+//
+// A replica's blocks form a shelf that forgets what was used longest ago, the tail
+// of a prompt before its beginning. All shelves share one array, and a block knows
+// the other replicas that have it: a prompt is matched against a thousand replicas
+// by walking its blocks once.
+type index struct {
+	blocks  []block
+	free    []int32
+	holders map[uint64]int32 // hash to the first block with it
+	shelves []shelf
+	spare   []int32 // shelves of replicas that left
+	round   uint64  // of match
+}
+
+// block is one replica's copy of a hash. Links are places in index.blocks, -1 at
+// an end.
+type block struct {
+	hash         uint64
+	shelf        int32
+	newer, older int32 // on the shelf
+	prev, next   int32 // holders of the same hash
+}
+
+// shelf is what one replica is believed to have.
+type shelf struct {
+	newest, oldest int32
+	n              int
+	hit            int    // leading blocks matched in round
+	round          uint64 // of match
+}
+
+const (
+	// indexBlocks bounds the blocks of a service over all its replicas: about 64 MiB,
+	// of which 40 bytes each are the array and the rest its map of hashes.
+	indexBlocks = 1 << 19
+	// unknownBlocks is what a replica of unknown cache is taken to hold.
+	unknownBlocks = 800
+)
+
+func newIndex() index { return index{holders: map[uint64]int32{}} }
+
+// open returns an empty shelf.
+func (x *index) open() int32 {
+	if n := len(x.spare); n > 0 {
+		at := x.spare[n-1]
+		x.spare = x.spare[:n-1]
+		return at
+	}
+	x.shelves = append(x.shelves, shelf{newest: -1, oldest: -1})
+	return int32(len(x.shelves) - 1)
+}
+
+// close empties a shelf and gives it back.
+func (x *index) close(at int32) {
+	x.clear(at)
+	x.spare = append(x.spare, at)
+}
+
+// clear empties a shelf, for a replica that lost its cache.
+func (x *index) clear(at int32) { x.shrink(at, 0) }
+
+// shrink forgets the oldest blocks of a shelf until n are left.
+func (x *index) shrink(at int32, n int) {
+	s := &x.shelves[at]
+	for s.n > n {
+		i := s.oldest
+		x.unlink(i)
+		b := &x.blocks[i]
+		switch {
+		case b.prev >= 0:
+			x.blocks[b.prev].next = b.next
+		case b.next >= 0:
+			x.holders[b.hash] = b.next
+		default:
+			delete(x.holders, b.hash)
+		}
+		if b.next >= 0 {
+			x.blocks[b.next].prev = b.prev
+		}
+		x.free = append(x.free, i)
+	}
+}
+
+// unlink takes a block from its shelf.
+func (x *index) unlink(i int32) {
+	b := x.blocks[i]
+	s := &x.shelves[b.shelf]
+	if b.newer >= 0 {
+		x.blocks[b.newer].older = b.older
+	} else {
+		s.newest = b.older
+	}
+	if b.older >= 0 {
+		x.blocks[b.older].newer = b.newer
+	} else {
+		s.oldest = b.newer
+	}
+	s.n--
+}
+
+// link puts a block on its shelf as the newest.
+func (x *index) link(i int32) {
+	b := &x.blocks[i]
+	s := &x.shelves[b.shelf]
+	b.newer, b.older = -1, s.newest
+	if s.newest >= 0 {
+		x.blocks[s.newest].newer = i
+	} else {
+		s.oldest = i
+	}
+	s.newest = i
+	s.n++
+}
+
+// add records that a replica has the blocks of a prompt; room is how many its
+// cache holds.
+func (x *index) add(at int32, hashes []uint64, room int) {
+	room = min(room, indexBlocks/max(1, len(x.shelves)-len(x.spare)))
+	// The last blocks first, so that they are forgotten first.
+	for i := min(len(hashes), room) - 1; i >= 0; i-- {
+		x.put(at, hashes[i])
+	}
+	x.shrink(at, room)
+}
+
+func (x *index) put(at int32, hash uint64) {
+	head, held := x.holders[hash]
+	if held {
+		for i := head; i >= 0; i = x.blocks[i].next {
+			if x.blocks[i].shelf == at {
+				x.unlink(i)
+				x.link(i)
+				return
+			}
+		}
+	} else {
+		head = -1
+	}
+	var i int32
+	if n := len(x.free); n > 0 {
+		i = x.free[n-1]
+		x.free = x.free[:n-1]
+	} else {
+		i = int32(len(x.blocks))
+		x.blocks = append(x.blocks, block{})
+	}
+	x.blocks[i] = block{hash: hash, shelf: at, prev: -1, next: head}
+	if head >= 0 {
+		x.blocks[head].prev = i
+	}
+	x.holders[hash] = i
+	x.link(i)
+}
+
+// match finds for every replica how many leading blocks of a prompt it has; hits
+// returns them until the next match.
+func (x *index) match(hashes []uint64) {
+	x.round++
+	for depth, hash := range hashes {
+		found := false
+		at, held := x.holders[hash]
+		if !held {
+			return
+		}
+		for ; at >= 0; at = x.blocks[at].next {
+			s := &x.shelves[x.blocks[at].shelf]
+			if s.round != x.round {
+				if depth > 0 {
+					continue
+				}
+				s.round, s.hit = x.round, 0
+			}
+			if s.hit == depth {
+				s.hit, found = depth+1, true
+			}
+		}
+		if !found {
+			return
+		}
+	}
+}
+
+// hits returns the blocks of the prompt matched last that a shelf has.
+func (x *index) hits(at int32) int {
+	if s := &x.shelves[at]; s.round == x.round {
+		return s.hit
+	}
+	return 0
+}

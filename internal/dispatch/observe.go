@@ -1,0 +1,123 @@
+package dispatch
+
+import "time"
+
+const (
+	// readMemory and stepMemory are the numbers of samples after which an old one
+	// counts 1/e.
+	readMemory = 256
+	stepMemory = 1000
+	// outputMemory is the same for lengths of answers.
+	outputMemory = 500
+	// instant is how far apart first tokens of one step arrive.
+	instant = 2 * time.Millisecond
+	// strained is the part of its cache from which a replica may make requests wait
+	// for memory, which must not be taken for slow reading.
+	strained = 0.85
+	// wholeWeight is what a whole answer counts as a sample of both speeds: it says
+	// only how long they took together.
+	wholeWeight = 0.25
+)
+
+// firsts are first tokens that came in one instant, after one stretch of reading.
+type firsts struct {
+	since, at time.Time
+	prompts   float64
+	tokens    float64
+}
+
+// strain notes the times at which the replica's cache is nearly full.
+func (s *server) strain(now time.Time) {
+	if s.KV > 0 && float64(s.books.kv) > strained*float64(s.KV) {
+		s.books.full = now
+	}
+}
+
+// readDone learns from a first token how fast prompts are read. First tokens of
+// one instant are one sample, learned when the next one is seen.
+func (q *Queue) readDone(s *server, t *Ticket, now time.Time) {
+	b := &s.books
+	s.strain(now)
+	since := t.started
+	if b.first.After(since) {
+		since = b.first
+	}
+	fresh := float64(max(1, t.Prompt-t.entry.hit))
+	tokens := longer(fresh, float64(max(1, t.Prompt)))
+	f := &b.firsts
+	if f.prompts > 0 && now.Sub(f.at) <= instant {
+		f.prompts++
+		f.tokens += tokens
+		return
+	}
+	q.learnRead(s, now)
+	if b.full.After(t.started) {
+		*f = firsts{}
+		return
+	}
+	*f = firsts{since: since, at: now, prompts: 1, tokens: tokens}
+}
+
+// learnRead learns the first tokens that were gathered.
+func (q *Queue) learnRead(s *server, now time.Time) {
+	f := &s.books.firsts
+	if f.prompts > 0 {
+		k := s.tier.kind
+		k.read.add(k.assumed.readTerms(f.prompts, f.tokens), f.at.Sub(f.since).Seconds(), 1, now)
+	}
+	*f = firsts{}
+}
+
+// stepped learns from the time between tokens how long a step takes, where no
+// prompt was read meanwhile.
+func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
+	b := &s.books
+	if len(b.pending) > 0 {
+		b.reads = now
+		return
+	}
+	if b.reads.After(t.entry.at) || t.entry.tokens == 0 {
+		return
+	}
+	took := now.Sub(t.entry.at).Seconds() / float64(tokens-t.entry.tokens)
+	k := s.tier.kind
+	n := max(1, float64(b.streams))
+	// All streams of a replica tell of the same steps.
+	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took, 1/n, now)
+}
+
+// ended takes a request out of a replica's books and learns from it.
+func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
+	e := &t.entry
+	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
+		q.answers = min(q.answers+1, outputMemory)
+		q.output += (float64(e.tokens) - q.output) / max(q.answers, firstAnswers)
+	}
+	if o == Served && t.Whole && e.counted {
+		q.learnWhole(s, t, now)
+	}
+	if len(s.books.pending) > 0 {
+		s.books.reads = now
+	}
+	s.unbook(t)
+}
+
+// learnWhole learns from an answer that came in one piece: it took so many times
+// longer than expected, and nothing says whether for reading or for its steps.
+func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
+	e, b, k := &t.entry, &s.books, s.tier.kind
+	took := now.Sub(t.started).Seconds() - e.backlog
+	if b.full.After(t.started) {
+		return
+	}
+	n, kv := (e.n+float64(s.active))/2, (e.kv+float64(b.kv))/2
+	busy := min(b.share.of(now), 0.8)
+	step := k.speed.stepping(n, kv)
+	expected := e.work + float64(e.tokens)*step/(1-busy)
+	if !(took > 0) || !(expected > 0) {
+		return
+	}
+	ratio := took / expected
+	k.read.add(k.assumed.readTerms(1, longer(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work, wholeWeight, now)
+	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
+}
