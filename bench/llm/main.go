@@ -26,18 +26,22 @@ type options struct {
 	seeds    int
 	requests int
 	poisson  bool
+	onWire   bool
+	speedup  float64
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
 	flag.StringVar(&o.trace, "trace", "conversation", "conversation, azure-conv or azure-code")
-	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64")
+	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64, four")
 	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
 	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
 	flag.IntVar(&o.seeds, "seeds", 3, "places of the trace to start from")
 	flag.IntVar(&o.requests, "requests", 0, "requests of a replay; 0 means 6000, and 10,000 in front of 64 replicas")
 	flag.BoolVar(&o.poisson, "poisson", false, "arrivals drawn at random in place of the recorded ones")
+	flag.BoolVar(&o.onWire, "wire", false, "play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), beside their simulations")
+	flag.Float64Var(&o.speedup, "speedup", 1, "with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
 	o.fleets = strings.Split(*fleetList, ",")
@@ -115,6 +119,12 @@ func (o *options) run(w io.Writer) error {
 			}
 			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds\n", o.trace, name, load, full, min(n, len(all)), o.seeds)
 			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson}
+			if o.onWire {
+				if err := o.wire(w, race, found(proxies)); err != nil {
+					return err
+				}
+				continue
+			}
 			table(w, contestants, race.run(contestants))
 		}
 	}

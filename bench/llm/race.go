@@ -139,7 +139,7 @@ func summarise(sims []*sim) outcome {
 	o.e2e = e2e / time.Duration(n)
 	o.ttft50, o.ttft99, o.tpot99 = ttft[n/2], ttft[n*99/100], tpot[n*99/100]
 	o.preemptions /= len(sims)
-	o.hit = float64(hit) / float64(queried)
+	o.hit = float64(hit) / max(1, float64(queried))
 	return o
 }
 
