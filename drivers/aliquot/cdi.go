@@ -68,37 +68,64 @@ func (h host) cdiSpecs(dirs []string) ([]cdiSpec, []error) {
 	return out, errs
 }
 
-// cdiAttachment finds the devices whose nodes are those in own, each named by the
-// smallest device that holds it, and returns what they bring. It fails when a
-// node is in no device or when a listed file is missing: the specification is
-// then older than the host's driver.
+// cdiAttachment finds the devices that together hold the nodes in own and no node of
+// another GPU or MIG device, and returns what they bring. It fails when a node is in no
+// such device or when a listed file is missing: the specification is then older than
+// the host's driver.
 func (h host) cdiAttachment(specs []cdiSpec, own []string) (attachment, error) {
 	a := attachment{env: map[string]string{}}
-	for len(own) > 0 {
-		spec, device := smallestWith(specs, own[0])
+	for rest := own; len(rest) > 0; {
+		spec, device := closest(specs, own, rest)
 		if device == nil {
-			return a, fmt.Errorf("no CDI device of kind %s has %s: run nvidia-ctk cdi generate again", cdiKind, own[0])
+			return a, fmt.Errorf("no CDI device of kind %s has %s and nothing of another GPU: run nvidia-ctk cdi generate again", cdiKind, rest[0])
 		}
 		for _, edits := range []cdiEdits{spec.Edits, device.Edits} {
 			if err := h.addEdits(&a, edits); err != nil {
 				return a, fmt.Errorf("CDI device %s=%s: %w", cdiKind, device.Name, err)
 			}
 		}
-		own = slices.DeleteFunc(slices.Clone(own), func(p string) bool { return device.Edits.has(p) })
+		rest = slices.DeleteFunc(slices.Clone(rest), func(p string) bool { return device.Edits.has(p) })
 	}
 	return a, nil
 }
 
-func smallestWith(specs []cdiSpec, node string) (spec *cdiSpec, device *cdiDevice) {
+// closest returns the device with most of the nodes in rest among those that hold no
+// GPU's node outside own, and among equals the one with fewest other nodes. The
+// toolkit lists a GPU's own node under each of its MIG devices: only the capability
+// nodes tell these apart.
+func closest(specs []cdiSpec, own, rest []string) (spec *cdiSpec, device *cdiDevice) {
+	most, fewest := 0, 0
 	for i := range specs {
 		for j := range specs[i].Devices {
 			d := &specs[i].Devices[j]
-			if d.Edits.has(node) && (device == nil || len(d.Edits.Nodes) < len(device.Edits.Nodes)) {
-				spec, device = &specs[i], d
+			if !d.Edits.only(own) {
+				continue
+			}
+			n, all := 0, len(d.Edits.Nodes)
+			for _, node := range rest {
+				if d.Edits.has(node) {
+					n++
+				}
+			}
+			if n > most || n == most && n > 0 && all < fewest {
+				spec, device, most, fewest = &specs[i], d, n, all
 			}
 		}
 	}
 	return spec, device
+}
+
+// ofOneGPU are the nodes that open one GPU or one MIG device; the others serve all.
+var ofOneGPU = []string{"/dev/nvidia[0-9]*", "/dev/nvidia-caps/nvidia-cap*"}
+
+// only reports whether the edits bring no node of a GPU or MIG device outside own.
+func (e cdiEdits) only(own []string) bool {
+	for _, n := range e.Nodes {
+		if matches(ofOneGPU, n.Path) && !slices.Contains(own, n.Path) {
+			return false
+		}
+	}
+	return true
 }
 
 func (e cdiEdits) has(node string) bool {
