@@ -17,6 +17,8 @@ type attachment struct {
 	mounts []*drivers.MountConfig
 	groups []string
 	env    map[string]string
+	// last goes over what the device plugin reserved; "" takes a variable away.
+	last map[string]string
 }
 
 func (a *attachment) addNode(n *drivers.DeviceConfig) {
@@ -61,6 +63,11 @@ func environment(job, ofVariant, device map[string]string, a attachment) map[str
 	}
 	if visible, ok := a.env[visibleDevices]; ok {
 		out[visibleDevices] = visible
+	}
+	for name, value := range a.last {
+		if out[name] = value; value == "" {
+			delete(out, name)
+		}
 	}
 	return out
 }

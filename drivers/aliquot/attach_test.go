@@ -293,3 +293,39 @@ func FuzzReadCache(f *testing.F) {
 		}
 	})
 }
+
+// CUDA counts the granted GPUs from 0 where the container holds no other, whatever the
+// device plugin reserved and the job says.
+func TestCUDACountsGrantedGPUs(t *testing.T) {
+	s := confined(t, func(l *limits) { l.privileged, l.ungranted = true, true })
+	two := wholeGrant()
+	two.GPUs, two.PCI = append(two.GPUs, "GPU-4"), append(two.PCI, "0000:3b:00.0")
+	mig := migGrant("7/0")
+	for name, c := range map[string]struct {
+		grant        gpu.Grant
+		config, want string
+	}{
+		"whole":      {wholeGrant(), "", "0"},
+		"two":        {two, "", "0,1"},
+		"MPS":        {mpsGrant(pipeDir(t, s.runDir)), "", "0"},
+		"MIG":        {mig, "", ""},
+		"privileged": {two, `, "privileged": true`, "GPU-1,GPU-4"},
+		"more nodes": {two, `, "devices": [{"host_path": "/dev/nvidia7"}]`, "GPU-1,GPU-4"},
+		"other node": {two, `, "devices": [{"host_path": "/dev/null"}]`, "0,1"},
+	} {
+		env := reserved(c.grant)
+		var ids []string
+		for _, id := range c.grant.GPUs {
+			ids = append(ids, string(id))
+		}
+		env["CUDA_VISIBLE_DEVICES"] = strings.Join(ids, ",")
+		cfg, _, err := s.start(t, `{"image": "x:1"`+c.config+`}`, map[string]string{"CUDA_VISIBLE_DEVICES": "7"}, env)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got, set := cfg.Env["CUDA_VISIBLE_DEVICES"]; got != c.want || set != (c.want != "") {
+			t.Errorf("%s: %q (set: %v), want %q", name, got, set, c.want)
+		}
+	}
+}

@@ -69,6 +69,7 @@ func attachNVIDIA(s settings, g gpu.Grant, task TaskConfig, runtimes []string) (
 	if err != nil {
 		return a, err
 	}
+	a.last = s.cudaVisible(g, task)
 	if g.Sharing == gpu.SharingMPS {
 		err = s.addMPS(&a, g, task)
 	}

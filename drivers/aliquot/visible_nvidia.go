@@ -1,0 +1,32 @@
+package aliquot
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/nomad/drivers/docker"
+
+	"aliquot/internal/gpu"
+)
+
+// cudaVisible numbers the granted GPUs as CUDA counts them in a container that holds
+// no other: many programs, vLLM among them, take the entries of CUDA_VISIBLE_DEVICES
+// for numbers. A MIG device has no number, and CUDA finds the only one by itself. A
+// container that sees more GPUs than were granted keeps the UUIDs that the device
+// plugin reserved.
+func (s settings) cudaVisible(g gpu.Grant, task TaskConfig) map[string]string {
+	const name = "CUDA_VISIBLE_DEVICES"
+	seesMore := task.Privileged || slices.ContainsFunc(task.Devices, func(d docker.DockerDevice) bool { return s.host.holdsHost(resolved(d.HostPath)) != "" })
+	switch {
+	case seesMore:
+		return nil
+	case g.Sharing == gpu.SharingMIG:
+		return map[string]string{name: ""}
+	}
+	numbers := make([]string, len(g.GPUs))
+	for i := range numbers {
+		numbers[i] = strconv.Itoa(i)
+	}
+	return map[string]string{name: strings.Join(numbers, ",")}
+}
