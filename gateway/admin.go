@@ -19,6 +19,7 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /v1/ready", s.serveReady)
 	mux.HandleFunc("GET /v1/services", s.serveServices)
 	mux.HandleFunc("GET /v1/services/{service}/concurrency", s.serveConcurrency)
+	mux.HandleFunc("GET /v1/usage", s.serveUsage)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

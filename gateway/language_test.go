@@ -160,6 +160,69 @@ func TestALanguageModelIsMeasured(t *testing.T) {
 	}
 }
 
+// What the gateway itself answers has the shape that the API's clients read.
+func TestRefusalsOfLanguageModels(t *testing.T) {
+	g := start(t, service("chat", "route {\n models = [\"m\"]\n}\n", "queue {\n max_wait = \"10ms\"\n}\n", "replicas_file = \""+filepath.Join(t.TempDir(), "none")+"\"\n"))
+	for _, c := range []struct{ path, body, want string }{
+		{"/v1/chat/completions", `{"model":"other"}`, `404 {"error":{"message":"no service has a route for this request","type":"invalid_request_error","param":null,"code":"model_not_found"}}`},
+		{"/v1/chat/completions", `{"model":"m"}`, `503 {"error":{"message":"no replica became free in time","type":"server_error","param":null,"code":"expired"}}`},
+		{"/v1/messages", `{"model":"m"}`, `503 {"type":"error","error":{"message":"no replica became free in time","type":"overloaded_error","param":null,"code":"expired"}}`},
+		{"/infer", `{"model":"m"}`, `503 no replica became free in time`},
+	} {
+		r, _ := http.NewRequest(http.MethodPost, g.url+c.path, strings.NewReader(c.body))
+		status, text, h := do(t, r)
+		if got := fmt.Sprintf("%d %s", status, strings.TrimSpace(text)); got != c.want {
+			t.Errorf("%s %s: %s, want %s", c.path, c.body, got, c.want)
+		}
+		if status == 503 && h.Get("Retry-After") == "" || h.Get("X-Aliquot-Outcome") == "" {
+			t.Errorf("%s: %v", c.path, h)
+		}
+	}
+}
+
+// Tokens are accounted to tenants, told or estimated.
+func TestUsageByTenant(t *testing.T) {
+	g := start(t, "tenants {\n header = \"X-Tenant\"\n tenant \"acme\" {}\n}\n"+service("chat", "policy = \"tokens\"\n", replicaBlock(engine(t), "h100", 1)))
+	for _, tenant := range []string{"acme", "acme", "someone"} {
+		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("hello", true)))
+		r.Header.Set("X-Tenant", tenant)
+		do(t, r)
+	}
+	r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("break", true)))
+	r.Header.Set("X-Tenant", "someone")
+	if res, err := http.DefaultClient.Do(r); err == nil {
+		io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+	}
+	var u gateway.Usage
+	eventually(t, "all requests are accounted", func() bool {
+		_, text, _ := get(t, g.admin+"/v1/usage?service=chat")
+		if err := json.Unmarshal([]byte(text), &u); err != nil {
+			t.Fatal(err)
+		}
+		return len(u.Usage) == 2 && u.Usage[0].Requests == 2 && u.Usage[1].Requests == 2
+	})
+	if want := (gateway.TenantUsage{Service: "chat", Tenant: "acme", Requests: 2, Prompt: 600, Cached: 512, Output: 10}); u.Usage[0] != want {
+		t.Errorf("%+v, want %+v", u.Usage[0], want)
+	}
+	if got := u.Usage[1]; got.Tenant != "someone" || got.Estimated != 1 || got.Prompt <= 300 || got.Output <= 5 {
+		t.Errorf("%+v", got)
+	}
+	_, metrics, _ := get(t, g.admin+"/metrics")
+	for _, want := range []string{
+		`aliquot_gateway_tokens_total{kind="prompt",service="chat",source="usage",tenant="acme"} 600`,
+		`aliquot_gateway_tokens_total{kind="output",service="chat",source="usage",tenant="other"} 5`,
+		`aliquot_gateway_tokens_total{kind="output",service="chat",source="estimate",tenant="other"}`,
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if status, _, _ := get(t, g.admin+"/v1/usage?service=none"); status != http.StatusNotFound {
+		t.Error("the usage of no service is told")
+	}
+}
+
 // The series of a service say how its answers were.
 func TestTokensInTheSeries(t *testing.T) {
 	g := start(t, service("chat", objective, replicaBlock(engine(t), "h100", 1)))

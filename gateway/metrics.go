@@ -22,6 +22,7 @@ type metrics struct {
 	ttft     *prometheus.HistogramVec
 	tpot     *prometheus.HistogramVec
 	slo      *prometheus.CounterVec
+	tokens   *prometheus.CounterVec
 	wakes    *prometheus.CounterVec
 	tenants  *prometheus.CounterVec
 }
@@ -53,10 +54,11 @@ func newMetrics() *metrics {
 		total:    histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
 		ttft:     histogram("ttft_seconds", "Time from the whole request to its first token, of streams.", "service", "class"),
 		tpot:     within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.", "service", "class"),
+		tokens:   counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.", "service", "tenant", "kind", "source"),
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
 	return m
 }
 

@@ -79,6 +79,11 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 		refuseGRPC(w, status, text)
 		return
 	}
+	if e, ok := refusalOf(r, o, text); ok {
+		h.Set("X-Aliquot-Outcome", o.String())
+		writeRefusal(w, status, e)
+		return
+	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Aliquot-Outcome", o.String())

@@ -189,6 +189,7 @@ func (r *reading) close(x *exchange) {
 		if s.estimated = u.Prompt < 0 || !told; u.Prompt < 0 {
 			s.prompt = int64(r.prompt)
 		}
+		x.charged(&s)
 	}
 	r.service.series.add(now, &s)
 }

@@ -54,6 +54,7 @@ type Server struct {
 	routes   *match.Table
 	tenants  tenants
 	metrics  *metrics
+	accounts *accounts
 	access   *accessLog
 	log      *slog.Logger
 	quiet    *log.Logger
@@ -78,7 +79,7 @@ func New(c *config.Config, o Options) (*Server, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		config: c, options: o, log: o.Log, tenants: tenants{c.Tenants}, metrics: newMetrics(),
+		config: c, options: o, log: o.Log, tenants: tenants{c.Tenants}, metrics: newMetrics(), accounts: newAccounts(),
 		routes: match.NewTable(c.Services), buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
 		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}

@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+)
+
+// accounts sum up the tokens of tenants since the gateway started.
+type accounts struct {
+	since time.Time
+	mu    sync.Mutex
+	of    map[account]*TenantUsage
+}
+
+type account struct{ service, tenant string }
+
+// mostAccounts bounds them: a tenant may be no more than a key that a client made
+// up.
+const mostAccounts = 10_000
+
+// otherTenants is the account of those that found none of their own.
+const otherTenants = "other"
+
+// TenantUsage is the tokens of one tenant at one service.
+type TenantUsage struct {
+	Service  string `json:"service"`
+	Tenant   string `json:"tenant"`
+	Requests int64  `json:"requests"`
+	Prompt   int64  `json:"prompt_tokens"`
+	Cached   int64  `json:"cached_tokens"` // the part of Prompt that was cached
+	Output   int64  `json:"output_tokens"`
+	// Estimated is how many of the requests have numbers that no engine told.
+	Estimated int64 `json:"estimated_requests"`
+}
+
+// Usage is the answer of /v1/usage.
+type Usage struct {
+	Since time.Time     `json:"since"`
+	Usage []TenantUsage `json:"usage"`
+}
+
+func newAccounts() *accounts {
+	return &accounts{since: time.Now(), of: map[account]*TenantUsage{}}
+}
+
+func (a *accounts) add(service, tenant string, s *sample) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	key := account{service, tenant}
+	u := a.of[key]
+	if u == nil && len(a.of) >= mostAccounts {
+		key.tenant = otherTenants
+		u = a.of[key]
+	}
+	if u == nil {
+		u = &TenantUsage{Service: service, Tenant: key.tenant}
+		a.of[key] = u
+	}
+	u.Requests++
+	u.Prompt += s.prompt
+	u.Cached += s.cached
+	u.Output += s.output
+	if s.estimated {
+		u.Estimated++
+	}
+}
+
+// list copies the accounts of a service, "" for all.
+func (a *accounts) list(service string) []TenantUsage {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := []TenantUsage{}
+	for key, u := range a.of {
+		if service == "" || key.service == service {
+			out = append(out, *u)
+		}
+	}
+	slices.SortFunc(out, func(x, y TenantUsage) int {
+		return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Tenant, y.Tenant))
+	})
+	return out
+}
+
+func (s *Server) serveUsage(w http.ResponseWriter, r *http.Request) {
+	service := r.FormValue("service")
+	if service != "" && s.find(service) == nil {
+		http.Error(w, "no such service", http.StatusNotFound)
+		return
+	}
+	writeJSON(w, Usage{Since: s.accounts.since, Usage: s.accounts.list(service)})
+}
+
+// charged counts the tokens of a request that ended.
+func (x *exchange) charged(s *sample) {
+	x.server.accounts.add(x.service.name, x.request.Tenant, s)
+	source := "usage"
+	if s.estimated {
+		source = "estimate"
+	}
+	counter := x.server.metrics.tokens
+	tenant := x.server.tenants.known(x.request.Tenant)
+	for kind, n := range map[string]int64{"prompt": s.prompt, "cached": s.cached, "output": s.output} {
+		if n > 0 {
+			counter.WithLabelValues(x.service.name, tenant, kind, source).Add(float64(n))
+		}
+	}
+}
