@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // launch runs the shipped binary as Nomad does, with the library of a release
 // ("" for none) on its library path and the gpu block "*".
-func launch(t *testing.T, r *rack.AMD, release string, block map[string]any) *host {
+func launch(t *testing.T, r *rack.AMD, release string, block map[string]any) *served {
 	t.Helper()
 	binary, err := shipped()
 	if err != nil {
@@ -53,7 +53,7 @@ func launch(t *testing.T, r *rack.AMD, release string, block map[string]any) *ho
 	if release != "" {
 		lib = filepath.Dir(built(t, release))
 	}
-	h := &host{t: t, rack: r, log: &logged{}}
+	h := &served{t: t, rack: r, log: &logged{}}
 	config := map[string]any{"root": r.Root, "run_dir": t.TempDir(), "fingerprint_period": "100ms"}
 	if block != nil {
 		config["gpu"] = []map[string]any{{"*": []map[string]any{block}}}
@@ -115,7 +115,7 @@ func TestTheShippedBinaryOnEveryRelease(t *testing.T) {
 }
 
 // loads checks the first card's statistics.
-func (h *host) loads(known bool, g rack.AMDGPU) {
+func (h *served) loads(known bool, g rack.AMDGPU) {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(h.t.Context())
 	defer cancel()

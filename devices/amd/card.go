@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"aliquot/internal/gpu"
+	kernel "aliquot/internal/host/amd"
 )
 
 // card is one physical GPU: a PCI function of its own, with one KFD node, or one
@@ -28,14 +28,12 @@ type card struct {
 	NUMANode  int
 }
 
-// id names one of the card's nodes: the card itself, or a partition of it. The PCI
-// address of a partition is its card's, and unique IDs are shared too, so its
-// number is what tells it apart.
+// id names one of the card's nodes: the card itself, or a partition of it.
 func (c card) id(n node) gpu.ID {
 	if !c.partitioned() {
 		return c.ID
 	}
-	return gpu.ID(fmt.Sprintf("%s-p%d", c.ID, n.Partition))
+	return kernel.PartID(c.ID, n.Partition)
 }
 
 // partitioned tells whether the card's nodes are parts of it, also when only one
@@ -64,23 +62,10 @@ func (c card) profile() string {
 }
 
 // cards groups the nodes of a topology into physical GPUs.
-//
-// A node is a card of its own where a PCI device has exactly its address: single
-// GPUs, and virtual functions, which are functions of one device. Other nodes are
-// partitions: older kernels write the partition's number over the PCI function in
-// KFD's address, newer ones keep it apart.
 func (m machine) cards(nodes []node) []card {
-	byCard := map[pciAddress][]node{}
-	for _, n := range nodes {
-		address := n.Address
-		if address.Function != 0 && !m.exists(pciDir, address.String(), "drm") {
-			address = address.first()
-		}
-		byCard[address] = append(byCard[address], n)
-	}
+	byCard := kernel.Cards(m.Root, nodes, func(n *node) *kernel.Node { return &n.Node })
 	out := make([]card, 0, len(byCard))
 	for address, nodes := range byCard {
-		number(address, nodes)
 		out = append(out, m.card(address, nodes))
 	}
 	slices.SortFunc(out, func(a, b card) int { return cmp.Compare(a.Nodes[0].Number, b.Nodes[0].Number) })
@@ -90,33 +75,16 @@ func (m machine) cards(nodes []node) []card {
 	return out
 }
 
-// number orders the nodes of one card and gives each its partition's number, so
-// that a node that cannot be read moves no other.
-func number(address pciAddress, nodes []node) {
-	slices.SortFunc(nodes, func(a, b node) int {
-		return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function), cmp.Compare(a.Number, b.Number))
-	})
-	apart := slices.ContainsFunc(nodes, func(n node) bool { return n.Partition > 0 })
-	for i := range nodes {
-		if !apart {
-			nodes[i].Partition = nodes[i].Address.Function - address.Function
-		}
-		if i > 0 && nodes[i].Partition <= nodes[i-1].Partition {
-			nodes[i].Partition = nodes[i-1].Partition + 1
-		}
-	}
-}
-
 func (m machine) card(address pciAddress, nodes []node) card {
 	dir := pciDir + "/" + address.String()
 	c := card{
 		ID: gpu.ID(address.String()), PCI: address, Nodes: nodes,
-		Compute:   strings.Join(modes(m.textOr("", dir, "current_compute_partition")), ""),
-		Memory:    strings.Join(modes(m.textOr("", dir, "current_memory_partition")), ""),
-		Available: modes(m.textOr("", dir, "available_compute_partition")),
+		Compute:   strings.Join(modes(m.TextOr("", dir, "current_compute_partition")), ""),
+		Memory:    strings.Join(modes(m.TextOr("", dir, "current_memory_partition")), ""),
+		Available: modes(m.TextOr("", dir, "available_compute_partition")),
 		NUMANode:  -1,
 	}
-	if numa, err := m.number(dir, "numa_node"); err == nil {
+	if numa, err := m.Number(dir, "numa_node"); err == nil {
 		c.NUMANode = int(numa)
 	}
 	if c.Compute == "" && c.partitioned() {
@@ -128,7 +96,7 @@ func (m machine) card(address pciAddress, nodes []node) card {
 	}
 	// Every node's memory bank is its own part; the card's counter divides only
 	// where the banks are missing.
-	total, err := m.number(dir, "mem_info_vram_total")
+	total, err := m.Number(dir, "mem_info_vram_total")
 	for i := range c.Nodes {
 		if c.Nodes[i].Memory == 0 && err == nil && total > 0 {
 			c.Nodes[i].Memory = uint64(total) / uint64(c.parts())
@@ -137,21 +105,18 @@ func (m machine) card(address pciAddress, nodes []node) card {
 	return c
 }
 
-// renderNode is the device node by which tasks reach a node, under /dev.
-func renderNode(n node) string { return "/dev/dri/renderD" + strconv.Itoa(n.Render) }
-
 // driver returns the version of the amdgpu kernel driver: the package's own
 // where it was installed apart (DKMS), else the kernel's.
 func (m machine) driver() string {
-	if v := m.textOr("", "sys/module/amdgpu/version"); v != "" {
+	if v := m.TextOr("", "sys/module/amdgpu/version"); v != "" {
 		return v
 	}
-	return m.textOr("", "proc/sys/kernel/osrelease")
+	return m.TextOr("", "proc/sys/kernel/osrelease")
 }
 
 // rocm returns the version of the host's ROCm installation, "" without one.
 func (m machine) rocm() string {
-	version, _, _ := strings.Cut(m.textOr("", "opt/rocm/.info/version"), "-")
+	version, _, _ := strings.Cut(m.TextOr("", "opt/rocm/.info/version"), "-")
 	return version
 }
 
@@ -177,7 +142,7 @@ var names = map[uint16]string{
 // modelOf names a card without the library.
 func (m machine) modelOf(c card) string {
 	n := c.Nodes[0]
-	if name := m.textOr("", pciDir, c.PCI.String(), "product_name"); name != "" {
+	if name := m.TextOr("", pciDir, c.PCI.String(), "product_name"); name != "" {
 		return name
 	}
 	if name := names[n.PCIDevice]; name != "" {

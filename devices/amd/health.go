@@ -87,11 +87,11 @@ func (v *vendor) silent(c card) bool {
 // not have, or that are cut short, count nothing.
 func (m machine) errorCounts(c card) (uncorrectable, correctable uint64) {
 	dir := pciDir + "/" + c.PCI.String() + "/ras"
-	for _, name := range m.names(dir) {
+	for _, name := range m.Names(dir) {
 		if !strings.HasSuffix(name, "_err_count") {
 			continue
 		}
-		text, err := m.text(dir, name)
+		text, err := m.Text(dir, name)
 		if err != nil {
 			continue
 		}
@@ -112,9 +112,9 @@ func (v *vendor) badPages(c card, s *smi) (count, limit uint64) {
 		count, limit = uint64(n), uint64(most)
 	}
 	if !known {
-		count = uint64(badPages(v.textOr("", pciDir, c.PCI.String(), "ras", "gpu_vram_bad_pages")))
+		count = uint64(badPages(v.TextOr("", pciDir, c.PCI.String(), "ras", "gpu_vram_bad_pages")))
 	}
-	if n, err := v.number("sys/module/amdgpu/parameters/bad_page_threshold"); limit == 0 && err == nil && n > 0 {
+	if n, err := v.Number("sys/module/amdgpu/parameters/bad_page_threshold"); limit == 0 && err == nil && n > 0 {
 		limit = uint64(n)
 	}
 	if limit == 0 {

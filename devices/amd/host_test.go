@@ -15,8 +15,8 @@ import (
 	"aliquot/e2e/rack"
 )
 
-// host is the plugin at work on a rack, inside the test or as the shipped binary.
-type host struct {
+// served is the plugin at work on a rack, inside the test or as the shipped binary.
+type served struct {
 	device.DevicePlugin
 	t      *testing.T
 	rack   *rack.AMD
@@ -26,13 +26,13 @@ type host struct {
 
 // serve starts the plugin with settings on a rack. An empty library leaves the
 // kernel's files alone.
-func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *host {
+func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *served {
 	t.Helper()
 	t.Setenv("ALIQUOT_RACK_AMD", r.Path)
 	if library == "" {
 		library = "/nonexistent/libamd_smi.so"
 	}
-	h := &host{t: t, rack: r, log: &logged{}}
+	h := &served{t: t, rack: r, log: &logged{}}
 	h.DevicePlugin = plugin.New(Maker(), h.log.logger())
 	all := map[string]any{"library": library}
 	maps.Copy(all, settings)
@@ -41,7 +41,7 @@ func serve(t *testing.T, r *rack.AMD, library string, settings map[string]any) *
 }
 
 // configure sets the plugin up and listens to its fingerprints.
-func (h *host) configure(r *rack.AMD, settings map[string]any) {
+func (h *served) configure(r *rack.AMD, settings map[string]any) {
 	h.t.Helper()
 	raw := map[string]any{"root": r.Root, "run_dir": h.t.TempDir(), "fingerprint_period": "100ms"}
 	maps.Copy(raw, settings)
@@ -56,7 +56,7 @@ func (h *host) configure(r *rack.AMD, settings map[string]any) {
 }
 
 // listen opens the fingerprints and ends them with the test.
-func (h *host) listen() {
+func (h *served) listen() {
 	h.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := h.Fingerprint(ctx)
@@ -72,7 +72,7 @@ func (h *host) listen() {
 }
 
 // until reads fingerprints until one satisfies ok, and returns it by group.
-func (h *host) until(what string, ok func(map[string]*device.DeviceGroup) bool) map[string]*device.DeviceGroup {
+func (h *served) until(what string, ok func(map[string]*device.DeviceGroup) bool) map[string]*device.DeviceGroup {
 	h.t.Helper()
 	deadline := time.After(20 * time.Second)
 	var last string
@@ -130,7 +130,7 @@ func none(name, reason string) func(map[string]*device.DeviceGroup) bool {
 	}
 }
 
-func (h *host) edit(i int, change func(*rack.AMDGPU)) {
+func (h *served) edit(i int, change func(*rack.AMDGPU)) {
 	h.t.Helper()
 	if err := h.rack.EditGPU(h.rack.GPUs()[i].PCI, change); err != nil {
 		h.t.Fatal(err)

@@ -1,30 +1,26 @@
 package amd
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
+	kernel "aliquot/internal/host/amd"
 	"aliquot/internal/share"
 )
 
 const (
-	kfdNodes = "sys/class/kfd/kfd/topology/nodes"
-	kfdProcs = "sys/class/kfd/kfd/proc"
-	pciDir   = "sys/bus/pci/devices"
+	kfdNodes = kernel.Topology
+	kfdProcs = kernel.Processes
+	pciDir   = host.PCIDevices
 )
-
-// amdVendor is the PCI vendor ID in KFD's properties.
-const amdVendor = 0x1002
 
 // node is one compute node of the kernel driver's topology (KFD): a GPU, or one
 // partition of it.
 type node struct {
-	// Number of the node in the topology; it orders the GPUs as ROCm does.
-	Number int
+	kernel.Node
 	// GPUID names the node in KFD's per-process files.
 	GPUID uint64
 	// Shape of the compute units.
@@ -33,13 +29,6 @@ type node struct {
 	Target string
 	// PCIDevice is the PCI device ID.
 	PCIDevice uint16
-	// Address is the PCI address of the card. On a partitioned card of an older
-	// kernel its function is the partition's number and not of the PCI function.
-	Address pciAddress
-	// Partition is the number of the partition on its card, 0 on a whole one.
-	Partition int
-	// Render is the minor of /dev/dri/renderD<minor>.
-	Render int
 	// UniqueID is shared by the partitions of a card and 0 on many Radeons.
 	UniqueID uint64
 	// Memory in bytes that belongs to the node.
@@ -47,30 +36,7 @@ type node struct {
 }
 
 // pciAddress is domain:bus:device.function.
-type pciAddress struct {
-	Domain, Bus, Device, Function int
-}
-
-func (a pciAddress) String() string {
-	return fmt.Sprintf("%04x:%02x:%02x.%x", a.Domain, a.Bus, a.Device, a.Function)
-}
-
-// first is the address of function 0.
-func (a pciAddress) first() pciAddress {
-	a.Function = 0
-	return a
-}
-
-// addressOf decodes KFD's location_id: bus, device and function in the low 16
-// bits, the partition in bits 28..31 on newer kernels (Linux kfd_topology.c).
-func addressOf(domain, location uint64) (address pciAddress, partition int) {
-	return pciAddress{
-		Domain:   int(domain & 0xffffffff),
-		Bus:      int(location >> 8 & 0xff),
-		Device:   int(location >> 3 & 0x1f),
-		Function: int(location & 0x7),
-	}, int(location >> 28 & 0xf)
-}
+type pciAddress = host.PCI
 
 // targetOf turns KFD's gfx_target_version (MMmmss, decimal) into "gfx942". Minor
 // and stepping are hexadecimal digits.
@@ -84,62 +50,23 @@ func targetOf(v uint64) string {
 // nodes reads the GPU nodes of the topology. Nodes that cannot be read are left
 // out and reported, one error each.
 func (m machine) nodes() ([]node, []error) {
+	listed, errs := kernel.Nodes(m.Root, "simd_per_cu", "vendor_id", "device_id")
 	var found []node
-	var errs []error
-	for _, number := range m.numbered(kfdNodes) {
-		n, err := m.node(number)
-		switch {
-		case errors.Is(err, errNoGPU):
-		case err != nil:
-			errs = append(errs, err)
-		default:
-			found = append(found, n)
+	for _, l := range listed {
+		dir := kfdNodes + "/" + strconv.Itoa(l.Number)
+		n, err := nodeOf(l.Number, l.Properties)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("KFD node %d: %s %w", l.Number, m.Path(dir, "properties"), err))
+			continue
 		}
+		// A tree captured without gpu_id still has all that scheduling needs.
+		if id, err := m.Number(dir, "gpu_id"); err == nil && id > 0 {
+			n.GPUID = uint64(id)
+		}
+		n.Memory, _ = m.bank(dir, "size_in_bytes")
+		found = append(found, n)
 	}
 	return found, errs
-}
-
-// errNoGPU marks a node of CPUs or of another maker.
-var errNoGPU = errors.New("not an AMD GPU")
-
-func (m machine) node(number int) (node, error) {
-	dir := kfdNodes + "/" + strconv.Itoa(number)
-	fail := func(err error) (node, error) {
-		if errors.Is(err, os.ErrPermission) {
-			return node{}, fmt.Errorf("KFD node %d cannot be read (%w): give the plugin root's rights, or its device cgroup access to the GPU", number, err)
-		}
-		return node{}, fmt.Errorf("KFD node %d: %w", number, err)
-	}
-	text, err := m.text(dir, "properties")
-	if err != nil {
-		return fail(err)
-	}
-	p, err := properties(text)
-	if err != nil {
-		return fail(fmt.Errorf("%s: %w", m.path(dir, "properties"), err))
-	}
-	if err := need(p, "simd_count"); err != nil {
-		return fail(fmt.Errorf("%s %w", m.path(dir, "properties"), err))
-	}
-	if p["simd_count"] == 0 {
-		return node{}, errNoGPU
-	}
-	if err := need(p, "simd_per_cu", "vendor_id", "device_id", "location_id", "drm_render_minor"); err != nil {
-		return fail(fmt.Errorf("%s %w", m.path(dir, "properties"), err))
-	}
-	if p["vendor_id"] != amdVendor {
-		return node{}, errNoGPU
-	}
-	n, err := nodeOf(number, p)
-	if err != nil {
-		return fail(fmt.Errorf("%s %w", m.path(dir, "properties"), err))
-	}
-	// A tree captured without gpu_id still has all that scheduling needs.
-	if id, err := m.number(dir, "gpu_id"); err == nil && id > 0 {
-		n.GPUID = uint64(id)
-	}
-	n.Memory, _ = m.bank(dir, "size_in_bytes")
-	return n, nil
 }
 
 // nodeOf builds a node from complete properties.
@@ -150,8 +77,8 @@ func nodeOf(number int, p map[string]uint64) (node, error) {
 	if p["num_xcc"] > 64 || p["drm_render_minor"] > 1<<20 {
 		return node{}, fmt.Errorf("has num_xcc %d and drm_render_minor %d, which is no GPU", p["num_xcc"], p["drm_render_minor"])
 	}
-	n := node{
-		Number: number,
+	return node{
+		Node: kernel.NodeOf(number, p),
 		Shape: share.CUShape{
 			Units: int(p["simd_count"] / p["simd_per_cu"]),
 			XCCs:  max(1, int(p["num_xcc"])),
@@ -160,11 +87,8 @@ func nodeOf(number int, p map[string]uint64) (node, error) {
 		},
 		Target:    targetOf(p["gfx_target_version"]),
 		PCIDevice: uint16(p["device_id"]),
-		Render:    int(p["drm_render_minor"]),
 		UniqueID:  p["unique_id"],
-	}
-	n.Address, n.Partition = addressOf(p["domain"], p["location_id"])
-	return n, nil
+	}, nil
 }
 
 // bank sums a property over a node's frame-buffer banks (heap types 1 and 2,
@@ -172,12 +96,12 @@ func nodeOf(number int, p map[string]uint64) (node, error) {
 func (m machine) bank(dir, property string) (uint64, bool) {
 	var sum uint64
 	known := false
-	for _, b := range m.numbered(dir, "mem_banks") {
-		text, err := m.text(dir, "mem_banks", strconv.Itoa(b), "properties")
+	for _, b := range m.Numbered(dir, "mem_banks") {
+		text, err := m.Text(dir, "mem_banks", strconv.Itoa(b), "properties")
 		if err != nil {
 			continue
 		}
-		p, err := properties(text)
+		p, err := kernel.Properties(text)
 		if err == nil && (p["heap_type"] == 1 || p["heap_type"] == 2) {
 			sum, known = sum+p[property], true
 		}
@@ -191,8 +115,8 @@ func (m machine) usedMemory(n node) (gpu.MiB, bool) {
 	dir := kfdNodes + "/" + strconv.Itoa(n.Number)
 	var sum uint64
 	known := false
-	for _, b := range m.numbered(dir, "mem_banks") {
-		text, err := m.text(dir, "mem_banks", strconv.Itoa(b), "used_memory")
+	for _, b := range m.Numbered(dir, "mem_banks") {
+		text, err := m.Text(dir, "mem_banks", strconv.Itoa(b), "used_memory")
 		if err != nil {
 			continue
 		}

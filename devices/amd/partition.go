@@ -88,7 +88,7 @@ func (p *partitioner) set(c card, mode string) (problem string) {
 	if ok && last.mode == mode && time.Since(last.at) < partitionRetry {
 		return last.outcome
 	}
-	path := p.path(pciDir, c.PCI.String(), "current_compute_partition")
+	path := p.Path(pciDir, c.PCI.String(), "current_compute_partition")
 	err := os.WriteFile(path, []byte(strings.ToUpper(mode)), 0)
 	switch {
 	case err == nil:

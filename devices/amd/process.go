@@ -25,19 +25,19 @@ func (p process) idle() bool { return p.bytes == 0 && p.Units == 0 }
 // memory or waves on it included.
 func (m machine) processes() map[uint64][]process {
 	out := map[uint64][]process{}
-	for _, pid := range m.numbered(kfdProcs) {
+	for _, pid := range m.Numbered(kfdProcs) {
 		dir := kfdProcs + "/" + strconv.Itoa(pid)
-		for _, name := range m.names(dir) {
+		for _, name := range m.Names(dir) {
 			text, isMemory := strings.CutPrefix(name, "vram_")
 			id, err := strconv.ParseUint(text, 10, 64)
 			if !isMemory || err != nil {
 				continue
 			}
 			p := process{PID: pid}
-			if n, err := m.number(dir, name); err == nil && n > 0 {
+			if n, err := m.Number(dir, name); err == nil && n > 0 {
 				p.bytes, p.Memory = uint64(n), gpu.MiBOf(uint64(n))
 			}
-			if n, err := m.number(dir, "stats_"+text, "cu_occupancy"); err == nil && n > 0 {
+			if n, err := m.Number(dir, "stats_"+text, "cu_occupancy"); err == nil && n > 0 {
 				p.Units = int(n)
 			}
 			out[id] = append(out[id], p)

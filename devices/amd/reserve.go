@@ -11,6 +11,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
 	"aliquot/internal/share"
 )
 
@@ -52,7 +53,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	}
 	out.Devices = []*device.DeviceSpec{v.deviceSpec("/dev/kfd")}
 	for _, n := range nodes {
-		out.Devices = append(out.Devices, v.deviceSpec(renderNode(n)))
+		out.Devices = append(out.Devices, v.deviceSpec(host.RenderNode(n.Render)))
 	}
 	return out, nil
 }
@@ -101,5 +102,5 @@ func mask(env map[string]string, shape share.CUShape, grant []gpu.Slice) error {
 }
 
 func (v *vendor) deviceSpec(path string) *device.DeviceSpec {
-	return &device.DeviceSpec{TaskPath: path, HostPath: v.path(path), CgroupPerms: "rw"}
+	return &device.DeviceSpec{TaskPath: path, HostPath: v.Path(path), CgroupPerms: "rw"}
 }

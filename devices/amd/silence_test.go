@@ -58,12 +58,12 @@ func TestOneUnansweredQuestionIsNoFault(t *testing.T) {
 		// The kernel knows no name of this card: the library's is in the group's name.
 		model := rack.MI210
 		model.Name, model.Device = "AMD Instinct MI999", 0x7fff
-		host := newRack(t, rack.AMDHost(model, 2, "", "")...)
-		r := roundsOn(t, host, path)
-		first, other := host.GPUs()[0].PCI, gpu.ID(host.GPUs()[1].PCI)
+		machine := newRack(t, rack.AMDHost(model, 2, "", "")...)
+		r := roundsOn(t, machine, path)
+		first, other := machine.GPUs()[0].PCI, gpu.ID(machine.GPUs()[1].PCI)
 		lose := func(lost bool) {
 			t.Helper()
-			if err := host.EditGPU(first, func(g *rack.AMDGPU) { g.Lost = lost }); err != nil {
+			if err := machine.EditGPU(first, func(g *rack.AMDGPU) { g.Lost = lost }); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -101,13 +101,13 @@ func TestOneUnansweredQuestionIsNoFault(t *testing.T) {
 
 // A card that has never answered has no credit.
 func TestACardThatNeverAnsweredIsWithdrawnAtOnce(t *testing.T) {
-	host := newRack(t, rack.AMDHost(rack.MI210, 2, "", "")...)
-	r := roundsOn(t, host, built(t, "26.5"))
+	machine := newRack(t, rack.AMDHost(rack.MI210, 2, "", "")...)
+	r := roundsOn(t, machine, built(t, "26.5"))
 	if _, err := r.Inventory(t.Context()); err != nil { // the library is started and knows both
 		t.Fatal(err)
 	}
-	id := host.GPUs()[0].PCI
-	if err := host.EditGPU(id, func(g *rack.AMDGPU) { g.Lost = true }); err != nil {
+	id := machine.GPUs()[0].PCI
+	if err := machine.EditGPU(id, func(g *rack.AMDGPU) { g.Lost = true }); err != nil {
 		t.Fatal(err)
 	}
 	if _, problems := r.one(); len(problems) != 1 || problems[gpu.ID(id)] == "" {

@@ -71,7 +71,7 @@ func (m machine) libraries(configured string) []string {
 	}
 	out = append(out, "libamd_smi.so")
 	for _, pattern := range []string{"opt/rocm/lib", "opt/rocm/lib64", "opt/rocm-*/lib"} {
-		dirs, _ := filepath.Glob(m.path(pattern))
+		dirs, _ := filepath.Glob(m.Path(pattern))
 		slices.Sort(dirs)
 		slices.Reverse(dirs)
 		for _, dir := range dirs {

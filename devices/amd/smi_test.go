@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"aliquot/e2e/rack"
+	"aliquot/internal/host"
 )
 
 // built returns the fake library of a release, built once for all tests.
@@ -41,7 +42,7 @@ func onEveryRelease(t *testing.T, f func(t *testing.T, release, path string)) {
 // cardsOf reads the rack's cards.
 func cardsOf(t *testing.T, r *rack.AMD) []card {
 	t.Helper()
-	m := machine{r.Root}
+	m := machine{host.Root(r.Root)}
 	nodes, errs := m.nodes()
 	if errs != nil {
 		t.Fatal(errs)
@@ -52,7 +53,7 @@ func cardsOf(t *testing.T, r *rack.AMD) []card {
 func started(t *testing.T, r *rack.AMD, path string) (*smi, []card) {
 	t.Helper()
 	t.Setenv("ALIQUOT_RACK_AMD", r.Path)
-	sym, from, err := machine{r.Root}.open(path)
+	sym, from, err := machine{host.Root(r.Root)}.open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +190,7 @@ func followed(t *testing.T, r *rack.AMD, path string) (*library, *logged) {
 	t.Helper()
 	t.Setenv("ALIQUOT_RACK_AMD", r.Path)
 	var out logged
-	l := &library{machine: machine{r.Root}, path: path, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
+	l := &library{machine: machine{host.Root(r.Root)}, path: path, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
 	t.Cleanup(l.stop)
 	return l, &out
 }

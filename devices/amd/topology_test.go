@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"aliquot/e2e/rack"
+	"aliquot/internal/host"
+	kernel "aliquot/internal/host/amd"
 )
 
 func newRack(t *testing.T, gpus ...rack.AMDGPU) *rack.AMD {
@@ -44,7 +46,7 @@ func TestCardsOfEveryModelAndMode(t *testing.T) {
 	} {
 		t.Run(c.model.Name+" "+c.compute+c.memory, func(t *testing.T) {
 			r := newRack(t, rack.AMDHost(c.model, 2, c.compute, c.memory)...)
-			m := machine{r.Root}
+			m := machine{host.Root(r.Root)}
 			nodes, errs := m.nodes()
 			if errs != nil {
 				t.Fatal(errs)
@@ -68,7 +70,7 @@ func TestCardsOfEveryModelAndMode(t *testing.T) {
 					if want := c.model.MemoryMiB << 20 / uint64(c.parts); n.Memory != want {
 						t.Errorf("partition %d of %s has %d bytes, want %d", p, got.ID, n.Memory, want)
 					}
-					if id := fmt.Sprint(got.id(n), renderNode(n)); seen[id] {
+					if id := fmt.Sprint(got.id(n), host.RenderNode(n.Render)); seen[id] {
 						t.Errorf("%s stands twice", id)
 					} else {
 						seen[id] = true
@@ -85,9 +87,9 @@ func TestCardsOfEveryModelAndMode(t *testing.T) {
 // Kernels from 6.9 on put the partition's number into bits 28 to 31.
 func TestPartitionNumberApartFromTheAddress(t *testing.T) {
 	r := newRack(t, rack.AMDHost(rack.MI300X, 2, "CPX", "NPS4")...)
-	m := machine{r.Root}
-	for _, n := range m.numbered(kfdNodes) {
-		path := m.path(kfdNodes, fmt.Sprint(n), "properties")
+	m := machine{host.Root(r.Root)}
+	for _, n := range m.Numbered(kfdNodes) {
+		path := m.Path(kfdNodes, fmt.Sprint(n), "properties")
 		text, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -123,7 +125,7 @@ func TestPartitionNumberApartFromTheAddress(t *testing.T) {
 func TestVirtualFunctionsAreCards(t *testing.T) {
 	gpus := rack.AMDHost(rack.MI300X, 2, "", "")
 	gpus[0].PCI, gpus[1].PCI = "0000:05:02.0", "0000:05:02.1"
-	m := machine{newRack(t, gpus...).Root}
+	m := machine{host.Root(newRack(t, gpus...).Root)}
 	nodes, _ := m.nodes()
 	cards := m.cards(nodes)
 	if len(cards) != 2 || cards[0].partitioned() || cards[1].ID != "0000:05:02.1" {
@@ -150,7 +152,7 @@ func TestABadNodeIsToldAndTheOthersServed(t *testing.T) {
 			rewrite(t, path, func(s string) string { return strings.Replace(s, "simd_per_cu 4", "simd_per_cu 0", 1) })
 		}},
 		{"too large", "is larger than", func(t *testing.T, path string) {
-			rewrite(t, path, func(s string) string { return s + strings.Repeat("x", maxFile) })
+			rewrite(t, path, func(s string) string { return s + strings.Repeat("x", host.MaxFile) })
 		}},
 		{"a directory", "KFD node 3", func(t *testing.T, path string) {
 			if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o755)); err != nil {
@@ -164,8 +166,8 @@ func TestABadNodeIsToldAndTheOthersServed(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m := machine{newRack(t, rack.AMDHost(rack.MI210, 3, "", "")...).Root}
-			c.spoil(t, m.path(kfdNodes, "3", "properties"))
+			m := machine{host.Root(newRack(t, rack.AMDHost(rack.MI210, 3, "", "")...).Root)}
+			c.spoil(t, m.Path(kfdNodes, "3", "properties"))
 			nodes, errs := m.nodes()
 			if len(nodes) != 2 || len(errs) != 1 {
 				t.Fatalf("%d nodes and errors %v, want 2 nodes and one error", len(nodes), errs)
@@ -180,9 +182,9 @@ func TestABadNodeIsToldAndTheOthersServed(t *testing.T) {
 // A partition that cannot be read moves no other, and does not make its card look
 // whole.
 func TestPartitionsKeepTheirNumbers(t *testing.T) {
-	m := machine{newRack(t, rack.AMDHost(rack.MI300X, 1, "CPX", "NPS1")...).Root}
+	m := machine{host.Root(newRack(t, rack.AMDHost(rack.MI300X, 1, "CPX", "NPS1")...).Root)}
 	for _, n := range []int{2, 3, 4, 5, 6, 8, 9} {
-		if err := os.Remove(m.path(kfdNodes, fmt.Sprint(n), "properties")); err != nil {
+		if err := os.Remove(m.Path(kfdNodes, fmt.Sprint(n), "properties")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -269,7 +271,7 @@ func TestCapturedTopologies(t *testing.T) {
 			if err := os.Symlink(filepath.Join(dir, c.tree), filepath.Join(kfd, "topology")); err != nil {
 				t.Fatal(err)
 			}
-			m := machine{root}
+			m := machine{host.Root(root)}
 			nodes, errs := m.nodes()
 			if errs != nil {
 				t.Fatal(errs)
@@ -310,7 +312,7 @@ func FuzzProperties(f *testing.F) {
 	f.Add("location_id -1")
 	f.Add("x")
 	f.Fuzz(func(t *testing.T, text string) {
-		p, err := properties(text)
+		p, err := kernel.Properties(text)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Fatalf("error %q has several lines", err)
@@ -354,23 +356,23 @@ func FuzzFiles(f *testing.F) {
 			}
 		}
 		dir := t.TempDir()
-		m := machine{dir}
+		m := machine{host.Root(dir)}
 		if err := os.WriteFile(filepath.Join(dir, "f"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := m.number("f"); err != nil && strings.Contains(err.Error(), "\n") {
+		if _, err := m.Number("f"); err != nil && strings.Contains(err.Error(), "\n") {
 			t.Fatalf("error %q has several lines", err)
 		}
 		bank := kfdNodes + "/1/mem_banks/0"
-		if err := os.MkdirAll(m.path(bank), 0o755); err != nil {
+		if err := os.MkdirAll(m.Path(bank), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"properties", "used_memory"} {
-			if err := os.WriteFile(m.path(bank, name), []byte(text), 0o644); err != nil {
+			if err := os.WriteFile(m.Path(bank, name), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		m.usedMemory(node{Number: 1})
+		m.usedMemory(node{Node: kernel.Node{Number: 1}})
 		m.bank(kfdNodes+"/1", "size_in_bytes")
 	})
 }

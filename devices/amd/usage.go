@@ -56,7 +56,7 @@ func (v *vendor) memoryUsed(c card, n node, processes []plugin.Process) gpu.MiB 
 				return used
 			}
 		}
-		if used, err := v.number(pciDir, c.PCI.String(), "mem_info_vram_used"); err == nil && used >= 0 {
+		if used, err := v.Number(pciDir, c.PCI.String(), "mem_info_vram_used"); err == nil && used >= 0 {
 			return gpu.MiBOf(uint64(used))
 		}
 	}
@@ -82,7 +82,7 @@ func (v *vendor) busy(c card, processes []plugin.Process) float64 {
 			return compute
 		}
 	}
-	if n, err := v.number(pciDir, c.PCI.String(), "gpu_busy_percent"); err == nil && n >= 0 && n <= 100 {
+	if n, err := v.Number(pciDir, c.PCI.String(), "gpu_busy_percent"); err == nil && n >= 0 && n <= 100 {
 		return float64(n)
 	}
 	return -1
@@ -143,8 +143,8 @@ func (v *vendor) temperature(c card, sensor int) (float64, bool) {
 // unit.
 func (m machine) sensor(c card, file string) (float64, bool) {
 	dir := pciDir + "/" + c.PCI.String() + "/hwmon"
-	for _, name := range m.names(dir) {
-		if n, err := m.number(dir, name, file); err == nil {
+	for _, name := range m.Names(dir) {
+		if n, err := m.Number(dir, name, file); err == nil {
 			return float64(n), true
 		}
 	}

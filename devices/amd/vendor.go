@@ -16,6 +16,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
 	"aliquot/internal/share"
 )
 
@@ -55,12 +56,12 @@ type vendor struct {
 	sick map[gpu.ID]string
 }
 
-func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
+func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
 	v := &vendor{
-		machine:          machine{cfg.Root},
+		machine:          machine{host.Root(cfg.Root)},
 		cfg:              cfg,
-		host:             host,
-		said:             journal{log: host.Log, said: map[string]string{}},
+		host:             with,
+		said:             journal{log: with.Log, said: map[string]string{}},
 		maxUncorrectable: cfg.Settings.Int("max_uncorrectable", 0, 0, 1<<30),
 		maxBadPages:      cfg.Settings.Int("max_bad_pages", 0, 0, 1<<30),
 		missed:           map[gpu.ID]int{},
@@ -69,8 +70,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	if cfg.Settings.Has("library") {
 		path = cfg.Settings.Path("library", "/opt/rocm/lib/libamd_smi.so")
 	}
-	v.lib = library{machine: v.machine, path: path, said: &v.said, wake: host.Wake}
-	v.split = partitioner{machine: v.machine, said: &v.said, wake: host.Wake}
+	v.lib = library{machine: v.machine, path: path, said: &v.said, wake: with.Wake}
+	v.split = partitioner{machine: v.machine, said: &v.said, wake: with.Wake}
 	return v, cfg.Settings.Err()
 }
 
@@ -114,12 +115,12 @@ func (v *vendor) place(cards []card) {
 
 func (v *vendor) driverGone(nodes []node, errs []error) error {
 	switch {
-	case !v.exists("sys/module/amdgpu") && len(nodes) == 0:
-		return fmt.Errorf("the amdgpu driver is not loaded (no %s): %w", v.path("sys/module/amdgpu"), plugin.ErrAbsent)
+	case !v.Exists("sys/module/amdgpu") && len(nodes) == 0:
+		return fmt.Errorf("the amdgpu driver is not loaded (no %s): %w", v.Path("sys/module/amdgpu"), plugin.ErrAbsent)
 	case len(nodes) == 0 && len(errs) == 0:
-		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.path(kfdNodes), plugin.ErrAbsent)
-	case !v.exists("dev/kfd"):
-		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w", v.path("dev/kfd"), plugin.ErrAbsent)
+		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.Path(kfdNodes), plugin.ErrAbsent)
+	case !v.Exists("dev/kfd"):
+		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w", v.Path("dev/kfd"), plugin.ErrAbsent)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"aliquot/devices/plugin"
 	"aliquot/e2e/rack"
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
 )
 
 func TestSlicesByCUMask(t *testing.T) {
@@ -169,7 +170,7 @@ func TestAPartitionThatCannotBeIsToldAndTheGPUServedAsItIs(t *testing.T) {
 func TestARefusedRepartitioningSaysWhy(t *testing.T) {
 	// Root may write any file, so a directory stands in its place.
 	r := newRack(t, rack.AMDHost(rack.MI300X, 1, "", "")...)
-	path := machine{r.Root}.path(pciDir, r.GPUs()[0].PCI, "current_compute_partition")
+	path := machine{host.Root(r.Root)}.Path(pciDir, r.GPUs()[0].PCI, "current_compute_partition")
 	c := cardsOf(t, r)[0]
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func TestARefusedRepartitioningSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out logged
-	p := &partitioner{machine: machine{r.Root}, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
+	p := &partitioner{machine: machine{host.Root(r.Root)}, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
 	for range 3 {
 		if problem, starting := p.converge(c, "cpx"); starting || !strings.Contains(problem, "it cannot be made cpx") {
 			t.Fatalf("problem %q, starting %v", problem, starting)

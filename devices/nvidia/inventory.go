@@ -1,16 +1,14 @@
 package nvidia
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
 	"aliquot/internal/share"
 )
 
@@ -267,13 +265,9 @@ func slicingOf(target string, cuda int) share.Slicing {
 
 // numaNode reads sysfs, which is also what Nomad compares with.
 func numaNode(root, pci string) int {
-	text, err := os.ReadFile(filepath.Join(root, "sys/bus/pci/devices", pci, "numa_node"))
+	n, err := host.Root(root).Number(host.PCIDevices, pci, "numa_node")
 	if err != nil {
 		return -1
 	}
-	n, err := strconv.Atoi(string(bytes.TrimSpace(text)))
-	if err != nil {
-		return -1
-	}
-	return n
+	return int(n)
 }

@@ -3,16 +3,15 @@ package nvidia
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/plugins/device"
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
+	kernel "aliquot/internal/host/nvidia"
 	"aliquot/internal/share"
 )
 
@@ -51,7 +50,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
 	}
 	if v.cfg.ReturnMounts {
-		nodes, err := v.nodes(granted)
+		nodes, err := kernel.Nodes(host.Root(v.cfg.Root), g)
 		if err != nil {
 			return plugin.Reservation{}, err
 		}
@@ -60,59 +59,4 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		}
 	}
 	return r, nil
-}
-
-// nodes lists the device nodes of a grant, as seen under the root.
-func (v *vendor) nodes(granted share.Granted) ([]string, error) {
-	nodes := []string{"/dev/nvidiactl"}
-	for _, optional := range []string{"/dev/nvidia-uvm", "/dev/nvidia-uvm-tools", "/dev/nvidia-modeset"} {
-		if _, err := os.Stat(filepath.Join(v.cfg.Root, optional)); err == nil {
-			nodes = append(nodes, optional)
-		}
-	}
-	for _, o := range granted.Offers {
-		minor, err := v.minor(o.PCI)
-		if err != nil {
-			return nil, fmt.Errorf("GPU %s: %w", o.ID, err)
-		}
-		if node := "/dev/nvidia" + minor; !slices.Contains(nodes, node) {
-			nodes = append(nodes, node)
-		}
-		if o.MIG == "" {
-			continue
-		}
-		gi, ci, _ := strings.Cut(o.MIG, "/")
-		caps := fmt.Sprintf("proc/driver/nvidia/capabilities/gpu%s/mig/gi%s/", minor, gi)
-		for _, access := range []string{caps + "access", caps + "ci" + ci + "/access"} {
-			n, err := v.lookup(access, capabilityMinor)
-			if err != nil {
-				return nil, fmt.Errorf("MIG device %s: %w", o.ID, err)
-			}
-			nodes = append(nodes, "/dev/nvidia-caps/nvidia-cap"+n)
-		}
-	}
-	return nodes, nil
-}
-
-var (
-	deviceMinor     = regexp.MustCompile(`(?m)^Device Minor:\s*(\d+)`)
-	capabilityMinor = regexp.MustCompile(`(?m)^DeviceFileMinor:\s*(\d+)`)
-)
-
-// minor is the number of a GPU's device node.
-func (v *vendor) minor(pci string) (string, error) {
-	return v.lookup(filepath.Join("proc/driver/nvidia/gpus", pci, "information"), deviceMinor)
-}
-
-func (v *vendor) lookup(path string, pattern *regexp.Regexp) (string, error) {
-	path = filepath.Join(v.cfg.Root, path)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	m := pattern.FindSubmatch(text)
-	if m == nil {
-		return "", fmt.Errorf("%s does not tell a device minor number", path)
-	}
-	return string(m[1]), nil
 }

@@ -2,13 +2,18 @@ package aliquot
 
 import (
 	"context"
+	"fmt"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
 
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
+	kernel "aliquot/internal/host/amd"
 )
 
 var amd = vendor{
 	of:         gpu.AMD,
-	present:    func(h host) bool { return h.exists("/dev/kfd") },
+	present:    func(h host) bool { return h.exists(kernel.KFD) },
 	attributes: noAttributes,
 	attach: func(s settings, g gpu.Grant, _ TaskConfig, _ []string) (attachment, error) {
 		nodes, err := s.host.amdNodes(g)
@@ -19,8 +24,31 @@ var amd = vendor{
 	},
 	// KFD lists every process that has opened it.
 	holders: func(_ context.Context, at look, _ gpu.Grant) ([]int, error) {
-		return numbered(at.set.host.path("/sys/class/kfd/kfd/proc")), nil
+		return at.set.host.root().Numbered(kernel.Processes), nil
 	},
 	holds:  func(gpu.Grant) string { return "has opened the compute driver (KFD) with" },
 	unseen: nothing,
+}
+
+// amdNodes returns /dev/kfd and the render node of each granted GPU or
+// partition, and of no other.
+func (h host) amdNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
+	paths := []string{kernel.KFD}
+	// Nodes that cannot be read are of GPUs that the device plugin does not offer.
+	topology, _ := kernel.Nodes(h.root())
+	for i, id := range g.GPUs {
+		if i >= len(g.PCI) || g.PCI[i] == "" {
+			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+		}
+		minor, err := kernel.RenderMinor(h.root(), topology, id, g.PCI[i])
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, machine.RenderNode(minor))
+	}
+	nodes, err := h.nodes(paths)
+	if err != nil {
+		return nil, fmt.Errorf("%w: is the amdgpu driver loaded?", err)
+	}
+	return nodes, nil
 }

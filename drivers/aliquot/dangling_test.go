@@ -11,6 +11,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/agent"
+	machine "aliquot/internal/host"
 )
 
 func TestDanglingContainersByAgentConfiguration(t *testing.T) {
@@ -40,18 +43,19 @@ func TestDanglingContainersByAgentConfiguration(t *testing.T) {
 		"others are denied":            {[]string{`client { options = { "driver.denylist" = "java" } }`}, settings{}, danglingUnsafe},
 		"not allowed":                  {[]string{`client { options { "driver.allowlist" = "aliquot,raw_exec" } }`}, settings{}, danglingSafe},
 		"allowed":                      {[]string{`client { options { "driver.allowlist" = "aliquot,docker" } }`}, settings{}, danglingUnsafe},
+		"a form of another release":    {[]string{strings.Replace(off, "enabled = false", `enabled = "perhaps"`, 1)}, settings{}, danglingUnknown},
 		"another engine":               {[]string{`plugin "docker" { config { endpoint = "unix:///run/other.sock" } }`}, settings{}, danglingSafe},
 		"the same engine by two names": {[]string{`plugin "docker" { config { endpoint = "unix:///run/docker.sock" } }`}, settings{}, danglingUnsafe},
 		"this driver removes":          {[]string{off}, settings{removes: true}, danglingUnsafe},
 		"this driver removes, alone":   {[]string{`client { options = { "driver.denylist" = "docker" } }`}, settings{removes: true}, danglingSafe},
 	} {
-		config := agentConfig{options: map[string]string{}}
+		config := agent.Config{Options: map[string]string{}}
 		for _, file := range c.files {
-			if err := config.merge(file); err != nil {
+			if err := config.Merge(file); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if got, why := config.dangling(c.set); got != c.want || (got == danglingUnsafe) != (why != "") {
+		if got, why := danglingOf(config, c.set); got != c.want || (got == danglingSafe) != (why == "") {
 			t.Errorf("%s: %s (%s), want %s", name, got, why, c.want)
 		}
 	}
@@ -112,14 +116,14 @@ func TestAgentIsReadFromItsCommandLine(t *testing.T) {
 		"file is broken":  {[]string{"agent", "-config=broken.hcl"}, "", "broken.hcl"},
 		"another program": {[]string{"job", "run"}, "", "is no Nomad agent"},
 	} {
-		config, err := readAgent(standIn(t, dir, c.args...))
+		config, err := agent.Read(machine.Running, standIn(t, dir, c.args...))
 		if c.fail != "" {
 			if err == nil || !strings.Contains(err.Error(), c.fail) {
 				t.Errorf("%s: %v, want %q", name, err, c.fail)
 			}
 			continue
 		}
-		if got, _ := config.dangling(settings{}); err != nil || got != c.want {
+		if got, _ := danglingOf(config, settings{}); err != nil || got != c.want {
 			t.Errorf("%s: %s, %v; want %s", name, got, err, c.want)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
+
+	"aliquot/internal/agent"
 )
 
 // client connects as the docker driver does: to the configured endpoint, else to
@@ -71,7 +73,7 @@ func (d *Driver) killed(container, signal string) {
 	}
 	t.expect()
 	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad; where nobody did so by hand, it was a docker driver "+
-		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container, danglingAdvice)
+		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container, agent.DanglingAdvice)
 	d.log.Error(message, "task", t.config.Name, "alloc", t.config.AllocID)
 	d.emit(t.config, message, map[string]string{"killed_by": "another client of the container engine"})
 }

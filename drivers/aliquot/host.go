@@ -1,32 +1,31 @@
 package aliquot
 
 import (
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
+
+	machine "aliquot/internal/host"
 )
 
 // host is the machine as a directory: "/" or a tree that looks like it.
 type host string
 
-func (h host) path(p ...string) string { return filepath.Join(append([]string{string(h)}, p...)...) }
+func (h host) root() machine.Root { return machine.Root(h) }
 
-func (h host) exists(p ...string) bool {
-	_, err := os.Stat(h.path(p...))
-	return err == nil
-}
+func (h host) path(p ...string) string { return h.root().Path(p...) }
+
+func (h host) exists(p ...string) bool { return h.root().Exists(p...) }
 
 // node returns the device node at path, at the same path in the container. It
 // fails when the host has none.
 func (h host) node(path string) (*drivers.DeviceConfig, error) {
-	if _, err := os.Stat(h.path(path)); err != nil {
-		return nil, fmt.Errorf("device node %s is missing on the host: %w", path, err)
+	if err := h.root().Device(path); err != nil {
+		return nil, err
 	}
 	return &drivers.DeviceConfig{HostPath: h.path(path), TaskPath: path, Permissions: "rw"}, nil
 }
@@ -74,31 +73,4 @@ func (h host) gids(nodes []*drivers.DeviceConfig, names ...string) []string {
 		}
 	}
 	return out
-}
-
-// field returns the value of "name: value" in a file of the host.
-func (h host) field(path, name string) (string, error) {
-	content, err := os.ReadFile(h.path(path))
-	if err != nil {
-		return "", err
-	}
-	for line := range strings.Lines(string(content)) {
-		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == name {
-			return strings.TrimSpace(value), nil
-		}
-	}
-	return "", fmt.Errorf("%s has no field %q", h.path(path), name)
-}
-
-// number is field for a decimal number.
-func (h host) number(path, name string) (int, error) {
-	value, err := h.field(path, name)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(value)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("%s: field %q is %q, want a number", h.path(path), name, value)
-	}
-	return n, nil
 }

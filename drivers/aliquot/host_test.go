@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 
 	"aliquot/internal/gpu"
+	amdkernel "aliquot/internal/host/amd"
+	nvidiakernel "aliquot/internal/host/nvidia"
 )
 
 // tree is the root directory of a machine that is not there.
@@ -154,13 +156,13 @@ func TestNVIDIANodeOfAGPUThatHasMoved(t *testing.T) {
 		{"GPU-2222", "0000:3b:00.0", "/dev/nvidia3"}, // whose GPU is there is not told
 		{"GPU-1111", "0000:1b:00.0", "GPU GPU-1111 is not on the host any more, and at 0000:1b:00.0 is GPU-2222"},
 	} {
-		own, err := r.host().nvidiaOwnNodes(gpu.Grant{GPUs: []gpu.ID{gpu.ID(c.id)}, PCI: []string{c.pci}})
+		own, err := nvidiakernel.OwnNodes(r.host().root(), gpu.Grant{GPUs: []gpu.ID{gpu.ID(c.id)}, PCI: []string{c.pci}})
 		if got := strings.Join(own, " ") + fmt.Sprint(err); !strings.Contains(got, c.want) {
 			t.Errorf("%s at %s: %s, want %s", c.id, c.pci, got, c.want)
 		}
 	}
 	put("0000:3b:00.0", "GPU-1111", 3)
-	own, err := r.host().nvidiaOwnNodes(gpu.Grant{GPUs: []gpu.ID{"GPU-1111"}, PCI: []string{"0000:1b:00.0"}})
+	own, err := nvidiakernel.OwnNodes(r.host().root(), gpu.Grant{GPUs: []gpu.ID{"GPU-1111"}, PCI: []string{"0000:1b:00.0"}})
 	if err != nil || !slices.Equal(own, []string{"/dev/nvidia3"}) {
 		t.Errorf("moved: %v, %v", own, err)
 	}
@@ -289,10 +291,10 @@ func TestCapturedTopologies(t *testing.T) {
 		if err := os.Symlink(top, r.make("sys/class/kfd/kfd/topology")); err != nil {
 			t.Fatal(err)
 		}
-		nodes := r.host().kfdNodes()
+		nodes, _ := amdkernel.Nodes(r.host().root())
 		parts := map[string]int{}
 		for _, n := range nodes {
-			parts[n.slot]++
+			parts[strings.TrimSuffix(n.Address.First().String(), ".0")]++
 		}
 		minors := map[int]bool{}
 		for slot, n := range parts {
@@ -301,7 +303,7 @@ func TestCapturedTopologies(t *testing.T) {
 				if n > 1 {
 					id = gpu.ID(fmt.Sprintf("%s.0-p%d", slot, p))
 				}
-				minor, err := r.host().renderMinor(nodes, id, slot+".0")
+				minor, err := amdkernel.RenderMinor(r.host().root(), nodes, id, slot+".0")
 				if err != nil || minors[minor] {
 					t.Errorf("%s: %s: render node %d, %v", filepath.Base(top), id, minor, err)
 				}

@@ -11,11 +11,13 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
+	kernel "aliquot/internal/host/nvidia"
 )
 
 var nvidia = vendor{
 	of:      gpu.NVIDIA,
-	present: func(h host) bool { return h.exists(nvidiaProc, "gpus") },
+	present: func(h host) bool { return kernel.Loaded(h.root()) },
 	attributes: func(s settings, runtimes []string) map[string]string {
 		return map[string]string{"attach": nvidiaAttach(s, runtimes)}
 	},
@@ -36,17 +38,26 @@ var nvidia = vendor{
 	percent: "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
 }
 
+// nvidiaNodes returns the device nodes of a grant and no other GPU's.
+func (h host) nvidiaNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
+	paths, err := kernel.Nodes(h.root(), g)
+	if err != nil {
+		return nil, err
+	}
+	return h.nodes(paths)
+}
+
 // nvidiaHolders asks the MPS daemon for its clients, which are those of one GPU,
 // or looks for open device nodes.
 func nvidiaHolders(ctx context.Context, at look, g gpu.Grant) ([]int, error) {
 	if g.Sharing == gpu.SharingMPS {
 		return at.clients(ctx, at.set.mpsControl, g.Pipe)
 	}
-	nodes, err := at.set.host.nvidiaOwnNodes(g)
+	nodes, err := kernel.OwnNodes(at.set.host.root(), g)
 	if err != nil {
 		return nil, err
 	}
-	return openers(at.container, nodes), nil
+	return openers(machine.Running, at.container, nodes), nil
 }
 
 // nvidiaAttach names the way in which NVIDIA GPUs reach containers here, as far as
@@ -91,7 +102,7 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	if s.attach == AttachAuto && free && slices.Contains(runtimes, s.runtime) {
 		return byRuntime, nil
 	}
-	own, err := s.host.nvidiaOwnNodes(g)
+	own, err := kernel.OwnNodes(s.host.root(), g)
 	if err != nil {
 		return attachment{}, err
 	}

@@ -1,17 +1,16 @@
 package aliquot
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
 )
 
 // The check looks often at first, because most programs open the GPU when they
@@ -93,7 +92,7 @@ func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, contai
 		return 0, err
 	}
 	for _, pid := range pids {
-		if inContainer(pid, container) {
+		if inContainer(machine.Running, pid, container) {
 			return pid, nil
 		}
 	}
@@ -115,39 +114,27 @@ func holds(g gpu.Grant) string {
 
 // inContainer says whether a process of this host belongs to a container: the
 // engine names the container's control group after it.
-func inContainer(pid int, container string) bool {
-	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	return err == nil && container != "" && bytes.Contains(groups, []byte(container))
+func inContainer(root machine.Root, pid int, container string) bool {
+	groups, err := root.Text("/proc", strconv.Itoa(pid), "cgroup")
+	return err == nil && container != "" && strings.Contains(groups, container)
 }
 
 // openers returns the processes of a container that hold one of the device nodes
 // open.
-func openers(container string, nodes []string) []int {
+func openers(root machine.Root, container string, nodes []string) []int {
 	var out []int
-	for _, pid := range numbered("/proc") {
-		if inContainer(pid, container) && opens(pid, nodes) {
+	for _, pid := range root.Numbered("/proc") {
+		if inContainer(root, pid, container) && opens(root, pid, nodes) {
 			out = append(out, pid)
 		}
 	}
 	return out
 }
 
-func opens(pid int, nodes []string) bool {
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
-	return slices.ContainsFunc(files, func(file string) bool {
-		to, err := os.Readlink(file)
+func opens(root machine.Root, pid int, nodes []string) bool {
+	dir := []string{"/proc", strconv.Itoa(pid), "fd"}
+	return slices.ContainsFunc(root.Names(dir...), func(name string) bool {
+		to, err := os.Readlink(root.Path(append(dir, name)...))
 		return err == nil && slices.Contains(nodes, to)
 	})
-}
-
-// numbered lists the entries of a folder whose names are numbers.
-func numbered(dir string) []int {
-	entries, _ := os.ReadDir(dir)
-	var out []int
-	for _, e := range entries {
-		if n, err := strconv.Atoi(e.Name()); err == nil && n > 0 {
-			out = append(out, n)
-		}
-	}
-	return out
 }

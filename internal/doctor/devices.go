@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"aliquot/internal/agent"
 	"aliquot/internal/gpu"
 )
 
@@ -62,7 +63,7 @@ func notOffered(m gpu.Maker, f Facts) []Finding {
 // allOff tells that a plugin's configuration offers nothing: there is a block for
 // all GPUs, and no block has another mode than off.
 func allOff(config any) bool {
-	blocks, _ := descend(config)
+	blocks, _ := agent.Descend(config)
 	all := false
 	m, _ := blocks.(map[string]any)
 	list, ok := m["gpu"].([]any)
@@ -72,7 +73,7 @@ func allOff(config any) bool {
 	for _, labels := range list {
 		labels, _ := labels.(map[string]any)
 		for label, block := range labels {
-			if mode, _ := descend(block, "mode"); mode != "off" {
+			if mode, _ := agent.Descend(block, "mode"); mode != "off" {
 				return false
 			}
 			all = all || label == "*"

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/agent"
 )
 
 // Level of a finding.
@@ -87,7 +89,7 @@ const shortKill = time.Minute
 // stopped, may finish what it serves: Nomad silently caps what the job asks for.
 func killTimeout(f Facts) []Finding {
 	const fix = `client { max_kill_timeout = "10m" }, or longer than the longest request`
-	value, _ := descend(f.Agent.Config, "Client", "MaxKillTimeout")
+	value, _ := agent.Descend(f.Agent.Config, "Client", "MaxKillTimeout")
 	text, _ := value.(string)
 	most, err := time.ParseDuration(text)
 	switch {
@@ -100,7 +102,7 @@ func killTimeout(f Facts) []Finding {
 }
 
 func telemetry(f Facts) []Finding {
-	on, _ := descend(f.Agent.Config["Telemetry"], "PublishAllocationMetrics")
+	on, _ := agent.Descend(f.Agent.Config["Telemetry"], "PublishAllocationMetrics")
 	if on == true {
 		return []Finding{{OK, "telemetry", "allocation metrics are published", ""}}
 	}

@@ -1,0 +1,128 @@
+// Package nvidia knows the files of NVIDIA's kernel driver: which device nodes
+// belong to a grant, and to no other GPU.
+package nvidia
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"aliquot/internal/gpu"
+	"aliquot/internal/host"
+)
+
+const (
+	proc = "/proc/driver/nvidia"
+	gpus = proc + "/gpus"
+)
+
+// Loaded reports whether the kernel driver is loaded.
+func Loaded(root host.Root) bool { return root.Exists(gpus) }
+
+// Nodes returns the paths of a grant's device nodes and of no other GPU's: the
+// control nodes, then OwnNodes. It fails on a node that is missing.
+func Nodes(root host.Root, g gpu.Grant) ([]string, error) {
+	own, err := OwnNodes(root, g)
+	if err != nil {
+		return nil, err
+	}
+	paths := append([]string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, own...)
+	for _, p := range paths {
+		if err := root.Device(p); err != nil {
+			return nil, fmt.Errorf("%w: is the NVIDIA driver loaded? nvidia-modprobe -c 0 -u makes the nodes", err)
+		}
+	}
+	if tools := "/dev/nvidia-uvm-tools"; root.Exists(tools) {
+		paths = append(paths, tools)
+	}
+	return paths, nil
+}
+
+// OwnNodes returns the paths of the nodes that belong to the granted GPUs alone:
+// the node of each GPU by its minor number and, for MIG devices, the capability
+// nodes of their GPU instance and compute instance.
+func OwnNodes(root host.Root, g gpu.Grant) ([]string, error) {
+	var paths []string
+	add := func(list ...string) {
+		for _, p := range list {
+			if !slices.Contains(paths, p) {
+				paths = append(paths, p)
+			}
+		}
+	}
+	for i, id := range g.GPUs {
+		if i >= len(g.PCI) || g.PCI[i] == "" {
+			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+		}
+		minor, err := minorOf(root, id, g.PCI[i])
+		if err != nil {
+			return nil, err
+		}
+		add(fmt.Sprintf("/dev/nvidia%d", minor))
+		if g.Sharing != gpu.SharingMIG {
+			continue
+		}
+		if i >= len(g.MIG) {
+			return nil, fmt.Errorf("the grant names no GPU instance for MIG device %s", id)
+		}
+		caps, err := capabilities(root, minor, g.MIG[i])
+		if err != nil {
+			return nil, fmt.Errorf("MIG device %s: %w", id, err)
+		}
+		add(caps...)
+	}
+	return paths, nil
+}
+
+// minorOf returns the number of a GPU's device node. A task that outlived a reboot
+// brings the address that its GPU had before it, where another may be now.
+func minorOf(root host.Root, id gpu.ID, pci string) (int, error) {
+	information := path.Join(gpus, host.KernelPCI(pci), "information")
+	if other := uuid(root, information); other != "" && other != id && strings.HasPrefix(string(id), "GPU-") {
+		now := ""
+		for _, address := range root.Names(gpus) {
+			if file := path.Join(gpus, address, "information"); uuid(root, file) == id {
+				now = file
+			}
+		}
+		if now == "" {
+			return 0, fmt.Errorf("GPU %s is not on the host any more, and at %s is %s: its task needs a new placement", id, pci, other)
+		}
+		information = now
+	}
+	minor, err := root.NumberField(information, "Device Minor")
+	if err != nil {
+		return 0, fmt.Errorf("GPU %s at %s is not known to the host's NVIDIA driver: %w", id, pci, err)
+	}
+	return minor, nil
+}
+
+// uuid reads a GPU's UUID, "" where the driver does not tell it: it shows question
+// marks until a program has opened the GPU.
+func uuid(root host.Root, information string) gpu.ID {
+	text, _ := root.Field(information, "GPU UUID")
+	if !strings.HasPrefix(text, "GPU-") || strings.Contains(text, "?") {
+		return ""
+	}
+	return gpu.ID(text)
+}
+
+// capabilities returns the capability nodes of the MIG device "<gi>/<ci>" on the
+// GPU of a minor number.
+func capabilities(root host.Root, minor int, mig string) ([]string, error) {
+	gi, ci, ok := strings.Cut(mig, "/")
+	if !ok || strings.Trim(gi+ci, "0123456789") != "" || gi == "" || ci == "" {
+		return nil, fmt.Errorf("%q is no GPU instance and compute instance: want for example \"7/0\"", mig)
+	}
+	base := fmt.Sprintf("%s/capabilities/gpu%d/mig/gi%s", proc, minor, gi)
+	var out []string
+	for _, access := range []string{base + "/access", base + "/ci" + ci + "/access"} {
+		n, err := root.NumberField(access, "DeviceFileMinor")
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, fmt.Sprintf("/dev/nvidia-caps/nvidia-cap%d", n))
+	}
+	return out, nil
+}

@@ -1,0 +1,54 @@
+package host
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// PCIDevices is the folder of the kernel's PCI devices.
+const PCIDevices = "/sys/bus/pci/devices"
+
+// PCI is a PCI address: domain:bus:device.function.
+type PCI struct {
+	Domain, Bus, Device, Function int
+}
+
+func (a PCI) String() string {
+	return fmt.Sprintf("%04x:%02x:%02x.%x", a.Domain, a.Bus, a.Device, a.Function)
+}
+
+// First is the address of function 0.
+func (a PCI) First() PCI {
+	a.Function = 0
+	return a
+}
+
+// KernelPCI writes a PCI address as the kernel names its folders: four digits of
+// domain, lower case. NVML writes eight digits.
+func KernelPCI(pci string) string {
+	pci = strings.ToLower(pci)
+	if domain, rest, ok := strings.Cut(pci, ":"); ok && len(domain) == 8 {
+		return strings.TrimPrefix(domain, "0000") + ":" + rest
+	}
+	return pci
+}
+
+// RenderNode is the device node of a render minor.
+func RenderNode(minor int) string { return fmt.Sprintf("/dev/dri/renderD%d", minor) }
+
+// RenderMinor returns the render minor of the PCI device at an address. It fails
+// where the kernel driver made no render node, or several.
+func (r Root) RenderMinor(pci string) (int, error) {
+	var minors []int
+	for _, name := range r.Names(PCIDevices, pci, "drm") {
+		digits, ok := strings.CutPrefix(name, "renderD")
+		if n, err := strconv.Atoi(digits); ok && err == nil && n >= 0 {
+			minors = append(minors, n)
+		}
+	}
+	if len(minors) != 1 {
+		return 0, fmt.Errorf("%s has no render node for %s", r.Path("/sys"), pci)
+	}
+	return minors[0], nil
+}
