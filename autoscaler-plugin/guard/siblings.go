@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"aliquot/internal/host"
 )
 
 // WatchSiblings watches over the other plugins of Aliquot that the agent has
@@ -28,7 +30,7 @@ func WatchSiblings(log hclog.Logger) {
 func Agent() int {
 	parent := os.Getppid()
 	// In a PID namespace of its own, as Nomad's exec driver makes one, it is the first.
-	if name, _ := os.ReadFile("/proc/1/comm"); parent == 1 && string(name) != "nomad-autoscale\n" {
+	if parent == 1 && host.Running.TextOr("", "/proc/1/comm") != "nomad-autoscale" {
 		return 0
 	}
 	return parent
@@ -50,7 +52,7 @@ func (w *siblings) run() {
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
 	for ; os.Getppid() == w.agent; <-tick.C {
-		names, err := children(w.agent)
+		names, err := children(host.Running, w.agent)
 		if err != nil {
 			w.log.Warn("a plugin that is killed will not be noticed", "error", err)
 			return
@@ -92,9 +94,9 @@ func (w *siblings) look(names []string) (lost string) {
 
 // children names the plugins of Aliquot among a process's children. Names are the
 // kernel's, at most 15 characters of the program's.
-func children(parent int) (names []string, err error) {
+func children(root host.Root, parent int) (names []string, err error) {
 	// The kernel keeps a list per thread: those that the thread has started.
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", parent))
+	lists, err := filepath.Glob(filepath.Join(root.Process(parent), "task/*/children"))
 	if err != nil || len(lists) == 0 {
 		return nil, fmt.Errorf("/proc/%d/task has no list of children: is /proc hidden, or the kernel built without CONFIG_PROC_CHILDREN?", parent)
 	}
@@ -104,9 +106,8 @@ func children(parent int) (names []string, err error) {
 			continue // a thread that has just ended
 		}
 		for _, pid := range strings.Fields(string(pids)) {
-			name, err := os.ReadFile("/proc/" + pid + "/comm")
-			if err == nil && strings.HasPrefix(string(name), "aliquot-") {
-				names = append(names, strings.TrimSpace(string(name)))
+			if name := root.TextOr("", "/proc", pid, "comm"); strings.HasPrefix(name, "aliquot-") {
+				names = append(names, name)
 			}
 		}
 	}

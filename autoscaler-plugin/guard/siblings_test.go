@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"aliquot/internal/host"
 )
 
 // role is the variable that makes the test's own program an agent or a plugin.
@@ -123,7 +125,7 @@ func TestPluginThatComesBackIsNotLost(t *testing.T) {
 }
 
 func TestChildrenCannotBeListed(t *testing.T) {
-	if _, err := children(1 << 30); err == nil {
+	if _, err := children(host.Running, 1<<30); err == nil {
 		t.Error("no error for a process that does not exist")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"aliquot/internal/gpu"
+	"aliquot/internal/host"
 )
 
 // mpsServer is the program of an MPS server, which NVML lists among the processes of
@@ -39,7 +40,7 @@ func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
 	}
 	var pids []int
 	for _, p := range list {
-		exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", p.Pid))
+		exe, _ := os.Readlink(filepath.Join(host.Running.Process(int(p.Pid)), "exe"))
 		if filepath.Base(exe) != mpsServer {
 			pids = append(pids, int(p.Pid))
 		}

@@ -28,9 +28,3 @@ func WriteFile(path string, text []byte) error {
 	}
 	return os.Rename(path+".new", path)
 }
-
-// BootID is the kernel's, another after every boot.
-func BootID() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
-}

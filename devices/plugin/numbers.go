@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
 )
 
 // Numbers gives every physical GPU one number, over restarts of the plugin and of the
@@ -111,12 +112,12 @@ func (n *Numbers) load() {
 		return
 	}
 	if kept.Numbers != nil {
-		n.of, n.booted = kept.Numbers, kept.Boot != BootID()
+		n.of, n.booted = kept.Numbers, kept.Boot != machine.Running.BootID()
 	}
 }
 
 func (n *Numbers) save() error {
-	text, err := json.Marshal(numbering{Boot: BootID(), Numbers: n.of})
+	text, err := json.Marshal(numbering{Boot: machine.Running.BootID(), Numbers: n.of})
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,19 @@ func ofVendor(path string) bool {
 // A new vendor is values in files of its own, so all other code names none: no
 // comparison, no case, no map by vendor, and no default that means one of them.
 func TestOnlyVendorsFilesNameVendors(t *testing.T) {
+	eachProductFile(t, func(rel string, file *ast.File) {
+		if ofVendor(rel) || rel == "internal/gpu/hardware.go" { // the table has a vendor in every row
+			return
+		}
+		for _, name := range vendorsNamed(file) {
+			t.Errorf("%s names %s: what differs between vendors is a field of their values (gpu.Maker, plugin.Maker, the driver's vendor)", rel, name)
+		}
+	})
+}
+
+// eachProductFile parses every file of the product that is no test.
+func eachProductFile(t *testing.T, look func(rel string, file *ast.File)) {
+	t.Helper()
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -45,13 +58,12 @@ func TestOnlyVendorsFilesNameVendors(t *testing.T) {
 	seen := 0
 	for _, top := range product {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
-			rel, _ := filepath.Rel(root, path)
 			switch {
-			case err != nil || d.IsDir() && d.Name() == "testdata":
-				return skip(err)
+			case err != nil:
+				return err
+			case d.IsDir() && d.Name() == "testdata":
+				return filepath.SkipDir
 			case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
-				return nil
-			case ofVendor(rel), rel == filepath.Join("internal", "gpu", "hardware.go"): // the table has a vendor in every row
 				return nil
 			}
 			seen++
@@ -59,9 +71,8 @@ func TestOnlyVendorsFilesNameVendors(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for _, name := range vendorsNamed(file) {
-				t.Errorf("%s names %s: what differs between vendors is a field of their values (gpu.Maker, plugin.Maker, the driver's vendor)", rel, name)
-			}
+			rel, _ := filepath.Rel(root, path)
+			look(filepath.ToSlash(rel), file)
 			return nil
 		})
 		if err != nil {
@@ -71,13 +82,6 @@ func TestOnlyVendorsFilesNameVendors(t *testing.T) {
 	if seen < 100 {
 		t.Errorf("%d files were looked at: the folders of the product have other names now", seen)
 	}
-}
-
-func skip(err error) error {
-	if err != nil {
-		return err
-	}
-	return filepath.SkipDir
 }
 
 func vendorsNamed(file *ast.File) []string {

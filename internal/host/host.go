@@ -134,6 +134,12 @@ func (r Root) Device(path string) error {
 	return nil
 }
 
+// BootID is the kernel's, another after every boot.
+func (r Root) BootID() string { return r.TextOr("", "/proc/sys/kernel/random/boot_id") }
+
+// Process is the folder of a process.
+func (r Root) Process(pid int) string { return r.Path("/proc", strconv.Itoa(pid)) }
+
 // Clip shortens file content for a message of one line.
 func Clip(s string) string {
 	if len(s) > 40 {

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"aliquot/internal/host"
 )
 
 // identity is a process, told apart from a later one with its PID.
@@ -29,13 +31,11 @@ type identity struct {
 // answering or not; 0 when none runs. The daemon's own PID file is not read: every
 // container of the GPU can write it.
 func (c Control) Process() int {
-	if kept, err := c.recorded(); err == nil && kept.Boot == bootID() && started(kept.PID) == kept.Start && c.isDaemon(kept.PID) {
+	if kept, err := c.recorded(); err == nil && kept.Boot == host.Running.BootID() && started(kept.PID) == kept.Start && c.isDaemon(kept.PID) {
 		return kept.PID
 	}
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil || !c.isDaemon(pid) {
+	for _, pid := range host.Running.Numbered("/proc") {
+		if !c.isDaemon(pid) {
 			continue
 		}
 		c.record(pid)
@@ -64,7 +64,7 @@ func (c Control) Kill(pid int) error {
 // container has, runs the control program as a daemon, and was started with the
 // directory in its environment.
 func (c Control) isDaemon(pid int) bool {
-	proc := fmt.Sprintf("/proc/%d/", pid)
+	proc := host.Running.Process(pid) + "/"
 	exe, err := os.Readlink(proc + "exe")
 	if err != nil {
 		return false
@@ -89,7 +89,7 @@ func (c Control) isDaemon(pid int) bool {
 func ofHost(proc string) bool {
 	for _, link := range []string{"root/.", "ns/pid"} {
 		var theirs, ours unix.Stat_t
-		if unix.Stat(proc+link, &theirs) != nil || unix.Stat("/proc/self/"+link, &ours) != nil || theirs.Dev != ours.Dev || theirs.Ino != ours.Ino {
+		if unix.Stat(proc+link, &theirs) != nil || unix.Stat(host.Running.Path("/proc/self")+"/"+link, &ours) != nil || theirs.Dev != ours.Dev || theirs.Ino != ours.Ino {
 			return false
 		}
 	}
@@ -104,7 +104,7 @@ func ofHost(proc string) bool {
 // started is when a process started, in clock ticks since the boot; 0 when it is
 // gone.
 func started(pid int) uint64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	text, err := os.ReadFile(filepath.Join(host.Running.Process(pid), "stat"))
 	if err != nil {
 		return 0
 	}
@@ -116,11 +116,6 @@ func started(pid int) uint64 {
 	}
 	n, _ := strconv.ParseUint(string(fields[start]), 10, 64)
 	return n
-}
-
-func bootID() string {
-	text, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(text))
 }
 
 func (c Control) recorded() (identity, error) {
@@ -140,7 +135,7 @@ func (c Control) record(pid int) {
 	if c.Record == "" {
 		return
 	}
-	text, err := json.Marshal(identity{PID: pid, Start: started(pid), Boot: bootID()})
+	text, err := json.Marshal(identity{PID: pid, Start: started(pid), Boot: host.Running.BootID()})
 	if err != nil {
 		return
 	}
