@@ -8,7 +8,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	machine "aliquot/internal/host"
 )
 
 // mpsServer is the program of an MPS server, which NVML lists among the processes of
@@ -40,7 +40,7 @@ func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
 	}
 	var pids []int
 	for _, p := range list {
-		exe, _ := os.Readlink(filepath.Join(host.Running.Process(int(p.Pid)), "exe"))
+		exe, _ := os.Readlink(filepath.Join(machine.Running.Process(int(p.Pid)), "exe"))
 		if filepath.Base(exe) != mpsServer {
 			pids = append(pids, int(p.Pid))
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/NVIDIA/go-nvml/pkg/nvml"
 
 	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	machine "aliquot/internal/host"
 	"aliquot/internal/share"
 )
 
@@ -265,7 +265,7 @@ func slicingOf(target string, cuda int) share.Slicing {
 
 // numaNode reads sysfs, which is also what Nomad compares with.
 func numaNode(root, pci string) int {
-	n, err := host.Root(root).Number(host.PCIDevices, pci, "numa_node")
+	n, err := machine.Root(root).Number(machine.PCIDevices, pci, "numa_node")
 	if err != nil {
 		return -1
 	}

@@ -10,7 +10,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	machine "aliquot/internal/host"
 	kernel "aliquot/internal/host/nvidia"
 	"aliquot/internal/share"
 )
@@ -50,7 +50,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
 	}
 	if v.cfg.ReturnMounts {
-		nodes, err := kernel.Nodes(host.Root(v.cfg.Root), g)
+		nodes, err := kernel.Nodes(machine.Root(v.cfg.Root), g)
 		if err != nil {
 			return plugin.Reservation{}, err
 		}

@@ -12,7 +12,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	machine "aliquot/internal/host"
 )
 
 // ward keeps the health of all GPUs, over restarts of the plugin.
@@ -166,14 +166,14 @@ func (w *ward) load() {
 		p := w.patient(id)
 		p.faults = append(faults, p.faults...)
 		for i := range p.faults {
-			p.faults[i].Away = p.faults[i].Away || r.Boot != host.Running.BootID()
+			p.faults[i].Away = p.faults[i].Away || r.Boot != machine.Running.BootID()
 		}
 	}
 }
 
 // save writes the faults if they changed.
 func (w *ward) save() {
-	r := record{Boot: host.Running.BootID(), Faults: map[gpu.ID][]fault{}}
+	r := record{Boot: machine.Running.BootID(), Faults: map[gpu.ID][]fault{}}
 	for id, p := range w.patients {
 		if len(p.faults) > 0 {
 			r.Faults[id] = p.faults
