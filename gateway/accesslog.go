@@ -113,7 +113,7 @@ func (x *exchange) record() {
 		slog.String("method", x.in.Method), slog.String("host", x.in.Host), slog.String("path", x.in.URL.Path),
 		slog.String("proto", x.in.Proto), slog.String("client", x.in.RemoteAddr),
 		slog.String("tenant", x.request.Tenant), slog.String("class", x.class), slog.String("replica", x.replica),
-		slog.Int("attempts", x.attempts), slog.Int64("bytes", x.writer.bytes),
+		slog.Int("attempts", x.attempts), slog.Int64("bytes", x.writer.sent()),
 		slog.Float64("wait_ms", millis(x.waited)), slog.Float64("first_byte_ms", millis(firstByte)), slog.Float64("total_ms", millis(took)),
 	)
 }

@@ -36,7 +36,7 @@ func (a *answer) finish(err error) {
 	switch {
 	case err == io.EOF:
 		a.x.release(judge(a.x.in, a.from))
-	case a.x.in.Context().Err() != nil:
+	case a.x.ctx.Err() != nil:
 		a.x.release(dispatch.Neutral, 0)
 	default:
 		a.x.release(dispatch.Failed, 0)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -21,13 +22,16 @@ var errSwitched = errors.New("the replica switched protocols without being asked
 // It does what httputil.ReverseProxy does with less copying: values of headers are
 // shared, since nobody changes them.
 func (x *exchange) carry() {
-	x.early.w = &x.writer
+	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.trace.Got1xxResponse = x.early.pass
 	res, err := (*tries)(x).RoundTrip(x.outbound())
 	x.early.end()
-	if err == nil && res.StatusCode == http.StatusSwitchingProtocols {
+	if err == nil && res.StatusCode < http.StatusOK {
 		res.Body.Close()
 		err = errSwitched
+		if res.StatusCode != http.StatusSwitchingProtocols {
+			err = fmt.Errorf("the replica answered with status %03d", res.StatusCode)
+		}
 	}
 	if err != nil {
 		x.failed(&x.writer, x.in, err)
@@ -40,7 +44,7 @@ func (x *exchange) carry() {
 // outbound is the request as a replica gets it.
 func (x *exchange) outbound() *http.Request {
 	in := x.in
-	out := in.WithContext(httptrace.WithClientTrace(in.Context(), &x.trace))
+	out := in.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
 	out.Close = false
 	u := *in.URL
 	u.Scheme, u.Host = x.service.transports.scheme, x.pass.Endpoint.Address
@@ -91,6 +95,7 @@ func outboundHeader(in *http.Request) http.Header {
 		out["User-Agent"] = noAgent
 	}
 	delete(out, "Forwarded")
+	delete(out, "Http2-Settings") // of an upgrade that is not passed on
 	values := make([]string, 2)
 	values[0] = in.Host
 	out["X-Forwarded-Host"] = values[:1:1]
@@ -140,27 +145,31 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// switches tells whether a client asks to switch protocols, as for a WebSocket.
-func switches(h http.Header) bool {
-	return len(h["Upgrade"]) > 0 && hasToken(h["Connection"], "upgrade")
+// switches reports whether a client asks for a WebSocket. Other upgrades are not
+// passed on, and the request is answered as if they had not been asked for, as RFC
+// 9110, 7.8 allows: a replica that switched to HTTP/2 would get a tunnel in which
+// requests pass the queue.
+func switches(r *http.Request) bool {
+	return r.Method == http.MethodGet && hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
 }
 
 // early passes on informational answers until the final one is there.
 type early struct {
 	mu    sync.Mutex
 	w     http.ResponseWriter
+	old   bool // HTTP/1.0, which knows no such answers
 	ended bool
 }
 
 func (e *early) pass(code int, header textproto.MIMEHeader) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.ended {
+	if e.ended || e.old {
 		return nil
 	}
 	h := e.w.Header()
 	kept := maps.Clone(h)
-	maps.Copy(h, header)
+	copyHeader(h, http.Header(header))
 	e.w.WriteHeader(code)
 	clear(h)
 	maps.Copy(h, kept)
@@ -178,6 +187,11 @@ func (x *exchange) deliver(res *http.Response) {
 	w := &x.writer
 	h := w.Header()
 	copyHeader(h, res.Header)
+	delete(h, outcomeHeader) // the gateway's own word
+	if _, ok := h["Content-Type"]; !ok {
+		h["Content-Type"] = nil // keeps the server from guessing one
+	}
+	dropFramed(res.Trailer)
 	announced := len(res.Trailer)
 	if announced > 0 {
 		h["Trailer"] = []string{strings.Join(slices.Sorted(maps.Keys(res.Trailer)), ", ")}
@@ -188,6 +202,7 @@ func (x *exchange) deliver(res *http.Response) {
 	if err != nil {
 		panic(http.ErrAbortHandler) // the client must not take it for whole
 	}
+	dropFramed(res.Trailer)
 	if len(res.Trailer) == 0 {
 		if x.in.ProtoMajor == 1 && h["Content-Length"] != nil {
 			w.finish()
@@ -201,6 +216,14 @@ func (x *exchange) deliver(res *http.Response) {
 	}
 	for name, values := range res.Trailer {
 		h[prefix+name] = values
+	}
+}
+
+// dropFramed removes from a trailer what must not stand there (RFC 9110, 6.5.1), as
+// it would change where the message ends or who it is for.
+func dropFramed(trailer http.Header) {
+	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Upgrade", "Host", "Content-Encoding", "Content-Type", outcomeHeader} {
+		delete(trailer, name)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
-	"strings"
 	"syscall"
 	"time"
 
@@ -32,8 +31,11 @@ type exchange struct {
 	reading *reading // nil where work is not counted in tokens
 
 	in       *http.Request
+	ctx      context.Context // the request's, with its deadline
+	cancel   context.CancelFunc
 	grpc     bool
 	began    time.Time
+	started  time.Time // the attempt under way
 	waited   time.Duration
 	servedBy *classMetrics // of the replica whose answer was complete
 	held     time.Duration // its slot, for that answer
@@ -65,6 +67,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.unplaced(err)
 		return
 	}
+	x.ctx = r.Context()
+	if !x.request.Deadline.IsZero() {
+		x.ctx, x.cancel = context.WithDeadlineCause(x.ctx, x.request.Deadline, errOverdue)
+	}
 	x.take()
 	x.forward()
 }
@@ -74,6 +80,7 @@ func (x *exchange) take() {
 	x.waited += x.pass.Waited()
 	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
 	x.attempts++
+	x.started = time.Now()
 	x.ended = false
 }
 
@@ -101,7 +108,7 @@ func (x *exchange) forward() {
 		}
 		defer x.body.Stop(func() { control.SetReadDeadline(time.Unix(1, 0)) })
 	}
-	if !switches(x.in.Header) {
+	if !switches(x.in) {
 		x.carry()
 		return
 	}
@@ -114,7 +121,7 @@ func (x *exchange) forward() {
 		BufferPool:     x.server.buffers,
 		ErrorLog:       x.server.quiet,
 	}
-	proxy.ServeHTTP(&x.writer, x.in)
+	proxy.ServeHTTP(&x.writer, x.in.WithContext(x.ctx))
 }
 
 func (x *exchange) rewrite(p *httputil.ProxyRequest) {
@@ -173,8 +180,18 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		x.refuseBody(x.body.Err())
 		return
 	case x.in.Context().Err() != nil:
-		x.release(dispatch.Neutral, 0)
+		x.release(x.abandoned(), 0)
 		x.gone(leftServing)
+		return
+	case x.overdue():
+		x.release(x.abandoned(), 0)
+		x.outcome = overdue
+		refuse(&x.writer, x.in, overdue, "", 0)
+		return
+	case isShortage(err):
+		x.release(dispatch.Neutral, 0)
+		x.outcome = shortage
+		refuse(&x.writer, x.in, shortage, "", time.Second)
 		return
 	}
 	x.release(verdictOf(err), 0)
@@ -225,6 +242,9 @@ func (x *exchange) unplaced(err error) {
 			dispatch.TooLate: tooLate, dispatch.NoSuchClass: noClass,
 		}[refused.Why]
 		refuse(&x.writer, x.in, x.outcome, err.Error(), max(refused.After, time.Second))
+	case errors.Is(err, errOverdue):
+		x.outcome = overdue
+		refuse(&x.writer, x.in, overdue, "", 0)
 	case errors.Is(err, line.ErrExpired):
 		x.outcome = expired
 		refuse(&x.writer, x.in, expired, err.Error(), time.Second)
@@ -257,6 +277,8 @@ func (x *exchange) end() {
 		switch {
 		case x.in.Context().Err() != nil || x.answer.err == nil:
 			x.gone(leftServing)
+		case x.overdue():
+			x.outcome = overdue
 		default:
 			x.outcome = broken
 		}
@@ -268,6 +290,9 @@ func (x *exchange) end() {
 	}
 	if x.body != nil {
 		x.body.Free()
+	}
+	if x.cancel != nil {
+		x.cancel()
 	}
 	x.record()
 }
@@ -287,5 +312,5 @@ func (x *exchange) name() string {
 }
 
 func isGRPC(r *http.Request) bool {
-	return r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")
+	return r.ProtoMajor == 2 && speaksGRPC(r.Header)
 }

@@ -25,6 +25,7 @@ type metrics struct {
 	tokens   *prometheus.CounterVec
 	wakes    *prometheus.CounterVec
 	tenants  *prometheus.CounterVec
+	short    *prometheus.CounterVec
 }
 
 // finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
@@ -49,6 +50,7 @@ func newMetrics() *metrics {
 		retries:  counter("retries_total", "Attempts that were repeated on another slot.", "service"),
 		wakes:    counter("wakes_total", "Requests to Nomad to start a service from zero, by result.", "service", "result"),
 		tenants:  counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".", "service", "tenant", "outcome"),
+		short:    counter("shortages_total", "Connections that the gateway's own host refused, such as for want of file descriptors.", "to"),
 		wait:     histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
 		service:  histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.", "service", "class"),
 		total:    histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
@@ -58,7 +60,7 @@ func newMetrics() *metrics {
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
 	return m
 }
 
@@ -107,17 +109,24 @@ func (s *serviceMetrics) judged(class string, v verdict) {
 }
 
 // classMetrics is what an Endpoint carries.
-type classMetrics struct{ service, ttft, tpot prometheus.Observer }
+type classMetrics struct {
+	service, ttft, tpot prometheus.Observer
+	class               string
+	means               *means // of the service
+}
 
-func (m *metrics) ofClass(c *config.Service, class string) *classMetrics {
-	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class)}
+func (m *metrics) ofClass(c *config.Service, class string, times *means) *classMetrics {
+	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times}
 	if c.Language() {
 		out.ttft, out.tpot = m.ttft.WithLabelValues(c.Name, class), m.tpot.WithLabelValues(c.Name, class)
 	}
 	return out
 }
 
-func (c *classMetrics) took(d time.Duration) { c.service.Observe(d.Seconds()) }
+func (c *classMetrics) took(d time.Duration) {
+	c.service.Observe(d.Seconds())
+	c.means.add(c.class, d)
+}
 
 func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetrics) }
 

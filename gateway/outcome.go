@@ -26,6 +26,8 @@ const (
 	unreachable                // no connection to a replica
 	broken                     // the replica ended the exchange early
 	timedOut                   // the replica's answer did not begin in time
+	overdue                    // its deadline passed while it was served
+	shortage                   // the gateway itself is out of file descriptors or ports
 	bodyTimeout                // the client did not send its body
 	bodiesFull                 // no room for the body
 	shutDown                   // the gateway ended first
@@ -54,12 +56,17 @@ var results = [outcomes]result{
 	unreachable: {"unreachable", http.StatusBadGateway, "no replica could be reached"},
 	broken:      {"broken", http.StatusBadGateway, "the replica ended the exchange before its answer was complete"},
 	timedOut:    {"timed_out", http.StatusGatewayTimeout, "the replica's answer did not begin in time"},
+	overdue:     {"overdue", http.StatusGatewayTimeout, "the deadline of the request passed while it was served"},
+	shortage:    {"shortage", http.StatusServiceUnavailable, "the gateway is out of file descriptors, ports or buffers"},
 	bodyTimeout: {"body_timeout", http.StatusRequestTimeout, "the request body did not arrive in time"},
 	bodiesFull:  {"bodies_full", http.StatusServiceUnavailable, "the gateway holds as many request bodies as it may"},
 	shutDown:    {"shut_down", http.StatusServiceUnavailable, "the gateway is shutting down"},
 }
 
 func (o outcome) String() string { return results[o].name }
+
+// outcomeHeader names the outcome in answers that the gateway itself gives.
+const outcomeHeader = "X-Aliquot-Outcome"
 
 // refuse answers a request that no replica answers.
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
@@ -75,8 +82,8 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 		h.Set("Retry-After", strconv.Itoa(int((after+time.Second-1)/time.Second)))
 	}
 	status := results[o].status
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		refuseGRPC(w, status, text)
+	if speaksGRPC(r.Header) {
+		refuseGRPC(w, codeGRPC(o, r), text)
 		return
 	}
 	if e, ok := refusalOf(r, o, text); ok {
@@ -86,28 +93,43 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("X-Aliquot-Outcome", o.String())
+	h.Set(outcomeHeader, o.String())
 	w.WriteHeader(status)
 	fmt.Fprintln(w, text)
 }
 
 // refuseGRPC answers as the gRPC protocol asks: status 200, and the error in a
 // header block that is also the trailer.
-func refuseGRPC(w http.ResponseWriter, status int, text string) {
-	code := 14 // UNAVAILABLE
-	switch status {
-	case http.StatusNotFound:
-		code = 12 // UNIMPLEMENTED
-	case http.StatusBadRequest, http.StatusRequestEntityTooLarge:
-		code = 3 // INVALID_ARGUMENT
-	case http.StatusTooManyRequests:
-		code = 8 // RESOURCE_EXHAUSTED
-	case http.StatusGatewayTimeout, http.StatusRequestTimeout:
-		code = 4 // DEADLINE_EXCEEDED
-	}
+func refuseGRPC(w http.ResponseWriter, code int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
 	h.Set("Grpc-Status", strconv.Itoa(code))
 	h.Set("Grpc-Message", text)
 	w.WriteHeader(http.StatusOK)
+}
+
+// codeGRPC is the status of gRPC for an outcome.
+func codeGRPC(o outcome, r *http.Request) int {
+	switch o {
+	case unmatched:
+		return 12 // UNIMPLEMENTED
+	case malformed, tooLarge:
+		return 3 // INVALID_ARGUMENT
+	case tenantFull:
+		return 8 // RESOURCE_EXHAUSTED
+	case tooLate, timedOut, bodyTimeout, overdue:
+		return 4 // DEADLINE_EXCEEDED
+	case expired:
+		if r.Header.Get("Grpc-Timeout") != "" {
+			return 4
+		}
+	}
+	return 14 // UNAVAILABLE
+}
+
+// speaksGRPC reports whether a content type is that of gRPC. gRPC-Web is another
+// protocol, which ordinary HTTP carries.
+func speaksGRPC(h http.Header) bool {
+	rest, ok := strings.CutPrefix(h.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }

@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"bufio"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -58,6 +61,7 @@ type progress struct {
 	first  time.Time // when the header was written, if timed
 	status int
 	bytes  int64
+	tunnel *counted // the connection, when it was handed over
 }
 
 // Unwrap lets http.ResponseController reach the server's own writer.
@@ -76,6 +80,45 @@ func (p *progress) WriteHeader(status int) {
 		p.begin(status)
 	}
 	p.ResponseWriter.WriteHeader(status)
+}
+
+// Hijack hands the connection over, as for a WebSocket, and goes on counting.
+func (p *progress) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := http.NewResponseController(p.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	p.begin(http.StatusSwitchingProtocols)
+	p.tunnel = &counted{Conn: c}
+	return p.tunnel, rw, nil
+}
+
+// sent is how many bytes of an answer were written.
+func (p *progress) sent() int64 {
+	if p.tunnel != nil {
+		return p.bytes + p.tunnel.bytes.Load()
+	}
+	return p.bytes
+}
+
+// counted counts what is written to a connection that was handed over.
+type counted struct {
+	net.Conn
+	bytes atomic.Int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+// CloseWrite is that of the connection.
+func (c *counted) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
 }
 
 // FlushError sends what was written.

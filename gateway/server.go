@@ -60,6 +60,7 @@ type Server struct {
 	quiet    *log.Logger
 	buffers  *bufferPool
 	bodies   *intake.Store
+	short    *shortages
 
 	tls           *tls.Config // nil without TLS
 	public, admin *http.Server
@@ -83,6 +84,7 @@ func New(c *config.Config, o Options) (*Server, error) {
 		routes: match.NewTable(c.Services), buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
 		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
+	s.short = &shortages{counts: s.metrics.short, log: o.Log}
 	for _, sc := range c.Services {
 		source, err := o.Source(sc)
 		if err != nil {
@@ -161,7 +163,12 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 // dress bounds the connections of the public listener and gives them TLS.
 func (s *Server) dress(public net.Listener) net.Listener {
 	l := s.config.Listen
-	bounded := newListener(public, l.MaxConnections)
+	files := fileLimit()
+	connections := connectionsFor(files, l.MaxConnections)
+	if connections < l.MaxConnections {
+		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
+	}
+	bounded := noting{newListener(public, connections), s.short}
 	if s.tls == nil {
 		return plainListener{bounded, l.MaxHeaderBytes}
 	}

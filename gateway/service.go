@@ -33,6 +33,7 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
+	times := &means{}
 	policy := dispatch.Policy{
 		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(s.config.Priorities), MaxQueue: c.Queue.Max,
 		Tenants: s.config.Tenants.Limits, Eject: c.Queue.Eject,
@@ -47,7 +48,7 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 	v.line = line.New(line.Options{
 		Policy: policy,
 		Value: func(class string) any {
-			return s.metrics.ofClass(&c, class)
+			return s.metrics.ofClass(&c, class, times)
 		},
 		Starved: func() {
 			if v.waker != nil {

@@ -35,6 +35,9 @@ func newTransports(u config.Upstream, dial Dial) (*transports, error) {
 	}
 	marked := func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
+		if isShortage(err) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, dialError{err}
 		}
@@ -44,7 +47,7 @@ func newTransports(u config.Upstream, dial Dial) (*transports, error) {
 		DialContext:           marked,
 		MaxIdleConns:          0, // as many as there are slots
 		MaxIdleConnsPerHost:   4096,
-		IdleConnTimeout:       0, // a timer per request; keep-alive probes find dead ones
+		IdleConnTimeout:       u.IdleTimeout,
 		TLSHandshakeTimeout:   u.ConnectTimeout,
 		ResponseHeaderTimeout: u.HeaderTimeout,
 		ExpectContinueTimeout: time.Second,

@@ -27,6 +27,12 @@ func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
 	x := (*exchange)(t)
 	for {
 		res, err := x.service.transports.to(x.grpc).RoundTrip(out)
+		if isShortage(err) && x.bide(err) {
+			if out = x.reopen(out); out == nil {
+				return nil, err
+			}
+			continue
+		}
 		verdict, pause, again := x.retry(res, err)
 		if !again {
 			return res, err
@@ -41,23 +47,40 @@ func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 		x.take()
 		x.service.metrics.retried.Inc()
-		out = readdress(out, x.pass.Endpoint.Address)
-		if x.body != nil {
-			if out.Body = x.body.Open(); out.Body == nil {
-				return nil, errGiven
-			}
+		if out = x.reopen(out); out == nil {
+			return nil, errGiven
 		}
 	}
 }
 
-// readdress copies a request for another replica: the transport may still hold
-// the first one.
-func readdress(r *http.Request, host string) *http.Request {
+// bideFor is the time between two attempts to open a connection that this host
+// refused.
+const bideFor = 50 * time.Millisecond
+
+// bide waits until this host may have room for a connection; false when the request
+// may wait no longer. The replica's slot is kept: it is not the replica that is short.
+func (x *exchange) bide(err error) bool {
+	x.server.short.note("replica", err)
+	if time.Now().Add(bideFor).After(x.request.Expire) {
+		return false
+	}
+	pause(x.ctx, bideFor)
+	return x.ctx.Err() == nil
+}
+
+// reopen copies a request for another attempt: the transport may still hold the
+// first one. It is nil where the body cannot be given again.
+func (x *exchange) reopen(r *http.Request) *http.Request {
 	next := new(http.Request)
 	*next = *r
 	next.URL = new(url.URL)
 	*next.URL = *r.URL
-	next.URL.Host = host
+	next.URL.Host = x.pass.Endpoint.Address
+	if x.body != nil {
+		if next.Body = x.body.Open(); next.Body == nil {
+			return nil
+		}
+	}
 	return next
 }
 
@@ -83,7 +106,7 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 			return 0, 0, false
 		}
 		verdict = dispatch.Busy
-	case x.in.Context().Err() != nil, x.body != nil && x.body.Err() != nil:
+	case x.ctx.Err() != nil, isShortage(err), x.body != nil && x.body.Err() != nil:
 		return 0, 0, false
 	default:
 		verdict = verdictOf(err)

@@ -163,6 +163,7 @@ type Queue struct {
 type Upstream struct {
 	Protocol       string // "auto", "http1", "h2c" or "https"
 	ConnectTimeout time.Duration
+	IdleTimeout    time.Duration // of a connection between two requests; 0 is none
 	HeaderTimeout  time.Duration // until the response's header; 0 is none
 	Retries        int
 	// Stream gives a request its slot before its body has come, for services that

@@ -153,6 +153,7 @@ type upstreamBody struct {
 	Protocol   *hcl.Attribute `hcl:"protocol"`
 	Connect    *hcl.Attribute `hcl:"connect_timeout"`
 	Header     *hcl.Attribute `hcl:"header_timeout"`
+	Idle       *hcl.Attribute `hcl:"idle_timeout"`
 	Retries    *int           `hcl:"retries"`
 	Body       *hcl.Attribute `hcl:"request_body"`
 	CAFile     *string        `hcl:"ca_file"`

@@ -137,6 +137,7 @@ func (d *decoder) upstream(b *upstreamBody) Upstream {
 	return Upstream{
 		Protocol:       d.one(b.Protocol, "auto", "auto", "http1", "h2c", "https"),
 		ConnectTimeout: d.duration(b.Connect, 2*time.Second),
+		IdleTimeout:    d.duration(b.Idle, 4*time.Second),
 		HeaderTimeout:  d.duration(b.Header, 0),
 		Retries:        or(b.Retries, 2),
 		Stream:         d.one(b.Body, "buffer", "buffer", "stream") == "stream",
