@@ -186,14 +186,20 @@ func TestAPostOnADeadConnectionIsSentOnAnother(t *testing.T) {
 	}
 }
 
-// dying is a connection on which nothing can be written after the first request.
+// dying is a connection on which nothing can be written after the first answer.
 type dying struct {
 	net.Conn
-	writes atomic.Int64
+	answered atomic.Bool
+}
+
+func (d *dying) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	d.answered.Store(d.answered.Load() || n > 0)
+	return n, err
 }
 
 func (d *dying) Write(p []byte) (int, error) {
-	if d.writes.Add(1) > 1 {
+	if d.answered.Load() {
 		return 0, errors.New("write: broken pipe")
 	}
 	return d.Conn.Write(p)

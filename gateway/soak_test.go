@@ -28,6 +28,7 @@ type churn struct {
 	set      func([]line.Replica)
 	replicas map[string]*churned
 	over     atomic.Int64 // requests above a replica's slots
+	crashes  atomic.Int64
 	next     int
 	pace     time.Duration // multiplies service times
 }
@@ -89,6 +90,7 @@ func (c *churn) remove(crash bool) {
 	defer c.mu.Unlock()
 	for id, r := range c.replicas {
 		if crash {
+			c.crashes.Add(1)
 			r.server.Close()
 		}
 		delete(c.replicas, id)
@@ -120,7 +122,7 @@ func (r *churned) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	fmt.Fprint(w, "done")
 }
 
-// TestSoak holds the gateway at 0.9 of its fleet's capacity while replicas join,
+// TestSoak keeps all slots of a fleet busy and requests waiting while replicas join,
 // leave and crash and clients disconnect at random. Every request must end in
 // exactly one known outcome, and nothing may be left over. ALIQUOT_SOAK sets its
 // length, for example 10m.
@@ -142,7 +144,7 @@ func TestSoak(t *testing.T) {
 	for range 6 {
 		fleet.join(t)
 	}
-	g := start(t, "service \"m\" {\n replicas_file = \"none\"\n queue {\n  max_wait = \"5s\"\n  eject_time = \"200ms\"\n }\n}\n",
+	g := start(t, "service \"m\" {\n replicas_file = \"none\"\n queue {\n  max_wait = \"5m\"\n  eject_time = \"200ms\"\n }\n}\n",
 		func(o *gateway.Options) {
 			o.Source = func(config.Service) (gateway.Source, error) { return fleet, nil }
 		})
@@ -156,7 +158,7 @@ func TestSoak(t *testing.T) {
 	defer stop()
 	var stirring sync.WaitGroup
 	stirring.Go(func() { stir(events, t, fleet, every) })
-	counts := storm(events, client, g.url, 0.9*1500/float64(pace), time.Duration(pace))
+	counts := storm(events, client, g.url, 24, time.Duration(pace))
 	stirring.Wait()
 
 	eventually(t, "nothing is queued or served", func() bool { s := g.state(t, "m"); return s.Queued == 0 && s.busy() == 0 })
@@ -176,8 +178,11 @@ func TestSoak(t *testing.T) {
 	if over := fleet.over.Load(); over > 0 {
 		t.Errorf("%d times a replica had more requests than slots", over)
 	}
-	if float64(counts["502"]) > 0.02*float64(asked) || counts["served"] < asked/2 {
-		t.Errorf("too few were served: %v", counts)
+	// A crash breaks what the replica's two slots hold, and at most as many again that
+	// are given to it before that is known. Nobody else may be lost, and nobody waits
+	// for long enough to be refused.
+	if lost := counts["502"]; lost > 4*fleet.crashes.Load() || counts["503"] > 0 || counts["served"] == 0 {
+		t.Errorf("%d crashes: %v", fleet.crashes.Load(), counts)
 	}
 	for len(fleet.replicas) > 6 {
 		fleet.remove(false)
@@ -232,25 +237,22 @@ func stir(ctx context.Context, t *testing.T, fleet *churn, every time.Duration) 
 	}
 }
 
-// storm sends requests at 0.9 of the mean capacity of six replicas until ctx
-// ends, a tenth of which leave before they are served, and counts how each ended
-// for its client.
-//
-// Three fast and three slow replicas of two slots serve 2 x 3 x (200 + 50) = 1500
-// requests per second.
-func storm(ctx context.Context, client *http.Client, url string, rate float64, pace time.Duration) map[string]int64 {
+// storm has clients send one request after another until ctx ends, of which a
+// tenth leave before they are served, and counts how each ended for its client.
+// The clients are more than the fleet has slots, so that some always wait, and wait
+// for answers, so that a slow machine is asked for less rather than overrun.
+func storm(ctx context.Context, client *http.Client, url string, clients int, pace time.Duration) map[string]int64 {
 	counts := map[string]int64{}
 	var mu sync.Mutex
 	var wait sync.WaitGroup
-	next := time.Now()
-	for ctx.Err() == nil {
-		next = next.Add(time.Duration(rand.ExpFloat64() / rate * float64(time.Second)))
-		time.Sleep(time.Until(next))
+	for range clients {
 		wait.Go(func() {
-			outcome := one(client, url, pace)
-			mu.Lock()
-			counts[outcome]++
-			mu.Unlock()
+			for ctx.Err() == nil {
+				outcome := one(client, url, pace)
+				mu.Lock()
+				counts[outcome]++
+				mu.Unlock()
+			}
 		})
 	}
 	wait.Wait()
