@@ -92,7 +92,7 @@ func judged(fleet string) []float64 {
 
 func (o *options) run(w io.Writer) error {
 	contestants, err := choose(o.policies)
-	if err != nil {
+	if err != nil && !o.onWire {
 		return err
 	}
 	all, err := readTrace(o.traces, o.trace)
@@ -117,10 +117,14 @@ func (o *options) run(w io.Writer) error {
 					n = 10_000
 				}
 			}
-			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds\n", o.trace, name, load, full, min(n, len(all)), o.seeds)
+			how := "simulated"
+			if o.onWire {
+				how = fmt.Sprintf("on the wire at %g times its pace", o.speedup)
+			}
+			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", o.trace, name, load, full, min(n, len(all)), o.seeds, how)
 			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson}
 			if o.onWire {
-				if err := o.wire(w, race, found(proxies)); err != nil {
+				if err := o.wire(w, race, o.chosen()); err != nil {
 					return err
 				}
 				continue

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -10,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -179,13 +179,16 @@ func (b *wireBench) write(name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-// found leaves out the proxies that are not installed, and says so.
-func found(all []proxy) []proxy {
+// chosen are the proxies that the flag names, all where it is empty, without those
+// that are not installed.
+func (o *options) chosen() []proxy {
 	var out []proxy
-	for _, p := range all {
-		program := strings.ToLower(strings.Fields(p.name)[0])
-		if _, err := exec.LookPath(program); errors.Is(err, exec.ErrNotFound) && program != "aliquot" {
-			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH and left out\n", program)
+	for _, p := range proxies {
+		if o.policies != nil && !slices.Contains(o.policies, p.name) {
+			continue
+		}
+		if _, err := exec.LookPath(p.name); err != nil && !strings.HasPrefix(p.name, "aliquot") {
+			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH and left out\n", p.name)
 			continue
 		}
 		out = append(out, p)

@@ -10,9 +10,11 @@ import (
 
 // proxies are the gateway and its strongest peers. Each is told the hardware's weights.
 var proxies = []proxy{
-	{"aliquot slots", product(dispatch.Policy{Mode: dispatch.Slots}), gatewaySlots},
-	{"HAProxy leastconn", weightedLeast, haproxy},
-	{"nginx least_conn", weightedLeast, nginx},
+	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens}), gatewayTokens},
+	{"aliquot-slo", product(objective), gatewayObjective},
+	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots}), gatewaySlots},
+	{"haproxy", weightedLeast, haproxy},
+	{"nginx", weightedLeast, nginx},
 }
 
 const gatewayHead = `access_log = "off"
@@ -32,12 +34,25 @@ service "bench" {
 `
 
 func gatewaySlots(b *wireBench, listen string, servers []server) ([]string, error) {
+	return gatewayIn(b, listen, servers, "", func(s server) int { return slotsOf[s.class] })
+}
+
+func gatewayTokens(b *wireBench, listen string, servers []server) ([]string, error) {
+	return gatewayIn(b, listen, servers, "  policy = \"tokens\"\n", func(s server) int { return s.maxSeqs })
+}
+
+func gatewayObjective(b *wireBench, listen string, servers []server) ([]string, error) {
+	const block = "  policy = \"tokens\"\n  slo {\n    ttft = \"2s\"\n    tpot = \"100ms\"\n  }\n"
+	return gatewayIn(b, listen, servers, block, func(s server) int { return s.maxSeqs })
+}
+
+func gatewayIn(b *wireBench, listen string, servers []server, settings string, slots func(server) int) ([]string, error) {
 	var text strings.Builder
-	fmt.Fprintf(&text, gatewayHead, listen)
+	fmt.Fprintf(&text, gatewayHead+settings, listen)
 	for _, s := range servers {
 		class, _ := named(s.class)
 		fmt.Fprintf(&text, "  replica {\n    address = %q\n    class   = %q\n    weight  = %g\n    slots   = %d\n  }\n",
-			s.address, class, s.weight, slotsOf[s.class])
+			s.address, class, s.weight, slots(s))
 	}
 	text.WriteString("}\n")
 	path, err := b.write("gateway.hcl", text.String())
