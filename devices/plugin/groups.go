@@ -87,6 +87,7 @@ func describe(o share.Offer, s State) map[string]*structs.Attribute {
 		"memory_per_slice":   number(int64(share.MemoryOf(o.Memory, 1, o.Slices)), structs.UnitMiB),
 		"numa_node":          number(int64(o.NUMANode), ""),
 		"weight":             structs.NewFloatAttribute(o.Weight, ""),
+		"weight_source":      text(string(o.Source)),
 		"unique.uuid":        text(string(o.ID)),
 	}
 	if o.Units > 0 {

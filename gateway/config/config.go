@@ -131,8 +131,10 @@ type Replica struct {
 	Address string // host:port
 	Class   string
 	Slices  int
-	Slots   int
-	Weight  float64
+	// Total is how many slices one GPU is offered in, 0 when it is not said.
+	Total  int
+	Slots  int
+	Weight float64
 	// KVTokens is how many tokens the engine's cache holds, MaxPrompt how many a
 	// prompt may have; 0 when unknown.
 	KVTokens, MaxPrompt int

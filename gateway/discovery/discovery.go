@@ -21,6 +21,7 @@ import (
 const (
 	metaClass  = "gpu_class"
 	metaSlices = "aliquot_slices"
+	metaTotal  = "aliquot_slices_total"
 	metaWeight = "aliquot_weight"
 	metaSlots  = "concurrency"
 	metaKV     = "kv_tokens"
@@ -32,7 +33,8 @@ func replica(id string, r config.Replica) line.Replica {
 	r.Slots, r.Slices = max(r.Slots, 1), max(r.Slices, 1)
 	weight := r.Weight
 	if weight <= 0 {
-		weight = tableWeight(r.Class) * float64(r.Slices)
+		// Without the total, slices are whole GPUs.
+		weight = tableWeight(r.Class) * float64(r.Slices) / float64(max(r.Total, 1))
 	}
 	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
 		ID: id, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Weight: weight / float64(r.Slots), KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
@@ -59,7 +61,7 @@ func described(address string, get func(key string) string, log *slog.Logger) co
 		}
 		return max(n, 1)
 	}
-	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots)}
+	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots), Total: whole(metaTotal)}
 	// No engine has room for one token only: 1 is what is unknown or wrong.
 	if n := whole(metaKV); n > 1 {
 		r.KVTokens = n
@@ -69,7 +71,7 @@ func described(address string, get func(key string) string, log *slog.Logger) co
 	}
 	if text := get(metaWeight); text != "" {
 		w, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(w > 0 && w < 1e9) {
+		if err != nil || !(w >= 0 && w < 1e9) { // 0 is what the device plugin does not know
 			log.Warn("a replica's meta is no positive number", "address", address, "key", metaWeight, "value", text)
 		} else {
 			r.Weight = w

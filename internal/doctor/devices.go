@@ -108,5 +108,8 @@ func group(g *api.NodeDeviceResource) Finding {
 	if clamp := g.Attributes["slices_clamped"]; clamp != nil && clamp.StringVal != nil {
 		return Finding{Warning, "devices", fmt.Sprintf("%s has %s", name, *clamp.StringVal), "write a number that it can have into the gpu block: jobs that ask for slices of the other number find no place"}
 	}
+	if source := g.Attributes["weight_source"]; source != nil && source.StringVal != nil && (*source.StringVal == "estimate" || *source.StringVal == "unknown") {
+		return Finding{Warning, "devices", fmt.Sprintf("%s is not in the hardware table: its weight is %s", name, map[string]string{"estimate": "an estimate", "unknown": "not known"}[*source.StringVal]), "write weight into its gpu block, as docs/hardware.md says; until replicas are measured, shares and counts rest on it"}
+	}
 	return Finding{OK, "devices", fmt.Sprintf("%s has %d healthy instances", name, len(g.Instances)), ""}
 }

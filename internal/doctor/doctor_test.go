@@ -162,6 +162,15 @@ func TestUnhealthyDevicesNameTheReasonOnce(t *testing.T) {
 	}
 }
 
+func TestAnEstimatedWeightIsAWarning(t *testing.T) {
+	f := facts(t, `{}`, "aliquot")
+	source := "estimate"
+	f.Node.NodeResources.Devices = []*api.NodeDeviceResource{{Vendor: "nvidia", Type: "gpu", Name: "gb400-0", Instances: []*api.NodeDevice{{Healthy: true}}, Attributes: map[string]*api.Attribute{"slices": {}, "weight_source": {StringVal: &source}}}}
+	if got := find(Examine(f), "devices"); got.Level != Warning || !strings.Contains(got.What, "estimate") {
+		t.Fatalf("got %+v", got)
+	}
+}
+
 func TestEveryFindingThatIsNotOKHasAFix(t *testing.T) {
 	f := facts(t, `{"Telemetry":{"PublishAllocationMetrics":false}}`)
 	f.DefaultMPSDirectory = true

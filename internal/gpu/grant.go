@@ -99,7 +99,7 @@ func (g Grant) Env() map[string]string {
 		EnvTarget:            g.Target,
 		EnvDriver:            g.Driver,
 		EnvRuntime:           g.Runtime,
-		EnvWeight:            strconv.FormatFloat(g.Weight, 'f', 4, 64),
+		EnvWeight:            formatWeight(g.Weight),
 		EnvPipe:              g.Pipe,
 		grantMark + strings.ToUpper(strings.ReplaceAll(Slug(string(g.Vendor)+"-"+g.Group), "-", "_")): g.Group,
 	}
@@ -141,7 +141,7 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 		Target:            env[EnvTarget],
 		Driver:            env[EnvDriver],
 		Runtime:           env[EnvRuntime],
-		Weight:            r.float(EnvWeight),
+		Weight:            r.weight(EnvWeight),
 		Pipe:              env[EnvPipe],
 	}
 	for _, id := range split(env[EnvGPUs]) {
@@ -160,6 +160,15 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 // Fraction is the granted part of one GPU, 0 to 1; whole GPUs count 1 each.
 func (g Grant) Fraction() float64 { return float64(g.Slices) / float64(g.Total) }
 
+// formatWeight writes nothing for what is not known, since a service's meta takes it
+// over as it is and 0 would be a claim.
+func formatWeight(w float64) string {
+	if w < 0.00005 {
+		return ""
+	}
+	return strconv.FormatFloat(w, 'f', 4, 64)
+}
+
 type reader struct {
 	env map[string]string
 	err error
@@ -173,7 +182,11 @@ func (r *reader) int(key string) int {
 	return n
 }
 
-func (r *reader) float(key string) float64 {
+// weight is 0 where it is not known.
+func (r *reader) weight(key string) float64 {
+	if r.env[key] == "" {
+		return 0
+	}
 	f, err := strconv.ParseFloat(r.env[key], 64)
 	if err != nil && r.err == nil {
 		r.err = fmt.Errorf("device environment has %s=%q: want a number", key, r.env[key])

@@ -56,7 +56,24 @@ func NewPlan(found []Found, rules []Rule) Plan {
 		}
 	}
 	p.unmatched(sorted)
+	p.estimated()
 	return p.plan
+}
+
+// estimated says once for each model whose weight nobody knows.
+func (p *planner) estimated() {
+	said := map[string]bool{}
+	for _, o := range p.plan.Offers {
+		if said[o.Model] || o.Source != WeightEstimate && o.Source != WeightUnknown {
+			continue
+		}
+		said[o.Model] = true
+		text := fmt.Sprintf("%s (class %s) is not in the hardware table: its weight %.3g is an estimate", o.Model, o.Class, o.Weight)
+		if o.Source == WeightUnknown {
+			text = fmt.Sprintf("%s (class %s) is not in the hardware table and nothing tells its speed: its weight is left open", o.Model, o.Class)
+		}
+		p.plan.Notes = append(p.plan.Notes, Note{GPU: o.ID, Text: text + "; write weight into its gpu block where you know better"})
+	}
 }
 
 type planner struct {
@@ -179,16 +196,25 @@ func (p *planner) unmatched(found []Found) {
 // newOffer is the GPU offered whole: nothing limits its task, and its memory is
 // all there is.
 func newOffer(f Found, rule Rule) Offer {
-	weight := rule.Weight
-	if weight == 0 {
-		if h, ok := gpu.Lookup(f.Vendor, f.PCIDevice, f.Model); ok {
-			weight = h.Weight
-		}
-	}
+	weight, source := weightOf(f, rule)
 	return Offer{
-		GPU: f.GPU, Slices: 1, Weight: weight * fractionOf(f),
+		GPU: f.GPU, Slices: 1, Weight: weight, Source: source,
 		Sharing: gpu.SharingNone, Enforcement: gpu.EnforceNone, MemoryEnforcement: gpu.LevelHard,
 	}
+}
+
+func weightOf(f Found, rule Rule) (float64, WeightSource) {
+	if rule.Weight > 0 {
+		return rule.Weight * fractionOf(f), WeightConfigured
+	}
+	if h, ok := gpu.Lookup(f.Vendor, f.PCIDevice, f.Model); ok {
+		return h.Weight * fractionOf(f), WeightTable
+	}
+	// A part has units and memory of its own.
+	if w := gpu.Estimate(f.GPU); w > 0 {
+		return w, WeightEstimate
+	}
+	return 0, WeightUnknown
 }
 
 // fractionOf is the part of its physical GPU's compute that a partition has.

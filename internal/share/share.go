@@ -41,6 +41,17 @@ type Rule struct {
 	Options map[string]string
 }
 
+// WeightSource is where an offer's weight comes from.
+type WeightSource string
+
+// The sources of a weight, best first.
+const (
+	WeightConfigured WeightSource = "config"
+	WeightTable      WeightSource = "table"
+	WeightEstimate   WeightSource = "estimate" // see gpu.Estimate
+	WeightUnknown    WeightSource = "unknown"
+)
+
 // Slicing is how a vendor would cut a GPU into slices.
 type Slicing struct {
 	// Sharing is empty where the GPU cannot be shared.
@@ -89,6 +100,8 @@ type Offer struct {
 	MemoryEnforcement gpu.Level
 	// Weight of the whole offer relative to an H100 SXM, 0 when unknown.
 	Weight float64
+	// Source says where Weight comes from.
+	Source WeightSource
 	// Clamp says why there are fewer slices than configured, else "".
 	Clamp string
 }

@@ -13,7 +13,7 @@ import (
 
 func found(index int, class string) Found {
 	return Found{
-		GPU: gpu.GPU{ID: gpu.ID(fmt.Sprintf("GPU-%d", index)), Vendor: gpu.NVIDIA, Index: index, Class: class, Model: "NVIDIA " + class,
+		GPU: gpu.GPU{ID: gpu.ID(fmt.Sprintf("GPU-%d", index)), Vendor: gpu.NVIDIA, Index: index, Class: class, Model: "NVIDIA " + strings.ToUpper(class),
 			Memory: 81000, Units: 132, PCI: fmt.Sprintf("0000:%02x:00.0", index+1)},
 		Slicing: Slicing{Sharing: gpu.SharingMPS, Enforcement: gpu.EnforceMPSPercent, Memory: gpu.LevelCooperative, Max: 48, Why: "MPS serves at most 48 clients"},
 	}
@@ -201,5 +201,25 @@ func TestOneIndexIsOneGroup(t *testing.T) {
 	plan := NewPlan([]Found{a, b}, any20())
 	if len(plan.Offers) != 1 || len(plan.Notes) != 1 {
 		t.Errorf("%+v", plan)
+	}
+}
+
+// A GPU that is not in the table is offered with an estimate that is called one, and
+// that is said once for a model, however many there are.
+func TestAnEstimatedWeightIsTold(t *testing.T) {
+	a, b := found(0, "gb400"), found(1, "gb400")
+	a.Target, b.Target = "10.7", "10.7"
+	plan := NewPlan([]Found{a, b, found(2, "h100")}, any20())
+	if len(plan.Offers) != 3 || len(plan.Notes) != 1 || !strings.Contains(plan.Notes[0].Text, "estimate") {
+		t.Fatalf("%+v", plan)
+	}
+	for i, want := range []WeightSource{WeightEstimate, WeightEstimate, WeightTable} {
+		if o := plan.Offers[i]; o.Source != want || o.Weight <= 0 {
+			t.Errorf("%s: weight %v from %s, want %s", o.Group, o.Weight, o.Source, want)
+		}
+	}
+	own := NewPlan([]Found{a}, []Rule{{Selector: Any, Mode: Whole, Weight: 5}})
+	if o := own.Offers[0]; o.Weight != 5 || o.Source != WeightConfigured || len(own.Notes) != 0 {
+		t.Errorf("with the operator's word: %+v, notes %v", o, own.Notes)
 	}
 }

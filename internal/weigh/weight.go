@@ -161,7 +161,7 @@ func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[s
 	for name, g := range groups {
 		out[name] = prior(g, claims[name], profiles[g.Class])
 	}
-	fillMean(out)
+	fillMean(out, groups)
 	applyLearned(out, groups, counts, learned, trust, now)
 	return out
 }
@@ -217,6 +217,8 @@ func prior(g Group, claim float64, p Profile) Weight {
 	switch {
 	case p.Weight > 0:
 		return Weight{Value: p.Weight * fraction, Source: FromProfile}
+	case claim > 0 && !known:
+		return Weight{Value: claim, Source: FromFormula, Note: "the device plugin's estimate"}
 	case claim > 0:
 		return Weight{Value: claim, Source: FromTable}
 	case known:
@@ -238,11 +240,19 @@ func byClass(class string) (gpu.Hardware, bool) {
 	return gpu.Hardware{}, false
 }
 
-func fillMean(out map[string]Weight) {
+// fillMean gives a group of which nothing is known the mean of the others, both as
+// whole GPUs.
+func fillMean(out map[string]Weight, groups map[string]Group) {
+	part := func(name string) float64 {
+		if g := groups[name]; g.Total > 0 {
+			return float64(g.Slices) / float64(g.Total)
+		}
+		return 1
+	}
 	sum, n := 0.0, 0.0
-	for _, w := range out {
+	for name, w := range out {
 		if w.Source != FromMean {
-			sum += w.Value
+			sum += w.Value / part(name)
 			n++
 		}
 	}
@@ -252,7 +262,7 @@ func fillMean(out map[string]Weight) {
 	}
 	for name, w := range out {
 		if w.Source == FromMean {
-			w.Value = mean
+			w.Value = mean * part(name)
 			out[name] = w
 		}
 	}
