@@ -3,6 +3,9 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -25,6 +28,8 @@ func TestHealth(t *testing.T) {
 	t.Run("XID on one GPU of two", func(t *testing.T) { xid(ctx, t, c) })
 	t.Run("MPS daemon killed", func(t *testing.T) { mpsKilled(ctx, t, c) })
 	t.Run("MPS fault and recovery", func(t *testing.T) { mpsFault(ctx, t, c) })
+	t.Run("a task that quits MPS", func(t *testing.T) { mpsQuit(ctx, t, c) })
+	t.Run("libraries of another release", func(t *testing.T) { mismatch(ctx, t, c) })
 	t.Run("plugin killed", func(t *testing.T) { pluginKilled(ctx, t, c) })
 }
 
@@ -154,6 +159,78 @@ func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Errorf("the faulted server %d still runs", after)
 	}
 	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-fault", nil), 2))
+}
+
+// mpsQuit does what a task can in the pipe directory that it shares: name a foreign
+// process as the daemon, and make the daemon quit. Another serves within 5 seconds,
+// and neither the process nor the other GPU is touched.
+func mpsQuit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "quit", nil), 2)
+	infos(ctx, t, c, allocs)
+	before, other := daemon(ctx, t, c, uuid(t, c, h100)), daemon(ctx, t, c, uuid(t, c, t4))
+	foreign := exec.Command("sleep", "300")
+	foreign.Env = []string{"CUDA_MPS_PIPE_DIRECTORY=" + c.MPSPipe(uuid(t, c, h100))}
+	if err := foreign.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = foreign.Process.Kill(); _ = foreign.Wait() }()
+	file := filepath.Join(c.MPSPipe(uuid(t, c, h100)), mpsControl+".pid")
+	if err := os.WriteFile(file, fmt.Appendln(nil, foreign.Process.Pid), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.MPSCommand(ctx, uuid(t, c, h100), "quit -t 1"); err != nil {
+		t.Fatal(err)
+	}
+	quit := time.Now()
+	err := cluster.AwaitWithin(ctx, 5*time.Second, "another MPS daemon", func() string {
+		for _, pid := range c.Processes(mpsControl) {
+			if pid != before && c.MPSOf(pid) == uuid(t, c, h100) && c.MPSAnswers(ctx, uuid(t, c, h100)) {
+				return ""
+			}
+		}
+		return "there is none that answers"
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("another MPS daemon served after %s", time.Since(quit).Round(100*time.Millisecond))
+	if err := foreign.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Error("the foreign process was ended:", err)
+	}
+	if after := daemon(ctx, t, c, uuid(t, c, t4)); after != other {
+		t.Errorf("the other GPU's daemon %d was replaced by %d", other, after)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
+		t.Error(err)
+	}
+	if err := c.Purge(ctx, allocs[0].JobID); err != nil {
+		t.Fatal(err)
+	}
+	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-quit", nil), 2))
+}
+
+// mismatch upgrades the driver's packages under its loaded module.
+func mismatch(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	file := c.HostFile("sys/module/nvidia/version")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("470.57.02\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
+		t.Fatal(err)
+	}
+	describes(t, c, "h100-0", "its loaded kernel module is 470.57.02")
+	if err := os.WriteFile(file, before, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"h100-0", "t4-1"} {
+		if err := c.AwaitHealth(ctx, group, 20); err != nil {
+			t.Error("the module was loaded again:", err)
+		}
+	}
 }
 
 // describes checks that the health of every instance of a group names the cause.

@@ -133,11 +133,17 @@ func (b *bench) endDaemons(t *testing.T) {
 		}
 		await(t, "the end of the daemon of "+uuid, func() bool { return c.Process() == 0 })
 	}
+	rack.Unmount(b.runDir)
 }
 
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); {
+	awaitWithin(t, 15*time.Second, what, ok)
+}
+
+func awaitWithin(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("%s did not come", what)
 		}

@@ -8,9 +8,11 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"aliquot/e2e/rack"
 	"aliquot/e2e/rack/cuda"
 )
 
@@ -75,7 +77,13 @@ func (b *bench) tryProgram(t *testing.T, envs map[string]string) (*client, error
 	}
 	in, _ := cmd.StdinPipe()
 	out, _ := cmd.StdoutPipe()
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if pipe := envs["CUDA_MPS_PIPE_DIRECTORY"]; pipe != "" {
+		// With the shared memory that a container of this GPU is given.
+		daemon := b.control(filepath.Base(filepath.Dir(pipe))).Process()
+		start = func() error { return rack.StartBeside(cmd, daemon) }
+	}
+	if err := start(); err != nil {
 		return nil, err
 	}
 	c := &client{cmd: cmd, in: in, out: json.NewDecoder(out)}

@@ -14,31 +14,52 @@ import (
 	"aliquot/internal/share"
 )
 
+// gpus is what keepers need of NVML, which no container can deceive.
+type gpus interface {
+	// mpsClients lists the processes that use a GPU through MPS.
+	mpsClients(gpu.ID) ([]int, error)
+	// exclusive sees to a shared GPU's compute mode, and returns the processes on it that
+	// belong neither to these servers nor to their clients.
+	exclusive(id gpu.ID, servers []int) (occupants, error)
+	// leave undoes that when the GPU is shared no longer.
+	leave(gpu.ID) error
+}
+
 // daemons keeps one MPS daemon for each shared GPU, and ends those of GPUs that
 // are shared no longer. What it knows after a restart it finds in its directory.
 type daemons struct {
 	dir     string
 	program string
 	options []string
+	// shmSize bounds a GPU's shared memory, "" for the host's in place of it.
+	shmSize string
 	host    plugin.Host
-	// clients lists the processes that use a GPU through MPS, as NVML sees them.
-	clients func(gpu.ID) ([]int, error)
+	nvml    gpus
 
 	mu      sync.Mutex
 	keepers map[gpu.ID]*keeper
 	scanned bool
 }
 
-func newDaemons(runDir, program string, options []string, host plugin.Host, clients func(gpu.ID) ([]int, error)) *daemons {
-	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, clients: clients, keepers: map[gpu.ID]*keeper{}}
+func newDaemons(runDir, program string, options []string, host plugin.Host, nvml gpus) *daemons {
+	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, nvml: nvml, keepers: map[gpu.ID]*keeper{}}
 }
 
 // pipe is the pipe directory of a GPU's daemon.
 func (d *daemons) pipe(id gpu.ID) string { return filepath.Join(d.dir, string(id), "pipe") }
 
+// shm is where a GPU's shared memory is mounted, "" for the host's; the task driver
+// looks for it beside the pipe directory.
+func (d *daemons) shm(id gpu.ID) string {
+	if d.shmSize == "" {
+		return ""
+	}
+	return filepath.Join(d.dir, string(id), "shm")
+}
+
 func (d *daemons) control(id gpu.ID) mps.Control {
 	dir := filepath.Join(d.dir, string(id))
-	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(dir, "log"), Record: filepath.Join(dir, "daemon.json")}
+	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(dir, "log"), Record: filepath.Join(dir, "daemon.json"), Shm: d.shm(id), ShmSize: d.shmSize}
 }
 
 // converge tells every keeper whether its daemon is wanted and returns what they
@@ -76,7 +97,7 @@ func (d *daemons) keep(id gpu.ID, wanted bool) condition {
 	k := &keeper{
 		id: id, control: d.control(id), options: d.options, host: d.host,
 		nudge: make(chan struct{}, 1), starting: d.starting, state: first, wanted: wanted,
-		clients: func() ([]int, error) { return d.clients(id) },
+		nvml: d.nvml,
 	}
 	d.keepers[id] = k
 	go k.run(context.Background())
@@ -123,7 +144,9 @@ func (d *daemons) scan() {
 		return
 	}
 	for _, e := range entries {
-		if id := gpu.ID(e.Name()); e.IsDir() && d.control(id).Process() != 0 {
+		id := gpu.ID(e.Name())
+		_, err := os.Stat(d.modeFile(id))
+		if e.IsDir() && (err == nil || d.control(id).Process() != 0) {
 			d.keep(id, false)
 		}
 	}

@@ -30,6 +30,8 @@ const (
 	// unaskedTime is how long it may fail to run the control program: a busy host is no
 	// reason to move tasks.
 	unaskedTime = 30 * time.Second
+	// sweepPeriod is how often shared memory is looked at for what tasks left.
+	sweepPeriod = 10 * time.Second
 	// mostBackoff between two attempts to start a daemon that will not start.
 	mostBackoff = 30 * time.Second
 )
@@ -52,8 +54,7 @@ type keeper struct {
 	nudge   chan struct{}
 	// starting reports whether any keeper's daemon is still starting.
 	starting func() bool
-	// clients lists the processes that use the GPU through MPS, as NVML sees them.
-	clients func() ([]int, error)
+	nvml     gpus
 
 	mu       sync.Mutex
 	wanted   bool
@@ -68,6 +69,8 @@ type keeper struct {
 	failures int
 	retryAt  time.Time
 	unasked  time.Time // since when the control program cannot be run
+	said     string    // of the GPU's compute mode, last
+	swept    time.Time // when shared memory was
 	waiting  time.Time // since when there is no ACTIVE server
 }
 
@@ -135,7 +138,7 @@ func (k *keeper) step(ctx context.Context) (gone bool) {
 	servers, err := k.control.Servers(ctx)
 	if err == nil {
 		k.served = true
-		if err := k.control.BoundLogs(); err != nil {
+		if err := errors.Join(k.control.BoundLogs(), k.sweep()); err != nil {
 			k.host.Log.Debug(err.Error(), "gpu", k.id)
 		}
 	}
@@ -151,6 +154,15 @@ func (k *keeper) step(ctx context.Context) (gone bool) {
 		k.unable(err)
 	}
 	return false
+}
+
+// sweep removes now and then what tasks that have ended left in shared memory.
+func (k *keeper) sweep() error {
+	if time.Since(k.swept) < sweepPeriod {
+		return nil
+	}
+	k.swept = time.Now()
+	return k.control.SweepShm(k.control.Process())
 }
 
 // unable takes an error of the question itself, which says nothing of the daemon.
@@ -169,15 +181,18 @@ func (k *keeper) unable(err error) {
 
 // watch looks at the servers of a daemon that answers: it alone can serve nobody.
 func (k *keeper) watch(ctx context.Context, servers []int) {
-	active, err := k.serving(ctx, servers)
+	servers, active, err := k.serving(ctx, servers)
 	if err != nil {
 		k.unable(err)
 		return
 	}
 	k.unasked = time.Time{}
+	stranger := k.alone(servers)
 	switch {
 	case k.fault:
 		k.recover(ctx)
+	case stranger != "":
+		k.report(stranger, false)
 	case active:
 		k.waiting = time.Time{}
 		k.report("", false)
@@ -194,15 +209,37 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 	}
 }
 
+// alone sees to it that the servers alone are let onto the GPU. It says so where
+// another MPS daemon than this plugin's serves the GPU as well.
+func (k *keeper) alone(servers []int) (stranger string) {
+	others, err := k.nvml.exclusive(k.id, servers)
+	said := ""
+	switch pid, pipe := others.mpsOf(); {
+	case err != nil:
+		said = err.Error()
+	case pid != 0 && pipe != k.control.Pipe:
+		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, of the daemon at %s) serves the GPU too: end that daemon, or give the GPU mode whole or off", pid, pipe)
+	case len(others) > 0:
+		said = fmt.Sprintf("processes use the GPU past this MPS daemon, so it is not in mode EXCLUSIVE_PROCESS until they have ended: %v", []int(others))
+	}
+	if said != k.said {
+		if k.said = said; said != "" {
+			k.host.Log.Warn(said, "gpu", k.id)
+		}
+	}
+	return ""
+}
+
 // serving reports whether the daemon has an ACTIVE server, which it is made to start
-// where it has none, and notes a FAULT.
-func (k *keeper) serving(ctx context.Context, servers []int) (active bool, err error) {
+// where it has none, and notes a FAULT. It returns the servers that there are then.
+func (k *keeper) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
 	if len(servers) == 0 && !k.fault {
+		k.alone(nil) // what is left of an earlier daemon would keep a new server out
 		if err := k.control.StartServer(ctx); err != nil {
-			return false, err
+			return nil, false, err
 		}
 		if servers, err = k.control.Servers(ctx); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
 	for _, server := range servers {
@@ -215,155 +252,5 @@ func (k *keeper) serving(ctx context.Context, servers []int) (active bool, err e
 			k.report("MPS server is in FAULT: it takes no clients until those that it has are gone", false)
 		}
 	}
-	return active, nil
-}
-
-// recover starts a fresh daemon once all clients of one in FAULT are gone: nothing
-// else proves that the fault is, too.
-func (k *keeper) recover(ctx context.Context) {
-	if n, err := k.held(ctx); err != nil || n > 0 {
-		return
-	}
-	if err := k.control.Quit(ctx, quitTime); err != nil {
-		return
-	}
-	k.host.Log.Info("MPS daemon is started again after a FAULT", "gpu", k.id)
-	k.start(ctx)
-}
-
-// held counts the clients of a daemon that answers, as it or NVML knows them. A
-// daemon is ended only where both know of none.
-func (k *keeper) held(ctx context.Context) (int, error) {
-	own, err := k.control.Clients(ctx)
-	if err != nil {
-		return 0, err
-	}
-	seen, err := k.clients()
-	return max(len(own), len(seen)), err
-}
-
-// revive brings up a daemon that does not answer.
-func (k *keeper) revive(ctx context.Context, why error) {
-	pid := k.control.Process()
-	if pid == 0 {
-		if k.served {
-			k.served = false
-			k.restarted("MPS daemon has ended and is started again")
-		}
-		k.start(ctx)
-		return
-	}
-	patience := hungRounds
-	if errors.Is(why, mps.ErrDown) {
-		patience = downRounds
-	}
-	if k.silent++; k.silent < patience {
-		if k.silent >= silentRounds || errors.Is(why, mps.ErrDown) {
-			k.report("MPS daemon does not answer", false)
-		}
-		return
-	}
-	switch clients, err := k.clients(); {
-	case err != nil:
-		k.report("MPS daemon does not answer and it is not known who uses it: "+err.Error(), false)
-		return
-	case len(clients) > 0:
-		k.report("MPS daemon does not answer; it is started again when the tasks on its GPU have ended", false)
-		return
-	}
-	k.host.Log.Warn("MPS daemon hangs and is ended", "gpu", k.id, "pid", pid)
-	if err := k.control.Kill(pid); err != nil {
-		k.host.Log.Warn("MPS daemon that hangs cannot be ended", "gpu", k.id, "pid", pid, "error", err)
-		return
-	}
-	k.silent = 0
-	k.restarted("MPS daemon hung and is started again")
-	k.start(ctx)
-}
-
-// restarted counts a daemon that is replaced, and tells of it.
-func (k *keeper) restarted(what string) {
-	k.mu.Lock()
-	k.restarts++
-	k.mu.Unlock()
-	k.report(what, false)
-}
-
-// start starts the daemon, at longer intervals while it fails.
-func (k *keeper) start(ctx context.Context) {
-	if time.Now().Before(k.retryAt) {
-		return
-	}
-	if !k.ended(ctx) {
-		// Never two daemons on one GPU. It is looked at again, and killed if it hangs.
-		k.report("MPS daemon takes long to end", false)
-		return
-	}
-	err := k.control.Clean()
-	if err == nil {
-		err = k.control.Start(ctx, string(k.id), k.options...)
-	}
-	var servers []int
-	if err == nil {
-		servers, err = k.begun(ctx)
-	}
-	if err != nil {
-		k.retryAt = time.Now().Add(min(watchPeriod<<min(k.failures, 10), mostBackoff))
-		k.failures++
-		k.report("MPS daemon cannot be started: "+err.Error(), false)
-		return
-	}
-	k.control.Process() // to record which it is
-	k.retryAt, k.waiting, k.fault, k.served = time.Time{}, time.Time{}, false, true
-	k.watch(ctx, servers)
-}
-
-// ended gives a daemon that was told to end the time to do so, and reports whether
-// none runs.
-func (k *keeper) ended(ctx context.Context) bool {
-	for end := time.Now().Add(quitTime); k.control.Process() != 0; {
-		if !time.Now().Before(end) {
-			return false
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(readyPoll):
-		}
-	}
-	return true
-}
-
-// begun gives a daemon that was started the time to answer.
-func (k *keeper) begun(ctx context.Context) ([]int, error) {
-	for end := time.Now().Add(beginTime); ; {
-		servers, err := k.control.Servers(ctx)
-		if !errors.Is(err, mps.ErrDown) || !time.Now().Before(end) {
-			return servers, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, err
-		case <-time.After(readyPoll):
-		}
-	}
-}
-
-// dismiss ends an unwanted daemon once it has no clients.
-func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
-	if errors.Is(asked, mps.ErrDown) && k.control.Process() == 0 {
-		_ = k.control.Clean() // an empty directory tells the task driver that none serves
-		return true
-	}
-	clients, err := k.held(ctx)
-	switch {
-	case err != nil:
-		k.report("its MPS daemon does not answer: "+err.Error(), false)
-	case clients > 0:
-		k.report(fmt.Sprintf("leaves MPS sharing when its tasks have ended (%s)", k.control.Pipe), false)
-	default:
-		k.host.Log.Info("MPS daemon is ended: the GPU is shared no longer", "gpu", k.id)
-		_ = k.control.Quit(ctx, quitTime)
-	}
-	return false
+	return servers, active, nil
 }

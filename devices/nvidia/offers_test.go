@@ -104,8 +104,9 @@ func TestReturnMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	pipe := b.control(b.uuids(t)[0]).Pipe
-	if len(r.Mounts) != 1 || r.Mounts[0].HostPath != pipe || r.Mounts[0].TaskPath != pipe {
-		t.Errorf("mounts %+v, want %s", r.Mounts, pipe)
+	shm := b.shm(b.uuids(t)[0])
+	if len(r.Mounts) != 2 || *r.Mounts[0] != (device.Mount{HostPath: pipe, TaskPath: pipe}) || *r.Mounts[1] != (device.Mount{HostPath: shm, TaskPath: "/dev/shm"}) {
+		t.Errorf("mounts %+v, want %s and %s at /dev/shm", r.Mounts, pipe, shm)
 	}
 	for _, d := range r.Devices {
 		if d.HostPath != filepath.Join(b.root, d.TaskPath) {

@@ -48,6 +48,11 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 			r.Env["CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"] = fmt.Sprintf("0=%dM", uint64(g.Memory))
 		}
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
+		if shm := v.mps.shm(id); shm != "" {
+			if _, err := os.Stat(shm); err == nil { // not so where an older plugin started the daemon
+				r.Mounts = append(r.Mounts, &device.Mount{HostPath: shm, TaskPath: "/dev/shm"})
+			}
+		}
 	}
 	if v.cfg.ReturnMounts {
 		nodes, err := kernel.Nodes(machine.Root(v.cfg.Root), g)

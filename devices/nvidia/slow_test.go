@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"aliquot/e2e/rack"
 )
 
 // slow makes a control program that does as the rack's, but late: it starts a
@@ -60,7 +62,7 @@ func TestADaemonThatEndsLate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(log), "refused") {
+	if strings.Contains(string(log), rack.Second) {
 		t.Errorf("a second daemon was started beside the first:\n%s", log)
 	}
 }

@@ -12,6 +12,7 @@ package nvidia
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -32,7 +33,7 @@ func Maker() plugin.Maker {
 		Name:   Name,
 		Vendor: gpu.NVIDIA,
 		Modes:  []share.Mode{share.Shared, share.Whole, share.MIG, share.Off},
-		Keys: []plugin.Key{{Name: "library"}, {Name: "mps_control"}, {Name: "mps_multi_user"},
+		Keys: []plugin.Key{{Name: "library"}, {Name: "mps_control"}, {Name: "mps_multi_user"}, {Name: "mps_shm_size"}, {Name: "mps_exclusive"},
 			{Name: "recovery_period"}, {Name: "remap_pending"}, {Name: "xid_ignore", List: true}, {Name: "xid_fatal", List: true}},
 		New: newVendor,
 	}
@@ -47,7 +48,9 @@ type vendor struct {
 	mps    *daemons
 	events *events
 	usage  sampler
-	left   string // the GPUs that were left out, as told last
+	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
+	exclusiveMode bool
+	left          string // the GPUs that were left out, as told last
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -67,13 +70,23 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	if s.Bool("mps_multi_user", false) {
 		options = append(options, "-multiuser-server")
 	}
-	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host, v.mpsClients)
+	v.mps = newDaemons(cfg.RunDir, s.String("mps_control", mps.Program), options, host, v)
+	v.exclusiveMode = s.Bool("mps_exclusive", true)
+	if size := s.String("mps_shm_size", "25%"); size != "host" {
+		if !shmSize.MatchString(size) {
+			s.RefuseValue("mps_shm_size", size, `want a part of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
+		}
+		v.mps.shmSize = size
+	}
 	v.events = &events{lib: v.lib, ward: v.ward, host: host, period: cfg.Period}
 	if len(cfg.RunDir) > longestRunDir {
 		s.Refuse("run_dir", fmt.Sprintf("want at most %d characters, since MPS makes sockets in it and their paths are limited to 107", longestRunDir))
 	}
 	return v, s.Err()
 }
+
+// shmSize is what a tmpfs takes as its size.
+var shmSize = regexp.MustCompile(`^[1-9][0-9]*[kmgKMG]$|^([1-9][0-9]?|100)%$`)
 
 // longestRunDir leaves room in a socket's path for a GPU's daemon.
 const longestRunDir = 107 - len("/mps/GPU-01234567-89ab-cdef-0123-456789abcdef/pipe/control")

@@ -135,6 +135,26 @@ func TestMPSMountsPipeAndSharedMemory(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", name, got, err, c.want)
 		}
 	}
+	shmOf := func(c docker.TaskConfig) string {
+		a, err := s.attachTo(mpsGrant(pipe), TaskConfig{TaskConfig: c}, nil)
+		if err != nil || len(a.mounts) != 2 {
+			t.Fatalf("%+v, %v", a.mounts, err)
+		}
+		return a.mounts[1].HostPath
+	}
+	if got, want := shmOf(docker.TaskConfig{}), filepath.Join(r.dir, "dev/shm"); got != want {
+		t.Errorf("a daemon on the host's shared memory: %s, want %s", got, want)
+	}
+	// The device plugin has mounted the GPU's own.
+	own := filepath.Join(filepath.Dir(pipe), "shm")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []docker.TaskConfig{{}, {IPCMode: "host"}} {
+		if got := shmOf(c); got != own {
+			t.Errorf("a daemon with shared memory of its GPU: %s, want %s", got, own)
+		}
+	}
 	if _, err := targets(docker.TaskConfig{Mounts: []docker.DockerMount{{Type: "tmpfs", Target: "/dev/shm/"}}}); err == nil || !strings.Contains(err.Error(), "mounts /dev/shm itself") {
 		t.Errorf("a mount of the job's own: %v", err)
 	}

@@ -138,8 +138,9 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 
 const shm = "/dev/shm"
 
-// addMPS mounts the pipe directory of the GPU's MPS daemon at the same path, and
-// the daemon's shared memory: the host's, because the daemon runs on the host.
+// addMPS mounts the pipe directory of the GPU's MPS daemon at the same path, and the
+// daemon's shared memory: the GPU's own, which the device plugin mounts beside the
+// pipe directory, or the host's where the daemon has that.
 // docs/decisions/0006-shared-memory-for-mps.md argues for the mount.
 func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	if g.Pipe == "" {
@@ -155,13 +156,18 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 		return structs.NewRecoverableError(fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, or the GPU is shared no longer", g.Pipe, g.Group), true)
 	}
 	a.addMount(&drivers.MountConfig{HostPath: g.Pipe, TaskPath: g.Pipe})
-	if task.IPCMode == "host" {
+	own := filepath.Join(filepath.Dir(g.Pipe), "shm")
+	ofGPU := host("/").exists(own)
+	if task.IPCMode == "host" && !ofGPU {
 		return nil
 	}
 	if task.targets()[shm] {
-		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the host's %s there; drop the mount", shm, shm)
+		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the shared memory of its MPS daemon there; drop the mount", shm)
 	}
-	if s.host.exists(shm) {
+	switch {
+	case ofGPU:
+		a.addMount(&drivers.MountConfig{HostPath: own, TaskPath: shm})
+	case s.host.exists(shm):
 		a.addMount(&drivers.MountConfig{HostPath: s.host.path(shm), TaskPath: shm})
 	}
 	return nil

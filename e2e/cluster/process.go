@@ -107,14 +107,16 @@ func tail(path string, lines int) string {
 	return "  " + strings.Join(all, "\n  ")
 }
 
-// marked returns the processes, by ID, that carry the mark of a cluster.
+// marked returns the processes, by ID, that carry the mark of a cluster, or are part
+// of an MPS below its directory: those are given next to no environment.
 func marked(dir string) []int {
 	var found []int
-	want := "\x00" + mark + "=" + dir + "\x00"
+	want, ofMPS := "\x00"+mark+"="+dir+"\x00", "\x00CUDA_MPS_PIPE_DIRECTORY="+dir+"/"
 	paths, _ := filepath.Glob("/proc/[0-9]*/environ")
 	for _, path := range paths {
 		environ, err := os.ReadFile(path)
-		if err != nil || !strings.Contains("\x00"+string(environ)+"\x00", want) {
+		text := "\x00" + string(environ) + "\x00"
+		if err != nil || !strings.Contains(text, want) && !strings.Contains(text, ofMPS) {
 			continue
 		}
 		var pid int

@@ -120,10 +120,22 @@ func (c *Cluster) MPSOf(pid int) string {
 	return ""
 }
 
+// MPSCommand sends a command to the MPS daemon of a GPU, as any container that has
+// slices of it can.
+func (c *Cluster) MPSCommand(ctx context.Context, uuid, command string) error {
+	cmd := exec.CommandContext(ctx, filepath.Join(c.tools.Bin, "nvidia-cuda-mps-control"))
+	cmd.Env = append(c.environment(), "CUDA_MPS_PIPE_DIRECTORY="+c.MPSPipe(uuid))
+	cmd.Stdin = strings.NewReader(command + "\n")
+	return cmd.Run()
+}
+
+// MPSPipe is the pipe directory of a GPU's MPS daemon.
+func (c *Cluster) MPSPipe(uuid string) string { return c.path("run", "mps", uuid, "pipe") }
+
+// HostFile is where the plugins find a file of the machine.
+func (c *Cluster) HostFile(path string) string { return filepath.Join(c.hostRoot(), path) }
+
 // MPSAnswers reports whether the MPS daemon of a GPU answers its control program.
 func (c *Cluster) MPSAnswers(ctx context.Context, uuid string) bool {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.tools.Bin, "nvidia-cuda-mps-control"))
-	cmd.Env = append(c.environment(), "CUDA_MPS_PIPE_DIRECTORY="+c.path("run", "mps", uuid, "pipe"))
-	cmd.Stdin = strings.NewReader("get_default_active_thread_percentage\n")
-	return cmd.Run() == nil
+	return c.MPSCommand(ctx, uuid, "get_default_active_thread_percentage") == nil
 }

@@ -79,4 +79,5 @@ func quitMPS(t *testing.T, tools rack.Tools, r *rack.Rack, run string) {
 			t.Logf("quit of the MPS daemon at %s: %v %s", pipe, err, out)
 		}
 	}
+	rack.Unmount(run)
 }

@@ -14,18 +14,21 @@ import (
 // new one until they have exited. A server without clients has nothing to lose.
 func Fault(serverPID int) error { return syscall.Kill(serverPID, syscall.SIGUSR1) }
 
+// Second is the event of a daemon for a GPU that has one.
+const Second = "second"
+
 // DaemonEvent is one line of the rack's record of MPS control daemons.
 type DaemonEvent struct {
 	Time time.Time
 	PID  int
 	Pipe string
-	What string   // started, refused or stopped; a killed daemon leaves no word
-	GPUs []string // that it serves, or the one that it was refused
+	What string   // started, Second or stopped; a killed daemon leaves no word
+	GPUs []string // that it serves, or the one that another daemon serves already
 }
 
 // Daemons returns the record of every MPS control daemon that was started on
-// the rack, oldest first. A daemon for a GPU that has one is refused, so a test
-// that finds no refusal has proven that two were never tried.
+// the rack, oldest first. A test that finds no Second has proven that no GPU ever had
+// two.
 func (r *Rack) Daemons() ([]DaemonEvent, error) {
 	text, err := os.ReadFile(r.Path + ".d/mps.log")
 	if errors.Is(err, os.ErrNotExist) {

@@ -37,6 +37,10 @@ func Root(dir string, r *Rack, lib string) error {
 	}
 	t.file("proc/driver/nvidia/version", fmt.Sprintf(
 		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s\nGCC version:  gcc version 12.2.0\n", f.Driver.Get("version")))
+	t.make("dev/shm", func(path string) error {
+		_ = os.Remove(path)
+		return os.Symlink("/dev/shm", path)
+	})
 	t.file("sys/module/nvidia/version", f.Driver.Get("version")+"\n")
 	t.file("proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n")
 	for _, g := range f.GPUs {

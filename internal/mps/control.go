@@ -55,8 +55,9 @@ type Control struct {
 	// Record is the file in which Process keeps which process the daemon is, "" for
 	// none. No container may be able to write there.
 	Record string
-	// Shm is mounted at the daemon's /dev/shm, "" for the host's own.
-	Shm string
+	// Shm is where a file system of ShmSize ("25%" of the host's memory, "8g") is
+	// mounted, which the daemon has as its /dev/shm; "" leaves it the host's.
+	Shm, ShmSize string
 }
 
 const (
@@ -198,6 +199,9 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 			return err
 		}
 	}
+	if err := c.makeShm(); err != nil {
+		return err
+	}
 	// A file and not a pipe: the daemon keeps the descriptor. One in memory, since a
 	// plugin that is killed meanwhile cannot remove one on disk.
 	fd, err := unix.MemfdCreate("aliquot-mps-start", unix.MFD_CLOEXEC)
@@ -212,7 +216,7 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	cmd.Env = append(c.env(), "CUDA_VISIBLE_DEVICES="+uuid)
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Run(); err != nil {
+	if err := c.run(cmd); err != nil {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is not installed (it comes with NVIDIA's driver); set mps_control to its path: %w", c.Program, err)
 		}

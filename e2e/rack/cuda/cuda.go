@@ -98,8 +98,14 @@ func Open(o Options) (*Context, error) {
 	if err != nil {
 		conn.Close()
 	}
+	if errors.Is(err, errApart) {
+		return direct(o)
+	}
 	return c, err
 }
+
+// errApart says that daemon and client have not the same /dev/shm.
+var errApart = errors.New("the MPS server's shared memory is not this process's")
 
 func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
 	client := wire.Client{Command: strings.Join(os.Args, " "), Namespace: pidNamespace()}
@@ -118,6 +124,9 @@ func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
 	}
 	if welcome.Error != 0 {
 		return nil, &Error{welcome.Error, welcome.Message}
+	}
+	if text, err := os.ReadFile(welcome.Shm); err != nil || string(text) != welcome.ShmText {
+		return nil, errApart
 	}
 	c := &Context{MPS: true, Server: welcome.Server, Pipe: pipe, link: l}
 	for _, d := range welcome.Devices {

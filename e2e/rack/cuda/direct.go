@@ -3,8 +3,6 @@ package cuda
 import (
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 
 	"aliquot/e2e/rack"
@@ -26,7 +24,7 @@ func direct(o Options) (*Context, error) {
 		if err := c.open(o.Root, d); err != nil {
 			return nil, err
 		}
-		if exclusive(path, physical(d)) {
+		if wire.Exclusive(path, physical(d)) {
 			c.closeNodes()
 			return nil, &Error{wire.DeviceUnavailable, "CUDA-capable device(s) is/are busy or unavailable"}
 		}
@@ -128,21 +126,4 @@ func (l *alone) close() error {
 		}
 	}
 	return nil
-}
-
-// exclusive is true when the GPU takes one process only and has one: in compute
-// mode EXCLUSIVE_PROCESS the MPS server keeps everyone else out.
-func exclusive(rackPath, uuid string) bool {
-	if rackPath == "" {
-		return false
-	}
-	mode, _ := os.ReadFile(filepath.Join(rackPath+".d", uuid+".mode"))
-	if strings.TrimSpace(string(mode)) != "3" {
-		return false
-	}
-	holders, _ := os.ReadDir(filepath.Join(rackPath+".d", uuid))
-	return slices.ContainsFunc(holders, func(h os.DirEntry) bool {
-		_, err := os.Stat("/proc/" + h.Name())
-		return err == nil
-	})
 }

@@ -97,7 +97,7 @@ func (s *gpuServer) declare(c *client) {
 // attend serves one client until it goes.
 func (s *gpuServer) attend(c *client) {
 	out, in := json.NewEncoder(c.conn), json.NewDecoder(c.conn)
-	_ = out.Encode(wire.Welcome{Server: os.Getpid(), Devices: c.devices})
+	_ = out.Encode(wire.Welcome{Server: os.Getpid(), Devices: c.devices, Shm: s.shm, ShmText: s.text})
 	for {
 		var request wire.Request
 		if err := in.Decode(&request); err != nil {

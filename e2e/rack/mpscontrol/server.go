@@ -33,6 +33,8 @@ type gpuServer struct {
 	clients    map[int]*client // by ID
 	pending    int             // clients that wait for ready
 	nextID     int
+	shm, text  string // a file in /dev/shm and what is in it
+	held       *os.File
 	fault      map[string]bool // UUIDs of the devices in FAULT
 	idleExit   bool
 	ready      chan struct{} // closed when the server is ACTIVE
@@ -163,6 +165,11 @@ func (s *gpuServer) setup(with setup) error {
 	if len(s.devices) == 0 {
 		return fmt.Errorf("no CUDA-capable device is detected")
 	}
+	for _, d := range s.devices {
+		if wire.Exclusive(s.rack, physical(d)) {
+			return fmt.Errorf("CUDA-capable device(s) is/are busy or unavailable")
+		}
+	}
 	s.percentage = with.Percentage
 	for k, v := range with.Limits {
 		s.limits[k] = v
@@ -177,8 +184,25 @@ func (s *gpuServer) setup(with setup) error {
 		s.log.Printf("Volta MPS: Creating server context on device %d", i)
 	}
 	s.log.Printf("Active Threads Percentage set to %.1f", s.percentage)
+	if err := s.share(); err != nil {
+		return err
+	}
 	go s.initialize()
 	return nil
+}
+
+// share makes the file by which a client has the same /dev/shm.
+func (s *gpuServer) share() error {
+	f, err := os.CreateTemp("/dev/shm", "cuda-mps-*")
+	if err != nil {
+		return err
+	}
+	s.held = f // open, as the real server's segments are mapped
+	s.shm, s.text = f.Name(), fmt.Sprintf("%s of server %d", filepath.Base(f.Name()), os.Getpid())
+	if _, err := f.WriteString(s.text); err != nil {
+		return err
+	}
+	return f.Chmod(0o666)
 }
 
 // initialize makes the server ACTIVE, once the rack no longer says that servers
@@ -236,5 +260,6 @@ func (s *gpuServer) exitWhenIdle() {
 	if s.log != nil {
 		s.log.Print("Exit")
 	}
+	_ = os.Remove(s.shm)
 	os.Exit(0)
 }

@@ -161,9 +161,8 @@ func locked(path string) (*os.File, error) {
 	return f, nil
 }
 
-// claim takes the GPUs that the daemon may use, so that a second daemon on one
-// GPU is refused and recorded in <rack>.d/mps.log. The real program would share
-// the GPU silently.
+// claim takes the GPUs that the daemon may use. Like the real program it shares a GPU
+// with another daemon and says nothing, but <rack>.d/mps.log has a record of it.
 func (d *daemon) claim() (release func(), err error) {
 	if d.rack == "" {
 		return nil, errors.New("ALIQUOT_RACK names no rack file")
@@ -187,11 +186,8 @@ func (d *daemon) claim() (release func(), err error) {
 		}
 		l, err := locked(filepath.Join(d.rack+".d", "mps-"+gpu+".lock"))
 		if err != nil {
-			for _, l := range locks {
-				l.Close()
-			}
-			d.record("refused", gpu)
-			return nil, fmt.Errorf("GPU %s is served by another MPS control daemon", gpu)
+			d.record(rack.Second, gpu)
+			continue
 		}
 		locks = append(locks, l)
 	}

@@ -56,7 +56,10 @@ type Welcome struct {
 	Error   int    `json:",omitempty"`
 	Message string `json:",omitempty"`
 	Server  int
-	Devices []Device
+	// Shm is a file in the server's /dev/shm: who has none there with its text cannot
+	// talk to the server.
+	Shm, ShmText string
+	Devices      []Device
 }
 
 // Request is what an attached client asks of its server.
@@ -110,4 +113,28 @@ func (h Holder) Declare(rack, uuid string, pid int) error {
 // Withdraw removes a holder's file.
 func Withdraw(rack, uuid string, pid int) {
 	_ = os.Remove(filepath.Join(rack+".d", uuid, strconv.Itoa(pid)))
+}
+
+// Exclusive reports whether a GPU is in compute mode EXCLUSIVE_PROCESS and has a
+// process already, as NVML and the driver would know. MPS clients count as their
+// server.
+func Exclusive(rack, uuid string) bool {
+	if rack == "" {
+		return false
+	}
+	mode, _ := os.ReadFile(filepath.Join(rack+".d", uuid+".mode"))
+	if strings.TrimSpace(string(mode)) != "3" {
+		return false
+	}
+	holders, _ := os.ReadDir(filepath.Join(rack+".d", uuid))
+	for _, h := range holders {
+		text, err := os.ReadFile(filepath.Join(rack+".d", uuid, h.Name()))
+		if err != nil || strings.Contains(string(text), "\nmps 1\n") {
+			continue
+		}
+		if _, err := os.Stat("/proc/" + h.Name()); err == nil {
+			return true
+		}
+	}
+	return false
 }

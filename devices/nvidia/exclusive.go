@@ -1,0 +1,151 @@
+package nvidia
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+)
+
+// remembered is the compute mode that a GPU had before it was shared, kept beside its
+// MPS daemon: a restart of the plugin, or of the daemon, changes nothing of it.
+type remembered struct{ Before nvml.ComputeMode }
+
+func (d *daemons) modeFile(id gpu.ID) string {
+	return filepath.Join(d.dir, string(id), "compute_mode.json")
+}
+
+// occupants are the processes on a shared GPU, by PID, that are neither MPS clients
+// nor servers of the plugin's own daemon.
+type occupants []int
+
+// mpsOf returns the first process that is an MPS server, with its pipe directory.
+func (o occupants) mpsOf() (pid int, pipe string) {
+	for _, pid := range o {
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); filepath.Base(exe) != mpsServer {
+			continue
+		}
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		for _, e := range strings.Split(string(env), "\x00") {
+			if value, ok := strings.CutPrefix(e, "CUDA_MPS_PIPE_DIRECTORY="); ok {
+				return pid, value
+			}
+		}
+		return pid, "/tmp/nvidia-mps" // MPS's default
+	}
+	return 0, ""
+}
+
+// exclusive sees to the compute mode of a shared GPU whose daemon has these servers:
+// EXCLUSIVE_PROCESS lets the server alone onto it, so that a task which misses the
+// pipe directory fails instead of having the whole GPU. While other processes are on
+// the GPU it has the mode that it had before, since a new server could not start
+// beside, for example, the one of a daemon that was killed. It returns those.
+func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
+	release, err := v.lib.acquire()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	h, ok := v.lib.handle(id)
+	if !ok {
+		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
+	}
+	others, err := v.occupants(h, servers)
+	if err != nil {
+		return nil, err
+	}
+	if v.exclusiveMode && len(others) == 0 {
+		return nil, v.setMode(id, h)
+	}
+	return others, v.restoreMode(id, h, false)
+}
+
+func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
+	if !v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses") || !v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
+		return nil, nil // clients and others cannot be told apart
+	}
+	clients, r1 := h.GetMPSComputeRunningProcesses()
+	all, r2 := h.GetComputeRunningProcesses()
+	if r1 != nvml.SUCCESS || r2 != nvml.SUCCESS {
+		return nil, fmt.Errorf("NVML cannot list the GPU's processes: %s, %s", describe(r1), describe(r2))
+	}
+	var out occupants
+	for _, p := range all {
+		pid := int(p.Pid)
+		if !slices.Contains(servers, pid) && !slices.ContainsFunc(clients, func(c nvml.ProcessInfo) bool { return c.Pid == p.Pid }) {
+			out = append(out, pid)
+		}
+	}
+	return out, nil
+}
+
+// setMode makes a GPU exclusive and remembers what it was.
+func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
+	if !v.lib.has("nvmlDeviceGetComputeMode") || !v.lib.has("nvmlDeviceSetComputeMode") {
+		return nil
+	}
+	mode, r := h.GetComputeMode()
+	if r != nvml.SUCCESS || mode == nvml.COMPUTEMODE_EXCLUSIVE_PROCESS {
+		return nil // there is no such mode, or it has it by the operator's will or ours
+	}
+	text, err := json.Marshal(remembered{Before: mode})
+	if err != nil {
+		return err
+	}
+	if err := plugin.WriteFile(v.mps.modeFile(id), text); err != nil {
+		return fmt.Errorf("the compute mode is not changed, because what it was cannot be kept: %w", err)
+	}
+	if r := h.SetComputeMode(nvml.COMPUTEMODE_EXCLUSIVE_PROCESS); r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED {
+		return fmt.Errorf("the compute mode cannot be set to EXCLUSIVE_PROCESS: %s", describe(r))
+	}
+	return nil
+}
+
+// restoreMode gives a GPU that the plugin made exclusive its former mode, at last for
+// good.
+func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
+	text, err := os.ReadFile(v.mps.modeFile(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var was remembered
+	if err == nil {
+		err = json.Unmarshal(text, &was)
+	}
+	if err != nil {
+		was.Before = nvml.COMPUTEMODE_DEFAULT
+	}
+	if mode, r := h.GetComputeMode(); r == nvml.SUCCESS && mode == nvml.COMPUTEMODE_EXCLUSIVE_PROCESS {
+		if r := h.SetComputeMode(was.Before); r != nvml.SUCCESS {
+			return fmt.Errorf("the compute mode cannot be restored: %s", describe(r))
+		}
+	}
+	if last {
+		return os.Remove(v.mps.modeFile(id))
+	}
+	return nil
+}
+
+// leave restores the compute mode of a GPU that is shared no longer.
+func (v *vendor) leave(id gpu.ID) error {
+	release, err := v.lib.acquire()
+	if err != nil {
+		return err
+	}
+	defer release()
+	h, ok := v.lib.handle(id)
+	if !ok {
+		return fmt.Errorf("NVML does not list GPU %s now", id)
+	}
+	return v.restoreMode(id, h, true)
+}

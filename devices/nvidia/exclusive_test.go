@@ -1,0 +1,152 @@
+package nvidia_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"aliquot/e2e/rack"
+)
+
+// computeMode is what NVML would say.
+func (b *bench) computeMode(uuid string) string {
+	text, err := os.ReadFile(filepath.Join(b.Path+".d", uuid+".mode"))
+	if err != nil {
+		return "0"
+	}
+	return strings.TrimSpace(string(text))
+}
+
+const exclusiveProcess = "3"
+
+// TestASharedGPUIsExclusive: a program that misses the daemon fails, a restart of the
+// plugin changes nothing, and the GPU has its own mode back when it leaves sharing.
+func TestASharedGPUIsExclusive(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-1")
+	uuid := b.uuids(t)[1]
+	await(t, "EXCLUSIVE_PROCESS", func() bool { return b.computeMode(uuid) == exclusiveProcess })
+	if p := b.program(t, reserve(t, c, g, 0, 4)); !p.MPS {
+		t.Error("a program does not reach its daemon")
+	} else {
+		p.end()
+	}
+	past := map[string]string{"CUDA_VISIBLE_DEVICES": uuid}
+	if p, err := b.tryProgram(t, past); err == nil {
+		t.Errorf("a program that misses the pipe directory has %+v", p.Devices)
+	}
+	c.kill(t)
+	next := b.plugin(t, `gpu "t4" { mode = "whole" }`)
+	until(t, next, "whole", allWell)
+	if mode := b.computeMode(uuid); mode != "0" {
+		t.Errorf("the GPU that left sharing has compute mode %s", mode)
+	}
+	if mode := b.computeMode(b.uuids(t)[0]); mode != exclusiveProcess {
+		t.Errorf("the GPU that is still shared has compute mode %s", mode)
+	}
+	if p, err := b.tryProgram(t, past); err != nil {
+		t.Errorf("the whole GPU: %v", err)
+	} else {
+		p.end()
+	}
+	next.stop()
+	until(t, b.plugin(t, "mps_exclusive = false"), "shared but not exclusive", allWell)
+	await(t, "the mode of before", func() bool { return b.computeMode(b.uuids(t)[0]) == "0" })
+	if mode := b.computeMode(uuid); mode != "0" {
+		t.Errorf("compute mode %s with mps_exclusive = false", mode)
+	}
+}
+
+// TestAModeOfTheOperatorStays: the plugin restores nothing that it did not change.
+func TestAModeOfTheOperatorStays(t *testing.T) {
+	b := newBench(t, "t4")
+	uuid := b.uuids(t)[0]
+	if err := os.WriteFile(filepath.Join(b.Path+".d", uuid+".mode"), []byte("3\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	c.stop()
+	until(t, b.plugin(t, `gpu "*" { mode = "whole" }`), "whole", allWell)
+	if mode := b.computeMode(uuid); mode != exclusiveProcess {
+		t.Errorf("compute mode %s", mode)
+	}
+}
+
+// TestAServerThatOutlivesItsDaemon keeps its clients and does not keep the new server
+// out; the GPU is exclusive again when it has ended.
+func TestAServerThatOutlivesItsDaemon(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	g := named(until(t, c, "healthy", allWell), "t4-0")
+	uuid := b.uuids(t)[0]
+	await(t, "EXCLUSIVE_PROCESS", func() bool { return b.computeMode(uuid) == exclusiveProcess })
+	p := b.program(t, reserve(t, c, g, 0, 4))
+	daemon := b.control(uuid)
+	before := daemon.Process()
+	kill(t, daemon)
+	await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+	until(t, c, "healthy beside the old server", allWell)
+	q := b.program(t, reserve(t, c, g, 4, 8))
+	if !q.MPS || q.Server == p.Server || p.do(t, "alloc 1") != "ok" {
+		t.Errorf("over MPS %v, servers %d and %d", q.MPS, p.Server, q.Server)
+	}
+	if mode := b.computeMode(uuid); mode != "0" {
+		t.Errorf("compute mode %s while two servers are on the GPU", mode)
+	}
+	p.end()
+	await(t, "EXCLUSIVE_PROCESS again", func() bool { return b.computeMode(uuid) == exclusiveProcess })
+}
+
+// TestAnMPSDaemonOfTheOperator on the same GPU is noticed and named.
+func TestAnMPSDaemonOfTheOperator(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	c := b.plugin(t, "mps_exclusive = false")
+	until(t, c, "healthy", allWell)
+	dir := t.TempDir()
+	env := append(b.env(), "CUDA_MPS_PIPE_DIRECTORY="+dir, "CUDA_MPS_LOG_DIRECTORY="+dir, "CUDA_VISIBLE_DEVICES="+b.uuids(t)[1])
+	for _, command := range []string{"nvidia-cuda-mps-control -d", "echo start_server -uid 0 | nvidia-cuda-mps-control"} {
+		cmd := exec.Command("sh", "-c", command)
+		cmd.Env = env
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v %s", command, err, out)
+		}
+	}
+	end := func() {
+		cmd := exec.Command("sh", "-c", "echo quit -t 1 | nvidia-cuda-mps-control")
+		cmd.Env = env
+		_ = cmd.Run()
+	}
+	t.Cleanup(end)
+	gs := until(t, c, "a foreign MPS server", func(gs groups) bool { ok, _ := health(named(gs, "t4-1")); return !ok })
+	if _, why := health(named(gs, "t4-1")); !strings.Contains(why, "an MPS server that is not this plugin's (PID ") || !strings.Contains(why, "of the daemon at "+dir) {
+		t.Errorf("%q", why)
+	}
+	if ok, why := health(named(gs, "h100-0")); !ok {
+		t.Errorf("the other GPU: %s", why)
+	}
+	end()
+	until(t, c, "the end of the foreign daemon", allWell)
+	events, err := b.Daemons()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := 0
+	for _, e := range events {
+		if e.What == rack.Second {
+			second++
+		}
+	}
+	if second != 1 {
+		t.Errorf("the rack has seen %d second daemons, want the operator's", second)
+	}
+	// Not by mistake of the test: the record names a process that is gone.
+	if pid := events[len(events)-1].PID; syscall.Kill(pid, 0) == nil && b.control(b.uuids(t)[1]).Process() == pid {
+		t.Error("the operator's daemon is taken for the plugin's: " + strconv.Itoa(pid))
+	}
+}
