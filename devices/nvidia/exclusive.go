@@ -14,6 +14,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
 )
 
 // remembered is the compute mode that a GPU had before it was shared, kept beside its
@@ -31,10 +32,10 @@ type occupants []int
 // mpsOf returns the first process that is an MPS server, with its pipe directory.
 func (o occupants) mpsOf() (pid int, pipe string) {
 	for _, pid := range o {
-		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); filepath.Base(exe) != mpsServer {
+		if exe, _ := os.Readlink(filepath.Join(machine.Running.Process(pid), "exe")); filepath.Base(exe) != mpsServer {
 			continue
 		}
-		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		env, _ := os.ReadFile(filepath.Join(machine.Running.Process(pid), "environ"))
 		for _, e := range strings.Split(string(env), "\x00") {
 			if value, ok := strings.CutPrefix(e, "CUDA_MPS_PIPE_DIRECTORY="); ok {
 				return pid, value

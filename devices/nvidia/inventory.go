@@ -32,7 +32,7 @@ func (r reading) found() []share.Found {
 	for _, d := range r.devices {
 		out = append(out, share.Found{GPU: d.gpu, Fraction: d.fraction,
 			Slicing: share.Slicing{Why: "a MIG device is given to one task"},
-			Part:    share.Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-"}})
+			Part:    share.Part{Sharing: gpu.SharingMIG, Enforcement: gpu.EnforceMIG, Infix: "mig-", Common: d.common}})
 	}
 	return out
 }

@@ -13,6 +13,8 @@ type migDevice struct {
 	handle   nvml.Device
 	gpu      gpu.GPU
 	fraction float64
+	// common is the memory of its GPU instance where that has other compute instances.
+	common gpu.MiB
 }
 
 // migOf reads the GPU's MIG mode and devices, and says where it is not sure of
@@ -46,6 +48,24 @@ func (l *library) migOf(h nvml.Device, out *reading) {
 			out.devices = append(out.devices, one)
 		case !sure(r):
 			out.unsure = true
+		}
+	}
+	apportion(out.devices)
+}
+
+// apportion divides the memory of a GPU instance among its compute instances by their
+// SMs: each of them says all of it.
+func apportion(devices []migDevice) {
+	instance := func(d migDevice) string { gi, _, _ := strings.Cut(d.gpu.MIG, "/"); return gi }
+	count, units := map[string]int{}, map[string]int{}
+	for _, d := range devices {
+		count[instance(d)]++
+		units[instance(d)] += d.gpu.Units
+	}
+	for i, d := range devices {
+		if gi := instance(d); gi != "" && count[gi] > 1 && units[gi] > 0 {
+			devices[i].common = d.gpu.Memory
+			devices[i].gpu.Memory = d.gpu.Memory * gpu.MiB(d.gpu.Units) / gpu.MiB(units[gi])
 		}
 	}
 }

@@ -186,6 +186,8 @@ func TestConfigErrorsOfNVIDIA(t *testing.T) {
 		`recovery_period = "0s"`:                                 {"recovery_period", "0s", "duration"},
 		`remap_pending = "maybe"`:                                {"remap_pending", "maybe", "unhealthy, ignore"},
 		`mps_multi_user = "both"`:                                {"mps_multi_user", "both", "true or false"},
+		`mps_shm_size = "0%"`:                                    {"mps_shm_size", "0%", "25%"},
+		"gpu \"H100\" {}\ngpu \"h100\" {}":                       {"h100", "H100", "keep one"},
 		`gpu "*" { partition = "x" }`:                            {"partition"},
 		`slices = 3`:                                             {"slices"},
 		fmt.Sprintf("run_dir = %q", "/"+strings.Repeat("r", 60)): {"run_dir", "rrr", "49"},
@@ -224,5 +226,22 @@ func TestNoAssumedEnvironment(t *testing.T) {
 		if !strings.HasPrefix(key, "ALIQUOT_") && !strings.HasPrefix(key, "CUDA_") && !strings.HasPrefix(key, "NVIDIA_") {
 			t.Errorf("unexpected variable %s", key)
 		}
+	}
+}
+
+// TestComputeInstancesShareTheirMemory: it is counted once and not called held.
+func TestComputeInstancesShareTheirMemory(t *testing.T) {
+	b := newBench(t, "h200-mig")
+	gs := until(t, b.plugin(t, `gpu "*" { mode = "mig" }`), "healthy", allWell)
+	sum := int64(0)
+	for _, g := range gs {
+		sum += *g.Attributes["memory"].Int * int64(len(g.Devices))
+		held, common := *g.Attributes["memory_enforcement"].String, g.Attributes["memory_in_common"]
+		if shared := strings.Contains(g.Name, "c.3g"); shared != (held == "none") || shared != (common != nil && *common.Int == 71424) {
+			t.Errorf("%s: memory is held %s, in common %v", g.Name, held, common)
+		}
+	}
+	if sum > 71424+33280+2*16384 {
+		t.Errorf("all MIG devices have %d MiB together", sum)
 	}
 }

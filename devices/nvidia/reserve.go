@@ -49,7 +49,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		}
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
 		if shm := v.mps.shm(id); shm != "" {
-			if _, err := os.Stat(shm); err == nil { // not so where an older plugin started the daemon
+			if machine.Running.Exists(shm) { // not so where an older plugin started the daemon
 				r.Mounts = append(r.Mounts, &device.Mount{HostPath: shm, TaskPath: "/dev/shm"})
 			}
 		}

@@ -100,6 +100,9 @@ func describe(o share.Offer, s State) map[string]*structs.Attribute {
 			attrs[key] = text(value)
 		}
 	}
+	if o.Common > 0 {
+		attrs["memory_in_common"] = number(int64(o.Common), structs.UnitMiB)
+	}
 	if o.Parent != "" {
 		attrs["unique.parent"] = text(string(o.Parent))
 	}

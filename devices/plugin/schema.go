@@ -83,7 +83,13 @@ func (m Maker) Config(raw map[string]any) (Config, error) {
 		MetricsAddress: s.Address("metrics_address"),
 	}
 	blocks, _ := raw["gpu"].(map[string]any)
-	for _, selector := range sortedKeys(blocks) {
+	selectors := sortedKeys(blocks)
+	for i, selector := range selectors {
+		for _, other := range selectors[:i] {
+			if share.SameSelector(selector, other) {
+				s.fail("gpu", selector, fmt.Sprintf("gpu %q names the same GPUs; keep one of the two blocks", other))
+			}
+		}
 		values, _ := blocks[selector].(map[string]any)
 		block := &Settings{path: fmt.Sprintf("gpu %q ", selector), values: values}
 		c.Rules = append(c.Rules, m.rule(selector, block))

@@ -49,6 +49,7 @@ type Enforcement string
 const (
 	EnforceMIG          Enforcement = "mig"
 	EnforcePartition    Enforcement = "partition"
+	EnforceWhole        Enforcement = "whole" // the GPU has no other task
 	EnforceMPSNamespace Enforcement = "mps-namespace"
 	EnforceMPSStatic    Enforcement = "mps-static-partition"
 	EnforceMPSPercent   Enforcement = "mps-percentage"
@@ -71,7 +72,7 @@ const (
 // Level returns how much the mechanism can be relied on.
 func (e Enforcement) Level() Level {
 	switch e {
-	case EnforceMIG, EnforcePartition, EnforceMPSNamespace, EnforceMPSStatic:
+	case EnforceMIG, EnforcePartition, EnforceWhole, EnforceMPSNamespace, EnforceMPSStatic:
 		return LevelHard
 	case EnforceMPSPercent, EnforceCUMask:
 		return LevelCooperative

@@ -10,10 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"aliquot/internal/host"
 )
 
 // shmPlace is where CUDA looks for shared memory, in the daemon and in its clients.
@@ -68,7 +69,7 @@ func (c Control) SweepShm(daemon int) error {
 	if err := unix.Stat(c.Shm, &st); err != nil {
 		return err
 	}
-	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", daemon))
+	own, err := os.Readlink(mountNamespace(daemon))
 	if err != nil {
 		return err
 	}
@@ -91,16 +92,13 @@ func (c Control) SweepShm(daemon int) error {
 	return failed
 }
 
+func mountNamespace(pid int) string { return filepath.Join(host.Running.Process(pid), "ns/mnt") }
+
 // namespaces lists the processes in a mount namespace, and one process of each other.
 func namespaces(own string) (members, others []int) {
 	seen := map[string]bool{}
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		switch ns, err := os.Readlink("/proc/" + e.Name() + "/ns/mnt"); {
+	for _, pid := range host.Running.Numbered("/proc") {
+		switch ns, err := os.Readlink(mountNamespace(pid)); {
 		case err != nil:
 		case ns == own:
 			members = append(members, pid)
@@ -114,12 +112,12 @@ func namespaces(own string) (members, others []int) {
 
 // hasMount reports whether a process has a file system mounted at another place than
 // the host's, as containers have.
-func hasMount(pid int, dev uint64, host string) bool {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+func hasMount(pid int, dev uint64, ofHost string) bool {
+	text, _ := os.ReadFile(filepath.Join(host.Running.Process(pid), "mountinfo"))
 	want := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
 	for line := range bytes.Lines(text) {
 		const device, point = 2, 4
-		if f := bytes.Fields(line); len(f) > point && string(f[device]) == want && string(f[point]) != host {
+		if f := bytes.Fields(line); len(f) > point && string(f[device]) == want && string(f[point]) != ofHost {
 			return true
 		}
 	}
@@ -134,7 +132,7 @@ func inUse(pid int, names map[string]bool) {
 			names[name] = true
 		}
 	}
-	if maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid)); err == nil {
+	if maps, err := os.Open(filepath.Join(host.Running.Process(pid), "maps")); err == nil {
 		for lines := bufio.NewScanner(maps); lines.Scan(); {
 			if _, path, ok := strings.Cut(lines.Text(), " "+shmPlace+"/"); ok {
 				note(shmPlace + "/" + path)
@@ -142,7 +140,7 @@ func inUse(pid int, names map[string]bool) {
 		}
 		maps.Close()
 	}
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	files, _ := filepath.Glob(filepath.Join(host.Running.Process(pid), "fd/*"))
 	for _, file := range files {
 		if to, err := os.Readlink(file); err == nil {
 			note(to)

@@ -38,7 +38,7 @@ func (p Plan) Offer(id gpu.ID) (Offer, bool) {
 // as its rule says is left out, or offered as the partitions that it has, and a
 // note says why and what to do.
 func NewPlan(found []Found, rules []Rule) Plan {
-	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{}}
+	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{}, memory: map[string]gpu.MiB{}}
 	sorted := slices.Clone(found)
 	slices.SortStableFunc(sorted, func(a, b Found) int { return cmp.Compare(a.Index, b.Index) })
 	known := map[gpu.ID]bool{}
@@ -81,6 +81,8 @@ type planner struct {
 	children map[gpu.ID][]Found
 	// groups holds the shared groups in use, each of one GPU.
 	groups map[string]gpu.ID
+	// memory is that of the first whole GPU of each class.
+	memory map[string]gpu.MiB
 	plan   Plan
 }
 
@@ -160,8 +162,21 @@ func (p *planner) shared(f Found, rule Rule) {
 func (p *planner) whole(f Found, rule Rule) {
 	offer := newOffer(f, rule)
 	offer.Group = f.Class
+	// A job that needs the larger memory of two would never find it in a group that
+	// states the smaller.
+	first, known := p.memory[f.Class]
+	switch {
+	case !known:
+		p.memory[f.Class] = f.Memory
+	case differ(first, f.Memory):
+		offer.Group = fmt.Sprintf("%s-%dg", f.Class, (f.Memory+512)/1024)
+	}
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
+
+// differ reports whether two sizes of memory are those of two products: ECC and what a
+// driver reserves change a product's by less than a twentieth.
+func differ(a, b gpu.MiB) bool { return max(a, b)-min(a, b) > max(a, b)/20 }
 
 func (p *planner) partition(f Found, rule Rule) {
 	if f.Part.Sharing == "" {
@@ -170,7 +185,11 @@ func (p *planner) partition(f Found, rule Rule) {
 	}
 	offer := newOffer(f, rule)
 	offer.Group = f.Class + "-" + f.Part.Infix + profileName(f.Profile)
-	offer.Sharing, offer.Enforcement = f.Part.Sharing, f.Part.Enforcement
+	offer.Sharing, offer.Enforcement, offer.Common = f.Part.Sharing, f.Part.Enforcement, f.Part.Common
+	if offer.Common > 0 {
+		offer.MemoryEnforcement = gpu.LevelNone
+		p.note(f, "shares %s of memory with other compute instances of its GPU instance: its share is %s and nothing holds tasks to it", offer.Common, offer.Memory)
+	}
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
 
@@ -199,7 +218,7 @@ func newOffer(f Found, rule Rule) Offer {
 	weight, source := weightOf(f, rule)
 	return Offer{
 		GPU: f.GPU, Slices: 1, Weight: weight, Source: source,
-		Sharing: gpu.SharingNone, Enforcement: gpu.EnforceNone, MemoryEnforcement: gpu.LevelHard,
+		Sharing: gpu.SharingNone, Enforcement: gpu.EnforceWhole, MemoryEnforcement: gpu.LevelHard,
 	}
 }
 

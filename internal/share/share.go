@@ -4,6 +4,7 @@
 package share
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -82,6 +83,10 @@ type Found struct {
 
 // Part is how the hardware holds a task to a MIG device or partition.
 type Part struct {
+	// Common is the memory that the part has in common with others, 0 for one that has
+	// its own: a compute instance's is all of its MIG GPU instance's. Nothing holds a
+	// task to its share, which is the part's Memory.
+	Common gpu.MiB
 	Sharing     gpu.Sharing
 	Enforcement gpu.Enforcement
 	// Infix stands between class and profile in the group's name, such as "mig-".
@@ -98,6 +103,8 @@ type Offer struct {
 	Sharing           gpu.Sharing
 	Enforcement       gpu.Enforcement
 	MemoryEnforcement gpu.Level
+	// Common is Part.Common.
+	Common gpu.MiB
 	// Weight of the whole offer relative to an H100 SXM, 0 when unknown.
 	Weight float64
 	// Source says where Weight comes from.
@@ -135,7 +142,9 @@ func UnitsOf(total, k, n int) int {
 func specificity(selector string, g gpu.GPU) int {
 	s := strings.TrimSpace(selector)
 	switch {
-	case strings.EqualFold(s, string(g.ID)), g.PCI != "" && strings.EqualFold(s, g.PCI):
+	case strings.EqualFold(s, string(g.ID)):
+		return 6
+	case g.PCI != "" && canonicalPCI(s) == canonicalPCI(g.PCI):
 		return 5
 	case s == strconv.Itoa(g.Index) && g.Parent == "":
 		return 4
@@ -149,9 +158,30 @@ func specificity(selector string, g gpu.GPU) int {
 	return 0
 }
 
-// Pick returns the rule that names g most closely: its ID or PCI address before
-// its index, product name, class and "*". The second result is false when no
-// rule matches. Among equals the first wins.
+// canonicalPCI writes a PCI address as the kernel does, "0000:53:00.0"; NVML and
+// nvidia-smi give the domain eight digits and lspci may leave it out. Other text stays.
+func canonicalPCI(s string) string {
+	var domain, bus, device, function uint
+	low := strings.ToLower(s)
+	if strings.Count(low, ":") == 1 {
+		low = "0:" + low
+	}
+	if n, err := fmt.Sscanf(low+"\n", "%x:%x:%x.%x\n", &domain, &bus, &device, &function); n != 4 || err != nil {
+		return s
+	}
+	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, bus, device, function)
+}
+
+// SameSelector reports whether two selectors name the same GPUs, whatever there are:
+// they are two spellings of one.
+func SameSelector(a, b string) bool {
+	a, b = strings.TrimSpace(a), strings.TrimSpace(b)
+	return strings.EqualFold(a, b) || canonicalPCI(a) == canonicalPCI(b) || gpu.Slug(a) == gpu.Slug(b) && gpu.Slug(a) != gpu.Slug("")
+}
+
+// Pick returns the rule that names g most closely: its ID before its PCI address,
+// index, product name, class and "*". The second result is false when no rule
+// matches. Among equals the first wins.
 func Pick(rules []Rule, g gpu.GPU) (Rule, bool) {
 	best, rank := Rule{}, 0
 	for _, r := range rules {
