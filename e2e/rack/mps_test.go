@@ -376,3 +376,18 @@ func TestClientFindsTheRackInTheDriverLibrary(t *testing.T) {
 		t.Fatalf("%+v", c.opened)
 	}
 }
+
+// A GPU that is lost takes no client, and those that it has fail.
+func TestALostGPUServesNobody(t *testing.T) {
+	t.Parallel()
+	m := newMachine(t, "h100")
+	m.daemon()
+	c := attach(t, m)
+	edit(t, m.rack.Lose(m.gpu))
+	if d := attach(t, m); d.Code != 100 {
+		t.Errorf("a client of a lost GPU: %+v", d.opened)
+	}
+	if code := c.do("alloc 1"); code == 0 {
+		t.Error("a client of a lost GPU has memory")
+	}
+}

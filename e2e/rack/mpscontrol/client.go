@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 
+	"aliquot/e2e/rack"
 	"aliquot/e2e/rack/wire"
 )
 
@@ -28,7 +29,7 @@ func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
 	}
 	devices := s.file.Select(s.devices, info.Visible)
 	devices = s.served(devices)
-	if len(devices) == 0 {
+	if len(devices) == 0 || slices.ContainsFunc(devices, s.lost) {
 		refuse(wire.NoDevice, "no CUDA-capable device is detected")
 		return
 	}
@@ -49,6 +50,16 @@ func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
 	s.log.Printf("New client %d connected", pid)
 	s.log.Printf("Volta MPS: status of client {%d, %d} is ACTIVE", pid, c.id)
 	go s.attend(c)
+}
+
+// lost reports whether a device's GPU has fallen off the bus since.
+func (s *gpuServer) lost(d wire.Device) bool {
+	file, err := rack.Load(s.rack)
+	if err != nil {
+		return false
+	}
+	g := file.GPU(physical(d))
+	return g == nil || g.Get("lost") == "yes" || g.Get("absent") == "yes"
 }
 
 // served keeps the devices that this server owns.
@@ -132,6 +143,9 @@ func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 		return wire.Reply{Error: wire.InvalidDevice, Message: "invalid device ordinal"}
 	}
 	h, d := &c.held[r.Device], c.devices[r.Device]
+	if s.lost(d) {
+		return wire.Reply{Error: wire.LaunchFailed, Message: "the GPU is lost"}
+	}
 	switch r.Op {
 	case "alloc":
 		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory {
