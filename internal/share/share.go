@@ -86,7 +86,7 @@ type Part struct {
 	// Common is the memory that the part has in common with others, 0 for one that has
 	// its own: a compute instance's is all of its MIG GPU instance's. Nothing holds a
 	// task to its share, which is the part's Memory.
-	Common gpu.MiB
+	Common      gpu.MiB
 	Sharing     gpu.Sharing
 	Enforcement gpu.Enforcement
 	// Infix stands between class and profile in the group's name, such as "mig-".
