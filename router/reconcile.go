@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 )
 
@@ -115,8 +116,13 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 
 // weights is what is expected of a service's groups; Router.mu is held.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
-	trust := r.config.Trust
-	return weigh.Weights(s.instances, s.gone(), trust.Merge(now, r.rates[s.name]...), r.config.Profiles(s.name), trust, now)
+	rates := map[string]weigh.Rate{}
+	for class, m := range learned.Merge(now, r.rates[s.name]...) {
+		if m.Replica > 0 {
+			rates[class] = weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated}
+		}
+	}
+	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
 }
 
 // gone lists an instance for each group that is known of. Of one that was gone when

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 	"aliquot/router/config"
 )
@@ -66,9 +67,9 @@ type Router struct {
 	config   *config.Config
 	ctx      context.Context // of watches
 	services map[string]*service
-	opted    map[string]bool                    // by meta, as Services last said
-	rates    map[string][]map[string]weigh.Rate // by service, of each gateway
-	notes    map[string][]string                // what is wrong with rates, by service
+	opted    map[string]bool            // by meta, as Services last said
+	rates    map[string][]learned.Rates // by service, of each gateway
+	notes    map[string][]string        // what is wrong with rates, by service
 	cache    map[weigh.Key]Stored
 	// learned stamps what was read or written singly, so that an audit's list, which
 	// may be older, does not overwrite it.
@@ -91,7 +92,7 @@ func New(c *config.Config, catalog Catalog, entries Entries, election Election, 
 		catalog: catalog, entries: entries, election: election, log: log, config: c,
 		queue: newQueue(), polls: semaphore.NewWeighted(int64(polls)), maxPolls: polls,
 		services: map[string]*service{}, opted: map[string]bool{},
-		rates: map[string][]map[string]weigh.Rate{}, notes: map[string][]string{},
+		rates: map[string][]learned.Rates{}, notes: map[string][]string{},
 		learned: map[weigh.Key]uint64{},
 	}
 	r.metrics = newMetrics(r)

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 )
 
@@ -201,10 +203,10 @@ func (r *Router) watchRates(ctx context.Context) {
 		if err != nil {
 			return 0, err
 		}
-		rates, notes := map[string][]map[string]weigh.Rate{}, map[string][]string{}
+		rates, notes := map[string][]learned.Rates{}, map[string][]string{}
 		for service, texts := range found {
 			for _, text := range texts {
-				one, errs := weigh.ParseRates(text)
+				one, errs := learned.ParseRates(text)
 				rates[service] = append(rates[service], one)
 				for _, err := range errs {
 					notes[service] = append(notes[service], fmt.Sprintf("%s/%s: %v", prefix, service, err))
@@ -220,12 +222,12 @@ func (r *Router) watchRates(ctx context.Context) {
 }
 
 // takeRates keeps new rates and returns the services whose rates changed.
-func (r *Router) takeRates(rates map[string][]map[string]weigh.Rate, notes map[string][]string) []string {
+func (r *Router) takeRates(rates map[string][]learned.Rates, notes map[string][]string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var changed []string
 	for name := range r.services {
-		if !slices.EqualFunc(rates[name], r.rates[name], maps.Equal) || !slices.Equal(notes[name], r.notes[name]) {
+		if !reflect.DeepEqual(rates[name], r.rates[name]) || !slices.Equal(notes[name], r.notes[name]) {
 			changed = append(changed, name)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/learned"
 )
 
 // second is what is known of a service in one second, over all gateways.
@@ -327,10 +328,8 @@ func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time 
 	}
 	var newest time.Time
 	for _, pair := range pairs {
-		var doc struct {
-			Updated time.Time `json:"updated"`
-		}
-		if here[identity(path.Base(pair.Key))] || json.Unmarshal(pair.Value, &doc) != nil || doc.Updated.IsZero() || doc.Updated.After(latest) {
+		doc, _ := learned.ParseRates(pair.Value)
+		if here[identity(path.Base(pair.Key))] || doc.Updated.IsZero() || doc.Updated.After(latest) {
 			continue
 		}
 		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {

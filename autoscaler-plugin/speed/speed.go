@@ -9,13 +9,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"math"
 	"sync"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/learned"
 	"aliquot/internal/scale"
 )
 
@@ -33,25 +33,8 @@ const (
 	pause = 10 * time.Second
 )
 
-// Document is the value of a key. The zero Document is that of a key that is not
-// there.
-type Document struct {
-	Version int `json:"version"`
-	// Since is when Rates come into force; until then it is Before.
-	Since time.Time `json:"since"`
-	// Rates are requests per second of one busy slot, by class.
-	Rates  map[string]float64 `json:"rates"`
-	Before map[string]float64 `json:"before,omitempty"`
-}
-
-// At returns the rates in force and for how long they have been, 0 while a change
-// is about to come.
-func (d Document) At(t time.Time) (rates map[string]float64, age time.Duration) {
-	if t.Before(d.Since) {
-		return d.Before, 0
-	}
-	return d.Rates, t.Sub(d.Since)
-}
+// Document is the value of a key.
+type Document = learned.Speeds
 
 // Reader reads documents, and while Consul is away knows what it last said.
 type Reader struct {
@@ -111,8 +94,8 @@ func (r *Reader) read(ctx context.Context, service string) (Document, uint64, er
 	if err != nil || pair == nil {
 		return Document{}, 0, err
 	}
-	var doc Document
-	if err := json.Unmarshal(pair.Value, &doc); err != nil || doc.Version != 1 {
+	doc, err := learned.ParseSpeeds(pair.Value)
+	if err != nil {
 		return Document{}, 0, fmt.Errorf("key %s in Consul does not hold speeds of this release: delete it", prefix+service)
 	}
 	return doc, pair.ModifyIndex, nil
@@ -134,7 +117,7 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	if err != nil || now.Before(doc.Since.Add(pause)) {
 		return nil, err
 	}
-	next := Document{Version: 1, Since: now.Add(lead).UTC().Truncate(time.Second), Rates: map[string]float64{}, Before: doc.Rates}
+	next := learned.NewSpeeds(now.Add(lead), doc.Rates)
 	maps.Copy(next.Rates, doc.Rates)
 	maps.Copy(next.Rates, merge(pairs, now))
 	if !scale.Moved(classes, doc.Rates, next.Rates) {
@@ -161,51 +144,20 @@ func (r *Reader) due(service string, now time.Time) bool {
 	return true
 }
 
-const (
-	// enough samples of a class are needed to believe them.
-	enough = 8
-	// halfLife is the age at which a gateway's samples count half as much as new
-	// ones: what is measured now outweighs the past, and the past stands where
-	// nothing is measured now.
-	halfLife = time.Hour
-	// believed is the age from which rates count nothing.
-	believed = 7 * 24 * time.Hour
-)
+// enough samples of a class are needed to believe them.
+const enough = 8
 
-// merge returns the mean rates of all gateways, those of classes that enough is
-// known of. Figures that cannot be are passed over.
+// merge returns the rates of the classes that enough is known of.
 func merge(pairs consul.KVPairs, now time.Time) map[string]float64 {
-	type sum struct{ rate, weight, samples float64 }
-	sums := map[string]sum{}
+	var known []learned.Rates
 	for _, pair := range pairs {
-		var doc struct {
-			Version int       `json:"version"`
-			Updated time.Time `json:"updated"`
-			Classes map[string]struct {
-				Rate float64 `json:"rate"`
-				N    float64 `json:"n"`
-			} `json:"classes"`
-		}
-		if json.Unmarshal(pair.Value, &doc) != nil || doc.Version != 1 {
-			continue
-		}
-		age := now.Sub(doc.Updated).Abs() // a time to come is as doubtful as one gone by
-		if age > believed {
-			continue
-		}
-		for class, c := range doc.Classes {
-			if !(c.Rate >= 1e-9 && c.Rate <= 1e9 && c.N > 0 && c.N <= 1e15) {
-				continue
-			}
-			weight := c.N * math.Exp2(-float64(age)/float64(halfLife))
-			s := sums[class]
-			sums[class] = sum{s.rate + c.Rate*weight, s.weight + weight, s.samples + c.N}
-		}
+		doc, _ := learned.ParseRates(pair.Value)
+		known = append(known, doc)
 	}
 	out := map[string]float64{}
-	for class, s := range sums {
-		if s.samples >= enough && s.weight > 0 {
-			out[class] = s.rate / s.weight
+	for class, m := range learned.Merge(now, known...) {
+		if m.Samples >= enough && m.Rate > 0 {
+			out[class] = m.Rate
 		}
 	}
 	return out

@@ -15,6 +15,7 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/internal/dispatch"
+	"aliquot/internal/learned"
 )
 
 // NewConsul returns a client. What the configuration leaves out comes from the
@@ -42,24 +43,7 @@ type Rates struct {
 	Gateway string // the gateway's ID, the last part of its keys
 }
 
-// rateDocument is the value of a key.
-type rateDocument struct {
-	Version int                  `json:"version"`
-	Updated time.Time            `json:"updated"`
-	Classes map[string]classRate `json:"classes"`
-}
-
-type classRate struct {
-	Rate        float64 `json:"rate"`  // requests per second and busy slot
-	Slots       float64 `json:"slots"` // mean slots per replica
-	Samples     float64 `json:"n"`
-	ReplicaRate float64 `json:"replica_rate"` // requests per second of a fully busy replica
-}
-
-// staleAfter is the age from which published rates are no longer believed.
-const staleAfter = 7 * 24 * time.Hour
-
-// Load merges what all gateways published of a service, weighted by evidence, and
+// Load merges what all gateways published of a service, see learned.Merge, and
 // removes the keys of gateways that are gone for so long that nobody believes them:
 // every update of the gateways' job leaves some behind.
 func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
@@ -71,26 +55,20 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]dispatch.Rate{}
+	var known []learned.Rates
 	for _, pair := range pairs {
-		var doc rateDocument
-		if json.Unmarshal(pair.Value, &doc) != nil || doc.Version != 1 {
-			continue
-		}
-		if time.Since(doc.Updated) > staleAfter {
+		doc, _ := learned.ParseRates(pair.Value)
+		if doc.Version != 0 && doc.Age(time.Now()) > learned.Believed {
 			// One that cannot be removed is left to the next gateway that starts.
 			_, _, _ = r.Client.KV().DeleteCAS(pair, (&consul.WriteOptions{Token: token}).WithContext(ctx))
 			continue
 		}
-		for class, c := range doc.Classes {
-			if !(c.Rate > 0 && c.Samples > 0) {
-				continue
-			}
-			sum := out[class]
-			sum.Rate = (sum.Rate*sum.Samples + c.Rate*c.Samples) / (sum.Samples + c.Samples)
-			sum.Samples += c.Samples
-			sum.Slots = c.Slots
-			out[class] = sum
+		known = append(known, doc)
+	}
+	out := map[string]dispatch.Rate{}
+	for class, m := range learned.Merge(time.Now(), known...) {
+		if m.Rate > 0 {
+			out[class] = dispatch.Rate{Rate: m.Rate, Slots: m.Slots, Samples: m.Samples}
 		}
 	}
 	return out, nil
@@ -102,9 +80,9 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 	if err != nil {
 		return err
 	}
-	doc := rateDocument{Version: 1, Updated: now.UTC().Truncate(time.Second), Classes: map[string]classRate{}}
+	doc := learned.NewRates(now)
 	for class, rate := range rates {
-		doc.Classes[class] = classRate{rate.Rate, rate.Slots, rate.Samples, rate.Rate * rate.Slots}
+		doc.Classes[class] = learned.Class{Rate: rate.Rate, Slots: rate.Slots, Samples: rate.Samples, Replica: rate.Rate * rate.Slots}
 	}
 	value, err := json.Marshal(doc)
 	if err != nil {

@@ -1,7 +1,6 @@
 package weigh
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -71,71 +70,6 @@ type Trust struct {
 // factor of 10 of what is known otherwise.
 func DefaultTrust() Trust {
 	return Trust{MaxAge: time.Hour, HalfSamples: 20, MinConfidence: 0.4, MaxFactor: 10}
-}
-
-// ParseRates decodes what one gateway wrote of one service: JSON with version 1,
-// an RFC 3339 time and classes. Classes with figures that cannot be are left out
-// and named in the errors.
-func ParseRates(text []byte) (map[string]Rate, []error) {
-	var doc struct {
-		Version int       `json:"version"`
-		Updated time.Time `json:"updated"`
-		Classes map[string]struct {
-			Replica float64 `json:"replica_rate"`
-			N       float64 `json:"n"`
-		} `json:"classes"`
-	}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return nil, []error{fmt.Errorf("rates are not the expected JSON: %w", err)}
-	}
-	if doc.Version != 1 {
-		return nil, []error{fmt.Errorf("rates have version %d: this release reads version 1", doc.Version)}
-	}
-	out := make(map[string]Rate, len(doc.Classes))
-	var errs []error
-	for class, c := range doc.Classes {
-		switch {
-		case (Group{Class: class}).check() != nil:
-			errs = append(errs, fmt.Errorf("rates name %.64q, which is no hardware class", class))
-		case !(c.Replica >= 1e-9 && c.Replica <= 1e9) || !(c.N >= 0 && c.N <= 1e15):
-			errs = append(errs, fmt.Errorf("rates of class %q are out of range: replica_rate %v, n %v", class, c.Replica, c.N))
-		case c.N > 0:
-			out[class] = Rate{Replica: c.Replica, Samples: c.N, Updated: doc.Updated.UTC()}
-		}
-	}
-	return out, errs
-}
-
-// Merge joins what several gateways measured at their times: the mean by samples,
-// where those of a gateway that is silent for longer count less, and none after
-// MaxAge. The time is that of the newest, so what is left is as fresh as it says.
-func (t Trust) Merge(now time.Time, all ...map[string]Rate) map[string]Rate {
-	newest := map[string]float64{}
-	for _, rates := range all {
-		for class, r := range rates {
-			newest[class] = max(newest[class], t.fresh(r, now))
-		}
-	}
-	out := map[string]Rate{}
-	for _, rates := range all {
-		for class, r := range rates {
-			o := out[class]
-			n := r.Samples
-			if newest[class] > 0 {
-				n *= t.fresh(r, now) / newest[class]
-			}
-			if n == 0 {
-				continue
-			}
-			o.Samples += n
-			o.Replica += (r.Replica - o.Replica) * (n / o.Samples)
-			if o.Updated.IsZero() || t.fresh(r, now) > t.fresh(o, now) {
-				o.Updated = r.Updated
-			}
-			out[class] = o
-		}
-	}
-	return out
 }
 
 // fresh falls linearly from 1 to 0 over MaxAge. A time to come is as doubtful as

@@ -1,0 +1,276 @@
+// Package learned is the documents in Consul's KV by which gateways, router,
+// autoscaler and operators share what was measured of a service, and the one rule by
+// which what several gateways measured becomes one figure. It is pure: bytes and a
+// time in, values out.
+package learned
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"aliquot/internal/gpu"
+)
+
+// version of both documents.
+const version = 1
+
+// Rates is what one gateway has measured of one service, the value of the key
+// <prefix>/<service>/<gateway>.
+type Rates struct {
+	Version int       `json:"version"`
+	Updated time.Time `json:"updated"`
+	// Classes are by hardware class.
+	Classes map[string]Class `json:"classes"`
+}
+
+// Class is what was measured of one hardware class.
+type Class struct {
+	// Rate is requests per second and busy slot.
+	Rate float64 `json:"rate"`
+	// Slots is the mean of a whole replica's slots: where several gateways divide a
+	// replica's slots, each publishes the whole, so that Replica stays that of a whole
+	// replica.
+	Slots float64 `json:"slots"`
+	// Samples is how many requests this was learned from, whatever their weight.
+	Samples float64 `json:"n"`
+	// Replica is requests per second of a fully busy replica.
+	Replica float64 `json:"replica_rate"`
+	// Tokens are the speeds of an engine that batches, by the slices of the GPU that
+	// it has ("6of20", "1of1").
+	Tokens map[string]Curve `json:"tokens,omitempty"`
+}
+
+// Curve is how long an engine takes: Prefill seconds for each token of a prompt, and
+// for a step A + B n + C kv seconds with n requests in flight and kv tokens in their
+// caches.
+type Curve struct {
+	Prefill float64 `json:"prefill"`
+	A       float64 `json:"a"`
+	B       float64 `json:"b"`
+	C       float64 `json:"c"`
+	Samples float64 `json:"n"`
+}
+
+// NewRates returns a document of this release.
+func NewRates(at time.Time) Rates {
+	return Rates{Version: version, Updated: at.UTC().Truncate(time.Second), Classes: map[string]Class{}}
+}
+
+// ParseRates decodes a document. What cannot be is left out and named in the errors;
+// nothing of a document of another version is used.
+func ParseRates(text []byte) (Rates, []error) {
+	var doc Rates
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return Rates{}, []error{fmt.Errorf("rates are not the expected JSON: %w", err)}
+	}
+	if doc.Version != version {
+		return Rates{}, []error{fmt.Errorf("rates have version %d: this release reads version %d", doc.Version, version)}
+	}
+	doc.Updated = doc.Updated.UTC()
+	var errs []error
+	for name, c := range doc.Classes {
+		if gpu.Slug(name) != name {
+			errs = append(errs, fmt.Errorf("rates name %.64q, which is no hardware class", name))
+			delete(doc.Classes, name)
+			continue
+		}
+		if err := c.check(); err != nil {
+			errs = append(errs, fmt.Errorf("rates of class %q are out of range: %w", name, err))
+			delete(doc.Classes, name)
+			continue
+		}
+		if c.Samples == 0 {
+			delete(doc.Classes, name)
+		}
+	}
+	slices.SortFunc(errs, func(a, b error) int { return compare(a.Error(), b.Error()) })
+	return doc, errs
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+func (c Class) check() error {
+	possible := func(rate float64) bool { return rate >= 1e-9 && rate <= 1e9 }
+	if !(possible(c.Rate) || c.Rate == 0) || !(possible(c.Replica) || c.Replica == 0) || c.Rate == 0 && c.Replica == 0 {
+		return fmt.Errorf("rate %v, replica_rate %v", c.Rate, c.Replica)
+	}
+	if !(c.Samples >= 0 && c.Samples <= 1e15) || !(c.Slots >= 0 && c.Slots <= 1e9) {
+		return fmt.Errorf("n %v, slots %v", c.Samples, c.Slots)
+	}
+	for of, t := range c.Tokens {
+		for _, f := range []float64{t.Prefill, t.A, t.B, t.C, t.Samples} {
+			if !(f >= 0 && f <= 1e15) {
+				return fmt.Errorf("tokens of %.16q: %+v", of, t)
+			}
+		}
+	}
+	return nil
+}
+
+const (
+	// HalfLife is the age at which a gateway's samples count half as much as those of
+	// the newest: what is measured now outweighs the past, and the past stands where
+	// nothing is measured now.
+	HalfLife = 15 * time.Minute
+	// Believed is the age from which a document counts nothing and may be removed.
+	Believed = 7 * 24 * time.Hour
+)
+
+// Age of a document. A time to come is as doubtful as one gone by: one of the two
+// clocks is wrong by as much.
+func (r Rates) Age(now time.Time) time.Duration { return now.Sub(r.Updated).Abs() }
+
+// Merged is what several gateways measured of a class.
+type Merged struct {
+	Class
+	// Updated is when the newest of it was published.
+	Updated time.Time
+}
+
+// Merge makes one figure for each class of what several gateways published: the mean
+// by samples, of which those of a gateway that is silent for longer than the newest of
+// the class count half for every HalfLife. Samples is the sum of what is counted, so
+// it is as large as the evidence, and the whole of it where one gateway alone knows.
+// The result does not depend on the order. Speeds of tokens merge likewise.
+func Merge(now time.Time, all ...Rates) map[string]Merged {
+	newest := map[string]time.Duration{}
+	for _, doc := range all {
+		for name := range doc.Classes {
+			if age, known := newest[name]; doc.Age(now) <= Believed && (!known || doc.Age(now) < age) {
+				newest[name] = doc.Age(now)
+			}
+		}
+	}
+	sums := map[string]*sum{}
+	for _, doc := range all {
+		for name, c := range doc.Classes {
+			if doc.Age(now) > Believed || !(c.Samples > 0) {
+				continue
+			}
+			if sums[name] == nil {
+				sums[name] = &sum{tokens: map[string]*curves{}}
+			}
+			sums[name].add(c, c.Samples*math.Exp2(-float64(doc.Age(now)-newest[name])/float64(HalfLife)), doc, now)
+		}
+	}
+	out := map[string]Merged{}
+	for name, s := range sums {
+		out[name] = s.merged()
+	}
+	return out
+}
+
+// mean is a weighted mean in the making.
+type mean struct{ total, weight float64 }
+
+func (m *mean) add(value, weight float64) {
+	if value > 0 {
+		m.total += value * weight
+		m.weight += weight
+	}
+}
+
+func (m mean) value() float64 {
+	if m.weight == 0 {
+		return 0
+	}
+	return m.total / m.weight
+}
+
+type sum struct {
+	rate, replica, slots mean
+	samples              float64
+	updated              time.Time
+	tokens               map[string]*curves
+}
+
+type curves struct {
+	prefill, a, b, c mean
+	samples          float64
+}
+
+func (s *sum) add(c Class, weight float64, doc Rates, now time.Time) {
+	s.rate.add(c.Rate, weight)
+	s.replica.add(c.Replica, weight)
+	s.slots.add(c.Slots, weight)
+	s.samples += weight
+	if s.updated.IsZero() || doc.Age(now) < now.Sub(s.updated).Abs() {
+		s.updated = doc.Updated
+	}
+	for of, t := range c.Tokens {
+		if s.tokens[of] == nil {
+			s.tokens[of] = &curves{}
+		}
+		one, w := s.tokens[of], weight/c.Samples*t.Samples
+		// A figure of 0 is one: a curve may have no slope.
+		for to, value := range map[*mean]float64{&one.prefill: t.Prefill, &one.a: t.A, &one.b: t.B, &one.c: t.C} {
+			to.total += value * w
+			to.weight += w
+		}
+		one.samples += w
+	}
+}
+
+func (s *sum) merged() Merged {
+	m := Merged{Class: Class{Rate: s.rate.value(), Replica: s.replica.value(), Slots: s.slots.value(), Samples: s.samples}, Updated: s.updated}
+	for of, t := range s.tokens {
+		if t.samples == 0 {
+			continue
+		}
+		if m.Tokens == nil {
+			m.Tokens = map[string]Curve{}
+		}
+		m.Tokens[of] = Curve{Prefill: t.prefill.value(), A: t.a.value(), B: t.b.value(), C: t.c.value(), Samples: t.samples}
+	}
+	return m
+}
+
+// Speeds is the speeds that the autoscaler's plugins count a service in, which come
+// into force in all of them at one moment. The zero Speeds is that of a key that is not
+// there.
+type Speeds struct {
+	Version int `json:"version"`
+	// Since is when Rates come into force; until then it is Before.
+	Since time.Time `json:"since"`
+	// Rates are requests per second of one busy slot, by class.
+	Rates  map[string]float64 `json:"rates"`
+	Before map[string]float64 `json:"before,omitempty"`
+}
+
+// NewSpeeds returns a document of this release, without rates.
+func NewSpeeds(since time.Time, before map[string]float64) Speeds {
+	return Speeds{Version: version, Since: since.UTC().Truncate(time.Second), Rates: map[string]float64{}, Before: before}
+}
+
+// ParseSpeeds decodes a document; it fails on one of another release.
+func ParseSpeeds(text []byte) (Speeds, error) {
+	var doc Speeds
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return Speeds{}, err
+	}
+	if doc.Version != version {
+		return Speeds{}, errors.New("it has another version")
+	}
+	return doc, nil
+}
+
+// At returns the rates in force and for how long they have been, 0 while a change
+// is about to come.
+func (d Speeds) At(t time.Time) (rates map[string]float64, age time.Duration) {
+	if t.Before(d.Since) {
+		return d.Before, 0
+	}
+	return d.Rates, t.Sub(d.Since)
+}
