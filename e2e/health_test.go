@@ -123,18 +123,11 @@ func mpsKilled(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 }
 
 // mpsFault puts the server of the H100 into FAULT while clients that do not notice
-// are there: its slices are not offered until the clients are gone and a new
-// server serves.
+// are there: the driver ends their tasks and says why, Nomad starts them again, and
+// the GPU comes back, all by itself.
 func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
-	job, err := c.Run(slicesJob, sliceVars(c, "fault", cluster.Vars{"args": []string{"-gpu-touch", "1h"}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	allocs, err := c.AwaitRunning(ctx, *job.ID, 2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	infos(ctx, t, c, allocs)
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "fault", cluster.Vars{"args": []string{"-gpu-touch", "1h"}}), 2)
+	before := infos(ctx, t, c, allocs)
 	servers := slices.DeleteFunc(c.Processes(mpsServer), func(pid int) bool { return c.MPSOf(pid) != uuid(t, c, h100) })
 	if len(servers) != 1 {
 		t.Fatalf("the H100 has MPS servers %v, want one", servers)
@@ -142,23 +135,42 @@ func mpsFault(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if err := syscall.Kill(servers[0], syscall.SIGUSR1); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.AwaitHealth(ctx, "h100-0", 0); err != nil {
-		t.Fatal(err)
+	for _, alloc := range allocs {
+		if _, err := c.AwaitEvent(ctx, alloc.ID, "the MPS server of h100-0 is in FAULT"); err != nil {
+			t.Error(err)
+		}
 	}
-	describes(t, c, "h100-0", "FAULT")
-	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
-		t.Error("the other GPU must stay healthy:", err)
+	for _, alloc := range allocs {
+		err := cluster.AwaitWithin(ctx, time.Minute, "another start of "+alloc.Name, func() string {
+			info, _, err := c.Nomad.Allocations().Info(alloc.ID, nil)
+			if err != nil {
+				return err.Error()
+			}
+			for name, state := range info.TaskStates {
+				if state.State != "running" || state.Restarts == 0 {
+					return fmt.Sprintf("task %s is %s after %d restarts: %s", name, state.State, state.Restarts, cluster.Events(info.TaskStates))
+				}
+			}
+			return ""
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := c.Purge(ctx, *job.ID); err != nil {
-		t.Fatal(err)
+	for group, info := range infos(ctx, t, c, allocs) {
+		if info.CUDA == nil || info.CUDA.Server == before[group].CUDA.Server || info.CUDA.Server == servers[0] {
+			t.Errorf("%s: %+v, want a client of another server than %d", group, info.CUDA, servers[0])
+		}
 	}
 	if err := c.AwaitHealth(ctx, "h100-0", 20); err != nil {
-		t.Fatal("the clients are gone:", err)
+		t.Error(err)
+	}
+	if err := c.AwaitHealth(ctx, "t4-1", 20); err != nil {
+		t.Error(err)
 	}
 	if after := servers[0]; slices.ContainsFunc(c.Processes(mpsServer), func(pid int) bool { return pid == after }) {
 		t.Errorf("the faulted server %d still runs", after)
 	}
-	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-fault", nil), 2))
 }
 
 // mpsQuit does what a task can in the pipe directory that it shares: name a foreign

@@ -36,10 +36,14 @@ func main() {
 `,
 	}.Answer()
 	plugins.ServeCtx(func(ctx context.Context, log hclog.Logger) any {
-		return aliquotdriver.New(ctx, log, clients)
+		return aliquotdriver.New(ctx, log, aliquotdriver.MPS{Clients: clients, Faulted: faulted})
 	})
 }
 
 func clients(ctx context.Context, program, pipe string) ([]int, error) {
 	return mps.Control{Program: program, Pipe: pipe}.Clients(ctx)
+}
+
+func faulted(ctx context.Context, program, pipe string) ([]int, bool, error) {
+	return mps.Control{Program: program, Pipe: pipe}.Faulted(ctx)
 }

@@ -27,7 +27,8 @@ var amd = vendor{
 		return at.set.host.root().Numbered(kernel.Processes), nil
 	},
 	holds:  func(gpu.Grant) string { return "has opened the compute driver (KFD) with" },
-	unseen: nothing,
+	unseen: nothingUnseen,
+	server: nothing, faulted: neverFaulted,
 }
 
 // amdNodes returns /dev/kfd and the render node of each granted GPU or

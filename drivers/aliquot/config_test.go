@@ -1,7 +1,6 @@
 package aliquot
 
 import (
-	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -20,7 +19,7 @@ import (
 )
 
 func unstarted(t testing.TB) *Driver {
-	return New(t.Context(), hclog.NewNullLogger(), func(context.Context, string, string) ([]int, error) { return nil, nil })
+	return New(t.Context(), hclog.NewNullLogger(), MPS{})
 }
 
 func schemas(t testing.TB) (config, task *hclspec.Spec) {

@@ -133,7 +133,7 @@ func TestUnsafeDriverIsUnhealthyUnlessTold(t *testing.T) {
 	for check, want := range map[string]drivers.HealthState{
 		DanglingEnforce: drivers.HealthStateUnhealthy, DanglingWarn: drivers.HealthStateHealthy, DanglingOff: drivers.HealthStateHealthy,
 	} {
-		d := New(t.Context(), hclog.NewNullLogger(), nil)
+		d := New(t.Context(), hclog.NewNullLogger(), MPS{})
 		d.agent, d.dangling, d.danglingWhy = os.Getppid(), danglingUnsafe, "the agent's docker driver removes"
 		fp := d.guard(settings{dangling: check}, &drivers.Fingerprint{Health: drivers.HealthStateHealthy, Attributes: map[string]*pstructs.Attribute{}})
 		if fp.Health != want {

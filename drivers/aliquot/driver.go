@@ -20,21 +20,25 @@ import (
 	"aliquot/internal/version"
 )
 
-// MPSClients lists the host PIDs of the processes that use the MPS daemon with a
-// pipe directory, asked through a control program.
-type MPSClients func(ctx context.Context, control, pipe string) ([]int, error)
+// MPS asks the MPS daemon with a pipe directory, through a control program.
+type MPS struct {
+	// Clients lists the host PIDs of the processes that use the daemon.
+	Clients func(ctx context.Context, control, pipe string) ([]int, error)
+	// Faulted lists those that a server in FAULT keeps, and reports whether one is.
+	Faulted func(ctx context.Context, control, pipe string) ([]int, bool, error)
+}
 
 // Driver embeds the concrete docker driver, so that everything that it does and
 // this package does not name (exec, signals, statistics, networks, logs) stays
 // as it is.
 type Driver struct {
 	*docker.Driver
-	ctx     context.Context
-	log     hclog.Logger
-	events  *eventer.Eventer
-	clients MPSClients
-	tasks   *tasks
-	watch   sync.Once
+	ctx    context.Context
+	log    hclog.Logger
+	events *eventer.Eventer
+	mps    MPS
+	tasks  *tasks
+	watch  sync.Once
 
 	mu       sync.RWMutex
 	set      settings
@@ -45,11 +49,11 @@ type Driver struct {
 }
 
 // New makes the driver; it touches neither the host nor the engine.
-func New(ctx context.Context, log hclog.Logger, clients MPSClients) *Driver {
+func New(ctx context.Context, log hclog.Logger, mps MPS) *Driver {
 	log = log.Named(Name)
 	return &Driver{
 		Driver: docker.NewDockerDriver(ctx, log).(*docker.Driver),
-		ctx:    ctx, log: log, clients: clients,
+		ctx:    ctx, log: log, mps: mps,
 		events: eventer.NewEventer(ctx, log), tasks: newTasks(),
 	}
 }
@@ -112,6 +116,15 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	start, err := set.prepare(cfg, runtimes)
 	if err != nil {
 		return nil, nil, err
+	}
+	if grant := start.check.grant(); grant != nil {
+		defer d.tasks.settle(cfg.ID)
+		if err := d.tasks.room(d.ctx, cfg, *grant); err != nil {
+			return nil, nil, err
+		}
+		if err := d.awaitServer(*grant); err != nil {
+			return nil, nil, err
+		}
 	}
 	d.emit(cfg, start.message, start.notes)
 	handle, network, err := d.Driver.StartTask(start.config)

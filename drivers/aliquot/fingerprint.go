@@ -20,7 +20,10 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	if err != nil {
 		return nil, err
 	}
-	d.watch.Do(func() { go d.watchEngine() })
+	d.watch.Do(func() {
+		go d.watchEngine()
+		go d.watchFaults()
+	})
 	out := make(chan *drivers.Fingerprint)
 	go func() {
 		defer close(out)

@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/gpu"
 )
 
 // handleState is what Nomad keeps of a running task: the docker driver's own
@@ -27,6 +29,18 @@ type check struct {
 	Timeout time.Duration
 	// Until is the deadline in seconds since 1970.
 	Until int64
+}
+
+// grant is what the task was granted, nil for none.
+func (c *check) grant() *gpu.Grant {
+	if c == nil {
+		return nil
+	}
+	g, ok, err := gpu.ParseGrant(c.Grant)
+	if err != nil || !ok {
+		return nil
+	}
+	return &g
 }
 
 // follow begins to watch a task that has just started and puts what it needs
@@ -64,7 +78,7 @@ func (d *Driver) resume(handle *drivers.TaskHandle) error {
 }
 
 func (d *Driver) observe(cfg *drivers.TaskConfig, state handleState) {
-	t := d.tasks.add(d.ctx, cfg, state.ContainerID)
+	t := d.tasks.add(d.ctx, cfg, state.ContainerID, state.Check.grant())
 	go d.endWith(t)
 	if state.Check != nil {
 		go d.verify(t, *state.Check)

@@ -11,7 +11,7 @@ import (
 // left would keep a goroutine for ever. synctest fails the test where one stays.
 func TestTheLastResultOfATaskIsTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		task := newTasks().add(t.Context(), &drivers.TaskConfig{ID: "t"}, "c")
+		task := newTasks().add(t.Context(), &drivers.TaskConfig{ID: "t"}, "c", nil)
 		exit := make(chan *drivers.ExitResult)
 		go func() {
 			defer close(exit)

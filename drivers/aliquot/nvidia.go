@@ -29,11 +29,16 @@ var nvidia = vendor{
 		}
 		return "has opened"
 	},
-	unseen: func(g gpu.Grant) string {
+	unseen: mpsUnseen,
+	server: func(g gpu.Grant) string {
 		if g.Sharing == gpu.SharingMPS {
-			return "; CUDA runs without MPS, and without the granted limits, when it cannot reach the daemon"
+			return g.Pipe
 		}
 		return ""
+	},
+	serverName: "the MPS server",
+	faulted: func(ctx context.Context, at look, g gpu.Grant) ([]int, bool, error) {
+		return at.mps.Faulted(ctx, at.set.mpsControl, g.Pipe)
 	},
 	percent: "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE",
 }
@@ -51,7 +56,7 @@ func (h host) nvidiaNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
 // or looks for open device nodes.
 func nvidiaHolders(ctx context.Context, at look, g gpu.Grant) ([]int, error) {
 	if g.Sharing == gpu.SharingMPS {
-		return at.clients(ctx, at.set.mpsControl, g.Pipe)
+		return at.mps.Clients(ctx, at.set.mpsControl, g.Pipe)
 	}
 	nodes, err := kernel.OwnNodes(at.set.host.root(), g)
 	if err != nil {

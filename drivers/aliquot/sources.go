@@ -68,7 +68,7 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 			asked = append(asked, source{option: fmt.Sprintf("load = %q", task.LoadImage), path: filepath.Join(cfg.TaskDir().LocalDir, task.LoadImage), readonly: true})
 		}
 		for _, a := range asked {
-			if err := inside(cfg.AllocDir, a); err != nil {
+			if err := insideAlloc(cfg.AllocDir, a); err != nil {
 				return err
 			}
 		}
@@ -92,11 +92,11 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	return nil
 }
 
-// inside fails where a path leaves the allocation's directory by a symbolic link.
+// insideAlloc fails where a path leaves the allocation's directory by a symbolic link.
 // Nomad's docker driver compares text until 2.0.4 (GH-28177, CVE-2026-14896), and a
 // task can make links in its directories. A path that leaves it in plain sight, but
 // for an image to load, is left to the docker driver.
-func inside(allocDir string, a source) error {
+func insideAlloc(allocDir string, a source) error {
 	rel, err := filepath.Rel(allocDir, a.path)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 		if a.bind || err != nil {

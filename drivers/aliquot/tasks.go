@@ -5,20 +5,25 @@ import (
 	"sync"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
 )
 
 // tasks are the running tasks of this driver, by Nomad's task ID.
 type tasks struct {
 	mu   sync.Mutex
 	byID map[string]*task
+	// starting are the claims of tasks that are not among byID yet.
+	starting map[string]claim
 }
 
-func newTasks() *tasks { return &tasks{byID: map[string]*task{}} }
+func newTasks() *tasks { return &tasks{byID: map[string]*task{}, starting: map[string]claim{}} }
 
 // task is what the driver knows of a container beyond the docker driver.
 type task struct {
 	config    *drivers.TaskConfig
 	container string
+	grant     *gpu.Grant      // nil without a GPU
 	ctx       context.Context // ends with the task
 	end       context.CancelFunc
 
@@ -27,8 +32,8 @@ type task struct {
 	failure  error // why this driver ended it
 }
 
-func (s *tasks) add(ctx context.Context, cfg *drivers.TaskConfig, container string) *task {
-	t := &task{config: cfg, container: container}
+func (s *tasks) add(ctx context.Context, cfg *drivers.TaskConfig, container string, grant *gpu.Grant) *task {
+	t := &task{config: cfg, container: container, grant: grant}
 	t.ctx, t.end = context.WithCancel(ctx)
 	s.mu.Lock()
 	defer s.mu.Unlock()

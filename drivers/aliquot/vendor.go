@@ -24,7 +24,13 @@ type vendor struct {
 	// holds says what such a process does, as "process 12 … <GPU>".
 	holds func(gpu.Grant) string
 	// unseen is added to the message that no process was seen.
-	unseen func(gpu.Grant) string
+	unseen func(ctx context.Context, at look, g gpu.Grant) string
+	// server names the server that a grant shares with others of its GPU, one name for
+	// each, "" where it shares none; serverName says what it is.
+	server     func(gpu.Grant) string
+	serverName string
+	// faulted returns the processes that a server in fault keeps, and whether it is.
+	faulted func(ctx context.Context, at look, g gpu.Grant) ([]int, bool, error)
 	// percent is the variable in a task's device environment that holds its part of
 	// the GPU's compute, "" where the granted slices alone say it.
 	percent string
@@ -33,7 +39,7 @@ type vendor struct {
 // look is what a vendor may ask to find the processes of one container.
 type look struct {
 	set       settings
-	clients   MPSClients
+	mps       MPS
 	container string
 }
 
@@ -54,5 +60,9 @@ func vendorOf(g gpu.Grant) (vendor, error) {
 }
 
 func nothing(gpu.Grant) string { return "" }
+
+func nothingUnseen(context.Context, look, gpu.Grant) string { return "" }
+
+func neverFaulted(context.Context, look, gpu.Grant) ([]int, bool, error) { return nil, false, nil }
 
 func noAttributes(settings, []string) map[string]string { return nil }

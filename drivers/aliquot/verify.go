@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"aliquot/internal/gpu"
@@ -62,7 +63,8 @@ func (d *Driver) verify(t *task, c check) {
 func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 	message := fmt.Sprintf("GPU attachment not seen: within %s no process of this task %s", c.Timeout, holds(grant))
 	if v, err := vendorOf(grant); err == nil {
-		message += v.unseen(grant)
+		set, _ := d.settings()
+		message += v.unseen(t.ctx, look{set, d.mps, t.container}, grant)
 	}
 	if last != nil {
 		message += fmt.Sprintf(" (the last look failed: %v)", last)
@@ -87,7 +89,7 @@ func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, contai
 	if err != nil {
 		return 0, err
 	}
-	pids, err := v.holders(ctx, look{set, d.clients, container}, g)
+	pids, err := v.holders(ctx, look{set, d.mps, container}, g)
 	if err != nil {
 		return 0, err
 	}
@@ -126,6 +128,27 @@ func openers(root machine.Root, container string, nodes []string) []int {
 	for _, pid := range root.Numbered("/proc") {
 		if inContainer(root, pid, container) && opens(root, pid, nodes) {
 			out = append(out, pid)
+		}
+	}
+	return out
+}
+
+// inside lists the processes of a container.
+func inside(root machine.Root, container string) []int {
+	return slices.DeleteFunc(root.Numbered("/proc"), func(pid int) bool { return !inContainer(root, pid, container) })
+}
+
+// usersOf returns the users that processes run as, each once; those that have gone are
+// left out.
+func usersOf(root machine.Root, pids []int) []uint32 {
+	var out []uint32
+	for _, pid := range pids {
+		info, err := os.Stat(root.Path("/proc", strconv.Itoa(pid)))
+		if err != nil {
+			continue
+		}
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && !slices.Contains(out, stat.Uid) {
+			out = append(out, stat.Uid)
 		}
 	}
 	return out

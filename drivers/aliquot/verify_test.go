@@ -21,6 +21,7 @@ import (
 // first.
 type mpsMachine struct {
 	root, run string
+	control   string // path of the control program
 	env       []string
 	grant     gpu.Grant
 }
@@ -62,7 +63,7 @@ func newMPSMachine(t *testing.T) mpsMachine {
 	if err := os.MkdirAll(pipe, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m.env = tools.Env(r, nil)
+	m.env, m.control = tools.Env(r, nil), filepath.Join(tools.Bin, "nvidia-cuda-mps-control")
 	m.grant = mpsGrant(pipe)
 	m.grant.GPUs, m.grant.PCI = []gpu.ID{gpu.ID(g.UUID())}, []string{g.PCI()}
 	control := func(stdin string, args ...string) {

@@ -1,0 +1,33 @@
+package aliquot
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
+)
+
+// mpsUnseen says why a task may not have become a client of its MPS daemon: of another
+// user than those that it serves, which it makes wait, or anything else.
+func mpsUnseen(ctx context.Context, at look, g gpu.Grant) string {
+	if g.Sharing != gpu.SharingMPS {
+		return ""
+	}
+	if clients, err := at.mps.Clients(ctx, at.set.mpsControl, g.Pipe); err == nil {
+		if why := otherUser(usersOf(machine.Running, clients), usersOf(machine.Running, inside(machine.Running, at.container))); why != "" {
+			return why
+		}
+	}
+	return "; CUDA runs without MPS, and without the granted limits, when it cannot reach the daemon"
+}
+
+// otherUser compares the users of a daemon's clients with those of a task. A daemon
+// serves one user at a time and makes all others wait (docs.nvidia.com/deploy/mps).
+func otherUser(served, own []uint32) string {
+	if len(served) == 0 || len(own) == 0 || slices.ContainsFunc(own, func(u uint32) bool { return slices.Contains(served, u) }) {
+		return ""
+	}
+	return fmt.Sprintf("; the task runs as user %d, and the daemon serves user %d and makes others wait: give all tasks of this GPU one user, or set mps_multi_user = true in the device plugin's configuration", own[0], served[0])
+}
