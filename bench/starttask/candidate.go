@@ -38,7 +38,10 @@ type candidate struct {
 func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	log := hclog.NewNullLogger()
 	stock := docker.NewDockerDriver(ctx, log)
-	ours := aliquotdriver.New(ctx, log, func(context.Context, string, string) ([]int, error) { return nil, nil })
+	ours := aliquotdriver.New(ctx, log, aliquotdriver.MPS{
+		Clients: func(context.Context, string, string) ([]int, error) { return nil, nil },
+		Faulted: func(context.Context, string, string) ([]int, bool, error) { return nil, false, nil },
+	})
 	root, pipe := filepath.Join(dir, "root"), filepath.Join(dir, "run/mps/GPU-1/pipe")
 	if err := pretend(root, pipe); err != nil {
 		return nil, err
