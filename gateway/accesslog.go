@@ -95,8 +95,8 @@ func (x *exchange) record() {
 		if x.servedBy != nil {
 			x.servedBy.took(x.held)
 		}
-		if len(s.tenants.Limits) > 0 {
-			s.metrics.tenants.WithLabelValues(name, s.tenants.known(x.request.Tenant), x.outcome.String()).Inc()
+		if len(x.plan.tenants.Limits) > 0 {
+			s.metrics.tenants.WithLabelValues(name, x.plan.tenants.known(x.request.Tenant), x.outcome.String()).Inc()
 		}
 	} else {
 		s.metrics.requests.WithLabelValues("", x.outcome.String(), codeClass(status)).Inc()

@@ -119,7 +119,7 @@ type ReplicaState struct {
 
 func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	out := []ServiceState{}
-	for _, v := range s.services {
+	for _, v := range s.plan.Load().services {
 		state := v.line.State()
 		one := ServiceState{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []ReplicaState{}}
 		for _, r := range state.Replicas {
@@ -134,14 +134,7 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, out)
 }
 
-func (s *Server) find(name string) *service {
-	for _, v := range s.services {
-		if v.name == name {
-			return v
-		}
-	}
-	return nil
-}
+func (s *Server) find(name string) *service { return s.plan.Load().find(name) }
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")

@@ -59,7 +59,7 @@ func BenchmarkGateway(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	v := s.services[0]
+	v := s.plan.Load().services[0]
 	v.line.Set([]line.Replica{{Address: "127.0.0.1:1", Replica: dispatch.Replica{ID: "1", Slots: 4, Weight: 1}}})
 	v.transports.main.RegisterProtocol("http", canned{})
 	benchmark(b, s)

@@ -18,6 +18,7 @@ import (
 // exchange is one request's way through the gateway.
 type exchange struct {
 	server  *Server
+	plan    *plan
 	service *service
 	pass    line.Pass
 	request dispatch.Request
@@ -52,7 +53,7 @@ type exchange struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inflight.Add(1)
 	defer s.inflight.Add(-1)
-	x := &exchange{server: s, in: r, began: time.Now()}
+	x := &exchange{server: s, plan: s.plan.Load(), in: r, began: time.Now()}
 	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2, timed: s.access != nil}
 	defer x.end()
 	if s.leaving.Load() {
@@ -293,6 +294,9 @@ func (x *exchange) end() {
 	}
 	if x.cancel != nil {
 		x.cancel()
+	}
+	if x.service != nil {
+		x.service.requests.Add(-1)
 	}
 	x.record()
 }

@@ -21,6 +21,7 @@ import (
 type running struct {
 	*gateway.Server
 	url, admin string
+	rest       string       // of the configuration, what start added
 	secure     bool         // raw speaks TLS
 	stop       func() error // drains and waits for the end
 }
@@ -29,6 +30,7 @@ type running struct {
 // are added.
 func start(t *testing.T, text string, change ...func(*gateway.Options)) *running {
 	t.Helper()
+	given := text
 	text += "\nadmin {\n address = \"127.0.0.1:0\"\n}\n"
 	if !strings.Contains(text, "access_log") {
 		text += "access_log = \"off\"\n"
@@ -61,7 +63,7 @@ func start(t *testing.T, text string, change ...func(*gateway.Options)) *running
 	case err := <-ended:
 		t.Fatal(err)
 	}
-	r := &running{Server: server}
+	r := &running{Server: server, rest: strings.TrimPrefix(text, given)}
 	public, admin := server.Addresses()
 	r.url, r.admin = "http://"+public, "http://"+admin
 	var done bool

@@ -132,11 +132,11 @@ func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetr
 
 // lines reads the state of the queues when the metrics are asked for.
 type lines struct {
-	services                               []*service
+	services                               func() []*service
 	queued, active, slots, replicas, rates *prometheus.Desc
 }
 
-func newLines(services []*service) *lines {
+func newLines(services func() []*service) *lines {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("aliquot_gateway_"+name, help, append([]string{"service"}, labels...), nil)
 	}
@@ -156,7 +156,7 @@ func (l *lines) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	for _, s := range l.services {
+	for _, s := range l.services() {
 		state := s.line.State()
 		gauge(l.queued, float64(state.Queued), s.name)
 		slots, replicas := map[string]int{}, map[[2]string]int{}

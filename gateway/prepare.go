@@ -27,9 +27,10 @@ func (x *exchange) prepare() bool {
 		}, r.ContentLength)
 	}
 	x.grpc = isGRPC(r)
-	at := s.routes.Service(r, x.model)
+	at := x.plan.routes.Service(r, x.model)
 	if at >= 0 {
-		x.service = s.services[at]
+		x.service = x.plan.services[at]
+		x.service.requests.Add(1)
 		if !x.service.config.Upstream.Stream {
 			x.takeIn()
 		}
@@ -98,10 +99,10 @@ func improper(r *http.Request) (outcome, string) {
 func (x *exchange) ask(f *match.Facts) {
 	c := &x.service.config
 	x.read(f)
-	tenant := x.server.tenants.of(x.in.Header)
+	tenant := x.plan.tenants.of(x.in.Header)
 	x.request = dispatch.Request{
 		Tenant:    tenant,
-		Priority:  x.server.tenants.priority(tenant, f.Priority, x.server.config.Priorities, c.Queue.DefaultPriority),
+		Priority:  x.plan.tenants.priority(tenant, f.Priority, x.plan.config.Priorities, c.Queue.DefaultPriority),
 		Placement: match.Placement(c.Rules, f),
 		Cost:      max(0, f.Cost),
 		Expire:    time.Now().Add(c.Queue.MaxWait),

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"aliquot/gateway/line"
 	"aliquot/internal/dispatch"
 )
 
@@ -21,34 +22,40 @@ const publishEvery = 10 * time.Second
 
 // keepRates starts from what was learned before and publishes what is learned.
 func (s *Server) keepRates(ctx context.Context) {
-	for _, v := range s.services {
-		rates, err := s.options.Rates.Load(ctx, v.name)
-		if err != nil {
-			s.log.Warn("learned rates could not be read", "service", v.name, "error", err)
-			continue
-		}
-		v.line.Seed(rates)
-	}
-	saved := map[*service]map[string]dispatch.Rate{}
+	saved := map[*line.Line]map[string]dispatch.Rate{}
 	tick := time.NewTicker(publishEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		for _, v := range s.services {
+		for _, v := range s.plan.Load().services {
+			if _, ok := saved[v.line]; !ok {
+				saved[v.line] = nil
+				s.seed(ctx, v)
+			}
 			rates := v.line.Rates()
-			if len(rates) == 0 || reflect.DeepEqual(rates, saved[v]) {
+			if len(rates) == 0 || reflect.DeepEqual(rates, saved[v.line]) {
 				continue
 			}
 			if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
 				s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
 				continue
 			}
-			saved[v] = rates
+			saved[v.line] = rates
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// seed gives a service the rates that were learned before.
+func (s *Server) seed(ctx context.Context, v *service) {
+	rates, err := s.options.Rates.Load(ctx, v.name)
+	if err != nil {
+		s.log.Warn("learned rates could not be read", "service", v.name, "error", err)
+		return
+	}
+	v.line.Seed(rates)
 }
 
 // register announces the gateway, again and again until it succeeds.

@@ -19,7 +19,6 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/intake"
-	"aliquot/gateway/match"
 )
 
 // Options are the parts that a Server is wired from.
@@ -48,11 +47,9 @@ type Registrar interface {
 
 // Server is a gateway.
 type Server struct {
-	config   *config.Config
+	config   *config.Config // the first; what of it may change is in plan
 	options  Options
-	services []*service
-	routes   *match.Table
-	tenants  tenants
+	plan     atomic.Pointer[plan]
 	metrics  *metrics
 	accounts *accounts
 	access   *accessLog
@@ -69,6 +66,10 @@ type Server struct {
 	inflight      atomic.Int64
 	leaving       atomic.Bool
 	ready         chan struct{}
+
+	reloading  sync.Mutex
+	background context.Context // nil before Run
+	tasks      *sync.WaitGroup
 }
 
 // errShutDown is the cause by which requests are cut off at the end of a drain.
@@ -80,24 +81,17 @@ func New(c *config.Config, o Options) (*Server, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		config: c, options: o, log: o.Log, tenants: tenants{c.Tenants}, metrics: newMetrics(), accounts: newAccounts(),
-		routes: match.NewTable(c.Services), buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
+		config: c, options: o, log: o.Log, metrics: newMetrics(), accounts: newAccounts(),
+		buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
 		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
 	s.short = &shortages{counts: s.metrics.short, log: o.Log}
-	for _, sc := range c.Services {
-		source, err := o.Source(sc)
-		if err != nil {
-			return nil, err
-		}
-		v, err := s.newService(sc, source)
-		if err != nil {
-			return nil, err
-		}
-		s.services = append(s.services, v)
+	first, err := s.newPlan(c, &plan{config: c})
+	if err != nil {
+		return nil, err
 	}
-	s.metrics.registry.MustRegister(newLines(s.services))
-	var err error
+	s.plan.Store(first)
+	s.metrics.registry.MustRegister(newLines(func() []*service { return s.plan.Load().services }))
 	if l := c.Listen; l.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
 		if err != nil {
@@ -121,17 +115,16 @@ func (s *Server) Run(ctx context.Context) error {
 	// Work in the background outlives ctx until requests in flight are done: they
 	// may still wait for a replica to be found or started.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
+	s.startBackground(background)
+	defer s.tasks.Wait()
 	defer stop()
 	requests, cutOff := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cutOff(errShutDown)
-	s.startBackground(background, &tasks)
 	failed := make(chan error, 2)
 	s.public, s.admin = s.publicServer(requests), s.adminServer()
 	go func() { failed <- s.public.Serve(public) }()
 	go func() { failed <- s.admin.Serve(admin) }()
-	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(), "services", len(s.services))
+	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(), "services", len(s.config.Services))
 	close(s.ready)
 	select {
 	case err = <-failed:
@@ -140,7 +133,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.drain(cutOff)
 	}
 	s.admin.Close()
-	for _, v := range s.services {
+	for _, v := range s.plan.Load().services {
 		v.transports.close()
 	}
 	if errors.Is(err, http.ErrServerClosed) {
@@ -200,24 +193,6 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ConnContext:       withConn,
 		ConnState:         connState,
-	}
-}
-
-func (s *Server) startBackground(ctx context.Context, tasks *sync.WaitGroup) {
-	for _, v := range s.services {
-		tasks.Go(func() { s.watch(ctx, v) })
-		if v.waker != nil {
-			tasks.Go(func() { v.waker.run(ctx, v.line) })
-		}
-	}
-	if s.access != nil {
-		tasks.Go(func() { s.access.run(ctx) })
-	}
-	if s.options.Rates != nil {
-		tasks.Go(func() { s.keepRates(ctx) })
-	}
-	if r := s.options.Registrar; r != nil {
-		tasks.Go(func() { s.register(ctx, r) })
 	}
 }
 

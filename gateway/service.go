@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/line"
@@ -17,8 +18,10 @@ type service struct {
 	transports *transports
 	metrics    *serviceMetrics
 	source     Source
-	waker      *waker    // nil when the service is never started from zero
-	language   *language // nil when its work is not counted in tokens
+	background *background   // nil until it is started
+	requests   *atomic.Int64 // under way
+	waker      *waker        // nil when the service is never started from zero
+	language   *language     // nil when its work is not counted in tokens
 }
 
 // Source reports the replicas of one service, whenever they change, until ctx
@@ -27,26 +30,18 @@ type Source interface {
 	Watch(ctx context.Context, set func([]line.Replica))
 }
 
-func (s *Server) newService(c config.Service, source Source) (*service, error) {
-	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name)}
+func (s *Server) newService(c config.Service, of *config.Config, source Source) (*service, error) {
+	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64)}
 	var err error
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
 	times := &means{}
-	policy := dispatch.Policy{
-		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(s.config.Priorities), MaxQueue: c.Queue.Max,
-		Tenants: s.config.Tenants.Limits, Eject: c.Queue.Eject,
-		Placements: []dispatch.Placement{{}}, AwaitClass: c.Wake != nil,
-	}
-	for _, r := range c.Rules {
-		policy.Placements = append(policy.Placements, r.Placement)
-	}
 	if c.Wake != nil {
 		v.waker = newWaker(c.Name, c.Wake, s.options.Scaler, s.metrics, s.log)
 	}
 	v.line = line.New(line.Options{
-		Policy: policy,
+		Policy: s.policy(c, of),
 		Value: func(class string) any {
 			return s.metrics.ofClass(&c, class, times)
 		},
@@ -58,4 +53,17 @@ func (s *Server) newService(c config.Service, source Source) (*service, error) {
 	})
 	v.language = newLanguage(v)
 	return v, nil
+}
+
+// policy is how a service's queue decides.
+func (s *Server) policy(c config.Service, of *config.Config) dispatch.Policy {
+	p := dispatch.Policy{
+		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(of.Priorities), MaxQueue: c.Queue.Max,
+		Tenants: of.Tenants.Limits, Eject: c.Queue.Eject,
+		Placements: []dispatch.Placement{{}}, AwaitClass: c.Wake != nil,
+	}
+	for _, r := range c.Rules {
+		p.Placements = append(p.Placements, r.Placement)
+	}
+	return p
 }

@@ -101,7 +101,7 @@ func (x *exchange) charged(s *sample) {
 		source = "estimate"
 	}
 	counter := x.server.metrics.tokens
-	tenant := x.server.tenants.known(x.request.Tenant)
+	tenant := x.plan.tenants.known(x.request.Tenant)
 	for kind, n := range map[string]int64{"prompt": s.prompt, "cached": s.cached, "output": s.output} {
 		if n > 0 {
 			counter.WithLabelValues(x.service.name, tenant, kind, source).Add(float64(n))

@@ -26,6 +26,7 @@ func (gatewayCommand) Help() string {
 
   Serves requests for model services: one queue per service, the fastest free
   slot first. On SIGTERM or SIGINT it finishes what is in flight and ends.
+  On SIGHUP it reads services, routes and tenants again.
 
 Options:
 
@@ -74,8 +75,31 @@ func runGateway(path string, check bool) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
+	reloads := make(chan os.Signal, 1)
+	signal.Notify(reloads, syscall.SIGHUP)
+	defer signal.Stop(reloads)
+	go reloadGateway(ctx, server, path, options.Log, reloads)
 	gateway.TuneHeap()
 	return server.Run(ctx)
+}
+
+// reloadGateway reads the configuration again at every signal until ctx ends. One
+// that is wrong changes nothing.
+func reloadGateway(ctx context.Context, server *gateway.Server, path string, log *slog.Logger, signals <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+		}
+		c, err := config.Load(path)
+		if err == nil {
+			err = server.Reload(c)
+		}
+		if err != nil {
+			log.Error("the configuration was not reloaded; the old one stays in force", "error", flat(err))
+		}
+	}
 }
 
 // gatewayOptions wires the gateway's outside: Consul and Nomad where the

@@ -52,6 +52,15 @@ func (l *Line) value(class string) any {
 	return v
 }
 
+// Adjust puts the bounds of another policy in force; see dispatch.Queue.Adjust.
+func (l *Line) Adjust(p dispatch.Policy) {
+	now := time.Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue.Adjust(p)
+	l.pump(now)
+}
+
 // State is what a line looks like at one moment.
 type State struct {
 	Queued   int

@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"time"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/match"
+)
+
+// plan is what can change while the gateway runs: services, routes and tenants.
+// A request keeps the plan that it came under.
+type plan struct {
+	config   *config.Config
+	services []*service
+	routes   *match.Table
+	tenants  tenants
+}
+
+func (p *plan) find(name string) *service {
+	for _, v := range p.services {
+		if v.name == name {
+			return v
+		}
+	}
+	return nil
+}
+
+// newPlan makes the plan of a configuration. A service that continues keeps its queue,
+// its replicas and what was learned.
+func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
+	p := &plan{config: c, routes: match.NewTable(c.Services), tenants: tenants{c.Tenants}}
+	for _, sc := range c.Services {
+		if was := old.find(sc.Name); was != nil && len(c.Priorities) == len(old.config.Priorities) && continues(was.config, sc) {
+			kept := *was
+			kept.config = sc
+			p.services = append(p.services, &kept)
+			continue
+		}
+		source, err := s.options.Source(sc)
+		if err != nil {
+			return nil, err
+		}
+		v, err := s.newService(sc, c, source)
+		if err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, v)
+	}
+	return p, nil
+}
+
+// continues reports whether a service can go on with the queue that it has.
+func continues(was, is config.Service) bool {
+	was.Routes, was.Queue = is.Routes, is.Queue
+	return reflect.DeepEqual(was, is)
+}
+
+// Reload puts the services, routes and tenants of a configuration in force. No
+// request is lost: those that came before keep the service that they came to. An
+// error says why nothing was changed.
+func (s *Server) Reload(c *config.Config) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	if s.background == nil {
+		return errors.New("the gateway does not serve yet")
+	}
+	if s.leaving.Load() {
+		return errors.New("the gateway is shutting down")
+	}
+	old := s.plan.Load()
+	if !reflect.DeepEqual(c.Consul, old.config.Consul) || !reflect.DeepEqual(c.Nomad, old.config.Nomad) {
+		return errors.New("the consul or nomad block has changed, which needs a restart of the gateway")
+	}
+	next, err := s.newPlan(c, old)
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(c.Listen, s.config.Listen) || c.Admin != s.config.Admin || c.AccessLog != s.config.AccessLog || c.LogLevel != s.config.LogLevel || c.Drain != s.config.Drain {
+		s.log.Warn("changes of listen, admin, access_log, log_level and drain need a restart of the gateway; the rest is in force")
+	}
+	lines := map[any]bool{}
+	for _, v := range next.services {
+		lines[v.line] = true
+		if v.background != nil {
+			v.line.Adjust(s.policy(v.config, c))
+		} else {
+			s.start(v)
+		}
+	}
+	s.plan.Store(next)
+	for _, v := range old.services {
+		if !lines[v.line] {
+			s.tasks.Go(func() { v.retire(s.background) })
+		}
+	}
+	s.log.Info("configuration reloaded", "services", len(next.services))
+	return nil
+}
+
+// retire ends a service when the last request that came to it is gone: until then
+// those that wait are given replicas.
+func (v *service) retire(ctx context.Context) {
+	for ctx.Err() == nil && v.requests.Load() > 0 {
+		pause(ctx, 100*time.Millisecond)
+	}
+	v.background.stop()
+	v.transports.close()
+}
+
+// background is what runs for a service beside its requests.
+type background struct{ stop context.CancelFunc }
+
+// start begins to look for a service's replicas.
+func (s *Server) start(v *service) {
+	ctx, stop := context.WithCancel(s.background)
+	v.background = &background{stop}
+	s.tasks.Go(func() { s.watch(ctx, v) })
+	if v.waker != nil {
+		s.tasks.Go(func() { v.waker.run(ctx, v.line) })
+	}
+}
+
+// startBackground begins what runs beside the requests.
+func (s *Server) startBackground(ctx context.Context) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.background, s.tasks = ctx, new(sync.WaitGroup)
+	for _, v := range s.plan.Load().services {
+		s.start(v)
+	}
+	if s.access != nil {
+		s.tasks.Go(func() { s.access.run(ctx) })
+	}
+	if s.options.Rates != nil {
+		s.tasks.Go(func() { s.keepRates(ctx) })
+	}
+	if r := s.options.Registrar; r != nil {
+		s.tasks.Go(func() { s.register(ctx, r) })
+	}
+}
