@@ -18,8 +18,7 @@ type books struct {
 		running, waiting, kv float64
 		until                time.Time
 	}
-	promised float64 // seconds of reading promised in the walk of round
-	round    uint64
+	view view
 
 	firsts firsts    // first tokens of one instant
 	full   time.Time // when the cache was last nearly full
@@ -40,22 +39,41 @@ type entry struct {
 	counted bool      // the engine told how many tokens
 }
 
-// share is the part of the time that is taken, over about readingSpan.
+// share is the part of its time that a replica spends reading, of late and over a
+// longer while.
 type share struct {
-	sum float64
-	at  time.Time
+	late, long float64 // seconds of reading, fading over span and over longSpan
+	mean       float64 // seconds of reading of one prompt
+	span       float64
+	at         time.Time
 }
 
-// readingSpan is over how many seconds the share of reading is averaged.
-const readingSpan = 20
+// longSpan is over how many seconds the longer share is averaged, and at most the
+// late one. The late one follows about lateReads prompts: short prompts say within
+// a second how busy a replica is, long ones not before ten of them came.
+const (
+	longSpan  = 20
+	lateReads = 10
+)
 
 func (r *share) add(seconds float64, now time.Time) {
-	r.sum = r.of(now)*readingSpan + seconds
-	r.at = now
+	late, long := r.of(now)
+	if r.mean == 0 {
+		r.mean, r.span = seconds, longSpan
+	}
+	late *= r.span
+	r.mean += (seconds - r.mean) / 64
+	r.span = min(max(lateReads*r.mean, 1), longSpan)
+	r.late, r.long, r.at = late+seconds, long*longSpan+seconds, now
 }
 
-func (r *share) of(now time.Time) float64 {
-	return r.sum / readingSpan * fade(now.Sub(r.at).Seconds(), readingSpan)
+// of returns the late share and the long one.
+func (r *share) of(now time.Time) (late, long float64) {
+	if r.span == 0 {
+		return 0, 0
+	}
+	dt := now.Sub(r.at).Seconds()
+	return r.late / r.span * fade(dt, r.span), r.long / longSpan * fade(dt, longSpan)
 }
 
 // send books a request that is given to the replica.

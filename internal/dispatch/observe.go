@@ -111,9 +111,9 @@ func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
 		return
 	}
 	n, kv := (e.n+float64(s.active))/2, (e.kv+float64(b.kv))/2
-	busy := min(b.share.of(now), 0.8)
+	busy, _ := b.share.of(now)
 	step := k.speed.stepping(n, kv)
-	expected := e.work + float64(e.tokens)*step/(1-busy)
+	expected := e.work + float64(e.tokens)*step/(1-min(busy, fullest))
 	if !(took > 0) || !(expected > 0) {
 		return
 	}

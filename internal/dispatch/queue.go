@@ -35,13 +35,14 @@ type Queue struct {
 
 	output  float64 // mean tokens of an answer, in Tokens mode
 	answers float64 // how many it is the mean of
-	round   uint64  // the walk that promises belong to
 	fleet   []*server
 	index   index
 	looked  []*Ticket // reused by candidates
 
 	refreshed time.Time // when the speeds of the kinds were computed last
 	unknown   bool      // a kind is new since
+	round     uint64    // of walks
+	opened    int       // replicas that the walk may still send to
 }
 
 // New returns an empty queue.
@@ -110,9 +111,8 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.revive(now)
 	q.held = time.Time{}
-	q.round++
 	if q.policy.Mode == Tokens && q.waiting > 0 {
-		q.refresh(now)
+		q.survey(now)
 	}
 	ahead := 0
 	for _, c := range q.priorities {
@@ -149,7 +149,8 @@ func (q *Queue) candidates(c *priority) []*Ticket {
 		}
 	}
 	if q.policy.Mode == Tokens {
-		return append(out, c.within(window)...)
+		q.looked = c.within(out, window)
+		return q.looked
 	}
 	retries := len(out)
 	for i := range c.lanes {

@@ -27,7 +27,7 @@ func fade(x, span float64) float64 { return math.Exp(-max(0, x) / span) }
 // need is a request in tokens.
 type need struct{ prompt, output float64 }
 
-func (q *Queue) sizeOf(t *Ticket) need {
+func (q *Queue) needOf(t *Ticket) need {
 	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output)}
 	if t.Output <= 0 {
 		z.output = q.output
@@ -35,41 +35,101 @@ func (q *Queue) sizeOf(t *Ticket) need {
 	return z
 }
 
+// view is what a walk sees of a replica: its books, its engine's other load and
+// what the walk has promised to it.
+type view struct {
+	round      uint64  // of the walk
+	n, kv      float64 // requests, and their tokens in the cache
+	streams    float64
+	backlog    float64 // seconds until it has read what it has
+	waiting    float64 // prompts in it from past this queue
+	late, long float64 // share of its time spent reading
+	step       float64 // seconds of its present step
+	open       bool    // takes a request now, if its cache has room
+	promised   float64 // seconds of reading
+}
+
+// survey takes the views of all replicas and counts the open ones.
+func (q *Queue) survey(now time.Time) {
+	q.refresh(now)
+	q.round++
+	q.opened = 0
+	for _, s := range q.fleet {
+		s.assumeBegun(q.output, now)
+		b := &s.books
+		w := view{
+			round: q.round, n: float64(s.active), kv: float64(b.kv), streams: float64(b.streams), backlog: b.backlog(now),
+		}
+		w.late, w.long = b.share.of(now)
+		if b.foreign.until.After(now) {
+			w.n += b.foreign.running
+			w.kv += b.foreign.kv
+			w.waiting = b.foreign.waiting
+		}
+		w.step = s.tier.kind.speed.stepping(w.n, w.kv)
+		bounded := s.Slots > 1 || s.health.onProbation
+		switch usable := s.usable(); {
+		case usable == 0, bounded && s.active >= usable:
+		default:
+			w.open = s.active == 0 || w.backlog <= hold
+		}
+		if w.open {
+			q.opened++
+		}
+		b.view = w
+	}
+}
+
 // cheapest places a request where it costs the fewest seconds: its own, those that
 // it takes from the requests already there, and those that it takes from the ones
 // to come. Where that replica has enough to do, the request is promised to it and
 // keeps waiting, free to be sent elsewhere.
 func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
+	if q.opened == 0 {
+		return choice{until: now.Add(look)} // whatever is promised, nothing is sent
+	}
 	best, bestCost, bestWork := (*server)(nil), math.Inf(1), 0.0
-	z := q.sizeOf(t)
+	z := q.needOf(t)
+	crowd := crowdBase + (1-crowdBase)*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
+	preferred := q.prefers(t)
 	q.index.match(t.Blocks)
 	for _, s := range q.fleet {
-		s.assumeBegun(q.output, now)
-		if !q.eligible(s, t) {
+		if !q.eligible(s, t) || preferred && !slices.Contains(q.placements[t.Placement].Prefer, s.Class) {
 			continue
 		}
-		if cost, work := q.cost(s, z, now); cost < bestCost {
+		if cost, work := q.cost(s, z, crowd); cost < bestCost {
 			best, bestCost, bestWork = s, cost, work
 		}
 	}
 	if best == nil {
 		return choice{}
 	}
-	b := &best.books
-	if b.round != q.round {
-		b.round, b.promised = q.round, 0
+	v := &best.books.view
+	if v.promised == 0 && v.open {
+		if best.KV == 0 || best.active == 0 || v.kv+z.prompt <= float64(best.KV) {
+			return choice{on: best, work: bestWork, hit: q.index.hits(best.shelf) * BlockTokens}
+		}
 	}
-	if b.promised == 0 && best.open(z, now) {
-		return choice{on: best, work: bestWork, hit: q.index.hits(best.shelf) * BlockTokens}
+	if v.open {
+		v.open = false // whoever comes later does not overtake
+		q.opened--
 	}
-	b.promised += bestWork
+	v.promised += bestWork
 	return choice{until: now.Add(look)}
+}
+
+// prefers reports whether a replica of a class that the request prefers is open.
+func (q *Queue) prefers(t *Ticket) bool {
+	p := &q.placements[t.Placement]
+	return len(p.Prefer) > 0 && slices.ContainsFunc(q.fleet, func(s *server) bool {
+		return s.books.view.open && slices.Contains(p.Prefer, s.Class) && q.eligible(s, t)
+	})
 }
 
 // eligible reports whether the request may ever be sent to the replica.
 func (q *Queue) eligible(s *server, t *Ticket) bool {
 	switch {
-	case s.usable() == 0 || !q.placements[t.Placement].allows(s.Class):
+	case s.counted == 0 || !q.placements[t.Placement].allows(s.Class):
 		return false
 	case s == t.avoid && q.slots > s.counted:
 		return false
@@ -81,70 +141,56 @@ func (q *Queue) eligible(s *server, t *Ticket) bool {
 	return true
 }
 
-// open reports whether the replica takes a request now.
-func (s *server) open(z need, now time.Time) bool {
-	b := &s.books
-	switch {
-	case (s.Slots > 1 || s.health.onProbation) && s.active >= s.usable():
-		return false
-	case s.active == 0:
-		return true
-	case b.backlog(now) > hold:
-		return false
-	}
-	return s.KV == 0 || float64(b.kv)+z.prompt <= float64(s.KV)
-}
+const (
+	// crowdBase is how much the seconds that a request takes from others count while
+	// nobody waits; as more wait, they come to count in full.
+	crowdBase = 0.25
+	// fullest bounds the share of reading in what is predicted.
+	fullest = 0.95
+	// coming is how much the seconds count that it takes from requests to come.
+	coming = 3
+	// overLimit is how much a second between tokens beyond the objective counts.
+	overLimit = 4
+)
 
 // cost is what a request would cost on a replica, in seconds, and how many of them
 // the replica would read.
-func (q *Queue) cost(s *server, z need, now time.Time) (cost, work float64) {
-	b, v := &s.books, &s.tier.kind.speed
-	n, kv, backlog := float64(s.active), float64(b.kv), b.backlog(now)
+func (q *Queue) cost(s *server, z need, crowd float64) (cost, work float64) {
+	b, v := &s.books.view, &s.tier.kind.speed
 	// The last token is always read: its answer is the first token.
 	hit := min(float64(q.index.hits(s.shelf)*BlockTokens), z.prompt-1)
 	work = v.reading(z.prompt-hit, z.prompt)
-	if b.foreign.until.After(now) {
-		n += b.foreign.running
-		kv += b.foreign.kv
-		backlog += b.foreign.waiting * work
-	}
-	if b.round == q.round {
-		backlog += b.promised
-	}
-	busy := b.share.of(now)
-	next := v.stepping(n+1, kv+z.prompt+z.output/2)
-	token := next / (1 - min(busy, 0.8))
-	own := backlog + work + z.output*token
+	next := v.stepping(b.n+1, b.kv+z.prompt+z.output/2)
+	token := next / (1 - min(b.late, fullest))
+	own := b.backlog + b.promised + b.waiting*work + work + z.output*token
 	if s.KV > 0 {
-		over := kv + z.prompt + z.output - float64(s.KV)
+		over := b.kv + z.prompt + z.output - float64(s.KV)
 		own += max(0, over) / float64(s.KV) * z.output * token
 	}
-	others := float64(b.streams)*work + n*z.output*max(0, next-v.stepping(n, kv))
-	crowd := 0.5 + 0.5*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
-	r := min(busy, 0.9)
-	cost = own + crowd*others + 3*work*r/(1-r)
+	others := b.streams*work + b.n*z.output*max(0, next-b.step)
+	r := min(b.long, fullest)
+	cost = own + crowd*others + coming*work*r/(1-r)
 	if limit := q.policy.SLO.TPOT.Seconds(); limit > 0 {
-		cost += 4 * z.output * max(0, token-limit)
+		cost += overLimit * z.output * max(0, token-limit)
 	}
 	return cost, work
 }
 
-// within returns the first requests in the order in which they are due to be
-// served, n at most: by charge between tenants, then by deadline.
-func (c *priority) within(n int) []*Ticket {
-	var out []*Ticket
-	type turn struct {
-		lane   *lane
-		at     int
-		charge float64
-	}
+// turn is a lane in the order in which lanes are served.
+type turn struct {
+	lane   *lane
+	at     int // the request of the lane that is next
+	charge float64
+}
+
+// within appends the first n requests in the order in which they are due to be
+// served: by charge between tenants, then by deadline.
+func (c *priority) within(out []*Ticket, n int) []*Ticket {
 	var turns []turn
 	for i := range c.lanes {
-		for _, l := range c.lanes[i].items {
-			turns = append(turns, turn{l, 0, l.charge})
-		}
+		turns = firstOf(c.lanes[i].items, n, turns)
 	}
-	for len(out) < n && len(turns) > 0 {
+	for ; n > 0 && len(turns) > 0; n-- {
 		first := 0
 		for i := range turns {
 			a, b := turns[i], turns[first]
@@ -157,6 +203,30 @@ func (c *priority) within(n int) []*Ticket {
 		next.charge += 1 / next.lane.account.tenant.limits.Weight
 		if next.at++; next.at == next.lane.tree.len() {
 			turns = slices.Delete(turns, first, first+1)
+		}
+	}
+	return out
+}
+
+// firstOf appends the first n lanes of a heap: each is the least of those whose
+// parents were taken.
+func firstOf(heap []*lane, n int, out []turn) []turn {
+	var open []int
+	if len(heap) > 0 {
+		open = append(open, 0)
+	}
+	for ; n > 0 && len(open) > 0; n-- {
+		least := 0
+		for i := range open {
+			if before(heap[open[i]], heap[open[least]]) {
+				least = i
+			}
+		}
+		at := open[least]
+		open = slices.Delete(open, least, least+1)
+		out = append(out, turn{heap[at], 0, heap[at].charge})
+		for child := 2*at + 1; child <= 2*at+2 && child < len(heap); child++ {
+			open = append(open, child)
 		}
 	}
 	return out
