@@ -29,6 +29,7 @@ func TestHealth(t *testing.T) {
 	t.Run("MPS daemon killed", func(t *testing.T) { mpsKilled(ctx, t, c) })
 	t.Run("MPS fault and recovery", func(t *testing.T) { mpsFault(ctx, t, c) })
 	t.Run("a task that quits MPS", func(t *testing.T) { mpsQuit(ctx, t, c) })
+	t.Run("shared memory of a GPU", func(t *testing.T) { sharedMemory(ctx, t, c) })
 	t.Run("libraries of another release", func(t *testing.T) { mismatch(ctx, t, c) })
 	t.Run("plugin killed", func(t *testing.T) { pluginKilled(ctx, t, c) })
 }
@@ -216,6 +217,49 @@ func mpsQuit(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	infos(ctx, t, c, run(ctx, t, c, slicesJob, sliceVars(c, "after-quit", nil), 2))
+}
+
+// sharedMemory leaves a file in the /dev/shm of two tasks: it is there in both
+// containers and not on the host, and goes with the last of them.
+func sharedMemory(ctx context.Context, t *testing.T, c *cluster.Cluster) {
+	allocs := run(ctx, t, c, slicesJob, sliceVars(c, "shm", nil), 2)
+	seen := infos(ctx, t, c, allocs)
+	name := fmt.Sprintf("left-by-%s", allocs[0].ID)
+	file := filepath.Join(c.MPSPipe(uuid(t, c, h100)), "../shm", name)
+	if err := os.WriteFile(file, []byte("segment"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if len(seen) != 2 {
+		t.Fatalf("%d tasks", len(seen))
+	}
+	in := 0
+	processes, err := filepath.Glob("/proc/[0-9]*/root/dev/shm/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range processes {
+		if groups, err := os.ReadFile(filepath.Join(path, "../../../../cgroup")); err == nil && strings.Contains(string(groups), "docker") {
+			in++
+		}
+	}
+	if in < 2 {
+		t.Errorf("%d processes of containers have the file: %v", in, processes)
+	}
+	if _, err := os.Stat(filepath.Join("/dev/shm", name)); err == nil {
+		t.Error("the host's /dev/shm has it too")
+	}
+	if err := c.Purge(ctx, allocs[0].JobID); err != nil {
+		t.Fatal(err)
+	}
+	err = cluster.AwaitWithin(ctx, 60*time.Second, "the end of the file with the last task", func() string {
+		if _, err := os.Stat(file); os.IsNotExist(err) {
+			return ""
+		}
+		return "it is there"
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // mismatch upgrades the driver's packages under its loaded module.

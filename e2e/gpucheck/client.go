@@ -11,6 +11,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"aliquot/e2e/rack"
+	"aliquot/internal/mps"
 )
 
 //go:embed client/client.c
@@ -44,10 +47,20 @@ type client struct {
 }
 
 // launch starts a client with an environment of its own and waits until it has
-// said all it sees. stepMiB > 0 makes it allocate what it can get.
+// said all it sees. stepMiB > 0 makes it allocate what it can get, stepMiB < 0 keep
+// the GPU busy. A client of MPS has its daemon's /dev/shm, as in a container.
 func launch(ctx context.Context, program string, env map[string]string, stepMiB int) (*client, error) {
+	daemon := 0
+	if pipe := env["CUDA_MPS_PIPE_DIRECTORY"]; pipe != "" {
+		daemon = mps.Control{Program: mps.Program, Pipe: pipe}.Process()
+	}
+	return launchIn(ctx, program, env, stepMiB, daemon)
+}
+
+// launchIn is launch in the mount namespace of a process, or in this one's for 0.
+func launchIn(ctx context.Context, program string, env map[string]string, stepMiB, beside int) (*client, error) {
 	cmd := exec.CommandContext(ctx, program)
-	if stepMiB > 0 {
+	if stepMiB != 0 {
 		cmd.Args = append(cmd.Args, strconv.Itoa(stepMiB))
 	}
 	for _, e := range os.Environ() {
@@ -66,7 +79,11 @@ func launch(ctx context.Context, program string, env map[string]string, stepMiB 
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	start := cmd.Start
+	if beside != 0 {
+		start = func() error { return rack.StartBeside(cmd, beside) }
+	}
+	if err := start(); err != nil {
 		return nil, err
 	}
 	c := &client{cmd: cmd, in: in, Seen: map[string]string{}}

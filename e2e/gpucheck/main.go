@@ -1,8 +1,9 @@
 // Command gpucheck checks a machine with a real NVIDIA GPU: it runs the shipped
 // device plugin through Nomad's plugin loader, lets it start its real MPS daemon in
 // a run directory of its own, reserves slices as Nomad would, runs CUDA clients
-// with what was granted, and prints granted against seen. It changes no setting of
-// any GPU and ends what it started.
+// with what was granted, and prints granted against seen; then it settles questions
+// that only a real GPU does. It needs root, ends what it started and leaves compute
+// modes as they were.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/device"
 
 	"aliquot/e2e/conformance"
+	"aliquot/e2e/rack"
 	"aliquot/internal/mps"
 )
 
@@ -73,18 +75,14 @@ func run(ctx context.Context, plugin string) error {
 	if err := bare.close(); err != nil {
 		return err
 	}
-	pluginDir := filepath.Join(dir, "plugins")
-	if err := os.Mkdir(pluginDir, 0o755); err != nil {
-		return err
-	}
 	runDir := filepath.Join(dir, "run")
 	defer endDaemons(runDir)
-	running, err := conformance.Launch{Binary: plugin, Env: os.Environ(), Dir: pluginDir, Config: map[string]any{
-		"run_dir": runDir, "gpu": []map[string]any{{"*": []map[string]any{{"mode": "shared", "slices": 20}}}},
-	}}.Start()
+	h := host{plugin: plugin, dir: dir, runDir: runDir}
+	running, err := h.launch(map[string]any{"mode": "shared", "slices": 20})
 	if err != nil {
 		return err
 	}
+	defer h.leaveSharing()
 	defer running.Kill()
 	wait, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -101,16 +99,75 @@ func run(ctx context.Context, plugin string) error {
 		return fmt.Errorf("the plugin offers no healthy slice: %w", err)
 	}
 	fmt.Printf("fingerprint with MPS daemons started: %d ms\n", time.Since(begin).Milliseconds())
-	return check(ctx, running, groups, program, bare.number("sms"))
+	wrong := check(ctx, running, groups, program, bare.number("sms"))
+	l, err := labOf(running, groups, program, runDir)
+	if err != nil {
+		return errors.Join(wrong, err)
+	}
+	return errors.Join(wrong, write(os.Stdout, l.ask(ctx)))
 }
 
-// endDaemons ends the MPS daemons, which outlive the plugin on purpose.
+// host is where the plugin runs.
+type host struct {
+	plugin, dir, runDir string
+	root                string // "" for the real one
+}
+
+// launch starts the plugin with one gpu block for all GPUs.
+func (h host) launch(gpus map[string]any) (*conformance.Running, error) {
+	dir, err := os.MkdirTemp(h.dir, "plugins-")
+	if err != nil {
+		return nil, err
+	}
+	config := map[string]any{"run_dir": h.runDir, "gpu": []map[string]any{{"*": []map[string]any{gpus}}}}
+	if h.root != "" {
+		config["root"] = h.root
+	}
+	return conformance.Launch{Binary: h.plugin, Env: os.Environ(), Dir: dir, Config: config}.Start()
+}
+
+// leaveSharing lets the plugin end its daemons and give the GPUs their compute modes
+// back.
+func (h host) leaveSharing() {
+	running, err := h.launch(map[string]any{"mode": "off"})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gpu-check: leaving MPS:", err)
+		return
+	}
+	defer running.Kill()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	stream, err := running.Fingerprint(ctx)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "gpu-check: leaving MPS:", err)
+		return
+	}
+	go func() {
+		for range stream {
+		}
+	}()
+	for tick := time.NewTicker(200 * time.Millisecond); ctx.Err() == nil; <-tick.C {
+		left, _ := filepath.Glob(filepath.Join(h.runDir, "mps", "*", "shm"))
+		modes, _ := filepath.Glob(filepath.Join(h.runDir, "mps", "*", "compute_mode.json"))
+		if len(left)+len(modes) == 0 {
+			return
+		}
+	}
+	fmt.Fprintln(os.Stderr, "gpu-check: the plugin has not left MPS within 30 s: see nvidia-smi -q -d COMPUTE and the mounts below", h.runDir)
+}
+
+// endDaemons ends what is left of daemons and their shared memory when the plugin
+// could not.
 func endDaemons(runDir string) {
 	pipes, _ := filepath.Glob(filepath.Join(runDir, "mps", "*", "pipe"))
 	for _, pipe := range pipes {
 		control := mps.Control{Program: mps.Program, Pipe: pipe}
+		if control.Process() == 0 {
+			continue
+		}
 		if err := control.Quit(context.Background(), 5*time.Second); err != nil {
 			fmt.Fprintln(os.Stderr, "gpu-check: ending the MPS daemon:", err)
 		}
 	}
+	rack.Unmount(runDir)
 }

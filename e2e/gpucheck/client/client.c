@@ -3,10 +3,12 @@
  *
  * Prints key=value lines, then "ready", holds its context until its stdin ends, and
  * exits. With an argument it first allocates device memory in steps of so many MiB
- * until that fails and prints how much it got.
+ * until that fails and prints how much it got; with a negative one it keeps the GPU
+ * busy until its stdin ends.
  *
  * Function signatures: CUDA driver API reference, sections 6.2 to 6.13. */
 #include <dlfcn.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -55,6 +57,19 @@ int main(int argc, char **argv)
     check("cuMemGetInfo", find("cuMemGetInfo_v2")(&free_bytes, &total_bytes));
     printf("devices=%d\nname=%s\ncuda=%d.%d\nsms=%d\nfree_mib=%zu\ntotal_mib=%zu\n", count, name, version / 1000,
            version % 1000 / 10, sms, free_bytes >> 20, total_bytes >> 20);
+    if (argc > 1 && atol(argv[1]) < 0) {
+        unsigned long long block;
+        size_t size = (size_t)256 << 20;
+        struct pollfd input = {.fd = 0, .events = POLLIN};
+        check("cuMemAlloc", find("cuMemAlloc_v2")(&block, size));
+        printf("ready\n");
+        while (poll(&input, 1, 0) == 0) {
+            for (int i = 0; i < 64; i++)
+                check("cuMemsetD8", find("cuMemsetD8_v2")(block, i, size));
+            check("cuCtxSynchronize", find("cuCtxSynchronize")());
+        }
+        return 0;
+    }
     if (argc > 1) {
         size_t step = (size_t)atol(argv[1]) << 20, got = 0;
         fn alloc = find("cuMemAlloc_v2");
