@@ -11,13 +11,13 @@
 variable "image_cuda" {
   description = "Image for nodes with NVIDIA GPUs."
   type        = string
-  default     = "vllm/vllm-openai:v0.11.0"
+  default     = "vllm/vllm-openai:v0.28.0"
 }
 
 variable "image_rocm" {
   description = "Image for nodes with AMD GPUs."
   type        = string
-  default     = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+  default     = "vllm/vllm-openai-rocm:v0.28.0"
 }
 
 variable "command" {

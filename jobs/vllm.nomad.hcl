@@ -3,7 +3,8 @@
 # Needs:  the aliquot driver and a device plugin on the nodes; Consul; the model's
 #         weights reachable (Hugging Face, or a host volume named by var.models). To
 #         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
-#         the gateway's configuration. Without them the counts stay as they are set.
+#         the gateway's configuration, with policy = "tokens" (docs/llm.md). Without them
+#         the counts stay as they are set.
 # Does:   runs vLLM's OpenAI-compatible server in one group per vendor. Each replica
 #         asks for var.slices slices of one shared GPU; the driver picks the CUDA or
 #         ROCm image by the GPU that was granted. Both groups follow the requests that
@@ -46,9 +47,33 @@ variable "vendors" {
 }
 
 variable "concurrency" {
-  description = "Requests that one replica serves at the same time: its slots in the gateway, and vLLM's max-num-seqs."
+  description = "Most requests in one replica's batch: the bound of the gateway and of scaling, and vLLM's max-num-seqs."
   type        = number
-  default     = 16
+  default     = 64
+}
+
+variable "max_model_len" {
+  description = "Longest prompt and answer together, in tokens; 0 for the model's own."
+  type        = number
+  default     = 0
+}
+
+variable "kv_tokens" {
+  description = "Tokens that the KV cache of one replica holds, for gateways that cannot read vLLM's metrics; 0 for what the metrics say."
+  type        = number
+  default     = 0
+}
+
+variable "memory_utilization" {
+  description = "vLLM's gpu-memory-utilization, a part of the whole GPU's memory; 0 for four fifths of the slices."
+  type        = number
+  default     = 0
+}
+
+variable "args" {
+  description = "Further arguments of vLLM, such as --max-num-batched-tokens=1024."
+  type        = list(string)
+  default     = ["--enable-prompt-tokens-details"]
 }
 
 variable "nvidia_count" {
@@ -105,15 +130,15 @@ variable "query_window" {
 }
 
 variable "image_cuda" {
-  description = "Image for NVIDIA GPUs."
+  description = "Image for NVIDIA GPUs. This one needs driver 580; the tag with -cu129 runs on 550."
   type        = string
-  default     = "vllm/vllm-openai:v0.11.0"
+  default     = "vllm/vllm-openai:v0.28.0"
 }
 
 variable "image_rocm" {
   description = "Image for AMD GPUs."
   type        = string
-  default     = "rocm/vllm:rocm7.0.0_vllm_0.11.1_20251103"
+  default     = "vllm/vllm-openai-rocm:v0.28.0"
 }
 
 variable "cpu" {
@@ -135,15 +160,16 @@ variable "models" {
 }
 
 locals {
-  # vLLM takes a part of the GPU's whole memory; 5% of the grant stays free for
-  # what CUDA and HIP contexts need beside it.
-  memory_part = format("%.3f", var.slices / var.slices_total * 0.95)
+  # vLLM takes a part of the GPU's whole memory. Since 0.21 its CUDA graphs are meant
+  # to fit into that part, by an estimate; a fifth of the grant stays free for what the
+  # estimate misses and for what CUDA and HIP contexts need beside it.
+  memory_part = format("%.3f", var.memory_utilization > 0 ? var.memory_utilization : var.slices / var.slices_total * 0.8)
 
   counts = {
     nvidia = var.nvidia_count
     amd    = var.amd_count
   }
-  # "nvidia slots=16 cost=1 max=8, amd slots=16 cost=1 max=8"
+  # "nvidia slots=64 cost=1 max=8, amd slots=64 cost=1 max=8"
   classes = join(", ", [for v in var.vendors : "${v} slots=${var.concurrency} cost=${lookup(var.cost, v, 1)} max=${var.max_count}"])
 }
 
@@ -229,14 +255,14 @@ job "vllm" {
           }
           ports      = ["http"]
           entrypoint = ["vllm", "serve"]
-          args = [
+          args = concat([
             var.model,
             "--host", "0.0.0.0",
             "--port", "${NOMAD_PORT_http}",
             "--served-model-name", var.service,
             "--max-num-seqs", var.concurrency,
             "--gpu-memory-utilization", local.memory_part,
-          ]
+          ], var.max_model_len > 0 ? ["--max-model-len", var.max_model_len] : [], var.args)
           network_mode       = "host"
           require_attachment = group.key == "nvidia"
           # Loading a large model takes its time before the first CUDA call.
@@ -279,6 +305,8 @@ job "vllm" {
             aliquot_slices_total = "${ALIQUOT_SLICES_TOTAL}"
             aliquot_weight       = "${ALIQUOT_GPU_WEIGHT}"
             concurrency          = var.concurrency
+            kv_tokens            = var.kv_tokens > 0 ? var.kv_tokens : ""
+            max_model_len        = var.max_model_len > 0 ? var.max_model_len : ""
             aliquot_route        = "true"
           }
           check {

@@ -46,6 +46,7 @@ func vllm(args []string, o options) (options, error) {
 	flags.IntVar(&o.slots, "max-num-seqs", vllmSeqs, "")
 	flags.IntVar(&o.budget, "max-num-batched-tokens", 0, "")
 	flags.IntVar(&o.longest, "max-model-len", 0, "")
+	flags.Bool("enable-prompt-tokens-details", false, "") // usage always has them
 	flags.Float64Var(&o.memoryPart, "gpu-memory-utilization", 0.9, "")
 	if err := parseAll(flags, args[2:]); err != nil {
 		return o, err
