@@ -223,6 +223,52 @@ func TestUsageByTenant(t *testing.T) {
 	}
 }
 
+// A tenant's tokens are taken by estimate and settled by what the engine tells; its
+// neighbours have theirs.
+func TestTokensPerMinute(t *testing.T) {
+	tenants := "tenants {\n header = \"X-Tenant\"\n tenant \"acme\" {\n tokens_per_minute = 1000\n }\n tenant \"free\" {}\n tenant \"default\" {\n tokens_per_minute = 500\n }\n}\n"
+	g := start(t, tenants+service("chat", replicaBlock(engine(t), "h100", 1)))
+	send := func(tenant, path string) (int, string, http.Header) {
+		r, _ := http.NewRequest(http.MethodPost, g.url+path, strings.NewReader(chatBody("hello", true)))
+		r.Header.Set("X-Tenant", tenant)
+		return do(t, r)
+	}
+	var status int
+	var text string
+	var h http.Header
+	served := 0
+	for ; served < 50; served++ {
+		if status, text, h = send("acme", "/v1/chat/completions"); status != 200 {
+			break
+		}
+		if h.Get("X-Ratelimit-Limit-Tokens") != "1000" || h.Get("X-Ratelimit-Remaining-Tokens") == "" || h.Get("X-Ratelimit-Reset-Tokens") == "" {
+			t.Fatalf("headers %v", h)
+		}
+		// The truth is 305 tokens; it is settled when the exchange is recorded.
+		eventually(t, "the request is accounted", func() bool {
+			_, usage, _ := get(t, g.admin+"/v1/usage")
+			return strings.Contains(usage, fmt.Sprintf(`"requests":%d,`, served+1))
+		})
+	}
+	if served < 3 || served > 5 || status != http.StatusTooManyRequests || !strings.Contains(text, `"type":"tokens"`) || !strings.Contains(text, "rate_limit_exceeded") {
+		t.Errorf("after %d requests: %d %s", served, status, text)
+	}
+	if h.Get("Retry-After") == "" || h.Get("X-Ratelimit-Remaining-Tokens") == "" || h.Get("X-Aliquot-Outcome") != "token_limit" {
+		t.Errorf("headers %v", h)
+	}
+	if status, _, _ := send("acme", "/v1/models"); status != 200 {
+		t.Errorf("the list of models costs tokens: %d", status)
+	}
+	for _, other := range []string{"free", "someone"} {
+		if status, text, _ := send(other, "/v1/chat/completions"); status != 200 {
+			t.Errorf("tenant %s: %d %s", other, status, text)
+		}
+	}
+	if _, _, h := send("free", "/v1/chat/completions"); h.Get("X-Ratelimit-Limit-Tokens") != "" {
+		t.Error("a tenant without a bound is told one")
+	}
+}
+
 // The series of a service say how its answers were.
 func TestTokensInTheSeries(t *testing.T) {
 	g := start(t, service("chat", objective, replicaBlock(engine(t), "h100", 1)))

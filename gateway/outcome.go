@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,6 +19,7 @@ const (
 	tooLarge                   // the body is larger than allowed
 	queueFull                  // refused: too many wait
 	tenantFull                 // refused: too many of the tenant wait
+	tokenLimit                 // refused: the tenant used its tokens
 	tooLate                    // refused: its deadline cannot be met
 	noClass                    // refused: no replica of the required class
 	expired                    // waited for as long as it may
@@ -48,6 +50,7 @@ var results = [outcomes]result{
 	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "the request body is larger than the gateway allows"},
 	queueFull:   {"queue_full", http.StatusServiceUnavailable, ""},
 	tenantFull:  {"tenant_full", http.StatusTooManyRequests, ""},
+	tokenLimit:  {"token_limit", http.StatusTooManyRequests, "the tenant has used its tokens per minute"},
 	tooLate:     {"too_late", http.StatusServiceUnavailable, ""},
 	noClass:     {"no_class", http.StatusServiceUnavailable, ""},
 	expired:     {"expired", http.StatusServiceUnavailable, ""},
@@ -68,10 +71,13 @@ func (o outcome) String() string { return results[o].name }
 // outcomeHeader names the outcome in answers that the gateway itself gives.
 const outcomeHeader = "X-Aliquot-Outcome"
 
+// rateLimitPrefix begins the headers that stay when an answer becomes a refusal.
+const rateLimitPrefix = "X-Ratelimit-"
+
 // refuse answers a request that no replica answers.
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
-	clear(h)
+	maps.DeleteFunc(h, func(name string, _ []string) bool { return !strings.HasPrefix(name, rateLimitPrefix) })
 	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted
 	}

@@ -47,7 +47,7 @@ func (x *exchange) prepare() bool {
 		return x.no(malformed, err.Error())
 	}
 	x.ask(&facts)
-	return true
+	return x.afford()
 }
 
 func (x *exchange) no(o outcome, text string) bool {

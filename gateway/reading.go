@@ -22,6 +22,7 @@ type reading struct {
 	first    time.Time
 	last     time.Time
 	metrics  *classMetrics
+	taken    float64 // tokens, of the tenant\'s allowance
 }
 
 // read sizes a request for the queue.
@@ -190,6 +191,9 @@ func (r *reading) close(x *exchange) {
 			s.prompt = int64(r.prompt)
 		}
 		x.charged(&s)
+	}
+	if r.taken > 0 {
+		x.server.allowances.settle(x.request.Tenant, x.plan.tenants.bound(x.request.Tenant), r.taken, float64(s.prompt+s.output), now)
 	}
 	r.service.series.add(now, &s)
 }

@@ -33,7 +33,7 @@ func refusalOf(r *http.Request, o outcome, text string) (refusal, bool) {
 	switch o {
 	case unmatched:
 		e.Error.Code = "model_not_found"
-	case tenantFull:
+	case tenantFull, tokenLimit:
 		e.Error.Code = "rate_limit_exceeded"
 	}
 	if api == prompt.Messages {
@@ -50,6 +50,8 @@ func writeRefusal(w http.ResponseWriter, status int, e refusal) {
 
 func openAIType(o outcome, status int) string {
 	switch {
+	case o == tokenLimit:
+		return "tokens"
 	case status == http.StatusTooManyRequests:
 		return "requests"
 	case status >= 500:

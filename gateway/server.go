@@ -19,6 +19,7 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/intake"
+	"aliquot/internal/allowance"
 )
 
 // Options are the parts that a Server is wired from.
@@ -47,17 +48,18 @@ type Registrar interface {
 
 // Server is a gateway.
 type Server struct {
-	config   *config.Config // the first; what of it may change is in plan
-	options  Options
-	plan     atomic.Pointer[plan]
-	metrics  *metrics
-	accounts *accounts
-	access   *accessLog
-	log      *slog.Logger
-	quiet    *log.Logger
-	buffers  *bufferPool
-	bodies   *intake.Store
-	short    *shortages
+	config     *config.Config // the first; what of it may change is in plan
+	options    Options
+	plan       atomic.Pointer[plan]
+	metrics    *metrics
+	accounts   *accounts
+	access     *accessLog
+	log        *slog.Logger
+	quiet      *log.Logger
+	buffers    *bufferPool
+	bodies     *intake.Store
+	short      *shortages
+	allowances allowances
 
 	tls           *tls.Config // nil without TLS
 	public, admin *http.Server
@@ -82,7 +84,7 @@ func New(c *config.Config, o Options) (*Server, error) {
 	}
 	s := &Server{
 		config: c, options: o, log: o.Log, metrics: newMetrics(), accounts: newAccounts(),
-		buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
+		allowances: allowances{of: map[string]*allowance.Account{}}, buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
 		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
 	s.short = &shortages{counts: s.metrics.short, log: o.Log}

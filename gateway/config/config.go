@@ -77,6 +77,9 @@ type Tenants struct {
 	APIKey bool              // the tenant is who holds the bearer token or X-API-Key
 	Keys   map[string]string // SHA-256 of an API key, hex, to tenant
 	Limits map[string]dispatch.Limits
+	// TokensPerMinute bounds the tokens of a tenant at language models, by name; ""
+	// for each that is not named. 0 is no bound.
+	TokensPerMinute map[string]float64
 	// Ceiling is the most urgent priority that a tenant may ask for, by name.
 	Ceiling map[string]int
 }
@@ -89,7 +92,9 @@ type Service struct {
 	// Mode is how its replicas serve several requests at once.
 	Mode dispatch.Mode
 	// SLO is what is promised of its streamed answers; zero for nothing.
-	SLO      dispatch.SLO
+	SLO dispatch.SLO
+	// Counted is set where some tenant has a bound in tokens.
+	Counted  bool
 	Engine   Engine
 	Queue    Queue
 	Upstream Upstream
@@ -98,7 +103,19 @@ type Service struct {
 }
 
 // Language reports whether the service's work is counted in tokens.
-func (s *Service) Language() bool { return s.Mode == dispatch.Tokens || s.SLO != dispatch.SLO{} }
+func (s *Service) Language() bool {
+	return s.Mode == dispatch.Tokens || s.SLO != dispatch.SLO{} || s.Counted
+}
+
+// boundsTokens reports whether some tenant has a bound in tokens.
+func (t *Tenants) boundsTokens() bool {
+	for _, n := range t.TokensPerMinute {
+		if n > 0 {
+			return true
+		}
+	}
+	return false
+}
 
 // Route matches requests to a service. All fields that are set must match.
 type Route struct {

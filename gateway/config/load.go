@@ -57,7 +57,9 @@ func Parse(text []byte, name string) (*Config, error) {
 		if slices.ContainsFunc(c.Services, func(o Service) bool { return o.Name == s.Name }) {
 			d.fail(s.Range, "service %q stands twice", s.Name)
 		}
-		c.Services = append(c.Services, d.service(&s, c))
+		one := d.service(&s, c)
+		one.Counted = c.Tenants.boundsTokens()
+		c.Services = append(c.Services, one)
 	}
 	if d.err != nil {
 		return nil, d.err
@@ -117,7 +119,7 @@ func nomad(b *nomadBody) *Nomad {
 var sha256hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
-	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}}
+	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}, TokensPerMinute: map[string]float64{}}
 	if b == nil {
 		return t
 	}
@@ -128,6 +130,10 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 			name = ""
 		}
 		t.Limits[name] = dispatch.Limits{Weight: or(one.Weight, 1), MaxActive: or(one.MaxActive, 0), MaxQueue: or(one.MaxQueue, 0)}
+		t.TokensPerMinute[name] = or(one.Tokens, 0)
+		if tokens := t.TokensPerMinute[name]; !(tokens >= 0 && tokens <= 1e12) {
+			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound", one.Name, tokens)
+		}
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {

@@ -78,6 +78,7 @@ type tenantBody struct {
 	Weight    *float64       `hcl:"weight"`
 	MaxActive *int           `hcl:"max_active"`
 	MaxQueue  *int           `hcl:"max_queue"`
+	Tokens    *float64       `hcl:"tokens_per_minute"`
 	Priority  *hcl.Attribute `hcl:"priority"`
 	Range     hcl.Range      `hcl:",def_range"`
 }

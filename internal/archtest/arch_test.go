@@ -105,7 +105,7 @@ func within(prefix string) func(string) bool {
 	return func(p string) bool { return p == full || strings.HasPrefix(p, full+"/") }
 }
 
-var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned"}
+var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance"}
 
 // A policy that reads a clock, a file or a random source cannot be replayed or
 // checked by property, so policies take values and return values.
