@@ -135,7 +135,7 @@ func (r *reading) judged(x *exchange, ended time.Time) verdict {
 	}
 	switch x.outcome {
 	case served:
-	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, shutDown:
+	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, overdue, shortage, shutDown:
 		return missed
 	default:
 		return unjudged
