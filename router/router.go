@@ -47,9 +47,10 @@ type Entries interface {
 	Delete(ctx context.Context, key weigh.Key, index uint64) (bool, error)
 }
 
-// Election calls lead whenever this router is the leader, see control.Election.
+// Election calls lead whenever this router is the leader, see control.Election, and
+// trouble with what keeps it from taking part, nil when nothing does.
 type Election interface {
-	Run(ctx context.Context, lead func(ctx context.Context, valid func() bool))
+	Run(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error))
 }
 
 // Router is one router. Make it with New.
@@ -77,6 +78,15 @@ type Router struct {
 	stamp   uint64
 	leading bool
 	valid   func() bool
+	// ails holds what does not work now, by watch; nil for one that has worked.
+	ails map[string]error
+}
+
+// trouble notes whether a watch works.
+func (r *Router) trouble(what string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ails[what] = err
 }
 
 // reserved connections are for requests other than watches of services.
@@ -93,7 +103,7 @@ func New(c *config.Config, catalog Catalog, entries Entries, election Election, 
 		queue: newQueue(), polls: semaphore.NewWeighted(int64(polls)), maxPolls: polls,
 		services: map[string]*service{}, opted: map[string]bool{},
 		rates: map[string][]learned.Rates{}, notes: map[string][]string{},
-		learned: map[weigh.Key]uint64{},
+		learned: map[weigh.Key]uint64{}, ails: map[string]error{"services": errNotYet, "election": errNotYet},
 	}
 	r.metrics = newMetrics(r)
 	return r
@@ -108,7 +118,7 @@ func (r *Router) Run(ctx context.Context) {
 	r.track()
 	wg.Go(func() { r.watchServices(ctx) })
 	wg.Go(func() { r.watchRates(ctx) })
-	wg.Go(func() { r.election.Run(ctx, r.lead) })
+	wg.Go(func() { r.election.Run(ctx, r.lead, func(err error) { r.trouble("election", err) }) })
 	wg.Wait()
 }
 

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -128,7 +129,7 @@ func (r *Router) Report() Report {
 	for _, s := range r.services {
 		status := s.status
 		if !r.leading || status.Service == "" {
-			status = r.statusOf(s, weigh.Plan{Reason: "another router leads, or the first look is still to come"}, nil)
+			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.ailing("instances of "+s.name), r.ailing("services", "election"), "another router leads, or the first look is still to come")}, nil)
 		}
 		out.Services = append(out.Services, status)
 	}
@@ -136,8 +137,22 @@ func (r *Router) Report() Report {
 	return out
 }
 
+var errNotYet = errors.New("Consul has not answered yet")
+
+// ailing says what does not work of some watches, "" when all do. Router.mu is held.
+func (r *Router) ailing(watches ...string) string {
+	var out []string
+	for _, what := range watches {
+		if err := r.ails[what]; err != nil {
+			out = append(out, what+": "+hint(err).Error())
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 // Handler serves /v1/status (JSON, ?service=<name> for one), /metrics (Prometheus)
-// and /health.
+// and /health: 200 while Consul answers and this router leads or could, else 503 and
+// why.
 func (r *Router) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, req *http.Request) {
@@ -148,7 +163,16 @@ func (r *Router) Handler() http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(report)
 	})
-	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		r.mu.Lock()
+		why := r.ailing("services", "rates", "election")
+		r.mu.Unlock()
+		if why != "" {
+			http.Error(w, why, http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(r.metrics.registry, promhttp.HandlerOpts{}))
 	return mux
 }

@@ -2,13 +2,17 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hashicorp/consul/api"
 
 	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
@@ -36,8 +40,10 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 		if ctx.Err() != nil {
 			return
 		}
+		r.trouble(what, err)
 		if err != nil {
-			r.metrics.errors.WithLabelValues(what).Inc()
+			kind, _, _ := strings.Cut(what, " ")
+			r.metrics.errors.WithLabelValues(kind).Inc()
 			if failures == 0 {
 				r.log.Warn("watch failed, trying again", "watch", what, "error", hint(err))
 			}
@@ -61,14 +67,23 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 
 // hint adds what to do to the errors of Consul that have one usual cause.
 func hint(err error) error {
-	switch text := err.Error(); { // which may hold any number, in a URL or an address
-	case strings.Contains(text, "response code: 429"):
+	const policy = "the token needs the policy in jobs/router-policy.hcl"
+	var status api.StatusError
+	switch {
+	case errors.Is(err, ErrFiltered):
+		return fmt.Errorf("%w: %s", err, policy)
+	case !errors.As(err, &status):
+	case status.Code == http.StatusTooManyRequests:
 		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, or lower consul max_connections here", err)
-	case strings.Contains(text, "response code: 403") || strings.Contains(text, "Permission denied"):
-		return fmt.Errorf("%w: the token needs the policy in jobs/router-policy.hcl", err)
+	case status.Code == http.StatusForbidden, strings.Contains(status.Body, "Permission denied"): // of another server it comes as 500
+		return fmt.Errorf("%w: %s", err, policy)
 	}
 	return err
 }
+
+// ErrFiltered is the error of an answer of Consul from which entries were left out for
+// lack of rights. What is left looks as if the rest were gone, so the last is kept.
+var ErrFiltered = errors.New("entries were left out for lack of rights")
 
 // watchServices follows which services opt in by meta.
 func (r *Router) watchServices(ctx context.Context) {
@@ -120,6 +135,7 @@ func (r *Router) track() {
 		if !wanted[name] {
 			s.cancel()
 			delete(r.services, name)
+			delete(r.ails, "instances of "+name)
 		}
 	}
 	for name := range wanted {
@@ -135,7 +151,7 @@ func (r *Router) track() {
 // watchInstances follows one service. Where there are fewer connections than
 // services, watches take turns and wait shorter.
 func (r *Router) watchInstances(ctx context.Context, s *service) {
-	r.watch(ctx, "instances", func(index uint64) (uint64, error) {
+	r.watch(ctx, "instances of "+s.name, func(index uint64) (uint64, error) {
 		if err := r.polls.Acquire(ctx, 1); err != nil {
 			return 0, err
 		}

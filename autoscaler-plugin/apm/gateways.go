@@ -287,10 +287,11 @@ func (g *gateways) members(ctx context.Context, service string, now time.Time) (
 	options := (&consul.QueryOptions{}).WithContext(ctx)
 	// A gateway that is critical is asked too: it may have died with a part of the
 	// demand, and leaving it out would look as if that part were gone.
-	entries, _, err := g.consul.Health().Service(g.service, "", false, options)
+	entries, meta, err := g.consul.Health().Service(g.service, "", false, options)
 	var pairs consul.KVPairs
-	if err == nil {
-		pairs, _, err = g.consul.KV().List(g.rates+"/"+service+"/", options)
+	if err = guard.Whole(meta, err); err == nil {
+		pairs, meta, err = g.consul.KV().List(g.rates+"/"+service+"/", options)
+		err = guard.Whole(meta, err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

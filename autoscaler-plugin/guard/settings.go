@@ -1,12 +1,14 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/consultoken"
 )
 
 // The settings by which a plugin reaches Consul. What is not set comes from the
@@ -35,12 +37,12 @@ func Known(settings map[string]string, names ...string) error {
 }
 
 // Consul returns a client for the plugin's settings. The token is read from its
-// file by Consul's client, never from the agent's configuration, which is shown
-// by its API.
+// file for each request, never from the agent's configuration, which is shown by its
+// API.
 func Consul(settings map[string]string) (*consul.Client, error) {
 	c := consul.DefaultConfig()
 	if path := settings[consulTokenFile]; path != "" {
-		if _, err := os.Stat(path); err != nil {
+		if _, err := consultoken.Read(path); err != nil {
 			return nil, fmt.Errorf("%s: %w", consulTokenFile, err)
 		}
 		c.TokenFile = path
@@ -52,5 +54,17 @@ func Consul(settings map[string]string) (*consul.Client, error) {
 			*to = settings[name]
 		}
 	}
-	return consul.NewClient(c)
+	return consultoken.NewClient(c)
+}
+
+// ErrFiltered is the error of an answer that Consul has shortened.
+var ErrFiltered = errors.New("Consul left entries out of its answer for lack of rights: the token needs service:read, node:read and key:read, see docs/scaling.md")
+
+// Whole fails on an answer from which entries were left out for lack of rights. What
+// is left looks as if gateways or their demand were gone.
+func Whole(meta *consul.QueryMeta, err error) error {
+	if err == nil && meta != nil && meta.ResultsFilteredByACLs {
+		return ErrFiltered
+	}
+	return err
 }

@@ -109,8 +109,8 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	if r == nil || !r.due(service, now) {
 		return nil, nil
 	}
-	pairs, _, err := r.client.KV().List(rates+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
-	if err != nil {
+	pairs, meta, err := r.client.KV().List(rates+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
+	if err := guard.Whole(meta, err); err != nil {
 		return nil, err
 	}
 	doc, index, err := r.read(ctx, service)

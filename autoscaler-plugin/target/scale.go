@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -47,7 +48,7 @@ func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err 
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err = submit(ctx, client, g, action)
-		if err == nil || attempt == attempts || !strings.Contains(err.Error(), conflict) {
+		if err == nil || attempt == attempts || !answers(err, http.StatusInternalServerError, conflict) {
 			break
 		}
 	}
@@ -73,7 +74,14 @@ func (p *Plugin) turn(g group) *sync.Mutex {
 	return p.jobs[key]
 }
 
-// What Nomad answers; its API has no codes for these.
+// answers reports whether an error is an answer of Nomad with a status and words. An
+// error that merely quotes the words, such as one of the network, is none.
+func answers(err error, status int, words string) bool {
+	var answer nomad.UnexpectedResponseError
+	return errors.As(err, &answer) && answer.StatusCode() == status && strings.Contains(answer.Body(), words)
+}
+
+// What Nomad answers, with codes that say less.
 const (
 	conflict         = "job modify index" // another writer was faster
 	activeDeployment = "blocked due to active deployment"
@@ -96,7 +104,7 @@ func submit(ctx context.Context, client *nomad.Client, g group, action sdk.Scali
 		request.Count = &action.Count
 	}
 	_, _, err = client.Jobs().ScaleWithRequest(g.job, request, (&nomad.WriteOptions{Namespace: g.namespace}).WithContext(ctx))
-	if err != nil && strings.Contains(err.Error(), activeDeployment) {
+	if answers(err, http.StatusBadRequest, activeDeployment) {
 		return sdk.NewTargetScalingNoOpError("group %s waits for the active deployment of its job", g)
 	}
 	return err

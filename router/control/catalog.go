@@ -24,6 +24,9 @@ func (c *Client) Services(ctx context.Context, index uint64, wait time.Duration)
 	q := blocking(ctx, index, wait)
 	q.Filter = optedIn
 	names, meta, err := c.api.Catalog().Services(q)
+	if err == nil && meta.ResultsFilteredByACLs && len(names) == 0 {
+		err = router.ErrFiltered // some may be none of a confined router's business, all cannot
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("services: %w", err)
 	}
@@ -69,6 +72,9 @@ func (c *Client) Instances(ctx context.Context, service string, index uint64, wa
 		index = 0
 	}
 	meta, err := c.api.Raw().Query(path, &entries, blocking(ctx, index, wait))
+	if err == nil && meta.ResultsFilteredByACLs {
+		err = router.ErrFiltered
+	}
 	if err != nil {
 		return nil, 0, wrap(err, service)
 	}
@@ -96,6 +102,9 @@ func wrap(err error, service string) error {
 // has changed since index, at most wait.
 func (c *Client) Rates(ctx context.Context, index uint64, wait time.Duration) (map[string][][]byte, uint64, error) {
 	pairs, meta, err := c.api.KV().List(c.rates+"/", blocking(ctx, index, wait))
+	if err == nil && meta.ResultsFilteredByACLs {
+		err = router.ErrFiltered
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("learned rates: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/internal/consultoken"
 	"aliquot/internal/weigh"
 	"aliquot/router/config"
 )
@@ -68,7 +69,7 @@ func New(c config.Consul, owner, rates string) (*Client, error) {
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = 0, c.MaxConnections, c.MaxConnections
 	t.ForceAttemptHTTP2 = true
 	t.DisableCompression = true // the agent is near; packing would cost more than it saves
-	client, err := api.NewClient(conf)
+	client, err := consultoken.NewClient(conf)
 	if err != nil {
 		return nil, fmt.Errorf("consul client: %w", err)
 	}

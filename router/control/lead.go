@@ -25,14 +25,17 @@ type Election struct {
 // Run takes part until ctx ends, and calls lead for as long as this router is the
 // leader. valid says whether that can be relied on right now: before it turns
 // false, no other router can have become leader.
-func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid func() bool)) {
+func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error)) {
 	last := ""
 	for ctx.Err() == nil {
-		err := e.term(ctx, lead)
+		err := e.term(ctx, lead, trouble)
 		if ctx.Err() != nil {
 			return
 		}
 		// While Consul is away every term ends the same way; that is said once.
+		if err != nil {
+			trouble(err)
+		}
 		if err != nil && err.Error() != last {
 			e.Log.Warn("leader election is interrupted", "error", err)
 			last = err.Error()
@@ -42,7 +45,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid
 }
 
 // term is one session: waiting for the lock, leading, losing it.
-func (e *Election) term(ctx context.Context, lead func(ctx context.Context, valid func() bool)) error {
+func (e *Election) term(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Consul counts a session's TTL from when it hears of it, so the time before the
@@ -60,10 +63,11 @@ func (e *Election) term(ctx context.Context, lead func(ctx context.Context, vali
 	extend(start)
 	defer e.leave(session)
 	go func() { cancel(e.renew(ctx, session, valid, extend)) }()
-	index, err := e.acquire(ctx, session)
+	index, err := e.acquire(ctx, session, trouble)
 	if err != nil {
 		return cause(ctx, err)
 	}
+	trouble(nil)
 	go func() { cancel(e.watch(ctx, session, index)) }()
 	e.Log.Info("leading", "key", e.Config.Key)
 	lead(ctx, valid)
@@ -101,7 +105,7 @@ func (e *Election) renew(ctx context.Context, session string, valid func() bool,
 }
 
 // acquire waits for the lock and returns the index of the KV at which it was had.
-func (e *Election) acquire(ctx context.Context, session string) (uint64, error) {
+func (e *Election) acquire(ctx context.Context, session string, trouble func(error)) (uint64, error) {
 	kv := e.Client.api.KV()
 	pair := &api.KVPair{Key: e.Config.Key, Value: []byte(e.Name), Session: session}
 	index := uint64(0)
@@ -111,6 +115,7 @@ func (e *Election) acquire(ctx context.Context, session string) (uint64, error) 
 			return 0, fmt.Errorf("leader lock: %w", err)
 		}
 		if index = meta.LastIndex; held != nil && held.Session != "" && held.Session != session {
+			trouble(nil) // another leads, and this one would be next
 			continue
 		}
 		ok, _, err := kv.Acquire(pair, (&api.WriteOptions{}).WithContext(ctx))

@@ -1,0 +1,59 @@
+package consultoken
+
+import (
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// A file that changes is followed, and while it holds no token nothing is asked:
+// neither anonymously nor with the old one.
+func TestTheFileIsReadForEachRequest(t *testing.T) {
+	var got []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got = append(got, r.Header.Get("X-Consul-Token"))
+		_, _ = w.Write([]byte("{}"))
+	}))
+	defer server.Close()
+	path := filepath.Join(t.TempDir(), "token")
+	t.Setenv("CONSUL_HTTP_TOKEN", "of-the-environment")
+	write := func(text string) {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conf := api.DefaultConfig()
+	conf.Address, conf.TokenFile = server.URL, path
+	client, err := NewClient(conf) // before the file is there
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, _, err := client.Catalog().Services(nil)
+		return err
+	}
+	if err := ask(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without the file: %v", err)
+	}
+	write("one\n")
+	if err := ask(); err != nil {
+		t.Error(err)
+	}
+	write(" \n")
+	if err := ask(); !errors.Is(err, ErrEmpty) || !strings.Contains(err.Error(), path) {
+		t.Errorf("with an empty file: %v", err)
+	}
+	write("two")
+	if err := ask(); err != nil {
+		t.Error(err)
+	}
+	if strings.Join(got, " ") != "one two" {
+		t.Errorf("Consul was asked with %q", got)
+	}
+}
