@@ -245,7 +245,7 @@ func TestJobFileThroughNomadsParser(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := variant.Spec{
-		Images: map[string]string{"cuda": "app:cuda", "rocm": "app:rocm", "cpu": ""},
+		Images: map[string]string{"cuda": "app:cuda", "rocm": "app:rocm"},
 		Variants: []variant.Variant{
 			{
 				Name: "hopper", Image: "app:hopper", Vendor: gpu.NVIDIA,

@@ -16,6 +16,8 @@ import (
 // spec reads the forms in which a job may name its images and checks them.
 func (c TaskConfig) spec() (variant.Spec, error) {
 	s := variant.Spec{Image: c.Image, Images: c.Images, TagByHardware: c.ImageTagByHardware}
+	// Nomad hands on the keys that a job leaves out, too.
+	maps.DeleteFunc(s.Images, func(_, image string) bool { return image == "" })
 	var err error
 	if s.Variants, err = readVariants(c.Variant); err != nil {
 		return s, err

@@ -44,7 +44,7 @@ type look struct {
 }
 
 // vendors are those whose GPUs this driver attaches.
-var vendors = []vendor{nvidia, amd}
+var vendors = []vendor{nvidia, amd, intel}
 
 // vendorOf returns the vendor of a grant. It fails for one that this driver does
 // not know.

@@ -20,7 +20,7 @@ import (
 )
 
 func testGroups(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	if r.Info.Type != base.PluginTypeDevice || !strings.HasSuffix(b.rig.Binary, r.Info.Name) {
 		t.Errorf("the plugin calls itself %+v, want the name of its binary", r.Info)
 	}
@@ -35,8 +35,16 @@ func testGroups(t *testing.T, b *bench) {
 		if g.Vendor != string(b.rig.Vendor) || g.Type != gpu.DeviceType {
 			t.Errorf("group %s/%s/%s: want %s/%s", g.Vendor, g.Type, g.Name, b.rig.Vendor, gpu.DeviceType)
 		}
-		checkSlices(t, g)
-		for _, key := range []string{"model", "class", "index", "slices", "sharing", "enforcement", "enforcement_level", "memory_enforcement", "memory", "memory_per_slice", "units", "weight", "numa_node", "unique.uuid", "target", "pci"} {
+		if b.rig.Unshared {
+			checkParts(t, g)
+		} else {
+			checkSlices(t, g)
+		}
+		keys := []string{"model", "class", "slices", "sharing", "enforcement", "enforcement_level", "memory_enforcement", "memory", "memory_per_slice", "units", "weight", "numa_node", "target"}
+		if !b.rig.Unshared { // what belongs to one GPU is no attribute of several
+			keys = append(keys, "index", "unique.uuid", "pci")
+		}
+		for _, key := range keys {
 			if g.Attributes[key] == nil && !(key == "units" && b.rig.UnitsUnknown) {
 				t.Errorf("group %s has no attribute %s", g.Name, key)
 			}
@@ -47,7 +55,7 @@ func testGroups(t *testing.T, b *bench) {
 // testIdle pins that a plugin which only had its configuration validated left no
 // trace: the agent starts every binary for that alone, beside the one that serves.
 func testIdle(t *testing.T, b *bench) {
-	b.start(shared())
+	b.start(b.offer())
 	dir := b.rig.Config["run_dir"].(string)
 	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
 		t.Errorf("%s holds %v", dir, entries)
@@ -79,6 +87,21 @@ func checkSlices(t *testing.T, g *device.DeviceGroup) {
 	}
 }
 
+// checkParts is checkSlices for whole GPUs and parts of GPUs: each instance is one,
+// and none is named by its group.
+func checkParts(t *testing.T, g *device.DeviceGroup) {
+	t.Helper()
+	for _, d := range g.Devices {
+		s, err := gpu.ParseSlice(d.ID)
+		if err != nil || s.Of != 1 || string(s.GPU) != d.ID || strings.Contains(g.Name, d.ID) {
+			t.Errorf("group %s: instance %s: %+v, %v", g.Name, d.ID, s, err)
+		}
+		if d.HwLocality == nil || d.HwLocality.PciBusID == "" {
+			t.Errorf("instance %s has no PCI locality", d.ID)
+		}
+	}
+}
+
 // reserve asks for instances and reads the grant back from the answer.
 func (b *bench) reserve(r *Running, list []string) gpu.Grant {
 	b.t.Helper()
@@ -97,24 +120,30 @@ func (b *bench) reserve(r *Running, list []string) gpu.Grant {
 }
 
 func testReserve(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	for _, g := range b.ready(r) {
-		list := ids(g.Devices)[2:5]
+		list, total, gpus := ids(g.Devices), slicesPerGPU, 1
+		if b.rig.Unshared {
+			list, total = list[:min(2, len(list))], 1
+			gpus = len(list)
+		} else {
+			list = list[2:5]
+		}
 		grant := b.reserve(r, list)
 		asked := slices.Clone(grant.Instances)
 		slices.Sort(asked)
-		if grant.Vendor != b.rig.Vendor || grant.Group != g.Name || grant.Slices != 3 || grant.Total != slicesPerGPU || !slices.Equal(asked, list) || len(grant.GPUs) != 1 {
+		if grant.Vendor != b.rig.Vendor || grant.Group != g.Name || grant.Slices != len(list) || grant.Total != total || !slices.Equal(asked, list) || len(grant.GPUs) != gpus {
 			t.Errorf("granted %+v for %v", grant, list)
 		}
 		memory, _ := g.Attributes["memory"].GetInt()
-		if want := gpu.MiB(memory * 3 / slicesPerGPU); grant.Memory != want {
+		if want := gpu.MiB(memory * int64(len(list)) / int64(total)); grant.Memory != want {
 			t.Errorf("%s: granted %s of %d MiB, want %s", g.Name, grant.Memory, memory, want)
 		}
 	}
 }
 
 func testDisjoint(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	g := b.ready(r)[0]
 	list := ids(g.Devices)
 	memory, _ := g.Attributes["memory"].GetInt()
@@ -123,7 +152,11 @@ func testDisjoint(t *testing.T, b *bench) {
 		units, _ = a.GetInt()
 	}
 	var sum gpu.Grant
-	for _, part := range [][]string{list[:1], list[1:4], list[4:]} {
+	parts := [][]string{list}
+	if !b.rig.Unshared {
+		parts = [][]string{list[:1], list[1:4], list[4:]}
+	}
+	for _, part := range parts {
 		grant := b.reserve(r, part)
 		sum.Memory += grant.Memory
 		sum.Units += grant.Units
@@ -135,7 +168,7 @@ func testDisjoint(t *testing.T, b *bench) {
 }
 
 func testRefusals(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	groups := b.ready(r)
 	for name, list := range map[string][]string{
 		"no instance":              {},
@@ -154,14 +187,15 @@ func testRefusals(t *testing.T, b *bench) {
 }
 
 func testReserveFirst(t *testing.T, b *bench) {
-	first := b.start(shared())
-	list := ids(b.ready(first)[0].Devices)[:2]
+	first := b.start(b.offer())
+	list := ids(b.ready(first)[0].Devices)
+	list = list[:min(2, len(list))]
 	first.Kill() // one plugin at a time works in a run directory
-	b.reserve(b.start(shared()), list)
+	b.reserve(b.start(b.offer()), list)
 }
 
 func testLost(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	groups := b.ready(r)
 	slice, err := gpu.ParseSlice(groups[0].Devices[0].ID)
 	if err != nil {
@@ -175,7 +209,7 @@ func testLost(t *testing.T, b *bench) {
 			return false
 		}
 		return !slices.ContainsFunc(all(now), func(d *device.Device) bool {
-			mine := strings.HasPrefix(d.ID, string(slice.GPU)+"::")
+			mine := d.ID == string(slice.GPU) || strings.HasPrefix(d.ID, string(slice.GPU)+"::")
 			return mine == d.Healthy || mine && d.HealthDesc == ""
 		})
 	})
@@ -188,7 +222,7 @@ func testLost(t *testing.T, b *bench) {
 }
 
 func testSilence(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	b.ready(r)
 	ctx, cancel := context.WithTimeout(b.ctx, 2*time.Second)
 	defer cancel()
@@ -200,12 +234,12 @@ func testSilence(t *testing.T, b *bench) {
 }
 
 func testKilled(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	before := b.ready(r)
 	if err := syscall.Kill(r.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	again := b.start(shared())
+	again := b.start(b.offer())
 	if after := b.ready(again); !slices.Equal(ids(all(after)), ids(all(before))) {
 		t.Errorf("before %s, after %s", Describe(before), Describe(after))
 	}
@@ -213,7 +247,7 @@ func testKilled(t *testing.T, b *bench) {
 }
 
 func testStats(t *testing.T, b *bench) {
-	r := b.start(shared())
+	r := b.start(b.offer())
 	groups := b.ready(r)
 	stream, err := r.Stats(b.ctx, 200*time.Millisecond)
 	if err != nil {
@@ -249,7 +283,7 @@ func testMetrics(t *testing.T, b *bench) {
 	}
 	address := free.Addr().String()
 	free.Close()
-	config := shared()
+	config := b.offer()
 	config["metrics_address"] = address
 	r := b.start(config)
 	groups := b.ready(r)
@@ -296,10 +330,19 @@ func testWhole(t *testing.T, b *bench) {
 	r := b.start(map[string]any{"gpu": []map[string]any{{"*": []map[string]any{{"mode": "whole"}}}}})
 	for _, g := range b.ready(r) {
 		grant := b.reserve(r, ids(g.Devices))
-		if len(grant.GPUs) != len(g.Devices) || grant.Total != 1 || grant.Sharing != gpu.SharingNone || len(grant.PCI) != len(grant.GPUs) {
+		if len(grant.GPUs) != len(g.Devices) || grant.Total != 1 || grant.Sharing != whole(b, g) || len(grant.PCI) != len(grant.GPUs) {
 			t.Errorf("all of group %s granted %+v", g.Name, grant)
 		}
 	}
+}
+
+// whole is the sharing of a group in mode whole: none, but where its GPU is cut into
+// parts.
+func whole(b *bench, g *device.DeviceGroup) gpu.Sharing {
+	if sharing, _ := g.Attributes["sharing"].GetString(); b.rig.Unshared && len(g.Devices) > 1 {
+		return gpu.Sharing(sharing)
+	}
+	return gpu.SharingNone
 }
 
 func testBare(t *testing.T, b *bench) {
@@ -322,7 +365,7 @@ func testConfig(t *testing.T, b *bench) {
 		config map[string]any
 		want   []string
 	}{
-		{block("mode", "fractional"), []string{"mode", "fractional", "shared", "whole"}},
+		{block("mode", "fractional"), []string{"mode", "fractional", "whole", "off"}},
 		{block("slices", 0), []string{"slices", "0", "1", "100"}},
 		{block("slices", 101), []string{"slices", "101", "1", "100"}},
 		{block("slices", "many"), []string{"slices", "many", "1", "100"}},

@@ -28,6 +28,9 @@ type Rig struct {
 	Lose, Restore func(gpu.ID) error
 	// UnitsUnknown is set where the vendor's library cannot tell SMs or CUs.
 	UnitsUnknown bool
+	// Unshared is set where the vendor's GPUs have no slices: the rack then holds a
+	// whole GPU of one class, first on the bus, and at least three parts of another.
+	Unshared bool
 	// Close ends what the plugin leaves running on purpose.
 	Close func()
 }
@@ -72,7 +75,12 @@ type bench struct {
 	log *logOnFailure
 }
 
-func shared() map[string]any {
+// offer is the configuration that most tests run with: slices, or what a vendor
+// without slices offers by itself.
+func (b *bench) offer() map[string]any {
+	if b.rig.Unshared {
+		return map[string]any{}
+	}
 	return map[string]any{"gpu": []map[string]any{{"*": []map[string]any{{"mode": "shared", "slices": slicesPerGPU}}}}}
 }
 

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"aliquot/internal/gpu"
 )
 
 const module = "aliquot"
@@ -157,10 +159,22 @@ func TestTheVocabularyImportsNothingOfOurs(t *testing.T) {
 
 func TestVendorsNeverMeet(t *testing.T) {
 	g := load(t)
-	g.forbid(t, "devices/nvidia", "a vendor's differences stay in its folder", within("devices/amd"))
-	g.forbid(t, "devices/amd", "a vendor's differences stay in its folder", within("devices/nvidia"))
+	var folders []func(string) bool
+	for _, a := range gpu.Makers() {
+		for _, home := range []string{"devices/", "internal/host/"} {
+			folders = append(folders, within(home+string(a.Vendor)))
+			for _, b := range gpu.Makers() {
+				if a.Vendor != b.Vendor {
+					other := string(b.Vendor)
+					g.forbid(t, home+string(a.Vendor), "a vendor's differences stay in its folder", func(p string) bool {
+						return within("devices/"+other)(p) || within("internal/host/"+other)(p)
+					})
+				}
+			}
+		}
+	}
 	vendorLibrary := func(p string) bool {
-		return within("devices/nvidia")(p) || within("devices/amd")(p) ||
+		return slices.ContainsFunc(folders, func(of func(string) bool) bool { return of(p) }) ||
 			strings.HasPrefix(p, "github.com/NVIDIA/") || strings.HasPrefix(p, "github.com/ebitengine/")
 	}
 	g.forbid(t, "devices/plugin", "the skeleton knows no vendor", vendorLibrary)

@@ -27,7 +27,7 @@ func (m MiB) String() string { return fmt.Sprintf("%d MiB", uint64(m)) }
 
 // ID names one schedulable GPU for the life of its hardware: the UUID of an
 // NVIDIA GPU or MIG device ("GPU-…", "MIG-…"), the PCI address with function of
-// an AMD GPU ("0000:c1:00.0"), with "-p<partition>" for a partition of it.
+// an AMD or Intel GPU ("0000:c1:00.0"), with "-p<partition>" for a partition of it.
 type ID string
 
 // Sharing is how one GPU is given to several tasks.
@@ -40,6 +40,7 @@ const (
 	SharingMIG       Sharing = "mig"       // an NVIDIA MIG device, one slice
 	SharingCUMask    Sharing = "cu-mask"   // AMD compute-unit masks, N slices
 	SharingPartition Sharing = "partition" // an AMD compute partition, one slice
+	SharingFunction  Sharing = "vf"        // an SR-IOV virtual function, one slice
 )
 
 // Enforcement is the mechanism that keeps a task inside its slices.
@@ -49,6 +50,7 @@ type Enforcement string
 const (
 	EnforceMIG          Enforcement = "mig"
 	EnforcePartition    Enforcement = "partition"
+	EnforceFunction     Enforcement = "sr-iov"
 	EnforceWhole        Enforcement = "whole" // the GPU has no other task
 	EnforceMPSNamespace Enforcement = "mps-namespace"
 	EnforceMPSStatic    Enforcement = "mps-static-partition"
@@ -72,7 +74,7 @@ const (
 // Level returns how much the mechanism can be relied on.
 func (e Enforcement) Level() Level {
 	switch e {
-	case EnforceMIG, EnforcePartition, EnforceWhole, EnforceMPSNamespace, EnforceMPSStatic:
+	case EnforceMIG, EnforcePartition, EnforceFunction, EnforceWhole, EnforceMPSNamespace, EnforceMPSStatic:
 		return LevelHard
 	case EnforceMPSPercent, EnforceCUMask:
 		return LevelCooperative

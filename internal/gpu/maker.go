@@ -23,7 +23,7 @@ type Maker struct {
 
 // Makers returns the makers that the suite serves, in the order in which messages
 // name them.
-func Makers() []Maker { return []Maker{nvidia, amd} }
+func Makers() []Maker { return []Maker{nvidia, amd, intel} }
 
 // MakerOf returns the maker of a vendor. The second result is false for a vendor
 // that the suite does not serve.

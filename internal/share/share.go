@@ -14,12 +14,12 @@ import (
 // Mode is how an operator wants a GPU to be offered.
 type Mode string
 
-// The modes. A vendor serves some of them: MIG is NVIDIA's, Partition AMD's.
+// The modes. A vendor serves some of them: MIG is NVIDIA's, Partition AMD's and Intel's.
 const (
 	Shared    Mode = "shared"    // in N slices
 	Whole     Mode = "whole"     // as one
 	MIG       Mode = "mig"       // as the MIG devices that it is split into
-	Partition Mode = "partition" // as the compute partitions that it is split into
+	Partition Mode = "partition" // as the partitions or virtual functions that it is split into
 	Off       Mode = "off"       // not at all
 )
 

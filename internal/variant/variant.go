@@ -226,6 +226,8 @@ func Part(g gpu.Grant) string {
 		return fmt.Sprintf("%d MIG device%s", n, plural)
 	case g.Sharing == gpu.SharingPartition:
 		return fmt.Sprintf("%d partition%s", n, plural)
+	case g.Sharing == gpu.SharingFunction:
+		return fmt.Sprintf("%d virtual function%s", n, plural)
 	default:
 		return fmt.Sprintf("%d whole GPU%s", n, plural)
 	}

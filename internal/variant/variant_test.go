@@ -114,7 +114,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		`"r:5000/app@sha256:0" carries a tag`:           {TagByHardware: true, Image: "r:5000/app@sha256:0"},
 		`variant "a" stands twice`:                      {Image: "x", Variants: []Variant{{Name: "a"}, {Name: "a"}}},
 		"has no name":                                   {Image: "x", Variants: []Variant{{}}},
-		`vendor is "intel"`:                             {Image: "x", Variants: []Variant{{Name: "a", Vendor: "intel"}}},
+		`vendor is "tpu"`:                               {Image: "x", Variants: []Variant{{Name: "a", Vendor: "tpu"}}},
 		`variant "a" has no image`:                      {Variants: []Variant{{Name: "a"}}},
 		`variant "a": constraint attribute "colour" is`: on(Constraint{"colour", "=", "red"}),
 		`operator "=>" is unknown`:                      on(Constraint{"memory", "=>", "1 GiB"}),

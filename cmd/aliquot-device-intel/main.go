@@ -1,0 +1,29 @@
+// Program aliquot-device-intel is the Nomad device plugin for Intel GPUs.
+package main
+
+import (
+	"github.com/hashicorp/nomad/plugins/base"
+
+	"aliquot/devices/intel"
+	"aliquot/devices/plugin"
+	"aliquot/internal/byhand"
+)
+
+func main() {
+	byhand.Plugin{
+		Name:   "aliquot-device-intel",
+		What:   "the Nomad device plugin that offers Intel GPUs whole or as virtual functions",
+		Cookie: base.Handshake.MagicCookieKey,
+		Host:   "the Nomad agent",
+		Page:   "docs/intel.md",
+		Config: `  plugin "aliquot-device-intel" {
+    config {
+      gpu "*" {
+        mode = "whole"
+      }
+    }
+  }
+`,
+	}.Answer()
+	plugin.Serve(intel.Maker())
+}

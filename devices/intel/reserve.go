@@ -1,0 +1,55 @@
+package intel
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/device"
+
+	"aliquot/devices/plugin"
+	kernel "aliquot/internal/host/intel"
+	"aliquot/internal/share"
+)
+
+// envAffinity names devices to Level Zero.
+const envAffinity = "ZE_AFFINITY_MASK"
+
+// Reserve tells Level Zero which devices a task has.
+func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reservation, error) {
+	tiles := 0
+	for _, o := range granted.Offers {
+		g, ok := v.known(o.ID)
+		if !ok {
+			return plugin.Reservation{}, fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy", o.ID)
+		}
+		if why := v.problem(g); why != "" {
+			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, why)
+		}
+		tiles += g.Tiles
+	}
+	nodes, err := kernel.Nodes(v.root, granted.Grant)
+	if err != nil {
+		return plugin.Reservation{}, err
+	}
+	out := plugin.Reservation{Env: map[string]string{envAffinity: affinity(tiles)}}
+	for _, node := range nodes {
+		out.Devices = append(out.Devices, &device.DeviceSpec{TaskPath: node, HostPath: v.root.Path(node), CgroupPerms: "rw"})
+	}
+	if v.root.Exists(kernel.Links) {
+		out.Mounts = []*device.Mount{{TaskPath: kernel.Links, HostPath: v.root.Path(kernel.Links), ReadOnly: true}}
+	}
+	return out, nil
+}
+
+// affinity names all devices of a container that holds the granted render nodes
+// alone. Level Zero counts tiles as devices unless a program asks for whole GPUs,
+// and then leaves out the numbers that it does not have.
+func affinity(tiles int) string {
+	out := make([]string, tiles)
+	for i := range out {
+		out[i] = strconv.Itoa(i)
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,161 @@
+// Package intel is Intel's side of the device plugin: discrete GPUs, whole or as
+// SR-IOV virtual functions, from the files of the kernel drivers xe and i915. It
+// needs no library.
+package intel
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
+	kernel "aliquot/internal/host/intel"
+	"aliquot/internal/share"
+)
+
+// Name of the plugin and its binary.
+const Name = "aliquot-device-intel"
+
+// Maker describes Intel's plugin.
+func Maker() plugin.Maker {
+	return plugin.Maker{
+		Name:   Name,
+		Vendor: gpu.Intel,
+		Modes:  []share.Mode{share.Whole, share.Partition, share.Off},
+		New:    newVendor,
+	}
+}
+
+// vendor implements plugin.Vendor.
+type vendor struct {
+	root machine.Root
+	host plugin.Host
+
+	mu   sync.Mutex
+	gpus map[gpu.ID]kernel.GPU
+
+	// measuring guards what the last reading of load saw.
+	measuring sync.Mutex
+	busy      map[client]kernel.Client
+	energy    map[gpu.ID]int64
+	read      time.Time
+}
+
+func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
+	v := &vendor{root: machine.Root(cfg.Root), host: host, gpus: map[gpu.ID]kernel.GPU{}}
+	return v, cfg.Settings.Err()
+}
+
+// Inventory reads the PCI devices. A GPU without a driver is listed too, so that
+// its devices say what is wrong.
+func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
+	list := kernel.GPUs(v.root)
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s lists no discrete GPU of Intel: %w", v.root.Path(machine.PCIDevices), plugin.ErrAbsent)
+	}
+	var counted []plugin.Counted
+	physical := map[string]kernel.GPU{}
+	for _, g := range list {
+		if g.Parent == "" {
+			counted = append(counted, plugin.Counted{ID: gpu.ID(g.PCI), Number: len(counted)})
+			physical[g.PCI] = g
+		}
+	}
+	number := map[string]int{}
+	for i, n := range v.host.Numbers.Of(counted) {
+		number[string(counted[i].ID)] = n
+	}
+	known := map[gpu.ID]kernel.GPU{}
+	var out []share.Found
+	for _, g := range list {
+		known[gpu.ID(g.PCI)] = g
+		if g.Parent != "" {
+			out = append(out, v.function(g, physical[g.Parent], number[g.Parent]))
+			continue
+		}
+		out = append(out, share.Found{
+			GPU: v.describe(g, g, number[g.PCI]), Split: g.Functions > 0,
+			Slicing: share.Slicing{Why: "Intel's GPUs have no slices; their parts are virtual functions"},
+		})
+	}
+	v.mu.Lock()
+	v.gpus = known
+	v.mu.Unlock()
+	return out, nil
+}
+
+// function describes a virtual function. Function 3 of GPU 0 has the index 103,
+// apart from all GPUs, so that splitting one GPU renames nothing of another.
+func (v *vendor) function(f, parent kernel.GPU, number int) share.Found {
+	g := v.describe(f, parent, 100*(number+1)+f.Function)
+	g.Parent, g.Profile = gpu.ID(parent.PCI), fmt.Sprintf("vf-%d", parent.Functions)
+	return share.Found{
+		GPU: g, Fraction: 1 / float64(parent.Functions),
+		Slicing: share.Slicing{Why: "a virtual function is given to one task"},
+		Part:    share.Part{Sharing: gpu.SharingFunction, Enforcement: gpu.EnforceFunction},
+	}
+}
+
+// describe is a GPU or function, of the model of a physical GPU.
+func (v *vendor) describe(g, physical kernel.GPU, index int) gpu.GPU {
+	known := models[physical.Device]
+	name := cmp.Or(known.name, fmt.Sprintf("Intel GPU %#04x", physical.Device))
+	return gpu.GPU{
+		ID: gpu.ID(g.PCI), Vendor: gpu.Intel, Index: index, Model: name,
+		Class:  gpu.ClassOf(gpu.Intel, physical.Device, name),
+		Memory: g.Memory, Target: known.target, PCI: g.PCI, PCIDevice: physical.Device, NUMANode: g.NUMANode,
+		Driver: v.driver(g.Driver),
+	}
+}
+
+// driver is the kernel driver's version: its own where it was installed apart, else
+// the kernel's.
+func (v *vendor) driver(name string) string {
+	if own := v.root.TextOr("", "/sys/module", name, "version"); own != "" {
+		return own
+	}
+	return v.root.TextOr("", "/proc/sys/kernel/osrelease")
+}
+
+// Converge changes nothing on the host: virtual functions are made by the
+// administrator. It says which GPUs cannot take tasks.
+func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.State {
+	out := map[gpu.ID]plugin.State{}
+	for _, o := range plan.Offers {
+		g, ok := v.known(o.ID)
+		if !ok {
+			continue // the skeleton says that it is gone
+		}
+		out[o.ID] = plugin.State{
+			Problem:    v.problem(g),
+			Attributes: map[string]*structs.Attribute{"kernel_driver": structs.NewStringAttribute(g.Driver)},
+		}
+	}
+	return out
+}
+
+func (v *vendor) known(id gpu.ID) (kernel.GPU, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	g, ok := v.gpus[id]
+	return g, ok
+}
+
+// problem is the GPU's own, or that of the GPU that it is a function of.
+func (v *vendor) problem(g kernel.GPU) string {
+	if why := g.Problem(v.root); why != "" {
+		return why
+	}
+	if parent, ok := v.known(gpu.ID(g.Parent)); ok {
+		if why := parent.Problem(v.root); why != "" {
+			return fmt.Sprintf("GPU %s, whose function it is: %s", parent.PCI, why)
+		}
+	}
+	return ""
+}

@@ -1,0 +1,47 @@
+package aliquot
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"aliquot/e2e/rack"
+	"aliquot/internal/gpu"
+	kernel "aliquot/internal/host/intel"
+)
+
+func TestIntelFunctionGetsItsRenderNodeOnly(t *testing.T) {
+	root := tree{t, t.TempDir()}
+	if _, err := rack.NewIntel(root.dir, rack.IntelGPU{PCI: "0000:03:00.0", Device: 0xe211, Driver: "xe", Render: 128, MemoryMiB: 24576, Functions: 2, QuotaMiB: 9000}); err != nil {
+		t.Fatal(err)
+	}
+	s := attachSettings(root, AttachAuto)
+	g := gpu.Grant{Vendor: gpu.Intel, Group: "arc-pro-b60-vf-2", GPUs: []gpu.ID{"0000:03:00.2"}, PCI: []string{"0000:03:00.2"}, Slices: 1, Total: 1, Sharing: gpu.SharingFunction, Enforcement: gpu.EnforceFunction}
+	a, err := s.attachTo(g, TaskConfig{}, []string{"runc", "nvidia"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/dev/dri/renderD130"}; !slices.Equal(paths(a.nodes), want) || a.how != AttachNodes {
+		t.Errorf("attached by %s: %v, want %v", a.how, paths(a.nodes), want)
+	}
+	if len(a.mounts) != 1 || a.mounts[0].TaskPath != kernel.Links || !a.mounts[0].Readonly {
+		t.Errorf("mounts %+v, want the links alone and read-only", a.mounts)
+	}
+	if a.env[visibleDevices] != visibleNone {
+		t.Errorf("NVIDIA's runtime is asked for %q", a.env[visibleDevices])
+	}
+	if !intel.present(root.host()) || intel.present(nvidiaTree(t).host()) {
+		t.Error("the driver's presence is not told")
+	}
+}
+
+// A vendor that the driver does not know is refused, and never taken for another.
+func TestUnknownVendorIsRefused(t *testing.T) {
+	root := nvidiaTree(t)
+	g := wholeGrant()
+	g.Vendor = "tenstorrent"
+	_, err := attachSettings(root, AttachNodes).attachTo(g, TaskConfig{}, nil)
+	if err == nil || !strings.Contains(err.Error(), `vendor "tenstorrent"`) || !strings.Contains(err.Error(), "nvidia, amd, intel") {
+		t.Errorf("attached with %v", err)
+	}
+}
