@@ -139,6 +139,9 @@ func TestALanguageModelIsMeasured(t *testing.T) {
 		`aliquot_gateway_slo_total{class="h100",result="met",service="chat"} 2`,
 		`aliquot_gateway_ttft_seconds_count{class="h100",service="chat"} 2`,
 		`aliquot_gateway_tpot_seconds_count{class="h100",service="chat"} 2`,
+		`aliquot_gateway_inflight_tokens{class="h100",service="chat"} 0`,
+		`aliquot_gateway_kv_tokens{class="h100",service="chat"} 16000`,
+		`aliquot_gateway_engine_requests{class="h100",service="chat",state="waiting"} 0`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)

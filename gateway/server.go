@@ -93,7 +93,8 @@ func New(c *config.Config, o Options) (*Server, error) {
 		return nil, err
 	}
 	s.plan.Store(first)
-	s.metrics.registry.MustRegister(newLines(func() []*service { return s.plan.Load().services }))
+	services := func() []*service { return s.plan.Load().services }
+	s.metrics.registry.MustRegister(newLines(services), newEngines(services))
 	if l := c.Listen; l.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
 		if err != nil {

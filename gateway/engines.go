@@ -1,0 +1,96 @@
+package gateway
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"aliquot/gateway/engine"
+	"aliquot/internal/dispatch"
+)
+
+// engines reads the books of tokens, and what the engines said last, when the metrics
+// are asked for.
+type engines struct {
+	services                                     func() []*service
+	inflight, cache, used, requests, preemptions *prometheus.Desc
+}
+
+func newEngines(services func() []*service) *engines {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("aliquot_gateway_"+name, help, append([]string{"service", "class"}, labels...), nil)
+	}
+	return &engines{
+		services:    services,
+		inflight:    desc("inflight_tokens", "Tokens of prompts and answers being served."),
+		cache:       desc("kv_tokens", "Tokens that the caches of replicas hold, where that is known."),
+		used:        desc("engine_kv_used_tokens", "Tokens of the caches that engines say are in use."),
+		requests:    desc("engine_requests", "Requests that engines say they run or keep waiting, by state.", "state"),
+		preemptions: desc("engine_preemptions", "Requests that the engines of present replicas threw out of their caches since they started."),
+	}
+}
+
+func (e *engines) descs() []*prometheus.Desc {
+	return []*prometheus.Desc{e.inflight, e.cache, e.used, e.requests, e.preemptions}
+}
+
+func (e *engines) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range e.descs() {
+		ch <- d
+	}
+}
+
+func (e *engines) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range e.services() {
+		if s.language == nil || s.config.Mode != dispatch.Tokens {
+			continue
+		}
+		classes := map[string]*engineSum{}
+		for _, r := range s.line.State().Replicas {
+			c := classes[r.Class]
+			if c == nil {
+				c = &engineSum{}
+				classes[r.Class] = c
+			}
+			c.inflight += r.InFlight
+			c.cache += r.KV
+			if state, ok := s.language.engine(r.ID); ok {
+				c.add(&state, r.KV)
+			}
+		}
+		for class, c := range classes {
+			gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+				ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{s.name, class}, labels...)...)
+			}
+			gauge(e.inflight, float64(c.inflight))
+			gauge(e.cache, float64(c.cache))
+			if c.told {
+				gauge(e.used, c.used)
+				gauge(e.requests, float64(c.running), "running")
+				gauge(e.requests, float64(c.waiting), "waiting")
+				gauge(e.preemptions, c.preemptions)
+			}
+		}
+	}
+}
+
+// engineSum is the replicas of one class.
+type engineSum struct {
+	inflight, cache, running, waiting int
+	used, preemptions                 float64
+	told                              bool // some engine says something
+}
+
+func (c *engineSum) add(s *engine.State, kv int) {
+	c.told = true
+	c.running += max(s.Running, 0)
+	c.waiting += max(s.Waiting, 0)
+	c.used += max(s.KVUsed, 0) * float64(kv)
+	c.preemptions += max(s.Preemptions, 0)
+}
+
+// engine returns what the engine of a replica said last.
+func (l *language) engine(id string) (engine.State, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, ok := l.engines[id]
+	return s, ok
+}
