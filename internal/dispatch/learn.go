@@ -59,7 +59,7 @@ func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
 	if s.tier.level == 0 {
 		k.learned.add(cost, seconds, weight)
 	}
-	if s.own.samples >= ownSamples {
+	if q.policy.Mode == Slots && s.own.samples >= ownSamples {
 		base, _ := q.base()
 		if level := levelOf(s.own.rate()/q.kindRate(k, base), s.tier.level); level != s.tier.level {
 			q.move(s, q.tierOf(k, level))
@@ -173,12 +173,19 @@ func (q *Queue) Rates() map[string]Rate {
 		if e.n <= 0 {
 			continue
 		}
+		if q.policy.Mode == Tokens {
+			q.rateOf(k, out)
+			continue
+		}
 		r := out[k.class]
 		mean := q.plausible(k, e.rate()) / q.averageCost()
 		r.Rate = (r.Rate*r.Samples + mean*e.samples) / (r.Samples + e.samples)
 		r.Samples += e.samples
 		r.Slots = float64(k.slots)
 		out[k.class] = r
+	}
+	if q.policy.Mode == Tokens {
+		return out
 	}
 	for class, r := range out {
 		var slots, replicas float64
@@ -194,6 +201,19 @@ func (q *Queue) Rates() map[string]Rate {
 		out[class] = r
 	}
 	return out
+}
+
+// rateOf adds a kind's sustained rate to its class's. Slots is how many requests
+// a replica serves at once, Rate x Slots how many a second.
+func (q *Queue) rateOf(k *kind, out map[string]Rate) {
+	if k.most == 0 {
+		return
+	}
+	r, n := out[k.class], k.learned.samples
+	r.Rate = (r.Rate*r.Samples + k.rate/k.most*n) / (r.Samples + n)
+	r.Slots = (r.Slots*r.Samples + k.most*n) / (r.Samples + n)
+	r.Samples += n
+	out[k.class] = r
 }
 
 // Seed gives the queue rates that were learned before. They are a prior for every

@@ -63,7 +63,10 @@ func (q *Queue) learnRead(s *server, now time.Time) {
 	f := &s.books.firsts
 	if f.prompts > 0 {
 		k := s.tier.kind
-		k.read.add(k.assumed.readTerms(f.prompts, f.tokens), f.at.Sub(f.since).Seconds(), 1, now)
+		took := f.at.Sub(f.since).Seconds()
+		expected := k.speed.read[0]*f.prompts + k.speed.read[1]*f.tokens
+		s.drag.add(took/expected, 1)
+		k.read.add(k.assumed.readTerms(f.prompts, f.tokens), took/s.drag.factor, 1, now)
 	}
 	*f = firsts{}
 }
@@ -83,14 +86,18 @@ func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
 	k := s.tier.kind
 	n := max(1, float64(b.streams))
 	// All streams of a replica tell of the same steps.
-	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took, 1/n, now)
+	s.drag.add(took/k.speed.stepping(n, float64(b.kv)), 1/n)
+	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took/s.drag.factor, 1/n, now)
 }
 
 // ended takes a request out of a replica's books and learns from it.
 func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
 	e := &t.entry
-	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
+	if o == Served {
 		q.answers = min(q.answers+1, outputMemory)
+		q.prompt += (float64(t.Prompt) - q.prompt) / q.answers
+	}
+	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
 		q.output += (float64(e.tokens) - q.output) / max(q.answers, firstAnswers)
 	}
 	if o == Served && t.Whole && e.counted {
@@ -117,7 +124,7 @@ func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
 	if !(took > 0) || !(expected > 0) {
 		return
 	}
-	ratio := took / expected
+	ratio := took / expected / s.drag.factor
 	k.read.add(k.assumed.readTerms(1, longer(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work, wholeWeight, now)
 	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
 }

@@ -34,7 +34,8 @@ type Queue struct {
 	held     time.Time // when a held request is to be looked at again
 
 	output  float64 // mean tokens of an answer, in Tokens mode
-	answers float64 // how many it is the mean of
+	prompt  float64 // mean tokens of a prompt, in Tokens mode
+	answers float64 // how many they are the means of
 	fleet   []*server
 	index   index
 	looked  []*Ticket // reused by candidates
@@ -81,6 +82,7 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	if q.policy.Mode == Tokens {
 		// A long prompt lets short ones pass, by a second for each 1,000 tokens.
 		t.due = t.due.Add(time.Duration(t.Prompt) * time.Millisecond)
+		t.cost = q.tokensOf(t, q.needOf(t).output)
 	}
 	q.seq++
 	t.seq, t.at = q.seq, now
@@ -226,7 +228,9 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 	tenant := account.tenant
 	tenant.active--
 	took := now.Sub(t.started).Seconds()
-	if q.learned {
+	if q.policy.Mode == Tokens {
+		q.charge(account, q.tokensOf(t, float64(t.entry.tokens))-t.charged, s.Class)
+	} else if q.learned {
 		// Charged by what was declared at the start; now the work is known.
 		q.charge(account, took*s.tier.rate/q.averageCost()-t.charged, s.Class)
 	}

@@ -16,6 +16,9 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	}
 	p := &q.placements[t.Placement]
 	free, rate, best, present := q.capacity(p)
+	if q.policy.Mode == Tokens {
+		free, rate, best = q.tokenCapacity(p, t)
+	}
 	if len(p.Require) > 0 && !present && len(q.present) > 0 && !q.policy.AwaitClass {
 		return NoSuchClass, 0
 	}
@@ -35,6 +38,26 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		return TooLate, max(late, time.Second)
 	}
 	return Accepted, 0
+}
+
+// tokenCapacity is the same in Tokens mode: how many requests start at once, one
+// while nobody waits; mean requests per second; and the speed at which the fastest
+// kind would give the request its first token. How long the answer will be is a
+// guess, on which nothing is refused.
+func (q *Queue) tokenCapacity(p *placement, t *Ticket) (free int, rate, best float64) {
+	prompt := q.needOf(t).prompt
+	for _, s := range q.fleet {
+		k := s.tier.kind
+		if s.counted == 0 || !p.allows(k.class) || k.rate == 0 {
+			continue
+		}
+		rate += k.rate
+		best = max(best, t.cost/k.speed.reading(prompt, prompt))
+	}
+	if q.waiting == 0 {
+		free = 1
+	}
+	return free, rate * q.averageCost(), best
 }
 
 // standing returns a tenant's bound of waiting requests and how many it has,
@@ -123,6 +146,9 @@ func (q *Queue) aheadOf(t *Ticket) int {
 // queue, at least a second and at most a minute.
 func (q *Queue) drainTime(n int) time.Duration {
 	_, rate, _, _ := q.capacity(&placement{})
+	if q.policy.Mode == Tokens {
+		_, rate, _ = q.tokenCapacity(&placement{}, &Ticket{})
+	}
 	if rate == 0 || !q.learned {
 		return time.Second
 	}

@@ -15,6 +15,9 @@ type kind struct {
 	// the one that decisions use.
 	assumed, speed speed
 	read, step     fit
+	kv             int     // of the replica that was put last
+	most, rate     float64 // see sustained
+	drags, dragged float64 // sum of its replicas' drags, and of how many
 }
 
 // tier is the replicas that are ranked as equally fast: those of one kind that
@@ -43,6 +46,7 @@ type server struct {
 	wake    int // in Queue.suspended, -1 when not suspended
 	books   books
 	shelf   int32 // in Queue.index
+	drag    drag
 }
 
 // usable is how many slots may be taken now.
@@ -127,7 +131,7 @@ func (q *Queue) Put(r Replica) {
 	}
 	s, ok := q.servers[r.ID]
 	k := q.kindOf(r.Class, r.Slices)
-	k.weight, k.slots = r.Weight, r.Slots
+	k.weight, k.slots, k.kv = r.Weight, r.Slots, r.KV
 	if k.assumed == (speed{}) {
 		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))
 		k.read, k.step = newFit(2, readMemory), newFit(3, stepMemory)
@@ -137,7 +141,7 @@ func (q *Queue) Put(r Replica) {
 		s = &server{Replica: r, index: -1, wake: -1}
 		s.tier = q.tierOf(k, 0)
 		q.servers[r.ID] = s
-		s.shelf = q.index.open()
+		s.shelf, s.drag.factor = q.index.open(), 1
 		q.fleet = append(q.fleet, s)
 		q.present[r.Class]++
 	} else {
@@ -150,7 +154,7 @@ func (q *Queue) Put(r Replica) {
 		s.leaving = false
 		s.Replica = r
 		if s.tier.kind != k {
-			s.own = estimate{}
+			s.own, s.drag = estimate{}, drag{factor: 1}
 			q.move(s, q.tierOf(k, 0))
 		}
 	}

@@ -76,6 +76,7 @@ func (q *Queue) refresh(now time.Time) {
 		return
 	}
 	q.refreshed, q.unknown = now, false
+	q.compare()
 	for _, k := range q.kinds {
 		read := k.read.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.read }))
 		step := k.step.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.step }))
@@ -85,5 +86,43 @@ func (q *Queue) refresh(now time.Time) {
 		for i := range k.speed.step {
 			k.speed.step[i] = k.assumed.step[i] * step[i]
 		}
+		k.most, k.rate = q.sustained(k)
 	}
+}
+
+// mostSequences bounds a batch whose cache and step do not: what engines do by
+// default.
+const mostSequences = 256
+
+// sustained returns how many mean requests a replica of a kind serves at once at
+// most, and how many a second it then serves. It is bounded by the replica's
+// slots, its cache, and where an objective is set by the time between tokens.
+//
+// With n requests at once, each of output tokens and with work seconds of reading,
+// a replica serves rate = n/(output*step + n*work): reading holds up the steps of
+// all.
+func (q *Queue) sustained(k *kind) (n, rate float64) {
+	prompt := max(1, q.prompt)
+	held := prompt + q.output/2
+	most := float64(mostSequences)
+	if k.slots > 1 {
+		most = float64(k.slots)
+	}
+	if k.kv > 0 {
+		most = max(1, min(most, float64(k.kv)/(prompt+q.output)))
+	}
+	work := k.speed.reading(prompt, prompt)
+	at := func(n float64) (rate, token float64) {
+		step := k.speed.stepping(n, n*held)
+		rate = n / (q.output*step + n*work)
+		return rate, step / max(1-rate*work, 1-fullest)
+	}
+	limit := q.policy.SLO.TPOT.Seconds()
+	for n = 1; n < most; n = min(most, n*1.1+1) {
+		if _, token := at(n); limit > 0 && token > limit {
+			break
+		}
+	}
+	rate, _ = at(n)
+	return n, rate
 }

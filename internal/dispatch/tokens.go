@@ -35,6 +35,16 @@ func (q *Queue) needOf(t *Ticket) need {
 	return z
 }
 
+// outputWeight is what a token of an answer costs, in tokens of a prompt, in what
+// tenants are charged.
+const outputWeight = 2
+
+// tokensOf is what a request is charged, in mean requests.
+func (q *Queue) tokensOf(t *Ticket, output float64) float64 {
+	mean := q.prompt + outputWeight*q.output
+	return min((float64(t.Prompt)+outputWeight*output)/mean, extent)
+}
+
 // view is what a walk sees of a replica: its books, its engine's other load and
 // what the walk has promised to it.
 type view struct {
@@ -45,6 +55,7 @@ type view struct {
 	waiting    float64 // prompts in it from past this queue
 	late, long float64 // share of its time spent reading
 	step       float64 // seconds of its present step
+	drag       float64 // how much slower it is than its kind
 	open       bool    // takes a request now, if its cache has room
 	promised   float64 // seconds of reading
 }
@@ -66,7 +77,8 @@ func (q *Queue) survey(now time.Time) {
 			w.kv += b.foreign.kv
 			w.waiting = b.foreign.waiting
 		}
-		w.step = s.tier.kind.speed.stepping(w.n, w.kv)
+		w.drag = s.drag.factor
+		w.step = w.drag * s.tier.kind.speed.stepping(w.n, w.kv)
 		bounded := s.Slots > 1 || s.health.onProbation
 		switch usable := s.usable(); {
 		case usable == 0, bounded && s.active >= usable:
@@ -159,8 +171,8 @@ func (q *Queue) cost(s *server, z need, crowd float64) (cost, work float64) {
 	b, v := &s.books.view, &s.tier.kind.speed
 	// The last token is always read: its answer is the first token.
 	hit := min(float64(q.index.hits(s.shelf)*BlockTokens), z.prompt-1)
-	work = v.reading(z.prompt-hit, z.prompt)
-	next := v.stepping(b.n+1, b.kv+z.prompt+z.output/2)
+	work = b.drag * v.reading(z.prompt-hit, z.prompt)
+	next := b.drag * v.stepping(b.n+1, b.kv+z.prompt+z.output/2)
 	token := next / (1 - min(b.late, fullest))
 	own := b.backlog + b.promised + b.waiting*work + work + z.output*token
 	if s.KV > 0 {
