@@ -222,7 +222,8 @@ func (c *Cluster) environment() []string {
 	env := []string{
 		"HOME=" + c.Dir,
 		"TMPDIR=" + c.path("tmp"),
-		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin",
+		// Nomad asks the program consul for the configuration of sidecars.
+		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin:" + c.consulDir,
 		mark + "=" + c.Dir,
 	}
 	if c.Rack != nil {

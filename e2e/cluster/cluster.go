@@ -67,7 +67,9 @@ type Cluster struct {
 	root    string // of the checkout
 	bin     string // of the built programs
 	tools   rack.Tools
-	amdLib  string // folder of the fake libamd_smi.so
+	// consulDir is the folder of the program consul.
+	consulDir string
+	amdLib    string // folder of the fake libamd_smi.so
 	// unfollow ends the play of the AMD rack's kernel driver.
 	unfollow context.CancelFunc
 	started  time.Time

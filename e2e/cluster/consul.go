@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -17,6 +18,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.consulDir = filepath.Dir(path)
 	ports, err := freePorts(4)
 	if err != nil {
 		return err

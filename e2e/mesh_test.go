@@ -1,0 +1,77 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"aliquot/e2e/cluster"
+)
+
+const meshJob = "jobs/mesh.nomad.hcl"
+
+// TestMesh submits the job file for the mesh as it is, with a program in the place of
+// Envoy: server and sidecar share a network, the server has its GPU, and Consul knows
+// both.
+func TestMesh(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
+	allocs := run(ctx, t, c, meshJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c), "cpu": 50, "memory": 64}, 1)
+	if len(allocs[0].TaskStates) != 2 {
+		t.Errorf("the tasks are %v, want a server and its sidecar", allocs[0].TaskStates)
+	}
+	if info := infos(ctx, t, c, allocs)["server"]; info.CUDA == nil || !info.CUDA.MPS || info.Grant.Slices != 2 {
+		t.Errorf("the server sees %+v", info)
+	}
+	err := cluster.AwaitWithin(ctx, time.Minute, "the service and its sidecar in Consul", func() string {
+		for name, want := range map[string]string{"mesh": "h100", "mesh-sidecar-proxy": "h100"} {
+			found, _, err := c.Consul.Catalog().Service(name, "", nil)
+			if err != nil {
+				return err.Error()
+			}
+			if len(found) != 1 || found[0].ServiceMeta["gpu_class"] != want {
+				return name + " is not there with its class"
+			}
+		}
+		return ""
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// sidecarImage makes an image of the program in the place of Envoy.
+func sidecarImage(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "sidecar")
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./testdata/sidecar")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v: %s", err, strings.TrimSpace(string(out)))
+	}
+	body, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var archive bytes.Buffer
+	w := tar.NewWriter(&archive)
+	if err := w.WriteHeader(&tar.Header{Name: "sidecar", Mode: 0o755, Size: int64(len(body))}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(body); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	image, err := c.ImportArchive(ctx, &archive, "sidecar", "/sidecar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return image
+}

@@ -1,0 +1,145 @@
+# A model server in Consul's service mesh, reached through its sidecar alone.
+#
+# Needs:  the aliquot driver and a device plugin on the nodes; Consul with connect
+#         enabled, and the program consul on the nodes' PATH; the CNI plugins
+#         (bridge, firewall, host-local, loopback, portmap); an image of Envoy that fits
+#         Consul's version, and one of the server under three tags, <image>:nvidia,
+#         <image>:amd and <image>:cpu.
+# Does:   asks for slices of one class of GPU, and runs Envoy beside the server. Both
+#         tasks are of the aliquot driver: Nomad lets one driver alone make the network
+#         of an allocation, so a sidecar of the docker driver, which is Nomad's default,
+#         would keep the group from starting. The service stands at the group, as Nomad
+#         wants for a sidecar, and does not see what is granted; its meta is therefore
+#         written here: one job, or one group, for each class.
+# Run:    nomad job run -var image=registry.example.com/app jobs/mesh.nomad.hcl
+
+variable "service" {
+  description = "Name of the service in Consul, and of the job."
+  type        = string
+  default     = "mesh"
+}
+
+variable "image" {
+  description = "Image of the server without a tag. It listens on the port that NOMAD_PORT_http names."
+  type        = string
+}
+
+variable "envoy" {
+  description = "Image of Envoy. Consul's documentation lists the versions that fit."
+  type        = string
+  default     = "docker.io/envoyproxy/envoy:v1.34.4"
+}
+
+variable "class" {
+  description = "Class of GPU, as in the attribute class of its device group."
+  type        = string
+  default     = "h100"
+}
+
+variable "weight" {
+  description = "What a replica is worth, a whole H100 being 1; empty: what was learned, or the hardware table, says."
+  type        = string
+  default     = ""
+}
+
+variable "slices" {
+  description = "Slices per replica, of slices_total."
+  type        = number
+  default     = 2
+}
+
+variable "slices_total" {
+  description = "Slices that the nodes' plugins cut a GPU into."
+  type        = number
+  default     = 20
+}
+
+variable "concurrency" {
+  description = "Requests that one replica serves at the same time."
+  type        = number
+  default     = 4
+}
+
+variable "count" {
+  description = "Replicas."
+  type        = number
+  default     = 1
+}
+
+variable "cpu" {
+  description = "MHz of CPU."
+  type        = number
+  default     = 500
+}
+
+variable "memory" {
+  description = "MiB of main memory."
+  type        = number
+  default     = 512
+}
+
+job "mesh" {
+  id   = var.service
+  name = var.service
+  type = "service"
+
+  group "server" {
+    count = var.count
+
+    network {
+      mode = "bridge"
+      port "http" {}
+    }
+
+    service {
+      name     = var.service
+      port     = "http"
+      provider = "consul"
+      meta {
+        gpu_class            = var.class
+        aliquot_slices       = var.slices
+        aliquot_slices_total = var.slices_total
+        aliquot_weight       = var.weight
+        concurrency          = var.concurrency
+        aliquot_route        = "true"
+      }
+      connect {
+        sidecar_service {}
+        sidecar_task {
+          # Nomad's default is the docker driver; with another, all of the config must
+          # be given.
+          driver = "aliquot"
+          config {
+            image = var.envoy
+            args  = ["-c", "${NOMAD_SECRETS_DIR}/envoy_bootstrap.json", "-l", "${meta.connect.log_level}", "--concurrency", "${meta.connect.proxy_concurrency}", "--disable-hot-restart"]
+          }
+        }
+      }
+    }
+
+    task "server" {
+      driver = "aliquot"
+
+      config {
+        image                 = var.image
+        image_tag_by_hardware = true
+      }
+
+      resources {
+        cpu    = var.cpu
+        memory = var.memory
+        device "gpu" {
+          count = var.slices
+          constraint {
+            attribute = "${device.attr.slices}"
+            value     = var.slices_total
+          }
+          constraint {
+            attribute = "${device.attr.class}"
+            value     = var.class
+          }
+        }
+      }
+    }
+  }
+}
