@@ -45,6 +45,60 @@ func TestMesh(t *testing.T) {
 	}
 }
 
+// besideJob has a sidecar of the docker driver, as Nomad adds it by itself.
+const besideJob = `
+variable "image" {}
+variable "envoy" {}
+
+job "beside" {
+  group "server" {
+    network {
+      mode = "bridge"
+      port "http" {}
+    }
+    service {
+      name = "beside"
+      port = "http"
+      connect {
+        sidecar_service {}
+        sidecar_task {
+          config { image = var.envoy }
+        }
+      }
+    }
+    task "server" {
+      driver = "aliquot"
+      config {
+        image                 = var.image
+        image_tag_by_hardware = true
+      }
+      resources {
+        cpu    = 50
+        memory = 64
+        device "nvidia/gpu" { count = 2 }
+      }
+    }
+  }
+}`
+
+// TestDockerTaskBesideSlices runs tasks of both drivers in one network, on a node
+// whose operator leaves networks to the docker driver.
+func TestDockerTaskBesideSlices(t *testing.T) {
+	ctx, c := start(t, cluster.Options{Rack: "h100-t4", Driver: "join_networks = true"})
+	job := submit(ctx, t, c, besideJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c)})
+	allocs, err := c.AwaitRunning(ctx, job, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info := infos(ctx, t, c, allocs)["server"]; info.CUDA == nil || !info.CUDA.MPS {
+		t.Errorf("the server sees %+v", info)
+	}
+	alone := submit(ctx, t, c, bridgeJob, cluster.Vars{"image": c.Image})
+	if _, err := c.AwaitFailure(ctx, alone, "join_networks = true"); err != nil {
+		t.Error(err)
+	}
+}
+
 // sidecarImage makes an image of the program in the place of Envoy.
 func sidecarImage(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()

@@ -23,6 +23,8 @@ type settings struct {
 	removes bool
 	engine  engineAddress
 	limits  limits
+	// joins is set where allocations' networks are made by the docker driver.
+	joins bool
 }
 
 // engineAddress is where the container engine listens; empty for the environment's.
@@ -36,6 +38,7 @@ func (c DriverConfig) settings() (settings, error) {
 		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
 		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
+		joins:   c.JoinNetworks,
 		limits: limits{
 			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes,
 			sockets: []string{strings.TrimPrefix(socket(c.Endpoint), "unix://"), "/run/containerd/containerd.sock"},

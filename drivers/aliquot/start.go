@@ -46,6 +46,9 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 		return start{}, err
 	}
 	task = task.apply(choice)
+	if err := s.checkNetwork(cfg, task); err != nil {
+		return start{}, err
+	}
 	if task, err = s.confine(cfg, task, grant); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}

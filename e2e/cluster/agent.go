@@ -97,6 +97,7 @@ plugin "raw_exec" {
 
 plugin "docker" {
   config {
+    infra_image = "{{.Pause}}"
     # Either driver would remove the other's containers.
     gc {
       image = false
