@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -9,33 +8,41 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
-// accessLog writes one JSON line per request, in batches, so that a request never
-// waits for the disk.
+// accessLog writes one JSON line per request, in batches. A request never waits for
+// the disk: what comes while the buffer is full is dropped and counted.
 type accessLog struct {
-	log  *slog.Logger
-	mu   sync.Mutex
-	out  *bufio.Writer
-	file io.Closer
+	log     *slog.Logger
+	out     io.WriteCloser
+	dropped prometheus.Counter
+	full    chan struct{} // a note that the buffer is half full
+
+	mu    sync.Mutex
+	lines []byte
 }
 
+// mostLines bounds the lines that wait to be written, in bytes.
+const mostLines = 4 << 20
+
 // openAccessLog opens "off", "stderr" or a file; nil when off.
-func openAccessLog(to string) (*accessLog, error) {
-	var file io.WriteCloser
+func openAccessLog(to string, dropped prometheus.Counter) (*accessLog, error) {
+	var out io.WriteCloser
 	switch to {
 	case "off", "":
 		return nil, nil
 	case "stderr":
-		file = os.Stderr
+		out = os.Stderr
 	default:
 		f, err := os.OpenFile(to, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
 		if err != nil {
 			return nil, fmt.Errorf("access_log: %w", err)
 		}
-		file = f
+		out = f
 	}
-	a := &accessLog{out: bufio.NewWriterSize(file, 64<<10), file: file}
+	a := &accessLog{out: out, dropped: dropped, full: make(chan struct{}, 1)}
 	a.log = slog.New(slog.NewJSONHandler(a, &slog.HandlerOptions{ReplaceAttr: plain}))
 	return a, nil
 }
@@ -52,24 +59,57 @@ func plain(groups []string, a slog.Attr) slog.Attr {
 func (a *accessLog) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.out.Write(p)
+	if len(a.lines)+len(p) > mostLines {
+		a.dropped.Inc()
+		return len(p), nil
+	}
+	a.lines = append(a.lines, p...)
+	if len(a.lines) > mostLines/2 {
+		select {
+		case a.full <- struct{}{}:
+		default:
+		}
+	}
+	return len(p), nil
 }
+
+// lastWrite is how long the gateway's end waits for the log to take its last lines.
+const lastWrite = time.Second
 
 // run writes out every second until ctx ends, and once more then.
 func (a *accessLog) run(ctx context.Context) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		a.write(ctx)
+	}()
+	<-ctx.Done()
+	select {
+	case <-written:
+	case <-time.After(lastWrite):
+	}
+}
+
+func (a *accessLog) write(ctx context.Context) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	var spare []byte
+	for last := false; !last; {
 		select {
 		case <-tick.C:
+		case <-a.full:
 		case <-ctx.Done():
+			last = true
 		}
 		a.mu.Lock()
-		a.out.Flush()
+		lines := a.lines
+		a.lines = spare[:0]
 		a.mu.Unlock()
+		a.out.Write(lines)
+		spare = lines
 	}
-	if a.file != os.Stderr {
-		a.file.Close()
+	if a.out != os.Stderr {
+		a.out.Close()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -49,7 +50,7 @@ func (x *exchange) outbound() *http.Request {
 	u := *in.URL
 	u.Scheme, u.Host = x.service.transports.scheme, x.pass.Endpoint.Address
 	out.URL = &u
-	out.Header = outboundHeader(in)
+	out.Header = outboundHeader(in, x.trusted())
 	out.Body = nil // lets the transport repeat it on a connection that just closed
 	if x.body != nil {
 		x.embody(out)
@@ -85,7 +86,7 @@ var (
 
 // outboundHeader is the client's header without what concerns only its connection
 // and with whom the request was forwarded for.
-func outboundHeader(in *http.Request) http.Header {
+func outboundHeader(in *http.Request, trusted bool) http.Header {
 	out := make(http.Header, len(in.Header)+4)
 	copyHeader(out, in.Header)
 	if hasToken(in.Header["Te"], "trailers") {
@@ -98,10 +99,14 @@ func outboundHeader(in *http.Request) http.Header {
 	delete(out, "Http2-Settings") // of an upgrade that is not passed on
 	values := make([]string, 2)
 	values[0] = in.Host
-	out["X-Forwarded-Host"] = values[:1:1]
-	out["X-Forwarded-Proto"] = overHTTP
-	if in.TLS != nil {
-		out["X-Forwarded-Proto"] = overHTTPS
+	if !trusted || len(out["X-Forwarded-Host"]) == 0 {
+		out["X-Forwarded-Host"] = values[:1:1]
+	}
+	if !trusted || len(out["X-Forwarded-Proto"]) == 0 {
+		out["X-Forwarded-Proto"] = overHTTP
+		if in.TLS != nil {
+			out["X-Forwarded-Proto"] = overHTTPS
+		}
 	}
 	delete(out, "X-Forwarded-For")
 	if client, _, err := net.SplitHostPort(in.RemoteAddr); err == nil {
@@ -112,6 +117,17 @@ func outboundHeader(in *http.Request) http.Header {
 		out["X-Forwarded-For"] = values[1:]
 	}
 	return out
+}
+
+// trusted reports whether the request comes from a proxy whose word on the client's
+// scheme and host counts.
+func (x *exchange) trusted() bool {
+	proxies := x.server.config.Listen.Trusted
+	if len(proxies) == 0 {
+		return false
+	}
+	from, err := netip.ParseAddrPort(x.in.RemoteAddr)
+	return err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
 }
 
 // copyHeader copies what does not concern one connection only (RFC 9110, 7.6.1),

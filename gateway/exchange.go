@@ -27,6 +27,7 @@ type exchange struct {
 	early   early
 	trace   httptrace.ClientTrace
 	body    *intake.Body
+	asked   string   // the model that the body names, where a route depends on it
 	taken   bool     // the body was received as far as it is kept
 	failure error    // of receiving it
 	reading *reading // nil where work is not counted in tokens
@@ -56,6 +57,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{server: s, plan: s.plan.Load(), in: r, began: time.Now()}
 	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2, timed: s.access != nil}
 	defer x.end()
+	defer s.stream(r)()
 	if s.leaving.Load() {
 		// The client is asked to come back on another connection, which the load
 		// balancer gives to another gateway.
@@ -134,6 +136,13 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 		out.Header["X-Forwarded-For"] = prior
 	}
 	p.SetXForwarded()
+	if x.trusted() {
+		for _, name := range []string{"X-Forwarded-Proto", "X-Forwarded-Host"} {
+			if said := p.In.Header[name]; len(said) > 0 {
+				out.Header[name] = said
+			}
+		}
+	}
 	if out.Body != nil {
 		out.Body = x.body.Open()
 		// The clone's trailer would stay empty: the server fills in the original's

@@ -26,6 +26,8 @@ type metrics struct {
 	wakes    *prometheus.CounterVec
 	tenants  *prometheus.CounterVec
 	short    *prometheus.CounterVec
+	full     prometheus.Counter
+	dropped  prometheus.Counter
 }
 
 // finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
@@ -50,6 +52,8 @@ func newMetrics() *metrics {
 		retries:  counter("retries_total", "Attempts that were repeated on another slot.", "service"),
 		wakes:    counter("wakes_total", "Requests to Nomad to start a service from zero, by result.", "service", "result"),
 		tenants:  counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".", "service", "tenant", "outcome"),
+		full:     counter("streams_full_total", "Times that a connection of HTTP/2 reached max_streams.").WithLabelValues(),
+		dropped:  counter("access_log_dropped_total", "Lines of the access log that were dropped, as it took no more.").WithLabelValues(),
 		short:    counter("shortages_total", "Connections that the gateway's own host refused, such as for want of file descriptors.", "to"),
 		wait:     histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
 		service:  histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.", "service", "class"),
@@ -60,7 +64,7 @@ func newMetrics() *metrics {
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
 	return m
 }
 

@@ -14,6 +14,7 @@ type outcome int
 
 const (
 	served      outcome = iota // the replica's whole answer was passed on
+	listed                     // the gateway named the models that it serves
 	unmatched                  // no service is meant
 	malformed                  // the request is refused for what it is
 	tooLarge                   // the body is larger than allowed
@@ -45,6 +46,7 @@ type result struct {
 
 var results = [outcomes]result{
 	served:      {"served", 0, ""},
+	listed:      {"listed", http.StatusOK, ""},
 	unmatched:   {"unmatched", http.StatusNotFound, "no service has a route for this request"},
 	malformed:   {"malformed", http.StatusBadRequest, ""},
 	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "the request body is larger than the gateway allows"},

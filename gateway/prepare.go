@@ -15,6 +15,9 @@ func (x *exchange) prepare() bool {
 	if o, text := improper(r); text != "" {
 		return x.no(o, text)
 	}
+	if x.listModels() {
+		return false
+	}
 	if r.ContentLength > s.config.Listen.MaxBodyBytes {
 		return x.no(tooLarge, "")
 	}
@@ -40,7 +43,7 @@ func (x *exchange) prepare() bool {
 		return false
 	}
 	if at < 0 {
-		return x.no(unmatched, "")
+		return x.unmatched()
 	}
 	facts, err := match.FactsOf(r)
 	if err != nil {
@@ -61,7 +64,8 @@ func (x *exchange) model() string {
 	if x.body == nil || x.grpc || x.failure != nil {
 		return ""
 	}
-	return match.Model(x.body.Kept(), x.in.Header)
+	x.asked = match.Model(x.body.Kept(), x.in.Header)
+	return x.asked
 }
 
 // takeIn receives the body before the request has a slot, so that no slot waits for
@@ -100,6 +104,9 @@ func (x *exchange) ask(f *match.Facts) {
 	c := &x.service.config
 	x.read(f)
 	tenant := x.plan.tenants.of(x.in.Header)
+	if !x.plan.tenants.declares(tenant) {
+		f.Cost = -1 // else a client could buy turns, or teach speeds, by a header
+	}
 	x.request = dispatch.Request{
 		Tenant:    tenant,
 		Priority:  x.plan.tenants.priority(tenant, f.Priority, x.plan.config.Priorities, c.Queue.DefaultPriority),

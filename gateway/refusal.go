@@ -25,7 +25,7 @@ type refusalError struct {
 // refusalOf returns the error for a request to a language model; false for others.
 func refusalOf(r *http.Request, o outcome, text string) (refusal, bool) {
 	api := prompt.Of(r.URL.Path)
-	if api == prompt.Opaque && !strings.HasSuffix(r.URL.Path, "/v1/models") {
+	if api == prompt.Opaque && !strings.Contains(r.URL.Path, listsModels) && !strings.Contains(r.URL.Path, "/v1/audio/") && !strings.Contains(r.URL.Path, "/v1/images/") {
 		return refusal{}, false
 	}
 	status := results[o].status

@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -96,13 +95,13 @@ func New(c *config.Config, o Options) (*Server, error) {
 	services := func() []*service { return s.plan.Load().services }
 	s.metrics.registry.MustRegister(newLines(services), newEngines(services))
 	if l := c.Listen; l.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(l.CertFile, l.KeyFile)
+		pair, err := loadCertificate(l.CertFile, l.KeyFile, o.Log)
 		if err != nil {
-			return nil, fmt.Errorf("listen: tls: %w", err)
+			return nil, err
 		}
-		s.tls = &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2", "http/1.1"}}
+		s.tls = &tls.Config{GetCertificate: pair.get, NextProtos: []string{"h2", "http/1.1"}}
 	}
-	if s.access, err = openAccessLog(c.AccessLog); err != nil {
+	if s.access, err = openAccessLog(c.AccessLog, s.metrics.dropped); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -192,9 +191,10 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 		ReadHeaderTimeout: l.HeaderTimeout,
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.MaxHeaderBytes,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: l.MaxStreams},
 		ErrorLog:          s.quiet,
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnContext:       withConn,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withStreams(withConn(ctx, c)) },
 		ConnState:         connState,
 	}
 }

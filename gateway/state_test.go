@@ -1,14 +1,19 @@
 package gateway_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"io"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot/gateway"
 )
@@ -68,6 +73,21 @@ func (r *running) metric(t *testing.T, line string) string {
 		}
 	}
 	return ""
+}
+
+// issue makes a certificate that signs itself.
+func issue(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return encodePair(t, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private})
 }
 
 func encodePair(t *testing.T, c tls.Certificate) (cert, key []byte) {

@@ -16,18 +16,13 @@ type tenants struct {
 
 // of returns the tenant that a request is accounted to; "" for the default.
 //
-// An API key that is not configured still makes a tenant of its own, named by a
-// part of the key's hash: two unknown clients do not share one account, and the
-// key itself is never kept.
+// All API keys that are not configured share the default's account: who makes up
+// keys must not get a turn for each.
 func (t *tenants) of(h http.Header) string {
 	if t.APIKey {
 		if key := apiKey(h); key != "" {
 			sum := sha256.Sum256([]byte(key))
-			text := hex.EncodeToString(sum[:])
-			if name, ok := t.Keys[text]; ok {
-				return name
-			}
-			return "key-" + text[:12]
+			return configured(t.Keys[hex.EncodeToString(sum[:])])
 		}
 	}
 	if t.Header != "" {
@@ -35,6 +30,23 @@ func (t *tenants) of(h http.Header) string {
 		return name[:min(len(name), 64)]
 	}
 	return ""
+}
+
+// configured is a tenant's name as limits know it.
+func configured(name string) string {
+	if name == "default" {
+		return ""
+	}
+	return name
+}
+
+// declares reports whether what the tenant says of its requests' cost counts.
+func (t *tenants) declares(tenant string) bool {
+	may, ok := t.Declares[tenant]
+	if !ok {
+		may = t.Declares[""]
+	}
+	return may
 }
 
 func apiKey(h http.Header) string {

@@ -10,9 +10,11 @@ import (
 
 // Scaler starts task groups.
 type Scaler interface {
-	// Count returns the desired count of a task group.
-	Count(ctx context.Context, job, group string) (int, error)
-	// Scale sets it.
+	// Count returns how many instances of a task group are desired, and how many of
+	// them have a node.
+	Count(ctx context.Context, job, group string) (desired, placed int, err error)
+	// Scale sets the desired count of a group that has none. It fails where somebody
+	// else has changed the job meanwhile: a larger count is never undone.
 	Scale(ctx context.Context, job, group string, count int, reason string) error
 }
 
@@ -25,10 +27,12 @@ type waker struct {
 	metrics *metrics
 	log     *slog.Logger
 	asked   chan struct{}
+	// unplaced is since when a group is seen to be desired and without a node.
+	unplaced map[config.Target]time.Time
 }
 
 func newWaker(service string, c *config.Wake, scaler Scaler, m *metrics, log *slog.Logger) *waker {
-	return &waker{service: service, config: c, scaler: scaler, metrics: m, log: log, asked: make(chan struct{}, 1)}
+	return &waker{service: service, config: c, scaler: scaler, metrics: m, log: log, asked: make(chan struct{}, 1), unplaced: map[config.Target]time.Time{}}
 }
 
 // ask notes that a request waits for a first replica. It never blocks.
@@ -54,6 +58,7 @@ func (w *waker) run(ctx context.Context, queue starvation) {
 			return
 		case <-w.asked:
 		}
+		clear(w.unplaced)
 		for queue.Starving() && ctx.Err() == nil {
 			interval := w.config.Interval
 			if !w.wake(ctx, queue) {
@@ -66,8 +71,8 @@ func (w *waker) run(ctx context.Context, queue starvation) {
 
 // wake scales the cheapest group that would help from zero to one, unless such a
 // group has been asked for already. A group that Nomad refuses to scale, for
-// example during a deployment, is passed over for the next. It returns false when
-// no group is starting.
+// example during a deployment, or for which it finds no node in time, is passed over
+// for the next. It returns false when no group is starting.
 func (w *waker) wake(ctx context.Context, queue starvation) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -76,8 +81,11 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 		if t.Class != "" && !queue.StarvesFor(t.Class) {
 			continue
 		}
-		helpful = append(helpful, t)
-		if n, err := w.scaler.Count(ctx, t.Job, t.Group); err == nil && n > 0 {
+		desired, placed, err := w.scaler.Count(ctx, t.Job, t.Group)
+		switch {
+		case err != nil || desired == 0:
+			helpful = append(helpful, t)
+		case !w.stuck(t, placed):
 			w.metrics.wakes.WithLabelValues(w.service, "starting").Inc()
 			return true
 		}
@@ -93,6 +101,26 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 		w.log.Warn("could not scale from zero", "service", w.service, "job", t.Job, "group", t.Group, "error", err)
 	}
 	return false
+}
+
+// stuck reports whether a group that is desired has been without a node for too long.
+func (w *waker) stuck(t config.Target, placed int) bool {
+	if placed > 0 {
+		delete(w.unplaced, t)
+		return false
+	}
+	now := time.Now()
+	since, seen := w.unplaced[t]
+	if !seen {
+		w.unplaced[t] = now
+		return false
+	}
+	if now.Sub(since) < w.config.Place {
+		return false
+	}
+	w.metrics.wakes.WithLabelValues(w.service, "unplaced").Inc()
+	w.log.Warn("a group that was asked for finds no node; the next is tried", "service", w.service, "job", t.Job, "group", t.Group)
+	return true
 }
 
 // pause waits, or until ctx ends.

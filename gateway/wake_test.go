@@ -14,12 +14,18 @@ import (
 // nomads is a Nomad that scales after a while, or refuses.
 type nomads struct {
 	counts map[string]int
+	full   map[string]bool // jobs for which there is no node
 	refuse map[string]error
 	calls  []string
 	takes  time.Duration
 }
 
-func (n *nomads) Count(_ context.Context, job, group string) (int, error) { return n.counts[job], nil }
+func (n *nomads) Count(_ context.Context, job, group string) (int, int, error) {
+	if n.full[job] {
+		return n.counts[job], 0, nil
+	}
+	return n.counts[job], n.counts[job], nil
+}
 
 func (n *nomads) Scale(_ context.Context, job, group string, count int, reason string) error {
 	time.Sleep(n.takes)
@@ -38,7 +44,7 @@ func (w waiting) Starving() bool               { return len(w) > 0 }
 func (w waiting) StarvesFor(class string) bool { return w[class] || w["any"] }
 
 func wakerOf(n *nomads) *waker {
-	return newWaker("m", &config.Wake{Interval: 5 * time.Second, Targets: []config.Target{
+	return newWaker("m", &config.Wake{Interval: 5 * time.Second, Place: 30 * time.Second, Targets: []config.Target{
 		{Job: "cheap", Group: "g", Class: "t4", Cost: 1}, {Job: "dear", Group: "g", Class: "h100", Cost: 4},
 	}}, n, newMetrics(), slog.New(slog.DiscardHandler))
 }
@@ -71,6 +77,27 @@ func TestARefusalFallsToTheNextGroup(t *testing.T) {
 		synctest.Wait()
 		if len(n.calls) != 2 || n.calls[1] != "dear" {
 			t.Errorf("scaled %v, want the dear one after the cheap one refused", n.calls)
+		}
+		clear(queue)
+	})
+}
+
+// The cheapest group was scaled but has no room: the next is tried, not at once.
+func TestAGroupWithoutANodeFallsToTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &nomads{counts: map[string]int{}, full: map[string]bool{"cheap": true}}
+		w, queue := wakerOf(n), waiting{"any": true}
+		go w.run(t.Context(), queue)
+		w.ask()
+		time.Sleep(25 * time.Second)
+		synctest.Wait()
+		if len(n.calls) != 1 {
+			t.Errorf("scaled %v within 25 s, want the cheap one only", n.calls)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if len(n.calls) != 2 || n.calls[1] != "dear" {
+			t.Errorf("scaled %v, want the dear one after the cheap one found no node", n.calls)
 		}
 		clear(queue)
 	})

@@ -40,7 +40,7 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 		if err := scaler.Scale(t.Context(), "app", "server", 2, "test"); err != nil {
 			t.Error(err)
 		}
-		if n, err := scaler.Count(t.Context(), "app", "server"); err != nil || n != 2 {
+		if n, _, err := scaler.Count(t.Context(), "app", "server"); err != nil || n != 2 {
 			t.Errorf("the count is %d, %v", n, err)
 		}
 		if _, _, err := asked.Services().Get("native", &api.QueryOptions{AuthToken: token}); err != nil {

@@ -91,7 +91,7 @@ service "code" {
 const (
 	tenantHeader = "X-Tenant"
 	replayTenant = "replay"
-	settings     = "tenants {\n  header = \"" + tenantHeader + "\"\n  tenant \"" + replayTenant + "\" {}\n}\n"
+	settings     = "tenants {\n  header = \"" + tenantHeader + "\"\n  tenant \"" + replayTenant + "\" {\n    declare_cost = true\n  }\n}\n"
 )
 
 // strategy lets counts shrink within the length of a demo; the defaults are for

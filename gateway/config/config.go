@@ -3,6 +3,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"aliquot/internal/dispatch"
@@ -36,6 +37,9 @@ type Listen struct {
 	BodyTimeout    time.Duration // without any progress of a request's body
 	WriteTimeout   time.Duration // without any progress of a response
 	Bodies         Bodies
+	MaxStreams     int // requests at once on one connection of HTTP/2
+	// Trusted are the proxies whose word on the client's scheme and host counts.
+	Trusted []netip.Prefix
 }
 
 // Bodies bounds what is kept of the bodies of requests before they are served, in
@@ -82,6 +86,8 @@ type Tenants struct {
 	TokensPerMinute map[string]float64
 	// Ceiling is the most urgent priority that a tenant may ask for, by name.
 	Ceiling map[string]int
+	// Declares are those whose declared costs count.
+	Declares map[string]bool
 }
 
 // Service is one model service.
@@ -205,6 +211,8 @@ type Wake struct {
 	Targets []Target // cheapest first
 	// Interval is the least time between two requests to Nomad.
 	Interval time.Duration
+	// Place is how long a group may stay without a placement until another is asked.
+	Place time.Duration
 }
 
 // Target is a Nomad task group that can be scaled up.

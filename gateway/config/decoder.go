@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -97,6 +98,29 @@ func (d *decoder) size(a *hcl.Attribute, otherwise int64) int64 {
 		return otherwise
 	}
 	return v << shift
+}
+
+// prefixes reads a list of networks or addresses.
+func (d *decoder) prefixes(a *hcl.Attribute) []netip.Prefix {
+	if a == nil {
+		return nil
+	}
+	var texts []string
+	if diags := gohcl.DecodeExpression(a.Expr, d.ctx, &texts); diags.HasErrors() {
+		d.fail(a.Range, "%s: %s", a.Name, diags[0].Detail)
+	}
+	var out []netip.Prefix
+	for _, text := range texts {
+		p, err := netip.ParsePrefix(text)
+		if ip, bare := netip.ParseAddr(text); bare == nil {
+			p, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			d.fail(a.Range, "%s has %q: want an address or a network such as \"10.0.0.0/8\"", a.Name, text)
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // one reads a value that must be among some.

@@ -80,6 +80,8 @@ func (d *decoder) listen(b *listenBody) Listen {
 		IdleTimeout:    d.duration(b.IdleTimeout, 2*time.Minute),
 		BodyTimeout:    d.duration(b.BodyTimeout, 30*time.Second),
 		WriteTimeout:   d.duration(b.WriteTimeout, time.Minute),
+		MaxStreams:     or(b.MaxStreams, 250),
+		Trusted:        d.prefixes(b.Trusted),
 		Bodies: Bodies{
 			Each: d.size(b.BodyBuffer, 32<<20), Memory: d.size(b.BodyMemory, 64<<20),
 			Disk: d.size(b.BodyDisk, 1<<30), Dir: or(b.BodyDir, ""),
@@ -119,7 +121,7 @@ func nomad(b *nomadBody) *Nomad {
 var sha256hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
-	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}, TokensPerMinute: map[string]float64{}}
+	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}, Declares: map[string]bool{}, TokensPerMinute: map[string]float64{}}
 	if b == nil {
 		return t
 	}
@@ -135,6 +137,7 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound", one.Name, tokens)
 		}
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
+		t.Declares[name] = or(one.Declares, false)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {
 				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)

@@ -32,6 +32,8 @@ type listenBody struct {
 	BodyOverflow   *hcl.Attribute `hcl:"body_overflow"`
 	BodyDisk       *hcl.Attribute `hcl:"body_disk"`
 	BodyDir        *string        `hcl:"body_dir"`
+	MaxStreams     *int           `hcl:"max_streams"`
+	Trusted        *hcl.Attribute `hcl:"trusted_proxies"`
 	TLS            *tlsBody       `hcl:"tls,block"`
 }
 
@@ -80,6 +82,7 @@ type tenantBody struct {
 	MaxQueue  *int           `hcl:"max_queue"`
 	Tokens    *float64       `hcl:"tokens_per_minute"`
 	Priority  *hcl.Attribute `hcl:"priority"`
+	Declares  *bool          `hcl:"declare_cost"`
 	Range     hcl.Range      `hcl:",def_range"`
 }
 
@@ -175,6 +178,7 @@ type ruleBody struct {
 
 type wakeBody struct {
 	Interval *hcl.Attribute `hcl:"interval"`
+	Place    *hcl.Attribute `hcl:"place_timeout"`
 	Targets  []targetBody   `hcl:"target,block"`
 	Range    hcl.Range      `hcl:",def_range"`
 }

@@ -19,7 +19,13 @@ func (s Secret) Read() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("token_file: %w", err)
 		}
-		return strings.TrimSpace(string(text)), nil
+		token := strings.TrimSpace(string(text))
+		if token == "" {
+			// A writer that truncates the file before it writes: a request without a
+			// token would be answered as nobody's, and a blocking one only after minutes.
+			return "", fmt.Errorf("token_file: %s is empty", s.File)
+		}
+		return token, nil
 	}
 	return os.Getenv(s.Env), nil
 }

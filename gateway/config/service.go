@@ -42,8 +42,15 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 		})
 	}
 	s.Wake = d.wake(b.Wake, c)
+	if s.Wake != nil && (b.Queue == nil || b.Queue.MaxWait == nil) {
+		s.Queue.MaxWait = coldStart
+	}
 	return s
 }
+
+// coldStart is how long requests wait by default where a first replica may have to be
+// started: a large model takes minutes to load.
+const coldStart = 10 * time.Minute
 
 func (d *decoder) source(b *serviceBody, c *Config) Source {
 	var s Source
@@ -152,7 +159,7 @@ func (d *decoder) wake(b *wakeBody, c *Config) *Wake {
 	if len(b.Targets) == 0 {
 		d.fail(b.Range, "wake block without a target: want target { job = … group = … cost = … }")
 	}
-	w := &Wake{Interval: d.duration(b.Interval, 5*time.Second)}
+	w := &Wake{Interval: d.duration(b.Interval, 5*time.Second), Place: d.duration(b.Place, 30*time.Second)}
 	for _, t := range b.Targets {
 		w.Targets = append(w.Targets, Target{Job: t.Job, Group: t.Group, Class: or(t.Class, ""), Cost: t.Cost})
 	}

@@ -34,6 +34,7 @@ type Consul struct {
 func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
+	mistakes, filtered := &notes{log: c.Log}, false
 	for ctx.Err() == nil {
 		token, err := c.Token.Read()
 		var entries []*consul.ServiceEntry
@@ -52,6 +53,10 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			continue
 		}
 		failed = backoff{}
+		if meta.ResultsFilteredByACLs && !filtered {
+			c.Log.Warn("Consul left out what the token may not read; it needs service:read and node:read", "service", c.Source.Service, "instances", len(entries))
+		}
+		filtered = meta.ResultsFilteredByACLs
 		if meta.LastIndex == index && index > 0 {
 			continue // the wait ended without a change
 		}
@@ -60,11 +65,11 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			continue
 		}
 		index = max(meta.LastIndex, 1)
-		set(c.replicas(entries))
+		set(replicasOf(entries, mistakes))
 	}
 }
 
-func (c Consul) replicas(entries []*consul.ServiceEntry) []line.Replica {
+func replicasOf(entries []*consul.ServiceEntry, mistakes *notes) []line.Replica {
 	var out []line.Replica
 	for _, e := range entries {
 		host := e.Service.Address
@@ -72,7 +77,7 @@ func (c Consul) replicas(entries []*consul.ServiceEntry) []line.Replica {
 			host = e.Node.Address
 		}
 		address := net.JoinHostPort(host, strconv.Itoa(e.Service.Port))
-		r := described(address, func(key string) string { return e.Service.Meta[key] }, c.Log)
+		r := described(address, func(key string) string { return e.Service.Meta[key] }, mistakes)
 		out = append(out, replica(e.Node.Node+"/"+e.Service.ID+"@"+address, r))
 	}
 	return out

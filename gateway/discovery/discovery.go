@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"aliquot/gateway/config"
@@ -50,29 +51,49 @@ func tableWeight(class string) float64 {
 	return 1
 }
 
-// described reads a replica's description; what is missing or no number counts
-// as 1 and is told to the log once per change.
-func described(address string, get func(key string) string, log *slog.Logger) config.Replica {
-	whole := func(key string) int {
-		text := get(key)
-		n, err := strconv.Atoi(text)
-		if text != "" && (err != nil || n < 1) {
-			log.Warn("a replica's meta is no whole number of at least 1", "address", address, "key", key, "value", text)
+// Bounds of what a replica may say of itself: more is a mistake.
+const (
+	mostSlots  = 1 << 16
+	mostTokens = 1 << 40
+)
+
+// described reads a replica's description; what is missing or wrong counts as 1, and
+// what is wrong is logged once.
+func described(address string, meta func(key string) string, log *notes) config.Replica {
+	get := func(key string) string {
+		text := meta(key)
+		if strings.Contains(text, "${") {
+			// A group's service cannot refer to what only its tasks are given.
+			log.warn("a replica's meta holds a variable that Nomad did not replace; give it in the service block of a task", address, key, text)
+			return ""
 		}
-		return max(n, 1)
+		return text
 	}
+	within := func(key string, most int) int {
+		text := get(key)
+		if text == "" {
+			return 1
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > most {
+			log.warn("a replica's meta is no whole number of at least 1 and of a sensible size; it counts as 1", address, key, text)
+			return 1
+		}
+		return n
+	}
+	whole := func(key string) int { return within(key, mostSlots) }
 	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots), Total: whole(metaTotal)}
 	// No engine has room for one token only: 1 is what is unknown or wrong.
-	if n := whole(metaKV); n > 1 {
+	if n := within(metaKV, mostTokens); n > 1 {
 		r.KVTokens = n
 	}
-	if n := whole(metaPrompt); n > 1 {
+	if n := within(metaPrompt, mostTokens); n > 1 {
 		r.MaxPrompt = n
 	}
 	if text := get(metaWeight); text != "" {
 		w, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(w >= 0 && w < 1e9) { // 0 is what the device plugin does not know
-			log.Warn("a replica's meta is no positive number", "address", address, "key", metaWeight, "value", text)
+			log.warn("a replica's meta is no positive number", address, metaWeight, text)
 		} else {
 			r.Weight = w
 		}

@@ -32,6 +32,7 @@ type Nomad struct {
 func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
+	mistakes := &notes{log: n.Log}
 	for ctx.Err() == nil {
 		token, err := n.Token.Read()
 		var found []*nomad.ServiceRegistration
@@ -58,11 +59,11 @@ func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 			continue
 		}
 		index = max(meta.LastIndex, 1)
-		set(n.replicas(found))
+		set(registered(found, mistakes))
 	}
 }
 
-func (n Nomad) replicas(found []*nomad.ServiceRegistration) []line.Replica {
+func registered(found []*nomad.ServiceRegistration, mistakes *notes) []line.Replica {
 	var out []line.Replica
 	for _, s := range found {
 		tags := map[string]string{}
@@ -72,7 +73,7 @@ func (n Nomad) replicas(found []*nomad.ServiceRegistration) []line.Replica {
 			}
 		}
 		address := net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
-		r := described(address, func(key string) string { return tags[key] }, n.Log)
+		r := described(address, func(key string) string { return tags[key] }, mistakes)
 		out = append(out, replica(s.ID+"@"+address, r))
 	}
 	return out

@@ -93,6 +93,33 @@ func (t *Table) Service(r *http.Request, body func() string) int {
 	return -1
 }
 
+// Models returns the models that a caller may name, by the routes that hold for
+// everything else of the request, sorted. The method and the last part of the path are
+// of the question and not of a use: a route's prefix holds if it holds for the path
+// before it.
+func (t *Table) Models(r *http.Request) []string {
+	host, path := hostname(r.Host), r.URL.Path
+	var out []string
+	for i := range t.entries {
+		e := &t.entries[i]
+		if len(e.models) == 0 || (len(e.hosts) > 0 && !e.host(host)) || !e.header(r.Header) {
+			continue
+		}
+		if e.path(path) || e.below(path) {
+			out = append(out, e.models...)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// below reports whether the entry's prefix and the path share all segments up to the
+// API's version: "/v1/chat" is of the API that "/v1/models" asks about.
+func (e *entry) below(path string) bool {
+	api, _, ok := strings.Cut(path, "/v1/")
+	return ok && strings.HasPrefix(e.prefix, api+"/v1/")
+}
+
 func hostname(host string) string {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h

@@ -1,0 +1,74 @@
+package gateway
+
+import (
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+)
+
+// certificate is the listener's, read again when its files change.
+type certificate struct {
+	cert, key string
+	log       *slog.Logger
+
+	mu     sync.Mutex
+	pair   *tls.Certificate
+	looked time.Time
+	stamps [2]stamp
+}
+
+// stamp tells one state of a file from another.
+type stamp struct {
+	changed time.Time
+	size    int64
+}
+
+func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
+	c := &certificate{cert: cert, key: key, log: log}
+	c.stamps = c.stamp()
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("listen: tls: %w", err)
+	}
+	c.pair, c.looked = &pair, time.Now()
+	return c, nil
+}
+
+func (c *certificate) stamp() (s [2]stamp) {
+	for i, path := range []string{c.cert, c.key} {
+		if info, err := os.Stat(path); err == nil {
+			s[i] = stamp{info.ModTime(), info.Size()}
+		}
+	}
+	return s
+}
+
+// lookAgain is how often the files are looked at, at most.
+const lookAgain = time.Second
+
+// get is tls.Config's GetCertificate. Files that cannot be used change nothing: they
+// may be half written, and are looked at again.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.looked) < lookAgain {
+		return c.pair, nil
+	}
+	c.looked = now
+	stamps := c.stamp()
+	if stamps == c.stamps {
+		return c.pair, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	if err != nil {
+		c.log.Warn("the changed certificate cannot be used; the old one stays", "error", err)
+		return c.pair, nil
+	}
+	c.pair, c.stamps = &pair, stamps
+	c.log.Info("certificate reloaded", "file", c.cert)
+	return c.pair, nil
+}

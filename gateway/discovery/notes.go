@@ -1,0 +1,31 @@
+package discovery
+
+import (
+	"log/slog"
+	"sync"
+)
+
+// notes logs each mistake once, however often it is met: discovery reports all
+// replicas at every change of one.
+type notes struct {
+	log  *slog.Logger
+	mu   sync.Mutex
+	seen map[[3]string]bool
+}
+
+// mostNotes bounds what is remembered; beyond, mistakes are named again.
+const mostNotes = 10_000
+
+func (n *notes) warn(text, address, key, value string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	mistake := [3]string{address, key, value}
+	if n.seen[mistake] {
+		return
+	}
+	if n.seen == nil || len(n.seen) >= mostNotes {
+		n.seen = map[[3]string]bool{}
+	}
+	n.seen[mistake] = true
+	n.log.Warn(text, "address", address, "key", key, "value", value)
+}

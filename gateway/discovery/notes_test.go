@@ -1,0 +1,100 @@
+package discovery
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+)
+
+func TestMistakesInMetaCountAsOneAndAreNamedOnce(t *testing.T) {
+	var text bytes.Buffer
+	mistakes := &notes{log: slog.New(slog.NewTextHandler(&text, nil))}
+	for meta, value := range map[string]string{
+		"concurrency": "99999999999999999999", "aliquot_slices": "1000000", "gpu_class": "${ALIQUOT_GPU_CLASS}", "aliquot_weight": "NaN",
+	} {
+		text.Reset()
+		for range 3 {
+			r := described("10.0.0.1:80", func(key string) string { return map[string]string{meta: value}[key] }, mistakes)
+			if r.Slots != 1 || r.Slices != 1 || r.Class != "" || r.Weight != 0 {
+				t.Errorf("%s = %s makes %+v", meta, value, r)
+			}
+		}
+		if n := strings.Count(text.String(), "level=WARN"); n != 1 || !strings.Contains(text.String(), meta) {
+			t.Errorf("%s = %s: %d warnings:\n%s", meta, value, n, text.String())
+		}
+	}
+}
+
+// health is Consul's answers, one for each query, after which the query rests.
+type health struct {
+	tokens  []string
+	answers []consul.QueryMeta
+}
+
+func (h *health) Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry, *consul.QueryMeta, error) {
+	h.tokens = append(h.tokens, q.Token)
+	if len(h.tokens) > len(h.answers) {
+		<-q.Context().Done()
+		return nil, nil, q.Context().Err()
+	}
+	return nil, &h.answers[len(h.tokens)-1], nil
+}
+
+// A token file that is written anew is empty for a moment. Asking as nobody then
+// would be answered with nothing, or rest for minutes.
+func TestAnEmptyTokenAsksNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		h := &health{answers: []consul.QueryMeta{{LastIndex: 5}}}
+		c := Consul{Health: h, Source: config.ConsulSource{Service: "m"}, Token: config.Secret{File: path}, Log: slog.New(slog.NewTextHandler(&text, nil))}
+		ctx, cancel := context.WithCancel(t.Context())
+		sets := 0
+		go c.Watch(ctx, func([]line.Replica) { sets++ })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(h.tokens) != 0 || sets != 0 || !strings.Contains(text.String(), "is empty") {
+			t.Errorf("with an empty token Consul was asked %d times:\n%s", len(h.tokens), text.String())
+		}
+		if err := os.WriteFile(path, []byte("secret\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if len(h.tokens) == 0 || h.tokens[0] != "secret" || sets != 1 {
+			t.Errorf("within 10 s of the token Consul was asked with %q, and %d times replicas were set", h.tokens, sets)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestFilteredResultsAreNamed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var text bytes.Buffer
+		h := &health{answers: []consul.QueryMeta{{LastIndex: 5, ResultsFilteredByACLs: true}, {LastIndex: 6, ResultsFilteredByACLs: true}}}
+		c := Consul{Health: h, Source: config.ConsulSource{Service: "m"}, Log: slog.New(slog.NewTextHandler(&text, nil))}
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.Watch(ctx, func([]line.Replica) {})
+		synctest.Wait()
+		if n := strings.Count(text.String(), "service:read"); n != 1 {
+			t.Errorf("named %d times:\n%s", n, text.String())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}

@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+)
+
+// listsModels is the path of OpenAI's API at which clients ask what is served.
+const listsModels = "/v1/models"
+
+// modelEntry is one model in the list, as OpenAI's clients read it.
+type modelEntry struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+// listModels answers which models the caller may use, or that one of them exists.
+// It is asked before any route is: each replica only knows its own model. False
+// when the request is for something else, or routes here do not depend on models.
+func (x *exchange) listModels() bool {
+	r := x.in
+	at := strings.LastIndex(r.URL.Path, listsModels)
+	if at < 0 || (r.Method != http.MethodGet && r.Method != http.MethodHead) {
+		return false
+	}
+	one, of := strings.CutPrefix(r.URL.Path[at+len(listsModels):], "/")
+	if !of && r.URL.Path[at+len(listsModels):] != "" {
+		return false
+	}
+	models := x.plan.routes.Models(r)
+	if len(models) == 0 {
+		return false
+	}
+	entries := []modelEntry{}
+	for _, id := range models {
+		if e := (modelEntry{id, "model", x.server.accounts.since.Unix(), "aliquot"}); one == "" || one == id {
+			entries = append(entries, e)
+		}
+	}
+	switch {
+	case one == "":
+		writeJSON(&x.writer, map[string]any{"object": "list", "data": entries})
+	case len(entries) > 0:
+		writeJSON(&x.writer, entries[0])
+	default:
+		x.asked = one
+		x.unmatched()
+		return true
+	}
+	x.outcome = listed
+	return true
+}
+
+// shown is how many models an error names.
+const shown = 20
+
+// unmatched says what is not served here, and what is.
+func (x *exchange) unmatched() bool {
+	models := x.plan.routes.Models(x.in)
+	if len(models) == 0 {
+		return x.no(unmatched, "")
+	}
+	more := ""
+	if len(models) > shown {
+		models, more = models[:shown], ", ..."
+	}
+	asked := "the request names no model"
+	if x.asked != "" {
+		asked = fmt.Sprintf("the model %.200q is not served here", x.asked)
+	}
+	return x.no(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(models, ", "), more))
+}
