@@ -147,4 +147,5 @@ func quit(tools rack.Tools, env []string, work string) {
 		cmd.Stdin = strings.NewReader("quit -t 1\n")
 		_ = cmd.Run()
 	}
+	rack.Unmount(filepath.Join(work, "run"))
 }

@@ -72,10 +72,17 @@ func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
 }
 
 func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
-	if !v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses") || !v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
+	if !v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
+		return nil, nil
+	}
+	var clients []nvml.ProcessInfo
+	r1 := nvml.SUCCESS
+	switch {
+	case v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses"):
+		clients, r1 = h.GetMPSComputeRunningProcesses()
+	case len(servers) > 0:
 		return nil, nil // clients and others cannot be told apart
 	}
-	clients, r1 := h.GetMPSComputeRunningProcesses()
 	all, r2 := h.GetComputeRunningProcesses()
 	if r1 != nvml.SUCCESS || r2 != nvml.SUCCESS {
 		return nil, fmt.Errorf("NVML cannot list the GPU's processes: %s, %s", describe(r1), describe(r2))

@@ -165,16 +165,14 @@ func (k *keeper) sweep() error {
 	return k.control.SweepShm(k.control.Process())
 }
 
-// unable takes an error of the question itself, which says nothing of the daemon.
+// unable takes an error of the question itself, which says nothing of the daemon. It
+// counts at once where the program was never there, and else when it lasts.
 func (k *keeper) unable(err error) {
-	if !errors.Is(err, mps.ErrUnasked) {
-		k.report(err.Error(), false)
-		return
-	}
 	if k.unasked.IsZero() {
 		k.unasked = time.Now()
 	}
-	if time.Since(k.unasked) >= unaskedTime {
+	never := errors.Is(err, mps.ErrMissing) && !k.served
+	if never || !errors.Is(err, mps.ErrUnasked) || time.Since(k.unasked) >= unaskedTime {
 		k.report(err.Error(), false)
 	}
 }

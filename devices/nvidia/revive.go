@@ -35,6 +35,7 @@ func (k *keeper) held(ctx context.Context) (int, error) {
 
 // revive brings up a daemon that does not answer.
 func (k *keeper) revive(ctx context.Context, why error) {
+	k.unasked = time.Time{}
 	pid := k.control.Process()
 	if pid == 0 {
 		if k.served {
@@ -143,13 +144,13 @@ func (k *keeper) begun(ctx context.Context) ([]int, error) {
 // dismiss ends an unwanted daemon once it has no clients.
 func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 	if errors.Is(asked, mps.ErrDown) && k.control.Process() == 0 {
-		if err := k.nvml.leave(k.id); err != nil {
-			k.report("its compute mode is not yet what it was: "+err.Error(), false)
-			return false
-		}
 		_ = k.control.Clean() // an empty directory tells the task driver that none serves
 		if err := k.control.RemoveShm(); err != nil {
 			k.host.Log.Warn(err.Error(), "gpu", k.id)
+		}
+		if err := k.nvml.leave(k.id); err != nil {
+			k.report("its compute mode is not yet what it was: "+err.Error(), false)
+			return false
 		}
 		return true
 	}

@@ -36,6 +36,7 @@ var probes = map[string]func(lib nvml.Interface, print func(any)) error{
 	"events":    watchEvents,
 	"calls":     callEverything,
 	"processes": listProcesses,
+	"others":    askAsOthers,
 	"init":      func(_ nvml.Interface, print func(any)) error { print("Success"); return nil },
 	"unguarded": func(lib nvml.Interface, print func(any)) error {
 		d, _ := lib.DeviceGetHandleByIndex(0)

@@ -32,6 +32,9 @@ var (
 	// ErrUnasked says that the question could not be put: the control program did not
 	// run to its end. It says nothing about the daemon.
 	ErrUnasked = errors.New("the MPS control daemon could not be asked")
+	// ErrMissing says that there is no control program; it is also an ErrUnasked, since
+	// an upgrade of its package takes it away for a moment.
+	ErrMissing = fmt.Errorf("%w: its program is not installed", ErrUnasked)
 )
 
 // Status of an MPS server, as the control program prints it.
@@ -85,7 +88,7 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 	case strings.Contains(said, "Cannot find MPS"):
 		return "", fmt.Errorf("%w on %s: %s", ErrDown, c.Pipe, clip(said))
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
-		return "", fmt.Errorf("%s is not installed (it comes with NVIDIA's driver); set mps_control to its path: %w", c.Program, err)
+		return "", c.missing(err)
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%w on %s within %s", ErrSilent, c.Pipe, answerTime)
 	case errors.Is(err, errTooLong):
@@ -96,6 +99,10 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 		return "", fmt.Errorf("%w on %s: %w", ErrUnasked, c.Pipe, err)
 	}
 	return out.String(), nil
+}
+
+func (c Control) missing(err error) error {
+	return fmt.Errorf("%w: %s comes with NVIDIA's driver; set mps_control to its path: %w", ErrMissing, c.Program, err)
 }
 
 // errTooLong ends a program that says more than it can have to say.
@@ -218,7 +225,7 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.run(cmd); err != nil {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s is not installed (it comes with NVIDIA's driver); set mps_control to its path: %w", c.Program, err)
+			return c.missing(err)
 		}
 		text := make([]byte, 1024)
 		n, _ := said.ReadAt(text, 0)

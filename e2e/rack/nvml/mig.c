@@ -86,7 +86,7 @@ nvmlReturn_t nvmlDeviceGetAttributes(nvmlDevice_t device, nvmlDeviceAttributes_t
 }
 
 // The profile numbers that nvidia-smi shows, by NVML's profile.
-static unsigned shown(unsigned profile) {
+unsigned rack_shown(unsigned profile) {
     static const unsigned numbers[] = {19, 14, 9, 5, 0, 0, 0, 20, 0, 15};
     return profile < sizeof numbers / sizeof *numbers ? numbers[profile] : 0;
 }
@@ -115,7 +115,7 @@ nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfo(nvmlDevice_t device, unsigned i
     NEED(info);
     nvmlReturn_t r = profile(device, id, &p, __func__);
     if (r == NVML_SUCCESS)
-        *info = (nvmlGpuInstanceProfileInfo_t){.id = shown(id), .sliceCount = p.slices, .instanceCount = p.count,
+        *info = (nvmlGpuInstanceProfileInfo_t){.id = rack_shown(id), .sliceCount = p.slices, .instanceCount = p.count,
                                                .multiprocessorCount = p.sms, .copyEngineCount = p.slices, .memorySizeMB = p.memory_mb};
     return r;
 }
@@ -128,7 +128,7 @@ nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfoV(nvmlDevice_t device, unsigned 
         nvmlReturn_t r = profile(device, id, &p, __func__);
         if (r != NVML_SUCCESS)
             return r;
-        *v3 = (nvmlGpuInstanceProfileInfo_v3_t){.version = nvmlGpuInstanceProfileInfo_v3, .id = shown(id), .sliceCount = p.slices,
+        *v3 = (nvmlGpuInstanceProfileInfo_v3_t){.version = nvmlGpuInstanceProfileInfo_v3, .id = rack_shown(id), .sliceCount = p.slices,
                                                 .instanceCount = p.count, .multiprocessorCount = p.sms, .copyEngineCount = p.slices,
                                                 .memorySizeMB = p.memory_mb};
         return snprintf(v3->name, sizeof v3->name, "MIG %s", p.name) > 0 ? NVML_SUCCESS : NVML_ERROR_UNKNOWN;
@@ -138,7 +138,7 @@ nvmlReturn_t nvmlDeviceGetGpuInstanceProfileInfoV(nvmlDevice_t device, unsigned 
     nvmlReturn_t r = profile(device, id, &p, __func__);
     if (r != NVML_SUCCESS)
         return r;
-    *info = (nvmlGpuInstanceProfileInfo_v2_t){.version = nvmlGpuInstanceProfileInfo_v2, .id = shown(id), .sliceCount = p.slices,
+    *info = (nvmlGpuInstanceProfileInfo_v2_t){.version = nvmlGpuInstanceProfileInfo_v2, .id = rack_shown(id), .sliceCount = p.slices,
                                               .instanceCount = p.count, .multiprocessorCount = p.sms, .copyEngineCount = p.slices,
                                               .memorySizeMB = p.memory_mb};
     snprintf(info->name, sizeof info->name, "MIG %s", p.name);

@@ -105,6 +105,9 @@ nvmlReturn_t rack_look(nvmlDevice_t d, struct view *out, const char *call);
 // rack_events copies the GPU even when it is lost: its last words still count.
 nvmlReturn_t rack_events(const char *uuid, struct gpu *out);
 
+// mig.c: the profile number that nvidia-smi shows.
+unsigned rack_shown(unsigned profile);
+
 // parse.c
 int rack_parse(const char *path, struct rack *out, char *why, size_t n);
 

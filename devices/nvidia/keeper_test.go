@@ -1,0 +1,47 @@
+package nvidia
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"aliquot/devices/plugin"
+	"aliquot/internal/mps"
+)
+
+// A question that cannot be put withdraws a GPU only when that lasts; a program that
+// was never there does at once.
+func TestUnableToAsk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		busy, missing := fmt.Errorf("%w: no memory", mps.ErrUnasked), fmt.Errorf("%w: x", mps.ErrMissing)
+		for name, c := range map[string]struct {
+			served bool
+			err    error
+			atOnce bool
+		}{
+			"a busy host":                  {true, busy, false},
+			"a busy host at the beginning": {false, busy, false},
+			"a package that is upgraded":   {true, missing, false},
+			"no program":                   {false, missing, true},
+		} {
+			k := &keeper{host: plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}, starting: func() bool { return false }, served: c.served}
+			k.unable(c.err)
+			if told := k.state.problem != ""; told != c.atOnce {
+				t.Errorf("%s: told at once %v, want %v", name, told, c.atOnce)
+			}
+			time.Sleep(unaskedTime - time.Second)
+			k.unable(c.err)
+			if told := k.state.problem != ""; told != c.atOnce {
+				t.Errorf("%s: told after 29 s %v, want %v", name, told, c.atOnce)
+			}
+			time.Sleep(time.Second)
+			k.unable(c.err)
+			if k.state.problem == "" {
+				t.Errorf("%s: not told after %s", name, unaskedTime)
+			}
+		}
+	})
+}
