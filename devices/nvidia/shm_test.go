@@ -2,12 +2,16 @@ package nvidia_test
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"aliquot/e2e/rack"
 )
 
 // TestSharedMemoryOfAGPU: daemon and tasks of a GPU have a file system of their own
@@ -25,6 +29,9 @@ func TestSharedMemoryOfAGPU(t *testing.T) {
 	p := b.program(t, envs)
 	if !p.MPS {
 		t.Error("a program with the GPU's shared memory does not reach its daemon")
+	}
+	if out, err := b.beside(t, b.uuids(t)[1], "cat", plantLink(t, b.control(b.uuids(t)[1]).Pipe)); err == nil || !strings.Contains(out, "symbolic links") {
+		t.Errorf("the daemon follows a link in its pipe directory: %q, %v", out, err)
 	}
 	of := server(t, shm)
 	if of == server(t, other) {
@@ -60,6 +67,29 @@ func TestSharedMemoryOfAGPU(t *testing.T) {
 	for _, path := range []string{shm, other} {
 		await(t, "the end of "+path, func() bool { return gone(path) })
 	}
+}
+
+// plantLink makes what a container can make in the pipe directory.
+func plantLink(t *testing.T, pipe string) string {
+	t.Helper()
+	link := filepath.Join(pipe, "link")
+	if err := os.Symlink("/proc/version", link); err != nil {
+		t.Fatal(err)
+	}
+	return link
+}
+
+// beside runs a command where the daemon of a GPU runs.
+func (b *bench) beside(t *testing.T, uuid, name string, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := rack.StartBeside(cmd, b.control(uuid).Process()); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	return out.String(), err
 }
 
 func (b *bench) shm(uuid string) string { return filepath.Join(b.runDir, "mps", uuid, "shm") }
