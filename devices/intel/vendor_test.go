@@ -71,7 +71,7 @@ func TestOffers(t *testing.T) {
 		"0000:83:00.2": {"arc-pro-b60-vf-2", 11000, gpu.EnforceFunction, gpu.LevelHard},
 	} {
 		o := got[id]
-		if o.Group != want.group || o.Memory != want.memory || o.Enforcement != want.enforcement || o.Enforcement.Level() != want.level || o.MemoryEnforcement != gpu.LevelHard {
+		if o.Group != want.group || o.Memory != want.memory || o.Enforcement != want.enforcement || o.Enforcement.Level() != want.level || o.MemoryEnforcement != gpu.LevelHard || o.Weight <= 0 {
 			t.Errorf("%s is offered as %+v, want %+v", id, o, want)
 		}
 	}
