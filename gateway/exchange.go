@@ -66,7 +66,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !x.prepare() {
 		return
 	}
-	if err := x.service.line.Enter(r.Context(), &x.pass, x.request); err != nil {
+	if err := x.enter(); err != nil {
 		x.unplaced(err)
 		return
 	}

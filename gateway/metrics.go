@@ -28,6 +28,7 @@ type metrics struct {
 	short    *prometheus.CounterVec
 	full     prometheus.Counter
 	dropped  prometheus.Counter
+	moved    *prometheus.CounterVec
 }
 
 // finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
@@ -61,10 +62,11 @@ func newMetrics() *metrics {
 		ttft:     histogram("ttft_seconds", "Time from the whole request to its first token, of streams.", "service", "class"),
 		tpot:     within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.", "service", "class"),
 		tokens:   counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.", "service", "tenant", "kind", "source"),
+		moved:    counter("fallbacks_total", "Requests that a service turned away and another one took on.", "service", "to"),
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.tokens)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens)
 	return m
 }
 

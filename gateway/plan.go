@@ -55,7 +55,7 @@ func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 
 // continues reports whether a service can go on with the queue that it has.
 func continues(was, is config.Service) bool {
-	was.Routes, was.Queue = is.Routes, is.Queue
+	was.Routes, was.Queue, was.Splits, was.Fallback = is.Routes, is.Queue, is.Splits, is.Fallback
 	return reflect.DeepEqual(was, is)
 }
 

@@ -32,7 +32,7 @@ func (x *exchange) prepare() bool {
 	x.grpc = isGRPC(r)
 	at := x.plan.routes.Service(r, x.model)
 	if at >= 0 {
-		x.service = x.plan.services[at]
+		x.service = x.plan.split(x.plan.services[at])
 		x.service.requests.Add(1)
 		if !x.service.config.Upstream.Stream {
 			x.takeIn()

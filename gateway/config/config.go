@@ -100,12 +100,23 @@ type Service struct {
 	// SLO is what is promised of its streamed answers; zero for nothing.
 	SLO dispatch.SLO
 	// Counted is set where some tenant has a bound in tokens.
-	Counted  bool
-	Engine   Engine
+	Counted bool
+	Engine  Engine
+	// Splits are parts of its requests that go to other services.
+	Splits []Split
+	// Fallback is the service that takes requests which this one turns away; "" for
+	// none.
+	Fallback string
 	Queue    Queue
 	Upstream Upstream
 	Rules    []Rule
 	Wake     *Wake
+}
+
+// Split is a part of a service's requests that goes to another service.
+type Split struct {
+	To      string
+	Percent float64
 }
 
 // Language reports whether the service's work is counted in tokens.

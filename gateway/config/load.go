@@ -61,6 +61,7 @@ func Parse(text []byte, name string) (*Config, error) {
 		one.Counted = c.Tenants.boundsTokens()
 		c.Services = append(c.Services, one)
 	}
+	d.elsewhere(f.Services, c.Services)
 	if d.err != nil {
 		return nil, d.err
 	}

@@ -96,6 +96,8 @@ type serviceBody struct {
 	Policy   *hcl.Attribute `hcl:"policy"`
 	SLO      *sloBody       `hcl:"slo,block"`
 	Engine   *engineBody    `hcl:"engine,block"`
+	Splits   []splitBody    `hcl:"split,block"`
+	Fallback *string        `hcl:"fallback"`
 	Queue    *queueBody     `hcl:"queue,block"`
 	Upstream *upstreamBody  `hcl:"upstream,block"`
 	Rules    []ruleBody     `hcl:"rule,block"`
@@ -127,6 +129,12 @@ type replicaBody struct {
 	Weight  *float64       `hcl:"weight"`
 	KV      *int           `hcl:"kv_tokens"`
 	Longest *int           `hcl:"max_model_len"`
+}
+
+type splitBody struct {
+	To      string    `hcl:"to"`
+	Percent float64   `hcl:"percent"`
+	Range   hcl.Range `hcl:",def_range"`
 }
 
 type sloBody struct {

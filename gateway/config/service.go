@@ -18,6 +18,10 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 		s.Mode = dispatch.Tokens
 	}
 	s.Engine = d.engine(b.Engine)
+	s.Fallback = or(b.Fallback, "")
+	for _, p := range b.Splits {
+		s.Splits = append(s.Splits, Split{To: p.To, Percent: p.Percent})
+	}
 	if b.SLO != nil {
 		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
 	}

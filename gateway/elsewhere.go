@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"aliquot/gateway/line"
+	"aliquot/gateway/match"
+	"aliquot/internal/dispatch"
+)
+
+// mostFallbacks bounds how often a request goes on to another service.
+const mostFallbacks = 4
+
+// split returns the service that a request to v goes to: v, or at random one that
+// takes a part of its requests.
+func (p *plan) split(v *service) *service {
+	if len(v.config.Splits) == 0 {
+		return v
+	}
+	at := rand.Float64() * 100
+	for _, s := range v.config.Splits {
+		if at < s.Percent {
+			return p.find(s.To)
+		}
+		at -= s.Percent
+	}
+	return v
+}
+
+// enter waits for a replica, and at the service's fallback where the service itself
+// does not take the request. Nothing was sent to a replica or the client by then.
+func (x *exchange) enter() error {
+	err := x.service.line.Enter(x.in.Context(), &x.pass, x.request)
+	for range mostFallbacks {
+		if err == nil || !turnsAway(err) || !x.fallBack() {
+			return err
+		}
+		err = x.service.line.Enter(x.in.Context(), &x.pass, x.request)
+	}
+	return err
+}
+
+// turnsAway reports whether a service is too busy or has no replica for a request.
+// A tenant's own limits are no reason to let it in elsewhere.
+func turnsAway(err error) bool {
+	var refused *line.Refused
+	if errors.As(err, &refused) {
+		return fallsBack[refused.Why]
+	}
+	return errors.Is(err, line.ErrExpired)
+}
+
+// fallsBack are the refusals that say that the service is too busy or not there.
+var fallsBack = map[dispatch.Refusal]bool{dispatch.QueueFull: true, dispatch.TooLate: true, dispatch.NoSuchClass: true}
+
+// fallBack turns the request to the service's fallback, if there is one.
+func (x *exchange) fallBack() bool {
+	from := x.service
+	if from.config.Fallback == "" || x.late() {
+		return false
+	}
+	to := x.plan.find(from.config.Fallback)
+	if !to.config.Upstream.Stream {
+		if x.takeIn(); x.failure != nil {
+			return false
+		}
+	}
+	facts, err := match.FactsOf(x.in)
+	if err != nil {
+		return false
+	}
+	to.requests.Add(1)
+	from.requests.Add(-1)
+	before := x.reading
+	x.service, x.reading = to, nil
+	x.ask(&facts)
+	if before != nil && x.reading != nil {
+		// The client has waited since then, and its tenant's tokens are taken.
+		x.reading.asked, x.reading.taken = before.asked, before.taken
+	}
+	x.server.metrics.moved.WithLabelValues(from.name, to.name).Inc()
+	return true
+}
+
+// late reports whether the request's own deadline has passed.
+func (x *exchange) late() bool {
+	return !x.request.Deadline.IsZero() && !time.Now().Before(x.request.Deadline)
+}
