@@ -172,16 +172,3 @@ func (q *Queue) revive(now time.Time) {
 		q.file(s)
 	}
 }
-
-// patience is how many times the expected time a request is left without an end
-// before its client's leaving says that the replica hangs.
-const patience = 8
-
-// hung reports whether a request whose client left had been with the replica for
-// so long that it should have ended; in Tokens mode, that a token should have come.
-func (q *Queue) hung(t *Ticket, s *server, took float64) bool {
-	if q.policy.Mode == Tokens && !t.Whole {
-		return !t.entry.began && took > max(10, patience*(t.entry.work+t.entry.backlog))
-	}
-	return q.learned && took > max(10, patience*t.cost/s.tier.rate)
-}

@@ -162,7 +162,7 @@ const (
 	// coming is how much the seconds count that it takes from requests to come.
 	coming = 3
 	// overLimit is how much a second between tokens beyond the objective counts.
-	overLimit = 4
+	overLimit = 0.5
 )
 
 // cost is what a request would cost on a replica, in seconds, and how many of them
