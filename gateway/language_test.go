@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -163,6 +164,29 @@ func TestALanguageModelIsMeasured(t *testing.T) {
 				t.Errorf("the %s has %q", where, word)
 			}
 		}
+	}
+}
+
+// A client cannot make its prompt light by a header, unless it may declare costs.
+func TestDeclaredPrompts(t *testing.T) {
+	hold := make(chan struct{})
+	slow := serve(t, func(w http.ResponseWriter, r *http.Request) { <-hold })
+	defer close(hold)
+	for declares, want := range map[bool]func(int) bool{
+		false: func(n int) bool { return n > 100 },
+		true:  func(n int) bool { return n == 7 },
+	} {
+		tenants := fmt.Sprintf("tenants {\n tenant \"default\" {\n declare_cost = %t\n }\n}\n", declares)
+		g := start(t, tenants+service("chat", "policy = \"tokens\"\n", "engine {\n metrics = \"off\"\n}\n", replicaBlock(slow, "h100", 1)))
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody(strings.Repeat("word ", 400), true)))
+		r.Header.Set("X-Prompt-Tokens", "7")
+		ctx, leave := context.WithCancel(t.Context())
+		go http.DefaultClient.Do(r.WithContext(ctx))
+		eventually(t, "the request is served", func() bool { return replicaState(t, g).Active == 1 })
+		if n := replicaState(t, g).InFlight; !want(n) {
+			t.Errorf("declare_cost = %t: %d tokens are in flight", declares, n)
+		}
+		leave()
 	}
 }
 

@@ -102,9 +102,10 @@ func improper(r *http.Request) (outcome, string) {
 // ask turns what the request declares into a request to the queue.
 func (x *exchange) ask(f *match.Facts) {
 	c := &x.service.config
-	x.read(f)
 	tenant := x.plan.tenants.of(x.in.Header)
-	if !x.plan.tenants.declares(tenant) {
+	declares := x.plan.tenants.declares(tenant)
+	x.read(f, declares)
+	if !declares {
 		f.Cost = -1 // else a client could buy turns, or teach speeds, by a header
 	}
 	x.request = dispatch.Request{

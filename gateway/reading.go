@@ -22,21 +22,23 @@ type reading struct {
 	first    time.Time
 	last     time.Time
 	metrics  *classMetrics
-	taken    float64 // tokens, of the tenant\'s allowance
+	taken    float64 // tokens, of the tenant's allowance
 }
 
-// read sizes a request for the queue.
-func (x *exchange) read(f *match.Facts) {
+// read sizes a request for the queue. What a client says of its prompt counts for
+// rules; for the books only where it may declare what its requests cost.
+func (x *exchange) read(f *match.Facts, declares bool) {
 	l := x.service.language
 	if l == nil {
 		return
 	}
 	r := &reading{service: l, size: l.size(x), asked: time.Now()}
 	tokens, output := l.estimate(&r.size)
-	if len(x.in.Header[match.HeaderPrompt]) > 0 {
-		tokens = int(min(f.Prompt, 1<<31)) // the client knows better
-	} else {
+	switch declared := len(x.in.Header[match.HeaderPrompt]) > 0; {
+	case !declared:
 		f.Prompt = int64(tokens)
+	case declares:
+		tokens = int(min(f.Prompt, 1<<31))
 	}
 	r.prompt, r.expected = tokens, output
 	x.reading = r
