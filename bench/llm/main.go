@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"aliquot/e2e/modelserver/engine"
 )
 
 // options are what the flags say.
@@ -28,6 +30,7 @@ type options struct {
 	poisson  bool
 	onWire   bool
 	speedup  float64
+	how      conditions
 }
 
 func main() {
@@ -42,6 +45,9 @@ func main() {
 	flag.BoolVar(&o.poisson, "poisson", false, "arrivals drawn at random in place of the recorded ones")
 	flag.BoolVar(&o.onWire, "wire", false, "play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), beside their simulations")
 	flag.Float64Var(&o.speedup, "speedup", 1, "with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
+	flag.IntVar(&o.how.gateways, "gateways", 1, "gateways of the product that share the fleet and know nothing of each other")
+	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
+	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
 	o.fleets = strings.Split(*fleetList, ",")
@@ -52,6 +58,9 @@ func main() {
 		o.seeds, o.requests = 1, 1500
 	}
 	err := o.parseLoads(*loadList)
+	if err == nil {
+		err = o.parsePriors(*priors)
+	}
 	if err == nil {
 		err = o.run(os.Stdout)
 	}
@@ -75,6 +84,22 @@ func (o *options) parseLoads(list string) error {
 			return fmt.Errorf("-load: %q: want numbers above 0", text)
 		}
 		o.loads = append(o.loads, load)
+	}
+	return nil
+}
+
+func (o *options) parsePriors(list string) error {
+	o.how.priors = map[string]float64{}
+	if list == "" {
+		return nil
+	}
+	for _, one := range strings.Split(list, ",") {
+		class, text, _ := strings.Cut(one, "=")
+		factor, err := strconv.ParseFloat(text, 64)
+		if _, ok := engine.Class(class); !ok || err != nil || !(factor > 0) {
+			return fmt.Errorf("-prior: %q: want a class and a number above 0, such as l4=3", one)
+		}
+		o.how.priors[class] = factor
 	}
 	return nil
 }
@@ -122,7 +147,7 @@ func (o *options) run(w io.Writer) error {
 				how = fmt.Sprintf("on the wire at %g times its pace", o.speedup)
 			}
 			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", o.trace, name, load, full, min(n, len(all)), o.seeds, how)
-			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson}
+			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson, how: o.how}
 			if o.onWire {
 				if err := o.wire(w, race, o.chosen()); err != nil {
 					return err

@@ -10,51 +10,79 @@ import (
 )
 
 // gateway is the product's own dispatch and learning, called as the gateway calls it:
-// it sees arrivals, tokens and ends, and knows of the hardware what the table says.
+// it sees arrivals, tokens and ends, knows of the hardware what the table says, and
+// asks each engine for its metrics once a second.
 type gateway struct {
 	policy  dispatch.Policy
+	how     conditions
+	random  *rand.Rand
 	queue   *dispatch.Queue
-	changed bool // since Next was asked last
-	now     time.Duration
+	changed bool          // since Next was asked last
+	now     time.Duration // of the last call
+	scrape  time.Duration // the next one
+}
+
+// conditions are what may be wrong around the product.
+type conditions struct {
+	// gateways is how many there are, each with its own queue, index and learning,
+	// and a random part of the requests.
+	gateways int
+	// whole is the part of the requests whose answers come in one piece.
+	whole float64
+	// priors multiply the weights of classes, which then are not in the table.
+	priors map[string]float64
 }
 
 // epoch is the time of the start of a replay.
 var epoch = time.Unix(1_700_000_000, 0)
 
-// wholeSlices is how many slices a whole GPU has.
-const wholeSlices = 20
+const (
+	// wholeSlices is how many slices a whole GPU has.
+	wholeSlices = 20
+	// scrapeEvery is the gateway's default for engines' metrics.
+	scrapeEvery = time.Second
+)
 
 // slotsOf is how many requests at a time a person sets for each class who knows its
 // memory and tries what works best.
 var slotsOf = map[string]int{"h100": 32, "mi300x": 64, "half-h100": 12, "a100": 24, "l4": 6, "t4": 4}
 
-func product(p dispatch.Policy) func(*rand.Rand) policy {
-	return func(*rand.Rand) policy { return &gateway{policy: p} }
+// product makes the gateways of one replay.
+func product(p dispatch.Policy) func(*rand.Rand, conditions) policy {
+	return func(random *rand.Rand, how conditions) policy {
+		all := make(several, max(1, how.gateways))
+		for i := range all {
+			all[i] = &gateway{policy: p, how: how, random: random}
+		}
+		return all
+	}
 }
 
 func (g *gateway) start(s *sim) {
 	g.queue = dispatch.New(g.policy)
 	for i, r := range s.replicas {
 		name, part := named(r.hardware.Class)
+		weight := r.weight
+		if factor, ok := g.how.priors[r.hardware.Class]; ok {
+			name, weight = "unknown-"+r.hardware.Class, factor*weight
+		}
 		slots := r.engine.Config().MaxSeqs
 		if g.policy.Mode == dispatch.Slots {
 			slots = slotsOf[r.hardware.Class]
 		}
 		g.queue.Put(dispatch.Replica{
 			ID: strconv.Itoa(i), Class: name, Slices: int(part * wholeSlices),
-			Slots: slots, Weight: r.weight / float64(slots),
+			Slots: slots, Weight: weight / float64(slots),
 			KV: r.hardware.KVTokens, MaxPrompt: r.hardware.KVTokens,
 		})
 	}
 }
 
 func (g *gateway) arrive(s *sim, r *request) {
-	if g.queue == nil {
-		g.start(s)
-	}
 	now := epoch.Add(s.now)
 	r.ticket = &dispatch.Ticket{Value: r, Request: dispatch.Request{
 		Expire: now.Add(24 * time.Hour), Prompt: r.prompt, Blocks: r.prefix,
+		Whole: g.random.Float64() < g.how.whole,
 	}}
 	if why, _ := g.queue.Submit(r.ticket, now); why != dispatch.Accepted {
 		panic(fmt.Sprint("refused: ", why))
@@ -65,17 +93,27 @@ func (g *gateway) arrive(s *sim, r *request) {
 func (g *gateway) token(s *sim, r *request) {
 	now := epoch.Add(s.now)
 	made := r.sequence.Made()
-	g.queue.Progress(r.ticket, made, now)
-	if made == r.output {
+	last := made == r.output
+	if !r.ticket.Whole {
+		g.queue.Progress(r.ticket, made, now)
+		g.changed = g.changed || made == 1
+	}
+	if last {
 		g.queue.Settle(r.ticket, r.prompt, r.sequence.Hit(), r.output)
 		g.queue.Finish(r.ticket, dispatch.Served, 0, now)
+		g.changed = true
 	}
-	g.changed = g.changed || made == 1 || made == r.output
 }
 
 func (g *gateway) settled(s *sim) {
 	g.now = s.now
-	if g.queue == nil || !g.changed && s.now < g.due() {
+	if g.queue == nil {
+		g.start(s)
+	}
+	if g.policy.Mode == dispatch.Tokens && s.now >= g.scrape {
+		g.observe(s)
+	}
+	if !g.changed && s.now < g.due() {
 		return
 	}
 	g.changed = false
@@ -90,6 +128,15 @@ func (g *gateway) settled(s *sim) {
 	}
 }
 
+func (g *gateway) observe(s *sim) {
+	g.scrape = s.now + scrapeEvery
+	for i, r := range s.replicas {
+		g.queue.Observe(strconv.Itoa(i), dispatch.EngineState{
+			Running: r.engine.Running(), Waiting: r.engine.Waiting(), KVUsed: r.engine.KVUsage(),
+		}, epoch.Add(s.now))
+	}
+}
+
 // due is when the queue wants to be asked again.
 func (g *gateway) due() time.Duration {
 	if wake := g.queue.Wake(); !wake.IsZero() {
@@ -100,7 +147,31 @@ func (g *gateway) due() time.Duration {
 
 func (g *gateway) wake() time.Duration {
 	if g.queue == nil {
-		return never
+		return 0
 	}
 	return max(g.due(), g.now+1)
+}
+
+// several gateways know nothing of each other but what the engines say.
+type several []*gateway
+
+func (all several) arrive(s *sim, r *request) {
+	r.gateway = all[s.random.IntN(len(all))]
+	r.gateway.arrive(s, r)
+}
+
+func (all several) token(s *sim, r *request) { r.gateway.token(s, r) }
+
+func (all several) settled(s *sim) {
+	for _, g := range all {
+		g.settled(s)
+	}
+}
+
+func (all several) wake() time.Duration {
+	at := never
+	for _, g := range all {
+		at = min(at, g.wake())
+	}
+	return at
 }

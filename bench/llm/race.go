@@ -22,21 +22,26 @@ const (
 // contestant makes a policy for one replay.
 type contestant struct {
 	name string
-	make func(*rand.Rand) policy
+	make func(*rand.Rand, conditions) policy
+}
+
+// peer is a policy for which nothing is ever wrong.
+func peer(of func(*rand.Rand) policy) func(*rand.Rand, conditions) policy {
+	return func(random *rand.Rand, _ conditions) policy { return of(random) }
 }
 
 // objective is the policy that knows what the requests are judged by.
 var objective = dispatch.Policy{Mode: dispatch.Tokens, SLO: dispatch.SLO{TTFT: ttftLimit, TPOT: tpotLimit}}
 
 var contestants = []contestant{
-	{"round-robin", roundRobin},
-	{"least-request", leastRequest},
-	{"weighted-least", weightedLeast},
-	{"power-of-two", powerOfTwo},
-	{"epp", newEndpointPicker},
-	{"dynamo", dynamo},
-	{"mooncake", mooncake},
-	{"sglang", sglang},
+	{"round-robin", peer(roundRobin)},
+	{"least-request", peer(leastRequest)},
+	{"weighted-least", peer(weightedLeast)},
+	{"power-of-two", peer(powerOfTwo)},
+	{"epp", peer(newEndpointPicker)},
+	{"dynamo", peer(dynamo)},
+	{"mooncake", peer(mooncake)},
+	{"sglang", peer(sglang)},
 	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots})},
 	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens})},
 	{"aliquot-slo", product(objective)},
@@ -58,6 +63,7 @@ type race struct {
 	requests int
 	seeds    int
 	poisson  bool
+	how      conditions
 }
 
 // outcome sums up the replays of one contestant.
@@ -104,10 +110,11 @@ func (r race) run(all []contestant) []outcome {
 }
 
 func (r race) replay(c contestant, seed uint64) *sim {
+	random := rand.New(rand.NewPCG(seed, 1))
 	s := &sim{
 		replicas: r.fleet.replicas(),
-		policy:   c.make(rand.New(rand.NewPCG(seed, 1))),
-		calls:    cut(r.trace, seed, r.requests, r.rate, r.poisson),
+		policy:   c.make(random, r.how), random: random,
+		calls: cut(r.trace, seed, r.requests, r.rate, r.poisson),
 	}
 	s.run()
 	return s

@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"aliquot/e2e/modelserver/engine"
@@ -15,7 +16,8 @@ type request struct {
 	traced
 	id               int
 	sequence         engine.Sequence
-	ticket           *dispatch.Ticket // in the product's queue
+	gateway          *gateway         // that has it, of the product's
+	ticket           *dispatch.Ticket // in its queue
 	replica          int
 	sent, first, end time.Duration
 }
@@ -56,11 +58,13 @@ type sim struct {
 	replicas []*replica
 	policy   policy
 	calls    []*request
+	random   *rand.Rand
 }
 
 // run replays the calls, which are in order of arrival, until all are served.
 func (s *sim) run() {
 	next, left := 0, len(s.calls)
+	s.policy.settled(s)
 	for left > 0 {
 		at, who := s.policy.wake(), -1
 		for i, r := range s.replicas {

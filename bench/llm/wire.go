@@ -19,7 +19,7 @@ import (
 type proxy struct {
 	name string
 	// model is the policy whose simulation says what the proxy should come to.
-	model func(*rand.Rand) policy
+	model func(*rand.Rand, conditions) policy
 	// config writes its configuration and returns the command that starts it.
 	config func(b *wireBench, listen string, servers []server) ([]string, error)
 }

@@ -13,8 +13,8 @@ var proxies = []proxy{
 	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens}), gatewayTokens},
 	{"aliquot-slo", product(objective), gatewayObjective},
 	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots}), gatewaySlots},
-	{"haproxy", weightedLeast, haproxy},
-	{"nginx", weightedLeast, nginx},
+	{"haproxy", peer(weightedLeast), haproxy},
+	{"nginx", peer(weightedLeast), nginx},
 }
 
 const gatewayHead = `access_log = "off"
