@@ -1,6 +1,7 @@
 package amd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	kernel "aliquot/internal/host/amd"
 	"aliquot/internal/share"
 )
 
@@ -32,7 +34,8 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 		}
 		for _, offer := range plan.Offers {
 			if offer.ID == c.ID || offer.Parent == c.ID {
-				states[offer.ID] = plugin.State{Problem: problem, Starting: starting, Attributes: v.attributes(offer)}
+				why := cmp.Or(problem, v.hidden(c, offer.ID))
+				states[offer.ID] = plugin.State{Problem: why, Starting: starting && why == problem, Attributes: v.attributes(offer)}
 			}
 		}
 	}
@@ -40,6 +43,26 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	v.sick = sick
 	v.mu.Unlock()
 	return states
+}
+
+// hidden says why a task could not open a card or partition, "" when it could: a task
+// without the render node starts and finds no GPU.
+func (v *vendor) hidden(c card, id gpu.ID) string {
+	why := ""
+	if _, err := v.render(c, id); err != nil {
+		why = fmt.Sprintf("it has no render node, so no task can open it (%v); reload amdgpu and see the kernel's log", err)
+	}
+	v.said.warn("render node "+string(id), "a GPU is unhealthy", told(c, why))
+	return why
+}
+
+// render finds the minor of the render node of a card or partition.
+func (m machine) render(c card, id gpu.ID) (int, error) {
+	nodes := make([]kernel.Node, len(c.Nodes))
+	for i, n := range c.Nodes {
+		nodes[i] = n.Node
+	}
+	return kernel.RenderMinor(m.Root, nodes, id, c.PCI.String())
 }
 
 func told(c card, problem string) string {

@@ -101,8 +101,7 @@ func (m machine) bank(dir, property string) (uint64, bool) {
 		if err != nil {
 			continue
 		}
-		p, err := kernel.Properties(text)
-		if err == nil && (p["heap_type"] == 1 || p["heap_type"] == 2) {
+		if p := kernel.Properties(text); p["heap_type"] == 1 || p["heap_type"] == 2 {
 			sum, known = sum+p[property], true
 		}
 	}

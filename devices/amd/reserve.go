@@ -47,13 +47,17 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	}
 	out := plugin.Reservation{Env: map[string]string{envVisible: visible(cards, nodes)}}
 	if granted.Grant.Sharing == gpu.SharingCUMask {
-		if err := mask(out.Env, nodes[0].Shape, granted.Slices); err != nil {
+		if err := mask(out.Env, nodes[0].Shape, granted); err != nil {
 			return plugin.Reservation{}, err
 		}
 	}
 	out.Devices = []*device.DeviceSpec{v.deviceSpec("/dev/kfd")}
-	for _, n := range nodes {
-		out.Devices = append(out.Devices, v.deviceSpec(host.RenderNode(n.Render)))
+	for i, offer := range granted.Offers {
+		minor, err := v.render(cards[i], offer.ID)
+		if err != nil {
+			return plugin.Reservation{}, err
+		}
+		out.Devices = append(out.Devices, v.deviceSpec(host.RenderNode(minor)))
 	}
 	return out, nil
 }
@@ -83,8 +87,8 @@ func ordinals(n int) string {
 
 // mask adds the mask variables of a grant of slices, which are of one GPU: GPU 0
 // to the task.
-func mask(env map[string]string, shape share.CUShape, grant []gpu.Slice) error {
-	ranges, err := share.CUMask(shape, slices.Clone(grant))
+func mask(env map[string]string, shape share.CUShape, granted share.Granted) error {
+	ranges, err := share.CUMask(shape, slices.Clone(granted.Slices))
 	if err != nil || ranges == nil {
 		return err
 	}
@@ -98,6 +102,7 @@ func mask(env map[string]string, shape share.CUShape, grant []gpu.Slice) error {
 	}
 	// Slices are whole compute units, which the exact share need not be.
 	env[gpu.EnvUnits] = strconv.Itoa(units)
+	env[gpu.EnvWeight] = gpu.FormatWeight(granted.Offers[0].Weight * float64(units) / float64(shape.Units))
 	return nil
 }
 

@@ -136,6 +136,7 @@ func (v *vendor) found(cards []card) []share.Found {
 		whole := v.describe(c)
 		whole.Driver, whole.Runtime = driver, runtime
 		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice], Part: asPartition}
+		physical.Aside = aside(c, cards)
 		if !c.partitioned() {
 			physical.Slicing = slicing(c.Nodes[0].Shape)
 			out = append(out, physical)
@@ -151,6 +152,27 @@ func (v *vendor) found(cards []card) []share.Found {
 		}
 	}
 	return out
+}
+
+// aside tells the GPU that a processor has for its screen from one that serves: it has
+// few compute units and a little of the host's memory, beside a card with many more.
+func aside(c card, all []card) string {
+	size := func(c card) (units int, memory uint64) {
+		for _, n := range c.Nodes {
+			units, memory = units+n.Shape.Units, memory+n.Memory
+		}
+		return units, memory
+	}
+	units, memory := size(c)
+	if units > 16 || memory >= 4<<30 {
+		return ""
+	}
+	for _, o := range all {
+		if more, _ := size(o); more >= 4*units {
+			return fmt.Sprintf("it is a processor's own GPU by its size (%d compute units, %d MiB)", units, memory>>20)
+		}
+	}
+	return ""
 }
 
 // halves are the boards that hold two GPUs, each with a PCI address of its own,
@@ -183,7 +205,7 @@ func (v *vendor) describe(c card) gpu.GPU {
 
 // slicing is how a GPU or partition is cut by CU masks.
 func slicing(shape share.CUShape) share.Slicing {
-	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone, Max: shape.MaxSlices()}
+	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone, Max: shape.MaxSlices(), Parts: shape.Steps()}
 	unit := "compute units"
 	if shape.Paired {
 		unit = "compute units in pairs"

@@ -99,7 +99,7 @@ func (g Grant) Env() map[string]string {
 		EnvTarget:            g.Target,
 		EnvDriver:            g.Driver,
 		EnvRuntime:           g.Runtime,
-		EnvWeight:            formatWeight(g.Weight),
+		EnvWeight:            FormatWeight(g.Weight),
 		EnvPipe:              g.Pipe,
 		grantMark + strings.ToUpper(strings.ReplaceAll(Slug(string(g.Vendor)+"-"+g.Group), "-", "_")): g.Group,
 	}
@@ -160,9 +160,9 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 // Fraction is the granted part of one GPU, 0 to 1; whole GPUs count 1 each.
 func (g Grant) Fraction() float64 { return float64(g.Slices) / float64(g.Total) }
 
-// formatWeight writes nothing for what is not known, since a service's meta takes it
+// FormatWeight writes a weight as a task gets it: nothing for what is not known, since a service's meta takes it
 // over as it is and 0 would be a claim.
-func formatWeight(w float64) string {
+func FormatWeight(w float64) string {
 	if w < 0.00005 {
 		return ""
 	}

@@ -31,6 +31,9 @@ func (s CUShape) step() int {
 	return 1
 }
 
+// Steps counts what can be masked apart: CUs, or pairs of them.
+func (s CUShape) Steps() int { return s.Units / s.step() }
+
 // MaxSlices is the largest number of slices in which the shape can be offered:
 // work of one queue runs on all XCCs, so each slice needs a CU (or pair) on every
 // one of them. It is 0 for a shape without CUs.

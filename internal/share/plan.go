@@ -99,6 +99,8 @@ func (p *planner) physical(f Found) {
 		p.note(f, `is not offered: no gpu block matches it; add gpu "*" {} or one for it`)
 	case rule.Mode == Off:
 		// As the operator said; nothing to explain.
+	case f.Aside != "" && rule.Selector == Any:
+		p.note(f, "is not offered: %s; name it in a gpu block of its own to offer it", f.Aside)
 	case len(children) > 0:
 		p.split(f, children, rule)
 	case f.Split:
@@ -149,6 +151,11 @@ func (p *planner) shared(f Found, rule Rule) {
 	if s.Max > 0 && offer.Slices > s.Max {
 		offer.Slices = s.Max
 		offer.Clamp = fmt.Sprintf("%d slices instead of %d: %s", s.Max, rule.Slices, s.Why)
+		p.note(f, "is offered in %s", offer.Clamp)
+	}
+	if n := s.fit(offer.Slices); n < offer.Slices {
+		offer.Clamp = fmt.Sprintf("%d slices instead of %d: of its %d equal parts %d would belong to no slice", n, rule.Slices, s.Parts, s.Parts%offer.Slices)
+		offer.Slices = n
 		p.note(f, "is offered in %s", offer.Clamp)
 	}
 	if other, taken := p.groups[offer.Group]; taken {

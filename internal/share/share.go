@@ -64,6 +64,21 @@ type Slicing struct {
 	Max int
 	// Why gives the reason of Max, or of an empty Sharing, as part of a sentence.
 	Why string
+	// Parts is how many indivisible parts the slices are made of, all slices of equally
+	// many; 0 where they can be of any size.
+	Parts int
+}
+
+// most is how much of a GPU may belong to no slice, 1 part in so many.
+const most = 4
+
+// fit returns the largest number of at most n slices that leaves no more than a quarter of
+// the parts unused.
+func (s Slicing) fit(n int) int {
+	for n > 1 && s.Parts > 0 && s.Parts-s.Parts/n*n > s.Parts/most {
+		n--
+	}
+	return n
 }
 
 // Found is one GPU, MIG device or partition as its vendor found it.
@@ -76,6 +91,8 @@ type Found struct {
 	// has, above 0 and at most 1; 0 on a physical GPU.
 	Fraction float64
 	Slicing  Slicing
+	// Aside says why the GPU is not offered unless a gpu block names it, else "".
+	Aside string
 	// Part is how the GPU is offered as a part of another, or whole in its partition
 	// mode; its vendor sets it wherever Profile is set.
 	Part Part

@@ -71,10 +71,7 @@ func readNode(root host.Root, number int, need []string) (Node, error) {
 		return Node{}, err
 	}
 	file := root.Path(dir, "properties")
-	p, err := Properties(text)
-	if err != nil {
-		return Node{}, fmt.Errorf("%s: %w", file, err)
-	}
+	p := Properties(text)
 	if err := has(p, "simd_count"); err != nil {
 		return Node{}, fmt.Errorf("%s %w", file, err)
 	}
@@ -199,9 +196,10 @@ func RenderMinor(root host.Root, nodes []Node, id gpu.ID, pci string) (int, erro
 	return minor, nil
 }
 
-// Properties parses KFD's "name value" lines. Every value must be a whole number
-// that fits 64 bits.
-func Properties(text string) (map[string]uint64, error) {
+// Properties parses KFD's "name value" lines. A line that is no whole number of 64
+// bits is passed over: kernels add properties, and whoever needs one says that it is
+// missing.
+func Properties(text string) map[string]uint64 {
 	out := map[string]uint64{}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
@@ -209,16 +207,11 @@ func Properties(text string) (map[string]uint64, error) {
 			continue
 		}
 		name, value, ok := strings.Cut(line, " ")
-		if !ok {
-			return nil, fmt.Errorf("line %q has no value; is the file truncated?", host.Clip(line))
+		if n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64); ok && err == nil {
+			out[name] = n
 		}
-		n, err := strconv.ParseUint(strings.TrimSpace(value), 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("%s is %q, not a number", host.Clip(name), host.Clip(value))
-		}
-		out[name] = n
 	}
-	return out, nil
+	return out
 }
 
 // has fails with a list of the names that are missing.
