@@ -49,9 +49,14 @@ func TestPropertiesRoundTrip(t *testing.T) {
 		for name, n := range want {
 			text += fmt.Sprintf("%s %d\n", name, n)
 		}
-		got, err := Properties(text)
-		if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Fatalf("%v, %v; want %v", got, err, want)
+		// What is no property is passed over.
+		for _, odd := range []string{"name n/a\n", "alone\n", "BELOW -1\n", "\n"} {
+			if rapid.Bool().Draw(t, "odd") {
+				text += odd
+			}
+		}
+		if got := Properties(text); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("%v; want %v", got, want)
 		}
 	})
 }
