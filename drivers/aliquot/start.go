@@ -181,6 +181,11 @@ func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[str
 		part += fmt.Sprintf(" (%s%% of its compute units)", percent)
 	}
 	notes["memory_mib"] = strconv.FormatUint(uint64(grant.Memory), 10)
+	memory := grant.Memory.String()
+	if one := grant.ProcessMemory(); one != grant.Memory {
+		notes["process_memory_mib"] = strconv.FormatUint(uint64(one), 10)
+		memory += fmt.Sprintf(" (one process can use %s)", one)
+	}
 	return fmt.Sprintf("%s on %s %s: %s, %s, enforcement %s (%s), attached by %s",
-		image, grant.Group, strings.Join(ids, " "), part, grant.Memory, grant.Enforcement, grant.Enforcement.Level(), a.how), notes
+		image, grant.Group, strings.Join(ids, " "), part, memory, grant.Enforcement, grant.Enforcement.Level(), a.how), notes
 }

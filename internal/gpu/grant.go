@@ -58,6 +58,7 @@ const (
 	EnvTotal             = "ALIQUOT_SLICES_TOTAL"
 	EnvInstances         = "ALIQUOT_DEVICE_IDS"
 	EnvMemory            = "ALIQUOT_GPU_MEMORY_MIB"
+	EnvProcessMemory     = "ALIQUOT_GPU_PROCESS_MEMORY_MIB"
 	EnvUnits             = "ALIQUOT_GPU_UNITS"
 	EnvSharing           = "ALIQUOT_GPU_SHARING"
 	EnvEnforcement       = "ALIQUOT_GPU_ENFORCEMENT"
@@ -92,6 +93,7 @@ func (g Grant) Env() map[string]string {
 		EnvTotal:             strconv.Itoa(g.Total),
 		EnvInstances:         strings.Join(g.Instances, ","),
 		EnvMemory:            strconv.FormatUint(uint64(g.Memory), 10),
+		EnvProcessMemory:     strconv.FormatUint(uint64(g.ProcessMemory()), 10),
 		EnvUnits:             strconv.Itoa(g.Units),
 		EnvSharing:           string(g.Sharing),
 		EnvEnforcement:       string(g.Enforcement),
@@ -155,6 +157,16 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 			g.Group, EnvGPUs, env[EnvGPUs], EnvSlices, env[EnvSlices], EnvTotal, env[EnvTotal])
 	}
 	return g, true, nil
+}
+
+// ProcessMemory is what one process can use of Memory. CUDA gives a process one MIG
+// device and no more (NVIDIA's MIG guide, "CUDA visibility"), so that of several a
+// process has the memory of one; the devices of a group are alike.
+func (g Grant) ProcessMemory() MiB {
+	if n := len(g.GPUs); g.Sharing == SharingMIG && n > 1 {
+		return g.Memory / MiB(n)
+	}
+	return g.Memory
 }
 
 // Fraction is the granted part of one GPU, 0 to 1; whole GPUs count 1 each.

@@ -63,7 +63,7 @@ var attributeKinds = map[string]Kind{
 }
 
 // Attributes returns what constraints can ask of a grant, nil for none. They
-// describe the granted part: memory is what the task may use, not what the GPU
+// describe the granted part: memory is what one process may use, not what the GPU
 // has. Attributes that are not known are absent.
 func Attributes(g *gpu.Grant) map[string]Value {
 	if g == nil {
@@ -75,7 +75,7 @@ func Attributes(g *gpu.Grant) map[string]Value {
 		"slices_total": number(float64(g.Total)),
 		"units":        number(float64(g.Units)),
 		"weight":       number(g.Weight),
-		"memory":       memory(g.Memory),
+		"memory":       memory(g.ProcessMemory()),
 	}
 	for name, s := range map[string]string{
 		"vendor": string(g.Vendor), "group": g.Group, "class": g.Class, "model": g.Model,
