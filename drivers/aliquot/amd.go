@@ -3,6 +3,7 @@ package aliquot
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
@@ -14,7 +15,12 @@ import (
 var amd = vendor{
 	of:         gpu.AMD,
 	present:    func(h host) bool { return h.exists(kernel.KFD) },
-	attributes: noAttributes,
+	attributes: func(s settings, _ []string) map[string]string {
+		if len(dmemRegions(s.host.root(), "drm/")) == 0 {
+			return nil
+		}
+		return map[string]string{"memory_limits": dmem}
+	},
 	attach: func(s settings, g gpu.Grant, _ TaskConfig, _ []string) (attachment, error) {
 		nodes, err := s.host.amdNodes(g)
 		if err != nil {
@@ -29,6 +35,12 @@ var amd = vendor{
 	holds:  func(gpu.Grant) string { return "has opened the compute driver (KFD) with" },
 	unseen: nothingUnseen,
 	server: nothing, faulted: neverFaulted,
+	memory: func(g gpu.Grant) string {
+		if g.Sharing != gpu.SharingCUMask || len(g.PCI) != 1 {
+			return ""
+		}
+		return "drm/" + strings.ToLower(g.PCI[0]) + "/vram"
+	},
 }
 
 // amdNodes returns /dev/kfd and the render node of each granted GPU or

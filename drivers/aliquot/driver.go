@@ -137,6 +137,9 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 		_ = d.Driver.DestroyTask(cfg.ID, true)
 		return nil, nil, err
 	}
+	if t, ok := d.tasks.get(cfg.ID); ok && t.grant != nil {
+		d.holdMemory(cfg, *t.grant, t.container)
+	}
 	return handle, network, nil
 }
 

@@ -37,6 +37,7 @@ var nvidia = vendor{
 		return ""
 	},
 	serverName: "the MPS server",
+	memory:     nothing,
 	faulted: func(ctx context.Context, at look, g gpu.Grant) ([]int, bool, error) {
 		return at.mps.Faulted(ctx, at.set.mpsControl, g.Pipe)
 	},

@@ -1,0 +1,145 @@
+package aliquot
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
+)
+
+// The cgroup controller of device memory, from Linux 6.14 on
+// (Documentation/admin-guide/cgroup-v2.rst, "DMEM"): regions with their sizes stand in
+// the root's dmem.capacity, and a group's limit of each in dmem.max, both as lines of
+// "<region> <bytes>".
+const (
+	cgroups  = "/sys/fs/cgroup"
+	dmem     = "dmem"
+	capacity = cgroups + "/dmem.capacity"
+)
+
+// dmemRegions returns the regions whose names begin so.
+func dmemRegions(root machine.Root, prefix string) []string {
+	text, err := root.Text(capacity)
+	if err != nil {
+		return nil // no such controller
+	}
+	var out []string
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) == 2 && strings.HasPrefix(f[0], prefix) {
+			out = append(out, f[0])
+		}
+	}
+	return out
+}
+
+// limitDmem limits what a control group may have of a region, and reads back that it
+// is so. Groups above it must pass the controller on.
+func limitDmem(root machine.Root, group, region string, limit uint64) error {
+	dir := cgroups
+	for _, part := range strings.Split(strings.Trim(group, "/"), "/") {
+		control := path.Join(dir, "cgroup.subtree_control")
+		text, err := root.Text(control)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(" "+text+" ", " "+dmem+" ") {
+			if err := write(root, control, "+"+dmem); err != nil {
+				return err
+			}
+		}
+		dir = path.Join(dir, part)
+	}
+	file := path.Join(dir, "dmem.max")
+	if err := write(root, file, fmt.Sprintf("%s %d", region, limit)); err != nil {
+		return err
+	}
+	text, err := root.Text(file)
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 2 || f[0] != region {
+			continue
+		}
+		if got, err := strconv.ParseUint(f[1], 10, 64); err == nil && got <= limit {
+			return nil
+		}
+		return fmt.Errorf("%s says %s after %d was written", file, f[1], limit)
+	}
+	return fmt.Errorf("%s has no limit of %s after it was written", file, region)
+}
+
+func write(root machine.Root, file, text string) error {
+	f, err := os.OpenFile(root.Path(file), os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString(text)
+	return err
+}
+
+// groupOf returns the control group of a process in the second version's hierarchy, ""
+// where it has none of its own.
+func groupOf(root machine.Root, pid int) string {
+	text, err := root.Text("/proc", strconv.Itoa(pid), "cgroup")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(text) {
+		if group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok && group != "/" {
+			return group
+		}
+	}
+	return ""
+}
+
+// holdMemory lets the kernel hold a container to the memory that its task was granted,
+// where the kernel can, and says so in an event. Where it cannot nothing changes.
+func (d *Driver) holdMemory(cfg *drivers.TaskConfig, g gpu.Grant, container string) {
+	set, _ := d.settings()
+	v, err := vendorOf(g)
+	if err != nil || v.memory(g) == "" {
+		return
+	}
+	regions := dmemRegions(set.host.root(), v.memory(g))
+	if len(regions) == 0 {
+		return
+	}
+	if err := d.limitContainer(set, container, regions, g.Memory.Bytes()); err != nil {
+		d.log.Error("the kernel does not hold the task's GPU memory", "task", cfg.Name, "error", err)
+		d.emit(cfg, fmt.Sprintf("GPU memory is not held: %v", err), map[string]string{"memory_enforcement": string(g.MemoryEnforcement)})
+		return
+	}
+	d.emit(cfg, fmt.Sprintf("GPU memory is held by the kernel: at most %s of %s (cgroup controller dmem)", g.Memory, strings.Join(regions, " ")),
+		map[string]string{"memory_enforcement": string(gpu.LevelHard)})
+}
+
+func (d *Driver) limitContainer(set settings, container string, regions []string, limit uint64) error {
+	engine, err := set.engine.client()
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	info, err := engine.ContainerInspect(d.ctx, container)
+	if err != nil {
+		return err
+	}
+	group := groupOf(machine.Running, info.State.Pid)
+	if group == "" {
+		return fmt.Errorf("the container has no control group of the second version")
+	}
+	for _, region := range regions {
+		if err := limitDmem(set.host.root(), group, region, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
