@@ -13,8 +13,8 @@ import (
 )
 
 var amd = vendor{
-	of:         gpu.AMD,
-	present:    func(h host) bool { return h.exists(kernel.KFD) },
+	of:      gpu.AMD,
+	present: func(h host) bool { return h.exists(kernel.KFD) },
 	attributes: func(s settings, _ []string) map[string]string {
 		if len(dmemRegions(s.host.root(), "drm/")) == 0 {
 			return nil
