@@ -98,6 +98,7 @@ type ServiceState struct {
 	Queued   int            `json:"queued"`
 	Active   map[string]int `json:"active"`
 	Replicas []ReplicaState `json:"replicas"`
+	Tokens   *TokensPoint   `json:"last_minute,omitempty"` // of a language model
 }
 
 // ReplicaState is one replica.
@@ -128,6 +129,9 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 				KV: r.KV, MaxPrompt: r.MaxPrompt, InFlight: r.InFlight,
 				Rate: r.Rate, Ejected: r.Ejected, Probation: r.Probation, Leaving: r.Leaving,
 			})
+		}
+		if v.language != nil {
+			one.Tokens = v.language.series.last(time.Now(), 60)
 		}
 		out = append(out, one)
 	}

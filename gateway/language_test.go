@@ -328,6 +328,11 @@ func TestTokensInTheSeries(t *testing.T) {
 	if n := int64(sum.Ended); n > int64(asked) || sum.Met != sum.Ended || sum.Prompt != 300*n || sum.Cached != 256*n || sum.Output != 5*n {
 		t.Errorf("%+v", sum)
 	}
+	_, text, _ := get(t, g.admin+"/v1/services")
+	var services []gateway.ServiceState
+	if err := json.Unmarshal([]byte(text), &services); err != nil || services[0].Tokens == nil || services[0].Tokens.Ended < sum.Ended || services[0].Tokens.Output != 5*int64(services[0].Tokens.Ended) {
+		t.Errorf("the last minute of %s", text)
+	}
 }
 
 // An objective that cannot be met is missed, and a service without one is not

@@ -59,7 +59,7 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 	p.output += s.output
 }
 
-// TokensPoint is the requests to a language model that ended in one second. Times
+// TokensPoint is the requests to a language model that ended in a span of time. Times
 // are means in seconds.
 type TokensPoint struct {
 	Ended  int     `json:"ended"`
@@ -80,6 +80,34 @@ func (t *tokenSeries) at(second int64) *TokensPoint {
 	if p.second != second {
 		return nil
 	}
+	return p.point()
+}
+
+// last sums up the whole seconds before now, so many at most.
+func (t *tokenSeries) last(now time.Time, seconds int64) *TokensPoint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var sum tokenSecond
+	for second := now.Unix() - seconds; second < now.Unix(); second++ {
+		p := &t.ring[second%kept]
+		if p.second != second {
+			continue
+		}
+		sum.ended += p.ended
+		sum.met += p.met
+		sum.missed += p.missed
+		sum.began += p.began
+		sum.went += p.went
+		sum.ttft += p.ttft
+		sum.tpot += p.tpot
+		sum.prompt += p.prompt
+		sum.cached += p.cached
+		sum.output += p.output
+	}
+	return sum.point()
+}
+
+func (p *tokenSecond) point() *TokensPoint {
 	out := &TokensPoint{Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
 	if p.began > 0 {
 		out.TTFT = p.ttft.Seconds() / float64(p.began)

@@ -33,6 +33,9 @@ func Render(w io.Writer, s Snapshot) error {
 	if err := renderServices(w, s.Services); err != nil {
 		return err
 	}
+	if err := renderTokens(w, s.Services); err != nil {
+		return err
+	}
 	for _, note := range s.Notes {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}
@@ -142,6 +145,33 @@ func renderServices(w io.Writer, services []Service) error {
 			fmt.Fprintf(t, "%s%s\t%d\t%d\t%.0f\t%s\t\n", head, c.Name, c.Replicas, c.Slots, c.Active, rate)
 			head = "\t\t\t"
 		}
+	}
+	return t.Flush()
+}
+
+// renderTokens draws the language models among the services.
+func renderTokens(w io.Writer, services []Service) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	drawn := false
+	for _, s := range services {
+		if s.Tokens == nil {
+			continue
+		}
+		if !drawn {
+			fmt.Fprintln(t, "last minute\tanswers\tttft\ttpot\twithin slo\tprompt tok/s\toutput tok/s\t")
+			drawn = true
+		}
+		ttft, tpot, within := "-", "-", "-"
+		if s.Tokens.TTFT > 0 {
+			ttft = fmt.Sprintf("%.2fs", s.Tokens.TTFT)
+		}
+		if s.Tokens.TPOT > 0 {
+			tpot = fmt.Sprintf("%.0fms", s.Tokens.TPOT*1000)
+		}
+		if judged := s.Tokens.Met + s.Tokens.Missed; judged > 0 {
+			within = fmt.Sprintf("%.1f%%", 100*float64(s.Tokens.Met)/float64(judged))
+		}
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%.0f\t%.0f\t\n", s.Name, s.Tokens.Ended, ttft, tpot, within, float64(s.Tokens.Prompt)/60, float64(s.Tokens.Output)/60)
 	}
 	return t.Flush()
 }

@@ -26,6 +26,7 @@ type gatewayService struct {
 		Slots int     `json:"slots"`
 		Rate  float64 `json:"rate"`
 	} `json:"replicas"`
+	Tokens *Tokens `json:"last_minute"`
 }
 
 // Gateways returns a function that asks every healthy gateway for its services,
@@ -95,6 +96,12 @@ func merge(answers [][]gatewayService) []Service {
 				services[g.Service] = s
 			}
 			s.Queued += g.Queued
+			if g.Tokens != nil {
+				if s.Tokens == nil {
+					s.Tokens = &Tokens{}
+				}
+				s.Tokens.add(g.Tokens)
+			}
 			for name, n := range g.Active {
 				s.Active += float64(n)
 				class(g.Service, name).Active += float64(n)

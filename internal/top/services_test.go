@@ -23,3 +23,13 @@ func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
 		t.Fatalf("got %+v", got)
 	}
 }
+
+// Gateways that serve one language model are weighed by what each served.
+func TestTokensOfSeveralGateways(t *testing.T) {
+	a := []gatewayService{{Service: "chat", Tokens: &Tokens{Ended: 30, Met: 30, TTFT: 1, TPOT: 0.01, Prompt: 10, Output: 1}}}
+	b := []gatewayService{{Service: "chat", Tokens: &Tokens{Ended: 10, Missed: 10, TTFT: 3, TPOT: 0.05, Prompt: 5, Output: 2}}}
+	got := merge([][]gatewayService{a, b})
+	if want := (Tokens{Ended: 40, Met: 30, Missed: 10, TTFT: 1.5, TPOT: 0.02, Prompt: 15, Output: 3}); len(got) != 1 || *got[0].Tokens != want {
+		t.Errorf("%+v, want %+v", got[0].Tokens, want)
+	}
+}
