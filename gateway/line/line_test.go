@@ -279,3 +279,27 @@ func TestAnEvictedRequestIsRefused(t *testing.T) {
 		l.Leave(&b, dispatch.Served, 0)
 	})
 }
+
+// What an event of a stream costs in the line.
+func BenchmarkProgress(b *testing.B) {
+	l := New(Options{Policy: dispatch.Policy{Mode: dispatch.Tokens}})
+	var all []Replica
+	for i := range 64 {
+		all = append(all, Replica{Address: fmt.Sprint(i), Replica: dispatch.Replica{ID: fmt.Sprint(i), Class: "h100", KV: 400_000}})
+	}
+	l.Set(all)
+	passes := make([]Pass, 1024)
+	for i := range passes {
+		r := soon(time.Hour)
+		r.Prompt = 100
+		if err := l.Enter(b.Context(), &passes[i], r); err != nil {
+			b.Fatal(err)
+		}
+		l.Began(&passes[i])
+	}
+	i := 0
+	for b.Loop() {
+		i++
+		l.Progress(&passes[i%len(passes)], 1+i/len(passes))
+	}
+}

@@ -103,10 +103,11 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	best, bestCost, bestWork := (*server)(nil), math.Inf(1), 0.0
 	z := q.needOf(t)
 	crowd := crowdBase + (1-crowdBase)*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
-	preferred := q.prefers(t)
+	size := q.taken(t)
+	preferred := q.prefers(t, size)
 	q.index.match(t.Blocks)
 	for _, s := range q.fleet {
-		if !q.eligible(s, t) || preferred && !slices.Contains(q.placements[t.Placement].Prefer, s.Class) {
+		if !q.eligible(s, t, size) || preferred && !slices.Contains(q.placements[t.Placement].Prefer, s.Class) {
 			continue
 		}
 		if cost, work := q.cost(s, z, crowd); cost < bestCost {
@@ -131,26 +132,47 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 }
 
 // prefers reports whether a replica of a class that the request prefers is open.
-func (q *Queue) prefers(t *Ticket) bool {
+func (q *Queue) prefers(t *Ticket, size int) bool {
 	p := &q.placements[t.Placement]
 	return len(p.Prefer) > 0 && slices.ContainsFunc(q.fleet, func(s *server) bool {
-		return s.books.view.open && slices.Contains(p.Prefer, s.Class) && q.eligible(s, t)
+		return s.books.view.open && slices.Contains(p.Prefer, s.Class) && q.eligible(s, t, size)
 	})
 }
 
-// eligible reports whether the request may ever be sent to the replica.
-func (q *Queue) eligible(s *server, t *Ticket) bool {
+// takes is the longest prompt that a replica takes.
+func (s *server) takes() int {
+	most := math.MaxInt
+	if s.KV > 0 {
+		most = s.KV
+	}
+	if s.MaxPrompt > 0 {
+		most = min(most, s.MaxPrompt)
+	}
+	return most
+}
+
+// taken is the length for which a replica is looked for: the prompt's, or what the
+// replica takes that takes most, whether it is up or not. Lengths are estimates,
+// and what is too long in truth is for an engine to say.
+func (q *Queue) taken(t *Ticket) int {
+	most := 0
+	for _, s := range q.fleet {
+		if !s.leaving && q.placements[t.Placement].allows(s.Class) {
+			most = max(most, s.takes())
+		}
+	}
+	return min(t.Prompt, most)
+}
+
+// eligible reports whether a request of a size may ever be sent to the replica.
+func (q *Queue) eligible(s *server, t *Ticket, size int) bool {
 	switch {
 	case s.counted == 0 || !q.placements[t.Placement].allows(s.Class):
 		return false
 	case s == t.avoid && q.slots > s.counted:
 		return false
-	case s.MaxPrompt > 0 && t.Prompt > s.MaxPrompt:
-		return false
-	case s.KV > 0 && t.Prompt > s.KV:
-		return false
 	}
-	return true
+	return size <= s.takes()
 }
 
 const (

@@ -126,3 +126,74 @@ func TestAPromptThatNeverFitsGoesElsewhere(t *testing.T) {
 	_, got := drain(q, epoch)
 	expect(t, "a prompt of 5,000 tokens", got, "a@large")
 }
+
+func TestAPromptTooLongForAllGoesToTheOneThatTakesMost(t *testing.T) {
+	q := New(Policy{Mode: Tokens, Placements: []Placement{{}, {Require: []string{"l4"}}}})
+	q.Put(Replica{ID: "large", Class: "h100", KV: 400_000})
+	q.Put(Replica{ID: "small", Class: "l4", KV: 40_000})
+	q.Put(Replica{ID: "medium", Class: "l4", KV: 80_000})
+	submit(t, q, epoch, ask("a", tokens(100_000, 10), placed(1)))
+	_, got := drain(q, epoch)
+	expect(t, "on l4 alone", got, "a@medium")
+	q.eject(q.servers["large"], epoch)
+	submit(t, q, epoch, ask("b", tokens(100_000, 10)))
+	_, got = drain(q, epoch)
+	expect(t, "anywhere, while the one that takes it is out", got)
+	_, got = drain(q, epoch.Add(time.Second))
+	expect(t, "when it is back", got, "b@large")
+}
+
+func TestLoadFromElsewhereCounts(t *testing.T) {
+	q := New(Policy{Mode: Tokens})
+	q.Put(Replica{ID: "a", Class: "h100", KV: 400_000})
+	q.Put(Replica{ID: "b", Class: "h100", KV: 400_000})
+	to := func(now time.Time) map[string]int {
+		count := map[string]int{}
+		for range 20 {
+			submit(t, q, now, ask(0, tokens(1000, 100)))
+			got, _ := drain(q, now)
+			for _, k := range got {
+				count[k.on.ID]++
+				q.Began(k, now)
+				q.Finish(k, Neutral, 0, now)
+			}
+			now = now.Add(100 * time.Millisecond)
+		}
+		return count
+	}
+	q.Observe("a", EngineState{Running: 60, Waiting: 10, KVUsed: 0.8}, epoch)
+	if count := to(epoch); count["b"] < 18 {
+		t.Errorf("beside a replica that 70 requests of others keep busy: %v", count)
+	}
+	if count := to(epoch.Add(2 * observation)); count["a"] == 0 {
+		t.Errorf("after the observation is old: %v", count)
+	}
+}
+
+// Turns are taken between tenants also where requests are bound late.
+func TestTokensAreSharedBetweenTenants(t *testing.T) {
+	q := New(Policy{Mode: Tokens})
+	q.Put(Replica{ID: "r", Class: "l4", KV: 85_000})
+	for i := range 200 {
+		submit(t, q, epoch, ask(i, tokens(4000, 100), by("long")))
+	}
+	for i := range 800 {
+		submit(t, q, epoch, ask(i, tokens(1000, 25), by("short")))
+	}
+	sum := map[string]int{}
+	now := epoch
+	for range 200 {
+		k := q.Next(now)
+		if k == nil {
+			t.Fatal("an idle replica is sent nothing")
+		}
+		sum[k.Tenant] += k.Prompt
+		q.Began(k, now)
+		q.Settle(k, k.Prompt, -1, k.Output)
+		q.Finish(k, Served, 0, now)
+		now = now.Add(time.Second)
+	}
+	if part := float64(sum["long"]) / float64(sum["long"]+sum["short"]); part < 0.45 || part > 0.55 {
+		t.Errorf("the tenant with long prompts was served %.0f%% of the tokens: %v", 100*part, sum)
+	}
+}
