@@ -20,23 +20,23 @@ import (
 
 // options are what the flags say.
 type options struct {
-	traces   string
-	trace    string
-	fleets   []string
-	loads    []float64
-	policies []string
-	seeds    int
-	requests int
-	poisson  bool
-	onWire   bool
-	speedup  float64
-	how      conditions
+	traces    string
+	traceList []string
+	fleets    []string
+	loads     []float64
+	policies  []string
+	seeds     int
+	requests  int
+	poisson   bool
+	onWire    bool
+	speedup   float64
+	how       conditions
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
-	flag.StringVar(&o.trace, "trace", "conversation", "conversation, azure-conv or azure-code")
+	traceList := flag.String("trace", "conversation", "traces, by comma: conversation, azure-conv, azure-code")
 	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64, four")
 	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
 	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
@@ -50,6 +50,7 @@ func main() {
 	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
+	o.traceList = strings.Split(*traceList, ",")
 	o.fleets = strings.Split(*fleetList, ",")
 	if *policyList != "" {
 		o.policies = strings.Split(*policyList, ",")
@@ -120,42 +121,56 @@ func (o *options) run(w io.Writer) error {
 	if err != nil && !o.onWire {
 		return err
 	}
-	all, err := readTrace(o.traces, o.trace)
-	if err != nil {
-		return err
-	}
-	for _, name := range o.fleets {
-		f, err := fleetOf(name)
+	for _, trace := range o.traceList {
+		all, err := readTrace(o.traces, trace)
 		if err != nil {
 			return err
 		}
-		loads := o.loads
-		if loads == nil {
-			loads = judged(name)
-		}
-		full := capacity(f, all)
-		for _, load := range loads {
-			n := o.requests
-			if n == 0 {
-				n = 6000
-				if f.size() > 32 {
-					n = 10_000
-				}
+		for _, name := range o.fleets {
+			f, err := fleetOf(name)
+			if err != nil {
+				return err
 			}
-			how := "simulated"
-			if o.onWire {
-				how = fmt.Sprintf("on the wire at %g times its pace", o.speedup)
+			loads := o.loads
+			if loads == nil {
+				loads = judged(name)
 			}
-			fmt.Fprintf(w, "\n%s, %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", o.trace, name, load, full, min(n, len(all)), o.seeds, how)
-			race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson, how: o.how}
-			if o.onWire {
-				if err := o.wire(w, race, o.chosen()); err != nil {
+			full := capacity(f, all)
+			for _, load := range loads {
+				if err := o.meet(w, trace, all, f, load, full, contestants); err != nil {
 					return err
 				}
-				continue
 			}
-			table(w, contestants, race.run(contestants))
 		}
+	}
+	return nil
+}
+
+// meet runs the contestants at one load and prints their table.
+func (o *options) meet(w io.Writer, trace string, all []traced, f fleet, load, full float64, contestants []contestant) error {
+	n := o.requests
+	if n == 0 {
+		n = 6000
+		if f.size() > 32 {
+			n = 10_000
+		}
+	}
+	how, arrivals := "simulated", "recorded"
+	if o.onWire {
+		how = fmt.Sprintf("on the wire at %g times its pace", o.speedup)
+	}
+	if o.poisson {
+		arrivals = "Poisson"
+	}
+	fmt.Fprintf(w, "\n%s (%s arrivals), %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", trace, arrivals, f.name, load, full, min(n, len(all)), o.seeds, how)
+	race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson, how: o.how}
+	if o.onWire {
+		return o.wire(w, race, o.chosen())
+	}
+	out := race.run(contestants)
+	table(w, contestants, out)
+	if o.requests == 0 { // shorter replays end before the queues of the peers have grown
+		verdict(w, contestants, out, trace, f.name, load)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ const (
 type contestant struct {
 	name string
 	make func(*rand.Rand, conditions) policy
+	peer bool
 }
 
 // peer is a policy for which nothing is ever wrong.
@@ -34,17 +35,17 @@ func peer(of func(*rand.Rand) policy) func(*rand.Rand, conditions) policy {
 var objective = dispatch.Policy{Mode: dispatch.Tokens, SLO: dispatch.SLO{TTFT: ttftLimit, TPOT: tpotLimit}}
 
 var contestants = []contestant{
-	{"round-robin", peer(roundRobin)},
-	{"least-request", peer(leastRequest)},
-	{"weighted-least", peer(weightedLeast)},
-	{"power-of-two", peer(powerOfTwo)},
-	{"epp", peer(newEndpointPicker)},
-	{"dynamo", peer(dynamo)},
-	{"mooncake", peer(mooncake)},
-	{"sglang", peer(sglang)},
-	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots})},
-	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens})},
-	{"aliquot-slo", product(objective)},
+	{"round-robin", peer(roundRobin), true},
+	{"least-request", peer(leastRequest), true},
+	{"weighted-least", peer(weightedLeast), true},
+	{"power-of-two", peer(powerOfTwo), true},
+	{"epp", peer(newEndpointPicker), true},
+	{"dynamo", peer(dynamo), true},
+	{"mooncake", peer(mooncake), true},
+	{"sglang", peer(sglang), true},
+	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots}), false},
+	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens}), false},
+	{"aliquot-slo", product(objective), false},
 }
 
 func policyNames() []string {

@@ -61,7 +61,7 @@ func (o *options) wire(w io.Writer, r race, proxies []proxy) error {
 				return fmt.Errorf("%s: %w", p.name, err)
 			}
 			played = append(played, s)
-			simulated = append(simulated, r.replay(contestant{p.name, p.model}, uint64(seed+1)))
+			simulated = append(simulated, r.replay(contestant{name: p.name, make: p.model}, uint64(seed+1)))
 		}
 		real[i], model[i] = summarise(played), summarise(simulated)
 	}
