@@ -1,8 +1,11 @@
 package main
 
 import (
+	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 
 	"github.com/hashicorp/cli"
@@ -71,15 +74,63 @@ func examine() (doctor.Facts, error) {
 		return doctor.Facts{}, err
 	}
 	var f doctor.Facts
-	if f.Agent, err = client.Agent().Self(); err != nil {
-		return f, fmt.Errorf("cannot ask the Nomad agent at %s: %w (run this on a client node, or set NOMAD_ADDR; NOMAD_TOKEN where ACLs are on)", client.Address(), err)
+	// Agent().Self tells its errors as text alone.
+	if _, err = client.Raw().Query("/v1/agent/self", &f.Agent, nil); err != nil {
+		return f, fmt.Errorf("cannot ask the Nomad agent at %s: %w (%s)", client.Address(), err, unreached(err))
 	}
 	if id := f.Agent.Stats["client"]["node_id"]; id != "" {
 		if f.Node, _, err = client.Nodes().Info(id, nil); err != nil {
 			return f, fmt.Errorf("cannot read node %s: %w", id, err)
 		}
 	}
+	asks(client, &f)
 	_, err = os.Stat("/tmp/nvidia-mps")
 	f.DefaultMPSDirectory = err == nil
 	return f, nil
+}
+
+// unreached says what to do about an agent that could not be asked.
+func unreached(err error) string {
+	var authority x509.UnknownAuthorityError
+	var name x509.HostnameError
+	switch {
+	case errors.As(err, &authority):
+		return "set NOMAD_CACERT to the file of the CA that signed the agent's certificate"
+	case errors.As(err, &name):
+		return "the certificate is of another name: set NOMAD_TLS_SERVER_NAME, for example to client.global.nomad"
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "the agent speaks plain HTTP: write http:// into NOMAD_ADDR"
+	}
+	return "run this on a client node, or set NOMAD_ADDR; NOMAD_TOKEN where ACLs are on"
+}
+
+// mostJobs bounds how many jobs are read.
+const mostJobs = 1000
+
+// asks reads what the jobs of all namespaces ask for, and whether the scheduler
+// preempts.
+func asks(client *api.Client, f *doctor.Facts) {
+	all := &api.QueryOptions{Namespace: api.AllNamespacesNamespace}
+	stubs, _, err := client.Jobs().List(all)
+	for i, stub := range stubs {
+		if stub.Stop || i >= mostJobs {
+			continue
+		}
+		job, _, failed := client.Jobs().Info(stub.ID, &api.QueryOptions{Namespace: stub.Namespace})
+		var answer api.UnexpectedResponseError
+		if errors.As(failed, &answer) && answer.StatusCode() == http.StatusNotFound {
+			continue // it has gone meanwhile
+		}
+		if failed != nil {
+			err = failed
+			continue
+		}
+		f.Asks = append(f.Asks, doctor.AsksOf(job)...)
+	}
+	if err != nil {
+		f.JobsProblem = flat(err)
+	}
+	if c, _, err := client.Operator().SchedulerGetConfiguration(nil); err == nil && c.SchedulerConfig != nil {
+		f.Preemption = c.SchedulerConfig.PreemptionConfig.ServiceSchedulerEnabled || c.SchedulerConfig.PreemptionConfig.BatchSchedulerEnabled
+	}
 }

@@ -40,6 +40,12 @@ type Facts struct {
 	Node *api.Node
 	// DefaultMPSDirectory tells that /tmp/nvidia-mps exists on this host.
 	DefaultMPSDirectory bool
+	// Asks are the requests for GPUs of all jobs that could be read, JobsProblem why
+	// they could not.
+	Asks        []Ask
+	JobsProblem string
+	// Preemption is on for jobs of type service or batch.
+	Preemption bool
 }
 
 // Examine returns one finding or more for each check.
@@ -47,7 +53,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f), jobs(f))
 }
 
 // client looks at whether the servers place anything on the node.
