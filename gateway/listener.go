@@ -3,8 +3,12 @@ package gateway
 import (
 	"errors"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // listener bounds the open connections of clients.
@@ -53,6 +57,11 @@ type clientConn struct {
 	expired  bool      // the socket was told so
 	timer    *time.Timer
 	looks    time.Time // when the timer fires, zero for never
+
+	written atomic.Int64 // bytes that the socket took
+	// grace is how long a write may be without progress; taken how many bytes the
+	// client had taken when that time began.
+	grace, taken atomic.Int64
 }
 
 func (c *clientConn) Close() error {
@@ -119,5 +128,48 @@ func (c *clientConn) look() {
 
 // SetDeadline is that of net.Conn.
 func (c *clientConn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.TCPConn.SetWriteDeadline(t))
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetWriteDeadline is that of net.Conn, but a write goes on beyond it for as long as
+// the client takes what was sent.
+func (c *clientConn) SetWriteDeadline(t time.Time) error {
+	grace := time.Duration(0)
+	if !t.IsZero() {
+		grace = max(0, time.Until(t))
+		c.taken.Store(c.received())
+	}
+	c.grace.Store(int64(grace))
+	return c.TCPConn.SetWriteDeadline(t)
+}
+
+// Write sends, and gives up when the client has taken nothing for the time that the
+// deadline was away when it was set. The socket says that it is writable only when
+// a large part of its buffer is free, which for a slow client may take minutes.
+func (c *clientConn) Write(p []byte) (int, error) {
+	done := 0
+	for {
+		n, err := c.TCPConn.Write(p[done:])
+		done += n
+		c.written.Add(int64(n))
+		grace := time.Duration(c.grace.Load())
+		if err == nil || grace <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return done, err
+		}
+		taken := c.received()
+		if taken <= c.taken.Load() {
+			return done, err
+		}
+		c.taken.Store(taken)
+		c.TCPConn.SetWriteDeadline(time.Now().Add(grace))
+	}
+}
+
+// received is how many bytes the client's host has acknowledged.
+func (c *clientConn) received() int64 {
+	waiting := 0
+	if raw, err := c.TCPConn.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { waiting, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	}
+	return c.written.Load() - int64(waiting)
 }

@@ -147,12 +147,31 @@ func (p *progress) Write(b []byte) (int, error) {
 	if p.bytes+int64(len(b)) > buffered {
 		p.arm()
 	}
+	if p.each {
+		return p.writeStream(b)
+	}
 	n, err := p.ResponseWriter.Write(b)
 	p.bytes += int64(n)
-	if p.each {
-		p.disarm()
-	}
 	return n, err
+}
+
+// piece is how much of a stream's answer must be taken within the limit, in bytes.
+const piece = 16 << 10
+
+// writeStream writes to a stream of HTTP/2, whose deadline is for one write: in pieces,
+// each with a deadline of its own, so that a slow client is not taken for a stuck one.
+func (p *progress) writeStream(b []byte) (int, error) {
+	done := 0
+	for {
+		p.arm()
+		n, err := p.ResponseWriter.Write(b[done:min(len(b), done+piece)])
+		p.disarm()
+		done += n
+		p.bytes += int64(n)
+		if err != nil || done >= len(b) {
+			return done, err
+		}
+	}
 }
 
 // buffered is how much of an answer the server keeps before it writes to the

@@ -58,15 +58,30 @@ func (s *Server) seed(ctx context.Context, v *service) {
 	v.line.Seed(rates)
 }
 
-// register announces the gateway, again and again until it succeeds.
+// announceEvery is how often the gateway sees to it that it is announced: an agent
+// that lost its data knows it no more.
+const announceEvery = 10 * time.Second
+
+// register announces the gateway for as long as it serves.
 func (s *Server) register(ctx context.Context, r Registrar) {
 	public, admin := s.Addresses()
-	for wait := time.Second; ctx.Err() == nil && !s.leaving.Load(); wait = min(2*wait, 30*time.Second) {
-		err := r.Register(ctx, public, admin)
-		if err == nil {
-			return
+	failed := time.Second
+	for ctx.Err() == nil {
+		s.announcing.Lock()
+		var err error
+		if !s.leaving.Load() {
+			err = r.Register(ctx, public, admin)
 		}
-		s.log.Warn("registration failed", "error", err)
+		s.announcing.Unlock()
+		wait := announceEvery
+		if err != nil {
+			s.log.Warn("registration failed", "error", err)
+			wait = failed
+		}
+		failed = time.Second
+		if err != nil {
+			failed = min(2*wait, 30*time.Second)
+		}
 		pause(ctx, wait)
 	}
 }

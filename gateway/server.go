@@ -39,7 +39,8 @@ type Options struct {
 
 // Registrar announces a running gateway to those who look for one.
 type Registrar interface {
-	// Register announces the addresses of the public and the admin listener.
+	// Register announces the addresses of the public and the admin listener. It is
+	// called again and again, and does nothing where they are announced.
 	Register(ctx context.Context, public, admin string) error
 	// Deregister takes the announcement back.
 	Deregister(ctx context.Context) error
@@ -68,6 +69,7 @@ type Server struct {
 	leaving       atomic.Bool
 	ready         chan struct{}
 
+	announcing sync.Mutex // one registration or its end at a time
 	reloading  sync.Mutex
 	background context.Context // nil before Run
 	tasks      *sync.WaitGroup
@@ -207,7 +209,10 @@ func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.log.Info("gateway drains", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)
 	if r := s.options.Registrar; r != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		if err := r.Deregister(ctx); err != nil {
+		s.announcing.Lock()
+		err := r.Deregister(ctx)
+		s.announcing.Unlock()
+		if err != nil {
 			s.log.Warn("deregistration failed", "error", err)
 		}
 		cancel()

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/hashicorp/cli"
@@ -62,6 +63,9 @@ func (c gatewayCommand) Run(args []string) int {
 
 func runGateway(path string, check bool) error {
 	c, err := config.Load(path)
+	if err == nil && check {
+		err = c.Check()
+	}
 	if err != nil {
 		return err
 	}
@@ -108,7 +112,7 @@ func gatewayOptions(c *config.Config) (gateway.Options, error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	o := gateway.Options{Log: log}
 	sources := discovery.Sources{Log: log}
-	id := gatewayID()
+	id := gatewayID(c.Listen.Address)
 	if c.Consul != nil {
 		client, err := control.NewConsul(c.Consul)
 		if err != nil {
@@ -134,11 +138,12 @@ func gatewayOptions(c *config.Config) (gateway.Options, error) {
 	return o, nil
 }
 
-// gatewayID names this gateway: its allocation under Nomad, else its host.
-func gatewayID() string {
+// gatewayID names this gateway: its allocation under Nomad, else its host and where it
+// listens, as there may be several on one host.
+func gatewayID(listen string) string {
 	if alloc := os.Getenv("NOMAD_ALLOC_ID"); alloc != "" {
 		return "aliquot-gateway-" + alloc
 	}
 	host, _ := os.Hostname()
-	return "aliquot-gateway-" + gpu.Slug(host)
+	return "aliquot-gateway-" + gpu.Slug(host+"-"+strings.TrimPrefix(listen, ":"))
 }

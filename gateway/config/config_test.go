@@ -196,6 +196,21 @@ func TestMistakesAreToldInOneLineWithTheirPlace(t *testing.T) {
 		{"service \"m\" {\n" + replica + "  engine {\n    interval = \"1ms\"\n  }\n}\n", "gateway.hcl:6: interval is 1ms: want at least"},
 		{"tenants {\n  tenant \"a\" {\n    tokens_per_minute = -1\n  }\n}\n", "gateway.hcl:2: tenant \"a\": tokens_per_minute is -1"},
 		{"tenants {\n  tenant \"a\" {\n    key_sha256 = [\"secret\"]\n  }\n}\n", "gateway.hcl:2: tenant \"a\": key_sha256"},
+		{"service \"m\" {\n  replica {\n    address = \"a:0\"\n  }\n}\n", "gateway.hcl:3: address is \"a:0\""},
+		{"service \"m\" {\n  replica {\n    address = \"a:99999\"\n  }\n}\n", "gateway.hcl:3: address is \"a:99999\""},
+		{"listen {\n  address = \":99999\"\n}\n", "gateway.hcl:1: address is \":99999\""},
+		{"listen {\n  address = \":80\"\n  max_streams = 0\n}\n", "gateway.hcl:1: max_connections is 16384 and max_streams 0"},
+		{"listen {\n  address = \":80\"\n}\nadmin {\n  address = \":80\"\n}\n", "gateway.hcl:4: the admin address is :80"},
+		{"priorities = [\"a\", \"b\", \"a\"]\n", "gateway.hcl:1: priorities has \"a\" twice"},
+		{"service \"m\" {\n" + replica + "  queue {\n    theta = \"NaN\"\n  }\n}\n", "gateway.hcl:6: theta is \"NaN\""},
+		{"service \"m\" {\n" + replica + "  queue {\n    theta = \"1.5x\"\n  }\n}\n", "gateway.hcl:6: theta is \"1.5x\""},
+		{"service \"m\" {\n" + replica + "  upstream {\n    retries = -1\n  }\n}\n", "gateway.hcl:1: service \"m\": retries is -1"},
+		{"service \"m\" {\n" + replica + "  queue {\n    max = 0\n  }\n}\n", "gateway.hcl:1: service \"m\": max is 0"},
+		{"service \"m\" {\n" + replica + "  route {\n    hosts = [\"*\"]\n  }\n}\n", "gateway.hcl:1: service \"m\": hosts has \"*\""},
+		{"service \"m\" {\n" + replica + "}\nservice \"n\" {\n" + replica + "}\n", "gateway.hcl:6: service \"n\": no request can reach it, as service \"m\""},
+		{"tenants {\n  tenant \"a\" {\n    weight = -1\n  }\n}\n", "gateway.hcl:2: tenant \"a\": weight"},
+		{"tenants {\n  tenant \"a\" {\n    key_sha256 = [\"" + strings.Repeat("a", 64) + "\"]\n  }\n  tenant \"b\" {\n    key_sha256 = [\"" + strings.Repeat("a", 64) + "\"]\n  }\n}\n", "gateway.hcl:5: tenant \"b\": a key of key_sha256 is that of tenant \"a\""},
+		{"listen {\n  address = \":1\"\n  trusted_proxies = [\"everyone\"]\n}\n", "gateway.hcl:3: trusted_proxies has \"everyone\""},
 		{"listen {\n  address = env.NOT_THERE_AT_ALL\n}\n", "gateway.hcl:2: "},
 	} {
 		_, err := Parse([]byte(c.text), "gateway.hcl")
@@ -262,5 +277,24 @@ func TestDocumentedExamplesAreConfigurations(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("docs/gateway.md has no example")
+	}
+}
+
+// A replicas file that is missing is found by the check, not by the start: something
+// may write it later.
+func TestTheCheckLooksAtReplicasFiles(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "replicas.hcl")
+	c, err := Parse([]byte("service \"m\" {\n  replicas_file = \""+path+"\"\n}\n"), "gateway.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if err := os.WriteFile(path, []byte("replica {\n  address = \"127.0.0.1:1\"\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"regexp"
@@ -44,6 +45,7 @@ func Parse(text []byte, name string) (*Config, error) {
 	if f.Admin != nil {
 		c.Admin = f.Admin.Address
 	}
+	d.listeners(&f, c, top)
 	c.Drain = Drain{Delay: 5 * time.Second, Timeout: 30 * time.Second}
 	if f.Drain != nil {
 		c.Drain = Drain{d.duration(f.Drain.Delay, c.Drain.Delay), d.duration(f.Drain.Timeout, c.Drain.Timeout)}
@@ -62,6 +64,7 @@ func Parse(text []byte, name string) (*Config, error) {
 		c.Services = append(c.Services, one)
 	}
 	d.elsewhere(f.Services, c.Services)
+	d.reachable(f.Services, c.Services)
 	if d.err != nil {
 		return nil, d.err
 	}
@@ -137,11 +140,17 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 		if tokens := t.TokensPerMinute[name]; !(tokens >= 0 && tokens <= 1e12) {
 			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound", one.Name, tokens)
 		}
+		if l := t.Limits[name]; !(l.Weight > 0) || math.IsInf(l.Weight, 0) || l.MaxActive < 0 || l.MaxQueue < 0 {
+			d.fail(one.Range, "tenant %q: weight must be above 0, max_active and max_queue not negative", one.Name)
+		}
 		t.Ceiling[name] = d.priority(one.Priority, priorities, 0)
 		t.Declares[name] = or(one.Declares, false)
 		for _, key := range one.Keys {
 			if !sha256hex.MatchString(key) {
 				d.fail(one.Range, "tenant %q: key_sha256 has an entry that is no SHA-256 in lower-case hex", one.Name)
+			}
+			if other, taken := t.Keys[key]; taken && other != one.Name {
+				d.fail(one.Range, "tenant %q: a key of key_sha256 is that of tenant %q too", one.Name, other)
 			}
 			t.Keys[key] = one.Name
 		}
@@ -163,8 +172,14 @@ func (d *decoder) address(a *hcl.Attribute, at hcl.Range) string {
 		return ""
 	}
 	s := d.text(a, "")
-	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || port == "" {
+	if host, port, err := net.SplitHostPort(s); err != nil || host == "" || !isPort(port, 1) {
 		d.fail(a.Range, "address is %q: want \"host:port\"", s)
 	}
 	return s
+}
+
+// isPort reports whether text is the number or the name of a port, at least lowest.
+func isPort(text string, lowest int) bool {
+	n, err := net.LookupPort("tcp", text)
+	return err == nil && text != "" && n >= lowest
 }

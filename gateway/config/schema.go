@@ -35,6 +35,7 @@ type listenBody struct {
 	MaxStreams     *int           `hcl:"max_streams"`
 	Trusted        *hcl.Attribute `hcl:"trusted_proxies"`
 	TLS            *tlsBody       `hcl:"tls,block"`
+	Range          hcl.Range      `hcl:",def_range"`
 }
 
 type tlsBody struct {
@@ -43,7 +44,8 @@ type tlsBody struct {
 }
 
 type adminBody struct {
-	Address string `hcl:"address"`
+	Address string    `hcl:"address"`
+	Range   hcl.Range `hcl:",def_range"`
 }
 
 type drainBody struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	if b.SLO != nil {
 		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
 	}
+	d.numbers(b)
 	for _, r := range b.Routes {
 		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
 		if route.PathPrefix != "" && !strings.HasPrefix(route.PathPrefix, "/") {
@@ -133,7 +135,8 @@ func (d *decoder) queue(b *queueBody, priorities []string) Queue {
 	}
 	if b.Theta != nil {
 		if s := d.text(b.Theta, ""); s != "adaptive" {
-			if _, err := fmt.Sscanf(s, "%g", &q.Theta); err != nil || q.Theta <= 0 {
+			theta, err := strconv.ParseFloat(s, 64)
+			if q.Theta = theta; err != nil || !(theta > 0 && theta < 1e6) {
 				d.fail(b.Theta.Range, "theta is %q: want a positive number or \"adaptive\"", s)
 			}
 		}

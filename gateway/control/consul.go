@@ -123,6 +123,10 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	if err != nil {
 		return err
 	}
+	known, _, err := r.Client.Agent().Service(r.Gateway, (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && known.Meta["admin"] == admin {
+		return nil
+	}
 	return r.Client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{
 		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: map[string]string{"admin": admin},
 		Check: &consul.AgentServiceCheck{

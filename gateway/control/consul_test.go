@@ -174,6 +174,24 @@ func registration(t *testing.T, a *agent) {
 		found, _, err := a.client.Health().Service("aliquot-gateway", "", true, nil)
 		return err == nil && len(found) == 1 && found[0].Service.Port == 8080 && found[0].Service.Address == "127.0.0.1" && found[0].Service.Meta["admin"] == "127.0.0.1:"+port
 	})
+	// Once more changes nothing; an agent that has lost it gets it again.
+	before, _, err := a.client.Agent().Service("gw-1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lost := range []bool{false, true} {
+		if lost {
+			if err := a.client.Agent().ServiceDeregister("gw-1"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.Register(t.Context(), "0.0.0.0:8080", "[::]:"+port); err != nil {
+			t.Fatal(err)
+		}
+		if now, _, err := a.client.Agent().Service("gw-1", nil); err != nil || now.ContentHash != before.ContentHash {
+			t.Errorf("registered again, lost before: %t: %+v, %v", lost, now, err)
+		}
+	}
 	if err := r.Deregister(t.Context()); err != nil {
 		t.Fatal(err)
 	}

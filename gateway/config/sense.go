@@ -1,0 +1,125 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Check looks at what a configuration refers to outside of itself and that may be
+// missing while it is read, such as a file that is written later.
+func (c *Config) Check() error {
+	for _, s := range c.Services {
+		if s.Source.File == "" {
+			continue
+		}
+		if _, err := Replicas(s.Source.File); err != nil {
+			return fmt.Errorf("service %q: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+// listeners checks what the file itself and its listeners say.
+func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
+	for i, name := range c.Priorities {
+		if name == "" || slices.Contains(c.Priorities[:i], name) {
+			d.fail(top, "priorities has %q twice or empty: want different names", name)
+		}
+	}
+	at, admin := top, top
+	if f.Listen != nil {
+		at = f.Listen.Range
+	}
+	if f.Admin != nil {
+		admin = f.Admin.Range
+	}
+	if c.Listen.MaxConnections < 1 || c.Listen.MaxStreams < 1 {
+		d.fail(at, "max_connections is %d and max_streams %d: want at least 1", c.Listen.MaxConnections, c.Listen.MaxStreams)
+	}
+	for _, one := range []struct {
+		address string
+		at      hcl.Range
+	}{{c.Listen.Address, at}, {c.Admin, admin}} {
+		if _, port, err := net.SplitHostPort(one.address); err != nil || !isPort(port, 0) {
+			d.fail(one.at, "address is %q: want \"host:port\" or \":port\"", one.address)
+		}
+	}
+	if _, port, _ := net.SplitHostPort(c.Admin); c.Admin == c.Listen.Address && port != "0" {
+		d.fail(admin, "the admin address is %s, that of the public listener: want another", c.Admin)
+	}
+}
+
+// reachable fails for a service all of whose routes stand before in the same words, so
+// that no request ever comes to it.
+func (d *decoder) reachable(blocks []serviceBody, services []Service) {
+	taken := map[string]string{}
+	for i, s := range services {
+		own := map[string]bool{}
+		for _, r := range s.Routes {
+			for _, word := range r.words() {
+				own[word] = true
+			}
+		}
+		other, hidden := "", true
+		for word := range own {
+			if by, ok := taken[word]; ok {
+				other = by
+			} else {
+				taken[word], hidden = s.Name, false
+			}
+		}
+		if hidden {
+			d.fail(blocks[i].Range, "service %q: no request can reach it, as service %q has the same routes and stands before it", s.Name, other)
+		}
+	}
+}
+
+// words are a route's alternatives, each of which a request may meet.
+func (r *Route) words() []string {
+	var headers []string
+	for name, value := range r.Headers {
+		headers = append(headers, strings.ToLower(name)+": "+value)
+	}
+	slices.Sort(headers)
+	var out []string
+	for _, host := range orNone(r.Hosts) {
+		for _, model := range orNone(r.Models) {
+			out = append(out, fmt.Sprintf("%q %q %q %q", host, strings.TrimSuffix(r.PathPrefix, "/"), headers, model))
+		}
+	}
+	return out
+}
+
+func orNone(list []string) []string {
+	if len(list) == 0 {
+		return []string{""}
+	}
+	return list
+}
+
+// numbers fails for what a service's blocks say below their least.
+func (d *decoder) numbers(b *serviceBody) {
+	least := func(name string, v *int, least int) {
+		if v != nil && *v < least {
+			d.fail(b.Range, "service %q: %s is %d: want at least %d", b.Name, name, *v, least)
+		}
+	}
+	if u := b.Upstream; u != nil {
+		least("retries", u.Retries, 0)
+	}
+	if q := b.Queue; q != nil {
+		least("max", q.Max, 1)
+		least("eject_failures", q.Failures, 1)
+	}
+	for _, r := range b.Routes {
+		for _, host := range r.Hosts {
+			if rest := strings.TrimPrefix(host, "*."); rest == "" || strings.ContainsAny(rest, "*/: ") {
+				d.fail(b.Range, "service %q: hosts has %q: want a name such as \"models.example.org\" or \"*.example.org\"; leave hosts out for any", b.Name, host)
+			}
+		}
+	}
+}
