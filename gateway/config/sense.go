@@ -72,10 +72,17 @@ func (d *decoder) reachable(blocks []serviceBody, services []Service) {
 				taken[word], hidden = s.Name, false
 			}
 		}
-		if hidden {
+		if hidden && !named(s.Name, services) {
 			d.fail(blocks[i].Range, "service %q: no request can reach it, as service %q has the same routes and stands before it", s.Name, other)
 		}
 	}
+}
+
+// named reports whether a service gets requests from another.
+func named(name string, services []Service) bool {
+	return slices.ContainsFunc(services, func(s Service) bool {
+		return s.Fallback == name || slices.ContainsFunc(s.Splits, func(p Split) bool { return p.To == name })
+	})
 }
 
 // words are a route's alternatives, each of which a request may meet.
