@@ -349,3 +349,25 @@ func TestCUDACountsGrantedGPUs(t *testing.T) {
 		}
 	}
 }
+
+// NVIDIA's runtime alone would leave the nodes unknown to systemd, which takes them from
+// a running container at its next reload: the engine is asked for them as well.
+func TestNodesByTheRuntimeAreKnownToTheEngine(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	s.attach = AttachRuntime
+	cfg, _, err := s.start(t, `{"image": "x:1"}`, nil, reserved(wholeGrant()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := paths(cfg.Devices); !slices.Contains(got, "/dev/nvidia0") || !slices.Contains(got, "/dev/nvidiactl") || slices.Contains(got, "/dev/nvidia3") {
+		t.Errorf("nodes %v", got)
+	}
+	if cfg.DeviceEnv[visibleDevices] != "GPU-1" {
+		t.Errorf("the runtime is asked for %q", cfg.DeviceEnv[visibleDevices])
+	}
+	unknown := wholeGrant()
+	unknown.PCI = []string{"0000:99:00.0"}
+	if _, _, err := s.start(t, `{"image": "x:1"}`, nil, reserved(unknown)); err != nil {
+		t.Errorf("a host whose nodes cannot be told: %v", err)
+	}
+}

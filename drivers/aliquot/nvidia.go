@@ -100,6 +100,12 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	}
 	visible := strings.Join(ids, ",")
 	byRuntime := attachment{how: AttachRuntime, env: map[string]string{visibleDevices: visible, swarmResource: visible}}
+	// The runtime gives the nodes to the container behind the engine's back, and systemd
+	// takes them away again when it is reloaded (nvidia-container-toolkit#48): it must
+	// know them from the engine.
+	if nodes, err := s.host.nvidiaNodes(g); err == nil {
+		byRuntime.nodes = nodes
+	}
 	if s.attach == AttachRuntime {
 		return byRuntime, nil
 	}
