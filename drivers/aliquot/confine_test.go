@@ -97,6 +97,8 @@ func TestNoWayToAGPUPastTheGrant(t *testing.T) {
 		{`"mount": [{"type": "bind", "source": "/dev", "target": "/x"}]`, "holds the device nodes of GPUs"},
 		{`"mounts": [{"type": "bind", "source": "/dev/nvidia0", "target": "/x"}]`, "is a device node of GPUs"},
 		{`"mount": [{"type": "volume", "target": "/x", "source": "v", "volume_options": [{"driver_config": [{"name": "local", "options": [{"type": "none", "o": "bind", "device": "/dev"}]}]}]}]`, "holds the device nodes of GPUs"},
+		{`"mount": [{"type": "volume", "target": "/x", "source": "v", "volume_options": [{"driver_config": [{"name": "local", "options": [{"type": "none", "o": "bind", "device": "dev/dri"}]}]}]}]`, "is a device node of GPUs"},
+		{volume("/proc/self/root/dev"), "holds the device nodes of GPUs"},
 		{`"privileged": true`, "privileged = true gives the task every GPU"},
 		{`"cap_add": ["CAP_SYS_ADMIN"]`, "cap_add: CAP_SYS_ADMIN"},
 		{`"cap_add": ["all"]`, "cap_add: all"},

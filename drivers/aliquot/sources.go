@@ -51,9 +51,10 @@ func (c TaskConfig) sources(taskDir string) []source {
 		switch {
 		case m.Type == "bind":
 			out = append(out, source{option: option, path: absolute(m.Source), target: m.Target, readonly: m.ReadOnly, bind: true})
-		case filepath.IsAbs(device):
-			// The local volume driver mounts what its options name.
-			out = append(out, source{option: fmt.Sprintf("mount of %q at %q", device, m.Target), path: filepath.Clean(device), target: m.Target, readonly: m.ReadOnly})
+		case device != "":
+			// The local volume driver mounts what its options name, seen from the engine's
+			// working directory, which is the root.
+			out = append(out, source{option: fmt.Sprintf("mount of %q at %q", device, m.Target), path: filepath.Join("/", device), target: m.Target, readonly: m.ReadOnly})
 		}
 	}
 	return out
