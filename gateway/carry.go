@@ -61,9 +61,12 @@ func (x *exchange) outbound() *http.Request {
 // embody gives a request its body, which the transport may ask for again where the
 // connection that it took was closed meanwhile.
 func (x *exchange) embody(out *http.Request) {
-	out.Body = x.body.Open()
+	if x.renamed = x.rename(); x.renamed != nil && out.ContentLength >= 0 {
+		out.ContentLength += x.renamed.grows()
+	}
+	out.Body = x.open()
 	out.GetBody = func() (io.ReadCloser, error) {
-		if again := x.body.Open(); again != nil {
+		if again := x.open(); again != nil {
 			return again, nil
 		}
 		return nil, errGiven

@@ -1,10 +1,12 @@
 package gateway_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -63,6 +65,37 @@ func TestAFallbackIsNoWayAroundLimits(t *testing.T) {
 	eventually(t, "one is served and one waits", func() bool { s := g.state(t, "a"); return s.Queued == 1 && s.busy() == 1 })
 	if status, text := send(); status != http.StatusTooManyRequests {
 		t.Errorf("%d %q", status, text)
+	}
+}
+
+// A model's alias is put right on the way to the replica, at every attempt, and all
+// else of the body stays.
+func TestAliases(t *testing.T) {
+	var tries atomic.Int64
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if tries.Add(1)%2 == 1 {
+			w.Header().Set("Retry-After", "0")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintf(w, "%d %s", r.ContentLength, body)
+	})
+	g := start(t, service("a", "model = \"a-long-name\"\nroute {\n models = [\"x\", \"a-long-name\"]\n}\n", replicaBlock(replica, "h100", 8)))
+	pad := strings.Repeat("model ", 20_000)
+	for body, want := range map[string]string{
+		`{"messages":"` + pad + `","model": "x" , "n":1}`: `{"messages":"` + pad + `","model": "a-long-name" , "n":1}`,
+		`{"model":"a-long-name"}`:                         `{"model":"a-long-name"}`,
+	} {
+		for _, length := range []int64{int64(len(body)), -1} {
+			r, _ := http.NewRequest(http.MethodPost, g.url, io.NopCloser(strings.NewReader(body)))
+			r.ContentLength = length
+			status, text, _ := do(t, r)
+			got, rest, _ := strings.Cut(text, " ")
+			if status != 200 || rest != want || length >= 0 && got != fmt.Sprint(len(want)) {
+				t.Errorf("%d: length %s of %d, %.60q", status, got, len(want), rest)
+			}
+		}
 	}
 }
 

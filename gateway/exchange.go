@@ -27,10 +27,11 @@ type exchange struct {
 	early   early
 	trace   httptrace.ClientTrace
 	body    *intake.Body
-	asked   string   // the model that the body names, where a route depends on it
-	taken   bool     // the body was received as far as it is kept
-	failure error    // of receiving it
-	reading *reading // nil where work is not counted in tokens
+	asked   string    // the model that the body names, where a route depends on it
+	taken   bool      // the body was received as far as it is kept
+	failure error     // of receiving it
+	reading *reading  // nil where work is not counted in tokens
+	renamed *renaming // nil where the body is passed on as it came
 
 	in       *http.Request
 	ctx      context.Context // the request's, with its deadline

@@ -77,7 +77,7 @@ func (x *exchange) reopen(r *http.Request) *http.Request {
 	*next.URL = *r.URL
 	next.URL.Host = x.pass.Endpoint.Address
 	if x.body != nil {
-		if next.Body = x.body.Open(); next.Body == nil {
+		if next.Body = x.open(); next.Body == nil {
 			return nil
 		}
 	}

@@ -102,6 +102,9 @@ type Service struct {
 	// Counted is set where some tenant has a bound in tokens.
 	Counted bool
 	Engine  Engine
+	// Model is the name under which its replicas know the model, put in place of the
+	// one that a request gives; "" leaves that.
+	Model string
 	// Splits are parts of its requests that go to other services.
 	Splits []Split
 	// Fallback is the service that takes requests which this one turns away; "" for

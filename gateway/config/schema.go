@@ -100,6 +100,7 @@ type serviceBody struct {
 	Engine   *engineBody    `hcl:"engine,block"`
 	Splits   []splitBody    `hcl:"split,block"`
 	Fallback *string        `hcl:"fallback"`
+	Model    *string        `hcl:"model"`
 	Queue    *queueBody     `hcl:"queue,block"`
 	Upstream *upstreamBody  `hcl:"upstream,block"`
 	Rules    []ruleBody     `hcl:"rule,block"`

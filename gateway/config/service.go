@@ -19,7 +19,7 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 		s.Mode = dispatch.Tokens
 	}
 	s.Engine = d.engine(b.Engine)
-	s.Fallback = or(b.Fallback, "")
+	s.Fallback, s.Model = or(b.Fallback, ""), or(b.Model, "")
 	for _, p := range b.Splits {
 		s.Splits = append(s.Splits, Split{To: p.To, Percent: p.Percent})
 	}

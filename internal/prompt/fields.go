@@ -32,6 +32,28 @@ func (f *fields) read(body []byte) bool {
 	return true
 }
 
+// Model returns where in a JSON object the value of "model" stands, with its quotes;
+// of several the last. It is false when there is none that is a string.
+func Model(body []byte) (from, to int, ok bool) {
+	c := cursor{text: body}
+	if c.next() != '{' {
+		return 0, 0, false
+	}
+	c.at++
+	for c.next() == '"' {
+		key := c.quoted()
+		if !c.colon() {
+			break
+		}
+		first := c.next()
+		at := c.at
+		if c.value(); string(key) == "model" {
+			from, to, ok = at, c.at, first == '"'
+		}
+	}
+	return from, to, ok
+}
+
 func (f *fields) member(key string, v []byte) {
 	switch key {
 	case "model":

@@ -180,6 +180,18 @@ func TestABodyThatEndsEarlyIsScaled(t *testing.T) {
 	}
 }
 
+func TestModel(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"model":"a"}`: `"a"`, ` { "x":{"model":"b"} , "model" : "a\"b" }`: `"a\"b"`, `{"model":"a","model":"c"}`: `"c"`,
+		`{"model":7}`: "", `{"model":"a","model":7}`: "", `["model","a"]`: "", `{"x":"model"}`: "", ``: "", `{"model`: "",
+	} {
+		from, to, ok := Model([]byte(body))
+		if got := body[from:to]; ok != (want != "") || ok && got != want {
+			t.Errorf("%s: %q, %t", body, got, ok)
+		}
+	}
+}
+
 // Any text is read to its end in bounded memory, and what is counted is no more
 // than was there.
 func FuzzRead(f *testing.F) {
