@@ -60,6 +60,12 @@ func (s *series) column(class string) int {
 
 // advance integrates up to now and closes the seconds that have passed.
 func (s *series) advance(now time.Time) {
+	if second := now.Unix(); second < s.second-1 {
+		// The clock was set back: without this nothing would be recorded until it
+		// has come again to where it was.
+		s.at, s.second, s.first = now, second, min(s.first, second+1)
+		clear(s.sums)
+	}
 	for now.Unix() > s.second {
 		end := time.Unix(s.second+1, 0)
 		s.integrate(end)
