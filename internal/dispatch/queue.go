@@ -80,8 +80,8 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	t.due = t.order()
 	t.cost = q.units.of(t.Cost)
 	if q.policy.Mode == Tokens {
-		// A long prompt lets short ones pass, by a second for each 1,000 tokens.
-		t.due = t.due.Add(time.Duration(t.Prompt) * time.Millisecond)
+		// A long prompt lets short ones pass, by 3 seconds for each 1,000 tokens.
+		t.due = t.due.Add(3 * time.Duration(t.Prompt) * time.Millisecond)
 		t.cost = q.tokensOf(t, q.needOf(t).output)
 	}
 	q.seq++

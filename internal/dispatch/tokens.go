@@ -25,7 +25,10 @@ const (
 func fade(x, span float64) float64 { return math.Exp(-max(0, x) / span) }
 
 // need is a request in tokens.
-type need struct{ prompt, output float64 }
+type need struct {
+	prompt, output float64
+	waited         float64 // seconds since it came
+}
 
 func (q *Queue) needOf(t *Ticket) need {
 	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output)}
@@ -102,6 +105,7 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	}
 	best, bestCost, bestWork := (*server)(nil), math.Inf(1), 0.0
 	z := q.needOf(t)
+	z.waited = now.Sub(t.at).Seconds()
 	crowd := crowdBase + (1-crowdBase)*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
 	size := q.taken(t)
 	preferred := q.prefers(t, size)
@@ -185,6 +189,10 @@ const (
 	coming = 3
 	// overLimit is how much a second between tokens beyond the objective counts.
 	overLimit = 0.5
+	// tooLate is how many seconds it counts that the first token is expected after the
+	// objective's time. Nothing is gained by being later still, so it is the same for
+	// any delay.
+	tooLate = 20
 )
 
 // cost is what a request would cost on a replica, in seconds, and how many of them
@@ -204,6 +212,9 @@ func (q *Queue) cost(s *server, z need, crowd float64) (cost, work float64) {
 	others := b.streams*work + b.n*z.output*max(0, next-b.step)
 	r := min(b.long, fullest)
 	cost = own + crowd*others + coming*work*r/(1-r)
+	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+b.backlog+b.promised+b.waiting*work+work > limit {
+		cost += tooLate
+	}
 	if limit := q.policy.SLO.TPOT.Seconds(); limit > 0 {
 		cost += overLimit * z.output * max(0, token-limit)
 	}

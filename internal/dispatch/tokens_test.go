@@ -197,3 +197,34 @@ func TestTokensAreSharedBetweenTenants(t *testing.T) {
 		t.Errorf("the tenant with long prompts was served %.0f%% of the tokens: %v", 100*part, sum)
 	}
 }
+
+// A replica that can still keep the objective is taken before one that would serve the
+// request sooner in all, but begin too late.
+func TestTheFirstTokenInTimeIsWorthASlowerAnswer(t *testing.T) {
+	for _, c := range []struct {
+		ttft time.Duration
+		want string
+	}{{0, "waits"}, {2 * time.Second, "l4"}, {time.Millisecond, "waits"}} {
+		now := time.Unix(1_700_000_000, 0)
+		q := New(Policy{Mode: Tokens, SLO: SLO{TTFT: c.ttft}})
+		q.Put(Replica{ID: "h100", Class: "h100", Weight: 1})
+		q.Put(Replica{ID: "l4", Class: "l4", Weight: 0.085})
+		send := func(prompt int) string {
+			k := &Ticket{Request: Request{Prompt: prompt, Output: 200, Expire: now.Add(time.Hour)}}
+			if why, _ := q.Submit(k, now); why != Accepted {
+				t.Fatal(why)
+			}
+			if got := q.Next(now); got == nil {
+				return "waits"
+			}
+			r, _ := k.Replica()
+			return r.ID
+		}
+		if got := send(45_000); got != "h100" {
+			t.Fatalf("the long prompt goes to %s", got)
+		}
+		if got := send(500); got != c.want {
+			t.Errorf("objective %s: the short prompt behind 3 s of reading: %s, want %s", c.ttft, got, c.want)
+		}
+	}
+}
