@@ -35,8 +35,8 @@ type shelf struct {
 }
 
 const (
-	// indexBlocks bounds the blocks of a service over all its replicas: about 64 MiB,
-	// of which 40 bytes each are the array and the rest its map of hashes.
+	// indexBlocks bounds the blocks of a service over all its replicas: 32 bytes each
+	// in the array and about as much in the map of hashes, at most some 64 MiB.
 	indexBlocks = 1 << 19
 	// unknownBlocks is what a replica of unknown cache is taken to hold.
 	unknownBlocks = 800
@@ -44,16 +44,24 @@ const (
 
 func newIndex() index { return index{holders: map[uint64]int32{}} }
 
-// open returns an empty shelf.
+// open returns an empty shelf. The others keep no more than leaves it its part.
 func (x *index) open() int32 {
+	var at int32
 	if n := len(x.spare); n > 0 {
-		at := x.spare[n-1]
+		at = x.spare[n-1]
 		x.spare = x.spare[:n-1]
-		return at
+	} else {
+		x.shelves = append(x.shelves, shelf{newest: -1, oldest: -1})
+		at = int32(len(x.shelves) - 1)
 	}
-	x.shelves = append(x.shelves, shelf{newest: -1, oldest: -1})
-	return int32(len(x.shelves) - 1)
+	for i := range x.shelves {
+		x.shrink(int32(i), x.part())
+	}
+	return at
 }
+
+// part is how many blocks one shelf may hold.
+func (x *index) part() int { return indexBlocks / max(1, len(x.shelves)-len(x.spare)) }
 
 // close empties a shelf and gives it back.
 func (x *index) close(at int32) {
@@ -120,7 +128,7 @@ func (x *index) link(i int32) {
 // add records that a replica has the blocks of a prompt; room is how many its
 // cache holds.
 func (x *index) add(at int32, hashes []uint64, room int) {
-	room = min(room, indexBlocks/max(1, len(x.shelves)-len(x.spare)))
+	room = min(room, x.part())
 	// The last blocks first, so that they are forgotten first.
 	for i := min(len(hashes), room) - 1; i >= 0; i-- {
 		x.put(at, hashes[i])
