@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -27,8 +29,9 @@ func (topCommand) Help() string {
 
   Shows every GPU of the cluster as a bar of its slices, with the allocation that
   holds each, its use, memory, enforcement and health; and every service behind a
-  gateway with its queue and its replicas by hardware class. Refreshes in place in
-  a terminal until Ctrl-C; prints once elsewhere.
+  gateway with its queue and its replicas by hardware class. Refreshes in a terminal,
+  cut to its window, until Ctrl-C; prints once elsewhere and where TERM is dumb. A
+  slice shown as ? may be held by a job that the token may not see.
 
   Nomad and Consul are found as their own commands find them (NOMAD_ADDR,
   NOMAD_TOKEN, CONSUL_HTTP_ADDR, …).
@@ -66,7 +69,14 @@ func (c topCommand) Run(args []string) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	live := !*once && !*asJSON && term.IsTerminal(int(os.Stdout.Fd()))
+	terminal := os.Getenv("TERM")
+	live := !*once && !*asJSON && terminal != "" && terminal != "dumb" && term.IsTerminal(int(os.Stdout.Fd()))
+	leave := func() {}
+	if live {
+		fmt.Print("\x1b[?1049h") // a screen of its own, so that what was there comes back
+		leave = sync.OnceFunc(func() { fmt.Print("\x1b[?1049l") })
+	}
+	defer leave()
 	for shown := false; ; {
 		switch err := show(ctx, cluster, *asJSON, live); {
 		case err == nil:
@@ -75,6 +85,7 @@ func (c topCommand) Run(args []string) int {
 		case live && shown:
 			stale(err) // a server that restarts must not end the view
 		default:
+			leave()
 			c.ui.Error("aliquot top: " + flat(err))
 			return 1
 		}
@@ -127,8 +138,12 @@ func show(ctx context.Context, cluster top.Cluster, asJSON, live bool) error {
 		_, err = os.Stdout.Write(text.Bytes())
 		return err
 	}
-	fmt.Fprintf(&text, "\n%s  Ctrl-C ends", s.At.Format(time.TimeOnly))
-	screen := bytes.ReplaceAll(text.Bytes(), []byte("\n"), []byte("\x1b[K\n"))
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil {
+		width, height = 80, 24
+	}
+	last := top.Fit(s.At.Format(time.TimeOnly)+"  Ctrl-C ends", width, 1)
+	screen := strings.ReplaceAll(top.Fit(text.String(), width, height-1)+"\n"+last, "\n", "\x1b[K\n")
 	_, err = fmt.Fprintf(os.Stdout, "\x1b[H%s\x1b[K\x1b[J", screen)
 	return err
 }

@@ -52,6 +52,12 @@ func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 			s.Services = services
 		})
 	}
+	blind := make(chan string, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, answerTime)
+		defer cancel()
+		blind <- c.blind(ctx)
+	}()
 	next := make(chan int)
 	for range min(atOnce, len(stubs)) {
 		asked.Go(func() {
@@ -65,6 +71,10 @@ func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 	}
 	close(next)
 	asked.Wait()
+	if why := <-blind; why != "" {
+		s.Notes = append(s.Notes, why)
+		s.unsee()
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return Snapshot{}, ctx.Err()
 	}
@@ -100,12 +110,25 @@ func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 	}
 	n.Problem = strings.Join(problems, "; ")
 	held := holders(allocs)
+	unseen := err != nil
 	for _, group := range stub.NodeResources.Devices {
 		if group.Type == gpu.DeviceType {
 			n.GPUs = append(n.GPUs, gpusOf(group, held, stats)...)
 		}
 	}
+	for i := range n.GPUs {
+		n.GPUs[i].Unseen = unseen
+	}
 	return n
+}
+
+// unsee marks every GPU as one of which not all holders are seen.
+func (s *Snapshot) unsee() {
+	for _, n := range s.Nodes {
+		for i := range n.GPUs {
+			n.GPUs[i].Unseen = true
+		}
+	}
 }
 
 // reason says in a few words why a question had no answer.

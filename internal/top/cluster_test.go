@@ -40,6 +40,9 @@ func nomadOf(t *testing.T, n int, stats func(w http.ResponseWriter, r *http.Requ
 			Tasks: map[string]*api.AllocatedTaskResources{"server": {Devices: []*api.AllocatedDeviceResource{{DeviceIDs: []string{id}}}}},
 		}}})
 	})
+	mux.HandleFunc("GET /v1/acl/token/self", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "ACL support disabled", http.StatusBadRequest)
+	})
 	mux.HandleFunc("GET /v1/client/stats", func(w http.ResponseWriter, r *http.Request) {
 		stats(w, r, r.URL.Query().Get("node_id"))
 	})

@@ -13,7 +13,8 @@ import (
 const marks = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 // Render draws the snapshot as plain text that fits 100 columns for GPUs of up
-// to 20 slices. In a bar a letter is an allocation, a dot a free slice and an x
+// to 20 slices. In a bar a letter is an allocation, a dot a free slice, a question mark one of which nobody can
+// say and an x
 // a slice that is unhealthy. Slices of one GPU are alike, so those of one
 // allocation are drawn side by side.
 func Render(w io.Writer, s Snapshot) error {
@@ -44,7 +45,7 @@ func Render(w io.Writer, s Snapshot) error {
 
 func renderGPU(w io.Writer, g GPU) {
 	bar, holders := g.Bar()
-	fmt.Fprintf(w, "  %-12s [%s] %2d/%d  %s  %s  %s\n", g.Group, bar, g.Used(), len(g.Slices),
+	fmt.Fprintf(w, "  %-12s [%s] %2d%s/%d  %s  %s  %s\n", g.Group, bar, g.Used(), map[bool]string{true: "+"}[g.Unseen && g.Used() < len(g.Slices)], len(g.Slices),
 		use(g), enforcement(g), health(g))
 	for _, h := range holders {
 		fmt.Fprintf(w, "  %-12s  %c %s %s/%s  %d\n", "", h.Mark, short(h.Allocation), h.Job, h.Task, h.Slices)
@@ -80,6 +81,8 @@ func (g GPU) Bar() (string, []Holder) {
 			bar.WriteByte(holders[i].Mark)
 		case !s.Healthy:
 			bar.WriteByte('x')
+		case g.Unseen:
+			bar.WriteByte('?')
 		default:
 			bar.WriteByte('.')
 		}

@@ -51,9 +51,13 @@ type GPU struct {
 	Healthy    bool    `json:"healthy"`
 	Health     string  `json:"health,omitempty"`
 	Slices     []Slice `json:"slices"`
+	// Unseen is set where slices without an allocation may be held by one that the
+	// token may not see.
+	Unseen bool `json:"unseen,omitempty"`
 }
 
-// Slice is one device instance. Allocation is empty while it is free.
+// Slice is one device instance. Allocation is empty while it is free, see also
+// GPU.Unseen.
 type Slice struct {
 	ID         string `json:"id"`
 	Allocation string `json:"allocation,omitempty"`
