@@ -20,13 +20,13 @@ import (
 // The keys by which a replica describes itself in its service's meta (Consul) or
 // in tags of the form key=value (Nomad).
 const (
-	metaClass  = "gpu_class"
-	metaSlices = "aliquot_slices"
-	metaTotal  = "aliquot_slices_total"
-	metaWeight = "aliquot_weight"
-	metaSlots  = "concurrency"
-	metaKV     = "kv_tokens"
-	metaPrompt = "max_model_len"
+	metaClass  = gpu.MetaClass
+	metaSlices = gpu.MetaSlices
+	metaTotal  = gpu.MetaTotal
+	metaWeight = gpu.MetaWeight
+	metaSlots  = gpu.MetaSlots
+	metaKV     = gpu.MetaKVTokens
+	metaPrompt = gpu.MetaMaxPrompt
 )
 
 // replica makes a replica of what a source knows.

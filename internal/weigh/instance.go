@@ -9,16 +9,18 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"aliquot/internal/gpu"
 )
 
 // The service meta keys that are read.
 const (
-	MetaRoute  = "aliquot_route"        // "true" opts a service in
-	MetaClass  = "gpu_class"            // hardware class, a DNS label
-	MetaSlices = "aliquot_slices"       // slices of one GPU, or whole GPUs
-	MetaTotal  = "aliquot_slices_total" // slices that one GPU is offered in
-	MetaWeight = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
-	MetaSlots  = "concurrency"          // requests that the instance serves at a time
+	MetaRoute  = gpu.MetaRoute
+	MetaClass  = gpu.MetaClass
+	MetaSlices = gpu.MetaSlices
+	MetaTotal  = gpu.MetaTotal
+	MetaWeight = gpu.MetaWeight
+	MetaSlots  = gpu.MetaSlots
 )
 
 // maxInstanceWeight bounds what an instance may claim of itself: 16 of the

@@ -1,0 +1,14 @@
+package gpu
+
+// The keys by which a replica describes itself in its service's meta. Gateway and router
+// read them; a task-level service block fills most of them from the grant.
+const (
+	MetaClass     = "gpu_class"            // hardware class, a DNS label
+	MetaSlices    = "aliquot_slices"       // slices of one GPU, or whole GPUs
+	MetaTotal     = "aliquot_slices_total" // slices that one GPU is offered in
+	MetaWeight    = "aliquot_weight"       // expected rate of the grant, H100 SXM = 1
+	MetaSlots     = "concurrency"          // requests that the replica serves at a time
+	MetaKVTokens  = "kv_tokens"            // tokens that an engine's cache holds
+	MetaMaxPrompt = "max_model_len"        // longest prompt in tokens
+	MetaRoute     = "aliquot_route"        // "true" opts a service in to the router
+)
