@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,11 +15,19 @@ import (
 
 // nomads is a Nomad that scales after a while, or refuses.
 type nomads struct {
+	mu     sync.Mutex // of calls
 	counts map[string]int
 	full   map[string]bool // jobs for which there is no node
 	refuse map[string]error
 	calls  []string
 	takes  time.Duration
+}
+
+// called is which jobs were scaled so far.
+func (n *nomads) called() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.calls)
 }
 
 func (n *nomads) Count(_ context.Context, job, group string) (int, int, error) {
@@ -29,7 +39,9 @@ func (n *nomads) Count(_ context.Context, job, group string) (int, int, error) {
 
 func (n *nomads) Scale(_ context.Context, job, group string, count int, reason string) error {
 	time.Sleep(n.takes)
+	n.mu.Lock()
 	n.calls = append(n.calls, job)
+	n.mu.Unlock()
 	if err := n.refuse[job]; err != nil {
 		return err
 	}
@@ -91,8 +103,8 @@ func TestAGroupWithoutANodeFallsToTheNext(t *testing.T) {
 		w.ask()
 		time.Sleep(25 * time.Second)
 		synctest.Wait()
-		if len(n.calls) != 1 {
-			t.Errorf("scaled %v within 25 s, want the cheap one only", n.calls)
+		if calls := n.called(); len(calls) != 1 {
+			t.Errorf("scaled %v within 25 s, want the cheap one only", calls)
 		}
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
