@@ -18,7 +18,6 @@ type plant struct {
 	ids     []string
 	now     time.Time
 	whole   bool
-	ttft    time.Duration // mean, of the requests that ended lately
 	sent    map[string]int
 	ended   int
 	lateSum time.Duration
