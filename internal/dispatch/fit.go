@@ -23,6 +23,7 @@ type fit struct {
 	theta  [3]float64
 	stale  bool
 	ratio  float64 // mean logarithm of what was taken to what was assumed
+	drift  float64 // late mean logarithm of what was taken to what was expected
 }
 
 const (
@@ -34,6 +35,12 @@ const (
 	// samples.
 	stretch = 3
 	settled = 16
+	// When samples differ from what was expected by drifted or more, one way, over
+	// about driftMemory of them, what was learned is wrong and is forgotten hasty
+	// times as fast: bad samples would else be believed for as long as good ones.
+	driftMemory = 32
+	drifted     = 1.2
+	hasty       = 16
 	// idleSpan is the time in seconds after which what was learned of hardware that
 	// is not used counts 1/e: so that a class that looks slow is tried again.
 	idleSpan = 300
@@ -55,6 +62,7 @@ func (f *fit) add(terms [3]float64, y, weight float64, now time.Time) {
 	if f.n >= settled {
 		expected := f.of(terms)
 		y = min(max(y, expected/stretch), expected*stretch)
+		f.drift += (math.Log(y/expected) - f.drift) * weight / driftMemory
 	}
 	y = min(max(y/assumed, lowest), highest)
 	for i := range f.terms {
@@ -62,6 +70,9 @@ func (f *fit) add(terms [3]float64, y, weight float64, now time.Time) {
 	}
 	f.ratio += (math.Log(y) - f.ratio) * weight / min(f.n+1, f.memory)
 	keep := 1 - weight/f.memory
+	if math.Abs(f.drift) > math.Log(drifted) {
+		keep = 1 - weight/max(f.memory/hasty, settled)
+	}
 	for i := range f.terms {
 		for j := range f.terms {
 			f.a[i][j] = f.a[i][j]*keep + weight*terms[i]*terms[j]
