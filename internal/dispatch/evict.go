@@ -23,15 +23,17 @@ func (q *Queue) lesser(t *Ticket) *Ticket {
 }
 
 // longest returns the lane with the most requests for its tenant's weight, among
-// the first ones.
+// the first ones. A tenant at its limit makes room like any other: else it could fill
+// the queue while slots are free.
 func (c *priority) longest() *lane {
 	var best *lane
 	size := func(l *lane) float64 { return float64(l.tree.len()) / l.account.tenant.limits.Weight }
 	for p := range c.lanes {
-		items := c.lanes[p].items
-		for _, l := range items[:min(len(items), lanesLooked)] {
-			if best == nil || size(l) > size(best) {
-				best = l
+		for _, h := range []*heap[*lane]{&c.lanes[p], &c.parked[p]} {
+			for _, l := range h.items[:min(h.len(), lanesLooked)] {
+				if best == nil || size(l) > size(best) {
+					best = l
+				}
 			}
 		}
 	}

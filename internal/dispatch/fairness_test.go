@@ -143,6 +143,41 @@ func TestAFullQueueMakesRoomForTheMoreUrgent(t *testing.T) {
 	}
 }
 
+func TestATenantAtItsLimitMakesRoom(t *testing.T) {
+	for _, mode := range []Mode{Slots, Tokens} {
+		q := New(Policy{Mode: mode, Priorities: 2, MaxQueue: 10, Tenants: map[string]Limits{"a": {MaxActive: 1}}})
+		q.Put(Replica{ID: "r", Class: "h100", Slots: 4})
+		submit(t, q, epoch, ask("running", by("a")))
+		drain(q, epoch)
+		for i := range 10 {
+			submit(t, q, epoch, ask(i, by("a")))
+		}
+		_, got := drain(q, epoch)
+		expect(t, "of the tenant at its limit", got)
+		submit(t, q, epoch, ask("other", by("b")))
+		if e := q.Evicted(); e == nil || e.Value != 9 {
+			t.Errorf("mode %d: evicted %v; want the last request of the tenant at its limit", mode, e)
+		}
+		_, got = drain(q, epoch)
+		expect(t, "of the other tenant", got, "other@r")
+	}
+}
+
+func TestAMoreUrgentRequestTakesThePlaceOfATenantAtItsLimit(t *testing.T) {
+	q := New(Policy{Priorities: 2, MaxQueue: 10, Tenants: map[string]Limits{"a": {MaxActive: 1}}})
+	q.Put(Replica{ID: "r", Slots: 4})
+	batch := func(r *Request) { r.Priority = 1 }
+	submit(t, q, epoch, ask("running", by("a"), batch))
+	drain(q, epoch)
+	for i := range 10 {
+		submit(t, q, epoch, ask(i, by("a"), batch))
+	}
+	submit(t, q, epoch, ask("urgent", by("a")))
+	if e := q.Evicted(); e == nil || e.Value != 9 {
+		t.Errorf("evicted %v; want the batch request that is due last", e)
+	}
+}
+
 func TestTurnsAreTakenPerPlacement(t *testing.T) {
 	q := New(Policy{Placements: []Placement{{}, {Require: []string{"t4"}}, {Require: []string{"h100"}}}})
 	q.Put(Replica{ID: "t", Class: "t4", Slots: 1})

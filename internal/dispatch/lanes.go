@@ -9,7 +9,9 @@ import (
 type priority struct {
 	// lanes holds, for each placement, the tenants that wait and may be served,
 	// least charged first.
-	lanes    []heap[*lane]
+	lanes []heap[*lane]
+	// parked holds, likewise, the tenants that wait and may not be served now.
+	parked   []heap[*lane]
 	accounts map[string]*account
 	waiting  int
 	// retries wait to be tried again elsewhere than where they failed. They stand
@@ -45,9 +47,10 @@ type lane struct {
 	// that what it took elsewhere costs it no turn here.
 	charge float64
 	tree   tree
-	head   *Ticket // the first of tree
-	at     int     // placement
-	index  int     // in priority.lanes, -1 when empty or parked
+	head   *Ticket      // the first of tree
+	at     int          // placement
+	in     *heap[*lane] // of priority.lanes or priority.parked, nil when empty
+	index  int          // in that heap, -1 when empty
 }
 
 func before(a, b *lane) bool {
@@ -58,11 +61,14 @@ func before(a, b *lane) bool {
 }
 
 func newPriority(placements int) *priority {
-	c := &priority{accounts: map[string]*account{}, lanes: make([]heap[*lane], placements), floor: make([]float64, placements), sweep: 1024}
-	for i := range c.lanes {
-		c.lanes[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
+	lanes := func() []heap[*lane] {
+		out := make([]heap[*lane], placements)
+		for i := range out {
+			out[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
+		}
+		return out
 	}
-	return c
+	return &priority{accounts: map[string]*account{}, lanes: lanes(), parked: lanes(), floor: make([]float64, placements), sweep: 1024}
 }
 
 // maxTenants bounds the tenants told apart; further ones share one account, so
@@ -214,20 +220,28 @@ func (q *Queue) leave(t *Ticket) {
 	l.sync()
 }
 
-// sync puts the lane where its head and its account's charge rank it.
+// sync puts the lane where its head, its account's charge and its tenant's limit
+// rank it.
 func (l *lane) sync() {
-	h := &l.account.priority.lanes[l.at]
+	var in *heap[*lane]
 	if l.tree.len() > 0 {
 		l.head = l.tree.first()
+		in = &l.account.priority.lanes[l.at]
+		if l.account.tenant.parked {
+			in = &l.account.priority.parked[l.at]
+		}
 	}
-	may := l.tree.len() > 0 && !l.account.tenant.parked
 	switch {
-	case l.index >= 0 && !may:
-		h.remove(l.index)
-	case l.index >= 0:
-		h.fix(l.index)
-	case may:
-		h.push(l)
+	case l.in == in && in != nil:
+		in.fix(l.index)
+	case l.in != in:
+		if l.in != nil {
+			l.in.remove(l.index)
+		}
+		if in != nil {
+			in.push(l)
+		}
+		l.in = in
 	}
 }
 
