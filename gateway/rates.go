@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"maps"
 	"reflect"
 	"time"
 
@@ -22,25 +23,11 @@ const publishEvery = 10 * time.Second
 
 // keepRates starts from what was learned before and publishes what is learned.
 func (s *Server) keepRates(ctx context.Context) {
-	saved := map[*line.Line]map[string]dispatch.Rate{}
+	saved := publishedRates{}
 	tick := time.NewTicker(publishEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		for _, v := range s.plan.Load().services {
-			if _, ok := saved[v.line]; !ok {
-				saved[v.line] = nil
-				s.seed(ctx, v)
-			}
-			rates := v.line.Rates()
-			if len(rates) == 0 || reflect.DeepEqual(rates, saved[v.line]) {
-				continue
-			}
-			if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
-				s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
-				continue
-			}
-			saved[v.line] = rates
-		}
+		s.publishRates(ctx, saved)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -48,14 +35,48 @@ func (s *Server) keepRates(ctx context.Context) {
 	}
 }
 
-// seed gives a service the rates that were learned before.
-func (s *Server) seed(ctx context.Context, v *service) {
+// publishedRates are the rates that were published last, of every line that has what
+// was learned before.
+type publishedRates map[*line.Line]map[string]dispatch.Rate
+
+// publishRates seeds the lines that are new and publishes the rates that changed. It
+// forgets the lines of services that are gone, each of which holds a whole queue.
+func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
+	services := s.plan.Load().services
+	present := make(map[*line.Line]bool, len(services))
+	for _, v := range services {
+		present[v.line] = true
+	}
+	maps.DeleteFunc(saved, func(l *line.Line, _ map[string]dispatch.Rate) bool { return !present[l] })
+	for _, v := range services {
+		if _, ok := saved[v.line]; !ok {
+			if !s.seed(ctx, v) {
+				continue // what would be published lacks what was learned before
+			}
+			saved[v.line] = nil
+		}
+		rates := v.line.Rates()
+		if len(rates) == 0 || reflect.DeepEqual(rates, saved[v.line]) {
+			continue
+		}
+		if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
+			s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
+			continue
+		}
+		saved[v.line] = rates
+	}
+}
+
+// seed gives a service the rates that were learned before, and reports whether they
+// could be read.
+func (s *Server) seed(ctx context.Context, v *service) bool {
 	rates, err := s.options.Rates.Load(ctx, v.name)
 	if err != nil {
 		s.log.Warn("learned rates could not be read", "service", v.name, "error", err)
-		return
+		return false
 	}
 	v.line.Seed(rates)
+	return true
 }
 
 // announceEvery is how often the gateway sees to it that it is announced: an agent

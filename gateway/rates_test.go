@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
+)
+
+// shelf is a store of rates that cannot be read for a while.
+type shelf struct {
+	refuses int
+	loads   int
+}
+
+func (s *shelf) Load(context.Context, string) (map[string]dispatch.Rate, error) {
+	if s.loads++; s.loads <= s.refuses {
+		return nil, errors.New("no leader")
+	}
+	return map[string]dispatch.Rate{"h100": {Rate: 3, Slots: 1, Samples: 50}}, nil
+}
+
+func (s *shelf) Save(context.Context, string, map[string]dispatch.Rate, time.Time) error { return nil }
+
+func TestLearnedRatesAreReadUntilTheyAreThere(t *testing.T) {
+	store := &shelf{refuses: 2}
+	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
+	v := &service{name: "m", line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
+	s.plan.Store(&plan{services: []*service{v}})
+	saved := publishedRates{}
+	for range 5 {
+		s.publishRates(t.Context(), saved)
+	}
+	if store.loads != 3 {
+		t.Errorf("read %d times with two failures, want 3", store.loads)
+	}
+	if len(saved) != 1 {
+		t.Errorf("%d lines are known, want 1", len(saved))
+	}
+	other := &service{name: "m", line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
+	s.plan.Store(&plan{services: []*service{other}})
+	s.publishRates(t.Context(), saved)
+	if _, held := saved[v.line]; held || len(saved) != 1 {
+		t.Errorf("%d lines are held after the service changed, the old one: %v", len(saved), held)
+	}
+}
