@@ -178,6 +178,37 @@ func TestAMoreUrgentRequestTakesThePlaceOfATenantAtItsLimit(t *testing.T) {
 	}
 }
 
+func TestATenantAtItsLimitMakesNobodyLate(t *testing.T) {
+	for _, urgency := range []int{0, 1} {
+		q := New(Policy{Priorities: 2, Tenants: map[string]Limits{"a": {MaxActive: 1}}})
+		q.Put(Replica{ID: "r", Slots: 4})
+		teach(q, map[string]float64{"r": 1}, 50)
+		at := func(p int) func(*Request) { return func(r *Request) { r.Priority = p } }
+		submit(t, q, epoch, ask("running", by("a"), at(urgency)))
+		drain(q, epoch)
+		for i := range 200 {
+			submit(t, q, epoch, ask(i, by("a"), at(urgency)))
+		}
+		soon := func(r *Request) { r.Expire = epoch.Add(2 * time.Second) }
+		submit(t, q, epoch, ask("other", by("b"), at(1), soon))
+		_, got := drain(q, epoch)
+		expect(t, "beside a tenant at its limit", got, "other@r")
+	}
+}
+
+func TestATenantAtItsLimitPushesNobodyOntoASlowSlot(t *testing.T) {
+	q := New(Policy{Theta: 1, Tenants: map[string]Limits{"a": {MaxActive: 1}}})
+	q.Put(Replica{ID: "fast", Class: "f", Slots: 1, Weight: 4})
+	q.Put(Replica{ID: "slow", Class: "s", Slots: 1, Weight: 1})
+	teach(q, map[string]float64{"fast": 0.1, "slow": 0.4}, 100)
+	for i := range 20 {
+		submit(t, q, epoch, ask(i, by("a")))
+	}
+	submit(t, q, epoch, ask("other", by("b")))
+	_, got := drain(q, epoch)
+	expect(t, "one fast slot, taken by a tenant at its limit", got, "0@fast")
+}
+
 func TestTurnsAreTakenPerPlacement(t *testing.T) {
 	q := New(Policy{Placements: []Placement{{}, {Require: []string{"t4"}}, {Require: []string{"h100"}}}})
 	q.Put(Replica{ID: "t", Class: "t4", Slots: 1})

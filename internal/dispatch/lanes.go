@@ -14,6 +14,9 @@ type priority struct {
 	parked   []heap[*lane]
 	accounts map[string]*account
 	waiting  int
+	// ready is, by placement, how many of those that wait are of tenants that may be
+	// served, and again how many of them are in retries.
+	ready, again []int
 	// retries wait to be tried again elsewhere than where they failed. They stand
 	// apart so that none keeps those behind it from the slot that it must avoid.
 	retries []*Ticket
@@ -47,6 +50,7 @@ type lane struct {
 	// that what it took elsewhere costs it no turn here.
 	charge float64
 	tree   tree
+	again  int          // its requests in priority.retries
 	head   *Ticket      // the first of tree
 	at     int          // placement
 	in     *heap[*lane] // of priority.lanes or priority.parked, nil when empty
@@ -68,7 +72,7 @@ func newPriority(placements int) *priority {
 		}
 		return out
 	}
-	return &priority{accounts: map[string]*account{}, lanes: lanes(), parked: lanes(), floor: make([]float64, placements), sweep: 1024}
+	return &priority{accounts: map[string]*account{}, lanes: lanes(), parked: lanes(), ready: make([]int, placements), again: make([]int, placements), floor: make([]float64, placements), sweep: 1024}
 }
 
 // maxTenants bounds the tenants told apart; further ones share one account, so
@@ -185,11 +189,14 @@ func (q *Queue) enter(t *Ticket) {
 	}
 	t.lane = l
 	t.waiting = true
+	l.tally(-1)
 	if t.avoid != nil {
 		a.priority.retries = append(a.priority.retries, t)
+		l.again++
 	} else {
 		l.tree.insert(t)
 	}
+	l.tally(+1)
 	a.queued++
 	owner.queued++
 	a.priority.waiting++
@@ -204,20 +211,34 @@ func (q *Queue) leave(t *Ticket) {
 	l := t.lane
 	t.waiting = false
 	a := l.account
+	l.tally(-1)
 	if t.avoid != nil {
 		c := a.priority
 		at := slices.Index(c.retries, t)
 		c.retries = slices.Delete(c.retries, at, at+1)
+		l.again--
 		t.avoid = nil
 	} else {
 		l.tree.remove(t)
 	}
+	l.tally(+1)
 	a.queued--
 	a.tenant.queued--
 	a.priority.waiting--
 	q.waiting--
 	q.wanted[t.Placement]--
 	l.sync()
+}
+
+// tally adds the lane to the counts of its priority, or takes it out of them with a
+// sign of -1.
+func (l *lane) tally(sign int) {
+	if l.account.tenant.parked {
+		return
+	}
+	c := l.account.priority
+	c.ready[l.at] += sign * (l.tree.len() + l.again)
+	c.again[l.at] += sign * l.again
 }
 
 // sync puts the lane where its head, its account's charge and its tenant's limit
@@ -266,14 +287,22 @@ func (q *Queue) park(t *tenant) {
 	if full == t.parked {
 		return
 	}
+	t.each(func(l *lane) { l.tally(-1) })
 	t.parked = full
+	t.each(func(l *lane) {
+		l.tally(+1)
+		l.sync()
+	})
+}
+
+func (t *tenant) each(f func(*lane)) {
 	for _, a := range t.accounts {
 		if a == nil {
 			continue
 		}
 		for _, l := range a.lanes {
 			if l != nil {
-				l.sync()
+				f(l)
 			}
 		}
 	}

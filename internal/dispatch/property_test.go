@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -141,6 +142,7 @@ func (m *machine) check(t *rapid.T) {
 	if m.q.Waiting() != len(m.waiting) || m.q.Active() != len(m.running) {
 		t.Fatalf("%d wait and %d run, want %d and %d", m.q.Waiting(), m.q.Active(), len(m.waiting), len(m.running))
 	}
+	m.counts(t)
 	tenants := map[string]int{}
 	for k := range m.running {
 		tenants[k.Tenant]++
@@ -157,6 +159,26 @@ func (m *machine) check(t *rapid.T) {
 		}
 	}
 	m.conserves(t, tenants)
+}
+
+// counts checks that the requests counted as ready are those whose tenants may be
+// served.
+func (m *machine) counts(t *rapid.T) {
+	for urgency, c := range m.q.priorities {
+		ready, again := make([]int, len(m.q.placements)), make([]int, len(m.q.placements))
+		for k := range m.waiting {
+			if k.Priority != urgency || k.lane.account.tenant.parked {
+				continue
+			}
+			ready[k.Placement]++
+			if k.avoid != nil {
+				again[k.Placement]++
+			}
+		}
+		if !slices.Equal(ready, c.ready) || !slices.Equal(again, c.again) {
+			t.Fatalf("%v and %v are counted as ready, want %v and %v", c.ready, c.again, ready, again)
+		}
+	}
 }
 
 // conserves checks that no request waits that may use a free slot of the fastest

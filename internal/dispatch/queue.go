@@ -121,7 +121,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 		if c.waiting == 0 {
 			continue
 		}
-		ahead += c.waiting
+		ahead += sum(c.ready)
 		for _, t := range q.candidates(c) {
 			got := q.pick(t, ahead, now)
 			if got.on != nil {

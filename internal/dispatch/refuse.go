@@ -94,12 +94,12 @@ func (q *Queue) capacity(p *placement) (free int, rate, best float64, present bo
 const lanesLooked = 256
 
 // aheadOf estimates how many waiting requests would be served before t: all of
-// more urgent priorities and, of its own, the turns that each tenant takes until
+// more urgent priorities whose tenants are not at their limit and, of its own, the turns that each tenant takes until
 // t's has had as many as it has requests due earlier.
 func (q *Queue) aheadOf(t *Ticket) int {
 	n := 0
 	for _, c := range q.priorities[:t.Priority] {
-		n += c.waiting
+		n += sum(c.ready)
 	}
 	c := q.priorities[t.Priority]
 	own, charge, weight := 0, math.Inf(1), 1.0
@@ -139,7 +139,14 @@ func (q *Queue) aheadOf(t *Ticket) int {
 	if looked > 0 {
 		turns *= float64(lanes) / float64(looked)
 	}
-	return n + min(int(turns), c.waiting) + len(c.retries)
+	return n + min(int(turns), sum(c.ready)) + sum(c.again)
+}
+
+func sum(counts []int) (n int) {
+	for _, k := range counts {
+		n += k
+	}
+	return n
 }
 
 // drainTime is how long the fleet takes until n more requests have left the
