@@ -14,6 +14,8 @@ const bytesPerBadPage = 100 << 20
 // health is what was read of a card's condition. Counts that could not be read
 // are zero.
 type health struct {
+	// Lost is set where the card has fallen off the bus.
+	Lost bool
 	// Silent is set where the library knows the card and has long had no answer from it.
 	Silent bool
 	// Resetting is set between the driver's events before and after a reset.
@@ -34,6 +36,9 @@ func (h health) problem(maxUncorrectable int) string {
 	if h.Resetting {
 		why = append(why, "it is being reset")
 	}
+	if h.Lost {
+		why = append(why, "it has fallen off the bus: its configuration space reads all ones; the host needs a reboot")
+	}
 	if h.Silent {
 		why = append(why, "it does not answer AMD SMI; reset it (amd-smi reset -g) or reboot")
 	}
@@ -49,7 +54,7 @@ func (h health) problem(maxUncorrectable int) string {
 // health reads a card's condition, from the library where it answers and from the
 // kernel's files otherwise.
 func (v *vendor) health(c card) health {
-	h := health{Resetting: v.lib.reset(c)}
+	h := health{Resetting: v.lib.reset(c), Lost: v.Lost(c.PCI.String())}
 	s := v.lib.use()
 	fromLibrary := false
 	if s != nil {
@@ -62,25 +67,30 @@ func (v *vendor) health(c card) health {
 	return h
 }
 
-// silent asks a card whether it is there, once a round. One that has answered
-// before may miss some questions; one that never has may not.
+// silent asks a card whether it is there, once a round. One that has answered before
+// may miss some questions. One that never has is not judged by the library, whose
+// question may be what fails there: the kernel's files say whether it is well.
 func (v *vendor) silent(c card) bool {
 	s := v.lib.use()
-	if s == nil || s.sym.ASIC == nil {
+	if s == nil {
 		return false
 	}
-	if _, known := s.handles[c.PCI]; !known {
+	subject := "silence " + string(c.ID)
+	asked, err := s.answers(c)
+	if !asked {
 		return false
 	}
-	if _, answers := s.asic(c); answers {
+	if err == nil {
 		v.missed[c.ID] = 0
+		v.said.warn(subject, "", "")
 		return false
 	}
-	if n, answered := v.missed[c.ID]; answered && n+1 < plugin.Patience {
-		v.missed[c.ID]++
+	if _, answered := v.missed[c.ID]; !answered {
+		v.said.warn(subject, "a GPU has never answered AMD SMI and is judged by the kernel's files alone", told(c, err.Error()))
 		return false
 	}
-	return true
+	v.missed[c.ID]++
+	return v.missed[c.ID] >= plugin.Patience
 }
 
 // errorCounts sums the RAS counters of a card's blocks. Files that the card does

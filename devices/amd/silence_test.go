@@ -1,6 +1,8 @@
 package amd
 
 import (
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -14,13 +16,15 @@ import (
 // rounds is the vendor's side of a plugin whose rounds a test makes itself.
 type rounds struct {
 	*vendor
-	t *testing.T
+	t   *testing.T
+	log *logged
 }
 
 func roundsOn(t *testing.T, r *rack.AMD, library string) *rounds {
 	t.Helper()
 	t.Setenv("ALIQUOT_RACK_AMD", r.Path)
-	log := (&logged{}).logger()
+	lines := &logged{}
+	log := lines.logger()
 	cfg, err := Maker().Config(map[string]any{"root": r.Root, "run_dir": t.TempDir(), "library": library})
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +35,7 @@ func roundsOn(t *testing.T, r *rack.AMD, library string) *rounds {
 	}
 	v := made.(*vendor)
 	t.Cleanup(v.lib.stop)
-	return &rounds{v, t}
+	return &rounds{v, t, lines}
 }
 
 // one makes a round and returns what was found and each card's problem.
@@ -99,18 +103,65 @@ func TestOneUnansweredQuestionIsNoFault(t *testing.T) {
 	})
 }
 
-// A card that has never answered has no credit.
-func TestACardThatNeverAnsweredIsWithdrawnAtOnce(t *testing.T) {
+// A card that has never answered may be well, and its library what fails: it is
+// withdrawn for what the kernel says of it alone.
+func TestACardThatNeverAnsweredIsNotJudgedByTheLibrary(t *testing.T) {
 	machine := newRack(t, rack.AMDHost(rack.MI210, 2, "", "")...)
+	id := machine.GPUs()[0].PCI
+	lose := func(lost bool) {
+		t.Helper()
+		if err := machine.EditGPU(id, func(g *rack.AMDGPU) { g.Lost = lost }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := func(b ...byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(machine.Root, pciDir, id, "config"), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	r := roundsOn(t, machine, built(t, "26.5"))
 	if _, err := r.Inventory(t.Context()); err != nil { // the library is started and knows both
 		t.Fatal(err)
 	}
-	id := machine.GPUs()[0].PCI
-	if err := machine.EditGPU(id, func(g *rack.AMDGPU) { g.Lost = true }); err != nil {
-		t.Fatal(err)
+	lose(true)
+	for range plugin.Patience + 1 {
+		if _, problems := r.one(); len(problems) != 0 {
+			t.Fatalf("a card that never answered: %v", problems)
+		}
 	}
-	if _, problems := r.one(); len(problems) != 1 || problems[gpu.ID(id)] == "" {
-		t.Errorf("got %v", problems)
+	if n := r.log.count("WARN", "has never answered AMD SMI"); n != 1 {
+		t.Errorf("told %d times, want once", n)
+	}
+	config(0xff, 0xff, 0xff, 0xff)
+	if _, problems := r.one(); len(problems) != 1 || !strings.Contains(problems[gpu.ID(id)], "fallen off the bus") {
+		t.Errorf("off the bus: %v", problems)
+	}
+	config(0x02, 0x10, 0x0f, 0x74)
+	lose(false)
+	if _, problems := r.one(); len(problems) != 0 {
+		t.Fatalf("after its first answer: %v", problems)
+	}
+	lose(true) // and now its silence counts
+	var problems map[gpu.ID]string
+	for range plugin.Patience {
+		_, problems = r.one()
+	}
+	if !strings.Contains(problems[gpu.ID(id)], "does not answer AMD SMI") {
+		t.Errorf("silent after an answer: %v", problems)
+	}
+}
+
+// A card without the record that is asked for answers all the same.
+func TestWhatCountsAsAnAnswer(t *testing.T) {
+	c := card{PCI: pciAddress{Bus: 1}}
+	for status, answers := range map[int32]bool{statusOK: true, 2: true, 3: true, 10: true, statusNoData: true, 7: false, 8: false, 12: false, 43: false} {
+		s := &smi{sym: &symbols{ASIC: func(handle, *byte) int32 { return status }}, handles: map[pciAddress]handle{c.PCI: 1}}
+		if asked, err := s.answers(c); !asked || (err == nil) != answers {
+			t.Errorf("status %d: asked %v, %v", status, asked, err)
+		}
+		if asked, _ := s.answers(card{}); asked {
+			t.Error("a card that the library does not know was asked")
+		}
 	}
 }

@@ -16,9 +16,12 @@ const processorGPU = 1
 
 // Status codes that did not change between releases.
 const (
-	statusOK       = 0
-	statusNoDriver = 34
-	statusNoData   = 40
+	statusOK             = 0
+	statusNotSupported   = 2
+	statusNotImplemented = 3
+	statusNoPermission   = 10
+	statusNoDriver       = 34
+	statusNoData         = 40
 )
 
 // Sensors and metrics of amdsmi_get_temp_metric, in degrees Celsius.
@@ -173,17 +176,35 @@ func (e *smiError) Error() string {
 // record fetches one record of a card into a zeroed buffer that is larger than
 // any release's. The second result is false where this release or card has none.
 func (s *smi) record(c card, call func(handle, *byte) int32) ([]byte, bool) {
+	b, status, asked := s.ask(c, call)
+	return b, asked && status == statusOK
+}
+
+// ask is record with the status of the call, which is made of a card that the library
+// knows.
+func (s *smi) ask(c card, call func(handle, *byte) int32) (b []byte, status int32, asked bool) {
 	h, ok := s.handles[c.PCI]
 	if !ok || call == nil {
-		return nil, false
+		return nil, 0, false
 	}
-	b := make([]byte, bufferSize)
+	b = make([]byte, bufferSize)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || call(h, &b[0]) != statusOK {
-		return nil, false
+	if s.closed {
+		return nil, 0, false
 	}
-	return b, true
+	return b, call(h, &b[0]), true
+}
+
+// answers asks a card what it is, and returns an error where it does not say. That it
+// has no such record, or none for this process, is an answer.
+func (s *smi) answers(c card) (asked bool, err error) {
+	_, status, asked := s.ask(c, s.sym.ASIC)
+	switch status {
+	case statusOK, statusNotSupported, statusNotImplemented, statusNoPermission, statusNoData:
+		return asked, nil
+	}
+	return asked, statusError("amdsmi_get_gpu_asic_info", status)
 }
 
 // asic is what the library calls a GPU.

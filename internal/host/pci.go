@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -32,6 +33,19 @@ func KernelPCI(pci string) string {
 		return strings.TrimPrefix(domain, "0000") + ":" + rest
 	}
 	return pci
+}
+
+// Lost reports whether a PCI device no longer answers on the bus: its configuration
+// space reads all ones.
+func (r Root) Lost(pci string) bool {
+	f, err := os.Open(r.Path(PCIDevices, pci, "config"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var id [4]byte
+	n, _ := f.Read(id[:])
+	return n == len(id) && id == [4]byte{0xff, 0xff, 0xff, 0xff}
 }
 
 // RenderNode is the device node of a render minor.

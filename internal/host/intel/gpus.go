@@ -168,7 +168,7 @@ func (g GPU) Problem(root host.Root) string {
 	switch {
 	case g.Driver == "":
 		return "no kernel driver is bound to it; load xe or i915"
-	case lost(root, g.PCI):
+	case root.Lost(g.PCI):
 		return "it has fallen off the bus: its configuration space reads all ones; the host needs a reboot"
 	case root.Exists(at(g.PCI, "survivability_mode")):
 		return "its firmware is in survivability mode; update the firmware"
@@ -178,18 +178,6 @@ func (g GPU) Problem(root host.Root) string {
 		return "the kernel does not tell how much memory it has; xe from Linux 6.8 on, or Intel's own i915, does"
 	}
 	return ""
-}
-
-// lost reports whether a device no longer answers on the bus.
-func lost(root host.Root, pci string) bool {
-	f, err := os.Open(root.Path(at(pci, "config")))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var id [4]byte
-	n, _ := f.Read(id[:])
-	return n == len(id) && id == [4]byte{0xff, 0xff, 0xff, 0xff}
 }
 
 // Nodes returns the render nodes of a grant, and of no other GPU.
