@@ -138,7 +138,4 @@ func (s *Server) startBackground(ctx context.Context) {
 	if s.options.Rates != nil {
 		s.tasks.Go(func() { s.keepRates(ctx) })
 	}
-	if r := s.options.Registrar; r != nil {
-		s.tasks.Go(func() { s.register(ctx, r) })
-	}
 }

@@ -83,17 +83,15 @@ func (s *Server) seed(ctx context.Context, v *service) bool {
 // that lost its data knows it no more.
 const announceEvery = 10 * time.Second
 
-// register announces the gateway for as long as it serves.
+// announceWithin bounds one announcement: an agent that hangs is asked again.
+const announceWithin = 5 * time.Second
+
+// register announces the gateway until ctx ends.
 func (s *Server) register(ctx context.Context, r Registrar) {
 	public, admin := s.Addresses()
 	failed := time.Second
 	for ctx.Err() == nil {
-		s.announcing.Lock()
-		var err error
-		if !s.leaving.Load() {
-			err = r.Register(ctx, public, admin)
-		}
-		s.announcing.Unlock()
+		err := s.announce(ctx, r, public, admin)
 		wait := announceEvery
 		if err != nil {
 			s.log.Warn("registration failed", "error", err)
@@ -105,4 +103,15 @@ func (s *Server) register(ctx context.Context, r Registrar) {
 		}
 		pause(ctx, wait)
 	}
+}
+
+func (s *Server) announce(ctx context.Context, r Registrar, public, admin string) error {
+	s.announcing.Lock()
+	defer s.announcing.Unlock()
+	if s.leaving.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, announceWithin)
+	defer cancel()
+	return r.Register(ctx, public, admin)
 }

@@ -120,6 +120,10 @@ func (s *Server) Run(ctx context.Context) error {
 	// may still wait for a replica to be found or started.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.startBackground(background)
+	if r := s.options.Registrar; r != nil {
+		// With ctx: what hangs when the gateway leaves must not keep it.
+		s.tasks.Go(func() { s.register(ctx, r) })
+	}
 	defer s.tasks.Wait()
 	defer stop()
 	requests, cutOff := context.WithCancelCause(context.WithoutCancel(ctx))

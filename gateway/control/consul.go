@@ -108,11 +108,11 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	if err != nil {
 		return err
 	}
-	public, err = r.reachable(public, token)
+	public, err = r.reachable(ctx, public, token)
 	if err != nil {
 		return err
 	}
-	if admin, err = r.reachable(admin, token); err != nil {
+	if admin, err = r.reachable(ctx, admin, token); err != nil {
 		return err
 	}
 	host, port, err := net.SplitHostPort(public)
@@ -137,7 +137,7 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 }
 
 // reachable replaces an unspecified host by the agent's.
-func (r *Registrar) reachable(address, token string) (string, error) {
+func (r *Registrar) reachable(ctx context.Context, address, token string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", err
@@ -147,7 +147,7 @@ func (r *Registrar) reachable(address, token string) (string, error) {
 	}
 	// Agent().Self takes no token.
 	var self struct{ Member struct{ Addr string } }
-	if _, err := r.Client.Raw().Query("/v1/agent/self", &self, &consul.QueryOptions{Token: token}); err != nil {
+	if _, err := r.Client.Raw().Query("/v1/agent/self", &self, (&consul.QueryOptions{Token: token}).WithContext(ctx)); err != nil {
 		return "", err
 	}
 	agent := self.Member.Addr

@@ -111,6 +111,39 @@ func TestConsul(t *testing.T) {
 	t.Run("discovery", func(t *testing.T) { discover(t, a) })
 }
 
+// An agent that accepts and never answers keeps no caller beyond its context.
+func TestAnAgentThatHangs(t *testing.T) {
+	asked, hold := make(chan string, 1), make(chan struct{})
+	hung := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path
+		<-hold
+	}))
+	defer hung.Close()
+	defer close(hold)
+	for address, path := range map[string]string{"0.0.0.0:80": "/v1/agent/self", "10.0.0.1:80": "/v1/agent/service/gw"} {
+		client, err := control.NewConsul(&config.Consul{Address: strings.TrimPrefix(hung.URL, "http://")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := control.Registrar{Client: client, Config: &config.Consul{Service: "aliquot-gateway"}, Gateway: "gw"}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.Register(ctx, address, "10.0.0.1:81") }()
+		if got := <-asked; got != path {
+			t.Errorf("%s was asked for, want %s", got, path)
+		}
+		cancel()
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("it was not registered, and no error says so")
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s: Register outlives its context", path)
+		}
+	}
+}
+
 func rates(t *testing.T, a *agent) {
 	conf := &config.Consul{Prefix: "aliquot/rates"}
 	one := control.Rates{Client: a.client, Config: conf, Gateway: "one"}
