@@ -55,7 +55,7 @@ type exchange struct {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inflight.Add(1)
 	defer s.inflight.Add(-1)
-	x := &exchange{server: s, plan: s.plan.Load(), in: r, began: time.Now()}
+	x := &exchange{server: s, in: r, began: time.Now()}
 	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2, timed: s.access != nil}
 	defer x.end()
 	defer s.stream(r)()
@@ -64,11 +64,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// balancer gives to another gateway.
 		w.Header().Set("Connection", "close")
 	}
-	if !x.prepare() {
-		return
-	}
-	if err := x.enter(); err != nil {
-		x.unplaced(err)
+	if !x.admit() {
 		return
 	}
 	x.ctx = r.Context()
@@ -77,6 +73,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.take()
 	x.forward()
+}
+
+// admit finds a service and a slot of it for the request; false when the request was
+// answered instead.
+func (x *exchange) admit() bool {
+	x.plan = x.server.join()
+	defer x.plan.arriving.Add(-1)
+	if !x.prepare() {
+		return false
+	}
+	if err := x.enter(); err != nil {
+		x.unplaced(err)
+		return false
+	}
+	return true
 }
 
 // take records that the exchange was given a slot.

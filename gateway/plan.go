@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"aliquot/gateway/config"
@@ -18,6 +20,21 @@ type plan struct {
 	services []*service
 	routes   *match.Table
 	tenants  tenants
+	// arriving counts the requests that have no slot yet: any of the services may
+	// still be theirs, as the whole body may decide, or a fallback.
+	arriving atomic.Int64
+}
+
+// join counts a request in under the plan in force.
+func (s *Server) join() *plan {
+	for {
+		p := s.plan.Load()
+		p.arriving.Add(1)
+		if s.plan.Load() == p {
+			return p
+		}
+		p.arriving.Add(-1) // whoever retires its services may have looked before
+	}
 }
 
 func (p *plan) find(name string) *service {
@@ -92,23 +109,38 @@ func (s *Server) Reload(c *config.Config) error {
 		}
 	}
 	s.plan.Store(next)
+	s.former = append(slices.DeleteFunc(s.former, (*plan).settled), old)
+	former := slices.Clone(s.former)
 	for _, v := range old.services {
 		if !lines[v.line] {
-			s.tasks.Go(func() { v.retire(s.background) })
+			s.tasks.Go(func() { v.retire(s.background, former) })
 		}
 	}
 	s.log.Info("configuration reloaded", "services", len(next.services))
 	return nil
 }
 
-// retire ends a service when the last request that came to it is gone: until then
-// those that wait are given replicas.
-func (v *service) retire(ctx context.Context) {
-	for ctx.Err() == nil && v.requests.Load() > 0 {
+// settled reports whether no request under the plan is without a slot.
+func (p *plan) settled() bool { return p.arriving.Load() == 0 }
+
+// retire ends a service when the last request that came to it, or under one of the
+// former plans may still come to it, is gone: until then those that wait are given
+// replicas.
+func (v *service) retire(ctx context.Context, former []*plan) {
+	for ctx.Err() == nil && !v.idle(former) {
 		pause(ctx, 100*time.Millisecond)
 	}
 	v.background.stop()
 	v.transports.close()
+}
+
+func (v *service) idle(former []*plan) bool {
+	for _, p := range former {
+		if !p.settled() {
+			return false
+		}
+	}
+	return v.requests.Load() == 0 // last: a request that settles is counted here before
 }
 
 // background is what runs for a service beside its requests.

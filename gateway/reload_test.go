@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -10,7 +11,10 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"aliquot/gateway"
 	"aliquot/gateway/config"
+	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
 )
 
 // reload gives a running gateway another configuration.
@@ -130,4 +134,61 @@ func TestAReloadThatCannotBeChangesNothing(t *testing.T) {
 	if status, body, _ := get(t, g.url); status != 200 || body != "old" || len(g.state(t, "m").Replicas) != 1 {
 		t.Errorf("%d %q", status, body)
 	}
+}
+
+// found is a source that finds its replica after a while.
+type found struct {
+	when    chan struct{}
+	ended   chan struct{}
+	replica line.Replica
+}
+
+func (f *found) Watch(ctx context.Context, set func([]line.Replica)) {
+	defer close(f.ended)
+	select {
+	case <-f.when:
+		set([]line.Replica{f.replica})
+		<-ctx.Done()
+	case <-ctx.Done():
+	}
+}
+
+// The body says which service a request is for, and a service must not end while one
+// may still be for it.
+func TestAServiceOutlivesTheRequestsThatStillArrive(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "old") })
+	fine := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "new") })
+	address := strings.TrimPrefix(replica.URL, "http://")
+	source := &found{make(chan struct{}), make(chan struct{}), line.Replica{Replica: dispatch.Replica{ID: "r", Slots: 1}, Address: address}}
+	other := service("n", replicaBlock(fine, "", 1), "route {\n path_prefix = \"/n\"\n}")
+	g := start(t, service("m", replicaBlock(replica, "", 1), "route {\n models = [\"m\"]\n}")+other, func(o *gateway.Options) {
+		of := o.Source
+		o.Source = func(s config.Service) (gateway.Source, error) {
+			if s.Name == "m" {
+				return source, nil
+			}
+			return of(s)
+		}
+	})
+	body := `{"model":"m"}`
+	c := g.dial(t, fmt.Sprintf("POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n", len(body)))
+	answers := bufio.NewReader(c)
+	if line, err := answers.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("the gateway does not take the body: %q %v", line, err)
+	}
+	for range 2 { // the second with the service gone already
+		if err := g.reload(t, other); err != nil {
+			t.Fatal(err)
+		}
+		if status, body, _ := get(t, g.url+"/n"); status != 200 || body != "new" {
+			t.Errorf("the other service: %d %q", status, body)
+		}
+	}
+	io.WriteString(c, body)
+	close(source.when)
+	answer, err := io.ReadAll(answers)
+	if text := string(answer); err != nil || !strings.Contains(text, " 200 OK") || !strings.HasSuffix(text, "old") {
+		t.Errorf("the request of before: %q %v", text, err)
+	}
+	<-source.ended
 }

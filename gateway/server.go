@@ -71,6 +71,7 @@ type Server struct {
 
 	announcing sync.Mutex // one registration or its end at a time
 	reloading  sync.Mutex
+	former     []*plan         // those before that requests may still arrive under; under reloading
 	background context.Context // nil before Run
 	tasks      *sync.WaitGroup
 }
