@@ -20,8 +20,11 @@ func (c *chain) salt(v []byte) { c.last = siphash(c.key, c.last, v) }
 // of hashes one value on its own.
 func (c *chain) of(v []byte) uint64 { return siphash(c.key, 0, v) }
 
+// full reports whether the chain takes nothing more.
+func (c *chain) full() bool { return len(c.blocks) >= maxBlocks }
+
 func (c *chain) write(v []byte) {
-	for len(v) > 0 && len(c.blocks) < maxBlocks {
+	for len(v) > 0 && !c.full() {
 		full := v
 		if c.filled > 0 || len(v) < BlockSize {
 			n := copy(c.block[c.filled:], v)

@@ -2,6 +2,7 @@ package prompt
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -207,18 +208,16 @@ func isBase64(v []byte) bool {
 }
 
 // media takes an image into the prompt: by its hash, for as many bytes as its
-// tokens would have.
+// tokens would have. A body may name hundreds of thousands, in a few bytes each.
 func (w *writer) media(v []byte) {
 	w.size.Media++
-	if !w.hashed {
+	if !w.hashed || w.chain.full() {
 		return
 	}
-	h := w.chain.of(v)
-	var mark [8]byte
-	for i := range mark {
-		mark[i] = byte(h >> (8 * i))
+	var mark [mediaTokens * bytesPerToken]byte
+	binary.LittleEndian.PutUint64(mark[:], w.chain.of(v))
+	for n := 8; n < len(mark); n *= 2 {
+		copy(mark[n:], mark[:n])
 	}
-	for range mediaTokens * bytesPerToken / len(mark) {
-		w.chain.write(mark[:])
-	}
+	w.chain.write(mark[:])
 }
