@@ -209,6 +209,58 @@ func TestATenantAtItsLimitPushesNobodyOntoASlowSlot(t *testing.T) {
 	expect(t, "one fast slot, taken by a tenant at its limit", got, "0@fast")
 }
 
+func TestAQueueForOtherHardwareMakesNobodyLate(t *testing.T) {
+	rules := []Placement{{}, {Require: []string{"h100"}}, {Require: []string{"l4"}}}
+	soon := func(r *Request) { r.Expire = at(30 * time.Second) }
+	for _, c := range []struct {
+		what   string
+		mode   Mode
+		placed int // the rule of the small request
+	}{
+		{"its own class is idle", Slots, 2},
+		{"its own class is idle, tokens", Tokens, 2},
+		{"anywhere, one class idle", Slots, 0},
+	} {
+		q := New(Policy{Mode: c.mode, Priorities: 2, Placements: rules})
+		q.Put(Replica{ID: "h", Class: "h100", Slots: 4, Weight: 1})
+		q.Put(Replica{ID: "l", Class: "l4", Slots: 4, Weight: 1})
+		q.Seed(map[string]Rate{"h100": {Rate: 0.25}, "l4": {Rate: 0.25}})
+		prompt := func(r *Request) { r.Prompt = 20_000 }
+		for i := range 484 {
+			submit(t, q, epoch, ask(i, placed(1), prompt))
+			drain(q, epoch)
+		}
+		submit(t, q, epoch, ask("small", placed(c.placed), func(r *Request) { r.Priority = 1 }, soon))
+		_, got := drain(q, epoch)
+		expect(t, c.what, got, "small@l")
+		// Its own class busy, and none who waits for it.
+		for i := range 3 {
+			submit(t, q, epoch, ask(i, placed(2)))
+			drain(q, epoch)
+		}
+		if why, _ := q.Submit(ask("next", placed(2), func(r *Request) { r.Priority = 1 }, soon), epoch); why != Accepted {
+			t.Errorf("%s: first in the queue for its own class: %v", c.what, why)
+		}
+		if why, _ := q.Submit(ask("large", placed(1), func(r *Request) { r.Priority = 1 }, soon), epoch); why != TooLate {
+			t.Errorf("%s: behind 480 that wait for the same class: %v", c.what, why)
+		}
+	}
+}
+
+func TestAQueueForOtherHardwareTakesNoSlowSlot(t *testing.T) {
+	q := New(Policy{Theta: 1, Placements: []Placement{{}, {Require: []string{"f", "s"}}, {Require: []string{"h100"}}}})
+	q.Put(Replica{ID: "fast", Class: "f", Slots: 1, Weight: 4})
+	q.Put(Replica{ID: "slow", Class: "s", Slots: 1, Weight: 1})
+	teach(q, map[string]float64{"fast": 0.1, "slow": 0.4}, 100)
+	q.Put(Replica{ID: "other", Class: "h100", Slots: 1, Weight: 8})
+	for i := range 20 {
+		submit(t, q, epoch, ask(i, placed(2)))
+	}
+	submit(t, q, epoch, ask("a", placed(1)), ask("b", placed(1)))
+	_, got := drain(q, epoch)
+	expect(t, "two where twenty wait for other hardware", got, "0@other", "a@fast")
+}
+
 func TestTurnsAreTakenPerPlacement(t *testing.T) {
 	q := New(Policy{Placements: []Placement{{}, {Require: []string{"t4"}}, {Require: []string{"h100"}}}})
 	q.Put(Replica{ID: "t", Class: "t4", Slots: 1})

@@ -50,21 +50,19 @@ type choice struct {
 	hit  int
 }
 
-// pick decides where a request goes now, or until when it is better to wait. ahead
-// counts the requests that wait at its priority or a more urgent one, itself
-// included.
-func (q *Queue) pick(t *Ticket, ahead int, now time.Time) choice {
+// pick decides where a request goes now, or until when it is better to wait.
+func (q *Queue) pick(t *Ticket, now time.Time) choice {
 	switch {
 	case q.policy.Mode == Tokens:
 		return q.cheapest(t, now)
 	case t.avoid != nil:
 		return choice{on: q.elsewhere(t)}
 	}
-	return q.choose(t, ahead, now)
+	return q.choose(t, now)
 }
 
 // choose places the head of a lane on a slot.
-func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
+func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	p := &q.placements[head.Placement]
 	if len(p.Prefer) > 0 {
 		if best := q.fastest(p, true); best != nil {
@@ -89,7 +87,7 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 	// Times for work of one unit on a slow slot and on a fast one. The work of
 	// this request would scale both and cancels out.
 	slow, fast := 1/best.rate, float64(slots)/rate
-	if q.theta()*(float64(ahead)/rate+fast) >= slow {
+	if q.theta()*(float64(q.rivals(head))/rate+fast) >= slow {
 		// Whoever stands further ahead than this is better off waiting for a fast
 		// slot than taking this one; whoever stands behind would wait longer. So
 		// long waits and slow service do not meet in one request.
@@ -102,6 +100,16 @@ func (q *Queue) choose(head *Ticket, ahead int, now time.Time) choice {
 		return choice{on: best.free.items[0]}
 	}
 	return choice{until: until}
+}
+
+// rivals counts the requests that wait for any of the same hardware at the ticket's
+// priority or a more urgent one, itself included.
+func (q *Queue) rivals(t *Ticket) int {
+	n := 0
+	for _, c := range q.priorities[:t.Priority+1] {
+		n += sum(c.ready, func(p int) bool { return q.placements[t.Placement].overlaps(&q.placements[p]) })
+	}
+	return n
 }
 
 // elsewhere places a request that is tried again: on the fastest free slot of

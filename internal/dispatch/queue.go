@@ -116,14 +116,12 @@ func (q *Queue) Next(now time.Time) *Ticket {
 	if q.policy.Mode == Tokens && q.waiting > 0 {
 		q.survey(now)
 	}
-	ahead := 0
 	for _, c := range q.priorities {
 		if c.waiting == 0 {
 			continue
 		}
-		ahead += sum(c.ready)
 		for _, t := range q.candidates(c) {
-			got := q.pick(t, ahead, now)
+			got := q.pick(t, now)
 			if got.on != nil {
 				t = c.indifferent(t, got.rank)
 				q.start(t, got, now)

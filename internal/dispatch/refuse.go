@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -17,7 +18,8 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	p := &q.placements[t.Placement]
 	free, rate, best, present := q.capacity(p)
 	if q.policy.Mode == Tokens {
-		free, rate, best = q.tokenCapacity(p, t)
+		free = 0
+		rate, best = q.tokenCapacity(p, t)
 	}
 	if len(p.Require) > 0 && !present && len(q.present) > 0 && !q.policy.AwaitClass {
 		return NoSuchClass, 0
@@ -25,9 +27,10 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	if !q.learned || rate == 0 {
 		return Accepted, 0 // nothing is known to refuse on
 	}
-	ahead := q.aheadOf(t)
-	mean := q.averageCost()
-	wait := seconds(float64(max(0, ahead+1-free)) * mean / rate)
+	var wait time.Duration
+	if !q.idle(p) {
+		wait = seconds(float64(max(0, q.aheadOf(t)+1-free)) * q.averageCost() / rate)
+	}
 	if late := now.Add(wait).Sub(t.Expire); late > 0 {
 		return TooLate, max(late, time.Second)
 	}
@@ -40,11 +43,31 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	return Accepted, 0
 }
 
-// tokenCapacity is the same in Tokens mode: how many requests start at once, one
-// while nobody waits; mean requests per second; and the speed at which the fastest
-// kind would give the request its first token. How long the answer will be is a
-// guess, on which nothing is refused.
-func (q *Queue) tokenCapacity(p *placement, t *Ticket) (free int, rate, best float64) {
+// idle reports whether a request under the placement starts at once: on hardware that
+// takes more requests and that nobody who waits may use.
+func (q *Queue) idle(p *placement) bool {
+	return slices.ContainsFunc(q.tiers, func(t *tier) bool {
+		takes := t.free.len() > 0 || q.policy.Mode == Tokens && t.slots > 0
+		return takes && p.allows(t.kind.class) && !q.claimed(t.kind.class)
+	})
+}
+
+// claimed reports whether a request that waits may use the class.
+func (q *Queue) claimed(class string) bool {
+	for _, c := range q.priorities {
+		for p, n := range c.ready {
+			if n > 0 && q.placements[p].allows(class) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tokenCapacity is the same in Tokens mode: mean requests per second, and the speed at
+// which the fastest kind would give the request its first token. How long the answer
+// will be is a guess, on which nothing is refused.
+func (q *Queue) tokenCapacity(p *placement, t *Ticket) (rate, best float64) {
 	prompt := q.needOf(t).prompt
 	for _, s := range q.fleet {
 		k := s.tier.kind
@@ -54,10 +77,7 @@ func (q *Queue) tokenCapacity(p *placement, t *Ticket) (free int, rate, best flo
 		rate += k.rate
 		best = max(best, t.cost/k.speed.reading(prompt, prompt))
 	}
-	if q.waiting == 0 {
-		free = 1
-	}
-	return free, rate * q.averageCost(), best
+	return rate * q.averageCost(), best
 }
 
 // standing returns a tenant's bound of waiting requests and how many it has,
@@ -89,24 +109,26 @@ func (q *Queue) capacity(p *placement) (free int, rate, best float64, present bo
 	return free, rate, best, present
 }
 
-// looked bounds how many lanes are looked at to estimate a rank or to find a
+// lanesLooked bounds how many lanes are looked at to estimate a rank or to find a
 // request to evict; the rest is taken to be like them.
 const lanesLooked = 256
 
-// aheadOf estimates how many waiting requests would be served before t: all of
-// more urgent priorities whose tenants are not at their limit and, of its own, the turns that each tenant takes until
-// t's has had as many as it has requests due earlier.
+// aheadOf estimates how many of those that wait for any of the same hardware would be
+// served before t: all of more urgent priorities whose tenants are not at their limit
+// and, of its own, the turns that each tenant takes until t's has had as many as it
+// has requests due earlier.
 func (q *Queue) aheadOf(t *Ticket) int {
+	rival := func(p int) bool { return q.placements[t.Placement].overlaps(&q.placements[p]) }
 	n := 0
 	for _, c := range q.priorities[:t.Priority] {
-		n += sum(c.ready)
+		n += sum(c.ready, rival)
 	}
 	c := q.priorities[t.Priority]
 	own, charge, weight := 0, math.Inf(1), 1.0
 	if a := c.accounts[t.Tenant]; a != nil && a.queued > 0 {
 		weight = a.tenant.limits.Weight
-		for _, l := range a.lanes {
-			if l == nil {
+		for p, l := range a.lanes {
+			if l == nil || !rival(p) {
 				continue
 			}
 			own += l.tree.rank(t)
@@ -121,6 +143,9 @@ func (q *Queue) aheadOf(t *Ticket) int {
 	var turns float64
 	looked, lanes := 0, 0
 	for p := range c.lanes {
+		if !rival(p) {
+			continue
+		}
 		lanes += c.lanes[p].len()
 		for _, l := range c.lanes[p].items[:min(c.lanes[p].len(), lanesLooked-looked)] {
 			looked++
@@ -139,12 +164,15 @@ func (q *Queue) aheadOf(t *Ticket) int {
 	if looked > 0 {
 		turns *= float64(lanes) / float64(looked)
 	}
-	return n + min(int(turns), sum(c.ready)) + sum(c.again)
+	return n + min(int(turns), sum(c.ready, rival)) + sum(c.again, rival)
 }
 
-func sum(counts []int) (n int) {
-	for _, k := range counts {
-		n += k
+// sum adds the counts of the placements that which names.
+func sum(counts []int, which func(placement int) bool) (n int) {
+	for p, k := range counts {
+		if which(p) {
+			n += k
+		}
 	}
 	return n
 }
@@ -154,7 +182,7 @@ func sum(counts []int) (n int) {
 func (q *Queue) drainTime(n int) time.Duration {
 	_, rate, _, _ := q.capacity(&placement{})
 	if q.policy.Mode == Tokens {
-		_, rate, _ = q.tokenCapacity(&placement{}, &Ticket{})
+		rate, _ = q.tokenCapacity(&placement{}, &Ticket{})
 	}
 	if rate == 0 || !q.learned {
 		return time.Second
