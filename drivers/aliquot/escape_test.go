@@ -94,13 +94,58 @@ func TestLinkOutOfTheAllocationIsClosed(t *testing.T) {
 	}
 }
 
+// A directory that the docker driver binds by itself, replaced by an earlier run of the
+// task; and the mount by which that run could do so.
+func TestLinkInPlaceOfADirectoryIsClosed(t *testing.T) {
+	host := t.TempDir()
+	if err := os.WriteFile(filepath.Join(host, "secret"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for dir, place := range map[string]string{"task/local": "/local", "task/secrets": "/secrets", "alloc": "/alloc"} {
+		escape{
+			config: `{"image": "aliquot-test:escape", "args": ["read", "` + place + `/secret"]}`,
+			made: func(t *testing.T, allocDir string) {
+				t.Helper()
+				path := filepath.Join(allocDir, dir)
+				if err := os.Rename(path, path+".old"); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Symlink(host, path); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: `read "of the host"`, why: "is not a directory any more",
+		}.try(t)
+	}
+	escape{
+		config: `{"image": "aliquot-test:escape", "args": ["link", "/all/task/mine"], "volumes": ["..:/all"]}`,
+		made: func(t *testing.T, allocDir string) {
+			t.Helper()
+			if err := os.WriteFile(filepath.Join(allocDir, "task/mine"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		want: "linked <nil>", why: "replace the directories",
+	}.try(t)
+}
+
 // GH-27918, CVE-2026-6959: what a task puts in the place of a FIFO the agent's root
 // opens.
 func TestLogsCannotBeReplaced(t *testing.T) {
 	c := engine(t)
 	probeImage(t, c, "aliquot-test:escape")
-	for name, s := range map[string]*shipped{"stock": stock(t), "ours": ship(t, driverConfig("/", t.TempDir(), ""))} {
-		job := s.job(`{"image": "aliquot-test:escape", "args": ["link", "/alloc/logs/fifo"]}`, nil, nil)
+	ours := ship(t, driverConfig("/", t.TempDir(), ""))
+	for _, try := range []struct {
+		s    *shipped
+		name string
+		env  map[string]string
+	}{
+		{stock(t), "stock", nil},
+		{ours, "ours", nil},
+		{ours, "ours, with a mode in the environment", map[string]string{"NOMAD_ALLOC_DIR": "/alloc:rw"}},
+	} {
+		s, name := try.s, try.name
+		job := s.job(`{"image": "aliquot-test:escape", "args": ["link", "/alloc/logs/fifo"]}`, nil, try.env)
 		fifo := filepath.Join(job.TaskDir().LogDir, "fifo")
 		if err := os.WriteFile(fifo, nil, 0o600); err != nil {
 			t.Fatal(err)

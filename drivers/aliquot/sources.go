@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/client/allocdir"
-	"github.com/hashicorp/nomad/client/taskenv"
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
@@ -37,8 +36,8 @@ func (c TaskConfig) sources(taskDir string) []source {
 	}
 	for _, v := range c.Volumes {
 		f := strings.Split(v, ":")
-		if len(f) < 2 || c.VolumeDriver != "" {
-			continue // no bind
+		if len(f) < 2 || c.VolumeDriver != "" && !filepath.IsAbs(f[0]) {
+			continue // the name of a volume; the engine binds a path whatever the volume driver
 		}
 		mode := strings.Split(strings.Join(f[2:], ":"), ",")
 		out = append(out, source{
@@ -63,6 +62,9 @@ func (c TaskConfig) sources(taskDir string) []source {
 // confinePaths holds what a task names of the host's files to its allocation, or,
 // where volumes { enabled } opens the host's, to what is not the host itself.
 func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
+	if err := realDirectories(cfg); err != nil {
+		return err
+	}
 	asked := task.sources(cfg.TaskDir().Dir)
 	if !s.limits.volumes {
 		if task.LoadImage != "" {
@@ -75,7 +77,10 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 		}
 	}
 	for _, a := range asked {
-		if a.bind && !a.readonly && same(a.path, cfg.TaskDir().LogDir) {
+		if why := ownsDirectories(cfg.AllocDir, a); why != "" {
+			return fmt.Errorf("%s %s, in which a task could replace the directories that are mounted for it: mount what is below, or mount it with \"ro\"", a.option, why)
+		}
+		if !a.readonly && same(a.path, cfg.TaskDir().LogDir) {
 			return fmt.Errorf("%s makes the allocation's logs writable, from which Nomad reads as root: mount it with \"ro\"", a.option)
 		}
 		if s.limits.ungranted {
@@ -142,10 +147,13 @@ func (s settings) reserved(a source) string {
 
 // resolved follows the symbolic links of a path, as far as it exists.
 func resolved(p string) string {
-	if r, err := filepath.EvalSymlinks(p); err == nil {
-		return r
+	missing := ""
+	for p = filepath.Clean(p); ; p = filepath.Dir(p) {
+		if r, err := filepath.EvalSymlinks(p); err == nil || p == filepath.Dir(p) {
+			return filepath.Join(r, missing)
+		}
+		missing = filepath.Join(filepath.Base(p), missing)
 	}
-	return filepath.Clean(p)
 }
 
 func same(a, b string) bool { return resolved(a) == resolved(b) }
@@ -158,10 +166,10 @@ func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig 
 	if _, err := os.Stat(logs); err != nil {
 		return nil
 	}
-	out := []*drivers.MountConfig{{HostPath: logs, TaskPath: path.Join(cfg.Env[taskenv.AllocDir], allocdir.LogDirName), Readonly: true}}
+	out := []*drivers.MountConfig{{HostPath: logs, TaskPath: path.Join(allocdir.SharedAllocContainerPath, allocdir.LogDirName), Readonly: true}}
 	for _, a := range task.sources(cfg.TaskDir().Dir) {
 		rel, err := filepath.Rel(resolved(a.path), resolved(logs))
-		if err == nil && a.bind && !a.readonly && rel != "." && !strings.HasPrefix(rel, "..") {
+		if err == nil && !a.readonly && rel != "." && !strings.HasPrefix(rel, "..") {
 			out = append(out, &drivers.MountConfig{HostPath: logs, TaskPath: path.Join(a.target, rel), Readonly: true})
 		}
 	}

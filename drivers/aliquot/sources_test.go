@@ -63,7 +63,6 @@ func TestLogsAreReadOnly(t *testing.T) {
 	s := confined(t, func(*limits) {})
 	for config, want := range map[string][]string{
 		`"hostname": "h"`:                                       {"/alloc/logs"},
-		`"volumes": ["..:/all"]`:                                {"/alloc/logs", "/all/alloc/logs"},
 		`"volumes": ["..:/all:ro"]`:                             {"/alloc/logs"},
 		`"volumes": ["../alloc:/mine"]`:                         {"/alloc/logs", "/mine/logs"},
 		`"volumes": ["../alloc/logs:/mine:ro"]`:                 {"/alloc/logs"},
@@ -89,6 +88,88 @@ func TestLogsAreReadOnly(t *testing.T) {
 		if _, _, err := s.startJob(t, allocation(t, `{"image": "x:1", `+config+`}`)); err == nil || !strings.Contains(err.Error(), "logs writable") {
 			t.Errorf("%s: %v", config, err)
 		}
+	}
+}
+
+// What the docker driver binds by itself is of the allocation, whatever an earlier run
+// of a task has put in the place of a directory.
+func TestDirectoriesOfTheAllocationAreReal(t *testing.T) {
+	s := confined(t, func(l *limits) { l.volumes, l.privileged, l.ungranted = true, true, true })
+	for _, dir := range []string{"alloc", "alloc/logs", "task", "task/local", "task/secrets"} {
+		for name, put := range map[string]func(path string) error{
+			"a link":        func(path string) error { return os.Symlink("/", path) },
+			"a link within": func(path string) error { return os.Symlink(filepath.Base(path)+".old", path) },
+			"a file":        func(path string) error { return os.WriteFile(path, nil, 0o600) },
+			"nothing":       func(string) error { return nil },
+		} {
+			job := allocation(t, `{"image": "x:1"}`)
+			path := filepath.Join(job.AllocDir, dir)
+			if err := os.Rename(path, path+".old"); err != nil {
+				t.Fatal(err)
+			}
+			if err := put(path); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := s.startJob(t, job); err == nil || !strings.Contains(err.Error(), "the allocation's directory") || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s in place of %s: %v", name, dir, err)
+			}
+		}
+	}
+}
+
+// No task can rename the directories that Nomad and the docker driver use by name, nor
+// one above them.
+func TestDirectoriesOfTheAllocationStay(t *testing.T) {
+	for config, refused := range map[string]bool{
+		`"volumes": ["..:/all"]`:                                                        true,
+		`"volumes": ["..:/all:z"]`:                                                      true,
+		`"volumes": [".:/mine"]`:                                                        true,
+		`"volumes": ["../other:/other"]`:                                                true,
+		`"volumes": ["local/..:/mine"]`:                                                 true,
+		`"volumes": ["local/up:/mine"]`:                                                 true,
+		`"volumes": ["local/over/missing:/mine"]`:                                       true,
+		`"mount": [{"type": "bind", "source": "..", "target": "/all"}]`:                 true,
+		`"mounts": [{"type": "bind", "source": "local/up", "target": "/all"}]`:          true,
+		`"volumes": ["..:/all:ro"]`:                                                     false,
+		`"volumes": [".:/mine:ro,z"]`:                                                   false,
+		`"mount": [{"type": "bind", "source": "..", "target": "/a", "readonly": true}]`: false,
+		`"volumes": ["local:/a", "secrets:/b", "../alloc:/c", "../alloc/data:/d"]`:      false,
+		`"volumes": ["local/..data:/a", "local/file:/b", "secrets/key:/c"]`:             false,
+		`"volumes": ["../other/local/x:/a"]`:                                            false,
+	} {
+		for _, volumes := range []bool{false, true} {
+			s := confined(t, func(l *limits) { l.volumes, l.ungranted = volumes, volumes })
+			job := allocation(t, `{"image": "x:1", `+config+`}`)
+			for link, to := range map[string]string{"up": "..", "over": "../.."} {
+				if err := os.Symlink(to, filepath.Join(job.AllocDir, "task/local", link)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _, err := s.startJob(t, job)
+			if refused != (err != nil) || refused && !strings.Contains(err.Error(), "replace the directories") {
+				t.Errorf("%s with volumes %v: %v", config, volumes, err)
+			}
+		}
+	}
+}
+
+// The docker driver binds to the places that the environment names, with what follows
+// a colon there.
+func TestPlacesOfDirectoriesAreNomads(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	env := map[string]string{"NOMAD_ALLOC_DIR": "/alloc:rw", "NOMAD_TASK_DIR": "/run/nvidia-container-devices/all", "NOMAD_SECRETS_DIR": "/dev/dri"}
+	variant := `{"variant": [{"v": [{"image": "x:1", "env": [{"NOMAD_ALLOC_DIR": "/elsewhere"}]}]}]}`
+	cfg, _, err := s.start(t, variant, env, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"NOMAD_ALLOC_DIR": "/alloc", "NOMAD_TASK_DIR": "/local", "NOMAD_SECRETS_DIR": "/secrets"} {
+		if cfg.Env[name] != want {
+			t.Errorf("%s = %q, want %q", name, cfg.Env[name], want)
+		}
+	}
+	if len(cfg.Mounts) != 1 || cfg.Mounts[0].TaskPath != "/alloc/logs" || !cfg.Mounts[0].Readonly {
+		t.Errorf("mounts %+v", cfg.Mounts)
 	}
 }
 

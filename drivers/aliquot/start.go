@@ -105,6 +105,7 @@ func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
 // the driver's files give way to files that the job mounts in their place.
 func hand(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
 	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
+	maps.Copy(cfg.Env, ownPlaces)
 	cfg.Devices = slices.DeleteFunc(cfg.Devices, func(d *drivers.DeviceConfig) bool {
 		return slices.ContainsFunc(a.nodes, func(n *drivers.DeviceConfig) bool { return n.TaskPath == d.TaskPath })
 	})

@@ -1,0 +1,65 @@
+package aliquot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hashicorp/nomad/client/allocdir"
+	"github.com/hashicorp/nomad/client/taskenv"
+	"github.com/hashicorp/nomad/plugins/drivers"
+)
+
+// ownPlaces are where a container has the directories that the docker driver binds
+// from the allocation. It takes them from the task's environment, which jobs and
+// templates may set: "/alloc:rw" would be a place with a mode.
+var ownPlaces = map[string]string{
+	taskenv.AllocDir:     allocdir.SharedAllocContainerPath,
+	taskenv.TaskLocalDir: allocdir.TaskLocalContainerPath,
+	taskenv.SecretsDir:   allocdir.TaskSecretsContainerPath,
+}
+
+// realDirectories fails where one of the directories that the docker driver binds by
+// itself, or one above it in the allocation, is no directory: a task that put a link
+// in its place would get what the link names when it starts again.
+func realDirectories(cfg *drivers.TaskConfig) error {
+	root, err := os.OpenRoot(cfg.AllocDir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dirs := cfg.TaskDir()
+	for _, dir := range []string{dirs.LogDir, dirs.LocalDir, dirs.SecretsDir} { // the shared directory is above the logs
+		rel, err := filepath.Rel(cfg.AllocDir, dir)
+		if err != nil {
+			return err
+		}
+		parts := strings.Split(rel, string(filepath.Separator))
+		for i := range parts {
+			part := filepath.Join(parts[:i+1]...)
+			if info, err := root.Lstat(part); err != nil {
+				return fmt.Errorf("the allocation's directory: %w", err)
+			} else if !info.IsDir() {
+				return fmt.Errorf("%s in the allocation's directory is not a directory any more: a task has put something else in its place, and the driver does not mount that", part)
+			}
+		}
+	}
+	return nil
+}
+
+// ownsDirectories says why a writable mount would let a task replace the directories
+// that Nomad and the docker driver use by their names. "" when it would not.
+func ownsDirectories(allocDir string, a source) string {
+	rel, err := filepath.Rel(resolved(allocDir), resolved(a.path))
+	if err != nil || a.readonly || strings.HasPrefix(rel, "..") {
+		return ""
+	}
+	switch {
+	case rel == ".":
+		return "is the allocation's directory"
+	case !strings.Contains(rel, string(filepath.Separator)) && rel != allocdir.SharedAllocName:
+		return "is a task's directory"
+	}
+	return ""
+}
