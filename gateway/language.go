@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -117,9 +116,6 @@ func (l *language) observed(v *service, id string, s engine.State) {
 // tokens of text, or several pictures.
 const longestSized = 8 << 20
 
-// texts are buffers for bodies while they are sized.
-var texts = sync.Pool{New: func() any { return new([]byte) }}
-
 // size reads how much work a request is. Nothing of its text remains.
 func (l *language) size(x *exchange) prompt.Size {
 	api := prompt.Opaque
@@ -133,18 +129,10 @@ func (l *language) size(x *exchange) prompt.Size {
 	if api == prompt.Opaque {
 		return prompt.Read(api, nil, length, l.key)
 	}
-	kept := texts.Get().(*[]byte)
-	n := int(min(x.body.Size(), longestSized))
-	if cap(*kept) < n {
-		*kept = make([]byte, n)
-	}
-	text := (*kept)[:n]
-	n, _ = io.ReadFull(x.body.Kept(), text) // a part is sized as a part
-	s := prompt.Read(api, text[:n], length, l.key)
-	if cap(text) <= 1<<20 {
-		clear(text)
-		texts.Put(kept)
-	}
+	var s prompt.Size
+	x.body.Text(longestSized, func(text []byte) { // a part is sized as a part
+		s = prompt.Read(api, text, length, l.key)
+	})
 	return s
 }
 

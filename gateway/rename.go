@@ -23,19 +23,20 @@ func (x *exchange) rename() *renaming {
 	if name == "" || !x.body.Whole() || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
 		return nil
 	}
-	text, err := io.ReadAll(x.body.Kept())
+	quoted, err := json.Marshal(name)
 	if err != nil {
 		return nil
 	}
-	from, to, ok := prompt.Model(text)
-	if !ok {
+	var r *renaming
+	err = x.body.Text(x.body.Size(), func(text []byte) {
+		if from, to, ok := prompt.Model(text); ok && !bytes.Equal(quoted, text[from:to]) {
+			r = &renaming{int64(from), int64(to), quoted}
+		}
+	})
+	if err != nil {
 		return nil
 	}
-	quoted, err := json.Marshal(name)
-	if err != nil || bytes.Equal(quoted, text[from:to]) {
-		return nil
-	}
-	return &renaming{int64(from), int64(to), quoted}
+	return r
 }
 
 // grows is by how many bytes the body becomes longer.

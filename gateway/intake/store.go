@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"sync"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Limits bound what a Store holds, in bytes.
@@ -15,7 +17,8 @@ type Limits struct {
 	// Each bounds what is kept of one body; what is longer is given as it comes.
 	Each int64
 	// Memory bounds what is kept in memory of all bodies, Disk what is in files;
-	// with a Disk of 0 there are no files.
+	// with a Disk of 0 there are no files. Copies of bodies that are looked at take
+	// a quarter of Memory more at most, or that of one body.
 	Memory, Disk int64
 	Dir          string // of the files; "" for the system's
 }
@@ -28,10 +31,16 @@ type Store struct {
 	limits       Limits
 	mu           sync.Mutex
 	memory, disk int64
+	copies       *semaphore.Weighted // of bodies in one piece
+	copying      int64               // its size in bytes
 }
 
 // NewStore returns an empty store.
-func NewStore(l Limits) *Store { return &Store{limits: l} }
+func NewStore(l Limits) *Store {
+	// Copies live for milliseconds, so that a part of the memory is enough for many.
+	copying := max(l.Memory/4, l.Each)
+	return &Store{limits: l, copies: semaphore.NewWeighted(copying), copying: copying}
+}
 
 // Held is how many bytes are kept in memory and in files.
 func (s *Store) Held() (memory, disk int64) {
