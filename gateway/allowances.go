@@ -15,10 +15,12 @@ import (
 type allowances struct {
 	mu sync.Mutex
 	of map[string]*allowance.Account
+	// swept is when full accounts were last dropped, which takes a look at all.
+	swept time.Time
 }
 
-// mostAllowances bounds the accounts: of tenants that are not named there may be as
-// many as clients make up.
+// mostAllowances bounds the accounts of tenants that are not configured: of them there
+// may be as many as clients make up.
 const mostAllowances = 10_000
 
 // bound returns how many tokens per minute a tenant may use, 0 for any number.
@@ -30,10 +32,13 @@ func (t *tenants) bound(tenant string) float64 {
 }
 
 // account returns a tenant's account with a bound of so much; under mu.
-func (a *allowances) account(tenant string, perMinute float64, now time.Time) *allowance.Account {
+func (a *allowances) account(tenant string, named bool, perMinute float64, now time.Time) *allowance.Account {
 	one := a.of[tenant]
-	if one == nil && len(a.of) >= mostAllowances {
-		maps.DeleteFunc(a.of, func(_ string, o *allowance.Account) bool { return o.Full(now) })
+	if one == nil && !named && len(a.of) >= mostAllowances {
+		if now.Sub(a.swept) >= time.Second {
+			a.swept = now
+			maps.DeleteFunc(a.of, func(_ string, o *allowance.Account) bool { return o.Full(now) })
+		}
 		if len(a.of) >= mostAllowances {
 			tenant = "" // shared by those that find no place
 			one = a.of[tenant]
@@ -60,20 +65,20 @@ func (l *limit) tell(h http.Header) {
 }
 
 // take takes n tokens from a tenant's account, or says when to try again.
-func (a *allowances) take(tenant string, perMinute, n float64, now time.Time) (told limit, ok bool, after time.Duration) {
+func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (told limit, ok bool, after time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	one := a.account(tenant, perMinute, now)
+	one := a.account(tenant, named, perMinute, now)
 	ok, after = one.Take(n, now)
 	told.perMinute = perMinute
 	told.left, told.full = one.Left(now)
 	return told, ok, after
 }
 
-func (a *allowances) settle(tenant string, perMinute, taken, used float64, now time.Time) {
+func (a *allowances) settle(tenant string, named bool, perMinute, taken, used float64, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.account(tenant, perMinute, now).Settle(taken, used, now)
+	a.account(tenant, named, perMinute, now).Settle(taken, used, now)
 }
 
 // afford takes the tokens of a request from its tenant's allowance; false when the
@@ -88,7 +93,7 @@ func (x *exchange) afford() bool {
 		return true
 	}
 	n := float64(r.prompt + r.expected)
-	told, ok, after := x.server.allowances.take(x.request.Tenant, bound, n, time.Now())
+	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n, time.Now())
 	told.tell(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit

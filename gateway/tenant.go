@@ -56,10 +56,16 @@ func apiKey(h http.Header) string {
 	return h.Get("X-Api-Key")
 }
 
+// named reports whether a tenant is configured, or the default: nobody made it up.
+func (t *tenants) named(tenant string) bool {
+	_, ok := t.Limits[tenant]
+	return ok || tenant == ""
+}
+
 // known returns the name under which metrics may speak of a tenant: only
 // configured ones, so that clients cannot make series.
 func (t *tenants) known(name string) string {
-	if _, ok := t.Limits[name]; ok && name != "" {
+	if t.named(name) && name != "" {
 		return name
 	}
 	return "other"

@@ -3,11 +3,15 @@ package gateway
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/match"
+	"aliquot/internal/allowance"
+	"aliquot/internal/dispatch"
 )
 
 func TestKeysThatNobodyHasShareOneAccount(t *testing.T) {
@@ -31,5 +35,35 @@ func TestDeclaredCostsCountForThoseWhoMay(t *testing.T) {
 		if x.request.Cost != want {
 			t.Errorf("tenant %q: cost %v, want %v", tenant, x.request.Cost, want)
 		}
+	}
+}
+
+// Names that a client makes up fill what there is for such, and take nothing from
+// tenants that are configured.
+func TestMadeUpTenantsDisplaceNoneThatIsConfigured(t *testing.T) {
+	ts := tenants{config.Tenants{Limits: map[string]dispatch.Limits{"acme": {}}}}
+	now := time.Now()
+	usage, spent := newAccounts(), allowances{of: map[string]*allowance.Account{}}
+	for i := range 2 * mostAccounts {
+		name := fmt.Sprint("made-up-", i)
+		usage.add("m", name, ts.named(name), &sample{prompt: 1})
+		spent.take(name, ts.named(name), 100, 50, now)
+	}
+	if n := len(usage.of); n > mostAccounts+1 {
+		t.Errorf("%d accounts of usage", n)
+	}
+	if n := len(spent.of); n > mostAllowances+1 {
+		t.Errorf("%d accounts of tokens per minute", n)
+	}
+	usage.add("m", "acme", ts.named("acme"), &sample{prompt: 7})
+	if u := usage.of[account{"m", "acme"}]; u == nil || u.Prompt != 7 {
+		t.Errorf("the usage of acme: %+v", u)
+	}
+	// The account that the others share is empty by now.
+	if _, ok, after := spent.take("other", ts.named("other"), 100, 60, now); ok || after <= 0 {
+		t.Error("made-up tenants have more than one account to share")
+	}
+	if _, ok, _ := spent.take("acme", ts.named("acme"), 100, 60, now); !ok {
+		t.Error("acme has no tokens of its own")
 	}
 }

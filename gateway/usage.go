@@ -17,8 +17,8 @@ type accounts struct {
 
 type account struct{ service, tenant string }
 
-// mostAccounts bounds them: a tenant may be no more than a key that a client made
-// up.
+// mostAccounts bounds those of tenants that are not configured: such a tenant may be
+// no more than a name that a client made up.
 const mostAccounts = 10_000
 
 // otherTenants is the account of those that found none of their own.
@@ -46,12 +46,12 @@ func newAccounts() *accounts {
 	return &accounts{since: time.Now(), of: map[account]*TenantUsage{}}
 }
 
-func (a *accounts) add(service, tenant string, s *sample) {
+func (a *accounts) add(service, tenant string, named bool, s *sample) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	key := account{service, tenant}
 	u := a.of[key]
-	if u == nil && len(a.of) >= mostAccounts {
+	if u == nil && !named && len(a.of) >= mostAccounts {
 		key.tenant = otherTenants
 		u = a.of[key]
 	}
@@ -95,7 +95,7 @@ func (s *Server) serveUsage(w http.ResponseWriter, r *http.Request) {
 
 // charged counts the tokens of a request that ended.
 func (x *exchange) charged(s *sample) {
-	x.server.accounts.add(x.service.name, x.request.Tenant, s)
+	x.server.accounts.add(x.service.name, x.request.Tenant, x.plan.tenants.named(x.request.Tenant), s)
 	source := "usage"
 	if s.estimated {
 		source = "estimate"
