@@ -39,6 +39,7 @@ func (e Ejection) defaulted() Ejection {
 // health is how far one replica is trusted.
 type health struct {
 	failures    int // in a row
+	unbound     int // of them, those of requests that named no hardware
 	ejections   int // in a row
 	successes   int // in a row, on probation
 	onProbation bool
@@ -67,11 +68,11 @@ func (r *record) share() float64 { return r.failed / max(r.n, 1) }
 const maxPause = 250 * time.Millisecond
 
 // judge records how an attempt ended and takes the replica out, or back in.
-func (q *Queue) judge(s *server, o Outcome, pause time.Duration, now time.Time) {
+func (q *Queue) judge(s *server, t *Ticket, o Outcome, pause time.Duration, now time.Time) {
 	h, rule := &s.health, q.policy.Eject
 	switch o {
 	case Served:
-		h.failures = 0
+		h.failures, h.unbound = 0, 0
 		h.record.add(0)
 		if !h.onProbation {
 			break
@@ -86,45 +87,66 @@ func (q *Queue) judge(s *server, o Outcome, pause time.Duration, now time.Time) 
 		q.eject(s, now)
 	case Failed:
 		h.failures++
+		if p := &q.placements[t.Placement]; len(p.Require)+len(p.Prefer) == 0 {
+			h.unbound++
+		}
 		h.record.add(1)
 		switch {
-		case h.onProbation, q.worse(s):
-			q.eject(s, now)
-		case h.failures >= rule.Failures && 2*(q.slots-s.counted) >= q.fleetSlots():
-			// Answers alone never take out the second half of a fleet, unless others
-			// answer well: the cause is more likely in the requests than in every
-			// replica.
+		case h.onProbation, q.worse(s), h.failures >= rule.Failures && q.spare(s), h.unbound >= lost*rule.Failures && q.othersServe(s):
 			q.eject(s, now)
 		}
 	}
 }
 
+// lost is how many times the failures in a row that eject a replica take out the
+// last one of its class.
+const lost = 4
+
+// spare reports whether at least half of the slots of the replica's class are left
+// without it. Answers alone never take out the second half, unless others of the
+// class answer well: the cause is more likely in the requests than in every replica,
+// and a client that names the class can send them to each of it.
+func (q *Queue) spare(s *server) bool {
+	left, all := 0, 0
+	for _, o := range q.fleet {
+		if o.leaving || o.Class != s.Class {
+			continue
+		}
+		all += o.Slots
+		if o != s && o.wake < 0 && !o.health.onProbation {
+			left += o.Slots
+		}
+	}
+	return 2*left >= all
+}
+
+// othersServe reports whether replicas of other classes answer more often than not:
+// then one that only fails, whoever asks, is kept from requests that they can serve.
+func (q *Queue) othersServe(s *server) bool {
+	others := q.records(func(o *server) bool { return o.Class != s.Class })
+	return others.n >= 10 && others.share() < 0.5
+}
+
 // worse reports whether far more of the replica's attempts fail than of the other
-// usable ones', by more than chance makes of as few as it had.
+// usable ones' of its class, by more than chance makes of as few as it had.
 func (q *Queue) worse(s *server) bool {
 	own := s.health.record
 	if own.n < 10 {
 		return false
 	}
-	var others record
-	for _, o := range q.fleet {
-		if o != s && o.usable() > 0 {
-			others.failed += o.health.record.failed
-			others.n += o.health.record.n
-		}
-	}
+	others := q.records(func(o *server) bool { return o != s && o.Class == s.Class })
 	return others.n >= 10 && own.share() > 2*others.share()+0.1+1/math.Sqrt(own.n)
 }
 
-// fleetSlots sums the slots of all replicas that are not leaving, ejected or not.
-func (q *Queue) fleetSlots() int {
-	n := 0
-	for _, s := range q.fleet {
-		if !s.leaving {
-			n += s.Slots
+// records adds up the records of usable replicas.
+func (q *Queue) records(of func(*server) bool) (sum record) {
+	for _, o := range q.fleet {
+		if o.usable() > 0 && of(o) {
+			sum.failed += o.health.record.failed
+			sum.n += o.health.record.n
 		}
 	}
-	return n
+	return sum
 }
 
 // forgive is how many times as long as it was out a replica must serve well until
@@ -142,7 +164,7 @@ func (q *Queue) eject(s *server, now time.Time) {
 	}
 	h.out = min(h.out, rule.Max)
 	h.ejections++
-	h.failures, h.successes = 0, 0
+	h.failures, h.unbound, h.successes = 0, 0, 0
 	q.suspend(s, now.Add(h.out), true)
 }
 

@@ -124,3 +124,86 @@ func TestNeutralEndsEjectNobody(t *testing.T) {
 		}
 	}
 }
+
+// leftOf returns how many h100 were left at least after one client sent n requests that
+// fail wherever they go, under a placement, beside honest ones on the l4.
+func leftOf(t *testing.T, mode Mode, slots, rule, n int, honest bool) int {
+	q := New(Policy{Mode: mode, Placements: []Placement{{}, {Require: []string{"h100"}}, {Require: []string{"l4"}}, {Prefer: []string{"h100"}}}})
+	for i := range 10 {
+		class, weight := "h100", 1.0
+		if i >= 2 {
+			class, weight = "l4", 0.1
+		}
+		q.Put(Replica{ID: fmt.Sprint(i), Class: class, Slots: slots, Weight: weight})
+	}
+	now := epoch
+	least := 2
+	for i := range n {
+		now = now.Add(100 * time.Millisecond)
+		soon := func(r *Request) { r.Expire = now.Add(time.Hour) }
+		submit(t, q, now, ask("bad", placed(rule), soon), ask("good", placed(2), soon))
+		if honest && i%4 == 0 {
+			submit(t, q, now, ask("good", placed(1), soon))
+		}
+		for k := q.Next(now); k != nil; k = q.Next(now) {
+			o := Served
+			if k.Value == "bad" {
+				o = Failed
+			}
+			q.Began(k, now)
+			q.Finish(k, o, 0, now.Add(time.Millisecond))
+		}
+		up := 0
+		for _, s := range q.Replicas() {
+			if s.Class == "h100" && !s.Ejected {
+				up++
+			}
+		}
+		least = min(least, up)
+	}
+	return least
+}
+
+func TestOneClientCannotEjectAClass(t *testing.T) {
+	for _, mode := range []Mode{Slots, Tokens} {
+		for _, slots := range []int{1, 4} {
+			for _, c := range []struct {
+				rule   int
+				honest bool
+			}{{1, false}, {1, true}, {3, false}, {0, true}} {
+				if leftOf(t, mode, slots, c.rule, 400, c.honest) == 0 {
+					t.Errorf("mode %d, %d slots, %+v: no h100 was left", mode, slots, c)
+				}
+			}
+		}
+	}
+}
+
+// The only replica of a class that fails all that it is given is the fastest to do
+// so, and would draw every request to itself.
+func TestTheLastOfAClassThatOnlyFailsIsEjected(t *testing.T) {
+	q := New(Policy{})
+	q.Put(Replica{ID: "bad", Class: "h100", Slots: 4, Weight: 10})
+	for i := range 4 {
+		q.Put(Replica{ID: fmt.Sprint(i), Class: "l4", Slots: 4})
+	}
+	now, failed := epoch, 0
+	for range 400 {
+		now = now.Add(10 * time.Millisecond)
+		for range 8 {
+			submit(t, q, now, ask(0))
+		}
+		got, _ := drain(q, now)
+		for _, k := range got {
+			o := Served
+			if k.on.ID == "bad" {
+				o = Failed
+				failed++
+			}
+			q.Finish(k, o, 0, now.Add(time.Millisecond))
+		}
+	}
+	if failed > 30 {
+		t.Errorf("%d requests failed on the one h100", failed)
+	}
+}

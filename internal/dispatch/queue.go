@@ -232,7 +232,7 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 		// Charged by what was declared at the start; now the work is known.
 		q.charge(account, took*s.tier.rate/q.averageCost()-t.charged, s.Class)
 	}
-	q.judge(s, o, pause, now)
+	q.judge(s, t, o, pause, now)
 	q.file(s)
 	if o == Served {
 		q.learn(s, t, took)
