@@ -30,11 +30,13 @@ type Consul struct {
 }
 
 // Watch reports the instances whenever Consul says that they changed. While
-// Consul does not answer the last instances are kept.
+// Consul does not answer, or leaves out some of them because of what the token may
+// read, the last instances are kept.
 func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
 	mistakes, filtered := &notes{log: c.Log}, false
+	var last []line.Replica
 	for ctx.Err() == nil {
 		token, err := c.Token.Read()
 		var entries []*consul.ServiceEntry
@@ -52,11 +54,19 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			failed.wait(ctx)
 			continue
 		}
-		failed = backoff{}
 		if meta.ResultsFilteredByACLs && !filtered {
 			c.Log.Warn("Consul left out what the token may not read; it needs service:read and node:read", "service", c.Source.Service, "instances", len(entries))
 		}
 		filtered = meta.ResultsFilteredByACLs
+		found := replicasOf(entries, mistakes)
+		if filtered && lacks(found, last) {
+			// What is missing may be healthy. No change of the index tells when the
+			// token may read it again.
+			index = 0
+			failed.wait(ctx)
+			continue
+		}
+		failed = backoff{}
 		if meta.LastIndex == index && index > 0 {
 			continue // the wait ended without a change
 		}
@@ -65,8 +75,23 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			continue
 		}
 		index = max(meta.LastIndex, 1)
-		set(replicasOf(entries, mistakes))
+		last = found
+		set(found)
 	}
+}
+
+// lacks reports whether replicas are those known before without some of them.
+func lacks(found, before []line.Replica) bool {
+	known := make(map[string]bool, len(before))
+	for _, r := range before {
+		known[r.ID] = true
+	}
+	for _, r := range found {
+		if !known[r.ID] {
+			return false
+		}
+	}
+	return len(found) < len(before)
 }
 
 func replicasOf(entries []*consul.ServiceEntry, mistakes *notes) []line.Replica {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,6 +94,69 @@ func TestFilteredResultsAreNamed(t *testing.T) {
 		synctest.Wait()
 		if n := strings.Count(text.String(), "service:read"); n != 1 {
 			t.Errorf("named %d times:\n%s", n, text.String())
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// acls is Consul's answers to a token whose rights change.
+type acls struct {
+	mu       sync.Mutex
+	entries  []*consul.ServiceEntry
+	filtered bool
+}
+
+func (a *acls) Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry, *consul.QueryMeta, error) {
+	if q.WaitIndex == 7 {
+		select {
+		case <-time.After(q.WaitTime):
+		case <-q.Context().Done():
+			return nil, nil, q.Context().Err()
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.entries, &consul.QueryMeta{LastIndex: 7, ResultsFilteredByACLs: a.filtered}, nil
+}
+
+// What the token may no longer read is not gone.
+func TestFilteredResultsKeepTheLastReplicas(t *testing.T) {
+	entry := func(id string) *consul.ServiceEntry {
+		return &consul.ServiceEntry{Node: &consul.Node{Node: "n"}, Service: &consul.AgentService{ID: id, Address: "10.0.0.1", Port: 80}}
+	}
+	one, two, three := entry("1"), entry("2"), entry("3")
+	synctest.Test(t, func(t *testing.T) {
+		a := &acls{entries: []*consul.ServiceEntry{one, two}}
+		var got []string
+		ctx, cancel := context.WithCancel(t.Context())
+		c := Consul{Health: a, Source: config.ConsulSource{Service: "m"}, Log: slog.New(slog.DiscardHandler)}
+		go c.Watch(ctx, func(all []line.Replica) {
+			got = nil
+			for _, r := range all {
+				got = append(got, r.ID)
+			}
+		})
+		for _, step := range []struct {
+			entries  []*consul.ServiceEntry
+			filtered bool
+			want     int
+		}{
+			{[]*consul.ServiceEntry{one, two}, false, 2},
+			{nil, true, 2},
+			{[]*consul.ServiceEntry{two}, true, 2},
+			{[]*consul.ServiceEntry{one, two, three}, false, 3},
+			{[]*consul.ServiceEntry{one}, true, 3},
+			{[]*consul.ServiceEntry{one}, false, 1}, // it is gone indeed
+		} {
+			a.mu.Lock()
+			a.entries, a.filtered = step.entries, step.filtered
+			a.mu.Unlock()
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if len(got) != step.want {
+				t.Errorf("%d instances, filtered %t: the replicas are %v, want %d", len(step.entries), step.filtered, got, step.want)
+			}
 		}
 		cancel()
 		synctest.Wait()
