@@ -133,7 +133,7 @@ func (x *exchange) record() {
 			x.reading.close(x)
 		}
 		if x.servedBy != nil {
-			x.servedBy.took(x.held)
+			x.servedBy.took(x.held, x.generated())
 		}
 		if len(x.plan.tenants.Limits) > 0 {
 			s.metrics.tenants.WithLabelValues(name, x.plan.tenants.known(x.request.Tenant), x.outcome.String()).Inc()

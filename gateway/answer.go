@@ -37,7 +37,7 @@ func (a *answer) finish(err error) {
 	case err == io.EOF:
 		a.x.release(judge(a.x.in, a.from))
 	case a.x.ctx.Err() != nil:
-		a.x.release(dispatch.Neutral, 0)
+		a.x.release(a.x.abandoned(), 0)
 	default:
 		a.x.release(dispatch.Failed, 0)
 	}

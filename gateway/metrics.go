@@ -118,20 +118,20 @@ func (s *serviceMetrics) judged(class string, v verdict) {
 type classMetrics struct {
 	service, ttft, tpot prometheus.Observer
 	class               string
-	means               *means // of the service
+	means, firsts       *means // of the service: whole answers, and up to the first token
 }
 
-func (m *metrics) ofClass(c *config.Service, class string, times *means) *classMetrics {
-	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times}
+func (m *metrics) ofClass(c *config.Service, class string, times, firsts *means) *classMetrics {
+	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times, firsts: firsts}
 	if c.Language() {
 		out.ttft, out.tpot = m.ttft.WithLabelValues(c.Name, class), m.tpot.WithLabelValues(c.Name, class)
 	}
 	return out
 }
 
-func (c *classMetrics) took(d time.Duration) {
+func (c *classMetrics) took(d time.Duration, work float64) {
 	c.service.Observe(d.Seconds())
-	c.means.add(c.class, d)
+	c.means.add(c.class, d, work)
 }
 
 func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetrics) }

@@ -25,17 +25,30 @@ const (
 	hangsLeast  = 100 * time.Millisecond
 )
 
-// abandoned says what it tells of a replica that a request ended before its answer
-// began. A client that leaves early says nothing; one that waited for a multiple of
-// what answers take is evidence that the replica hangs.
+// abandoned says what it tells of a replica that a request ended before anything of
+// its answer was there: of a stream of tokens the first token, of others the header.
+// A client that leaves early says nothing; one that waited for a multiple of what
+// others wait is evidence that the replica hangs.
 func (x *exchange) abandoned() dispatch.Outcome {
-	e := x.pass.Endpoint
-	if e == nil || x.answer.body != nil {
+	e, r := x.pass.Endpoint, x.reading
+	if e == nil {
 		return dispatch.Neutral
 	}
-	limit := hangs * classMetricsOf(e).means.mean(e.Class)
+	begun := x.answer.body != nil
+	times, work := classMetricsOf(e).means, 0.0
+	switch {
+	case r != nil && (r.streams() || !begun && r.size.Streamed):
+		begun = begun && (!r.streams() || !r.first.IsZero())
+		times, work = classMetricsOf(e).firsts, float64(r.prompt)
+	case r != nil:
+		work = r.most()
+	}
+	if begun {
+		return dispatch.Neutral
+	}
+	limit := hangs * times.mean(e.Class, work)
 	if limit == 0 {
-		limit = hangsBeside * classMetricsOf(e).means.slowest()
+		limit = hangsBeside * times.slowest(work)
 	}
 	if limit > 0 && time.Since(x.started) > max(limit, hangsLeast) {
 		return dispatch.Failed
@@ -43,7 +56,8 @@ func (x *exchange) abandoned() dispatch.Outcome {
 	return dispatch.Neutral
 }
 
-// means keeps how long whole answers of a service took, by class.
+// means keeps how long answers of a service took, whole or up to their first token,
+// and how much work they were, by class.
 type means struct {
 	mu      sync.Mutex
 	classes map[string]*meanTime
@@ -52,12 +66,23 @@ type means struct {
 type meanTime struct {
 	n       int
 	seconds float64
+	work    float64 // tokens; 0 where work is not counted
+}
+
+// of is the mean for a request of so much work, if that is more than others have:
+// else whoever asks for much and leaves would make a replica look as if it hung.
+func (t *meanTime) of(work float64) time.Duration {
+	seconds := t.seconds
+	if t.work > 0 {
+		seconds *= max(1, work/t.work)
+	}
+	return time.Duration(min(seconds, time.Hour.Seconds()) * float64(time.Second))
 }
 
 // meanOf is how many answers the mean counts; older ones lose weight.
 const meanOf = 64
 
-func (m *means) add(class string, d time.Duration) {
+func (m *means) add(class string, d time.Duration, work float64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t := m.classes[class]
@@ -70,25 +95,28 @@ func (m *means) add(class string, d time.Duration) {
 	}
 	t.n = min(t.n+1, meanOf)
 	t.seconds += (d.Seconds() - t.seconds) / float64(t.n)
+	if work > 0 {
+		t.work += (work - t.work) / float64(t.n)
+	}
 }
 
 // mean is 0 while nothing is known of the class.
-func (m *means) mean(class string) time.Duration {
+func (m *means) mean(class string, work float64) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if t := m.classes[class]; t != nil {
-		return time.Duration(t.seconds * float64(time.Second))
+		return t.of(work)
 	}
 	return 0
 }
 
 // slowest is the longest mean of all classes.
-func (m *means) slowest() time.Duration {
+func (m *means) slowest(work float64) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	longest := 0.0
+	longest := time.Duration(0)
 	for _, t := range m.classes {
-		longest = max(longest, t.seconds)
+		longest = max(longest, t.of(work))
 	}
-	return time.Duration(longest * float64(time.Second))
+	return longest
 }

@@ -102,6 +102,51 @@ func TestAHungReplicaIsEjectedWhenItsClientsLeave(t *testing.T) {
 	}
 }
 
+// An engine that hangs while its server answers sends the header of a stream, and
+// no token after it.
+func TestAReplicaThatHangsAfterItsHeaderIsEjected(t *testing.T) {
+	asked := make(chan struct{}, 100)
+	hung := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.(http.Flusher).Flush()
+		asked <- struct{}{}
+		<-r.Context().Done()
+	})
+	g := start(t, service("m", "policy = \"tokens\"\nengine {\n metrics = \"off\"\n}\n", replicaBlock(engine(t), "h100", 1), replicaBlock(hung, "h100", 1), ejected))
+	patience := 300 * time.Millisecond
+	for range 60 {
+		ctx, leave := context.WithTimeout(t.Context(), 30*time.Second)
+		r, _ := http.NewRequestWithContext(ctx, http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("hello", true)))
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if res, err := http.DefaultClient.Do(r); err == nil {
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			}
+		}()
+		select {
+		case <-asked:
+			time.AfterFunc(patience, leave)
+			patience += patience / 2
+		case <-done:
+		}
+		<-done
+		leave()
+		eventually(t, "nothing is under way", func() bool {
+			s := g.state(t, "m")
+			return s.Replicas[0].Active+s.Replicas[1].Active == 0
+		})
+		for _, r := range g.state(t, "m").Replicas {
+			if r.Ejected {
+				return
+			}
+		}
+	}
+	t.Error("the replica that hangs is not ejected")
+}
+
 // What this host lacks says nothing of the replica: it is not ejected, and the
 // request waits.
 func TestAShortageOfThisHostEjectsNobody(t *testing.T) {

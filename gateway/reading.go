@@ -67,6 +67,7 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 		r.last = time.Now()
 		if r.first.IsZero() {
 			r.first = r.last
+			r.metrics.firsts.add(r.metrics.class, r.first.Sub(x.started), float64(r.prompt))
 			r.service.began(x)
 		}
 		r.service.progress(x, int(r.meter.Tokens()))
@@ -96,6 +97,33 @@ func (r *reading) output() (tokens int64, told bool) {
 		return r.meter.Text() / 4, false
 	}
 	return 0, r.size.API == prompt.Embeddings
+}
+
+// streams reports whether an answer has begun that is a stream of tokens.
+func (r *reading) streams() bool { return r.heard && r.meter.Streams() }
+
+// unlimited is how many tokens an answer may be expected to have whose request sets
+// no limit, before it is taken for one that never comes.
+const unlimited = 4096
+
+// most is how many tokens the answer may have.
+func (r *reading) most() float64 {
+	switch {
+	case !r.size.API.Generates():
+		return 0
+	case r.size.Limit > 0:
+		return float64(r.size.Limit * r.size.Answers)
+	}
+	return float64(unlimited * r.size.Answers)
+}
+
+// generated is how many tokens the answer had, 0 where they are not counted.
+func (x *exchange) generated() float64 {
+	if x.reading == nil {
+		return 0
+	}
+	output, _ := x.reading.output()
+	return float64(output)
 }
 
 // ttft is the time from the whole request to its first token.

@@ -36,14 +36,14 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)
 	}
-	times := &means{}
+	times, firsts := &means{}, &means{}
 	if c.Wake != nil {
 		v.waker = newWaker(c.Name, c.Wake, s.options.Scaler, s.metrics, s.log)
 	}
 	v.line = line.New(line.Options{
 		Policy: s.policy(c, of),
 		Value: func(class string) any {
-			return s.metrics.ofClass(&c, class, times)
+			return s.metrics.ofClass(&c, class, times, firsts)
 		},
 		Starved: func() {
 			if v.waker != nil {
