@@ -51,6 +51,9 @@ func (x *exchange) outbound() *http.Request {
 	u.Scheme, u.Host = x.service.transports.scheme, x.pass.Endpoint.Address
 	out.URL = &u
 	out.Header = outboundHeader(in, x.trusted())
+	if x.reading != nil && out.Header["Accept-Encoding"] != nil {
+		out.Header["Accept-Encoding"] = identity // what is compressed cannot be counted
+	}
 	out.Body = nil // lets the transport repeat it on a connection that just closed
 	if x.body != nil {
 		x.embody(out)
@@ -83,6 +86,7 @@ var errGiven = errors.New("a part of the body that is not kept was sent before")
 var (
 	noAgent    = []string{""} // keeps the transport from naming itself
 	teTrailers = []string{"trailers"}
+	identity   = []string{"identity"}
 	overHTTP   = []string{"http"}
 	overHTTPS  = []string{"https"}
 )

@@ -350,3 +350,19 @@ func TestTheObjective(t *testing.T) {
 		t.Error("a service that counts in slots has a time to the first token")
 	}
 }
+
+// What is compressed cannot be counted: engines are asked for plain answers, others
+// are asked as the client asks.
+func TestEnginesAreAskedForPlainAnswers(t *testing.T) {
+	asked := make(chan string, 1)
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("Accept-Encoding") })
+	for policy, want := range map[string]string{"policy = \"tokens\"\nengine {\n metrics = \"off\"\n}\n": "identity", "": "gzip, br"} {
+		g := start(t, service("chat", policy, replicaBlock(replica, "h100", 1)))
+		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("hello", false)))
+		r.Header.Set("Accept-Encoding", "gzip, br")
+		do(t, r)
+		if got := <-asked; got != want {
+			t.Errorf("with %q the replica is asked for %q, want %q", policy, got, want)
+		}
+	}
+}

@@ -70,7 +70,7 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 			r.metrics.firsts.add(r.metrics.class, r.first.Sub(x.started), float64(r.prompt))
 			r.service.began(x)
 		}
-		r.service.progress(x, int(r.meter.Tokens()))
+		r.service.progress(x, int(min(r.meter.Tokens(), r.mostOutput())))
 	}
 	if err == io.EOF {
 		r.meter.End()
@@ -80,23 +80,74 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 
 // settle tells the queue and the service what the request took.
 func (r *reading) settle(x *exchange) {
-	u := r.meter.Usage()
+	u := r.used()
 	output, _ := r.output()
 	r.service.settle(x, int(u.Prompt), int(u.Cached), int(output))
 	r.service.learn(&r.size, u.Prompt, output)
 }
 
-// output is how many tokens the answer had, and whether the engine said so.
+// Bounds of what a request can have used, in tokens. An engine that says more is not
+// believed: one such number would spoil what is learned, and a tenant's account.
+const (
+	besides       = 1 << 16 // what an engine puts around a prompt
+	besidesUnread = 1 << 20 // the prompt of a body that was not read, perhaps compressed
+	mostEach      = 1 << 20 // of one answer without a limit
+	slack         = 8       // over what the request says
+)
+
+// mostPrompt is how many tokens the prompt can have.
+func (r *reading) mostPrompt() int64 {
+	s := &r.size
+	most := slack*s.Text + s.IDs + besides*(s.Media+1)
+	if s.API == prompt.Opaque {
+		most += besidesUnread
+	}
+	return max(most, r.service.longest.Load())
+}
+
+// mostOutput is how many tokens all answers to the request can have.
+func (r *reading) mostOutput() int64 {
+	s := &r.size
+	if s.Limit == 0 {
+		return mostEach
+	}
+	answers := s.Answers
+	if s.API == prompt.Completions {
+		answers *= max(1, s.Text+s.IDs) // there may be as many prompts
+	}
+	return min(slack*s.Limit*answers, mostEach)
+}
+
+// used is what the engine said that the request used; what cannot be it did not say.
+func (r *reading) used() meter.Usage {
+	u := r.meter.Usage()
+	most := r.mostPrompt()
+	if u.Prompt > most {
+		u.Prompt = -1
+	}
+	if u.Cached > most {
+		u.Cached = -1
+	}
+	if u.Output > r.mostOutput() {
+		u.Output = -1
+	}
+	return u
+}
+
+// output is how many tokens the answer had, and whether the engine said so; -1 when
+// that is not known.
 func (r *reading) output() (tokens int64, told bool) {
-	switch u := r.meter.Usage(); {
+	switch u := r.used(); {
 	case u.Output >= 0:
 		return u.Output, true
-	case r.meter.Streams():
+	case r.size.API == prompt.Embeddings:
+		return 0, true
+	case r.meter.Streams() && r.meter.Tokens() <= r.mostOutput():
 		return r.meter.Tokens(), false
-	case r.size.API.Generates():
+	case !r.meter.Streams() && r.meter.Text() > 0:
 		return r.meter.Text() / 4, false
 	}
-	return 0, r.size.API == prompt.Embeddings
+	return -1, false
 }
 
 // streams reports whether an answer has begun that is a stream of tokens.
@@ -123,7 +174,7 @@ func (x *exchange) generated() float64 {
 		return 0
 	}
 	output, _ := x.reading.output()
-	return float64(output)
+	return float64(max(0, output))
 }
 
 // ttft is the time from the whole request to its first token.
@@ -189,6 +240,9 @@ func (r *reading) judged(x *exchange, ended time.Time) verdict {
 		return unjudged
 	}
 	output, _ := r.output()
+	if output < 0 {
+		return unjudged
+	}
 	return verdictIf(ended.Sub(r.asked) <= o.TTFT+time.Duration(output)*o.TPOT)
 }
 
@@ -213,12 +267,15 @@ func (r *reading) close(x *exchange) {
 	}
 	x.service.metrics.judged(x.class, s.verdict)
 	if r.heard {
-		u := r.meter.Usage()
+		u := r.used()
 		var told bool
 		s.prompt, s.cached = u.Prompt, max(u.Cached, 0)
 		s.output, told = r.output()
 		if s.estimated = u.Prompt < 0 || !told; u.Prompt < 0 {
 			s.prompt = int64(r.prompt)
+		}
+		if s.output < 0 {
+			s.output = int64(r.expected)
 		}
 		x.charged(&s)
 	}
