@@ -12,8 +12,13 @@ import (
 // mismatch says why tasks that start now could not use the driver, "" when they can:
 // its packages were upgraded while its module is loaded, and a program's libraries
 // must be of the module's own version. Tasks that run have the old ones open.
-func mismatch(root string) string {
+// Configured is the library that the configuration names, "" for none: tasks are then
+// given those beside it, and what else is installed says nothing.
+func mismatch(root, configured string) string {
 	loaded, installed := moduleVersion(root), libraryVersion(root)
+	if configured != "" {
+		installed = versionBeside(configured)
+	}
 	if loaded == "" || installed == "" || loaded == installed {
 		return ""
 	}
@@ -44,6 +49,19 @@ func libraryVersion(root string) string {
 			if m := versioned.FindStringSubmatch(behind(root, filepath.Join("/", dir, name))); m != nil {
 				return m[1]
 			}
+		}
+	}
+	return ""
+}
+
+// versionBeside is libraryVersion for the libraries in the folder of one. A link that
+// leads out of it, as one of a driver's container may on the host, says nothing.
+func versionBeside(library string) string {
+	dir := filepath.Dir(library)
+	for _, name := range []string{"libcuda.so.1", filepath.Base(library)} {
+		file := behind("/", filepath.Join(dir, name))
+		if m := versioned.FindStringSubmatch(file); m != nil && strings.HasPrefix(file, dir+"/") {
+			return m[1]
 		}
 	}
 	return ""

@@ -1,6 +1,7 @@
 package nvidia
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +51,7 @@ func TestMismatch(t *testing.T) {
 		"a link to itself":   {map[string]string{"sys/module/nvidia/version": "1.2", lib + "libcuda.so.1": "-> libcuda.so.1"}, nil},
 		"no version in name": {map[string]string{"sys/module/nvidia/version": "1.2", lib + "libcuda.so.1": ""}, nil},
 	} {
-		got := mismatch(host(t, c.files))
+		got := mismatch(host(t, c.files), "")
 		if (got == "") != (len(c.want) == 0) {
 			t.Errorf("%s: %q", name, got)
 		}
@@ -58,6 +59,30 @@ func TestMismatch(t *testing.T) {
 			if !strings.Contains(got, part) {
 				t.Errorf("%s: %q does not say %q", name, got, part)
 			}
+		}
+	}
+}
+
+// A driver that the configuration names, as that of a container, is compared by its own
+// libraries: old ones that are left in the system's folders make no GPU unhealthy.
+func TestMismatchOfAConfiguredLibrary(t *testing.T) {
+	const old, own = "usr/lib/x86_64-linux-gnu/", "run/nvidia/driver/usr/lib64/"
+	for name, c := range map[string]struct {
+		files map[string]string
+		want  string // part of the text, "" for no mismatch
+	}{
+		"its own are the module's": {map[string]string{own + "libcuda.so.1": "-> libcuda.so.580.95.05", own + "libcuda.so.580.95.05": ""}, ""},
+		"its own are others":       {map[string]string{own + "libcuda.so.1": "-> libcuda.so.590.1", own + "libcuda.so.590.1": ""}, "are 590.1"},
+		"only NVML":                {map[string]string{own + "libnvidia-ml.so.1": "-> libnvidia-ml.so.590.2", own + "libnvidia-ml.so.590.2": ""}, "are 590.2"},
+		"none":                     {nil, ""},
+		"a link out of its folder": {map[string]string{own + "libcuda.so.1": "-> ../../../../../" + old + "libcuda.so.535.1"}, ""},
+	} {
+		files := map[string]string{"sys/module/nvidia/version": "580.95.05\n", old + "libcuda.so.1": "-> libcuda.so.535.1", old + "libcuda.so.535.1": ""}
+		maps.Copy(files, c.files)
+		root := host(t, files)
+		got := mismatch(root, filepath.Join(root, own, soname))
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }

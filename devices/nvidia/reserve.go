@@ -19,7 +19,7 @@ import (
 // program that finds none runs without MPS and without any limit.
 func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Reservation, error) {
 	g := granted.Grant
-	if problem := mismatch(v.cfg.Root); problem != "" {
+	if problem := mismatch(v.cfg.Root, v.lib.path); problem != "" {
 		return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", g.Group, problem)
 	}
 	for _, o := range granted.Offers {

@@ -127,7 +127,7 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 // Converge keeps the MPS daemons of shared GPUs and reports.
 func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugin.State {
 	daemons := v.mps.converge(plan)
-	ofDriver := mismatch(v.cfg.Root)
+	ofDriver := mismatch(v.cfg.Root, v.lib.path)
 	states := map[gpu.ID]plugin.State{}
 	for _, o := range plan.Offers {
 		s := plugin.State{Attributes: map[string]*structs.Attribute{}}
