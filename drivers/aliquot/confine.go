@@ -45,8 +45,14 @@ func (s settings) confine(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.G
 			return task, err
 		}
 	}
+	if err := confineProfiles(task); err != nil {
+		return task, err
+	}
 	if s.limits.ungranted {
 		return task, nil
+	}
+	if err := s.confineCgroup(task); err != nil {
+		return task, err
 	}
 	if err := s.confineRights(task); err != nil {
 		return task, err
@@ -73,17 +79,23 @@ func (s settings) confineModes(_ *drivers.TaskConfig, task TaskConfig) error {
 		{"uts_mode", task.UTSMode, "uts", s.limits.modes.UTS},
 		{"userns_mode", task.UsernsMode, "userns", s.limits.modes.UserNS},
 	} {
-		if m.value != "" && !matches(m.allowed, m.value) {
+		if !ownNamespace(m.value) && !matches(m.allowed, m.value) {
 			return fmt.Errorf(`%s = %q is not allowed on this node: the operator can add it to allowed_modes { %s = [...] } of plugin "aliquot-driver"`, m.option, m.value, m.key)
 		}
 	}
 	return nil
 }
 
+// ownNamespace reports whether a mode shares no namespace with the host or another
+// container. A shareable one is shared by the other container alone, by container:….
+func ownNamespace(mode string) bool {
+	return slices.Contains([]string{"", "none", "private", "shareable"}, mode)
+}
+
 // strongCaps get a process past the device cgroup, which keeps a container to its
-// device nodes: by other cgroups, by their programs, by the kernel itself or by the
-// registers of the PCI bus.
-var strongCaps = []string{"ALL", "BPF", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
+// device nodes: by other cgroups, by their programs, by files of the host that
+// they open by handle, by the kernel itself or by the registers of the PCI bus.
+var strongCaps = []string{"ALL", "BPF", "DAC_READ_SEARCH", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
 
 // confineRights refuses rights with which no grant holds.
 func (s settings) confineRights(task TaskConfig) error {
@@ -91,7 +103,7 @@ func (s settings) confineRights(task TaskConfig) error {
 		return fmt.Errorf("privileged = true gives the task every GPU of the host, granted or not: %s", liftUngranted)
 	}
 	for _, name := range task.CapAdd {
-		if slices.Contains(strongCaps, strings.TrimPrefix(strings.ToUpper(name), "CAP_")) {
+		if slices.Contains(strongCaps, strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "CAP_")) {
 			return fmt.Errorf("cap_add: %s lets the task open every GPU of the host, granted or not: %s", name, liftUngranted)
 		}
 	}
@@ -118,7 +130,7 @@ func ofOtherPlugin(cfg *drivers.TaskConfig, grant *gpu.Grant) bool {
 }
 
 // confineDevices refuses GPU nodes among the task's devices by whatever name, and
-// nodes that hold the host's disks. A path is handed on as it was resolved, so that
+// nodes of other hardware of the host, such as its disks. A path is handed on as it was resolved, so that
 // it cannot be another node by the time the engine looks.
 func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
 	task.Devices = slices.Clone(task.Devices)
@@ -153,6 +165,11 @@ func (h host) harmlessNode(path string) (string, error) {
 		// A container can make device nodes in its allocation's directory.
 		return "", fmt.Errorf("%s is not in /dev", path)
 	}
+	for _, dir := range filesOfTasks {
+		if within(dir, resolved) || within(h.path(dir), resolved) {
+			return "", fmt.Errorf("%s is in %s, where tasks can put nodes of their own", path, dir)
+		}
+	}
 	if why := h.holdsHost(resolved); why != "" {
 		return "", fmt.Errorf("%s %s", path, why)
 	}
@@ -165,7 +182,7 @@ func (h host) harmlessNode(path string) (string, error) {
 }
 
 // holdsHost says why a resolved path is not to be given away: it is a GPU's node, a
-// folder of them or a disk. "" when it may be.
+// folder of them, or other hardware such as a disk. "" when it may be.
 func (h host) holdsHost(path string) string {
 	ofHost := path
 	if rel, ok := strings.CutPrefix(path, strings.TrimSuffix(string(h), "/")+"/"); ok {
@@ -177,6 +194,9 @@ func (h host) holdsHost(path string) string {
 		}
 		if holdsGPUNodes(p) {
 			return "holds the device nodes of GPUs"
+		}
+		if is := hardwareAt(p); is != "" {
+			return is
 		}
 	}
 	info, err := os.Stat(path)
@@ -191,8 +211,9 @@ func (h host) holdsHost(path string) string {
 		return "is a disk of the host"
 	case h.gpuMajors()[major(stat.Rdev)]:
 		return "is a device node of GPUs"
+	default:
+		return h.hardwareOf(stat.Rdev)
 	}
-	return ""
 }
 
 // holdsHostBelow is holdsHost for what lies in a folder: the engine passes on every
@@ -211,6 +232,3 @@ func (h host) holdsHostBelow(dir string) string {
 	})
 	return why
 }
-
-// major takes the major number out of a device number as Linux packs it.
-func major(rdev uint64) uint32 { return uint32(rdev>>8&0xfff | rdev>>32&^0xfff) }

@@ -80,6 +80,20 @@ func TestNoWayToAGPUPastTheGrant(t *testing.T) {
 		{device(root + "/dev"), "holds the device nodes of GPUs"},
 		{device("/"), "is not in /dev"},
 		{device("/opt/nomad/alloc/x/made-by-mknod"), "is not in /dev"},
+		{device("/dev/ng0n1"), "is a disk of the host"},
+		{device("/dev/nvme0"), "is a disk of the host"},
+		{device("/dev/sg0"), "is a disk of the host"},
+		{device("/dev/bsg/0:0:0:0"), "is a disk of the host"},
+		{device("/dev/bsg"), "is a disk of the host"},
+		{device("/dev/vfio/12"), "passes hardware of the host through"},
+		{device("/dev/vfio"), "passes hardware of the host through"},
+		{device("/dev/ipmi0"), "management controller"},
+		{device("/dev/ipmidev/0"), "management controller"},
+		{device("/dev/mem"), "is the host's memory"},
+		{device("/dev/cpu/0/msr"), "is the host's memory"},
+		{device("/dev/shm/made-by-mknod"), "is in /dev/shm"},
+		{device(root + "/dev/shm/made-by-mknod"), "is in /dev/shm"},
+		{device("/dev/mqueue"), "is in /dev/mqueue"},
 		{device("nvidia.com/gpu=all"), "is no absolute path"},
 		{device("amd.com/gpu=0"), "is no absolute path"},
 		{volume("/dev"), "holds the device nodes of GPUs"},
@@ -103,6 +117,12 @@ func TestNoWayToAGPUPastTheGrant(t *testing.T) {
 		{`"cap_add": ["CAP_SYS_ADMIN"]`, "cap_add: CAP_SYS_ADMIN"},
 		{`"cap_add": ["all"]`, "cap_add: all"},
 		{`"cap_add": ["sys_rawio"]`, "cap_add: sys_rawio"},
+		{`"cap_add": [" SYS_ADMIN\t"]`, "SYS_ADMIN"},
+		{`"cap_add": ["dac_read_search"]`, "cap_add: dac_read_search"},
+		{`"cgroupns": "host"`, `cgroupns = "host"`},
+		{`"security_opt": ["writable-cgroups=true"]`, `security_opt "writable-cgroups=true"`},
+		{`"security_opt": ["no-new-privileges", "writable-cgroups:true"]`, `security_opt "writable-cgroups:true"`},
+		{`"security_opt": ["systempaths=unconfined"]`, `security_opt "systempaths=unconfined"`},
 		{`"pid_mode": "host"`, `pid_mode = "host" lets the task take open GPUs`},
 		{`"pid_mode": "container:other"`, `pid_mode = "container:other" lets the task take open GPUs`},
 	} {
@@ -130,7 +150,7 @@ func TestGPUNodesAreKnownByNumber(t *testing.T) {
 		t.Skip("needs root, to make device nodes")
 	}
 	r := tree{t, t.TempDir()}
-	r.file("proc/devices", "Character devices:\n  1 mem\n195 nvidia\n234 nvidia-caps\n511 kfd\n\nBlock devices:\n  8 sd\n 234 no-gpu\n")
+	r.file("proc/devices", "Character devices:\n  1 mem\n 10 misc\n 21 sg\n195 nvidia\n234 nvidia-caps\n240 vfio\n241 nvme-generic\n242 bsg\n243 ipmidev\n244 nvme\n511 kfd\n\nBlock devices:\n  8 sd\n 234 no-gpu\n")
 	for name, d := range map[string]struct {
 		mode         uint32
 		major, minor int
@@ -138,6 +158,9 @@ func TestGPUNodesAreKnownByNumber(t *testing.T) {
 	}{
 		"a/null": {syscall.S_IFCHR, 1, 3, ""}, "b/one": {syscall.S_IFCHR, 195, 3, "device node of GPUs"}, "c/two": {syscall.S_IFCHR, 234, 7, "device node of GPUs"},
 		"d/three": {syscall.S_IFCHR, 511, 0, "device node of GPUs"}, "e/four": {syscall.S_IFCHR, 226, 128, "device node of GPUs"}, "f/disk": {syscall.S_IFBLK, 8, 0, "disk of the host"},
+		"g/one": {syscall.S_IFCHR, 21, 0, "disk of the host"}, "g2/two": {syscall.S_IFCHR, 241, 1, "disk of the host"}, "g3/three": {syscall.S_IFCHR, 242, 1, "disk of the host"},
+		"g4/four": {syscall.S_IFCHR, 244, 0, "disk of the host"}, "h/group": {syscall.S_IFCHR, 240, 12, "passes hardware"}, "i/bmc": {syscall.S_IFCHR, 243, 0, "management controller"},
+		"j/mem": {syscall.S_IFCHR, 1, 1, "host's memory"}, "k/random": {syscall.S_IFCHR, 1, 8, ""}, "l/tun": {syscall.S_IFCHR, 10, 200, ""},
 	} {
 		path := r.make("dev/" + name)
 		if err := syscall.Mknod(path, d.mode|0o600, d.major<<8|d.minor); err != nil {
@@ -224,6 +247,48 @@ func TestDevicesAreHandedOnResolved(t *testing.T) {
 	}
 }
 
+// What else a job may say about security and devices stays as with the docker driver.
+func TestHarmlessOptionsStay(t *testing.T) {
+	s := confined(t, func(*limits) {})
+	profile := filepath.Join(t.TempDir(), "profile.json")
+	if err := os.WriteFile(profile, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, config := range []string{
+		`"cgroupns": "private"`,
+		`"security_opt": ["no-new-privileges", "no-new-privileges:true", "apparmor=unconfined", "apparmor:mine", "label=disable", "label:type:spc_t", "seccomp=unconfined", "seccomp:unconfined", "seccomp=builtin"]`,
+		`"security_opt": ["seccomp=` + profile + `"]`,
+		`"cap_add": ["NET_BIND_SERVICE"]`,
+		`"devices": [{"host_path": "/dev/kvm"}, {"host_path": "/dev/net/tun"}, {"host_path": "/dev/infiniband"}, {"host_path": "/dev/sgx_enclave"}]`,
+		`"pid_mode": "private"`, `"ipc_mode": "private"`, `"ipc_mode": "none"`, `"ipc_mode": "shareable"`,
+	} {
+		if _, _, err := s.start(t, `{"image": "x:1", `+config+`}`, nil, nil); err != nil {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
+}
+
+// The docker driver reads a profile to its end.
+func TestSeccompProfilesAreFilesOfASize(t *testing.T) {
+	s := confined(t, func(l *limits) { l.ungranted, l.privileged = true, true })
+	fifo, large := filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "large")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, make([]byte, maxProfile+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for opt, want := range map[string]string{
+		"seccomp=/dev/zero": "no regular file", "seccomp:/dev/zero": "no regular file", "seccomp=" + fifo: "no regular file", "seccomp=" + large: "at most 1048576 are read",
+		"seccomp=" + t.TempDir(): "no regular file", "seccomp=/missing.json": "no such file", "seccomp": "no such file",
+	} {
+		_, _, err := s.start(t, fmt.Sprintf(`{"image": "x:1", "security_opt": [%q]}`, opt), nil, nil)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", opt, err, want)
+		}
+	}
+}
+
 func TestNamespacesAreThoseOfAllowedModes(t *testing.T) {
 	for _, option := range []string{"pid_mode", "ipc_mode", "uts_mode", "userns_mode"} {
 		key := strings.TrimSuffix(option, "_mode")
@@ -233,10 +298,12 @@ func TestNamespacesAreThoseOfAllowedModes(t *testing.T) {
 		}{
 			{`{}`, "", true},
 			{`{}`, "host", false},
-			{`{}`, "private", false},
+			{`{}`, "private", true},
+			{`{}`, "none", true},
+			{`{}`, "shareable", true},
+			{`{}`, "ns:/proc/1/ns/pid", false},
 			{`{}`, "container:x", false},
 			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "host", false},
-			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "private", true},
 			{fmt.Sprintf(`{"allowed_modes": [{%q: ["private", "task*"]}]}`, key), "task-1", true},
 			{fmt.Sprintf(`{"allow_ungranted_gpus": true, "allowed_modes": [{%q: ["host"]}]}`, key), "host", true},
 			{`{"allow_privileged": true, "allow_ungranted_gpus": true}`, "host", true},

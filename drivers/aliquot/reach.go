@@ -1,10 +1,8 @@
 package aliquot
 
 import (
-	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"aliquot/internal/gpu"
@@ -88,18 +86,11 @@ func asksForGPU(target string) bool {
 // fixed, and those that it lists.
 func (h host) gpuMajors() map[uint32]bool {
 	out := map[uint32]bool{195: true, 226: true, 261: true} // Linux, devices.txt: NVIDIA, DRM, accel
-	list, err := os.ReadFile(h.path("/proc/devices"))
-	if err != nil {
-		return out
-	}
-	characters, _, _ := strings.Cut(string(list), "Block devices:")
-	for line := range strings.Lines(characters) {
-		f := strings.Fields(line)
-		if len(f) != 2 || !slices.ContainsFunc(reaches, func(r reach) bool { return matches(r.majors, f[1]) }) {
-			continue
-		}
-		if n, err := strconv.ParseUint(f[0], 10, 32); err == nil {
-			out[uint32(n)] = true
+	for number, names := range h.characterDrivers() {
+		for _, name := range names {
+			if slices.ContainsFunc(reaches, func(r reach) bool { return matches(r.majors, name) }) {
+				out[number] = true
+			}
 		}
 	}
 	return out
