@@ -144,10 +144,11 @@ func (c *clientConn) SetWriteDeadline(t time.Time) error {
 }
 
 // Write sends, and gives up when the client has taken nothing for the time that the
-// deadline was away when it was set. The socket says that it is writable only when
-// a large part of its buffer is free, which for a slow client may take minutes.
+// deadline was away when it was set, or dribbles. The socket says that it is writable
+// only when a large part of its buffer is free, which for a slow client may take
+// minutes.
 func (c *clientConn) Write(p []byte) (int, error) {
-	done := 0
+	done, began, first := 0, time.Time{}, int64(0)
 	for {
 		n, err := c.TCPConn.Write(p[done:])
 		done += n
@@ -156,13 +157,22 @@ func (c *clientConn) Write(p []byte) (int, error) {
 		if err == nil || grace <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return done, err
 		}
+		if began.IsZero() {
+			began, first = time.Now().Add(-grace), c.taken.Load()
+		}
 		taken := c.received()
-		if taken <= c.taken.Load() {
+		if taken <= c.taken.Load() || dribbles(taken-first, time.Since(began), grace) {
 			return done, err
 		}
 		c.taken.Store(taken)
 		c.TCPConn.SetWriteDeadline(time.Now().Add(grace))
 	}
+}
+
+// dribbles reports whether a client that took so many bytes of a write that has gone on
+// for so long is under the slowest mean rate after its first time of grace.
+func dribbles(taken int64, took, grace time.Duration) bool {
+	return taken < int64((took-grace).Seconds()*slowest)
 }
 
 // received is how many bytes the client's host has acknowledged.

@@ -67,3 +67,24 @@ func TestReadDeadlinesHoldAlthoughTheyAreMovedLazily(t *testing.T) {
 		t.Errorf("copied %q, %v", rest, err)
 	}
 }
+
+// A byte now and then is progress but no reason to keep a slot.
+func TestAClientThatDribblesIsGivenUp(t *testing.T) {
+	const grace = time.Minute
+	for _, c := range []struct {
+		taken int64
+		took  time.Duration
+		want  bool
+	}{
+		{1, grace, false}, // it has one time of grace
+		{2, 2 * grace, true},
+		{slowest*60 - 1, 2 * grace, true},
+		{slowest * 60, 2 * grace, false},
+		{slowest * 600, 2 * grace, false},
+		{slowest * 600, 20 * grace, true},
+	} {
+		if got := dribbles(c.taken, c.took, grace); got != c.want {
+			t.Errorf("%d bytes in %v: %v, want %v", c.taken, c.took, got, c.want)
+		}
+	}
+}

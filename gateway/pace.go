@@ -11,7 +11,8 @@ import (
 )
 
 // slowest is the mean rate, in bytes per second, under which a body of declared
-// length is given up after its first BodyTimeout.
+// length is given up after its first BodyTimeout, and an answer that a client does not
+// take after the first WriteTimeout.
 const slowest = 240
 
 // slowBody gives up on a client that sends nothing of its body for a while, or
