@@ -27,6 +27,7 @@ type exchange struct {
 	early   early
 	trace   httptrace.ClientTrace
 	body    *intake.Body
+	client  *slowBody // what body reads
 	asked   string    // the model that the body names, where a route depends on it
 	taken   bool      // the body was received as far as it is kept
 	failure error     // of receiving it
@@ -115,13 +116,12 @@ func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
 func (x *exchange) forward() {
 	x.answer.x = x
 	if x.body != nil && !x.body.Whole() {
-		control := http.NewResponseController(x.writer.ResponseWriter)
 		if x.in.ProtoMajor == 1 {
 			// A replica may answer while it still reads. Without this the server
 			// would first swallow the rest of the request's body.
-			control.EnableFullDuplex()
+			http.NewResponseController(x.writer.ResponseWriter).EnableFullDuplex()
 		}
-		defer x.body.Stop(func() { control.SetReadDeadline(time.Unix(1, 0)) })
+		defer x.body.Stop(x.client.abort)
 	}
 	if !switches(x.in) {
 		x.carry()

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -26,6 +27,26 @@ type slowBody struct {
 	got     int64
 	floor   bool // a mean rate is demanded, as the length is known
 	each    bool // HTTP/2, where a deadline acts also while nothing is read
+
+	mu      sync.Mutex
+	aborted bool
+}
+
+// abort ends a read that is under way, and all that follow.
+func (b *slowBody) abort() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.aborted = true
+	b.control.SetReadDeadline(time.Unix(1, 0))
+}
+
+// arm sets the deadline of what is read, unless reading was aborted in between.
+func (b *slowBody) arm(t time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.aborted {
+		b.control.SetReadDeadline(t)
+	}
 }
 
 func (b *slowBody) Read(p []byte) (int, error) {
@@ -40,13 +61,13 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	// exact enough.
 	if b.each || now.Sub(b.armed) > b.limit/10 {
 		b.armed = now
-		b.control.SetReadDeadline(now.Add(b.limit))
+		b.arm(now.Add(b.limit))
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.got += int64(n)
 	// After an error the deadline stays: the server still drains what it can.
 	if err == io.EOF || b.each {
-		b.control.SetReadDeadline(time.Time{})
+		b.arm(time.Time{})
 	}
 	return n, err
 }

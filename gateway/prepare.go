@@ -22,12 +22,13 @@ func (x *exchange) prepare() bool {
 		return x.no(tooLarge, "")
 	}
 	if r.ContentLength != 0 {
-		x.body = s.bodies.Body(&slowBody{
+		x.client = &slowBody{
 			ReadCloser: http.MaxBytesReader(x.writer.ResponseWriter, r.Body, s.config.Listen.MaxBodyBytes),
 			control:    http.NewResponseController(x.writer.ResponseWriter),
 			limit:      s.config.Listen.BodyTimeout, began: x.began,
 			floor: r.ContentLength > 0, each: r.ProtoMajor == 2,
-		}, r.ContentLength)
+		}
+		x.body = s.bodies.Body(x.client, r.ContentLength)
 	}
 	x.grpc = isGRPC(r)
 	at := x.plan.routes.Service(r, x.model)
