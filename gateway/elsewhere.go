@@ -32,11 +32,15 @@ func (p *plan) split(v *service) *service {
 // enter waits for a replica, and at the service's fallback where the service itself
 // does not take the request. Nothing was sent to a replica or the client by then.
 func (x *exchange) enter() error {
+	began := time.Now()
 	err := x.service.line.Enter(x.in.Context(), &x.pass, x.request)
 	for range mostFallbacks {
+		waited := time.Since(began)
 		if err == nil || !turnsAway(err) || !x.fallBack() {
 			return err
 		}
+		x.waited += waited // the next line counts from its own beginning
+		began = time.Now()
 		err = x.service.line.Enter(x.in.Context(), &x.pass, x.request)
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -37,6 +38,11 @@ func TestARequestThatIsTurnedAwayGoesToTheFallback(t *testing.T) {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("the metrics lack %s", want)
 		}
+	}
+	// The wait at the first two counts.
+	text := g.metric(t, `aliquot_gateway_wait_seconds_sum{service="c"}`)
+	if sum, err := strconv.ParseFloat(text, 64); err != nil || sum < 3*0.02 {
+		t.Errorf("three requests waited %q seconds, want at least 0.06", text)
 	}
 }
 
