@@ -79,7 +79,9 @@ const rateLimitPrefix = "X-Ratelimit-"
 // refuse answers a request that no replica answers.
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
-	maps.DeleteFunc(h, func(name string, _ []string) bool { return !strings.HasPrefix(name, rateLimitPrefix) })
+	maps.DeleteFunc(h, func(name string, _ []string) bool {
+		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" // the gateway's own word
+	})
 	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted
 	}
@@ -95,7 +97,7 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 		return
 	}
 	if e, ok := refusalOf(r, o, text); ok {
-		h.Set("X-Aliquot-Outcome", o.String())
+		h.Set(outcomeHeader, o.String())
 		writeRefusal(w, status, e)
 		return
 	}
@@ -123,7 +125,7 @@ func codeGRPC(o outcome, r *http.Request) int {
 		return 12 // UNIMPLEMENTED
 	case malformed, tooLarge:
 		return 3 // INVALID_ARGUMENT
-	case tenantFull:
+	case tenantFull, tokenLimit:
 		return 8 // RESOURCE_EXHAUSTED
 	case tooLate, timedOut, bodyTimeout, overdue:
 		return 4 // DEADLINE_EXCEEDED
