@@ -39,6 +39,8 @@ type vendor struct {
 
 	mu   sync.Mutex
 	gpus map[gpu.ID]kernel.GPU
+	// sizeless are the GPUs that were told of because their memory is not known.
+	sizeless map[gpu.ID]bool
 
 	// measuring guards what the last reading of load saw.
 	measuring sync.Mutex
@@ -48,7 +50,7 @@ type vendor struct {
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
-	v := &vendor{root: machine.Root(cfg.Root), host: host, gpus: map[gpu.ID]kernel.GPU{}}
+	v := &vendor{root: machine.Root(cfg.Root), host: host, gpus: map[gpu.ID]kernel.GPU{}, sizeless: map[gpu.ID]bool{}}
 	return v, cfg.Settings.Err()
 }
 
@@ -75,6 +77,7 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	var out []share.Found
 	for _, g := range list {
 		known[gpu.ID(g.PCI)] = g
+		v.note(g)
 		if g.Parent != "" {
 			out = append(out, v.function(g, physical[g.Parent], number[g.Parent]))
 			continue
@@ -88,6 +91,15 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	v.gpus = known
 	v.mu.Unlock()
 	return out, nil
+}
+
+// note says once of a GPU that its memory is not known, which only its attributes need:
+// its task has all of it.
+func (v *vendor) note(g kernel.GPU) {
+	if id := gpu.ID(g.PCI); g.Memory == 0 && g.Driver != "" && !v.sizeless[id] {
+		v.sizeless[id] = true
+		v.host.Log.Warn("the kernel does not tell how much memory a GPU has, so its attribute memory is 0; xe from Linux 6.8 on, or Intel's own i915, does", "gpu", id, "driver", g.Driver)
+	}
 }
 
 // function describes a virtual function. Function 3 of GPU 0 has the index 103,
@@ -104,12 +116,12 @@ func (v *vendor) function(f, parent kernel.GPU, number int) share.Found {
 
 // describe is a GPU or function, of the model of a physical GPU.
 func (v *vendor) describe(g, physical kernel.GPU, index int) gpu.GPU {
-	known := models[physical.Device]
-	name := cmp.Or(known.name, fmt.Sprintf("Intel GPU %#04x", physical.Device))
+	known := kernel.Models[physical.Device]
+	name := cmp.Or(known.Name, fmt.Sprintf("Intel GPU %#04x", physical.Device))
 	return gpu.GPU{
 		ID: gpu.ID(g.PCI), Vendor: gpu.Intel, Index: index, Model: name,
 		Class:  gpu.ClassOf(gpu.Intel, physical.Device, name),
-		Memory: g.Memory, Target: known.target, PCI: g.PCI, PCIDevice: physical.Device, NUMANode: g.NUMANode,
+		Memory: g.Memory, Target: known.Target, PCI: g.PCI, PCIDevice: physical.Device, NUMANode: g.NUMANode,
 		Driver: v.driver(g.Driver),
 	}
 }

@@ -84,6 +84,25 @@ func TestOffers(t *testing.T) {
 	}
 }
 
+// A GPU whose memory the kernel does not tell is offered, healthy, and granted.
+func TestAGPUOfUnknownMemoryIsOffered(t *testing.T) {
+	r := newRig(t, rack.IntelGPU{PCI: "0000:03:00.0", Device: 0x56a0, Driver: "i915", Render: 128, MemoryMiB: 0})
+	plan := r.plan(t, share.Whole)
+	if state := r.Converge(t.Context(), plan)["0000:03:00.0"]; len(plan.Offers) != 1 || state.Problem != "" {
+		t.Fatalf("%+v, %q", plan.Offers, state.Problem)
+	}
+	granted, err := plan.Grant([]string{"0000:03:00.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Reserve(t.Context(), granted); err != nil {
+		t.Fatal(err)
+	}
+	if g, ok, err := gpu.ParseGrant(granted.Grant.Env()); err != nil || !ok || g.Memory != 0 {
+		t.Errorf("the grant reads %+v, %v", g, err)
+	}
+}
+
 // Level Zero counts tiles: a mask with one number would hide the second tile of a
 // GPU that was granted whole.
 func TestAffinityNamesEveryTile(t *testing.T) {

@@ -174,8 +174,6 @@ func (g GPU) Problem(root host.Root) string {
 		return "its firmware is in survivability mode; update the firmware"
 	case g.Render < 0:
 		return "the kernel driver made no render node for it; look at the kernel's log"
-	case g.Memory == 0:
-		return "the kernel does not tell how much memory it has; xe from Linux 6.8 on, or Intel's own i915, does"
 	}
 	return ""
 }

@@ -65,7 +65,6 @@ func TestProblems(t *testing.T) {
 		},
 		"no kernel driver":     func(t *testing.T, root host.Root, _ *rack.Intel) { remove(t, root, "driver") },
 		"made no render node":  func(t *testing.T, root host.Root, _ *rack.Intel) { remove(t, root, "drm") },
-		"how much memory":      func(t *testing.T, root host.Root, _ *rack.Intel) { remove(t, root, "tile0") },
 		"bound to it; load xe": func(t *testing.T, root host.Root, _ *rack.Intel) { remove(t, root, "driver") },
 	} {
 		root, r := machine(t, rack.IntelGPU{PCI: "0000:03:00.0", Device: 0xe20b, Driver: "xe", Render: 128, MemoryMiB: 12288})
@@ -74,6 +73,16 @@ func TestProblems(t *testing.T) {
 		if (got == "") != (want == "") || !strings.Contains(got, want) || strings.Contains(got, "\n") {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+// The i915 of the kernel itself does not tell the memory. A whole GPU needs none.
+func TestAGPUOfUnknownMemoryIsWell(t *testing.T) {
+	root, _ := machine(t, rack.IntelGPU{PCI: "0000:03:00.0", Device: 0x56a0, Driver: "i915", Render: 128, MemoryMiB: 16384})
+	remove(t, root, "drm/card1/lmem_total_bytes")
+	g := GPUs(root)[0]
+	if why := g.Problem(root); g.Memory != 0 || why != "" {
+		t.Errorf("%s of memory, problem %q", g.Memory, why)
 	}
 }
 

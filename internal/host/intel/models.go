@@ -1,14 +1,14 @@
 package intel
 
-// model is what a PCI device ID alone tells.
-type model struct {
-	name string
-	// target is the name by which Intel's offline compiler knows the chip.
-	target string
+// Model is what a PCI device ID alone tells.
+type Model struct {
+	Name string
+	// Target is the name by which Intel's offline compiler knows the chip.
+	Target string
 }
 
-// models by PCI device ID: pci.ids (2025-06), Intel's names of the Arc Pro B-series.
-var models = map[uint16]model{
+// Models of cards by PCI device ID: pci.ids (2025-06), Intel's names of the Arc Pro B-series.
+var Models = map[uint16]Model{
 	0x0bd5: {"Intel Data Center GPU Max 1550", "pvc"},
 	0x0bd6: {"Intel Data Center GPU Max 1550", "pvc"},
 	0x0bd7: {"Intel Data Center GPU Max 1350", "pvc"},
