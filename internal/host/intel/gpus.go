@@ -86,19 +86,34 @@ func Present(root host.Root) bool {
 	return slices.ContainsFunc(GPUs(root), func(g GPU) bool { return g.Driver != "" })
 }
 
-// discrete reports whether a PCI device is a GPU of Intel on a card. The one of a
-// processor is always device 2 of the root bus.
+// discrete reports whether a PCI device is a GPU of Intel on a card.
 func discrete(root host.Root, pci string) bool {
 	class := root.TextOr("", at(pci, "class"))
 	return root.TextOr("", at(pci, "vendor")) == vendorID &&
 		(strings.HasPrefix(class, "0x0300") || strings.HasPrefix(class, "0x0380")) &&
-		!strings.HasSuffix(pci, ":00:02.0")
+		!integrated(root, pci)
+}
+
+// integrated reports whether a GPU is a processor's own. That is always device 2 of the
+// root bus, where a virtual machine may have a card, which has memory or a known model.
+func integrated(root host.Root, pci string) bool {
+	if !strings.HasSuffix(pci, ":00:02.0") {
+		return false
+	}
+	if _, card := Models[deviceID(root, pci)]; card {
+		return false
+	}
+	memory, _ := tiles(root, pci)
+	return memory == 0
+}
+
+func deviceID(root host.Root, pci string) uint16 {
+	id, _ := strconv.ParseUint(strings.TrimPrefix(root.TextOr("", at(pci, "device")), "0x"), 16, 16)
+	return uint16(id)
 }
 
 func read(root host.Root, pci string) GPU {
-	g := GPU{PCI: pci, NUMANode: -1, Render: -1}
-	id, _ := strconv.ParseUint(strings.TrimPrefix(root.TextOr("", at(pci, "device")), "0x"), 16, 16)
-	g.Device = uint16(id)
+	g := GPU{PCI: pci, Device: deviceID(root, pci), NUMANode: -1, Render: -1}
 	if link, err := os.Readlink(root.Path(at(pci, "driver"))); err == nil {
 		g.Driver = filepath.Base(link)
 	}

@@ -56,6 +56,26 @@ func TestGPUs(t *testing.T) {
 	}
 }
 
+// A card that a virtual machine was given may stand where processors have their own
+// GPU, which has no memory of its own.
+func TestACardInTheProcessorsPlace(t *testing.T) {
+	for name, c := range map[string]struct {
+		gpu  rack.IntelGPU
+		card bool
+	}{
+		"a known model, without memory": {rack.IntelGPU{Device: 0x56c0, Driver: "i915"}, true},
+		"a new model, with memory":      {rack.IntelGPU{Device: 0xe2ff, Driver: "xe", MemoryMiB: 24576}, true},
+		"a processor's":                 {rack.IntelGPU{Device: 0x4680, Driver: "i915"}, false},
+		"a processor's, under xe":       {rack.IntelGPU{Device: 0x64a0, Driver: "xe"}, false},
+	} {
+		c.gpu.PCI, c.gpu.Render = "0000:00:02.0", 128
+		root, _ := machine(t, c.gpu)
+		if got := len(GPUs(root)) == 1; got != c.card {
+			t.Errorf("%s: a card %v, want %v", name, got, c.card)
+		}
+	}
+}
+
 func TestProblems(t *testing.T) {
 	for want, change := range map[string]func(*testing.T, host.Root, *rack.Intel){
 		"":                   func(*testing.T, host.Root, *rack.Intel) {},
