@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"math"
 	"slices"
 	"time"
 )
@@ -177,6 +178,7 @@ func (s *server) begin(t *Ticket, now time.Time) {
 
 // Progress records how many tokens of the answer have come so far.
 func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
+	tokens = min(tokens, q.mostOutput(t))
 	if t.on == nil || tokens <= t.entry.tokens {
 		return
 	}
@@ -191,17 +193,18 @@ func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
 
 // Settle records what the engine says that a ticket took: tokens of its prompt,
 // those of them that were in the engine's cache, and tokens of its answer. A
-// negative number is not known. It is called before Finish.
+// negative number is not known, nor is one that cannot be true. It is called before
+// Finish.
 func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	s := t.on
 	if s == nil {
 		return
 	}
-	if prompt > 0 {
+	if prompt > 0 && prompt <= min(s.takes(), mostOf(t.Prompt)) {
 		s.books.kv += prompt - t.Prompt
 		t.Prompt = prompt
 	}
-	if output >= 0 {
+	if output >= 0 && output <= q.mostOutput(t) {
 		s.books.kv += output - t.entry.tokens
 		t.entry.tokens, t.entry.counted = output, true
 	}
@@ -210,7 +213,17 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	}
 }
 
-// strays is after how many misses in a row a replica's shelf is not believed.
+// unheardOf is how many tokens are believed of any request. Beyond it, no more than
+// extent times what was expected are.
+const unheardOf = 1 << 16
+
+func mostOf(expected int) int {
+	return max(unheardOf, extent*min(max(expected, 0), math.MaxInt/extent))
+}
+
+func (q *Queue) mostOutput(t *Ticket) int { return mostOf(max(t.Output, int(q.output))) }
+
+// maxStrays is after how many misses in a row a replica's shelf is not believed.
 const maxStrays = 3
 
 // correct compares what the index said of a request with what the engine says.

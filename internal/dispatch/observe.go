@@ -95,10 +95,10 @@ func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
 	e := &t.entry
 	if o == Served {
 		q.answers = min(q.answers+1, outputMemory)
-		q.prompt += (float64(t.Prompt) - q.prompt) / q.answers
+		q.prompt += (q.bounded(t.Prompt, q.prompt) - q.prompt) / q.answers
 	}
 	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
-		q.output += (float64(e.tokens) - q.output) / max(q.answers, firstAnswers)
+		q.output += (q.bounded(e.tokens, q.output) - q.output) / max(q.answers, firstAnswers)
 	}
 	if o == Served && t.Whole && e.counted {
 		q.learnWhole(s, t, now)
@@ -107,6 +107,15 @@ func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
 		s.books.reads = now
 	}
 	s.unbook(t)
+}
+
+// bounded is what one request's tokens count in a mean of more than a few: a lie must
+// not change it by much.
+func (q *Queue) bounded(tokens int, mean float64) float64 {
+	if q.answers < firstAnswers {
+		return float64(tokens)
+	}
+	return min(float64(tokens), extent*max(mean, 1))
 }
 
 // learnWhole learns from an answer that came in one piece: it took so many times

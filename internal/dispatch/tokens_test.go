@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -226,5 +227,60 @@ func TestTheFirstTokenInTimeIsWorthASlowerAnswer(t *testing.T) {
 		if got := send(500); got != c.want {
 			t.Errorf("objective %s: the short prompt behind 3 s of reading: %s, want %s", c.ttft, got, c.want)
 		}
+	}
+}
+
+// What an engine says that a request took is believed within reason only.
+func TestAnAbsurdUsageChangesLittle(t *testing.T) {
+	for _, c := range []struct {
+		what           string
+		prompt, output int
+		progress       bool
+	}{{"prompt", 1e18, 100, false}, {"answer", 1000, 1e18, false}, {"both", math.MaxInt, math.MaxInt, false}, {"progress", 1000, 1e18, true}} {
+		q := New(Policy{Mode: Tokens})
+		q.Put(Replica{ID: "r", Class: "h100"})
+		now := epoch
+		answer := func(prompt, output int) {
+			submit(t, q, now, ask(0, tokens(1000, 0)))
+			k := q.Next(now)
+			q.Began(k, now.Add(50*time.Millisecond))
+			now = now.Add(time.Second)
+			if c.progress {
+				q.Progress(k, output, now)
+			} else {
+				q.Settle(k, prompt, -1, output)
+			}
+			q.Finish(k, Served, 0, now)
+		}
+		for range 50 {
+			answer(1000, 100)
+		}
+		prompt, output := q.prompt, q.output
+		answer(c.prompt, c.output)
+		if q.prompt > 3*prompt || q.output > 3*output {
+			t.Errorf("%s: the means are %.0f and %.0f after one lie, were %.0f and %.0f", c.what, q.prompt, q.output, prompt, output)
+		}
+		if s := q.Replicas()[0]; s.InFlight != 0 {
+			t.Errorf("%s: %d tokens are in flight of none", c.what, s.InFlight)
+		}
+		for range 5 {
+			submit(t, q, now, ask(0, tokens(60_000, 0)))
+			q.Next(now)
+		}
+		if why, _ := q.Submit(ask("next", tokens(1000, 0), func(r *Request) { r.Expire = now.Add(time.Minute) }), now); why != Accepted {
+			t.Errorf("%s: one that may wait for a minute is refused: %v", c.what, why)
+		}
+	}
+}
+
+func TestALongPromptThatTheEngineTellsOfIsLearned(t *testing.T) {
+	q := New(Policy{Mode: Tokens})
+	q.Put(Replica{ID: "r", Class: "h100", KV: 400_000})
+	submit(t, q, epoch, ask("opaque", tokens(0, 0)))
+	k := q.Next(epoch)
+	q.Settle(k, 30_000, -1, 5000)
+	q.Finish(k, Served, 0, epoch.Add(time.Second))
+	if q.prompt != 30_000 || q.output <= firstOutput {
+		t.Errorf("learned are %.0f and %.0f tokens of a request of 30,000 and 5,000", q.prompt, q.output)
 	}
 }
