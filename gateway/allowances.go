@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"aliquot/internal/allowance"
-	"aliquot/internal/prompt"
 )
 
 // allowances are the tokens per minute that tenants may use, over all services.
@@ -85,19 +84,21 @@ func (a *allowances) settle(tenant string, named bool, perMinute, taken, used fl
 // request was refused instead.
 func (x *exchange) afford() bool {
 	r := x.reading
-	if r == nil || r.size.API == prompt.Opaque {
+	if r == nil || x.body == nil {
 		return true
 	}
 	bound := x.plan.tenants.bound(x.request.Tenant)
 	if bound <= 0 {
 		return true
 	}
-	n := float64(r.prompt + r.expected)
+	// More than a minute's tokens are taken when they are used: what a request may
+	// use at most says little.
+	n := min(float64(r.prompt+r.expected), bound)
 	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n, time.Now())
 	told.tell(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit
-		refuse(&x.writer, x.in, tokenLimit, "", max(after, time.Second))
+		refuse(&x.writer, x.in, tokenLimit, "", min(max(after, time.Second), allowance.Minute))
 		return false
 	}
 	r.taken = n

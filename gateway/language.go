@@ -143,14 +143,14 @@ func plainCoding(h http.Header) bool {
 }
 
 // estimate turns a size into tokens. A prompt that no replica seems to take counts
-// as the longest that one takes: estimates err, and the engine's own refusal says
+// as the longest that one takes, and so does an answer: estimates err, and the engine's own refusal says
 // what is wrong with it.
 func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 	l.mu.Lock()
 	tokens, output = int(l.learned.Prompt(s)), int(l.learned.Output(s))
 	l.mu.Unlock()
 	if longest := l.longest.Load(); longest > 0 {
-		tokens = min(tokens, int(longest))
+		tokens, output = min(tokens, int(longest)), min(output, int(longest*s.Answers))
 	}
 	return tokens, max(output, 1)
 }

@@ -17,7 +17,7 @@ type fields struct {
 
 // read finds the members; false when the text is no JSON object.
 func (f *fields) read(body []byte) bool {
-	c := cursor{text: body}
+	c := newCursor(body)
 	if c.next() != '{' {
 		return false
 	}
@@ -35,7 +35,7 @@ func (f *fields) read(body []byte) bool {
 // Model returns where in a JSON object the value of "model" stands, with its quotes;
 // of several the last. It is false when there is none that is a string.
 func Model(body []byte) (from, to int, ok bool) {
-	c := cursor{text: body}
+	c := newCursor(body)
 	if c.next() != '{' {
 		return 0, 0, false
 	}

@@ -51,7 +51,7 @@ func (l *Learned) Output(s *Size) float64 {
 	case !s.API.Generates():
 		return 0
 	case s.Exact:
-		return float64(s.Limit * s.Answers)
+		return float64(min(s.Limit, maxOutput) * s.Answers)
 	}
 	one := l.outputs[limitClass(s.Limit)].or(l.all.or(usualOutput))
 	if s.Limit > 0 {
@@ -66,7 +66,7 @@ func limitClass(limit int64) int { return min(bits.Len64(uint64(limit)), len(Lea
 // Observe learns from an answer that told what was used: prompt and output tokens,
 // of which a negative one is not known.
 func (l *Learned) Observe(s *Size, prompt, output int64) {
-	if prompt > 0 {
+	if prompt > 0 && s.API != Opaque { // whose bytes may be compressed, or no text
 		l.observePrompt(s, float64(prompt)-float64(s.IDs))
 	}
 	if output >= 0 && s.API.Generates() && !s.Exact {

@@ -287,3 +287,37 @@ func BenchmarkRead(b *testing.B) {
 		Read(Chat, prompt, 0, key)
 	}
 }
+
+// A byte order mark changes nothing.
+func TestAMarkIsSkipped(t *testing.T) {
+	text := `{"model":"m","max_tokens":7,"messages":[{"role":"user","content":"hello"}]}`
+	if a, b := read(Chat, text), read(Chat, mark+text); fmt.Sprint(a) != fmt.Sprint(b) {
+		t.Errorf("%+v, and behind a mark %+v", a, b)
+	}
+	from, to, ok := Model([]byte(mark + text))
+	if !ok || (mark + text)[from:to] != `"m"` {
+		t.Errorf("the model stands at %d to %d, %t", from, to, ok)
+	}
+}
+
+// Nobody is taken at his word for what no model generates.
+func TestAnExactAnswerIsBounded(t *testing.T) {
+	var l Learned
+	s := read(Chat, `{"max_tokens":999999999,"n":128,"ignore_eos":true}`)
+	if n := l.Output(&s); n > maxOutput*maxAnswers {
+		t.Errorf("%g tokens are expected", n)
+	}
+}
+
+// Of bytes that were not read nothing is learned of text.
+func TestNothingIsLearnedFromWhatWasNotRead(t *testing.T) {
+	var l Learned
+	s := Size{API: Opaque, Answers: 1, Text: 1000}
+	before := l.Prompt(&s)
+	for range 100 {
+		l.Observe(&s, 100_000, 10)
+	}
+	if after := l.Prompt(&s); after != before {
+		t.Errorf("a prompt counts %g tokens, before %g", after, before)
+	}
+}

@@ -9,6 +9,18 @@ type cursor struct {
 	at   int
 }
 
+// mark is the byte order mark, which some clients send and most parsers skip.
+const mark = "\xef\xbb\xbf"
+
+// newCursor begins behind a mark, if the text has one.
+func newCursor(text []byte) cursor {
+	c := cursor{text: text}
+	if bytes.HasPrefix(text, []byte(mark)) {
+		c.at = len(mark)
+	}
+	return c
+}
+
 // next skips white space and the separators of a container and returns the byte
 // that follows, 0 at the end.
 func (c *cursor) next() byte {
