@@ -92,7 +92,7 @@ func (q *Queue) tierOf(k *kind, level int) *tier {
 	return t
 }
 
-// settle puts a server where its state says it belongs.
+// file puts a server where its state says it belongs.
 func (q *Queue) file(s *server) {
 	usable := s.usable()
 	if d := usable - s.counted; d != 0 {
