@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"aliquot/gateway/engine"
@@ -87,10 +89,24 @@ func (c *engineSum) add(s *engine.State, kv int) {
 	c.preemptions += max(s.Preemptions, 0)
 }
 
-// engine returns what the engine of a replica said last.
+// said is what an engine said last, and when.
+type said struct {
+	engine.State
+	at time.Time // zero before it said anything
+}
+
+// believed is for how long what an engine said counts at least.
+const believed = 10 * time.Second
+
+// engine returns what the engine of a replica said last; false when that is long ago.
 func (l *language) engine(id string) (engine.State, bool) {
+	// An engine may also be asked less often than that.
+	longest := believed
+	if l.scraper != nil {
+		longest = max(longest, 3*l.scraper.Interval())
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s, ok := l.engines[id]
-	return s, ok
+	s := l.engines[id]
+	return s.State, time.Since(s.at) <= longest
 }

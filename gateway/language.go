@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"aliquot/gateway/engine"
 	"aliquot/gateway/line"
@@ -28,7 +29,7 @@ type language struct {
 
 	mu      sync.Mutex
 	learned prompt.Learned
-	engines map[string]engine.State // by replica
+	engines map[string]said // by replica; those that are present have one
 }
 
 // newLanguage returns nil for a service that does not count in tokens.
@@ -37,7 +38,7 @@ func newLanguage(v *service) *language {
 	if !c.Language() {
 		return nil
 	}
-	l := &language{objective: c.SLO, books: c.Mode == dispatch.Tokens, engines: map[string]engine.State{}}
+	l := &language{objective: c.SLO, books: c.Mode == dispatch.Tokens, engines: map[string]said{}}
 	for i := range l.key {
 		var random [8]byte
 		rand.Read(random[:])
@@ -101,14 +102,25 @@ func (l *language) set(v *service, replicas []line.Replica) {
 			delete(l.engines, id)
 		}
 	}
+	for id := range present {
+		if _, known := l.engines[id]; !known {
+			l.engines[id] = said{}
+		}
+	}
 	l.mu.Unlock()
 	v.line.Set(out)
 }
 
 func (l *language) observed(v *service, id string, s engine.State) {
 	l.mu.Lock()
-	l.engines[id] = s
+	_, present := l.engines[id]
+	if present {
+		l.engines[id] = said{s, time.Now()}
+	}
 	l.mu.Unlock()
+	if !present {
+		return // it was asked before it left
+	}
 	v.line.Observe(id, dispatch.EngineState{Running: max(s.Running, 0), Waiting: max(s.Waiting, 0), KVUsed: max(s.KVUsed, 0)})
 }
 

@@ -54,6 +54,9 @@ type Scraper struct {
 	running  map[string]*visit
 }
 
+// Interval is the mean time between two questions to one replica.
+func (s *Scraper) Interval() time.Duration { return s.options.Interval }
+
 // visit is the questions to one replica.
 type visit struct {
 	replica line.Replica
