@@ -21,7 +21,8 @@ type limits struct {
 	volumes    bool // volumes { enabled }
 	ungranted  bool // allow_ungranted_gpus
 	modes      AllowedModes
-	// sockets are the container engine's: who talks to them has the host.
+	// sockets are the container engine's, and folders of them: who talks to them has the
+	// host.
 	sockets []string
 }
 
@@ -51,11 +52,10 @@ func (s settings) confine(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.G
 	if s.limits.ungranted {
 		return task, nil
 	}
-	if err := s.confineCgroup(task); err != nil {
-		return task, err
-	}
-	if err := s.confineRights(task); err != nil {
-		return task, err
+	for _, check := range []func(TaskConfig) error{confineVolumes, confineCgroup, s.confineRights} {
+		if err := check(task); err != nil {
+			return task, err
+		}
 	}
 	if err := s.confineRuntime(cfg, task, grant); err != nil {
 		return task, err

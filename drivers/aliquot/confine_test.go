@@ -23,7 +23,7 @@ func confined(t *testing.T, change func(*limits)) settings {
 	r.node("dev/fuse", 0)
 	s := attachSettings(r, AttachNodes)
 	s.timeout, s.runDir = patience, t.TempDir()
-	s.limits.sockets = []string{"/var/run/docker.sock"}
+	s.limits.sockets = engineSockets("tcp://127.0.0.1:2375")
 	change(&s.limits)
 	return s
 }
@@ -46,6 +46,11 @@ func (s settings) startJob(t *testing.T, job *drivers.TaskConfig) (*drivers.Task
 		t.Fatal(err)
 	}
 	return got.config, c, nil
+}
+
+// local is a job's volume of the local volume driver.
+func local(kind, device, options string) string {
+	return fmt.Sprintf(`"mount": [{"type": "volume", "target": "/x", "source": "v", "volume_options": [{"driver_config": [{"options": [{"type": %q, "o": %q, "device": %q}]}]}]}]`, kind, options, device)
 }
 
 // Whatever asks for GPUs past Nomad's account is refused, with a grant and without,
@@ -107,6 +112,20 @@ func TestNoWayToAGPUPastTheGrant(t *testing.T) {
 		{volume(filepath.Dir(s.runDir)), "holds run_dir"},
 		{volume("/var/run/docker.sock"), "container engine's socket"},
 		{volume("/var/run"), "container engine's socket"},
+		{volume("/run/docker.sock"), "container engine's socket"},
+		{volume("/run/docker/containerd/containerd.sock"), "container engine's socket"},
+		{volume("/run/containerd/containerd.sock"), "container engine's socket"},
+		{volume("/run/containerd/s"), "container engine's socket"},
+		{`"volume_driver": "local", ` + volume("/dev"), "holds the device nodes of GPUs"},
+		{`"volume_driver": "any", ` + volume("/var/run/docker.sock"), "container engine's socket"},
+		{local("proc", "none", ""), `type = "proc"`},
+		{local("sysfs", "sysfs", ""), `type = "sysfs"`},
+		{local("cgroup2", "cgroup2", "rw"), `type = "cgroup2"`},
+		{local("overlay", "overlay", "lowerdir=/"), `type = "overlay"`},
+		{local("devtmpfs", "devtmpfs", ""), `type = "devtmpfs"`},
+		{local("ext4", "/somewhere/disk", ""), `type = "ext4"`},
+		{local("tmpfs", "/dev", "bind"), "holds the device nodes of GPUs"},
+		{local("nfs", "/proc", "bind"), "shows the files of other tasks' processes"},
 		{`"volumes": ["/dev/null:/var/run/nvidia-container-devices/all"]`, "asks the container runtime for a GPU"},
 		{`"mount": [{"type": "bind", "source": "/dev", "target": "/x"}]`, "holds the device nodes of GPUs"},
 		{`"mounts": [{"type": "bind", "source": "/dev/nvidia0", "target": "/x"}]`, "is a device node of GPUs"},

@@ -25,7 +25,7 @@ func securityOption(opt string) (key, value string) {
 }
 
 // confineCgroup refuses what lets a task leave its cgroup.
-func (s settings) confineCgroup(task TaskConfig) error {
+func confineCgroup(task TaskConfig) error {
 	if m := task.CgroupnsMode; m != "" && m != "private" {
 		return fmt.Errorf("cgroupns = %q shows the task the cgroups of others, and with them the way to their GPUs: %s", m, liftUngranted)
 	}

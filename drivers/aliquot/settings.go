@@ -41,7 +41,7 @@ func (c DriverConfig) settings() (settings, error) {
 		joins:   c.JoinNetworks,
 		limits: limits{
 			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes,
-			sockets: []string{strings.TrimPrefix(socket(c.Endpoint), "unix://"), "/run/containerd/containerd.sock"},
+			sockets: engineSockets(c.Endpoint),
 		},
 	}
 	for key, dir := range map[string]string{"root": c.Root, "run_dir": c.RunDir} {
@@ -66,4 +66,14 @@ func (c DriverConfig) settings() (settings, error) {
 	var err error
 	s.timeout, err = positive("attachment_timeout", c.AttachmentTimeout)
 	return s, err
+}
+
+// engineSockets returns where the container engine of an endpoint is reached on this
+// host. An engine that is configured by TCP has its usual sockets, too.
+func engineSockets(endpoint string) []string {
+	out := []string{"/var/run/docker.sock", "/run/docker.sock", "/run/docker", "/run/containerd"}
+	if path, ok := strings.CutPrefix(socket(endpoint), "unix://"); ok && !slices.Contains(out, path) {
+		out = append(out, path)
+	}
+	return out
 }

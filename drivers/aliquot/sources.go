@@ -138,11 +138,28 @@ func (s settings) reserved(a source) string {
 		return "holds run_dir, where the MPS daemons of all GPUs are reached"
 	}
 	for _, socket := range s.limits.sockets {
-		if within(p, resolved(socket)) {
+		if socket = resolved(socket); within(p, socket) || within(socket, p) {
 			return "holds the container engine's socket, by which a container with any GPU can be started"
 		}
 	}
 	return ""
+}
+
+// localTypes are the file systems that a job may have the local volume driver mount: a
+// part of the host's, which confinePaths looks at, memory, and those of other machines.
+// By others, such as proc, cgroup2 or a disk's, a task would have the host.
+var localTypes = []string{"none", "bind", "tmpfs", "nfs", "nfs4", "cifs"}
+
+// confineVolumes refuses volumes of the local driver of another type.
+func confineVolumes(task TaskConfig) error {
+	for _, m := range slices.Concat(task.Mounts, task.MountsList) {
+		c := m.VolumeOptions.DriverConfig
+		if t := c.Options["type"]; (c.Name == "" || c.Name == "local") && t != "" && !slices.Contains(localTypes, t) {
+			return fmt.Errorf("mount of a volume at %q: type = %q of the local volume driver mounts a file system of the host's: use %s; %s",
+				m.Target, t, strings.Join(localTypes, ", "), liftUngranted)
+		}
+	}
+	return nil
 }
 
 // resolved follows the symbolic links of a path, as far as it exists.

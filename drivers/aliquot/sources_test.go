@@ -173,6 +173,43 @@ func TestPlacesOfDirectoriesAreNomads(t *testing.T) {
 	}
 }
 
+// A volume made of a folder is a way to it like a mount.
+func TestVolumesMadeOfFoldersAreMounts(t *testing.T) {
+	s := confined(t, func(l *limits) { l.volumes = true })
+	for config, refused := range map[string]bool{
+		local("none", "ALLOC/alloc/logs", "bind"):         true,
+		local("none", "ALLOC/alloc/logs", "bind,ro"):      true,
+		local("none", "ALLOC/task", "bind"):               true,
+		local("tmpfs", "ALLOC", "bind"):                   true,
+		`"volume_driver": "any", "volumes": ["ALLOC:/x"]`: true,
+		local("none", "ALLOC/alloc", "bind"):              false,
+		local("none", "ALLOC/alloc/data", "bind"):         false,
+		local("tmpfs", "tmpfs", "size=1m"):                false,
+		local("nfs", ":/export", "addr=192.0.2.1"):        false,
+		local("cifs", "//192.0.2.1/share", "guest"):       false,
+		`"volume_driver": "any", "volumes": ["name:/x"]`:  false,
+		`"mount": [{"type": "volume", "target": "/x", "source": "v", "volume_options": [{"driver_config": [{"name": "rclone", "options": [{"type": "s3"}]}]}]}]`: false,
+	} {
+		_, schema := schemas(t)
+		dir := t.TempDir()
+		job := newJob(t, schema, `{"image": "x:1", `+strings.ReplaceAll(config, "ALLOC", dir)+`}`, nil, nil)
+		if err := os.CopyFS(dir, os.DirFS(job.AllocDir)); err != nil {
+			t.Fatal(err)
+		}
+		job.AllocDir = dir
+		cfg, _, err := s.startJob(t, job)
+		if refused != (err != nil) {
+			t.Errorf("%s: %v", config, err)
+		}
+		if !strings.Contains(config, `ALLOC/alloc"`) {
+			continue
+		}
+		if len(cfg.Mounts) != 2 || cfg.Mounts[1].TaskPath != "/x/logs" || !cfg.Mounts[1].Readonly {
+			t.Errorf("%s: mounts %+v", config, cfg.Mounts)
+		}
+	}
+}
+
 // A job written for MPS mounts the host's shared memory; the driver's mount takes the
 // place of it.
 func TestOwnMountOfSharedMemoryGivesWay(t *testing.T) {
