@@ -261,6 +261,20 @@ func TestAQueueForOtherHardwareTakesNoSlowSlot(t *testing.T) {
 	expect(t, "two where twenty wait for other hardware", got, "0@other", "a@fast")
 }
 
+func TestInventedTenantsDisplaceNoneThatIsNamed(t *testing.T) {
+	q := New(Policy{Tenants: map[string]Limits{"named": {MaxQueue: 1, Weight: 3}}})
+	for i := range maxTenants {
+		q.tenant(fmt.Sprint(i))
+	}
+	submit(t, q, epoch, ask("a", by("invented")), ask("b", by("named")))
+	if n := q.tenants["named"]; n == nil || n.queued != 1 || n.limits.Weight != 3 || len(q.tenants) != maxTenants+2 {
+		t.Errorf("the tenant that is named is kept as %+v, of %d", n, len(q.tenants))
+	}
+	if why, _ := q.Submit(ask("c", by("named")), epoch); why != TenantFull {
+		t.Errorf("beyond the limit of the tenant that is named: %v", why)
+	}
+}
+
 func TestTurnsAreTakenPerPlacement(t *testing.T) {
 	q := New(Policy{Placements: []Placement{{}, {Require: []string{"t4"}}, {Require: []string{"h100"}}}})
 	q.Put(Replica{ID: "t", Class: "t4", Slots: 1})

@@ -76,14 +76,15 @@ func newPriority(placements int) *priority {
 }
 
 // maxTenants bounds the tenants told apart; further ones share one account, so
-// that clients which invent names cannot fill the memory.
+// that clients which invent names cannot fill the memory. Those that the operator named are always
+// told apart.
 const maxTenants = 1 << 16
 
 func (q *Queue) tenant(name string) *tenant {
 	if t, ok := q.tenants[name]; ok {
 		return t
 	}
-	if len(q.tenants) >= maxTenants {
+	if _, named := q.policy.Tenants[name]; !named && len(q.tenants) >= maxTenants {
 		name = "\x00others"
 		if t, ok := q.tenants[name]; ok {
 			return t
