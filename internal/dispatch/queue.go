@@ -14,7 +14,6 @@ type Queue struct {
 	tenants    map[string]*tenant
 	waiting    int
 	wanted     []int // waiting requests by placement
-	active     int
 	seq        uint64
 
 	servers   map[string]*server
@@ -198,7 +197,6 @@ func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	q.seq++
 	s.used = q.seq
 	t.occupied = float64(s.active) / float64(s.Slots)
-	q.active++
 	t.speed = s.tier.rate
 	q.load.change(t.speed, q.speed, now)
 	a.tenant.active++
@@ -220,7 +218,6 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 	}
 	t.on = nil
 	s.active--
-	q.active--
 	q.load.change(-t.speed, q.speed, now)
 	account := t.lane.account
 	tenant := account.tenant
@@ -267,9 +264,6 @@ func (q *Queue) Wake() time.Time {
 
 // Waiting is how many requests wait.
 func (q *Queue) Waiting() int { return q.waiting }
-
-// Active is how many requests are being served.
-func (q *Queue) Active() int { return q.active }
 
 // Starving tells whether a request waits that no known replica could serve,
 // whether healthy or not.

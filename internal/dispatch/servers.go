@@ -203,7 +203,6 @@ type State struct {
 	Ejected   bool
 	Probation bool
 	Leaving   bool
-	Streams   int // answers that have begun, in Tokens mode
 	InFlight  int // tokens of prompts and answers in flight, in Tokens mode
 }
 
@@ -214,7 +213,7 @@ func (q *Queue) Replicas() []State {
 		out = append(out, State{
 			Replica: s.Replica, Active: s.active, Usable: s.usable(), Rate: s.tier.rate,
 			Ejected: s.wake >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
-			Streams: s.books.streams, InFlight: s.books.kv,
+			InFlight: s.books.kv,
 		})
 	}
 	return out

@@ -81,12 +81,12 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 						streams[k.on.ID]++
 					}
 				}
-				for _, s := range m.q.Replicas() {
-					if s.InFlight != sum[s.ID] || s.Streams != streams[s.ID] {
-						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, s.InFlight, s.Streams, sum[s.ID], streams[s.ID])
+				for _, s := range m.q.fleet {
+					if b := &s.books; b.kv != sum[s.ID] || b.streams != streams[s.ID] {
+						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, b.kv, b.streams, sum[s.ID], streams[s.ID])
 					}
 				}
-				if m.q.Waiting() != len(m.waiting) || m.q.Active() != len(m.running) {
+				if m.q.Waiting() != len(m.waiting) || m.served() != len(m.running) {
 					t.Fatal("a request was lost")
 				}
 			},
