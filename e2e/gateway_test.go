@@ -42,7 +42,7 @@ func appVars(c *cluster.Cluster, count int) cluster.Vars {
 	return cluster.Vars{"service": "app", "image": c.Image, "count": count, "concurrency": 2, "cpu": 50, "memory": 64}
 }
 
-func startGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) gatewayUnderTest {
+func startGateway(ctx context.Context, t *testing.T, c *cluster.Cluster, more ...string) gatewayUnderTest {
 	t.Helper()
 	vars := cluster.Vars{
 		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "drain_delay": "1s",
@@ -62,7 +62,8 @@ service "app" {
       cost  = 1
     }
   }
-}`,
+}
+` + strings.Join(more, "\n"),
 	}
 	run(ctx, t, c, gatewayJob, vars, 1)
 	g := gatewayUnderTest{job: "gateway"}

@@ -35,7 +35,7 @@ func TestPrometheusJob(t *testing.T) {
 		AMD: &cluster.AMD{GPUs: rack.AMDHost(rack.MI210, 1, "", ""), Release: "26.5", Device: fmt.Sprintf(metrics, amd) + elsewhere},
 	})
 	consul := strings.TrimPrefix(c.ConsulAddress, "http://")
-	g := startGateway(ctx, t, c)
+	g := startGateway(ctx, t, c, chatService)
 	run(ctx, t, c, "jobs/router.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": c.Program("aliquot"), "consul": consul, "count": 1}, 1)
 	run(ctx, t, c, httpJob, appVars(c, 1), 1)
 	for range 20 { // enough that the gateway has learned a rate
@@ -43,6 +43,7 @@ func TestPrometheusJob(t *testing.T) {
 			t.Fatalf("%d %q %v", status, body, err)
 		}
 	}
+	chat(ctx, t, g)
 	image, err := c.ImportArchive(ctx, scraperImage(t, c), "prometheus", "/scraper")
 	if err != nil {
 		t.Fatal(err)
@@ -51,6 +52,42 @@ func TestPrometheusJob(t *testing.T) {
 	p := prometheus("http://" + passing(ctx, t, c, "prometheus"))
 	p.awaitTargets(ctx, t, "aliquot-gateway", "aliquot-router", "aliquot-devices http://"+nvidia+"/metrics", "aliquot-devices http://"+amd+"/metrics", "nomad-client")
 	p.awaitMetrics(ctx, t, append(drawn(t), "nomad_client_allocs_running"))
+}
+
+// chatService is the app's replicas as a language model, whose answers the gateway
+// meters.
+const chatService = `service "chat" {
+  policy = "tokens"
+  slo {
+    ttft = "2s"
+    tpot = "100ms"
+  }
+  consul {
+    service = "app"
+  }
+  route {
+    path_prefix = "/v1/chat"
+  }
+}`
+
+// chat asks for one streamed answer.
+func chat(ctx context.Context, t *testing.T, g gatewayUnderTest) {
+	t.Helper()
+	const body = `{"model":"m","messages":[{"role":"user","content":"hello"}],"max_tokens":4,"stream":true,"stream_options":{"include_usage":true}}`
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, g.public+"/v1/chat/completions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 || !strings.Contains(string(text), "[DONE]") {
+		t.Fatalf("%d %q %v", res.StatusCode, text, err)
+	}
 }
 
 // prometheus is the base of its URLs.
