@@ -46,6 +46,9 @@ func (o occupants) mpsOf() (pid int, pipe string) {
 	return 0, ""
 }
 
+// errProhibited is the operator's will that no program computes on a GPU.
+var errProhibited = errors.New("the GPU has compute mode PROHIBITED, so no program can use it; set another with nvidia-smi -c, or give the GPU mode off")
+
 // exclusive sees to the compute mode of a shared GPU whose daemon has these servers:
 // EXCLUSIVE_PROCESS lets the server alone onto it, so that a task which misses the
 // pipe directory fails instead of having the whole GPU. While other processes are on
@@ -60,6 +63,11 @@ func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
 	h, ok := v.lib.handle(id)
 	if !ok {
 		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
+	}
+	if v.lib.has("nvmlDeviceGetComputeMode") {
+		if mode, r := h.GetComputeMode(); r == nvml.SUCCESS && mode == nvml.COMPUTEMODE_PROHIBITED {
+			return nil, errProhibited
+		}
 	}
 	others, err := v.occupants(h, servers)
 	if err != nil {

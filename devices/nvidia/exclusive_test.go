@@ -78,6 +78,37 @@ func TestAModeOfTheOperatorStays(t *testing.T) {
 	}
 }
 
+// TestAProhibitedGPUStaysSo: the operator's mode is not overridden, and the GPU takes no
+// task until it has another.
+func TestAProhibitedGPUStaysSo(t *testing.T) {
+	b := newBench(t, "h100-t4")
+	uuid := b.uuids(t)[1]
+	set := func(mode string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(b.Path+".d", uuid+".mode"), []byte(mode+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("2")
+	c := b.plugin(t, "")
+	gs := until(t, c, "a prohibited GPU", func(gs groups) bool {
+		_, why := health(named(gs, "t4-1"))
+		well, _ := health(named(gs, "h100-0"))
+		return well && strings.Contains(why, "compute mode PROHIBITED")
+	})
+	if mode := b.computeMode(uuid); mode != "2" {
+		t.Errorf("compute mode %s; %v", mode, gs)
+	}
+	set("0")
+	until(t, c, "another mode", allWell)
+	await(t, "EXCLUSIVE_PROCESS", func() bool { return b.computeMode(uuid) == exclusiveProcess })
+	set("2") // under a server that runs
+	until(t, c, "prohibited again", func(gs groups) bool { ok, _ := health(named(gs, "t4-1")); return !ok })
+	if mode := b.computeMode(uuid); mode != "2" {
+		t.Errorf("compute mode %s under a server", mode)
+	}
+}
+
 // TestAServerThatOutlivesItsDaemon keeps its clients and does not keep the new server
 // out; the GPU is exclusive again when it has ended.
 func TestAServerThatOutlivesItsDaemon(t *testing.T) {

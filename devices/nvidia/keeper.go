@@ -185,12 +185,12 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 		return
 	}
 	k.unasked = time.Time{}
-	stranger := k.alone(servers)
+	problem := k.alone(servers)
 	switch {
 	case k.fault:
 		k.recover(ctx)
-	case stranger != "":
-		k.report(stranger, false)
+	case problem != "":
+		k.report(problem, false)
 	case active:
 		k.waiting = time.Time{}
 		k.report("", false)
@@ -199,7 +199,7 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 			k.waiting = time.Now()
 		}
 		starting := time.Since(k.waiting) < serverTime
-		problem := "MPS server is starting"
+		problem = "MPS server is starting"
 		if !starting {
 			problem = fmt.Sprintf("MPS server does not become ACTIVE (%s/control.log may say why)", k.control.Log)
 		}
@@ -208,11 +208,13 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 }
 
 // alone sees to it that the servers alone are let onto the GPU. It says so where
-// another MPS daemon than this plugin's serves the GPU as well.
-func (k *keeper) alone(servers []int) (stranger string) {
+// another MPS daemon than this plugin's serves the GPU as well, or nobody may.
+func (k *keeper) alone(servers []int) (problem string) {
 	others, err := k.nvml.exclusive(k.id, servers)
 	said := ""
 	switch pid, pipe := others.mpsOf(); {
+	case errors.Is(err, errProhibited):
+		return err.Error()
 	case err != nil:
 		said = err.Error()
 	case pid != 0 && pipe != k.control.Pipe:
@@ -232,7 +234,10 @@ func (k *keeper) alone(servers []int) (stranger string) {
 // where it has none, and notes a FAULT. It returns the servers that there are then.
 func (k *keeper) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
 	if len(servers) == 0 && !k.fault {
-		k.alone(nil) // what is left of an earlier daemon would keep a new server out
+		// What is left of an earlier daemon would keep a new server out.
+		if problem := k.alone(nil); problem != "" {
+			return nil, false, errors.New(problem)
+		}
 		if err := k.control.StartServer(ctx); err != nil {
 			return nil, false, err
 		}
