@@ -382,3 +382,37 @@ func TestGPUThatLeavesSharing(t *testing.T) {
 		t.Error("the pipe directory looks as if a daemon served")
 	}
 }
+
+// TestADaemonThatCannotBeAskedLeavesSharing: its socket was removed, as any client of it
+// can, or it has ended and the control program is not installed any more.
+func TestADaemonThatCannotBeAskedLeavesSharing(t *testing.T) {
+	for name, c := range map[string]struct {
+		config string
+		spoil  func(*testing.T, mps.Control)
+	}{
+		"no socket": {"", func(t *testing.T, daemon mps.Control) {
+			if err := os.Remove(daemon.Pipe + "/control"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"no program": {"mps_control = \"/nonexistent/nvidia-cuda-mps-control\"\n", kill},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, "t4")
+			first := b.plugin(t, "")
+			until(t, first, "healthy", allWell)
+			uuid := b.uuids(t)[0]
+			await(t, "EXCLUSIVE_PROCESS", func() bool { return b.computeMode(uuid) == exclusiveProcess })
+			daemon := b.control(uuid)
+			first.kill(t)
+			c.spoil(t, daemon)
+			until(t, b.plugin(t, c.config+`gpu "t4" { mode = "whole" }`), "whole", allWell)
+			if pid := daemon.Process(); pid != 0 {
+				t.Errorf("daemon %d is left", pid)
+			}
+			if mode := b.computeMode(uuid); mode != "0" {
+				t.Errorf("compute mode %s", mode)
+			}
+		})
+	}
+}

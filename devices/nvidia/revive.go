@@ -45,6 +45,15 @@ func (k *keeper) revive(ctx context.Context, why error) {
 		k.start(ctx)
 		return
 	}
+	if k.killed(pid, why, "started again") {
+		k.restarted("MPS daemon hung and is started again")
+		k.start(ctx)
+	}
+}
+
+// killed ends a daemon that has not answered for some rounds and has no clients, and
+// reports whether it did. Then says what happens to the daemon when its tasks have ended.
+func (k *keeper) killed(pid int, why error, then string) bool {
 	patience := hungRounds
 	if errors.Is(why, mps.ErrDown) {
 		patience = downRounds
@@ -53,24 +62,23 @@ func (k *keeper) revive(ctx context.Context, why error) {
 		if k.silent >= silentRounds || errors.Is(why, mps.ErrDown) {
 			k.report("MPS daemon does not answer", false)
 		}
-		return
+		return false
 	}
 	switch clients, err := k.nvml.mpsClients(k.id); {
 	case err != nil:
 		k.report("MPS daemon does not answer and it is not known who uses it: "+err.Error(), false)
-		return
+		return false
 	case len(clients) > 0:
-		k.report("MPS daemon does not answer; it is started again when the tasks on its GPU have ended", false)
-		return
+		k.report("MPS daemon does not answer; it is "+then+" when the tasks on its GPU have ended", false)
+		return false
 	}
 	k.host.Log.Warn("MPS daemon hangs and is ended", "gpu", k.id, "pid", pid)
 	if err := k.control.Kill(pid); err != nil {
 		k.host.Log.Warn("MPS daemon that hangs cannot be ended", "gpu", k.id, "pid", pid, "error", err)
-		return
+		return false
 	}
 	k.silent = 0
-	k.restarted("MPS daemon hung and is started again")
-	k.start(ctx)
+	return true
 }
 
 // restarted counts a daemon that is replaced, and tells of it.
@@ -141,9 +149,13 @@ func (k *keeper) begun(ctx context.Context) ([]int, error) {
 	}
 }
 
-// dismiss ends an unwanted daemon once it has no clients.
+// dismiss ends an unwanted daemon once it has no clients. The process says whether there
+// is one: who asked may have found no control program.
 func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
-	if errors.Is(asked, mps.ErrDown) && k.control.Process() == 0 {
+	pid := 0
+	if asked == nil {
+		k.silent = 0
+	} else if pid = k.control.Process(); pid == 0 {
 		_ = k.control.Clean() // an empty directory tells the task driver that none serves
 		if err := k.control.RemoveShm(); err != nil {
 			k.host.Log.Warn(err.Error(), "gpu", k.id)
@@ -153,6 +165,10 @@ func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 			return false
 		}
 		return true
+	}
+	if errors.Is(asked, mps.ErrDown) || errors.Is(asked, mps.ErrSilent) {
+		k.killed(pid, asked, "ended")
+		return false
 	}
 	clients, err := k.held(ctx)
 	switch {
