@@ -30,8 +30,8 @@ type library struct {
 	of      string
 	tried   time.Time
 	unwatch func()
-	// resetting holds the cards between the events before and after a reset.
-	resetting map[pciAddress]bool
+	// resetting says since when each card is between the events before and after a reset.
+	resetting map[pciAddress]time.Time
 	// hot says when it was told last of each card that it throttles.
 	hot map[pciAddress]time.Time
 	// facts are what was told last of each card and does not change.
@@ -44,6 +44,9 @@ type facts struct {
 	name   string
 	memory gpu.MiB
 }
+
+// longestReset is more than a reset takes, which is seconds.
+const longestReset = 3 * time.Minute
 
 // hotPause is how long a card that throttles is told of once: it sends an event
 // each time that it does, for as long as it is hot.
@@ -62,7 +65,7 @@ func (l *library) follow(cards []card) {
 	s, err := l.load(cards)
 	l.report(err)
 	l.mu.Lock()
-	l.of, l.tried, l.smi, l.resetting = of, time.Now(), s, map[pciAddress]bool{}
+	l.of, l.tried, l.smi, l.resetting = of, time.Now(), s, map[pciAddress]time.Time{}
 	l.mu.Unlock()
 	if s != nil {
 		stop := s.watch(l.deliver)
@@ -142,7 +145,7 @@ func (l *library) deliver(e event) {
 	tell := false
 	switch e.Kind {
 	case eventPreReset:
-		l.resetting[e.Card] = true
+		l.resetting[e.Card] = time.Now()
 	case eventPostReset:
 		delete(l.resetting, e.Card)
 	case eventThermal:
@@ -169,11 +172,19 @@ func (l *library) deliver(e event) {
 	l.wake()
 }
 
-// reset tells whether a card is being reset.
+// reset reports whether a card is being reset. The event that ends a reset can be
+// missed, so one that lasts longer than any does is over.
 func (l *library) reset(c card) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.resetting[c.PCI]
+	since, resetting := l.resetting[c.PCI]
+	if resetting && time.Since(since) >= longestReset {
+		delete(l.resetting, c.PCI)
+		l.said.tell(0, "reset "+c.PCI.String(), "", "")
+		l.said.log.Warn("the end of a GPU's reset was not reported; it is judged as any other", "gpu", c.PCI.String())
+		return false
+	}
+	return resetting
 }
 
 // use returns the running library, nil without one.

@@ -1,12 +1,16 @@
 package amd
 
-import "testing"
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
 
 // TestACardThatThrottlesIsToldOnce: it sends an event each time, and its health is
 // as it was.
 func TestACardThatThrottlesIsToldOnce(t *testing.T) {
 	log, wakes := &logged{}, 0
-	l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() { wakes++ }, resetting: map[pciAddress]bool{}}
+	l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() { wakes++ }, resetting: map[pciAddress]time.Time{}}
 	hot, other := card{PCI: pciAddress{Bus: 1}}, card{PCI: pciAddress{Bus: 2}}
 	for range 1000 {
 		l.deliver(event{Card: hot.PCI, Kind: eventThermal})
@@ -19,6 +23,29 @@ func TestACardThatThrottlesIsToldOnce(t *testing.T) {
 	if !l.reset(hot) || l.reset(other) || wakes != 1 {
 		t.Errorf("a reset: %v %v, %d rounds", l.reset(hot), l.reset(other), wakes)
 	}
+}
+
+// TestAResetWhoseEndIsMissedIsForgotten: the event after it may be lost.
+func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &logged{}
+		l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() {}, resetting: map[pciAddress]time.Time{}}
+		c := card{PCI: pciAddress{Bus: 1}}
+		for n := range 2 { // the next one is told and counts again
+			l.deliver(event{Card: c.PCI, Kind: eventPreReset})
+			time.Sleep(longestReset - time.Second)
+			if !l.reset(c) {
+				t.Fatal("a reset is over too early")
+			}
+			time.Sleep(time.Second)
+			if l.reset(c) || l.reset(c) {
+				t.Error("a reset goes on for ever")
+			}
+			if told, ended := log.count("WARN", "is being reset"), log.count("WARN", "was not reported"); told != n+1 || ended != n+1 {
+				t.Errorf("told of %d resets and %d ends, want %d", told, ended, n+1)
+			}
+		}
+	})
 }
 
 // TestAClosedLibraryIsNotAsked: its handles point to what is gone, and statistics
