@@ -3,10 +3,13 @@
 package nvidia
 
 import (
+	"context"
 	"fmt"
+	"os/exec"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"aliquot/internal/gpu"
 	"aliquot/internal/host"
@@ -21,13 +24,22 @@ const (
 func Loaded(root host.Root) bool { return root.Exists(gpus) }
 
 // Nodes returns the paths of a grant's device nodes and of no other GPU's: the
-// control nodes, then OwnNodes. It fails on a node that is missing.
+// control nodes, then OwnNodes. It fails on a node that is missing. On the running
+// machine NVIDIA's own program is asked first to make it: after a boot nothing else does
+// until a program uses CUDA outside a container.
 func Nodes(root host.Root, g gpu.Grant) ([]string, error) {
+	return nodes(root, g, root == host.Running)
+}
+
+func nodes(root host.Root, g gpu.Grant, mend bool) ([]string, error) {
 	own, err := OwnNodes(root, g)
 	if err != nil {
 		return nil, err
 	}
 	paths := append([]string{"/dev/nvidiactl", "/dev/nvidia-uvm"}, own...)
+	if mend {
+		makeNodes(slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return root.Exists(p) }))
+	}
 	for _, p := range paths {
 		if err := root.Device(p); err != nil {
 			return nil, fmt.Errorf("%w: is the NVIDIA driver loaded? nvidia-modprobe -c 0 -u makes the nodes", err)
@@ -37,6 +49,29 @@ func Nodes(root host.Root, g gpu.Grant) ([]string, error) {
 		paths = append(paths, tools)
 	}
 	return paths, nil
+}
+
+// makeTime is what making nodes may take; it loads a kernel module.
+const makeTime = 10 * time.Second
+
+// makeNodes has nvidia-modprobe load nvidia-uvm and make the missing nodes. The caller
+// sees whether it did: a host without the program may have its nodes from elsewhere.
+func makeNodes(missing []string) {
+	if len(missing) == 0 {
+		return
+	}
+	args := []string{"-u", "-c", "0"}
+	for _, p := range missing {
+		if minor, ok := strings.CutPrefix(p, "/dev/nvidia"); ok && minor != "0" && strings.Trim(minor, "0123456789") == "" {
+			args = append(args, "-c", minor)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), makeTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "nvidia-modprobe", args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"} // the agent's variables hold tokens
+	cmd.WaitDelay = time.Second
+	_ = cmd.Run()
 }
 
 // OwnNodes returns the paths of the nodes that belong to the granted GPUs alone:

@@ -59,3 +59,37 @@ func TestMIGDevicesHaveTheirOwnCapabilities(t *testing.T) {
 		}
 	})
 }
+
+// TestMissingNodesAreMade by NVIDIA's program, once and without this process's variables;
+// nothing runs where all are there.
+func TestMissingNodesAreMade(t *testing.T) {
+	root, bin := host.Root(t.TempDir()), t.TempDir()
+	for path, text := range map[string]string{gpus + "/0000:01:00.0/information": "Device Minor: \t 3\n", "/dev/nvidiactl": ""} {
+		if err := os.MkdirAll(filepath.Dir(root.Path(path)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root.Path(path), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	asked := filepath.Join(bin, "asked")
+	script := fmt.Sprintf("#!/bin/sh\necho \"$*$NOMAD_TOKEN\" >> %s\n: > %s\n: > %s\n", asked, root.Path("/dev/nvidia-uvm"), root.Path("/dev/nvidia3"))
+	if err := os.WriteFile(filepath.Join(bin, "nvidia-modprobe"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin)
+	t.Setenv("NOMAD_TOKEN", "secret")
+	grant := gpu.Grant{GPUs: []gpu.ID{"GPU-1"}, PCI: []string{"00000000:01:00.0"}}
+	if paths, err := Nodes(root, grant); err == nil {
+		t.Errorf("another root than this machine's: %v", paths)
+	}
+	for range 2 {
+		paths, err := nodes(root, grant, true)
+		if err != nil || !slices.Equal(paths, []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia3"}) {
+			t.Errorf("%v, %v", paths, err)
+		}
+	}
+	if text, _ := os.ReadFile(asked); string(text) != "-u -c 0 -c 3\n" {
+		t.Errorf("asked %q", text)
+	}
+}
