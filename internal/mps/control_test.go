@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -15,7 +16,12 @@ func program(t *testing.T, script string) Control {
 	t.Helper()
 	dir := t.TempDir()
 	c := Control{Program: filepath.Join(dir, "control"), Pipe: filepath.Join(dir, "pipe"), Log: filepath.Join(dir, "log")}
-	if err := os.WriteFile(c.Program, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+	// A process that another test starts meanwhile would hold the file open for
+	// writing until it runs its own program, and the kernel starts no such file.
+	syscall.ForkLock.RLock()
+	err := os.WriteFile(c.Program, []byte("#!/bin/sh\n"+script), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	return c
