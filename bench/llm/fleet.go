@@ -74,7 +74,7 @@ func named(class string) (name string, part float64) {
 }
 
 // weight is a class's in the product's hardware table, which every contestant that
-// takes weights is told.
+// takes weights gets.
 func weight(class string) float64 {
 	name, part := named(class)
 	for _, h := range gpu.Table() {

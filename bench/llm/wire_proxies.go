@@ -8,7 +8,7 @@ import (
 	"aliquot/internal/dispatch"
 )
 
-// proxies are the gateway and its strongest peers. Each is told the hardware's weights.
+// proxies are the gateway and its strongest peers. Each gets the hardware's weights.
 var proxies = []proxy{
 	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens}), gatewayTokens},
 	{"aliquot-slo", product(objective), gatewayObjective},

@@ -31,7 +31,7 @@ func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
 		log := &logged{}
 		l := library{said: &journal{log: log.logger(), said: map[string]string{}}, wake: func() {}, resetting: map[pciAddress]time.Time{}}
 		c := card{PCI: pciAddress{Bus: 1}}
-		for n := range 2 { // the next one is told and counts again
+		for n := range 2 { // the next one is reported and counts again
 			l.deliver(event{Card: c.PCI, Kind: eventPreReset})
 			time.Sleep(longestReset - time.Second)
 			if !l.reset(c) {

@@ -41,13 +41,13 @@ func TestOneGPUHangsAndSevenGoOn(t *testing.T) {
 			t.Errorf("%s: %d of 8 are unhealthy: %s", call, n, why)
 		}
 		t.Logf("%s: after %s one of eight is unhealthy", call, time.Since(begin).Round(100*time.Millisecond))
-		// The rounds go on: what happens to another GPU is told, and reservations are made.
+		// The rounds go on: what happens to another GPU is reported, and reservations are made.
 		if err := b.XID(other, 79); err != nil {
 			t.Fatal(err)
 		}
 		begin = time.Now()
 		until(t, c, "an XID of another GPU", func(gs groups) bool { n, _ := ill(gs[0]); return n == 2 })
-		t.Logf("%s: an XID of another GPU is told after %s", call, time.Since(begin).Round(10*time.Millisecond))
+		t.Logf("%s: an XID of another GPU is reported after %s", call, time.Since(begin).Round(10*time.Millisecond))
 		until(t, c, "the other's recovery", func(gs groups) bool { n, _ := ill(gs[0]); return n == 1 })
 		i := slices.IndexFunc(c.groups()[0].Devices, func(d *device.Device) bool { return strings.HasPrefix(d.ID, other) })
 		if i < 0 {

@@ -45,7 +45,7 @@ func TestClaimsNeverExceedAGPU(t *testing.T) {
 	})
 }
 
-// A GPU that was cut anew while a task runs is not given away twice: the start waits
+// A GPU that was divided again while a task runs is not given away twice: the start waits
 // for the task's end, and fails for another try where that does not come.
 func TestStartThatWouldExceedAGPUWaits(t *testing.T) {
 	config := func(name string) *drivers.TaskConfig {

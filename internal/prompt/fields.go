@@ -12,7 +12,7 @@ type fields struct {
 	messages, prompt, input []byte
 
 	limit, answers         int64
-	exact, streamed, usage bool
+	exact, streamed bool
 }
 
 // read finds the members; false when the text is no JSON object.
@@ -90,8 +90,6 @@ func (f *fields) member(key string, v []byte) {
 		f.exact = string(v) == "true"
 	case "stream":
 		f.streamed = string(v) == "true"
-	case "stream_options":
-		f.usage = asksUsage(v)
 	}
 }
 
@@ -105,23 +103,4 @@ func whole(v []byte) int64 {
 		return 0
 	}
 	return max(n, 0)
-}
-
-// asksUsage reads stream_options.
-func asksUsage(v []byte) bool {
-	c := cursor{text: v}
-	if c.next() != '{' {
-		return false
-	}
-	c.at++
-	for c.next() == '"' {
-		key := c.quoted()
-		if !c.colon() {
-			return false
-		}
-		if value := c.value(); string(key) == "include_usage" {
-			return string(value) == "true"
-		}
-	}
-	return false
 }

@@ -65,8 +65,6 @@ type Size struct {
 	Answers int64
 	// Streamed reports that the answer is asked for as a stream of events.
 	Streamed bool
-	// Usage reports that a stream is asked to end with the tokens that it used.
-	Usage bool
 	// Blocks are the chained hashes of the full blocks of the rendered prompt:
 	// two requests that agree in Blocks[i] agree in everything up to there.
 	Blocks []uint64
@@ -103,7 +101,7 @@ func Read(api API, body []byte, length int64, key Key) Size {
 	}
 	s.Limit, s.Exact = f.limit, f.exact && f.limit > 0
 	s.Answers = min(max(f.answers, 1), maxAnswers)
-	s.Streamed, s.Usage = f.streamed, f.usage
+	s.Streamed = f.streamed
 	s.render(&f, key)
 	if read := int64(len(body)); read > 0 && read < length {
 		// Media may be most of the bytes; what follows is taken for like what came.

@@ -40,7 +40,7 @@ func TestSizes(t *testing.T) {
 		want Size
 	}{
 		"chat": {Chat, `{"messages":[{"role":"user","content":"hi"}],"model":"m","max_tokens":7,"stream":true,"stream_options":{"include_usage":true}}`,
-			Size{API: Chat, Text: 8, Limit: 7, Answers: 1, Streamed: true, Usage: true}},
+			Size{API: Chat, Text: 8, Limit: 7, Answers: 1, Streamed: true}},
 		"chat in parts":    {Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]}`, Size{API: Chat, Text: 13, Answers: 1}},
 		"chat with image":  {Chat, `{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"` + image + `"}}]}]}`, Size{API: Chat, Text: 29, Media: 1, Answers: 1}},
 		"image elsewhere":  {Chat, `{"messages":[{"role":"user","content":[{"image_url":{"url":"https://example.org/a.png"}}]}]}`, Size{API: Chat, Text: 19, Media: 1, Answers: 1}},
