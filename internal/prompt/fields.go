@@ -11,7 +11,7 @@ type fields struct {
 
 	messages, prompt, input []byte
 
-	limit, answers         int64
+	limit, answers  int64
 	exact, streamed bool
 }
 
