@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"aliquot/internal/api"
 )
 
 // defaultWindow is the window of the concurrency series when none is asked for.
@@ -37,28 +39,6 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	w.Write([]byte("ready\n"))
 }
 
-// Concurrency is the answer of /v1/services/<service>/concurrency.
-type Concurrency struct {
-	Service     string             `json:"service"`
-	Now         time.Time          `json:"now"`
-	StepSeconds int                `json:"step_seconds"`
-	Series      []ConcurrencyPoint `json:"series"`
-}
-
-// ConcurrencyPoint is the time-weighted mean of one second.
-type ConcurrencyPoint struct {
-	Time   int64                       `json:"t"` // Unix second
-	Queued float64                     `json:"queued"`
-	Active float64                     `json:"active"`
-	Class  map[string]ConcurrencyClass `json:"class"`
-	Tokens *TokensPoint                `json:"tokens,omitempty"` // of a language model
-}
-
-// ConcurrencyClass is the part of one class of hardware.
-type ConcurrencyClass struct {
-	Active float64 `json:"active"`
-}
-
 func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	v := s.find(r.PathValue("service"))
 	if v == nil {
@@ -76,12 +56,12 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	}
 	only := r.FormValue("class")
 	now := time.Now()
-	out := Concurrency{Service: v.name, Now: now, StepSeconds: 1, Series: []ConcurrencyPoint{}}
+	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Series: []api.Point{}}
 	for _, p := range v.line.Concurrency(now, window) {
-		point := ConcurrencyPoint{Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]ConcurrencyClass{}}
+		point := api.Point{Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]api.ClassPoint{}}
 		for class, active := range p.Class {
 			if only == "" || only == class {
-				point.Class[class] = ConcurrencyClass{active}
+				point.Class[class] = api.ClassPoint{Active: active}
 			}
 		}
 		if v.language != nil {
@@ -92,39 +72,13 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, out)
 }
 
-// ServiceState is one service in the answer of /v1/services.
-type ServiceState struct {
-	Service  string         `json:"service"`
-	Queued   int            `json:"queued"`
-	Active   map[string]int `json:"active"`
-	Replicas []ReplicaState `json:"replicas"`
-	Tokens   *TokensPoint   `json:"last_minute,omitempty"` // of a language model
-}
-
-// ReplicaState is one replica.
-type ReplicaState struct {
-	ID        string  `json:"id"`
-	Class     string  `json:"class"`
-	Slices    int     `json:"slices"`
-	Slots     int     `json:"slots"`
-	Usable    int     `json:"usable"`
-	Active    int     `json:"active"`
-	KV        int     `json:"kv_tokens,omitempty"`       // size of the engine's cache
-	MaxPrompt int     `json:"max_model_len,omitempty"`   // longest prompt
-	InFlight  int     `json:"inflight_tokens,omitempty"` // tokens of prompts and answers being served
-	Rate      float64 `json:"rate"`
-	Ejected   bool    `json:"ejected,omitempty"`
-	Probation bool    `json:"probation,omitempty"`
-	Leaving   bool    `json:"leaving,omitempty"`
-}
-
 func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
-	out := []ServiceState{}
+	out := []api.Service{}
 	for _, v := range s.plan.Load().services {
 		state := v.line.State()
-		one := ServiceState{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []ReplicaState{}}
+		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{}}
 		for _, r := range state.Replicas {
-			one.Replicas = append(one.Replicas, ReplicaState{
+			one.Replicas = append(one.Replicas, api.Replica{
 				ID: r.ID, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Usable: r.Usable, Active: r.Active,
 				KV: r.KV, MaxPrompt: r.MaxPrompt, InFlight: r.InFlight,
 				Rate: r.Rate, Ejected: r.Ejected, Probation: r.Probation, Leaving: r.Leaving,

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"aliquot/gateway"
+	"aliquot/internal/api"
 )
 
 // holding is a replica whose requests wait until they are let go.
@@ -294,7 +294,7 @@ func TestConcurrencySeries(t *testing.T) {
 	statuses := make(chan int, 3)
 	background(t.Context(), g, 3, statuses)
 	eventually(t, "two are served", func() bool { return a.active.Load() == 2 })
-	var got gateway.Concurrency
+	var got api.Concurrency
 	eventually(t, "two whole seconds at 1 waiting and 2 active", func() bool {
 		g.admin200(t, "/v1/services/m/concurrency?window=2s", &got)
 		n := len(got.Series)

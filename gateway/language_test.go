@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"aliquot/gateway"
+	"aliquot/internal/api"
 )
 
 // modelAnswer is what the replica of these tests streams.
@@ -77,15 +78,15 @@ func ask(t *testing.T, g *running, body string) (int, string) {
 	return status, text
 }
 
-func replicaState(t *testing.T, g *running) gateway.ReplicaState {
+func replicaState(t *testing.T, g *running) api.Replica {
 	t.Helper()
 	_, text, _ := get(t, g.admin+"/v1/services")
-	var services []gateway.ServiceState
+	var services []api.Service
 	if err := json.Unmarshal([]byte(text), &services); err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
 	if len(services[0].Replicas) == 0 {
-		return gateway.ReplicaState{} // not found yet
+		return api.Replica{} // not found yet
 	}
 	return services[0].Replicas[0]
 }
@@ -224,7 +225,7 @@ func TestUsageByTenant(t *testing.T) {
 		io.Copy(io.Discard, res.Body)
 		res.Body.Close()
 	}
-	var u gateway.Usage
+	var u api.Usage
 	eventually(t, "all requests are accounted", func() bool {
 		_, text, _ := get(t, g.admin+"/v1/usage?service=chat")
 		if err := json.Unmarshal([]byte(text), &u); err != nil {
@@ -232,7 +233,7 @@ func TestUsageByTenant(t *testing.T) {
 		}
 		return len(u.Usage) == 2 && u.Usage[0].Requests == 2 && u.Usage[1].Requests == 2
 	})
-	if want := (gateway.TenantUsage{Service: "chat", Tenant: "acme", Requests: 2, Prompt: 600, Cached: 512, Output: 10}); u.Usage[0] != want {
+	if want := (api.TenantUsage{Service: "chat", Tenant: "acme", Requests: 2, Prompt: 600, Cached: 512, Output: 10}); u.Usage[0] != want {
 		t.Errorf("%+v, want %+v", u.Usage[0], want)
 	}
 	if got := u.Usage[1]; got.Tenant != "someone" || got.Estimated != 1 || got.Prompt <= 300 || got.Output <= 5 {
@@ -304,18 +305,18 @@ func TestTokensPerMinute(t *testing.T) {
 // The series of a service say how its answers were.
 func TestTokensInTheSeries(t *testing.T) {
 	g := start(t, service("chat", objective, replicaBlock(engine(t), "h100", 1)))
-	var sum gateway.TokensPoint
+	var sum api.Tokens
 	asked := 0
 	// The series begin with the first whole second; what ended before is not in them.
 	eventually(t, "a second with requests is over", func() bool {
 		ask(t, g, chatBody("hello", true))
 		asked++
 		_, text, _ := get(t, g.admin+"/v1/services/chat/concurrency?window=1h")
-		var c gateway.Concurrency
+		var c api.Concurrency
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
 			t.Fatal(err)
 		}
-		sum = gateway.TokensPoint{}
+		sum = api.Tokens{}
 		for _, p := range c.Series {
 			if p.Tokens != nil {
 				sum.Ended += p.Tokens.Ended
@@ -331,7 +332,7 @@ func TestTokensInTheSeries(t *testing.T) {
 		t.Errorf("%+v", sum)
 	}
 	_, text, _ := get(t, g.admin+"/v1/services")
-	var services []gateway.ServiceState
+	var services []api.Service
 	if err := json.Unmarshal([]byte(text), &services); err != nil || services[0].Tokens == nil || services[0].Tokens.Ended < sum.Ended || services[0].Tokens.Output != 5*int64(services[0].Tokens.Ended) {
 		t.Errorf("the last minute of %s", text)
 	}

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
+	"aliquot/internal/api"
 )
 
-type state struct{ gateway.ServiceState }
+type state struct{ api.Service }
 
 func (s state) busy() int {
 	n := 0
@@ -31,7 +31,7 @@ func (s state) busy() int {
 // state asks the admin listener for one service.
 func (r *running) state(t *testing.T, name string) state {
 	t.Helper()
-	var all []gateway.ServiceState
+	var all []api.Service
 	r.admin200(t, "/v1/services", &all)
 	for _, s := range all {
 		if s.Service == name {

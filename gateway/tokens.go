@@ -3,6 +3,8 @@ package gateway
 import (
 	"sync"
 	"time"
+
+	"aliquot/internal/api"
 )
 
 // sample is what one request to a language model took.
@@ -59,21 +61,8 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 	p.output += s.output
 }
 
-// TokensPoint is the requests to a language model that ended in a span of time. Times
-// are means in seconds.
-type TokensPoint struct {
-	Ended  int     `json:"ended"`
-	Met    int     `json:"met"`    // within the objective
-	Missed int     `json:"missed"` // not within it
-	TTFT   float64 `json:"ttft,omitempty"`
-	TPOT   float64 `json:"tpot,omitempty"`
-	Prompt int64   `json:"prompt_tokens"`
-	Cached int64   `json:"cached_tokens"`
-	Output int64   `json:"output_tokens"`
-}
-
 // at returns a second, nil when nothing ended in it.
-func (t *tokenSeries) at(second int64) *TokensPoint {
+func (t *tokenSeries) at(second int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := &t.ring[second%kept]
@@ -84,7 +73,7 @@ func (t *tokenSeries) at(second int64) *TokensPoint {
 }
 
 // last sums up the whole seconds before now, so many at most.
-func (t *tokenSeries) last(now time.Time, seconds int64) *TokensPoint {
+func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var sum tokenSecond
@@ -107,8 +96,8 @@ func (t *tokenSeries) last(now time.Time, seconds int64) *TokensPoint {
 	return sum.point()
 }
 
-func (p *tokenSecond) point() *TokensPoint {
-	out := &TokensPoint{Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
+func (p *tokenSecond) point() *api.Tokens {
+	out := &api.Tokens{Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
 	if p.began > 0 {
 		out.TTFT = p.ttft.Seconds() / float64(p.began)
 	}

@@ -6,13 +6,15 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"aliquot/internal/api"
 )
 
 // accounts sum up the tokens of tenants since the gateway started.
 type accounts struct {
 	since time.Time
 	mu    sync.Mutex
-	of    map[account]*TenantUsage
+	of    map[account]*api.TenantUsage
 }
 
 type account struct{ service, tenant string }
@@ -24,26 +26,8 @@ const mostAccounts = 10_000
 // otherTenants is the account of those that found none of their own.
 const otherTenants = "other"
 
-// TenantUsage is the tokens of one tenant at one service.
-type TenantUsage struct {
-	Service  string `json:"service"`
-	Tenant   string `json:"tenant"`
-	Requests int64  `json:"requests"`
-	Prompt   int64  `json:"prompt_tokens"`
-	Cached   int64  `json:"cached_tokens"` // the part of Prompt that was cached
-	Output   int64  `json:"output_tokens"`
-	// Estimated is how many of the requests have numbers that no engine told.
-	Estimated int64 `json:"estimated_requests"`
-}
-
-// Usage is the answer of /v1/usage.
-type Usage struct {
-	Since time.Time     `json:"since"`
-	Usage []TenantUsage `json:"usage"`
-}
-
 func newAccounts() *accounts {
-	return &accounts{since: time.Now(), of: map[account]*TenantUsage{}}
+	return &accounts{since: time.Now(), of: map[account]*api.TenantUsage{}}
 }
 
 func (a *accounts) add(service, tenant string, named bool, s *sample) {
@@ -56,7 +40,7 @@ func (a *accounts) add(service, tenant string, named bool, s *sample) {
 		u = a.of[key]
 	}
 	if u == nil {
-		u = &TenantUsage{Service: service, Tenant: key.tenant}
+		u = &api.TenantUsage{Service: service, Tenant: key.tenant}
 		a.of[key] = u
 	}
 	u.Requests++
@@ -69,16 +53,16 @@ func (a *accounts) add(service, tenant string, named bool, s *sample) {
 }
 
 // list copies the accounts of a service, "" for all.
-func (a *accounts) list(service string) []TenantUsage {
+func (a *accounts) list(service string) []api.TenantUsage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	out := []TenantUsage{}
+	out := []api.TenantUsage{}
 	for key, u := range a.of {
 		if service == "" || key.service == service {
 			out = append(out, *u)
 		}
 	}
-	slices.SortFunc(out, func(x, y TenantUsage) int {
+	slices.SortFunc(out, func(x, y api.TenantUsage) int {
 		return cmp.Or(cmp.Compare(x.Service, y.Service), cmp.Compare(x.Tenant, y.Tenant))
 	})
 	return out
@@ -90,7 +74,7 @@ func (s *Server) serveUsage(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such service", http.StatusNotFound)
 		return
 	}
-	writeJSON(w, Usage{Since: s.accounts.since, Usage: s.accounts.list(service)})
+	writeJSON(w, api.Usage{Since: s.accounts.since, Usage: s.accounts.list(service)})
 }
 
 // charged counts the tokens of a request that ended.

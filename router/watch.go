@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/internal/gpu"
 	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 )
@@ -181,7 +182,7 @@ func (r *Router) observe(s *service, found []Registered) {
 	var outside []weigh.Refused
 	opted := false
 	for _, reg := range found {
-		opted = opted || reg.Meta[weigh.MetaRoute] == "true"
+		opted = opted || reg.Meta[gpu.MetaRoute] == "true"
 		in, err := weigh.ParseInstance(reg.ID, reg.Meta, reg.Passing)
 		if err != nil {
 			refused = append(refused, err.Error())

@@ -9,6 +9,8 @@ import (
 
 	"aliquot/autoscaler-plugin/guard"
 	"aliquot/autoscaler-plugin/speed"
+	"aliquot/internal/api"
+	"aliquot/internal/learned"
 )
 
 // config is the plugin's settings in the agent's configuration.
@@ -28,7 +30,7 @@ type config struct {
 }
 
 func readConfig(settings map[string]string) (config, error) {
-	c := config{gatewayService: "aliquot-gateway", rates: "aliquot/rates", step: 5 * time.Second, staleAfter: 10 * time.Second, timeout: 2 * time.Second}
+	c := config{gatewayService: api.GatewayService, rates: learned.RatesPrefix, step: 5 * time.Second, staleAfter: 10 * time.Second, timeout: 2 * time.Second}
 	durations := map[string]*time.Duration{"prometheus_step": &c.step, "stale_after": &c.staleAfter, "timeout": &c.timeout}
 	texts := map[string]*string{
 		"gateway_service": &c.gatewayService, "rates_prefix": &c.rates,

@@ -18,6 +18,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/api"
 	"aliquot/internal/learned"
 )
 
@@ -129,30 +130,15 @@ func (h history) since(t time.Time) history {
 // answer is the series of one gateway.
 type answer struct {
 	now    time.Time
-	series []point
+	series []api.Point
 	// known is false where the gateway does not serve the service.
 	known bool
 	err   error
 }
 
-// point is one second in the answer of a gateway's admin listener.
-type point struct {
-	Time   int64             `json:"t"`
-	Queued float64           `json:"queued"`
-	Active float64           `json:"active"`
-	Class  map[string]served `json:"class"`
-}
-
-type served struct {
-	Active float64 `json:"active"`
-}
-
 func (g *gateways) ask(ctx context.Context, m member, service string, window time.Duration) (a answer) {
 	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(service), int(window.Seconds()))
-	var body struct {
-		Now    time.Time `json:"now"`
-		Series []point   `json:"series"`
-	}
+	var body api.Concurrency
 	found, err := g.get(ctx, target, &body)
 	if err != nil || !found {
 		a.err = err
@@ -188,11 +174,7 @@ const wakingSeconds = 10
 // The series does not hold it yet, and of the second in which a burst began it
 // holds only a part: without this the first count would be set later or too low.
 func (g *gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
-	var states []struct {
-		Service string         `json:"service"`
-		Queued  int            `json:"queued"`
-		Active  map[string]int `json:"active"`
-	}
+	var states []api.Service
 	if found, err := g.get(ctx, "http://"+m.admin+"/v1/services", &states); err != nil || !found {
 		return err
 	}
@@ -200,10 +182,10 @@ func (g *gateways) addPresent(ctx context.Context, m member, service string, a *
 		if s.Service != service {
 			continue
 		}
-		p := point{Time: a.now.Unix(), Queued: float64(s.Queued), Class: map[string]served{}}
+		p := api.Point{Time: a.now.Unix(), Queued: float64(s.Queued), Class: map[string]api.ClassPoint{}}
 		for class, n := range s.Active {
 			p.Active += float64(n)
-			p.Class[class] = served{float64(n)}
+			p.Class[class] = api.ClassPoint{Active: float64(n)}
 		}
 		if n := len(a.series); n == 0 || a.series[n-1].Time == p.Time-1 {
 			a.series = append(a.series, p)
@@ -303,9 +285,9 @@ func (g *gateways) members(ctx context.Context, service string, now time.Time) (
 	}
 	var known []member
 	for _, e := range entries {
-		m := member{id: e.Service.ID, admin: e.Service.Meta["admin"]}
+		m := member{id: e.Service.ID, admin: e.Service.Meta[api.MetaAdmin]}
 		if m.admin == "" {
-			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key admin", m.id)
+			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key %s", m.id, api.MetaAdmin)
 		}
 		known = append(known, m)
 	}

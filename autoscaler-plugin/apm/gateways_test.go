@@ -15,6 +15,8 @@ import (
 	"pgregory.net/rapid"
 
 	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/api"
 )
 
 // gatewayStub answers as a gateway's admin listener does; see gateway/admin.go.
@@ -237,7 +239,7 @@ func TestSumIsTheSumInEverySecond(t *testing.T) {
 			end := to.Unix() - int64(rapid.IntRange(1, 3).Draw(t, "end"))
 			for s := end - int64(length) + 1; s <= end; s++ {
 				v := float64(rapid.IntRange(0, 9).Draw(t, "queued"))
-				a.series = append(a.series, point{Time: s, Queued: v})
+				a.series = append(a.series, api.Point{Time: s, Queued: v})
 				want[s] += v
 				count[s]++
 			}

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
 	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/gpu"
 )
 
 // Observer watches services while they are asked for and writes down how long
@@ -105,7 +107,7 @@ func (o *Observer) look(service string, w *watch, now time.Time) error {
 			return err
 		}
 		if age := now.Sub(created); age > 0 && age < longest {
-			samples = append(samples, Sample{At: now.UTC().Truncate(time.Second), Class: e.Service.Meta["gpu_class"], Seconds: age.Seconds()})
+			samples = append(samples, Sample{At: now.UTC().Truncate(time.Second), Class: e.Service.Meta[gpu.MetaClass], Seconds: age.Seconds()})
 		}
 	}
 	maps.DeleteFunc(w.seen, func(_ string, last time.Time) bool { return now.Sub(last) > longest })

@@ -11,6 +11,7 @@ import (
 
 	"aliquot/e2e/cluster"
 	"aliquot/e2e/rack"
+	"aliquot/internal/api"
 )
 
 // rackName is the NVIDIA rack of the demo: an H100 and two T4. An MI300X is beside
@@ -181,9 +182,9 @@ func (s *stage) awaitReady(ctx context.Context) error {
 			if len(found) != 1 {
 				return fmt.Sprintf("%d healthy instances", len(found))
 			}
-			if name == "aliquot-gateway" {
+			if name == api.GatewayService {
 				it := found[0].Service
-				s.gateway, s.admin = fmt.Sprintf("http://%s:%d", it.Address, it.Port), "http://"+it.Meta["admin"]
+				s.gateway, s.admin = fmt.Sprintf("http://%s:%d", it.Address, it.Port), "http://"+it.Meta[api.MetaAdmin]
 			}
 			return ""
 		})

@@ -11,7 +11,9 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"aliquot/internal/api"
 	"aliquot/internal/dispatch"
+	"aliquot/internal/learned"
 )
 
 // Load reads a configuration file. Its error is one line that names the file, the
@@ -107,8 +109,8 @@ func consul(b *consulBody) *Consul {
 	return &Consul{
 		Address: or(b.Address, ""), Datacenter: or(b.Datacenter, ""), Namespace: or(b.Namespace, ""),
 		Token:    Secret{File: or(b.TokenFile, ""), Env: "CONSUL_HTTP_TOKEN"},
-		Register: or(b.Register, false), Service: or(b.Service, "aliquot-gateway"),
-		Publish: or(b.Publish, true), Prefix: "aliquot/rates",
+		Register: or(b.Register, false), Service: or(b.Service, api.GatewayService),
+		Publish: or(b.Publish, true), Prefix: learned.RatesPrefix,
 	}
 }
 

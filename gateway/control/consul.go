@@ -14,6 +14,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/gateway/config"
+	"aliquot/internal/api"
 	"aliquot/internal/dispatch"
 	"aliquot/internal/learned"
 )
@@ -124,11 +125,11 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 		return err
 	}
 	known, _, err := r.Client.Agent().Service(r.Gateway, (&consul.QueryOptions{Token: token}).WithContext(ctx))
-	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && known.Meta["admin"] == admin {
+	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && known.Meta[api.MetaAdmin] == admin {
 		return nil
 	}
 	return r.Client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{
-		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: map[string]string{"admin": admin},
+		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: map[string]string{api.MetaAdmin: admin},
 		Check: &consul.AgentServiceCheck{
 			Name: "ready", HTTP: "http://" + admin + "/v1/ready", Interval: "2s", Timeout: "1s",
 			Status: consul.HealthPassing, DeregisterCriticalServiceAfter: "5m",

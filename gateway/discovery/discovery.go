@@ -17,18 +17,6 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// The keys by which a replica describes itself in its service's meta (Consul) or
-// in tags of the form key=value (Nomad).
-const (
-	metaClass  = gpu.MetaClass
-	metaSlices = gpu.MetaSlices
-	metaTotal  = gpu.MetaTotal
-	metaWeight = gpu.MetaWeight
-	metaSlots  = gpu.MetaSlots
-	metaKV     = gpu.MetaKVTokens
-	metaPrompt = gpu.MetaMaxPrompt
-)
-
 // replica makes a replica of what a source knows.
 func replica(id string, r config.Replica) line.Replica {
 	r.Slots, r.Slices = max(r.Slots, 1), max(r.Slices, 1)
@@ -82,18 +70,18 @@ func described(address string, meta func(key string) string, log *notes) config.
 		return n
 	}
 	whole := func(key string) int { return within(key, mostSlots) }
-	r := config.Replica{Address: address, Class: get(metaClass), Slices: whole(metaSlices), Slots: whole(metaSlots), Total: whole(metaTotal)}
+	r := config.Replica{Address: address, Class: get(gpu.MetaClass), Slices: whole(gpu.MetaSlices), Slots: whole(gpu.MetaSlots), Total: whole(gpu.MetaTotal)}
 	// No engine has room for one token only: 1 is what is unknown or wrong.
-	if n := within(metaKV, mostTokens); n > 1 {
+	if n := within(gpu.MetaKVTokens, mostTokens); n > 1 {
 		r.KVTokens = n
 	}
-	if n := within(metaPrompt, mostTokens); n > 1 {
+	if n := within(gpu.MetaMaxPrompt, mostTokens); n > 1 {
 		r.MaxPrompt = n
 	}
-	if text := get(metaWeight); text != "" {
+	if text := get(gpu.MetaWeight); text != "" {
 		w, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(w >= 0 && w < 1e9) { // 0 is what the device plugin does not know
-			log.warn("a replica's meta is no positive number", address, metaWeight, text)
+			log.warn("a replica's meta is no positive number", address, gpu.MetaWeight, text)
 		} else {
 			r.Weight = w
 		}

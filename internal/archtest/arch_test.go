@@ -154,7 +154,15 @@ func TestPoliciesReadNoClock(t *testing.T) {
 }
 
 func TestTheVocabularyImportsNothingOfOurs(t *testing.T) {
-	load(t).forbid(t, "internal/gpu", "internal/gpu is the vocabulary and stands alone", func(p string) bool { return strings.HasPrefix(p, module+"/") })
+	g := load(t)
+	for _, words := range []string{"internal/gpu", "internal/api"} {
+		g.forbid(t, words, words+" holds words, of which programs speak: it imports nothing of ours", func(p string) bool { return strings.HasPrefix(p, module+"/") })
+	}
+	for _, imported := range g["internal/api"] {
+		if imported != "" && imported != "time" {
+			t.Errorf("internal/api -> %s: types and names need nothing but time", imported)
+		}
+	}
 }
 
 func TestVendorsNeverMeet(t *testing.T) {

@@ -18,6 +18,10 @@ import (
 // version of both documents.
 const version = 1
 
+// RatesPrefix is the folder of the Rates of all gateways unless they are configured
+// otherwise.
+const RatesPrefix = "aliquot/rates"
+
 // Rates is what one gateway has measured of one service, the value of the key
 // <prefix>/<service>/<gateway>.
 type Rates struct {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"aliquot/internal/api"
 )
 
 func slicesOf(n int, held map[int]string) []Slice {
@@ -48,7 +50,7 @@ func TestRenderServices(t *testing.T) {
 	err := Render(&b, Snapshot{Services: []Service{
 		{Name: "chat", Queued: 3, Active: 8, Classes: []Class{{Name: "h100", Replicas: 1, Slots: 4, Active: 4, Rate: 2.5}, {Name: "t4", Replicas: 2, Slots: 4, Active: 4}}},
 		{Name: "idle"},
-		{Name: "text", Tokens: &Tokens{Ended: 30, Met: 27, Missed: 3, TTFT: 0.25, TPOT: 0.0312, Prompt: 60000, Output: 6000}},
+		{Name: "text", Tokens: &api.Tokens{Ended: 30, Met: 27, Missed: 3, TTFT: 0.25, TPOT: 0.0312, Prompt: 60000, Output: 6000}},
 	}})
 	if err != nil {
 		t.Fatal(err)

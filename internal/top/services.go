@@ -9,38 +9,22 @@ import (
 	"sync"
 
 	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/api"
 )
-
-// GatewayService is the Consul service under which gateways register; their
-// meta names the admin listener.
-const GatewayService = "aliquot-gateway"
-
-// gatewayService is one service in a gateway's answer to /v1/services.
-type gatewayService struct {
-	Service  string         `json:"service"`
-	Queued   float64        `json:"queued"`
-	Active   map[string]int `json:"active"`
-	Replicas []struct {
-		ID    string  `json:"id"`
-		Class string  `json:"class"`
-		Slots int     `json:"slots"`
-		Rate  float64 `json:"rate"`
-	} `json:"replicas"`
-	Tokens *Tokens `json:"last_minute"`
-}
 
 // Gateways returns a function that asks every healthy gateway for its services,
 // side by side, and sums them.
 func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 	return func(ctx context.Context) ([]Service, error) {
-		entries, _, err := client.Health().Service(GatewayService, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+		entries, _, err := client.Health().Service(api.GatewayService, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 		if err != nil {
 			return nil, fmt.Errorf("cannot ask Consul for gateways: %w", err)
 		}
-		all, errs := make([][]gatewayService, len(entries)), make([]error, len(entries))
+		all, errs := make([][]api.Service, len(entries)), make([]error, len(entries))
 		var asked sync.WaitGroup
 		for i, e := range entries {
-			admin := e.Service.Meta["admin"]
+			admin := e.Service.Meta[api.MetaAdmin]
 			if admin == "" {
 				errs[i] = fmt.Errorf("gateway %s names no admin listener in its meta", e.Service.ID)
 				continue
@@ -52,7 +36,7 @@ func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 	}
 }
 
-func ask(ctx context.Context, url string) ([]gatewayService, error) {
+func ask(ctx context.Context, url string) ([]api.Service, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
@@ -67,7 +51,7 @@ func ask(ctx context.Context, url string) ([]gatewayService, error) {
 	if answer.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("%s answers %s", url, answer.Status)
 	}
-	var list []gatewayService
+	var list []api.Service
 	if err := json.NewDecoder(answer.Body).Decode(&list); err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
@@ -76,7 +60,7 @@ func ask(ctx context.Context, url string) ([]gatewayService, error) {
 
 // merge sums what several gateways say: queues and requests add up, replicas
 // are the same ones.
-func merge(answers [][]gatewayService) []Service {
+func merge(answers [][]api.Service) []Service {
 	type key struct{ service, class string }
 	services := map[string]*Service{}
 	classes := map[key]*Class{}
@@ -95,12 +79,12 @@ func merge(answers [][]gatewayService) []Service {
 				s = &Service{Name: g.Service}
 				services[g.Service] = s
 			}
-			s.Queued += g.Queued
+			s.Queued += float64(g.Queued)
 			if g.Tokens != nil {
 				if s.Tokens == nil {
-					s.Tokens = &Tokens{}
+					s.Tokens = &api.Tokens{}
 				}
-				s.Tokens.add(g.Tokens)
+				s.Tokens.Add(g.Tokens)
 			}
 			for name, n := range g.Active {
 				s.Active += float64(n)

@@ -3,16 +3,18 @@ package top
 import (
 	"encoding/json"
 	"testing"
+
+	"aliquot/internal/api"
 )
 
 func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
-	var one []gatewayService
+	var one []api.Service
 	answer := `[{"service":"chat","queued":2,"active":{"h100":3,"t4":1},"replicas":[
 		{"id":"a","class":"h100","slots":4,"rate":2},{"id":"b","class":"t4","slots":2,"rate":0.5},{"id":"c","class":"t4","slots":2,"rate":1.5}]}]`
 	if err := json.Unmarshal([]byte(answer), &one); err != nil {
 		t.Fatal(err)
 	}
-	s := Snapshot{Services: merge([][]gatewayService{one, one})}
+	s := Snapshot{Services: merge([][]api.Service{one, one})}
 	s.sort()
 	if len(s.Services) != 1 {
 		t.Fatalf("got %+v", s.Services)
@@ -26,10 +28,10 @@ func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
 
 // Gateways that serve one language model are weighed by what each served.
 func TestTokensOfSeveralGateways(t *testing.T) {
-	a := []gatewayService{{Service: "chat", Tokens: &Tokens{Ended: 30, Met: 30, TTFT: 1, TPOT: 0.01, Prompt: 10, Output: 1}}}
-	b := []gatewayService{{Service: "chat", Tokens: &Tokens{Ended: 10, Missed: 10, TTFT: 3, TPOT: 0.05, Prompt: 5, Output: 2}}}
-	got := merge([][]gatewayService{a, b})
-	if want := (Tokens{Ended: 40, Met: 30, Missed: 10, TTFT: 1.5, TPOT: 0.02, Prompt: 15, Output: 3}); len(got) != 1 || *got[0].Tokens != want {
+	a := []api.Service{{Service: "chat", Tokens: &api.Tokens{Ended: 30, Met: 30, TTFT: 1, TPOT: 0.01, Prompt: 10, Output: 1}}}
+	b := []api.Service{{Service: "chat", Tokens: &api.Tokens{Ended: 10, Missed: 10, TTFT: 3, TPOT: 0.05, Prompt: 5, Output: 2}}}
+	got := merge([][]api.Service{a, b})
+	if want := (api.Tokens{Ended: 40, Met: 30, Missed: 10, TTFT: 1.5, TPOT: 0.02, Prompt: 15, Output: 3}); len(got) != 1 || *got[0].Tokens != want {
 		t.Errorf("%+v, want %+v", got[0].Tokens, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"aliquot/internal/api"
 	"aliquot/internal/gpu"
 )
 
@@ -68,38 +69,11 @@ type Slice struct {
 
 // Service is one model service as its gateways see it.
 type Service struct {
-	Name    string  `json:"name"`
-	Queued  float64 `json:"queued"`
-	Active  float64 `json:"active"`
-	Classes []Class `json:"classes"`
-	Tokens  *Tokens `json:"last_minute,omitempty"` // of a language model
-}
-
-// Tokens is what a language model's requests of the last minute took. Times are
-// means in seconds, 0 while unknown; Met and Missed are requests beside the
-// service's objective.
-type Tokens struct {
-	Ended  int     `json:"ended"`
-	Met    int     `json:"met"`
-	Missed int     `json:"missed"`
-	TTFT   float64 `json:"ttft"`
-	TPOT   float64 `json:"tpot"`
-	Prompt int64   `json:"prompt_tokens"`
-	Output int64   `json:"output_tokens"`
-}
-
-// add takes in what another gateway says of the same service.
-func (t *Tokens) add(o *Tokens) {
-	n, m := float64(t.Ended), float64(o.Ended)
-	if n+m > 0 {
-		t.TTFT = (t.TTFT*n + o.TTFT*m) / (n + m)
-		t.TPOT = (t.TPOT*n + o.TPOT*m) / (n + m)
-	}
-	t.Ended += o.Ended
-	t.Met += o.Met
-	t.Missed += o.Missed
-	t.Prompt += o.Prompt
-	t.Output += o.Output
+	Name    string      `json:"name"`
+	Queued  float64     `json:"queued"`
+	Active  float64     `json:"active"`
+	Classes []Class     `json:"classes"`
+	Tokens  *api.Tokens `json:"last_minute,omitempty"` // of a language model
 }
 
 // Class is the part of a service that runs on one hardware class. Rate is the

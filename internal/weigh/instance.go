@@ -13,16 +13,6 @@ import (
 	"aliquot/internal/gpu"
 )
 
-// The service meta keys that are read.
-const (
-	MetaRoute  = gpu.MetaRoute
-	MetaClass  = gpu.MetaClass
-	MetaSlices = gpu.MetaSlices
-	MetaTotal  = gpu.MetaTotal
-	MetaWeight = gpu.MetaWeight
-	MetaSlots  = gpu.MetaSlots
-)
-
 // maxInstanceWeight bounds what an instance may claim of itself: 16 of the
 // fastest GPUs of the table, rounded up.
 const maxInstanceWeight = 64
@@ -85,7 +75,7 @@ func ParseGroup(name string) (Group, error) {
 func (g Group) check() error {
 	switch {
 	case !label.MatchString(g.Class) || len(g.Class) > maxClass || strings.Contains(g.Class, "--") || sliced.MatchString(g.Class):
-		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, 0-9 and single dashes) that does not end in -s<number>", MetaClass, g.Class, maxClass)
+		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, 0-9 and single dashes) that does not end in -s<number>", gpu.MetaClass, g.Class, maxClass)
 	case g.Slices < 0 || g.Slices > 1000 || g.Total < 0 || g.Total > 1000:
 		return fmt.Errorf("%d slices of %d: want 1 to 1000", g.Slices, g.Total)
 	case g.Total > 1 && g.Slices > g.Total:
@@ -103,14 +93,14 @@ func (g Group) Filter(alone bool, refused ...string) string {
 	odd := false
 	for _, weight := range refused {
 		if plainWeight.MatchString(weight) {
-			filter += fmt.Sprintf(" and Service.Meta.%s != %q", MetaWeight, weight)
+			filter += fmt.Sprintf(" and Service.Meta.%s != %q", gpu.MetaWeight, weight)
 		} else {
 			odd = true
 		}
 	}
 	if odd || len(filter) > maxFilter {
-		unset := fmt.Sprintf("%q not in Service.Meta or Service.Meta.%s == %q", MetaWeight, MetaWeight, "")
-		filter = fmt.Sprintf("%s and (%s or Service.Meta.%s matches %q)", g.filter(alone), unset, MetaWeight, decimal)
+		unset := fmt.Sprintf("%q not in Service.Meta or Service.Meta.%s == %q", gpu.MetaWeight, gpu.MetaWeight, "")
+		filter = fmt.Sprintf("%s and (%s or Service.Meta.%s matches %q)", g.filter(alone), unset, gpu.MetaWeight, decimal)
 	}
 	return filter
 }
@@ -127,49 +117,49 @@ const decimal = `^[0-9]{1,2}([.][0-9]{1,6})?$`
 func (g Group) filter(alone bool) string {
 	is := func(key, value string) string { return fmt.Sprintf("Service.Meta.%s == %q", key, value) }
 	unset := func(key string) string { return fmt.Sprintf("%q not in Service.Meta or %s", key, is(key, "")) }
-	class := is(MetaClass, g.Class)
+	class := is(gpu.MetaClass, g.Class)
 	switch {
 	case alone:
 		return class
 	case g.Slices == 0:
 		return fmt.Sprintf("%s and (%s or %s) and (%s or %s)", class,
-			unset(MetaSlices), is(MetaSlices, "1"), unset(MetaTotal), is(MetaTotal, "1"))
+			unset(gpu.MetaSlices), is(gpu.MetaSlices, "1"), unset(gpu.MetaTotal), is(gpu.MetaTotal, "1"))
 	case g.Total == 0:
-		return fmt.Sprintf("%s and %s and (%s)", class, is(MetaSlices, strconv.Itoa(g.Slices)), unset(MetaTotal))
+		return fmt.Sprintf("%s and %s and (%s)", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)), unset(gpu.MetaTotal))
 	default:
-		return fmt.Sprintf("%s and %s and %s", class, is(MetaSlices, strconv.Itoa(g.Slices)), is(MetaTotal, strconv.Itoa(g.Total)))
+		return fmt.Sprintf("%s and %s and %s", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)), is(gpu.MetaTotal, strconv.Itoa(g.Total)))
 	}
 }
 
 // ParseInstance reads an instance from its service meta. It fails, naming the
 // key, on anything that must not reach a config entry or a sum.
 func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, error) {
-	in := Instance{ID: id, Healthy: healthy, Group: Group{Class: meta[MetaClass]}}
+	in := Instance{ID: id, Healthy: healthy, Group: Group{Class: meta[gpu.MetaClass]}}
 	fail := func(err error) (Instance, error) { return Instance{}, fmt.Errorf("instance %q: %w", id, err) }
 	if in.Group.Class == "" {
-		return fail(fmt.Errorf("its service meta has no %s, so it is in no subset and gets no traffic", MetaClass))
+		return fail(fmt.Errorf("its service meta has no %s, so it is in no subset and gets no traffic", gpu.MetaClass))
 	}
 	var err error
-	if in.Group.Slices, err = count(meta, MetaSlices); err != nil {
+	if in.Group.Slices, err = count(meta, gpu.MetaSlices); err != nil {
 		return fail(err)
 	}
-	if in.Group.Total, err = count(meta, MetaTotal); err != nil {
+	if in.Group.Total, err = count(meta, gpu.MetaTotal); err != nil {
 		return fail(err)
 	}
 	g := &in.Group
 	switch {
 	case g.Total > 1 && g.Slices == 0:
-		return fail(fmt.Errorf("%s=%d without %s", MetaTotal, g.Total, MetaSlices))
+		return fail(fmt.Errorf("%s=%d without %s", gpu.MetaTotal, g.Total, gpu.MetaSlices))
 	case g.Slices <= 1 && g.Total <= 1:
 		g.Slices, g.Total = 0, 0
 	}
 	if err := g.check(); err != nil {
 		return fail(err)
 	}
-	if in.Weight, err = claim(meta[MetaWeight]); err != nil {
+	if in.Weight, err = claim(meta[gpu.MetaWeight]); err != nil {
 		return fail(err)
 	}
-	if n, err := strconv.Atoi(meta[MetaSlots]); err == nil && n > 0 && n <= 1e6 {
+	if n, err := strconv.Atoi(meta[gpu.MetaSlots]); err == nil && n > 0 && n <= 1e6 {
 		in.Slots = n
 	}
 	return in, nil
@@ -177,9 +167,9 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 
 // RefusedBy tells of an instance that ParseInstance refused what subsets need.
 func RefusedBy(meta map[string]string) Refused {
-	r := Refused{Class: meta[MetaClass]}
-	if _, err := claim(meta[MetaWeight]); err != nil {
-		r.Weight = meta[MetaWeight]
+	r := Refused{Class: meta[gpu.MetaClass]}
+	if _, err := claim(meta[gpu.MetaWeight]); err != nil {
+		r.Weight = meta[gpu.MetaWeight]
 	}
 	return r
 }
@@ -194,7 +184,7 @@ func claim(text string) (float64, error) {
 		return 0, nil
 	}
 	if err != nil || !positive(w) || w > maxInstanceWeight {
-		return 0, fmt.Errorf("%s=%q: want a number above 0 and at most %d", MetaWeight, text, maxInstanceWeight)
+		return 0, fmt.Errorf("%s=%q: want a number above 0 and at most %d", gpu.MetaWeight, text, maxInstanceWeight)
 	}
 	return w, nil
 }

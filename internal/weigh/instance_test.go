@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"aliquot/internal/gpu"
 )
 
 func TestGroupNameRoundTrip(t *testing.T) {
@@ -69,7 +71,7 @@ func FuzzParseInstance(f *testing.F) {
 	f.Add("h100", "6", "20", "0.3")
 	f.Add("h100-s1", "", "", "")
 	f.Fuzz(func(t *testing.T, class, slices, total, weight string) {
-		in, err := ParseInstance("x", map[string]string{MetaClass: class, MetaSlices: slices, MetaTotal: total, MetaWeight: weight}, true)
+		in, err := ParseInstance("x", map[string]string{gpu.MetaClass: class, gpu.MetaSlices: slices, gpu.MetaTotal: total, gpu.MetaWeight: weight}, true)
 		if err != nil {
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 )
 
@@ -165,7 +166,7 @@ func (l *loader) config(b fileBody) *Config {
 	trust, limits := weigh.DefaultTrust(), weigh.DefaultLimits()
 	c := &Config{
 		LogLevel: or(b.LogLevel, "info"), Admin: or(b.Admin, "127.0.0.1:0"), Owner: or(b.Owner, "aliquot-router"),
-		Protocol: or(b.Protocol, "http"), Rates: "aliquot/rates",
+		Protocol: or(b.Protocol, "http"), Rates: learned.RatesPrefix,
 		Audit:   l.duration("audit_interval", b.Audit, 5*time.Second, time.Second, time.Hour),
 		Consul:  Consul{MaxConnections: 180},
 		Leader:  Leader{Key: "aliquot/router/leader", TTL: 10 * time.Second, LockDelay: time.Second},

@@ -10,13 +10,13 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
+	"aliquot/internal/gpu"
 	"aliquot/router"
 )
 
 // optedIn selects the instances that opt in, but not their sidecars, which inherit
 // the meta.
-const optedIn = `ServiceMeta.` + weigh.MetaRoute + ` == "true" and ServiceKind == ""`
+const optedIn = `ServiceMeta.` + gpu.MetaRoute + ` == "true" and ServiceKind == ""`
 
 // Services lists the services of which an instance opts in by its meta. It waits
 // until the catalog has changed since index, at most wait.

@@ -1,0 +1,109 @@
+// Package api is what a gateway's admin listener answers, and how a gateway is found:
+// the types and names that the gateway, the autoscaler's plugins and the operator's
+// tools share. Their JSON is an interface; docs/gateway.md describes it.
+package api
+
+import "time"
+
+const (
+	// GatewayService is the Consul service under which gateways register unless they
+	// are configured otherwise.
+	GatewayService = "aliquot-gateway"
+	// MetaAdmin is the key of that service's meta that holds the address of the admin
+	// listener.
+	MetaAdmin = "admin"
+)
+
+// Concurrency is the answer of /v1/services/<service>/concurrency.
+type Concurrency struct {
+	Service     string    `json:"service"`
+	Now         time.Time `json:"now"`
+	StepSeconds int       `json:"step_seconds"`
+	Series      []Point   `json:"series"` // oldest first, without gaps
+}
+
+// Point is the time-weighted mean number of requests of one second.
+type Point struct {
+	Time   int64                 `json:"t"` // Unix second
+	Queued float64               `json:"queued"`
+	Active float64               `json:"active"`
+	Class  map[string]ClassPoint `json:"class"`            // by hardware class
+	Tokens *Tokens               `json:"tokens,omitempty"` // of a language model
+}
+
+// ClassPoint is the part of one hardware class.
+type ClassPoint struct {
+	Active float64 `json:"active"`
+}
+
+// Service is one service in the answer of /v1/services.
+type Service struct {
+	Service  string         `json:"service"`
+	Queued   int            `json:"queued"`
+	Active   map[string]int `json:"active"` // by hardware class
+	Replicas []Replica      `json:"replicas"`
+	Tokens   *Tokens        `json:"last_minute,omitempty"` // of a language model
+}
+
+// Replica is one replica of a service.
+type Replica struct {
+	ID        string  `json:"id"`
+	Class     string  `json:"class"`
+	Slices    int     `json:"slices"`
+	Slots     int     `json:"slots"`
+	Usable    int     `json:"usable"` // slots that may be used now
+	Active    int     `json:"active"`
+	KV        int     `json:"kv_tokens,omitempty"`       // size of the engine's cache
+	MaxPrompt int     `json:"max_model_len,omitempty"`   // longest prompt, in tokens
+	InFlight  int     `json:"inflight_tokens,omitempty"` // of prompts and answers being served
+	Rate      float64 `json:"rate"`                      // requests per second of one busy slot
+	Ejected   bool    `json:"ejected,omitempty"`
+	Probation bool    `json:"probation,omitempty"`
+	Leaving   bool    `json:"leaving,omitempty"`
+}
+
+// Tokens is the requests to a language model that ended in a span of time. TTFT and
+// TPOT are means in seconds, 0 while unknown.
+type Tokens struct {
+	Ended  int     `json:"ended"`
+	Met    int     `json:"met"`    // within the service's objective
+	Missed int     `json:"missed"` // not within it
+	TTFT   float64 `json:"ttft,omitempty"`
+	TPOT   float64 `json:"tpot,omitempty"`
+	Prompt int64   `json:"prompt_tokens"`
+	Cached int64   `json:"cached_tokens"` // the part of Prompt that was cached
+	Output int64   `json:"output_tokens"`
+}
+
+// Add takes in what another gateway says of the same service and time.
+func (t *Tokens) Add(o *Tokens) {
+	n, m := float64(t.Ended), float64(o.Ended)
+	if n+m > 0 {
+		t.TTFT = (t.TTFT*n + o.TTFT*m) / (n + m)
+		t.TPOT = (t.TPOT*n + o.TPOT*m) / (n + m)
+	}
+	t.Ended += o.Ended
+	t.Met += o.Met
+	t.Missed += o.Missed
+	t.Prompt += o.Prompt
+	t.Cached += o.Cached
+	t.Output += o.Output
+}
+
+// Usage is the answer of /v1/usage.
+type Usage struct {
+	Since time.Time     `json:"since"` // when the gateway started
+	Usage []TenantUsage `json:"usage"`
+}
+
+// TenantUsage is the tokens of one tenant at one service.
+type TenantUsage struct {
+	Service  string `json:"service"`
+	Tenant   string `json:"tenant"`
+	Requests int64  `json:"requests"`
+	Prompt   int64  `json:"prompt_tokens"`
+	Cached   int64  `json:"cached_tokens"` // the part of Prompt that was cached
+	Output   int64  `json:"output_tokens"`
+	// Estimated is how many of the requests have figures that no engine reported.
+	Estimated int64 `json:"estimated_requests"`
+}
