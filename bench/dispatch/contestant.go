@@ -113,6 +113,7 @@ http {
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_read_timeout 120s;
+      proxy_buffering off;
     }
   }
 }

@@ -1,6 +1,7 @@
 // Command dispatch compares the gateway with other proxies in front of replicas
 // of unequal speed. It needs haproxy and nginx on PATH (Debian: apt-get install
-// haproxy nginx-light).
+// haproxy nginx-light). Caddy and Traefik are built from tools/ where they are missing,
+// and left out with a line where that fails.
 package main
 
 import (
