@@ -1,6 +1,8 @@
 package gateway_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
@@ -101,6 +103,64 @@ func TestAliases(t *testing.T) {
 			if status != 200 || rest != want || length >= 0 && got != fmt.Sprint(len(want)) {
 				t.Errorf("%d: length %s of %d, %.60q", status, got, len(want), rest)
 			}
+		}
+	}
+}
+
+// However a body comes, the replica is told the name that it knows.
+func TestAliasesInOtherBodies(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%d %q %s", r.ContentLength, r.Header.Get("Content-Encoding"), body)
+	})
+	g := start(t, service("a", "model = \"a-long-name\"\nroute {\n models = [\"x\"]\n}\n", replicaBlock(replica, "h100", 8))+
+		"listen {\n address = \"127.0.0.1:0\"\n body_buffer = \"64KiB\"\n}\n")
+	chat := func(model, pad string) string { return `{"model": "` + model + `", "messages": "` + pad + `"}` }
+	form := func(model string) string {
+		return "--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n\"model\"\r\n--b\r\n" +
+			"Content-Disposition: form-data; name=\"model\"\r\n\r\n" + model + "\r\n--b--\r\n"
+	}
+	zip := func(text string) string {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		io.WriteString(z, text)
+		z.Close()
+		return b.String()
+	}
+	long := strings.Repeat("abc ", 50_000)
+	for name, c := range map[string]struct{ kind, coding, body, want string }{
+		"compressed":              {"application/json", "gzip", zip(chat("x", "hi")), `"" ` + chat("a-long-name", "hi")},
+		"a form":                  {"multipart/form-data; boundary=b", "", form("x"), `"" ` + form("a-long-name")},
+		"longer than the bound":   {"application/json", "", chat("x", long), `"" ` + chat("a-long-name", long)},
+		"too long to be decoded":  {"application/json", "gzip", zip(chat("x", long)), `"gzip" ` + zip(chat("x", long))},
+		"none that can be undone": {"application/json", "gzip", zip(chat("x", "hi"))[:40], ""},
+	} {
+		r, _ := http.NewRequest(http.MethodPost, g.url, strings.NewReader(c.body))
+		r.Header.Set("Content-Type", c.kind)
+		if c.coding != "" {
+			r.Header.Set("Content-Encoding", c.coding)
+		}
+		status, text, _ := do(t, r)
+		length, got, _ := strings.Cut(text, " ")
+		_, body, _ := strings.Cut(c.want, " ")
+		if c.want != "" && (status != 200 || got != c.want || length != fmt.Sprint(len(body))) {
+			t.Errorf("%s: %d, length %s of %d, %.90q", name, status, length, len(body), got)
+		}
+		if c.want == "" && status != 404 && status != 200 {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
+	}
+}
+
+// A coding that is not read is named, not the model that was not found.
+func TestACodingThatIsNotReadIsNamed(t *testing.T) {
+	g := start(t, service("a", "route {\n models = [\"x\"]\n}\n", replicaBlock(named(t, "a"), "h100", 1)))
+	for _, coding := range []string{"br", "zstd"} {
+		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader("\x0b\x02\x80{}\x03"))
+		r.Header.Set("Content-Encoding", coding)
+		status, text, header := do(t, r)
+		if status != http.StatusUnsupportedMediaType || !strings.Contains(text, coding) || header.Get("Accept-Encoding") != "gzip, deflate, identity" {
+			t.Errorf("%s: %d %q, Accept-Encoding %q", coding, status, text, header.Get("Accept-Encoding"))
 		}
 	}
 }

@@ -143,6 +143,37 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	eventually(t, "the slot is free again", func() bool { return g.state(t, "m").busy() == 0 })
 }
 
+// A body of unknown length that is taken in must come at some rate as well, or a client
+// could hold a connection and memory for ever with a byte now and then.
+func TestAClientThatDribblesChunksIsGivenUp(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	limits := "listen {\n address = \"127.0.0.1:0\"\n body_timeout = \"200ms\"\n}\n"
+	g := start(t, service("m", replicaBlock(replica, "", 1))+limits)
+	c, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			if _, err := io.WriteString(c, "1\r\nx\r\n"); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%v, %v", res, err)
+	}
+	c.Close()
+	<-ended
+}
+
 func TestAClientThatTakesNothingDoesNotHoldASlot(t *testing.T) {
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, zeros{}) })
 	g := start(t, service("m", replicaBlock(replica, "", 1))+"listen {\n address = \"127.0.0.1:0\"\n write_timeout = \"300ms\"\n}\n")

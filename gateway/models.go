@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"aliquot/gateway/match"
 )
 
 // listsModels is the path of OpenAI's API at which clients ask what is served.
@@ -62,6 +64,12 @@ func (x *exchange) unmatched() bool {
 	models := x.plan.routes.Models(x.in)
 	if len(models) == 0 {
 		return x.no(unmatched, "")
+	}
+	if coding := x.in.Header.Get("Content-Encoding"); x.body != nil {
+		if _, known := match.Decoded(http.NoBody, x.in.Header); !known {
+			x.writer.Header().Set("Accept-Encoding", match.Codings)
+			return x.no(unreadable, fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: send it as one of %s", coding, match.Codings))
+		}
 	}
 	more := ""
 	if len(models) > shown {

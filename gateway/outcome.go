@@ -17,6 +17,7 @@ const (
 	listed                     // the gateway named the models that it serves
 	unmatched                  // no service is meant
 	malformed                  // the request is refused for what it is
+	unreadable                 // its model is not known, as the body has a coding that is not read
 	tooLarge                   // the body is larger than allowed
 	queueFull                  // refused: too many wait
 	tenantFull                 // refused: too many of the tenant wait
@@ -49,6 +50,7 @@ var results = [outcomes]result{
 	listed:      {"listed", http.StatusOK, ""},
 	unmatched:   {"unmatched", http.StatusNotFound, "no service has a route for this request"},
 	malformed:   {"malformed", http.StatusBadRequest, ""},
+	unreadable:  {"unreadable", http.StatusUnsupportedMediaType, ""},
 	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "the request body is larger than the gateway allows"},
 	queueFull:   {"queue_full", http.StatusServiceUnavailable, ""},
 	tenantFull:  {"tenant_full", http.StatusTooManyRequests, ""},
@@ -80,7 +82,7 @@ const rateLimitPrefix = "X-Ratelimit-"
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
-		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" // the gateway's own word
+		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" && name != "Accept-Encoding" // the gateway's own word
 	})
 	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted
@@ -123,7 +125,7 @@ func codeGRPC(o outcome, r *http.Request) int {
 	switch o {
 	case unmatched:
 		return 12 // UNIMPLEMENTED
-	case malformed, tooLarge:
+	case malformed, unreadable, tooLarge:
 		return 3 // INVALID_ARGUMENT
 	case tenantFull, tokenLimit:
 		return 8 // RESOURCE_EXHAUSTED

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// slowest is the mean rate, in bytes per second, under which a body of declared
-// length is given up after its first BodyTimeout, and an answer that a client does not
-// take after the first WriteTimeout.
+// slowest is the mean rate, in bytes per second, under which a body that is taken in, or
+// of declared length, is given up after its first BodyTimeout, and an answer that a
+// client does not take after the first WriteTimeout.
 const slowest = 240
 
 // slowBody gives up on a client that sends nothing of its body for a while, or
@@ -25,7 +25,7 @@ type slowBody struct {
 	began   time.Time
 	armed   time.Time
 	got     int64
-	floor   bool // a mean rate is demanded, as the length is known
+	floor   bool // a mean rate is demanded
 	each    bool // HTTP/2, where a deadline acts also while nothing is read
 
 	mu      sync.Mutex

@@ -80,7 +80,12 @@ func (x *exchange) takeIn() {
 	case x.grpc:
 		x.failure = x.body.TakeMessage()
 	default:
+		// Nothing is streamed yet, so a mean rate is demanded also of a body of
+		// unknown length.
+		floor := x.client.floor
+		x.client.floor = true
 		x.failure = x.body.Take()
+		x.client.floor = floor
 	}
 	x.taken = true
 }
@@ -103,6 +108,7 @@ func improper(r *http.Request) (outcome, string) {
 // ask turns what the request declares into a request to the queue.
 func (x *exchange) ask(f *match.Facts) {
 	c := &x.service.config
+	x.undoCoding()
 	tenant := x.plan.tenants.of(x.in.Header)
 	declares := x.plan.tenants.declares(tenant)
 	x.read(f, declares)

@@ -6,37 +6,68 @@ import (
 	"io"
 	"net/http"
 
+	"aliquot/gateway/match"
 	"aliquot/internal/prompt"
 )
 
 // renaming is a body with another model's name in it.
 type renaming struct {
-	from, to int64 // of the name, with its quotes
+	from, to int64 // of the name, in JSON with its quotes
 	name     []byte
 }
 
 // rename finds where the name of the model stands that the service's replicas know
-// by another one; nil when nothing is to be changed: the whole body must be here, and
-// be a JSON object that names a model.
+// by another one; nil when nothing is to be changed, or the name is not in what was
+// taken in of the body.
 func (x *exchange) rename() *renaming {
 	name := x.service.config.Model
-	if name == "" || !x.body.Whole() || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
-		return nil
-	}
-	quoted, err := json.Marshal(name)
-	if err != nil {
+	if name == "" || x.grpc || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
 		return nil
 	}
 	var r *renaming
-	err = x.body.Text(x.body.Size(), func(text []byte) {
-		if from, to, ok := prompt.Model(text); ok && !bytes.Equal(quoted, text[from:to]) {
-			r = &renaming{int64(from), int64(to), quoted}
+	err := x.body.Text(x.body.Size(), func(text []byte) {
+		from, to, ok := prompt.Model(text)
+		put, err := json.Marshal(name)
+		if !ok {
+			from, to, ok = match.FormModel(text, x.in.Header)
+			put = []byte(name)
+		}
+		cut := to == len(text) && !x.body.Whole() // the rest of the name may follow
+		if ok && err == nil && !cut && !bytes.Equal(put, text[from:to]) {
+			r = &renaming{int64(from), int64(to), put}
 		}
 	})
 	if err != nil {
 		return nil
 	}
 	return r
+}
+
+// undoCoding has a compressed body that names a model go on as it was before, where the
+// service's replicas may know the model by another name. A body that cannot be
+// decoded, or for which there is no room, goes on as it came.
+func (x *exchange) undoCoding() {
+	if x.service.config.Model == "" || x.body == nil || x.grpc || plainCoding(x.in.Header) || !x.body.Whole() {
+		return
+	}
+	text, known := match.Decoded(x.body.Kept(), x.in.Header)
+	if !known {
+		return
+	}
+	plain := x.server.bodies.Body(text, -1)
+	if err := plain.Take(); err != nil || !plain.Whole() {
+		plain.Free()
+		return
+	}
+	x.body.Free()
+	x.body = plain
+	in := x.in.WithContext(x.in.Context()) // the server's own stays as it is
+	in.Header = in.Header.Clone()
+	in.Header.Del("Content-Encoding")
+	in.ContentLength = plain.Size()
+	in.TransferEncoding = nil
+	in.Header.Del("Content-Length") // in.ContentLength says it
+	x.in = in
 }
 
 // grows is by how many bytes the body becomes longer.

@@ -18,12 +18,12 @@ import (
 
 func TestEveryEngineIsRead(t *testing.T) {
 	for file, want := range map[string]State{
-		"vllm":    {"vllm", 12, 2, 0.5, 864000, 3, 1000, 320},
-		"vllm-v0": {"vllm", 1, 0, 0.5, -1, -1, -1, -1},
-		"sglang":  {"sglang", 9, 4, 0.31, 448000, -1, -1, -1},
-		"tgi":     {"tgi", 3, 11, -1, -1, -1, -1, -1},
-		"trtllm":  {"trtllm", 6, 1, 0.125, 96000, -1, -1, -1},
-		"triton":  {"triton", 8, 2, 0.4, 96000, -1, -1, -1},
+		"vllm":    {"vllm", 12, 2, 0.5, 864000, 3},
+		"vllm-v0": {"vllm", 1, 0, 0.5, -1, -1},
+		"sglang":  {"sglang", 9, 4, 0.31, 448000, -1},
+		"tgi":     {"tgi", 3, 11, -1, -1, -1},
+		"trtllm":  {"trtllm", 6, 1, 0.125, 96000, -1},
+		"triton":  {"triton", 8, 2, 0.4, 96000, -1},
 	} {
 		text, err := os.ReadFile("testdata/" + file + ".txt")
 		if err != nil {

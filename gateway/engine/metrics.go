@@ -24,8 +24,6 @@ type State struct {
 	KVUsed           float64 // fraction of the cache, 0 to 1
 	KVTokens         int     // size of the cache
 	Preemptions      float64 // requests that were thrown out of the cache, ever
-	PrefixQueries    float64 // prompt tokens looked up in the prefix cache, ever
-	PrefixHits       float64 // those that were found
 }
 
 // selector is a sample: of a metric, and where label is set with that value of it.
@@ -39,7 +37,7 @@ type names struct {
 	used                         []selector // any of them
 	blocks, perBlock             selector   // samples whose product is the size of the cache
 	info, infoBlocks, infoTokens string     // or a metric with labels that say it
-	preemptions, queries, hits   selector
+	preemptions                  selector
 }
 
 var engines = []names{
@@ -49,7 +47,6 @@ var engines = []names{
 		used: []selector{{metric: "vllm:kv_cache_usage_perc"}, {metric: "vllm:gpu_cache_usage_perc"}},
 		info: "vllm:cache_config_info", infoBlocks: "num_gpu_blocks", infoTokens: "block_size",
 		preemptions: selector{metric: "vllm:num_preemptions_total"},
-		queries:     selector{metric: "vllm:prefix_cache_queries_total"}, hits: selector{metric: "vllm:prefix_cache_hits_total"},
 	},
 	{
 		kind:    "sglang",
@@ -99,7 +96,7 @@ func Parse(r io.Reader) (State, error) {
 			return s, nil
 		}
 	}
-	return State{Running: -1, Waiting: -1, KVUsed: -1, KVTokens: -1, Preemptions: -1, PrefixQueries: -1, PrefixHits: -1}, nil
+	return State{Running: -1, Waiting: -1, KVUsed: -1, KVTokens: -1, Preemptions: -1}, nil
 }
 
 // known keeps the lines of known metrics: an engine has hundreds of others.
@@ -125,7 +122,7 @@ func known(r io.Reader) ([]byte, error) {
 var wanted = func() map[string]bool {
 	m := map[string]bool{}
 	for _, e := range engines {
-		for _, s := range append([]selector{e.running, e.waiting, e.blocks, e.perBlock, e.preemptions, e.queries, e.hits, {metric: e.info}}, e.used...) {
+		for _, s := range append([]selector{e.running, e.waiting, e.blocks, e.perBlock, e.preemptions, {metric: e.info}}, e.used...) {
 			m[s.metric] = true
 		}
 	}
@@ -145,7 +142,7 @@ func (n *names) read(families map[string]*dto.MetricFamily) State {
 	}
 	s := State{
 		Kind: n.kind, Running: count(running), Waiting: count(waiting), KVUsed: -1, KVTokens: n.size(families),
-		Preemptions: sum(families, n.preemptions), PrefixQueries: sum(families, n.queries), PrefixHits: sum(families, n.hits),
+		Preemptions: sum(families, n.preemptions),
 	}
 	for _, u := range n.used {
 		if v := mean(families, u); v >= 0 {

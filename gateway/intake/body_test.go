@@ -53,7 +53,7 @@ func TestABodyIsGivenAsItCame(t *testing.T) {
 			}
 		}
 		b.Free()
-		if memory, disk := s.Held(); memory != 0 || disk != 0 {
+		if memory, disk := s.held(); memory != 0 || disk != 0 {
 			rt.Fatalf("%d bytes of memory and %d of disk are left", memory, disk)
 		}
 	})
@@ -65,7 +65,7 @@ func TestALargeBodyLeavesMemoryToSmallOnes(t *testing.T) {
 	if err := large.Take(); err != nil {
 		t.Fatal(err)
 	}
-	if memory, disk := s.Held(); memory != 0 || disk != 900<<10 {
+	if memory, disk := s.held(); memory != 0 || disk != 900<<10 {
 		t.Errorf("%d bytes of memory and %d of disk are held", memory, disk)
 	}
 	if files, _ := os.ReadDir(s.limits.Dir); len(files) != 0 {
@@ -91,7 +91,7 @@ func TestThereIsNoRoomBeyondTheLimits(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		b.Free()
-		if memory, disk := s.Held(); memory != 0 || disk != 0 {
+		if memory, disk := s.held(); memory != 0 || disk != 0 {
 			t.Errorf("%s: %d bytes of memory and %d of disk are left", name, memory, disk)
 		}
 	}
@@ -104,7 +104,7 @@ func TestDeclaredLengthsTakeNoMemory(t *testing.T) {
 		b := s.Body(io.MultiReader(strings.NewReader("a little"), iotest.ErrReader(errors.New("nothing more"))), 1<<30)
 		b.Take()
 	}
-	if memory, _ := s.Held(); memory > 16000*2048 {
+	if memory, _ := s.held(); memory > 16000*2048 {
 		t.Errorf("%d bytes are held for 16,000 bodies that sent 8 each", memory)
 	}
 }
@@ -157,6 +157,13 @@ func TestAStoppedBodyIsNotRead(t *testing.T) {
 	if _, err := o.Read(make([]byte, 1)); err == nil {
 		t.Error("a stopped body can be read")
 	}
+}
+
+// held is how many bytes are kept in memory and in files.
+func (s *Store) held() (memory, disk int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.memory, s.disk
 }
 
 func (b *Body) busy() bool {

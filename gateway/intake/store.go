@@ -42,13 +42,6 @@ func NewStore(l Limits) *Store {
 	return &Store{limits: l, copies: semaphore.NewWeighted(copying), copying: copying}
 }
 
-// Held is how many bytes are kept in memory and in files.
-func (s *Store) Held() (memory, disk int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.memory, s.disk
-}
-
 // small is the size, in bytes, up to which a body may take the last of the memory.
 const small = 64 << 10
 

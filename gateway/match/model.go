@@ -19,7 +19,7 @@ const longestDecoded = 64 << 20
 // "model" of a JSON object, whatever its type is called, or the field "model" of a
 // form (multipart/form-data), as audio is sent. Its cost is one pass over the body.
 func Model(body io.Reader, h http.Header) string {
-	body, known := decoded(body, h.Get("Content-Encoding"))
+	body, known := Decoded(body, h)
 	if !known {
 		return ""
 	}
@@ -29,27 +29,41 @@ func Model(body io.Reader, h http.Header) string {
 	return jsonModel(body)
 }
 
-// decoded undoes the codings that replicas commonly accept; false for others.
-func decoded(body io.Reader, coding string) (io.Reader, bool) {
-	switch strings.ToLower(strings.TrimSpace(coding)) {
+// Codings are the values of Content-Encoding that are understood.
+const Codings = "gzip, deflate, identity"
+
+// Decoded undoes the Content-Encoding of a body, up to 64 MiB; false for codings that
+// are not understood. Text that is not what its coding says reads as an error.
+func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
+	switch strings.ToLower(strings.TrimSpace(h.Get("Content-Encoding"))) {
 	case "", "identity":
 		return body, true
 	case "gzip", "x-gzip":
-		z, err := gzip.NewReader(body)
-		return io.LimitReader(orEmpty(z, err), longestDecoded), err == nil
+		return io.LimitReader(&late{open: func() (io.Reader, error) { return gzip.NewReader(body) }}, longestDecoded), true
 	case "deflate":
-		z, err := zlib.NewReader(body)
-		return io.LimitReader(orEmpty(z, err), longestDecoded), err == nil
+		return io.LimitReader(&late{open: func() (io.Reader, error) { return zlib.NewReader(body) }}, longestDecoded), true
 	}
 	return nil, false
 }
 
-func orEmpty(r io.Reader, err error) io.Reader {
-	if err != nil {
-		return strings.NewReader("")
-	}
-	return r
+// late is a reader that is opened by its first Read.
+type late struct {
+	open func() (io.Reader, error)
+	r    io.Reader
 }
+
+func (l *late) Read(p []byte) (n int, err error) {
+	if l.r == nil {
+		if l.r, err = l.open(); err != nil {
+			l.r = errReader{err}
+		}
+	}
+	return l.r.Read(p)
+}
+
+type errReader struct{ err error }
+
+func (e errReader) Read([]byte) (int, error) { return 0, e.err }
 
 var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 

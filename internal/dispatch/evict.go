@@ -3,11 +3,15 @@ package dispatch
 // lesser returns the waiting request that is to make room for t in a full queue:
 // of the least urgent priority, of the tenant that has the most waiting there for
 // its weight, the one due last. At t's own priority only a tenant with more than
-// twice as much waiting makes room. nil when none is lesser.
+// twice as much waiting makes room. Requests to be tried again have waited before, so of
+// each less urgent priority they make room last. nil when none is lesser.
 func (q *Queue) lesser(t *Ticket) *Ticket {
 	for at := len(q.priorities) - 1; at >= t.Priority; at-- {
 		l := q.priorities[at].longest()
 		if l == nil {
+			if again := q.priorities[at].retries; at > t.Priority && len(again) > 0 {
+				return again[len(again)-1]
+			}
 			continue
 		}
 		if at == t.Priority {

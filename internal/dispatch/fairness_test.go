@@ -143,6 +143,25 @@ func TestAFullQueueMakesRoomForTheMoreUrgent(t *testing.T) {
 	}
 }
 
+// A queue that is full of requests to be tried again is full of batch work as well.
+func TestRetriesMakeRoomForTheMoreUrgent(t *testing.T) {
+	q := New(Policy{Priorities: 2, MaxQueue: 2})
+	q.Put(Replica{ID: "dead", Slots: 2})
+	batch := func(r *Request) { r.Priority = 1 }
+	submit(t, q, epoch, ask("first", batch), ask("second", batch))
+	started, _ := drain(q, epoch)
+	for _, k := range started {
+		q.Retry(k, Unreachable, 0, epoch)
+	}
+	if why, _ := q.Submit(ask("batch", batch), epoch); why != QueueFull || q.Evicted() != nil {
+		t.Errorf("another batch request: %v, want a full queue", why)
+	}
+	submit(t, q, epoch, ask("urgent"))
+	if e := q.Evicted(); e == nil || e.Value != "second" || q.Evicted() != nil || q.Waiting() != 2 {
+		t.Errorf("evicted %v, %d wait; want the retry that came last", e, q.Waiting())
+	}
+}
+
 func TestATenantAtItsLimitMakesRoom(t *testing.T) {
 	for _, mode := range []Mode{Slots, Tokens} {
 		q := New(Policy{Mode: mode, Priorities: 2, MaxQueue: 10, Tenants: map[string]Limits{"a": {MaxActive: 1}}})

@@ -13,7 +13,6 @@ import "strings"
 // Meter reads one answer.
 type Meter struct {
 	kind   kind
-	bytes  int64
 	tokens int64
 	events events
 	doc    document
@@ -57,7 +56,6 @@ func New(contentType, encoding string) Meter {
 // Feed reads the next piece and returns how many tokens came to their end in it.
 // Of an answer that is no stream none do.
 func (m *Meter) Feed(p []byte) int64 {
-	m.bytes += int64(len(p))
 	switch m.kind {
 	case stream:
 		before := m.tokens
@@ -82,9 +80,6 @@ func (m *Meter) End() {
 
 // Streams reports whether the answer is a stream of events.
 func (m *Meter) Streams() bool { return m.kind == stream }
-
-// Bytes is the length of the answer so far.
-func (m *Meter) Bytes() int64 { return m.bytes }
 
 // Tokens is how many tokens came so far, one for each event that holds any unless
 // the server says more.
