@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,13 @@ func (x *exchange) embody(out *http.Request) {
 		out.ContentLength += x.renamed.grows()
 	}
 	out.Body = x.open()
+	if ways := x.service.transports; ways.scheme == "https" || ways.to(x.grpc) == ways.h2c {
+		x.trace.GotConn, x.trace.WroteHeaders = x.connected, x.wroteHeader
+	}
 	out.GetBody = func() (io.ReadCloser, error) {
+		if x.sent.Load() && x.service.config.Upstream.Retries > 0 {
+			return nil, errNotBegun
+		}
 		if again := x.open(); again != nil {
 			return again, nil
 		}
@@ -81,6 +88,22 @@ func (x *exchange) embody(out *http.Request) {
 }
 
 var errGiven = errors.New("a part of the body that is not kept was sent before")
+
+// errNotBegun is the error of a request that its replica says it did not begin (RFC
+// 9113, 6.8 and 8.7). The transport would repeat it there; another may have room.
+var errNotBegun = errors.New("the replica did not begin with the request")
+
+// connected and wroteHeader note, of an attempt over HTTP/2, that it was sent. In
+// HTTP/1 only what was never sent is repeated by the transport.
+func (x *exchange) connected(c httptrace.GotConnInfo) {
+	if s, ok := c.Conn.(*tls.Conn); ok {
+		x.http2.Store(s.ConnectionState().NegotiatedProtocol == "h2")
+	} else {
+		x.http2.Store(x.service.transports.to(x.grpc) == x.service.transports.h2c)
+	}
+}
+
+func (x *exchange) wroteHeader() { x.sent.Store(x.http2.Load()) }
 
 // Values that never change, shared by all requests.
 var (

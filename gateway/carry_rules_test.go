@@ -175,6 +175,39 @@ func TestARequestThatAReplicaDidNotBeginIsRepeated(t *testing.T) {
 	}
 }
 
+// Another replica gets such a request before the one that goes away.
+func TestARequestThatWasNotBegunGoesElsewhere(t *testing.T) {
+	replicas := [2]struct {
+		net.Listener
+		conns atomic.Int64
+	}{}
+	for i := range replicas {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		replicas[i].Listener = l
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				replicas[i].conns.Add(1)
+				go goingAway(c, i == 0)
+			}
+		}()
+	}
+	fast := fmt.Sprintf("replica {\n address = %q\n weight = 100\n}\n", replicas[0].Addr())
+	g := start(t, service("m", fast, at(replicas[1].Addr().String()), "upstream {\n protocol = \"h2c\"\n}"))
+	r, _ := http.NewRequest(http.MethodPost, g.url, strings.NewReader("hello"))
+	status, body, _ := do(t, r)
+	if first, second := replicas[0].conns.Load(), replicas[1].conns.Load(); status != 200 || body != "hello" || first != 1 || second != 1 {
+		t.Errorf("%d %q after %d and %d connections, want one each", status, body, first, second)
+	}
+}
+
 // goingAway serves one stream of HTTP/2, or says that it did not begin with any.
 func goingAway(c net.Conn, away bool) {
 	defer c.Close()

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,6 +34,8 @@ type exchange struct {
 	failure error     // of receiving it
 	reading *reading  // nil where work is not counted in tokens
 	renamed *renaming // nil where the body is passed on as it came
+	// The transport tells of the attempt under way: whether it is over HTTP/2, and sent.
+	http2, sent atomic.Bool
 
 	in       *http.Request
 	ctx      context.Context // the request's, with its deadline
@@ -98,6 +101,7 @@ func (x *exchange) take() {
 	x.attempts++
 	x.started = time.Now()
 	x.ended = false
+	x.sent.Store(false)
 }
 
 // release gives the slot back; what is told of the replica is told once.

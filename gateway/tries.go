@@ -89,7 +89,8 @@ func (x *exchange) reopen(r *http.Request) *http.Request {
 //
 // No connection: nothing was sent, and the queue ejects the replica at once, so that
 // the request waits on as if it had not been there. 503 with Retry-After: the replica
-// says that it did not act. A broken exchange before any answer: only where repeating
+// says that it did not act, and over HTTP/2 it may say that it did not begin. A broken
+// exchange before any answer: only where repeating
 // is harmless by the method's definition or the client's word (Idempotency-Key). The
 // last two at most Retries times, and each only while the body can be sent again from
 // its first byte.
@@ -108,6 +109,8 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 		verdict = dispatch.Busy
 	case x.ctx.Err() != nil, isShortage(err), x.body != nil && x.body.Err() != nil:
 		return 0, 0, false
+	case errors.Is(err, errNotBegun):
+		verdict = dispatch.Busy // it goes away, or has no room for another stream
 	default:
 		verdict = verdictOf(err)
 		if verdict != dispatch.Unreachable && (!idempotent(x.in) || isTimeout(err)) {
