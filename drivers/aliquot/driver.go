@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/drivers/docker"
-	"github.com/hashicorp/nomad/drivers/shared/eventer"
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
@@ -35,7 +34,7 @@ type Driver struct {
 	*docker.Driver
 	ctx    context.Context
 	log    hclog.Logger
-	events *eventer.Eventer
+	events *announcer
 	mps    MPS
 	tasks  *tasks
 	watch  sync.Once
@@ -54,7 +53,7 @@ func New(ctx context.Context, log hclog.Logger, mps MPS) *Driver {
 	return &Driver{
 		Driver: docker.NewDockerDriver(ctx, log).(*docker.Driver),
 		ctx:    ctx, log: log, mps: mps,
-		events: eventer.NewEventer(ctx, log), tasks: newTasks(),
+		events: newAnnouncer(ctx, log), tasks: newTasks(),
 	}
 }
 
@@ -204,55 +203,6 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 	}
 	d.tasks.forget(id)
 	return nil
-}
-
-// TaskEvents implements drivers.DriverPlugin: the docker driver's events and
-// this driver's.
-func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, error) {
-	ofDocker, err := d.Driver.TaskEvents(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := d.events.TaskEvents(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make(chan *drivers.TaskEvent)
-	go func() {
-		defer close(out)
-		for ofDocker != nil || own != nil {
-			var event *drivers.TaskEvent
-			var ok bool
-			select {
-			case event, ok = <-ofDocker:
-				if !ok {
-					ofDocker = nil
-				}
-			case event, ok = <-own:
-				if !ok {
-					own = nil
-				}
-			case <-ctx.Done():
-				return
-			}
-			if !ok {
-				continue
-			}
-			select {
-			case out <- event:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out, nil
-}
-
-func (d *Driver) emit(cfg *drivers.TaskConfig, message string, notes map[string]string) {
-	// An error means that the driver is shutting down; nobody listens then.
-	_ = d.events.EmitEvent(&drivers.TaskEvent{
-		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message, Annotations: notes,
-	})
 }
 
 var (

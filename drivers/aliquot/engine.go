@@ -33,8 +33,9 @@ const engineRetry = 5 * time.Second
 // watchEngine follows the engine's events for as long as the driver lives and
 // reports containers of tasks that somebody else kills.
 func (d *Driver) watchEngine() {
+	since := time.Now()
 	for d.ctx.Err() == nil {
-		err := d.followEngine()
+		err := d.followEngine(&since)
 		d.log.Debug("the container engine's events ended", "error", err)
 		select {
 		case <-time.After(engineRetry):
@@ -43,7 +44,9 @@ func (d *Driver) watchEngine() {
 	}
 }
 
-func (d *Driver) followEngine() error {
+// followEngine follows them from a moment on, which it moves to the last that it has
+// seen: the engine keeps what happens while nobody listens.
+func (d *Driver) followEngine(since *time.Time) error {
 	set, _ := d.settings()
 	engine, err := set.engine.client()
 	if err != nil {
@@ -52,11 +55,12 @@ func (d *Driver) followEngine() error {
 	defer engine.Close()
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	messages, errs := engine.Events(ctx, events.ListOptions{Filters: filters.NewArgs(
+	messages, errs := engine.Events(ctx, events.ListOptions{Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()), Filters: filters.NewArgs(
 		filters.Arg("type", "container"), filters.Arg("event", "kill"))})
 	for {
 		select {
 		case m := <-messages:
+			*since = time.Unix(0, m.TimeNano)
 			d.killed(m.Actor.ID, m.Actor.Attributes["signal"])
 		case err := <-errs:
 			return err

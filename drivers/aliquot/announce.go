@@ -1,0 +1,120 @@
+package aliquot
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad/drivers/shared/eventer"
+	"github.com/hashicorp/nomad/plugins/drivers"
+)
+
+// mostUnheard bounds the events that are kept until somebody listens; the oldest give
+// way.
+const mostUnheard = 256
+
+// announcer hands events to who listens. Nomad subscribes some time after it has started
+// the driver, and again after its own restart, while tasks are recovered, checked and
+// ended: what happens meanwhile is kept for the next listener.
+type announcer struct {
+	events *eventer.Eventer
+
+	mu        sync.Mutex
+	listeners int
+	unheard   []*drivers.TaskEvent
+}
+
+func newAnnouncer(ctx context.Context, log hclog.Logger) *announcer {
+	return &announcer{events: eventer.NewEventer(ctx, log)}
+}
+
+// say hands an event to every listener, or keeps it where there is none.
+func (a *announcer) say(e *drivers.TaskEvent) {
+	a.mu.Lock()
+	if a.listeners == 0 {
+		a.unheard = append(a.unheard, e)
+		a.unheard = a.unheard[max(0, len(a.unheard)-mostUnheard):]
+		a.mu.Unlock()
+		return
+	}
+	a.mu.Unlock()
+	// An error means that the driver is shutting down; nobody listens then.
+	_ = a.events.EmitEvent(e)
+}
+
+// listen returns a channel of events, which never closes, and those that nobody has
+// heard yet. leave ends it.
+func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent, leave func(), err error) {
+	if heard, err = a.events.TaskEvents(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listeners++
+	unheard, a.unheard = a.unheard, nil
+	return heard, unheard, sync.OnceFunc(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.listeners--
+	}), nil
+}
+
+// TaskEvents implements drivers.DriverPlugin: the docker driver's events and this
+// driver's.
+func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, error) {
+	ofDocker, err := d.Driver.TaskEvents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, unheard, leave, err := d.events.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(chan *drivers.TaskEvent)
+	go func() {
+		defer close(out)
+		defer leave()
+		for _, event := range unheard {
+			if !pass(ctx, out, event) {
+				return
+			}
+		}
+		for ofDocker != nil || own != nil {
+			var event *drivers.TaskEvent
+			var ok bool
+			select {
+			case event, ok = <-ofDocker:
+				if !ok {
+					ofDocker = nil
+				}
+			case event, ok = <-own:
+				if !ok {
+					own = nil
+				}
+			case <-ctx.Done():
+				return
+			}
+			if ok && !pass(ctx, out, event) {
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// pass sends an event, unless the listener goes first.
+func pass(ctx context.Context, out chan<- *drivers.TaskEvent, event *drivers.TaskEvent) bool {
+	select {
+	case out <- event:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *Driver) emit(cfg *drivers.TaskConfig, message string, notes map[string]string) {
+	d.events.say(&drivers.TaskEvent{
+		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message, Annotations: notes,
+	})
+}
