@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/doctor"
+	"aliquot/internal/mps"
 )
 
 type doctorCommand struct{ ui cli.Ui }
@@ -86,6 +87,7 @@ func examine() (doctor.Facts, error) {
 	asks(client, &f)
 	_, err = os.Stat("/tmp/nvidia-mps")
 	f.DefaultMPSDirectory = err == nil
+	f.MPSDaemons, f.Unnamed = mps.Daemons(), unnamed()
 	return f, nil
 }
 

@@ -3,8 +3,11 @@ package nvidia
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,6 +92,23 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 		}
 	}
 	return out
+}
+
+// foreign says which MPS control daemons are not this plugin's, "" for none. One without
+// a server holds no GPU, so nothing is withdrawn for it; its clients would use a shared
+// GPU past the tasks' limits, or not at all.
+func (d *daemons) foreign() string {
+	var out []string
+	for pid, pipe := range mps.Daemons() {
+		if !strings.HasPrefix(pipe, d.dir+"/") {
+			out = append(out, fmt.Sprintf("PID %d at %s", pid, pipe))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	slices.Sort(out)
+	return "MPS control daemons that are not this plugin's run on this host (" + strings.Join(out, ", ") + "): programs that find one miss the limits of a shared GPU; end them with quit"
 }
 
 // keep starts a keeper and returns its first report.

@@ -15,6 +15,7 @@ import (
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 	machine "aliquot/internal/host"
+	"aliquot/internal/mps"
 )
 
 // remembered is the compute mode that a GPU had before it was shared, kept beside its
@@ -41,7 +42,7 @@ func (o occupants) mpsOf() (pid int, pipe string) {
 				return pid, value
 			}
 		}
-		return pid, "/tmp/nvidia-mps" // MPS's default
+		return pid, mps.DefaultPipe
 	}
 	return 0, ""
 }

@@ -1,6 +1,8 @@
 package nvidia_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +12,7 @@ import (
 	"testing"
 
 	"aliquot/e2e/rack"
+	"aliquot/internal/mps"
 )
 
 // computeMode is what NVML would say.
@@ -109,6 +112,47 @@ func TestAProhibitedGPUStaysSo(t *testing.T) {
 	}
 }
 
+// TestAProhibitedGPUTakesNoTask whether it is whole or cut by MIG, and says what to do;
+// the others go on.
+func TestAProhibitedGPUTakesNoTask(t *testing.T) {
+	for file, of := range map[string]struct{ config, other string }{
+		"h100-t4":  {`gpu "*" { mode = "whole" }`, "h100"},
+		"a100-mig": {"", ""},
+	} {
+		b := newBench(t, file)
+		c := b.plugin(t, of.config)
+		before := until(t, c, "healthy", allWell)
+		uuids := b.uuids(t)
+		mode := filepath.Join(b.Path+".d", uuids[len(uuids)-1]+".mode")
+		if err := os.WriteFile(mode, []byte("2\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		gs := until(t, c, "a prohibited GPU", func(gs groups) bool { return !allWell(gs) })
+		sick := 0
+		for _, g := range gs {
+			ok, why := health(g)
+			if ok != (g.Name == of.other) || !ok && !(strings.Contains(why, "compute mode PROHIBITED") && strings.Contains(why, "nvidia-smi -c")) {
+				t.Errorf("%s: group %s is healthy %v: %q", file, g.Name, ok, why)
+			}
+			sick += len(g.Devices)
+		}
+		if len(gs) != len(before) || sick == 0 {
+			t.Errorf("%s: groups %d became %d", file, len(before), len(gs))
+		}
+		past := map[string]string{"CUDA_VISIBLE_DEVICES": uuids[len(uuids)-1]}
+		if of.other != "" {
+			if p, err := b.tryProgram(t, past); err == nil {
+				t.Errorf("%s: a program has a GPU that lets none in: %+v", file, p.Devices)
+			}
+		}
+		if err := os.Remove(mode); err != nil {
+			t.Fatal(err)
+		}
+		until(t, c, "another mode", allWell)
+		c.stop()
+	}
+}
+
 // TestAServerThatOutlivesItsDaemon keeps its clients and does not keep the new server
 // out; the GPU is exclusive again when it has ended.
 func TestAServerThatOutlivesItsDaemon(t *testing.T) {
@@ -179,5 +223,25 @@ func TestAnMPSDaemonOfTheOperator(t *testing.T) {
 	// Not by mistake of the test: the record names a process that is gone.
 	if pid := events[len(events)-1].PID; syscall.Kill(pid, 0) == nil && b.control(b.uuids(t)[1]).Process() == pid {
 		t.Error("the operator's daemon is taken for the plugin's: " + strconv.Itoa(pid))
+	}
+}
+
+// TestAnIdleMPSDaemonOfTheOperator has no server, so it keeps nobody from the GPU: it is
+// named in the log, and nothing is withdrawn.
+func TestAnIdleMPSDaemonOfTheOperator(t *testing.T) {
+	b := newBench(t, "t4")
+	c := b.plugin(t, "")
+	until(t, c, "healthy", allWell)
+	dir := t.TempDir()
+	control := exec.Command(filepath.Join(b.tools.Bin, mps.Program), "-d")
+	control.Env = append(b.env(), "CUDA_MPS_PIPE_DIRECTORY="+dir, "CUDA_MPS_LOG_DIRECTORY="+dir)
+	if out, err := control.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	foreign := mps.Control{Program: filepath.Join(b.tools.Bin, mps.Program), Pipe: dir}
+	t.Cleanup(func() { _ = foreign.Quit(context.Background(), 0) })
+	await(t, "a warning", func() bool { return c.log.has(fmt.Sprintf("PID %d at %s", foreign.Process(), dir)) })
+	if ok, why := health(named(c.groups(), "t4-0")); !ok {
+		t.Errorf("the GPU is withdrawn: %s", why)
 	}
 }

@@ -98,6 +98,58 @@ func TestQuitByATask(t *testing.T) {
 	}
 }
 
+// TestQuitThatWaits is quit without a time: the daemon waits for the clients that it has
+// and takes no new ones. They work on, who comes meanwhile fails and has no GPU without
+// limits, and after the last the daemon is replaced. Where it answers no question
+// meanwhile, the GPU is withdrawn.
+func TestQuitThatWaits(t *testing.T) {
+	for answers, silent := range map[string]bool{"yes": false, "no": true} {
+		b := newBench(t, "h100-t4")
+		if err := b.SetDriver("mps_quit_answers", answers); err != nil {
+			t.Fatal(err)
+		}
+		c := b.plugin(t, "")
+		g := named(until(t, c, "healthy", allWell), "t4-1")
+		daemon, other := b.control(b.uuids(t)[1]), b.control(b.uuids(t)[0])
+		before, others := daemon.Process(), other.Process()
+		p, next := b.program(t, reserve(t, c, g, 0, 4)), reserve(t, c, g, 4, 8)
+		quit := exec.Command(daemon.Program)
+		quit.Env, quit.Stdin = append(b.env(), "CUDA_MPS_PIPE_DIRECTORY="+daemon.Pipe), strings.NewReader("quit\n")
+		if err := quit.Start(); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the daemon to take no more clients", func() bool {
+			q, err := b.tryProgram(t, next)
+			if err == nil {
+				if !q.MPS {
+					t.Errorf("a program has %+v without MPS", q.Devices)
+				}
+				q.end()
+			}
+			return err != nil
+		})
+		if silent {
+			awaitWithin(t, time.Minute, "the GPU to be withdrawn", func() bool { ok, _ := health(named(c.groups(), "t4-1")); return !ok })
+		}
+		if daemon.Process() != before || p.do(t, "alloc 1") != "ok" {
+			t.Error("the daemon ended before its client")
+		}
+		p.end()
+		if err := quit.Wait(); err != nil {
+			t.Errorf("quit: %v", err)
+		}
+		await(t, "a new daemon", func() bool { pid := daemon.Process(); return pid != 0 && pid != before })
+		until(t, c, "healthy again", allWell)
+		if p := b.program(t, reserve(t, c, g, 0, 4)); !p.MPS {
+			t.Error("a program does not reach the new daemon")
+		}
+		if other.Process() != others {
+			t.Error("the other GPU's daemon was disturbed")
+		}
+		c.stop()
+	}
+}
+
 // TestAQuestionThatCannotBePut is no reason to end a daemon: the control program
 // fails, as on a host without memory or processes left.
 func TestAQuestionThatCannotBePut(t *testing.T) {

@@ -22,6 +22,8 @@ type vitals struct {
 	// pending: a row remap or page retirement waits for a reset; failed: a row could
 	// not be remapped; worn: the SRAM error threshold was passed.
 	pending, failed, worn bool
+	// prohibited: the GPU's compute mode lets no program in.
+	prohibited bool
 	// uncorrected counts ECC errors since the driver was loaded or the GPU was reset.
 	uncorrected uint64
 }
@@ -168,6 +170,8 @@ func (p *patient) problem(mig string, r recovery) string {
 		return "the GPU's SRAM has passed its threshold of errors; the GPU needs a replacement"
 	case v.pending && r.pendingFatal:
 		return "a memory remap waits for a reset of the GPU (nvidia-smi --gpu-reset)"
+	case v.prohibited:
+		return errProhibited.Error()
 	}
 	return ""
 }

@@ -51,6 +51,7 @@ type vendor struct {
 	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
 	exclusiveMode bool
 	left          string // the GPUs that were left out, as told last
+	foreign       string // the foreign MPS daemons, as told last
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -127,6 +128,9 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 // Converge keeps the MPS daemons of shared GPUs and reports.
 func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugin.State {
 	daemons := v.mps.converge(plan)
+	if len(daemons) > 0 {
+		v.tellForeign()
+	}
 	ofDriver := mismatch(v.cfg.Root, v.lib.path)
 	states := map[gpu.ID]plugin.State{}
 	for _, o := range plan.Offers {
@@ -146,6 +150,15 @@ func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugi
 		states[o.ID] = s
 	}
 	return states
+}
+
+// tellForeign warns of other MPS control daemons, once for each change.
+func (v *vendor) tellForeign() {
+	said := v.mps.foreign()
+	if said != v.foreign && said != "" {
+		v.host.Log.Warn(said)
+	}
+	v.foreign = said
 }
 
 // physical is the GPU that an offer is or is a part of.

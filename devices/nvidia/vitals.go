@@ -37,6 +37,10 @@ func (l *library) vitalsOf(h nvml.Device) vitals {
 			v.worn = s.BThresholdExceeded != 0
 		}
 	}
+	if l.has("nvmlDeviceGetComputeMode") {
+		mode, r := h.GetComputeMode()
+		v.prohibited = r == nvml.SUCCESS && mode == nvml.COMPUTEMODE_PROHIBITED
+	}
 	v.uncorrected, _ = l.eccErrors(h, nvml.MEMORY_ERROR_TYPE_UNCORRECTED)
 	if n, ok := l.field(h, nvml.FI_DEV_GET_GPU_RECOVERY_ACTION); ok {
 		v.action = int(n)

@@ -3,6 +3,7 @@ package nvidia_test
 import (
 	"bytes"
 	"context"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ type groups = []*device.DeviceGroup
 type child struct {
 	*conformance.Running
 	stop func()
+	log  *journal
 
 	mu    sync.Mutex
 	last  groups
@@ -37,11 +39,12 @@ func (b *bench) launch(t *testing.T, env []string, text string) (*child, error) 
 	if err := hcl.Decode(&config, text); err != nil {
 		t.Fatal(err)
 	}
-	running, err := conformance.Launch{Binary: b.binary, Env: env, Config: config, Dir: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Output: keepLog(t), Level: hclog.Info})}.Start()
+	log := keepLog(t)
+	running, err := conformance.Launch{Binary: b.binary, Env: env, Config: config, Dir: t.TempDir(), Log: hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info})}.Start()
 	if err != nil {
 		return nil, err
 	}
-	return &child{Running: running, stop: sync.OnceFunc(running.Kill), news: make(chan struct{})}, nil
+	return &child{Running: running, stop: sync.OnceFunc(running.Kill), log: log, news: make(chan struct{})}, nil
 }
 
 // journal keeps what the plugins of a test log, for when it fails.
@@ -66,6 +69,13 @@ func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.text.Write(p)
+}
+
+// has reports whether a plugin has logged a text.
+func (j *journal) has(text string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Contains(j.text.String(), text)
 }
 
 // plugin runs the shipped binary on the rack until the test ends.

@@ -53,6 +53,7 @@ func (l lab) ask(ctx context.Context) []question {
 		{"is the use of each client known?", "of each, above 0%", l.busy},
 		{"how fast does control.log grow?", "tens of MB a day at most", l.growth},
 		{"may another user than root ask and quit?", "not known: the plugin replaces a daemon that quits", l.otherUser},
+		{"what does a daemon do that waits in quit?", "quit waits; the daemon answers and takes no other client", l.waitingQuit},
 		{"does a server survive SIGKILL of its daemon?", "yes, with its client, beside a new one", l.survives},
 	} {
 		seen, err := q.see(ctx)

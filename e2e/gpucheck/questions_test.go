@@ -118,7 +118,7 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 	t.Logf("\n%s", table.String())
 	for i, want := range []string{
 		"ACTIVE", "not settled", "it fails", "1 device, an MPS client", "not over MPS", "20224 of 20270 MiB",
-		"6 slices 30%, 10 slices 30%", "MB a day", "ask yes (\"100.0\"), quit yes", "server lives, its client lives, a new daemon after ",
+		"6 slices 30%, 10 slices 30%", "MB a day", "ask yes (\"100.0\"), quit yes", "quit waits; meanwhile the daemon answers and takes no other client", "server lives, its client lives, a new daemon after ",
 	} {
 		if !strings.Contains(seen[i].seen, want) {
 			t.Errorf("%s: %s, want %s", seen[i].asked, seen[i].seen, want)

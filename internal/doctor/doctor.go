@@ -40,6 +40,11 @@ type Facts struct {
 	Node *api.Node
 	// DefaultMPSDirectory tells that /tmp/nvidia-mps exists on this host.
 	DefaultMPSDirectory bool
+	// MPSDaemons are the pipe directories of the MPS control daemons on this host, by
+	// PID. Those of the device plugin lie below its run_dir.
+	MPSDaemons map[int]string
+	// Unnamed are device nodes of GPUs that systemd cannot name, on a host that it runs.
+	Unnamed []string
 	// Asks are the requests for GPUs of all jobs that could be read, JobsProblem why
 	// they could not.
 	Asks        []Ask
@@ -53,7 +58,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mpsDirectory(f), jobs(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), jobs(f))
 }
 
 // client looks at whether the servers place anything on the node.
@@ -113,11 +118,4 @@ func telemetry(f Facts) []Finding {
 		return []Finding{{OK, "telemetry", "allocation metrics are published", ""}}
 	}
 	return []Finding{{Warning, "telemetry", "Nomad publishes no allocation metrics, so nomad alloc status -stats shows no GPU use per task", "add  telemetry { publish_allocation_metrics = true  prometheus_metrics = true }  to the agent's configuration"}}
-}
-
-func mpsDirectory(f Facts) []Finding {
-	if !f.DefaultMPSDirectory {
-		return nil
-	}
-	return []Finding{{Warning, "mps", "/tmp/nvidia-mps exists: NVIDIA's container runtime mounts it into every GPU container, which then talks to another MPS daemon than its own", "end the daemon that uses it and remove the directory"}}
 }

@@ -171,9 +171,32 @@ func TestAnEstimatedWeightIsAWarning(t *testing.T) {
 	}
 }
 
+func TestMPSDaemonsOfOthersAreFound(t *testing.T) {
+	f := facts(t, `{"Plugins":[{"Name":"aliquot-device-nvidia","Config":{"run_dir":"/run/gpus/"}}]}`, "aliquot")
+	f.MPSDaemons = map[int]string{7: "/run/gpus/mps/GPU-1/pipe"}
+	if got := find(Examine(f), "mps"); got.What != "" {
+		t.Errorf("the plugin's own: %+v", got)
+	}
+	f.MPSDaemons[8], f.MPSDaemons[9] = "/tmp/nvidia-mps", "/run/gpus2/mps/GPU-1/pipe"
+	if got := find(Examine(f), "mps"); got.Level != Warning || !strings.HasSuffix(got.What, "not the device plugin's: PID 8 at /tmp/nvidia-mps, PID 9 at /run/gpus2/mps/GPU-1/pipe") {
+		t.Errorf("two others: %+v", got)
+	}
+}
+
+func TestNodesThatSystemdCannotName(t *testing.T) {
+	f := facts(t, `{}`, "aliquot")
+	if got := find(Examine(f), "systemd"); got.What != "" {
+		t.Errorf("none: %+v", got)
+	}
+	f.Unnamed = []string{"/dev/nvidia0", "/dev/nvidiactl"}
+	if got := find(Examine(f), "systemd"); got.Level != Warning || !strings.Contains(got.What, "/dev/nvidia0, /dev/nvidiactl") || !strings.Contains(got.Fix, "create-dev-char-symlinks") {
+		t.Errorf("two: %+v", got)
+	}
+}
+
 func TestEveryFindingThatIsNotOKHasAFix(t *testing.T) {
 	f := facts(t, `{"Telemetry":{"PublishAllocationMetrics":false}}`)
-	f.DefaultMPSDirectory = true
+	f.DefaultMPSDirectory, f.MPSDaemons, f.Unnamed = true, map[int]string{8: "/x"}, []string{"/dev/nvidia0"}
 	all := append(Examine(f), Examine(Facts{Agent: &api.AgentSelf{}})...)
 	if len(all) < 5 {
 		t.Fatalf("only %d findings: %+v", len(all), all)

@@ -64,25 +64,48 @@ func (c Control) Kill(pid int) error {
 // container has, runs the control program as a daemon, and was started with the
 // directory in its environment.
 func (c Control) isDaemon(pid int) bool {
+	pipe, ok := daemonAt(pid, Program, filepath.Base(c.Program))
+	return ok && pipe == c.Pipe && ofHost(host.Running.Process(pid)+"/")
+}
+
+// DefaultPipe is the pipe directory of a daemon that is told none.
+const DefaultPipe = "/tmp/nvidia-mps"
+
+// Daemons returns the pipe directories of all control daemons that this process can see,
+// those in containers included, by PID.
+func Daemons() map[int]string {
+	out := map[int]string{}
+	for _, pid := range host.Running.Numbered("/proc") {
+		if pipe, ok := daemonAt(pid, Program); ok {
+			out[pid] = pipe
+		}
+	}
+	return out
+}
+
+// daemonAt reports whether a process runs one of the programs as a control daemon, and
+// returns its pipe directory.
+func daemonAt(pid int, programs ...string) (pipe string, ok bool) {
 	proc := host.Running.Process(pid) + "/"
 	exe, err := os.Readlink(proc + "exe")
-	if err != nil {
-		return false
-	}
 	// The kernel says so of a program whose package was upgraded.
-	name := filepath.Base(strings.TrimSuffix(exe, " (deleted)"))
-	if name != Program && name != filepath.Base(c.Program) {
-		return false
-	}
-	if !ofHost(proc) {
-		return false
+	if err != nil || !slices.Contains(programs, filepath.Base(strings.TrimSuffix(exe, " (deleted)"))) {
+		return "", false
 	}
 	args, _ := os.ReadFile(proc + "cmdline")
 	if words := strings.Split(string(args), "\x00"); !slices.Contains(words, "-d") && !slices.Contains(words, "-f") {
-		return false // it asks a daemon
+		return "", false // it asks a daemon
 	}
 	env, err := os.ReadFile(proc + "environ")
-	return err == nil && bytes.Contains(append([]byte{0}, env...), []byte("\x00CUDA_MPS_PIPE_DIRECTORY="+c.Pipe+"\x00"))
+	if err != nil {
+		return "", false
+	}
+	for _, e := range strings.Split(string(env), "\x00") {
+		if value, set := strings.CutPrefix(e, "CUDA_MPS_PIPE_DIRECTORY="); set {
+			return value, true
+		}
+	}
+	return DefaultPipe, true
 }
 
 // ofHost reports whether a process lives where this one does and not in a container.

@@ -24,7 +24,7 @@ func direct(o Options) (*Context, error) {
 		if err := c.open(o.Root, d); err != nil {
 			return nil, err
 		}
-		if wire.Exclusive(path, physical(d)) {
+		if wire.Refuses(path, physical(d)) {
 			c.closeNodes()
 			return nil, &Error{wire.DeviceUnavailable, "CUDA-capable device(s) is/are busy or unavailable"}
 		}

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"aliquot/e2e/rack"
 	"aliquot/e2e/rack/wire"
 )
 
@@ -55,6 +56,7 @@ func (d *daemon) greet(conn *net.UnixConn) {
 	}
 	switch {
 	case hello.Command != nil:
+		d.holdBack()
 		reply := d.command(*hello.Command, peer)
 		_ = json.NewEncoder(conn).Encode(reply)
 		if d.stopped() {
@@ -125,6 +127,19 @@ func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 	}
 }
 
+// holdBack keeps questions waiting while the daemon waits in quit, where the rack says
+// that it answers none then: NVIDIA documents neither.
+func (d *daemon) holdBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f, err := rack.Load(d.rack); err != nil || f.Driver.Get("mps_quit_answers") != "no" {
+		return
+	}
+	for d.quitting && !d.done {
+		d.changed.Wait()
+	}
+}
+
 func (d *daemon) stopped() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,6 +167,7 @@ func (d *daemon) quit(timeout time.Duration) {
 		d.changed.Wait()
 	}
 	d.done = true
+	d.changed.Broadcast()
 	_ = os.Remove(filepath.Join(d.pipe, "control"))
 	d.log.Print("Exit")
 }

@@ -166,7 +166,7 @@ func (s *gpuServer) setup(with setup) error {
 		return fmt.Errorf("no CUDA-capable device is detected")
 	}
 	for _, d := range s.devices {
-		if wire.Exclusive(s.rack, physical(d)) {
+		if wire.Refuses(s.rack, physical(d)) {
 			return fmt.Errorf("CUDA-capable device(s) is/are busy or unavailable")
 		}
 	}

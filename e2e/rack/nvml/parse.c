@@ -146,7 +146,7 @@ static int driver_value(struct driver *d, const char *key, const char *value) {
         snprintf(d->nvml, sizeof d->nvml, "%s", value);
     else if (strcmp(key, "loaded") == 0)
         return flag(value, &d->loaded);
-    else if (strcmp(key, "mps_starting") == 0)
+    else if (strcmp(key, "mps_starting") == 0 || strcmp(key, "mps_quit_answers") == 0)
         return 1; // for the MPS server
     else if (strcmp(key, "fail") == 0)
         return fail(d->fail, &d->fails, value);

@@ -115,15 +115,19 @@ func Withdraw(rack, uuid string, pid int) {
 	_ = os.Remove(filepath.Join(rack+".d", uuid, strconv.Itoa(pid)))
 }
 
-// Exclusive reports whether a GPU is in compute mode EXCLUSIVE_PROCESS and has a
-// process already, as NVML and the driver would know. MPS clients count as their
-// server.
-func Exclusive(rack, uuid string) bool {
+// Refuses reports whether a GPU's compute mode keeps one more process out: PROHIBITED
+// each, EXCLUSIVE_PROCESS where the GPU has one already, as NVML and the driver would
+// know. MPS clients count as their server.
+func Refuses(rack, uuid string) bool {
 	if rack == "" {
 		return false
 	}
 	mode, _ := os.ReadFile(filepath.Join(rack+".d", uuid+".mode"))
-	if strings.TrimSpace(string(mode)) != "3" {
+	switch strings.TrimSpace(string(mode)) {
+	case "2":
+		return true
+	case "3":
+	default:
 		return false
 	}
 	holders, _ := os.ReadDir(filepath.Join(rack+".d", uuid))

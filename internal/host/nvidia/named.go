@@ -1,0 +1,40 @@
+package nvidia
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/host"
+)
+
+// Unnamed lists the driver's device nodes that systemd, where it runs the host, cannot
+// name in a container's list of devices: it does so by links in /dev/char, which udev
+// makes for other devices.
+func Unnamed(root host.Root) []string {
+	if !root.Exists("/run/systemd/system") {
+		return nil
+	}
+	var out []string
+	for _, dir := range []string{"/dev", "/dev/nvidia-caps"} {
+		for _, name := range root.Names(dir) {
+			if !strings.HasPrefix(name, "nvidia") {
+				continue
+			}
+			path := filepath.Join(dir, name)
+			info, err := os.Stat(root.Path(path))
+			if err != nil || info.Mode()&os.ModeCharDevice == 0 {
+				continue
+			}
+			stat, ok := info.Sys().(*syscall.Stat_t)
+			if ok && !root.Exists(fmt.Sprintf("/dev/char/%d:%d", unix.Major(uint64(stat.Rdev)), unix.Minor(uint64(stat.Rdev)))) {
+				out = append(out, path)
+			}
+		}
+	}
+	return out
+}
