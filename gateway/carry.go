@@ -26,7 +26,7 @@ var errSwitched = errors.New("the replica switched protocols without being asked
 func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.trace.Got1xxResponse = x.early.pass
-	res, err := (*tries)(x).RoundTrip(x.outbound())
+	res, err := x.orFallback((*tries)(x).RoundTrip(x.outbound()))
 	x.early.end()
 	if err == nil && res.StatusCode < http.StatusOK {
 		res.Body.Close()

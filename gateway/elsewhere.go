@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"aliquot/gateway/line"
@@ -30,7 +31,7 @@ func (p *plan) split(v *service) *service {
 }
 
 // enter waits for a replica, and at the service's fallback where the service itself
-// does not take the request. Nothing was sent to a replica or the client by then.
+// does not take the request.
 func (x *exchange) enter() error {
 	began := time.Now()
 	err := x.service.line.Enter(x.in.Context(), &x.pass, x.request)
@@ -44,6 +45,54 @@ func (x *exchange) enter() error {
 		err = x.service.line.Enter(x.in.Context(), &x.pass, x.request)
 	}
 	return err
+}
+
+// orFallback returns the answer to a request, or where the service did not serve it and
+// it is harmless to repeat that of the service's fallback. The client has seen nothing
+// of an answer by then.
+func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, error) {
+	for range mostFallbacks {
+		verdict, pause, ok := x.unserved(res, err)
+		if !ok {
+			break
+		}
+		failure := err
+		if res != nil {
+			res.Body.Close()
+			failure = errBusy
+		}
+		x.release(verdict, pause)
+		x.unreached = x.attempts // the fallback has retries of its own
+		if !x.fallBack() {
+			return nil, failure
+		}
+		if err := x.enter(); err != nil {
+			return nil, &unplacedError{err, failure}
+		}
+		x.take()
+		res, err = (*tries)(x).RoundTrip(x.outbound())
+	}
+	return res, err
+}
+
+// errBusy is how an attempt ended that its replica answered with 503 and Retry-After.
+var errBusy = errors.New("the replica refused the request for now")
+
+// unserved reports whether a request may go on to the service's fallback after its
+// attempts failed, and what is told of the last one's replica.
+func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Outcome, pause time.Duration, ok bool) {
+	c := &x.service.config
+	switch {
+	case c.Fallback == "", c.Upstream.Retries == 0, x.ctx.Err() != nil, x.late():
+		return 0, 0, false
+	case x.body != nil && (!x.taken || x.body.Open() == nil):
+		return 0, 0, false
+	}
+	var unplaced *unplacedError
+	if errors.As(err, &unplaced) {
+		return dispatch.Neutral, 0, turnsAway(unplaced.error)
+	}
+	return x.harmless(res, err)
 }
 
 // turnsAway reports whether a service is too busy or has no replica for a request.

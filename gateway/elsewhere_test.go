@@ -48,6 +48,35 @@ func TestARequestThatIsTurnedAwayGoesToTheFallback(t *testing.T) {
 	}
 }
 
+// So does a request that no replica of the service serves, if it is harmless to repeat.
+func TestARequestThatFailsGoesToTheFallback(t *testing.T) {
+	busy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", "0")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	breaks := serve(t, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
+	short := "queue {\n max_wait = \"100ms\"\n}\n"
+	for name, c := range map[string]struct {
+		service, method string
+		want            string
+	}{
+		"nobody there":              {service("a", "fallback = \"b\"\n", short, at(nobody(t))), http.MethodPost, "200 b body"},
+		"nobody there, no retries":  {service("a", "fallback = \"b\"\n", short, at(nobody(t)), "upstream {\n retries = 0\n}\n"), http.MethodPost, "502"},
+		"busy":                      {service("a", "fallback = \"b\"\n", replicaBlock(busy, "h100", 1)), http.MethodPost, "200 b body"},
+		"broken, harmless":          {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPut, "200 b body"},
+		"broken, perhaps acted on":  {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPost, "502"},
+		"the fallback is busy, too": {service("a", "fallback = \"c\"\n", replicaBlock(busy, "h100", 1)) + service("c", strings.Replace(only, "none", "nowhere", 1), replicaBlock(busy, "h100", 1)), http.MethodPost, "503"},
+	} {
+		g := start(t, c.service+service("b", only, replicaBlock(named(t, "b"), "h100", 1)))
+		r, _ := http.NewRequest(c.method, g.url, strings.NewReader("body"))
+		status, text, _ := do(t, r)
+		if got := fmt.Sprintf("%d %s", status, text); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+		eventually(t, name+": all slots are free", func() bool { return g.state(t, "a").busy()+g.state(t, "b").busy() == 0 })
+	}
+}
+
 // What is the tenant's own limit stays one, and where the fallback has no replica
 // either the client is told so.
 func TestAFallbackIsNoWayAroundLimits(t *testing.T) {

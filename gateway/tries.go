@@ -84,47 +84,46 @@ func (x *exchange) reopen(r *http.Request) *http.Request {
 	return next
 }
 
-// retry decides whether an attempt may be repeated, and what is told of its
-// replica.
-//
-// No connection: nothing was sent, and the queue ejects the replica at once, so that
-// the request waits on as if it had not been there. 503 with Retry-After: the replica
-// says that it did not act, and over HTTP/2 it may say that it did not begin. A broken
-// exchange before any answer: only where repeating
-// is harmless by the method's definition or the client's word (Idempotency-Key). The
-// last two at most Retries times, and each only while the body can be sent again from
-// its first byte.
+// retry decides whether an attempt is repeated, and what is told of its replica: what
+// is harmless to repeat, at most Retries times, except that where no connection came
+// about the queue ejects the replica at once and the request waits on as if it had not
+// been there. Each only while the body can be sent again from its first byte.
 func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.Duration, bool) {
-	var verdict dispatch.Outcome
-	var pause time.Duration
-	switch {
-	case err == nil:
-		if res.StatusCode != http.StatusServiceUnavailable {
-			return 0, 0, false
-		}
-		var busy bool
-		if pause, busy = retryAfter(res); !busy {
-			return 0, 0, false
-		}
-		verdict = dispatch.Busy
-	case x.ctx.Err() != nil, isShortage(err), x.body != nil && x.body.Err() != nil:
-		return 0, 0, false
-	case errors.Is(err, errNotBegun):
-		verdict = dispatch.Busy // it goes away, or has no room for another stream
-	default:
-		verdict = verdictOf(err)
-		if verdict != dispatch.Unreachable && (!idempotent(x.in) || isTimeout(err)) {
-			return 0, 0, false
-		}
-	}
+	verdict, pause, harmless := x.harmless(res, err)
 	retries := x.service.config.Upstream.Retries
 	switch {
+	case !harmless:
+		return 0, 0, false
 	case verdict == dispatch.Unreachable && retries > 0:
 		x.unreached++
 	case x.attempts-x.unreached > retries:
 		return 0, 0, false
 	}
 	return verdict, pause, x.body == nil || x.body.Open() != nil
+}
+
+// harmless reports whether it is harmless to repeat an attempt, and what is told of its
+// replica.
+//
+// No connection: nothing was sent. 503 with Retry-After: the replica says that it did
+// not act, and over HTTP/2 it may say that it did not begin. A broken exchange before
+// any answer: only where repeating is harmless by the method's definition or the
+// client's word (Idempotency-Key).
+func (x *exchange) harmless(res *http.Response, err error) (verdict dispatch.Outcome, pause time.Duration, ok bool) {
+	switch {
+	case err == nil:
+		if res.StatusCode != http.StatusServiceUnavailable {
+			return 0, 0, false
+		}
+		pause, ok = retryAfter(res)
+		return dispatch.Busy, pause, ok
+	case x.ctx.Err() != nil, isShortage(err), x.body != nil && x.body.Err() != nil:
+		return 0, 0, false
+	case errors.Is(err, errNotBegun):
+		return dispatch.Busy, 0, true // it goes away, or has no room for another stream
+	}
+	verdict = verdictOf(err)
+	return verdict, 0, verdict == dispatch.Unreachable || idempotent(x.in) && !isTimeout(err)
 }
 
 func verdictOf(err error) dispatch.Outcome {
