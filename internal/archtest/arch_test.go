@@ -107,7 +107,7 @@ func within(prefix string) func(string) bool {
 	return func(p string) bool { return p == full || strings.HasPrefix(p, full+"/") }
 }
 
-var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance"}
+var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance", "pack"}
 
 // A policy that reads a clock, a file or a random source cannot be replayed or
 // checked by property, so policies take values and return values.
@@ -218,6 +218,19 @@ func TestOnlyTheDriverEmbedsDocker(t *testing.T) {
 		for _, imported := range imports {
 			if strings.HasPrefix(imported, "github.com/hashicorp/nomad/drivers/docker") && pkg != "drivers/aliquot" && !strings.HasPrefix(pkg, "drivers/aliquot/") && !strings.HasPrefix(pkg, "bench/") {
 				t.Errorf("%s -> %s: only drivers/aliquot embeds the docker driver", pkg, imported)
+			}
+		}
+	}
+}
+
+// Nomad's servers are under the Business Source License 1.1: what decides placements is
+// measured against them, never built on them.
+func TestOnlyBenchmarksImportTheScheduler(t *testing.T) {
+	for pkg, imports := range load(t) {
+		for _, imported := range imports {
+			server := strings.HasPrefix(imported, "github.com/hashicorp/nomad/scheduler") || strings.HasPrefix(imported, "github.com/hashicorp/nomad/nomad/state")
+			if server && !strings.HasPrefix(pkg, "bench/") {
+				t.Errorf("%s -> %s: only benchmarks import Nomad's scheduler", pkg, imported)
 			}
 		}
 	}

@@ -1,0 +1,6 @@
+package main
+
+import "aliquot/internal/gpu"
+
+// vendor is that of the published cluster's GPUs.
+const vendor = gpu.NVIDIA

@@ -1,0 +1,144 @@
+package pack
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Class is a kind of tasks that nodes publish one level for: all of one size, and
+// within it, where the size is common, those with much or with little CPU.
+type Class struct {
+	// Name is part of an attribute's name: "17", or "17_low" and "17_high" where the
+	// class is one of two, or "20x8" for eight requests of 20 instances; "cpu" without.
+	Name string
+	// Typical stands for the class: its CPU and memory are the mean of the class.
+	Typical Ask
+	// Least and Below bound the CPU of the class, in MHz; Below is 0 for no bound.
+	Least, Below int
+}
+
+// A size is split in two where it is at least this part of the demand: it costs an
+// attribute each, and rare sizes decide little. See docs/packing.md for what it brings.
+const commonPart = 0.05
+
+// MostClasses bounds how many levels a node publishes.
+const MostClasses = 40
+
+type size struct{ instances, requests int }
+
+func (a Ask) size() size {
+	if a.Instances == 0 || a.Requests == 0 {
+		return size{}
+	}
+	return size{a.Instances, a.Requests}
+}
+
+func (s size) String() string {
+	switch {
+	case s.instances == 0:
+		return "cpu"
+	case s.requests == 1:
+		return fmt.Sprint(s.instances)
+	}
+	return fmt.Sprintf("%dx%d", s.instances, s.requests)
+}
+
+// Classes returns the classes of a demand, the largest first, at most MostClasses: the
+// rarest sizes have none.
+func (d Demand) Classes() []Class {
+	bySize := map[size]Demand{}
+	weight := map[size]float64{}
+	total := 0.0
+	for _, t := range d {
+		if t.Weight <= 0 {
+			continue
+		}
+		bySize[t.size()] = append(bySize[t.size()], t)
+		weight[t.size()] += t.Weight
+		total += t.Weight
+	}
+	var sizes []size
+	for s := range bySize {
+		sizes = append(sizes, s)
+	}
+	slices.SortFunc(sizes, func(a, b size) int {
+		return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(b.instances, a.instances), cmp.Compare(b.requests, a.requests))
+	})
+	var out []Class
+	for _, s := range sizes {
+		classes := split(s, bySize[s], weight[s] >= commonPart*total)
+		if len(out)+len(classes) <= MostClasses {
+			out = append(out, classes...)
+		}
+	}
+	slices.SortFunc(out, func(a, b Class) int {
+		x, y := a.Typical, b.Typical
+		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances), cmp.Compare(a.Least, b.Least))
+	})
+	return out
+}
+
+// split makes one class of the tasks of one size, or two about the median of their CPU.
+func split(s size, tasks Demand, common bool) []Class {
+	slices.SortFunc(tasks, func(a, b Typical) int { return cmp.Compare(a.CPU, b.CPU) })
+	total, sum := 0.0, 0.0
+	for _, t := range tasks {
+		total += t.Weight
+	}
+	at := 0
+	for at < len(tasks) && sum < total/2 {
+		sum += tasks[at].Weight
+		at++
+	}
+	for at < len(tasks) && tasks[at].CPU == tasks[at-1].CPU { // a value is of one class
+		at++
+	}
+	if at == len(tasks) { // the largest value is the median: the rest are the other class
+		for at > 0 && tasks[at-1].CPU == tasks[len(tasks)-1].CPU {
+			at--
+		}
+	}
+	if !common || at == 0 {
+		return []Class{{Name: s.String(), Typical: tasks.mean(s)}}
+	}
+	border := tasks[at].CPU
+	return []Class{
+		{Name: s.String() + "_low", Typical: tasks[:at].mean(s), Below: border},
+		{Name: s.String() + "_high", Typical: tasks[at:].mean(s), Least: border},
+	}
+}
+
+func (d Demand) mean(s size) Ask {
+	cpu, memory, weights := 0.0, 0.0, 0.0
+	for _, t := range d {
+		cpu += t.Weight * float64(t.CPU)
+		memory += t.Weight * float64(t.MemoryMiB)
+		weights += t.Weight
+	}
+	return Ask{CPU: int(cpu / weights), MemoryMiB: int(memory / weights), Instances: s.instances, Requests: s.requests}
+}
+
+// ClassOf returns the class by which a task orders nodes: that of its size, or of the
+// next larger size, or the largest, with the same number of requests where there is
+// one. False where there is none to choose from.
+func ClassOf(classes []Class, a Ask) (Class, bool) {
+	want := a.size()
+	best, found := Class{}, false
+	rank := func(c Class) [3]int {
+		s := c.Typical.size()
+		short := max(0, want.instances-s.instances)
+		return [3]int{abs(s.requests - want.requests), short, abs(s.instances - want.instances)}
+	}
+	for _, c := range classes {
+		if (c.Typical.Instances == 0) != (want.instances == 0) || a.CPU < c.Least || c.Below > 0 && a.CPU >= c.Below {
+			continue
+		}
+		if r, b := rank(c), rank(best); !found || slices.Compare(r[:], b[:]) < 0 {
+			best, found = c, true
+		}
+	}
+	return best, found
+}
+
+func abs(n int) int { return max(n, -n) }
