@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/cli"
+
 	"aliquot/internal/version"
 )
 
@@ -21,6 +23,9 @@ var plugins = []string{"aliquot-device-nvidia", "aliquot-device-amd", "aliquot-d
 var folder string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(topMark) != "" {
+		os.Exit(topCommand{ui: &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}}.Run([]string{"-no-services", "-interval=500ms"}))
+	}
 	status := m.Run()
 	if folder != "" {
 		os.RemoveAll(folder)

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -30,8 +27,11 @@ func (topCommand) Help() string {
   Shows every GPU of the cluster as a bar of its slices, with the allocation that
   holds each, its use, memory, enforcement and health; and every service behind a
   gateway with its queue and its replicas by hardware class. Refreshes in a terminal,
-  cut to its window, until Ctrl-C; prints once elsewhere and where TERM is dumb. A
-  slice shown as ? may be held by a job that the token may not see.
+  cut to its window; prints once elsewhere and where TERM is dumb. A slice shown as ?
+  may be held by a job that the token may not see.
+
+  Keys in a terminal: arrows, PgUp, PgDn, Home and End (or k, j, b, space, g, G) scroll;
+  s sorts by name, use, free slices or health in turn; q or Ctrl-C ends.
 
   Nomad and Consul are found as their own commands find them (NOMAD_ADDR,
   NOMAD_TOKEN, CONSUL_HTTP_ADDR, …).
@@ -70,34 +70,16 @@ func (c topCommand) Run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	terminal := os.Getenv("TERM")
-	live := !*once && !*asJSON && terminal != "" && terminal != "dumb" && term.IsTerminal(int(os.Stdout.Fd()))
-	leave := func() {}
-	if live {
-		fmt.Print("\x1b[?1049h") // a screen of its own, so that what was there comes back
-		leave = sync.OnceFunc(func() { fmt.Print("\x1b[?1049l") })
+	if !*once && !*asJSON && terminal != "" && terminal != "dumb" && term.IsTerminal(int(os.Stdout.Fd())) {
+		err = watch(ctx, cluster, *interval)
+	} else {
+		err = show(ctx, cluster, *asJSON)
 	}
-	defer leave()
-	for shown := false; ; {
-		switch err := show(ctx, cluster, *asJSON, live); {
-		case err == nil:
-			shown = true
-		case ctx.Err() != nil:
-		case live && shown:
-			stale(err) // a server that restarts must not end the view
-		default:
-			leave()
-			c.ui.Error("aliquot top: " + flat(err))
-			return 1
-		}
-		if !live {
-			return 0
-		}
-		select {
-		case <-ctx.Done():
-			return 0
-		case <-time.After(*interval):
-		}
+	if err != nil && ctx.Err() == nil {
+		c.ui.Error("aliquot top: " + flat(err))
+		return 1
 	}
+	return 0
 }
 
 func connect(services bool) (top.Cluster, error) {
@@ -116,12 +98,16 @@ func connect(services bool) (top.Cluster, error) {
 	return cluster, nil
 }
 
-// show prints one snapshot, in place when live: it goes to the top left corner,
-// overwrites line by line and clears what was below, which does not flicker.
-func show(ctx context.Context, cluster top.Cluster, asJSON, live bool) error {
+// snapshot reads the cluster once.
+func snapshot(ctx context.Context, cluster top.Cluster) (top.Snapshot, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	s, err := cluster.Snapshot(ctx)
+	return cluster.Snapshot(ctx)
+}
+
+// show prints one snapshot.
+func show(ctx context.Context, cluster top.Cluster, asJSON bool) error {
+	s, err := snapshot(ctx, cluster)
 	if err != nil {
 		return err
 	}
@@ -130,29 +116,5 @@ func show(ctx context.Context, cluster top.Cluster, asJSON, live bool) error {
 		out.SetIndent("", "  ")
 		return out.Encode(s)
 	}
-	var text bytes.Buffer
-	if err := top.Render(&text, s); err != nil {
-		return err
-	}
-	if !live {
-		_, err = os.Stdout.Write(text.Bytes())
-		return err
-	}
-	width, height, err := term.GetSize(int(os.Stdout.Fd()))
-	if err != nil {
-		width, height = 80, 24
-	}
-	last := top.Fit(s.At.Format(time.TimeOnly)+"  Ctrl-C ends", width, 1)
-	screen := strings.ReplaceAll(top.Fit(text.String(), width, height-1)+"\n"+last, "\n", "\x1b[K\n")
-	_, err = fmt.Fprintf(os.Stdout, "\x1b[H%s\x1b[K\x1b[J", screen)
-	return err
-}
-
-// stale says in the last line of a live view why what is above it is not new.
-func stale(err error) {
-	line := []rune(fmt.Sprintf("%s  asking again: %s", time.Now().Format(time.TimeOnly), flat(err)))
-	if width, _, err := term.GetSize(int(os.Stdout.Fd())); err == nil && len(line) >= width {
-		line = line[:max(0, width-1)]
-	}
-	fmt.Printf("\r%s\x1b[K", string(line))
+	return top.Render(os.Stdout, s)
 }

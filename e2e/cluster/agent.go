@@ -151,6 +151,16 @@ plugin "aliquot-device-amd" {
   }
 }
 {{- end}}
+{{- with .Intel}}
+
+plugin "aliquot-device-intel" {
+  config {
+    root    = "{{$.Root}}"
+    run_dir = "{{$.Dir}}/run"
+    {{.Device}}
+  }
+}
+{{- end}}
 `))
 
 // writeConfigs chooses ports and writes the configuration of both agents.
@@ -171,7 +181,7 @@ func (c *Cluster) writeConfigs() error {
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
 		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
 		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
-		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD,
+		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD, "Intel": c.options.Intel,
 	}
 	if err := render(serverConfig, c.path("nomad-server.hcl"), values); err != nil {
 		return err

@@ -26,16 +26,20 @@ type AMD struct {
 	Device string
 }
 
-// devicePlugins lists the plugins of the GPUs that the host has.
+// devicePlugins lists the plugins of the GPUs that the host has, NVIDIA's where it has
+// none.
 func (c *Cluster) devicePlugins() []string {
-	switch {
-	case c.options.AMD == nil:
-		return []string{DevicePlugin}
-	case c.options.Rack == "":
-		return []string{AMDPlugin}
-	default:
-		return []string{DevicePlugin, AMDPlugin}
+	var out []string
+	if c.options.Rack != "" || c.options.AMD == nil && c.options.Intel == nil {
+		out = append(out, DevicePlugin)
 	}
+	if c.options.AMD != nil {
+		out = append(out, AMDPlugin)
+	}
+	if c.options.Intel != nil {
+		out = append(out, IntelPlugin)
+	}
+	return out
 }
 
 // buildAMD writes the AMD rack into the root that the NVIDIA rack uses too, and

@@ -68,7 +68,7 @@ func (c *Cluster) run(ctx context.Context, script string, args ...string) (strin
 }
 
 // variants are the tags of the model server's images.
-var variants = []string{"nvidia", "amd", "cpu"}
+var variants = []string{"nvidia", "amd", "intel", "cpu"}
 
 // buildImages makes the images of the model server, one per kind of hardware,
 // and the one that holds the network of tasks in bridge mode.

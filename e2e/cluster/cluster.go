@@ -31,6 +31,8 @@ type Options struct {
 	Rack string
 	// AMD is the host's AMD GPUs; nil for none.
 	AMD *AMD
+	// Intel is the host's Intel GPUs; nil for none.
+	Intel *Intel
 	// Device and Driver are further settings, in HCL, of the device plugin and of
 	// the task driver.
 	Device, Driver string
@@ -62,6 +64,8 @@ type Cluster struct {
 	Rack *rack.Rack
 	// AMD is the host's AMD GPUs; nil without.
 	AMD *rack.AMD
+	// Intel is the host's Intel GPUs; nil without.
+	Intel *rack.Intel
 
 	options Options
 	root    string // of the checkout
@@ -139,7 +143,7 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
+	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.buildIntel, c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

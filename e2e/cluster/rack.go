@@ -29,10 +29,12 @@ func (c *Cluster) buildRack(ctx context.Context) (err error) {
 	return rack.Root(c.hostRoot(), c.Rack, c.tools.Lib)
 }
 
+func (c *Cluster) hasGPUs() bool { return c.Rack != nil || c.AMD != nil || c.Intel != nil }
+
 // hostRoot is where the plugins find the machine's device nodes and libraries;
 // "" without a rack, for the real ones.
 func (c *Cluster) hostRoot() string {
-	if c.Rack == nil && c.AMD == nil {
+	if !c.hasGPUs() {
 		return ""
 	}
 	return c.path("root")
@@ -40,7 +42,7 @@ func (c *Cluster) hostRoot() string {
 
 // awaitDevices waits until the node offers the GPUs of the rack.
 func (c *Cluster) awaitDevices(ctx context.Context) error {
-	if c.Rack == nil && c.AMD == nil {
+	if !c.hasGPUs() {
 		return nil
 	}
 	ctx, cancel := c.client.context(ctx)

@@ -15,7 +15,7 @@ func Fit(text string, width, height int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	if len(lines) > height {
 		missing := len(lines) - height + 1
-		lines = append(lines[:height-1:height-1], fmt.Sprintf("… %d more lines: a larger window or -once shows them", missing))
+		lines = append(lines[:height-1:height-1], fmt.Sprintf("… %d more lines", missing))
 	}
 	for i, line := range lines {
 		if runes := []rune(line); len(runes) > width {

@@ -9,7 +9,7 @@ import (
 )
 
 func TestFit(t *testing.T) {
-	if got := Fit("one\ntwo two\nthree\nfour\n", 80, 3); got != "one\ntwo two\n… 2 more lines: a larger window or -once shows them" {
+	if got := Fit("one\ntwo two\nthree\nfour\n", 80, 3); got != "one\ntwo two\n… 2 more lines" {
 		t.Errorf("%q", got)
 	}
 	if got := Fit("a long line\nb", 6, 2); got != "a lon…\nb" {

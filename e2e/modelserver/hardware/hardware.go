@@ -21,7 +21,7 @@ const cpuSpeed = 0.02
 
 // Hardware is the GPU under this process, open for as long as it lives.
 type Hardware struct {
-	// Variant is the kind of image that runs: nvidia, amd or cpu.
+	// Variant is the kind of image that runs: nvidia, amd, intel or cpu.
 	Variant string
 	Grant   gpu.Grant
 	granted bool
@@ -138,7 +138,7 @@ func (h *Hardware) Info() Info {
 	info := Info{
 		Variant:     h.Variant,
 		Problem:     h.Problem(),
-		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "NOMAD_"),
+		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "ZE_", "NOMAD_"),
 		DeviceNodes: deviceNodes(),
 		Mounts:      mounts(),
 		PID:         os.Getpid(),

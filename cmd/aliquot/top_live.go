@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"aliquot/internal/top"
+)
+
+// live is the view that stays in a terminal, on a screen of its own.
+type live struct {
+	view   top.View
+	last   top.Snapshot
+	text   string
+	status string
+}
+
+// look is what one reading of the cluster gave.
+type look struct {
+	top.Snapshot
+	err error
+}
+
+// watch shows the cluster until a key or a signal ends it. It fails where the first
+// reading does; a server that restarts later must not end the view.
+func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	looks := make(chan look)
+	go looking(ctx, cluster, interval, looks)
+	var first look
+	select {
+	case first = <-looks:
+	case <-ctx.Done():
+		return nil
+	}
+	if first.err != nil {
+		return first.err
+	}
+	pressed, restore := keyboard()
+	defer restore()
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	defer signal.Stop(resized)
+	fmt.Print("\x1b[?1049h\x1b[?25l") // another screen, so that what was there comes back; no cursor
+	defer fmt.Print("\x1b[?25h\x1b[?1049l")
+	l := live{}
+	l.take(first)
+	var rest []byte
+	for {
+		l.draw()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-resized:
+		case seen := <-looks:
+			l.take(seen)
+		case sent, ok := <-pressed:
+			if !ok {
+				pressed = nil // the terminal's input has ended, its output has not
+				continue
+			}
+			var keys []top.Key
+			if keys, rest = top.Keys(append(rest, sent...)); l.press(keys) {
+				return nil
+			}
+		}
+	}
+}
+
+// looking reads the cluster until the context ends, beside what a user does.
+func looking(ctx context.Context, cluster top.Cluster, interval time.Duration, looks chan<- look) {
+	for {
+		s, err := snapshot(ctx, cluster)
+		select {
+		case looks <- look{s, err}:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(interval):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keyboard passes on what is typed, key by key and without an echo, where the input is a
+// terminal. restore ends that.
+func keyboard() (pressed <-chan []byte, restore func()) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, func() {}
+	}
+	out := make(chan []byte)
+	go func() {
+		defer close(out)
+		for {
+			sent := make([]byte, 64)
+			n, err := os.Stdin.Read(sent)
+			if err != nil {
+				return
+			}
+			out <- sent[:n]
+		}
+	}()
+	return out, func() { _ = term.Restore(fd, before) }
+}
+
+func (l *live) take(seen look) {
+	if seen.err != nil {
+		l.status = fmt.Sprintf("%s  asking again: %s", time.Now().Format(time.TimeOnly), flat(seen.err))
+		return
+	}
+	l.last = seen.Snapshot
+	l.status = l.last.At.Format(time.TimeOnly)
+	l.lay()
+}
+
+// lay lays out what was read last.
+func (l *live) lay() {
+	var text strings.Builder
+	_ = top.Render(&text, l.view.Sorted(l.last)) // a strings.Builder takes all
+	l.text = text.String()
+}
+
+// press obeys keys, and reports whether one ends the view.
+func (l *live) press(keys []top.Key) (quit bool) {
+	_, height := window()
+	for _, k := range keys {
+		if k == top.Quit {
+			return true
+		}
+		l.view = l.view.Press(k, strings.Count(l.text, "\n"), height-1)
+		if k == top.Sort {
+			l.lay()
+		}
+	}
+	return false
+}
+
+// draw overwrites the screen line by line from the top left corner and clears what was
+// below, which does not flicker.
+func (l *live) draw() {
+	width, height := window()
+	last := top.Fit(l.status+"  "+l.view.Hint(), width, 1)
+	screen := l.view.Window(l.text, width, height-1) + "\n" + last
+	// The raw terminal does not return the carriage by itself.
+	fmt.Printf("\x1b[H%s\x1b[K\x1b[J", strings.ReplaceAll(screen, "\n", "\x1b[K\r\n"))
+}
+
+// window is the terminal's size in characters.
+func window() (width, height int) {
+	width, height, err := term.GetSize(int(os.Stdout.Fd()))
+	if err != nil || width < 1 || height < 1 {
+		return 80, 24
+	}
+	return width, height
+}
