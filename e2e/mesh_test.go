@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"aliquot/e2e/cluster"
+	"aliquot/internal/doctor"
 )
 
 const meshJob = "jobs/mesh.nomad.hcl"
@@ -43,6 +44,9 @@ func TestMesh(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+	// As Nomad makes a sidecar by itself, it is of the docker driver.
+	beside := submit(ctx, t, c, besideJob, cluster.Vars{"image": c.Image, "envoy": sidecarImage(ctx, t, c)})
+	found(t, findings(ctx, t, c), "network", doctor.Warning, beside+"/server has tasks of the drivers aliquot and docker")
 }
 
 // besideJob has a sidecar of the docker driver, as Nomad adds it by itself.

@@ -128,6 +128,7 @@ func asks(client *api.Client, f *doctor.Facts) {
 			continue
 		}
 		f.Asks = append(f.Asks, doctor.AsksOf(job)...)
+		f.Bridged = append(f.Bridged, doctor.BridgedOf(job)...)
 	}
 	if err != nil {
 		f.JobsProblem = flat(err)

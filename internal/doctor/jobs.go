@@ -25,10 +25,7 @@ func AsksOf(job *api.Job) []Ask {
 			if t.Resources == nil {
 				continue
 			}
-			a := Ask{Task: fmt.Sprintf("%s/%s/%s", text(job.ID), text(g.Name), t.Name)}
-			if ns := text(job.Namespace); ns != "" && ns != api.DefaultNamespace {
-				a.Task = ns + ":" + a.Task
-			}
+			a := Ask{Task: fmt.Sprintf("%s/%s/%s", place(job), text(g.Name), t.Name)}
 			for _, d := range t.Resources.Devices {
 				if kind, _ := named(d.Name); kind == gpu.DeviceType {
 					a.Devices = append(a.Devices, d)
