@@ -292,6 +292,22 @@ func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
 	return spawn(name, c.path("logs", name+".log"), c.environment(), path, "agent", "-config", c.path(name+".hcl"))
 }
 
+// Reconfigure replaces the settings of the device plugin, Options.Device, in the client's
+// configuration. They count from its next start on.
+func (c *Cluster) Reconfigure(device string) error {
+	path := c.path("nomad-client.hcl")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	changed := strings.Replace(string(text), c.options.Device, device, 1)
+	if changed == string(text) || c.options.Device == "" {
+		return fmt.Errorf("the client's configuration has no %q to replace", c.options.Device)
+	}
+	c.options.Device = device
+	return os.WriteFile(path, []byte(changed), 0o644)
+}
+
 // StopAgent stops the Nomad client in order and leaves its tasks running.
 func (c *Cluster) StopAgent() { c.client.stop(20 * time.Second) }
 
