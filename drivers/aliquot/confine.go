@@ -20,7 +20,9 @@ type limits struct {
 	privileged bool // allow_privileged
 	volumes    bool // volumes { enabled }
 	ungranted  bool // allow_ungranted_gpus
-	modes      AllowedModes
+	// devices are nodes that jobs may name though they are of kinds that are refused.
+	devices []string // allowed_devices
+	modes   AllowedModes
 	// sockets are the container engine's, and folders of them: who talks to them has the
 	// host.
 	sockets []string
@@ -34,6 +36,9 @@ type AllowedModes struct {
 	UserNS []string `codec:"userns"`
 	UTS    []string `codec:"uts"`
 }
+
+// liftDevices says which options lift a refusal of a device.
+const liftDevices = `the operator can allow one node with allowed_devices, and all with allow_ungranted_gpus = true, in plugin "aliquot-driver"`
 
 // liftUngranted says which option lifts a refusal.
 const liftUngranted = `the operator can allow it with allow_ungranted_gpus = true in plugin "aliquot-driver"`
@@ -131,13 +136,17 @@ func ofOtherPlugin(cfg *drivers.TaskConfig, grant *gpu.Grant) bool {
 
 // confineDevices refuses GPU nodes among the task's devices by whatever name, and
 // nodes of other hardware of the host, such as its disks. A path is handed on as it was resolved, so that
-// it cannot be another node by the time the engine looks.
+// it cannot be another node by the time the engine looks. Those that the operator named
+// pass, such as the render node of a graphics adapter that no plugin offers.
 func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
 	task.Devices = slices.Clone(task.Devices)
 	for i, d := range task.Devices {
 		path, err := s.host.harmlessNode(d.HostPath)
+		if node := resolved(d.HostPath); err != nil && s.allowedDevice(node) {
+			path, err = node, nil
+		}
 		if err != nil {
-			return task, fmt.Errorf("devices: %w; %s", err, liftUngranted)
+			return task, fmt.Errorf("devices: %w; %s", err, liftDevices)
 		}
 		if path != d.HostPath && d.ContainerPath == "" {
 			task.Devices[i].ContainerPath = d.HostPath
@@ -145,6 +154,18 @@ func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
 		task.Devices[i].HostPath = path
 	}
 	return task, nil
+}
+
+// allowedDevice reports whether the operator named a node, itself or by a link to it. A
+// folder is none: who allows one node has not seen the others.
+func (s settings) allowedDevice(node string) bool {
+	info, err := os.Stat(node)
+	if err != nil || info.Mode()&fs.ModeDevice == 0 {
+		return false
+	}
+	return slices.ContainsFunc(s.limits.devices, func(allowed string) bool {
+		return node == resolved(allowed) || node == resolved(s.host.path(allowed))
+	})
 }
 
 // harmlessNode returns the path that a device path resolves to, or says why a job may

@@ -266,6 +266,51 @@ func TestDevicesAreHandedOnResolved(t *testing.T) {
 	}
 }
 
+// The operator lets jobs have the graphics of a host's processor, and no other GPU. CUDA
+// counts the granted GPUs as before.
+func TestAllowedDevicesPassByNameAndByLink(t *testing.T) {
+	s := confined(t, func(l *limits) { l.devices = []string{"/dev/dri/by-path/pci-0000:00:02.0-render", "/dev/kfd"} })
+	root := string(s.host)
+	tree{t, root}.node("dev/dri/renderD129", 0)
+	links := filepath.Join(root, "dev/dri/by-path")
+	if err := os.MkdirAll(links, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"pci-0000:00:02.0-render": "renderD128", "pci-0000:03:00.0-render": "renderD129"} {
+		if err := os.Symlink("../"+to, filepath.Join(links, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, node := range map[string]string{
+		"/dev/dri/renderD128":                      "/dev/dri/renderD128",
+		"/dev/dri/by-path/pci-0000:00:02.0-render": "/dev/dri/renderD128",
+		"/dev/kfd":            "/dev/kfd",
+		"/dev/dri/renderD129": "", "/dev/dri/by-path/pci-0000:03:00.0-render": "", "/dev/dri": "", "/dev/dri/by-path": "", "/dev/nvidia3": "", "/dev": "",
+	} {
+		config, c, err := s.start(t, fmt.Sprintf(`{"image": "x:1", "devices": [{"host_path": %q}]}`, root+path), nil, reserved(wholeGrant()))
+		if node == "" {
+			if err == nil || !strings.Contains(err.Error(), "allowed_devices") {
+				t.Errorf("%s: %v", path, err)
+			}
+			continue
+		}
+		if err != nil || len(c.Devices) != 1 || c.Devices[0].HostPath != root+node {
+			t.Errorf("%s: %+v, %v, want %s", path, c.Devices, err, node)
+		} else if cuda := config.Env["CUDA_VISIBLE_DEVICES"]; strings.HasPrefix(node, "/dev/dri") && cuda != "0" {
+			t.Errorf("%s: CUDA_VISIBLE_DEVICES %q", path, cuda)
+		}
+	}
+}
+
+func TestAllowedDevicesAreNodes(t *testing.T) {
+	for path, want := range map[string]string{"/dev/kfd": "", "dri/renderD128": "want the path of a device node", "/etc/passwd": "want the path of a device node", "/dev/dri": "is a folder"} {
+		c := DriverConfig{Root: string(confined(t, func(*limits) {}).host), RunDir: "/run/aliquot", MPSControl: "x", Attach: AttachAuto, DanglingCheck: DanglingOff, AttachmentTimeout: "1s", AllowedDevices: []string{path}}
+		if _, err := c.settings(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
+
 // What else a job may say about security and devices stays as with the docker driver.
 func TestHarmlessOptionsStay(t *testing.T) {
 	s := confined(t, func(*limits) {})

@@ -38,6 +38,9 @@ type DriverConfig struct {
 	// AllowUngrantedGPUs lets jobs take GPUs past Nomad's account, by the means of the
 	// docker driver.
 	AllowUngrantedGPUs bool `codec:"allow_ungranted_gpus"`
+	// AllowedDevices are device nodes that jobs may name though they are of kinds that
+	// are refused.
+	AllowedDevices []string `codec:"allowed_devices"`
 	// JoinNetworks leaves the making of allocations' networks to the docker driver.
 	JoinNetworks bool `codec:"join_networks"`
 	// AllowedModes are the namespaces that jobs may share.
@@ -77,6 +80,7 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	attrs["attachment_timeout"] = withDefault("attachment_timeout", "string", `"30s"`)
 	attrs["dangling_containers_check"] = withDefault("dangling_containers_check", "string", `"enforce"`)
 	attrs["allow_ungranted_gpus"] = withDefault("allow_ungranted_gpus", "bool", "false")
+	attrs["allowed_devices"] = withDefault("allowed_devices", "list(string)", "[]")
 	attrs["join_networks"] = withDefault("join_networks", "bool", "false")
 	modes := map[string]*hclspec.Spec{}
 	for _, name := range []string{"pid", "ipc", "userns", "uts"} {

@@ -2,6 +2,7 @@ package aliquot
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func (c DriverConfig) settings() (settings, error) {
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
 		joins:   c.JoinNetworks,
 		limits: limits{
-			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes,
+			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes, devices: c.AllowedDevices,
 			sockets: engineSockets(c.Endpoint),
 		},
 	}
@@ -58,6 +59,14 @@ func (c DriverConfig) settings() (settings, error) {
 	} {
 		if !slices.Contains(choice.of, choice.value) {
 			return s, fmt.Errorf("%s is %q: use %s", key, choice.value, strings.Join(choice.of, ", "))
+		}
+	}
+	for _, d := range c.AllowedDevices {
+		if !filepath.IsAbs(d) || !within("/dev", d) {
+			return s, fmt.Errorf("allowed_devices has %q: want the path of a device node, such as \"/dev/dri/by-path/pci-0000:00:02.0-render\"", d)
+		}
+		if info, err := os.Stat(s.host.path(d)); err == nil && info.IsDir() {
+			return s, fmt.Errorf("allowed_devices has %q, which is a folder: name the device nodes in it that jobs may have", d)
 		}
 	}
 	if c.MPSControl == "" {

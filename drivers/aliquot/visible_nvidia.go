@@ -14,10 +14,13 @@ import (
 // no other: many programs, vLLM among them, take the entries of CUDA_VISIBLE_DEVICES
 // for numbers. A MIG device has no number, and CUDA finds the only one by itself. A
 // container that sees more GPUs than were granted keeps the UUIDs that the device
-// plugin reserved.
+// plugin reserved. CUDA sees none by the nodes of graphics adapters, in /dev/dri.
 func (s settings) cudaVisible(g gpu.Grant, task TaskConfig) map[string]string {
 	const name = "CUDA_VISIBLE_DEVICES"
-	seesMore := task.Privileged || slices.ContainsFunc(task.Devices, func(d docker.DockerDevice) bool { return s.host.holdsHost(resolved(d.HostPath)) != "" })
+	seesMore := task.Privileged || slices.ContainsFunc(task.Devices, func(d docker.DockerDevice) bool {
+		node := resolved(d.HostPath)
+		return s.host.holdsHost(node) != "" && !within("/dev/dri", node) && !within(s.host.path("/dev/dri"), node)
+	})
 	switch {
 	case seesMore:
 		return nil
