@@ -73,7 +73,7 @@ func TestIntel(t *testing.T) {
 		image, mask, node string
 		enforcement       gpu.Enforcement
 	}{
-		"whole":    {1, 14336, "images { xpu = \"${var.image}:intel\" }", "0,1", "/dev/dri/renderD128", gpu.EnforceNone},
+		"whole":    {1, 14336, "images { xpu = \"${var.image}:intel\" }", "0,1", "/dev/dri/renderD128", gpu.EnforceWhole},
 		"function": {3, 1200, "image = var.image\nimage_tag_by_hardware = true", "0", "/dev/dri/renderD14", gpu.EnforceFunction},
 	} {
 		g := offered[kind]
