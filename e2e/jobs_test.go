@@ -58,21 +58,31 @@ func prepull(ctx context.Context, t *testing.T, c *cluster.Cluster) {
 	if slices.ContainsFunc(images, here) {
 		t.Fatalf("one of %v is here before it was pulled", images)
 	}
-	job, err := c.Run(prepullJob, cluster.Vars{"image_cuda": images[0], "image_rocm": images[1]})
+	job, err := c.Run(prepullJob, cluster.Vars{
+		"images": map[string][]string{"nvidia": {images[0]}, "amd": {images[1]}, "amd/other": {images[0]}}, "at_once": 1, "driver": "raw_exec",
+		"program": c.Program("aliquot"), "consul": strings.TrimPrefix(c.ConsulAddress, "http://"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	purge(ctx, t, c, *job.ID)
-	if *job.Type != "sysbatch" {
+	// Only a system job reaches nodes that join later.
+	if *job.Type != "system" {
 		t.Errorf("the job is of type %s", *job.Type)
 	}
-	if _, err := c.AwaitComplete(ctx, *job.ID, 2); err != nil {
+	// One node pulls at a time, so the second group runs only if the first gave its turn
+	// back. No node has the class of the third.
+	if _, err := c.AwaitRunning(ctx, *job.ID, 2); err != nil {
 		t.Fatal(err)
 	}
-	for _, image := range images {
-		if !here(image) {
-			t.Errorf("%s was not pulled", image)
+	err = cluster.AwaitWithin(ctx, 90*time.Second, "the images", func() string {
+		if i := slices.IndexFunc(images, func(image string) bool { return !here(image) }); i >= 0 {
+			return images[i] + " was not pulled"
 		}
+		return ""
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -154,6 +154,7 @@ job "http" {
       config {
         image                 = var.image
         image_tag_by_hardware = true
+        image_pull_timeout    = "60m"
         network_mode          = "host"
         ports                 = ["http"]
       }

@@ -110,8 +110,9 @@ job "mesh" {
           # be given.
           driver = "aliquot"
           config {
-            image = var.envoy
-            args  = ["-c", "${NOMAD_SECRETS_DIR}/envoy_bootstrap.json", "-l", "${meta.connect.log_level}", "--concurrency", "${meta.connect.proxy_concurrency}", "--disable-hot-restart"]
+            image              = var.envoy
+            image_pull_timeout = "60m"
+            args               = ["-c", "${NOMAD_SECRETS_DIR}/envoy_bootstrap.json", "-l", "${meta.connect.log_level}", "--concurrency", "${meta.connect.proxy_concurrency}", "--disable-hot-restart"]
           }
         }
       }
@@ -123,6 +124,7 @@ job "mesh" {
       config {
         image                 = var.image
         image_tag_by_hardware = true
+        image_pull_timeout    = "60m"
       }
 
       resources {

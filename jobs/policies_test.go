@@ -16,6 +16,7 @@ import (
 	"aliquot/gateway/config"
 	"aliquot/gateway/control"
 	"aliquot/internal/dispatch"
+	"aliquot/internal/turn"
 	"aliquot/router/consultest"
 )
 
@@ -167,6 +168,21 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 			t.Errorf("gateways in Consul: %+v, %v", found, err)
 		}
 		if err := registrar.Deregister(t.Context()); err != nil {
+			t.Error(err)
+		}
+		deniedByConsul(t, server.Client, secret, "aliquot/coldstart/app")
+	})
+	t.Run("prepull", func(t *testing.T) {
+		secret := token(t, "prepull-consul-policy.hcl")
+		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		turns := turn.Turns{Client: client, Prefix: "aliquot/pull", Most: 1, Lapse: time.Minute}
+		if err := turns.Take(t.Context(), "a"); err != nil {
+			t.Error(err)
+		}
+		if err := turns.Release(t.Context(), "a"); err != nil {
 			t.Error(err)
 		}
 		deniedByConsul(t, server.Client, secret, "aliquot/coldstart/app")

@@ -1,58 +1,174 @@
 # Pulls model server images onto every GPU node before they are needed, so that a
 # start from zero replicas does not wait for gigabytes.
 #
-# Needs:  the aliquot driver on the nodes, with gc { image = false } or a long
-#         image_delay in its plugin block: by default an image is removed 3 minutes
-#         after its last task; a registry that the nodes reach.
-# Does:   runs once on every node that has a GPU (sysbatch): one group per vendor pulls
-#         that vendor's image and exits. Submit it again after a change of image.
-# Run:    nomad job run -var image_cuda=… -var image_rocm=… jobs/prepull.nomad.hcl
+# Needs:  the aliquot driver on the nodes; a registry that they reach; the aliquot
+#         program (variable "program") and a Consul agent on the nodes, where
+#         at_once bounds the pulls. With Consul ACLs a role for the job's workload
+#         identity with jobs/prepull-consul-policy.hcl, and consul_acl = true.
+# Does:   runs on every node with GPUs, also on one that joins later (system): a task
+#         for each image of the node's vendor and class pulls it and then sleeps. While
+#         it runs the image is in use, so that no garbage collection removes it. At
+#         most at_once nodes pull at the same time. Run the job again after a change of
+#         the lists: an image that is no longer in them is let go.
+# Run:    nomad job run -var 'images={"nvidia"=["vllm/vllm-openai:v0.28.0"]}' jobs/prepull.nomad.hcl
 
-variable "image_cuda" {
-  description = "Image for nodes with NVIDIA GPUs."
-  type        = string
-  default     = "vllm/vllm-openai:v0.28.0"
-}
+variable "images" {
+  description = "Images by vendor, such as \"nvidia\", or by vendor and class, such as \"nvidia/h100\": those go to the nodes whose client { meta { gpu_class } } names the class, beside the vendor's."
+  type        = map(list(string))
+  default = {
+    nvidia = ["vllm/vllm-openai:v0.28.0"]
+    amd    = ["vllm/vllm-openai-rocm:v0.28.0"]
+  }
 
-variable "image_rocm" {
-  description = "Image for nodes with AMD GPUs."
-  type        = string
-  default     = "vllm/vllm-openai-rocm:v0.28.0"
+  validation {
+    condition     = length([for key in keys(var.images) : key if !contains(["nvidia", "amd", "intel"], split("/", key)[0]) || length(split("/", key)) > 2]) == 0
+    error_message = "The keys of images are a vendor (nvidia, amd or intel), or a vendor and a class such as nvidia/h100."
+  }
 }
 
 variable "command" {
-  description = "A program of the images that ends at once with success."
+  description = "A program of the images that does nothing until it is stopped, with its arguments."
+  type        = list(string)
+  default     = ["sleep", "infinity"]
+}
+
+variable "pull_timeout" {
+  description = "Longest time for one whole pull. The docker driver's own default is 5m."
   type        = string
-  default     = "/bin/true"
+  default     = "60m"
+}
+
+variable "at_once" {
+  description = "Nodes that pull at the same time, at most; 0 for no bound, which needs no Consul."
+  type        = number
+  default     = 4
+}
+
+variable "driver" {
+  description = "Task driver that runs the program: exec or raw_exec."
+  type        = string
+  default     = "exec"
+}
+
+variable "program" {
+  description = "Path of the aliquot program on the nodes."
+  type        = string
+  default     = "/usr/local/bin/aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "consul_acl" {
+  description = "Whether Nomad gives the tasks a Consul token for their workload identity."
+  type        = bool
+  default     = false
 }
 
 job "prepull" {
-  type = "sysbatch"
+  type = "system"
 
   dynamic "group" {
-    for_each = {
-      nvidia = var.image_cuda
-      amd    = var.image_rocm
-    }
-    labels = [group.key]
+    for_each = { for key, list in var.images : key => list if length(list) > 0 }
+    labels   = [replace(group.key, "/", "-")]
 
     content {
       # The driver names the vendors whose kernel driver the node has; pulling itself
       # takes no GPU.
       constraint {
-        attribute = "$${attr.driver.aliquot.gpu.${group.key}}"
+        attribute = "$${attr.driver.aliquot.gpu.${split("/", group.key)[0]}}"
         value     = "true"
       }
 
-      task "pull" {
-        driver = "aliquot"
-        config {
-          image      = group.value
-          entrypoint = [var.command]
+      dynamic "constraint" {
+        for_each = slice(split("/", group.key), 1, length(split("/", group.key)))
+        content {
+          attribute = "$${meta.gpu_class}"
+          value     = constraint.value
         }
-        resources {
-          cpu    = 50
-          memory = 64
+      }
+
+      # A registry that does not answer is asked again.
+      restart {
+        attempts = 10
+        interval = "30m"
+        delay    = "30s"
+        mode     = "delay"
+      }
+
+      # The pulls begin when this task has ended with a turn …
+      dynamic "task" {
+        for_each = var.at_once > 0 ? ["turn"] : []
+        labels   = [task.value]
+        content {
+          driver = var.driver
+          lifecycle {
+            hook = "prestart"
+          }
+          dynamic "consul" {
+            for_each = var.consul_acl ? [true] : []
+            content {}
+          }
+          config {
+            command = var.program
+            args    = ["turn", "-most=${var.at_once}", "-lapse=${var.pull_timeout}"]
+          }
+          env {
+            CONSUL_HTTP_ADDR = var.consul
+          }
+          resources {
+            cpu    = 50
+            memory = 64
+          }
+        }
+      }
+
+      # … and this one gives it back when all containers run.
+      dynamic "task" {
+        for_each = var.at_once > 0 ? ["turn-back"] : []
+        labels   = [task.value]
+        content {
+          driver = var.driver
+          lifecycle {
+            hook = "poststart"
+          }
+          dynamic "consul" {
+            for_each = var.consul_acl ? [true] : []
+            content {}
+          }
+          config {
+            command = var.program
+            args    = ["turn", "-release"]
+          }
+          env {
+            CONSUL_HTTP_ADDR = var.consul
+          }
+          resources {
+            cpu    = 50
+            memory = 64
+          }
+        }
+      }
+
+      dynamic "task" {
+        for_each = { for n, image in group.value : "pull-${n}" => image }
+        labels   = [task.key]
+        content {
+          driver = "aliquot"
+          config {
+            image              = task.value
+            image_pull_timeout = var.pull_timeout
+            entrypoint         = var.command
+          }
+          # It sleeps: there is nothing to wait for at its end.
+          kill_timeout = "1s"
+          resources {
+            cpu    = 20
+            memory = 32
+          }
         }
       }
     }

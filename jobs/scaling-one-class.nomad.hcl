@@ -155,6 +155,7 @@ job "scaling-one-class" {
       config {
         image                 = var.image
         image_tag_by_hardware = true
+        image_pull_timeout    = "60m"
         network_mode          = "host"
         ports                 = ["http"]
         args                  = var.args

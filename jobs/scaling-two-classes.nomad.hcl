@@ -164,6 +164,7 @@ job "scaling-two-classes" {
         config {
           image                 = var.image
           image_tag_by_hardware = true
+          image_pull_timeout    = "60m"
           network_mode          = "host"
           ports                 = ["http"]
           args                  = var.args

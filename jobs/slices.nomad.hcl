@@ -85,6 +85,7 @@ job "slices" {
         config {
           image                 = var.image
           image_tag_by_hardware = true
+          image_pull_timeout    = "60m"
           require_attachment    = var.require_attachment
           args                  = var.args
           ports                 = ["http"]

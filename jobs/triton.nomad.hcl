@@ -168,9 +168,10 @@ job "triton" {
         images {
           cuda = var.image
         }
-        ports        = ["http", "grpc", "metrics"]
-        network_mode = "host"
-        entrypoint   = ["tritonserver"]
+        image_pull_timeout = "60m"
+        ports              = ["http", "grpc", "metrics"]
+        network_mode       = "host"
+        entrypoint         = ["tritonserver"]
         args = [
           "--model-repository=/models",
           "--http-port=${NOMAD_PORT_http}",

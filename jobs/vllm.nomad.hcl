@@ -253,8 +253,9 @@ job "vllm" {
             cuda = var.image_cuda
             rocm = var.image_rocm
           }
-          ports      = ["http"]
-          entrypoint = ["vllm", "serve"]
+          image_pull_timeout = "60m"
+          ports              = ["http"]
+          entrypoint         = ["vllm", "serve"]
           args = concat([
             var.model,
             "--host", "0.0.0.0",

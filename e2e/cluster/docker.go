@@ -57,7 +57,7 @@ func importImage(ctx context.Context, dir, program, image string, changes ...str
 
 // aliases are the names by which job files for vLLM, Triton and image pulls call
 // the program of their image.
-var aliases = []string{"usr/bin/vllm", "usr/bin/tritonserver", "bin/true"}
+var aliases = []string{"usr/bin/vllm", "usr/bin/tritonserver", "bin/true", "bin/sleep"}
 
 // pack writes a root file system that holds one program, under further names too,
 // and a /tmp.

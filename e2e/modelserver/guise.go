@@ -17,7 +17,8 @@ import (
 const (
 	asVLLM   = "vllm"
 	asTriton = "tritonserver"
-	asTrue   = "true" // a program that ends at once, for jobs that only pull
+	asTrue   = "true"  // a program that ends at once
+	asSleep  = "sleep" // one that does nothing until it is stopped, for jobs that only pull
 )
 
 // guise reads the arguments of the program that name stands for. It takes the flags

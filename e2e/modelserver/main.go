@@ -24,7 +24,13 @@ import (
 
 func main() {
 	name := filepath.Base(os.Args[0])
-	if name == asTrue {
+	switch name {
+	case asTrue:
+		return
+	case asSleep:
+		stopped := make(chan os.Signal, 1)
+		signal.Notify(stopped, syscall.SIGTERM)
+		<-stopped
 		return
 	}
 	if err := run(name); err != nil {

@@ -1,0 +1,234 @@
+package blob
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// The chunks of an object cover it without gap or overlap.
+func TestChunksCoverTheObject(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := Object{Size: rapid.Int64Range(0, 100*ChunkSize).Draw(t, "size")}
+		at := int64(0)
+		for n := range o.Chunks() {
+			offset, length := o.Span(n)
+			if offset != at || length < 1 || length > ChunkSize {
+				t.Fatalf("chunk %d is %d+%d, after %d", n, offset, length, at)
+			}
+			at += length
+		}
+		if at != o.Size {
+			t.Fatalf("the chunks end at %d of %d", at, o.Size)
+		}
+		from := rapid.Int64Range(0, o.Size).Draw(t, "from")
+		to := rapid.Int64Range(from, o.Size+5).Draw(t, "to")
+		first, end := o.Covering(from, to)
+		for n := range o.Chunks() {
+			offset, length := o.Span(n)
+			if in, want := n >= first && n < end, offset < to && offset+length > from; from < min(to, o.Size) && in != want {
+				t.Fatalf("[%d,%d) of %d: chunk %d is in: %v", from, to, o.Size, n, in)
+			}
+		}
+	})
+}
+
+func peersOf(t *rapid.T) []string {
+	return rapid.SliceOfNDistinct(rapid.StringMatching(`10\.0\.[0-9]{1,2}\.[0-9]{1,3}:7000`), 1, 12, rapid.ID[string]).Draw(t, "peers")
+}
+
+// Owners do not depend on the order in which peers are known, and when a peer goes,
+// only its own chunks move.
+func TestOwnersAgree(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		peers := peersOf(t)
+		id, chunk := rapid.String().Draw(t, "id"), rapid.IntRange(0, 9999).Draw(t, "chunk")
+		got := Owners(id, chunk, peers)
+		if shuffled := rapid.Permutation(peers).Draw(t, "shuffled"); !slices.Equal(Owners(id, chunk, shuffled), got) {
+			t.Fatalf("another order of peers changes the owners")
+		}
+		gone := rapid.SampledFrom(peers).Draw(t, "gone")
+		without := slices.DeleteFunc(slices.Clone(peers), func(p string) bool { return p == gone })
+		want := slices.DeleteFunc(slices.Clone(got), func(p string) bool { return p == gone })
+		if left := Owners(id, chunk, without); !slices.Equal(left, want) {
+			t.Fatalf("without %s: %v, want %v", gone, left, want)
+		}
+	})
+}
+
+// Each of eight nodes owns about an eighth of a large object.
+func TestOwnersShareEvenly(t *testing.T) {
+	var peers []string
+	for i := range 8 {
+		peers = append(peers, fmt.Sprintf("10.0.0.%d:7000", i+1))
+	}
+	const chunks = 4000
+	count := map[string]int{}
+	for n := range chunks {
+		count[Owners("sha256-abc", n, peers)[0]]++
+	}
+	for _, p := range peers {
+		if c := count[p]; c < chunks/8*8/10 || c > chunks/8*12/10 {
+			t.Errorf("%s owns %d of %d", p, c, chunks)
+		}
+	}
+}
+
+// A route never leads to the node itself or to a peer that is down, and all nodes that
+// see the same peers up end at the same owner: so the origin is read once.
+func TestRoutesLeadToOneReader(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		peers := peersOf(t)
+		down := map[string]bool{}
+		for _, p := range rapid.SliceOfN(rapid.SampledFrom(peers), 0, len(peers)-1).Draw(t, "down") {
+			down[p] = true
+		}
+		readers := map[string]bool{}
+		for _, self := range peers {
+			if down[self] {
+				continue
+			}
+			route := Route(self, "o", 3, peers, down)
+			for _, p := range route {
+				if p == self || down[p] {
+					t.Fatalf("%s asks %v", self, route)
+				}
+			}
+			if len(route) > 0 {
+				readers[route[0]] = true
+			} else {
+				readers[self] = true
+			}
+		}
+		if len(readers) > 1 {
+			t.Fatalf("%v read one chunk from the origin", readers)
+		}
+	})
+}
+
+// Every chunk that is wanted is chosen once, and the first is the one under a reader.
+func TestNextServesAllWants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		wants := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Want {
+			next := rapid.IntRange(0, 40).Draw(t, "next")
+			return Want{next, rapid.IntRange(next, 50).Draw(t, "end")}
+		}), 0, 4).Draw(t, "wants")
+		taken := map[int]bool{}
+		for _, n := range rapid.SliceOf(rapid.IntRange(0, 50)).Draw(t, "held") {
+			taken[n] = true
+		}
+		open := func() (n int) {
+			for c := range 51 {
+				if !taken[c] && slices.ContainsFunc(wants, func(w Want) bool { return c >= w.Next && c < w.End }) {
+					n++
+				}
+			}
+			return n
+		}
+		for left := open(); left > 0; left-- {
+			n, i, ok := Next(wants, func(c int) bool { return taken[c] })
+			if !ok || taken[n] || n < wants[i].Next || n >= wants[i].End {
+				t.Fatalf("%d of want %d, %v, with %d left", n, i, ok, left)
+			}
+			for _, w := range wants {
+				if first := w.Next; first < w.End && !taken[first] && n-wants[i].Next > 0 {
+					t.Fatalf("chunk %d is read ahead while a reader waits for %d", n, first)
+				}
+			}
+			taken[n] = true
+		}
+		if n, _, ok := Next(wants, func(c int) bool { return taken[c] }); ok {
+			t.Fatalf("chunk %d is chosen and nobody waits for it", n)
+		}
+	})
+}
+
+// What is evicted is enough, is not kept, and nothing that is kept longer was used
+// before it; none of it could stay.
+func TestEvictTakesTheOldest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		entries := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Entry {
+			return Entry{Size: rapid.Int64Range(1, 100).Draw(t, "size"), Used: rapid.Int64Range(0, 9).Draw(t, "used"), Kept: rapid.Bool().Draw(t, "kept")}
+		}), 0, 20).Draw(t, "entries")
+		byID := map[string]Entry{}
+		free := int64(0)
+		for i := range entries {
+			entries[i].ID = fmt.Sprint(i)
+			byID[entries[i].ID] = entries[i]
+			if !entries[i].Kept {
+				free += entries[i].Size
+			}
+		}
+		need := rapid.Int64Range(-5, 800).Draw(t, "need")
+		victims, ok := Evict(entries, need)
+		if ok != (free >= need) || !ok && victims != nil {
+			t.Fatalf("%d of %d bytes: %v %v", need, free, victims, ok)
+		}
+		sum, last := int64(0), Entry{}
+		for _, id := range victims {
+			e := byID[id]
+			if e.Kept || e.Used < last.Used || sum >= need {
+				t.Fatalf("evicts %+v after %+v, %d of %d bytes free", e, last, sum, need)
+			}
+			sum, last = sum+e.Size, e
+		}
+		if ok && sum < need {
+			t.Fatalf("%d of %d bytes are freed", sum, need)
+		}
+	})
+}
+
+func TestObjectsAreChecked(t *testing.T) {
+	for id, good := range map[string]bool{
+		"sha256-" + strings.Repeat("0a", 32): true, "git-" + strings.Repeat("0a", 20): true, "name-" + strings.Repeat("0a", 32): true,
+		"sha256-" + strings.Repeat("0A", 32): false, "sha256-" + strings.Repeat("0a", 20): false, "git-../../../../etc/passwd": false, "": false, "md5-" + strings.Repeat("0a", 16): false,
+	} {
+		if err := (Object{ID: id}).Check(); (err == nil) != good {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if (Object{ID: "git-" + strings.Repeat("0a", 20), Size: -1}).Check() == nil {
+		t.Error("a negative size passes")
+	}
+}
+
+func TestRefs(t *testing.T) {
+	for text, want := range map[string]Ref{
+		"hf://Qwen/Qwen3-4B@main":   {"hf", "Qwen/Qwen3-4B", "main"},
+		"hf://gpt2":                 {"hf", "gpt2", "main"},
+		"hf://a/b@refs/pr/1":        {"hf", "a/b", "refs/pr/1"},
+		"s3://bucket/prefix/":       {"s3", "bucket/prefix/", "main"},
+		"oci://ghcr.io/o/m@v1":      {"oci", "ghcr.io/o/m", "v1"},
+		"file:///srv/models/a":      {"file", "/srv/models/a", "main"},
+		"https://example.com/m.bin": {"https", "example.com/m.bin", "main"},
+	} {
+		got, err := ParseRef(text)
+		if err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+		if again, err := ParseRef(got.String()); err != nil || again != got {
+			t.Errorf("%s is written as %s: %+v, %v", text, got, again, err)
+		}
+	}
+	for _, text := range []string{"", "Qwen/Qwen3", "ftp://x/y", "hf://", "hf://a/../b", "hf://a//b", "hf://a/b@", "hf://a/b@../x", "hf://a b/c", "hf://a/b?x", "file:///a/../b", "hf://a/b/c/d"} {
+		if got, err := ParseRef(text); err == nil {
+			t.Errorf("%q is read as %+v", text, got)
+		}
+	}
+}
+
+func FuzzParseRef(f *testing.F) {
+	f.Add("hf://Qwen/Qwen3-4B@main")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := ParseRef(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRef(r.String()); err != nil || again != r {
+			t.Fatalf("%q is %+v, and then %+v, %v", text, r, again, err)
+		}
+	})
+}

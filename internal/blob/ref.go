@@ -1,0 +1,59 @@
+package blob
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// Ref names a model as users write it: "hf://Qwen/Qwen3-4B@main".
+type Ref struct {
+	// Scheme is the kind of origin, such as "hf".
+	Scheme string
+	// Name is what stands between scheme and revision.
+	Name string
+	// Revision is a branch, a tag or a commit; "main" where none is given.
+	Revision string
+}
+
+var refPart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// schemes are the origins of models, with the parts that a name has, at least and at
+// most.
+var schemes = map[string]struct{ least, most int }{"hf": {1, 3}, "s3": {1, 32}, "oci": {2, 32}, "file": {0, 64}, "http": {1, 64}, "https": {1, 64}}
+
+// ParseRef reads a model's name.
+func ParseRef(text string) (Ref, error) {
+	scheme, rest, ok := strings.Cut(text, "://")
+	parts, known := schemes[scheme]
+	if !ok || !known {
+		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
+	}
+	r := Ref{scheme, rest, "main"}
+	if scheme == "hf" || scheme == "oci" {
+		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+			r.Name, r.Revision = rest[:at], rest[at+1:]
+		}
+		if r.Revision == "" || strings.ContainsAny(r.Revision, "\x00?#%\\ ") || strings.Contains(r.Revision, "..") {
+			return Ref{}, fmt.Errorf("model %.120q: %q is no revision", text, r.Revision)
+		}
+	}
+	words := strings.Split(strings.TrimSuffix(r.Name, "/"), "/")
+	if len(words) < parts.least || len(words) > parts.most || strings.ContainsAny(r.Name, "\x00?#") {
+		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
+	}
+	for _, w := range words {
+		if w == ".." || w == "." || scheme == "hf" && !refPart.MatchString(w) {
+			return Ref{}, fmt.Errorf("model %.120q: %q cannot be part of a name", text, w)
+		}
+	}
+	return r, nil
+}
+
+// String writes the ref as ParseRef reads it.
+func (r Ref) String() string {
+	if r.Scheme == "hf" || r.Scheme == "oci" {
+		return r.Scheme + "://" + r.Name + "@" + r.Revision
+	}
+	return r.Scheme + "://" + r.Name
+}
