@@ -26,7 +26,7 @@ func (r *running) raw(t *testing.T, text string) []string {
 	if r.secure {
 		c = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 	}
-	c.SetDeadline(time.Now().Add(10 * time.Second))
+	c.SetDeadline(time.Now().Add(time.Minute))
 	io.WriteString(c, text)
 	in := bufio.NewReader(c)
 	var got []string
@@ -133,7 +133,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	} {
 		began := time.Now()
 		g.raw(t, text)
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%s: the connection stayed open", name)
 		}
 	}

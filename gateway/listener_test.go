@@ -42,9 +42,9 @@ func TestReadDeadlinesHoldAlthoughTheyAreMovedLazily(t *testing.T) {
 	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took < 190*time.Millisecond {
 		t.Errorf("a deadline that was put off: %v after %v", err, took)
 	}
-	server.SetReadDeadline(in(10000))
+	server.SetReadDeadline(in(600_000))
 	server.SetReadDeadline(in(50)) // earlier
-	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
+	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > time.Minute {
 		t.Errorf("a deadline that was brought forward: %v after %v", err, took)
 	}
 	server.SetReadDeadline(in(50))
@@ -54,7 +54,7 @@ func TestReadDeadlinesHoldAlthoughTheyAreMovedLazily(t *testing.T) {
 		t.Errorf("no deadline: %v after %v", err, took)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { server.SetReadDeadline(time.Unix(1, 0)) })
-	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > 5*time.Second {
+	if took, err := read(); !errors.Is(err, os.ErrDeadlineExceeded) || took > time.Minute {
 		t.Errorf("a read that is aborted: %v after %v", err, took)
 	}
 	server.SetDeadline(in(50))

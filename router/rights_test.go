@@ -15,7 +15,7 @@ import (
 // awaitHealth waits until /health answers with a status and words.
 func awaitHealth(t *testing.T, r *router.Router, code int, part string) {
 	t.Helper()
-	await(t, 30*time.Second, func() string {
+	await(t, func() string {
 		w := httptest.NewRecorder()
 		r.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/health", nil))
 		if w.Code != code || !strings.Contains(w.Body.String(), part) {
@@ -48,7 +48,7 @@ func TestATokenFileThatIsMended(t *testing.T) {
 	awaitHealth(t, r, http.StatusServiceUnavailable, "jobs/router-policy.hcl")
 	write(string(good))
 	both := want(t, map[string]int{"h100": 1, "l4": 1})
-	f.awaitChain("chat", both, 30*time.Second)
+	f.awaitChain("chat", both)
 	awaitHealth(t, r, http.StatusOK, "ok")
 	write("")
 	awaitHealth(t, r, http.StatusServiceUnavailable, "the token file is empty")
@@ -58,9 +58,9 @@ func TestATokenFileThatIsMended(t *testing.T) {
 	if s := status(t, r, "chat"); len(s.Groups) == 0 {
 		t.Errorf("groups are %+v", s.Groups)
 	}
-	f.awaitChain("chat", both, time.Second)
+	f.awaitChain("chat", both)
 	write(string(good))
-	f.awaitChain("chat", map[string]int{"h100": 10000, "l4": 0}, 30*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 10000, "l4": 0})
 	awaitHealth(t, r, http.StatusOK, "ok")
 }
 

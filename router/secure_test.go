@@ -71,16 +71,16 @@ func TestTheShippedPolicySuffices(t *testing.T) {
 		}`)
 	c.Consul.TokenFile = f.token(shippedPolicy(t))
 	_, stop := f.route(c)
-	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000}, 20*time.Second)
-	await(t, 5*time.Second, func() string {
+	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
+	await(t, func() string {
 		return f.kinds("service-defaults", "service-resolver", "service-router", "service-splitter")
 	})
 	f.putRates("chat", "gw-1", time.Now(), map[string]float64{"h100": 30, "l4": 10})
-	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500}, 5*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500})
 	f.deregister("chat", "l4", 0, 1)
-	f.awaitChain("chat", map[string]int{"h100": 10000, "l4": 0}, 5*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 10000, "l4": 0})
 	f.instance("chat", "chat-h100-0", api.HealthPassing, "gpu_class", "h100")
-	await(t, 5*time.Second, func() string { return f.kinds() })
+	await(t, func() string { return f.kinds() })
 	stop()
 
 	// It allows nothing beside.
@@ -158,7 +158,7 @@ func TestTLS(t *testing.T) {
 	c := f.conf("")
 	c.Consul = config.Consul{Address: "https://" + f.HTTPS, CAFile: file("ca.pem"), CertFile: file("client.pem"), KeyFile: file("client.key"), MaxConnections: 20}
 	_, stop := f.route(c)
-	f.awaitChain("chat", both, 20*time.Second)
+	f.awaitChain("chat", both)
 	stop()
 
 	// By environment.
@@ -171,7 +171,7 @@ func TestTLS(t *testing.T) {
 	c.Consul = config.Consul{MaxConnections: 20}
 	f.route(c)
 	f.health("chat", "h100", api.HealthCritical, 0, 1)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 0, "l4": 1}), 30*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 0, "l4": 1}))
 
 	// Without a client certificate nothing is to be had.
 	t.Setenv("CONSUL_CLIENT_CERT", "")

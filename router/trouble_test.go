@@ -43,7 +43,7 @@ func TestHandWrittenEntriesAreInTheWayAndLeftAlone(t *testing.T) {
 	if _, err := f.Client.ConfigEntries().Delete(api.ServiceResolver, "chat", nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 30*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}))
 }
 
 func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
@@ -52,11 +52,11 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 	f.register("chat", "l4", 1)
 	f.route(f.conf(""))
 	shares := want(t, map[string]int{"h100": 1, "l4": 1})
-	f.awaitChain("chat", shares, 20*time.Second)
+	f.awaitChain("chat", shares)
 	if _, err := f.Client.ConfigEntries().Delete(api.ServiceSplitter, "chat", nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", shares, 30*time.Second)
+	f.awaitChain("chat", shares)
 	// Weights that Consul accepts and no Envoy should get.
 	e, _, err := f.Client.ConfigEntries().Get(api.ServiceSplitter, "chat", nil)
 	if err != nil {
@@ -67,7 +67,7 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 	if _, _, err := f.Client.ConfigEntries().Set(splitter, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", shares, 30*time.Second)
+	f.awaitChain("chat", shares)
 	// Once everything is as wanted, nothing is written any more.
 	index := func() (sum uint64) {
 		for _, kind := range weigh.Kinds() {
@@ -101,7 +101,7 @@ func TestHostileInstancesAreRefusedWithoutAWrite(t *testing.T) {
 	}
 	// A good one is routed, the bad ones still get nothing.
 	f.register("chat", "l4", 1)
-	f.awaitChain("chat", map[string]int{"l4": 10000}, 5*time.Second)
+	f.awaitChain("chat", map[string]int{"l4": 10000})
 	if s := awaitState(t, r, "chat", router.StateRouted, "aliquot_weight"); len(s.Refused) != 3 {
 		t.Errorf("refused: %q", s.Refused)
 	}
@@ -124,27 +124,27 @@ func TestLearnedRatesReplaceTheTable(t *testing.T) {
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
 	r, _ := f.route(f.conf(`class "l4" { weight = 0.25 }`))
-	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000}, 20*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
 	awaitState(t, r, "chat", router.StateRouted, `"source":"profile"`)
 
 	f.putRates("chat", "gw-1", time.Now(), map[string]float64{"h100": 30, "l4": 10})
-	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500}, 5*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500})
 	awaitState(t, r, "chat", router.StateRouted, `"source":"learned"`)
 
 	// Below one point nothing is written.
 	f.putRates("chat", "gw-1", time.Now(), map[string]float64{"h100": 30.5, "l4": 10})
 	awaitState(t, r, "chat", router.StateHeld, "below 1.00")
-	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500}, time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 7500, "l4": 2500})
 
 	// Broken and incredible rates count for nothing.
 	if _, err := f.Client.KV().Put(&api.KVPair{Key: "aliquot/rates/chat/gw-1", Value: []byte(`{"version":1,"classes":{"h100":{"replica_rate":-7,"n":9}}}`)}, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000}, 5*time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
 	awaitState(t, r, "chat", router.StateRouted, "out of range")
 	f.putRates("chat", "gw-1", time.Now(), map[string]float64{"h100": 1, "l4": 1e8})
 	awaitState(t, r, "chat", router.StateRouted, "passed over")
-	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000}, time.Second)
+	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
 }
 
 func TestReloadChangesProfilesAndServices(t *testing.T) {
@@ -160,10 +160,10 @@ func TestReloadChangesProfilesAndServices(t *testing.T) {
 		class "h100" { weight = 3 }
 		class "l4" { weight = 1 }
 	}`))
-	f.awaitChain("plain", map[string]int{"h100": 7500, "l4": 2500}, 5*time.Second)
-	f.awaitChain("chat", map[string]int{"h100": 10000}, 5*time.Second)
+	f.awaitChain("plain", map[string]int{"h100": 7500, "l4": 2500})
+	f.awaitChain("chat", map[string]int{"h100": 10000})
 	r.Reload(f.conf(`service "chat" { route = false }`))
-	await(t, 30*time.Second, func() string { return f.kinds() })
+	await(t, func() string { return f.kinds() })
 }
 
 func TestConsulRestartAndStaleSession(t *testing.T) {
@@ -173,14 +173,14 @@ func TestConsulRestartAndStaleSession(t *testing.T) {
 	c := f.conf("")
 	c.Leader.TTL = 2 * time.Second
 	r, _ := f.route(c)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}), 20*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}))
 
 	f.Stop()
 	if err := f.Resume(); err != nil {
 		t.Fatal(err)
 	}
 	f.health("chat", "h100", api.HealthCritical, 0, 1)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 30*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}))
 
 	sessions, _, err := f.Client.Session().List(nil)
 	if err != nil || len(sessions) == 0 {
@@ -191,14 +191,14 @@ func TestConsulRestartAndStaleSession(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, 5*time.Second, func() string {
+	await(t, func() string {
 		if r.Report().Leading {
 			return "still leading without a session"
 		}
 		return ""
 	})
 	f.health("chat", "h100", api.HealthPassing, 0, 1)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}), 20*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}))
 }
 
 func TestTwoRoutersHandOver(t *testing.T) {
@@ -208,10 +208,12 @@ func TestTwoRoutersHandOver(t *testing.T) {
 	var stops []func()
 	var routers []*router.Router
 	for range 2 {
-		r, stop := f.route(f.conf(""))
+		c := f.conf("")
+		c.Leader.TTL = 10 * time.Minute // longer than the test waits
+		r, stop := f.route(c)
 		routers, stops = append(routers, r), append(stops, stop)
 	}
-	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}), 20*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 2, "l4": 1}))
 	leader := 0
 	if routers[1].Report().Leading {
 		leader = 1
@@ -222,8 +224,7 @@ func TestTwoRoutersHandOver(t *testing.T) {
 	stops[leader]()
 	f.health("chat", "h100", api.HealthCritical, 0, 1)
 	// An orderly end gives the lock back, so nobody waits for the session's TTL.
-	took := f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 5*time.Second)
-	t.Logf("handed over after %s", took)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}))
 }
 
 func TestManyServicesShareFewConnections(t *testing.T) {
@@ -238,11 +239,10 @@ func TestManyServicesShareFewConnections(t *testing.T) {
 	f.route(c)
 	both, one := want(t, map[string]int{"h100": 1, "l4": 1}), want(t, map[string]int{"h100": 0, "l4": 1})
 	for i := range services {
-		f.awaitChain(fmt.Sprintf("svc-%02d", i), both, 30*time.Second)
+		f.awaitChain(fmt.Sprintf("svc-%02d", i), both)
 	}
 	f.health("svc-33", "h100", api.HealthCritical, 0, 1)
-	took := f.awaitChain("svc-33", one, 4*time.Second)
-	t.Logf("seen after %s", took)
+	f.awaitChain("svc-33", one)
 }
 
 func TestSubsetsSelectTheirInstances(t *testing.T) {

@@ -46,8 +46,8 @@ func TestFieldsOfAnOperatorStay(t *testing.T) {
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
 	r, _ := f.route(f.conf(""))
-	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}), 20*time.Second)
-	await(t, 20*time.Second, func() string {
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1}))
+	await(t, func() string {
 		return f.kinds("service-defaults", "service-resolver", "service-router", "service-splitter")
 	})
 	defaults, resolver, routes := f.entries("chat")
@@ -65,9 +65,9 @@ func TestFieldsOfAnOperatorStay(t *testing.T) {
 
 	// A new class rewrites the resolver, a new file everything else.
 	f.register("chat", "t4", 1)
-	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1, "t4": 1}), 20*time.Second)
+	f.awaitChain("chat", want(t, map[string]int{"h100": 1, "l4": 1, "t4": 1}))
 	r.Reload(f.conf(`request_timeout = "20m"`))
-	await(t, 20*time.Second, func() string {
+	await(t, func() string {
 		d, r, s := f.entries("chat")
 		if d.LocalRequestTimeoutMs != 1200000 || s.Routes[0].Destination.RequestTimeout != 20*time.Minute || len(r.Subsets) != 3 {
 			return "the new file is not written"
@@ -105,7 +105,7 @@ func TestAProtocolIsInherited(t *testing.T) {
 	}
 	global.Config["protocol"] = "http2"
 	f.set(global)
-	await(t, 20*time.Second, func() string {
+	await(t, func() string {
 		if got := protocol("chat"); got != "http2" {
 			return "chat is written as " + got
 		}

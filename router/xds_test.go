@@ -125,7 +125,7 @@ func TestWhatEnvoyReceives(t *testing.T) {
 	proxy := f.mesh("chat", counts)
 	f.route(f.conf(meshRules))
 	all := want(t, counts)
-	f.awaitChain("chat", all, 20*time.Second)
+	f.awaitChain("chat", all)
 
 	var routes []*routev3.Route
 	envoy, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
@@ -217,7 +217,7 @@ func TestAStrictRuleWithoutHardwareLeadsNowhere(t *testing.T) {
 	f := start(t, nil)
 	proxy := f.mesh("chat", map[string]int{"t4": 1})
 	r, _ := f.route(f.conf(meshRules))
-	f.awaitChain("chat", map[string]int{"t4": weigh.Whole}, 20*time.Second)
+	f.awaitChain("chat", map[string]int{"t4": weigh.Whole})
 	var routes []*routev3.Route
 	envoy, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
 		routes = routesOf(e, "chat")

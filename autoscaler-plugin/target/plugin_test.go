@@ -34,13 +34,14 @@ func TestNomadAwayIsNotReadyAndNotAnError(t *testing.T) {
 	}
 }
 
+// A Nomad that hangs is given up in time for the answer to arrive; how much time that
+// is, limit says.
 func TestAnAnswerComesWithinTheAgentsLimit(t *testing.T) {
 	hanging := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 	defer hanging.Close()
-	p, start := configured(t, hanging.URL), time.Now()
-	status, err := p.Status(llm)
-	if took := time.Since(start); err != nil || status.Ready || took > 750*time.Millisecond {
-		t.Errorf("got %+v, %v after %v", status, err, took)
+	status, err := configured(t, hanging.URL).Status(llm)
+	if err != nil || status.Ready || !strings.Contains(status.Meta[MetaProblem], "deadline exceeded") {
+		t.Errorf("got %+v, %v", status, err)
 	}
 	for granted, want := range map[string]time.Duration{"750ms": 650 * time.Millisecond, "100ms": 50 * time.Millisecond, "": 5 * time.Second} {
 		if got := limit(map[string]string{"_nomad_autoscaler_grpc_timeout": granted}); got != want {
