@@ -9,15 +9,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"aliquot/gateway/conn"
 )
 
-// slowest is the mean rate, in bytes per second, under which a body that is taken in, or
-// of declared length, is given up after its first BodyTimeout, and an answer that a
-// client does not take after the first WriteTimeout.
-const slowest = 240
-
-// slowBody gives up on a client that sends nothing of its body for a while, or
-// dribbles it.
+// slowBody gives up on a client that sends nothing of its body for a while, or after
+// the first BodyTimeout less than conn.Slowest of one that is taken in or of declared
+// length.
 type slowBody struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -54,7 +52,7 @@ func (b *slowBody) Read(p []byte) (int, error) {
 		return b.ReadCloser.Read(p)
 	}
 	now := time.Now()
-	if over := now.Sub(b.began) - b.limit; b.floor && over > 0 && b.got < int64(over.Seconds()*slowest) {
+	if over := now.Sub(b.began) - b.limit; b.floor && over > 0 && b.got < int64(over.Seconds()*conn.Slowest) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	// Setting a deadline costs a lock of the poller; once per tenth of the limit is

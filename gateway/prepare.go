@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"time"
 
+	"aliquot/gateway/conn"
 	"aliquot/gateway/match"
 	"aliquot/internal/dispatch"
 )
@@ -99,7 +100,7 @@ func improper(r *http.Request) (outcome, string) {
 		return malformed, "the request names no host"
 	case match.Climbs(r.URL.Path):
 		return malformed, "the path has a \"..\" segment"
-	case smuggles(r):
+	case conn.Smuggles(r):
 		return malformed, "the request has both Transfer-Encoding and Content-Length, or Transfer-Encoding in HTTP/1.0"
 	}
 	return served, ""

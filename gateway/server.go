@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"aliquot/gateway/config"
+	"aliquot/gateway/conn"
 	"aliquot/gateway/intake"
 	"aliquot/internal/allowance"
 )
@@ -170,11 +171,11 @@ func (s *Server) dress(public net.Listener) net.Listener {
 	if connections < l.MaxConnections {
 		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
 	}
-	bounded := noting{newListener(public, connections), s.short}
+	bounded := noting{conn.Bounded(public, connections), s.short}
 	if s.tls == nil {
-		return plainListener{bounded, l.MaxHeaderBytes}
+		return conn.Plain(bounded, l.MaxHeaderBytes)
 	}
-	return newSecureListener(bounded, s.tls, l.MaxHeaderBytes, l.HeaderTimeout)
+	return conn.Secure(bounded, s.tls, l.MaxHeaderBytes, l.HeaderTimeout)
 }
 
 // Ready is closed when the gateway listens; the addresses are known from then on.
@@ -201,8 +202,8 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: l.MaxStreams},
 		ErrorLog:          s.quiet,
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withStreams(withConn(ctx, c)) },
-		ConnState:         connState,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withStreams(conn.Context(ctx, c)) },
+		ConnState:         conn.State,
 	}
 }
 

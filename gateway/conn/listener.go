@@ -1,4 +1,7 @@
-package gateway
+// Package conn is the connections of clients below HTTP: how many there are, how slow
+// they may be, TLS, and what of a request's head the server drops before a handler sees
+// it. It wraps listeners of TCP and knows nothing of services.
+package conn
 
 import (
 	"errors"
@@ -11,6 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Slowest is the mean rate, in bytes per second, under which what a client sends or takes
+// is given up after its first time of grace.
+const Slowest = 240
+
 // listener bounds the open connections of clients.
 type listener struct {
 	*net.TCPListener
@@ -19,7 +26,9 @@ type listener struct {
 	once   sync.Once
 }
 
-func newListener(l net.Listener, connections int) *listener {
+// Bounded accepts at most so many connections of a listener of TCP at a time, and gives
+// up on a client that takes nothing of an answer.
+func Bounded(l net.Listener, connections int) net.Listener {
 	return &listener{TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{})}
 }
 
@@ -170,9 +179,9 @@ func (c *clientConn) Write(p []byte) (int, error) {
 }
 
 // dribbles reports whether a client that took so many bytes of a write that has gone on
-// for so long is under the slowest mean rate after its first time of grace.
+// for so long is under the Slowest mean rate after its first time of grace.
 func dribbles(taken int64, took, grace time.Duration) bool {
-	return taken < int64((took-grace).Seconds()*slowest)
+	return taken < int64((took-grace).Seconds()*Slowest)
 }
 
 // received is how many bytes the client's host has acknowledged.

@@ -1,4 +1,4 @@
-package gateway
+package conn
 
 import (
 	"bytes"
@@ -156,8 +156,8 @@ func afterChunks(text []byte) []byte {
 
 type connKey struct{}
 
-// withConn lets a handler reach its connection.
-func withConn(ctx context.Context, c net.Conn) context.Context {
+// Context lets Smuggles reach the connection; it is for http.Server.ConnContext.
+func Context(ctx context.Context, c net.Conn) context.Context {
 	if h := headOf(c); h != nil {
 		return context.WithValue(ctx, connKey{}, h)
 	}
@@ -174,15 +174,16 @@ func headOf(c net.Conn) *headConn {
 	return nil
 }
 
-func connState(c net.Conn, s http.ConnState) {
+// State forgets a head when its request has ended; it is for http.Server.ConnState.
+func State(c net.Conn, s http.ConnState) {
 	if h := headOf(c); h != nil && s == http.StateIdle {
 		h.next()
 	}
 }
 
-// smuggles tells whether a request has two lengths, or one that its version of
-// HTTP does not know.
-func smuggles(r *http.Request) bool {
+// Smuggles reports whether a request has two lengths, or one that its version of HTTP
+// does not know.
+func Smuggles(r *http.Request) bool {
 	chunked, old := len(r.TransferEncoding) > 0, !r.ProtoAtLeast(1, 1)
 	if r.ProtoMajor != 1 || (!chunked && !old) {
 		return false

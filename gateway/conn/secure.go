@@ -1,4 +1,4 @@
-package gateway
+package conn
 
 import (
 	"context"
@@ -8,6 +8,10 @@ import (
 	"net"
 	"time"
 )
+
+// Plain has the connections of a listener keep heads of at most so many bytes, and a
+// little more.
+func Plain(l net.Listener, header int) net.Listener { return plainListener{l, header} }
 
 // plainListener has the connections of a listener without TLS keep heads.
 type plainListener struct {
@@ -41,7 +45,9 @@ type accepted struct {
 	err  error
 }
 
-func newSecureListener(l net.Listener, config *tls.Config, header int, timeout time.Duration) *secureListener {
+// Secure speaks TLS on the connections of a listener; those of HTTP/1.1 keep heads as
+// Plain has it. A handshake may take as long as timeout, 0 for no bound.
+func Secure(l net.Listener, config *tls.Config, header int, timeout time.Duration) net.Listener {
 	s := &secureListener{Listener: l, config: config, header: header, timeout: timeout, shaken: make(chan accepted)}
 	s.ended, s.end = context.WithCancel(context.Background())
 	go s.run()

@@ -1,4 +1,4 @@
-package gateway
+package conn
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ func pair(t *testing.T) (server net.Conn, client net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := newListener(tcp, 1)
+	l := Bounded(tcp, 1)
 	t.Cleanup(func() { l.Close() })
 	if client, err = net.Dial("tcp", tcp.Addr().String()); err != nil {
 		t.Fatal(err)
@@ -78,10 +78,10 @@ func TestAClientThatDribblesIsGivenUp(t *testing.T) {
 	}{
 		{1, grace, false}, // it has one time of grace
 		{2, 2 * grace, true},
-		{slowest*60 - 1, 2 * grace, true},
-		{slowest * 60, 2 * grace, false},
-		{slowest * 600, 2 * grace, false},
-		{slowest * 600, 20 * grace, true},
+		{Slowest*60 - 1, 2 * grace, true},
+		{Slowest * 60, 2 * grace, false},
+		{Slowest * 600, 2 * grace, false},
+		{Slowest * 600, 20 * grace, true},
 	} {
 		if got := dribbles(c.taken, c.took, grace); got != c.want {
 			t.Errorf("%d bytes in %v: %v, want %v", c.taken, c.took, got, c.want)
