@@ -41,6 +41,7 @@ func commands() map[string]cli.CommandFactory {
 		"top":      func() (cli.Command, error) { return topCommand{ui}, nil },
 		"gateway":  func() (cli.Command, error) { return gatewayCommand{ui}, nil },
 		"router":   func() (cli.Command, error) { return routerCommand{ui}, nil },
+		"cache":    func() (cli.Command, error) { return cacheCommand{ui}, nil },
 		"turn":     func() (cli.Command, error) { return turnCommand{ui}, nil },
 		"simulate": func() (cli.Command, error) { return simulateCommand{ui}, nil },
 

@@ -1,0 +1,230 @@
+// Package cache is the daemon of each node that keeps models where they are needed.
+package cache
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"aliquot/cache/config"
+	"aliquot/cache/fetch"
+	"aliquot/cache/hub"
+	"aliquot/cache/local"
+	"aliquot/cache/models"
+	"aliquot/cache/origin"
+	"aliquot/cache/peer"
+	"aliquot/cache/store"
+	"aliquot/internal/cacheapi"
+	"aliquot/internal/consultoken"
+)
+
+// Daemon is a running cache.
+type Daemon struct {
+	conf    *config.Config
+	log     *slog.Logger
+	store   *store.Store
+	cache   *fetch.Cache
+	library *models.Library
+	metrics *fetch.Metrics
+	members *peer.Members
+	servers []*http.Server
+	undo    []func()
+	hf      string // URL of the Hub's face
+}
+
+// Start starts a cache. The caller must call Close.
+func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemon, err error) {
+	d = &Daemon{conf: conf, log: log, metrics: fetch.NewMetrics()}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if d.store, err = store.Open(conf.Dir, store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted}); err != nil {
+		return nil, err
+	}
+	origins, err := origins(conf)
+	if err != nil {
+		return nil, err
+	}
+	options := fetch.Options{Store: d.store, Origins: origins, OriginRate: conf.OriginRate, PeerRate: conf.PeerRate, OriginStall: conf.OriginStall, Log: log, Metrics: d.metrics}
+	if conf.Peer != nil {
+		d.members = peer.NewMembers(conf.Peer.Advertise, conf.Peer.Known)
+		options.Network = d.network()
+	}
+	d.cache = fetch.New(options)
+	if d.library, err = models.New(d.cache, origins, log); err != nil {
+		return nil, err
+	}
+	if err := d.listen(); err != nil {
+		return nil, err
+	}
+	if conf.Peer != nil {
+		return d, d.join(ctx)
+	}
+	return d, nil
+}
+
+func origins(conf *config.Config) (origin.Set, error) {
+	client := origin.NewClient()
+	h := &origin.Hub{Endpoint: conf.Hub.Endpoint, Client: client}
+	if conf.Hub.TokenFile != "" {
+		token, err := consultoken.Read(conf.Hub.TokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("huggingface: %w", err)
+		}
+		h.Token = token
+	}
+	web := origin.Web{Client: client}
+	return origin.Set{"hf": h, "http": web, "https": web, "file": origin.Disk{Root: conf.Files}}, nil
+}
+
+func (d *Daemon) files() *peer.Files {
+	p := d.conf.Peer
+	if p.Insecure {
+		return nil
+	}
+	return &peer.Files{CA: p.CA, Cert: p.Cert, Key: p.Key, ServerName: p.Name}
+}
+
+func (d *Daemon) network() *peer.Network {
+	n := &peer.Network{Members: d.members, Client: peer.NewClient(d.files()), Scheme: "https"}
+	if d.conf.Peer.Insecure {
+		n.Scheme = "http"
+	}
+	return n
+}
+
+// listen opens all listeners.
+func (d *Daemon) listen() error {
+	if err := os.MkdirAll(filepath.Dir(d.conf.Socket), 0o755); err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	if err := os.Remove(d.conf.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("socket: %w", err)
+	}
+	socket, err := net.Listen("unix", d.conf.Socket)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	// Whoever may ask may mount any public model: root alone.
+	if err := os.Chmod(d.conf.Socket, 0o600); err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	d.serve(socket, local.Handler(d.library, d.Status))
+	if d.conf.HF != "" {
+		l, err := net.Listen("tcp", d.conf.HF)
+		if err != nil {
+			return fmt.Errorf("hf_listen: %w", err)
+		}
+		d.hf = "http://" + l.Addr().String()
+		d.serve(l, &hub.Face{Library: d.library, Log: d.log})
+	}
+	if d.conf.Admin != "" {
+		l, err := net.Listen("tcp", d.conf.Admin)
+		if err != nil {
+			return fmt.Errorf("admin: %w", err)
+		}
+		d.serve(l, d.admin())
+	}
+	if d.conf.Peer == nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", d.conf.Peer.Listen)
+	if err != nil {
+		return fmt.Errorf("peer.listen: %w", err)
+	}
+	if files := d.files(); files != nil {
+		if l, err = files.Listen(l); err != nil {
+			return err
+		}
+	}
+	d.serve(l, peer.Handler(d.cache, d.log))
+	return nil
+}
+
+func (d *Daemon) serve(l net.Listener, h http.Handler) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
+	d.servers = append(d.servers, s)
+	go func() { _ = s.Serve(l) }()
+}
+
+func (d *Daemon) admin() http.Handler {
+	mux := http.NewServeMux()
+	metrics := promhttp.HandlerFor(d.metrics.Registry, promhttp.HandlerOpts{})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		d.cache.Measure()
+		metrics.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(d.Status())
+	})
+	return mux
+}
+
+// join makes the node a peer of the others.
+func (d *Daemon) join(ctx context.Context) error {
+	p := d.conf.Peer
+	if p.Service == "" {
+		return nil
+	}
+	conf := api.DefaultConfig()
+	for to, from := range map[*string]string{
+		&conf.Address: d.conf.Consul.Address, &conf.TokenFile: d.conf.Consul.TokenFile, &conf.TLSConfig.CAFile: d.conf.Consul.CAFile,
+		&conf.TLSConfig.CertFile: d.conf.Consul.CertFile, &conf.TLSConfig.KeyFile: d.conf.Consul.KeyFile, &conf.TLSConfig.Address: d.conf.Consul.ServerName,
+	} {
+		if from != "" {
+			*to = from
+		}
+	}
+	client, err := consultoken.NewClient(conf)
+	if err != nil {
+		return fmt.Errorf("consul client: %w", err)
+	}
+	if p.Register {
+		undo, err := peer.Register(client, p.Service, p.Advertise)
+		if err != nil {
+			return err
+		}
+		d.undo = append(d.undo, undo)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	d.undo = append(d.undo, cancel)
+	go d.members.Follow(ctx, client, p.Service, d.log)
+	return nil
+}
+
+// Status says what the cache is doing.
+func (d *Daemon) Status() cacheapi.Status {
+	st := d.store.Stats()
+	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Models: d.library.Models(), Pins: d.store.Pins(), HF: d.hf, Peers: []string{}}
+	if d.members != nil {
+		s.Self, s.Peers = d.members.Peers()
+	}
+	return s
+}
+
+// Close ends all that Start began.
+func (d *Daemon) Close() {
+	for _, undo := range d.undo {
+		undo()
+	}
+	for _, s := range d.servers {
+		_ = s.Close()
+	}
+	if d.store != nil {
+		_ = d.store.Close()
+	}
+}

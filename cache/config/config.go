@@ -1,0 +1,256 @@
+// Package config reads the cache's configuration file.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"aliquot/internal/cacheapi"
+)
+
+// Config is a checked configuration.
+type Config struct {
+	LogLevel string
+	// Dir holds the store, Socket is where programs of the node ask.
+	Dir, Socket string
+	// HF and Admin are listen addresses of the Hub's face and of metrics, "" for none.
+	HF, Admin string
+	// Capacity and KeepFree bound the store, in bytes; 0 for no bound.
+	Capacity, KeepFree int64
+	// OriginRate and PeerRate bound traffic, in bytes per second; 0 for no bound.
+	OriginRate, PeerRate int64
+	// OriginStall is how long an origin may send nothing before it is asked again.
+	OriginStall time.Duration
+	Hub         Hub
+	// Files is the directory that file:// models lie below, "" for none.
+	Files  string
+	Peer   *Peer // nil without peers
+	Consul Consul
+}
+
+// Hub is the Hugging Face Hub.
+type Hub struct{ Endpoint, TokenFile string }
+
+// Peer says how the caches of a cluster reach each other.
+type Peer struct {
+	Listen string
+	// Advertise is the address for the others.
+	Advertise string
+	// Service is the name in Consul, "" to know the peers by Known alone.
+	Service string
+	// Register is set where the cache registers itself.
+	Register            bool
+	Known               []string
+	CA, Cert, Key, Name string
+	// Insecure is set where there is no TLS.
+	Insecure bool
+}
+
+// Consul names the agent; what is empty comes from the CONSUL_* environment.
+type Consul struct {
+	Address, TokenFile, CAFile, CertFile, KeyFile, ServerName string
+}
+
+type fileBody struct {
+	LogLevel   *string     `hcl:"log_level,optional"`
+	Dir        *string     `hcl:"dir,optional"`
+	Socket     *string     `hcl:"socket,optional"`
+	HF         *string     `hcl:"hf_listen,optional"`
+	Admin      *string     `hcl:"admin,optional"`
+	Capacity   *string     `hcl:"capacity,optional"`
+	KeepFree   *string     `hcl:"keep_free,optional"`
+	OriginRate *string     `hcl:"origin_rate,optional"`
+	PeerRate   *string     `hcl:"peer_rate,optional"`
+	Stall      *string     `hcl:"origin_stall,optional"`
+	Files      *string     `hcl:"files,optional"`
+	Hub        *hubBody    `hcl:"huggingface,block"`
+	Peer       *peerBody   `hcl:"peer,block"`
+	Consul     *consulBody `hcl:"consul,block"`
+}
+
+type hubBody struct {
+	Endpoint  *string `hcl:"endpoint,optional"`
+	TokenFile *string `hcl:"token_file,optional"`
+}
+
+type peerBody struct {
+	Listen    *string  `hcl:"listen,optional"`
+	Advertise *string  `hcl:"advertise,optional"`
+	Service   *string  `hcl:"service,optional"`
+	Register  *bool    `hcl:"register,optional"`
+	Known     []string `hcl:"known,optional"`
+	CA        *string  `hcl:"ca_file,optional"`
+	Cert      *string  `hcl:"cert_file,optional"`
+	Key       *string  `hcl:"key_file,optional"`
+	Name      *string  `hcl:"server_name,optional"`
+	Insecure  *bool    `hcl:"insecure,optional"`
+}
+
+type consulBody struct {
+	Address    *string `hcl:"address,optional"`
+	TokenFile  *string `hcl:"token_file,optional"`
+	CAFile     *string `hcl:"ca_file,optional"`
+	CertFile   *string `hcl:"cert_file,optional"`
+	KeyFile    *string `hcl:"key_file,optional"`
+	ServerName *string `hcl:"tls_server_name,optional"`
+}
+
+// Load reads a file; "" gives the defaults. Its error is one line that names the file,
+// the key and what to do.
+func Load(path string) (*Config, error) {
+	if path == "" {
+		return Parse(nil, "defaults")
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	return Parse(text, path)
+}
+
+// Parse reads a configuration; name is what errors call the file.
+func Parse(text []byte, name string) (*Config, error) {
+	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
+	var body fileBody
+	if !diags.HasErrors() {
+		diags = gohcl.DecodeBody(file.Body, nil, &body)
+	}
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			where := name
+			if d.Subject != nil {
+				where = fmt.Sprintf("%s:%d", d.Subject.Filename, d.Subject.Start.Line)
+			}
+			return nil, fmt.Errorf("%s: %s: %s", where, d.Summary, strings.Join(strings.Fields(d.Detail), " "))
+		}
+	}
+	c, err := body.config()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+func (b fileBody) config() (*Config, error) {
+	c := &Config{
+		LogLevel: or(b.LogLevel, "info"), Dir: or(b.Dir, "/var/lib/aliquot/cache"), Socket: or(b.Socket, cacheapi.Socket),
+		HF: or(b.HF, "127.0.0.1:7480"), Admin: or(b.Admin, "127.0.0.1:7481"), Files: or(b.Files, ""),
+		Hub: Hub{Endpoint: "https://huggingface.co"},
+	}
+	if h := b.Hub; h != nil {
+		c.Hub = Hub{strings.TrimSuffix(or(h.Endpoint, c.Hub.Endpoint), "/"), or(h.TokenFile, "")}
+	}
+	if n := b.Consul; n != nil {
+		c.Consul = Consul{or(n.Address, ""), or(n.TokenFile, ""), or(n.CAFile, ""), or(n.CertFile, ""), or(n.KeyFile, ""), or(n.ServerName, "")}
+	}
+	var errs []error
+	for _, s := range []struct {
+		key, usual string
+		text       *string
+		to         *int64
+	}{
+		{"capacity", "0", b.Capacity, &c.Capacity}, {"keep_free", "10GiB", b.KeepFree, &c.KeepFree},
+		{"origin_rate", "0", b.OriginRate, &c.OriginRate}, {"peer_rate", "0", b.PeerRate, &c.PeerRate},
+	} {
+		n, err := Size(or(s.text, s.usual))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.key, err))
+		}
+		*s.to = n
+	}
+	stall, err := time.ParseDuration(or(b.Stall, "10s"))
+	if err != nil || stall < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("origin_stall is %q: want a duration such as \"10s\", at least 100ms", or(b.Stall, "")))
+	}
+	c.OriginStall = stall
+	errs = append(errs, c.check(), c.peer(b.Peer))
+	for _, err := range errs {
+		if err != nil {
+			return nil, err // one at a time, in one line
+		}
+	}
+	return c, nil
+}
+
+func or[T any](given *T, usual T) T {
+	if given != nil {
+		return *given
+	}
+	return usual
+}
+
+func (c *Config) check() error {
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
+		return fmt.Errorf("log_level is %q: want debug, info, warn or error", c.LogLevel)
+	}
+	for key, path := range map[string]string{"dir": c.Dir, "socket": c.Socket, "files": c.Files} {
+		if !filepath.IsAbs(path) && (path != "" || key == "dir") {
+			return fmt.Errorf("%s is %q: want an absolute path", key, path)
+		}
+	}
+	for key, address := range map[string]string{"hf_listen": c.HF, "admin": c.Admin} {
+		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
+			return fmt.Errorf("%s is %q: want host:port, or \"\" for none", key, address)
+		}
+	}
+	if u, err := url.Parse(c.Hub.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("huggingface.endpoint is %q: want a URL such as https://huggingface.co", c.Hub.Endpoint)
+	}
+	return nil
+}
+
+func (c *Config) peer(b *peerBody) error {
+	if b == nil {
+		return nil
+	}
+	p := &Peer{
+		Listen: or(b.Listen, ":7482"), Advertise: or(b.Advertise, ""), Service: or(b.Service, "aliquot-cache"), Register: or(b.Register, true), Known: b.Known,
+		CA: or(b.CA, ""), Cert: or(b.Cert, ""), Key: or(b.Key, ""), Name: or(b.Name, "aliquot-cache"), Insecure: or(b.Insecure, false),
+	}
+	if p.Advertise == "" {
+		p.Advertise = p.Listen
+	}
+	host, port, err := net.SplitHostPort(p.Advertise)
+	switch {
+	case err != nil || host == "" || port == "" || port == "0" || net.ParseIP(host).IsUnspecified():
+		return fmt.Errorf("peer.advertise is %q: want the host:port at which other nodes reach this one", p.Advertise)
+	case p.Insecure && (p.CA != "" || p.Cert != "" || p.Key != ""):
+		return errors.New("peer.insecure and certificates contradict each other: leave one out")
+	case !p.Insecure && (p.CA == "" || p.Cert == "" || p.Key == ""):
+		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a network where everybody is trusted")
+	}
+	for _, k := range p.Known {
+		if _, _, err := net.SplitHostPort(k); err != nil {
+			return fmt.Errorf("peer.known has %q: want host:port", k)
+		}
+	}
+	c.Peer = p
+	return nil
+}
+
+// Size reads a number of bytes such as "500GiB".
+func Size(text string) (int64, error) {
+	number, factor := text, int64(1)
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(text, unit); ok {
+			number, factor = n, 1<<(10*(i+1))
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(number), 10, 64)
+	if err != nil || n < 0 || n > 1<<60/factor {
+		return 0, fmt.Errorf("%q: want a number of bytes such as \"500GiB\"", text)
+	}
+	return n * factor, nil
+}

@@ -1,0 +1,69 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"aliquot/internal/reference"
+)
+
+// peers is what a peer block needs.
+const peers = "advertise = \"10.0.0.1:7482\"\ninsecure = true\n"
+
+// docs/configuration.md lists every key, and writing its default changes nothing.
+func TestTheReferenceIsThatOfTheCache(t *testing.T) {
+	schema := reflect.TypeFor[fileBody]()
+	for key, setting := range reference.Compare(t, "Cache", reference.Keys(schema)) {
+		if setting.Default == "" {
+			continue
+		}
+		beside := map[string]string{"peer": peers}
+		if key == "peer.insecure" {
+			beside["peer"] = "advertise = \"10.0.0.1:7482\"\nca_file = \"a\"\ncert_file = \"b\"\nkey_file = \"c\"\n"
+		}
+		with, err := Parse([]byte(reference.Write(schema, key, setting.Default, beside)), "reference.hcl")
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		without, err := Parse([]byte(reference.Write(schema, key, "", beside)), "reference.hcl")
+		if err != nil || !reflect.DeepEqual(with, without) {
+			t.Errorf("%s = %s is not the default: %+v and %+v, %v", key, setting.Default, with, without, err)
+		}
+	}
+}
+
+// What is wrong is said in one line that names file, key and remedy.
+func TestWrongSettings(t *testing.T) {
+	for text, want := range map[string]string{
+		`log_level = "loud"`:                         `x.hcl: log_level is "loud": want debug, info, warn or error`,
+		`dir = "here"`:                               `dir is "here": want an absolute path`,
+		`dir = ""`:                                   `dir is "": want an absolute path`,
+		`capacity = "5GB"`:                           `capacity: "5GB": want a number of bytes such as "500GiB"`,
+		`keep_free = "-1"`:                           `keep_free: "-1"`,
+		`origin_rate = "9000000TiB"`:                 `origin_rate: "9000000TiB"`,
+		`hf_listen = "7480"`:                         `hf_listen is "7480": want host:port`,
+		`huggingface { endpoint = "hub" }`:           `huggingface.endpoint is "hub": want a URL`,
+		`peer {}`:                                    `peer.advertise is ":7482": want the host:port`,
+		`peer { advertise = "0.0.0.0:1" }`:           `peer.advertise is "0.0.0.0:1"`,
+		`peer { advertise = "a:1" }`:                 `peer needs ca_file, cert_file and key_file`,
+		"peer {\n" + peers + "ca_file = \"x\"\n}":    `peer.insecure and certificates contradict`,
+		"peer {\n" + peers + "known = [\"node\"]\n}": `peer.known has "node": want host:port`,
+		`socket = 5 +`:                               `x.hcl:1: `,
+		`unknown = 1`:                                `x.hcl:1: Unsupported argument`,
+	} {
+		_, err := Parse([]byte(text), "x.hcl")
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, "17": 17, "3KiB": 3 << 10, "2TiB": 2 << 40, "5 MiB": 5 << 20} {
+		if got, err := Size(text); err != nil || got != want {
+			t.Errorf("%q: %d, %v", text, got, err)
+		}
+	}
+}

@@ -1,0 +1,225 @@
+// Package fetch brings objects to a node: from peers of the cluster where one has or
+// may fetch it, else from the origin. Each chunk has an owner among the nodes, who
+// alone reads it from the origin, so that a cluster reads an object once.
+package fetch
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+	"aliquot/internal/blob"
+)
+
+// Target is an object and where it comes from.
+type Target struct {
+	Object blob.Object `json:"object"`
+	Source string      `json:"source"`
+	// Token is the asker's for the origin, "" for none. It is never stored.
+	Token string `json:"token,omitempty"`
+}
+
+// Network is how a node reaches others.
+type Network interface {
+	// Peers lists the peers that are alive, this node among them, and this node's name.
+	Peers() (self string, peers []string)
+	// Chunk asks a peer for the bytes of a chunk from an offset within it. The body
+	// ends with ErrUnexpectedEOF where the peer breaks off, and sum returns the CRC-32C
+	// of the whole chunk after the body's end.
+	Chunk(ctx context.Context, peer string, t Target, chunk int, offset int64) (body io.ReadCloser, sum func() uint32, err error)
+}
+
+// ErrBusy is the error of a peer that does not own a chunk and has not got it.
+var ErrBusy = errors.New("the peer itself waits for a peer")
+
+// Options are what a cache works with.
+type Options struct {
+	Store   *store.Store
+	Origins origin.Set
+	Network Network // nil without peers
+	// OriginRate and PeerRate bound what is read from origins and sent to peers, in
+	// bytes per second; 0 for no bound.
+	OriginRate, PeerRate int64
+	// Connections bounds the requests to origins at once.
+	Connections int
+	// OriginStall is how long an origin may send nothing, PeerStall the same of a peer,
+	// which says several times a second that it is alive. 0 for 10s and 2s.
+	OriginStall, PeerStall time.Duration
+	Log                    *slog.Logger
+	Metrics                *Metrics
+}
+
+// Cache fetches objects into a store. It is safe for concurrent use.
+type Cache struct {
+	o        Options
+	origins  *rate.Limiter
+	uploads  *rate.Limiter
+	requests chan struct{} // to origins
+
+	mu        sync.Mutex
+	transfers map[string]*transfer
+	down      map[string]time.Time // until when a peer is not asked
+}
+
+const (
+	// inFlight is how many chunks of one object are on their way at once.
+	inFlight = 8
+	// piece is how much is read at a time, in bytes.
+	piece = 128 << 10
+	// downFor is how long a peer that failed is not asked, banFor one whose bytes were
+	// wrong.
+	downFor = 5 * time.Second
+	banFor  = time.Hour
+)
+
+// New makes a cache.
+func New(o Options) *Cache {
+	if o.Metrics == nil {
+		o.Metrics = NewMetrics()
+	}
+	if o.Connections == 0 {
+		o.Connections = 16
+	}
+	if o.OriginStall == 0 {
+		o.OriginStall = 10 * time.Second
+	}
+	if o.PeerStall == 0 {
+		o.PeerStall = 2 * time.Second
+	}
+	return &Cache{
+		o: o, origins: limiter(o.OriginRate), uploads: limiter(o.PeerRate), requests: make(chan struct{}, o.Connections),
+		transfers: map[string]*transfer{}, down: map[string]time.Time{},
+	}
+}
+
+func limiter(perSecond int64) *rate.Limiter {
+	if perSecond <= 0 {
+		return rate.NewLimiter(rate.Inf, piece)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), max(piece, int(perSecond/20)))
+}
+
+// Store is the cache's store.
+func (c *Cache) Store() *store.Store { return c.o.Store }
+
+// Open opens the bytes of an object from an offset to before end. They are fetched in
+// that order as far as they are not here.
+func (c *Cache) Open(ctx context.Context, t Target, offset, end int64) (*Reader, error) {
+	return c.open(ctx, t, offset, end, ask{reserve: offset == 0 && end >= t.Object.Size})
+}
+
+// ask says how a reader wants its bytes.
+type ask struct {
+	reserve bool // it wants the whole object
+	direct  bool // from the origin, not from a peer: a peer asks
+}
+
+func (c *Cache) open(ctx context.Context, t Target, offset, end int64, how ask) (*Reader, error) {
+	if err := t.Object.Check(); err != nil {
+		return nil, err
+	}
+	r := &Reader{ctx: ctx, target: t, pos: offset, end: min(end, t.Object.Size), ask: how}
+	for {
+		f, err := c.o.Store.Open(t.Object.ID)
+		if err == nil {
+			c.o.Metrics.bytes.WithLabelValues("disk").Add(float64(max(0, r.end-r.pos)))
+			r.file = f
+			return r, nil
+		}
+		if !errors.Is(err, store.ErrAbsent) {
+			return nil, err
+		}
+		err = c.join(r)
+		if errors.Is(err, store.ErrWhole) {
+			continue // it has become whole since
+		}
+		return r, err
+	}
+}
+
+// join adds a reader to the transfer of its object.
+func (c *Cache) join(r *Reader) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := r.target.Object.ID
+	t := c.transfers[id]
+	if t == nil || r.ask.reserve {
+		part, err := c.o.Store.Partial(r.target.Object, r.ask.reserve)
+		if err != nil {
+			return err
+		}
+		if t == nil {
+			t = c.transfer(part)
+			c.transfers[id] = t
+		} else {
+			part.Leave()
+		}
+	}
+	t.add(r)
+	return nil
+}
+
+// peers lists whom to ask for a chunk before the origin.
+func (c *Cache) peers(id string, chunk int) []string {
+	if c.o.Network == nil {
+		return nil
+	}
+	self, peers := c.o.Network.Peers()
+	down := map[string]bool{}
+	now := time.Now()
+	c.mu.Lock()
+	for p, until := range c.down {
+		if now.Before(until) {
+			down[p] = true
+		} else {
+			delete(c.down, p)
+		}
+	}
+	c.mu.Unlock()
+	return blob.Route(self, id, chunk, peers, down)
+}
+
+// shun leaves a peer out for some time.
+func (c *Cache) shun(peer string, d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if until := time.Now().Add(d); until.After(c.down[peer]) {
+		c.down[peer] = until
+	}
+}
+
+// Sent accounts for bytes that go to a peer, and waits as long as the bound on them
+// asks for.
+func (c *Cache) Sent(ctx context.Context, n int) error {
+	c.o.Metrics.sent.Add(float64(n))
+	return c.uploads.WaitN(ctx, n)
+}
+
+// Chunk opens a chunk for a peer. What is not here is read from the origin; ErrBusy
+// where it comes from another peer, who could be waiting for this node.
+func (c *Cache) Chunk(ctx context.Context, t Target, chunk int, offset int64) (*Reader, error) {
+	if err := t.Object.Check(); err != nil {
+		return nil, err
+	}
+	if chunk < 0 || chunk >= t.Object.Chunks() {
+		return nil, errors.New("there is no such chunk")
+	}
+	start, length := t.Object.Span(chunk)
+	if offset < 0 || offset > length {
+		return nil, errors.New("there is no such offset")
+	}
+	c.mu.Lock()
+	running := c.transfers[t.Object.ID]
+	c.mu.Unlock()
+	if running != nil && running.relays(chunk) {
+		return nil, ErrBusy
+	}
+	return c.open(ctx, t, start, start+length, ask{direct: true})
+}

@@ -1,0 +1,239 @@
+package fetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// CRC continues the CRC-32C of a chunk.
+func CRC(sum uint32, p []byte) uint32 { return crc32.Update(sum, castagnoli, p) }
+
+const (
+	// tries is how often in a row an origin may fail without having sent anything, and
+	// longestWait the longest pause that it can ask for.
+	tries       = 6
+	longestWait = 30 * time.Second
+)
+
+var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
+
+// fill fetches one chunk, and says from which peer, "" for the origin.
+func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, from string, err error) {
+	if err := t.part.Room(n); err != nil {
+		return 0, "", err
+	}
+	if !how.direct {
+		for _, peer := range t.c.peers(target.Object.ID, n) {
+			t.setPeer(f, peer)
+			sum, err := t.fromPeer(n, f, target, peer, crc)
+			if err == nil {
+				return sum, peer, nil
+			}
+			if t.ctx.Err() != nil || errors.Is(err, store.ErrNoRoom) {
+				return 0, "", err
+			}
+			crc = sum
+			if errors.Is(err, errCRC) {
+				crc = 0
+				t.reset(f)
+			}
+			t.c.fault(peer, err)
+		}
+		t.setPeer(f, "")
+	}
+	crc, err = t.fromOrigin(n, f, target, crc)
+	return crc, "", err
+}
+
+// setPeer says from whom a flight comes now.
+func (t *transfer) setPeer(f *flight, peer string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.peer = peer
+}
+
+// reset begins a flight anew. What readers have read of it cannot be taken back.
+func (t *transfer) reset(f *flight) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.written = 0
+}
+
+// fault notes the failure of a peer. One that is busy is well.
+func (c *Cache) fault(peer string, err error) {
+	if errors.Is(err, ErrBusy) {
+		return
+	}
+	c.o.Metrics.faults.Inc()
+	c.o.Log.Warn("a peer failed; the next one or the origin is asked", "peer", peer, "error", err)
+	c.shun(peer, downFor)
+}
+
+func (t *transfer) fromPeer(n int, f *flight, target Target, peer string, crc uint32) (uint32, error) {
+	ctx, watch, end := stalls(t.ctx, t.c.o.PeerStall)
+	defer end()
+	body, sum, err := t.c.o.Network.Chunk(ctx, peer, target, n, f.written)
+	if err != nil {
+		return crc, stalled(ctx, err)
+	}
+	defer body.Close()
+	crc, err = t.copy(ctx, n, f, body, crc, watch, "peer", nil)
+	if err == nil && sum() != crc {
+		err = errCRC
+	}
+	return crc, stalled(ctx, err)
+}
+
+func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint32, error) {
+	select {
+	case t.c.requests <- struct{}{}:
+		defer func() { <-t.c.requests }()
+	case <-t.ctx.Done():
+		return crc, t.ctx.Err()
+	}
+	for try := 1; ; try++ {
+		before := f.written
+		var err error
+		crc, err = t.fromOriginOnce(n, f, target, crc)
+		if err == nil || origin.Final(err) || errors.Is(err, store.ErrNoRoom) || t.ctx.Err() != nil {
+			return crc, err
+		}
+		if f.written > before {
+			try = 1
+		}
+		if try >= tries {
+			return crc, err
+		}
+		wait := 200 * time.Millisecond << try
+		var later *origin.Later
+		if errors.As(err, &later) {
+			wait = min(later.After, longestWait)
+		}
+		t.c.o.Metrics.retries.Inc()
+		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-t.ctx.Done():
+			return crc, t.ctx.Err()
+		}
+	}
+}
+
+func (t *transfer) fromOriginOnce(n int, f *flight, target Target, crc uint32) (uint32, error) {
+	ctx, watch, end := stalls(t.ctx, t.c.o.OriginStall)
+	defer end()
+	start, length := t.part.Object.Span(n)
+	body, err := t.c.o.Origins.Open(ctx, target.Source, target.Token, target.Object, start+f.written, length-f.written)
+	if err != nil {
+		return crc, stalled(ctx, err)
+	}
+	defer body.Close()
+	crc, err = t.copy(ctx, n, f, body, crc, watch, "origin", t.c.throttle)
+	return crc, stalled(ctx, err)
+}
+
+// throttle waits as long as the bound on what is read from origins asks for.
+func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.WaitN(ctx, n) }
+
+// copy writes what comes of a chunk to its place, and wakes readers.
+func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer, source string, throttle func(context.Context, int) error) (uint32, error) {
+	start, length := t.part.Object.Span(n)
+	counter := t.c.o.Metrics.bytes.WithLabelValues(source)
+	buffer := make([]byte, piece)
+	limit := t.c.o.OriginStall
+	if source == "peer" {
+		limit = t.c.o.PeerStall
+	}
+	for f.written < length {
+		read, err := body.Read(buffer[:min(int64(len(buffer)), length-f.written)])
+		if read > 0 {
+			watch.Stop()
+			if throttle != nil {
+				if err := throttle(ctx, read); err != nil {
+					return crc, err
+				}
+			}
+			if _, err := t.part.WriteAt(buffer[:read], start+f.written); err != nil {
+				return crc, err
+			}
+			crc = CRC(crc, buffer[:read])
+			counter.Add(float64(read))
+			t.mu.Lock()
+			f.written += int64(read)
+			t.signal()
+			t.mu.Unlock()
+			watch.Reset(limit)
+		}
+		if read == 0 && err == nil {
+			watch.Reset(limit) // a peer that waits itself
+		}
+		if err == io.EOF && f.written < length {
+			return crc, fmt.Errorf("chunk %d was cut at %d of %d bytes: %w", n, f.written, length, io.ErrUnexpectedEOF)
+		}
+		if err != nil && err != io.EOF {
+			return crc, err
+		}
+	}
+	// A peer states the CRC behind the last byte.
+	if source == "peer" {
+		if _, err := io.Copy(io.Discard, body); err != nil {
+			return crc, err
+		}
+	}
+	return crc, nil
+}
+
+var errStall = errors.New("nothing came for too long")
+
+// stalls cancels its context when the timer that it returns runs out.
+func stalls(ctx context.Context, limit time.Duration) (context.Context, *time.Timer, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watch := time.AfterFunc(limit, func() { cancel(errStall) })
+	return ctx, watch, func() { watch.Stop(); cancel(nil) }
+}
+
+// stalled names the time-out as the cause of an error.
+func stalled(ctx context.Context, err error) error {
+	if err != nil && errors.Is(context.Cause(ctx), errStall) {
+		return errStall
+	}
+	return err
+}
+
+// Pass opens a part of an object at its origin, past the store.
+func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadCloser, error) {
+	body, err := c.o.Origins.Open(ctx, t.Source, t.Token, t.Object, offset, end-offset)
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{throttled{ctx, body, c}, body}, nil
+}
+
+type throttled struct {
+	ctx  context.Context
+	body io.Reader
+	c    *Cache
+}
+
+func (t throttled) Read(p []byte) (int, error) {
+	n, err := t.body.Read(p[:min(len(p), piece)])
+	if n > 0 {
+		t.c.o.Metrics.bytes.WithLabelValues("origin").Add(float64(n))
+		if wait := t.c.throttle(t.ctx, n); wait != nil {
+			return n, wait
+		}
+	}
+	return n, err
+}

@@ -1,0 +1,86 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+)
+
+// finish checks the object's digest and makes it whole. Where the digest is another,
+// what came from peers is compared with the origin.
+func (t *transfer) finish() {
+	err := t.part.Finish()
+	if errors.Is(err, store.ErrDigest) {
+		t.c.o.Metrics.poisoned.Inc()
+		if err = t.repair(); err == nil {
+			t.part.Again()
+			err = t.part.Finish()
+		}
+	}
+	if errors.Is(err, store.ErrDigest) {
+		t.part.Discard()
+		err = fmt.Errorf("%w: %w as it comes from the origin; it was thrown away", origin.ErrChanged, err)
+	}
+	t.c.mu.Lock()
+	t.forget()
+	t.c.mu.Unlock()
+	t.mu.Lock()
+	t.done = err == nil
+	if err != nil && t.err == nil {
+		t.err = err
+	}
+	t.signal()
+	t.mu.Unlock()
+	t.leave()
+}
+
+// repair reads every chunk that came from a peer again, from the origin, and bans the
+// peers whose bytes were others.
+func (t *transfer) repair() error {
+	t.mu.Lock()
+	var target Target
+	if len(t.readers) > 0 {
+		target = t.readers[0].target
+	}
+	t.mu.Unlock()
+	if target.Source == "" {
+		return store.ErrDigest // nobody waits any more
+	}
+	found := false
+	for n, chunk := range t.part.Chunks() {
+		if chunk.From == "" {
+			continue
+		}
+		start, length := t.part.Object.Span(n)
+		body, err := t.c.o.Origins.Open(t.ctx, target.Source, target.Token, target.Object, start, length)
+		if err != nil {
+			return err
+		}
+		buffer := make([]byte, length)
+		_, err = io.ReadFull(body, buffer)
+		body.Close()
+		if err != nil {
+			return err
+		}
+		t.c.o.Metrics.bytes.WithLabelValues("origin").Add(float64(length))
+		crc := CRC(0, buffer)
+		if crc == chunk.CRC {
+			continue
+		}
+		found = true
+		t.c.o.Log.Error("a peer gave wrong bytes and is not asked for an hour", "peer", chunk.From, "object", target.Object.ID, "chunk", n)
+		t.c.o.Metrics.liars.Inc()
+		t.c.shun(chunk.From, banFor)
+		if _, err := t.part.WriteAt(buffer, start); err != nil {
+			return err
+		}
+		t.part.Done(n, crc, "")
+	}
+	if !found {
+		return store.ErrDigest
+	}
+	return nil
+}

@@ -1,0 +1,80 @@
+package fetch
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"aliquot/cache/store"
+)
+
+// Reader reads a part of an object in order while it is fetched. One goroutine uses
+// it. The caller must close it.
+type Reader struct {
+	ctx    context.Context
+	target Target
+	ask    ask
+	file   *store.File // of a whole object
+	t      *transfer   // otherwise
+
+	pos, end int64 // pos under the transfer's lock
+}
+
+// File is the object's file where it is whole, nil otherwise.
+func (r *Reader) File() *os.File {
+	if r.file == nil {
+		return nil
+	}
+	return r.file.File
+}
+
+// Read waits for bytes.
+func (r *Reader) Read(p []byte) (int, error) {
+	if r.file != nil {
+		if r.pos >= r.end {
+			return 0, io.EOF
+		}
+		n, err := r.file.ReadAt(p[:min(int64(len(p)), r.end-r.pos)], r.pos)
+		r.pos += int64(n)
+		if n > 0 {
+			err = nil
+		}
+		return n, err
+	}
+	n, at, err := r.t.await(r, int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	read, err := r.t.part.ReadAt(p[:n], at)
+	r.t.advance(r, int64(read))
+	if read > 0 {
+		err = nil
+	}
+	return read, err
+}
+
+// Wait waits until the object is whole and verified.
+func (r *Reader) Wait() error {
+	if r.file != nil {
+		return nil
+	}
+	return r.t.whole(r.ctx)
+}
+
+// Progress is how many bytes of the object are here, and from how many peers some of
+// them came.
+func (r *Reader) Progress() (held int64, peers int) {
+	if r.file != nil {
+		return r.target.Object.Size, 0
+	}
+	return r.t.progress()
+}
+
+// Close ends the reader's wish for the rest.
+func (r *Reader) Close() error {
+	if r.file != nil {
+		return r.file.Close()
+	}
+	r.t.drop(r)
+	return nil
+}

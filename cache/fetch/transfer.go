@@ -1,0 +1,255 @@
+package fetch
+
+import (
+	"context"
+	"io"
+	"slices"
+	"sync"
+
+	"aliquot/cache/store"
+	"aliquot/internal/blob"
+)
+
+// transfer is an object on its way to this node, for all who read it.
+type transfer struct {
+	c    *Cache
+	part *store.Partial
+	ctx  context.Context // of the flights
+	end  context.CancelFunc
+
+	mu      sync.Mutex
+	changed chan struct{} // closed when something did, and replaced
+	have    []bool
+	missing int
+	from    map[string]bool // peers that some of it came from
+	flights map[int]*flight
+	readers []*Reader
+	users   int // readers, flights and the check at the end
+	closing bool
+	done    bool // it is whole
+	err     error
+}
+
+// flight is a chunk on its way.
+type flight struct {
+	written int64
+	peer    string // "" for the origin
+}
+
+// transfer begins one; the caller holds the cache's lock.
+func (c *Cache) transfer(part *store.Partial) *transfer {
+	ctx, end := context.WithCancel(context.Background())
+	t := &transfer{
+		c: c, part: part, ctx: ctx, end: end, changed: make(chan struct{}), from: map[string]bool{},
+		have: make([]bool, part.Object.Chunks()), flights: map[int]*flight{},
+	}
+	for n, chunk := range part.Chunks() {
+		t.have[n] = chunk.Held
+		if !chunk.Held {
+			t.missing++
+		}
+	}
+	return t
+}
+
+// signal wakes who waits. The caller holds the lock.
+func (t *transfer) signal() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// add adds a reader and begins what it waits for.
+func (t *transfer) add(r *Reader) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.t = t
+	t.readers = append(t.readers, r)
+	t.users++
+	t.schedule()
+}
+
+// drop ends a reader.
+func (t *transfer) drop(r *Reader) {
+	t.mu.Lock()
+	i := slices.Index(t.readers, r)
+	if i >= 0 {
+		t.readers = slices.Delete(t.readers, i, i+1)
+	}
+	t.mu.Unlock()
+	if i >= 0 {
+		t.leave()
+	}
+}
+
+// leave ends one use. The last one closes the transfer.
+func (t *transfer) leave() {
+	t.c.mu.Lock()
+	defer t.c.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.users--
+	if t.users > 0 {
+		return
+	}
+	t.end()
+	t.forget()
+	if t.done {
+		t.part.Closed()
+	} else {
+		t.part.Leave()
+	}
+}
+
+// forget lets the next reader begin another transfer. The caller holds both locks.
+func (t *transfer) forget() {
+	if id := t.part.Object.ID; t.c.transfers[id] == t {
+		delete(t.c.transfers, id)
+	}
+}
+
+// schedule begins flights for what readers want. The caller holds the lock.
+func (t *transfer) schedule() {
+	if t.err != nil || t.done {
+		return
+	}
+	if t.missing == 0 {
+		if !t.closing {
+			t.closing = true
+			t.users++
+			go t.finish()
+		}
+		return
+	}
+	wants := make([]blob.Want, len(t.readers))
+	for i, r := range t.readers {
+		wants[i].Next, wants[i].End = t.part.Object.Covering(r.pos, r.end)
+	}
+	taken := func(n int) bool { return t.have[n] || t.flights[n] != nil }
+	for len(t.flights) < inFlight {
+		n, i, ok := blob.Next(wants, taken)
+		if !ok {
+			return
+		}
+		f := &flight{}
+		t.flights[n] = f
+		t.users++
+		go t.fly(n, f, t.readers[i].target, t.readers[i].ask)
+	}
+}
+
+// relays reports whether a chunk is on its way from a peer.
+func (t *transfer) relays(n int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.flights[n]
+	return f != nil && f.peer != ""
+}
+
+// fly fetches a chunk and goes on with the next.
+func (t *transfer) fly(n int, f *flight, target Target, how ask) {
+	crc, from, err := t.fill(n, f, target, how)
+	if err == nil {
+		t.part.Done(n, crc, from)
+	}
+	t.mu.Lock()
+	delete(t.flights, n)
+	switch {
+	case err != nil && t.err == nil && t.ctx.Err() == nil:
+		t.err = err
+		t.end()
+	case err == nil:
+		t.have[n] = true
+		t.missing--
+		if from != "" {
+			t.from[from] = true
+		}
+	}
+	t.signal()
+	t.schedule()
+	failed := t.err != nil
+	t.mu.Unlock()
+	if failed {
+		t.c.mu.Lock()
+		t.forget()
+		t.c.mu.Unlock()
+	}
+	t.leave()
+}
+
+// await waits until bytes under a reader's position are here, and returns how many of
+// at most most, and where.
+func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for {
+		if r.pos >= r.end {
+			return 0, 0, io.EOF
+		}
+		chunk := int(r.pos / blob.ChunkSize)
+		start, length := t.part.Object.Span(chunk)
+		if !t.have[chunk] && !t.done {
+			length = 0
+			if f := t.flights[chunk]; f != nil {
+				length = f.written
+			}
+		}
+		if n := min(most, start+length-r.pos, r.end-r.pos); n > 0 {
+			return n, r.pos, nil
+		}
+		if t.err != nil {
+			return 0, 0, t.err
+		}
+		if err := t.pause(r.ctx); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+// pause waits for a change, without the lock meanwhile.
+func (t *transfer) pause(ctx context.Context) error {
+	changed := t.changed
+	t.mu.Unlock()
+	defer t.mu.Lock()
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// advance moves a reader on.
+func (t *transfer) advance(r *Reader, n int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r.pos += n
+}
+
+// whole waits for the end.
+func (t *transfer) whole(ctx context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.done {
+		if t.err != nil {
+			return t.err
+		}
+		if err := t.pause(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *transfer) progress() (held int64, peers int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n, here := range t.have {
+		if _, length := t.part.Object.Span(n); here {
+			held += length
+		}
+	}
+	for _, f := range t.flights {
+		held += f.written
+	}
+	return held, len(t.from)
+}

@@ -1,0 +1,276 @@
+// Package hub speaks the protocol of the Hugging Face Hub to unchanged clients, whose
+// HF_ENDPOINT names it. Files come through the node's cache.
+package hub
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/cache/models"
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+	"aliquot/internal/blob"
+)
+
+// Face is the handler.
+type Face struct {
+	Library *models.Library
+	Log     *slog.Logger
+}
+
+// ask is a request, read.
+type ask struct {
+	verb     string // "resolve", "revision", "tree", "paths-info" or "" for the repository
+	ref      blob.Ref
+	path     string
+	token    string
+	rawQuery url.Values
+}
+
+// verbs are the markers that end a repository's name: an ID may have one segment or two.
+var verbs = []string{"resolve", "revision", "tree", "paths-info"}
+
+// read reads the escaped path, as a revision may hold an escaped slash and a name may
+// hold any character.
+func read(r *http.Request) (a ask, ok bool) {
+	path := r.URL.EscapedPath()
+	a.token = bearer(r)
+	a.rawQuery = r.URL.Query()
+	rest, api := strings.CutPrefix(path, "/api/")
+	kind := ""
+	if api {
+		first, after, _ := strings.Cut(rest, "/")
+		if first != "models" && first != "datasets" && first != "spaces" {
+			return a, false
+		}
+		kind, rest = first, after
+	} else {
+		rest = strings.TrimPrefix(path, "/")
+		if first, after, ok := strings.Cut(rest, "/"); ok && (first == "datasets" || first == "spaces") {
+			kind, rest = first, after
+		}
+	}
+	words := strings.Split(strings.TrimSuffix(rest, "/"), "/")
+	id := words
+	for at := 1; at <= 2 && at < len(words); at++ {
+		if i := indexOf(verbs, words[at]); i >= 0 && at+1 < len(words) {
+			a.verb, id = verbs[i], words[:at]
+			words = words[at+1:]
+			break
+		}
+	}
+	if len(id) > 2 || !api && a.verb != "resolve" || api && a.verb == "resolve" {
+		return a, false
+	}
+	revision := "main"
+	if a.verb != "" {
+		revision = unescape(words[0])
+		parts := make([]string, len(words)-1)
+		for i, w := range words[1:] {
+			parts[i] = unescape(w)
+		}
+		a.path = strings.Join(parts, "/")
+	}
+	name := strings.Join(id, "/")
+	if kind == "datasets" || kind == "spaces" {
+		name = kind + "/" + name
+	}
+	ref, err := blob.ParseRef("hf://" + name + "@" + revision)
+	a.ref = ref
+	return a, err == nil && (a.verb != "resolve" || a.path != "")
+}
+
+func indexOf(all []string, word string) int {
+	for i, w := range all {
+		if w == word {
+			return i
+		}
+	}
+	return -1
+}
+
+func unescape(text string) string {
+	if plain, err := url.PathUnescape(text); err == nil {
+		return plain
+	}
+	return text
+}
+
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}
+
+// ServeHTTP answers. What it does not know is a 404 at once: clients ask for things
+// beside their models.
+func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a, ok := read(r)
+	if !ok {
+		fail(w, r, http.StatusNotFound, "", "this cache has no such page")
+		return
+	}
+	want := []string{http.MethodGet, http.MethodHead}
+	if a.verb == "paths-info" {
+		want = []string{http.MethodPost}
+	}
+	if indexOf(want, r.Method) < 0 {
+		w.Header().Set("Allow", strings.Join(want, ", "))
+		fail(w, r, http.StatusMethodNotAllowed, "", "this cache only reads")
+		return
+	}
+	listing, err := f.Library.List(r.Context(), a.ref, a.token)
+	if err != nil {
+		f.refuse(w, r, err)
+		return
+	}
+	w.Header().Set("X-Repo-Commit", listing.Revision)
+	switch a.verb {
+	case "resolve":
+		f.file(w, r, a, listing)
+	case "tree":
+		f.tree(w, r, a, listing)
+	case "paths-info":
+		f.pathsInfo(w, r, listing)
+	default:
+		answer(w, listing.Info)
+	}
+}
+
+func answer(w http.ResponseWriter, body []byte) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	_, _ = w.Write(body)
+}
+
+// fail answers with the headers by which clients tell errors apart.
+func fail(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+	h := w.Header()
+	if code != "" {
+		h.Set("X-Error-Code", code)
+	}
+	h.Set("X-Error-Message", message)
+	body, _ := json.Marshal(map[string]string{"error": message})
+	h.Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_, _ = w.Write(body)
+	}
+}
+
+// retryAfter is what a client is asked to wait where nothing better is known.
+const retryAfter = 5 * time.Second
+
+// refuse answers an error. An origin that is away or asks for patience is a 429, which
+// clients ask again: they give up on a 5xx.
+func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var named *origin.Refusal
+	var later *origin.Later
+	switch {
+	case errors.As(err, &named):
+		fail(w, r, named.Status, named.Code, oneLine(named.Message, err))
+	case errors.Is(err, origin.ErrNotFound):
+		fail(w, r, http.StatusNotFound, "RepoNotFound", err.Error())
+	case errors.Is(err, origin.ErrDenied):
+		fail(w, r, http.StatusForbidden, "GatedRepo", err.Error())
+	default:
+		after := retryAfter
+		if errors.As(err, &later) {
+			after = later.After
+		}
+		f.Log.Warn("a client of the Hub is asked to come again", "path", r.URL.Path, "error", err)
+		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		fail(w, r, http.StatusTooManyRequests, "", err.Error())
+	}
+}
+
+func oneLine(message string, err error) string {
+	if message != "" {
+		return message
+	}
+	return err.Error()
+}
+
+// full reports whether the error is that of a store without room.
+func full(err error) bool { return errors.Is(err, store.ErrNoRoom) }
+
+// longestBody bounds what is read of a request, in bytes.
+const longestBody = 1 << 20
+
+// pathsInfo answers which of the asked paths there are.
+func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listing) {
+	var asked struct {
+		Paths []string `json:"paths"`
+	}
+	text, err := io.ReadAll(io.LimitReader(r.Body, longestBody))
+	if err == nil && strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") {
+		form, _ := url.ParseQuery(string(text))
+		asked.Paths = form["paths"]
+	} else if err == nil {
+		err = json.Unmarshal(text, &asked)
+	}
+	if err != nil {
+		fail(w, r, http.StatusBadRequest, "", fmt.Sprintf("the paths cannot be read: %v", err))
+		return
+	}
+	found := []json.RawMessage{}
+	for _, raw := range l.Tree {
+		if indexOf(asked.Paths, entry(raw).Path) >= 0 {
+			found = append(found, plain(raw))
+		}
+	}
+	body, _ := json.Marshal(found)
+	answer(w, body)
+}
+
+// tree lists a folder.
+func (f *Face) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
+	recursive := strings.EqualFold(a.rawQuery.Get("recursive"), "true") || a.rawQuery.Get("recursive") == "1"
+	found, here := []json.RawMessage{}, a.path == ""
+	for _, raw := range l.Tree {
+		path := entry(raw).Path
+		if a.path != "" {
+			here = here || path == a.path
+			inside, ok := strings.CutPrefix(path, a.path+"/")
+			if !ok {
+				continue
+			}
+			here, path = true, inside
+		}
+		if recursive || !strings.Contains(path, "/") {
+			found = append(found, plain(raw))
+		}
+	}
+	if !here {
+		fail(w, r, http.StatusNotFound, "EntryNotFound", a.path+" does not exist on "+l.Revision)
+		return
+	}
+	body, _ := json.Marshal(found)
+	answer(w, body)
+}
+
+func entry(raw json.RawMessage) (e origin.Entry) {
+	_ = json.Unmarshal(raw, &e)
+	return e
+}
+
+// plain leaves out what would send a client past the cache, to the Hub's other store.
+func plain(raw json.RawMessage) json.RawMessage {
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return raw
+	}
+	delete(fields, "xetHash")
+	out, err := json.Marshal(fields)
+	if err != nil {
+		return raw
+	}
+	return out
+}

@@ -1,0 +1,355 @@
+// Package hubtest stands in for the Hugging Face Hub on the wire, for tests and
+// benchmarks: repositories of made-up files, signed URLs, and the ways in which the
+// real one fails. It keeps account of what was read.
+package hubtest
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Hub is a stand-in. Its fields may be changed while it runs, with Set.
+type Hub struct {
+	URL string
+	cdn string // another host, as the real one has
+
+	mu    sync.Mutex
+	repos map[string]*repo
+	// Token, if any, is asked for.
+	Token string
+	// Down answers nothing but 503; Limit answers 429 to that many requests.
+	Down  bool
+	Limit int
+	// Cut breaks an answer off after so many bytes, as often as Cuts says.
+	Cut, Cuts int
+	// Stall sends nothing of a file until it is closed.
+	Stall chan struct{}
+	// Expired counts how many signed URLs are refused once, with 403.
+	Expired int
+	// Corrupt flips a byte of every answer.
+	Corrupt bool
+
+	lfs      map[string][]byte // by SHA-256
+	read     map[string]int64  // bytes by path of the file
+	requests []string
+	signed   int
+}
+
+type repo struct {
+	revisions map[string]string // branch to commit
+	commits   map[string]map[string]File
+}
+
+// File is a file of a repository. LFS keeps it apart from Git.
+type File struct {
+	Body []byte
+	LFS  bool
+	oid  string // its digest; of Git where it is not LFS
+}
+
+// Start starts a stand-in. The caller must call the function that it returns.
+func Start() (*Hub, func()) {
+	h := &Hub{repos: map[string]*repo{}, lfs: map[string][]byte{}, read: map[string]int64{}}
+	api, cdn := httptest.NewServer(h), httptest.NewServer(http.HandlerFunc(h.signedFile))
+	h.URL, h.cdn = api.URL, cdn.URL
+	return h, func() { api.CloseClientConnections(); api.Close(); cdn.CloseClientConnections(); cdn.Close() }
+}
+
+// Set changes fields.
+func (h *Hub) Set(change func(h *Hub)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change(h)
+}
+
+// Push makes a commit of a branch, and returns it.
+func (h *Hub) Push(name, branch string, files map[string]File) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	r := h.repos[name]
+	if r == nil {
+		r = &repo{map[string]string{}, map[string]map[string]File{}}
+		h.repos[name] = r
+	}
+	for path, f := range files {
+		f.oid = GitOID(f.Body)
+		if f.LFS {
+			f.oid = SHA256(f.Body)
+			h.lfs[f.oid] = f.Body
+		}
+		files[path] = f
+	}
+	sum := sha1.New()
+	fmt.Fprint(sum, name, branch, len(r.commits))
+	sha := hex.EncodeToString(sum.Sum(nil))
+	r.revisions[branch], r.commits[sha] = sha, files
+	return sha
+}
+
+// Bytes makes the contents of a file, the same for the same seed.
+func Bytes(seed uint64, size int) []byte {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
+	return b
+}
+
+// Read is how many bytes of files were sent, in all.
+func (h *Hub) Read() (sum int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.read {
+		sum += n
+	}
+	return sum
+}
+
+// Requests lists method and path of all requests, and forgets them.
+func (h *Hub) Requests() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := h.requests
+	h.requests = nil
+	return all
+}
+
+// commitOf is a branch's.
+func commitOf(r *repo, revision string) string {
+	if sha := r.revisions[revision]; sha != "" {
+		return sha
+	}
+	if r.commits[revision] != nil {
+		return revision
+	}
+	return ""
+}
+
+func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
+	down, limited, token := h.Down, h.Limit > 0, h.Token
+	if limited {
+		h.Limit--
+	}
+	h.mu.Unlock()
+	switch {
+	case down:
+		http.Error(w, "down", http.StatusServiceUnavailable)
+		return
+	case limited:
+		w.Header().Set("Retry-After", "0")
+		http.Error(w, "slow down", http.StatusTooManyRequests)
+		return
+	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
+		w.Header().Set("X-Error-Code", "GatedRepo")
+		w.Header().Set("X-Error-Message", "Access to this model is restricted.")
+		http.Error(w, "gated", http.StatusUnauthorized)
+		return
+	}
+	path, api := strings.CutPrefix(r.URL.EscapedPath(), "/api/models/")
+	words := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	for i, word := range words {
+		words[i], _ = url.PathUnescape(word)
+	}
+	if len(words) < 4 {
+		http.NotFound(w, r)
+		return
+	}
+	h.mu.Lock()
+	repo := h.repos[words[0]+"/"+words[1]]
+	h.mu.Unlock()
+	if repo == nil {
+		w.Header().Set("X-Error-Code", "RepoNotFound")
+		http.NotFound(w, r)
+		return
+	}
+	sha := commitOf(repo, words[3])
+	if sha == "" {
+		w.Header().Set("X-Error-Code", "RevisionNotFound")
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("X-Repo-Commit", sha)
+	switch {
+	case api && words[2] == "revision":
+		h.revision(w, words[0]+"/"+words[1], sha, repo.commits[sha])
+	case api && words[2] == "tree":
+		h.tree(w, r, sha, repo.commits[sha])
+	case !api && words[2] == "resolve":
+		h.resolve(w, r, strings.Join(words[4:], "/"), repo.commits[sha])
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (h *Hub) revision(w http.ResponseWriter, name, sha string, files map[string]File) {
+	type sibling struct {
+		Name string `json:"rfilename"`
+	}
+	siblings := []sibling{}
+	for _, path := range sorted(files) {
+		siblings = append(siblings, sibling{path})
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"id": name, "modelId": name, "sha": sha, "private": false, "gated": false, "siblings": siblings})
+}
+
+func sorted(files map[string]File) []string {
+	var all []string
+	for path := range files {
+		all = append(all, path)
+	}
+	sort.Strings(all)
+	return all
+}
+
+// page is how many entries a page of a tree has: few, so that every test turns pages.
+const page = 3
+
+func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
+	entries, folders := []map[string]any{}, map[string]bool{}
+	for _, path := range sorted(files) {
+		for i := range path {
+			if folder := path[:i]; path[i] == '/' && !folders[folder] {
+				folders[folder] = true
+				entries = append(entries, map[string]any{"type": "directory", "path": folder, "oid": strings.Repeat("0", 40), "size": 0})
+			}
+		}
+		f := files[path]
+		e := map[string]any{"type": "file", "path": path, "oid": f.oid, "size": len(f.Body)}
+		if f.LFS {
+			e["oid"] = strings.Repeat("1", 40)
+			e["lfs"] = map[string]any{"oid": f.oid, "size": len(f.Body), "pointerSize": 135}
+			e["xetHash"] = strings.Repeat("ab", 32)
+		}
+		entries = append(entries, e)
+	}
+	from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
+	end := min(from+page, len(entries))
+	if end < len(entries) {
+		w.Header().Set("Link", fmt.Sprintf(`<%s%s?recursive=true&cursor=%d>; rel="next"`, h.URL, r.URL.EscapedPath(), end))
+	}
+	_ = json.NewEncoder(w).Encode(entries[from:end])
+}
+
+// SHA256 and GitOID are what the Hub calls contents by.
+func SHA256(b []byte) string { s := sha256.Sum256(b); return hex.EncodeToString(s[:]) }
+
+// GitOID is what Git calls a blob.
+func GitOID(b []byte) string {
+	s := sha1.New()
+	fmt.Fprintf(s, "blob %d\x00", len(b))
+	s.Write(b)
+	return hex.EncodeToString(s.Sum(nil))
+}
+
+func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, path string, files map[string]File) {
+	f, ok := files[path]
+	if !ok {
+		w.Header().Set("X-Error-Code", "EntryNotFound")
+		http.NotFound(w, r)
+		return
+	}
+	if f.LFS {
+		sum := f.oid
+		w.Header().Set("X-Linked-Etag", `"`+sum+`"`)
+		w.Header().Set("X-Linked-Size", strconv.Itoa(len(f.Body)))
+		w.Header().Set("X-Xet-Hash", strings.Repeat("ab", 32))
+		w.Header().Set("Link", `<`+h.URL+`/api/xet>; rel="xet-auth"`)
+		h.mu.Lock()
+		h.signed++
+		at := fmt.Sprintf("%s/%s?signature=%d", h.cdn, sum, h.signed)
+		h.mu.Unlock()
+		w.Header().Set("Location", at)
+		w.WriteHeader(http.StatusFound)
+		return
+	}
+	w.Header().Set("ETag", `"`+f.oid+`"`)
+	h.send(w, r, path, f.Body)
+}
+
+// signedFile is the other host: it knows no tokens.
+func (h *Hub) signedFile(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Authorization") != "" {
+		http.Error(w, "a token was sent to another host", http.StatusBadRequest)
+		return
+	}
+	h.mu.Lock()
+	expired := h.Expired > 0
+	if expired {
+		h.Expired--
+	}
+	sum := strings.TrimPrefix(r.URL.Path, "/")
+	body := h.lfs[sum]
+	down := h.Down
+	h.mu.Unlock()
+	switch {
+	case down:
+		http.Error(w, "down", http.StatusServiceUnavailable)
+	case expired:
+		http.Error(w, "expired", http.StatusForbidden)
+	case body == nil:
+		http.NotFound(w, r)
+	default:
+		h.send(w, r, sum, body)
+	}
+}
+
+// send sends a file or a range of it, and fails as it is told.
+func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []byte) {
+	h.mu.Lock()
+	stall, cut, corrupt := h.Stall, 0, h.Corrupt
+	if h.Cuts > 0 {
+		h.Cuts--
+		cut = h.Cut
+	}
+	h.mu.Unlock()
+	from, to := 0, len(body)
+	status := http.StatusOK
+	if spec, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+		first, last, _ := strings.Cut(spec, "-")
+		from, _ = strconv.Atoi(first)
+		if end, err := strconv.Atoi(last); err == nil {
+			to = min(to, end+1)
+		}
+		status = http.StatusPartialContent
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(body)))
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(to-from))
+	w.WriteHeader(status)
+	_ = http.NewResponseController(w).Flush()
+	if stall != nil {
+		select {
+		case <-stall:
+		case <-r.Context().Done():
+			return
+		case <-time.After(time.Minute):
+			return
+		}
+	}
+	out := body[from:to]
+	if corrupt && len(out) > 0 {
+		out = append([]byte(nil), out...)
+		out[len(out)/2] ^= 1
+	}
+	if cut > 0 && cut < len(out) {
+		out = out[:cut]
+	}
+	n, _ := w.Write(out)
+	h.mu.Lock()
+	h.read[name] += int64(n)
+	h.mu.Unlock()
+	if cut > 0 {
+		panic(http.ErrAbortHandler)
+	}
+}

@@ -1,0 +1,80 @@
+package cache
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"aliquot/cache/hubtest"
+	"aliquot/internal/blob"
+	"aliquot/internal/cacheapi"
+)
+
+// TestMain is also the process that TestKilledInTheMiddle kills.
+func TestMain(m *testing.M) {
+	at := os.Getenv("CACHE_VICTIM")
+	if at == "" {
+		os.Exit(m.Run())
+	}
+	conf := victimSettings(at, os.Getenv("CACHE_HUB"))
+	if _, err := Start(context.Background(), conf, slog.New(slog.NewTextHandler(io.Discard, nil))); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("started")
+	time.Sleep(5 * time.Minute)
+}
+
+// A cache that is killed goes on with the chunks that it has.
+func TestKilledInTheMiddle(t *testing.T) {
+	hub := startHub(t)
+	body := hubtest.Bytes(7, 20*blob.ChunkSize)
+	hub.Push("a/b", "main", map[string]hubtest.File{"model.safetensors": {Body: body, LFS: true}})
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), "CACHE_VICTIM="+dir, "CACHE_HUB="+hub.URL)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if line, _ := bufio.NewReader(out).ReadString('\n'); line != "started\n" {
+		t.Fatalf("%q", line)
+	}
+	conf := victimSettings(dir, hub.URL)
+	api := cacheapi.NewClient(conf.Socket)
+	for {
+		m, err := api.Fetch(t.Context(), cacheapi.Fetch{Model: "hf://a/b"})
+		if err != nil || m.State == cacheapi.Failed {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		if m.Bytes > int64(len(body)/2) {
+			break
+		}
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	before := hub.Read()
+	conf.OriginRate = 0
+	n := begin(t, conf)
+	m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "hf://a/b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Chunks on their way, and those whose line was not yet written, come again.
+	if again := hub.Read() - before; again > int64(len(body))*3/4 {
+		t.Errorf("%d of %d bytes were read after the restart", again, len(body))
+	}
+	if m.Total != int64(len(body)) {
+		t.Errorf("%+v", m)
+	}
+}

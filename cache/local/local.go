@@ -1,0 +1,84 @@
+// Package local answers the programs of the node on a Unix socket: what internal/cacheapi
+// describes.
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"aliquot/cache/models"
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+	"aliquot/internal/cacheapi"
+)
+
+// longestAsk bounds what is read of a request, in bytes; longestWait what one waits.
+const (
+	longestAsk  = 1 << 20
+	longestWait = 60 * time.Second
+)
+
+// Handler answers.
+func Handler(l *models.Library, status func() cacheapi.Status) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/fetch", func(w http.ResponseWriter, r *http.Request) { fetch(w, r, l) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, status()) })
+	mux.HandleFunc("DELETE /v1/pins/{owner}", func(w http.ResponseWriter, r *http.Request) {
+		if err := l.Unpin(r.PathValue("owner")); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	return mux
+}
+
+func fetch(w http.ResponseWriter, r *http.Request, l *models.Library) {
+	var ask cacheapi.Fetch
+	decoder := json.NewDecoder(io.LimitReader(r.Body, longestAsk))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&ask); err != nil {
+		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	job, err := l.Fetch(r.Context(), ask)
+	if err != nil {
+		http.Error(w, err.Error(), code(err))
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), min(time.Duration(ask.Wait*float64(time.Second)), longestWait))
+	defer cancel()
+	select {
+	case <-job.Done():
+	case <-ctx.Done():
+	}
+	answer(w, http.StatusOK, job.Status())
+}
+
+// code is the status of an error.
+func code(err error) int {
+	var later *origin.Later
+	switch {
+	case errors.Is(err, models.ErrAsk):
+		return http.StatusBadRequest
+	case errors.Is(err, origin.ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, origin.ErrDenied):
+		return http.StatusForbidden
+	case errors.Is(err, store.ErrNoRoom):
+		return http.StatusInsufficientStorage
+	case errors.As(err, &later), errors.Is(err, context.DeadlineExceeded):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadGateway
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body)
+}

@@ -1,0 +1,284 @@
+package models
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"aliquot/cache/fetch"
+	"aliquot/cache/origin"
+	"aliquot/cache/store"
+	"aliquot/internal/blob"
+	"aliquot/internal/cacheapi"
+)
+
+// Job brings one revision of a model to this node.
+type Job struct {
+	library *Library
+	listing *Listing
+	files   []origin.File
+	view    store.View
+	token   string
+
+	mu      sync.Mutex
+	owners  []string
+	readers []*fetch.Reader
+	started time.Time
+	path    string
+	err     error
+	done    chan struct{}
+}
+
+// ErrAsk is the error of a request that can never be met.
+var ErrAsk = errors.New("wrong request")
+
+// atOnce is how many files of a model are fetched at once.
+const atOnce = 3
+
+// Fetch begins to bring a model to this node, or joins who does. Owner, if any, pins
+// it as soon as it is whole.
+func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
+	ref, err := blob.ParseRef(ask.Model)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAsk, err)
+	}
+	listing, err := l.List(ctx, ref, ask.Token)
+	if err != nil {
+		return nil, err
+	}
+	files, err := chosen(listing.Files, ask.Include, ask.Exclude)
+	if err != nil {
+		return nil, fmt.Errorf("%w: model %s: %w", ErrAsk, ref, err)
+	}
+	view := layout(ref, listing.Revision, files)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	j := l.jobs[view.Name]
+	if j == nil || j.failed() || j.gone() {
+		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(), done: make(chan struct{})}
+		l.jobs[view.Name] = j
+		go j.run(context.WithoutCancel(ctx))
+	}
+	return j, j.own(ask.Owner)
+}
+
+// own has an owner pin the model now or when it is whole.
+func (j *Job) own(owner string) error {
+	if owner == "" {
+		return nil
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.path == "" {
+		if !slices.Contains(j.owners, owner) {
+			j.owners = append(j.owners, owner)
+		}
+		return nil
+	}
+	return j.library.pin(owner, j.view.Name)
+}
+
+// pin adds a view to what an owner has pinned.
+func (l *Library) pin(owner, view string) error {
+	views := l.Cache.Store().Pins()[owner]
+	if slices.Contains(views, view) {
+		return nil
+	}
+	return l.Cache.Store().Pin(owner, append(views, view)...)
+}
+
+// Unpin ends what an owner has pinned, or would pin.
+func (l *Library) Unpin(owner string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, j := range l.jobs {
+		j.mu.Lock()
+		j.owners = slices.DeleteFunc(j.owners, func(o string) bool { return o == owner })
+		j.mu.Unlock()
+	}
+	return l.Cache.Store().Unpin(owner)
+}
+
+func (j *Job) failed() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err != nil
+}
+
+// gone reports whether a model that was whole has been evicted since.
+func (j *Job) gone() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.path != "" && j.library.Cache.Store().View(j.view.Name) == ""
+}
+
+// Done is closed when the job has ended.
+func (j *Job) Done() <-chan struct{} { return j.done }
+
+func (j *Job) run(ctx context.Context) {
+	at, err := j.fetch(ctx)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.token = ""
+	if err == nil {
+		for _, owner := range j.owners {
+			if err := j.library.pin(owner, j.view.Name); err != nil {
+				j.library.Log.Error("a model could not be pinned", "owner", owner, "model", j.listing.Ref.String(), "error", err)
+			}
+		}
+	}
+	j.path, j.err = at, err
+	if err != nil {
+		j.library.Log.Error("a model could not be fetched", "model", j.listing.Ref.String(), "error", err)
+	} else {
+		j.library.Log.Info("a model is whole", "model", j.listing.Ref.String(), "revision", j.listing.Revision, "bytes", j.total(), "took", time.Since(j.started).Round(time.Millisecond).String())
+	}
+	close(j.done)
+}
+
+// fetch fetches the files and publishes them. The files stay open until then, so that
+// none is evicted for another.
+func (j *Job) fetch(ctx context.Context) (string, error) {
+	if at := j.library.Cache.Store().View(j.view.Name); at != "" {
+		return at, nil
+	}
+	defer func() {
+		for _, r := range j.readers {
+			r.Close()
+		}
+	}()
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(atOnce)
+	for _, f := range j.files {
+		group.Go(func() error {
+			err := j.one(ctx, f)
+			if errors.Is(err, store.ErrDigest) {
+				// What an earlier attempt left on the disk may have been wrong; it is gone.
+				err = j.one(ctx, f)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.Path, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return "", err
+	}
+	return j.library.Cache.Store().Publish(j.view)
+}
+
+// one fetches a file, and leaves it open.
+func (j *Job) one(ctx context.Context, f origin.File) error {
+	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0, f.Object.Size)
+	if err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.readers = append(j.readers, r)
+	j.mu.Unlock()
+	return r.Wait()
+}
+
+func (j *Job) total() (sum int64) {
+	for _, f := range j.files {
+		sum += f.Object.Size
+	}
+	return sum
+}
+
+// Status says how far the job is.
+func (j *Job) Status() cacheapi.Model {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	m := cacheapi.Model{
+		Model: j.listing.Ref.String(), Revision: j.listing.Revision, State: cacheapi.Fetching, Total: j.total(),
+		Stale: j.listing.Stale, Seconds: time.Since(j.started).Seconds(),
+	}
+	for _, r := range j.readers {
+		held, peers := r.Progress()
+		m.Bytes += held
+		m.Peers = max(m.Peers, peers)
+	}
+	switch {
+	case j.err != nil:
+		m.State, m.Error = cacheapi.Failed, j.err.Error()
+	case j.path != "":
+		m.State, m.Path, m.Bytes = cacheapi.Whole, j.path, m.Total
+	}
+	return m
+}
+
+// chosen are the files that patterns choose; without any, all.
+func chosen(files []origin.File, include, exclude []string) (some []origin.File, err error) {
+	match := func(patterns []string, name string) (bool, error) {
+		for _, p := range patterns {
+			ok, err := path.Match(p, name)
+			if err != nil {
+				return false, fmt.Errorf("pattern %q: %w", p, err)
+			}
+			if base, _ := path.Match(p, path.Base(name)); ok || base || strings.HasSuffix(p, "/") && strings.HasPrefix(name, p) {
+				return true, nil
+			}
+		}
+		return false, nil
+	}
+	for _, f := range files {
+		in, err := match(include, f.Path)
+		if err != nil {
+			return nil, err
+		}
+		out, err := match(exclude, f.Path)
+		if err != nil {
+			return nil, err
+		}
+		if (in || len(include) == 0) && !out {
+			some = append(some, f)
+		}
+	}
+	if len(some) == 0 {
+		return nil, fmt.Errorf("no file of %d is chosen", len(files))
+	}
+	return some, nil
+}
+
+// Folder is the name of a repository's folder in the layout of the Hub's own cache.
+func Folder(name string) string {
+	kind, id := origin.Kind(name)
+	return kind + "--" + strings.ReplaceAll(id, "/", "--")
+}
+
+// layout is the view of a model: in the layout of the Hub's own cache below "hub", so
+// that its clients find the model with HF_HUB_CACHE, or as plain files below "files".
+func layout(ref blob.Ref, revision string, files []origin.File) store.View {
+	words := []string{ref.String(), revision}
+	v := store.View{Objects: map[string]string{}, Links: map[string]string{}, Texts: map[string]string{}}
+	repo := path.Join("hub", Folder(ref.Name))
+	for _, f := range files {
+		words = append(words, f.Path, f.Object.ID)
+		if ref.Scheme != "hf" {
+			v.Objects[path.Join("files", f.Path)] = f.Object.ID
+			continue
+		}
+		v.Objects[path.Join(repo, "blobs", f.Object.Digest())] = f.Object.ID
+		up := strings.Repeat("../", 2+strings.Count(f.Path, "/"))
+		v.Links[path.Join(repo, "snapshots", revision, f.Path)] = up + "blobs/" + f.Object.Digest()
+	}
+	if ref.Scheme == "hf" {
+		// Whoever mounts it means this revision, whatever name a program asks for.
+		v.Texts[path.Join(repo, "refs", "main")] = revision
+		v.Texts[path.Join(repo, "refs", ref.Revision)] = revision
+	}
+	text, _ := json.Marshal(words)
+	base := strings.NewReplacer("/", "--", ":", "", "@", "-").Replace(ref.Name)
+	v.Name = strings.Trim(fmt.Sprintf("%.80s-%s", strings.TrimLeft(base, ".-"), digest(string(text))[:16]), ".-")
+	return v
+}

@@ -1,0 +1,261 @@
+// Package models knows which files a model is made of, who may have it, and brings
+// whole models to the node for read-only mounts.
+package models
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"aliquot/cache/fetch"
+	"aliquot/cache/origin"
+	"aliquot/internal/blob"
+)
+
+const (
+	// fresh is how long a branch is taken to be where it was.
+	fresh = time.Minute
+	// passFor is how long the origin's word that a token may read a repository holds.
+	passFor = 5 * time.Minute
+	// patience is how long an origin may take to list a model: clients of the Hub give
+	// up after 10 s.
+	patience = 8 * time.Second
+)
+
+// Library lists models. It is safe for concurrent use.
+type Library struct {
+	Cache   *fetch.Cache
+	Origins origin.Set
+	Log     *slog.Logger
+
+	mu       sync.Mutex
+	passed   map[string]time.Time // by asker and name: when the origin let it pass
+	branches map[string]branch    // by ref
+	jobs     map[string]*Job
+	asking   map[string]*asking
+}
+
+type branch struct {
+	revision string
+	at       time.Time
+	public   bool
+}
+
+// asking is a question to the origin that several wait for.
+type asking struct {
+	done chan struct{}
+	l    *Listing
+	err  error
+}
+
+// Listing is a revision of a model, with what its origin said of it.
+type Listing struct {
+	origin.Listing
+	// Info and Tree are the Hub's own answers, for its clients.
+	Info json.RawMessage   `json:"info,omitempty"`
+	Tree []json.RawMessage `json:"tree,omitempty"`
+	// Stale is set where the origin did not answer and this is the last that is known.
+	Stale bool `json:"-"`
+}
+
+// New makes a library over a cache's store.
+func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
+	l := &Library{Cache: c, Origins: origins, Log: log, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
+	if err := os.MkdirAll(l.dir(), 0o700); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	return l, nil
+}
+
+func (l *Library) dir() string { return filepath.Join(l.Cache.Store().Dir(), "listings") }
+
+func digest(words ...string) string {
+	h := sha256.New()
+	for _, w := range words {
+		fmt.Fprintf(h, "%d:%s,", len(w), w)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// asker names who asks for a repository, without the token itself.
+func asker(ref blob.Ref, token string) string { return digest(token, ref.Scheme, ref.Name) }
+
+// List lists a model for the bearer of a token, if the origin lets it. A revision
+// that is known is not asked for again; where the origin does not answer, the last one
+// known counts for those who may read it.
+func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	if known := l.known(ref, token, fresh, passFor); known != nil {
+		return known, nil
+	}
+	key := ref.String() + "\x00" + asker(ref, token)
+	l.mu.Lock()
+	a := l.asking[key]
+	if a == nil {
+		a = &asking{done: make(chan struct{})}
+		l.asking[key] = a
+		go func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			defer cancel()
+			a.l, a.err = l.ask(ctx, ref, token)
+			l.mu.Lock()
+			delete(l.asking, key)
+			l.mu.Unlock()
+			close(a.done)
+		}()
+	}
+	l.mu.Unlock()
+	select {
+	case <-a.done:
+		return a.l, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// ask asks the origin.
+func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	got, err := l.fromOrigin(ctx, ref, token)
+	if err == nil {
+		l.learn(ref, token, got)
+		return got, nil
+	}
+	if origin.Final(err) {
+		l.mu.Lock()
+		delete(l.passed, asker(ref, token))
+		l.mu.Unlock()
+		return nil, err
+	}
+	// The origin is away: what was allowed stays so.
+	if known := l.known(ref, token, 0, 0); known != nil {
+		l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(), "revision", known.Revision, "error", err)
+		known.Stale = true
+		return known, nil
+	}
+	return nil, err
+}
+
+func (l *Library) fromOrigin(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	hub, ok := l.Origins[ref.Scheme].(*origin.Hub)
+	if !ok {
+		got, err := l.Origins.List(ctx, ref, token)
+		if err != nil {
+			return nil, err
+		}
+		return &Listing{Listing: *got}, nil
+	}
+	info, err := hub.Info(ctx, ref.Name, ref.Revision, token)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", ref, err)
+	}
+	if known, err := l.load(ref, info.Commit); err == nil {
+		known.Public = known.Public || hub.Anonymous(token)
+		return known, nil
+	}
+	tree, err := hub.Tree(ctx, ref.Name, info.Commit, token)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", ref, err)
+	}
+	files, err := origin.Files(ref.Name, info.Commit, tree)
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", ref, err)
+	}
+	return &Listing{Listing: origin.Listing{Ref: ref, Revision: info.Commit, Public: hub.Anonymous(token), Files: files}, Info: info.Answer, Tree: tree}, nil
+}
+
+// learn remembers a listing and that its asker may read it.
+func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
+	now := time.Now()
+	l.mu.Lock()
+	l.passed[asker(ref, token)] = now
+	l.branches[ref.String()] = branch{got.Revision, now, got.Public}
+	for who, at := range l.passed {
+		// An origin that is away for a day asks for a new start.
+		if now.Sub(at) > 24*time.Hour {
+			delete(l.passed, who)
+		}
+	}
+	l.mu.Unlock()
+	if err := l.save(ref, got); err != nil {
+		l.Log.Warn("a listing could not be written", "model", ref.String(), "error", err)
+	}
+}
+
+// known is what is known without the origin: of a branch for at most maxAge, for an
+// asker that passed at most maxPass ago; 0 for any time.
+func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duration) *Listing {
+	l.mu.Lock()
+	at, passed := l.passed[asker(ref, token)]
+	b, ok := l.branches[ref.String()]
+	l.mu.Unlock()
+	if !ok {
+		b = l.loadBranch(ref)
+	}
+	now := time.Now()
+	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass)
+	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision)
+	switch {
+	case b.revision == "":
+		return nil
+	case !passed && (maxPass != 0 || !b.public):
+		return nil
+	case !immutable && maxAge != 0 && now.Sub(b.at) >= maxAge:
+		return nil
+	}
+	got, err := l.load(ref, b.revision)
+	if err != nil {
+		return nil
+	}
+	return got
+}
+
+// file is where something about a repository is kept.
+func (l *Library) file(ref blob.Ref, what string) string {
+	return filepath.Join(l.dir(), digest(ref.Scheme, ref.Name, what)+".json")
+}
+
+func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
+	text, err := os.ReadFile(l.file(ref, "@"+revision))
+	if err != nil {
+		return nil, err
+	}
+	var got Listing
+	if err := json.Unmarshal(text, &got); err != nil {
+		return nil, err
+	}
+	got.Ref = ref
+	return &got, nil
+}
+
+type savedBranch struct {
+	Revision string    `json:"revision"`
+	At       time.Time `json:"at"`
+	Public   bool      `json:"public"`
+}
+
+func (l *Library) loadBranch(ref blob.Ref) branch {
+	var s savedBranch
+	text, err := os.ReadFile(l.file(ref, ref.Revision))
+	if err != nil || json.Unmarshal(text, &s) != nil {
+		return branch{}
+	}
+	return branch{s.Revision, s.At, s.Public}
+}
+
+func (l *Library) save(ref blob.Ref, got *Listing) error {
+	text, err := json.Marshal(got)
+	if err != nil {
+		return err
+	}
+	// The commit is a revision too, and clients go on with it.
+	saved, _ := json.Marshal(savedBranch{got.Revision, time.Now(), got.Public})
+	write := l.Cache.Store().WriteFile
+	return errors.Join(write(l.file(ref, "@"+got.Revision), text), write(l.file(ref, ref.Revision), saved), write(l.file(ref, got.Revision), saved))
+}

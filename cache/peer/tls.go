@@ -1,0 +1,75 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Files are those of mutual TLS. They are read for each handshake, so that new ones
+// count without a restart.
+type Files struct {
+	CA, Cert, Key string
+	// ServerName is in the certificate of every cache.
+	ServerName string
+}
+
+func (f Files) config() (*tls.Config, error) {
+	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	if err != nil {
+		return nil, fmt.Errorf("peer certificate: %w", err)
+	}
+	text, err := os.ReadFile(f.CA)
+	if err != nil {
+		return nil, fmt.Errorf("peer CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("peer CA: %s holds no certificate", f.CA)
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair},
+		RootCAs: pool, ServerName: f.ServerName, ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+		NextProtos: []string{"http/1.1"},
+		// A certificate of the same CA that is not a cache's is refused on both sides.
+		VerifyConnection: func(s tls.ConnectionState) error {
+			if len(s.PeerCertificates) == 0 {
+				return errors.New("no certificate")
+			}
+			return s.PeerCertificates[0].VerifyHostname(f.ServerName)
+		},
+	}, nil
+}
+
+// Listen listens for peers.
+func (f Files) Listen(l net.Listener) (net.Listener, error) {
+	if _, err := f.config(); err != nil {
+		return nil, err
+	}
+	return tls.NewListener(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.config() }}), nil
+}
+
+// NewClient makes a client for peers; files are nil on a network that is trusted.
+func NewClient(files *Files) *http.Client {
+	dialer := &net.Dialer{Timeout: time.Second}
+	t := &http.Transport{
+		DialContext: dialer.DialContext, ResponseHeaderTimeout: 2 * time.Second,
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+	}
+	if files != nil {
+		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			config, err := files.config()
+			if err != nil {
+				return nil, err
+			}
+			return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+		}
+	}
+	return &http.Client{Transport: t}
+}

@@ -1,0 +1,177 @@
+package store
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+	"time"
+
+	"aliquot/internal/blob"
+)
+
+// sum is the digest of the bytes of an object up to some chunk.
+type sum struct {
+	hash hash.Hash // nil where the ID holds no digest
+	next int       // first chunk that is not in it
+}
+
+func newSum(o blob.Object) sum {
+	switch o.Kind() {
+	case "sha256":
+		return sum{hash: sha256.New()}
+	case "git":
+		h := sha1.New()
+		fmt.Fprintf(h, "blob %d\x00", o.Size)
+		return sum{hash: h}
+	}
+	return sum{}
+}
+
+// run writes the log and follows the digest, so that little is left to do when the
+// last chunk has come.
+func (p *Partial) run() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy = true
+	defer func() { p.busy = false; p.wake.Broadcast() }()
+	for {
+		for len(p.fresh) == 0 && !p.closed {
+			p.busy = false
+			p.wake.Broadcast()
+			p.wake.Wait()
+			p.busy = true
+		}
+		if p.closed && len(p.fresh) == 0 {
+			return
+		}
+		fresh := p.fresh
+		p.fresh = nil
+		lines := []byte{}
+		for _, n := range fresh {
+			line, _ := json.Marshal(p.chunks[n])
+			lines = append(append(lines, line...), '\n')
+		}
+		held := p.ahead()
+		p.mu.Unlock()
+		err := p.record(lines)
+		if sumErr := p.follow(held); err == nil {
+			err = sumErr
+		}
+		p.mu.Lock()
+		if err != nil && p.err == nil {
+			p.err = err
+		}
+	}
+}
+
+// record syncs the bytes of chunks before the lines that say that they are there.
+func (p *Partial) record(lines []byte) error {
+	if err := p.file.Sync(); err != nil {
+		return noRoom(err)
+	}
+	if _, err := p.log.Write(lines); err != nil {
+		return noRoom(err)
+	}
+	return p.log.Sync()
+}
+
+// ahead is the end of the chunks that are held without a gap. The caller holds the lock.
+func (p *Partial) ahead() int {
+	n := p.sum.next
+	for n < len(p.chunks) && p.chunks[n].Held {
+		n++
+	}
+	return n
+}
+
+// follow takes the chunks before end into the digest. Only the writer calls it, and
+// Finish when the writer rests.
+func (p *Partial) follow(end int) error {
+	if p.sum.hash == nil {
+		return nil
+	}
+	buffer := make([]byte, 1<<20)
+	for ; p.sum.next < end; p.sum.next++ {
+		offset, length := p.Object.Span(p.sum.next)
+		for at := offset; at < offset+length; {
+			n, err := p.file.ReadAt(buffer[:min(int64(len(buffer)), offset+length-at)], at)
+			if n == 0 && err != nil {
+				return err
+			}
+			p.sum.hash.Write(buffer[:n])
+			at += int64(n)
+		}
+	}
+	return nil
+}
+
+// ErrDigest is the error of bytes that are not those of their digest.
+var ErrDigest = errors.New("the bytes do not have the object's digest")
+
+// Again begins the digest at the first chunk again, after chunks were replaced.
+func (p *Partial) Again() {
+	p.rest()
+	defer p.mu.Unlock()
+	p.sum = newSum(p.Object)
+}
+
+// rest waits until the writer has nothing to do and returns with the lock held.
+func (p *Partial) rest() {
+	p.mu.Lock()
+	for (p.busy || len(p.fresh) > 0) && !p.closed {
+		p.wake.Wait()
+	}
+}
+
+// Finish checks the digest of an object all of whose chunks are held, and makes it
+// whole; ErrDigest where it is another.
+func (p *Partial) Finish() error {
+	p.rest()
+	end, err := p.ahead(), p.err
+	if err == nil && end < len(p.chunks) {
+		err = fmt.Errorf("chunk %d of %s is missing", end, p.Object.ID)
+	}
+	if err == nil {
+		err = p.follow(end)
+	}
+	if err == nil && p.sum.hash != nil && hex.EncodeToString(p.sum.hash.Sum(nil)) != p.Object.Digest() {
+		err = ErrDigest
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return p.publish()
+}
+
+func (p *Partial) publish() error {
+	s := p.store
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.partials[p.Object.ID] != p {
+		return fmt.Errorf("object %s was removed meanwhile", p.Object.ID)
+	}
+	if err := errors.Join(p.file.Chmod(0o444), p.file.Sync()); err != nil {
+		return noRoom(err)
+	}
+	if err := os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID)); err != nil {
+		return err
+	}
+	now := time.Now()
+	s.whole[p.Object.ID] = &entry{size: p.Object.Size, used: now, stamped: now}
+	delete(s.partials, p.Object.ID)
+	if err := errors.Join(syncDir(s.path("objects")), syncDir(s.path("partial"))); err != nil {
+		return err
+	}
+	_ = os.Remove(s.path("partial", p.Object.ID+".log"))
+	return nil
+}
+
+// Closed frees the files of a partial object that has become whole; nobody may read
+// it after that.
+func (p *Partial) Closed() { p.close() }

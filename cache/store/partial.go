@@ -1,0 +1,296 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/blob"
+)
+
+// Partial is an object that is being fetched. It is safe for concurrent use; the
+// bytes of one chunk are written by one writer at a time.
+type Partial struct {
+	Object blob.Object
+	store  *Store
+	file   *os.File
+	log    *os.File
+
+	// Under the store's lock.
+	takes    int64 // bytes of disk that it counts for
+	reserved bool  // takes them all from the start
+	users    int
+	used     time.Time
+
+	mu     sync.Mutex
+	chunks []Chunk // by number
+	fresh  []int   // held, and not yet in the log
+	wake   *sync.Cond
+	busy   bool // the writer is at work
+	closed bool
+	err    error // of the log
+	sum    sum
+}
+
+// Chunk is what is known of a chunk that is held.
+type Chunk struct {
+	Held bool   `json:"-"`
+	N    int    `json:"n"`
+	CRC  uint32 `json:"crc"`  // CRC-32C
+	From string `json:"from"` // the peer, or "" for the origin
+}
+
+// Partial returns the partial object, and makes it where there is none yet. With
+// reserve it takes its whole room on the disk now, so that it cannot run out of it
+// later. The caller must call Leave.
+func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole[o.ID] != nil {
+		return nil, ErrWhole
+	}
+	p := s.partials[o.ID]
+	if p != nil && p.Object != o {
+		return nil, fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
+	}
+	if p == nil {
+		var err error
+		if p, err = s.begin(o); err != nil {
+			return nil, err
+		}
+	}
+	p.users++
+	p.used = time.Now()
+	if reserve && !p.reserved {
+		if err := s.reserve(p); err != nil {
+			p.users--
+			if p.users == 0 && p.takes == 0 {
+				p.remove()
+			}
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// begin makes the files of a partial object. The caller holds the lock.
+func (s *Store) begin(o blob.Object) (*Partial, error) {
+	data, err := os.OpenFile(s.path("partial", o.ID), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := data.Truncate(o.Size); err != nil {
+		data.Close()
+		return nil, noRoom(err)
+	}
+	header, _ := json.Marshal(o)
+	if err := s.WriteFile(s.path("partial", o.ID+".log"), append(header, '\n')); err != nil {
+		data.Close()
+		return nil, noRoom(err)
+	}
+	return s.take(o, data)
+}
+
+// take opens the log of a partial object whose files are there.
+func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
+	log, err := os.OpenFile(s.path("partial", o.ID+".log"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		data.Close()
+		return nil, err
+	}
+	p := &Partial{Object: o, store: s, file: data, log: log, used: time.Now(), chunks: make([]Chunk, o.Chunks()), sum: newSum(o)}
+	p.wake = sync.NewCond(&p.mu)
+	s.partials[o.ID] = p
+	go p.run()
+	return p, nil
+}
+
+// reserve takes the room of the whole object. The caller holds the lock.
+func (s *Store) reserve(p *Partial) error {
+	if err := s.room(p.Object.Size - p.takes); err != nil {
+		return err
+	}
+	if p.Object.Size > 0 {
+		if err := unix.Fallocate(int(p.file.Fd()), 0, 0, p.Object.Size); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return noRoom(fmt.Errorf("reserving %d bytes: %w", p.Object.Size, err))
+		}
+	}
+	p.takes, p.reserved = p.Object.Size, true
+	return nil
+}
+
+// noRoom marks the error of a full disk.
+func noRoom(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	return err
+}
+
+// readPartials reads what was being fetched when the store was left.
+func (s *Store) readPartials() error {
+	entries, err := os.ReadDir(s.path("partial"))
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	for _, e := range entries {
+		id, isLog := strings.CutSuffix(e.Name(), ".log")
+		if !isLog {
+			if _, err := os.Stat(s.path("partial", e.Name()+".log")); err != nil {
+				os.Remove(s.path("partial", e.Name())) // begun, and no chunk of it is known
+			}
+			continue
+		}
+		if err := s.readPartial(id); err != nil {
+			os.Remove(s.path("partial", id))
+			os.Remove(s.path("partial", e.Name()))
+		}
+	}
+	return nil
+}
+
+// readPartial reads one log. Its last line may be torn.
+func (s *Store) readPartial(id string) error {
+	text, err := os.ReadFile(s.path("partial", id+".log"))
+	if err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	var o blob.Object
+	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &o) != nil || o.ID != id || o.Check() != nil {
+		return errors.New("the log has no head")
+	}
+	data, err := os.OpenFile(s.path("partial", id), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	if info, err := data.Stat(); err != nil || info.Size() != o.Size {
+		data.Close()
+		return errors.New("the file has another size")
+	}
+	if end := bytes.LastIndexByte(text, '\n') + 1; end < len(text) {
+		// What is appended next must begin a line.
+		if err := os.Truncate(s.path("partial", id+".log"), int64(end)); err != nil {
+			data.Close()
+			return err
+		}
+	}
+	p, err := s.take(o, data)
+	if err != nil {
+		return err
+	}
+	for lines.Scan() {
+		var c Chunk
+		if json.Unmarshal(lines.Bytes(), &c) == nil && c.N >= 0 && c.N < len(p.chunks) {
+			c.Held = true
+			p.chunks[c.N] = c
+		}
+	}
+	for n, c := range p.chunks {
+		if c.Held {
+			_, length := o.Span(n)
+			p.takes += length
+		}
+	}
+	if info, err := data.Stat(); err == nil {
+		p.used = info.ModTime()
+	}
+	return nil
+}
+
+// Leave ends the caller's use, after which the object may be evicted.
+func (p *Partial) Leave() {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	p.users--
+	p.used = time.Now()
+}
+
+// ReadAt reads bytes of chunks that are held, or written so far.
+func (p *Partial) ReadAt(b []byte, offset int64) (int, error) { return p.file.ReadAt(b, offset) }
+
+// WriteAt writes bytes of a chunk that is on its way.
+func (p *Partial) WriteAt(b []byte, offset int64) (int, error) {
+	n, err := p.file.WriteAt(b, offset)
+	return n, noRoom(err)
+}
+
+// Room takes room for one chunk more, where the whole is not reserved.
+func (p *Partial) Room(n int) error {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	if p.reserved {
+		return nil
+	}
+	_, length := p.Object.Span(n)
+	if err := p.store.room(length); err != nil {
+		return err
+	}
+	p.takes += length
+	return nil
+}
+
+// Done notes that a chunk was written, with its CRC-32C and where it came from. It is
+// in the log soon after, once its bytes are safe.
+func (p *Partial) Done(n int, crc uint32, from string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.chunks[n] = Chunk{true, n, crc, from}
+	p.fresh = append(p.fresh, n)
+	p.wake.Broadcast()
+}
+
+// Chunks is what is known of all chunks, by number.
+func (p *Partial) Chunks() []Chunk {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]Chunk(nil), p.chunks...)
+}
+
+// close ends the writer and closes the files.
+func (p *Partial) close() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.closed = true
+	p.wake.Broadcast()
+	for p.busy || len(p.fresh) > 0 {
+		p.wake.Wait()
+	}
+	p.mu.Unlock()
+	p.log.Close()
+	p.file.Close()
+}
+
+// remove forgets a partial object and its files. The caller holds the store's lock.
+func (p *Partial) remove() {
+	delete(p.store.partials, p.Object.ID)
+	p.mu.Lock()
+	p.fresh = nil // nobody will ask for it
+	p.mu.Unlock()
+	p.close()
+	os.Remove(p.store.path("partial", p.Object.ID))
+	os.Remove(p.store.path("partial", p.Object.ID+".log"))
+}
+
+// Discard forgets a partial object whose bytes are wrong.
+func (p *Partial) Discard() {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	if p.store.partials[p.Object.ID] == p {
+		p.remove()
+	}
+}

@@ -1,0 +1,394 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/blob"
+)
+
+func contents(seed byte, size int) ([]byte, blob.Object) {
+	b := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{seed}).Read(b)
+	sum := sha256.Sum256(b)
+	return b, blob.Object{ID: "sha256-" + hex.EncodeToString(sum[:]), Size: int64(size)}
+}
+
+func open(t *testing.T, dir string, o Options) *Store {
+	t.Helper()
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// write writes chunks of a partial object.
+func write(t *testing.T, p *Partial, body []byte, chunks ...int) {
+	t.Helper()
+	for _, n := range chunks {
+		offset, length := p.Object.Span(n)
+		if err := p.Room(n); err != nil {
+			t.Fatal(err)
+		}
+		part := body[offset : offset+length]
+		if _, err := p.WriteAt(part, offset); err != nil {
+			t.Fatal(err)
+		}
+		p.Done(n, crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli)), "")
+	}
+}
+
+// put makes an object whole.
+func put(t *testing.T, s *Store, seed byte, size int) blob.Object {
+	t.Helper()
+	body, o := contents(seed, size)
+	p, err := s.Partial(o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range o.Chunks() {
+		write(t, p, body, n)
+	}
+	if err := p.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	p.Closed()
+	return o
+}
+
+func TestAnObjectBecomesWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	body, o := contents(1, 2*blob.ChunkSize+5)
+	p, err := s.Partial(o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, body, 2, 0)
+	if _, err := s.Open(o.ID); !errors.Is(err, ErrAbsent) {
+		t.Errorf("it is open before it is whole: %v", err)
+	}
+	if err := p.Finish(); err == nil || s.Has(o.ID) {
+		t.Errorf("it is finished without chunk 1: %v", err)
+	}
+	write(t, p, body, 1)
+	if err := p.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	p.Closed()
+	f, err := s.Open(o.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if info, _ := f.Stat(); info.Mode().Perm() != 0o444 {
+		t.Errorf("its mode is %v", info.Mode())
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "partial")); len(left) != 0 {
+		t.Errorf("%v are left of the partial object", left)
+	}
+	if _, err := s.Partial(o, false); !errors.Is(err, ErrWhole) {
+		t.Errorf("a whole object is fetched again: %v", err)
+	}
+}
+
+// Bytes that are not the object's never become it; replaced by the right ones they do.
+func TestWrongBytesAreNotPublished(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	body, o := contents(2, blob.ChunkSize+9)
+	p, err := s.Partial(o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.Clone(body)
+	wrong[blob.ChunkSize+1] ^= 1
+	write(t, p, wrong, 0, 1)
+	if err := p.Finish(); !errors.Is(err, ErrDigest) || s.Has(o.ID) {
+		t.Fatalf("%v", err)
+	}
+	write(t, p, body, 1)
+	p.Again()
+	if err := p.Finish(); err != nil || !s.Has(o.ID) {
+		t.Fatal(err)
+	}
+}
+
+// What a log says survives; a line that was torn, and what the log does not say, do not
+// count.
+func TestARestartKnowsTheChunks(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	body, o := contents(3, 3*blob.ChunkSize)
+	p, err := s.Partial(o, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, body, 0, 2)
+	s.Close()
+	log := filepath.Join(dir, "partial", o.ID+".log")
+	f, err := os.OpenFile(log, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(f, `{"n":1,"cr`)
+	f.Close()
+
+	s = open(t, dir, Options{})
+	if p, err = s.Partial(o, true); err != nil {
+		t.Fatal(err)
+	}
+	for n, c := range p.Chunks() {
+		if c.Held != (n != 1) {
+			t.Errorf("chunk %d is held: %v", n, c.Held)
+		}
+	}
+	write(t, p, body, 1)
+	if err := p.Finish(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A store that is full lets go what was unused the longest, never what is open, pinned
+// or being fetched, and refuses what then does not fit.
+func TestEviction(t *testing.T) {
+	dir := t.TempDir()
+	var gone []string
+	s := open(t, dir, Options{Capacity: 100, Evicted: func(id string, _ int64) { gone = append(gone, id) }})
+	a, b, c := put(t, s, 10, 30), put(t, s, 11, 30), put(t, s, 12, 30)
+	f, err := s.Open(a.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Publish(View{Name: "of-b", Objects: map[string]string{"files/b": b.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Pin("task", "of-b"); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, 13, 40)
+	if len(gone) != 1 || gone[0] != c.ID {
+		t.Fatalf("%v were evicted, want %s alone", gone, c.ID)
+	}
+	body, big := contents(14, 80)
+	_ = body
+	if _, err := s.Partial(big, true); !errors.Is(err, ErrNoRoom) || len(gone) != 1 {
+		t.Errorf("%v; %v were evicted for what does not fit", err, gone)
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "partial")); len(left) != 0 {
+		t.Errorf("%v are left of what was refused", left)
+	}
+	f.Close()
+	if err := s.Unpin("task"); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := s.Partial(big, true); err != nil {
+		t.Error(err)
+	} else {
+		p.Leave()
+	}
+	if s.View("of-b") != "" {
+		t.Error("the view of an evicted object is there")
+	}
+	if _, err := os.Stat(filepath.Join(dir, "views", "of-b")); err == nil {
+		t.Error("the directory of an evicted object's view is there")
+	}
+}
+
+// An evicted object that somebody still reads can be read to its end.
+func TestAnOpenFileOutlivesItsRemoval(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	o := put(t, s, 20, 1000)
+	f, err := s.Open(o.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Remove(filepath.Join(dir, "objects", o.ID)); err != nil {
+		t.Fatal(err)
+	}
+	want, _ := contents(20, 1000)
+	if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := s.Open(o.ID); !errors.Is(err, ErrAbsent) {
+		t.Errorf("what was removed by hand: %v", err)
+	}
+}
+
+// A view appears as a whole, and only when all of its objects are whole.
+func TestViews(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	o := put(t, s, 30, 10)
+	_, absent := contents(31, 10)
+	for name, v := range map[string]View{
+		"absent":  {Name: "v", Objects: map[string]string{"a": o.ID, "b": absent.ID}},
+		"outside": {Name: "v", Objects: map[string]string{"../a": o.ID}},
+		"name":    {Name: "../v", Objects: map[string]string{"a": o.ID}},
+	} {
+		if at, err := s.Publish(v); err == nil {
+			t.Errorf("%s: published at %s", name, at)
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Join(dir, "views")); len(left) != 0 {
+		t.Errorf("%v are left", left)
+	}
+	at, err := s.Publish(View{Name: "v", Objects: map[string]string{"hub/blobs/x": o.ID}, Links: map[string]string{"hub/snapshots/1/a": "../../blobs/x"}, Texts: map[string]string{"hub/refs/main": "1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := contents(30, 10)
+	if got, err := os.ReadFile(filepath.Join(at, "hub/snapshots/1/a")); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := s.Pin("task", "v"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	s = open(t, dir, Options{})
+	if s.View("v") != at || len(s.Pins()["task"]) != 1 {
+		t.Errorf("after a restart the view is at %q, the pins are %v", s.View("v"), s.Pins())
+	}
+	s.Close()
+	if err := os.Remove(filepath.Join(dir, "objects", o.ID)); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dir, Options{})
+	if s.View("v") != "" {
+		t.Error("a view without its objects is there")
+	}
+}
+
+func TestOneProcessUsesADirectory(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir, Options{})
+	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "used by another process") {
+		t.Errorf("a second one: %v", err)
+	}
+}
+
+// A disk that is full is said to be, by reserving before anything is fetched.
+func TestAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
+		t.Skipf("tmpfs cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	s := open(t, dir, Options{})
+	_, o := contents(40, 6<<20)
+	if _, err := s.Partial(o, true); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("reserving: %v", err)
+	}
+	p, err := s.Partial(o, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Leave()
+	if err := p.Room(0); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("room for a chunk: %v", err)
+	}
+	if _, err := p.WriteAt(make([]byte, 6<<20), 0); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("writing: %v", err)
+	}
+}
+
+// victim is the process that TestKill kills: it writes chunks without end and says
+// which the log has.
+func victim(dir string) {
+	s, err := Open(dir, Options{})
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	body, o := contents(50, 24*blob.ChunkSize)
+	p, err := s.Partial(o, true)
+	if err != nil {
+		fmt.Println("error", err)
+		return
+	}
+	for n := range o.Chunks() {
+		offset, length := o.Span(n)
+		part := body[offset : offset+length]
+		_, _ = p.WriteAt(part, offset)
+		p.Done(n, crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli)), "")
+		fmt.Println("written", n)
+	}
+	time.Sleep(time.Minute)
+}
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
+		victim(dir)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// After kill -9 at any moment every chunk that the log has is right, and the object
+// can be completed.
+func TestKill(t *testing.T) {
+	body, o := contents(50, 24*blob.ChunkSize)
+	for _, after := range []string{"written 0", "written 4", "written 11"} {
+		t.Run(after, func(t *testing.T) {
+			dir := t.TempDir()
+			cmd := exec.CommandContext(t.Context(), os.Args[0])
+			cmd.Env = append(os.Environ(), "STORE_VICTIM="+dir)
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != after; {
+			}
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			s := open(t, dir, Options{})
+			p, err := s.Partial(o, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for n, c := range p.Chunks() {
+				offset, length := o.Span(n)
+				got := make([]byte, length)
+				if _, err := p.ReadAt(got, offset); err != nil {
+					t.Fatal(err)
+				}
+				if right := bytes.Equal(got, body[offset:offset+length]); c.Held && !right {
+					t.Errorf("chunk %d is in the log and wrong", n)
+				}
+				if !c.Held {
+					write(t, p, body, n)
+				}
+			}
+			if err := p.Finish(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

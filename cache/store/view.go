@@ -1,0 +1,256 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// View is a directory of whole objects and links, for a read-only mount.
+type View struct {
+	// Name is that of the directory below views.
+	Name string
+	// Objects are the IDs of objects by their path in the view.
+	Objects map[string]string
+	// Links are the targets of symbolic links by path, Texts the contents of small files.
+	Links, Texts map[string]string
+}
+
+// manifest lists a view's objects, in the view's own directory.
+const manifest = ".objects.json"
+
+// Publish makes a view. It appears as a whole, and only if all of its objects are whole;
+// a view is never changed. It takes no room, as its files are hard links.
+func (s *Store) Publish(v View) (path string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path = s.path("views", v.Name)
+	if !safeName(v.Name) {
+		return "", fmt.Errorf("view %q: not a name", v.Name)
+	}
+	if s.views[v.Name] != nil {
+		return path, nil
+	}
+	tmp, err := os.MkdirTemp(s.path("tmp"), "view-")
+	if err != nil {
+		return "", noRoom(err)
+	}
+	defer os.RemoveAll(tmp)
+	ids := []string{}
+	for at, id := range v.Objects {
+		if s.whole[id] == nil {
+			return "", fmt.Errorf("%s of view %s: object %s: %w", at, v.Name, id, ErrAbsent)
+		}
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	if err := s.fill(tmp, v, ids); err != nil {
+		return "", fmt.Errorf("view %s: %w", v.Name, noRoom(err))
+	}
+	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, path), syncDir(s.path("views"))); err != nil {
+		return "", err
+	}
+	s.views[v.Name] = ids
+	for _, id := range ids {
+		s.touch(id, s.whole[id])
+	}
+	return path, nil
+}
+
+// fill writes the parts of a view into a directory.
+func (s *Store) fill(dir string, v View, ids []string) error {
+	list, _ := json.Marshal(ids)
+	if err := os.WriteFile(filepath.Join(dir, manifest), list, 0o644); err != nil {
+		return err
+	}
+	place := func(at string) (string, error) {
+		if !filepath.IsLocal(at) {
+			return "", fmt.Errorf("%q leads out of the view", at)
+		}
+		to := filepath.Join(dir, at)
+		return to, os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	for at, id := range v.Objects {
+		to, err := place(at)
+		if err == nil {
+			err = os.Link(s.path("objects", id), to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for at, target := range v.Links {
+		to, err := place(at)
+		if err == nil {
+			err = os.Symlink(target, to)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for at, text := range v.Texts {
+		to, err := place(at)
+		if err == nil {
+			err = os.WriteFile(to, []byte(text), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return syncTree(dir)
+}
+
+// syncTree makes the files of a new directory survive a crash of the machine.
+func syncTree(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		return syncDir(path)
+	})
+}
+
+// View returns the path of a view, "" where there is none.
+func (s *Store) View(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ids := s.views[name]
+	if ids == nil {
+		return ""
+	}
+	for _, id := range ids {
+		if e := s.whole[id]; e != nil {
+			s.touch(id, e)
+		}
+	}
+	return s.path("views", name)
+}
+
+// Views lists the names of all views.
+func (s *Store) Views() (names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.views {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Pin keeps views from being evicted until their owner unpins them, across restarts.
+// It replaces what the owner had pinned.
+func (s *Store) Pin(owner string, views ...string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !safeName(owner) {
+		return fmt.Errorf("owner %q of a pin: not a name", owner)
+	}
+	for _, name := range views {
+		if s.views[name] == nil {
+			return fmt.Errorf("view %s: %w", name, ErrAbsent)
+		}
+	}
+	text, _ := json.Marshal(views)
+	if err := s.WriteFile(s.path("pins", owner), text); err != nil {
+		return noRoom(err)
+	}
+	s.pins[owner] = views
+	return nil
+}
+
+// Unpin ends what an owner has pinned.
+func (s *Store) Unpin(owner string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pins[owner] == nil {
+		return nil
+	}
+	if err := os.Remove(s.path("pins", owner)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	delete(s.pins, owner)
+	return nil
+}
+
+// Pins returns the views by owner.
+func (s *Store) Pins() map[string][]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pins := map[string][]string{}
+	for owner, views := range s.pins {
+		pins[owner] = slices.Clone(views)
+	}
+	return pins
+}
+
+// pinned lists the objects that pins keep. The caller holds the lock.
+func (s *Store) pinned() map[string]bool {
+	kept := map[string]bool{}
+	for _, views := range s.pins {
+		for _, v := range views {
+			for _, id := range s.views[v] {
+				kept[id] = true
+			}
+		}
+	}
+	return kept
+}
+
+// readViews reads views and pins. A view whose objects are not all here goes.
+func (s *Store) readViews() error {
+	entries, err := os.ReadDir(s.path("views"))
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	for _, e := range entries {
+		var ids []string
+		text, err := os.ReadFile(s.path("views", e.Name(), manifest))
+		if err == nil {
+			err = json.Unmarshal(text, &ids)
+		}
+		if err != nil || slices.ContainsFunc(ids, func(id string) bool { return s.whole[id] == nil }) {
+			if err := os.RemoveAll(s.path("views", e.Name())); err != nil {
+				return fmt.Errorf("cache directory: %w", err)
+			}
+			continue
+		}
+		s.views[e.Name()] = ids
+	}
+	owners, err := os.ReadDir(s.path("pins"))
+	if err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	for _, e := range owners {
+		var views []string
+		text, err := os.ReadFile(s.path("pins", e.Name()))
+		if err == nil && json.Unmarshal(text, &views) == nil && !strings.HasPrefix(e.Name(), ".") {
+			s.pins[e.Name()] = slices.DeleteFunc(views, func(v string) bool { return s.views[v] == nil })
+		}
+	}
+	return nil
+}
+
+// removeViewsOf removes the views that an object is part of. The caller holds the lock.
+func (s *Store) removeViewsOf(id string) error {
+	for name, ids := range s.views {
+		if !slices.Contains(ids, id) {
+			continue
+		}
+		// It goes at once for whoever looks at it by name.
+		tmp := s.path("tmp", "gone-"+name)
+		if err := os.Rename(s.path("views", name), tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("evict: %w", err)
+		}
+		delete(s.views, name)
+		if err := os.RemoveAll(tmp); err != nil {
+			return fmt.Errorf("evict: %w", err)
+		}
+	}
+	return nil
+}

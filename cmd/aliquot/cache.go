@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/hashicorp/cli"
+
+	"aliquot/cache"
+	"aliquot/cache/config"
+)
+
+type cacheCommand struct{ ui cli.Ui }
+
+func (cacheCommand) Synopsis() string { return "Keep models on this node, shared with the others" }
+
+func (cacheCommand) Help() string {
+	return `Usage: aliquot cache [-config <file>] [-check]
+
+  Runs the node's cache of models: programs that read from the Hugging Face Hub do so
+  through it with HF_ENDPOINT, and each part of a model is read from the Hub once in
+  the whole cluster. Runs as root, because it makes files for read-only mounts.
+
+Options:
+
+  -config  The configuration file, see docs/configuration.md. Without one all
+           settings have their defaults and the node has no peers.
+  -check   Check the file and end. Default false.
+
+Example:
+
+  aliquot cache -config /etc/aliquot/cache.hcl
+`
+}
+
+func (c cacheCommand) Run(args []string) int {
+	flags := newFlags("cache", c.ui)
+	path := flags.String("config", "", "")
+	check := flags.Bool("check", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	conf, err := config.Load(*path)
+	if err == nil && !*check {
+		err = runCache(conf)
+	}
+	if err != nil {
+		c.ui.Error("aliquot cache: " + flat(err))
+		return 1
+	}
+	if *check && *path != "" {
+		c.ui.Output(*path + " is a valid configuration of the cache")
+	}
+	return 0
+}
+
+func runCache(conf *config.Config) error {
+	var level slog.LevelVar
+	_ = level.UnmarshalText([]byte(conf.LogLevel))
+	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: &level}))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	daemon, err := cache.Start(ctx, conf, log)
+	if err != nil {
+		return err
+	}
+	defer daemon.Close()
+	log.Info("cache starts", "dir", conf.Dir, "hf", conf.HF)
+	<-ctx.Done()
+	return nil
+}

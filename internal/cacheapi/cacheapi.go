@@ -1,0 +1,141 @@
+// Package cacheapi is how programs of a node ask its cache for models: JSON over HTTP
+// on a Unix socket. docs/cache.md describes it.
+package cacheapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Socket is where the cache listens, unless its configuration says otherwise.
+const Socket = "/run/aliquot/cache.sock"
+
+// Fetch asks for a model: POST /v1/fetch. The answer is a Model.
+type Fetch struct {
+	// Model is its name, such as hf://Qwen/Qwen3-4B@main.
+	Model string `json:"model"`
+	// Include and Exclude are patterns of files; without any, all files.
+	Include []string `json:"include,omitempty"`
+	Exclude []string `json:"exclude,omitempty"`
+	// Token is the job's for the origin, "" for none.
+	Token string `json:"token,omitempty"`
+	// Owner, if any, pins the model as soon as it is whole, until
+	// DELETE /v1/pins/<owner>: an allocation and task.
+	Owner string `json:"owner,omitempty"`
+	// Wait is how long the answer waits for the model to be whole, in seconds, at most
+	// 60.
+	Wait float64 `json:"wait,omitempty"`
+}
+
+// States of a model.
+const (
+	Fetching = "fetching"
+	Whole    = "whole"
+	Failed   = "failed"
+)
+
+// Model is how far a model is.
+type Model struct {
+	Model    string `json:"model"`
+	Revision string `json:"revision"`
+	State    string `json:"state"`
+	// Path is the directory to mount read-only once State is Whole: for hf it holds
+	// hub/models--<owner>--<name>, for other origins files/.
+	Path string `json:"path,omitempty"`
+	// Bytes of Total are here.
+	Bytes int64 `json:"bytes"`
+	Total int64 `json:"total"`
+	// Peers is from how many peers some of it came.
+	Peers int `json:"peers"`
+	// Seconds is since when it is fetched.
+	Seconds float64 `json:"seconds"`
+	// Stale is set where the origin did not answer and this is the last revision known.
+	Stale bool   `json:"stale,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+// Status is what a cache says of itself: GET /v1/status.
+type Status struct {
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+	Free    int64 `json:"free"`
+	// Self and Peers are addresses.
+	Self   string              `json:"self,omitempty"`
+	Peers  []string            `json:"peers"`
+	Models []Model             `json:"models"`
+	Pins   map[string][]string `json:"pins"`
+	// HF is the URL that HF_ENDPOINT may be set to, "" where the face is off.
+	HF string `json:"hf,omitempty"`
+}
+
+// Error is a refusal of the cache.
+type Error struct {
+	Status  int
+	Message string
+}
+
+func (e *Error) Error() string { return "cache: " + e.Message }
+
+// Client asks the cache of this node.
+type Client struct{ http *http.Client }
+
+// NewClient makes a client of a socket.
+func NewClient(socket string) *Client {
+	return &Client{&http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Fetch asks for a model and returns how far it is.
+func (c *Client) Fetch(ctx context.Context, ask Fetch) (m Model, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/fetch", ask, &m)
+	return m, err
+}
+
+// Unpin ends what an owner has pinned.
+func (c *Client) Unpin(ctx context.Context, owner string) error {
+	return c.do(ctx, http.MethodDelete, "/v1/pins/"+url.PathEscape(owner), nil, nil)
+}
+
+// Status asks how the cache is.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/status", nil, &s)
+	return s, err
+}
+
+func (c *Client) do(ctx context.Context, method, path string, ask, answer any) error {
+	body := []byte(nil)
+	if ask != nil {
+		var err error
+		if body, err = json.Marshal(ask); err != nil {
+			return err
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://cache"+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(r)
+	if err != nil {
+		return fmt.Errorf("the node's cache does not answer: %w", err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode >= 300 {
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return &Error{res.StatusCode, strings.TrimSpace(string(text))}
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.NewDecoder(res.Body).Decode(answer)
+}

@@ -1,0 +1,135 @@
+# The cache of models: each node keeps what its model servers read, and reads it from
+# the other nodes instead of the Hugging Face Hub where they have it.
+#
+# Needs:  the aliquot program on the nodes (variable "command"); a Consul agent; the
+#         raw_exec driver, because the cache keeps files on the host as root. For peers
+#         a CA, and on each node a certificate for "aliquot-cache" with its key.
+# Does:   runs on every node, also on one that joins later (system). Programs on the
+#         node's network read the Hub through it with HF_ENDPOINT=http://127.0.0.1:7480.
+#         It fetches each part of a model from the Hub once for the whole cluster.
+#         Metrics are at /metrics of the port "admin".
+# Run:    nomad job run jobs/cache.nomad.hcl
+
+variable "name" {
+  description = "Name of the service in Consul by which the caches find each other."
+  type        = string
+  default     = "aliquot-cache"
+}
+
+variable "driver" {
+  description = "Task driver that runs the command; it must see the host's files."
+  type        = string
+  default     = "raw_exec"
+}
+
+variable "command" {
+  description = "Path of the aliquot program on the nodes."
+  type        = string
+  default     = "/usr/local/bin/aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "consul_acl" {
+  description = "Whether Nomad gives the task a Consul token for its workload identity. It reads services and nodes."
+  type        = bool
+  default     = false
+}
+
+variable "tls" {
+  description = "Directory on the nodes with ca.pem, cert.pem and key.pem of the caches; \"\" for plain connections, on a network where everybody is trusted."
+  type        = string
+  default     = "/etc/aliquot/cache"
+}
+
+variable "settings" {
+  description = "Further settings of the configuration, such as capacity = \"2TiB\"; see docs/configuration.md."
+  type        = string
+  default     = ""
+}
+
+variable "hf_port" {
+  description = "Port of the Hugging Face Hub's face, on the loopback address."
+  type        = number
+  default     = 7480
+}
+
+variable "memory" {
+  description = "Memory of the task, in MiB."
+  type        = number
+  default     = 1024
+}
+
+job "cache" {
+  type = "system"
+
+  group "cache" {
+    restart {
+      attempts = 10
+      interval = "5m"
+      delay    = "2s"
+      mode     = "delay"
+    }
+
+    network {
+      port "peer" {}
+      port "admin" {}
+      port "hf" {
+        static = var.hf_port
+      }
+    }
+
+    task "cache" {
+      driver = var.driver
+
+      dynamic "consul" {
+        for_each = var.consul_acl ? [true] : []
+        content {}
+      }
+
+      config {
+        command = var.command
+        args    = ["cache", "-config", "${NOMAD_TASK_DIR}/cache.hcl"]
+      }
+
+      template {
+        destination = "local/cache.hcl"
+        data        = <<-HCL
+          hf_listen = "127.0.0.1:${var.hf_port}"
+          admin     = ":{{ env "NOMAD_PORT_admin" }}"
+          consul {
+            address = "${var.consul}"
+          }
+          peer {
+            listen    = ":{{ env "NOMAD_PORT_peer" }}"
+            advertise = "{{ env "NOMAD_ADDR_peer" }}"
+            service   = "${var.name}"
+            register  = false
+            ${var.tls == "" ? "insecure = true" : "ca_file = \"${var.tls}/ca.pem\"\n            cert_file = \"${var.tls}/cert.pem\"\n            key_file = \"${var.tls}/key.pem\""}
+          }
+          ${var.settings}
+        HCL
+      }
+
+      resources {
+        cpu    = 500
+        memory = var.memory
+      }
+
+      service {
+        name     = var.name
+        port     = "peer"
+        provider = "consul"
+        check {
+          type     = "tcp"
+          interval = "2s"
+          timeout  = "1s"
+        }
+      }
+    }
+  }
+}
