@@ -204,7 +204,7 @@ func TestOnlyNVIDIAUsesCgo(t *testing.T) {
 // Product code runs on machines without the rack, so it must not know of it.
 func TestProductKnowsNoFakes(t *testing.T) {
 	g := load(t)
-	for _, root := range []string{"cmd", "devices", "drivers", "autoscaler-plugin", "gateway", "router", "internal"} {
+	for _, root := range []string{"cmd", "devices", "drivers", "autoscaler-plugin", "gateway", "router", "cache", "internal"} {
 		g.forbid(t, root, "fakes live at the C ABI, under the shipped binary", func(p string) bool {
 			return within("e2e")(p) || within("bench")(p)
 		})
