@@ -184,7 +184,8 @@ console.log(JSON.stringify({ names, sum, size: blob.size, piece }));
 		Sum, Piece string
 		Size       int
 	}
-	if err := json.Unmarshal(out, &got); err != nil {
+	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n")) // the last one after its progress
+	if err := json.Unmarshal(lines[len(lines)-1], &got); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if got.Sum != hubtest.SHA256(big) || got.Size != len(big) || len(got.Names) != 4 || got.Piece != hexOf(big[8388600:8388620]) {
