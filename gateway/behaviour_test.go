@@ -114,6 +114,25 @@ func TestAClientThatLeavesFreesItsPlaceAtOnce(t *testing.T) {
 	}
 }
 
+// A client that half-closes its connection is taken to have left: TCP does not tell the
+// two apart. Its place is free, and it is counted.
+func TestAClientThatHalfClosesHasLeft(t *testing.T) {
+	hold := newHolding(t)
+	g := start(t, service("m", replicaBlock(hold.Server, "", 1)))
+	defer close(hold.release)
+	c, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	eventually(t, "it is served", func() bool { return g.state(t, "m").busy() == 1 })
+	c.(*net.TCPConn).CloseWrite()
+	eventually(t, "the slot is free and the client counted", func() bool {
+		return g.state(t, "m").busy() == 0 && g.metric(t, `aliquot_gateway_requests_total{code="4xx",outcome="left_serving",service="m"}`) == "1"
+	})
+}
+
 func TestTheQueueIsBoundedInLengthAndTime(t *testing.T) {
 	a := newHolding(t)
 	g := start(t, service("m", replicaBlock(a.Server, "", 1), "queue {\n max = 1\n max_wait = \"300ms\"\n}"))

@@ -200,11 +200,21 @@ func TestARequestThatWasNotBegunGoesElsewhere(t *testing.T) {
 		}()
 	}
 	fast := fmt.Sprintf("replica {\n address = %q\n weight = 100\n}\n", replicas[0].Addr())
-	g := start(t, service("m", fast, at(replicas[1].Addr().String()), "upstream {\n protocol = \"h2c\"\n}"))
-	r, _ := http.NewRequest(http.MethodPost, g.url, strings.NewReader("hello"))
-	status, body, _ := do(t, r)
-	if first, second := replicas[0].conns.Load(), replicas[1].conns.Load(); status != 200 || body != "hello" || first != 1 || second != 1 {
-		t.Errorf("%d %q after %d and %d connections, want one each", status, body, first, second)
+	overHTTP2 := http.Client{Transport: &http.Transport{Protocols: new(http.Protocols)}}
+	overHTTP2.Transport.(*http.Transport).Protocols.SetUnencryptedHTTP2(true)
+	for kind, upstream := range map[string]string{"text/plain": "upstream {\n protocol = \"h2c\"\n}", "application/grpc": ""} {
+		replicas[0].conns.Store(0)
+		replicas[1].conns.Store(0)
+		g := start(t, service("m", fast, at(replicas[1].Addr().String()), upstream))
+		res, err := overHTTP2.Post(g.url, kind, strings.NewReader("\x00\x00\x00\x00\x05hello"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if first, second := replicas[0].conns.Load(), replicas[1].conns.Load(); res.StatusCode != 200 || string(body) != "hello" || first != 1 || second != 1 {
+			t.Errorf("%s: %d %q, %v after %d and %d connections, want one each", kind, res.StatusCode, body, err, first, second)
+		}
 	}
 }
 

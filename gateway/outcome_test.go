@@ -26,3 +26,17 @@ func TestLimitsOfTenantsInGRPC(t *testing.T) {
 		}
 	}
 }
+
+// A deadline is one in gRPC too, wherever it passed.
+func TestDeadlinesInGRPC(t *testing.T) {
+	r := httptest.NewRequest(http.MethodPost, "/", nil)
+	if got := codeGRPC(expired, r); got != 14 {
+		t.Errorf("a wait without a deadline is %d, want 14, UNAVAILABLE", got)
+	}
+	r.Header.Set("Grpc-Timeout", "1S")
+	for _, o := range []outcome{expired, tooLate, overdue, timedOut} {
+		if got := codeGRPC(o, r); got != 4 {
+			t.Errorf("%v is %d, want 4, DEADLINE_EXCEEDED", o, got)
+		}
+	}
+}

@@ -133,6 +133,9 @@ func TestReadTraceNamesTheLine(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0] != (Request{500 * time.Millisecond, 140 * time.Millisecond, 1000, 2}) {
 		t.Fatalf("got %v, %v", got, err)
 	}
+	if got, err := ReadTrace(strings.NewReader("\xef\xbb\xbfarrival_s,input_tokens,output_tokens\n1,10,1\n"), DefaultServiceModel()); err != nil || len(got) != 1 {
+		t.Errorf("behind a byte order mark: %v, %v", got, err)
+	}
 	for text, want := range map[string]string{
 		"":                     "no requests",
 		head:                   "no requests",

@@ -44,7 +44,11 @@ var traceColumns = []string{"arrival_s", "input_tokens", "output_tokens"}
 // arrivals in seconds; lines that start with '#' are comments. The result is
 // ordered by arrival. It fails on the first bad line and names it.
 func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
-	in := csv.NewReader(bufio.NewReader(r))
+	text := bufio.NewReader(r)
+	if mark, _ := text.Peek(3); string(mark) == "\xef\xbb\xbf" {
+		text.Discard(3) // a byte order mark, as spreadsheets write it
+	}
+	in := csv.NewReader(text)
 	in.Comment = '#'
 	// No column may hold a quote, so a file that is no CSV at all is refused for its
 	// first line, whatever bytes follow.

@@ -185,10 +185,16 @@ func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) 
 	return speeds, nil
 }
 
+// mostEvaluations bounds a run, to about two minutes: a week every second.
+const mostEvaluations = 7 * 24 * 3600
+
 func (r *scaleRun) run(w io.Writer) error {
 	trace, err := r.readTrace()
 	if err != nil {
 		return err
+	}
+	if span := trace[len(trace)-1].At; span/r.interval > mostEvaluations {
+		return fmt.Errorf("-trace spans %s, which is %d evaluations every %s: want at most %d; give a longer -interval, or a part of the trace", span, span/r.interval, r.interval, mostEvaluations)
 	}
 	classes, scaler := r.parts()
 	result := simulate.Run(simulate.Config{Classes: classes, Deployments: r.deployments, MinHealthy: 10 * time.Second}, trace, scaler)

@@ -57,6 +57,18 @@ func TestSimulateScalePrintsAndPlots(t *testing.T) {
 	}
 }
 
+// What would run for minutes without a word is refused.
+func TestSimulateScaleRefusesAnEndlessTrace(t *testing.T) {
+	trace := file(t, "trace.csv", "arrival_s,input_tokens,output_tokens\n0,10,10\n1000000,10,10\n")
+	status, _, problem := simulateScale(t, "-trace", trace, "-policy", "slots=4", "-max", "4")
+	if status == 0 || !strings.Contains(problem, "1000000 evaluations every 1s") || !strings.Contains(problem, "-interval") {
+		t.Errorf("status %d: %s", status, problem)
+	}
+	if status, _, problem := simulateScale(t, "-trace", trace, "-policy", "slots=4", "-max", "4", "-interval", "1h", "-every", "24h"); status != 0 {
+		t.Errorf("with a longer interval: %s", problem)
+	}
+}
+
 // 40 requests of 10 s at once are 3 replicas of 16 slots, or, by speed, 40 slots of
 // h100 that t4 does not offer.
 func TestSimulateScalePlansAsThePolicysQuerySays(t *testing.T) {
