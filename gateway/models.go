@@ -17,6 +17,8 @@ type modelEntry struct {
 	Object  string `json:"object"`
 	Created int64  `json:"created"`
 	OwnedBy string `json:"owned_by"`
+	// Root is the model that an alias stands for, as vLLM names it.
+	Root string `json:"root,omitempty"`
 }
 
 // listModels answers which models the caller may use, or that one of them exists.
@@ -37,10 +39,15 @@ func (x *exchange) listModels() bool {
 		return false
 	}
 	entries := []modelEntry{}
-	for _, id := range models {
-		if e := (modelEntry{id, "model", x.server.accounts.since.Unix(), "aliquot"}); one == "" || one == id {
-			entries = append(entries, e)
+	for _, m := range models {
+		if one != "" && one != m.Name {
+			continue
 		}
+		e := modelEntry{ID: m.Name, Object: "model", Created: x.server.accounts.since.Unix(), OwnedBy: "aliquot"}
+		if known := x.plan.services[m.Service].config.Model; known != m.Name {
+			e.Root = known
+		}
+		entries = append(entries, e)
 	}
 	switch {
 	case one == "":
@@ -79,5 +86,9 @@ func (x *exchange) unmatched() bool {
 	if x.asked != "" {
 		asked = fmt.Sprintf("the model %.200q is not served here", x.asked)
 	}
-	return x.no(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(models, ", "), more))
+	names := make([]string, len(models))
+	for i, m := range models {
+		names[i] = m.Name
+	}
+	return x.no(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(names, ", "), more))
 }

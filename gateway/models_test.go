@@ -50,6 +50,10 @@ func TestModelsAreListed(t *testing.T) {
 	if n := g.metric(t, `aliquot_gateway_requests_total{code="2xx",outcome="listed",service=""}`); n != "3" {
 		t.Errorf("counted %q times", n)
 	}
+	known := start(t, service("m", "model = \"a\"\n", replicaBlock(replica, "", 1), twoModels))
+	if status, body, _ := get(t, known.url+"/v1/models"); status != 200 || !strings.Contains(body, `"owned_by":"aliquot"}`) || !strings.Contains(body, `"id":"b"`) || strings.Count(body, `"root":"a"`) != 1 {
+		t.Errorf("an alias is not marked: %s", body)
+	}
 	all := start(t, service("m", replicaBlock(replica, "", 1)))
 	if _, body, _ := get(t, all.url+"/v1/models"); body != "replica" {
 		t.Errorf("without routes by models: %q", body)

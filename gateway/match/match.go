@@ -97,20 +97,29 @@ func (t *Table) Service(r *http.Request, body func() string) int {
 // everything else of the request, sorted. The method and the last part of the path are
 // of the question and not of a use: a route's prefix holds if it holds for the path
 // before it.
-func (t *Table) Models(r *http.Request) []string {
+func (t *Table) Models(r *http.Request) []Named {
 	host, path := hostname(r.Host), r.URL.Path
-	var out []string
+	var out []Named
 	for i := range t.entries {
 		e := &t.entries[i]
 		if len(e.models) == 0 || (len(e.hosts) > 0 && !e.host(host)) || !e.header(r.Header) {
 			continue
 		}
 		if e.path(path) || e.below(path) {
-			out = append(out, e.models...)
+			for _, name := range e.models {
+				out = append(out, Named{name, e.service})
+			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	// Of several services the first route decides, as it does for a request.
+	slices.SortStableFunc(out, func(a, b Named) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(out, func(a, b Named) bool { return a.Name == b.Name })
+}
+
+// Named is a model that a route names, and the index of its service.
+type Named struct {
+	Name    string
+	Service int
 }
 
 // below reports whether the entry's prefix and the path share all segments up to the
