@@ -2,6 +2,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/hashicorp/nomad/plugins/base"
 
 	"aliquot/devices/nvidia"
@@ -10,6 +12,7 @@ import (
 )
 
 func main() {
+	nvidia.AnswerDriver(os.Args)
 	byhand.Plugin{
 		Name:   "aliquot-device-nvidia",
 		What:   "the Nomad device plugin that offers NVIDIA GPUs in slices, as MIG devices or whole",

@@ -25,9 +25,24 @@ func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State) []*de
 		for _, o := range byName[name] {
 			g.Devices = append(g.Devices, devicesOf(o, states[o.ID])...)
 		}
+		g.Attributes["healthy"] = structs.NewIntAttribute(healthy(g.Devices), "")
 		groups = append(groups, g)
 	}
 	return groups
+}
+
+// healthy counts the healthy instances of a group. It is an attribute because Nomad's
+// servers remember which kinds of nodes a waiting job cannot run on, and tell kinds apart
+// by attributes and not by health: without it a job that asked while a GPU was ill would
+// wait on when it is well.
+func healthy(devices []*device.Device) int64 {
+	n := int64(0)
+	for _, d := range devices {
+		if d.Healthy {
+			n++
+		}
+	}
+	return n
 }
 
 // devicesOf lists the instances of one offer. Whatever ails a GPU ails all of

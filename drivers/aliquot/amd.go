@@ -35,12 +35,25 @@ var amd = vendor{
 	holds:  func(gpu.Grant) string { return "has opened the compute driver (KFD) with" },
 	unseen: nothingUnseen,
 	server: nothing, faulted: neverFaulted,
-	memory: func(g gpu.Grant) string {
-		if g.Sharing != gpu.SharingCUMask || len(g.PCI) != 1 {
-			return ""
+	limits: func(s settings, g gpu.Grant) bool { return len(amdRegions(s, g)) > 0 },
+	limit: func(_ context.Context, s settings, g gpu.Grant, group string) (string, error) {
+		regions := amdRegions(s, g)
+		for _, region := range regions {
+			if err := limitDmem(s.host.root(), group, region, g.Memory.Bytes()); err != nil {
+				return "", err
+			}
 		}
-		return "drm/" + strings.ToLower(g.PCI[0]) + "/vram"
+		return fmt.Sprintf("the kernel: at most %s of %s (cgroup controller dmem)", g.Memory, strings.Join(regions, " ")), nil
 	},
+}
+
+// amdRegions are the kernel's names of the memory that a grant has beside neighbours; none
+// where it has all, or the kernel has no limits.
+func amdRegions(s settings, g gpu.Grant) []string {
+	if g.Sharing != gpu.SharingCUMask || len(g.PCI) != 1 {
+		return nil
+	}
+	return dmemRegions(s.host.root(), "drm/"+strings.ToLower(g.PCI[0])+"/vram")
 }
 
 // amdNodes returns /dev/kfd and the render node of each granted GPU or

@@ -7,9 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/hashicorp/nomad/plugins/drivers"
-
-	"aliquot/internal/gpu"
 	machine "aliquot/internal/host"
 )
 
@@ -38,22 +35,32 @@ func dmemRegions(root machine.Root, prefix string) []string {
 	return out
 }
 
-// limitDmem limits what a control group may have of a region, and reads back that it
-// is so. Groups above it must pass the controller on.
-func limitDmem(root machine.Root, group, region string, limit uint64) error {
-	dir := cgroups
+// passDmem has the groups above a control group pass the controller on to it, and returns
+// the group's folder.
+func passDmem(root machine.Root, group string) (dir string, err error) {
+	dir = cgroups
 	for _, part := range strings.Split(strings.Trim(group, "/"), "/") {
 		control := path.Join(dir, "cgroup.subtree_control")
 		text, err := root.Text(control)
 		if err != nil {
-			return err
+			return "", err
 		}
 		if !strings.Contains(" "+text+" ", " "+dmem+" ") {
 			if err := write(root, control, "+"+dmem); err != nil {
-				return err
+				return "", err
 			}
 		}
 		dir = path.Join(dir, part)
+	}
+	return dir, nil
+}
+
+// limitDmem limits what a control group may have of a region, and reads back that it
+// is so.
+func limitDmem(root machine.Root, group, region string, limit uint64) error {
+	dir, err := passDmem(root, group)
+	if err != nil {
+		return err
 	}
 	file := path.Join(dir, "dmem.max")
 	if err := write(root, file, fmt.Sprintf("%s %d", region, limit)); err != nil {
@@ -99,47 +106,4 @@ func groupOf(root machine.Root, pid int) string {
 		}
 	}
 	return ""
-}
-
-// holdMemory lets the kernel hold a container to the memory that its task was granted,
-// where the kernel can, and says so in an event. Where it cannot nothing changes.
-func (d *Driver) holdMemory(cfg *drivers.TaskConfig, g gpu.Grant, container string) {
-	set, _ := d.settings()
-	v, err := vendorOf(g)
-	if err != nil || v.memory(g) == "" {
-		return
-	}
-	regions := dmemRegions(set.host.root(), v.memory(g))
-	if len(regions) == 0 {
-		return
-	}
-	if err := d.limitContainer(set, container, regions, g.Memory.Bytes()); err != nil {
-		d.log.Error("the kernel does not hold the task's GPU memory", "task", cfg.Name, "error", err)
-		d.emit(cfg, fmt.Sprintf("GPU memory is not held: %v", err), map[string]string{"memory_enforcement": string(g.MemoryEnforcement)})
-		return
-	}
-	d.emit(cfg, fmt.Sprintf("GPU memory is held by the kernel: at most %s of %s (cgroup controller dmem)", g.Memory, strings.Join(regions, " ")),
-		map[string]string{"memory_enforcement": string(gpu.LevelHard)})
-}
-
-func (d *Driver) limitContainer(set settings, container string, regions []string, limit uint64) error {
-	engine, err := set.engine.client()
-	if err != nil {
-		return err
-	}
-	defer engine.Close()
-	info, err := engine.ContainerInspect(d.ctx, container)
-	if err != nil {
-		return err
-	}
-	group := groupOf(machine.Running, info.State.Pid)
-	if group == "" {
-		return fmt.Errorf("the container has no control group of the second version")
-	}
-	for _, region := range regions {
-		if err := limitDmem(set.host.root(), group, region, limit); err != nil {
-			return err
-		}
-	}
-	return nil
 }

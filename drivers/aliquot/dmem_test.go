@@ -30,7 +30,7 @@ func TestMemoryLimitIsWrittenAndReadBack(t *testing.T) {
 		return string(text)
 	}
 	g := gpu.Grant{Vendor: gpu.AMD, PCI: []string{"0000:c1:00.0"}, Sharing: gpu.SharingCUMask, Memory: 4096}
-	regions := dmemRegions(r.host().root(), amd.memory(g))
+	regions := amdRegions(settings{host: r.host()}, g)
 	if len(regions) != 1 || regions[0] != "drm/0000:c1:00.0/vram" {
 		t.Fatalf("regions %q", regions)
 	}
@@ -68,9 +68,10 @@ func TestMemoryLimitThatDoesNotHoldIsReported(t *testing.T) {
 
 // Only memory that neighbours share is limited, and only where the kernel can.
 func TestMemoryIsLimitedWhereItIsShared(t *testing.T) {
-	for sharing, want := range map[gpu.Sharing]string{gpu.SharingCUMask: "drm/0000:c1:00.0/vram", gpu.SharingNone: "", gpu.SharingPartition: ""} {
-		if got := amd.memory(gpu.Grant{PCI: []string{"0000:C1:00.0"}, Sharing: sharing}); got != want {
-			t.Errorf("%s: %q, want %q", sharing, got, want)
+	s := settings{host: dmemTree(t).host()}
+	for sharing, want := range map[gpu.Sharing]bool{gpu.SharingCUMask: true, gpu.SharingNone: false, gpu.SharingPartition: false} {
+		if got := amd.limits(s, gpu.Grant{PCI: []string{"0000:C1:00.0"}, Sharing: sharing}); got != want {
+			t.Errorf("%s: %v, want %v", sharing, got, want)
 		}
 	}
 	if got := dmemRegions(amdTree(t).host().root(), "drm/0000:c1:00.0/vram"); got != nil {

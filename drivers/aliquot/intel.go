@@ -39,5 +39,5 @@ var intel = vendor{
 	},
 	holds:  func(gpu.Grant) string { return "has opened the render node of" },
 	unseen: nothingUnseen,
-	server: nothing, faulted: neverFaulted, memory: nothing,
+	server: nothing, faulted: neverFaulted, limits: noneHeld, limit: noLimit,
 }

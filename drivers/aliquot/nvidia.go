@@ -37,7 +37,8 @@ var nvidia = vendor{
 		return ""
 	},
 	serverName: "the MPS server",
-	memory:     nothing,
+	limits:     holdsNVIDIA,
+	limit:      limitNVIDIA,
 	faulted: func(ctx context.Context, at look, g gpu.Grant) ([]int, bool, error) {
 		return at.mps.Faulted(ctx, at.set.mpsControl, g.Pipe)
 	},

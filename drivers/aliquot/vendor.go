@@ -31,9 +31,10 @@ type vendor struct {
 	serverName string
 	// faulted returns the processes that a server in fault keeps, and whether it is.
 	faulted func(ctx context.Context, at look, g gpu.Grant) ([]int, bool, error)
-	// memory is how the kernel's names of the GPU memory begin that a grant has beside
-	// neighbours, "" where it has all or the kernel knows none.
-	memory func(gpu.Grant) string
+	// limits reports whether something here may hold the memory that a grant has beside
+	// neighbours; limit does so for a control group and returns who holds it to what.
+	limits func(settings, gpu.Grant) bool
+	limit  func(ctx context.Context, s settings, g gpu.Grant, group string) (by string, err error)
 	// percent is the variable in a task's device environment that holds its part of
 	// the GPU's compute, "" where the granted slices alone say it.
 	percent string

@@ -148,7 +148,7 @@ func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 	}
 	switch r.Op {
 	case "alloc":
-		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory {
+		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory || s.pastGroup(c, d.UUID, r.MiB) {
 			return wire.Reply{Error: wire.OutOfMemory, Message: "out of memory"}
 		}
 		h.MiB += r.MiB
@@ -159,6 +159,23 @@ func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 	}
 	s.declare(c)
 	return wire.Reply{}
+}
+
+// pastGroup reports whether a client's control group would have more of a device than the
+// driver lets it.
+func (s *gpuServer) pastGroup(c *client, uuid string, more int) bool {
+	group, limit, ok := wire.Limit(s.rack, uuid, c.pid)
+	if !ok {
+		return false
+	}
+	for _, other := range s.clients {
+		for i, d := range other.devices {
+			if d.UUID == uuid && wire.InGroup(group, other.pid) {
+				more += other.held[i].MiB
+			}
+		}
+	}
+	return more > limit
 }
 
 // allocated is what the server and its clients hold of one device, in MiB.

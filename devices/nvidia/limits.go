@@ -1,0 +1,134 @@
+package nvidia
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
+	"github.com/ebitengine/purego"
+
+	"aliquot/internal/gpu"
+	kernel "aliquot/internal/host/nvidia"
+)
+
+// setLimits and getLimits are nvmlSetMemoryLimits_v1_t and nvmlGetMemoryLimits_v1_t of
+// driver 615 (docs.nvidia.com/deploy/nvml-api), which go-nvml does not have yet: the
+// control group's folder, and sizes in bytes.
+type setLimits struct {
+	group      *byte
+	soft, hard uint64
+}
+
+type getLimits struct {
+	group            *byte
+	soft, hard, used uint64
+}
+
+// limiter are the calls of NVML by which the driver holds a control group's memory.
+type limiter struct {
+	handle   func(uuid *byte, device *uintptr) nvml.Return
+	set      func(device uintptr, limits *setLimits) nvml.Return
+	get      func(device uintptr, limits *getLimits) nvml.Return
+	shutdown func() nvml.Return
+}
+
+// errNoLimits says that this driver has no memory limits for this GPU.
+var errNoLimits = errors.New("NVIDIA's driver has no memory limits by control group here")
+
+// newLimiter loads the library and starts NVML.
+func newLimiter(file string) (*limiter, error) {
+	lib, err := purego.Dlopen(file, purego.RTLD_LAZY|purego.RTLD_LOCAL)
+	if err != nil {
+		return nil, fmt.Errorf("NVIDIA's library cannot be loaded: %w", err)
+	}
+	l := &limiter{}
+	var start func() nvml.Return
+	for name, call := range map[string]any{
+		"nvmlInit_v2": &start, "nvmlShutdown": &l.shutdown, "nvmlDeviceGetHandleByUUID": &l.handle,
+		"nvmlDeviceSetMemoryLimits_v1": &l.set, "nvmlDeviceGetMemoryLimits_v1": &l.get,
+	} {
+		address, err := purego.Dlsym(lib, name)
+		if err != nil || address == 0 {
+			return nil, fmt.Errorf("%w: %s lacks %s", errNoLimits, file, name)
+		}
+		purego.RegisterFunc(call, address)
+	}
+	if r := start(); r != nvml.SUCCESS {
+		return nil, fmt.Errorf("NVML cannot start: %s", describe(r))
+	}
+	return l, nil
+}
+
+// page is the size to which the driver rounds memory.
+const page = 2 << 20
+
+// hold limits what a control group may have of a GPU's memory, and returns the limit that
+// the driver says it has then. It guarantees nothing (soft limit 0): the driver would
+// count a guarantee at every group above, and take none back of one that is removed.
+func (l *limiter) hold(id gpu.ID, group string, limit uint64) (uint64, error) {
+	var device uintptr
+	name := text(string(id))
+	defer runtime.KeepAlive(name)
+	if r := l.handle(name, &device); r != nvml.SUCCESS {
+		return 0, fmt.Errorf("NVML has no GPU %s: %s", id, describe(r))
+	}
+	folder := text(group)
+	defer runtime.KeepAlive(folder)
+	switch r := l.set(device, &setLimits{group: folder, hard: limit / page * page}); r {
+	case nvml.SUCCESS:
+	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND:
+		return 0, fmt.Errorf("%w: %s", errNoLimits, describe(r))
+	default:
+		return 0, fmt.Errorf("the memory limit of %s cannot be set: %s", group, describe(r))
+	}
+	got := getLimits{group: folder}
+	if r := l.get(device, &got); r != nvml.SUCCESS {
+		return 0, fmt.Errorf("the memory limit of %s cannot be read back: %s", group, describe(r))
+	}
+	if got.hard == 0 || got.hard > limit {
+		return 0, fmt.Errorf("the memory limit of %s is %d after %d was set", group, got.hard, limit)
+	}
+	return got.hard, nil
+}
+
+// text is a string for C.
+func text(s string) *byte { return unsafe.StringData(s + "\x00") }
+
+// AnswerDriver does what the task driver asks of this program, and ends it; it returns
+// where the program was started otherwise. The driver loads no vendor's library itself:
+// one that hangs or crashes must not take the driver along. The arguments are
+// kernel.HoldMemory, the host's root directory, the GPU, the folder of the control group
+// and the limit in bytes; the limit that holds is printed.
+func AnswerDriver(args []string) {
+	if len(args) != 6 || args[1] != kernel.HoldMemory {
+		return
+	}
+	limit, err := strconv.ParseUint(args[5], 10, 64)
+	if err == nil {
+		limit, err = holdMemory(args[2], gpu.ID(args[3]), args[4], limit)
+	}
+	switch {
+	case errors.Is(err, errNoLimits):
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(kernel.NoLimits)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, strings.Join(strings.Fields(err.Error()), " "))
+		os.Exit(1)
+	}
+	fmt.Println(limit)
+	os.Exit(0)
+}
+
+func holdMemory(root string, id gpu.ID, group string, limit uint64) (uint64, error) {
+	l, err := newLimiter((&library{root: root}).file())
+	if err != nil {
+		return 0, err
+	}
+	defer l.shutdown()
+	return l.hold(id, group, limit)
+}

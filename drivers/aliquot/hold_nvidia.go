@@ -1,0 +1,90 @@
+package aliquot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/internal/gpu"
+	kernel "aliquot/internal/host/nvidia"
+)
+
+// holdTime is what the device plugin's program may take to start NVML and set a limit.
+const holdTime = 10 * time.Second
+
+// holdsNVIDIA reports whether NVIDIA's driver may hold a grant's memory by control group:
+// it does so for slices from release 615 on. A MIG device holds its own.
+func holdsNVIDIA(s settings, g gpu.Grant) bool {
+	return g.Sharing == gpu.SharingMPS && len(g.GPUs) == 1 && kernel.HasLimits(s.host.root())
+}
+
+// limitNVIDIA has the device plugin's program, which lies beside the driver's own, set the
+// limit by NVML. NVIDIA says not to write the kernel's files for it: NVML knows the
+// driver's own accounting, too, which it has where the kernel has no controller.
+func limitNVIDIA(ctx context.Context, s settings, g gpu.Grant, group string) (by string, err error) {
+	root := s.host.root()
+	folder := path.Join(cgroups, group)
+	if len(dmemRegions(root, "nvidia/")) > 0 {
+		if folder, err = passDmem(root, group); err != nil {
+			return "", err
+		}
+	}
+	held, err := s.askPlugin(ctx, string(s.host), string(g.GPUs[0]), root.Path(folder), strconv.FormatUint(g.Memory.Bytes(), 10))
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("NVIDIA's driver: at most %s of %s (memory limits by control group)", gpu.MiBOf(held), g.GPUs[0]), nil
+}
+
+// askPlugin runs the device plugin's program and returns the limit that it says holds. It
+// does not wait for one that hangs in the driver, where not even a signal ends it.
+func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error) {
+	own, err := os.Executable()
+	if err != nil {
+		return 0, err
+	}
+	program := filepath.Join(filepath.Dir(own), nvidiaPlugin)
+	ctx, cancel := context.WithTimeout(ctx, holdTime)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, append([]string{kernel.HoldMemory}, args...)...)
+	for _, key := range []string{"PATH", "LD_LIBRARY_PATH"} { // the agent's others hold tokens
+		if value, ok := os.LookupEnv(key); ok {
+			cmd.Env = append(cmd.Env, key+"="+value)
+		}
+	}
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &said, time.Second
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("%w: %w", errNoLimit, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("%s %s has not returned within %s", nvidiaPlugin, kernel.HoldMemory, holdTime)
+	}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == kernel.NoLimits:
+		return 0, fmt.Errorf("%w: %s", errNoLimit, strings.TrimSpace(said.String()))
+	case err != nil:
+		return 0, fmt.Errorf("%s %s: %w: %s", nvidiaPlugin, kernel.HoldMemory, err, strings.TrimSpace(said.String()))
+	}
+	held, err := strconv.ParseUint(strings.TrimSpace(out.String()), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s %s says %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory, out.String())
+	}
+	return held, nil
+}
+
+// nvidiaPlugin is the file name of NVIDIA's device plugin.
+const nvidiaPlugin = "aliquot-device-nvidia"
