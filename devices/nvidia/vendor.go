@@ -6,7 +6,7 @@
 // task could change: they are called cooperative. Static SM partitions and the
 // namespaces of MPS v3 would hold against any task, but a partition must be made
 // when a task comes and be freed when it goes, and Nomad tells a device plugin of
-// no release; docs/decisions/0012-no-mps-v3-yet.md says what they wait for.
+// no release; docs/decisions/0012-memory-limits-and-mps-v3.md says what they wait for.
 package nvidia
 
 import (

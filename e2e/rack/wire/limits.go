@@ -33,8 +33,11 @@ func InGroup(dir string, pid int) bool {
 	}
 	for line := range strings.Lines(string(text)) {
 		if own, found := strings.CutPrefix(strings.TrimSpace(line), "0::"); found {
-			own = filepath.Join("/sys/fs/cgroup", own) + "/"
-			return strings.HasPrefix(own, strings.TrimSuffix(dir, "/")+"/")
+			for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+				if strings.HasPrefix(filepath.Join(mount, own)+"/", strings.TrimSuffix(dir, "/")+"/") {
+					return true
+				}
+			}
 		}
 	}
 	return false
