@@ -100,7 +100,7 @@ func run(ctx context.Context, plugin string) error {
 	}
 	fmt.Printf("fingerprint with MPS daemons started: %d ms\n", time.Since(begin).Milliseconds())
 	wrong := check(ctx, running, groups, program, bare.number("sms"))
-	l, err := labOf(running, groups, program, runDir)
+	l, err := labOf(running, groups, program, h)
 	if err != nil {
 		return errors.Join(wrong, err)
 	}

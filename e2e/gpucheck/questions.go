@@ -30,9 +30,11 @@ type question struct{ asked, expected, seen string }
 type lab struct {
 	plugin  *conformance.Running
 	program string // the CUDA client
-	ids     []string
-	uuid    string
-	control mps.Control
+	// binary is the device plugin's program, root the directory that it finds NVML under.
+	binary, root string
+	ids          []string
+	uuid         string
+	control      mps.Control
 	// logTime is how long the growth of the log is measured.
 	logTime time.Duration
 }
@@ -50,6 +52,7 @@ func (l lab) ask(ctx context.Context) []question {
 		{"is CUDA_VISIBLE_DEVICES=0 the GPU under MPS?", "1 device, an MPS client", l.ordinal},
 		{"is a client with another /dev/shm served?", "not over MPS", l.otherShm},
 		{"what does a context take of the memory limit?", "nothing: all of it can be allocated", l.overhead},
+		{"does a memory limit hold an MPS client's control group?", "it holds, from driver 615 on", l.groupLimit},
 		{"is the use of each client known?", "of each, above 0%", l.busy},
 		{"how fast does control.log grow?", "tens of MB a day at most", l.growth},
 		{"may another user than root ask and quit?", "not known: the plugin replaces a daemon that quits", l.otherUser},
@@ -319,18 +322,18 @@ func (l lab) await(ctx context.Context, ok func() bool) error {
 }
 
 // labOf is the lab of the first healthy shared group.
-func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program, runDir string) (lab, error) {
+func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program string, h host) (lab, error) {
 	for _, g := range groups {
 		if !g.Devices[0].Healthy || len(g.Devices) < 2 {
 			continue
 		}
-		l := lab{plugin: plugin, program: program, logTime: 30 * time.Second}
+		l := lab{plugin: plugin, program: program, binary: h.plugin, root: cmp.Or(h.root, "/"), logTime: 30 * time.Second}
 		for _, d := range g.Devices {
 			l.ids = append(l.ids, d.ID)
 		}
 		slices.SortFunc(l.ids, func(a, b string) int { return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b)) })
 		l.uuid, _, _ = strings.Cut(l.ids[0], "::")
-		dir := filepath.Join(runDir, "mps", l.uuid)
+		dir := filepath.Join(h.runDir, "mps", l.uuid)
 		l.control = mps.Control{Program: mps.Program, Pipe: filepath.Join(dir, "pipe"), Log: filepath.Join(dir, "log")}
 		return l, nil
 	}

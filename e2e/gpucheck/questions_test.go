@@ -81,6 +81,9 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := host{plugin: plugin, dir: dir, runDir: filepath.Join(dir, "run"), root: filepath.Join(dir, "root")}
+	if err := r.SetDriver("version", "615.12.04"); err != nil { // with limits of memory
+		t.Fatal(err)
+	}
 	if err := rack.Root(h.root, r, tools.Lib); err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +108,7 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := labOf(running, groups, os.Args[0], h.runDir)
+	l, err := labOf(running, groups, os.Args[0], h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,8 +119,15 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", table.String())
+	held := "it holds: 20"
+	if group, err := controlGroup(); err != nil {
+		held = "not settled"
+	} else if err := os.Remove(group); err != nil {
+		t.Fatal(err)
+	}
 	for i, want := range []string{
 		"ACTIVE", "not settled", "it fails", "1 device, an MPS client", "not over MPS", "20224 of 20270 MiB",
+		held,
 		"6 slices 30%, 10 slices 30%", "MB a day", "ask yes (\"100.0\"), quit yes", "quit waits; meanwhile the daemon answers and takes no other client", "server lives, its client lives, a new daemon after ",
 	} {
 		if !strings.Contains(seen[i].seen, want) {
