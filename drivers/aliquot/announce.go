@@ -2,6 +2,7 @@ package aliquot
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +44,14 @@ func (a *announcer) say(e *drivers.TaskEvent) {
 	_ = a.events.EmitEvent(e)
 }
 
+// keep takes back what a listener left before it had heard.
+func (a *announcer) keep(events []*drivers.TaskEvent) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.unheard = append(slices.Clone(events), a.unheard...)
+	a.unheard = a.unheard[max(0, len(a.unheard)-mostUnheard):]
+}
+
 // listen returns a channel of events, which never closes, and those that nobody has
 // heard yet. leave ends it.
 func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent, leave func(), err error) {
@@ -75,8 +84,9 @@ func (d *Driver) TaskEvents(ctx context.Context) (<-chan *drivers.TaskEvent, err
 	go func() {
 		defer close(out)
 		defer leave()
-		for _, event := range unheard {
+		for i, event := range unheard {
 			if !pass(ctx, out, event) {
+				d.events.keep(unheard[i:])
 				return
 			}
 		}
