@@ -38,4 +38,13 @@ func TestNodesWithoutALinkAreListedWhereSystemdRuns(t *testing.T) {
 	if got, want := Unnamed(root), []string{"/dev/nvidia0", "/dev/nvidiactl"}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
+	if err := os.MkdirAll(root.Path("/etc/docker"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(root.Path("/etc/docker/daemon.json"), []byte(`{"exec-opts": ["native.cgroupdriver=cgroupfs"]}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := Unnamed(root); got != nil {
+		t.Errorf("with control groups of docker's own: %v", got)
+	}
 }
