@@ -12,7 +12,7 @@ import (
 )
 
 // errNoLimit says that nothing here can hold a grant's memory.
-var errNoLimit = errors.New("this host has no limits of GPU memory")
+var errNoLimit = errors.New("there is no limit of GPU memory")
 
 // noLimit is the limit of a vendor for which there is none.
 func noLimit(context.Context, settings, gpu.Grant, string) (string, error) { return "", errNoLimit }
@@ -52,6 +52,9 @@ func (d *Driver) limitContainer(set settings, v vendor, g gpu.Grant, container s
 	info, err := engine.ContainerInspect(d.ctx, container)
 	if err != nil {
 		return "", err
+	}
+	if info.State == nil || info.State.Pid == 0 {
+		return "", fmt.Errorf("%w: the container has ended", errNoLimit)
 	}
 	group := groupOf(machine.Running, info.State.Pid)
 	if group == "" {
