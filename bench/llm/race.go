@@ -43,6 +43,7 @@ var contestants = []contestant{
 	{"dynamo", peer(dynamo), true},
 	{"mooncake", peer(mooncake), true},
 	{"sglang", peer(sglang), true},
+	{"aibrix", peer(aibrix), true},
 	{"aliquot-slots", product(dispatch.Policy{Mode: dispatch.Slots}), false},
 	{"aliquot", product(dispatch.Policy{Mode: dispatch.Tokens}), false},
 	{"aliquot-slo", product(objective), false},

@@ -8,9 +8,9 @@ import (
 
 // books are what a replica has been given and has not finished, in Tokens mode.
 type books struct {
-	streams int       // answers that have begun
 	kv      int       // tokens of prompts and answers in flight
 	pending []*Ticket // sent, without a token yet, in order
+	begun   []*Ticket // sent, with tokens
 	work    float64   // seconds of reading that pending needs
 	first   time.Time // the last first token
 	share   share     // of its time that it spends reading
@@ -20,6 +20,7 @@ type books struct {
 		until                time.Time
 	}
 	view view
+	risk risk
 
 	firsts firsts    // first tokens of one instant
 	full   time.Time // when the cache was last nearly full
@@ -36,6 +37,7 @@ type entry struct {
 	tokens  int     // of the answer, so far
 	n, kv   float64 // the replica's, when it was sent
 	began   bool
+	first   time.Time // when its first token came
 	at      time.Time // when tokens was counted
 	counted bool      // the engine told how many tokens
 }
@@ -83,6 +85,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1), kv: float64(b.kv + t.Prompt)}
 	b.kv += t.Prompt
 	b.pending = append(b.pending, t)
+	b.risk.stale = true
 	b.work += work
 	b.share.add(work, now)
 	b.reads = now
@@ -93,8 +96,10 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 func (s *server) unbook(t *Ticket) {
 	b := &s.books
 	b.kv -= t.Prompt + t.entry.tokens
+	b.risk.stale = true
 	if t.entry.began {
-		b.streams--
+		i := slices.Index(b.begun, t)
+		b.begun = slices.Delete(b.begun, i, i+1)
 		return
 	}
 	b.unpend(t)
@@ -168,8 +173,9 @@ func (q *Queue) Began(t *Ticket, now time.Time) {
 func (s *server) begin(t *Ticket, now time.Time) {
 	b := &s.books
 	b.unpend(t)
-	t.entry.began, t.entry.at = true, now
-	b.streams++
+	t.entry.began, t.entry.first, t.entry.at = true, now, now
+	b.begun = append(b.begun, t)
+	b.risk.stale = true
 	b.first = now
 	if len(b.pending) > 0 || b.reads.IsZero() {
 		b.reads = now

@@ -36,8 +36,8 @@ type SLO struct {
 // means its default.
 type Policy struct {
 	Mode Mode
-	// SLO is the objective; in Tokens mode a replica is made to cost more as its
-	// time between tokens passes TPOT.
+	// SLO is the objective; in Tokens mode a request that misses it counts as missed
+	// seconds more.
 	SLO SLO
 	// Theta is how many times longer a request may take on a slow slot than it is
 	// expected to take by waiting for a fast one; 0 means adaptive to load.

@@ -84,7 +84,7 @@ func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
 	}
 	took := now.Sub(t.entry.at).Seconds() / float64(tokens-t.entry.tokens)
 	k := s.tier.kind
-	n := max(1, float64(b.streams))
+	n := max(1, float64(len(b.begun)))
 	// All streams of a replica tell of the same steps.
 	s.drag.add(took/k.speed.stepping(n, float64(b.kv)), 1/n)
 	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took/s.drag.factor, 1/n, now)
@@ -98,6 +98,7 @@ func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
 		q.prompt += (q.bounded(t.Prompt, q.prompt) - q.prompt) / q.answers
 	}
 	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
+		q.lengths.add(float64(e.tokens) / q.needOf(t).output)
 		q.output += (q.bounded(e.tokens, q.output) - q.output) / max(q.answers, firstAnswers)
 	}
 	if o == Served && t.Whole && e.counted {

@@ -35,6 +35,7 @@ type Queue struct {
 	output  float64 // mean tokens of an answer, in Tokens mode
 	prompt  float64 // mean tokens of a prompt, in Tokens mode
 	answers float64 // how many they are the means of
+	lengths lengths
 	fleet   []*server
 	index   index
 	looked  []*Ticket // reused by candidates

@@ -72,7 +72,7 @@ func (q *Queue) survey(now time.Time) {
 		s.assumeBegun(q.output, now)
 		b := &s.books
 		w := view{
-			round: q.round, n: float64(s.active), kv: float64(b.kv), streams: float64(b.streams), backlog: b.backlog(now),
+			round: q.round, n: float64(s.active), kv: float64(b.kv), streams: float64(len(b.begun)), backlog: b.backlog(now),
 		}
 		w.late, w.long = b.share.of(now)
 		if b.foreign.until.After(now) {
@@ -92,6 +92,9 @@ func (q *Queue) survey(now time.Time) {
 			q.opened++
 		}
 		b.view = w
+		if q.policy.SLO.TPOT > 0 {
+			q.reckon(s, now)
+		}
 	}
 }
 
@@ -122,6 +125,9 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 		return choice{}
 	}
 	v := &best.books.view
+	if v.promised == 0 && v.open && q.hasty(best, z, bestWork) {
+		return choice{until: now.Add(look)}
+	}
 	if v.promised == 0 && v.open {
 		if best.KV == 0 || best.active == 0 || v.kv+z.prompt <= float64(best.KV) {
 			return choice{on: best, work: bestWork, hit: q.index.hits(best.shelf) * BlockTokens}
@@ -133,6 +139,12 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	}
 	v.promised += bestWork
 	return choice{until: now.Add(look)}
+}
+
+// firstAfter is the seconds until the first token of a request that the replica reads
+// for work seconds.
+func (v *view) firstAfter(work float64) float64 {
+	return v.backlog + v.promised + v.waiting*work + work
 }
 
 // prefers reports whether a replica of a class that the request prefers is open.
@@ -187,12 +199,6 @@ const (
 	fullest = 0.95
 	// coming is how much the seconds count that it takes from requests to come.
 	coming = 3
-	// overLimit is how much a second between tokens beyond the objective counts.
-	overLimit = 0.5
-	// tooLate is how many seconds it counts that the first token is expected after the
-	// objective's time. Nothing is gained by being later still, so it is the same for
-	// any delay.
-	tooLate = 20
 )
 
 // cost is what a request would cost on a replica, in seconds, and how many of them
@@ -212,11 +218,12 @@ func (q *Queue) cost(s *server, z need, crowd float64) (cost, work float64) {
 	others := b.streams*work + b.n*z.output*max(0, next-b.step)
 	r := min(b.long, fullest)
 	cost = own + crowd*others + coming*work*r/(1-r)
-	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+b.backlog+b.promised+b.waiting*work+work > limit {
-		cost += tooLate
+	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+b.firstAfter(work) > limit {
+		cost += missed
 	}
-	if limit := q.policy.SLO.TPOT.Seconds(); limit > 0 {
-		cost += overLimit * z.output * max(0, token-limit)
+	if q.policy.SLO.TPOT > 0 {
+		r := &s.books.risk
+		cost += missed * (r.of(b.promised+work) - r.of(b.promised))
 	}
 	return cost, work
 }

@@ -82,8 +82,8 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 					}
 				}
 				for _, s := range m.q.fleet {
-					if b := &s.books; b.kv != sum[s.ID] || b.streams != streams[s.ID] {
-						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, b.kv, b.streams, sum[s.ID], streams[s.ID])
+					if b := &s.books; b.kv != sum[s.ID] || len(b.begun) != streams[s.ID] {
+						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, b.kv, len(b.begun), sum[s.ID], streams[s.ID])
 					}
 				}
 				if m.q.Waiting() != len(m.waiting) || m.served() != len(m.running) {

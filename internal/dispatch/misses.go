@@ -1,0 +1,157 @@
+package dispatch
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// missed is how many seconds it counts that a request misses the objective: by a first
+// token after its time, or by tokens too far apart. Nothing is gained by missing it by
+// more, so the same counts for any delay.
+const missed = 20
+
+const (
+	// patience is up to which part of the objective's time for the first token a request
+	// waits for answers in progress that it would make miss theirs.
+	patience = 0.75
+	// spared is how many such answers are worth the wait.
+	spared = 0.1
+)
+
+// hasty reports whether a request is better sent to the replica later: its first token
+// would then still be in time, and now reading it would make answers there miss the
+// objective. They end, or gain time, while the replica reads nothing.
+func (q *Queue) hasty(s *server, z need, work float64) bool {
+	limit := q.policy.SLO.TTFT.Seconds()
+	return z.waited+s.books.view.firstAfter(work) < patience*limit && s.books.risk.of(work) > spared
+}
+
+// lengths is how long answers turn out to be, in multiples of what was expected.
+type lengths struct {
+	ring   [256]float64
+	n      int // ever
+	sample [lengthSamples]float64
+}
+
+const (
+	// lengthSamples answers stand for all: each for the same part of them.
+	lengthSamples = 16
+	// lengthsEvery is after how many answers they are chosen again.
+	lengthsEvery = 16
+)
+
+func (l *lengths) add(ratio float64) {
+	l.ring[l.n%len(l.ring)] = ratio
+	l.n++
+	if l.n%lengthsEvery != 0 {
+		return
+	}
+	sorted := l.ring
+	seen := sorted[:min(l.n, len(sorted))]
+	slices.Sort(seen)
+	for i := range l.sample {
+		l.sample[i] = seen[(2*i+1)*len(seen)/(2*lengthSamples)]
+	}
+}
+
+// risk tells how many answers of a replica would miss the objective's time between
+// tokens if it read for so many seconds more, beyond those that miss it anyway.
+type risk struct {
+	upTo  [riskEdges]float64 // by edge
+	at    time.Time
+	stale bool
+}
+
+const (
+	// The edges are 1 and 1.5 times the powers of two from 2^lowestEdge seconds on.
+	riskEdges  = 22
+	lowestEdge = -6
+	// riskAge is how old a risk may be on which nothing was begun or ended.
+	riskAge = time.Second
+)
+
+// edge returns the last edge that is not above x, and how far x is on the way to the
+// next one.
+func edge(x float64) (at int, part float64) {
+	bits := math.Float64bits(x)
+	at = int(bits>>51) - 2*(1023+lowestEdge)
+	if at < 0 {
+		return -1, 0
+	}
+	if at >= riskEdges-1 {
+		return riskEdges - 1, 0
+	}
+	return at, float64(bits&(1<<51-1)) / (1 << 51)
+}
+
+func (r *risk) of(seconds float64) float64 {
+	at, part := edge(seconds)
+	if at < 0 {
+		return 0
+	}
+	if at == riskEdges-1 {
+		return r.upTo[at]
+	}
+	return r.upTo[at] + part*(r.upTo[at+1]-r.upTo[at])
+}
+
+// reckon finds a replica's risk from how much time each of its answers has left.
+//
+// An answer of n tokens may take the limit n-1 times. It has used what passed since its
+// first token; a step for each token to come and the prompts that the replica was sent
+// after it are still to be paid for. How many tokens come is not known: it may be any of
+// the usual lengths that it has not passed yet.
+func (q *Queue) reckon(s *server, now time.Time) {
+	b := &s.books
+	r := &b.risk
+	if !r.stale && now.Sub(r.at) < riskAge {
+		return
+	}
+	*r = risk{at: now}
+	limit, step := q.policy.SLO.TPOT.Seconds(), b.view.step
+	for _, t := range b.begun {
+		if !t.Whole {
+			q.endanger(r, t, now.Sub(t.entry.first).Seconds()+b.view.backlog, limit, step)
+		}
+	}
+	behind := 0.0
+	for i := len(b.pending) - 1; i >= 0; i-- {
+		if t := b.pending[i]; !t.Whole {
+			q.endanger(r, t, behind, limit, step)
+		}
+		behind += b.pending[i].entry.work
+	}
+	r.sum()
+}
+
+// endanger adds an answer to a risk that has not been summed up.
+func (q *Queue) endanger(r *risk, t *Ticket, used, limit, step float64) {
+	made := float64(max(1, t.entry.tokens))
+	expected := q.needOf(t).output
+	passed := 0 // lengths that it has passed
+	for passed < lengthSamples && q.lengths.sample[passed]*expected <= made {
+		passed++
+	}
+	for _, ratio := range q.lengths.sample[passed:] {
+		length := ratio * expected
+		if left := limit*(length-1) - used - (length-made)*step; left >= 0 {
+			r.add(left, 1/float64(lengthSamples-passed))
+		}
+	}
+}
+
+// add counts part of an answer that misses the objective after so many seconds more.
+// What has more time left than the last edge is in no danger.
+func (r *risk) add(left, part float64) {
+	if at, _ := edge(left); at+1 < riskEdges {
+		r.upTo[at+1] += part
+	}
+}
+
+// sum makes upTo what it says of what was added.
+func (r *risk) sum() {
+	for i := range r.upTo[1:] {
+		r.upTo[i+1] += r.upTo[i]
+	}
+}
