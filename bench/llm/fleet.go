@@ -24,6 +24,7 @@ var fleets = []fleet{
 	{"slices", []part{{"mi300x", 2}, {"half-h100", 2}, {"l4", 6}}},
 	{"equal", []part{{"a100", 8}}},
 	{"big64", []part{{"h100", 12}, {"a100", 24}, {"mi300x", 4}, {"l4", 24}}},
+	{"one", []part{{"h100", 1}, {"l4", 8}}},
 	{"four", []part{{"h100", 1}, {"a100", 2}, {"l4", 1}}},
 }
 
@@ -33,7 +34,7 @@ func fleetOf(name string) (fleet, error) {
 			return f, nil
 		}
 	}
-	return fleet{}, fmt.Errorf("no fleet %q: want mixed, slices, equal, big64 or four", name)
+	return fleet{}, fmt.Errorf("no fleet %q: want mixed, slices, equal, big64, one or four", name)
 }
 
 // replicas starts the engines of a fleet.

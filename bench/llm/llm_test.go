@@ -87,3 +87,28 @@ func TestTracesOfTheData(t *testing.T) {
 		}
 	}
 }
+
+// Whatever is assumed of the classes, every replica of a busy fleet gets its work.
+func TestNoReplicaIsLeftOut(t *testing.T) {
+	for _, name := range []string{"mixed", "slices", "one"} {
+		f, err := fleetOf(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := short(1500)
+		rate := 0.9 * capacity(f, all)
+		for _, priors := range []map[string]float64{nil, {"l4": 1.0 / 3}, {"l4": 3}, {"h100": 1.0 / 3}, {"h100": 3, "l4": 1.0 / 3}} {
+			r := race{fleet: f, trace: all, rate: rate, requests: 1500, how: conditions{priors: priors}}
+			s := r.replay(contestant{name: judge, make: product(objective)}, 1)
+			sent := make([]int, f.size())
+			for _, c := range s.calls {
+				sent[c.replica]++
+			}
+			for i, n := range sent {
+				if n < 1500/f.size()/10 {
+					t.Errorf("%s with %v: replica %d, a %s, is sent %d of 1,500: %v", name, priors, i, s.replicas[i].hardware.Class, n, sent)
+				}
+			}
+		}
+	}
+}

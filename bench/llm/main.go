@@ -37,7 +37,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
 	traceList := flag.String("trace", "conversation", "traces, by comma: conversation, azure-conv, azure-code")
-	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64, four")
+	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64, one, four")
 	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
 	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
 	flag.IntVar(&o.seeds, "seeds", 3, "places of the trace to start from")
@@ -48,6 +48,7 @@ func main() {
 	flag.IntVar(&o.how.gateways, "gateways", 1, "gateways of the product that share the fleet and know nothing of each other")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
 	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
+	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm ci --omit=optional --ignore-scripts there)")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
 	o.traceList = strings.Split(*traceList, ",")
@@ -62,10 +63,14 @@ func main() {
 	if err == nil {
 		err = o.parsePriors(*priors)
 	}
-	if err == nil {
+	switch {
+	case err != nil:
+	case *llamaFolder != "":
+		err = llama(os.Stdout, *llamaFolder, llamaLength)
+	default:
 		err = o.run(os.Stdout)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if *llamaFolder == "" && errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(os.Stderr, "bench/llm: skipped: %s is not here\n", o.traces)
 		return
 	}

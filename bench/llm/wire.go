@@ -133,6 +133,10 @@ type process struct{ cmd *exec.Cmd }
 
 // launch runs a command that will listen at an address and waits until it does.
 func launch(ctx context.Context, command []string, listen string) (*process, error) {
+	return launchWithin(ctx, 20*time.Second, command, listen)
+}
+
+func launchWithin(ctx context.Context, within time.Duration, command []string, listen string) (*process, error) {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -140,7 +144,7 @@ func launch(ctx context.Context, command []string, listen string) (*process, err
 		return nil, err
 	}
 	p := &process{cmd}
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	for {
 		c, err := net.Dial("tcp", listen)

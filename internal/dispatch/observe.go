@@ -138,3 +138,24 @@ func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
 	k.read.add(k.assumed.readTerms(1, longer(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work, wholeWeight, now)
 	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
 }
+
+const (
+	// seasoned is how many answers others have given before a kind that was not tried is.
+	seasoned = 64
+	// doubt is how much faster than believed hardware may be that was not tried: an
+	// assumption may be wrong by 3 times, and so may the one that it is compared with.
+	doubt = 10
+)
+
+// wonder finds the kinds to be tried: those that serve nothing and have not for a while,
+// or never have, though others do. What is assumed of them may be all that keeps requests
+// away. One request at a time goes there until it has been measured.
+func (q *Queue) wonder(now time.Time) {
+	for _, k := range q.kinds {
+		k.untried = q.answers >= seasoned && now.Sub(k.read.at).Seconds() > idleSpan
+	}
+	for _, s := range q.fleet {
+		k := s.tier.kind
+		k.untried = k.untried && s.active == 0
+	}
+}

@@ -18,6 +18,7 @@ type kind struct {
 	kv             int     // of the replica that was put last
 	most, rate     float64 // see sustained
 	drags, dragged float64 // sum of its replicas' drags, and of how many
+	untried        bool    // see wonder
 }
 
 // tier is the replicas that are ranked as equally fast: those of one kind that

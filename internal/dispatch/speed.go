@@ -126,3 +126,34 @@ func (q *Queue) sustained(k *kind) (n, rate float64) {
 	rate, _ = at(n)
 	return n, rate
 }
+
+// Speed is how fast replicas of one class and slice count are expected to be.
+type Speed struct {
+	Class  string
+	Slices int
+	speed  speed
+}
+
+// Reading is the seconds in which a prompt of so many tokens is read.
+func (s Speed) Reading(tokens float64) float64 { return s.speed.reading(tokens, tokens) }
+
+// Stepping is the seconds of a step for n answers with kv tokens in the cache.
+func (s Speed) Stepping(n, kv float64) float64 { return s.speed.stepping(n, kv) }
+
+// Speeds returns what is expected at a time in Tokens mode, and for the zero time what
+// was before anything was learned.
+func (q *Queue) Speeds(now time.Time) []Speed {
+	if !now.IsZero() {
+		q.unknown = true
+		q.refresh(now)
+	}
+	var out []Speed
+	for _, k := range q.kinds {
+		s := Speed{k.class, k.slices, k.speed}
+		if now.IsZero() {
+			s.speed = k.assumed
+		}
+		out = append(out, s)
+	}
+	return out
+}

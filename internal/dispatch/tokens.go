@@ -68,6 +68,7 @@ func (q *Queue) survey(now time.Time) {
 	q.refresh(now)
 	q.round++
 	q.opened = 0
+	q.wonder(now)
 	for _, s := range q.fleet {
 		s.assumeBegun(q.output, now)
 		b := &s.books
@@ -81,6 +82,9 @@ func (q *Queue) survey(now time.Time) {
 			w.waiting = b.foreign.waiting
 		}
 		w.drag = s.drag.factor
+		if s.tier.kind.untried {
+			w.drag /= doubt
+		}
 		w.step = w.drag * s.tier.kind.speed.stepping(w.n, w.kv)
 		bounded := s.Slots > 1 || s.health.onProbation
 		switch usable := s.usable(); {

@@ -4,7 +4,7 @@
 //   node model.mjs FILE
 import { closeSync, openSync, writeSync } from "node:fs";
 
-const layers = 6, width = 384, hidden = 1056, heads = 6, context = 8192, seed = 1;
+const layers = 4, width = 256, hidden = 704, heads = 4, context = 8192, seed = 1;
 const vocabulary = ["<unk>", "<s>", "</s>"];
 for (let b = 0; b < 256; b++) vocabulary.push(`<0x${b.toString(16).toUpperCase().padStart(2, "0")}>`);
 
