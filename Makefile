@@ -3,7 +3,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help setup tools build test unit race e2e lint demo gpu-check bench clean
+.PHONY: help setup tools build test unit race e2e lint demo gpu-check fuzz bench clean
 
 help: ## list the targets
 	@echo "Targets:"
@@ -38,6 +38,9 @@ demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv 
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check
+
+fuzz: ## fuzz every parser for TIME=1m each; IN=./gateway/wire takes the parsers of one package
+	@scripts/fuzz '$(or $(TIME),1m)' '$(or $(IN),.)'
 
 bench: ## run every benchmark of bench/; bench-NAME runs one
 	@for dir in bench/*/; do $(MAKE) --no-print-directory bench-$$(basename $$dir) || exit 1; done

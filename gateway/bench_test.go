@@ -26,6 +26,7 @@ func (canned) RoundTrip(r *http.Request) (*http.Response, error) {
 type discard struct{ h http.Header }
 
 func (*discard) SetWriteDeadline(time.Time) error { return nil }
+func (*discard) FlushError() error                { return nil }
 
 func (d *discard) Header() http.Header         { return d.h }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }

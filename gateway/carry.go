@@ -26,7 +26,7 @@ var errSwitched = errors.New("the replica switched protocols without being asked
 func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.trace.Got1xxResponse = x.early.pass
-	res, err := x.orFallback((*tries)(x).RoundTrip(x.outbound()))
+	res, err := x.orFallback(attempts{x}.RoundTrip(x.outbound()))
 	x.early.end()
 	if err == nil && res.StatusCode < http.StatusOK {
 		res.Body.Close()
@@ -69,7 +69,7 @@ func (x *exchange) embody(out *http.Request) {
 		out.ContentLength += x.renamed.grows()
 	}
 	out.Body = x.open()
-	if ways := x.service.transports; ways.scheme == "https" || ways.to(x.grpc) == ways.h2c {
+	if ways := x.service.transports; ways.scheme == "https" || ways.to(x.grpc, x.upgrade) == ways.h2c {
 		x.trace.GotConn, x.trace.WroteHeaders = x.connected, x.wroteHeader
 	}
 	out.GetBody = func() (io.ReadCloser, error) {
@@ -99,7 +99,7 @@ func (x *exchange) connected(c httptrace.GotConnInfo) {
 	if s, ok := c.Conn.(*tls.Conn); ok {
 		x.http2.Store(s.ConnectionState().NegotiatedProtocol == "h2")
 	} else {
-		x.http2.Store(x.service.transports.to(x.grpc) == x.service.transports.h2c)
+		x.http2.Store(x.service.transports.to(x.grpc, x.upgrade) == x.service.transports.h2c)
 	}
 }
 

@@ -70,7 +70,7 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 			return nil, &unplacedError{err, failure}
 		}
 		x.take()
-		res, err = (*tries)(x).RoundTrip(x.outbound())
+		res, err = attempts{x}.RoundTrip(x.outbound())
 	}
 	return res, err
 }

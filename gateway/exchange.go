@@ -13,6 +13,7 @@ import (
 
 	"aliquot/gateway/intake"
 	"aliquot/gateway/line"
+	"aliquot/gateway/wire"
 	"aliquot/internal/dispatch"
 )
 
@@ -41,6 +42,7 @@ type exchange struct {
 	ctx      context.Context // the request's, with its deadline
 	cancel   context.CancelFunc
 	grpc     bool
+	upgrade  bool // to a WebSocket
 	began    time.Time
 	started  time.Time // the attempt under way
 	waited   time.Duration
@@ -127,14 +129,14 @@ func (x *exchange) forward() {
 		}
 		defer x.body.Stop(x.client.abort)
 	}
-	if !switches(x.in) {
+	if x.upgrade = switches(x.in); !x.upgrade {
 		x.carry()
 		return
 	}
 	// The handover of two connections is the reverse proxy's; x is its transport.
 	proxy := httputil.ReverseProxy{
 		Rewrite:        x.rewrite,
-		Transport:      (*tries)(x),
+		Transport:      attempts{x},
 		ModifyResponse: x.answered,
 		ErrorHandler:   x.failed,
 		BufferPool:     x.server.buffers,
@@ -213,6 +215,11 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 		x.release(x.abandoned(), 0)
 		x.outcome = overdue
 		refuse(&x.writer, x.in, overdue, "", 0)
+		return
+	case errors.Is(err, wire.ErrRequest):
+		x.release(dispatch.Neutral, 0)
+		x.outcome = malformed
+		refuse(&x.writer, x.in, malformed, err.Error(), 0)
 		return
 	case isShortage(err):
 		x.release(dispatch.Neutral, 0)

@@ -50,7 +50,7 @@ func newLanguage(v *service) *language {
 			path = ""
 		}
 		l.scraper = engine.New(engine.Options{
-			Client: v.transports.to(false), Scheme: v.transports.scheme, Path: path, Port: c.Engine.Port, Interval: c.Engine.Interval,
+			Client: v.transports.to(false, true), Scheme: v.transports.scheme, Path: path, Port: c.Engine.Port, Interval: c.Engine.Interval,
 			Set:      func(r []line.Replica) { l.set(v, r) },
 			Observed: func(id string, s engine.State) { l.observed(v, id, s) },
 		})

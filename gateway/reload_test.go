@@ -24,7 +24,7 @@ func (r *running) reload(t *testing.T, text string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Reload(c)
+	return r.Reload(withClient(c))
 }
 
 func TestAReloadLosesNoRequest(t *testing.T) {

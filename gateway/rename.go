@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"aliquot/gateway/match"
+	"aliquot/gateway/wire"
 	"aliquot/internal/prompt"
 )
 
@@ -86,8 +87,16 @@ func (x *exchange) open() io.ReadCloser {
 
 type renamedBody struct {
 	io.Reader
-	io.Closer
+	body io.ReadCloser
 }
+
+// Whole reports whether reading never waits for the client.
+func (r *renamedBody) Whole() bool {
+	w, ok := r.body.(wire.Whole)
+	return ok && w.Whole()
+}
+
+func (r *renamedBody) Close() error { return r.body.Close() }
 
 // skipping leaves out the first bytes of what it reads.
 type skipping struct {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"aliquot/gateway/config"
+	"aliquot/gateway/wire"
 )
 
 // dialError marks an error that happened before any byte was sent to a replica.
@@ -19,9 +20,10 @@ type dialError struct{ error }
 func (d dialError) Unwrap() error { return d.error }
 
 // transports are the ways to a service's replicas: one for HTTP/1.1 or TLS, one
-// for HTTP/2 without TLS.
+// for HTTP/2 without TLS, and the gateway's own for HTTP/1.1 where it is chosen.
 type transports struct {
 	main, h2c *http.Transport
+	own       *wire.Transport // nil where main does its work
 	scheme    string
 	always    bool // h2c for every request
 }
@@ -70,6 +72,12 @@ func newTransports(u config.Upstream, dial Dial) (*transports, error) {
 		t.h2c.Protocols = new(http.Protocols)
 		t.h2c.Protocols.SetUnencryptedHTTP2(true)
 	}
+	if u.Client == "wire" && u.Protocol != "https" {
+		t.own = &wire.Transport{
+			Dial: marked, IdleTimeout: u.IdleTimeout, HeaderTimeout: u.HeaderTimeout,
+			ContinueTimeout: base.ExpectContinueTimeout, MaxHeaderBytes: int(base.MaxResponseHeaderBytes),
+		}
+	}
 	return t, nil
 }
 
@@ -88,16 +96,23 @@ func pool(file string) (*x509.CertPool, error) {
 	return p, nil
 }
 
-// to returns the transport for a request. gRPC needs HTTP/2 all the way.
-func (t *transports) to(grpc bool) *http.Transport {
-	if t.h2c != nil && (t.always || grpc) {
+// to returns the transport for a request. gRPC needs HTTP/2 all the way, and of an
+// upgraded connection net/http hands over both ends.
+func (t *transports) to(grpc, upgrade bool) http.RoundTripper {
+	switch {
+	case t.h2c != nil && (t.always || grpc):
 		return t.h2c
+	case t.own != nil && !upgrade:
+		return t.own
 	}
 	return t.main
 }
 
 func (t *transports) close() {
 	t.main.CloseIdleConnections()
+	if t.own != nil {
+		t.own.CloseIdleConnections()
+	}
 	if t.h2c != nil {
 		t.h2c.CloseIdleConnections()
 	}

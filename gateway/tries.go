@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"aliquot/gateway/wire"
 	"aliquot/internal/dispatch"
 )
 
@@ -19,14 +20,14 @@ type unplacedError struct {
 	last error
 }
 
-// tries is an exchange as a transport: it tries the
-// request on another replica as long as the first cannot have acted on it.
-type tries exchange
+// attempts is the transport of an exchange: it tries the request on another replica
+// as long as the first cannot have acted on it.
+type attempts struct{ *exchange }
 
-func (t *tries) RoundTrip(out *http.Request) (*http.Response, error) {
-	x := (*exchange)(t)
+func (x attempts) RoundTrip(out *http.Request) (*http.Response, error) {
+	way := x.service.transports.to(x.grpc, x.upgrade)
 	for {
-		res, err := x.service.transports.to(x.grpc).RoundTrip(out)
+		res, err := way.RoundTrip(out)
 		if isShortage(err) && x.bide(err) {
 			if out = x.reopen(out); out == nil {
 				return nil, err
@@ -117,7 +118,7 @@ func (x *exchange) harmless(res *http.Response, err error) (verdict dispatch.Out
 		}
 		pause, ok = retryAfter(res)
 		return dispatch.Busy, pause, ok
-	case x.ctx.Err() != nil, isShortage(err), x.body != nil && x.body.Err() != nil:
+	case x.ctx.Err() != nil, isShortage(err), errors.Is(err, wire.ErrRequest), x.body != nil && x.body.Err() != nil:
 		return 0, 0, false
 	case errors.Is(err, errNotBegun):
 		return dispatch.Busy, 0, true // it goes away, or has no room for another stream

@@ -121,8 +121,11 @@ const (
 // variants are measured side by side; the first is the gateway as it comes.
 var variants = []variant{
 	{gatewayName, ""},
-	{gatewayName + ", counting tokens", "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
+	{gatewayName + ", own client", ownClient},
+	{gatewayName + ", own client, counting tokens", ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
 }
+
+const ownClient = "  upstream {\n    client = \"wire\"\n  }\n"
 
 func oneReplica(program, dir, listen, backend string, v variant) ([]string, error) {
 	name := "gateway" + strings.Map(func(r rune) rune {

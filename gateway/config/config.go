@@ -200,7 +200,10 @@ type Queue struct {
 
 // Upstream is how replicas are spoken to.
 type Upstream struct {
-	Protocol       string // "auto", "http1", "h2c" or "https"
+	Protocol string // "auto", "http1", "h2c" or "https"
+	// Client is what speaks HTTP/1.1 without TLS: "net/http", or "wire" for the
+	// gateway's own.
+	Client         string
 	ConnectTimeout time.Duration
 	IdleTimeout    time.Duration // of a connection between two requests; 0 is none
 	HeaderTimeout  time.Duration // until the response's header; 0 is none

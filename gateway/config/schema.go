@@ -166,6 +166,7 @@ type queueBody struct {
 
 type upstreamBody struct {
 	Protocol   *hcl.Attribute `hcl:"protocol"`
+	Client     *hcl.Attribute `hcl:"client"`
 	Connect    *hcl.Attribute `hcl:"connect_timeout"`
 	Header     *hcl.Attribute `hcl:"header_timeout"`
 	Idle       *hcl.Attribute `hcl:"idle_timeout"`

@@ -33,6 +33,10 @@ func (o *opened) Read(p []byte) (int, error) {
 	return o.readRest(p)
 }
 
+// Whole reports whether all of the body is kept, so that reading never waits for the
+// client.
+func (o *opened) Whole() bool { return o.body.Whole() }
+
 // Close does nothing: the server that received the request closes its body, and
 // a transport that gave up must not keep the next one from reading it.
 func (o *opened) Close() error { return nil }

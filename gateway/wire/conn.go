@@ -1,0 +1,292 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// conn is a connection to a replica, which carries one exchange at a time.
+type conn struct {
+	net.Conn
+	transport *Transport
+	address   string
+	socket    socket
+	since     time.Time // idle
+
+	buf   []byte // buf[r:w] was received and not yet used
+	r, w  int
+	lines lineCache
+	out   []byte // of the request
+
+	// Of the exchange under way:
+	ctx      context.Context
+	unwatch  func() bool
+	cut      func() // c.cutOff, made once
+	sending  *sending
+	wrote    bool // something of the request was given to the socket
+	heard    bool // something of an answer came
+	reusable bool
+
+	mu     sync.Mutex
+	ended  bool  // deadlines stay as they are: the exchange was cut off
+	headed bool  // the answer's header is there
+	broken error // of receiving the request's body
+}
+
+// bufferSize is for the header of an answer, and many small chunks.
+const bufferSize = 4 << 10
+
+func newConn(t *Transport, nc net.Conn, address string) *conn {
+	c := &conn{Conn: nc, transport: t, address: address, buf: make([]byte, bufferSize)}
+	c.socket.from(nc)
+	c.cut = c.cutOff
+	return c
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// cutOff ends all reading and writing.
+func (c *conn) cutOff() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	c.Conn.SetDeadline(past)
+}
+
+// fail cuts the exchange off because its request cannot be completed.
+func (c *conn) fail(err error) {
+	c.mu.Lock()
+	c.broken = err
+	c.mu.Unlock()
+	c.cutOff()
+}
+
+// sent begins the wait for the answer's header.
+func (c *conn) sent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.ended && !c.headed {
+		c.Conn.SetReadDeadline(time.Now().Add(c.transport.HeaderTimeout))
+	}
+}
+
+// arrived ends that wait.
+func (c *conn) arrived() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.headed = true
+	if !c.ended && c.transport.HeaderTimeout > 0 {
+		c.Conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// reason is why an exchange ended: the context's cause and the request's own failure
+// come before what they did to the connection.
+func (c *conn) reason(err error) error {
+	if c.ctx.Err() != nil {
+		return context.Cause(c.ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.broken != nil {
+		return c.broken
+	}
+	return err
+}
+
+// exchange sends a request and receives the header of its answer. After an error the
+// connection is closed.
+func (c *conn) exchange(req *http.Request) (*http.Response, error) {
+	c.ctx = req.Context()
+	c.wrote, c.heard, c.reusable, c.headed, c.sending = false, false, !req.Close, false, nil
+	c.unwatch = context.AfterFunc(c.ctx, c.cut)
+	err := c.send(req)
+	var res *http.Response
+	if err == nil {
+		res, err = c.receive(req)
+	}
+	if err != nil {
+		err = c.reason(err)
+		c.drop()
+		return nil, err
+	}
+	return res, nil
+}
+
+// repeats reports whether a request that failed on a reused connection may be sent
+// again: nothing of it was sent, or sending it twice does no harm and no answer began.
+func (c *conn) repeats(req *http.Request, err error) bool {
+	var late net.Error
+	if c.heard || req.Context().Err() != nil || errors.As(err, &late) && late.Timeout() {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken == nil && !errors.Is(err, ErrRequest) && (!c.wrote || repeatable(req))
+}
+
+// drop closes the connection.
+func (c *conn) drop() {
+	c.unwatch()
+	c.Conn.Close()
+	if c.sending != nil {
+		c.sending.refuse()
+	}
+}
+
+// maxSendWait is how long a complete answer waits for the request to be sent to its
+// end, which may be a moment behind.
+const maxSendWait = 50 * time.Millisecond
+
+// done gives the connection back after a complete answer, or closes it.
+func (c *conn) done() {
+	if !c.unwatch() || !c.reusable || c.r != c.w {
+		c.drop()
+		return
+	}
+	if s := c.sending; s != nil {
+		select {
+		case <-s.done:
+			if s.err != nil {
+				c.drop()
+				return
+			}
+		default:
+			go c.await(s)
+			return
+		}
+	}
+	c.rest()
+}
+
+func (c *conn) await(s *sending) {
+	limit := time.NewTimer(maxSendWait)
+	defer limit.Stop()
+	select {
+	case <-s.done:
+		if s.err == nil {
+			c.rest()
+			return
+		}
+	case <-limit.C:
+	}
+	c.drop()
+}
+
+// rest puts the connection among the idle ones. It keeps nothing of the exchange.
+//
+// One that is no socket is closed: it cannot be asked whether it is still open when the
+// next request needs it.
+func (c *conn) rest() {
+	if c.socket.raw == nil {
+		c.drop()
+		return
+	}
+	c.ctx, c.unwatch, c.sending = nil, nil, nil
+	c.r, c.w = 0, 0
+	if len(c.buf) > 16*bufferSize {
+		c.buf = make([]byte, bufferSize)
+	}
+	if cap(c.out) > 4*bufferSize {
+		c.out = nil
+	}
+	c.transport.put(c)
+}
+
+// fill receives more behind what is buffered; the buffer grows up to limit.
+func (c *conn) fill(limit int) error {
+	if c.r == c.w {
+		c.r, c.w = 0, 0
+	}
+	if c.w == len(c.buf) {
+		switch {
+		case c.r > 0:
+			copy(c.buf, c.buf[c.r:c.w])
+			c.r, c.w = 0, c.w-c.r
+		case len(c.buf) >= limit:
+			return errTooLarge
+		default:
+			grown := make([]byte, min(2*len(c.buf), limit))
+			copy(grown, c.buf)
+			c.buf = grown
+		}
+	}
+	n, err := c.read(c.buf[c.w:])
+	c.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+func (c *conn) read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard = true
+	}
+	return n, err
+}
+
+// socket does what never waits, where a connection is a socket.
+type socket struct {
+	raw  syscall.RawConn // nil where it is none
+	p    []byte
+	n    int
+	err  error
+	one  [1]byte
+	send func(fd uintptr) bool
+	look func(fd uintptr) bool
+}
+
+func (s *socket) from(c net.Conn) {
+	if sc, ok := c.(*net.TCPConn); ok {
+		s.raw, _ = sc.SyscallConn()
+	}
+	s.send = func(fd uintptr) bool {
+		for {
+			if s.n, s.err = syscall.Write(int(fd), s.p); s.err != syscall.EINTR {
+				return true
+			}
+		}
+	}
+	s.look = func(fd uintptr) bool {
+		for {
+			if s.n, s.err = syscall.Read(int(fd), s.one[:]); s.err != syscall.EINTR {
+				return true
+			}
+		}
+	}
+}
+
+// write gives the socket as much as it takes at once.
+func (s *socket) write(p []byte) (int, error) {
+	s.p = p
+	err := s.raw.Write(s.send)
+	s.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case errors.Is(s.err, syscall.EAGAIN):
+		return 0, nil
+	case s.err != nil:
+		return 0, s.err
+	}
+	return s.n, nil
+}
+
+// quiet reports whether an idle connection is open and nothing came on it, which
+// could be no answer to what is sent next.
+func (c *conn) quiet() bool {
+	s := &c.socket
+	return s.raw.Read(s.look) == nil && errors.Is(s.err, syscall.EAGAIN)
+}

@@ -1,0 +1,336 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strconv"
+	"strings"
+)
+
+// ErrMalformed is the error of an answer that is not plainly HTTP/1.1.
+var ErrMalformed = errors.New("the replica's answer is malformed")
+
+var errTooLarge = malformed("its header is too large")
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+}
+
+// answer is a response and its body, which are made together.
+type answer struct {
+	http.Response
+	body body
+}
+
+// receive reads the header of the final answer and passes informational ones on.
+func (c *conn) receive(req *http.Request) (*http.Response, error) {
+	left := c.transport.MaxHeaderBytes
+	for {
+		text, err := c.head(left)
+		if err != nil {
+			return nil, err
+		}
+		left -= len(text)
+		a := &answer{}
+		if err := parseHead(a, text, req.Method, &c.lines); err != nil {
+			return nil, err
+		}
+		c.r += len(text)
+		if a.StatusCode < 200 && a.StatusCode != http.StatusSwitchingProtocols {
+			if err := c.informed(a); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		c.arrived()
+		if c.sending != nil {
+			c.sending.refuse()
+		}
+		a.Request = req
+		return c.begun(a), nil
+	}
+}
+
+// informed passes an informational answer on.
+func (c *conn) informed(a *answer) error {
+	if a.StatusCode == http.StatusContinue && c.sending != nil {
+		c.sending.tell(true)
+	}
+	if a.body.kind != none || a.body.unclear {
+		return malformed("status %d with a body", a.StatusCode)
+	}
+	if trace := httptrace.ContextClientTrace(c.ctx); trace != nil && trace.Got1xxResponse != nil {
+		return trace.Got1xxResponse(a.StatusCode, textproto.MIMEHeader(a.Header))
+	}
+	return nil
+}
+
+// begun decides what becomes of the connection after the answer.
+func (c *conn) begun(a *answer) *http.Response {
+	if a.Close || a.body.kind == toClose || a.body.unclear || a.StatusCode == http.StatusSwitchingProtocols {
+		c.reusable = false
+	}
+	a.body.conn, a.body.response = c, &a.Response
+	a.Body = &a.body
+	if a.body.kind == none {
+		a.Body = http.NoBody
+		c.done()
+	}
+	return &a.Response
+}
+
+// head receives a header up to its empty line and returns its text.
+func (c *conn) head(limit int) ([]byte, error) {
+	for line, at := 0, 0; ; {
+		for {
+			end := bytes.IndexByte(c.buf[c.r+at:c.w], '\n')
+			if end < 0 {
+				break
+			}
+			at += end + 1
+			if at-line < 2 || c.buf[c.r+at-2] != '\r' {
+				return nil, malformed("a line of its header does not end with CR LF")
+			}
+			if at-line == 2 {
+				if at > limit {
+					return nil, errTooLarge
+				}
+				return c.buf[c.r : c.r+at], nil
+			}
+			line = at
+		}
+		at = c.w - c.r
+		if at > limit {
+			return nil, errTooLarge
+		}
+		if err := c.fill(limit + 2*bufferSize); err != nil {
+			if err == io.EOF && at == 0 && !c.heard {
+				return nil, errClosed
+			}
+			return nil, unexpected(err)
+		}
+	}
+}
+
+// parseHead reads a header that ends with its empty line.
+func parseHead(a *answer, text []byte, method string, lines *lineCache) error {
+	first, rest := nextLine(text)
+	if err := parseStatus(a, first, lines); err != nil {
+		return err
+	}
+	lines.begin()
+	a.Header = make(http.Header, bytes.Count(rest, []byte{'\n'}))
+	for len(rest) > 2 {
+		var line []byte
+		line, rest = nextLine(rest)
+		if err := lines.add(a.Header, line); err != nil {
+			return err
+		}
+	}
+	return a.frame(method)
+}
+
+// nextLine splits off a line, without its end; the text is known to consist of lines.
+func nextLine(text []byte) (line, rest []byte) {
+	end := bytes.IndexByte(text, '\n')
+	return text[:end-1], text[end+1:]
+}
+
+func parseStatus(a *answer, line []byte, lines *lineCache) error {
+	switch {
+	case bytes.HasPrefix(line, []byte("HTTP/1.1 ")):
+		a.Proto, a.ProtoMajor, a.ProtoMinor = "HTTP/1.1", 1, 1
+	case bytes.HasPrefix(line, []byte("HTTP/1.0 ")):
+		a.Proto, a.ProtoMajor, a.ProtoMinor = "HTTP/1.0", 1, 0
+	default:
+		return malformed("it begins %.20q", line)
+	}
+	code := line[len("HTTP/1.1 "):]
+	if len(code) < 3 || len(code) > 3 && code[3] != ' ' || !isFieldValue(code) {
+		return malformed("it begins %.20q", line)
+	}
+	for _, digit := range code[:3] {
+		if digit < '0' || digit > '9' {
+			return malformed("it begins %.20q", line)
+		}
+		a.StatusCode = 10*a.StatusCode + int(digit-'0')
+	}
+	if a.StatusCode < 100 {
+		return malformed("its status is %.3s", code)
+	}
+	a.Status = lines.statusOf(code)
+	return nil
+}
+
+// frame finds out where the body ends (RFC 9112, 6.3).
+func (a *answer) frame(method string) error {
+	coding, chunked := a.Header["Transfer-Encoding"]
+	lengths, counted := a.Header["Content-Length"]
+	length := int64(-1)
+	switch {
+	case chunked && counted:
+		return malformed("it has both Transfer-Encoding and Content-Length")
+	case chunked && (len(coding) != 1 || !strings.EqualFold(coding[0], "chunked") || a.ProtoMinor == 0):
+		return malformed("its Transfer-Encoding is %.40q", coding)
+	case counted && len(lengths) != 1:
+		return malformed("it has %d Content-Lengths", len(lengths))
+	case counted:
+		n, err := strconv.ParseUint(lengths[0], 10, 63)
+		if err != nil || lengths[0][0] == '+' {
+			return malformed("its Content-Length is %.40q", lengths[0])
+		}
+		length = int64(n)
+	}
+	a.Close = a.ProtoMinor == 0 || hasToken(a.Header["Connection"], "close")
+	a.ContentLength = length
+	if chunked {
+		delete(a.Header, "Transfer-Encoding")
+		a.TransferEncoding = chunkedCoding
+		if err := a.announce(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case method == http.MethodHead:
+		return nil
+	case a.StatusCode < 200, a.StatusCode == http.StatusNoContent, a.StatusCode == http.StatusNotModified:
+		// A replica that sends a body nevertheless would have it taken for the next
+		// answer.
+		a.body.unclear = a.StatusCode != http.StatusNotModified && (chunked || length > 0)
+		a.ContentLength = 0
+	case chunked:
+		a.body.kind = inChunks
+	case length > 0:
+		a.body.kind, a.body.left = byLength, length
+	case length < 0:
+		a.body.kind, a.Close = toClose, true
+	}
+	return nil
+}
+
+var chunkedCoding = []string{"chunked"}
+
+// announce makes the trailer from the header that names its fields.
+func (a *answer) announce() error {
+	named, ok := a.Header["Trailer"]
+	if !ok {
+		return nil
+	}
+	delete(a.Header, "Trailer")
+	for _, list := range named {
+		for name := range strings.SplitSeq(list, ",") {
+			if name = http.CanonicalHeaderKey(textproto.TrimString(name)); name == "" {
+				continue
+			}
+			if framing[name] {
+				return malformed("its Trailer names %.40q", name)
+			}
+			if a.Trailer == nil {
+				a.Trailer = http.Header{}
+			}
+			a.Trailer[name] = nil
+		}
+	}
+	return nil
+}
+
+func hasToken(values []string, token string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if strings.EqualFold(textproto.TrimString(part), token) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// lineCache keeps the lines of a connection's last header, as a replica sends nearly
+// the same with each answer.
+type lineCache struct {
+	status string
+	lines  []cachedLine
+	at     int
+}
+
+type cachedLine struct {
+	text, name string
+	value      []string
+}
+
+// Bounds of what is kept: how many lines, and of how many bytes each.
+const (
+	mostLines   = 24
+	longestLine = 256
+)
+
+func (l *lineCache) begin() { l.at = 0 }
+
+func (l *lineCache) statusOf(text []byte) string {
+	if string(text) != l.status {
+		l.status = string(text)
+	}
+	return l.status
+}
+
+// add puts a line into a header.
+func (l *lineCache) add(h http.Header, line []byte) error {
+	at := l.at
+	l.at++
+	if at < len(l.lines) && string(line) == l.lines[at].text {
+		put(h, l.lines[at].name, l.lines[at].value)
+		return nil
+	}
+	name, value, err := parseField(line)
+	if err != nil {
+		return err
+	}
+	values := []string{value}
+	if at < mostLines {
+		if at == len(l.lines) {
+			l.lines = append(l.lines, cachedLine{})
+		}
+		l.lines[at] = cachedLine{}
+		if len(line) <= longestLine {
+			l.lines[at] = cachedLine{string(line), name, values}
+		}
+	}
+	put(h, name, values)
+	return nil
+}
+
+func put(h http.Header, name string, value []string) {
+	if before, ok := h[name]; ok {
+		value = append(before[:len(before):len(before)], value...)
+	}
+	h[name] = value
+}
+
+// parseField splits a line "name: value". A line that begins with a space continues
+// the one before in an old way that is not to be understood any more (RFC 9112, 5.2).
+func parseField(line []byte) (name, value string, err error) {
+	colon := bytes.IndexByte(line, ':')
+	if colon < 0 || !isToken(line[:colon]) {
+		return "", "", malformed("a line of its header is %.40q", line)
+	}
+	text := bytes.Trim(line[colon+1:], " \t")
+	if !isFieldValue(text) {
+		return "", "", malformed("the header %.40q has a control character", line[:colon])
+	}
+	return http.CanonicalHeaderKey(string(line[:colon])), string(text), nil
+}
+
+// merge adds the fields of a trailer that was received.
+func merge(to *http.Header, from http.Header) {
+	if *to == nil {
+		*to = from
+		return
+	}
+	maps.Copy(*to, from)
+}
