@@ -411,8 +411,11 @@ func TestABodyMayTakeLongerThanTheHeader(t *testing.T) {
 	r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
 		http.ReadRequest(in)
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo")
-		<-rest
-		io.WriteString(c, "ne")
+		select {
+		case <-rest:
+			io.WriteString(c, "ne")
+		case <-t.Context().Done():
+		}
 	})
 	tr := client(t)
 	for tr.HeaderTimeout = 50 * time.Millisecond; ; tr.HeaderTimeout *= 2 { // on a busy machine
@@ -455,8 +458,13 @@ func TestEventsAreGivenAsTheyCome(t *testing.T) {
 	step := make(chan string)
 	r := listen(t, func(_ int, c net.Conn, in *bufio.Reader) {
 		http.ReadRequest(in)
-		for text := range step {
-			io.WriteString(c, text)
+		for {
+			select {
+			case text := <-step:
+				io.WriteString(c, text)
+			case <-t.Context().Done():
+				return
+			}
 		}
 	})
 	tr := client(t)
@@ -475,7 +483,6 @@ func TestEventsAreGivenAsTheyCome(t *testing.T) {
 		}
 	}
 	step <- "\r\n"
-	close(step)
 	if n, err := res.Body.Read(buf); n != 0 || err != io.EOF {
 		t.Errorf("%q, %v", buf[:n], err)
 	}
