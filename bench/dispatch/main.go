@@ -19,6 +19,7 @@ func main() {
 	flag.StringVar(&o.gateway, "aliquot", "", "the aliquot program; built when empty")
 	flag.IntVar(&o.seeds, "seeds", 3, "sequences of calls for each load")
 	flag.DurationVar(&o.length, "length", 40*time.Second, "length of each sequence")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the overhead measurement that count")
 	flag.StringVar(&o.trace, "trace", "../shared/data/traces/azure2023_code.csv", "trace for -replay")
 	flag.Float64Var(&o.speed, "speed", 60, "how much faster than it happened the trace is played")
 	only := flag.String("only", "", "race, overhead, replay or sim; all but sim when empty")
@@ -41,6 +42,7 @@ type options struct {
 	gateway string
 	seeds   int
 	length  time.Duration
+	rounds  int
 	trace   string
 	speed   float64
 }
@@ -68,7 +70,7 @@ func (o options) run(ctx context.Context, only string) error {
 		run  func() error
 	}{
 		{"race", func() error { return race(ctx, o.gateway, loads, o.seeds, o.length) }},
-		{"overhead", func() error { return overhead(ctx, o.gateway) }},
+		{"overhead", func() error { return overhead(ctx, o.gateway, o.rounds) }},
 		{"replay", func() error { return replay(ctx, o.gateway, o.trace, o.speed) }},
 	}
 	for _, p := range parts {

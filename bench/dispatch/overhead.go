@@ -49,11 +49,9 @@ func (b *buffers) Get() []byte {
 
 func (b *buffers) Put(p []byte) { b.pool.Put((*[32 << 10]byte)(p)) }
 
-const rounds = 5
-
 // overhead measures what a proxy adds, in rounds that take turns between the
 // ways, so that a busy moment of the machine meets all alike.
-func overhead(ctx context.Context, gateway string) error {
+func overhead(ctx context.Context, gateway string, rounds int) error {
 	dir, err := os.MkdirTemp("", "aliquot-bench-")
 	if err != nil {
 		return err
@@ -75,7 +73,7 @@ func overhead(ctx context.Context, gateway string) error {
 			}
 		}
 	}
-	compare(routes)
+	compare(routes, rounds)
 	return nil
 }
 
@@ -146,7 +144,7 @@ func (r *route) typical() typical {
 }
 
 // compare prints each way, and the gateway's as ratios to the others.
-func compare(routes []*route) {
+func compare(routes []*route, rounds int) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("\noverhead, medians of %d rounds; %s; load averages %s", rounds, versions(), load)
 	fmt.Print("\n| way | p50 at 1 connection | added | req/s at 64 | CPU per request | CPU per event, paced | events/s and core | events/s, flooded | CPU per event | streams broken |\n|---|---|---|---|---|---|---|---|---|---|\n")
