@@ -8,36 +8,32 @@ import (
 	"time"
 )
 
-// tick is the unit of CPU times in /proc, 10 ms on Linux wherever Go runs.
-const tick = 10 * time.Millisecond
-
-// cpu is the time that the process and its children have computed, for itself and
-// in the kernel.
+// cpu is the time that the threads of the process and its children have run, for
+// themselves and in the kernel. What threads ran that ended meanwhile is not counted;
+// none of the programs here ends its threads.
 func (p *process) cpu() time.Duration {
-	pid := p.cmd.Process.Pid
+	pid := strconv.Itoa(p.cmd.Process.Pid)
 	sum := cpuOf(pid)
-	children, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
+	children, _ := filepath.Glob("/proc/" + pid + "/task/*/children")
 	for _, path := range children {
 		text, _ := os.ReadFile(path)
 		for _, child := range strings.Fields(string(text)) {
-			if n, err := strconv.Atoi(child); err == nil {
-				sum += cpuOf(n)
-			}
+			sum += cpuOf(child)
 		}
 	}
 	return sum
 }
 
-func cpuOf(pid int) time.Duration {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0
+// cpuOf reads the scheduler's own count in nanoseconds; that of /proc/PID/stat is in
+// steps of 10 ms.
+func cpuOf(pid string) time.Duration {
+	var sum time.Duration
+	threads, _ := filepath.Glob("/proc/" + pid + "/task/*/schedstat")
+	for _, path := range threads {
+		text, _ := os.ReadFile(path)
+		ran, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(ran, 10, 64)
+		sum += time.Duration(n)
 	}
-	// The name in parentheses may hold spaces.
-	_, rest, _ := strings.Cut(string(text[strings.LastIndexByte(string(text), ')'):]), " ")
-	fields := strings.Fields(rest)
-	const user, system = 11, 12 // of proc_pid_stat(5), less state's 3
-	u, _ := strconv.ParseInt(fields[user], 10, 64)
-	s, _ := strconv.ParseInt(fields[system], 10, 64)
-	return time.Duration(u+s) * tick
+	return sum
 }
