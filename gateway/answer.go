@@ -22,6 +22,15 @@ func (a *answer) Read(p []byte) (int, error) {
 	if r := a.x.reading; r != nil {
 		r.hear(a.x, p[:n], err)
 	}
+	if j := a.x.joined; j != nil {
+		j.Feed(p[:n])
+		if err == io.EOF {
+			j.End()
+		}
+		if _, status := j.Failed(); status != 0 {
+			a.from.StatusCode = status // what the replica would have begun with
+		}
+	}
 	if err != nil {
 		a.finish(err)
 	}
@@ -34,6 +43,8 @@ func (a *answer) finish(err error) {
 	}
 	a.err = err
 	switch {
+	case err == io.EOF && a.x.joined != nil && a.x.joined.Err() != nil:
+		a.x.release(dispatch.Failed, 0)
 	case err == io.EOF:
 		a.x.release(judge(a.x.in, a.from))
 	case a.x.ctx.Err() != nil:

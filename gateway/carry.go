@@ -40,6 +40,12 @@ func (x *exchange) carry() {
 		return
 	}
 	x.answered(res)
+	if x.joined != nil {
+		if res, err = x.join(res); err != nil {
+			x.failed(&x.writer, x.in, err)
+			return
+		}
+	}
 	x.deliver(res)
 }
 
@@ -65,8 +71,8 @@ func (x *exchange) outbound() *http.Request {
 // embody gives a request its body, which the transport may ask for again where the
 // connection that it took was closed meanwhile.
 func (x *exchange) embody(out *http.Request) {
-	if x.renamed = x.rename(); x.renamed != nil && out.ContentLength >= 0 {
-		out.ContentLength += x.renamed.grows()
+	if out.ContentLength >= 0 {
+		out.ContentLength += x.edits.grows()
 	}
 	out.Body = x.open()
 	if ways := x.service.transports; ways.scheme == "https" || ways.to(x.grpc, x.upgrade) == ways.h2c {
@@ -273,11 +279,16 @@ func dropFramed(trailer http.Header) {
 	}
 }
 
+// isStream reports whether an answer is a stream of events.
+func isStream(res *http.Response) bool {
+	kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
+	return strings.EqualFold(textproto.TrimString(kind), "text/event-stream")
+}
+
 // copyBody passes the body on, at once where it is a stream.
 func (x *exchange) copyBody(res *http.Response) error {
 	w := &x.writer
-	kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
-	stream := res.ContentLength < 0 || strings.EqualFold(textproto.TrimString(kind), "text/event-stream")
+	stream := res.ContentLength < 0 || isStream(res)
 	if stream {
 		w.FlushError() // the header, as the first byte may be long in coming
 	}

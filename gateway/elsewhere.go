@@ -124,11 +124,12 @@ func (x *exchange) fallBack() bool {
 	if err != nil {
 		return false
 	}
+	before := x.reading
+	if x.ask(to, &facts) != nil {
+		return false
+	}
 	to.requests.Add(1)
 	from.requests.Add(-1)
-	before := x.reading
-	x.service, x.reading = to, nil
-	x.ask(&facts)
 	if before != nil && x.reading != nil {
 		// The client has waited since then, and its tenant's tokens are taken.
 		x.reading.asked, x.reading.taken = before.asked, before.taken

@@ -15,6 +15,7 @@ import (
 	"aliquot/gateway/line"
 	"aliquot/gateway/wire"
 	"aliquot/internal/dispatch"
+	"aliquot/internal/join"
 )
 
 // exchange is one request's way through the gateway.
@@ -29,12 +30,13 @@ type exchange struct {
 	early   early
 	trace   httptrace.ClientTrace
 	body    *intake.Body
-	client  *slowBody // what body reads
-	asked   string    // the model that the body names, where a route depends on it
-	taken   bool      // the body was received as far as it is kept
-	failure error     // of receiving it
-	reading *reading  // nil where work is not counted in tokens
-	renamed *renaming // nil where the body is passed on as it came
+	client  *slowBody    // what body reads
+	asked   string       // the model that the body names, where a route depends on it
+	taken   bool         // the body was received as far as it is kept
+	failure error        // of receiving it
+	reading *reading     // nil where work is not counted in tokens
+	edits   edits        // of the body, on its way to a replica
+	joined  *join.Answer // nil where the answer is passed on as it comes
 	// The transport tells of the attempt under way: whether it is over HTTP/2, and sent.
 	http2, sent atomic.Bool
 
@@ -185,6 +187,9 @@ func (x *exchange) answered(r *http.Response) error {
 	x.answer.body, x.answer.from = r.Body, r
 	if x.reading != nil {
 		x.reading.listen(x)
+	}
+	if x.edits.joins && isStream(r) {
+		x.joined = &join.Answer{}
 	}
 	r.Body = &x.answer
 	return nil

@@ -128,24 +128,50 @@ func (l *language) observed(v *service, id string, s engine.State) {
 // tokens of text, or several pictures.
 const longestSized = 8 << 20
 
-// size reads how much work a request is. Nothing of its text remains.
-func (l *language) size(x *exchange) prompt.Size {
+// size reads how much work a request is. Nothing of its text remains. What of a prompt
+// is not read counts as a continuation of what its session sent before.
+func (l *language) size(x *exchange, tenant string) prompt.Size {
+	c, key := &x.service.config, l.key
+	if c.Engine.Salt {
+		key = key.For(tenant)
+	}
+	s, whole := l.readBody(x, key)
+	if session := x.in.Header.Get(c.Session); !whole && session != "" && l.books && isPrompt(x.in) {
+		s.Follow(tenant+"\x00"+session[:min(len(session), longestSession)], key)
+	}
+	return s
+}
+
+// longestSession bounds what counts of a session's name, in bytes.
+const longestSession = 256
+
+// isPrompt reports whether the body of a request is a prompt by its path or its form.
+func isPrompt(r *http.Request) bool {
+	if api := prompt.Of(r.URL.Path); api != prompt.Opaque {
+		return api.Generates()
+	}
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return r.Method == http.MethodPost && strings.EqualFold(strings.TrimSpace(kind), "application/json")
+}
+
+// readBody sizes a body and reports whether all of it was read and understood.
+func (l *language) readBody(x *exchange, key prompt.Key) (s prompt.Size, whole bool) {
 	api := prompt.Opaque
 	if x.in.Method == http.MethodPost && x.body != nil && !x.grpc && plainCoding(x.in.Header) {
 		api = prompt.Of(x.in.URL.Path)
 	}
 	if x.body == nil {
-		return prompt.Size{Answers: 1}
+		return prompt.Size{Answers: 1}, true
 	}
 	length := max(x.in.ContentLength, x.body.Size())
 	if api == prompt.Opaque {
-		return prompt.Read(api, nil, length, l.key)
+		return prompt.Read(api, nil, length, key), false
 	}
-	var s prompt.Size
+	read := 0
 	x.body.Text(longestSized, func(text []byte) { // a part is sized as a part
-		s = prompt.Read(api, text, length, l.key)
+		s, read = prompt.Read(api, text, length, key), len(text)
 	})
-	return s
+	return s, x.body.Whole() && int64(read) >= length && s.API != prompt.Opaque
 }
 
 // plainCoding reports whether a body is as its media type says, not compressed.

@@ -51,7 +51,9 @@ func (x *exchange) prepare() bool {
 	if err != nil {
 		return x.no(malformed, err.Error())
 	}
-	x.ask(&facts)
+	if err := x.ask(x.service, &facts); err != nil {
+		return x.no(malformed, err.Error())
+	}
 	return x.afford()
 }
 
@@ -106,13 +108,19 @@ func improper(r *http.Request) (outcome, string) {
 	return served, ""
 }
 
-// ask turns what the request declares into a request to the queue.
-func (x *exchange) ask(f *match.Facts) {
-	c := &x.service.config
-	x.undoCoding()
+// ask turns what the request declares into a request to a service's queue. Its error,
+// for the client, says why the service cannot take it; nothing has changed then.
+func (x *exchange) ask(v *service, f *match.Facts) error {
+	x.undoCoding(v)
 	tenant := x.plan.tenants.of(x.in.Header)
+	changed, err := x.editsOf(v, tenant)
+	if err != nil {
+		return err
+	}
+	x.service, x.edits, x.reading = v, changed, nil
+	c := &v.config
 	declares := x.plan.tenants.declares(tenant)
-	x.read(f, declares)
+	x.read(f, tenant, declares)
 	if !declares {
 		f.Cost = -1 // else a client could buy turns, or teach speeds, by a header
 	}
@@ -132,4 +140,5 @@ func (x *exchange) ask(f *match.Facts) {
 			x.request.Expire = x.request.Deadline
 		}
 	}
+	return nil
 }

@@ -23,16 +23,19 @@ type reading struct {
 	last     time.Time
 	metrics  *classMetrics
 	taken    float64 // tokens, of the tenant's allowance
+	whole    bool    // the client gets the answer in one piece
 }
 
 // read sizes a request for the queue. What a client says of its prompt counts for
 // rules; for the books only where it may declare what its requests cost.
-func (x *exchange) read(f *match.Facts, declares bool) {
+func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	l := x.service.language
 	if l == nil {
 		return
 	}
-	r := &reading{service: l, size: l.size(x), asked: time.Now()}
+	r := &reading{service: l, size: l.size(x, tenant), asked: time.Now()}
+	r.whole = !r.size.Streamed
+	r.size.Streamed = r.size.Streamed || x.edits.joins
 	tokens, output := l.estimate(&r.size)
 	switch declared := len(x.in.Header[match.HeaderPrompt]) > 0; {
 	case !declared:
@@ -228,7 +231,7 @@ func (r *reading) judged(x *exchange, ended time.Time) verdict {
 		return unjudged
 	}
 	within := func(took, limit time.Duration) bool { return limit == 0 || took <= limit }
-	if r.meter.Streams() {
+	if r.meter.Streams() && !r.whole {
 		first, began := r.ttft()
 		if !began {
 			return unjudged

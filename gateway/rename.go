@@ -3,29 +3,20 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"io"
 	"net/http"
 
 	"aliquot/gateway/match"
-	"aliquot/gateway/wire"
 	"aliquot/internal/prompt"
 )
 
-// renaming is a body with another model's name in it.
-type renaming struct {
-	from, to int64 // of the name, in JSON with its quotes
-	name     []byte
-}
-
 // rename finds where the name of the model stands that the service's replicas know
-// by another one; nil when nothing is to be changed, or the name is not in what was
+// by another one: nowhere when nothing is to be changed, or the name is not in what was
 // taken in of the body.
-func (x *exchange) rename() *renaming {
-	name := x.service.config.Model
-	if name == "" || x.grpc || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
+func (x *exchange) rename(name string) []edit {
+	if name == "" || x.body == nil || x.grpc || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
 		return nil
 	}
-	var r *renaming
+	var out []edit
 	err := x.body.Text(x.body.Size(), func(text []byte) {
 		from, to, ok := prompt.Model(text)
 		put, err := json.Marshal(name)
@@ -35,20 +26,20 @@ func (x *exchange) rename() *renaming {
 		}
 		cut := to == len(text) && !x.body.Whole() // the rest of the name may follow
 		if ok && err == nil && !cut && !bytes.Equal(put, text[from:to]) {
-			r = &renaming{int64(from), int64(to), put}
+			out = []edit{{int64(from), int64(to), put}}
 		}
 	})
 	if err != nil {
 		return nil
 	}
-	return r
+	return out
 }
 
 // undoCoding has a compressed body that names a model go on as it was before, where the
-// service's replicas may know the model by another name. A body that cannot be
+// service may change it. A body that cannot be
 // decoded, or for which there is no room, goes on as it came.
-func (x *exchange) undoCoding() {
-	if x.service.config.Model == "" || x.body == nil || x.grpc || plainCoding(x.in.Header) || !x.body.Whole() {
+func (x *exchange) undoCoding(v *service) {
+	if !v.edits() || x.body == nil || x.grpc || plainCoding(x.in.Header) || !x.body.Whole() {
 		return
 	}
 	text, known := match.Decoded(x.body.Kept(), x.in.Header)
@@ -69,47 +60,4 @@ func (x *exchange) undoCoding() {
 	in.TransferEncoding = nil
 	in.Header.Del("Content-Length") // in.ContentLength says it
 	x.in = in
-}
-
-// grows is by how many bytes the body becomes longer.
-func (r *renaming) grows() int64 { return int64(len(r.name)) - (r.to - r.from) }
-
-// open gives the request's body for a replica; nil when that is not possible again.
-func (x *exchange) open() io.ReadCloser {
-	body := x.body.Open()
-	r := x.renamed
-	if body == nil || r == nil {
-		return body
-	}
-	// The readers after the first begin where the one before has ended.
-	return &renamedBody{io.MultiReader(io.LimitReader(body, r.from), bytes.NewReader(r.name), &skipping{body, r.to - r.from}), body}
-}
-
-type renamedBody struct {
-	io.Reader
-	body io.ReadCloser
-}
-
-// Whole reports whether reading never waits for the client.
-func (r *renamedBody) Whole() bool {
-	w, ok := r.body.(wire.Whole)
-	return ok && w.Whole()
-}
-
-func (r *renamedBody) Close() error { return r.body.Close() }
-
-// skipping leaves out the first bytes of what it reads.
-type skipping struct {
-	io.Reader
-	left int64
-}
-
-func (s *skipping) Read(p []byte) (int, error) {
-	if s.left > 0 {
-		n, err := io.CopyN(io.Discard, s.Reader, s.left)
-		if s.left -= n; err != nil {
-			return 0, err
-		}
-	}
-	return s.Reader.Read(p)
 }

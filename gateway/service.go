@@ -22,6 +22,7 @@ type service struct {
 	requests   *atomic.Int64 // under way
 	waker      *waker        // nil when the service is never started from zero
 	language   *language     // nil when its work is not counted in tokens
+	saltKey    []byte        // nil where tenants may share caches
 }
 
 // Source reports the replicas of one service, whenever they change, until ctx
@@ -52,6 +53,11 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 		},
 	})
 	v.language = newLanguage(v)
+	if c.Engine.Salt {
+		if v.saltKey, err = saltKey(c.Engine.SaltKey); err != nil {
+			return nil, fmt.Errorf("service %q: %w", c.Name, err)
+		}
+	}
 	return v, nil
 }
 

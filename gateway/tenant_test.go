@@ -27,11 +27,12 @@ func TestKeysThatNobodyHasShareOneAccount(t *testing.T) {
 func TestDeclaredCostsCountForThoseWhoMay(t *testing.T) {
 	for tenant, want := range map[string]float64{"may": 5, "mayNot": 0, "unknown": 0} {
 		x := &exchange{
-			in:      &http.Request{Header: http.Header{"X-Tenant": {tenant}}},
-			plan:    &plan{config: &config.Config{}, tenants: tenants{config.Tenants{Header: "X-Tenant", Declares: map[string]bool{"may": true, "mayNot": false}}}},
-			service: &service{},
+			in:   &http.Request{Header: http.Header{"X-Tenant": {tenant}}},
+			plan: &plan{config: &config.Config{}, tenants: tenants{config.Tenants{Header: "X-Tenant", Declares: map[string]bool{"may": true, "mayNot": false}}}},
 		}
-		x.ask(&match.Facts{Cost: 5})
+		if err := x.ask(&service{}, &match.Facts{Cost: 5}); err != nil {
+			t.Fatal(err)
+		}
 		if x.request.Cost != want {
 			t.Errorf("tenant %q: cost %v, want %v", tenant, x.request.Cost, want)
 		}

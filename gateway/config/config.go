@@ -102,6 +102,8 @@ type Service struct {
 	// Counted is set where some tenant has a bound in tokens.
 	Counted bool
 	Engine  Engine
+	// Session is the header that names the session of a request; "" for none.
+	Session string
 	// Model is the name under which its replicas know the model, put in place of the
 	// one that a request gives; "" leaves that.
 	Model string
@@ -186,6 +188,13 @@ type Engine struct {
 	// KVTokens and MaxPrompt are those of replicas of which nothing else is known;
 	// 0 for nothing.
 	KVTokens, MaxPrompt int
+	// Join asks for streams where clients want answers in one piece, and makes one
+	// answer of them.
+	Join bool
+	// Salt keeps the caches of tenants apart; SaltKey is the file of the key by which,
+	// "" for one that is made at each start.
+	Salt    bool
+	SaltKey string
 }
 
 // Queue bounds a service's queue and sets its policy.

@@ -99,6 +99,7 @@ type serviceBody struct {
 	SLO      *sloBody       `hcl:"slo,block"`
 	Engine   *engineBody    `hcl:"engine,block"`
 	Splits   []splitBody    `hcl:"split,block"`
+	Session  *string        `hcl:"session_header"`
 	Fallback *string        `hcl:"fallback"`
 	Model    *string        `hcl:"model"`
 	Queue    *queueBody     `hcl:"queue,block"`
@@ -151,6 +152,9 @@ type engineBody struct {
 	Interval *hcl.Attribute `hcl:"interval"`
 	KV       *int           `hcl:"kv_tokens"`
 	Longest  *int           `hcl:"max_model_len"`
+	Join     *bool          `hcl:"join_answers"`
+	Salt     *hcl.Attribute `hcl:"cache_salt"`
+	SaltKey  *string        `hcl:"cache_salt_key_file"`
 	Range    hcl.Range      `hcl:",def_range"`
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/textproto"
 	"os"
 	"slices"
 	"strconv"
@@ -19,6 +20,10 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 		s.Mode = dispatch.Tokens
 	}
 	s.Engine = d.engine(b.Engine)
+	s.Session = textproto.CanonicalMIMEHeaderKey(or(b.Session, "X-Session-Id"))
+	if s.Engine.Salt && s.Upstream.Stream {
+		d.fail(b.Range, "service %q: cache_salt needs the body before it is sent: leave out request_body = \"stream\"", b.Name)
+	}
 	s.Fallback, s.Model = or(b.Fallback, ""), or(b.Model, "")
 	for _, p := range b.Splits {
 		s.Splits = append(s.Splits, Split{To: p.To, Percent: p.Percent})

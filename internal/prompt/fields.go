@@ -54,6 +54,33 @@ func Model(body []byte) (from, to int, ok bool) {
 	return from, to, ok
 }
 
+// Members calls each for the members of the JSON object that a body is, with the key as
+// it is written, without its quotes, and where the value stands. It returns the place
+// behind the opening brace; false when the body is no object, or not all of one.
+func Members(body []byte, each func(key []byte, from, to int)) (open int, ok bool) {
+	c := newCursor(body)
+	if c.next() != '{' {
+		return 0, false
+	}
+	c.at++
+	open = c.at
+	for c.next() == '"' {
+		key := c.quoted()
+		if !c.colon() {
+			return 0, false
+		}
+		c.next()
+		from := c.at
+		c.value()
+		each(key, from, c.at)
+	}
+	if c.next() != '}' {
+		return 0, false
+	}
+	c.at++
+	return open, c.next() == 0 && c.at == len(c.text)
+}
+
 func (f *fields) member(key string, v []byte) {
 	switch key {
 	case "model":

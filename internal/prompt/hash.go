@@ -41,6 +41,25 @@ func (c *chain) write(v []byte) {
 	}
 }
 
+// For returns the key of one of several whose prompts never have a block in common.
+func (k Key) For(name string) Key {
+	return Key{siphash(k, 0, []byte(name)), siphash(k, 1, []byte(name))}
+}
+
+// Follow takes the part of a prompt that has no blocks, as it was not read, for what
+// every prompt of the session has in that place: a session's prompts continue each
+// other.
+func (s *Size) Follow(session string, key Key) {
+	last := uint64(0)
+	if n := len(s.Blocks); n > 0 {
+		last = s.Blocks[n-1]
+	}
+	for want := min((s.Text+s.IDs*bytesPerToken)/BlockSize, maxBlocks); int64(len(s.Blocks)) < want; {
+		last = siphash(key, last, []byte(session))
+		s.Blocks = append(s.Blocks, last)
+	}
+}
+
 // siphash is SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input
 // PRF", 2012) of the hash before and a text: without the key nobody can make two
 // texts of one hash, or test a guess.

@@ -192,6 +192,61 @@ func TestModel(t *testing.T) {
 	}
 }
 
+// The members of an object stand where they are said to stand; what is not all of an
+// object has none that count.
+func TestMembers(t *testing.T) {
+	for body, want := range map[string]string{
+		`{}`: "", " {\n} ": "", `{"model":"a"}`: `model="a" `, ` { "x":{"model":"b"} , "model" : "a\"b" } `: `x={"model":"b"} model="a\"b" `,
+		`{"model":"a","model":[7, {}]}`: `model="a" model=[7, {}] `, `{"m\u006f":true,"":null}`: `m\u006f=true =null `, mark + `{"a":1}`: `a=1 `,
+		`["model","a"]`: "no", ``: "no", `{`: "no", `{"model`: "no", `{"model"`: "no", `{"model":`: "no", `{"model":"a"`: "no",
+		`{"a":1} x`: "no", `{"a":1}{`: "no", `{a:1}`: "no", `{"a" 1}`: "no",
+	} {
+		got := ""
+		open, ok := Members([]byte(body), func(key []byte, from, to int) { got += string(key) + "=" + body[from:to] + " " })
+		if ok != (want != "no") || ok && (got != want || body[open-1] != '{') {
+			t.Errorf("%s: %q, %t; want %q", body, got, ok, want)
+		}
+	}
+}
+
+// Two tenants' prompts have no block in common, one tenant's have all.
+func TestKeysKeepTenantsApart(t *testing.T) {
+	text := []byte(body(member("prompt", strings.Repeat("x", 10000))))
+	a, b := Read(Completions, text, 0, key.For("a")), Read(Completions, text, 0, key.For("b"))
+	for i := range a.Blocks {
+		if slices.Contains(b.Blocks, a.Blocks[i]) {
+			t.Errorf("block %d is the same for both", i)
+		}
+	}
+	if again := Read(Completions, text, 0, key.For("a")); len(a.Blocks) != 4 || !slices.Equal(a.Blocks, again.Blocks) {
+		t.Errorf("%v, then %v", a.Blocks, again.Blocks)
+	}
+}
+
+// What was not read of a prompt continues what its session sent before.
+func TestASessionContinues(t *testing.T) {
+	of := func(session string, bytes int64) []uint64 {
+		s := Read(Opaque, nil, bytes, key)
+		s.Follow(session, key)
+		return s.Blocks
+	}
+	if short, long := of("s", 3*BlockSize), of("s", 5*BlockSize+9); len(short) != 3 || len(long) != 5 || !slices.Equal(short, long[:3]) {
+		t.Errorf("%v, then %v", short, long)
+	}
+	if a, b := of("s", BlockSize), of("t", BlockSize); a[0] == b[0] {
+		t.Error("two sessions have a block in common")
+	}
+	if n := len(of("s", 1<<40)); n > maxBlocks {
+		t.Errorf("%d blocks", n)
+	}
+	full := body(member("prompt", strings.Repeat("x", 10*BlockSize)))
+	half := Read(Completions, []byte(full[:5*BlockSize]), int64(len(full)), key)
+	seen := slices.Clone(half.Blocks)
+	if half.Follow("s", key); len(half.Blocks) < 9 || len(half.Blocks) > 10 || !slices.Equal(half.Blocks[:len(seen)], seen) {
+		t.Errorf("%d blocks of which %d were read", len(half.Blocks), len(seen))
+	}
+}
+
 // Any text is read to its end in bounded memory, and what is counted is no more
 // than was there.
 func FuzzRead(f *testing.F) {

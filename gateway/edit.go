@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"slices"
+
+	"aliquot/gateway/wire"
+	"aliquot/internal/prompt"
+)
+
+// edits are what is changed of a JSON body on its way to a replica.
+type edits struct {
+	list  []edit // in the order of the body
+	joins bool   // a stream is asked for, whose events are joined to one answer
+}
+
+// edit puts a text in the place of a part of a body.
+type edit struct {
+	from, to int64
+	text     []byte
+}
+
+// errUnsalted refuses a request whose cache would be shared with other tenants.
+var errUnsalted = errors.New("the service keeps the caches of tenants apart: it takes JSON objects without Content-Encoding, up to body_buffer")
+
+// edits reports whether the service may change bodies.
+func (v *service) edits() bool {
+	c := &v.config
+	return c.Model != "" || c.Engine.Salt || c.Engine.Join
+}
+
+// editsOf finds what a service changes of the request's body: the whole body must be
+// here, and be a JSON object. What cannot be changed is passed on as it is, except
+// where that would let a tenant into the caches of others.
+func (x *exchange) editsOf(v *service, tenant string) (edits, error) {
+	c := &v.config
+	if !v.edits() {
+		return edits{}, nil
+	}
+	name := x.rename(c.Model)
+	api := prompt.Of(x.in.URL.Path)
+	salts := c.Engine.Salt && api.Generates()
+	joins := c.Engine.Join && (api == prompt.Chat || api == prompt.Completions)
+	if !salts && !joins {
+		return edits{list: name}, nil
+	}
+	var e editor
+	read := false
+	if x.in.Method == http.MethodPost && x.body != nil && x.body.Whole() && plainCoding(x.in.Header) {
+		err := x.body.Text(x.body.Size(), func(text []byte) { read = e.read(text) })
+		read = read && err == nil
+	}
+	switch {
+	case read:
+	case salts:
+		return edits{}, errUnsalted
+	default:
+		return edits{list: name}, nil
+	}
+	e.out.list = name
+	if salts {
+		e.put("cache_salt", quote(saltOf(v.saltKey, tenant, e.salt)))
+	}
+	if joins && e.joinable() {
+		e.stream()
+		e.out.joins = true
+	}
+	return e.finish(), nil
+}
+
+// editor reads the members of a body that matter and collects changes.
+type editor struct {
+	open   int64 // behind the opening brace
+	empty  bool  // the object has no members
+	found  map[string][]edit
+	salt   []byte // the client's own
+	asks   bool   // for a stream
+	never  bool   // for what a stream tells in another way, or not at all
+	insert []byte // behind the opening brace
+	out    edits
+}
+
+// read finds the members; false when the body is no JSON object.
+func (e *editor) read(text []byte) bool {
+	e.found, e.empty = map[string][]edit{}, true
+	open, ok := prompt.Members(text, func(key []byte, from, to int) {
+		e.empty = false
+		name := unquote(key)
+		value := text[from:to]
+		switch name {
+		case "cache_salt":
+			e.salt = slices.Clone(value)
+		case "stream":
+			e.asks = string(value) == "true"
+		case "stream_options", "best_of", "use_beam_search", "echo", "prompt_logprobs", "audio", "modalities", "kv_transfer_params":
+			e.never = e.never || string(value) != "null" && string(value) != "false"
+		default:
+			return
+		}
+		e.found[name] = append(e.found[name], edit{from: int64(from), to: int64(to)})
+	})
+	e.open = int64(open)
+	return ok
+}
+
+// unquote returns the name that a key of JSON text means, without its quotes.
+func unquote(key []byte) string {
+	if bytes.IndexByte(key, '\\') < 0 {
+		return string(key)
+	}
+	var name string
+	json.Unmarshal(slices.Concat([]byte{'"'}, key, []byte{'"'}), &name)
+	return name
+}
+
+func quote(text string) []byte {
+	quoted, _ := json.Marshal(text)
+	return quoted
+}
+
+// joinable reports whether the answer to a request is the same when it comes as a
+// stream.
+func (e *editor) joinable() bool { return !e.asks && !e.never }
+
+// put gives a member a value, wherever it stands.
+func (e *editor) put(name string, value []byte) {
+	for _, at := range e.found[name] {
+		at.text = value
+		e.out.list = append(e.out.list, at)
+	}
+	if len(e.found[name]) == 0 {
+		e.insert = append(append(append(append(e.insert, '"'), name...), '"', ':'), append(value, ',')...)
+	}
+}
+
+func (e *editor) stream() {
+	e.put("stream", []byte("true"))
+	e.put("stream_options", []byte(`{"include_usage":true}`))
+}
+
+func (e *editor) finish() edits {
+	if len(e.insert) > 0 {
+		if e.empty {
+			e.insert = e.insert[:len(e.insert)-1]
+		}
+		e.out.list = append(e.out.list, edit{e.open, e.open, e.insert})
+	}
+	slices.SortFunc(e.out.list, func(a, b edit) int { return int(a.from - b.from) })
+	return e.out
+}
+
+// grows is by how many bytes the body becomes longer.
+func (e *edits) grows() (n int64) {
+	for _, one := range e.list {
+		n += int64(len(one.text)) - (one.to - one.from)
+	}
+	return n
+}
+
+// open gives the request's body for a replica; nil when that is not possible again.
+func (x *exchange) open() io.ReadCloser {
+	body := x.body.Open()
+	if body == nil || len(x.edits.list) == 0 {
+		return body
+	}
+	// Each reader begins where the one before has ended.
+	var parts []io.Reader
+	at := int64(0)
+	for _, e := range x.edits.list {
+		parts = append(parts, io.LimitReader(body, e.from-at), bytes.NewReader(e.text), &skipping{body, e.to - e.from})
+		at = e.to
+	}
+	return &editedBody{io.MultiReader(append(parts, body)...), body}
+}
+
+type editedBody struct {
+	io.Reader
+	body io.ReadCloser
+}
+
+// Whole reports whether reading never waits for the client.
+func (e *editedBody) Whole() bool {
+	w, ok := e.body.(wire.Whole)
+	return ok && w.Whole()
+}
+
+func (e *editedBody) Close() error { return e.body.Close() }
+
+// skipping reads over so many bytes, and is then at its end.
+type skipping struct {
+	from io.Reader
+	left int64
+}
+
+func (s *skipping) Read([]byte) (int, error) {
+	n, err := io.CopyN(io.Discard, s.from, s.left)
+	if s.left -= n; err == nil {
+		err = io.EOF
+	}
+	return 0, err
+}

@@ -1,0 +1,44 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+)
+
+// join reads a stream to its end and returns the answer that it comes to. The replica's
+// slot is free by then. An error of the replica in the middle becomes the answer, since
+// nothing was sent to the client.
+func (x *exchange) join(res *http.Response) (*http.Response, error) {
+	buf := x.server.buffers.Get()
+	defer x.server.buffers.Put(buf)
+	defer res.Body.Close()
+	for {
+		_, err := res.Body.Read(buf)
+		if told := x.joined.Err(); told != nil {
+			return nil, fmt.Errorf("joining the answer: %w", told)
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	out := &http.Response{StatusCode: res.StatusCode, Header: maps.Clone(res.Header)}
+	body := x.joined.Whole()
+	if object, status := x.joined.Failed(); status != 0 {
+		out.StatusCode, body = status, []byte(object)
+	}
+	for _, name := range []string{"Cache-Control", "X-Accel-Buffering"} { // of streams
+		delete(out.Header, name)
+	}
+	out.Header["Content-Type"] = []string{"application/json"}
+	out.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
+	out.ContentLength = int64(len(body))
+	out.Body = io.NopCloser(bytes.NewReader(body))
+	return out, nil
+}

@@ -1,0 +1,39 @@
+package gateway
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"os"
+)
+
+// leastKey is the shortest key of salts, in bytes: what is shorter can be guessed.
+const leastKey = 16
+
+// saltKey reads the key of salts, or makes one where there is no file.
+func saltKey(path string) ([]byte, error) {
+	if path == "" {
+		key := make([]byte, sha256.Size)
+		rand.Read(key)
+		return key, nil
+	}
+	key, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cache_salt_key_file: %w", err)
+	}
+	if len(key) < leastKey {
+		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random ones", path, len(key), leastKey)
+	}
+	return key, nil
+}
+
+// saltOf is the salt of a tenant's caches. Nobody can say it who has no key, and a salt
+// that the tenant gives itself divides its caches further.
+func saltOf(key []byte, tenant string, own []byte) string {
+	h := hmac.New(sha256.New, key)
+	fmt.Fprintf(h, "%d:%s", len(tenant), tenant)
+	h.Write(own)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
