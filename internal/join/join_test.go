@@ -13,7 +13,7 @@ import (
 type object = map[string]any
 
 // joined feeds a stream in pieces of random length.
-func joined(r *rand.Rand, stream string) ([]byte, error, *Answer) {
+func joined(r *rand.Rand, stream string) *Answer {
 	var a Answer
 	for p := []byte(stream); len(p) > 0; {
 		n := 1 + r.IntN(min(len(p), 97))
@@ -21,7 +21,7 @@ func joined(r *rand.Rand, stream string) ([]byte, error, *Answer) {
 		p = p[n:]
 	}
 	a.End()
-	return a.Whole(), a.Err(), &a
+	return &a
 }
 
 func decode(t *testing.T, text []byte) any {
@@ -41,12 +41,13 @@ func TestJoinedIsWhatWasSplit(t *testing.T) {
 	for seed := range uint64(600) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		whole := randomAnswer(r)
-		text, err, _ := joined(r, split(r, whole))
-		if err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+		a := joined(r, split(r, whole))
+		if a.Err() != nil {
+			t.Fatalf("seed %d: %v", seed, a.Err())
 		}
+		text := a.Whole()
 		want, _ := json.Marshal(whole)
-		if a, b := decode(t, text), decode(t, want); !reflect.DeepEqual(a, b) {
+		if got, want := decode(t, text), decode(t, want); !reflect.DeepEqual(got, want) {
 			t.Fatalf("seed %d:\n got %s\nwant %s", seed, text, want)
 		}
 	}
@@ -385,7 +386,7 @@ func TestWhatCannotBeJoined(t *testing.T) {
 		"without a [DONE]": {strings.Replace(part, "null", `"stop"`, 1), ""},
 		"no last line":     {part + "data: [DONE]\n", ""},
 	} {
-		_, err, _ := joined(r, c.stream)
+		err := joined(r, c.stream).Err()
 		if got := fmt.Sprint(err); c.want == "" && err != nil || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
@@ -406,14 +407,14 @@ func TestErrorsInAStream(t *testing.T) {
 		`{"object":"error","message":"x","code":404}`:                                     404,
 		`{"error":"x"}`: 500,
 	} {
-		_, _, a := joined(rand.New(rand.NewPCG(1, 1)), part+"data: "+object+"\n\ndata: [DONE]\n\n")
+		a := joined(rand.New(rand.NewPCG(1, 1)), part+"data: "+object+"\n\ndata: [DONE]\n\n")
 		if text, got := a.Failed(); text != object || got != status {
 			t.Errorf("%s: %q with %d, want %d", object, text, got, status)
 		}
 	}
-	_, err, a := joined(rand.New(rand.NewPCG(1, 1)), `data: {"error":null,"choices":[{"finish_reason":"stop","text":"a"}]}`+"\n\n")
-	if text, _ := a.Failed(); text != "" || err != nil {
-		t.Errorf("no error is told as %q, %v", text, err)
+	a := joined(rand.New(rand.NewPCG(1, 1)), `data: {"error":null,"choices":[{"finish_reason":"stop","text":"a"}]}`+"\n\n")
+	if text, _ := a.Failed(); text != "" || a.Err() != nil {
+		t.Errorf("no error is told as %q, %v", text, a.Err())
 	}
 }
 
@@ -431,8 +432,9 @@ data: [DONE]
 
 `
 	const want = `{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"caf\u00e9 \ud83d\ude00 1.0"},"logprobs":null,"finish_reason":"stop"}],"usage":{"prompt_tokens":1.50}}` + "\n"
-	if got, err, _ := joined(rand.New(rand.NewPCG(1, 1)), stream); err != nil || string(got) != want {
-		t.Errorf("%v\n got %s\nwant %s", err, got, want)
+	a := joined(rand.New(rand.NewPCG(1, 1)), stream)
+	if got := string(a.Whole()); a.Err() != nil || got != want {
+		t.Errorf("%v\n got %s\nwant %s", a.Err(), got, want)
 	}
 }
 
