@@ -21,6 +21,7 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /v1/ready", s.serveReady)
 	mux.HandleFunc("GET /v1/services", s.serveServices)
 	mux.HandleFunc("GET /v1/services/{service}/concurrency", s.serveConcurrency)
+	mux.HandleFunc("PUT /v1/services/{service}/awake", s.serveAwake)
 	mux.HandleFunc("GET /v1/usage", s.serveUsage)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -82,6 +83,7 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 				ID: r.ID, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Usable: r.Usable, Active: r.Active,
 				KV: r.KV, MaxPrompt: r.MaxPrompt, InFlight: r.InFlight,
 				Rate: r.Rate, Ejected: r.Ejected, Probation: r.Probation, Leaving: r.Leaving,
+				Sleep: sleepNames[r.Sleep],
 			})
 		}
 		if v.language != nil {

@@ -68,6 +68,10 @@ func (s *Server) watch(ctx context.Context, v *service) {
 			set = func(r []line.Replica) { l.scraper.Replace(ctx, r) }
 		}
 	}
+	if v.nights != nil {
+		v.nights.next = set
+		set = v.nights.replace
+	}
 	v.source.Watch(ctx, set)
 }
 

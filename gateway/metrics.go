@@ -9,6 +9,7 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/line"
+	"aliquot/internal/dispatch"
 )
 
 // metrics are the gateway's Prometheus metrics; docs/gateway.md explains them.
@@ -29,6 +30,7 @@ type metrics struct {
 	full     prometheus.Counter
 	dropped  prometheus.Counter
 	moved    *prometheus.CounterVec
+	sleeps   *prometheus.CounterVec
 }
 
 // finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
@@ -63,10 +65,11 @@ func newMetrics() *metrics {
 		tpot:     within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.", "service", "class"),
 		tokens:   counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.", "service", "tenant", "kind", "source"),
 		moved:    counter("fallbacks_total", "Requests that a service turned away and another one took on.", "service", "to"),
+		sleeps:   counter("sleep_total", "Replicas that were put to sleep and woken, by result.", "service", "action", "result"),
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens)
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens, m.sleeps)
 	return m
 }
 
@@ -176,6 +179,8 @@ func (l *lines) Collect(ch chan<- prometheus.Metric) {
 				condition = "ejected"
 			case r.Probation:
 				condition = "probation"
+			case r.Sleep != dispatch.Awake:
+				condition = sleepNames[r.Sleep]
 			}
 			replicas[[2]string{r.Class, condition}]++
 		}

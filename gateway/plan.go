@@ -151,6 +151,9 @@ func (s *Server) start(v *service) {
 	ctx, stop := context.WithCancel(s.background)
 	v.background = &background{stop}
 	s.tasks.Go(func() { s.watch(ctx, v) })
+	if v.nights != nil {
+		s.tasks.Go(func() { v.nights.run(ctx) })
+	}
 	if v.waker != nil {
 		s.tasks.Go(func() { v.waker.run(ctx, v.line) })
 	}

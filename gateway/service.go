@@ -23,6 +23,7 @@ type service struct {
 	waker      *waker        // nil when the service is never started from zero
 	language   *language     // nil when its work is not counted in tokens
 	saltKey    []byte        // nil where tenants may share caches
+	nights     *nights       // nil where replicas do not sleep
 }
 
 // Source reports the replicas of one service, whenever they change, until ctx
@@ -51,8 +52,16 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 				v.waker.ask()
 			}
 		},
+		Waits: func() {
+			if v.nights != nil {
+				v.nights.look()
+			}
+		},
 	})
 	v.language = newLanguage(v)
+	if c.Sleep != nil {
+		v.nights = newNights(v, s.metrics, s.log)
+	}
 	if c.Engine.Salt {
 		if v.saltKey, err = saltKey(c.Engine.SaltKey); err != nil {
 			return nil, fmt.Errorf("service %q: %w", c.Name, err)

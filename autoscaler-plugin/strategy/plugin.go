@@ -40,11 +40,15 @@ type Plugin struct {
 	learned map[string]time.Duration
 	// short is the cold start, by query, that was last said to make a window too short.
 	short map[string]time.Duration
+	// gateways are told which replicas may sleep; silent is why they could not be, by
+	// query, as it was said last.
+	gateways *gateways
+	silent   map[string]string
 }
 
 // New returns the plugin.
 func New(log hclog.Logger) *Plugin {
-	return &Plugin{log: log, learned: map[string]time.Duration{}, short: map[string]time.Duration{}}
+	return &Plugin{log: log, learned: map[string]time.Duration{}, short: map[string]time.Duration{}, silent: map[string]string{}}
 }
 
 // PluginInfo names the plugin.
@@ -58,7 +62,7 @@ const learn = "learn_coldstart"
 // SetConfig reads the plugin's settings, see docs/configuration.md.
 func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	if err := guard.Known(settings, append([]string{learn, speed.Setting}, guard.ConsulSettings...)...); err != nil {
+	if err := guard.Known(settings, append([]string{learn, speed.Setting, gatewayService, gatewayAddresses}, guard.ConsulSettings...)...); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
 	var client *consul.Client
@@ -75,9 +79,13 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
+	gateways, err := newGateways(settings)
+	if err != nil {
+		return fmt.Errorf("%s: %w", Name, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.consul, p.speeds = client, speeds
+	p.consul, p.speeds, p.gateways = client, speeds, gateways
 	return nil
 }
 
@@ -112,8 +120,11 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	if err != nil {
 		return nil, fmt.Errorf("check %q: %w", eval.Check.Name, err)
 	}
-	d := c.Policy.Decide(series, c.Classes, c.Own, int(count))
-	eval.Action = action(c, c.Policy.Overlap(d, int(count), age), count)
+	d := c.Policy.Overlap(c.Policy.Decide(series, c.Classes, c.Own, int(count)), int(count), age)
+	eval.Action = action(c, d, count)
+	if c.Policy.Sleep > 0 {
+		p.tell(eval.Check, c, d.Awake)
+	}
 	return eval, nil
 }
 

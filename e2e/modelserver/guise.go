@@ -47,6 +47,7 @@ func vllm(args []string, o options) (options, error) {
 	flags.IntVar(&o.slots, "max-num-seqs", vllmSeqs, "")
 	flags.IntVar(&o.budget, "max-num-batched-tokens", 0, "")
 	flags.IntVar(&o.longest, "max-model-len", 0, "")
+	sleeps := flags.Bool("enable-sleep-mode", false, "")
 	flags.Bool("enable-prompt-tokens-details", false, "") // usage always has them
 	flags.Float64Var(&o.memoryPart, "gpu-memory-utilization", 0.9, "")
 	if err := parseAll(flags, args[2:]); err != nil {
@@ -55,6 +56,7 @@ func vllm(args []string, o options) (options, error) {
 	if !(o.memoryPart > 0 && o.memoryPart <= 1) {
 		return o, fmt.Errorf("--gpu-memory-utilization=%g: want more than 0, at most 1", o.memoryPart)
 	}
+	o.sleeps = *sleeps && os.Getenv("VLLM_SERVER_DEV_MODE") == "1"
 	o.listen = fmt.Sprintf("%s:%d", *host, *port)
 	return o, o.check()
 }

@@ -58,13 +58,16 @@ type options struct {
 	// engine is the class of hardware whose batching engine is computed, "" for slots.
 	engine  string
 	speedup float64
+	// sleeps switches vLLM's sleep mode on; waking takes wakes.
+	sleeps bool
+	wakes  time.Duration
 	// budget and longest, in tokens, override those of the class.
 	budget, longest int
 }
 
 // usual are the settings that a name of another program leaves open.
 func usual() options {
-	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000, memory: 512, touch: time.Second, drain: 10 * time.Second}
+	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000, memory: 512, touch: time.Second, wakes: time.Second, drain: 10 * time.Second}
 }
 
 func parse(name string, args []string) (options, error) {
@@ -89,6 +92,8 @@ func parse(name string, args []string) (options, error) {
 	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
 	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+"; empty serves in slots. The default is $MODELSERVER_ENGINE")
 	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
+	flag.BoolVar(&o.sleeps, "enable-sleep-mode", false, "answer /sleep, /wake_up and /is_sleeping as vLLM does in its development mode")
+	flag.DurationVar(&o.wakes, "wake", o.wakes, "time that waking takes")
 	_ = flag.CommandLine.Parse(args) // ends the program by itself
 	if o.engine != "" {
 		o.slots = vllmSeqs

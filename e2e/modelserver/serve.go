@@ -29,6 +29,10 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
 		refuse(w, http.StatusServiceUnavailable, "server_error", errors.New(reason))
 		return http.StatusServiceUnavailable
 	}
+	if err := s.bed.use(); err != nil {
+		refuse(w, http.StatusInternalServerError, "server_error", err)
+		return http.StatusInternalServerError
+	}
 	req, tokens, err := decode(w, r, chat)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", err)

@@ -18,6 +18,7 @@ type server struct {
 	options options
 	state   atomic.Pointer[state]
 	metrics metrics
+	bed     bed
 }
 
 // state is what the server is at a moment; nil fields mean that it still loads.
@@ -109,6 +110,11 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/models", s.models)
 	mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, false) })
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, true) })
+	if s.options.sleeps {
+		mux.HandleFunc("POST /sleep", s.sleep)
+		mux.HandleFunc("POST /wake_up", s.wakeUp)
+		mux.HandleFunc("GET /is_sleeping", s.isSleeping)
+	}
 	mux.HandleFunc("GET /v2/health/ready", s.health)
 	mux.HandleFunc("POST /v2/models/{model}/infer", s.infer)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))

@@ -116,6 +116,16 @@ type Service struct {
 	Upstream Upstream
 	Rules    []Rule
 	Wake     *Wake
+	// Sleep is how replicas are put to sleep; nil where they are not.
+	Sleep *Sleep
+}
+
+// Sleep is how the engines of a service are put to sleep and woken.
+type Sleep struct {
+	Port  int // of their endpoints for that; 0 for the replica's own
+	Level int // vLLM's
+	// Timeout bounds one order.
+	Timeout time.Duration
 }
 
 // Split is a part of a service's requests that goes to another service.

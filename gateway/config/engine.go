@@ -5,6 +5,22 @@ import (
 	"time"
 )
 
+func (d *decoder) sleep(b *sleepBody) *Sleep {
+	if b == nil {
+		return nil
+	}
+	s := &Sleep{Port: or(b.Port, 0), Level: or(b.Level, 1), Timeout: d.duration(b.Timeout, time.Minute)}
+	switch {
+	case s.Port < 0 || s.Port > 65535:
+		d.fail(b.Range, "port is %d: want 1 to 65535, or 0 for the replica's own port", s.Port)
+	case s.Level != 1 && s.Level != 2:
+		d.fail(b.Range, "level is %d: want 1, which keeps the weights in the host's memory, or 2, which loads them again", s.Level)
+	case s.Timeout < time.Second:
+		d.fail(b.Range, "timeout is %s: want at least \"1s\"", s.Timeout)
+	}
+	return s
+}
+
 func (d *decoder) engine(b *engineBody) Engine {
 	if b == nil {
 		b = &engineBody{}

@@ -106,6 +106,7 @@ type serviceBody struct {
 	Upstream *upstreamBody  `hcl:"upstream,block"`
 	Rules    []ruleBody     `hcl:"rule,block"`
 	Wake     *wakeBody      `hcl:"wake,block"`
+	Sleep    *sleepBody     `hcl:"sleep,block"`
 	Range    hcl.Range      `hcl:",def_range"`
 }
 
@@ -190,6 +191,13 @@ type ruleBody struct {
 	Require   []string  `hcl:"require,optional"`
 	Prefer    []string  `hcl:"prefer,optional"`
 	Range     hcl.Range `hcl:",def_range"`
+}
+
+type sleepBody struct {
+	Port    *int           `hcl:"port"`
+	Level   *int           `hcl:"level"`
+	Timeout *hcl.Attribute `hcl:"timeout"`
+	Range   hcl.Range      `hcl:",def_range"`
 }
 
 type wakeBody struct {

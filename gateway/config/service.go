@@ -52,6 +52,7 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 			Placement: dispatch.Placement{Require: r.Require, Prefer: r.Prefer},
 		})
 	}
+	s.Sleep = d.sleep(b.Sleep)
 	s.Wake = d.wake(b.Wake, c)
 	if s.Wake != nil && (b.Queue == nil || b.Queue.MaxWait == nil) {
 		s.Queue.MaxWait = coldStart

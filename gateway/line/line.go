@@ -28,6 +28,8 @@ type Options struct {
 	// Starved is called, without the lock, when a request waits and no replica is
 	// known that could serve it. It must not block.
 	Starved func()
+	// Waits is called in the same way whenever a request has to wait.
+	Waits func()
 	// Value makes Endpoint.Value for a class.
 	Value func(class string) any
 }
@@ -81,6 +83,9 @@ var ErrExpired = errors.New("no replica became free in time")
 func New(o Options) *Line {
 	if o.Starved == nil {
 		o.Starved = func() {}
+	}
+	if o.Waits == nil {
+		o.Waits = func() {}
 	}
 	if o.Value == nil {
 		o.Value = func(string) any { return nil }
@@ -200,6 +205,7 @@ func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 	if starved {
 		l.options.Starved()
 	}
+	l.options.Waits()
 	expire := time.NewTimer(p.ticket.Expire.Sub(now))
 	defer expire.Stop()
 	err := ErrExpired

@@ -100,6 +100,14 @@ func (l *Line) Rates() map[string]dispatch.Rate {
 	return l.queue.Rates()
 }
 
+// Rouse returns the replica that is best woken for the requests that wait; see
+// dispatch.Queue.Rouse.
+func (l *Line) Rouse(takes time.Duration) (id string, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.queue.Rouse(takes)
+}
+
 // Seed gives the line rates that were learned before.
 func (l *Line) Seed(rates map[string]dispatch.Rate) {
 	l.mu.Lock()

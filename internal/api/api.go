@@ -60,6 +60,18 @@ type Replica struct {
 	Ejected   bool    `json:"ejected,omitempty"`
 	Probation bool    `json:"probation,omitempty"`
 	Leaving   bool    `json:"leaving,omitempty"`
+	// Sleep is "asleep", "waking", "drowsy" for one that is about to sleep, or "away" for
+	// one that can be neither used nor woken for now; "" for one that is awake.
+	Sleep string `json:"sleep,omitempty"`
+}
+
+// Awake is what PUT /v1/services/<service>/awake takes: how many replicas of a class
+// are enough to stay awake.
+type Awake struct {
+	Class    string `json:"class"` // "" for all together
+	Replicas int    `json:"replicas"`
+	// For is for how long that holds, as a duration such as "10m"; a minute when empty.
+	For string `json:"for,omitempty"`
 }
 
 // Tokens is the requests to a language model that ended in a span of time. TTFT and

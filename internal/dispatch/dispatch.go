@@ -131,6 +131,8 @@ type Replica struct {
 	KV int
 	// MaxPrompt is the longest prompt that it accepts, in tokens; 0 when unknown.
 	MaxPrompt int
+	// Sleep says whether it is awake; what sleeps has lost its cache.
+	Sleep Sleep
 }
 
 // EngineState is what an engine says of itself.

@@ -53,7 +53,7 @@ type server struct {
 // usable is how many slots may be taken now.
 func (s *server) usable() int {
 	switch {
-	case s.leaving || s.wake >= 0:
+	case s.leaving || s.wake >= 0 || s.Sleep != Awake:
 		return 0
 	case s.health.onProbation:
 		return 1
@@ -153,7 +153,9 @@ func (q *Queue) Put(r Replica) {
 			q.present[r.Class]++
 		}
 		s.leaving = false
-		s.Replica = r
+		if s.Replica = r; r.Sleep != Awake {
+			q.index.clear(s.shelf)
+		}
 		if s.tier.kind != k {
 			s.own, s.drag = estimate{}, drag{factor: 1}
 			q.move(s, q.tierOf(k, 0))

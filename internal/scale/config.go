@@ -110,6 +110,7 @@ func (p *Policy) fields() map[string]field {
 		"forecast_confidence": number(&p.ForecastConfidence),
 		"zero_grace":          duration(&p.ZeroGrace),
 		"standby":             {"a whole number", func(s string) (err error) { p.Standby, err = strconv.Atoi(s); return err }},
+		"sleep":               {"a whole number", func(s string) (err error) { p.Sleep, err = strconv.Atoi(s); return err }},
 		"hysteresis":          number(&p.Hysteresis),
 	}
 }

@@ -6,6 +6,8 @@ import "fmt"
 type Decision struct {
 	// Count of replicas of the class that was asked for.
 	Count int
+	// Awake is how many of them are enough to stay awake; the others sleep.
+	Awake int
 	// Plan is the count of every class that serves the demand at the least cost.
 	// Count differs from its own entry only where it is kept from shrinking.
 	Plan []int
@@ -50,6 +52,16 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 		if d.Count == current {
 			d.Reason = p.reason(need, classes, fmt.Sprintf("holding, not yet %g%% lower", 100*p.Hysteresis))
 		}
+	}
+	return p.keep(d, current)
+}
+
+// keep has replicas sleep that would be ended.
+func (p Policy) keep(d Decision, current int) Decision {
+	d.Awake = d.Count
+	if kept := min(current, d.Count+p.Sleep); kept > d.Count {
+		d.Count = kept
+		d.Reason = fmt.Sprintf("%d awake and %d asleep, %s", d.Awake, kept-d.Awake, d.Reason)
 	}
 	return d
 }

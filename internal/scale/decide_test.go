@@ -285,3 +285,48 @@ func ExamplePolicy_Decide() {
 	fmt.Println(d.Count, d.Reason)
 	// Output: 6 growing: demand 40.0 (average 5.8, last 6s 40.0, burst)
 }
+
+// What is not needed sleeps, as far as it may, before anything is ended; what is needed
+// never depends on it.
+func TestSleepInPlaceOfEnding(t *testing.T) {
+	p := Default()
+	p.Utilization, p.Hysteresis, p.Sleep = 0.75, 0, 2
+	for _, c := range []struct {
+		name                 string
+		series               []float64
+		current, want, awake int
+	}{
+		{"steady", flat(9, 900), 3, 3, 3},
+		{"one too many sleeps", flat(9, 900), 4, 4, 3},
+		{"many too many", flat(9, 900), 8, 5, 3},
+		{"idle", flat(0, 900), 3, 2, 0},
+		{"idle at one", flat(0, 900), 1, 1, 0},
+		{"idle at zero", flat(0, 900), 0, 0, 0},
+		{"growing within those that sleep", flat(12, 900), 5, 5, 4},
+		{"growing beyond them", flat(18, 900), 5, 6, 6},
+		{"the past is unknown", flat(3, 100), 4, 4, 4},
+	} {
+		d := p.Decide(c.series, one, 0, c.current)
+		if d.Count != c.want || d.Awake != c.awake {
+			t.Errorf("%s: %d, %d awake; want %d, %d (%s)", c.name, d.Count, d.Awake, c.want, c.awake, d.Reason)
+		}
+		if asleep := d.Count - d.Awake; (asleep > 0) != strings.Contains(d.Reason, "asleep") {
+			t.Errorf("%s: the reason is %q", c.name, d.Reason)
+		}
+	}
+	d := p.Overlap(p.Decide(flat(9, 900), one, 0, 4), 4, time.Second)
+	if d.Count != 4 || d.Awake != 4 {
+		t.Errorf("just after speeds have changed %d, %d awake", d.Count, d.Awake)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		series := rapid.SliceOfN(rapid.Float64Range(0, 50), 1, 900).Draw(t, "series")
+		current := rapid.IntRange(0, 20).Draw(t, "current")
+		p.Sleep = rapid.IntRange(0, 5).Draw(t, "sleep")
+		plain := p
+		plain.Sleep = 0
+		d, without := p.Decide(series, one, 0, current), plain.Decide(series, one, 0, current)
+		if d.Awake != without.Count || d.Count < d.Awake || d.Count > max(current, d.Awake) || d.Count-d.Awake > p.Sleep {
+			t.Fatalf("%+v, without sleep %+v", d, without)
+		}
+	})
+}

@@ -48,6 +48,9 @@ type Policy struct {
 	// Standby replicas are kept beyond the demand while there is any, counted in
 	// replicas of the first class.
 	Standby int
+	// Sleep is how many replicas that the demand does not need are kept asleep in place
+	// of being ended.
+	Sleep int
 	// Hysteresis is how much lower demand must be than a count was made for
 	// before the count shrinks: 0.25 keeps it until demand x 1.25 needs less.
 	Hysteresis float64
@@ -117,6 +120,7 @@ func (p Policy) Validate() error {
 		between("forecast_confidence", p.ForecastConfidence, 0, 100),
 		within("zero_grace", p.ZeroGrace, 0, longest),
 		between("standby", float64(p.Standby), 0, 10000),
+		between("sleep", float64(p.Sleep), 0, 10000),
 		between("hysteresis", p.Hysteresis, 0, 10),
 	} {
 		if err != nil {

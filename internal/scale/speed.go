@@ -110,10 +110,10 @@ func Load(queued, active float64, byClass map[string]float64, classes []Class) f
 // classes have changed, so that the replicas of a new mix serve before those of
 // the old one go. The demand says nothing of that change, so Decide cannot.
 func (p Policy) Overlap(d Decision, current int, age time.Duration) Decision {
-	if d.Count >= current || d.Need.Idle || age > p.ColdStart {
+	if d.Awake >= current || d.Need.Idle || age > p.ColdStart {
 		return d
 	}
-	d.Count = current
+	d.Count, d.Awake = current, current
 	d.Reason = fmt.Sprintf("holding %d: speeds were measured anew %s ago, shrinking waits one cold start of %s", current, age.Round(Step), p.ColdStart)
 	return d
 }

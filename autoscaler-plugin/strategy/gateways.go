@@ -1,0 +1,150 @@
+package strategy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+
+	"aliquot/autoscaler-plugin/apm"
+	"aliquot/autoscaler-plugin/guard"
+	"aliquot/internal/api"
+	"aliquot/internal/scale"
+)
+
+// The settings that say where gateways are, as those of aliquot-apm.
+const (
+	gatewayService   = "gateway_service"
+	gatewayAddresses = "gateways"
+)
+
+// gateways are told how many replicas are enough.
+type gateways struct {
+	consul  *consul.Client // nil with fixed addresses
+	service string
+	fixed   []string
+}
+
+func newGateways(settings map[string]string) (*gateways, error) {
+	g := &gateways{service: settings[gatewayService]}
+	if g.service == "" {
+		g.service = api.GatewayService
+	}
+	for _, address := range strings.Split(settings[gatewayAddresses], ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			g.fixed = append(g.fixed, address)
+		}
+	}
+	if g.fixed != nil {
+		return g, nil
+	}
+	var err error
+	if g.consul, err = guard.Consul(settings); err != nil {
+		return nil, fmt.Errorf("consul: %w", err)
+	}
+	return g, nil
+}
+
+// addresses are the admin listeners of healthy gateways.
+func (g *gateways) addresses(ctx context.Context) ([]string, error) {
+	if g.fixed != nil {
+		return g.fixed, nil
+	}
+	entries, meta, err := g.consul.Health().Service(g.service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+	if err = guard.Whole(meta, err); err != nil {
+		return nil, fmt.Errorf("gateways cannot be looked up in Consul: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		if admin := e.Service.Meta[api.MetaAdmin]; admin != "" {
+			out = append(out, admin)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("no healthy gateway is registered in Consul as %q", g.service)
+	}
+	return out, nil
+}
+
+// awake tells every gateway how many replicas of a class are enough for a minute.
+func (g *gateways) awake(ctx context.Context, service string, a api.Awake) error {
+	addresses, err := g.addresses(ctx)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	errs := make([]error, len(addresses))
+	var told sync.WaitGroup
+	for i, admin := range addresses {
+		told.Go(func() {
+			errs[i] = put(ctx, fmt.Sprintf("http://%s/v1/services/%s/awake", admin, url.PathEscape(service)), body)
+		})
+	}
+	told.Wait()
+	return errors.Join(errs...)
+}
+
+func put(ctx context.Context, target string, body []byte) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPut, target, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
+	switch res.StatusCode {
+	case http.StatusNoContent, http.StatusNotFound: // another gateway serves it
+		return nil
+	}
+	return fmt.Errorf("%s answers %s: %s", target, res.Status, strings.TrimSpace(string(text)))
+}
+
+// tell says to the gateways what the count is made of. Where they cannot be told nothing
+// is put to sleep, which costs nothing but what sleep would save.
+func (p *Plugin) tell(check *sdk.ScalingPolicyCheck, c scale.Config, awake int) {
+	p.mu.Lock()
+	gateways := p.gateways
+	p.mu.Unlock()
+	q, err := apm.ParseQuery(check.Query)
+	switch {
+	case err != nil:
+		err = fmt.Errorf("sleep needs a query of aliquot-apm, which names the service: %w", err)
+	case gateways == nil:
+		err = errors.New("the plugin is not configured yet")
+	default:
+		a := api.Awake{Replicas: awake}
+		if check.Strategy.Config["classes"] != "" {
+			a.Class = c.Classes[c.Own].Name
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		err = guard.Plain(gateways.awake(ctx, q.Service, a))
+		cancel()
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.silent[check.Query] != text {
+		if p.silent[check.Query] = text; text != "" {
+			p.log.Warn("gateways were not told which replicas may sleep", "query", check.Query, "error", text)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package dispatch
+
+import "time"
+
+// Sleep says whether a replica's engine holds its model on the GPU.
+type Sleep int
+
+// What a replica may be beside awake. Only an awake one is sent requests.
+const (
+	Awake  Sleep = iota
+	Waking       // will be awake within the time that waking takes
+	Asleep       // can be woken
+	Drowsy       // about to sleep, and at once awake if it is needed
+	Away         // cannot be woken for now, or is not known to be awake
+)
+
+// Rouse returns the replica that is best woken for the requests that wait, given how
+// long waking takes: the fastest one asleep that some of them may use, where no replica
+// serves or wakes that they may use, or where those that do would need longer for all
+// of them than the waking takes.
+func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
+	for i := range q.placements {
+		if q.wanted[i] == 0 {
+			continue
+		}
+		p := &q.placements[i]
+		var best *server
+		rate, able := 0.0, false
+		for _, s := range q.fleet {
+			switch {
+			case s.leaving || !p.allows(s.Class):
+			case s.Sleep == Asleep || s.Sleep == Drowsy:
+				if best == nil || q.sooner(s, best) {
+					best = s
+				}
+			case s.counted > 0, s.Sleep == Waking:
+				able = true
+				rate += q.sustains(s)
+			}
+		}
+		if best == nil {
+			continue
+		}
+		wait := seconds(float64(q.wanted[i]) / max(rate, 1e-9))
+		if !able || q.learned && rate > 0 && wait > takes {
+			return best.ID, true
+		}
+	}
+	return "", false
+}
+
+// sooner reports whether one replica is rather woken than another: one that does not
+// sleep yet, else the faster one.
+func (q *Queue) sooner(s, than *server) bool {
+	if s.Sleep != than.Sleep {
+		return s.Sleep == Drowsy
+	}
+	return q.sustains(s) > q.sustains(than)
+}
+
+// sustains is how many mean requests a second a replica serves, as far as that is known.
+func (q *Queue) sustains(s *server) float64 {
+	if q.policy.Mode == Tokens {
+		return s.tier.kind.rate
+	}
+	return s.tier.rate * float64(s.Slots) / q.averageCost()
+}
