@@ -113,13 +113,13 @@ variable "cost" {
 }
 
 variable "strategy" {
-  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md."
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md. With { sleep = \"1\" }, for one vendor, vLLM opens endpoints that only the gateway may reach: see docs/llm.md."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "hysteresis"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby or hysteresis."
+    condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis"], key)]) == 0
+    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep or hysteresis."
   }
 }
 
@@ -160,6 +160,10 @@ variable "models" {
 }
 
 locals {
+  # Replicas that sleep need a block sleep in the gateway's configuration of the service,
+  # and the model's weights once more in var.memory.
+  sleeps = lookup(var.strategy, "sleep", "0") != "0"
+
   # vLLM takes a part of the GPU's whole memory. Since 0.21 its CUDA graphs are meant
   # to fit into that part, by an estimate; a fifth of the grant stays free for what the
   # estimate misses and for what CUDA and HIP contexts need beside it.
@@ -216,6 +220,7 @@ job "vllm" {
               forecast_confidence = lookup(var.strategy, "forecast_confidence", "")
               zero_grace          = lookup(var.strategy, "zero_grace", "")
               standby             = lookup(var.strategy, "standby", "")
+              sleep               = lookup(var.strategy, "sleep", "")
               hysteresis          = lookup(var.strategy, "hysteresis", "")
             }
           }
@@ -263,7 +268,7 @@ job "vllm" {
             "--served-model-name", var.service,
             "--max-num-seqs", var.concurrency,
             "--gpu-memory-utilization", local.memory_part,
-          ], var.max_model_len > 0 ? ["--max-model-len", var.max_model_len] : [], var.args)
+          ], var.max_model_len > 0 ? ["--max-model-len", var.max_model_len] : [], local.sleeps ? ["--enable-sleep-mode"] : [], var.args)
           network_mode       = "host"
           require_attachment = group.key == "nvidia"
           # Loading a large model takes its time before the first CUDA call.
@@ -277,6 +282,10 @@ job "vllm" {
             destination = "/models"
             read_only   = true
           }
+        }
+
+        env {
+          VLLM_SERVER_DEV_MODE = local.sleeps ? "1" : "0"
         }
 
         resources {

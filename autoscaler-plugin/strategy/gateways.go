@@ -129,7 +129,7 @@ func (p *Plugin) tell(check *sdk.ScalingPolicyCheck, c scale.Config, awake int) 
 		err = errors.New("the plugin is not configured yet")
 	default:
 		a := api.Awake{Replicas: awake}
-		if check.Strategy.Config["classes"] != "" {
+		if len(c.Classes) > 1 {
 			a.Class = c.Classes[c.Own].Name
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

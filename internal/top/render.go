@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 )
@@ -145,7 +146,11 @@ func renderServices(w io.Writer, services []Service) error {
 			if c.Rate > 0 {
 				rate = fmt.Sprintf("%.2f/s", c.Rate)
 			}
-			fmt.Fprintf(t, "%s%s\t%d\t%d\t%.0f\t%s\t\n", head, c.Name, c.Replicas, c.Slots, c.Active, rate)
+			replicas := strconv.Itoa(c.Replicas)
+			if c.Asleep > 0 {
+				replicas = fmt.Sprintf("%d (%d asleep)", c.Replicas, c.Asleep)
+			}
+			fmt.Fprintf(t, "%s%s\t%s\t%d\t%.0f\t%s\t\n", head, c.Name, replicas, c.Slots, c.Active, rate)
 			head = "\t\t\t"
 		}
 	}

@@ -96,12 +96,16 @@ func merge(answers [][]api.Service) []Service {
 				c.Replicas++
 				c.Slots += r.Slots
 				c.Rate += r.Rate
+				if r.Sleep == "asleep" {
+					c.Asleep++
+				}
 				seen[k] = c
 			}
 		}
 		for k, c := range seen {
 			total := class(k.service, k.class)
 			total.Replicas, total.Slots = max(total.Replicas, c.Replicas), max(total.Slots, c.Slots)
+			total.Asleep = max(total.Asleep, c.Asleep)
 			total.Rate = max(total.Rate, c.Rate/float64(c.Replicas))
 		}
 	}

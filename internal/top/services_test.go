@@ -10,7 +10,7 @@ import (
 func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
 	var one []api.Service
 	answer := `[{"service":"chat","queued":2,"active":{"h100":3,"t4":1},"replicas":[
-		{"id":"a","class":"h100","slots":4,"rate":2},{"id":"b","class":"t4","slots":2,"rate":0.5},{"id":"c","class":"t4","slots":2,"rate":1.5}]}]`
+		{"id":"a","class":"h100","slots":4,"rate":2},{"id":"b","class":"t4","slots":2,"rate":0.5,"sleep":"asleep"},{"id":"c","class":"t4","slots":2,"rate":1.5}]}]`
 	if err := json.Unmarshal([]byte(answer), &one); err != nil {
 		t.Fatal(err)
 	}
@@ -20,7 +20,7 @@ func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
 		t.Fatalf("got %+v", s.Services)
 	}
 	got := s.Services[0]
-	want := []Class{{Name: "h100", Replicas: 1, Slots: 4, Active: 6, Rate: 2}, {Name: "t4", Replicas: 2, Slots: 4, Active: 2, Rate: 1}}
+	want := []Class{{Name: "h100", Replicas: 1, Slots: 4, Active: 6, Rate: 2}, {Name: "t4", Replicas: 2, Slots: 4, Active: 2, Rate: 1, Asleep: 1}}
 	if got.Queued != 4 || got.Active != 8 || len(got.Classes) != 2 || got.Classes[0] != want[0] || got.Classes[1] != want[1] {
 		t.Fatalf("got %+v", got)
 	}

@@ -84,6 +84,8 @@ type Class struct {
 	Slots    int     `json:"slots"`
 	Active   float64 `json:"active"`
 	Rate     float64 `json:"rate"`
+	// Asleep is how many of the replicas hold their devices without using them.
+	Asleep int `json:"asleep,omitempty"`
 }
 
 // Used counts the slices that an allocation holds.
