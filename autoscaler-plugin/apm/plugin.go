@@ -133,8 +133,9 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 			return nil, err
 		}
 		// The strategy looks up the same moment: that of the last value.
-		inForce, _ := doc.At(time.Unix(h.first+int64(len(h.seconds)-1), 0))
-		q.Classes = scale.WithSpeeds(q.Classes, inForce)
+		at := time.Unix(h.first+int64(len(h.seconds)-1), 0)
+		inForce, _ := doc.At(at)
+		q.Classes = scale.WithSlots(scale.WithSpeeds(q.Classes, inForce), doc.SlotsAt(at))
 	}
 	return q.metrics(h), nil
 }

@@ -118,9 +118,13 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 		return nil, err
 	}
 	next := learned.NewSpeeds(now.Add(lead), doc.Rates)
+	next.Slots, next.SlotsBefore = map[string]float64{}, doc.Slots
 	maps.Copy(next.Rates, doc.Rates)
-	maps.Copy(next.Rates, merge(pairs, now))
-	if !scale.Moved(classes, doc.Rates, next.Rates) {
+	maps.Copy(next.Slots, doc.Slots)
+	measured, slots := merge(pairs, now)
+	maps.Copy(next.Rates, measured)
+	maps.Copy(next.Slots, slots)
+	if !scale.Moved(classes, doc.Rates, next.Rates) && !scale.SlotsMoved(classes, doc.Slots, next.Slots) {
 		return nil, nil
 	}
 	value, err := json.Marshal(next)
@@ -147,18 +151,22 @@ func (r *Reader) due(service string, now time.Time) bool {
 // enough samples of a class are needed to believe them.
 const enough = 8
 
-// merge returns the rates of the classes that enough is known of.
-func merge(pairs consul.KVPairs, now time.Time) map[string]float64 {
+// merge returns the rates of the classes that enough is known of, and the slots that
+// they were measured with.
+func merge(pairs consul.KVPairs, now time.Time) (rates, slots map[string]float64) {
 	var known []learned.Rates
 	for _, pair := range pairs {
 		doc, _ := learned.ParseRates(pair.Value)
 		known = append(known, doc)
 	}
-	out := map[string]float64{}
+	rates, slots = map[string]float64{}, map[string]float64{}
 	for class, m := range learned.Merge(now, known...) {
 		if m.Samples >= enough && m.Rate > 0 {
-			out[class] = m.Rate
+			rates[class] = m.Rate
+			if m.Slots > 0 {
+				slots[class] = m.Slots
+			}
 		}
 	}
-	return out
+	return rates, slots
 }

@@ -3,6 +3,7 @@ package speed_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -33,6 +34,7 @@ type setting struct {
 	strategy *strategy.Plugin
 	log      *strings.Builder
 	begin    time.Time
+	classes  string
 }
 
 func start(t *testing.T) *setting {
@@ -41,7 +43,7 @@ func start(t *testing.T) *setting {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	s := &setting{T: t, consul: server, log: &strings.Builder{}, begin: time.Unix(1_700_000_000, 0)}
+	s := &setting{T: t, consul: server, log: &strings.Builder{}, begin: time.Unix(1_700_000_000, 0), classes: classes}
 	s.restart()
 	return s
 }
@@ -83,14 +85,14 @@ func (s *setting) publish(gateway string, at time.Time, rates map[string]dispatc
 // evaluate is one evaluation of the policy of t4, as the agent runs it.
 func (s *setting) evaluate(after time.Duration, count int64) (load float64, _ *sdk.ScalingAction, _ error) {
 	now := s.begin.Add(after)
-	query := "load service=llm classes='" + classes + "'"
+	query := "load service=llm classes='" + s.classes + "'"
 	metrics, err := s.apm.Query(query, sdk.TimeRange{From: now.Add(-15 * time.Minute), To: now})
 	if err != nil {
 		return 0, nil, err
 	}
 	got, err := s.strategy.Run(&sdk.ScalingCheckEvaluation{Metrics: metrics, Check: &sdk.ScalingPolicyCheck{
 		Name: "load", Query: query, QueryWindow: 15 * time.Minute,
-		Strategy: &sdk.ScalingPolicyStrategy{Name: strategy.Name, Config: map[string]string{"class": "t4", "classes": classes, "coldstart": "90s"}},
+		Strategy: &sdk.ScalingPolicyStrategy{Name: strategy.Name, Config: map[string]string{"class": "t4", "classes": s.classes, "coldstart": "90s"}},
 	}}, count)
 	if err != nil {
 		return 0, nil, err
@@ -179,5 +181,67 @@ func TestWhatCannotBeReadOrWrittenIsSaid(t *testing.T) {
 	var off *speed.Reader
 	if doc, err := off.Read(context.Background(), "llm"); err != nil || doc.Rates != nil {
 		t.Errorf("switched off: %+v, %v", doc, err)
+	}
+}
+
+// served is what a gateway learns of a service on both classes whose requests have so
+// many tokens, and whose objective is a time between tokens.
+func served(t *testing.T, tpot time.Duration) map[string]dispatch.Rate {
+	t.Helper()
+	q := dispatch.New(dispatch.Policy{Mode: dispatch.Tokens, SLO: dispatch.SLO{TPOT: tpot}, Placements: []dispatch.Placement{{}, {Require: []string{"h100"}}, {Require: []string{"t4"}}}})
+	q.Put(dispatch.Replica{ID: "a", Class: "h100", Slices: 1, Slots: 1, Weight: 1, KV: 450_000})
+	q.Put(dispatch.Replica{ID: "b", Class: "t4", Slices: 1, Slots: 1, Weight: 0.1, KV: 50_000})
+	now := time.Unix(1_700_000_000, 0)
+	for i := range 80 {
+		k := &dispatch.Ticket{Request: dispatch.Request{Expire: now.Add(time.Hour), Prompt: 1000, Output: 200, Placement: 1 + i%2}}
+		if why, _ := q.Submit(k, now); why != dispatch.Accepted {
+			t.Fatal(why)
+		}
+		if q.Next(now) != k {
+			t.Fatal("an idle replica is sent nothing")
+		}
+		now = now.Add(100 * time.Millisecond * time.Duration(1+9*(i%2)))
+		q.Progress(k, 1, now)
+		now = now.Add(2 * time.Second * time.Duration(1+9*(i%2)))
+		q.Progress(k, 200, now)
+		q.Settle(k, 1000, 0, 200)
+		q.Finish(k, dispatch.Served, 0, now)
+	}
+	return q.Rates()
+}
+
+// Counts of engines that batch come from the largest number of requests that meets the
+// objective, as the gateway's own dispatch publishes it.
+func TestSlotsAreThoseThatMeetTheObjective(t *testing.T) {
+	counts := map[time.Duration]int64{}
+	for _, tpot := range []time.Duration{0, 60 * time.Millisecond} {
+		s := start(t)
+		s.classes = "h100 slots=measured cost=1000 max=0, t4 slots=measured cost=1 max=99"
+		rates := served(t, tpot)
+		if rates["t4"].Slots < 1 || rates["h100"].Slots <= rates["t4"].Slots || rates["t4"].Samples < 8 {
+			t.Fatalf("%v: %+v", tpot, rates)
+		}
+		if _, action, err := s.evaluate(0, 8); err != nil || action.Meta["aliquot.plan.t4"] != 2 {
+			t.Errorf("before anything is measured a replica counts 16 slots: %+v, %v", action, err)
+		}
+		s.publish("a", s.begin, rates)
+		var action *sdk.ScalingAction
+		for _, after := range []time.Duration{20 * time.Second, 40 * time.Second} {
+			var err error
+			if _, action, err = s.evaluate(after, 8); err != nil {
+				t.Fatal(err)
+			}
+		}
+		measured := action.Meta["aliquot.plan.t4"]
+		s.classes = fmt.Sprintf("h100 slots=%d cost=1000 max=0, t4 slots=%d cost=1 max=99", int(rates["h100"].Slots), int(rates["t4"].Slots))
+		_, action, err := s.evaluate(60*time.Second, 8)
+		if err != nil || action.Meta["aliquot.plan.t4"] != measured {
+			t.Errorf("%v: %v replicas are planned by what is measured, %v by the same numbers, %v", tpot, measured, action.Meta["aliquot.plan.t4"], err)
+		}
+		counts[tpot] = int64(measured.(int))
+		t.Logf("%v between tokens: %.1f requests at once on t4, %d replicas for %d requests", tpot, rates["t4"].Slots, counts[tpot], onT4)
+	}
+	if counts[60*time.Millisecond] <= counts[0] {
+		t.Errorf("%v: an objective needs no more replicas", counts)
 	}
 }

@@ -140,6 +140,8 @@ func (p *Plugin) measure(c *scale.Config, query string, at time.Time) (age time.
 	}
 	switch {
 	case q.Metric == apm.Load && q.Class == "":
+	case slices.ContainsFunc(c.Classes, func(k scale.Class) bool { return k.Measured }):
+		return 0, fmt.Errorf("classes have slots=measured but the query is not for their load: ask for load, as in %q", "load service=… classes='…'")
 	case slices.ContainsFunc(c.Classes, func(k scale.Class) bool { return k.Speed != 1 }):
 		return 0, fmt.Errorf("classes have speeds but the query counts every slot the same: ask for load, as in %q, or leave speed out", "load service=… classes='…'")
 	case q.Metric == apm.Load && len(c.Classes) > 1:
@@ -160,7 +162,7 @@ func (p *Plugin) measure(c *scale.Config, query string, at time.Time) (age time.
 		return 0, err
 	}
 	rates, age := doc.At(at)
-	c.Classes = scale.WithSpeeds(c.Classes, rates)
+	c.Classes = scale.WithSlots(scale.WithSpeeds(c.Classes, rates), doc.SlotsAt(at))
 	return age, nil
 }
 

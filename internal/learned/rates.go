@@ -251,6 +251,10 @@ type Speeds struct {
 	// Rates are requests per second of one busy slot, by class.
 	Rates  map[string]float64 `json:"rates"`
 	Before map[string]float64 `json:"before,omitempty"`
+	// Slots are how many requests a replica serves at once, by class, and what they were
+	// before Since.
+	Slots       map[string]float64 `json:"slots,omitempty"`
+	SlotsBefore map[string]float64 `json:"slots_before,omitempty"`
 }
 
 // NewSpeeds returns a document of this release, without rates.
@@ -268,6 +272,14 @@ func ParseSpeeds(text []byte) (Speeds, error) {
 		return Speeds{}, errors.New("it has another version")
 	}
 	return doc, nil
+}
+
+// SlotsAt returns the slots in force.
+func (d Speeds) SlotsAt(t time.Time) map[string]float64 {
+	if t.Before(d.Since) {
+		return d.SlotsBefore
+	}
+	return d.Slots
 }
 
 // At returns the rates in force and for how long they have been, 0 while a change

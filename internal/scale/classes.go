@@ -14,14 +14,18 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.Problem) }
 
-const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes`
+const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes; slots=measured for engines that batch`
+
+// firstSlots is what a class counts as whose slots nobody has measured yet: few, so that
+// rather too many replicas are started.
+const firstSlots = 16
 
 // ParseClasses reads hardware classes, separated by commas, each a name and
 // settings in any order:
 //
 //	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
 //
-// slots and max must be given; cost and speed are 1 by default. Speeds are given
+// slots and max must be given, slots=measured for what the gateways measure; cost and speed are 1 by default. Speeds are given
 // relative to any one of the classes and returned relative to the fastest. A
 // mistake is a *SyntaxError.
 func ParseClasses(text string) ([]Class, error) {
@@ -123,6 +127,10 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	var err error
 	switch key {
 	case "slots":
+		if c.Measured = value == "measured"; c.Measured {
+			c.Slots = firstSlots
+			return nil
+		}
 		c.Slots, err = whole(1)
 	case "max":
 		c.Max, err = whole(0)

@@ -186,7 +186,7 @@ func TestABurstIsRememberedByTheSeries(t *testing.T) {
 func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	p := Default()
 	p.ForecastWindow, p.Utilization = 0, 1
-	classes := []Class{{"l4", 2, 1, 16, 1}, {"h100", 8, 3.5, 4, 1}}
+	classes := []Class{{"l4", 2, 1, 16, 1, false}, {"h100", 8, 3.5, 4, 1, false}}
 	series := join(flat(6, 1200), flat(7.4, 10))
 	l4 := func(seconds int) int {
 		return p.Decide(join(series, flat(7.4, seconds)), classes, 0, 3).Count
@@ -215,7 +215,7 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	if got := count(p, rise, 3); got != 3 {
 		t.Errorf("while 9 requests wait or are served by 4 each: %d, want 3", got)
 	}
-	classes := []Class{{"t4", 2, 1, 4, 1}, {"mi300x", 4, 5, 3, 1}}
+	classes := []Class{{"t4", 2, 1, 4, 1, false}, {"mi300x", 4, 5, 3, 1, false}}
 	if got := p.Decide(rise, classes, 1, 2).Count; got != 1 {
 		t.Errorf("mi300x beside 8 slots of t4: %d, want 1", got)
 	}
@@ -228,7 +228,7 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 // may be planned without it.
 func TestNothingShrinksInABurst(t *testing.T) {
 	p := Default()
-	classes := []Class{{"mi300x", 4, 5, 3, 1}, {"t4", 2, 1, 4, 0.14}}
+	classes := []Class{{"mi300x", 4, 5, 3, 1, false}, {"t4", 2, 1, 4, 0.14, false}}
 	series := join(flat(0, 900), []float64{3})
 	if got := p.Decide(series, classes, 0, 0); got.Count != 1 {
 		t.Errorf("mi300x: %d, want 1: %s", got.Count, got.Reason)
@@ -242,7 +242,7 @@ func TestNothingShrinksInABurst(t *testing.T) {
 func TestAChangeOfMixIsNamed(t *testing.T) {
 	p := Default()
 	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
-	classes := []Class{{"h100", 4, 6, 2, 1}, {"mi300x", 4, 5, 3, 0.9}, {"t4", 2, 1, 4, 0.12}}
+	classes := []Class{{"h100", 4, 6, 2, 1, false}, {"mi300x", 4, 5, 3, 0.9, false}, {"t4", 2, 1, 4, 0.12, false}}
 	at := func(series []float64) Decision { return p.Decide(series, classes, 2, 0) }
 	if got := at(join(flat(5, 60), flat(4.1, 8))); got.Count != 0 {
 		t.Fatalf("%d of t4 at 5 held: %s", got.Count, got.Reason)
@@ -257,7 +257,7 @@ func TestAChangeOfMixIsNamed(t *testing.T) {
 
 // The limits may have been lowered while a service is flooded.
 func TestShrinkingToTheLimitUnderAnyDemandTakesNoTime(t *testing.T) {
-	classes := []Class{{"l4", 2, 1, 16, 1}, {"h100", 8, 3.5, 4, 1}}
+	classes := []Class{{"l4", 2, 1, 16, 1, false}, {"h100", 8, 3.5, 4, 1, false}}
 	began := time.Now()
 	if got := Default().Decide(flat(1e9, 900), classes, 0, 20).Count; got != 16 {
 		t.Errorf("%d, want all there are", got)

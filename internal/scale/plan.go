@@ -18,6 +18,9 @@ type Class struct {
 	// Speed is the rate of one busy slot, where that of the fastest class is 1; 0
 	// stands for 1.
 	Speed float64
+	// Measured says that Slots is what the gateways measure of an engine that batches:
+	// the largest number of requests that it serves at once within the objective.
+	Measured bool
 }
 
 func (c Class) speed() float64 {

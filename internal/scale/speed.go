@@ -3,6 +3,7 @@ package scale
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,33 @@ func WithSpeeds(classes []Class, rates map[string]float64) []Class {
 		out[i] = class
 	}
 	return out
+}
+
+// WithSlots returns the classes with the slots that were measured of those that count
+// with them, by class. All together stay within MaxSlots.
+func WithSlots(classes []Class, slots map[string]float64) []Class {
+	replicas := 0
+	for _, class := range classes {
+		replicas += class.Max
+	}
+	out := slices.Clone(classes)
+	for i := range out {
+		if n := slots[out[i].Name]; out[i].Measured && n > 0 {
+			out[i].Slots = max(1, min(int(n), MaxSlots/max(1, replicas)))
+		}
+	}
+	return out
+}
+
+// SlotsMoved is Moved for the slots that are measured.
+func SlotsMoved(classes []Class, from, to map[string]float64) bool {
+	for _, class := range classes {
+		before, after := from[class.Name], to[class.Name]
+		if class.Measured && after > 0 && !(math.Abs(math.Log(after/before)) <= math.Log1p(deadBand)) {
+			return true
+		}
+	}
+	return false
 }
 
 // Moved says whether speeds from other rates differ so much that they should come

@@ -193,7 +193,7 @@ func TestPlanWithSpeedsNeverCostsMoreThanGreedy(t *testing.T) {
 }
 
 func TestSlowReplicasCountForLess(t *testing.T) {
-	classes := []Class{{"h100", 8, 8, 4, 1}, {"t4", 2, 1, 8, 0.1}}
+	classes := []Class{{"h100", 8, 8, 4, 1, false}, {"t4", 2, 1, 8, 0.1, false}}
 	for _, c := range []struct{ slots, h100, t4 int }{
 		{0, 0, 0}, {1, 0, 5}, {2, 1, 0}, {8, 1, 0}, {9, 1, 5}, {10, 2, 0}, {33, 4, 5}, {34, 4, 8},
 	} {
@@ -265,7 +265,7 @@ func TestNoFlappingUnderNoiseOfLoadAndSpeeds(t *testing.T) {
 
 func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 	p := Default()
-	classes := []Class{{"h100", 8, 8, 4, 1}, {"t4", 2, 1, 8, 0.1}}
+	classes := []Class{{"h100", 8, 8, 4, 1, false}, {"t4", 2, 1, 8, 0.1, false}}
 	d := p.Decide(flat(18, 900), classes, 1, 8)
 	if d.Count >= 8 {
 		t.Fatalf("the plan keeps %d of t4, so that this test shows nothing", d.Count)
@@ -289,7 +289,7 @@ func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 // Many fast devices make the units of planning coarse; it must stay quick and
 // offer what is wanted.
 func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
-	classes := []Class{{"h100", 16, 8, 5000, 1}, {"t4", 1, 1, 9000, 0.07}, {"l4", 4, 1, 1000, 0.21}}
+	classes := []Class{{"h100", 16, 8, 5000, 1, false}, {"t4", 1, 1, 9000, 0.07, false}, {"l4", 4, 1, 1000, 0.21, false}}
 	began := time.Now()
 	d := Default().Decide(flat(30000, 900), classes, 0, 5000)
 	if took := time.Since(began); took > 5*time.Second {
@@ -297,5 +297,34 @@ func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
 	}
 	if got, _ := fast(d.Plan, classes); got < 30000/0.9 {
 		t.Errorf("the plan %v offers %v slots for 30000", d.Plan, got)
+	}
+}
+
+// Slots that are measured count, within what can be planned for; others stay.
+func TestWithSlots(t *testing.T) {
+	classes, err := ParseClasses("a slots=measured max=4, b slots=7 max=4, c slots=measured max=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := WithSlots(classes, map[string]float64{"a": 31.9, "b": 50})
+	if got[0].Slots != 31 || got[1].Slots != 7 || got[2].Slots != firstSlots || classes[0].Slots != firstSlots {
+		t.Errorf("%+v", got)
+	}
+	if n := WithSlots(classes, map[string]float64{"a": 1e9})[0].Slots; n*10 > MaxSlots || n < 1000 {
+		t.Errorf("%d slots", n)
+	}
+	if n := WithSlots(classes, map[string]float64{"a": 0.3})[0].Slots; n != 1 {
+		t.Errorf("%d slots", n)
+	}
+	for _, c := range []struct {
+		from, to map[string]float64
+		want     bool
+	}{
+		{nil, map[string]float64{"a": 20}, true}, {map[string]float64{"a": 20}, map[string]float64{"a": 21}, false},
+		{map[string]float64{"a": 20}, map[string]float64{"a": 30}, true}, {nil, map[string]float64{"b": 20}, false}, {map[string]float64{"a": 20}, nil, false},
+	} {
+		if SlotsMoved(classes, c.from, c.to) != c.want {
+			t.Errorf("from %v to %v: want moved %t", c.from, c.to, c.want)
+		}
 	}
 }
