@@ -61,7 +61,7 @@ func newNights(v *service, m *metrics, log *slog.Logger) *nights {
 	c := v.config.Sleep
 	return &nights{
 		line: v.line, config: c, log: log.With("service", v.name), looking: make(chan struct{}, 1),
-		bed:   &engine.Bed{Client: v.transports.to(false), Scheme: v.transports.scheme, Port: c.Port, Level: c.Level},
+		bed:   &engine.Bed{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port, Level: c.Level},
 		count: func(action, result string) { m.sleeps.WithLabelValues(v.name, action, result).Inc() },
 		naps:  map[string]*nap{}, enough: map[string]enough{}, takes: firstTakes,
 	}
