@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"aliquot/gateway/match"
 )
 
 // named is a replica that answers with its name and the body that it got.
@@ -178,6 +180,27 @@ func TestAliasesInOtherBodies(t *testing.T) {
 		if c.want == "" && status != 404 && status != 200 {
 			t.Errorf("%s: %d %s", name, status, text)
 		}
+	}
+}
+
+// What is longer than is decoded goes on as it came, not as its beginning.
+func TestAVeryLongCompressedBodyIsNotCut(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		fmt.Fprintf(w, "%d %s", n, r.Header.Get("Content-Encoding"))
+	})
+	g := start(t, service("a", "model = \"other\"\nroute {\n models = [\"x\"]\n}\n", replicaBlock(replica, "", 1))+
+		"listen {\n address = \"127.0.0.1:0\"\n body_buffer = \"128MiB\"\n body_memory = \"512MiB\"\n}\n")
+	var body bytes.Buffer
+	z, _ := gzip.NewWriterLevel(&body, gzip.BestSpeed)
+	io.WriteString(z, `{"model":"x","pad":"`)
+	io.CopyN(z, strings.NewReader(strings.Repeat("a", match.LongestDecoded)), match.LongestDecoded)
+	io.WriteString(z, `"}`)
+	z.Close()
+	r, _ := http.NewRequest(http.MethodPost, g.url, bytes.NewReader(body.Bytes()))
+	r.Header.Set("Content-Encoding", "gzip")
+	if status, text, _ := do(t, r); status != 200 || text != fmt.Sprintf("%d gzip", body.Len()) {
+		t.Errorf("%d %q, want the %d bytes that were sent", status, text, body.Len())
 	}
 }
 

@@ -47,7 +47,7 @@ func (x *exchange) undoCoding(v *service) {
 		return
 	}
 	plain := x.server.bodies.Body(text, -1)
-	if err := plain.Take(); err != nil || !plain.Whole() {
+	if err := plain.Take(); err != nil || !plain.Whole() || plain.Size() >= match.LongestDecoded {
 		plain.Free()
 		return
 	}

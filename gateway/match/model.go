@@ -11,9 +11,8 @@ import (
 	"sync"
 )
 
-// longestDecoded bounds how much of a compressed body is decoded to find its model,
-// in bytes.
-const longestDecoded = 64 << 20
+// LongestDecoded bounds how much of a compressed body is decoded, in bytes.
+const LongestDecoded = 64 << 20
 
 // Model returns the model that a body names, "" when it names none: the value of
 // "model" of a JSON object, whatever its type is called, or the field "model" of a
@@ -32,16 +31,17 @@ func Model(body io.Reader, h http.Header) string {
 // Codings are the values of Content-Encoding that are understood.
 const Codings = "gzip, deflate, identity"
 
-// Decoded undoes the Content-Encoding of a body, up to 64 MiB; false for codings that
-// are not understood. Text that is not what its coding says reads as an error.
+// Decoded undoes the Content-Encoding of a body, whose text ends at LongestDecoded at
+// the latest; false for codings that are not understood. Text that is not what its
+// coding says reads as an error.
 func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	switch strings.ToLower(strings.TrimSpace(h.Get("Content-Encoding"))) {
 	case "", "identity":
 		return body, true
 	case "gzip", "x-gzip":
-		return io.LimitReader(&late{open: func() (io.Reader, error) { return gzip.NewReader(body) }}, longestDecoded), true
+		return io.LimitReader(&late{open: func() (io.Reader, error) { return gzip.NewReader(body) }}, LongestDecoded), true
 	case "deflate":
-		return io.LimitReader(&late{open: func() (io.Reader, error) { return zlib.NewReader(body) }}, longestDecoded), true
+		return io.LimitReader(&late{open: func() (io.Reader, error) { return zlib.NewReader(body) }}, LongestDecoded), true
 	}
 	return nil, false
 }
