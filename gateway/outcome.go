@@ -98,9 +98,9 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 		refuseGRPC(w, codeGRPC(o, r), text)
 		return
 	}
-	if e, ok := refusalOf(r, o, text); ok {
+	if e, ok := apiErrorOf(r, o, text); ok {
 		h.Set(outcomeHeader, o.String())
-		writeRefusal(w, status, e)
+		writeAPIError(w, status, e)
 		return
 	}
 	h.Set("Content-Type", "text/plain; charset=utf-8")

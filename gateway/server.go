@@ -160,11 +160,11 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 		public.Close()
 		return nil, nil, err
 	}
-	return s.dress(public), admin, nil
+	return s.bound(public), admin, nil
 }
 
-// dress bounds the connections of the public listener and gives them TLS.
-func (s *Server) dress(public net.Listener) net.Listener {
+// bound limits the connections of the public listener and gives them TLS.
+func (s *Server) bound(public net.Listener) net.Listener {
 	l := s.config.Listen
 	files := fileLimit()
 	connections := connectionsFor(files, l.MaxConnections)

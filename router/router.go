@@ -78,15 +78,15 @@ type Router struct {
 	stamp   uint64
 	leading bool
 	valid   func() bool
-	// ails holds what does not work now, by watch; nil for one that has worked.
-	ails map[string]error
+	// failures holds what does not work now, by watch; nil for one that has worked.
+	failures map[string]error
 }
 
 // trouble notes whether a watch works.
 func (r *Router) trouble(what string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ails[what] = err
+	r.failures[what] = err
 }
 
 // reserved connections are for requests other than watches of services.
@@ -103,7 +103,7 @@ func New(c *config.Config, catalog Catalog, entries Entries, election Election, 
 		queue: newQueue(), polls: semaphore.NewWeighted(int64(polls)), maxPolls: polls,
 		services: map[string]*service{}, opted: map[string]bool{},
 		rates: map[string][]learned.Rates{}, notes: map[string][]string{},
-		learned: map[weigh.Key]uint64{}, ails: map[string]error{"services": errNotYet, "election": errNotYet},
+		learned: map[weigh.Key]uint64{}, failures: map[string]error{"services": errNotYet, "election": errNotYet},
 	}
 	r.metrics = newMetrics(r)
 	return r

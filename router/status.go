@@ -143,7 +143,7 @@ var errNotYet = errors.New("Consul has not answered yet")
 func (r *Router) ailing(watches ...string) string {
 	var out []string
 	for _, what := range watches {
-		if err := r.ails[what]; err != nil {
+		if err := r.failures[what]; err != nil {
 			out = append(out, what+": "+hint(err).Error())
 		}
 	}

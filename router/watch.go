@@ -136,7 +136,7 @@ func (r *Router) track() {
 		if !wanted[name] {
 			s.cancel()
 			delete(r.services, name)
-			delete(r.ails, "instances of "+name)
+			delete(r.failures, "instances of "+name)
 		}
 	}
 	for name := range wanted {

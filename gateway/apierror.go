@@ -8,28 +8,28 @@ import (
 	"aliquot/internal/prompt"
 )
 
-// refusal is an error in the shape that the clients of OpenAI's and Anthropic's APIs
+// apiError is an error in the shape that the clients of OpenAI's and Anthropic's APIs
 // read; other clients of it ignore what they do not know.
-type refusal struct {
+type apiError struct {
 	Type  string       `json:"type,omitempty"` // "error" in Anthropic's
-	Error refusalError `json:"error"`
+	Error apiErrorBody `json:"error"`
 }
 
-type refusalError struct {
+type apiErrorBody struct {
 	Message string  `json:"message"`
 	Type    string  `json:"type"`
 	Param   *string `json:"param"`
 	Code    string  `json:"code,omitempty"`
 }
 
-// refusalOf returns the error for a request to a language model; false for others.
-func refusalOf(r *http.Request, o outcome, text string) (refusal, bool) {
+// apiErrorOf returns the error for a request to a language model; false for others.
+func apiErrorOf(r *http.Request, o outcome, text string) (apiError, bool) {
 	api := prompt.Of(r.URL.Path)
 	if api == prompt.Opaque && !strings.Contains(r.URL.Path, listsModels) && !strings.Contains(r.URL.Path, "/v1/audio/") && !strings.Contains(r.URL.Path, "/v1/images/") {
-		return refusal{}, false
+		return apiError{}, false
 	}
 	status := results[o].status
-	e := refusal{Error: refusalError{Message: text, Type: openAIType(o, status), Code: o.String()}}
+	e := apiError{Error: apiErrorBody{Message: text, Type: openAIType(o, status), Code: o.String()}}
 	switch o {
 	case unmatched:
 		e.Error.Code = "model_not_found"
@@ -42,7 +42,7 @@ func refusalOf(r *http.Request, o outcome, text string) (refusal, bool) {
 	return e, true
 }
 
-func writeRefusal(w http.ResponseWriter, status int, e refusal) {
+func writeAPIError(w http.ResponseWriter, status int, e apiError) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	json.NewEncoder(w).Encode(e)
