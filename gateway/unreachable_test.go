@@ -6,26 +6,55 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // nobody returns an address that nothing listens at.
 func nobody(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, _ := silent(t)
+	return address
+}
+
+// silent holds an address, so that no other process gets it, at which connections are
+// refused until listen is called.
+func silent(t *testing.T) (address string, listen func() net.Listener) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	file := os.NewFile(uintptr(fd), "silent")
+	t.Cleanup(func() { file.Close() })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", bound.(*unix.SockaddrInet4).Port), func() net.Listener {
+		if err := unix.Listen(fd, 128); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.FileListener(file) // a duplicate
+		file.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
 }
 
 // A replica that has died stays known until its check fails; all may die at once.
 func TestARequestWaitsForAReplicaThatCannotBeReached(t *testing.T) {
-	address := nobody(t)
-	g := start(t, service("m", fmt.Sprintf("replica {\n address = %q\n}\nqueue {\n max_wait = \"20s\"\n eject_time = \"20ms\"\n}\n", address)))
+	address, listen := silent(t)
+	g := start(t, service("m", fmt.Sprintf("replica {\n address = %q\n}\nqueue {\n max_wait = \"2m\"\n eject_time = \"20ms\"\n}\n", address)))
 	answers := make(chan string)
 	go func() {
 		res, err := http.Post(g.url, "text/plain", strings.NewReader("prompt"))
@@ -42,11 +71,7 @@ func TestARequestWaitsForAReplicaThatCannotBeReached(t *testing.T) {
 		n, _ := strconv.Atoi(g.metric(t, `aliquot_gateway_retries_total{service="m"}`))
 		return n >= 4
 	})
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	replica := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	replica := &httptest.Server{Listener: listen(), Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
 	})}}
 	replica.Start()
