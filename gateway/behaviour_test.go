@@ -153,12 +153,7 @@ func TestTheQueueIsBoundedInLengthAndTime(t *testing.T) {
 }
 
 func TestRefusedConnectionsAreTriedElsewhere(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := dead.Addr().String()
-	dead.Close()
+	address := nobody(t)
 	var total atomic.Int64
 	live := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		total.Add(1)
