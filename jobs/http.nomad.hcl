@@ -92,10 +92,20 @@ variable "memory" {
   default     = 512
 }
 
+variable "pack" {
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  type        = string
+  default     = "fragmentation"
+}
+
 job "http" {
   id   = var.service
   name = var.service
   type = "service"
+
+  meta {
+    aliquot_pack = var.pack
+  }
 
   group "server" {
     count = var.count

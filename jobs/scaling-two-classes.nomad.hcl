@@ -99,10 +99,20 @@ locals {
   speeds = { for name, speed in var.speeds : name => speed + 0 * var.classes[name].slots }
 }
 
+variable "pack" {
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  type        = string
+  default     = "fragmentation"
+}
+
 job "scaling-two-classes" {
   id   = var.service
   name = var.service
   type = "service"
+
+  meta {
+    aliquot_pack = var.pack
+  }
 
   dynamic "group" {
     for_each = var.classes

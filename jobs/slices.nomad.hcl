@@ -63,10 +63,20 @@ locals {
   }
 }
 
+variable "pack" {
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  type        = string
+  default     = "fragmentation"
+}
+
 job "slices" {
   id   = var.name
   name = var.name
   type = "service"
+
+  meta {
+    aliquot_pack = var.pack
+  }
 
   dynamic "group" {
     for_each = local.groups

@@ -97,10 +97,20 @@ variable "memory" {
   default     = 8192
 }
 
+variable "pack" {
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  type        = string
+  default     = "fragmentation"
+}
+
 job "triton" {
   id   = var.service
   name = var.service
   type = "service"
+
+  meta {
+    aliquot_pack = var.pack
+  }
 
   group "nvidia" {
     count = var.count

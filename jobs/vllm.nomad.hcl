@@ -177,10 +177,20 @@ locals {
   classes = join(", ", [for v in var.vendors : "${v} slots=${var.concurrency} cost=${lookup(var.cost, v, 1)} max=${var.max_count}"])
 }
 
+variable "pack" {
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  type        = string
+  default     = "fragmentation"
+}
+
 job "vllm" {
   id   = var.service
   name = var.service
   type = "service"
+
+  meta {
+    aliquot_pack = var.pack
+  }
 
   dynamic "group" {
     for_each = { for v in var.vendors : v => local.counts[v] }

@@ -85,6 +85,11 @@ func examine() (doctor.Facts, error) {
 		}
 	}
 	asks(client, &f)
+	if members, err := client.Agent().Members(); err == nil {
+		for _, m := range members.Members {
+			f.Servers = append(f.Servers, m.Tags["build"])
+		}
+	}
 	_, err = os.Stat("/tmp/nvidia-mps")
 	f.DefaultMPSDirectory = err == nil
 	f.MPSDaemons, f.Unnamed = mps.Daemons(), unnamed()

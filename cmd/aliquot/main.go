@@ -45,6 +45,12 @@ func commands() map[string]cli.CommandFactory {
 		"turn":     func() (cli.Command, error) { return turnCommand{ui}, nil },
 		"simulate": func() (cli.Command, error) { return simulateCommand{ui}, nil },
 
+		"job":         func() (cli.Command, error) { return jobCommand{ui}, nil },
+		"job inspect": func() (cli.Command, error) { return jobInspectCommand{ui}, nil },
+		"job plan":    func() (cli.Command, error) { return jobPlanCommand{ui}, nil },
+		"job run":     func() (cli.Command, error) { return jobRunCommand{ui}, nil },
+		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
+
 		"simulate scale": func() (cli.Command, error) { return simulateScaleCommand{ui}, nil },
 	}
 }

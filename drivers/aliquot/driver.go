@@ -38,6 +38,7 @@ type Driver struct {
 	mps    MPS
 	tasks  *tasks
 	watch  sync.Once
+	levels *levels
 
 	mu       sync.RWMutex
 	set      settings
@@ -53,7 +54,7 @@ func New(ctx context.Context, log hclog.Logger, mps MPS) *Driver {
 	return &Driver{
 		Driver: docker.NewDockerDriver(ctx, log).(*docker.Driver),
 		ctx:    ctx, log: log, mps: mps,
-		events: newAnnouncer(ctx, log), tasks: newTasks(),
+		events: newAnnouncer(ctx, log), tasks: newTasks(), levels: newLevels(),
 	}
 }
 

@@ -23,23 +23,42 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	d.watch.Do(func() {
 		go d.watchEngine()
 		go d.watchFaults()
+		go d.watchAccount(d.ctx)
 	})
 	out := make(chan *drivers.Fingerprint)
 	go func() {
 		defer close(out)
-		for fp := range in {
-			d.learn(fp)
-			select {
-			case out <- d.present(fp):
-			case <-ctx.Done():
-				// The docker driver sends without a way out; take what it still has.
-				for range in {
-				}
-				return
-			}
-		}
+		d.pass(ctx, in, out)
 	}()
 	return out, nil
+}
+
+// pass sends what the docker driver says, and the last of it again when the levels
+// change.
+func (d *Driver) pass(ctx context.Context, in <-chan *drivers.Fingerprint, out chan<- *drivers.Fingerprint) {
+	var last *drivers.Fingerprint
+	for {
+		select {
+		case fp, ok := <-in:
+			if !ok {
+				return
+			}
+			d.learn(fp)
+			last = fp
+		case <-d.levels.changed:
+			if last == nil {
+				continue // the first one will have them
+			}
+		}
+		select {
+		case out <- d.present(last):
+		case <-ctx.Done():
+			// The docker driver sends without a way out; take what it still has.
+			for range in {
+			}
+			return
+		}
+	}
 }
 
 // ofDocker prefixes the attributes that the embedded driver would write over
@@ -93,5 +112,6 @@ func (d *Driver) present(in *drivers.Fingerprint) *drivers.Fingerprint {
 			out.Attributes[ofOurs+".gpu."+string(v.of)] = pstructs.NewBoolAttribute(true)
 		}
 	}
+	d.levels.add(out.Attributes)
 	return d.guard(set, &out)
 }

@@ -45,6 +45,8 @@ type DriverConfig struct {
 	JoinNetworks bool `codec:"join_networks"`
 	// AllowedModes are the namespaces that jobs may share.
 	AllowedModes AllowedModes `codec:"allowed_modes"`
+	// Packing publishes what packing policies order nodes by.
+	Packing PackingConfig `codec:"packing"`
 }
 
 // The ways to attach an NVIDIA GPU.
@@ -87,6 +89,7 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 		modes[name] = hclspec.NewAttr(name, "list(string)", false)
 	}
 	attrs["allowed_modes"] = hclspec.NewBlock("allowed_modes", false, hclspec.NewObject(modes))
+	attrs["packing"] = packingSpec()
 	return spec
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"aliquot/internal/account"
 )
 
 // settings is a checked DriverConfig.
@@ -26,6 +28,8 @@ type settings struct {
 	limits  limits
 	// joins is set where allocations' networks are made by the docker driver.
 	joins bool
+	// packing is nil where the node publishes no levels.
+	packing *account.Watcher
 }
 
 // engineAddress is where the container engine listens; empty for the environment's.
@@ -71,6 +75,13 @@ func (c DriverConfig) settings() (settings, error) {
 	}
 	if c.MPSControl == "" {
 		return s, fmt.Errorf("mps_control is empty: name the program, by default \"nvidia-cuda-mps-control\"")
+	}
+	if c.Packing.Enabled {
+		w, err := c.Packing.watcher()
+		if err != nil {
+			return s, err
+		}
+		s.packing = &w
 	}
 	var err error
 	s.timeout, err = positive("attachment_timeout", c.AttachmentTimeout)

@@ -52,6 +52,8 @@ type Facts struct {
 	// Bridged are the groups of the jobs that share a network of their own with a task of
 	// the aliquot driver.
 	Bridged []Bridged
+	// Servers are the versions of Nomad's servers, none where they cannot be read.
+	Servers []string
 	// Preemption is on for jobs of type service or batch.
 	Preemption bool
 }
@@ -61,7 +63,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f))
 }
 
 // client looks at whether the servers place anything on the node.

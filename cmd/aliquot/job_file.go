@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/account"
+	"aliquot/internal/pack"
+	"aliquot/internal/steer"
+)
+
+// packMeta is the job's meta that names its policy where no flag does.
+const packMeta = "aliquot_pack"
+
+// jobOptions says what the options of inspect, plan and run mean.
+const jobOptions = `Options:
+
+  -pack        fragmentation: fill nodes where what stays free is of most use to the
+               typical demand. best-fit: where least stays free. spread: where most
+               stays free. none: as Nomad does. Without it the job's meta
+               aliquot_pack counts, else fragmentation.
+  -var         A variable of the job, name=value. May be given again.
+  -var-file    A file with variables of the job. May be given again.
+  -demand      A file with the typical demand, instead of that in Consul KV.
+`
+
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string         { return strings.Join(*l, ",") }
+func (l *list) Set(value string) error { *l = append(*l, value); return nil }
+
+// jobFile is a job as the command line names it.
+type jobFile struct {
+	policy, demand string
+	vars, files    list
+	path           string
+}
+
+// steered is a job with what its policy adds.
+type steered struct {
+	nomad   *nomad.Client
+	job     *nomad.Job
+	policy  pack.Policy
+	from    string // where the typical demand is from
+	changes []steer.Change
+}
+
+// parseJob reads the flags of a command that takes one job file. False means that the
+// reason has been said.
+func parseJob(flags flagSet, args []string) (jobFile, bool) {
+	var f jobFile
+	flags.StringVar(&f.policy, "pack", "", "")
+	flags.StringVar(&f.demand, "demand", "", "")
+	flags.Var(&f.vars, "var", "")
+	flags.Var(&f.files, "var-file", "")
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() != 1 {
+		err = fmt.Errorf("%d job files are named: want one, or - for standard input", flags.NArg())
+	}
+	if err == nil && f.policy != "" {
+		if _, err = pack.ParsePolicy(f.policy); err != nil {
+			err = fmt.Errorf("-pack: %w", err)
+		}
+	}
+	if err != nil {
+		flags.ui.Error(fmt.Sprintf("aliquot %s: %v; see aliquot %s -help", flags.Name(), err, flags.Name()))
+		return f, false
+	}
+	f.path = flags.Arg(0)
+	return f, true
+}
+
+// steer reads the job by Nomad's own parser and adds what its policy needs.
+func (f jobFile) steer(ctx context.Context) (steered, error) {
+	var s steered
+	text, err := f.read()
+	if err != nil {
+		return s, err
+	}
+	if s.nomad, err = nomad.NewClient(nomad.DefaultConfig()); err != nil {
+		return s, err
+	}
+	if s.job, err = f.parse(s.nomad, text); err != nil {
+		return s, fmt.Errorf("%s: %w", f.path, err)
+	}
+	if s.policy, err = f.policyOf(s.job); err != nil {
+		return s, err
+	}
+	var demand pack.Demand
+	if s.policy == pack.None {
+		s.from = "nothing"
+	} else if demand, s.from, err = typical(ctx, f.demand); err != nil {
+		return s, err
+	}
+	s.changes = steer.Apply(s.job, s.policy, demand.Classes())
+	return s, nil
+}
+
+func (f jobFile) read() (string, error) {
+	if f.path == "-" {
+		text, err := io.ReadAll(os.Stdin)
+		return string(text), err
+	}
+	text, err := os.ReadFile(f.path)
+	return string(text), err
+}
+
+// parse asks Nomad to parse a job in HCL, or reads one in JSON as `nomad job run -json`
+// takes it.
+func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
+	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		var wrapped struct{ Job *nomad.Job }
+		if err := json.Unmarshal([]byte(text), &wrapped); err != nil {
+			return nil, err
+		}
+		if wrapped.Job == nil {
+			wrapped.Job = &nomad.Job{}
+			if err := json.Unmarshal([]byte(text), wrapped.Job); err != nil {
+				return nil, err
+			}
+		}
+		if wrapped.Job.ID == nil {
+			return nil, fmt.Errorf("the JSON holds no job with an ID")
+		}
+		return wrapped.Job, nil
+	}
+	variables, err := f.variables()
+	if err != nil {
+		return nil, err
+	}
+	return client.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables, Canonicalize: true})
+}
+
+// variables is one file of all variables. One that is given twice counts as it is
+// given last, which HCL alone would refuse.
+func (f jobFile) variables() (string, error) {
+	var b strings.Builder
+	for _, path := range f.files {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		b.Write(text)
+		b.WriteByte('\n')
+	}
+	last := map[string]int{}
+	names := make([]string, len(f.vars))
+	values := make([]string, len(f.vars))
+	for i, v := range f.vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || !variable.MatchString(name) {
+			return "", fmt.Errorf("-var %q: want name=value", v)
+		}
+		names[i], values[i] = name, value
+		last[name] = i
+	}
+	for i, name := range names {
+		if last[name] == i {
+			fmt.Fprintf(&b, "%s = %s\n", name, literal(values[i]))
+		}
+	}
+	return b.String(), nil
+}
+
+var (
+	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
+	// plain are the values that HCL takes as they stand. Where the variable is a string,
+	// it makes a string of a number or a boolean.
+	plain = regexp.MustCompile(`^(-?[0-9]+(\.[0-9]+)?|true|false|null|[\[{"].*)$`)
+)
+
+// literal writes the value of -var in HCL.
+func literal(value string) string {
+	if plain.MatchString(value) {
+		return value
+	}
+	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(fmt.Sprintf("%q", value))
+}
+
+// policyOf is the flag's policy, else the job's own.
+func (f jobFile) policyOf(job *nomad.Job) (pack.Policy, error) {
+	if f.policy != "" {
+		return pack.Policy(f.policy), nil // checked with the flags
+	}
+	name := job.Meta[packMeta]
+	if name == "" {
+		return pack.Fragmentation, nil
+	}
+	p, err := pack.ParsePolicy(name)
+	if err != nil {
+		return "", fmt.Errorf("the job's meta %s: %w", packMeta, err)
+	}
+	return p, nil
+}
+
+// typical returns the typical demand and where it is from.
+func typical(ctx context.Context, file string) (pack.Demand, string, error) {
+	var client *consul.Client
+	if file == "" {
+		var err error
+		if client, err = consul.NewClient(consul.DefaultConfig()); err != nil {
+			return nil, "", err
+		}
+	}
+	return account.Demand(ctx, file, client)
+}
+
+// say reports notes of all groups.
+func (s steered) say(ui cli.Ui) {
+	for _, c := range s.changes {
+		for _, note := range c.Notes {
+			ui.Warn(fmt.Sprintf("group %s: %s", c.Group, note))
+		}
+	}
+}

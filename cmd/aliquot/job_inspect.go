@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/cli"
+
+	"aliquot/internal/pack"
+	"aliquot/internal/steer"
+)
+
+type jobInspectCommand struct{ ui cli.Ui }
+
+func (jobInspectCommand) Synopsis() string { return "Say what a packing policy adds to a job" }
+
+func (jobInspectCommand) Help() string {
+	return `Usage: aliquot job inspect [-pack=<policy>] [-json] [-var name=value] <file>
+
+  Prints for each group of a job what a packing policy adds and why, as blocks that
+  can be pasted into the job file. It asks Nomad to parse the file and submits
+  nothing. The file - is standard input.
+
+` + jobOptions + `  -json        Print the whole job with the additions, as JSON that
+               nomad job run -json takes. Default false.
+
+Example:
+
+  aliquot job inspect -pack=best-fit jobs/vllm.nomad.hcl
+`
+}
+
+func (c jobInspectCommand) Run(args []string) int {
+	flags := newFlags("job inspect", c.ui)
+	asJSON := flags.Bool("json", false, "")
+	f, ok := parseJob(flags, args)
+	if !ok {
+		return 2
+	}
+	s, err := f.steer(context.Background())
+	if err != nil {
+		c.ui.Error("aliquot job inspect: " + flat(err))
+		return 1
+	}
+	if *asJSON {
+		out, err := json.MarshalIndent(map[string]any{"Job": s.job}, "", "  ")
+		if err != nil {
+			c.ui.Error("aliquot job inspect: " + flat(err))
+			return 1
+		}
+		c.ui.Output(string(out))
+		return 0
+	}
+	c.ui.Output(s.text())
+	return 0
+}
+
+// text says for each group what was added and why.
+func (s steered) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Job %s, policy %s, typical demand from %s.\n", *s.job.ID, s.policy, s.from)
+	for _, c := range s.changes {
+		fmt.Fprintf(&b, "\nGroup %s asks for %s.\n", c.Group, asked(c.Ask))
+		if c.Removed > 0 {
+			fmt.Fprintf(&b, "  %d blocks of an earlier policy are replaced.\n", c.Removed)
+		}
+		if c.Class.Name == "" {
+			b.WriteString("  Nothing is added.\n")
+		} else {
+			fmt.Fprintf(&b, "  %s\n", why(s.policy, c))
+		}
+		for _, note := range c.Notes {
+			fmt.Fprintf(&b, "  Note: %s.\n", note)
+		}
+		paste(&b, "group \""+c.Group+"\"", steer.Group(c.Added))
+		paste(&b, "its device blocks", steer.Device(c.Added))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// why says in one sentence what the additions do.
+func why(p pack.Policy, c steer.Change) string {
+	switch p {
+	case pack.Fragmentation:
+		return fmt.Sprintf("It goes by class %s: nodes publish in %s how much capacity such a task would make useless, and the least comes first; among equals the node with less free.", c.Class.Name, c.Class.Attribute())
+	case pack.BestFit:
+		return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the least comes first.", pack.RoomAttribute)
+	}
+	return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the most comes first.", pack.RoomAttribute)
+}
+
+func asked(a pack.Ask) string {
+	host := fmt.Sprintf("%d MHz and %d MiB", a.CPU, a.MemoryMiB)
+	switch {
+	case a.Requests == 0:
+		return "no GPU, " + host
+	case a.Requests == 1:
+		return fmt.Sprintf("%d GPU instances of one group, %s", a.Instances, host)
+	}
+	return fmt.Sprintf("%d times %d GPU instances, %s", a.Requests, a.Instances, host)
+}
+
+func paste(b *strings.Builder, where, blocks string) {
+	if blocks == "" {
+		return
+	}
+	fmt.Fprintf(b, "\n  # into %s\n", where)
+	for line := range strings.Lines(blocks) {
+		b.WriteString("  " + line)
+	}
+}

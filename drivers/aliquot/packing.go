@@ -1,0 +1,110 @@
+package aliquot
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/plugins/shared/hclspec"
+	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
+
+	"aliquot/internal/account"
+	"aliquot/internal/consultoken"
+)
+
+// PackingConfig is the content of the block packing: where the node's account is read
+// from which the levels of packing policies are computed.
+type PackingConfig struct {
+	// Enabled is false where the block is missing.
+	Enabled bool `codec:"enabled"`
+	// NomadAddress is that of the node's agent; "" for NOMAD_ADDR or the usual one.
+	NomadAddress string `codec:"nomad_address"`
+	// NomadTokenFile holds a token with node:read, and read-job in all namespaces.
+	NomadTokenFile string `codec:"nomad_token_file"`
+	// ConsulAddress is where the typical demand is kept; "" for CONSUL_HTTP_ADDR or the
+	// usual one.
+	ConsulAddress   string `codec:"consul_address"`
+	ConsulTokenFile string `codec:"consul_token_file"`
+	// DemandFile replaces the demand in Consul.
+	DemandFile string `codec:"demand_file"`
+}
+
+func packingSpec() *hclspec.Spec {
+	return hclspec.NewBlock("packing", false, hclspec.NewObject(map[string]*hclspec.Spec{
+		"enabled":           withDefault("enabled", "bool", "true"),
+		"nomad_address":     hclspec.NewAttr("nomad_address", "string", false),
+		"nomad_token_file":  hclspec.NewAttr("nomad_token_file", "string", false),
+		"consul_address":    hclspec.NewAttr("consul_address", "string", false),
+		"consul_token_file": hclspec.NewAttr("consul_token_file", "string", false),
+		"demand_file":       hclspec.NewAttr("demand_file", "string", false),
+	}))
+}
+
+// watcher makes what follows the node's account; it asks nobody yet.
+func (c PackingConfig) watcher() (account.Watcher, error) {
+	ofNomad := api.DefaultConfig()
+	if c.NomadAddress != "" {
+		ofNomad.Address = c.NomadAddress
+	}
+	client, err := api.NewClient(ofNomad)
+	if err != nil {
+		return account.Watcher{}, fmt.Errorf("packing: nomad_address %q: %w", c.NomadAddress, err)
+	}
+	ofConsul := consul.DefaultConfig()
+	if c.ConsulAddress != "" {
+		ofConsul.Address = c.ConsulAddress
+	}
+	if c.ConsulTokenFile != "" {
+		ofConsul.TokenFile = c.ConsulTokenFile
+	}
+	kv, err := consultoken.NewClient(ofConsul)
+	if err != nil {
+		return account.Watcher{}, fmt.Errorf("packing: consul_address %q: %w", c.ConsulAddress, err)
+	}
+	return account.Watcher{Nomad: client, NomadTokenFile: c.NomadTokenFile, Consul: kv, DemandFile: c.DemandFile}, nil
+}
+
+// levels are the attributes that packing policies order nodes by.
+type levels struct {
+	mu      sync.Mutex
+	values  map[string]string
+	changed chan struct{} // holds one wake-up
+}
+
+func newLevels() *levels { return &levels{changed: make(chan struct{}, 1)} }
+
+func (l *levels) set(values map[string]string) {
+	l.mu.Lock()
+	l.values = values
+	l.mu.Unlock()
+	select {
+	case l.changed <- struct{}{}:
+	default: // a wake-up is waiting already
+	}
+}
+
+// add puts the levels into a fingerprint's attributes. Nomad takes an attribute with
+// the value "" away.
+func (l *levels) add(attributes map[string]*pstructs.Attribute) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for name, value := range l.values {
+		attributes[name] = pstructs.NewStringAttribute(value)
+	}
+}
+
+// watchAccount publishes the levels until the driver ends.
+func (d *Driver) watchAccount(ctx context.Context) {
+	set, _ := d.settings()
+	if set.packing == nil {
+		return
+	}
+	w := *set.packing
+	w.Publish = d.levels.set
+	w.Problem = func(err error) {
+		d.log.Warn("the levels for packing policies are not up to date", "error", err)
+	}
+	w.Run(ctx)
+}

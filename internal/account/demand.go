@@ -1,0 +1,146 @@
+package account
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/pack"
+	"aliquot/internal/steer"
+)
+
+// DemandKey is the key in Consul KV that holds the typical demand.
+const DemandKey = "aliquot/packing/demand"
+
+// mostKinds bounds what is read: levels are computed from all kinds on every node.
+const mostKinds = 2000
+
+// ParseDemand reads the document of DemandKey or of an override file: a list of kinds
+// of tasks with cpu (MHz), memory (MiB), instances, requests and weight.
+func ParseDemand(text []byte) (pack.Demand, error) {
+	var d pack.Demand
+	if err := json.Unmarshal(text, &d); err != nil {
+		return nil, fmt.Errorf("want a JSON list of {cpu, memory, instances, requests, weight}: %w", err)
+	}
+	if len(d) == 0 || len(d) > mostKinds {
+		return nil, fmt.Errorf("it has %d kinds of tasks: want 1 to %d", len(d), mostKinds)
+	}
+	for i, t := range d {
+		switch {
+		case t.CPU < 0 || t.MemoryMiB < 0 || t.Instances < 0 || t.Requests < 0:
+			return nil, fmt.Errorf("kind %d of %d has a negative number", i+1, len(d))
+		case !(t.Weight > 0) || t.Weight > 1e12:
+			return nil, fmt.Errorf("kind %d of %d has weight %v: want above 0", i+1, len(d), t.Weight)
+		case (t.Instances == 0) != (t.Requests == 0):
+			return nil, fmt.Errorf("kind %d of %d has %d requests of %d instances: want both or neither", i+1, len(d), t.Requests, t.Instances)
+		}
+	}
+	return d, nil
+}
+
+// Demand returns the typical demand and where it is from: the file, where one is named,
+// else Consul KV, else pack.Start. client may be nil.
+func Demand(ctx context.Context, file string, client *consul.Client) (d pack.Demand, from string, err error) {
+	if file != "" {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			d, err = ParseDemand(text)
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("typical demand in %s: %w", file, err)
+		}
+		return d, file, nil
+	}
+	if client == nil {
+		return pack.Start(), "the start value", nil
+	}
+	pair, _, err := client.KV().Get(DemandKey, (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, "", fmt.Errorf("typical demand in Consul KV: %w", err)
+	}
+	if pair == nil {
+		return pack.Start(), "the start value", nil
+	}
+	if d, err = ParseDemand(pair.Value); err != nil {
+		return nil, "", fmt.Errorf("typical demand in Consul KV %s: %w", DemandKey, err)
+	}
+	return d, "Consul KV " + DemandKey, nil
+}
+
+// learned is how far one look at the jobs moves the demand.
+const learned = 0.2
+
+// mostJobs bounds how many jobs one look reads.
+const mostJobs = 5000
+
+// Seen returns what the jobs that Nomad knows ask for, also those that have ended and
+// are not collected yet.
+func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
+	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, AllowStale: true}).WithContext(ctx)
+	stubs, _, err := client.Jobs().List(q)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the jobs of Nomad: %w", err)
+	}
+	var seen pack.Demand
+	for i, stub := range stubs {
+		if i >= mostJobs {
+			break
+		}
+		job, _, err := client.Jobs().Info(stub.ID, (&api.QueryOptions{Namespace: stub.Namespace, AllowStale: true}).WithContext(ctx))
+		var answer api.UnexpectedResponseError
+		if errors.As(err, &answer) && answer.StatusCode() == 404 {
+			continue // it has gone meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot read job %s: %w", stub.ID, err)
+		}
+		for _, group := range job.TaskGroups {
+			if a := steer.AskOf(group); a.Instances > 0 {
+				count := 1
+				if group.Count != nil {
+					count = max(1, *group.Count) // one that is scaled to 0 was asked for
+				}
+				seen = append(seen, pack.Typical{Ask: a, Weight: float64(count)})
+			}
+		}
+	}
+	return seen, nil
+}
+
+// Learn moves the demand in Consul KV towards what the jobs ask for, and returns it. It
+// fails where another process wrote it meanwhile.
+func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.Demand, error) {
+	seen, err := Seen(ctx, nomad)
+	if err != nil {
+		return nil, err
+	}
+	pair, _, err := client.KV().Get(DemandKey, (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("typical demand in Consul KV: %w", err)
+	}
+	old, index := pack.Start(), uint64(0)
+	if pair != nil {
+		if old, err = ParseDemand(pair.Value); err != nil {
+			return nil, fmt.Errorf("typical demand in Consul KV %s: %w; delete the key to start again", DemandKey, err)
+		}
+		index = pair.ModifyIndex
+	}
+	next := pack.Blend(old, seen, learned)
+	text, err := json.Marshal(next)
+	if err != nil {
+		return nil, err
+	}
+	ok, _, err := client.KV().CAS(&consul.KVPair{Key: DemandKey, Value: text, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("typical demand in Consul KV: %w", err)
+	}
+	if !ok {
+		return nil, fmt.Errorf("typical demand in Consul KV: another process wrote %s meanwhile", DemandKey)
+	}
+	return next, nil
+}
