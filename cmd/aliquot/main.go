@@ -47,6 +47,7 @@ func commands() map[string]cli.CommandFactory {
 
 		"job":         func() (cli.Command, error) { return jobCommand{ui}, nil },
 		"job inspect": func() (cli.Command, error) { return jobInspectCommand{ui}, nil },
+		"job defrag":  func() (cli.Command, error) { return jobDefragCommand{ui}, nil },
 		"job plan":    func() (cli.Command, error) { return jobPlanCommand{ui}, nil },
 		"job run":     func() (cli.Command, error) { return jobRunCommand{ui}, nil },
 		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },

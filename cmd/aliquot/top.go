@@ -14,6 +14,8 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/term"
 
+	"aliquot/internal/account"
+	"aliquot/internal/pack"
 	"aliquot/internal/top"
 )
 
@@ -22,7 +24,7 @@ type topCommand struct{ ui cli.Ui }
 func (topCommand) Synopsis() string { return "Show GPUs, who holds which slices, and services" }
 
 func (topCommand) Help() string {
-	return `Usage: aliquot top [-once] [-json] [-interval=2s] [-no-services]
+	return `Usage: aliquot top [-once] [-json] [-interval=2s] [-no-services] [-fragmentation]
 
   Shows every GPU of the cluster as a bar of its slices, with the allocation that
   holds each, its use, memory, enforcement and health; and every service behind a
@@ -42,6 +44,12 @@ Options:
   -json          Print once, as JSON. Default false.
   -interval      Time between two refreshes, at least 500ms. Default 2s.
   -no-services   Leave Consul and the gateways out. Default false.
+  -fragmentation Print once, for each node and in all, what GPU capacity is free and
+                 what the typical demand cannot use of it, and which allocations to
+                 move so that it can. NOMAD_TOKEN needs read-job in all namespaces:
+                 what it may not see counts as free. Default false.
+  -demand        With -fragmentation: a file with the typical demand, instead of that
+                 in Consul KV.
 
 Example:
 
@@ -55,8 +63,13 @@ func (c topCommand) Run(args []string) int {
 	asJSON := flags.Bool("json", false, "")
 	interval := flags.Duration("interval", 2*time.Second, "")
 	noServices := flags.Bool("no-services", false, "")
+	fragmentation := flags.Bool("fragmentation", false, "")
+	demand := flags.String("demand", "", "")
 	if !flags.parse(args) {
 		return 2
+	}
+	if *fragmentation {
+		return c.fragmentation(*asJSON, *demand)
 	}
 	if *interval < 500*time.Millisecond {
 		c.ui.Error(fmt.Sprintf("aliquot top: -interval=%s: want at least 500ms; see aliquot top -help", *interval))
@@ -78,6 +91,31 @@ func (c topCommand) Run(args []string) int {
 	if err != nil && ctx.Err() == nil {
 		c.ui.Error("aliquot top: " + flat(err))
 		return 1
+	}
+	return 0
+}
+
+// fragmentation prints what is free and cannot be used.
+func (c topCommand) fragmentation(asJSON bool, file string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cluster, err := connect(false)
+	var f account.Fragmentation
+	if err == nil {
+		var demand pack.Demand
+		if demand, _, err = typical(ctx, file); err == nil {
+			f, err = account.Report(ctx, cluster.Nomad, demand, mostMoves, false)
+		}
+	}
+	if err != nil {
+		c.ui.Error("aliquot top: " + flat(err))
+		return 1
+	}
+	if asJSON {
+		out, _ := json.MarshalIndent(fragmentationDocument(f), "", "  ")
+		c.ui.Output(string(out))
+	} else {
+		c.ui.Output(fragmentationTable(f))
 	}
 	return 0
 }

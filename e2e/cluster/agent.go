@@ -60,7 +60,7 @@ server {
 `))
 
 var clientConfig = template.Must(template.New("client").Parse(commonConfig + `
-name       = "node"
+name       = "{{.Node}}"
 plugin_dir = "{{.Dir}}/plugins"
 
 client {
@@ -187,6 +187,7 @@ func (c *Cluster) writeConfigs() error {
 		return err
 	}
 	values["Role"], values["HTTP"], values["RPC"], values["Serf"] = "nomad-client", ports[3], ports[4], 0
+	values["Node"], c.values, c.agentAddress = "node", values, fmt.Sprintf("http://127.0.0.1:%d", ports[3])
 	return render(clientConfig, c.path("nomad-client.hcl"), values)
 }
 
@@ -289,7 +290,9 @@ func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return spawn(name, c.path("logs", name+".log"), c.environment(), path, "agent", "-config", c.path(name+".hcl"))
+	// What the task driver finds the agents by.
+	env := append(c.environment(), "NOMAD_ADDR="+c.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
+	return spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", c.path(name+".hcl"))
 }
 
 // Reconfigure replaces the settings of the device plugin, Options.Device, in the client's

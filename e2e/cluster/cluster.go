@@ -83,8 +83,12 @@ type Cluster struct {
 	consul   *process
 	server   *process
 	client   *process
-	stop     sync.Once
-	stopped  error
+	more     []*process // further clients
+	// values are those of the configuration of the first client, agentAddress its URL.
+	values       map[string]any
+	agentAddress string
+	stop         sync.Once
+	stopped      error
 }
 
 // Start starts a cluster and returns when its node is ready and offers the GPUs
@@ -161,6 +165,9 @@ func (c *Cluster) Stop() error {
 		defer cancel()
 		if c.client != nil && c.client.exited() == nil {
 			c.stopJobs(ctx)
+		}
+		for _, p := range c.more {
+			p.stop(5 * time.Second)
 		}
 		c.client.stop(5 * time.Second)
 		c.server.stop(2 * time.Second)

@@ -1,0 +1,102 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"aliquot/e2e/rack"
+)
+
+// AddClient starts one more Nomad client with a rack of its own and waits until its
+// node is ready and offers as many device groups as the rack has GPUs. It has no Consul,
+// whose agent serves one client alone.
+func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
+	more := &Cluster{
+		Dir: c.path(name), Nomad: c.Nomad, NomadAddress: c.NomadAddress, ConsulAddress: c.ConsulAddress,
+		options: c.options, root: c.root, bin: c.bin, tools: c.tools, consulDir: c.consulDir,
+	}
+	for _, dir := range []string{"tmp", "run"} {
+		if err := os.MkdirAll(more.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	var err error
+	if more.Rack, err = rack.New(more.Dir, ofRack); err != nil {
+		return err
+	}
+	file, err := more.Rack.File()
+	if err != nil {
+		return err
+	}
+	if err := rack.Root(more.hostRoot(), more.Rack, more.tools.Lib); err != nil {
+		return err
+	}
+	if err := os.Symlink(c.path("plugins"), more.path("plugins")); err != nil {
+		return err
+	}
+	if err := c.clientConfig(more, name); err != nil {
+		return err
+	}
+	path, err := c.tool(ctx, "nomad")
+	if err != nil {
+		return err
+	}
+	// The mark is that of the cluster, so that all ends with it.
+	env := slices.DeleteFunc(more.environment(), func(v string) bool { return v == mark+"="+more.Dir })
+	env = append(env, mark+"="+c.Dir, "NOMAD_ADDR="+more.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
+	p, err := spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", filepath.Join(more.Dir, "nomad-client.hcl"))
+	if err != nil {
+		return err
+	}
+	c.more = append(c.more, p)
+	ctx, cancel := p.context(ctx)
+	defer cancel()
+	return AwaitWithin(ctx, 90*time.Second, "nomad client "+name, func() string { return c.offers(name, len(file.GPUs)) })
+}
+
+// clientConfig writes the configuration of one more client: that of the first, with
+// what two clients of one machine must not share.
+func (c *Cluster) clientConfig(more *Cluster, name string) error {
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	more.agentAddress = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	values := map[string]any{}
+	for key, value := range c.values {
+		values[key] = value
+	}
+	low, high := dynamicPorts()
+	for low == c.values["LowPort"] {
+		low, high = dynamicPorts()
+	}
+	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1], "127.0.0.1:1"
+	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high
+	return render(clientConfig, more.path("nomad-client.hcl"), values)
+}
+
+// offers says what is missing until a node is ready with n device groups.
+func (c *Cluster) offers(name string, n int) string {
+	nodes, _, err := c.Nomad.Nodes().List(nil)
+	if err != nil {
+		return err.Error()
+	}
+	for _, stub := range nodes {
+		if stub.Name != name {
+			continue
+		}
+		node, _, err := c.Nomad.Nodes().Info(stub.ID, nil)
+		if err != nil {
+			return err.Error()
+		}
+		if len(node.NodeResources.Devices) != n {
+			return fmt.Sprintf("node %s offers %d device groups of %d", name, len(node.NodeResources.Devices), n)
+		}
+		return unready(node)
+	}
+	return "node " + name + " has not registered"
+}

@@ -1,0 +1,75 @@
+package pack
+
+import (
+	"math"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// Two GPUs that are each half full serve no whole GPU; one move frees one.
+func TestAMoveJoinsTwoHalves(t *testing.T) {
+	half := Node{CPU: 4000, MemoryMiB: 4000, Groups: []Group{{Free: 10, Total: 20, Unit: 0.05}}}
+	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
+	if s := d.Stranded(half); math.Abs(s-0.5) > rounding {
+		t.Errorf("%v GPUs are stranded, want 0.5", s)
+	}
+	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1}, []int{10}}, {1, Ask{CPU: 100, Instances: 10, Requests: 1}, []int{10}}}
+	moves := d.Moves([]Node{half, half}, placed, make([]bool, 2), 9)
+	if len(moves) != 1 || moves[0].From == moves[0].To || math.Abs(moves[0].Gain-1) > rounding {
+		t.Errorf("moves are %+v, want one that gains a GPU", moves)
+	}
+	if moves := d.Moves([]Node{half, half}, placed, []bool{true, true}, 9); moves != nil {
+		t.Errorf("with both nodes closed: %+v", moves)
+	}
+}
+
+// What is stranded is a part of the waste of each node whose demand has GPUs alone,
+// and moves gain what they say.
+func TestMovesGainWhatTheySay(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := anyDemand.Draw(t, "demand")
+		var nodes []Node
+		var placed []Placed
+		for i := range rapid.IntRange(1, 4).Draw(t, "nodes") {
+			n := Node{CPU: 64000, MemoryMiB: 65536}
+			for range rapid.IntRange(1, 3).Draw(t, "GPUs") {
+				n.Groups = append(n.Groups, Group{Free: 20, Total: 20, Unit: 0.05})
+			}
+			for range rapid.IntRange(0, 5).Draw(t, "allocations") {
+				a := Ask{CPU: 100, Instances: rapid.IntRange(1, 20).Draw(t, "instances"), Requests: 1}
+				if served := n.FirstFit(a); served != nil {
+					p := Placed{Node: i, Ask: a, Held: make([]int, len(n.Groups))}
+					p.Held[served[0]] = a.Instances
+					placed, n = append(placed, p), n.After(a, served)
+				}
+			}
+			if s := d.Stranded(n); s < 0 || s > n.Free()+rounding {
+				t.Fatalf("%v of %v free are stranded", s, n.Free())
+			}
+			nodes = append(nodes, n)
+		}
+		waste := func(nodes []Node) (sum float64) {
+			for _, n := range nodes {
+				sum += d.Waste(n)
+			}
+			return sum
+		}
+		before := waste(nodes)
+		gain := 0.0
+		moves := d.Moves(nodes, placed, make([]bool, len(nodes)), 3)
+		after := append([]Node(nil), nodes...)
+		for _, m := range moves {
+			p := placed[m.Placed]
+			after[m.From] = after[m.From].without(p)
+			if !p.Fits(after[m.To]) {
+				t.Fatalf("%+v does not fit on node %d", p, m.To)
+			}
+			after[m.To] = after[m.To].After(p.Ask, after[m.To].FirstFit(p.Ask))
+			gain += m.Gain
+		}
+		if got := before - waste(after); math.Abs(got-gain) > rounding {
+			t.Fatalf("the waste falls by %v, the moves say %v", got, gain)
+		}
+	})
+}
