@@ -150,19 +150,31 @@ func (c *cluster) jobOf(t task) *api.Job {
 func (c *cluster) place(t task) (bool, error) {
 	job := c.jobOf(t)
 	steer.Apply(job, c.policy, c.classes)
-	text, err := json.Marshal(job)
+	submitted, err := submission(job)
 	if err != nil {
-		return false, err
-	}
-	var submitted structs.Job
-	if err := json.Unmarshal(text, &submitted); err != nil {
-		return false, err
-	}
-	submitted.Canonicalize()
-	if err := submitted.Validate(); err != nil {
 		return false, fmt.Errorf("job of %+v: %w", t, err)
 	}
-	if err := c.state.UpsertJob(structs.MsgTypeTestSetup, c.plans.NextIndex(), nil, &submitted); err != nil {
+	return c.schedule(submitted, c.take)
+}
+
+// submission is a job as a server takes it from the API.
+func submission(job *api.Job) (*structs.Job, error) {
+	text, err := json.Marshal(job)
+	if err != nil {
+		return nil, err
+	}
+	var out structs.Job
+	if err := json.Unmarshal(text, &out); err != nil {
+		return nil, err
+	}
+	out.Canonicalize()
+	return &out, out.Validate()
+}
+
+// schedule registers a job and lets the scheduler place it; take hears of each
+// allocation.
+func (c *cluster) schedule(submitted *structs.Job, take func(*pack.Node, *structs.Allocation)) (bool, error) {
+	if err := c.state.UpsertJob(structs.MsgTypeTestSetup, c.plans.NextIndex(), nil, submitted); err != nil {
 		return false, err
 	}
 	eval := &structs.Evaluation{
@@ -183,18 +195,18 @@ func (c *cluster) place(t task) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return c.account(before)
+	return c.account(before, take)
 }
 
 // account takes what the last plans placed from what nodes have free, and publishes
 // what is due.
-func (c *cluster) account(before int) (bool, error) {
+func (c *cluster) account(before int, take func(*pack.Node, *structs.Allocation)) (bool, error) {
 	placed := false
 	for _, plan := range c.plans.Plans[before:] {
 		for id, allocations := range plan.NodeAllocation {
 			for _, a := range allocations {
 				placed = true
-				c.take(c.nodes[id], a)
+				take(c.nodes[id], a)
 				c.waiting = append(c.waiting, id)
 			}
 		}

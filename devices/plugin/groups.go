@@ -1,6 +1,8 @@
 package plugin
 
 import (
+	"maps"
+
 	"github.com/hashicorp/nomad/plugins/device"
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
@@ -77,6 +79,7 @@ func attributesOf(offers []share.Offer, states map[gpu.ID]State) map[string]*str
 			}
 		}
 	}
+	maps.Copy(attrs, islands(offers))
 	return attrs
 }
 
