@@ -165,11 +165,31 @@ func (p packing) order(ctx context.Context, t *testing.T) {
 	if job, _, err := p.c.Nomad.Jobs().Info("fragmentation", nil); err != nil || *job.Version != 0 {
 		t.Errorf("the same job again is another version: %v, %s", err, again)
 	}
+	if out := p.command(ctx, t, "demand", "-learn"); !strings.Contains(out, "unique.aliquot.waste_10") {
+		t.Errorf("the learned demand has no class of 10 slices:\n%s", out)
+	}
+	t.Logf("3 placements: %d evaluations because of changed nodes", p.causedByNodes(t))
 	for _, job := range []string{"best-fit", "spread", "fragmentation"} {
 		if err := p.c.Purge(ctx, job); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// causedByNodes counts the evaluations that changed nodes caused so far.
+func (p packing) causedByNodes(t *testing.T) int {
+	t.Helper()
+	list, _, err := p.c.Nomad.Evaluations().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, e := range list {
+		if e.TriggeredBy == "node-update" {
+			n++
+		}
+	}
+	return n
 }
 
 // twoHalves is a service of two replicas behind the gateway, on half a GPU each. What

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/hcl/v2/hclparse"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/pack"
+	"aliquot/internal/steer"
+)
+
+// What -var gives is read by HCL as it was meant; a variable counts as it is given last.
+func TestVariablesOfAJob(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vars.hcl")
+	if err := os.WriteFile(path, []byte("from = \"file\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := jobFile{files: list{path}, vars: list{"a=1", "model=org/name:7b", "a=2", "on=true", "sizes=[1, 2]", "text=say \"${x}\" %{y}", "empty="}}
+	text, err := f.variables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, problems := hclparse.NewParser().ParseHCL([]byte(text), "vars")
+	if problems.HasErrors() {
+		t.Fatalf("%v\n%s", problems, text)
+	}
+	attributes, _ := file.Body.JustAttributes()
+	for name, want := range map[string]string{"model": "org/name:7b", "text": `say "${x}" %{y}`, "empty": "", "from": "file"} {
+		v, problems := attributes[name].Expr.Value(nil)
+		if problems.HasErrors() || v.AsString() != want {
+			t.Errorf("%s is %#v, %v, want %q", name, v, problems, want)
+		}
+	}
+	if v, _ := attributes["a"].Expr.Value(nil); v.AsBigFloat().String() != "2" {
+		t.Errorf("a is %#v", v)
+	}
+	if v, _ := attributes["sizes"].Expr.Value(nil); v.LengthInt() != 2 {
+		t.Errorf("sizes is %#v", v)
+	}
+	for _, bad := range []string{"x", "=1", "a b=1", "x\n=1"} {
+		if _, err := (jobFile{vars: list{bad}}).variables(); err == nil {
+			t.Errorf("-var %q is taken", bad)
+		}
+	}
+}
+
+// The policy is the flag's, else the job's own, else fragmentation.
+func TestPolicyOfAJob(t *testing.T) {
+	for _, c := range []struct {
+		flag, meta string
+		want       pack.Policy
+	}{{"", "", pack.Fragmentation}, {"", "spread", pack.Spread}, {"none", "spread", pack.None}} {
+		got, err := jobFile{policy: c.flag}.policyOf(&nomad.Job{Meta: map[string]string{packMeta: c.meta}})
+		if err != nil || got != c.want {
+			t.Errorf("%+v: %s, %v", c, got, err)
+		}
+	}
+	if _, err := (jobFile{}).policyOf(&nomad.Job{Meta: map[string]string{packMeta: "tetris"}}); err == nil || !strings.Contains(err.Error(), packMeta) {
+		t.Errorf("a job with an unknown policy: %v", err)
+	}
+}
+
+// What inspect prints can be pasted: it is HCL with the blocks that Apply adds.
+func TestInspectPrintsBlocks(t *testing.T) {
+	class := pack.Start().Classes()[0]
+	added := pack.Steer(pack.Fragmentation, class)
+	for where, text := range map[string]string{"group": steer.Group(added), "device": steer.Device(added)} {
+		if _, problems := hclparse.NewParser().ParseHCL([]byte(text), where); problems.HasErrors() {
+			t.Errorf("%s: %v\n%s", where, problems, text)
+		}
+	}
+	id := "chat"
+	s := steered{job: &nomad.Job{ID: &id}, policy: pack.Fragmentation, from: "a file", changes: []steer.Change{
+		{Group: "server", Ask: class.Typical, Class: class, Added: added, Removed: 3}, {Group: "web", Notes: []string{"no class"}},
+	}}
+	text := s.text()
+	for _, part := range []string{"policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "Nothing is added", "Note: no class."} {
+		if !strings.Contains(text, part) {
+			t.Errorf("no %q in\n%s", part, text)
+		}
+	}
+}
+
+// A job in JSON needs no parser.
+func TestAJobInJSON(t *testing.T) {
+	for text, want := range map[string]string{`{"Job": {"ID": "a"}}`: "a", ` {"ID": "b"}`: "b"} {
+		job, err := jobFile{}.parse(nil, text)
+		if err != nil || *job.ID != want {
+			t.Errorf("%s: %+v, %v", text, job, err)
+		}
+	}
+	if _, err := (jobFile{}).parse(nil, `{"Name": "c"}`); err == nil {
+		t.Error("a job without an ID is taken")
+	}
+}
