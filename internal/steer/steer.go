@@ -81,7 +81,7 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 		notes = append(notes, "the policy comes before the job's own affinities: they decide among nodes of one level")
 	}
 	if count := cmp.Or(group.Count, new(int)); *count > 1 {
-		notes = append(notes, fmt.Sprintf("with count = %d the order is less strict: Nomad divides the targets among the allocations", *count))
+		notes = append(notes, fmt.Sprintf("with count = %d the order is less strict, because Nomad divides the targets among the allocations, and replicas gather on one node: a constraint distinct_hosts keeps them apart", *count))
 	}
 	return notes
 }
