@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/nomad/nomad/structs"
 
 	"aliquot/internal/pack"
+	"aliquot/internal/steer"
 )
 
 // The order in which jobs fill nodes rests on arithmetic of Nomad's scheduler that its
@@ -133,5 +134,35 @@ func TestANodeThatPublishesNothingComesFirst(t *testing.T) {
 	c.set(t, 0, 0)
 	if got := c.nodeName(t, c.placed(t, 1)); got != "node-0001" {
 		t.Errorf("placed on %s", got)
+	}
+}
+
+// Two replicas of one job gather on one node under a policy and part without one: the
+// penalty for gathering is one more score in a mean whose spread is far below it.
+func TestReplicasGatherUnderAPolicy(t *testing.T) {
+	for policy, want := range map[pack.Policy]int{pack.Fragmentation: 1, pack.None: 2} {
+		c := small(t, 2, 2, policy)
+		job := c.jobOf(task{cpu: 100, memory: 100, gpus: 1, part: 0.5})
+		two := 2
+		job.TaskGroups[0].Count = &two
+		steer.Apply(job, policy, c.classes)
+		submitted, err := submission(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := c.schedule(submitted, c.take); err != nil || !ok {
+			t.Fatalf("placed: %v, %v", ok, err)
+		}
+		allocs, err := c.state.AllocsByJob(nil, structs.DefaultNamespace, submitted.ID, true)
+		if err != nil || len(allocs) != two {
+			t.Fatal(allocs, err)
+		}
+		nodes := map[string]bool{}
+		for _, a := range allocs {
+			nodes[a.NodeID] = true
+		}
+		if len(nodes) != want {
+			t.Errorf("%s: replicas are on %d nodes, want %d", policy, len(nodes), want)
+		}
 	}
 }
