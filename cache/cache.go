@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -26,6 +28,7 @@ import (
 	"aliquot/cache/store"
 	"aliquot/internal/cacheapi"
 	"aliquot/internal/consultoken"
+	"aliquot/internal/turn"
 )
 
 // Daemon is a running cache.
@@ -39,6 +42,7 @@ type Daemon struct {
 	members *peer.Members
 	servers []*http.Server
 	undo    []func()
+	running sync.WaitGroup
 	hf      string // URL of the Hub's face
 }
 
@@ -69,10 +73,9 @@ func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemo
 	if err := d.listen(); err != nil {
 		return nil, err
 	}
-	if conf.Peer != nil {
-		return d, d.join(ctx)
-	}
-	return d, nil
+	ctx, cancel := context.WithCancel(ctx)
+	d.undo = append(d.undo, cancel)
+	return d, errors.Join(d.join(ctx), d.prefetch(ctx))
 }
 
 func origins(conf *config.Config) (origin.Set, error) {
@@ -174,12 +177,9 @@ func (d *Daemon) admin() http.Handler {
 	return mux
 }
 
-// join makes the node a peer of the others.
-func (d *Daemon) join(ctx context.Context) error {
-	p := d.conf.Peer
-	if p.Service == "" {
-		return nil
-	}
+// consul makes a client of what the file says and, for what it leaves out, of the
+// CONSUL_* environment.
+func (d *Daemon) consul() (*api.Client, error) {
 	conf := api.DefaultConfig()
 	for to, from := range map[*string]string{
 		&conf.Address: d.conf.Consul.Address, &conf.TokenFile: d.conf.Consul.TokenFile, &conf.TLSConfig.CAFile: d.conf.Consul.CAFile,
@@ -191,7 +191,20 @@ func (d *Daemon) join(ctx context.Context) error {
 	}
 	client, err := consultoken.NewClient(conf)
 	if err != nil {
-		return fmt.Errorf("consul client: %w", err)
+		return nil, fmt.Errorf("consul client: %w", err)
+	}
+	return client, nil
+}
+
+// join makes the node a peer of the others.
+func (d *Daemon) join(ctx context.Context) error {
+	p := d.conf.Peer
+	if p == nil || p.Service == "" {
+		return nil
+	}
+	client, err := d.consul()
+	if err != nil {
+		return err
 	}
 	if p.Register {
 		undo, err := peer.Register(client, p.Service, p.Advertise)
@@ -200,9 +213,26 @@ func (d *Daemon) join(ctx context.Context) error {
 		}
 		d.undo = append(d.undo, undo)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	d.undo = append(d.undo, cancel)
 	go d.members.Follow(ctx, client, p.Service, d.log)
+	return nil
+}
+
+// prefetch brings models to the node.
+func (d *Daemon) prefetch(ctx context.Context) error {
+	c := d.conf.Prefetch
+	if c.Key == "" && len(c.Models) == 0 {
+		return nil
+	}
+	host, _ := os.Hostname()
+	p := &prefetcher{library: d.library, key: c.Key, groups: c.Groups, fixed: c.Models, self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
+	if c.Key != "" {
+		var err error
+		if p.client, err = d.consul(); err != nil {
+			return err
+		}
+		p.turns = turn.Turns{Client: p.client, Prefix: c.Key + "-turns", Most: c.AtOnce, Lapse: time.Hour}
+	}
+	d.running.Go(func() { p.run(ctx) })
 	return nil
 }
 
@@ -218,9 +248,10 @@ func (d *Daemon) Status() cacheapi.Status {
 
 // Close ends all that Start began.
 func (d *Daemon) Close() {
-	for _, undo := range d.undo {
+	for _, undo := range slices.Backward(d.undo) {
 		undo()
 	}
+	d.running.Wait()
 	for _, s := range d.servers {
 		_ = s.Close()
 	}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,4 +189,11 @@ func npmClient(t *testing.T) string {
 		t.Skipf("npm cannot install @huggingface/hub: %v: %s", err, out)
 	}
 	return dir
+}
+
+// webServer serves the files of a directory.
+func webServer(t *testing.T, dir string) (url string, stop func()) {
+	t.Helper()
+	s := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	return s.URL, s.Close
 }

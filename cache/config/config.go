@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"aliquot/internal/blob"
 	"aliquot/internal/cacheapi"
 )
 
@@ -35,9 +36,21 @@ type Config struct {
 	OriginStall time.Duration
 	Hub         Hub
 	// Files is the directory that file:// models lie below, "" for none.
-	Files  string
-	Peer   *Peer // nil without peers
-	Consul Consul
+	Files    string
+	Peer     *Peer // nil without peers
+	Prefetch Prefetch
+	Consul   Consul
+}
+
+// Prefetch is what is brought to the node before it is needed.
+type Prefetch struct {
+	// Models are brought whatever Consul says.
+	Models []string
+	// Key is the prefix of the lists in Consul KV, "" for none; Groups are the lists.
+	Key    string
+	Groups []string
+	// AtOnce is how many nodes fetch at once, 0 for no bound.
+	AtOnce int
 }
 
 // Hub is the Hugging Face Hub.
@@ -64,20 +77,28 @@ type Consul struct {
 }
 
 type fileBody struct {
-	LogLevel   *string     `hcl:"log_level,optional"`
-	Dir        *string     `hcl:"dir,optional"`
-	Socket     *string     `hcl:"socket,optional"`
-	HF         *string     `hcl:"hf_listen,optional"`
-	Admin      *string     `hcl:"admin,optional"`
-	Capacity   *string     `hcl:"capacity,optional"`
-	KeepFree   *string     `hcl:"keep_free,optional"`
-	OriginRate *string     `hcl:"origin_rate,optional"`
-	PeerRate   *string     `hcl:"peer_rate,optional"`
-	Stall      *string     `hcl:"origin_stall,optional"`
-	Files      *string     `hcl:"files,optional"`
-	Hub        *hubBody    `hcl:"huggingface,block"`
-	Peer       *peerBody   `hcl:"peer,block"`
-	Consul     *consulBody `hcl:"consul,block"`
+	LogLevel   *string       `hcl:"log_level,optional"`
+	Dir        *string       `hcl:"dir,optional"`
+	Socket     *string       `hcl:"socket,optional"`
+	HF         *string       `hcl:"hf_listen,optional"`
+	Admin      *string       `hcl:"admin,optional"`
+	Capacity   *string       `hcl:"capacity,optional"`
+	KeepFree   *string       `hcl:"keep_free,optional"`
+	OriginRate *string       `hcl:"origin_rate,optional"`
+	PeerRate   *string       `hcl:"peer_rate,optional"`
+	Stall      *string       `hcl:"origin_stall,optional"`
+	Files      *string       `hcl:"files,optional"`
+	Hub        *hubBody      `hcl:"huggingface,block"`
+	Peer       *peerBody     `hcl:"peer,block"`
+	Prefetch   *prefetchBody `hcl:"prefetch,block"`
+	Consul     *consulBody   `hcl:"consul,block"`
+}
+
+type prefetchBody struct {
+	Models []string `hcl:"models,optional"`
+	Key    *string  `hcl:"key,optional"`
+	Groups []string `hcl:"groups,optional"`
+	AtOnce *int     `hcl:"at_once,optional"`
 }
 
 type hubBody struct {
@@ -156,6 +177,13 @@ func (b fileBody) config() (*Config, error) {
 		c.Consul = Consul{or(n.Address, ""), or(n.TokenFile, ""), or(n.CAFile, ""), or(n.CertFile, ""), or(n.KeyFile, ""), or(n.ServerName, "")}
 	}
 	var errs []error
+	if p := b.Prefetch; p != nil {
+		c.Prefetch = Prefetch{p.Models, or(p.Key, ""), p.Groups, or(p.AtOnce, 2)}
+		if p.Groups == nil {
+			c.Prefetch.Groups = []string{"all"}
+		}
+		errs = append(errs, c.Prefetch.check())
+	}
 	for _, s := range []struct {
 		key, usual string
 		text       *string
@@ -207,6 +235,18 @@ func (c *Config) check() error {
 	}
 	if u, err := url.Parse(c.Hub.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("huggingface.endpoint is %q: want a URL such as https://huggingface.co", c.Hub.Endpoint)
+	}
+	return nil
+}
+
+func (p Prefetch) check() error {
+	for _, name := range p.Models {
+		if _, err := blob.ParseRef(name); err != nil {
+			return fmt.Errorf("prefetch.models: %w", err)
+		}
+	}
+	if p.AtOnce < 0 {
+		return fmt.Errorf("prefetch.at_once is %d: want 0 for no bound, or more", p.AtOnce)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type Options struct {
 	// Connections bounds the requests to origins at once.
 	Connections int
 	// OriginStall is how long an origin may send nothing, PeerStall the same of a peer,
-	// which says several times a second that it is alive. 0 for 10s and 2s.
+	// which says several times a second that it is alive. 0 for 10s and 4s.
 	OriginStall, PeerStall time.Duration
 	Log                    *slog.Logger
 	Metrics                *Metrics
@@ -72,7 +72,7 @@ const (
 	// inFlight is how many chunks of one object are on their way at once.
 	inFlight = 8
 	// piece is how much is read at a time, in bytes.
-	piece = 128 << 10
+	piece = 256 << 10
 	// downFor is how long a peer that failed is not asked, banFor one whose bytes were
 	// wrong.
 	downFor = 5 * time.Second
@@ -91,7 +91,7 @@ func New(o Options) *Cache {
 		o.OriginStall = 10 * time.Second
 	}
 	if o.PeerStall == 0 {
-		o.PeerStall = 2 * time.Second
+		o.PeerStall = 4 * time.Second
 	}
 	return &Cache{
 		o: o, origins: limiter(o.OriginRate), uploads: limiter(o.PeerRate), requests: make(chan struct{}, o.Connections),

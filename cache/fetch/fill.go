@@ -22,6 +22,10 @@ const (
 	// longestWait the longest pause that it can ask for.
 	tries       = 6
 	longestWait = 30 * time.Second
+	// busyTries is how often a peer is asked again that itself waits for a peer. Two that
+	// wait for each other end it so.
+	busyTries = 8
+	busyPause = 250 * time.Millisecond
 )
 
 var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
@@ -35,6 +39,10 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 		for _, peer := range t.c.peers(target.Object.ID, n) {
 			t.setPeer(f, peer)
 			sum, err := t.fromPeer(n, f, target, peer, crc)
+			// One that waits for a peer who has just failed will soon ask the origin itself.
+			for again := 0; errors.Is(err, ErrBusy) && again < busyTries && t.rest(busyPause); again++ {
+				sum, err = t.fromPeer(n, f, target, peer, crc)
+			}
 			if err == nil {
 				return sum, peer, nil
 			}
@@ -52,6 +60,16 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	}
 	crc, err = t.fromOrigin(n, f, target, crc)
 	return crc, "", err
+}
+
+// rest waits, and reports whether the transfer goes on.
+func (t *transfer) rest(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-t.ctx.Done():
+		return false
+	}
 }
 
 // setPeer says from whom a flight comes now.
@@ -120,9 +138,7 @@ func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint
 		}
 		t.c.o.Metrics.retries.Inc()
 		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait, "error", err)
-		select {
-		case <-time.After(wait):
-		case <-t.ctx.Done():
+		if !t.rest(wait) {
 			return crc, t.ctx.Err()
 		}
 	}
@@ -168,8 +184,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			crc = CRC(crc, buffer[:read])
 			counter.Add(float64(read))
 			t.mu.Lock()
-			f.written += int64(read)
-			t.signal()
+			f.grows(int64(read))
 			t.mu.Unlock()
 			watch.Reset(limit)
 		}

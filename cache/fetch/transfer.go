@@ -33,7 +33,17 @@ type transfer struct {
 // flight is a chunk on its way.
 type flight struct {
 	written int64
-	peer    string // "" for the origin
+	peer    string        // "" for the origin
+	grown   chan struct{} // closed when bytes were written, where somebody waits for them
+}
+
+// grows wakes who waits for bytes of this chunk. The caller holds the transfer's lock.
+func (f *flight) grows(n int64) {
+	f.written += n
+	if f.grown != nil {
+		close(f.grown)
+		f.grown = nil
+	}
 }
 
 // transfer begins one; the caller holds the cache's lock.
@@ -187,10 +197,14 @@ func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
 		}
 		chunk := int(r.pos / blob.ChunkSize)
 		start, length := t.part.Object.Span(chunk)
+		var grown chan struct{}
 		if !t.have[chunk] && !t.done {
 			length = 0
 			if f := t.flights[chunk]; f != nil {
-				length = f.written
+				if f.grown == nil {
+					f.grown = make(chan struct{})
+				}
+				length, grown = f.written, f.grown
 			}
 		}
 		if n := min(most, start+length-r.pos, r.end-r.pos); n > 0 {
@@ -199,19 +213,21 @@ func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
 		if t.err != nil {
 			return 0, 0, t.err
 		}
-		if err := t.pause(r.ctx); err != nil {
+		if err := t.pause(r.ctx, grown); err != nil {
 			return 0, 0, err
 		}
 	}
 }
 
-// pause waits for a change, without the lock meanwhile.
-func (t *transfer) pause(ctx context.Context) error {
+// pause waits for a change or for bytes of a chunk, without the lock meanwhile.
+func (t *transfer) pause(ctx context.Context, grown <-chan struct{}) error {
 	changed := t.changed
 	t.mu.Unlock()
 	defer t.mu.Lock()
 	select {
 	case <-changed:
+		return nil
+	case <-grown:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -233,7 +249,7 @@ func (t *transfer) whole(ctx context.Context) error {
 		if t.err != nil {
 			return t.err
 		}
-		if err := t.pause(ctx); err != nil {
+		if err := t.pause(ctx, nil); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -61,10 +62,35 @@ type File struct {
 
 // Start starts a stand-in. The caller must call the function that it returns.
 func Start() (*Hub, func()) {
-	h := &Hub{repos: map[string]*repo{}, lfs: map[string][]byte{}, read: map[string]int64{}}
-	api, cdn := httptest.NewServer(h), httptest.NewServer(http.HandlerFunc(h.signedFile))
-	h.URL, h.cdn = api.URL, cdn.URL
-	return h, func() { api.CloseClientConnections(); api.Close(); cdn.CloseClientConnections(); cdn.Close() }
+	h, stop, err := StartAt("127.0.0.1")
+	if err != nil {
+		panic(err) // as httptest does
+	}
+	return h, stop
+}
+
+// StartAt starts a stand-in on a host.
+func StartAt(host string) (h *Hub, stop func(), err error) {
+	h = &Hub{repos: map[string]*repo{}, lfs: map[string][]byte{}, read: map[string]int64{}}
+	var servers []*httptest.Server
+	stop = func() {
+		for _, s := range servers {
+			s.CloseClientConnections()
+			s.Close()
+		}
+	}
+	for _, handler := range []http.Handler{h, http.HandlerFunc(h.signedFile)} {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}}
+		s.Start()
+		servers = append(servers, s)
+	}
+	h.URL, h.cdn = servers[0].URL, servers[1].URL
+	return h, stop, nil
 }
 
 // Set changes fields.
@@ -136,6 +162,10 @@ func commitOf(r *repo, revision string) string {
 }
 
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/-/read" { // for who is in another process
+		fmt.Fprintln(w, h.Read())
+		return
+	}
 	h.mu.Lock()
 	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
 	down, limited, token := h.Down, h.Limit > 0, h.Token

@@ -2,8 +2,10 @@ package models
 
 import (
 	"cmp"
+	"context"
 	"slices"
 
+	"aliquot/internal/blob"
 	"aliquot/internal/cacheapi"
 )
 
@@ -19,4 +21,22 @@ func (l *Library) Models() []cacheapi.Model {
 		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Revision, b.Revision))
 	})
 	return all
+}
+
+// View is the name of the job's view.
+func (j *Job) View() string { return j.view.Name }
+
+// Here reports whether a model is whole on this node, at the revision that its origin
+// names now, and the name of its view.
+func (l *Library) Here(ctx context.Context, name string) (view string, ok bool) {
+	ref, err := blob.ParseRef(name)
+	if err != nil {
+		return "", false
+	}
+	listing, err := l.List(ctx, ref, "")
+	if err != nil {
+		return "", false
+	}
+	view = layout(ref, listing.Revision, listing.Files).Name
+	return view, l.Cache.Store().View(view) != ""
 }

@@ -128,7 +128,7 @@ func send(ctx context.Context, w io.Writer, flush func(), r io.Reader, offset in
 
 // cut reads in pieces. While one is sent another is filled.
 func cut(ctx context.Context, r io.Reader, pieces chan<- []byte) error {
-	buffers := [3][]byte{make([]byte, 128<<10), make([]byte, 128<<10), make([]byte, 128<<10)}
+	buffers := [3][]byte{make([]byte, 256<<10), make([]byte, 256<<10), make([]byte, 256<<10)}
 	for i := 0; ; i = (i + 1) % len(buffers) {
 		n, err := r.Read(buffers[i])
 		if n > 0 {

@@ -57,9 +57,9 @@ func (f Files) Listen(l net.Listener) (net.Listener, error) {
 
 // NewClient makes a client for peers; files are nil on a network that is trusted.
 func NewClient(files *Files) *http.Client {
-	dialer := &net.Dialer{Timeout: time.Second}
+	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	t := &http.Transport{
-		DialContext: dialer.DialContext, ResponseHeaderTimeout: 2 * time.Second,
+		DialContext: dialer.DialContext, ResponseHeaderTimeout: 4 * time.Second,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 	}
 	if files != nil {

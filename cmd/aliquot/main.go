@@ -52,6 +52,7 @@ func commands() map[string]cli.CommandFactory {
 		"job run":     func() (cli.Command, error) { return jobRunCommand{ui}, nil },
 		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
 
+		"cache prefetch": func() (cli.Command, error) { return prefetchCommand{ui}, nil },
 		"simulate scale": func() (cli.Command, error) { return simulateScaleCommand{ui}, nil },
 	}
 }

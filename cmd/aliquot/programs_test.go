@@ -84,7 +84,7 @@ func executeIn(t *testing.T, dir string, environment []string, program string, a
 // example.
 func TestHelp(t *testing.T) {
 	bin := built(t)
-	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"turn"}, {"simulate"}, {"simulate", "scale"}} {
+	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"cache", "prefetch"}, {"turn"}, {"simulate"}, {"simulate", "scale"}} {
 		for _, flag := range []string{"-help", "--help", "-h"} {
 			got := execute(t, filepath.Join(bin, "aliquot"), append(words, flag)...)
 			name := strings.Join(append([]string{"aliquot"}, words...), " ")

@@ -1,0 +1,92 @@
+// Command cache measures eight caches as processes of their own, each in a network
+// namespace behind a bounded link, that fetch one model at once from an origin behind
+// a link of the same bound.
+//
+// It needs root, ip and tc. It sends traffic between its own namespaces alone and
+// removes them at its end.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// settings are what a run is made of.
+type settings struct {
+	nodes, mib, mbit int
+	dir, program     string
+	self             string // this program, for what runs in a namespace
+}
+
+func (s settings) bytes() int64 { return int64(s.mib) << 20 }
+
+// linkTime is how long the model takes over one link.
+func (s settings) linkTime() time.Duration {
+	return time.Duration(float64(s.bytes()*8) / (float64(s.mbit) * 1e6) * float64(time.Second))
+}
+
+func main() {
+	s := settings{}
+	flag.IntVar(&s.nodes, "nodes", 8, "caches")
+	flag.IntVar(&s.mib, "mib", 192, "size of the model, in MiB")
+	flag.IntVar(&s.mbit, "mbit", 200, "bound of each link in each direction, in Mbit/s")
+	flag.StringVar(&s.program, "aliquot", "", "the aliquot program; built where not given")
+	origin := flag.String("origin", "", "internal: be the origin on this host")
+	get := flag.String("get", "", "internal: read a URL and print how long that took")
+	files := flag.String("files", "", "internal: serve this directory's files")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch {
+	case *origin != "":
+		err = beOrigin(ctx, *origin, s.bytes())
+	case *get != "":
+		err = beClient(ctx, *get)
+	case *files != "":
+		err = beFiles(ctx, *files)
+	default:
+		err = measure(ctx, s)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench-cache:", err)
+		os.Exit(1)
+	}
+}
+
+func measure(ctx context.Context, s settings) (err error) {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("network namespaces need root")
+	}
+	if s.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if s.dir, err = os.MkdirTemp("", "bench-cache-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(s.dir)
+	if s.program == "" {
+		s.program = filepath.Join(s.dir, "aliquot")
+		build := exec.CommandContext(ctx, "go", "build", "-o", s.program, "./cmd/aliquot")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w: %s", err, out)
+		}
+	}
+	fmt.Printf("%d caches, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n\n", s.nodes, s.mib, s.mbit, s.linkTime().Seconds())
+	for _, run := range []func(context.Context, settings) error{together, killed, alone} {
+		if err := run(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// line prints a figure beside its target.
+func line(what, figure, target string) { fmt.Printf("%-44s %-26s %s\n", what, figure, target) }

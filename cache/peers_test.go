@@ -1,0 +1,224 @@
+package cache
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	mathbig "math/big"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"aliquot/cache/config"
+	"aliquot/cache/hubtest"
+	"aliquot/internal/cacheapi"
+	"aliquot/router/consultest"
+)
+
+// authority signs the certificates of a test.
+type authority struct {
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+	file string
+}
+
+func newAuthority(t *testing.T) *authority {
+	t.Helper()
+	a := &authority{file: filepath.Join(t.TempDir(), "ca.pem")}
+	a.key = newKey(t)
+	template := &x509.Certificate{
+		SerialNumber: mathbig.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	writePEM(t, a.file, "CERTIFICATE", der)
+	return a
+}
+
+func newKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func writePEM(t *testing.T, path, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// issue makes a certificate for a name, and returns the files.
+func (a *authority) issue(t *testing.T, name string) (cert, key string) {
+	t.Helper()
+	own := newKey(t)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: mathbig.NewInt(2), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, a.cert, &own.PublicKey, a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalECPrivateKey(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writePEM(t, cert, "CERTIFICATE", der)
+	writePEM(t, key, "EC PRIVATE KEY", raw)
+	return cert, key
+}
+
+// Caches find each other in Consul and speak TLS with certificates on both sides: the
+// second node starts from the first, with a gated model too, whose token goes along.
+func TestPeersThroughConsulWithTLS(t *testing.T) {
+	server, err := consultest.Start(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	hub := startHub(t)
+	qwen(hub)
+	hub.Set(func(h *hubtest.Hub) { h.Token = "secret" })
+	ca := newAuthority(t)
+	var all []*node
+	for range 3 {
+		conf := settings(t, hub.URL)
+		conf.Consul = config.Consul{Address: server.Address}
+		address := free(t)
+		conf.Peer = &config.Peer{Listen: address, Advertise: address, Service: "aliquot-cache", Register: true, CA: ca.file, Name: "aliquot-cache"}
+		conf.Peer.Cert, conf.Peer.Key = ca.issue(t, "aliquot-cache")
+		all = append(all, begin(t, conf))
+	}
+	for _, n := range all {
+		eventually(t, "three peers", func() bool { return len(n.Status().Peers) == 3 })
+	}
+	ask := cacheapi.Fetch{Model: model, Token: "secret"}
+	if _, err := all[0].fetched(t.Context(), ask); err != nil {
+		t.Fatal(err)
+	}
+	read := hub.Read()
+	m, err := all[1].fetched(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What the first node owns it gives, and what the third owns it read for the first.
+	if again := hub.Read() - read; again >= int64(len(big)) || m.Peers == 0 {
+		t.Errorf("%d of %d bytes were read again; %+v", again, len(big), m)
+	}
+	all[2].Close()
+	eventually(t, "two peers", func() bool { return len(all[0].Status().Peers) == 2 })
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s", what)
+		}
+	}
+}
+
+// Whoever has no certificate of the caches' CA, or one for another name, gets nothing.
+func TestStrangersAreRefused(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	ca, other := newAuthority(t), newAuthority(t)
+	conf := settings(t, hub.URL)
+	address := free(t)
+	conf.Peer = &config.Peer{Listen: address, Advertise: address, CA: ca.file, Name: "aliquot-cache"}
+	conf.Peer.Cert, conf.Peer.Key = ca.issue(t, "aliquot-cache")
+	n := begin(t, conf)
+	n.want(t)
+	id := "sha256-" + hubtest.SHA256(big)
+	ask := func(name string, from *authority) (int, error) {
+		stranger := settings(t, hub.URL)
+		stranger.Peer = &config.Peer{Listen: free(t), Advertise: "10.0.0.1:1", CA: ca.file, Name: "aliquot-cache"}
+		stranger.Peer.Cert, stranger.Peer.Key = from.issue(t, name)
+		d := &Daemon{conf: stranger, log: slog.New(slog.DiscardHandler)}
+		client := d.network().Client
+		client.Timeout = 10 * time.Second
+		res, err := client.Post("https://"+address+"/v1/chunk", "application/json", strings.NewReader(fmt.Sprintf(`{"object":{"id":%q,"size":%d},"chunk":0,"offset":0}`, id, len(big))))
+		if err != nil {
+			return 0, err
+		}
+		res.Body.Close()
+		return res.StatusCode, nil
+	}
+	if code, err := ask("aliquot-cache", ca); err != nil || code != http.StatusOK {
+		t.Errorf("a cache is refused: %d, %v", code, err)
+	}
+	if code, err := ask("another", ca); err == nil {
+		t.Errorf("another name: %d", code)
+	}
+	if code, err := ask("aliquot-cache", other); err == nil {
+		t.Errorf("another CA: %d", code)
+	}
+	if res, err := http.Get("http://" + address + "/v1/chunk"); err == nil && res.StatusCode != http.StatusBadRequest {
+		t.Errorf("without TLS: %s", res.Status)
+	}
+}
+
+// Web servers and files are origins too.
+func TestOtherOrigins(t *testing.T) {
+	hub := startHub(t)
+	share := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(share, "m", "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string][]byte{"m/model.bin": big, "m/sub/config.json": []byte("{}")} {
+		if err := os.WriteFile(filepath.Join(share, name), body, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/etc/passwd", filepath.Join(share, "m", "out")); err != nil {
+		t.Fatal(err)
+	}
+	conf := settings(t, hub.URL)
+	conf.Files = share
+	n := begin(t, conf)
+	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "file://" + share + "/m"}); err == nil {
+		t.Error("a link out of the share is followed")
+	}
+	if err := os.Remove(filepath.Join(share, "m", "out")); err != nil {
+		t.Fatal(err)
+	}
+	m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "file://" + share + "/m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(m.Path, "files", "model.bin")); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "file:///etc"}); err == nil {
+		t.Error("a directory outside of the share is read")
+	}
+	web, stop := webServer(t, share)
+	defer stop()
+	m, err = n.fetched(t.Context(), cacheapi.Fetch{Model: web + "/m/model.bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(m.Path, "files", "model.bin")); err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
