@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"aliquot/gateway/line"
 	"aliquot/internal/api"
 )
 
@@ -57,7 +58,7 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	}
 	only := r.FormValue("class")
 	now := time.Now()
-	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Series: []api.Point{}}
+	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Whole: v.line.Whole(), Series: []api.Point{}}
 	for _, p := range v.line.Concurrency(now, window) {
 		point := api.Point{Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]api.ClassPoint{}}
 		for class, active := range p.Class {
@@ -78,6 +79,10 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	for _, v := range s.plan.Load().services {
 		state := v.line.State()
 		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{}}
+		if l, shared := v.line.(*line.Shared); shared {
+			role, epoch, owner := l.Role()
+			one.Role, one.Epoch, one.Owner = role.String(), epoch, string(owner)
+		}
 		for _, r := range state.Replicas {
 			one.Replicas = append(one.Replicas, api.Replica{
 				ID: r.ID, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Usable: r.Usable, Active: r.Active,

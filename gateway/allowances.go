@@ -80,6 +80,29 @@ func (a *allowances) settle(tenant string, named bool, perMinute, taken, used fl
 	a.account(tenant, named, perMinute, now).Settle(taken, used, now)
 }
 
+// spent settles what a tenant used at another gateway.
+func (a *allowances) spent(tenant string, named bool, perMinute, n float64, now time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.account(tenant, named, perMinute, now).Settle(0, n, now)
+}
+
+// spentElsewhere takes what a tenant used at another gateway, so that its bound holds
+// for all of them together.
+func (s *Server) spentElsewhere(tenant string, n float64) {
+	t := s.plan.Load().tenants
+	if bound := t.bound(tenant); bound > 0 {
+		s.allowances.spent(tenant, t.named(tenant), bound, n, time.Now())
+	}
+}
+
+// spend tells the other gateways what a tenant used here.
+func (s *Server) spend(tenant string, n float64) {
+	if p := s.options.Peers; p != nil && n != 0 {
+		p.Spend(tenant, n)
+	}
+}
+
 // afford takes the tokens of a request from its tenant's allowance; false when the
 // request was refused instead.
 func (x *exchange) afford() bool {
@@ -102,5 +125,6 @@ func (x *exchange) afford() bool {
 		return false
 	}
 	r.taken = n
+	x.server.spend(x.request.Tenant, n)
 	return true
 }

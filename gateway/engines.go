@@ -46,7 +46,11 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 			continue
 		}
 		classes := map[string]*engineSum{}
-		for _, r := range s.line.State().Replicas {
+		state := s.line.State()
+		if !state.Decides {
+			continue // the gateway that does has the books
+		}
+		for _, r := range state.Replicas {
 			c := classes[r.Class]
 			if c == nil {
 				c = &engineSum{}

@@ -19,6 +19,7 @@ import (
 // language is what the gateway knows of a service whose work is counted in tokens.
 type language struct {
 	key       prompt.Key
+	shared    *line.Shared // whose key counts; nil where the line is this gateway's own
 	objective dispatch.SLO
 	books     bool // the line keeps books of tokens
 	// longest is how many tokens of a prompt any of the replicas takes; 0 when
@@ -39,6 +40,7 @@ func newLanguage(v *service) *language {
 		return nil
 	}
 	l := &language{objective: c.SLO, books: c.Mode == dispatch.Tokens, engines: map[string]said{}}
+	l.shared, _ = v.line.(*line.Shared)
 	for i := range l.key {
 		var random [8]byte
 		rand.Read(random[:])
@@ -136,6 +138,9 @@ const longestSized = 8 << 20
 // is not read counts as a continuation of what its session sent before.
 func (l *language) size(x *exchange, tenant string) prompt.Size {
 	c, key := &x.service.config, l.key
+	if l.shared != nil {
+		key = l.shared.Salt()
+	}
 	if c.Engine.Salt {
 		key = key.For(tenant)
 	}

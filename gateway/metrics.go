@@ -143,14 +143,18 @@ func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetr
 type lines struct {
 	services                               func() []*service
 	queued, active, slots, replicas, rates *prometheus.Desc
+	owns, peers                            *prometheus.Desc
+	live                                   func() int // other gateways; nil without any
 }
 
-func newLines(services func() []*service) *lines {
+func newLines(services func() []*service, live func() int) *lines {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("aliquot_gateway_"+name, help, append([]string{"service"}, labels...), nil)
 	}
 	return &lines{
-		services: services,
+		services: services, live: live,
+		owns:     desc("owner", "1 where this gateway decides for the service, of those that share its queue."),
+		peers:    prometheus.NewDesc("aliquot_gateway_peers", "Other gateways that are heard.", nil, nil),
 		queued:   desc("queued", "Requests waiting."),
 		active:   desc("active", "Requests being served.", "class"),
 		slots:    desc("slots", "Slots that may be used, busy or free.", "class"),
@@ -164,6 +168,9 @@ func (l *lines) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByColl
 func (l *lines) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if l.live != nil {
+		gauge(l.peers, float64(l.live()))
 	}
 	for _, s := range l.services() {
 		state := s.line.State()
@@ -184,9 +191,17 @@ func (l *lines) Collect(ch chan<- prometheus.Metric) {
 			}
 			replicas[[2]string{r.Class, condition}]++
 		}
+		for class, n := range state.Active {
+			gauge(l.active, float64(n), s.name, class)
+		}
+		if l.live != nil {
+			gauge(l.owns, map[bool]float64{true: 1}[state.Decides], s.name)
+		}
+		if !state.Decides {
+			continue // the gateway that does says how many there are
+		}
 		for class, n := range slots {
 			gauge(l.slots, float64(n), s.name, class)
-			gauge(l.active, float64(state.Active[class]), s.name, class)
 		}
 		for k, n := range replicas {
 			gauge(l.replicas, float64(n), s.name, k[0], k[1])

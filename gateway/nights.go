@@ -16,7 +16,7 @@ import (
 // than enough, and wakes one when requests wait for it. A replica is known to be awake
 // before it gets its first request.
 type nights struct {
-	line    *line.Line
+	line    queue
 	config  *config.Sleep
 	bed     *engine.Bed
 	next    func([]line.Replica) // takes the replicas with what is known of their sleep
@@ -130,17 +130,20 @@ func (n *nights) run(ctx context.Context) {
 }
 
 func (n *nights) step(ctx context.Context, now time.Time) {
-	state := n.line.State()
-	active := make(map[string]int, len(state.Replicas))
-	for _, r := range state.Replicas {
-		active[r.ID] = r.Active
-	}
+	queued, active := n.line.Working()
+	decides := n.line.Decides()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for _, p := range n.naps {
+		if p.state == drowsy && !decides {
+			p.state = awake // what others have it do is not known here
+		}
 		n.tend(ctx, p, active, now)
 	}
-	if state.Queued == 0 {
+	if !decides {
+		return // the gateway that does sees to it
+	}
+	if queued == 0 {
 		n.drowse(active, now)
 	}
 	for range n.replicas {

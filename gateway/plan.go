@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"aliquot/gateway/config"
+	"aliquot/gateway/line"
 	"aliquot/gateway/match"
 )
 
@@ -92,6 +93,9 @@ func (s *Server) Reload(c *config.Config) error {
 	if !reflect.DeepEqual(c.Consul, old.config.Consul) || !reflect.DeepEqual(c.Nomad, old.config.Nomad) {
 		return errors.New("the consul or nomad block has changed, which needs a restart of the gateway")
 	}
+	if !reflect.DeepEqual(c.Peers, s.config.Peers) {
+		return errors.New("the peers block has changed, which needs a restart of the gateway")
+	}
 	next, err := s.newPlan(c, old)
 	if err != nil {
 		return err
@@ -113,7 +117,12 @@ func (s *Server) Reload(c *config.Config) error {
 	former := slices.Clone(s.former)
 	for _, v := range old.services {
 		if !lines[v.line] {
-			s.tasks.Go(func() { v.retire(s.background, former) })
+			s.tasks.Go(func() {
+				v.retire(s.background, former)
+				if l, shared := v.line.(*line.Shared); shared {
+					s.options.Peers.Drop(v.name, l)
+				}
+			})
 		}
 	}
 	s.log.Info("configuration reloaded", "services", len(next.services))
@@ -169,6 +178,10 @@ func (s *Server) startBackground(ctx context.Context) {
 	}
 	if s.access != nil {
 		s.tasks.Go(func() { s.access.run(ctx) })
+	}
+	if p := s.options.Peers; p != nil {
+		p.Spent(s.spentElsewhere)
+		s.tasks.Go(func() { p.Run(ctx) })
 	}
 	if s.options.Rates != nil {
 		s.tasks.Go(func() { s.keepRates(ctx) })

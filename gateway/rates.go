@@ -6,7 +6,6 @@ import (
 	"reflect"
 	"time"
 
-	"aliquot/gateway/line"
 	"aliquot/internal/dispatch"
 )
 
@@ -37,33 +36,41 @@ func (s *Server) keepRates(ctx context.Context) {
 
 // publishedRates are the rates that were published last, of every line that has what
 // was learned before.
-type publishedRates map[*line.Line]map[string]dispatch.Rate
+type publishedRates map[queue]published
+
+// published is what became of the rates of one line.
+type published struct {
+	rates   map[string]dispatch.Rate
+	decides bool // this gateway decided, so that the rates are of the whole service
+}
 
 // publishRates seeds the lines that are new and publishes the rates that changed. It
 // forgets the lines of services that are gone, each of which holds a whole queue.
 func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
 	services := s.plan.Load().services
-	present := make(map[*line.Line]bool, len(services))
+	present := make(map[queue]bool, len(services))
 	for _, v := range services {
 		present[v.line] = true
 	}
-	maps.DeleteFunc(saved, func(l *line.Line, _ map[string]dispatch.Rate) bool { return !present[l] })
+	maps.DeleteFunc(saved, func(l queue, _ published) bool { return !present[l] })
 	for _, v := range services {
-		if _, ok := saved[v.line]; !ok {
+		decides := v.line.Decides()
+		if was, ok := saved[v.line]; !ok || decides && !was.decides {
 			if !s.seed(ctx, v) {
 				continue // what would be published lacks what was learned before
 			}
-			saved[v.line] = nil
 		}
+		was := saved[v.line]
+		saved[v.line] = published{was.rates, decides}
 		rates := v.line.Rates()
-		if len(rates) == 0 || reflect.DeepEqual(rates, saved[v.line]) {
+		if !decides || len(rates) == 0 || reflect.DeepEqual(rates, was.rates) {
 			continue
 		}
 		if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
 			s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
 			continue
 		}
-		saved[v.line] = rates
+		saved[v.line] = published{rates, true}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
@@ -33,6 +34,8 @@ type Options struct {
 	Rates RateStore
 	// Registrar announces the gateway; may be nil.
 	Registrar Registrar
+	// Peers are the other gateways of the same services; nil for none.
+	Peers Peers
 	// Dial opens connections to replicas; nil for TCP.
 	Dial Dial
 	Log  *slog.Logger
@@ -97,7 +100,11 @@ func New(c *config.Config, o Options) (*Server, error) {
 	}
 	s.plan.Store(first)
 	services := func() []*service { return s.plan.Load().services }
-	s.metrics.registry.MustRegister(newLines(services), newEngines(services))
+	var live func() int
+	if o.Peers != nil {
+		live = o.Peers.Live
+	}
+	s.metrics.registry.MustRegister(newLines(services, live), newEngines(services))
 	if l := c.Listen; l.CertFile != "" {
 		pair, err := loadCertificate(l.CertFile, l.KeyFile, o.Log)
 		if err != nil {
@@ -160,6 +167,13 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 		public.Close()
 		return nil, nil, err
 	}
+	if p := s.options.Peers; p != nil {
+		if err := p.Listen(); err != nil {
+			public.Close()
+			admin.Close()
+			return nil, nil, fmt.Errorf("peers: %w", err)
+		}
+	}
 	return s.bound(public), admin, nil
 }
 
@@ -213,6 +227,9 @@ func (s *Server) publicServer(requests context.Context) *http.Server {
 func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.leaving.Store(true)
 	s.log.Info("gateway drains", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)
+	if p := s.options.Peers; p != nil {
+		p.Leave()
+	}
 	if r := s.options.Registrar; r != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		s.announcing.Lock()

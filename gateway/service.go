@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/line"
@@ -14,7 +15,7 @@ import (
 type service struct {
 	name       string
 	config     config.Service
-	line       *line.Line
+	line       queue
 	transports *transports
 	metrics    *serviceMetrics
 	source     Source
@@ -24,6 +25,47 @@ type service struct {
 	language   *language     // nil when its work is not counted in tokens
 	saltKey    []byte        // nil where tenants may share caches
 	nights     *nights       // nil where replicas do not sleep
+}
+
+// queue is the line of a service: this gateway's own, or one that it shares.
+type queue interface {
+	Enter(ctx context.Context, p *line.Pass, r dispatch.Request) error
+	Again(ctx context.Context, p *line.Pass, o dispatch.Outcome, pause time.Duration) error
+	Leave(p *line.Pass, o dispatch.Outcome, pause time.Duration) time.Duration
+	Began(p *line.Pass)
+	Progress(p *line.Pass, tokens int)
+	Settle(p *line.Pass, prompt, cached, output int)
+
+	Set(replicas []line.Replica)
+	Adjust(p dispatch.Policy)
+	Observe(id string, e dispatch.EngineState)
+	Seed(rates map[string]dispatch.Rate)
+	Rates() map[string]dispatch.Rate
+	State() line.State
+	Starving() bool
+	StarvesFor(class string) bool
+	Rouse(takes time.Duration) (id string, ok bool)
+	Working() (queued int, active map[string]int)
+	Decides() bool
+	Whole() bool
+	Concurrency(now time.Time, window time.Duration) []line.Point
+}
+
+// Peers are the other gateways, with which lines are shared.
+type Peers interface {
+	// Listen opens the listener for them; Run serves until ctx ends.
+	Listen() error
+	Run(ctx context.Context)
+	// Leave says that this gateway is about to end.
+	Leave()
+	// Share makes the line of a service; Drop ends one whose service is gone.
+	Share(service string, o line.Options) *line.Shared
+	Drop(service string, l *line.Shared)
+	// Spend says what a tenant used here; Spent has what it uses elsewhere reported.
+	Spend(tenant string, tokens float64)
+	Spent(func(tenant string, tokens float64))
+	// Live is how many others are heard.
+	Live() int
 }
 
 // Source reports the replicas of one service, whenever they change, until ctx
@@ -42,7 +84,7 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 	if c.Wake != nil {
 		v.waker = newWaker(c.Name, c.Wake, s.options.Scaler, s.metrics, s.log)
 	}
-	v.line = line.New(line.Options{
+	o := line.Options{
 		Policy: s.policy(c, of),
 		Value: func(class string) any {
 			return s.metrics.ofClass(&c, class, times, firsts)
@@ -57,7 +99,12 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 				v.nights.look()
 			}
 		},
-	})
+	}
+	if s.options.Peers != nil {
+		v.line = s.options.Peers.Share(c.Name, o)
+	} else {
+		v.line = line.New(o)
+	}
 	v.language = newLanguage(v)
 	if c.Sleep != nil {
 		v.nights = newNights(v, s.metrics, s.log)

@@ -1,5 +1,5 @@
-# What the gateway may do in Consul: find replicas, register itself, and publish the
-# rates that it learned.
+# What the gateway may do in Consul: find replicas and other gateways, register itself,
+# publish the rates that it learned, and own services where gateways share their queues.
 #
 # Run:  consul acl policy create -name aliquot-gateway -rules @jobs/gateway-consul-policy.hcl
 
@@ -20,5 +20,9 @@ service "aliquot-gateway" {
 }
 
 key_prefix "aliquot/rates/" {
+  policy = "write"
+}
+
+key_prefix "aliquot/owners/" {
   policy = "write"
 }

@@ -6,8 +6,21 @@
 # Does:   serves the services of variable "services" on one port, starts them from zero
 #         replicas when a request comes, registers as aliquot-gateway with the address of
 #         its admin listener in its meta, and finishes what is in flight when it is
-#         stopped. Run one per node that clients can reach.
+#         stopped. Run one per node that clients can reach. Several ("count") share one
+#         queue per service; docs/gateways.md says what happens when one of them is lost.
 # Run:    nomad job run jobs/gateway.nomad.hcl
+#         nomad job run -var count=3 jobs/gateway.nomad.hcl
+#
+# Clients find several gateways in one of these ways; each of them leaves a gateway that
+# drains alone, because it has left Consul or answers 503 at /v1/ready by then:
+#
+#   Consul DNS   aliquot-gateway.service.consul, port 8080: the address of a gateway that
+#                is well. Clients that keep connections should look it up again at times.
+#   HAProxy      server-template gw 5 _aliquot-gateway._tcp.service.consul resolvers consul
+#                check, with "resolvers consul { nameserver dns 127.0.0.1:8600 }" and
+#                "balance leastconn"; any gateway serves any request, so no stickiness.
+#   anycast      each node announces one address (BIRD, FRR) while
+#                curl -sf http://NODE:ADMIN-PORT/v1/ready succeeds.
 
 variable "name" {
   description = "Name of the job, and of the service in Consul."
@@ -63,9 +76,21 @@ variable "port" {
 }
 
 variable "count" {
-  description = "How many gateways."
+  description = "How many gateways. From 2 on they share their queues; a fixed port needs as many nodes."
   type        = number
   default     = 1
+}
+
+variable "peers_tls" {
+  description = "How gateways know each other: connect (certificates of Consul's mesh), files (give them in peers_settings) or off (a network that only gateways reach)."
+  type        = string
+  default     = "connect"
+}
+
+variable "peers_settings" {
+  description = "Further keys of the peers block: cert_file, key_file and ca_file."
+  type        = string
+  default     = ""
 }
 
 variable "drain_delay" {
@@ -81,6 +106,14 @@ job "gateway" {
   group "gateway" {
     count = var.count
 
+    # One after the other: the others take its clients and its services meanwhile.
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "5s"
+      healthy_deadline = "2m"
+    }
+
     # Nobody is served while the only gateway of a node is away: it comes back at once,
     # and is not given up after the two restarts that are the default.
     restart {
@@ -95,6 +128,7 @@ job "gateway" {
         static = var.port
       }
       port "admin" {}
+      port "peers" {}
     }
 
     task "gateway" {
@@ -129,7 +163,16 @@ job "gateway" {
           }
           consul {
             address = "${var.consul}"
+            service = "${var.name}"
           }
+          %{ if var.count > 1 ~}
+          peers {
+            address   = ":{{ env "NOMAD_PORT_peers" }}"
+            advertise = "{{ env "NOMAD_ADDR_peers" }}"
+            tls       = "${var.peers_tls}"
+            ${var.peers_settings}
+          }
+          %{ endif ~}
           nomad {
             address    = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
             token_file = "{{ env "NOMAD_SECRETS_DIR" }}/nomad_token"
@@ -150,6 +193,7 @@ job "gateway" {
         provider = "consul"
         meta {
           admin = "${NOMAD_ADDR_admin}"
+          peers = "${NOMAD_ADDR_peers}"
         }
         check {
           type     = "http"

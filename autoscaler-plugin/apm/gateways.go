@@ -103,11 +103,15 @@ func (g *gateways) history(ctx context.Context, service string, from, to time.Ti
 		}
 		return history{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
 	}
+	sound, shared := together(sound)
 	h, err := sum(sound, from, to, g.staleAfter)
 	if err != nil {
 		return history{}, err
 	}
-	h = h.since(members.gone)
+	if !shared {
+		// Else the others remember the demand of a gateway that is gone.
+		h = h.since(members.gone)
+	}
 	if members.stale != nil {
 		silent, doubts = append(silent, "Consul"), append(doubts, members.stale)
 	}
@@ -133,7 +137,11 @@ type answer struct {
 	series []api.Point
 	// known is false where the gateway does not serve the service.
 	known bool
-	err   error
+	// whole says that the series is of all gateways together; present is then what this
+	// one has in the running second, of a service that was idle.
+	whole   bool
+	present *api.Point
+	err     error
 }
 
 func (g *gateways) ask(ctx context.Context, m member, service string, window time.Duration) (a answer) {
@@ -144,7 +152,7 @@ func (g *gateways) ask(ctx context.Context, m member, service string, window tim
 		a.err = err
 		return a
 	}
-	a.known, a.now, a.series = true, body.Now, body.Series
+	a.known, a.whole, a.now, a.series = true, body.Whole, body.Now, body.Series
 	for i := 1; i < len(a.series); i++ {
 		if a.series[i].Time != a.series[i-1].Time+1 {
 			a.err = fmt.Errorf("its series has no second %d: are gateway and plugin of one release?", a.series[i-1].Time+1)
@@ -186,6 +194,10 @@ func (g *gateways) addPresent(ctx context.Context, m member, service string, a *
 		for class, n := range s.Active {
 			p.Active += float64(n)
 			p.Class[class] = api.ClassPoint{Active: float64(n)}
+		}
+		if a.whole {
+			a.present = &p
+			continue
 		}
 		if n := len(a.series); n == 0 || a.series[n-1].Time == p.Time-1 {
 			a.series = append(a.series, p)

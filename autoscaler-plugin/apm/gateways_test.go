@@ -25,6 +25,8 @@ type gatewayStub struct {
 	queued []float64
 	now    int // requests waiting at this moment
 	status int
+	whole  bool
+	idle   bool // nothing is being served
 }
 
 func (g gatewayStub) start(t *testing.T) string {
@@ -36,9 +38,13 @@ func (g gatewayStub) start(t *testing.T) string {
 		}
 		var series []map[string]any
 		for i, q := range g.queued {
-			series = append(series, map[string]any{"t": g.first + int64(i), "queued": q, "active": 1, "class": map[string]any{"h100": map[string]any{"active": 1}}})
+			active := 1
+			if g.idle {
+				active = 0
+			}
+			series = append(series, map[string]any{"t": g.first + int64(i), "queued": q, "active": active, "class": map[string]any{"h100": map[string]any{"active": 1}}})
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"now": time.Unix(g.first+int64(len(g.queued)), 0), "series": series})
+		_ = json.NewEncoder(w).Encode(map[string]any{"now": time.Unix(g.first+int64(len(g.queued)), 0), "series": series, "whole": g.whole})
 	})
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, `[{"service":"llm","queued":%d,"active":{"h100":1}}]`, g.now)

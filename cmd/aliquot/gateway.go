@@ -10,12 +10,15 @@ import (
 	"syscall"
 
 	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/gateway"
 	"aliquot/gateway/config"
 	"aliquot/gateway/control"
 	"aliquot/gateway/discovery"
+	"aliquot/gateway/peers"
 	"aliquot/internal/gpu"
+	"aliquot/internal/ownership"
 )
 
 type gatewayCommand struct{ ui cli.Ui }
@@ -119,11 +122,18 @@ func gatewayOptions(c *config.Config) (gateway.Options, error) {
 			return o, fmt.Errorf("consul: %w", err)
 		}
 		sources.Health, sources.ConsulToken = client.Health(), c.Consul.Token
+		if c.Peers != nil {
+			o.Peers = gatewayPeers(c, client, log)
+		}
 		if c.Consul.Publish {
 			o.Rates = &control.Rates{Client: client, Config: c.Consul, Gateway: id}
 		}
 		if c.Consul.Register {
-			o.Registrar = &control.Registrar{Client: client, Config: c.Consul, Gateway: id}
+			r := &control.Registrar{Client: client, Config: c.Consul, Gateway: id}
+			if c.Peers != nil {
+				r.Peers = c.Peers.Advertise
+			}
+			o.Registrar = r
 		}
 	}
 	if c.Nomad != nil {
@@ -136,6 +146,21 @@ func gatewayOptions(c *config.Config) (gateway.Options, error) {
 	}
 	o.Source = func(s config.Service) (gateway.Source, error) { return sources.Of(s.Source), nil }
 	return o, nil
+}
+
+// gatewayPeers connects this gateway to the others.
+func gatewayPeers(c *config.Config, client *consul.Client, log *slog.Logger) *peers.Hub {
+	o := peers.Options{
+		Self: ownership.ID(c.Peers.Advertise), Address: c.Peers.Address, Log: log,
+		Registry: &control.Registry{Client: client, Config: c.Consul, Log: log},
+	}
+	switch c.Peers.TLS {
+	case "files":
+		o.Server, o.Client = peers.Secure(peers.Files{Cert: c.Peers.CertFile, Key: c.Peers.KeyFile, CA: c.Peers.CAFile})
+	case "connect":
+		o.Server, o.Client = peers.Secure(&control.Identity{Client: client, Config: c.Consul})
+	}
+	return peers.New(o)
 }
 
 // gatewayID names this gateway: its allocation under Nomad, else its host and where it

@@ -18,6 +18,7 @@ type Config struct {
 	Drain      Drain
 	Consul     *Consul
 	Nomad      *Nomad
+	Peers      *Peers
 	Priorities []string // names, most urgent first
 	Tenants    Tenants
 	Services   []Service
@@ -67,6 +68,15 @@ type Consul struct {
 	Service                        string // its name
 	Publish                        bool   // write learned rates to KV
 	Prefix                         string // of the KV keys
+}
+
+// Peers is how the gateway and others share their queues.
+type Peers struct {
+	Address   string // to listen at
+	Advertise string // where the others reach it
+	// TLS is "files", "connect" or "off".
+	TLS                       string
+	CertFile, KeyFile, CAFile string
 }
 
 // Nomad is how the gateway reaches Nomad.

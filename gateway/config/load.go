@@ -53,6 +53,9 @@ func Parse(text []byte, name string) (*Config, error) {
 		c.Drain = Drain{d.duration(f.Drain.Delay, c.Drain.Delay), d.duration(f.Drain.Timeout, c.Drain.Timeout)}
 	}
 	c.Consul, c.Nomad = consul(f.Consul), nomad(f.Nomad)
+	if c.Peers = d.peers(f.Peers); c.Peers != nil && c.Consul == nil {
+		c.Consul = consul(&consulBody{})
+	}
 	c.Tenants = d.tenants(f.Tenants, c.Priorities)
 	if len(f.Services) == 0 {
 		d.fail(top, "no service block: the gateway would have nothing to serve")

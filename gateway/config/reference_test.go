@@ -19,7 +19,8 @@ func TestTheReferenceIsThatOfTheGateway(t *testing.T) {
 			continue
 		}
 		beside := map[string]string{
-			"listen": "address = \":8080\"\n", "admin": "address = \"127.0.0.1:0\"\n", "service": replica,
+			"listen": "address = \":8080\"\n", "admin": "address = \"127.0.0.1:0\"\n",
+			"peers": "address = \"127.0.0.1:7070\"\ncert_file = \"c\"\nkey_file = \"k\"\nca_file = \"a\"\n", "service": replica,
 			"service.replica": "address = \"127.0.0.1:2\"\n", "service.wake": "target {\n  job = \"j\"\n  group = \"g\"\n  cost = 1\n}\n",
 		}
 		block, name := "", key

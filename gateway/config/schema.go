@@ -14,6 +14,7 @@ type fileBody struct {
 	Drain      *drainBody     `hcl:"drain,block"`
 	Consul     *consulBody    `hcl:"consul,block"`
 	Nomad      *nomadBody     `hcl:"nomad,block"`
+	Peers      *peersBody     `hcl:"peers,block"`
 	Tenants    *tenantsBody   `hcl:"tenants,block"`
 	Services   []serviceBody  `hcl:"service,block"`
 }
@@ -61,6 +62,16 @@ type consulBody struct {
 	Register   *bool   `hcl:"register"`
 	Service    *string `hcl:"service"`
 	Publish    *bool   `hcl:"publish_rates"`
+}
+
+type peersBody struct {
+	Address   string         `hcl:"address"`
+	Advertise *string        `hcl:"advertise"`
+	TLS       *hcl.Attribute `hcl:"tls"`
+	Cert      *string        `hcl:"cert_file"`
+	Key       *string        `hcl:"key_file"`
+	CA        *string        `hcl:"ca_file"`
+	Range     hcl.Range      `hcl:",def_range"`
 }
 
 type nomadBody struct {

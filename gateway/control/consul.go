@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -99,6 +100,7 @@ type Registrar struct {
 	Client  *consul.Client
 	Config  *config.Consul
 	Gateway string
+	Peers   string // where it listens for other gateways; "" for nowhere
 }
 
 // Register announces the public listener as the service's address and the admin
@@ -124,12 +126,16 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	if err != nil {
 		return err
 	}
+	meta := map[string]string{api.MetaAdmin: admin}
+	if r.Peers != "" {
+		meta[MetaPeers] = r.Peers
+	}
 	known, _, err := r.Client.Agent().Service(r.Gateway, (&consul.QueryOptions{Token: token}).WithContext(ctx))
-	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && known.Meta[api.MetaAdmin] == admin {
+	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && maps.Equal(known.Meta, meta) {
 		return nil
 	}
 	return r.Client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{
-		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: map[string]string{api.MetaAdmin: admin},
+		ID: r.Gateway, Name: r.Config.Service, Address: host, Port: number, Meta: meta,
 		Check: &consul.AgentServiceCheck{
 			Name: "ready", HTTP: "http://" + admin + "/v1/ready", Interval: "2s", Timeout: "1s",
 			Status: consul.HealthPassing, DeregisterCriticalServiceAfter: "5m",

@@ -44,6 +44,8 @@ type Line struct {
 	timer     *time.Timer
 	timerAt   time.Time
 	options   Options
+	// may says whether slots may be given now; nil for always.
+	may func(now time.Time) bool
 }
 
 // Pass is one request's way through the line.
@@ -53,10 +55,23 @@ type Pass struct {
 	ticket   dispatch.Ticket
 	ready    chan struct{}
 	evicted  bool
+	holder   holder // who is told instead of a goroutine; nil for a goroutine
+	seat     *seat  // in a Shared
+	waited   time.Duration
+}
+
+// holder is told, under the lock, when its pass got a replica or was evicted.
+type holder interface {
+	told(p *Pass, now time.Time)
 }
 
 // Waited is how long the request stood in the queue before its current start.
-func (p *Pass) Waited() time.Duration { return p.ticket.Waited() }
+func (p *Pass) Waited() time.Duration {
+	if p.seat != nil {
+		return p.waited
+	}
+	return p.ticket.Waited()
+}
 
 // Refused is the error of a request that was not queued.
 type Refused struct {
@@ -106,14 +121,23 @@ func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 		return &Refused{why, after}
 	}
 	l.series.queued(now, +1)
+	l.evict(now)
+	return l.await(ctx, p, now)
+}
+
+// evict tells those that made room for a more urgent request.
+func (l *Line) evict(now time.Time) {
 	for t := l.queue.Evicted(); t != nil; t = l.queue.Evicted() {
 		other := t.Value.(*Pass)
-		l.series.queued(now, -1)
 		other.evicted = true
+		if other.holder != nil {
+			other.holder.told(other, now)
+			continue
+		}
+		l.series.queued(now, -1)
 		close(other.ready)
 		other.ready = nil
 	}
-	return l.await(ctx, p, now)
 }
 
 // Again gives the slot back and waits for another, in the request's old place.
@@ -246,6 +270,9 @@ func (l *Line) abandon(p *Pass, err error) error {
 // pump ties waiting requests to free slots until none is left of either, and
 // tells whether it woke a goroutine.
 func (l *Line) pump(now time.Time) (woken bool) {
+	if l.may != nil && !l.may(now) {
+		return false
+	}
 	for {
 		t := l.queue.Next(now)
 		if t == nil {
@@ -254,6 +281,10 @@ func (l *Line) pump(now time.Time) (woken bool) {
 		p := t.Value.(*Pass)
 		r, _ := t.Replica()
 		p.Endpoint = l.endpoints[r.ID]
+		if p.holder != nil {
+			p.holder.told(p, now)
+			continue
+		}
 		l.series.started(now, r.Class)
 		if p.ready != nil {
 			close(p.ready)

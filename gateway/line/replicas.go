@@ -22,9 +22,13 @@ func (l *Line) Set(replicas []Replica) {
 
 // replace does the work of Set, and tells whether requests now wait in vain.
 func (l *Line) replace(replicas []Replica) bool {
-	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.put(replicas, time.Now())
+}
+
+// put is entered with the lock held.
+func (l *Line) put(replicas []Replica, now time.Time) bool {
 	keep := make(map[string]bool, len(replicas))
 	for _, r := range replicas {
 		keep[r.ID] = true
@@ -63,6 +67,10 @@ func (l *Line) Adjust(p dispatch.Policy) {
 
 // State is what a line looks like at one moment.
 type State struct {
+	// Decides is false where another gateway decides for the service: then Queued and
+	// Active are those of this gateway alone, as they always are, and what is said of
+	// replicas is that gateway's to say.
+	Decides  bool
 	Queued   int
 	Active   map[string]int // by class
 	Replicas []dispatch.State
@@ -72,7 +80,7 @@ type State struct {
 func (l *Line) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := State{Queued: l.queue.Waiting(), Active: map[string]int{}, Replicas: l.queue.Replicas()}
+	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, Replicas: l.queue.Replicas()}
 	for _, r := range s.Replicas {
 		s.Active[r.Class] += r.Active
 	}
@@ -93,11 +101,30 @@ func (l *Line) StarvesFor(class string) bool {
 	return l.queue.StarvesFor(class)
 }
 
+// Decides reports whether this gateway decides for the service, so that what it learns
+// is of all of the service's requests.
+func (l *Line) Decides() bool { return true }
+
+// Whole reports whether Concurrency is that of all gateways, and not of this one alone.
+func (l *Line) Whole() bool { return false }
+
 // Rates returns what was learned of each class.
 func (l *Line) Rates() map[string]dispatch.Rate {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.queue.Rates()
+}
+
+// Working is how many requests wait, and how many each replica serves, of all gateways
+// for which this one decides.
+func (l *Line) Working() (queued int, active map[string]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	active = map[string]int{}
+	for _, r := range l.queue.Replicas() {
+		active[r.ID] = r.Active
+	}
+	return l.queue.Waiting(), active
 }
 
 // Rouse returns the replica that is best woken for the requests that wait; see

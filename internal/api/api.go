@@ -19,7 +19,10 @@ type Concurrency struct {
 	Service     string    `json:"service"`
 	Now         time.Time `json:"now"`
 	StepSeconds int       `json:"step_seconds"`
-	Series      []Point   `json:"series"` // oldest first, without gaps
+	// Whole says that Series is of all gateways together, as gateways know that share
+	// their queues; else it is of the one that answers.
+	Whole  bool    `json:"whole,omitempty"`
+	Series []Point `json:"series"` // oldest first, without gaps
 }
 
 // Point is the time-weighted mean number of requests of one second.
@@ -38,11 +41,16 @@ type ClassPoint struct {
 
 // Service is one service in the answer of /v1/services.
 type Service struct {
-	Service  string         `json:"service"`
-	Queued   int            `json:"queued"`
-	Active   map[string]int `json:"active"` // by hardware class
-	Replicas []Replica      `json:"replicas"`
-	Tokens   *Tokens        `json:"last_minute,omitempty"` // of a language model
+	Service string         `json:"service"`
+	Queued  int            `json:"queued"`
+	Active  map[string]int `json:"active"` // by hardware class
+	// Owner is the gateway that decides for the service, by where it listens for the
+	// others, in an Epoch; both are left out where gateways do not share their queues.
+	Owner    string    `json:"owner,omitempty"`
+	Epoch    uint64    `json:"epoch,omitempty"`
+	Role     string    `json:"role,omitempty"` // of the gateway that answers
+	Replicas []Replica `json:"replicas"`
+	Tokens   *Tokens   `json:"last_minute,omitempty"` // of a language model
 }
 
 // Replica is one replica of a service.

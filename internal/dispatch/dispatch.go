@@ -122,6 +122,8 @@ type Replica struct {
 	// Slots is how many requests it serves at once, at least 1. In Tokens mode 1
 	// means that the number is not known, which is then no bound.
 	Slots int
+	// Withheld is how many of the slots are not for this queue: others may use them.
+	Withheld int
 	// Weight is its expected speed per slot relative to other replicas of the
 	// service, used until speeds are learned; at least 0, 0 counts as 1. In Tokens
 	// mode Weight x Slots is the replica's speed relative to an H100 where Class is

@@ -178,17 +178,12 @@ func (q *Queue) lift(l *lane) {
 
 // enter puts a ticket into its lane and the lane among those that may be served.
 func (q *Queue) enter(t *Ticket) {
-	owner := q.tenant(t.Tenant)
-	a := q.account(owner, t.Priority)
-	l := a.lanes[t.Placement]
-	if l == nil {
-		l = &lane{account: a, at: t.Placement, index: -1}
-		a.lanes[t.Placement] = l
-	}
+	l := q.laneOf(t)
+	a := l.account
+	owner := a.tenant
 	if l.tree.len() == 0 {
 		q.lift(l)
 	}
-	t.lane = l
 	t.waiting = true
 	l.tally(-1)
 	if t.avoid != nil {
@@ -205,6 +200,18 @@ func (q *Queue) enter(t *Ticket) {
 	q.wanted[t.Placement]++
 	l.sync()
 	q.park(owner)
+}
+
+// laneOf finds the lane of a ticket.
+func (q *Queue) laneOf(t *Ticket) *lane {
+	a := q.account(q.tenant(t.Tenant), t.Priority)
+	l := a.lanes[t.Placement]
+	if l == nil {
+		l = &lane{account: a, at: t.Placement, index: -1}
+		a.lanes[t.Placement] = l
+	}
+	t.lane = l
+	return l
 }
 
 // leave takes a waiting ticket out of its lane.

@@ -73,6 +73,21 @@ func New(p Policy) *Queue {
 // Submit queues a request, or says why not and after how long it is worth trying
 // again. A ticket is submitted once.
 func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
+	q.prepare(t, now)
+	if why, after := q.refuse(t, now); why != Accepted {
+		return why, after
+	}
+	if q.policy.MaxQueue > 0 && q.waiting >= q.policy.MaxQueue {
+		lesser := q.lesser(t)
+		q.leave(lesser)
+		q.evicted = append(q.evicted, lesser)
+	}
+	q.enter(t)
+	return Accepted, 0
+}
+
+// prepare sets what the queue keeps of a ticket that arrived at a time.
+func (q *Queue) prepare(t *Ticket, arrived time.Time) {
 	t.Priority = min(max(t.Priority, 0), len(q.priorities)-1)
 	if t.Placement < 0 || t.Placement >= len(q.placements) {
 		t.Placement = 0
@@ -85,17 +100,7 @@ func (q *Queue) Submit(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		t.cost = q.tokensOf(t, q.needOf(t).output)
 	}
 	q.seq++
-	t.seq, t.at = q.seq, now
-	if why, after := q.refuse(t, now); why != Accepted {
-		return why, after
-	}
-	if q.policy.MaxQueue > 0 && q.waiting >= q.policy.MaxQueue {
-		lesser := q.lesser(t)
-		q.leave(lesser)
-		q.evicted = append(q.evicted, lesser)
-	}
-	q.enter(t)
-	return Accepted, 0
+	t.seq, t.at = q.seq, arrived
 }
 
 // Withdraw takes a waiting ticket out; false when it is not waiting.
@@ -184,8 +189,13 @@ func (c *priority) indifferent(t *Ticket, rank int) *Ticket {
 }
 
 func (q *Queue) start(t *Ticket, at choice, now time.Time) {
-	s := at.on
 	q.leave(t)
+	q.occupy(t, at, now)
+}
+
+// occupy gives a ticket that does not wait a slot of a replica.
+func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
+	s := at.on
 	a := t.lane.account
 	floor := &a.priority.floor[t.Placement]
 	*floor = max(*floor, t.lane.charge)

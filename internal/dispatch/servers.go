@@ -56,9 +56,9 @@ func (s *server) usable() int {
 	case s.leaving || s.wake >= 0 || s.Sleep != Awake:
 		return 0
 	case s.health.onProbation:
-		return 1
+		return min(1, max(0, s.Slots-s.Withheld))
 	}
-	return s.Slots
+	return max(0, s.Slots-s.Withheld)
 }
 
 // idler ranks replicas of one tier: the least filled first, because replicas

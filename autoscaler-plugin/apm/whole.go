@@ -1,0 +1,72 @@
+package apm
+
+import (
+	"aliquot/internal/api"
+)
+
+// together makes one answer of those of gateways that share their queues: each of them
+// knows the demand of all, for as long as it runs. A gateway that has just joined knows
+// little of the past, and one that is cut off little of the others, so that in each
+// second the largest counts. The others are returned as they are.
+func together(answers []answer) (out []answer, shared bool) {
+	var all answer
+	for _, a := range answers {
+		if !a.whole {
+			out = append(out, a)
+			continue
+		}
+		shared = true
+		if all.now.Before(a.now) {
+			all.now = a.now
+		}
+		all.series = larger(all.series, a.series)
+	}
+	if !shared {
+		return out, false
+	}
+	all.known, all.whole = true, true
+	all.add(answers)
+	return append(out, all), true
+}
+
+// larger takes of two series without gaps, in each second, the point with more demand.
+// Both end at about the same time.
+func larger(a, b []api.Point) []api.Point {
+	if len(a) == 0 || len(b) > 0 && b[0].Time < a[0].Time {
+		a, b = b, a
+	}
+	if len(b) == 0 || b[0].Time > a[len(a)-1].Time+1 {
+		return a
+	}
+	out := append([]api.Point(nil), a...)
+	for _, p := range b {
+		at := p.Time - out[0].Time
+		switch {
+		case at == int64(len(out)):
+			out = append(out, p)
+		case p.Queued+p.Active > out[at].Queued+out[at].Active:
+			out[at] = p
+		}
+	}
+	return out
+}
+
+// add adds the running second, which each gateway knows of itself alone, to the series
+// of a service that was idle.
+func (a *answer) add(of []answer) {
+	sum := api.Point{Class: map[string]api.ClassPoint{}}
+	for _, o := range of {
+		if o.present == nil {
+			continue
+		}
+		sum.Time = max(sum.Time, o.present.Time)
+		sum.Queued += o.present.Queued
+		sum.Active += o.present.Active
+		for class, p := range o.present.Class {
+			sum.Class[class] = api.ClassPoint{Active: sum.Class[class].Active + p.Active}
+		}
+	}
+	if n := len(a.series); sum.Time > 0 && (n == 0 || a.series[n-1].Time == sum.Time-1) {
+		a.series = append(a.series, sum)
+	}
+}

@@ -1,0 +1,50 @@
+package apm
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// A gateway that joins knows nothing of the past: that must not keep counts from
+// shrinking, nor may its demand count twice.
+func TestGatewaysThatShareTheirQueuesAreNotSummed(t *testing.T) {
+	old := gatewayStub{first: to.Unix() - 20, queued: make([]float64, 20), whole: true}
+	for i := range old.queued {
+		old.queued[i] = float64(10 + i)
+	}
+	joined := gatewayStub{first: to.Unix() - 3, queued: []float64{2, 28, 40}, whole: true}
+	p := plugin(t, map[string]string{"gateways": old.start(t) + "," + joined.start(t)})
+	m, err := p.Query("queued service=llm", within(15*time.Second))
+	if err != nil || len(m) != 15 {
+		t.Fatalf("%d seconds, %v: want all that the older one knows", len(m), err)
+	}
+	if last := fmt.Sprint(values(m)[12:]); last != "[27 28 40]" {
+		t.Errorf("the last seconds are %s", last)
+	}
+}
+
+// Beside them, one of an older release still counts for itself.
+func TestAGatewayThatSharesNothingIsAdded(t *testing.T) {
+	a := gatewayStub{first: to.Unix() - 3, queued: []float64{1, 2, 3}, whole: true}.start(t)
+	b := gatewayStub{first: to.Unix() - 3, queued: []float64{1, 2, 3}, whole: true}.start(t)
+	c := gatewayStub{first: to.Unix() - 3, queued: []float64{10, 20, 30}}.start(t)
+	p := plugin(t, map[string]string{"gateways": a + "," + b + "," + c})
+	m, err := p.Query("queued service=llm", within(time.Minute))
+	if err != nil || fmt.Sprint(values(m)) != "[11 22 33]" {
+		t.Errorf("got %v, %v", values(m), err)
+	}
+}
+
+// What waits at the moment is said by each gateway of itself alone.
+func TestABurstIsSeenAtAllGateways(t *testing.T) {
+	idle := make([]float64, 20)
+	stub := func(now int) string {
+		return gatewayStub{first: to.Unix() - 20, queued: idle, idle: true, now: now, whole: true}.start(t)
+	}
+	p := plugin(t, map[string]string{"gateways": stub(3) + "," + stub(4)})
+	m, err := p.Query("queued service=llm", within(0))
+	if err != nil || fmt.Sprint(values(m)) != "[7]" {
+		t.Errorf("got %v, %v", values(m), err)
+	}
+}

@@ -1,0 +1,302 @@
+package line
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"aliquot/gateway/talk"
+	"aliquot/internal/dispatch"
+	"aliquot/internal/ownership"
+)
+
+// book is what this gateway knows of another one's requests for the service.
+type book struct {
+	guests map[uint64]*guest // those that it reported or asked for, while this one owns
+	// former are those that were known when a report began. They keep their slots until
+	// it ends, so that none is given away that the report is about to name.
+	former []*guest
+	// had is what it held, by replica, when this gateway decided last.
+	had    map[string]int
+	hadAt  time.Time
+	load   talk.Load      // what it said last that it carries
+	shown  map[string]int // of load, what the series counts, by class
+	queued int
+	report uint64 // of the gateway, that guests are from
+	// reported says that guests are all that the gateway has: until then it may use its
+	// part of the slots.
+	reported bool
+	// among are the gateways among which slots were divided when it was heard last: it
+	// may not know of those that have come since.
+	among []ownership.ID
+}
+
+// guest is a request that another gateway carries, in the owner's queue.
+type guest struct {
+	Pass
+	of      *Shared
+	from    ownership.ID
+	id      uint64
+	present bool // it is in the queue or holds a slot of it
+}
+
+func (s *Shared) book(of ownership.ID) *book {
+	b := s.books[of]
+	if b == nil {
+		b = &book{guests: map[uint64]*guest{}, shown: map[string]int{}}
+		s.books[of] = b
+	}
+	return b
+}
+
+// told is called under the lock when the queue decided for a guest.
+func (g *guest) told(p *Pass, now time.Time) {
+	_, epoch, _ := g.of.owned.Role()
+	r := talk.Record{Service: g.of.name, Epoch: epoch, ID: g.id, Report: g.of.book(g.from).report}
+	if p.evicted {
+		g.present = false
+		delete(g.of.book(g.from).guests, g.id)
+		r.Kind, r.Why, r.After = talk.Refused, dispatch.QueueFull, time.Second
+	} else {
+		e := p.Endpoint
+		r.Kind, r.Replica, r.Address, r.Class = talk.Grant, e.ID, e.Address, e.Class
+	}
+	g.of.send(g.from, r)
+}
+
+// enter queues the request of another gateway.
+func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
+	if r.Request == nil {
+		return
+	}
+	g := s.guest(from, r)
+	if r.Kind == talk.Seat {
+		s.seatGuest(g, r, now)
+		return
+	}
+	if why, after := s.queue.Submit(&g.ticket, now); why != dispatch.Accepted {
+		delete(s.book(from).guests, r.ID)
+		_, epoch, _ := s.owned.Role()
+		s.send(from, talk.Record{Kind: talk.Refused, Service: s.name, Epoch: epoch, ID: r.ID, Report: s.book(from).report, Why: why, After: after})
+		return
+	}
+	g.present = true
+	s.evict(now)
+}
+
+func (s *Shared) guest(from ownership.ID, r *talk.Record) *guest {
+	b := s.book(from)
+	if old := b.guests[r.ID]; old != nil {
+		s.dismiss(old, time.Now())
+	}
+	g := &guest{of: s, from: from, id: r.ID}
+	g.holder = g
+	g.ticket = dispatch.Ticket{Request: *r.Request, Value: &g.Pass}
+	b.guests[r.ID] = g
+	return g
+}
+
+// seatGuest takes a request as it was reported: at its old place, or on its replica.
+func (s *Shared) seatGuest(g *guest, r *talk.Record, now time.Time) {
+	if r.Replica == "" {
+		s.queue.Restore(&g.ticket, r.Arrived)
+		g.present = true
+		return
+	}
+	g.adopt(r, now)
+}
+
+func (g *guest) adopt(r *talk.Record, now time.Time) {
+	s := g.of
+	g.Endpoint = s.endpoint(r)
+	if g.present = s.queue.Adopt(&g.ticket, r.Replica, r.Arrived, r.Started, now); !g.present {
+		return
+	}
+	s.marks(&g.ticket, r, now)
+}
+
+// marks tells the queue what has come of an answer.
+func (s *Shared) marks(t *dispatch.Ticket, r *talk.Record, now time.Time) {
+	if r.Began {
+		s.queue.Began(t, now)
+	}
+	if r.Tokens > 0 {
+		s.queue.Progress(t, r.Tokens, now)
+	}
+	if r.Told {
+		s.queue.Settle(t, r.Prompt, r.Cached, r.Output)
+	}
+}
+
+// endpoint finds the replica that a record names. What another gateway discovered
+// sooner is made from the record.
+func (s *Shared) endpoint(r *talk.Record) *Endpoint {
+	if e := s.endpoints[r.Replica]; e != nil {
+		return e
+	}
+	return &Endpoint{ID: r.Replica, Address: r.Address, Class: r.Class, Value: s.value(r.Class)}
+}
+
+// dismiss takes a guest out, whatever it holds.
+func (s *Shared) dismiss(g *guest, now time.Time) {
+	if b := s.book(g.from); b.guests[g.id] == g {
+		delete(b.guests, g.id)
+	}
+	if !g.present {
+		return
+	}
+	g.present = false
+	if !s.queue.Withdraw(&g.ticket) {
+		s.queue.Finish(&g.ticket, dispatch.Neutral, 0, now)
+	}
+}
+
+// unseat takes out the guests that wait: their gateway may not hear of a slot.
+func (s *Shared) unseat(b *book, now time.Time) {
+	for _, g := range b.guests {
+		if g.Endpoint == nil {
+			s.dismiss(g, now)
+		}
+	}
+}
+
+// begin takes that a gateway begins a report.
+func (s *Shared) begin(b *book, report uint64, now time.Time) {
+	s.unseat(b, now)
+	for id, g := range b.guests {
+		b.former = append(b.former, g)
+		delete(b.guests, id)
+	}
+	b.report = report
+}
+
+// end takes that its report is complete.
+func (s *Shared) end(b *book, now time.Time) {
+	for _, g := range b.former {
+		s.dismiss(g, now)
+	}
+	b.former, b.reported, b.among = nil, true, nil
+}
+
+// empty takes out all guests of a gateway.
+func (s *Shared) empty(b *book, now time.Time) {
+	for _, g := range b.former {
+		s.dismiss(g, now)
+	}
+	b.former = nil
+	for _, g := range b.guests {
+		s.dismiss(g, now)
+	}
+}
+
+// ended takes a guest's slot back, or gives it another.
+func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
+	g := s.book(from).guests[r.ID]
+	if g == nil {
+		return
+	}
+	switch {
+	case r.Kind == talk.Withdraw:
+		s.dismiss(g, now)
+	case r.Kind == talk.Mark:
+		s.marks(&g.ticket, r, now)
+	case r.Kind == talk.Again && !g.present:
+		g.Endpoint = nil
+		s.queue.Restore(&g.ticket, now)
+		g.present = true
+	case r.Kind == talk.Again:
+		s.marks(&g.ticket, r, now)
+		g.Endpoint = nil
+		s.queue.Retry(&g.ticket, r.Outcome, r.Pause, now)
+	case r.Kind == talk.Leave:
+		delete(s.book(from).guests, r.ID)
+		if g.present {
+			s.marks(&g.ticket, r, now)
+			g.present = false
+			s.queue.Finish(&g.ticket, r.Outcome, r.Pause, now)
+		}
+	}
+}
+
+// Loads is what this gateway carries, for the others.
+func (s *Shared) Loads() talk.Load {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := talk.Load{Service: s.name, Queued: s.queued}
+	for id, h := range s.active {
+		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.count})
+	}
+	return l
+}
+
+// Carries takes what another gateway says that it carries.
+func (s *Shared) Carries(from ownership.ID, load talk.Load) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.show(s.book(from), load, now)
+}
+
+// show has the series count what another gateway carries.
+func (s *Shared) show(b *book, load talk.Load, now time.Time) {
+	classes := map[string]int{}
+	for _, h := range load.Replicas {
+		classes[h.Class] += h.Count
+	}
+	if d := load.Queued - b.queued; d != 0 {
+		s.series.queued(now, float64(d))
+	}
+	for class := range b.shown {
+		if _, still := classes[class]; !still {
+			classes[class] = 0
+		}
+	}
+	for class, n := range classes {
+		if d := n - b.shown[class]; d != 0 {
+			s.series.active(now, class, float64(d))
+		}
+		if b.shown[class] = n; n == 0 {
+			delete(b.shown, class)
+		}
+	}
+	b.load, b.queued = load, load.Queued
+}
+
+// presume books what a gateway that does not answer said last that it carries.
+func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
+	if len(b.guests) > 0 {
+		return
+	}
+	carries := map[string]int{}
+	if now.Sub(b.hadAt) < ownership.Hold {
+		maps.Copy(carries, b.had)
+	}
+	for _, h := range b.load.Replicas {
+		carries[h.Replica] = max(carries[h.Replica], h.Count)
+	}
+	id := uint64(1) << 63
+	for replica, n := range carries {
+		for range n {
+			id++
+			g := s.guest(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
+			g.adopt(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
+		}
+	}
+}
+
+// report is all that the owner has to know of what this gateway carries, those that
+// arrived first first.
+func (s *Shared) report() []talk.Record {
+	_, epoch, _ := s.owned.Role()
+	s.reports++
+	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, Report: s.reports}}
+	for _, id := range s.inOrder() {
+		out = append(out, s.seats[id].record(talk.Seat))
+	}
+	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
+}
+
+// inOrder lists the requests that this gateway carries, those that came first first.
+func (s *Shared) inOrder() []uint64 {
+	return slices.Sorted(maps.Keys(s.seats))
+}

@@ -1,0 +1,406 @@
+package line
+
+import (
+	"time"
+
+	"aliquot/gateway/talk"
+	"aliquot/internal/dispatch"
+	"aliquot/internal/ownership"
+)
+
+// Take takes records of another gateway about this service, in order.
+func (s *Shared) Take(from ownership.ID, records []talk.Record) {
+	now := time.Now()
+	s.mu.Lock()
+	s.wakeUp(now)
+	for i := range records {
+		r := &records[i]
+		switch r.Kind {
+		case talk.Claimed, talk.Ended, talk.Lapsed:
+			s.heard(from, r, now)
+		case talk.Newer:
+			s.saw(ownership.Record{Epoch: r.Epoch, Owner: ownership.ID(r.Gateway)}, now)
+			s.owned.Promised(from, r.Epoch, now)
+			if r.Gateway == string(from) {
+				s.remind(from)
+			}
+			s.step(now)
+		case talk.Grant, talk.Refused:
+			s.answered(from, r, now)
+		default:
+			s.asked(from, r, now)
+		}
+	}
+	s.pump(now)
+	s.unlock()
+}
+
+// unlock lets go of the lock, and has a first replica started where requests wait for
+// one.
+func (s *Shared) unlock() {
+	starved, waits := s.queue.Starving(), s.queue.Waiting() > 0
+	s.mu.Unlock()
+	if starved {
+		s.options.Starved()
+	}
+	if waits {
+		s.options.Waits()
+	}
+}
+
+// heard takes what an owner says of itself.
+func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
+	before, _, _ := s.owned.Role()
+	switch r.Kind {
+	case talk.Ended:
+		s.owned.Ended(from, r.Epoch, now)
+	case talk.Lapsed:
+		s.owned.Lapsed(from, r.Epoch, now)
+	case talk.Claimed:
+		if s.owned.Claimed(from, r.Epoch, now) {
+			s.salt = r.Salt
+			s.follow(from, now)
+			return
+		}
+	}
+	s.changed(before, now)
+}
+
+// wakeUp has the process that was stopped begin again with nothing: grants that were
+// made to it before must not be taken, nor the slots that it had.
+func (s *Shared) wakeUp(now time.Time) {
+	if now.Sub(s.looked) < ownership.Lease {
+		return
+	}
+	before, _, _ := s.owned.Role()
+	s.owned.Woke(now)
+	s.changed(before, now)
+	clear(s.kept)
+	s.phase, s.applied = keeping, applied{}
+	s.apply(now)
+	s.looked = now
+}
+
+// follow makes this gateway a member: it reports what it carries and decides nothing.
+func (s *Shared) follow(owner ownership.ID, now time.Time) {
+	for _, b := range s.books {
+		s.empty(b, now)
+		b.reported = false
+	}
+	for _, t := range s.seats {
+		if t.queued && !s.queue.Withdraw(&t.inner.ticket) {
+			s.queue.Finish(&t.inner.ticket, dispatch.Neutral, 0, now)
+		}
+		t.queued = false
+	}
+	s.former = owner
+	s.apply(now)
+	s.promise(owner)
+	for _, r := range s.report() {
+		s.send(owner, r)
+	}
+}
+
+// promise tells all gateways the epoch, before anything else that they hear: an owner
+// of an earlier one must not take the next sign of life for a proof that it still is
+// one, and the owner of this one waits for the promise.
+func (s *Shared) promise(owner ownership.ID) {
+	_, epoch, _ := s.owned.Role()
+	for _, p := range s.view.Peers {
+		s.send(p.ID, talk.Record{Kind: talk.Newer, Service: s.name, Epoch: epoch, Gateway: string(owner)})
+	}
+}
+
+// changed does what follows from a change of the role, other than to Member.
+func (s *Shared) changed(before ownership.Role, now time.Time) {
+	after, _, _ := s.owned.Role()
+	if after == before {
+		return
+	}
+	switch after {
+	case ownership.Gathering, ownership.Owner:
+		s.former = ""
+	case ownership.Apart:
+		for id, b := range s.books {
+			if had := s.taken(id); len(had) > 0 {
+				b.had, b.hadAt = had, now
+			}
+			s.empty(b, now)
+			b.reported = false
+		}
+		clear(s.kept)
+		for id, h := range s.active {
+			s.kept[id] = h.count
+		}
+		s.phase, s.among = keeping, nil
+	}
+	s.apply(now) // before requests are put on them
+	if before == ownership.Member {
+		s.takeBack(now)
+	}
+	s.pump(now)
+}
+
+// takeBack puts all that this gateway carries into its own queue.
+func (s *Shared) takeBack(now time.Time) {
+	for _, id := range s.inOrder() {
+		t := s.seats[id]
+		if t.pass.Endpoint == nil {
+			s.restore(t)
+			continue
+		}
+		t.inner = Pass{holder: t, Endpoint: t.pass.Endpoint, ticket: dispatch.Ticket{Request: t.request, Value: &t.inner}}
+		if t.queued = s.queue.Adopt(&t.inner.ticket, t.pass.Endpoint.ID, t.arrived, t.started, now); t.queued {
+			r := t.record(talk.Mark)
+			s.marks(&t.inner.ticket, &r, now)
+		}
+	}
+}
+
+func (s *Shared) restore(t *seat) {
+	t.inner = Pass{holder: t, ticket: dispatch.Ticket{Request: t.request, Value: &t.inner}}
+	s.queue.Restore(&t.inner.ticket, t.arrived)
+	t.queued = true
+}
+
+// answered takes what the owner decided for a request of this gateway.
+func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
+	role, epoch, _ := s.owned.Role()
+	owner, _ := s.owned.Owner()
+	t := s.seats[r.ID]
+	if role != ownership.Member || owner != from || epoch != r.Epoch || s.reports != r.Report || t == nil || t.pass.Endpoint != nil {
+		return
+	}
+	if r.Kind == talk.Refused {
+		t.refuse(&Refused{r.Why, r.After}, now)
+		return
+	}
+	t.granted(s.endpoint(r), now)
+}
+
+// asked takes what another gateway asks of the owner.
+func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
+	role, epoch, _ := s.owned.Role()
+	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
+		return
+	}
+	switch r.Kind {
+	case talk.Begin:
+		s.begin(s.book(from), r.Report, now)
+	case talk.End:
+		if s.owned.Reported(from, epoch, now) {
+			s.end(s.book(from), now)
+			s.apply(now)
+		}
+		s.step(now)
+	case talk.Enter, talk.Seat:
+		s.enter(from, r, now)
+	case talk.Lost:
+		s.greet(from)
+	default:
+		s.ended(from, r, now)
+	}
+}
+
+// Greet tells a gateway that has just become reachable who owns the service.
+func (s *Shared) Greet(to ownership.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.greet(to)
+}
+
+func (s *Shared) greet(to ownership.ID) {
+	if role, epoch, _ := s.owned.Role(); role == ownership.Owner || role == ownership.Gathering {
+		b := s.book(to)
+		s.unseat(b, time.Now()) // it will report them
+		b.reported = false
+		s.apply(time.Now())
+		s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, Salt: s.salt})
+	}
+}
+
+// Saw takes what Consul says of the service.
+func (s *Shared) Saw(r ownership.Record) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saw(r, now)
+}
+
+func (s *Shared) saw(r ownership.Record, now time.Time) {
+	before, was, _ := s.owned.Role()
+	s.owned.Saw(r, now)
+	if _, epoch, _ := s.owned.Role(); epoch != was {
+		s.promise(r.Owner)
+	}
+	s.changed(before, now)
+}
+
+// Confirm takes that Consul, asked at a time, named this gateway as the owner.
+func (s *Shared) Confirm(r ownership.Record, asked time.Time) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, epoch, _ := s.owned.Role(); r.Owner == s.self && r.Epoch == epoch {
+		s.owned.Confirm(asked)
+	}
+	s.saw(r, now)
+	s.step(now)
+	s.pump(now)
+}
+
+// Acked takes that all gateways have heard what this one sent at a time.
+func (s *Shared) Acked(sent time.Time) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.owned.Acked(sent)
+	s.step(now)
+	s.pump(now)
+}
+
+// Next is what to write into Consul in place of old.
+func (s *Shared) Next() (next, old ownership.Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.owned.Next()
+}
+
+// Taken says that the record was written, by a request that was sent at a time.
+func (s *Shared) Taken(epoch uint64, sent time.Time) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, _, _ := s.owned.Role()
+	s.owned.Taken(epoch, now)
+	s.owned.Confirm(sent)
+	s.changed(before, now)
+	s.promise(s.self)
+	s.step(now)
+}
+
+// Look takes what is known of the other gateways. It returns whether this gateway is
+// to claim the service.
+func (s *Shared) Look(v ownership.View) (claim bool) {
+	now := time.Now()
+	s.mu.Lock()
+	s.wakeUp(now)
+	s.looked = now
+	s.view = v
+	claim = s.step(now)
+	s.sweep(now)
+	s.apply(now)
+	s.pump(now)
+	if role, _, _ := s.owned.Role(); role == ownership.Apart {
+		if s.owned.Pledges() {
+			s.promise(s.self)
+		}
+		// The owner may not have noticed that it was not heard for a while.
+		if owner := s.owned.Named(); owner != "" && owner != s.self {
+			s.send(owner, talk.Record{Kind: talk.Lost, Service: s.name})
+		}
+	}
+	s.unlock()
+	return claim
+}
+
+// step does what the protocol says, and returns whether it says to claim.
+func (s *Shared) step(now time.Time) (claim bool) {
+	before, epoch, _ := s.owned.Role()
+	action := s.owned.Step(&s.view, now)
+	tell := func(kind talk.Kind) {
+		for _, p := range s.view.Peers {
+			s.send(p.ID, talk.Record{Kind: kind, Service: s.name, Epoch: epoch, Salt: s.salt})
+		}
+	}
+	switch action {
+	case ownership.Claim:
+		claim = true
+	case ownership.Gather:
+		tell(talk.Claimed)
+	case ownership.Close:
+		tell(talk.Ended)
+	case ownership.Lapse:
+		tell(talk.Lapsed)
+	case ownership.Open:
+		s.presumeSilent(now)
+	}
+	s.changed(before, now)
+	return claim
+}
+
+// presumeSilent books what those carry that did not report.
+func (s *Shared) presumeSilent(now time.Time) {
+	for _, p := range s.view.Peers {
+		if p.Link == ownership.Silent {
+			s.presume(p.ID, s.book(p.ID), now)
+		}
+	}
+}
+
+// sweep forgets what gateways carried that are gone, or silent for long.
+func (s *Shared) sweep(now time.Time) {
+	known := map[ownership.ID]ownership.Peer{}
+	for _, p := range s.view.Peers {
+		known[p.ID] = p
+	}
+	for id, b := range s.books {
+		p, there := known[id]
+		if p.Link != ownership.Up {
+			s.unseat(b, now)
+			b.reported = false
+		}
+		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.Hold) {
+			continue
+		}
+		s.empty(b, now)
+		s.show(b, talk.Load{}, now)
+		if !there {
+			delete(s.books, id)
+		}
+	}
+	_, _, since := s.owned.Role()
+	s.phase = max(s.phase, phaseAt(now.Sub(since)))
+}
+
+// Remind tells a gateway that has become reachable of the epoch in force, so that it
+// does not take this gateway's next signs of life for a proof of an earlier one.
+func (s *Shared) Remind(to ownership.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.remind(to)
+}
+
+func (s *Shared) remind(to ownership.ID) {
+	if r := s.owned.InForce(); r.Epoch != 0 {
+		s.send(to, talk.Record{Kind: talk.Newer, Service: s.name, Epoch: r.Epoch, Gateway: string(r.Owner)})
+	}
+}
+
+// Gone takes that a process has ended: what it carried is over.
+func (s *Shared) Gone(id ownership.ID) {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := s.books[id]; b != nil {
+		s.empty(b, now)
+		s.show(b, talk.Load{}, now)
+		b.reported = false
+		s.apply(now) // the next process there may use its part
+		s.pump(now)
+	}
+}
+
+// Detach leaves the line to itself: another one has taken its place, and the requests
+// that came to it are served as by a single gateway.
+func (s *Shared) Detach() {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, _, _ := s.owned.Role()
+	s.owned, s.view = ownership.New(s.name, s.self, now), ownership.View{}
+	s.changed(before, now)
+	s.phase = parted
+	s.apply(now)
+	s.pump(now)
+}

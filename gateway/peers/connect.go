@@ -1,0 +1,335 @@
+package peers
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"syscall"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"aliquot/gateway/talk"
+	"aliquot/internal/ownership"
+)
+
+const (
+	dialWithin = 500 * time.Millisecond
+	dialAgain  = 50 * time.Millisecond
+)
+
+// dial keeps a stream to a gateway open; entered with the lock held.
+func (h *Hub) dial(p *peer) {
+	if p.dialing || h.ctx == nil || h.ctx.Err() != nil {
+		return
+	}
+	p.dialing = true
+	id, ctx := p.ID, h.ctx
+	h.tasks.Go(func() {
+		told := ""
+		for ctx.Err() == nil && h.wanted(id) {
+			open, err := h.talk(ctx, id)
+			if ctx.Err() != nil {
+				return
+			}
+			h.lost(id, err)
+			if open {
+				continue // whether its process has ended is seen at once
+			}
+			if text := reason(err); text != told {
+				told = text
+				h.options.Log.Warn("a gateway is not reached", "gateway", id, "error", text)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(dialAgain):
+			}
+		}
+	})
+}
+
+func reason(err error) string {
+	if err == nil {
+		return "the stream has ended"
+	}
+	return err.Error()
+}
+
+// wanted reports whether a gateway is still to be dialled: Consul knows it, or it was
+// heard not long ago.
+func (h *Hub) wanted(id ownership.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.peers[id]
+	if p == nil {
+		return false
+	}
+	if p.Registered || p.in != nil || time.Since(p.Heard) < ownership.Hold {
+		return true
+	}
+	p.dialing = false
+	return false
+}
+
+// lost takes that a stream to a gateway ended, or could not be opened.
+func (h *Hub) lost(id ownership.ID, err error) {
+	h.mu.Lock()
+	if p := h.peers[id]; p != nil {
+		if p.Link == ownership.Up {
+			p.Link = ownership.Silent
+		}
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			// Its host says that nobody listens there: the process has ended, and with it
+			// its connections to replicas.
+			p.Link, p.in = ownership.Gone, nil
+		case p.Link == ownership.Gone:
+			// Another process may have started there.
+			p.Link, p.Heard, p.process = ownership.Silent, time.Now(), 0
+		}
+	}
+	h.mu.Unlock()
+	h.look()
+}
+
+// talk opens a stream to a gateway and reads it until it ends. It reports whether the
+// gateway was heard on it.
+func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) {
+	raw, err := (&net.Dialer{Timeout: dialWithin}).DialContext(ctx, "tcp", string(id))
+	if err != nil {
+		return false, err
+	}
+	once := make(chan net.Conn, 1)
+	once <- raw
+	creds := h.options.Client
+	if creds == nil {
+		creds = insecure.NewCredentials()
+	}
+	conn, err := grpc.NewClient("passthrough:///"+string(id),
+		grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(mostFrame)),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			select {
+			case c := <-once:
+				return c, nil
+			default:
+				return nil, errors.New("the connection was used up")
+			}
+		}))
+	if err != nil {
+		raw.Close()
+		return false, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	client, err := conn.NewStream(ctx, &talks, method)
+	if err != nil {
+		return false, err
+	}
+	s := newStream(client)
+	s.send(talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process})
+	h.tasks.Go(func() {
+		s.write()
+		cancel() // whoever reads has to connect again
+	})
+	defer s.close()
+	err = s.read(func(records []talk.Record) {
+		open = true
+		h.heard(id, s, records)
+	})
+	h.mu.Lock()
+	if p := h.peers[id]; p != nil && p.out == s {
+		p.out = nil
+	}
+	h.mu.Unlock()
+	return open, err
+}
+
+// heard takes what a gateway says on the stream that this one opened.
+func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
+	now := time.Now()
+	fresh, restarted := false, false
+	h.mu.Lock()
+	p := h.peer(id, now)
+	p.Heard = now
+	for i := range records {
+		switch r := &records[i]; r.Kind {
+		case talk.Hello:
+			p.out, fresh = s, true
+			restarted = p.incarnate(r.Process)
+			p.Link = ownership.Silent // lookAt makes it Up, and greets
+		case talk.Beat:
+			p.number, p.Leaving = r.Beat, r.Leaving
+		}
+	}
+	lines := h.all()
+	h.mu.Unlock()
+	if fresh {
+		for _, l := range lines {
+			if restarted {
+				l.Gone(id)
+			}
+			// Before the first sign of life: see follow in package line.
+			l.Remind(id)
+		}
+		h.look()
+	}
+	h.pass(id, records)
+}
+
+// incarnate notes which process a gateway is, and reports whether it was another one
+// before, which has ended with all that it carried.
+func (p *peer) incarnate(process uint64) (restarted bool) {
+	restarted = p.process != 0 && p.process != process
+	p.process = process
+	return restarted
+}
+
+// serve is the stream that another gateway opened.
+func (h *Hub) serve(server grpc.ServerStream) error {
+	s := newStream(server)
+	defer s.close()
+	wrote := make(chan error, 1)
+	go func() { wrote <- s.write() }()
+	var from ownership.ID
+	read := make(chan error, 1)
+	go func() {
+		read <- s.read(func(records []talk.Record) {
+			if from == "" {
+				if records[0].Kind != talk.Hello || records[0].Gateway == "" {
+					s.close()
+					return
+				}
+				from = ownership.ID(records[0].Gateway)
+				h.welcome(from, s, records[0].Process)
+			}
+			h.asked(from, s, records)
+		})
+	}()
+	var err error
+	select {
+	case err = <-read:
+	case err = <-wrote:
+	case <-server.Context().Done():
+	}
+	h.mu.Lock()
+	if p := h.peers[from]; p != nil && p.in == s {
+		p.in, p.acked = nil, time.Time{}
+	}
+	h.mu.Unlock()
+	h.look()
+	return err
+}
+
+func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
+	now := time.Now()
+	h.mu.Lock()
+	p := h.peer(from, now)
+	if p.in != nil {
+		p.in.close()
+	}
+	restarted := p.incarnate(process)
+	p.in, p.acked = s, time.Time{}
+	if p.Link == ownership.Gone {
+		p.Link, p.Heard = ownership.Silent, now
+	}
+	s.send(talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process})
+	h.dial(p)
+	lines := h.all()
+	h.mu.Unlock()
+	for _, l := range lines {
+		if restarted {
+			l.Gone(from)
+		}
+		l.Greet(from)
+	}
+}
+
+// asked takes what a gateway says on the stream that it opened.
+func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
+	h.mu.Lock()
+	p := h.peers[from]
+	if p == nil || p.in != s {
+		h.mu.Unlock()
+		s.close()
+		return // it has opened another one since
+	}
+	for i := range records {
+		if r := &records[i]; r.Kind == talk.Beat && r.Heard > 0 && h.beat-r.Heard < uint64(len(h.sent)) {
+			p.acked = h.sent[r.Heard%uint64(len(h.sent))]
+			p.Leaving = r.Leaving
+		}
+	}
+	h.mu.Unlock()
+	h.pass(from, records)
+}
+
+// pass gives runs of records about one service to its line.
+func (h *Hub) pass(from ownership.ID, records []talk.Record) {
+	for i := 0; i < len(records); {
+		n := i + 1
+		for n < len(records) && records[n].Service == records[i].Service {
+			n++
+		}
+		h.give(from, records[i:n])
+		i = n
+	}
+}
+
+func (h *Hub) give(from ownership.ID, records []talk.Record) {
+	r := &records[0]
+	if r.Service != "" {
+		h.mu.Lock()
+		l := h.lines[r.Service]
+		h.mu.Unlock()
+		if l != nil {
+			l.Take(from, records)
+			if slices.ContainsFunc(records, changesRoles) {
+				h.look()
+			}
+		}
+		return
+	}
+	for i := range records {
+		switch r := &records[i]; r.Kind {
+		case talk.Beat:
+			for _, load := range r.Loads {
+				h.mu.Lock()
+				l := h.lines[load.Service]
+				h.mu.Unlock()
+				if l != nil {
+					l.Carries(from, load)
+				}
+			}
+		case talk.Spent:
+			h.mu.Lock()
+			spent := h.spent
+			h.mu.Unlock()
+			if spent != nil {
+				spent(r.Tenant, r.Amount)
+			}
+		}
+	}
+}
+
+// changesRoles reports whether a record may leave something to do at once.
+func changesRoles(r talk.Record) bool {
+	switch r.Kind {
+	case talk.Claimed, talk.Ended, talk.Lapsed, talk.Newer:
+		return true
+	}
+	return false
+}
+
+// Spend tells the other gateways what a tenant used here.
+func (h *Hub) Spend(tenant string, amount float64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.peers {
+		if p.out != nil {
+			p.out.send(talk.Record{Kind: talk.Spent, Tenant: tenant, Amount: amount})
+		}
+	}
+}

@@ -1,0 +1,427 @@
+// Package peers connects the gateways that serve the same services. Each opens a
+// stream to every other one, on which it asks for slots where the other one decides
+// (see package ownership), and says on all of them that it is there.
+package peers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"aliquot/gateway/line"
+	"aliquot/gateway/talk"
+	"aliquot/internal/ownership"
+)
+
+// Member is a gateway as Consul knows it.
+type Member struct {
+	ID      ownership.ID
+	Passing bool
+}
+
+// Registry says which gateways there are, and holds who owns what.
+type Registry interface {
+	// Members reports the gateways whenever they change, until ctx ends.
+	Members(ctx context.Context, set func([]Member))
+	// Records reports who owns what whenever it changes, and with ok = false that
+	// Consul does not answer, until ctx ends.
+	Records(ctx context.Context, set func(records map[string]ownership.Record, ok bool))
+	// Read returns who owns what now, of the leader of Consul itself.
+	Read(ctx context.Context) (map[string]ownership.Record, error)
+	// Swap writes a record in place of another one, and reports whether that was there.
+	Swap(ctx context.Context, service string, old, next ownership.Record) (bool, error)
+}
+
+// Options are the parts of a Hub.
+type Options struct {
+	Self     ownership.ID
+	Address  string // to listen at
+	Registry Registry
+	// Server and Client secure the streams; nil for plain TCP.
+	Server, Client credentials.TransportCredentials
+	Log            *slog.Logger
+}
+
+// Hub is this gateway's connections to the others.
+type Hub struct {
+	options  Options
+	process  uint64
+	listener net.Listener
+	server   *grpc.Server
+
+	mu      sync.Mutex
+	lines   map[string]*line.Shared
+	peers   map[ownership.ID]*peer
+	records map[string]ownership.Record
+	read    bool // records were read once
+	consul  bool
+	leaving bool
+	beat    uint64
+	sent    [64]time.Time // when the last beats were sent
+	ctx     context.Context
+	tasks   sync.WaitGroup
+	looks   chan struct{}
+	claims  map[string]bool // under way
+	spent   func(tenant string, tokens float64)
+}
+
+// peer is another gateway.
+type peer struct {
+	ownership.Peer
+	process uint64
+	out, in *stream // opened by this gateway, and by the other one
+	number  uint64  // of the beat that was heard last
+	acked   time.Time
+	dialing bool
+}
+
+// New returns a hub; it opens nothing yet.
+func New(o Options) *Hub {
+	var random [8]byte
+	rand.Read(random[:])
+	return &Hub{
+		options: o, process: binary.LittleEndian.Uint64(random[:]),
+		lines: map[string]*line.Shared{}, peers: map[ownership.ID]*peer{}, records: map[string]ownership.Record{},
+		looks: make(chan struct{}, 1), claims: map[string]bool{},
+	}
+}
+
+// Share returns the line of a service, shared with the other gateways.
+func (h *Hub) Share(name string, o line.Options) *line.Shared {
+	l := line.NewShared(o, name, h.options.Self, h.send)
+	h.mu.Lock()
+	former := h.lines[name]
+	h.lines[name] = l
+	record, read := h.records[name], h.read
+	h.mu.Unlock()
+	if former != nil {
+		former.Detach()
+	}
+	if read {
+		l.Saw(record)
+	}
+	return l
+}
+
+// Drop forgets a line whose service is gone, unless another one has its name.
+func (h *Hub) Drop(name string, l *line.Shared) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lines[name] == l {
+		delete(h.lines, name)
+	}
+}
+
+// Spent has what tenants use at other gateways reported.
+func (h *Hub) Spent(take func(tenant string, tokens float64)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.spent = take
+}
+
+// Live is how many other gateways are heard.
+func (h *Hub) Live() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.peers {
+		if p.Link == ownership.Up {
+			n++
+		}
+	}
+	return n
+}
+
+// Listen opens the listener for the other gateways.
+func (h *Hub) Listen() error {
+	l, err := net.Listen("tcp", h.options.Address)
+	h.listener = l
+	return err
+}
+
+// Leave says that this gateway is about to end: its services go to others.
+func (h *Hub) Leave() {
+	h.mu.Lock()
+	h.leaving = true
+	h.mu.Unlock()
+	h.look()
+}
+
+// Run serves until ctx ends.
+func (h *Hub) Run(ctx context.Context) {
+	h.mu.Lock()
+	h.ctx = ctx
+	h.mu.Unlock()
+	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame)}
+	if h.options.Server != nil {
+		options = append(options, grpc.Creds(h.options.Server))
+	}
+	h.server = grpc.NewServer(options...)
+	h.server.RegisterService(h.service(), h)
+	h.tasks.Go(func() { h.server.Serve(h.listener) })
+	h.tasks.Go(func() { h.options.Registry.Members(ctx, h.members) })
+	h.tasks.Go(func() { h.options.Registry.Records(ctx, h.recorded) })
+	h.tasks.Go(func() { h.confirm(ctx) })
+	tick := time.NewTicker(ownership.Beat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			h.beats()
+			h.lookAt()
+		case <-h.looks:
+			h.lookAt()
+		case <-ctx.Done():
+			h.server.Stop()
+			h.tasks.Wait()
+			return
+		}
+	}
+}
+
+// look has the lines looked at soon.
+func (h *Hub) look() {
+	select {
+	case h.looks <- struct{}{}:
+	default:
+	}
+}
+
+// send passes a record on; what asks goes on the stream that this gateway opened, what
+// answers on the other one. Where that is not open the record is lost, as it would be
+// on the way.
+func (h *Hub) send(to ownership.ID, r talk.Record) {
+	h.mu.Lock()
+	p := h.peers[to]
+	var s *stream
+	if p != nil {
+		s = p.out
+		switch r.Kind {
+		case talk.Claimed, talk.Ended, talk.Lapsed, talk.Grant, talk.Refused:
+			s = p.in
+		}
+	}
+	h.mu.Unlock()
+	if s != nil {
+		s.send(r)
+	}
+}
+
+// members takes the gateways that Consul knows.
+func (h *Hub) members(all []Member) {
+	now := time.Now()
+	h.mu.Lock()
+	for _, p := range h.peers {
+		p.Registered = false
+	}
+	for _, m := range all {
+		if m.ID == h.options.Self {
+			continue
+		}
+		p := h.peer(m.ID, now)
+		p.Registered = m.Passing
+		h.dial(p)
+	}
+	h.mu.Unlock()
+	h.look()
+}
+
+// peer is entered with the lock held.
+func (h *Hub) peer(id ownership.ID, now time.Time) *peer {
+	p := h.peers[id]
+	if p == nil {
+		p = &peer{Peer: ownership.Peer{ID: id, Heard: now}}
+		h.peers[id] = p
+	}
+	return p
+}
+
+// recorded takes who owns what.
+func (h *Hub) recorded(records map[string]ownership.Record, ok bool) {
+	h.mu.Lock()
+	h.consul = ok
+	if ok {
+		h.records, h.read = records, true
+	}
+	lines := h.all()
+	h.mu.Unlock()
+	if ok {
+		for name, l := range lines {
+			l.Saw(records[name])
+		}
+	}
+	h.look()
+}
+
+// all copies the lines; entered with the lock held.
+func (h *Hub) all() map[string]*line.Shared {
+	out := make(map[string]*line.Shared, len(h.lines))
+	for name, l := range h.lines {
+		out[name] = l
+	}
+	return out
+}
+
+// lookAt has every line look at what is known.
+func (h *Hub) lookAt() {
+	now := time.Now()
+	h.mu.Lock()
+	view := ownership.View{Consul: h.consul, Leaving: h.leaving}
+	acked := now
+	var greet []ownership.ID
+	for id, p := range h.peers {
+		was := p.Link
+		switch {
+		case p.out != nil && now.Sub(p.Heard) < ownership.Silence:
+			p.Link = ownership.Up
+		case p.Link == ownership.Up:
+			p.Link = ownership.Silent
+		}
+		if p.Link == ownership.Up && was != ownership.Up {
+			greet = append(greet, id)
+		}
+		if p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.Hold {
+			delete(h.peers, id)
+			continue
+		}
+		p.Strange = p.process == 0
+		view.Peers = append(view.Peers, p.Peer)
+		if p.Link != ownership.Gone && p.acked.Before(acked) {
+			acked = p.acked
+		}
+	}
+	lines := h.all()
+	h.mu.Unlock()
+	for name, l := range lines {
+		l.Acked(acked)
+		for _, id := range greet {
+			l.Greet(id)
+		}
+		if l.Look(view) {
+			h.claim(name, l)
+		}
+	}
+}
+
+// beats says to all gateways that this one is there, and what it carries.
+func (h *Hub) beats() {
+	h.mu.Lock()
+	lines := h.all()
+	h.mu.Unlock()
+	var loads []talk.Load
+	for _, l := range lines {
+		loads = append(loads, l.Loads())
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.beat++
+	h.sent[h.beat%uint64(len(h.sent))] = time.Now()
+	for _, p := range h.peers {
+		if p.in != nil {
+			p.in.send(talk.Record{Kind: talk.Beat, Beat: h.beat, Leaving: h.leaving, Loads: loads})
+		}
+		if p.out != nil {
+			p.out.send(talk.Record{Kind: talk.Beat, Heard: p.number, Leaving: h.leaving})
+		}
+	}
+}
+
+// claim takes a service, in the background.
+func (h *Hub) claim(name string, l *line.Shared) {
+	h.mu.Lock()
+	ctx := h.ctx
+	if h.claims[name] {
+		h.mu.Unlock()
+		return
+	}
+	h.claims[name] = true
+	h.mu.Unlock()
+	h.tasks.Go(func() {
+		defer func() {
+			h.mu.Lock()
+			delete(h.claims, name)
+			h.mu.Unlock()
+		}()
+		ctx, cancel := context.WithTimeout(ctx, claimWithin)
+		defer cancel()
+		next, old := l.Next()
+		sent := time.Now()
+		ok, err := h.options.Registry.Swap(ctx, name, old, next)
+		switch {
+		case err != nil:
+			h.options.Log.Warn("a service could not be claimed", "service", name, "error", err)
+			h.mu.Lock()
+			h.consul = false // until it answers again
+			h.mu.Unlock()
+			h.reread(ctx)
+		case ok:
+			h.options.Log.Info("this gateway owns a service", "service", name, "epoch", next.Epoch)
+			l.Taken(next.Epoch, sent)
+			h.look()
+		default:
+			h.reread(ctx)
+		}
+	})
+}
+
+// claimWithin bounds a request to Consul of a claim.
+const claimWithin = 2 * time.Second
+
+// reread takes who owns what from Consul itself.
+func (h *Hub) reread(ctx context.Context) {
+	if records, err := h.options.Registry.Read(ctx); err == nil {
+		h.recorded(records, true)
+	}
+}
+
+// confirmEvery is how often an owner that some gateway does not answer asks Consul
+// whether it still is the owner.
+const confirmEvery = 200 * time.Millisecond
+
+// confirm keeps the leases of an owner while the others cannot.
+func (h *Hub) confirm(ctx context.Context) {
+	tick := time.NewTicker(confirmEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !h.doubted() {
+			continue
+		}
+		asked := time.Now()
+		within, cancel := context.WithTimeout(ctx, ownership.Lease)
+		records, err := h.options.Registry.Read(within)
+		cancel()
+		if err != nil {
+			continue
+		}
+		h.mu.Lock()
+		lines := h.all()
+		h.consul = true
+		h.mu.Unlock()
+		for name, l := range lines {
+			l.Confirm(records[name], asked)
+		}
+	}
+}
+
+// doubted reports whether some gateway has not acknowledged a beat of late.
+func (h *Hub) doubted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.peers {
+		if p.Link != ownership.Gone && time.Since(p.acked) > 2*ownership.Beat+ownership.Beat/2 {
+			return len(h.lines) > 0
+		}
+	}
+	return false
+}

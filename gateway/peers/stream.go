@@ -1,0 +1,146 @@
+package peers
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"aliquot/gateway/talk"
+)
+
+// talks is the one method of the gRPC service: a stream both ways, opened by a gateway
+// that asks.
+var talks = grpc.StreamDesc{StreamName: "Talk", ServerStreams: true, ClientStreams: true}
+
+const (
+	grpcService = "aliquot.gateway.Peers"
+	method      = "/" + grpcService + "/Talk"
+)
+
+// service is what a gRPC server has to know of a hub.
+func (h *Hub) service() *grpc.ServiceDesc {
+	served := talks
+	served.Handler = func(_ any, s grpc.ServerStream) error { return h.serve(s) }
+	return &grpc.ServiceDesc{ServiceName: grpcService, HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{served}}
+}
+
+// frame is a message of the stream, encoded by package talk.
+type frame struct{ b []byte }
+
+// codec passes frames through: they are encoded where their records are at hand.
+type codec struct{}
+
+func (codec) Name() string { return "aliquot" }
+
+func (codec) Marshal(v any) ([]byte, error) {
+	if f, ok := v.(*frame); ok {
+		return f.b, nil
+	}
+	return nil, errors.New("peers: no frame")
+}
+
+func (codec) Unmarshal(b []byte, v any) error {
+	f, ok := v.(*frame)
+	if !ok {
+		return errors.New("peers: no frame")
+	}
+	f.b = append(f.b[:0], b...)
+	return nil
+}
+
+// transport is a gRPC stream, of either end.
+type transport interface {
+	SendMsg(m any) error
+	RecvMsg(m any) error
+}
+
+const (
+	// mostPending is how many records may wait for the other end to take them. One that
+	// is so far behind has to connect again, and hears a report instead.
+	mostPending = 1 << 18
+	// mostInFrame bounds the records of a frame, so that a report does not stop the
+	// beats behind it for long.
+	mostInFrame = 1 << 12
+	// mostFrame bounds a frame, in bytes.
+	mostFrame = 64 << 20
+)
+
+// stream sends records in the order in which they were given, as many at a time as
+// have come while the last were sent.
+type stream struct {
+	to   transport
+	wake chan struct{}
+	done chan struct{}
+	once sync.Once
+
+	mu      sync.Mutex
+	pending []talk.Record
+}
+
+func newStream(to transport) *stream {
+	return &stream{to: to, wake: make(chan struct{}, 1), done: make(chan struct{})}
+}
+
+func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
+
+// send never blocks.
+func (s *stream) send(r talk.Record) {
+	s.mu.Lock()
+	full := len(s.pending) >= mostPending
+	if !full {
+		s.pending = append(s.pending, r)
+	}
+	s.mu.Unlock()
+	if full {
+		s.close()
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// write sends until the stream ends.
+func (s *stream) write() error {
+	defer s.close()
+	var spare []talk.Record
+	for {
+		select {
+		case <-s.wake:
+		case <-s.done:
+			return nil
+		}
+		s.mu.Lock()
+		batch := s.pending
+		s.pending = spare[:0]
+		s.mu.Unlock()
+		for rest := batch; len(rest) > 0; {
+			n := min(len(rest), mostInFrame)
+			// gRPC may keep the bytes until they are on their way.
+			if err := s.to.SendMsg(&frame{talk.Append(nil, rest[:n], time.Now())}); err != nil {
+				return err
+			}
+			rest = rest[n:]
+		}
+		clear(batch)
+		spare = batch
+	}
+}
+
+// read passes on what is received until the stream ends.
+func (s *stream) read(got func([]talk.Record)) error {
+	var f frame
+	for {
+		if err := s.to.RecvMsg(&f); err != nil {
+			return err
+		}
+		records, err := talk.Parse(f.b, time.Now())
+		if err != nil {
+			return err
+		}
+		got(records)
+	}
+}

@@ -1,0 +1,225 @@
+package talk
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"aliquot/internal/dispatch"
+)
+
+var errMalformed = errors.New("talk: a frame is not as its encoding demands")
+
+// field is one decoded field: a number or bytes.
+type field struct {
+	number uint64
+	bytes  []byte
+}
+
+func (f field) signed() int64            { return protowire.DecodeZigZag(f.number) }
+func (f field) span() time.Duration      { return time.Duration(f.signed()) }
+func (f field) float() float64           { return math.Float64frombits(f.number) }
+func (f field) at(n time.Time) time.Time { return n.Add(f.span()) }
+
+// count reads a number that is no more than what a machine counts.
+func (f field) count() int { return int(min(max(f.signed(), -1), 1<<40)) }
+
+// each calls got for every field of a message.
+func each(b []byte, got func(protowire.Number, field) error) error {
+	for len(b) > 0 {
+		f, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return errMalformed
+		}
+		b = b[n:]
+		var v field
+		switch kind {
+		case protowire.VarintType:
+			v.number, n = protowire.ConsumeVarint(b)
+		case protowire.Fixed64Type:
+			v.number, n = protowire.ConsumeFixed64(b)
+		case protowire.BytesType:
+			v.bytes, n = protowire.ConsumeBytes(b)
+		default:
+			n = protowire.ConsumeFieldValue(f, kind, b)
+		}
+		if n < 0 {
+			return errMalformed
+		}
+		b = b[n:]
+		if err := got(f, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Parse decodes a frame that was received at a time. It fails on one of a version
+// that this release does not speak.
+func Parse(b []byte, now time.Time) ([]Record, error) {
+	var out []Record
+	spoken := false
+	err := each(b, func(f protowire.Number, v field) error {
+		switch f {
+		case frameVersion:
+			if spoken = v.number == Version || v.number+1 == Version; !spoken {
+				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: update gateways one release at a time", v.number, Version)
+			}
+		case frameRecord:
+			if !spoken {
+				return errMalformed
+			}
+			var r Record
+			if err := r.parse(v.bytes, now); err != nil {
+				return err
+			}
+			out = append(out, r)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (r *Record) parse(b []byte, now time.Time) error {
+	return each(b, func(f protowire.Number, v field) error {
+		switch f {
+		case fKind:
+			r.Kind = Kind(v.number)
+		case fService:
+			r.Service = string(v.bytes)
+		case fEpoch:
+			r.Epoch = v.number
+		case fID:
+			r.ID = v.number
+		case fRequest:
+			r.Request = &dispatch.Request{}
+			return parseRequest(r.Request, v.bytes, now)
+		case fArrived:
+			r.Arrived = v.at(now)
+		case fStarted:
+			r.Started = v.at(now)
+		case fReplica:
+			r.Replica = string(v.bytes)
+		case fAddress:
+			r.Address = string(v.bytes)
+		case fClass:
+			r.Class = string(v.bytes)
+		case fLoads:
+			var l Load
+			if err := l.parse(v.bytes); err != nil {
+				return err
+			}
+			r.Loads = append(r.Loads, l)
+		default:
+			r.rest(f, v)
+		}
+		return nil
+	})
+}
+
+// rest takes the fields that are numbers or of few kinds.
+func (r *Record) rest(f protowire.Number, v field) {
+	switch f {
+	case fOutcome:
+		r.Outcome = dispatch.Outcome(v.count())
+	case fPause:
+		r.Pause = v.span()
+	case fBegan:
+		r.Began = v.number != 0
+	case fTokens:
+		r.Tokens = v.count()
+	case fTold:
+		r.Told = v.number != 0
+	case fPrompt:
+		r.Prompt = v.count()
+	case fCached:
+		r.Cached = v.count()
+	case fOutput:
+		r.Output = v.count()
+	case fWhy:
+		r.Why = dispatch.Refusal(v.count())
+	case fAfter:
+		r.After = v.span()
+	case fGateway:
+		r.Gateway = string(v.bytes)
+	case fProcess:
+		r.Process = v.number
+	case fBeat:
+		r.Beat = v.number
+	case fHeard:
+		r.Heard = v.number
+	case fLeaving:
+		r.Leaving = v.number != 0
+	case fTenant:
+		r.Tenant = string(v.bytes)
+	case fReport:
+		r.Report = v.number
+	case fSalt:
+		r.Salt[0] = v.number
+	case fSaltMore:
+		r.Salt[1] = v.number
+	case fAmount:
+		r.Amount = v.float()
+	}
+}
+
+func parseRequest(r *dispatch.Request, b []byte, now time.Time) error {
+	return each(b, func(f protowire.Number, v field) error {
+		switch f {
+		case rTenant:
+			r.Tenant = string(v.bytes)
+		case rPriority:
+			r.Priority = v.count()
+		case rPlacement:
+			r.Placement = v.count()
+		case rCost:
+			r.Cost = v.float()
+		case rExpire:
+			r.Expire = v.at(now)
+		case rDeadline:
+			r.Deadline = v.at(now)
+		case rPrompt:
+			r.Prompt = v.count()
+		case rOutput:
+			r.Output = v.count()
+		case rBlocks:
+			for rest := v.bytes; len(rest) >= 8; rest = rest[8:] {
+				h, _ := protowire.ConsumeFixed64(rest)
+				r.Blocks = append(r.Blocks, h)
+			}
+		case rWhole:
+			r.Whole = v.number != 0
+		}
+		return nil
+	})
+}
+
+func (l *Load) parse(b []byte) error {
+	return each(b, func(f protowire.Number, v field) error {
+		switch f {
+		case lService:
+			l.Service = string(v.bytes)
+		case lQueued:
+			l.Queued = v.count()
+		case lReplicas:
+			var h Held
+			err := each(v.bytes, func(f protowire.Number, v field) error {
+				switch f {
+				case hReplica:
+					h.Replica = string(v.bytes)
+				case hClass:
+					h.Class = string(v.bytes)
+				case hCount:
+					h.Count = v.count()
+				}
+				return nil
+			})
+			l.Replicas = append(l.Replicas, h)
+			return err
+		}
+		return nil
+	})
+}

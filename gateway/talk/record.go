@@ -1,0 +1,103 @@
+// Package talk is what gateways say to each other: records, many of which travel in
+// one frame. The encoding is that of Protocol Buffers, so that a release may add
+// fields and kinds which an older one passes over.
+package talk
+
+import (
+	"time"
+
+	"aliquot/internal/dispatch"
+)
+
+// Version is that of what the records mean. A gateway talks to those of its own
+// version and the one before.
+const Version = 1
+
+// Kind is what a record says.
+type Kind uint64
+
+// The kinds. They keep their numbers.
+const (
+	Hello Kind = 1 // who opens the stream, and its process
+	Beat  Kind = 2 // the gateway is there
+
+	// From a gateway that carries requests to the owner.
+	Begin    Kind = 10 // a report begins; what was reported before is void
+	Seat     Kind = 11 // a request that waits or, with Replica, is being served
+	End      Kind = 12 // the report is complete
+	Enter    Kind = 13 // a request asks for a slot
+	Again    Kind = 14 // it gives its slot back and asks for another
+	Leave    Kind = 15 // it gives its slot back
+	Withdraw Kind = 16 // it asks no more
+	Mark     Kind = 17 // what of its answer has come
+	Lost     Kind = 18 // the sender follows nobody and takes the receiver for the owner
+
+	// From the owner.
+	Claimed Kind = 20 // the sender owns the service in this epoch
+	Ended   Kind = 21 // it grants no more in this epoch
+	Lapsed  Kind = 22 // it cannot prove its epoch and grants nothing until it says Claimed
+	Grant   Kind = 23 // the request has a slot of Replica
+	Refused Kind = 24 // the request is not queued
+
+	// From any gateway to any other.
+	Newer Kind = 30 // a later epoch was taken by Gateway
+	Spent Kind = 31 // a tenant used tokens
+)
+
+// Record is one message. Each kind sets the fields that it needs.
+type Record struct {
+	Kind    Kind
+	Service string
+	Epoch   uint64
+	// ID names a request of the gateway that carries it.
+	ID uint64
+	// Report is the number of the report that Begin begins, and of the one that an owner
+	// had of a gateway when it decided.
+	Report uint64
+
+	// Request is that of Enter and Seat. On the wire its times are spans from now, as
+	// the clocks of two hosts differ.
+	Request *dispatch.Request
+	Arrived time.Time
+	Started time.Time
+
+	Replica, Address, Class string
+
+	Outcome dispatch.Outcome
+	Pause   time.Duration
+	// Began, Tokens, and what an engine told of the request; -1 is unknown.
+	Began                  bool
+	Tokens                 int
+	Told                   bool
+	Prompt, Cached, Output int
+
+	Why   dispatch.Refusal
+	After time.Duration
+
+	// Salt is that of the hashes of prompts, which all gateways of a service have to
+	// share; of Claimed.
+	Salt [2]uint64
+
+	Gateway string // of Hello and Newer
+	Process uint64 // of Hello
+	Beat    uint64 // the number of a Beat, and of the one that was heard last
+	Heard   uint64
+	Leaving bool
+	Loads   []Load // of Beat
+
+	Tenant string // of Spent
+	Amount float64
+}
+
+// Load is what a gateway carries of a service.
+type Load struct {
+	Service  string
+	Queued   int
+	Replicas []Held
+}
+
+// Held is how many requests a gateway has on a replica.
+type Held struct {
+	Replica, Class string
+	Count          int
+}

@@ -1,0 +1,32 @@
+package dispatch
+
+import "time"
+
+// Restore queues a request that was accepted before, in another queue, at the place
+// of its arrival. Nothing is refused or evicted for it. The owner submits those that
+// came first first.
+func (q *Queue) Restore(t *Ticket, arrived time.Time) {
+	q.prepare(t, arrived)
+	q.enter(t)
+}
+
+// Adopt books a request that already runs on a replica, where another queue sent it.
+// It takes its slot even where none is free, and ends like any other. It returns
+// false for a replica that is not known.
+func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time) bool {
+	s := q.servers[replica]
+	if s == nil {
+		return false
+	}
+	q.prepare(t, arrived)
+	q.laneOf(t)
+	at := choice{on: s}
+	if q.policy.Mode == Tokens {
+		q.refresh(now)
+		prompt := q.needOf(t).prompt
+		at.work = s.drag.factor * s.tier.kind.speed.reading(prompt, prompt)
+	}
+	q.occupy(t, at, now)
+	t.started = started
+	return true
+}

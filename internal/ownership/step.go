@@ -1,0 +1,131 @@
+package ownership
+
+import "time"
+
+// Step looks at what has become of the role and returns what is to be done. It is
+// called after every event and once in a Beat.
+func (s *Service) Step(v *View, now time.Time) Action {
+	switch s.role {
+	case Member:
+		if p, known := v.peer(s.owner); !known || p.Link != Up {
+			s.become(Apart, now)
+		}
+	case Gathering:
+		if s.all(v, s.since, now) && now.Before(s.lease) {
+			s.become(Owner, now)
+			return Open
+		}
+	case Owner:
+		if !now.Before(s.lease) {
+			s.become(Apart, now)
+			return Lapse
+		}
+		if s.yields(v, now) {
+			s.ended = s.epoch
+			s.become(Apart, now)
+			return Close
+		}
+	}
+	if s.role == Apart {
+		return s.apart(v, now)
+	}
+	return None
+}
+
+// all reports whether every gateway has done what it was asked for, has ended, or was
+// silent for so long that it cannot act on an earlier epoch any more.
+func (s *Service) all(v *View, since, now time.Time) bool {
+	for _, p := range v.Peers {
+		switch {
+		case s.done[p.ID], p.Link == Gone:
+		case p.Link == Silent && (s.mute[p.ID] || now.Sub(since) >= Outlast && (!p.Strange || now.Sub(since) >= Settle)):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// yields reports whether the service goes to another gateway: this one ends, or
+// another has been the first in the order for long enough.
+func (s *Service) yields(v *View, now time.Time) bool {
+	first, any := s.first(v)
+	switch {
+	case !any || !v.Consul:
+		return false
+	case v.Leaving:
+		return true
+	case first == s.self:
+		s.better = time.Time{}
+		return false
+	case s.better.IsZero():
+		s.better = now
+	}
+	return now.Sub(s.better) >= Steady
+}
+
+// candidates are the gateways that could own the service, in order.
+func (s *Service) candidates(v *View) []ID {
+	var ids []ID
+	if !v.Leaving {
+		ids = append(ids, s.self)
+	}
+	for _, p := range v.Peers {
+		if p.Link == Up && p.Registered && !p.Leaving {
+			ids = append(ids, p.ID)
+		}
+	}
+	return Order(s.name, ids)
+}
+
+// first is the one that should own the service; false when there is none but this one.
+func (s *Service) first(v *View) (ID, bool) {
+	ids := s.candidates(v)
+	if len(ids) == 0 || len(ids) == 1 && ids[0] == s.self {
+		return s.self, false
+	}
+	return ids[0], true
+}
+
+// turn is how much longer the second in the order waits than the first, in case that
+// the first cannot reach Consul.
+const turn = time.Second
+
+func (s *Service) apart(v *View, now time.Time) Action {
+	switch held := s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine; {
+	case held && s.pledge && !s.all(v, s.heard, now):
+		return None
+	case held && (s.pledge || v.Consul):
+		// It has just taken the epoch, or its lease was over and the epoch was not.
+		s.gather(v, now)
+		return Gather
+	case !v.Consul || !s.read || v.Leaving:
+		return None
+	case !s.lost(v, now):
+		return None
+	}
+	for at, id := range s.candidates(v) {
+		if id == s.self && now.Sub(s.since) >= time.Duration(at)*turn {
+			return Claim
+		}
+	}
+	return None
+}
+
+// lost reports whether the owner that Consul names decides no more.
+func (s *Service) lost(v *View, now time.Time) bool {
+	r := s.record
+	if r.Epoch == 0 || r.Owner == s.self || s.ended == r.Epoch {
+		return true
+	}
+	p, known := v.peer(r.Owner)
+	switch {
+	case !known:
+		return now.Sub(s.since) >= Silence
+	case p.Link == Gone:
+		return true
+	case p.Link == Up:
+		return p.Leaving && now.Sub(s.since) >= Silence
+	}
+	return now.Sub(p.Heard) >= Silence && !(s.rival == r.Owner && now.Before(s.respite))
+}
