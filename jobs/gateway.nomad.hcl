@@ -8,8 +8,6 @@
 #         its admin listener in its meta, and finishes what is in flight when it is
 #         stopped. Run one per node that clients can reach. Several ("count") share one
 #         queue per service; docs/gateways.md says what happens when one of them is lost.
-# Run:    nomad job run jobs/gateway.nomad.hcl
-#         nomad job run -var count=3 jobs/gateway.nomad.hcl
 #
 # Clients find several gateways in one of these ways; each of them leaves a gateway that
 # drains alone, because it has left Consul or answers 503 at /v1/ready by then:
@@ -21,6 +19,9 @@
 #                "balance leastconn"; any gateway serves any request, so no stickiness.
 #   anycast      each node announces one address (BIRD, FRR) while
 #                curl -sf http://NODE:ADMIN-PORT/v1/ready succeeds.
+#
+# Run:    nomad job run jobs/gateway.nomad.hcl
+#         nomad job run -var count=3 jobs/gateway.nomad.hcl
 
 variable "name" {
   description = "Name of the job, and of the service in Consul."
@@ -165,14 +166,14 @@ job "gateway" {
             address = "${var.consul}"
             service = "${var.name}"
           }
-          %{ if var.count > 1 ~}
+          %{if var.count > 1~}
           peers {
             address   = ":{{ env "NOMAD_PORT_peers" }}"
             advertise = "{{ env "NOMAD_ADDR_peers" }}"
             tls       = "${var.peers_tls}"
             ${var.peers_settings}
           }
-          %{ endif ~}
+          %{endif~}
           nomad {
             address    = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
             token_file = "{{ env "NOMAD_SECRETS_DIR" }}/nomad_token"
