@@ -29,7 +29,8 @@ func (jobDefragCommand) Help() string {
   by their jobs' policy. Only jobs of type service are touched that allow it with
   meta { aliquot_defrag = "true" }. While one moves, all others of its group stay,
   at least one, or as many as the meta aliquot_defrag_min_healthy says. The node
-  that an allocation leaves is ineligible until its successor is healthy.
+  that an allocation leaves is ineligible until its successor is healthy: until Nomad
+  has found it so by the job's update or migrate block. To run is not enough.
 
   aliquot top -fragmentation shows what there is to gain. NOMAD_TOKEN needs
   node:write, and read-job, alloc-lifecycle in the namespaces of the jobs.
@@ -54,6 +55,9 @@ type defrag struct {
 	nomad   *nomad.Client
 	demand  pack.Demand
 	timeout time.Duration
+	// settled holds the IDs of the allocations from before the run. Any other must be
+	// found healthy by Nomad to count.
+	settled map[string]bool
 }
 
 func (c jobDefragCommand) Run(args []string) int {
@@ -101,6 +105,9 @@ func (d defrag) run(ctx context.Context, most, atOnce int) error {
 		if err != nil {
 			return err
 		}
+		if d.settled == nil {
+			d.settled = allocations(f.Nodes)
+		}
 		round := choose(f.Moves, tried, min(atOnce, most-done))
 		if len(round) == 0 {
 			d.ui.Output(fmt.Sprintf("%d allocations moved; no other move is worth it and allowed", done))
@@ -120,6 +127,17 @@ func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	}
 	d.ui.Output(fmt.Sprintf("%d allocations moved", most))
 	return nil
+}
+
+// allocations returns the IDs of all allocations on the nodes.
+func allocations(nodes []account.Node) map[string]bool {
+	out := map[string]bool{}
+	for _, n := range nodes {
+		for _, h := range n.Held {
+			out[h.Allocation.ID] = true
+		}
+	}
+	return out
 }
 
 // choose takes the best moves that do not touch each other's group or node.
@@ -213,7 +231,7 @@ func (d defrag) healthy(ctx context.Context, of *nomad.Allocation) (map[string]s
 	out := map[string]string{}
 	for _, s := range list {
 		a := &nomad.Allocation{ClientStatus: s.ClientStatus, DesiredStatus: s.DesiredStatus, DeploymentStatus: s.DeploymentStatus}
-		if s.TaskGroup == of.TaskGroup && account.Healthy(a) {
+		if s.TaskGroup == of.TaskGroup && account.Healthy(a, d.settled[s.ID]) {
 			out[s.ID] = s.NodeName
 		}
 	}

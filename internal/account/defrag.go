@@ -96,7 +96,7 @@ func newRules(ctx context.Context, client *api.Client, nodes []Node) *rules {
 	r := &rules{ctx: ctx, client: client, healthy: map[group]int{}, jobs: map[group]*api.Job{}, why: map[group]string{}}
 	for _, n := range nodes {
 		for _, h := range n.Held {
-			if Healthy(h.Allocation) {
+			if Healthy(h.Allocation, true) {
 				r.healthy[group{h.Allocation.Namespace, h.Allocation.JobID, h.Allocation.TaskGroup}]++
 			}
 		}
@@ -104,11 +104,20 @@ func newRules(ctx context.Context, client *api.Client, nodes []Node) *rules {
 	return r
 }
 
-// Healthy reports whether an allocation runs, is wanted, and no deployment found it ill
-// or still looks.
-func Healthy(a *api.Allocation) bool {
+// Healthy reports whether an allocation runs, is wanted, and Nomad found it healthy.
+// Nomad decides this for every allocation of a service job, by the job's update block
+// within a deployment and by its migrate block otherwise. Until then the allocation has
+// no status: it may still load its model. With settled set, no status counts as healthy,
+// because where an operator sets the health by hand, Nomad may never decide.
+func Healthy(a *api.Allocation, settled bool) bool {
+	if a.ClientStatus != api.AllocClientStatusRunning || a.DesiredStatus != api.AllocDesiredStatusRun {
+		return false
+	}
 	s := a.DeploymentStatus
-	return a.ClientStatus == api.AllocClientStatusRunning && a.DesiredStatus == api.AllocDesiredStatusRun && (s == nil || s.Healthy != nil && *s.Healthy)
+	if s == nil {
+		return settled
+	}
+	return s.Healthy != nil && *s.Healthy
 }
 
 // refusal says why an allocation must stay where it is, "" where it may be moved.
