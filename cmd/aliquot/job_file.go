@@ -138,7 +138,9 @@ func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables, Canonicalize: true})
+	// Nomad fills in the defaults when the job is registered. Filled in here, the
+	// namespace "default" and the region "global" would override the environment's.
+	return client.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables})
 }
 
 // variables is one file of all variables. One that is given twice counts as it is

@@ -55,11 +55,15 @@ func (c jobRunCommand) Run(args []string) int {
 	return 0
 }
 
-// write names the job's own namespace, which the environment's would override.
+// write names the namespace and the region that the job itself names, which the
+// environment's would override. Where it names none, the environment's count.
 func (s steered) write() *nomad.WriteOptions {
 	q := &nomad.WriteOptions{}
 	if s.job.Namespace != nil {
 		q.Namespace = *s.job.Namespace
+	}
+	if s.job.Region != nil {
+		q.Region = *s.job.Region
 	}
 	return q
 }

@@ -91,10 +91,9 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 func AskOf(group *api.TaskGroup) pack.Ask {
 	var a pack.Ask
 	for _, task := range group.Tasks {
-		if r := task.Resources; r != nil {
-			a.CPU += number(r.CPU) + coreMHz*number(r.Cores)
-			a.MemoryMiB += number(r.MemoryMB)
-		}
+		r := host(task)
+		a.CPU += number(r.CPU) + coreMHz*number(r.Cores)
+		a.MemoryMiB += number(r.MemoryMB)
 		for _, d := range gpus(task) {
 			count := 1
 			if d.Count != nil {
@@ -105,6 +104,17 @@ func AskOf(group *api.TaskGroup) pack.Ask {
 		}
 	}
 	return a
+}
+
+// host is what a task asks for besides devices, with Nomad's defaults for what it
+// leaves out.
+func host(task *api.Task) api.Resources {
+	var r api.Resources
+	if asked := task.Resources; asked != nil {
+		r = api.Resources{CPU: asked.CPU, Cores: asked.Cores, MemoryMB: asked.MemoryMB}
+	}
+	r.Canonicalize()
+	return r
 }
 
 // gpus lists the GPU requests of a task.

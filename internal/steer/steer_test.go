@@ -116,3 +116,20 @@ func TestASystemJobHasNoOrder(t *testing.T) {
 		t.Errorf("a system job: %+v", c)
 	}
 }
+
+// What a job leaves out counts as Nomad will fill it in.
+func TestDefaultsAreAskedFor(t *testing.T) {
+	cores := 2
+	for _, c := range []struct {
+		asked *api.Resources
+		want  pack.Ask
+	}{
+		{nil, pack.Ask{CPU: 100, MemoryMiB: 300}},
+		{&api.Resources{}, pack.Ask{CPU: 100, MemoryMiB: 300}},
+		{&api.Resources{Cores: &cores}, pack.Ask{CPU: 2 * coreMHz, MemoryMiB: 300}},
+	} {
+		if got := AskOf(&api.TaskGroup{Tasks: []*api.Task{{Resources: c.asked}}}); got != c.want {
+			t.Errorf("%+v asks %+v, want %+v", c.asked, got, c.want)
+		}
+	}
+}
