@@ -167,32 +167,31 @@ func TestTheBranchMoves(t *testing.T) {
 	}
 }
 
-// Nothing of a gated repository is given to who has not passed the origin, and the
-// token is in no file and no log.
+// Nothing of a gated or private repository is given to who has not passed the origin,
+// and the token is in no file and no log. The Hub lists a gated one to everybody.
 func TestGatedRepositories(t *testing.T) {
-	const secret = "hf_secret_of_the_test"
+	for name, private := range map[string]bool{"gated": false, "private": true} {
+		t.Run(name, func(t *testing.T) { refuses(t, private) })
+	}
+}
+
+const secret = "hf_secret_of_the_test"
+
+func refuses(t *testing.T, private bool) {
 	hub := startHub(t)
 	sha := qwen(hub)
-	hub.Set(func(h *hubtest.Hub) { h.Token = secret })
+	hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = secret, private })
 	conf := settings(t, hub.URL)
 	n := begin(t, conf)
+	at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
+	denied(t, n, at) // while the commit is unknown
 	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Token: secret}); err != nil {
 		t.Fatal(err)
 	}
-	at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
 	if res, body := get(t, "GET", at, "Authorization", "Bearer "+secret); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("with the token: %s", res.Status)
 	}
-	for _, header := range []string{"", "Bearer wrong"} {
-		res, body := get(t, "GET", at, "Authorization", header)
-		if res.StatusCode != http.StatusUnauthorized || res.Header.Get("X-Error-Code") != "GatedRepo" || len(body) > 1000 {
-			t.Errorf("%q: %s, %v, %d bytes", header, res.Status, res.Header, len(body))
-		}
-		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Token: strings.TrimPrefix(header, "Bearer ")})
-		if refused, ok := err.(*cacheapi.Error); !ok || refused.Status != http.StatusForbidden {
-			t.Errorf("%q: the socket answers %v", header, err)
-		}
-	}
+	denied(t, n, at)
 	hub.Set(func(h *hubtest.Hub) { h.Down = true })
 	if res, _ := get(t, "GET", at); res.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("while the origin is away: %s", res.Status)
@@ -208,6 +207,46 @@ func TestGatedRepositories(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// denied asks for a file without the token and with another.
+func denied(t *testing.T, n *node, at string) {
+	t.Helper()
+	for _, header := range []string{"", "Bearer wrong"} {
+		res, body := get(t, "GET", at, "Authorization", header)
+		if res.StatusCode != http.StatusUnauthorized || res.Header.Get("X-Error-Code") != "GatedRepo" || len(body) > 1000 {
+			t.Errorf("%q: %s, %v, %d bytes", header, res.Status, res.Header, len(body))
+		}
+		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Token: strings.TrimPrefix(header, "Bearer ")})
+		if refused, ok := err.(*cacheapi.Error); !ok || refused.Status != http.StatusForbidden {
+			t.Errorf("%q: the socket answers %v", header, err)
+		}
+	}
+}
+
+// A repository that everybody could read is refused once it is gated or private, and not
+// given to everybody again when the Hub goes away.
+func TestARepositoryBecomesGated(t *testing.T) {
+	for name, private := range map[string]bool{"gated": false, "private": true} {
+		t.Run(name, func(t *testing.T) {
+			hub := startHub(t)
+			sha := qwen(hub)
+			conf := settings(t, hub.URL)
+			n := begin(t, conf)
+			n.want(t)
+			n.Close()
+			hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = secret, private })
+			n = begin(t, conf) // no word of the Hub holds any more
+			at := n.hf + "/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"
+			denied(t, n, at)
+			hub.Set(func(h *hubtest.Hub) { h.Down = true })
+			for _, at := range []string{at, n.hf + "/Qwen/Qwen3/resolve/main/model.safetensors"} {
+				if res, body := get(t, "GET", at); res.StatusCode != http.StatusTooManyRequests {
+					t.Errorf("while the origin is away: %s, %d bytes", res.Status, len(body))
+				}
+			}
+		})
+	}
 }
 
 // A peer that ends in the middle is replaced by the next one or the origin.

@@ -28,8 +28,10 @@ type Hub struct {
 
 	mu    sync.Mutex
 	repos map[string]*repo
-	// Token, if any, is asked for.
-	Token string
+	// Token, if any, is asked for: with Private by every request, else by those for
+	// files alone, as the real one does for gated repositories.
+	Token   string
+	Private bool
 	// Down answers nothing but 503; Limit answers 429 to that many requests.
 	Down  bool
 	Limit int
@@ -168,7 +170,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	h.mu.Lock()
 	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
-	down, limited, token := h.Down, h.Limit > 0, h.Token
+	down, limited := h.Down, h.Limit > 0
+	refused := h.Token != "" && r.Header.Get("Authorization") != "Bearer "+h.Token && (h.Private || !strings.HasPrefix(r.URL.Path, "/api/"))
 	if limited {
 		h.Limit--
 	}
@@ -181,7 +184,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "0")
 		http.Error(w, "slow down", http.StatusTooManyRequests)
 		return
-	case token != "" && r.Header.Get("Authorization") != "Bearer "+token:
+	case refused:
 		w.Header().Set("X-Error-Code", "GatedRepo")
 		w.Header().Set("X-Error-Message", "Access to this model is restricted.")
 		http.Error(w, "gated", http.StatusUnauthorized)
@@ -231,7 +234,13 @@ func (h *Hub) revision(w http.ResponseWriter, name, sha string, files map[string
 	for _, path := range sorted(files) {
 		siblings = append(siblings, sibling{path})
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{"id": name, "modelId": name, "sha": sha, "private": false, "gated": false, "siblings": siblings})
+	h.mu.Lock()
+	private, gated := h.Private, any(false)
+	if h.Token != "" && !private {
+		gated = "manual"
+	}
+	h.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(map[string]any{"id": name, "modelId": name, "sha": sha, "private": private, "gated": gated, "siblings": siblings})
 }
 
 func sorted(files map[string]File) []string {

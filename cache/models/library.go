@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -131,6 +132,9 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 		l.mu.Lock()
 		delete(l.passed, asker(ref, token))
 		l.mu.Unlock()
+		if hub, ok := l.Origins[ref.Scheme].(*origin.Hub); ok && hub.Anonymous(token) {
+			l.restrict(ref, true)
+		}
 		return nil, err
 	}
 	// The origin is away: what was allowed stays so.
@@ -155,19 +159,36 @@ func (l *Library) fromOrigin(ctx context.Context, ref blob.Ref, token string) (*
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
 	}
-	if known, err := l.load(ref, info.Commit); err == nil {
-		known.Public = known.Public || hub.Anonymous(token)
-		return known, nil
-	}
-	tree, err := hub.Tree(ctx, ref.Name, info.Commit, token)
+	got, err := l.load(ref, info.Commit)
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", ref, err)
+		if got, err = listed(ctx, hub, ref, info.Commit, token); err != nil {
+			return nil, fmt.Errorf("model %s: %w", ref, err)
+		}
 	}
-	files, err := origin.Files(ref.Name, info.Commit, tree)
+	// A known commit's repository may have been gated since.
+	got.Info = info.Answer
+	restricted := origin.Restricted(info.Answer)
+	got.Public = !restricted && (got.Public || hub.Anonymous(token))
+	l.restrict(ref, restricted)
+	if restricted {
+		if err := hub.Access(ctx, got.Files, token); err != nil {
+			return nil, fmt.Errorf("model %s: %w", ref, err)
+		}
+	}
+	return got, nil
+}
+
+// listed lists a commit at the Hub.
+func listed(ctx context.Context, hub *origin.Hub, ref blob.Ref, sha, token string) (*Listing, error) {
+	tree, err := hub.Tree(ctx, ref.Name, sha, token)
 	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", ref, err)
+		return nil, err
 	}
-	return &Listing{Listing: origin.Listing{Ref: ref, Revision: info.Commit, Public: hub.Anonymous(token), Files: files}, Info: info.Answer, Tree: tree}, nil
+	files, err := origin.Files(ref.Name, sha, tree)
+	if err != nil {
+		return nil, err
+	}
+	return &Listing{Listing: origin.Listing{Ref: ref, Revision: sha, Files: files}, Tree: tree}, nil
 }
 
 // learn remembers a listing and that its asker may read it.
@@ -210,7 +231,7 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 		return nil
 	}
 	got, err := l.load(ref, b.revision)
-	if err != nil {
+	if err != nil || !passed && (l.restricted(ref) || ref.Scheme == "hf" && origin.Restricted(got.Info)) {
 		return nil
 	}
 	return got
@@ -232,6 +253,30 @@ func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
 	}
 	got.Ref = ref
 	return &got, nil
+}
+
+// restriction is the file that is there where the origin last refused a repository to
+// those without a token, or said that it may: whatever revisions were public before.
+// No revision has a "?" in its name.
+func (l *Library) restriction(ref blob.Ref) string { return l.file(ref, "?restricted") }
+
+func (l *Library) restricted(ref blob.Ref) bool {
+	_, err := os.Stat(l.restriction(ref))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// restrict remembers whether a repository is restricted.
+func (l *Library) restrict(ref blob.Ref, restricted bool) {
+	if restricted == l.restricted(ref) {
+		return
+	}
+	err := os.Remove(l.restriction(ref))
+	if restricted {
+		err = l.Cache.Store().WriteFile(l.restriction(ref), nil)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.Log.Warn("whether a model is public could not be written", "model", ref.String(), "error", err)
+	}
 }
 
 type savedBranch struct {

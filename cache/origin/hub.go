@@ -261,23 +261,6 @@ func (e Entry) Object() (blob.Object, error) {
 	return o, o.Check()
 }
 
-// List lists a model.
-func (h *Hub) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
-	info, err := h.Info(ctx, ref.Name, ref.Revision, token)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", ref, err)
-	}
-	tree, err := h.Tree(ctx, ref.Name, info.Commit, token)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", ref, err)
-	}
-	files, err := Files(ref.Name, info.Commit, tree)
-	if err != nil {
-		return nil, fmt.Errorf("model %s: %w", ref, err)
-	}
-	return &Listing{ref, info.Commit, h.token(token) == "", files}, nil
-}
-
 // Files reads the files of a tree.
 func Files(name, sha string, tree []json.RawMessage) (files []File, err error) {
 	for _, raw := range tree {
