@@ -64,6 +64,9 @@ type entry struct {
 
 // Open opens a directory, which one process uses at a time, and makes it if need be.
 func Open(dir string, o Options) (*Store, error) {
+	if err := private(dir); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
 	for _, d := range []string{"objects", "partial", "views", "pins", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, fmt.Errorf("cache directory: %w", err)
@@ -83,6 +86,15 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// private makes a directory that its owner alone can enter. What is in it anybody may
+// read: users of containers do, through mounts of views.
+func private(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o700)
 }
 
 // Close ends the writing of logs and gives the directory free.

@@ -73,6 +73,22 @@ func put(t *testing.T, s *Store, seed byte, size int) blob.Object {
 	return o
 }
 
+// Other users of the node cannot enter the store.
+func TestTheStoreIsPrivate(t *testing.T) {
+	parent := t.TempDir()
+	for _, dir := range []string{filepath.Join(parent, "new"), filepath.Join(parent, "open")} {
+		if filepath.Base(dir) == "open" { // made by hand, or by an earlier version
+			if err := errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open(t, dir, Options{})
+		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+}
+
 func TestAnObjectBecomesWhole(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, Options{})
