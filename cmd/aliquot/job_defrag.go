@@ -33,7 +33,9 @@ func (jobDefragCommand) Help() string {
   has found it so by the job's update or migrate block. To run is not enough.
 
   aliquot top -fragmentation shows what there is to gain. NOMAD_TOKEN needs
-  node:write, and read-job, alloc-lifecycle in the namespaces of the jobs.
+  node:write, and read-job, alloc-lifecycle, submit-job in the namespaces of the
+  jobs: before a stop, Nomad plans a successor, and without a place for it nothing
+  is stopped.
 
 Options:
 
@@ -101,7 +103,7 @@ func (c jobDefragCommand) Run(args []string) int {
 func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	tried := map[string]bool{} // allocations, so that none is moved to and fro
 	for done := 0; done < most; {
-		f, err := account.Report(ctx, d.nomad, d.demand, most, true)
+		f, err := account.Report(ctx, d.nomad, d.demand, most+len(tried), true)
 		if err != nil {
 			return err
 		}
@@ -113,17 +115,21 @@ func (d defrag) run(ctx context.Context, most, atOnce int) error {
 			d.ui.Output(fmt.Sprintf("%d allocations moved; no other move is worth it and allowed", done))
 			return nil
 		}
-		errs := make([]error, len(round))
+		errs, moved := make([]error, len(round)), make([]bool, len(round))
 		var moves sync.WaitGroup
 		for i, m := range round {
 			tried[m.Allocation.ID], tried[m.Allocation.Name] = true, true
-			moves.Go(func() { errs[i] = d.move(ctx, m) })
+			moves.Go(func() { moved[i], errs[i] = d.move(ctx, m) })
 		}
 		moves.Wait()
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		done += len(round)
+		for _, yes := range moved {
+			if yes {
+				done++
+			}
+		}
 	}
 	d.ui.Output(fmt.Sprintf("%d allocations moved", most))
 	return nil
@@ -156,19 +162,21 @@ func choose(moves []account.Move, tried map[string]bool, most int) []account.Mov
 	return out
 }
 
-// move stops one allocation and waits until its group is as healthy as before.
-func (d defrag) move(ctx context.Context, m account.Move) (err error) {
+// move stops one allocation and waits until its group is as healthy as before. It
+// reports false where the allocation has to stay, and says why.
+func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error) {
 	a := m.Allocation
 	before, err := d.healthy(ctx, a)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := d.allowed(ctx, a, len(before)); err != nil {
-		return err
+	job, why, err := d.allowed(ctx, a, len(before))
+	if err != nil || why != "" {
+		return false, d.stays(a, why, err)
 	}
 	if m.From.Open { // else it takes none anyhow, and stays as somebody set it
 		if _, err := d.nomad.Nodes().ToggleEligibility(m.From.ID, false, nil); err != nil {
-			return fmt.Errorf("node %s cannot be made ineligible: %w", m.From.Name, err)
+			return false, fmt.Errorf("node %s cannot be made ineligible: %w", m.From.Name, err)
 		}
 		defer func() {
 			if _, failed := d.nomad.Nodes().ToggleEligibility(m.From.ID, true, nil); failed != nil && err == nil {
@@ -176,10 +184,43 @@ func (d defrag) move(ctx context.Context, m account.Move) (err error) {
 			}
 		}()
 	}
-	if _, err := d.nomad.Allocations().Stop(&nomad.Allocation{ID: a.ID}, (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("allocation %.8s of %s cannot be stopped: %w", a.ID, a.JobID, err)
+	// With the node closed, Nomad itself says whether constraints, vendor, pool, ports and
+	// volumes leave the successor a place.
+	if why, err := d.place(ctx, job, a); err != nil || why != "" {
+		return false, d.stays(a, why, err)
 	}
-	return d.await(ctx, m, before)
+	if _, err := d.nomad.Allocations().Stop(&nomad.Allocation{ID: a.ID}, (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)); err != nil {
+		return false, fmt.Errorf("allocation %.8s of %s cannot be stopped: %w", a.ID, a.JobID, err)
+	}
+	err = d.await(ctx, m, before)
+	return err == nil, err
+}
+
+// stays says why an allocation is not moved, unless that could not be found out.
+func (d defrag) stays(a *nomad.Allocation, why string, err error) error {
+	if err == nil {
+		d.ui.Warn(fmt.Sprintf("%s/%s: %.8s stays: %s", a.JobID, a.TaskGroup, a.ID, why))
+	}
+	return err
+}
+
+// place asks Nomad to plan one more allocation of the group of one, and says why there
+// is no place for it, "" where there is. It changes the job it is given.
+func (d defrag) place(ctx context.Context, job *nomad.Job, a *nomad.Allocation) (string, error) {
+	tg := job.LookupTaskGroup(a.TaskGroup)
+	count := 2
+	if tg.Count != nil {
+		count = *tg.Count + 1
+	}
+	tg.Count, tg.Scaling = &count, nil // its most may be the count
+	plan, _, err := d.nomad.Jobs().Plan(job, false, (&nomad.WriteOptions{Namespace: a.Namespace}).WithContext(ctx))
+	if err != nil {
+		return "", fmt.Errorf("a place for a successor of allocation %.8s of %s cannot be planned: %w", a.ID, a.JobID, err)
+	}
+	if plan.FailedTGAllocs[a.TaskGroup] != nil {
+		return "Nomad finds no place for its successor on another node", nil
+	}
+	return "", nil
 }
 
 // await waits for as many healthy ones as before, the stopped one aside.
@@ -206,20 +247,18 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 	}
 }
 
-// allowed asks once more whether the move may be made, right before it.
-func (d defrag) allowed(ctx context.Context, a *nomad.Allocation, healthy int) error {
+// allowed reads the job once more, right before the move, and says why the move must
+// not be made, "" where it may.
+func (d defrag) allowed(ctx context.Context, a *nomad.Allocation, healthy int) (*nomad.Job, string, error) {
 	job, _, err := d.nomad.Jobs().Info(a.JobID, (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("job %s cannot be read: %w", a.JobID, err)
+		return nil, "", fmt.Errorf("job %s cannot be read: %w", a.JobID, err)
 	}
 	tg := job.LookupTaskGroup(a.TaskGroup)
 	if tg == nil {
-		return fmt.Errorf("job %s has no group %s any more", a.JobID, a.TaskGroup)
+		return nil, "its job has no such group any more", nil
 	}
-	if why := account.Refusal(job, tg, healthy); why != "" {
-		return fmt.Errorf("allocation %.8s of %s stays: %s", a.ID, a.JobID, why)
-	}
-	return nil
+	return job, account.Refusal(job, tg, healthy), nil
 }
 
 // healthy lists the healthy allocations of the group of one, with their nodes' names.
