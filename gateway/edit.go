@@ -95,7 +95,12 @@ func (e *editor) read(text []byte) bool {
 		case "cache_salt":
 			e.salt = slices.Clone(value)
 		case "stream":
+			// Engines take 1 and "true" for true as well: such a client waits for events.
 			e.asks = string(value) == "true"
+			e.never = e.never || !slices.Contains([]string{"true", "false", "null"}, string(value))
+		case "logprobs", "top_logprobs": // many times the size of the text
+			e.never = e.never || !slices.Contains([]string{"0", "false", "null"}, string(value))
+			return
 		case "stream_options", "best_of", "use_beam_search", "echo", "prompt_logprobs", "audio", "modalities", "kv_transfer_params":
 			e.never = e.never || string(value) != "null" && string(value) != "false"
 		default:

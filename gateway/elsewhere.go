@@ -56,15 +56,15 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 		if !ok {
 			break
 		}
+		x.release(verdict, pause)
+		x.unreached = x.attempts // the fallback has retries of its own
+		if !x.fallBack() {
+			break // and the client gets the answer that there is
+		}
 		failure := err
 		if res != nil {
 			res.Body.Close()
 			failure = errBusy
-		}
-		x.release(verdict, pause)
-		x.unreached = x.attempts // the fallback has retries of its own
-		if !x.fallBack() {
-			return nil, failure
 		}
 		if err := x.enter(); err != nil {
 			return nil, &unplacedError{err, failure}

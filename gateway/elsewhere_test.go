@@ -62,12 +62,13 @@ func TestARequestThatFailsGoesToTheFallback(t *testing.T) {
 		service, method string
 		want            string
 	}{
-		"nobody there":              {service("a", "fallback = \"b\"\n", short, at(nobody(t))), http.MethodPost, "200 b body"},
-		"nobody there, no retries":  {service("a", "fallback = \"b\"\n", short, at(nobody(t)), "upstream {\n retries = 0\n}\n"), http.MethodPost, "502"},
-		"busy":                      {service("a", "fallback = \"b\"\n", replicaBlock(busy, "h100", 1)), http.MethodPost, "200 b body"},
-		"broken, harmless":          {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPut, "200 b body"},
-		"broken, perhaps acted on":  {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPost, "502"},
-		"the fallback is busy, too": {service("a", "fallback = \"c\"\n", replicaBlock(busy, "h100", 1)) + service("c", strings.Replace(only, "none", "nowhere", 1), replicaBlock(busy, "h100", 1)), http.MethodPost, "503"},
+		"nobody there":                {service("a", "fallback = \"b\"\n", short, at(nobody(t))), http.MethodPost, "200 b body"},
+		"nobody there, no retries":    {service("a", "fallback = \"b\"\n", short, at(nobody(t)), "upstream {\n retries = 0\n}\n"), http.MethodPost, "502"},
+		"busy":                        {service("a", "fallback = \"b\"\n", replicaBlock(busy, "h100", 1)), http.MethodPost, "200 b body"},
+		"broken, harmless":            {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPut, "200 b body"},
+		"broken, perhaps acted on":    {service("a", "fallback = \"b\"\n", replicaBlock(breaks, "h100", 1)), http.MethodPost, "502"},
+		"the fallback is busy, too":   {service("a", "fallback = \"c\"\n", replicaBlock(busy, "h100", 1)) + service("c", strings.Replace(only, "none", "nowhere", 1), replicaBlock(busy, "h100", 1)), http.MethodPost, "503"},
+		"the fallback cannot take it": {service("a", "fallback = \"c\"\n", replicaBlock(busy, "h100", 1)) + service("c", strings.Replace(only, "none", "nowhere", 1), "engine {\n cache_salt = \"tenant\"\n}\n", replicaBlock(busy, "h100", 1)), http.MethodPost, "503"},
 	} {
 		g := start(t, c.service+service("b", only, replicaBlock(named(t, "b"), "h100", 1)))
 		r, _ := http.NewRequest(c.method, g.url, strings.NewReader("body"))
@@ -76,6 +77,41 @@ func TestARequestThatFailsGoesToTheFallback(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 		eventually(t, name+": all slots are free", func() bool { return g.state(t, "a").busy()+g.state(t, "b").busy() == 0 })
+	}
+}
+
+// A body that was coded twice is not taken for plain or for coded once.
+func TestSeveralCodings(t *testing.T) {
+	for _, codings := range [][]string{{"identity", "gzip"}, {"gzip", "gzip"}} {
+		h := http.Header{"Content-Encoding": codings}
+		if _, known := match.Decoded(strings.NewReader(""), h); known {
+			t.Errorf("%q is known", codings)
+		}
+	}
+}
+
+// A few kilobytes that decode to megabytes take no room of their size: they go on as
+// they came.
+func TestABodyOfZerosIsNotHeldDecoded(t *testing.T) {
+	got := make(chan string, 1)
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		got <- fmt.Sprint(r.Header.Get("Content-Encoding"), n)
+	})
+	g := start(t, service("a", "model = \"real\"\n", replicaBlock(replica, "h100", 1)))
+	var body bytes.Buffer
+	z := gzip.NewWriter(&body)
+	io.WriteString(z, `{"model":"m","x":"`+strings.Repeat("a", 8<<20)+`"}`)
+	z.Close()
+	size := body.Len()
+	r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", &body)
+	r.Header.Set("Content-Encoding", "gzip")
+	r.Header.Set("Content-Type", "application/json")
+	if status, _, _ := do(t, r); status != 200 {
+		t.Fatal(status)
+	}
+	if text := <-got; text != fmt.Sprint("gzip", size) {
+		t.Errorf("the replica got %s, want gzip%d", text, size)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestAnswersAreJoined(t *testing.T) {
 		{`{"stream":null,"stream_options":null}`, `{"stream":true,"stream_options":{"include_usage":true}}`},
 		{`{"str\u0065am":false,"stream":false}`, `{"stream_options":{"include_usage":true},"str\u0065am":true,"stream":true}`},
 		{`{}`, `{` + strings.TrimSuffix(extra, ",") + `}`},
-		{`{"n":2,"best_of":3}`, ""}, {`{"stream_options":{}}`, ""}, {`{"prompt_logprobs":1}`, ""}, {`{"kv_transfer_params":{}}`, ""}, {`no JSON`, ""}, {`{"model":"real"} `, `{` + extra + `"model":"real"} `},
+		{`{"n":2,"best_of":3}`, ""}, {`{"stream_options":{}}`, ""}, {`{"prompt_logprobs":1}`, ""}, {`{"stream":1}`, ""}, {`{"stream":"true"}`, ""}, {`{"logprobs":true,"top_logprobs":20}`, ""}, {`{"kv_transfer_params":{}}`, ""}, {`no JSON`, ""}, {`{"model":"real"} `, `{` + extra + `"model":"real"} `},
 	} {
 		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(c.body))
 		r.Header.Set("Content-Type", "application/json")

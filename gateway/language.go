@@ -185,7 +185,7 @@ func (l *language) readBody(x *exchange, key prompt.Key) (s prompt.Size, whole b
 
 // plainCoding reports whether a body is as its media type says, not compressed.
 func plainCoding(h http.Header) bool {
-	coding := h.Get("Content-Encoding")
+	coding := strings.Join(h.Values("Content-Encoding"), ", ")
 	return coding == "" || strings.EqualFold(coding, "identity")
 }
 

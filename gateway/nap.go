@@ -22,6 +22,7 @@ type nap struct {
 	until       time.Time // when one that is away is tried again
 	failures    int       // to wake it, in a row
 	unable      bool      // its engine has no sleep mode
+	unsound     bool      // an order did not come to its end: it must be woken before it gets requests
 }
 
 type napState int

@@ -219,7 +219,7 @@ func (n *nights) rouse(ctx context.Context, p *nap, now time.Time) {
 		p.state, p.woken = awake, now // it was not asleep yet
 		return
 	}
-	p.state = waking
+	p.state, p.unsound = waking, true
 	began := now
 	n.order(ctx, p, func(ctx context.Context) error { return n.bed.Wake(ctx, p.address) }, func(err error) {
 		if err != nil {
@@ -231,7 +231,7 @@ func (n *nights) rouse(ctx context.Context, p *nap, now time.Time) {
 		n.count("wake", "ok")
 		took := time.Since(began)
 		n.takes += (took - n.takes) / 4
-		p.state, p.woken, p.failures = awake, time.Now(), 0
+		p.state, p.woken, p.failures, p.unsound = awake, time.Now(), 0, false
 		n.log.Info("a replica was woken", "replica", p.address, "took", took.Round(time.Millisecond))
 	})
 }
@@ -245,7 +245,7 @@ func (n *nights) sleep(ctx context.Context, p *nap) {
 			p.state, p.woken = awake, time.Now() // others use it
 		case err != nil:
 			n.count("sleep", "failed")
-			p.state, p.woken = unknown, time.Now()
+			p.state, p.woken, p.unsound = unknown, time.Now(), true
 			n.log.Warn("a replica could not be put to sleep", "replica", p.address, "error", err)
 		default:
 			n.count("sleep", "ok")
@@ -266,11 +266,13 @@ func (n *nights) ask(ctx context.Context, p *nap) {
 				n.log.Warn("a replica cannot be put to sleep", "replica", p.address, "error", err)
 			}
 			p.state, p.unable = awake, true
-		case err != nil && p.state == sleeping:
+		case err != nil && (p.state == sleeping || p.state == away || p.unsound):
 			p.leave(p.asked)
 		case err != nil:
 			p.state = awake // whether it can be reached at all its requests will show
 		case sleeps:
+			p.state, p.unsound = sleeping, false
+		case p.unsound: // awake by its own word, perhaps without its weights
 			p.state = sleeping
 		default:
 			p.state, p.failures = awake, 0

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 
 	"aliquot/gateway/match"
@@ -46,8 +47,10 @@ func (x *exchange) undoCoding(v *service) {
 	if !known {
 		return
 	}
-	plain := x.server.bodies.Body(text, -1)
-	if err := plain.Take(); err != nil || !plain.Whole() || plain.Size() >= match.LongestDecoded {
+	// A body of a few kilobytes must not take the room of thousands.
+	most := min(match.LongestDecoded-1, max(1<<20, 16*x.body.Size()))
+	plain := x.server.bodies.Body(io.LimitReader(text, most+1), -1)
+	if err := plain.Take(); err != nil || !plain.Whole() || plain.Size() > most {
 		plain.Free()
 		return
 	}

@@ -23,6 +23,7 @@ type sleeper struct {
 	class  string
 	wakes  atomic.Int64
 	fails  atomic.Bool   // /wake_up answers 500
+	halves atomic.Bool   // so does the next one, but the engine wakes
 	gate   chan struct{} // nil, or what /wake_up waits for
 }
 
@@ -41,6 +42,11 @@ func newSleeper(t *testing.T, class string, sleeps bool, gate chan struct{}) *sl
 				<-s.gate
 			}
 			if s.fails.Load() {
+				w.WriteHeader(http.StatusInternalServerError)
+				return
+			}
+			if s.halves.CompareAndSwap(true, false) {
+				routes.ServeHTTP(httptest.NewRecorder(), r)
 				w.WriteHeader(http.StatusInternalServerError)
 				return
 			}
@@ -248,6 +254,20 @@ func TestWhoDoesNotSleep(t *testing.T) {
 	leave()
 	if got := g.ask(); got != "200 1" {
 		t.Error(got)
+	}
+	g.alive()
+}
+
+// An engine whose waking did not come to its end says that it is awake. It is woken to
+// the end before it gets a request: its weights may not be there.
+func TestAHalfWokenReplicaIsWokenAgain(t *testing.T) {
+	only := newSleeper(t, "h100", true, nil)
+	only.server.bed.sleeping.Store(true)
+	only.halves.Store(true)
+	g := inFrontOf(t, only)
+	g.await("it sleeps", all("asleep", "h100"))
+	if got := g.ask(); got != "200 1" || only.wakes.Load() != 2 {
+		t.Errorf("%s; it was woken %d times, want 2", got, only.wakes.Load())
 	}
 	g.alive()
 }

@@ -55,7 +55,10 @@ var ErrBusy = errors.New("the engine works on requests")
 // Sleep puts an engine to sleep that has nothing to do, and returns when it says that
 // it sleeps. Requests that the caller does not know of are looked for in its metrics.
 func (b *Bed) Sleep(ctx context.Context, replica string) error {
-	if state, err := b.load(ctx, replica); err == nil && max(state.Running, 0)+max(state.Waiting, 0) > 0 {
+	switch state, err := b.load(ctx, replica); {
+	case err != nil:
+		return fmt.Errorf("%w, or may: its metrics cannot be read: %w", ErrBusy, err)
+	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}
 	if _, err := b.ask(ctx, http.MethodPost, b.address(replica), "/sleep?level="+strconv.Itoa(b.Level), nil, nil); err != nil {
@@ -108,13 +111,17 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 			ID string `json:"id"`
 		} `json:"data"`
 	}
-	if _, err := b.ask(ctx, http.MethodGet, replica, "/v1/models", nil, &list); err != nil {
+	status, err := b.ask(ctx, http.MethodGet, replica, "/v1/models", nil, &list)
+	if status == http.StatusUnauthorized || status == http.StatusForbidden {
+		return nil // it wants a key, and its word must do
+	}
+	if err != nil {
 		return err
 	}
 	if len(list.Data) == 0 {
 		return errors.New("/v1/models lists no model")
 	}
-	_, err := b.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID, "prompt": "a", "max_tokens": 1}, nil)
+	_, err = b.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID, "prompt": "a", "max_tokens": 1}, nil)
 	return err
 }
 

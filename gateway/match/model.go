@@ -35,7 +35,7 @@ const Codings = "gzip, deflate, identity"
 // the latest; false for codings that are not understood. Text that is not what its
 // coding says reads as an error.
 func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
-	switch strings.ToLower(strings.TrimSpace(h.Get("Content-Encoding"))) {
+	switch strings.ToLower(strings.TrimSpace(strings.Join(h.Values("Content-Encoding"), ", "))) {
 	case "", "identity":
 		return body, true
 	case "gzip", "x-gzip":

@@ -30,7 +30,7 @@ type Answer struct {
 }
 
 // Most bounds an answer, in bytes of its events.
-const Most = 64 << 20
+const Most = 16 << 20
 
 // The errors of an answer that cannot be joined.
 var (
