@@ -55,7 +55,7 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, most int, wi
 			if h.GPU(n.Free) == 0 || willing && rules.refusal(h.Allocation) != "" {
 				continue
 			}
-			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h), Held: h.Instances})
+			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h, n.Free), Held: h.Instances})
 			held = append(held, h)
 		}
 	}
@@ -69,11 +69,12 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, most int, wi
 }
 
 // askOf is what an allocation would ask of another node: each of its groups is one
-// request of the largest.
-func askOf(h Held) pack.Ask {
+// request of the largest. What runs on one vendor's GPUs has an image for those.
+func askOf(h Held, on pack.Node) pack.Ask {
 	a := pack.Ask{CPU: h.CPU, MemoryMiB: h.MemoryMiB}
-	for _, n := range h.Instances {
+	for i, n := range h.Instances {
 		if n > 0 {
+			a.Vendor = on.Groups[i].Vendor
 			a.Requests++
 			a.Instances = max(a.Instances, n)
 		}

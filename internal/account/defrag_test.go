@@ -94,3 +94,12 @@ func TestTheReportNamesMovesAndWhyNot(t *testing.T) {
 		t.Errorf("the report is %+v, %v", f.Moves, err)
 	}
 }
+
+// An allocation asks another node for GPUs of the vendor on whose it runs.
+func TestAnAllocationAsksForItsVendor(t *testing.T) {
+	on := pack.Node{Groups: []pack.Group{{Vendor: "amd"}, {Vendor: "nvidia"}}}
+	want := pack.Ask{CPU: 100, MemoryMiB: 200, Instances: 5, Requests: 1, Vendor: "nvidia"}
+	if got := askOf(Held{CPU: 100, MemoryMiB: 200, Instances: []int{0, 5}}, on); got != want {
+		t.Errorf("it asks %+v, want %+v", got, want)
+	}
+}

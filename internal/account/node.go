@@ -44,7 +44,7 @@ func Of(node *api.Node, allocations []*api.Allocation) (pack.Node, []Held) {
 	}
 	place := map[string]int{} // of an instance, in the list of groups
 	for i, group := range groups(node) {
-		g := pack.Group{Unit: unit(group)}
+		g := pack.Group{Unit: unit(group), Vendor: group.Vendor}
 		for _, instance := range group.Instances {
 			if instance.Healthy {
 				g.Total++

@@ -55,7 +55,7 @@ func TestWhatIsFreeIsNomadsAccount(t *testing.T) {
 		allocation("ended", api.AllocClientStatusComplete, 4000, "GPU-a::02of04"),
 		allocation("lost its GPU", api.AllocClientStatusRunning, 0, "GPU-gone::00of04"),
 	})
-	want := pack.Node{CPU: 5500, MemoryMiB: 3500, Groups: []pack.Group{{Free: 2, Total: 4, Unit: 0.25}, {Free: 3, Total: 3, Unit: 0.25}, {Free: 1, Total: 2, Unit: 1}}}
+	want := pack.Node{CPU: 5500, MemoryMiB: 3500, Groups: []pack.Group{{Free: 2, Total: 4, Unit: 0.25, Vendor: "nvidia"}, {Free: 3, Total: 3, Unit: 0.25, Vendor: "nvidia"}, {Free: 1, Total: 2, Unit: 1, Vendor: "nvidia"}}}
 	if !reflect.DeepEqual(free, want) {
 		t.Errorf("free are %+v, want %+v", free, want)
 	}

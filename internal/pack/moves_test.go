@@ -24,6 +24,30 @@ func TestAMoveJoinsTwoHalves(t *testing.T) {
 	}
 }
 
+// An allocation on the GPUs of one vendor goes to those of that vendor alone, even where
+// another's would gain more.
+func TestAMoveKeepsTheVendor(t *testing.T) {
+	half := func(vendors ...string) Node {
+		n := Node{CPU: 4000, MemoryMiB: 4000}
+		for _, v := range vendors {
+			n.Groups = append(n.Groups, Group{Free: 10, Total: 20, Unit: 0.05, Vendor: v})
+		}
+		return n
+	}
+	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
+	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1, Vendor: "nvidia"}, []int{10}}}
+	if moves := d.Moves([]Node{half("nvidia"), half("amd")}, placed, make([]bool, 2), 9); moves != nil {
+		t.Errorf("moved to another vendor: %+v", moves)
+	}
+	moves := d.Moves([]Node{half("nvidia"), half("amd"), half("amd", "nvidia")}, placed, make([]bool, 3), 9)
+	if len(moves) != 1 || moves[0].To != 2 {
+		t.Errorf("moves are %+v, want one to node 2", moves)
+	}
+	if served := half("amd", "nvidia").FirstFit(placed[0].Ask); len(served) != 1 || served[0] != 1 {
+		t.Errorf("groups %v serve it, want the second", served)
+	}
+}
+
 // What is stranded is a part of the waste of each node whose demand has GPUs alone,
 // and moves gain what they say.
 func TestMovesGainWhatTheySay(t *testing.T) {

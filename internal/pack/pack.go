@@ -11,6 +11,8 @@ type Group struct {
 	Free, Total int
 	// Unit is the part of a GPU that one instance is: 1/N for one of N slices.
 	Unit float64
+	// Vendor of the GPUs.
+	Vendor string
 }
 
 // Node is what a node has free.
@@ -37,10 +39,15 @@ type Ask struct {
 	Instances int `json:"instances"`
 	// Requests is the number of device requests, each for Instances.
 	Requests int `json:"requests"`
+	// Vendor whose GPUs alone serve it, "" where any do. The typical demand names none.
+	Vendor string `json:"-"`
 }
 
 // fits reports whether a group can serve one of the requests.
-func (a Ask) fits(g Group) bool { return g.Free >= a.Instances }
+func (a Ask) fits(g Group) bool { return a.takes(g) && g.Free >= a.Instances }
+
+// takes reports whether a group is of a vendor that can serve the requests.
+func (a Ask) takes(g Group) bool { return a.Vendor == "" || a.Vendor == g.Vendor }
 
 // FitsHost reports whether CPU and memory suffice.
 func (a Ask) FitsHost(n Node) bool { return a.CPU <= n.CPU && a.MemoryMiB <= n.MemoryMiB }
@@ -55,6 +62,9 @@ func (a Ask) Fits(n Node) bool {
 	}
 	served := 0
 	for _, g := range n.Groups {
+		if !a.takes(g) {
+			continue
+		}
 		if served += g.Free / a.Instances; served >= a.Requests {
 			return true
 		}
@@ -118,7 +128,7 @@ func (n Node) FirstFit(a Ask) []int {
 	}
 	var served []int
 	for i, g := range n.Groups {
-		for free := g.Free; free >= a.Instances && len(served) < a.Requests; free -= a.Instances {
+		for free := g.Free; a.takes(g) && free >= a.Instances && len(served) < a.Requests; free -= a.Instances {
 			served = append(served, i)
 		}
 	}
