@@ -64,6 +64,9 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 	if p != nil && p.Object != o {
 		return nil, fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
 	}
+	if p != nil && p.users == 0 && p.failed() {
+		p = s.again(p)
+	}
 	if p == nil {
 		var err error
 		if p, err = s.begin(o); err != nil {
@@ -82,6 +85,25 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 		}
 	}
 	return p, nil
+}
+
+// failed reports whether chunks of it could not be written to the log or read.
+func (p *Partial) failed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err != nil
+}
+
+// again reads a partial object whose disk failed from its log, as a restart would: the
+// failure may have passed, and what the log does not name is not known to be on the
+// disk. It returns nil where nothing can be read. The caller holds the lock.
+func (s *Store) again(p *Partial) *Partial {
+	delete(s.partials, p.Object.ID)
+	p.close()
+	if err := s.readPartial(p.Object.ID); err != nil {
+		return nil
+	}
+	return s.partials[p.Object.ID]
 }
 
 // begin makes the files of a partial object. The caller holds the lock.

@@ -230,6 +230,37 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// A disk that failed once does not keep an object from becoming whole later: what was
+// logged counts, the rest is fetched again.
+func TestAFailureOfTheDiskPasses(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	body, o := contents(15, blob.ChunkSize+5)
+	p, err := s.Partial(o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, body, 0)
+	p.rest() // the chunk is in the log
+	p.mu.Unlock()
+	p.log.Close() // the next line cannot be written
+	write(t, p, body, 1)
+	if err := p.Finish(); !errors.Is(err, os.ErrClosed) {
+		t.Fatalf("without a log: %v", err)
+	}
+	p.Leave()
+	if p, err = s.Partial(o, true); err != nil {
+		t.Fatal(err)
+	}
+	if held := p.Chunks(); !held[0].Held || held[1].Held {
+		t.Errorf("%+v are held, want the first alone", held)
+	}
+	write(t, p, body, 1)
+	if err := p.Finish(); err != nil || !s.Has(o.ID) {
+		t.Errorf("after the failure has passed: %v", err)
+	}
+	p.Closed()
+}
+
 // An evicted object that somebody still reads can be read to its end.
 func TestAnOpenFileOutlivesItsRemoval(t *testing.T) {
 	dir := t.TempDir()
