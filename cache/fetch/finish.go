@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"aliquot/cache/origin"
 	"aliquot/cache/store"
@@ -42,8 +43,8 @@ func (t *transfer) finish() {
 func (t *transfer) repair() error {
 	t.mu.Lock()
 	var target Target
-	if len(t.readers) > 0 {
-		target = t.readers[0].target
+	if i := slices.IndexFunc(t.readers, func(r *Reader) bool { return r.err == nil }); i >= 0 {
+		target = t.readers[i].target
 	}
 	t.mu.Unlock()
 	if target.Source == "" {

@@ -18,6 +18,7 @@ type Reader struct {
 	t      *transfer   // otherwise
 
 	pos, end int64 // pos under the transfer's lock
+	err      error // the origin's refusal, under the transfer's lock
 }
 
 // File is the object's file where it is whole, nil otherwise.
@@ -58,7 +59,7 @@ func (r *Reader) Wait() error {
 	if r.file != nil {
 		return nil
 	}
-	return r.t.whole(r.ctx)
+	return r.t.whole(r)
 }
 
 // Progress is how many bytes of the object are here, and from how many peers some of

@@ -1,11 +1,13 @@
 package fetch
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"slices"
 	"sync"
 
+	"aliquot/cache/origin"
 	"aliquot/cache/store"
 	"aliquot/internal/blob"
 )
@@ -132,6 +134,9 @@ func (t *transfer) schedule() {
 	}
 	wants := make([]blob.Want, len(t.readers))
 	for i, r := range t.readers {
+		if r.err != nil {
+			continue // it wants nothing that it can have
+		}
 		wants[i].Next, wants[i].End = t.part.Object.Covering(r.pos, r.end)
 	}
 	taken := func(n int) bool { return t.have[n] || t.flights[n] != nil }
@@ -164,6 +169,8 @@ func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	t.mu.Lock()
 	delete(t.flights, n)
 	switch {
+	case origin.Final(err) && t.ctx.Err() == nil:
+		t.refuse(target, err)
 	case err != nil && t.err == nil && t.ctx.Err() == nil:
 		t.err = err
 		t.end()
@@ -186,6 +193,16 @@ func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	t.leave()
 }
 
+// refuse ends the wishes of those who ask at the same source with the same token: the
+// origin may well give the object to others. The caller holds the lock.
+func (t *transfer) refuse(target Target, err error) {
+	for _, r := range t.readers {
+		if r.target == target {
+			r.err = err
+		}
+	}
+}
+
 // await waits until bytes under a reader's position are here, and returns how many of
 // at most most, and where.
 func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
@@ -194,6 +211,9 @@ func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
 	for {
 		if r.pos >= r.end {
 			return 0, 0, io.EOF
+		}
+		if r.err != nil {
+			return 0, 0, r.err
 		}
 		chunk := int(r.pos / blob.ChunkSize)
 		start, length := t.part.Object.Span(chunk)
@@ -242,14 +262,14 @@ func (t *transfer) advance(r *Reader, n int64) {
 }
 
 // whole waits for the end.
-func (t *transfer) whole(ctx context.Context) error {
+func (t *transfer) whole(r *Reader) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for !t.done {
-		if t.err != nil {
-			return t.err
+		if err := cmp.Or(r.err, t.err); err != nil {
+			return err
 		}
-		if err := t.pause(ctx, nil); err != nil {
+		if err := t.pause(r.ctx, nil); err != nil {
 			return err
 		}
 	}

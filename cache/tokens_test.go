@@ -1,0 +1,54 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"testing"
+
+	"aliquot/cache/fetch"
+	"aliquot/cache/hubtest"
+	"aliquot/cache/origin"
+	"aliquot/internal/blob"
+)
+
+// Whoever the origin refuses a file ends nobody else's download of it.
+func TestARefusalIsTheAskers(t *testing.T) {
+	hub := startHub(t)
+	sha := qwen(hub)
+	stall := make(chan struct{})
+	hub.Set(func(h *hubtest.Hub) { h.Token, h.Stall = secret, stall })
+	n := begin(t, settings(t, hub.URL))
+	target := fetch.Target{Object: blob.Object{ID: "sha256-" + hubtest.SHA256(big), Size: int64(len(big))}, Source: origin.Source("Qwen/Qwen3", sha, "model.safetensors"), Token: secret}
+	first, err := n.cache.Open(t.Context(), target, 0, blob.ChunkSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	refused := target
+	refused.Token = "wrong"
+	second, err := n.cache.Open(t.Context(), refused, blob.ChunkSize, 2*blob.ChunkSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if _, err := second.Read(make([]byte, 1)); !errors.Is(err, origin.ErrDenied) {
+		t.Errorf("the wrong token: %v", err)
+	}
+	if err := second.Wait(); !errors.Is(err, origin.ErrDenied) {
+		t.Errorf("waiting with the wrong token: %v", err)
+	}
+	hub.Set(func(h *hubtest.Hub) { h.Stall = nil })
+	close(stall)
+	if got, err := io.ReadAll(first); err != nil || !bytes.Equal(got, big[:blob.ChunkSize]) {
+		t.Errorf("the right token: %d bytes, %v", len(got), err)
+	}
+	rest, err := n.cache.Open(t.Context(), target, 0, target.Object.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rest.Close()
+	if err := rest.Wait(); err != nil {
+		t.Errorf("the rest with the right token: %v", err)
+	}
+}
