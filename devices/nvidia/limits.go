@@ -20,13 +20,16 @@ import (
 // driver 615 (docs.nvidia.com/deploy/nvml-api), which go-nvml does not have yet: the
 // control group's folder, and sizes in bytes.
 type setLimits struct {
-	group      *byte
-	soft, hard uint64
+	group *byte
+	_     uint64 // soft
+	hard  uint64
 }
 
 type getLimits struct {
-	group            *byte
-	soft, hard, used uint64
+	group *byte
+	_     uint64 // soft
+	hard  uint64
+	_     uint64 // used
 }
 
 // limiter are the calls of NVML by which the driver holds a control group's memory.
