@@ -152,7 +152,7 @@ func (d *Daemon) listen() error {
 			return err
 		}
 	}
-	d.serve(l, peer.Handler(d.cache, d.log))
+	d.serve(l, peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
 	return nil
 }
 

@@ -3,14 +3,45 @@ package cache
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"aliquot/cache/config"
 	"aliquot/cache/fetch"
 	"aliquot/cache/hubtest"
 	"aliquot/cache/origin"
 	"aliquot/internal/blob"
 )
+
+// Without TLS the node's own token is not used for who asks as a peer.
+func TestTheNodesTokenIsNotForStrangers(t *testing.T) {
+	hub := startHub(t)
+	sha := qwen(hub)
+	hub.Set(func(h *hubtest.Hub) { h.Token = secret })
+	conf := settings(t, hub.URL)
+	conf.Hub.TokenFile = filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(conf.Hub.TokenFile, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := free(t)
+	conf.Peer = &config.Peer{Listen: address, Advertise: address, Insecure: true}
+	n := begin(t, conf)
+	ask := fmt.Sprintf(`{"object":{"id":"sha256-%s","size":%d},"source":%q,"chunk":0,"offset":0}`, hubtest.SHA256(big), len(big), origin.Source("Qwen/Qwen3", sha, "model.safetensors"))
+	res, err := http.Post("http://"+address+"/v1/chunk", "application/json", strings.NewReader(ask))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if got, _ := io.ReadAll(res.Body); len(got) >= blob.ChunkSize || hub.Read() != 0 {
+		t.Errorf("%s, %d bytes; %d were read from the origin", res.Status, len(got), hub.Read())
+	}
+	n.want(t) // with the node's token
+}
 
 // Whoever the origin refuses a file ends nobody else's download of it.
 func TestARefusalIsTheAskers(t *testing.T) {

@@ -57,6 +57,9 @@ func Kind(name string) (kind, id string) {
 }
 
 func (h *Hub) token(asker string) string {
+	if asker == Nobody {
+		return ""
+	}
 	if asker != "" {
 		return asker
 	}

@@ -25,6 +25,9 @@ var (
 	ErrChanged = errors.New("it has changed at the origin")
 )
 
+// Nobody is the token of an asker who may not use the node's own either.
+const Nobody = "\x00"
+
 // Later is the error of an origin that asks for patience.
 type Later struct {
 	After time.Duration

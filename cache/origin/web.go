@@ -119,7 +119,7 @@ func newRequest(ctx context.Context, method, at, token string) (*http.Request, e
 	}
 	r.Header.Set("User-Agent", "aliquot-cache")
 	r.Header.Set("Accept-Encoding", "identity")
-	if token != "" {
+	if token != "" && token != Nobody {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	return r, nil

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"aliquot/cache/fetch"
+	"aliquot/cache/origin"
 	"aliquot/cache/store"
 )
 
@@ -67,14 +68,18 @@ func (n *Network) Chunk(ctx context.Context, peer string, t fetch.Target, chunk 
 // longestQuestion is in bytes.
 const longestQuestion = 64 << 10
 
-// Handler answers peers.
-func Handler(c *fetch.Cache, log *slog.Logger) http.Handler {
+// Handler answers peers. Without TLS anybody may ask, so the node's own token for the
+// origin is not used for them where insecure is set.
+func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var q question
 		if err := json.NewDecoder(io.LimitReader(r.Body, longestQuestion)).Decode(&q); err != nil {
 			http.Error(w, "the question cannot be read", http.StatusBadRequest)
 			return
+		}
+		if insecure && q.Token == "" {
+			q.Token = origin.Nobody
 		}
 		reader, err := c.Chunk(r.Context(), q.Target, q.Chunk, q.Offset)
 		switch {
