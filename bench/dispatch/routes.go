@@ -82,7 +82,12 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 		}
 	}
 	for _, p := range builtPeers {
-		program, err := built(ctx, p.tool)
+		program, err := "", error(nil)
+		if p.asked && os.Getenv("ALIQUOT_"+strings.ToUpper(p.tool)) == "" {
+			err = fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the program by ALIQUOT_%s", p.tool, strings.ToUpper(p.tool))
+		} else {
+			program, err = built(ctx, p.tool)
+		}
 		if err == nil {
 			err = lay(step{p.name, func(listen string) ([]string, error) { return p.command(program, dir, listen, backend) }})
 		}
@@ -159,10 +164,11 @@ service "bench" {
 // builtPeer is a proxy that is built from its Go module.
 type builtPeer struct {
 	name, tool string
+	asked      bool // built only by who asks for it
 	command    func(program, dir, listen, backend string) ([]string, error)
 }
 
-var builtPeers = []builtPeer{{"Caddy", "caddy", caddyCommand}, {"Traefik", "traefik", traefikCommand}}
+var builtPeers = []builtPeer{{"Caddy", "caddy", false, caddyCommand}, {"Traefik", "traefik", true, traefikCommand}}
 
 func caddyCommand(program, dir, listen, backend string) ([]string, error) {
 	_, port, _ := strings.Cut(listen, ":")
