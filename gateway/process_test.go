@@ -201,9 +201,15 @@ func memory(t *testing.T, pid int) int64 {
 	return 0
 }
 
+// raceDetector reports whether the tests run under the race detector.
+var raceDetector bool
+
 // Memory follows what clients send, not what they announce. ALIQUOT_CONNECTIONS sets how
 // many there are.
 func TestManyConnectionsThatSendALittle(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes several times the memory")
+	}
 	connections := 1000
 	if n, err := strconv.Atoi(os.Getenv("ALIQUOT_CONNECTIONS")); err == nil {
 		connections = n

@@ -33,6 +33,7 @@ type world struct {
 	served   int
 	lost     int
 	open     int // requests under way
+	tracing  sync.Mutex
 	trace    []string
 }
 
@@ -83,6 +84,8 @@ func newWorld(t *testing.T, seed uint64, n, replicas, slots int) *world {
 }
 
 func (w *world) note(format string, args ...any) {
+	w.tracing.Lock() // apart from mu, which some callers hold
+	defer w.tracing.Unlock()
 	w.trace = append(w.trace, fmt.Sprintf("%s ", time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)))+fmt.Sprintf(format, args...))
 	if len(w.trace) > 60 {
 		w.trace = w.trace[1:]
@@ -356,7 +359,9 @@ func (n *node) claim(sent time.Time) {
 func (n *node) request(took time.Duration) {
 	w := n.w
 	ctx, shared := n.ctx, n.shared
+	w.mu.Lock()
 	w.open++
+	w.mu.Unlock()
 	go func() {
 		var p Pass
 		err := shared.Enter(ctx, &p, dispatch.Request{Expire: time.Now().Add(10 * time.Minute)})
