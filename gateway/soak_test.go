@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +20,7 @@ import (
 	"aliquot/gateway"
 	"aliquot/gateway/config"
 	"aliquot/gateway/line"
+	"aliquot/internal/api"
 	"aliquot/internal/dispatch"
 )
 
@@ -31,6 +34,21 @@ type churn struct {
 	crashes  atomic.Int64
 	next     int
 	pace     time.Duration // multiplies service times
+	admin    string        // the gateway's admin listener
+}
+
+// forgotten reports whether the gateway has nothing at a replica any more, or is gone.
+func (c *churn) forgotten(id string) bool {
+	res, err := http.Get(c.admin + "/v1/services")
+	if err != nil {
+		return true
+	}
+	defer res.Body.Close()
+	var all []api.Service
+	if json.NewDecoder(res.Body).Decode(&all) != nil || len(all) != 1 {
+		return true
+	}
+	return !slices.ContainsFunc(all[0].Replicas, func(r api.Replica) bool { return r.ID == id })
 }
 
 type churned struct {
@@ -96,7 +114,14 @@ func (c *churn) remove(crash bool) {
 		delete(c.replicas, id)
 		c.tell()
 		if !crash {
-			go r.server.Shutdown(context.Background())
+			// As a task does that is given time: a request that was sent to it as it
+			// closes would be lost.
+			go func() {
+				for !c.forgotten(id) {
+					time.Sleep(5 * time.Millisecond)
+				}
+				r.server.Shutdown(context.Background())
+			}()
 		}
 		return
 	}
@@ -148,6 +173,7 @@ func TestSoak(t *testing.T) {
 		func(o *gateway.Options) {
 			o.Source = func(config.Service) (gateway.Source, error) { return fleet, nil }
 		})
+	fleet.admin = g.admin
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}}
 	eventually(t, "the gateway knows the fleet", func() bool { return len(g.state(t, "m").Replicas) == 6 })
 	settle(client)
