@@ -27,6 +27,7 @@ func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.trace.Got1xxResponse = x.early.pass
 	res, err := x.orFallback(attempts{x}.RoundTrip(x.outbound()))
+	x.arrive()
 	x.early.end()
 	if err == nil && res.StatusCode < http.StatusOK {
 		res.Body.Close()

@@ -45,6 +45,7 @@ type exchange struct {
 	cancel   context.CancelFunc
 	grpc     bool
 	upgrade  bool // to a WebSocket
+	arrived  bool // no service but its own may be the request's
 	began    time.Time
 	started  time.Time // the attempt under way
 	waited   time.Duration
@@ -72,7 +73,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// balancer gives to another gateway.
 		w.Header().Set("Connection", "close")
 	}
-	if !x.admit() {
+	admitted := x.admit()
+	defer x.arrive()
+	if !admitted {
 		return
 	}
 	x.ctx = r.Context()
@@ -87,7 +90,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // answered instead.
 func (x *exchange) admit() bool {
 	x.plan = x.server.join()
-	defer x.plan.arriving.Add(-1)
 	if !x.prepare() {
 		return false
 	}
@@ -95,7 +97,19 @@ func (x *exchange) admit() bool {
 		x.unplaced(err)
 		return false
 	}
+	if x.service.config.Fallback == "" {
+		x.arrive()
+	}
 	return true
+}
+
+// arrive gives up the claim to any other service of the plan, which a request has until
+// its own has given it a slot, or its fallback is out of the question.
+func (x *exchange) arrive() {
+	if !x.arrived {
+		x.arrived = true
+		x.plan.arriving.Add(-1)
+	}
 }
 
 // take records that the exchange was given a slot.
@@ -135,6 +149,7 @@ func (x *exchange) forward() {
 		x.carry()
 		return
 	}
+	x.arrive() // an upgrade has no fallback
 	// The handover of two connections is the reverse proxy's; x is its transport.
 	proxy := httputil.ReverseProxy{
 		Rewrite:        x.rewrite,

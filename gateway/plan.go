@@ -21,8 +21,8 @@ type plan struct {
 	services []*service
 	routes   *match.Table
 	tenants  tenants
-	// arriving counts the requests that have no slot yet: any of the services may
-	// still be theirs, as the whole body may decide, or a fallback.
+	// arriving counts the requests that any of the services may still have to serve: the
+	// whole body may decide, or a fallback.
 	arriving atomic.Int64
 }
 
@@ -129,7 +129,7 @@ func (s *Server) Reload(c *config.Config) error {
 	return nil
 }
 
-// settled reports whether no request under the plan is without a slot.
+// settled reports whether every request under the plan has its service.
 func (p *plan) settled() bool { return p.arriving.Load() == 0 }
 
 // retire ends a service when the last request that came to it, or under one of the

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"aliquot/gateway"
 	"aliquot/gateway/config"
@@ -189,6 +190,53 @@ func TestAServiceOutlivesTheRequestsThatStillArrive(t *testing.T) {
 	answer, err := io.ReadAll(answers)
 	if text := string(answer); err != nil || !strings.Contains(text, " 200 OK") || !strings.HasSuffix(text, "old") {
 		t.Errorf("the request of before: %q %v", text, err)
+	}
+	<-source.ended
+}
+
+// A service is also the fallback of requests that another one serves: it must not end
+// before those have their answer.
+func TestAServiceOutlivesTheRequestsThatMayFallBackToIt(t *testing.T) {
+	asked, answer := make(chan struct{}, 100), make(chan struct{})
+	busy := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		<-answer
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "old") })
+	fine := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "new") })
+	address := strings.TrimPrefix(replica.URL, "http://")
+	source := &found{make(chan struct{}), make(chan struct{}), line.Replica{Replica: dispatch.Replica{ID: "r", Slots: 1}, Address: address}}
+	other := service("n", replicaBlock(fine, "", 1), "route {\n path_prefix = \"/n\"\n}")
+	only := "route {\n path_prefix = \"/none\"\n}"
+	g := start(t, service("a", "fallback = \"m\"\n", replicaBlock(busy, "", 1))+service("m", "replicas_file = \"none\"\n", only, "queue {\n max_wait = \"20s\"\n}\n")+other, func(o *gateway.Options) {
+		of := o.Source
+		o.Source = func(s config.Service) (gateway.Source, error) {
+			if s.Name == "m" {
+				return source, nil
+			}
+			return of(s)
+		}
+	})
+	got := make(chan string, 1)
+	go func() {
+		status, body, _ := get(t, g.url)
+		got <- fmt.Sprint(status, " ", body)
+	}()
+	<-asked
+	if err := g.reload(t, other); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-source.ended:
+		t.Error("the fallback has ended")
+	case <-time.After(300 * time.Millisecond): // services that may end do within 100 ms
+	}
+	close(answer)
+	close(source.when)
+	if text := <-got; text != "200 old" {
+		t.Error(text)
 	}
 	<-source.ended
 }

@@ -51,8 +51,8 @@ func larger(a, b []api.Point) []api.Point {
 	return out
 }
 
-// add adds the running second, which each gateway knows of itself alone, to the series
-// of a service that was idle.
+// add adds the running second to the series of a service that was idle. Each gateway
+// reports it for its own requests only, so it is summed over all of them.
 func (a *answer) add(of []answer) {
 	sum := api.Point{Class: map[string]api.ClassPoint{}}
 	for _, o := range of {

@@ -36,7 +36,7 @@ func TestAGatewayThatSharesNothingIsAdded(t *testing.T) {
 	}
 }
 
-// What waits at the moment is said by each gateway of itself alone.
+// Each gateway reports only its own waiting requests.
 func TestABurstIsSeenAtAllGateways(t *testing.T) {
 	idle := make([]float64, 20)
 	stub := func(now int) string {

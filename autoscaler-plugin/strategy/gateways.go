@@ -28,14 +28,15 @@ const (
 	gatewayAddresses = "gateways"
 )
 
-// gateways are told how many replicas are enough.
+// gateways receive how many replicas must stay awake.
 type gateways struct {
-	consul  *consul.Client // nil with fixed addresses
+	consul  *consul.Client // nil with fixed addresses, or for the reason in err
+	err     error          // only policies that use sleep need Consul here
 	service string
 	fixed   []string
 }
 
-func newGateways(settings map[string]string) (*gateways, error) {
+func newGateways(settings map[string]string) *gateways {
 	g := &gateways{service: settings[gatewayService]}
 	if g.service == "" {
 		g.service = api.GatewayService
@@ -45,20 +46,19 @@ func newGateways(settings map[string]string) (*gateways, error) {
 			g.fixed = append(g.fixed, address)
 		}
 	}
-	if g.fixed != nil {
-		return g, nil
+	if g.fixed == nil {
+		g.consul, g.err = guard.Consul(settings)
 	}
-	var err error
-	if g.consul, err = guard.Consul(settings); err != nil {
-		return nil, fmt.Errorf("consul: %w", err)
-	}
-	return g, nil
+	return g
 }
 
 // addresses are the admin listeners of healthy gateways.
 func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	if g.fixed != nil {
 		return g.fixed, nil
+	}
+	if g.err != nil {
+		return nil, fmt.Errorf("consul: %w", g.err)
 	}
 	entries, meta, err := g.consul.Health().Service(g.service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err = guard.Whole(meta, err); err != nil {

@@ -40,8 +40,8 @@ type Plugin struct {
 	learned map[string]time.Duration
 	// short is the cold start, by query, that was last said to make a window too short.
 	short map[string]time.Duration
-	// gateways are told which replicas may sleep; silent is why they could not be, by
-	// query, as it was said last.
+	// gateways receive how many replicas must stay awake; silent is the last reported
+	// reason why they could not, by query.
 	gateways *gateways
 	silent   map[string]string
 }
@@ -79,10 +79,7 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
-	gateways, err := newGateways(settings)
-	if err != nil {
-		return fmt.Errorf("%s: %w", Name, err)
-	}
+	gateways := newGateways(settings)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.consul, p.speeds, p.gateways = client, speeds, gateways

@@ -120,3 +120,11 @@ func TestMistakesOfUnitsAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// A site without Consul has none of its settings, or wrong ones.
+func TestConsulIsNotNeededForWhatIsOff(t *testing.T) {
+	settings := map[string]string{"learn_coldstart": "false", "learn_speed": "false", "consul_token_file": "/none"}
+	if err := New(hclog.NewNullLogger()).SetConfig(settings); err != nil {
+		t.Error(err)
+	}
+}

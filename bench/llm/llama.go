@@ -116,7 +116,7 @@ func (t *trial) run(ctx context.Context, length time.Duration) error {
 	return <-failed
 }
 
-// call asks the queue when a request may go, and tells it what is seen of the answer.
+// call waits for the queue to release a request, and reports the answer back to it.
 func (t *trial) call(ctx context.Context, prompt, output int) error {
 	ticket := &dispatch.Ticket{Request: dispatch.Request{Prompt: prompt, Expire: time.Now().Add(time.Hour)}}
 	t.mu.Lock()

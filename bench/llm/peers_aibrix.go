@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// aibrix is the prefix-cache strategy of AIBrix's gateway, as its documentation tells it
-// and with the defaults there: the replica with the most of the prompt among those whose
+// aibrix is the prefix-cache strategy of AIBrix's gateway, as documented and with the
+// documented defaults: the replica with the most of the prompt among those whose
 // requests are not more than a standard deviation above the mean, and the one with the
 // fewest requests where none has any of it or where the requests are too uneven. It
 // counts in requests, and a prefix in the characters of its blocks.

@@ -79,7 +79,7 @@ func (t *transfer) setPeer(f *flight, peer string) {
 	f.peer = peer
 }
 
-// reset begins a flight anew. What readers have read of it cannot be taken back.
+// reset starts the flight over. Bytes that readers already have cannot be recalled.
 func (t *transfer) reset(f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

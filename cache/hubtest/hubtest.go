@@ -344,7 +344,7 @@ func (h *Hub) signedFile(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// send sends a file or a range of it, and fails as it is told.
+// send sends a file or a range of it, with the failures that the test set.
 func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []byte) {
 	h.mu.Lock()
 	stall, cut, corrupt := h.Stall, 0, h.Corrupt
