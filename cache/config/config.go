@@ -6,19 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
-
 	"aliquot/internal/blob"
 	"aliquot/internal/cacheapi"
+	"aliquot/internal/hclfile"
 )
 
 // Config is a checked configuration.
@@ -131,31 +127,18 @@ type consulBody struct {
 // Load reads a file; "" gives the defaults. Its error is one line that names the file,
 // the key and what to do.
 func Load(path string) (*Config, error) {
-	if path == "" {
-		return Parse(nil, "defaults")
-	}
-	text, err := os.ReadFile(path)
+	text, name, err := hclfile.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
+		return nil, err
 	}
-	return Parse(text, path)
+	return Parse(text, name)
 }
 
 // Parse reads a configuration; name is what errors call the file.
 func Parse(text []byte, name string) (*Config, error) {
-	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
 	var body fileBody
-	if !diags.HasErrors() {
-		diags = gohcl.DecodeBody(file.Body, nil, &body)
-	}
-	for _, d := range diags {
-		if d.Severity == hcl.DiagError {
-			where := name
-			if d.Subject != nil {
-				where = fmt.Sprintf("%s:%d", d.Subject.Filename, d.Subject.Start.Line)
-			}
-			return nil, fmt.Errorf("%s: %s: %s", where, d.Summary, strings.Join(strings.Fields(d.Detail), " "))
-		}
+	if err := hclfile.Decode(text, name, nil, &body); err != nil {
+		return nil, err
 	}
 	c, err := body.config()
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"aliquot/internal/hclfile"
+
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -30,19 +32,8 @@ func (d *decoder) fail(at hcl.Range, format string, args ...any) {
 
 // parse decodes text into target.
 func (d *decoder) parse(text []byte, name string, target any) {
-	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
-	if !diags.HasErrors() {
-		diags = gohcl.DecodeBody(file.Body, d.ctx, target)
-	}
-	for _, diag := range diags {
-		if diag.Severity != hcl.DiagError {
-			continue
-		}
-		at := hcl.Range{Filename: name, Start: hcl.InitialPos}
-		if diag.Subject != nil {
-			at = *diag.Subject
-		}
-		d.fail(at, "%s: %s", diag.Summary, strings.ReplaceAll(diag.Detail, "\n", " "))
+	if err := hclfile.Decode(text, name, d.ctx, target); err != nil && d.err == nil {
+		d.err = err
 	}
 }
 

@@ -3,15 +3,13 @@ package config
 import (
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/gohcl"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"aliquot/internal/hclfile"
 	"aliquot/internal/learned"
 	"aliquot/internal/weigh"
 )
@@ -112,42 +110,22 @@ type headerBody struct {
 // Load reads a file; "" gives the defaults. Its error is one line that names the
 // file, the line and what to do.
 func Load(path string) (*Config, error) {
-	if path == "" {
-		return Parse(nil, "defaults")
-	}
-	text, err := os.ReadFile(path)
+	text, name, err := hclfile.Read(path)
 	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
+		return nil, err
 	}
-	return Parse(text, path)
+	return Parse(text, name)
 }
 
 // Parse reads a configuration; name is what errors call the file.
 func Parse(text []byte, name string) (*Config, error) {
-	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
 	var body fileBody
-	if !diags.HasErrors() {
-		diags = gohcl.DecodeBody(file.Body, nil, &body)
-	}
-	if diags.HasErrors() {
-		return nil, oneLine(diags)
+	if err := hclfile.Decode(text, name, nil, &body); err != nil {
+		return nil, err
 	}
 	l := loader{at: hcl.Range{Filename: name, Start: hcl.InitialPos}}
 	c := l.config(body)
 	return c, l.err
-}
-
-func oneLine(diags hcl.Diagnostics) error {
-	for _, d := range diags {
-		if d.Severity == hcl.DiagError {
-			where := ""
-			if d.Subject != nil {
-				where = fmt.Sprintf("%s:%d: ", d.Subject.Filename, d.Subject.Start.Line)
-			}
-			return fmt.Errorf("%s%s: %s", where, d.Summary, strings.ReplaceAll(d.Detail, "\n", " "))
-		}
-	}
-	return nil
 }
 
 // loader checks and converts; it keeps the first error.

@@ -1,0 +1,45 @@
+// Package hclfile reads HCL configuration files. Its errors are one line that names the
+// file, the line and what is wrong.
+package hclfile
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Read returns the text of a file and the name that errors call it; no text for "",
+// which stands for the defaults.
+func Read(path string) (text []byte, name string, err error) {
+	if path == "" {
+		return nil, "defaults", nil
+	}
+	if text, err = os.ReadFile(path); err != nil {
+		return nil, "", fmt.Errorf("configuration file: %w", err)
+	}
+	return text, path, nil
+}
+
+// Decode reads a text into a struct with hcl tags. Expressions see the variables and
+// functions of ctx, which may be nil.
+func Decode(text []byte, name string, ctx *hcl.EvalContext, into any) error {
+	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
+	if !diags.HasErrors() {
+		diags = gohcl.DecodeBody(file.Body, ctx, into)
+	}
+	for _, d := range diags {
+		if d.Severity != hcl.DiagError {
+			continue
+		}
+		at := hcl.Range{Filename: name, Start: hcl.InitialPos}
+		if d.Subject != nil {
+			at = *d.Subject
+		}
+		return fmt.Errorf("%s:%d: %s: %s", at.Filename, at.Start.Line, d.Summary, strings.Join(strings.Fields(d.Detail), " "))
+	}
+	return nil
+}
