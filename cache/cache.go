@@ -255,6 +255,9 @@ func (d *Daemon) Close() {
 	for _, s := range d.servers {
 		_ = s.Close()
 	}
+	if d.library != nil {
+		d.library.Close()
+	}
 	if d.store != nil {
 		_ = d.store.Close()
 	}

@@ -81,6 +81,35 @@ func TestKilledInTheMiddle(t *testing.T) {
 	}
 }
 
+// A cache that ends leaves nobody behind who writes, and goes on where it was.
+func TestEndedInTheMiddle(t *testing.T) {
+	hub := startHub(t)
+	body := hubtest.Bytes(7, 4*blob.ChunkSize)
+	hub.Push("a/b", "main", map[string]hubtest.File{"model.safetensors": {Body: body, LFS: true}})
+	dir := t.TempDir()
+	n := begin(t, victimSettings(dir, hub.URL))
+	for {
+		m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: "hf://a/b"})
+		if err != nil || m.State == cacheapi.Failed {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		if hub.Read() > 0 {
+			break
+		}
+	}
+	n.Close()
+	for _, m := range n.library.Models() {
+		if m.State != cacheapi.Failed {
+			t.Errorf("after the end: %+v", m)
+		}
+	}
+	conf := victimSettings(dir, hub.URL)
+	conf.OriginRate = 0
+	if m, err := begin(t, conf).fetched(t.Context(), cacheapi.Fetch{Model: "hf://a/b"}); err != nil || m.Total != int64(len(body)) {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 // written is the number of chunks that the log of the one unfinished object names.
 func written(t *testing.T, dir string) int {
 	t.Helper()

@@ -61,9 +61,11 @@ type Cache struct {
 	o        Options
 	origins  *rate.Limiter
 	uploads  *rate.Limiter
-	requests chan struct{} // to origins
+	requests chan struct{}  // to origins
+	work     sync.WaitGroup // flights, and the checks at their ends
 
 	mu        sync.Mutex
+	closed    bool
 	transfers map[string]*transfer
 	down      map[string]time.Time // until when a peer is not asked
 }
@@ -78,6 +80,26 @@ const (
 	downFor = 5 * time.Second
 	banFor  = time.Hour
 )
+
+// ErrClosed is what readers get of a cache that ends.
+var ErrClosed = errors.New("the cache ends")
+
+// Close ends what is on its way and returns when nothing writes to the store any more.
+func (c *Cache) Close() {
+	c.mu.Lock()
+	c.closed = true
+	for _, t := range c.transfers {
+		t.mu.Lock()
+		if t.err == nil && !t.done {
+			t.err = ErrClosed
+		}
+		t.end()
+		t.signal()
+		t.mu.Unlock()
+	}
+	c.mu.Unlock()
+	c.work.Wait()
+}
 
 // New makes a cache.
 func New(o Options) *Cache {
@@ -148,6 +170,9 @@ func (c *Cache) open(ctx context.Context, t Target, offset, end int64, how ask) 
 func (c *Cache) join(r *Reader) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
 	id := r.target.Object.ID
 	t := c.transfers[id]
 	if t == nil || r.ask.reserve {

@@ -128,7 +128,7 @@ func (t *transfer) schedule() {
 		if !t.closing {
 			t.closing = true
 			t.users++
-			go t.finish()
+			t.c.work.Go(t.finish)
 		}
 		return
 	}
@@ -148,7 +148,8 @@ func (t *transfer) schedule() {
 		f := &flight{}
 		t.flights[n] = f
 		t.users++
-		go t.fly(n, f, t.readers[i].target, t.readers[i].ask)
+		target, how := t.readers[i].target, t.readers[i].ask
+		t.c.work.Go(func() { t.fly(n, f, target, how) })
 	}
 }
 

@@ -136,7 +136,9 @@ func (j *Job) run(ctx context.Context) {
 		}
 	}
 	j.path, j.err = at, err
-	if err != nil {
+	if errors.Is(err, fetch.ErrClosed) {
+		j.library.Log.Info("a model is left unfinished", "model", j.listing.Ref.String())
+	} else if err != nil {
 		j.library.Log.Error("a model could not be fetched", "model", j.listing.Ref.String(), "error", err)
 	} else {
 		j.library.Log.Info("a model is whole", "model", j.listing.Ref.String(), "revision", j.listing.Revision, "bytes", j.total(), "took", time.Since(j.started).Round(time.Millisecond).String())

@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -88,6 +90,17 @@ func digest(words ...string) string {
 
 // asker names who asks for a repository, without the token itself.
 func asker(ref blob.Ref, token string) string { return digest(token, ref.Scheme, ref.Name) }
+
+// Close ends the library's cache, and returns when all jobs have ended.
+func (l *Library) Close() {
+	l.Cache.Close()
+	l.mu.Lock()
+	jobs := slices.Collect(maps.Values(l.jobs))
+	l.mu.Unlock()
+	for _, j := range jobs {
+		<-j.Done()
+	}
+}
 
 // List lists a model for the bearer of a token, if the origin lets it. A revision
 // that is known is not asked for again; where the origin does not answer, the last one
