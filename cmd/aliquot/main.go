@@ -19,12 +19,12 @@ func main() {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "-help")
 	}
-	if mistake := mistaken(args); mistake != "" {
+	if mistake := mistaken(args); mistake != "" && !completing(args) {
 		fmt.Fprintf(os.Stderr, "aliquot: %s; see aliquot -help\n", mistake)
 		os.Exit(2)
 	}
-	c := cli.NewCLI("aliquot", version.Version)
-	c.Args, c.Commands, c.HelpFunc = args, commands(), help
+	c := cli.NewCLI("aliquot", "aliquot "+version.Of().String())
+	c.Args, c.Commands, c.HelpFunc = args, completed(commands()), help
 	c.HelpWriter, c.ErrorWriter = os.Stdout, os.Stderr
 	status, err := c.Run()
 	if err != nil {
@@ -44,6 +44,7 @@ func commands() map[string]cli.CommandFactory {
 		"cache":    func() (cli.Command, error) { return cacheCommand{ui}, nil },
 		"turn":     func() (cli.Command, error) { return turnCommand{ui}, nil },
 		"simulate": func() (cli.Command, error) { return simulateCommand{ui}, nil },
+		"version":  func() (cli.Command, error) { return versionCommand{ui}, nil },
 
 		"job":         func() (cli.Command, error) { return jobCommand{ui}, nil },
 		"job inspect": func() (cli.Command, error) { return jobInspectCommand{ui}, nil },
@@ -98,6 +99,8 @@ Flags:
 
   -help           Help for aliquot, or for a command: aliquot top -help.
   -version        Print the version.
+  -autocomplete-install     Complete commands and flags in your shell from its next start on.
+  -autocomplete-uninstall   Undo that.
 
 Example:
 

@@ -84,7 +84,7 @@ func executeIn(t *testing.T, dir string, environment []string, program string, a
 // example.
 func TestHelp(t *testing.T) {
 	bin := built(t)
-	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"cache", "prefetch"}, {"turn"}, {"simulate"}, {"simulate", "scale"}} {
+	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"cache", "prefetch"}, {"turn"}, {"simulate"}, {"simulate", "scale"}, {"version"}} {
 		for _, flag := range []string{"-help", "--help", "-h"} {
 			got := execute(t, filepath.Join(bin, "aliquot"), append(words, flag)...)
 			name := strings.Join(append([]string{"aliquot"}, words...), " ")
@@ -109,7 +109,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, name := range append(plugins, "aliquot") {
-		if got := execute(t, filepath.Join(bin, name), "--version"); got.status != 0 || got.out != version.Version+"\n" {
+		if got := execute(t, filepath.Join(bin, name), "--version"); got.status != 0 || !strings.HasPrefix(got.out, name+" "+version.Version+" (commit ") || strings.Count(got.out, "\n") != 1 {
 			t.Errorf("%s --version: %+v", name, got)
 		}
 	}
@@ -146,7 +146,7 @@ func TestWrongUse(t *testing.T) {
 	}
 	unreachable, elsewhere := "NOMAD_ADDR=http://127.0.0.1:1", "NOMAD_ADDR="+page.URL
 	for _, c := range []struct{ environment, args, want string }{
-		{"", "", "aliquot: no command: want one of cache, demand, doctor, gateway, job, router, simulate, top, turn; see"},
+		{"", "", "aliquot: no command: want one of cache, demand, doctor, gateway, job, router, simulate, top, turn, version; see"},
 		{"", "serve", `aliquot: unknown command "serve"`},
 		{"", "-json top", "aliquot: unknown flag -json: flags stand after the command"},
 		{"", "simulate", "aliquot simulate: no command: want scale"},

@@ -43,7 +43,7 @@ func (p Plugin) answer(args []string, out, problem io.Writer) int {
 			p.Name, p.What, p.Host, p.Config, p.Page, version.Version)
 		return 0
 	case "-v", "-version", "--version":
-		fmt.Fprintln(out, version.Version)
+		fmt.Fprintln(out, p.Name, version.Of())
 		return 0
 	}
 	fmt.Fprintf(problem, "%s: unexpected argument %q: a plugin takes its settings from %s; see %s -help\n", p.Name, args[0], p.Host, p.Name)

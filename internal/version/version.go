@@ -1,5 +1,73 @@
-// Package version holds the release that every program of the suite reports.
+// Package version says which release a program is, from which commit it was built, and
+// what that release was tested with.
 package version
 
-// Version is the release, semantic versioning; "-dev" until it is tagged.
-const Version = "0.1.0-dev"
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+)
+
+// Version is the release, by semantic versioning; "-dev" until it is tagged. A release
+// build sets it, commit and date by the linker's -X.
+var Version = "0.1.0-dev"
+
+var (
+	commit = "" // full hash, with "-modified" where the tree differed from it
+	date   = "" // of the commit, RFC 3339, UTC
+)
+
+// Info is what a program knows of its own build. A field is empty where the build does
+// not record it.
+type Info struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	Date     string `json:"date"` // of the commit, RFC 3339, UTC
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // such as linux/amd64
+}
+
+// Of returns what is known of the program's build. A build that was not a release takes
+// commit and date from what the go command recorded.
+func Of() Info {
+	info := Info{Version, commit, date, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
+	if info.Commit != "" {
+		return info
+	}
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return info
+	}
+	return recorded(info, build.Settings)
+}
+
+func recorded(info Info, settings []debug.BuildSetting) Info {
+	modified := false
+	for _, s := range settings {
+		switch s.Key {
+		case "vcs.revision":
+			info.Commit = s.Value
+		case "vcs.time":
+			info.Date = s.Value
+		case "vcs.modified":
+			modified = s.Value == "true"
+		}
+	}
+	if modified {
+		info.Commit += "-modified"
+	}
+	return info
+}
+
+// String is the line that -version prints.
+func (i Info) String() string {
+	built := "commit unknown"
+	if i.Commit != "" {
+		built = "commit " + i.Commit
+	}
+	if at, err := time.Parse(time.RFC3339, i.Date); err == nil {
+		built += " of " + at.UTC().Format(time.RFC3339)
+	}
+	return fmt.Sprintf("%s (%s, %s, %s)", i.Version, built, i.Go, i.Platform)
+}
