@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -14,10 +15,11 @@ import (
 )
 
 // Plot draws three panels over time: demand and queue against the slots that are
-// ready, replicas by class, and the wait of each request. Format is "svg" or "png".
+// ready, replicas by class, and the wait of each request. The panels share one time axis,
+// and each has its legend above it, so that nothing covers a line. Format is "svg" or "png".
 func Plot(w io.Writer, format, title string, r Result, trace []Request, classes []Class) error {
 	const width, height = 24 * vg.Centimeter, 20 * vg.Centimeter
-	panels, err := panels(title, r, trace, classes)
+	panels, err := panels(r, trace, classes)
 	if err != nil {
 		return err
 	}
@@ -30,16 +32,59 @@ func Plot(w io.Writer, format, title string, r Result, trace []Request, classes 
 	default:
 		return fmt.Errorf("plot format %q: want svg or png", format)
 	}
-	rows := make([][]*plot.Plot, len(panels))
-	for i, p := range panels {
-		rows[i] = []*plot.Plot{p}
-	}
-	tiles := draw.Tiles{Rows: len(rows), Cols: 1, PadY: vg.Millimeter * 4, PadX: 0}
-	for i, row := range plot.Align(rows, tiles, draw.New(canvas)) {
-		rows[i][0].Draw(row[0])
-	}
+	drawPanels(draw.New(canvas), title, panels)
 	_, err = canvas.WriteTo(w)
 	return err
+}
+
+// panel is one plot and the legend that is drawn above it.
+type panel struct {
+	*plot.Plot
+	legend []entry
+}
+
+type entry struct {
+	name string
+	line plot.Thumbnailer
+}
+
+const (
+	titleHeight  = 9 * vg.Millimeter
+	legendHeight = 6 * vg.Millimeter
+)
+
+func drawPanels(c draw.Canvas, title string, panels []panel) {
+	heading := panels[0].Title.TextStyle
+	heading.XAlign, heading.YAlign = draw.XCenter, draw.YTop
+	c.FillText(heading, vg.Point{X: c.Center().X, Y: c.Max.Y - 2*vg.Millimeter}, title)
+	c = draw.Crop(c, 0, -2*vg.Millimeter, 0, -titleHeight)
+	rows := make([][]*plot.Plot, len(panels))
+	for i, p := range panels {
+		rows[i] = []*plot.Plot{p.Plot}
+	}
+	tiles := draw.Tiles{Rows: len(rows), Cols: 1, PadY: legendHeight + vg.Millimeter, PadTop: legendHeight}
+	for i, row := range plot.Align(rows, tiles, c) {
+		panels[i].Draw(row[0])
+		data := panels[i].DataCanvas(row[0])
+		drawLegend(draw.Canvas{Canvas: c, Rectangle: vg.Rectangle{
+			Min: vg.Point{X: data.Min.X, Y: row[0].Max.Y}, Max: vg.Point{X: data.Max.X, Y: row[0].Max.Y + legendHeight},
+		}}, panels[i].legend)
+	}
+}
+
+// drawLegend writes the entries side by side into c, from the left, as many as fit.
+func drawLegend(c draw.Canvas, of []entry) {
+	for _, e := range of {
+		l := plot.NewLegend()
+		l.Left, l.Top = true, true
+		l.Add(e.name, e.line)
+		width := l.Rectangle(c).Size().X + 4*vg.Millimeter
+		if width > c.Size().X {
+			return
+		}
+		l.Draw(c)
+		c.Min.X += width
+	}
 }
 
 // palette is readable on white and for most kinds of colour blindness.
@@ -48,44 +93,80 @@ var palette = []color.Color{
 	color.RGBA{0xcc, 0x79, 0xa7, 0xff}, color.RGBA{0xe6, 0x9f, 0x00, 0xff}, color.RGBA{0x56, 0xb4, 0xe9, 0xff},
 }
 
-func panels(title string, r Result, trace []Request, classes []Class) ([]*plot.Plot, error) {
-	demand := newPanel(title, "requests at once")
-	if err := lines(demand, []series{
-		{"slots ready", 1, func(s Sample) float64 { return slotsOf(s.Ready, classes) }},
-		{"demand (queued and active)", 0, func(s Sample) float64 { return s.Demand }},
-	}, r.Timeline); err != nil {
+func panels(r Result, trace []Request, classes []Class) ([]panel, error) {
+	demand, err := lines("requests", []series{
+		{"slots of ready replicas", 1, func(s Sample) float64 { return slotsOf(s.Ready, classes) }},
+		{"demand: waiting and being served", 0, func(s Sample) float64 { return s.Demand }},
+	}, r.Timeline)
+	if err != nil {
 		return nil, err
 	}
-	replicas := newPanel("", "replicas")
 	var of []series
 	for c, class := range classes {
-		of = append(of, series{class.Name + " set", 2 * c, func(s Sample) float64 { return float64(s.Desired[c]) }},
+		of = append(of, series{class.Name + " wanted", 2 * c, func(s Sample) float64 { return float64(s.Desired[c]) }},
 			series{class.Name + " ready", 2*c + 1, func(s Sample) float64 { return float64(s.Ready[c]) }})
 	}
-	if err := lines(replicas, of, r.Timeline); err != nil {
+	replicas, err := lines("replicas", of, r.Timeline)
+	if err != nil {
 		return nil, err
 	}
-	waits := newPanel("", "wait, s")
-	waits.X.Label.Text = "time, minutes"
+	waits, err := waits(r, trace)
+	if err != nil {
+		return nil, err
+	}
+	all := []panel{demand, replicas, waits}
+	shareTime(all)
+	return all, nil
+}
+
+// waits is a point per request.
+func waits(r Result, trace []Request) (panel, error) {
+	p := newPanel("seconds")
 	points := make(plotter.XYs, len(trace))
 	for i, q := range trace {
 		points[i] = plotter.XY{X: q.At.Minutes(), Y: r.Waits[i].Seconds()}
 	}
 	scatter, err := plotter.NewScatter(points)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	scatter.Shape, scatter.Radius, scatter.Color = draw.CircleGlyph{}, vg.Points(0.8), palette[0]
-	waits.Add(scatter)
-	return []*plot.Plot{demand, replicas, waits}, nil
+	p.Add(scatter)
+	p.legend = append(p.legend, entry{"wait of each request", scatter})
+	return p, nil
 }
 
-func newPanel(title, y string) *plot.Plot {
+func newPanel(y string) panel {
 	p := plot.New()
-	p.Title.Text, p.Y.Label.Text, p.Y.Min = title, y, 0
-	p.Legend.Top = true
+	p.Y.Label.Text, p.Y.Min = y, 0
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
 	p.Add(plotter.NewGrid())
-	return p
+	return panel{Plot: p}
+}
+
+// shareTime gives all panels the time axis of the one that reaches furthest, and the axes
+// room for at least one unit, so that a flat line at zero lies on the axis.
+func shareTime(panels []panel) {
+	var end float64
+	for _, p := range panels {
+		end = max(end, p.X.Max)
+		p.Y.Max = max(p.Y.Max, 1)
+	}
+	for _, p := range panels {
+		p.X.Min, p.X.Max = 0, end
+	}
+	panels[len(panels)-1].X.Label.Text = "minutes since the start of the trace"
+}
+
+// ticks are those of the library, with labels as short as their values allow: 0, 0.5, 12.
+func ticks(lo, hi float64) []plot.Tick {
+	of := plot.DefaultTicks{}.Ticks(lo, hi)
+	for i := range of {
+		if of[i].Label != "" {
+			of[i].Label = strconv.FormatFloat(of[i].Value, 'g', 6, 64)
+		}
+	}
+	return of
 }
 
 type series struct {
@@ -94,7 +175,9 @@ type series struct {
 	value func(Sample) float64
 }
 
-func lines(p *plot.Plot, of []series, timeline []Sample) error {
+// lines is a panel with one stepped line for each series.
+func lines(y string, of []series, timeline []Sample) (panel, error) {
+	p := newPanel(y)
 	for _, s := range of {
 		points := make(plotter.XYs, len(timeline))
 		for i, sample := range timeline {
@@ -102,13 +185,13 @@ func lines(p *plot.Plot, of []series, timeline []Sample) error {
 		}
 		line, err := plotter.NewLine(points)
 		if err != nil {
-			return err
+			return p, err
 		}
 		line.StepStyle, line.Color = plotter.PreStep, palette[s.color%len(palette)]
 		p.Add(line)
-		p.Legend.Add(s.name, line)
+		p.legend = append(p.legend, entry{s.name, line})
 	}
-	return nil
+	return p, nil
 }
 
 func slotsOf(replicas []int, classes []Class) float64 {

@@ -52,8 +52,24 @@ func TestSimulateScalePrintsAndPlots(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, out)
 		}
 	}
-	if text, err := os.ReadFile(plot); err != nil || !strings.Contains(string(text), "<svg") {
-		t.Errorf("no plot: %v", err)
+	checkPlot(t, plot)
+}
+
+// checkPlot reports what a reader of the plot would miss: a named line, a unit, a tick
+// whose label is as short as its value.
+func checkPlot(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<svg", "h100 wanted", "t4 ready", "wait of each request", "minutes since the start", ">0<"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the plot lacks %q", want)
+		}
+	}
+	if strings.Contains(string(text), ">0.00<") {
+		t.Error("the plot has a tick labelled 0.00")
 	}
 }
 
