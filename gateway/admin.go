@@ -60,10 +60,13 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	now := time.Now()
 	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Whole: v.line.Whole(), Series: []api.Point{}}
 	for _, p := range v.line.Concurrency(now, window) {
-		point := api.Point{Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]api.ClassPoint{}}
+		point := api.Point{
+			Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]api.ClassPoint{},
+			QueuedTokens: p.Tokens.Queued, ActiveTokens: p.Tokens.Active,
+		}
 		for class, active := range p.Class {
 			if only == "" || only == class {
-				point.Class[class] = api.ClassPoint{Active: active}
+				point.Class[class] = api.ClassPoint{Active: active, Tokens: p.Tokens.Class[class]}
 			}
 		}
 		if v.language != nil {
@@ -92,6 +95,7 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 			})
 		}
 		if v.language != nil {
+			one.QueuedTokens, one.ActiveTokens = state.QueuedTokens, state.ActiveTokens
 			one.Tokens = v.language.series.last(time.Now(), 60)
 		}
 		out = append(out, one)

@@ -26,6 +26,13 @@ import (
 type second struct {
 	queued, active float64
 	class          map[string]float64 // active
+	tokens         tokens
+}
+
+// tokens are those of the requests; see api.Point.
+type tokens struct {
+	queued, active float64
+	class          map[string]float64 // active
 }
 
 // history is the seconds of a service, oldest first and without gaps.
@@ -190,10 +197,12 @@ func (g *gateways) addPresent(ctx context.Context, m member, service string, a *
 		if s.Service != service {
 			continue
 		}
-		p := api.Point{Time: a.now.Unix(), Queued: float64(s.Queued), Class: map[string]api.ClassPoint{}}
+		p := api.Point{Time: a.now.Unix(), Queued: float64(s.Queued), QueuedTokens: float64(s.QueuedTokens), Class: map[string]api.ClassPoint{}}
 		for class, n := range s.Active {
+			held := float64(s.ActiveTokens[class])
 			p.Active += float64(n)
-			p.Class[class] = api.ClassPoint{Active: float64(n)}
+			p.ActiveTokens += held
+			p.Class[class] = api.ClassPoint{Active: float64(n), Tokens: held}
 		}
 		if a.whole {
 			a.present = &p
@@ -250,18 +259,24 @@ func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (histor
 	for _, a := range answers {
 		skip := first - a.series[0].Time
 		for i, p := range a.series[skip : skip+int64(len(h.seconds))] {
-			s := &h.seconds[i]
-			s.queued += p.Queued
-			s.active += p.Active
-			for class, of := range p.Class {
-				if s.class == nil {
-					s.class = map[string]float64{}
-				}
-				s.class[class] += of.Active
-			}
+			h.seconds[i].add(&p)
 		}
 	}
 	return h, nil
+}
+
+func (s *second) add(p *api.Point) {
+	s.queued += p.Queued
+	s.active += p.Active
+	s.tokens.queued += p.QueuedTokens
+	s.tokens.active += p.ActiveTokens
+	for class, of := range p.Class {
+		if s.class == nil {
+			s.class, s.tokens.class = map[string]float64{}, map[string]float64{}
+		}
+		s.class[class] += of.Active
+		s.tokens.class[class] += of.Tokens
+	}
 }
 
 // members is the gateways of one moment.

@@ -42,12 +42,15 @@ func (g gatewayStub) start(t *testing.T) string {
 			if g.idle {
 				active = 0
 			}
-			series = append(series, map[string]any{"t": g.first + int64(i), "queued": q, "active": active, "class": map[string]any{"h100": map[string]any{"active": 1}}})
+			series = append(series, map[string]any{
+				"t": g.first + int64(i), "queued": q, "active": active, "class": map[string]any{"h100": map[string]any{"active": 1, "tokens": 70}},
+				"queued_tokens": 100 * q, "active_tokens": 70 * active,
+			})
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"now": time.Unix(g.first+int64(len(g.queued)), 0), "series": series, "whole": g.whole})
 	})
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `[{"service":"llm","queued":%d,"active":{"h100":1}}]`, g.now)
+		fmt.Fprintf(w, `[{"service":"llm","queued":%d,"active":{"h100":1},"queued_tokens":%d,"active_tokens":{"h100":70}}]`, g.now, 100*g.now)
 	})
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -88,6 +91,12 @@ func TestQuerySumsTheGatewaysOverTheSecondsThatAllKnow(t *testing.T) {
 	}
 	if m, err = p.Query("queued service=llm", within(0)); err != nil || fmt.Sprint(values(m)) != "[35]" {
 		t.Errorf("instant: got %v, %v", m, err)
+	}
+	if m, err = p.Query("tokens service=llm", within(time.Minute)); err != nil || fmt.Sprint(values(m)) != "[1440 2540 3640]" {
+		t.Errorf("tokens: got %v, %v", m, err)
+	}
+	if m, err = p.Query("tokens service=llm class=h100", within(time.Minute)); err != nil || fmt.Sprint(values(m)) != "[140 140 140]" {
+		t.Errorf("tokens of a class: got %v, %v", m, err)
 	}
 }
 

@@ -107,6 +107,9 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if source == nil {
 		return nil, errors.New(Name + " is not configured yet")
 	}
+	if _, ok := source.(*prometheus); ok && q.Metric == Tokens {
+		return nil, fmt.Errorf("query %q: Prometheus does not know the tokens in flight: ask the gateways, without prometheus_address", text)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	from := within.From
@@ -197,6 +200,10 @@ func (q *Query) value(s second) float64 {
 		return s.class[q.Class]
 	case q.Metric == Active:
 		return s.active
+	case q.Metric == Tokens && q.Class != "":
+		return s.tokens.class[q.Class]
+	case q.Metric == Tokens:
+		return s.tokens.queued + s.tokens.active
 	case q.Metric == Load:
 		return q.load(s)
 	case q.Class != "":

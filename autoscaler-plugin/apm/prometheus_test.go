@@ -60,6 +60,13 @@ func TestPrometheusWithoutNewSamplesIsAnError(t *testing.T) {
 	}
 }
 
+func TestPrometheusKnowsNoTokens(t *testing.T) {
+	p := plugin(t, map[string]string{"prometheus_address": prometheusStub(t, samples("", 60, 1, 0, 2), "")})
+	if _, err := p.Query("tokens service=llm", within(time.Minute)); err == nil || !strings.Contains(err.Error(), "ask the gateways") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestConfigSaysWhatToDo(t *testing.T) {
 	for _, c := range []struct{ key, value, want string }{
 		{"stale_after", "10", "want a duration"},

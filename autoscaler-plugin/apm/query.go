@@ -22,12 +22,15 @@ const (
 	Active Metric = "active"
 	// Load is the demand in slots of the fastest class, by measured speeds.
 	Load Metric = "load"
+	// Tokens is those of the requests queued and active, of a language model; those that
+	// replicas of a class work on where one is named.
+	Tokens Metric = "tokens"
 )
 
 // Query is a parsed query:
 //
 //	query    = metric { argument } .
-//	metric   = "concurrency" | "load" | "queued" | "active" .
+//	metric   = "concurrency" | "load" | "queued" | "active" | "tokens" .
 //	argument = key "=" value .
 //	key      = "service" | "class" | "classes" | "utilization" .
 //	value    = word | "'" { any character but "'" } "'" .
@@ -49,6 +52,8 @@ type Query struct {
 
 const classesForm = "classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'"
 
+const metrics = "concurrency, load, queued, active or tokens"
+
 const queryForm = `want for example "concurrency service=llm"`
 
 // ParseQuery reads a query. A mistake is a *scale.SyntaxError with its column.
@@ -57,11 +62,11 @@ func ParseQuery(text string) (Query, error) {
 	q := Query{Utilization: scale.Default().Utilization}
 	metric, at := p.word()
 	switch q.Metric = Metric(metric); q.Metric {
-	case Concurrency, Load, Queued, Active:
+	case Concurrency, Load, Queued, Active, Tokens:
 	case "":
-		return q, fail(at, "a metric is missing: want concurrency, load, queued or active; "+queryForm)
+		return q, fail(at, "a metric is missing: want "+metrics+"; "+queryForm)
 	default:
-		return q, fail(at, fmt.Sprintf("unknown metric %q: want concurrency, load, queued or active", metric))
+		return q, fail(at, fmt.Sprintf("unknown metric %q: want %s", metric, metrics))
 	}
 	seen := map[string]bool{}
 	for {
@@ -131,8 +136,8 @@ func (q *Query) check(end int) error {
 		return fail(end, "service is missing: "+queryForm)
 	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):
 		return fail(end, "queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
-	case q.Metric == Active && q.Classes != nil:
-		return fail(end, "active needs no classes: it is where requests are served")
+	case (q.Metric == Active || q.Metric == Tokens) && q.Classes != nil:
+		return fail(end, fmt.Sprintf("%s needs no classes: it is where requests are served", q.Metric))
 	case q.Metric == Load && q.Classes == nil:
 		return fail(end, "load without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && q.Class != "" && q.Classes == nil:

@@ -13,7 +13,7 @@ func TestParseQuery(t *testing.T) {
 	if err != nil || q.Metric != Concurrency || q.Service != "llm" || q.Class != "l4" || len(q.Classes) != 2 || q.own() != 1 || q.Utilization != 0.8 {
 		t.Fatalf("got %+v, %v", q, err)
 	}
-	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
+	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "tokens service=llm", "tokens service=llm class=h100", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
 		if _, err := ParseQuery(text); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -43,6 +43,7 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 		{"concurrency service=llm class=l4 classes='h100 slots=8 max=4'", 62, "one of those"},
 		{"concurrency service=llm class=l4 classes='h100 slots=x max=4'", 54, "whole number"},
 		{"queued service=llm class=l4", 28, "queued knows no class"},
+		{"tokens service=llm classes='a slots=1 max=1'", 45, "tokens needs no classes"},
 		{"active service=llm classes='a slots=1 max=1'", 45, "active needs no classes"},
 		{"concurrency service=llm utilization=2", 37, "0.01 to 1"},
 		{"load service=llm", 17, "load without classes"},

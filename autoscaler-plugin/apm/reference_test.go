@@ -72,7 +72,7 @@ func TestDocumentedQueries(t *testing.T) {
 		}
 		found[q.Metric] = true
 	}
-	for _, metric := range []Metric{Concurrency, Load, Queued, Active} {
+	for _, metric := range []Metric{Concurrency, Load, Queued, Active, Tokens} {
 		if !found[metric] {
 			t.Errorf("no query of %s is documented", metric)
 		}

@@ -62,8 +62,11 @@ func (a *answer) add(of []answer) {
 		sum.Time = max(sum.Time, o.present.Time)
 		sum.Queued += o.present.Queued
 		sum.Active += o.present.Active
+		sum.QueuedTokens += o.present.QueuedTokens
+		sum.ActiveTokens += o.present.ActiveTokens
 		for class, p := range o.present.Class {
-			sum.Class[class] = api.ClassPoint{Active: sum.Class[class].Active + p.Active}
+			was := sum.Class[class]
+			sum.Class[class] = api.ClassPoint{Active: was.Active + p.Active, Tokens: was.Tokens + p.Tokens}
 		}
 	}
 	if n := len(a.series); sum.Time > 0 && (n == 0 || a.series[n-1].Time == sum.Time-1) {

@@ -43,8 +43,9 @@ func TestABurstIsSeenAtAllGateways(t *testing.T) {
 		return gatewayStub{first: to.Unix() - 20, queued: idle, idle: true, now: now, whole: true}.start(t)
 	}
 	p := plugin(t, map[string]string{"gateways": stub(3) + "," + stub(4)})
-	m, err := p.Query("queued service=llm", within(0))
-	if err != nil || fmt.Sprint(values(m)) != "[7]" {
-		t.Errorf("got %v, %v", values(m), err)
+	for query, want := range map[string]string{"queued service=llm": "[7]", "tokens service=llm": "[840]"} {
+		if m, err := p.Query(query, within(0)); err != nil || fmt.Sprint(values(m)) != want {
+			t.Errorf("%s: got %v, %v, want %s", query, values(m), err, want)
+		}
 	}
 }

@@ -84,7 +84,14 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 	}
 	doc := learned.NewRates(now)
 	for class, rate := range rates {
-		doc.Classes[class] = learned.Class{Rate: rate.Rate, Slots: rate.Slots, Samples: rate.Samples, Replica: rate.Rate * rate.Slots}
+		one := learned.Class{Rate: rate.Rate, Slots: rate.Slots, Samples: rate.Samples, Replica: rate.Rate * rate.Slots}
+		for _, c := range rate.Curves {
+			if one.Tokens == nil {
+				one.Tokens = map[string]learned.Curve{}
+			}
+			one.Tokens[learned.SlicesOf(c.Slices, c.Total)] = curve(c)
+		}
+		doc.Classes[class] = one
 	}
 	value, err := json.Marshal(doc)
 	if err != nil {
@@ -93,6 +100,14 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 	key := strings.Join([]string{r.Config.Prefix, service, r.Gateway}, "/")
 	_, err = r.Client.KV().Put(&consul.KVPair{Key: key, Value: value}, (&consul.WriteOptions{Token: token}).WithContext(ctx))
 	return err
+}
+
+// curve is a learned curve as it is published.
+func curve(c dispatch.Curve) learned.Curve {
+	return learned.Curve{
+		Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
+		Prompt: c.Prompt, Output: c.Output, KV: float64(c.KV), Slots: float64(c.Slots), Samples: c.Samples,
+	}
 }
 
 // Registrar registers the gateway as a Consul service.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,7 @@ import (
 	"aliquot/gateway/discovery"
 	"aliquot/gateway/line"
 	"aliquot/internal/dispatch"
+	"aliquot/internal/learned"
 )
 
 // agent is a real Consul that the test can stop and start again.
@@ -107,6 +109,7 @@ func await(t *testing.T, limit time.Duration, what string, holds func() bool) {
 func TestConsul(t *testing.T) {
 	a := startConsul(t)
 	t.Run("rates", func(t *testing.T) { rates(t, a) })
+	t.Run("curves", func(t *testing.T) { curves(t, a) })
 	t.Run("registration", func(t *testing.T) { registration(t, a) })
 	t.Run("discovery", func(t *testing.T) { discover(t, a) })
 }
@@ -141,6 +144,45 @@ func TestAnAgentThatHangs(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatalf("%s: Register outlives its context", path)
 		}
+	}
+}
+
+// What is published of an engine that batches says as much as the queue itself knows of
+// how many requests a replica serves at once.
+func curves(t *testing.T, a *agent) {
+	const tpot = 40 * time.Millisecond
+	now := time.Now()
+	q := dispatch.New(dispatch.Policy{Mode: dispatch.Tokens, SLO: dispatch.SLO{TPOT: tpot}})
+	q.Put(dispatch.Replica{ID: "r", Class: "a100", Slices: 6, Total: 20, Weight: 0.1, KV: 200_000})
+	for range 40 {
+		ticket := &dispatch.Ticket{Request: dispatch.Request{Prompt: 2000, Output: 100, Expire: now.Add(time.Hour)}}
+		q.Submit(ticket, now)
+		if q.Next(now) != ticket {
+			t.Fatal("an idle replica gets nothing")
+		}
+		for token := range 100 {
+			now = now.Add(30 * time.Millisecond)
+			q.Progress(ticket, token+1, now)
+		}
+		q.Finish(ticket, dispatch.Served, 0, now)
+	}
+	store := control.Rates{Client: a.client, Config: &config.Consul{Prefix: "aliquot/rates"}, Gateway: "one"}
+	if err := store.Save(t.Context(), "llm", q.Rates(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	pair, _, err := a.client.KV().Get("aliquot/rates/llm/one", nil)
+	if err != nil || pair == nil {
+		t.Fatal(pair, err)
+	}
+	doc, errs := learned.ParseRates(pair.Value)
+	class := doc.Classes["a100"]
+	c, known := class.Tokens["6of20"]
+	if len(errs) > 0 || !known || c.Prompt != 2000 || c.KV != 200_000 || c.Samples < 20 {
+		t.Fatalf("published: %s, %v", pair.Value, errs)
+	}
+	n, rate := c.Most(learned.Objective{TPOT: tpot.Seconds()})
+	if n < 1 || math.Abs(n-class.Slots) > 1 || math.Abs(rate/class.Replica-1) > 0.05 {
+		t.Errorf("the curve says %v at once and %v a second, the queue %v and %v", n, rate, class.Slots, class.Replica)
 	}
 }
 

@@ -249,9 +249,9 @@ func TestSourcesConform(t *testing.T) {
 	full := config.Replica{Address: "[2001:db8::1]:8000", Class: "h100", Slices: 5, Slots: 4, Weight: 0.25, KVTokens: 450_000, MaxPrompt: 32_768}
 	heavy := config.Replica{Address: "10.0.0.3:80", Class: "l4", Slots: 2, Weight: 0.5}
 	want := []dispatch.Replica{
-		{Slices: 1, Slots: 1, Weight: 1},
-		{Class: "h100", Slices: 5, Slots: 4, Weight: 0.25 / 4, KV: 450_000, MaxPrompt: 32_768},
-		{Class: "l4", Slices: 1, Slots: 2, Weight: 0.25},
+		{Slices: 1, Total: 1, Slots: 1, Weight: 1},
+		{Class: "h100", Slices: 5, Total: 1, Slots: 4, Weight: 0.25 / 4, KV: 450_000, MaxPrompt: 32_768},
+		{Class: "l4", Slices: 1, Total: 1, Slots: 2, Weight: 0.25},
 	}
 	first := []config.Replica{plain, full, heavy}
 	for name, o := range origins(t, first) {

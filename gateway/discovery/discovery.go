@@ -19,14 +19,14 @@ import (
 
 // replica makes a replica of what a source knows.
 func replica(id string, r config.Replica) line.Replica {
-	r.Slots, r.Slices = max(r.Slots, 1), max(r.Slices, 1)
+	r.Slots, r.Slices, r.Total = max(r.Slots, 1), max(r.Slices, 1), max(r.Total, 1)
 	weight := r.Weight
 	if weight <= 0 {
 		// Without the total, slices are whole GPUs.
-		weight = tableWeight(r.Class) * float64(r.Slices) / float64(max(r.Total, 1))
+		weight = tableWeight(r.Class) * float64(r.Slices) / float64(r.Total)
 	}
 	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
-		ID: id, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Weight: weight / float64(r.Slots), KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
+		ID: id, Class: r.Class, Slices: r.Slices, Total: r.Total, Slots: r.Slots, Weight: weight / float64(r.Slots), KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
 	}}
 }
 

@@ -19,9 +19,9 @@ type book struct {
 	// had is what it held, by replica, when this gateway decided last.
 	had    map[string]int
 	hadAt  time.Time
-	load   talk.Load      // what it said last that it carries
-	shown  map[string]int // of load, what the series counts, by class
-	queued int
+	load   talk.Load         // what it said last that it carries
+	shown  map[string]amount // of load, what the series counts, by class
+	queued amount
 	report uint64 // of the gateway, that guests are from
 	// reported says that guests are all that the gateway has: until then it may use its
 	// part of the slots.
@@ -43,7 +43,7 @@ type guest struct {
 func (s *Shared) book(of ownership.ID) *book {
 	b := s.books[of]
 	if b == nil {
-		b = &book{guests: map[uint64]*guest{}, shown: map[string]int{}}
+		b = &book{guests: map[uint64]*guest{}, shown: map[string]amount{}}
 		s.books[of] = b
 	}
 	return b
@@ -222,9 +222,9 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 func (s *Shared) Loads() talk.Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := talk.Load{Service: s.name, Queued: s.queued}
+	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens}
 	for id, h := range s.active {
-		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.count})
+		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests, Tokens: h.amount.tokens})
 	}
 	return l
 }
@@ -239,27 +239,24 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 
 // show has the series count what another gateway carries.
 func (s *Shared) show(b *book, load talk.Load, now time.Time) {
-	classes := map[string]int{}
-	for _, h := range load.Replicas {
-		classes[h.Class] += h.Count
-	}
-	if d := load.Queued - b.queued; d != 0 {
-		s.series.queued(now, float64(d))
-	}
+	classes := map[string]amount{}
 	for class := range b.shown {
-		if _, still := classes[class]; !still {
-			classes[class] = 0
-		}
+		classes[class] = amount{}
 	}
-	for class, n := range classes {
-		if d := n - b.shown[class]; d != 0 {
-			s.series.active(now, class, float64(d))
+	for _, h := range load.Replicas {
+		classes[h.Class] = classes[h.Class].plus(amount{h.Count, h.Tokens})
+	}
+	queued := amount{load.Queued, load.Tokens}
+	s.series.queued(now, queued.plus(b.queued.less()))
+	for class, carried := range classes {
+		if d := carried.plus(b.shown[class].less()); d != (amount{}) {
+			s.series.active(now, class, d)
 		}
-		if b.shown[class] = n; n == 0 {
+		if b.shown[class] = carried; carried == (amount{}) {
 			delete(b.shown, class)
 		}
 	}
-	b.load, b.queued = load, load.Queued
+	b.load, b.queued = load, queued
 }
 
 // presume books what a gateway that does not answer said last that it carries.

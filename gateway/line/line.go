@@ -57,6 +57,7 @@ type Pass struct {
 	evicted  bool
 	holder   holder // who is told instead of a goroutine; nil for a goroutine
 	seat     *seat  // in a Shared
+	tokens   int    // that the series counts
 	waited   time.Duration
 }
 
@@ -120,10 +121,28 @@ func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 		l.mu.Unlock()
 		return &Refused{why, after}
 	}
-	l.series.queued(now, +1)
+	l.wait(p, &p.ticket.Request, now)
 	l.evict(now)
 	return l.await(ctx, p, now)
 }
+
+// wait has the series count a request that begins to wait.
+func (l *Line) wait(p *Pass, r *dispatch.Request, now time.Time) {
+	p.tokens = expected(r)
+	l.series.queued(now, p.counted())
+}
+
+// grow has it count the tokens of an answer that have come so far.
+func (l *Line) grow(p *Pass, r *dispatch.Request, answer int, now time.Time) {
+	if r.Whole || l.options.Policy.Mode != dispatch.Tokens {
+		return
+	}
+	d := amount{tokens: r.Prompt + answer - p.tokens}
+	p.tokens += d.tokens
+	l.series.active(now, p.Endpoint.Class, d)
+}
+
+func (p *Pass) counted() amount { return amount{1, p.tokens} }
 
 // evict tells those that made room for a more urgent request.
 func (l *Line) evict(now time.Time) {
@@ -134,7 +153,7 @@ func (l *Line) evict(now time.Time) {
 			other.holder.told(other, now)
 			continue
 		}
-		l.series.queued(now, -1)
+		l.series.queued(now, other.counted().less())
 		close(other.ready)
 		other.ready = nil
 	}
@@ -148,10 +167,10 @@ func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause tim
 		l.mu.Unlock()
 		return errors.New("line: Again without a slot")
 	}
-	l.series.active(now, p.Endpoint.Class, -1)
+	l.series.active(now, p.Endpoint.Class, p.counted().less())
 	p.Endpoint, p.ready = nil, nil
 	l.queue.Retry(&p.ticket, o, pause, now)
-	l.series.queued(now, +1)
+	l.wait(p, &p.ticket.Request, now)
 	return l.await(ctx, p, now)
 }
 
@@ -193,6 +212,7 @@ func (l *Line) Progress(p *Pass, tokens int) {
 	defer l.mu.Unlock()
 	if p.Endpoint != nil {
 		l.queue.Progress(&p.ticket, tokens, now)
+		l.grow(p, &p.ticket.Request, tokens, now)
 	}
 }
 
@@ -208,7 +228,7 @@ func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 
 // release tells whether the slot went to a request that waited.
 func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
-	l.series.active(now, p.Endpoint.Class, -1)
+	l.series.active(now, p.Endpoint.Class, p.counted().less())
 	p.Endpoint = nil
 	l.queue.Finish(&p.ticket, o, pause, now)
 	return l.pump(now)
@@ -255,7 +275,7 @@ func (l *Line) abandon(p *Pass, err error) error {
 		return &Refused{dispatch.QueueFull, time.Second}
 	}
 	if l.queue.Withdraw(&p.ticket) {
-		l.series.queued(now, -1)
+		l.series.queued(now, p.counted().less())
 		// A slow slot may have been held free on account of the requests ahead.
 		l.pump(now)
 		return err
@@ -285,7 +305,9 @@ func (l *Line) pump(now time.Time) (woken bool) {
 			p.holder.told(p, now)
 			continue
 		}
-		l.series.started(now, r.Class)
+		l.series.queued(now, p.counted().less())
+		p.tokens = l.starting(&t.Request)
+		l.series.active(now, r.Class, p.counted())
 		if p.ready != nil {
 			close(p.ready)
 			p.ready = nil

@@ -210,15 +210,19 @@ func TestSeriesWithinOneSecond(t *testing.T) {
 	var s series
 	at := func(ms int) time.Time { return time.UnixMilli(int64(1_000_000 + ms)) }
 	s.start(at(0))
-	s.queued(at(250), 2)
-	s.started(at(500), "h100")
-	s.active(at(1500), "h100", -1)
-	s.queued(at(1500), -1)
+	s.queued(at(250), amount{2, 200})
+	s.queued(at(500), amount{-1, -100})
+	s.active(at(500), "h100", amount{1, 70})
+	s.active(at(1500), "h100", amount{-1, -70})
+	s.queued(at(1500), amount{-1, -100})
 	s.advance(at(3000))
 	for i, want := range []struct{ queued, active float64 }{{0.25*2 + 0.5, 0.5}, {0.5, 0.5}, {0, 0}} {
 		got := s.ring[(1000+i)%depth]
 		if d := got[queuedColumn] - want.queued; d > 1e-9 || d < -1e-9 || got[activeColumn] != want.active || got[fixedColumns] != want.active {
 			t.Errorf("second %d: %v, want %v", i, got, want)
+		}
+		if got[queuedTokensColumn] != 100*got[queuedColumn] || got[activeTokensColumn] != 70*want.active || got[fixedColumns+1] != 70*want.active {
+			t.Errorf("tokens of second %d: %v, want %v", i, got, want)
 		}
 	}
 }
@@ -251,6 +255,49 @@ func TestAFirstTokenMakesRoom(t *testing.T) {
 		}
 		l.Leave(&a, dispatch.Served, 0)
 		l.Leave(&b, dispatch.Served, 0)
+	})
+}
+
+// A request that waits counts half of the answer that is expected of it, and one that
+// streams what has come; nothing remains of one that is over.
+func TestTokensInFlightAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Options{Policy: dispatch.Policy{Mode: dispatch.Tokens}})
+		l.Set([]Replica{{Replica: dispatch.Replica{ID: "r", Class: "l4", Weight: 1, Slots: 2}}})
+		request := func(whole bool) dispatch.Request {
+			r := soon(time.Hour)
+			r.Prompt, r.Output, r.Whole = 1000, 100, whole
+			return r
+		}
+		var stream, whole, waits Pass
+		if err := errors.Join(l.Enter(t.Context(), &stream, request(false)), l.Enter(t.Context(), &whole, request(true))); err != nil {
+			t.Fatal(err)
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() { gone <- l.Enter(ctx, &waits, request(false)) }()
+		synctest.Wait()
+		check := func(queued, active int) {
+			t.Helper()
+			if s := l.State(); s.QueuedTokens != queued || s.ActiveTokens["l4"] != active {
+				t.Errorf("%d tokens wait and %v are served, want %d and %d", s.QueuedTokens, s.ActiveTokens, queued, active)
+			}
+		}
+		check(1050, 1000+1050)
+		l.Progress(&stream, 70)
+		l.Progress(&whole, 3)
+		check(1050, 1070+1050)
+		time.Sleep(2 * time.Second)
+		p := l.Concurrency(time.Now(), time.Second)[0]
+		if p.Tokens.Queued != 1050 || p.Tokens.Active != 2120 || p.Tokens.Class["l4"] != 2120 {
+			t.Errorf("the series says %+v", p)
+		}
+		leave()
+		<-gone
+		check(0, 2120)
+		l.Leave(&stream, dispatch.Served, 0)
+		l.Leave(&whole, dispatch.Failed, 0)
+		check(0, 0)
 	})
 }
 

@@ -132,6 +132,20 @@ func (w *world) heal() {
 	w.note("all is well again")
 }
 
+// nothingRemains checks that a gateway counts no request when there is none.
+func nothingRemains(t *testing.T, s *Shared) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for column, level := range s.series.now {
+		if level != 0 {
+			t.Errorf("column %d of the series is %v: %v", column, level, s.series.now)
+		}
+	}
+	if s.queued != (amount{}) || len(s.active) > 0 {
+		t.Errorf("%+v wait and %+v are served", s.queued, s.active)
+	}
+}
+
 // Whatever is lost, broken, stopped or cut off, no replica is given more than its
 // slots, no two gateways grant in one epoch or at one time, and a request of a gateway
 // that lives is served.
@@ -163,6 +177,9 @@ func TestNoFaultGivesASlotTwice(t *testing.T) {
 					w.mu.Unlock()
 					if open > 0 || served == 0 {
 						t.Errorf("%d requests were served and %d still wait after all faults", served, open)
+					}
+					for _, n := range w.nodes {
+						nothingRemains(t, n.shared)
 					}
 					if t.Failed() {
 						t.Logf("seed %d", seed)

@@ -166,17 +166,18 @@ func (s *Shared) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	role, _, _ := s.owned.Role()
-	st := State{Decides: role == ownership.Owner, Queued: s.queued, Active: map[string]int{}, Replicas: s.queue.Replicas()}
+	st := State{Decides: role == ownership.Owner, Queued: s.queued.requests, Active: map[string]int{}, QueuedTokens: s.queued.tokens, ActiveTokens: map[string]int{}, Replicas: s.queue.Replicas()}
 	for i := range st.Replicas {
 		r := &st.Replicas[i]
 		r.Active = 0
 		if h := s.active[r.ID]; h != nil {
-			r.Active = h.count
+			r.Active = h.amount.requests
 		}
 		st.Active[r.Class] += 0
 	}
 	for _, h := range s.active {
-		st.Active[h.class] += h.count
+		st.Active[h.class] += h.amount.requests
+		st.ActiveTokens[h.class] += h.amount.tokens
 	}
 	return st
 }

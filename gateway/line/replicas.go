@@ -70,17 +70,24 @@ type State struct {
 	// Decides is false where another gateway decides for the service: then Queued and
 	// Active are those of this gateway alone, as they always are, and what is said of
 	// replicas is that gateway's to say.
-	Decides  bool
-	Queued   int
-	Active   map[string]int // by class
-	Replicas []dispatch.State
+	Decides bool
+	Queued  int
+	Active  map[string]int // by class
+	// QueuedTokens and ActiveTokens are the tokens of those requests; see PointTokens.
+	QueuedTokens int
+	ActiveTokens map[string]int
+	Replicas     []dispatch.State
 }
 
 // State returns a copy of the present state.
 func (l *Line) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, Replicas: l.queue.Replicas()}
+	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, ActiveTokens: map[string]int{}, Replicas: l.queue.Replicas()}
+	s.QueuedTokens = int(l.series.now[queuedTokensColumn])
+	for class, at := range l.series.classes {
+		s.ActiveTokens[class] = int(l.series.now[at+1])
+	}
 	for _, r := range s.Replicas {
 		s.Active[r.Class] += r.Active
 	}

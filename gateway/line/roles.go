@@ -130,7 +130,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 		}
 		clear(s.kept)
 		for id, h := range s.active {
-			s.kept[id] = h.count
+			s.kept[id] = h.amount.requests
 		}
 		s.phase, s.among = keeping, nil
 	}

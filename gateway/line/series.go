@@ -1,19 +1,23 @@
 package line
 
-import "time"
+import (
+	"time"
+
+	"aliquot/internal/dispatch"
+)
 
 // depth is how many seconds of concurrency are kept.
 const depth = 3600
 
 // series keeps, for each of the last seconds, the time-weighted mean of requests
-// waiting and being served.
+// waiting and being served, and of their tokens.
 type series struct {
 	at      time.Time // up to where the running second is integrated
 	second  int64     // the running second, Unix
-	now     []float64 // level at present: queued, active, then one per class
+	now     []float64 // level at present: queued, active, then those per class
 	sums    []float64 // seconds x level of the running second
 	ring    [depth][]float64
-	classes map[string]int // class to column
+	classes map[string]int // class to its first column
 	names   []string
 	first   int64 // the first second that was seen from its start
 }
@@ -21,8 +25,33 @@ type series struct {
 const (
 	queuedColumn = iota
 	activeColumn
+	queuedTokensColumn
+	activeTokensColumn
 	fixedColumns
 )
+
+// classColumns are those of a class: requests being served, and their tokens.
+const classColumns = 2
+
+// amount is a change of what waits or is served.
+type amount struct{ requests, tokens int }
+
+func (a amount) plus(b amount) amount { return amount{a.requests + b.requests, a.tokens + b.tokens} }
+
+func (a amount) less() amount { return amount{-a.requests, -a.tokens} }
+
+// expected is how many tokens a request has while it waits: those that it will have on
+// average while it is served.
+func expected(r *dispatch.Request) int { return r.Prompt + r.Output/2 }
+
+// starting is how many tokens a request has when it starts: those of its prompt, to which
+// its answer is added as it comes. An answer that is not seen counts by half throughout.
+func (l *Line) starting(r *dispatch.Request) int {
+	if r.Whole || l.options.Policy.Mode != dispatch.Tokens {
+		return expected(r)
+	}
+	return r.Prompt
+}
 
 func (s *series) start(now time.Time) {
 	s.at, s.second, s.first = now, now.Unix(), now.Unix()+1
@@ -30,21 +59,19 @@ func (s *series) start(now time.Time) {
 	s.classes = map[string]int{}
 }
 
-func (s *series) queued(now time.Time, delta float64) {
+func (s *series) queued(now time.Time, d amount) {
 	s.advance(now)
-	s.now[queuedColumn] += delta
+	s.now[queuedColumn] += float64(d.requests)
+	s.now[queuedTokensColumn] += float64(d.tokens)
 }
 
-func (s *series) active(now time.Time, class string, delta float64) {
+func (s *series) active(now time.Time, class string, d amount) {
 	s.advance(now)
-	s.now[activeColumn] += delta
-	s.now[s.column(class)] += delta
-}
-
-// started moves one request from waiting to being served.
-func (s *series) started(now time.Time, class string) {
-	s.active(now, class, +1)
-	s.now[queuedColumn]--
+	s.now[activeColumn] += float64(d.requests)
+	s.now[activeTokensColumn] += float64(d.tokens)
+	at := s.column(class)
+	s.now[at] += float64(d.requests)
+	s.now[at+1] += float64(d.tokens)
 }
 
 func (s *series) column(class string) int {
@@ -53,7 +80,7 @@ func (s *series) column(class string) int {
 		c = len(s.now)
 		s.classes[class] = c
 		s.names = append(s.names, class)
-		s.now, s.sums = append(s.now, 0), append(s.sums, 0)
+		s.now, s.sums = append(s.now, make([]float64, classColumns)...), append(s.sums, make([]float64, classColumns)...)
 	}
 	return c
 }
@@ -99,6 +126,16 @@ type Point struct {
 	Second         int64 // Unix
 	Queued, Active float64
 	Class          map[string]float64 // active
+	// Tokens are those of the requests; of a language model.
+	Tokens PointTokens
+}
+
+// PointTokens is the mean number of tokens of one second. A request has those of its
+// prompt and of its answer so far; while it waits, or where its answer is not seen as it
+// comes, half of the answer that is expected.
+type PointTokens struct {
+	Queued, Active float64
+	Class          map[string]float64 // active
 }
 
 // Concurrency returns the whole seconds of the window before now, oldest first;
@@ -112,14 +149,20 @@ func (l *Line) Concurrency(now time.Time, window time.Duration) []Point {
 	points := make([]Point, 0, max(0, n))
 	for sec := s.second - n; sec < s.second; sec++ {
 		sums := s.ring[sec%depth]
-		p := Point{Second: sec, Class: map[string]float64{}}
-		p.Queued, p.Active = sums[queuedColumn], sums[activeColumn]
-		for i, name := range s.names {
-			if c := fixedColumns + i; c < len(sums) {
-				p.Class[name] = sums[c]
-			}
-		}
-		points = append(points, p)
+		points = append(points, s.point(sec, sums))
 	}
 	return points
+}
+
+// point is what the sums of a second say. The second may be older than a class is known.
+func (s *series) point(second int64, sums []float64) Point {
+	p := Point{Second: second, Class: map[string]float64{}, Tokens: PointTokens{Class: map[string]float64{}}}
+	p.Queued, p.Active = sums[queuedColumn], sums[activeColumn]
+	p.Tokens.Queued, p.Tokens.Active = sums[queuedTokensColumn], sums[activeTokensColumn]
+	for i, name := range s.names {
+		if at := fixedColumns + classColumns*i; at < len(sums) {
+			p.Class[name], p.Tokens.Class[name] = sums[at], sums[at+1]
+		}
+	}
+	return p
 }

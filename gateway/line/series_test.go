@@ -11,10 +11,10 @@ func TestTheSeriesGoesOnWhenTheClockIsSetBack(t *testing.T) {
 		var l Line
 		now := time.Unix(1_000_000, 0)
 		l.series.start(now)
-		l.series.queued(now, +1)
+		l.series.queued(now, amount{requests: 1})
 		l.series.advance(now.Add(10 * time.Second))
 		set := now.Add(10*time.Second - back)
-		l.series.queued(set, +1)
+		l.series.queued(set, amount{requests: 1})
 		points := l.Concurrency(set.Add(5*time.Second), 3*time.Second)
 		if len(points) != 3 {
 			t.Fatalf("set back by %v: %d points, want 3", back, len(points))

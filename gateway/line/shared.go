@@ -28,7 +28,7 @@ type Shared struct {
 
 	seats  map[uint64]*seat // the requests that this gateway carries
 	next   uint64
-	queued int
+	queued amount
 	active map[string]*held // of them, by replica
 	books  map[ownership.ID]*book
 	view   ownership.View
@@ -47,8 +47,8 @@ type Shared struct {
 
 // held is how many requests a gateway has on a replica.
 type held struct {
-	class string
-	count int
+	class  string
+	amount amount
 }
 
 // seat is a request that this gateway carries, in a Shared.
@@ -126,7 +126,7 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	s.next++
 	t.id = s.next
 	s.seats[t.id] = t
-	s.wait(now, +1)
+	s.wait(t, now)
 	if !s.decides() {
 		s.ask(t, talk.Enter)
 	}
@@ -229,25 +229,31 @@ func (s *Shared) giveUp(t *seat, err error) error {
 // forget drops a request that waits.
 func (s *Shared) forget(t *seat, now time.Time) {
 	delete(s.seats, t.id)
-	s.wait(now, -1)
+	s.waits(t.pass.counted().less(), now)
 }
 
-func (s *Shared) wait(now time.Time, n int) {
-	s.queued += n
-	s.series.queued(now, float64(n))
+// wait counts a request that begins to wait.
+func (s *Shared) wait(t *seat, now time.Time) {
+	t.pass.tokens = expected(&t.request)
+	s.waits(t.pass.counted(), now)
+}
+
+func (s *Shared) waits(d amount, now time.Time) {
+	s.queued = s.queued.plus(d)
+	s.series.queued(now, d)
 }
 
 // hold counts requests of this gateway on a replica.
-func (s *Shared) hold(e *Endpoint, n int, now time.Time) {
+func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
 	h := s.active[e.ID]
 	if h == nil {
 		h = &held{class: e.Class}
 		s.active[e.ID] = h
 	}
-	if h.count += n; h.count == 0 {
+	if h.amount = h.amount.plus(d); h.amount.requests == 0 {
 		delete(s.active, e.ID)
 	}
-	s.series.active(now, e.Class, float64(n))
+	s.series.active(now, e.Class, d)
 }
 
 // told is called under the lock when this gateway's own queue decided.
@@ -265,8 +271,9 @@ func (t *seat) granted(e *Endpoint, now time.Time) {
 	t.started = now
 	t.began, t.settled, t.tokens = false, false, 0
 	p.Endpoint, p.waited = e, now.Sub(t.asked)
-	s.wait(now, -1)
-	s.hold(e, +1, now)
+	s.waits(p.counted().less(), now)
+	p.tokens = s.starting(&t.request)
+	s.hold(e, p.counted(), now)
 	t.wake()
 }
 
@@ -292,9 +299,9 @@ func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause t
 		s.mu.Unlock()
 		return errors.New("line: Again without a slot")
 	}
-	s.hold(p.Endpoint, -1, now)
+	s.hold(p.Endpoint, p.counted().less(), now)
 	p.Endpoint, p.ready = nil, nil
-	s.wait(now, +1)
+	s.wait(t, now)
 	t.asked = now
 	switch {
 	case t.queued:
@@ -336,7 +343,7 @@ func (s *Shared) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Du
 // release ends a request that holds a slot.
 func (s *Shared) release(t *seat, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
 	delete(s.seats, t.id)
-	s.hold(t.pass.Endpoint, -1, now)
+	s.hold(t.pass.Endpoint, t.pass.counted().less(), now)
 	t.pass.Endpoint = nil
 	if t.queued {
 		t.inner.Endpoint = nil
@@ -381,6 +388,7 @@ func (s *Shared) Progress(p *Pass, tokens int) {
 		return
 	}
 	t.tokens = tokens
+	s.grow(p, &t.request, tokens, now)
 	if t.queued {
 		s.queue.Progress(&t.inner.ticket, tokens, now)
 		return

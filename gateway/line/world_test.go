@@ -361,7 +361,7 @@ func (n *node) request(took time.Duration) {
 	w.mu.Unlock()
 	go func() {
 		var p Pass
-		err := shared.Enter(ctx, &p, dispatch.Request{Expire: time.Now().Add(10 * time.Minute)})
+		err := shared.Enter(ctx, &p, dispatch.Request{Expire: time.Now().Add(10 * time.Minute), Prompt: 100, Output: 10})
 		w.mu.Lock()
 		if err != nil {
 			w.open--

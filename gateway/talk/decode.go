@@ -204,6 +204,8 @@ func (l *Load) parse(b []byte) error {
 			l.Service = string(v.bytes)
 		case lQueued:
 			l.Queued = v.count()
+		case lTokens:
+			l.Tokens = v.count()
 		case lReplicas:
 			var h Held
 			err := each(v.bytes, func(f protowire.Number, v field) error {
@@ -214,6 +216,8 @@ func (l *Load) parse(b []byte) error {
 					h.Class = string(v.bytes)
 				case hCount:
 					h.Count = v.count()
+				case hTokens:
+					h.Tokens = v.count()
 				}
 				return nil
 			})

@@ -67,12 +67,14 @@ const (
 	lService protowire.Number = iota + 1
 	lQueued
 	lReplicas
+	lTokens
 )
 
 const (
 	hReplica protowire.Number = iota + 1
 	hClass
 	hCount
+	hTokens
 )
 
 // writer appends fields; those of value zero are left out.
@@ -199,12 +201,14 @@ func (w *writer) request(r *dispatch.Request) {
 func (w *writer) load(l *Load) {
 	w.text(lService, l.Service)
 	w.number(lQueued, int64(l.Queued))
+	w.number(lTokens, int64(l.Tokens))
 	for i := range l.Replicas {
 		h := &l.Replicas[i]
 		w.nested(lReplicas, func() {
 			w.text(hReplica, h.Replica)
 			w.text(hClass, h.Class)
 			w.number(hCount, int64(h.Count))
+			w.number(hTokens, int64(h.Tokens))
 		})
 	}
 }

@@ -94,10 +94,12 @@ type Load struct {
 	Service  string
 	Queued   int
 	Replicas []Held
+	Tokens   int // of the requests that wait
 }
 
 // Held is how many requests a gateway has on a replica.
 type Held struct {
 	Replica, Class string
 	Count          int
+	Tokens         int // of those requests
 }

@@ -32,11 +32,17 @@ type Point struct {
 	Active float64               `json:"active"`
 	Class  map[string]ClassPoint `json:"class"`            // by hardware class
 	Tokens *Tokens               `json:"tokens,omitempty"` // of a language model
+	// QueuedTokens and ActiveTokens are the tokens of the requests to a language model: of
+	// the prompt and of the answer so far, and while a request waits, or where its answer
+	// is not seen as it comes, of half of the answer that is expected.
+	QueuedTokens float64 `json:"queued_tokens,omitempty"`
+	ActiveTokens float64 `json:"active_tokens,omitempty"`
 }
 
 // ClassPoint is the part of one hardware class.
 type ClassPoint struct {
 	Active float64 `json:"active"`
+	Tokens float64 `json:"tokens,omitempty"` // of Point.ActiveTokens
 }
 
 // Service is one service in the answer of /v1/services.
@@ -44,6 +50,9 @@ type Service struct {
 	Service string         `json:"service"`
 	Queued  int            `json:"queued"`
 	Active  map[string]int `json:"active"` // by hardware class
+	// QueuedTokens and ActiveTokens are as in Point.
+	QueuedTokens int            `json:"queued_tokens,omitempty"`
+	ActiveTokens map[string]int `json:"active_tokens,omitempty"` // by hardware class
 	// Owner is the gateway that decides for the service, by where it listens for the
 	// others, in an Epoch; both are left out where gateways do not share their queues.
 	Owner    string    `json:"owner,omitempty"`

@@ -116,9 +116,10 @@ func (r *Request) order() time.Time {
 type Replica struct {
 	ID    string
 	Class string // hardware class, for example "h100"
-	// Slices of the GPU that the replica runs on; replicas of one class and one
-	// slice count are expected to be equally fast.
-	Slices int
+	// Slices of the GPU that the replica runs on, of Total; where that is at most 1, Slices
+	// are whole GPUs. Replicas of one class and as many slices are expected to be equally
+	// fast.
+	Slices, Total int
 	// Slots is how many requests it serves at once, at least 1. In Tokens mode 1
 	// means that the number is not known, which is then no bound.
 	Slots int

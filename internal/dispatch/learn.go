@@ -163,6 +163,8 @@ type Rate struct {
 	// Samples is how many requests the rate was learned from, older ones fading: at
 	// most 256 per slice count.
 	Samples float64
+	// Curves are the speeds of the class in Tokens mode, one for each kind of replica.
+	Curves []Curve
 }
 
 // Rates returns what was learned, by class.
@@ -213,6 +215,7 @@ func (q *Queue) rateOf(k *kind, out map[string]Rate) {
 	r.Rate = (r.Rate*r.Samples + k.rate/k.most*n) / (r.Samples + n)
 	r.Slots = (r.Slots*r.Samples + k.most*n) / (r.Samples + n)
 	r.Samples += n
+	r.Curves = append(r.Curves, q.curveOf(k))
 	out[k.class] = r
 }
 

@@ -7,6 +7,7 @@ import "slices"
 type kind struct {
 	class   string
 	slices  int
+	total   int
 	slots   int     // of the replica that was put last
 	weight  float64 // expected speed, relative to other kinds
 	seed    float64 // speed known from before, in average requests per second; 0 if none
@@ -70,13 +71,13 @@ func idler(a, b *server) bool {
 	return a.used < b.used
 }
 
-func (q *Queue) kindOf(class string, slices int) *kind {
+func (q *Queue) kindOf(r *Replica) *kind {
 	for _, k := range q.kinds {
-		if k.class == class && k.slices == slices {
+		if k.class == r.Class && k.slices == r.Slices && k.total == r.Total {
 			return k
 		}
 	}
-	k := &kind{class: class, slices: slices, seed: q.seeds[class].Rate}
+	k := &kind{class: r.Class, slices: r.Slices, total: r.Total, seed: q.seeds[r.Class].Rate}
 	q.kinds = append(q.kinds, k)
 	return k
 }
@@ -131,7 +132,7 @@ func (q *Queue) Put(r Replica) {
 		r.Weight = 1
 	}
 	s, ok := q.servers[r.ID]
-	k := q.kindOf(r.Class, r.Slices)
+	k := q.kindOf(&r)
 	k.weight, k.slots, k.kv = r.Weight, r.Slots, r.KV
 	if k.assumed == (speed{}) {
 		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))

@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"sort"
 	"strings"
 	"time"
 
@@ -118,13 +119,38 @@ func (q *Queue) sustained(k *kind) (n, rate float64) {
 		return rate, step / max(1-rate*work, 1-fullest)
 	}
 	limit := q.policy.SLO.TPOT.Seconds()
-	for n = 1; n < most; n = min(most, n*1.1+1) {
-		if _, token := at(n); limit > 0 && token > limit {
-			break
-		}
+	misses := func(i int) bool {
+		_, token := at(float64(i + 2))
+		return limit > 0 && token > limit
 	}
+	n = 1 + float64(sort.Search(int(most)-1, misses))
 	rate, _ = at(n)
 	return n, rate
+}
+
+// Curve is what was learned of how long a kind of replica takes, in seconds: Start and
+// Prefill for each token to read a prompt, and for each of them Growth times as much again
+// for every token before it; A + B n + C kv for a step with n requests in flight and kv
+// tokens in their caches.
+type Curve struct {
+	Slices, Total          int
+	Start, Prefill, Growth float64
+	A, B, C                float64
+	Prompt, Output         float64 // mean tokens, of all replicas
+	KV, Slots              int     // of one replica; 0 where it is unknown or no bound
+	Samples                float64 // requests that it was learned from
+}
+
+func (q *Queue) curveOf(k *kind) Curve {
+	v := &k.speed
+	c := Curve{
+		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,
+		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Samples: k.learned.samples,
+	}
+	if k.slots > 1 {
+		c.Slots = k.slots
+	}
+	return c
 }
 
 // Speed is how fast replicas of one class and slice count are expected to be.

@@ -23,9 +23,9 @@ func of(at time.Time, rate, n float64) Rates {
 }
 
 func TestParseRates(t *testing.T) {
-	good := `{"version":1,"updated":"2026-06-01T12:00:00Z","classes":{"h100":{"rate":2.5,"slots":4,"n":120,"replica_rate":10,"tokens":{"6of20":{"prefill":0.0001,"a":0.01,"b":0.0002,"c":1e-8,"n":50}}}}}`
+	good := `{"version":1,"updated":"2026-06-01T12:00:00Z","classes":{"h100":{"rate":2.5,"slots":4,"n":120,"replica_rate":10,"tokens":{"6of20":{"prefill":0.0001,"start":0.02,"a":0.01,"b":0.0002,"c":1e-8,"prompt":900,"output":120,"kv_tokens":450000,"n":50}}}}}`
 	got, errs := ParseRates([]byte(good))
-	want := Class{Rate: 2.5, Slots: 4, Samples: 120, Replica: 10, Tokens: map[string]Curve{"6of20": {0.0001, 0.01, 0.0002, 1e-8, 50}}}
+	want := Class{Rate: 2.5, Slots: 4, Samples: 120, Replica: 10, Tokens: map[string]Curve{"6of20": {Prefill: 0.0001, Start: 0.02, A: 0.01, B: 0.0002, C: 1e-8, Prompt: 900, Output: 120, KV: 450000, Samples: 50}}}
 	if len(errs) != 0 || !reflect.DeepEqual(got.Classes["h100"], want) || !got.Updated.Equal(noon) {
 		t.Fatalf("got %+v, %v", got, errs)
 	}

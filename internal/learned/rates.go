@@ -43,20 +43,9 @@ type Class struct {
 	Samples float64 `json:"n"`
 	// Replica is requests per second of a fully busy replica.
 	Replica float64 `json:"replica_rate"`
-	// Tokens are the speeds of an engine that batches, by the slices of the GPU that
-	// it has ("6of20", "1of1").
+	// Tokens are the curves of an engine that batches, by the slices of the GPU that it
+	// has, see SlicesOf.
 	Tokens map[string]Curve `json:"tokens,omitempty"`
-}
-
-// Curve is how long an engine takes: Prefill seconds for each token of a prompt, and
-// for a step A + B n + C kv seconds with n requests in flight and kv tokens in their
-// caches.
-type Curve struct {
-	Prefill float64 `json:"prefill"`
-	A       float64 `json:"a"`
-	B       float64 `json:"b"`
-	C       float64 `json:"c"`
-	Samples float64 `json:"n"`
 }
 
 // NewRates returns a document of this release.
@@ -114,10 +103,8 @@ func (c Class) check() error {
 		return fmt.Errorf("n %v, slots %v", c.Samples, c.Slots)
 	}
 	for of, t := range c.Tokens {
-		for _, f := range []float64{t.Prefill, t.A, t.B, t.C, t.Samples} {
-			if !(f >= 0 && f <= 1e15) {
-				return fmt.Errorf("tokens of %.16q: %+v", of, t)
-			}
+		if !t.possible() {
+			return fmt.Errorf("tokens of %.16q: %+v", of, t)
 		}
 	}
 	return nil
@@ -200,11 +187,6 @@ type sum struct {
 	tokens               map[string]*curves
 }
 
-type curves struct {
-	prefill, a, b, c mean
-	samples          float64
-}
-
 func (s *sum) add(c Class, weight float64, doc Rates, now time.Time) {
 	s.rate.add(c.Rate, weight)
 	s.replica.add(c.Replica, weight)
@@ -217,13 +199,7 @@ func (s *sum) add(c Class, weight float64, doc Rates, now time.Time) {
 		if s.tokens[of] == nil {
 			s.tokens[of] = &curves{}
 		}
-		one, w := s.tokens[of], weight/c.Samples*t.Samples
-		// A figure of 0 is one: a curve may have no slope.
-		for to, value := range map[*mean]float64{&one.prefill: t.Prefill, &one.a: t.A, &one.b: t.B, &one.c: t.C} {
-			to.total += value * w
-			to.weight += w
-		}
-		one.samples += w
+		s.tokens[of].add(t, weight/c.Samples*t.Samples)
 	}
 }
 
@@ -236,7 +212,7 @@ func (s *sum) merged() Merged {
 		if m.Tokens == nil {
 			m.Tokens = map[string]Curve{}
 		}
-		m.Tokens[of] = Curve{Prefill: t.prefill.value(), A: t.a.value(), B: t.b.value(), C: t.c.value(), Samples: t.samples}
+		m.Tokens[of] = t.merged()
 	}
 	return m
 }

@@ -1,0 +1,152 @@
+package learned
+
+import (
+	"fmt"
+	"sort"
+)
+
+// Curve is how long an engine that batches takes for one model on one kind of hardware,
+// and what it was given to do meanwhile. Times are in seconds.
+type Curve struct {
+	// A prompt takes Start + Prefill for each of its tokens, and for each of them Growth
+	// times as much again for every token that stands before it.
+	Start   float64 `json:"start,omitempty"`
+	Prefill float64 `json:"prefill"`
+	Growth  float64 `json:"growth,omitempty"`
+	// A step takes A + B n + C kv with n requests in flight and kv tokens in their caches.
+	A float64 `json:"a"`
+	B float64 `json:"b"`
+	C float64 `json:"c"`
+
+	// Prompt and Output are the mean tokens of a prompt and of an answer, 0 while unknown.
+	Prompt float64 `json:"prompt,omitempty"`
+	Output float64 `json:"output,omitempty"`
+	// KV is how many tokens the cache of a replica holds, and Slots how many requests it
+	// takes at once; 0 where that is unknown or there is no bound.
+	KV    float64 `json:"kv_tokens,omitempty"`
+	Slots float64 `json:"slots,omitempty"`
+
+	Samples float64 `json:"n"`
+}
+
+// Objective is what is promised of a streamed answer, in seconds; 0 promises nothing.
+type Objective struct {
+	TTFT float64 // from the request to the first token
+	TPOT float64 // between two tokens
+}
+
+const (
+	// batch bounds what a replica serves at once where nothing else does: what engines
+	// do by default.
+	batch = 256
+	// fullest bounds the share of its time that a replica can read prompts while answers
+	// still go on.
+	fullest = 0.95
+)
+
+// SlicesOf is the key of a curve in Class.Tokens: how many slices of how many of one GPU
+// a replica has, such as "6of20", or how many whole GPUs, such as "1of1".
+func SlicesOf(slices, total int) string {
+	return fmt.Sprintf("%dof%d", max(slices, 1), max(total, 1))
+}
+
+// Held is how many tokens a mean request has in the cache, on average over the time
+// that it is served.
+func (c Curve) Held() float64 { return max(1, c.Prompt) + c.Output/2 }
+
+// Reading is how long a prompt takes to read.
+func (c Curve) Reading(tokens float64) float64 {
+	return c.Start + c.Prefill*tokens*(1+c.Growth*tokens/2)
+}
+
+// Stepping is how long a step takes with n requests and kv tokens in their caches.
+func (c Curve) Stepping(n, kv float64) float64 { return c.A + c.B*n + c.C*kv }
+
+// Most returns the largest number of mean requests that a replica serves at once and
+// still meets the objective, and how many a second it then serves; both are 0 where it
+// misses the objective with one. Times Held it is the largest number of tokens in flight.
+//
+// With n requests at once, each of Output tokens and with work seconds of reading, a
+// replica serves rate = n/(Output*step + n*work) a second, because reading holds up the
+// steps of all, and reads for the share rate*work of its time. A token then takes
+// step/(1-share) and a first token work/(1-share) on average: the caller leaves room for
+// the part of requests that is slower.
+func (c Curve) Most(o Objective) (n, rate float64) {
+	bound := c.bound()
+	n = float64(sort.Search(int(bound), func(i int) bool { return !c.meets(o, float64(i+1)) }))
+	if n == 0 {
+		return 0, 0
+	}
+	rate, _, _ = c.at(n)
+	return n, rate
+}
+
+// bound is how many requests fit into a replica.
+func (c Curve) bound() float64 {
+	most := float64(batch)
+	if c.Slots > 0 {
+		most = c.Slots
+	}
+	if c.KV > 0 {
+		most = min(most, c.KV/(max(1, c.Prompt)+c.Output))
+	}
+	return min(max(1, most), 1e6)
+}
+
+func (c Curve) meets(o Objective, n float64) bool {
+	_, first, token := c.at(n)
+	return (o.TTFT <= 0 || first <= o.TTFT) && (o.TPOT <= 0 || token <= o.TPOT)
+}
+
+// at is what n requests at once get: how many a second, and the mean time to the first
+// token and between tokens.
+func (c Curve) at(n float64) (rate, first, token float64) {
+	work := c.Reading(max(1, c.Prompt))
+	step := c.Stepping(n, n*c.Held())
+	rate = n / max(max(1, c.Output)*step+n*work, 1e-9)
+	free := max(1-rate*work, 1-fullest)
+	return rate, work / free, step / free
+}
+
+// figures are all numbers of a curve.
+func (c *Curve) figures() []*float64 {
+	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Samples}
+}
+
+// times is how many of figures stand for a time; of those 0 is a figure like any other,
+// since a curve may have no slope, and of the others it is none.
+const times = 6
+
+func (c Curve) possible() bool {
+	for _, f := range c.figures() {
+		if !(*f >= 0 && *f <= 1e15) {
+			return false
+		}
+	}
+	return true
+}
+
+// curves is the mean of several in the making.
+type curves struct {
+	means   [times + 4]mean
+	samples float64
+}
+
+func (s *curves) add(c Curve, weight float64) {
+	for i, f := range c.figures()[:len(s.means)] {
+		if i >= times && *f == 0 {
+			continue
+		}
+		s.means[i].total += *f * weight
+		s.means[i].weight += weight
+	}
+	s.samples += weight
+}
+
+func (s *curves) merged() Curve {
+	c := Curve{Samples: s.samples}
+	for i, f := range c.figures()[:len(s.means)] {
+		*f = s.means[i].value()
+	}
+	return c
+}
