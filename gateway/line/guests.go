@@ -223,6 +223,7 @@ func (s *Shared) Loads() talk.Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens}
+	l.Charges, l.Tallied = s.tally(time.Now())
 	for id, h := range s.active {
 		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests, Tokens: h.amount.tokens})
 	}
@@ -235,6 +236,9 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.show(s.book(from), load, now)
+	if load.Tallied {
+		s.charged(from, load.Charges)
+	}
 }
 
 // show has the series count what another gateway carries.

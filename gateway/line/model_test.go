@@ -22,6 +22,10 @@ func crash(w *world) {
 	if !n.alive || alive < 2 || time.Now().Before(n.paused) {
 		return
 	}
+	w.kill(n)
+}
+
+func (w *world) kill(n *node) {
 	w.note("gateway %d crashes", n.i)
 	w.mu.Lock()
 	n.alive, n.died = false, time.Now()

@@ -53,11 +53,15 @@ func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 	before, _, _ := s.owned.Role()
 	switch r.Kind {
 	case talk.Ended:
+		s.charged(from, r.Charges)
 		s.owned.Ended(from, r.Epoch, now)
 	case talk.Lapsed:
 		s.owned.Lapsed(from, r.Epoch, now)
 	case talk.Claimed:
 		if s.owned.Claimed(from, r.Epoch, now) {
+			if before != ownership.Member {
+				s.charges = s.queue.Charges()
+			}
 			s.salt = r.Salt
 			s.follow(from, now)
 			return
@@ -136,6 +140,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	}
 	s.apply(now) // before requests are put on them
 	if before == ownership.Member {
+		s.queue.Charged(s.charges)
 		s.takeBack(now)
 	}
 	s.pump(now)
@@ -308,9 +313,10 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 func (s *Shared) step(now time.Time) (claim bool) {
 	before, epoch, _ := s.owned.Role()
 	action := s.owned.Step(&s.view, now)
+	var charges []dispatch.Charge
 	tell := func(kind talk.Kind) {
 		for _, p := range s.view.Peers {
-			s.send(p.ID, talk.Record{Kind: kind, Service: s.name, Epoch: epoch, Salt: s.salt})
+			s.send(p.ID, talk.Record{Kind: kind, Service: s.name, Epoch: epoch, Salt: s.salt, Charges: charges})
 		}
 	}
 	switch action {
@@ -319,6 +325,7 @@ func (s *Shared) step(now time.Time) (claim bool) {
 	case ownership.Gather:
 		tell(talk.Claimed)
 	case ownership.Close:
+		charges = s.queue.Charges()
 		tell(talk.Ended)
 	case ownership.Lapse:
 		tell(talk.Lapsed)

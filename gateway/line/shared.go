@@ -43,6 +43,10 @@ type Shared struct {
 	// is void.
 	reports uint64
 	applied applied
+	// charges are those of the owner that was heard last; tallied when this gateway
+	// counted its own.
+	charges []dispatch.Charge
+	tallied time.Time
 }
 
 // held is how many requests a gateway has on a replica.

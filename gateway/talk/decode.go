@@ -113,6 +113,8 @@ func (r *Record) parse(b []byte, now time.Time) error {
 				return err
 			}
 			r.Loads = append(r.Loads, l)
+		case fCharges:
+			return parseCharge(&r.Charges, v.bytes)
 		default:
 			r.rest(f, v)
 		}
@@ -223,7 +225,30 @@ func (l *Load) parse(b []byte) error {
 			})
 			l.Replicas = append(l.Replicas, h)
 			return err
+		case lCharges:
+			return parseCharge(&l.Charges, v.bytes)
+		case lTallied:
+			l.Tallied = v.number != 0
 		}
 		return nil
 	})
+}
+
+func parseCharge(to *[]dispatch.Charge, b []byte) error {
+	var c dispatch.Charge
+	err := each(b, func(f protowire.Number, v field) error {
+		switch f {
+		case cTenant:
+			c.Tenant = string(v.bytes)
+		case cPriority:
+			c.Priority = v.count()
+		case cPlacement:
+			c.Placement = v.count()
+		case cAhead:
+			c.Ahead = v.float()
+		}
+		return nil
+	})
+	*to = append(*to, c)
+	return err
 }

@@ -48,6 +48,7 @@ const (
 	fReport
 	fSalt
 	fSaltMore
+	fCharges
 )
 
 const (
@@ -68,6 +69,8 @@ const (
 	lQueued
 	lReplicas
 	lTokens
+	lCharges
+	lTallied
 )
 
 const (
@@ -75,6 +78,13 @@ const (
 	hClass
 	hCount
 	hTokens
+)
+
+const (
+	cTenant protowire.Number = iota + 1
+	cPriority
+	cPlacement
+	cAhead
 )
 
 // writer appends fields; those of value zero are left out.
@@ -177,6 +187,7 @@ func (w *writer) record(r *Record) {
 	w.unsigned(fReport, r.Report)
 	w.unsigned(fSalt, r.Salt[0])
 	w.unsigned(fSaltMore, r.Salt[1])
+	w.charges(fCharges, r.Charges)
 }
 
 func (w *writer) request(r *dispatch.Request) {
@@ -209,6 +220,20 @@ func (w *writer) load(l *Load) {
 			w.text(hClass, h.Class)
 			w.number(hCount, int64(h.Count))
 			w.number(hTokens, int64(h.Tokens))
+		})
+	}
+	w.charges(lCharges, l.Charges)
+	w.flag(lTallied, l.Tallied)
+}
+
+func (w *writer) charges(as protowire.Number, all []dispatch.Charge) {
+	for i := range all {
+		c := &all[i]
+		w.nested(as, func() {
+			w.text(cTenant, c.Tenant)
+			w.number(cPriority, int64(c.Priority))
+			w.number(cPlacement, int64(c.Placement))
+			w.float(cAhead, c.Ahead)
 		})
 	}
 }

@@ -84,6 +84,8 @@ type Record struct {
 	Heard   uint64
 	Leaving bool
 	Loads   []Load // of Beat
+	// Charges is the owner's account of fairness; of Ended, and in the Loads of its Beats.
+	Charges []dispatch.Charge
 
 	Tenant string // of Spent
 	Amount float64
@@ -95,6 +97,9 @@ type Load struct {
 	Queued   int
 	Replicas []Held
 	Tokens   int // of the requests that wait
+	// Charges is all that the owner has charged where Tallied is set.
+	Tallied bool
+	Charges []dispatch.Charge
 }
 
 // Held is how many requests a gateway has on a replica.

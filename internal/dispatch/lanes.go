@@ -178,12 +178,17 @@ func (q *Queue) lift(l *lane) {
 
 // enter puts a ticket into its lane and the lane among those that may be served.
 func (q *Queue) enter(t *Ticket) {
-	l := q.laneOf(t)
-	a := l.account
-	owner := a.tenant
-	if l.tree.len() == 0 {
+	if l := q.laneOf(t); l.tree.len() == 0 {
 		q.lift(l)
 	}
+	q.join(t)
+}
+
+// join is enter for a ticket whose lane has its charge.
+func (q *Queue) join(t *Ticket) {
+	l := t.lane
+	a := l.account
+	owner := a.tenant
 	t.waiting = true
 	l.tally(-1)
 	if t.avoid != nil {
@@ -204,13 +209,17 @@ func (q *Queue) enter(t *Ticket) {
 
 // laneOf finds the lane of a ticket.
 func (q *Queue) laneOf(t *Ticket) *lane {
-	a := q.account(q.tenant(t.Tenant), t.Priority)
-	l := a.lanes[t.Placement]
+	t.lane = q.lane(t.Tenant, t.Priority, t.Placement)
+	return t.lane
+}
+
+func (q *Queue) lane(tenant string, priority, placement int) *lane {
+	a := q.account(q.tenant(tenant), priority)
+	l := a.lanes[placement]
 	if l == nil {
-		l = &lane{account: a, at: t.Placement, index: -1}
-		a.lanes[t.Placement] = l
+		l = &lane{account: a, at: placement, index: -1}
+		a.lanes[placement] = l
 	}
-	t.lane = l
 	return l
 }
 

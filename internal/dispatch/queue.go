@@ -190,15 +190,16 @@ func (c *priority) indifferent(t *Ticket, rank int) *Ticket {
 
 func (q *Queue) start(t *Ticket, at choice, now time.Time) {
 	q.leave(t)
+	floor := &t.lane.account.priority.floor[t.Placement]
+	*floor = max(*floor, t.lane.charge)
 	q.occupy(t, at, now)
+	t.charged = t.cost / q.averageCost()
+	q.charge(t.lane.account, t.charged, at.on.Class)
 }
 
 // occupy gives a ticket that does not wait a slot of a replica.
 func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	s := at.on
-	a := t.lane.account
-	floor := &a.priority.floor[t.Placement]
-	*floor = max(*floor, t.lane.charge)
 	t.on, t.started = s, now
 	if q.policy.Mode == Tokens {
 		s.send(t, at.work, at.hit, now)
@@ -210,11 +211,9 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 	t.occupied = float64(s.active) / float64(s.Slots)
 	t.speed = s.tier.rate
 	q.load.change(t.speed, q.speed, now)
-	a.tenant.active++
+	t.lane.account.tenant.active++
 	q.file(s)
-	t.charged = t.cost / q.averageCost()
-	q.charge(a, t.charged, s.Class)
-	q.park(a.tenant)
+	q.park(t.lane.account.tenant)
 }
 
 // Finish frees the ticket's slot. pause is how long a Busy replica asked to be

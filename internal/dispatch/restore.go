@@ -4,15 +4,19 @@ import "time"
 
 // Restore queues a request that was accepted before, in another queue, at the place
 // of its arrival. Nothing is refused or evicted for it. The owner submits those that
-// came first first.
+// came first first. Its tenant did not idle, so that its charge stays as it is; see
+// Charged.
 func (q *Queue) Restore(t *Ticket, arrived time.Time) {
 	q.prepare(t, arrived)
-	q.enter(t)
+	if l := q.laneOf(t); l.tree.len() == 0 {
+		l.charge = max(l.charge, l.account.priority.floor[l.at])
+	}
+	q.join(t)
 }
 
 // Adopt books a request that already runs on a replica, where another queue sent it.
-// It takes its slot even where none is free, and ends like any other. It returns
-// false for a replica that is not known.
+// It takes its slot even where none is free, and ends like any other; it was charged
+// where it was started. It returns false for a replica that is not known.
 func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time) bool {
 	s := q.servers[replica]
 	if s == nil {
@@ -27,6 +31,6 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 		at.work = s.drag.factor * s.tier.kind.speed.reading(prompt, prompt)
 	}
 	q.occupy(t, at, now)
-	t.started = started
+	t.started, t.charged = started, t.cost/q.averageCost()
 	return true
 }

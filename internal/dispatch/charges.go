@@ -1,0 +1,65 @@
+package dispatch
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// Charge is by how much a tenant is ahead of its turn at one priority and placement, in
+// mean requests divided by its weight.
+type Charge struct {
+	Tenant              string
+	Priority, Placement int
+	Ahead               float64
+}
+
+// MostCharges bounds Charges.
+const MostCharges = 1024
+
+// Charges lists the tenants that were served more than their share: all others begin
+// alike. Of more than MostCharges it lists those that are furthest ahead.
+func (q *Queue) Charges() []Charge {
+	var out []Charge
+	for urgency, c := range q.priorities {
+		for name, a := range c.accounts {
+			for at, l := range a.lanes {
+				if l != nil && l.charge > c.floor[at] {
+					out = append(out, Charge{name, urgency, at, l.charge - c.floor[at]})
+				}
+			}
+		}
+	}
+	if len(out) > MostCharges {
+		slices.SortFunc(out, func(a, b Charge) int { return cmp.Compare(b.Ahead, a.Ahead) })
+		out = out[:MostCharges]
+	}
+	return out
+}
+
+// Charged takes what another queue of the service charged its tenants for what was
+// charged here.
+func (q *Queue) Charged(all []Charge) {
+	for _, c := range q.priorities {
+		clear(c.floor)
+		for _, a := range c.accounts {
+			for _, l := range a.lanes {
+				if l != nil {
+					l.charge = 0
+				}
+			}
+		}
+	}
+	for _, c := range all[:min(len(all), MostCharges)] {
+		if c.Priority < 0 || c.Priority >= len(q.priorities) || c.Placement < 0 || c.Placement >= len(q.placements) || !(c.Ahead > 0) || math.IsInf(c.Ahead, 0) {
+			continue
+		}
+		q.lane(c.Tenant, c.Priority, c.Placement).charge = c.Ahead
+	}
+	for _, t := range q.tenants {
+		t.each((*lane).sync)
+	}
+}
+
+// Tenants is how many tenants are told apart at the moment.
+func (q *Queue) Tenants() int { return len(q.tenants) }
