@@ -70,7 +70,13 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	out := map[string]dispatch.Rate{}
 	for class, m := range learned.Merge(time.Now(), known...) {
 		if m.Rate > 0 {
-			out[class] = dispatch.Rate{Rate: m.Rate, Slots: m.Slots, Samples: m.Samples}
+			rate := dispatch.Rate{Rate: m.Rate, Slots: m.Slots, Samples: m.Samples}
+			for key, c := range m.Tokens {
+				if slices, total, ok := learned.ParseSlices(key); ok {
+					rate.Curves = append(rate.Curves, seed(slices, total, c))
+				}
+			}
+			out[class] = rate
 		}
 	}
 	return out, nil
@@ -100,6 +106,14 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 	key := strings.Join([]string{r.Config.Prefix, service, r.Gateway}, "/")
 	_, err = r.Client.KV().Put(&consul.KVPair{Key: key, Value: value}, (&consul.WriteOptions{Token: token}).WithContext(ctx))
 	return err
+}
+
+// seed is a published curve as a queue takes it for what it assumes.
+func seed(slices, total int, c learned.Curve) dispatch.Curve {
+	return dispatch.Curve{
+		Slices: slices, Total: total, Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
+		Prompt: c.Prompt, Output: c.Output, KV: int(c.KV), Slots: int(c.Slots), Samples: c.Samples,
+	}
 }
 
 // curve is a learned curve as it is published.

@@ -125,13 +125,18 @@ func (f *fit) now(now time.Time, scale float64) [3]float64 {
 	return out
 }
 
-// scale is what the samples of other kinds make of what was assumed: a model of
-// another size than was assumed is slower on all of them.
-func scale(kinds []*kind, of *kind, which func(*kind) *fit) float64 {
+// scale is what the samples of other kinds make of what was assumed: a model of another
+// size than was assumed is slower on all of them. which returns a kind's fit, and what
+// earlier measurements made of the assumption. Where there were any of the kind itself,
+// they stand.
+func scale(kinds []*kind, of *kind, which func(*kind) (*fit, float64)) float64 {
+	if of.told.known {
+		return 1
+	}
 	var sum, n float64
 	for _, k := range kinds {
-		if f := which(k); k != of && f.n >= settled {
-			sum += f.ratio
+		if f, told := which(k); k != of && (f.n >= settled || k.told.known) {
+			sum += f.ratio + told
 			n++
 		}
 	}

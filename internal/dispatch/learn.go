@@ -230,6 +230,8 @@ func (q *Queue) Seed(rates map[string]Rate) {
 	}
 	for _, k := range q.kinds {
 		k.seed = q.seeds[k.class].Rate
+		q.tell(k)
 	}
+	q.unknown = true
 	q.weighAll()
 }

@@ -184,3 +184,41 @@ func TestPublishedRatesAreThoseOfBatches(t *testing.T) {
 		t.Errorf("an h100 is published as %g l4", ratio)
 	}
 }
+
+// A gateway that starts again plans with what was learned before, and for hardware that is
+// new with what that says of the model.
+func TestCurvesThatWereLearnedBeforeAreAssumed(t *testing.T) {
+	put := func(q *Queue) {
+		q.Put(Replica{ID: "a", Class: "a100-80gb", Slices: 6, Total: 20, Weight: 0.1})
+		q.Put(Replica{ID: "b", Class: "l4", Slices: 1, Total: 1, Weight: 0.085})
+	}
+	fresh := New(Policy{Mode: Tokens})
+	put(fresh)
+	before := fresh.Speeds(epoch)
+	seen := Curve{
+		Slices: 6, Total: 20, Start: 3 * before[0].speed.read[0], Prefill: 3 * before[0].speed.read[1],
+		A: 2 * before[0].speed.step[0], B: 2 * before[0].speed.step[1], C: 1e9,
+	}
+	for name, order := range map[string]func(*Queue, func()){
+		"replicas first": func(q *Queue, seed func()) { put(q); seed() },
+		"speeds first":   func(q *Queue, seed func()) { seed(); put(q) },
+	} {
+		q := New(Policy{Mode: Tokens})
+		order(q, func() {
+			q.Seed(map[string]Rate{"a100-80gb": {Rate: 1, Slots: 1, Samples: 9, Curves: []Curve{{Slices: 5, Total: 20, A: 9}, seen}}})
+		})
+		got := q.Speeds(epoch)
+		if r := got[0].Reading(1000) / before[0].Reading(1000); math.Abs(r-3) > 1e-6 {
+			t.Errorf("%s: reading takes %g times as long as the table says, want 3", name, r)
+		}
+		if r := got[1].Reading(1000) / before[1].Reading(1000); math.Abs(r-3) > 1e-6 {
+			t.Errorf("%s: on the other hardware %g times, want 3", name, r)
+		}
+		if r := got[0].Stepping(1, 0) / before[0].Stepping(1, 0); math.Abs(r-2) > 1e-6 {
+			t.Errorf("%s: a step takes %g times as long, want 2", name, r)
+		}
+		if r := got[0].speed.step[2] / before[0].speed.step[2]; r > highest*1.001 {
+			t.Errorf("%s: a token in the cache takes %g times as long: that could not be learned otherwise", name, r)
+		}
+	}
+}

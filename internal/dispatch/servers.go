@@ -15,6 +15,7 @@ type kind struct {
 	// In Tokens mode: the speed that was assumed, what was learned relative to it, and
 	// the one that decisions use.
 	assumed, speed speed
+	told           told
 	read, step     fit
 	kv             int     // of the replica that was put last
 	most, rate     float64 // see sustained
@@ -137,6 +138,7 @@ func (q *Queue) Put(r Replica) {
 	if k.assumed == (speed{}) {
 		k.assumed = assume(r.Class, r.Weight*float64(r.Slots))
 		k.read, k.step = newFit(2, readMemory), newFit(3, stepMemory)
+		q.tell(k)
 	}
 	q.unknown = true
 	if !ok {

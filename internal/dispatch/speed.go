@@ -1,6 +1,7 @@
 package dispatch
 
 import (
+	"math"
 	"sort"
 	"strings"
 	"time"
@@ -79,8 +80,8 @@ func (q *Queue) refresh(now time.Time) {
 	q.refreshed, q.unknown = now, false
 	q.compare()
 	for _, k := range q.kinds {
-		read := k.read.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.read }))
-		step := k.step.now(now, scale(q.kinds, k, func(k *kind) *fit { return &k.step }))
+		read := k.read.now(now, scale(q.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.told.read }))
+		step := k.step.now(now, scale(q.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.told.step }))
 		for i := range k.speed.read {
 			k.speed.read[i] = k.assumed.read[i] * read[i]
 		}
@@ -139,6 +140,35 @@ type Curve struct {
 	Prompt, Output         float64 // mean tokens, of all replicas
 	KV, Slots              int     // of one replica; 0 where it is unknown or no bound
 	Samples                float64 // requests that it was learned from
+}
+
+// told is what earlier measurements made of what the hardware table assumes of a kind, as
+// logarithms, of a prompt and of a step of usual size.
+type told struct {
+	known      bool
+	read, step float64
+}
+
+// tell takes the curve that was learned before as what is assumed of a kind, unless
+// something was learned of it since. No part of it may be so far from the table that it
+// could not be learned otherwise.
+func (q *Queue) tell(k *kind) {
+	if k.told.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
+		return
+	}
+	for _, c := range q.seeds[k.class].Curves {
+		if c.Slices != k.slices || c.Total != k.total {
+			continue
+		}
+		before := k.assumed
+		for i, v := range [...]float64{c.Start, c.Prefill} {
+			k.assumed.read[i] = min(max(v, lowest*before.read[i]), highest*before.read[i])
+		}
+		for i, v := range [...]float64{c.A, c.B, c.C} {
+			k.assumed.step[i] = min(max(v, lowest*before.step[i]), highest*before.step[i])
+		}
+		k.told = told{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)), math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
+	}
 }
 
 func (q *Queue) curveOf(k *kind) Curve {

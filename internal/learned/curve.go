@@ -3,6 +3,8 @@ package learned
 import (
 	"fmt"
 	"sort"
+	"strconv"
+	"strings"
 )
 
 // Curve is how long an engine that batches takes for one model on one kind of hardware,
@@ -48,6 +50,20 @@ const (
 // a replica has, such as "6of20", or how many whole GPUs, such as "1of1".
 func SlicesOf(slices, total int) string {
 	return fmt.Sprintf("%dof%d", max(slices, 1), max(total, 1))
+}
+
+// ParseSlices reads such a key.
+func ParseSlices(key string) (slices, total int, ok bool) {
+	have, of, ok := strings.Cut(key, "of")
+	if !ok {
+		return 0, 0, false
+	}
+	slices, err := strconv.Atoi(have)
+	if err != nil || slices < 1 {
+		return 0, 0, false
+	}
+	total, err = strconv.Atoi(of)
+	return slices, total, err == nil && total >= 1
 }
 
 // Held is how many tokens a mean request has in the cache, on average over the time

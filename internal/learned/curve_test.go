@@ -77,3 +77,16 @@ func TestCurvesMergeBySamples(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 }
+
+func TestSlicesAreReadBack(t *testing.T) {
+	for _, of := range [][2]int{{6, 20}, {1, 1}, {8, 1}} {
+		if slices, total, ok := ParseSlices(SlicesOf(of[0], of[1])); !ok || slices != of[0] || total != of[1] {
+			t.Errorf("%v is read back as %d of %d, %t", of, slices, total, ok)
+		}
+	}
+	for _, key := range []string{"", "6", "of20", "0of20", "6of", "-1of2", "6of0", "6of20x"} {
+		if _, _, ok := ParseSlices(key); ok {
+			t.Errorf("%q is taken", key)
+		}
+	}
+}
