@@ -116,13 +116,47 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 
 // weights is what is expected of a service's groups; Router.mu is held.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
-	rates := map[string]weigh.Rate{}
-	for class, m := range learned.Merge(now, r.rates[s.name]...) {
-		if m.Replica > 0 {
-			rates[class] = weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated}
-		}
-	}
+	rates := ratesOf(learned.Merge(now, r.rates[s.name]...))
 	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
+}
+
+// ratesOf is what gateways measured of a service, in tokens a second where they count in
+// tokens. A class that was measured by its requests only is brought to tokens by what a
+// request of the service is on average.
+func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
+	rates := map[string]weigh.Rate{}
+	var tokens, samples float64
+	for class, m := range measured {
+		if m.Replica <= 0 {
+			continue
+		}
+		one := weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated}
+		for key, c := range m.Tokens {
+			slices, total, ok := learned.ParseSlices(key)
+			if !ok || c.Speed() <= 0 {
+				continue
+			}
+			tokens += (c.Prompt + c.Output) * c.Samples
+			samples += c.Samples
+			if one.Groups == nil {
+				one.Groups = map[string]weigh.Measured{}
+			}
+			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples}
+			one.Groups[weigh.GroupOf(class, slices, total).Name()] = of
+			if total == 1 { // which gateways also say where it is not known
+				one.Groups[weigh.GroupOf(class, slices, 0).Name()] = of
+			}
+		}
+		rates[class] = one
+	}
+	if samples == 0 {
+		return rates
+	}
+	for class, one := range rates {
+		one.Replica, one.Tokens = one.Replica*tokens/samples, true
+		rates[class] = one
+	}
+	return rates
 }
 
 // gone lists an instance for each group that is known of. Of one that was gone when

@@ -47,7 +47,9 @@ type GroupStatus struct {
 	Source     string  `json:"source"`
 	AgeSeconds float64 `json:"age_seconds,omitempty"`
 	Confidence float64 `json:"confidence,omitempty"`
-	Note       string  `json:"note,omitempty"`
+	// Tokens is what one instance serves, in tokens a second, as it was measured.
+	Tokens float64 `json:"tokens_per_second,omitempty"`
+	Note   string  `json:"note,omitempty"`
 	// Computed is the share by the healthy instances, Written the one in Consul; in percent.
 	Computed float64 `json:"computed"`
 	Written  float64 `json:"written"`
@@ -88,7 +90,7 @@ func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
 	at := func(name string) *GroupStatus {
 		if groups[name] == nil {
 			w := weights[name]
-			groups[name] = &GroupStatus{Subset: name, Weight: w.Value, Source: string(w.Source), AgeSeconds: w.Age.Seconds(), Confidence: w.Confidence, Note: w.Note}
+			groups[name] = &GroupStatus{Subset: name, Weight: w.Value, Source: string(w.Source), AgeSeconds: w.Age.Seconds(), Confidence: w.Confidence, Tokens: w.Tokens, Note: w.Note}
 		}
 		return groups[name]
 	}

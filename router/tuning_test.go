@@ -1,6 +1,10 @@
 package router_test
 
 import (
+	"encoding/json"
+	"math"
+	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,6 +12,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/internal/learned"
 	"aliquot/router"
 	"aliquot/router/consultest"
 )
@@ -172,5 +177,91 @@ func TestWhatIsLeftOutGetsNothing(t *testing.T) {
 	found, _, err := f.Client.Health().Service("chat", "", true, &api.QueryOptions{Filter: resolver.Subsets["h100-s6of20"].Filter})
 	if err != nil || len(found) != 1 || found[0].Service.ID != "good" {
 		t.Errorf("the subset selects %d instances, %v", len(found), err)
+	}
+}
+
+// A service asks for a ring hash by the meta of its instances, by several headers of which
+// the first that a request has counts, and takes it back.
+func TestAServiceAsksForARingHash(t *testing.T) {
+	f := start(t, nil)
+	proxy := f.mesh("chat", map[string]int{"h100": 2, "l4": 1})
+	ask := func(headers string) {
+		for _, id := range []string{"chat-h100-0", "chat-h100-1", "chat-l4-0"} {
+			class, _, _ := strings.Cut(strings.TrimPrefix(id, "chat-"), "-")
+			f.instance("chat", id, api.HealthPassing, "gpu_class", class, "aliquot_route", "true", "aliquot_affinity", headers)
+		}
+	}
+	ask("x-session-id, x-prefix")
+	f.route(f.conf(""))
+	await(t, func() string {
+		return f.kinds("service-defaults", "service-resolver", "service-router", "service-splitter")
+	})
+	policies := func() (string, []api.HashPolicy) {
+		_, resolver, _ := f.entries("chat")
+		if resolver.LoadBalancer == nil {
+			return "", nil
+		}
+		return resolver.LoadBalancer.Policy, resolver.LoadBalancer.HashPolicies
+	}
+	awaitBalance := func(want string) (hashes []api.HashPolicy) {
+		t.Helper()
+		await(t, func() string {
+			policy, found := policies()
+			if hashes = found; policy != want {
+				return "the resolver balances by " + policy
+			}
+			return ""
+		})
+		return hashes
+	}
+	want := []api.HashPolicy{{Field: "header", FieldValue: "x-session-id", Terminal: true}, {Field: "header", FieldValue: "x-prefix"}}
+	if got := awaitBalance("ring_hash"); !reflect.DeepEqual(got, want) {
+		t.Errorf("the resolver hashes %+v, want %+v", got, want)
+	}
+	_, err := f.FollowFor(20*time.Second, proxy, func(e *consultest.Envoy) bool {
+		routes := routesOf(e, "chat")
+		if len(routes) == 0 {
+			return false
+		}
+		hashes := routes[0].GetRoute().GetHashPolicy()
+		return len(hashes) == 2 && hashes[0].GetTerminal() && hashes[0].GetHeader().GetHeaderName() == "x-session-id" && hashes[1].GetHeader().GetHeaderName() == "x-prefix"
+	})
+	if err != nil {
+		t.Errorf("no Envoy would hash these headers: %v", err)
+	}
+	ask("")
+	awaitBalance("least_request")
+}
+
+// The shares of a language model are tokens a second, of each part of a GPU by itself.
+func TestSharesOfTokens(t *testing.T) {
+	f := start(t, nil)
+	sliced := func(id, slices string) {
+		f.instance("chat", id, api.HealthPassing, "aliquot_route", "true", "gpu_class", "h100", "aliquot_slices", slices, "aliquot_slices_total", "20")
+	}
+	sliced("small", "5")
+	sliced("large-0", "10")
+	sliced("large-1", "10")
+	f.register("chat", "l4", 1)
+	curve := func(rate float64) learned.Curve {
+		return learned.Curve{Prefill: 1e-5, A: 0.01, Prompt: 900, Output: 100, Rate: rate, Samples: 500}
+	}
+	doc := learned.NewRates(time.Now())
+	doc.Classes["h100"] = learned.Class{Rate: 0.5, Slots: 8, Samples: 1000, Replica: 4, Tokens: map[string]learned.Curve{"5of20": curve(2), "10of20": curve(6)}}
+	doc.Classes["l4"] = learned.Class{Rate: 0.25, Slots: 8, Samples: 500, Replica: 2, Tokens: map[string]learned.Curve{"1of1": curve(2)}}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Client.KV().Put(&api.KVPair{Key: "aliquot/rates/chat/gw", Value: text}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := f.route(f.conf(""))
+	// 2 + 2 x 6 + 2 requests of 1,000 tokens a second.
+	f.awaitChain("chat", map[string]int{"h100-s5of20": 1250, "h100-s10of20": 7500, "l4": 1250})
+	for _, g := range awaitState(t, r, "chat", router.StateRouted, "").Groups {
+		if want := map[string]float64{"h100-s5of20": 2000, "h100-s10of20": 6000, "l4": 2000}[g.Subset]; g.Source != "learned" || math.Abs(g.Tokens-want) > 1 {
+			t.Errorf("%+v, want %v tokens a second", g, want)
+		}
 	}
 }

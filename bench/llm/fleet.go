@@ -17,15 +17,16 @@ type part struct {
 type fleet struct {
 	name  string
 	parts []part
+	seqs  int // the most sequences in one step of a replica, 0 for vLLM's default
 }
 
 var fleets = []fleet{
-	{"mixed", []part{{"h100", 2}, {"a100", 4}, {"l4", 4}}},
-	{"slices", []part{{"mi300x", 2}, {"half-h100", 2}, {"l4", 6}}},
-	{"equal", []part{{"a100", 8}}},
-	{"big64", []part{{"h100", 12}, {"a100", 24}, {"mi300x", 4}, {"l4", 24}}},
-	{"one", []part{{"h100", 1}, {"l4", 8}}},
-	{"four", []part{{"h100", 1}, {"a100", 2}, {"l4", 1}}},
+	{name: "mixed", parts: []part{{"h100", 2}, {"a100", 4}, {"l4", 4}}},
+	{name: "slices", parts: []part{{"mi300x", 2}, {"half-h100", 2}, {"l4", 6}}},
+	{name: "equal", parts: []part{{"a100", 8}}},
+	{name: "big64", parts: []part{{"h100", 12}, {"a100", 24}, {"mi300x", 4}, {"l4", 24}}},
+	{name: "one", parts: []part{{"h100", 1}, {"l4", 8}}},
+	{name: "four", parts: []part{{"h100", 1}, {"a100", 2}, {"l4", 1}}},
 }
 
 func fleetOf(name string) (fleet, error) {
@@ -48,7 +49,7 @@ func (f fleet) replicas() []*replica {
 		for range p.count {
 			out = append(out, &replica{
 				hardware: h, weight: weight(p.class), ends: never,
-				engine: engine.New(engine.Config{Hardware: h, Page: page}),
+				engine: engine.New(engine.Config{Hardware: h, Page: page, MaxSeqs: f.seqs}),
 			})
 		}
 	}

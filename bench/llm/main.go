@@ -29,6 +29,7 @@ type options struct {
 	requests  int
 	poisson   bool
 	onWire    bool
+	seqs      int
 	speedup   float64
 	how       conditions
 }
@@ -46,6 +47,7 @@ func main() {
 	flag.BoolVar(&o.onWire, "wire", false, "play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), beside their simulations")
 	flag.Float64Var(&o.speedup, "speedup", 1, "with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
 	flag.IntVar(&o.how.gateways, "gateways", 1, "gateways of the product that share the fleet and know nothing of each other")
+	flag.IntVar(&o.seqs, "seqs", 0, "the most sequences in one step of each replica, and the bound that the product is told; 0 means vLLM's default of 256")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
 	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
 	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm ci --omit=optional --ignore-scripts there)")
@@ -141,6 +143,7 @@ func (o *options) run(w io.Writer) error {
 				loads = judged(name)
 			}
 			full := capacity(f, all)
+			f.seqs = o.seqs
 			for _, load := range loads {
 				if err := o.meet(w, trace, all, f, load, full, contestants); err != nil {
 					return err

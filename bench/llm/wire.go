@@ -104,7 +104,7 @@ func (b *wireBench) play(p proxy, seed uint64) (*sim, error) {
 			return nil, err
 		}
 		s := server{r.hardware.Class, address, r.weight, r.engine.Config().MaxSeqs}
-		if err := start([]string{b.modelserver, "-engine", s.class, "-listen", address, "-speedup", fmt.Sprint(b.speedup)}, address); err != nil {
+		if err := start([]string{b.modelserver, "-engine", s.class, "-listen", address, "-speedup", fmt.Sprint(b.speedup), "-slots", fmt.Sprint(s.maxSeqs)}, address); err != nil {
 			return nil, err
 		}
 		servers = append(servers, s)

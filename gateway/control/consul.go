@@ -112,7 +112,7 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 func seed(slices, total int, c learned.Curve) dispatch.Curve {
 	return dispatch.Curve{
 		Slices: slices, Total: total, Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
-		Prompt: c.Prompt, Output: c.Output, KV: int(c.KV), Slots: int(c.Slots), Samples: c.Samples,
+		Prompt: c.Prompt, Output: c.Output, KV: int(c.KV), Slots: int(c.Slots), Rate: c.Rate, Samples: c.Samples,
 	}
 }
 
@@ -120,7 +120,7 @@ func seed(slices, total int, c learned.Curve) dispatch.Curve {
 func curve(c dispatch.Curve) learned.Curve {
 	return learned.Curve{
 		Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
-		Prompt: c.Prompt, Output: c.Output, KV: float64(c.KV), Slots: float64(c.Slots), Samples: c.Samples,
+		Prompt: c.Prompt, Output: c.Output, KV: float64(c.KV), Slots: float64(c.Slots), Rate: c.Rate, Samples: c.Samples,
 	}
 }
 

@@ -139,6 +139,7 @@ type Curve struct {
 	A, B, C                float64
 	Prompt, Output         float64 // mean tokens, of all replicas
 	KV, Slots              int     // of one replica; 0 where it is unknown or no bound
+	Rate                   float64 // requests a second of one replica, within the objective
 	Samples                float64 // requests that it was learned from
 }
 
@@ -175,7 +176,7 @@ func (q *Queue) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{
 		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,
-		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Samples: k.learned.samples,
+		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Rate: k.rate, Samples: k.learned.samples,
 	}
 	if k.slots > 1 {
 		c.Slots = k.slots

@@ -11,4 +11,5 @@ const (
 	MetaKVTokens  = "kv_tokens"            // tokens that an engine's cache holds
 	MetaMaxPrompt = "max_model_len"        // longest prompt in tokens
 	MetaRoute     = "aliquot_route"        // "true" opts a service in to the router
+	MetaAffinity  = "aliquot_affinity"     // headers whose value leads to one replica of a class
 )

@@ -27,6 +27,9 @@ type Curve struct {
 	// takes at once; 0 where that is unknown or there is no bound.
 	KV    float64 `json:"kv_tokens,omitempty"`
 	Slots float64 `json:"slots,omitempty"`
+	// Rate is how many requests a second a replica serves at most within the objective of
+	// the service; 0 while unknown.
+	Rate float64 `json:"rate,omitempty"`
 
 	Samples float64 `json:"n"`
 }
@@ -65,6 +68,10 @@ func ParseSlices(key string) (slices, total int, ok bool) {
 	total, err = strconv.Atoi(of)
 	return slices, total, err == nil && total >= 1
 }
+
+// Speed is how many tokens a second a replica reads and writes at most within the
+// objective of the service; 0 while unknown.
+func (c Curve) Speed() float64 { return c.Rate * (c.Prompt + c.Output) }
 
 // Held is how many tokens a mean request has in the cache, on average over the time
 // that it is served.
@@ -126,7 +133,7 @@ func (c Curve) at(n float64) (rate, first, token float64) {
 
 // figures are all numbers of a curve.
 func (c *Curve) figures() []*float64 {
-	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Samples}
+	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Rate, &c.Samples}
 }
 
 // times is how many of figures stand for a time; of those 0 is a figure like any other,
@@ -144,7 +151,7 @@ func (c Curve) possible() bool {
 
 // curves is the mean of several in the making.
 type curves struct {
-	means   [times + 4]mean
+	means   [times + 5]mean
 	samples float64
 }
 

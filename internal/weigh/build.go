@@ -201,7 +201,9 @@ func (b *builder) build() {
 		b.rules()
 	}
 	SortSubsets(b.subs)
-	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs, Tuning: v.Tuning.of(Resolver)})
+	tuning := v.Tuning.of(Resolver)
+	tuning.Balance = b.balance()
+	b.add(Entry{Key: Key{Resolver, v.Service}, Subsets: b.subs, Tuning: tuning})
 	b.tuningNotes()
 	if err := Validate(p.Want); err != nil {
 		p.Want, p.Refused = nil, err.Error()

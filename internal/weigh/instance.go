@@ -19,11 +19,14 @@ const maxInstanceWeight = 64
 
 // Instance is one registered instance of a service.
 type Instance struct {
-	ID      string // for messages only
-	Group   Group
-	Weight  float64 // what the instance claims of itself, 0 when it claims nothing
-	Slots   int     // 0 when it does not say
-	Healthy bool
+	ID     string // for messages only
+	Group  Group
+	Weight float64 // what the instance claims of itself, 0 when it claims nothing
+	Slots  int     // 0 when it does not say
+	// Affinity names the headers by which the instance asks for a ring hash, as it says
+	// it; see Headers.
+	Affinity string
+	Healthy  bool
 }
 
 // Refused is an instance that is left out. Class is what it claims to be; Weight is
@@ -58,6 +61,14 @@ func (g Group) Name() string {
 	default:
 		return fmt.Sprintf("%s-s%dof%d", g.Class, g.Slices, g.Total)
 	}
+}
+
+// GroupOf is the group of an instance with so many slices of so many.
+func GroupOf(class string, slices, total int) Group {
+	if slices <= 1 && total <= 1 {
+		return Group{Class: class}
+	}
+	return Group{class, slices, total}
 }
 
 // ParseGroup is the inverse of Group.Name.
@@ -147,12 +158,10 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 		return fail(err)
 	}
 	g := &in.Group
-	switch {
-	case g.Total > 1 && g.Slices == 0:
+	if g.Total > 1 && g.Slices == 0 {
 		return fail(fmt.Errorf("%s=%d without %s", gpu.MetaTotal, g.Total, gpu.MetaSlices))
-	case g.Slices <= 1 && g.Total <= 1:
-		g.Slices, g.Total = 0, 0
 	}
+	*g = GroupOf(g.Class, g.Slices, g.Total)
 	if err := g.check(); err != nil {
 		return fail(err)
 	}
@@ -162,6 +171,7 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	if n, err := strconv.Atoi(meta[gpu.MetaSlots]); err == nil && n > 0 && n <= 1e6 {
 		in.Slots = n
 	}
+	in.Affinity = strings.TrimSpace(meta[gpu.MetaAffinity])
 	return in, nil
 }
 

@@ -1,8 +1,14 @@
 package weigh
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
+
+	"aliquot/internal/gpu"
 )
 
 // Tuning is what the router sets of entries besides shares and rules. It is a
@@ -16,24 +22,81 @@ type Tuning struct {
 	// Retries is how often a request is tried elsewhere when no connection came about.
 	Retries int
 	// Balance is how requests are spread inside a class, see LeastRequest and RingHash.
+	// Instances may ask for a ring hash where it is LeastRequest.
 	Balance string
 }
 
 // LeastRequest balances by the fewest requests in flight of two random instances.
 const LeastRequest = "least_request"
 
-// RingHash balances by a hash of a request header, so that equal values meet the same
-// instance of a class for as long as the class keeps its instances.
-func RingHash(header string) string { return ringHash + header }
+// RingHash balances by a hash of the first of some request headers that a request has, so
+// that equal values meet the same instance of a class for as long as the class keeps its
+// instances.
+func RingHash(headers ...string) string { return ringHash + strings.Join(headers, ",") }
 
 const ringHash = "ring_hash "
 
-// HashHeader returns the header of a balance made by RingHash.
-func HashHeader(balance string) (string, bool) {
-	if len(balance) <= len(ringHash) || balance[:len(ringHash)] != ringHash {
-		return "", false
+// HashHeaders returns the headers of a balance made by RingHash, none of another.
+func HashHeaders(balance string) []string {
+	list, ok := strings.CutPrefix(balance, ringHash)
+	if !ok || list == "" {
+		return nil
 	}
-	return balance[len(ringHash):], true
+	return strings.Split(list, ",")
+}
+
+// mostHeaders bounds the headers of one ring hash.
+const mostHeaders = 4
+
+// Headers reads the headers of a ring hash as operators and instances name them: by comma,
+// the one that counts most first.
+func Headers(text string) ([]string, error) {
+	var out []string
+	for _, name := range strings.Split(text, ",") {
+		name = strings.TrimSpace(name)
+		if err := CheckHeader(name); err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, name) }) {
+			out = append(out, name)
+		}
+	}
+	if len(out) > mostHeaders {
+		return nil, fmt.Errorf("%d headers: want at most %d", len(out), mostHeaders)
+	}
+	return out, nil
+}
+
+// balance is how requests are spread inside a class: as the file says, else as most of
+// those instances ask that ask for something. While none is registered it stays.
+func (b *builder) balance() string {
+	v, p := b.view, b.plan
+	if HashHeaders(v.Tuning.Balance) != nil || v.Tuning.Balance == "" {
+		return v.Tuning.Balance
+	}
+	if o, ok := v.Have[Key{Resolver, v.Service}]; len(v.Instances) == 0 && ok && o.Ours {
+		return o.Entry.Tuning.Balance
+	}
+	asked := map[string]int{}
+	for _, in := range v.Instances {
+		if in.Affinity == "" {
+			continue
+		}
+		headers, err := Headers(in.Affinity)
+		if err != nil {
+			p.Notes = append(p.Notes, fmt.Sprintf("instance %q: %s: %v, so it is passed over", in.ID, gpu.MetaAffinity, err))
+			continue
+		}
+		asked[RingHash(headers...)]++
+	}
+	if len(asked) == 0 {
+		return v.Tuning.Balance
+	}
+	all := slices.SortedFunc(maps.Keys(asked), func(a, b string) int { return cmp.Or(asked[b]-asked[a], cmp.Compare(a, b)) })
+	if len(all) > 1 {
+		p.Notes = append(p.Notes, fmt.Sprintf("instances differ in %s: that of the most holds, %s", gpu.MetaAffinity, strings.Join(HashHeaders(all[0]), ",")))
+	}
+	return all[0]
 }
 
 // of returns the part that a kind of entry holds.

@@ -29,6 +29,9 @@ type Weight struct {
 	// Age and Confidence (0 to 1) tell of learned weights how old and how certain.
 	Age        time.Duration
 	Confidence float64
+	// Tokens is how many tokens a second one instance serves, as measured; 0 where that is
+	// not known or the service is no language model.
+	Tokens float64
 	// Note says why a better source was passed over, "" when none was.
 	Note string
 }
@@ -48,9 +51,27 @@ type Profile struct {
 
 // Rate is what the gateways have measured of a class.
 type Rate struct {
-	Replica float64 // requests per second of a fully busy replica
+	// Replica is what a fully busy replica serves in a second, in one unit for all classes
+	// of a service: tokens of a language model, requests of others.
+	Replica float64
 	Samples float64
 	Updated time.Time
+	// Tokens says that the unit is tokens; Groups then has the rates of those groups of
+	// the class, by name, that were measured apart.
+	Tokens bool
+	Groups map[string]Measured
+}
+
+// Measured is a rate and how many samples it is from.
+type Measured struct{ Replica, Samples float64 }
+
+// of returns what is known of a group, and whether it was measured apart.
+func (r Rate) of(group string) (Rate, bool) {
+	m, apart := r.Groups[group]
+	if apart {
+		r.Replica, r.Samples = m.Replica, m.Samples
+	}
+	return r, apart
 }
 
 // Trust bounds which learned rates are used.
@@ -202,9 +223,9 @@ func fillMean(out map[string]Weight, groups map[string]Group) {
 	}
 }
 
-// applyLearned replaces priors by measured rates where these can be trusted. A
-// rate is one figure per class; groups of one class share it in proportion to
-// their priors.
+// applyLearned replaces priors by measured rates where these can be trusted. Groups of
+// one class share its rate in proportion to their priors, unless they were measured
+// apart.
 func applyLearned(out map[string]Weight, groups map[string]Group, counts map[string]int, learned map[string]Rate, trust Trust, now time.Time) {
 	mean := map[string]float64{} // prior of a class's mean replica
 	total := map[string]int{}
@@ -233,19 +254,37 @@ func applyLearned(out map[string]Weight, groups map[string]Group, counts map[str
 		scale = median(ratios)
 	}
 	for name, g := range groups {
-		w := out[name]
 		k, ok := ratio[g.Class]
 		switch {
 		case note[g.Class] != "":
+			w := out[name]
 			w.Note = note[g.Class]
-		case ok && (k/scale > trust.MaxFactor || scale/k > trust.MaxFactor):
-			w.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x", k/scale, trust.MaxFactor)
+			out[name] = w
 		case ok:
-			w = Weight{Value: w.Value * k / scale, Source: FromLearned}
-			w.Confidence, w.Age = trust.confidence(learned[g.Class], now)
+			out[name] = trust.weigh(name, out[name], learned[g.Class], k, scale, now)
 		}
-		out[name] = w
 	}
+}
+
+// weigh is a group's weight by what was measured. ratio is what was measured of the class
+// to the prior of its mean replica, scale that of the service.
+func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float64, now time.Time) Weight {
+	r := class
+	if own, apart := class.of(group); apart {
+		if c, _ := t.confidence(own, now); c >= t.MinConfidence {
+			r, ratio = own, own.Replica/prior.Value
+		}
+	}
+	if ratio/scale > t.MaxFactor || scale/ratio > t.MaxFactor {
+		prior.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x", ratio/scale, t.MaxFactor)
+		return prior
+	}
+	w := Weight{Value: prior.Value * ratio / scale, Source: FromLearned}
+	if r.Tokens {
+		w.Tokens = prior.Value * ratio
+	}
+	w.Confidence, w.Age = t.confidence(r, now)
+	return w
 }
 
 // median is the middle value, the geometric mean of the two middle ones where

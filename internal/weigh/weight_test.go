@@ -69,14 +69,14 @@ func TestDoubtfulRatesArePassedOver(t *testing.T) {
 		rate Rate
 		used bool
 	}{
-		"good":        {Rate{table("h100", 8), 500, noon}, true},
-		"few samples": {Rate{table("h100", 8), 3, noon}, false},
-		"old":         {Rate{table("h100", 8), 500, noon.Add(-2 * time.Hour)}, false},
-		"of tomorrow": {Rate{table("h100", 8), 500, noon.Add(24 * time.Hour)}, false},
-		"outlier":     {Rate{table("h100", 1e6), 500, noon}, false},
-		"too small":   {Rate{table("h100", 1e-6), 500, noon}, false},
+		"good":        {Rate{Replica: table("h100", 8), Samples: 500, Updated: noon}, true},
+		"few samples": {Rate{Replica: table("h100", 8), Samples: 3, Updated: noon}, false},
+		"old":         {Rate{Replica: table("h100", 8), Samples: 500, Updated: noon.Add(-2 * time.Hour)}, false},
+		"of tomorrow": {Rate{Replica: table("h100", 8), Samples: 500, Updated: noon.Add(24 * time.Hour)}, false},
+		"outlier":     {Rate{Replica: table("h100", 1e6), Samples: 500, Updated: noon}, false},
+		"too small":   {Rate{Replica: table("h100", 1e-6), Samples: 500, Updated: noon}, false},
 	} {
-		learned := map[string]Rate{"h100": c.rate, "l4": {table("l4", 10), 500, noon}, "mi300x": {table("mi300x", 10), 500, noon}}
+		learned := map[string]Rate{"h100": c.rate, "l4": {Replica: table("l4", 10), Samples: 500, Updated: noon}, "mi300x": {Replica: table("mi300x", 10), Samples: 500, Updated: noon}}
 		got := Weights(instances, nil, learned, nil, DefaultTrust(), noon)["h100"]
 		if (got.Source == FromLearned) != c.used || !c.used && got.Note == "" {
 			t.Errorf("%s: got %+v", name, got)
@@ -99,7 +99,7 @@ func TestSlicesTakeTheirPart(t *testing.T) {
 		t.Errorf("profile: %+v", got)
 	}
 	// The class's one learned rate is that of its mean replica.
-	got = Weights(instances, nil, map[string]Rate{"h100": {100, 500, noon}}, nil, DefaultTrust(), noon)
+	got = Weights(instances, nil, map[string]Rate{"h100": {Replica: 100, Samples: 500, Updated: noon}}, nil, DefaultTrust(), noon)
 	if w := got["h100-s5of20"]; w.Source != FromLearned || !near(got["h100"].Value/w.Value, 4) {
 		t.Errorf("learned: %+v", got)
 	}
@@ -121,7 +121,7 @@ func TestFormula(t *testing.T) {
 func TestAGoneGroupKeepsItsWeight(t *testing.T) {
 	h100 := []Instance{{Group: Group{Class: "h100", Slices: 5, Total: 20}, Weight: 0.4}}
 	l4 := whole("l4", 2)
-	learned := map[string]Rate{"h100": {40, 500, noon}, "l4": {9, 500, noon}}
+	learned := map[string]Rate{"h100": {Replica: 40, Samples: 500, Updated: noon}, "l4": {Replica: 9, Samples: 500, Updated: noon}}
 	profiles := map[string]Profile{"newgpu": {Weight: 3}}
 	others := join(l4, whole("newgpu", 1))
 	before := Weights(join(h100, others), nil, learned, profiles, DefaultTrust(), noon)
@@ -145,5 +145,36 @@ func TestAGoneGroupKeepsItsWeight(t *testing.T) {
 	}
 	if w := Weights(l4, []Instance{{Group: g}}, nil, nil, DefaultTrust(), noon)["h100-s5of20"]; !near(w.Value, tableWeight(t, "h100")/4) || w.Source != FromTable {
 		t.Errorf("by name alone: %+v", w)
+	}
+}
+
+// Replicas of one class with different parts of its GPUs are weighed by what each was
+// measured to serve, not by their parts; a class that was not measured keeps its place.
+func TestGroupsMeasuredApartAreWeighedApart(t *testing.T) {
+	sliced := func(n int) Instance {
+		return Instance{Group: Group{Class: "h100", Slices: n, Total: 20}, Healthy: true}
+	}
+	instances := append(whole("l4", 1), sliced(5), sliced(10))
+	learned := map[string]Rate{"h100": {
+		Replica: 6000, Samples: 400, Updated: noon, Tokens: true,
+		Groups: map[string]Measured{"h100-s5of20": {2000, 200}, "h100-s10of20": {9000, 200}, "h100-s20of20": {1, 200}},
+	}}
+	got := Weights(instances, nil, learned, nil, DefaultTrust(), noon)
+	small, large := got["h100-s5of20"], got["h100-s10of20"]
+	if !near(large.Value/small.Value, 4.5) || !near(small.Tokens, 2000) || !near(large.Tokens, 9000) || large.Source != FromLearned {
+		t.Errorf("%+v and %+v, want 2000 and 9000 tokens a second", small, large)
+	}
+	if l4 := got["l4"]; l4.Source != FromTable || l4.Tokens != 0 || !near(l4.Value, tableWeight(t, "l4")) {
+		t.Errorf("the class that was not measured: %+v", l4)
+	}
+	// Too few samples of a group, or a nonsensical rate of it, are passed over.
+	learned["h100"].Groups["h100-s5of20"] = Measured{2000, 2}
+	learned["h100"].Groups["h100-s10of20"] = Measured{1e9, 200}
+	got = Weights(instances, nil, learned, nil, DefaultTrust(), noon)
+	if w := got["h100-s5of20"]; w.Source != FromLearned || near(w.Tokens, 2000) {
+		t.Errorf("too few samples: %+v", w)
+	}
+	if w := got["h100-s10of20"]; w.Source != FromTable || w.Note == "" {
+		t.Errorf("nonsense: %+v", w)
 	}
 }

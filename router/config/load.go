@@ -258,10 +258,11 @@ func (l *loader) service(b *serviceBody, tuning weigh.Tuning) Service {
 	l.at = b.Range
 	s.Tuning = l.tuning(tuning, b.Request, b.Idle, b.Retries)
 	if b.Affinity != "" {
-		if err := weigh.CheckHeader(b.Affinity); err != nil {
+		headers, err := weigh.Headers(b.Affinity)
+		if err != nil {
 			l.fail(b.Range, "affinity_header: %v", err)
 		}
-		s.Tuning.Balance = weigh.RingHash(b.Affinity)
+		s.Tuning.Balance = weigh.RingHash(headers...)
 	}
 	for _, r := range b.Rules {
 		rule := weigh.Rule{

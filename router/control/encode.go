@@ -137,8 +137,13 @@ func finite(d time.Duration) time.Duration {
 func milliseconds(d time.Duration) int { return int(finite(d).Milliseconds()) }
 
 func balancer(balance string) *api.LoadBalancer {
-	if header, ok := weigh.HashHeader(balance); ok {
-		return &api.LoadBalancer{Policy: "ring_hash", HashPolicies: []api.HashPolicy{{Field: "header", FieldValue: header}}}
+	if headers := weigh.HashHeaders(balance); headers != nil {
+		out := &api.LoadBalancer{Policy: "ring_hash"}
+		for i, header := range headers {
+			// The first that a request has counts alone.
+			out.HashPolicies = append(out.HashPolicies, api.HashPolicy{Field: "header", FieldValue: header, Terminal: i < len(headers)-1})
+		}
+		return out
 	}
 	if balance == "" {
 		return nil
