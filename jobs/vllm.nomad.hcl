@@ -1,7 +1,8 @@
 # A language model on vLLM, on NVIDIA and on AMD GPUs, as one service.
 #
 # Needs:  the aliquot driver and a device plugin on the nodes; Consul; the model's
-#         weights reachable (Hugging Face, or a host volume named by var.models). To
+#         weights reachable (var.cached_models through jobs/cache.nomad.hcl, Hugging
+#         Face, or a host volume named by var.models). To
 #         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
 #         the gateway's configuration, with policy = "tokens" (docs/llm.md). Without them
 #         the counts stay as they are set.
@@ -153,6 +154,12 @@ variable "memory" {
   default     = 16384
 }
 
+variable "cached_models" {
+  description = "Models that the node's cache brings and mounts, such as [\"hf://Qwen/Qwen3-4B@main\"]; needs jobs/cache.nomad.hcl. Without any, vLLM fetches the model by itself."
+  type        = list(string)
+  default     = []
+}
+
 variable "models" {
   description = "Host volume with model files, mounted read-only at /models; empty for none."
   type        = string
@@ -269,6 +276,7 @@ job "vllm" {
             rocm = var.image_rocm
           }
           image_pull_timeout = "60m"
+          models             = var.cached_models
           ports              = ["http"]
           entrypoint         = ["vllm", "serve"]
           args = concat([

@@ -56,7 +56,15 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library) {
 	case <-job.Done():
 	case <-ctx.Done():
 	}
-	answer(w, http.StatusOK, job.Status())
+	if r.Context().Err() != nil {
+		return // the asker has gone, and may have ended its pins since
+	}
+	m, err := job.Held(ask.Owner)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	answer(w, http.StatusOK, m)
 }
 
 // code is the status of an error.

@@ -83,16 +83,24 @@ func (j *Job) own(owner string) error {
 		}
 		return nil
 	}
-	return j.library.pin(owner, j.view.Name)
+	return j.pin(owner)
 }
 
-// pin adds a view to what an owner has pinned.
-func (l *Library) pin(owner, view string) error {
-	views := l.Cache.Store().Pins()[owner]
-	if slices.Contains(views, view) {
-		return nil
+func (j *Job) pin(owner string) error {
+	if err := j.library.Cache.Store().PinAlso(owner, j.view.Name); err != nil {
+		return fmt.Errorf("model %s could not be pinned: %w", j.listing.Ref, err)
 	}
-	return l.Cache.Store().Pin(owner, append(views, view)...)
+	return nil
+}
+
+// Held says how far the job is. A model that is whole is pinned for the owner, if any,
+// so that it may be mounted.
+func (j *Job) Held(owner string) (cacheapi.Model, error) {
+	m := j.Status()
+	if m.State != cacheapi.Whole {
+		return m, nil
+	}
+	return m, j.own(owner)
 }
 
 // Unpin ends what an owner has pinned, or would pin.
@@ -124,18 +132,11 @@ func (j *Job) gone() bool {
 func (j *Job) Done() <-chan struct{} { return j.done }
 
 func (j *Job) run(ctx context.Context) {
-	at, err := j.fetch(ctx)
+	err := j.fetch(ctx)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.token = ""
-	if err == nil {
-		for _, owner := range j.owners {
-			if err := j.library.pin(owner, j.view.Name); err != nil {
-				j.library.Log.Error("a model could not be pinned", "owner", owner, "model", j.listing.Ref.String(), "error", err)
-			}
-		}
-	}
-	j.path, j.err = at, err
+	j.err = err
 	if errors.Is(err, fetch.ErrClosed) {
 		j.library.Log.Info("a model is left unfinished", "model", j.listing.Ref.String())
 	} else if err != nil {
@@ -146,11 +147,12 @@ func (j *Job) run(ctx context.Context) {
 	close(j.done)
 }
 
-// fetch fetches the files and publishes them. The files stay open until then, so that
-// none is evicted for another.
-func (j *Job) fetch(ctx context.Context) (string, error) {
+// fetch fetches the files, publishes them and pins them for the owners. The files stay
+// open until then, so that none is evicted for another.
+func (j *Job) fetch(ctx context.Context) error {
 	if at := j.library.Cache.Store().View(j.view.Name); at != "" {
-		return at, nil
+		j.settle(at)
+		return nil
 	}
 	defer func() {
 		for _, r := range j.readers {
@@ -173,9 +175,26 @@ func (j *Job) fetch(ctx context.Context) (string, error) {
 		})
 	}
 	if err := group.Wait(); err != nil {
-		return "", err
+		return err
 	}
-	return j.library.Cache.Store().Publish(j.view)
+	at, err := j.library.Cache.Store().Publish(j.view)
+	if err != nil {
+		return err
+	}
+	j.settle(at)
+	return nil
+}
+
+// settle notes where the model is, and pins it for those who asked for it.
+func (j *Job) settle(at string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.path = at
+	for _, owner := range j.owners {
+		if err := j.pin(owner); err != nil {
+			j.library.Log.Error(err.Error(), "owner", owner)
+		}
+	}
 }
 
 // one fetches a file, and leaves it open.

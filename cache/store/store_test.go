@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -324,6 +325,36 @@ func TestViews(t *testing.T) {
 	s = open(t, dir, Options{})
 	if s.View("v") != "" {
 		t.Error("a view without its objects is there")
+	}
+}
+
+// Two models that become whole at once are both pinned.
+func TestPinsOfOneOwnerAddUp(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, Options{})
+	o := put(t, s, 1, 10)
+	var views []string
+	for i := range 20 {
+		name := fmt.Sprint("v", i)
+		if _, err := s.Publish(View{Name: name, Objects: map[string]string{"f": o.ID}}); err != nil {
+			t.Fatal(err)
+		}
+		views = append(views, name)
+	}
+	var group sync.WaitGroup
+	for _, name := range views {
+		group.Go(func() {
+			if err := s.PinAlso("task", name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if got := s.Pins()["task"]; len(got) != len(views) {
+		t.Errorf("pinned are %v", got)
+	}
+	if err := s.PinAlso("task", "nothing"); !errors.Is(err, ErrAbsent) {
+		t.Errorf("a view that is not here is pinned: %v", err)
 	}
 }
 

@@ -148,6 +148,22 @@ func (s *Store) Views() (names []string) {
 func (s *Store) Pin(owner string, views ...string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.pin(owner, views)
+}
+
+// PinAlso adds a view to what an owner has pinned.
+func (s *Store) PinAlso(owner, view string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	views := s.pins[owner]
+	if slices.Contains(views, view) {
+		return nil
+	}
+	return s.pin(owner, append(slices.Clone(views), view))
+}
+
+// pin writes down what an owner has pinned. The caller holds the lock.
+func (s *Store) pin(owner string, views []string) error {
 	if !safeName(owner) {
 		return fmt.Errorf("owner %q of a pin: not a name", owner)
 	}

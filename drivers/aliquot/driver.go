@@ -39,6 +39,7 @@ type Driver struct {
 	tasks  *tasks
 	watch  sync.Once
 	levels *levels
+	models *models
 
 	mu       sync.RWMutex
 	set      settings
@@ -54,7 +55,7 @@ func New(ctx context.Context, log hclog.Logger, mps MPS) *Driver {
 	return &Driver{
 		Driver: docker.NewDockerDriver(ctx, log).(*docker.Driver),
 		ctx:    ctx, log: log, mps: mps,
-		events: newAnnouncer(ctx, log), tasks: newTasks(), levels: newLevels(),
+		events: newAnnouncer(ctx, log), tasks: newTasks(), levels: newLevels(), models: newModels(),
 	}
 }
 
@@ -117,6 +118,23 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if err != nil {
 		return nil, nil, err
 	}
+	models, err := d.bring(cfg, &start)
+	if err != nil {
+		return nil, nil, err
+	}
+	handle, network, err := d.launch(cfg, start, models)
+	if err != nil {
+		d.release(cfg.ID)
+		return nil, nil, err
+	}
+	if models != nil && !models.Mounted {
+		go d.followModels(cfg, start.wishes)
+	}
+	return handle, network, nil
+}
+
+// launch waits for the room that a grant needs and starts the container.
+func (d *Driver) launch(cfg *drivers.TaskConfig, start start, models *modelState) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
 	if grant := start.check.grant(); grant != nil {
 		defer d.tasks.settle(cfg.ID)
 		if err := d.tasks.room(d.ctx, cfg, *grant); err != nil {
@@ -133,7 +151,7 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	}
 	// Nomad keeps what it asked for, not what this host made of it.
 	handle.Config = cfg
-	if err := d.follow(handle, start.check); err != nil {
+	if err := d.follow(handle, start.check, models); err != nil {
 		_ = d.Driver.DestroyTask(cfg.ID, true)
 		return nil, nil, err
 	}
@@ -203,6 +221,7 @@ func (d *Driver) DestroyTask(id string, force bool) error {
 		return err
 	}
 	d.tasks.forget(id)
+	d.release(id)
 	return nil
 }
 

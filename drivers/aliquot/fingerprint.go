@@ -24,6 +24,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		go d.watchEngine()
 		go d.watchFaults()
 		go d.watchAccount(d.ctx)
+		go d.watchPins()
 	})
 	out := make(chan *drivers.Fingerprint)
 	go func() {

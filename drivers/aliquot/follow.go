@@ -19,6 +19,8 @@ type handleState struct {
 	DriverNetwork  *drivers.DriverNetwork
 	// Check is nil for a task without a GPU.
 	Check *check
+	// Models is nil for a task without models of the cache.
+	Models *modelState
 }
 
 // check is an attachment check as it survives a restart of the driver: when the
@@ -45,14 +47,16 @@ func (c *check) grant() *gpu.Grant {
 
 // follow begins to watch a task that has just started and puts what it needs
 // later into the handle.
-func (d *Driver) follow(handle *drivers.TaskHandle, c *check) error {
+func (d *Driver) follow(handle *drivers.TaskHandle, c *check, models *modelState) error {
 	var state handleState
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
 	}
 	if c != nil {
 		c.Until = time.Now().Add(c.Timeout).Unix()
-		state.Check = c
+	}
+	if c != nil || models != nil {
+		state.Check, state.Models = c, models
 		if err := handle.SetDriverState(&state); err != nil {
 			return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
 		}
@@ -72,6 +76,9 @@ func (d *Driver) resume(handle *drivers.TaskHandle) error {
 		// task that runs is not ended for what it may have done since: look once more
 		// and only say so.
 		c.Require, c.Until = false, time.Now().Add(c.Timeout).Unix()
+	}
+	if err := d.keepModels(handle.Config, state.Models); err != nil {
+		return fmt.Errorf("models of task %q: %w", handle.Config.Name, err)
 	}
 	d.observe(handle.Config, state)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
+	"aliquot/internal/cacheapi"
 	"aliquot/internal/variant"
 )
 
@@ -45,6 +46,8 @@ type DriverConfig struct {
 	JoinNetworks bool `codec:"join_networks"`
 	// AllowedModes are the namespaces that jobs may share.
 	AllowedModes AllowedModes `codec:"allowed_modes"`
+	// CacheSocket is where the node's cache listens.
+	CacheSocket string `codec:"cache_socket"`
 	// Packing publishes what packing policies order nodes by.
 	Packing PackingConfig `codec:"packing"`
 }
@@ -83,6 +86,7 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	attrs["dangling_containers_check"] = withDefault("dangling_containers_check", "string", `"enforce"`)
 	attrs["allow_ungranted_gpus"] = withDefault("allow_ungranted_gpus", "bool", "false")
 	attrs["allowed_devices"] = withDefault("allowed_devices", "list(string)", "[]")
+	attrs["cache_socket"] = withDefault("cache_socket", "string", `"`+cacheapi.Socket+`"`)
 	attrs["join_networks"] = withDefault("join_networks", "bool", "false")
 	modes := map[string]*hclspec.Spec{}
 	for _, name := range []string{"pid", "ipc", "userns", "uts"} {
@@ -119,6 +123,13 @@ type TaskConfig struct {
 	RequireAttachment  bool              `codec:"require_attachment"`
 	AttachmentTimeout  string            `codec:"attachment_timeout"`
 	DriverLibraries    bool              `codec:"driver_libraries"`
+	// Models are names such as hf://Qwen/Qwen3-4B@main; ModelsInclude and ModelsExclude
+	// patterns of their files.
+	Models        []string `codec:"models"`
+	ModelsInclude []string `codec:"models_include"`
+	ModelsExclude []string `codec:"models_exclude"`
+	ModelsWait    string   `codec:"models_wait"`
+	ModelsTimeout string   `codec:"models_timeout"`
 }
 
 // taskSpec is the docker driver's schema with image optional and the additions
@@ -138,5 +149,10 @@ func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	attrs["require_attachment"] = withDefault("require_attachment", "bool", "false")
 	attrs["attachment_timeout"] = hclspec.NewAttr("attachment_timeout", "string", false)
 	attrs["driver_libraries"] = withDefault("driver_libraries", "bool", "true")
+	for _, name := range []string{"models", "models_include", "models_exclude"} {
+		attrs[name] = withDefault(name, "list(string)", "[]")
+	}
+	attrs["models_wait"] = withDefault("models_wait", "string", `"10s"`)
+	attrs["models_timeout"] = withDefault("models_timeout", "string", `"60m"`)
 	return spec
 }

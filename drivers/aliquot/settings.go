@@ -28,6 +28,11 @@ type settings struct {
 	limits  limits
 	// joins is set where allocations' networks are made by the docker driver.
 	joins bool
+	// cacheSocket is where the node's cache listens.
+	cacheSocket string
+	// authenticates is set where the docker driver finds credentials for registries by
+	// itself.
+	authenticates bool
 	// packing is nil where the node publishes no levels.
 	packing *account.Watcher
 }
@@ -43,13 +48,13 @@ func (c DriverConfig) settings() (settings, error) {
 		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
 		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
-		joins:   c.JoinNetworks,
+		joins:   c.JoinNetworks, cacheSocket: c.CacheSocket, authenticates: c.Auth.Config != "" || c.Auth.Helper != "",
 		limits: limits{
 			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes, devices: c.AllowedDevices,
 			sockets: engineSockets(c.Endpoint),
 		},
 	}
-	for key, dir := range map[string]string{"root": c.Root, "run_dir": c.RunDir} {
+	for key, dir := range map[string]string{"root": c.Root, "run_dir": c.RunDir, "cache_socket": c.CacheSocket} {
 		if !filepath.IsAbs(dir) {
 			return s, fmt.Errorf("%s is %q: want an absolute path", key, dir)
 		}

@@ -20,6 +20,8 @@ type start struct {
 	message string
 	notes   map[string]string
 	check   *check
+	wishes  wishes
+	task    TaskConfig
 }
 
 // prepare derives everything from the task's configuration and its DeviceEnv
@@ -71,6 +73,10 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
 	hand(out.config, task, choice, a)
 	addMounts(out.config, task, logMounts(out.config, task))
+	out.task = task
+	if out.wishes, err = task.wishes(out.config); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
 	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}

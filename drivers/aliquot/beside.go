@@ -1,0 +1,52 @@
+package aliquot
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/docker/docker/api/types/image"
+	"github.com/hashicorp/nomad/plugins/drivers"
+)
+
+// pullBeside pulls a task's image while its models are fetched, where nothing but its
+// name is needed for that. The docker driver then finds it, or pulls it as ever and says
+// why it cannot. The channel is closed when there is no more to wait for.
+func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) <-chan struct{} {
+	done := make(chan struct{})
+	set, _ := d.settings()
+	named := task.Auth.Username == "" && task.Auth.Password == "" && !set.authenticates && task.LoadImage == "" && !task.ForcePull
+	limit, err := time.ParseDuration(task.ImagePullTimeout)
+	if !named || err != nil {
+		close(done)
+		return done
+	}
+	go func() {
+		defer close(done)
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		if err := d.pull(ctx, set, cfg, task.Image); err != nil {
+			d.log.Debug("the image was not pulled beside the models", "image", task.Image, "error", err)
+		}
+	}()
+	return done
+}
+
+func (d *Driver) pull(ctx context.Context, set settings, cfg *drivers.TaskConfig, name string) error {
+	engine, err := set.engine.client()
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	if _, err := engine.ImageInspect(ctx, name); err == nil {
+		return nil
+	}
+	d.emit(cfg, "image "+name+" is pulled beside the models", map[string]string{"image": name})
+	progress, err := engine.ImagePull(ctx, name, image.PullOptions{})
+	if err != nil {
+		return err
+	}
+	defer progress.Close()
+	_, err = io.Copy(io.Discard, progress)
+	return err
+}

@@ -1,0 +1,294 @@
+package aliquot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/nomad/structs"
+	"github.com/hashicorp/nomad/plugins/drivers"
+	"golang.org/x/sync/errgroup"
+
+	"aliquot/internal/cacheapi"
+)
+
+// envModels is the variable that tells a task where its models are.
+const envModels = "ALIQUOT_MODELS"
+
+const (
+	// modelLook is how long one question about a model waits for it.
+	modelLook = 2 * time.Second
+	// unpinFor is how long the driver tries to tell the cache that a task has ended; what
+	// is left over reap finds.
+	unpinFor = 10 * time.Minute
+)
+
+// models knows which tasks hold models of the node's cache.
+type models struct {
+	mu     sync.Mutex
+	owners map[string]held
+}
+
+// held is one task's use of models.
+type held struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+func newModels() *models { return &models{owners: map[string]held{}} }
+
+// ownerOf is the name under which a task pins models. A task that is started anew has
+// another.
+func ownerOf(taskID string) string { return strings.ReplaceAll(taskID, "/", "-") }
+
+// hold begins a task's use of models, or goes on with it; the context ends with it.
+func (m *models) hold(ctx context.Context, taskID string) context.Context {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h, ok := m.owners[ownerOf(taskID)]
+	if !ok {
+		h.ctx, h.end = context.WithCancel(ctx)
+		m.owners[ownerOf(taskID)] = h
+	}
+	return h.ctx
+}
+
+// leave ends what hold began, and reports whether it did.
+func (m *models) leave(taskID string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h, ok := m.owners[ownerOf(taskID)]
+	if ok {
+		h.end()
+		delete(m.owners, ownerOf(taskID))
+	}
+	return ok
+}
+
+func (m *models) holds(owner string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, ok := m.owners[owner]
+	return ok
+}
+
+// modelState is what Nomad keeps of a task's models. Which they are its config says.
+type modelState struct {
+	// Mounted is set where they were whole at the start.
+	Mounted bool
+}
+
+// bring has the models of a task on the node and adds them to what the docker driver
+// gets: mounted where all are whole, otherwise through the cache's face of the Hub. It
+// returns nil for a task without models.
+func (d *Driver) bring(cfg *drivers.TaskConfig, s *start) (*modelState, error) {
+	if len(s.wishes.refs) == 0 {
+		return nil, nil
+	}
+	b := bringing{d: d, cfg: cfg, wishes: s.wishes, owner: ownerOf(cfg.ID), cache: d.cache()}
+	ctx := d.models.hold(d.ctx, cfg.ID)
+	found, face, err := b.wait(ctx, func() <-chan struct{} { return d.pullBeside(ctx, cfg, s.task) })
+	if err == nil {
+		err = b.give(s, found, face)
+	}
+	if err != nil {
+		d.release(cfg.ID)
+		return nil, err
+	}
+	return &modelState{Mounted: whole(found)}, nil
+}
+
+// cache makes a client of the node's cache.
+func (d *Driver) cache() *cacheapi.Client {
+	set, _ := d.settings()
+	return cacheapi.NewClient(set.cacheSocket)
+}
+
+// bringing is the way of one task's models to the node.
+type bringing struct {
+	d      *Driver
+	cfg    *drivers.TaskConfig
+	wishes wishes
+	owner  string
+	cache  *cacheapi.Client
+	progress
+}
+
+// ask asks for all models at once, and waits a while for those that are not whole.
+func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Model, error) {
+	found := make([]cacheapi.Model, len(b.wishes.refs))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, ref := range b.wishes.refs {
+		group.Go(func() (err error) {
+			if found[i], err = b.cache.Fetch(ctx, b.wishes.ask(ref, b.owner, wait)); err == nil && found[i].State == cacheapi.Failed {
+				err = fmt.Errorf("%s cannot be fetched: %s", ref, found[i].Error)
+			}
+			return err
+		})
+	}
+	return found, group.Wait()
+}
+
+// wait waits for the models beside the pull of the image, and then as long as the task
+// says. It returns the URL of the cache's face where models that are not whole can be
+// read through it.
+func (b *bringing) wait(ctx context.Context, pull func() <-chan struct{}) (found []cacheapi.Model, face string, err error) {
+	if found, err = b.ask(ctx, 0); err != nil {
+		return nil, "", refusal(err)
+	}
+	if whole(found) {
+		b.say(found)
+		return found, "", nil
+	}
+	status, err := b.cache.Status(ctx)
+	if err != nil {
+		return nil, "", refusal(err)
+	}
+	unread := b.wishes.noFace(found, status.HF)
+	limit := b.wishes.wait
+	if unread != "" {
+		limit = b.wishes.timeout
+	}
+	pulled := pull()
+	var until time.Time // none while the image is pulled
+	for {
+		b.say(found)
+		select {
+		case <-pulled:
+			pulled, until = nil, time.Now().Add(limit)
+		default:
+		}
+		left := time.Until(until)
+		switch {
+		case whole(found), !until.IsZero() && left <= 0 && unread == "":
+			return found, status.HF, nil
+		case !until.IsZero() && left <= 0:
+			return nil, "", structs.NewRecoverableError(fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, and the next start finds what it brought", limit, unread), true)
+		case until.IsZero() || left > modelLook:
+			left = modelLook
+		}
+		if found, err = b.ask(ctx, left); err != nil {
+			return nil, "", refusal(err)
+		}
+	}
+}
+
+func (b *bringing) say(found []cacheapi.Model) {
+	if message, notes := b.progress.say(found); message != "" {
+		b.d.emit(b.cfg, message, notes)
+	}
+}
+
+// refusal says whether Nomad may try the start again here: not where the cache knows that
+// it cannot succeed.
+func refusal(err error) error {
+	var answer *cacheapi.Error
+	err = fmt.Errorf("models: %w", err)
+	if errors.As(err, &answer) {
+		switch answer.Status {
+		case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusInsufficientStorage:
+			return err
+		}
+		return structs.NewRecoverableError(err, true)
+	}
+	if strings.Contains(err.Error(), "does not answer") {
+		err = fmt.Errorf("%w: run jobs/cache.nomad.hcl on this node, or set cache_socket in plugin \"aliquot-driver\"", err)
+	}
+	return structs.NewRecoverableError(err, true)
+}
+
+// give adds the models to a start. Those of the Hub are mounted together or not at all:
+// a client either reads its cache or asks the Hub.
+func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
+	all := whole(found)
+	for i, m := range found {
+		ref := b.wishes.refs[i]
+		if !all && ref.Scheme == "hf" {
+			continue
+		}
+		mount, err := modelMount(ref, m.Path)
+		if err != nil {
+			return fmt.Errorf("models: %s: %w", ref, err)
+		}
+		s.config.Mounts = append(s.config.Mounts, mount)
+	}
+	s.config.Env[envModels] = modelsRoot
+	switch {
+	case !all:
+		maps.Copy(s.config.Env, faced(s.config.Env, face))
+	case b.wishes.ofHub():
+		maps.Copy(s.config.Env, offline())
+	}
+	return nil
+}
+
+// followModels says how far the models of a running task are that it reads through the
+// face, until they are whole: the next start on this node mounts them.
+func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
+	ctx := d.models.hold(d.ctx, cfg.ID)
+	b := bringing{d: d, cfg: cfg, wishes: w, owner: ownerOf(cfg.ID), cache: d.cache()}
+	for ctx.Err() == nil {
+		found, err := b.ask(ctx, modelLook)
+		if err == nil {
+			b.say(found)
+			if whole(found) {
+				return
+			}
+			continue
+		}
+		d.log.Debug("the task's models are not known", "task", cfg.Name, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(modelLook):
+		}
+	}
+}
+
+// keepModels goes on with the models of a task that an earlier process started.
+func (d *Driver) keepModels(cfg *drivers.TaskConfig, state *modelState) error {
+	if state == nil {
+		return nil
+	}
+	d.models.hold(d.ctx, cfg.ID)
+	if state.Mounted {
+		return nil
+	}
+	var task TaskConfig
+	if err := cfg.DecodeDriverConfig(&task); err != nil {
+		return err
+	}
+	w, err := task.wishes(cfg)
+	if err != nil {
+		return err
+	}
+	go d.followModels(cfg, w)
+	return nil
+}
+
+// release ends a task's hold on models. The cache may be away just now.
+func (d *Driver) release(taskID string) {
+	if !d.models.leave(taskID) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(d.ctx, unpinFor)
+	go func() {
+		defer cancel()
+		for {
+			err := d.cache().Unpin(ctx, ownerOf(taskID))
+			if err == nil {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				d.log.Warn("the cache could not be told that a task has ended; it is told later", "error", err)
+				return
+			case <-time.After(modelLook):
+			}
+		}
+	}()
+}

@@ -1,0 +1,187 @@
+package aliquot
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/blob"
+	"aliquot/internal/cacheapi"
+)
+
+// modelsRoot is where a container finds the models of its task.
+const modelsRoot = "/aliquot/models"
+
+// wishes are the models that a task names, and what it says about them.
+type wishes struct {
+	refs             []blob.Ref
+	include, exclude []string
+	// wait is for models that the task could also read through the cache's face, timeout
+	// for others.
+	wait, timeout time.Duration
+	token         string
+	// ownNetwork is set where the loopback address is the container's own.
+	ownNetwork bool
+}
+
+// wishes reads and checks what a task says about models.
+func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
+	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host"}
+	if len(c.Models) == 0 {
+		return w, nil
+	}
+	for _, name := range c.Models {
+		ref, err := blob.ParseRef(name)
+		if err != nil {
+			return w, fmt.Errorf("models: %w", err)
+		}
+		for _, o := range w.refs {
+			if err := apart(o, ref); err != nil {
+				return w, fmt.Errorf("models: %w", err)
+			}
+		}
+		w.refs = append(w.refs, ref)
+	}
+	for _, p := range slices.Concat(w.include, w.exclude) {
+		if _, err := path.Match(p, ""); err != nil {
+			return w, fmt.Errorf("models_include, models_exclude: %q is no pattern such as \"*.safetensors\"", p)
+		}
+	}
+	for target := range c.targets() {
+		if within(modelsRoot, target) || within(target, modelsRoot) {
+			return w, fmt.Errorf("models are mounted below %s, and the task mounts something at %s: give that another target", modelsRoot, target)
+		}
+	}
+	// A zero is a wait, too: models that are not here are read through the face at once.
+	if w.wait, err = time.ParseDuration(c.ModelsWait); err != nil || w.wait < 0 {
+		return w, fmt.Errorf("models_wait is %q: want a duration such as \"10s\"", c.ModelsWait)
+	}
+	if w.timeout, err = positive("models_timeout", c.ModelsTimeout); err != nil {
+		return w, err
+	}
+	w.token = firstOf(cfg.Env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+	return w, nil
+}
+
+func firstOf(env map[string]string, names ...string) string {
+	for _, name := range names {
+		if env[name] != "" {
+			return env[name]
+		}
+	}
+	return ""
+}
+
+// apart fails for two models that would have the same place.
+func apart(a, b blob.Ref) error {
+	switch x, y := placeOf(a), placeOf(b); {
+	case x == y:
+		return fmt.Errorf("%s and %s have one place, %s: name one of them", a, b, x)
+	case within(x, y), within(y, x):
+		return fmt.Errorf("%s and %s lie in each other: name the outer one", a, b)
+	}
+	return nil
+}
+
+// placeOf is where a container finds a model: in a cache of the Hub for hf, otherwise at
+// the model's own name.
+func placeOf(r blob.Ref) string {
+	if r.Scheme == "hf" {
+		return path.Join(modelsRoot, "hub", r.Name)
+	}
+	return path.Join(modelsRoot, strings.Trim(path.Clean("/"+r.Name), "/"))
+}
+
+// ask is the question for one model to the node's cache.
+func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
+	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner, Wait: wait.Seconds()}
+	if ref.Scheme == "hf" {
+		f.Token = w.token
+	}
+	return f
+}
+
+// whole reports whether all models are.
+func whole(models []cacheapi.Model) bool {
+	for _, m := range models {
+		if m.State != cacheapi.Whole {
+			return false
+		}
+	}
+	return true
+}
+
+// noFace says why a task cannot read its incomplete models through the cache's face of
+// the Hub, "" where it can.
+func (w wishes) noFace(models []cacheapi.Model, face string) string {
+	for i, m := range models {
+		switch {
+		case m.State == cacheapi.Whole:
+		case w.refs[i].Scheme != "hf":
+			return w.refs[i].String() + " can be mounted only"
+		case face == "":
+			return "hf_listen of the cache is off"
+		case w.ownNetwork && loopback(face):
+			return "the cache's face of the Hub is at " + face + ", which this task's network does not reach"
+		}
+	}
+	return ""
+}
+
+func loopback(url string) bool {
+	host := strings.TrimPrefix(url, "http://")
+	return strings.HasPrefix(host, "127.") || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "[::1]")
+}
+
+// faced is the environment with which clients of the Hub read through the cache's face.
+// It waits for what is not here yet, which takes longer than clients expect of the Hub.
+func faced(job map[string]string, face string) map[string]string {
+	env := map[string]string{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
+	for name := range env {
+		if job[name] != "" {
+			env[name] = job[name]
+		}
+	}
+	env["HF_ENDPOINT"] = face
+	return env
+}
+
+// offline is the environment with which clients of the Hub find mounted models. Caches
+// for other things, such as a model's own code, stay where they are.
+func offline() map[string]string {
+	hub := path.Join(modelsRoot, "hub")
+	return map[string]string{"HF_HUB_CACHE": hub, "HUGGINGFACE_HUB_CACHE": hub, "HF_HUB_OFFLINE": "1"}
+}
+
+// ofHub reports whether one of the models is a repository of the Hub.
+func (w wishes) ofHub() bool {
+	return slices.ContainsFunc(w.refs, func(r blob.Ref) bool { return r.Scheme == "hf" })
+}
+
+// modelMount mounts a whole model where its task looks for it, out of the cache's view of
+// it: a repository of the Hub in the layout of the Hub's own cache, a file as itself,
+// otherwise a folder.
+func modelMount(ref blob.Ref, view string) (*drivers.MountConfig, error) {
+	m := &drivers.MountConfig{HostPath: filepath.Join(view, "files"), TaskPath: placeOf(ref), Readonly: true}
+	if ref.Scheme == "hf" {
+		m.HostPath, m.TaskPath = filepath.Join(view, "hub"), path.Join(modelsRoot, "hub")
+	}
+	list, err := os.ReadDir(m.HostPath)
+	switch {
+	case err != nil:
+		return nil, err
+	case ref.Scheme == "hf" && len(list) != 1:
+		return nil, fmt.Errorf("%s holds %d repositories instead of one", m.HostPath, len(list))
+	case ref.Scheme == "hf":
+		m.HostPath, m.TaskPath = filepath.Join(m.HostPath, list[0].Name()), path.Join(m.TaskPath, list[0].Name())
+	case len(list) == 1 && list[0].Name() == path.Base(ref.Name) && !list[0].IsDir():
+		m.HostPath = filepath.Join(m.HostPath, list[0].Name())
+	}
+	return m, nil
+}
