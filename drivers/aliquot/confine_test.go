@@ -304,7 +304,7 @@ func TestAllowedDevicesPassByNameAndByLink(t *testing.T) {
 
 func TestAllowedDevicesAreNodes(t *testing.T) {
 	for path, want := range map[string]string{"/dev/kfd": "", "dri/renderD128": "want the path of a device node", "/etc/passwd": "want the path of a device node", "/dev/dri": "is a folder"} {
-		c := DriverConfig{Root: string(confined(t, func(*limits) {}).host), RunDir: "/run/aliquot", MPSControl: "x", Attach: AttachAuto, DanglingCheck: DanglingOff, AttachmentTimeout: "1s", AllowedDevices: []string{path}}
+		c := DriverConfig{Root: string(confined(t, func(*limits) {}).host), RunDir: "/run/aliquot", CacheSocket: "/run/aliquot/cache.sock", MPSControl: "x", Attach: AttachAuto, DanglingCheck: DanglingOff, AttachmentTimeout: "1s", AllowedDevices: []string{path}}
 		if _, err := c.settings(); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
