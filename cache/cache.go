@@ -25,6 +25,7 @@ import (
 	"aliquot/cache/models"
 	"aliquot/cache/origin"
 	"aliquot/cache/peer"
+	"aliquot/cache/snapshots"
 	"aliquot/cache/store"
 	"aliquot/internal/cacheapi"
 	"aliquot/internal/consultoken"
@@ -124,7 +125,11 @@ func (d *Daemon) listen() error {
 	if err := os.Chmod(d.conf.Socket, 0o600); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	d.serve(socket, local.Handler(d.library, d.Status))
+	shelf := d.snapshots()
+	mux := http.NewServeMux()
+	mux.Handle("/", local.Handler(d.library, d.Status))
+	shelf.Local(mux)
+	d.serve(socket, mux)
 	if d.conf.HF != "" {
 		l, err := net.Listen("tcp", d.conf.HF)
 		if err != nil {
@@ -152,8 +157,23 @@ func (d *Daemon) listen() error {
 			return err
 		}
 	}
-	d.serve(l, peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
+	peers := http.NewServeMux()
+	peers.Handle("/", peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
+	if shelf.Peers != nil {
+		shelf.Peer(peers)
+	}
+	d.serve(l, peers)
 	return nil
+}
+
+// snapshots makes the shelf of what model servers compiled. It is shared with caches that
+// prove who they are, as it holds code.
+func (d *Daemon) snapshots() *snapshots.Shelf {
+	s := &snapshots.Shelf{Store: d.store, Log: d.log, Count: d.metrics.Snapshot}
+	if d.members != nil && !d.conf.Peer.Insecure {
+		s.Peers, s.Client = d.members.Peers, d.network().Client
+	}
+	return s
 }
 
 func (d *Daemon) serve(l net.Listener, h http.Handler) {

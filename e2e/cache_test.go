@@ -2,11 +2,13 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	consul "github.com/hashicorp/consul/api"
@@ -15,23 +17,24 @@ import (
 	"aliquot/e2e/cluster"
 )
 
-// TestCacheJob runs the cache as its job file says, and reads a model through the Hub's
-// face, from the store when the Hub has gone.
+// TestCacheJob runs the cache as its job file says, starts tasks from it, and reads a model
+// through the Hub's face, from the store when the Hub has gone.
 func TestCacheJob(t *testing.T) {
 	hub, stop := hubtest.Start()
 	defer stop()
 	body := hubtest.Bytes(1, 20<<20)
 	sha := hub.Push("Qwen/Qwen3", "main", map[string]hubtest.File{"config.json": {Body: []byte("{}")}, "model.safetensors": {Body: body, LFS: true}})
-	ctx, c := start(t, cluster.Options{})
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	ctx, c := start(t, cluster.Options{Rack: "h100", Driver: fmt.Sprintf("cache_socket = %q", socket)})
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	job, err := c.Run("jobs/cache.nomad.hcl", cluster.Vars{
 		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": "", "hf_port": port,
-		"settings": fmt.Sprintf("dir = %q\nsocket = %q\nkeep_free = \"0\"\nhuggingface { endpoint = %q }\n", filepath.Join(dir, "store"), filepath.Join(dir, "s"), hub.URL),
+		"settings": fmt.Sprintf("dir = %q\nsocket = %q\nkeep_free = \"0\"\nhuggingface { endpoint = %q }\n", filepath.Join(dir, "store"), socket, hub.URL),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -66,8 +69,95 @@ func TestCacheJob(t *testing.T) {
 	if res, got := read(at); res.StatusCode != http.StatusOK || res.Header.Get("X-Repo-Commit") != sha || !bytes.Equal(got, body) {
 		t.Fatalf("%s %v, %d bytes", res.Status, res.Header, len(got))
 	}
+	coldStarts(ctx, t, c, hub)
 	hub.Set(func(h *hubtest.Hub) { h.Down = true })
 	if res, got := read("/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(got, body) {
 		t.Errorf("without the Hub: %s, %d bytes", res.Status, len(got))
+	}
+}
+
+// coldJob serves a model that nobody has, with kernels that nobody has compiled. Its port
+// is another for each allocation.
+const coldJob = `
+variable "name" {}
+variable "image" {}
+variable "count" { type = number }
+
+job "cold" {
+  id   = var.name
+  name = var.name
+  group "server" {
+    count = var.count
+    update { max_parallel = 0 }
+    network {
+      port "http" {}
+    }
+    task "server" {
+      driver = "aliquot"
+      config {
+        image                 = var.image
+        image_tag_by_hardware = true
+        network_mode          = "host"
+        args                  = ["-listen=:${NOMAD_PORT_http}", "-compile=2s"]
+        models                = ["hf://Qwen/Qwen3@main"]
+        models_wait           = "60s"
+        compile_cache         = true
+        compile_cache_check   = "http/health"
+        compile_cache_settle  = "1s"
+      }
+      resources {
+        cpu    = 50
+        memory = 64
+        device "nvidia/gpu" { count = 4 }
+      }
+    }
+  }
+}`
+
+// coldStarts starts a service whose model and kernels are nowhere: the next replica reads
+// nothing of the Hub and compiles nothing, and another job compiles for itself.
+func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub) {
+	seen := map[string]bool{} // allocations
+	begin := func(name string, count int, compiles bool, event string) {
+		t.Helper()
+		job, err := c.RunText(coldJob, cluster.Vars{"name": name, "image": c.Image, "count": count})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if count == 1 {
+			purge(ctx, t, c, *job.ID)
+		}
+		allocs, err := c.AwaitRunning(ctx, *job.ID, count)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alloc := range allocs {
+			if seen[alloc.ID] {
+				continue
+			}
+			seen[alloc.ID] = true
+			info, err := c.Info(ctx, alloc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Compiled != compiles || info.Environment["HF_HUB_OFFLINE"] != "1" || info.Grant == nil {
+				t.Errorf("%s: compiled %v, want %v; %v", alloc.Name, info.Compiled, compiles, info.Environment)
+			}
+			if !slices.Contains(info.Mounts, "/aliquot/models/hub/models--Qwen--Qwen3") {
+				t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
+			}
+			for _, text := range []string{"model hf://Qwen/Qwen3@main is on the node", event} {
+				if _, err := c.AwaitEvent(ctx, alloc.ID, text); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	begin("cold", 1, true, "are kept for the next start of this job")
+	read := hub.Read()
+	begin("cold", 2, false, "from an earlier start of this job")
+	begin("another", 1, true, "compile cache: empty")
+	if again := hub.Read() - read; again != 0 {
+		t.Errorf("%d bytes were read of the Hub again", again)
 	}
 }

@@ -160,6 +160,12 @@ variable "cached_models" {
   default     = []
 }
 
+variable "compile_cache" {
+  description = "Whether what vLLM compiles is kept for the next start, in the node's cache; see docs/security.md."
+  type        = bool
+  default     = false
+}
+
 variable "models" {
   description = "Host volume with model files, mounted read-only at /models; empty for none."
   type        = string
@@ -275,10 +281,12 @@ job "vllm" {
             cuda = var.image_cuda
             rocm = var.image_rocm
           }
-          image_pull_timeout = "60m"
-          models             = var.cached_models
-          ports              = ["http"]
-          entrypoint         = ["vllm", "serve"]
+          image_pull_timeout  = "60m"
+          models              = var.cached_models
+          compile_cache       = var.compile_cache
+          compile_cache_check = "http/health"
+          ports               = ["http"]
+          entrypoint          = ["vllm", "serve"]
           args = concat([
             var.model,
             "--host", "0.0.0.0",

@@ -6,7 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type Metrics struct {
 	Registry *prometheus.Registry
 
-	bytes                                  *prometheus.CounterVec
+	bytes, snapshots                       *prometheus.CounterVec
 	sent, faults, retries, poisoned, liars prometheus.Counter
 	evicted, evictedBytes                  prometheus.Counter
 	objects, partials, stored, free, alive prometheus.Gauge
@@ -24,6 +24,8 @@ func NewMetrics() *Metrics {
 		Registry: prometheus.NewRegistry(),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: "read_bytes_total",
 			Help: "Bytes that were asked for, by where they came from: disk, peer or origin."}, []string{"source"}),
+		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: "snapshots_total",
+			Help: "Questions for compiled caches, by how they ended: here, peer, none or published."}, []string{"result"}),
 		sent:         counter("sent_bytes_total", "Bytes that were sent to peers."),
 		faults:       counter("peer_faults_total", "Failures of peers."),
 		retries:      counter("origin_retries_total", "Questions to an origin that were asked again."),
@@ -40,9 +42,15 @@ func NewMetrics() *Metrics {
 	for _, source := range []string{"disk", "peer", "origin"} {
 		m.bytes.WithLabelValues(source)
 	}
-	m.Registry.MustRegister(m.bytes, m.sent, m.faults, m.retries, m.poisoned, m.liars, m.evicted, m.evictedBytes, m.objects, m.partials, m.stored, m.free, m.alive)
+	for _, result := range []string{"here", "peer", "none", "published"} {
+		m.snapshots.WithLabelValues(result)
+	}
+	m.Registry.MustRegister(m.bytes, m.snapshots, m.sent, m.faults, m.retries, m.poisoned, m.liars, m.evicted, m.evictedBytes, m.objects, m.partials, m.stored, m.free, m.alive)
 	return m
 }
+
+// Snapshot counts how a question for a compiled cache ended.
+func (m *Metrics) Snapshot(result string) { m.snapshots.WithLabelValues(result).Inc() }
 
 // Evicted counts an object that made room.
 func (m *Metrics) Evicted(_ string, size int64) {

@@ -118,23 +118,33 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if err != nil {
 		return nil, nil, err
 	}
-	models, err := d.bring(cfg, &start)
+	found, err := d.bring(cfg, &start)
 	if err != nil {
 		return nil, nil, err
 	}
-	handle, network, err := d.launch(cfg, start, models)
+	brought := brought{compiled: d.seed(cfg, &start, found)}
+	if found != nil {
+		brought.models = &modelState{Mounted: whole(found)}
+	}
+	handle, network, err := d.launch(cfg, start, brought)
 	if err != nil {
 		d.release(cfg.ID)
 		return nil, nil, err
 	}
-	if models != nil && !models.Mounted {
+	if found != nil && !brought.models.Mounted {
 		go d.followModels(cfg, start.wishes)
 	}
 	return handle, network, nil
 }
 
+// brought is what a start was given of the node's cache, nil for what it did not ask for.
+type brought struct {
+	models   *modelState
+	compiled *compiledState
+}
+
 // launch waits for the room that a grant needs and starts the container.
-func (d *Driver) launch(cfg *drivers.TaskConfig, start start, models *modelState) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
+func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b brought) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
 	if grant := start.check.grant(); grant != nil {
 		defer d.tasks.settle(cfg.ID)
 		if err := d.tasks.room(d.ctx, cfg, *grant); err != nil {
@@ -151,7 +161,7 @@ func (d *Driver) launch(cfg *drivers.TaskConfig, start start, models *modelState
 	}
 	// Nomad keeps what it asked for, not what this host made of it.
 	handle.Config = cfg
-	if err := d.follow(handle, start.check, models); err != nil {
+	if err := d.follow(handle, start.check, b); err != nil {
 		_ = d.Driver.DestroyTask(cfg.ID, true)
 		return nil, nil, err
 	}

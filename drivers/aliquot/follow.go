@@ -21,6 +21,8 @@ type handleState struct {
 	Check *check
 	// Models is nil for a task without models of the cache.
 	Models *modelState
+	// Compiled is nil for a task whose compile cache is not published.
+	Compiled *compiledState
 }
 
 // check is an attachment check as it survives a restart of the driver: when the
@@ -47,7 +49,7 @@ func (c *check) grant() *gpu.Grant {
 
 // follow begins to watch a task that has just started and puts what it needs
 // later into the handle.
-func (d *Driver) follow(handle *drivers.TaskHandle, c *check, models *modelState) error {
+func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b brought) error {
 	var state handleState
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
@@ -55,8 +57,8 @@ func (d *Driver) follow(handle *drivers.TaskHandle, c *check, models *modelState
 	if c != nil {
 		c.Until = time.Now().Add(c.Timeout).Unix()
 	}
-	if c != nil || models != nil {
-		state.Check, state.Models = c, models
+	if c != nil || b.models != nil || b.compiled != nil {
+		state.Check, state.Models, state.Compiled = c, b.models, b.compiled
 		if err := handle.SetDriverState(&state); err != nil {
 			return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
 		}
@@ -89,6 +91,9 @@ func (d *Driver) observe(cfg *drivers.TaskConfig, state handleState) {
 	go d.endWith(t)
 	if state.Check != nil {
 		go d.verify(t, *state.Check)
+	}
+	if state.Compiled != nil {
+		go d.publishCompiled(t, *state.Compiled)
 	}
 }
 

@@ -85,8 +85,8 @@ type modelState struct {
 
 // bring has the models of a task on the node and adds them to what the docker driver
 // gets: mounted where all are whole, otherwise through the cache's face of the Hub. It
-// returns nil for a task without models.
-func (d *Driver) bring(cfg *drivers.TaskConfig, s *start) (*modelState, error) {
+// returns how far they are, nil for a task without models.
+func (d *Driver) bring(cfg *drivers.TaskConfig, s *start) ([]cacheapi.Model, error) {
 	if len(s.wishes.refs) == 0 {
 		return nil, nil
 	}
@@ -100,7 +100,7 @@ func (d *Driver) bring(cfg *drivers.TaskConfig, s *start) (*modelState, error) {
 		d.release(cfg.ID)
 		return nil, err
 	}
-	return &modelState{Mounted: whole(found)}, nil
+	return found, nil
 }
 
 // cache makes a client of the node's cache.

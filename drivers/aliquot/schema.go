@@ -130,6 +130,11 @@ type TaskConfig struct {
 	ModelsExclude []string `codec:"models_exclude"`
 	ModelsWait    string   `codec:"models_wait"`
 	ModelsTimeout string   `codec:"models_timeout"`
+	// CompileCache keeps what the task compiles for its job's next start; Check and Settle
+	// say when it is published.
+	CompileCache       bool   `codec:"compile_cache"`
+	CompileCacheCheck  string `codec:"compile_cache_check"`
+	CompileCacheSettle string `codec:"compile_cache_settle"`
 }
 
 // taskSpec is the docker driver's schema with image optional and the additions
@@ -154,5 +159,8 @@ func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	}
 	attrs["models_wait"] = withDefault("models_wait", "string", `"10s"`)
 	attrs["models_timeout"] = withDefault("models_timeout", "string", `"60m"`)
+	attrs["compile_cache"] = withDefault("compile_cache", "bool", "false")
+	attrs["compile_cache_check"] = hclspec.NewAttr("compile_cache_check", "string", false)
+	attrs["compile_cache_settle"] = withDefault("compile_cache_settle", "string", `"30s"`)
 	return spec
 }

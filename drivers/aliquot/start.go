@@ -21,6 +21,7 @@ type start struct {
 	notes   map[string]string
 	check   *check
 	wishes  wishes
+	compile compileWish
 	task    TaskConfig
 }
 
@@ -75,6 +76,9 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	addMounts(out.config, task, logMounts(out.config, task))
 	out.task = task
 	if out.wishes, err = task.wishes(out.config); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	if out.compile, err = task.compileWish(cfg); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
 	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {

@@ -49,6 +49,7 @@ type options struct {
 	memory    int
 	touch     time.Duration
 	coldStart time.Duration
+	compile   time.Duration
 	drain     time.Duration
 	// metrics is a second address for metrics, "" for none.
 	metrics string
@@ -89,6 +90,7 @@ func parse(name string, args []string) (options, error) {
 	flag.IntVar(&o.memory, "gpu-memory", o.memory, "MiB of GPU memory that the model takes")
 	flag.DurationVar(&o.touch, "gpu-touch", o.touch, "time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
+	flag.DurationVar(&o.compile, "compile", 0, "time to compile before it is ready, where $TRITON_CACHE_DIR has nothing from an earlier start")
 	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
 	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+"; empty serves in slots. The default is $MODELSERVER_ENGINE")
 	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
@@ -166,6 +168,11 @@ func run(name string) error {
 	if err := wait(ctx, o.coldStart); err != nil {
 		return nil
 	}
+	compiled, err := compile(ctx, o.compile)
+	if err != nil {
+		return err
+	}
+	hw.Compiled = compiled
 	s.load(ctx, hw)
 	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(), "problem", hw.Problem())
 

@@ -113,6 +113,26 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 	return s, err
 }
 
+// Snapshot opens the archive of what was compiled under a key, here or on another node.
+// Without one the error is an Error with status 404. The caller closes it.
+func (c *Client) Snapshot(ctx context.Context, key string) (io.ReadCloser, error) {
+	res, err := c.send(ctx, http.MethodGet, "/v1/compiled/"+key, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	return res.Body, nil
+}
+
+// Publish makes an archive of size bytes the snapshot of a key. Where there is one the
+// error is an Error with status 409.
+func (c *Client) Publish(ctx context.Context, key string, archive io.Reader, size int64) error {
+	res, err := c.send(ctx, http.MethodPut, "/v1/compiled/"+key, archive, size)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
 func (c *Client) do(ctx context.Context, method, path string, ask, answer any) error {
 	body := []byte(nil)
 	if ask != nil {
@@ -121,21 +141,32 @@ func (c *Client) do(ctx context.Context, method, path string, ask, answer any) e
 			return err
 		}
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://cache"+path, bytes.NewReader(body))
+	res, err := c.send(ctx, method, path, bytes.NewReader(body), int64(len(body)))
 	if err != nil {
 		return err
 	}
-	res, err := c.http.Do(r)
-	if err != nil {
-		return fmt.Errorf("the node's cache does not answer: %w", err)
-	}
 	defer res.Body.Close()
-	if res.StatusCode >= 300 {
-		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
-		return &Error{res.StatusCode, strings.TrimSpace(string(text))}
-	}
 	if answer == nil {
 		return nil
 	}
 	return json.NewDecoder(res.Body).Decode(answer)
+}
+
+// send asks, and returns an answer that is no error.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, size int64) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://cache"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	r.ContentLength = size
+	res, err := c.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("the node's cache does not answer: %w", err)
+	}
+	if res.StatusCode >= 300 {
+		defer res.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(res.Body, 1000))
+		return nil, &Error{res.StatusCode, strings.TrimSpace(string(text))}
+	}
+	return res, nil
 }

@@ -26,21 +26,25 @@ type Hardware struct {
 	Grant   gpu.Grant
 	granted bool
 	device  *device
+	// Compiled is set by a server that had to compile.
+	Compiled bool
 }
 
 // Info is what GET /v1/info answers: all that the process sees of its place.
 type Info struct {
-	Variant         string            `json:"variant"`
-	Model           string            `json:"model"`
-	Slots           int               `json:"slots"`
-	TokensPerSecond float64           `json:"tokens_per_second_per_slot"`
-	Problem         string            `json:"problem,omitempty"`
-	Grant           *gpu.Grant        `json:"grant,omitempty"`
-	CUDA            *cuda.Context     `json:"cuda,omitempty"`
-	Environment     map[string]string `json:"environment"`
-	DeviceNodes     []string          `json:"device_nodes"`
-	Mounts          []string          `json:"mounts"`
-	PID             int               `json:"pid"`
+	Variant         string        `json:"variant"`
+	Model           string        `json:"model"`
+	Slots           int           `json:"slots"`
+	TokensPerSecond float64       `json:"tokens_per_second_per_slot"`
+	Problem         string        `json:"problem,omitempty"`
+	Grant           *gpu.Grant    `json:"grant,omitempty"`
+	CUDA            *cuda.Context `json:"cuda,omitempty"`
+	// Compiled is set where nothing was there from an earlier start.
+	Compiled    bool              `json:"compiled"`
+	Environment map[string]string `json:"environment"`
+	DeviceNodes []string          `json:"device_nodes"`
+	Mounts      []string          `json:"mounts"`
+	PID         int               `json:"pid"`
 }
 
 // Open reads the grant and opens the granted GPU as a CUDA program would. It
@@ -138,7 +142,8 @@ func (h *Hardware) Info() Info {
 	info := Info{
 		Variant:     h.Variant,
 		Problem:     h.Problem(),
-		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "ZE_", "NOMAD_"),
+		Compiled:    h.Compiled,
+		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "ZE_", "NOMAD_", "HF_"),
 		DeviceNodes: deviceNodes(),
 		Mounts:      mounts(),
 		PID:         os.Getpid(),

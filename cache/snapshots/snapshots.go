@@ -1,0 +1,222 @@
+// Package snapshots keeps what model servers compiled, and gives it to other nodes. What
+// a key means internal/compiled decides; here it is a name that one archive has for good.
+package snapshots
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"aliquot/cache/store"
+	"aliquot/internal/compiled"
+)
+
+// Path is that of snapshots, on the socket and between caches; a key follows.
+const Path = "/v1/compiled/"
+
+const (
+	// largest is the most that a snapshot may have, in bytes.
+	largest = 16 << 30
+	// askFor bounds a question to a peer whether it has a snapshot, asksAtOnce how many
+	// are asked at the same time.
+	askFor     = 3 * time.Second
+	asksAtOnce = 32
+	// archive is the one file of a snapshot's view.
+	archive = "snapshot.tar"
+)
+
+// Shelf keeps snapshots in a store.
+type Shelf struct {
+	Store *store.Store
+	// Peers lists self and all caches; nil where snapshots are not shared.
+	Peers  func() (self string, all []string)
+	Client *http.Client
+	Log    *slog.Logger
+	// Count counts questions by how they ended: here, peer, none or published.
+	Count func(result string)
+}
+
+// errors of a Shelf.
+var (
+	errNone  = errors.New("no cache has this snapshot")
+	errThere = errors.New("there is such a snapshot already, and it stays")
+)
+
+func view(key string) string { return "compiled-" + key }
+
+// here opens a snapshot of this node; store.ErrAbsent without one.
+func (s *Shelf) here(key string) (*store.File, error) {
+	ids := s.Store.Objects(view(key))
+	if len(ids) != 1 {
+		return nil, store.ErrAbsent
+	}
+	return s.Store.Open(ids[0])
+}
+
+// open opens a snapshot of this node, or brings it from a peer.
+func (s *Shelf) open(ctx context.Context, key string) (*store.File, error) {
+	f, err := s.here(key)
+	if err == nil {
+		s.Count("here")
+	}
+	if !errors.Is(err, store.ErrAbsent) || s.Peers == nil {
+		return f, err
+	}
+	for _, peer := range s.who(ctx, key) {
+		if err := s.bring(ctx, peer, key); err != nil {
+			s.Log.Warn("a snapshot of a peer could not be had", "peer", peer, "key", key, "error", err)
+			continue
+		}
+		s.Count("peer")
+		return s.here(key)
+	}
+	return nil, store.ErrAbsent
+}
+
+// who asks all peers at once which of them have a snapshot.
+func (s *Shelf) who(ctx context.Context, key string) []string {
+	self, all := s.Peers()
+	have := make([]bool, len(all))
+	var group errgroup.Group
+	group.SetLimit(asksAtOnce)
+	for i, peer := range all {
+		if peer == self {
+			continue
+		}
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, askFor)
+			defer cancel()
+			if res, err := s.ask(ctx, http.MethodHead, peer, key); err == nil {
+				res.Body.Close()
+				have[i] = true
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	var peers []string
+	for i, peer := range all {
+		if have[i] {
+			peers = append(peers, peer)
+		}
+	}
+	return peers
+}
+
+func (s *Shelf) ask(ctx context.Context, method, peer, key string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+peer+Path+key, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.Client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		res.Body.Close()
+		return nil, fmt.Errorf("the peer answers %s", res.Status)
+	}
+	return res, nil
+}
+
+// bring copies a peer's snapshot into the store.
+func (s *Shelf) bring(ctx context.Context, peer, key string) error {
+	res, err := s.ask(ctx, http.MethodGet, peer, key)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	err = s.put(key, res.Body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
+	if errors.Is(err, errThere) {
+		return nil // somebody else brought it
+	}
+	return err
+}
+
+// put makes an archive of size bytes the snapshot of a key; want is the ID that it must
+// have, "" for any.
+func (s *Shelf) put(key string, r io.Reader, size int64, want string) error {
+	if s.Store.View(view(key)) != "" {
+		return errThere
+	}
+	if size <= 0 || size > largest {
+		return fmt.Errorf("a snapshot of %d bytes: want 1 to %d", size, int64(largest))
+	}
+	o, err := s.Store.Adopt(r, size)
+	if err != nil {
+		return err
+	}
+	if want != "" && want != o.ID {
+		return fmt.Errorf("it has the digest %s and not %s", o.ID, want)
+	}
+	_, err = s.Store.Publish(store.View{Name: view(key), Objects: map[string]string{archive: o.ID}})
+	return err
+}
+
+// Local answers the node's programs: GET looks at the peers too, PUT publishes.
+func (s *Shelf) Local(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) { s.get(w, r, s.open) })
+	mux.HandleFunc("PUT "+Path+"{key}", s.publish)
+}
+
+// Peer answers other caches, of what is here.
+func (s *Shelf) Peer(mux *http.ServeMux) {
+	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) {
+		s.get(w, r, func(_ context.Context, key string) (*store.File, error) { return s.here(key) })
+	})
+}
+
+func (s *Shelf) get(w http.ResponseWriter, r *http.Request, open func(context.Context, string) (*store.File, error)) {
+	key := r.PathValue("key")
+	if !compiled.IsSum(key) {
+		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
+		return
+	}
+	f, err := open(r.Context(), key)
+	switch {
+	case errors.Is(err, store.ErrAbsent):
+		s.Count("none")
+		http.Error(w, errNone.Error(), http.StatusNotFound)
+		return
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("ETag", strconv.Quote(slices.Concat(s.Store.Objects(view(key)), []string{""})[0]))
+	w.Header().Set("Content-Type", "application/x-tar")
+	http.ServeContent(w, r, "", info.ModTime(), f.File)
+}
+
+func (s *Shelf) publish(w http.ResponseWriter, r *http.Request) {
+	key := r.PathValue("key")
+	if !compiled.IsSum(key) {
+		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
+		return
+	}
+	switch err := s.put(key, r.Body, r.ContentLength, ""); {
+	case errors.Is(err, errThere):
+		http.Error(w, err.Error(), http.StatusConflict)
+	case errors.Is(err, store.ErrNoRoom):
+		http.Error(w, err.Error(), http.StatusInsufficientStorage)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	default:
+		s.Count("published")
+		w.WriteHeader(http.StatusCreated)
+	}
+}

@@ -1,0 +1,64 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/blob"
+)
+
+// Adopt reads size bytes and keeps them as a whole object by their SHA-256. A crash leaves
+// nothing of what was read in part.
+func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
+	s.mu.Lock()
+	err := s.room(size)
+	s.mu.Unlock()
+	if err != nil {
+		return blob.Object{}, err
+	}
+	f, err := os.CreateTemp(s.path("tmp"), "adopt-")
+	if err != nil {
+		return blob.Object{}, noRoom(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	// Only this holds the room: what is adopted counts once it is whole.
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return blob.Object{}, noRoom(err)
+	}
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, h), io.LimitReader(r, size))
+	if err == nil && n < size {
+		err = fmt.Errorf("%d bytes of %d came: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	if err := errors.Join(noRoom(err), f.Chmod(0o444), f.Sync()); err != nil {
+		return blob.Object{}, err
+	}
+	o := blob.Object{ID: "sha256-" + hex.EncodeToString(h.Sum(nil)), Size: size}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.whole[o.ID] != nil {
+		return o, nil
+	}
+	if err := errors.Join(os.Rename(f.Name(), s.path("objects", o.ID)), syncDir(s.path("objects"))); err != nil {
+		return blob.Object{}, err
+	}
+	now := time.Now()
+	s.whole[o.ID] = &entry{size: size, used: now, stamped: now}
+	return o, nil
+}
+
+// Objects lists the IDs of the objects of a view, none where there is no such view.
+func (s *Store) Objects(name string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.views[name])
+}

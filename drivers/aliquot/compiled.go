@@ -1,0 +1,334 @@
+package aliquot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/cacheapi"
+	"aliquot/internal/compiled"
+	machine "aliquot/internal/host"
+	"aliquot/internal/snapshot"
+)
+
+const (
+	// compiledRoot is where a container has its compile caches, compiledDir the folder of
+	// the task's directory on the host, of which the container has nothing else.
+	compiledRoot = "/aliquot/compiled"
+	compiledDir  = "aliquot-compiled"
+	// seedFor bounds how long a start waits for a snapshot, publishFor how long one is
+	// published, and compileFor how long after the start one may be.
+	seedFor    = 2 * time.Minute
+	publishFor = 10 * time.Minute
+	compileFor = 2 * time.Hour
+)
+
+// compiledLimits bound a snapshot.
+var compiledLimits = snapshot.Limits{Files: 200_000, Bytes: 8 << 30}
+
+// compileWish is what a task says about its compile cache.
+type compileWish struct {
+	on bool
+	// check is the URL that a healthy task answers, "" for none.
+	check  string
+	settle time.Duration
+}
+
+func (c TaskConfig) compileWish(cfg *drivers.TaskConfig) (w compileWish, err error) {
+	if !c.CompileCache {
+		return w, nil
+	}
+	w.on = true
+	if w.settle, err = positive("compile_cache_settle", c.CompileCacheSettle); err != nil {
+		return w, err
+	}
+	for target := range c.targets() {
+		if within(compiledRoot, target) || within(target, compiledRoot) {
+			return w, fmt.Errorf("compile caches are at %s, and the task mounts something at %s: give that another target", compiledRoot, target)
+		}
+	}
+	if c.CompileCacheCheck == "" {
+		return w, nil
+	}
+	label, path, ok := strings.Cut(c.CompileCacheCheck, "/")
+	address := portOf(cfg, label)
+	if !ok || address == "" {
+		return w, fmt.Errorf("compile_cache_check is %q: want a port's label and a path, such as \"http/health\" for a port \"http\" of the group's network", c.CompileCacheCheck)
+	}
+	w.check = "http://" + address + "/" + path
+	return w, nil
+}
+
+// portOf is the address of a port that Nomad gave the allocation, "" without one. The
+// task's environment would be the job's word.
+func portOf(cfg *drivers.TaskConfig, label string) string {
+	if cfg.Resources == nil || cfg.Resources.Ports == nil {
+		return ""
+	}
+	port, ok := cfg.Resources.Ports.Get(label)
+	if !ok {
+		return ""
+	}
+	return net.JoinHostPort(port.HostIP, strconv.Itoa(port.Value))
+}
+
+// compiledState is what Nomad keeps of a task's compile cache.
+type compiledState struct {
+	// Key names the snapshot, Image is the one that it is of, and Seed what was there at
+	// the start.
+	Key, Image string
+	Seed       compiled.Tree
+	Until      int64 // seconds since 1970
+}
+
+// seed gives a start its own copy of what its job has compiled before. Nothing of that
+// keeps it from starting. It returns nil where nothing is to be published.
+func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model) *compiledState {
+	if !s.compile.on {
+		return nil
+	}
+	dir := filepath.Join(cfg.TaskDir().Dir, compiledDir)
+	if err := emptyCaches(dir); err != nil {
+		d.emit(cfg, fmt.Sprintf("compile cache: %v; the task starts without one", err), nil)
+		return nil
+	}
+	s.config.Mounts = append(s.config.Mounts, &drivers.MountConfig{HostPath: dir, TaskPath: compiledRoot})
+	for name, value := range compiled.Places(compiledRoot) {
+		if s.config.Env[name] == "" {
+			s.config.Env[name] = value
+		}
+	}
+	state := &compiledState{Until: time.Now().Add(compileFor).Unix()}
+	ctx, cancel := context.WithTimeout(d.ctx, seedFor)
+	defer cancel()
+	var err error
+	if state.Image, err = d.imageDigest(cfg, s.task); err == nil {
+		k := keyOf(cfg, s, models, state.Image)
+		state.Key, err = k.Sum(), k.Check()
+	}
+	if err != nil {
+		d.emit(cfg, fmt.Sprintf("compile cache: empty, and it will not be kept: %v", err), nil)
+		return nil
+	}
+	began := time.Now()
+	err = d.unpack(ctx, state.Key, dir)
+	var refused *cacheapi.Error
+	notes := map[string]string{"compile_cache": state.Key}
+	switch {
+	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
+		d.emit(cfg, "compile cache: empty, this job has compiled nothing yet for this GPU, driver, image and these arguments", notes)
+		return state
+	case err == nil:
+		state.Seed, err = snapshot.Look(dir, compiledLimits)
+	}
+	if err != nil {
+		d.emit(cfg, fmt.Sprintf("compile cache: empty: %v", err), notes)
+		if err := emptyCaches(dir); err != nil {
+			d.log.Error("a compile cache could not be emptied", "task", cfg.Name, "error", err)
+		}
+		return state
+	}
+	d.emit(cfg, fmt.Sprintf("compile cache: %d files, %s, from an earlier start of this job, in %.1f s", state.Seed.Files, size(float64(state.Seed.Bytes)), time.Since(began).Seconds()), notes)
+	return state
+}
+
+// emptyCaches makes the task's folder of caches anew, for whatever user the image has.
+func emptyCaches(dir string) error {
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	for _, folder := range append([]string{""}, compiled.Folders()...) {
+		if err := os.MkdirAll(filepath.Join(dir, folder), 0o777); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(dir, func(at string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chmod(at, 0o777) // past the umask
+	})
+}
+
+func (d *Driver) unpack(ctx context.Context, key, dir string) error {
+	archive, err := d.cache().Snapshot(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	return snapshot.Unpack(archive, dir, compiledLimits)
+}
+
+// imageDigest is the digest of a task's image, which is pulled where that needs its name
+// alone.
+func (d *Driver) imageDigest(cfg *drivers.TaskConfig, task TaskConfig) (string, error) {
+	set, _ := d.settings()
+	engine, err := set.engine.client()
+	if err != nil {
+		return "", err
+	}
+	defer engine.Close()
+	info, err := engine.ImageInspect(d.ctx, task.Image)
+	if err != nil {
+		<-d.pullBeside(d.ctx, cfg, task)
+		if info, err = engine.ImageInspect(d.ctx, task.Image); err != nil {
+			return "", fmt.Errorf("the digest of image %s is not known before the start", task.Image)
+		}
+	}
+	return info.ID, nil
+}
+
+// keyOf is what a snapshot for a start has to have been made with.
+func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image string) compiled.Key {
+	task := s.task
+	k := compiled.Key{
+		Namespace: cfg.Namespace, Job: cfg.JobID, Image: image, Machine: machine.Running.Processor(), Env: compiled.Relevant(s.config.Env),
+		Args: compiled.Arguments(slices.Concat(task.Entrypoint, []string{task.Command}, task.Args), cfg.Env),
+	}
+	for name := range cfg.DeviceEnv { // which slices they are makes no other code
+		delete(k.Env, name)
+	}
+	if cfg.ParentJobID != "" {
+		k.Job = cfg.ParentJobID // of a periodic or dispatched job
+	}
+	if g := s.check.grant(); g != nil {
+		k.Vendor, k.Target, k.Driver = string(g.Vendor), g.Target, g.Driver
+	}
+	for _, m := range models {
+		k.Models = append(k.Models, m.Model+" "+m.Revision)
+	}
+	k.Models = append(k.Models, s.wishes.include...)
+	return k
+}
+
+// publishCompiled publishes a task's compile cache once the task is healthy and compiles
+// no more.
+func (d *Driver) publishCompiled(t *task, state compiledState) {
+	var task TaskConfig
+	if err := t.config.DecodeDriverConfig(&task); err != nil {
+		return
+	}
+	w, err := task.compileWish(t.config)
+	if err != nil || !w.on {
+		return
+	}
+	dir := filepath.Join(t.config.TaskDir().Dir, compiledDir)
+	settling := compiled.Settling{For: w.settle, Until: time.Unix(state.Until, 0), Seed: state.Seed}
+	look := time.NewTicker(max(w.settle/4, 100*time.Millisecond))
+	defer look.Stop()
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-look.C:
+		}
+		tree, err := snapshot.Look(dir, compiledLimits)
+		if err != nil {
+			d.emit(t.config, fmt.Sprintf("compile cache: not kept: %v", err), nil)
+			return
+		}
+		switch settling.Look(time.Now(), tree, w.healthy(t.ctx)) {
+		case compiled.Publish:
+			err := d.publishTree(t, state, dir, tree)
+			if errors.Is(err, errUnsettled) {
+				continue
+			}
+			if err != nil {
+				d.emit(t.config, fmt.Sprintf("compile cache: not kept: %v", err), nil)
+			}
+			return
+		case compiled.Leave:
+			return
+		}
+	}
+}
+
+// healthy reports whether the task answers its check with 200.
+func (w compileWish) healthy(ctx context.Context) bool {
+	if w.check == "" {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.check, nil)
+	if err != nil {
+		return false
+	}
+	// The answer is the task's own, a redirect of it as well.
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		return false
+	}
+	res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// errUnsettled is the error of a directory that changed while it was packed.
+var errUnsettled = errors.New("it changed while it was packed")
+
+// publishTree packs the directory of a task, which holds tree, and publishes it.
+func (d *Driver) publishTree(t *task, state compiledState, dir string, tree compiled.Tree) error {
+	if err := d.sameImage(t, state.Image); err != nil {
+		return err
+	}
+	archive, err := os.CreateTemp(t.config.TaskDir().Dir, "aliquot-snapshot-")
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	if err := os.Remove(archive.Name()); err != nil {
+		return err
+	}
+	if err := snapshot.Pack(archive, dir, compiledLimits); err != nil {
+		return err
+	}
+	if after, err := snapshot.Look(dir, compiledLimits); err != nil || after != tree {
+		return errors.Join(err, errUnsettled)
+	}
+	length, err := archive.Seek(0, 1)
+	if err != nil {
+		return err
+	}
+	if _, err := archive.Seek(0, 0); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(t.ctx, publishFor)
+	defer cancel()
+	err = d.cache().Publish(ctx, state.Key, archive, length)
+	var refused *cacheapi.Error
+	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
+		d.log.Debug("another replica published its compile cache before", "task", t.config.Name)
+		return nil
+	}
+	if err == nil {
+		d.emit(t.config, fmt.Sprintf("compile cache: %d files, %s, are kept for the next start of this job", tree.Files, size(float64(tree.Bytes))), map[string]string{"compile_cache": state.Key})
+	}
+	return err
+}
+
+// sameImage fails where the container runs another image than the key names: a tag may
+// have moved between the two.
+func (d *Driver) sameImage(t *task, digest string) error {
+	set, _ := d.settings()
+	engine, err := set.engine.client()
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	info, err := engine.ContainerInspect(t.ctx, t.container)
+	if err == nil && info.Image != digest {
+		err = fmt.Errorf("the task runs image %s, and its tag named %s before", info.Image, digest)
+	}
+	return err
+}

@@ -1,0 +1,51 @@
+package compiled
+
+import "time"
+
+// Tree is what is known of a directory without reading its files: two equal trees hold
+// the same files.
+type Tree struct {
+	Files int
+	Bytes int64
+	// Sum is a digest of names, sizes and times of change.
+	Sum string
+}
+
+// Verdict says what to do with a task's directory.
+type Verdict int
+
+const (
+	Wait Verdict = iota
+	// Publish is said once the task is healthy and has compiled all.
+	Publish
+	// Leave is said where nothing is to be published any more.
+	Leave
+)
+
+// Settling watches the directory of one task.
+type Settling struct {
+	// For is how long it has to stay as it is. Until is when its task is given up: what
+	// still changes then is no cache of a start.
+	For   time.Duration
+	Until time.Time
+	// Seed is what the directory held at the start, the zero Tree for nothing.
+	Seed Tree
+
+	last  Tree
+	since time.Time
+}
+
+// Look takes the tree as it is now and whether the task answers its check. A directory
+// that is as it was seeded is never published.
+func (s *Settling) Look(now time.Time, tree Tree, healthy bool) Verdict {
+	if tree != s.last || s.since.IsZero() || !healthy {
+		s.last, s.since = tree, now
+	}
+	switch {
+	case now.Sub(s.since) >= s.For && tree.Files > 0 && tree.Sum != s.Seed.Sum:
+		return Publish
+	case !now.Before(s.Until):
+		return Leave
+	}
+	return Wait
+}

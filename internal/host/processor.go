@@ -1,0 +1,30 @@
+package host
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// Processor names the processor by its architecture and its features, such as
+// "amd64-0f3a…": what is compiled for it may need all of them. "" where the kernel does
+// not say.
+func (r Root) Processor() string {
+	text, err := r.Text("proc", "cpuinfo")
+	if err != nil && text == "" {
+		return ""
+	}
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(line, ":")
+		// x86 says flags, ARM Features.
+		if key = strings.TrimSpace(key); key == "flags" || key == "Features" {
+			features := strings.Fields(value)
+			slices.Sort(features)
+			sum := sha256.Sum256([]byte(strings.Join(features, " ")))
+			return runtime.GOARCH + "-" + hex.EncodeToString(sum[:8])
+		}
+	}
+	return ""
+}

@@ -1,0 +1,210 @@
+// Package snapshot packs a directory that a container writes, and unpacks it for another.
+// It takes regular files and folders alone: the container may put links, devices and pipes
+// there, and may change them at any moment.
+package snapshot
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/compiled"
+	"aliquot/internal/host"
+)
+
+// Limits bound a snapshot.
+type Limits struct {
+	Files int
+	Bytes int64
+}
+
+// ErrTooLarge is the error of a directory beyond its limits.
+var ErrTooLarge = errors.New("too large for a snapshot")
+
+// Look returns what a directory holds, without reading its files.
+func Look(dir string, l Limits) (t compiled.Tree, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return t, err
+	}
+	defer root.Close()
+	h := sha256.New()
+	err = walk(root, l, func(name string, info fs.FileInfo) error {
+		if info.Mode().IsRegular() {
+			t.Files++
+			t.Bytes += info.Size()
+		}
+		fmt.Fprintf(h, "%d:%s %d %o %d,", len(name), name, info.Size(), info.Mode(), info.ModTime().UnixNano())
+		return nil
+	})
+	t.Sum = hex.EncodeToString(h.Sum(nil))
+	return t, err
+}
+
+// walk visits folders and regular files in the order of their names. What goes meanwhile
+// is passed over.
+func walk(root *os.Root, l Limits, visit func(name string, info fs.FileInfo) error) error {
+	seen, bytes := 0, int64(0)
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || name == "." {
+			return err
+		}
+		if !d.IsDir() && !d.Type().IsRegular() {
+			return nil
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		seen++
+		if info.Mode().IsRegular() {
+			bytes += info.Size()
+		}
+		if seen > l.Files || bytes > l.Bytes {
+			return fmt.Errorf("%w: more than %d files or %d bytes", ErrTooLarge, l.Files, l.Bytes)
+		}
+		return visit(name, info)
+	})
+}
+
+// Pack writes a directory as a tar archive.
+func Pack(w io.Writer, dir string, l Limits) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	out := tar.NewWriter(w)
+	err = walk(root, l, func(name string, info fs.FileInfo) error {
+		if info.IsDir() {
+			return out.WriteHeader(header(name, info))
+		}
+		return packFile(out, root, name)
+	})
+	return errors.Join(err, out.Close())
+}
+
+// header says of a file what a cache needs: compilers compare times.
+func header(name string, info fs.FileInfo) *tar.Header {
+	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX, Typeflag: tar.TypeReg, Size: info.Size()}
+	if info.IsDir() {
+		h.Name, h.Typeflag, h.Size = name+"/", tar.TypeDir, 0
+	}
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		h.Uid, h.Gid = int(s.Uid), int(s.Gid)
+	}
+	return h
+}
+
+// packFile writes a file, if it still is one. It is looked at before it is opened, by one
+// and the same descriptor: opening a device has effects.
+func packFile(out *tar.Writer, root *os.Root, name string) error {
+	seen, err := root.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer seen.Close()
+	info, err := seen.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	f, err := os.Open(host.Running.Path("proc", "self", "fd", strconv.Itoa(int(seen.Fd()))))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := out.WriteHeader(header(name, info)); err != nil {
+		return err
+	}
+	n, err := io.Copy(out, io.LimitReader(f, info.Size()))
+	if err == nil && n < info.Size() {
+		err = fmt.Errorf("%s became shorter while it was read", name)
+	}
+	return err
+}
+
+// Unpack writes an archive's files and folders into an empty directory.
+func Unpack(r io.Reader, dir string, l Limits) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	var folders []*tar.Header
+	in, bytes := tar.NewReader(r), int64(0)
+	for files := 0; ; files++ {
+		h, err := in.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if bytes += h.Size; files >= l.Files || h.Size < 0 || bytes > l.Bytes {
+			return fmt.Errorf("%w: more than %d files or %d bytes", ErrTooLarge, l.Files, l.Bytes)
+		}
+		name := path.Clean(h.Name)
+		if name == "." || strings.HasPrefix(name, "../") || path.IsAbs(name) {
+			return fmt.Errorf("the archive names %q, which is outside of it", h.Name)
+		}
+		h.Name = name
+		switch h.Typeflag {
+		case tar.TypeDir:
+			folders = append(folders, h)
+			err = root.MkdirAll(name, 0o755)
+		case tar.TypeReg:
+			err = unpackFile(root, in, h)
+		default:
+			err = fmt.Errorf("the archive's %q is neither file nor folder", h.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := len(folders) - 1; i >= 0; i-- { // what is written into a folder changes its time
+		if err := dress(root, folders[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unpackFile(root *os.Root, in io.Reader, h *tar.Header) error {
+	if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, in)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return dress(root, h)
+}
+
+// dress gives a file the owner, rights and time of its header, and no further rights.
+func dress(root *os.Root, h *tar.Header) error {
+	return errors.Join(root.Lchown(h.Name, h.Uid, h.Gid), root.Chmod(h.Name, fs.FileMode(h.Mode).Perm()), root.Chtimes(h.Name, h.ModTime, h.ModTime))
+}
