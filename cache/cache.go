@@ -259,7 +259,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 // Status says what the cache is doing.
 func (d *Daemon) Status() cacheapi.Status {
 	st := d.store.Stats()
-	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Models: d.library.Models(), Pins: d.store.Pins(), HF: d.hf, Peers: []string{}}
+	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(), Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, Peers: []string{}}
 	if d.members != nil {
 		s.Self, s.Peers = d.members.Peers()
 	}

@@ -61,6 +61,9 @@ func TestTheOriginGoesAway(t *testing.T) {
 	hub.Set(func(h *hubtest.Hub) { h.Down = true })
 	n.Close()
 	n = begin(t, conf)
+	if held := n.Status().Held; len(held) != 1 || held[0] != model+"@main" {
+		t.Errorf("after a restart the node holds %v", held)
+	}
 	if m := n.want(t); m.Revision != sha || !m.Stale {
 		t.Errorf("%+v", m)
 	}

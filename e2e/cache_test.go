@@ -102,7 +102,7 @@ job "cold" {
         models                = ["hf://Qwen/Qwen3@main"]
         models_wait           = "60s"
         compile_cache         = true
-        compile_cache_check   = "http/health"
+        ready_check   = "http/health"
         compile_cache_settle  = "1s"
       }
       resources {
@@ -146,7 +146,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 			if !slices.Contains(info.Mounts, "/aliquot/models/hub/models--Qwen--Qwen3") {
 				t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
 			}
-			for _, text := range []string{"model hf://Qwen/Qwen3@main is on the node", event} {
+			for _, text := range []string{"model hf://Qwen/Qwen3@main is on the node", event, "until the task is ready: models"} {
 				if _, err := c.AwaitEvent(ctx, alloc.ID, text); err != nil {
 					t.Error(err)
 				}
@@ -157,6 +157,20 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 	read := hub.Read()
 	begin("cold", 2, false, "from an earlier start of this job")
 	begin("another", 1, true, "compile cache: empty")
+	err := cluster.Await(ctx, "the model among the node's attributes", func() string {
+		nodes, _, err := c.Nomad.Nodes().List(nil)
+		if err != nil || len(nodes) != 1 {
+			return fmt.Sprintf("%d nodes, %v", len(nodes), err)
+		}
+		node, _, err := c.Nomad.Nodes().Info(nodes[0].ID, nil)
+		if err != nil || node.Attributes["unique.cache.models"] != "hf://Qwen/Qwen3@main" {
+			return fmt.Sprintf("%v, %v", node.Attributes["unique.cache.models"], err)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Error(err)
+	}
 	if again := hub.Read() - read; again != 0 {
 		t.Errorf("%d bytes were read of the Hub again", again)
 	}

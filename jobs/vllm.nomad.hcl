@@ -262,6 +262,17 @@ job "vllm" {
         port "http" {}
       }
 
+      # A node that holds the model starts sooner.
+      dynamic "affinity" {
+        for_each = var.cached_models
+        content {
+          attribute = "$${attr.unique.cache.models}"
+          operator  = "set_contains"
+          value     = affinity.value
+          weight    = 50
+        }
+      }
+
       dynamic "volume" {
         for_each = var.models == "" ? [] : [var.models]
         labels   = ["models"]
@@ -281,12 +292,12 @@ job "vllm" {
             cuda = var.image_cuda
             rocm = var.image_rocm
           }
-          image_pull_timeout  = "60m"
-          models              = var.cached_models
-          compile_cache       = var.compile_cache
-          compile_cache_check = "http/health"
-          ports               = ["http"]
-          entrypoint          = ["vllm", "serve"]
+          image_pull_timeout = "60m"
+          models             = var.cached_models
+          compile_cache      = var.compile_cache
+          ready_check        = "http/health"
+          ports              = ["http"]
+          entrypoint         = ["vllm", "serve"]
           args = concat([
             var.model,
             "--host", "0.0.0.0",

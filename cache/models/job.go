@@ -277,6 +277,9 @@ func Folder(name string) string {
 	return kind + "--" + strings.ReplaceAll(id, "/", "--")
 }
 
+// named is the file of a view, beside what is mounted, that says of which model it is.
+const named = ".model"
+
 // layout is the view of a model: in the layout of the Hub's own cache below "hub", so
 // that its clients find the model with HF_HUB_CACHE, or as plain files below "files".
 func layout(ref blob.Ref, revision string, files []origin.File) store.View {
@@ -298,6 +301,7 @@ func layout(ref blob.Ref, revision string, files []origin.File) store.View {
 		v.Texts[path.Join(repo, "refs", "main")] = revision
 		v.Texts[path.Join(repo, "refs", ref.Revision)] = revision
 	}
+	v.Texts[named] = ref.String()
 	text, _ := json.Marshal(words)
 	base := strings.NewReplacer("/", "--", ":", "", "@", "-").Replace(ref.Name)
 	v.Name = strings.Trim(fmt.Sprintf("%.80s-%s", strings.TrimLeft(base, ".-"), digest(string(text))[:16]), ".-")

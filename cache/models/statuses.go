@@ -3,6 +3,8 @@ package models
 import (
 	"cmp"
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
 
 	"aliquot/internal/blob"
@@ -21,6 +23,19 @@ func (l *Library) Models() []cacheapi.Model {
 		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Revision, b.Revision))
 	})
 	return all
+}
+
+// Held lists the names of the models that are whole on this node, whoever asked for them.
+func (l *Library) Held() []string {
+	held := []string{}
+	for _, view := range l.Cache.Store().Views() {
+		// A view goes as a whole, and may just now.
+		if name, err := os.ReadFile(filepath.Join(l.Cache.Store().Dir(), "views", view, named)); err == nil {
+			held = append(held, string(name))
+		}
+	}
+	slices.Sort(held)
+	return slices.Compact(held)
 }
 
 // View is the name of the job's view.

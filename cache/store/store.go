@@ -277,6 +277,8 @@ type Stats struct {
 	Objects, Partials int
 	// Bytes is what they take, Free what the disk has left, in bytes.
 	Bytes, Free int64
+	// Room is what could be stored more once all is evicted that may be.
+	Room int64
 }
 
 // Stats takes stock.
@@ -288,6 +290,16 @@ func (s *Store) Stats() Stats {
 	if unix.Statfs(s.dir, &disk) == nil {
 		st.Free = int64(disk.Bavail) * disk.Bsize
 	}
+	st.Room = st.Free - s.o.KeepFree
+	if s.o.Capacity > 0 {
+		st.Room = min(st.Room, s.o.Capacity-st.Bytes)
+	}
+	for _, e := range s.entries() {
+		if !e.Kept {
+			st.Room += e.Size
+		}
+	}
+	st.Room = max(st.Room, 0)
 	return st
 }
 

@@ -353,6 +353,21 @@ func TestPinsOfOneOwnerAddUp(t *testing.T) {
 	if got := s.Pins()["task"]; len(got) != len(views) {
 		t.Errorf("pinned are %v", got)
 	}
+	// A pinned object takes room that nothing else can have.
+	free := open(t, t.TempDir(), Options{Capacity: 100})
+	o = put(t, free, 1, 10)
+	if got := free.Stats().Room; got != 100 {
+		t.Errorf("there is room for %d bytes, want 100", got)
+	}
+	if _, err := free.Publish(View{Name: "v", Objects: map[string]string{"f": o.ID}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := free.PinAlso("task", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if got := free.Stats().Room; got != 90 {
+		t.Errorf("there is room for %d bytes, want 90", got)
+	}
 	if err := s.PinAlso("task", "nothing"); !errors.Is(err, ErrAbsent) {
 		t.Errorf("a view that is not here is pinned: %v", err)
 	}

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/nomad/api"
 
+	"aliquot/internal/cacheapi"
 	"aliquot/internal/doctor"
 	"aliquot/internal/mps"
 )
@@ -20,7 +24,7 @@ type doctorCommand struct{ ui cli.Ui }
 func (doctorCommand) Synopsis() string { return "Look for what keeps a node from serving GPUs well" }
 
 func (doctorCommand) Help() string {
-	return `Usage: aliquot doctor [-json]
+	return `Usage: aliquot doctor [-json] [-cache-socket=<path>]
 
   Examines the Nomad agent of a client node and prints one line per check, with
   the fix for each that is not ok. Run it on the node, or point NOMAD_ADDR at it;
@@ -30,7 +34,9 @@ func (doctorCommand) Help() string {
 
 Options:
 
-  -json  Print the findings as JSON. Default false.
+  -json          Print the findings as JSON. Default false.
+  -cache-socket  Where the node's cache of models listens; without a socket there is no
+                 cache to look at. Default /run/aliquot/cache.sock.
 
 Example:
 
@@ -41,6 +47,7 @@ Example:
 func (c doctorCommand) Run(args []string) int {
 	flags := newFlags("doctor", c.ui)
 	asJSON := flags.Bool("json", false, "")
+	socket := flags.String("cache-socket", cacheapi.Socket, "")
 	if !flags.parse(args) {
 		return 2
 	}
@@ -49,6 +56,7 @@ func (c doctorCommand) Run(args []string) int {
 		c.ui.Error("aliquot doctor: " + flat(err))
 		return 2
 	}
+	askCache(*socket, &facts)
 	findings := doctor.Examine(facts)
 	if *asJSON {
 		out, _ := json.MarshalIndent(findings, "", "  ")
@@ -94,6 +102,21 @@ func examine() (doctor.Facts, error) {
 	f.DefaultMPSDirectory = err == nil
 	f.MPSDaemons, f.Unnamed = mps.Daemons(), unnamed()
 	return f, nil
+}
+
+// askCache asks the node's cache, where there is a socket of one.
+func askCache(socket string, f *doctor.Facts) {
+	if _, err := os.Stat(socket); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	status, err := cacheapi.NewClient(socket).Status(ctx)
+	if err != nil {
+		f.CacheProblem = flat(err)
+		return
+	}
+	f.Cache = &status
 }
 
 // unreached says what to do about an agent that could not be asked.

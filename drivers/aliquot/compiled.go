@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -58,29 +55,8 @@ func (c TaskConfig) compileWish(cfg *drivers.TaskConfig) (w compileWish, err err
 			return w, fmt.Errorf("compile caches are at %s, and the task mounts something at %s: give that another target", compiledRoot, target)
 		}
 	}
-	if c.CompileCacheCheck == "" {
-		return w, nil
-	}
-	label, path, ok := strings.Cut(c.CompileCacheCheck, "/")
-	address := portOf(cfg, label)
-	if !ok || address == "" {
-		return w, fmt.Errorf("compile_cache_check is %q: want a port's label and a path, such as \"http/health\" for a port \"http\" of the group's network", c.CompileCacheCheck)
-	}
-	w.check = "http://" + address + "/" + path
-	return w, nil
-}
-
-// portOf is the address of a port that Nomad gave the allocation, "" without one. The
-// task's environment would be the job's word.
-func portOf(cfg *drivers.TaskConfig, label string) string {
-	if cfg.Resources == nil || cfg.Resources.Ports == nil {
-		return ""
-	}
-	port, ok := cfg.Resources.Ports.Get(label)
-	if !ok {
-		return ""
-	}
-	return net.JoinHostPort(port.HostIP, strconv.Itoa(port.Value))
+	w.check, err = c.readyURL(cfg)
+	return w, err
 }
 
 // compiledState is what Nomad keeps of a task's compile cache.
@@ -238,7 +214,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 			d.emit(t.config, fmt.Sprintf("compile cache: not kept: %v", err), nil)
 			return
 		}
-		switch settling.Look(time.Now(), tree, w.healthy(t.ctx)) {
+		switch settling.Look(time.Now(), tree, w.check == "" || answers(t.ctx, w.check)) {
 		case compiled.Publish:
 			err := d.publishTree(t, state, dir, tree)
 			if errors.Is(err, errUnsettled) {
@@ -252,26 +228,6 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 			return
 		}
 	}
-}
-
-// healthy reports whether the task answers its check with 200.
-func (w compileWish) healthy(ctx context.Context) bool {
-	if w.check == "" {
-		return true
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.check, nil)
-	if err != nil {
-		return false
-	}
-	// The answer is the task's own, a redirect of it as well.
-	res, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		return false
-	}
-	res.Body.Close()
-	return res.StatusCode == http.StatusOK
 }
 
 // errUnsettled is the error of a directory that changed while it was packed.

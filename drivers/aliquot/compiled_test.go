@@ -159,7 +159,7 @@ func TestIllTasksPublishNothing(t *testing.T) {
 	defer server.Close()
 	host, port, _ := net.SplitHostPort(strings.TrimPrefix(server.URL, "http://"))
 	number, _ := strconv.Atoi(port)
-	cfg := s.compiler("one", "me", `, "compile_cache_check": "http/health"`)
+	cfg := s.compiler("one", "me", `, "ready_check": "http/health"`)
 	cfg.Resources.Ports = &structs.AllocatedPorts{{Label: "http", HostIP: host, Value: number}}
 	s.run(cfg)
 	await(t, "checks for longer than files have to rest", func() bool { return asked.Load() > 8 })
@@ -178,8 +178,8 @@ func TestBadCompileCachesNameKeyValueAndFix(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`"compile_cache_settle": "0s"`:                                  `compile_cache_settle is "0s": want a duration above zero`,
-		`"compile_cache_check": "health"`:                               `compile_cache_check is "health": want a port's label and a path`,
-		`"compile_cache_check": "none/health"`:                          `compile_cache_check is "none/health": want a port's label`,
+		`"ready_check": "health"`:                                       `ready_check is "health": want a port's label and a path`,
+		`"ready_check": "none/health"`:                                  `ready_check is "none/health": want a port's label`,
 		`"mount": [{"type": "tmpfs", "target": "/aliquot/compiled/x"}]`: `mounts something at /aliquot/compiled/x`,
 	} {
 		_, err := set.prepare(newJob(t, schema, `{"image": "x:1", "compile_cache": true, `+text+`}`, nil, nil), nil)

@@ -118,14 +118,21 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if err != nil {
 		return nil, nil, err
 	}
+	took := took{began: time.Now()}
 	found, err := d.bring(cfg, &start)
 	if err != nil {
 		return nil, nil, err
 	}
-	brought := brought{compiled: d.seed(cfg, &start, found)}
+	var brought brought
 	if found != nil {
+		took.add("models", "models", took.began)
 		brought.models = &modelState{Mounted: whole(found)}
 	}
+	if began := time.Now(); start.compile.on {
+		brought.compiled = d.seed(cfg, &start, found)
+		took.add("compile cache", "compile_cache", began)
+	}
+	began := time.Now()
 	handle, network, err := d.launch(cfg, start, brought)
 	if err != nil {
 		d.release(cfg.ID)
@@ -133,6 +140,10 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	}
 	if found != nil && !brought.models.Mounted {
 		go d.followModels(cfg, start.wishes)
+	}
+	took.add("image and container", "container", began)
+	if t, ok := d.tasks.get(cfg.ID); ok && (len(took.parts) > 1 || start.ready != "") {
+		go d.reportStart(t, took, start.ready)
 	}
 	return handle, network, nil
 }

@@ -25,6 +25,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 		go d.watchFaults()
 		go d.watchAccount(d.ctx)
 		go d.watchPins()
+		go d.watchHeld(d.ctx)
 	})
 	out := make(chan *drivers.Fingerprint)
 	go func() {

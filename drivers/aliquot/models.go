@@ -32,6 +32,8 @@ const (
 type models struct {
 	mu     sync.Mutex
 	owners map[string]held
+	// brought holds one wake-up once a model is whole.
+	brought chan struct{}
 }
 
 // held is one task's use of models.
@@ -40,7 +42,7 @@ type held struct {
 	end context.CancelFunc
 }
 
-func newModels() *models { return &models{owners: map[string]held{}} }
+func newModels() *models { return &models{owners: map[string]held{}, brought: make(chan struct{}, 1)} }
 
 // ownerOf is the name under which a task pins models. A task that is started anew has
 // another.
@@ -181,6 +183,12 @@ func (b *bringing) wait(ctx context.Context, pull func() <-chan struct{}) (found
 func (b *bringing) say(found []cacheapi.Model) {
 	if message, notes := b.progress.say(found); message != "" {
 		b.d.emit(b.cfg, message, notes)
+	}
+	if whole(found) {
+		select {
+		case b.d.models.brought <- struct{}{}:
+		default: // a wake-up is waiting already
+		}
 	}
 }
 

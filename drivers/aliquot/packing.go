@@ -3,6 +3,7 @@ package aliquot
 import (
 	"context"
 	"fmt"
+	"maps"
 	"sync"
 
 	consul "github.com/hashicorp/consul/api"
@@ -66,18 +67,22 @@ func (c PackingConfig) watcher() (account.Watcher, error) {
 	return account.Watcher{Nomad: client, NomadTokenFile: c.NomadTokenFile, Consul: kv, DemandFile: c.DemandFile}, nil
 }
 
-// levels are the attributes that packing policies order nodes by.
+// levels are the attributes that packing policies order nodes by, and that of the models
+// which the node holds.
 type levels struct {
 	mu      sync.Mutex
 	values  map[string]string
 	changed chan struct{} // holds one wake-up
 }
 
-func newLevels() *levels { return &levels{changed: make(chan struct{}, 1)} }
+func newLevels() *levels {
+	return &levels{values: map[string]string{}, changed: make(chan struct{}, 1)}
+}
 
+// set changes some of them.
 func (l *levels) set(values map[string]string) {
 	l.mu.Lock()
-	l.values = values
+	maps.Copy(l.values, values)
 	l.mu.Unlock()
 	select {
 	case l.changed <- struct{}{}:

@@ -133,7 +133,7 @@ type TaskConfig struct {
 	// CompileCache keeps what the task compiles for its job's next start; Check and Settle
 	// say when it is published.
 	CompileCache       bool   `codec:"compile_cache"`
-	CompileCacheCheck  string `codec:"compile_cache_check"`
+	ReadyCheck         string `codec:"ready_check"`
 	CompileCacheSettle string `codec:"compile_cache_settle"`
 }
 
@@ -160,7 +160,7 @@ func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	attrs["models_wait"] = withDefault("models_wait", "string", `"10s"`)
 	attrs["models_timeout"] = withDefault("models_timeout", "string", `"60m"`)
 	attrs["compile_cache"] = withDefault("compile_cache", "bool", "false")
-	attrs["compile_cache_check"] = hclspec.NewAttr("compile_cache_check", "string", false)
+	attrs["ready_check"] = hclspec.NewAttr("ready_check", "string", false)
 	attrs["compile_cache_settle"] = withDefault("compile_cache_settle", "string", `"30s"`)
 	return spec
 }

@@ -22,6 +22,7 @@ type start struct {
 	check   *check
 	wishes  wishes
 	compile compileWish
+	ready   string // see readyURL
 	task    TaskConfig
 }
 
@@ -76,6 +77,9 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	addMounts(out.config, task, logMounts(out.config, task))
 	out.task = task
 	if out.wishes, err = task.wishes(out.config); err != nil {
+		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
+	}
+	if out.ready, err = task.readyURL(cfg); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
 	if out.compile, err = task.compileWish(cfg); err != nil {

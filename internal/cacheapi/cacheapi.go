@@ -67,11 +67,15 @@ type Status struct {
 	Objects int   `json:"objects"`
 	Bytes   int64 `json:"bytes"`
 	Free    int64 `json:"free"`
+	// Room is how many bytes can still be stored, with all evicted that may be.
+	Room int64 `json:"room"`
 	// Self and Peers are addresses.
-	Self   string              `json:"self,omitempty"`
-	Peers  []string            `json:"peers"`
-	Models []Model             `json:"models"`
-	Pins   map[string][]string `json:"pins"`
+	Self   string   `json:"self,omitempty"`
+	Peers  []string `json:"peers"`
+	Models []Model  `json:"models"`
+	// Held names the models that are whole, also those of earlier processes.
+	Held []string            `json:"held"`
+	Pins map[string][]string `json:"pins"`
 	// HF is the URL that HF_ENDPOINT may be set to, "" where the face is off.
 	HF string `json:"hf,omitempty"`
 }

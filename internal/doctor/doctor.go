@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/agent"
+	"aliquot/internal/cacheapi"
 )
 
 // Level of a finding.
@@ -54,6 +55,10 @@ type Facts struct {
 	Bridged []Bridged
 	// Servers are the versions of Nomad's servers, none where they cannot be read.
 	Servers []string
+	// Cache is what the node's cache says of itself, nil without one; CacheProblem why it
+	// says nothing.
+	Cache        *cacheapi.Status
+	CacheProblem string
 	// Preemption is on for jobs of type service or batch.
 	Preemption bool
 }
@@ -63,7 +68,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
 }
 
 // client looks at whether the servers place anything on the node.
