@@ -15,6 +15,7 @@ import (
 
 	"aliquot/cache/hubtest"
 	"aliquot/e2e/cluster"
+	"aliquot/internal/top"
 )
 
 // TestCacheJob runs the cache as its job file says, starts tasks from it, and reads a model
@@ -53,6 +54,7 @@ func TestCacheJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	coldStarts(ctx, t, c, hub)
 	read := func(path string) (*http.Response, []byte) {
 		res, err := http.Get("http://" + address + path)
 		if err != nil {
@@ -69,7 +71,6 @@ func TestCacheJob(t *testing.T) {
 	if res, got := read(at); res.StatusCode != http.StatusOK || res.Header.Get("X-Repo-Commit") != sha || !bytes.Equal(got, body) {
 		t.Fatalf("%s %v, %d bytes", res.Status, res.Header, len(got))
 	}
-	coldStarts(ctx, t, c, hub)
 	hub.Set(func(h *hubtest.Hub) { h.Down = true })
 	if res, got := read("/Qwen/Qwen3/resolve/" + sha + "/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(got, body) {
 		t.Errorf("without the Hub: %s, %d bytes", res.Status, len(got))
@@ -147,9 +148,11 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 				t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
 			}
 			for _, text := range []string{"model hf://Qwen/Qwen3@main is on the node", event, "until the task is ready: models"} {
-				if _, err := c.AwaitEvent(ctx, alloc.ID, text); err != nil {
+				said, err := c.AwaitEvent(ctx, alloc.ID, text)
+				if err != nil {
 					t.Error(err)
 				}
+				t.Logf("%s: %s", alloc.Name, said)
 			}
 		}
 	}
@@ -170,6 +173,10 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 	})
 	if err != nil {
 		t.Error(err)
+	}
+	seenBy, err := top.Cluster{Nomad: c.Nomad}.Snapshot(ctx)
+	if i := slices.IndexFunc(seenBy.Starts, func(s top.Start) bool { return s.Job == "cold" }); err != nil || i < 0 || seenBy.Starts[i].Count != 2 || seenBy.Starts[i].Seconds["load"] <= 0 {
+		t.Errorf("top shows starts %+v, %v", seenBy.Starts, err)
 	}
 	if again := hub.Read() - read; again != 0 {
 		t.Errorf("%d bytes were read of the Hub again", again)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/blob"
 	"aliquot/internal/consultoken"
@@ -17,19 +18,20 @@ type prefetchCommand struct{ ui cli.Ui }
 func (prefetchCommand) Synopsis() string { return "Bring models to the nodes before they are needed" }
 
 func (prefetchCommand) Help() string {
-	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch] [<model> ...]
+	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch] [-job=<job>] [<model> ...]
 
   Adds models to a list in Consul KV. The caches that follow the list fetch them, some
   nodes at a time, and keep them until they are removed from it. Without a model it
   prints the list.
 
-  The Consul agent is found by the CONSUL_* variables.
+  The Consul agent is found by the CONSUL_* variables, the Nomad agent by NOMAD_*.
 
 Options:
 
   -group    The list: all, or one that the configuration of some caches names in
             prefetch.groups. Default all.
   -remove   Remove the models from the list. Default false.
+  -job      Take the models that the tasks of this registered job name in "models".
   -key      Prefix of the lists in Consul KV. Default aliquot/prefetch.
 
 Example:
@@ -42,12 +44,20 @@ func (c prefetchCommand) Run(args []string) int {
 	flags := newFlags("cache prefetch", c.ui)
 	group := flags.String("group", "all", "")
 	remove := flags.Bool("remove", false, "")
+	job := flags.String("job", "", "")
 	key := flags.String("key", "aliquot/prefetch", "")
 	if err := flags.Parse(args); err != nil {
 		c.ui.Error(fmt.Sprintf("aliquot cache prefetch: %v; see aliquot cache prefetch -help", err))
 		return 2
 	}
-	for _, name := range flags.Args() {
+	names, err := flags.Args(), error(nil)
+	if *job != "" {
+		if names, err = withJob(names, *job); err != nil {
+			c.ui.Error("aliquot cache prefetch: " + flat(err))
+			return 1
+		}
+	}
+	for _, name := range names {
 		if _, err := blob.ParseRef(name); err != nil {
 			c.ui.Error("aliquot cache prefetch: " + flat(err))
 			return 2
@@ -56,7 +66,7 @@ func (c prefetchCommand) Run(args []string) int {
 	client, err := consultoken.NewClient(api.DefaultConfig())
 	var list []string
 	if err == nil {
-		list, err = editList(client.KV(), *key+"/"+*group, flags.Args(), *remove)
+		list, err = editList(client.KV(), *key+"/"+*group, names, *remove)
 	}
 	if err != nil {
 		c.ui.Error("aliquot cache prefetch: " + flat(err))
@@ -66,6 +76,38 @@ func (c prefetchCommand) Run(args []string) int {
 		c.ui.Output(name)
 	}
 	return 0
+}
+
+// withJob adds the models of a job to a list.
+func withJob(names []string, id string) ([]string, error) {
+	client, err := nomad.NewClient(nomad.DefaultConfig())
+	if err != nil {
+		return nil, err
+	}
+	job, _, err := client.Jobs().Info(id, nil)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read job %q at %s: %w", id, client.Address(), err)
+	}
+	more := modelsOf(job)
+	if len(more) == 0 {
+		return nil, fmt.Errorf("no task of job %q names models in its config", id)
+	}
+	return append(slices.Clone(names), more...), nil
+}
+
+// modelsOf lists the models that the tasks of a job name.
+func modelsOf(job *nomad.Job) (names []string) {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			list, _ := t.Config["models"].([]any)
+			for _, name := range list {
+				if text, ok := name.(string); ok && t.Driver == "aliquot" && !slices.Contains(names, text) {
+					names = append(names, text)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // editList changes a list of models and returns it. It tries again where somebody else

@@ -41,7 +41,7 @@ func (d *Driver) pull(ctx context.Context, set settings, cfg *drivers.TaskConfig
 	if _, err := engine.ImageInspect(ctx, name); err == nil {
 		return nil
 	}
-	d.emit(cfg, "image "+name+" is pulled beside the models", map[string]string{"image": name})
+	d.emit(cfg, "image "+name+" is pulled", map[string]string{"image": name})
 	progress, err := engine.ImagePull(ctx, name, image.PullOptions{})
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ type nodeCache struct {
 }
 
 // newCache starts a cache that has nothing yet. more are further settings.
-func newCache(t *testing.T, more string) *nodeCache {
+func newCache(t testing.TB, more string) *nodeCache {
 	t.Helper()
 	hub, stop := hubtest.Start()
 	t.Cleanup(stop)

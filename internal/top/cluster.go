@@ -71,6 +71,10 @@ func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 	}
 	close(next)
 	asked.Wait()
+	for _, n := range s.Nodes {
+		s.Starts = append(s.Starts, n.starts...)
+	}
+	s.Starts = mean(s.Starts)
 	if why := <-blind; why != "" {
 		s.Notes = append(s.Notes, why)
 		s.unsee()
@@ -110,6 +114,7 @@ func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 	}
 	n.Problem = strings.Join(problems, "; ")
 	held := holders(allocs)
+	n.starts = startsOf(allocs)
 	unseen := err != nil
 	for _, group := range stub.NodeResources.Devices {
 		if group.Type == gpu.DeviceType {

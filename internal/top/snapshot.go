@@ -20,6 +20,8 @@ type Snapshot struct {
 	At       time.Time `json:"at"`
 	Nodes    []Node    `json:"nodes"`
 	Services []Service `json:"services"`
+	// Starts are what starts of tasks took.
+	Starts []Start `json:"starts,omitempty"`
 	// Notes are one-line remarks on what could not be read and why.
 	Notes []string `json:"notes,omitempty"`
 }
@@ -32,6 +34,8 @@ type Node struct {
 	// Problem says what of the node could not be read and why, "" for nothing.
 	Problem string `json:"problem,omitempty"`
 	GPUs    []GPU  `json:"gpus"`
+
+	starts []Start // of its allocations
 }
 
 // GPU is one physical GPU, MIG device or partition as the node offers it.
