@@ -27,7 +27,7 @@ func TestCacheJob(t *testing.T) {
 	sha := hub.Push("Qwen/Qwen3", "main", map[string]hubtest.File{"config.json": {Body: []byte("{}")}, "model.safetensors": {Body: body, LFS: true}})
 	dir := t.TempDir()
 	socket := filepath.Join(dir, "s")
-	ctx, c := start(t, cluster.Options{Rack: "h100", Driver: fmt.Sprintf("cache_socket = %q", socket)})
+	ctx, c := start(t, cluster.Options{Rack: "h100", Registry: true, Driver: fmt.Sprintf("cache_socket = %q", socket)})
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -119,7 +119,7 @@ job "cold" {
 // nothing of the Hub and compiles nothing, and another job compiles for itself.
 func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub) {
 	seen := map[string]bool{} // allocations
-	begin := func(name string, count int, compiles bool, event string) {
+	begin := func(name string, count int, compiles bool, events ...string) {
 		t.Helper()
 		job, err := c.RunText(coldJob, cluster.Vars{"name": name, "image": c.Image, "count": count})
 		if err != nil {
@@ -147,7 +147,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 			if !slices.Contains(info.Mounts, "/aliquot/models/hub/models--Qwen--Qwen3") {
 				t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
 			}
-			for _, text := range []string{"model hf://Qwen/Qwen3@main is on the node", event, "until the task is ready: models"} {
+			for _, text := range append(events, "model hf://Qwen/Qwen3@main is on the node", "until the task is ready: models") {
 				said, err := c.AwaitEvent(ctx, alloc.ID, text)
 				if err != nil {
 					t.Error(err)
@@ -156,7 +156,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 			}
 		}
 	}
-	begin("cold", 1, true, "are kept for the next start of this job")
+	begin("cold", 1, true, "is pulled", "are kept for the next start of this job")
 	read := hub.Read()
 	begin("cold", 2, false, "from an earlier start of this job")
 	begin("another", 1, true, "compile cache: empty")

@@ -232,6 +232,7 @@ func (j *Job) Status() cacheapi.Model {
 	switch {
 	case j.err != nil:
 		m.State, m.Error = cacheapi.Failed, j.err.Error()
+		m.Final = origin.Final(j.err) || errors.Is(j.err, store.ErrNoRoom)
 	case j.path != "":
 		m.State, m.Path, m.Bytes = cacheapi.Whole, j.path, m.Total
 	}

@@ -1,6 +1,7 @@
 package aliquot
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -16,7 +17,7 @@ func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task T
 	done := make(chan struct{})
 	set, _ := d.settings()
 	named := task.Auth.Username == "" && task.Auth.Password == "" && !set.authenticates && task.LoadImage == "" && !task.ForcePull
-	limit, err := time.ParseDuration(task.ImagePullTimeout)
+	limit, err := time.ParseDuration(cmp.Or(task.ImagePullTimeout, set.pullTimeout))
 	if !named || err != nil {
 		close(done)
 		return done

@@ -1,6 +1,7 @@
 package aliquot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,18 @@ type compiledState struct {
 	Key, Image string
 	Seed       compiled.Tree
 	Until      int64 // seconds since 1970
+	// wants is the key without the image where its digest is known only after the start.
+	wants *compiled.Key
+}
+
+// settleImage completes the key of a task whose container runs.
+func (c *compiledState) settleImage(digest string) {
+	if c.wants == nil {
+		return
+	}
+	k := *c.wants
+	k.Image = digest
+	c.Key, c.Image = k.Sum(), digest
 }
 
 // seed gives a start its own copy of what its job has compiled before. Nothing of that
@@ -88,17 +101,20 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	state := &compiledState{Until: time.Now().Add(compileFor).Unix()}
 	ctx, cancel := context.WithTimeout(d.ctx, seedFor)
 	defer cancel()
-	var err error
-	if state.Image, err = d.imageDigest(cfg, s.task); err == nil {
-		k := keyOf(cfg, s, models, state.Image)
-		state.Key, err = k.Sum(), k.Check()
-	}
-	if err != nil {
+	image, unknown := d.imageDigest(cfg, s.task)
+	k := keyOf(cfg, s, models, cmp.Or(image, "after the start"))
+	if err := k.Check(); err != nil {
 		d.emit(cfg, fmt.Sprintf("compile cache: empty, and it will not be kept: %v", err), nil)
 		return nil
 	}
+	if unknown != nil {
+		d.emit(cfg, fmt.Sprintf("compile cache: empty at this start: %v", unknown), nil)
+		state.wants = &k
+		return state
+	}
+	state.Key, state.Image = k.Sum(), image
 	began := time.Now()
-	err = d.unpack(ctx, state.Key, dir)
+	err := d.unpack(ctx, state.Key, dir)
 	var refused *cacheapi.Error
 	notes := map[string]string{"compile_cache": state.Key}
 	switch {
@@ -276,15 +292,24 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 // sameImage fails where the container runs another image than the key names: a tag may
 // have moved between the two.
 func (d *Driver) sameImage(t *task, digest string) error {
+	runs, err := d.imageOf(t.ctx, t.container)
+	if err == nil && runs != digest {
+		err = fmt.Errorf("the task runs image %s, and its tag named %s before", runs, digest)
+	}
+	return err
+}
+
+// imageOf is the digest of a container's image.
+func (d *Driver) imageOf(ctx context.Context, container string) (string, error) {
 	set, _ := d.settings()
 	engine, err := set.engine.client()
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer engine.Close()
-	info, err := engine.ContainerInspect(t.ctx, t.container)
-	if err == nil && info.Image != digest {
-		err = fmt.Errorf("the task runs image %s, and its tag named %s before", info.Image, digest)
+	info, err := engine.ContainerInspect(ctx, container)
+	if err != nil {
+		return "", err
 	}
-	return err
+	return info.Image, nil
 }

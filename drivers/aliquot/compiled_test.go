@@ -2,6 +2,7 @@ package aliquot
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/docker/docker/api/types/image"
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
@@ -187,4 +189,39 @@ func TestBadCompileCachesNameKeyValueAndFix(t *testing.T) {
 			t.Errorf("%s: %v, want %q", text, err, want)
 		}
 	}
+}
+
+// An image that only the docker driver can have, by a file or with credentials, is known
+// after the start: what is compiled then is kept for the next.
+func TestImagesThatAreKnownLate(t *testing.T) {
+	c := engine(t)
+	probeImage(t, c, probeRef)
+	n := newCache(t, "")
+	t.Cleanup(n.start())
+	saved, err := c.ImageSave(t.Context(), []string{probeRef})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer saved.Close()
+	archive, err := io.ReadAll(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ImageRemove(t.Context(), probeRef, image.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	s := ship(t, n.config())
+	load := func() *drivers.TaskConfig {
+		cfg := s.compiler("one", "x", `, "load": "image.tar"`)
+		cfg.Env["VLLM_X"] = "1"
+		if err := os.WriteFile(filepath.Join(cfg.TaskDir().LocalDir, "image.tar"), archive, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return cfg
+	}
+	s.run(load())
+	s.event(t, "compile cache: empty at this start: the digest of image "+probeRef)
+	s.event(t, "are kept for the next start")
+	s.run(load())
+	s.event(t, "from an earlier start of this job")
 }

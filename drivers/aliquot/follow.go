@@ -57,6 +57,13 @@ func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b brought) error {
 	if c != nil {
 		c.Until = time.Now().Add(c.Timeout).Unix()
 	}
+	if b.compiled != nil && b.compiled.wants != nil {
+		image, err := d.imageOf(d.ctx, state.ContainerID)
+		if err != nil {
+			return fmt.Errorf("image of task %q: %w", handle.Config.Name, err)
+		}
+		b.compiled.settleImage(image)
+	}
 	if c != nil || b.models != nil || b.compiled != nil {
 		state.Check, state.Models, state.Compiled = c, b.models, b.compiled
 		if err := handle.SetDriverState(&state); err != nil {

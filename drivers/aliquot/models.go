@@ -127,10 +127,14 @@ func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mode
 	group, ctx := errgroup.WithContext(ctx)
 	for i, ref := range b.wishes.refs {
 		group.Go(func() (err error) {
-			if found[i], err = b.cache.Fetch(ctx, b.wishes.ask(ref, b.owner, wait)); err == nil && found[i].State == cacheapi.Failed {
-				err = fmt.Errorf("%s cannot be fetched: %s", ref, found[i].Error)
+			found[i], err = b.cache.Fetch(ctx, b.wishes.ask(ref, b.owner, wait))
+			switch {
+			case err != nil || found[i].State != cacheapi.Failed:
+				return err
+			case found[i].Final:
+				return fmt.Errorf("%s cannot be fetched: %s: %w", ref, found[i].Error, errFinal)
 			}
-			return err
+			return fmt.Errorf("%s cannot be fetched: %s", ref, found[i].Error)
 		})
 	}
 	return found, group.Wait()
@@ -192,11 +196,17 @@ func (b *bringing) say(found []cacheapi.Model) {
 	}
 }
 
+// errFinal marks what another attempt on this node would not change.
+var errFinal = errors.New("another node may do better")
+
 // refusal says whether Nomad may try the start again here: not where the cache knows that
 // it cannot succeed.
 func refusal(err error) error {
 	var answer *cacheapi.Error
 	err = fmt.Errorf("models: %w", err)
+	if errors.Is(err, errFinal) {
+		return err
+	}
 	if errors.As(err, &answer) {
 		switch answer.Status {
 		case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusInsufficientStorage:

@@ -33,6 +33,8 @@ type settings struct {
 	// authenticates is set where the docker driver finds credentials for registries by
 	// itself.
 	authenticates bool
+	// pullTimeout is for a pull where the task does not say.
+	pullTimeout string
 	// packing is nil where the node publishes no levels.
 	packing *account.Watcher
 }
@@ -48,7 +50,7 @@ func (c DriverConfig) settings() (settings, error) {
 		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
 		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
-		joins:   c.JoinNetworks, cacheSocket: c.CacheSocket, authenticates: c.Auth.Config != "" || c.Auth.Helper != "",
+		joins:   c.JoinNetworks, cacheSocket: c.CacheSocket, pullTimeout: c.ImagePullTimeout, authenticates: c.Auth.Config != "" || c.Auth.Helper != "",
 		limits: limits{
 			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes, devices: c.AllowedDevices,
 			sockets: engineSockets(c.Endpoint),

@@ -60,6 +60,9 @@ type Model struct {
 	// Stale is set where the origin did not answer and this is the last revision known.
 	Stale bool   `json:"stale,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Final is set where the error stays until somebody changes something: the origin
+	// denies access or has no such file, or there is no room on this node.
+	Final bool `json:"final,omitempty"`
 }
 
 // Status is what a cache says of itself: GET /v1/status.
