@@ -89,11 +89,10 @@ func TestWholeModelsAreMounted(t *testing.T) {
 	t.Cleanup(n.start())
 	s := ship(t, n.config())
 	file := modelsRoot + "/hub/models--Qwen--Qwen3/snapshots/" + n.sha + "/config.json"
-	var tasks []*drivers.TaskConfig
+	var handles []*drivers.TaskHandle
 	for range 2 {
 		cfg := s.job(modelTask("none", file, ""), nil, nil)
-		s.run(cfg)
-		tasks = append(tasks, cfg)
+		handles = append(handles, s.run(cfg))
 		await(t, "the file in the container", func() bool { return strings.Contains(s.logs(cfg), `read "{}" <nil>`) })
 		seen := s.seen(t, cfg)
 		if seen.Env["HF_HUB_OFFLINE"] != "1" || seen.Env["HF_HUB_CACHE"] != modelsRoot+"/hub" || seen.Env[envModels] != modelsRoot || seen.Env["HF_ENDPOINT"] != "" {
@@ -111,9 +110,9 @@ func TestWholeModelsAreMounted(t *testing.T) {
 		t.Errorf("pinned by %v", got)
 	}
 	s.relaunch()
-	for _, cfg := range tasks {
-		if err := s.RecoverTask(&drivers.TaskHandle{Config: cfg}); err == nil {
-			t.Error("a task without state was recovered")
+	for _, handle := range handles {
+		if err := s.RecoverTask(handle); err != nil {
+			t.Error(err)
 		}
 	}
 	if got := n.pins(t); len(got) != 2 {
