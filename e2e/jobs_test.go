@@ -98,7 +98,7 @@ func vllmVars(c *cluster.Cluster, more cluster.Vars) cluster.Vars {
 func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster, metrics ...string) {
 	allocs := run(ctx, t, c, vllmJob, vllmVars(c, cluster.Vars{"nvidia_count": 1, "amd_count": 1, "models": "triton-models", "max_model_len": 4096, "kv_tokens": 50000}), 2)
 	for group, info := range infos(ctx, t, c, allocs) {
-		if info.Grant == nil || info.Variant != group || string(info.Grant.Vendor) != group || info.Grant.Slices != 10 || info.Slots != 64 || info.Model != "chat" {
+		if info.Grant == nil || info.Variant != group || string(info.Grant.Vendor) != group || info.Grant.Slices != 10 || info.Slots != 256 || info.Model != "chat" {
 			t.Errorf("group %s: %+v", group, info)
 		}
 		if !slices.Contains(info.Mounts, "/models") {
@@ -115,7 +115,7 @@ func vllm(ctx context.Context, t *testing.T, c *cluster.Cluster, metrics ...stri
 	classes := map[string]bool{}
 	for _, e := range healthyInstances(ctx, t, c, "chat", 2) {
 		classes[e.Service.Meta["gpu_class"]] = true
-		if m := e.Service.Meta; m["aliquot_route"] != "true" || m["concurrency"] != "64" || m["kv_tokens"] != "50000" || m["max_model_len"] != "4096" || m["aliquot_slices"] != "10" || m["aliquot_slices_total"] != "20" || m["aliquot_weight"] == "" {
+		if m := e.Service.Meta; m["aliquot_route"] != "true" || m["concurrency"] != "256" || m["kv_tokens"] != "50000" || m["max_model_len"] != "4096" || m["aliquot_slices"] != "10" || m["aliquot_slices_total"] != "20" || m["aliquot_weight"] == "" {
 			t.Errorf("meta in Consul: %v", m)
 		}
 		ask(ctx, t, e, "/v1/chat/completions", `{"model":"chat","messages":[{"role":"user","content":"hello"}],"max_tokens":2}`, "chat.completion")

@@ -48,9 +48,21 @@ variable "vendors" {
 }
 
 variable "concurrency" {
-  description = "Most requests in one replica's batch: the bound of the gateway and of scaling, and vLLM's max-num-seqs."
+  description = "Most requests in one replica's batch: vLLM's max-num-seqs, and the gateway's bound. 256 is vLLM's default and what was measured; a small one makes requests wait while there is memory for them."
+  type        = number
+  default     = 256
+}
+
+variable "slots" {
+  description = "Requests at once that scaling plans for each replica, at most concurrency: as many as meet your objective, fewer on small GPUs."
   type        = number
   default     = 64
+}
+
+variable "affinity" {
+  description = "Headers by which the router keeps requests together in the mesh, by comma, such as x-session-id; empty for none. See docs/router.md."
+  type        = string
+  default     = ""
 }
 
 variable "max_model_len" {
@@ -187,7 +199,7 @@ locals {
     amd    = var.amd_count
   }
   # "nvidia slots=64 cost=1 max=8, amd slots=64 cost=1 max=8"
-  classes = join(", ", [for v in var.vendors : "${v} slots=${var.concurrency} cost=${lookup(var.cost, v, 1)} max=${var.max_count}"])
+  classes = join(", ", [for v in var.vendors : "${v} slots=${min(var.slots, var.concurrency)} cost=${lookup(var.cost, v, 1)} max=${var.max_count}"])
 }
 
 variable "pack" {
@@ -355,6 +367,7 @@ job "vllm" {
             kv_tokens            = var.kv_tokens > 0 ? var.kv_tokens : ""
             max_model_len        = var.max_model_len > 0 ? var.max_model_len : ""
             aliquot_route        = "true"
+            aliquot_affinity     = var.affinity
           }
           check {
             type     = "http"

@@ -158,8 +158,26 @@ func (b *batching) occupancy() occupancy {
 	return occupancy{most: b.engine.Config().MaxSeqs, running: b.engine.Running(), waiting: b.engine.Waiting()}
 }
 
-// export registers the metrics of vLLM that routers and people read, by its names.
-func (b *batching) export(to prometheus.Registerer, model string) {
+// metricNames are those of an engine; an empty one is not exported.
+type metricNames struct {
+	running, waiting, used, preemptions, queried, hit string
+	info, block, blocks                               string
+}
+
+var (
+	asVLLMNames = metricNames{
+		"vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
+		"vllm:num_preemptions_total", "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total",
+		"vllm:cache_config_info", "block_size", "num_gpu_blocks",
+	}
+	asSGLangNames = metricNames{
+		running: "sglang:num_running_reqs", waiting: "sglang:num_queue_reqs", used: "sglang:token_usage",
+		info: "sglang:cache_config_info", block: "page_size", blocks: "num_pages",
+	}
+)
+
+// export registers the metrics that routers and people read, by an engine's names.
+func (b *batching) export(to prometheus.Registerer, model string, as metricNames) {
 	label := prometheus.Labels{"model_name": model, "engine": "0"}
 	read := func(value func(*engine.Engine) float64) func() float64 {
 		return func() float64 {
@@ -172,20 +190,23 @@ func (b *batching) export(to prometheus.Registerer, model string) {
 		to.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: label}, read(value)))
 	}
 	counter := func(name, help string, value func(engine.Counts) int) {
+		if name == "" {
+			return
+		}
 		of := func(e *engine.Engine) float64 { return float64(value(e.Counts())) }
 		to.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: label}, read(of)))
 	}
-	gauge("vllm:num_requests_running", "Requests in the batch.", func(e *engine.Engine) float64 { return float64(e.Running()) })
-	gauge("vllm:num_requests_waiting", "Requests that wait for the batch.", func(e *engine.Engine) float64 { return float64(e.Waiting()) })
-	gauge("vllm:kv_cache_usage_perc", "Part of the KV cache in use, 0 to 1.", (*engine.Engine).KVUsage)
-	counter("vllm:num_preemptions_total", "Preemptions.", func(c engine.Counts) int { return c.Preemptions })
-	counter("vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", func(c engine.Counts) int { return c.Queried })
-	counter("vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.", func(c engine.Counts) int { return c.Hit })
+	gauge(as.running, "Requests in the batch.", func(e *engine.Engine) float64 { return float64(e.Running()) })
+	gauge(as.waiting, "Requests that wait for the batch.", func(e *engine.Engine) float64 { return float64(e.Waiting()) })
+	gauge(as.used, "Part of the KV cache in use, 0 to 1.", (*engine.Engine).KVUsage)
+	counter(as.preemptions, "Preemptions.", func(c engine.Counts) int { return c.Preemptions })
+	counter(as.queried, "Prompt tokens looked up in the prefix cache.", func(c engine.Counts) int { return c.Queried })
+	counter(as.hit, "Prompt tokens found in the prefix cache.", func(c engine.Counts) int { return c.Hit })
 	c := b.engine.Config()
 	to.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "vllm:cache_config_info", Help: "Settings of the KV cache.",
+		Name: as.info, Help: "Settings of the KV cache.",
 		ConstLabels: prometheus.Labels{
-			"engine": "0", "block_size": strconv.Itoa(c.Block), "num_gpu_blocks": strconv.Itoa(b.engine.Blocks()),
+			"engine": "0", as.block: strconv.Itoa(c.Block), as.blocks: strconv.Itoa(b.engine.Blocks()),
 			"enable_prefix_caching": "True",
 		},
 	}, func() float64 { return 1 }))

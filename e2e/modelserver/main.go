@@ -62,6 +62,9 @@ type options struct {
 	// sleeps switches vLLM's sleep mode on; waking takes wakes.
 	sleeps bool
 	wakes  time.Duration
+	// saver answers as SGLang with --enable-memory-saver does, and with SGLang's metrics;
+	// backup keeps released weights.
+	saver, backup bool
 	// budget and longest, in tokens, override those of the class.
 	budget, longest int
 }
@@ -95,6 +98,8 @@ func parse(name string, args []string) (options, error) {
 	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+"; empty serves in slots. The default is $MODELSERVER_ENGINE")
 	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
 	flag.BoolVar(&o.sleeps, "enable-sleep-mode", false, "answer /sleep, /wake_up and /is_sleeping as vLLM does in its development mode")
+	flag.BoolVar(&o.saver, "enable-memory-saver", false, "answer /release_memory_occupation and what belongs to it as SGLang does, and name metrics as it does")
+	flag.BoolVar(&o.backup, "enable-weights-cpu-backup", false, "with -enable-memory-saver, keep the weights that are released")
 	flag.DurationVar(&o.wakes, "wake", o.wakes, "time that waking takes")
 	_ = flag.CommandLine.Parse(args) // ends the program by itself
 	if o.engine != "" {

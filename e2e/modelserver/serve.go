@@ -33,6 +33,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
 		return http.StatusInternalServerError
 	}
+	s.saver.used()
 	req, tokens, err := decode(w, r, chat)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", err)

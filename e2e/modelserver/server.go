@@ -19,6 +19,7 @@ type server struct {
 	state   atomic.Pointer[state]
 	metrics metrics
 	bed     bed
+	saver   saver
 }
 
 // state is what the server is at a moment; nil fields mean that it still loads.
@@ -48,7 +49,7 @@ type metrics struct {
 }
 
 func newServer(o options) *server {
-	s := &server{model: o.model, options: o}
+	s := &server{model: o.model, options: o, saver: saver{version: "default"}}
 	s.state.Store(&state{})
 	m := metrics{
 		registry: prometheus.NewRegistry(),
@@ -82,7 +83,11 @@ func (s *server) load(ctx context.Context, hw *hardware.Hardware) {
 		return
 	}
 	b := newBatching(s.options)
-	b.export(s.metrics.registry, s.model)
+	names := asVLLMNames
+	if s.options.saver {
+		names = asSGLangNames
+	}
+	b.export(s.metrics.registry, s.model, names)
 	go b.run(ctx)
 	s.state.Store(&state{hw: hw, backend: b})
 }
@@ -114,6 +119,9 @@ func (s *server) routes() http.Handler {
 		mux.HandleFunc("POST /sleep", s.sleep)
 		mux.HandleFunc("POST /wake_up", s.wakeUp)
 		mux.HandleFunc("GET /is_sleeping", s.isSleeping)
+	}
+	if s.options.saver {
+		s.memorySaver(mux)
 	}
 	mux.HandleFunc("GET /v2/health/ready", s.health)
 	mux.HandleFunc("POST /v2/models/{model}/infer", s.infer)

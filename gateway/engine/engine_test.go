@@ -3,6 +3,8 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -194,4 +196,37 @@ func TestAReplicaThatMoves(t *testing.T) {
 	f.await(t, "the first engine", func() bool { return f.states["r"].Kind == "vllm" && f.replicas[0].KV == 864000 })
 	s.Replace(ctx, []line.Replica{at("r", b)})
 	f.await(t, "the second engine", func() bool { return f.states["r"].Kind == "tgi" && f.replicas[0].KV == 5 })
+}
+
+// Engines that cannot sleep are told apart from those that can, whatever else they serve.
+func TestWhoCannotSleep(t *testing.T) {
+	for name, c := range map[string]struct {
+		answers map[string]string
+		sleeps  bool
+		cannot  bool
+	}{
+		"vLLM, awake":                     {map[string]string{"/is_sleeping": `{"is_sleeping":false}`}, false, false},
+		"vLLM, asleep":                    {map[string]string{"/is_sleeping": `{"is_sleeping":true}`}, true, false},
+		"SGLang":                          {map[string]string{"/model_info": `{"weight_version":"default"}`, "/server_info": `{"enable_memory_saver":true}`}, false, false},
+		"SGLang of an earlier release":    {map[string]string{"/get_model_info": `{"weight_version":"aliquot-released/7"}`}, true, false},
+		"SGLang, half awake":              {map[string]string{"/model_info": `{"weight_version":"aliquot-resumed/"}`}, true, false},
+		"SGLang without the memory saver": {map[string]string{"/model_info": `{"weight_version":"default"}`, "/get_server_info": `{"enable_memory_saver":false}`}, false, true},
+		"SGLang without weight versions":  {map[string]string{"/model_info": `{"model_path":"m"}`}, false, true},
+		"another":                         {nil, false, true},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			text, ok := c.answers[r.URL.Path]
+			if !ok {
+				http.NotFound(w, r)
+				return
+			}
+			io.WriteString(w, text)
+		}))
+		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		sleeps, err := bed.Asleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		if sleeps != c.sleeps || errors.Is(err, ErrNoSleep) != c.cannot || err != nil && !c.cannot {
+			t.Errorf("%s: %t, %v", name, sleeps, err)
+		}
+		server.Close()
+	}
 }

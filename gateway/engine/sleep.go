@@ -21,8 +21,29 @@ type Bed struct {
 	Scheme string
 	// Port of the engine's endpoints, 0 for that of the replica.
 	Port int
-	// Level is vLLM's: 1 keeps the weights in the host's memory.
+	// Level is vLLM's: 1 keeps the weights in the host's memory. SGLang has it as a flag.
 	Level int
+}
+
+// sleeper is an engine's way to sleep, at an address.
+type sleeper interface {
+	// asleep reports whether the engine sleeps; ErrNoSleep where this is not its way.
+	asleep(ctx context.Context, address string) (bool, error)
+	sleep(ctx context.Context, address string) error
+	// wake returns when the engine says that it is awake; at replica it takes requests.
+	wake(ctx context.Context, address, replica string) error
+}
+
+// of finds out how a replica's engine sleeps, and whether it does.
+func (b *Bed) of(ctx context.Context, replica string) (how sleeper, sleeps bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, asleep)
+	defer cancel()
+	for _, how := range []sleeper{vllmSleep{b}, sglangSleep{b}} {
+		if sleeps, err = how.asleep(ctx, b.address(replica)); !errors.Is(err, ErrNoSleep) {
+			return how, sleeps, err
+		}
+	}
+	return nil, false, ErrNoSleep
 }
 
 // ErrNoSleep says that an engine has no sleep mode, or that it is not enabled.
@@ -33,19 +54,8 @@ const asleep = 5 * time.Second
 
 // Asleep asks whether an engine sleeps; ErrNoSleep where it cannot.
 func (b *Bed) Asleep(ctx context.Context, replica string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, asleep)
-	defer cancel()
-	var told struct {
-		Sleeping *bool `json:"is_sleeping"`
-	}
-	status, err := b.ask(ctx, http.MethodGet, b.address(replica), "/is_sleeping", nil, &told)
-	switch {
-	case status == http.StatusNotFound, status == http.StatusMethodNotAllowed, err == nil && told.Sleeping == nil:
-		return false, ErrNoSleep
-	case err != nil:
-		return false, err
-	}
-	return *told.Sleeping, nil
+	_, sleeps, err := b.of(ctx, replica)
+	return sleeps, err
 }
 
 // ErrBusy says that an engine works on requests, and would lose them or die if it were
@@ -61,7 +71,11 @@ func (b *Bed) Sleep(ctx context.Context, replica string) error {
 	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}
-	if _, err := b.ask(ctx, http.MethodPost, b.address(replica), "/sleep?level="+strconv.Itoa(b.Level), nil, nil); err != nil {
+	how, sleeps, err := b.of(ctx, replica)
+	if err != nil || sleeps {
+		return err
+	}
+	if err := how.sleep(ctx, b.address(replica)); err != nil {
 		return err
 	}
 	return b.until(ctx, replica, true)
@@ -70,21 +84,11 @@ func (b *Bed) Sleep(ctx context.Context, replica string) error {
 // Wake wakes an engine, and returns when it has answered a request of one token: an
 // engine that says that it is awake has been seen to die by the first request.
 func (b *Bed) Wake(ctx context.Context, replica string) error {
-	if _, err := b.ask(ctx, http.MethodPost, b.address(replica), "/wake_up", nil, nil); err != nil {
+	how, _, err := b.of(ctx, replica)
+	if err != nil {
 		return err
 	}
-	if b.Level == 2 { // the weights are gone
-		if _, err := b.ask(ctx, http.MethodPost, b.address(replica), "/collective_rpc", map[string]string{"method": "reload_weights"}, nil); err != nil {
-			return err
-		}
-		if _, err := b.ask(ctx, http.MethodPost, b.address(replica), "/reset_prefix_cache", nil, nil); err != nil {
-			return err
-		}
-	}
-	if err := b.until(ctx, replica, false); err != nil {
-		return err
-	}
-	return b.probe(ctx, replica)
+	return how.wake(ctx, b.address(replica), replica)
 }
 
 // again is the time between two questions while something is waited for.
