@@ -3,11 +3,11 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help setup tools build test unit race e2e lint demo gpu-check fuzz bench clean
+.PHONY: help setup tools build test unit race e2e lint demo gpu-check fuzz soak-gateways bench clean
 
 help: ## list the targets
 	@echo "Targets:"
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (docker, CNI plugins, gcc) and start the docker engine
 	@scripts/setup
@@ -41,6 +41,9 @@ gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against 
 
 fuzz: ## fuzz every parser for TIME=1m each; IN=./gateway/wire takes the parsers of one package
 	@scripts/fuzz '$(or $(TIME),1m)' '$(or $(IN),.)'
+
+soak-gateways: ## lose gateways, networks and Consul ROUNDS times (10) under load; needs root
+	@scripts/tools && ALIQUOT_ROUNDS=$(or $(ROUNDS),10) go test -count=1 -v -timeout 3h ./e2e/gateways
 
 bench: ## run every benchmark of bench/; bench-NAME runs one
 	@for dir in bench/*/; do $(MAKE) --no-print-directory bench-$$(basename $$dir) || exit 1; done

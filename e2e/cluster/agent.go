@@ -165,7 +165,7 @@ plugin "aliquot-device-intel" {
 
 // writeConfigs chooses ports and writes the configuration of both agents.
 func (c *Cluster) writeConfigs() error {
-	ports, err := freePorts(5)
+	ports, err := FreePorts(5)
 	if err != nil {
 		return err
 	}

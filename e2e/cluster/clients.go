@@ -61,7 +61,7 @@ func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 // clientConfig writes the configuration of one more client: that of the first, with
 // what two clients of one machine must not share.
 func (c *Cluster) clientConfig(more *Cluster, name string) error {
-	ports, err := freePorts(2)
+	ports, err := FreePorts(2)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		return err
 	}
 	c.consulDir = filepath.Dir(path)
-	ports, err := freePorts(4)
+	ports, err := FreePorts(4)
 	if err != nil {
 		return err
 	}

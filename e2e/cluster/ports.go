@@ -15,8 +15,8 @@ const (
 	blockSize           = 500
 )
 
-// freePorts returns n ports that nothing listens on, over TCP and UDP.
-func freePorts(n int) ([]int, error) {
+// FreePorts returns n ports that nothing listens on, over TCP and UDP.
+func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
 		port := firstPort + rand.IntN(lastPort-firstPort+1)

@@ -22,7 +22,8 @@ type book struct {
 	load   talk.Load         // what it said last that it carries
 	shown  map[string]amount // of load, what the series counts, by class
 	queued amount
-	report uint64 // of the gateway, that guests are from
+	spoke  time.Time // when it was heard last
+	report uint64    // of the gateway, that guests are from
 	// reported says that guests are all that the gateway has: until then it may use its
 	// part of the slots.
 	reported bool
@@ -38,6 +39,7 @@ type guest struct {
 	from    ownership.ID
 	id      uint64
 	present bool // it is in the queue or holds a slot of it
+	granted time.Time
 }
 
 func (s *Shared) book(of ownership.ID) *book {
@@ -60,6 +62,7 @@ func (g *guest) told(p *Pass, now time.Time) {
 	} else {
 		e := p.Endpoint
 		r.Kind, r.Replica, r.Address, r.Class = talk.Grant, e.ID, e.Address, e.Class
+		g.granted = now
 	}
 	g.of.send(g.from, r)
 }
@@ -160,6 +163,20 @@ func (s *Shared) unseat(b *book, now time.Time) {
 	}
 }
 
+// untakenAfter is how long a gateway must have been silent: it notices as late as two
+// signs of life after this one that they do not hear each other.
+const untakenAfter = ownership.Silence + 2*ownership.Beat
+
+// untaken takes back what was granted to a gateway that was not heard since: it was
+// silent for so long that it throws such grants away when it goes on.
+func (s *Shared) untaken(b *book, now time.Time) {
+	for _, g := range b.guests {
+		if g.Endpoint != nil && g.granted.After(b.spoke) {
+			s.dismiss(g, now)
+		}
+	}
+}
+
 // begin takes that a gateway begins a report.
 func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	s.unseat(b, now)
@@ -235,7 +252,9 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.show(s.book(from), load, now)
+	b := s.book(from)
+	b.spoke = now
+	s.show(b, load, now)
 	if load.Tallied {
 		s.charged(from, load.Charges)
 	}

@@ -62,6 +62,7 @@ func pauseOne(w *world) {
 func consulAway(w *world) {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	n.consul = !n.consul
+	n.unheard = time.Now().Add(time.Duration(w.rng.IntN(20000)) * time.Millisecond)
 	w.note("gateway %d reaches Consul: %t", n.i, n.consul)
 }
 

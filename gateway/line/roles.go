@@ -189,6 +189,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
 		return
 	}
+	s.book(from).spoke = now
 	switch r.Kind {
 	case talk.Begin:
 		s.begin(s.book(from), r.Report, now)
@@ -357,6 +358,9 @@ func (s *Shared) sweep(now time.Time) {
 			s.unseat(b, now)
 			b.reported = false
 		}
+		if p.Link == ownership.Silent && now.Sub(p.Heard) >= untakenAfter && now.Sub(b.spoke) >= untakenAfter {
+			s.untaken(b, now)
+		}
 		if there && p.Link != ownership.Gone && (p.Link == ownership.Up || now.Sub(p.Heard) < ownership.Hold) {
 			continue
 		}
@@ -404,6 +408,7 @@ func (s *Shared) Detach() {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.detached = true
 	before, _, _ := s.owned.Role()
 	s.owned, s.view = ownership.New(s.name, s.self, now), ownership.View{}
 	s.changed(before, now)

@@ -36,9 +36,11 @@ type Shared struct {
 	kept   map[string]int // slots in use when the owner was lost
 	former ownership.ID   // the owner that was followed last
 	looked time.Time      // when this process last looked about
-	salt   [2]uint64      // of the hashes of prompts
-	phase  phase          // since then
-	among  []ownership.ID // the gateways that were known since then
+	// detached says that nobody looks any more; see Detach.
+	detached bool
+	salt     [2]uint64      // of the hashes of prompts
+	phase    phase          // since then
+	among    []ownership.ID // the gateways that were known since then
 	// reports numbers the reports of this gateway: what an owner decided by an older one
 	// is void.
 	reports uint64
@@ -99,8 +101,12 @@ func (s *Shared) Salt() [2]uint64 {
 }
 
 // mayGrant reports whether the queue may give slots: by the owner's lease, or within
-// the slots that are this gateway's while there is no owner.
+// the slots that are this gateway's while there is no owner. A process that was stopped
+// gives none until it has looked about.
 func (s *Shared) mayGrant(now time.Time) bool {
+	if !s.detached && now.Sub(s.looked) >= ownership.Lease {
+		return false
+	}
 	switch role, _, _ := s.owned.Role(); role {
 	case ownership.Owner:
 		return s.owned.May(now)

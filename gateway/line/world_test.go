@@ -49,6 +49,7 @@ type node struct {
 	died    time.Time
 	paused  time.Time // until then
 	consul  bool      // it reaches Consul
+	unheard time.Time // until then it has not noticed that it does not
 	leaving bool
 	was     string // its role
 
@@ -290,7 +291,7 @@ func (n *node) beats(now time.Time) {
 
 func (n *node) look(now time.Time) {
 	w := n.w
-	v := ownership.View{Consul: n.consul, Leaving: n.leaving}
+	v := ownership.View{Consul: n.consul || now.Before(n.unheard), Leaving: n.leaving}
 	acked := now
 	var greet []ownership.ID
 	for j, other := range w.nodes {
@@ -318,8 +319,12 @@ func (n *node) look(now time.Time) {
 	for _, id := range greet {
 		n.shared.Greet(id)
 	}
-	if n.shared.Look(v) && n.pending == nil && n.consul {
-		n.claim(now)
+	if n.shared.Look(v) && n.pending == nil {
+		if n.consul {
+			n.claim(now)
+		} else {
+			n.unheard = time.Time{} // the claim fails
+		}
 	}
 	role, epoch, owner := n.shared.Role()
 	if now := fmt.Sprint(role, " of ", owner, " in ", epoch); now != n.was {

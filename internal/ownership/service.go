@@ -175,15 +175,21 @@ func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 	if r.Owner == s.self {
 		return false // Taken says so, or it was a former process at this address
 	}
-	if s.role == Owner || s.role == Gathering {
-		s.rival, s.respite = r.Owner, now.Add(Respite)
-	}
+	s.taken(r.Owner, now)
 	s.epoch, s.pledge = r.Epoch, false
 	changed = s.role != Apart
 	if changed {
 		s.become(Apart, now)
 	}
 	return changed
+}
+
+// taken notes who took the service from this gateway, which held it until then even where
+// its lease was over.
+func (s *Service) taken(by ID, now time.Time) {
+	if s.mine != 0 && s.mine == s.epoch && s.ended != s.mine {
+		s.rival, s.respite = by, now.Add(Respite)
+	}
 }
 
 // Next is the record that a Claim writes in place of the one returned second.
@@ -246,9 +252,7 @@ func (s *Service) Claimed(from ID, epoch uint64, now time.Time) bool {
 	case epoch == s.epoch && (s.role == Owner || s.role == Gathering || s.role == Member && s.owner != from):
 		return false
 	}
-	if s.role == Owner || s.role == Gathering {
-		s.rival, s.respite = from, now.Add(Respite)
-	}
+	s.taken(from, now)
 	s.epoch, s.owner, s.pledge = epoch, from, false
 	s.become(Member, now)
 	return true

@@ -11,7 +11,13 @@ func (s *Service) Step(v *View, now time.Time) Action {
 			s.become(Apart, now)
 		}
 	case Gathering:
-		if s.all(v, s.since, now) && now.Before(s.lease) {
+		switch {
+		case now.Sub(s.lease) >= Silence:
+			// Nobody confirms it: it cannot come to own the service, and must not keep
+			// requests waiting.
+			s.become(Apart, now)
+			return Lapse
+		case s.all(v, s.since, now) && now.Before(s.lease):
 			s.become(Owner, now)
 			return Open
 		}
@@ -95,7 +101,7 @@ func (s *Service) apart(v *View, now time.Time) Action {
 	switch held := s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine; {
 	case held && s.pledge && !s.all(v, s.heard, now):
 		return None
-	case held && (s.pledge || v.Consul):
+	case held && now.Before(s.lease):
 		// It has just taken the epoch, or its lease was over and the epoch was not.
 		s.gather(v, now)
 		return Gather

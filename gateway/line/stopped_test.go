@@ -1,0 +1,86 @@
+package line
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"aliquot/internal/ownership"
+)
+
+// A gateway that stands still keeps the slots of what it had begun, and not those that it
+// was granted and never took.
+func TestAStoppedGatewayKeepsNoSlotsThatItDidNotTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1, 3, 1, 2)
+		w.run(5*time.Second, 0, nil, 1)
+		owner := w.owner()
+		var stopped, other *node
+		for _, n := range w.nodes {
+			if n != owner {
+				stopped, other = n, stopped
+			}
+		}
+		var order []string
+		stopped.ask("stopped", 5*time.Second, &order) // has one slot throughout
+		w.run(time.Second, 0, nil, 1)
+		for range 20 {
+			stopped.ask("stopped", 100*time.Millisecond, &order)
+			other.ask("other", 100*time.Millisecond, &order)
+		}
+		w.run(200*time.Millisecond, 0, nil, 1)
+		stopped.paused = time.Now().Add(20 * time.Second)
+		w.run(6*time.Second, 0, nil, 1)
+		served := 0
+		w.mu.Lock()
+		for _, name := range order {
+			if name == "other" {
+				served++
+			}
+		}
+		w.mu.Unlock()
+		if served != 20 {
+			t.Errorf("%d of 20 requests of another gateway were served in 6 s on one slot", served)
+		}
+		w.run(40*time.Second, 0, nil, 1)
+		if len(order) != 41 {
+			t.Errorf("%d of 41 requests were served at last", len(order))
+		}
+		for _, n := range w.nodes {
+			n.crash()
+		}
+	})
+}
+
+// A process that goes on after it stood still gives no slot before it has found out who
+// decides now, whatever happens first.
+func TestAWokenGatewayGivesNoSlot(t *testing.T) {
+	for name, first := range map[string]func(*Shared){
+		"nothing": func(*Shared) {},
+		"acked":   func(s *Shared) { s.Acked(time.Now().Add(-10 * time.Second)) },
+		"Consul":  func(s *Shared) { s.Saw(ownership.Record{Epoch: 99, Owner: "another"}) },
+		"confirm": func(s *Shared) { s.Confirm(ownership.Record{Epoch: 99, Owner: "another"}, time.Now()) },
+		"a peer":  func(s *Shared) { s.Gone("another") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 3, 1, 1)
+				w.run(5*time.Second, 0, nil, 1)
+				owner := w.owner()
+				var order []string
+				owner.ask("first", 10*time.Second, &order)
+				owner.ask("second", time.Second, &order)
+				time.Sleep(10*time.Second - time.Millisecond) // it looks at nothing
+				first(owner.shared)
+				time.Sleep(2 * time.Millisecond)
+				synctest.Wait()
+				if len(order) != 1 {
+					t.Errorf("it began %v", order)
+				}
+				for _, n := range w.nodes {
+					n.crash()
+				}
+			})
+		})
+	}
+}
