@@ -43,6 +43,7 @@ func commands() map[string]cli.CommandFactory {
 		"router":   func() (cli.Command, error) { return routerCommand{ui}, nil },
 		"cache":    func() (cli.Command, error) { return cacheCommand{ui}, nil },
 		"turn":     func() (cli.Command, error) { return turnCommand{ui}, nil },
+		"ui":       func() (cli.Command, error) { return uiCommand{ui}, nil },
 		"simulate": func() (cli.Command, error) { return simulateCommand{ui}, nil },
 		"version":  func() (cli.Command, error) { return versionCommand{ui}, nil },
 

@@ -114,6 +114,7 @@ type stage struct {
 	*cluster.Cluster
 	gateway string // URL
 	admin   string // URL of the gateway's admin listener
+	page    string // URL of the page
 }
 
 // setUp starts the cluster and submits the jobs of jobs/.
@@ -152,6 +153,7 @@ func (s *stage) submit(ctx context.Context) error {
 	}{
 		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services, "settings": settings})},
 		{"jobs/router.nomad.hcl", with(cluster.Vars{"count": 1})},
+		{"jobs/ui.nomad.hcl", with(cluster.Vars{"port": 0, "nomad_ui": s.NomadAddress})},
 		{"jobs/autoscaler.nomad.hcl", cluster.Vars{
 			"count": 1, "distinct_hosts": false, "agent": agent, "plugin_dir": filepath.Dir(s.Program("aliquot-apm")), "consul": consul,
 		}},
@@ -172,8 +174,8 @@ func (s *stage) submit(ctx context.Context) error {
 
 // awaitReady waits for the daemons to be healthy in Consul.
 func (s *stage) awaitReady(ctx context.Context) error {
-	s.Say("waiting for gateway, router and autoscaler")
-	for _, name := range []string{"aliquot-gateway", "aliquot-router", "nomad-autoscaler"} {
+	s.Say("waiting for gateway, router, autoscaler and page")
+	for _, name := range []string{"aliquot-gateway", "aliquot-router", "nomad-autoscaler", "aliquot-ui"} {
 		err := cluster.AwaitWithin(ctx, 60*time.Second, name+" in Consul", func() string {
 			found, _, err := s.Consul.Health().Service(name, "", true, nil)
 			if err != nil {
@@ -182,9 +184,12 @@ func (s *stage) awaitReady(ctx context.Context) error {
 			if len(found) != 1 {
 				return fmt.Sprintf("%d healthy instances", len(found))
 			}
-			if name == api.GatewayService {
-				it := found[0].Service
-				s.gateway, s.admin = fmt.Sprintf("http://%s:%d", it.Address, it.Port), "http://"+it.Meta[api.MetaAdmin]
+			it := found[0].Service
+			switch at := fmt.Sprintf("http://%s:%d", it.Address, it.Port); name {
+			case api.GatewayService:
+				s.gateway, s.admin = at, "http://"+it.Meta[api.MetaAdmin]
+			case "aliquot-ui":
+				s.page = at
 			}
 			return ""
 		})
@@ -193,5 +198,6 @@ func (s *stage) awaitReady(ctx context.Context) error {
 		}
 	}
 	s.Say("ready: requests can be sent to %s", s.gateway)
+	s.Say("the page is at %s", s.page)
 	return nil
 }

@@ -113,18 +113,28 @@ func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 		}
 	}
 	n.Problem = strings.Join(problems, "; ")
-	held := holders(allocs)
 	n.starts = startsOf(allocs)
-	unseen := err != nil
-	for _, group := range stub.NodeResources.Devices {
-		if group.Type == gpu.DeviceType {
-			n.GPUs = append(n.GPUs, gpusOf(group, held, stats)...)
-		}
-	}
+	n.GPUs = GPUs(stub.NodeResources, allocs, stats)
 	for i := range n.GPUs {
-		n.GPUs[i].Unseen = unseen
+		n.GPUs[i].Unseen = err != nil
 	}
 	return n
+}
+
+// GPUs are those that a node offers, with who of its allocations holds them and what
+// the statistics of its device instances, by ID, say of them.
+func GPUs(r *api.NodeResources, allocs []*api.Allocation, stats map[string]*api.DeviceStats) []GPU {
+	if r == nil {
+		return nil
+	}
+	var out []GPU
+	held := holders(allocs)
+	for _, group := range r.Devices {
+		if group.Type == gpu.DeviceType {
+			out = append(out, gpusOf(group, held, stats)...)
+		}
+	}
+	return out
 }
 
 // unsee marks every GPU as one of which not all holders are seen.
@@ -186,7 +196,7 @@ func gpusOf(group *api.NodeDeviceResource, held map[string]Slice, stats map[stri
 	var out []GPU
 	for id, list := range split(instances) {
 		g := GPU{
-			Group: group.Name, Vendor: group.Vendor, ID: string(id), Model: text(group.Attributes["model"]),
+			Group: group.Name, Vendor: group.Vendor, ID: string(id), Model: text(group.Attributes["model"]), Class: text(group.Attributes["class"]),
 			Sharing: text(group.Attributes["sharing"]), Enforcement: text(group.Attributes["enforcement"]),
 			Level: text(group.Attributes["enforcement_level"]), MemoryMiB: number(group.Attributes["memory"]),
 			MemoryUsedMiB: -1, UsePercent: -1, Healthy: true, Slices: list,

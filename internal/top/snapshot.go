@@ -44,6 +44,7 @@ type GPU struct {
 	Vendor      string `json:"vendor"`
 	ID          string `json:"id"`
 	Model       string `json:"model"`
+	Class       string `json:"class,omitempty"`
 	Sharing     string `json:"sharing"`
 	Enforcement string `json:"enforcement"`
 	Level       string `json:"enforcement_level"`

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/consultoken"
+	"aliquot/ui"
+)
+
+type uiCommand struct{ ui cli.Ui }
+
+func (uiCommand) Synopsis() string { return "Serve a page that shows the cluster and its services" }
+
+func (uiCommand) Help() string {
+	return `Usage: aliquot ui [-address=127.0.0.1:8686] [-no-consul] [-gateways=…]
+
+  Serves a page on one port: nodes with their GPUs and slices, services with their
+  queues and replicas, what the autoscaler does and why, and events with what to do
+  about them. It reads Nomad, Consul and the gateways, and changes nothing.
+
+  Where Nomad's ACLs are on, a user passes a Nomad token that may read nodes and the
+  jobs of every namespace that NOMAD_TOKEN may read; see docs/ui.md. Nomad and Consul
+  are found as their own commands find them (NOMAD_ADDR, NOMAD_TOKEN,
+  CONSUL_HTTP_ADDR, …).
+
+Options:
+
+  -address    Address to listen on. Default 127.0.0.1:8686.
+  -cert, -key Files with a certificate and its key, for HTTPS. Default none.
+  -no-consul  Do not ask Consul; -gateways are all gateways. Default false.
+  -gateways   Admin addresses of gateways that are not in Consul, parted by commas.
+  -nomad-ui   Address at which browsers find Nomad's own page, for links. Default none.
+
+Example:
+
+  NOMAD_ADDR=http://nomad.example.com:4646 aliquot ui -address=:8686
+`
+}
+
+// uiFlags are the command's flags, read.
+type uiFlags struct {
+	address, cert, key, gateways, nomadUI string
+	noConsul                              bool
+}
+
+func (c uiCommand) Run(args []string) int {
+	var f uiFlags
+	flags := newFlags("ui", c.ui)
+	flags.StringVar(&f.address, "address", "127.0.0.1:8686", "")
+	flags.StringVar(&f.cert, "cert", "", "")
+	flags.StringVar(&f.key, "key", "", "")
+	flags.StringVar(&f.gateways, "gateways", "", "")
+	flags.StringVar(&f.nomadUI, "nomad-ui", "", "")
+	flags.BoolVar(&f.noConsul, "no-consul", false, "")
+	if !flags.parse(args) {
+		return 2
+	}
+	if err := f.check(); err != nil {
+		c.ui.Error("aliquot ui: " + flat(err) + "; see aliquot ui -help")
+		return 2
+	}
+	if err := runUI(f); err != nil {
+		c.ui.Error("aliquot ui: " + flat(err))
+		return 1
+	}
+	return 0
+}
+
+func (f uiFlags) check() error {
+	if (f.cert == "") != (f.key == "") {
+		return errors.New("-cert and -key stand together")
+	}
+	if f.nomadUI != "" {
+		if u, err := url.Parse(f.nomadUI); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return fmt.Errorf("-nomad-ui=%s: want an address such as http://nomad.example.com:4646", f.nomadUI)
+		}
+	}
+	for _, g := range f.admins() {
+		if _, _, err := net.SplitHostPort(g); err != nil {
+			return fmt.Errorf("-gateways has %q: want host:port", g)
+		}
+	}
+	return nil
+}
+
+func (f uiFlags) admins() []string {
+	return strings.FieldsFunc(f.gateways, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func runUI(f uiFlags) error {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	o := ui.Options{Gateways: f.admins(), NomadUI: strings.TrimSuffix(f.nomadUI, "/"), Log: log}
+	var err error
+	if o.Nomad, err = nomad.NewClient(nomad.DefaultConfig()); err != nil {
+		return err
+	}
+	if !f.noConsul {
+		if o.Consul, err = consultoken.NewClient(consul.DefaultConfig()); err != nil {
+			return err
+		}
+	}
+	listener, err := net.Listen("tcp", f.address)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	server := ui.New(o)
+	web := &http.Server{Handler: server.Handler(ctx), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	failed := make(chan error, 1)
+	go func() {
+		if f.cert != "" {
+			failed <- web.ServeTLS(listener, f.cert, f.key)
+		} else {
+			failed <- web.Serve(listener)
+		}
+	}()
+	log.Info("page is served", "address", listener.Addr().String())
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		server.Run(ctx)
+	}()
+	select {
+	case err := <-failed:
+		stop()
+		<-watched
+		return err
+	case <-ctx.Done():
+	}
+	leaving, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	_ = web.Shutdown(leaving)
+	<-watched
+	return nil
+}

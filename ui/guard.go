@@ -1,0 +1,62 @@
+package ui
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	nomad "github.com/hashicorp/nomad/api"
+)
+
+// nomadGuard asks Nomad. Its client has the program's own token.
+type nomadGuard struct{ client *nomad.Client }
+
+// deniedError is Nomad's refusal of a token, in words for its owner.
+type deniedError string
+
+func (e deniedError) Error() string { return string(e) }
+
+func (g nomadGuard) open(ctx context.Context) (bool, error) {
+	// Not the token itself: while ACLs are off, Nomad denies that it knows a workload identity.
+	_, _, err := g.client.ACLPolicies().List((&nomad.QueryOptions{}).WithContext(ctx))
+	var refusal nomad.UnexpectedResponseError
+	switch {
+	case err == nil:
+		return false, nil
+	case errors.As(err, &refusal) && refusal.StatusCode() == http.StatusBadRequest:
+		return true, nil // ACLs are off
+	case errors.As(err, &refusal) && refusal.StatusCode() < http.StatusInternalServerError:
+		return false, nil // they are on, and the program's own token is none that Nomad knows
+	}
+	return false, err
+}
+
+// allows has Nomad judge by asking what the page shows with the user's own token: the
+// nodes, and the allocations of every namespace that the program itself may read.
+func (g nomadGuard) allows(ctx context.Context, token string) error {
+	namespaces, _, err := g.client.Namespaces().List((&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("namespaces: %w", err)
+	}
+	as := func(namespace string) *nomad.QueryOptions {
+		return (&nomad.QueryOptions{Namespace: namespace, AuthToken: token, PerPage: 1}).WithContext(ctx)
+	}
+	if _, _, err := g.client.Nodes().List(as("")); err != nil {
+		return denied(err, "the token may not read nodes: it needs node { policy = \"read\" }")
+	}
+	for _, n := range namespaces {
+		if _, _, err := g.client.Allocations().List(as(n.Name)); err != nil {
+			return denied(err, fmt.Sprintf("the token may not read the jobs of namespace %q, which this page shows: it needs namespace %q { capabilities = [\"read-job\"] }", n.Name, n.Name))
+		}
+	}
+	return nil
+}
+
+func denied(err error, text string) error {
+	var refusal nomad.UnexpectedResponseError
+	if errors.As(err, &refusal) && (refusal.StatusCode() == http.StatusForbidden || refusal.StatusCode() == http.StatusUnauthorized) {
+		return deniedError(text)
+	}
+	return err
+}

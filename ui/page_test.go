@@ -1,0 +1,194 @@
+package ui
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/api"
+	"aliquot/ui/browser"
+	"aliquot/ui/wirefake"
+)
+
+// demo is a cluster of two nodes, one with a service on it.
+func demo() *wirefake.Cluster {
+	c := wirefake.Start()
+	one := c.AddNode("rack-1", "nvidia", "h100", 2, 20)
+	c.AddNode("rack-2", "amd", "mi300x", 2, 20)
+	a := c.AddAlloc("chat", "h100", one, 0, 0, 5)
+	c.Services = []api.Service{{Service: "chat", Queued: 3, Active: map[string]int{"h100": 2}, Replicas: []api.Replica{wirefake.ReplicaOf(a, "h100", 4)}}}
+	now := time.Now().Unix()
+	for i := int64(600); i > 0; i-- {
+		c.Series["chat"] = append(c.Series["chat"], api.Point{Time: now - i, Queued: float64(i % 7), Active: 2, Class: map[string]api.ClassPoint{"h100": {Active: 2}}})
+	}
+	return c
+}
+
+func start(t *testing.T) *browser.Browser {
+	t.Helper()
+	if why := browser.Missing(); why != "" {
+		t.Skip(why)
+	}
+	b, err := browser.Start(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Stop)
+	return b
+}
+
+// page is a browser in front of a site.
+type page struct {
+	*testing.T
+	b *browser.Browser
+	s *site
+}
+
+func (p page) open(path string) {
+	p.Helper()
+	if err := p.b.Open(p.s.URL + "/" + path); err != nil {
+		p.Fatal(err)
+	}
+}
+
+// shows waits until the page has a text.
+func (p page) shows(text string) {
+	p.Helper()
+	p.becomes(`document.body.innerText.includes(` + quote(text) + `)`)
+}
+
+func (p page) becomes(expression string) {
+	p.Helper()
+	ctx, cancel := context.WithTimeout(p.Context(), 15*time.Second)
+	defer cancel()
+	if err := p.b.Await(ctx, expression); err != nil {
+		p.Fatal(err)
+	}
+}
+
+func quote(s string) string { return "`" + s + "`" }
+
+// fits fails where something stands out of the window, or the console has an error.
+func (p page) fits() {
+	p.Helper()
+	var over int
+	if err := p.b.Eval(`document.documentElement.scrollWidth - document.documentElement.clientWidth`, &over); err != nil || over > 0 {
+		p.Errorf("the page is %d pixels wider than its window: %v", over, err)
+	}
+	if said := p.b.Heard(); len(said) > 0 {
+		p.Errorf("the console says %q", said)
+	}
+}
+
+func TestPageInABrowser(t *testing.T) {
+	b := start(t)
+	p := page{t, b, serve(t, demo())}
+	for _, width := range []int{1440, 390} {
+		if err := b.Window(width, 900, "light"); err != nil {
+			t.Fatal(err)
+		}
+		p.open("#/cluster")
+		p.shows("rack-2")
+		p.becomes(`document.querySelectorAll(".gpu").length === 4 && document.querySelectorAll(".part:not(.free)").length === 1`)
+		p.fits()
+		p.open("#/services/chat")
+		p.becomes(`document.querySelectorAll(".plot canvas").length >= 2`)
+		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot").ariaLabel)`)
+		p.fits()
+	}
+	p.live()
+	p.sourcesAway()
+}
+
+// live: what changes is seen without a reload.
+func (p page) live() {
+	p.open("#/cluster")
+	p.shows("all healthy")
+	p.s.cluster.Do(func() {
+		for _, d := range p.s.cluster.Nodes[1].NodeResources.Devices[0].Instances {
+			d.Healthy, d.HealthDescription = false, "ECC errors: reset the GPU"
+		}
+	})
+	p.shows("ECC errors: reset the GPU")
+	p.open("#/services/chat")
+	p.s.cluster.Do(func() { p.s.cluster.Services[0].Queued = 77 })
+	p.becomes(`document.querySelector(".tile dd")?.innerText === "77"`)
+}
+
+// sourcesAway: the page says so, shows what was, and finds its way back.
+func (p page) sourcesAway() {
+	c := p.s.cluster
+	c.Do(func() { c.ConsulDown = true })
+	p.shows("Consul does not answer")
+	c.Do(func() { c.GatewayDown = true })
+	p.shows("gateway " + strings.TrimPrefix(c.Server.URL, "http://") + " does not answer")
+	p.shows("77")
+	c.Do(func() { c.ConsulDown, c.GatewayDown = false, false })
+	p.becomes(`document.querySelectorAll(".problems p").length === 0`)
+}
+
+func TestSignInInABrowser(t *testing.T) {
+	b := start(t)
+	c := demo()
+	c.Tokens = map[string]bool{"own": true, "reader": true}
+	p := page{t, b, serve(t, c)}
+	enter := func(token string) {
+		script := `(() => { const i = document.getElementById("token"); i.value = ` + quote(token) + `; i.form.requestSubmit(); })()`
+		if err := b.Eval(script, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.open("")
+	p.becomes(`document.getElementById("token") !== null`)
+	enter("stranger")
+	p.shows("may not read nodes")
+	enter("reader")
+	p.shows("rack-1")
+	var kept string
+	if err := b.Eval(`document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage) + location.href`, &kept); err != nil || strings.Contains(kept, "reader") || strings.Contains(kept, cookie) {
+		t.Errorf("scripts find %q: %v", kept, err)
+	}
+}
+
+// Two hundred GPUs and fifty services: what is printed is how long frames take while
+// the page scrolls and its figures change.
+func TestLargeClusterInABrowser(t *testing.T) {
+	b := start(t)
+	c := wirefake.Start()
+	for i := range 25 {
+		node := c.AddNode("rack-"+string(rune('a'+i)), "nvidia", "h100", 8, 20)
+		for g := range 8 {
+			c.AddAlloc("job-"+string(rune('a'+(i+g)%20)), "server", node, g, 0, 5)
+			c.AddAlloc("job-"+string(rune('a'+(i+2*g)%20)), "server", node, g, 5, 10)
+		}
+	}
+	for i := range 50 {
+		c.Services = append(c.Services, api.Service{Service: "service-" + string(rune('a'+i/10)) + string(rune('0'+i%10)), Active: map[string]int{}})
+	}
+	p := page{t, b, serve(t, c)}
+	if err := b.Window(1440, 900, "dark"); err != nil {
+		t.Fatal(err)
+	}
+	p.open("#/cluster")
+	p.becomes(`document.querySelectorAll(".gpu").length === 200`)
+	c.Do(func() { c.Nodes[0].Status = nomad.NodeStatusDown })
+	p.becomes(`document.querySelectorAll(".node .badge.warn").length === 1`)
+	var frames []float64
+	script := `new Promise((done) => { const out = []; let last = performance.now(); let n = 0;
+	  const step = (now) => { out.push(now - last); last = now; scrollBy(0, 60); if (++n === 60) done(out); else requestAnimationFrame(step); };
+	  requestAnimationFrame(step); })`
+	if err := b.Eval(script, &frames); err != nil {
+		t.Fatal(err)
+	}
+	worst, sum := 0.0, 0.0
+	for _, f := range frames {
+		worst, sum = max(worst, f), sum+f
+	}
+	t.Logf("200 GPUs: %d frames, %.1f ms on average, %.1f ms the longest", len(frames), sum/float64(len(frames)), worst)
+	p.open("#/services")
+	p.becomes(`document.querySelectorAll("tbody tr").length === 50`)
+	p.fits()
+}

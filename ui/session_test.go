@@ -1,0 +1,189 @@
+package ui
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"aliquot/ui/wirefake"
+)
+
+// site is a page that reads a made-up cluster.
+type site struct {
+	*httptest.Server
+	cluster *wirefake.Cluster
+	server  *Server
+}
+
+func serve(t *testing.T, c *wirefake.Cluster) *site {
+	t.Helper()
+	t.Cleanup(c.Server.Close)
+	n, s, err := c.Clients()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	server := New(Options{Nomad: n, Consul: s})
+	web := httptest.NewServer(server.Handler(ctx))
+	done := make(chan struct{})
+	go func() { defer close(done); server.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		<-done
+		web.Close()
+		c.Server.CloseClientConnections()
+	})
+	return &site{web, c, server}
+}
+
+// do sends a request, and returns the answer with the first bytes of its body.
+func (s *site) do(t *testing.T, method, path, body, session string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if session != "" {
+		r.AddCookie(&http.Cookie{Name: cookie, Value: session})
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.Header.Get("Content-Type") == "text/event-stream" {
+		line, _ := bufio.NewReader(answer.Body).ReadString('\n')
+		return answer, line
+	}
+	text, _ := io.ReadAll(answer.Body)
+	return answer, string(text)
+}
+
+func (s *site) signIn(t *testing.T, token string) (status int, session *http.Cookie, said string) {
+	t.Helper()
+	answer, said := s.do(t, "POST", "/v1/session", `{"token":"`+token+`"}`, "")
+	for _, c := range answer.Cookies() {
+		if c.Name == cookie {
+			session = c
+		}
+	}
+	return answer.StatusCode, session, said
+}
+
+const clusterStream = "/v1/stream?view=cluster"
+
+func TestWithACLsATokenIsNeeded(t *testing.T) {
+	c := wirefake.Start()
+	c.Tokens = map[string]bool{"own": true, "reader": true}
+	s := serve(t, c)
+	if answer, said := s.do(t, "GET", clusterStream, "", ""); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a session: %s %s", answer.Status, said)
+	}
+	if answer, _ := s.do(t, "GET", clusterStream, "", "guessed"); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("with a guessed session: %s", answer.Status)
+	}
+	if status, session, said := s.signIn(t, "stranger"); status != http.StatusForbidden || session != nil || !strings.Contains(said, `node { policy = \"read\" }`) {
+		t.Errorf("with a token that may nothing: %d %v %s", status, session, said)
+	}
+	if status, session, _ := s.signIn(t, ""); status != http.StatusBadRequest || session != nil {
+		t.Errorf("without a token, for which Nomad's client would send the page's own: %d", status)
+	}
+	status, session, said := s.signIn(t, "reader")
+	if status != http.StatusOK || session == nil {
+		t.Fatalf("with a token: %d %s", status, said)
+	}
+	if !session.HttpOnly || session.SameSite != http.SameSiteStrictMode || strings.Contains(session.Value, "reader") {
+		t.Errorf("the cookie is %s", session)
+	}
+	if answer, first := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusOK || first != "event: view\n" {
+		t.Errorf("with a session: %s %q", answer.Status, first)
+	}
+	if answer, _ := s.do(t, "DELETE", "/v1/session", "", session.Value); answer.StatusCode != http.StatusOK {
+		t.Errorf("signing out: %s", answer.Status)
+	}
+	if answer, _ := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("after signing out: %s", answer.Status)
+	}
+}
+
+func TestASessionEndsWithItsToken(t *testing.T) {
+	c := wirefake.Start()
+	c.Tokens = map[string]bool{"own": true, "reader": true}
+	s := serve(t, c)
+	now := time.Now()
+	s.server.doors.now = func() time.Time { return now }
+	_, session, _ := s.signIn(t, "reader")
+	if session == nil {
+		t.Fatal("no session")
+	}
+	c.Do(func() { delete(c.Tokens, "reader") })
+	now = now.Add(recheck)
+	if answer, _ := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the token is revoked, and the answer is %s", answer.Status)
+	}
+}
+
+func TestSessionsEnd(t *testing.T) {
+	d := newDoors(fakeGuard{})
+	now := time.Now()
+	d.now = func() time.Time { return now }
+	id, err := d.enter(t.Context(), "x")
+	if err != nil || !d.knows(t.Context(), id) {
+		t.Fatal(err)
+	}
+	now = now.Add(idle + time.Second)
+	if d.knows(t.Context(), id) {
+		t.Error("a session outlives its idle time")
+	}
+	id, _ = d.enter(t.Context(), "x")
+	for end := now.Add(longest); now.Before(end); now = now.Add(idle / 2) {
+		if !d.knows(t.Context(), id) {
+			t.Fatal("a session in use ended early")
+		}
+	}
+	now = now.Add(time.Second)
+	if d.knows(t.Context(), id) {
+		t.Error("a session outlives the longest time")
+	}
+	for range mostSessions + 10 {
+		_, _ = d.enter(t.Context(), "x")
+	}
+	if n := len(d.sessions); n > mostSessions {
+		t.Errorf("%d sessions are kept", n)
+	}
+}
+
+// fakeGuard lets in every token.
+type fakeGuard struct{}
+
+func (fakeGuard) open(context.Context) (bool, error)   { return false, nil }
+func (fakeGuard) allows(context.Context, string) error { return nil }
+
+func TestHeadersAndOtherSites(t *testing.T) {
+	s := serve(t, wirefake.Start())
+	for _, path := range []string{"/", "/page.js", "/v1/session", "/v1/stream?view=none", "/nothing"} {
+		answer, said := s.do(t, "GET", path, "", "")
+		h := answer.Header
+		if p := h.Get("Content-Security-Policy"); !strings.Contains(p, "frame-ancestors 'none'") || strings.Contains(p, "unsafe") || h.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %v", path, h)
+		}
+		if len(answer.Cookies()) > 0 {
+			t.Errorf("%s sets a cookie", path)
+		}
+		if path == "/" && (strings.Contains(said, "<script>") || strings.Contains(said, "style=")) {
+			t.Error("the page has something inline")
+		}
+	}
+	answer, _ := s.do(t, "POST", "/v1/session", `{"token":"x"}`, "", "Sec-Fetch-Site", "cross-site")
+	if answer.StatusCode != http.StatusForbidden {
+		t.Errorf("a page of another site can sign in: %s", answer.Status)
+	}
+}

@@ -1,0 +1,103 @@
+package ui
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"aliquot/ui/view"
+)
+
+// streamTimeout is how long a browser may take to take one event.
+const streamTimeout = 20 * time.Second
+
+// comment is sent where nothing else is, so that a browser that is gone is noticed.
+const comment = 15 * time.Second
+
+// serveStream sends what a view shows, and again whenever it changes, as server-sent
+// events: "view" holds all of it, "series" the seconds of a service that are new.
+func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
+	name, service := r.FormValue("view"), r.FormValue("service")
+	make, ok := views[name]
+	if !ok {
+		answer(w, http.StatusBadRequest, problem{"no such view"})
+		return
+	}
+	after, _ := strconv.ParseInt(r.FormValue("after"), 10, 64)
+	release := s.watch.Follow(service)
+	defer release()
+	w.Header().Set("Content-Type", "text/event-stream")
+	st := stream{w: w, c: http.NewResponseController(w), after: after}
+	alive := time.NewTicker(comment)
+	defer alive.Stop()
+	for {
+		facts, changed := s.watch.Facts()
+		if err := st.show(make(facts, service)); err != nil {
+			return
+		}
+		if service != "" {
+			if err := st.extend(s.watch.Series(service, st.after)); err != nil {
+				return
+			}
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-s.ctx.Done():
+			return
+		case <-time.After(frame):
+		}
+		select {
+		case <-changed:
+		case <-alive.C:
+			if st.send("alive", []byte("{}")) != nil || !s.doors.open(r) {
+				return
+			}
+		case <-r.Context().Done():
+			return
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// stream is what one browser is told.
+type stream struct {
+	w     http.ResponseWriter
+	c     *http.ResponseController
+	last  []byte // the view that it was sent
+	after int64  // the last second that it was sent
+}
+
+func (s *stream) show(v any) error {
+	text, err := json.Marshal(v)
+	if err != nil || bytes.Equal(text, s.last) {
+		return err
+	}
+	s.last = text
+	return s.send("view", text)
+}
+
+func (s *stream) extend(series view.Series) error {
+	n := len(series.Time)
+	if n == 0 {
+		return nil
+	}
+	text, err := json.Marshal(series)
+	if err != nil {
+		return err
+	}
+	s.after = series.Time[n-1]
+	return s.send("series", text)
+}
+
+func (s *stream) send(event string, text []byte) error {
+	_ = s.c.SetWriteDeadline(time.Now().Add(streamTimeout))
+	if _, err := fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", event, text); err != nil {
+		return err
+	}
+	return s.c.Flush()
+}

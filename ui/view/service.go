@@ -1,0 +1,292 @@
+package view
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot/internal/api"
+	"aliquot/internal/weigh"
+)
+
+// Brief is one service in the list of all.
+type Brief struct {
+	Name     string `json:"name"`
+	Queued   int    `json:"queued"`
+	Active   int    `json:"active"`
+	Ready    int    `json:"ready"`
+	Starting int    `json:"starting"`
+	Slots    int    `json:"slots"`
+	// Output is tokens per second of the last minute, -1 where none are known.
+	Output float64 `json:"output"`
+}
+
+// Services is the list of all services.
+type Services struct {
+	Sources  []Source `json:"sources"`
+	Services []Brief  `json:"services"`
+}
+
+// OneService is the view of one service.
+type OneService struct {
+	Sources  []Source     `json:"sources"`
+	Found    bool         `json:"found"`
+	Brief    Brief        `json:"brief"`
+	Classes  []ClassRow   `json:"classes"`
+	Replicas []ReplicaRow `json:"replicas"`
+	Changes  []ChangeRow  `json:"changes"`
+	Tokens   *api.Tokens  `json:"last_minute,omitempty"`
+	Gateways []string     `json:"gateways"`
+	Jobs     []string     `json:"jobs"`
+}
+
+// ClassRow is the part of a service on one class of hardware.
+type ClassRow struct {
+	Name     string  `json:"name"`
+	Ready    int     `json:"ready"`
+	Starting int     `json:"starting"`
+	Asleep   int     `json:"asleep"`
+	Slots    int     `json:"slots"`
+	Active   int     `json:"active"`
+	Rate     float64 `json:"rate"` // of one busy slot, in requests or units of work per second; 0 while unknown
+	// Routed is the share that the mesh's splitter gives it, in percent; nil without one.
+	Routed *float64 `json:"routed,omitempty"`
+}
+
+// ReplicaRow is one replica.
+type ReplicaRow struct {
+	ID     string  `json:"id"`
+	Alloc  string  `json:"alloc,omitempty"`
+	Node   string  `json:"node,omitempty"`
+	Class  string  `json:"class"`
+	Slices int     `json:"slices"`
+	Slots  int     `json:"slots"`
+	Active int     `json:"active"`
+	Rate   float64 `json:"rate"`
+	KV     int     `json:"kv_tokens,omitempty"`
+	Held   int     `json:"inflight_tokens,omitempty"`
+	// State is ready, starting, ejected, probation, leaving, or as api.Replica.Sleep.
+	State string     `json:"state"`
+	Since *time.Time `json:"since,omitempty"`
+	// Text is the last that Nomad said of one that starts.
+	Text string `json:"text,omitempty"`
+}
+
+// ChangeRow is a scaling action.
+type ChangeRow struct {
+	At     time.Time `json:"at"`
+	Job    string    `json:"job"`
+	Group  string    `json:"group"`
+	From   int       `json:"from"`
+	To     int       `json:"to"`
+	Reason string    `json:"reason"`
+	Failed bool      `json:"failed,omitempty"`
+}
+
+// ServicesOf makes the list of all services.
+func ServicesOf(f Facts) Services {
+	out := Services{Sources: f.Sources, Services: []Brief{}}
+	for _, s := range f.Services {
+		out.Services = append(out.Services, brief(s, stand(f, s)))
+	}
+	return out
+}
+
+// ServiceOf makes the view of one service; Found is false where no gateway has it.
+func ServiceOf(f Facts, name string) OneService {
+	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{}, Gateways: []string{}, Jobs: []string{}}
+	i := slices.IndexFunc(f.Services, func(s Service) bool { return s.Name == name })
+	if i < 0 {
+		return out
+	}
+	s := f.Services[i]
+	out.Found, out.Tokens, out.Gateways = true, s.Tokens, s.Gateways
+	stands := stand(f, s)
+	out.Brief = brief(s, stands)
+	out.Classes = classRows(s, stands, f.Splits[name])
+	out.Replicas = replicaRows(f, s)
+	groups := groupsOf(f, s)
+	for g := range groups {
+		if !slices.Contains(out.Jobs, g.job) {
+			out.Jobs = append(out.Jobs, g.job)
+		}
+	}
+	slices.Sort(out.Jobs)
+	for _, c := range f.Changes {
+		if groups[group{c.Namespace, c.Job, c.Group}] {
+			out.Changes = append(out.Changes, ChangeRow{c.At, c.Job, c.Group, c.From, c.To, c.Reason, c.Failed})
+		}
+	}
+	return out
+}
+
+func brief(s Service, stands map[string]Stand) Brief {
+	b := Brief{Name: s.Name, Queued: s.Queued, Output: -1}
+	for _, n := range s.Active {
+		b.Active += n
+	}
+	for _, st := range stands {
+		b.Ready, b.Starting = b.Ready+st.Ready, b.Starting+st.Starting
+	}
+	for _, r := range s.Replicas {
+		b.Slots += r.Usable
+	}
+	if s.Tokens != nil {
+		b.Output = float64(s.Tokens.Output) / 60
+	}
+	return b
+}
+
+type group struct{ namespace, job, name string }
+
+// groupsOf are the groups whose allocations serve, or are scaled for it.
+func groupsOf(f Facts, s Service) map[group]bool {
+	out := map[group]bool{}
+	for _, p := range f.Policies {
+		if p.Service == s.Name {
+			out[group{p.Namespace, p.Job, p.Group}] = true
+		}
+	}
+	serves := map[string]bool{}
+	for _, r := range s.Replicas {
+		serves[allocOf(r.ID)] = true
+	}
+	for _, a := range f.Allocs {
+		if serves[a.ID] {
+			out[group{a.Namespace, a.Job, a.Group}] = true
+		}
+	}
+	return out
+}
+
+// starting are the allocations of a service that do not serve yet.
+func starting(f Facts, s Service) []Alloc {
+	serves := map[string]bool{}
+	for _, r := range s.Replicas {
+		serves[allocOf(r.ID)] = true
+	}
+	groups := groupsOf(f, s)
+	var out []Alloc
+	for _, a := range f.Allocs {
+		if a.Desired == "run" && (a.Client == "pending" || a.Client == "running") && !serves[a.ID] && groups[group{a.Namespace, a.Job, a.Group}] {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// Stands counts the replicas of a service by class.
+func Stands(f Facts, s Service) map[string]Stand { return stand(f, s) }
+
+func stand(f Facts, s Service) map[string]Stand {
+	out := map[string]Stand{}
+	for _, r := range s.Replicas {
+		st := out[r.Class]
+		if state(r) == "ready" {
+			st.Ready++
+		}
+		out[r.Class] = st
+	}
+	for _, a := range starting(f, s) {
+		st := out[a.Class]
+		st.Starting++
+		out[a.Class] = st
+	}
+	return out
+}
+
+func state(r api.Replica) string {
+	switch {
+	case r.Leaving:
+		return "leaving"
+	case r.Ejected:
+		return "ejected"
+	case r.Sleep != "":
+		return r.Sleep
+	case r.Probation:
+		return "probation"
+	}
+	return "ready"
+}
+
+func classRows(s Service, stands map[string]Stand, split map[string]float64) []ClassRow {
+	rows := map[string]*ClassRow{}
+	row := func(class string) *ClassRow {
+		if rows[class] == nil {
+			rows[class] = &ClassRow{Name: class}
+		}
+		return rows[class]
+	}
+	for class, st := range stands {
+		row(class).Ready, row(class).Starting = st.Ready, st.Starting
+	}
+	rated := map[string]int{}
+	for _, r := range s.Replicas {
+		c := row(r.Class)
+		c.Slots += r.Usable
+		c.Rate += r.Rate
+		rated[r.Class]++
+		if r.Sleep == "asleep" {
+			c.Asleep++
+		}
+	}
+	for class, n := range s.Active {
+		row(class).Active += n
+	}
+	for class, share := range routed(split) {
+		row(class).Routed = &share
+	}
+	out := []ClassRow{}
+	for _, class := range slices.Sorted(maps.Keys(rows)) {
+		if n := rated[class]; n > 0 {
+			rows[class].Rate /= float64(n)
+		}
+		out = append(out, *rows[class])
+	}
+	return out
+}
+
+// routed sums the shares of each class's subsets.
+func routed(split map[string]float64) map[string]float64 {
+	out := map[string]float64{}
+	for subset, percent := range split {
+		class := subset
+		if group, err := weigh.ParseGroup(subset); err == nil {
+			class = group.Class
+		}
+		out[class] += percent
+	}
+	return out
+}
+
+func replicaRows(f Facts, s Service) []ReplicaRow {
+	allocs := map[string]Alloc{}
+	for _, a := range f.Allocs {
+		allocs[a.ID] = a
+	}
+	out := []ReplicaRow{}
+	for _, r := range s.Replicas {
+		a := allocs[allocOf(r.ID)]
+		out = append(out, ReplicaRow{
+			ID: r.ID, Alloc: a.ID, Node: a.Node, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Active: r.Active,
+			Rate: r.Rate, KV: r.KV, Held: r.InFlight, State: state(r),
+		})
+	}
+	for _, a := range starting(f, s) {
+		created := a.Created
+		out = append(out, ReplicaRow{ID: a.ID, Alloc: a.ID, Node: a.Node, Class: a.Class, Slices: a.Slices, State: "starting", Since: &created, Text: lastText(a)})
+	}
+	slices.SortFunc(out, func(a, b ReplicaRow) int {
+		return cmp.Or(strings.Compare(a.Class, b.Class), strings.Compare(a.Alloc, b.Alloc), strings.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+func lastText(a Alloc) string {
+	if n := len(a.Events); n > 0 {
+		return a.Events[n-1].Text
+	}
+	return ""
+}

@@ -1,0 +1,244 @@
+package watch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/api"
+	"aliquot/ui/view"
+)
+
+// mostAnswer bounds what is read of one answer, in bytes.
+const mostAnswer = 64 << 20
+
+// watchGateways follows which gateways there are. While Consul is away the last ones
+// are asked on.
+func (w *Watch) watchGateways(ctx context.Context) {
+	w.follow(ctx, "Consul", func(ctx context.Context, index uint64) (uint64, error) {
+		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: holds}).WithContext(ctx)
+		if index == 0 {
+			q.WaitTime = time.Millisecond
+		}
+		entries, meta, err := w.o.Consul.Health().Service(api.GatewayService, "", true, q)
+		if err != nil {
+			return 0, err
+		}
+		found := map[string]string{}
+		for _, e := range entries {
+			if admin := e.Service.Meta[api.MetaAdmin]; admin != "" {
+				found[e.Service.ID] = admin
+			}
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.gateways = found
+		w.tell()
+		return meta.LastIndex, nil
+	})
+}
+
+const gatewayPrefix = "gateway "
+
+func sourceOf(admin string) string { return gatewayPrefix + admin }
+
+// readGateways asks every gateway for its services, and for the series of those that
+// somebody looks at.
+func (w *Watch) readGateways(ctx context.Context) {
+	w.mu.Lock()
+	admins := slices.Collect(maps.Values(w.gateways))
+	w.mu.Unlock()
+	admins = append(admins, w.o.Gateways...)
+	slices.Sort(admins)
+	admins = slices.Compact(admins)
+	w.forgetGateways(admins)
+	answers := make([][]api.Service, len(admins))
+	errs := make([]error, len(admins))
+	sideBySide(len(admins), func(i int) {
+		errs[i] = w.get(ctx, admins[i], "/v1/services", &answers[i])
+		w.source(sourceOf(admins[i]), errs[i])
+	})
+	if !slices.Contains(errs, nil) {
+		return // what was known stays, and the page says that nobody answers
+	}
+	services := merge(admins, answers)
+	w.mu.Lock()
+	w.services = services
+	f := view.Facts{Allocs: w.shown, Policies: w.policies, Services: services}
+	now := time.Now().Unix()
+	for _, s := range services {
+		w.memoryOf(s.Name).Count(now, view.Stands(f, s))
+	}
+	followed := slices.Collect(maps.Keys(w.followed))
+	w.tell()
+	w.mu.Unlock()
+	for _, s := range followed {
+		if s != "" && slices.ContainsFunc(services, func(v view.Service) bool { return v.Name == s }) {
+			w.readSeries(ctx, admins, s)
+		}
+	}
+}
+
+// forgetGateways no longer says of gateways that are gone whether they answer.
+func (w *Watch) forgetGateways(admins []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.sources, func(name string, _ view.Source) bool {
+		admin, ok := strings.CutPrefix(name, gatewayPrefix)
+		return ok && !slices.Contains(admins, admin)
+	})
+}
+
+// memoryOf is the memory of a service; w.mu is held.
+func (w *Watch) memoryOf(service string) *view.Memory {
+	m := w.memory[service]
+	if m == nil {
+		m = &view.Memory{}
+		w.memory[service] = m
+	}
+	return m
+}
+
+// readSeries takes in what the gateways tell of a service since it was last asked.
+func (w *Watch) readSeries(ctx context.Context, admins []string, service string) {
+	w.mu.Lock()
+	window := time.Now().Unix() - w.memoryOf(service).Last() + 2
+	w.mu.Unlock()
+	window = min(max(window, 3), view.Depth)
+	answers := make([]api.Concurrency, len(admins))
+	errs := make([]error, len(admins))
+	sideBySide(len(admins), func(i int) {
+		errs[i] = w.get(ctx, admins[i], fmt.Sprintf("/v1/services/%s/concurrency?window=%ds", url.PathEscape(service), window), &answers[i])
+	})
+	if err := errors.Join(errs...); err != nil && !allUnknown(errs) {
+		return // the sum would miss a part: a gap, until all answer or Consul leaves one out
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.memoryOf(service).Fill(view.Together(answers))
+	w.tell()
+}
+
+// errUnknown is the answer of a gateway that does not have the service.
+var errUnknown = errors.New("is not known to the gateway")
+
+// allUnknown reports whether what failed did so because the gateway lacks the service.
+func allUnknown(errs []error) bool {
+	for _, err := range errs {
+		if err != nil && !errors.Is(err, errUnknown) {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *Watch) get(ctx context.Context, admin, path string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+path, nil)
+	if err != nil {
+		return err
+	}
+	answer, err := w.http.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return json.NewDecoder(io.LimitReader(answer.Body, mostAnswer)).Decode(into)
+	case http.StatusNotFound:
+		return errUnknown
+	}
+	return fmt.Errorf("%s answers %s", path, answer.Status)
+}
+
+// merge makes one list of what several gateways say of their services. Requests add
+// up. Replicas are those of the gateway that decides; where each decides for itself
+// they are the same ones, and what is active on them adds up.
+func merge(admins []string, answers [][]api.Service) []view.Service {
+	all := map[string]*view.Service{}
+	decided := map[string]bool{}
+	for i, list := range answers {
+		for _, g := range list {
+			s := all[g.Service]
+			if s == nil {
+				s = &view.Service{Name: g.Service, Active: map[string]int{}}
+				all[g.Service] = s
+			}
+			s.Gateways = append(s.Gateways, admins[i])
+			s.Queued += g.Queued
+			for class, n := range g.Active {
+				s.Active[class] += n
+			}
+			if g.Tokens != nil {
+				if s.Tokens == nil {
+					s.Tokens = &api.Tokens{}
+				}
+				s.Tokens.Add(g.Tokens)
+			}
+			switch {
+			case g.Role == owner:
+				s.Replicas, decided[g.Service] = g.Replicas, true
+			case !decided[g.Service] && g.Role == "":
+				s.Replicas = joined(s.Replicas, g.Replicas)
+			case !decided[g.Service] && len(s.Replicas) == 0:
+				s.Replicas = g.Replicas
+			}
+		}
+	}
+	out := make([]view.Service, 0, len(all))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, *all[name])
+	}
+	return out
+}
+
+// owner is the role of a gateway that decides for a service.
+const owner = "owner"
+
+func joined(a, b []api.Replica) []api.Replica {
+	out := slices.Clone(a)
+	for _, r := range b {
+		if i := slices.IndexFunc(out, func(o api.Replica) bool { return o.ID == r.ID }); i >= 0 {
+			out[i].Active += r.Active
+		} else {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// readSplits reads what the router wrote for the services that somebody looks at.
+func (w *Watch) readSplits(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	w.mu.Lock()
+	followed := slices.Collect(maps.Keys(w.followed))
+	w.mu.Unlock()
+	for _, service := range followed {
+		entry, _, err := w.o.Consul.ConfigEntries().Get(consul.ServiceSplitter, service, (&consul.QueryOptions{}).WithContext(ctx))
+		var status consul.StatusError
+		found := map[string]float64{}
+		switch splitter, ok := entry.(*consul.ServiceSplitterConfigEntry); {
+		case errors.As(err, &status) && status.Code == http.StatusNotFound:
+		case err != nil:
+			continue // the last one stands; that Consul is away is said elsewhere
+		case ok:
+			for _, s := range splitter.Splits {
+				found[s.ServiceSubset] += float64(s.Weight)
+			}
+		}
+		w.mu.Lock()
+		w.splits[service] = found
+		w.mu.Unlock()
+	}
+}

@@ -1,0 +1,243 @@
+package watch
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/account"
+	"aliquot/internal/top"
+	"aliquot/ui/view"
+)
+
+const (
+	// holds is how long Nomad and Consul wait for a change before they answer.
+	holds = 30 * time.Second
+	// pause bounds how often a list is read while it changes all the time.
+	pause = 500 * time.Millisecond
+	// atOnce is how many nodes are asked side by side.
+	atOnce = 16
+)
+
+// follow asks with blocking queries until ctx ends; ask returns the index that it got.
+func (w *Watch) follow(ctx context.Context, name string, ask func(context.Context, uint64) (uint64, error)) {
+	index := uint64(0)
+	for ctx.Err() == nil {
+		asking, cancel := context.WithTimeout(ctx, holds+answerTime)
+		next, err := ask(asking, index)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		w.source(name, err)
+		if index = next; err != nil || next == 0 {
+			index = 0 // an answer at once, which also tells when the server is back
+		}
+		wait(ctx, pause)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// lists is how lists are asked for.
+func lists(ctx context.Context, index uint64) *nomad.QueryOptions {
+	hold := holds
+	if index == 0 {
+		hold = 0
+	}
+	return (&nomad.QueryOptions{
+		Namespace: nomad.AllNamespacesNamespace, WaitIndex: index, WaitTime: hold, Params: map[string]string{"resources": "true"},
+	}).WithContext(ctx)
+}
+
+func (w *Watch) watchNodes(ctx context.Context) {
+	w.follow(ctx, "Nomad", func(ctx context.Context, index uint64) (uint64, error) {
+		nodes, meta, err := w.o.Nomad.Nodes().List(lists(ctx, index))
+		if err != nil {
+			return 0, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		first := w.nodes == nil
+		w.nodes = slices.DeleteFunc(nodes, func(n *nomad.NodeListStub) bool {
+			return n.NodeResources == nil || len(top.GPUs(n.NodeResources, nil, nil)) == 0
+		})
+		if w.nodes == nil {
+			w.nodes = []*nomad.NodeListStub{}
+		}
+		w.draw()
+		var seen []view.Seen
+		w.health, seen = w.health.Next(w.drawn, time.Now(), first)
+		w.remember(seen)
+		w.draw()
+		w.tell()
+		return meta.LastIndex, nil
+	})
+}
+
+func (w *Watch) watchAllocs(ctx context.Context) {
+	w.follow(ctx, "Nomad's allocations", func(ctx context.Context, index uint64) (uint64, error) {
+		q := lists(ctx, index)
+		q.Params["task_states"] = "true"
+		allocs, meta, err := w.o.Nomad.Allocations().List(q)
+		if err != nil {
+			return 0, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.allocs = allocs
+		w.draw()
+		w.tell()
+		return meta.LastIndex, nil
+	})
+}
+
+// remember keeps what was seen, for as long as events are; w.mu is held.
+func (w *Watch) remember(seen []view.Seen) {
+	w.seen = append(w.seen, seen...)
+	old := time.Now().Add(-kept)
+	w.seen = slices.DeleteFunc(w.seen, func(s view.Seen) bool { return s.At.Before(old) })
+}
+
+// draw joins nodes, allocations and statistics; w.mu is held.
+func (w *Watch) draw() {
+	on := map[string][]*nomad.Allocation{}
+	for _, a := range w.allocs {
+		on[a.NodeID] = append(on[a.NodeID], &nomad.Allocation{
+			ID: a.ID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, JobID: a.JobID, TaskGroup: a.TaskGroup,
+			ClientStatus: a.ClientStatus, DesiredStatus: a.DesiredStatus, AllocatedResources: a.AllocatedResources,
+		})
+	}
+	nodes := make([]view.Node, 0, len(w.nodes))
+	class := map[string]string{} // by device instance
+	for _, stub := range w.nodes {
+		n := view.Node{Node: top.Node{ID: stub.ID, Name: stub.Name, Status: stub.Status}}
+		if stub.SchedulingEligibility != nomad.NodeSchedulingEligible {
+			n.Status += ", " + stub.SchedulingEligibility
+		}
+		n.GPUs = top.GPUs(stub.NodeResources, on[stub.ID], w.stats[stub.ID])
+		slices.SortFunc(n.GPUs, func(a, b top.GPU) int {
+			return cmp.Or(compareText(a.Vendor, b.Vendor), compareText(a.Group, b.Group), compareText(a.ID, b.ID))
+		})
+		free, _ := account.Of(&nomad.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources}, on[stub.ID])
+		for _, g := range free.Groups {
+			n.Total += float64(g.Total) * g.Unit
+		}
+		if stub.Status == nomad.NodeStatusReady {
+			n.Free, n.Stranded = free.Free(), w.demand.Stranded(free)
+		}
+		n.Unhealthy = w.health.Of(n)
+		for _, g := range n.GPUs {
+			for _, s := range g.Slices {
+				class[s.ID] = g.Class
+			}
+		}
+		nodes = append(nodes, n)
+	}
+	slices.SortFunc(nodes, func(a, b view.Node) int { return cmp.Or(compareText(a.Name, b.Name), compareText(a.ID, b.ID)) })
+	w.drawn = nodes
+	w.shown = allocs(w.allocs, class)
+}
+
+// allocs are the allocations that the views are made of; class is by device instance.
+func allocs(stubs []*nomad.AllocationListStub, class map[string]string) []view.Alloc {
+	out := make([]view.Alloc, 0, len(stubs))
+	for _, a := range stubs {
+		one := view.Alloc{
+			ID: a.ID, Namespace: a.Namespace, Job: a.JobID, Group: a.TaskGroup, Node: a.NodeName, Desired: a.DesiredStatus, Client: a.ClientStatus,
+			Created: time.Unix(0, a.CreateTime), Modified: time.Unix(0, a.ModifyTime),
+		}
+		if a.AllocatedResources != nil {
+			for _, task := range a.AllocatedResources.Tasks {
+				for _, d := range task.Devices {
+					for _, id := range d.DeviceIDs {
+						one.Slices++
+						one.Class = cmp.Or(class[id], one.Class)
+					}
+				}
+			}
+		}
+		for task, state := range a.TaskStates {
+			for _, e := range state.Events {
+				text := cmp.Or(e.DisplayMessage, e.Message, e.DriverError, e.Details["message"])
+				one.Events = append(one.Events, view.TaskEvent{At: time.Unix(0, e.Time), Task: task, Type: e.Type, Text: text, Failed: e.FailsTask || e.Details["fails_task"] == "true"})
+			}
+		}
+		slices.SortFunc(one.Events, func(a, b view.TaskEvent) int { return a.At.Compare(b.At) })
+		out = append(out, one)
+	}
+	return out
+}
+
+// readStats asks every ready node what its devices do.
+func (w *Watch) readStats(ctx context.Context) {
+	w.mu.Lock()
+	var ready []string
+	for _, n := range w.nodes {
+		if n.Status == nomad.NodeStatusReady {
+			ready = append(ready, n.ID)
+		}
+	}
+	w.mu.Unlock()
+	found := make([]map[string]*nomad.DeviceStats, len(ready))
+	sideBySide(len(ready), func(i int) {
+		ctx, cancel := context.WithTimeout(ctx, answerTime)
+		defer cancel()
+		// By way of the servers: the page may stand where it does not reach the nodes.
+		var host nomad.HostStats
+		if _, err := w.o.Nomad.Raw().Query("/v1/client/stats?node_id="+ready[i], &host, (&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
+			return // its use is then unknown
+		}
+		found[i] = map[string]*nomad.DeviceStats{}
+		for _, group := range host.DeviceStats {
+			for id, stats := range group.InstanceStats {
+				found[i][id] = stats
+			}
+		}
+	})
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.stats)
+	for i, id := range ready {
+		if found[i] != nil {
+			w.stats[id] = found[i]
+		}
+	}
+	w.draw()
+	w.tell()
+}
+
+// sideBySide calls f for each of n, atOnce at a time.
+func sideBySide(n int, f func(int)) {
+	var all sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	for i := range n {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			f(i)
+		})
+	}
+	all.Wait()
+}
+
+func compareText(a, b string) int { return strings.Compare(a, b) }
+
+// plain is an error in one line, without more than a reader needs.
+func plain(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > 300 {
+		text = strings.ToValidUTF8(text[:300], "") + " …"
+	}
+	return text
+}

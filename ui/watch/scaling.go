@@ -1,0 +1,208 @@
+package watch
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/account"
+	"aliquot/internal/learned"
+	"aliquot/ui/view"
+)
+
+// strategy is the plugin whose policies are shown.
+const strategy = "aliquot-strategy"
+
+// readPolicies reads the scaling policies and the speeds that they count by.
+func (w *Watch) readPolicies(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*answerTime)
+	defer cancel()
+	q := (&nomad.QueryOptions{Namespace: nomad.AllNamespacesNamespace}).WithContext(ctx)
+	stubs, _, err := w.o.Nomad.Scaling().ListPolicies(q)
+	if err != nil {
+		w.source("Nomad's scaling policies", err)
+		return
+	}
+	found := make([]*view.Policy, len(stubs))
+	sideBySide(len(stubs), func(i int) {
+		p, _, err := w.o.Nomad.Scaling().GetPolicy(stubs[i].ID, (&nomad.QueryOptions{Namespace: stubs[i].Target["Namespace"]}).WithContext(ctx))
+		if err == nil {
+			found[i] = policyOf(p)
+		}
+	})
+	var policies []view.Policy
+	for _, p := range found {
+		if p != nil {
+			p.Rates, p.Slots = w.speeds(ctx, p.Service)
+			policies = append(policies, *p)
+		}
+	}
+	w.source("Nomad's scaling policies", nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := range policies {
+		for _, old := range w.policies {
+			if old.Namespace == policies[i].Namespace && old.Job == policies[i].Job && old.Group == policies[i].Group {
+				policies[i].Count = old.Count
+			}
+		}
+	}
+	w.policies = policies
+	w.tell()
+}
+
+var service = regexp.MustCompile(`(?:^|\s)service=([A-Za-z0-9_.-]+)`)
+
+// policyOf reads a policy; nil where it is not one of ours.
+func policyOf(p *nomad.ScalingPolicy) *view.Policy {
+	for _, checks := range blocks(p.Policy["check"]) {
+		for _, labelled := range checks {
+			for _, check := range blocks(labelled) {
+				query, _ := check["query"].(string)
+				m := service.FindStringSubmatch(query)
+				for _, s := range blocks(check["strategy"]) {
+					if settings, ok := s[strategy]; ok && m != nil {
+						return policyWith(p, m[1], query, settings)
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+var load = regexp.MustCompile(`^\s*load\b`)
+
+func policyWith(p *nomad.ScalingPolicy, service, query string, settings any) *view.Policy {
+	out := &view.Policy{
+		Namespace: p.Target["Namespace"], Job: p.Target["Job"], Group: p.Target["Group"], Service: service,
+		Load: load.MatchString(query), Enabled: p.Enabled == nil || *p.Enabled, Settings: map[string]string{},
+	}
+	if p.Min != nil {
+		out.Min = int(*p.Min)
+	}
+	if p.Max != nil {
+		out.Max = int(*p.Max)
+	}
+	for _, of := range blocks(settings) {
+		for k, v := range of {
+			if text := fmt.Sprint(v); v != nil && text != "" {
+				out.Settings[k] = text
+			}
+		}
+	}
+	return out
+}
+
+// blocks are the blocks of HCL that Nomad returns as JSON: one, or a list, and those
+// with a label below it.
+func blocks(v any) []map[string]any {
+	switch v := v.(type) {
+	case map[string]any:
+		return []map[string]any{v}
+	case []any:
+		var out []map[string]any
+		for _, one := range v {
+			out = append(out, blocks(one)...)
+		}
+		return out
+	case []map[string]any:
+		return v
+	}
+	return nil
+}
+
+// speeds are the measured rates and slots in force for a service.
+func (w *Watch) speeds(ctx context.Context, service string) (rates, slots map[string]float64) {
+	if w.o.Consul == nil {
+		return nil, nil
+	}
+	pair, _, err := w.o.Consul.KV().Get("aliquot/speed/"+service, (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil || pair == nil {
+		return nil, nil
+	}
+	doc, err := learned.ParseSpeeds(pair.Value)
+	if err != nil {
+		return nil, nil
+	}
+	now := time.Now()
+	rates, _ = doc.At(now)
+	return rates, doc.SlotsAt(now)
+}
+
+// readChanges reads counts and scaling actions: of the jobs that somebody looks at each
+// time, of the others in turn.
+func (w *Watch) readChanges(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	type job struct{ namespace, id string }
+	w.mu.Lock()
+	jobs := map[job]bool{}
+	for i, p := range w.policies {
+		if w.followed[p.Service] > 0 || w.followed[""] > 0 || (time.Now().Unix()+int64(i))%10 == 0 {
+			jobs[job{p.Namespace, p.Job}] = true
+		}
+	}
+	w.mu.Unlock()
+	var list []job
+	for j := range jobs {
+		list = append(list, j)
+	}
+	sideBySide(len(list), func(i int) {
+		status, _, err := w.o.Nomad.Jobs().ScaleStatus(list[i].id, (&nomad.QueryOptions{Namespace: list[i].namespace}).WithContext(ctx))
+		if err == nil {
+			w.keepChanges(list[i].namespace, status)
+		}
+	})
+}
+
+func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusResponse) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	changed := false
+	for i, p := range w.policies {
+		if g, ok := status.TaskGroups[p.Group]; ok && p.Job == status.JobID && p.Namespace == namespace && p.Count != g.Desired {
+			next := append([]view.Policy(nil), w.policies...)
+			next[i].Count = g.Desired
+			w.policies, changed = next, true
+		}
+	}
+	old := time.Now().Add(-kept)
+	for name, g := range status.TaskGroups {
+		for _, e := range g.Events {
+			at := time.Unix(0, int64(e.Time))
+			key := change{namespace, status.JobID, name, at.UnixNano()}
+			if _, known := w.changes[key]; known || e.Count == nil || at.Before(old) || *e.Count == e.PreviousCount && !e.Error {
+				continue
+			}
+			w.changes[key] = view.Change{At: at, Namespace: namespace, Job: status.JobID, Group: name, From: int(e.PreviousCount), To: int(*e.Count), Reason: e.Message, Failed: e.Error}
+			changed = true
+		}
+	}
+	for key, c := range w.changes {
+		if c.At.Before(old) {
+			delete(w.changes, key)
+		}
+	}
+	if changed {
+		w.tell()
+	}
+}
+
+// readDemand reads the typical demand, by which capacity counts as stranded.
+func (w *Watch) readDemand(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	demand, _, err := account.Demand(ctx, "", w.o.Consul)
+	if err != nil {
+		return // the last one holds
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.demand = demand
+	w.draw()
+}

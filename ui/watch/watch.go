@@ -1,0 +1,190 @@
+// Package watch reads Nomad, Consul and the gateways, again and again, and remembers
+// what they said of the last hour. It changes nothing in any of them.
+package watch
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/pack"
+	"aliquot/ui/view"
+)
+
+const (
+	// beat is how often gateways are asked; Nomad and Consul tell by themselves.
+	beat = time.Second
+	// answerTime is how long an answer may take that is not waited for on purpose.
+	answerTime = 4 * time.Second
+	// kept is for how long events are remembered.
+	kept = time.Hour
+)
+
+// Options are what a Watch reads.
+type Options struct {
+	Nomad *nomad.Client
+	// Consul may be nil: then only the gateways that are named are asked.
+	Consul *consul.Client
+	// Gateways are addresses of admin listeners, beside those in Consul.
+	Gateways []string
+	Log      *slog.Logger
+}
+
+// Watch is what is known.
+type Watch struct {
+	o    Options
+	http *http.Client
+
+	mu       sync.Mutex
+	began    time.Time
+	changed  chan struct{}
+	nodes    []*nomad.NodeListStub
+	allocs   []*nomad.AllocationListStub
+	stats    map[string]map[string]*nomad.DeviceStats // by node
+	demand   pack.Demand
+	drawn    []view.Node
+	shown    []view.Alloc
+	health   view.Health
+	services []view.Service
+	gateways map[string]string // admin address by ID
+	policies []view.Policy
+	changes  map[change]view.Change
+	splits   map[string]map[string]float64
+	seen     []view.Seen
+	sources  map[string]view.Source
+	memory   map[string]*view.Memory
+	followed map[string]int
+	// since is when somebody began to look at a service.
+	since map[string]time.Time
+}
+
+// change tells one scaling action from the others.
+type change struct {
+	namespace, job, group string
+	at                    int64
+}
+
+// New returns a Watch that knows nothing yet.
+func New(o Options) *Watch {
+	return &Watch{
+		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
+		stats: map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
+		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
+		memory: map[string]*view.Memory{}, followed: map[string]int{}, since: map[string]time.Time{},
+	}
+}
+
+// Run reads until ctx ends.
+func (w *Watch) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { w.watchNodes(ctx) })
+	all.Go(func() { w.watchAllocs(ctx) })
+	all.Go(func() { every(ctx, 5*time.Second, w.readStats) })
+	all.Go(func() { every(ctx, beat, w.readGateways) })
+	all.Go(func() { every(ctx, beat, w.readChanges) })
+	all.Go(func() { every(ctx, 5*time.Second, w.readPolicies) })
+	if w.o.Consul != nil {
+		all.Go(func() { w.watchGateways(ctx) })
+		all.Go(func() { every(ctx, 2*time.Second, w.readSplits) })
+		all.Go(func() { every(ctx, time.Minute, w.readDemand) })
+	}
+}
+
+// every calls a function at once and then again and again.
+func every(ctx context.Context, d time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		f(ctx)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Facts returns what is known now, and a channel that is closed when more is.
+func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := view.Facts{
+		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies,
+		Splits: maps.Clone(w.splits), Seen: slices.Clone(w.seen), Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
+	}
+	slices.SortFunc(f.Sources, func(a, b view.Source) int { return compareText(a.Name, b.Name) })
+	slices.SortFunc(f.Changes, func(a, b view.Change) int { return b.At.Compare(a.At) })
+	return f, w.changed
+}
+
+// Series returns what is remembered of a service: the seconds after one second.
+func (w *Watch) Series(service string, after int64) view.Series {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m := w.memory[service]
+	if m == nil {
+		m = &view.Memory{}
+	}
+	now := time.Now()
+	last := m.Last()
+	until := max(last, now.Unix()-patience)
+	if last < now.Unix()-patience && now.Sub(w.since[service]) < patience*time.Second {
+		until = after // what the gateways know of the last hour is on its way
+	}
+	return m.Since(after, until)
+}
+
+// patience is for how many seconds a gateway may be late to tell of one, before what is
+// shown of it is a gap.
+const patience = 5
+
+// Follow has the series of a service read until it is released.
+func (w *Watch) Follow(service string) (release func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.followed[service]++; w.followed[service] == 1 {
+		w.since[service] = time.Now()
+	}
+	return sync.OnceFunc(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.followed[service]--; w.followed[service] == 0 {
+			delete(w.followed, service)
+			delete(w.since, service)
+		}
+	})
+}
+
+// tell wakes those who wait for changes; w.mu is held.
+func (w *Watch) tell() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// source records whether something answers.
+func (w *Watch) source(name string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	problem := ""
+	if err != nil {
+		problem = plain(err)
+	}
+	old, known := w.sources[name]
+	if known && (old.Problem == "") == (problem == "") {
+		old.Problem = problem
+		w.sources[name] = old
+		return
+	}
+	w.sources[name] = view.Source{Name: name, Problem: problem, Since: time.Now()}
+	if problem != "" && w.o.Log != nil {
+		w.o.Log.Warn("no answer", "from", name, "error", problem)
+	}
+	w.tell()
+}

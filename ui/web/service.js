@@ -1,0 +1,94 @@
+// One service: its queue, its replicas, and what was decided about them.
+
+import { html, useMemo } from "./vendor/htm-preact.js";
+import { Chart } from "./chart.js";
+import { Tile } from "./cluster.js";
+import { ago, amount, clock, plural, short } from "./format.js";
+
+export function Service({ data, series, range, service, session }) {
+  if (!data.found) {
+    return html`<h1>${service}</h1><p class="quiet">No gateway that answers serves it. <a href="#/services">All services</a></p>`;
+  }
+  const classes = useClasses(data, series);
+  const b = data.brief;
+  return html`
+    <p class="path"><a href="#/services">Services</a> /</p>
+    <h1>${service}</h1>
+    <dl class="tiles">
+      <${Tile} name="Waiting" value=${amount(b.queued)} />
+      <${Tile} name="Being served" value=${amount(b.active)} more=${`of ${plural(b.slots, "slot")}`} />
+      <${Tile} name="Replicas" value=${b.ready} more=${b.starting ? `ready, ${b.starting} starting` : "ready"} />
+      ${b.output >= 0 && html`<${Tile} name="Tokens" value=${amount(b.output)} more="per second" />`}
+    </dl>
+    <${Charts} data=${data} series=${series} range=${range} classes=${classes} />
+    <div class="columns">
+      <${Decisions} changes=${data.changes} />
+      <${Classes} rows=${data.classes} classes=${classes} />
+    </div>
+    <${Replicas} rows=${data.replicas} classes=${classes} ui=${session.nomad_ui} />`;
+}
+
+// useClasses gives every class of hardware one colour, for as long as it is known.
+function useClasses(data, series) {
+  const names = [...new Set([...data.classes.map((c) => c.name), ...Object.keys(series?.active || {}), ...Object.keys(series?.ready || {})])].sort();
+  return useMemo(() => names, [names.join()]);
+}
+
+const className = (c) => c || "no class";
+
+function Charts({ data, series, range, classes }) {
+  const times = series?.t || [];
+  const grown = times.at(-1);
+  const blank = () => Array(times.length).fill(null);
+  const requests = useMemo(() => [
+    ...classes.map((c, i) => ({ name: "on " + className(c), values: series?.active?.[c] || blank(), index: i })),
+    { name: "waiting", values: series?.queued || blank(), ink: waitingInk() },
+  ], [grown, classes, document.documentElement.dataset.theme]);
+  const replicas = useMemo(() => classes.flatMap((c, i) => [
+    { name: className(c), values: series?.ready?.[c] || blank(), index: i },
+    { name: className(c) + " starting", values: series?.starting?.[c] || blank(), index: i, tone: "light" },
+  ]).filter((s) => !s.tone || s.values.some((v) => v > 0)), [grown, classes]);
+  const marks = useMemo(() => data.changes.map((c) => ({ t: Date.parse(c.at) / 1000, up: c.to > c.from })), [data.changes]);
+  const output = useMemo(() => [{ name: "generated", values: series?.output || [], index: 2 }], [grown]);
+  return html`<div class="charts">
+    <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${range} marks=${marks} /></div>
+    <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped span=${range} marks=${marks}
+      note="Known since this page's server started. Triangles and dashed lines are scaling actions." /></div>
+    ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${range} marks=${marks} /></div>`}
+  </div>`;
+}
+
+const waitingInk = () => getComputedStyle(document.documentElement).getPropertyValue("--waiting").trim();
+
+function Decisions({ changes }) {
+  return html`<section class="panel"><h2>Scaling actions of the last hour</h2>
+    ${changes.length === 0 ? html`<p class="quiet">None.</p>` : html`<ol class="decisions scrolled" tabindex="0" aria-label="Scaling actions">${changes.map((c) => html`
+      <li key=${c.at + c.group} class=${c.failed ? "bad" : ""}><time datetime=${c.at} title=${ago(c.at)}>${clock(c.at)}</time>
+        <b>${c.job}/${c.group} ${c.from} → ${c.to}</b> <span>${c.reason}</span></li>`)}</ol>`}
+  </section>`;
+}
+
+function Classes({ rows, classes }) {
+  return html`<section class="panel"><h2>By class of hardware</h2>
+    ${rows.length === 0 ? html`<p class="quiet">No replica.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Classes</caption>
+    <thead><tr><th scope="col">Class</th><th scope="col" class="n">Ready</th><th scope="col" class="n">Starting</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Routed</th></tr></thead>
+    <tbody>${rows.map((c) => html`<tr key=${c.name}><th scope="row"><i class=${"swatch fill-" + (classes.indexOf(c.name) % 8)}></i>${className(c.name)}</th>
+      <td class="n">${c.ready}${c.asleep ? `, ${c.asleep} asleep` : ""}</td><td class="n">${c.starting}</td><td class="n">${c.active} of ${c.slots}</td>
+      <td class="n">${c.rate > 0 ? amount(c.rate) + "/s" : "–"}</td><td class="n">${c.routed === undefined ? "–" : Math.round(c.routed) + "%"}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
+function Replicas({ rows, classes, ui }) {
+  return html`<section class="panel"><h2>Replicas</h2>
+    ${rows.length === 0 ? html`<p class="quiet">None: the next request has one started.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Replicas</caption>
+    <thead><tr><th scope="col">Allocation</th><th scope="col">State</th><th scope="col">Class</th><th scope="col">Node</th><th scope="col" class="n">Slices</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Cache</th></tr></thead>
+    <tbody>${rows.map((r) => html`<tr key=${r.id}>
+      <th scope="row" title=${r.id}>${r.alloc && ui ? html`<a href=${`${ui}/ui/allocations/${r.alloc}`}>${short(r.alloc)}</a>` : short(r.alloc || r.id)}</th>
+      <td><span class=${"badge " + tone(r.state)}>${r.state}</span> ${r.state === "starting" && html`<span class="quiet">${ago(r.since)}${r.text ? ": " + r.text : ""}</span>`}</td>
+      <td><i class=${"swatch fill-" + (classes.indexOf(r.class) % 8)}></i>${className(r.class)}</td><td>${r.node || "–"}</td><td class="n">${r.slices || "–"}</td>
+      <td class="n">${r.slots ? `${r.active} of ${r.slots}` : "–"}</td><td class="n">${r.rate > 0 ? amount(r.rate) + "/s" : "–"}</td>
+      <td class="n">${r.kv_tokens ? `${amount(r.inflight_tokens || 0)} of ${amount(r.kv_tokens)} tokens` : "–"}</td></tr>`)}</tbody></table></div>`}
+  </section>`;
+}
+
+const tone = (state) => ({ ready: "good", starting: "info", waking: "info", asleep: "calm", drowsy: "calm", leaving: "calm" }[state] || "warn");
