@@ -1,45 +1,56 @@
 package gateway_test
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"testing"
 
 	"aliquot/gateway/config"
 )
 
-// clients are what may speak HTTP/1.1 to replicas. Every test of the package runs with
-// each, so that a request ends in the same way with all.
-var clients = []string{"net/http", "wire"}
+// ways are what may speak HTTP/1.1 with clients and with replicas. Every test of the
+// package runs with each pair, so that a request ends in the same way with all.
+var ways = []way{{"net/http", "net/http"}, {"front", "wire"}}
 
-// ownClient names the variable that holds the client of a gateway in a process of its own.
-const ownClient = "ALIQUOT_TEST_CLIENT"
+type way struct{ server, client string }
 
-// client is the one in use.
-var client = cmp.Or(os.Getenv(ownClient), clients[0])
+// ownWay names the variable that holds the number of the way of a gateway in a process of
+// its own; a test run that is given one uses no other.
+const ownWay = "ALIQUOT_TEST_WAY"
 
-func runWithEachClient(m *testing.M) int {
+// inUse is the number of the way in use.
+var inUse, fixed = func() (int, bool) {
+	n, err := strconv.Atoi(os.Getenv(ownWay))
+	return min(max(n, 0), len(ways)-1), err == nil
+}()
+
+func runEachWay(m *testing.M) int {
 	flag.Parse()
 	for _, name := range []string{"test.fuzz", "test.bench"} {
 		if f := flag.Lookup(name); f != nil && f.Value.String() != "" {
 			return m.Run()
 		}
 	}
-	for _, client = range clients {
+	if fixed {
+		return m.Run()
+	}
+	for inUse = range ways {
 		if code := m.Run(); code != 0 {
-			fmt.Fprintln(os.Stderr, "with the client", client)
+			fmt.Fprintf(os.Stderr, "with %+v (%s=%d has the tests run with it alone)\n", ways[inUse], ownWay, inUse)
 			return code
 		}
 	}
 	return 0
 }
 
-// withClient has the services of a configuration use the client of this run.
-func withClient(c *config.Config) *config.Config {
+// inThisWay has a configuration use the server and the client of this run.
+func inThisWay(c *config.Config) *config.Config {
+	client := ways[inUse].client
+	c.Listen.Server = ways[inUse].server
 	for i := range c.Services {
 		c.Services[i].Upstream.Client = client
 	}

@@ -51,7 +51,7 @@ func start(t *testing.T, text string, change ...func(*gateway.Options)) *running
 	for _, f := range change {
 		f(&o)
 	}
-	server, err := gateway.New(withClient(c), o)
+	server, err := gateway.New(inThisWay(c), o)
 	if err != nil {
 		t.Fatal(err)
 	}

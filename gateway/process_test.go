@@ -32,7 +32,7 @@ const ownProcess = "ALIQUOT_TEST_GATEWAY"
 func TestMain(m *testing.M) {
 	text := os.Getenv(ownProcess)
 	if text == "" {
-		os.Exit(runWithEachClient(m))
+		os.Exit(runEachWay(m))
 	}
 	if err := runAlone(text); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,7 +48,7 @@ func runAlone(text string) error {
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	sources := discovery.Sources{Log: log}
-	server, err := gateway.New(withClient(c), gateway.Options{Log: log, Source: func(s config.Service) (gateway.Source, error) { return sources.Of(s.Source), nil }})
+	server, err := gateway.New(inThisWay(c), gateway.Options{Log: log, Source: func(s config.Service) (gateway.Source, error) { return sources.Of(s.Source), nil }})
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func startAlone(t *testing.T, text string, files uint64) *alone {
 	g := &alone{}
 	// The limit is set by the shell, which then becomes the gateway.
 	cmd := exec.Command("sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, files), exe)
-	cmd.Env = append(os.Environ(), ownClient+"="+client, ownProcess+"="+text+`
+	cmd.Env = append(os.Environ(), ownWay+"="+strconv.Itoa(inUse), ownProcess+"="+text+`
 		admin { address = "127.0.0.1:0" }
 		access_log = "off"
 		drain {

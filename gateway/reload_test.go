@@ -25,7 +25,7 @@ func (r *running) reload(t *testing.T, text string) error {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Reload(withClient(c))
+	return r.Reload(inThisWay(c))
 }
 
 func TestAReloadLosesNoRequest(t *testing.T) {

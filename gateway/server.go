@@ -19,6 +19,7 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/conn"
+	"aliquot/gateway/front"
 	"aliquot/gateway/intake"
 	"aliquot/internal/allowance"
 )
@@ -39,6 +40,14 @@ type Options struct {
 	// Dial opens connections to replicas; nil for TCP.
 	Dial Dial
 	Log  *slog.Logger
+}
+
+// httpServer is what serves the public listener: a *http.Server, or a *front.Server
+// around one.
+type httpServer interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
 }
 
 // Registrar announces a running gateway to those who look for one.
@@ -66,7 +75,8 @@ type Server struct {
 	allowances allowances
 
 	tls           *tls.Config // nil without TLS
-	public, admin *http.Server
+	public        httpServer
+	admin         *http.Server
 	publicAddress net.Addr
 	adminAddress  net.Addr
 	inflight      atomic.Int64
@@ -186,7 +196,10 @@ func (s *Server) bound(public net.Listener) net.Listener {
 		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
 	}
 	bounded := noting{conn.Bounded(public, connections), s.short}
-	if s.tls == nil {
+	switch {
+	case s.fronted():
+		return bounded
+	case s.tls == nil:
 		return conn.Plain(bounded, l.MaxHeaderBytes)
 	}
 	return conn.Secure(bounded, s.tls, l.MaxHeaderBytes, l.HeaderTimeout)
@@ -200,7 +213,28 @@ func (s *Server) Addresses() (public, admin string) {
 	return s.publicAddress.String(), s.adminAddress.String()
 }
 
-func (s *Server) publicServer(requests context.Context) *http.Server {
+// fronted reports whether the gateway's own server meets clients. With TLS it does not:
+// what protocol is spoken is known only after the handshake.
+func (s *Server) fronted() bool { return s.config.Listen.Server == "front" && s.tls == nil }
+
+func (s *Server) publicServer(requests context.Context) httpServer {
+	l, other := s.config.Listen, s.netHTTP(requests)
+	if !s.fronted() {
+		return other
+	}
+	return &front.Server{
+		Handler:        s,
+		Other:          other,
+		Wrap:           func(handed net.Listener) net.Listener { return conn.Plain(handed, l.MaxHeaderBytes) },
+		Base:           requests,
+		HeaderTimeout:  l.HeaderTimeout,
+		IdleTimeout:    l.IdleTimeout,
+		MaxHeaderBytes: l.MaxHeaderBytes,
+		ErrorLog:       s.quiet,
+	}
+}
+
+func (s *Server) netHTTP(requests context.Context) *http.Server {
 	l := s.config.Listen
 	p := new(http.Protocols)
 	p.SetHTTP1(true)

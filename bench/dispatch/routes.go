@@ -115,8 +115,8 @@ func lastLine(text string) string {
 	return lines[len(lines)-1]
 }
 
-// variant is a way to run the gateway.
-type variant struct{ name, service string }
+// variant is a way to run the gateway: what stands in its listen and service blocks.
+type variant struct{ name, listen, service string }
 
 const (
 	gatewayName = "aliquot gateway"
@@ -125,12 +125,16 @@ const (
 
 // variants are measured side by side; the first is the gateway as it comes.
 var variants = []variant{
-	{gatewayName, ""},
-	{gatewayName + ", own client", ownClient},
-	{gatewayName + ", own client, counting tokens", ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
+	{gatewayName, "", ""},
+	{gatewayName + ", own client", "", ownClient},
+	{gatewayName + ", own client and server", ownServer, ownClient},
+	{gatewayName + ", own client and server, counting tokens", ownServer, ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
 }
 
-const ownClient = "  upstream {\n    client = \"wire\"\n  }\n"
+const (
+	ownServer = "  server = \"front\"\n"
+	ownClient = "  upstream {\n    client = \"wire\"\n  }\n"
+)
 
 func oneReplica(program, dir, listen, backend string, v variant) ([]string, error) {
 	name := "gateway" + strings.Map(func(r rune) rune {
@@ -142,7 +146,7 @@ func oneReplica(program, dir, listen, backend string, v variant) ([]string, erro
 	path, err := write(dir, name, fmt.Sprintf(`access_log = "off"
 listen {
   address = %q
-}
+%s}
 admin {
   address = "127.0.0.1:0"
 }
@@ -157,7 +161,7 @@ service "bench" {
     kv_tokens = 1000000
   }
 }
-`, listen, v.service, backend))
+`, listen, v.listen, v.service, backend))
 	return []string{program, "gateway", "-config", path}, err
 }
 

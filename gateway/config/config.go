@@ -29,6 +29,9 @@ type Listen struct {
 	Address  string
 	CertFile string // with KeyFile; "" without TLS
 	KeyFile  string
+	// Server is what speaks HTTP/1.1 without TLS: "net/http", or "front" for the
+	// gateway's own.
+	Server string
 	// MaxConnections bounds open client connections.
 	MaxConnections int
 	MaxHeaderBytes int

@@ -21,6 +21,7 @@ type fileBody struct {
 
 type listenBody struct {
 	Address        string         `hcl:"address"`
+	Server         *hcl.Attribute `hcl:"server"`
 	MaxConnections *int           `hcl:"max_connections"`
 	MaxHeader      *hcl.Attribute `hcl:"max_header"`
 	MaxBody        *hcl.Attribute `hcl:"max_body"`

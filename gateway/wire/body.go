@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"aliquot/gateway/field"
 )
 
 // kind is how the end of a body is known.
@@ -224,7 +226,7 @@ func parseSize(line []byte) (int64, error) {
 			return 0, malformed("a chunk's size is %.20q", line)
 		}
 	}
-	if len(digits) == 0 || len(digits) > 15 || !isFieldValue(line) {
+	if len(digits) == 0 || len(digits) > 15 || !field.IsValue(line) {
 		return 0, malformed("a chunk's size is %.20q", line)
 	}
 	size := int64(0)
@@ -258,14 +260,14 @@ func (b *body) trailer() error {
 		if total += len(line) + 2; total > longestTrailer {
 			return malformed("its trailer is too large")
 		}
-		name, value, err := parseField(line)
+		name, value, err := field.Parse(line)
 		if err != nil {
-			return err
+			return malformed("%v", err)
 		}
 		if fields == nil {
 			fields = http.Header{}
 		}
-		put(fields, name, []string{value})
+		field.Put(fields, name, []string{value})
 	}
 	if fields != nil {
 		merge(&b.response.Trailer, fields)

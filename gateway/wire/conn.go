@@ -21,7 +21,7 @@ type conn struct {
 
 	buf   []byte // buf[r:w] was received and not yet used
 	r, w  int
-	lines lineCache
+	lines lines
 	out   []byte // of the request
 
 	// Of the exchange under way:

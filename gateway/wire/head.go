@@ -11,6 +11,8 @@ import (
 	"net/textproto"
 	"strconv"
 	"strings"
+
+	"aliquot/gateway/field"
 )
 
 // ErrMalformed is the error of an answer that is not plainly HTTP/1.1.
@@ -119,30 +121,24 @@ func (c *conn) head(limit int) ([]byte, error) {
 }
 
 // parseHead reads a header that ends with its empty line.
-func parseHead(a *answer, text []byte, method string, lines *lineCache) error {
-	first, rest := nextLine(text)
+func parseHead(a *answer, text []byte, method string, lines *lines) error {
+	first, rest := field.Next(text)
 	if err := parseStatus(a, first, lines); err != nil {
 		return err
 	}
-	lines.begin()
+	lines.Begin()
 	a.Header = make(http.Header, bytes.Count(rest, []byte{'\n'}))
 	for len(rest) > 2 {
 		var line []byte
-		line, rest = nextLine(rest)
-		if err := lines.add(a.Header, line); err != nil {
-			return err
+		line, rest = field.Next(rest)
+		if err := lines.Add(a.Header, line); err != nil {
+			return malformed("%v", err)
 		}
 	}
 	return a.frame(method)
 }
 
-// nextLine splits off a line, without its end; the text is known to consist of lines.
-func nextLine(text []byte) (line, rest []byte) {
-	end := bytes.IndexByte(text, '\n')
-	return text[:end-1], text[end+1:]
-}
-
-func parseStatus(a *answer, line []byte, lines *lineCache) error {
+func parseStatus(a *answer, line []byte, lines *lines) error {
 	switch {
 	case bytes.HasPrefix(line, []byte("HTTP/1.1 ")):
 		a.Proto, a.ProtoMajor, a.ProtoMinor = "HTTP/1.1", 1, 1
@@ -152,7 +148,7 @@ func parseStatus(a *answer, line []byte, lines *lineCache) error {
 		return malformed("it begins %.20q", line)
 	}
 	code := line[len("HTTP/1.1 "):]
-	if len(code) < 3 || len(code) > 3 && code[3] != ' ' || !isFieldValue(code) {
+	if len(code) < 3 || len(code) > 3 && code[3] != ' ' || !field.IsValue(code) {
 		return malformed("it begins %.20q", line)
 	}
 	for _, digit := range code[:3] {
@@ -251,79 +247,17 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// lineCache keeps the lines of a connection's last header, as a replica sends nearly
-// the same with each answer.
-type lineCache struct {
+// lines keeps what a replica's last answer began with.
+type lines struct {
+	field.Lines
 	status string
-	lines  []cachedLine
-	at     int
 }
 
-type cachedLine struct {
-	text, name string
-	value      []string
-}
-
-// Bounds of what is kept: how many lines, and of how many bytes each.
-const (
-	mostLines   = 24
-	longestLine = 256
-)
-
-func (l *lineCache) begin() { l.at = 0 }
-
-func (l *lineCache) statusOf(text []byte) string {
+func (l *lines) statusOf(text []byte) string {
 	if string(text) != l.status {
 		l.status = string(text)
 	}
 	return l.status
-}
-
-// add puts a line into a header.
-func (l *lineCache) add(h http.Header, line []byte) error {
-	at := l.at
-	l.at++
-	if at < len(l.lines) && string(line) == l.lines[at].text {
-		put(h, l.lines[at].name, l.lines[at].value)
-		return nil
-	}
-	name, value, err := parseField(line)
-	if err != nil {
-		return err
-	}
-	values := []string{value}
-	if at < mostLines {
-		if at == len(l.lines) {
-			l.lines = append(l.lines, cachedLine{})
-		}
-		l.lines[at] = cachedLine{}
-		if len(line) <= longestLine {
-			l.lines[at] = cachedLine{string(line), name, values}
-		}
-	}
-	put(h, name, values)
-	return nil
-}
-
-func put(h http.Header, name string, value []string) {
-	if before, ok := h[name]; ok {
-		value = append(before[:len(before):len(before)], value...)
-	}
-	h[name] = value
-}
-
-// parseField splits a line "name: value". A line that begins with a space continues
-// the one before in an old way that is not to be understood any more (RFC 9112, 5.2).
-func parseField(line []byte) (name, value string, err error) {
-	colon := bytes.IndexByte(line, ':')
-	if colon < 0 || !isToken(line[:colon]) {
-		return "", "", malformed("a line of its header is %.40q", line)
-	}
-	text := bytes.Trim(line[colon+1:], " \t")
-	if !isFieldValue(text) {
-		return "", "", malformed("the header %.40q has a control character", line[:colon])
-	}
-	return http.CanonicalHeaderKey(string(line[:colon])), string(text), nil
 }
 
 // merge adds the fields of a trailer that was received.

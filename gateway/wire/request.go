@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"aliquot/gateway/field"
 )
 
 // mostInline is the size up to which header and body go out in one write, in bytes.
@@ -142,10 +144,10 @@ func appendHead(b []byte, req *http.Request) ([]byte, error) {
 	if host == "" {
 		host = req.URL.Host
 	}
-	if !isToken(method) || method == http.MethodConnect {
+	if !field.IsToken(method) || method == http.MethodConnect {
 		return b, fmt.Errorf("%w: its method is %q", ErrRequest, method)
 	}
-	if !isTarget(target) || !isTarget(host) {
+	if !field.IsTarget(target) || !field.IsTarget(host) {
 		return b, fmt.Errorf("%w: its host or target has a space or control character", ErrRequest)
 	}
 	b = append(append(b, method...), ' ')
@@ -181,7 +183,7 @@ func appendFraming(b []byte, req *http.Request, method string) ([]byte, error) {
 		if len(req.Trailer) > 0 {
 			names := make([]string, 0, len(req.Trailer))
 			for name := range req.Trailer {
-				if !isToken(name) || framing[http.CanonicalHeaderKey(name)] {
+				if !field.IsToken(name) || framing[http.CanonicalHeaderKey(name)] {
 					return b, fmt.Errorf("%w: %q cannot be in a trailer", ErrRequest, name)
 				}
 				names = append(names, name)
@@ -202,11 +204,11 @@ func appendFraming(b []byte, req *http.Request, method string) ([]byte, error) {
 var framing = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
 
 func appendFields(b []byte, name string, values []string) ([]byte, error) {
-	if !isToken(name) {
+	if !field.IsToken(name) {
 		return b, fmt.Errorf("%w: %q is no name of a header", ErrRequest, name)
 	}
 	for _, v := range values {
-		if !isFieldValue(v) {
+		if !field.IsValue(v) {
 			return b, fmt.Errorf("%w: the header %s has a control character", ErrRequest, name)
 		}
 		b = append(append(append(b, name...), ": "...), v...)

@@ -1,0 +1,379 @@
+package front
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"aliquot/gateway/field"
+)
+
+// answer is what a handler writes to.
+type answer struct {
+	conn    *conn
+	request *http.Request
+	body    *body // nil without one
+	header  http.Header
+
+	status  int // 0 until WriteHeader
+	length  int64
+	written int64
+	framed  bool   // the head is complete
+	chunked bool   // as the length is not known
+	bodied  bool   // the status and the method let it have a body
+	pending []byte // of a body whose length may still become known
+	names   []string
+	out     *output // what is to be sent; nil while there is nothing
+
+	duplex bool // the request's body may be read while the answer is written
+	close  bool // the connection ends after the answer
+	timed  bool // a deadline of writing was set
+	failed error
+}
+
+// output is a buffer for what is to be sent.
+type output struct{ text []byte }
+
+var outputs = sync.Pool{New: func() any { return &output{make([]byte, 0, 4<<10)} }}
+
+// Bounds of what is kept back: of a body whose length may become known, of an answer that
+// goes out in one write, and of a buffer that is used again.
+const (
+	mostPending = 2 << 10
+	mostOutput  = 16 << 10
+	mostKept    = 64 << 10
+)
+
+// Header is that of http.ResponseWriter. What is set after WriteHeader is for the trailer.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader writes the head, except for how the end of the body is known where that is
+// still open. An informational one is sent at once.
+func (a *answer) WriteHeader(status int) {
+	switch {
+	case status < 100 || status > 999:
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
+	case a.status != 0 || a.failed != nil:
+		return
+	case status < 200 && status != http.StatusSwitchingProtocols:
+		a.writeHead(status, true)
+		a.add("\r\n")
+		a.send()
+		return
+	}
+	a.status = status
+	a.bodied = status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+	a.declare()
+	a.settle()
+	a.writeHead(status, false)
+	if !a.bodied || a.length >= 0 {
+		a.frame()
+	}
+}
+
+// declare takes from the header the length of the body and the names of its trailer.
+func (a *answer) declare() {
+	if values := a.header["Content-Length"]; len(values) > 0 {
+		if n, ok := lengthOf(values[:1]); ok {
+			a.length = n
+		}
+	}
+	for _, v := range a.header["Trailer"] {
+		for name := range strings.SplitSeq(v, ",") {
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); mayTrail(name) {
+				a.names = append(a.names, name)
+			}
+		}
+	}
+}
+
+// settle decides whether the connection can go on after the answer.
+func (a *answer) settle() {
+	a.close = a.close || a.request.Close || a.conn.server.closing.Load() || slices.Contains(a.header["Connection"], "close")
+	if a.body != nil && !a.duplex && !a.body.skip() {
+		a.close = true
+	}
+}
+
+// writeHead writes the status line and the header.
+func (a *answer) writeHead(status int, informational bool) {
+	text := http.StatusText(status)
+	if text == "" {
+		text = "status code " + strconv.Itoa(status)
+	}
+	a.add("HTTP/1.1 ")
+	a.number(int64(status), 10)
+	a.add(" ", text, "\r\n")
+	for name, values := range a.header {
+		switch name {
+		case "Content-Length", "Transfer-Encoding":
+			continue
+		case "Connection":
+			if a.close {
+				continue
+			}
+		case "Content-Type":
+			if status == http.StatusNotModified {
+				continue
+			}
+		}
+		if !strings.HasPrefix(name, http.TrailerPrefix) {
+			a.fields(name, values)
+		}
+	}
+	if informational {
+		return
+	}
+	if _, ok := a.header["Date"]; !ok {
+		a.add("Date: ", date(), "\r\n")
+	}
+	if a.close {
+		a.add("Connection: close\r\n")
+	}
+}
+
+func (a *answer) fields(name string, values []string) {
+	if !field.IsToken(name) {
+		return
+	}
+	for _, v := range values {
+		if !field.IsValue(v) {
+			v = breaks.Replace(v)
+		}
+		a.add(name, ": ", strings.Trim(v, " \t\r\n"), "\r\n")
+	}
+}
+
+// breaks are the characters that would end a line of a header.
+var breaks = strings.NewReplacer("\n", " ", "\r", " ")
+
+func (a *answer) add(texts ...string) {
+	o := a.output()
+	for _, t := range texts {
+		o.text = append(o.text, t...)
+	}
+}
+
+func (a *answer) number(n int64, base int) {
+	o := a.output()
+	o.text = strconv.AppendInt(o.text, n, base)
+}
+
+func (a *answer) output() *output {
+	if a.out == nil {
+		a.out = outputs.Get().(*output)
+		a.out.text = a.out.text[:0]
+	}
+	return a.out
+}
+
+// frame completes the head with how the body's end is known.
+func (a *answer) frame() {
+	a.framed = true
+	switch {
+	case !a.bodied:
+	case a.length >= 0:
+		a.add("Content-Length: ")
+		a.number(a.length, 10)
+		a.add("\r\n")
+	case a.request.Method != http.MethodHead:
+		a.chunked = true
+		a.add("Transfer-Encoding: chunked\r\n")
+	}
+	a.add("\r\n")
+	if p := a.pending; len(p) > 0 {
+		a.pending = nil
+		a.piece(p)
+	}
+}
+
+// piece adds a part of the body.
+func (a *answer) piece(p []byte) {
+	o := a.output()
+	if a.chunked {
+		o.text = append(strconv.AppendInt(o.text, int64(len(p)), 16), "\r\n"...)
+	}
+	o.text = append(o.text, p...)
+	if a.chunked {
+		o.text = append(o.text, "\r\n"...)
+	}
+}
+
+// Write writes a part of the body. It is sent when enough has come together.
+func (a *answer) Write(p []byte) (int, error) {
+	if a.status == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	switch {
+	case a.failed != nil:
+		return 0, a.failed
+	case len(p) == 0:
+		return 0, nil
+	case !a.bodied:
+		return 0, http.ErrBodyNotAllowed
+	case a.length >= 0 && a.written+int64(len(p)) > a.length:
+		return 0, http.ErrContentLength
+	}
+	a.written += int64(len(p))
+	switch {
+	case a.request.Method == http.MethodHead:
+		return len(p), nil
+	case !a.framed && len(a.pending)+len(p) <= mostPending:
+		a.pending = append(a.pending, p...)
+		return len(p), nil
+	case !a.framed:
+		a.frame()
+	}
+	a.piece(p)
+	if len(a.out.text) >= mostOutput {
+		if err := a.send(); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// FlushError sends what was written.
+func (a *answer) FlushError() error {
+	if a.status == 0 {
+		a.WriteHeader(http.StatusOK)
+	}
+	if !a.framed {
+		a.frame()
+	}
+	return a.send()
+}
+
+// Flush is that of http.Flusher.
+func (a *answer) Flush() { a.FlushError() }
+
+// send gives the connection what is to be sent.
+func (a *answer) send() error {
+	o := a.out
+	if o == nil || a.failed != nil {
+		return a.failed
+	}
+	if len(o.text) > 0 {
+		if _, err := a.conn.nc.Write(o.text); err != nil {
+			a.failed = err
+			a.conn.left()
+		}
+	}
+	a.out = nil
+	if cap(o.text) <= mostKept {
+		outputs.Put(o)
+	}
+	return a.failed
+}
+
+var errShort = errors.New("the answer is shorter than announced")
+
+// finish completes the answer. A body that was not read to its end makes it the last.
+func (a *answer) finish(whole bool) {
+	if a.status == 0 {
+		a.close = a.close || !whole
+		a.WriteHeader(http.StatusOK)
+	}
+	if !a.framed {
+		trailed := len(a.names) > 0 || slices.ContainsFunc(a.late(), mayTrail)
+		if n := int64(len(a.pending)); !trailed && (n > 0 || a.request.Method != http.MethodHead) {
+			a.length = n
+		}
+		if a.request.Method == http.MethodHead && a.written > 0 {
+			a.length = a.written
+		}
+		a.frame()
+	}
+	switch {
+	case a.chunked:
+		a.add("0\r\n")
+		a.trail()
+		a.add("\r\n")
+	case a.bodied && a.length >= 0 && a.written != a.length && a.request.Method != http.MethodHead:
+		a.send()
+		a.failed = errShort
+		return
+	}
+	a.send()
+	if a.timed {
+		a.conn.nc.SetWriteDeadline(time.Time{})
+	}
+}
+
+// late are the names of the fields that were marked to be the trailer's.
+func (a *answer) late() []string {
+	var names []string
+	for name := range a.header {
+		if late, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			names = append(names, late)
+		}
+	}
+	return names
+}
+
+// trail writes the trailer.
+func (a *answer) trail() {
+	for _, name := range a.names {
+		a.fields(name, a.header[name])
+	}
+	for _, name := range a.late() {
+		if mayTrail(name) {
+			a.fields(name, a.header[http.TrailerPrefix+name])
+		}
+	}
+}
+
+func mayTrail(name string) bool {
+	switch name {
+	case "Transfer-Encoding", "Content-Length", "Trailer":
+		return false
+	}
+	return field.IsToken(name)
+}
+
+// abort sends what was complete of an answer whose handler gave up. Nothing says that it
+// has ended, so the client does not take it for whole.
+func (a *answer) abort() {
+	if a.framed {
+		a.send()
+	}
+}
+
+// SetReadDeadline is for http.ResponseController, as the next two are.
+func (a *answer) SetReadDeadline(t time.Time) error { return a.conn.nc.SetReadDeadline(t) }
+
+// SetWriteDeadline is that of the connection.
+func (a *answer) SetWriteDeadline(t time.Time) error {
+	a.timed = true
+	return a.conn.nc.SetWriteDeadline(t)
+}
+
+// EnableFullDuplex leaves the request's body alone when the answer begins.
+func (a *answer) EnableFullDuplex() error {
+	a.duplex = true
+	return nil
+}
+
+// today is the time of answers, which changes once a second.
+type today struct {
+	second int64
+	text   string
+}
+
+var now atomic.Pointer[today]
+
+func date() string {
+	t := time.Now()
+	if d := now.Load(); d != nil && d.second == t.Unix() {
+		return d.text
+	}
+	d := &today{t.Unix(), t.UTC().Format(http.TimeFormat)}
+	now.Store(d)
+	return d.text
+}

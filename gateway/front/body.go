@@ -1,0 +1,81 @@
+package front
+
+import (
+	"io"
+	"net/http"
+	"sync"
+)
+
+// body is the body of a request. Whoever reads it may do so while the handler answers.
+type body struct {
+	conn   *conn
+	mu     sync.Mutex
+	left   int64 // bytes still to be read
+	failed error
+	closed bool
+}
+
+// Read reads what has come. The end is returned with the last bytes.
+func (b *body) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return 0, http.ErrBodyReadAfterClose
+	case b.left == 0:
+		return 0, io.EOF
+	case b.failed != nil || len(p) == 0:
+		return 0, b.failed
+	}
+	n, err := b.conn.take(p[:min(int64(len(p)), b.left)])
+	if b.left -= int64(n); b.left == 0 {
+		return n, io.EOF
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		b.failed = err
+	}
+	return n, err
+}
+
+// take reads from the buffer, or from the connection when that is empty.
+func (c *conn) take(p []byte) (int, error) {
+	if c.r == c.w {
+		return c.nc.Read(p)
+	}
+	n := copy(p, c.buf[c.r:c.w])
+	c.r += n
+	return n, nil
+}
+
+// Close ends reading.
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}
+
+// skip passes over what is left where it has come already, and reports whether nothing
+// is left.
+func (b *body) skip() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.conn; b.failed == nil && b.left <= int64(c.w-c.r) {
+		c.r += int(b.left)
+		b.left = 0
+	}
+	return b.left == 0
+}
+
+// end is called when the handler is done. It reports whether the next byte is that of
+// another request.
+func (b *body) end() bool {
+	if b == nil {
+		return true
+	}
+	b.Close()
+	return b.skip()
+}
