@@ -47,8 +47,8 @@ func built(t *testing.T) string {
 	if folder, err = os.MkdirTemp("", "aliquot-programs-"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-extldflags=-Wl,-z,lazy", "-o", folder+"/", "aliquot/cmd/...")
-	cmd.Env = append(os.Environ(), "CGO_CFLAGS=-O2 -g -Wno-deprecated-declarations")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", folder+"/", "aliquot/cmd/...")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

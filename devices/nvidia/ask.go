@@ -3,8 +3,7 @@ package nvidia
 import (
 	"time"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/internal/gpu"
 )
 
@@ -40,7 +39,7 @@ func (l *library) ask(index int) *question {
 	go func() {
 		defer l.flight.Done()
 		var a answer
-		if a.handle, a.r = l.nvml.DeviceGetHandleByIndex(index); a.r == nvml.SUCCESS {
+		if a.handle, a.r = l.nvml.DeviceByIndex(index); a.r == nvml.Success {
 			a.one, a.r = l.describe(a.handle, index)
 		}
 		q.answer <- a
@@ -92,7 +91,7 @@ func (q *question) await(limit time.Duration) answer {
 	default:
 	}
 	q.late = true
-	return answer{r: nvml.ERROR_TIMEOUT, hung: true}
+	return answer{r: nvml.Timeout, hung: true}
 }
 
 // guarded runs calls about one GPU and reports whether they returned in time. While

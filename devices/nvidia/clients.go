@@ -5,8 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/internal/gpu"
 	machine "aliquot/internal/host"
 )
@@ -27,22 +26,18 @@ func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
 	if !ok {
 		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
 	}
-	var list []nvml.ProcessInfo
-	r := nvml.ERROR_NOT_SUPPORTED
-	if v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses") {
-		list, r = h.GetMPSComputeRunningProcesses()
+	list, r := h.MPSProcesses()
+	if r == nvml.NotSupported || r == nvml.FunctionNotFound {
+		list, r = h.ComputeProcesses()
 	}
-	if r == nvml.ERROR_NOT_SUPPORTED && v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
-		list, r = h.GetComputeRunningProcesses()
-	}
-	if r != nvml.SUCCESS {
+	if r != nvml.Success {
 		return nil, fmt.Errorf("NVML cannot list the processes of GPU %s: %s", id, describe(r))
 	}
 	var pids []int
 	for _, p := range list {
-		exe, _ := os.Readlink(filepath.Join(machine.Running.Process(int(p.Pid)), "exe"))
+		exe, _ := os.Readlink(filepath.Join(machine.Running.Process(int(p.PID)), "exe"))
 		if filepath.Base(exe) != mpsServer {
-			pids = append(pids, int(p.Pid))
+			pids = append(pids, int(p.PID))
 		}
 	}
 	return pids, nil

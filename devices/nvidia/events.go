@@ -7,8 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 )
@@ -18,9 +17,7 @@ const (
 	waitTime = 500 // milliseconds
 	// errorPause keeps a wait that fails at once from spinning.
 	errorPause = 250 * time.Millisecond
-	wantEvents = nvml.EventTypeXidCriticalError
-	// nowhere is the GPU or compute instance of an event that names none.
-	nowhere = 0xFFFFFFFF
+	wantEvents = nvml.EventXID
 )
 
 // events waits for XIDs of the GPUs in its own goroutine, and anew when GPUs come
@@ -100,20 +97,20 @@ func (e *events) tell(deaf string, err error) {
 func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Device]gpu.ID, deaf string, err error) {
 	release, err := e.lib.acquire()
 	if err != nil {
-		return nil, nil, err.Error(), err
+		return nvml.EventSet{}, nil, err.Error(), err
 	}
 	defer release()
 	for _, name := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"} {
 		if !e.lib.has(name) {
-			return nil, nil, "", fmt.Errorf("the driver lacks %s", name)
+			return nvml.EventSet{}, nil, "", fmt.Errorf("the driver lacks %s", name)
 		}
 	}
 	if !e.lib.anyOf("nvmlEventSetWait") {
-		return nil, nil, "", fmt.Errorf("the driver lacks nvmlEventSetWait")
+		return nvml.EventSet{}, nil, "", fmt.Errorf("the driver lacks nvmlEventSetWait")
 	}
-	set, r := e.lib.nvml.EventSetCreate()
-	if r != nvml.SUCCESS {
-		return nil, nil, "no event set: " + describe(r), fmt.Errorf("no event set: %s", describe(r))
+	set, r := e.lib.nvml.NewEventSet()
+	if r != nvml.Success {
+		return nvml.EventSet{}, nil, "no event set: " + describe(r), fmt.Errorf("no event set: %s", describe(r))
 	}
 	names = map[nvml.Device]gpu.ID{}
 	for _, id := range ids {
@@ -122,15 +119,15 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 			deaf += fmt.Sprintf("GPU %s: does not answer; ", id)
 			continue
 		}
-		supported, r := h.GetSupportedEventTypes()
-		if r == nvml.SUCCESS && supported&wantEvents == 0 {
+		supported, r := h.SupportedEvents()
+		if r == nvml.Success && supported&wantEvents == 0 {
 			continue
 		}
-		if r == nvml.SUCCESS {
+		if r == nvml.Success {
 			r = h.RegisterEvents(supported&wantEvents, set)
 		}
 		switch {
-		case r == nvml.SUCCESS:
+		case r == nvml.Success:
 			names[h] = id
 		case !sure(r):
 			deaf += fmt.Sprintf("GPU %s: %s; ", id, describe(r))
@@ -139,7 +136,7 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 	deaf = strings.TrimSuffix(deaf, "; ")
 	if len(names) == 0 {
 		set.Free()
-		return nil, nil, deaf, fmt.Errorf("no GPU supports events")
+		return nvml.EventSet{}, nil, deaf, fmt.Errorf("no GPU supports events")
 	}
 	return set, names, deaf, nil
 }
@@ -166,11 +163,11 @@ func (e *events) wait(set nvml.EventSet, names map[nvml.Device]gpu.ID, ending <-
 		data, r := set.Wait(waitTime)
 		e.lib.mu.RUnlock()
 		switch r {
-		case nvml.SUCCESS:
+		case nvml.Success:
 			if id, ok := names[data.Device]; ok {
 				e.take(data, id)
 			}
-		case nvml.ERROR_TIMEOUT:
+		case nvml.Timeout:
 		default:
 			e.host.Wake() // a GPU may be lost
 			select {
@@ -181,15 +178,15 @@ func (e *events) wait(set nvml.EventSet, names map[nvml.Device]gpu.ID, ending <-
 	}
 }
 
-func (e *events) take(data nvml.EventData, id gpu.ID) {
+func (e *events) take(data nvml.Event, id gpu.ID) {
 	mig := ""
-	if data.GpuInstanceId != nowhere {
-		mig = fmt.Sprintf("%d/", data.GpuInstanceId)
-		if data.ComputeInstanceId != nowhere {
-			mig += fmt.Sprint(data.ComputeInstanceId)
+	if data.GPUInstance != nvml.Nowhere {
+		mig = fmt.Sprintf("%d/", data.GPUInstance)
+		if data.ComputeInstance != nvml.Nowhere {
+			mig += fmt.Sprint(data.ComputeInstance)
 		}
 	}
-	if e.ward.xid(time.Now(), id, data.EventData, mig) {
+	if e.ward.xid(time.Now(), id, data.Data, mig) {
 		e.host.Wake()
 	}
 }

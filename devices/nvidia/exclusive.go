@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 	machine "aliquot/internal/host"
@@ -65,10 +64,8 @@ func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
 	if !ok {
 		return nil, fmt.Errorf("NVML does not list GPU %s now", id)
 	}
-	if v.lib.has("nvmlDeviceGetComputeMode") {
-		if mode, r := h.GetComputeMode(); r == nvml.SUCCESS && mode == nvml.COMPUTEMODE_PROHIBITED {
-			return nil, errProhibited
-		}
+	if mode, r := h.ComputeMode(); r == nvml.Success && mode == nvml.ComputeProhibited {
+		return nil, errProhibited
 	}
 	others, err := v.occupants(h, servers)
 	if err != nil {
@@ -84,22 +81,22 @@ func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
 	if !v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
 		return nil, nil
 	}
-	var clients []nvml.ProcessInfo
-	r1 := nvml.SUCCESS
+	var clients []nvml.Process
+	r1 := nvml.Success
 	switch {
 	case v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses"):
-		clients, r1 = h.GetMPSComputeRunningProcesses()
+		clients, r1 = h.MPSProcesses()
 	case len(servers) > 0:
 		return nil, nil // clients and others cannot be told apart
 	}
-	all, r2 := h.GetComputeRunningProcesses()
-	if r1 != nvml.SUCCESS || r2 != nvml.SUCCESS {
+	all, r2 := h.ComputeProcesses()
+	if r1 != nvml.Success || r2 != nvml.Success {
 		return nil, fmt.Errorf("NVML cannot list the GPU's processes: %s, %s", describe(r1), describe(r2))
 	}
 	var out occupants
 	for _, p := range all {
-		pid := int(p.Pid)
-		if !slices.Contains(servers, pid) && !slices.ContainsFunc(clients, func(c nvml.ProcessInfo) bool { return c.Pid == p.Pid }) {
+		pid := int(p.PID)
+		if !slices.Contains(servers, pid) && !slices.ContainsFunc(clients, func(c nvml.Process) bool { return c.PID == p.PID }) {
 			out = append(out, pid)
 		}
 	}
@@ -111,8 +108,8 @@ func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
 	if !v.lib.has("nvmlDeviceGetComputeMode") || !v.lib.has("nvmlDeviceSetComputeMode") {
 		return nil
 	}
-	mode, r := h.GetComputeMode()
-	if r != nvml.SUCCESS || mode == nvml.COMPUTEMODE_EXCLUSIVE_PROCESS {
+	mode, r := h.ComputeMode()
+	if r != nvml.Success || mode == nvml.ComputeExclusiveProcess {
 		return nil // there is no such mode, or it has it by the operator's will or ours
 	}
 	text, err := json.Marshal(remembered{Before: mode})
@@ -122,7 +119,7 @@ func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
 	if err := plugin.WriteFile(v.mps.modeFile(id), text); err != nil {
 		return fmt.Errorf("the compute mode is not changed, because what it was cannot be kept: %w", err)
 	}
-	if r := h.SetComputeMode(nvml.COMPUTEMODE_EXCLUSIVE_PROCESS); r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED {
+	if r := h.SetComputeMode(nvml.ComputeExclusiveProcess); r != nvml.Success && r != nvml.NotSupported {
 		return fmt.Errorf("the compute mode cannot be set to EXCLUSIVE_PROCESS: %s", describe(r))
 	}
 	return nil
@@ -140,10 +137,10 @@ func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
 		err = json.Unmarshal(text, &was)
 	}
 	if err != nil {
-		was.Before = nvml.COMPUTEMODE_DEFAULT
+		was.Before = nvml.ComputeDefault
 	}
-	if mode, r := h.GetComputeMode(); r == nvml.SUCCESS && mode == nvml.COMPUTEMODE_EXCLUSIVE_PROCESS {
-		if r := h.SetComputeMode(was.Before); r != nvml.SUCCESS {
+	if mode, r := h.ComputeMode(); r == nvml.Success && mode == nvml.ComputeExclusiveProcess {
+		if r := h.SetComputeMode(was.Before); r != nvml.Success {
 			return fmt.Errorf("the compute mode cannot be restored: %s", describe(r))
 		}
 	}

@@ -5,8 +5,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/internal/gpu"
 	machine "aliquot/internal/host"
 	"aliquot/internal/share"
@@ -46,7 +45,7 @@ func (l *library) read() ([]reading, error) {
 	}
 	readings, r := l.readAll()
 	release()
-	if r != nvml.SUCCESS {
+	if r != nvml.Success {
 		if fatalForLibrary(r) {
 			l.close()
 		}
@@ -56,28 +55,25 @@ func (l *library) read() ([]reading, error) {
 }
 
 func (l *library) readAll() ([]reading, nvml.Return) {
-	count, r := l.nvml.DeviceGetCount()
-	if r != nvml.SUCCESS {
+	count, r := l.nvml.DeviceCount()
+	if r != nvml.Success {
 		return nil, r
 	}
-	driver, _ := l.nvml.SystemGetDriverVersion()
-	cuda := 0
-	if l.anyOf("nvmlSystemGetCudaDriverVersion") {
-		cuda = l.cudaVersion()
-	}
+	driver, _ := l.nvml.DriverVersion()
+	cuda, _ := l.nvml.CUDADriverVersion()
 	var out []reading
 	l.left = ""
 	for i, a := range l.askAll(count) {
 		one, handle, r := a.one, a.handle, a.r
 		before, known := l.last[i]
-		if r == nvml.SUCCESS && before.gpu.ID != one.gpu.ID {
+		if r == nvml.Success && before.gpu.ID != one.gpu.ID {
 			before, known = l.before(one.gpu.ID) // the driver counts anew
 		}
 		switch {
-		case r == nvml.ERROR_GPU_IS_LOST, r != nvml.SUCCESS && !known:
+		case r == nvml.GPUIsLost, r != nvml.Success && !known:
 			l.leaveOut(i, r)
 			continue
-		case r != nvml.SUCCESS:
+		case r != nvml.Success:
 			one = before
 			one.vitals = vitals{probe: r, action: -1, hung: a.hung}
 		case known && one.partial():
@@ -86,7 +82,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 			one.vitals, one.gpu.Index = now, i
 		case one.unsure:
 			// Offered as a whole it would be shared beside the tasks on its MIG devices.
-			l.leaveOut(i, nvml.ERROR_UNKNOWN)
+			l.leaveOut(i, nvml.Unknown)
 			continue
 		}
 		one.handle = handle
@@ -103,7 +99,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 	}
 	out = onlyOnce(out)
 	l.keep(out)
-	return out, nvml.SUCCESS
+	return out, nvml.Success
 }
 
 // onlyOnce drops what was taken from the last round for an index at which another
@@ -111,9 +107,9 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 func onlyOnce(readings []reading) []reading {
 	answers := map[gpu.ID]bool{}
 	for _, r := range readings {
-		answers[r.gpu.ID] = answers[r.gpu.ID] || r.vitals.probe == nvml.SUCCESS
+		answers[r.gpu.ID] = answers[r.gpu.ID] || r.vitals.probe == nvml.Success
 	}
-	return slices.DeleteFunc(readings, func(r reading) bool { return r.vitals.probe != nvml.SUCCESS && answers[r.gpu.ID] })
+	return slices.DeleteFunc(readings, func(r reading) bool { return r.vitals.probe != nvml.Success && answers[r.gpu.ID] })
 }
 
 // leaveOut notes that a GPU is not among the readings.
@@ -138,22 +134,7 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 // then described as it was before.
 func (r reading) partial() bool {
 	g := r.gpu
-	return r.unsure || r.vitals.probe != nvml.SUCCESS || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
-}
-
-// cudaVersion is 1000*major + 10*minor, 0 when unknown.
-func (l *library) cudaVersion() int {
-	if l.has("nvmlSystemGetCudaDriverVersion_v2") {
-		if v, r := l.nvml.SystemGetCudaDriverVersion_v2(); r == nvml.SUCCESS {
-			return v
-		}
-	}
-	if l.has("nvmlSystemGetCudaDriverVersion") {
-		if v, r := l.nvml.SystemGetCudaDriverVersion(); r == nvml.SUCCESS {
-			return v
-		}
-	}
-	return 0
+	return r.unsure || r.vitals.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
 }
 
 func cudaText(v int) string {
@@ -165,65 +146,56 @@ func cudaText(v int) string {
 
 // describe reads one GPU. It fails where the GPU does not even tell its UUID.
 func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
-	uuid, r := h.GetUUID()
-	if r != nvml.SUCCESS {
+	uuid, r := h.UUID()
+	if r != nvml.Success {
 		return reading{}, r
 	}
 	out := reading{handle: h, minor: -1, gpu: gpu.GPU{ID: gpu.ID(uuid), Vendor: gpu.NVIDIA, Index: index, NUMANode: -1}}
 	g := &out.gpu
-	if name, r := h.GetName(); r == nvml.SUCCESS {
+	if name, r := h.Name(); r == nvml.Success {
 		g.Model = name
 	}
-	if pci, r := h.GetPciInfo(); r == nvml.SUCCESS {
+	if pci, r := h.PCI(); r == nvml.Success {
 		g.PCI = fmt.Sprintf("%04x:%02x:%02x.0", pci.Domain, pci.Bus, pci.Device)
-		g.PCIDevice = uint16(pci.PciDeviceId >> 16)
+		g.PCIDevice = uint16(pci.ID >> 16)
 	}
 	g.Class = gpu.ClassOf(gpu.NVIDIA, g.PCIDevice, g.Model)
 	g.NUMANode = numaNode(l.root, g.PCI)
-	g.Memory = l.usable(h)
-	g.Target, g.Units = l.compute(h)
-	if l.has("nvmlDeviceGetMinorNumber") {
-		if minor, r := h.GetMinorNumber(); r == nvml.SUCCESS {
-			out.minor = minor
-		}
+	g.Memory = usable(h)
+	g.Target, g.Units = compute(h)
+	if minor, r := h.MinorNumber(); r == nvml.Success {
+		out.minor = minor
 	}
-	out.vitals = l.vitalsOf(h)
+	out.vitals = vitalsOf(h)
 	if out.vitals.lost() {
 		return reading{}, out.vitals.probe
 	}
-	l.migOf(h, &out)
-	return out, nvml.SUCCESS
+	migOf(h, &out)
+	return out, nvml.Success
 }
 
 // usable is the memory that tasks can use: without what the driver reserves,
 // which only the second version of the call tells.
-func (l *library) usable(h nvml.Device) gpu.MiB {
-	if l.has("nvmlDeviceGetMemoryInfo_v2") {
-		if m, r := h.GetMemoryInfo_v2(); r == nvml.SUCCESS {
-			return gpu.MiBOf(m.Total - m.Reserved)
-		}
+func usable(h nvml.Device) gpu.MiB {
+	if m, r := h.Memory2(); r == nvml.Success {
+		return gpu.MiBOf(m.Total - m.Reserved)
 	}
-	m, r := h.GetMemoryInfo()
-	if r != nvml.SUCCESS {
+	m, r := h.Memory()
+	if r != nvml.Success {
 		return 0
 	}
 	return gpu.MiBOf(m.Total)
 }
 
 // compute returns compute capability and SM count.
-func (l *library) compute(h nvml.Device) (target string, sms int) {
-	if !l.has("nvmlDeviceGetCudaComputeCapability") {
-		return "", 0
-	}
-	major, minor, r := h.GetCudaComputeCapability()
-	if r != nvml.SUCCESS {
+func compute(h nvml.Device) (target string, sms int) {
+	major, minor, r := h.ComputeCapability()
+	if r != nvml.Success {
 		return "", 0
 	}
 	target = fmt.Sprintf("%d.%d", major, minor)
-	if l.has("nvmlDeviceGetNumGpuCores") {
-		if cores, r := h.GetNumGpuCores(); r == nvml.SUCCESS {
-			sms = cores / coresPerSM(major, minor)
-		}
+	if cores, r := h.Cores(); r == nvml.Success {
+		sms = cores / coresPerSM(major, minor)
 	}
 	return target, sms
 }

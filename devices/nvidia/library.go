@@ -6,9 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/NVIDIA/go-nvml/pkg/dl"
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 )
@@ -16,16 +14,14 @@ import (
 const soname = "libnvidia-ml.so.1"
 
 // library is NVML, loaded and initialised when it can be and again after the
-// driver was reloaded. go-nvml ends the process (exit 127, no panic to recover)
-// when a function is called that the loaded library lacks, and when any is called
-// before a successful Init, even Shutdown. So nothing here is called unless open,
-// and nothing but the core without has.
+// driver was reloaded. NVML answers nothing before a successful Init, so nothing here
+// is called unless open.
 type library struct {
 	path, root string
 
 	// mu is held for reading around calls and for writing to open and close.
 	mu     sync.RWMutex
-	nvml   nvml.Interface
+	nvml   *nvml.Library
 	open   bool
 	opened bool // ever
 	known  sync.Map
@@ -96,25 +92,25 @@ func (l *library) ensure() error {
 	}
 	file := l.file()
 	if l.nvml == nil {
-		// Pinned, since go-nvml's calls stay bound to the first load for ever.
-		if err := dl.New(file, dl.RTLD_LAZY|dl.RTLD_GLOBAL|dl.RTLD_NODELETE).Open(); err != nil {
+		loaded, err := nvml.Open(file)
+		if err != nil {
 			return fmt.Errorf("NVIDIA's library cannot be loaded (%w); install NVIDIA's driver if this host has its GPUs: %w", err, plugin.ErrAbsent)
 		}
-		l.nvml = nvml.New(nvml.WithLibraryPath(file))
+		l.nvml = loaded
 	}
 	r := l.nvml.Init()
 	switch r {
-	case nvml.SUCCESS:
-	case nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIBRARY_NOT_FOUND:
+	case nvml.Success:
+	case nvml.DriverNotLoaded, nvml.LibraryNotFound:
 		return fmt.Errorf("NVIDIA's driver is not loaded (%s): %w", describe(r), plugin.ErrAbsent)
-	case nvml.ERROR_LIB_RM_VERSION_MISMATCH:
+	case nvml.VersionMismatch:
 		l.replaced()
 		return fmt.Errorf("%s is of another release than the loaded kernel driver; reboot, or reload the driver", soname)
 	default:
 		return fmt.Errorf("NVML cannot start: %s", describe(r))
 	}
 	for _, name := range core {
-		if l.nvml.Extensions().LookupSymbol(name) != nil && l.nvml.Extensions().LookupSymbol(name+"_v2") != nil && l.nvml.Extensions().LookupSymbol(name+"_v3") != nil {
+		if !l.anyOf(name) {
 			l.nvml.Shutdown()
 			return fmt.Errorf("%s lacks %s: it is not NVIDIA's management library or is older than any that is supported", file, name)
 		}
@@ -170,17 +166,17 @@ func (l *library) keep(readings []reading) {
 	}
 }
 
-// has tells whether the loaded library exports a function.
+// has reports whether the loaded library exports a function.
 func (l *library) has(name string) bool {
 	if v, ok := l.known.Load(name); ok {
 		return v.(bool)
 	}
-	ok := l.nvml.Extensions().LookupSymbol(name) == nil
+	ok := l.nvml.Has(name)
 	l.known.Store(name, ok)
 	return ok
 }
 
-// anyOf is has for functions of several versions, any of which go-nvml uses.
+// anyOf is has for functions of several versions, any of which nvml uses.
 func (l *library) anyOf(name string) bool {
 	return l.has(name) || l.has(name+"_v2") || l.has(name+"_v3")
 }
@@ -194,19 +190,19 @@ func describe(r nvml.Return) string {
 }
 
 var returns = map[nvml.Return]string{
-	nvml.ERROR_UNINITIALIZED: "not initialised", nvml.ERROR_INVALID_ARGUMENT: "invalid argument", nvml.ERROR_NOT_SUPPORTED: "not supported",
-	nvml.ERROR_NO_PERMISSION: "no permission; the plugin needs root", nvml.ERROR_NOT_FOUND: "not found",
-	nvml.ERROR_DRIVER_NOT_LOADED: "driver not loaded", nvml.ERROR_TIMEOUT: "timeout", nvml.ERROR_LIBRARY_NOT_FOUND: "library not found",
-	nvml.ERROR_FUNCTION_NOT_FOUND: "function not found", nvml.ERROR_GPU_IS_LOST: "GPU is lost", nvml.ERROR_RESET_REQUIRED: "GPU needs a reset",
-	nvml.ERROR_LIB_RM_VERSION_MISMATCH: "library and kernel driver are of different releases", nvml.ERROR_MEMORY: "out of memory",
-	nvml.ERROR_IRQ_ISSUE: "interrupt trouble", nvml.ERROR_OPERATING_SYSTEM: "refused by the operating system", nvml.ERROR_UNKNOWN: "unknown error",
+	nvml.Uninitialized: "not initialised", nvml.InvalidArgument: "invalid argument", nvml.NotSupported: "not supported",
+	nvml.NoPermission: "no permission; the plugin needs root", nvml.NotFound: "not found",
+	nvml.DriverNotLoaded: "driver not loaded", nvml.Timeout: "timeout", nvml.LibraryNotFound: "library not found",
+	nvml.FunctionNotFound: "function not found", nvml.GPUIsLost: "GPU is lost", nvml.ResetRequired: "GPU needs a reset",
+	nvml.VersionMismatch: "library and kernel driver are of different releases", nvml.OutOfMemory: "out of memory",
+	nvml.IRQIssue: "interrupt trouble", nvml.OperatingSystem: "refused by the operating system", nvml.Unknown: "unknown error",
 }
 
 // fatalForLibrary tells whether a return code means that NVML must be initialised
 // anew.
 func fatalForLibrary(r nvml.Return) bool {
 	switch r {
-	case nvml.ERROR_UNINITIALIZED, nvml.ERROR_DRIVER_NOT_LOADED, nvml.ERROR_LIB_RM_VERSION_MISMATCH:
+	case nvml.Uninitialized, nvml.DriverNotLoaded, nvml.VersionMismatch:
 		return true
 	}
 	return false

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"unsafe"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/ebitengine/purego"
 
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/internal/gpu"
 	kernel "aliquot/internal/host/nvidia"
 )
@@ -61,7 +61,7 @@ func newLimiter(file string) (*limiter, error) {
 		}
 		purego.RegisterFunc(call, address)
 	}
-	if r := start(); r != nvml.SUCCESS {
+	if r := start(); r != nvml.Success {
 		return nil, fmt.Errorf("NVML cannot start: %s", describe(r))
 	}
 	return l, nil
@@ -77,20 +77,20 @@ func (l *limiter) hold(id gpu.ID, group string, limit uint64) (uint64, error) {
 	var device uintptr
 	name := text(string(id))
 	defer runtime.KeepAlive(name)
-	if r := l.handle(name, &device); r != nvml.SUCCESS {
+	if r := l.handle(name, &device); r != nvml.Success {
 		return 0, fmt.Errorf("NVML has no GPU %s: %s", id, describe(r))
 	}
 	folder := text(group)
 	defer runtime.KeepAlive(folder)
 	switch r := l.set(device, &setLimits{group: folder, hard: limit / page * page}); r {
-	case nvml.SUCCESS:
-	case nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_FUNCTION_NOT_FOUND:
+	case nvml.Success:
+	case nvml.NotSupported, nvml.FunctionNotFound:
 		return 0, fmt.Errorf("%w: %s", errNoLimits, describe(r))
 	default:
 		return 0, fmt.Errorf("the memory limit of %s cannot be set: %s", group, describe(r))
 	}
 	got := getLimits{group: folder}
-	if r := l.get(device, &got); r != nvml.SUCCESS {
+	if r := l.get(device, &got); r != nvml.Success {
 		return 0, fmt.Errorf("the memory limit of %s cannot be read back: %s", group, describe(r))
 	}
 	if got.hard == 0 || got.hard > limit {

@@ -4,8 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/internal/gpu"
 )
 
@@ -19,32 +18,26 @@ type migDevice struct {
 
 // migOf reads the GPU's MIG mode and devices, and says where it is not sure of
 // them: without its MIG devices a GPU would be offered as a whole.
-func (l *library) migOf(h nvml.Device, out *reading) {
-	if !l.has("nvmlDeviceGetMigMode") {
-		return
-	}
-	mode, _, r := h.GetMigMode()
-	if r != nvml.SUCCESS || mode != nvml.DEVICE_MIG_ENABLE {
+func migOf(h nvml.Device, out *reading) {
+	enabled, r := h.MIGMode()
+	if r != nvml.Success || !enabled {
 		out.unsure = !sure(r)
 		return
 	}
 	out.mig = true
-	if !l.has("nvmlDeviceGetMaxMigDeviceCount") || !l.has("nvmlDeviceGetMigDeviceHandleByIndex") || !l.anyOf("nvmlDeviceGetAttributes") {
-		return
-	}
-	most, r := h.GetMaxMigDeviceCount()
-	if r != nvml.SUCCESS {
+	most, r := h.MaxMIGDevices()
+	if r != nvml.Success {
 		out.unsure = !sure(r)
 		return
 	}
 	for i := range most {
-		d, r := h.GetMigDeviceHandleByIndex(i)
+		d, r := h.MIGDevice(i)
 		var one migDevice
-		if r == nvml.SUCCESS {
-			one, r = l.migDevice(d, *out)
+		if r == nvml.Success {
+			one, r = readMIG(d, *out)
 		}
 		switch {
-		case r == nvml.SUCCESS:
+		case r == nvml.Success:
 			out.devices = append(out.devices, one)
 		case !sure(r):
 			out.unsure = true
@@ -74,50 +67,48 @@ func apportion(devices []migDevice) {
 // no such thing. Others fail for the moment.
 func sure(r nvml.Return) bool {
 	switch r {
-	case nvml.SUCCESS, nvml.ERROR_NOT_SUPPORTED, nvml.ERROR_NOT_FOUND, nvml.ERROR_INVALID_ARGUMENT, nvml.ERROR_NO_PERMISSION,
-		nvml.ERROR_FUNCTION_NOT_FOUND, nvml.ERROR_GPU_NOT_FOUND:
+	case nvml.Success, nvml.NotSupported, nvml.NotFound, nvml.InvalidArgument, nvml.NoPermission,
+		nvml.FunctionNotFound, nvml.GPUNotFound:
 		return true
 	}
 	return false
 }
 
-func (l *library) migDevice(d nvml.Device, parent reading) (migDevice, nvml.Return) {
-	uuid, r := d.GetUUID()
-	if r != nvml.SUCCESS {
+func readMIG(d nvml.Device, parent reading) (migDevice, nvml.Return) {
+	uuid, r := d.UUID()
+	if r != nvml.Success {
 		return migDevice{}, r
 	}
-	attributes, r := d.GetAttributes()
-	if r != nvml.SUCCESS {
+	attributes, r := d.Attributes()
+	if r != nvml.Success {
 		return migDevice{}, r
 	}
 	g := parent.gpu
 	g.ID, g.Parent = gpu.ID(uuid), parent.gpu.ID
-	g.Units, g.Memory = int(attributes.MultiprocessorCount), gpu.MiB(attributes.MemorySizeMB)
-	if l.has("nvmlDeviceGetGpuInstanceId") && l.has("nvmlDeviceGetComputeInstanceId") {
-		gi, r1 := d.GetGpuInstanceId()
-		ci, r2 := d.GetComputeInstanceId()
-		if r1 == nvml.SUCCESS && r2 == nvml.SUCCESS {
-			g.MIG = fmt.Sprintf("%d/%d", gi, ci)
-		}
+	g.Units, g.Memory = int(attributes.SMs), gpu.MiB(attributes.MemoryMiB)
+	gi, r1 := d.GPUInstance()
+	ci, r2 := d.ComputeInstance()
+	if r1 == nvml.Success && r2 == nvml.Success {
+		g.MIG = fmt.Sprintf("%d/%d", gi, ci)
 	}
-	name, _ := d.GetName()
+	name, _ := d.Name()
 	g.Profile = profileOf(name, attributes, parent.gpu.Memory)
 	out := migDevice{handle: d, gpu: g}
 	if parent.gpu.Units > 0 {
 		out.fraction = float64(g.Units) / float64(parent.gpu.Units)
 	}
-	return out, nvml.SUCCESS
+	return out, nvml.Success
 }
 
 // profileOf is the profile in a MIG device's name ("NVIDIA H100 MIG 1g.10gb"), or
 // one made from its size where the name has none.
-func profileOf(name string, a nvml.DeviceAttributes, whole gpu.MiB) string {
+func profileOf(name string, a nvml.Attributes, whole gpu.MiB) string {
 	if _, profile, ok := strings.Cut(name, " MIG "); ok && profile != "" {
 		return strings.TrimSpace(profile)
 	}
-	gb := (a.MemorySizeMB + 1023) / 1024
-	if a.ComputeInstanceSliceCount != a.GpuInstanceSliceCount {
-		return fmt.Sprintf("%dc.%dg.%dgb", a.ComputeInstanceSliceCount, a.GpuInstanceSliceCount, gb)
+	gb := (a.MemoryMiB + 1023) / 1024
+	if a.ComputeInstanceSlices != a.GPUInstanceSlices {
+		return fmt.Sprintf("%dc.%dg.%dgb", a.ComputeInstanceSlices, a.GPUInstanceSlices, gb)
 	}
-	return fmt.Sprintf("%dg.%dgb", a.GpuInstanceSliceCount, gb)
+	return fmt.Sprintf("%dg.%dgb", a.GPUInstanceSlices, gb)
 }

@@ -5,8 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 )
 
@@ -28,7 +27,7 @@ type vitals struct {
 	uncorrected uint64
 }
 
-func (v vitals) lost() bool { return v.probe == nvml.ERROR_GPU_IS_LOST }
+func (v vitals) lost() bool { return v.probe == nvml.GPUIsLost }
 
 // recovery says when a GPU that failed is trusted again.
 type recovery struct {
@@ -100,10 +99,10 @@ func (p *patient) absent() {
 // it has recovered. It returns those.
 func (p *patient) observe(now time.Time, v vitals, r recovery) (recovered []fault) {
 	p.vitals, p.seen = v, true
-	if v.probe != nvml.SUCCESS {
+	if v.probe != nvml.Success {
 		p.bad++
 		p.good = time.Time{}
-		if v.probe == nvml.ERROR_RESET_REQUIRED {
+		if v.probe == nvml.ResetRequired {
 			p.absent()
 		}
 		return nil
@@ -156,7 +155,7 @@ func (p *patient) problem(mig string, r recovery) string {
 	switch v := p.vitals; {
 	case v.hung:
 		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; look for hung processes and at the kernel's log, drain and reboot", hangTime)
-	case v.probe != nvml.SUCCESS && p.bad >= plugin.Patience:
+	case v.probe != nvml.Success && p.bad >= plugin.Patience:
 		return "GPU does not answer: " + describe(v.probe)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:
 		return "the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)"
@@ -177,10 +176,10 @@ func (p *patient) problem(mig string, r recovery) string {
 }
 
 const (
-	nvmlReset      = int(nvml.GPU_RECOVERY_ACTION_GPU_RESET)
-	nvmlReboot     = int(nvml.GPU_RECOVERY_ACTION_NODE_REBOOT)
-	nvmlDrainP2P   = int(nvml.GPU_RECOVERY_ACTION_DRAIN_P2P)
-	nvmlDrainReset = int(nvml.GPU_RECOVERY_ACTION_DRAIN_AND_RESET)
+	nvmlReset      = int(nvml.RecoveryReset)
+	nvmlReboot     = int(nvml.RecoveryReboot)
+	nvmlDrainP2P   = int(nvml.RecoveryDrainP2P)
+	nvmlDrainReset = int(nvml.RecoveryDrainAndReset)
 )
 
 // concerns tells whether a fault touches the GPU or a MIG device of it.

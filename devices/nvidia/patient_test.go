@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
+	"aliquot/devices/nvidia/nvml"
 	"github.com/hashicorp/go-hclog"
 
 	"aliquot/devices/plugin"
@@ -69,7 +69,7 @@ func TestSilenceIsWeakerEvidence(t *testing.T) {
 	for name, reset := range map[string]func(p *patient){
 		"gone": func(p *patient) { p.absent() },
 		"reset required": func(p *patient) {
-			p.observe(at(time.Second), vitals{action: -1, probe: nvml.ERROR_RESET_REQUIRED}, rules)
+			p.observe(at(time.Second), vitals{action: -1, probe: nvml.ResetRequired}, rules)
 		},
 		"counters cleared": func(p *patient) { p.faults[0].Uncorrected = 3 },
 	} {
@@ -88,7 +88,7 @@ func TestSilenceIsWeakerEvidence(t *testing.T) {
 
 func TestOneFailedProbeIsNoFailure(t *testing.T) {
 	p := &patient{}
-	bad := vitals{action: -1, probe: nvml.ERROR_UNKNOWN}
+	bad := vitals{action: -1, probe: nvml.Unknown}
 	for range plugin.Patience - 1 {
 		p.observe(at(0), bad, rules)
 	}

@@ -4,8 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/NVIDIA/go-nvml/pkg/nvml"
-
+	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
 	"aliquot/internal/share"
@@ -16,9 +15,6 @@ type sampler struct {
 	mu   sync.Mutex
 	seen map[gpu.ID]uint64 // microseconds, NVML's clock
 }
-
-// unknown is what NVML says of a process's memory that it cannot tell.
-const unknown = ^uint64(0)
 
 // Usage reads load, sensors, error counters and processes of every offer.
 func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usage {
@@ -56,20 +52,18 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 // usageOf reads one offer. Sensors, counters and utilisation are the physical
 // GPU's: a MIG device has none of its own.
 func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, bool) {
-	m, r := h.GetMemoryInfo()
-	if r != nvml.SUCCESS && r != nvml.ERROR_NOT_SUPPORTED {
+	m, r := h.Memory()
+	if r != nvml.Success && r != nvml.NotSupported {
 		return plugin.Usage{}, false
 	}
-	u := plugin.Usage{MemoryUsed: gpu.MiBOf(m.Used), MemoryTotal: gpu.MiBOf(m.Total), Busy: -1, Metrics: v.metrics(physical)}
-	if v.lib.has("nvmlDeviceGetMemoryInfo_v2") {
-		// Without what the driver reserves, which the first version counts as used.
-		if m, r := h.GetMemoryInfo_v2(); r == nvml.SUCCESS {
-			u.MemoryUsed, u.MemoryTotal = gpu.MiBOf(m.Used), gpu.MiBOf(m.Total-m.Reserved)
-		}
+	u := plugin.Usage{MemoryUsed: gpu.MiBOf(m.Used), MemoryTotal: gpu.MiBOf(m.Total), Busy: -1, Metrics: metrics(physical)}
+	// Without what the driver reserves, which the first version counts as used.
+	if m, r := h.Memory2(); r == nvml.Success {
+		u.MemoryUsed, u.MemoryTotal = gpu.MiBOf(m.Used), gpu.MiBOf(m.Total-m.Reserved)
 	}
-	if o.Parent == "" && v.lib.has("nvmlDeviceGetUtilizationRates") {
-		if rates, r := h.GetUtilizationRates(); r == nvml.SUCCESS {
-			u.Busy = float64(rates.Gpu)
+	if o.Parent == "" {
+		if rates, r := h.Utilization(); r == nvml.Success {
+			u.Busy = float64(rates.GPU)
 		}
 	}
 	if n, ok := v.mps.restarts(o.ID); ok {
@@ -79,36 +73,28 @@ func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, 
 	return u, true
 }
 
-func (v *vendor) metrics(h nvml.Device) []plugin.Metric {
+func metrics(h nvml.Device) []plugin.Metric {
 	var out []plugin.Metric
 	add := func(name string, value float64, unit, desc string) {
 		out = append(out, plugin.Metric{Name: name, Value: value, Unit: unit, Desc: desc})
 	}
-	if v.lib.has("nvmlDeviceGetPowerUsage") {
-		if mw, r := h.GetPowerUsage(); r == nvml.SUCCESS {
-			add("power", float64(mw)/1000, "W", "power drawn by the GPU")
-		}
+	if mw, r := h.PowerUsage(); r == nvml.Success {
+		add("power", float64(mw)/1000, "W", "power drawn by the GPU")
 	}
-	if v.lib.has("nvmlDeviceGetTemperature") {
-		if c, r := h.GetTemperature(nvml.TEMPERATURE_GPU); r == nvml.SUCCESS {
-			add("temperature", float64(c), "C", "temperature of the GPU")
-		}
+	if c, r := h.Temperature(); r == nvml.Success {
+		add("temperature", float64(c), "C", "temperature of the GPU")
 	}
-	if v.lib.has("nvmlDeviceGetClockInfo") {
-		if mhz, r := h.GetClockInfo(nvml.CLOCK_SM); r == nvml.SUCCESS {
-			add("sm_clock", float64(mhz), "MHz", "clock of the SMs")
-		}
+	if mhz, r := h.SMClock(); r == nvml.Success {
+		add("sm_clock", float64(mhz), "MHz", "clock of the SMs")
 	}
-	if n, ok := v.lib.eccErrors(h, nvml.MEMORY_ERROR_TYPE_CORRECTED); ok {
+	if n, ok := eccErrors(h, nvml.CorrectedErrors); ok {
 		add("ecc_corrected", float64(n), "", "corrected ECC errors since the driver was loaded")
 	}
-	if n, ok := v.lib.eccErrors(h, nvml.MEMORY_ERROR_TYPE_UNCORRECTED); ok {
+	if n, ok := eccErrors(h, nvml.UncorrectedErrors); ok {
 		add("ecc_uncorrected", float64(n), "", "uncorrected ECC errors since the driver was loaded")
 	}
-	if v.lib.has("nvmlDeviceGetRemappedRows") {
-		if corrected, uncorrected, _, _, r := h.GetRemappedRows(); r == nvml.SUCCESS {
-			add("remapped_rows", float64(corrected+uncorrected), "", "memory rows that were remapped")
-		}
+	if corrected, uncorrected, _, _, r := h.RemappedRows(); r == nvml.Success {
+		add("remapped_rows", float64(corrected+uncorrected), "", "memory rows that were remapped")
 	}
 	return out
 }
@@ -118,27 +104,23 @@ func (v *vendor) metrics(h nvml.Device) []plugin.Metric {
 func (v *vendor) processes(o share.Offer, h nvml.Device) []plugin.Process {
 	byPID := map[int]*plugin.Process{}
 	var order []int
-	take := func(list []nvml.ProcessInfo, r nvml.Return) {
+	take := func(list []nvml.Process, r nvml.Return) {
 		for _, p := range list {
-			pid := int(p.Pid)
-			if r != nvml.SUCCESS || byPID[pid] != nil {
+			pid := int(p.PID)
+			if r != nvml.Success || byPID[pid] != nil {
 				continue
 			}
 			one := &plugin.Process{PID: pid, Busy: -1}
-			if p.UsedGpuMemory != unknown {
-				one.Memory = gpu.MiBOf(p.UsedGpuMemory)
+			if p.Memory != nvml.UnknownMemory {
+				one.Memory = gpu.MiBOf(p.Memory)
 			}
 			byPID[pid] = one
 			order = append(order, pid)
 		}
 	}
-	if v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses") {
-		take(h.GetMPSComputeRunningProcesses())
-	}
-	if v.lib.anyOf("nvmlDeviceGetComputeRunningProcesses") {
-		take(h.GetComputeRunningProcesses())
-	}
-	if o.Parent == "" && v.lib.has("nvmlDeviceGetProcessUtilization") {
+	take(h.MPSProcesses())
+	take(h.ComputeProcesses())
+	if o.Parent == "" {
 		for pid, busy := range v.usage.since(o.ID, h) {
 			if byPID[pid] != nil {
 				byPID[pid].Busy = busy
@@ -158,8 +140,8 @@ func (s *sampler) since(id gpu.ID, h nvml.Device) map[int]float64 {
 	s.mu.Lock()
 	last := s.seen[id]
 	s.mu.Unlock()
-	samples, r := h.GetProcessUtilization(last)
-	if r != nvml.SUCCESS {
+	samples, r := h.ProcessUtilization(last)
+	if r != nvml.Success {
 		return nil
 	}
 	s.mu.Lock()
@@ -167,12 +149,12 @@ func (s *sampler) since(id gpu.ID, h nvml.Device) map[int]float64 {
 	newest := map[int]uint64{}
 	out := map[int]float64{}
 	for _, sample := range samples {
-		pid := int(sample.Pid)
-		if sample.TimeStamp < newest[pid] || sample.SmUtil > 100 {
+		pid := int(sample.PID)
+		if sample.Time < newest[pid] || sample.SM > 100 {
 			continue
 		}
-		newest[pid], out[pid] = sample.TimeStamp, float64(sample.SmUtil)
-		s.seen[id] = max(s.seen[id], sample.TimeStamp)
+		newest[pid], out[pid] = sample.Time, float64(sample.SM)
+		s.seen[id] = max(s.seen[id], sample.Time)
 	}
 	return out
 }
