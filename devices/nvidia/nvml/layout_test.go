@@ -22,7 +22,7 @@ func TestLayouts(t *testing.T) {
 		{Utilization{}, official.Utilization{}, map[string]string{"GPU": "Gpu", "Memory": "Memory"}},
 		{Attributes{}, official.DeviceAttributes{}, map[string]string{"SMs": "MultiprocessorCount", "GPUInstanceSlices": "GpuInstanceSliceCount", "ComputeInstanceSlices": "ComputeInstanceSliceCount", "MemoryMiB": "MemorySizeMB"}},
 		{FieldValue{}, official.FieldValue{}, map[string]string{"ID": "FieldId", "Type": "ValueType", "Return": "NvmlReturn", "Value": "Value"}},
-		{sramErrors{}, official.EccSramErrorStatus{}, map[string]string{"version": "Version", "counts": "AggregateUncParity", "ThresholdExceeded": "BThresholdExceeded"}},
+		{sramErrors{}, official.EccSramErrorStatus{}, map[string]string{"version": "Version", "ThresholdExceeded": "BThresholdExceeded"}},
 		{processV1{}, official.ProcessInfo_v1{}, map[string]string{"PID": "Pid", "Memory": "UsedGpuMemory"}},
 		{processV2{}, official.ProcessInfo_v2{}, map[string]string{"PID": "Pid", "Memory": "UsedGpuMemory", "GPUInstance": "GpuInstanceId"}},
 		{Sample{}, official.ProcessUtilizationSample{}, map[string]string{"PID": "Pid", "Time": "TimeStamp", "SM": "SmUtil"}},
