@@ -96,7 +96,13 @@ func TestPageInABrowser(t *testing.T) {
 		p.fits()
 		p.open("#/services/chat")
 		p.becomes(`document.querySelectorAll(".plot canvas").length >= 2`)
-		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot").ariaLabel)`)
+		p.open("#/scaling")
+		p.shows("No job has a scaling policy")
+		p.open("#/events")
+		p.shows("Events of the last hour")
+		p.fits()
+		p.open("#/services/chat")
+		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)`)
 		p.fits()
 	}
 	p.live()
@@ -113,6 +119,8 @@ func (p page) live() {
 		}
 	})
 	p.shows("ECC errors: reset the GPU")
+	p.open("#/events")
+	p.shows("rack-2, mi300x-0")
 	p.open("#/services/chat")
 	p.s.cluster.Do(func() { p.s.cluster.Services[0].Queued = 77 })
 	p.becomes(`document.querySelector(".tile dd")?.innerText === "77"`)

@@ -105,6 +105,16 @@ type Change struct {
 	From, To       int
 	Reason         string
 	Failed         bool
+	// Demand, in slots, is what a decision counted with; nil where the action has none.
+	Demand *float64
+}
+
+// With adds the demand that the action's meta has, where it is a number.
+func (c Change) With(demand any) Change {
+	if v, ok := demand.(float64); ok {
+		c.Demand = &v
+	}
+	return c
 }
 
 // Seen is a change that the program saw happen: a GPU or a node became unhealthy, or

@@ -179,7 +179,7 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 			if _, known := w.changes[key]; known || e.Count == nil || at.Before(old) || *e.Count == e.PreviousCount && !e.Error {
 				continue
 			}
-			w.changes[key] = view.Change{At: at, Namespace: namespace, Job: status.JobID, Group: name, From: int(e.PreviousCount), To: int(*e.Count), Reason: e.Message, Failed: e.Error}
+			w.changes[key] = view.Change{At: at, Namespace: namespace, Job: status.JobID, Group: name, From: int(e.PreviousCount), To: int(*e.Count), Reason: e.Message, Failed: e.Error}.With(e.Meta["aliquot.demand"])
 			changed = true
 		}
 	}

@@ -4,12 +4,16 @@ import { html, render, useEffect, useRef, useState } from "./vendor/htm-preact.j
 import { Cluster } from "./cluster.js";
 import { Services } from "./services.js";
 import { Service } from "./service.js";
+import { Scaling } from "./scaling.js";
+import { Events } from "./events.js";
 import { ago } from "./format.js";
 import { useStream } from "./stream.js";
 
 const views = [
   { name: "cluster", title: "Cluster", show: Cluster },
   { name: "services", title: "Services", show: Services },
+  { name: "scaling", title: "Scaling", show: Scaling },
+  { name: "events", title: "Events", show: Events },
 ];
 
 const ranges = [300, 900, 3600];

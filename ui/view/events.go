@@ -1,0 +1,66 @@
+package view
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// Events is the view of what happened.
+type Events struct {
+	Sources []Source `json:"sources"`
+	// Began is when the program began to see changes of health.
+	Began  time.Time `json:"began"`
+	Events []Event   `json:"events"`
+}
+
+// Event is one thing that happened, in words.
+type Event struct {
+	At time.Time `json:"at"`
+	// Kind is health, task or scaling.
+	Kind  string `json:"kind"`
+	Where string `json:"where"`
+	Alloc string `json:"alloc,omitempty"`
+	Text  string `json:"text"`
+	Bad   bool   `json:"bad,omitempty"`
+}
+
+const (
+	// eventsKept is how old an event may be.
+	eventsKept = time.Hour
+	// mostEvents bounds how many are shown; the newest are.
+	mostEvents = 500
+)
+
+// EventsOf makes the view of the last hour, the newest first.
+func EventsOf(f Facts) Events {
+	out := Events{Sources: f.Sources, Began: f.Began, Events: []Event{}}
+	for _, s := range f.Seen {
+		where := s.Node
+		if s.GPU != "" {
+			where += ", " + s.GPU
+		}
+		out.Events = append(out.Events, Event{At: s.At, Kind: "health", Where: where, Text: s.Text, Bad: s.Bad})
+	}
+	for _, c := range f.Changes {
+		out.Events = append(out.Events, Event{At: c.At, Kind: "scaling", Where: c.Job + "/" + c.Group, Text: counted(c), Bad: c.Failed})
+	}
+	for _, a := range f.Allocs {
+		for _, e := range a.Events {
+			if text := strings.TrimSpace(e.Text); text != "" && told(a, e) {
+				out.Events = append(out.Events, Event{At: e.At, Kind: "task", Where: a.Job + "/" + a.Group + " on " + a.Node, Alloc: a.ID, Text: text, Bad: e.Failed})
+			}
+		}
+	}
+	old := f.At.Add(-eventsKept)
+	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.At.Before(old) })
+	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
+	out.Events = out.Events[:min(len(out.Events), mostEvents)]
+	return out
+}
+
+// told reports whether an event is worth telling: failures, and what a driver says of
+// tasks that hold slices. Nomad's own steps of every start are not.
+func told(a Alloc, e TaskEvent) bool {
+	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" && !strings.Contains(e.Text, "Exit Code: 0")
+}
