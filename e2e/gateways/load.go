@@ -25,7 +25,7 @@ func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve
 		req.Header[name] = values
 	}
 	req.Header.Set(fromHeader, g.tag())
-	req.Header.Set(serveHeader, serve.String())
+	req.Header.Set(ServeHeader, serve.String())
 	if id != "" {
 		req.Header.Set("X-Id", id)
 	}

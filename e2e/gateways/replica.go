@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Headers of the requests of a load.
+// Headers of the requests of a load. ServeHeader says for how long a replica serves it.
 const (
 	fromHeader  = "X-From"  // the gateway's process through which it goes
-	serveHeader = "X-Serve" // how long it is served
+	ServeHeader = "X-Serve" // how long it is served
 )
 
 // Replica is a server of so many slots that counts what it serves. It takes every
@@ -64,7 +64,7 @@ func (r *Replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.Serve != nil {
 		r.Serve(req)
 	} else {
-		serve, _ := time.ParseDuration(req.Header.Get(serveHeader))
+		serve, _ := time.ParseDuration(req.Header.Get(ServeHeader))
 		select {
 		case <-time.After(serve):
 		case <-req.Context().Done():
