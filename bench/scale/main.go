@@ -30,6 +30,7 @@ and 20 ms per output token; one queue, first come first served. Every policy sta
 with the replicas that the mean demand of the trace needs at 70%% utilisation.
 
 `, slots, most)
+	rampTable(w)
 	for _, name := range traceNames {
 		trace, err := readTrace(folder, name)
 		if os.IsNotExist(err) {

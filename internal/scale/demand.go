@@ -29,7 +29,7 @@ type Need struct {
 func (p Policy) need(h history, series []float64) Need {
 	n := h.last
 	n.Demand = h.held[len(h.held)-1]
-	n.Held = n.Demand > h.levels[len(h.levels)-1]
+	n.Held = n.Demand > max(h.levels[len(h.levels)-1], n.Forecast)
 	n.Newest = slices.Max(series[max(0, len(series)-steps(p.PanicWindow)):])
 	n.Complete = len(series) >= steps(p.Window())
 	n.Idle = p.idle(series)
@@ -63,42 +63,58 @@ type history struct {
 // replay walks through a series of demand: the mean number of requests queued and
 // active in each Step, oldest first, without gaps, ending now, not empty. The
 // level at each time is the stable average, in a burst the panic average, and the
-// forecast where it is higher.
+// forecast where it is higher. A forecast is held until its time has come and shows in
+// the average, so that a wrong one costs no more.
 func (p Policy) replay(series []float64) history {
 	sums := make([]float64, len(series)+1)
 	for i, d := range series {
 		sums[i+1] = sums[i] + d
 	}
-	stable, panics := steps(p.StableWindow), steps(p.PanicWindow)
-	// Averages of a window that is not full yet are noise; as far as the series is
-	// long enough they are left out, so that a sliding series does not drag a new
-	// first sample along as if it were a peak.
-	start := min(len(series), panics) - 1
-	if len(series) >= 2*stable {
-		start = stable - 1
-	}
+	start := p.firstFull(len(series))
 	h := history{levels: make([]float64, 0, len(series)-start)}
+	forecasts := make([]float64, 0, len(series)-start)
 	recent := slidingMax{window: steps(p.DownDelayOrDefault())}
+	expected := slidingMax{window: max(1, steps(p.ColdStart))}
 	for i := start; i < len(series); i++ {
-		n := Need{Stable: mean(sums, i+1, stable), Panic: mean(sums, i+1, panics)}
-		// Out of idleness there is nothing to average with: the newest second
-		// counts in full, so that a burst is met by one change of count.
-		if quiet := i + 1 - panics; quiet > 0 && sums[quiet] == sums[max(0, quiet-stable)] {
-			n.Panic = max(n.Panic, series[i])
-		}
-		level := n.Stable
-		if n.Panic >= p.PanicThreshold*recent.add(n.Stable) && n.Panic > level {
-			n.Panicking, level = true, n.Panic
-		}
+		n, level := p.measure(sums, series, i, &recent)
 		if p.ForecastWindow > 0 {
-			n.Forecast = p.forecast(sums, i+1, n.Stable)
-			level = max(level, n.Forecast)
+			n.Forecast = p.forecast(sums, i+1)
 		}
 		h.levels = append(h.levels, level)
+		forecasts = append(forecasts, expected.add(n.Forecast))
 		h.last = n
 	}
 	h.held = p.hold(h.levels)
+	for i, f := range forecasts {
+		h.held[i] = max(h.held[i], f)
+	}
 	return h
+}
+
+// firstFull is the first time of a series that counts. Averages of a window that is not
+// full yet are noise; as far as the series is long enough they are left out, so that a
+// sliding series does not drag a new first sample along as if it were a peak.
+func (p Policy) firstFull(length int) int {
+	if stable := steps(p.StableWindow); length >= 2*stable {
+		return stable - 1
+	}
+	return min(length, steps(p.PanicWindow)) - 1
+}
+
+// measure returns the averages at one time, and the level that they make.
+func (p Policy) measure(sums, series []float64, i int, recent *slidingMax) (n Need, level float64) {
+	stable, panics := steps(p.StableWindow), steps(p.PanicWindow)
+	n = Need{Stable: mean(sums, i+1, stable), Panic: mean(sums, i+1, panics)}
+	// Out of idleness there is nothing to average with: the newest second
+	// counts in full, so that a burst is met by one change of count.
+	if quiet := i + 1 - panics; quiet > 0 && sums[quiet] == sums[max(0, quiet-stable)] {
+		n.Panic = max(n.Panic, series[i])
+	}
+	if n.Panic >= p.PanicThreshold*recent.add(n.Stable) && n.Panic > n.Stable {
+		n.Panicking = true
+		return n, n.Panic
+	}
+	return n, n.Stable
 }
 
 // mean of the last n samples before end, of fewer at the start of the series.
@@ -128,16 +144,38 @@ func (p Policy) hold(levels []float64) []float64 {
 // blocks is how many averages a slope is fitted through.
 const blocks = 10
 
-// forecast returns level + slope x ColdStart, or 0 where the demand does not
-// rise beyond doubt. The slope is that of a least-squares line through the
-// averages of ten parts of ForecastWindow, less its standard error times
-// ForecastConfidence.
-func (p Policy) forecast(sums []float64, end int, level float64) float64 {
-	size := steps(p.ForecastWindow) / blocks
-	from := end - blocks*size
-	if from < 0 {
+const (
+	// shortest is the shortest history, in steps, that a slope is taken from.
+	shortest = 3 * blocks
+	// steepest is how many times what is there a forecast may add to it.
+	steepest = 3
+	// farthest is how many times its own length a line is extended by.
+	farthest = 2
+	// doubt is how much more certain half of a window must be than the whole: it
+	// shows a rise that has just begun, and noise.
+	doubt = 2
+)
+
+// forecast returns the demand that is expected one ColdStart ahead, or 0 where it does
+// not rise beyond doubt: by ForecastWindow, or by the history where that is shorter,
+// and by the newer half of it.
+func (p Policy) forecast(sums []float64, end int) float64 {
+	size := min(steps(p.ForecastWindow), end) / blocks
+	if size*blocks < shortest {
 		return 0
 	}
+	whole := p.ahead(sums, end, size, p.ForecastConfidence)
+	if size /= 2; size*blocks < shortest {
+		return whole
+	}
+	return max(whole, p.ahead(sums, end, size, doubt*p.ForecastConfidence))
+}
+
+// ahead extends the least-squares line through the averages of the last ten blocks by
+// ColdStart. The slope counts in full where it is many times its standard error, less
+// and less the nearer it comes to confidence times that, and below not at all.
+func (p Policy) ahead(sums []float64, end, size int, confidence float64) float64 {
+	from := end - blocks*size
 	const middle, sxx = (blocks - 1) / 2.0, (blocks*blocks*blocks - blocks) / 12.0
 	average := (sums[end] - sums[from]) / float64(blocks*size)
 	var sxy, syy float64
@@ -147,12 +185,14 @@ func (p Policy) forecast(sums []float64, end int, level float64) float64 {
 		syy += y * y
 	}
 	slope := sxy / sxx
-	noise := math.Sqrt(max(0, syy-slope*sxy) / (blocks - 2) / sxx)
-	slope = (slope - p.ForecastConfidence*noise) / float64(size)
-	if slope <= 0 {
+	noise := confidence * math.Sqrt(max(0, syy-slope*sxy)/(blocks-2)/sxx)
+	if slope <= noise || slope <= 0 {
 		return 0
 	}
-	return min(2*level, level+slope*p.ColdStart.Seconds())
+	slope *= (1 - noise/slope*noise/slope) / float64(size)
+	length := float64(blocks * size)
+	now := average + slope*length/2
+	return now + min(slope*min(p.ColdStart.Seconds(), farthest*length), steepest*now)
 }
 
 // slidingMax keeps the largest of the last window values.

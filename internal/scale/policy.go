@@ -37,9 +37,10 @@ type Policy struct {
 	// Decay is the part of a past peak that is still kept after one more DownDelay
 	// has passed: 0.5 halves it each time, 0 forgets it at once.
 	Decay float64
-	// ForecastWindow is what the slope of the demand is taken over; 0 switches the
-	// forecast off. A slope counts as far as it exceeds ForecastConfidence times
-	// its standard error, and at most doubles the demand.
+	// ForecastWindow is what the slope of the demand is taken over, as far as there is
+	// history; 0 switches the forecast off. Of a slope that is x times
+	// ForecastConfidence standard errors, 1 - 1/x² counts, and at most it makes four
+	// times of the demand.
 	ForecastWindow     time.Duration
 	ForecastConfidence float64
 	// ZeroGrace is how long, after DownDelay, a service must have been without a
@@ -67,7 +68,7 @@ func Default() Policy {
 		DownFactor:         2,
 		Decay:              0.5,
 		ForecastWindow:     180 * time.Second,
-		ForecastConfidence: 3,
+		ForecastConfidence: 2,
 		ZeroGrace:          300 * time.Second,
 		Hysteresis:         0.25,
 	}
