@@ -282,10 +282,11 @@ func (a *answer) finish(whole bool) {
 	}
 	if !a.framed {
 		trailed := len(a.names) > 0 || slices.ContainsFunc(a.late(), mayTrail)
-		if n := int64(len(a.pending)); !trailed && (n > 0 || a.request.Method != http.MethodHead) {
+		switch n := int64(len(a.pending)); {
+		case trailed:
+		case a.request.Method != http.MethodHead:
 			a.length = n
-		}
-		if a.request.Method == http.MethodHead && a.written > 0 {
+		case a.written > 0:
 			a.length = a.written
 		}
 		a.frame()

@@ -82,6 +82,9 @@ func framed(h http.Header) (host string, length int64, plain bool) {
 			return "", 0, false
 		}
 	}
+	if !isList(h["Connection"]) {
+		return "", 0, false
+	}
 	hosts := h["Host"]
 	if len(hosts) != 1 || !isHost(hosts[0]) {
 		return "", 0, false
@@ -127,6 +130,19 @@ func isHost(s string) bool {
 		}
 	}
 	return len(s) > 0
+}
+
+// isList reports whether values are lists of tokens. Of anything else some readers
+// understand a part, such as "close".
+func isList(values []string) bool {
+	for _, v := range values {
+		for part := range strings.SplitSeq(v, ",") {
+			if part = strings.Trim(part, " \t"); part != "" && !field.IsToken(part) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 func hasToken(values []string, token string) bool {

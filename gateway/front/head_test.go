@@ -41,6 +41,7 @@ var proper = []string{
 	"GET /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
 	"GET /a HTTP/1.1\r\nHost: x\r\nX-Folded: a\r\n b\r\n\r\n",
 	"GET /a HTTP/1.1\r\nHost:\r\n\r\n",
+	"GET /a HTTP/1.1\r\nHost: x\r\nConnection: a close\r\n\r\n",
 	"GET /a HTTP/1.1\r\nHost: a&b\r\n\r\n",
 	"GET /a?\xe9 HTTP/1.1\r\nHost: x\r\n\r\n",
 	"GET /a HTTP/1.1\r\nHost: x\r\nX-Long: " + strings.Repeat("a", 9<<10) + "\r\n\r\n",
