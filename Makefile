@@ -3,7 +3,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help setup tools build test unit race e2e lint demo gpu-check fuzz soak-gateways bench clean
+.PHONY: help setup tools build test unit race e2e lint demo release release-check gpu-check fuzz soak-gateways bench clean
 
 help: ## list the targets
 	@echo "Targets:"
@@ -35,6 +35,12 @@ lint: ## gofmt, go vet, staticcheck
 
 demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv replays a trace
 	@scripts/tools && scripts/demo $(if $(ONCE),-once) $(if $(TRACE),-trace='$(TRACE)') $(if $(LENGTH),-length='$(LENGTH)')
+
+release: ## write archives, packages, their SBOM and checksums into dist/; KEY=id signs them
+	@scripts/release $(if $(KEY),-key '$(KEY)') dist
+
+release-check: ## build the release in two folders and compare; install it in a Debian chroot; needs root
+	@scripts/release-check
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check
