@@ -216,6 +216,9 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s is %q: want host:port, or \"\" for none", key, address)
 		}
 	}
+	if host, _, err := net.SplitHostPort(c.HF); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		return fmt.Errorf("hf_listen is %q: want the address that tasks reach it at, such as 127.0.0.1:7480, as they are given it", c.HF)
+	}
 	if u, err := url.Parse(c.Hub.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return fmt.Errorf("huggingface.endpoint is %q: want a URL such as https://huggingface.co", c.Hub.Endpoint)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
@@ -165,6 +166,9 @@ func (d *Driver) unpack(ctx context.Context, key, dir string) error {
 // imageDigest is the digest of a task's image, which is pulled where that needs its name
 // alone.
 func (d *Driver) imageDigest(cfg *drivers.TaskConfig, task TaskConfig) (string, error) {
+	if task.ForcePull || moves(task.Image) {
+		return "", fmt.Errorf("image %s is pulled again at each start, so its digest is not known before", task.Image)
+	}
 	set, _ := d.settings()
 	engine, err := set.engine.client()
 	if err != nil {
@@ -179,6 +183,17 @@ func (d *Driver) imageDigest(cfg *drivers.TaskConfig, task TaskConfig) (string, 
 		}
 	}
 	return info.ID, nil
+}
+
+// moves reports whether the docker driver pulls an image although it is on the node: one
+// without tag or digest, or with the tag latest.
+func moves(image string) bool {
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	if strings.Contains(name, "@") {
+		return false
+	}
+	_, tag, _ := strings.Cut(name, ":")
+	return tag == "" || tag == "latest"
 }
 
 // keyOf is what a snapshot for a start has to have been made with.

@@ -123,6 +123,8 @@ type bringing struct {
 
 // ask asks for all models at once, and waits a while for those that are not whole.
 func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Model, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+answerWithin)
+	defer cancel()
 	found := make([]cacheapi.Model, len(b.wishes.refs))
 	group, ctx := errgroup.WithContext(ctx)
 	for i, ref := range b.wishes.refs {
@@ -140,6 +142,10 @@ func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mode
 	return found, group.Wait()
 }
 
+// answerWithin is how long the cache may take for an answer that waits for nothing. One that
+// accepts connections and does not answer is away, as one that does not run.
+const answerWithin = 30 * time.Second
+
 // wait waits for the models beside the pull of the image, and then as long as the task
 // says. It returns the URL of the cache's face where models that are not whole can be
 // read through it.
@@ -151,7 +157,9 @@ func (b *bringing) wait(ctx context.Context, pull func() <-chan struct{}) (found
 		b.say(found)
 		return found, "", nil
 	}
-	status, err := b.cache.Status(ctx)
+	asking, cancel := context.WithTimeout(ctx, answerWithin)
+	status, err := b.cache.Status(asking)
+	cancel()
 	if err != nil {
 		return nil, "", refusal(err)
 	}

@@ -32,8 +32,8 @@ func (p *progress) say(models []cacheapi.Model) (message string, notes map[strin
 	}
 	if whole(models) {
 		step = 6
-	} else if step == 5 {
-		step = 4 // all bytes are here, and not yet verified
+	} else {
+		step = min(step, 4) // all bytes are here, or some twice, and not yet verified
 	}
 	if p.said == 0 {
 		p.before, p.started = got, seconds

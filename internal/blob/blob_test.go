@@ -213,7 +213,7 @@ func TestRefs(t *testing.T) {
 			t.Errorf("%s is written as %s: %+v, %v", text, got, again, err)
 		}
 	}
-	for _, text := range []string{"", "Qwen/Qwen3", "ftp://x/y", "hf://", "hf://a/../b", "hf://a//b", "hf://a/b@", "hf://a/b@../x", "hf://a b/c", "hf://a/b?x", "file:///a/../b", "hf://a/b/c/d"} {
+	for _, text := range []string{"", "Qwen/Qwen3", "ftp://x/y", "hf://", "hf://a/../b", "hf://a//b", "hf://a/b@", "hf://a/b@../x", "hf://a b/c", "hf://a/b?x", "file:///a/../b", "hf://a/b/c/d", "https://user:secret@host/m.gguf"} {
 		if got, err := ParseRef(text); err == nil {
 			t.Errorf("%q is read as %+v", text, got)
 		}

@@ -42,6 +42,9 @@ func ParseRef(text string) (Ref, error) {
 	if len(words) < parts.least || len(words) > parts.most || strings.ContainsAny(r.Name, "\x00?#") {
 		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
 	}
+	if strings.Contains(words[0], "@") && (scheme == "http" || scheme == "https") {
+		return Ref{}, fmt.Errorf("model %s://…@%.80s: a name is seen by everybody, so it can hold no user or password", scheme, words[0][strings.LastIndexByte(words[0], '@')+1:])
+	}
 	for _, w := range words {
 		if w == ".." || w == "." || scheme == "hf" && !refPart.MatchString(w) {
 			return Ref{}, fmt.Errorf("model %.120q: %q cannot be part of a name", text, w)

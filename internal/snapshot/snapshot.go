@@ -34,13 +34,13 @@ var ErrTooLarge = errors.New("too large for a snapshot")
 
 // Look returns what a directory holds, without reading its files.
 func Look(dir string, l Limits) (t compiled.Tree, err error) {
-	root, err := os.OpenRoot(dir)
+	root, err := open(dir)
 	if err != nil {
 		return t, err
 	}
 	defer root.Close()
 	h := sha256.New()
-	err = walk(root, l, func(name string, info fs.FileInfo) error {
+	err = walk(root, l, func(_ *os.Root, name string, info fs.FileInfo) error {
 		if info.Mode().IsRegular() {
 			t.Files++
 			t.Bytes += info.Size()
@@ -52,51 +52,19 @@ func Look(dir string, l Limits) (t compiled.Tree, err error) {
 	return t, err
 }
 
-// walk visits folders and regular files in the order of their names. What goes meanwhile
-// is passed over.
-func walk(root *os.Root, l Limits, visit func(name string, info fs.FileInfo) error) error {
-	seen, bytes := 0, int64(0)
-	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil || name == "." {
-			return err
-		}
-		if !d.IsDir() && !d.Type().IsRegular() {
-			return nil
-		}
-		info, err := d.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		seen++
-		if info.Mode().IsRegular() {
-			bytes += info.Size()
-		}
-		if seen > l.Files || bytes > l.Bytes {
-			return fmt.Errorf("%w: more than %d files or %d bytes", ErrTooLarge, l.Files, l.Bytes)
-		}
-		return visit(name, info)
-	})
-}
-
 // Pack writes a directory as a tar archive.
 func Pack(w io.Writer, dir string, l Limits) error {
-	root, err := os.OpenRoot(dir)
+	root, err := open(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	out := tar.NewWriter(w)
-	err = walk(root, l, func(name string, info fs.FileInfo) error {
+	err = walk(root, l, func(in *os.Root, name string, info fs.FileInfo) error {
 		if info.IsDir() {
 			return out.WriteHeader(header(name, info))
 		}
-		return packFile(out, root, name)
+		return packFile(out, in, name)
 	})
 	return errors.Join(err, out.Close())
 }
@@ -115,8 +83,8 @@ func header(name string, info fs.FileInfo) *tar.Header {
 
 // packFile writes a file, if it still is one. It is looked at before it is opened, by one
 // and the same descriptor: opening a device has effects.
-func packFile(out *tar.Writer, root *os.Root, name string) error {
-	seen, err := root.OpenFile(name, unix.O_PATH|unix.O_NOFOLLOW, 0)
+func packFile(out *tar.Writer, in *os.Root, name string) error {
+	seen, err := in.OpenFile(path.Base(name), unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -145,7 +113,7 @@ func packFile(out *tar.Writer, root *os.Root, name string) error {
 
 // Unpack writes an archive's files and folders into an empty directory.
 func Unpack(r io.Reader, dir string, l Limits) error {
-	root, err := os.OpenRoot(dir)
+	root, err := open(dir)
 	if err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -168,4 +170,39 @@ func FuzzUnpack(f *testing.F) {
 			return nil
 		})
 	})
+}
+
+// A container can put as many names and folders there as it likes, and a link in place of the
+// folder itself: none of this costs the driver more than the limits allow.
+func TestHostileFolders(t *testing.T) {
+	links := t.TempDir()
+	for i := range plenty.Files + 1 {
+		if err := os.Symlink("/etc/passwd", filepath.Join(links, strconv.Itoa(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Look(links, plenty); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("links beyond the limit: %v", err)
+	}
+	deep := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(deep, strings.Repeat("d/", deepest+2)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Pack(io.Discard, deep, plenty); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("folders beyond the limit: %v", err)
+	}
+	secret, task := t.TempDir(), t.TempDir()
+	if err := os.WriteFile(filepath.Join(secret, "shadow"), []byte("root"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	place := filepath.Join(task, "task", "compiled")
+	if err := os.MkdirAll(filepath.Dir(place), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(secret, place); err != nil {
+		t.Fatal(err)
+	}
+	if tree, err := Look(place, plenty); err == nil {
+		t.Errorf("a link in place of the folder was followed: %+v", tree)
+	}
 }
