@@ -91,7 +91,7 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 		return "", c.missing(err)
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%w on %s within %s", ErrSilent, c.Pipe, answerTime)
-	case errors.Is(err, errTooLong):
+	case out.full || errs.full: // the program ends by SIGPIPE then, which is what Run returns
 		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, longestAnswer)
 	case errors.As(err, &exit) && exit.Exited():
 		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(said))
@@ -108,14 +108,21 @@ func (c Control) missing(err error) error {
 // errTooLong ends a program that says more than it can have to say.
 var errTooLong = errors.New("too long an answer")
 
-// limited is a buffer for the start of what a program says.
-type limited struct{ bytes.Buffer }
+// limited is a buffer for the start of what a program says. The buffer is not embedded: its
+// ReadFrom would take in everything.
+type limited struct {
+	start bytes.Buffer
+	full  bool
+}
+
+func (l *limited) String() string { return l.start.String() }
 
 func (l *limited) Write(p []byte) (int, error) {
-	if l.Len()+len(p) > longestAnswer {
+	if l.start.Len()+len(p) > longestAnswer {
+		l.full = true
 		return 0, errTooLong
 	}
-	return l.Buffer.Write(p)
+	return l.start.Write(p)
 }
 
 // inherited are the variables of this process that its helper programs get: how

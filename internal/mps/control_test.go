@@ -3,6 +3,7 @@ package mps
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -175,3 +176,17 @@ func TestReadSmallReadsOnlySmallFiles(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a program says, no more than the bound is kept of it, however it is copied.
+func TestWhatIsKeptOfAnAnswerIsBounded(t *testing.T) {
+	var l limited
+	n, err := io.Copy(&l, io.LimitReader(zeros{}, 100*longestAnswer))
+	if !errors.Is(err, errTooLong) || n > longestAnswer || len(l.String()) > longestAnswer {
+		t.Errorf("%d bytes were taken, %d are kept: %v", n, len(l.String()), err)
+	}
+}
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
