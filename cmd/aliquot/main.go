@@ -53,6 +53,7 @@ func commands() map[string]cli.CommandFactory {
 		"job plan":    func() (cli.Command, error) { return jobPlanCommand{ui}, nil },
 		"job run":     func() (cli.Command, error) { return jobRunCommand{ui}, nil },
 		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
+		"bench":       func() (cli.Command, error) { return benchCommand{ui}, nil },
 
 		"cache prefetch": func() (cli.Command, error) { return prefetchCommand{ui}, nil },
 		"simulate scale": func() (cli.Command, error) { return simulateScaleCommand{ui}, nil },

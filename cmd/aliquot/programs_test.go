@@ -146,7 +146,7 @@ func TestWrongUse(t *testing.T) {
 	}
 	unreachable, elsewhere := "NOMAD_ADDR=http://127.0.0.1:1", "NOMAD_ADDR="+page.URL
 	for _, c := range []struct{ environment, args, want string }{
-		{"", "", "aliquot: no command: want one of cache, demand, doctor, gateway, job, router, simulate, top, turn, ui, version; see"},
+		{"", "", "aliquot: no command: want one of bench, cache, demand, doctor, gateway, job, router, simulate, top, turn, ui, version; see"},
 		{"", "serve", `aliquot: unknown command "serve"`},
 		{"", "-json top", "aliquot: unknown flag -json: flags stand after the command"},
 		{"", "simulate", "aliquot simulate: no command: want scale"},

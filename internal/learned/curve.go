@@ -100,7 +100,7 @@ func (c Curve) Most(o Objective) (n, rate float64) {
 	if n == 0 {
 		return 0, 0
 	}
-	rate, _, _ = c.at(n)
+	rate, _, _ = c.At(n)
 	return n, rate
 }
 
@@ -117,13 +117,13 @@ func (c Curve) bound() float64 {
 }
 
 func (c Curve) meets(o Objective, n float64) bool {
-	_, first, token := c.at(n)
+	_, first, token := c.At(n)
 	return (o.TTFT <= 0 || first <= o.TTFT) && (o.TPOT <= 0 || token <= o.TPOT)
 }
 
-// at is what n requests at once get: how many a second, and the mean time to the first
+// At is what n requests at once get: how many a second, and the mean time to the first
 // token and between tokens.
-func (c Curve) at(n float64) (rate, first, token float64) {
+func (c Curve) At(n float64) (rate, first, token float64) {
 	work := c.Reading(max(1, c.Prompt))
 	step := c.Stepping(n, n*c.Held())
 	rate = n / max(max(1, c.Output)*step+n*work, 1e-9)

@@ -91,3 +91,17 @@ func (h Hardware) Prefill(fresh, prompt int) time.Duration {
 	pairs := float64(fresh) * (float64(prompt) - float64(fresh)/2)
 	return time.Duration((float64(fresh)*tokenFLOP + pairs*pairFLOP) / h.FLOPS * float64(time.Second))
 }
+
+// Truth is what a measurement from outside has to find: the seconds of a prompt's token
+// and by how much each before it makes it dearer, as a part of it; and of a step with no
+// sequence, and for each sequence and each token in the cache.
+type Truth struct{ Prefill, Growth, Step, Sequence, Token float64 }
+
+// Truth returns what the hardware computes with. It holds where steps read more of the
+// memory than they compute, and prompts compute more than they read.
+func (h Hardware) Truth() Truth {
+	return Truth{
+		Prefill: tokenFLOP / h.FLOPS, Growth: pairFLOP / tokenFLOP,
+		Step: h.Overhead + h.Weights/h.Bandwidth, Sequence: perSequence, Token: kvBytes / h.Bandwidth,
+	}
+}

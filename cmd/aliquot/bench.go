@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/cli"
+	"golang.org/x/term"
+
+	"aliquot/gateway/engine"
+	"aliquot/internal/profile"
+	"aliquot/profiler"
+)
+
+type benchCommand struct{ ui cli.Ui }
+
+func (benchCommand) Synopsis() string { return "Measure how fast a model server is" }
+
+func (benchCommand) Help() string {
+	return `Usage: aliquot bench -url=<url> [options]
+
+  Sends requests to a server that speaks OpenAI's protocol, of many prompt lengths and
+  numbers at once, and prints how long it reads prompts and how long a step takes, as
+  curves with how well they fit, and what the server can do within an objective. It puts
+  full load on the server: use one that serves nobody else. Ctrl-C ends it early and
+  prints what was measured until then.
+
+  With -request it sends a request that you give in place of completions, and
+  measures answers a second only.
+
+  An API key is taken from the environment, OPENAI_API_KEY. docs/bench.md explains the
+  figures.
+
+Options:
+
+  -url         The server, such as http://10.0.0.5:8000. Required.
+  -model       The model. Default: the first that the server has.
+  -time        Longest time that it may take. Default 10m.
+  -precision   Half width of the 95% confidence interval at which a point is done,
+               relative to it. Default 0.03.
+  -prompt      Tokens of the mean prompt, for load. Default 512.
+  -output      Tokens of the mean answer, for load. Default 128.
+  -ttft        Objective: time to the first token, 0 for none. Default 2s.
+  -tpot        Objective: time between two tokens, 0 for none. Default 100ms.
+  -e2e         Objective: time to the end of an answer, 0 for none. Default 0.
+  -slots       Requests that the server takes at once, where it has a bound.
+  -cost        Cost of the server for an hour, in any unit.
+  -stall       Time without a byte after which a request is given up. Default 1m.
+  -beside      URLs of other servers that are kept busy meanwhile, by comma: replicas on
+               the same GPU, for what sharing costs.
+  -request     File with the body of a request to send, in JSON, to the
+               path of -url.
+  -json        File for all figures as JSON, - for standard output in place of the table.
+  -plot        File for a picture, .svg or .png.
+
+Example:
+
+  aliquot bench -url=http://10.0.0.5:8000 -ttft=1s -tpot=50ms -plot=chat.svg
+`
+}
+
+// benchRun is the command's flags, read.
+type benchRun struct {
+	url, model, request, json, plot, beside string
+	options                                 profiler.Options
+	stall                                   time.Duration
+}
+
+func (c benchCommand) Run(args []string) int {
+	var r benchRun
+	o := &r.options
+	o.Design, o.Rounds = profile.Usual(), profile.UsualRounds()
+	flags := newFlags("bench", c.ui)
+	flags.StringVar(&r.url, "url", "", "")
+	flags.StringVar(&r.model, "model", "", "")
+	flags.DurationVar(&o.Time, "time", 10*time.Minute, "")
+	flags.Float64Var(&o.Rounds.Precision, "precision", o.Rounds.Precision, "")
+	flags.IntVar(&o.Prompt, "prompt", 512, "")
+	flags.IntVar(&o.Output, "output", 128, "")
+	flags.DurationVar(&o.Objective.TTFT, "ttft", 2*time.Second, "")
+	flags.DurationVar(&o.Objective.TPOT, "tpot", 100*time.Millisecond, "")
+	flags.DurationVar(&o.Objective.E2E, "e2e", 0, "")
+	flags.IntVar(&o.Slots, "slots", 0, "")
+	flags.Float64Var(&o.Cost, "cost", 0, "")
+	flags.DurationVar(&r.stall, "stall", time.Minute, "")
+	flags.StringVar(&r.beside, "beside", "", "")
+	flags.StringVar(&r.request, "request", "", "")
+	flags.StringVar(&r.json, "json", "", "")
+	flags.StringVar(&r.plot, "plot", "", "")
+	if !flags.parse(args) {
+		return 2
+	}
+	if err := r.check(); err != nil {
+		c.ui.Error("aliquot bench: " + flat(err) + "; see aliquot bench -help")
+		return 2
+	}
+	if err := r.run(os.Stdout); err != nil {
+		c.ui.Error("aliquot bench: " + flat(err))
+		return 1
+	}
+	return 0
+}
+
+// check reads and completes the flags.
+func (r *benchRun) check() error {
+	o := &r.options
+	format := strings.TrimPrefix(filepath.Ext(r.plot), ".")
+	switch {
+	case r.url == "":
+		return errors.New("no server: want -url")
+	case o.Time < 10*time.Second || r.stall < time.Second:
+		return fmt.Errorf("-time=%s -stall=%s: want at least 10s and 1s", o.Time, r.stall)
+	case !(o.Rounds.Precision > 0 && o.Rounds.Precision < 1):
+		return fmt.Errorf("-precision=%g: want more than 0, less than 1", o.Rounds.Precision)
+	case o.Prompt < 1 || o.Output < 2 || o.Slots < 0:
+		return fmt.Errorf("-prompt=%d -output=%d -slots=%d: want at least 1, 2 and 0", o.Prompt, o.Output, o.Slots)
+	case o.Objective.TTFT < 0 || o.Objective.TPOT < 0 || o.Objective.E2E < 0 || !(o.Cost >= 0 && o.Cost <= 1e12):
+		return errors.New("an objective or the cost is negative: want 0 or more")
+	case r.plot != "" && format != "svg" && format != "png":
+		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.plot)
+	case r.plot != "" && r.request != "":
+		return errors.New("-plot draws curves, of which there are none with -request: leave one out")
+	}
+	path, err := r.servers()
+	if err == nil && r.request != "" {
+		o.Post = &profiler.Post{Path: path}
+		o.Post.Body, err = os.ReadFile(r.request)
+	} else if err == nil && strings.Trim(path, "/") != "" {
+		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request", r.url)
+	}
+	return err
+}
+
+// servers makes the servers of the URLs, and returns the path of the measured one's.
+func (r *benchRun) servers() (path string, err error) {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096, Proxy: http.ProxyFromEnvironment, DisableCompression: true}}
+	server := func(text string) (*profiler.Server, string, error) {
+		u, err := url.Parse(text)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return nil, "", fmt.Errorf("%q is no URL of a server: want one such as http://10.0.0.5:8000", text)
+		}
+		path := u.RequestURI()
+		u.Path, u.RawPath, u.RawQuery = "", "", ""
+		return &profiler.Server{
+			URL: u.String(), Model: r.model, Key: os.Getenv("OPENAI_API_KEY"), HTTP: client, Stall: r.stall, Metrics: engineMetrics,
+		}, path, nil
+	}
+	for _, text := range strings.FieldsFunc(r.beside, func(c rune) bool { return c == ',' }) {
+		s, _, err := server(strings.TrimSpace(text))
+		if err != nil {
+			return "", fmt.Errorf("-beside: %w", err)
+		}
+		r.options.Neighbours = append(r.options.Neighbours, s)
+	}
+	r.options.Server, path, err = server(r.url)
+	return path, err
+}
+
+// engineMetrics reads metrics as the gateway does.
+func engineMetrics(from io.Reader) (profiler.Engine, error) {
+	s, err := engine.Parse(from)
+	return profiler.Engine{Kind: s.Kind, Running: s.Running, Waiting: s.Waiting, KVTokens: s.KVTokens, Preemptions: s.Preemptions}, err
+}
+
+func (r *benchRun) run(w io.Writer) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	bar := newBar(os.Stderr)
+	r.options.Progress = bar.show
+	report, err := profiler.Run(ctx, r.options)
+	bar.clear()
+	if err != nil {
+		return err
+	}
+	if r.json == "-" {
+		err = writeJSON(w, report)
+	} else {
+		report.Print(w)
+		if r.json != "" {
+			err = toFile(r.json, func(w io.Writer) error { return writeJSON(w, report) })
+		}
+	}
+	if r.plot != "" {
+		err = errors.Join(err, toFile(r.plot, func(w io.Writer) error { return report.Plot(w, filepath.Ext(r.plot)[1:]) }))
+	}
+	return err
+}
+
+func writeJSON(w io.Writer, report *profiler.Report) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(report)
+}
+
+func toFile(path string, write func(io.Writer) error) error {
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(file), file.Close())
+}
+
+// bar is a line of progress on a terminal; elsewhere it shows nothing.
+type bar struct{ w *os.File }
+
+func newBar(w *os.File) *bar {
+	if !term.IsTerminal(int(w.Fd())) {
+		return &bar{}
+	}
+	return &bar{w}
+}
+
+func (b *bar) show(p profiler.Progress) {
+	if b.w == nil {
+		return
+	}
+	const width = 30
+	full := int(min(max(p.Part, 0), 1) * width)
+	fmt.Fprintf(b.w, "\r\x1b[K%s%s  %s, about %s left; Ctrl-C ends it", strings.Repeat("█", full), strings.Repeat("░", width-full), p.Stage, p.Left.Round(time.Second))
+}
+
+func (b *bar) clear() {
+	if b.w != nil {
+		fmt.Fprint(b.w, "\r\x1b[K")
+	}
+}

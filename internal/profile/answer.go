@@ -1,0 +1,93 @@
+package profile
+
+import "fmt"
+
+// Answer is one streamed answer as its client saw it. Times are in seconds since the run
+// began; counts that the server did not tell are -1.
+type Answer struct {
+	Sent   float64
+	Tokens []float64 // when each piece with text came
+	End    float64
+
+	Asked  int // most tokens that it may have
+	Prompt int // usage.prompt_tokens
+	Output int // usage.completion_tokens
+	Total  int // usage.total_tokens
+	Cached int // usage.prompt_tokens_details.cached_tokens
+	// Reason is why it ended, such as "length"; "" where the server did not say.
+	Reason string
+}
+
+// First is the time to the first token.
+func (a *Answer) First() float64 { return a.Tokens[0] - a.Sent }
+
+// Took is the time to the end.
+func (a *Answer) Took() float64 { return a.End - a.Sent }
+
+// Pace is the mean time between two tokens; 0 where there are not two.
+func (a *Answer) Pace() float64 {
+	n := len(a.Tokens)
+	if n < 2 {
+		return 0
+	}
+	return (a.Tokens[n-1] - a.Tokens[0]) / (float64(n-1) * a.perPiece())
+}
+
+// perPiece is how many tokens come in one piece: engines that guess ahead, or send only
+// now and then, put several into one.
+func (a *Answer) perPiece() float64 {
+	if a.Output <= len(a.Tokens) {
+		return 1
+	}
+	return float64(a.Output) / float64(len(a.Tokens))
+}
+
+// Made is how many tokens the answer has: as the server says where that can be, else as
+// many as pieces were seen.
+func (a *Answer) Made() int {
+	if a.Output >= len(a.Tokens) && a.Output <= a.Asked {
+		return a.Output
+	}
+	return len(a.Tokens)
+}
+
+// Lie says what cannot be true of the counts that an answer came with, "" where all can
+// be.
+func (a *Answer) Lie() string {
+	switch {
+	case a.Output < 0:
+		return ""
+	case a.Output > a.Asked:
+		return fmt.Sprintf("usage counts %d tokens in an answer that may have %d", a.Output, a.Asked)
+	case a.Output < len(a.Tokens):
+		return fmt.Sprintf("usage counts %d tokens in an answer that came in %d pieces", a.Output, len(a.Tokens))
+	case a.Reason == "length" && a.Output != a.Asked:
+		return fmt.Sprintf("usage counts %d tokens in an answer that ended at its limit of %d", a.Output, a.Asked)
+	case a.Prompt >= 0 && a.Total >= 0 && a.Prompt+a.Output != a.Total:
+		return fmt.Sprintf("usage counts %d tokens of prompt and %d of answer, and %d in all", a.Prompt, a.Output, a.Total)
+	}
+	return ""
+}
+
+// Scale is how many words make a prompt of so many tokens, as a server counts them:
+// tokens = Base + PerWord * words.
+type Scale struct{ Base, PerWord float64 }
+
+// ScaleOf finds the scale by three prompts of different length, by their words. It fails
+// where their counts cannot be those of one tokenizer.
+func ScaleOf(words, tokens [3]int) (Scale, error) {
+	per := float64(tokens[2]-tokens[0]) / float64(words[2]-words[0])
+	s := Scale{Base: float64(tokens[0]) - per*float64(words[0]), PerWord: per}
+	if !(per >= 0.2 && per <= 8) {
+		return Scale{}, fmt.Errorf("usage counts %d and %d tokens for prompts of %d and %d words, which no tokenizer does", tokens[0], tokens[2], words[0], words[2])
+	}
+	if want := s.Base + s.PerWord*float64(words[1]); !(float64(tokens[1]) >= 0.9*want-4 && float64(tokens[1]) <= 1.1*want+4) {
+		return Scale{}, fmt.Errorf("usage counts %d tokens for a prompt of %d words, where prompts of %d and %d words say %.0f", tokens[1], words[1], words[0], words[2], want)
+	}
+	return s, nil
+}
+
+// Words is how many words make a prompt of about so many tokens, at least 1.
+func (s Scale) Words(tokens int) int {
+	return max(1, int((float64(tokens)-s.Base)/s.PerWord+0.5))
+}

@@ -1,0 +1,159 @@
+package profile
+
+import "math"
+
+// Line is a sum of terms that was fitted to measurements, by least squares of the
+// relative error, with no coefficient below 0.
+type Line struct {
+	// Coefficients, and their standard errors, 0 for one that is at its bound.
+	Coefficients, Errors []float64
+	// Off is how far each measurement lies from the line, relative to the line.
+	Off []float64
+}
+
+// Mean is the mean distance of the measurements from the line, relative to it.
+func (l Line) Mean() float64 {
+	var sum float64
+	for _, o := range l.Off {
+		sum += math.Abs(o) / float64(len(l.Off))
+	}
+	return sum
+}
+
+// Worst is the measurement that lies furthest from the line, -1 without any.
+func (l Line) Worst() int {
+	worst := -1
+	for i, o := range l.Off {
+		if worst < 0 || math.Abs(o) > math.Abs(l.Off[worst]) {
+			worst = i
+		}
+	}
+	return worst
+}
+
+// fitted finds the line through rows of terms and what they come to, all above 0. It
+// returns false where there are fewer measurements than terms.
+func fitted(rows [][]float64, y []float64) (Line, bool) {
+	if len(rows) == 0 || len(rows) < len(rows[0]) {
+		return Line{}, false
+	}
+	terms := len(rows[0])
+	best, least := Line{}, math.Inf(1)
+	// With so few terms every choice of those above 0 can be tried.
+	for set := 1; set < 1<<terms; set++ {
+		l, rss, ok := among(rows, y, set)
+		if ok && rss < least*(1-1e-12) {
+			best, least = l, rss
+		}
+	}
+	if math.IsInf(least, 1) {
+		return Line{}, false
+	}
+	for i, row := range rows {
+		var sum float64
+		for j := range row {
+			sum += best.Coefficients[j] * row[j]
+		}
+		best.Off = append(best.Off, y[i]/sum-1)
+	}
+	return best, true
+}
+
+// among fits with the terms of a set only, and fails where one of them would be negative
+// or is not told apart from the others.
+func among(rows [][]float64, y []float64, set int) (l Line, rss float64, ok bool) {
+	var used []int
+	for j := range rows[0] {
+		if set>>j&1 == 1 {
+			used = append(used, j)
+		}
+	}
+	// Relative to what was measured, and each term to its size, so that all are near 1.
+	size := make([]float64, len(used))
+	x := make([][]float64, len(rows))
+	for i, row := range rows {
+		x[i] = make([]float64, len(used))
+		for k, j := range used {
+			x[i][k] = row[j] / y[i]
+			size[k] += x[i][k] * x[i][k]
+		}
+	}
+	for k := range size {
+		if size[k] = math.Sqrt(size[k]); !(size[k] > 0) {
+			return Line{}, 0, false
+		}
+		for i := range x {
+			x[i][k] /= size[k]
+		}
+	}
+	inverse, ok := inverted(x)
+	if !ok {
+		return Line{}, 0, false
+	}
+	l = Line{Coefficients: make([]float64, len(rows[0])), Errors: make([]float64, len(rows[0]))}
+	theta := make([]float64, len(used))
+	for k := range used {
+		for m := range used {
+			for i := range x {
+				theta[k] += inverse[k][m] * x[i][m]
+			}
+		}
+		if !(theta[k] >= 0) {
+			return Line{}, 0, false
+		}
+	}
+	for i := range x {
+		off := 1.0
+		for k := range used {
+			off -= theta[k] * x[i][k]
+		}
+		rss += off * off
+	}
+	free := max(1, len(rows)-len(used))
+	for k, j := range used {
+		l.Coefficients[j] = theta[k] / size[k]
+		l.Errors[j] = math.Sqrt(max(0, inverse[k][k])*rss/float64(free)) / size[k]
+	}
+	return l, rss, true
+}
+
+// inverted is the inverse of the product of x with itself, by Gauss and Jordan.
+func inverted(x [][]float64) ([][]float64, bool) {
+	n := len(x[0])
+	a := make([][]float64, n)
+	for i := range a {
+		a[i] = make([]float64, 2*n)
+		a[i][n+i] = 1
+		for j := range n {
+			for _, row := range x {
+				a[i][j] += row[i] * row[j]
+			}
+		}
+	}
+	for i := range n {
+		pivot := i
+		for k := i + 1; k < n; k++ {
+			if math.Abs(a[k][i]) > math.Abs(a[pivot][i]) {
+				pivot = k
+			}
+		}
+		a[i], a[pivot] = a[pivot], a[i]
+		if math.Abs(a[i][i]) < 1e-9 {
+			return nil, false
+		}
+		for j, by := 0, a[i][i]; j < 2*n; j++ {
+			a[i][j] /= by
+		}
+		for k := range n {
+			if by := a[k][i]; k != i {
+				for j := range a[k] {
+					a[k][j] -= by * a[i][j]
+				}
+			}
+		}
+	}
+	for i := range a {
+		a[i] = a[i][n:]
+	}
+	return a, true
+}

@@ -1,0 +1,189 @@
+package profiler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"aliquot/internal/learned"
+	"aliquot/internal/profile"
+)
+
+// Report is what a run measured.
+type Report struct {
+	Measured    time.Time       `json:"measured"`
+	Seconds     float64         `json:"seconds"`
+	Interrupted bool            `json:"interrupted,omitempty"`
+	About       About           `json:"server"`
+	Objective   Objective       `json:"objective"`
+	Cost        float64         `json:"cost_per_hour,omitempty"`
+	Answers     int             `json:"answers"`
+	Points      []profile.Point `json:"points,omitempty"`
+	// Curve is what fits the points, with the mean request as it was asked for; nil where
+	// too little was measured.
+	Curve    *learned.Curve `json:"curve,omitempty"`
+	Reading  *Quality       `json:"reading,omitempty"`
+	Stepping *Quality       `json:"stepping,omitempty"`
+	Closed   []Load         `json:"closed,omitempty"`
+	Open     []Load         `json:"open,omitempty"`
+	// Best is what the server can do within the objective.
+	Best *Best `json:"within_objective,omitempty"`
+	// Faults is what the server did wrong, Left what was not measured and why.
+	Faults faults   `json:"faults,omitempty"`
+	Left   []string `json:"left_out,omitempty"`
+	Notes  []string `json:"notes,omitempty"`
+}
+
+// Quality is how well a curve fits, in parts of what it says.
+type Quality struct {
+	Errors []float64 `json:"standard_errors"`
+	Mean   float64   `json:"mean_residual"`
+	Worst  float64   `json:"worst_residual"`
+	At     string    `json:"worst_at"`
+	Points int       `json:"points"`
+}
+
+// poor is from which mean or worst residual on a curve is no good description.
+const (
+	poorMean  = 0.05
+	poorWorst = 0.15
+)
+
+// Poor reports whether the curve is no good description of what was measured.
+func (q *Quality) Poor() bool {
+	return q.Mean > poorMean || q.Worst > poorWorst || -q.Worst > poorWorst
+}
+
+func qualityOf(l profile.Line, of []profile.Point) *Quality {
+	q := &Quality{Errors: l.Errors, Mean: l.Mean(), Points: len(of)}
+	if at := l.Worst(); at >= 0 {
+		q.Worst, q.At = l.Off[at], describe(of[at].Cell)
+	}
+	return q
+}
+
+// Best is the most that a server does within an objective: by its curves, and where there
+// are none by the closed loop.
+type Best struct {
+	Concurrency float64 `json:"concurrency"`
+	Rate        float64 `json:"rate_per_s"`
+	Tokens      float64 `json:"tokens_per_s"` // of answers
+	// PerCost is tokens of prompts and answers for one unit of cost, 0 where no cost is known.
+	PerCost  float64 `json:"tokens_per_cost,omitempty"`
+	Measured bool    `json:"measured"`
+}
+
+// most is the largest number of mean requests at once that meet the objective, and how
+// many a second they are.
+func (o Objective) most(c learned.Curve) (n, rate float64) {
+	n, _ = c.Most(learned.Objective{TTFT: o.TTFT.Seconds(), TPOT: o.TPOT.Seconds()})
+	if o.E2E > 0 {
+		n = float64(sort.Search(int(n), func(i int) bool {
+			_, first, token := c.At(float64(i + 1))
+			return first+c.Output*token > o.E2E.Seconds()
+		}))
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	rate, _, _ = c.At(n)
+	return n, rate
+}
+
+// MarshalJSON writes the objective in seconds.
+func (o Objective) MarshalJSON() ([]byte, error) {
+	return json.Marshal(map[string]float64{"ttft_s": o.TTFT.Seconds(), "tpot_s": o.TPOT.Seconds(), "e2e_s": o.E2E.Seconds()})
+}
+
+func (r *Report) note(text string) {
+	if !slices.Contains(r.Notes, text) {
+		r.Notes = append(r.Notes, text)
+	}
+}
+
+// busy notes that others use the server too.
+func (r *Report) busy(e Engine) {
+	if e.Running > 0 || e.Waiting > 0 {
+		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; they are part of every figure", e.Running, max(0, e.Waiting)))
+	}
+}
+
+func (r *Report) measured() bool { return len(r.Points) > 0 || len(r.Closed) > 0 }
+
+// Believed reports whether the figures may be kept as a profile.
+func (r *Report) Believed() error {
+	switch {
+	case r.Curve == nil:
+		return fmt.Errorf("no curve was found: too little was measured")
+	case r.Faults.has(Lied):
+		return fmt.Errorf("the server lied about what it did")
+	case r.Reading.Poor() || r.Stepping.Poor():
+		return fmt.Errorf("the curves do not fit what was measured")
+	}
+	return nil
+}
+
+// finish works out what a run says in sum.
+func (r *runner) finish() {
+	p := &r.report
+	b := &Best{}
+	if p.Curve != nil {
+		b.Concurrency, b.Rate = r.Objective.most(*p.Curve)
+		b.Tokens = b.Rate * p.Curve.Output
+	} else {
+		for i := range p.Closed {
+			if l := &p.Closed[i]; l.Within >= 0.99 && l.Rate.Value > b.Rate {
+				*b = Best{Concurrency: float64(l.Concurrency), Rate: l.Rate.Value, Tokens: l.Tokens(), Measured: true}
+			}
+		}
+	}
+	if p.Cost > 0 {
+		tokens := b.Tokens
+		if p.Curve != nil {
+			tokens += b.Rate * p.Curve.Prompt
+		}
+		b.PerCost = tokens * 3600 / p.Cost
+	}
+	if p.measured() {
+		p.Best = b
+	}
+	for _, q := range []*Quality{p.Reading, p.Stepping} {
+		if q != nil && q.Poor() {
+			p.note(fmt.Sprintf("a curve does not fit: it is off by %.0f%% on average and by %+.0f%% with %s", 100*q.Mean, 100*q.Worst, q.At))
+		}
+	}
+}
+
+// callers are how many requests a neighbour has at once.
+const callers = 8
+
+// neighbours keeps the neighbours busy until the function that it returns is called.
+func (r *runner) neighbours(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var all sync.WaitGroup
+	served := make([]atomic.Int64, len(r.Neighbours))
+	for i, n := range r.Neighbours {
+		for range callers {
+			all.Go(func() {
+				about, err := n.About(ctx)
+				for err == nil && ctx.Err() == nil {
+					if _, err = n.complete(ctx, r.began, form{}, about.Model, r.words(max(1, r.Prompt*3/4)), max(1, r.Output)); err == nil {
+						served[i].Add(1)
+					}
+				}
+			})
+		}
+	}
+	return func() {
+		cancel()
+		all.Wait()
+		for i := range served {
+			r.report.note(fmt.Sprintf("the neighbour %s served %d answers meanwhile", r.Neighbours[i].URL, served[i].Load()))
+		}
+	}
+}

@@ -1,0 +1,283 @@
+// Package profiler measures a model server from outside: it sends the requests of a
+// design, reads the answers and reports the curves that fit, with how well they do.
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"aliquot/internal/learned"
+	"aliquot/internal/profile"
+)
+
+// Objective is what is promised of an answer; 0 promises nothing.
+type Objective struct{ TTFT, TPOT, E2E time.Duration }
+
+// Options are what to measure.
+type Options struct {
+	Server *Server
+	// Time bounds the run.
+	Time   time.Duration
+	Design profile.Design
+	Rounds profile.Rounds
+	// Slots is how many requests the server takes at once, 0 where that is not known.
+	Slots int
+	// Prompt and Output are the tokens of the mean request, with which load is tried.
+	Prompt, Output int
+	Objective      Objective
+	// Post is sent in place of completions where it is set; Path follows the server's URL.
+	Post *Post
+	// Cost of the server for an hour, in any unit; 0 where it is not known.
+	Cost float64
+	// Neighbours are kept busy meanwhile.
+	Neighbours []*Server
+	Progress   func(Progress)
+}
+
+// Post is a request that is sent as it is given.
+type Post struct {
+	Path string
+	Body []byte
+}
+
+// Progress is how far a run is. Left is an estimate.
+type Progress struct {
+	Stage string
+	Part  float64 // 0 to 1
+	Left  time.Duration
+}
+
+// shares are the parts of the time after which curves and load in a closed loop are done.
+const (
+	shareCurves = 0.6
+	shareClosed = 0.85
+)
+
+// runner is a run under way.
+type runner struct {
+	Options
+	began   time.Time
+	report  Report
+	form    form
+	scale   profile.Scale
+	waves   map[profile.Cell][]profile.Wave
+	random  *rand.Rand
+	salt    uint64
+	stage   string
+	answers int
+}
+
+// Run measures a server until all is known well enough, the time is up or ctx ends, and
+// returns what was measured until then. It fails where nothing could be measured.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	r := &runner{Options: o, began: time.Now(), waves: map[profile.Cell][]profile.Wave{}, salt: rand.Uint64()}
+	r.random = rand.New(rand.NewPCG(r.salt, 1))
+	r.report.Measured, r.report.Objective, r.report.Cost = r.began.UTC().Truncate(time.Second), o.Objective, o.Cost
+	err := r.run(ctx)
+	r.report.Interrupted = ctx.Err() != nil
+	r.report.Seconds = time.Since(r.began).Seconds()
+	r.report.Answers = r.answers
+	r.finish()
+	if err != nil && !r.report.measured() {
+		return &r.report, err
+	}
+	return &r.report, nil
+}
+
+func (r *runner) run(ctx context.Context) error {
+	about, err := r.Server.About(ctx)
+	if err != nil && r.Post == nil {
+		return err
+	}
+	r.report.About = about
+	r.report.busy(about.Engine)
+	stop := r.neighbours(ctx)
+	defer stop()
+	if r.Post != nil {
+		return r.load(ctx)
+	}
+	if err := r.warmUp(ctx); err != nil {
+		return err
+	}
+	if err := r.measureCurves(ctx); err != nil {
+		return err
+	}
+	r.fit()
+	return r.load(ctx)
+}
+
+// spent reports whether the part of the time is over, or the run.
+func (r *runner) spent(ctx context.Context, part float64) bool {
+	return ctx.Err() != nil || time.Since(r.began) >= time.Duration(part*float64(r.Time))
+}
+
+func (r *runner) tell(stage string, left float64) {
+	if r.Progress == nil {
+		return
+	}
+	gone := time.Since(r.began)
+	rest := min(time.Duration(left*float64(time.Second)), max(0, r.Time-gone))
+	r.Progress(Progress{Stage: stage, Part: float64(gone) / float64(max(gone+rest, 1)), Left: rest})
+}
+
+// warmUp finds the form in which the server is asked and how it counts, and lets it
+// compile and load what it does at first.
+func (r *runner) warmUp(ctx context.Context) error {
+	r.tell("warm-up", r.Time.Seconds())
+	if err := r.findForm(ctx); err != nil {
+		return fmt.Errorf("%s: %w", r.Server.URL, err)
+	}
+	var words, tokens [3]int
+	for i, n := range []int{32, 96, 256} {
+		a, err := r.ask(ctx, r.words(n), 8)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.Server.URL, err)
+		}
+		words[i], tokens[i] = n, a.Prompt
+	}
+	r.scale = profile.Scale{PerWord: 1.3}
+	if tokens[0] >= 0 && tokens[1] >= 0 && tokens[2] >= 0 {
+		scale, err := profile.ScaleOf(words, tokens)
+		if err != nil {
+			r.report.Faults.add(&Fault{Kind: Lied, Detail: err.Error()})
+		} else {
+			r.scale = scale
+		}
+	} else {
+		r.report.note("the server tells no usage: tokens of prompts are an estimate of 1.3 for a word")
+	}
+	for range 2 {
+		if _, err := r.wave(ctx, profile.Cell{Prompt: 64, Output: 8, Concurrency: min(8, max(r.Slots, 1))}); err != nil {
+			return fmt.Errorf("%s: %w", r.Server.URL, err)
+		}
+	}
+	r.answers = 0
+	return nil
+}
+
+// findForm tries the forms of a request, the one that says most first.
+func (r *runner) findForm(ctx context.Context) (err error) {
+	for _, f := range []form{{false, true}, {true, true}, {false, false}, {true, false}} {
+		r.form = f
+		_, err = r.ask(ctx, r.words(16), 8)
+		var fault *Fault
+		refused := errors.As(err, &fault) && (fault.status == 400 || fault.status == 404 || fault.status == 405 || fault.status == 422)
+		if !refused {
+			return err
+		}
+	}
+	return err
+}
+
+// ask sends one completion and checks what the server says of it.
+func (r *runner) ask(ctx context.Context, prompt string, output int) (profile.Answer, error) {
+	return r.Server.complete(ctx, r.began, r.form, r.report.About.Model, prompt, output)
+}
+
+// measureCurves measures the cells of the design round by round, and sums them up however
+// it ends.
+func (r *runner) measureCurves(ctx context.Context) error {
+	cells, left := r.Design.Cells(r.limits())
+	r.report.Left = append(r.report.Left, left...)
+	given := map[profile.Cell]string{}
+	var err error
+	for open := true; open && err == nil && !r.spent(ctx, shareCurves); {
+		open, err = r.pass(ctx, cells, given)
+	}
+	for _, c := range cells {
+		switch ws := r.waves[c]; {
+		case len(ws) > 0:
+			r.report.Points = append(r.report.Points, profile.PointOf(c, ws))
+		case given[c] != "":
+			r.report.Left = append(r.report.Left, describe(c)+": "+given[c])
+		}
+	}
+	return err
+}
+
+func (r *runner) limits() profile.Limits {
+	return profile.Limits{Context: r.report.About.Context, KV: r.report.About.Engine.KVTokens, Slots: r.Slots}
+}
+
+// hopeless is after how many cells that failed before any was measured a run ends.
+const hopeless = 3
+
+// pass measures each cell that is not known well enough once more. given says of cells
+// that are given up why. It returns whether there may be more to do.
+func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profile.Cell]string) (open bool, err error) {
+	for _, c := range cells {
+		if given[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
+			continue
+		}
+		if r.spent(ctx, shareCurves) {
+			return false, nil
+		}
+		if expected := r.expected(c); expected > shareCurves*r.Time.Seconds()-time.Since(r.began).Seconds() {
+			given[c] = fmt.Sprintf("a round takes about %s, and there is no time for it", span(expected))
+			continue
+		}
+		open = true
+		r.tell("curves", r.rest(cells, given)/shareCurves)
+		w, err := r.wave(ctx, c)
+		switch {
+		case ctx.Err() != nil:
+			return false, nil
+		case err != nil:
+			if given[c] = err.Error(); len(given) >= hopeless && len(r.waves) == 0 {
+				return false, fmt.Errorf("%s: %w", r.Server.URL, err)
+			}
+		default:
+			r.waves[c] = append(r.waves[c], w)
+		}
+	}
+	return open, nil
+}
+
+// expected is about how long a round of a cell takes: as before, or in proportion to the
+// dearest cell that was measured; 0 while none was.
+func (r *runner) expected(c profile.Cell) float64 {
+	if ws := r.waves[c]; len(ws) > 0 {
+		return ws[len(ws)-1].Took
+	}
+	dearest, took := profile.Cell{}, 0.0
+	for other, ws := range r.waves {
+		if other.Tokens() > dearest.Tokens() {
+			dearest, took = other, ws[len(ws)-1].Took
+		}
+	}
+	if took == 0 {
+		return 0
+	}
+	return took * max(1, float64(c.Tokens())/float64(dearest.Tokens()))
+}
+
+// rest is about how long the rounds take that are left at least.
+func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seconds float64) {
+	for _, c := range cells {
+		if given[c] == "" {
+			seconds += float64(max(0, r.Rounds.Least-len(r.waves[c]))) * r.expected(c)
+		}
+	}
+	return seconds
+}
+
+// fit finds the curves through what was measured.
+func (r *runner) fit() {
+	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots), KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}
+	stepping, okS := profile.SteppingOf(r.report.Points)
+	if okS {
+		c.A, c.B, c.C = stepping.A, stepping.B, stepping.C
+		r.report.Stepping = qualityOf(stepping.Line, stepping.Of)
+	}
+	reading, okR := profile.ReadingOf(r.report.Points, c.Stepping(1, 0))
+	if okR {
+		c.Start, c.Prefill, c.Growth = reading.Start, reading.Prefill, reading.Growth
+		r.report.Reading = qualityOf(reading.Line, reading.Of)
+	}
+	if okR && okS {
+		r.report.Curve = &c
+	}
+}

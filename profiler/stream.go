@@ -1,0 +1,97 @@
+package profiler
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"aliquot/internal/profile"
+)
+
+// piece is the part of a chunk of a stream that says something of its speed.
+type piece struct {
+	Choices []struct {
+		Text  *string `json:"text"`
+		Delta *struct {
+			Content   *string `json:"content"`
+			Reasoning *string `json:"reasoning_content"`
+		} `json:"delta"`
+		Reason *string `json:"finish_reason"`
+	} `json:"choices"`
+	Usage *struct {
+		Prompt  *int `json:"prompt_tokens"`
+		Output  *int `json:"completion_tokens"`
+		Total   *int `json:"total_tokens"`
+		Details *struct {
+			Cached *int `json:"cached_tokens"`
+		} `json:"prompt_tokens_details"`
+	} `json:"usage"`
+	Error json.RawMessage `json:"error"`
+}
+
+// longestLine bounds a line of a stream.
+const longestLine = 1 << 20
+
+// readStream reads server-sent events into an answer, by the time of each.
+func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 4096), longestLine)
+	for lines.Scan() {
+		data, ok := bytes.CutPrefix(lines.Bytes(), []byte("data:"))
+		if !ok {
+			continue
+		}
+		data = bytes.TrimSpace(data)
+		if string(data) == "[DONE]" {
+			return nil
+		}
+		var p piece
+		if err := json.Unmarshal(data, &p); err != nil {
+			return &Fault{Kind: Failed, Detail: fmt.Sprintf("a chunk of a stream is no JSON: %v", err)}
+		}
+		if err := p.into(a, now); err != nil {
+			return err
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return &Fault{Kind: Failed, Detail: fmt.Sprintf("a line of a stream is longer than %d bytes", longestLine)}
+	case err != nil:
+		return err
+	case a.Reason == "":
+		return &Fault{Kind: Cut, Detail: fmt.Sprintf("an answer broke off after %d pieces", len(a.Tokens))}
+	}
+	return nil
+}
+
+func (p *piece) into(a *profile.Answer, now func() float64) error {
+	if len(p.Error) > 0 && string(p.Error) != "null" {
+		return &Fault{Kind: Failed, Detail: "an error inside a stream: " + printable(message(p.Error))}
+	}
+	for _, c := range p.Choices {
+		text := c.Text != nil && *c.Text != ""
+		if d := c.Delta; d != nil {
+			text = text || d.Content != nil && *d.Content != "" || d.Reasoning != nil && *d.Reasoning != ""
+		}
+		if text {
+			a.Tokens = append(a.Tokens, now())
+		}
+		if c.Reason != nil {
+			a.Reason = *c.Reason
+		}
+	}
+	if u := p.Usage; u != nil {
+		for to, from := range map[*int]*int{&a.Prompt: u.Prompt, &a.Output: u.Output, &a.Total: u.Total} {
+			if from != nil && *from >= 0 && *from <= 1<<30 {
+				*to = *from
+			}
+		}
+		if u.Details != nil && u.Details.Cached != nil {
+			a.Cached = *u.Details.Cached
+		}
+	}
+	return nil
+}

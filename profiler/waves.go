@@ -1,0 +1,99 @@
+package profiler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"aliquot/internal/profile"
+)
+
+// vocabulary are words that most tokenizers have as one token each.
+var vocabulary = strings.Fields(`the of and to in is that for was on are as with they be at one have this from by hot
+	word but what some we can out other were all there when up use your how said an each she which do their time if
+	will way about many then them write would like so these her long make thing see him two has look more day could go
+	come did number sound no most people my over know water than call first who may down side been now find`)
+
+var salts atomic.Uint64
+
+// words is a prompt of so many words that no server has seen before: a cache of prefixes
+// must not help it.
+func (r *runner) words(n int) string {
+	random := rand.New(rand.NewPCG(r.salt, salts.Add(1)))
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(vocabulary[random.IntN(len(vocabulary))])
+	}
+	return b.String()
+}
+
+// wave sends the requests of a cell at one moment.
+func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answers, errs := make([]profile.Answer, c.Concurrency), make([]error, c.Concurrency)
+	prompts := make([]string, c.Concurrency)
+	for i := range prompts {
+		prompts[i] = r.words(r.scale.Words(c.Prompt))
+	}
+	var done sync.WaitGroup
+	for i := range answers {
+		done.Go(func() {
+			if answers[i], errs[i] = r.ask(ctx, prompts[i], c.Output); errs[i] != nil {
+				cancel() // the others say nothing without it
+			}
+		})
+	}
+	done.Wait()
+	if err := r.judge(answers, errs); err != nil {
+		return profile.Wave{}, err
+	}
+	for i := range answers {
+		if answers[i].Prompt < 0 { // it tells no usage
+			answers[i].Prompt = c.Prompt
+		}
+	}
+	return profile.WaveOf(answers), nil
+}
+
+// judge counts answers and records what is wrong with them. It returns what makes a
+// round worthless.
+func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
+	for i := range answers {
+		if err := errs[i]; err != nil {
+			if errors.Is(err, context.Canceled) {
+				if worst == nil {
+					worst = err
+				}
+				continue
+			}
+			r.report.Faults.add(err)
+			worst = err
+			continue
+		}
+		r.answers++
+		a := &answers[i]
+		if lie := a.Lie(); lie != "" {
+			r.report.Faults.add(&Fault{Kind: Lied, Detail: lie})
+		}
+		switch {
+		case a.Cached > a.Prompt/4 && a.Cached > 64:
+			r.report.note("the server had parts of prompts in its cache that it cannot have seen: prompts may look faster than they are")
+		case a.Reason == "stop" && a.Made() < a.Asked:
+			r.report.note("answers end before their limit, because the server does not know ignore_eos: steps are measured in fewer of them")
+		}
+	}
+	return worst
+}
+
+// describe is a cell in words.
+func describe(c profile.Cell) string {
+	return fmt.Sprintf("%d at once with %d tokens", c.Concurrency, c.Prompt)
+}
