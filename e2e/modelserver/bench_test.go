@@ -55,7 +55,7 @@ func TestBenchFindsWhatTheEngineComputesWith(t *testing.T) {
 				c, truth := report.Curve, h.Truth()
 				for name, of := range map[string][2]float64{
 					"a token of a prompt": {c.Prefill, truth.Prefill},
-					"a step": {c.A, truth.Step}, "a sequence": {c.B, truth.Sequence}, "a token in the cache": {c.C, truth.Token},
+					"a step":              {c.A, truth.Step}, "a sequence": {c.B, truth.Sequence}, "a token in the cache": {c.C, truth.Token},
 					"the cache": {c.KV, float64(h.KVTokens / 16 * 16)},
 				} {
 					if math.Abs(of[0]/of[1]-1) > 0.05 {
