@@ -66,7 +66,6 @@ type runner struct {
 	waves   map[profile.Cell][]profile.Wave
 	random  *rand.Rand
 	salt    uint64
-	stage   string
 	answers int
 }
 
