@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	nomad "github.com/hashicorp/nomad/api"
 )
 
 // nomadGuard asks Nomad. Its client has the program's own token.
 type nomadGuard struct{ client *nomad.Client }
+
+// aclsOff is what Nomad says while its ACLs are off. The status alone opens nothing: a proxy,
+// or a listener that wants TLS, answers 400, too.
+const aclsOff = "ACL support disabled"
 
 // deniedError is Nomad's refusal of a token, in words for its owner.
 type deniedError string
@@ -24,8 +29,8 @@ func (g nomadGuard) open(ctx context.Context) (bool, error) {
 	switch {
 	case err == nil:
 		return false, nil
-	case errors.As(err, &refusal) && refusal.StatusCode() == http.StatusBadRequest:
-		return true, nil // ACLs are off
+	case errors.As(err, &refusal) && refusal.StatusCode() == http.StatusBadRequest && strings.Contains(refusal.Body(), aclsOff):
+		return true, nil
 	case errors.As(err, &refusal) && refusal.StatusCode() < http.StatusInternalServerError:
 		return false, nil // they are on, and the program's own token is none that Nomad knows
 	}

@@ -197,7 +197,11 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, out)
 }
 
+// signInWithin bounds how long the body of a sign-in may take to come.
+const signInWithin = 10 * time.Second
+
 func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(signInWithin)) // strangers may ask
 	var given struct {
 		Token string `json:"token"`
 	}
