@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 )
 
 const (
@@ -19,79 +21,117 @@ const (
 	recheck = 30 * time.Second
 	// mostSessions bounds memory; the one that was unused for longest goes first.
 	mostSessions = 1000
-	// mostAsking bounds what a stranger can have Nomad be asked at once.
-	mostAsking = 4
+	// mostStrangers and mostUsers bound how many questions Nomad is asked at once: by
+	// those who sign in, and about those who have. Strangers cannot take the users' places.
+	mostStrangers, mostUsers = 4, 16
+	// asksWithin bounds one question, and how long it waits for its place.
+	asksWithin = 5 * time.Second
+	// pauseAfter is how long a failure to ask is the answer to the next requests.
+	pauseAfter = 2 * time.Second
 )
 
-// guard says who may look.
+// guard decides who may look.
 type guard interface {
 	// open reports whether Nomad has no ACLs, so that everybody may.
 	open(ctx context.Context) (bool, error)
-	// allows fails where a token may not read what the page shows.
+	// allows returns a deniedError where a token may not read what the page shows.
 	allows(ctx context.Context, token string) error
 }
 
-// doors lets in whom Nomad would tell the same. The token of a user is kept in memory
-// alone, as long as the session; the browser holds a random number in its place.
+// doors lets in those whom Nomad lets read the same facts. The token of a user is kept
+// in memory alone, for as long as the session; the browser holds a random number.
 type doors struct {
-	guard  guard
-	now    func() time.Time
-	asking chan struct{}
+	guard            guard
+	now              func() time.Time
+	strangers, users chan struct{}
+	// asked merges questions about one session, and those about Nomad's ACLs.
+	asked singleflight.Group
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	free     bool // Nomad has no ACLs
-	freeAt   time.Time
+	acls     acls
+}
+
+// acls is what Nomad answered when it was asked whether it has ACLs.
+type acls struct {
+	off           bool
+	asked, failed time.Time
+	err           error
 }
 
 type session struct {
-	token                  string
-	began, used, confirmed time.Time
+	token                          string
+	began, used, confirmed, failed time.Time
 }
 
 func newDoors(g guard) *doors {
-	return &doors{guard: g, now: time.Now, asking: make(chan struct{}, mostAsking), sessions: map[string]*session{}}
+	return &doors{
+		guard: g, now: time.Now, sessions: map[string]*session{},
+		strangers: make(chan struct{}, mostStrangers), users: make(chan struct{}, mostUsers),
+	}
 }
 
-var errBusy = errors.New("too many tokens are being checked: try again")
+var (
+	errBusy = errors.New("too many tokens are being checked: try again")
+	errAway = errors.New("Nomad does not answer, so the token cannot be checked")
+)
 
-// ask has the guard asked by few at a time.
-func (d *doors) ask(ctx context.Context, f func(context.Context) error) error {
+// ask puts a question to Nomad when one of the places is free.
+func ask(ctx context.Context, places chan struct{}, question func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, asksWithin)
+	defer cancel()
 	select {
-	case d.asking <- struct{}{}:
-	case <-time.After(5 * time.Second):
+	case places <- struct{}{}:
+	case <-ctx.Done():
 		return errBusy
 	}
-	defer func() { <-d.asking }()
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return f(ctx)
+	defer func() { <-places }()
+	return question(ctx)
 }
 
-// unlocked reports whether no token is needed. While Nomad cannot be asked, what it
-// said last holds; where it never said, nobody is let in.
-func (d *doors) unlocked(ctx context.Context) bool {
+// once is ask for a question that several requests may have at the same time. It goes on
+// when the request that asked first is gone, for the others wait for it.
+func (d *doors) once(ctx context.Context, key string, question func(context.Context) error) error {
+	_, err, _ := d.asked.Do(key, func() (any, error) {
+		return nil, ask(context.WithoutCancel(ctx), d.users, question)
+	})
+	return err
+}
+
+// unlocked reports whether no token is needed. While Nomad cannot be asked, its last
+// answer holds; where it never answered, nobody is let in and the error says why.
+func (d *doors) unlocked(ctx context.Context) (bool, error) {
 	d.mu.Lock()
-	free, fresh := d.free, d.now().Sub(d.freeAt) < recheck
+	known, now := d.acls, d.now()
 	d.mu.Unlock()
-	if fresh {
-		return free
+	if now.Sub(known.asked) < recheck || now.Sub(known.failed) < pauseAfter {
+		return known.off, known.err
 	}
-	err := d.ask(ctx, func(ctx context.Context) (err error) {
-		free, err = d.guard.open(ctx)
-		return err
+	err := d.once(ctx, "acls", func(ctx context.Context) error {
+		off, err := d.guard.open(ctx)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err == nil {
+			d.acls = acls{off: off, asked: d.now()}
+			return nil
+		}
+		d.acls.failed = d.now()
+		if d.acls.asked.IsZero() {
+			d.acls.err = errAway
+		}
+		return nil
 	})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err == nil {
-		d.free, d.freeAt = free, d.now()
+	if err != nil && d.acls.asked.IsZero() {
+		return false, err // all places are taken
 	}
-	return d.free
+	return d.acls.off, d.acls.err
 }
 
 // enter opens a session for a token.
 func (d *doors) enter(ctx context.Context, token string) (id string, err error) {
-	if err := d.ask(ctx, func(ctx context.Context) error { return d.guard.allows(ctx, token) }); err != nil {
+	if err := ask(ctx, d.strangers, func(ctx context.Context) error { return d.guard.allows(ctx, token) }); err != nil {
 		return "", err
 	}
 	id = rand.Text()
@@ -99,7 +139,7 @@ func (d *doors) enter(ctx context.Context, token string) (id string, err error) 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.sweep(now)
-	d.sessions[id] = &session{token, now, now, now}
+	d.sessions[id] = &session{token: token, began: now, used: now, confirmed: now}
 	return id, nil
 }
 
@@ -126,43 +166,66 @@ func (d *doors) leave(id string) {
 	delete(d.sessions, id)
 }
 
-// knows reports whether a session may look now. A token that Nomad no longer takes
-// ends it, as does Nomad's silence for longer than recheck.
-func (d *doors) knows(ctx context.Context, id string) bool {
+// knows reports whether a session may look now. A token that Nomad no longer takes ends
+// the session. Where Nomad does not answer the session stays, but shows nothing: the
+// error is not nil.
+func (d *doors) knows(ctx context.Context, id string) (bool, error) {
 	now := d.now()
 	d.mu.Lock()
 	s := d.sessions[id]
 	if s == nil || now.Sub(s.used) > idle || now.Sub(s.began) > longest {
 		delete(d.sessions, id)
 		d.mu.Unlock()
-		return false
+		return false, nil
 	}
 	s.used = now
-	token, fresh := s.token, now.Sub(s.confirmed) < recheck
+	token, fresh, failed := s.token, now.Sub(s.confirmed) < recheck, now.Sub(s.failed) < pauseAfter
 	d.mu.Unlock()
-	if fresh {
-		return true
+	switch {
+	case fresh:
+		return true, nil
+	case failed:
+		return false, errAway
 	}
-	err := d.ask(ctx, func(ctx context.Context) error { return d.guard.allows(ctx, token) })
-	if errors.As(err, new(deniedError)) {
+	err := d.once(ctx, "session "+id, func(ctx context.Context) error { return d.guard.allows(ctx, token) })
+	switch {
+	case errors.As(err, new(deniedError)):
 		d.leave(id)
-	}
-	if err != nil {
-		return false
+		return false, nil
+	case errors.Is(err, errBusy):
+		return false, err
 	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		s.failed = d.now()
+		return false, errAway
+	}
 	s.confirmed = d.now()
-	d.mu.Unlock()
-	return true
+	return true, nil
 }
 
-// open reports whether a request may see something.
-func (d *doors) open(r *http.Request) bool {
-	if d.unlocked(r.Context()) {
-		return true
+// access is what a request may see.
+type access struct {
+	// open is set for a request that may see everything.
+	open bool
+	// needed is set where a token is needed.
+	needed bool
+	// err says why it could not be found out.
+	err error
+}
+
+func (d *doors) of(r *http.Request) access {
+	off, err := d.unlocked(r.Context())
+	if off || err != nil {
+		return access{open: off, needed: !off, err: err}
 	}
 	c, err := r.Cookie(cookie)
-	return err == nil && d.knows(r.Context(), c.Value)
+	if err != nil {
+		return access{needed: true}
+	}
+	open, err := d.knows(r.Context(), c.Value)
+	return access{open: open, needed: true, err: err}
 }
 
 // problem is the answer to a request that is not granted.
@@ -172,7 +235,11 @@ type problem struct {
 
 func (d *doors) behind(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !d.open(r) {
+		switch a := d.of(r); {
+		case a.err != nil:
+			answer(w, http.StatusServiceUnavailable, problem{a.err.Error()})
+			return
+		case !a.open:
 			answer(w, http.StatusUnauthorized, problem{"a Nomad token is needed"})
 			return
 		}
@@ -180,17 +247,23 @@ func (d *doors) behind(next http.Handler) http.Handler {
 	})
 }
 
-// standing is what a browser is told of its session.
+// standing is the state of a browser's session.
 type standing struct {
 	// Needed is set where Nomad has ACLs.
 	Needed bool `json:"needed"`
 	Open   bool `json:"open"`
+	// Away says why it could not be found out: the browser asks again.
+	Away string `json:"away,omitempty"`
 	// NomadUI is where links to jobs and allocations lead; "" for none.
 	NomadUI string `json:"nomad_ui,omitempty"`
 }
 
 func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
-	out := standing{Open: s.doors.open(r), Needed: !s.doors.unlocked(r.Context())}
+	a := s.doors.of(r)
+	out := standing{Open: a.open, Needed: a.needed}
+	if a.err != nil {
+		out.Away = a.err.Error()
+	}
 	if out.Open {
 		out.NomadUI = s.o.NomadUI
 	}
@@ -214,9 +287,13 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusForbidden, problem{err.Error()})
 		return
 	}
+	if errors.Is(err, errBusy) {
+		answer(w, http.StatusServiceUnavailable, problem{err.Error()})
+		return
+	}
 	if err != nil {
 		s.o.Log.Warn("a token could not be checked", "error", err)
-		answer(w, http.StatusServiceUnavailable, problem{"the token could not be checked: Nomad does not answer"})
+		answer(w, http.StatusServiceUnavailable, problem{errAway.Error()})
 		return
 	}
 	setCookie(w, r, id, int(longest.Seconds()))

@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"aliquot/ui/wirefake"
@@ -136,21 +139,21 @@ func TestSessionsEnd(t *testing.T) {
 	now := time.Now()
 	d.now = func() time.Time { return now }
 	id, err := d.enter(t.Context(), "x")
-	if err != nil || !d.knows(t.Context(), id) {
+	if err != nil || !d.lets(t, id) {
 		t.Fatal(err)
 	}
 	now = now.Add(idle + time.Second)
-	if d.knows(t.Context(), id) {
+	if d.lets(t, id) {
 		t.Error("a session outlives its idle time")
 	}
 	id, _ = d.enter(t.Context(), "x")
 	for end := now.Add(longest); now.Before(end); now = now.Add(idle / 2) {
-		if !d.knows(t.Context(), id) {
+		if !d.lets(t, id) {
 			t.Fatal("a session in use ended early")
 		}
 	}
 	now = now.Add(time.Second)
-	if d.knows(t.Context(), id) {
+	if d.lets(t, id) {
 		t.Error("a session outlives the longest time")
 	}
 	for range mostSessions + 10 {
@@ -161,11 +164,120 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-// fakeGuard lets in every token.
-type fakeGuard struct{}
+func (d *doors) lets(t *testing.T, id string) bool {
+	t.Helper()
+	open, err := d.knows(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return open
+}
 
-func (fakeGuard) open(context.Context) (bool, error)   { return false, nil }
-func (fakeGuard) allows(context.Context, string) error { return nil }
+// fakeGuard lets in every token. Where silent is set, it answers when its context ends.
+type fakeGuard struct {
+	silent *atomic.Bool
+	asked  *atomic.Int64
+}
+
+func (g fakeGuard) answer(ctx context.Context) error {
+	if g.asked != nil {
+		g.asked.Add(1)
+	}
+	if g.silent != nil && g.silent.Load() {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (g fakeGuard) open(ctx context.Context) (bool, error)     { return false, g.answer(ctx) }
+func (g fakeGuard) allows(ctx context.Context, _ string) error { return g.answer(ctx) }
+func (g fakeGuard) request(t *testing.T, session string) *http.Request {
+	r := httptest.NewRequestWithContext(t.Context(), "GET", clusterStream, nil)
+	r.AddCookie(&http.Cookie{Name: cookie, Value: session})
+	return r
+}
+
+// A Nomad that does not answer for a while ends no session, and is not asked by every
+// request of every browser.
+func TestASessionOutlivesASilentNomad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := fakeGuard{new(atomic.Bool), new(atomic.Int64)}
+		d := newDoors(g)
+		id, err := d.enter(t.Context(), "x")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := d.of(g.request(t, id)); !a.open || a.err != nil {
+			t.Fatalf("%+v", a)
+		}
+		g.silent.Store(true)
+		time.Sleep(recheck)
+		before := g.asked.Load()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				if a := d.of(g.request(t, id)); a.open || a.err == nil || !a.needed {
+					t.Errorf("while Nomad is silent: %+v", a)
+				}
+			})
+		}
+		all.Wait()
+		if n := g.asked.Load() - before; n > 2 {
+			t.Errorf("a hundred requests asked Nomad %d times", n)
+		}
+		g.silent.Store(false)
+		time.Sleep(pauseAfter)
+		if a := d.of(g.request(t, id)); !a.open {
+			t.Errorf("when Nomad is back: %+v", a)
+		}
+	})
+}
+
+// Strangers who try tokens at a Nomad that is slow do not take the places of users.
+func TestStrangersDoNotSignUsersOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := fakeGuard{new(atomic.Bool), nil}
+		d := newDoors(g)
+		id, _ := d.enter(t.Context(), "x")
+		if a := d.of(g.request(t, id)); !a.open {
+			t.Fatalf("%+v", a)
+		}
+		g.silent.Store(true)
+		time.Sleep(recheck)
+		for range 10 * mostStrangers {
+			go func() { _, _ = d.enter(t.Context(), "guess") }()
+		}
+		synctest.Wait()
+		g.silent.Store(false) // questions that were put before still have no answer
+		began := time.Now()
+		if a := d.of(g.request(t, id)); !a.open || time.Since(began) > 0 {
+			t.Errorf("beside strangers: %+v after %s", a, time.Since(began))
+		}
+	})
+}
+
+func TestTheBrowserIsToldThatNomadIsAway(t *testing.T) {
+	c := wirefake.Start()
+	c.Tokens = map[string]bool{"own": true, "reader": true}
+	s := serve(t, c)
+	now := time.Now()
+	s.server.doors.now = func() time.Time { return now }
+	_, session, _ := s.signIn(t, "reader")
+	c.Do(func() { c.NomadDown = true })
+	now = now.Add(recheck)
+	if answer, said := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusServiceUnavailable || !strings.Contains(said, "Nomad does not answer") {
+		t.Errorf("the stream answers %s %s", answer.Status, said)
+	}
+	if answer, said := s.do(t, "GET", "/v1/session", "", session.Value); answer.StatusCode != http.StatusOK || !strings.Contains(said, `"away":"Nomad does not answer`) {
+		t.Errorf("the session answers %s %s", answer.Status, said)
+	}
+	c.Do(func() { c.NomadDown = false })
+	now = now.Add(pauseAfter)
+	if answer, _ := s.do(t, "GET", clusterStream, "", session.Value); answer.StatusCode != http.StatusOK {
+		t.Errorf("when Nomad is back: %s", answer.Status)
+	}
+}
 
 func TestHeadersAndOtherSites(t *testing.T) {
 	s := serve(t, wirefake.Start())

@@ -14,6 +14,9 @@ import (
 // streamTimeout is how long a browser may take to take one event.
 const streamTimeout = 20 * time.Second
 
+// mostStreams bounds what all browsers together may follow.
+const mostStreams = 500
+
 // comment is sent where nothing else is, so that a browser that is gone is noticed.
 const comment = 15 * time.Second
 
@@ -26,6 +29,12 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, problem{"no such view"})
 		return
 	}
+	if s.streams.Add(1) > mostStreams {
+		s.streams.Add(-1)
+		answer(w, http.StatusServiceUnavailable, problem{"too many browsers follow this page: close one"})
+		return
+	}
+	defer s.streams.Add(-1)
 	after, _ := strconv.ParseInt(r.FormValue("after"), 10, 64)
 	release := s.watch.Follow(service)
 	defer release()
@@ -53,7 +62,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-changed:
 		case <-alive.C:
-			if st.send("alive", []byte("{}")) != nil || !s.doors.open(r) {
+			if st.send("alive", []byte("{}")) != nil || !s.doors.of(r).open {
 				return
 			}
 		case <-r.Context().Done():
@@ -64,7 +73,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// stream is what one browser is told.
+// stream sends what one browser follows.
 type stream struct {
 	w     http.ResponseWriter
 	c     *http.ResponseController

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -40,6 +41,8 @@ type Server struct {
 	o     Options
 	watch *watch.Watch
 	doors *doors
+	// streams counts the browsers that follow a view.
+	streams atomic.Int64
 	// ctx ends the streams.
 	ctx context.Context
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/cli"
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
+	"golang.org/x/net/netutil"
 
 	"aliquot/internal/consultoken"
 	"aliquot/ui"
@@ -43,7 +44,7 @@ Options:
   -address    Address to listen on. Default 127.0.0.1:8686.
   -cert, -key Files with a certificate and its key, for HTTPS. Default none.
   -no-consul  Do not ask Consul; -gateways are all gateways. Default false.
-  -gateways   Admin addresses of gateways that are not in Consul, parted by commas.
+  -gateways   Admin addresses of gateways that are not in Consul, separated by commas.
   -nomad-ui   Address at which browsers find Nomad's own page, for links. Default none.
 
 Example:
@@ -83,7 +84,7 @@ func (c uiCommand) Run(args []string) int {
 
 func (f uiFlags) check() error {
 	if (f.cert == "") != (f.key == "") {
-		return errors.New("-cert and -key stand together")
+		return errors.New("-cert and -key go together: give both or none")
 	}
 	if f.nomadUI != "" {
 		if u, err := url.Parse(f.nomadUI); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -102,6 +103,10 @@ func (f uiFlags) admins() []string {
 	return strings.FieldsFunc(f.gateways, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
+// mostConnections bounds the browsers' connections, so that strangers cannot take all
+// of the program's files.
+const mostConnections = 2000
+
 func runUI(f uiFlags) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	o := ui.Options{Gateways: f.admins(), NomadUI: strings.TrimSuffix(f.nomadUI, "/"), Log: log}
@@ -118,6 +123,7 @@ func runUI(f uiFlags) error {
 	if err != nil {
 		return err
 	}
+	listener = netutil.LimitListener(listener, mostConnections)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := ui.New(o)

@@ -62,6 +62,15 @@ func (m *Memory) Last() int64 {
 	return last
 }
 
+// Newest is the newest second that anything is known of, 0 for none.
+func (m *Memory) Newest() int64 {
+	newest := int64(0)
+	for i := range m.ring {
+		newest = max(newest, m.ring[i].second)
+	}
+	return newest
+}
+
 // Count takes in how many replicas there are in a second.
 func (m *Memory) Count(second int64, by map[string]Stand) {
 	if s := m.at(second); s != nil {

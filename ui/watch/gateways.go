@@ -65,7 +65,9 @@ func (w *Watch) readGateways(ctx context.Context) {
 	answers := make([][]api.Service, len(admins))
 	errs := make([]error, len(admins))
 	sideBySide(len(admins), func(i int) {
-		errs[i] = w.get(ctx, admins[i], "/v1/services", &answers[i])
+		asking, cancel := context.WithTimeout(ctx, w.timeFor(sourceOf(admins[i])))
+		defer cancel()
+		errs[i] = w.get(asking, admins[i], "/v1/services", &answers[i])
 		w.source(sourceOf(admins[i]), errs[i])
 	})
 	if !slices.Contains(errs, nil) {
@@ -79,14 +81,37 @@ func (w *Watch) readGateways(ctx context.Context) {
 	for _, s := range services {
 		w.memoryOf(s.Name).Count(now, view.Stands(f, s))
 	}
-	followed := slices.Collect(maps.Keys(w.followed))
+	followed := w.followedServices()
+	maps.DeleteFunc(w.memory, func(name string, m *view.Memory) bool {
+		return !hasService(services, name) && m.Newest() < now-view.Depth
+	})
 	w.tell()
 	w.mu.Unlock()
-	for _, s := range followed {
-		if s != "" && slices.ContainsFunc(services, func(v view.Service) bool { return v.Name == s }) {
-			w.readSeries(ctx, admins, s)
-		}
+	if errors.Join(errs...) != nil {
+		return // their sums would miss a part
 	}
+	sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
+}
+
+// timeFor is how long a gateway may take to answer: one that did not answer last time
+// must not hold up what the others say.
+func (w *Watch) timeFor(source string) time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sources[source].Problem != "" {
+		return beat
+	}
+	return answerTime
+}
+
+// followedServices returns the services that there are and that somebody looks at;
+// w.mu is held.
+func (w *Watch) followedServices() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.followed)), func(name string) bool { return !hasService(w.services, name) })
+}
+
+func hasService(services []view.Service, name string) bool {
+	return slices.ContainsFunc(services, func(s view.Service) bool { return s.Name == name })
 }
 
 // forgetGateways no longer says of gateways that are gone whether they answer.
@@ -217,12 +242,14 @@ func joined(a, b []api.Replica) []api.Replica {
 	return out
 }
 
-// readSplits reads what the router wrote for the services that somebody looks at.
+// readSplits reads what the router wrote for the services that somebody looks at, and
+// forgets the rest.
 func (w *Watch) readSplits(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	w.mu.Lock()
-	followed := slices.Collect(maps.Keys(w.followed))
+	followed := w.followedServices()
+	maps.DeleteFunc(w.splits, func(name string, _ map[string]float64) bool { return !slices.Contains(followed, name) })
 	w.mu.Unlock()
 	for _, service := range followed {
 		entry, _, err := w.o.Consul.ConfigEntries().Get(consul.ServiceSplitter, service, (&consul.QueryOptions{}).WithContext(ctx))

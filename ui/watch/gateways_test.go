@@ -1,9 +1,15 @@
 package watch
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"aliquot/internal/api"
+	"aliquot/ui/wirefake"
 )
 
 func TestMergeOfGatewaysThatDecideEachForItself(t *testing.T) {
@@ -32,5 +38,81 @@ func TestMergeTakesReplicasOfTheOwner(t *testing.T) {
 		if got := merge([]string{"g1", "g2"}, answers); got[0].Queued != 2 || len(got[0].Replicas) != 2 {
 			t.Errorf("%+v", got)
 		}
+	}
+}
+
+// silent is the address of something that accepts connections and never answers.
+func silent(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Addr().String()
+}
+
+// A gateway that hangs makes gaps in the sums, and costs one wait for all services.
+func TestAHungGatewayIsWaitedForOnce(t *testing.T) {
+	c := wirefake.Start()
+	defer c.Server.Close()
+	n, _, err := c.Clients()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := map[string]int{}
+	for i := range 20 {
+		c.Services = append(c.Services, api.Service{Service: fmt.Sprintf("s%02d", i)})
+	}
+	hung := silent(t)
+	w := New(Options{Nomad: n, Gateways: []string{strings.TrimPrefix(c.Server.URL, "http://"), hung}})
+	w.http.Timeout = 50 * time.Millisecond
+	w.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host == hung {
+			asked[r.URL.Path]++ // nothing else asks this host at the same time
+		}
+		return http.DefaultTransport.RoundTrip(r)
+	})
+	for _, s := range c.Services {
+		defer w.Follow(s.Service)()
+	}
+	w.readGateways(t.Context())
+	if len(w.services) != 20 || len(asked) != 1 || asked["/v1/services"] != 1 {
+		t.Errorf("%d services; the hung gateway was asked %v", len(w.services), asked)
+	}
+	if got := w.timeFor(sourceOf(hung)); got != beat {
+		t.Errorf("the next time it has %s", got)
+	}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// Names of services that browsers make up leave nothing behind.
+func TestMadeUpServicesAreNotKept(t *testing.T) {
+	c := wirefake.Start()
+	defer c.Server.Close()
+	c.Services = []api.Service{{Service: "chat"}}
+	n, s, err := c.Clients()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := New(Options{Nomad: n, Consul: s, Gateways: []string{strings.TrimPrefix(c.Server.URL, "http://")}})
+	w.readGateways(t.Context())
+	leave := []func(){w.Follow("chat")}
+	for i := range 100 {
+		leave = append(leave, w.Follow(fmt.Sprintf("made-up-%d", i)))
+	}
+	w.readGateways(t.Context())
+	w.readSplits(t.Context())
+	if len(w.splits) != 1 || len(w.memory) != 1 {
+		t.Errorf("kept: splits %d, memory %d", len(w.splits), len(w.memory))
+	}
+	for _, f := range leave {
+		f()
+	}
+	w.readSplits(t.Context())
+	if len(w.splits) != 0 || len(w.followed) != 0 || len(w.since) != 0 {
+		t.Errorf("nobody looks, and kept are splits %d, followed %d", len(w.splits), len(w.followed))
 	}
 }

@@ -30,7 +30,7 @@ function place() {
 
 function Page() {
   const [session, setSession] = useState(null);
-  const ask = () => fetch("v1/session").then((r) => r.json()).then(setSession).catch(() => setSession((s) => s || { open: false, away: true }));
+  const ask = () => fetch("v1/session").then((r) => r.json()).then(setSession).catch(() => setSession((s) => s || { open: false, away: "The server does not answer" }));
   useEffect(() => { ask(); }, []);
   useEffect(() => {
     if (!session?.away) return undefined;
@@ -38,7 +38,7 @@ function Page() {
     return () => clearInterval(again);
   }, [session?.away]);
   if (!session) return html`<p class="quiet loading">Loading …</p>`;
-  if (session.away) return html`<p class="loading" role="status">The server does not answer. Asking again …</p>`;
+  if (session.away) return html`<p class="loading" role="status">${session.away}. Asking again …</p>`;
   if (!session.open) return html`<${SignIn} onOpen=${setSession} />`;
   return html`<${Shell} session=${session} onSession=${setSession} ask=${ask} />`;
 }

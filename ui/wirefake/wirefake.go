@@ -30,8 +30,8 @@ type Cluster struct {
 	KV       map[string][]byte
 	// Tokens are those that may read, where ACLs are on: nil means that they are off.
 	Tokens map[string]bool
-	// ConsulDown and GatewayDown end what those answer.
-	ConsulDown, GatewayDown bool
+	// NomadDown, ConsulDown and GatewayDown make those answer 500 or 503.
+	NomadDown, ConsulDown, GatewayDown bool
 
 	Server *httptest.Server
 
@@ -109,6 +109,10 @@ func (c *Cluster) nomadList(list func() any) http.HandlerFunc {
 			}
 			c.mu.Lock()
 		}
+		if c.NomadDown {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return
+		}
 		if token := r.Header.Get("X-Nomad-Token"); c.Tokens != nil && !c.Tokens[token] {
 			http.Error(w, "Permission denied", http.StatusForbidden)
 			return
@@ -161,6 +165,8 @@ func (c *Cluster) servePolicies(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch token := r.Header.Get("X-Nomad-Token"); {
+	case c.NomadDown:
+		http.Error(w, "No cluster leader", http.StatusInternalServerError)
 	case c.Tokens == nil:
 		http.Error(w, "ACL support disabled", http.StatusBadRequest)
 	case !c.Tokens[token]:
