@@ -71,8 +71,9 @@ type Cache struct {
 }
 
 const (
-	// inFlight is how many chunks of one object are on their way at once.
-	inFlight = 8
+	// leastInFlight and mostInFlight bound how many chunks of one object are on their way
+	// at once. As many as there are peers have all of them send.
+	leastInFlight, mostInFlight = 8, 32
 	// piece is how much is read at a time, in bytes.
 	piece = 256 << 10
 	// downFor is how long a peer that failed is not asked, banFor one whose bytes were
@@ -189,6 +190,15 @@ func (c *Cache) join(r *Reader) error {
 	}
 	t.add(r)
 	return nil
+}
+
+// inFlight is how many chunks of one object are on their way at once.
+func (c *Cache) inFlight() int {
+	if c.o.Network == nil {
+		return leastInFlight
+	}
+	_, peers := c.o.Network.Peers()
+	return min(max(leastInFlight, len(peers)), mostInFlight)
 }
 
 // peers lists whom to ask for a chunk before the origin.

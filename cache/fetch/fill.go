@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 	"time"
 
 	"aliquot/cache/origin"
@@ -26,7 +27,17 @@ const (
 	// wait for each other end it so.
 	busyTries = 8
 	busyPause = 250 * time.Millisecond
+	// worth is how many bytes are worth a write, and as many more as peers wait for them.
+	// A slow connection hands out a packet or two at a time: where a read had to wait and
+	// brought less than that, the next one begins a gather later. A read that takes more
+	// than ready had to wait.
+	worth  = 64 << 10
+	gather = 10 * time.Millisecond
+	ready  = 200 * time.Microsecond
 )
+
+// pieces are buffers of the size of a piece.
+var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
 
@@ -164,15 +175,19 @@ func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.Wa
 func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer, source string, throttle func(context.Context, int) error) (uint32, error) {
 	start, length := t.part.Object.Span(n)
 	counter := t.c.o.Metrics.bytes.WithLabelValues(source)
-	buffer := make([]byte, piece)
+	whole := pieces.Get().(*[piece]byte)
+	defer pieces.Put(whole)
+	buffer := whole[:]
 	limit := t.c.o.OriginStall
 	if source == "peer" {
 		limit = t.c.o.PeerStall
 	}
 	for f.written < length {
+		asked := time.Now()
 		read, err := body.Read(buffer[:min(int64(len(buffer)), length-f.written)])
 		if read > 0 {
 			watch.Stop()
+			waited := time.Since(asked) > ready
 			if throttle != nil {
 				if err := throttle(ctx, read); err != nil {
 					return crc, err
@@ -187,6 +202,9 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			f.grows(int64(read))
 			t.mu.Unlock()
 			watch.Reset(limit)
+			if waited && read < worth && f.written < length && err == nil {
+				time.Sleep(gather)
+			}
 		}
 		if read == 0 && err == nil {
 			watch.Reset(limit) // a peer that waits itself

@@ -54,6 +54,13 @@ func (r *Reader) Read(p []byte) (int, error) {
 	return read, err
 }
 
+// Summed reports whether Sum will know the CRC-32C of the chunks that are read.
+func (r *Reader) Summed() bool { return r.file == nil }
+
+// Sum is the CRC-32C of a chunk all of whose bytes were read, as it came here. It may
+// have to wait for the chunk to be noted.
+func (r *Reader) Sum(chunk int) (uint32, error) { return r.t.sumOf(r, chunk) }
+
 // Wait waits until the object is whole and verified.
 func (r *Reader) Wait() error {
 	if r.file != nil {

@@ -25,6 +25,7 @@ type transfer struct {
 	missing int
 	from    map[string]bool // peers that some of it came from
 	flights map[int]*flight
+	own     int // flights that no peer asked for
 	readers []*Reader
 	users   int // readers, flights and the check at the end
 	closing bool
@@ -35,8 +36,12 @@ type transfer struct {
 // flight is a chunk on its way.
 type flight struct {
 	written int64
-	peer    string        // "" for the origin
-	grown   chan struct{} // closed when bytes were written, where somebody waits for them
+	peer    string // "" for the origin
+	// direct is set where a peer asked for it. It comes from the origin at once, whatever
+	// else is on its way: two nodes whose flights all waited for each other would wait
+	// for ever.
+	direct bool
+	grown  chan struct{} // closed when bytes were written, where somebody waits for them
 }
 
 // grows wakes who waits for bytes of this chunk. The caller holds the transfer's lock.
@@ -140,17 +145,32 @@ func (t *transfer) schedule() {
 		wants[i].Next, wants[i].End = t.part.Object.Covering(r.pos, r.end)
 	}
 	taken := func(n int) bool { return t.have[n] || t.flights[n] != nil }
-	for len(t.flights) < inFlight {
+	for i, w := range wants {
+		for n := w.Next; t.readers[i].ask.direct && n < w.End; n++ {
+			if !taken(n) {
+				t.begin(n, t.readers[i])
+			}
+		}
+	}
+	for t.own < t.c.inFlight() {
 		n, i, ok := blob.Next(wants, taken)
 		if !ok {
 			return
 		}
-		f := &flight{}
-		t.flights[n] = f
-		t.users++
-		target, how := t.readers[i].target, t.readers[i].ask
-		t.c.work.Go(func() { t.fly(n, f, target, how) })
+		t.begin(n, t.readers[i])
 	}
+}
+
+// begin begins a flight for a reader. The caller holds the lock.
+func (t *transfer) begin(n int, r *Reader) {
+	f := &flight{direct: r.ask.direct}
+	t.flights[n] = f
+	t.users++
+	if !f.direct {
+		t.own++
+	}
+	target, how := r.target, r.ask
+	t.c.work.Go(func() { t.fly(n, f, target, how) })
 }
 
 // relays reports whether a chunk is on its way from a peer.
@@ -169,6 +189,9 @@ func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	}
 	t.mu.Lock()
 	delete(t.flights, n)
+	if !f.direct {
+		t.own--
+	}
 	switch {
 	case origin.Final(err) && t.ctx.Err() == nil:
 		t.refuse(target, err)
@@ -262,7 +285,7 @@ func (t *transfer) advance(r *Reader, n int64) {
 	r.pos += n
 }
 
-// whole waits for the end.
+// whole waits until the object is whole.
 func (t *transfer) whole(r *Reader) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -275,6 +298,21 @@ func (t *transfer) whole(r *Reader) error {
 		}
 	}
 	return nil
+}
+
+// sumOf waits until a chunk is held and returns its CRC-32C.
+func (t *transfer) sumOf(r *Reader, chunk int) (uint32, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for !t.have[chunk] {
+		if err := cmp.Or(r.err, t.err); err != nil {
+			return 0, err
+		}
+		if err := t.pause(r.ctx, nil); err != nil {
+			return 0, err
+		}
+	}
+	return t.part.CRC(chunk), nil
 }
 
 func (t *transfer) progress() (held int64, peers int) {

@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,10 +28,16 @@ type Job struct {
 	files   []origin.File
 	view    store.View
 	token   string
+	end     context.CancelCauseFunc
 
 	mu      sync.Mutex
 	owners  []string
-	readers []*fetch.Reader
+	open    bool            // somebody asked who is no owner, and whose end is not known
+	left    *time.Timer     // runs when all owners have gone
+	readers []*fetch.Reader // of files that are on their way
+	came    int64           // bytes of files that are whole
+	peers   int             // most peers that one of them came from
+	kept    []func()        // let files go that are kept from being evicted
 	started time.Time
 	path    string
 	err     error
@@ -65,18 +72,24 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	if j == nil || j.failed() || j.gone() {
 		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(), done: make(chan struct{})}
 		l.jobs[view.Name] = j
-		go j.run(context.WithoutCancel(ctx))
+		run, end := context.WithCancelCause(context.WithoutCancel(ctx))
+		j.end = end
+		go j.run(run)
 	}
 	return j, j.own(ask.Owner)
 }
 
 // own has an owner pin the model now or when it is whole.
 func (j *Job) own(owner string) error {
-	if owner == "" {
-		return nil
-	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if owner == "" {
+		j.open = true
+		return nil
+	}
+	if j.left != nil {
+		j.left.Stop()
+	}
 	if j.path == "" {
 		if !slices.Contains(j.owners, owner) {
 			j.owners = append(j.owners, owner)
@@ -109,10 +122,33 @@ func (l *Library) Unpin(owner string) error {
 	defer l.mu.Unlock()
 	for _, j := range l.jobs {
 		j.mu.Lock()
+		n := len(j.owners)
 		j.owners = slices.DeleteFunc(j.owners, func(o string) bool { return o == owner })
+		if n > 0 && len(j.owners) == 0 && !j.open {
+			j.left = time.AfterFunc(l.linger(), j.unwanted)
+		}
 		j.mu.Unlock()
 	}
 	return l.Cache.Store().Unpin(owner)
+}
+
+// lingers is how long a fetch goes on after the last who wanted it has gone: a task that
+// starts again wants the same.
+const lingers = 2 * time.Minute
+
+// errUnwanted ends a fetch that nobody wants any more.
+var errUnwanted = errors.New("nobody waits for it any more")
+
+func (l *Library) linger() time.Duration { return cmp.Or(l.Linger, lingers) }
+
+// unwanted ends a fetch whose owners have gone. What has come of it stays until room is
+// needed.
+func (j *Job) unwanted() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.owners) == 0 && !j.open {
+		j.end(errUnwanted)
+	}
 }
 
 func (j *Job) failed() bool {
@@ -133,12 +169,16 @@ func (j *Job) Done() <-chan struct{} { return j.done }
 
 func (j *Job) run(ctx context.Context) {
 	err := j.fetch(ctx)
+	if why := context.Cause(ctx); err != nil && why != nil {
+		err = why
+	}
+	j.end(nil)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.token = ""
 	j.err = err
-	if errors.Is(err, fetch.ErrClosed) {
-		j.library.Log.Info("a model is left unfinished", "model", j.listing.Ref.String())
+	if errors.Is(err, fetch.ErrClosed) || errors.Is(err, errUnwanted) {
+		j.library.Log.Info("a model is left unfinished", "model", j.listing.Ref.String(), "why", err)
 	} else if err != nil {
 		j.library.Log.Error("a model could not be fetched", "model", j.listing.Ref.String(), "error", err)
 	} else {
@@ -147,16 +187,16 @@ func (j *Job) run(ctx context.Context) {
 	close(j.done)
 }
 
-// fetch fetches the files, publishes them and pins them for the owners. The files stay
-// open until then, so that none is evicted for another.
+// fetch fetches the files, publishes them and pins them for the owners. None of them is
+// evicted for another until then.
 func (j *Job) fetch(ctx context.Context) error {
 	if at := j.library.Cache.Store().View(j.view.Name); at != "" {
 		j.settle(at)
 		return nil
 	}
 	defer func() {
-		for _, r := range j.readers {
-			r.Close()
+		for _, release := range j.kept {
+			release()
 		}
 	}()
 	group, ctx := errgroup.WithContext(ctx)
@@ -197,17 +237,39 @@ func (j *Job) settle(at string) {
 	}
 }
 
-// one fetches a file, and leaves it open.
+// one fetches a file, and keeps it from being evicted. It keeps no file open, of which a
+// repository may have a hundred thousand.
 func (j *Job) one(ctx context.Context, f origin.File) error {
 	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0, f.Object.Size)
 	if err != nil {
 		return err
 	}
+	defer r.Close()
 	j.mu.Lock()
 	j.readers = append(j.readers, r)
 	j.mu.Unlock()
-	return r.Wait()
+	err = r.Wait()
+	release, ok := func() {}, false
+	if err == nil {
+		if release, ok = j.library.Cache.Store().Hold(f.Object.ID); !ok {
+			err = errGone
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	i := slices.Index(j.readers, r)
+	j.readers = slices.Delete(j.readers, i, i+1)
+	if err != nil {
+		return err
+	}
+	_, peers := r.Progress()
+	j.came, j.peers = j.came+f.Object.Size, max(j.peers, peers)
+	j.kept = append(j.kept, release)
+	return nil
 }
+
+// errGone is the error of a file that made room for another as soon as it was whole.
+var errGone = fmt.Errorf("%w: it made room for another file at once", store.ErrNoRoom)
 
 func (j *Job) total() (sum int64) {
 	for _, f := range j.files {
@@ -224,6 +286,7 @@ func (j *Job) Status() cacheapi.Model {
 		Model: j.listing.Ref.String(), Revision: j.listing.Revision, State: cacheapi.Fetching, Total: j.total(),
 		Stale: j.listing.Stale, Seconds: time.Since(j.started).Seconds(),
 	}
+	m.Bytes, m.Peers = j.came, j.peers
 	for _, r := range j.readers {
 		held, peers := r.Progress()
 		m.Bytes += held

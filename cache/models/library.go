@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -38,6 +39,8 @@ type Library struct {
 	Cache   *fetch.Cache
 	Origins origin.Set
 	Log     *slog.Logger
+	// Linger is how long a fetch goes on after its last owner has gone; 0 for 2 minutes.
+	Linger time.Duration
 
 	mu       sync.Mutex
 	passed   map[string]time.Time // by asker and name: when the origin let it pass
@@ -138,6 +141,9 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	got, err := l.fromOrigin(ctx, ref, token)
 	if err == nil {
+		err = inside(ref, got.Files)
+	}
+	if err == nil {
 		l.learn(ref, token, got)
 		return got, nil
 	}
@@ -157,6 +163,17 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 		return known, nil
 	}
 	return nil, err
+}
+
+// inside fails for names of files with which a model would have files outside of its own
+// folder, or two of one name.
+func inside(ref blob.Ref, files []origin.File) error {
+	for _, f := range files {
+		if f.Path != path.Clean(f.Path) || !filepath.IsLocal(f.Path) {
+			return fmt.Errorf("%w: model %s: its file %.200q leads out of the model", ErrAsk, ref, f.Path)
+		}
+	}
+	return nil
 }
 
 func (l *Library) fromOrigin(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"aliquot/cache/fetch"
@@ -76,64 +77,91 @@ func (f *frames) word() (uint32, error) {
 	return binary.BigEndian.Uint32(b[:]), nil
 }
 
-// send writes a chunk from an offset within it. The first bytes are read all the same:
-// the CRC is that of the whole chunk.
-func send(ctx context.Context, w io.Writer, flush func(), r io.Reader, offset int64, account func(context.Context, int) error) error {
-	pieces := make(chan []byte)
-	failed := make(chan error, 1)
+// headLen is the length of a frame's head, in bytes.
+const headLen = 4
+
+// buffer holds a frame with its head.
+type buffer [headLen + 256<<10]byte
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// flushFrom is the length from which a frame needs no flush: what is longer than the
+// server's own buffers it writes at once.
+const flushFrom = 16 << 10
+
+// send writes a chunk from an offset within it. Where the CRC of the whole chunk is not
+// known the first bytes are read all the same.
+func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q question, account func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { failed <- cut(ctx, r, pieces) }()
+	frames, failed := make(chan []byte), make(chan error, 1)
+	two := [2]*buffer{buffers.Get().(*buffer), buffers.Get().(*buffer)}
+	go func() { failed <- cut(ctx, r, frames, two) }()
 	word := func(n uint32) error {
-		var b [4]byte
+		var b [headLen]byte
 		binary.BigEndian.PutUint32(b[:], n)
 		_, err := w.Write(b[:])
 		return err
 	}
 	tick := time.NewTicker(alive)
 	defer tick.Stop()
-	sum := uint32(0)
+	sum, offset := uint32(0), q.Offset
 	for {
 		select {
 		case <-tick.C:
 			if err := word(0); err != nil {
 				return err
 			}
-		case p := <-pieces:
-			sum = fetch.CRC(sum, p)
-			skip := min(offset, int64(len(p)))
-			p, offset = p[skip:], offset-skip
-			if len(p) == 0 {
-				continue
+			flush()
+		case frame := <-frames:
+			if !r.Summed() {
+				sum = fetch.CRC(sum, frame[headLen:])
 			}
-			if err := account(ctx, len(p)); err != nil {
-				return err
-			}
-			if err := word(uint32(len(p))); err != nil {
-				return err
-			}
-			if _, err := w.Write(p); err != nil {
+			skip := min(offset, int64(len(frame)-headLen))
+			offset -= skip
+			if err := writeFrame(ctx, w, flush, frame[skip:], account); err != nil {
 				return err
 			}
 		case err := <-failed:
+			for _, b := range two { // nobody uses them any more
+				buffers.Put(b)
+			}
+			if err == nil && r.Summed() {
+				sum, err = r.Sum(q.Chunk)
+			}
 			if err != nil {
 				_ = word(frameFail)
 				return err
 			}
 			return errors.Join(word(frameEnd), word(sum))
 		}
-		flush()
 	}
 }
 
-// cut reads in pieces. While one is sent another is filled.
-func cut(ctx context.Context, r io.Reader, pieces chan<- []byte) error {
-	buffers := [3][]byte{make([]byte, 256<<10), make([]byte, 256<<10), make([]byte, 256<<10)}
-	for i := 0; ; i = (i + 1) % len(buffers) {
-		n, err := r.Read(buffers[i])
+// writeFrame writes a frame whose head is still empty.
+func writeFrame(ctx context.Context, w io.Writer, flush func(), frame []byte, account func(context.Context, int) error) error {
+	n := len(frame) - headLen
+	if n == 0 {
+		return nil
+	}
+	if err := account(ctx, n); err != nil {
+		return err
+	}
+	binary.BigEndian.PutUint32(frame, uint32(n))
+	_, err := w.Write(frame)
+	if len(frame) < flushFrom {
+		flush()
+	}
+	return err
+}
+
+// cut reads in frames, with room for their heads. While one is sent the other is filled.
+func cut(ctx context.Context, r io.Reader, frames chan<- []byte, two [2]*buffer) error {
+	for i := 0; ; i = 1 - i {
+		n, err := r.Read(two[i][headLen:])
 		if n > 0 {
 			select {
-			case pieces <- buffers[i][:n]:
+			case frames <- two[i][:headLen+n]:
 			case <-ctx.Done():
 				return ctx.Err()
 			}

@@ -61,7 +61,7 @@ func (n *Network) Chunk(ctx context.Context, peer string, t fetch.Target, chunk 
 		res.Body.Close()
 		return nil, nil, fmt.Errorf("the peer answers %s", res.Status)
 	}
-	f := &frames{Closer: res.Body, r: bufio.NewReaderSize(res.Body, 64<<10)}
+	f := &frames{Closer: res.Body, r: bufio.NewReader(res.Body)}
 	return f, func() uint32 { return f.sum }, nil
 }
 
@@ -99,7 +99,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 		_ = answer.SetWriteDeadline(time.Time{})
 		w.WriteHeader(http.StatusOK)
 		_ = answer.Flush()
-		if err := send(r.Context(), w, func() { _ = answer.Flush() }, reader, q.Offset, c.Sent); err != nil && r.Context().Err() == nil {
+		if err := send(r.Context(), w, func() { _ = answer.Flush() }, reader, q, c.Sent); err != nil && r.Context().Err() == nil {
 			log.Info("a chunk could not be sent to a peer", "object", q.Object.ID, "chunk", q.Chunk, "error", err)
 		}
 	})

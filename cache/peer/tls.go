@@ -61,6 +61,7 @@ func NewClient(files *Files) *http.Client {
 	t := &http.Transport{
 		DialContext: dialer.DialContext, ResponseHeaderTimeout: 4 * time.Second,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+		ReadBufferSize: 64 << 10, // several small frames at a time
 	}
 	if files != nil {
 		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {

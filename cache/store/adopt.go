@@ -51,8 +51,7 @@ func (s *Store) Adopt(r io.Reader, size int64) (blob.Object, error) {
 	if err := errors.Join(os.Rename(f.Name(), s.path("objects", o.ID)), syncDir(s.path("objects"))); err != nil {
 		return blob.Object{}, err
 	}
-	now := time.Now()
-	s.whole[o.ID] = &entry{size: size, used: now, stamped: now}
+	s.add(o.ID, size, time.Now())
 	return o, nil
 }
 

@@ -71,13 +71,20 @@ func (p *Partial) run() {
 
 // record syncs the bytes of chunks before the lines that say that they are there.
 func (p *Partial) record(lines []byte) error {
+	if len(p.chunks) == 1 {
+		return nil // it is there or not: after a crash it is fetched again
+	}
 	if err := p.file.Sync(); err != nil {
 		return noRoom(err)
 	}
 	if _, err := p.log.Write(lines); err != nil {
 		return noRoom(err)
 	}
-	return p.log.Sync()
+	if err := p.log.Sync(); err != nil || p.named {
+		return noRoom(err)
+	}
+	p.named = true
+	return syncDir(p.store.path("partial"))
 }
 
 // ahead is the end of the chunks that are held without a gap. The caller holds the lock.
@@ -95,7 +102,7 @@ func (p *Partial) follow(end int) error {
 	if p.sum.hash == nil {
 		return nil
 	}
-	buffer := make([]byte, 1<<20)
+	buffer := make([]byte, min(1<<20, p.Object.Size))
 	for ; p.sum.next < end; p.sum.next++ {
 		offset, length := p.Object.Span(p.sum.next)
 		for at := offset; at < offset+length; {
@@ -162,10 +169,10 @@ func (p *Partial) publish() error {
 	if err := os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID)); err != nil {
 		return err
 	}
-	now := time.Now()
-	s.whole[p.Object.ID] = &entry{size: p.Object.Size, used: now, stamped: now}
+	s.add(p.Object.ID, p.Object.Size, time.Now())
 	delete(s.partials, p.Object.ID)
-	if err := errors.Join(syncDir(s.path("objects")), syncDir(s.path("partial"))); err != nil {
+	// That the partial object has gone a restart finds out: see readPartials.
+	if err := syncDir(s.path("objects")); err != nil {
 		return err
 	}
 	_ = os.Remove(s.path("partial", p.Object.ID+".log"))

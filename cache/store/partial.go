@@ -38,6 +38,7 @@ type Partial struct {
 	closed bool
 	err    error // of the log
 	sum    sum
+	named  bool // the names of the files are on the disk; of the writer alone
 }
 
 // Chunk is what is known of a chunk that is held.
@@ -116,8 +117,9 @@ func (s *Store) begin(o blob.Object) (*Partial, error) {
 		data.Close()
 		return nil, noRoom(err)
 	}
+	// Nothing of it has to survive a crash before its first chunk does; see record.
 	header, _ := json.Marshal(o)
-	if err := s.WriteFile(s.path("partial", o.ID+".log"), append(header, '\n')); err != nil {
+	if err := os.WriteFile(s.path("partial", o.ID+".log"), append(header, '\n'), 0o644); err != nil {
 		data.Close()
 		return nil, noRoom(err)
 	}
@@ -278,6 +280,13 @@ func (p *Partial) Chunks() []Chunk {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]Chunk(nil), p.chunks...)
+}
+
+// CRC is the CRC-32C of a chunk that is held.
+func (p *Partial) CRC(n int) uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.chunks[n].CRC
 }
 
 // close ends the writer and closes the files.

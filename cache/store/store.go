@@ -50,6 +50,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	whole    map[string]*entry
+	bytes    int64 // of all that is whole
 	partials map[string]*Partial
 	views    map[string][]string // ids of the objects in each view
 	pins     map[string][]string // views by owner
@@ -126,7 +127,7 @@ func (s *Store) read() error {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err == nil && info.Mode().IsRegular() && (blob.Object{ID: e.Name()}).Check() == nil {
-			s.whole[e.Name()] = &entry{size: info.Size(), used: info.ModTime(), stamped: info.ModTime()}
+			s.add(e.Name(), info.Size(), info.ModTime())
 		}
 	}
 	if err := s.readPartials(); err != nil {
@@ -141,6 +142,21 @@ func (s *Store) path(elements ...string) string {
 
 // Dir is the directory of the store.
 func (s *Store) Dir() string { return s.dir }
+
+// add notes an object that is whole. The caller holds the lock.
+func (s *Store) add(id string, size int64, used time.Time) {
+	s.drop(id)
+	s.whole[id] = &entry{size: size, used: used, stamped: used}
+	s.bytes += size
+}
+
+// drop forgets one. The caller holds the lock.
+func (s *Store) drop(id string) {
+	if e := s.whole[id]; e != nil {
+		s.bytes -= e.size
+		delete(s.whole, id)
+	}
+}
 
 // Has reports whether an object is whole here.
 func (s *Store) Has(id string) bool {
@@ -174,7 +190,7 @@ func (s *Store) Open(id string) (*File, error) {
 	}
 	f, err := os.Open(s.path("objects", id))
 	if errors.Is(err, fs.ErrNotExist) {
-		delete(s.whole, id) // somebody removed it by hand
+		s.drop(id) // somebody removed it by hand
 		return nil, ErrAbsent
 	}
 	if err != nil {
@@ -187,6 +203,24 @@ func (s *Store) Open(id string) (*File, error) {
 		defer s.mu.Unlock()
 		e.open--
 	})}, nil
+}
+
+// Hold keeps a whole object from being evicted until release is called, without a file
+// that is open; ok is false where it is not whole.
+func (s *Store) Hold(id string) (release func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.whole[id]
+	if e == nil {
+		return nil, false
+	}
+	e.open++
+	s.touch(id, e)
+	return sync.OnceFunc(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.open--
+	}), true
 }
 
 // touch notes the use of an object, in its file too, so that a restart knows it.
@@ -225,9 +259,7 @@ func (s *Store) room(need int64) error {
 
 // used is what the store takes. The caller holds the lock.
 func (s *Store) used() (sum int64) {
-	for _, e := range s.whole {
-		sum += e.size
-	}
+	sum = s.bytes
 	for _, p := range s.partials {
 		sum += p.takes
 	}
@@ -261,7 +293,7 @@ func (s *Store) evict(id string) error {
 		return fmt.Errorf("evict: %w", err)
 	}
 	size := s.whole[id].size
-	delete(s.whole, id)
+	s.drop(id)
 	s.evicted(id, size)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,46 +28,70 @@ const manifest = ".objects.json"
 // Publish makes a view. It appears as a whole, and only if all of its objects are whole;
 // a view is never changed. It takes no room, as its files are hard links.
 func (s *Store) Publish(v View) (path string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	path = s.path("views", v.Name)
 	if !safeName(v.Name) {
 		return "", fmt.Errorf("view %q: not a name", v.Name)
 	}
-	if s.views[v.Name] != nil {
-		return path, nil
+	ids := slices.AppendSeq([]string{}, maps.Values(v.Objects))
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	there, release, err := s.claim(v.Name, ids)
+	if there || err != nil {
+		return path, err
 	}
+	defer release()
+	// A view may have a hundred thousand files: others use the store meanwhile.
 	tmp, err := os.MkdirTemp(s.path("tmp"), "view-")
 	if err != nil {
 		return "", noRoom(err)
 	}
 	defer os.RemoveAll(tmp)
-	ids := []string{}
-	for at, id := range v.Objects {
-		if s.whole[id] == nil {
-			return "", fmt.Errorf("%s of view %s: object %s: %w", at, v.Name, id, ErrAbsent)
-		}
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
 	if err := s.fill(tmp, v, ids); err != nil {
 		return "", fmt.Errorf("view %s: %w", v.Name, noRoom(err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.views[v.Name] != nil {
+		return path, nil // somebody else made it
 	}
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, path), syncDir(s.path("views"))); err != nil {
 		return "", err
 	}
 	s.views[v.Name] = ids
-	for _, id := range ids {
-		s.touch(id, s.whole[id])
-	}
 	return path, nil
+}
+
+// claim keeps the objects of a view that is made from being evicted until release is
+// called, unless the view is there.
+func (s *Store) claim(name string, ids []string) (there bool, release func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.views[name] != nil {
+		return true, nil, nil
+	}
+	held := make([]*entry, len(ids))
+	for i, id := range ids {
+		if held[i] = s.whole[id]; held[i] == nil {
+			return false, nil, fmt.Errorf("view %s: object %s: %w", name, id, ErrAbsent)
+		}
+	}
+	for i, e := range held {
+		e.open++
+		s.touch(ids[i], e)
+	}
+	return false, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, e := range held {
+			e.open--
+		}
+	}, nil
 }
 
 // fill writes the parts of a view into a directory.
 func (s *Store) fill(dir string, v View, ids []string) error {
 	list, _ := json.Marshal(ids)
-	if err := os.WriteFile(filepath.Join(dir, manifest), list, 0o644); err != nil {
+	if err := writeSynced(filepath.Join(dir, manifest), list); err != nil {
 		return err
 	}
 	place := func(at string) (string, error) {
@@ -97,7 +122,7 @@ func (s *Store) fill(dir string, v View, ids []string) error {
 	for at, text := range v.Texts {
 		to, err := place(at)
 		if err == nil {
-			err = os.WriteFile(to, []byte(text), 0o644)
+			err = writeSynced(to, []byte(text))
 		}
 		if err != nil {
 			return err
@@ -106,14 +131,25 @@ func (s *Store) fill(dir string, v View, ids []string) error {
 	return syncTree(dir)
 }
 
-// syncTree makes the files of a new directory survive a crash of the machine.
+// syncTree makes the names in a new directory survive a crash of the machine. Its objects
+// were synced before.
 func syncTree(dir string) error {
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type()&fs.ModeSymlink != 0 {
+		if err != nil || !d.IsDir() {
 			return err
 		}
 		return syncDir(path)
 	})
+}
+
+// writeSynced writes a small file.
+func writeSynced(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // View returns the path of a view, "" where there is none.
