@@ -102,7 +102,7 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	state := &compiledState{Until: time.Now().Add(compileFor).Unix()}
 	ctx, cancel := context.WithTimeout(d.ctx, seedFor)
 	defer cancel()
-	image, unknown := d.imageDigest(cfg, s.task)
+	image, unknown := d.imageDigest(s.task)
 	k := keyOf(cfg, s, models, cmp.Or(image, "after the start"))
 	if err := k.Check(); err != nil {
 		d.emit(cfg, fmt.Sprintf("compile cache: empty, and it will not be kept: %v", err), nil)
@@ -123,7 +123,7 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 		d.emit(cfg, "compile cache: empty, this job has compiled nothing yet for this GPU, driver, image and these arguments", notes)
 		return state
 	case err == nil:
-		state.Seed, err = snapshot.Look(dir, compiledLimits)
+		state.Seed, err = snapshot.Look(ctx, dir, compiledLimits)
 	}
 	if err != nil {
 		d.emit(cfg, fmt.Sprintf("compile cache: empty: %v", err), notes)
@@ -160,12 +160,11 @@ func (d *Driver) unpack(ctx context.Context, key, dir string) error {
 		return err
 	}
 	defer archive.Close()
-	return snapshot.Unpack(archive, dir, compiledLimits)
+	return snapshot.Unpack(ctx, archive, dir, compiledLimits)
 }
 
-// imageDigest is the digest of a task's image, which is pulled where that needs its name
-// alone.
-func (d *Driver) imageDigest(cfg *drivers.TaskConfig, task TaskConfig) (string, error) {
+// imageDigest is the digest of a task's image, where that is here.
+func (d *Driver) imageDigest(task TaskConfig) (string, error) {
 	if task.ForcePull || moves(task.Image) {
 		return "", fmt.Errorf("image %s is pulled again at each start, so its digest is not known before", task.Image)
 	}
@@ -177,10 +176,7 @@ func (d *Driver) imageDigest(cfg *drivers.TaskConfig, task TaskConfig) (string, 
 	defer engine.Close()
 	info, err := engine.ImageInspect(d.ctx, task.Image)
 	if err != nil {
-		<-d.pullBeside(d.ctx, cfg, task)
-		if info, err = engine.ImageInspect(d.ctx, task.Image); err != nil {
-			return "", fmt.Errorf("the digest of image %s is not known before the start", task.Image)
-		}
+		return "", fmt.Errorf("the digest of image %s is not known before the start", task.Image)
 	}
 	return info.ID, nil
 }
@@ -200,15 +196,13 @@ func moves(image string) bool {
 func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image string) compiled.Key {
 	task := s.task
 	k := compiled.Key{
-		Namespace: cfg.Namespace, Job: cfg.JobID, Image: image, Machine: machine.Running.Processor(), Env: compiled.Relevant(s.config.Env),
+		Namespace: cfg.Namespace, Image: image, Machine: machine.Running.Processor(), Env: compiled.Relevant(s.config.Env),
 		Args: compiled.Arguments(slices.Concat(task.Entrypoint, []string{task.Command}, task.Args), cfg.Env),
 	}
 	for name := range cfg.DeviceEnv { // which slices they are makes no other code
 		delete(k.Env, name)
 	}
-	if cfg.ParentJobID != "" {
-		k.Job = cfg.ParentJobID // of a periodic or dispatched job
-	}
+	k.Job = jobOf(cfg)
 	if g := s.check.grant(); g != nil {
 		k.Vendor, k.Target, k.Driver = string(g.Vendor), g.Target, g.Driver
 	}
@@ -218,6 +212,12 @@ func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image str
 	k.Models = append(k.Models, s.wishes.include...)
 	return k
 }
+
+// jobOf is the job whose snapshots a task uses: the parent of a periodic or dispatched one.
+func jobOf(cfg *drivers.TaskConfig) string { return cmp.Or(cfg.ParentJobID, cfg.JobID) }
+
+// scopeOf names that job for those who bring its snapshots to other nodes.
+func scopeOf(cfg *drivers.TaskConfig) string { return cacheapi.Scope(cfg.Namespace, jobOf(cfg)) }
 
 // publishCompiled publishes a task's compile cache once the task is healthy and compiles
 // no more.
@@ -240,7 +240,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 			return
 		case <-look.C:
 		}
-		tree, err := snapshot.Look(dir, compiledLimits)
+		tree, err := snapshot.Look(t.ctx, dir, compiledLimits)
 		if err != nil {
 			d.emit(t.config, fmt.Sprintf("compile cache: not kept: %v", err), nil)
 			return
@@ -248,7 +248,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 		switch settling.Look(time.Now(), tree, w.check == "" || answers(t.ctx, w.check)) {
 		case compiled.Publish:
 			err := d.publishTree(t, state, dir, tree)
-			if errors.Is(err, errUnsettled) {
+			if errors.Is(err, errUnsettled) && settling.Changed() == compiled.Wait {
 				continue
 			}
 			if err != nil {
@@ -277,10 +277,10 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 	if err := os.Remove(archive.Name()); err != nil {
 		return err
 	}
-	if err := snapshot.Pack(archive, dir, compiledLimits); err != nil {
+	if err := snapshot.Pack(t.ctx, archive, dir, compiledLimits); err != nil {
 		return err
 	}
-	if after, err := snapshot.Look(dir, compiledLimits); err != nil || after != tree {
+	if after, err := snapshot.Look(t.ctx, dir, compiledLimits); err != nil || after != tree {
 		return errors.Join(err, errUnsettled)
 	}
 	length, err := archive.Seek(0, 1)
@@ -292,7 +292,7 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, publishFor)
 	defer cancel()
-	err = d.cache().Publish(ctx, state.Key, archive, length)
+	err = d.cache().Publish(ctx, state.Key, scopeOf(t.config), archive, length)
 	var refused *cacheapi.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
 		d.log.Debug("another replica published its compile cache before", "task", t.config.Name)

@@ -42,12 +42,14 @@ func BenchmarkWholeModel(b *testing.B) {
 	d.set = settings{cacheSocket: n.socket(), host: "/"}
 	_, schema := schemas(b)
 	cfg := newJob(b, schema, modelTask("none", "/x", ""), nil, nil)
+	here := pull{done: make(chan struct{})}
+	close(here.done)
 	for b.Loop() {
 		s, err := d.set.prepare(cfg, nil)
 		if err != nil {
 			b.Fatal(err)
 		}
-		if _, err := d.bring(cfg, &s); err != nil {
+		if _, err := d.bring(cfg, &s, &here); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -68,13 +70,13 @@ func BenchmarkSeed(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := snapshot.Pack(archive, from, compiledLimits); err != nil {
+	if err := snapshot.Pack(b.Context(), archive, from, compiledLimits); err != nil {
 		b.Fatal(err)
 	}
 	length, _ := archive.Seek(0, 1)
 	_, _ = archive.Seek(0, 0)
 	key := compiled.Key{Job: "b"}.Sum()
-	if err := n.Publish(b.Context(), key, archive, length); err != nil {
+	if err := n.Publish(b.Context(), key, "", archive, length); err != nil {
 		b.Fatal(err)
 	}
 	d := unstarted(b)

@@ -132,10 +132,16 @@ func (c *Client) Snapshot(ctx context.Context, key string) (io.ReadCloser, error
 	return res.Body, nil
 }
 
-// Publish makes an archive of size bytes the snapshot of a key. Where there is one the
-// error is an Error with status 409.
-func (c *Client) Publish(ctx context.Context, key string, archive io.Reader, size int64) error {
-	res, err := c.send(ctx, http.MethodPut, "/v1/compiled/"+key, archive, size)
+// ScopeHeader says in requests and answers about a snapshot whose it is, see Scope.
+const ScopeHeader = "Aliquot-Scope"
+
+// Scope is the value of ScopeHeader for a job.
+func Scope(namespace, job string) string { return url.PathEscape(namespace + "/" + job) }
+
+// Publish makes an archive of size bytes the snapshot of a key, of the job of a scope.
+// Where there is one the error is an Error with status 409.
+func (c *Client) Publish(ctx context.Context, key, scope string, archive io.Reader, size int64) error {
+	res, err := c.send(ctx, http.MethodPut, "/v1/compiled/"+key, archive, size, ScopeHeader, scope)
 	if err != nil {
 		return err
 	}
@@ -161,13 +167,16 @@ func (c *Client) do(ctx context.Context, method, path string, ask, answer any) e
 	return json.NewDecoder(res.Body).Decode(answer)
 }
 
-// send asks, and returns an answer that is no error.
-func (c *Client) send(ctx context.Context, method, path string, body io.Reader, size int64) (*http.Response, error) {
+// send asks, with headers in pairs, and returns an answer that is no error.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, size int64, headers ...string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://cache"+path, body)
 	if err != nil {
 		return nil, err
 	}
 	r.ContentLength = size
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
 	res, err := c.http.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("the node's cache does not answer: %w", err)

@@ -181,3 +181,24 @@ func TestOnlyWhatSettledIsPublished(t *testing.T) {
 		t.Errorf("settled: %d", v)
 	}
 }
+
+// A directory that changes whenever it is packed is packed a few times, each time after a
+// longer rest, and then left.
+func TestWhatChangesAllTheTimeIsLeft(t *testing.T) {
+	s := Settling{For: time.Second, Until: time.Unix(7200, 0)}
+	var packed []int
+	for second := 1; second < 7200; second++ {
+		// The program writes once in a while, and always during the packing.
+		tree := Tree{Files: 1, Sum: fmt.Sprint(len(packed))}
+		if s.Look(time.Unix(int64(second), 0), tree, true) != Publish {
+			continue
+		}
+		packed = append(packed, second)
+		if s.Changed() == Leave {
+			break
+		}
+	}
+	if want := []int{2, 5, 10, 19}; !slices.Equal(packed, want) {
+		t.Errorf("it was packed at %v, want %v", packed, want)
+	}
+}

@@ -31,8 +31,25 @@ type Settling struct {
 	// Seed is what the directory held at the start, the zero Tree for nothing.
 	Seed Tree
 
-	last  Tree
-	since time.Time
+	last    Tree
+	since   time.Time
+	changed int
+}
+
+// attempts is how often a directory may change while it is packed: one that a program
+// writes all the time would be packed again and again.
+const attempts = 4
+
+// Changed notes that the directory changed while it was packed. It has to rest twice as
+// long then, and after some attempts nothing of it is published.
+func (s *Settling) Changed() Verdict {
+	s.changed++
+	s.For *= 2
+	s.since = time.Time{}
+	if s.changed == attempts {
+		return Leave
+	}
+	return Wait
 }
 
 // Look takes the tree as it is now and whether the task answers its check. A directory

@@ -5,6 +5,7 @@ package snapshot
 
 import (
 	"archive/tar"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -32,15 +33,18 @@ type Limits struct {
 // ErrTooLarge is the error of a directory beyond its limits.
 var ErrTooLarge = errors.New("too large for a snapshot")
 
+// errShorter is the error of a file that a program writes meanwhile.
+var errShorter = errors.New("it became shorter while it was read")
+
 // Look returns what a directory holds, without reading its files.
-func Look(dir string, l Limits) (t compiled.Tree, err error) {
+func Look(ctx context.Context, dir string, l Limits) (t compiled.Tree, err error) {
 	root, err := open(dir)
 	if err != nil {
 		return t, err
 	}
 	defer root.Close()
 	h := sha256.New()
-	err = walk(root, l, func(_ *os.Root, name string, info fs.FileInfo) error {
+	err = walk(ctx, root, l, func(_ *os.Root, name string, info fs.FileInfo) error {
 		if info.Mode().IsRegular() {
 			t.Files++
 			t.Bytes += info.Size()
@@ -52,19 +56,19 @@ func Look(dir string, l Limits) (t compiled.Tree, err error) {
 	return t, err
 }
 
-// Pack writes a directory as a tar archive.
-func Pack(w io.Writer, dir string, l Limits) error {
+// Pack writes a directory as a tar archive. Holes of its files take no room in it.
+func Pack(ctx context.Context, w io.Writer, dir string, l Limits) error {
 	root, err := open(dir)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
 	out := tar.NewWriter(w)
-	err = walk(root, l, func(in *os.Root, name string, info fs.FileInfo) error {
+	err = walk(ctx, root, l, func(in *os.Root, name string, info fs.FileInfo) error {
 		if info.IsDir() {
 			return out.WriteHeader(header(name, info))
 		}
-		return packFile(out, in, name)
+		return packFile(ctx, out, in, name)
 	})
 	return errors.Join(err, out.Close())
 }
@@ -83,7 +87,7 @@ func header(name string, info fs.FileInfo) *tar.Header {
 
 // packFile writes a file, if it still is one. It is looked at before it is opened, by one
 // and the same descriptor: opening a device has effects.
-func packFile(out *tar.Writer, in *os.Root, name string) error {
+func packFile(ctx context.Context, out *tar.Writer, in *os.Root, name string) error {
 	seen, err := in.OpenFile(path.Base(name), unix.O_PATH|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -101,18 +105,20 @@ func packFile(out *tar.Writer, in *os.Root, name string) error {
 		return err
 	}
 	defer f.Close()
-	if err := out.WriteHeader(header(name, info)); err != nil {
+	h := header(name, info)
+	extents, sum := extentsOf(f, info.Size())
+	holes(h, extents, sum)
+	if err := out.WriteHeader(h); err != nil {
 		return err
 	}
-	n, err := io.Copy(out, io.LimitReader(f, info.Size()))
-	if err == nil && n < info.Size() {
-		err = fmt.Errorf("%s became shorter while it was read", name)
+	if err := writeData(ctx, out, f, extents); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	return err
+	return nil
 }
 
 // Unpack writes an archive's files and folders into an empty directory.
-func Unpack(r io.Reader, dir string, l Limits) error {
+func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) error {
 	root, err := open(dir)
 	if err != nil {
 		return err
@@ -128,7 +134,11 @@ func Unpack(r io.Reader, dir string, l Limits) error {
 		if err != nil {
 			return err
 		}
-		if bytes += h.Size; files >= l.Files || h.Size < 0 || bytes > l.Bytes {
+		size, extents, err := extentsIn(h)
+		if err != nil {
+			return err
+		}
+		if bytes += size; files >= l.Files || size < 0 || bytes > l.Bytes {
 			return fmt.Errorf("%w: more than %d files or %d bytes", ErrTooLarge, l.Files, l.Bytes)
 		}
 		name := path.Clean(h.Name)
@@ -141,7 +151,7 @@ func Unpack(r io.Reader, dir string, l Limits) error {
 			folders = append(folders, h)
 			err = root.MkdirAll(name, 0o755)
 		case tar.TypeReg:
-			err = unpackFile(root, in, h)
+			err = unpackFile(ctx, root, in, h, size, extents)
 		default:
 			err = fmt.Errorf("the archive's %q is neither file nor folder", h.Name)
 		}
@@ -157,7 +167,7 @@ func Unpack(r io.Reader, dir string, l Limits) error {
 	return nil
 }
 
-func unpackFile(root *os.Root, in io.Reader, h *tar.Header) error {
+func unpackFile(ctx context.Context, root *os.Root, in io.Reader, h *tar.Header, size int64, extents []extent) error {
 	if err := root.MkdirAll(path.Dir(h.Name), 0o755); err != nil {
 		return err
 	}
@@ -165,8 +175,7 @@ func unpackFile(root *os.Root, in io.Reader, h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, in)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(readData(ctx, f, in, size, extents), f.Close()); err != nil {
 		return err
 	}
 	return dress(root, h)

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ func open(dir string) (*os.Root, error) {
 // walker visits folders and regular files. Whatever the container puts there, it reads no
 // more names than the limits allow, and holds one descriptor for each level.
 type walker struct {
+	ctx    context.Context
 	limits Limits
 	seen   int
 	bytes  int64
@@ -39,9 +41,10 @@ type walker struct {
 // visitor is given the folder that something is in, its whole name, and what it is.
 type visitor func(in *os.Root, name string, info fs.FileInfo) error
 
-// walk visits in the order of names. What goes meanwhile is passed over.
-func walk(root *os.Root, l Limits, visit visitor) error {
-	w := walker{limits: l, visit: visit}
+// walk visits in the order of names, until the context ends. What goes meanwhile is passed
+// over.
+func walk(ctx context.Context, root *os.Root, l Limits, visit visitor) error {
+	w := walker{ctx: ctx, limits: l, visit: visit}
 	return w.folder(root, "", 0)
 }
 
@@ -54,6 +57,9 @@ func (w *walker) folder(in *os.Root, above string, depth int) error {
 		return err
 	}
 	for _, base := range names {
+		if err := w.ctx.Err(); err != nil {
+			return err
+		}
 		if err := w.one(in, base, path.Join(above, base), depth); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -68,7 +74,7 @@ func (w *walker) names(in *os.Root) (names []string, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	for {
+	for w.ctx.Err() == nil {
 		some, err := f.Readdirnames(256)
 		if w.seen += len(some); w.seen > w.limits.Files {
 			return nil, w.tooLarge()
@@ -84,6 +90,7 @@ func (w *walker) names(in *os.Root) (names []string, err error) {
 			return nil, err
 		}
 	}
+	return nil, w.ctx.Err()
 }
 
 func (w *walker) one(in *os.Root, base, name string, depth int) error {
