@@ -3,45 +3,9 @@ package coldstart
 import (
 	"testing"
 	"time"
-)
 
-func TestP95IsThatOfTheSlowestClassThatIsKnown(t *testing.T) {
-	now := time.Unix(1_700_000_000, 0)
-	var samples []Sample
-	add := func(class string, age time.Duration, seconds ...float64) {
-		for _, s := range seconds {
-			samples = append(samples, Sample{At: now.Add(-age), Class: class, Seconds: s})
-		}
-	}
-	if _, ok := P95(samples, now); ok {
-		t.Error("a value out of nothing")
-	}
-	add("h100", time.Hour, 10, 12)
-	if _, ok := P95(samples, now); ok {
-		t.Error("two samples are believed")
-	}
-	add("h100", time.Hour, 11)
-	add("l4", 8*24*time.Hour, 500, 500, 500, 500) // too old
-	if p95, ok := P95(samples, now); !ok || p95 != 12*time.Second {
-		t.Errorf("got %v, want the largest of three", p95)
-	}
-	add("t4", time.Minute, 40, 50, 60)
-	if p95, _ := P95(samples, now); p95 != 60*time.Second {
-		t.Errorf("got %v, want that of the slower class", p95)
-	}
-	add("broken", time.Minute, -5, 0, 1e300, 1e300, 7200)
-	add("t4", -8*24*time.Hour, 900, 900, 900) // by a clock that was wrong
-	if p95, _ := P95(samples, now); p95 != 60*time.Second {
-		t.Errorf("got %v out of what cannot be", p95)
-	}
-	samples = nil
-	for i := range 100 {
-		add("h100", time.Hour, float64(i+1))
-	}
-	if p95, _ := P95(samples, now); p95 != 95*time.Second {
-		t.Errorf("of 1..100: got %v, want 95s", p95)
-	}
-}
+	nomad "github.com/hashicorp/nomad/api"
+)
 
 func TestNomadServiceIDs(t *testing.T) {
 	const id = "_nomad-task-5d3c9a1e-1111-2222-3333-444455556666-server-app-http"
@@ -50,5 +14,31 @@ func TestNomadServiceIDs(t *testing.T) {
 	}
 	if got := nomadService.FindStringSubmatch("app-1"); got != nil {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The parts of a start come with an event, which the driver writes a little after Consul
+// calls the replica healthy: the start is held back so long.
+func TestAStartWaitsForItsParts(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	alloc := &nomad.Allocation{CreateTime: now.Add(-20 * time.Second).UnixNano(), TaskStates: map[string]*nomad.TaskState{"server": {Events: []*nomad.TaskEvent{{}}}}}
+	f := fresh{at: now, class: "h100"}
+	if _, ok, done := f.sample(alloc, now); ok || done {
+		t.Error("it is written down at once")
+	}
+	state := alloc.TaskStates["server"]
+	state.Events = append(state.Events, &nomad.TaskEvent{Details: map[string]string{"start_load_seconds": "12"}})
+	s, ok, done := f.sample(alloc, now.Add(2*time.Second))
+	if !ok || !done || s.Seconds != 20 || s.Class != "h100" || s.Parts["load"] != 12 {
+		t.Errorf("got %+v, %v, %v", s, ok, done)
+	}
+	state.Events = nil
+	if s, ok, done := f.sample(alloc, now.Add(partsFor)); !ok || !done || s.Parts != nil || s.Seconds != 20 {
+		t.Errorf("without an event: %+v, %v, %v", s, ok, done)
+	}
+	// It was not placed just now: nobody knows when it began.
+	state.Restarts = 1
+	if _, ok, done := f.sample(alloc, now); ok || !done {
+		t.Error("a restart in place counts as a start")
 	}
 }

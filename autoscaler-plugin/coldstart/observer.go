@@ -14,6 +14,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/gpu"
+	"aliquot/internal/learned"
 )
 
 // Observer watches services while they are asked for and writes down how long
@@ -34,6 +35,14 @@ type watch struct {
 	// seen is when replicas were last seen healthy, by service ID; nil before the
 	// first look.
 	seen map[string]time.Time
+	// fresh are those that are not written down yet, by service ID.
+	fresh map[string]fresh
+}
+
+// fresh is a replica that has just become healthy.
+type fresh struct {
+	at    time.Time // when it was first seen healthy
+	class string
 }
 
 // NewObserver takes Nomad's address and token from the settings that the agent
@@ -49,9 +58,10 @@ func NewObserver(client *consul.Client, settings map[string]string) (*Observer, 
 const (
 	every   = time.Second
 	timeout = 5 * time.Second
-	// longest is the longest start that is believed, and how long a replica that
-	// is not healthy is remembered.
-	longest = time.Hour
+	// partsFor is how long a start waits for the task driver's word on its parts.
+	partsFor = 10 * time.Second
+	// remembered is how long a replica that is not healthy is.
+	remembered = learned.LongestStart
 )
 
 // Observe looks at a service's replicas, in the background and at most once per
@@ -93,48 +103,75 @@ func (o *Observer) look(service string, w *watch, now time.Time) error {
 	}
 	first := w.seen == nil
 	if first {
-		w.seen = map[string]time.Time{}
+		w.seen, w.fresh = map[string]time.Time{}, map[string]fresh{}
 	}
-	var samples []Sample
 	for _, e := range entries {
 		_, known := w.seen[e.Service.ID]
 		w.seen[e.Service.ID] = now
-		if first || known {
-			continue
-		}
-		created, err := o.created(ctx, e.Service.ID)
-		if err != nil {
-			return err
-		}
-		if age := now.Sub(created); age > 0 && age < longest {
-			samples = append(samples, Sample{At: now.UTC().Truncate(time.Second), Class: e.Service.Meta[gpu.MetaClass], Seconds: age.Seconds()})
+		if !first && !known {
+			w.fresh[e.Service.ID] = fresh{now, e.Service.Meta[gpu.MetaClass]}
 		}
 	}
-	maps.DeleteFunc(w.seen, func(_ string, last time.Time) bool { return now.Sub(last) > longest })
+	maps.DeleteFunc(w.seen, func(_ string, last time.Time) bool { return now.Sub(last) > remembered })
+	var samples []Sample
+	for id, f := range w.fresh {
+		alloc, err := o.allocation(ctx, id)
+		if err != nil {
+			if now.Sub(f.at) >= partsFor {
+				delete(w.fresh, id) // it has gone from Nomad
+			}
+			return err
+		}
+		s, ok, done := f.sample(alloc, now)
+		if ok {
+			samples = append(samples, s)
+		}
+		if done {
+			delete(w.fresh, id)
+		}
+	}
 	if len(samples) == 0 {
 		return nil
 	}
 	return add(ctx, o.consul, service, samples)
 }
 
-// nomadService is how Nomad names the services that it registers in Consul.
-var nomadService = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
-
-// created is when a replica was placed; the zero time for one that Nomad does not
-// run, or that was restarted in place since.
-func (o *Observer) created(ctx context.Context, serviceID string) (time.Time, error) {
-	id := nomadService.FindStringSubmatch(serviceID)
-	if id == nil {
-		return time.Time{}, nil
-	}
-	alloc, _, err := o.nomad.Allocations().Info(id[1], (&nomad.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return time.Time{}, err
+// sample is the start of a replica by its allocation, nil for one that Nomad does not
+// run. It is not done while the driver may still say what the start was made of.
+func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, done bool) {
+	if alloc == nil {
+		return s, false, true
 	}
 	for _, task := range alloc.TaskStates {
 		if task.Restarts > 0 {
-			return time.Time{}, nil
+			return s, false, true // in place: nobody knows when that began
+		}
+		for _, e := range task.Events {
+			if parts := learned.PartsIn(e.Details); parts != nil {
+				s.Parts = parts
+			}
 		}
 	}
-	return time.Unix(0, alloc.CreateTime), nil
+	age := f.at.Sub(time.Unix(0, alloc.CreateTime))
+	if age <= 0 || age >= learned.LongestStart {
+		return s, false, true
+	}
+	s.At, s.Class, s.Seconds = f.at.UTC().Truncate(time.Second), f.class, age.Seconds()
+	if s.Parts == nil && now.Sub(f.at) < partsFor {
+		return s, false, false
+	}
+	return s, true, true
+}
+
+// nomadService is how Nomad names the services that it registers in Consul.
+var nomadService = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
+
+// allocation is that of a replica, nil for one that Nomad does not run.
+func (o *Observer) allocation(ctx context.Context, serviceID string) (*nomad.Allocation, error) {
+	id := nomadService.FindStringSubmatch(serviceID)
+	if id == nil {
+		return nil, nil
+	}
+	alloc, _, err := o.nomad.Allocations().Info(id[1], (&nomad.QueryOptions{}).WithContext(ctx))
+	return alloc, err
 }

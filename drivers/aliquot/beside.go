@@ -10,27 +10,35 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
+// pull is the pull of an image beside other things.
+type pull struct {
+	done chan struct{} // closed when there is no more to wait for
+	at   time.Time     // when the image was here; zero where it is not. Good after done.
+}
+
 // pullBeside pulls a task's image while its models are fetched, where nothing but its
 // name is needed for that. The docker driver then finds it, or pulls it as ever and says
-// why it cannot. The channel is closed when there is no more to wait for.
-func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) <-chan struct{} {
-	done := make(chan struct{})
+// why it cannot.
+func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) *pull {
+	p := &pull{done: make(chan struct{})}
 	set, _ := d.settings()
 	named := task.Auth.Username == "" && task.Auth.Password == "" && !set.authenticates && task.LoadImage == "" && !task.ForcePull
 	limit, err := time.ParseDuration(cmp.Or(task.ImagePullTimeout, set.pullTimeout))
 	if !named || err != nil {
-		close(done)
-		return done
+		close(p.done)
+		return p
 	}
 	go func() {
-		defer close(done)
+		defer close(p.done)
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		if err := d.pull(ctx, set, cfg, task.Image); err != nil {
 			d.log.Debug("the image was not pulled beside the models", "image", task.Image, "error", err)
+			return
 		}
+		p.at = time.Now()
 	}()
-	return done
+	return p
 }
 
 func (d *Driver) pull(ctx context.Context, set settings, cfg *drivers.TaskConfig, name string) error {

@@ -119,18 +119,28 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 		return nil, nil, err
 	}
 	took := took{began: time.Now()}
-	found, err := d.bring(cfg, &start)
+	ctx, ended := context.WithCancel(d.ctx)
+	defer ended()
+	var image *pull // beside what follows, where that is said to take time
+	if start.told() {
+		image = d.pullBeside(ctx, cfg, start.task)
+	}
+	found, err := d.bring(cfg, &start, image)
 	if err != nil {
 		return nil, nil, err
 	}
+	came := time.Now()
 	var brought brought
 	if found != nil {
-		took.add("models", "models", took.began)
 		brought.models = &modelState{Mounted: whole(found)}
+	}
+	if image != nil {
+		<-image.done
+		took.fetched(found != nil, image.at, came)
 	}
 	if began := time.Now(); start.compile.on {
 		brought.compiled = d.seed(cfg, &start, found)
-		took.add("compile cache", "compile_cache", began)
+		took.add("compile cache", "compile_cache", time.Since(began))
 	}
 	began := time.Now()
 	handle, network, err := d.launch(cfg, start, brought)
@@ -141,8 +151,12 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	if found != nil && !brought.models.Mounted {
 		go d.followModels(cfg, start.wishes)
 	}
-	took.add("image and container", "container", began)
-	if t, ok := d.tasks.get(cfg.ID); ok && (len(took.parts) > 1 || start.ready != "") {
+	what := "container"
+	if image != nil && image.at.IsZero() {
+		what = "image and container"
+	}
+	took.add(what, "container", time.Since(began))
+	if t, ok := d.tasks.get(cfg.ID); ok && start.told() {
 		go d.reportStart(t, took, start.ready)
 	}
 	return handle, network, nil

@@ -88,13 +88,13 @@ type modelState struct {
 // bring has the models of a task on the node and adds them to what the docker driver
 // gets: mounted where all are whole, otherwise through the cache's face of the Hub. It
 // returns how far they are, nil for a task without models.
-func (d *Driver) bring(cfg *drivers.TaskConfig, s *start) ([]cacheapi.Model, error) {
+func (d *Driver) bring(cfg *drivers.TaskConfig, s *start, image *pull) ([]cacheapi.Model, error) {
 	if len(s.wishes.refs) == 0 {
 		return nil, nil
 	}
 	b := bringing{d: d, cfg: cfg, wishes: s.wishes, owner: ownerOf(cfg.ID), cache: d.cache()}
 	ctx := d.models.hold(d.ctx, cfg.ID)
-	found, face, err := b.wait(ctx, func() <-chan struct{} { return d.pullBeside(ctx, cfg, s.task) })
+	found, face, err := b.wait(ctx, image.done)
 	if err == nil {
 		err = b.give(s, found, face)
 	}
@@ -149,7 +149,7 @@ const answerWithin = 30 * time.Second
 // wait waits for the models beside the pull of the image, and then as long as the task
 // says. It returns the URL of the cache's face where models that are not whole can be
 // read through it.
-func (b *bringing) wait(ctx context.Context, pull func() <-chan struct{}) (found []cacheapi.Model, face string, err error) {
+func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []cacheapi.Model, face string, err error) {
 	if found, err = b.ask(ctx, 0); err != nil {
 		return nil, "", refusal(err)
 	}
@@ -168,7 +168,6 @@ func (b *bringing) wait(ctx context.Context, pull func() <-chan struct{}) (found
 	if unread != "" {
 		limit = b.wishes.timeout
 	}
-	pulled := pull()
 	var until time.Time // none while the image is pulled
 	for {
 		b.say(found)

@@ -26,6 +26,9 @@ type start struct {
 	task    TaskConfig
 }
 
+// told reports whether an event says what the start took.
+func (s start) told() bool { return s.ready != "" || len(s.wishes.refs) > 0 || s.compile.on }
+
 // prepare derives everything from the task's configuration and its DeviceEnv
 // alone: Nomad keeps nothing else of a reservation over restarts.
 func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, error) {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/learned"
 )
 
 const (
@@ -24,14 +26,34 @@ type took struct {
 	parts []part
 }
 
+// part is one of learned.StartParts under the name that users read.
 type part struct {
 	what, note string
 	seconds    float64
 }
 
-// add ends a part that began at a moment.
-func (k *took) add(what, note string, since time.Time) {
-	k.parts = append(k.parts, part{what, note, time.Since(since).Seconds()})
+// add adds a part that took some time. What takes none is none.
+func (k *took) add(what, note string, d time.Duration) {
+	k.parts = append(k.parts, part{what, note, max(0, d).Seconds()})
+}
+
+// fetched adds what image and models took. The image is pulled beside them, so the models
+// count from the moment at which it was here. Without a pull beside them (zero pulled),
+// it counts to the container.
+func (k *took) fetched(models bool, pulled, brought time.Time) {
+	if !pulled.IsZero() {
+		k.add("image", "image", pulled.Sub(k.began))
+	}
+	if models {
+		k.add("models", "models", brought.Sub(latest(k.began, pulled)))
+	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // text is an event about the whole start.
@@ -41,7 +63,7 @@ func (k *took) text(ready bool) (message string, notes map[string]string) {
 	all := 0.0
 	for i, p := range k.parts {
 		words[i] = fmt.Sprintf("%s %.1f s", p.what, p.seconds)
-		notes["start_"+p.note+"_seconds"] = strconv.FormatFloat(p.seconds, 'f', 3, 64)
+		learned.NotePart(notes, p.note, p.seconds)
 		all += p.seconds
 	}
 	until := "until the container runs"
@@ -109,7 +131,7 @@ func (d *Driver) reportStart(t *task, k took, ready string) {
 			case <-look.C:
 			}
 		}
-		k.add("load", "load", began)
+		k.add("load", "load", time.Since(began))
 	}
 	message, notes := k.text(ready != "")
 	d.emit(t.config, message, notes)

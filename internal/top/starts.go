@@ -11,6 +11,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/learned"
 )
 
 // Start is what starts of a task took on one kind of GPU, by the events of the task driver
@@ -21,13 +23,10 @@ type Start struct {
 	// Group is the device group without its number, such as h100.
 	Group string `json:"group"`
 	Count int    `json:"count"`
-	// Seconds are the means by part: models, compile_cache, container, load. A start that
-	// has no such part counts as 0.
+	// Seconds are the means by part, see learned.StartParts. A start that has no such part
+	// counts as 0.
 	Seconds map[string]float64 `json:"seconds"`
 }
-
-// startParts are the parts of a start in their order.
-var startParts = []string{"models", "compile_cache", "container", "load"}
 
 // startsOf reads the starts of allocations that hold GPUs.
 func startsOf(allocs []*api.Allocation) (all []Start) {
@@ -41,24 +40,13 @@ func startsOf(allocs []*api.Allocation) (all []Start) {
 				continue
 			}
 			for _, e := range state.Events {
-				if seconds := partsOf(e.Details); len(seconds) > 0 {
+				if seconds := learned.PartsIn(e.Details); seconds != nil {
 					all = append(all, Start{a.JobID, task, withoutNumber(r.Devices[0].Name), 1, seconds})
 				}
 			}
 		}
 	}
 	return all
-}
-
-// partsOf reads what the driver says of a start in an event.
-func partsOf(details map[string]string) map[string]float64 {
-	seconds := map[string]float64{}
-	for _, name := range startParts {
-		if s, err := strconv.ParseFloat(details["start_"+name+"_seconds"], 64); err == nil && s >= 0 {
-			seconds[name] = s
-		}
-	}
-	return seconds
 }
 
 func withoutNumber(group string) string {
@@ -104,10 +92,10 @@ func renderStarts(w io.Writer, starts []Start) error {
 		return nil
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "start of\ton\tstarts\tmodels s\tcompile cache s\tcontainer s\tload s")
+	fmt.Fprintln(t, "start of\ton\tstarts\timage s\tmodels s\tcompile cache s\tcontainer s\tload s")
 	for _, s := range starts {
 		fmt.Fprintf(t, "%s/%s\t%s\t%d", s.Job, s.Task, s.Group, s.Count)
-		for _, name := range startParts {
+		for _, name := range learned.StartParts {
 			text := "-"
 			if seconds, ok := s.Seconds[name]; ok {
 				text = fmt.Sprintf("%.1f", seconds)

@@ -32,10 +32,10 @@ func TestStartsAreMeansByJobAndGPU(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")
-	if got := strings.Fields(lines[1]); strings.Join(got, " ") != "chat/server h100 2 5.0 - 0.5 30.0" {
+	if got := strings.Fields(lines[1]); strings.Join(got, " ") != "chat/server h100 2 - 5.0 - 0.5 30.0" {
 		t.Errorf("%q", got)
 	}
-	if got := strings.Fields(lines[2]); strings.Join(got, " ") != "chat/server l4 1 - - - 60.0" {
+	if got := strings.Fields(lines[2]); strings.Join(got, " ") != "chat/server l4 1 - - - - 60.0" {
 		t.Errorf("%q", got)
 	}
 	out.Reset()

@@ -1,0 +1,164 @@
+package learned
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// StartsPrefix is the folder of the Starts of all services; the rest of a key is the
+// service's name.
+const StartsPrefix = "aliquot/coldstart/"
+
+const (
+	// keptStarts is how many starts a document holds, newest last.
+	keptStarts = 64
+	// enoughStarts of a class are needed to believe them.
+	enoughStarts = 3
+	// LongestStart is the longest start that is believed.
+	LongestStart = time.Hour
+)
+
+// StartParts are what a start is made of, in their order: the pull of the image, what
+// models take beyond that, a compile cache from an earlier start, the container, and from
+// there until the task is ready.
+var StartParts = []string{"image", "models", "compile_cache", "container", "load"}
+
+// Start is one start of a replica.
+type Start struct {
+	At    time.Time `json:"at"`
+	Class string    `json:"class"`
+	// Seconds are from its placement until Consul called it healthy.
+	Seconds float64 `json:"seconds"`
+	// Parts are seconds by part, as the task driver tells them; nil where it does not.
+	// What they lack of Seconds is Nomad's and Consul's.
+	Parts map[string]float64 `json:"parts,omitempty"`
+}
+
+// Starts is what is known of the starts of one service, the value of its key.
+type Starts struct {
+	Version int     `json:"version"`
+	Samples []Start `json:"samples"`
+}
+
+// ErrStarts is the error of a document of another release, or of none.
+var ErrStarts = errors.New("it does not hold starts of this release")
+
+// ParseStarts decodes a document.
+func ParseStarts(text []byte) (Starts, error) {
+	var doc Starts
+	if err := json.Unmarshal(text, &doc); err != nil || doc.Version != version {
+		return Starts{Version: version}, ErrStarts
+	}
+	return doc, nil
+}
+
+// Add appends starts to the document, of which the oldest go.
+func (s *Starts) Add(more ...Start) {
+	s.Version = version
+	s.Samples = append(s.Samples, more...)
+	s.Samples = s.Samples[max(0, len(s.Samples)-keptStarts):]
+}
+
+// ColdStart is what is known of the starts on one hardware class.
+type ColdStart struct {
+	// Count is how many starts it was learned from.
+	Count int `json:"count"`
+	// P95 is the 95th percentile, in seconds; 0 where too few starts are known.
+	P95 float64 `json:"p95,omitempty"`
+	// Parts are means in seconds, of the starts that the driver spoke of.
+	Parts map[string]float64 `json:"parts,omitempty"`
+}
+
+// ByClass is what is known of each class. Samples that no replica can have had do not
+// count.
+func (s Starts) ByClass(now time.Time) map[string]ColdStart {
+	of := map[string][]Start{}
+	for _, start := range s.Samples {
+		if age := now.Sub(start.At); age.Abs() < Believed && start.Seconds > 0 && start.Seconds < LongestStart.Seconds() {
+			of[start.Class] = append(of[start.Class], start)
+		}
+	}
+	out := map[string]ColdStart{}
+	for class, starts := range of {
+		c := ColdStart{Count: len(starts), Parts: meanParts(starts)}
+		if c.Count >= enoughStarts {
+			slices.SortFunc(starts, func(a, b Start) int {
+				switch {
+				case a.Seconds < b.Seconds:
+					return -1
+				case a.Seconds > b.Seconds:
+					return 1
+				}
+				return 0
+			})
+			c.P95 = starts[min(c.Count-1, (c.Count*95+99)/100-1)].Seconds
+		}
+		out[class] = c
+	}
+	return out
+}
+
+// meanParts are the means of the parts of starts that have any. A part that one of them
+// does not have took no time.
+func meanParts(starts []Start) map[string]float64 {
+	sums, n := map[string]float64{}, 0.0
+	for _, s := range starts {
+		if len(s.Parts) == 0 {
+			continue
+		}
+		n++
+		for _, part := range StartParts {
+			if seconds, ok := s.Parts[part]; ok && seconds >= 0 && seconds < LongestStart.Seconds() {
+				sums[part] += seconds
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	for part := range sums {
+		sums[part] /= n
+	}
+	return sums
+}
+
+// P95 is the 95th percentile of the starts on the slowest class that enough is known of,
+// so that all classes of a service are scaled by one value. ok is false when no class is
+// known well enough.
+func (s Starts) P95(now time.Time) (p95 time.Duration, ok bool) {
+	slowest := 0.0
+	for _, c := range s.ByClass(now) {
+		slowest = max(slowest, c.P95)
+	}
+	return time.Duration(slowest * float64(time.Second)).Round(time.Second), slowest > 0
+}
+
+// noteOf is the name of a part in the annotations of a task event.
+func noteOf(part string) string { return "start_" + part + "_seconds" }
+
+// NotePart writes a part into the annotations of a task event.
+func NotePart(notes map[string]string, part string, seconds float64) {
+	notes[noteOf(part)] = strconv.FormatFloat(seconds, 'f', 3, 64)
+}
+
+// PartsIn reads the parts that the task driver wrote into the annotations of an event;
+// nil where it wrote none.
+func PartsIn(notes map[string]string) (parts map[string]float64) {
+	for _, part := range StartParts {
+		seconds, err := strconv.ParseFloat(notes[noteOf(part)], 64)
+		if err != nil || !(seconds >= 0 && seconds < 1e9) {
+			continue
+		}
+		if parts == nil {
+			parts = map[string]float64{}
+		}
+		parts[part] = seconds
+	}
+	return parts
+}
+
+// StartsKey is the key of a service's document.
+func StartsKey(service string) string { return StartsPrefix + service }
