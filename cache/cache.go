@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"aliquot/cache/config"
+	"aliquot/cache/engine"
 	"aliquot/cache/fetch"
 	"aliquot/cache/hub"
 	"aliquot/cache/local"
@@ -39,6 +40,7 @@ type Daemon struct {
 	store   *store.Store
 	cache   *fetch.Cache
 	library *models.Library
+	shelf   *snapshots.Shelf
 	metrics *fetch.Metrics
 	members *peer.Members
 	servers []*http.Server
@@ -125,10 +127,10 @@ func (d *Daemon) listen() error {
 	if err := os.Chmod(d.conf.Socket, 0o600); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	shelf := d.snapshots()
+	d.shelf = d.snapshots()
 	mux := http.NewServeMux()
 	mux.Handle("/", local.Handler(d.library, d.Status))
-	shelf.Local(mux)
+	d.shelf.Local(mux)
 	d.serve(socket, mux)
 	if d.conf.HF != "" {
 		l, err := net.Listen("tcp", d.conf.HF)
@@ -159,8 +161,8 @@ func (d *Daemon) listen() error {
 	}
 	peers := http.NewServeMux()
 	peers.Handle("/", peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
-	if shelf.Peers != nil {
-		shelf.Peer(peers)
+	if d.shelf.Peers != nil {
+		d.shelf.Peer(peers)
 	}
 	d.serve(l, peers)
 	return nil
@@ -169,7 +171,7 @@ func (d *Daemon) listen() error {
 // snapshots makes the shelf of what model servers compiled. It is shared with caches that
 // prove who they are, as it holds code.
 func (d *Daemon) snapshots() *snapshots.Shelf {
-	s := &snapshots.Shelf{Store: d.store, Log: d.log, Count: d.metrics.Snapshot}
+	s := &snapshots.Shelf{Store: d.store, Log: d.log, Count: d.metrics.Snapshot, Sent: d.cache.Sent}
 	if d.members != nil && !d.conf.Peer.Insecure {
 		s.Peers, s.Client = d.members.Peers, d.network().Client
 	}
@@ -237,14 +239,17 @@ func (d *Daemon) join(ctx context.Context) error {
 	return nil
 }
 
-// prefetch brings models to the node.
+// prefetch brings to the node what its lists name.
 func (d *Daemon) prefetch(ctx context.Context) error {
 	c := d.conf.Prefetch
 	if c.Key == "" && len(c.Models) == 0 {
 		return nil
 	}
 	host, _ := os.Hostname()
-	p := &prefetcher{library: d.library, key: c.Key, groups: c.Groups, fixed: c.Models, self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
+	p := &prefetcher{library: d.library, shelf: d.shelf, key: c.Key, groups: c.Groups, fixed: c.Models, self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
+	if c.Docker != "" {
+		p.engine = engine.New(c.Docker)
+	}
 	if c.Key != "" {
 		var err error
 		if p.client, err = d.consul(); err != nil {

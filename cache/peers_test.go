@@ -2,15 +2,8 @@ package cache
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
-	mathbig "math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,75 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"aliquot/cache/certtest"
 	"aliquot/cache/config"
 	"aliquot/cache/hubtest"
 	"aliquot/internal/cacheapi"
 	"aliquot/router/consultest"
 )
-
-// authority signs the certificates of a test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	a := &authority{file: filepath.Join(t.TempDir(), "ca.pem")}
-	a.key = newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: mathbig.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	writePEM(t, a.file, "CERTIFICATE", der)
-	return a
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func writePEM(t *testing.T, path, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// issue makes a certificate for a name, and returns the files.
-func (a *authority) issue(t *testing.T, name string) (cert, key string) {
-	t.Helper()
-	own := newKey(t)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: mathbig.NewInt(2), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}, a.cert, &own.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := x509.MarshalECPrivateKey(own)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	writePEM(t, cert, "CERTIFICATE", der)
-	writePEM(t, key, "EC PRIVATE KEY", raw)
-	return cert, key
-}
 
 // Caches find each other in Consul and speak TLS with certificates on both sides: the
 // second node starts from the first, with a gated model too, whose token goes along.
@@ -99,14 +29,14 @@ func TestPeersThroughConsulWithTLS(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
 	hub.Set(func(h *hubtest.Hub) { h.Token = "secret" })
-	ca := newAuthority(t)
+	ca := certtest.New(t)
 	var all []*node
 	for range 3 {
 		conf := settings(t, hub.URL)
 		conf.Consul = config.Consul{Address: server.Address}
 		address := free(t)
-		conf.Peer = &config.Peer{Listen: address, Advertise: address, Service: "aliquot-cache", Register: true, CA: ca.file, Name: "aliquot-cache"}
-		conf.Peer.Cert, conf.Peer.Key = ca.issue(t, "aliquot-cache")
+		conf.Peer = &config.Peer{Listen: address, Advertise: address, Service: "aliquot-cache", Register: true, CA: ca.File, Name: "aliquot-cache"}
+		conf.Peer.Cert, conf.Peer.Key = ca.Issue(t, "aliquot-cache")
 		all = append(all, begin(t, conf))
 	}
 	for _, n := range all {
@@ -142,18 +72,18 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestStrangersAreRefused(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
-	ca, other := newAuthority(t), newAuthority(t)
+	ca, other := certtest.New(t), certtest.New(t)
 	conf := settings(t, hub.URL)
 	address := free(t)
-	conf.Peer = &config.Peer{Listen: address, Advertise: address, CA: ca.file, Name: "aliquot-cache"}
-	conf.Peer.Cert, conf.Peer.Key = ca.issue(t, "aliquot-cache")
+	conf.Peer = &config.Peer{Listen: address, Advertise: address, CA: ca.File, Name: "aliquot-cache"}
+	conf.Peer.Cert, conf.Peer.Key = ca.Issue(t, "aliquot-cache")
 	n := begin(t, conf)
 	n.want(t)
 	id := "sha256-" + hubtest.SHA256(big)
-	ask := func(name string, from *authority) (int, error) {
+	ask := func(name string, from *certtest.Authority) (int, error) {
 		stranger := settings(t, hub.URL)
-		stranger.Peer = &config.Peer{Listen: free(t), Advertise: "10.0.0.1:1", CA: ca.file, Name: "aliquot-cache"}
-		stranger.Peer.Cert, stranger.Peer.Key = from.issue(t, name)
+		stranger.Peer = &config.Peer{Listen: free(t), Advertise: "10.0.0.1:1", CA: ca.File, Name: "aliquot-cache"}
+		stranger.Peer.Cert, stranger.Peer.Key = from.Issue(t, name)
 		d := &Daemon{conf: stranger, log: slog.New(slog.DiscardHandler)}
 		client := d.network().Client
 		client.Timeout = 10 * time.Second

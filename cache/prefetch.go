@@ -11,17 +11,23 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"aliquot/cache/engine"
 	"aliquot/cache/models"
+	"aliquot/cache/snapshots"
+	"aliquot/internal/blob"
 	"aliquot/internal/cacheapi"
 	"aliquot/internal/turn"
 )
 
-// prefetcher brings the models of a list to the node before a task needs them.
+// prefetcher brings the models, images and compile caches of a list to the node before a
+// task needs them.
 type prefetcher struct {
 	library *models.Library
-	client  *api.Client // nil for the list of the configuration alone
-	key     string      // prefix in Consul KV
-	groups  []string    // lists below it
+	shelf   *snapshots.Shelf
+	engine  *engine.Engine // nil where no images are pulled
+	client  *api.Client    // nil for the list of the configuration alone
+	key     string         // prefix in Consul KV
+	groups  []string       // lists below it
 	fixed   []string
 	turns   turn.Turns
 	self    string
@@ -31,9 +37,11 @@ type prefetcher struct {
 const (
 	// owner pins what was prefetched.
 	prefetchOwner = "prefetch"
-	// again is how long after a failure it is tried again, and how often branches are
-	// looked at.
+	// prefetchAgain is how long after a failure it is tried again, and how often it is
+	// looked whether branches have moved, images have gone and jobs have compiled more.
 	prefetchAgain = 5 * time.Minute
+	// pullFor bounds the pull of one image.
+	pullFor = time.Hour
 )
 
 // run follows the lists until the context ends.
@@ -43,11 +51,11 @@ func (p *prefetcher) run(ctx context.Context) {
 		list, next, err := p.list(ctx, index)
 		if err != nil {
 			if ctx.Err() == nil {
-				p.log.Warn("the lists of models to prefetch cannot be read", "error", err)
+				p.log.Warn("the lists of what to prefetch cannot be read", "error", err)
 			}
 			next = 0
 		} else if err := p.bring(ctx, list); err != nil && ctx.Err() == nil {
-			p.log.Warn("not all models could be prefetched; they are tried again", "error", err)
+			p.log.Warn("not all could be prefetched; it is tried again", "error", err)
 		}
 		if p.client == nil || err != nil {
 			select {
@@ -75,7 +83,7 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 		}
 		var more []string
 		if err := json.Unmarshal(pair.Value, &more); err != nil {
-			p.log.Error("a list of models to prefetch is no JSON list of names and is left out", "key", pair.Key, "error", err)
+			p.log.Error("a list of what to prefetch is no JSON list of names and is left out", "key", pair.Key, "error", err)
 			continue
 		}
 		list = append(list, more...)
@@ -84,53 +92,110 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 	return slices.Compact(list), meta.LastIndex, nil
 }
 
-// bring fetches what is missing of a list, in the node's turn, and pins all of it in
-// place of what was pinned.
+// bring fetches what is missing of a list, in the node's turn, and pins all that can be
+// pinned in place of what was.
 func (p *prefetcher) bring(ctx context.Context, list []string) (err error) {
 	var views []string
 	for _, name := range list {
-		view, failed := p.one(ctx, name)
+		more, failed := p.one(ctx, name)
 		if failed != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", name, failed))
-			continue
 		}
-		views = append(views, view)
+		views = append(views, more...)
 	}
 	if err != nil {
 		// What is pinned of a model that failed now may be its last good revision.
 		views = append(views, p.library.Cache.Store().Pins()[prefetchOwner]...)
-		slices.Sort(views)
-		views = slices.Compact(views)
 	}
+	slices.Sort(views)
+	views = slices.Compact(views)
 	views = slices.DeleteFunc(views, func(v string) bool { return p.library.Cache.Store().View(v) == "" })
 	return errors.Join(err, p.library.Cache.Store().Pin(prefetchOwner, views...))
 }
 
-func (p *prefetcher) one(ctx context.Context, name string) (view string, err error) {
-	if view, ok := p.library.Here(ctx, name); ok {
-		return view, nil
-	}
-	if p.client != nil && p.turns.Most > 0 {
-		if err := p.turns.Take(ctx, p.self); err != nil {
-			return "", err
-		}
-		defer func() {
-			if failed := p.turns.Release(context.WithoutCancel(ctx), p.self); failed != nil && !errors.Is(failed, turn.ErrUnheld) {
-				p.log.Warn("a turn could not be given back", "error", failed)
-			}
-		}()
-	}
-	job, err := p.library.Fetch(ctx, cacheapi.Fetch{Model: name, Owner: prefetchOwner})
+// one brings one item of a list, and names the views to pin for it.
+func (p *prefetcher) one(ctx context.Context, text string) (views []string, err error) {
+	item, err := blob.ParseItem(text)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	select {
-	case <-job.Done():
-	case <-ctx.Done():
-		return "", ctx.Err()
+	switch item.Kind {
+	case blob.ImageItem:
+		return nil, p.image(ctx, item.Name)
+	case blob.CompiledItem:
+		return p.compiled(ctx, item.Name)
 	}
-	if m := job.Status(); m.State != cacheapi.Whole {
-		return "", errors.New(m.Error)
+	return p.model(ctx, item.Name)
+}
+
+// inTurn does what takes the network's time, in the node's turn.
+func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
+	if p.client == nil || p.turns.Most == 0 {
+		return do()
 	}
-	return job.View(), nil
+	if err := p.turns.Take(ctx, p.self); err != nil {
+		return err
+	}
+	defer func() {
+		if failed := p.turns.Release(context.WithoutCancel(ctx), p.self); failed != nil && !errors.Is(failed, turn.ErrUnheld) {
+			p.log.Warn("a turn could not be given back", "error", failed)
+		}
+	}()
+	return do()
+}
+
+func (p *prefetcher) model(ctx context.Context, name string) (views []string, err error) {
+	if view, ok := p.library.Here(ctx, name); ok {
+		return []string{view}, nil
+	}
+	err = p.inTurn(ctx, func() error {
+		job, err := p.library.Fetch(ctx, cacheapi.Fetch{Model: name, Owner: prefetchOwner})
+		if err != nil {
+			return err
+		}
+		select {
+		case <-job.Done():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if m := job.Status(); m.State != cacheapi.Whole {
+			return errors.New(m.Error)
+		}
+		views = []string{job.View()}
+		return nil
+	})
+	return views, err
+}
+
+// image has the container engine pull an image that is not here. What a task of Nomad has
+// used the engine keeps as long as the driver's configuration says.
+func (p *prefetcher) image(ctx context.Context, name string) error {
+	if p.engine == nil {
+		return errors.New("prefetch.docker is off on this node")
+	}
+	if here, err := p.engine.Has(ctx, name); here || err != nil {
+		return err
+	}
+	return p.inTurn(ctx, func() error {
+		ctx, cancel := context.WithTimeout(ctx, pullFor)
+		defer cancel()
+		began := time.Now()
+		if err := p.engine.Pull(ctx, name); err != nil {
+			return err
+		}
+		p.log.Info("an image was pulled", "image", name, "took", time.Since(began).Round(time.Millisecond).String())
+		return nil
+	})
+}
+
+// compiled copies the compile caches of a job from the peers that have them.
+func (p *prefetcher) compiled(ctx context.Context, scope string) (views []string, err error) {
+	keys, missing := p.shelf.Of(ctx, scope)
+	if missing {
+		err = p.inTurn(ctx, func() error { return p.shelf.Bring(ctx, keys) })
+	}
+	for _, key := range keys {
+		views = append(views, snapshots.View(key))
+	}
+	return views, err
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"aliquot/cache/certtest"
 	"aliquot/cache/config"
 	"aliquot/cache/hubtest"
 	"aliquot/internal/cacheapi"
@@ -43,7 +44,7 @@ func status(err error) int {
 // a restart. Without TLS it stays on its node.
 func TestSnapshotsAreShared(t *testing.T) {
 	hub := startHub(t)
-	ca := newAuthority(t)
+	ca := certtest.New(t)
 	key, other := strings.Repeat("a1", 32), strings.Repeat("b2", 32)
 	archive := hubtest.Bytes(7, 3<<20)
 	for _, insecure := range []bool{false, true} {
@@ -51,17 +52,17 @@ func TestSnapshotsAreShared(t *testing.T) {
 		known := []string{free(t), free(t), free(t)}
 		for i := range 2 { // the third is away
 			conf := settings(t, hub.URL)
-			conf.Peer = &config.Peer{Listen: known[i], Advertise: known[i], Known: known, CA: ca.file, Name: "aliquot-cache", Insecure: insecure}
-			conf.Peer.Cert, conf.Peer.Key = ca.issue(t, "aliquot-cache")
+			conf.Peer = &config.Peer{Listen: known[i], Advertise: known[i], Known: known, CA: ca.File, Name: "aliquot-cache", Insecure: insecure}
+			conf.Peer.Cert, conf.Peer.Key = ca.Issue(t, "aliquot-cache")
 			all = append(all, begin(t, conf))
 		}
 		if _, code := snapshot(t, all[0], key); code != http.StatusNotFound {
 			t.Fatalf("nothing is there, and the answer is %d", code)
 		}
-		if err := all[0].api.Publish(t.Context(), key, bytes.NewReader(archive), int64(len(archive))); err != nil {
+		if err := all[0].api.Publish(t.Context(), key, cacheapi.Scope("default", "a/b"), bytes.NewReader(archive), int64(len(archive))); err != nil {
 			t.Fatal(err)
 		}
-		if err := all[0].api.Publish(t.Context(), key, strings.NewReader("poison"), 6); status(err) != http.StatusConflict {
+		if err := all[0].api.Publish(t.Context(), key, "", strings.NewReader("poison"), 6); status(err) != http.StatusConflict {
 			t.Errorf("a second snapshot of the key: %v", err)
 		}
 		got, code := snapshot(t, all[1], key)
@@ -107,7 +108,7 @@ func TestSnapshotsThatAreNone(t *testing.T) {
 		"too large":                   {key, bytes.NewReader(make([]byte, 2<<20)), 2 << 20, http.StatusInsufficientStorage},
 		"too short":                   {key, strings.NewReader("x"), 5, 0},
 	} {
-		if err := n.api.Publish(t.Context(), c.key, c.body, c.size); err == nil || status(err) != c.code {
+		if err := n.api.Publish(t.Context(), c.key, "", c.body, c.size); err == nil || status(err) != c.code {
 			t.Errorf("%s: %v, want %d", what, err, c.code)
 		}
 	}

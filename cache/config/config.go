@@ -40,8 +40,11 @@ type Config struct {
 
 // Prefetch is what is brought to the node before it is needed.
 type Prefetch struct {
-	// Models are brought whatever Consul says.
+	// Models are brought whatever Consul says: models, images and compile caches as
+	// blob.ParseItem reads them.
 	Models []string
+	// Docker is the container engine's socket, for images; "" to pull none.
+	Docker string
 	// Key is the prefix of the lists in Consul KV, "" for none; Groups are the lists.
 	Key    string
 	Groups []string
@@ -92,6 +95,7 @@ type fileBody struct {
 
 type prefetchBody struct {
 	Models []string `hcl:"models,optional"`
+	Docker *string  `hcl:"docker,optional"`
 	Key    *string  `hcl:"key,optional"`
 	Groups []string `hcl:"groups,optional"`
 	AtOnce *int     `hcl:"at_once,optional"`
@@ -161,7 +165,7 @@ func (b fileBody) config() (*Config, error) {
 	}
 	var errs []error
 	if p := b.Prefetch; p != nil {
-		c.Prefetch = Prefetch{p.Models, or(p.Key, ""), p.Groups, or(p.AtOnce, 2)}
+		c.Prefetch = Prefetch{Models: p.Models, Docker: or(p.Docker, "/var/run/docker.sock"), Key: or(p.Key, ""), Groups: p.Groups, AtOnce: or(p.AtOnce, 2)}
 		if p.Groups == nil {
 			c.Prefetch.Groups = []string{"all"}
 		}
@@ -206,7 +210,7 @@ func (c *Config) check() error {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return fmt.Errorf("log_level is %q: want debug, info, warn or error", c.LogLevel)
 	}
-	for key, path := range map[string]string{"dir": c.Dir, "socket": c.Socket, "files": c.Files} {
+	for key, path := range map[string]string{"dir": c.Dir, "socket": c.Socket, "files": c.Files, "prefetch.docker": c.Prefetch.Docker} {
 		if !filepath.IsAbs(path) && (path != "" || key == "dir") {
 			return fmt.Errorf("%s is %q: want an absolute path", key, path)
 		}
@@ -227,7 +231,7 @@ func (c *Config) check() error {
 
 func (p Prefetch) check() error {
 	for _, name := range p.Models {
-		if _, err := blob.ParseRef(name); err != nil {
+		if _, err := blob.ParseItem(name); err != nil {
 			return fmt.Errorf("prefetch.models: %w", err)
 		}
 	}

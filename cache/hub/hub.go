@@ -176,7 +176,7 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.As(err, &named):
 		fail(w, r, named.Status, named.Code, oneLine(named.Message, err))
-	case errors.Is(err, origin.ErrNotFound):
+	case errors.Is(err, origin.ErrNotFound), errors.Is(err, models.ErrAsk):
 		fail(w, r, http.StatusNotFound, "RepoNotFound", err.Error())
 	case errors.Is(err, origin.ErrDenied):
 		fail(w, r, http.StatusForbidden, "GatedRepo", err.Error())

@@ -48,6 +48,7 @@ type Hub struct {
 	read     map[string]int64  // bytes by path of the file
 	requests []string
 	signed   int
+	sending  int // files on their way
 }
 
 type repo struct {
@@ -141,6 +142,25 @@ func (h *Hub) Read() (sum int64) {
 		sum += n
 	}
 	return sum
+}
+
+// Quiet reports whether no file is on its way.
+func (h *Hub) Quiet() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.sending == 0
+}
+
+// Delete removes a repository with its files.
+func (h *Hub) Delete(name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, files := range h.repos[name].commits {
+		for _, f := range files {
+			delete(h.lfs, f.oid)
+		}
+	}
+	delete(h.repos, name)
 }
 
 // Requests lists method and path of all requests, and forgets them.
@@ -348,6 +368,12 @@ func (h *Hub) signedFile(w http.ResponseWriter, r *http.Request) {
 func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []byte) {
 	h.mu.Lock()
 	stall, cut, corrupt := h.Stall, 0, h.Corrupt
+	h.sending++
+	defer func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.sending--
+	}()
 	if h.Cuts > 0 {
 		h.Cuts--
 		cut = h.Cut

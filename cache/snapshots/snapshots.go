@@ -12,11 +12,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"aliquot/cache/store"
+	"aliquot/internal/cacheapi"
 	"aliquot/internal/compiled"
 )
 
@@ -30,8 +32,13 @@ const (
 	// are asked at the same time.
 	askFor     = 3 * time.Second
 	asksAtOnce = 32
-	// archive is the one file of a snapshot's view.
-	archive = "snapshot.tar"
+	// archive is the one file of a snapshot's view, scopeFile says beside it whose it is.
+	archive   = "snapshot.tar"
+	scopeFile = ".scope"
+	// longestScope bounds the name of a job with its namespace, in bytes.
+	longestScope = 4096
+	// mostOfScope is how many snapshots of one job a peer names.
+	mostOfScope = 16
 )
 
 // Shelf keeps snapshots in a store.
@@ -43,6 +50,9 @@ type Shelf struct {
 	Log    *slog.Logger
 	// Count counts questions by how they ended: here, peer, none or published.
 	Count func(result string)
+	// Sent accounts for bytes that go to a peer, and waits as long as the bound on them
+	// asks for.
+	Sent func(ctx context.Context, n int) error
 }
 
 // errors of a Shelf.
@@ -51,11 +61,15 @@ var (
 	errThere = errors.New("there is such a snapshot already, and it stays")
 )
 
-func view(key string) string { return "compiled-" + key }
+// View is the name of a snapshot's view in the store.
+func View(key string) string { return views + key }
+
+// views begins the names of snapshots' views.
+const views = "compiled-"
 
 // here opens a snapshot of this node; store.ErrAbsent without one.
 func (s *Shelf) here(key string) (*store.File, error) {
-	ids := s.Store.Objects(view(key))
+	ids := s.Store.Objects(View(key))
 	if len(ids) != 1 {
 		return nil, store.ErrAbsent
 	}
@@ -83,33 +97,33 @@ func (s *Shelf) open(ctx context.Context, key string) (*store.File, error) {
 }
 
 // who asks all peers at once which of them have a snapshot.
-func (s *Shelf) who(ctx context.Context, key string) []string {
+func (s *Shelf) who(ctx context.Context, key string) (have []string) {
+	var mu sync.Mutex
+	s.each(func(peer string) {
+		ctx, cancel := context.WithTimeout(ctx, askFor)
+		defer cancel()
+		if res, err := s.ask(ctx, http.MethodHead, peer, key); err == nil {
+			res.Body.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			have = append(have, peer)
+		}
+	})
+	slices.Sort(have)
+	return have
+}
+
+// each does something with all peers, many at once.
+func (s *Shelf) each(do func(peer string)) {
 	self, all := s.Peers()
-	have := make([]bool, len(all))
 	var group errgroup.Group
 	group.SetLimit(asksAtOnce)
-	for i, peer := range all {
-		if peer == self {
-			continue
+	for _, peer := range all {
+		if peer != self {
+			group.Go(func() error { do(peer); return nil })
 		}
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, askFor)
-			defer cancel()
-			if res, err := s.ask(ctx, http.MethodHead, peer, key); err == nil {
-				res.Body.Close()
-				have[i] = true
-			}
-			return nil
-		})
 	}
 	_ = group.Wait()
-	var peers []string
-	for i, peer := range all {
-		if have[i] {
-			peers = append(peers, peer)
-		}
-	}
-	return peers
 }
 
 func (s *Shelf) ask(ctx context.Context, method, peer, key string) (*http.Response, error) {
@@ -135,7 +149,7 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 		return err
 	}
 	defer res.Body.Close()
-	err = s.put(key, res.Body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
+	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), res.Body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
 	if errors.Is(err, errThere) {
 		return nil // somebody else brought it
 	}
@@ -144,9 +158,12 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 
 // put makes an archive of size bytes the snapshot of a key; want is the ID that it must
 // have, "" for any.
-func (s *Shelf) put(key string, r io.Reader, size int64, want string) error {
-	if s.Store.View(view(key)) != "" {
+func (s *Shelf) put(key, scope string, r io.Reader, size int64, want string) error {
+	if s.Store.View(View(key)) != "" {
 		return errThere
+	}
+	if len(scope) > longestScope {
+		return errors.New("the scope is too long")
 	}
 	if size <= 0 || size > largest {
 		return fmt.Errorf("a snapshot of %d bytes: want 1 to %d", size, int64(largest))
@@ -158,7 +175,7 @@ func (s *Shelf) put(key string, r io.Reader, size int64, want string) error {
 	if want != "" && want != o.ID {
 		return fmt.Errorf("it has the digest %s and not %s", o.ID, want)
 	}
-	_, err = s.Store.Publish(store.View{Name: view(key), Objects: map[string]string{archive: o.ID}})
+	_, err = s.Store.Publish(store.View{Name: View(key), Objects: map[string]string{archive: o.ID}, Texts: map[string]string{scopeFile: scope}})
 	return err
 }
 
@@ -166,13 +183,15 @@ func (s *Shelf) put(key string, r io.Reader, size int64, want string) error {
 func (s *Shelf) Local(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) { s.get(w, r, s.open) })
 	mux.HandleFunc("PUT "+Path+"{key}", s.publish)
+	mux.HandleFunc("GET "+Path, s.list)
 }
 
 // Peer answers other caches, of what is here.
 func (s *Shelf) Peer(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) {
-		s.get(w, r, func(_ context.Context, key string) (*store.File, error) { return s.here(key) })
+		s.get(bounded{w, r.Context(), s.Sent}, r, func(_ context.Context, key string) (*store.File, error) { return s.here(key) })
 	})
+	mux.HandleFunc("GET "+Path, s.list)
 }
 
 func (s *Shelf) get(w http.ResponseWriter, r *http.Request, open func(context.Context, string) (*store.File, error)) {
@@ -197,7 +216,8 @@ func (s *Shelf) get(w http.ResponseWriter, r *http.Request, open func(context.Co
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("ETag", strconv.Quote(slices.Concat(s.Store.Objects(view(key)), []string{""})[0]))
+	w.Header().Set("ETag", strconv.Quote(slices.Concat(s.Store.Objects(View(key)), []string{""})[0]))
+	w.Header().Set(cacheapi.ScopeHeader, s.scopeOf(key))
 	w.Header().Set("Content-Type", "application/x-tar")
 	http.ServeContent(w, r, "", info.ModTime(), f.File)
 }
@@ -208,7 +228,7 @@ func (s *Shelf) publish(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the key of a snapshot has 64 hexadecimal digits", http.StatusBadRequest)
 		return
 	}
-	switch err := s.put(key, r.Body, r.ContentLength, ""); {
+	switch err := s.put(key, r.Header.Get(cacheapi.ScopeHeader), r.Body, r.ContentLength, ""); {
 	case errors.Is(err, errThere):
 		http.Error(w, err.Error(), http.StatusConflict)
 	case errors.Is(err, store.ErrNoRoom):

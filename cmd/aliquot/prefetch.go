@@ -4,25 +4,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/consul/api"
-	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/blob"
 	"aliquot/internal/consultoken"
+	"aliquot/internal/variant"
 )
 
 type prefetchCommand struct{ ui cli.Ui }
 
-func (prefetchCommand) Synopsis() string { return "Bring models to the nodes before they are needed" }
+func (prefetchCommand) Synopsis() string {
+	return "Bring models, images and compile caches to nodes before they are needed"
+}
 
 func (prefetchCommand) Help() string {
-	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch] [-job=<job>] [<model> ...]
+	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch] [-job=<job> [-vendor=<vendor>]] [<item> ...]
 
-  Adds models to a list in Consul KV. The caches that follow the list fetch them, some
-  nodes at a time, and keep them until they are removed from it. Without a model it
-  prints the list.
+  Adds items to a list in Consul KV. The caches that follow the list bring them to their
+  nodes, some nodes at a time, and keep them until they are removed from it. Without an
+  item it prints the list. An item is one of
+
+    hf://Qwen/Qwen3-4B@main            a model, under any name that "models" takes
+    image://vllm/vllm-openai:v0.28.0   an image, pulled without credentials
+    compiled://default/chat            what the job chat in namespace default compiles
 
   The Consul agent is found by the CONSUL_* variables, the Nomad agent by NOMAD_*.
 
@@ -30,13 +37,16 @@ Options:
 
   -group    The list: all, or one that the configuration of some caches names in
             prefetch.groups. Default all.
-  -remove   Remove the models from the list. Default false.
-  -job      Take the models that the tasks of this registered job name in "models".
+  -remove   Remove the items from the list. Default false.
+  -job      Take what the tasks of this registered job name: their models, their images
+            and, with compile_cache, what the job compiles.
+  -vendor   Whose GPUs the nodes of the list have: nvidia, amd, intel or cpu. A job whose
+            images differ by hardware needs it.
   -key      Prefix of the lists in Consul KV. Default aliquot/prefetch.
 
 Example:
 
-  aliquot cache prefetch -group=h100 hf://Qwen/Qwen3-4B@main
+  aliquot cache prefetch -group=h100 -job=chat -vendor=nvidia
 `
 }
 
@@ -45,23 +55,32 @@ func (c prefetchCommand) Run(args []string) int {
 	group := flags.String("group", "all", "")
 	remove := flags.Bool("remove", false, "")
 	job := flags.String("job", "", "")
+	vendor := flags.String("vendor", "", "")
 	key := flags.String("key", "aliquot/prefetch", "")
 	if err := flags.Parse(args); err != nil {
 		c.ui.Error(fmt.Sprintf("aliquot cache prefetch: %v; see aliquot cache prefetch -help", err))
 		return 2
 	}
-	names, err := flags.Args(), error(nil)
-	if *job != "" {
-		if names, err = withJob(names, *job); err != nil {
-			c.ui.Error("aliquot cache prefetch: " + flat(err))
-			return 1
-		}
+	if *vendor != "" && !slices.Contains(variant.Vendors(), *vendor) {
+		c.ui.Error(fmt.Sprintf("aliquot cache prefetch: -vendor=%s: want one of %s", *vendor, strings.Join(variant.Vendors(), ", ")))
+		return 2
 	}
-	for _, name := range names {
-		if _, err := blob.ParseRef(name); err != nil {
+	names := slices.Clone(flags.Args())
+	for i, name := range names {
+		item, err := blob.ParseItem(name)
+		if err != nil {
 			c.ui.Error("aliquot cache prefetch: " + flat(err))
 			return 2
 		}
+		names[i] = item.String()
+	}
+	if *job != "" {
+		more, err := ofJob(*job, *vendor)
+		if err != nil {
+			c.ui.Error("aliquot cache prefetch: " + flat(err))
+			return 1
+		}
+		names = append(names, more...)
 	}
 	client, err := consultoken.NewClient(api.DefaultConfig())
 	var list []string
@@ -78,39 +97,7 @@ func (c prefetchCommand) Run(args []string) int {
 	return 0
 }
 
-// withJob adds the models of a job to a list.
-func withJob(names []string, id string) ([]string, error) {
-	client, err := nomad.NewClient(nomad.DefaultConfig())
-	if err != nil {
-		return nil, err
-	}
-	job, _, err := client.Jobs().Info(id, nil)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read job %q at %s: %w", id, client.Address(), err)
-	}
-	more := modelsOf(job)
-	if len(more) == 0 {
-		return nil, fmt.Errorf("no task of job %q names models in its config", id)
-	}
-	return append(slices.Clone(names), more...), nil
-}
-
-// modelsOf lists the models that the tasks of a job name.
-func modelsOf(job *nomad.Job) (names []string) {
-	for _, g := range job.TaskGroups {
-		for _, t := range g.Tasks {
-			list, _ := t.Config["models"].([]any)
-			for _, name := range list {
-				if text, ok := name.(string); ok && t.Driver == "aliquot" && !slices.Contains(names, text) {
-					names = append(names, text)
-				}
-			}
-		}
-	}
-	return names
-}
-
-// editList changes a list of models and returns it. It tries again where somebody else
+// editList changes a list of items and returns it. It tries again where somebody else
 // changed it meanwhile.
 func editList(kv *api.KV, key string, names []string, remove bool) (list []string, err error) {
 	for range 10 {

@@ -1,0 +1,93 @@
+// Package engine asks the node's container engine for images, by its API on a Unix
+// socket.
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Engine is a Docker engine.
+type Engine struct{ http *http.Client }
+
+// New makes a client of a socket.
+func New(socket string) *Engine {
+	return &Engine{&http.Client{Transport: &http.Transport{
+		IdleConnTimeout: 5 * time.Second,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
+		},
+	}}}
+}
+
+// Has reports whether an image is on the node.
+func (e *Engine) Has(ctx context.Context, image string) (bool, error) {
+	res, err := e.ask(ctx, http.MethodGet, "/images/"+image+"/json")
+	if err != nil {
+		return false, err
+	}
+	defer res.Body.Close()
+	switch res.StatusCode {
+	case http.StatusOK:
+		return true, nil
+	case http.StatusNotFound:
+		return false, nil
+	}
+	return false, refusal(res)
+}
+
+// Pull pulls an image without credentials. It returns when the image is here.
+func (e *Engine) Pull(ctx context.Context, image string) error {
+	res, err := e.ask(ctx, http.MethodPost, "/images/create?"+url.Values{"fromImage": {image}}.Encode())
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return refusal(res)
+	}
+	for lines := json.NewDecoder(res.Body); ; {
+		var line struct {
+			Error string `json:"error"`
+		}
+		switch err := lines.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("the container engine broke off: %w", err)
+		case line.Error != "":
+			return errors.New(line.Error)
+		}
+	}
+}
+
+func (e *Engine) ask(ctx context.Context, method, path string) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := e.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("the container engine does not answer: %w", err)
+	}
+	return res, nil
+}
+
+func refusal(res *http.Response) error {
+	var said struct {
+		Message string `json:"message"`
+	}
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
+	if json.Unmarshal(text, &said) != nil || said.Message == "" {
+		said.Message = strings.TrimSpace(string(text))
+	}
+	return fmt.Errorf("the container engine answers %s: %s", res.Status, said.Message)
+}
