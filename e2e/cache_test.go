@@ -7,14 +7,21 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 
 	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
 
+	"aliquot/cache/certtest"
 	"aliquot/cache/hubtest"
 	"aliquot/e2e/cluster"
+	"aliquot/internal/cacheapi"
 	"aliquot/internal/top"
 )
 
@@ -26,16 +33,16 @@ func TestCacheJob(t *testing.T) {
 	body := hubtest.Bytes(1, 20<<20)
 	sha := hub.Push("Qwen/Qwen3", "main", map[string]hubtest.File{"config.json": {Body: []byte("{}")}, "model.safetensors": {Body: body, LFS: true}})
 	dir := t.TempDir()
-	socket := filepath.Join(dir, "s")
-	ctx, c := start(t, cluster.Options{Rack: "h100", Registry: true, Driver: fmt.Sprintf("cache_socket = %q", socket)})
+	ctx, c := start(t, cluster.Options{Rack: "h100", Registry: true, Driver: fmt.Sprintf("cache_socket = %q", filepath.Join(dir, "${node}.s"))})
+	ca := certtest.New(t)
 	address := freeAddress(t)
 	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	job, err := c.Run("jobs/cache.nomad.hcl", cluster.Vars{
-		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": "", "hf_port": port,
-		"settings": fmt.Sprintf("dir = %q\nsocket = %q\nkeep_free = \"0\"\nhuggingface { endpoint = %q }\n", filepath.Join(dir, "store"), socket, hub.URL),
+		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": certificates(t, ca), "hf_port": port,
+		"settings": cacheSettings(dir, "node", hub.URL),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +61,7 @@ func TestCacheJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	coldStarts(ctx, t, c, hub)
+	coldStarts(ctx, t, c, hub, func() { secondNode(ctx, t, c, ca, dir, hub.URL) })
 	read := func(path string) (*http.Response, []byte) {
 		res, err := http.Get("http://" + address + path)
 		if err != nil {
@@ -77,16 +84,90 @@ func TestCacheJob(t *testing.T) {
 	}
 }
 
+// cacheSettings are those of the cache of one node.
+func cacheSettings(dir, node, hub string) string {
+	return fmt.Sprintf("dir = %q\nsocket = %q\nkeep_free = \"0\"\nhuggingface { endpoint = %q }\n", filepath.Join(dir, node), filepath.Join(dir, node+".s"), hub)
+}
+
+// certificates makes the directory of a cache's certificates.
+func certificates(t *testing.T, ca *certtest.Authority) string {
+	t.Helper()
+	cert, _ := ca.Issue(t, "aliquot-cache")
+	dir := filepath.Dir(cert)
+	if err := os.Symlink(ca.File, filepath.Join(dir, "ca.pem")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// secondNode starts one more Nomad client, with other GPUs too, and its cache. Consul's
+// agent serves one client alone, so that no job with a service in Consul is placed there,
+// and the cache registers itself.
+func secondNode(ctx context.Context, t *testing.T, c *cluster.Cluster, ca *certtest.Authority, dir, hub string) {
+	t.Helper()
+	if err := c.AddClient(ctx, "second", "h100-t4"); err != nil {
+		t.Fatal(err)
+	}
+	ports, err := cluster.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tls, file := certificates(t, ca), filepath.Join(dir, "second.hcl")
+	conf := cacheSettings(dir, "second", hub) + fmt.Sprintf(`
+hf_listen = "127.0.0.1:0"
+admin     = ""
+consul {
+  address = %q
+}
+peer {
+  listen    = "127.0.0.1:%d"
+  ca_file   = "%[3]s/ca.pem"
+  cert_file = "%[3]s/cert.pem"
+  key_file  = "%[3]s/key.pem"
+}
+`, strings.TrimPrefix(c.ConsulAddress, "http://"), ports[0], tls)
+	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := exec.Command(c.Program("aliquot"), "cache", "-config", file)
+	run.Stdout, run.Stderr = t.Output(), t.Output()
+	run.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = run.Process.Signal(syscall.SIGTERM)
+		_ = run.Wait()
+	})
+	for _, node := range []string{"node", "second"} {
+		api := cacheapi.NewClient(filepath.Join(dir, node+".s"))
+		err := cluster.Await(ctx, "the peers of the cache of "+node, func() string {
+			s, err := api.Status(ctx)
+			if err != nil || len(s.Peers) != 2 {
+				return fmt.Sprintf("%v, %v", s.Peers, err)
+			}
+			return ""
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // coldJob serves a model that nobody has, with kernels that nobody has compiled. Its port
 // is another for each allocation.
 const coldJob = `
 variable "name" {}
 variable "image" {}
 variable "count" { type = number }
+variable "gpu" { default = "nvidia/gpu" }
+variable "slices" { default = 8 }
+variable "namespace" { default = "default" }
 
 job "cold" {
-  id   = var.name
-  name = var.name
+  id        = var.name
+  name      = var.name
+  namespace = var.namespace
   group "server" {
     count = var.count
     update { max_parallel = 0 }
@@ -103,82 +184,160 @@ job "cold" {
         models                = ["hf://Qwen/Qwen3@main"]
         models_wait           = "60s"
         compile_cache         = true
-        ready_check   = "http/health"
+        ready_check           = "http/health"
         compile_cache_settle  = "1s"
       }
       resources {
         cpu    = 50
         memory = 64
-        device "nvidia/gpu" { count = 4 }
+        dynamic "device" {
+          for_each = [var.slices]
+          labels   = [var.gpu]
+          content { count = device.value }
+        }
       }
     }
   }
 }`
 
-// coldStarts starts a service whose model and kernels are nowhere: the next replica reads
-// nothing of the Hub and compiles nothing, and another job compiles for itself.
-func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub) {
-	seen := map[string]bool{} // allocations
-	begin := func(name string, count int, compiles bool, events ...string) {
-		t.Helper()
-		job, err := c.RunText(coldJob, cluster.Vars{"name": name, "image": c.Image, "count": count})
+// coldStarts starts a service whose model and kernels are nowhere: the next replica of the
+// node reads nothing of the Hub and compiles nothing, that of another node has both of the
+// first, and other jobs, namespaces and GPUs compile for themselves.
+func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub, secondNode func()) {
+	k := cold{c: c, seen: map[string]bool{}}
+	k.begin(ctx, t, "cold", 1, true, "is pulled", "are kept for the next start of this job")
+	read := hub.Read()
+	k.begin(ctx, t, "cold", 2, false, "from an earlier start of this job")
+	if err := cluster.Await(ctx, "the model among the node's attributes", func() string { return k.holds("node", "hf://Qwen/Qwen3@main") }); err != nil {
+		t.Error(err)
+	}
+	k.showsParts(ctx, t)
+	secondNode()
+	k.begin(ctx, t, "cold", 3, false, "from an earlier start of this job", "from 1 peers")
+	if k.last.NodeName != "second" {
+		t.Errorf("the third replica is on %s", k.last.NodeName)
+	}
+	k.begin(ctx, t, "another", 1, true, "compile cache: empty")
+	if err := c.Purge(ctx, "another"); err != nil {
+		t.Fatal(err)
+	}
+	k.inNamespace(ctx, t)
+	// The same job on another kind of GPU, of the same driver.
+	k.gpu = "nvidia/gpu/t4-1"
+	k.begin(ctx, t, "cold", 1, true, "compile cache: empty")
+	if again := hub.Read() - read; again != 0 {
+		t.Errorf("%d bytes were read of the Hub again", again)
+	}
+}
+
+// cold is a cluster in which the cold job starts.
+type cold struct {
+	c    *cluster.Cluster
+	gpu  string          // the device that it asks for, "" for any
+	seen map[string]bool // allocations
+	last *nomad.Allocation
+}
+
+// begin has so many replicas of a job, and looks at those that are new.
+func (k *cold) begin(ctx context.Context, t *testing.T, name string, count int, compiles bool, events ...string) {
+	t.Helper()
+	vars := cluster.Vars{"name": name, "image": k.c.Image, "count": count}
+	if k.gpu != "" {
+		vars["gpu"], vars["slices"] = k.gpu, 1
+	}
+	job, err := k.c.RunText(coldJob, vars)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(k.seen) == 0 {
+		purge(ctx, t, k.c, *job.ID)
+	}
+	allocs, err := k.c.AwaitRunning(ctx, *job.ID, count)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, alloc := range allocs {
+		if k.seen[alloc.ID] {
+			continue
+		}
+		k.seen[alloc.ID], k.last = true, alloc
+		info, err := k.c.Info(ctx, alloc)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if count == 1 {
-			purge(ctx, t, c, *job.ID)
+		if info.Compiled != compiles || info.Environment["HF_HUB_OFFLINE"] != "1" || info.Grant == nil {
+			t.Errorf("%s: compiled %v, want %v; %v", alloc.Name, info.Compiled, compiles, info.Environment)
 		}
-		allocs, err := c.AwaitRunning(ctx, *job.ID, count)
-		if err != nil {
-			t.Fatal(err)
+		if !slices.Contains(info.Mounts, "/aliquot/models/hub/models--Qwen--Qwen3") {
+			t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
 		}
-		for _, alloc := range allocs {
-			if seen[alloc.ID] {
-				continue
-			}
-			seen[alloc.ID] = true
-			info, err := c.Info(ctx, alloc)
+		for _, text := range append(events, "model hf://Qwen/Qwen3@main is on the node", "until the task is ready: image") {
+			said, err := k.c.AwaitEvent(ctx, alloc.ID, text)
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			}
-			if info.Compiled != compiles || info.Environment["HF_HUB_OFFLINE"] != "1" || info.Grant == nil {
-				t.Errorf("%s: compiled %v, want %v; %v", alloc.Name, info.Compiled, compiles, info.Environment)
-			}
-			if !slices.Contains(info.Mounts, "/aliquot/models/hub/models--Qwen--Qwen3") {
-				t.Errorf("%s: the model is not among %v", alloc.Name, info.Mounts)
-			}
-			for _, text := range append(events, "model hf://Qwen/Qwen3@main is on the node", "until the task is ready: models") {
-				said, err := c.AwaitEvent(ctx, alloc.ID, text)
-				if err != nil {
-					t.Error(err)
-				}
-				t.Logf("%s: %s", alloc.Name, said)
-			}
+			t.Logf("%s: %s", alloc.Name, said)
 		}
 	}
-	begin("cold", 1, true, "is pulled", "are kept for the next start of this job")
-	read := hub.Read()
-	begin("cold", 2, false, "from an earlier start of this job")
-	begin("another", 1, true, "compile cache: empty")
-	err := cluster.Await(ctx, "the model among the node's attributes", func() string {
-		nodes, _, err := c.Nomad.Nodes().List(nil)
-		if err != nil || len(nodes) != 1 {
-			return fmt.Sprintf("%d nodes, %v", len(nodes), err)
+}
+
+// holds says what is missing until a node names a model among its attributes.
+func (k *cold) holds(name, model string) string {
+	nodes, _, err := k.c.Nomad.Nodes().List(nil)
+	if err != nil {
+		return err.Error()
+	}
+	i := slices.IndexFunc(nodes, func(n *nomad.NodeListStub) bool { return n.Name == name })
+	if i < 0 {
+		return "there is no node " + name
+	}
+	node, _, err := k.c.Nomad.Nodes().Info(nodes[i].ID, nil)
+	if err != nil || node.Attributes["unique.cache.models"] != model {
+		return fmt.Sprintf("%v, %v", node.Attributes["unique.cache.models"], err)
+	}
+	return ""
+}
+
+// showsParts looks for the parts of the starts in what aliquot top reads.
+func (k *cold) showsParts(ctx context.Context, t *testing.T) {
+	t.Helper()
+	seen, err := top.Cluster{Nomad: k.c.Nomad}.Snapshot(ctx)
+	i := slices.IndexFunc(seen.Starts, func(s top.Start) bool { return s.Job == "cold" })
+	if err != nil || i < 0 || seen.Starts[i].Count != 2 || seen.Starts[i].Seconds["load"] <= 0 || seen.Starts[i].Seconds["image"] <= 0 {
+		t.Errorf("top shows starts %+v, %v", seen.Starts, err)
+	}
+}
+
+// inNamespace runs the job under its own name in another namespace.
+func (k *cold) inNamespace(ctx context.Context, t *testing.T) {
+	t.Helper()
+	const other = "other"
+	if _, err := k.c.Nomad.Namespaces().Register(&nomad.Namespace{Name: other}, nil); err != nil {
+		t.Fatal(err)
+	}
+	job, err := k.c.RunText(coldJob, cluster.Vars{"name": "cold", "image": k.c.Image, "count": 1, "namespace": other})
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := &nomad.WriteOptions{Namespace: other}
+	defer func() {
+		if _, _, err := k.c.Nomad.Jobs().Deregister(*job.ID, true, in); err != nil {
+			t.Error(err)
 		}
-		node, _, err := c.Nomad.Nodes().Info(nodes[0].ID, nil)
-		if err != nil || node.Attributes["unique.cache.models"] != "hf://Qwen/Qwen3@main" {
-			return fmt.Sprintf("%v, %v", node.Attributes["unique.cache.models"], err)
+	}()
+	var alloc string
+	err = cluster.Await(ctx, "an allocation in another namespace", func() string {
+		stubs, _, err := k.c.Nomad.Jobs().Allocations(*job.ID, true, &nomad.QueryOptions{Namespace: other})
+		if err != nil || len(stubs) == 0 {
+			return fmt.Sprintf("%d, %v", len(stubs), err)
 		}
+		alloc = stubs[0].ID
 		return ""
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
-	seenBy, err := top.Cluster{Nomad: c.Nomad}.Snapshot(ctx)
-	if i := slices.IndexFunc(seenBy.Starts, func(s top.Start) bool { return s.Job == "cold" }); err != nil || i < 0 || seenBy.Starts[i].Count != 2 || seenBy.Starts[i].Seconds["load"] <= 0 {
-		t.Errorf("top shows starts %+v, %v", seenBy.Starts, err)
-	}
-	if again := hub.Read() - read; again != 0 {
-		t.Errorf("%d bytes were read of the Hub again", again)
+	if said, err := k.c.AwaitEvent(ctx, alloc, "compile cache:"); err != nil || !strings.Contains(said, "empty, this job has compiled nothing yet") {
+		t.Errorf("in another namespace: %q, %v", said, err)
 	}
 }

@@ -180,7 +180,7 @@ func (c *Cluster) writeConfigs() error {
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
 		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
-		"Volumes": c.options.Volumes, "Driver": c.options.Driver, "Device": c.options.Device,
+		"Volumes": c.options.Volumes, "Driver": c.driverOf("node"), "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD, "Intel": c.options.Intel,
 	}
 	if err := render(serverConfig, c.path("nomad-server.hcl"), values); err != nil {
@@ -189,6 +189,11 @@ func (c *Cluster) writeConfigs() error {
 	values["Role"], values["HTTP"], values["RPC"], values["Serf"] = "nomad-client", ports[3], ports[4], 0
 	values["Node"], c.values, c.agentAddress = "node", values, fmt.Sprintf("http://127.0.0.1:%d", ports[3])
 	return render(clientConfig, c.path("nomad-client.hcl"), values)
+}
+
+// driverOf is what the options say of the task driver, for one node.
+func (c *Cluster) driverOf(node string) string {
+	return strings.ReplaceAll(c.options.Driver, "${node}", node)
 }
 
 func render(t *template.Template, path string, values any) error {

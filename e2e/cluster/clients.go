@@ -75,6 +75,7 @@ func (c *Cluster) clientConfig(more *Cluster, name string) error {
 		low, high = dynamicPorts()
 	}
 	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1], "127.0.0.1:1"
+	values["Driver"] = c.driverOf(name)
 	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high
 	return render(clientConfig, more.path("nomad-client.hcl"), values)
 }

@@ -34,7 +34,7 @@ type Options struct {
 	// Intel is the host's Intel GPUs; nil for none.
 	Intel *Intel
 	// Device and Driver are further settings, in HCL, of the device plugin and of
-	// the task driver.
+	// the task driver, where ${node} is the name of the node: "node" for the first.
 	Device, Driver string
 	// Registry makes the model server's images ones that must be pulled, from a
 	// registry of the cluster's own.
