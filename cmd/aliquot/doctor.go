@@ -16,6 +16,9 @@ import (
 
 	"aliquot/internal/cacheapi"
 	"aliquot/internal/doctor"
+	"aliquot/internal/driver"
+	"aliquot/internal/host"
+	"aliquot/internal/host/inventory"
 	"aliquot/internal/mps"
 )
 
@@ -101,7 +104,24 @@ func examine() (doctor.Facts, error) {
 	_, err = os.Stat("/tmp/nvidia-mps")
 	f.DefaultMPSDirectory = err == nil
 	f.MPSDaemons, f.Unnamed = mps.Daemons(), unnamed()
+	f.Host = hostFacts(f.Node)
 	return f, nil
+}
+
+// hostFacts reads what this host has of GPU drivers, nil where the node is another host
+// or the host cannot be read.
+func hostFacts(n *api.Node) *driver.Facts {
+	name, err := os.Hostname()
+	if n == nil || err != nil || n.Attributes["unique.hostname"] != name {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	facts, err := inventory.Read(ctx, host.Running, false)
+	if err != nil {
+		return nil
+	}
+	return &facts
 }
 
 // askCache asks the node's cache, where there is a socket of one.

@@ -55,6 +55,12 @@ func commands() map[string]cli.CommandFactory {
 		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
 		"bench":       func() (cli.Command, error) { return benchCommand{ui}, nil },
 
+		"node":         func() (cli.Command, error) { return nodeCommand{ui}, nil },
+		"node plan":    func() (cli.Command, error) { return nodePlanCommand{ui}, nil },
+		"node agent":   func() (cli.Command, error) { return nodeAgentCommand{ui}, nil },
+		"node rollout": func() (cli.Command, error) { return nodeRolloutCommand{ui}, nil },
+		"node status":  func() (cli.Command, error) { return nodeStatusCommand{ui}, nil },
+
 		"cache prefetch": func() (cli.Command, error) { return prefetchCommand{ui}, nil },
 		"simulate scale": func() (cli.Command, error) { return simulateScaleCommand{ui}, nil },
 	}

@@ -84,7 +84,8 @@ func executeIn(t *testing.T, dir string, environment []string, program string, a
 // example.
 func TestHelp(t *testing.T) {
 	bin := built(t)
-	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"cache", "prefetch"}, {"turn"}, {"simulate"}, {"simulate", "scale"}, {"version"}} {
+	for _, words := range [][]string{{}, {"doctor"}, {"top"}, {"gateway"}, {"router"}, {"cache"}, {"cache", "prefetch"}, {"turn"}, {"simulate"}, {"simulate", "scale"}, {"version"},
+		{"node"}, {"node", "plan"}, {"node", "agent"}, {"node", "rollout"}, {"node", "status"}} {
 		for _, flag := range []string{"-help", "--help", "-h"} {
 			got := execute(t, filepath.Join(bin, "aliquot"), append(words, flag)...)
 			name := strings.Join(append([]string{"aliquot"}, words...), " ")
@@ -146,7 +147,7 @@ func TestWrongUse(t *testing.T) {
 	}
 	unreachable, elsewhere := "NOMAD_ADDR=http://127.0.0.1:1", "NOMAD_ADDR="+page.URL
 	for _, c := range []struct{ environment, args, want string }{
-		{"", "", "aliquot: no command: want one of bench, cache, demand, doctor, gateway, job, router, simulate, top, turn, ui, version; see"},
+		{"", "", "aliquot: no command: want one of bench, cache, demand, doctor, gateway, job, node, router, simulate, top, turn, ui, version; see"},
 		{"", "serve", `aliquot: unknown command "serve"`},
 		{"", "-json top", "aliquot: unknown flag -json: flags stand after the command"},
 		{"", "simulate", "aliquot simulate: no command: want scale"},
@@ -164,6 +165,19 @@ func TestWrongUse(t *testing.T) {
 		{unreachable, "job run open.hcl", "connection refused"},
 		{"", "job defrag -most=0", "must be above 0"},
 		{unreachable, "top -fragmentation -demand=none.json", "none.json: no such file"},
+		{"", "node", "aliquot node: no command: want plan, agent, rollout or status"},
+		{"", "node upgrade", `aliquot node: unknown command "upgrade"`},
+		{"", "node plan -version=latest", "-version=latest: want a whole version, such as 580.126.09"},
+		{"", "node plan -vendor=matrox", "-vendor=matrox: want one of nvidia, amd, intel"},
+		{"", "node plan now", `unexpected argument "now"`},
+		{"", "node agent -dir=state", "-dir=state: want an absolute path"},
+		{"", "node agent -interval=1ms", "want at least 1s"},
+		{"", "node rollout", "want one of: a file, -pause, -resume, -free=<node>"},
+		{"", "node rollout -pause -resume", "want one of: a file, -pause, -resume, -free=<node>"},
+		{"", "node rollout none.json", "none.json: no such file"},
+		{"", "node rollout trace.csv", "trace.csv: it is no JSON document of wanted drivers"},
+		{"CONSUL_HTTP_ADDR=127.0.0.1:1", "node status", "aliquot node status: Consul:"},
+		{"CONSUL_HTTP_ADDR=127.0.0.1:1", "node rollout -pause", "aliquot node rollout: Consul:"},
 		{"", "demand -interval=1s", "want -learn and at least 1m"},
 		{"", "gateway", "no configuration: want -config <file>"},
 		{"", "router extra", `aliquot router: unexpected argument "extra"`},

@@ -9,6 +9,7 @@ import (
 	"aliquot/devices/nvidia/nvml"
 	"aliquot/devices/plugin"
 	"aliquot/internal/gpu"
+	machine "aliquot/internal/host"
 )
 
 const soname = "libnvidia-ml.so.1"
@@ -40,6 +41,8 @@ type library struct {
 	left string
 	// generation counts successful Inits.
 	generation int
+	// paused says why the library stays closed, "" where it does not.
+	paused string
 }
 
 // acquire opens the library where that is needed and holds it open until the
@@ -65,9 +68,6 @@ func (l *library) acquire() (release func(), err error) {
 var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName", "nvmlDeviceGetUUID",
 	"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetPciInfo"}
 
-// places are where drivers install the library under a root directory.
-var places = []string{"usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/nvidia/lib64", "run/nvidia/driver/usr/lib/x86_64-linux-gnu"}
-
 // file is the library to load: the configured one, the one under a root that is
 // not this system's, or whatever the dynamic linker finds.
 func (l *library) file() string {
@@ -75,7 +75,7 @@ func (l *library) file() string {
 		return l.path
 	}
 	if l.root != "/" {
-		for _, dir := range places {
+		for _, dir := range machine.Libraries {
 			path := filepath.Join(l.root, dir, soname)
 			if _, err := os.Stat(path); err == nil {
 				return path
@@ -89,6 +89,9 @@ func (l *library) file() string {
 func (l *library) ensure() error {
 	if l.open {
 		return nil
+	}
+	if l.paused != "" {
+		return withheldError(l.paused)
 	}
 	file := l.file()
 	if l.nvml == nil {
@@ -138,6 +141,16 @@ func (l *library) close() {
 	if l.open && l.landed() {
 		l.open, l.handles, l.last = false, nil, nil
 		l.nvml.Shutdown()
+	}
+}
+
+// pause keeps the library closed for a reason, or lets it be opened again with "".
+func (l *library) pause(why string) {
+	l.mu.Lock()
+	l.paused = why
+	l.mu.Unlock()
+	if why != "" {
+		l.close()
 	}
 }
 

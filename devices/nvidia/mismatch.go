@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	machine "aliquot/internal/host"
 )
 
 // mismatch says why tasks that start now could not use the driver, "" when they can:
@@ -39,15 +41,13 @@ func moduleVersion(root string) string {
 	return ""
 }
 
-var versioned = regexp.MustCompile(`\.so\.(\d+(?:\.\d+)+)$`)
-
 // libraryVersion is the version of the libraries that tasks would be given: it stands
 // in the name of the file behind the library's link. "" when it is unknown.
 func libraryVersion(root string) string {
 	for _, name := range []string{"libcuda.so.1", soname} {
-		for _, dir := range places {
-			if m := versioned.FindStringSubmatch(behind(root, filepath.Join("/", dir, name))); m != nil {
-				return m[1]
+		for _, dir := range machine.Libraries {
+			if v := machine.LibraryVersion(machine.Root(root).Behind(filepath.Join(dir, name))); v != "" {
+				return v
 			}
 		}
 	}
@@ -59,30 +59,10 @@ func libraryVersion(root string) string {
 func versionBeside(library string) string {
 	dir := filepath.Dir(library)
 	for _, name := range []string{"libcuda.so.1", filepath.Base(library)} {
-		file := behind("/", filepath.Join(dir, name))
-		if m := versioned.FindStringSubmatch(file); m != nil && strings.HasPrefix(file, dir+"/") {
-			return m[1]
+		file := machine.Running.Behind(filepath.Join(dir, name))
+		if v := machine.LibraryVersion(file); v != "" && strings.HasPrefix(file, dir+"/") {
+			return v
 		}
 	}
 	return ""
-}
-
-// behind follows the links of a file under a root, as Debian's alternatives are
-// absolute ones.
-func behind(root, path string) string {
-	const most = 10
-	for range most {
-		to, err := os.Readlink(filepath.Join(root, path))
-		if err != nil {
-			break
-		}
-		if !strings.HasPrefix(to, "/") {
-			to = filepath.Join(filepath.Dir(path), to)
-		}
-		path = to
-	}
-	if _, err := os.Stat(filepath.Join(root, path)); err != nil {
-		return ""
-	}
-	return path
 }

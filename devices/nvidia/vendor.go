@@ -107,6 +107,10 @@ func xids(s *plugin.Settings, key string) []uint64 {
 
 // Inventory reads all GPUs and, in passing, what tells their health.
 func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
+	if v.changing() {
+		return nil, v.letGo()
+	}
+	v.lib.pause("")
 	readings, err := v.lib.read()
 	if err != nil {
 		v.ward.unread(err)
@@ -127,6 +131,9 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 
 // Converge keeps the MPS daemons of shared GPUs and reports.
 func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugin.State {
+	if v.changing() {
+		return v.withheld(plan)
+	}
 	daemons := v.mps.converge(plan)
 	if len(daemons) > 0 {
 		v.tellForeign()

@@ -107,7 +107,7 @@ func within(prefix string) func(string) bool {
 	return func(p string) bool { return p == full || strings.HasPrefix(p, full+"/") }
 }
 
-var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance", "pack", "blob", "compiled", "join", "ownership", "profile"}
+var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance", "pack", "blob", "compiled", "join", "ownership", "profile", "driver"}
 
 // A policy that reads a clock, a file or a random source cannot be replayed or
 // checked by property, so policies take values and return values.
@@ -203,7 +203,7 @@ func TestNobodyUsesCgo(t *testing.T) {
 // Product code runs on machines without the rack, so it must not know of it.
 func TestProductKnowsNoFakes(t *testing.T) {
 	g := load(t)
-	for _, root := range []string{"cmd", "devices", "drivers", "autoscaler-plugin", "gateway", "router", "cache", "internal"} {
+	for _, root := range []string{"cmd", "devices", "drivers", "autoscaler-plugin", "gateway", "router", "cache", "internal", "node"} {
 		g.forbid(t, root, "fakes live at the C ABI, under the shipped binary", func(p string) bool {
 			return within("e2e")(p) || within("bench")(p)
 		})

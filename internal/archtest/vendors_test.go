@@ -16,7 +16,7 @@ import (
 
 // product are the folders of what is shipped. Stand-ins and the demo's figures
 // imitate vendors and so name them.
-var product = []string{"cmd", "devices", "drivers", "internal", "gateway", "router", "cache", "autoscaler-plugin", "simulate", "ui", "profiler"}
+var product = []string{"cmd", "devices", "drivers", "internal", "gateway", "router", "cache", "autoscaler-plugin", "simulate", "ui", "profiler", "node"}
 
 // vendorWords are the constants of package gpu and the texts by which code could
 // tell vendors apart.

@@ -11,6 +11,7 @@ import (
 
 	"aliquot/internal/agent"
 	"aliquot/internal/cacheapi"
+	kernel "aliquot/internal/driver"
 )
 
 // Level of a finding.
@@ -59,6 +60,8 @@ type Facts struct {
 	// says nothing.
 	Cache        *cacheapi.Status
 	CacheProblem string
+	// Host is what the host has of GPU drivers, nil where it is not this one.
+	Host *kernel.Facts
 	// Preemption is on for jobs of type service or batch.
 	Preemption bool
 }
@@ -68,7 +71,7 @@ func Examine(f Facts) []Finding {
 	if f.Node == nil {
 		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), drivers(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
 }
 
 // client looks at whether the servers place anything on the node.

@@ -1,0 +1,227 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/consultoken"
+	"aliquot/internal/driver"
+	"aliquot/node"
+)
+
+type nodeRolloutCommand struct{ ui cli.Ui }
+
+func (nodeRolloutCommand) Synopsis() string { return "Say which GPU drivers nodes shall have" }
+
+func (nodeRolloutCommand) Help() string {
+	return `Usage: aliquot node rollout [-key=aliquot/node] <file>
+       aliquot node rollout -pause | -resume | -free=<node>
+
+  Writes which drivers are wanted into Consul KV, from a JSON file that docs/nodes.md
+  explains. Agents of nodes follow it. The command only writes: aliquot node status
+  follows the rollout.
+
+Options:
+
+  -pause    Let no further node begin. Those that have begun go on. Default false.
+  -resume   Undo that. Default false.
+  -free     Free the slot of a node, by name or ID, that failed or will never come back.
+            A node that failed tries again then.
+  -key      Prefix of the documents in Consul KV. Default aliquot/node.
+
+Example:
+
+  aliquot node rollout drivers.json
+`
+}
+
+// rollout is what is asked of the command.
+type rollout struct {
+	pause, resume bool
+	free, file    string
+}
+
+func (c nodeRolloutCommand) Run(args []string) int {
+	var r rollout
+	flags := newFlags("node rollout", c.ui)
+	flags.BoolVar(&r.pause, "pause", false, "")
+	flags.BoolVar(&r.resume, "resume", false, "")
+	flags.StringVar(&r.free, "free", "", "")
+	key := flags.String("key", "aliquot/node", "")
+	err := flags.Parse(args)
+	if err == nil {
+		err = r.files(flags.Args())
+	}
+	if err != nil {
+		c.ui.Error(fmt.Sprintf("aliquot node rollout: %v; see aliquot node rollout -help", err))
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	said, err := r.run(ctx, *key)
+	if err != nil {
+		c.ui.Error("aliquot node rollout: " + flat(err))
+		return 1
+	}
+	c.ui.Output(said)
+	return 0
+}
+
+// files takes the arguments, and checks that one thing is asked.
+func (r *rollout) files(args []string) error {
+	asked := 0
+	for _, is := range []bool{r.pause, r.resume, r.free != "", len(args) > 0} {
+		if is {
+			asked++
+		}
+	}
+	if asked != 1 || len(args) > 1 {
+		return errors.New("want one of: a file, -pause, -resume, -free=<node>")
+	}
+	if len(args) == 1 {
+		r.file = args[0]
+	}
+	return nil
+}
+
+func (r rollout) run(ctx context.Context, prefix string) (said string, err error) {
+	var wanted driver.Wanted
+	if r.file != "" {
+		text, err := os.ReadFile(r.file)
+		if err != nil {
+			return "", err
+		}
+		if wanted, err = driver.ParseWanted(text); err != nil {
+			return "", fmt.Errorf("%s: %w", r.file, err)
+		}
+	}
+	docs, err := documents(prefix)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case r.free != "":
+		return "the slot of node " + r.free + " is free", docs.Free(ctx, r.free)
+	case r.file != "":
+		return fmt.Sprintf("%d classes are wanted, %d nodes at once", len(wanted.Classes), wanted.Max),
+			docs.SetWanted(ctx, func(driver.Wanted) driver.Wanted { return wanted })
+	}
+	return map[bool]string{true: "no further node begins", false: "nodes begin as their turn comes"}[r.pause],
+		docs.SetWanted(ctx, func(w driver.Wanted) driver.Wanted {
+			w.Paused = r.pause
+			return w
+		})
+}
+
+func documents(prefix string) (node.Documents, error) {
+	client, err := consultoken.NewClient(consul.DefaultConfig())
+	if err != nil {
+		return node.Documents{}, err
+	}
+	return node.Documents{KV: client.KV(), Prefix: prefix}, nil
+}
+
+type nodeStatusCommand struct{ ui cli.Ui }
+
+func (nodeStatusCommand) Synopsis() string { return "Show where each node is with its GPU driver" }
+
+func (nodeStatusCommand) Help() string {
+	return `Usage: aliquot node status [-json] [-key=aliquot/node]
+
+  Shows what is wanted, who has a slot, and for each node with an agent its phase, its
+  driver and what it waits for.
+
+  Exits with 1 when a node failed, with 2 when Consul cannot be asked.
+
+Options:
+
+  -json   Print all as JSON. Default false.
+  -key    Prefix of the documents in Consul KV. Default aliquot/node.
+
+Example:
+
+  aliquot node status
+`
+}
+
+func (c nodeStatusCommand) Run(args []string) int {
+	flags := newFlags("node status", c.ui)
+	asJSON := flags.Bool("json", false, "")
+	key := flags.String("key", "aliquot/node", "")
+	if !flags.parse(args) {
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	docs, err := documents(*key)
+	var s node.Status
+	if err == nil {
+		s, err = docs.Status(ctx)
+	}
+	if err != nil {
+		c.ui.Error("aliquot node status: " + flat(err))
+		return 2
+	}
+	if *asJSON {
+		text, _ := json.MarshalIndent(s, "", "  ")
+		c.ui.Output(string(text))
+	} else {
+		c.ui.Output(statusTable(s, time.Now()))
+	}
+	for _, h := range s.Slots.Holders {
+		if h.Failed != "" {
+			return 1
+		}
+	}
+	return 0
+}
+
+// statusTable lays out a rollout for a terminal.
+func statusTable(s node.Status, now time.Time) string {
+	var b strings.Builder
+	state := "runs"
+	if s.Wanted.Paused {
+		state = "is paused"
+	}
+	for _, h := range s.Slots.Holders {
+		if h.Failed != "" {
+			state = "stopped: node " + h.Node + " failed"
+		}
+	}
+	fmt.Fprintf(&b, "Rollout %s; %d of %d slots are taken\n\n", state, len(s.Slots.Holders), s.Wanted.Max)
+	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "Node\tClass\tPhase\tFor\tLoaded\tWanted\tWhy")
+	for _, r := range s.Nodes {
+		var loaded []string
+		for _, d := range r.Drivers {
+			if d.Loaded != "" {
+				loaded = append(loaded, d.Loaded)
+			}
+		}
+		long := "-"
+		if !r.Since.IsZero() {
+			long = now.Sub(r.Since).Round(time.Second).String()
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long, dash(strings.Join(loaded, ", ")), dash(r.Wanted), r.Why)
+	}
+	table.Flush()
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

@@ -1,0 +1,23 @@
+package doctor
+
+import kernel "aliquot/internal/driver"
+
+// drivers looks at the GPU drivers of the host: versions that differ, packages that
+// upgrades would replace, parts that are missing.
+func drivers(f Facts) []Finding {
+	if f.Host == nil || len(f.Host.GPUs) == 0 {
+		return nil
+	}
+	var out []Finding
+	for _, s := range kernel.Diagnose(*f.Host) {
+		level := Warning
+		if s.Severe {
+			level = Failure
+		}
+		out = append(out, Finding{level, "gpu driver", s.What, s.Fix})
+	}
+	if out == nil {
+		return []Finding{{OK, "gpu driver", "drivers, libraries and packages fit the GPUs and each other", ""}}
+	}
+	return out
+}

@@ -1,0 +1,111 @@
+package driver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"aliquot/internal/gpu"
+)
+
+// Requirement is what one GPU, or several, need of the driver.
+type Requirement struct {
+	// Min is the oldest version that drives the GPU, "" for any.
+	Min string `json:"min,omitempty"`
+	// Last is the newest branch that does, 0 for no end.
+	Last int `json:"last,omitempty"`
+	// Modules is the kind of kernel module that is needed, "" for either.
+	Modules Flavour `json:"modules,omitempty"`
+	// Never says why no driver that can be installed drives the GPU; "" where one does.
+	Never string `json:"never,omitempty"`
+	// Of names the generation or the model.
+	Of string `json:"of"`
+}
+
+func (r Requirement) String() string {
+	if r.Never != "" {
+		return r.Of + ": " + r.Never
+	}
+	var parts []string
+	if r.Min != "" {
+		parts = append(parts, r.Min+" or newer")
+	}
+	if r.Last != 0 {
+		parts = append(parts, fmt.Sprintf("branch %d or older", r.Last))
+	}
+	if r.Modules != "" {
+		parts = append(parts, "the "+string(r.Modules)+" kernel modules")
+	}
+	if len(parts) == 0 {
+		parts = []string{"any driver of today"}
+	}
+	return r.Of + ": " + strings.Join(parts, ", ")
+}
+
+// allows says why a version with a kind of module does not drive the GPU; "" where it
+// does.
+func (r Requirement) allows(version string, modules Flavour) string {
+	switch {
+	case r.Never != "":
+		return r.String()
+	case r.Min != "" && Compare(version, r.Min) < 0, r.Last != 0 && Branch(version) > r.Last:
+		return fmt.Sprintf("version %s does not drive it (%s)", version, r)
+	case r.Modules != "" && modules != "" && r.Modules != modules:
+		return fmt.Sprintf("the %s kernel modules do not drive it (%s)", modules, r)
+	}
+	return ""
+}
+
+// Need is what a GPU needs.
+type Need struct {
+	Device      Device      `json:"gpu"`
+	Requirement Requirement `json:"requirement"`
+}
+
+// Needs returns what each GPU of a vendor needs.
+func Needs(f Facts, v gpu.Vendor) []Need {
+	m, ok := MakerOf(v)
+	var out []Need
+	for _, d := range f.GPUs {
+		if d.Vendor == v && ok {
+			out = append(out, Need{d, m.Require(d)})
+		}
+	}
+	return out
+}
+
+// Intersect returns what drives all GPUs. Where nothing does it says which two GPUs
+// exclude each other, or which one has no driver.
+func Intersect(needs []Need) (Requirement, string) {
+	var all Requirement
+	var min, last, kind Need // those that set the bounds
+	for _, n := range needs {
+		r := n.Requirement
+		if r.Never != "" {
+			return r, fmt.Sprintf("%s: %s", n.Device, r)
+		}
+		if r.Min != "" && (all.Min == "" || Compare(r.Min, all.Min) > 0) {
+			all.Min, min = r.Min, n
+		}
+		if r.Last != 0 && (all.Last == 0 || r.Last < all.Last) {
+			all.Last, last = r.Last, n
+		}
+		if r.Modules != "" && all.Modules != "" && r.Modules != all.Modules {
+			return all, conflict(kind, n)
+		}
+		if r.Modules != "" {
+			all.Modules, kind = r.Modules, n
+		}
+		if !slices.Contains(strings.Split(all.Of, ", "), r.Of) {
+			all.Of = strings.TrimPrefix(all.Of+", "+r.Of, ", ")
+		}
+	}
+	if all.Last != 0 && all.Min != "" && Branch(all.Min) > all.Last {
+		return all, conflict(last, min)
+	}
+	return all, ""
+}
+
+func conflict(a, b Need) string {
+	return fmt.Sprintf("no driver drives both %s (%s) and %s (%s)", a.Device, a.Requirement, b.Device, b.Requirement)
+}

@@ -1,0 +1,227 @@
+package driver
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot/internal/gpu"
+)
+
+// Wanted is the document by which an operator says which drivers the cluster's nodes
+// shall have.
+type Wanted struct {
+	// Max is how many nodes are changed at once, at least 1.
+	Max int `json:"max"`
+	// Paused lets no further node begin. One that has begun goes on to its end, as half
+	// a driver serves nobody.
+	Paused bool `json:"paused,omitempty"`
+	// Classes are what is wanted by Nomad's node class; Others stands for all that are not
+	// named.
+	Classes map[string]Want `json:"classes"`
+}
+
+// Others is the name for nodes of every class that is not named.
+const Others = "*"
+
+// ParseWanted reads the document. Whatever is not understood is refused, because
+// programs that run as root follow it.
+func ParseWanted(text []byte) (Wanted, error) {
+	w := Wanted{Max: 1}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&w); err != nil {
+		return Wanted{}, fmt.Errorf("it is no JSON document of wanted drivers: %w", err)
+	}
+	if d.More() {
+		return Wanted{}, fmt.Errorf("there is something behind the document")
+	}
+	if w.Max < 1 {
+		return Wanted{}, fmt.Errorf("max is %d: want at least 1", w.Max)
+	}
+	for _, class := range slices.Sorted(maps.Keys(w.Classes)) {
+		if why := w.Classes[class].wrong(); why != "" {
+			return Wanted{}, fmt.Errorf("class %q: %s", class, why)
+		}
+	}
+	return w, nil
+}
+
+func (w Want) wrong() string {
+	m, known := MakerOf(w.Vendor)
+	switch {
+	case !ValidVersion(w.Version):
+		return fmt.Sprintf("version is %q: want the whole version of a driver, such as 580.126.09", w.Version)
+	case w.Vendor != "" && !known:
+		return fmt.Sprintf("vendor is %q: want one of %s", w.Vendor, join(makers()))
+	case w.Modules != "" && w.Modules != Open && w.Modules != Closed:
+		return fmt.Sprintf("modules is %q: want %q or %q", w.Modules, Open, Closed)
+	case w.Modules != "" && known && m.About == "":
+		return fmt.Sprintf("modules is %q, but %s's driver has one kind only", w.Modules, m.name())
+	}
+	if d, err := time.ParseDuration(w.DrainDeadline); w.DrainDeadline != "" && (err != nil || d <= 0) {
+		return fmt.Sprintf("drain_deadline is %q: want a duration, such as 1h", w.DrainDeadline)
+	}
+	return ""
+}
+
+func makers() (out []gpu.Vendor) {
+	for _, m := range Makers() {
+		out = append(out, m.Vendor)
+	}
+	return out
+}
+
+// For returns what is wanted of a class of nodes, nil for nothing.
+func (w Wanted) For(class string) *Want {
+	if want, ok := w.Classes[class]; ok {
+		return &want
+	}
+	if want, ok := w.Classes[Others]; ok {
+		return &want
+	}
+	return nil
+}
+
+// Slots is the document by which nodes take turns. A node holds its slot until it has
+// been found well or somebody frees it by hand: no time ends it, because a node that
+// reboots cannot say that it still needs it.
+type Slots struct {
+	// Holders are the nodes that are being changed, or that failed, by node ID.
+	Holders map[string]Holder `json:"holders"`
+	// Done are the versions that nodes came to by a slot.
+	Done map[string]Holder `json:"done"`
+}
+
+// Holder is a node that has a slot, or had one.
+type Holder struct {
+	Node    string     `json:"node"`
+	Class   string     `json:"class"`
+	Vendor  gpu.Vendor `json:"vendor"`
+	Version string     `json:"version"`
+	// Eligible tells that the node took tasks before.
+	Eligible bool      `json:"eligible"`
+	Since    time.Time `json:"since"`
+	// Failed says why the node stopped, "" while it goes on.
+	Failed string `json:"failed,omitempty"`
+}
+
+// ParseSlots reads the document; nothing stands for no holders.
+func ParseSlots(text []byte) (Slots, error) {
+	var s Slots
+	if len(text) == 0 {
+		return s, nil
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("it is no JSON document of slots: %w", err)
+	}
+	return s, nil
+}
+
+// May says why a node may not take a slot, "" where it may.
+func (s Slots) May(id string, h Holder, w Wanted, want Want) string {
+	if _, has := s.Holders[id]; has {
+		return ""
+	}
+	if w.Paused {
+		return "the rollout is paused"
+	}
+	for _, other := range s.sorted() {
+		if other.Failed != "" {
+			return fmt.Sprintf("the rollout stopped: node %s failed: %s", other.Node, other.Failed)
+		}
+	}
+	if len(s.Holders) >= w.Max {
+		return fmt.Sprintf("%d of %d slots are taken, by %s", len(s.Holders), w.Max, strings.Join(s.names(), ", "))
+	}
+	return s.first(h, want)
+}
+
+// first lets canaries go before the others.
+func (s Slots) first(h Holder, want Want) string {
+	same := func(o Holder) bool { return o.Class == h.Class && o.Version == h.Version && o.Vendor == h.Vendor }
+	done := map[string]bool{}
+	for _, o := range s.Done {
+		if same(o) {
+			done[o.Node] = true
+		}
+	}
+	if len(want.Canary) > 0 {
+		for _, name := range want.Canary {
+			if !done[name] && !slices.Contains(want.Canary, h.Node) {
+				return "canary " + name + " is not done"
+			}
+		}
+		return ""
+	}
+	for _, o := range s.sorted() {
+		if same(o) && len(done) == 0 {
+			return "node " + o.Node + " goes first, and is not done"
+		}
+	}
+	return ""
+}
+
+func (s Slots) sorted() []Holder {
+	var out []Holder
+	for _, id := range slices.Sorted(maps.Keys(s.Holders)) {
+		out = append(out, s.Holders[id])
+	}
+	return out
+}
+
+func (s Slots) names() (out []string) {
+	for _, h := range s.sorted() {
+		out = append(out, h.Node)
+	}
+	return out
+}
+
+// Take returns the slots with a further holder.
+func (s Slots) Take(id string, h Holder) Slots {
+	s = s.clone()
+	s.Holders[id] = h
+	delete(s.Done, id)
+	return s
+}
+
+// Give returns the slots after a node was found well with its version.
+func (s Slots) Give(id string, now time.Time) Slots {
+	s = s.clone()
+	if h, has := s.Holders[id]; has {
+		h.Since = now
+		s.Done[id] = h
+	}
+	delete(s.Holders, id)
+	return s
+}
+
+// Fail returns the slots after a node failed. It keeps its slot, so that the rollout
+// stops.
+func (s Slots) Fail(id string, h Holder, why string) Slots {
+	s = s.clone()
+	if had, has := s.Holders[id]; has {
+		h = had
+	}
+	h.Failed = why
+	s.Holders[id] = h
+	return s
+}
+
+// Reset returns the slots after somebody freed a node's by hand.
+func (s Slots) Reset(id string) Slots {
+	s = s.clone()
+	delete(s.Holders, id)
+	return s
+}
+
+func (s Slots) clone() Slots {
+	out := Slots{Holders: map[string]Holder{}, Done: map[string]Holder{}}
+	maps.Copy(out.Holders, s.Holders)
+	maps.Copy(out.Done, s.Done)
+	return out
+}

@@ -1,0 +1,578 @@
+package driver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Phase is where a node is on its way to another driver.
+type Phase string
+
+// The phases, in order. From every one of them a node may come to Failed.
+const (
+	Current    Phase = "current"
+	Changing   Phase = "wanted"
+	InSlot     Phase = "slot"
+	Draining   Phase = "draining"
+	Idle       Phase = "idle"
+	Installing Phase = "installing"
+	Reloading  Phase = "reloading"
+	Rebooting  Phase = "rebooting"
+	Verifying  Phase = "verifying"
+	Failed     Phase = "failed"
+)
+
+// State is what a node keeps of its way. It is written before each action, so that
+// whatever ends the agent, the next one goes on from there.
+type State struct {
+	Phase Phase `json:"phase"`
+	// Why says what the node waits for, or why it failed.
+	Why string `json:"why,omitempty"`
+	// Plan is what is being done; Class and Canary are of the want behind it.
+	Plan Plan `json:"plan"`
+	Want Want `json:"want"`
+	// From are the driver's packages before, FromVersion the version that was loaded.
+	From        []Pin  `json:"from,omitempty"`
+	FromVersion string `json:"from_version,omitempty"`
+	// Had counts the GPUs that Nomad was offered before, all healthy.
+	Had int `json:"had"`
+	// Eligible tells that the node took tasks before.
+	Eligible bool `json:"eligible"`
+	// Back tells that the node is on its way back to From, because of Cause.
+	Back  bool   `json:"back,omitempty"`
+	Cause string `json:"cause,omitempty"`
+	// Did is the last action that succeeded in this phase, Trouble the error of the last
+	// one that did not, Tries how many failed in a row.
+	Did     Verb   `json:"did,omitempty"`
+	Trouble string `json:"trouble,omitempty"`
+	Tries   int    `json:"tries,omitempty"`
+	// BootID is that of the boot in which a reboot was decided; Rebooted are the versions
+	// for which there was one.
+	BootID   string   `json:"boot_id,omitempty"`
+	Rebooted []string `json:"rebooted,omitempty"`
+	// Released tells that what belongs to the driver was stopped; Unharmed that a failure
+	// came before anything was changed.
+	Released bool `json:"released,omitempty"`
+	Unharmed bool `json:"unharmed,omitempty"`
+	// Since is when the phase began, Retry when an action may be tried again.
+	Since time.Time `json:"since"`
+	Retry time.Time `json:"retry"`
+}
+
+// Verb is what the agent is to do.
+type Verb string
+
+// The actions. Each looks at the machine first, so that it may be repeated.
+const (
+	Wait       Verb = ""           // look again later
+	TakeSlot   Verb = "take-slot"  // add the node to the holders
+	Fetch      Verb = "fetch"      // download packages, and those to go back to
+	Drain      Verb = "drain"      // ask Nomad to move the node's tasks
+	Release    Verb = "release"    // stop what belongs to the driver and has the device open
+	Install    Verb = "install"    // install Plan.Install
+	Restore    Verb = "restore"    // install State.From again
+	LoadModule Verb = "reload"     // take the modules out and load those on disk
+	BootAgain  Verb = "reboot"     // reboot the machine
+	Resume     Verb = "resume"     // start again what Release stopped
+	Hold       Verb = "hold"       // keep upgrades from the driver's packages
+	Admit      Verb = "admit"      // let the node take tasks
+	GiveSlot   Verb = "give-slot"  // take the node from the holders
+	Report     Verb = "report"     // mark the node as failed among the holders
+	Again      Verb = "step-again" // nothing: the next step follows at once
+)
+
+// Seen is what the machine and the cluster say at the moment of a step.
+type Seen struct {
+	Now    time.Time
+	Facts  Facts
+	Wanted Wanted
+	// Class is Nomad's node class, ID and Name the node's.
+	Class, ID, Name string
+	Slots           Slots
+	Node            Node
+	// Offered is what Nomad is offered of the vendor's GPUs by our plugin.
+	Offered Offered
+}
+
+// Node is what Nomad says of the node.
+type Node struct {
+	Ready    bool
+	Eligible bool
+	// Draining is a drain that goes on, and Ours tells that it, or the one before, was
+	// asked by this program. Ended tells that the last one was ended by somebody.
+	Draining, Ours, Ended bool
+	// Drained tells that the last drain came to its end, and the node is ineligible since.
+	Drained bool
+	// Left are the allocations that still run, but those of system jobs.
+	Left []string
+}
+
+// Offered is what the device plugin says of a vendor's GPUs by Nomad.
+type Offered struct {
+	// GPUs counts the physical GPUs all of whose instances are healthy.
+	GPUs int
+	// Versions are the driver's, as the plugin sees them.
+	Versions []string
+	// Sick are the reasons of unhealthy instances.
+	Sick []string
+}
+
+const (
+	retryAfter  = time.Minute
+	mostTries   = 3
+	verifyLimit = 10 * time.Minute
+	quitLimit   = time.Minute
+)
+
+// Step decides what a node does next. It returns the state to keep before the action is
+// done.
+func Step(s State, v Seen) (State, Verb) {
+	switch s.Phase {
+	case Changing:
+		return wanted(s, v)
+	case InSlot:
+		return inSlot(s, v)
+	case Draining:
+		return draining(s, v)
+	case Idle:
+		return idle(s, v)
+	case Installing:
+		return installing(s, v)
+	case Reloading:
+		return reloading(s, v)
+	case Rebooting:
+		return rebooting(s, v)
+	case Verifying:
+		return verifying(s, v)
+	case Failed:
+		return failed(s, v)
+	}
+	return current(s, v)
+}
+
+// Did returns the state after an action succeeded.
+func (s State) did(v Verb) State {
+	s.Did, s.Trouble, s.Tries = v, "", 0
+	switch v {
+	case Release:
+		s.Released = true
+	case Resume:
+		s.Released = false
+	}
+	return s
+}
+
+// After returns the state after an action was tried.
+func (s State) After(v Verb, err error, now time.Time) State {
+	if v == Wait || v == Again {
+		return s
+	}
+	if err == nil {
+		return s.did(v)
+	}
+	s.Trouble = strings.Join(strings.Fields(err.Error()), " ")
+	s.Tries++
+	s.Retry = now.Add(retryAfter)
+	return s
+}
+
+// to begins another phase.
+func (s State) to(p Phase, v Seen) (State, Verb) {
+	s.Phase, s.Why, s.Did, s.Trouble, s.Tries, s.Since, s.Retry = p, "", "", "", 0, v.Now, time.Time{}
+	return s, Again
+}
+
+func (s State) wait(format string, values ...any) (State, Verb) {
+	s.Why = fmt.Sprintf(format, values...)
+	return s, Wait
+}
+
+func (s State) act(v Verb) (State, Verb) {
+	s.Why = ""
+	return s, v
+}
+
+// fail stops the node. What it says first is what a reader needs first.
+func (s State) fail(v Seen, why string) (State, Verb) {
+	s, _ = s.to(Failed, v)
+	s.Why = why
+	return s, Again
+}
+
+// giveUp is fail where nothing was changed yet.
+func (s State) giveUp(v Seen, why string) (State, Verb) {
+	s.Unharmed = true
+	return s.fail(v, why+"; nothing was changed")
+}
+
+// current looks whether another driver is wanted.
+func current(s State, v Seen) (State, Verb) {
+	trouble, retry, tries := s.Trouble, s.Retry, s.Tries
+	s = State{Phase: Current, Since: s.Since, Trouble: trouble, Retry: retry, Tries: tries}
+	want := v.Wanted.For(v.Class)
+	if want == nil {
+		return s.wait("no version is wanted of nodes of class %q", v.Class)
+	}
+	plan, refusal := Make(v.Facts, *want)
+	if refusal != nil {
+		return s.wait("refused: %s", refusal.Error())
+	}
+	held, has := v.Slots.Holders[v.ID]
+	switch {
+	case !plan.Done():
+		s.Plan, s.Want = plan, *want
+		return s.to(Changing, v)
+	case trouble != "" && v.Now.Before(retry):
+		return s.wait("version %s is loaded; %s", plan.Version, trouble)
+	case len(plan.Hold) > 0:
+		s.Plan = plan
+		return s.act(Hold)
+	// An agent before this one did not come to its end, and its state is lost.
+	case has && held.Failed == "" && v.Node.Ours && v.Node.Drained && held.Eligible:
+		return s.act(Admit)
+	case has && held.Failed == "":
+		return s.act(GiveSlot)
+	}
+	return s.wait("version %s is loaded, as wanted", plan.Version)
+}
+
+// wanted waits for the node's turn.
+func wanted(s State, v Seen) (State, Verb) {
+	want := v.Wanted.For(v.Class)
+	if want == nil {
+		return s.to(Current, v)
+	}
+	plan, refusal := Make(v.Facts, *want)
+	if refusal != nil || plan.Done() {
+		return s.to(Current, v)
+	}
+	s.Plan, s.Want = plan, *want
+	held, has := v.Slots.Holders[v.ID]
+	switch why := v.Slots.May(v.ID, s.holder(v), v.Wanted, *want); {
+	case has && held.Failed != "":
+		return s.wait("this node failed before: %s; free its slot by hand to let it try again", held.Failed)
+	case has:
+		s.From, s.FromVersion, s.Had = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded, v.Offered.GPUs
+		s.Eligible = held.Eligible
+		return s.to(InSlot, v)
+	case !v.Node.Ready:
+		return s.wait("Nomad does not call the node ready")
+	case v.Node.Draining && !v.Node.Ours, v.Node.Drained && !v.Node.Ours:
+		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
+	case why != "":
+		return s.wait("%s", why)
+	case v.Now.Before(s.Retry):
+		return s.wait("%s", s.Trouble)
+	}
+	return s.act(TakeSlot)
+}
+
+// Holder is the entry by which the node takes a slot.
+func (s State) Holder(v Seen) Holder { return s.holder(v) }
+
+func (s State) holder(v Seen) Holder {
+	return Holder{Node: v.Name, Class: v.Class, Vendor: s.Plan.Vendor, Version: s.Plan.Version, Eligible: v.Node.Eligible, Since: v.Now}
+}
+
+func pins(packages []Package) (out []Pin) {
+	for _, p := range packages {
+		out = append(out, Pin{p.Name, p.Version})
+	}
+	return out
+}
+
+// inSlot brings all packages to the node while it still serves.
+func inSlot(s State, v Seen) (State, Verb) {
+	switch {
+	case s.Did == Fetch || len(s.Plan.Install) == 0:
+		return s.to(Draining, v)
+	case s.Tries >= mostTries:
+		return s.giveUp(v, s.Trouble)
+	case s.Trouble != "" && v.Now.Before(s.Retry):
+		return s.wait("try %d of %d: %s", s.Tries, mostTries, s.Trouble)
+	}
+	return s.act(Fetch)
+}
+
+// draining waits until the node's tasks have moved.
+func draining(s State, v Seen) (State, Verb) {
+	switch {
+	case v.Node.Draining && !v.Node.Ours:
+		return s.wait("somebody else drains the node")
+	case v.Node.Draining:
+		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
+	case v.Node.Drained && v.Node.Ours && !v.Node.Eligible && len(v.Node.Left) == 0:
+		return s.to(Idle, v)
+	case v.Node.Drained && !v.Node.Ours:
+		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
+	case s.Did == Drain && v.Node.Ended:
+		return s.giveUp(v, "somebody ended the drain")
+	case s.Did == Drain:
+		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
+	case s.Tries >= mostTries:
+		return s.giveUp(v, s.Trouble)
+	case s.Trouble != "" && v.Now.Before(s.Retry):
+		return s.wait("%s", s.Trouble)
+	}
+	return s.act(Drain)
+}
+
+func short(names []string) string {
+	const most = 3
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + ", …"
+	}
+	return strings.Join(names, ", ")
+}
+
+// idle waits until nobody has the device open. Nobody is ended for it.
+func idle(s State, v Seen) (State, Verb) {
+	var others, ours []string
+	for _, p := range v.Facts.Holders {
+		switch {
+		case p.Vendor != s.Plan.Vendor:
+		case p.Display:
+			return s.giveUp(v, "a screen is drawn by "+p.String())
+		case p.Ours:
+			ours = append(ours, p.String())
+		default:
+			others = append(others, p.String())
+		}
+	}
+	switch {
+	case v.Node.Eligible:
+		return s.to(Draining, v) // somebody let tasks in again
+	case len(others) > 0:
+		return s.wait("%s is in use by %s", s.Plan.Vendor, short(others))
+	case s.Plan.Apply != Reload || s.Did == Release && len(ours) == 0:
+		return s.to(Installing, v)
+	case s.Did == Release && v.Now.Before(s.Since.Add(quitLimit)):
+		return s.wait("%s still has the device open", short(ours))
+	case s.Did == Release, s.Tries >= mostTries:
+		// The reload has no chance; the reboot ends them in order.
+		s.Plan.Apply = Reboot
+		return s.to(Installing, v)
+	}
+	return s.act(Release)
+}
+
+// installing changes the packages, or brings the former ones back.
+func installing(s State, v Seen) (State, Verb) {
+	switch {
+	case s.Trouble != "" && s.Back:
+		return s.fail(v, s.Cause+"; and the former packages could not be installed again: "+s.Trouble+"; the node stays ineligible")
+	case s.Trouble != "":
+		return s.rollBack(v, s.Trouble)
+	case !s.Back && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
+	case !s.Back && !whole(v.Facts, s.Plan):
+		if s.Did == Install {
+			return s.rollBack(v, "after the installation not all packages are there as planned")
+		}
+		return s.act(Install)
+	case s.Back && !restored(v.Facts, s):
+		if s.Did == Restore {
+			return s.fail(v, s.Cause+"; and the former packages are not all there again; the node stays ineligible")
+		}
+		return s.act(Restore)
+	}
+	return s.load(v)
+}
+
+// load decides how what is installed comes into the kernel.
+func (s State) load(v Seen) (State, Verb) {
+	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
+	switch {
+	case s.Back && target == "":
+		return s.fail(v, s.Cause+"; its packages were removed, and there is no driver, as before; the node stays ineligible")
+	case s.inForce(d):
+		return s.to(Verifying, v)
+	case d.OnDisk != "" && d.OnDisk != target && target != InTree:
+		why := fmt.Sprintf("the module on disk is %s and not %s", d.OnDisk, target)
+		if s.Back {
+			return s.fail(v, s.Cause+"; and "+why+"; the node stays ineligible")
+		}
+		return s.rollBack(v, why)
+	case s.Plan.Apply == Reload:
+		return s.to(Reloading, v)
+	}
+	return s.reboot(v)
+}
+
+// inForce reports whether the module that is loaded is the one that the node goes to.
+func (s State) inForce(d Installed) bool {
+	kind := s.Back || s.Plan.Modules == "" || d.Modules == "" || d.Modules == s.Plan.Modules
+	return d.Loaded == s.target() && kind
+}
+
+// target is the version that the node goes to.
+func (s State) target() string {
+	if s.Back {
+		return s.FromVersion
+	}
+	return s.Plan.Version
+}
+
+// rollBack turns around, once.
+func (s State) rollBack(v Seen, why string) (State, Verb) {
+	s, again := s.to(Installing, v)
+	s.Back, s.Cause = true, why
+	return s, again
+}
+
+// whole reports whether all that is planned is installed.
+func whole(f Facts, p Plan) bool {
+	for _, want := range p.Install {
+		if !slices.ContainsFunc(f.Packages, func(h Package) bool {
+			return h.Name == want.Name && (h.Version == want.Version || want.Version == "") && h.Broken == ""
+		}) {
+			return false
+		}
+	}
+	for _, name := range p.Remove {
+		if f.installed(name) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" })
+}
+
+// restored reports whether the driver's packages are again what they were.
+func restored(f Facts, s State) bool {
+	now := f.DriverPackages(s.Plan.Vendor)
+	if slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" }) {
+		return false
+	}
+	same := func(a Package, b Pin) bool { return a.Name == b.Name && a.Version == b.Version }
+	for _, p := range s.From {
+		if !slices.ContainsFunc(now, func(h Package) bool { return same(h, p) }) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(now, func(h Package) bool {
+		return !slices.ContainsFunc(s.From, func(p Pin) bool { return same(h, p) })
+	})
+}
+
+// reloading puts the module on disk into the kernel. What cannot be taken out by gentle
+// means needs a reboot.
+func reloading(s State, v Seen) (State, Verb) {
+	switch d := v.Facts.Drivers[s.Plan.Vendor]; {
+	case s.inForce(d):
+		return s.to(Verifying, v)
+	case s.Trouble != "", s.Did == LoadModule:
+		return s.reboot(v)
+	}
+	return s.act(LoadModule)
+}
+
+// reboot begins the reboot, of which there is one for each version.
+func (s State) reboot(v Seen) (State, Verb) {
+	target := s.target()
+	if slices.Contains(s.Rebooted, target) {
+		if s.Back {
+			return s.fail(v, s.Cause+"; and after a reboot version "+target+" is not loaded; the node stays ineligible")
+		}
+		return s.rollBack(v, "after a reboot version "+target+" is not loaded")
+	}
+	s, again := s.to(Rebooting, v)
+	s.Rebooted, s.BootID = append(slices.Clone(s.Rebooted), target), v.Facts.BootID
+	return s, again
+}
+
+// rebooting asks for the reboot until the boot is another one.
+func rebooting(s State, v Seen) (State, Verb) {
+	switch {
+	case v.Facts.BootID != s.BootID:
+		return s.to(Verifying, v)
+	case s.Did == BootAgain:
+		return s.wait("the machine goes down")
+	case s.Trouble != "" && v.Now.Before(s.Retry):
+		return s.wait("%s", s.Trouble)
+	}
+	return s.act(BootAgain)
+}
+
+// verifying waits until the device plugin says by Nomad that all is well.
+func verifying(s State, v Seen) (State, Verb) {
+	problem := s.problem(v)
+	switch {
+	case s.Released && !v.Now.Before(s.Retry):
+		return s.act(Resume)
+	case problem != "" && v.Now.Before(s.Since.Add(verifyLimit)):
+		return s.wait("%s", problem)
+	case problem != "" && s.Back:
+		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
+	case problem != "":
+		s.Plan.Apply = Reboot // what was stopped for a reload is at work again
+		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyLimit, problem))
+	}
+	return s.finish(v)
+}
+
+// problem says what is not well yet, "" where all is.
+func (s State) problem(v Seen) string {
+	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
+	m, _ := MakerOf(s.Plan.Vendor)
+	had := s.Had
+	if s.FromVersion == "" {
+		had = max(had, 1) // there was no driver, so none was offered
+	}
+	switch {
+	case d.Loaded != target:
+		return fmt.Sprintf("the loaded module is %q and not %s", d.Loaded, target)
+	case m.Library != "" && d.Library != target:
+		return fmt.Sprintf("the library is %q and not %s", d.Library, target)
+	case !v.Node.Ready:
+		return "Nomad does not call the node ready"
+	case v.Offered.GPUs < had:
+		if len(v.Offered.Sick) > 0 {
+			return fmt.Sprintf("%d GPUs are healthy and %d were: %s", v.Offered.GPUs, had, short(v.Offered.Sick))
+		}
+		return fmt.Sprintf("%d GPUs are healthy and %d were", v.Offered.GPUs, had)
+	}
+	for _, version := range v.Offered.Versions {
+		if version != target && target != InTree {
+			return fmt.Sprintf("the device plugin sees driver %s and not %s", version, target)
+		}
+	}
+	return ""
+}
+
+// finish gives the node back, one thing after another.
+func (s State) finish(v Seen) (State, Verb) {
+	_, has := v.Slots.Holders[v.ID]
+	switch {
+	case s.Trouble != "" && v.Now.Before(s.Retry):
+		return s.wait("%s", s.Trouble)
+	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.Did != Hold:
+		return s.act(Hold)
+	case s.Eligible && !v.Node.Eligible:
+		return s.act(Admit)
+	case s.Back:
+		return s.fail(v, s.Cause+"; the former version "+s.FromVersion+" was installed again and works")
+	case has:
+		return s.act(GiveSlot)
+	}
+	return s.to(Current, v)
+}
+
+// failed waits for a human, who frees the slot. What was not harmed goes on as before.
+func failed(s State, v Seen) (State, Verb) {
+	held, has := v.Slots.Holders[v.ID]
+	switch {
+	case s.Trouble != "" && v.Now.Before(s.Retry):
+		return s, Wait
+	case s.Released && s.Tries < mostTries:
+		return s, Resume
+	case s.Unharmed && s.Eligible && !v.Node.Eligible && v.Node.Ours && v.Node.Drained:
+		return s, Admit
+	case has && held.Failed != "":
+		s.Did = Report
+		return s, Wait
+	case s.Did != Report:
+		return s, Report
+	}
+	return s.to(Current, v)
+}

@@ -1,0 +1,75 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+)
+
+// programs are where a host has its programs, those of the administrator first.
+var programs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
+
+// Program finds a program below the root, and returns its path there; "" where there is
+// none.
+func (r Root) Program(name string) string {
+	for _, dir := range programs {
+		path := dir + "/" + name
+		if info, err := os.Stat(r.Path(path)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}
+
+// ErrNoProgram is the error of a program that the host does not have.
+var ErrNoProgram = errors.New("is not on the host")
+
+// Command prepares a program of the host, which sees the root as its own. It gets nothing
+// of the caller's environment, where tokens may be. A root that is not "/" needs root.
+func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
+	path := r.Program(name)
+	if path == "" {
+		return nil, fmt.Errorf("program %s %w", name, ErrNoProgram)
+	}
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Path, cmd.Err, cmd.Dir = path, nil, "/"
+	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"), "HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
+	if r != Running && r != "" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: string(r)}
+	}
+	return cmd, nil
+}
+
+// Output runs a program of the host and returns what it prints. Its error is one line.
+func (r Root) Output(ctx context.Context, name string, args ...string) (string, error) {
+	cmd, err := r.Command(ctx, name, args...)
+	if err != nil {
+		return "", err
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w", name, ended(err))
+	}
+	return string(out), nil
+}
+
+// ended adds the last line that a program printed on its standard error.
+func ended(err error) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+	if last := strings.TrimSpace(lines[len(lines)-1]); last != "" {
+		return fmt.Errorf("%w: %s", err, last)
+	}
+	return err
+}
+
+// DriverChange is the name of a file in the run_dir of device plugins. While it is there,
+// a plugin lets go of the driver, because somebody is about to load another one.
+const DriverChange = "driver-change"

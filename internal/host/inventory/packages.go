@@ -1,0 +1,89 @@
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"aliquot/internal/driver"
+	"aliquot/internal/host"
+)
+
+// states are the words of dpkg for a package that is not whole, by the second letter of
+// its status.
+var states = map[byte]string{'U': "unpacked and not configured", 'F': "half-configured", 'H': "half-installed", 'W': "waiting for another's trigger", 't': "waiting for its trigger"}
+
+// packages lists the installed packages that matter for drivers, and the host's
+// architecture. A host without dpkg has none.
+func packages(ctx context.Context, root host.Root) (arch string, out []driver.Package, err error) {
+	if root.Program("dpkg-query") == "" {
+		return "", nil, nil
+	}
+	if arch, err = root.Output(ctx, "dpkg", "--print-architecture"); err != nil {
+		return "", nil, err
+	}
+	text, err := root.Output(ctx, "dpkg-query", "-W", "-f", `${db:Status-Abbrev}\t${Package}\t${Version}\n`)
+	if err != nil {
+		return "", nil, err
+	}
+	for line := range strings.Lines(text) {
+		fields := strings.Split(strings.TrimRight(line, "\n"), "\t")
+		if len(fields) != 3 || len(fields[0]) < 2 {
+			return "", nil, fmt.Errorf("dpkg-query printed %q, which is not understood", host.Clip(line))
+		}
+		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h', Broken: states[fields[0][1]]}
+		if p.Broken == "" && fields[0][1] != 'i' {
+			continue // removed; its configuration is left
+		}
+		if p.Broken != "" || matters(p.Name) {
+			out = append(out, p)
+		}
+	}
+	return strings.TrimSpace(arch), out, nil
+}
+
+// matters reports whether a package belongs to a driver or is what drivers are compiled
+// with.
+func matters(name string) bool {
+	return strings.HasPrefix(name, "linux-headers-") || slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool { return m.Owns(name) })
+}
+
+// available asks apt for the versions of all packages of drivers that its sources name.
+func available(ctx context.Context, root host.Root, f driver.Facts) (map[string][]string, error) {
+	names := []string{"linux-headers-" + f.Kernel}
+	if root.Program("apt-cache") == "" {
+		return nil, nil
+	}
+	all, err := root.Output(ctx, "apt-cache", "pkgnames")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range strings.Fields(all) {
+		of := slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool { return f.Of(m.Vendor) > 0 && m.Owns(name) })
+		// Modules for other kernels than the running one are of no use, and there are many.
+		if of && (!strings.HasPrefix(name, "linux-") || strings.HasSuffix(name, "-"+f.Kernel)) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	out := map[string][]string{}
+	for chunk := range slices.Chunk(slices.Compact(names), 200) {
+		text, err := root.Output(ctx, "apt-cache", append([]string{"madison", "--"}, chunk...)...)
+		if err != nil && !errors.Is(err, host.ErrNoProgram) && text == "" {
+			return nil, err
+		}
+		for line := range strings.Lines(text) {
+			fields := strings.Split(line, "|")
+			if len(fields) != 3 || strings.HasSuffix(strings.TrimSpace(fields[2]), "Sources") {
+				continue
+			}
+			name, version := strings.TrimSpace(fields[0]), strings.TrimSpace(fields[1])
+			if !slices.Contains(out[name], version) {
+				out[name] = append(out[name], version)
+			}
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,326 @@
+// Package node brings a node to the driver that is wanted of it: it asks Nomad to move
+// the tasks, installs packages, loads the driver or reboots, and gives the node back when
+// the device plugin finds its GPUs well. What to do next is decided by internal/driver;
+// this package looks and acts.
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/driver"
+	"aliquot/internal/host"
+	"aliquot/internal/host/inventory"
+)
+
+// Config says where an agent works.
+type Config struct {
+	// Root is the root of the host whose driver is looked after.
+	Root host.Root
+	// Dir is where the agent keeps its state and packages, below the root.
+	Dir string
+	// RunDir is that of the device plugins, below the root.
+	RunDir string
+	// Prefix is that of the documents in Consul KV.
+	Prefix string
+	// NodeID is Nomad's ID of the node; "" asks the agent that Nomad names.
+	NodeID string
+	// Interval is how long the agent waits between two looks.
+	Interval time.Duration
+}
+
+// Agent looks after the driver of one node.
+type Agent struct {
+	conf  Config
+	nomad *nomad.Client
+	docs  Documents
+	log   *slog.Logger
+
+	state     driver.State
+	published []byte
+	offers    offers
+}
+
+// offers are what the host's package sources offered when they were asked last.
+type offers struct {
+	at       time.Time
+	want     driver.Want
+	versions map[string][]string
+}
+
+// sourcesAge is how long an answer of the package sources counts.
+const sourcesAge = 10 * time.Minute
+
+// New makes an agent.
+func New(conf Config, n *nomad.Client, c *consul.Client, log *slog.Logger) *Agent {
+	return &Agent{conf: conf, nomad: n, docs: Documents{c.KV(), conf.Prefix}, log: log}
+}
+
+// Run works until the context ends. What is being done to the host then is done to its
+// end first.
+func (a *Agent) Run(ctx context.Context) error {
+	unlock, err := a.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if a.state, err = a.load(); err != nil {
+		return err
+	}
+	if a.conf.NodeID == "" {
+		if a.conf.NodeID, err = ownNode(a.nomad); err != nil {
+			return err
+		}
+	}
+	a.log.Info("looking after the driver", "node", a.conf.NodeID, "phase", a.state.Phase)
+	trouble := ""
+	for {
+		verb, err := a.step(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		text := ""
+		if err != nil {
+			text = err.Error()
+		}
+		if text != "" && text != trouble {
+			a.log.Warn("asking again: " + text)
+		}
+		trouble = text
+		if err == nil && verb != driver.Wait {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.conf.Interval):
+		}
+	}
+}
+
+// step looks, decides and acts once. Its error is that of a look: nothing is done on
+// what is not known.
+func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
+	seen, err := a.look(ctx)
+	if err != nil {
+		return driver.Wait, err
+	}
+	state, verb := driver.Step(a.state, seen)
+	if err := a.keep(state); err != nil {
+		return driver.Wait, err
+	}
+	a.publish(ctx, seen)
+	if verb == driver.Wait || verb == driver.Again {
+		return verb, nil
+	}
+	a.log.Info("doing", "action", string(verb), "phase", string(state.Phase), "version", state.Plan.Version)
+	// Half an installation is worse than a late end.
+	err = a.do(context.WithoutCancel(ctx), verb, seen)
+	if err != nil {
+		a.log.Error("action failed", "action", string(verb), "error", err)
+	}
+	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
+}
+
+// do does what was decided.
+func (a *Agent) do(ctx context.Context, verb driver.Verb, seen driver.Seen) error {
+	s := a.state
+	switch verb {
+	case driver.TakeSlot:
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
+			if slots.May(seen.ID, s.Holder(seen), seen.Wanted, s.Want) != "" {
+				return slots, false // somebody was faster; the next look says who
+			}
+			return slots.Take(seen.ID, s.Holder(seen)), true
+		})
+	case driver.GiveSlot:
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) { return slots.Give(seen.ID, time.Now()), true })
+	case driver.Report:
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
+			return slots.Fail(seen.ID, s.Holder(seen), s.Why), true
+		})
+	case driver.Drain:
+		return drain(ctx, a.nomad, seen.ID, s)
+	case driver.Admit:
+		return admit(ctx, a.nomad, seen.ID)
+	}
+	return a.change(ctx, verb, s)
+}
+
+// change does what changes the host.
+func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) error {
+	p := apt{root: a.conf.Root, dir: filepath.Join(a.conf.Dir, "packages"), log: a.log}
+	m, ok := driver.MakerOf(s.Plan.Vendor)
+	if !ok {
+		return fmt.Errorf("there is no driver of %q", s.Plan.Vendor)
+	}
+	k := kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange), stopped: filepath.Join(a.conf.Dir, "stopped")}
+	switch verb {
+	case driver.Fetch:
+		return p.fetch(ctx, s)
+	case driver.Install:
+		return p.install(ctx, s.Plan)
+	case driver.Restore:
+		facts, err := inventory.Read(ctx, a.conf.Root, false)
+		if err != nil {
+			return err
+		}
+		return p.restore(ctx, s.From, facts.DriverPackages(s.Plan.Vendor))
+	case driver.Hold:
+		return p.hold(ctx, s.Plan.Vendor)
+	case driver.Release:
+		return k.release(ctx)
+	case driver.Resume:
+		return k.resume(ctx)
+	case driver.LoadModule:
+		return k.reload(ctx)
+	case driver.BootAgain:
+		return k.reboot(ctx)
+	}
+	return fmt.Errorf("there is no action %q", verb)
+}
+
+// look reads what the machine and the cluster say now.
+func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
+	seen.Now, seen.ID = time.Now(), a.conf.NodeID
+	if seen.Wanted, err = a.docs.Wanted(ctx); err != nil {
+		return seen, err
+	}
+	if seen.Slots, _, err = a.docs.Slots(ctx); err != nil {
+		return seen, err
+	}
+	n, _, err := a.nomad.Nodes().Info(a.conf.NodeID, (&nomad.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return seen, fmt.Errorf("node %s in Nomad: %w", a.conf.NodeID, err)
+	}
+	seen.Class, seen.Name = n.NodeClass, n.Name
+	if seen.Node, err = ofNode(ctx, a.nomad, n); err != nil {
+		return seen, err
+	}
+	if seen.Facts, err = inventory.Read(ctx, a.conf.Root, false); err != nil {
+		return seen, err
+	}
+	a.ask(ctx, &seen)
+	vendor := a.state.Plan.Vendor
+	if want := seen.Wanted.For(seen.Class); vendor == "" && want != nil {
+		plan, _ := driver.Make(seen.Facts, *want)
+		vendor = plan.Vendor
+	}
+	seen.Offered = offeredBy(n, vendor)
+	return seen, nil
+}
+
+// ask asks the package sources where a plan may need them.
+func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
+	want := seen.Wanted.For(seen.Class)
+	begun := a.state.Phase != driver.Current && a.state.Phase != driver.Changing && a.state.Phase != ""
+	if want == nil || begun {
+		return
+	}
+	if plan, refusal := driver.Make(seen.Facts, *want); refusal == nil && plan.Done() {
+		return
+	}
+	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > sourcesAge {
+		// Lists that cannot be updated may still have what is wanted.
+		if _, err := a.conf.Root.Output(ctx, "apt-get", "-q", "update"); err != nil {
+			a.log.Warn("package lists could not be updated", "error", err)
+		}
+		facts, err := inventory.Read(ctx, a.conf.Root, true)
+		if err != nil {
+			a.log.Warn("package sources could not be asked", "error", err)
+			return
+		}
+		a.offers = offers{seen.Now, *want, facts.Available}
+	}
+	seen.Facts.Available = a.offers.versions
+}
+
+// lock keeps a second agent from the host.
+func (a *Agent) lock() (unlock func(), err error) {
+	dir := a.conf.Root.Path(a.conf.Dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("the state's folder: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("the state's folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("another agent works on this host (%s is locked): run it by Nomad's job or by systemd, not by both", f.Name())
+	}
+	return func() { f.Close() }, nil
+}
+
+func (a *Agent) load() (s driver.State, err error) {
+	text, err := os.ReadFile(a.stateFile())
+	if os.IsNotExist(err) {
+		return driver.State{Phase: driver.Current}, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("the state: %w", err)
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return s, fmt.Errorf("the state in %s is damaged: %w; look at the host, then remove the file", a.stateFile(), err)
+	}
+	return s, nil
+}
+
+func (a *Agent) stateFile() string { return filepath.Join(a.conf.Root.Path(a.conf.Dir), "state.json") }
+
+// keep writes a state so that it is there after a crash, if it is another one.
+func (a *Agent) keep(s driver.State) error {
+	if reflect.DeepEqual(s, a.state) {
+		return nil
+	}
+	if s.Phase != a.state.Phase || s.Why != a.state.Why {
+		a.log.Info("state", "phase", string(s.Phase), "why", s.Why, "version", s.Plan.Version)
+	}
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := writeWhole(a.stateFile(), text); err != nil {
+		return fmt.Errorf("the state: %w", err)
+	}
+	a.state = s
+	return nil
+}
+
+// writeWhole replaces a file, so that at any moment the old or the new one is on disk.
+func writeWhole(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Sync()
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,230 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot/internal/driver"
+	"aliquot/internal/gpu"
+	"aliquot/internal/host"
+	"aliquot/internal/host/inventory"
+)
+
+// apt installs packages of a host by its own apt and dpkg. It never forces what these
+// refuse.
+type apt struct {
+	root host.Root
+	// dir keeps the packages that were installed and that may be needed again, below the
+	// root.
+	dir string
+	log *slog.Logger
+}
+
+// options are those of every call of apt-get that changes something. Configuration files
+// that an administrator changed stay.
+func (a apt) options() []string {
+	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+		"-o", "Dir::Cache::archives=" + a.dir, "-o", "APT::Keep-Downloaded-Packages=true", "-o", "APT::Sandbox::User=root",
+		"-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
+		"-o", "Dpkg::Use-Pty=0"}
+}
+
+// asked are the arguments by which apt-get knows what is planned.
+func asked(p driver.Plan) []string {
+	var out []string
+	for _, pin := range p.Install {
+		out = append(out, pin.String())
+	}
+	for _, name := range p.Remove {
+		out = append(out, name+"-")
+	}
+	return out
+}
+
+func (a apt) get(ctx context.Context, verb string, args ...string) (string, error) {
+	return a.root.Output(ctx, "apt-get", append(append([]string{verb}, a.options()...), args...)...)
+}
+
+// fetch brings all packages to the host that the plan and the way back need. It changes
+// nothing but its folder.
+func (a apt) fetch(ctx context.Context, s driver.State) error {
+	if err := os.MkdirAll(filepath.Join(a.root.Path(a.dir), "partial"), 0o755); err != nil {
+		return fmt.Errorf("the folder for packages: %w", err)
+	}
+	simulated, err := a.get(ctx, "install", append([]string{"-s"}, asked(s.Plan)...)...)
+	if err != nil {
+		return fmt.Errorf("apt cannot install it: %w", err)
+	}
+	if refusal := driver.CheckSimulation(simulated, s.Plan.Vendor); refusal != nil {
+		return refusal
+	}
+	if err := a.room(ctx, s.Plan); err != nil {
+		return err
+	}
+	for _, pin := range s.From {
+		if a.file(pin) != "" {
+			continue
+		}
+		if err := a.download(ctx, pin); err != nil && !s.Want.AllowNoRollback {
+			return fmt.Errorf("package %s is installed now and nowhere to be had, so that there would be no way back (%w): put it into %s, or set allow_no_rollback", pin, err, a.root.Path(a.dir))
+		}
+	}
+	if _, err := a.get(ctx, "install", append([]string{"--download-only"}, asked(s.Plan)...)...); err != nil {
+		return fmt.Errorf("the packages cannot be downloaded: %w", err)
+	}
+	return nil
+}
+
+func (a apt) download(ctx context.Context, pin driver.Pin) error {
+	cmd, err := a.root.Command(ctx, "apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", pin.String())
+	if err != nil {
+		return err
+	}
+	cmd.Dir = a.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get download: %w: %s", err, lastLine(out))
+	}
+	return nil
+}
+
+func lastLine(out []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
+// file is the file of a package in the folder, as a path below the root; "" where it is
+// not there.
+func (a apt) file(p driver.Pin) string {
+	name := p.Name + "_" + strings.ReplaceAll(p.Version, ":", "%3a") + "_"
+	for _, entry := range a.root.Names(a.dir) {
+		if strings.HasPrefix(entry, name) && strings.HasSuffix(entry, ".deb") {
+			return filepath.Join(a.dir, entry)
+		}
+	}
+	return ""
+}
+
+// unpacked is how many times their size packages need on disk while they are installed:
+// packed, unpacked beside the former ones, and modules as they are compiled.
+const unpacked = 6
+
+// room looks whether the disks have room for an installation, as dpkg runs into a full
+// one in the middle.
+func (a apt) room(ctx context.Context, p driver.Plan) error {
+	list, err := a.get(ctx, "install", append([]string{"--print-uris"}, asked(p)...)...)
+	if err != nil {
+		return fmt.Errorf("apt cannot say what it would download: %w", err)
+	}
+	var need uint64
+	for line := range strings.Lines(list) {
+		// 'uri' file size digest
+		if fields := strings.Fields(line); len(fields) >= 3 && strings.HasPrefix(line, "'") {
+			size, _ := strconv.ParseUint(fields[2], 10, 64)
+			need += size * unpacked
+		}
+	}
+	for _, dir := range []string{a.dir, "/usr", "/var/lib", "/boot"} {
+		var fs unix.Statfs_t
+		if err := unix.Statfs(a.root.Path(dir), &fs); err != nil {
+			continue
+		}
+		if free := fs.Bavail * uint64(fs.Bsize); free < need {
+			return fmt.Errorf("%s has %d MiB free, and the packages need up to %d MiB: make room", a.root.Path(dir), free>>20, need>>20)
+		}
+	}
+	return nil
+}
+
+// install installs what is planned. What an installation before left in pieces is
+// brought to its end first.
+func (a apt) install(ctx context.Context, p driver.Plan) error {
+	_, unfinished := a.root.Output(ctx, "dpkg", "--configure", "-a")
+	out, err := a.get(ctx, "install", asked(p)...)
+	if err != nil {
+		a.tell(out)
+		return errors.Join(fmt.Errorf("the packages could not be installed: %w", err), unfinished)
+	}
+	return nil
+}
+
+// tell puts the end of what apt-get said into the log, as that is where it says why.
+func (a apt) tell(out string) {
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for _, line := range lines[max(0, len(lines)-15):] {
+		a.log.Info("apt-get: " + line)
+	}
+}
+
+// restore installs the former packages from their files, and removes those of the driver
+// that were not there.
+func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Package) error {
+	_, _ = a.root.Output(ctx, "dpkg", "--configure", "-a") // what it cannot mend is replaced
+	var files, gone, args []string
+	before := map[string]bool{}
+	for _, pin := range from {
+		before[pin.Name] = true
+		file := a.file(pin)
+		if file == "" {
+			return fmt.Errorf("the file of %s is not in %s", pin, a.root.Path(a.dir))
+		}
+		files = append(files, file)
+	}
+	args = append(args, files...)
+	for _, p := range now {
+		if !before[p.Name] {
+			gone = append(gone, p.Name)
+			args = append(args, p.Name+"-")
+		}
+	}
+	if len(args) == 0 {
+		return nil
+	}
+	out, err := a.get(ctx, "install", args...)
+	if err == nil {
+		return nil
+	}
+	a.tell(out)
+	a.log.Warn("apt-get could not go back; dpkg alone is tried", "error", err)
+	return a.byDpkg(ctx, files, gone)
+}
+
+// byDpkg goes back where packages are in a state that apt-get does not take as a start.
+func (a apt) byDpkg(ctx context.Context, files, gone []string) error {
+	var errs []error
+	if len(gone) > 0 {
+		_, err := a.root.Output(ctx, "dpkg", append([]string{"--remove"}, gone...)...)
+		errs = append(errs, err)
+	}
+	if len(files) > 0 {
+		_, err := a.root.Output(ctx, "dpkg", append([]string{"--force-confdef", "--force-confold", "--install"}, files...)...)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// hold keeps upgrades from all packages of a driver.
+func (a apt) hold(ctx context.Context, v gpu.Vendor) error {
+	facts, err := inventory.Read(ctx, a.root, false)
+	if err != nil {
+		return err
+	}
+	args := []string{"hold"}
+	for _, p := range facts.DriverPackages(v) {
+		args = append(args, p.Name)
+	}
+	if len(args) == 1 {
+		return nil
+	}
+	if _, err := a.root.Output(ctx, "apt-mark", args...); err != nil {
+		return fmt.Errorf("packages cannot be held: %w", err)
+	}
+	return nil
+}

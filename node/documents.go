@@ -1,0 +1,210 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/driver"
+	"aliquot/internal/gpu"
+)
+
+// Documents are those of a rollout in Consul KV: what is wanted (…/wanted, written by
+// operators), who has a slot (…/slots) and what each node says of itself
+// (…/nodes/<ID>), both written by agents.
+type Documents struct {
+	KV *consul.KV
+	// Prefix is that of the keys, without a slash at its end.
+	Prefix string
+}
+
+// Report is what a node says of itself.
+type Report struct {
+	Node  string       `json:"node"`
+	ID    string       `json:"id"`
+	Class string       `json:"class,omitempty"`
+	Phase driver.Phase `json:"phase"`
+	// Why says what it waits for, or why it failed.
+	Why string `json:"why,omitempty"`
+	// Wanted is the version on the way to which it is; Drivers are what is there.
+	Wanted  string                          `json:"wanted,omitempty"`
+	Drivers map[gpu.Vendor]driver.Installed `json:"drivers,omitempty"`
+	GPUs    int                             `json:"gpus"`
+	// Since is when the phase began.
+	Since time.Time `json:"since"`
+}
+
+// Status is a rollout as a whole.
+type Status struct {
+	Wanted driver.Wanted `json:"wanted"`
+	Slots  driver.Slots  `json:"slots"`
+	Nodes  []Report      `json:"nodes"`
+}
+
+var fresh = &consul.QueryOptions{RequireConsistent: true}
+
+// Wanted reads what is wanted; nothing is wanted without a document.
+func (d Documents) Wanted(ctx context.Context) (driver.Wanted, error) {
+	pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
+	if err != nil {
+		return driver.Wanted{}, fmt.Errorf("Consul: %w", err)
+	}
+	if pair == nil {
+		return driver.Wanted{Max: 1}, nil
+	}
+	w, err := driver.ParseWanted(pair.Value)
+	if err != nil {
+		return w, fmt.Errorf("key %s in Consul: %w", pair.Key, err)
+	}
+	return w, nil
+}
+
+// Slots reads who has a slot, and the index by which the document is changed.
+func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
+	pair, _, err := d.KV.Get(d.Prefix+"/slots", fresh.WithContext(ctx))
+	if err != nil {
+		return driver.Slots{}, 0, fmt.Errorf("Consul: %w", err)
+	}
+	if pair == nil {
+		return driver.Slots{}, 0, nil
+	}
+	s, err := driver.ParseSlots(pair.Value)
+	if err != nil {
+		return s, 0, fmt.Errorf("key %s in Consul: %w", pair.Key, err)
+	}
+	return s, pair.ModifyIndex, nil
+}
+
+// mostRaces is how often others may be faster.
+const mostRaces = 20
+
+// change changes the slots by check-and-set. The change says false where there is
+// nothing to change any more.
+func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver.Slots, bool)) error {
+	for range mostRaces {
+		slots, index, err := d.Slots(ctx)
+		if err != nil {
+			return err
+		}
+		slots, ok := change(slots)
+		if !ok {
+			return nil
+		}
+		done, err := d.cas(ctx, d.Prefix+"/slots", slots, index)
+		if err != nil || done {
+			return err
+		}
+	}
+	return fmt.Errorf("key %s/slots in Consul is changed by others all the time", d.Prefix)
+}
+
+func (d Documents) cas(ctx context.Context, key string, value any, index uint64) (bool, error) {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return false, err
+	}
+	done, _, err := d.KV.CAS(&consul.KVPair{Key: key, Value: text, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, fmt.Errorf("Consul: %w", err)
+	}
+	return done, nil
+}
+
+// SetWanted replaces what is wanted; change makes the new document of the present one.
+func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted) driver.Wanted) error {
+	for range mostRaces {
+		pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("Consul: %w", err)
+		}
+		now, index := driver.Wanted{Max: 1}, uint64(0)
+		if pair != nil {
+			index = pair.ModifyIndex
+			// One that is not understood is what a new document mends.
+			if read, err := driver.ParseWanted(pair.Value); err == nil {
+				now = read
+			}
+		}
+		if done, err := d.cas(ctx, d.Prefix+"/wanted", change(now), index); err != nil || done {
+			return err
+		}
+	}
+	return fmt.Errorf("key %s/wanted in Consul is changed by others all the time", d.Prefix)
+}
+
+// ErrNoSlot is the error of a node that has no slot to be freed.
+var ErrNoSlot = errors.New("holds no slot")
+
+// Free takes a node, by name or ID, from the holders. It is for nodes that failed or will
+// never come back.
+func (d Documents) Free(ctx context.Context, node string) error {
+	found := false
+	err := d.change(ctx, func(s driver.Slots) (driver.Slots, bool) {
+		found = false
+		for id, h := range s.Holders {
+			if h.Node == node || id == node {
+				found = true
+				s = s.Reset(id)
+			}
+		}
+		return s, found
+	})
+	if err == nil && !found {
+		return fmt.Errorf("node %q %w", node, ErrNoSlot)
+	}
+	return err
+}
+
+// Status reads the whole rollout.
+func (d Documents) Status(ctx context.Context) (Status, error) {
+	var s Status
+	var err error
+	if s.Wanted, err = d.Wanted(ctx); err != nil {
+		return s, err
+	}
+	if s.Slots, _, err = d.Slots(ctx); err != nil {
+		return s, err
+	}
+	pairs, _, err := d.KV.List(d.Prefix+"/nodes/", (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return s, fmt.Errorf("Consul: %w", err)
+	}
+	s.Nodes = []Report{}
+	for _, p := range pairs {
+		var r Report
+		if err := json.Unmarshal(p.Value, &r); err != nil {
+			return s, fmt.Errorf("key %s in Consul is no report of a node: %w", p.Key, err)
+		}
+		s.Nodes = append(s.Nodes, r)
+	}
+	slices.SortFunc(s.Nodes, func(a, b Report) int { return strings.Compare(a.Node+a.ID, b.Node+b.ID) })
+	return s, nil
+}
+
+// publish writes what the node says of itself, if that changed. It may fail: the next
+// one comes.
+func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
+	r := Report{
+		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Wanted: a.state.Plan.Version,
+		Drivers: seen.Facts.Drivers, GPUs: len(seen.Facts.GPUs), Since: a.state.Since,
+	}
+	if want := seen.Wanted.For(seen.Class); r.Wanted == "" && want != nil {
+		r.Wanted = want.Version
+	}
+	text, err := json.Marshal(r)
+	if err != nil || string(text) == string(a.published) {
+		return
+	}
+	key := a.docs.Prefix + "/nodes/" + seen.ID
+	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text}, (&consul.WriteOptions{}).WithContext(ctx)); err != nil {
+		a.log.Warn("the node's report could not be written", "key", key, "error", err)
+		return
+	}
+	a.published = text
+}
