@@ -24,7 +24,6 @@ type machine struct {
 	boots  []string        // versions on disk at each reboot
 	marked bool
 	tasks  int
-	killed int
 }
 
 // world is a cluster as tests play it.
