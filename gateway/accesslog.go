@@ -138,6 +138,7 @@ func (x *exchange) record() {
 		if len(x.plan.tenants.Limits) > 0 {
 			s.metrics.tenants.WithLabelValues(name, x.plan.tenants.known(x.request.Tenant), x.outcome.String()).Inc()
 		}
+		x.remember(status, took)
 	} else {
 		s.metrics.requests.WithLabelValues("", x.outcome.String(), codeClass(status)).Inc()
 	}

@@ -24,6 +24,7 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /v1/services/{service}/concurrency", s.serveConcurrency)
 	mux.HandleFunc("PUT /v1/services/{service}/awake", s.serveAwake)
 	mux.HandleFunc("GET /v1/usage", s.serveUsage)
+	mux.HandleFunc("GET /v1/requests", s.serveRequests)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -34,6 +34,9 @@ func (p *plan) split(v *service) *service {
 // does not take the request.
 func (x *exchange) enter() error {
 	began := time.Now()
+	if x.entered.IsZero() {
+		x.entered = began
+	}
 	err := x.service.line.Enter(x.in.Context(), &x.pass, x.request)
 	for range mostFallbacks {
 		waited := time.Since(began)

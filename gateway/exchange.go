@@ -47,6 +47,7 @@ type exchange struct {
 	upgrade  bool // to a WebSocket
 	arrived  bool // no service but its own may be the request's
 	began    time.Time
+	entered  time.Time // the line, for the first time
 	started  time.Time // the attempt under way
 	waited   time.Duration
 	servedBy *classMetrics // of the replica whose answer was complete
@@ -65,7 +66,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inflight.Add(1)
 	defer s.inflight.Add(-1)
 	x := &exchange{server: s, in: r, began: time.Now()}
-	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2, timed: s.access != nil}
+	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2}
 	defer x.end()
 	defer s.stream(r)()
 	if s.leaving.Load() {

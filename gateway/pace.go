@@ -77,8 +77,7 @@ type progress struct {
 	limit  time.Duration
 	armed  time.Time
 	each   bool // as in slowBody
-	timed  bool
-	first  time.Time // when the header was written, if timed
+	first  time.Time // when the header was written
 	status int
 	bytes  int64
 	tunnel *counted // the connection, when it was handed over
@@ -90,9 +89,7 @@ func (p *progress) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 func (p *progress) started() bool { return p.status != 0 }
 
 func (p *progress) begin(status int) {
-	if p.status = status; p.timed {
-		p.first = time.Now()
-	}
+	p.status, p.first = status, time.Now()
 }
 
 func (p *progress) WriteHeader(status int) {

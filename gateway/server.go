@@ -66,6 +66,7 @@ type Server struct {
 	plan       atomic.Pointer[plan]
 	metrics    *metrics
 	accounts   *accounts
+	memory     memory
 	access     *accessLog
 	log        *slog.Logger
 	quiet      *log.Logger

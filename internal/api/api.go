@@ -119,6 +119,36 @@ func (t *Tokens) Add(o *Tokens) {
 	t.Output += o.Output
 }
 
+// Requests is the answer of /v1/requests: of each service the slowest requests of each of
+// the last minutes, and the last ones that failed, both the newest first.
+type Requests struct {
+	Now    time.Time `json:"now"`
+	Slow   []Request `json:"slow"`
+	Failed []Request `json:"failed"`
+}
+
+// Request is a request that ended, and where its time went. All times are in
+// milliseconds; Received, Waited, Retried, Upstream and Answer add up to Total.
+type Request struct {
+	Service  string    `json:"service"`
+	Began    time.Time `json:"began"`
+	Outcome  string    `json:"outcome"`
+	Status   int       `json:"status"`
+	Tenant   string    `json:"tenant"` // "other" for one that is not configured
+	Priority string    `json:"priority,omitempty"`
+	Class    string    `json:"class"` // of the replica that served it last; "" for none
+	Replica  string    `json:"replica"`
+	Attempts int       `json:"attempts"`
+	Total    float64   `json:"total_ms"`
+	Received float64   `json:"received_ms"` // until its body was here and its service found
+	Waited   float64   `json:"wait_ms"`     // for a slot
+	Retried  float64   `json:"retried_ms"`  // attempts that were made in vain
+	Upstream float64   `json:"upstream_ms"` // of the last attempt, until the answer began
+	Answer   float64   `json:"answer_ms"`   // until the answer's end
+	Prompt   int64     `json:"prompt_tokens,omitempty"`
+	Output   int64     `json:"output_tokens,omitempty"`
+}
+
 // Usage is the answer of /v1/usage.
 type Usage struct {
 	Since time.Time     `json:"since"` // when the gateway started

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"aliquot/gateway/recent"
+	"aliquot/internal/api"
+)
+
+// memory has the recent requests of each service, over every reload.
+type memory struct {
+	mu sync.Mutex
+	of map[string]*recent.Requests
+}
+
+func (m *memory) service(name string) *recent.Requests {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.of[name]
+	if r == nil {
+		r = &recent.Requests{}
+		if m.of == nil {
+			m.of = map[string]*recent.Requests{}
+		}
+		m.of[name] = r
+	}
+	return r
+}
+
+// remember keeps a request that ended, where it failed or was slow.
+func (x *exchange) remember(status int, took time.Duration) {
+	failed := x.outcome != served && x.outcome != listed || status >= http.StatusInternalServerError
+	ended := x.began.Add(took).Unix()
+	if !failed && !x.service.recent.Slow(ended, millis(took)) {
+		return
+	}
+	q := api.Request{
+		Service: x.service.name, Began: x.began, Outcome: x.outcome.String(), Status: status,
+		Tenant: x.plan.tenants.known(x.request.Tenant), Class: x.class, Replica: x.replica, Attempts: x.attempts,
+	}
+	if names := x.plan.config.Priorities; x.request.Priority < len(names) {
+		q.Priority = names[x.request.Priority]
+	}
+	if x.reading != nil && x.reading.heard {
+		u := x.reading.used()
+		output, _ := x.reading.output()
+		q.Prompt, q.Output = max(u.Prompt, 0), max(output, 0)
+	}
+	x.spent(&q, took)
+	x.service.recent.Add(ended, &q, failed)
+}
+
+// spent says where a request's time went.
+func (x *exchange) spent(q *api.Request, took time.Duration) {
+	end := x.began.Add(took)
+	entered, started, first := x.entered, x.started, x.writer.first
+	if entered.IsZero() {
+		entered = end // it was answered before it could wait
+	}
+	if started.IsZero() {
+		started = end
+	}
+	if first.IsZero() || first.Before(started) {
+		first = end
+	}
+	waited := min(x.waited, started.Sub(entered))
+	if x.attempts == 0 {
+		waited = end.Sub(entered)
+	}
+	q.Total = millis(took)
+	q.Received = millis(entered.Sub(x.began))
+	q.Waited = millis(waited)
+	q.Retried = millis(started.Sub(entered) - waited)
+	q.Upstream = millis(first.Sub(started))
+	q.Answer = millis(end.Sub(first))
+}
+
+// serveRequests answers what is kept of a service, or of all.
+func (s *Server) serveRequests(w http.ResponseWriter, r *http.Request) {
+	services := s.plan.Load().services
+	if name := r.FormValue("service"); name != "" {
+		v := s.find(name)
+		if v == nil {
+			http.Error(w, "no such service", http.StatusNotFound)
+			return
+		}
+		services = []*service{v}
+	}
+	out := api.Requests{Now: time.Now(), Slow: []api.Request{}, Failed: []api.Request{}}
+	for _, v := range services {
+		slow, failed := v.recent.List(out.Now.Unix())
+		out.Slow, out.Failed = append(out.Slow, slow...), append(out.Failed, failed...)
+	}
+	newest := func(a, b api.Request) int { return b.Began.Compare(a.Began) }
+	slices.SortStableFunc(out.Slow, newest)
+	slices.SortStableFunc(out.Failed, newest)
+	writeJSON(w, out)
+}
