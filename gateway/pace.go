@@ -76,7 +76,7 @@ type progress struct {
 	http.ResponseWriter
 	limit  time.Duration
 	armed  time.Time
-	each   bool // as in slowBody
+	each   bool      // as in slowBody
 	first  time.Time // when the header was written
 	status int
 	bytes  int64

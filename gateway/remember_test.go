@@ -65,7 +65,9 @@ func TestRequestsSayWhereTheirTimeWent(t *testing.T) {
 // A failure is told with the attempts that were made in vain, and without the names of
 // tenants that clients make up.
 func TestFailuresAreRemembered(t *testing.T) {
-	bad := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "out of memory", http.StatusInternalServerError) })
+	bad := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "out of memory", http.StatusInternalServerError)
+	})
 	g := start(t, service("images", replicaBlock(bad, "h100", 1)))
 	r, _ := http.NewRequest(http.MethodGet, g.url+"/", nil)
 	r.Header.Set("X-Tenant", "made-up")
