@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,10 @@ func demo() *wirefake.Cluster {
 	c.AddNode("rack-2", "amd", "mi300x", 2, 20)
 	a := c.AddAlloc("chat", "h100", one, 0, 0, 5)
 	c.Services = []api.Service{{Service: "chat", Queued: 3, Active: map[string]int{"h100": 2}, Replicas: []api.Replica{wirefake.ReplicaOf(a, "h100", 4)}}}
+	c.Requests = api.Requests{
+		Slow:   []api.Request{{Service: "chat", Began: time.Now(), Outcome: "served", Status: 200, Class: "h100", Replica: c.Services[0].Replicas[0].ID, Attempts: 1, Total: 900, Waited: 600, Upstream: 200, Answer: 100}},
+		Failed: []api.Request{{Service: "chat", Began: time.Now(), Outcome: "queue_full", Status: 503, Priority: "batch", Total: 2, Received: 2}},
+	}
 	now := time.Now().Unix()
 	for i := int64(600); i > 0; i-- {
 		c.Series["chat"] = append(c.Series["chat"], api.Point{Time: now - i, Queued: float64(i % 7), Active: 2, Class: map[string]api.ClassPoint{"h100": {Active: 2}}})
@@ -96,6 +101,11 @@ func TestPageInABrowser(t *testing.T) {
 		p.fits()
 		p.open("#/services/chat")
 		p.becomes(`document.querySelectorAll(".plot canvas").length >= 2`)
+		p.open("#/requests")
+		p.shows("As many requests wait as the service allows.")
+		p.becomes(`[...document.querySelectorAll("button")].some((b) => { if (b.innerText.startsWith("Slowest")) b.click(); return b.innerText.startsWith("Slowest"); })`)
+		p.shows("600 ms waiting for a slot")
+		p.fits()
 		p.open("#/scaling")
 		p.shows("No job has a scaling policy")
 		p.open("#/events")
@@ -199,4 +209,39 @@ func TestLargeClusterInABrowser(t *testing.T) {
 	p.open("#/services")
 	p.becomes(`document.querySelectorAll("tbody tr").length === 50`)
 	p.fits()
+}
+
+// axe-core finds no serious fault in any view, in either theme.
+func TestAccessibilityInABrowser(t *testing.T) {
+	b := start(t)
+	if _, err := exec.LookPath("npm"); err != nil {
+		t.Skip("needs npm, which downloads axe-core")
+	}
+	axe, err := browser.Axe(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := page{t, b, serve(t, demo())}
+	for _, theme := range []string{"light", "dark"} {
+		for view, text := range map[string]string{
+			"cluster": "rack-2", "services": "chat", "services/chat": "Replicas", "requests": "queue full", "scaling": "No job has a scaling policy", "events": "Events of the last hour",
+		} {
+			if err := b.Window(1440, 900, theme); err != nil {
+				t.Fatal(err)
+			}
+			p.open("?" + theme + "#/" + view) // another address, so that the page is loaded in this theme
+			p.shows(text)
+			faults, err := b.Faults(axe)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range faults {
+				say := t.Errorf
+				if f.Impact != "serious" && f.Impact != "critical" {
+					say = t.Logf
+				}
+				say("%s, %s: %s (%s): %s", view, theme, f.Help, f.Impact, f.Nodes[0].HTML+" "+f.Nodes[0].Summary)
+			}
+		}
+	}
 }

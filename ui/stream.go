@@ -36,7 +36,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer s.streams.Add(-1)
 	after, _ := strconv.ParseInt(r.FormValue("after"), 10, 64)
-	release := s.watch.Follow(service)
+	release := s.watch.Follow(name, service)
 	defer release()
 	w.Header().Set("Content-Type", "text/event-stream")
 	st := stream{w: w, c: http.NewResponseController(w), after: after}

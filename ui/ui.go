@@ -103,11 +103,12 @@ func answer(w http.ResponseWriter, status int, v any) {
 
 // views are what a stream can show; service is "" for those that need none.
 var views = map[string]func(f view.Facts, service string) any{
-	"cluster":  func(f view.Facts, _ string) any { return view.ClusterOf(f) },
-	"services": func(f view.Facts, _ string) any { return view.ServicesOf(f) },
-	"scaling":  func(f view.Facts, _ string) any { return view.ScalingOf(f) },
-	"events":   func(f view.Facts, _ string) any { return view.EventsOf(f) },
-	"service":  func(f view.Facts, service string) any { return view.ServiceOf(f, service) },
+	"cluster":         func(f view.Facts, _ string) any { return view.ClusterOf(f) },
+	"services":        func(f view.Facts, _ string) any { return view.ServicesOf(f) },
+	"scaling":         func(f view.Facts, _ string) any { return view.ScalingOf(f) },
+	"events":          func(f view.Facts, _ string) any { return view.EventsOf(f) },
+	view.RequestsView: func(f view.Facts, service string) any { return view.RequestsOf(f, service) },
+	"service":         func(f view.Facts, service string) any { return view.ServiceOf(f, service) },
 }
 
 // frame is the time between two pictures: what happens meanwhile is in the next.

@@ -26,6 +26,8 @@ type Facts struct {
 	Splits map[string]map[string]float64
 	// Seen are changes of health that the program saw happen.
 	Seen []Seen
+	// Requests are those that gateways remember, the newest first.
+	Requests api.Requests
 }
 
 // Source is what the program reads: Nomad, Consul, or a gateway. Problem is "" while it

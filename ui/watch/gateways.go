@@ -56,11 +56,8 @@ func sourceOf(admin string) string { return gatewayPrefix + admin }
 // somebody looks at.
 func (w *Watch) readGateways(ctx context.Context) {
 	w.mu.Lock()
-	admins := slices.Collect(maps.Values(w.gateways))
+	admins := w.admins()
 	w.mu.Unlock()
-	admins = append(admins, w.o.Gateways...)
-	slices.Sort(admins)
-	admins = slices.Compact(admins)
 	w.forgetGateways(admins)
 	answers := make([][]api.Service, len(admins))
 	errs := make([]error, len(admins))
@@ -91,6 +88,13 @@ func (w *Watch) readGateways(ctx context.Context) {
 		return // their sums would miss a part
 	}
 	sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
+}
+
+// admins are the addresses of all gateways; w.mu is held.
+func (w *Watch) admins() []string {
+	admins := append(slices.Collect(maps.Values(w.gateways)), w.o.Gateways...)
+	slices.Sort(admins)
+	return slices.Compact(admins)
 }
 
 // timeFor is how long a gateway may take to answer: one that did not answer last time

@@ -73,7 +73,7 @@ func TestAHungGatewayIsWaitedForOnce(t *testing.T) {
 		return http.DefaultTransport.RoundTrip(r)
 	})
 	for _, s := range c.Services {
-		defer w.Follow(s.Service)()
+		defer w.Follow("service", s.Service)()
 	}
 	w.readGateways(t.Context())
 	if len(w.services) != 20 || len(asked) != 1 || asked["/v1/services"] != 1 {
@@ -99,9 +99,9 @@ func TestMadeUpServicesAreNotKept(t *testing.T) {
 	}
 	w := New(Options{Nomad: n, Consul: s, Gateways: []string{strings.TrimPrefix(c.Server.URL, "http://")}})
 	w.readGateways(t.Context())
-	leave := []func(){w.Follow("chat")}
+	leave := []func(){w.Follow("service", "chat")}
 	for i := range 100 {
-		leave = append(leave, w.Follow(fmt.Sprintf("made-up-%d", i)))
+		leave = append(leave, w.Follow("service", fmt.Sprintf("made-up-%d", i)))
 	}
 	w.readGateways(t.Context())
 	w.readSplits(t.Context())

@@ -14,6 +14,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
+	"aliquot/internal/api"
 	"aliquot/internal/pack"
 	"aliquot/ui/view"
 )
@@ -60,7 +61,10 @@ type Watch struct {
 	seen     []view.Seen
 	sources  map[string]view.Source
 	memory   map[string]*view.Memory
+	requests api.Requests
 	followed map[string]int
+	// viewed counts those who look at a view.
+	viewed map[string]int
 	// since is when somebody began to look at a service.
 	since map[string]time.Time
 }
@@ -77,7 +81,7 @@ func New(o Options) *Watch {
 		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
 		stats: map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
-		memory: map[string]*view.Memory{}, followed: map[string]int{}, since: map[string]time.Time{},
+		memory: map[string]*view.Memory{}, followed: map[string]int{}, viewed: map[string]int{}, since: map[string]time.Time{},
 	}
 }
 
@@ -89,6 +93,7 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Go(func() { w.watchAllocs(ctx) })
 	all.Go(func() { every(ctx, 5*time.Second, w.readStats) })
 	all.Go(func() { every(ctx, beat, w.readGateways) })
+	all.Go(func() { every(ctx, beat, w.readRequests) })
 	all.Go(func() { every(ctx, beat, w.readChanges) })
 	all.Go(func() { every(ctx, 5*time.Second, w.readPolicies) })
 	if w.o.Consul != nil {
@@ -116,7 +121,7 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := view.Facts{
-		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies,
+		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies, Requests: w.requests,
 		Splits: maps.Clone(w.splits), Seen: slices.Clone(w.seen), Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
 	}
 	slices.SortFunc(f.Sources, func(a, b view.Source) int { return compareText(a.Name, b.Name) })
@@ -145,16 +150,21 @@ func (w *Watch) Series(service string, after int64) view.Series {
 // shown of it is a gap.
 const patience = 5
 
-// Follow has the series of a service read until it is released.
-func (w *Watch) Follow(service string) (release func()) {
+// Follow has what a view and the series of a service need read until it is released.
+// Both may be "".
+func (w *Watch) Follow(view, service string) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.viewed[view]++
 	if w.followed[service]++; w.followed[service] == 1 {
 		w.since[service] = time.Now()
 	}
 	return sync.OnceFunc(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if w.viewed[view]--; w.viewed[view] == 0 {
+			delete(w.viewed, view)
+		}
 		if w.followed[service]--; w.followed[service] == 0 {
 			delete(w.followed, service)
 			delete(w.since, service)

@@ -4,6 +4,7 @@ import { html, render, useEffect, useRef, useState } from "./vendor/htm-preact.j
 import { Cluster } from "./cluster.js";
 import { Services } from "./services.js";
 import { Service } from "./service.js";
+import { Requests } from "./requests.js";
 import { Scaling } from "./scaling.js";
 import { Events } from "./events.js";
 import { ago } from "./format.js";
@@ -12,6 +13,7 @@ import { useStream } from "./stream.js";
 const views = [
   { name: "cluster", title: "Cluster", show: Cluster },
   { name: "services", title: "Services", show: Services },
+  { name: "requests", title: "Requests", show: Requests },
   { name: "scaling", title: "Scaling", show: Scaling },
   { name: "events", title: "Events", show: Events },
 ];

@@ -28,6 +28,7 @@ type Cluster struct {
 	Services []api.Service
 	Series   map[string][]api.Point // by service
 	KV       map[string][]byte
+	Requests api.Requests
 	// Tokens are those that may read, where ACLs are on: nil means that they are off.
 	Tokens map[string]bool
 	// NomadDown, ConsulDown and GatewayDown make those answer 500 or 503.
@@ -85,6 +86,7 @@ func (c *Cluster) mux() http.Handler {
 	mux.HandleFunc("GET /v1/kv/{key...}", c.serveKV)
 	mux.HandleFunc("GET /v1/config/{kind}/{name}", func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) })
 	mux.HandleFunc("GET /v1/services", c.gateway(func(*http.Request) any { return c.Services }))
+	mux.HandleFunc("GET /v1/requests", c.gateway(func(*http.Request) any { return c.Requests }))
 	mux.HandleFunc("GET /v1/services/{name}/concurrency", c.gateway(c.concurrency))
 	return mux
 }

@@ -1,0 +1,118 @@
+package view
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot/internal/api"
+)
+
+// RequestsView is the name of the view of requests, which is read only while somebody
+// looks at it.
+const RequestsView = "requests"
+
+// Requests is the view of slow and failed requests.
+type Requests struct {
+	Sources  []Source     `json:"sources"`
+	Services []string     `json:"services"` // that have any
+	Slow     []RequestRow `json:"slow"`
+	Failed   []RequestRow `json:"failed"`
+}
+
+// RequestRow is one request.
+type RequestRow struct {
+	At       time.Time `json:"at"`
+	Service  string    `json:"service"`
+	Tenant   string    `json:"tenant"`
+	Priority string    `json:"priority,omitempty"`
+	Class    string    `json:"class"`
+	Alloc    string    `json:"alloc,omitempty"`
+	Replica  string    `json:"replica"`
+	Node     string    `json:"node,omitempty"`
+	Outcome  string    `json:"outcome"`
+	Status   int       `json:"status"`
+	Attempts int       `json:"attempts"`
+	// Text says in words how it ended; "" for one that was served.
+	Text   string  `json:"text,omitempty"`
+	Total  float64 `json:"total"` // seconds, as all parts
+	Parts  []Span  `json:"parts"`
+	Prompt int64   `json:"prompt,omitempty"`
+	Output int64   `json:"output,omitempty"`
+}
+
+// Span is a stretch of a request's time.
+type Span struct {
+	// Name is received, waited, retried, upstream or answer.
+	Name    string  `json:"name"`
+	Seconds float64 `json:"seconds"`
+}
+
+// mostRows bounds each list.
+const mostRows = 100
+
+// RequestsOf makes the view of a service's requests, or with "" of all.
+func RequestsOf(f Facts, service string) Requests {
+	nodes := map[string]string{}
+	for _, a := range f.Allocs {
+		nodes[a.ID] = a.Node
+	}
+	out := Requests{Sources: f.Sources, Services: []string{}}
+	for _, q := range slices.Concat(f.Requests.Slow, f.Requests.Failed) {
+		if !slices.Contains(out.Services, q.Service) {
+			out.Services = append(out.Services, q.Service)
+		}
+	}
+	slices.Sort(out.Services)
+	rows := func(list []api.Request) []RequestRow {
+		rows := []RequestRow{}
+		for _, q := range list {
+			if len(rows) < mostRows && (service == "" || q.Service == service) {
+				rows = append(rows, requestRow(q, nodes))
+			}
+		}
+		return rows
+	}
+	out.Slow, out.Failed = rows(f.Requests.Slow), rows(f.Requests.Failed)
+	return out
+}
+
+func requestRow(q api.Request, nodes map[string]string) RequestRow {
+	alloc := allocOf(q.Replica)
+	row := RequestRow{
+		At: q.Began, Service: q.Service, Tenant: q.Tenant, Priority: q.Priority, Class: q.Class, Alloc: alloc, Replica: q.Replica, Node: nodes[alloc],
+		Outcome: strings.ReplaceAll(q.Outcome, "_", " "), Status: q.Status, Attempts: q.Attempts,
+		Text: endings[q.Outcome], Total: q.Total / 1000, Prompt: q.Prompt, Output: q.Output,
+	}
+	if q.Outcome == "served" && q.Status >= 500 {
+		row.Text = "The replica answered with an error."
+	}
+	for _, p := range []Span{{"received", q.Received}, {"waited", q.Waited}, {"retried", q.Retried}, {"upstream", q.Upstream}, {"answer", q.Answer}} {
+		p.Seconds /= 1000
+		row.Parts = append(row.Parts, p)
+	}
+	return row
+}
+
+// endings say in words how a request ended, by the gateway's name of its outcome.
+var endings = map[string]string{
+	"malformed":    "The request is not valid HTTP, or not what its route takes.",
+	"unreadable":   "The model could not be read: the body has a content coding that the gateway does not read.",
+	"too_large":    "The body is larger than the gateway allows.",
+	"queue_full":   "As many requests wait as the service allows.",
+	"tenant_full":  "As many requests of the tenant wait as it may have.",
+	"token_limit":  "The tenant has used its tokens per minute.",
+	"too_late":     "Its deadline could not be met.",
+	"no_class":     "No replica is of the hardware class that the request requires.",
+	"expired":      "It waited for as long as it may, and no slot became free.",
+	"left_waiting": "The client left while the request waited.",
+	"left_serving": "The client left while the request was served.",
+	"unreachable":  "No connection to a replica could be made.",
+	"broken":       "The replica ended its answer early.",
+	"timed_out":    "The replica's answer did not begin in time.",
+	"overdue":      "Its deadline passed while it was served.",
+	"shortage":     "The gateway is out of file descriptors, ports or buffers.",
+	"body_timeout": "The client did not send the whole body in time.",
+	"bodies_full":  "The gateway holds as many request bodies as it may.",
+	"shut_down":    "The gateway shut down before the request ended.",
+}

@@ -1,0 +1,50 @@
+package watch
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"aliquot/internal/api"
+	"aliquot/ui/view"
+)
+
+// mostRequests bounds what is kept of each kind.
+const mostRequests = 400
+
+// readRequests reads which requests were slow or failed, while somebody looks at them.
+func (w *Watch) readRequests(ctx context.Context) {
+	w.mu.Lock()
+	wanted := w.viewed[view.RequestsView] > 0
+	admins := w.admins()
+	w.mu.Unlock()
+	if !wanted {
+		return
+	}
+	answers := make([]api.Requests, len(admins))
+	errs := make([]error, len(admins))
+	sideBySide(len(admins), func(i int) {
+		asking, cancel := context.WithTimeout(ctx, w.timeFor(sourceOf(admins[i])))
+		defer cancel()
+		errs[i] = w.get(asking, admins[i], "/v1/requests", &answers[i])
+	})
+	out := api.Requests{Now: time.Now()}
+	for i := range answers {
+		if errs[i] == nil {
+			out.Slow = append(out.Slow, answers[i].Slow...)
+			out.Failed = append(out.Failed, answers[i].Failed...)
+		}
+	}
+	if len(admins) > 0 && !slices.ContainsFunc(errs, func(err error) bool { return err == nil || errors.Is(err, errUnknown) }) {
+		return // what was known stays, and the page says that nobody answers
+	}
+	for _, list := range []*[]api.Request{&out.Slow, &out.Failed} {
+		slices.SortStableFunc(*list, func(a, b api.Request) int { return b.Began.Compare(a.Began) })
+		*list = (*list)[:min(len(*list), mostRequests)]
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.requests = out
+	w.tell()
+}
