@@ -22,7 +22,9 @@ type Event struct {
 	Where string `json:"where"`
 	Alloc string `json:"alloc,omitempty"`
 	Text  string `json:"text"`
-	Bad   bool   `json:"bad,omitempty"`
+	// Remedy is what the operations page says to do about it.
+	Remedy string `json:"remedy,omitempty"`
+	Bad    bool   `json:"bad,omitempty"`
 }
 
 const (
@@ -54,6 +56,9 @@ func EventsOf(f Facts) Events {
 	}
 	old := f.At.Add(-eventsKept)
 	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.At.Before(old) })
+	for i := range out.Events {
+		out.Events[i].Remedy = remedyOf(out.Events[i].Text)
+	}
 	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
 	out.Events = out.Events[:min(len(out.Events), mostEvents)]
 	return out

@@ -16,5 +16,6 @@ export function Events({ data, session }) {
     ${rows.length === 0 ? html`<p class="quiet">None.</p>` : html`<section class="panel"><ol class="decisions">${rows.map((e) => html`
       <li key=${e.at + e.where + e.text} class=${e.bad ? "bad" : ""}><time datetime=${e.at} title=${ago(e.at)}>${clock(e.at)}</time>
         ${e.bad && html`<span class="badge bad">failure</span>`} <b>${e.where}</b>
-        ${e.alloc && html` ${ui ? html`<a href=${`${ui}/ui/allocations/${e.alloc}`}>${short(e.alloc)}</a>` : html`<span>${short(e.alloc)}</span>`}`} <span>${e.text}</span></li>`)}</ol></section>`}`;
+        ${e.alloc && html` ${ui ? html`<a href=${`${ui}/ui/allocations/${e.alloc}`}>${short(e.alloc)}</a>` : html`<span>${short(e.alloc)}</span>`}`} <span>${e.text}</span>
+        ${e.remedy && html`<p class="remedy"><b>What to do:</b> ${e.remedy}</p>`}</li>`)}</ol></section>`}`;
 }
