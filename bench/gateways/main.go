@@ -65,7 +65,11 @@ func (o options) run(ctx context.Context, only string) (err error) {
 	for _, p := range []struct {
 		name string
 		run  func(context.Context) error
-	}{{"race", o.race}, {"added", o.added}, {"decisions", o.decisions}} {
+	}{
+		{"race", o.race},
+		{"added", func(ctx context.Context) error { return o.settled(ctx, o.added) }},
+		{"decisions", func(ctx context.Context) error { return o.settled(ctx, decisions) }},
+	} {
 		if only == "" || only == p.name {
 			if err := p.run(ctx); err != nil {
 				return fmt.Errorf("%s: %w", p.name, err)

@@ -24,19 +24,12 @@ func idle() (*gateways.Replica, error) {
 	return r, err
 }
 
-// lasting returns the owner when the service has come to the gateway that is first in the
-// hash, which takes 10 s after the start.
-func (o options) lasting(ctx context.Context, f *gateways.Fleet) (*gateways.Gateway, error) {
-	select {
-	case <-time.After(12 * time.Second):
-	case <-ctx.Done():
-	}
-	return f.Settled(ctx)
-}
+// measurement prints something about gateways of which one owns the service.
+type measurement func(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error
 
-// added prints what a request takes on one connection that enters at the owner, and at
-// another gateway.
-func (o options) added(ctx context.Context) error {
+// settled opens three gateways before one replica that answers at once, and has do measure
+// them when one owns the service for good.
+func (o options) settled(ctx context.Context, do measurement) error {
 	r, err := idle()
 	if err != nil {
 		return err
@@ -51,6 +44,22 @@ func (o options) added(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return do(ctx, f, owner)
+}
+
+// lasting returns the owner when the service has come to the gateway that is first in the
+// hash, which takes 10 s after the start.
+func (o options) lasting(ctx context.Context, f *gateways.Fleet) (*gateways.Gateway, error) {
+	select {
+	case <-time.After(12 * time.Second):
+	case <-ctx.Done():
+	}
+	return f.Settled(ctx)
+}
+
+// added prints what a request takes on one connection that enters at the owner, and at
+// another gateway.
+func (o options) added(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error {
 	var at, beside []time.Duration
 	for round := range o.rounds + 1 {
 		for _, g := range f.Gateways {
@@ -94,21 +103,7 @@ func oneByOne(ctx context.Context, g *gateways.Gateway) (times []time.Duration, 
 
 // decisions prints what a decision of the owner costs it: all requests enter at the others,
 // so that it carries no byte of them.
-func (o options) decisions(ctx context.Context) error {
-	r, err := idle()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	f, err := o.open(ctx, 3, []*gateways.Replica{r})
-	if err != nil {
-		return err
-	}
-	defer f.End()
-	owner, err := o.lasting(ctx, f)
-	if err != nil {
-		return err
-	}
+func decisions(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) error {
 	var others []*gateways.Gateway
 	for _, g := range f.Gateways {
 		if g != owner {
