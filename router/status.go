@@ -40,9 +40,12 @@ type Status struct {
 
 // GroupStatus is one subset of a service.
 type GroupStatus struct {
-	Subset     string  `json:"subset"`
-	Registered int     `json:"registered"`
-	Healthy    int     `json:"healthy"`
+	Subset     string `json:"subset"`
+	Registered int    `json:"registered"`
+	Healthy    int    `json:"healthy"`
+	// Slots is how many requests the healthy instances serve at once: what callers may
+	// limit the requests in flight to the subset to.
+	Slots      int     `json:"slots"`
 	Weight     float64 `json:"weight"`
 	Source     string  `json:"source"`
 	AgeSeconds float64 `json:"age_seconds,omitempty"`
@@ -99,6 +102,7 @@ func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
 		g.Registered++
 		if in.Healthy {
 			g.Healthy++
+			g.Slots += in.Slots
 		}
 	}
 	for _, share := range plan.Shares {

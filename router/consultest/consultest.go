@@ -131,6 +131,17 @@ func (s *Server) Resume() error {
 	}
 }
 
+// Command runs the program as an operator does, against the server.
+func (s *Server) Command(input string, args ...string) error {
+	cmd := exec.Command(s.path, args...)
+	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+s.Address)
+	cmd.Stdin = strings.NewReader(input)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("consul %s: %w: %s", strings.Join(args, " "), err, out)
+	}
+	return nil
+}
+
 // PID is the server's process ID.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
