@@ -33,7 +33,8 @@ func TestWhoAsksForMuchMayWaitLonger(t *testing.T) {
 			"much to read":  {prompt.Size{API: prompt.Chat, Answers: 1, Limit: 500, Streamed: true}, 1000, 3 * time.Second, 5 * time.Second},
 			"no language":   {prompt.Size{API: prompt.Opaque, Answers: 1}, 100, 3 * time.Second, 5 * time.Second},
 		} {
-			x := &exchange{reading: &reading{size: d.size, prompt: d.prompt}, started: time.Now()}
+			x := &exchange{reading: &reading{size: d.size, prompt: d.prompt}}
+			x.attempts.began = time.Now()
 			x.pass.Endpoint = &line.Endpoint{Class: "h100", Value: c}
 			time.Sleep(d.early)
 			if o := x.abandoned(); o != dispatch.Neutral {

@@ -116,7 +116,6 @@ func (a *accessLog) write(ctx context.Context) {
 // record counts a request that ended and writes its line.
 func (x *exchange) record() {
 	s := x.server
-	x.writer.disarm()
 	took := time.Since(x.began)
 	status := x.writer.status
 	if status == 0 {
@@ -126,7 +125,7 @@ func (x *exchange) record() {
 	if x.service != nil {
 		name = x.service.name
 		x.service.metrics.ended(x.outcome, status, took)
-		if x.attempts > 0 {
+		if x.attempts.n > 0 {
 			x.service.metrics.waited(x.waited)
 		}
 		if x.reading != nil {
@@ -154,7 +153,7 @@ func (x *exchange) record() {
 		slog.String("method", x.in.Method), slog.String("host", x.in.Host), slog.String("path", x.in.URL.Path),
 		slog.String("proto", x.in.Proto), slog.String("client", x.in.RemoteAddr),
 		slog.String("tenant", x.request.Tenant), slog.String("class", x.class), slog.String("replica", x.replica),
-		slog.Int("attempts", x.attempts), slog.Int64("bytes", x.writer.sent()),
+		slog.Int("attempts", x.attempts.n), slog.Int64("bytes", x.writer.sent()),
 		slog.Float64("wait_ms", millis(x.waited)), slog.Float64("first_byte_ms", millis(firstByte)), slog.Float64("total_ms", millis(took)),
 	)
 }

@@ -62,7 +62,7 @@ func (a *answer) Close() error { return a.body.Close() }
 // often given within a millisecond, and a replica that gives nothing else would
 // look like the fastest of all. What is the client's mistake says nothing of the
 // replica; what is the replica's counts against it.
-func judge(asked *http.Request, r *http.Response) (dispatch.Outcome, time.Duration) {
+func judge(asked *http.Request, r *http.Response) (dispatch.Verdict, time.Duration) {
 	switch {
 	case r.StatusCode == http.StatusServiceUnavailable:
 		if pause, busy := retryAfter(r); busy {
@@ -79,7 +79,7 @@ func judge(asked *http.Request, r *http.Response) (dispatch.Outcome, time.Durati
 
 // judgeGRPC looks at the status that a gRPC answer ends with; its HTTP status is
 // always 200. Answers without one are taken as they are.
-func judgeGRPC(r *http.Response) dispatch.Outcome {
+func judgeGRPC(r *http.Response) dispatch.Verdict {
 	status := r.Trailer.Get("Grpc-Status")
 	if status == "" {
 		status = r.Header.Get("Grpc-Status")

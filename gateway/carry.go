@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +24,8 @@ var errSwitched = errors.New("the replica switched protocols without being asked
 // shared, since nobody changes them.
 func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
-	x.trace.Got1xxResponse = x.early.pass
-	res, err := x.orFallback(attempts{x}.RoundTrip(x.outbound()))
+	x.attempts.trace.Got1xxResponse = x.early.pass
+	res, err := x.orFallback(x.attempts.RoundTrip(x.outbound()))
 	x.arrive()
 	x.early.end()
 	if err == nil && res.StatusCode < http.StatusOK {
@@ -53,7 +52,7 @@ func (x *exchange) carry() {
 // outbound is the request as a replica gets it.
 func (x *exchange) outbound() *http.Request {
 	in := x.in
-	out := in.WithContext(httptrace.WithClientTrace(x.ctx, &x.trace))
+	out := in.WithContext(httptrace.WithClientTrace(x.ctx, &x.attempts.trace))
 	out.Close = false
 	u := *in.URL
 	u.Scheme, u.Host = x.service.transports.scheme, x.pass.Endpoint.Address
@@ -77,10 +76,10 @@ func (x *exchange) embody(out *http.Request) {
 	}
 	out.Body = x.open()
 	if ways := x.service.transports; ways.scheme == "https" || ways.to(x.grpc, x.upgrade) == ways.h2c {
-		x.trace.GotConn, x.trace.WroteHeaders = x.connected, x.wroteHeader
+		x.attempts.watch()
 	}
 	out.GetBody = func() (io.ReadCloser, error) {
-		if x.sent.Load() && x.service.config.Upstream.Retries > 0 {
+		if x.attempts.sent.Load() && x.service.config.Upstream.Retries > 0 {
 			return nil, errNotBegun
 		}
 		if again := x.open(); again != nil {
@@ -99,18 +98,6 @@ var errGiven = errors.New("a part of the body that is not kept was sent before")
 // errNotBegun is the error of a request that its replica says it did not begin (RFC
 // 9113, 6.8 and 8.7). The transport would repeat it there; another may have room.
 var errNotBegun = errors.New("the replica did not begin with the request")
-
-// connected and wroteHeader note, of an attempt over HTTP/2, that it was sent. In
-// HTTP/1 only what was never sent is repeated by the transport.
-func (x *exchange) connected(c httptrace.GotConnInfo) {
-	if s, ok := c.Conn.(*tls.Conn); ok {
-		x.http2.Store(s.ConnectionState().NegotiatedProtocol == "h2")
-	} else {
-		x.http2.Store(x.service.transports.to(x.grpc, x.upgrade) == x.service.transports.h2c)
-	}
-}
-
-func (x *exchange) wroteHeader() { x.sent.Store(x.http2.Load()) }
 
 // Values that never change, shared by all requests.
 var (
@@ -258,7 +245,7 @@ func (x *exchange) deliver(res *http.Response) {
 	dropFramed(res.Trailer)
 	if len(res.Trailer) == 0 {
 		if x.in.ProtoMajor == 1 && h["Content-Length"] != nil {
-			w.finish()
+			w.FlushError() // the client need not wait until the exchange is recorded
 		}
 		return
 	}

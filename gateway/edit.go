@@ -166,16 +166,12 @@ func (e *edits) grows() (n int64) {
 	return n
 }
 
-// open gives the request's body for a replica; nil when that is not possible again.
-func (x *exchange) open() io.ReadCloser {
-	body := x.body.Open()
-	if body == nil || len(x.edits.list) == 0 {
-		return body
-	}
+// edited gives a body as it is after its edits.
+func edited(body io.ReadCloser, list []edit) io.ReadCloser {
 	// Each reader begins where the one before has ended.
 	var parts []io.Reader
 	at := int64(0)
-	for _, e := range x.edits.list {
+	for _, e := range list {
 		parts = append(parts, io.LimitReader(body, e.from-at), bytes.NewReader(e.text), &skipping{body, e.to - e.from})
 		at = e.to
 	}

@@ -60,7 +60,7 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 			break
 		}
 		x.release(verdict, pause)
-		x.unreached = x.attempts // the fallback has retries of its own
+		x.attempts.unreached = x.attempts.n // the fallback has retries of its own
 		if !x.fallBack() {
 			break // and the client gets the answer that there is
 		}
@@ -73,7 +73,7 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 			return nil, &unplacedError{err, failure}
 		}
 		x.take()
-		res, err = attempts{x}.RoundTrip(x.outbound())
+		res, err = x.attempts.RoundTrip(x.outbound())
 	}
 	return res, err
 }
@@ -83,7 +83,7 @@ var errBusy = errors.New("the replica refused the request for now")
 
 // unserved reports whether a request may go on to the service's fallback after its
 // attempts failed, and what is told of the last one's replica.
-func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Outcome, pause time.Duration, ok bool) {
+func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
 	c := &x.service.config
 	switch {
 	case c.Fallback == "", c.Upstream.Retries == 0, x.ctx.Err() != nil, x.late():
@@ -95,7 +95,7 @@ func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Out
 	if errors.As(err, &unplaced) {
 		return dispatch.Neutral, 0, turnsAway(unplaced.error)
 	}
-	return x.harmless(res, err)
+	return x.attempts.harmless(res, err)
 }
 
 // turnsAway reports whether a service is too busy or has no replica for a request.

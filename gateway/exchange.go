@@ -5,9 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/http/httputil"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,37 +26,26 @@ type exchange struct {
 	writer  progress
 	answer  answer
 	early   early
-	trace   httptrace.ClientTrace
-	body    *intake.Body
-	client  *slowBody    // what body reads
+	upload
 	asked   string       // the model that the body names, where a route depends on it
-	taken   bool         // the body was received as far as it is kept
-	failure error        // of receiving it
 	reading *reading     // nil where work is not counted in tokens
-	edits   edits        // of the body, on its way to a replica
 	joined  *join.Answer // nil where the answer is passed on as it comes
-	// The transport tells of the attempt under way: whether it is over HTTP/2, and sent.
-	http2, sent atomic.Bool
 
 	in       *http.Request
 	ctx      context.Context // the request's, with its deadline
 	cancel   context.CancelFunc
-	grpc     bool
 	upgrade  bool // to a WebSocket
 	arrived  bool // no service but its own may be the request's
 	began    time.Time
 	entered  time.Time // the line, for the first time
-	started  time.Time // the attempt under way
 	waited   time.Duration
 	servedBy *classMetrics // of the replica whose answer was complete
 	held     time.Duration // its slot, for that answer
 	class    string        // of the replica that served last
 	replica  string
-	attempts int
-	// unreached is how many attempts found nobody at the replica's address.
-	unreached int
-	outcome   outcome
-	ended     bool // the line has its slot back
+	attempts attempts
+	outcome  outcome
+	ended    bool // the line has its slot back
 }
 
 // ServeHTTP serves one request of the public listener.
@@ -66,7 +53,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.inflight.Add(1)
 	defer s.inflight.Add(-1)
 	x := &exchange{server: s, in: r, began: time.Now()}
-	x.writer = progress{ResponseWriter: w, limit: s.config.Listen.WriteTimeout, each: r.ProtoMajor == 2}
+	x.attempts.x = x
+	x.writer = progress{ResponseWriter: w}
+	if r.ProtoMajor == 2 {
+		x.writer.limit = s.config.Listen.WriteTimeout
+	}
 	defer x.end()
 	defer s.stream(r)()
 	if s.leaving.Load() {
@@ -117,14 +108,12 @@ func (x *exchange) arrive() {
 func (x *exchange) take() {
 	x.waited += x.pass.Waited()
 	x.class, x.replica = x.pass.Endpoint.Class, x.pass.Endpoint.ID
-	x.attempts++
-	x.started = time.Now()
+	x.attempts.begin()
 	x.ended = false
-	x.sent.Store(false)
 }
 
 // release gives the slot back; what is told of the replica is told once.
-func (x *exchange) release(o dispatch.Outcome, pause time.Duration) {
+func (x *exchange) release(o dispatch.Verdict, pause time.Duration) {
 	if x.ended || x.pass.Endpoint == nil {
 		return
 	}
@@ -154,7 +143,7 @@ func (x *exchange) forward() {
 	// The handover of two connections is the reverse proxy's; x is its transport.
 	proxy := httputil.ReverseProxy{
 		Rewrite:        x.rewrite,
-		Transport:      attempts{x},
+		Transport:      &x.attempts,
 		ModifyResponse: x.answered,
 		ErrorHandler:   x.failed,
 		BufferPool:     x.server.buffers,
@@ -256,7 +245,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	} else if isTimeout(err) {
 		x.outcome = timedOut
 	}
-	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica, "attempts", x.attempts, "error", err)
+	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica, "attempts", x.attempts.n, "error", err)
 	refuse(&x.writer, x.in, x.outcome, "", 0)
 }
 
@@ -274,7 +263,7 @@ func (x *exchange) refuseBody(err error) {
 	case isTimeout(err):
 		x.outcome = bodyTimeout
 	case x.in.Context().Err() != nil, hungUp(err):
-		if x.attempts == 0 {
+		if x.attempts.n == 0 {
 			x.gone(leftWaiting)
 		} else {
 			x.gone(leftServing)
@@ -342,6 +331,7 @@ func (x *exchange) end() {
 		// it waiting.
 		http.NewResponseController(x.writer.ResponseWriter).SetReadDeadline(time.Now().Add(time.Second))
 	}
+	x.writer.last()
 	if x.body != nil {
 		x.body.Free()
 	}

@@ -108,8 +108,8 @@ func (s *serviceMetrics) ended(o outcome, status int, took time.Duration) {
 }
 
 // judged counts a request beside the objective.
-func (s *serviceMetrics) judged(class string, v verdict) {
-	switch v {
+func (s *serviceMetrics) judged(class string, a attainment) {
+	switch a {
 	case met:
 		s.all.slo.WithLabelValues(s.name, class, "met").Inc()
 	case missed:

@@ -70,12 +70,12 @@ const shown = 20
 func (x *exchange) unmatched() bool {
 	models := x.plan.routes.Models(x.in)
 	if len(models) == 0 {
-		return x.no(unmatched, "")
+		return x.refuse(unmatched, "")
 	}
 	if coding := x.in.Header.Get("Content-Encoding"); x.body != nil {
 		if _, known := match.Decoded(http.NoBody, x.in.Header); !known {
 			x.writer.Header().Set("Accept-Encoding", match.Codings)
-			return x.no(unreadable, fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: send it as one of %s", coding, match.Codings))
+			return x.refuse(unreadable, fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: send it as one of %s", coding, match.Codings))
 		}
 	}
 	more := ""
@@ -90,5 +90,5 @@ func (x *exchange) unmatched() bool {
 	for i, m := range models {
 		names[i] = m.Name
 	}
-	return x.no(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(names, ", "), more))
+	return x.refuse(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(names, ", "), more))
 }

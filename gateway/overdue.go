@@ -29,7 +29,7 @@ const (
 // its answer was there: of a stream of tokens the first token, of others the header.
 // A client that leaves early says nothing; one that waited for a multiple of what
 // others wait is evidence that the replica hangs.
-func (x *exchange) abandoned() dispatch.Outcome {
+func (x *exchange) abandoned() dispatch.Verdict {
 	e, r := x.pass.Endpoint, x.reading
 	if e == nil {
 		return dispatch.Neutral
@@ -50,7 +50,7 @@ func (x *exchange) abandoned() dispatch.Outcome {
 	if limit == 0 {
 		limit = hangsBeside * times.slowest(work)
 	}
-	if limit > 0 && time.Since(x.started) > max(limit, hangsLeast) {
+	if limit > 0 && time.Since(x.attempts.began) > max(limit, hangsLeast) {
 		return dispatch.Failed
 	}
 	return dispatch.Neutral

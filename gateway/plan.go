@@ -113,12 +113,12 @@ func (s *Server) Reload(c *config.Config) error {
 		}
 	}
 	s.plan.Store(next)
-	s.former = append(slices.DeleteFunc(s.former, (*plan).settled), old)
-	former := slices.Clone(s.former)
+	s.replaced = append(slices.DeleteFunc(s.replaced, (*plan).settled), old)
+	replaced := slices.Clone(s.replaced)
 	for _, v := range old.services {
 		if !lines[v.line] {
 			s.tasks.Go(func() {
-				v.retire(s.background, former)
+				v.retire(s.background, replaced)
 				if l, shared := v.line.(*line.Shared); shared {
 					s.options.Peers.Drop(v.name, l)
 				}
@@ -133,18 +133,18 @@ func (s *Server) Reload(c *config.Config) error {
 func (p *plan) settled() bool { return p.arriving.Load() == 0 }
 
 // retire ends a service when the last request that came to it, or under one of the
-// former plans may still come to it, is gone: until then those that wait are given
+// replaced plans may still come to it, is gone: until then those that wait are given
 // replicas.
-func (v *service) retire(ctx context.Context, former []*plan) {
-	for ctx.Err() == nil && !v.idle(former) {
+func (v *service) retire(ctx context.Context, replaced []*plan) {
+	for ctx.Err() == nil && !v.idle(replaced) {
 		pause(ctx, 100*time.Millisecond)
 	}
 	v.background.stop()
 	v.transports.close()
 }
 
-func (v *service) idle(former []*plan) bool {
-	for _, p := range former {
+func (v *service) idle(replaced []*plan) bool {
+	for _, p := range replaced {
 		if !p.settled() {
 			return false
 		}

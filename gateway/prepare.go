@@ -14,24 +14,15 @@ import (
 func (x *exchange) prepare() bool {
 	s, r := x.server, x.in
 	if o, text := improper(r); text != "" {
-		return x.no(o, text)
+		return x.refuse(o, text)
 	}
 	if x.listModels() {
 		return false
 	}
 	if r.ContentLength > s.config.Listen.MaxBodyBytes {
-		return x.no(tooLarge, "")
+		return x.refuse(tooLarge, "")
 	}
-	if r.ContentLength != 0 {
-		x.client = &slowBody{
-			ReadCloser: http.MaxBytesReader(x.writer.ResponseWriter, r.Body, s.config.Listen.MaxBodyBytes),
-			control:    http.NewResponseController(x.writer.ResponseWriter),
-			limit:      s.config.Listen.BodyTimeout, began: x.began,
-			floor: r.ContentLength > 0, each: r.ProtoMajor == 2,
-		}
-		x.body = s.bodies.Body(x.client, r.ContentLength)
-	}
-	x.grpc = isGRPC(r)
+	x.upload = s.upload(x.writer.ResponseWriter, r)
 	at := x.plan.routes.Service(r, x.model)
 	if at >= 0 {
 		x.service = x.plan.split(x.plan.services[at])
@@ -49,15 +40,15 @@ func (x *exchange) prepare() bool {
 	}
 	facts, err := match.FactsOf(r)
 	if err != nil {
-		return x.no(malformed, err.Error())
+		return x.refuse(malformed, err.Error())
 	}
 	if err := x.ask(x.service, &facts); err != nil {
-		return x.no(malformed, err.Error())
+		return x.refuse(malformed, err.Error())
 	}
 	return x.afford()
 }
 
-func (x *exchange) no(o outcome, text string) bool {
+func (x *exchange) refuse(o outcome, text string) bool {
 	x.outcome = o
 	refuse(&x.writer, x.in, o, text, 0)
 	return false
@@ -70,27 +61,6 @@ func (x *exchange) model() string {
 	}
 	x.asked = match.Model(x.body.Kept(), x.in.Header)
 	return x.asked
-}
-
-// takeIn receives the body before the request has a slot, so that no slot waits for
-// a client, and a client that leaves is noticed: the server looks for that only
-// when a body was read to its end. Of gRPC it receives the first message, since a
-// stream may never end before it is answered.
-func (x *exchange) takeIn() {
-	switch {
-	case x.body == nil || x.taken:
-		return
-	case x.grpc:
-		x.failure = x.body.TakeMessage()
-	default:
-		// Nothing is streamed yet, so a mean rate is demanded also of a body of
-		// unknown length.
-		floor := x.client.floor
-		x.client.floor = true
-		x.failure = x.body.Take()
-		x.client.floor = floor
-	}
-	x.taken = true
 }
 
 // improper tells what is wrong with a request that no proxy should pass on.

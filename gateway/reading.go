@@ -70,7 +70,7 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 		r.last = time.Now()
 		if r.first.IsZero() {
 			r.first = r.last
-			r.metrics.firsts.add(r.metrics.class, r.first.Sub(x.started), float64(r.prompt))
+			r.metrics.firsts.add(r.metrics.class, r.first.Sub(x.attempts.began), float64(r.prompt))
 			r.service.began(x)
 		}
 		r.service.progress(x, int(min(r.meter.Tokens(), r.mostOutput())))
@@ -197,11 +197,11 @@ func (r *reading) tpot() (time.Duration, bool) {
 	return r.last.Sub(r.first) / time.Duration(output-1), true
 }
 
-// verdict is what an answer was beside the objective.
-type verdict int
+// attainment is what an answer was beside the objective.
+type attainment int
 
 const (
-	unjudged verdict = iota
+	unjudged attainment = iota
 	met
 	missed
 )
@@ -212,7 +212,7 @@ const (
 // as much time as a stream of its length. What the gateway or the replica failed to
 // serve was missed; what was wrong with the request or ended by the client is
 // nobody's miss.
-func (r *reading) judged(x *exchange, ended time.Time) verdict {
+func (r *reading) judged(x *exchange, ended time.Time) attainment {
 	o := r.service.objective
 	if o == (dispatch.SLO{}) || !r.size.API.Generates() {
 		return unjudged
@@ -237,7 +237,7 @@ func (r *reading) judged(x *exchange, ended time.Time) verdict {
 			return unjudged
 		}
 		each, _ := r.tpot()
-		return verdictIf(within(first, o.TTFT) && within(each, o.TPOT))
+		return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT))
 	}
 	if o.TTFT == 0 || o.TPOT == 0 {
 		return unjudged
@@ -246,10 +246,10 @@ func (r *reading) judged(x *exchange, ended time.Time) verdict {
 	if output < 0 {
 		return unjudged
 	}
-	return verdictIf(ended.Sub(r.asked) <= o.TTFT+time.Duration(output)*o.TPOT)
+	return attainmentIf(ended.Sub(r.asked) <= o.TTFT+time.Duration(output)*o.TPOT)
 }
 
-func verdictIf(ok bool) verdict {
+func attainmentIf(ok bool) attainment {
 	if ok {
 		return met
 	}
@@ -259,7 +259,7 @@ func verdictIf(ok bool) verdict {
 // close records a request that ended.
 func (r *reading) close(x *exchange) {
 	now := time.Now()
-	s := sample{verdict: r.judged(x, now)}
+	s := sample{attainment: r.judged(x, now)}
 	s.ttft, s.began = r.ttft()
 	s.tpot, s.went = r.tpot()
 	if s.began {
@@ -268,7 +268,7 @@ func (r *reading) close(x *exchange) {
 	if s.went {
 		r.metrics.tpot.Observe(s.tpot.Seconds())
 	}
-	x.service.metrics.judged(x.class, s.verdict)
+	x.service.metrics.judged(x.class, s.attainment)
 	if r.heard {
 		u := r.used()
 		var told bool

@@ -39,7 +39,7 @@ func (x *exchange) remember(status int, took time.Duration) {
 	}
 	q := api.Request{
 		Service: x.service.name, Began: x.began, Outcome: x.outcome.String(), Status: status,
-		Tenant: x.plan.tenants.known(x.request.Tenant), Class: x.class, Replica: x.replica, Attempts: x.attempts,
+		Tenant: x.plan.tenants.known(x.request.Tenant), Class: x.class, Replica: x.replica, Attempts: x.attempts.n,
 	}
 	if names := x.plan.config.Priorities; x.request.Priority < len(names) {
 		q.Priority = names[x.request.Priority]
@@ -56,7 +56,7 @@ func (x *exchange) remember(status int, took time.Duration) {
 // spent says where a request's time went.
 func (x *exchange) spent(q *api.Request, took time.Duration) {
 	end := x.began.Add(took)
-	entered, started, first := x.entered, x.started, x.writer.first
+	entered, started, first := x.entered, x.attempts.began, x.writer.first
 	if entered.IsZero() {
 		entered = end // it was answered before it could wait
 	}
@@ -67,7 +67,7 @@ func (x *exchange) spent(q *api.Request, took time.Duration) {
 		first = end
 	}
 	waited := min(x.waited, started.Sub(entered))
-	if x.attempts == 0 {
+	if x.attempts.n == 0 {
 		waited = end.Sub(entered)
 	}
 	q.Total = millis(took)

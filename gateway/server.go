@@ -86,7 +86,7 @@ type Server struct {
 
 	announcing sync.Mutex // one registration or its end at a time
 	reloading  sync.Mutex
-	former     []*plan         // those before that requests may still arrive under; under reloading
+	replaced   []*plan         // earlier ones that requests may still arrive under; under reloading
 	background context.Context // nil before Run
 	tasks      *sync.WaitGroup
 }
@@ -196,7 +196,7 @@ func (s *Server) bound(public net.Listener) net.Listener {
 	if connections < l.MaxConnections {
 		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
 	}
-	bounded := noting{conn.Bounded(public, connections), s.short}
+	bounded := noting{conn.Bounded(public, connections, l.WriteTimeout), s.short}
 	switch {
 	case s.fronted():
 		return bounded

@@ -32,8 +32,8 @@ type service struct {
 // queue is the line of a service: this gateway's own, or one that it shares.
 type queue interface {
 	Enter(ctx context.Context, p *line.Pass, r dispatch.Request) error
-	Again(ctx context.Context, p *line.Pass, o dispatch.Outcome, pause time.Duration) error
-	Leave(p *line.Pass, o dispatch.Outcome, pause time.Duration) time.Duration
+	Again(ctx context.Context, p *line.Pass, o dispatch.Verdict, pause time.Duration) error
+	Leave(p *line.Pass, o dispatch.Verdict, pause time.Duration) time.Duration
 	Began(p *line.Pass)
 	Progress(p *line.Pass, tokens int)
 	Settle(p *line.Pass, prompt, cached, output int)

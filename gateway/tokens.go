@@ -9,7 +9,7 @@ import (
 
 // sample is what one request to a language model took.
 type sample struct {
-	verdict                verdict
+	attainment             attainment
 	ttft, tpot             time.Duration
 	began, went            bool // ttft and tpot are known
 	prompt, cached, output int64
@@ -42,7 +42,7 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 		*p = tokenSecond{second: second}
 	}
 	p.ended++
-	switch s.verdict {
+	switch s.attainment {
 	case met:
 		p.met++
 	case missed:

@@ -13,9 +13,9 @@ import (
 // book is what this gateway knows of another one's requests for the service.
 type book struct {
 	guests map[uint64]*guest // those that it reported or asked for, while this one owns
-	// former are those that were known when a report began. They keep their slots until
+	// unconfirmed are those that were known when a report began. They keep their slots until
 	// it ends, so that none is given away that the report is about to name.
-	former []*guest
+	unconfirmed []*guest
 	// had is what it held, by replica, when this gateway decided last.
 	had    map[string]int
 	hadAt  time.Time
@@ -181,7 +181,7 @@ func (s *Shared) untaken(b *book, now time.Time) {
 func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	s.unseat(b, now)
 	for id, g := range b.guests {
-		b.former = append(b.former, g)
+		b.unconfirmed = append(b.unconfirmed, g)
 		delete(b.guests, id)
 	}
 	b.report = report
@@ -189,18 +189,18 @@ func (s *Shared) begin(b *book, report uint64, now time.Time) {
 
 // end takes that its report is complete.
 func (s *Shared) end(b *book, now time.Time) {
-	for _, g := range b.former {
+	for _, g := range b.unconfirmed {
 		s.dismiss(g, now)
 	}
-	b.former, b.reported, b.among = nil, true, nil
+	b.unconfirmed, b.reported, b.among = nil, true, nil
 }
 
 // empty takes out all guests of a gateway.
 func (s *Shared) empty(b *book, now time.Time) {
-	for _, g := range b.former {
+	for _, g := range b.unconfirmed {
 		s.dismiss(g, now)
 	}
-	b.former = nil
+	b.unconfirmed = nil
 	for _, g := range b.guests {
 		s.dismiss(g, now)
 	}
@@ -224,13 +224,13 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 	case r.Kind == talk.Again:
 		s.marks(&g.ticket, r, now)
 		g.Endpoint = nil
-		s.queue.Retry(&g.ticket, r.Outcome, r.Pause, now)
+		s.queue.Retry(&g.ticket, r.Verdict, r.Pause, now)
 	case r.Kind == talk.Leave:
 		delete(s.book(from).guests, r.ID)
 		if g.present {
 			s.marks(&g.ticket, r, now)
 			g.present = false
-			s.queue.Finish(&g.ticket, r.Outcome, r.Pause, now)
+			s.queue.Finish(&g.ticket, r.Verdict, r.Pause, now)
 		}
 	}
 }

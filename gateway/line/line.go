@@ -160,7 +160,7 @@ func (l *Line) evict(now time.Time) {
 }
 
 // Again gives the slot back and waits for another, in the request's old place.
-func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause time.Duration) error {
+func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	l.mu.Lock()
 	if p.Endpoint == nil {
@@ -176,7 +176,7 @@ func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause tim
 
 // Leave gives the slot back and returns for how long it was held. It does nothing
 // for a request that holds none.
-func (l *Line) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Duration {
+func (l *Line) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	l.mu.Lock()
 	if p.Endpoint == nil {
@@ -227,7 +227,7 @@ func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 }
 
 // release tells whether the slot went to a request that waited.
-func (l *Line) release(p *Pass, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
+func (l *Line) release(p *Pass, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	l.series.active(now, p.Endpoint.Class, p.counted().less())
 	p.Endpoint = nil
 	l.queue.Finish(&p.ticket, o, pause, now)

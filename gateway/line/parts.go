@@ -109,7 +109,7 @@ func (s *Shared) within(r Replica, n int, role ownership.Role) Replica {
 // the owner: the next one cannot know of them.
 func (s *Shared) heardByAll() bool {
 	for _, p := range s.view.Peers {
-		if p.Link == ownership.Silent && p.ID != s.former {
+		if p.Link == ownership.Silent && p.ID != s.lastOwner {
 			return false
 		}
 	}

@@ -97,7 +97,7 @@ func (s *Shared) follow(owner ownership.ID, now time.Time) {
 		}
 		t.queued = false
 	}
-	s.former = owner
+	s.lastOwner = owner
 	s.apply(now)
 	s.promise(owner)
 	for _, r := range s.report() {
@@ -123,7 +123,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	}
 	switch after {
 	case ownership.Gathering, ownership.Owner:
-		s.former = ""
+		s.lastOwner = ""
 	case ownership.Apart:
 		for id, b := range s.books {
 			if had := s.taken(id); len(had) > 0 {

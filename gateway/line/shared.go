@@ -26,16 +26,16 @@ type Shared struct {
 	owned *ownership.Service
 	send  func(to ownership.ID, r talk.Record)
 
-	seats  map[uint64]*seat // the requests that this gateway carries
-	next   uint64
-	queued amount
-	active map[string]*held // of them, by replica
-	books  map[ownership.ID]*book
-	view   ownership.View
-	all    []Replica
-	kept   map[string]int // slots in use when the owner was lost
-	former ownership.ID   // the owner that was followed last
-	looked time.Time      // when this process last looked about
+	seats     map[uint64]*seat // the requests that this gateway carries
+	next      uint64
+	queued    amount
+	active    map[string]*held // of them, by replica
+	books     map[ownership.ID]*book
+	view      ownership.View
+	all       []Replica
+	kept      map[string]int // slots in use when the owner was lost
+	lastOwner ownership.ID   // that was followed
+	looked    time.Time      // when this process last looked about
 	// detached says that nobody looks any more; see Detach.
 	detached bool
 	salt     [2]uint64      // of the hashes of prompts
@@ -301,7 +301,7 @@ func (t *seat) wake() {
 }
 
 // Again is that of Line.
-func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause time.Duration) error {
+func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	s.mu.Lock()
 	t := p.seat
@@ -321,7 +321,7 @@ func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Outcome, pause t
 		s.restore(t)
 	default:
 		r := t.record(talk.Again)
-		r.Outcome, r.Pause = o, pause
+		r.Verdict, r.Pause = o, pause
 		s.toOwner(r)
 	}
 	return s.stand(ctx, t, now)
@@ -334,7 +334,7 @@ func (s *Shared) toOwner(r talk.Record) {
 }
 
 // Leave is that of Line.
-func (s *Shared) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Duration {
+func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	s.mu.Lock()
 	if p.Endpoint == nil || p.seat == nil {
@@ -351,7 +351,7 @@ func (s *Shared) Leave(p *Pass, o dispatch.Outcome, pause time.Duration) time.Du
 }
 
 // release ends a request that holds a slot.
-func (s *Shared) release(t *seat, o dispatch.Outcome, pause time.Duration, now time.Time) bool {
+func (s *Shared) release(t *seat, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	delete(s.seats, t.id)
 	s.hold(t.pass.Endpoint, t.pass.counted().less(), now)
 	t.pass.Endpoint = nil
@@ -361,7 +361,7 @@ func (s *Shared) release(t *seat, o dispatch.Outcome, pause time.Duration, now t
 		return s.pump(now)
 	}
 	r := t.record(talk.Leave)
-	r.Outcome, r.Pause = o, pause
+	r.Verdict, r.Pause = o, pause
 	s.toOwner(r)
 	return false
 }

@@ -125,8 +125,8 @@ func (r *Record) parse(b []byte, now time.Time) error {
 // rest takes the fields that are numbers or of few kinds.
 func (r *Record) rest(f protowire.Number, v field) {
 	switch f {
-	case fOutcome:
-		r.Outcome = dispatch.Outcome(v.count())
+	case fVerdict:
+		r.Verdict = dispatch.Verdict(v.count())
 	case fPause:
 		r.Pause = v.span()
 	case fBegan:

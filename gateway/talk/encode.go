@@ -27,7 +27,7 @@ const (
 	fReplica
 	fAddress
 	fClass
-	fOutcome
+	fVerdict
 	fPause
 	fBegan
 	fTokens
@@ -164,7 +164,7 @@ func (w *writer) record(r *Record) {
 	w.text(fReplica, r.Replica)
 	w.text(fAddress, r.Address)
 	w.text(fClass, r.Class)
-	w.number(fOutcome, int64(r.Outcome))
+	w.number(fVerdict, int64(r.Verdict))
 	w.number(fPause, int64(r.Pause))
 	w.flag(fBegan, r.Began)
 	w.number(fTokens, int64(r.Tokens))

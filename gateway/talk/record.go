@@ -63,7 +63,7 @@ type Record struct {
 
 	Replica, Address, Class string
 
-	Outcome dispatch.Outcome
+	Verdict dispatch.Verdict
 	Pause   time.Duration
 	// Began, Tokens, and what an engine told of the request; -1 is unknown.
 	Began                  bool

@@ -20,7 +20,7 @@ func TestARecordArrivesAsItWasSent(t *testing.T) {
 			Prompt: 1000, Output: 10, Blocks: []uint64{1, 1 << 63}, Whole: true,
 		}},
 		{Kind: Grant, Service: "app", Epoch: 7, ID: 3, Replica: "r", Address: "10.0.0.2:80", Class: "h100"},
-		{Kind: Leave, ID: 3, Outcome: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, Told: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
+		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, Told: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
 		{Kind: Refused, ID: 4, Why: dispatch.TooLate, After: 3 * time.Second},
 		{Kind: Beat, Beat: 9, Heard: 8, Leaving: true, Loads: []Load{
 			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}},

@@ -156,12 +156,13 @@ const (
 	NoSuchClass         // replicas exist, but none of a class that the placement requires
 )
 
-// Outcome says how an attempt on a replica ended, as far as the policy cares.
-type Outcome int
+// Verdict says how an attempt on a replica ended, as far as the policy cares. How a request
+// ended for its client is the gateway's own affair.
+type Verdict int
 
-// The outcomes of an attempt.
+// The verdicts on an attempt.
 const (
-	Served      Outcome = iota // the replica answered; its time is learned
+	Served      Verdict = iota // the replica answered; its time is learned
 	Neutral                    // ended for a reason that says nothing of the replica, such as a client that left
 	Failed                     // the replica broke the exchange or answered as a broken gateway does
 	Unreachable                // no connection could be made

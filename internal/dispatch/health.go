@@ -68,7 +68,7 @@ func (r *record) share() float64 { return r.failed / max(r.n, 1) }
 const maxPause = 250 * time.Millisecond
 
 // judge records how an attempt ended and takes the replica out, or back in.
-func (q *Queue) judge(s *server, t *Ticket, o Outcome, pause time.Duration, now time.Time) {
+func (q *Queue) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	h, rule := &s.health, q.policy.Eject
 	switch o {
 	case Served:

@@ -21,7 +21,7 @@ func world(mode Mode, replicas, bad, n int, fails func(i int) bool) (failed, the
 	type end struct {
 		at time.Time
 		k  *Ticket
-		o  Outcome
+		o  Verdict
 	}
 	var running []end
 	now := epoch

@@ -91,7 +91,7 @@ func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
 }
 
 // ended takes a request out of a replica's books and learns from it.
-func (q *Queue) ended(s *server, t *Ticket, o Outcome, now time.Time) {
+func (q *Queue) ended(s *server, t *Ticket, o Verdict, now time.Time) {
 	e := &t.entry
 	if o == Served {
 		q.answers = min(q.answers+1, outputMemory)

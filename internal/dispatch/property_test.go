@@ -247,7 +247,7 @@ func TestQueueProperties(t *testing.T) {
 			},
 			"finish": func(t *rapid.T) {
 				k := m.some(t, m.runningSet())
-				o := Outcome(rapid.IntRange(0, int(Busy)).Draw(t, "outcome"))
+				o := Verdict(rapid.IntRange(0, int(Busy)).Draw(t, "outcome"))
 				m.q.Finish(k, o, time.Second, m.now)
 				m.q.Finish(k, o, time.Second, m.now) // a second time does nothing
 				delete(m.running, k)

@@ -218,7 +218,7 @@ func (q *Queue) occupy(t *Ticket, at choice, now time.Time) {
 
 // Finish frees the ticket's slot. pause is how long a Busy replica asked to be
 // left alone.
-func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time) {
+func (q *Queue) Finish(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	s := t.on
 	if s == nil {
 		return
@@ -250,7 +250,7 @@ func (q *Queue) Finish(t *Ticket, o Outcome, pause time.Duration, now time.Time)
 
 // Retry frees the ticket's slot and queues the request again, ahead of
 // others, to be tried on another replica if there is one.
-func (q *Queue) Retry(t *Ticket, o Outcome, pause time.Duration, now time.Time) {
+func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) {
 	if t.on == nil {
 		return
 	}

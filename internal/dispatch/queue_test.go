@@ -249,7 +249,7 @@ func TestAFailingReplicaIsEjectedAndComesBackOnProbation(t *testing.T) {
 	q := New(Policy{Eject: Ejection{Failures: 2, Base: time.Second, Probes: 2}})
 	q.Put(Replica{ID: "bad", Slots: 4})
 	q.Put(Replica{ID: "good", Slots: 4})
-	fail := func(o Outcome) {
+	fail := func(o Verdict) {
 		submit(t, q, epoch, ask(0))
 		for {
 			k := q.Next(epoch)

@@ -53,7 +53,7 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 			"finish": func(t *rapid.T) {
 				k := m.some(t, m.runningSet())
 				m.q.Settle(k, rapid.IntRange(-1, 4000).Draw(t, "prompt"), -1, rapid.IntRange(-1, 600).Draw(t, "output"))
-				m.q.Finish(k, Outcome(rapid.IntRange(0, int(Busy)).Draw(t, "outcome")), 0, m.now)
+				m.q.Finish(k, Verdict(rapid.IntRange(0, int(Busy)).Draw(t, "outcome")), 0, m.now)
 				delete(m.running, k)
 			},
 			"retry": func(t *rapid.T) {

@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"aliquot/gateway/wire"
@@ -22,19 +25,36 @@ type unplacedError struct {
 
 // attempts is the transport of an exchange: it tries the request on another replica
 // as long as the first cannot have acted on it.
-type attempts struct{ *exchange }
+type attempts struct {
+	x         *exchange
+	n         int       // how many have begun
+	unreached int       // of these, how many found nobody at the replica's address
+	began     time.Time // the one under way
+	trace     httptrace.ClientTrace
+	// The trace tells of the attempt under way whether it is over HTTP/2, and sent.
+	http2, sent atomic.Bool
+}
 
-func (x attempts) RoundTrip(out *http.Request) (*http.Response, error) {
+// begin counts an attempt.
+func (a *attempts) begin() {
+	a.n++
+	a.began = time.Now()
+	a.sent.Store(false)
+}
+
+// RoundTrip is that of http.RoundTripper.
+func (a *attempts) RoundTrip(out *http.Request) (*http.Response, error) {
+	x := a.x
 	way := x.service.transports.to(x.grpc, x.upgrade)
 	for {
 		res, err := way.RoundTrip(out)
-		if isShortage(err) && x.bide(err) {
-			if out = x.reopen(out); out == nil {
+		if isShortage(err) && a.bide(err) {
+			if out = a.reopen(out); out == nil {
 				return nil, err
 			}
 			continue
 		}
-		verdict, pause, again := x.retry(res, err)
+		verdict, pause, again := a.retry(res, err)
 		if !again {
 			return res, err
 		}
@@ -48,11 +68,26 @@ func (x attempts) RoundTrip(out *http.Request) (*http.Response, error) {
 		}
 		x.take()
 		x.service.metrics.retried.Inc()
-		if out = x.reopen(out); out == nil {
+		if out = a.reopen(out); out == nil {
 			return nil, errGiven
 		}
 	}
 }
+
+// watch has the transport tell whether an attempt over HTTP/2 was sent. In HTTP/1 only
+// what was never sent is repeated by the transport.
+func (a *attempts) watch() { a.trace.GotConn, a.trace.WroteHeaders = a.connected, a.wroteHeader }
+
+func (a *attempts) connected(c httptrace.GotConnInfo) {
+	if s, ok := c.Conn.(*tls.Conn); ok {
+		a.http2.Store(s.ConnectionState().NegotiatedProtocol == "h2")
+		return
+	}
+	ways := a.x.service.transports
+	a.http2.Store(ways.to(a.x.grpc, a.x.upgrade) == ways.h2c)
+}
+
+func (a *attempts) wroteHeader() { a.sent.Store(a.http2.Load()) }
 
 // bideFor is the time between two attempts to open a connection that this host
 // refused.
@@ -60,7 +95,8 @@ const bideFor = 50 * time.Millisecond
 
 // bide waits until this host may have room for a connection; false when the request
 // may wait no longer. The replica's slot is kept: it is not the replica that is short.
-func (x *exchange) bide(err error) bool {
+func (a *attempts) bide(err error) bool {
+	x := a.x
 	x.server.short.note("replica", err)
 	if time.Now().Add(bideFor).After(x.request.Expire) {
 		return false
@@ -71,7 +107,8 @@ func (x *exchange) bide(err error) bool {
 
 // reopen copies a request for another attempt: the transport may still hold the
 // first one. It is nil where the body cannot be given again.
-func (x *exchange) reopen(r *http.Request) *http.Request {
+func (a *attempts) reopen(r *http.Request) *http.Request {
+	x := a.x
 	next := new(http.Request)
 	*next = *r
 	next.URL = new(url.URL)
@@ -89,15 +126,16 @@ func (x *exchange) reopen(r *http.Request) *http.Request {
 // is harmless to repeat, at most Retries times, except that where no connection came
 // about the queue ejects the replica at once and the request waits on as if it had not
 // been there. Each only while the body can be sent again from its first byte.
-func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.Duration, bool) {
-	verdict, pause, harmless := x.harmless(res, err)
+func (a *attempts) retry(res *http.Response, err error) (dispatch.Verdict, time.Duration, bool) {
+	x := a.x
+	verdict, pause, harmless := a.harmless(res, err)
 	retries := x.service.config.Upstream.Retries
 	switch {
 	case !harmless:
 		return 0, 0, false
 	case verdict == dispatch.Unreachable && retries > 0:
-		x.unreached++
-	case x.attempts-x.unreached > retries:
+		a.unreached++
+	case a.n-a.unreached > retries:
 		return 0, 0, false
 	}
 	return verdict, pause, x.body == nil || x.body.Open() != nil
@@ -110,7 +148,8 @@ func (x *exchange) retry(res *http.Response, err error) (dispatch.Outcome, time.
 // not act, and over HTTP/2 it may say that it did not begin. A broken exchange before
 // any answer: only where repeating is harmless by the method's definition or the
 // client's word (Idempotency-Key).
-func (x *exchange) harmless(res *http.Response, err error) (verdict dispatch.Outcome, pause time.Duration, ok bool) {
+func (a *attempts) harmless(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
+	x := a.x
 	switch {
 	case err == nil:
 		if res.StatusCode != http.StatusServiceUnavailable {
@@ -127,7 +166,7 @@ func (x *exchange) harmless(res *http.Response, err error) (verdict dispatch.Out
 	return verdict, 0, verdict == dispatch.Unreachable || idempotent(x.in) && !isTimeout(err)
 }
 
-func verdictOf(err error) dispatch.Outcome {
+func verdictOf(err error) dispatch.Verdict {
 	var dial dialError
 	if errors.As(err, &dial) {
 		return dispatch.Unreachable
