@@ -15,6 +15,10 @@ import (
 // defaultWindow is the window of the concurrency series when none is asked for.
 const defaultWindow = time.Minute
 
+// adminTime is how long the body of a request to the admin listener, and its answer, may
+// take; a profile takes its own length besides.
+const adminTime = 30 * time.Second
+
 // adminServer serves what operators and autoscalers read. It never listens where
 // clients do.
 func (s *Server) adminServer() *http.Server {
@@ -29,7 +33,20 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, ErrorLog: s.quiet}
+	return &http.Server{
+		Handler: timed(mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: adminTime, IdleTimeout: time.Minute, ErrorLog: s.quiet,
+	}
+}
+
+// timed gives the body of a request a time. The server's ReadTimeout would go on to act
+// while a profile is taken.
+func timed(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(adminTime))
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // serveReady answers 200 while the gateway takes requests and 503 from the moment

@@ -70,14 +70,13 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progress is the client's side of an answer: it counts, and gives up on a client
-// that takes nothing for a while.
+// progress is the client's side of an answer: it counts, and gives up on a stream of
+// HTTP/2 whose client takes nothing for a while. That a connection as a whole makes
+// progress is package conn's to see to.
 type progress struct {
 	http.ResponseWriter
-	limit  time.Duration
-	armed  time.Time
-	each   bool      // as in slowBody
-	first  time.Time // when the header was written
+	limit  time.Duration // of a stream of HTTP/2; 0 for no bound
+	first  time.Time     // when the header was written
 	status int
 	bytes  int64
 	tunnel *counted // the connection, when it was handed over
@@ -142,29 +141,19 @@ func (c *counted) CloseWrite() error {
 func (p *progress) FlushError() error {
 	p.arm()
 	err := http.NewResponseController(p.ResponseWriter).Flush()
-	if p.each {
-		p.disarm()
-	}
+	p.disarm()
 	return err
 }
 
-// finish sends what is left of a complete answer of known length, so that the
-// client need not wait until the exchange is recorded.
-func (p *progress) finish() {
-	if p.bytes > buffered {
-		p.arm()
-	}
-	http.NewResponseController(p.ResponseWriter).Flush()
-}
+// last gives the stream a time for what the server has not sent yet: it does so, and waits
+// for the client to take it, when the handler has returned.
+func (p *progress) last() { p.arm() }
 
 func (p *progress) Write(b []byte) (int, error) {
 	if p.status == 0 {
 		p.begin(http.StatusOK)
 	}
-	if p.bytes+int64(len(b)) > buffered {
-		p.arm()
-	}
-	if p.each {
+	if p.limit > 0 {
 		return p.writeStream(b)
 	}
 	n, err := p.ResponseWriter.Write(b)
@@ -191,24 +180,15 @@ func (p *progress) writeStream(b []byte) (int, error) {
 	}
 }
 
-// buffered is how much of an answer the server keeps before it writes to the
-// connection; so short an answer cannot block.
-const buffered = 2048
-
 func (p *progress) arm() {
-	if p.limit <= 0 {
-		return
-	}
-	if now := time.Now(); p.each || now.Sub(p.armed) > p.limit/10 {
-		p.armed = now
-		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(now.Add(p.limit))
+	if p.limit > 0 {
+		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(p.limit))
 	}
 }
 
-// disarm leaves no deadline behind for what the connection carries next.
+// disarm leaves no deadline behind, which would act also while nothing is written.
 func (p *progress) disarm() {
-	if !p.armed.IsZero() {
-		p.armed = time.Time{}
+	if p.limit > 0 {
 		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{})
 	}
 }

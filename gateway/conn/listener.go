@@ -5,13 +5,10 @@ package conn
 
 import (
 	"errors"
+	"io"
 	"net"
-	"os"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Slowest is the mean rate, in bytes per second, under which what a client sends or takes
@@ -21,15 +18,19 @@ const Slowest = 240
 // listener bounds the open connections of clients.
 type listener struct {
 	*net.TCPListener
-	room   chan struct{}
-	closed chan struct{}
-	once   sync.Once
+	room     chan struct{}
+	closed   chan struct{}
+	once     sync.Once
+	patience time.Duration
 }
 
-// Bounded accepts at most so many connections of a listener of TCP at a time, and gives
-// up on a client that takes nothing of an answer.
-func Bounded(l net.Listener, connections int) net.Listener {
-	return &listener{TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{})}
+// Bounded accepts at most so many connections of a listener of TCP at a time. A write to a
+// client that takes nothing for as long as patience fails, whatever is written: an answer, a
+// frame of HTTP/2, or what passes through a tunnel; 0 for no bound.
+func Bounded(l net.Listener, connections int, patience time.Duration) net.Listener {
+	return &listener{
+		TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{}), patience: patience,
+	}
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -38,12 +39,12 @@ func (l *listener) Accept() (net.Conn, error) {
 	case <-l.closed:
 		return nil, net.ErrClosed
 	}
-	c, err := l.TCPListener.AcceptTCP()
+	c, err := l.AcceptTCP()
 	if err != nil {
 		<-l.room
 		return nil, err
 	}
-	return &clientConn{TCPConn: c, listener: l}, nil
+	return newClientConn(c, l), nil
 }
 
 func (l *listener) Close() error {
@@ -67,10 +68,13 @@ type clientConn struct {
 	timer    *time.Timer
 	looks    time.Time // when the timer fires, zero for never
 
-	written atomic.Int64 // bytes that the socket took
-	// grace is how long a write may be without progress; taken how many bytes the
-	// client had taken when that time began.
-	grace, taken atomic.Int64
+	sender sender
+}
+
+func newClientConn(tcp *net.TCPConn, l *listener) *clientConn {
+	c := &clientConn{TCPConn: tcp, listener: l}
+	c.sender.socket, c.sender.patience = newTCPSocket(tcp), l.patience
+	return c
 }
 
 func (c *clientConn) Close() error {
@@ -140,55 +144,11 @@ func (c *clientConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetWriteDeadline is that of net.Conn, but a write goes on beyond it for as long as
-// the client takes what was sent.
-func (c *clientConn) SetWriteDeadline(t time.Time) error {
-	grace := time.Duration(0)
-	if !t.IsZero() {
-		grace = max(0, time.Until(t))
-		c.taken.Store(c.received())
-	}
-	c.grace.Store(int64(grace))
-	return c.TCPConn.SetWriteDeadline(t)
-}
+// SetWriteDeadline is that of net.Conn. It comes on top of the listener's patience.
+func (c *clientConn) SetWriteDeadline(t time.Time) error { return c.sender.deadline(t) }
 
-// Write sends, and gives up when the client has taken nothing for the time that the
-// deadline was away when it was set, or dribbles. The socket says that it is writable
-// only when a large part of its buffer is free, which for a slow client may take
-// minutes.
-func (c *clientConn) Write(p []byte) (int, error) {
-	done, began, first := 0, time.Time{}, int64(0)
-	for {
-		n, err := c.TCPConn.Write(p[done:])
-		done += n
-		c.written.Add(int64(n))
-		grace := time.Duration(c.grace.Load())
-		if err == nil || grace <= 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return done, err
-		}
-		if began.IsZero() {
-			began, first = time.Now().Add(-grace), c.taken.Load()
-		}
-		taken := c.received()
-		if taken <= c.taken.Load() || dribbles(taken-first, time.Since(began), grace) {
-			return done, err
-		}
-		c.taken.Store(taken)
-		c.TCPConn.SetWriteDeadline(time.Now().Add(grace))
-	}
-}
+// Write sends, for as long as the client takes something within the listener's patience.
+func (c *clientConn) Write(p []byte) (int, error) { return c.sender.write(p) }
 
-// dribbles reports whether a client that took so many bytes of a write that has gone on
-// for so long is under the Slowest mean rate after its first time of grace.
-func dribbles(taken int64, took, grace time.Duration) bool {
-	return taken < int64((took-grace).Seconds()*Slowest)
-}
-
-// received is how many bytes the client's host has acknowledged.
-func (c *clientConn) received() int64 {
-	waiting := 0
-	if raw, err := c.TCPConn.SyscallConn(); err == nil {
-		raw.Control(func(fd uintptr) { waiting, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
-	}
-	return c.written.Load() - int64(waiting)
-}
+// ReadFrom sends what it reads. That of net.TCPConn would leave the waiting to the kernel.
+func (c *clientConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{c}, r) }

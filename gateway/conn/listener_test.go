@@ -15,7 +15,7 @@ func pair(t *testing.T) (server net.Conn, client net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := Bounded(tcp, 1)
+	l := Bounded(tcp, 1, time.Minute)
 	t.Cleanup(func() { l.Close() })
 	if client, err = net.Dial("tcp", tcp.Addr().String()); err != nil {
 		t.Fatal(err)

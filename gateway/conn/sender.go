@@ -1,0 +1,163 @@
+package conn
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// socket is a connection as its sender needs it.
+type socket interface {
+	// offer has the socket take what it takes at once.
+	offer(p []byte) (int, error)
+	// Write waits until the socket has taken all, or the deadline passes.
+	Write(p []byte) (int, error)
+	SetWriteDeadline(t time.Time) error
+	// unread is how many bytes of what it took the client's host has not acknowledged.
+	unread() int64
+}
+
+// sender writes to a client's connection and bounds how long a write may be without
+// progress. A write that the socket takes at once costs one system call and no timer;
+// only one that has to wait gets a deadline.
+type sender struct {
+	socket   socket
+	patience time.Duration
+
+	writing sync.Mutex // one write at a time
+	written int64      // bytes that the socket took
+
+	mu     sync.Mutex
+	wanted time.Time // the deadline that the server set, zero for none
+	stalls time.Time // when the write that waits is given up, zero for never
+}
+
+// deadline is the server's own.
+func (s *sender) deadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wanted = t
+	return s.move()
+}
+
+func (s *sender) stall(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stalls = t
+	return s.move()
+}
+
+// move gives the socket the earlier of both deadlines.
+func (s *sender) move() error {
+	at := s.wanted
+	if at.IsZero() || !s.stalls.IsZero() && s.stalls.Before(at) {
+		at = s.stalls
+	}
+	return s.socket.SetWriteDeadline(at)
+}
+
+// expired reports whether the server's own deadline has passed.
+func (s *sender) expired() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.wanted.IsZero() && !time.Now().Before(s.wanted)
+}
+
+func (s *sender) write(p []byte) (int, error) {
+	if s.patience <= 0 {
+		return s.socket.Write(p)
+	}
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	n, err := s.socket.offer(p)
+	s.written += int64(n)
+	if err != nil || n == len(p) {
+		return n, err
+	}
+	rest, err := s.await(p[n:])
+	return n + rest, err
+}
+
+// await writes on until the client has taken nothing for as long as patience, or dribbles.
+// What counts is what its host has acknowledged: the socket says that it is writable only
+// when a large part of its buffer is free, which for a slow client may take minutes.
+func (s *sender) await(p []byte) (int, error) {
+	began, done := time.Now(), 0
+	first := s.received()
+	defer s.stall(time.Time{})
+	for taken := first; ; {
+		s.stall(time.Now().Add(s.patience))
+		n, err := s.socket.Write(p[done:])
+		done += n
+		s.written += int64(n)
+		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.expired() {
+			return done, err
+		}
+		now := s.received()
+		if now <= taken || dribbles(now-first, time.Since(began), s.patience) {
+			return done, err
+		}
+		taken = now
+	}
+}
+
+// received is how many bytes the client's host has acknowledged.
+func (s *sender) received() int64 { return s.written - s.socket.unread() }
+
+// dribbles reports whether a client that took so many bytes of a write that has gone on
+// for so long is under the Slowest mean rate after its first time of grace.
+func dribbles(taken int64, took, grace time.Duration) bool {
+	return taken < int64((took-grace).Seconds()*Slowest)
+}
+
+// tcpSocket is the socket of a connection of TCP.
+type tcpSocket struct {
+	*net.TCPConn
+	raw  syscall.RawConn
+	once func(fd uintptr) bool // tries to write p once
+	p    []byte
+	n    int
+	err  error
+}
+
+func newTCPSocket(c *net.TCPConn) *tcpSocket {
+	s := &tcpSocket{TCPConn: c}
+	s.raw, _ = c.SyscallConn() // fails for nil alone
+	s.once = s.tryOnce
+	return s
+}
+
+func (s *tcpSocket) offer(p []byte) (int, error) {
+	s.p, s.n, s.err = p, 0, nil
+	err := s.raw.Write(s.once)
+	s.p = nil
+	if err == nil && s.err != nil {
+		err = &net.OpError{
+			Op: "write", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError("write", s.err),
+		}
+	}
+	return s.n, err
+}
+
+// tryOnce is true in any case, or the runtime would wait until the socket takes more.
+func (s *tcpSocket) tryOnce(fd uintptr) bool {
+	n, err := unix.Write(int(fd), s.p)
+	for err == unix.EINTR {
+		n, err = unix.Write(int(fd), s.p)
+	}
+	if s.n = max(n, 0); err != unix.EAGAIN {
+		s.err = err
+	}
+	return true
+}
+
+func (s *tcpSocket) unread() int64 {
+	n := 0
+	s.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	return int64(n)
+}
