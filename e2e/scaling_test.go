@@ -38,6 +38,7 @@ func TestScaling(t *testing.T) {
 	s := &scaling{c: c, gateway: startScalingGateway(ctx, t, c)}
 	s.startAutoscaler(ctx, t)
 	t.Run("from zero to many and back", func(t *testing.T) { s.burst(ctx, t) })
+	t.Run("a replica that sleeps", func(t *testing.T) { s.sleeps(ctx, t) })
 	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
@@ -54,8 +55,8 @@ type scaling struct {
 func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	var services strings.Builder
-	for _, name := range []string{"burst", "mix", "deploys", "full", "crash"} {
-		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n}\n", name, name)
+	for name, settings := range map[string]string{"burst": "", "mix": "", "deploys": "", "full": "", "crash": "", "sleepy": sleepySettings} {
+		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n%s}\n", name, name, settings)
 	}
 	run(ctx, t, c, gatewayJob, cluster.Vars{
 		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "drain_delay": "1s",

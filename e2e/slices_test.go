@@ -122,7 +122,7 @@ func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []
 			if err != nil {
 				return err.Error()
 			}
-			return missingStats(usage.ResourceUsage.DeviceStats, alloc.ID, devices(t, alloc))
+			return missingStats(usage.ResourceUsage.DeviceStats, alloc.ID, devices(t, alloc), 512)
 		})
 		if err != nil {
 			t.Error(err)
@@ -130,8 +130,9 @@ func checkStats(ctx context.Context, t *testing.T, c *cluster.Cluster, allocs []
 	}
 }
 
-// missingStats says what the statistics of an allocation lack.
-func missingStats(groups []*nomad.DeviceGroupStats, alloc string, slices []gpu.Slice) string {
+// missingStats says what the statistics of an allocation lack whose task uses so many MiB
+// of GPU memory.
+func missingStats(groups []*nomad.DeviceGroupStats, alloc string, slices []gpu.Slice, mib float64) string {
 	found := map[string]*nomad.DeviceStats{}
 	for _, group := range groups {
 		maps.Copy(found, group.InstanceStats)
@@ -146,7 +147,7 @@ func missingStats(groups []*nomad.DeviceGroupStats, alloc string, slices []gpu.S
 		if owner == nil || owner.StringVal == nil || *owner.StringVal != alloc {
 			return slice.String() + " is not said to be the allocation's"
 		}
-		if memory == nil || memory.FloatNumeratorVal == nil || *memory.FloatNumeratorVal != 512 {
+		if memory == nil || memory.FloatNumeratorVal == nil || *memory.FloatNumeratorVal != mib {
 			return fmt.Sprintf("the task's memory is %v MiB", memory)
 		}
 	}

@@ -136,6 +136,8 @@ func (p *Plugin) measure(c *scale.Config, query string, at time.Time) (age time.
 		return always, nil
 	}
 	switch {
+	case q.Metric == apm.Tokens:
+		return 0, fmt.Errorf("the query counts tokens but the strategy plans in requests: ask for %q with slots=measured in classes, which follows from the tokens", "load service=… classes='…'")
 	case q.Metric == apm.Load && q.Class == "":
 	case slices.ContainsFunc(c.Classes, func(k scale.Class) bool { return k.Measured }):
 		return 0, fmt.Errorf("classes have slots=measured but the query is not for their load: ask for load, as in %q", "load service=… classes='…'")

@@ -103,6 +103,9 @@ func (s *server) release(w http.ResponseWriter, body map[string]any) {
 	}
 	s.saver.released = true
 	s.bed.sleeping.Store(true)
+	if err := s.keep(asleepKeeps); err != nil {
+		refuse(w, http.StatusInternalServerError, "server_error", err)
+	}
 }
 
 func (s *server) resume(w http.ResponseWriter, body map[string]any) {
@@ -113,6 +116,10 @@ func (s *server) resume(w http.ResponseWriter, body map[string]any) {
 	if !s.saver.released {
 		s.bed.dead.Store(true)
 		refuse(w, http.StatusInternalServerError, "server_error", errDead)
+		return
+	}
+	if err := s.keep(1); err != nil {
+		refuse(w, http.StatusInternalServerError, "server_error", err)
 		return
 	}
 	s.saver.released, s.saver.noise = false, !s.options.backup

@@ -110,13 +110,18 @@ func (g *sleepy) enough(class string, n int) {
 
 func (g *sleepy) await(what string, holds func(queued int, sleep map[string]string) bool) {
 	g.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	late := time.After(time.Minute)
+	for {
 		queued, sleep := g.states()
 		if holds(queued, sleep) {
 			return
 		}
-		if time.Now().After(deadline) {
-			g.t.Fatalf("%s: not within 20 s: %d wait, %v", what, queued, sleep)
+		select {
+		case <-look.C:
+		case <-late:
+			g.t.Fatalf("%s: not within a minute: %d wait, %v", what, queued, sleep)
 		}
 	}
 }

@@ -13,6 +13,8 @@ type device struct {
 	*cuda.Context
 	lost chan error
 	done chan struct{}
+	full int // MiB that it took on each GPU
+	held int // of them now
 }
 
 // openCUDA opens every visible GPU, as a CUDA program does at its start.
@@ -28,11 +30,10 @@ func openCUDA() (*device, error) {
 // hold takes memory on every GPU and keeps telling the driver how busy the
 // process is, until Close or until the GPU is lost.
 func (d *device) hold(use Use) error {
-	for i := range d.Devices {
-		if err := d.Alloc(i, use.MiB); err != nil {
-			return fmt.Errorf("taking %d MiB of GPU memory: %w", use.MiB, err)
-		}
+	if err := d.resize(use.MiB); err != nil {
+		return err
 	}
+	d.full = use.MiB
 	go d.touch(use)
 	return nil
 }
@@ -54,6 +55,24 @@ func (d *device) touch(use Use) {
 			return
 		}
 	}
+}
+
+// resize takes or gives back memory on every GPU until it holds so much of each.
+func (d *device) resize(mib int) error {
+	for i := range d.Devices {
+		more := mib - d.held
+		var err error
+		if more > 0 {
+			err = d.Alloc(i, more)
+		} else if more < 0 {
+			err = d.Free(i, -more)
+		}
+		if err != nil {
+			return fmt.Errorf("holding %d MiB of GPU memory instead of %d: %w", mib, d.held, err)
+		}
+	}
+	d.held = mib
+	return nil
 }
 
 // Close gives the GPU back.

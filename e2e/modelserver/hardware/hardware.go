@@ -100,6 +100,15 @@ func (h *Hardware) Hold(use Use) error {
 	return h.device.hold(use)
 }
 
+// Keep makes a server that holds its GPU keep one part in so many of the memory that it
+// took; 1 takes all of it again. Several goroutines must not call it at once.
+func (h *Hardware) Keep(parts int) error {
+	if h == nil || h.device == nil {
+		return nil
+	}
+	return h.device.resize(h.device.full / parts)
+}
+
 // Problem says where the hardware differs from the grant, "" where it agrees.
 func (h *Hardware) Problem() string {
 	switch {
