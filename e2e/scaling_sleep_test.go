@@ -76,7 +76,7 @@ func (g gatewayUnderTest) awaitSleep(ctx context.Context, t *testing.T, service,
 			return err.Error()
 		}
 		for _, one := range all {
-			if one.Name != service {
+			if one.Service != service {
 				continue
 			}
 			if len(one.Replicas) == 1 && one.Replicas[0].Sleep == want {

@@ -243,6 +243,9 @@ func (n *nights) sleep(ctx context.Context, p *nap) {
 		case errors.Is(err, engine.ErrBusy):
 			n.count("sleep", "busy")
 			p.state, p.woken = awake, time.Now() // others use it
+			if err != engine.ErrBusy {
+				n.log.Warn("a replica is not put to sleep", "replica", p.address, "error", err)
+			}
 		case err != nil:
 			n.count("sleep", "failed")
 			p.state, p.woken, p.unsound = unknown, time.Now(), true

@@ -109,13 +109,13 @@ func TestMistakesOfUnitsAreNamed(t *testing.T) {
 	const load = "load service=llm classes='" + classes + "'"
 	own := map[string]string{"class": "t4", "classes": classes}
 	for want, e := range map[string]*sdk.ScalingCheckEvaluation{
-		"counts every slot the same: ask for load":      ask("concurrency service=llm", own),
-		"different classes: give both the same text":    ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "0.2", 1)}),
-		"have different classes":                        ask(load, map[string]string{"slots": "2"}),
+		"counts every slot the same: ask for load":                                            ask("concurrency service=llm", own),
+		"different classes: give both the same text":                                          ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "0.2", 1)}),
+		"have different classes":                                                              ask(load, map[string]string{"slots": "2"}),
 		"the query counts tokens but the strategy plans in requests: ask for \"load service=": ask("tokens service=llm", map[string]string{"slots": "2"}),
-		"the query counts tokens but":   ask("tokens service=llm class=t4", own),
-		"leave class out of the query":                  ask("load service=llm class=t4 classes='"+classes+"'", map[string]string{"class": "t4", "classes": strings.Replace(classes, " speed=0.1", "", 1)}),
-		`speed is "no": want a number from 0.01 to 100`: ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "no", 1)}),
+		"the query counts tokens but":                                                         ask("tokens service=llm class=t4", own),
+		"leave class out of the query":                                                        ask("load service=llm class=t4 classes='"+classes+"'", map[string]string{"class": "t4", "classes": strings.Replace(classes, " speed=0.1", "", 1)}),
+		`speed is "no": want a number from 0.01 to 100`:                                       ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "no", 1)}),
 	} {
 		if got, err := plugin(t).Run(e, 1); got != nil || err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, %v, want %q", got, err, want)

@@ -16,9 +16,10 @@ import (
 	"aliquot/gateway/discovery"
 )
 
-// behindGateway starts a batching server and a gateway in front of it, and returns the
-// addresses of both and of the gateway's admin listener.
-func behindGateway(t *testing.T, settings string) (direct, public, admin string) {
+// behindGateway starts a batching server and a gateway in front of it, with settings of
+// the service and more of the gateway, and returns the addresses of both and of the
+// gateway's admin listener.
+func behindGateway(t *testing.T, settings string, more ...string) (direct, public, admin string) {
 	t.Helper()
 	o := usual()
 	o.model, o.engine, o.slots, o.speedup = "m", "h100", vllmSeqs, 50
@@ -28,7 +29,7 @@ func behindGateway(t *testing.T, settings string) (direct, public, admin string)
 	replica := httptest.NewServer(s.routes())
 	t.Cleanup(replica.Close)
 	t.Cleanup(cancel)
-	public, admin = startGateway(t, fmt.Sprintf("service \"m\" {\npolicy = \"tokens\"\n%s\nreplica {\n address = %q\n class = \"h100\"\n}\n}\n", settings, strings.TrimPrefix(replica.URL, "http://")))
+	public, admin = startGateway(t, fmt.Sprintf("service \"m\" {\npolicy = \"tokens\"\n%s\nreplica {\n address = %q\n class = \"h100\"\n}\n}\n%s", settings, strings.TrimPrefix(replica.URL, "http://"), strings.Join(more, "\n")))
 	return replica.URL, public, admin
 }
 

@@ -11,46 +11,72 @@ import (
 	"aliquot/e2e/modelserver/engine"
 )
 
-// complete serves one completion, plain or streamed.
-func (s *server) complete(w http.ResponseWriter, r *http.Request, chat bool) {
-	start := time.Now()
-	code := s.serve(w, r, chat)
-	s.metrics.requests.WithLabelValues(fmt.Sprint(code)).Inc()
-	s.metrics.seconds.Observe(time.Since(start).Seconds())
+// handle serves one request by a function that returns the HTTP status under which it
+// counts.
+func (s *server) handle(serve func(http.ResponseWriter, *http.Request) int) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		code := serve(w, r)
+		s.metrics.requests.WithLabelValues(fmt.Sprint(code)).Inc()
+		s.metrics.seconds.Observe(time.Since(start).Seconds())
+	}
 }
 
 // clientGone is the code under which a request is counted whose client left.
 const clientGone = 499
 
-// serve answers and returns the HTTP status under which the request counts.
-func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
+// enter is called by every request before its body is read; it refuses those that cannot
+// be served.
+func (s *server) enter(w http.ResponseWriter) (*state, int) {
 	state := s.state.Load()
 	if reason := state.unready(); reason != "" {
 		refuse(w, http.StatusServiceUnavailable, "server_error", errors.New(reason))
-		return http.StatusServiceUnavailable
+		return nil, http.StatusServiceUnavailable
 	}
 	if err := s.bed.use(); err != nil {
 		refuse(w, http.StatusInternalServerError, "server_error", err)
-		return http.StatusInternalServerError
+		return nil, http.StatusInternalServerError
 	}
 	s.saver.used()
+	return state, 0
+}
+
+// accept gives a job to the backend, or refuses its request.
+func (s *server) accept(w http.ResponseWriter, r *http.Request, state *state, j job) (*work, int) {
+	work, err := state.backend.accept(r.Context(), j)
+	switch {
+	case errors.Is(err, errBusy):
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "server_error", err)
+		return nil, http.StatusServiceUnavailable
+	case errors.Is(err, engine.ErrTooLong):
+		refuse(w, http.StatusBadRequest, "BadRequestError", err)
+		return nil, http.StatusBadRequest
+	case err != nil:
+		return nil, clientGone
+	}
+	return work, 0
+}
+
+// complete serves one completion, plain or streamed.
+func (s *server) complete(chat bool) http.HandlerFunc {
+	return s.handle(func(w http.ResponseWriter, r *http.Request) int { return s.serve(w, r, chat) })
+}
+
+func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
+	state, code := s.enter(w)
+	if code != 0 {
+		return code
+	}
 	req, tokens, err := decode(w, r, chat)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", err)
 		return http.StatusBadRequest
 	}
 	j := req.job(tokens)
-	work, err := state.backend.accept(r.Context(), j)
-	switch {
-	case errors.Is(err, errBusy):
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "server_error", err)
-		return http.StatusServiceUnavailable
-	case errors.Is(err, engine.ErrTooLong):
-		refuse(w, http.StatusBadRequest, "BadRequestError", err)
-		return http.StatusBadRequest
-	case err != nil:
-		return clientGone
+	work, code := s.accept(w, r, state, j)
+	if code != 0 {
+		return code
 	}
 	defer work.end()
 

@@ -113,8 +113,11 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("GET /health", s.health)
 	mux.HandleFunc("GET /v1/info", s.info)
 	mux.HandleFunc("GET /v1/models", s.models)
-	mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, false) })
-	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, true) })
+	mux.HandleFunc("POST /v1/completions", s.complete(false))
+	mux.HandleFunc("POST /v1/chat/completions", s.complete(true))
+	mux.HandleFunc("POST /v1/responses", s.handle(s.respond))
+	mux.HandleFunc("POST /v1/messages", s.handle(s.message))
+	mux.HandleFunc("POST /v1/embeddings", s.handle(s.embed))
 	if s.options.sleeps {
 		mux.HandleFunc("POST /sleep", s.sleep)
 		mux.HandleFunc("POST /wake_up", s.wakeUp)

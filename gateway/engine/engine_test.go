@@ -198,7 +198,68 @@ func TestAReplicaThatMoves(t *testing.T) {
 	f.await(t, "the second engine", func() bool { return f.states["r"].Kind == "tgi" && f.replicas[0].KV == 5 })
 }
 
-// Engines that cannot sleep are told apart from those that can, whatever else they serve.
+// endless serves text again and again until the client leaves.
+func endless(t *testing.T, text string) (address string) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := io.WriteString(w, text); err != nil {
+				return
+			}
+		}
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// Metrics without an end are an error, whether they are known or not, and no more of them
+// is read than its bound. Nothing of them is believed.
+func TestMetricsWithoutAnEnd(t *testing.T) {
+	for name, text := range map[string]string{
+		"of others":    "# HELP x y\nother_total{a=\"b\"} 1\n",
+		"known":        "vllm:num_requests_running{model_name=\"m\"} 1\n",
+		"in one line":  "vllm:num_requests_running",
+		"empty labels": "vllm:cache_config_info{",
+	} {
+		address := endless(t, strings.Repeat(text, 64))
+		s := New(Options{Client: http.DefaultTransport, Scheme: "http"})
+		state, err := s.ask(t.Context(), &visit{replica: at("r", address)})
+		if err == nil {
+			t.Errorf("%s: read as %+v", name, state)
+		}
+		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		if err := bed.Sleep(t.Context(), address); !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: a replica is put to sleep whose load is unknown: %v", name, err)
+		}
+	}
+}
+
+// An engine whose metrics do not say what it works on is not put to sleep.
+func TestWhoseLoadIsUnknown(t *testing.T) {
+	for name, page := range map[string]string{"no metrics": "", "metrics of something else": "up 1\n"} {
+		var slept atomic.Bool
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/metrics" && page != "":
+				io.WriteString(w, page)
+			case r.URL.Path == "/is_sleeping":
+				io.WriteString(w, `{"is_sleeping":false}`)
+			case r.URL.Path == "/sleep":
+				slept.Store(true)
+			default:
+				http.NotFound(w, r)
+			}
+		}))
+		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		err := bed.Sleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		if !errors.Is(err, ErrBusy) || err == ErrBusy || slept.Load() {
+			t.Errorf("%s: %v, slept: %t", name, err, slept.Load())
+		}
+		server.Close()
+	}
+}
+
+// The gateway knows which engines can sleep by what they answer.
 func TestWhoCannotSleep(t *testing.T) {
 	for name, c := range map[string]struct {
 		answers map[string]string

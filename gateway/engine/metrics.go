@@ -6,6 +6,7 @@ package engine
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"math"
 	"strconv"
@@ -76,8 +77,13 @@ var engines = []names{
 	},
 }
 
-// longestLine bounds a line of metrics that is looked at.
-const longestLine = 16 << 10
+const (
+	// longestLine bounds a line of metrics that is looked at.
+	longestLine = 16 << 10
+	// mostKnown bounds the lines of known metrics, in bytes: an engine has a few for each
+	// of its models.
+	mostKnown = 256 << 10
+)
 
 // Parse reads metrics in Prometheus' text format. Lines of other metrics are not
 // looked at; a line of a known one that is wrong is an error.
@@ -107,6 +113,9 @@ func known(r io.Reader) ([]byte, error) {
 		line, err := lines.ReadSlice('\n')
 		whole := err == nil || err == io.EOF
 		if whole && isKnown(line) {
+			if len(kept)+len(line) > mostKnown {
+				return nil, fmt.Errorf("more than %d KiB of them are of an engine's load", mostKnown>>10)
+			}
 			kept = append(append(kept, bytes.TrimRight(line, "\r\n")...), '\n')
 		}
 		switch err {

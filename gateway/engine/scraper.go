@@ -229,7 +229,23 @@ func (s *Scraper) get(ctx context.Context, address, path string, read func(io.Re
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers %s", path, res.Status)
 	}
-	return read(io.LimitReader(res.Body, mostBytes))
+	return read(&bounded{res.Body, mostBytes + 1})
+}
+
+// bounded fails where an answer has as many bytes as are left: of a longer answer than is
+// read only a part would be understood.
+type bounded struct {
+	from io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("the answer is longer than %d MiB", mostBytes>>20)
+	}
+	n, err := b.from.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // sleep waits and reports whether ctx lasted.

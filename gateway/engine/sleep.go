@@ -67,7 +67,7 @@ var ErrBusy = errors.New("the engine works on requests")
 func (b *Bed) Sleep(ctx context.Context, replica string) error {
 	switch state, err := b.load(ctx, replica); {
 	case err != nil:
-		return fmt.Errorf("%w, or may: its metrics cannot be read: %w", ErrBusy, err)
+		return fmt.Errorf("%w, or may: %w", ErrBusy, err)
 	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}
@@ -129,6 +129,7 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 	return err
 }
 
+// load reads from an engine's metrics what it works on.
 func (b *Bed) load(ctx context.Context, replica string) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, asleep)
 	defer cancel()
@@ -141,7 +142,14 @@ func (b *Bed) load(ctx context.Context, replica string) (State, error) {
 		return State{}, err
 	}
 	defer res.Body.Close()
-	return Parse(io.LimitReader(res.Body, mostBytes))
+	if res.StatusCode != http.StatusOK {
+		return State{}, fmt.Errorf("/metrics answers %s", res.Status)
+	}
+	state, err := Parse(&bounded{res.Body, mostBytes + 1})
+	if err == nil && state.Running < 0 {
+		err = errors.New("/metrics does not say how many requests it runs")
+	}
+	return state, err
 }
 
 func (b *Bed) address(replica string) string {

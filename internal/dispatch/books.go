@@ -19,7 +19,6 @@ type books struct {
 		running, waiting, kv float64
 		until                time.Time
 	}
-	view view
 	risk risk
 
 	firsts firsts    // first tokens of one instant

@@ -186,6 +186,7 @@ type Ticket struct {
 	speed    float64   // of its slot, when it started
 	due      time.Time // Request.order
 	waiting  bool
+	yielded  bool // see Queue.yield
 	node     node
 	on       *server
 	entry    entry

@@ -22,9 +22,35 @@ const (
 // hasty reports whether a request is better sent to the replica later: its first token
 // would then still be in time, and now reading it would make answers there miss the
 // objective. They end, or gain time, while the replica reads nothing.
-func (q *Queue) hasty(s *server, z need, work float64) bool {
+func (q *Queue) hasty(v *view, z need, work float64) bool {
 	limit := q.policy.SLO.TTFT.Seconds()
-	return z.waited+s.books.view.firstAfter(work) < patience*limit && s.books.risk.of(work) > spared
+	return z.waited+v.firstAfter(work) < patience*limit && v.on.books.risk.of(work) > spared
+}
+
+// yields is for how long a request lets others pass that misses the objective anyway: as
+// long as one that does not is worth.
+const yields = missed * time.Second
+
+// yield makes requests that can no longer meet the objective for the first token let
+// others pass, once each, and reports whether there were any. Those behind them would
+// miss it as well if they waited for them. A request with a deadline of its own stays.
+func (q *Queue) yield(waiting []*Ticket, now time.Time) (any bool) {
+	limit := q.policy.SLO.TTFT
+	if limit == 0 {
+		return false
+	}
+	for _, t := range waiting {
+		if t.yielded || !t.Deadline.IsZero() || now.Sub(t.at) <= limit {
+			continue
+		}
+		l := t.lane
+		l.tree.remove(t)
+		t.due, t.yielded = t.due.Add(min(yields, max(0, t.Expire.Sub(now)/2))), true
+		l.tree.insert(t)
+		l.sync()
+		any = true
+	}
+	return any
 }
 
 // lengths is how long answers turn out to be, in multiples of what was expected.
@@ -102,17 +128,17 @@ func (r *risk) of(seconds float64) float64 {
 // first token; a step for each token to come and the prompts that the replica was sent
 // after it are still to be paid for. How many tokens come is not known: it may be any of
 // the usual lengths that it has not passed yet.
-func (q *Queue) reckon(s *server, now time.Time) {
+func (q *Queue) reckon(s *server, backlog, step float64, now time.Time) {
 	b := &s.books
 	r := &b.risk
 	if !r.stale && now.Sub(r.at) < riskAge {
 		return
 	}
 	*r = risk{at: now}
-	limit, step := q.policy.SLO.TPOT.Seconds(), b.view.step
+	limit := q.policy.SLO.TPOT.Seconds()
 	for _, t := range b.begun {
 		if !t.Whole {
-			q.endanger(r, t, now.Sub(t.entry.first).Seconds()+b.view.backlog, limit, step)
+			q.endanger(r, t, now.Sub(t.entry.first).Seconds()+backlog, limit, step)
 		}
 	}
 	behind := 0.0

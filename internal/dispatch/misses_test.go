@@ -147,3 +147,42 @@ func TestRiskIsTheAnswersThatWouldMiss(t *testing.T) {
 		}
 	})
 }
+
+// A request whose first token is late anyway lets those pass that can still meet the
+// objective, for a while, and no other request waits for ever because of it.
+func TestARequestThatIsLateAnywayYields(t *testing.T) {
+	for name, c := range map[string]struct {
+		slo      SLO
+		deadline time.Duration // of the first request
+		want     string
+	}{
+		"with an objective":          {strict, 0, "new"},
+		"without one":                {SLO{}, 0, "old"},
+		"with a deadline of its own": {strict, 30 * time.Second, "old"},
+	} {
+		q := New(Policy{Mode: Tokens, SLO: c.slo})
+		submit(t, q, epoch, ask("old", tokens(100, 50), func(r *Request) {
+			r.Expire = epoch.Add(time.Hour)
+			if c.deadline > 0 {
+				r.Deadline = epoch.Add(c.deadline)
+			}
+		}))
+		submit(t, q, epoch.Add(2500*time.Millisecond), ask("new", tokens(100, 50), func(r *Request) { r.Expire = epoch.Add(time.Hour + 2500*time.Millisecond) }))
+		q.Put(Replica{ID: "r", Class: "l4", Slots: 2})
+		now := epoch.Add(2600 * time.Millisecond)
+		k := q.Next(now)
+		if k == nil || k.Value != c.want {
+			t.Errorf("%s: %+v is served first, want %s", name, k, c.want)
+		}
+	}
+	q := New(Policy{Mode: Tokens, SLO: strict})
+	expires := func(r *Request) { r.Expire = epoch.Add(time.Hour) }
+	submit(t, q, epoch, ask("old", tokens(100, 50), expires))
+	now := epoch.Add(3 * time.Second)
+	q.Next(now) // nothing serves it, and it yields
+	submit(t, q, now.Add(yields), ask("newer", tokens(100, 50), func(r *Request) { r.Expire = epoch.Add(time.Hour + 3*time.Second + yields) }))
+	q.Put(Replica{ID: "s", Class: "h100"})
+	if k := q.Next(now.Add(yields)); k == nil || k.Value != "old" {
+		t.Errorf("%+v is served before a request that has yielded for %s", k, yields)
+	}
+}

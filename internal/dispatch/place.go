@@ -8,6 +8,8 @@ import (
 // placement is a Placement with its classes as sets.
 type placement struct {
 	Placement
+	longest int // see Queue.longest, in round
+	round   uint64
 }
 
 func (p *placement) allows(class string) bool {

@@ -43,6 +43,7 @@ type Queue struct {
 	refreshed time.Time // when the speeds of the kinds were computed last
 	unknown   bool      // a kind is new since
 	round     uint64    // of walks
+	views     []view    // in the walk, of the replicas that are up
 	opened    int       // replicas that the walk may still send to
 }
 
@@ -54,7 +55,7 @@ func New(p Policy) *Queue {
 		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
 	}
 	for _, pl := range p.Placements {
-		q.placements = append(q.placements, placement{pl})
+		q.placements = append(q.placements, placement{Placement: pl})
 	}
 	if len(q.placements) == 0 {
 		q.placements = []placement{{}}
@@ -125,7 +126,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 		if c.waiting == 0 {
 			continue
 		}
-		for _, t := range q.candidates(c) {
+		for _, t := range q.candidates(c, now) {
 			got := q.pick(t, now)
 			if got.on != nil {
 				t = c.indifferent(t, got.rank)
@@ -143,7 +144,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 // candidates returns the requests of one priority among which one may be served
 // next, in order: those to be tried again, and then in Slots mode the first of
 // each placement, because those behind it can be placed no better.
-func (q *Queue) candidates(c *priority) []*Ticket {
+func (q *Queue) candidates(c *priority, now time.Time) []*Ticket {
 	out := q.looked[:0]
 	for _, t := range c.retries {
 		// Those that failed at the same replica under the same rule can be placed
@@ -154,7 +155,11 @@ func (q *Queue) candidates(c *priority) []*Ticket {
 		}
 	}
 	if q.policy.Mode == Tokens {
+		retries := len(out)
 		q.looked = c.within(out, window)
+		for q.yield(q.looked[retries:], now) {
+			q.looked = c.within(q.looked[:retries], window)
+		}
 		return q.looked
 	}
 	retries := len(out)

@@ -48,60 +48,6 @@ func (q *Queue) tokensOf(t *Ticket, output float64) float64 {
 	return min((float64(t.Prompt)+outputWeight*output)/mean, extent)
 }
 
-// view is what a walk sees of a replica: its books, its engine's other load and
-// what the walk has promised to it.
-type view struct {
-	round      uint64  // of the walk
-	n, kv      float64 // requests, and their tokens in the cache
-	streams    float64
-	backlog    float64 // seconds until it has read what it has
-	waiting    float64 // prompts in it from past this queue
-	late, long float64 // share of its time spent reading
-	step       float64 // seconds of its present step
-	drag       float64 // how much slower it is than its kind
-	open       bool    // takes a request now, if its cache has room
-	promised   float64 // seconds of reading
-}
-
-// survey takes the views of all replicas and counts the open ones.
-func (q *Queue) survey(now time.Time) {
-	q.refresh(now)
-	q.round++
-	q.opened = 0
-	q.wonder(now)
-	for _, s := range q.fleet {
-		s.assumeBegun(q.output, now)
-		b := &s.books
-		w := view{
-			round: q.round, n: float64(s.active), kv: float64(b.kv), streams: float64(len(b.begun)), backlog: b.backlog(now),
-		}
-		w.late, w.long = b.share.of(now)
-		if b.foreign.until.After(now) {
-			w.n += b.foreign.running
-			w.kv += b.foreign.kv
-			w.waiting = b.foreign.waiting
-		}
-		w.drag = s.drag.factor
-		if s.tier.kind.untried {
-			w.drag /= doubt
-		}
-		w.step = w.drag * s.tier.kind.speed.stepping(w.n, w.kv)
-		bounded := s.Slots > 1 || s.health.onProbation
-		switch usable := s.usable(); {
-		case usable == 0, bounded && s.active >= usable:
-		default:
-			w.open = s.active == 0 || w.backlog <= hold
-		}
-		if w.open {
-			q.opened++
-		}
-		b.view = w
-		if q.policy.SLO.TPOT > 0 {
-			q.reckon(s, now)
-		}
-	}
-}
-
 // cheapest places a request where it costs the fewest seconds: its own, those that
 // it takes from the requests already there, and those that it takes from the ones
 // to come. Where that replica has enough to do, the request is promised to it and
@@ -110,89 +56,78 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	if q.opened == 0 {
 		return choice{until: now.Add(look)} // whatever is promised, nothing is sent
 	}
-	best, bestCost, bestWork := (*server)(nil), math.Inf(1), 0.0
 	z := q.needOf(t)
 	z.waited = now.Sub(t.at).Seconds()
-	crowd := crowdBase + (1-crowdBase)*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
-	size := q.taken(t)
-	preferred := q.prefers(t, size)
 	q.index.match(t.Blocks)
-	for _, s := range q.fleet {
-		if !q.eligible(s, t, size) || preferred && !slices.Contains(q.placements[t.Placement].Prefer, s.Class) {
-			continue
-		}
-		if cost, work := q.cost(s, z, crowd); cost < bestCost {
-			best, bestCost, bestWork = s, cost, work
-		}
-	}
+	best, work := q.least(t, z)
 	if best == nil {
 		return choice{}
 	}
-	v := &best.books.view
-	if v.promised == 0 && v.open && q.hasty(best, z, bestWork) {
+	s := best.on
+	if best.promised == 0 && best.open && q.hasty(best, z, work) {
 		return choice{until: now.Add(look)}
 	}
-	if v.promised == 0 && v.open {
-		if best.KV == 0 || best.active == 0 || v.kv+z.prompt <= float64(best.KV) {
-			return choice{on: best, work: bestWork, hit: q.index.hits(best.shelf) * BlockTokens}
+	if best.promised == 0 && best.open {
+		if s.KV == 0 || s.active == 0 || best.kv+z.prompt <= float64(s.KV) {
+			return choice{on: s, work: work, hit: q.index.hits(best.shelf) * BlockTokens}
 		}
 	}
-	if v.open {
-		v.open = false // whoever comes later does not overtake
+	if best.open {
+		best.open = false // whoever comes later does not overtake
 		q.opened--
 	}
-	v.promised += bestWork
+	best.promised += work
 	return choice{until: now.Add(look)}
 }
 
-// firstAfter is the seconds until the first token of a request that the replica reads
-// for work seconds.
-func (v *view) firstAfter(work float64) float64 {
-	return v.backlog + v.promised + v.waiting*work + work
+// least returns the view of the replica on which a request costs the fewest seconds, of
+// equal ones the first, and how many seconds that would read for it.
+func (q *Queue) least(t *Ticket, z need) (best *view, work float64) {
+	p := &q.placements[t.Placement]
+	crowd := q.crowd()
+	size := min(t.Prompt, q.longest(t.Placement))
+	preferred := q.prefers(t, size)
+	least := math.Inf(1)
+	for i := range q.views {
+		v := &q.views[i]
+		if !q.eligible(v, t, size) || preferred && !slices.Contains(p.Prefer, v.on.Class) {
+			continue
+		}
+		if cost, reads := q.cost(v, z, crowd, least); cost < least {
+			best, least, work = v, cost, reads
+		}
+	}
+	return best, work
+}
+
+// crowd is how much the seconds count that a request takes from others.
+func (q *Queue) crowd() float64 {
+	return crowdBase + (1-crowdBase)*min(1, 2*float64(q.waiting)/float64(len(q.fleet)))
 }
 
 // prefers reports whether a replica of a class that the request prefers is open.
 func (q *Queue) prefers(t *Ticket, size int) bool {
 	p := &q.placements[t.Placement]
-	return len(p.Prefer) > 0 && slices.ContainsFunc(q.fleet, func(s *server) bool {
-		return s.books.view.open && slices.Contains(p.Prefer, s.Class) && q.eligible(s, t, size)
-	})
-}
-
-// takes is the longest prompt that a replica takes.
-func (s *server) takes() int {
-	most := math.MaxInt
-	if s.KV > 0 {
-		most = s.KV
+	if len(p.Prefer) == 0 {
+		return false
 	}
-	if s.MaxPrompt > 0 {
-		most = min(most, s.MaxPrompt)
-	}
-	return most
-}
-
-// taken is the length for which a replica is looked for: the prompt's, or what the
-// replica takes that takes most, whether it is up or not. Lengths are estimates,
-// and what is too long in truth is for an engine to say.
-func (q *Queue) taken(t *Ticket) int {
-	most := 0
-	for _, s := range q.fleet {
-		if !s.leaving && q.placements[t.Placement].allows(s.Class) {
-			most = max(most, s.takes())
+	for i := range q.views {
+		if v := &q.views[i]; v.open && slices.Contains(p.Prefer, v.on.Class) && q.eligible(v, t, size) {
+			return true
 		}
 	}
-	return min(t.Prompt, most)
+	return false
 }
 
 // eligible reports whether a request of a size may ever be sent to the replica.
-func (q *Queue) eligible(s *server, t *Ticket, size int) bool {
-	switch {
-	case s.counted == 0 || !q.placements[t.Placement].allows(s.Class):
-		return false
-	case s == t.avoid && q.slots > s.counted:
+func (q *Queue) eligible(v *view, t *Ticket, size int) bool {
+	if p := &q.placements[t.Placement]; len(p.Require) > 0 && !p.allows(v.on.Class) {
 		return false
 	}
-	return size <= s.takes()
+	if v.on == t.avoid && q.slots > v.on.counted {
+		return false
+	}
+	return size <= v.takes
 }
 
 const (
@@ -206,28 +141,28 @@ const (
 )
 
 // cost is what a request would cost on a replica, in seconds, and how many of them
-// the replica would read.
-func (q *Queue) cost(s *server, z need, crowd float64) (cost, work float64) {
-	b, v := &s.books.view, &s.tier.kind.speed
-	// The last token is always read: its answer is the first token.
-	hit := min(float64(q.index.hits(s.shelf)*BlockTokens), z.prompt-1)
-	work = b.drag * v.reading(z.prompt-hit, z.prompt)
-	next := b.drag * v.stepping(b.n+1, b.kv+z.prompt+z.output/2)
-	token := next / (1 - min(b.late, fullest))
-	own := b.backlog + b.promised + b.waiting*work + work + z.output*token
-	if s.KV > 0 {
-		over := b.kv + z.prompt + z.output - float64(s.KV)
-		own += max(0, over) / float64(s.KV) * z.output * token
+// the replica would read. Where it is no less than enough, any sum from enough on may be
+// returned for it.
+func (q *Queue) cost(v *view, z need, crowd, enough float64) (cost, work float64) {
+	next := v.base + v.perToken*(z.prompt+z.output/2)
+	answer := z.output * next * v.slowed
+	cost = v.backlog + v.promised + answer + crowd*v.n*z.output*max(0, next-v.step)
+	if cost >= enough {
+		return cost, 0 // and all that follows is more
 	}
-	others := b.streams*work + b.n*z.output*max(0, next-b.step)
-	r := min(b.long, fullest)
-	cost = own + crowd*others + coming*work*r/(1-r)
-	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+b.firstAfter(work) > limit {
+	// The last token is always read: its answer is the first token.
+	hit := min(float64(q.index.hits(v.shelf)*BlockTokens), z.prompt-1)
+	work = v.perPrompt + v.perRead*longer(z.prompt-hit, z.prompt)
+	cost += work * (1 + v.waiting + crowd*v.streams + v.ahead)
+	if v.cache > 0 {
+		cost += max(0, v.kv+z.prompt+z.output-v.cache) / v.cache * answer
+	}
+	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+v.firstAfter(work) > limit {
 		cost += missed
 	}
-	if q.policy.SLO.TPOT > 0 {
-		r := &s.books.risk
-		cost += missed * (r.of(b.promised+work) - r.of(b.promised))
+	if q.policy.SLO.TPOT > 0 && cost < enough {
+		r := &v.on.books.risk
+		cost += missed * (r.of(v.promised+work) - r.of(v.promised))
 	}
 	return cost, work
 }

@@ -1,0 +1,114 @@
+package dispatch
+
+import (
+	"math"
+	"time"
+)
+
+// view is what a walk sees of a replica that may be sent requests: what its books, its
+// engine and its kind's speed come to, and what the walk has promised to it. The views of
+// all replicas lie side by side, since a walk reads them for each request that waits.
+type view struct {
+	on       *server
+	shelf    int32
+	open     bool    // takes a request now, if its cache has room
+	takes    int     // the longest prompt
+	cache    float64 // tokens that its cache holds, 0 where that is unknown
+	n, kv    float64 // requests, and their tokens in the cache
+	streams  float64
+	backlog  float64 // seconds until it has read what it has
+	waiting  float64 // prompts in it from past this queue
+	promised float64 // seconds of reading
+
+	step               float64 // seconds of its present step
+	base, perToken     float64 // of a step with one request more, without and for each token of that
+	perPrompt, perRead float64 // seconds of reading, for each prompt and each token
+	slowed             float64 // how many times longer a token takes than a step, as it reads meanwhile
+	ahead              float64 // seconds that requests to come wait for each second of reading
+}
+
+// survey takes the views of all replicas that are up, and counts the open ones.
+func (q *Queue) survey(now time.Time) {
+	q.refresh(now)
+	q.round++
+	q.opened = 0
+	q.views = q.views[:0]
+	q.wonder(now)
+	for _, s := range q.fleet {
+		s.assumeBegun(q.output, now)
+		if s.usable() == 0 {
+			continue
+		}
+		v := s.look(now)
+		if v.open {
+			q.opened++
+		}
+		if q.policy.SLO.TPOT > 0 {
+			q.reckon(s, v.backlog, v.step, now)
+		}
+		q.views = append(q.views, v)
+	}
+}
+
+func (s *server) look(now time.Time) view {
+	b, speed := &s.books, &s.tier.kind.speed
+	v := view{
+		on: s, shelf: s.shelf, takes: s.takes(), cache: float64(s.KV),
+		n: float64(s.active), kv: float64(b.kv), streams: float64(len(b.begun)), backlog: b.backlog(now),
+	}
+	if b.foreign.until.After(now) {
+		v.n += b.foreign.running
+		v.kv += b.foreign.kv
+		v.waiting = b.foreign.waiting
+	}
+	drag := s.drag.factor
+	if s.tier.kind.untried {
+		drag /= doubt
+	}
+	v.step = drag * speed.stepping(v.n, v.kv)
+	v.base, v.perToken = drag*speed.stepping(v.n+1, v.kv), drag*speed.step[2]
+	v.perPrompt, v.perRead = drag*speed.read[0], drag*speed.read[1]
+	late, long := b.share.of(now)
+	long = min(long, fullest)
+	v.slowed, v.ahead = 1/(1-min(late, fullest)), coming*long/(1-long)
+	bounded := s.Slots > 1 || s.health.onProbation
+	if full := bounded && s.active >= s.usable(); !full {
+		v.open = s.active == 0 || v.backlog <= hold
+	}
+	return v
+}
+
+// firstAfter is the seconds until the first token of a request that the replica reads
+// for work seconds.
+func (v *view) firstAfter(work float64) float64 {
+	return v.backlog + v.promised + v.waiting*work + work
+}
+
+// takes is the longest prompt that a replica takes.
+func (s *server) takes() int {
+	most := math.MaxInt
+	if s.KV > 0 {
+		most = s.KV
+	}
+	if s.MaxPrompt > 0 {
+		most = min(most, s.MaxPrompt)
+	}
+	return most
+}
+
+// longest is the longest prompt that is looked at under a placement: what the replica
+// takes that takes most, whether it is up or not. Lengths are estimates, and what is too
+// long in truth is for an engine to say. It holds for one walk.
+func (q *Queue) longest(placement int) int {
+	p := &q.placements[placement]
+	if p.round == q.round {
+		return p.longest
+	}
+	p.round, p.longest = q.round, 0
+	for _, s := range q.fleet {
+		if !s.leaving && p.allows(s.Class) {
+			p.longest = max(p.longest, s.takes())
+		}
+	}
+	return p.longest
+}
