@@ -1,9 +1,12 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -97,9 +100,11 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	out := []api.Service{}
-	for _, v := range s.plan.Load().services {
+	p := s.plan.Load()
+	for _, v := range p.services {
 		state := v.line.State()
 		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{}}
+		one.Waits = p.waits(state.Waits)
 		if l, shared := v.line.(*line.Shared); shared {
 			role, epoch, owner := l.Role()
 			one.Role, one.Epoch, one.Owner = role.String(), epoch, string(owner)
@@ -119,6 +124,33 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 		out = append(out, one)
 	}
 	writeJSON(w, out)
+}
+
+// waits sums up who waits by the names that the configuration has, the most urgent
+// priority first and the most requests first.
+func (p *plan) waits(all []line.Wait) (out []api.Wait) {
+	type key struct {
+		priority int
+		tenant   string
+	}
+	sums := map[key]int{}
+	for _, w := range all {
+		sums[key{w.Priority, p.tenants.known(w.Tenant)}] += w.Requests
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(sums), func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(sums[b], sums[a]), cmp.Compare(a.tenant, b.tenant))
+	}) {
+		out = append(out, api.Wait{Priority: p.priorityName(k.priority), Tenant: k.tenant, Requests: sums[k]})
+	}
+	return out
+}
+
+// priorityName is the configured name of a priority, "" where it has none.
+func (p *plan) priorityName(priority int) string {
+	if names := p.config.Priorities; priority < len(names) {
+		return names[priority]
+	}
+	return ""
 }
 
 func (s *Server) find(name string) *service { return s.plan.Load().find(name) }

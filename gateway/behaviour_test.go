@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -291,6 +292,9 @@ tenants {
 	}
 	background(t.Context(), g, 1, statuses)
 	eventually(t, "two wait", func() bool { return g.state(t, "m").Queued == 2 })
+	if got, want := g.state(t, "m").Waits, []api.Wait{{Priority: "interactive", Tenant: "other", Requests: 1}, {Priority: "batch", Tenant: "small", Requests: 1}}; !slices.Equal(got, want) {
+		t.Errorf("who waits: %v, want %v", got, want)
+	}
 	a.release <- struct{}{}
 	<-statuses
 	// Of the two, the one whose tenant may not be interactive comes last.

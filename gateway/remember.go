@@ -41,9 +41,7 @@ func (x *exchange) remember(status int, took time.Duration) {
 		Service: x.service.name, Began: x.began, Outcome: x.outcome.String(), Status: status,
 		Tenant: x.plan.tenants.known(x.request.Tenant), Class: x.class, Replica: x.replica, Attempts: x.attempts.n,
 	}
-	if names := x.plan.config.Priorities; x.request.Priority < len(names) {
-		q.Priority = names[x.request.Priority]
-	}
+	q.Priority = x.plan.priorityName(x.request.Priority)
 	if x.reading != nil && x.reading.heard {
 		u := x.reading.used()
 		output, _ := x.reading.output()

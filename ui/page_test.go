@@ -21,6 +21,7 @@ func demo() *wirefake.Cluster {
 	c.AddNode("rack-2", "amd", "mi300x", 2, 20)
 	a := c.AddAlloc("chat", "h100", one, 0, 0, 5)
 	c.Services = []api.Service{{Service: "chat", Queued: 3, Active: map[string]int{"h100": 2}, Replicas: []api.Replica{wirefake.ReplicaOf(a, "h100", 4)}}}
+	c.Services[0].Waits = []api.Wait{{Priority: "interactive", Tenant: "acme", Requests: 2}, {Priority: "batch", Tenant: "other", Requests: 1}}
 	c.Requests = api.Requests{
 		Slow:   []api.Request{{Service: "chat", Began: time.Now(), Outcome: "served", Status: 200, Class: "h100", Replica: c.Services[0].Replicas[0].ID, Attempts: 1, Total: 900, Waited: 600, Upstream: 200, Answer: 100}},
 		Failed: []api.Request{{Service: "chat", Began: time.Now(), Outcome: "queue_full", Status: 503, Priority: "batch", Total: 2, Received: 2}},
@@ -101,6 +102,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.fits()
 		p.open("#/services/chat")
 		p.becomes(`document.querySelectorAll(".plot canvas").length >= 2`)
+		p.shows("acme")
 		p.open("#/requests")
 		p.shows("As many requests wait as the service allows.")
 		p.becomes(`[...document.querySelectorAll("button")].some((b) => { if (b.innerText.startsWith("Slowest")) b.click(); return b.innerText.startsWith("Slowest"); })`)

@@ -167,6 +167,9 @@ func (s *Shared) State() State {
 	defer s.mu.Unlock()
 	role, _, _ := s.owned.Role()
 	st := State{Decides: role == ownership.Owner, Queued: s.queued.requests, Active: map[string]int{}, QueuedTokens: s.queued.tokens, ActiveTokens: map[string]int{}, Replicas: s.queue.Replicas()}
+	if st.Decides {
+		st.Waits = waitsOf(s.queue)
+	}
 	for i := range st.Replicas {
 		r := &st.Replicas[i]
 		r.Active = 0

@@ -77,13 +77,26 @@ type State struct {
 	QueuedTokens int
 	ActiveTokens map[string]int
 	Replicas     []dispatch.State
+	// Waits is who waits, in no order; empty where another gateway decides.
+	Waits []Wait
+}
+
+// Wait is how many requests of a tenant wait at a priority.
+type Wait struct {
+	Tenant             string
+	Priority, Requests int
+}
+
+func waitsOf(q *dispatch.Queue) (out []Wait) {
+	q.Waits(func(tenant string, priority, requests int) { out = append(out, Wait{tenant, priority, requests}) })
+	return out
 }
 
 // State returns a copy of the present state.
 func (l *Line) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, ActiveTokens: map[string]int{}, Replicas: l.queue.Replicas()}
+	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, ActiveTokens: map[string]int{}, Replicas: l.queue.Replicas(), Waits: waitsOf(l.queue)}
 	s.QueuedTokens = int(l.series.now[queuedTokensColumn])
 	for class, at := range l.series.classes {
 		s.ActiveTokens[class] = int(l.series.now[at+1])

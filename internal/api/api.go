@@ -59,7 +59,16 @@ type Service struct {
 	Epoch    uint64    `json:"epoch,omitempty"`
 	Role     string    `json:"role,omitempty"` // of the gateway that answers
 	Replicas []Replica `json:"replicas"`
-	Tokens   *Tokens   `json:"last_minute,omitempty"` // of a language model
+	// Waits is who waits at which priority, as the gateway that decides knows it.
+	Waits  []Wait  `json:"waits,omitempty"`
+	Tokens *Tokens `json:"last_minute,omitempty"` // of a language model
+}
+
+// Wait is how many requests of a tenant wait at a priority.
+type Wait struct {
+	Priority string `json:"priority"`
+	Tenant   string `json:"tenant"` // "other" for all that are not configured
+	Requests int    `json:"requests"`
 }
 
 // Replica is one replica of a service.

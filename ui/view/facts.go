@@ -81,6 +81,7 @@ type Service struct {
 	Active   map[string]int // by class
 	Replicas []api.Replica
 	Tokens   *api.Tokens
+	Waits    []api.Wait
 	Gateways []string
 }
 

@@ -37,6 +37,7 @@ type OneService struct {
 	Classes  []ClassRow   `json:"classes"`
 	Replicas []ReplicaRow `json:"replicas"`
 	Changes  []ChangeRow  `json:"changes"`
+	Waits    []api.Wait   `json:"waits"`
 	Tokens   *api.Tokens  `json:"last_minute,omitempty"`
 	Gateways []string     `json:"gateways"`
 	Jobs     []string     `json:"jobs"`
@@ -96,13 +97,14 @@ func ServicesOf(f Facts) Services {
 
 // ServiceOf makes the view of one service; Found is false where no gateway has it.
 func ServiceOf(f Facts, name string) OneService {
-	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{}, Gateways: []string{}, Jobs: []string{}}
+	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{}, Gateways: []string{}, Jobs: []string{}, Waits: []api.Wait{}}
 	i := slices.IndexFunc(f.Services, func(s Service) bool { return s.Name == name })
 	if i < 0 {
 		return out
 	}
 	s := f.Services[i]
 	out.Found, out.Tokens, out.Gateways = true, s.Tokens, s.Gateways
+	out.Waits = append(out.Waits, s.Waits...)
 	stands := stand(f, s)
 	out.Brief = brief(s, stands)
 	out.Classes = classRows(s, stands, f.Splits[name])

@@ -205,6 +205,7 @@ func merge(admins []string, answers [][]api.Service) []view.Service {
 			}
 			s.Gateways = append(s.Gateways, admins[i])
 			s.Queued += g.Queued
+			s.Waits = withWaits(s.Waits, g.Waits)
 			for class, n := range g.Active {
 				s.Active[class] += n
 			}
@@ -229,6 +230,18 @@ func merge(admins []string, answers [][]api.Service) []view.Service {
 		out = append(out, *all[name])
 	}
 	return out
+}
+
+// withWaits adds up who waits: gateways that share their queues have it from one alone.
+func withWaits(sum, more []api.Wait) []api.Wait {
+	for _, w := range more {
+		if i := slices.IndexFunc(sum, func(o api.Wait) bool { return o.Priority == w.Priority && o.Tenant == w.Tenant }); i >= 0 {
+			sum[i].Requests += w.Requests
+		} else {
+			sum = append(sum, w)
+		}
+	}
+	return sum
 }
 
 // owner is the role of a gateway that decides for a service.

@@ -24,7 +24,9 @@ export function Service({ data, series, range, service, session }) {
     <div class="columns">
       <${Decisions} changes=${data.changes} />
       <${Classes} rows=${data.classes} classes=${classes} />
+      <${Queue} rows=${data.waits} />
     </div>
+    <p class="note"><a href=${"#/requests/" + encodeURIComponent(service)}>Slow and failed requests of ${service}</a></p>
     <${Replicas} rows=${data.replicas} classes=${classes} ui=${session.nomad_ui} />`;
 }
 
@@ -65,6 +67,16 @@ function Decisions({ changes }) {
     ${changes.length === 0 ? html`<p class="quiet">None.</p>` : html`<ol class="decisions scrolled" tabindex="0" aria-label="Scaling actions">${changes.map((c) => html`
       <li key=${c.at + c.group} class=${c.failed ? "bad" : ""}><time datetime=${c.at} title=${ago(c.at)}>${clock(c.at)}</time>
         <b>${c.job}/${c.group} ${c.from} → ${c.to}</b> <span>${c.reason}</span></li>`)}</ol>`}
+  </section>`;
+}
+
+function Queue({ rows }) {
+  const most = Math.max(0, ...rows.map((r) => r.requests));
+  return html`<section class="panel"><h2>Who waits</h2>
+    ${rows.length === 0 ? html`<p class="quiet">Nobody.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Waiting requests</caption>
+    <thead><tr><th scope="col">Priority</th><th scope="col">Tenant</th><th scope="col" class="n">Requests</th><th scope="col"></th></tr></thead>
+    <tbody>${rows.map((r) => html`<tr key=${r.priority + "/" + r.tenant}><th scope="row">${r.priority || "–"}</th><td>${r.tenant === "other" ? "others" : r.tenant}</td>
+      <td class="n">${r.requests}</td><td class="load"><span class="loadbar"><i class="waiting" style=${{ width: `${(100 * r.requests) / most}%` }}></i></span></td></tr>`)}</tbody></table></div>`}
   </section>`;
 }
 
