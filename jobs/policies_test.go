@@ -17,6 +17,7 @@ import (
 	"aliquot/gateway/control"
 	"aliquot/internal/dispatch"
 	"aliquot/internal/turn"
+	"aliquot/node"
 	"aliquot/router/consultest"
 )
 
@@ -85,6 +86,32 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 			t.Errorf("the lock's end: %v", err)
 		}
 		denied(t, client, token)
+	})
+	t.Run("node", func(t *testing.T) {
+		token := nomadToken(t, client, "node-nomad-policy.hcl")
+		own, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const nobody = "11111111-2222-3333-4444-555555555555"
+		_, drain := own.Nodes().UpdateDrainOpts(nobody, &api.DrainOptions{DrainSpec: &api.DrainSpec{IgnoreSystemJobs: true}}, nil)
+		_, admit := own.Nodes().ToggleEligibility(nobody, true, nil)
+		_, _, read := own.Nodes().Allocations(nobody, nil)
+		for what, err := range map[string]error{"drain": drain, "eligibility": admit} {
+			if err == nil || !strings.Contains(err.Error(), "node not found") {
+				t.Errorf("%s: got %v, want that the node is not found", what, err)
+			}
+		}
+		if read != nil {
+			t.Errorf("allocations: %v", read)
+		}
+		_, _, stop := own.Jobs().Deregister("app", false, nil)
+		_, _, other := own.Variables().Read("other", nil)
+		for what, err := range map[string]error{"stopping jobs": stop, "variables": other} {
+			if err == nil || !strings.Contains(err.Error(), "Permission denied") {
+				t.Errorf("%s: got %v, want a denial", what, err)
+			}
+		}
 	})
 }
 
@@ -186,6 +213,33 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 			t.Error(err)
 		}
 		deniedByConsul(t, server.Client, secret, "aliquot/coldstart/app")
+	})
+	t.Run("node", func(t *testing.T) {
+		secret := token(t, "node-consul-policy.hcl")
+		const failed = `{"holders": {"n1": {"node": "gpu-1", "failed": "it does not boot"}}}`
+		for key, text := range map[string]string{"wanted": `{"classes": {"*": {"version": "580.126.09"}}}`, "slots": failed} {
+			if _, err := server.Client.KV().Put(&consul.KVPair{Key: "aliquot/node/" + key, Value: []byte(text)}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs := node.Documents{KV: client.KV(), Prefix: "aliquot/node"}
+		if err := docs.Free(t.Context(), "gpu-1"); err != nil {
+			t.Error(err)
+		}
+		if _, err := client.KV().Put(&consul.KVPair{Key: "aliquot/node/nodes/n1", Value: []byte(`{"node": "gpu-1"}`)}, nil); err != nil {
+			t.Error(err)
+		}
+		status, err := docs.Status(t.Context())
+		if err != nil || len(status.Slots.Holders) != 0 || len(status.Nodes) != 1 || status.Wanted.For("").Version != "580.126.09" {
+			t.Errorf("%+v, %v", status, err)
+		}
+		// Who may write it has root on every node.
+		deniedByConsul(t, server.Client, secret, "aliquot/node/wanted")
+		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
 	})
 	t.Run("autoscaler", func(t *testing.T) {
 		secret := token(t, "autoscaler-consul-policy.hcl")

@@ -80,6 +80,15 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 	if _, err := a.get(ctx, "install", append([]string{"--download-only"}, asked(s.Plan)...)...); err != nil {
 		return fmt.Errorf("the packages cannot be downloaded: %w", err)
 	}
+	// Those of a source on the host's own disk stay where they are; they are kept too, as
+	// the next change needs them for its way back.
+	for _, pin := range s.Plan.Install {
+		if a.file(pin) == "" {
+			if err := a.download(ctx, pin); err != nil {
+				return fmt.Errorf("the packages cannot be downloaded: %w", err)
+			}
+		}
+	}
 	return nil
 }
 

@@ -18,7 +18,7 @@ var programs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/
 func (r Root) Program(name string) string {
 	for _, dir := range programs {
 		path := dir + "/" + name
-		if info, err := os.Stat(r.Path(path)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if info, err := os.Stat(r.Path(r.Behind(path))); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path
 		}
 	}
