@@ -26,6 +26,8 @@ type card struct {
 	// Available lists the compute modes that can be set.
 	Available []string
 	NUMANode  int
+	// Links are the PCI addresses of the cards that an xGMI link leads to, in order.
+	Links []string
 }
 
 // id names one of the card's nodes: the card itself, or a partition of it.
@@ -71,6 +73,7 @@ func (m machine) cards(nodes []node) []card {
 	slices.SortFunc(out, func(a, b card) int { return cmp.Compare(a.Nodes[0].Number, b.Nodes[0].Number) })
 	for i := range out {
 		out[i].Order = i
+		out[i].Links = m.links(out, i)
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package amd
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -89,6 +90,35 @@ func nodeOf(number int, p map[string]uint64) (node, error) {
 		PCIDevice: uint16(p["device_id"]),
 		UniqueID:  p["unique_id"],
 	}, nil
+}
+
+// xgmi is HSA_IOLINK_TYPE_XGMI of the kernel's kfd_crat.h.
+const xgmi = 11
+
+// links lists the PCI addresses of the cards that links of one card lead to.
+func (m machine) links(cards []card, of int) []string {
+	at := map[uint64]int{} // card of a node
+	for i, c := range cards {
+		for _, n := range c.Nodes {
+			at[uint64(n.Number)] = i
+		}
+	}
+	var out []string
+	for _, n := range cards[of].Nodes {
+		dir := kfdNodes + "/" + strconv.Itoa(n.Number) + "/io_links"
+		for _, link := range m.Numbered(dir) {
+			text, err := m.Text(dir, strconv.Itoa(link), "properties")
+			if err != nil {
+				continue
+			}
+			p := kernel.Properties(text)
+			if far, ok := at[p["node_to"]]; ok && p["type"] == xgmi && far != of {
+				out = append(out, cards[far].PCI.String())
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // bank sums a property over a node's frame-buffer banks (heap types 1 and 2,

@@ -256,11 +256,13 @@ func TestCapturedTopologies(t *testing.T) {
 		target       string
 		memory       uint64
 		first        string
+		links        int // of each card
 	}{
-		{"topo-mi210-xgmi-pcie", 8, 1, 104, "gfx90a", 0, "0000:63:00.0"},
-		{"topology-parsing-mi308/topology", 8, 4, 20, "gfx942", 51539607552, "0000:0a:00.0"},
+		// Four cards are joined by xGMI at each of two processors.
+		{"topo-mi210-xgmi-pcie", 8, 1, 104, "gfx90a", 0, "0000:63:00.0", 3},
+		{"topology-parsing-mi308/topology", 8, 4, 20, "gfx942", 51539607552, "0000:0a:00.0", 7},
 		// One GPU, copied to a second node by whoever captured it.
-		{"topology-parsing/topology", 1, 2, 64, "", 17163091968, "0000:19:00.0"},
+		{"topology-parsing/topology", 1, 2, 64, "", 17163091968, "0000:19:00.0", 0},
 	} {
 		t.Run(c.tree, func(t *testing.T) {
 			root := t.TempDir()
@@ -285,6 +287,9 @@ func TestCapturedTopologies(t *testing.T) {
 			}
 			var renders []int
 			for _, card := range cards {
+				if len(card.Links) != c.links || slices.Contains(card.Links, card.PCI.String()) {
+					t.Errorf("card %s has links to %v, want %d", card.ID, card.Links, c.links)
+				}
 				if len(card.Nodes) != c.parts {
 					t.Errorf("card %s has %d nodes, want %d", card.ID, len(card.Nodes), c.parts)
 				}

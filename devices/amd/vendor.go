@@ -188,7 +188,7 @@ func (v *vendor) describe(c card) gpu.GPU {
 	first := c.Nodes[0]
 	g := gpu.GPU{
 		ID: c.ID, Vendor: gpu.AMD, Index: c.Order, PCI: c.PCI.String(), PCIDevice: first.PCIDevice,
-		Target: first.Target, NUMANode: c.NUMANode, Profile: c.profile(),
+		Target: first.Target, NUMANode: c.NUMANode, Links: c.Links, Profile: c.profile(),
 		Model: cmp.Or(v.lib.name(c), v.modelOf(c)),
 	}
 	var memory uint64

@@ -156,7 +156,7 @@ func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 		g.Model = name
 	}
 	if pci, r := h.PCI(); r == nvml.Success {
-		g.PCI = fmt.Sprintf("%04x:%02x:%02x.0", pci.Domain, pci.Bus, pci.Device)
+		g.PCI = addressOf(pci)
 		g.PCIDevice = uint16(pci.ID >> 16)
 	}
 	g.Class = gpu.ClassOf(gpu.NVIDIA, g.PCIDevice, g.Model)
@@ -170,6 +170,8 @@ func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 	if out.vitals.lost() {
 		return reading{}, out.vitals.probe
 	}
+	of := l.linksOf(h, g.ID)
+	g.Links, g.LinkSwitches = of.gpus, of.switches
 	migOf(h, &out)
 	return out, nvml.Success
 }

@@ -26,6 +26,8 @@ type library struct {
 	open   bool
 	opened bool // ever
 	known  sync.Map
+	// linked holds the links of each GPU, by its ID.
+	linked sync.Map
 	// handles of the GPUs and MIG devices read last; they die with close.
 	handles map[gpu.ID]nvml.Device
 	listing sync.Mutex // guards handles

@@ -12,7 +12,9 @@ import (
 
 // groupsOf builds the Nomad device groups of a plan, in its order. The result is
 // never nil.
-func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State) []*device.DeviceGroup {
+//
+// taken are the instances that allocations hold, as far as it is known.
+func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State, taken map[string]bool) []*device.DeviceGroup {
 	byName := map[string][]share.Offer{}
 	names := []string{}
 	for _, o := range plan.Offers {
@@ -27,6 +29,7 @@ func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State) []*de
 		for _, o := range byName[name] {
 			g.Devices = append(g.Devices, devicesOf(o, states[o.ID])...)
 		}
+		maps.Copy(g.Attributes, islands(byName[name], g.Devices, taken))
 		g.Attributes["healthy"] = structs.NewIntAttribute(healthy(g.Devices), "")
 		groups = append(groups, g)
 	}
@@ -79,7 +82,6 @@ func attributesOf(offers []share.Offer, states map[gpu.ID]State) map[string]*str
 			}
 		}
 	}
-	maps.Copy(attrs, islands(offers))
 	return attrs
 }
 

@@ -21,7 +21,7 @@ func TestHealthIsPartOfANodesClass(t *testing.T) {
 			states[id] = State{Problem: "XID 79"}
 		}
 		node := &nomad.Node{NodeResources: &nomad.NodeResources{}}
-		for _, g := range groupsOf(gpu.NVIDIA, plan, states) {
+		for _, g := range groupsOf(gpu.NVIDIA, plan, states, nil) {
 			node.NodeResources.Devices = append(node.NodeResources.Devices, &nomad.NodeDeviceResource{Vendor: g.Vendor, Type: g.Type, Name: g.Name, Attributes: g.Attributes})
 		}
 		if err := node.ComputeClass(); err != nil {

@@ -1,32 +1,25 @@
 package plugin
 
 import (
-	"fmt"
-	"strings"
-
+	"github.com/hashicorp/nomad/plugins/device"
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
 	"aliquot/internal/share"
 )
 
-// islands lists the instances of a group of several GPUs by the NUMA node that they are
-// next to, as attributes unique.numa_<node>. Nomad takes instances of a group in any
-// order; a job that wants its GPUs side by side compares ${device.ids} with one of
-// these. The group stays one, so that all of its GPUs can still be asked for at once.
-func islands(offers []share.Offer) map[string]*structs.Attribute {
-	if len(offers) < 2 {
-		return nil
+// islands are the attributes by which a job gets GPUs of a group that lie together.
+func islands(offers []share.Offer, devices []*device.Device, taken map[string]bool) map[string]*structs.Attribute {
+	healthy := map[string]bool{}
+	for _, d := range devices {
+		healthy[d.ID] = d.Healthy
 	}
-	ids := map[string][]string{}
-	for _, o := range offers {
-		if o.NUMANode >= 0 {
-			name := fmt.Sprintf("unique.numa_%d", o.NUMANode)
-			ids[name] = append(ids[name], o.Instances()...)
-		}
-	}
+	lists, sizes := share.Attributes(offers, func(id string) bool { return healthy[id] && !taken[id] })
 	out := map[string]*structs.Attribute{}
-	for name, list := range ids {
-		out[name] = structs.NewStringAttribute(strings.Join(list, ","))
+	for name, list := range lists {
+		out[name] = structs.NewStringAttribute(list)
+	}
+	for name, size := range sizes {
+		out[name] = structs.NewIntAttribute(int64(size), "")
 	}
 	return out
 }

@@ -46,6 +46,7 @@ type loop struct {
 	wake   chan struct{}
 	owners *owners
 	claim  *claim
+	taken  *taken
 
 	numbers *Numbers
 
@@ -78,7 +79,7 @@ type loop struct {
 func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake chan struct{}) *loop {
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
-		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker),
+		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker), taken: &taken{},
 		notes: &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
@@ -104,6 +105,9 @@ func (l *loop) acquire() {
 	}()
 	if l.config.MetricsAddress != "" {
 		go l.serveMetrics(ctx)
+	}
+	if l.config.Packing != nil {
+		go l.follow(ctx)
 	}
 }
 
@@ -185,7 +189,7 @@ func (l *loop) stall(ctx context.Context) {
 	known := l.groups != nil
 	l.mu.Unlock()
 	if known || len(plan.Offers) > 0 {
-		l.tell(ctx, groupsOf(l.maker, plan, states))
+		l.tell(ctx, groupsOf(l.maker, plan, states, l.taken.now()))
 	}
 }
 
@@ -239,7 +243,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	if first && starting && !publish {
 		return true
 	}
-	l.tell(ctx, groupsOf(l.maker, plan, states))
+	l.tell(ctx, groupsOf(l.maker, plan, states, l.taken.now()))
 	return starting
 }
 
@@ -252,7 +256,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	case err == nil:
 		l.failures = 0
 		l.notes.cleared("inventory")
-		found = l.renumber(keepMissing(l.found, found, lost))
+		found = l.renumber(keepMissing(l.found, l.switches(found), lost))
 	case errors.Is(err, ErrAbsent) && len(l.found) == 0:
 		l.notes.once("inventory", hclog.Info, "no devices are offered: "+err.Error())
 	default:

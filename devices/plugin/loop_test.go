@@ -311,7 +311,7 @@ func TestWholeGPUsOfOneClassAreOneGroup(t *testing.T) {
 	less := list[0].Memory - 100 // ECC takes some of it
 	list[2].Memory = less
 	plan := share.NewPlan(list, []share.Rule{{Selector: share.Any, Mode: share.Whole}})
-	groups := groupsOf(gpu.NVIDIA, plan, nil)
+	groups := groupsOf(gpu.NVIDIA, plan, nil, nil)
 	if len(groups) != 1 || len(groups[0].Devices) != 3 || *groups[0].Attributes["memory"].Int != int64(less) {
 		t.Fatalf("%+v", groups[0])
 	}

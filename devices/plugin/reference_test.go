@@ -19,6 +19,9 @@ func TestTheReferenceIsThatOfBothVendors(t *testing.T) {
 	for _, k := range gpuKeys {
 		want["gpu."+k.Name] = ""
 	}
+	for _, k := range packingKeys {
+		want["packing."+k.Name] = ""
+	}
 	m := Maker{Modes: []share.Mode{share.Shared, share.Whole, share.Off}}
 	effective := func(raw map[string]any) Config {
 		c, err := m.Config(raw)
@@ -36,6 +39,9 @@ func TestTheReferenceIsThatOfBothVendors(t *testing.T) {
 		if name, ok := strings.CutPrefix(key, "gpu."); ok {
 			plain["gpu"] = map[string]any{"*": map[string]any{}}
 			with["gpu"] = map[string]any{"*": map[string]any{name: setting.Text()}}
+		} else if name, ok := strings.CutPrefix(key, "packing."); ok {
+			plain["packing"] = map[string]any{}
+			with["packing"] = map[string]any{name: setting.Text()}
 		} else {
 			with[key] = setting.Text()
 		}

@@ -32,6 +32,8 @@ func (k Key) spec() *hclspec.Spec {
 var (
 	keys    = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"}, {Name: "docker_socket"}, {Name: "metrics_address"}}
 	gpuKeys = []Key{{Name: "mode"}, {Name: "slices"}, {Name: "weight"}}
+
+	packingKeys = []Key{{Name: "enabled"}, {Name: "nomad_address"}, {Name: "nomad_token_file"}}
 )
 
 func (m Maker) schema() *hclspec.Spec {
@@ -43,7 +45,20 @@ func (m Maker) schema() *hclspec.Spec {
 	for _, k := range slices.Concat(keys, m.Keys) {
 		top[k.Name] = k.spec()
 	}
+	ofNomad := map[string]*hclspec.Spec{}
+	for _, k := range packingKeys {
+		ofNomad[k.Name] = k.spec()
+	}
+	top["packing"] = hclspec.NewBlock("packing", false, hclspec.NewObject(ofNomad))
 	return hclspec.NewObject(top)
+}
+
+// Packing says where Nomad's account of the node is read.
+type Packing struct {
+	// NomadAddress is that of the node's agent; "" for NOMAD_ADDR or the usual one.
+	NomadAddress string
+	// NomadTokenFile holds a token with node:read, and read-job in all namespaces.
+	NomadTokenFile string
 }
 
 // Config is the validated configuration of a plugin.
@@ -63,6 +78,8 @@ type Config struct {
 	// MetricsAddress is where Prometheus metrics are served, "host:port"; "" for
 	// nowhere.
 	MetricsAddress string
+	// Packing is set where islands follow Nomad's account of the node.
+	Packing *Packing
 	// Rules are the gpu blocks; one for "*" is always there.
 	Rules []share.Rule
 	// Settings holds the vendor's own keys.
@@ -82,6 +99,7 @@ func (m Maker) Config(raw map[string]any) (Config, error) {
 
 		MetricsAddress: s.Address("metrics_address"),
 	}
+	c.Packing = packingOf(raw, s)
 	blocks, _ := raw["gpu"].(map[string]any)
 	selectors := sortedKeys(blocks)
 	for i, selector := range selectors {
@@ -101,6 +119,27 @@ func (m Maker) Config(raw map[string]any) (Config, error) {
 		c.Rules = append(c.Rules, share.Rule{Selector: share.Any, Mode: m.Modes[0], Slices: share.DefaultSlices})
 	}
 	return c, s.err
+}
+
+// packingOf reads the block packing, nil where it is missing or not enabled.
+func packingOf(raw map[string]any, top *Settings) *Packing {
+	values, ok := raw["packing"].(map[string]any)
+	if !ok {
+		return nil
+	}
+	s := &Settings{path: "packing ", values: values}
+	enabled := s.Bool("enabled", true)
+	p := &Packing{NomadAddress: s.String("nomad_address", ""), NomadTokenFile: s.String("nomad_token_file", "")}
+	if p.NomadTokenFile != "" {
+		p.NomadTokenFile = s.Path("nomad_token_file", "/etc/nomad.d/token")
+	}
+	if s.err != nil && top.err == nil {
+		top.err = s.err
+	}
+	if !enabled {
+		return nil
+	}
+	return p
 }
 
 func (m Maker) rule(selector string, s *Settings) share.Rule {

@@ -21,6 +21,12 @@ func TestNVIDIA(t *testing.T) {
 
 func nvidiaRig(t *testing.T, name string, without ...string) Rig {
 	t.Helper()
+	return nvidiaRigOf(t, nil, name, without...)
+}
+
+// nvidiaRigOf is a rack that differs from the one that is shipped.
+func nvidiaRigOf(t *testing.T, change func(*rack.File), name string, without ...string) Rig {
+	t.Helper()
 	dir := filepath.Join(folder, "rack")
 	if len(without) > 0 {
 		dir += "-old"
@@ -32,6 +38,11 @@ func nvidiaRig(t *testing.T, name string, without ...string) Rig {
 	r, err := rack.New(t.TempDir(), name)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if change != nil {
+		if err := r.Edit(func(f *rack.File) error { change(f); return nil }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	root := t.TempDir()
 	run := short(t)

@@ -168,7 +168,17 @@ func (a *AMD) writeCard(g AMDGPU) error {
 	if g.Absent {
 		return os.RemoveAll(dir)
 	}
-	if err := pci(g).update(dir); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := pciFolder(a.Root, dir, g.PCI, g.Switch); err != nil {
+		return err
+	}
+	at, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	if err := pci(g).update(at); err != nil {
 		return err
 	}
 	parts, err := g.Model.parts(g.Compute)

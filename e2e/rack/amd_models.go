@@ -68,6 +68,10 @@ type AMDGPU struct {
 	Render   int
 	UniqueID uint64
 	NUMA     int
+	// Switch names the PCIe switch above the card by one hexadecimal digit, "" for none.
+	Switch string
+	// XGMI holds the PCI addresses of the cards that a link leads to.
+	XGMI []string
 	// Compute and Memory are the partition modes as sysfs spells them, "" for a
 	// card without.
 	Compute, Memory string

@@ -41,6 +41,7 @@ func kfd(gpus []AMDGPU) (files, error) {
 		out[dir+"mem_banks/0/properties"] = propertyLines("heap_type", 0, "size_in_bytes", uint64(512)<<30, "flags", 0, "width", 64)
 	}
 	number := 2
+	first := map[string]int{} // node of a card, by its PCI address
 	for i, g := range gpus {
 		parts, err := g.Model.parts(g.Compute)
 		if err != nil {
@@ -49,6 +50,7 @@ func kfd(gpus []AMDGPU) (files, error) {
 		if g.Absent {
 			continue
 		}
+		first[g.PCI] = number
 		for p := range parts {
 			if err := kfdNode(out, number, i, p, parts, g); err != nil {
 				return nil, err
@@ -61,6 +63,14 @@ func kfd(gpus []AMDGPU) (files, error) {
 			out.put(dir+fmt.Sprintf("vram_%d", id), "%d", process.Bytes)
 			out.put(dir+fmt.Sprintf("stats_%d/cu_occupancy", id), "%d", process.Units)
 			out.put(dir+"pasid", "32770")
+		}
+	}
+	for _, g := range gpus {
+		for i, far := range g.XGMI {
+			if from, to := first[g.PCI], first[far]; from > 0 && to > 0 {
+				// Type 11 is HSA_IOLINK_TYPE_XGMI; link 0 is the one to the processor.
+				out[fmt.Sprintf("topology/nodes/%d/io_links/%d/properties", from, i+1)] = propertyLines("type", 11, "version_major", 0, "node_from", from, "node_to", to, "weight", 15)
+			}
 		}
 	}
 	return out, nil

@@ -89,6 +89,7 @@ func (t *tree) gpu(f *File, g GPU) {
 		"Model: \t\t %s\nIRQ:   \t\t 90\nGPU UUID: \t %s\nVideo BIOS: \t %s\nBus Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\n"+
 			"Bus Location: \t %s\nDevice Minor: \t %d\nGPU Firmware: \t %s\nGPU Excluded:\t No\n",
 		g.Get("name"), g.UUID(), g.Get("vbios"), pci, minor, f.Driver.Get("version")))
+	t.pciDevice(pci, g.Get("pcie_switch"))
 	sys := "sys/bus/pci/devices/" + pci + "/"
 	device := g.Int("pci_device")
 	t.file(sys+"vendor", fmt.Sprintf("0x%04x\n", device&0xffff))
@@ -106,6 +107,30 @@ func (t *tree) gpu(f *File, g GPU) {
 		t.capability(fmt.Sprintf("%sgi%d/access", caps, gi), giCap)
 		t.capability(fmt.Sprintf("%sgi%d/ci%d/access", caps, gi, ci), ciCap)
 	}
+}
+
+// pciDevice makes the folder of a PCI device in the kernel's tree, below a PCIe switch
+// where it has one, and the link to it that /sys/bus has.
+func (t *tree) pciDevice(pci, pcieSwitch string) {
+	t.make("sys/bus/pci/devices/"+pci, func(path string) error {
+		return pciFolder(t.dir, path, pci, pcieSwitch)
+	})
+}
+
+func pciFolder(root, link, pci, pcieSwitch string) error {
+	place := "devices/pci0000:00/0000:00:01.0/"
+	if pcieSwitch != "" && pcieSwitch != "N/A" {
+		// Root port, upstream and downstream port of the switch.
+		place = fmt.Sprintf("devices/pci0000:00/0000:00:02.0/0000:%[1]s:00.0/0000:%[1]s:01.0/", "f"+pcieSwitch)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "sys", place, pci), 0o755); err != nil {
+		return err
+	}
+	if target, err := os.Readlink(link); err == nil && target == "../../../"+place+pci {
+		return nil
+	}
+	_ = os.Remove(link)
+	return os.Symlink("../../../"+place+pci, link)
 }
 
 func (t *tree) capability(path string, minor int) {

@@ -108,6 +108,11 @@ type GPU struct {
 	PCIDevice uint16
 	// NUMANode is the host's NUMA node next to the GPU, -1 when unknown.
 	NUMANode int
+	// Links are the PCI addresses of the GPUs that a direct link leads to (NVLink, xGMI),
+	// LinkSwitches those of the switches of such links. Both are in order.
+	Links, LinkSwitches []string
+	// Switch is the PCI address of the PCIe switch above the GPU, "" without one.
+	Switch string
 	// Driver is the kernel driver's version.
 	Driver string
 	// Runtime is the newest CUDA or ROCm version that the driver serves.

@@ -48,6 +48,28 @@ func (r Root) Lost(pci string) bool {
 	return n == len(id) && id == [4]byte{0xff, 0xff, 0xff, 0xff}
 }
 
+// PCISwitch returns the address of the PCIe switch above a device: its upstream port,
+// the one nearest to the processor where switches are chained. It is "" for a device
+// on a port of the processor, and where the kernel shows no tree, as in many virtual
+// machines.
+func (r Root) PCISwitch(pci string) string {
+	target, err := os.Readlink(r.Path(PCIDevices, pci))
+	if err != nil {
+		return ""
+	}
+	// ../../../devices/pci0000:00/<root port>/<upstream port>/<downstream port>/<device>
+	var path []string
+	for _, part := range strings.Split(target, "/") {
+		if strings.Count(part, ":") == 2 && strings.Contains(part, ".") {
+			path = append(path, part)
+		}
+	}
+	if len(path) < 4 {
+		return ""
+	}
+	return path[1]
+}
+
 // RenderNode is the device node of a render minor.
 func RenderNode(minor int) string { return fmt.Sprintf("/dev/dri/renderD%d", minor) }
 

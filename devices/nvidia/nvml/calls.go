@@ -29,6 +29,9 @@ type calls struct {
 	attributes          func(device uintptr, attributes *Attributes) Return
 	supportedEvents     func(device uintptr, types *uint64) Return
 	registerEvents      func(device uintptr, types uint64, set uintptr) Return
+	linkState           func(device uintptr, link uint32, active *uint32) Return
+	linkKind            func(device uintptr, link uint32, kind *LinkKind) Return
+	linkPCI             func(device uintptr, link uint32, info *PCI) Return
 	retiredPagesPending number
 	minorNumber         number
 	cores               number
@@ -77,6 +80,9 @@ func (c *calls) bindings() []binding {
 		{&c.attributes, []string{"nvmlDeviceGetAttributes_v2", "nvmlDeviceGetAttributes"}},
 		{&c.supportedEvents, []string{"nvmlDeviceGetSupportedEventTypes"}},
 		{&c.registerEvents, []string{"nvmlDeviceRegisterEvents"}},
+		{&c.linkState, []string{"nvmlDeviceGetNvLinkState"}},
+		{&c.linkKind, []string{"nvmlDeviceGetNvLinkRemoteDeviceType"}},
+		{&c.linkPCI, []string{"nvmlDeviceGetNvLinkRemotePciInfo_v2", "nvmlDeviceGetNvLinkRemotePciInfo"}},
 		{&c.retiredPagesPending, []string{"nvmlDeviceGetRetiredPagesPendingStatus"}},
 		{&c.minorNumber, []string{"nvmlDeviceGetMinorNumber"}},
 		{&c.cores, []string{"nvmlDeviceGetNumGpuCores"}},

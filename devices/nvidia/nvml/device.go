@@ -161,6 +161,28 @@ func (d Device) GPUInstance() (int, Return) { return whole(d, d.lib.calls.gpuIns
 // ComputeInstance returns the number of a MIG device's compute instance.
 func (d Device) ComputeInstance() (int, Return) { return whole(d, d.lib.calls.computeInstance) }
 
+// LinkActive reports whether an NVLink works. InvalidArgument means that the GPU has no
+// link of that number.
+func (d Device) LinkActive(link int) (bool, Return) {
+	var active uint32
+	r := d.lib.calls.linkState(d.handle, uint32(link), &active)
+	return active == 1, r
+}
+
+// LinkKind returns what an NVLink leads to.
+func (d Device) LinkKind(link int) (LinkKind, Return) {
+	var kind LinkKind
+	r := d.lib.calls.linkKind(d.handle, uint32(link), &kind)
+	return kind, r
+}
+
+// LinkPCI returns where an NVLink leads to.
+func (d Device) LinkPCI(link int) (PCI, Return) {
+	var info PCI
+	r := d.lib.calls.linkPCI(d.handle, uint32(link), &info)
+	return info, r
+}
+
 // SupportedEvents returns the types of events that the GPU can raise, as bits.
 func (d Device) SupportedEvents() (uint64, Return) {
 	var types uint64

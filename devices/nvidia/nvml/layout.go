@@ -44,6 +44,17 @@ const (
 	UncorrectedErrors ErrorKind = 1
 )
 
+// LinkKind is what is at the far end of an NVLink.
+type LinkKind int32
+
+const (
+	LinkToGPU    LinkKind = 0
+	LinkToSwitch LinkKind = 2
+)
+
+// MostLinks is more than the links that any GPU has: NVML_NVLINK_MAX_LINKS.
+const MostLinks = 18
+
 // Types of events.
 const (
 	EventDoubleBitECC = 0x2

@@ -20,6 +20,7 @@ struct key {
 
 static const struct key gpu_keys[] = {
     G(TEXT, uuid), G(TEXT, name), G(TEXT, pci), G(TEXT, serial), G(TEXT, vbios), G(TEXT, brand), G(TEXT, board_part),
+    G(TEXT, nvlink_to),
     G(NUMBER, pci_device), G(NUMBER, pci_subsystem), G(NUMBER, minor), G(NUMBER, numa), G(NUMBER, sms),
     G(NUMBER, cores_per_sm), G(NUMBER, memory_mib), G(NUMBER, reserved_mib), G(NUMBER, used_mib), G(NUMBER, bar1_mib), G(NUMBER, bus_bits),
     G(NUMBER, gpu_util), G(NUMBER, mem_util), G(NUMBER, encoder_util), G(NUMBER, decoder_util), G(NUMBER, power_mw),

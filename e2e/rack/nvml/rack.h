@@ -44,6 +44,7 @@ struct profile {
 
 struct gpu {
     char uuid[96], name[96], pci[32], serial[32], vbios[32], brand[16], board_part[32];
+    char nvlink_to[512];
     unsigned index;
     int absent, lost;
     int major, minor_cc;

@@ -1,6 +1,7 @@
 // How GPUs lie to each other and to the processors.
 #include "rack.h"
 
+#include <stdio.h>
 #include <string.h>
 
 // look_pair copies two physical GPUs.
@@ -43,13 +44,54 @@ nvmlReturn_t nvmlDeviceGetP2PStatus(nvmlDevice_t device1, nvmlDevice_t device2, 
     return NVML_SUCCESS;
 }
 
+// far_end reads where a link leads to: nvlink_to is a list of PCI addresses, a switch's
+// with "switch/" before it, which the links lead to in turn. Without it there is one switch.
+static int far_end(const struct gpu *g, unsigned link, nvmlPciInfo_t *pci) {
+    char list[sizeof g->nvlink_to], *entries[64], *rest = list;
+    snprintf(list, sizeof list, "%s", g->nvlink_to[0] ? g->nvlink_to : "switch/00000000:c1:00.0");
+    unsigned n = 0, function;
+    for (char *e; n < 64 && (e = strtok_r(rest, " ", &rest));)
+        entries[n++] = e;
+    const char *entry = entries[link % n], *slash = strchr(entry, '/');
+    memset(pci, 0, sizeof *pci);
+    sscanf(slash ? slash + 1 : entry, "%x:%x:%x.%u", &pci->domain, &pci->bus, &pci->device, &function);
+    snprintf(pci->busId, sizeof pci->busId, NVML_DEVICE_PCI_BUS_ID_FMT, NVML_DEVICE_PCI_BUS_ID_FMT_ARGS(pci));
+    return slash != NULL;
+}
+
+#define LINK(v, link)                                                                                                          \
+    do {                                                                                                                       \
+        PRESENT((v).gpu.nvlinks);                                                                                              \
+        if ((link) >= (unsigned)(v).gpu.nvlinks)                                                                               \
+            return NVML_ERROR_INVALID_ARGUMENT;                                                                                \
+    } while (0)
+
 nvmlReturn_t nvmlDeviceGetNvLinkState(nvmlDevice_t device, unsigned int link, nvmlEnableState_t *isActive) {
     NEED(isActive);
     PHYSICAL(device, v);
-    PRESENT(v.gpu.nvlinks);
-    if (link >= (unsigned)v.gpu.nvlinks)
-        return NVML_ERROR_INVALID_ARGUMENT;
+    LINK(v, link);
     *isActive = NVML_FEATURE_ENABLED;
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo_v2(nvmlDevice_t device, unsigned int link, nvmlPciInfo_t *pci) {
+    NEED(pci);
+    PHYSICAL(device, v);
+    LINK(v, link);
+    far_end(&v.gpu, link, pci);
+    return NVML_SUCCESS;
+}
+
+nvmlReturn_t nvmlDeviceGetNvLinkRemotePciInfo(nvmlDevice_t device, unsigned int link, nvmlPciInfo_t *pci) {
+    return nvmlDeviceGetNvLinkRemotePciInfo_v2(device, link, pci);
+}
+
+nvmlReturn_t nvmlDeviceGetNvLinkRemoteDeviceType(nvmlDevice_t device, unsigned int link, nvmlIntNvLinkDeviceType_t *type) {
+    nvmlPciInfo_t pci;
+    NEED(type);
+    PHYSICAL(device, v);
+    LINK(v, link);
+    *type = far_end(&v.gpu, link, &pci) ? NVML_NVLINK_DEVICE_TYPE_SWITCH : NVML_NVLINK_DEVICE_TYPE_GPU;
     return NVML_SUCCESS;
 }
 

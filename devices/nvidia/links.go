@@ -1,0 +1,64 @@
+package nvidia
+
+import (
+	"fmt"
+	"slices"
+
+	"aliquot/devices/nvidia/nvml"
+	"aliquot/internal/gpu"
+)
+
+// linksEvery is the number of rounds after which a GPU's NVLinks are read again: it
+// takes dozens of calls, and links change when the fabric manager starts or a link fails.
+const linksEvery = 30
+
+// links are what the NVLinks of one GPU lead to, as PCI addresses in order.
+type links struct {
+	gpus, switches []string
+	age            int // rounds since they were read
+}
+
+// linksOf returns what a GPU's links lead to. The GPU's questions are asked by one
+// goroutine at a time.
+func (l *library) linksOf(h nvml.Device, id gpu.ID) links {
+	if v, ok := l.linked.Load(id); ok && v.(links).age < linksEvery {
+		known := v.(links)
+		known.age++
+		l.linked.Store(id, known)
+		return known
+	}
+	fresh := readLinks(h)
+	l.linked.Store(id, fresh)
+	return fresh
+}
+
+func readLinks(h nvml.Device) links {
+	var out links
+	for link := range nvml.MostLinks {
+		active, r := h.LinkActive(link)
+		if r != nvml.Success && r != nvml.NotSupported {
+			break // there is no link of this number, or none can be read
+		}
+		if !active {
+			continue
+		}
+		kind, r := h.LinkKind(link)
+		toSwitch := r == nvml.Success && kind == nvml.LinkToSwitch
+		far, r := h.LinkPCI(link)
+		switch {
+		case toSwitch && r == nvml.Success:
+			out.switches = append(out.switches, addressOf(far))
+		case toSwitch:
+			out.switches = append(out.switches, "switch") // a virtual machine may not see which
+		case r == nvml.Success:
+			out.gpus = append(out.gpus, addressOf(far))
+		}
+	}
+	for _, list := range []*[]string{&out.gpus, &out.switches} {
+		slices.Sort(*list)
+		*list = slices.Compact(*list)
+	}
+	return out
+}
+
+func addressOf(p nvml.PCI) string { return fmt.Sprintf("%04x:%02x:%02x.0", p.Domain, p.Bus, p.Device) }

@@ -1,0 +1,124 @@
+package account
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/consultoken"
+)
+
+// Follower reads Nomad's account of one node again whenever it changes.
+type Follower struct {
+	// Nomad is the agent of the node.
+	Nomad *api.Client
+	// NomadTokenFile is read before each question; "" for none.
+	NomadTokenFile string
+	// Before is called before each question, where it is set. What it returns is a
+	// problem, and no reason not to ask.
+	Before func(context.Context) error
+	// Changed takes the node and its allocations, also where nothing changed.
+	Changed func(*api.Node, []*api.Allocation)
+	// Problem takes why the account cannot be read, once for each new reason.
+	Problem func(error)
+
+	node  string // ID
+	index uint64 // of the allocations
+}
+
+const (
+	// look is how long one query of the allocations may block: what it does not wake
+	// for, such as a GPU that fell ill, is seen after it.
+	look = 10 * time.Second
+	// again is how long after a failure the account is read again.
+	again = 2 * time.Second
+)
+
+// Run follows until the context ends.
+func (f Follower) Run(ctx context.Context) {
+	said := ""
+	for ctx.Err() == nil {
+		err := f.step(ctx)
+		if err == nil {
+			said = ""
+			continue
+		}
+		if text := err.Error(); text != said && ctx.Err() == nil {
+			said = text
+			f.Problem(err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(again):
+		}
+	}
+}
+
+// step waits for a change of the node's allocations.
+func (f *Follower) step(ctx context.Context) error {
+	if f.NomadTokenFile != "" {
+		token, err := consultoken.Read(f.NomadTokenFile)
+		if err != nil {
+			return err
+		}
+		f.Nomad.SetSecretID(token)
+	}
+	if f.node == "" {
+		id, err := nodeID(f.Nomad)
+		if err != nil {
+			return err
+		}
+		f.node = id
+	}
+	var problem error
+	if f.Before != nil {
+		problem = f.Before(ctx)
+	}
+	q := (&api.QueryOptions{AllowStale: true, WaitIndex: f.index, WaitTime: look}).WithContext(ctx)
+	allocations, meta, err := f.Nomad.Nodes().Allocations(f.node, q)
+	if err != nil {
+		return fmt.Errorf("cannot read the allocations of this node: %w", err)
+	}
+	node, _, err := f.Nomad.Nodes().Info(f.node, (&api.QueryOptions{AllowStale: true}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("cannot read this node: %w", err)
+	}
+	f.index = meta.LastIndex
+	f.Changed(node, allocations)
+	return problem
+}
+
+// Taken returns the IDs of the device instances that allocations hold which have not
+// ended.
+func Taken(allocations []*api.Allocation) map[string]bool {
+	out := map[string]bool{}
+	for _, a := range allocations {
+		if a.ClientTerminalStatus() || a.AllocatedResources == nil {
+			continue
+		}
+		for _, r := range a.AllocatedResources.Tasks {
+			for _, d := range r.Devices {
+				for _, id := range d.DeviceIDs {
+					out[id] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
+// nodeID asks an agent for the ID of its node.
+func nodeID(client *api.Client) (string, error) {
+	self, err := client.Agent().Self()
+	if err != nil {
+		return "", fmt.Errorf("cannot ask the Nomad agent at %s which node this is: %w", client.Address(), err)
+	}
+	stats := self.Stats["client"]
+	id := stats["node_id"]
+	if id == "" {
+		return "", fmt.Errorf("the Nomad agent at %s is no client", client.Address())
+	}
+	return id, nil
+}
