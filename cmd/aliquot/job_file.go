@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/cli"
@@ -15,11 +17,15 @@ import (
 
 	"aliquot/internal/account"
 	"aliquot/internal/pack"
+	"aliquot/internal/share"
 	"aliquot/internal/steer"
 )
 
-// packMeta is the job's meta that names its policy where no flag does.
-const packMeta = "aliquot_pack"
+// The job's meta that name its policy and what joins its GPUs where no flag does.
+const (
+	packMeta   = "aliquot_pack"
+	islandMeta = "aliquot_island"
+)
 
 // jobOptions says what the options of inspect, plan and run mean.
 const jobOptions = `Options:
@@ -28,6 +34,10 @@ const jobOptions = `Options:
                typical demand. best-fit: where least stays free. spread: where most
                stays free. none: as Nomad does. Without it the job's meta
                aliquot_pack counts, else fragmentation.
+  -island      Put each request for several whole GPUs on GPUs that one thing joins:
+               link for NVLink or xGMI, switch for a PCIe switch, numa for a NUMA
+               node. none takes out what an earlier run added. Without it the job's
+               meta aliquot_island counts.
   -var         A variable of the job, name=value. May be given again.
   -var-file    A file with variables of the job. May be given again.
   -demand      A file with the typical demand, instead of that in Consul KV.
@@ -41,9 +51,9 @@ func (l *list) Set(value string) error { *l = append(*l, value); return nil }
 
 // jobFile is a job as the command line names it.
 type jobFile struct {
-	policy, demand string
-	vars, files    list
-	path           string
+	policy, island, demand string
+	vars, files            list
+	path                   string
 }
 
 // steered is a job with what its policy adds.
@@ -53,6 +63,7 @@ type steered struct {
 	policy  pack.Policy
 	from    string // where the typical demand is from
 	changes []steer.Change
+	joined  []steer.Joined
 }
 
 // parseJob reads the flags of a command that takes one job file. False means that the
@@ -60,6 +71,7 @@ type steered struct {
 func parseJob(flags flagSet, args []string) (jobFile, bool) {
 	var f jobFile
 	flags.StringVar(&f.policy, "pack", "", "")
+	flags.StringVar(&f.island, "island", "", "")
 	flags.StringVar(&f.demand, "demand", "", "")
 	flags.Var(&f.vars, "var", "")
 	flags.Var(&f.files, "var-file", "")
@@ -70,6 +82,11 @@ func parseJob(flags flagSet, args []string) (jobFile, bool) {
 	if err == nil && f.policy != "" {
 		if _, err = pack.ParsePolicy(f.policy); err != nil {
 			err = fmt.Errorf("-pack: %w", err)
+		}
+	}
+	if err == nil && f.island != "" {
+		if _, err = steer.ParseJoint(f.island); err != nil {
+			err = fmt.Errorf("-island: %w", err)
 		}
 	}
 	if err != nil {
@@ -102,7 +119,14 @@ func (f jobFile) steer(ctx context.Context) (steered, error) {
 	} else if demand, s.from, err = typical(ctx, f.demand); err != nil {
 		return s, err
 	}
+	by, err := f.islandOf(s.job)
+	if err != nil {
+		return s, err
+	}
 	s.changes = steer.Apply(s.job, s.policy, demand.Classes())
+	if by != "" {
+		s.joined = steer.Join(s.job, by)
+	}
 	return s, nil
 }
 
@@ -119,20 +143,7 @@ func (f jobFile) read() (string, error) {
 // takes it.
 func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
-		var wrapped struct{ Job *nomad.Job }
-		if err := json.Unmarshal([]byte(text), &wrapped); err != nil {
-			return nil, err
-		}
-		if wrapped.Job == nil {
-			wrapped.Job = &nomad.Job{}
-			if err := json.Unmarshal([]byte(text), wrapped.Job); err != nil {
-				return nil, err
-			}
-		}
-		if wrapped.Job.ID == nil {
-			return nil, fmt.Errorf("the JSON holds no job with an ID")
-		}
-		return wrapped.Job, nil
+		return parseJSON(text)
 	}
 	variables, err := f.variables()
 	if err != nil {
@@ -141,6 +152,53 @@ func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	// Nomad fills in the defaults when the job is registered. Filled in here, the
 	// namespace "default" and the region "global" would override the environment's.
 	return client.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables})
+}
+
+func parseJSON(text string) (*nomad.Job, error) {
+	var all map[string]any
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
+		return nil, fmt.Errorf("it begins as JSON and is none: %w", err)
+	}
+	if where := nullIn(all, "the JSON"); where != "" {
+		return nil, fmt.Errorf("%s is null: every entry of a list must be there", where)
+	}
+	var wrapped struct{ Job *nomad.Job }
+	if err := json.Unmarshal([]byte(text), &wrapped); err != nil {
+		return nil, err
+	}
+	if wrapped.Job == nil {
+		wrapped.Job = &nomad.Job{}
+		if err := json.Unmarshal([]byte(text), wrapped.Job); err != nil {
+			return nil, err
+		}
+	}
+	if wrapped.Job.ID == nil || *wrapped.Job.ID == "" {
+		return nil, fmt.Errorf("the JSON holds no job with an ID")
+	}
+	return wrapped.Job, nil
+}
+
+// nullIn names the first list entry that is null, "" where there is none.
+func nullIn(v any, where string) string {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if found := nullIn(v[key], where+"."+key); found != "" {
+				return found
+			}
+		}
+	case []any:
+		for i, e := range v {
+			at := fmt.Sprintf("%s[%d]", where, i)
+			if e == nil {
+				return at
+			}
+			if found := nullIn(e, at); found != "" {
+				return found
+			}
+		}
+	}
+	return ""
 }
 
 // variables is one file of all variables. One that is given twice counts as it is
@@ -205,6 +263,22 @@ func (f jobFile) policyOf(job *nomad.Job) (pack.Policy, error) {
 	return p, nil
 }
 
+// islandOf is what the flag says joins GPUs, else the job's own; "" for nothing.
+func (f jobFile) islandOf(job *nomad.Job) (share.Joint, error) {
+	if f.island != "" {
+		return share.Joint(f.island), nil // checked with the flags
+	}
+	name := job.Meta[islandMeta]
+	if name == "" {
+		return "", nil
+	}
+	by, err := steer.ParseJoint(name)
+	if err != nil {
+		return "", fmt.Errorf("the job's meta %s: %w", islandMeta, err)
+	}
+	return by, nil
+}
+
 // typical returns the typical demand and where it is from.
 func typical(ctx context.Context, file string) (pack.Demand, string, error) {
 	var client *consul.Client
@@ -222,6 +296,11 @@ func (s steered) say(ui cli.Ui) {
 	for _, c := range s.changes {
 		for _, note := range c.Notes {
 			ui.Warn(fmt.Sprintf("group %s: %s", c.Group, note))
+		}
+	}
+	for _, j := range s.joined {
+		if j.Constraint == nil {
+			ui.Warn(fmt.Sprintf("group %s, task %s, device %s: no island is asked for: %s", j.Group, j.Task, j.Device, j.Note))
 		}
 	}
 }

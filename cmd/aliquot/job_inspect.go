@@ -77,6 +77,15 @@ func (s steered) text() string {
 		paste(&b, "group \""+c.Group+"\"", steer.Group(c.Added))
 		paste(&b, "its device blocks", steer.Device(c.Added))
 	}
+	for _, j := range s.joined {
+		fmt.Fprintf(&b, "\nDevice %s of task %s in group %s", j.Device, j.Task, j.Group)
+		if j.Constraint == nil {
+			fmt.Fprintf(&b, " has no island: %s.\n", j.Note)
+			continue
+		}
+		fmt.Fprintf(&b, " gets its %d GPUs from the island that has room for them.\n", j.Count)
+		paste(&b, "the device block", steer.Constraint(j.Constraint))
+	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
@@ -96,6 +105,8 @@ func asked(a pack.Ask) string {
 	switch {
 	case a.Requests == 0:
 		return "no GPU, " + host
+	case a.Requests == 1 && a.Of == 1:
+		return fmt.Sprintf("%d whole GPUs of one group, %s", a.Instances, host)
 	case a.Requests == 1:
 		return fmt.Sprintf("%d GPU instances of one group, %s", a.Instances, host)
 	}

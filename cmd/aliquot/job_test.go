@@ -93,7 +93,15 @@ func TestAJobInJSON(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, job, err)
 		}
 	}
-	if _, err := (jobFile{}).parse(nil, `{"Name": "c"}`); err == nil {
-		t.Error("a job without an ID is taken")
+	for text, want := range map[string]string{
+		`{"Name": "c"}`: "no job with an ID",
+		`{"ID": ""}`:    "no job with an ID",
+		`{"ID": "a"`:    "begins as JSON and is none",
+		`{"Job": {"ID": "a", "TaskGroups": [{"Tasks": [{"Resources": {"Devices": [null]}}]}]}}`: "the JSON.Job.TaskGroups[0].Tasks[0].Resources.Devices[0] is null",
+		`{"ID": "a", "TaskGroups": [null]}`:                                                     "the JSON.TaskGroups[0] is null",
+	} {
+		if _, err := (jobFile{}).parse(nil, text); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q on one line", text, err, want)
+		}
 	}
 }

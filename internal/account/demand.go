@@ -21,18 +21,18 @@ const DemandKey = "aliquot/packing/demand"
 const mostKinds = 2000
 
 // ParseDemand reads the document of DemandKey or of an override file: a list of kinds
-// of tasks with cpu (MHz), memory (MiB), instances, requests and weight.
+// of tasks with cpu (MHz), memory (MiB), instances, requests, of and weight.
 func ParseDemand(text []byte) (pack.Demand, error) {
 	var d pack.Demand
 	if err := json.Unmarshal(text, &d); err != nil {
-		return nil, fmt.Errorf("want a JSON list of {cpu, memory, instances, requests, weight}: %w", err)
+		return nil, fmt.Errorf("want a JSON list of {cpu, memory, instances, requests, of, weight}: %w", err)
 	}
 	if len(d) == 0 || len(d) > mostKinds {
 		return nil, fmt.Errorf("it has %d kinds of tasks: want 1 to %d", len(d), mostKinds)
 	}
 	for i, t := range d {
 		switch {
-		case t.CPU < 0 || t.MemoryMiB < 0 || t.Instances < 0 || t.Requests < 0:
+		case t.CPU < 0 || t.MemoryMiB < 0 || t.Instances < 0 || t.Requests < 0 || t.Of < 0:
 			return nil, fmt.Errorf("kind %d of %d has a negative number", i+1, len(d))
 		case !(t.Weight > 0) || t.Weight > 1e12:
 			return nil, fmt.Errorf("kind %d of %d has weight %v: want above 0", i+1, len(d), t.Weight)

@@ -10,7 +10,8 @@ import (
 // within it, where the size is common, those with much or with little CPU.
 type Class struct {
 	// Name is part of an attribute's name: "17", or "17_low" and "17_high" where the
-	// class is one of two, or "20x8" for eight requests of 20 instances; "cpu" without.
+	// class is one of two, "20x8" for eight requests of 20 instances, "4of1" for four
+	// instances of GPUs in one slice, so whole ones; "cpu" without.
 	Name string
 	// Typical stands for the class: its CPU and memory are the mean of the class.
 	Typical Ask
@@ -25,23 +26,27 @@ const commonPart = 0.05
 // MostClasses bounds how many levels a node publishes.
 const MostClasses = 40
 
-type size struct{ instances, requests int }
+type size struct{ instances, requests, of int }
 
 func (a Ask) size() size {
 	if a.Instances == 0 || a.Requests == 0 {
 		return size{}
 	}
-	return size{a.Instances, a.Requests}
+	return size{a.Instances, a.Requests, a.Of}
 }
 
 func (s size) String() string {
-	switch {
-	case s.instances == 0:
+	if s.instances == 0 {
 		return "cpu"
-	case s.requests == 1:
-		return fmt.Sprint(s.instances)
 	}
-	return fmt.Sprintf("%dx%d", s.instances, s.requests)
+	name := fmt.Sprint(s.instances)
+	if s.of > 0 {
+		name += fmt.Sprintf("of%d", s.of)
+	}
+	if s.requests > 1 {
+		name += fmt.Sprintf("x%d", s.requests)
+	}
+	return name
 }
 
 // Classes returns the classes of a demand, the largest first, at most MostClasses: the
@@ -63,7 +68,7 @@ func (d Demand) Classes() []Class {
 		sizes = append(sizes, s)
 	}
 	slices.SortFunc(sizes, func(a, b size) int {
-		return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(b.instances, a.instances), cmp.Compare(b.requests, a.requests))
+		return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(b.instances, a.instances), cmp.Compare(b.requests, a.requests), cmp.Compare(b.of, a.of))
 	})
 	var out []Class
 	for _, s := range sizes {
@@ -74,7 +79,7 @@ func (d Demand) Classes() []Class {
 	}
 	slices.SortFunc(out, func(a, b Class) int {
 		x, y := a.Typical, b.Typical
-		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances), cmp.Compare(a.Least, b.Least))
+		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances), cmp.Compare(y.Of, x.Of), cmp.Compare(a.Least, b.Least))
 	})
 	return out
 }
@@ -116,7 +121,7 @@ func (d Demand) mean(s size) Ask {
 		memory += t.Weight * float64(t.MemoryMiB)
 		weights += t.Weight
 	}
-	return Ask{CPU: int(cpu / weights), MemoryMiB: int(memory / weights), Instances: s.instances, Requests: s.requests}
+	return Ask{CPU: int(cpu / weights), MemoryMiB: int(memory / weights), Instances: s.instances, Requests: s.requests, Of: s.of}
 }
 
 // ClassOf returns the class by which a task orders nodes: that of its size, or of the
@@ -125,10 +130,10 @@ func (d Demand) mean(s size) Ask {
 func ClassOf(classes []Class, a Ask) (Class, bool) {
 	want := a.size()
 	best, found := Class{}, false
-	rank := func(c Class) [3]int {
+	rank := func(c Class) [4]int {
 		s := c.Typical.size()
 		short := max(0, want.instances-s.instances)
-		return [3]int{abs(s.requests - want.requests), short, abs(s.instances - want.instances)}
+		return [4]int{unlike(s.of, want.of), abs(s.requests - want.requests), short, abs(s.instances - want.instances)}
 	}
 	for _, c := range classes {
 		if (c.Typical.Instances == 0) != (want.instances == 0) || a.CPU < c.Least || c.Below > 0 && a.CPU >= c.Below {
@@ -139,6 +144,18 @@ func ClassOf(classes []Class, a Ask) (Class, bool) {
 		}
 	}
 	return best, found
+}
+
+// unlike says how little one number of slices stands for another. Four slices and four
+// whole GPUs have nothing in common, where any number does there is some.
+func unlike(a, b int) int {
+	switch {
+	case a == b:
+		return 0
+	case a == 0 || b == 0:
+		return 1
+	}
+	return 2
 }
 
 func abs(n int) int { return max(n, -n) }

@@ -44,7 +44,7 @@ func Blend(old, seen Demand, part float64) Demand {
 		out = append(out, Typical{ask, weight})
 	}
 	slices.SortFunc(out, func(a, b Typical) int {
-		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Requests, b.Requests), cmp.Compare(a.Instances, b.Instances),
+		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Requests, b.Requests), cmp.Compare(a.Instances, b.Instances), cmp.Compare(a.Of, b.Of),
 			cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.MemoryMiB, b.MemoryMiB))
 	})
 	if len(out) > kinds {
@@ -60,10 +60,13 @@ func (a Ask) coarse() Ask {
 }
 
 // Start is the demand where nothing was learned yet: mostly whole GPUs, halves and
-// quarters of GPUs in 20 slices, some smaller parts and a few tasks of several GPUs.
+// quarters of GPUs in 20 slices, some smaller parts and a few tasks of several whole GPUs.
 func Start() Demand {
 	kind := func(instances, requests, cpu, memory int, weight float64) Typical {
 		return Typical{Ask{CPU: cpu, MemoryMiB: memory, Instances: instances, Requests: requests}, weight}
+	}
+	whole := func(gpus, cpu, memory int, weight float64) Typical {
+		return Typical{Ask{CPU: cpu, MemoryMiB: memory, Instances: gpus, Requests: 1, Of: 1}, weight}
 	}
 	return Demand{
 		kind(0, 0, 1000, 2048, 10),
@@ -73,8 +76,8 @@ func Start() Demand {
 		kind(10, 1, 2000, 8192, 12), kind(10, 1, 6000, 16384, 12),
 		kind(15, 1, 4000, 16384, 5),
 		kind(20, 1, 4000, 16384, 12), kind(20, 1, 12000, 49152, 12),
-		kind(20, 2, 16000, 98304, 2),
-		kind(20, 4, 32000, 196608, 1),
-		kind(20, 8, 64000, 393216, 1),
+		whole(2, 16000, 98304, 2),
+		whole(4, 32000, 196608, 1),
+		whole(8, 64000, 393216, 1),
 	}
 }

@@ -26,8 +26,21 @@ func (d Demand) uses(n Node, g Group) bool {
 type Placed struct {
 	Node int // in the list of nodes
 	Ask
+	// Group names what else of its kind there is: Barred goes by it.
+	Group string
 	// Held counts, for each group of the node, the instances that it holds.
 	Held []int
+}
+
+// Barred are the nodes that take no allocation of a group.
+type Barred map[string]map[int]bool
+
+// Add bars a node for a group.
+func (b Barred) Add(group string, node int) {
+	if b[group] == nil {
+		b[group] = map[int]bool{}
+	}
+	b[group][node] = true
 }
 
 // Move takes one allocation from its node to another.
@@ -42,13 +55,14 @@ type Move struct {
 const least = 0.1
 
 // Moves lists at most most moves, one after the other, each that which lowers the
-// waste of all nodes most. No allocation is moved twice. A node of closed takes none.
-func (d Demand) Moves(nodes []Node, placed []Placed, closed []bool, most int) []Move {
+// waste of all nodes most. No allocation is moved twice. A node of closed takes none, and
+// one of barred none of that group.
+func (d Demand) Moves(nodes []Node, placed []Placed, closed []bool, barred Barred, most int) []Move {
 	nodes = append([]Node(nil), nodes...)
 	moved := make([]bool, len(placed))
 	var out []Move
 	for len(out) < most {
-		m, ok := d.move(nodes, placed, closed, moved)
+		m, ok := d.move(nodes, placed, func(group string, node int) bool { return closed[node] || barred[group][node] }, barred, moved)
 		if !ok {
 			break
 		}
@@ -67,17 +81,25 @@ type target struct {
 	growth float64
 }
 
-func (d Demand) move(nodes []Node, placed []Placed, closed, moved []bool) (Move, bool) {
-	targets := map[Ask][2]target{} // the best two: the best may be where it is
+func (d Demand) move(nodes []Node, placed []Placed, closed func(string, int) bool, barred Barred, moved []bool) (Move, bool) {
+	type kind struct {
+		Ask
+		group string // of those that nodes are barred for
+	}
+	targets := map[kind][2]target{} // the best two: the best may be where it is
 	best, found := Move{}, false
 	for i, p := range placed {
 		if moved[i] {
 			continue
 		}
-		two, ok := targets[p.Ask]
+		k := kind{Ask: p.Ask}
+		if barred[p.Group] != nil {
+			k.group = p.Group
+		}
+		two, ok := targets[k]
 		if !ok {
-			two = d.best(nodes, closed, p.Ask)
-			targets[p.Ask] = two
+			two = d.best(nodes, func(node int) bool { return closed(p.Group, node) }, p.Ask)
+			targets[k] = two
 		}
 		to := two[0]
 		if to.node == p.Node {
@@ -94,10 +116,10 @@ func (d Demand) move(nodes []Node, placed []Placed, closed, moved []bool) (Move,
 	return best, found
 }
 
-func (d Demand) best(nodes []Node, closed []bool, a Ask) [2]target {
+func (d Demand) best(nodes []Node, closed func(node int) bool, a Ask) [2]target {
 	two := [2]target{{node: -1}, {node: -1}}
 	for i, n := range nodes {
-		if closed[i] {
+		if closed(i) {
 			continue
 		}
 		growth, ok := d.Growth(n, a)

@@ -14,13 +14,31 @@ func TestAMoveJoinsTwoHalves(t *testing.T) {
 	if s := d.Stranded(half); math.Abs(s-0.5) > rounding {
 		t.Errorf("%v GPUs are stranded, want 0.5", s)
 	}
-	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1}, []int{10}}, {1, Ask{CPU: 100, Instances: 10, Requests: 1}, []int{10}}}
-	moves := d.Moves([]Node{half, half}, placed, make([]bool, 2), 9)
+	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1}, "a", []int{10}}, {1, Ask{CPU: 100, Instances: 10, Requests: 1}, "b", []int{10}}}
+	moves := d.Moves([]Node{half, half}, placed, make([]bool, 2), nil, 9)
 	if len(moves) != 1 || moves[0].From == moves[0].To || math.Abs(moves[0].Gain-1) > rounding {
 		t.Errorf("moves are %+v, want one that gains a GPU", moves)
 	}
-	if moves := d.Moves([]Node{half, half}, placed, []bool{true, true}, 9); moves != nil {
+	if moves := d.Moves([]Node{half, half}, placed, []bool{true, true}, nil, 9); moves != nil {
 		t.Errorf("with both nodes closed: %+v", moves)
+	}
+}
+
+// A node that a group is barred from takes none of it, and others as before.
+func TestAMoveHeedsWhatIsBarred(t *testing.T) {
+	half := Node{CPU: 4000, MemoryMiB: 4000, Groups: []Group{{Free: 10, Total: 20, Unit: 0.05}}}
+	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
+	ask := Ask{CPU: 100, Instances: 10, Requests: 1}
+	placed := []Placed{{0, ask, "a", []int{10}}, {1, ask, "b", []int{10}}}
+	barred := Barred{}
+	barred.Add("a", 1)
+	moves := d.Moves([]Node{half, half}, placed, make([]bool, 2), barred, 9)
+	if len(moves) != 1 || moves[0].Placed != 1 {
+		t.Errorf("moves are %+v, want that of b to the node of a", moves)
+	}
+	barred.Add("b", 0)
+	if moves := d.Moves([]Node{half, half}, placed, make([]bool, 2), barred, 9); moves != nil {
+		t.Errorf("barred were moved: %+v", moves)
 	}
 }
 
@@ -35,11 +53,11 @@ func TestAMoveKeepsTheVendor(t *testing.T) {
 		return n
 	}
 	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
-	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1, Vendor: "nvidia"}, []int{10}}}
-	if moves := d.Moves([]Node{half("nvidia"), half("amd")}, placed, make([]bool, 2), 9); moves != nil {
+	placed := []Placed{{0, Ask{CPU: 100, Instances: 10, Requests: 1, Vendor: "nvidia"}, "a", []int{10}}}
+	if moves := d.Moves([]Node{half("nvidia"), half("amd")}, placed, make([]bool, 2), nil, 9); moves != nil {
 		t.Errorf("moved to another vendor: %+v", moves)
 	}
-	moves := d.Moves([]Node{half("nvidia"), half("amd"), half("amd", "nvidia")}, placed, make([]bool, 3), 9)
+	moves := d.Moves([]Node{half("nvidia"), half("amd"), half("amd", "nvidia")}, placed, make([]bool, 3), nil, 9)
 	if len(moves) != 1 || moves[0].To != 2 {
 		t.Errorf("moves are %+v, want one to node 2", moves)
 	}
@@ -81,7 +99,7 @@ func TestMovesGainWhatTheySay(t *testing.T) {
 		}
 		before := waste(nodes)
 		gain := 0.0
-		moves := d.Moves(nodes, placed, make([]bool, len(nodes)), 3)
+		moves := d.Moves(nodes, placed, make([]bool, len(nodes)), nil, 3)
 		after := append([]Node(nil), nodes...)
 		for _, m := range moves {
 			p := placed[m.Placed]

@@ -4,6 +4,8 @@
 // asked for to levels, and reads nothing else.
 package pack
 
+import "math"
+
 // Group is one device group of a node: the slices of one shared GPU, or the whole
 // GPUs of one model. One request is served from one group.
 type Group struct {
@@ -14,6 +16,9 @@ type Group struct {
 	// Vendor of the GPUs.
 	Vendor string
 }
+
+// Slices is the number of slices that each GPU of the group is cut into, 1 for whole GPUs.
+func (g Group) Slices() int { return int(math.Round(1 / g.Unit)) }
 
 // Node is what a node has free.
 type Node struct {
@@ -39,6 +44,9 @@ type Ask struct {
 	Instances int `json:"instances"`
 	// Requests is the number of device requests, each for Instances.
 	Requests int `json:"requests"`
+	// Of is the number of slices that each GPU must be cut into, 1 for whole GPUs, 0 where
+	// any number does.
+	Of int `json:"of,omitempty"`
 	// Vendor whose GPUs alone serve it, "" where any do. The typical demand names none.
 	Vendor string `json:"-"`
 }
@@ -46,8 +54,10 @@ type Ask struct {
 // fits reports whether a group can serve one of the requests.
 func (a Ask) fits(g Group) bool { return a.takes(g) && g.Free >= a.Instances }
 
-// takes reports whether a group is of a vendor that can serve the requests.
-func (a Ask) takes(g Group) bool { return a.Vendor == "" || a.Vendor == g.Vendor }
+// takes reports whether a group is of a vendor and a cut that can serve the requests.
+func (a Ask) takes(g Group) bool {
+	return (a.Vendor == "" || a.Vendor == g.Vendor) && (a.Of == 0 || a.Of == g.Slices())
+}
 
 // FitsHost reports whether CPU and memory suffice.
 func (a Ask) FitsHost(n Node) bool { return a.CPU <= n.CPU && a.MemoryMiB <= n.MemoryMiB }

@@ -17,6 +17,7 @@ var anyAsk = rapid.Custom(func(t *rapid.T) Ask {
 		if rapid.IntRange(0, 9).Draw(t, "several") == 0 {
 			a.Instances, a.Requests = 20, rapid.SampledFrom([]int{2, 4, 8}).Draw(t, "requests")
 		}
+		a.Of = rapid.SampledFrom([]int{0, 0, 1, 20}).Draw(t, "of")
 	}
 	return a
 })
@@ -150,6 +151,29 @@ func TestClassOfAnUnknownSize(t *testing.T) {
 	}
 	if _, ok := ClassOf(classes, Ask{CPU: 100}); ok {
 		t.Error("a task without a GPU has a class of one with")
+	}
+}
+
+// Four whole GPUs are not four slices: they fit where GPUs are whole, and have a class
+// of their own.
+func TestWholeGPUsAreNoSlices(t *testing.T) {
+	slices, four := Ask{Instances: 4, Requests: 1, Of: 20}, Ask{Instances: 4, Requests: 1, Of: 1}
+	shared := Node{Groups: []Group{{Free: 20, Total: 20, Unit: 0.05}}}
+	whole := Node{Groups: []Group{{Free: 8, Total: 8, Unit: 1}}}
+	for _, c := range []struct {
+		ask  Ask
+		node Node
+		want bool
+	}{{slices, shared, true}, {slices, whole, false}, {four, whole, true}, {four, shared, false}, {Ask{Instances: 4, Requests: 1}, shared, true}, {Ask{Instances: 4, Requests: 1}, whole, true}} {
+		if got := c.ask.Fits(c.node); got != c.want || (c.node.FirstFit(c.ask) != nil) != c.want {
+			t.Errorf("%+v fits %+v: %v", c.ask, c.node, got)
+		}
+	}
+	classes := Demand{{slices, 1}, {four, 1}}.Classes()
+	for ask, want := range map[Ask]string{slices: "4of20", four: "4of1", {Instances: 3, Requests: 1, Of: 1}: "4of1"} {
+		if c, ok := ClassOf(classes, ask); !ok || c.Name != want {
+			t.Errorf("%+v goes by class %q, want %s", ask, c.Name, want)
+		}
 	}
 }
 

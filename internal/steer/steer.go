@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
@@ -72,6 +73,9 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 	}
 	affine := len(job.Affinities)+len(group.Affinities) > 0
 	for _, task := range group.Tasks {
+		if n := len(gpus(task)); n > 1 && task.Driver == "aliquot" {
+			notes = append(notes, fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; ask for several whole GPUs by count", task.Name, n))
+		}
 		affine = affine || len(task.Affinities) > 0
 		for _, d := range gpus(task) {
 			affine = affine || len(d.Affinities) > 0
@@ -95,15 +99,35 @@ func AskOf(group *api.TaskGroup) pack.Ask {
 		a.CPU += number(r.CPU) + coreMHz*number(r.Cores)
 		a.MemoryMiB += number(r.MemoryMB)
 		for _, d := range gpus(task) {
-			count := 1
-			if d.Count != nil {
-				count = int(*d.Count)
-			}
 			a.Requests++
-			a.Instances = max(a.Instances, count)
+			if count := countOf(d); count > a.Instances {
+				a.Instances, a.Of = count, slicesOf(d)
+			}
 		}
 	}
 	return a
+}
+
+// countOf is how many instances a request asks for.
+func countOf(d *api.RequestedDevice) int {
+	if d.Count == nil {
+		return 1 // Nomad's default
+	}
+	return int(min(*d.Count, 1<<20))
+}
+
+// slicesOf is the number of slices that a request wants a GPU to be cut into, 1 for
+// whole GPUs, and 0 where it does not say.
+func slicesOf(d *api.RequestedDevice) int {
+	for _, c := range d.Constraints {
+		if c.LTarget != "${device.attr.slices}" || c.Operand != "=" && c.Operand != "==" && c.Operand != "is" && c.Operand != "" {
+			continue
+		}
+		if n, err := strconv.Atoi(c.RTarget); err == nil && n > 0 && n <= gpu.MaxSlices {
+			return n
+		}
+	}
+	return 0
 }
 
 // host is what a task asks for besides devices, with Nomad's defaults for what it
@@ -164,21 +188,16 @@ func weight(n int) *int8 {
 // clear takes out of a group what Apply adds to one, and counts it.
 func clear(group *api.TaskGroup) int {
 	removed := 0
-	keep := func(list []*api.Affinity, ours func(*api.Affinity) bool) []*api.Affinity {
-		out := without(list, ours)
-		removed += len(list) - len(out)
-		return out
-	}
-	before := len(group.Spreads)
+	before := len(group.Spreads) + len(group.Affinities)
 	group.Spreads = without(group.Spreads, func(s *api.Spread) bool { return published(s.Attribute) })
-	removed += before - len(group.Spreads)
-	group.Affinities = keep(group.Affinities, func(a *api.Affinity) bool { return published(a.LTarget) })
-	ofDevices := affinities(pack.LowIndexFirst())
+	group.Affinities = without(group.Affinities, func(a *api.Affinity) bool { return published(a.LTarget) })
+	removed += before - len(group.Spreads) - len(group.Affinities)
 	for _, task := range group.Tasks {
 		for _, d := range gpus(task) {
-			d.Affinities = keep(d.Affinities, func(a *api.Affinity) bool {
-				return slices.ContainsFunc(ofDevices, func(b *api.Affinity) bool { return same(a, b) })
-			})
+			if left, ok := subtract(d.Affinities, lowIndexFirst); ok {
+				removed += len(d.Affinities) - len(left)
+				d.Affinities = left
+			}
 		}
 	}
 	return removed
@@ -194,6 +213,29 @@ func without[T any](list []T, ours func(T) bool) []T {
 		}
 	}
 	return out
+}
+
+// lowIndexFirst is what policies add to device requests.
+var lowIndexFirst = affinities(pack.LowIndexFirst())
+
+// subtract takes each of some affinities out of a list once, the last that is like it: a
+// user's own may be like one of them. It reports false where not all are there.
+func subtract(list, some []*api.Affinity) ([]*api.Affinity, bool) {
+	out := slices.Clone(list)
+	for _, a := range some {
+		i := len(out) - 1
+		for i >= 0 && !same(out[i], a) {
+			i--
+		}
+		if i < 0 {
+			return list, false
+		}
+		out = slices.Delete(out, i, i+1)
+	}
+	if len(out) == 0 {
+		return nil, true
+	}
+	return out, true
 }
 
 // published reports whether a node attribute is one that nodes publish for packing.

@@ -107,6 +107,20 @@ func TestWhatIsSaid(t *testing.T) {
 	}
 }
 
+// The driver starts no task with several device blocks for GPUs: that is said before.
+func TestSeveralDeviceBlocksAreNamed(t *testing.T) {
+	for driver, want := range map[string]bool{"aliquot": true, "docker": false} {
+		j := job()
+		task := j.TaskGroups[0].Tasks[0]
+		task.Driver = driver
+		task.Resources.Devices = append(task.Resources.Devices, &api.RequestedDevice{Name: "nvidia/gpu"})
+		notes := Apply(j, pack.BestFit, classes)[0].Notes
+		if got := strings.Contains(strings.Join(notes, "\n"), "task server has 2 device blocks"); got != want {
+			t.Errorf("%s: notes are %q", driver, notes)
+		}
+	}
+}
+
 func TestASystemJobHasNoOrder(t *testing.T) {
 	j := job()
 	kind := api.JobTypeSystem
