@@ -32,10 +32,10 @@ func (jobDefragCommand) Help() string {
   that an allocation leaves is ineligible until its successor is healthy: until Nomad
   has found it so by the job's update or migrate block. To run is not enough.
 
-  aliquot top -fragmentation shows what there is to gain. NOMAD_TOKEN needs
-  node:write, and read-job, alloc-lifecycle, submit-job in the namespaces of the
-  jobs: before a stop, Nomad plans a successor, and without a place for it nothing
-  is stopped.
+  aliquot top -fragmentation shows what there is to gain. Each move is planned by
+  Nomad, so that it heeds the constraints of the job; what has no place is not
+  moved. NOMAD_TOKEN needs node:write, and read-job, alloc-lifecycle, submit-job in
+  the namespaces of the jobs; with -dry-run node:read, read-job and submit-job.
 
 Options:
 
@@ -85,7 +85,7 @@ func (c jobDefragCommand) Run(args []string) int {
 	}
 	if err == nil && *dry {
 		var f account.Fragmentation
-		if f, err = account.Report(ctx, d.nomad, d.demand, *most, true); err == nil {
+		if f, err = account.Report(ctx, d.nomad, d.demand, account.Wish{Most: *most, Willing: true, Takes: d.takes}); err == nil {
 			c.ui.Output(movesTable(f.Moves))
 		}
 	} else if err == nil {
@@ -103,7 +103,7 @@ func (c jobDefragCommand) Run(args []string) int {
 func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	tried := map[string]bool{} // allocations, so that none is moved to and fro
 	for done := 0; done < most; {
-		f, err := account.Report(ctx, d.nomad, d.demand, most+len(tried), true)
+		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true, Takes: d.takes})
 		if err != nil {
 			return err
 		}
@@ -202,25 +202,6 @@ func (d defrag) stays(a *nomad.Allocation, why string, err error) error {
 		d.ui.Warn(fmt.Sprintf("%s/%s: %.8s stays: %s", a.JobID, a.TaskGroup, a.ID, why))
 	}
 	return err
-}
-
-// place asks Nomad to plan one more allocation of the group of one, and says why there
-// is no place for it, "" where there is. It changes the job it is given.
-func (d defrag) place(ctx context.Context, job *nomad.Job, a *nomad.Allocation) (string, error) {
-	tg := job.LookupTaskGroup(a.TaskGroup)
-	count := 2
-	if tg.Count != nil {
-		count = *tg.Count + 1
-	}
-	tg.Count, tg.Scaling = &count, nil // its most may be the count
-	plan, _, err := d.nomad.Jobs().Plan(job, false, (&nomad.WriteOptions{Namespace: a.Namespace}).WithContext(ctx))
-	if err != nil {
-		return "", fmt.Errorf("a place for a successor of allocation %.8s of %s cannot be planned: %w", a.ID, a.JobID, err)
-	}
-	if plan.FailedTGAllocs[a.TaskGroup] != nil {
-		return "Nomad finds no place for its successor on another node", nil
-	}
-	return "", nil
 }
 
 // await waits for as many healthy ones as before, the stopped one aside.

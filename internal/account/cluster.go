@@ -51,3 +51,27 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	slices.SortFunc(out, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return out, nil
 }
+
+// Apart says which allocations must not share a node.
+type Apart int
+
+// Together is no rule; the others part what is of one job or of one group.
+const (
+	Together Apart = iota
+	ApartByJob
+	ApartByGroup
+)
+
+// Holds reports whether a node holds another allocation that one must not share it with.
+func (n Node) Holds(one *api.Allocation, rule Apart) bool {
+	for _, h := range n.Held {
+		a := h.Allocation
+		if a.ID == one.ID || a.Namespace != one.Namespace || a.JobID != one.JobID {
+			continue
+		}
+		if rule == ApartByJob || rule == ApartByGroup && a.TaskGroup == one.TaskGroup {
+			return true
+		}
+	}
+	return false
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -36,9 +37,23 @@ type Fragmentation struct {
 	Moves []Move
 }
 
-// Report reads the cluster and looks for at most most moves. With willing set, it looks
-// among allocations alone that may be moved now.
-func Report(ctx context.Context, client *api.Client, d pack.Demand, most int, willing bool) (Fragmentation, error) {
+// Wish is what Report looks for.
+type Wish struct {
+	// Most moves.
+	Most int
+	// Willing leaves out allocations that must not be moved now.
+	Willing bool
+	// Takes says whether a node takes an allocation by what this package does not know,
+	// such as the constraints of its job. before are the moves that are made first. nil
+	// leaves it open.
+	Takes func(ctx context.Context, m Move, before []Move) (bool, error)
+}
+
+// mostAsked bounds how often one report calls Takes.
+const mostAsked = 200
+
+// Report reads the cluster and looks for moves.
+func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (Fragmentation, error) {
 	nodes, err := Cluster(ctx, client)
 	if err != nil {
 		return Fragmentation{}, err
@@ -52,29 +67,73 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, most int, wi
 	for i, n := range nodes {
 		free[i], closed[i] = n.Free, !n.Open
 		for _, h := range n.Held {
-			if h.GPU(n.Free) == 0 || willing && rules.refusal(h.Allocation) != "" {
+			if h.GPU(n.Free) == 0 || wish.Willing && rules.refusal(h.Allocation) != "" {
 				continue
 			}
-			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h, n.Free), Held: h.Instances})
+			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h, n.Free), Group: groupOf(h.Allocation).String(), Held: h.Instances})
 			held = append(held, h)
 		}
 	}
-	for _, m := range d.Moves(free, placed, closed, most) {
-		a := held[m.Placed].Allocation
-		f.Moves = append(f.Moves, Move{
-			Allocation: a, From: nodes[m.From], To: nodes[m.To], GPU: held[m.Placed].GPU(nodes[m.From].Free), Gain: m.Gain, Refused: rules.refusal(a),
-		})
+	look := func(barred pack.Barred) (out []Move, to []int) {
+		for _, m := range d.Moves(free, placed, closed, barred, wish.Most) {
+			a := held[m.Placed].Allocation
+			out = append(out, Move{
+				Allocation: a, From: nodes[m.From], To: nodes[m.To], GPU: held[m.Placed].GPU(nodes[m.From].Free), Gain: m.Gain, Refused: rules.refusal(a),
+			})
+			to = append(to, m.To)
+		}
+		return out, to
+	}
+	if f.Moves, err = wish.taken(ctx, look); err != nil {
+		return Fragmentation{}, err
 	}
 	return f, ctx.Err()
 }
 
+// taken looks for moves until Takes agrees to all. Where that was asked too often, it
+// returns those that it agreed to.
+func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
+	barred, agreed := pack.Barred{}, map[string]bool{}
+	for asked := 0; ; {
+		moves, to := look(barred)
+		if w.Takes == nil {
+			return moves, nil
+		}
+		known := true
+		for i, m := range moves {
+			group := groupOf(m.Allocation).String()
+			key := fmt.Sprintf("%s to %d", group, to[i])
+			if agreed[key] {
+				continue
+			}
+			if asked++; asked > mostAsked {
+				return moves[:i], nil
+			}
+			ok, err := w.Takes(ctx, m, moves[:i])
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				barred.Add(group, to[i])
+				known = false
+				break
+			}
+			agreed[key] = true
+		}
+		if known {
+			return moves, nil
+		}
+	}
+}
+
 // askOf is what an allocation would ask of another node: each of its groups is one
-// request of the largest. What runs on one vendor's GPUs has an image for those.
+// request of the largest. What runs on one vendor's GPUs has an image for those, and as
+// many slices of a GPU that is cut otherwise would be another part of it.
 func askOf(h Held, on pack.Node) pack.Ask {
 	a := pack.Ask{CPU: h.CPU, MemoryMiB: h.MemoryMiB}
 	for i, n := range h.Instances {
 		if n > 0 {
-			a.Vendor = on.Groups[i].Vendor
+			a.Vendor, a.Of = on.Groups[i].Vendor, on.Groups[i].Slices()
 			a.Requests++
 			a.Instances = max(a.Instances, n)
 		}
@@ -93,12 +152,16 @@ type rules struct {
 
 type group struct{ namespace, job, name string }
 
+func groupOf(a *api.Allocation) group { return group{a.Namespace, a.JobID, a.TaskGroup} }
+
+func (g group) String() string { return strings.Join([]string{g.namespace, g.job, g.name}, "/") }
+
 func newRules(ctx context.Context, client *api.Client, nodes []Node) *rules {
 	r := &rules{ctx: ctx, client: client, healthy: map[group]int{}, jobs: map[group]*api.Job{}, why: map[group]string{}}
 	for _, n := range nodes {
 		for _, h := range n.Held {
 			if Healthy(h.Allocation, true) {
-				r.healthy[group{h.Allocation.Namespace, h.Allocation.JobID, h.Allocation.TaskGroup}]++
+				r.healthy[groupOf(h.Allocation)]++
 			}
 		}
 	}
@@ -123,7 +186,7 @@ func Healthy(a *api.Allocation, settled bool) bool {
 
 // refusal says why an allocation must stay where it is, "" where it may be moved.
 func (r *rules) refusal(a *api.Allocation) string {
-	g := group{a.Namespace, a.JobID, a.TaskGroup}
+	g := groupOf(a)
 	job, why := r.job(group{a.Namespace, a.JobID, ""})
 	if why != "" {
 		return why

@@ -1,7 +1,9 @@
 package account
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -79,26 +81,42 @@ func TestTheReportNamesMovesAndWhyNot(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := pack.Demand{{Ask: pack.Ask{CPU: 100, MemoryMiB: 100, Instances: 4, Requests: 1}, Weight: 1}}
-	f, err := Report(t.Context(), client, d, 9, true)
+	f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true})
 	if err != nil || len(f.Nodes) != 2 || f.Nodes[0].Name != "a" || len(f.Moves) != 1 {
 		t.Fatalf("%+v, %v", f, err)
 	}
 	if m := f.Moves[0]; m.GPU != 0.5 || m.Gain != 1 || m.From.Name == m.To.Name || m.Refused != "" {
 		t.Errorf("the move is %+v", m)
 	}
+	// What a node does not take goes to another, or stays where there is none.
+	for _, refusing := range []string{"a", "b", "both"} {
+		asked := 0
+		takes := func(_ context.Context, m Move, before []Move) (bool, error) {
+			asked++
+			return refusing != "both" && m.To.Name != refusing, nil
+		}
+		f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true, Takes: takes})
+		if want := map[bool]int{false: 1, true: 0}[refusing == "both"]; err != nil || len(f.Moves) != want || want == 1 && f.Moves[0].To.Name == refusing || asked > 2 {
+			t.Errorf("%s refuses: moves %+v after %d questions, %v", refusing, f.Moves, asked, err)
+		}
+	}
+	failing := func(context.Context, Move, []Move) (bool, error) { return false, errors.New("denied") }
+	if _, err := Report(t.Context(), client, d, Wish{Most: 9, Takes: failing}); err == nil || err.Error() != "denied" {
+		t.Errorf("a question that fails: %v", err)
+	}
 	delete(allow, DefragMeta)
-	if f, err := Report(t.Context(), client, d, 9, true); err != nil || len(f.Moves) != 0 {
+	if f, err := Report(t.Context(), client, d, Wish{Most: 9, Willing: true}); err != nil || len(f.Moves) != 0 {
 		t.Errorf("jobs that do not allow it are moved: %+v, %v", f.Moves, err)
 	}
-	if f, err := Report(t.Context(), client, d, 9, false); err != nil || len(f.Moves) != 1 || !strings.Contains(f.Moves[0].Refused, "does not allow it") {
+	if f, err := Report(t.Context(), client, d, Wish{Most: 9}); err != nil || len(f.Moves) != 1 || !strings.Contains(f.Moves[0].Refused, "does not allow it") {
 		t.Errorf("the report is %+v, %v", f.Moves, err)
 	}
 }
 
-// An allocation asks another node for GPUs of the vendor on whose it runs.
+// An allocation asks another node for GPUs of the vendor on whose it runs, cut alike.
 func TestAnAllocationAsksForItsVendor(t *testing.T) {
-	on := pack.Node{Groups: []pack.Group{{Vendor: "amd"}, {Vendor: "nvidia"}}}
-	want := pack.Ask{CPU: 100, MemoryMiB: 200, Instances: 5, Requests: 1, Vendor: "nvidia"}
+	on := pack.Node{Groups: []pack.Group{{Vendor: "amd", Unit: 0.1}, {Vendor: "nvidia", Unit: 0.05}}}
+	want := pack.Ask{CPU: 100, MemoryMiB: 200, Instances: 5, Requests: 1, Of: 20, Vendor: "nvidia"}
 	if got := askOf(Held{CPU: 100, MemoryMiB: 200, Instances: []int{0, 5}}, on); got != want {
 		t.Errorf("it asks %+v, want %+v", got, want)
 	}
