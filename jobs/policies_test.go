@@ -15,6 +15,7 @@ import (
 	"aliquot/autoscaler-plugin/target"
 	"aliquot/gateway/config"
 	"aliquot/gateway/control"
+	"aliquot/internal/account"
 	"aliquot/internal/dispatch"
 	"aliquot/internal/turn"
 	"aliquot/node"
@@ -112,6 +113,17 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 				t.Errorf("%s: got %v, want a denial", what, err)
 			}
 		}
+	})
+	t.Run("demand", func(t *testing.T) {
+		token := nomadToken(t, client, "demand-nomad-policy.hcl")
+		asked, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen, err := account.Seen(t.Context(), asked); err != nil || len(seen) != 1 {
+			t.Errorf("the jobs ask for %+v, %v", seen, err)
+		}
+		denied(t, client, token)
 	})
 }
 
@@ -222,6 +234,9 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	})
+	t.Run("demand", func(t *testing.T) {
+		secret := token(t, "demand-consul-policy.hcl")
 		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
 		if err != nil {
 			t.Fatal(err)
@@ -240,6 +255,14 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		// Who may write it has root on every node.
 		deniedByConsul(t, server.Client, secret, "aliquot/node/wanted")
 		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
+	})
+		if ok, _, err := client.KV().CAS(&consul.KVPair{Key: account.DemandKey, Value: []byte(`[{"weight": 1}]`)}, nil); err != nil || !ok {
+			t.Errorf("%v, %v", ok, err)
+		}
+		if d, from, err := account.Demand(t.Context(), "", client); err != nil || len(d) != 1 || from != "Consul KV "+account.DemandKey {
+			t.Errorf("the demand is %+v from %s, %v", d, from, err)
+		}
+		deniedByConsul(t, server.Client, secret, "aliquot/coldstart/app")
 	})
 	t.Run("autoscaler", func(t *testing.T) {
 		secret := token(t, "autoscaler-consul-policy.hcl")

@@ -1,0 +1,7 @@
+# What jobs/demand.nomad.hcl may do in Consul: keep the typical demand.
+#
+# Run:  consul acl policy create -name aliquot-demand -rules @jobs/demand-consul-policy.hcl
+
+key "aliquot/packing/demand" {
+  policy = "write"
+}

@@ -1,0 +1,8 @@
+# What jobs/demand.nomad.hcl may do in Nomad: list and read jobs.
+#
+# Run:  nomad acl policy apply -namespace default -job aliquot-demand \
+#         aliquot-demand jobs/demand-nomad-policy.hcl
+
+namespace "*" {
+  capabilities = ["list-jobs", "read-job"]
+}

@@ -1,0 +1,100 @@
+# Learns what GPU tasks usually ask for, by which packing policies order nodes.
+#
+# Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs a
+#         policy for the job's workload identity, jobs/demand-nomad-policy.hcl; with Consul
+#         ACLs a token with jobs/demand-consul-policy.hcl (variable "consul_acl").
+# Does:   runs aliquot demand -learn at the times of var.cron: it moves the typical demand
+#         in Consul KV a fifth of the way towards what the jobs that Nomad knows ask for.
+#         The nodes' drivers read it within a minute; see docs/packing.md.
+# Run:    nomad job run jobs/demand.nomad.hcl
+
+variable "name" {
+  description = "Name of the job."
+  type        = string
+  default     = "aliquot-demand"
+}
+
+variable "cron" {
+  description = "When it learns, as Nomad's periodic block takes it. Nomad collects ended jobs after four hours by default: learn more often than that."
+  type        = string
+  default     = "17 * * * *"
+}
+
+variable "driver" {
+  description = "Task driver that runs the command: exec or raw_exec."
+  type        = string
+  default     = "exec"
+}
+
+variable "command" {
+  description = "Path of the aliquot program on the nodes."
+  type        = string
+  default     = "/usr/local/bin/aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "consul_acl" {
+  description = "Whether Nomad gives the task a Consul token for its workload identity."
+  type        = bool
+  default     = false
+}
+
+job "demand" {
+  id   = var.name
+  name = var.name
+  type = "batch"
+
+  periodic {
+    crons            = [var.cron]
+    prohibit_overlap = true
+  }
+
+  group "demand" {
+    # Consul or Nomad may be away: the next time will do.
+    restart {
+      attempts = 2
+      interval = "10m"
+      delay    = "30s"
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "learn" {
+      driver = var.driver
+
+      # It asks Nomad through the task's own socket, with the identity that Nomad gives
+      # this job.
+      identity {
+        env = true
+      }
+
+      dynamic "consul" {
+        for_each = var.consul_acl ? [true] : []
+        content {}
+      }
+
+      env {
+        NOMAD_ADDR       = "unix://${NOMAD_SECRETS_DIR}/api.sock"
+        CONSUL_HTTP_ADDR = var.consul
+      }
+
+      config {
+        command = var.command
+        args    = ["demand", "-learn"]
+      }
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+    }
+  }
+}
