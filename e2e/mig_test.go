@@ -56,7 +56,8 @@ func TestParts(t *testing.T) {
 		part(ctx, t, c, "a100-40gb-mig-1g.5gb", 1, gpu.SharingMIG)
 	})
 	t.Run("whole", func(t *testing.T) {
-		ctx, c := start(t, cluster.Options{Rack: "8xh100", Device: `gpu "*" { mode = "whole" }`})
+		ctx, c := start(t, cluster.Options{Rack: "8xh100", Device: "gpu \"*\" {\n mode = \"whole\"\n}\npacking {}\n"})
+		islands(ctx, t, c)
 		part(ctx, t, c, "h100", 3, gpu.SharingNone)
 	})
 }

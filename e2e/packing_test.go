@@ -11,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	nomad "github.com/hashicorp/nomad/api"
+
 	"aliquot/e2e/cluster"
+	"aliquot/internal/account"
 )
 
 // halves is a demand of halves and of whole GPUs.
@@ -144,6 +147,7 @@ func (p packing) awaitRoom(ctx context.Context, t *testing.T, want map[string]st
 
 // order places one half of a GPU under each policy.
 func (p packing) order(ctx context.Context, t *testing.T) {
+	writes := p.countWrites(ctx, t)
 	for _, step := range []struct{ policy, want string }{{"best-fit", "one"}, {"spread", "node"}} {
 		p.submit(ctx, t, step.policy, step.policy, 10, ".*")
 		if got := p.placed(ctx, t, step.policy); got != step.want {
@@ -160,15 +164,106 @@ func (p packing) order(ctx context.Context, t *testing.T) {
 	if job, _, err := p.c.Nomad.Jobs().Info("fragmentation", nil); err != nil || *job.Version != 0 {
 		t.Errorf("the same job again is another version: %v, %s", err, again)
 	}
-	if out := p.command(ctx, t, "demand", "-learn"); !strings.Contains(out, "unique.aliquot.waste_10") {
-		t.Errorf("the learned demand has no class of 10 slices:\n%s", out)
-	}
-	t.Logf("3 placements: %d evaluations because of changed nodes", p.causedByNodes(t))
+	p.learn(ctx, t)
+	t.Logf("levels follow another placement within %s", p.awaitRoom(ctx, t, map[string]string{"one": "0"}).Round(100*time.Millisecond))
+	t.Logf("3 placements one after the other: %d writes of nodes, %d evaluations because of them", writes(), p.causedByNodes(t))
 	for _, job := range []string{"best-fit", "spread", "fragmentation"} {
 		if err := p.c.Purge(ctx, job); err != nil {
 			t.Fatal(err)
 		}
 	}
+	p.burst(ctx, t)
+}
+
+// learn lets the periodic job learn the typical demand once.
+func (p packing) learn(ctx context.Context, t *testing.T) {
+	job, err := p.c.Run("jobs/demand.nomad.hcl", cluster.Vars{"driver": "raw_exec", "command": p.c.Program("aliquot"), "consul": p.c.ConsulAddress, "cron": "0 0 1 1 *"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	purge(ctx, t, p.c, *job.ID)
+	if _, _, err := p.c.Nomad.Jobs().PeriodicForce(*job.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.AwaitWithin(ctx, time.Minute, "a learned demand in Consul KV", func() string {
+		pair, _, err := p.c.Consul.KV().Get(account.DemandKey, nil)
+		if err != nil || pair == nil {
+			return fmt.Sprintf("key %s: %v, %v", account.DemandKey, pair, err)
+		}
+		return ""
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if out := p.command(ctx, t, "demand"); !strings.Contains(out, "unique.aliquot.waste_10") {
+		t.Errorf("the learned demand has no class of 10 slices:\n%s", out)
+	}
+}
+
+// burst places four halves of a GPU at once, by the levels from before it.
+func (p packing) burst(ctx context.Context, t *testing.T) {
+	p.awaitRoom(ctx, t, map[string]string{"one": "2", "two": "4", "node": "5"})
+	writes, before := p.countWrites(ctx, t), p.causedByNodes(t)
+	var placed sync.WaitGroup
+	jobs := []string{"burst-0", "burst-1", "burst-2", "burst-3"}
+	for _, job := range jobs {
+		purge(ctx, t, p.c, job)
+		placed.Go(func() {
+			cmd := exec.CommandContext(ctx, p.c.Program("aliquot"), "job", "run", "-demand="+p.demand, "-pack=best-fit", "-var", "name="+job, "-var", "slices=10", p.file)
+			cmd.Env = append(os.Environ(), "NOMAD_ADDR="+p.c.NomadAddress, "CONSUL_HTTP_ADDR="+p.c.ConsulAddress)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s: %v\n%s", job, err, out)
+			}
+		})
+	}
+	placed.Wait()
+	on := map[string]int{}
+	for _, job := range jobs {
+		on[p.placed(ctx, t, job)]++
+	}
+	// Levels are from before the burst, yet nothing is placed where it does not fit.
+	if on["one"] != 2 || on["two"] != 2 {
+		t.Errorf("of four halves %v were placed, want two on one, which is full then, and two on two", on)
+	}
+	took := p.awaitRoom(ctx, t, map[string]string{"one": "0", "two": "2"})
+	t.Logf("a burst of 4 placements: levels follow within %s, %d writes of nodes, %d evaluations because of them", took.Round(100*time.Millisecond), writes(), p.causedByNodes(t)-before)
+	for _, job := range jobs {
+		if err := p.c.Purge(ctx, job); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// countWrites counts from now on how often nodes are written to Nomad's state.
+func (p packing) countWrites(ctx context.Context, t *testing.T) func() int {
+	t.Helper()
+	nodes, meta, err := p.c.Nomad.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]uint64{}
+	for _, n := range nodes {
+		at[n.ID] = n.ModifyIndex
+	}
+	ctx, stop := context.WithCancel(ctx)
+	total := make(chan int, 1)
+	go func() {
+		sum, index := 0, meta.LastIndex
+		for ctx.Err() == nil {
+			nodes, meta, err := p.c.Nomad.Nodes().List((&nomad.QueryOptions{WaitIndex: index}).WithContext(ctx))
+			if err != nil {
+				continue
+			}
+			index = meta.LastIndex
+			for _, n := range nodes {
+				if n.ModifyIndex != at[n.ID] {
+					at[n.ID] = n.ModifyIndex
+					sum++
+				}
+			}
+		}
+		total <- sum
+	}()
+	return func() int { stop(); return <-total }
 }
 
 // causedByNodes counts the evaluations that changed nodes caused so far.

@@ -3,69 +3,138 @@ package main
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/nomad/structs"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
+	"aliquot/internal/gpu"
 	"aliquot/internal/pack"
+	"aliquot/internal/share"
+	"aliquot/internal/steer"
 )
 
-// Eight whole GPUs of one group in two islands: a request for four with the constraint
-// lands inside its island, and one for all eight still fits.
-func TestARequestLandsInsideOneIsland(t *testing.T) {
-	c := small(t, 1, 0, pack.None)
-	stored, _ := c.state.NodeByID(nil, nodeOf(0, machine{model: "T4"}, 20).ID)
-	group := &structs.NodeDeviceResource{Vendor: string(vendor), Type: "gpu", Name: "h100", Attributes: map[string]*pstructs.Attribute{}}
-	var ids []string
+// islandNode is a node with one group of eight whole GPUs, every four joined by links.
+type islandNode struct {
+	c      *cluster
+	node   *structs.Node
+	offers []share.Offer
+	taken  map[string]bool
+}
+
+func newIslandNode(t *testing.T) *islandNode {
+	t.Helper()
+	n := &islandNode{c: small(t, 1, 0, pack.None), taken: map[string]bool{}}
+	stored, err := n.c.state.NodeByID(nil, nodeOf(0, machine{model: "T4"}, 20).ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.node = stored.Copy()
+	group := &structs.NodeDeviceResource{Vendor: string(vendor), Type: gpu.DeviceType, Name: "h100"}
 	for i := range 8 {
-		ids = append(ids, fmt.Sprintf("GPU-%d", i))
-		group.Instances = append(group.Instances, &structs.NodeDevice{ID: ids[i], Healthy: true})
+		id := fmt.Sprintf("GPU-%d", i)
+		n.offers = append(n.offers, share.Offer{GPU: gpu.GPU{ID: gpu.ID(id), Index: i, PCI: id, NUMANode: -1, LinkSwitches: []string{fmt.Sprint(i / 4)}}, Slices: 1, Sharing: gpu.SharingNone})
+		group.Instances = append(group.Instances, &structs.NodeDevice{ID: id, Healthy: true})
 	}
-	group.Attributes["unique.numa_0"] = pstructs.NewStringAttribute(strings.Join(ids[:4], ","))
-	group.Attributes["unique.numa_1"] = pstructs.NewStringAttribute(strings.Join(ids[4:], ","))
-	for range 10 { // the order of instances is random
-		if got := granted(t, stored, group, 4, "${device.attr.unique.numa_1}"); !slices.Equal(got, ids[4:]) {
-			t.Fatalf("the island is %v, granted are %v", ids[4:], got)
-		}
+	n.node.NodeResources.Devices = []*structs.NodeDeviceResource{group}
+	n.publish(t)
+	return n
+}
+
+// publish writes the node with the islands by what is taken.
+func (n *islandNode) publish(t *testing.T) {
+	t.Helper()
+	n.node = n.node.Copy()
+	group := n.node.NodeResources.Devices[0]
+	group.Attributes = map[string]*pstructs.Attribute{"slices": pstructs.NewIntAttribute(1, "")}
+	lists, sizes := share.Attributes(n.offers, func(id string) bool { return !n.taken[id] })
+	for name, list := range lists {
+		group.Attributes[name] = pstructs.NewStringAttribute(list)
 	}
-	if got := granted(t, stored, group, 8, ""); !slices.Equal(got, ids) {
-		t.Errorf("all eight: %v", got)
+	for name, size := range sizes {
+		group.Attributes[name] = pstructs.NewIntAttribute(int64(size), "")
+	}
+	if err := n.node.ComputeClass(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.c.state.UpsertNode(structs.MsgTypeTestSetup, n.c.plans.NextIndex(), n.node); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// granted places one task on a fresh node with the group, and returns its instances.
-func granted(t *testing.T, of *structs.Node, group *structs.NodeDeviceResource, count uint64, island string) []string {
+// ask places a job for k GPUs as aliquot job run -island would submit it, "" for none,
+// and returns what it got, nil where there was no room.
+func (n *islandNode) ask(t *testing.T, k uint64, island share.Joint) []string {
 	t.Helper()
-	one := small(t, 1, 0, pack.None)
-	node := of.Copy()
-	node.NodeResources.Devices = []*structs.NodeDeviceResource{group.Copy()}
-	if err := node.ComputeClass(); err != nil {
-		t.Fatal(err)
-	}
-	if err := one.state.UpsertNode(structs.MsgTypeTestSetup, one.plans.NextIndex(), node); err != nil {
-		t.Fatal(err)
-	}
-	ask := &structs.RequestedDevice{Name: "gpu", Count: count}
+	job := n.c.jobOf(task{cpu: 100, memory: 100})
+	job.TaskGroups[0].Tasks[0].Resources.Devices = []*api.RequestedDevice{{Name: "gpu", Count: &k}}
 	if island != "" {
-		ask.Constraints = structs.Constraints{{LTarget: island, Operand: structs.ConstraintSetContainsAny, RTarget: "${device.ids}"}}
+		steer.Join(job, island)
 	}
-	job := one.jobOf(task{cpu: 100, memory: 100})
 	submitted, err := submission(job)
 	if err != nil {
 		t.Fatal(err)
 	}
-	submitted.TaskGroups[0].Tasks[0].Resources.Devices = structs.ResourceDevices{ask}
-	ok, err := one.schedule(submitted, func(*pack.Node, *structs.Allocation) {})
-	if err != nil || !ok {
-		t.Fatalf("placed: %v, %v", ok, err)
+	ok, err := n.c.schedule(submitted, func(*pack.Node, *structs.Allocation) {})
+	if err != nil {
+		t.Fatal(err)
 	}
-	list, err := one.state.AllocsByJob(nil, structs.DefaultNamespace, submitted.ID, true)
+	if !ok {
+		return nil
+	}
+	list, err := n.c.state.AllocsByJob(nil, structs.DefaultNamespace, submitted.ID, true)
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
 	out := list[0].AllocatedResources.Tasks["work"].Devices[0].DeviceIDs
+	for _, id := range out {
+		n.taken[id] = true
+	}
 	slices.Sort(out)
 	return out
+}
+
+// Requests land inside one island each, the small one where a large one still fits, and
+// one for all eight GPUs fits as well.
+func TestARequestLandsInsideOneIsland(t *testing.T) {
+	for range 10 { // the order of instances is random
+		n := newIslandNode(t)
+		inside := func(got []string) int { // which island, -1 for none or for both
+			if len(got) == 0 || got[0][4]/4 != got[len(got)-1][4]/4 {
+				return -1
+			}
+			return int(got[0][4]-'0') / 4
+		}
+		two := inside(n.ask(t, 2, share.ByLink))
+		n.publish(t)
+		four := inside(n.ask(t, 4, share.ByLink))
+		n.publish(t)
+		again := inside(n.ask(t, 2, share.ByLink))
+		if two < 0 || four != 1-two || again != two {
+			t.Fatalf("two GPUs are of island %d, four of %d, two more of %d", two, four, again)
+		}
+		if got := newIslandNode(t).ask(t, 8, ""); len(got) != 8 {
+			t.Errorf("all eight: %v", got)
+		}
+	}
+}
+
+// Between a placement and what the node publishes after it a request may find no room
+// although another island has some: it waits, and fits then.
+func TestARequestWaitsForTheNextIsland(t *testing.T) {
+	n := newIslandNode(t)
+	if got := n.ask(t, 3, share.ByLink); len(got) != 3 {
+		t.Fatalf("three GPUs: %v", got)
+	}
+	if got := n.ask(t, 3, share.ByLink); got != nil {
+		t.Fatalf("three more before the node publishes: %v", got)
+	}
+	n.publish(t)
+	if got := n.ask(t, 3, share.ByLink); len(got) != 3 {
+		t.Errorf("three more after it: %v", got)
+	}
+	if got := n.ask(t, 5, share.ByLink); got != nil {
+		t.Errorf("five GPUs of islands of four: %v", got)
+	}
 }

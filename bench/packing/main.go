@@ -31,6 +31,7 @@ var marks = []int{80, 90, 100, 110, 130}
 type options struct {
 	data      string
 	every, n  int
+	seed      int
 	seeds     int
 	most      int
 	lags      string
@@ -38,6 +39,7 @@ type options struct {
 	policies  string
 	tuned     string
 	atOnce    int
+	whole     float64
 }
 
 func main() {
@@ -45,13 +47,15 @@ func main() {
 	flag.StringVar(&o.data, "data", "../shared/data/packing", "directory of the published data")
 	flag.IntVar(&o.every, "every", 4, "take every nth node: 1 for all 1,213")
 	flag.IntVar(&o.n, "slices", 20, "slices of a GPU")
-	flag.IntVar(&o.seeds, "seeds", 3, "orders of arrival, from seed 42")
+	flag.IntVar(&o.seed, "seed", 42, "seed of the first order of arrival")
+	flag.IntVar(&o.seeds, "seeds", 3, "orders of arrival, from -seed on")
 	flag.IntVar(&o.most, "most", 130, "demand to stop at, in percent of capacity")
 	flag.StringVar(&o.lags, "lags", "0,50", "placements after which a node publishes, for -pack=fragmentation")
 	flag.StringVar(&o.workloads, "workloads", "default,gpushare60", "")
-	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,fragmentation", "random, bestfit and fgd are simulated; none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
+	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation", "random, bestfit and fgd are simulated; none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
 	flag.StringVar(&o.tuned, "tuned", "", "workload that is the typical demand, where it is not the one that runs")
 	flag.IntVar(&o.atOnce, "at-once", 2, "runs side by side")
+	flag.Float64Var(&o.whole, "whole", 0, "percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, as the comparison does")
 	flag.Parse()
 	debug.SetGCPercent(400) // the state only grows
 	if err := o.run(); err != nil {
@@ -73,15 +77,18 @@ func (o options) run() error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; allocated GPU %% when the demand is … %% of capacity; mean of %d orders\n\n", len(machines), capacity(machines), o.n, o.seeds)
+	if o.whole > 0 {
+		machines = apart(machines, o.whole/100)
+	}
+	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; allocated GPU %% when the demand is … %% of capacity; mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, o.seeds, o.seed)
 	for _, name := range strings.Split(o.workloads, ",") {
-		tasks, err := readTasks(o.data, name)
+		tasks, err := o.tasks(name)
 		if err != nil {
 			return err
 		}
 		typical := tasks
 		if o.tuned != "" {
-			if typical, err = readTasks(o.data, o.tuned); err != nil {
+			if typical, err = o.tasks(o.tuned); err != nil {
 				return err
 			}
 		}
@@ -90,6 +97,14 @@ func (o options) run() error {
 		}
 	}
 	return nil
+}
+
+func (o options) tasks(workload string) ([]task, error) {
+	out, err := readTasks(o.data, workload)
+	for i := range out {
+		out[i].whole = o.whole > 0
+	}
+	return out, err
 }
 
 // workload prints a row for each policy as it ends.
@@ -112,7 +127,7 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 			runs.Go(func() {
 				slots <- struct{}{}
 				defer func() { <-slots }()
-				seed := uint64(42 + i)
+				seed := uint64(o.seed + i)
 				var p placer
 				if p, errs[i] = c.make(machines, o.n, seed, demand); errs[i] == nil {
 					results[i], errs[i] = replay(p, arrivals(tasks, capacity(machines), float64(o.most)/100, seed), capacity(machines))

@@ -90,8 +90,18 @@ func nodeOf(i int, m machine, n int) *structs.Node {
 			Slicing: share.Slicing{Sharing: gpu.SharingMPS},
 		})
 	}
-	for _, o := range share.NewPlan(found, []share.Rule{{Selector: share.Any, Mode: share.Shared, Slices: n}}).Offers {
-		group := &structs.NodeDeviceResource{Vendor: string(o.Vendor), Type: gpu.DeviceType, Name: o.Group, Attributes: map[string]*pstructs.Attribute{
+	rule := share.Rule{Selector: share.Any, Mode: share.Shared, Slices: n}
+	if m.whole {
+		rule.Mode, rule.Slices = share.Whole, 1
+	}
+	var group *structs.NodeDeviceResource
+	for _, o := range share.NewPlan(found, []share.Rule{rule}).Offers {
+		if group != nil && group.Name == o.Group {
+			delete(group.Attributes, "index") // it differs
+			group.Instances = append(group.Instances, &structs.NodeDevice{ID: string(o.ID), Healthy: true})
+			continue
+		}
+		group = &structs.NodeDeviceResource{Vendor: string(o.Vendor), Type: gpu.DeviceType, Name: o.Group, Attributes: map[string]*pstructs.Attribute{
 			"index": pstructs.NewIntAttribute(int64(o.Index), ""), "class": pstructs.NewStringAttribute(o.Class), "slices": pstructs.NewIntAttribute(int64(o.Slices), ""),
 		}}
 		for _, id := range o.Instances() {
@@ -133,9 +143,14 @@ func (c *cluster) publish(node *structs.Node) error {
 func (c *cluster) jobOf(t task) *api.Job {
 	memory := max(t.memory, 10) // the least that Nomad takes
 	work := api.NewTask("work", "aliquot").Require(&api.Resources{CPU: &t.cpu, MemoryMB: &memory})
-	for range t.gpus {
-		count := uint64(t.slices(c.n))
-		work.Resources.Devices = append(work.Resources.Devices, &api.RequestedDevice{Name: gpu.DeviceType, Count: &count})
+	a := t.ask(c.n)
+	for range a.Requests {
+		count := uint64(a.Instances)
+		d := &api.RequestedDevice{Name: gpu.DeviceType, Count: &count}
+		if a.Of > 0 {
+			d.Constraints = []*api.Constraint{api.NewConstraint("${device.attr.slices}", "=", fmt.Sprint(a.Of))}
+		}
+		work.Resources.Devices = append(work.Resources.Devices, d)
 	}
 	c.jobs++
 	name := fmt.Sprintf("task-%d", c.jobs)
@@ -232,6 +247,9 @@ func (c *cluster) take(n *pack.Node, a *structs.Allocation) {
 		for _, d := range r.Devices {
 			slice, _ := gpu.ParseSlice(d.DeviceIDs[0])
 			index := int(slice.GPU[len(slice.GPU)-1] - '0')
+			if slice.Of == 1 && c.n > 1 {
+				index = 0 // the one group of whole GPUs
+			}
 			n.Groups[index].Free -= len(d.DeviceIDs)
 		}
 	}

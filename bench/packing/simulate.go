@@ -15,6 +15,16 @@ type placer interface {
 
 // ask is a task in slices of n.
 func (t task) ask(n int) pack.Ask {
+	if t.whole {
+		a := pack.Ask{CPU: t.cpu, MemoryMiB: t.memory, Instances: t.slices(n), Requests: t.gpus, Of: n}
+		if t.gpus > 1 {
+			a.Instances, a.Requests, a.Of = t.gpus, 1, 1
+		}
+		if t.gpus == 0 {
+			a.Of = 0
+		}
+		return a
+	}
 	return pack.Ask{CPU: t.cpu, MemoryMiB: t.memory, Instances: t.slices(n), Requests: t.gpus}
 }
 
@@ -41,6 +51,10 @@ func nodesOf(cluster []machine, n int) []pack.Node {
 	out := make([]pack.Node, len(cluster))
 	for i, m := range cluster {
 		out[i] = pack.Node{CPU: m.cpu, MemoryMiB: m.memory}
+		if m.whole {
+			out[i].Groups = []pack.Group{{Free: m.gpus, Total: m.gpus, Unit: 1}}
+			continue
+		}
 		for range m.gpus {
 			out[i].Groups = append(out[i].Groups, pack.Group{Free: n, Total: n, Unit: 1 / float64(n)})
 		}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 )
 
@@ -15,6 +16,25 @@ import (
 type machine struct {
 	cpu, memory, gpus int // thousandths of a core, MiB
 	model             string
+	// whole is set where its GPUs are offered whole, as one group.
+	whole bool
+}
+
+// apart makes machines of eight GPUs offer them whole, every so many, until these are a
+// part of all GPUs: those for tasks of several GPUs.
+func apart(cluster []machine, part float64) []machine {
+	out := slices.Clone(cluster)
+	var large []int
+	for i, m := range out {
+		if m.gpus == 8 {
+			large = append(large, i)
+		}
+	}
+	n := min(len(large), int(math.Round(part*capacity(cluster)/8)))
+	for i := range n {
+		out[large[i*len(large)/n]].whole = true
+	}
+	return out
 }
 
 // task is one task of a workload. part is the part of one GPU that it asks for where
@@ -22,6 +42,9 @@ type machine struct {
 type task struct {
 	cpu, memory, gpus int
 	part              float64
+	// whole is set where several GPUs are asked for by one request for whole GPUs, and
+	// not by one request for all slices of each.
+	whole bool
 }
 
 // gpu is the GPU capacity that a task asks for, in GPUs.
