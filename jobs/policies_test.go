@@ -234,9 +234,6 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-	})
-	t.Run("demand", func(t *testing.T) {
-		secret := token(t, "demand-consul-policy.hcl")
 		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
 		if err != nil {
 			t.Fatal(err)
@@ -256,6 +253,12 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		deniedByConsul(t, server.Client, secret, "aliquot/node/wanted")
 		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
 	})
+	t.Run("demand", func(t *testing.T) {
+		secret := token(t, "demand-consul-policy.hcl")
+		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
 		if ok, _, err := client.KV().CAS(&consul.KVPair{Key: account.DemandKey, Value: []byte(`[{"weight": 1}]`)}, nil); err != nil || !ok {
 			t.Errorf("%v, %v", ok, err)
 		}
