@@ -29,6 +29,7 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /v1/ready", s.serveReady)
 	mux.HandleFunc("GET /v1/services", s.serveServices)
 	mux.HandleFunc("GET /v1/services/{service}/concurrency", s.serveConcurrency)
+	mux.HandleFunc("GET /v1/services/{service}/latency", s.serveLatency)
 	mux.HandleFunc("PUT /v1/services/{service}/awake", s.serveAwake)
 	mux.HandleFunc("GET /v1/usage", s.serveUsage)
 	mux.HandleFunc("GET /v1/requests", s.serveRequests)
@@ -68,14 +69,9 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no such service", http.StatusNotFound)
 		return
 	}
-	window := defaultWindow
-	if text := r.FormValue("window"); text != "" {
-		d, err := time.ParseDuration(text)
-		if err != nil || d < time.Second {
-			http.Error(w, `window: want a duration of at least "1s"`, http.StatusBadRequest)
-			return
-		}
-		window = d
+	window, ok := windowOf(w, r)
+	if !ok {
+		return
 	}
 	only := r.FormValue("class")
 	now := time.Now()

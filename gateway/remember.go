@@ -10,31 +10,54 @@ import (
 	"aliquot/internal/api"
 )
 
-// memory has the recent requests of each service, over every reload.
+// memory has what is remembered of each service, over every reload.
 type memory struct {
 	mu sync.Mutex
-	of map[string]*recent.Requests
+	of map[string]*remembered
 }
 
-func (m *memory) service(name string) *recent.Requests {
+type remembered struct {
+	requests  recent.Requests
+	latencies latencies
+}
+
+func (m *memory) service(name string) *remembered {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.of[name]
 	if r == nil {
-		r = &recent.Requests{}
+		r = &remembered{}
 		if m.of == nil {
-			m.of = map[string]*recent.Requests{}
+			m.of = map[string]*remembered{}
 		}
 		m.of[name] = r
 	}
 	return r
 }
 
+// count adds a request that was served to the latencies of its service.
+func (x *exchange) count(status int, took time.Duration) {
+	if x.outcome != served || status >= http.StatusBadRequest || x.upgrade {
+		return
+	}
+	ttft, tpot := time.Duration(-1), time.Duration(-1)
+	if x.reading != nil {
+		if d, ok := x.reading.ttft(); ok {
+			ttft = d
+		}
+		if d, ok := x.reading.tpot(); ok {
+			tpot = d
+		}
+	}
+	x.service.remembered.latencies.add(x.began.Add(took), took, ttft, tpot)
+}
+
 // remember keeps a request that ended, where it failed or was slow.
 func (x *exchange) remember(status int, took time.Duration) {
+	x.count(status, took)
 	failed := x.outcome != served && x.outcome != listed || status >= http.StatusInternalServerError
 	ended := x.began.Add(took).Unix()
-	if !failed && !x.service.recent.Slow(ended, millis(took)) {
+	if !failed && !x.service.remembered.requests.Slow(ended, millis(took)) {
 		return
 	}
 	q := api.Request{
@@ -48,7 +71,7 @@ func (x *exchange) remember(status int, took time.Duration) {
 		q.Prompt, q.Output = max(u.Prompt, 0), max(output, 0)
 	}
 	x.spent(&q, took)
-	x.service.recent.Add(ended, &q, failed)
+	x.service.remembered.requests.Add(ended, &q, failed)
 }
 
 // spent says where a request's time went.
@@ -89,7 +112,7 @@ func (s *Server) serveRequests(w http.ResponseWriter, r *http.Request) {
 	}
 	out := api.Requests{Now: time.Now(), Slow: []api.Request{}, Failed: []api.Request{}}
 	for _, v := range services {
-		slow, failed := v.recent.List(out.Now.Unix())
+		slow, failed := v.remembered.requests.List(out.Now.Unix())
 		out.Slow, out.Failed = append(out.Slow, slow...), append(out.Failed, failed...)
 	}
 	newest := func(a, b api.Request) int { return b.Began.Compare(a.Began) }

@@ -8,7 +8,6 @@ import (
 
 	"aliquot/gateway/config"
 	"aliquot/gateway/line"
-	"aliquot/gateway/recent"
 	"aliquot/internal/dispatch"
 )
 
@@ -26,7 +25,7 @@ type service struct {
 	language   *language     // nil when its work is not counted in tokens
 	saltKey    []byte        // nil where tenants may share caches
 	nights     *nights       // nil where replicas do not sleep
-	recent     *recent.Requests
+	remembered *remembered
 }
 
 // queue is the line of a service: this gateway's own, or one that it shares.
@@ -77,7 +76,7 @@ type Source interface {
 }
 
 func (s *Server) newService(c config.Service, of *config.Config, source Source) (*service, error) {
-	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64), recent: s.memory.service(c.Name)}
+	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64), remembered: s.memory.service(c.Name)}
 	var err error
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)

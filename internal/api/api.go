@@ -158,6 +158,24 @@ type Request struct {
 	Output   int64     `json:"output_tokens,omitempty"`
 }
 
+// Latencies is the answer of /v1/services/<service>/latency: the requests that were
+// served by the gateway that answers, by the second in which they ended.
+type Latencies struct {
+	Service string    `json:"service"`
+	Now     time.Time `json:"now"`
+	// Accuracy is by which part of itself a quantile may be off.
+	Accuracy float64   `json:"accuracy"`
+	Series   []Latency `json:"series"` // oldest first; seconds in which none ended are left out
+}
+
+// Latency is one second as sketches (internal/quantile), nil where nothing is known.
+type Latency struct {
+	Time  int64  `json:"t"` // Unix second
+	Total []byte `json:"total,omitempty"`
+	TTFT  []byte `json:"ttft,omitempty"` // of a language model
+	TPOT  []byte `json:"tpot,omitempty"` // likewise
+}
+
 // Usage is the answer of /v1/usage.
 type Usage struct {
 	Since time.Time     `json:"since"` // when the gateway started

@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"aliquot/internal/api"
+	"aliquot/internal/quantile"
+)
+
+// latencies count how long requests took, by the second in which they ended. Seconds
+// that are over are kept as bytes, a fifth of their size.
+type latencies struct {
+	mu   sync.Mutex
+	now  latencySecond
+	ring [kept]api.Latency
+}
+
+type latencySecond struct {
+	second            int64
+	total, ttft, tpot quantile.Sketch
+}
+
+func (s *latencySecond) encoded() api.Latency {
+	return api.Latency{Time: s.second, Total: s.total.Encode(), TTFT: s.ttft.Encode(), TPOT: s.tpot.Encode()}
+}
+
+// turn makes a second the present one; false for one that is over.
+func (l *latencies) turn(second int64) bool {
+	if second > l.now.second {
+		l.ring[l.now.second%kept] = l.now.encoded()
+		l.now = latencySecond{second: second}
+	}
+	return second == l.now.second
+}
+
+// add counts a request that was served, and of a language model how long its first
+// token took and each later one; both are negative where they are not known.
+func (l *latencies) add(now time.Time, took, ttft, tpot time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.turn(now.Unix()) {
+		return // the clock stepped back
+	}
+	l.now.total.Add(took.Seconds())
+	if ttft >= 0 {
+		l.now.ttft.Add(ttft.Seconds())
+	}
+	if tpot >= 0 {
+		l.now.tpot.Add(tpot.Seconds())
+	}
+}
+
+// last returns the whole seconds before now in which a request ended, oldest first.
+func (l *latencies) last(now time.Time, window time.Duration) []api.Latency {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn(now.Unix())
+	out := []api.Latency{}
+	until := now.Unix()
+	for second := max(1, until-min(int64(window/time.Second), kept-1)); second < until; second++ {
+		if p := &l.ring[second%kept]; p.Time == second && p.Total != nil {
+			out = append(out, *p)
+		}
+	}
+	return out
+}
+
+// serveLatency answers the latencies of one service.
+func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
+	v := s.find(r.PathValue("service"))
+	if v == nil {
+		http.Error(w, "no such service", http.StatusNotFound)
+		return
+	}
+	window, ok := windowOf(w, r)
+	if !ok {
+		return
+	}
+	now := time.Now()
+	writeJSON(w, api.Latencies{Service: v.name, Now: now, Accuracy: quantile.Accuracy, Series: v.remembered.latencies.last(now, window)})
+}
+
+// windowOf reads the window that a request asks for, and answers one that is none.
+func windowOf(w http.ResponseWriter, r *http.Request) (window time.Duration, ok bool) {
+	text := r.FormValue("window")
+	if text == "" {
+		return defaultWindow, true
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < time.Second {
+		http.Error(w, `window: want a duration of at least "1s"`, http.StatusBadRequest)
+		return 0, false
+	}
+	return d, true
+}
