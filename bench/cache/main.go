@@ -22,6 +22,7 @@ import (
 type settings struct {
 	nodes, mib, mbit int
 	dir, program     string
+	only             string // the run, "" for all
 	self             string // this program, for what runs in a namespace
 }
 
@@ -38,9 +39,11 @@ func main() {
 	flag.IntVar(&s.mib, "mib", 192, "size of the model, in MiB")
 	flag.IntVar(&s.mbit, "mbit", 200, "bound of each link in each direction, in Mbit/s")
 	flag.StringVar(&s.program, "aliquot", "", "the aliquot program; built where not given")
+	flag.StringVar(&s.only, "only", "", "one of the runs: together, killed or alone; all where not given")
 	origin := flag.String("origin", "", "internal: be the origin on this host")
 	get := flag.String("get", "", "internal: read a URL and print how long that took")
 	files := flag.String("files", "", "internal: serve this directory's files")
+	host := flag.String("host", "127.0.0.1", "internal: with -files, the host to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -51,7 +54,7 @@ func main() {
 	case *get != "":
 		err = beClient(ctx, *get)
 	case *files != "":
-		err = beFiles(ctx, *files)
+		err = beFiles(ctx, *files, *host)
 	default:
 		err = measure(ctx, s)
 	}
@@ -80,10 +83,21 @@ func measure(ctx context.Context, s settings) (err error) {
 		}
 	}
 	fmt.Printf("%d caches, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n\n", s.nodes, s.mib, s.mbit, s.linkTime().Seconds())
-	for _, run := range []func(context.Context, settings) error{together, killed, alone} {
-		if err := run(ctx, s); err != nil {
+	ran := false
+	for _, r := range []struct {
+		name string
+		run  func(context.Context, settings) error
+	}{{"together", together}, {"killed", killed}, {"alone", alone}} {
+		if s.only != "" && s.only != r.name {
+			continue
+		}
+		ran = true
+		if err := r.run(ctx, s); err != nil {
 			return err
 		}
+	}
+	if !ran {
+		return fmt.Errorf("-only=%s: want together, killed or alone", s.only)
 	}
 	return nil
 }

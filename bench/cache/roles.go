@@ -26,9 +26,9 @@ func beOrigin(ctx context.Context, host string, size int64) error {
 	return nil
 }
 
-// beFiles serves files as net/http does, by sendfile. It prints its URL.
-func beFiles(ctx context.Context, dir string) error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// beFiles serves files on a host as net/http does, by sendfile. It prints its URL.
+func beFiles(ctx context.Context, dir, host string) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ const (
 	// brought less than that, the next one begins a gather later. A read that takes more
 	// than ready had to wait.
 	worth  = 64 << 10
-	gather = 10 * time.Millisecond
+	gather = 20 * time.Millisecond
 	ready  = 200 * time.Microsecond
 )
 
