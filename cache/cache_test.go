@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"aliquot/cache/config"
 	"aliquot/cache/hubtest"
 	"aliquot/internal/blob"
 	"aliquot/internal/cacheapi"
@@ -80,5 +81,32 @@ func TestTheOriginIsReadOnce(t *testing.T) {
 	done.Wait()
 	if read := hub.Read(); read != int64(len(big)) {
 		t.Errorf("%d bytes were read of a file of %d, %.2f times", read, len(big), float64(read)/float64(len(big)))
+	}
+}
+
+// A node that comes later reads nothing of the origin, its own chunks neither: a peer has
+// them. When the only one that had them has gone, the origin is read.
+func TestALaterNodeReadsThePeers(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	known := []string{free(t), free(t), free(t)}
+	var all []*node
+	start := func() *node {
+		conf := settings(t, hub.URL)
+		conf.Peer = &config.Peer{Listen: known[len(all)], Advertise: known[len(all)], Known: known, Insecure: true}
+		all = append(all, begin(t, conf))
+		return all[len(all)-1]
+	}
+	start().want(t)
+	read := hub.Read()
+	if m := start().want(t); m.Peers != 1 || hub.Read() != read {
+		t.Errorf("from %d peers, and %d bytes of the origin", m.Peers, hub.Read()-read)
+	}
+	for _, n := range all {
+		n.Close()
+	}
+	start().want(t)
+	if again := hub.Read() - read; again != read {
+		t.Errorf("%d bytes were read of a model of %d", again, read)
 	}
 }

@@ -341,12 +341,8 @@ func TestWrongQuestionsOfPeers(t *testing.T) {
 	good := fetch.Target{Object: blob.Object{ID: "sha256-" + hubtest.SHA256(big), Size: int64(len(big))}, Source: "hf://x@y/z"}
 	other := good
 	other.Object.ID = "../../etc/passwd"
-	for _, ask := range []struct {
-		fetch.Target
-		chunk  int
-		offset int64
-	}{{other, 0, 0}, {good, -1, 0}, {good, 4, 0}, {good, 0, -1}, {good, 0, blob.ChunkSize + 1}} {
-		if r, err := n.cache.Chunk(t.Context(), ask.Target, ask.chunk, ask.offset); err == nil {
+	for _, ask := range []fetch.Question{{Target: other}, {Target: good, Chunk: -1}, {Target: good, Chunk: 4}, {Target: good, Offset: -1}, {Target: good, Offset: blob.ChunkSize + 1}, {Target: good, Held: true}} {
+		if r, err := n.cache.Chunk(t.Context(), ask); err == nil {
 			r.Close()
 			t.Errorf("%+v is answered", ask)
 		}

@@ -160,8 +160,7 @@ const coldJob = `
 variable "name" {}
 variable "image" {}
 variable "count" { type = number }
-variable "gpu" { default = "nvidia/gpu" }
-variable "slices" { default = 8 }
+variable "gpu" {}
 variable "namespace" { default = "default" }
 
 job "cold" {
@@ -191,7 +190,7 @@ job "cold" {
         cpu    = 50
         memory = 64
         dynamic "device" {
-          for_each = [var.slices]
+          for_each = [8]
           labels   = [var.gpu]
           content { count = device.value }
         }
@@ -204,7 +203,7 @@ job "cold" {
 // node reads nothing of the Hub and compiles nothing, that of another node has both of the
 // first, and other jobs, namespaces and GPUs compile for themselves.
 func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubtest.Hub, secondNode func()) {
-	k := cold{c: c, seen: map[string]bool{}}
+	k := cold{c: c, gpu: "nvidia/gpu/h100-0", seen: map[string]bool{}}
 	k.begin(ctx, t, "cold", 1, true, "is pulled", "are kept for the next start of this job")
 	read := hub.Read()
 	k.begin(ctx, t, "cold", 2, false, "from an earlier start of this job")
@@ -233,7 +232,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 // cold is a cluster in which the cold job starts.
 type cold struct {
 	c    *cluster.Cluster
-	gpu  string          // the device that it asks for, "" for any
+	gpu  string          // the device that it asks for
 	seen map[string]bool // allocations
 	last *nomad.Allocation
 }
@@ -241,11 +240,7 @@ type cold struct {
 // begin has so many replicas of a job, and looks at those that are new.
 func (k *cold) begin(ctx context.Context, t *testing.T, name string, count int, compiles bool, events ...string) {
 	t.Helper()
-	vars := cluster.Vars{"name": name, "image": k.c.Image, "count": count}
-	if k.gpu != "" {
-		vars["gpu"], vars["slices"] = k.gpu, 1
-	}
-	job, err := k.c.RunText(coldJob, vars)
+	job, err := k.c.RunText(coldJob, cluster.Vars{"name": name, "image": k.c.Image, "count": count, "gpu": k.gpu})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +310,7 @@ func (k *cold) inNamespace(ctx context.Context, t *testing.T) {
 	if _, err := k.c.Nomad.Namespaces().Register(&nomad.Namespace{Name: other}, nil); err != nil {
 		t.Fatal(err)
 	}
-	job, err := k.c.RunText(coldJob, cluster.Vars{"name": "cold", "image": k.c.Image, "count": 1, "namespace": other})
+	job, err := k.c.RunText(coldJob, cluster.Vars{"name": "cold", "image": k.c.Image, "count": 1, "gpu": k.gpu, "namespace": other})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,10 +30,22 @@ type Target struct {
 type Network interface {
 	// Peers lists the peers that are alive, this node among them, and this node's name.
 	Peers() (self string, peers []string)
-	// Chunk asks a peer for the bytes of a chunk from an offset within it. The body
-	// ends with ErrUnexpectedEOF where the peer breaks off, and sum returns the CRC-32C
-	// of the whole chunk after the body's end.
-	Chunk(ctx context.Context, peer string, t Target, chunk int, offset int64) (body io.ReadCloser, sum func() uint32, err error)
+	// Chunk asks a peer for a part of a chunk. The body ends with ErrUnexpectedEOF where
+	// the peer breaks off, and sum returns the CRC-32C of the whole chunk after the body's
+	// end.
+	Chunk(ctx context.Context, peer string, q Question) (body io.ReadCloser, sum func() uint32, err error)
+	// Marks asks a peer for the marks of all objects that it has whole.
+	Marks(ctx context.Context, peer string) ([]uint64, error)
+}
+
+// Question is what one cache asks another.
+type Question struct {
+	Target
+	Chunk int `json:"chunk"`
+	// Offset is where in the chunk the bytes begin that are wanted.
+	Offset int64 `json:"offset"`
+	// Held asks for nothing that the peer would have to fetch itself.
+	Held bool `json:"held,omitempty"`
 }
 
 // ErrBusy is the error of a peer that does not own a chunk and has not got it.
@@ -63,6 +75,8 @@ type Cache struct {
 	uploads  *rate.Limiter
 	requests chan struct{}  // to origins
 	work     sync.WaitGroup // flights, and the checks at their ends
+
+	held holdings // of peers
 
 	mu        sync.Mutex
 	closed    bool
@@ -237,9 +251,11 @@ func (c *Cache) Sent(ctx context.Context, n int) error {
 	return c.uploads.WaitN(ctx, n)
 }
 
-// Chunk opens a chunk for a peer. What is not here is read from the origin; ErrBusy
-// where it comes from another peer, who could be waiting for this node.
-func (c *Cache) Chunk(ctx context.Context, t Target, chunk int, offset int64) (*Reader, error) {
+// Chunk opens a chunk for a peer. What is not here is read from a peer that has all of
+// the object, else from the origin; ErrBusy where it comes from another peer, who could be
+// waiting for this node.
+func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
+	t, chunk, offset := q.Target, q.Chunk, q.Offset
 	if err := t.Object.Check(); err != nil {
 		return nil, err
 	}
@@ -249,6 +265,9 @@ func (c *Cache) Chunk(ctx context.Context, t Target, chunk int, offset int64) (*
 	start, length := t.Object.Span(chunk)
 	if offset < 0 || offset > length {
 		return nil, errors.New("there is no such offset")
+	}
+	if q.Held && !c.o.Store.Has(t.Object.ID) {
+		return nil, ErrBusy
 	}
 	c.mu.Lock()
 	running := c.transfers[t.Object.ID]

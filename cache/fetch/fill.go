@@ -46,31 +46,45 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	if err := t.part.Room(n); err != nil {
 		return 0, "", err
 	}
+	q := Question{Target: target, Chunk: n}
 	if !how.direct {
 		for _, peer := range t.c.peers(target.Object.ID, n) {
-			t.setPeer(f, peer)
-			sum, err := t.fromPeer(n, f, target, peer, crc)
-			// One that waits for a peer who has just failed will soon ask the origin itself.
-			for again := 0; errors.Is(err, ErrBusy) && again < busyTries && t.rest(busyPause); again++ {
-				sum, err = t.fromPeer(n, f, target, peer, crc)
+			if done, err := t.tryPeer(f, peer, q, &crc); done {
+				return crc, peer, err
 			}
-			if err == nil {
-				return sum, peer, nil
-			}
-			if t.ctx.Err() != nil || errors.Is(err, store.ErrNoRoom) {
-				return 0, "", err
-			}
-			crc = sum
-			if errors.Is(err, errCRC) {
-				crc = 0
-				t.reset(f)
-			}
-			t.c.fault(peer, err)
 		}
-		t.setPeer(f, "")
 	}
+	// Peers that have all of it wait for nobody: whoever asks this node may wait for them.
+	q.Held = true
+	for _, peer := range t.c.holders(t.ctx, target.Object.ID, n) {
+		if done, err := t.tryPeer(f, peer, q, &crc); done {
+			return crc, peer, err
+		}
+	}
+	t.setPeer(f, "", false)
 	crc, err = t.fromOrigin(n, f, target, crc)
 	return crc, "", err
+}
+
+// tryPeer asks a peer for a chunk, and reports whether that ended its flight. Otherwise
+// what has come of it stays, and crc goes on from there.
+func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (done bool, err error) {
+	t.setPeer(f, peer, !q.Held)
+	sum, err := t.fromPeer(f, peer, q, *crc)
+	// One that waits for a peer who has just failed will soon ask the origin itself.
+	for again := 0; errors.Is(err, ErrBusy) && !q.Held && again < busyTries && t.rest(busyPause); again++ {
+		sum, err = t.fromPeer(f, peer, q, *crc)
+	}
+	*crc = sum
+	if err == nil || t.ctx.Err() != nil || errors.Is(err, store.ErrNoRoom) {
+		return true, err
+	}
+	if errors.Is(err, errCRC) {
+		*crc = 0
+		t.reset(f)
+	}
+	t.c.fault(peer, err)
+	return false, nil
 }
 
 // rest waits, and reports whether the transfer goes on.
@@ -83,11 +97,11 @@ func (t *transfer) rest(d time.Duration) bool {
 	}
 }
 
-// setPeer says from whom a flight comes now.
-func (t *transfer) setPeer(f *flight, peer string) {
+// setPeer says from whom a flight comes now, and whether that one may have to wait itself.
+func (t *transfer) setPeer(f *flight, peer string, relayed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	f.peer = peer
+	f.peer, f.relayed = peer, relayed
 }
 
 // reset starts the flight over. Bytes that readers already have cannot be recalled.
@@ -107,15 +121,16 @@ func (c *Cache) fault(peer string, err error) {
 	c.shun(peer, downFor)
 }
 
-func (t *transfer) fromPeer(n int, f *flight, target Target, peer string, crc uint32) (uint32, error) {
+func (t *transfer) fromPeer(f *flight, peer string, q Question, crc uint32) (uint32, error) {
 	ctx, watch, end := stalls(t.ctx, t.c.o.PeerStall)
 	defer end()
-	body, sum, err := t.c.o.Network.Chunk(ctx, peer, target, n, f.written)
+	q.Offset = f.written
+	body, sum, err := t.c.o.Network.Chunk(ctx, peer, q)
 	if err != nil {
 		return crc, stalled(ctx, err)
 	}
 	defer body.Close()
-	crc, err = t.copy(ctx, n, f, body, crc, watch, "peer", nil)
+	crc, err = t.copy(ctx, q.Chunk, f, body, crc, watch, "peer", nil)
 	if err == nil && sum() != crc {
 		err = errCRC
 	}

@@ -37,6 +37,7 @@ type transfer struct {
 type flight struct {
 	written int64
 	peer    string // "" for the origin
+	relayed bool   // the peer may have to wait for another
 	// direct is set where a peer asked for it. It comes from the origin at once, whatever
 	// else is on its way: two nodes whose flights all waited for each other would wait
 	// for ever.
@@ -173,12 +174,12 @@ func (t *transfer) begin(n int, r *Reader) {
 	t.c.work.Go(func() { t.fly(n, f, target, how) })
 }
 
-// relays reports whether a chunk is on its way from a peer.
+// relays reports whether a chunk is on its way from a peer that may wait for others.
 func (t *transfer) relays(n int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.flights[n]
-	return f != nil && f.peer != ""
+	return f != nil && f.relayed
 }
 
 // fly fetches a chunk and goes on with the next.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,15 +18,11 @@ import (
 	"aliquot/cache/store"
 )
 
-// question is what one cache asks another.
-type question struct {
-	fetch.Target
-	Chunk  int   `json:"chunk"`
-	Offset int64 `json:"offset"`
-}
-
-// path is that of the question.
-const path = "/v1/chunk"
+// path is that of a question for a chunk, heldPath of that for what a cache has whole.
+const (
+	path     = "/v1/chunk"
+	heldPath = "/v1/held"
+)
 
 // Network asks peers for chunks. It is a fetch.Network.
 type Network struct {
@@ -36,11 +33,11 @@ type Network struct {
 }
 
 // Chunk asks a peer. The asker's token goes along over TLS alone.
-func (n *Network) Chunk(ctx context.Context, peer string, t fetch.Target, chunk int, offset int64) (io.ReadCloser, func() uint32, error) {
+func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.ReadCloser, func() uint32, error) {
 	if n.Scheme != "https" {
-		t.Token = ""
+		q.Token = ""
 	}
-	body, err := json.Marshal(question{t, chunk, offset})
+	body, err := json.Marshal(q)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -65,6 +62,41 @@ func (n *Network) Chunk(ctx context.Context, peer string, t fetch.Target, chunk 
 	return f, func() uint32 { return f.sum }, nil
 }
 
+// mostMarks bounds what is read of an answer.
+const mostMarks = 4 << 20
+
+// Marks asks a peer what it has whole. The answer is 8 bytes for each object.
+func (n *Network) Marks(ctx context.Context, peer string) ([]uint64, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Scheme+"://"+peer+heldPath, nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := n.Client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the peer answers %s", res.Status)
+	}
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 8*mostMarks))
+	marks := make([]uint64, len(raw)/8)
+	for i := range marks {
+		marks[i] = binary.BigEndian.Uint64(raw[8*i:])
+	}
+	return marks, err
+}
+
+func held(w http.ResponseWriter, c *fetch.Cache) {
+	marks := c.Marks()
+	raw := make([]byte, 0, 8*len(marks))
+	for _, m := range marks {
+		raw = binary.BigEndian.AppendUint64(raw, m)
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	_, _ = w.Write(raw)
+}
+
 // longestQuestion is in bytes.
 const longestQuestion = 64 << 10
 
@@ -72,8 +104,9 @@ const longestQuestion = 64 << 10
 // origin is not used for them where insecure is set.
 func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+heldPath, func(w http.ResponseWriter, _ *http.Request) { held(w, c) })
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-		var q question
+		var q fetch.Question
 		if err := json.NewDecoder(io.LimitReader(r.Body, longestQuestion)).Decode(&q); err != nil {
 			http.Error(w, "the question cannot be read", http.StatusBadRequest)
 			return
@@ -81,7 +114,7 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 		if insecure && q.Token == "" {
 			q.Token = origin.Nobody
 		}
-		reader, err := c.Chunk(r.Context(), q.Target, q.Chunk, q.Offset)
+		reader, err := c.Chunk(r.Context(), q)
 		switch {
 		case errors.Is(err, fetch.ErrBusy):
 			http.Error(w, err.Error(), http.StatusConflict)

@@ -12,8 +12,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,6 +158,13 @@ func (s *Store) drop(id string) {
 		s.bytes -= e.size
 		delete(s.whole, id)
 	}
+}
+
+// IDs lists all whole objects, in no order.
+func (s *Store) IDs() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.whole))
 }
 
 // Has reports whether an object is whole here.

@@ -1,0 +1,147 @@
+package fetch
+
+import (
+	"context"
+	"hash/fnv"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"aliquot/internal/blob"
+)
+
+const (
+	// saidFor is how long the peers' word is believed that some have an object whole,
+	// noneFor that none has. One that has removed an object since says so when it is asked
+	// for a chunk.
+	saidFor, noneFor = time.Minute, 3 * time.Second
+	// sayWithin bounds the question. A peer that does not answer in time is not asked again
+	// for muteFor.
+	sayWithin, muteFor = time.Second, 30 * time.Second
+	// mostHolders is how many peers that have an object are asked before the origin.
+	mostHolders = 2
+)
+
+// holdings is what peers have whole. Each node asks all of the others for it when it would
+// read from an origin: an object that one node has is not read there again.
+type holdings struct {
+	mu     sync.Mutex
+	at     time.Time
+	by     map[string][]uint64 // marks by peer, sorted
+	mute   map[string]time.Time
+	asking chan struct{} // closed when all have answered; nil where nobody is asked
+}
+
+// Mark stands for an object in a list of those that a node has whole. Two objects of one
+// mark cost a question in vain.
+func Mark(id string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(id))
+	return h.Sum64()
+}
+
+// Marks are those of all objects that are whole here.
+func (c *Cache) Marks() (marks []uint64) {
+	for _, id := range c.o.Store.IDs() {
+		marks = append(marks, Mark(id))
+	}
+	return marks
+}
+
+// holders lists the peers to ask for a chunk of an object that they have whole.
+func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
+	if c.o.Network == nil {
+		return nil
+	}
+	h := &c.held
+	have := h.having(Mark(id), saidFor)
+	if have == nil {
+		h.mu.Lock()
+		if time.Since(h.at) >= noneFor {
+			if h.asking == nil {
+				h.asking = make(chan struct{})
+				go c.ask(h)
+			}
+			answered := h.asking
+			h.mu.Unlock()
+			select {
+			case <-answered:
+			case <-ctx.Done():
+				return nil
+			}
+			h.mu.Lock()
+		}
+		h.mu.Unlock()
+		have = h.having(Mark(id), saidFor)
+	}
+	have = slices.DeleteFunc(have, c.isDown)
+	have = blob.Owners(id, chunk, have)
+	return have[:min(len(have), mostHolders)]
+}
+
+// having lists the peers that said not long ago that they have an object.
+func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if time.Since(h.at) >= age {
+		return nil
+	}
+	for peer, marks := range h.by {
+		if _, ok := slices.BinarySearch(marks, mark); ok {
+			peers = append(peers, peer)
+		}
+	}
+	return peers
+}
+
+// ask asks all peers what they have whole. One that does not answer has nothing.
+func (c *Cache) ask(h *holdings) {
+	self, peers := c.o.Network.Peers()
+	by, silent := map[string][]uint64{}, []string{}
+	var mu sync.Mutex
+	var asked sync.WaitGroup
+	for _, peer := range peers {
+		h.mu.Lock()
+		muted := time.Now().Before(h.mute[peer])
+		h.mu.Unlock()
+		if peer == self || muted || c.isDown(peer) {
+			continue
+		}
+		asked.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), sayWithin)
+			defer cancel()
+			marks, err := c.o.Network.Marks(ctx, peer)
+			if err != nil {
+				c.o.Log.Debug("a peer does not say what it has", "peer", peer, "error", err)
+			}
+			slices.Sort(marks)
+			mu.Lock()
+			defer mu.Unlock()
+			if by[peer] = marks; err != nil {
+				silent = append(silent, peer)
+			}
+		})
+	}
+	asked.Wait()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	h.by, h.at = by, now
+	if h.mute == nil {
+		h.mute = map[string]time.Time{}
+	}
+	maps.DeleteFunc(h.mute, func(_ string, until time.Time) bool { return now.After(until) })
+	for _, peer := range silent {
+		h.mute[peer] = now.Add(muteFor)
+	}
+	close(h.asking)
+	h.asking = nil
+}
+
+// isDown reports whether a peer is not asked for now.
+func (c *Cache) isDown(peer string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Before(c.down[peer])
+}
