@@ -10,6 +10,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot/internal/api"
+	"aliquot/internal/quantile"
 	"aliquot/ui/browser"
 	"aliquot/ui/wirefake"
 )
@@ -27,8 +28,12 @@ func demo() *wirefake.Cluster {
 		Failed: []api.Request{{Service: "chat", Began: time.Now(), Outcome: "queue_full", Status: 503, Priority: "batch", Total: 2, Received: 2}},
 	}
 	now := time.Now().Unix()
-	for i := int64(600); i > 0; i-- {
-		c.Series["chat"] = append(c.Series["chat"], api.Point{Time: now - i, Queued: float64(i % 7), Active: 2, Class: map[string]api.ClassPoint{"h100": {Active: 2}}})
+	for i := int64(600); i > -600; i-- {
+		var took quantile.Sketch
+		took.Add(0.1)
+		took.Add(2.5)
+		c.Latency["chat"] = append(c.Latency["chat"], api.Latency{Time: now - i, Total: took.Encode()})
+		c.Series["chat"] = append(c.Series["chat"], api.Point{Time: now - i, Queued: float64((600 + i) % 7), Active: 2, Class: map[string]api.ClassPoint{"h100": {Active: 2}}})
 	}
 	return c
 }
@@ -103,6 +108,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.open("#/services/chat")
 		p.becomes(`document.querySelectorAll(".plot canvas").length >= 2`)
 		p.shows("acme")
+		p.becomes(`/99% 2\.[0-9]* s/.test([...document.querySelectorAll(".plot")].find((e) => e.ariaLabel.startsWith("Time per request"))?.ariaLabel)`)
 		p.open("#/requests")
 		p.shows("As many requests wait as the service allows.")
 		p.becomes(`[...document.querySelectorAll("button")].some((b) => { if (b.innerText.startsWith("Slowest")) b.click(); return b.innerText.startsWith("Slowest"); })`)

@@ -22,6 +22,7 @@ type sample struct {
 	second   int64
 	point    *api.Point
 	replicas map[string]Stand
+	spreads  Spreads
 }
 
 // Stand is how many replicas of one class there are.
@@ -87,6 +88,10 @@ type Series struct {
 	Starting map[string][]*float64 `json:"starting"`
 	// Output is tokens per second, of language models.
 	Output []*float64 `json:"output,omitempty"`
+	// Latency and TTFT are in seconds; TTFT has no columns where the service is no
+	// language model.
+	Latency Columns  `json:"latency"`
+	TTFT    *Columns `json:"ttft,omitempty"`
 }
 
 // Since returns the whole seconds after one second, up to another.
@@ -94,6 +99,9 @@ func (m *Memory) Since(after, until int64) Series {
 	after = max(after, until-Depth)
 	out := Series{Time: []int64{}, Queued: []*float64{}, Active: map[string][]*float64{}, Ready: map[string][]*float64{}, Starting: map[string][]*float64{}}
 	active, replicas, tokens := m.classes(after, until)
+	if tokens {
+		out.TTFT = &Columns{}
+	}
 	for second := after + 1; second <= until; second++ {
 		var s sample
 		if kept := m.ring[second%Depth]; kept.second == second {
@@ -101,6 +109,10 @@ func (m *Memory) Since(after, until int64) Series {
 		}
 		out.Time = append(out.Time, second)
 		out.addPoint(s.point, active, tokens)
+		out.Latency.add(s.spreads.Total)
+		if out.TTFT != nil {
+			out.TTFT.add(s.spreads.TTFT)
+		}
 		for _, class := range replicas {
 			var ready, starting *float64
 			if s.replicas != nil {

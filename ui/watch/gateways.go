@@ -141,20 +141,28 @@ func (w *Watch) memoryOf(service string) *view.Memory {
 // readSeries takes in what the gateways tell of a service since it was last asked.
 func (w *Watch) readSeries(ctx context.Context, admins []string, service string) {
 	w.mu.Lock()
-	window := time.Now().Unix() - w.memoryOf(service).Last() + 2
+	last := w.memoryOf(service).Last()
 	w.mu.Unlock()
-	window = min(max(window, 3), view.Depth)
-	answers := make([]api.Concurrency, len(admins))
-	errs := make([]error, len(admins))
+	now := time.Now().Unix()
+	window := min(max(now-last+2, 3), view.Depth)
+	points, latencies := make([]api.Concurrency, len(admins)), make([]api.Latencies, len(admins))
+	errs := make([]error, 2*len(admins))
 	sideBySide(len(admins), func(i int) {
-		errs[i] = w.get(ctx, admins[i], fmt.Sprintf("/v1/services/%s/concurrency?window=%ds", url.PathEscape(service), window), &answers[i])
+		path := "/v1/services/" + url.PathEscape(service)
+		errs[2*i] = w.get(ctx, admins[i], fmt.Sprintf("%s/concurrency?window=%ds", path, window), &points[i])
+		errs[2*i+1] = w.get(ctx, admins[i], fmt.Sprintf("%s/latency?window=%ds", path, window+view.Over), &latencies[i])
 	})
 	if err := errors.Join(errs...); err != nil && !allUnknown(errs) {
 		return // the sum would miss a part: a gap, until all answer or Consul leaves one out
 	}
+	spreads, err := view.SpreadsOf(latencies, now-window, now)
+	if err != nil && w.o.Log != nil {
+		w.o.Log.Warn("latencies of a gateway cannot be read", "service", service, "error", err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.memoryOf(service).Fill(view.Together(answers))
+	w.memoryOf(service).FillSpreads(spreads)
+	w.memoryOf(service).Fill(view.Together(points))
 	w.tell()
 }
 

@@ -3,7 +3,7 @@
 import { html, useMemo } from "./vendor/htm-preact.js";
 import { Chart } from "./chart.js";
 import { Tile } from "./cluster.js";
-import { ago, amount, clock, plural, short } from "./format.js";
+import { ago, amount, clock, plural, seconds, short } from "./format.js";
 
 export function Service({ data, series, range, service, session }) {
   if (!data.found) {
@@ -52,13 +52,19 @@ function Charts({ data, series, range, classes }) {
   ]).filter((s) => !s.tone || s.values.some((v) => v > 0)), [grown, classes]);
   const marks = useMemo(() => data.changes.map((c) => ({ t: Date.parse(c.at) / 1000, up: c.to > c.from })), [data.changes]);
   const output = useMemo(() => [{ name: "generated", values: series?.output || [], index: 2 }], [grown]);
+  const latency = useMemo(() => quantiles(series?.latency), [grown]);
+  const ttft = useMemo(() => quantiles(series?.ttft), [grown]);
   return html`<div class="charts">
     <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${range} marks=${marks} /></div>
     <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped span=${range} marks=${marks}
       note="Known since this page's server started. Triangles and dashed lines are scaling actions." /></div>
+    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${range} marks=${marks} format=${seconds} note="Of requests that were served, over the last 15 seconds each." /></div>
+    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${range} marks=${marks} format=${seconds} note="Over the last 15 seconds each." /></div>`}
     ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${range} marks=${marks} /></div>`}
   </div>`;
 }
+
+const quantiles = (columns) => [["median", "p50", 4], ["90%", "p90", 0], ["99%", "p99", 5]].map(([name, of, index]) => ({ name, values: columns?.[of] || [], index }));
 
 const waitingInk = () => getComputedStyle(document.documentElement).getPropertyValue("--waiting").trim();
 

@@ -26,7 +26,8 @@ type Cluster struct {
 	Policies []*nomad.ScalingPolicy
 	Scale    map[string]*nomad.JobScaleStatusResponse // by job
 	Services []api.Service
-	Series   map[string][]api.Point // by service
+	Series   map[string][]api.Point // by service; seconds to come are told when they are over
+	Latency  map[string][]api.Latency
 	KV       map[string][]byte
 	Requests api.Requests
 	// Tokens are those that may read, where ACLs are on: nil means that they are off.
@@ -44,7 +45,7 @@ type Cluster struct {
 // Start serves a cluster without anything in it.
 func Start() *Cluster {
 	c := &Cluster{
-		Stats: map[string]*nomad.HostStats{}, Scale: map[string]*nomad.JobScaleStatusResponse{}, Series: map[string][]api.Point{}, KV: map[string][]byte{},
+		Stats: map[string]*nomad.HostStats{}, Scale: map[string]*nomad.JobScaleStatusResponse{}, Series: map[string][]api.Point{}, Latency: map[string][]api.Latency{}, KV: map[string][]byte{},
 		index: 1, changed: make(chan struct{}),
 	}
 	c.Server = httptest.NewServer(c.mux())
@@ -88,6 +89,15 @@ func (c *Cluster) mux() http.Handler {
 	mux.HandleFunc("GET /v1/services", c.gateway(func(*http.Request) any { return c.Services }))
 	mux.HandleFunc("GET /v1/requests", c.gateway(func(*http.Request) any { return c.Requests }))
 	mux.HandleFunc("GET /v1/services/{name}/concurrency", c.gateway(c.concurrency))
+	mux.HandleFunc("GET /v1/services/{name}/latency", c.gateway(func(r *http.Request) any {
+		out := api.Latencies{Now: time.Now(), Series: []api.Latency{}}
+		for _, p := range c.Latency[r.PathValue("name")] {
+			if p.Time < out.Now.Unix() {
+				out.Series = append(out.Series, p)
+			}
+		}
+		return out
+	}))
 	return mux
 }
 
@@ -245,7 +255,7 @@ func (c *Cluster) concurrency(r *http.Request) any {
 	window, _ := time.ParseDuration(r.FormValue("window"))
 	out := api.Concurrency{Service: r.PathValue("name"), Now: time.Now(), StepSeconds: 1, Series: []api.Point{}}
 	for _, p := range series {
-		if p.Time >= out.Now.Add(-window).Unix() {
+		if p.Time >= out.Now.Add(-window).Unix() && p.Time < out.Now.Unix() {
 			out.Series = append(out.Series, p)
 		}
 	}

@@ -1,0 +1,82 @@
+package view
+
+import (
+	"aliquot/internal/api"
+	"aliquot/internal/quantile"
+)
+
+// Spread is how long the requests of the last Over seconds took, in seconds.
+type Spread struct{ P50, P90, P99 float64 }
+
+// Over is how many seconds a Spread counts: fewer would jump with every request.
+const Over = 15
+
+// Spreads are those of one second: of the whole time, and of the time to the first
+// token of a language model. Each is nil where no request ended lately.
+type Spreads struct{ Total, TTFT *Spread }
+
+// SpreadsOf makes those of the seconds after one second, up to another, of what several
+// gateways counted. The answers begin Over seconds before the first.
+func SpreadsOf(answers []api.Latencies, after, until int64) (map[int64]Spreads, error) {
+	type second struct{ total, ttft quantile.Sketch }
+	seconds := map[int64]*second{}
+	for _, a := range answers {
+		for _, p := range a.Series {
+			s := seconds[p.Time]
+			if s == nil {
+				s = &second{}
+				seconds[p.Time] = s
+			}
+			for into, bytes := range map[*quantile.Sketch][]byte{&s.total: p.Total, &s.ttft: p.TTFT} {
+				one, err := quantile.Decode(bytes)
+				if err != nil {
+					return nil, err
+				}
+				into.Merge(one)
+			}
+		}
+	}
+	out := map[int64]Spreads{}
+	for t := after + 1; t <= until; t++ {
+		var total, ttft quantile.Sketch
+		for before := t - Over + 1; before <= t; before++ {
+			if s := seconds[before]; s != nil {
+				total.Merge(&s.total)
+				ttft.Merge(&s.ttft)
+			}
+		}
+		out[t] = Spreads{spreadOf(&total), spreadOf(&ttft)}
+	}
+	return out, nil
+}
+
+func spreadOf(s *quantile.Sketch) *Spread {
+	if s.Count() == 0 {
+		return nil
+	}
+	return &Spread{s.At(0.5), s.At(0.9), s.At(0.99)}
+}
+
+// FillSpreads takes in the spreads of seconds.
+func (m *Memory) FillSpreads(by map[int64]Spreads) {
+	for second, s := range by {
+		if at := m.at(second); at != nil {
+			at.spreads = s
+		}
+	}
+}
+
+// Columns are quantiles of a time, second by second, for a chart.
+type Columns struct {
+	P50 []*float64 `json:"p50"`
+	P90 []*float64 `json:"p90"`
+	P99 []*float64 `json:"p99"`
+}
+
+func (c *Columns) add(s *Spread) {
+	var a, b, d *float64
+	if s != nil {
+		a, b, d = &s.P50, &s.P90, &s.P99
+	}
+	c.P50, c.P90, c.P99 = append(c.P50, a), append(c.P90, b), append(c.P99, d)
+}
