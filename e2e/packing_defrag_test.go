@@ -19,62 +19,9 @@ import (
 	"aliquot/e2e/cluster"
 )
 
-// twoHalves is a service of two replicas behind the gateway, on half a GPU each. What
+// nativeJob is a service of replicas behind the gateway, on slices of a GPU each. What
 // serves is the admin listener of another gateway.
-const twoHalves = `
-variable "command" {}
-job "native" {
-  meta {
-    aliquot_defrag = "true"
-  }
-  update {
-    min_healthy_time = "1s"
-    health_check     = "task_states"
-  }
-  group "server" {
-    count = 2
-    network {
-      port "http" {}
-    }
-    task "server" {
-      driver         = "raw_exec"
-      shutdown_delay = "3s"
-      config {
-        command = var.command
-        args    = ["gateway", "-config", "local/gateway.hcl"]
-      }
-      template {
-        destination = "local/gateway.hcl"
-        data        = <<-HCL
-          listen {
-            address = "127.0.0.1:0"
-          }
-          admin {
-            address = ":{{ env "NOMAD_PORT_http" }}"
-          }
-          service "none" {
-            replica {
-              address = "127.0.0.1:1"
-            }
-          }
-        HCL
-      }
-      service {
-        name     = "native"
-        port     = "http"
-        provider = "nomad"
-        tags     = ["concurrency=4"]
-      }
-      resources {
-        cpu    = 10
-        memory = 64
-        device "nvidia/gpu" {
-          count = 10
-        }
-      }
-    }
-  }
-}`
+const nativeJob = "testdata/native.nomad.hcl"
 
 // defrag leaves one GPU free on each of two nodes, puts half a replica on each, and
 // asks for a whole GPU.
@@ -84,13 +31,9 @@ func (p packing) defrag(ctx context.Context, t *testing.T) {
 		p.submit(ctx, t, name, "none", 20, node)
 		p.placed(ctx, t, name)
 	}
-	service := filepath.Join(t.TempDir(), "service.nomad.hcl")
-	if err := os.WriteFile(service, []byte(twoHalves), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	p.awaitRoom(ctx, t, map[string]string{"one": "2", "two": "2", "node": "0"})
 	// Nomad keeps replicas of one job apart, which a policy does not.
-	p.command(ctx, t, "job", "run", "-demand="+p.demand, "-pack=none", "-var", "command="+p.c.Program("aliquot"), service)
+	p.command(ctx, t, "job", "run", "-demand="+p.demand, "-pack=none", "-var", "command="+p.c.Program("aliquot"), nativeJob)
 	purge(ctx, t, p.c, "native")
 	allocs, err := p.c.AwaitRunning(ctx, "native", 2)
 	if err != nil {

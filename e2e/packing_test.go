@@ -55,7 +55,7 @@ job "pack" {
 
 // TestPacking runs three clients with one, two and three GPUs: each policy's order of
 // filling, a request that has no room until a defragmentation makes some, and the
-// requests behind the gateway meanwhile.
+// requests behind the gateway meanwhile. Then all three get another GPU driver.
 func TestPacking(t *testing.T) {
 	demand := filepath.Join(t.TempDir(), "demand.json")
 	if err := os.WriteFile(demand, []byte(halves), 0o644); err != nil {
@@ -78,8 +78,9 @@ func TestPacking(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.awaitRoom(ctx, t, map[string]string{"one": "2", "two": "4", "node": "5"})
-	p.order(ctx, t)
-	p.defrag(ctx, t)
+	t.Run("order", func(t *testing.T) { p.order(ctx, t) })
+	t.Run("defragmentation", func(t *testing.T) { p.defrag(ctx, t) })
+	t.Run("drivers", func(t *testing.T) { p.drivers(ctx, t) })
 }
 
 // packing is a cluster under test with a job file and a demand.
