@@ -19,30 +19,32 @@ type latencies struct {
 
 type latencySecond struct {
 	second            int64
+	served            map[string]int // by class
 	total, ttft, tpot quantile.Sketch
 }
 
 func (s *latencySecond) encoded() api.Latency {
-	return api.Latency{Time: s.second, Total: s.total.Encode(), TTFT: s.ttft.Encode(), TPOT: s.tpot.Encode()}
+	return api.Latency{Time: s.second, Served: s.served, Total: s.total.Encode(), TTFT: s.ttft.Encode(), TPOT: s.tpot.Encode()}
 }
 
 // turn makes a second the present one; false for one that is over.
 func (l *latencies) turn(second int64) bool {
 	if second > l.now.second {
 		l.ring[l.now.second%kept] = l.now.encoded()
-		l.now = latencySecond{second: second}
+		l.now = latencySecond{second: second, served: map[string]int{}}
 	}
 	return second == l.now.second
 }
 
-// add counts a request that was served, and of a language model how long its first
+// add counts a request that a replica of a class served, and of a language model how long its first
 // token took and each later one; both are negative where they are not known.
-func (l *latencies) add(now time.Time, took, ttft, tpot time.Duration) {
+func (l *latencies) add(now time.Time, class string, took, ttft, tpot time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.turn(now.Unix()) {
 		return // the clock stepped back
 	}
+	l.now.served[class]++
 	l.now.total.Add(took.Seconds())
 	if ttft >= 0 {
 		l.now.ttft.Add(ttft.Seconds())

@@ -21,6 +21,9 @@ func (g *running) latencies(t *testing.T, service string, want float64) (total, 
 			t.Fatal(status, text)
 		}
 		for _, p := range out.Series {
+			if n := p.Served["h100"]; n == 0 || len(p.Served) != 1 {
+				t.Errorf("served by class: %v", p.Served)
+			}
 			for of, bytes := range map[*quantile.Sketch][]byte{&total: p.Total, &ttft: p.TTFT} {
 				one, err := quantile.Decode(bytes)
 				if err != nil {

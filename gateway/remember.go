@@ -49,7 +49,7 @@ func (x *exchange) count(status int, took time.Duration) {
 			tpot = d
 		}
 	}
-	x.service.remembered.latencies.add(x.began.Add(took), took, ttft, tpot)
+	x.service.remembered.latencies.add(x.began.Add(took), x.class, took, ttft, tpot)
 }
 
 // remember keeps a request that ended, where it failed or was slow.

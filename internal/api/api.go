@@ -172,8 +172,10 @@ type Latencies struct {
 type Latency struct {
 	Time  int64  `json:"t"` // Unix second
 	Total []byte `json:"total,omitempty"`
-	TTFT  []byte `json:"ttft,omitempty"` // of a language model
-	TPOT  []byte `json:"tpot,omitempty"` // likewise
+	// Served is how many requests ended, by the hardware class that served them.
+	Served map[string]int `json:"served,omitempty"`
+	TTFT   []byte         `json:"ttft,omitempty"` // of a language model
+	TPOT   []byte         `json:"tpot,omitempty"` // likewise
 }
 
 // Usage is the answer of /v1/usage.

@@ -24,6 +24,9 @@ type Facts struct {
 	Changes  []Change
 	// Splits are the shares that the router wrote, by service and subset, in percent.
 	Splits map[string]map[string]float64
+	// Served are requests of the last minute, by service and class, of services that
+	// somebody looks at.
+	Served map[string]map[string]int
 	// Seen are changes of health that the program saw happen.
 	Seen []Seen
 	// Requests are those that gateways remember, the newest first.

@@ -54,6 +54,9 @@ type ClassRow struct {
 	Rate     float64 `json:"rate"` // of one busy slot, in requests or units of work per second; 0 while unknown
 	// Routed is the share that the mesh's splitter gives it, in percent; nil without one.
 	Routed *float64 `json:"routed,omitempty"`
+	// Served is its share of the requests of the last minute, in percent; nil where
+	// there were none.
+	Served *float64 `json:"served,omitempty"`
 }
 
 // ReplicaRow is one replica.
@@ -107,7 +110,7 @@ func ServiceOf(f Facts, name string) OneService {
 	out.Waits = append(out.Waits, s.Waits...)
 	stands := stand(f, s)
 	out.Brief = brief(s, stands)
-	out.Classes = classRows(s, stands, f.Splits[name])
+	out.Classes = classRows(s, stands, f.Splits[name], f.Served[name])
 	out.Replicas = replicaRows(f, s)
 	groups := groupsOf(f, s)
 	for g := range groups {
@@ -213,7 +216,7 @@ func state(r api.Replica) string {
 	return "ready"
 }
 
-func classRows(s Service, stands map[string]Stand, split map[string]float64) []ClassRow {
+func classRows(s Service, stands map[string]Stand, split map[string]float64, served map[string]int) []ClassRow {
 	rows := map[string]*ClassRow{}
 	row := func(class string) *ClassRow {
 		if rows[class] == nil {
@@ -240,12 +243,28 @@ func classRows(s Service, stands map[string]Stand, split map[string]float64) []C
 	for class, share := range routed(split) {
 		row(class).Routed = &share
 	}
+	for class, share := range shares(served) {
+		row(class).Served = &share
+	}
 	out := []ClassRow{}
 	for _, class := range slices.Sorted(maps.Keys(rows)) {
 		if n := rated[class]; n > 0 {
 			rows[class].Rate /= float64(n)
 		}
 		out = append(out, *rows[class])
+	}
+	return out
+}
+
+// shares are parts of a sum in percent.
+func shares(of map[string]int) map[string]float64 {
+	sum := 0
+	for _, n := range of {
+		sum += n
+	}
+	out := map[string]float64{}
+	for class, n := range of {
+		out[class] = 100 * float64(n) / float64(sum)
 	}
 	return out
 }

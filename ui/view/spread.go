@@ -16,7 +16,7 @@ const Over = 15
 type Spreads struct{ Total, TTFT *Spread }
 
 // SpreadsOf makes those of the seconds after one second, up to another, of what several
-// gateways counted. The answers begin Over seconds before the first.
+// gateways counted. The answers begin at least Over seconds before the first.
 func SpreadsOf(answers []api.Latencies, after, until int64) (map[int64]Spreads, error) {
 	type second struct{ total, ttft quantile.Sketch }
 	seconds := map[int64]*second{}
@@ -48,6 +48,26 @@ func SpreadsOf(answers []api.Latencies, after, until int64) (map[int64]Spreads, 
 		out[t] = Spreads{spreadOf(&total), spreadOf(&ttft)}
 	}
 	return out, nil
+}
+
+// Lookback is for how many seconds more than it shows a reader of latencies must ask:
+// the shares of classes are counted over a minute.
+const Lookback = 60
+
+// ServedOf sums up, by class, the requests that several gateways served in the last
+// minute.
+func ServedOf(answers []api.Latencies, now int64) map[string]int {
+	out := map[string]int{}
+	for _, a := range answers {
+		for _, p := range a.Series {
+			if p.Time >= now-Lookback {
+				for class, n := range p.Served {
+					out[class] += n
+				}
+			}
+		}
+	}
+	return out
 }
 
 func spreadOf(s *quantile.Sketch) *Spread {

@@ -42,3 +42,17 @@ func TestSpreadsOfSeveralGateways(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+func TestSharesOfTheLastMinute(t *testing.T) {
+	answers := []api.Latencies{
+		{Series: []api.Latency{{Time: 10, Served: map[string]int{"t4": 100}}, {Time: 50, Served: map[string]int{"h100": 2}}}},
+		{Series: []api.Latency{{Time: 60, Served: map[string]int{"h100": 1, "t4": 1}}}},
+	}
+	got := shares(ServedOf(answers, 100))
+	if len(got) != 2 || got["h100"] != 75 || got["t4"] != 25 {
+		t.Errorf("%v", got)
+	}
+	if none := shares(ServedOf(answers, 1000)); len(none) != 0 {
+		t.Errorf("%v", none)
+	}
+}

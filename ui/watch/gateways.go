@@ -79,6 +79,7 @@ func (w *Watch) readGateways(ctx context.Context) {
 		w.memoryOf(s.Name).Count(now, view.Stands(f, s))
 	}
 	followed := w.followedServices()
+	maps.DeleteFunc(w.served, func(name string, _ map[string]int) bool { return !slices.Contains(followed, name) })
 	maps.DeleteFunc(w.memory, func(name string, m *view.Memory) bool {
 		return !hasService(services, name) && m.Newest() < now-view.Depth
 	})
@@ -150,7 +151,7 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	sideBySide(len(admins), func(i int) {
 		path := "/v1/services/" + url.PathEscape(service)
 		errs[2*i] = w.get(ctx, admins[i], fmt.Sprintf("%s/concurrency?window=%ds", path, window), &points[i])
-		errs[2*i+1] = w.get(ctx, admins[i], fmt.Sprintf("%s/latency?window=%ds", path, window+view.Over), &latencies[i])
+		errs[2*i+1] = w.get(ctx, admins[i], fmt.Sprintf("%s/latency?window=%ds", path, window+view.Lookback), &latencies[i])
 	})
 	if err := errors.Join(errs...); err != nil && !allUnknown(errs) {
 		return // the sum would miss a part: a gap, until all answer or Consul leaves one out
@@ -161,6 +162,7 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.served[service] = view.ServedOf(latencies, now)
 	w.memoryOf(service).FillSpreads(spreads)
 	w.memoryOf(service).Fill(view.Together(points))
 	w.tell()

@@ -61,6 +61,7 @@ type Watch struct {
 	seen     []view.Seen
 	sources  map[string]view.Source
 	memory   map[string]*view.Memory
+	served   map[string]map[string]int // by service and class, of the last minute
 	requests api.Requests
 	followed map[string]int
 	// viewed counts those who look at a view.
@@ -81,7 +82,7 @@ func New(o Options) *Watch {
 		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
 		stats: map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
-		memory: map[string]*view.Memory{}, followed: map[string]int{}, viewed: map[string]int{}, since: map[string]time.Time{},
+		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{}, viewed: map[string]int{}, since: map[string]time.Time{},
 	}
 }
 
@@ -122,7 +123,7 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	defer w.mu.Unlock()
 	f := view.Facts{
 		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies, Requests: w.requests,
-		Splits: maps.Clone(w.splits), Seen: slices.Clone(w.seen), Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
+		Splits: maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen), Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
 	}
 	slices.SortFunc(f.Sources, func(a, b view.Source) int { return compareText(a.Name, b.Name) })
 	slices.SortFunc(f.Changes, func(a, b view.Change) int { return b.At.Compare(a.At) })

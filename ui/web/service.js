@@ -89,10 +89,11 @@ function Queue({ rows }) {
 function Classes({ rows, classes }) {
   return html`<section class="panel"><h2>By class of hardware</h2>
     ${rows.length === 0 ? html`<p class="quiet">No replica.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Classes</caption>
-    <thead><tr><th scope="col">Class</th><th scope="col" class="n">Ready</th><th scope="col" class="n">Starting</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Routed</th></tr></thead>
+    <thead><tr><th scope="col">Class</th><th scope="col" class="n">Ready</th><th scope="col" class="n">Starting</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Routed</th><th scope="col" class="n">Served</th></tr></thead>
     <tbody>${rows.map((c) => html`<tr key=${c.name}><th scope="row"><i class=${"swatch fill-" + (classes.indexOf(c.name) % 8)}></i>${className(c.name)}</th>
       <td class="n">${c.ready}${c.asleep ? `, ${c.asleep} asleep` : ""}</td><td class="n">${c.starting}</td><td class="n">${c.active} of ${c.slots}</td>
-      <td class="n">${c.rate > 0 ? amount(c.rate) + "/s" : "–"}</td><td class="n">${c.routed === undefined ? "–" : Math.round(c.routed) + "%"}</td></tr>`)}</tbody></table></div>`}
+      <td class="n">${c.rate > 0 ? amount(c.rate) + "/s" : "–"}</td><td class="n">${c.routed === undefined ? "–" : Math.round(c.routed) + "%"}</td>
+      <td class="n">${c.served === undefined ? "–" : Math.round(c.served) + "%"}</td></tr>`)}</tbody></table></div>`}
   </section>`;
 }
 
