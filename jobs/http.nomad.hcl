@@ -166,6 +166,7 @@ job "http" {
         image                 = var.image
         image_tag_by_hardware = true
         image_pull_timeout    = "60m"
+        ready_check           = "http/health"
         network_mode          = "host"
         ports                 = ["http"]
       }

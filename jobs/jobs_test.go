@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
@@ -69,6 +70,7 @@ func TestNomadAcceptsEveryJob(t *testing.T) {
 		if answer.Error != "" || len(answer.ValidationErrors) > 0 || answer.Warnings != "" {
 			t.Errorf("%s: %s %q, warnings %q", name, answer.Error, answer.ValidationErrors, answer.Warnings)
 		}
+		pullsHaveTime(t, name, job)
 		// A file run as it is must not replace another one's job; the scaled
 		// services are alternatives to each other.
 		if *job.ID == "app" {
@@ -78,6 +80,28 @@ func TestNomadAcceptsEveryJob(t *testing.T) {
 			t.Errorf("%s and %s are both job %q", name, other, *job.ID)
 		}
 		ids[*job.ID] = name
+	}
+}
+
+// pullsHaveTime fails for a container whose image may not take longer than the docker
+// driver's 5 minutes for the whole pull.
+func pullsHaveTime(t *testing.T, name string, job *api.Job) {
+	t.Helper()
+	check := func(task, driver string, config map[string]any) {
+		limit, _ := config["image_pull_timeout"].(string)
+		if d, err := time.ParseDuration(limit); (driver == "aliquot" || driver == "docker") && (err != nil || d < 30*time.Minute) {
+			t.Errorf("%s: image_pull_timeout of task %s is %q: want an hour", name, task, limit)
+		}
+	}
+	for _, g := range job.TaskGroups {
+		for _, task := range g.Tasks {
+			check(task.Name, task.Driver, task.Config)
+		}
+		for _, s := range g.Services {
+			if s.Connect != nil && s.Connect.SidecarTask != nil {
+				check("sidecar of "+s.Name, s.Connect.SidecarTask.Driver, s.Connect.SidecarTask.Config)
+			}
+		}
 	}
 }
 

@@ -64,9 +64,10 @@ job "prometheus" {
       driver = var.driver
 
       config {
-        image        = var.image
-        network_mode = "host"
-        ports        = ["http"]
+        image              = var.image
+        image_pull_timeout = "60m"
+        network_mode       = "host"
+        ports              = ["http"]
         args = [
           "--config.file=/local/prometheus.yml",
           "--storage.tsdb.path=/alloc/data",

@@ -167,6 +167,7 @@ job "scaling-one-class" {
         image                 = var.image
         image_tag_by_hardware = true
         image_pull_timeout    = "60m"
+        ready_check           = "http/health"
         network_mode          = "host"
         ports                 = ["http"]
         args                  = var.args

@@ -176,6 +176,7 @@ job "scaling-two-classes" {
           image                 = var.image
           image_tag_by_hardware = true
           image_pull_timeout    = "60m"
+          ready_check           = "http/health"
           network_mode          = "host"
           ports                 = ["http"]
           args                  = var.args

@@ -180,6 +180,7 @@ job "triton" {
           cuda = var.image
         }
         image_pull_timeout = "60m"
+        ready_check        = "http/v2/health/ready"
         ports              = ["http", "grpc", "metrics"]
         network_mode       = "host"
         entrypoint         = ["tritonserver"]

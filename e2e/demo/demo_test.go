@@ -158,3 +158,33 @@ func TestQuantile(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// The causes of a cold start add up to all of it, whichever replica was ready first.
+func TestAColdStartIsSplitByCause(t *testing.T) {
+	asked := time.Unix(1000, 0)
+	event := func(after time.Duration, parts ...string) *nomad.TaskEvent {
+		e := &nomad.TaskEvent{Time: asked.Add(after).UnixNano(), Details: map[string]string{}}
+		for i := 0; i < len(parts); i += 2 {
+			e.Details["start_"+parts[i]+"_seconds"] = parts[i+1]
+		}
+		return e
+	}
+	stub := func(placed time.Duration, events ...*nomad.TaskEvent) *nomad.AllocationListStub {
+		return &nomad.AllocationListStub{CreateTime: asked.Add(placed).UnixNano(), TaskStates: map[string]*nomad.TaskState{"server": {Events: events}}}
+	}
+	s := coldStart{service: chat, which: "first", asked: asked, answered: asked.Add(8 * time.Second)}
+	s.take([]*nomad.AllocationListStub{
+		stub(-time.Hour, event(-time.Hour, "load", "3")), // of an earlier start
+		stub(time.Second, event(9*time.Second, "load", "6")),
+		stub(time.Second, event(2*time.Second), event(7*time.Second, "image", "1.5", "container", "0.5", "load", "3")),
+	})
+	var out strings.Builder
+	printStarts(&out, []coldStart{s, {service: code, which: "again", asked: asked, answered: asked.Add(time.Second)}})
+	lines := strings.Split(out.String(), "\n")
+	if got := strings.Join(strings.Fields(lines[2]), " "); got != "chat first 2.00 s 1.50 s 0.00 s 0.00 s 0.50 s 3.00 s 1.00 s 8.00 s" {
+		t.Error(got)
+	}
+	if got := strings.Join(strings.Fields(lines[3]), " "); got != "code again - - - - - - - 1.00 s" {
+		t.Error(got)
+	}
+}

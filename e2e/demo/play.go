@@ -45,6 +45,11 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 			out.toZero = time.Since(ended)
 		}
 		out.served, out.others, err = served(s.admin)
+		out.starts = out.fromZero(ctx, s.Cluster)
+	}
+	if out.toZero >= 0 {
+		more, failed := startAgain(ctx, s.Cluster, r)
+		out.starts, err = append(out.starts, more...), errors.Join(err, failed)
 	}
 	stop()
 	<-watched

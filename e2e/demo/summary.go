@@ -23,6 +23,7 @@ type summary struct {
 	// many that somebody else has sent.
 	served, others int
 	image          string
+	starts         []coldStart // from zero
 }
 
 // quantile returns the value below which a part q of the sorted values lies, by
@@ -59,7 +60,7 @@ func (s *summary) print(w io.Writer) {
 		}
 		slices.Sort(firsts)
 		slices.Sort(wholes)
-		fmt.Fprintf(t, "%s\t%d\t%s", service, len(results), seconds(fromZero(results)))
+		fmt.Fprintf(t, "%s\t%d\t%s", service, len(results), seconds(toFirst(results)))
 		for _, values := range [][]time.Duration{firsts, wholes} {
 			for _, q := range []float64{0.5, 0.95, 0.99} {
 				fmt.Fprintf(t, "\t%s", seconds(quantile(values, q)))
@@ -68,6 +69,8 @@ func (s *summary) print(w io.Writer) {
 		fmt.Fprintln(t)
 	}
 	_ = t.Flush()
+	fmt.Fprintln(w)
+	printStarts(w, s.starts)
 	fmt.Fprintln(w)
 	s.printShares(w)
 	fmt.Fprintln(w)
@@ -78,12 +81,17 @@ func (s *summary) print(w io.Writer) {
 	s.printActions(w)
 }
 
-// fromZero is the time that the first request of a service took to its first byte.
-func fromZero(results []result) time.Duration {
+// first is the first request of a service.
+func first(results []result) (result, bool) {
 	if len(results) == 0 {
-		return 0
+		return result{}, false
 	}
-	r := slices.MinFunc(results, func(a, b result) int { return int(a.at - b.at) })
+	return slices.MinFunc(results, func(a, b result) int { return int(a.at - b.at) }), true
+}
+
+// toFirst is the time that the first request of a service took to its first byte.
+func toFirst(results []result) time.Duration {
+	r, _ := first(results)
 	return r.first - r.at
 }
 

@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -123,6 +125,24 @@ func TestRelevantEnvironment(t *testing.T) {
 	maps.Copy(env, Places("/c"))
 	if got := Relevant(env); !maps.Equal(got, map[string]string{"VLLM_USE_V1": "1", "TORCH_LOGS": "x"}) {
 		t.Errorf("relevant are %v", got)
+	}
+}
+
+// docs/driver.md lists the variables and no others.
+func TestThePageListsTheVariables(t *testing.T) {
+	text, err := os.ReadFile("../../docs/driver.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, ok := strings.Cut(string(text), "### Variables of compile caches\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var page []string
+	for _, m := range regexp.MustCompile("`([A-Z0-9_]+)`").FindAllStringSubmatch(table, -1) {
+		page = append(page, m[1])
+	}
+	slices.Sort(page)
+	if want := slices.Sorted(maps.Keys(Places("/c"))); !ok || !slices.Equal(page, want) {
+		t.Errorf("the page lists %v, want %v", page, want)
 	}
 }
 

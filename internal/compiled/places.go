@@ -17,6 +17,7 @@ var folders = map[string]string{
 	"VLLM_CACHE_ROOT":                    "vllm",
 	"VLLM_FLASHINFER_AUTOTUNE_CACHE_DIR": "vllm/flashinfer_autotune",
 	"TORCHINDUCTOR_CACHE_DIR":            "inductor",
+	"TORCH_EXTENSIONS_DIR":               "torch_extensions",
 	"TRITON_CACHE_DIR":                   "triton",
 	"FLASHINFER_WORKSPACE_BASE":          "flashinfer",
 	"DG_JIT_CACHE_DIR":                   "deep_gemm",

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/e2e/cluster"
+	"aliquot/internal/learned"
+)
+
+// coldStart is the time from a request to a service with no replica to the first byte of
+// its answer, by what took it.
+type coldStart struct {
+	service, which  string
+	asked, answered time.Time
+	// ready is when the first replica was, and parts what its start was made of; zero and
+	// nil where nobody said so.
+	ready time.Time
+	parts map[string]float64
+}
+
+// again is the request of the second start: the image is on the node by then.
+var again = call{input: 100, output: 20, stream: true}
+
+// fromZero are the first starts of the services in the replay.
+func (s *summary) fromZero(ctx context.Context, c *cluster.Cluster) []coldStart {
+	var all []coldStart
+	for _, service := range []string{chat, code} {
+		if first, ok := first(s.of(service)); ok {
+			all = append(all, startOf(ctx, c, "first", s.began, first))
+		}
+	}
+	return all
+}
+
+// startAgain asks both services, which are at zero, once more.
+func startAgain(ctx context.Context, c *cluster.Cluster, r *replay) (all []coldStart, err error) {
+	for _, service := range []string{chat, code} {
+		asks := again
+		asks.service, asks.at = service, r.since()
+		res := r.send(ctx, asks)
+		if res.problem != "" {
+			err = errors.Join(err, fmt.Errorf("the second start of %s: %s", service, res.problem))
+			continue
+		}
+		all = append(all, startOf(ctx, c, "again", r.started, res))
+	}
+	return all, err
+}
+
+// partsWithin is how long the driver's word on a start may take after the answer.
+const partsWithin = 15 * time.Second
+
+// startOf finds the start of the replica that was there first for a request.
+func startOf(ctx context.Context, c *cluster.Cluster, which string, began time.Time, r result) coldStart {
+	out := coldStart{service: r.service, which: which, asked: began.Add(r.at), answered: began.Add(r.first)}
+	_ = cluster.AwaitWithin(ctx, partsWithin, "what the start of "+r.service+" took", func() string {
+		stubs, _, err := c.Nomad.Jobs().Allocations(r.service, true, (&nomad.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return err.Error()
+		}
+		out.take(stubs)
+		if out.parts == nil {
+			return "no replica says so"
+		}
+		return ""
+	})
+	return out
+}
+
+// take takes what the replica tells that was ready first, of those placed for the request.
+func (s *coldStart) take(stubs []*nomad.AllocationListStub) {
+	for _, stub := range stubs {
+		if stub.CreateTime < s.asked.UnixNano() {
+			continue
+		}
+		for _, state := range stub.TaskStates {
+			for _, e := range state.Events {
+				parts, at := learned.PartsIn(e.Details), time.Unix(0, e.Time)
+				if parts != nil && (s.parts == nil || at.Before(s.ready)) {
+					s.ready, s.parts = at, parts
+				}
+			}
+		}
+	}
+}
+
+// column is one cause of a cold start.
+type column struct {
+	name string
+	took time.Duration
+}
+
+// columns split the time. What comes before the driver is the decision and Nomad's
+// placement; what comes after the replica is ready is Consul's check, the gateway's and
+// the answer itself.
+func (s *coldStart) columns() []column {
+	all := []column{{"PLACED", 0}}
+	driver := time.Duration(0)
+	for _, part := range learned.StartParts {
+		d := time.Duration(s.parts[part] * float64(time.Second))
+		driver += d
+		all = append(all, column{map[string]string{"image": "IMAGE", "models": "MODEL", "compile_cache": "COMPILED", "container": "CONTAINER", "load": "LOAD"}[part], d})
+	}
+	all[0].took = s.ready.Add(-driver).Sub(s.asked)
+	return append(all, column{"ANSWER", s.answered.Sub(s.ready)}, column{"ALL", s.answered.Sub(s.asked)})
+}
+
+// printStarts prints the starts from zero, each split by cause.
+func printStarts(w io.Writer, starts []coldStart) {
+	if len(starts) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "From zero to the first byte, by cause")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "SERVICE\tSTART")
+	for _, c := range starts[0].columns() {
+		fmt.Fprint(t, "\t", c.name)
+	}
+	fmt.Fprintln(t)
+	for _, s := range starts {
+		fmt.Fprintf(t, "%s\t%s", s.service, s.which)
+		for _, c := range s.columns() {
+			text := seconds(c.took)
+			if s.parts == nil && c.name != "ALL" {
+				text = "-"
+			}
+			fmt.Fprint(t, "\t", text)
+		}
+		fmt.Fprintln(t)
+	}
+	_ = t.Flush()
+}
