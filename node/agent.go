@@ -227,7 +227,7 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 	if want == nil || begun {
 		return
 	}
-	if plan, refusal := driver.Make(seen.Facts, *want); refusal == nil && plan.Done() {
+	if plan, refusal := driver.Make(seen.Facts, *want); refusal != nil && !refusal.Sources || refusal == nil && plan.Done() {
 		return
 	}
 	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > sourcesAge {

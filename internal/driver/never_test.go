@@ -26,6 +26,7 @@ func TestHostsThatAreNeverTouched(t *testing.T) {
 		"Secure Boot without a signed module": {func(f *Facts) { f.SecureBoot = true }, "modules that are signed"},
 		"Proxmox":                             {func(f *Facts) { f.Hypervisor = "Proxmox VE" }, "Proxmox VE"},
 		"packages in pieces":                  {func(f *Facts) { f.Packages[0].Broken = "half-configured" }, "nvidia-kernel-dkms is half-configured"},
+		"packages of two architectures":       {func(f *Facts) { f.Packages = append(f.Packages, f.Packages[3]) }, "libcuda1 is installed for several architectures"},
 		"GPUs that exclude each other": {func(f *Facts) {
 			f.GPUs = append(f.GPUs, Device{Vendor: gpu.NVIDIA, ID: 0x1db4}, Device{Vendor: gpu.NVIDIA, ID: 0x2901})
 		}, "no driver drives both"},
@@ -255,4 +256,38 @@ func with(f *Facts, change func(*Installed)) {
 	d := f.Drivers[gpu.NVIDIA]
 	change(&d)
 	f.Drivers = map[gpu.Vendor]Installed{gpu.NVIDIA: d}
+}
+
+// A failure behind the canary stops the rollout too, whatever slots are free.
+func TestAFailureStopsTheRollout(t *testing.T) {
+	w := newWorld(3, 3)
+	w.nodes[1].broken["535.309.01"] = true
+	w.nodes[2].node.Ready = false
+	w.settle(t)
+	w.nodes[2].node.Ready = true
+	w.settle(t)
+	if w.nodes[0].loaded() != "535.309.01" || w.nodes[1].state.Phase != Failed {
+		t.Fatalf("%+v\n%+v", w.nodes[0].state, w.nodes[1].state)
+	}
+	if m := w.nodes[2]; m.loaded() != "535.261.03" || !strings.HasPrefix(m.state.Why, "the rollout stopped: node n1 failed: ") {
+		t.Errorf("loaded %s, %+v", m.loaded(), m.state)
+	}
+}
+
+// Where somebody lets tasks in again while the node waits for a program that uses a GPU,
+// it is drained again before anything is installed.
+func TestTasksThatComeBackMoveAgain(t *testing.T) {
+	w := newWorld(1, 1)
+	m := w.nodes[0]
+	m.facts.Holders = []Process{{PID: 42, Name: "python3", Device: "/dev/nvidia0", Vendor: gpu.NVIDIA}}
+	for range 500 {
+		w.step(m, false, false, nil)
+		w.move()
+	}
+	m.facts.Holders, m.node.Eligible, m.node.Drained, m.tasks = nil, true, false, 2
+	from := len(w.log)
+	w.settle(t)
+	if again := w.log[from]; again != "n0 draining drain" || m.loaded() != "535.309.01" {
+		t.Errorf("%v", w.log[from:])
+	}
 }

@@ -74,6 +74,8 @@ func (p Plan) Done() bool { return p.Apply == Nothing && len(p.Install) == 0 }
 type Refusal struct {
 	Reason string `json:"reason"`
 	Fix    string `json:"fix,omitempty"`
+	// Sources tells that other package sources, or newer lists of theirs, may help.
+	Sources bool `json:"-"`
 }
 
 func (r *Refusal) Error() string {
@@ -187,6 +189,13 @@ func brought(f Facts, m Maker) *Refusal {
 			return refuse("dpkg --configure -a", "package %s is %s", p.Name, p.Broken)
 		}
 	}
+	names := map[string]bool{}
+	for _, p := range f.DriverPackages(m.Vendor) {
+		if names[p.Name] {
+			return refuse("remove it for the foreign one", "package %s is installed for several architectures", p.Name)
+		}
+		names[p.Name] = true
+	}
 	return nil
 }
 
@@ -208,7 +217,7 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 		versions = offered(f, m, need)
 	}
 	if len(versions) == 0 {
-		return p, refuse(sources(f, m, p.Version), "the host's package sources offer no driver that fits (%s)", need)
+		return p, unoffered(f, m, p.Version, fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
 	}
 	var tried []string
 	for _, version := range versions {
@@ -231,7 +240,7 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 			break
 		}
 	}
-	return p, refuse(sources(f, m, versions[0]), "version %s cannot be installed (%s)", versions[0], strings.Join(tried, "; "))
+	return p, unoffered(f, m, versions[0], fmt.Sprintf("version %s cannot be installed (%s)", versions[0], strings.Join(tried, "; ")))
 }
 
 // kinds are the kinds of modules to try, of those that drive the GPUs.
@@ -294,15 +303,16 @@ func pin(f Facts, m Maker, s Set, version string) (pins []Pin, missing []string)
 	return pins, missing
 }
 
-// sources says where the packages could come from.
-func sources(f Facts, m Maker, version string) string {
+// unoffered refuses for want of packages, and says where they could come from.
+func unoffered(f Facts, m Maker, version, reason string) *Refusal {
 	var where []string
 	for _, s := range m.Sets(f, version, "") {
 		if !slices.Contains(where, s.Where) {
 			where = append(where, s.Where)
 		}
 	}
-	return "add a package source that has it (" + strings.Join(where, "; or ") + ") and run  apt-get update"
+	fix := "add a package source that has it (" + strings.Join(where, "; or ") + ") and run  apt-get update"
+	return &Refusal{Reason: reason, Fix: fix, Sources: true}
 }
 
 // with adds the other installed packages of the driver, which must change along, and says

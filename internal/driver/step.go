@@ -2,7 +2,6 @@ package driver
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -56,6 +55,8 @@ type State struct {
 	// came before anything was changed.
 	Released bool `json:"released,omitempty"`
 	Unharmed bool `json:"unharmed,omitempty"`
+	// Lost tells that the state of the walk was lost, so that there is no way back.
+	Lost bool `json:"lost,omitempty"`
 	// Since is when the phase began, Retry when an action may be tried again.
 	Since time.Time `json:"since"`
 	Retry time.Time `json:"retry"`
@@ -229,11 +230,11 @@ func current(s State, v Seen) (State, Verb) {
 	case len(plan.Hold) > 0:
 		s.Plan = plan
 		return s.act(Hold)
-	// An agent before this one did not come to its end, and its state is lost.
-	case has && held.Failed == "" && v.Node.Ours && v.Node.Drained && held.Eligible:
-		return s.act(Admit)
 	case has && held.Failed == "":
-		return s.act(GiveSlot)
+		// An agent before this one did not come to its end, and its state is lost: what it
+		// may have stopped is started, and the node is verified before it takes tasks.
+		s.Plan, s.Want, s.Eligible, s.Lost, s.Released = plan, *want, held.Eligible, true, true
+		return s.to(Verifying, v)
 	}
 	return s.wait("version %s is loaded, as wanted", plan.Version)
 }
@@ -356,223 +357,4 @@ func idle(s State, v Seen) (State, Verb) {
 		return s.to(Installing, v)
 	}
 	return s.act(Release)
-}
-
-// installing changes the packages, or brings the former ones back.
-func installing(s State, v Seen) (State, Verb) {
-	switch {
-	case s.Trouble != "" && s.Back:
-		return s.fail(v, s.Cause+"; and the former packages could not be installed again: "+s.Trouble+"; the node stays ineligible")
-	case s.Trouble != "":
-		return s.rollBack(v, s.Trouble)
-	case !s.Back && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
-	case !s.Back && !whole(v.Facts, s.Plan):
-		if s.Did == Install {
-			return s.rollBack(v, "after the installation not all packages are there as planned")
-		}
-		return s.act(Install)
-	case s.Back && !restored(v.Facts, s):
-		if s.Did == Restore {
-			return s.fail(v, s.Cause+"; and the former packages are not all there again; the node stays ineligible")
-		}
-		return s.act(Restore)
-	}
-	return s.load(v)
-}
-
-// load decides how what is installed comes into the kernel.
-func (s State) load(v Seen) (State, Verb) {
-	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
-	switch {
-	case s.Back && target == "":
-		return s.fail(v, s.Cause+"; its packages were removed, and there is no driver, as before; the node stays ineligible")
-	case s.inForce(d):
-		return s.to(Verifying, v)
-	case d.OnDisk != "" && d.OnDisk != target && target != InTree:
-		why := fmt.Sprintf("the module on disk is %s and not %s", d.OnDisk, target)
-		if s.Back {
-			return s.fail(v, s.Cause+"; and "+why+"; the node stays ineligible")
-		}
-		return s.rollBack(v, why)
-	case s.Plan.Apply == Reload:
-		return s.to(Reloading, v)
-	}
-	return s.reboot(v)
-}
-
-// inForce reports whether the module that is loaded is the one that the node goes to.
-func (s State) inForce(d Installed) bool {
-	kind := s.Back || s.Plan.Modules == "" || d.Modules == "" || d.Modules == s.Plan.Modules
-	return d.Loaded == s.target() && kind
-}
-
-// target is the version that the node goes to.
-func (s State) target() string {
-	if s.Back {
-		return s.FromVersion
-	}
-	return s.Plan.Version
-}
-
-// rollBack turns around, once.
-func (s State) rollBack(v Seen, why string) (State, Verb) {
-	s, again := s.to(Installing, v)
-	s.Back, s.Cause = true, why
-	return s, again
-}
-
-// whole reports whether all that is planned is installed.
-func whole(f Facts, p Plan) bool {
-	for _, want := range p.Install {
-		if !slices.ContainsFunc(f.Packages, func(h Package) bool {
-			return h.Name == want.Name && (h.Version == want.Version || want.Version == "") && h.Broken == ""
-		}) {
-			return false
-		}
-	}
-	for _, name := range p.Remove {
-		if f.installed(name) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" })
-}
-
-// restored reports whether the driver's packages are again what they were.
-func restored(f Facts, s State) bool {
-	now := f.DriverPackages(s.Plan.Vendor)
-	if slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" }) {
-		return false
-	}
-	same := func(a Package, b Pin) bool { return a.Name == b.Name && a.Version == b.Version }
-	for _, p := range s.From {
-		if !slices.ContainsFunc(now, func(h Package) bool { return same(h, p) }) {
-			return false
-		}
-	}
-	return !slices.ContainsFunc(now, func(h Package) bool {
-		return !slices.ContainsFunc(s.From, func(p Pin) bool { return same(h, p) })
-	})
-}
-
-// reloading puts the module on disk into the kernel. What cannot be taken out by gentle
-// means needs a reboot.
-func reloading(s State, v Seen) (State, Verb) {
-	switch d := v.Facts.Drivers[s.Plan.Vendor]; {
-	case s.inForce(d):
-		return s.to(Verifying, v)
-	case s.Trouble != "", s.Did == LoadModule:
-		return s.reboot(v)
-	}
-	return s.act(LoadModule)
-}
-
-// reboot begins the reboot, of which there is one for each version.
-func (s State) reboot(v Seen) (State, Verb) {
-	target := s.target()
-	if slices.Contains(s.Rebooted, target) {
-		if s.Back {
-			return s.fail(v, s.Cause+"; and after a reboot version "+target+" is not loaded; the node stays ineligible")
-		}
-		return s.rollBack(v, "after a reboot version "+target+" is not loaded")
-	}
-	s, again := s.to(Rebooting, v)
-	s.Rebooted, s.BootID = append(slices.Clone(s.Rebooted), target), v.Facts.BootID
-	return s, again
-}
-
-// rebooting asks for the reboot until the boot is another one.
-func rebooting(s State, v Seen) (State, Verb) {
-	switch {
-	case v.Facts.BootID != s.BootID:
-		return s.to(Verifying, v)
-	case s.Did == BootAgain:
-		return s.wait("the machine goes down")
-	case s.Trouble != "" && v.Now.Before(s.Retry):
-		return s.wait("%s", s.Trouble)
-	}
-	return s.act(BootAgain)
-}
-
-// verifying waits until the device plugin says by Nomad that all is well.
-func verifying(s State, v Seen) (State, Verb) {
-	problem := s.problem(v)
-	switch {
-	case s.Released && !v.Now.Before(s.Retry):
-		return s.act(Resume)
-	case problem != "" && v.Now.Before(s.Since.Add(verifyLimit)):
-		return s.wait("%s", problem)
-	case problem != "" && s.Back:
-		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
-	case problem != "":
-		s.Plan.Apply = Reboot // what was stopped for a reload is at work again
-		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyLimit, problem))
-	}
-	return s.finish(v)
-}
-
-// problem says what is not well yet, "" where all is.
-func (s State) problem(v Seen) string {
-	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
-	m, _ := MakerOf(s.Plan.Vendor)
-	had := s.Had
-	if s.FromVersion == "" {
-		had = max(had, 1) // there was no driver, so none was offered
-	}
-	switch {
-	case d.Loaded != target:
-		return fmt.Sprintf("the loaded module is %q and not %s", d.Loaded, target)
-	case m.Library != "" && d.Library != target:
-		return fmt.Sprintf("the library is %q and not %s", d.Library, target)
-	case !v.Node.Ready:
-		return "Nomad does not call the node ready"
-	case v.Offered.GPUs < had:
-		if len(v.Offered.Sick) > 0 {
-			return fmt.Sprintf("%d GPUs are healthy and %d were: %s", v.Offered.GPUs, had, short(v.Offered.Sick))
-		}
-		return fmt.Sprintf("%d GPUs are healthy and %d were", v.Offered.GPUs, had)
-	}
-	for _, version := range v.Offered.Versions {
-		if version != target && target != InTree {
-			return fmt.Sprintf("the device plugin sees driver %s and not %s", version, target)
-		}
-	}
-	return ""
-}
-
-// finish gives the node back, one thing after another.
-func (s State) finish(v Seen) (State, Verb) {
-	_, has := v.Slots.Holders[v.ID]
-	switch {
-	case s.Trouble != "" && v.Now.Before(s.Retry):
-		return s.wait("%s", s.Trouble)
-	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.Did != Hold:
-		return s.act(Hold)
-	case s.Eligible && !v.Node.Eligible:
-		return s.act(Admit)
-	case s.Back:
-		return s.fail(v, s.Cause+"; the former version "+s.FromVersion+" was installed again and works")
-	case has:
-		return s.act(GiveSlot)
-	}
-	return s.to(Current, v)
-}
-
-// failed waits for a human, who frees the slot. What was not harmed goes on as before.
-func failed(s State, v Seen) (State, Verb) {
-	held, has := v.Slots.Holders[v.ID]
-	switch {
-	case s.Trouble != "" && v.Now.Before(s.Retry):
-		return s, Wait
-	case s.Released && s.Tries < mostTries:
-		return s, Resume
-	case s.Unharmed && s.Eligible && !v.Node.Eligible && v.Node.Ours && v.Node.Drained:
-		return s, Admit
-	case has && held.Failed != "":
-		s.Did = Report
-		return s, Wait
-	case s.Did != Report:
-		return s, Report
-	}
-	return s.to(Current, v)
 }

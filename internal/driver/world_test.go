@@ -295,3 +295,65 @@ func TestRolloutsHoldTheirRules(t *testing.T) {
 		}
 	})
 }
+
+// An agent that ends right before or right after any action of the walk, once, comes to
+// the same end.
+func TestAnEndAtEveryStep(t *testing.T) {
+	for _, apply := range []Apply{Reload, Reboot} {
+		whole := walk(t, apply, -1, false, false)
+		if whole.nodes[0].loaded() != "535.309.01" {
+			t.Fatalf("%v", whole.log)
+		}
+		for at := range whole.log {
+			for _, after := range []bool{false, true} {
+				w := walk(t, apply, at, !after, after)
+				m := w.nodes[0]
+				if m.loaded() != "535.309.01" || !m.node.Eligible || m.state.Phase != Current || len(w.slots.Holders) > 0 || len(m.boots) > 1 {
+					t.Errorf("%s, ended at %q (after %v): %+v, loaded %s, booted %v\n%s", apply, whole.log[at], after, m.state, m.loaded(), m.boots, strings.Join(w.log, "\n"))
+				}
+			}
+		}
+	}
+}
+
+// A node that loses the agent's state at any moment never takes tasks with a driver that
+// does not work, and comes to the end by itself where the driver is whole.
+func TestALostState(t *testing.T) {
+	steps := len(walk(t, Reload, -1, false, false).log)
+	for at := range steps {
+		w := newWorld(1, 1)
+		m := w.nodes[0]
+		for range 500 {
+			if len(w.log) == at+1 {
+				m.state = State{}
+				w.log = append(w.log, "the state is lost")
+			}
+			if w.step(m, false, false, nil) == Wait {
+				w.move()
+			}
+			d := m.facts.Drivers[gpu.NVIDIA]
+			if m.node.Eligible && (d.Loaded != d.Library || d.Loaded != d.OnDisk) {
+				t.Fatalf("it takes tasks with %+v\n%s", d, strings.Join(w.log, "\n"))
+			}
+		}
+		if m.loaded() != "535.309.01" || m.state.Phase != Current || len(w.slots.Holders) > 0 || m.marked {
+			t.Errorf("lost behind step %d: %+v, loaded %s, %+v\n%s", at, m.state, m.loaded(), w.slots, strings.Join(w.log, "\n"))
+		}
+	}
+}
+
+// walk brings one node to the newer driver; the agent ends at the action of a number.
+func walk(t *testing.T, apply Apply, at int, before, after bool) *world {
+	w := newWorld(1, 1)
+	m := w.nodes[0]
+	for range 500 {
+		if apply == Reboot && m.state.Phase == Idle {
+			m.state.Plan.Apply = Reboot
+		}
+		here := len(w.log) == at
+		if w.step(m, here && before, here && after, nil) == Wait {
+			w.move()
+		}
+	}
+	return w
+}

@@ -38,8 +38,10 @@ func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.C
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Path, cmd.Err, cmd.Dir = path, nil, "/"
 	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"), "HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
+	// A group of its own: a Ctrl-C at a terminal must not end an installation halfway.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if r != Running && r != "" {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: string(r)}
+		cmd.SysProcAttr.Chroot = string(r)
 	}
 	return cmd, nil
 }
