@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -21,9 +19,8 @@ import (
 	"aliquot/cache/config"
 	"aliquot/cache/engine"
 	"aliquot/cache/fetch"
-	"aliquot/cache/hub"
-	"aliquot/cache/local"
 	"aliquot/cache/models"
+	"aliquot/cache/oci"
 	"aliquot/cache/origin"
 	"aliquot/cache/peer"
 	"aliquot/cache/snapshots"
@@ -47,11 +44,15 @@ type Daemon struct {
 	undo    []func()
 	running sync.WaitGroup
 	hf      string // URL of the Hub's face
+	s3      *origin.S3
+	s3Face  string // its URL
+	ociFace string // the same of the face of registries
+	tickets *oci.Tickets
 }
 
 // Start starts a cache. The caller must call Close.
 func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemon, err error) {
-	d = &Daemon{conf: conf, log: log, metrics: fetch.NewMetrics()}
+	d = &Daemon{conf: conf, log: log, metrics: fetch.NewMetrics(), tickets: oci.NewTickets()}
 	defer func() {
 		if err != nil {
 			d.Close()
@@ -60,7 +61,7 @@ func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemo
 	if d.store, err = store.Open(conf.Dir, store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted}); err != nil {
 		return nil, err
 	}
-	origins, err := origins(conf)
+	origins, err := d.origins()
 	if err != nil {
 		return nil, err
 	}
@@ -81,18 +82,33 @@ func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemo
 	return d, errors.Join(d.join(ctx), d.prefetch(ctx))
 }
 
-func origins(conf *config.Config) (origin.Set, error) {
+func (d *Daemon) origins() (origin.Set, error) {
 	client := origin.NewClient()
-	h := &origin.Hub{Endpoint: conf.Hub.Endpoint, Client: client}
-	if conf.Hub.TokenFile != "" {
-		token, err := consultoken.Read(conf.Hub.TokenFile)
+	h := &origin.Hub{Endpoint: d.conf.Hub.Endpoint, Client: client}
+	if d.conf.Hub.TokenFile != "" {
+		token, err := consultoken.Read(d.conf.Hub.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("huggingface: %w", err)
 		}
 		h.Token = token
 	}
 	web := origin.Web{Client: client}
-	return origin.Set{"hf": h, "http": web, "https": web, "file": origin.Disk{Root: conf.Files}}, nil
+	set := origin.Set{
+		"hf": h, "http": web, "https": web, "file": origin.Disk{Root: d.conf.Files},
+		"oci": &origin.OCI{Client: client, AuthFile: d.conf.OCI.AuthFile, Plain: d.conf.OCI.Plain},
+	}
+	if c := d.conf.S3; c != nil {
+		var err error
+		d.s3, err = origin.NewS3(origin.S3Options{
+			Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, Anonymous: c.Anonymous,
+			CredentialsFile: c.CredentialsFile, Profile: c.Profile, ETagIsMD5: c.ETagIsMD5, Client: client,
+		})
+		if err != nil {
+			return nil, err
+		}
+		set["s3"] = d.s3
+	}
+	return set, nil
 }
 
 func (d *Daemon) files() *peer.Files {
@@ -111,63 +127,6 @@ func (d *Daemon) network() *peer.Network {
 	return n
 }
 
-// listen opens all listeners.
-func (d *Daemon) listen() error {
-	if err := os.MkdirAll(filepath.Dir(d.conf.Socket), 0o755); err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	if err := os.Remove(d.conf.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("socket: %w", err)
-	}
-	socket, err := net.Listen("unix", d.conf.Socket)
-	if err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	// Whoever may ask may mount any public model: root alone.
-	if err := os.Chmod(d.conf.Socket, 0o600); err != nil {
-		return fmt.Errorf("socket: %w", err)
-	}
-	d.shelf = d.snapshots()
-	mux := http.NewServeMux()
-	mux.Handle("/", local.Handler(d.library, d.Status))
-	d.shelf.Local(mux)
-	d.serve(socket, mux)
-	if d.conf.HF != "" {
-		l, err := net.Listen("tcp", d.conf.HF)
-		if err != nil {
-			return fmt.Errorf("hf_listen: %w", err)
-		}
-		d.hf = "http://" + l.Addr().String()
-		d.serve(l, &hub.Face{Library: d.library, Log: d.log})
-	}
-	if d.conf.Admin != "" {
-		l, err := net.Listen("tcp", d.conf.Admin)
-		if err != nil {
-			return fmt.Errorf("admin: %w", err)
-		}
-		d.serve(l, d.admin())
-	}
-	if d.conf.Peer == nil {
-		return nil
-	}
-	l, err := net.Listen("tcp", d.conf.Peer.Listen)
-	if err != nil {
-		return fmt.Errorf("peer.listen: %w", err)
-	}
-	if files := d.files(); files != nil {
-		if l, err = files.Listen(l); err != nil {
-			return err
-		}
-	}
-	peers := http.NewServeMux()
-	peers.Handle("/", peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
-	if d.shelf.Peers != nil {
-		d.shelf.Peer(peers)
-	}
-	d.serve(l, peers)
-	return nil
-}
-
 // snapshots makes the shelf of what model servers compiled. It is shared with caches that
 // prove who they are, as it holds code.
 func (d *Daemon) snapshots() *snapshots.Shelf {
@@ -176,12 +135,6 @@ func (d *Daemon) snapshots() *snapshots.Shelf {
 		s.Peers, s.Client = d.members.Peers, d.network().Client
 	}
 	return s
-}
-
-func (d *Daemon) serve(l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
-	d.servers = append(d.servers, s)
-	go func() { _ = s.Serve(l) }()
 }
 
 func (d *Daemon) admin() http.Handler {
@@ -264,7 +217,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 // Status says what the cache is doing.
 func (d *Daemon) Status() cacheapi.Status {
 	st := d.store.Stats()
-	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(), Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, Peers: []string{}}
+	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(), Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, S3: d.s3Face, OCI: d.ociFace, Peers: []string{}}
 	if d.members != nil {
 		s.Self, s.Peers = d.members.Peers()
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -31,22 +32,66 @@ type node struct {
 	log  *logs
 }
 
-// logs keeps what a cache says.
+// logs keeps what a cache writes to its log.
 type logs struct {
-	mu   sync.Mutex
-	text bytes.Buffer
+	mu    sync.Mutex
+	text  bytes.Buffer
+	wrote chan struct{} // closed by the next line
 }
 
 func (l *logs) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.wrote != nil {
+		close(l.wrote)
+		l.wrote = nil
+	}
 	return l.text.Write(p)
+}
+
+// await waits for a line that holds a text, in what is written from an offset on. It
+// returns where the text ends.
+func (l *logs) await(t *testing.T, from int, text string) int {
+	t.Helper()
+	late := time.After(30 * time.Second)
+	for {
+		l.mu.Lock()
+		at := strings.Index(l.text.String()[from:], text)
+		if l.wrote == nil {
+			l.wrote = make(chan struct{})
+		}
+		wrote := l.wrote
+		l.mu.Unlock()
+		if at >= 0 {
+			return from + at + len(text)
+		}
+		select {
+		case <-wrote:
+		case <-late:
+			t.Fatalf("the log has no %q", text)
+		}
+	}
 }
 
 func (l *logs) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// eventually waits for what a cache answers only when it is asked. What it writes to its
+// log is awaited there.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	look, late := time.NewTicker(20*time.Millisecond), time.After(30*time.Second)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-look.C:
+		case <-late:
+			t.Fatalf("no %s", what)
+		}
+	}
 }
 
 func free(t *testing.T) string {
@@ -166,15 +211,13 @@ func hexOf(b []byte) string { return hex.EncodeToString(b) }
 const npmVersion = "2.17.5"
 
 // npmClient installs npm's client of the Hub once, and returns the folder in which it
-// can be found. The test is skipped where there is no node or no registry.
+// can be found. The test is skipped where there is no npm or its registry does not answer.
 func npmClient(t *testing.T) string {
 	t.Helper()
-	if _, err := exec.LookPath("npm"); err != nil {
-		t.Skip("there is no npm")
-	}
+	npm := tool(t, "npm")
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		t.Skip(err)
+		cache = os.TempDir()
 	}
 	dir := filepath.Join(cache, "aliquot", "npm-huggingface-hub-"+npmVersion)
 	if _, err := os.Stat(filepath.Join(dir, "node_modules", "@huggingface", "hub")); err == nil {
@@ -185,8 +228,11 @@ func npmClient(t *testing.T) string {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "@huggingface/hub@"+npmVersion).CombinedOutput(); err != nil {
-		t.Skipf("npm cannot install @huggingface/hub: %v: %s", err, out)
+	if err := exec.CommandContext(ctx, npm, "view", "@huggingface/hub@"+npmVersion, "version").Run(); err != nil {
+		t.Skip("@huggingface/hub is not installed, and npm's registry does not answer")
+	}
+	if out, err := exec.CommandContext(ctx, npm, "install", "--prefix", dir, "--no-audit", "--no-fund", "@huggingface/hub@"+npmVersion).CombinedOutput(); err != nil {
+		t.Fatalf("npm cannot install @huggingface/hub: %v: %s", err, out)
 	}
 	return dir
 }

@@ -55,7 +55,9 @@ func TestAFetchThatNobodyWantsEnds(t *testing.T) {
 	if m := n.state(t); !strings.Contains(m.Error, "nobody waits") || m.Final {
 		t.Errorf("%+v", m)
 	}
-	eventually(t, "the end of all transfers", func() bool { return hub.Quiet() })
+	if !hub.Await(30*time.Second, func(h *hubtest.Hub) bool { return h.Sending == 0 }) {
+		t.Fatal("the transfers go on")
+	}
 	ask("c")
 	n.want(t)
 	if read := hub.Read(); read >= 2*int64(len(big)) {

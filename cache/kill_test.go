@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"aliquot/cache/hubtest"
 	"aliquot/internal/blob"
@@ -30,7 +29,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	fmt.Println("started")
-	time.Sleep(5 * time.Minute)
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 }
 
 // A cache that is killed goes on with the chunks that it has.
@@ -43,6 +42,9 @@ func TestKilledInTheMiddle(t *testing.T) {
 	cmd.Env = append(os.Environ(), "CACHE_VICTIM="+dir, "CACHE_HUB="+hub.URL)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cmd.StdinPipe(); err != nil { // open for as long as the test runs
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {

@@ -40,7 +40,7 @@ func TestPeersThroughConsulWithTLS(t *testing.T) {
 		all = append(all, begin(t, conf))
 	}
 	for _, n := range all {
-		eventually(t, "three peers", func() bool { return len(n.Status().Peers) == 3 })
+		n.log.await(t, 0, "msg=peers count=3")
 	}
 	ask := cacheapi.Fetch{Model: model, Token: "secret"}
 	if _, err := all[0].fetched(t.Context(), ask); err != nil {
@@ -55,16 +55,11 @@ func TestPeersThroughConsulWithTLS(t *testing.T) {
 	if again := hub.Read() - read; again >= int64(len(big)) || m.Peers == 0 {
 		t.Errorf("%d of %d bytes were read again; %+v", again, len(big), m)
 	}
+	three := all[0].log.await(t, 0, "msg=peers count=3")
 	all[2].Close()
-	eventually(t, "two peers", func() bool { return len(all[0].Status().Peers) == 2 })
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("no %s", what)
-		}
+	all[0].log.await(t, three, "msg=peers count=2")
+	if peers := all[0].Status().Peers; len(peers) != 2 {
+		t.Errorf("after one has gone the peers are %v", peers)
 	}
 }
 

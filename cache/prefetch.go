@@ -110,7 +110,11 @@ func (p *prefetcher) bring(ctx context.Context, list []string) (err error) {
 	slices.Sort(views)
 	views = slices.Compact(views)
 	views = slices.DeleteFunc(views, func(v string) bool { return p.library.Cache.Store().View(v) == "" })
-	return errors.Join(err, p.library.Cache.Store().Pin(prefetchOwner, views...))
+	if failed := p.library.Cache.Store().Pin(prefetchOwner, views...); failed != nil {
+		return errors.Join(err, failed)
+	}
+	p.log.Info("prefetched", "models", len(views))
+	return err
 }
 
 // one brings one item of a list, and names the views to pin for it.

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -36,17 +37,21 @@ func TestPrefetch(t *testing.T) {
 		all = append(all, begin(t, conf))
 	}
 	pinned := func(n *node) int { return len(n.Status().Pins[prefetchOwner]) }
-	for _, n := range all[:2] {
-		eventually(t, "prefetched model", func() bool { return pinned(n) == 1 })
+	at := map[*node]int{}
+	await := func(count int) {
+		t.Helper()
+		for _, n := range all[:2] {
+			at[n] = n.log.await(t, at[n], fmt.Sprintf("msg=prefetched models=%d", count))
+			if got := pinned(n); got != count {
+				t.Errorf("%d models are pinned, want %d", got, count)
+			}
+		}
 	}
+	await(1)
 	write(`["hf://Qwen/Qwen3", "hf://a/other", "hf://a/none"]`)
-	for _, n := range all[:2] {
-		eventually(t, "second model beside one that does not exist", func() bool { return pinned(n) == 2 })
-	}
+	await(2) // beside one that does not exist
 	write(`[]`)
-	for _, n := range all[:2] {
-		eventually(t, "end of the pins", func() bool { return pinned(n) == 0 })
-	}
+	await(0)
 	if pinned(all[2]) != 0 {
 		t.Error("a node that does not follow the list has its models")
 	}

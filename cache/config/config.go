@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -31,6 +30,10 @@ type Config struct {
 	// OriginStall is how long an origin may send nothing before it is asked again.
 	OriginStall time.Duration
 	Hub         Hub
+	S3          *S3 // nil without one
+	S3Face      S3Face
+	OCI         OCI
+	OCIListen   string // address of the registries' face, "" for none
 	// Files is the directory that file:// models lie below, "" for none.
 	Files    string
 	Peer     *Peer // nil without peers
@@ -51,9 +54,6 @@ type Prefetch struct {
 	// AtOnce is how many nodes fetch at once, 0 for no bound.
 	AtOnce int
 }
-
-// Hub is the Hugging Face Hub.
-type Hub struct{ Endpoint, TokenFile string }
 
 // Peer says how the caches of a cluster reach each other.
 type Peer struct {
@@ -80,6 +80,10 @@ type fileBody struct {
 	Dir        *string       `hcl:"dir,optional"`
 	Socket     *string       `hcl:"socket,optional"`
 	HF         *string       `hcl:"hf_listen,optional"`
+	S3Listen   *string       `hcl:"s3_listen,optional"`
+	OCIListen  *string       `hcl:"oci_listen,optional"`
+	S3Domain   *string       `hcl:"s3_domain,optional"`
+	S3Keys     *string       `hcl:"s3_keys_file,optional"`
 	Admin      *string       `hcl:"admin,optional"`
 	Capacity   *string       `hcl:"capacity,optional"`
 	KeepFree   *string       `hcl:"keep_free,optional"`
@@ -88,6 +92,8 @@ type fileBody struct {
 	Stall      *string       `hcl:"origin_stall,optional"`
 	Files      *string       `hcl:"files,optional"`
 	Hub        *hubBody      `hcl:"huggingface,block"`
+	S3         *s3Body       `hcl:"s3,block"`
+	OCI        *ociBody      `hcl:"oci,block"`
 	Peer       *peerBody     `hcl:"peer,block"`
 	Prefetch   *prefetchBody `hcl:"prefetch,block"`
 	Consul     *consulBody   `hcl:"consul,block"`
@@ -99,11 +105,6 @@ type prefetchBody struct {
 	Key    *string  `hcl:"key,optional"`
 	Groups []string `hcl:"groups,optional"`
 	AtOnce *int     `hcl:"at_once,optional"`
-}
-
-type hubBody struct {
-	Endpoint  *string `hcl:"endpoint,optional"`
-	TokenFile *string `hcl:"token_file,optional"`
 }
 
 type peerBody struct {
@@ -154,16 +155,12 @@ func Parse(text []byte, name string) (*Config, error) {
 func (b fileBody) config() (*Config, error) {
 	c := &Config{
 		LogLevel: or(b.LogLevel, "info"), Dir: or(b.Dir, "/var/lib/aliquot/cache"), Socket: or(b.Socket, cacheapi.Socket),
-		HF: or(b.HF, "127.0.0.1:7480"), Admin: or(b.Admin, "127.0.0.1:7481"), Files: or(b.Files, ""),
-		Hub: Hub{Endpoint: "https://huggingface.co"},
-	}
-	if h := b.Hub; h != nil {
-		c.Hub = Hub{strings.TrimSuffix(or(h.Endpoint, c.Hub.Endpoint), "/"), or(h.TokenFile, "")}
+		HF: or(b.HF, "127.0.0.1:7480"), Admin: or(b.Admin, "127.0.0.1:7481"), OCIListen: or(b.OCIListen, ""), Files: or(b.Files, ""),
 	}
 	if n := b.Consul; n != nil {
 		c.Consul = Consul{or(n.Address, ""), or(n.TokenFile, ""), or(n.CAFile, ""), or(n.CertFile, ""), or(n.KeyFile, ""), or(n.ServerName, "")}
 	}
-	var errs []error
+	errs := b.origins(c)
 	if p := b.Prefetch; p != nil {
 		c.Prefetch = Prefetch{Models: p.Models, Docker: or(p.Docker, "/var/run/docker.sock"), Key: or(p.Key, ""), Groups: p.Groups, AtOnce: or(p.AtOnce, 2)}
 		if p.Groups == nil {
@@ -215,16 +212,13 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s is %q: want an absolute path", key, path)
 		}
 	}
-	for key, address := range map[string]string{"hf_listen": c.HF, "admin": c.Admin} {
+	for key, address := range map[string]string{"hf_listen": c.HF, "s3_listen": c.S3Face.Listen, "oci_listen": c.OCIListen, "admin": c.Admin} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return fmt.Errorf("%s is %q: want host:port, or \"\" for none", key, address)
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.HF); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		return fmt.Errorf("hf_listen is %q: want the address that tasks reach it at, such as 127.0.0.1:7480, as they are given it", c.HF)
-	}
-	if u, err := url.Parse(c.Hub.Endpoint); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return fmt.Errorf("huggingface.endpoint is %q: want a URL such as https://huggingface.co", c.Hub.Endpoint)
 	}
 	return nil
 }

@@ -16,14 +16,15 @@ import (
 
 	"aliquot/cache/models"
 	"aliquot/cache/origin"
-	"aliquot/cache/store"
 	"aliquot/internal/blob"
 )
 
 // Face is the handler.
 type Face struct {
 	Library *models.Library
-	Log     *slog.Logger
+	// Token is what the Hub is asked with for who brings a token, or "".
+	Token func(scheme, namespace, given string) string
+	Log   *slog.Logger
 }
 
 // ask is a request, read.
@@ -126,6 +127,7 @@ func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusMethodNotAllowed, "", "this cache only reads")
 		return
 	}
+	a.token = f.Token("hf", "", a.token)
 	listing, err := f.Library.List(r.Context(), a.ref, a.token)
 	if err != nil {
 		f.refuse(w, r, err)
@@ -197,9 +199,6 @@ func oneLine(message string, err error) string {
 	}
 	return err.Error()
 }
-
-// full reports whether the error is that of a store without room.
-func full(err error) bool { return errors.Is(err, store.ErrNoRoom) }
 
 // longestBody bounds what is read of a request, in bytes.
 const longestBody = 1 << 20

@@ -41,14 +41,19 @@ type Hub struct {
 	Stall chan struct{}
 	// Expired counts how many signed URLs are refused once, with 403.
 	Expired int
-	// Corrupt flips a byte of every answer.
+	// Corrupt flips a byte of every answer. Longer is by how many bytes the tree says that
+	// files kept apart from Git are longer than they are.
 	Corrupt bool
+	Longer  int
 
+	// Sending is how many answers with a file are on their way.
+	Sending int
+
+	changed  chan struct{}     // closed by the next change of what was sent
 	lfs      map[string][]byte // by SHA-256
 	read     map[string]int64  // bytes by path of the file
 	requests []string
 	signed   int
-	sending  int // files on their way
 }
 
 type repo struct {
@@ -135,20 +140,18 @@ func Bytes(seed uint64, size int) []byte {
 }
 
 // Read is how many bytes of files were sent, in all.
-func (h *Hub) Read() (sum int64) {
+func (h *Hub) Read() int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return h.Sent()
+}
+
+// Sent is what Read returns, for the functions of Set and Await.
+func (h *Hub) Sent() (sum int64) {
 	for _, n := range h.read {
 		sum += n
 	}
 	return sum
-}
-
-// Quiet reports whether no file is on its way.
-func (h *Hub) Quiet() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.sending == 0
 }
 
 // Delete removes a repository with its files.
@@ -161,6 +164,40 @@ func (h *Hub) Delete(name string) {
 		}
 	}
 	delete(h.repos, name)
+}
+
+// Await waits until a condition on what was sent holds, and reports whether it does
+// before the limit.
+func (h *Hub) Await(limit time.Duration, ok func(h *Hub) bool) bool {
+	late := time.After(limit)
+	for {
+		h.mu.Lock()
+		if ok(h) {
+			h.mu.Unlock()
+			return true
+		}
+		if h.changed == nil {
+			h.changed = make(chan struct{})
+		}
+		changed := h.changed
+		h.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late:
+			return false
+		}
+	}
+}
+
+// note changes what was sent, and wakes who waits for it.
+func (h *Hub) note(change func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	change()
+	if h.changed != nil {
+		close(h.changed)
+		h.changed = nil
+	}
 }
 
 // Requests lists method and path of all requests, and forgets them.
@@ -277,6 +314,9 @@ const page = 3
 
 func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
 	entries, folders := []map[string]any{}, map[string]bool{}
+	h.mu.Lock()
+	longer := h.Longer
+	h.mu.Unlock()
 	for _, path := range sorted(files) {
 		for i := range path {
 			if folder := path[:i]; path[i] == '/' && !folders[folder] {
@@ -288,7 +328,7 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 		e := map[string]any{"type": "file", "path": path, "oid": f.oid, "size": len(f.Body)}
 		if f.LFS {
 			e["oid"] = strings.Repeat("1", 40)
-			e["lfs"] = map[string]any{"oid": f.oid, "size": len(f.Body), "pointerSize": 135}
+			e["lfs"] = map[string]any{"oid": f.oid, "size": len(f.Body) + longer, "pointerSize": 135}
 			e["xetHash"] = strings.Repeat("ab", 32)
 		}
 		entries = append(entries, e)
@@ -366,14 +406,10 @@ func (h *Hub) signedFile(w http.ResponseWriter, r *http.Request) {
 
 // send sends a file or a range of it, with the failures that the test set.
 func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []byte) {
+	h.note(func() { h.Sending++ })
+	defer h.note(func() { h.Sending-- })
 	h.mu.Lock()
 	stall, cut, corrupt := h.Stall, 0, h.Corrupt
-	h.sending++
-	defer func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		h.sending--
-	}()
 	if h.Cuts > 0 {
 		h.Cuts--
 		cut = h.Cut
@@ -411,9 +447,7 @@ func (h *Hub) send(w http.ResponseWriter, r *http.Request, name string, body []b
 		out = out[:cut]
 	}
 	n, _ := w.Write(out)
-	h.mu.Lock()
-	h.read[name] += int64(n)
-	h.mu.Unlock()
+	h.note(func() { h.read[name] += int64(n) })
 	if cut > 0 {
 		panic(http.ErrAbortHandler)
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"aliquot/cache/models"
@@ -22,10 +23,14 @@ const (
 	longestWait = 60 * time.Second
 )
 
+// Token is what the origin of a scheme is asked with for a task of a namespace of Nomad that
+// brings a token, or "".
+type Token func(scheme, namespace, given string) string
+
 // Handler answers.
-func Handler(l *models.Library, status func() cacheapi.Status) http.Handler {
+func Handler(l *models.Library, token Token, status func() cacheapi.Status) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/fetch", func(w http.ResponseWriter, r *http.Request) { fetch(w, r, l) })
+	mux.HandleFunc("POST /v1/fetch", func(w http.ResponseWriter, r *http.Request) { fetch(w, r, l, token) })
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, status()) })
 	mux.HandleFunc("DELETE /v1/pins/{owner}", func(w http.ResponseWriter, r *http.Request) {
 		if err := l.Unpin(r.PathValue("owner")); err != nil {
@@ -37,7 +42,7 @@ func Handler(l *models.Library, status func() cacheapi.Status) http.Handler {
 	return mux
 }
 
-func fetch(w http.ResponseWriter, r *http.Request, l *models.Library) {
+func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Token) {
 	var ask cacheapi.Fetch
 	decoder := json.NewDecoder(io.LimitReader(r.Body, longestAsk))
 	decoder.DisallowUnknownFields()
@@ -45,6 +50,8 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library) {
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
 		return
 	}
+	scheme, _, _ := strings.Cut(ask.Model, "://")
+	ask.Token = token(scheme, ask.Namespace, ask.Token)
 	job, err := l.Fetch(r.Context(), ask)
 	if err != nil {
 		http.Error(w, err.Error(), code(err))

@@ -61,6 +61,9 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	if listing, err = l.platform(ctx, listing, ask.Token); err != nil {
+		return nil, err
+	}
 	files, err := chosen(listing.Files, ask.Include, ask.Exclude)
 	if err != nil {
 		return nil, fmt.Errorf("%w: model %s: %w", ErrAsk, ref, err)

@@ -25,9 +25,8 @@ import (
 )
 
 const (
-	// fresh is how long a branch is taken to be where it was.
-	fresh = time.Minute
-	// passFor is how long the origin's word that a token may read a repository holds.
+	// fresh and passFor are a library's Fresh and PassFor.
+	fresh   = time.Minute
 	passFor = 5 * time.Minute
 	// patience is how long an origin may take to list a model: clients of the Hub give
 	// up after 10 s.
@@ -41,6 +40,9 @@ type Library struct {
 	Log     *slog.Logger
 	// Linger is how long a fetch goes on after its last owner has gone; 0 for 2 minutes.
 	Linger time.Duration
+	// Fresh is how long a branch or tag is taken to be where it was, PassFor how long the
+	// origin's word holds that an asker may read.
+	Fresh, PassFor time.Duration
 
 	mu       sync.Mutex
 	passed   map[string]time.Time // by asker and name: when the origin let it pass
@@ -74,7 +76,7 @@ type Listing struct {
 
 // New makes a library over a cache's store.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
-	l := &Library{Cache: c, Origins: origins, Log: log, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
+	l := &Library{Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
 	if err := os.MkdirAll(l.dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
@@ -109,10 +111,10 @@ func (l *Library) Close() {
 // that is known is not asked for again; where the origin does not answer, the last one
 // known counts for those who may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
-	if known := l.known(ref, token, fresh, passFor); known != nil {
+	if known := l.known(ref, token, l.Fresh, l.PassFor); known != nil {
 		return known, nil
 	}
-	key := ref.String() + "\x00" + asker(ref, token)
+	key := ref.String() + "\x00" + ref.Revision + "\x00" + asker(ref, token)
 	l.mu.Lock()
 	a := l.asking[key]
 	if a == nil {
@@ -151,9 +153,7 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 		l.mu.Lock()
 		delete(l.passed, asker(ref, token))
 		l.mu.Unlock()
-		if hub, ok := l.Origins[ref.Scheme].(*origin.Hub); ok && hub.Anonymous(token) {
-			l.restrict(ref, true)
-		}
+		l.refused(ref, token, err)
 		return nil, err
 	}
 	// The origin is away: what was allowed stays so.
@@ -176,15 +176,30 @@ func inside(ref blob.Ref, files []origin.File) error {
 	return nil
 }
 
-func (l *Library) fromOrigin(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
-	hub, ok := l.Origins[ref.Scheme].(*origin.Hub)
-	if !ok {
-		got, err := l.Origins.List(ctx, ref, token)
-		if err != nil {
-			return nil, err
-		}
-		return &Listing{Listing: *got}, nil
+// refused notes that an origin refuses what it may have given to everybody before. The Hub
+// says of a private repository that there is none.
+func (l *Library) refused(ref blob.Ref, token string, err error) {
+	o, ok := l.Origins[ref.Scheme].(interface{ Anonymous(token string) bool })
+	if ok && o.Anonymous(token) && (ref.Scheme == "hf" || errors.Is(err, origin.ErrDenied)) {
+		l.restrict(ref, true)
 	}
+}
+
+func (l *Library) fromOrigin(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	switch o := l.Origins[ref.Scheme].(type) {
+	case *origin.Hub:
+		return l.fromHub(ctx, o, ref, token)
+	case *origin.OCI:
+		return l.fromRegistry(ctx, o, ref, token)
+	}
+	got, err := l.Origins.List(ctx, ref, token)
+	if err != nil {
+		return nil, err
+	}
+	return &Listing{Listing: *got}, nil
+}
+
+func (l *Library) fromHub(ctx context.Context, hub *origin.Hub, ref blob.Ref, token string) (*Listing, error) {
 	info, err := hub.Info(ctx, ref.Name, ref.Revision, token)
 	if err != nil {
 		return nil, fmt.Errorf("model %s: %w", ref, err)
@@ -226,7 +241,7 @@ func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 	now := time.Now()
 	l.mu.Lock()
 	l.passed[asker(ref, token)] = now
-	l.branches[ref.String()] = branch{got.Revision, now, got.Public}
+	l.branches[ref.String()+"@"+ref.Revision] = branch{got.Revision, now, got.Public}
 	for who, at := range l.passed {
 		// An origin that is away for a day asks for a new start.
 		if now.Sub(at) > 24*time.Hour {
@@ -242,22 +257,23 @@ func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 // known is what is known without the origin: of a branch for at most maxAge, for an
 // asker that passed at most maxPass ago; 0 for any time.
 func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duration) *Listing {
+	key := ref.String() + "@" + ref.Revision
 	l.mu.Lock()
 	at, passed := l.passed[asker(ref, token)]
-	b, ok := l.branches[ref.String()]
+	b, ok := l.branches[key]
 	l.mu.Unlock()
 	if !ok {
 		b = l.loadBranch(ref)
 	}
 	now := time.Now()
-	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass)
-	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision)
+	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.own(ref, token)
+	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" && origin.IsDigest(ref.Revision)
 	switch {
 	case b.revision == "":
 		return nil
 	case !passed && (maxPass != 0 || !b.public):
 		return nil
-	case !immutable && maxAge != 0 && now.Sub(b.at) >= maxAge:
+	case !immutable && maxAge != 0 && (now.Sub(b.at) >= maxAge || b.at.After(now)): // a clock may have been ahead
 		return nil
 	}
 	got, err := l.load(ref, b.revision)
@@ -265,6 +281,13 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 		return nil
 	}
 	return got
+}
+
+// own reports whether the configuration decides that this asker may read, and not the
+// origin: it is asked with the node's own credentials.
+func (l *Library) own(ref blob.Ref, token string) bool {
+	o, ok := l.Origins[ref.Scheme].(interface{ Own(token string) bool })
+	return ok && o.Own(token)
 }
 
 // file is where something about a repository is kept.

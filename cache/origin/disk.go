@@ -84,7 +84,7 @@ func (d Disk) List(_ context.Context, ref blob.Ref, _ string) (*Listing, error) 
 		if rel == "." {
 			rel = filepath.Base(at)
 		}
-		l.Files = append(l.Files, File{rel, o, source})
+		l.Files = append(l.Files, File{Path: rel, Object: o, Source: source})
 		words = append(words, rel, o.ID)
 		return err
 	})

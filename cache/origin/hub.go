@@ -278,7 +278,7 @@ func Files(name, sha string, tree []json.RawMessage) (files []File, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", e.Path, err)
 		}
-		files = append(files, File{e.Path, o, Source(name, sha, e.Path)})
+		files = append(files, File{Path: e.Path, Object: o, Source: Source(name, sha, e.Path)})
 	}
 	return files, nil
 }

@@ -1,5 +1,5 @@
-// Package origin reads objects where they come from: the Hugging Face Hub, web servers
-// and files. A source is written as a URL, whose scheme says which origin reads it.
+// Package origin reads objects where they come from: the Hugging Face Hub, S3, registries, web
+// servers and files. A source is written as a URL, whose scheme says which origin reads it.
 package origin
 
 import (
@@ -60,6 +60,8 @@ type Listing struct {
 	Revision string `json:"revision"`
 	Public   bool   `json:"public"`
 	Files    []File `json:"files"`
+	// Manifest is that of a registry, nil elsewhere.
+	Manifest *Manifest `json:"manifest,omitempty"`
 }
 
 // File is one file of a model.
@@ -67,6 +69,9 @@ type File struct {
 	Path   string      `json:"path"`
 	Object blob.Object `json:"object"`
 	Source string      `json:"source"`
+	// ETag and Modified are the origin's word, for its clients; of S3 alone.
+	ETag     string    `json:"etag,omitempty"`
+	Modified time.Time `json:"modified,omitzero"`
 }
 
 // Set is the origins by scheme.

@@ -134,6 +134,10 @@ func unwrapped(err error) error {
 	return err
 }
 
+// defaultWait is how long an origin is left alone that asks for patience and not for how
+// much.
+const defaultWait = 5 * time.Second
+
 // refusal is the error of an answer that is none.
 func refusal(res *http.Response) error {
 	where := res.Request.URL.Host
@@ -143,7 +147,7 @@ func refusal(res *http.Response) error {
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
 		return fmt.Errorf("%s: %w (%d)", where, ErrDenied, code)
 	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
-		after := 5 * time.Second
+		after := defaultWait
 		if s, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && s >= 0 {
 			after = min(time.Duration(s)*time.Second, 5*time.Minute)
 		}
@@ -173,7 +177,7 @@ func (w Web) List(ctx context.Context, ref blob.Ref, token string) (*Listing, er
 		return nil, fmt.Errorf("%s does not say how large it is", res.Request.URL.Host)
 	}
 	o := Named(res.ContentLength, at, res.Header.Get("ETag"), res.Header.Get("Last-Modified"))
-	return &Listing{Ref: ref, Revision: o.Digest(), Public: token == "", Files: []File{{path.Base(ref.Name), o, at}}}, nil
+	return &Listing{Ref: ref, Revision: o.Digest(), Public: token == "", Files: []File{{Path: path.Base(ref.Name), Object: o, Source: at}}}, nil
 }
 
 // Named is an object whose origin publishes no digest: what the words say of it stands

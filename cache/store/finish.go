@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,20 +17,65 @@ import (
 
 // sum is the digest of the bytes of an object up to some chunk.
 type sum struct {
-	hash hash.Hash // nil where the ID holds no digest
+	hash hash.Hash // nil where the object has no digest
+	want string    // in hexadecimal digits
 	next int       // first chunk that is not in it
 }
 
 func newSum(o blob.Object) sum {
 	switch o.Kind() {
 	case "sha256":
-		return sum{hash: sha256.New()}
+		return sum{hash: sha256.New(), want: o.Digest()}
 	case "git":
 		h := sha1.New()
 		fmt.Fprintf(h, "blob %d\x00", o.Size)
-		return sum{hash: h}
+		return sum{hash: h, want: o.Digest()}
 	}
-	return sum{}
+	s, err := blob.ParseSum(o.Sum)
+	switch {
+	case err != nil:
+		return sum{}
+	case s.Algorithm == "sha256":
+		return sum{hash: sha256.New(), want: s.Digest}
+	case s.Part > 0:
+		return sum{hash: &parts{Hash: md5.New(), size: s.Part}, want: s.Digest}
+	}
+	return sum{hash: md5.New(), want: s.Digest}
+}
+
+// parts is the digest of the digests of parts of one size.
+type parts struct {
+	hash.Hash // of the part that is not full yet
+	size, in  int64
+	digests   []byte
+}
+
+func (p *parts) Write(b []byte) (n int, err error) {
+	for len(b) > 0 {
+		piece := b[:min(int64(len(b)), p.size-p.in)]
+		_, _ = p.Hash.Write(piece)
+		p.in += int64(len(piece))
+		n, b = n+len(piece), b[len(piece):]
+		if p.in == p.size {
+			p.end()
+		}
+	}
+	return n, nil
+}
+
+func (p *parts) end() {
+	p.digests = p.Hash.Sum(p.digests)
+	p.Hash.Reset()
+	p.in = 0
+}
+
+// Sum ends the last part.
+func (p *parts) Sum(b []byte) []byte {
+	if p.in > 0 {
+		p.end()
+	}
+	all := md5.Sum(p.digests)
+	return append(b, all[:]...)
 }
 
 // run writes the log and follows the digest, so that little is left to do when the
@@ -124,7 +170,9 @@ var ErrDigest = errors.New("the bytes do not have the object's digest")
 func (p *Partial) Again() {
 	p.rest()
 	defer p.mu.Unlock()
-	p.sum = newSum(p.Object)
+	o := p.Object
+	o.Sum = p.stated
+	p.sum = newSum(o)
 }
 
 // rest waits until the writer has nothing to do and returns with the lock held.
@@ -146,7 +194,7 @@ func (p *Partial) Finish() error {
 	if err == nil {
 		err = p.follow(end)
 	}
-	if err == nil && p.sum.hash != nil && hex.EncodeToString(p.sum.hash.Sum(nil)) != p.Object.Digest() {
+	if err == nil && p.sum.hash != nil && hex.EncodeToString(p.sum.hash.Sum(nil)) != p.sum.want {
 		err = ErrDigest
 	}
 	p.mu.Unlock()

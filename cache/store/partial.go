@@ -38,7 +38,8 @@ type Partial struct {
 	closed bool
 	err    error // of the log
 	sum    sum
-	named  bool // the names of the files are on the disk; of the writer alone
+	named  bool   // the names of the files are on the disk; of the writer alone
+	stated string // the checksum that sum follows, by the origin's word
 }
 
 // Chunk is what is known of a chunk that is held.
@@ -62,8 +63,13 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 		return nil, ErrWhole
 	}
 	p := s.partials[o.ID]
-	if p != nil && p.Object != o {
-		return nil, fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
+	if p != nil {
+		if err := p.agree(o); err != nil && p.users > 0 {
+			return nil, err
+		} else if err != nil {
+			p.remove() // nobody wants what it was taken for
+			p = nil
+		}
 	}
 	if p != nil && p.users == 0 && p.failed() {
 		p = s.again(p)
@@ -86,6 +92,25 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 		}
 	}
 	return p, nil
+}
+
+// agree compares the object with what somebody else asks for under its ID, and takes a
+// checksum from there where it has none: from then on it is checked.
+func (p *Partial) agree(o blob.Object) error {
+	if p.Object.Size != o.Size {
+		return fmt.Errorf("object %s has %d bytes and %d are asked for", o.ID, p.Object.Size, o.Size)
+	}
+	p.rest()
+	defer p.mu.Unlock()
+	switch {
+	case o.Sum == "" || o.Sum == p.stated:
+		return nil
+	case p.stated != "":
+		return fmt.Errorf("object %s has the checksum %s and %s is asked for", o.ID, p.stated, o.Sum)
+	}
+	p.stated = o.Sum
+	p.sum = newSum(o)
+	return nil
 }
 
 // failed reports whether chunks of it could not be written to the log or read.
@@ -133,7 +158,7 @@ func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
 		data.Close()
 		return nil, err
 	}
-	p := &Partial{Object: o, store: s, file: data, log: log, used: time.Now(), chunks: make([]Chunk, o.Chunks()), sum: newSum(o)}
+	p := &Partial{Object: o, store: s, file: data, log: log, used: time.Now(), chunks: make([]Chunk, o.Chunks()), sum: newSum(o), stated: o.Sum}
 	p.wake = sync.NewCond(&p.mu)
 	s.partials[o.ID] = p
 	go p.run()

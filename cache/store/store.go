@@ -129,13 +129,20 @@ func (s *Store) read() error {
 	for _, e := range entries {
 		info, err := e.Info()
 		if err == nil && info.Mode().IsRegular() && (blob.Object{ID: e.Name()}).Check() == nil {
-			s.add(e.Name(), info.Size(), info.ModTime())
+			s.add(e.Name(), info.Size(), earlier(info.ModTime(), time.Now())) // a clock may have been ahead
 		}
 	}
 	if err := s.readPartials(); err != nil {
 		return err
 	}
 	return s.readViews()
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 func (s *Store) path(elements ...string) string {

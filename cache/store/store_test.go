@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -381,16 +380,25 @@ func TestOneProcessUsesADirectory(t *testing.T) {
 	}
 }
 
-// A disk that is full is said to be, by reserving before anything is fetched.
-func TestAFullDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root")
-	}
+// smallDisk mounts a file system of its own. The test is skipped where this process may
+// mount nothing, and fails where it may and cannot.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skipf("tmpfs cannot be mounted: %v", err)
+	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)
+	if errors.Is(err, unix.EPERM) {
+		t.Skip("mounting a small file system needs root with CAP_SYS_ADMIN")
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
+
+// A disk that is full is said to be, by reserving before anything is fetched.
+func TestAFullDisk(t *testing.T) {
+	dir := smallDisk(t, "4m")
 	s := open(t, dir, Options{})
 	_, o := contents(40, 6<<20)
 	if _, err := s.Partial(o, true); !errors.Is(err, ErrNoRoom) {
@@ -430,7 +438,7 @@ func victim(dir string) {
 		p.Done(n, crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli)), "")
 		fmt.Println("written", n)
 	}
-	time.Sleep(time.Minute)
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
 }
 
 func TestMain(m *testing.M) {
@@ -452,6 +460,9 @@ func TestKill(t *testing.T) {
 			cmd.Env = append(os.Environ(), "STORE_VICTIM="+dir)
 			out, err := cmd.StdoutPipe()
 			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := cmd.StdinPipe(); err != nil { // open for as long as the test runs
 				t.Fatal(err)
 			}
 			if err := cmd.Start(); err != nil {

@@ -3,11 +3,19 @@ package aliquot
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/registry"
+	"github.com/docker/docker/client"
 	"github.com/hashicorp/nomad/plugins/drivers"
+
+	"aliquot/internal/cacheapi"
 )
 
 // pull is the pull of an image beside other things.
@@ -17,12 +25,23 @@ type pull struct {
 }
 
 // pullBeside pulls a task's image while its models are fetched, where nothing but its
-// name is needed for that. The docker driver then finds it, or pulls it as ever and says
-// why it cannot.
+// name and the job's own credentials are needed for that. The docker driver then finds it,
+// or pulls it as ever and says why it cannot.
 func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) *pull {
+	return d.pulling(ctx, cfg, task, true)
+}
+
+// pullThrough pulls a task's image through the node's cache, where there is one that can,
+// so that the cluster reads it from its registry once. Otherwise the docker driver does as
+// ever.
+func (d *Driver) pullThrough(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) {
+	<-d.pulling(ctx, cfg, task, false).done
+}
+
+func (d *Driver) pulling(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig, direct bool) *pull {
 	p := &pull{done: make(chan struct{})}
 	set, _ := d.settings()
-	named := task.Auth.Username == "" && task.Auth.Password == "" && !set.authenticates && task.LoadImage == "" && !task.ForcePull
+	named := !set.authenticates && task.LoadImage == "" && !task.ForcePull
 	limit, err := time.ParseDuration(cmp.Or(task.ImagePullTimeout, set.pullTimeout))
 	if !named || err != nil {
 		close(p.done)
@@ -32,8 +51,9 @@ func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task T
 		defer close(p.done)
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		if err := d.pull(ctx, set, cfg, task.Image); err != nil {
-			d.log.Debug("the image was not pulled beside the models", "image", task.Image, "error", err)
+		of := puller{d: d, cfg: cfg, task: task, cache: d.cache(), direct: direct && task.Auth.Username == "" && task.Auth.Password == ""}
+		if err := of.pull(ctx, set); err != nil {
+			d.log.Debug("the image was not pulled before the container's start", "image", task.Image, "error", err)
 			return
 		}
 		p.at = time.Now()
@@ -41,21 +61,97 @@ func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task T
 	return p
 }
 
-func (d *Driver) pull(ctx context.Context, set settings, cfg *drivers.TaskConfig, name string) error {
-	engine, err := set.engine.client()
+// puller pulls the image of one task.
+type puller struct {
+	d      *Driver
+	cfg    *drivers.TaskConfig
+	task   TaskConfig
+	cache  *cacheapi.Client
+	engine *client.Client
+	direct bool // also from the registry itself
+}
+
+// askWithin is how long the cache may take to say how an image is pulled through it.
+const askWithin = 5 * time.Second
+
+func (p *puller) pull(ctx context.Context, set settings) (err error) {
+	name := p.task.Image
+	if p.engine, err = set.engine.client(); err != nil {
+		return err
+	}
+	defer p.engine.Close()
+	if _, err := p.engine.ImageInspect(ctx, name); err == nil {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, askWithin)
+	through, err := p.cache.Image(asking, cacheapi.Image{Image: name, Namespace: p.cfg.Namespace})
+	cancel()
+	if err == nil {
+		p.say("image "+name+" is pulled through the node's cache", "cache")
+		if err = p.through(ctx, name, through); err == nil {
+			return nil
+		}
+		p.d.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name, "error", err)
+	}
+	if !p.direct {
+		return err
+	}
+	p.say("image "+name+" is pulled", "registry")
+	return p.image(ctx, name, "")
+}
+
+func (p *puller) say(message, from string) {
+	p.d.emit(p.cfg, message, map[string]string{"image": p.task.Image, "from": from})
+}
+
+// through pulls an image by the cache's name for it and gives it its own. A name with a
+// digest only a pull can give: with all layers here it reads the manifest alone.
+func (p *puller) through(ctx context.Context, name string, through cacheapi.Pull) error {
+	auth := registry.AuthConfig{Username: through.Username, Password: through.Password}
+	if p.task.Auth.Username != "" || p.task.Auth.Password != "" {
+		auth.Username, auth.Password = p.task.Auth.Username, p.task.Auth.Password
+	}
+	signed, err := registry.EncodeAuthConfig(auth)
 	if err != nil {
 		return err
 	}
-	defer engine.Close()
-	if _, err := engine.ImageInspect(ctx, name); err == nil {
-		return nil
+	if err := p.image(ctx, through.Name, signed); err != nil {
+		return err
 	}
-	d.emit(cfg, "image "+name+" is pulled", map[string]string{"image": name})
-	progress, err := engine.ImagePull(ctx, name, image.PullOptions{})
+	// What has the image's own name keeps it.
+	defer func() {
+		if _, err := p.engine.ImageRemove(ctx, through.Name, image.RemoveOptions{}); err != nil {
+			p.d.log.Debug("the cache's name of an image stays", "image", through.Name, "error", err)
+		}
+	}()
+	if strings.Contains(name, "@") {
+		own := ""
+		if p.task.Auth.Username != "" || p.task.Auth.Password != "" {
+			own = signed
+		}
+		return p.image(ctx, name, own)
+	}
+	return p.engine.ImageTag(ctx, through.Name, name)
+}
+
+// image has the engine pull an image, and waits for it.
+func (p *puller) image(ctx context.Context, name, auth string) error {
+	progress, err := p.engine.ImagePull(ctx, name, image.PullOptions{RegistryAuth: auth})
 	if err != nil {
 		return err
 	}
 	defer progress.Close()
-	_, err = io.Copy(io.Discard, progress)
-	return err
+	for lines := json.NewDecoder(progress); ; {
+		var line struct {
+			Error string `json:"error"`
+		}
+		switch err := lines.Decode(&line); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case line.Error != "":
+			return fmt.Errorf("the engine: %s", line.Error)
+		}
+	}
 }

@@ -143,6 +143,9 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 		took.add("compile cache", "compile_cache", time.Since(began))
 	}
 	began := time.Now()
+	if image == nil {
+		d.pullThrough(ctx, cfg, start.task)
+	}
 	handle, network, err := d.launch(cfg, start, brought)
 	if err != nil {
 		d.release(cfg.ID)

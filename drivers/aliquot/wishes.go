@@ -26,13 +26,14 @@ type wishes struct {
 	// for others.
 	wait, timeout time.Duration
 	token         string
+	namespace     string
 	// ownNetwork is set where the loopback address is the container's own.
 	ownNetwork bool
 }
 
 // wishes reads and checks what a task says about models.
 func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
-	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host"}
+	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host", namespace: cfg.Namespace}
 	if len(c.Models) == 0 {
 		return w, nil
 	}
@@ -100,7 +101,7 @@ func placeOf(r blob.Ref) string {
 
 // ask is the question for one model to the node's cache.
 func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
-	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner, Wait: wait.Seconds()}
+	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner, Namespace: w.namespace, Wait: wait.Seconds()}
 	if ref.Scheme == "hf" {
 		f.Token = w.token
 	}

@@ -20,6 +20,9 @@ type Object struct {
 	ID string `json:"id"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
+	// Sum is a checksum of the bytes by the origin's word, for an ID that holds no digest;
+	// "" where there is none. See ParseSum.
+	Sum string `json:"sum,omitempty"`
 }
 
 // digits are the hexadecimal digits of an ID by its kind.
@@ -47,7 +50,11 @@ func (o Object) Check() error {
 	if o.Size < 0 {
 		return fmt.Errorf("object %s: %d bytes", o.ID, o.Size)
 	}
-	return nil
+	if o.Sum == "" {
+		return nil
+	}
+	_, err := ParseSum(o.Sum)
+	return err
 }
 
 // Chunks is the number of the object's chunks.

@@ -33,6 +33,8 @@ func ParseRef(text string) (Ref, error) {
 	if scheme == "hf" || scheme == "oci" {
 		if at := strings.LastIndexByte(rest, '@'); at >= 0 {
 			r.Name, r.Revision = rest[:at], rest[at+1:]
+		} else if scheme == "oci" {
+			r.Name, r.Revision = tagged(rest)
 		}
 		if r.Revision == "" || strings.ContainsAny(r.Revision, "\x00?#%\\ ") || strings.Contains(r.Revision, "..") {
 			return Ref{}, fmt.Errorf("model %.120q: %q is no revision", text, r.Revision)
@@ -51,6 +53,14 @@ func ParseRef(text string) (Ref, error) {
 		}
 	}
 	return r, nil
+}
+
+// tagged splits the name of an image or artifact as registries' clients write it.
+func tagged(text string) (name, tag string) {
+	if colon := strings.LastIndexByte(text, ':'); colon > strings.LastIndexByte(text, '/') {
+		return text[:colon], text[colon+1:]
+	}
+	return text, "latest"
 }
 
 // String writes the ref as ParseRef reads it.

@@ -27,6 +27,9 @@ type Fetch struct {
 	Exclude []string `json:"exclude,omitempty"`
 	// Token is the job's for the origin, "" for none.
 	Token string `json:"token,omitempty"`
+	// Namespace is the job's in Nomad. The cache's configuration says which namespaces may
+	// use the node's own tokens and keys.
+	Namespace string `json:"namespace,omitempty"`
 	// Owner, if any, pins the model as soon as it is whole, until
 	// DELETE /v1/pins/<owner>: an allocation and task.
 	Owner string `json:"owner,omitempty"`
@@ -81,6 +84,28 @@ type Status struct {
 	Pins map[string][]string `json:"pins"`
 	// HF is the URL that HF_ENDPOINT may be set to, "" where the face is off.
 	HF string `json:"hf,omitempty"`
+	// OCI is the URL of the face of registries, "" where it is off.
+	OCI string `json:"oci,omitempty"`
+	// S3 is the URL that AWS_ENDPOINT_URL may be set to, "" where the face is off.
+	S3 string `json:"s3,omitempty"`
+}
+
+// Image asks how an image is pulled through the cache: POST /v1/image. The answer is a Pull;
+// status 404 says that it cannot be.
+type Image struct {
+	// Image is its name as a job has it, such as vllm/vllm-openai:v0.28.0.
+	Image string `json:"image"`
+	// Namespace is the job's in Nomad.
+	Namespace string `json:"namespace"`
+}
+
+// Pull is how the engine pulls an image through the cache.
+type Pull struct {
+	// Name is what the engine pulls.
+	Name string `json:"name"`
+	// Username and Password sign in where the job brings no credentials of its own.
+	Username string `json:"username"`
+	Password string `json:"password"`
 }
 
 // Error is a refusal of the cache.
@@ -109,6 +134,12 @@ func NewClient(socket string) *Client {
 func (c *Client) Fetch(ctx context.Context, ask Fetch) (m Model, err error) {
 	err = c.do(ctx, http.MethodPost, "/v1/fetch", ask, &m)
 	return m, err
+}
+
+// Image asks how to pull an image through the cache.
+func (c *Client) Image(ctx context.Context, ask Image) (p Pull, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/image", ask, &p)
+	return p, err
 }
 
 // Unpin ends what an owner has pinned.

@@ -1,0 +1,156 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Hub is the Hugging Face Hub.
+type Hub struct {
+	Endpoint, TokenFile string
+	// Namespaces are those of Nomad whose tasks may use the token.
+	Namespaces Namespaces
+}
+
+// S3 is a server that speaks S3; nil without one.
+type S3 struct {
+	Endpoint, Region, CredentialsFile, Profile string
+	PathStyle, Anonymous, ETagIsMD5            bool
+	// Namespaces are those of Nomad whose tasks may use the keys.
+	Namespaces Namespaces
+}
+
+// OCI is how registries are asked.
+type OCI struct {
+	// AuthFile holds the node's own credentials, as docker's config.json does; "" for none.
+	AuthFile string
+	// Plain are hosts without TLS.
+	Plain []string
+	// Namespaces are those of Nomad whose tasks may use the credentials.
+	Namespaces Namespaces
+}
+
+// S3Face is what unchanged clients of S3 read from.
+type S3Face struct {
+	// Listen is its address, "" for none.
+	Listen string
+	// Domain is the name below which a bucket can be a host.
+	Domain string
+	// KeysFile holds who may ask, "" for everybody who reaches the face.
+	KeysFile string
+}
+
+// Namespaces are namespaces of Nomad, or "*" for all and for who has none.
+type Namespaces []string
+
+// Holds reports whether a namespace is one of them, "" for who has none.
+func (n Namespaces) Holds(namespace string) bool {
+	return slices.Contains(n, "*") || namespace != "" && slices.Contains(n, namespace)
+}
+
+func (n Namespaces) check(key string) error {
+	if slices.Contains(n, "") {
+		return fmt.Errorf("%s has an empty name: want namespaces of Nomad, or \"*\" for all", key)
+	}
+	return nil
+}
+
+type hubBody struct {
+	Endpoint   *string  `hcl:"endpoint,optional"`
+	TokenFile  *string  `hcl:"token_file,optional"`
+	Namespaces []string `hcl:"namespaces,optional"`
+}
+
+type s3Body struct {
+	Endpoint        *string  `hcl:"endpoint,optional"`
+	Region          *string  `hcl:"region,optional"`
+	PathStyle       *bool    `hcl:"path_style,optional"`
+	CredentialsFile *string  `hcl:"credentials_file,optional"`
+	Profile         *string  `hcl:"profile,optional"`
+	Anonymous       *bool    `hcl:"anonymous,optional"`
+	ETagIsMD5       *bool    `hcl:"etag_is_md5,optional"`
+	Namespaces      []string `hcl:"namespaces,optional"`
+}
+
+type ociBody struct {
+	AuthFile   *string  `hcl:"auth_file,optional"`
+	Plain      []string `hcl:"plain_http,optional"`
+	Namespaces []string `hcl:"namespaces,optional"`
+}
+
+func (b fileBody) origins(c *Config) []error {
+	c.Hub = Hub{"https://huggingface.co", "", Namespaces{"*"}}
+	if h := b.Hub; h != nil {
+		c.Hub.Endpoint, c.Hub.TokenFile = strings.TrimSuffix(or(h.Endpoint, c.Hub.Endpoint), "/"), or(h.TokenFile, "")
+		if h.Namespaces != nil {
+			c.Hub.Namespaces = h.Namespaces
+		}
+	}
+	c.S3Face = S3Face{or(b.S3Listen, ""), or(b.S3Domain, "localhost"), or(b.S3Keys, "")}
+	return []error{isURL("huggingface.endpoint", c.Hub.Endpoint), c.Hub.Namespaces.check("huggingface.namespaces"), c.s3(b.S3), c.S3Face.check(), c.oci(b.OCI)}
+}
+
+func isURL(key, text string) error {
+	if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return fmt.Errorf("%s is %q: want a URL such as https://huggingface.co", key, text)
+	}
+	return nil
+}
+
+func (c *Config) s3(b *s3Body) error {
+	if b == nil {
+		return nil
+	}
+	s := &S3{
+		Endpoint: strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"), Region: or(b.Region, "us-east-1"), PathStyle: or(b.PathStyle, false),
+		CredentialsFile: or(b.CredentialsFile, ""), Profile: or(b.Profile, ""), Anonymous: or(b.Anonymous, false), ETagIsMD5: or(b.ETagIsMD5, true), Namespaces: b.Namespaces,
+	}
+	c.S3 = s
+	switch u, err := url.Parse(s.Endpoint); {
+	case err != nil || u.Host == "" || u.Path != "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("s3.endpoint is %q: want a URL without a path, such as https://s3.eu-central-1.amazonaws.com", s.Endpoint)
+	case s.CredentialsFile != "" && !filepath.IsAbs(s.CredentialsFile):
+		return fmt.Errorf("s3.credentials_file is %q: want an absolute path", s.CredentialsFile)
+	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
+		return errors.New("s3.anonymous and credentials_file or namespaces contradict each other: leave one out")
+	case !s.Anonymous && len(s.Namespaces) == 0:
+		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the credentials may, [\"*\"] for all, or set anonymous = true")
+	}
+	return s.Namespaces.check("s3.namespaces")
+}
+
+func (c *Config) oci(b *ociBody) error {
+	if b == nil {
+		return nil
+	}
+	c.OCI = OCI{or(b.AuthFile, ""), b.Plain, b.Namespaces}
+	switch at := c.OCI.AuthFile; {
+	case at != "" && !filepath.IsAbs(at):
+		return fmt.Errorf("oci.auth_file is %q: want an absolute path", at)
+	case at != "" && len(b.Namespaces) == 0:
+		return errors.New("oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, or [\"*\"] for all")
+	case at == "" && len(b.Namespaces) > 0:
+		return errors.New("oci.namespaces is without use: it says who may use oci.auth_file, which is missing")
+	}
+	for _, host := range b.Plain {
+		if host == "" || strings.ContainsAny(host, "/ ") {
+			return fmt.Errorf("oci.plain_http has %q: want a registry's host or host:port", host)
+		}
+	}
+	return c.OCI.Namespaces.check("oci.namespaces")
+}
+
+func (f S3Face) check() error {
+	switch {
+	case f.KeysFile != "" && !filepath.IsAbs(f.KeysFile):
+		return fmt.Errorf("s3_keys_file is %q: want an absolute path", f.KeysFile)
+	case f.Domain == "" || strings.ContainsAny(f.Domain, ":/ ") || net.ParseIP(f.Domain) != nil:
+		return fmt.Errorf("s3_domain is %q: want a host name such as localhost", f.Domain)
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+// Package face is what all faces of a cache share: it sends objects and ranges of them to
+// clients of HTTP.
+package face
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/cache/fetch"
+	"aliquot/cache/store"
+)
+
+// ErrRange is the error of a range that lies outside of its object.
+var ErrRange = errors.New("the file has no such range")
+
+// Sender sends objects of a cache.
+type Sender struct {
+	Cache *fetch.Cache
+	Log   *slog.Logger
+}
+
+// File answers a GET with an object, or the range of it that is asked for. The headers go
+// out before the first byte is here: clients of the Hub give up on headers that take 10 s.
+// An error means that nothing was sent; what fails later breaks the connection off.
+func (s Sender) File(w http.ResponseWriter, r *http.Request, t fetch.Target, etag string) error {
+	size := t.Object.Size
+	from, to, partial, ok := span(r, etag, size)
+	if !ok {
+		w.Header().Set("Content-Range", "bytes */"+strconv.FormatInt(size, 10))
+		return ErrRange
+	}
+	reader, err := s.Cache.Open(r.Context(), t, from, to)
+	if errors.Is(err, store.ErrNoRoom) {
+		s.Log.Warn("a file passes through the cache and is not kept", "path", r.URL.Path, "error", err)
+		return s.pass(w, r, t, from, to, partial)
+	}
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if whole := reader.File(); whole != nil && size > 0 {
+		http.ServeContent(w, r, "", time.Time{}, whole) // by sendfile
+		return nil
+	}
+	head(w, from, to, size, partial)
+	_, err = io.Copy(w, reader)
+	s.broken(r, err)
+	return nil
+}
+
+// head sends the headers of a range.
+func head(w http.ResponseWriter, from, to, size int64, partial bool) {
+	h := w.Header()
+	h.Set("Content-Length", strconv.FormatInt(to-from, 10))
+	status := http.StatusOK
+	if partial {
+		status = http.StatusPartialContent
+		h.Set("Content-Range", "bytes "+strconv.FormatInt(from, 10)+"-"+strconv.FormatInt(to-1, 10)+"/"+strconv.FormatInt(size, 10))
+	}
+	w.WriteHeader(status)
+	_ = http.NewResponseController(w).Flush()
+}
+
+// pass reads from the origin what the store has no room for.
+func (s Sender) pass(w http.ResponseWriter, r *http.Request, t fetch.Target, from, to int64, partial bool) error {
+	body, err := s.Cache.Pass(r.Context(), t, from, to)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	head(w, from, to, t.Object.Size, partial)
+	n, err := io.Copy(w, body)
+	if err == nil && n < to-from {
+		err = io.ErrUnexpectedEOF
+	}
+	s.broken(r, err)
+	return nil
+}
+
+// broken breaks the connection off, so that a client does not take a part for the
+// whole; it asks for the rest by range.
+func (s Sender) broken(r *http.Request, err error) {
+	if err == nil {
+		return
+	}
+	if r.Context().Err() == nil {
+		s.Log.Warn("an answer was broken off", "path", r.URL.Path, "error", err)
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// span reads a request's range, from its first byte to before its last. Several ranges
+// are answered with the whole, as HTTP allows.
+func span(r *http.Request, etag string, size int64) (from, to int64, partial, ok bool) {
+	text := r.Header.Get("Range")
+	if size == 0 {
+		text = "" // clients ask an empty file for its first byte, to learn its size
+	}
+	if condition := r.Header.Get("If-Range"); condition != "" && condition != etag {
+		text = ""
+	}
+	spec, found := strings.CutPrefix(text, "bytes=")
+	if !found || strings.Contains(spec, ",") {
+		return 0, size, false, true
+	}
+	first, last, found := strings.Cut(strings.TrimSpace(spec), "-")
+	if !found {
+		return 0, size, false, true
+	}
+	begin, err := number(first)
+	end, err2 := number(last)
+	switch {
+	case errors.Join(err, err2) != nil || first == "" && last == "":
+		return 0, size, false, true
+	case first == "":
+		if end == 0 {
+			return 0, 0, false, false
+		}
+		return max(0, size-end), size, true, true
+	case last == "" || end >= size:
+		end = size - 1
+	}
+	if begin >= size {
+		return 0, 0, false, false
+	}
+	if end < begin {
+		return 0, size, false, true
+	}
+	return begin, end + 1, true, true
+}
+
+func number(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err == nil && n < 0 {
+		err = strconv.ErrRange
+	}
+	return n, err
+}

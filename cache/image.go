@@ -1,0 +1,53 @@
+package cache
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"aliquot/cache/oci"
+	"aliquot/internal/cacheapi"
+)
+
+// longestName bounds a request about an image, in bytes.
+const longestName = 64 << 10
+
+// image answers how an image is pulled through the cache, with a ticket that opens for it
+// what the job's namespace may read.
+func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
+	var ask cacheapi.Image
+	if err := json.NewDecoder(io.LimitReader(r.Body, longestName)).Decode(&ask); err != nil {
+		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if d.ociFace == "" {
+		http.Error(w, "oci_listen of the cache is off", http.StatusNotFound)
+		return
+	}
+	name, repository, err := pulled(strings.TrimPrefix(d.ociFace, "http://"), ask.Image)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusNotFound)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(cacheapi.Pull{Name: name, Username: oci.User, Password: d.tickets.Issue(ask.Namespace, repository)})
+}
+
+// pulled is the name by which an image is pulled through a face, and its repository.
+func pulled(face, image string) (name, repository string, err error) {
+	ref, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return "", "", fmt.Errorf("image %.200q: %w", image, err)
+	}
+	ref = reference.TagNameOnly(ref)
+	repository = ref.Name()
+	if strings.HasPrefix(repository, face+"/") {
+		return "", "", fmt.Errorf("image %s is pulled through this cache already", image)
+	}
+	rest := strings.TrimPrefix(ref.String(), repository) // tag and digest
+	return face + "/" + oci.Path(repository) + rest, repository, nil
+}

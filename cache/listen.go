@@ -1,0 +1,116 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"aliquot/cache/hub"
+	"aliquot/cache/local"
+	"aliquot/cache/oci"
+	"aliquot/cache/peer"
+	"aliquot/cache/s3"
+)
+
+// listen opens all listeners.
+func (d *Daemon) listen() error {
+	d.shelf = d.snapshots()
+	mux := http.NewServeMux()
+	mux.Handle("/", local.Handler(d.library, d.token, d.Status))
+	d.shelf.Local(mux)
+	mux.HandleFunc("POST /v1/image", d.image)
+	if err := d.listenSocket(mux); err != nil {
+		return err
+	}
+	var err error
+	if d.hf, err = d.face("hf_listen", d.conf.HF, &hub.Face{Library: d.library, Token: d.token, Log: d.log}); err != nil {
+		return err
+	}
+	if err := d.listenS3(); err != nil {
+		return err
+	}
+	registry := &oci.Face{Library: d.library, Token: func(namespace string) string { return d.token("oci", namespace, "") }, Tickets: d.tickets, Log: d.log}
+	if d.ociFace, err = d.face("oci_listen", d.conf.OCIListen, registry); err != nil {
+		return err
+	}
+	if _, err := d.face("admin", d.conf.Admin, d.admin()); err != nil {
+		return err
+	}
+	if d.conf.Peer == nil {
+		return nil
+	}
+	l, err := net.Listen("tcp", d.conf.Peer.Listen)
+	if err != nil {
+		return fmt.Errorf("peer.listen: %w", err)
+	}
+	if files := d.files(); files != nil {
+		if l, err = files.Listen(l); err != nil {
+			return err
+		}
+	}
+	peers := http.NewServeMux()
+	peers.Handle("/", peer.Handler(d.cache, d.conf.Peer.Insecure, d.log))
+	if d.shelf.Peers != nil {
+		d.shelf.Peer(peers)
+	}
+	d.serve(l, peers)
+	return nil
+}
+
+func (d *Daemon) listenSocket(h http.Handler) error {
+	at := d.conf.Socket
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	if err := os.Remove(at); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("socket: %w", err)
+	}
+	l, err := net.Listen("unix", at)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	// Whoever may ask may mount any public model: root alone.
+	if err := os.Chmod(at, 0o600); err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	d.serve(l, h)
+	return nil
+}
+
+// face serves on an address, and returns the URL; neither for "".
+func (d *Daemon) face(key, address string, h http.Handler) (url string, err error) {
+	if address == "" {
+		return "", nil
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", key, err)
+	}
+	d.serve(l, h)
+	return "http://" + l.Addr().String(), nil
+}
+
+func (d *Daemon) listenS3() (err error) {
+	f := &s3.Face{
+		Library: d.library, Origin: d.s3, Domain: d.conf.S3Face.Domain, Log: d.log,
+		Token: func(scheme, namespace string) string { return d.token(scheme, namespace, "") },
+	}
+	if path := d.conf.S3Face.KeysFile; path != "" {
+		if f.Keys, err = s3.ReadKeys(path); err != nil {
+			return err
+		}
+	}
+	d.s3Face, err = d.face("s3_listen", d.conf.S3Face.Listen, f)
+	return err
+}
+
+func (d *Daemon) serve(l net.Listener, h http.Handler) {
+	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
+	d.servers = append(d.servers, s)
+	go func() { _ = s.Serve(l) }()
+}

@@ -1,0 +1,172 @@
+// Package oci speaks the read half of the protocol of registries to unchanged clients:
+// docker pulls 127.0.0.1:<port>/<host>/<repository>, and gets what <host> has under
+// <repository>. Manifests and blobs come through the node's cache.
+// https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/cache/face"
+	"aliquot/cache/fetch"
+	"aliquot/cache/models"
+	"aliquot/cache/origin"
+	"aliquot/internal/blob"
+)
+
+// Face is the handler.
+type Face struct {
+	Library *models.Library
+	// Token is what a registry is asked with for a task of a namespace of Nomad, "" for who
+	// has none.
+	Token   func(namespace string) string
+	Tickets *Tickets
+	Log     *slog.Logger
+}
+
+// ask is a request, read.
+type ask struct {
+	name string // of the repository, with its host
+	kind string // "manifests" or "blobs"
+	what string // a tag or digest
+}
+
+// read reads a path. Hosts with a port have two underscores in the place of the colon,
+// which cannot be part of an image's name.
+func read(at string) (a ask, ok bool) {
+	words := strings.Split(strings.TrimPrefix(at, "/v2/"), "/")
+	n := len(words)
+	if n < 4 || words[n-2] != "manifests" && words[n-2] != "blobs" {
+		return a, false
+	}
+	words[0] = strings.Replace(words[0], "__", ":", 1)
+	return ask{strings.Join(words[:n-2], "/"), words[n-2], words[n-1]}, true
+}
+
+// Path is where an image or repository of a registry is found below a face.
+func Path(name string) string {
+	host, rest, _ := strings.Cut(name, "/")
+	return strings.Replace(host, ":", "__", 1) + "/" + rest
+}
+
+// ServeHTTP answers.
+func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
+	if path.Clean(r.URL.Path) == TokenPath {
+		f.Tickets.serve(w, r)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		fail(w, r, http.StatusMethodNotAllowed, "UNSUPPORTED", "this cache only reads")
+		return
+	}
+	who, signed, err := f.Tickets.bearer(r)
+	if err != nil || r.URL.Path == "/v2/" && !signed {
+		f.challenge(w, r, "", "sign in, also without a name")
+		return
+	}
+	if r.URL.Path == "/v2/" {
+		_, _ = w.Write([]byte("{}"))
+		return
+	}
+	a, ok := read(r.URL.Path)
+	if !ok {
+		fail(w, r, http.StatusNotFound, "UNSUPPORTED", "this cache has manifests and blobs alone")
+		return
+	}
+	token := who.token
+	if token == "" && (who.name == "" || who.name == a.name) {
+		token = f.Token(who.namespace)
+	} else if token == "" {
+		token = f.Token("")
+	}
+	if err := f.serve(w, r, a, token); err != nil {
+		f.refuse(w, r, a, signed && who != (asker{}), err)
+	}
+}
+
+func (f *Face) serve(w http.ResponseWriter, r *http.Request, a ask, token string) error {
+	o, kind := origin.File{}, "application/octet-stream"
+	if a.kind == "manifests" {
+		l, err := f.Library.List(r.Context(), blob.Ref{Scheme: "oci", Name: a.name, Revision: a.what}, token)
+		if err != nil {
+			return err
+		}
+		o, kind = l.Manifest.File, l.Manifest.MediaType
+	} else {
+		var err error
+		if o, err = f.Library.Blob(r.Context(), a.name, a.what, token); err != nil {
+			return err
+		}
+	}
+	digest := path.Base(o.Source)
+	h := w.Header()
+	h.Set("Content-Type", kind)
+	h.Set("Docker-Content-Digest", digest)
+	h.Set("ETag", strconv.Quote(digest))
+	h.Set("Accept-Ranges", "bytes")
+	if r.Method == http.MethodHead {
+		h.Set("Content-Length", strconv.FormatInt(o.Object.Size, 10))
+		return nil
+	}
+	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, fetch.Target{Object: o.Object, Source: o.Source, Token: token}, strconv.Quote(digest))
+}
+
+// challenge asks a client to sign in.
+func (f *Face) challenge(w http.ResponseWriter, r *http.Request, name, why string) {
+	scope := ""
+	if name != "" {
+		scope = `,scope="repository:` + Path(name) + `:pull"`
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+strings.NewReplacer(`"`, "", `\`, "").Replace(r.Host)+TokenPath+`",service="aliquot-cache"`+scope)
+	fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", why)
+}
+
+// retryAfter is what a client is asked to wait where nothing better is known.
+const retryAfter = 5 * time.Second
+
+func (f *Face) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool, err error) {
+	var later *origin.Later
+	h := w.Header()
+	for _, name := range []string{"ETag", "Docker-Content-Digest"} {
+		h.Del(name)
+	}
+	switch {
+	case errors.Is(err, face.ErrRange):
+		fail(w, r, http.StatusRequestedRangeNotSatisfiable, "SIZE_INVALID", err.Error())
+	case errors.Is(err, origin.ErrDenied) && !named:
+		f.challenge(w, r, a.name, err.Error())
+	case errors.Is(err, origin.ErrDenied):
+		fail(w, r, http.StatusForbidden, "DENIED", err.Error())
+	case errors.Is(err, origin.ErrNotFound):
+		fail(w, r, http.StatusNotFound, map[string]string{"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}[a.kind], err.Error())
+	default:
+		after := retryAfter
+		if errors.As(err, &later) {
+			after = later.After
+		}
+		f.Log.Warn("a client of registries is asked to come again", "path", r.URL.Path, "error", err)
+		h.Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		fail(w, r, http.StatusServiceUnavailable, "UNAVAILABLE", err.Error())
+	}
+}
+
+func fail(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+	type one struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	if r.Method != http.MethodHead {
+		_ = json.NewEncoder(w).Encode(map[string][]one{"errors": {{code, message}}})
+	}
+}

@@ -1,0 +1,124 @@
+package oci
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"aliquot/cache/origin"
+)
+
+// TokenPath is where clients sign in.
+const TokenPath = "/token"
+
+// User is the name with which a ticket signs in.
+const User = "aliquot"
+
+const (
+	// tokenFor is how long a sign-in holds, ticketFor how long a ticket of the node's driver
+	// opens one: as long as the pull of an image may take.
+	tokenFor  = time.Hour
+	ticketFor = 2 * time.Hour
+)
+
+// Tickets seals who a client is into the tokens that it carries, so that the cache need not
+// remember them. Another process cannot open them.
+type Tickets struct{ seal cipher.AEAD }
+
+// asker is who a client is: with credentials for a registry, or as a task of a namespace of
+// Nomad for one repository. The zero one is nobody.
+type asker struct {
+	token, namespace, name string
+}
+
+// sealed is an asker in a token.
+type sealed struct {
+	Token, Namespace, Name string
+	Until                  time.Time
+}
+
+// NewTickets makes a key.
+func NewTickets() *Tickets {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // a key of 32 bytes is one
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err)
+	}
+	return &Tickets{seal}
+}
+
+// Issue makes the password of a task of a namespace for one repository.
+func (t *Tickets) Issue(namespace, name string) string {
+	return t.close(asker{namespace: namespace, name: name}, ticketFor)
+}
+
+func (t *Tickets) close(who asker, d time.Duration) string {
+	text, _ := json.Marshal(sealed{who.token, who.namespace, who.name, time.Now().Add(d)})
+	return base64.RawURLEncoding.EncodeToString(t.seal.Seal(nil, nil, text, nil))
+}
+
+var errTicket = errors.New("the sign-in is not one of this cache, or has lapsed")
+
+func (t *Tickets) open(text string) (asker, error) {
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return asker{}, errTicket
+	}
+	plain, err := t.seal.Open(nil, nil, raw, nil)
+	if err != nil {
+		return asker{}, errTicket
+	}
+	var s sealed
+	if err := json.Unmarshal(plain, &s); err != nil || time.Now().After(s.Until) {
+		return asker{}, errTicket
+	}
+	return asker{s.Token, s.Namespace, s.Name}, nil
+}
+
+// basic is the asker of a name and password.
+func (t *Tickets) basic(r *http.Request) (asker, error) {
+	user, password, ok := r.BasicAuth()
+	switch {
+	case !ok:
+		return asker{}, nil
+	case user == User:
+		return t.open(password)
+	}
+	return asker{token: origin.Credentials(user, password)}, nil
+}
+
+// bearer is the asker of a request, and whether it signed in.
+func (t *Tickets) bearer(r *http.Request) (who asker, signed bool, err error) {
+	header := r.Header.Get("Authorization")
+	if token, ok := strings.CutPrefix(header, "Bearer "); ok {
+		who, err = t.open(token)
+		return who, err == nil, err
+	}
+	who, err = t.basic(r)
+	return who, header != "" && err == nil, err
+}
+
+// serve answers a client that signs in. The registry judges what it says, when it asks for
+// something.
+func (t *Tickets) serve(w http.ResponseWriter, r *http.Request) {
+	who, err := t.basic(r)
+	if err != nil {
+		fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", err.Error())
+		return
+	}
+	token := t.close(who, tokenFor)
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": int(tokenFor.Seconds())})
+}

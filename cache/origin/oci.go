@@ -1,0 +1,199 @@
+package origin
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"oras.land/oras-go/v2/registry"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"aliquot/internal/blob"
+)
+
+// OCI reads images and artifacts of registries. A ref is oci://<host>/<repository>@<tag or
+// digest>, a source the same with "/blobs/" or "/manifests/" and a digest behind the
+// repository.
+type OCI struct {
+	Client *http.Client
+	// AuthFile is the node's own credentials, in the format of docker's config.json; "" for
+	// none.
+	AuthFile string
+	// Plain are the hosts that are asked without TLS, besides those of this machine.
+	Plain []string
+
+	mu     sync.Mutex
+	askers map[string]*auth.Client
+}
+
+// mostAskers bounds the askers whose tokens of registries are remembered.
+const mostAskers = 1000
+
+// Credentials makes the token of an asker with a name and a password for a registry.
+func Credentials(user, password string) string {
+	return "basic:" + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+// Own reports whether a request of this asker is made with the node's own credentials.
+func (c *OCI) Own(token string) bool { return token == "" && c.AuthFile != "" }
+
+// Anonymous reports whether a request with the asker's token is made without any.
+func (c *OCI) Anonymous(token string) bool {
+	return token == Nobody || token == "" && c.AuthFile == ""
+}
+
+// as is the client of one asker. What registries give one is not for another.
+func (c *OCI) as(token string) *auth.Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.askers == nil || len(c.askers) >= mostAskers {
+		c.askers = map[string]*auth.Client{}
+	}
+	client := c.askers[token]
+	if client == nil {
+		client = &auth.Client{Client: c.Client, Cache: auth.NewCache(), Credential: func(ctx context.Context, host string) (auth.Credential, error) {
+			return c.credential(ctx, token, host)
+		}}
+		client.SetUserAgent("aliquot-cache")
+		c.askers[token] = client
+	}
+	return client
+}
+
+func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credential, error) {
+	if c.Anonymous(token) {
+		return auth.EmptyCredential, nil
+	}
+	if rest, ok := strings.CutPrefix(token, "basic:"); ok {
+		raw, err := base64.StdEncoding.DecodeString(rest)
+		user, password, ok := strings.Cut(string(raw), ":")
+		if err != nil || !ok {
+			return auth.EmptyCredential, errors.New("the asker's credentials cannot be read")
+		}
+		return auth.Credential{Username: user, Password: password}, nil
+	}
+	if token != "" {
+		return auth.EmptyCredential, nil // of something else than a registry
+	}
+	store, err := credentials.NewFileStore(c.AuthFile)
+	if err != nil {
+		return auth.EmptyCredential, fmt.Errorf("oci.auth_file %s cannot be read", c.AuthFile)
+	}
+	return store.Get(ctx, credentials.ServerAddressFromHostname(host))
+}
+
+// repository splits the name of a ref.
+func repository(name string) (registry.Reference, error) {
+	host, path, _ := strings.Cut(name, "/")
+	r := registry.Reference{Registry: host, Repository: path}
+	if r.ValidateRegistry() != nil || r.ValidateRepository() != nil {
+		return r, fmt.Errorf("%w: %.200q is no repository of a registry", ErrNotFound, name)
+	}
+	return r, nil
+}
+
+// scheme is https, but for hosts that the configuration names and for this machine, as
+// docker has it.
+func (c *OCI) scheme(host string) string {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	if slices.Contains(c.Plain, host) || name == "localhost" || net.ParseIP(name).IsLoopback() {
+		return "http"
+	}
+	return "https"
+}
+
+// do asks a registry for something of a repository, kind "manifests" or "blobs".
+func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, kind, what, token string, header http.Header) (*http.Response, error) {
+	at := c.scheme(repo.Registry) + "://" + repo.Host() + "/v2/" + repo.Repository + "/" + kind + "/" + what
+	r, err := http.NewRequestWithContext(auth.AppendRepositoryScope(ctx, repo, auth.ActionPull), method, at, nil)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: the name cannot be part of an address", repo.Registry)
+	}
+	r.Header = header.Clone()
+	r.Header.Set("Accept-Encoding", "identity")
+	if kind == "manifests" {
+		r.Header["Accept"] = manifestTypes
+	}
+	res, err := c.as(token).Do(r)
+	if err != nil {
+		return nil, registryError(repo.Registry, err)
+	}
+	return res, nil
+}
+
+// registryError says of which kind the failure of a question is, its sign-in included.
+func registryError(host string, err error) error {
+	var answer *errcode.ErrorResponse
+	switch {
+	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden), errors.Is(err, auth.ErrBasicCredentialNotFound):
+		return fmt.Errorf("registry %s: %w", host, ErrDenied)
+	case errors.As(err, &answer) && answer.StatusCode == http.StatusTooManyRequests:
+		return &Later{defaultWait, "registry " + host + " answers 429"}
+	case errors.As(err, &answer):
+		return fmt.Errorf("registry %s answers %d", host, answer.StatusCode)
+	}
+	return unwrapped(err)
+}
+
+// Open reads a part of a blob or manifest.
+func (c *OCI) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+	name, kind, what, err := splitSource(source)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := repository(name)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.do(ctx, http.MethodGet, repo, kind, what, token, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)}})
+	if err != nil {
+		return nil, err
+	}
+	body, err := part(res, o, offset, length)
+	if err != nil {
+		res.Body.Close()
+		return nil, err
+	}
+	return body, nil
+}
+
+func ociSource(name, kind, what string) string { return "oci://" + name + "/" + kind + "/" + what }
+
+func splitSource(source string) (name, kind, what string, err error) {
+	words := strings.Split(strings.TrimPrefix(source, "oci://"), "/")
+	if n := len(words); n >= 4 && (words[n-2] == "blobs" || words[n-2] == "manifests") && isDigest(words[n-1]) {
+		return strings.Join(words[:n-2], "/"), words[n-2], words[n-1], nil
+	}
+	return "", "", "", fmt.Errorf("source %.200q: want oci://<host>/<repository>/blobs/<digest>", source)
+}
+
+// isDigest reports whether a text is a digest that the cache can check.
+func isDigest(text string) bool {
+	d := digest.Digest(text)
+	return d.Validate() == nil && d.Algorithm() == digest.SHA256
+}
+
+// IsDigest reports whether a revision names one manifest for ever.
+func IsDigest(revision string) bool { return isDigest(revision) }
+
+// ociObject is a blob or manifest. Its ID is of the registry too: a registry says freely
+// what its manifests are made of, and shall open nothing that came from elsewhere.
+func ociObject(name, sum string, size int64) blob.Object {
+	host, _, _ := strings.Cut(name, "/")
+	o := Named(size, "oci://"+host, sum)
+	o.Sum = blob.Sum{Algorithm: "sha256", Digest: strings.TrimPrefix(sum, "sha256:")}.String()
+	return o
+}

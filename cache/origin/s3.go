@@ -1,0 +1,316 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"golang.org/x/sync/errgroup"
+
+	"aliquot/internal/blob"
+)
+
+// S3 reads objects of a server that speaks S3. A model is the name of an object, or of a
+// folder of objects; a source names one object and its ETag.
+type S3 struct {
+	own, anonymous *minio.Core
+	etagIsMD5      bool
+}
+
+// S3Options say which server it is and who reads.
+type S3Options struct {
+	// Endpoint is the server's URL, Region what requests are signed for.
+	Endpoint, Region string
+	// PathStyle puts the bucket into the path and not into the host name.
+	PathStyle bool
+	// Anonymous signs nothing. Otherwise the keys come from CredentialsFile, in the format
+	// of AWS's shared credentials, from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or from
+	// the machine's role.
+	Anonymous                bool
+	CredentialsFile, Profile string
+	// ETagIsMD5 is unset for a server whose ETags are no checksums.
+	ETagIsMD5 bool
+	Client    *http.Client
+}
+
+// OneObject is the revision of a ref that names one object and no folder.
+const OneObject = "object"
+
+const (
+	// mostObjects bounds the objects of a model, statsAtOnce the questions about them that
+	// are asked at the same time.
+	mostObjects = 10000
+	statsAtOnce = 16
+)
+
+// NewS3 makes an origin. It asks nothing.
+func NewS3(o S3Options) (*S3, error) {
+	u, err := url.Parse(o.Endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("s3.endpoint: %w", err)
+	}
+	core := func(creds *credentials.Credentials) (*minio.Core, error) {
+		lookup := minio.BucketLookupDNS
+		if o.PathStyle {
+			lookup = minio.BucketLookupPath
+		}
+		// The cache itself asks again.
+		return minio.NewCore(u.Host, &minio.Options{Creds: creds, Secure: u.Scheme == "https", Transport: o.Client.Transport, Region: o.Region, BucketLookup: lookup, MaxRetries: 1})
+	}
+	s := &S3{etagIsMD5: o.ETagIsMD5}
+	if s.anonymous, err = core(credentials.NewStaticV4("", "", "")); err != nil {
+		return nil, fmt.Errorf("s3.endpoint: %w", err)
+	}
+	if o.Anonymous {
+		s.own = s.anonymous
+		return s, nil
+	}
+	if s.own, err = core(o.credentials()); err != nil {
+		return nil, fmt.Errorf("s3.endpoint: %w", err)
+	}
+	return s, nil
+}
+
+// credentials are of one source: where it fails, no other takes its place unseen.
+func (o S3Options) credentials() *credentials.Credentials {
+	switch {
+	case o.CredentialsFile != "":
+		return credentials.New(&keyFile{FileAWSCredentials: credentials.FileAWSCredentials{Filename: o.CredentialsFile, Profile: o.Profile}})
+	case os.Getenv("AWS_ACCESS_KEY_ID") != "":
+		return credentials.NewEnvAWS()
+	}
+	return credentials.NewIAM("")
+}
+
+// keyFile reads the keys again when their file has changed.
+type keyFile struct {
+	credentials.FileAWSCredentials
+	read time.Time // when the file was changed that was read last
+}
+
+func (k *keyFile) changed() (time.Time, error) {
+	info, err := os.Stat(k.Filename)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
+// IsExpired reports whether the keys are to be read again.
+func (k *keyFile) IsExpired() bool {
+	at, err := k.changed()
+	return err == nil && !at.Equal(k.read) || k.FileAWSCredentials.IsExpired()
+}
+
+// Retrieve reads the keys.
+func (k *keyFile) Retrieve() (credentials.Value, error) {
+	return k.RetrieveWithCredContext(nil)
+}
+
+// RetrieveWithCredContext reads the keys.
+func (k *keyFile) RetrieveWithCredContext(c *credentials.CredContext) (credentials.Value, error) {
+	k.read, _ = k.changed()
+	v, err := k.FileAWSCredentials.RetrieveWithCredContext(c)
+	if err == nil && (v.AccessKeyID == "" || v.SecretAccessKey == "") {
+		err = errors.New("it has no aws_access_key_id and aws_secret_access_key")
+	}
+	if err != nil {
+		err = fmt.Errorf("s3.credentials_file %s: %w", k.Filename, err)
+	}
+	return v, err
+}
+
+// Own reports whether a request of this asker is made with the node's own credentials, so
+// that the configuration decides who may read.
+func (s *S3) Own(token string) bool { return token == "" && s.own != s.anonymous }
+
+func (s *S3) as(token string) *minio.Core {
+	if token == "" {
+		return s.own
+	}
+	return s.anonymous
+}
+
+// objectSource names an object as it is now. The address can be read as a URL.
+func objectSource(bucket, key, etag string) string {
+	u := url.URL{Scheme: "s3", Host: bucket, Path: "/" + key, RawQuery: url.Values{"etag": {etag}}.Encode()}
+	return u.String()
+}
+
+// Open reads a range of an object, of the state that was listed.
+func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+	u, err := url.Parse(source)
+	if err != nil || u.Scheme != "s3" || u.Query().Get("etag") == "" {
+		return nil, fmt.Errorf("source %.200q: want s3://<bucket>/<key>?etag=<etag>", source)
+	}
+	options := minio.GetObjectOptions{}
+	if err := errors.Join(options.SetMatchETag(u.Query().Get("etag")), options.SetRange(offset, offset+length-1)); err != nil {
+		return nil, err
+	}
+	body, info, header, err := s.as(token).GetObject(ctx, u.Host, strings.TrimPrefix(u.Path, "/"), options)
+	if err != nil {
+		return nil, s3Error(err)
+	}
+	start, total, ok := contentRange(header.Get("Content-Range"))
+	if !ok || start != offset || total != o.Size || info.ETag != u.Query().Get("etag") {
+		body.Close()
+		return nil, fmt.Errorf("%w: %d bytes with the ETag %s were expected and the answer is %q with %s", ErrChanged, o.Size, u.Query().Get("etag"), header.Get("Content-Range"), info.ETag)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(body, length), body}, nil
+}
+
+// s3Error says of which kind an error is.
+func s3Error(err error) error {
+	var answer minio.ErrorResponse
+	if !errors.As(err, &answer) {
+		return unwrapped(err)
+	}
+	said := fmt.Sprintf("S3 answers %d %s", answer.StatusCode, answer.Code)
+	if answer.StatusCode == 0 {
+		said = "S3: " + answer.Message // of what the client makes of an answer
+	}
+	switch code := answer.StatusCode; {
+	case code == http.StatusNotFound:
+		return fmt.Errorf("%s: %w", said, ErrNotFound)
+	case code == http.StatusUnauthorized || code == http.StatusForbidden:
+		return fmt.Errorf("%s: %w", said, ErrDenied)
+	case code == http.StatusPreconditionFailed || code == http.StatusRequestedRangeNotSatisfiable:
+		return fmt.Errorf("%s: %w", said, ErrChanged)
+	case code == http.StatusTooManyRequests || code == http.StatusServiceUnavailable:
+		return &Later{defaultWait, said}
+	case answer.Code == minio.InvalidBucketName:
+		return fmt.Errorf("%s: %w", answer.Message, ErrNotFound)
+	}
+	return errors.New(said)
+}
+
+// List lists the object of a name or, where there is none, those of the folder.
+func (s *S3) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	bucket, key, _ := strings.Cut(ref.Name, "/")
+	l := &Listing{Ref: ref, Public: s.as(token) == s.anonymous}
+	if key != "" && !strings.HasSuffix(key, "/") {
+		f, err := s.stat(ctx, token, bucket, key)
+		if err == nil {
+			f.Path = path.Base(key)
+			l.Files, l.Revision = []File{f}, f.Object.Digest()
+			return l, nil
+		}
+		if !errors.Is(err, ErrNotFound) || ref.Revision == OneObject {
+			return nil, err
+		}
+	}
+	if err := s.folder(ctx, token, bucket, strings.Trim(key, "/"), l); err != nil {
+		return nil, err
+	}
+	words := make([]string, 0, 2*len(l.Files))
+	for _, f := range l.Files {
+		words = append(words, f.Path, f.Object.ID)
+	}
+	l.Revision = Named(0, words...).Digest()
+	return l, nil
+}
+
+// folder adds the objects below a key to a listing.
+func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) error {
+	prefix := ""
+	if key != "" {
+		prefix = key + "/"
+	}
+	var keys []string
+	err := s.Keys(ctx, token, bucket, prefix, "", true, func(k Key) bool {
+		if !strings.HasSuffix(k.Name, "/") { // a folder that a console made
+			keys = append(keys, k.Name)
+		}
+		return len(keys) <= mostObjects
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(keys) == 0:
+		return fmt.Errorf("no object is called %s or lies below it: %w", l.Ref, ErrNotFound)
+	case len(keys) > mostObjects:
+		return fmt.Errorf("%w: more than %d objects lie below %s: name a folder with fewer", ErrNotFound, mostObjects, l.Ref)
+	}
+	l.Files = make([]File, len(keys))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(statsAtOnce)
+	for i, k := range keys {
+		at := strings.TrimPrefix(k, prefix)
+		if !filepath.IsLocal(at) || path.Clean(at) != at {
+			return fmt.Errorf("%w: the key %q cannot be the name of a file", ErrNotFound, k)
+		}
+		group.Go(func() (err error) {
+			l.Files[i], err = s.stat(ctx, token, bucket, k)
+			l.Files[i].Path = at
+			return err
+		})
+	}
+	return group.Wait()
+}
+
+// Key is an object in a list, or a folder, whose name ends with a slash.
+type Key struct {
+	Name, ETag string
+	Size       int64
+	Modified   time.Time
+}
+
+// Keys lists the objects whose names begin with a prefix, after one of them, in their
+// order, and calls each until that returns false. What lies in folders below the prefix is
+// listed too where deep is set, otherwise the folders are.
+func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep bool, each func(Key) bool) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the producer
+	for o := range s.as(token).Client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}) {
+		if o.Err != nil {
+			return s3Error(o.Err)
+		}
+		if !each(Key{o.Key, o.ETag, o.Size, o.LastModified}) {
+			return nil
+		}
+	}
+	return ctx.Err()
+}
+
+// Bucket reports whether there is a bucket that this asker may read.
+func (s *S3) Bucket(ctx context.Context, token, bucket string) error {
+	ok, err := s.as(token).BucketExists(ctx, bucket)
+	if err != nil {
+		return s3Error(err)
+	}
+	if !ok {
+		return fmt.Errorf("there is no bucket %s: %w", bucket, ErrNotFound)
+	}
+	return nil
+}
+
+// stat asks for what is known of an object. Its ID is of the name and ETag, as others may
+// name what they like by a digest.
+func (s *S3) stat(ctx context.Context, token, bucket, key string) (File, error) {
+	core := s.as(token)
+	info, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{Checksum: true})
+	if err != nil {
+		return File{}, s3Error(err)
+	}
+	if info.ETag == "" || info.Size < 0 {
+		return File{}, fmt.Errorf("S3 says neither size nor ETag of %s", key)
+	}
+	o := Named(info.Size, "s3://"+core.EndpointURL().Host+"/"+bucket+"/"+key, info.ETag)
+	if o.Sum, err = s.sum(ctx, core, bucket, key, info); err != nil {
+		return File{}, err
+	}
+	return File{Object: o, Source: objectSource(bucket, key, info.ETag), ETag: info.ETag, Modified: info.LastModified}, nil
+}

@@ -1,0 +1,57 @@
+package origin
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/hex"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/minio/minio-go/v7"
+
+	"aliquot/internal/blob"
+)
+
+var (
+	md5Tag   = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	partsTag = regexp.MustCompile(`^([0-9a-f]{32})-([0-9]+)$`)
+)
+
+// sum is the checksum of an object by what S3 says of it, "" where it says none: the
+// SHA-256 that was given with the upload; otherwise the ETag, which is the MD5 of what was
+// uploaded as a whole, and that of the MD5s of its parts where it came in parts. The ETag
+// of what is encrypted with another key than S3's own is no checksum, nor is one of a directory bucket.
+// https://docs.aws.amazon.com/AmazonS3/latest/API/API_Object.html
+func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info minio.ObjectInfo) (string, error) {
+	raw, err := base64.StdEncoding.DecodeString(info.ChecksumSHA256)
+	if err == nil && len(raw) == 32 && info.ChecksumMode != "COMPOSITE" {
+		return blob.Sum{Algorithm: "sha256", Digest: hex.EncodeToString(raw)}.String(), nil
+	}
+	by := info.Metadata.Get("X-Amz-Server-Side-Encryption")
+	encrypted := by != "" && by != "AES256" || info.Metadata.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
+	if !s.etagIsMD5 || encrypted || strings.HasSuffix(bucket, "--x-s3") {
+		return "", nil
+	}
+	if md5Tag.MatchString(info.ETag) {
+		return blob.Sum{Algorithm: "md5", Digest: info.ETag}.String(), nil
+	}
+	m := partsTag.FindStringSubmatch(info.ETag)
+	if m == nil {
+		return "", nil
+	}
+	count, err := strconv.ParseInt(m[2], 10, 64)
+	if err != nil {
+		return "", nil
+	}
+	first, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{PartNumber: 1})
+	switch {
+	case err != nil && Final(s3Error(err)), err != nil && strings.Contains(s3Error(err).Error(), "S3 answers 4"):
+		return "", nil // a server that knows no parts
+	case err != nil:
+		return "", s3Error(err)
+	case first.Size <= 0 || first.ETag != info.ETag || (info.Size+first.Size-1)/first.Size != count:
+		return "", nil // not of one size
+	}
+	return blob.Sum{Algorithm: "md5", Digest: m[1], Part: first.Size}.String(), nil
+}

@@ -1,0 +1,197 @@
+package s3
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/xml"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/cache/origin"
+)
+
+// mostKeys is how many keys a page of a list has at most, as S3's own.
+const mostKeys = 1000
+
+// listParameters are those of both versions of the question, and those of signatures.
+var listParameters = []string{
+	"list-type", "prefix", "delimiter", "max-keys", "encoding-type", "continuation-token", "start-after", "marker", "fetch-owner", "x-id",
+	"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Security-Token",
+}
+
+// paging is which part of a list is asked for.
+type paging struct {
+	prefix, delimiter, after string
+	most                     int
+}
+
+// content is an object in a list.
+type content struct {
+	Key, LastModified, ETag string
+	Size                    int64
+	StorageClass            string
+}
+
+// prefixed is a folder in a list.
+type prefixed struct{ Prefix string }
+
+// result is the answer of both versions.
+type result struct {
+	XMLName               xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ListBucketResult"`
+	Name, Prefix          string
+	Delimiter             string `xml:",omitempty"`
+	EncodingType          string `xml:",omitempty"`
+	MaxKeys               int
+	IsTruncated           bool
+	KeyCount              *int    `xml:",omitempty"`
+	Marker                *string `xml:",omitempty"`
+	NextMarker            string  `xml:",omitempty"`
+	StartAfter            string  `xml:",omitempty"`
+	ContinuationToken     string  `xml:",omitempty"`
+	NextContinuationToken string  `xml:",omitempty"`
+	Contents              []content
+	CommonPrefixes        []prefixed
+}
+
+// list answers ListObjects and ListObjectsV2.
+func (f *Face) list(w http.ResponseWriter, ctx context.Context, a ask) error {
+	q := a.query
+	p := paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: mostKeys}
+	second := q.Get("list-type") == "2"
+	if second {
+		p.after = q.Get("start-after")
+		if token := q.Get("continuation-token"); token != "" {
+			raw, err := base64.URLEncoding.DecodeString(token)
+			if err != nil {
+				return &failure{http.StatusBadRequest, "InvalidArgument", "The continuation token is not one of this cache."}
+			}
+			p.after = string(raw)
+		}
+	}
+	if text := q.Get("max-keys"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a number of keys."}
+		}
+		p.most = min(n, mostKeys)
+	}
+	if p.delimiter != "" && p.delimiter != "/" {
+		return &failure{http.StatusNotImplemented, "NotImplemented", "This cache knows no delimiter but the slash."}
+	}
+	keys, err := f.page(ctx, a, p)
+	if err != nil {
+		return err
+	}
+	write := func(text string) string { return text }
+	out := result{Name: a.bucket, MaxKeys: p.most, EncodingType: q.Get("encoding-type")}
+	if out.EncodingType == "url" {
+		write = encoded
+	}
+	out.Prefix, out.Delimiter = write(p.prefix), write(p.delimiter)
+	if p.most > 0 && len(keys) > p.most {
+		keys, out.IsTruncated = keys[:p.most], true
+	}
+	for _, k := range keys {
+		if strings.HasSuffix(k.Name, "/") && p.delimiter != "" && k.ETag == "" {
+			out.CommonPrefixes = append(out.CommonPrefixes, prefixed{write(k.Name)})
+			continue
+		}
+		out.Contents = append(out.Contents, content{write(k.Name), stamp(k.Modified), strconv.Quote(k.ETag), k.Size, "STANDARD"})
+	}
+	last := ""
+	if out.IsTruncated {
+		last = keys[len(keys)-1].Name
+	}
+	if second {
+		count := len(keys)
+		out.KeyCount, out.StartAfter, out.ContinuationToken = &count, write(q.Get("start-after")), q.Get("continuation-token")
+		if last != "" {
+			out.NextContinuationToken = base64.URLEncoding.EncodeToString([]byte(last))
+		}
+	} else {
+		marker := write(q.Get("marker"))
+		out.Marker, out.NextMarker = &marker, write(last)
+	}
+	return answer(w, out)
+}
+
+// encoded writes a key for encoding-type=url, with its slashes as they are.
+func encoded(key string) string { return strings.ReplaceAll(url.QueryEscape(key), "%2F", "/") }
+
+// page lists at most one key more than a page has.
+func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, err error) {
+	if p.most == 0 {
+		return nil, nil
+	}
+	add := func(k origin.Key) bool {
+		if !p.passed(k) {
+			keys = append(keys, k)
+		}
+		return len(keys) <= p.most
+	}
+	if a.bucket == HubBucket {
+		all, err := f.hubKeys(ctx, a, p)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range all {
+			if !add(k) {
+				break
+			}
+		}
+		return keys, nil
+	}
+	if f.Origin == nil {
+		return nil, errNoBucket
+	}
+	err = f.Origin.Keys(ctx, f.Token("s3", a.namespace), a.bucket, p.prefix, p.from(), p.delimiter == "", add)
+	return keys, err
+}
+
+// passed reports whether a key lies before the page.
+func (p paging) passed(k origin.Key) bool { return p.after != "" && k.Name <= p.after }
+
+// from is the key behind which the origin lists: a folder that was listed lies behind all
+// that is in it.
+func (p paging) from() string {
+	if p.delimiter != "" && strings.HasSuffix(p.after, "/") {
+		return p.after + "\U0010FFFF"
+	}
+	return p.after
+}
+
+// hubKeys lists the files of one model. Which models there are the Hub alone knows, so
+// there is nothing above a revision.
+func (f *Face) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, error) {
+	ref, inside, ok := hubKey(p.prefix)
+	if !ok {
+		return nil, nil
+	}
+	l, err := f.Library.List(ctx, ref, f.Token("hf", a.namespace))
+	if err != nil {
+		return nil, err
+	}
+	base := strings.TrimSuffix(p.prefix, inside)
+	var keys []origin.Key
+	seen := map[string]bool{}
+	for _, o := range l.Files {
+		rest, ok := strings.CutPrefix(o.Path, inside)
+		if !ok {
+			continue
+		}
+		if folder, _, deeper := strings.Cut(rest, "/"); deeper && p.delimiter != "" {
+			if name := base + inside + folder + "/"; !seen[name] {
+				seen[name] = true
+				keys = append(keys, origin.Key{Name: name})
+			}
+			continue
+		}
+		keys = append(keys, origin.Key{Name: base + o.Path, ETag: hubETag(o), Size: o.Object.Size, Modified: time.Unix(0, 0)})
+	}
+	slices.SortFunc(keys, func(a, b origin.Key) int { return strings.Compare(a.Name, b.Name) })
+	return keys, nil
+}

@@ -1,0 +1,301 @@
+// Package s3 speaks the read half of S3 to unchanged clients, whose AWS_ENDPOINT_URL names
+// it. Buckets are those of the S3 origin, and one more shows models of the Hugging Face
+// Hub. Objects come through the node's cache.
+package s3
+
+import (
+	"cmp"
+	"context"
+	"encoding/xml"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/cache/face"
+	"aliquot/cache/fetch"
+	"aliquot/cache/models"
+	"aliquot/cache/origin"
+	"aliquot/internal/blob"
+)
+
+// HubBucket is the bucket of models of the Hub: its keys are
+// <owner>/<name>/<revision>/<path>.
+const HubBucket = "huggingface"
+
+// Face is the handler.
+type Face struct {
+	Library *models.Library
+	// Origin is the server whose buckets are shown, nil for none.
+	Origin *origin.S3
+	// Domain is the name below which a bucket can be a host.
+	Domain string
+	// Keys are who may ask, nil for everybody.
+	Keys *Keys
+	// Token is what the origin of a scheme is asked with for tasks of a namespace of Nomad;
+	// "" stands for who has none.
+	Token func(scheme, namespace string) string
+	Log   *slog.Logger
+}
+
+// ask is a request, read.
+type ask struct {
+	bucket, key string
+	namespace   string
+	query       url.Values
+}
+
+// read finds the bucket in the host name or in the path.
+func (f *Face) read(r *http.Request) ask {
+	a := ask{query: r.URL.Query()}
+	path := strings.TrimPrefix(r.URL.Path, "/")
+	host := r.Host
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if bucket, ok := strings.CutSuffix(host, "."+f.Domain); ok {
+		a.bucket, a.key = bucket, path
+		return a
+	}
+	a.bucket, a.key, _ = strings.Cut(path, "/")
+	return a
+}
+
+// ServeHTTP answers.
+func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := f.serve(w, r); err != nil {
+		f.refuse(w, r, err)
+	}
+}
+
+func (f *Face) serve(w http.ResponseWriter, r *http.Request) error {
+	a := f.read(r)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		return &failure{http.StatusMethodNotAllowed, "MethodNotAllowed", "This cache only reads."}
+	}
+	if f.Keys != nil {
+		var err error
+		if a.namespace, err = f.Keys.Verify(r, time.Now()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case a.bucket == "":
+		return f.buckets(w)
+	case a.key != "":
+		return f.object(w, r, a)
+	case r.Method == http.MethodHead:
+		return f.bucket(r.Context(), a)
+	case a.query.Has("location"):
+		return answer(w, struct {
+			XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ LocationConstraint"`
+		}{})
+	case a.query.Has("versioning"):
+		return answer(w, struct {
+			XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ VersioningConfiguration"`
+		}{})
+	}
+	for name := range a.query {
+		if !slices.Contains(listParameters, name) {
+			return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+		}
+	}
+	return f.list(w, r.Context(), a)
+}
+
+// bucket reports whether there is a bucket that this asker may list.
+func (f *Face) bucket(ctx context.Context, a ask) error {
+	if a.bucket == HubBucket {
+		return nil
+	}
+	if f.Origin == nil {
+		return errNoBucket
+	}
+	return f.Origin.Bucket(ctx, f.Token("s3", a.namespace), a.bucket)
+}
+
+func (f *Face) buckets(w http.ResponseWriter) error {
+	type bucket struct {
+		Name         string
+		CreationDate string
+	}
+	return answer(w, struct {
+		XMLName xml.Name `xml:"http://s3.amazonaws.com/doc/2006-03-01/ ListAllMyBucketsResult"`
+		Owner   struct{ ID, DisplayName string }
+		Buckets []bucket `xml:"Buckets>Bucket"`
+	}{Buckets: []bucket{{HubBucket, stamp(time.Unix(0, 0))}}})
+}
+
+// found is an object with what clients are told of it.
+type found struct {
+	target   fetch.Target
+	etag     string
+	modified time.Time
+}
+
+// find finds an object.
+func (f *Face) find(ctx context.Context, a ask) (found, error) {
+	if a.bucket == HubBucket {
+		return f.hubObject(ctx, a)
+	}
+	if f.Origin == nil {
+		return found{}, errNoBucket
+	}
+	token := f.Token("s3", a.namespace)
+	l, err := f.Library.List(ctx, blob.Ref{Scheme: "s3", Name: a.bucket + "/" + a.key, Revision: origin.OneObject}, token)
+	if err != nil {
+		return found{}, err
+	}
+	o := l.Files[0]
+	return found{fetch.Target{Object: o.Object, Source: o.Source, Token: token}, o.ETag, o.Modified}, nil
+}
+
+// object answers GET and HEAD of an object.
+func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
+	for name := range a.query {
+		if slices.Contains(subresources, name) {
+			return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+		}
+	}
+	o, err := f.find(r.Context(), a)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	etag := strconv.Quote(o.etag)
+	h.Set("ETag", etag)
+	h.Set("Last-Modified", o.modified.UTC().Format(http.TimeFormat))
+	h.Set("Accept-Ranges", "bytes")
+	h.Set("Content-Type", "application/octet-stream")
+	if want := r.Header.Get("If-Match"); want != "" && want != "*" && strings.Trim(want, `"`) != o.etag {
+		return &failure{http.StatusPreconditionFailed, "PreconditionFailed", "The object has another ETag."}
+	}
+	if strings.Trim(r.Header.Get("If-None-Match"), `"`) == o.etag {
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	if r.Method == http.MethodHead {
+		h.Set("Content-Length", strconv.FormatInt(o.target.Object.Size, 10))
+		return nil
+	}
+	for name, header := range overrides {
+		if value := a.query.Get(name); value != "" {
+			h.Set(header, value)
+		}
+	}
+	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, o.target, etag)
+}
+
+// overrides are headers of an answer that a request may choose.
+var overrides = map[string]string{
+	"response-content-type": "Content-Type", "response-content-disposition": "Content-Disposition",
+	"response-content-encoding": "Content-Encoding", "response-cache-control": "Cache-Control",
+}
+
+// subresources are questions about an object for something else than its bytes.
+var subresources = []string{"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber", "versionId"}
+
+// failure is a refusal in the words of S3.
+type failure struct {
+	status        int
+	code, message string
+}
+
+func (f *failure) Error() string { return f.message }
+
+var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket", "There is no such bucket; the cache's configuration has no s3 block."}
+
+// retryAfter is what a client is asked to wait where nothing better is known.
+const retryAfter = 5 * time.Second
+
+// refuse answers an error. An origin that is away or asks for patience is a 503 SlowDown,
+// which clients of S3 ask again.
+func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	var said *failure
+	var later *origin.Later
+	switch {
+	case errors.As(err, &said):
+	case errors.Is(err, face.ErrRange):
+		said = &failure{http.StatusRequestedRangeNotSatisfiable, "InvalidRange", err.Error()}
+	case errors.Is(err, origin.ErrNotFound):
+		said = &failure{http.StatusNotFound, "NoSuchKey", err.Error()}
+	case errors.Is(err, origin.ErrDenied):
+		said = &failure{http.StatusForbidden, "AccessDenied", err.Error()}
+	default:
+		after := retryAfter
+		if errors.As(err, &later) {
+			after = later.After
+		}
+		f.Log.Warn("a client of S3 is asked to come again", "path", r.URL.Path, "error", err)
+		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
+		said = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
+	}
+	h := w.Header()
+	h.Del("ETag")
+	h.Set("Content-Type", "application/xml")
+	w.WriteHeader(said.status)
+	if r.Method == http.MethodHead {
+		return
+	}
+	_, _ = w.Write([]byte(xml.Header))
+	_ = xml.NewEncoder(w).Encode(struct {
+		XMLName  xml.Name `xml:"Error"`
+		Code     string
+		Message  string
+		Resource string
+	}{Code: said.code, Message: said.message, Resource: r.URL.Path})
+}
+
+func answer(w http.ResponseWriter, body any) error {
+	text, err := xml.Marshal(body)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/xml")
+	w.Header().Set("Content-Length", strconv.Itoa(len(xml.Header)+len(text)))
+	_, _ = w.Write([]byte(xml.Header))
+	_, _ = w.Write(text)
+	return nil
+}
+
+// stamp writes a time as S3 does.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// hubKey splits a key of the Hub's bucket into a model and what lies in it. Revisions with
+// a slash have no key.
+func hubKey(key string) (ref blob.Ref, path string, ok bool) {
+	words := strings.SplitN(key, "/", 4)
+	if len(words) < 4 {
+		return ref, "", false
+	}
+	ref, err := blob.ParseRef("hf://" + words[0] + "/" + words[1] + "@" + words[2])
+	return ref, words[3], err == nil
+}
+
+// hubObject finds a file of a model of the Hub. Its ETag looks like that of an upload in
+// parts: clients take 32 digits for an MD5, and others warn about 64.
+func (f *Face) hubObject(ctx context.Context, a ask) (found, error) {
+	ref, path, ok := hubKey(a.key)
+	if !ok {
+		return found{}, origin.ErrNotFound
+	}
+	token := f.Token("hf", a.namespace)
+	l, err := f.Library.List(ctx, ref, token)
+	if err != nil {
+		return found{}, err
+	}
+	i := slices.IndexFunc(l.Files, func(o origin.File) bool { return o.Path == path })
+	if i < 0 {
+		return found{}, origin.ErrNotFound
+	}
+	o := l.Files[i]
+	return found{fetch.Target{Object: o.Object, Source: o.Source, Token: token}, hubETag(o), time.Unix(0, 0)}, nil
+}
+
+func hubETag(o origin.File) string { return cmp.Or(o.Object.Digest(), "0") + "-1" }

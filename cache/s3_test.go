@@ -1,0 +1,482 @@
+package cache
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/johannesboyne/gofakes3"
+	"github.com/johannesboyne/gofakes3/backend/s3mem"
+
+	"aliquot/cache/certtest"
+	"aliquot/cache/config"
+	"aliquot/cache/s3"
+	"aliquot/internal/blob"
+	"aliquot/internal/cacheapi"
+)
+
+// The keys of the bucket server.
+const (
+	accessKey = "AKIDOFTHETEST"
+	secretKey = "a-secret-key-of-the-test"
+)
+
+// bucketServer is a server of S3 that asks for signatures, keeps account of what was read,
+// and fails when it is told to.
+type bucketServer struct {
+	*httptest.Server
+	backend gofakes3.Backend
+	fake    http.Handler
+	keys    *s3.Keys
+
+	mu       sync.Mutex
+	read     int64
+	requests []string
+	down     bool
+	cuts     int               // answers that break off in the middle
+	corrupt  bool              // one byte of each answer is another
+	tags     map[string]string // ETags by key, for what was uploaded in parts
+	part     int64             // the size of these parts
+	sums     map[string]string // SHA-256 by key, as S3 writes it
+	cipher   string            // what objects are said to be encrypted with
+}
+
+func startBuckets(t *testing.T) *bucketServer {
+	t.Helper()
+	b := &bucketServer{backend: s3mem.New(), tags: map[string]string{}, sums: map[string]string{}}
+	b.fake = gofakes3.New(b.backend).Server()
+	path := filepath.Join(t.TempDir(), "keys")
+	writeFile(t, path, accessKey+" "+secretKey+" all\n")
+	var err error
+	if b.keys, err = s3.ReadKeys(path); err != nil {
+		t.Fatal(err)
+	}
+	b.Server = httptest.NewServer(b)
+	t.Cleanup(b.Close)
+	if err := b.backend.CreateBucket("models"); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (b *bucketServer) put(t *testing.T, key string, body []byte) {
+	t.Helper()
+	if _, err := b.backend.PutObject("models", key, map[string]string{"Last-Modified": time.Now().UTC().Format(http.TimeFormat)}, bytes.NewReader(body), int64(len(body)), nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inParts says that an object was uploaded in parts.
+func (b *bucketServer) inParts(key string, body []byte, part int) {
+	var digests []byte
+	count := 0
+	for rest := body; len(rest) > 0; count++ {
+		n := min(part, len(rest))
+		sum := md5.Sum(rest[:n])
+		digests, rest = append(digests, sum[:]...), rest[n:]
+	}
+	all := md5.Sum(digests)
+	b.set(func() { b.tags[key], b.part = fmt.Sprintf("%s-%d", hex.EncodeToString(all[:]), count), int64(part) })
+}
+
+func (b *bucketServer) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+func (b *bucketServer) bytes() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.read
+}
+
+func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	key := strings.TrimPrefix(r.URL.Path, "/models/")
+	b.mu.Lock()
+	down, cut, part := b.down, b.cuts > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "", b.part
+	out := &tagged{ResponseWriter: w, server: b, etag: b.tags[key], sum: b.sums[key], cipher: b.cipher, corrupt: b.corrupt, object: key != r.URL.Path && key != ""}
+	if cut {
+		b.cuts--
+		out.left = 1000
+	}
+	b.requests = append(b.requests, r.Method+" "+r.URL.RequestURI())
+	b.mu.Unlock()
+	if down {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	if _, err := b.keys.Verify(r, time.Now()); err != nil {
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, "<Error><Code>AccessDenied</Code></Error>")
+		return
+	}
+	if r.URL.Query().Get("partNumber") == "1" && part > 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(part))
+		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		w.Header().Set("ETag", `"`+out.etag+`"`)
+		w.WriteHeader(http.StatusPartialContent)
+		return
+	}
+	b.fake.ServeHTTP(out, r)
+	if !out.begun {
+		out.WriteHeader(http.StatusOK)
+	}
+	if cut {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// tagged changes an answer.
+type tagged struct {
+	http.ResponseWriter
+	server            *bucketServer
+	etag, sum, cipher string
+	corrupt, object   bool
+	left              int // of an answer that breaks off
+	begun             bool
+}
+
+func (w *tagged) WriteHeader(status int) {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	h := w.Header()
+	if w.etag != "" && h.Get("ETag") != "" {
+		h.Set("ETag", `"`+w.etag+`"`)
+	}
+	if w.sum != "" {
+		h.Set("X-Amz-Checksum-Sha256", w.sum)
+		h.Set("X-Amz-Checksum-Type", "FULL_OBJECT")
+	}
+	if w.cipher != "" {
+		h.Set("X-Amz-Server-Side-Encryption", w.cipher)
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *tagged) Write(p []byte) (int, error) {
+	if !w.begun {
+		w.WriteHeader(http.StatusOK)
+	}
+	whole := len(p)
+	if w.left > 0 {
+		p = p[:min(len(p), w.left)]
+		if w.left -= len(p); w.left == 0 {
+			w.left = 1
+			p = p[:len(p)-1]
+		}
+	}
+	if w.corrupt && w.object && len(p) > 0 {
+		p = bytes.Clone(p)
+		p[0] ^= 1
+	}
+	n, err := w.ResponseWriter.Write(p)
+	if w.object {
+		w.server.set(func() { w.server.read += int64(n) })
+	}
+	if err == nil {
+		n = whole
+	}
+	return n, err
+}
+
+// s3Settings are those of a node that reads the bucket server with its keys, for one
+// namespace of Nomad.
+func s3Settings(t *testing.T, b *bucketServer) *config.Config {
+	t.Helper()
+	conf := settings(t, "http://127.0.0.1:1")
+	path := filepath.Join(t.TempDir(), "credentials")
+	writeFile(t, path, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
+	conf.S3 = &config.S3{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, CredentialsFile: path, ETagIsMD5: true, Namespaces: config.Namespaces{"ml"}}
+	conf.S3Face.Listen = "127.0.0.1:0"
+	return conf
+}
+
+const s3Model = "s3://models/llama/7b"
+
+// fromS3 asks as a task of the namespace that may.
+func (n *node) fromS3(t *testing.T, name string) cacheapi.Model {
+	t.Helper()
+	m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: name, Namespace: "ml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func wantFile(t *testing.T, path string, want []byte) {
+	t.Helper()
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%s has %d bytes, %v; want %d", path, len(got), err, len(want))
+	}
+}
+
+// A folder of S3 is a model, and so is one object. They are read once, with the keys of the
+// file, which are in no log and no file of the cache.
+func TestModelsOfS3(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/model.safetensors", big)
+	b.put(t, "llama/7b/tokenizer/vocab é+&.txt", []byte("words"))
+	b.put(t, "llama/7b/", nil) // as a console makes folders
+	b.put(t, "llama/7b-other/config.json", []byte("{}"))
+	conf := s3Settings(t, b)
+	n := begin(t, conf)
+	m := n.fromS3(t, s3Model)
+	wantFile(t, filepath.Join(m.Path, "files", "model.safetensors"), big)
+	wantFile(t, filepath.Join(m.Path, "files", "tokenizer", "vocab é+&.txt"), []byte("words"))
+	if files, err := os.ReadDir(filepath.Join(m.Path, "files")); err != nil || len(files) != 2 {
+		t.Errorf("%v, %v", files, err)
+	}
+	if read, want := b.bytes(), int64(len(big)+5); read != want {
+		t.Errorf("%d bytes were read of %d", read, want)
+	}
+	one := n.fromS3(t, s3Model+"/model.safetensors")
+	wantFile(t, filepath.Join(one.Path, "files", "model.safetensors"), big)
+	if read, want := b.bytes(), int64(len(big)+5); read != want {
+		t.Errorf("%d bytes were read for one file of what is here", read-want)
+	}
+	for _, name := range []string{"s3://models/none", "s3://nothing/llama", "s3://models/llama/7b/model"} {
+		if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: name, Namespace: "ml"}); status(err) != http.StatusNotFound {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	hidden(t, n, secretKey)
+}
+
+// hidden fails where a secret is in a log or a file of the cache.
+func hidden(t *testing.T, n *node, secret string) {
+	t.Helper()
+	if strings.Contains(n.log.String(), secret) {
+		t.Error("the secret is in the log")
+	}
+	err := filepath.WalkDir(n.conf.Dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if bytes.Contains(text, []byte(secret)) {
+			t.Errorf("the secret is in %s", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Tasks of another namespace may not use the node's keys, neither for what is here already.
+func TestKeysOfS3AreOfNamespaces(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/model.safetensors", big)
+	n := begin(t, s3Settings(t, b))
+	refused := func() {
+		t.Helper()
+		for _, namespace := range []string{"", "web", "*"} {
+			if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: namespace}); status(err) != http.StatusForbidden {
+				t.Errorf("namespace %q: %v", namespace, err)
+			}
+		}
+		if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
+			t.Errorf("the face: %s, %d bytes", res.Status, len(body))
+		}
+		if res, _ := get(t, "GET", n.s3Face+"/models?list-type=2"); res.StatusCode != http.StatusForbidden {
+			t.Errorf("the face's list: %s", res.Status)
+		}
+	}
+	refused()
+	n.fromS3(t, s3Model)
+	refused()
+	b.set(func() { b.down = true })
+	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("while S3 is away: %s, %d bytes", res.Status, len(body))
+	}
+}
+
+// Every kind of checksum that S3 states is checked, and wrong bytes are never shown.
+func TestObjectsOfS3AreVerified(t *testing.T) {
+	sum := sha256.Sum256(big)
+	for name, prepare := range map[string]func(b *bucketServer){
+		"whole": func(*bucketServer) {},
+		"parts": func(b *bucketServer) { b.inParts("m.bin", big, 5<<20) },
+		"sha256": func(b *bucketServer) {
+			b.sums["m.bin"], b.cipher = base64.StdEncoding.EncodeToString(sum[:]), "aws:kms"
+		},
+		"encrypted": func(b *bucketServer) { b.cipher = "aws:kms" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := startBuckets(t)
+			b.put(t, "m.bin", big)
+			prepare(b)
+			b.set(func() { b.corrupt = true })
+			n := begin(t, s3Settings(t, b))
+			ask := cacheapi.Fetch{Model: "s3://models/m.bin", Namespace: "ml", Wait: 60}
+			m, err := n.api.Fetch(t.Context(), ask)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "encrypted" { // its ETag is no checksum
+				if m.State != cacheapi.Whole {
+					t.Errorf("%+v", m)
+				}
+				return
+			}
+			if m.State != cacheapi.Failed || !strings.Contains(m.Error, "do not have the object's digest") || m.Path != "" {
+				t.Errorf("%+v", m)
+			}
+			b.set(func() { b.corrupt = false })
+			m = n.fromS3(t, ask.Model)
+			wantFile(t, filepath.Join(m.Path, "files", "m.bin"), big)
+		})
+	}
+}
+
+// An object that is replaced during a fetch ends it: two states never mix.
+func TestAnObjectOfS3IsReplaced(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "m.bin", big)
+	conf := s3Settings(t, b)
+	n := begin(t, conf)
+	ref := blob.Ref{Scheme: "s3", Name: "models/m.bin", Revision: "main"}
+	l, err := n.library.List(t.Context(), ref, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.Clone(big)
+	other[5] ^= 1
+	b.put(t, "m.bin", other)
+	f := l.Files[0]
+	if _, err := n.s3.Open(t.Context(), f.Source, "", f.Object, 0, 10); err == nil || !strings.Contains(err.Error(), "it has changed") {
+		t.Errorf("the old state is read from the new: %v", err)
+	}
+	conf = s3Settings(t, b)
+	m := begin(t, conf).fromS3(t, "s3://models/m.bin")
+	wantFile(t, filepath.Join(m.Path, "files", "m.bin"), other)
+}
+
+// What breaks off is asked for again, from where it broke off.
+func TestS3BreaksOff(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "m.bin", big)
+	b.set(func() { b.cuts = 3 })
+	m := begin(t, s3Settings(t, b)).fromS3(t, "s3://models/m.bin")
+	wantFile(t, filepath.Join(m.Path, "files", "m.bin"), big)
+}
+
+// While S3 is away the last state is used, by a cache that was started since too: who may
+// read the configuration says.
+func TestS3GoesAway(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/model.safetensors", big)
+	conf := s3Settings(t, b)
+	conf.S3.Namespaces = config.Namespaces{"*"}
+	n := begin(t, conf)
+	n.fromS3(t, s3Model)
+	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+		t.Errorf("%s, %d bytes", res.Status, len(body))
+	}
+	b.set(func() { b.down = true })
+	n.Close()
+	n = begin(t, conf)
+	n.library.Fresh = time.Nanosecond
+	if m := n.fromS3(t, s3Model); m.State != cacheapi.Whole || !m.Stale {
+		t.Errorf("%+v", m)
+	}
+	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+		t.Errorf("%s, %d bytes", res.Status, len(body))
+	}
+	if res, _ := get(t, "HEAD", n.s3Face+"/models/none"); res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		t.Errorf("what is not known: %s", res.Status)
+	}
+}
+
+// New keys in the file count without a restart.
+func TestKeysOfS3Change(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "a.bin", []byte("a"))
+	conf := s3Settings(t, b)
+	writeFile(t, conf.S3.CredentialsFile, "[default]\naws_access_key_id = old\naws_secret_access_key = old\n")
+	n := begin(t, conf)
+	ask := cacheapi.Fetch{Model: "s3://models/a.bin", Namespace: "ml"}
+	if _, err := n.api.Fetch(t.Context(), ask); status(err) != http.StatusForbidden {
+		t.Fatalf("with the old keys: %v", err)
+	}
+	writeFile(t, conf.S3.CredentialsFile, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
+	later := time.Now().Add(time.Minute)
+	if err := os.Chtimes(conf.S3.CredentialsFile, later, later); err != nil {
+		t.Fatal(err)
+	}
+	n.fromS3(t, ask.Model)
+	if err := os.Remove(conf.S3.CredentialsFile); err != nil {
+		t.Fatal(err)
+	}
+	without := begin(t, conf2(t, conf))
+	_, err := without.api.Fetch(t.Context(), ask)
+	var answer *cacheapi.Error
+	if !errors.As(err, &answer) || !strings.Contains(answer.Message, "s3.credentials_file") || strings.Contains(answer.Message, "\n") {
+		t.Errorf("without the file: %v", err)
+	}
+}
+
+// conf2 are the same settings for another node.
+func conf2(t *testing.T, conf *config.Config) *config.Config {
+	t.Helper()
+	other := *conf
+	fresh := settings(t, conf.Hub.Endpoint)
+	other.Dir, other.Socket = fresh.Dir, fresh.Socket
+	return &other
+}
+
+// Several nodes read S3 once.
+func TestS3IsReadOnce(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "m.bin", big)
+	ca := certtest.New(t)
+	var known []string
+	for range 4 {
+		known = append(known, free(t))
+	}
+	var all []*node
+	for i := range known {
+		conf := s3Settings(t, b)
+		conf.Peer = &config.Peer{Listen: known[i], Advertise: known[i], Known: known, CA: ca.File, Name: "aliquot-cache"}
+		conf.Peer.Cert, conf.Peer.Key = ca.Issue(t, "aliquot-cache")
+		all = append(all, begin(t, conf))
+	}
+	var done sync.WaitGroup
+	for _, n := range all {
+		done.Go(func() {
+			m, err := n.fetched(context.Background(), cacheapi.Fetch{Model: "s3://models/m.bin", Namespace: "ml"})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			wantFile(t, filepath.Join(m.Path, "files", "m.bin"), big)
+		})
+	}
+	done.Wait()
+	if read := b.bytes(); read != int64(len(big)) {
+		t.Errorf("%d bytes were read of a file of %d", read, len(big))
+	}
+}
