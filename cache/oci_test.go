@@ -467,6 +467,7 @@ func TestModelsOfRegistries(t *testing.T) {
 	if _, err := all[0].api.Fetch(t.Context(), cacheapi.Fetch{Model: "oci://" + s.host() + "/o/image:v1"}); status(err) != http.StatusBadRequest {
 		t.Errorf("an image as a model: %v", err)
 	}
+	s.push(t, "o/other:v1", 1)
 	s.set(func() { s.down = true })
 	conf := all[0].conf
 	all[0].Close()
@@ -474,7 +475,7 @@ func TestModelsOfRegistries(t *testing.T) {
 	if m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: at}); err != nil || !m.Stale {
 		t.Errorf("while the registry is away: %+v, %v", m, err)
 	}
-	if err := pulls(t, n, s.path()+"/o/image:v1", authn.Anonymous); err == nil {
+	if err := pulls(t, n, s.path()+"/o/other:v1", authn.Anonymous); err == nil {
 		t.Error("what was never read is served")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"aliquot/cache/hubtest"
 	"aliquot/cache/origin"
 	"aliquot/internal/blob"
+	"aliquot/internal/cacheapi"
 )
 
 // Without TLS the node's own token is not used for who asks as a peer.
@@ -81,5 +82,32 @@ func TestARefusalIsTheAskers(t *testing.T) {
 	defer rest.Close()
 	if err := rest.Wait(); err != nil {
 		t.Errorf("the rest with the right token: %v", err)
+	}
+}
+
+// The node's token counts for tasks of its namespaces alone, and for who has none only
+// where it is for all.
+func TestTheHubsTokenIsOfNamespaces(t *testing.T) {
+	hub := startHub(t)
+	sha := qwen(hub)
+	hub.Set(func(h *hubtest.Hub) { h.Token = secret })
+	for _, namespaces := range []config.Namespaces{{"*"}, {"ml"}} {
+		conf := settings(t, hub.URL)
+		conf.Hub.TokenFile, conf.Hub.Namespaces = filepath.Join(t.TempDir(), "token"), namespaces
+		writeFile(t, conf.Hub.TokenFile, secret)
+		n := begin(t, conf)
+		if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Namespace: "ml"}); err != nil {
+			t.Errorf("%v: its own: %v", namespaces, err)
+		}
+		open := namespaces[0] == "*"
+		if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Namespace: "web"}); (err == nil) != open {
+			t.Errorf("%v: another: %v", namespaces, err)
+		}
+		if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Namespace: "web", Token: secret}); err != nil {
+			t.Errorf("%v: another with a token of its own: %v", namespaces, err)
+		}
+		if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/"+sha+"/config.json"); (res.StatusCode == http.StatusOK) != open {
+			t.Errorf("%v: the face: %s", namespaces, res.Status)
+		}
 	}
 }

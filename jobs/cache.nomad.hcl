@@ -6,7 +6,9 @@
 #         a CA, and on each node a certificate for "aliquot-cache" with its key.
 # Does:   runs on every node, also on one that joins later (system). Programs on the
 #         node's network read the Hub through it with HF_ENDPOINT=http://127.0.0.1:7480.
-#         It fetches each part of a model from the Hub once for the whole cluster.
+#         It fetches each part of a model from the Hub once for the whole cluster. The
+#         driver "aliquot" pulls images through it in the same way; with s3_port clients
+#         of S3 read through it, too.
 #         Metrics are at /metrics of the port "admin".
 # Run:    nomad job run jobs/cache.nomad.hcl
 
@@ -58,6 +60,24 @@ variable "hf_port" {
   default     = 7480
 }
 
+variable "s3_port" {
+  description = "Port of the face of S3 on the loopback address, such as 7483; 0 for none."
+  type        = number
+  default     = 0
+}
+
+variable "oci_port" {
+  description = "Port of the registries' face on the loopback address, through which images are pulled; 0 for none."
+  type        = number
+  default     = 7484
+}
+
+variable "s3_credentials" {
+  description = "Path of a Nomad variable with access_key and secret_key of S3, such as nomad/jobs/cache, which the job may read; \"\" for none. They are in the file s3 of the task's secrets: credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3\" in the s3 block of settings."
+  type        = string
+  default     = ""
+}
+
 variable "memory" {
   description = "Memory of the task, in MiB."
   type        = number
@@ -81,6 +101,20 @@ job "cache" {
       port "hf" {
         static = var.hf_port
       }
+      dynamic "port" {
+        for_each = var.s3_port == 0 ? [] : [var.s3_port]
+        labels   = ["s3"]
+        content {
+          static = port.value
+        }
+      }
+      dynamic "port" {
+        for_each = var.oci_port == 0 ? [] : [var.oci_port]
+        labels   = ["oci"]
+        content {
+          static = port.value
+        }
+      }
     }
 
     task "cache" {
@@ -100,6 +134,8 @@ job "cache" {
         destination = "local/cache.hcl"
         data        = <<-HCL
           hf_listen = "127.0.0.1:${var.hf_port}"
+          ${var.s3_port == 0 ? "" : "s3_listen = \"127.0.0.1:${var.s3_port}\""}
+          ${var.oci_port == 0 ? "" : "oci_listen = \"127.0.0.1:${var.oci_port}\""}
           admin     = ":{{ env "NOMAD_PORT_admin" }}"
           consul {
             address = "${var.consul}"
@@ -113,6 +149,22 @@ job "cache" {
           }
           ${var.settings}
         HCL
+      }
+
+      dynamic "template" {
+        for_each = var.s3_credentials == "" ? [] : [var.s3_credentials]
+        content {
+          destination = "secrets/s3"
+          perms       = "600"
+          change_mode = "noop" # the cache reads it again
+          data        = <<-INI
+            [default]
+            {{ with nomadVar "${template.value}" }}
+            aws_access_key_id = {{ .access_key }}
+            aws_secret_access_key = {{ .secret_key }}
+            {{ end }}
+          INI
+        }
       }
 
       resources {

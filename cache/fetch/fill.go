@@ -41,7 +41,8 @@ var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
 
-// fill fetches one chunk, and says from which peer, "" for the origin.
+// fill fetches one chunk, and says from which peer, "" for the origin. A chunk that the
+// origin completes counts for the peer that gave its beginning, so that a wrong one is found.
 func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, from string, err error) {
 	if err := t.part.Room(n); err != nil {
 		return 0, "", err
@@ -63,7 +64,7 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	}
 	t.setPeer(f, "", false)
 	crc, err = t.fromOrigin(n, f, target, crc)
-	return crc, "", err
+	return crc, f.gave, err
 }
 
 // tryPeer asks a peer for a chunk, and reports whether that ended its flight. Otherwise
@@ -79,8 +80,11 @@ func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (don
 	if err == nil || t.ctx.Err() != nil || errors.Is(err, store.ErrNoRoom) {
 		return true, err
 	}
+	if f.written > 0 {
+		f.gave = peer
+	}
 	if errors.Is(err, errCRC) {
-		*crc = 0
+		*crc, f.gave = 0, ""
 		t.reset(f)
 	}
 	t.c.fault(peer, err)

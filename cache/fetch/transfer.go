@@ -38,6 +38,7 @@ type flight struct {
 	written int64
 	peer    string // "" for the origin
 	relayed bool   // the peer may have to wait for another
+	gave    string // the peer that gave the beginning and failed
 	// direct is set where a peer asked for it. It comes from the origin at once, whatever
 	// else is on its way: two nodes whose flights all waited for each other would wait
 	// for ever.
