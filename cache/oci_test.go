@@ -20,7 +20,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"aliquot/cache/config"
@@ -165,29 +164,6 @@ func ociSettings(t *testing.T) *config.Config {
 	conf := settings(t, "http://127.0.0.1:1")
 	conf.OCIListen = "127.0.0.1:0"
 	return conf
-}
-
-func refusedWith(err error) int {
-	var e *transport.Error
-	if ok := asTransport(err, &e); ok {
-		return e.StatusCode
-	}
-	return 0
-}
-
-func asTransport(err error, e **transport.Error) bool {
-	for err != nil {
-		if found, ok := err.(*transport.Error); ok {
-			*e = found
-			return true
-		}
-		wrapped, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			return false
-		}
-		err = wrapped.Unwrap()
-	}
-	return false
 }
 
 // An image is read once, by tag and digest, with ranges and HEAD.
