@@ -100,7 +100,7 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	for _, v := range p.services {
 		state := v.line.State()
 		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{}}
-		one.Waits = p.waits(state.Waits)
+		one.Waits, one.Starts = p.waits(state.Waits), s.metrics.starts.of(v.name)
 		if l, shared := v.line.(*line.Shared); shared {
 			role, epoch, owner := l.Role()
 			one.Role, one.Epoch, one.Owner = role.String(), epoch, string(owner)

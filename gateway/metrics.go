@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +32,7 @@ type metrics struct {
 	dropped  prometheus.Counter
 	moved    *prometheus.CounterVec
 	sleeps   *prometheus.CounterVec
+	starts   *coldStarts
 }
 
 // finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
@@ -68,6 +70,8 @@ func newMetrics() *metrics {
 		sleeps:   counter("sleep_total", "Replicas that were put to sleep and woken, by result.", "service", "action", "result"),
 		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
+	m.starts = newColdStarts()
+	m.registry.MustRegister(m.starts)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens, m.sleeps)
 	return m
@@ -121,11 +125,14 @@ func (s *serviceMetrics) judged(class string, a attainment) {
 type classMetrics struct {
 	service, ttft, tpot prometheus.Observer
 	class               string
+	name                string      // of the service
+	starts              *coldStarts // hears of the first answer
+	answered            atomic.Bool
 	means, firsts       *means // of the service: whole answers, and up to the first token
 }
 
 func (m *metrics) ofClass(c *config.Service, class string, times, firsts *means) *classMetrics {
-	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times, firsts: firsts}
+	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times, firsts: firsts, name: c.Name, starts: m.starts}
 	if c.Language() {
 		out.ttft, out.tpot = m.ttft.WithLabelValues(c.Name, class), m.tpot.WithLabelValues(c.Name, class)
 	}
@@ -133,6 +140,9 @@ func (m *metrics) ofClass(c *config.Service, class string, times, firsts *means)
 }
 
 func (c *classMetrics) took(d time.Duration, work float64) {
+	if !c.answered.Swap(true) {
+		c.starts.answered(c.name, c.class, d)
+	}
 	c.service.Observe(d.Seconds())
 	c.means.add(c.class, d, work)
 }

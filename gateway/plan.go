@@ -186,4 +186,7 @@ func (s *Server) startBackground(ctx context.Context) {
 	if s.options.Rates != nil {
 		s.tasks.Go(func() { s.keepRates(ctx) })
 	}
+	if store, ok := s.options.Rates.(StartStore); ok {
+		s.tasks.Go(func() { s.keepStarts(ctx, store) })
+	}
 }

@@ -1,5 +1,6 @@
 # What the gateway may do in Consul: find replicas and other gateways, register itself,
-# publish the rates that it learned, and own services where gateways share their queues.
+# publish the rates that it learned, own services where gateways share their queues, and
+# read what the autoscaler learned of starts.
 #
 # Run:  consul acl policy create -name aliquot-gateway -rules @jobs/gateway-consul-policy.hcl
 
@@ -25,4 +26,8 @@ key_prefix "aliquot/rates/" {
 
 key_prefix "aliquot/owners/" {
   policy = "write"
+}
+
+key_prefix "aliquot/coldstart/" {
+  policy = "read"
 }

@@ -82,6 +82,27 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	return out, nil
 }
 
+// Starts reads what the autoscaler learned of a service's starts.
+func (r *Rates) Starts(ctx context.Context, service string) (map[string]api.ColdStart, error) {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return nil, err
+	}
+	pair, _, err := r.Client.KV().Get(learned.StartsKey(service), (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	if err != nil || pair == nil {
+		return nil, err
+	}
+	doc, err := learned.ParseStarts(pair.Value)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]api.ColdStart{}
+	for class, c := range doc.ByClass(time.Now()) {
+		out[class] = api.ColdStart{Count: c.Count, P95: c.P95, Parts: c.Parts}
+	}
+	return out, nil
+}
+
 // Save writes this gateway's key of a service.
 func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error {
 	token, err := r.Config.Token.Read()

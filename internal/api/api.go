@@ -62,6 +62,8 @@ type Service struct {
 	// Waits is who waits at which priority, as the gateway that decides knows it.
 	Waits  []Wait  `json:"waits,omitempty"`
 	Tokens *Tokens `json:"last_minute,omitempty"` // of a language model
+	// Starts are what is known of starts of its replicas, by hardware class.
+	Starts map[string]ColdStart `json:"starts,omitempty"`
 }
 
 // Wait is how many requests of a tenant wait at a priority.
@@ -69,6 +71,18 @@ type Wait struct {
 	Priority string `json:"priority"`
 	Tenant   string `json:"tenant"` // "other" for all that are not configured
 	Requests int    `json:"requests"`
+}
+
+// ColdStart is what starts of replicas on one hardware class take.
+type ColdStart struct {
+	// Count is how many starts it was learned from.
+	Count int `json:"count"`
+	// P95 is the 95th percentile of the time from the placement until the replica is
+	// healthy, in seconds; 0 where too few starts are known.
+	P95 float64 `json:"p95,omitempty"`
+	// Parts are means in seconds: image, models, compile_cache, container, load and answer,
+	// the first one after that.
+	Parts map[string]float64 `json:"parts,omitempty"`
 }
 
 // Replica is one replica of a service.

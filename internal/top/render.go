@@ -41,6 +41,9 @@ func Render(w io.Writer, s Snapshot) error {
 	if err := renderStarts(w, s.Starts); err != nil {
 		return err
 	}
+	if err := renderColdStarts(w, s.Services); err != nil {
+		return err
+	}
 	for _, note := range s.Notes {
 		fmt.Fprintf(w, "note: %s\n", note)
 	}

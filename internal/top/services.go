@@ -80,6 +80,9 @@ func merge(answers [][]api.Service) []Service {
 				services[g.Service] = s
 			}
 			s.Queued += float64(g.Queued)
+			for class, c := range g.Starts {
+				s.learns(class, c)
+			}
 			if g.Tokens != nil {
 				if s.Tokens == nil {
 					s.Tokens = &api.Tokens{}

@@ -79,6 +79,8 @@ type Service struct {
 	Active  float64     `json:"active"`
 	Classes []Class     `json:"classes"`
 	Tokens  *api.Tokens `json:"last_minute,omitempty"` // of a language model
+	// ColdStarts are what is learned of starts, by hardware class.
+	ColdStarts map[string]api.ColdStart `json:"cold_starts,omitempty"`
 }
 
 // Class is the part of a service that runs on one hardware class. Rate is the

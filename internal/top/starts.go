@@ -96,11 +96,8 @@ func renderStarts(w io.Writer, starts []Start) error {
 	for _, s := range starts {
 		fmt.Fprintf(t, "%s/%s\t%s\t%d", s.Job, s.Task, s.Group, s.Count)
 		for _, name := range learned.StartParts {
-			text := "-"
-			if seconds, ok := s.Seconds[name]; ok {
-				text = fmt.Sprintf("%.1f", seconds)
-			}
-			fmt.Fprint(t, "\t", text)
+			seconds, ok := s.Seconds[name]
+			cell(t, seconds, ok)
 		}
 		fmt.Fprintln(t)
 	}
