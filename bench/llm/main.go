@@ -47,7 +47,7 @@ func main() {
 	flag.BoolVar(&o.onWire, "wire", false, "play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), beside their simulations")
 	flag.Float64Var(&o.speedup, "speedup", 1, "with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
 	flag.IntVar(&o.how.gateways, "gateways", 1, "gateways of the product that share the fleet and know nothing of each other")
-	flag.IntVar(&o.seqs, "seqs", 0, "the most sequences in one step of each replica, and the bound that the product is told; 0 means vLLM's default of 256")
+	flag.IntVar(&o.seqs, "seqs", 0, "the most sequences in one step of each replica, and the bound that the product knows; 0 means vLLM's default of 256")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
 	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
 	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm ci --omit=optional --ignore-scripts there)")

@@ -1,4 +1,4 @@
-// Package engine asks the engines behind a service what they say of themselves:
+// Package engine reads the metrics of the engines behind a service:
 // how large their caches are, how much of them is used, how many requests run and
 // wait. An engine that says nothing is normal; what is learned then stays unknown.
 package engine

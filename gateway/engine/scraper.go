@@ -107,7 +107,7 @@ func (s *Scraper) pass() {
 	out := make([]line.Replica, len(s.replicas))
 	for i, r := range s.replicas {
 		if v := s.running[r.ID]; v != nil {
-			// What an engine says of itself is more than what a job says of it.
+			// The engine knows better than the job that describes it.
 			if v.kv > 0 {
 				r.KV = v.kv
 			}

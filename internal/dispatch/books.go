@@ -250,7 +250,7 @@ func (q *Queue) correct(s *server, t *Ticket, cached int) {
 // observation is for how long what an engine said of itself is believed.
 const observation = 10 * time.Second
 
-// Observe records what an engine says of itself. Only load beyond what this queue
+// Observe records what an engine's metrics say. Only load beyond what this queue
 // sent is taken from it: the books are exact where an observation is late.
 func (q *Queue) Observe(id string, e EngineState, now time.Time) {
 	s := q.servers[id]

@@ -61,5 +61,5 @@ func (q *Queue) Charged(all []Charge) {
 	}
 }
 
-// Tenants is how many tenants are told apart at the moment.
+// Tenants is how many tenants have an account of their own now.
 func (q *Queue) Tenants() int { return len(q.tenants) }

@@ -101,7 +101,7 @@ type Request struct {
 	Whole bool
 }
 
-// BlockTokens is how many tokens of a prompt one hash of Request.Blocks stands for.
+// BlockTokens is how many tokens of a prompt one hash of Request.Blocks covers.
 const BlockTokens = 512
 
 // order is the key of earliest-deadline-first.
@@ -138,7 +138,7 @@ type Replica struct {
 	Sleep Sleep
 }
 
-// EngineState is what an engine says of itself.
+// EngineState is what an engine's metrics say.
 type EngineState struct {
 	Running, Waiting int
 	KVUsed           float64 // fraction of its cache, 0 to 1
@@ -186,7 +186,6 @@ type Ticket struct {
 	speed    float64   // of its slot, when it started
 	due      time.Time // Request.order
 	waiting  bool
-	yielded  bool // see Queue.yield
 	node     node
 	on       *server
 	entry    entry

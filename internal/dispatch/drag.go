@@ -13,8 +13,8 @@ type drag struct {
 
 const (
 	dragMemory = 64
-	// dragSamples are needed before a replica is told apart from its kind, by at
-	// least dragLeast.
+	// A replica counts as faster or slower than its kind from dragSamples on, where it
+	// differs by dragLeast or more.
 	dragSamples = 32
 	dragLeast   = 1.4
 )

@@ -75,9 +75,9 @@ func newPriority(placements int) *priority {
 	return &priority{accounts: map[string]*account{}, lanes: lanes(), parked: lanes(), ready: make([]int, placements), again: make([]int, placements), floor: make([]float64, placements), sweep: 1024}
 }
 
-// maxTenants bounds the tenants told apart; further ones share one account, so
-// that clients which invent names cannot fill the memory. Those that the operator named are always
-// told apart.
+// maxTenants bounds the tenants with an account of their own; further ones share one, so
+// that clients which invent names cannot fill the memory. Tenants that the operator named
+// always have their own.
 const maxTenants = 1 << 16
 
 func (q *Queue) tenant(name string) *tenant {

@@ -43,7 +43,7 @@ func (e *estimate) rate() float64 { return e.cost / max(e.seconds, 1e-9) }
 // two once in a million.
 const ownSamples = 32
 
-// learn records a finished request and ranks its replica and its kind anew.
+// learn records a finished request and ranks its replica and its kind again.
 func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
 	if s.seen++; s.seen <= warmup || seconds <= 0 {
 		return

@@ -27,32 +27,6 @@ func (q *Queue) hasty(v *view, z need, work float64) bool {
 	return z.waited+v.firstAfter(work) < patience*limit && v.on.books.risk.of(work) > spared
 }
 
-// yields is for how long a request lets others pass that misses the objective anyway: as
-// long as one that does not is worth.
-const yields = missed * time.Second
-
-// yield makes requests that can no longer meet the objective for the first token let
-// others pass, once each, and reports whether there were any. Those behind them would
-// miss it as well if they waited for them. A request with a deadline of its own stays.
-func (q *Queue) yield(waiting []*Ticket, now time.Time) (any bool) {
-	limit := q.policy.SLO.TTFT
-	if limit == 0 {
-		return false
-	}
-	for _, t := range waiting {
-		if t.yielded || !t.Deadline.IsZero() || now.Sub(t.at) <= limit {
-			continue
-		}
-		l := t.lane
-		l.tree.remove(t)
-		t.due, t.yielded = t.due.Add(min(yields, max(0, t.Expire.Sub(now)/2))), true
-		l.tree.insert(t)
-		l.sync()
-		any = true
-	}
-	return any
-}
-
 // lengths is how long answers turn out to be, in multiples of what was expected.
 type lengths struct {
 	ring   [256]float64

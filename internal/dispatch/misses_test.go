@@ -148,41 +148,26 @@ func TestRiskIsTheAnswersThatWouldMiss(t *testing.T) {
 	})
 }
 
-// A request whose first token is late anyway lets those pass that can still meet the
-// objective, for a while, and no other request waits for ever because of it.
-func TestARequestThatIsLateAnywayYields(t *testing.T) {
-	for name, c := range map[string]struct {
-		slo      SLO
-		deadline time.Duration // of the first request
-		want     string
-	}{
-		"with an objective":          {strict, 0, "new"},
-		"without one":                {SLO{}, 0, "old"},
-		"with a deadline of its own": {strict, 30 * time.Second, "old"},
-	} {
-		q := New(Policy{Mode: Tokens, SLO: c.slo})
-		submit(t, q, epoch, ask("old", tokens(100, 50), func(r *Request) {
-			r.Expire = epoch.Add(time.Hour)
-			if c.deadline > 0 {
-				r.Deadline = epoch.Add(c.deadline)
-			}
-		}))
-		submit(t, q, epoch.Add(2500*time.Millisecond), ask("new", tokens(100, 50), func(r *Request) { r.Expire = epoch.Add(time.Hour + 2500*time.Millisecond) }))
-		q.Put(Replica{ID: "r", Class: "l4", Slots: 2})
-		now := epoch.Add(2600 * time.Millisecond)
-		k := q.Next(now)
-		if k == nil || k.Value != c.want {
-			t.Errorf("%s: %+v is served first, want %s", name, k, c.want)
+// A request whose first token is late anyway goes where it takes little from others, and
+// one that is in time where its own answer is soonest.
+func TestALateRequestGoesWhereItTakesLittleFromOthers(t *testing.T) {
+	for waited, want := range map[time.Duration]string{0: "fast", 6 * time.Second: "slow"} {
+		q := New(Policy{Mode: Tokens, SLO: SLO{TTFT: 5 * time.Second}, Placements: []Placement{{Require: []string{"h100", "a100-80gb"}}}})
+		q.Put(Replica{ID: "fast", Class: "h100", KV: 400_000})
+		q.Put(Replica{ID: "slow", Class: "a100-80gb", KV: 400_000})
+		now := epoch.Add(time.Minute)
+		q.survey(now)
+		answering(t, q, "fast", 4, 40, time.Second, now)
+		for i := range 14 { // others count for less where few requests wait for many replicas
+			q.Put(Replica{ID: fmt.Sprint(i), Class: "l4", KV: 80_000})
 		}
-	}
-	q := New(Policy{Mode: Tokens, SLO: strict})
-	expires := func(r *Request) { r.Expire = epoch.Add(time.Hour) }
-	submit(t, q, epoch, ask("old", tokens(100, 50), expires))
-	now := epoch.Add(3 * time.Second)
-	q.Next(now) // nothing serves it, and it yields
-	submit(t, q, now.Add(yields), ask("newer", tokens(100, 50), func(r *Request) { r.Expire = epoch.Add(time.Hour + 3*time.Second + yields) }))
-	q.Put(Replica{ID: "s", Class: "h100"})
-	if k := q.Next(now.Add(yields)); k == nil || k.Value != "old" {
-		t.Errorf("%+v is served before a request that has yielded for %s", k, yields)
+		submit(t, q, now.Add(-waited), ask("prompt", tokens(20_000, 50)))
+		k := q.Next(now)
+		if k == nil {
+			t.Fatalf("after %s: the prompt waits", waited)
+		}
+		if r, _ := k.Replica(); r.ID != want {
+			t.Errorf("after %s: the prompt goes to %s, want %s", waited, r.ID, want)
+		}
 	}
 }

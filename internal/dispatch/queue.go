@@ -30,7 +30,7 @@ type Queue struct {
 	learned  bool
 	speed    float64 // of all usable slots
 	load     load
-	held     time.Time // when a held request is to be looked at again
+	held     time.Time // when Next must look at a held request again
 
 	output  float64 // mean tokens of an answer, in Tokens mode
 	prompt  float64 // mean tokens of a prompt, in Tokens mode
@@ -126,7 +126,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 		if c.waiting == 0 {
 			continue
 		}
-		for _, t := range q.candidates(c, now) {
+		for _, t := range q.candidates(c) {
 			got := q.pick(t, now)
 			if got.on != nil {
 				t = c.indifferent(t, got.rank)
@@ -144,7 +144,7 @@ func (q *Queue) Next(now time.Time) *Ticket {
 // candidates returns the requests of one priority among which one may be served
 // next, in order: those to be tried again, and then in Slots mode the first of
 // each placement, because those behind it can be placed no better.
-func (q *Queue) candidates(c *priority, now time.Time) []*Ticket {
+func (q *Queue) candidates(c *priority) []*Ticket {
 	out := q.looked[:0]
 	for _, t := range c.retries {
 		// Those that failed at the same replica under the same rule can be placed
@@ -155,11 +155,7 @@ func (q *Queue) candidates(c *priority, now time.Time) []*Ticket {
 		}
 	}
 	if q.policy.Mode == Tokens {
-		retries := len(out)
 		q.looked = c.within(out, window)
-		for q.yield(q.looked[retries:], now) {
-			q.looked = c.within(q.looked[:retries], window)
-		}
 		return q.looked
 	}
 	retries := len(out)
@@ -265,7 +261,7 @@ func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) 
 	q.enter(t)
 }
 
-// Wake is when Next is to be called again although nothing happened; zero when
+// Wake is when the owner must call Next again although nothing happened; zero when
 // that is never.
 func (q *Queue) Wake() time.Time {
 	wake := q.held

@@ -59,9 +59,16 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	z := q.needOf(t)
 	z.waited = now.Sub(t.at).Seconds()
 	q.index.match(t.Blocks)
-	best, work := q.least(t, z)
+	crowd := q.crowd()
+	if q.late(z, 0) {
+		crowd = 1
+	}
+	best, work := q.least(t, z, crowd)
 	if best == nil {
 		return choice{}
+	}
+	if crowd < 1 && q.late(z, best.firstAfter(work)) {
+		best, work = q.least(t, z, 1)
 	}
 	s := best.on
 	if best.promised == 0 && best.open && q.hasty(best, z, work) {
@@ -80,11 +87,18 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 	return choice{until: now.Add(look)}
 }
 
+// late reports whether a request misses the objective for its first token, if that comes
+// so many seconds from now. Then it counts in full what it takes from others, which may
+// still be in time.
+func (q *Queue) late(z need, seconds float64) bool {
+	limit := q.policy.SLO.TTFT.Seconds()
+	return limit > 0 && z.waited+seconds > limit
+}
+
 // least returns the view of the replica on which a request costs the fewest seconds, of
 // equal ones the first, and how many seconds that would read for it.
-func (q *Queue) least(t *Ticket, z need) (best *view, work float64) {
+func (q *Queue) least(t *Ticket, z need, crowd float64) (best *view, work float64) {
 	p := &q.placements[t.Placement]
-	crowd := q.crowd()
 	size := min(t.Prompt, q.longest(t.Placement))
 	preferred := q.prefers(t, size)
 	least := math.Inf(1)
@@ -157,7 +171,7 @@ func (q *Queue) cost(v *view, z need, crowd, enough float64) (cost, work float64
 	if v.cache > 0 {
 		cost += max(0, v.kv+z.prompt+z.output-v.cache) / v.cache * answer
 	}
-	if limit := q.policy.SLO.TTFT.Seconds(); limit > 0 && z.waited+v.firstAfter(work) > limit {
+	if q.late(z, v.firstAfter(work)) {
 		cost += missed
 	}
 	if q.policy.SLO.TPOT > 0 && cost < enough {

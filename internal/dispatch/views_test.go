@@ -49,7 +49,7 @@ func TestPruningChangesNoDecision(t *testing.T) {
 			q.prepare(k, now)
 			q.index.match(k.Blocks)
 			z := q.needOf(k)
-			got, work := q.least(k, z)
+			got, work := q.least(k, z, q.crowd())
 			want, least, reads := (*view)(nil), math.Inf(1), 0.0
 			for i := range q.views {
 				v := &q.views[i]
