@@ -21,7 +21,9 @@ type language struct {
 	key       prompt.Key
 	shared    *line.Shared // whose key counts; nil where the line is this gateway's own
 	objective dispatch.SLO
-	books     bool // the line keeps books of tokens
+	e2e       time.Duration // promised, too; 0 for none
+	promised  int           // the least urgent priority that they are promised to
+	books     bool          // the line keeps books of tokens
 	// longest is how many tokens of a prompt any of the replicas takes; 0 when
 	// some replica does not say.
 	longest atomic.Int64
@@ -39,7 +41,7 @@ func newLanguage(v *service) *language {
 	if !c.Language() {
 		return nil
 	}
-	l := &language{objective: c.SLO, books: c.Mode == dispatch.Tokens, engines: map[string]said{}}
+	l := &language{objective: c.SLO, e2e: c.E2E, promised: c.Promised, books: c.Mode == dispatch.Tokens, engines: map[string]said{}}
 	l.shared, _ = v.line.(*line.Shared)
 	for i := range l.key {
 		var random [8]byte

@@ -12,9 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot/gateway"
 	"aliquot/internal/api"
+	"aliquot/internal/latency"
 )
 
 // modelAnswer is what the replica of these tests streams.
@@ -351,6 +353,51 @@ func TestTheObjective(t *testing.T) {
 	ask(t, plain, chatBody("hello", true))
 	if _, metrics, _ := get(t, plain.admin+"/metrics"); strings.Contains(metrics, "ttft") {
 		t.Error("a service that counts in slots has a time to the first token")
+	}
+}
+
+// The time to the end is promised, too. What less urgent requests take is nobody's miss,
+// and no demand that an objective counts.
+func TestWhomTheObjectiveIsPromisedTo(t *testing.T) {
+	text := "priorities = [\"now\", \"later\"]\n" + service("chat", "slo {\n e2e = \"1ns\"\n priority = \"now\"\n}\n", replicaBlock(engine(t), "h100", 1))
+	g := start(t, text)
+	send := func(priority string) {
+		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("hello", true)))
+		r.Header.Set("X-Priority", priority)
+		do(t, r)
+	}
+	seconds := 0
+	seen := func() (sum api.Tokens) {
+		_, body, _ := get(t, g.admin+"/v1/services/chat/concurrency?window=1m&times=true")
+		var answer api.Concurrency
+		if err := json.Unmarshal([]byte(body), &answer); err != nil {
+			t.Fatal(err)
+		}
+		seconds = len(answer.Series)
+		for _, p := range answer.Series {
+			if p.Tokens != nil {
+				sum.Add(p.Tokens)
+			}
+		}
+		return sum
+	}
+	eventually(t, "the gateway counts from a second's start", func() bool { seen(); return seconds > 0 })
+	send("later")
+	eventually(t, "the request that may wait is counted", func() bool { return seen().Ended == 1 })
+	if got := seen(); got.Arrived != 0 || got.Met+got.Missed != 0 {
+		t.Errorf("a request that nothing is promised to: %+v", got)
+	}
+	send("now")
+	eventually(t, "the other is counted", func() bool { return seen().Ended == 2 })
+	got := seen()
+	if got.Arrived == 0 || got.Missed != 1 || got.Met != 0 {
+		t.Errorf("a request that 1 ns is promised to: %+v", got)
+	}
+	if above, all := latency.Above(got.Times.E2E, time.Nanosecond); above != 2 || all != 2 {
+		t.Errorf("%v of %v above 1 ns", above, all)
+	}
+	if above, all := latency.Above(got.Times.TTFT, time.Hour); above != 0 || all != 2 {
+		t.Errorf("%v of %v first tokens after more than an hour", above, all)
 	}
 }
 

@@ -47,8 +47,12 @@ func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	x.reading = r
 }
 
-// ask tells the queue what the request is.
+// ask tells the queue what the request is. One that nothing is promised to is not counted
+// among those that come: it takes what is left, and starts nothing.
 func (r *reading) ask(q *dispatch.Request) {
+	if q.Priority <= r.service.promised {
+		r.service.series.arrive(r.asked, r.prompt+r.expected)
+	}
 	q.Prompt, q.Output = r.prompt, r.expected
 	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
 }
@@ -213,8 +217,8 @@ const (
 // serve was missed; what was wrong with the request or ended by the client is
 // nobody's miss.
 func (r *reading) judged(x *exchange, ended time.Time) attainment {
-	o := r.service.objective
-	if o == (dispatch.SLO{}) || !r.size.API.Generates() {
+	o, e2e := r.service.objective, r.service.e2e
+	if o == (dispatch.SLO{}) && e2e == 0 || !r.size.API.Generates() || x.request.Priority > r.service.promised {
 		return unjudged
 	}
 	switch x.outcome {
@@ -231,22 +235,21 @@ func (r *reading) judged(x *exchange, ended time.Time) attainment {
 		return unjudged
 	}
 	within := func(took, limit time.Duration) bool { return limit == 0 || took <= limit }
+	took := ended.Sub(r.asked)
 	if r.meter.Streams() && !r.whole {
 		first, began := r.ttft()
 		if !began {
 			return unjudged
 		}
 		each, _ := r.tpot()
-		return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT))
-	}
-	if o.TTFT == 0 || o.TPOT == 0 {
-		return unjudged
+		return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT) && within(took, e2e))
 	}
 	output, _ := r.output()
-	if output < 0 {
+	each := o.TTFT > 0 && o.TPOT > 0 && output >= 0 // the time of its tokens is promised
+	if !each && e2e == 0 {
 		return unjudged
 	}
-	return attainmentIf(ended.Sub(r.asked) <= o.TTFT+time.Duration(output)*o.TPOT)
+	return attainmentIf(within(took, e2e) && (!each || took <= o.TTFT+time.Duration(output)*o.TPOT))
 }
 
 func attainmentIf(ok bool) attainment {
@@ -262,6 +265,9 @@ func (r *reading) close(x *exchange) {
 	s := sample{attainment: r.judged(x, now)}
 	s.ttft, s.began = r.ttft()
 	s.tpot, s.went = r.tpot()
+	if r.heard && x.outcome == served {
+		s.took = now.Sub(r.asked)
+	}
 	if s.began {
 		r.metrics.ttft.Observe(s.ttft.Seconds())
 	}

@@ -5,13 +5,15 @@ import (
 	"time"
 
 	"aliquot/internal/api"
+	"aliquot/internal/latency"
 )
 
 // sample is what one request to a language model took.
 type sample struct {
 	attainment             attainment
 	ttft, tpot             time.Duration
-	began, went            bool // ttft and tpot are known
+	began, went            bool          // ttft and tpot are known
+	took                   time.Duration // of an answer that was served, 0 of another
 	prompt, cached, output int64
 	estimated              bool // not all of them were told by the engine
 }
@@ -27,20 +29,35 @@ type tokenSeries struct {
 
 type tokenSecond struct {
 	second                 int64
+	arrived                int64
 	ended, met, missed     int
 	began, went            int
 	ttft, tpot             time.Duration // summed
+	times                  api.Times
 	prompt, cached, output int64
 }
 
-func (t *tokenSeries) add(now time.Time, s *sample) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// now is the running second; mu is held.
+func (t *tokenSeries) now(now time.Time) *tokenSecond {
 	second := now.Unix()
 	p := &t.ring[second%kept]
 	if p.second != second {
 		*p = tokenSecond{second: second}
 	}
+	return p
+}
+
+// arrive counts the tokens of a request that came.
+func (t *tokenSeries) arrive(now time.Time, tokens int) {
+	t.mu.Lock()
+	t.now(now).arrived += int64(tokens)
+	t.mu.Unlock()
+}
+
+func (t *tokenSeries) add(now time.Time, s *sample) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := t.now(now)
 	p.ended++
 	switch s.attainment {
 	case met:
@@ -51,25 +68,43 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 	if s.began {
 		p.began++
 		p.ttft += s.ttft
+		count(&p.times.TTFT, s.ttft)
 	}
 	if s.went {
 		p.went++
 		p.tpot += s.tpot
+		count(&p.times.TPOT, s.tpot)
+	}
+	if s.took > 0 {
+		count(&p.times.E2E, s.took)
 	}
 	p.prompt += s.prompt
 	p.cached += s.cached
 	p.output += s.output
 }
 
-// at returns a second, nil when nothing ended in it.
-func (t *tokenSeries) at(second int64) *api.Tokens {
+// at returns a second, nil when nothing came or ended in it.
+func (t *tokenSeries) at(second int64, times bool) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := &t.ring[second%kept]
 	if p.second != second {
 		return nil
 	}
-	return p.point()
+	out := p.point()
+	if times {
+		out.Times = &api.Times{}
+		out.Times.Add(&p.times) // a copy: more may be counted in this second
+	}
+	return out
+}
+
+// count adds a time to its bin.
+func count(to *map[int]int, d time.Duration) {
+	if *to == nil {
+		*to = map[int]int{}
+	}
+	(*to)[latency.Bin(d)]++
 }
 
 // last sums up the whole seconds before now, so many at most.
@@ -82,6 +117,7 @@ func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 		if p.second != second {
 			continue
 		}
+		sum.arrived += p.arrived
 		sum.ended += p.ended
 		sum.met += p.met
 		sum.missed += p.missed
@@ -97,7 +133,7 @@ func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 }
 
 func (p *tokenSecond) point() *api.Tokens {
-	out := &api.Tokens{Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
+	out := &api.Tokens{Arrived: p.arrived, Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
 	if p.began > 0 {
 		out.TTFT = p.ttft.Seconds() / float64(p.began)
 	}

@@ -112,6 +112,11 @@ type Service struct {
 	Mode dispatch.Mode
 	// SLO is what is promised of its streamed answers; zero for nothing.
 	SLO dispatch.SLO
+	// E2E is the promised time from a request to the end of its answer, 0 for none.
+	E2E time.Duration
+	// Promised is the least urgent priority that it is promised to, an index into
+	// Config.Priorities.
+	Promised int
 	// Counted is set where some tenant has a bound in tokens.
 	Counted bool
 	Engine  Engine
@@ -149,7 +154,7 @@ type Split struct {
 
 // Language reports whether the service's work is counted in tokens.
 func (s *Service) Language() bool {
-	return s.Mode == dispatch.Tokens || s.SLO != dispatch.SLO{} || s.Counted
+	return s.Mode == dispatch.Tokens || s.SLO != dispatch.SLO{} || s.E2E > 0 || s.Counted
 }
 
 // boundsTokens reports whether some tenant has a bound in tokens.

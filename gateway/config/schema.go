@@ -157,6 +157,9 @@ type splitBody struct {
 type sloBody struct {
 	TTFT *hcl.Attribute `hcl:"ttft"`
 	TPOT *hcl.Attribute `hcl:"tpot"`
+	E2E  *hcl.Attribute `hcl:"e2e"`
+	// Least is the name of the least urgent priority that it is promised to.
+	Least *hcl.Attribute `hcl:"priority"`
 }
 
 type engineBody struct {

@@ -30,6 +30,8 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	}
 	if b.SLO != nil {
 		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
+		s.E2E = d.duration(b.SLO.E2E, 0)
+		s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
 	}
 	d.numbers(b)
 	for _, r := range b.Routes {

@@ -2,6 +2,7 @@ package learned
 
 import (
 	"fmt"
+	"math"
 	"sort"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type Curve struct {
 type Objective struct {
 	TTFT float64 // from the request to the first token
 	TPOT float64 // between two tokens
+	E2E  float64 // from the request to the last token
 }
 
 const (
@@ -116,9 +118,64 @@ func (c Curve) bound() float64 {
 	return min(max(1, most), 1e6)
 }
 
+// Limit is what a replica does within an objective; times are in seconds.
+type Limit struct {
+	// Most is how many mean requests it serves at once, 0 where it misses the objective
+	// with one. Rate is how many a second it then serves, or where Most is 0 within the
+	// least multiple of the objective, by powers of two, that one request meets.
+	Most, Rate float64
+	// First and Token are the mean times to the first token and between tokens with so many
+	// requests, with one where Most is 0.
+	First, Token float64
+	// Slack is how long a mean answer may be held up between its tokens, 0 for any time.
+	Slack float64
+}
+
+// Within is what a replica does so that a part of the requests, the quantile, meets the
+// objective, where Most is about the mean request alone.
+func (c Curve) Within(o Objective, quantile float64) Limit {
+	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool { return !c.holds(o, quantile, float64(i+1)) }))}
+	if l.Most > 0 {
+		l.Rate, _, _ = c.At(l.Most)
+	}
+	for loose, doublings := o, 0; l.Rate == 0 && doublings < 40; doublings++ {
+		loose = Objective{2 * loose.TTFT, 2 * loose.TPOT, 2 * loose.E2E}
+		_, l.Rate = c.Most(loose)
+	}
+	n := max(1, l.Most)
+	_, l.First, l.Token = c.At(n)
+	if o.TPOT > 0 {
+		l.Slack = max(0, (c.Output-1)*(o.TPOT-c.Stepping(n, n*c.Held())))
+	}
+	return l
+}
+
+// spread is the mean square of the time to read a prompt over the square of its mean, of
+// times that are spread exponentially.
+const spread = 2
+
+// holds says whether a part of the answers keep their time between tokens among n requests:
+// prompts come at random while an answer lasts as long as it may, and each holds it up for
+// as long as it is read. All of them together are spread about normally.
+func (c Curve) holds(o Objective, quantile, n float64) bool {
+	if !c.meets(o, n) {
+		return false
+	}
+	if o.TPOT <= 0 {
+		return true
+	}
+	rate, _, _ := c.At(n)
+	gaps := max(1, c.Output-1)
+	reads := rate * gaps * o.TPOT
+	deviations := math.Sqrt2 * math.Erfinv(2*quantile-1)
+	stalls := c.Reading(max(1, c.Prompt)) * (reads + deviations*math.Sqrt(spread*reads))
+	return stalls <= gaps*(o.TPOT-c.Stepping(n, n*c.Held()))
+}
+
 func (c Curve) meets(o Objective, n float64) bool {
 	_, first, token := c.At(n)
-	return (o.TTFT <= 0 || first <= o.TTFT) && (o.TPOT <= 0 || token <= o.TPOT)
+	within := func(took, limit float64) bool { return limit <= 0 || took <= limit }
+	return within(first, o.TTFT) && within(token, o.TPOT) && within(first+token*max(0, c.Output-1), o.E2E)
 }
 
 // At is what n requests at once get: how many a second, and the mean time to the first
