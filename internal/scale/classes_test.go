@@ -12,7 +12,7 @@ import (
 
 func TestParseClasses(t *testing.T) {
 	got, err := ParseClasses("h100 slots=8 cost=3.5 max=4,\n l4 max=16 slots=2")
-	want := []Class{{"h100", 8, 3.5, 4, 1, false}, {"l4", 2, 1, 16, 1, false}}
+	want := []Class{{Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}, {Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}}
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("got %v, %v", got, err)
 	}

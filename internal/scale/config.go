@@ -9,12 +9,14 @@ import (
 	"time"
 )
 
-// Config is a policy as users write it: what to scale, and how.
+// Config is a policy as users write it: what to scale, and how. Decide evaluates it.
 type Config struct {
 	Policy  Policy
 	Classes []Class
 	// Own is the index in Classes of the class that is scaled.
 	Own int
+	// Objective is what the service promises, nil for counts by demand.
+	Objective *Objective
 }
 
 // ParseConfig reads settings by name. Policy settings carry the names that
@@ -33,9 +35,16 @@ func ParseConfig(settings map[string]string) (Config, error) {
 			if err := field.set(settings[name]); err != nil {
 				return Config{}, fmt.Errorf("%s is %q: want %s", name, settings[name], field.want)
 			}
-		case !slices.Contains(hardware, name):
-			return Config{}, fmt.Errorf("unknown setting %q: want one of %s", name, strings.Join(append(sorted(fields), hardware...), ", "))
+		case !slices.Contains(others, name):
+			return Config{}, fmt.Errorf("unknown setting %q: want one of %s", name, strings.Join(append(sorted(fields), others...), ", "))
 		}
+	}
+	if text := settings["objective"]; text != "" {
+		o, err := ParseObjective(text)
+		if err != nil {
+			return Config{}, fmt.Errorf("objective is %q: %w", text, err)
+		}
+		c.Objective = &o
 	}
 	if err := c.Policy.Validate(); err != nil {
 		return Config{}, err
@@ -43,7 +52,8 @@ func ParseConfig(settings map[string]string) (Config, error) {
 	return c, c.readHardware(settings)
 }
 
-var hardware = []string{"class", "classes", "slots", "max"}
+// others are the settings that are not a Policy's.
+var others = []string{"class", "classes", "slots", "max", "objective"}
 
 func (c *Config) readHardware(settings map[string]string) error {
 	if settings["classes"] == "" {

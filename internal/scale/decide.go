@@ -1,6 +1,11 @@
 package scale
 
-import "fmt"
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
 
 // Decision is the answer of one evaluation.
 type Decision struct {
@@ -16,22 +21,52 @@ type Decision struct {
 	Reason string
 }
 
-// Decide returns how many replicas of classes[own] to set, given the series of
-// demand of the whole service (see Need) and the number set now, running or not.
-// Every class gets the same Plan from the same series. Where the classes have
-// speeds, the series is one of Load.
-func (p Policy) Decide(series []float64, classes []Class, own, current int) Decision {
+// Evaluation is what one decision follows from, beside a Config.
+type Evaluation struct {
+	// Series is the demand of the whole service, see Series; where the classes have
+	// speeds, its Load.
+	Series []float64
+	// Current is the number of replicas of the own class that is set, running or not.
+	Current int
+	// Traffic is what is known of a service whose Config has an Objective; nil where
+	// nothing is.
+	Traffic *Traffic
+	// Unknown is why Traffic is nil.
+	Unknown string
+	// SpeedsFor is for how long the speeds of the classes have been in force, Always
+	// where they do not change.
+	SpeedsFor time.Duration
+}
+
+// Always is longer than any time.
+const Always = time.Duration(math.MaxInt64)
+
+// Decide returns how many replicas of the own class to set. Every class gets the same
+// Plan from the same series. It is the whole of a decision: the strategy and the
+// simulation ask nothing else.
+func (c Config) Decide(e Evaluation) Decision {
+	d := c.judge(e)
+	return c.Policy.overlap(d, e.Current, e.SpeedsFor)
+}
+
+// decide returns a decision by demand and capacity.
+func (p Policy) decide(series []float64, classes []Class, own, current int) Decision {
 	h := p.replay(series)
-	need := p.need(h, series)
-	plan := p.counts(h, classes)
+	return p.choose(h.held, p.need(h, series), len(series), classes, own, current)
+}
+
+// choose turns what is needed into a count. held is the demand of the last seconds and of
+// the present one, known is how many seconds of history there are.
+func (p Policy) choose(held []float64, need Need, known int, classes []Class, own, current int) Decision {
+	plan := p.counts(held, classes)
 	d := Decision{Count: plan[own], Plan: plan, Need: need}
 	switch {
 	case need.Idle:
 		d.Plan, d.Count = make([]int, len(classes)), 0
 		d.Reason = fmt.Sprintf("no request for %s", p.DownDelayOrDefault()+p.ZeroGrace)
-	case d.Count > current && current > 0 && len(series) < steps(p.PanicWindow):
+	case d.Count > current && current > 0 && known < steps(p.PanicWindow):
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, len(series), p.PanicWindow)
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, known, p.PanicWindow)
 	case d.Count > current && need.Held && len(classes) > 1:
 		d.Reason = p.reason(need, classes, "changing to a cheaper mix for what is held")
 	case d.Count > current:
@@ -40,7 +75,7 @@ func (p Policy) Decide(series []float64, classes []Class, own, current int) Deci
 		d.Reason = p.reason(need, classes, "steady")
 	case !need.Complete:
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, len(series), p.Window())
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, known, p.Window())
 	case need.Panicking:
 		// What the gateway started from zero may be of a class that is not in the plan,
 		// and it is what serves first.
@@ -68,7 +103,10 @@ func (p Policy) keep(d Decision, current int) Decision {
 
 func (p Policy) reason(n Need, classes []Class, what string) string {
 	name := "demand"
-	if !equal(classes) {
+	switch {
+	case n.Unit != "":
+		name = "replicas of " + n.Unit
+	case !equal(classes):
 		name = "load"
 	}
 	why := fmt.Sprintf("%s: %s %.1f (average %.1f, last %s %.1f", what, name, n.Demand, n.Stable, p.PanicWindow, n.Panic)
@@ -77,6 +115,9 @@ func (p Policy) reason(n Need, classes []Class, what string) string {
 	}
 	if n.Panicking {
 		why += ", burst"
+	}
+	if n.Unit != "" {
+		return why + ")"
 	}
 	return why + ")" + words(classes)
 }
@@ -87,16 +128,18 @@ func (p Policy) units(demand float64, classes []Class) int {
 		return 0
 	}
 	g := grain(classes)
-	return unitsFor(demand, p.Utilization, g) + p.Standby*classes[0].capacity(g)
+	units, every := unitsFor(demand, p.Utilization, g), max(1, p.every)
+	return (units+every-1)/every*every + p.Standby*classes[0].capacity(g)
 }
 
 // counts plans for the demand. With several classes it plans for every moment of
-// the last cold start and takes the most of each class: where the cheapest mix
-// changes from one class to another, the old replicas stay until the new ones serve.
-func (p Policy) counts(h history, classes []Class) []int {
-	demands := h.held[len(h.held)-1:]
+// the last cold start. Where the cheapest mix has changed from one class to another, so that
+// what was planned all the time does not nearly serve the present demand, it takes the most
+// of each class: the old replicas stay until the new ones serve.
+func (p Policy) counts(held []float64, classes []Class) []int {
+	demands := held[len(held)-1:]
 	if len(classes) > 1 {
-		demands = h.held[max(0, len(h.held)-1-steps(p.ColdStart)):]
+		demands = held[max(0, len(held)-1-steps(p.ColdStart)):]
 	}
 	most := 0
 	for _, d := range demands {
@@ -104,19 +147,34 @@ func (p Policy) counts(h history, classes []Class) []int {
 	}
 	planner := newPlanner(most, classes)
 	counts := make([]int, len(classes))
-	planned := -1
+	planned, g := -1, grain(classes)
+	var now, throughout []int
 	for _, d := range demands {
 		units := p.units(d, classes)
 		if units == planned {
 			continue
 		}
-		planned = units
-		for c, n := range planner.plan(units) {
-			counts[c] = max(counts[c], n)
+		planned, now = units, planner.plan(units)
+		if throughout == nil {
+			throughout = slices.Clone(now)
 		}
+		for c, n := range now {
+			counts[c], throughout[c] = max(counts[c], n), min(throughout[c], n)
+		}
+	}
+	serves := 0
+	for c, n := range throughout {
+		serves += n * classes[c].capacity(g)
+	}
+	if float64(serves) >= nearly*float64(planned) {
+		return now
 	}
 	return counts
 }
+
+// nearly is the part of the present demand that replicas must serve which have been planned
+// for a cold start, so that no others are kept beside them.
+const nearly = 0.85
 
 // shrink lets a count fall to what is planned, or to the most that is needed at a
 // demand close by, where that is more; and to none only when idle. A single class
@@ -137,7 +195,7 @@ func (p Policy) shrink(planned int, need Need, classes []Class, own, current int
 	}
 	planner := newPlanner(high, classes)
 	low, high = min(low, planner.limit), min(high, planner.limit) // beyond it the plan is all there is
-	for units := low; units <= high; units++ {
+	for units := low; units <= high; units += max(1, p.every) {
 		planned = max(planned, planner.plan(units)[own])
 	}
 	return min(current, planned)

@@ -20,7 +20,7 @@ func flat(level float64, seconds int) []float64 {
 func join(parts ...[]float64) []float64 { return slices.Concat(parts...) }
 
 func count(p Policy, series []float64, current int) int {
-	return p.Decide(series, one, 0, current).Count
+	return p.decide(series, one, 0, current).Count
 }
 
 func TestCountsFollowDemand(t *testing.T) {
@@ -52,7 +52,7 @@ func TestCountsFollowDemand(t *testing.T) {
 		{"the same, from zero", flat(40, 1), 0, 14},
 	} {
 		if got := count(p, c.series, c.current); got != c.want {
-			t.Errorf("%s: %d, want %d (%+v)", c.name, got, c.want, p.Decide(c.series, one, 0, c.current))
+			t.Errorf("%s: %d, want %d (%+v)", c.name, got, c.want, p.decide(c.series, one, 0, c.current))
 		}
 	}
 }
@@ -75,9 +75,9 @@ func TestForecastPreparesForARise(t *testing.T) {
 	for i := range 600 {
 		rise = append(rise, 20+float64(i)/10) // 80 at the end, 89 one cold start later
 	}
-	with := p.Decide(rise, one, 0, 0)
+	with := p.decide(rise, one, 0, 0)
 	p.ForecastWindow = 0
-	without := p.Decide(rise, one, 0, 0)
+	without := p.decide(rise, one, 0, 0)
 	if f := with.Need.Forecast; f < 84 || f > 92 {
 		t.Errorf("forecast %v, want 77 (the average) and 9 that the slope adds", f)
 	}
@@ -91,7 +91,7 @@ func TestForecastIgnoresNoise(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		level := rapid.Float64Range(1, 50).Draw(t, "level")
 		series := noisy(t, level, 200)
-		if f := p.Decide(series, one, 0, 0).Need.Forecast; f > 1.3*level {
+		if f := p.decide(series, one, 0, 0).Need.Forecast; f > 1.3*level {
 			t.Fatalf("forecast %v of a constant %v", f, level)
 		}
 	})
@@ -120,7 +120,7 @@ func TestNoFlappingUnderNoise(t *testing.T) {
 		for own := range classes {
 			current, shrank := 0, false
 			for now := 60; now <= end; now += 60 {
-				n := p.Decide(series[max(0, now-window):now], classes, own, current).Count
+				n := p.decide(series[max(0, now-window):now], classes, own, current).Count
 				if shrank && n > current {
 					t.Fatalf("class %d shrank and grew again under a constant load of %v: %+v", own, level, classes)
 				}
@@ -136,10 +136,10 @@ func TestEveryClassGetsTheSamePlan(t *testing.T) {
 		p := Default()
 		classes := drawClasses(t, 4)
 		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 6, 800).Draw(t, "series")
-		first := p.Decide(series, classes, 0, 0)
+		first := p.decide(series, classes, 0, 0)
 		counts := make([]int, len(classes))
 		for own := range classes {
-			d := p.Decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
+			d := p.decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
 			if !slices.Equal(d.Plan, first.Plan) {
 				t.Fatalf("class %d plans %v, class 0 plans %v", own, d.Plan, first.Plan)
 			}
@@ -162,7 +162,7 @@ func TestShortHistoryNeverShrinks(t *testing.T) {
 		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 1, steps(p.Window())-1).Draw(t, "series")
 		current := rapid.IntRange(0, 100).Draw(t, "current")
 		for own := range classes {
-			if d := p.Decide(series, classes, own, current); d.Count < current {
+			if d := p.decide(series, classes, own, current); d.Count < current {
 				t.Fatalf("shrank from %d to %d on %d s of history", current, d.Count, len(series))
 			}
 		}
@@ -186,12 +186,12 @@ func TestABurstIsRememberedByTheSeries(t *testing.T) {
 func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
 	p := Default()
 	p.ForecastWindow, p.Utilization = 0, 1
-	classes := []Class{{"l4", 2, 1, 16, 1, false}, {"h100", 8, 3.5, 4, 1, false}}
+	classes := []Class{{Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}, {Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}}
 	series := join(flat(6, 1200), flat(7.4, 10))
 	l4 := func(seconds int) int {
-		return p.Decide(join(series, flat(7.4, seconds)), classes, 0, 3).Count
+		return p.decide(join(series, flat(7.4, seconds)), classes, 0, 3).Count
 	}
-	if got := p.Decide(series, classes, 1, 0).Count; got != 1 {
+	if got := p.decide(series, classes, 1, 0).Count; got != 1 {
 		t.Fatalf("h100: %d, want 1", got)
 	}
 	if got := l4(60); got != 3 {
@@ -215,8 +215,8 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 	if got := count(p, rise, 3); got != 3 {
 		t.Errorf("while 9 requests wait or are served by 4 each: %d, want 3", got)
 	}
-	classes := []Class{{"t4", 2, 1, 4, 1, false}, {"mi300x", 4, 5, 3, 1, false}}
-	if got := p.Decide(rise, classes, 1, 2).Count; got != 1 {
+	classes := []Class{{Name: "t4", Slots: 2, Cost: 1, Max: 4, Speed: 1}, {Name: "mi300x", Slots: 4, Cost: 5, Max: 3, Speed: 1}}
+	if got := p.decide(rise, classes, 1, 2).Count; got != 1 {
 		t.Errorf("mi300x beside 8 slots of t4: %d, want 1", got)
 	}
 	if got := count(p, join(rise, flat(4, 12)), 3); got != 2 {
@@ -228,12 +228,12 @@ func TestNothingShrinksUnderARisingDemand(t *testing.T) {
 // may be planned without it.
 func TestNothingShrinksInABurst(t *testing.T) {
 	p := Default()
-	classes := []Class{{"mi300x", 4, 5, 3, 1, false}, {"t4", 2, 1, 4, 0.14, false}}
+	classes := []Class{{Name: "mi300x", Slots: 4, Cost: 5, Max: 3, Speed: 1}, {Name: "t4", Slots: 2, Cost: 1, Max: 4, Speed: 0.14}}
 	series := join(flat(0, 900), []float64{3})
-	if got := p.Decide(series, classes, 0, 0); got.Count != 1 {
+	if got := p.decide(series, classes, 0, 0); got.Count != 1 {
 		t.Errorf("mi300x: %d, want 1: %s", got.Count, got.Reason)
 	}
-	if got := p.Decide(series, classes, 1, 1); got.Count != 1 || !strings.HasPrefix(got.Reason, "holding 1: load") {
+	if got := p.decide(series, classes, 1, 1); got.Count != 1 || !strings.HasPrefix(got.Reason, "holding 1: load") {
 		t.Errorf("t4: %d, want 1: %s", got.Count, got.Reason)
 	}
 }
@@ -242,8 +242,8 @@ func TestNothingShrinksInABurst(t *testing.T) {
 func TestAChangeOfMixIsNamed(t *testing.T) {
 	p := Default()
 	p.StableWindow, p.DownDelay, p.ColdStart, p.ForecastWindow = p.PanicWindow, 12*time.Second, 4*time.Second, 0
-	classes := []Class{{"h100", 4, 6, 2, 1, false}, {"mi300x", 4, 5, 3, 0.9, false}, {"t4", 2, 1, 4, 0.12, false}}
-	at := func(series []float64) Decision { return p.Decide(series, classes, 2, 0) }
+	classes := []Class{{Name: "h100", Slots: 4, Cost: 6, Max: 2, Speed: 1}, {Name: "mi300x", Slots: 4, Cost: 5, Max: 3, Speed: 0.9}, {Name: "t4", Slots: 2, Cost: 1, Max: 4, Speed: 0.12}}
+	at := func(series []float64) Decision { return p.decide(series, classes, 2, 0) }
 	if got := at(join(flat(5, 60), flat(4.1, 8))); got.Count != 0 {
 		t.Fatalf("%d of t4 at 5 held: %s", got.Count, got.Reason)
 	}
@@ -257,9 +257,9 @@ func TestAChangeOfMixIsNamed(t *testing.T) {
 
 // The limits may have been lowered while a service is flooded.
 func TestShrinkingToTheLimitUnderAnyDemandTakesNoTime(t *testing.T) {
-	classes := []Class{{"l4", 2, 1, 16, 1, false}, {"h100", 8, 3.5, 4, 1, false}}
+	classes := []Class{{Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}, {Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}}
 	began := time.Now()
-	if got := Default().Decide(flat(1e9, 900), classes, 0, 20).Count; got != 16 {
+	if got := Default().decide(flat(1e9, 900), classes, 0, 20).Count; got != 16 {
 		t.Errorf("%d, want all there are", got)
 	}
 	if took := time.Since(began); took > 5*time.Second {
@@ -278,10 +278,10 @@ func TestValidateNamesTheSetting(t *testing.T) {
 	}
 }
 
-func ExamplePolicy_Decide() {
-	p := Default()
+func ExampleConfig_Decide() {
+	c := Config{Policy: Default(), Classes: []Class{{Name: "h100", Slots: 8, Cost: 1, Max: 12}}}
 	series := append(flat(2, 900), flat(40, 6)...)
-	d := p.Decide(series, []Class{{Name: "h100", Slots: 8, Cost: 1, Max: 12}}, 0, 1)
+	d := c.Decide(Evaluation{Series: series, Current: 1, SpeedsFor: Always})
 	fmt.Println(d.Count, d.Reason)
 	// Output: 6 growing: demand 40.0 (average 5.8, last 6s 40.0, burst)
 }
@@ -306,7 +306,7 @@ func TestSleepInPlaceOfEnding(t *testing.T) {
 		{"growing beyond them", flat(18, 900), 5, 6, 6},
 		{"the past is unknown", flat(3, 100), 4, 4, 4},
 	} {
-		d := p.Decide(c.series, one, 0, c.current)
+		d := p.decide(c.series, one, 0, c.current)
 		if d.Count != c.want || d.Awake != c.awake {
 			t.Errorf("%s: %d, %d awake; want %d, %d (%s)", c.name, d.Count, d.Awake, c.want, c.awake, d.Reason)
 		}
@@ -314,7 +314,7 @@ func TestSleepInPlaceOfEnding(t *testing.T) {
 			t.Errorf("%s: the reason is %q", c.name, d.Reason)
 		}
 	}
-	d := p.Overlap(p.Decide(flat(9, 900), one, 0, 4), 4, time.Second)
+	d := p.overlap(p.decide(flat(9, 900), one, 0, 4), 4, time.Second)
 	if d.Count != 4 || d.Awake != 4 {
 		t.Errorf("just after speeds have changed %d, %d awake", d.Count, d.Awake)
 	}
@@ -324,7 +324,7 @@ func TestSleepInPlaceOfEnding(t *testing.T) {
 		p.Sleep = rapid.IntRange(0, 5).Draw(t, "sleep")
 		plain := p
 		plain.Sleep = 0
-		d, without := p.Decide(series, one, 0, current), plain.Decide(series, one, 0, current)
+		d, without := p.decide(series, one, 0, current), plain.decide(series, one, 0, current)
 		if d.Awake != without.Count || d.Count < d.Awake || d.Count > max(current, d.Awake) || d.Count-d.Awake > p.Sleep {
 			t.Fatalf("%+v, without sleep %+v", d, without)
 		}

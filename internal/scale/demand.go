@@ -9,6 +9,8 @@ import (
 type Need struct {
 	// Demand is what capacity is wanted for; the rest says why.
 	Demand float64
+	// Unit is the class in replicas of which all of it counts, "" for requests at once.
+	Unit string
 	// Stable and Panic are the two averages at the end of the series.
 	Stable, Panic float64
 	// Newest is the most in one Step of the panic window.

@@ -21,6 +21,9 @@ type Class struct {
 	// Measured says that Slots is what the gateways measure of an engine that batches:
 	// the largest number of requests that it serves at once within the objective.
 	Measured bool
+	// Serving is what a replica serves within the objective of its service; nil while
+	// that is unknown.
+	Serving *Serving
 }
 
 func (c Class) speed() float64 {

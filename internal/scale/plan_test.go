@@ -111,7 +111,7 @@ func TestPlanIsTheCheapestOfAll(t *testing.T) {
 }
 
 func TestPlanTakesOneBigWhereSmallOnesCostMore(t *testing.T) {
-	classes := []Class{{"l4", 2, 1, 16, 1, false}, {"h100", 8, 3.5, 4, 1, false}}
+	classes := []Class{{Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}, {Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}}
 	for _, c := range []struct{ slots, l4, h100 int }{
 		{0, 0, 0}, {1, 1, 0}, {6, 3, 0}, {7, 0, 1}, {8, 0, 1}, {10, 1, 1}, {16, 0, 2},
 		{32, 0, 4}, {33, 1, 4}, {64, 16, 4}, {1000, 16, 4},

@@ -55,6 +55,9 @@ type Policy struct {
 	// Hysteresis is how much lower demand must be than a count was made for
 	// before the count shrinks: 0.25 keeps it until demand x 1.25 needs less.
 	Hysteresis float64
+
+	// every is of how many units what is planned for is a multiple, 0 for any number.
+	every int
 }
 
 // Default returns the policy that `make bench-scale` is run with.

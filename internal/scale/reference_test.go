@@ -11,7 +11,7 @@ import (
 // docs/configuration.md lists every setting, and writing its default changes nothing.
 func TestDocumentedSettings(t *testing.T) {
 	want := map[string]string{}
-	for _, name := range slices.Concat(sorted((&Policy{}).fields()), hardware) {
+	for _, name := range slices.Concat(sorted((&Policy{}).fields()), others) {
 		want[name] = ""
 	}
 	plain, err := ParseConfig(map[string]string{"slots": "2"})

@@ -134,10 +134,10 @@ func Load(queued, active float64, byClass map[string]float64, classes []Class) f
 	return max(0, load)
 }
 
-// Overlap keeps a count from shrinking for one cold start after the speeds of the
+// overlap keeps a count from shrinking for one cold start after the speeds of the
 // classes have changed, so that the replicas of a new mix serve before those of
-// the old one go. The demand says nothing of that change, so Decide cannot.
-func (p Policy) Overlap(d Decision, current int, age time.Duration) Decision {
+// the old one go. The demand says nothing of that change, so decide cannot.
+func (p Policy) overlap(d Decision, current int, age time.Duration) Decision {
 	if d.Awake >= current || d.Need.Idle || age > p.ColdStart {
 		return d
 	}

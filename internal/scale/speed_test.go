@@ -193,7 +193,7 @@ func TestPlanWithSpeedsNeverCostsMoreThanGreedy(t *testing.T) {
 }
 
 func TestSlowReplicasCountForLess(t *testing.T) {
-	classes := []Class{{"h100", 8, 8, 4, 1, false}, {"t4", 2, 1, 8, 0.1, false}}
+	classes := []Class{{Name: "h100", Slots: 8, Cost: 8, Max: 4, Speed: 1}, {Name: "t4", Slots: 2, Cost: 1, Max: 8, Speed: 0.1}}
 	for _, c := range []struct{ slots, h100, t4 int }{
 		{0, 0, 0}, {1, 0, 5}, {2, 1, 0}, {8, 1, 0}, {9, 1, 5}, {10, 2, 0}, {33, 4, 5}, {34, 4, 8},
 	} {
@@ -201,7 +201,7 @@ func TestSlowReplicasCountForLess(t *testing.T) {
 			t.Errorf("%d slots: %v, want h100 %d, t4 %d", c.slots, got, c.h100, c.t4)
 		}
 	}
-	d := Default().Decide(flat(18, 900), classes, 0, 1)
+	d := Default().decide(flat(18, 900), classes, 0, 1)
 	if want := "growing: load 18.0 (average 18.0, last 6s 18.0), a slot counts h100 1, t4 0.1"; d.Reason != want {
 		t.Errorf("the reason is %q, want %q", d.Reason, want)
 	}
@@ -213,10 +213,10 @@ func TestEveryClassGetsTheSamePlanWithSpeeds(t *testing.T) {
 		p.Standby = rapid.IntRange(0, 2).Draw(t, "standby")
 		classes := drawFast(t, 4)
 		series := rapid.SliceOfN(rapid.Float64Range(0, 40), 6, 800).Draw(t, "series")
-		first := p.Decide(series, classes, 0, 0)
+		first := p.decide(series, classes, 0, 0)
 		counts := make([]int, len(classes))
 		for own := range classes {
-			d := p.Decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
+			d := p.decide(series, classes, own, rapid.IntRange(0, 9).Draw(t, "current"))
 			if !slices.Equal(d.Plan, first.Plan) {
 				t.Fatalf("class %d plans %v, class 0 plans %v", own, d.Plan, first.Plan)
 			}
@@ -252,7 +252,7 @@ func TestNoFlappingUnderNoiseOfLoadAndSpeeds(t *testing.T) {
 				force = rates
 			}
 			for own := range classes {
-				n := p.Decide(series[max(0, now-window):now], WithSpeeds(classes, force), own, counts[own]).Count
+				n := p.decide(series[max(0, now-window):now], WithSpeeds(classes, force), own, counts[own]).Count
 				if shrank[own] && n > counts[own] {
 					t.Fatalf("class %d shrank and grew again under a constant load of %v: %+v", own, level, classes)
 				}
@@ -265,23 +265,23 @@ func TestNoFlappingUnderNoiseOfLoadAndSpeeds(t *testing.T) {
 
 func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 	p := Default()
-	classes := []Class{{"h100", 8, 8, 4, 1, false}, {"t4", 2, 1, 8, 0.1, false}}
-	d := p.Decide(flat(18, 900), classes, 1, 8)
+	classes := []Class{{Name: "h100", Slots: 8, Cost: 8, Max: 4, Speed: 1}, {Name: "t4", Slots: 2, Cost: 1, Max: 8, Speed: 0.1}}
+	d := p.decide(flat(18, 900), classes, 1, 8)
 	if d.Count >= 8 {
 		t.Fatalf("the plan keeps %d of t4, so that this test shows nothing", d.Count)
 	}
-	held := p.Overlap(d, 8, 20*time.Second)
+	held := p.overlap(d, 8, 20*time.Second)
 	if held.Count != 8 || !strings.Contains(held.Reason, "holding 8: speeds were measured anew 20s ago") {
 		t.Errorf("while the new replicas start: %+v", held)
 	}
-	if got := p.Overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
+	if got := p.overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
 		t.Errorf("when they serve: %d, want %d", got.Count, d.Count)
 	}
-	if got := p.Overlap(d, 0, 0); got.Count != d.Count {
+	if got := p.overlap(d, 0, 0); got.Count != d.Count {
 		t.Errorf("growing waits for nothing: %d, want %d", got.Count, d.Count)
 	}
-	idle := p.Decide(flat(0, 900), classes, 1, 8)
-	if got := p.Overlap(idle, 8, 0); got.Count != 0 {
+	idle := p.decide(flat(0, 900), classes, 1, 8)
+	if got := p.overlap(idle, 8, 0); got.Count != 0 {
 		t.Errorf("idle: %d, want 0", got.Count)
 	}
 }
@@ -289,9 +289,9 @@ func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 // Many fast devices make the units of planning coarse; it must stay quick and
 // offer what is wanted.
 func TestPlanningForManyDevicesTakesNoTime(t *testing.T) {
-	classes := []Class{{"h100", 16, 8, 5000, 1, false}, {"t4", 1, 1, 9000, 0.07, false}, {"l4", 4, 1, 1000, 0.21, false}}
+	classes := []Class{{Name: "h100", Slots: 16, Cost: 8, Max: 5000, Speed: 1}, {Name: "t4", Slots: 1, Cost: 1, Max: 9000, Speed: 0.07}, {Name: "l4", Slots: 4, Cost: 1, Max: 1000, Speed: 0.21}}
 	began := time.Now()
-	d := Default().Decide(flat(30000, 900), classes, 0, 5000)
+	d := Default().decide(flat(30000, 900), classes, 0, 5000)
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}

@@ -1,0 +1,163 @@
+package scale
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestParseObjective(t *testing.T) {
+	for text, want := range map[string]Objective{
+		"ttft=2s tpot=100ms quantile=0.95": {TTFT: 2 * time.Second, TPOT: 100 * time.Millisecond, Quantile: 0.95},
+		" e2e=1m ":                         {E2E: time.Minute, Quantile: 0.99},
+	} {
+		got, err := ParseObjective(text)
+		if err != nil || got != want {
+			t.Errorf("%q: got %+v, %v", text, got, err)
+		}
+		if again, err := ParseObjective(got.String()); err != nil || again != got {
+			t.Errorf("%q is written as %q, which is %+v, %v", text, got, again, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"":                   `want "ttft=2s`,
+		"quantile=0.9":       `want "ttft=2s`,
+		"ttft=0":             "from 1ms to 1h",
+		"ttft=2":             "from 1ms to 1h",
+		"ttft=2s ttft=3s":    "stands twice",
+		"ttft=2s p99":        "no part of an objective",
+		"tpot=1s quantile":   "from 0.5 to 0.9999",
+		"tpot=1s quantile=1": "from 0.5 to 0.9999",
+	} {
+		if _, err := ParseObjective(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", text, err, want)
+		}
+	}
+}
+
+// promised is a config whose h100 serves 2 requests a second and whose l4 half of one, at a
+// fifth of the cost.
+func promised() Config {
+	return Config{Policy: Default(), Objective: &Objective{TTFT: 2 * time.Second, Quantile: 0.99}, Classes: []Class{
+		{Name: "h100", Cost: 5, Max: 8, Serving: &Serving{Most: 20, Rate: 2, First: 0.2, Token: 0.02}},
+		{Name: "l4", Cost: 1, Max: 8, Serving: &Serving{Most: 5, Rate: 0.5, First: 0.8, Token: 0.05}},
+	}}
+}
+
+func came(arrived []float64) Evaluation {
+	return Evaluation{Series: flat(0, len(arrived)), SpeedsFor: Always, Traffic: &Traffic{Arrived: arrived, Met: arrived, Missed: flat(0, len(arrived))}}
+}
+
+func TestTheCheapestMixThatHoldsTheObjective(t *testing.T) {
+	c := promised()
+	for rate, want := range map[float64][2]int{0: {0, 0}, 1: {0, 3}, 3: {0, 7}, 5: {1, 8}, 100: {8, 8}} {
+		d := c.Decide(came(flat(rate, 1200)))
+		if got := [2]int{d.Plan[0], d.Plan[1]}; got != want {
+			t.Errorf("%v a second: %v (%s), want %v", rate, got, d.Reason, want)
+		}
+	}
+	d := c.Decide(came(flat(100, 1200)))
+	if !strings.Contains(d.Reason, "all devices are not enough") || !strings.Contains(d.Reason, "more replicas of h100") {
+		t.Errorf("too much for all devices: %s", d.Reason)
+	}
+	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, steady") && !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, growing") {
+		t.Errorf("the reason is %q", d.Reason)
+	}
+}
+
+// What is not known yet is said, and demand decides.
+func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
+	c := promised()
+	c.Classes[0].Slots, c.Classes[1].Slots = 8, 2
+	for want, change := range map[string]func(*Config, *Evaluation){
+		"the speed of l4 is not known yet":   func(c *Config, _ *Evaluation) { c.Classes[1].Serving = nil },
+		"the gateways' traffic is not known": func(_ *Config, e *Evaluation) { e.Traffic = nil },
+		"no gateway answers":                 func(_ *Config, e *Evaluation) { e.Traffic, e.Unknown = nil, "no gateway answers" },
+	} {
+		c, e := c, came(flat(3, 1200))
+		c.Classes = append([]Class(nil), c.Classes...)
+		e.Series = flat(9, 1200)
+		change(&c, &e)
+		d := c.Decide(e)
+		plain := c.Policy.decide(e.Series, c.Classes, 0, 0)
+		if d.Count != plain.Count || !strings.HasPrefix(d.Reason, "by demand, since "+want+": ") {
+			t.Errorf("%s: %d (%s), want %d", want, d.Count, d.Reason, plain.Count)
+		}
+	}
+	// A class without devices need not be known.
+	c.Classes[1].Serving, c.Classes[1].Max = nil, 0
+	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective") {
+		t.Errorf("with l4 unknown and no devices of it: %s", d.Reason)
+	}
+}
+
+// An objective that no replica meets is named with what a request takes, and replicas are
+// ordered for what comes, however much of it misses.
+func TestAnImpossibleObjectiveOrdersNotAllThereIs(t *testing.T) {
+	c := promised()
+	for i := range c.Classes {
+		c.Classes[i].Serving.Most = 0
+	}
+	e := came(flat(1.5, 1200))
+	e.Traffic.Met, e.Traffic.Missed = e.Traffic.Missed, e.Traffic.Met
+	d := c.Decide(e)
+	if !strings.Contains(d.Reason, "cannot be met: a mean request alone on h100 takes 0.2s to its first token and 0.02s") {
+		t.Errorf("the reason is %q", d.Reason)
+	}
+	if d.Plan[0] == 8 && d.Plan[1] == 8 {
+		t.Errorf("it orders everything: %v", d.Plan)
+	}
+	// One that another class meets is planned on that one alone.
+	c.Classes[0].Serving.Most = 20
+	if d := c.Decide(came(flat(1.5, 1200))); d.Plan[0] != 1 || d.Plan[1] != 0 || strings.Contains(d.Reason, "cannot be met") {
+		t.Errorf("with h100 alone able: %v (%s)", d.Plan, d.Reason)
+	}
+}
+
+// More that comes, waits or misses never makes less of what is needed, and it is at least what
+// comes on average.
+func TestWhatIsNeededGrowsWithWhatComesWaitsAndMisses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := promised()
+		arrived := rapid.SliceOfN(rapid.Float64Range(0, 5), 30, 700).Draw(t, "arrived")
+		e := came(arrived)
+		e.Traffic.Waiting = rapid.Float64Range(0, 20).Draw(t, "waiting")
+		is := c.Decide(e).Need
+		more := e
+		traffic := *e.Traffic
+		more.Traffic = &traffic
+		switch rapid.SampledFrom([]string{"comes", "waits", "misses"}).Draw(t, "more of what") {
+		case "comes":
+			traffic.Arrived = scaled(arrived, rapid.Float64Range(1, 3).Draw(t, "times"))
+		case "waits":
+			traffic.Waiting += rapid.Float64Range(0, 20).Draw(t, "more")
+		case "misses":
+			traffic.Met, traffic.Missed = traffic.Missed, traffic.Met
+		}
+		if got := c.Decide(more).Need.Demand; got < 0.98*is.Demand {
+			t.Fatalf("more makes %v of %v", got, is.Demand)
+		}
+		c.Policy.ForecastWindow = 0
+		if got := c.Decide(e).Need.Demand; got > margin*5/2+20 {
+			t.Fatalf("%v replicas of h100 for at most 5 a second", got)
+		}
+	})
+}
+
+// A burst of less than the allowed part is not planned for, a longer one is.
+func TestTheQuantileDecidesWhichBurstsCount(t *testing.T) {
+	c := promised()
+	c.Policy.ForecastWindow = 0
+	demand := func(burst int) float64 {
+		series := flat(1, 1200)
+		for i := range burst {
+			series[1100+i] = 4
+		}
+		return c.Decide(came(series)).Need.Demand
+	}
+	if none, short, long := demand(0), demand(1), demand(60); short > 1.5*none || long < 1.5*none {
+		t.Errorf("without a burst %v, with one of a second %v, of a minute %v", none, short, long)
+	}
+}

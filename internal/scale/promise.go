@@ -1,0 +1,283 @@
+package scale
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+)
+
+// judge decides by the objective where what is needed for it is known, else by demand.
+func (c Config) judge(e Evaluation) Decision {
+	if c.Objective == nil {
+		return c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
+	}
+	if why := c.unknown(e); why != "" {
+		d := c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
+		d.Reason = "by demand, since " + why + ": " + d.Reason
+		return d
+	}
+	return c.promise(e)
+}
+
+// unknown says what is missing to decide by the objective.
+func (c Config) unknown(e Evaluation) string {
+	if e.Unknown != "" {
+		return e.Unknown
+	}
+	for _, class := range c.Classes {
+		if class.Max > 0 && class.Serving == nil {
+			return fmt.Sprintf("the speed of %s is not known yet", class.Name)
+		}
+	}
+	if e.Traffic == nil || len(e.Traffic.Arrived) == 0 {
+		return "the gateways' traffic is not known"
+	}
+	return ""
+}
+
+// supply is what the classes of a service offer within its objective.
+type supply struct {
+	// classes have one slot each, whose speed is that of a replica in parts of the best.
+	classes []Class
+	// best is the index of the class of which one replica serves most, rate how many
+	// requests a second that is.
+	best int
+	rate float64
+	// possible says that some class meets the objective with one request at least.
+	possible bool
+}
+
+// supply leaves a class out that misses the objective with a single request, unless all do.
+func (c Config) supply() supply {
+	s := supply{classes: make([]Class, len(c.Classes))}
+	for _, class := range c.Classes {
+		s.possible = s.possible || class.Max > 0 && class.Serving != nil && class.Serving.Most > 0
+	}
+	for i, class := range c.Classes {
+		s.classes[i] = Class{Name: class.Name, Slots: 1, Cost: class.Cost, Max: class.Max, Speed: slowest}
+		if class.Serving == nil || s.possible && class.Serving.Most == 0 {
+			s.classes[i].Max = 0
+		}
+		if s.classes[i].Max > 0 && class.Serving.Rate > s.rate {
+			s.best, s.rate = i, class.Serving.Rate
+		}
+	}
+	for i, class := range c.Classes {
+		if s.classes[i].Max > 0 {
+			s.classes[i].Speed = max(slowest, class.Serving.Rate/s.rate)
+		}
+	}
+	return s
+}
+
+// every is how many Steps lie between two capacities that are planned for.
+const every = 30
+
+// promise decides by the objective: the least capacity that would have kept it with what
+// came lately, grown by what is forecast, and by what was missed.
+func (c Config) promise(e Evaluation) Decision {
+	s, p, t := c.supply(), c.Policy, e.Traffic
+	if s.rate == 0 { // no class has devices
+		return p.choose([]float64{0}, Need{}, len(t.Arrived), s.classes, c.Own, e.Current)
+	}
+	p.Utilization, p.Hysteresis = 1, min(p.Hysteresis, promisedHysteresis)
+	arrived := scaled(t.Arrived, 1/s.rate)
+	z := p.sizing(*c.Objective, c.Classes[s.best].Serving)
+	var held []float64
+	for back := steps(p.ColdStart) / every * every; back > 0 && len(s.classes) > 1; back -= every {
+		if n := len(arrived) - back; n > 0 {
+			held = append(held, z.capacity(arrived[:n]))
+		}
+	}
+	need := p.needs(z, arrived, t)
+	held = append(held, need.Demand)
+	if len(s.classes) > 1 {
+		p.every = int(coarse(need.Demand) * float64(grain(s.classes)))
+	}
+	need.Unit = s.classes[s.best].Name
+	d := p.choose(held, need, len(arrived), s.classes, c.Own, e.Current)
+	d.Reason = c.account(s, need, t) + d.Reason
+	return d
+}
+
+// coarse is the distance of the demands that are planned for with several classes: whole
+// replicas from a demand of four on. Every other demand has another cheapest mix, and
+// changing it costs replicas of both.
+func coarse(demand float64) float64 {
+	return min(1, math.Exp2(math.Floor(math.Log2(max(demand, 0.2)/4))))
+}
+
+func scaled(series []float64, by float64) []float64 {
+	out := make([]float64, len(series))
+	for i, v := range series {
+		out[i] = v * by
+	}
+	return out
+}
+
+// needs is what is needed now, in replicas of the best class.
+func (p Policy) needs(z sizing, arrived []float64, t *Traffic) Need {
+	sums := make([]float64, len(arrived)+1)
+	for i, came := range arrived {
+		sums[i+1] = sums[i] + came
+	}
+	n := Need{
+		Stable: mean(sums, len(arrived), steps(p.StableWindow)), Panic: mean(sums, len(arrived), steps(p.PanicWindow)),
+		Complete: len(arrived) >= steps(p.Window()), Idle: p.idle(arrived),
+	}
+	n.Demand = z.capacity(arrived)
+	if p.ForecastWindow > 0 && len(arrived) >= steps(p.ForecastWindow) {
+		if n.Forecast = p.forecast(sums, len(arrived)); n.Forecast > max(n.Stable, n.Panic) {
+			n.Demand += min(steepest*n.Demand, n.Forecast-max(n.Stable, n.Panic))
+		}
+	}
+	n.Demand *= t.correction(z.missed)
+	n.Demand += t.Waiting * z.unit / z.drain
+	return n
+}
+
+// correction is by how much more is ordered than seems to be needed, by how many times the
+// allowed part of the requests missed the objective lately. It is slow, because what is
+// ordered helps after a cold start, and bounded, because not every miss is for want of
+// replicas.
+func (t *Traffic) correction(allowed float64) float64 {
+	met, missed := 0.0, 0.0
+	for i := max(0, len(t.Met)-steps(lately)); i < len(t.Met); i++ {
+		met += t.Met[i]
+		missed += t.Missed[i]
+	}
+	if met+missed < enough {
+		return 1
+	}
+	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/allowed, correctionPower)))
+}
+
+// account says before a reason that the objective decided, and what cannot be kept of it.
+func (c Config) account(s supply, need Need, t *Traffic) string {
+	var out strings.Builder
+	out.WriteString("by the objective, ")
+	if share, known := t.Attained(); known {
+		fmt.Fprintf(&out, "%.1f%% within, ", 100*share)
+	}
+	best := c.Classes[s.best].Serving
+	if !s.possible {
+		fmt.Fprintf(&out, "which cannot be met: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
+			s.classes[s.best].Name, seconds(best.First), seconds(best.Token), c.Objective)
+	}
+	if missing := need.Demand - capacityOf(s.classes); missing > 0 && s.possible {
+		fmt.Fprintf(&out, "all devices are not enough: %d more replicas of %s would be; ", int(math.Ceil(missing)), s.classes[s.best].Name)
+	}
+	return out.String()
+}
+
+// seconds writes a time with two digits.
+func seconds(s float64) string { return fmt.Sprintf("%.2gs", s) }
+
+// capacityOf is what all devices offer, in replicas of the best class.
+func capacityOf(classes []Class) (total float64) {
+	for _, class := range classes {
+		total += float64(class.Max) * class.Speed
+	}
+	return total
+}
+
+// sizing is how a capacity is found for an objective. Work is in what one replica of the
+// best class serves in a second.
+type sizing struct {
+	// wait is how many seconds a request may wait for capacity.
+	wait float64
+	// late is the part of the requests that may wait longer, missed that which may miss the
+	// objective.
+	late, missed float64
+	// memory is how many Steps of arrivals count.
+	memory int
+	// unit is one mean request, drain in how many seconds what waits now is to be served.
+	unit, drain float64
+}
+
+// The figures were chosen by a search over the traces of bench/scale, for the least cost
+// with 99% of the requests within the objective; see docs/scaling.md.
+const (
+	// slackPart is the part of an answer's slack that requests before it may take.
+	slackPart = 0.25
+	// lateParts is how many times as many requests may be late in the replayed queue as may
+	// miss the objective: those that are late by little are served in time by what the
+	// estimate of a replica leaves.
+	lateParts = 4
+	// memoryPart is the part of DownDelay whose arrivals count.
+	memoryPart = 0.75
+	// older is the part of the capacity for all arrivals that is kept.
+	older  = 0.7
+	margin = 1.1
+	// drainWaits is in how many times wait that is served which waits now.
+	drainWaits = 4
+	// promisedHysteresis bounds Hysteresis: the memory does most of its work.
+	promisedHysteresis = 0.05
+
+	// lately is how far back answers are looked at, enough how many there must be.
+	lately = 10 * time.Minute
+	enough = 20
+	// correctionPower and mostCorrection are how a correction grows with the misses, and
+	// how far.
+	correctionPower = 0.3
+	mostCorrection  = 3
+)
+
+func (p Policy) sizing(o Objective, best *Serving) sizing {
+	wait := o.TTFT.Seconds()
+	if wait == 0 {
+		wait = o.E2E.Seconds()
+	}
+	if slack := best.Slack * slackPart; slack > 0 && (wait == 0 || slack < wait) {
+		wait = slack
+	}
+	if best.Most == 0 {
+		wait = max(wait, best.First)
+	}
+	missed := 1 - o.Quantile
+	return sizing{
+		wait: wait, late: lateParts * missed, missed: missed, memory: int(memoryPart * float64(steps(p.DownDelayOrDefault()))),
+		unit: 1 / best.Rate, drain: max(1, drainWaits*wait),
+	}
+}
+
+// capacity returns the least capacity that is enough for what came lately, and for a part of
+// all that is known: bursts that are far apart come again.
+func (z sizing) capacity(arrived []float64) float64 {
+	return margin * max(z.least(arrived[max(0, len(arrived)-z.memory):]), older*z.least(arrived))
+}
+
+func (z sizing) least(arrived []float64) float64 {
+	low, high := 0.0, 0.0
+	for _, came := range arrived {
+		high = max(high, came)
+	}
+	if high == 0 {
+		return 0
+	}
+	for high-low > 0.01*high {
+		if middle := (low + high) / 2; z.enough(arrived, middle) {
+			high = middle
+		} else {
+			low = middle
+		}
+	}
+	return high
+}
+
+// enough says whether a capacity would have served the arrivals so that no more than the
+// allowed part of them waited too long. It follows a queue through them (Lindley's
+// recursion): what waits is what has waited and come, less what was served.
+func (z sizing) enough(arrived []float64, capacity float64) bool {
+	var waiting, late, all float64
+	for _, came := range arrived {
+		// What comes evenly within a Step is late as far as it is more than is served in
+		// time, with half of the Step's own.
+		room := max(0, capacity*(z.wait+Step.Seconds()/2)-waiting)
+		late += max(0, came-room)
+		all += came
+		waiting = max(0, waiting+came-capacity*Step.Seconds())
+	}
+	return late <= z.late*all
+}
