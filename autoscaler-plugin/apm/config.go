@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
 	"aliquot/autoscaler-plugin/speed"
 	"aliquot/internal/api"
 	"aliquot/internal/learned"
@@ -16,7 +16,7 @@ import (
 // config is the plugin's settings in the agent's configuration.
 type config struct {
 	// gateways are fixed admin addresses; nil to find gateways in Consul.
-	gateways       []member
+	gateways       []string
 	gatewayService string
 	rates          string
 	// prometheus is its URL, "" to ask the gateways themselves.
@@ -29,40 +29,40 @@ type config struct {
 	learnSpeed bool
 }
 
-func readConfig(settings map[string]string) (config, error) {
+func readConfig(given map[string]string) (config, error) {
 	c := config{gatewayService: api.GatewayService, rates: learned.RatesPrefix, step: 5 * time.Second, staleAfter: 10 * time.Second, timeout: 2 * time.Second}
 	durations := map[string]*time.Duration{"prometheus_step": &c.step, "stale_after": &c.staleAfter, "timeout": &c.timeout}
 	texts := map[string]*string{
 		"gateway_service": &c.gatewayService, "rates_prefix": &c.rates,
 		"prometheus_address": &c.prometheus, "prometheus_token_file": &c.prometheusToken,
 	}
-	names := append([]string{"gateways", speed.Setting}, guard.ConsulSettings...)
+	names := append([]string{"gateways", speed.Setting}, settings.ConsulSettings...)
 	for name, to := range durations {
 		names = append(names, name)
-		if settings[name] == "" {
+		if given[name] == "" {
 			continue
 		}
-		d, err := time.ParseDuration(settings[name])
+		d, err := time.ParseDuration(given[name])
 		if err != nil || d < time.Second || d > time.Hour {
-			return c, fmt.Errorf("%s is %q: want a duration from 1s to 1h", name, settings[name])
+			return c, fmt.Errorf("%s is %q: want a duration from 1s to 1h", name, given[name])
 		}
 		*to = d
 	}
 	for name, to := range texts {
 		names = append(names, name)
-		if settings[name] != "" {
-			*to = settings[name]
+		if given[name] != "" {
+			*to = given[name]
 		}
 	}
-	if err := guard.Known(settings, names...); err != nil {
+	if err := settings.Known(given, names...); err != nil {
 		return c, err
 	}
 	var err error
-	if c.learnSpeed, err = speed.Wanted(settings); err != nil {
+	if c.learnSpeed, err = speed.Wanted(given); err != nil {
 		return c, err
 	}
-	for _, address := range strings.FieldsFunc(settings["gateways"], func(r rune) bool { return r == ',' || r == ' ' }) {
-		c.gateways = append(c.gateways, member{id: address, admin: address})
+	for _, address := range strings.FieldsFunc(given["gateways"], func(r rune) bool { return r == ',' || r == ' ' }) {
+		c.gateways = append(c.gateways, address)
 	}
 	return c, c.checkPrometheus()
 }

@@ -15,9 +15,14 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins/base"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
+	"aliquot/autoscaler-plugin/changes"
 	"aliquot/autoscaler-plugin/coldstart"
+	"aliquot/autoscaler-plugin/demand"
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/query"
+	"aliquot/autoscaler-plugin/settings"
 	"aliquot/autoscaler-plugin/speed"
+	"aliquot/internal/latency"
 	"aliquot/internal/scale"
 )
 
@@ -30,7 +35,7 @@ type Plugin struct {
 	log hclog.Logger
 
 	mu      sync.RWMutex
-	source  source // nil before SetConfig
+	source  demand.Source // nil before SetConfig
 	timeout time.Duration
 	// observer learns cold starts; nil without Consul.
 	observer *coldstart.Observer
@@ -38,16 +43,16 @@ type Plugin struct {
 	// rates under a prefix in Consul; nil where the settings switch it off.
 	speeds *speed.Reader
 	rates  string
-	// doubts is what was last said of each service's, so that it is said once.
-	doubts map[string]string
-	// unfollowed is the services of which it was said that measured speeds cannot be
-	// brought into force.
-	unfollowed map[string]bool
+
+	// doubts is why the counts of a service cannot shrink, unfollowed whether speeds that
+	// were measured cannot be brought into force.
+	doubts     changes.Seen[string, string]
+	unfollowed changes.Seen[string, bool]
 }
 
 // New returns the plugin; SetConfig must follow.
 func New(log hclog.Logger) *Plugin {
-	return &Plugin{log: log, doubts: map[string]string{}, unfollowed: map[string]bool{}}
+	return &Plugin{log: log}
 }
 
 // PluginInfo names the plugin.
@@ -56,9 +61,9 @@ func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 }
 
 // SetConfig reads the plugin's settings, see docs/configuration.md.
-func (p *Plugin) SetConfig(settings map[string]string) (err error) {
+func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	c, err := readConfig(settings)
+	c, err := readConfig(config)
 	if err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
@@ -66,19 +71,19 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.timeout, p.observer, p.rates = c.timeout, nil, c.rates
-	if p.speeds, err = speed.NewReader(settings); err != nil {
+	if p.speeds, err = speed.NewReader(config); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
 	if c.prometheus != "" {
 		p.source = &prometheus{address: c.prometheus, step: c.step, staleAfter: c.staleAfter, http: client, token: c.prometheusToken}
 		return nil
 	}
-	g := &gateways{service: c.gatewayService, rates: c.rates, http: client, staleAfter: c.staleAfter, fixed: c.gateways}
-	if g.fixed == nil {
-		if g.consul, err = guard.Consul(settings); err != nil {
+	g := &demand.Gateways{Service: c.gatewayService, Rates: c.rates, HTTP: client, StaleAfter: c.staleAfter, Fixed: c.gateways}
+	if g.Fixed == nil {
+		if g.Consul, err = settings.Consul(config); err != nil {
 			return fmt.Errorf("%s: consul: %w", Name, err)
 		}
-		if p.observer, err = coldstart.NewObserver(g.consul, settings); err != nil {
+		if p.observer, err = coldstart.NewObserver(g.Consul, config); err != nil {
 			return fmt.Errorf("%s: %w", Name, err)
 		}
 	}
@@ -97,7 +102,7 @@ const longest = 24 * time.Hour
 // would mean the same to the agent.
 func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.TimestampedMetrics, err error) {
 	defer guard.Recover(p.log, "Query", &err)
-	q, err := ParseQuery(text)
+	q, err := query.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("query %q, %w", text, err)
 	}
@@ -107,8 +112,8 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if source == nil {
 		return nil, errors.New(Name + " is not configured yet")
 	}
-	if _, ok := source.(*prometheus); ok && q.Metric == Tokens {
-		return nil, fmt.Errorf("query %q: Prometheus does not know the tokens in flight: ask the gateways, without prometheus_address", text)
+	if _, ok := source.(*prometheus); ok && q.OfAnswers() {
+		return nil, fmt.Errorf("query %q: %s is not read from Prometheus: ask the gateways, without prometheus_address", text, q.Metric)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -119,7 +124,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if within.To.Sub(from) > longest {
 		return nil, fmt.Errorf("query %q has a window of %s: want at most %s", text, within.To.Sub(from), longest)
 	}
-	h, err := source.history(ctx, q.Service, from, within.To)
+	h, err := source.History(ctx, demand.Span{Service: q.Service, From: from, To: within.To, Times: q.Metric == query.Above})
 	if err != nil {
 		return nil, guard.Plain(fmt.Errorf("demand of service %q: %w", q.Service, err))
 	}
@@ -128,51 +133,45 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		observer.Observe(q.Service, within.To, p.log)
 	}
 	if within.To.Sub(within.From) < instant {
-		h = h.since(within.To.Add(longest))
+		h = h.Since(within.To.Add(longest))
 	}
-	if q.Metric == Load {
+	if q.Metric == query.Load {
 		doc, err := p.speedsOf(ctx, speeds, rates, q, within.To)
 		if err != nil {
 			return nil, err
 		}
 		// The strategy looks up the same moment: that of the last value.
-		at := time.Unix(h.first+int64(len(h.seconds)-1), 0)
+		at := time.Unix(h.First+int64(len(h.Seconds)-1), 0)
 		inForce, _ := doc.At(at)
 		q.Classes = scale.WithSlots(scale.WithSpeeds(q.Classes, inForce), doc.SlotsAt(at))
 	}
-	return q.metrics(h), nil
+	return metricsOf(&q, h), nil
 }
 
 // speedsOf reads the speeds in force, after those that were measured anew are
 // written down. What hinders that is said once: the old speeds stay in force.
-func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q Query, now time.Time) (speed.Document, error) {
+func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q query.Query, now time.Time) (speed.Document, error) {
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
-	p.mu.Lock()
 	switch {
-	case err != nil && !p.unfollowed[q.Service]:
-		p.unfollowed[q.Service] = true
+	case err != nil && p.unfollowed.Changed(q.Service, true):
 		p.log.Warn("speeds that were measured anew are not counted with", "service", q.Service, "error", guard.Plain(err))
 	case written != nil:
-		p.unfollowed[q.Service] = false
+		p.unfollowed.Changed(q.Service, false)
 		p.log.Info("speeds were measured anew", "service", q.Service, "requests_per_second_and_slot", fmt.Sprint(written.Rates), "in_force_from", written.Since)
 	}
-	p.mu.Unlock()
 	return speeds.Read(ctx, q.Service)
 }
 
 // say logs once why a service's counts cannot shrink, and when they can again.
-func (p *Plugin) say(service string, h history) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.doubts[service] == h.doubt {
+func (p *Plugin) say(service string, h demand.History) {
+	if !p.doubts.Changed(service, h.Doubt) {
 		return
 	}
-	p.doubts[service] = h.doubt
-	if h.doubt == "" {
+	if h.Doubt == "" {
 		p.log.Info("counts can shrink again", "service", service)
 		return
 	}
-	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service, "no_answer_from", h.doubt, "error", strings.ReplaceAll(h.why.Error(), "\n", "; "))
+	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service, "no_answer_from", h.Doubt, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
 }
 
 // QueryMultiple is Query as a list of one; the open-source agent does not ask it.
@@ -184,40 +183,62 @@ func (p *Plugin) QueryMultiple(text string, within sdk.TimeRange) ([]sdk.Timesta
 	return []sdk.TimestampedMetrics{metrics}, nil
 }
 
-func (q *Query) metrics(h history) sdk.TimestampedMetrics {
-	out := make(sdk.TimestampedMetrics, len(h.seconds))
-	for i, s := range h.seconds {
-		out[i] = sdk.TimestampedMetric{Timestamp: time.Unix(h.first+int64(i), 0), Value: q.value(s)}
+func metricsOf(q *query.Query, h demand.History) sdk.TimestampedMetrics {
+	out := make(sdk.TimestampedMetrics, len(h.Seconds))
+	for i, s := range h.Seconds {
+		out[i] = sdk.TimestampedMetric{Timestamp: time.Unix(h.First+int64(i), 0), Value: value(q, &s)}
 	}
 	return out
 }
 
-func (q *Query) value(s second) float64 {
+func value(q *query.Query, s *demand.Second) float64 {
 	switch {
-	case q.Metric == Queued:
-		return s.queued
-	case q.Metric == Active && q.Class != "":
-		return s.class[q.Class]
-	case q.Metric == Active:
-		return s.active
-	case q.Metric == Tokens && q.Class != "":
-		return s.tokens.class[q.Class]
-	case q.Metric == Tokens:
-		return s.tokens.queued + s.tokens.active
-	case q.Metric == Load:
-		return q.load(s)
+	case q.Metric == query.Queued:
+		return s.Queued
+	case q.Metric == query.Active && q.Class != "":
+		return s.Class[q.Class]
+	case q.Metric == query.Active:
+		return s.Active
+	case q.Metric == query.Tokens && q.Class != "":
+		return s.Tokens.Class[q.Class]
+	case q.Metric == query.Tokens:
+		return s.Tokens.Queued + s.Tokens.Active
+	case q.Metric == query.Arriving:
+		return s.Arrived
+	case q.Metric == query.Attained:
+		return share(s.Met, s.Met+s.Missed, 1)
+	case q.Metric == query.Above:
+		return above(q, s)
+	case q.Metric == query.Load:
+		return load(q, s)
 	case q.Class != "":
-		return scale.Split(s.queued+s.active, q.Utilization, q.Classes)[q.own()]
+		return scale.Split(s.Queued+s.Active, q.Utilization, q.Classes)[q.Own()]
 	}
-	return s.queued + s.active
+	return s.Queued + s.Active
+}
+
+// share is a part of a number, and empty where there is none.
+func share(part, of, empty float64) float64 {
+	if of == 0 {
+		return empty
+	}
+	return part / of
+}
+
+// above is the part of the requests that ended in a second and took longer than the query's
+// limit.
+func above(q *query.Query, s *demand.Second) float64 {
+	counts := map[string]map[int]int{query.TTFT: s.Times.TTFT, query.TPOT: s.Times.TPOT, query.E2E: s.Times.E2E}[q.Of]
+	over, all := latency.Above(counts, q.Limit)
+	return share(over, all, 0)
 }
 
 // load of the service, or the part of it that one class is planned for, in slots of
 // that class.
-func (q *Query) load(s second) float64 {
-	load := scale.Load(s.queued, s.active, s.class, q.Classes)
+func load(q *query.Query, s *demand.Second) float64 {
+	load := scale.Load(s.Queued, s.Active, s.Class, q.Classes)
 	if q.Class == "" {
 		return load
 	}
-	return scale.Split(load, q.Utilization, q.Classes)[q.own()] / q.Classes[q.own()].Speed
+	return scale.Split(load, q.Utilization, q.Classes)[q.Own()] / q.Classes[q.Own()].Speed
 }

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"aliquot/autoscaler-plugin/demand"
 )
 
 // prometheus reads what a Prometheus server scraped from the gateways. It knows
@@ -30,45 +32,46 @@ const (
 	activeQuery = `sum by (class) (aliquot_gateway_active{service=%q})`
 )
 
-func (p *prometheus) history(ctx context.Context, service string, from, to time.Time) (history, error) {
+func (p *prometheus) History(ctx context.Context, span demand.Span) (demand.History, error) {
+	service, from, to := span.Service, span.From, span.To
 	queued, err := p.ask(ctx, fmt.Sprintf(queuedQuery, service), from, to)
 	if err != nil {
-		return history{}, err
+		return demand.History{}, err
 	}
 	active, err := p.ask(ctx, fmt.Sprintf(activeQuery, service), from, to)
 	if err != nil {
-		return history{}, err
+		return demand.History{}, err
 	}
 	if len(queued) == 0 || len(queued[0].samples) == 0 {
-		return history{}, fmt.Errorf("no aliquot_gateway_queued in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
+		return demand.History{}, fmt.Errorf("no aliquot_gateway_queued in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
 	}
 	samples := queued[0].samples
 	if age := to.Sub(samples[len(samples)-1].at); age > p.staleAfter+p.step {
-		return history{}, fmt.Errorf("the newest value in Prometheus is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
+		return demand.History{}, fmt.Errorf("the newest value in Prometheus is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
 	}
 	return p.join(samples, active), nil
 }
 
 // join puts the series on a grid of seconds. Within a gap of the queue's series
 // the value before it holds; before a gap longer than staleAfter nothing counts.
-func (p *prometheus) join(queued []sample, active []stream) history {
+func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	start := 0
 	for i := 1; i < len(queued); i++ {
 		if queued[i].at.Sub(queued[i-1].at) > p.staleAfter+p.step {
 			start = i
 		}
 	}
-	h := history{first: queued[start].at.Unix()}
-	h.seconds = make([]second, queued[len(queued)-1].at.Unix()-h.first+1)
-	each(h, queued[start:], 0, func(s *second, v float64) { s.queued = v })
+	h := demand.History{First: queued[start].at.Unix()}
+	h.Seconds = make([]demand.Second, queued[len(queued)-1].at.Unix()-h.First+1)
+	each(h, queued[start:], 0, func(s *demand.Second, v float64) { s.Queued = v })
 	for _, a := range active {
 		// A class that is not exported any more has no requests.
-		each(h, a.samples, p.step, func(s *second, v float64) {
-			if s.class == nil {
-				s.class = map[string]float64{}
+		each(h, a.samples, p.step, func(s *demand.Second, v float64) {
+			if s.Class == nil {
+				s.Class = map[string]float64{}
 			}
-			s.class[a.class] = v
-			s.active += v
+			s.Class[a.class] = v
+			s.Active += v
 		})
 	}
 	return h
@@ -76,15 +79,15 @@ func (p *prometheus) join(queued []sample, active []stream) history {
 
 // each calls set for the seconds that a series covers, where a sample holds for
 // valid, 0 for as long as there is no newer one.
-func each(h history, samples []sample, valid time.Duration, set func(*second, float64)) {
+func each(h demand.History, samples []sample, valid time.Duration, set func(*demand.Second, float64)) {
 	at := -1
-	for i := range h.seconds {
-		now := h.first + int64(i)
+	for i := range h.Seconds {
+		now := h.First + int64(i)
 		for at+1 < len(samples) && samples[at+1].at.Unix() <= now {
 			at++
 		}
 		if at >= 0 && (valid == 0 || now-samples[at].at.Unix() < int64(valid/time.Second)) {
-			set(&h.seconds[i], samples[at].value)
+			set(&h.Seconds[i], samples[at].value)
 		}
 	}
 }
@@ -125,7 +128,7 @@ func (p *prometheus) ask(ctx context.Context, query string, from, to time.Time) 
 		return nil, err
 	}
 	defer response.Body.Close()
-	return readStreams(io.LimitReader(response.Body, maxAnswer), response.Status)
+	return readStreams(io.LimitReader(response.Body, demand.MaxAnswer), response.Status)
 }
 
 func readStreams(body io.Reader, status string) ([]stream, error) {

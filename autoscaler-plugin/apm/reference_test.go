@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"aliquot/autoscaler-plugin/query"
 	"aliquot/internal/reference"
 )
 
@@ -64,15 +65,15 @@ func TestDocumentedQueries(t *testing.T) {
 	}
 	_, text, _ := strings.Cut(string(page), "## Queries\n")
 	text, _, _ = strings.Cut(text, "\n## ")
-	found := map[Metric]bool{}
+	found := map[query.Metric]bool{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(text, -1) {
-		q, err := ParseQuery(m[1])
+		q, err := query.Parse(m[1])
 		if err != nil {
 			t.Errorf("%s: %v", m[1], err)
 		}
 		found[q.Metric] = true
 	}
-	for _, metric := range []Metric{Concurrency, Load, Queued, Active, Tokens} {
+	for _, metric := range []query.Metric{query.Concurrency, query.Load, query.Queued, query.Active, query.Tokens, query.Arriving, query.Attained, query.Above} {
 		if !found[metric] {
 			t.Errorf("no query of %s is documented", metric)
 		}

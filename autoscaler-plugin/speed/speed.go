@@ -15,6 +15,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
 	"aliquot/internal/learned"
 	"aliquot/internal/scale"
 )
@@ -47,23 +48,23 @@ type Reader struct {
 }
 
 // Wanted reads whether a plugin's settings ask for measured speeds.
-func Wanted(settings map[string]string) (bool, error) {
-	switch settings[Setting] {
+func Wanted(config map[string]string) (bool, error) {
+	switch config[Setting] {
 	case "", "true":
 		return true, nil
 	case "false":
 		return false, nil
 	}
-	return false, fmt.Errorf("%s is %q: want true or false", Setting, settings[Setting])
+	return false, fmt.Errorf("%s is %q: want true or false", Setting, config[Setting])
 }
 
 // NewReader returns nil where the plugin's settings switch measured speeds off.
-func NewReader(settings map[string]string) (*Reader, error) {
-	wanted, err := Wanted(settings)
+func NewReader(config map[string]string) (*Reader, error) {
+	wanted, err := Wanted(config)
 	if err != nil || !wanted {
 		return nil, err
 	}
-	client, err := guard.Consul(settings)
+	client, err := settings.Consul(config)
 	if err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
@@ -110,7 +111,7 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 		return nil, nil
 	}
 	pairs, meta, err := r.client.KV().List(rates+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
-	if err := guard.Whole(meta, err); err != nil {
+	if err := settings.Whole(meta, err); err != nil {
 		return nil, err
 	}
 	doc, index, err := r.read(ctx, service)

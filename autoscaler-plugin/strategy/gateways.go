@@ -2,6 +2,7 @@ package strategy
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,11 +15,12 @@ import (
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
-	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/apm"
+	"aliquot/autoscaler-plugin/demand"
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
 	"aliquot/internal/api"
+	"aliquot/internal/learned"
 	"aliquot/internal/scale"
 )
 
@@ -26,30 +28,54 @@ import (
 const (
 	gatewayService   = "gateway_service"
 	gatewayAddresses = "gateways"
+	ratesPrefix      = "rates_prefix"
 )
 
-// gateways receive how many replicas must stay awake.
+// gateways receive how many replicas must stay awake, and say what came and what was
+// attained.
 type gateways struct {
-	consul  *consul.Client // nil with fixed addresses, or for the reason in err
-	err     error          // only policies that use sleep need Consul here
-	service string
-	fixed   []string
+	consul *consul.Client // nil for the reason in err
+	err    error          // only policies that use sleep or an objective need Consul here
+	fixed  []string
+	demand *demand.Gateways
 }
 
-func newGateways(settings map[string]string) *gateways {
-	g := &gateways{service: settings[gatewayService]}
-	if g.service == "" {
-		g.service = api.GatewayService
-	}
-	for _, address := range strings.Split(settings[gatewayAddresses], ",") {
+// staleAfter is the age from which what a gateway says is refused, as by default in
+// aliquot-apm.
+const staleAfter = 10 * time.Second
+
+func newGateways(config map[string]string) *gateways {
+	g := &gateways{}
+	for _, address := range strings.Split(config[gatewayAddresses], ",") {
 		if address = strings.TrimSpace(address); address != "" {
 			g.fixed = append(g.fixed, address)
 		}
 	}
+	g.consul, g.err = settings.Consul(config)
+	g.demand = &demand.Gateways{
+		Service: cmp.Or(config[gatewayService], api.GatewayService), Rates: cmp.Or(config[ratesPrefix], learned.RatesPrefix),
+		HTTP: http.DefaultClient, StaleAfter: staleAfter, Fixed: g.fixed,
+	}
 	if g.fixed == nil {
-		g.consul, g.err = guard.Consul(settings)
+		g.demand.Consul = g.consul
 	}
 	return g
+}
+
+// history is what came and what was served.
+func (g *gateways) history(ctx context.Context, service string, from, to time.Time) (demand.History, error) {
+	if g.fixed == nil && g.err != nil {
+		return demand.History{}, fmt.Errorf("consul: %w", g.err)
+	}
+	return g.demand.History(ctx, demand.Span{Service: service, From: from, To: to})
+}
+
+// kv is where curves are.
+func (g *gateways) kv() (*consul.Client, error) {
+	if g.err != nil {
+		return nil, fmt.Errorf("consul: %w", g.err)
+	}
+	return g.consul, nil
 }
 
 // addresses are the admin listeners of healthy gateways.
@@ -60,8 +86,8 @@ func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	if g.err != nil {
 		return nil, fmt.Errorf("consul: %w", g.err)
 	}
-	entries, meta, err := g.consul.Health().Service(g.service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
-	if err = guard.Whole(meta, err); err != nil {
+	entries, meta, err := g.consul.Health().Service(g.demand.Service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+	if err = settings.Whole(meta, err); err != nil {
 		return nil, fmt.Errorf("gateways cannot be looked up in Consul: %w", err)
 	}
 	var out []string
@@ -71,7 +97,7 @@ func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("no healthy gateway is registered in Consul as %q", g.service)
+		return nil, fmt.Errorf("no healthy gateway is registered in Consul as %q", g.demand.Service)
 	}
 	return out, nil
 }
@@ -117,14 +143,14 @@ func put(ctx context.Context, target string, body []byte) error {
 
 // tell says to the gateways what the count is made of. Where they cannot be told nothing
 // is put to sleep, which costs nothing but what sleep would save.
-func (p *Plugin) tell(check *sdk.ScalingPolicyCheck, c scale.Config, awake int) {
+func (p *Plugin) tell(check check, c scale.Config, awake int) {
 	p.mu.Lock()
 	gateways := p.gateways
 	p.mu.Unlock()
-	q, err := apm.ParseQuery(check.Query)
+	var err error
 	switch {
-	case err != nil:
-		err = fmt.Errorf("sleep needs a query of aliquot-apm, which names the service: %w", err)
+	case check.query == nil:
+		err = fmt.Errorf("sleep needs a query of aliquot-apm, which names the service")
 	case gateways == nil:
 		err = errors.New("the plugin is not configured yet")
 	default:
@@ -133,18 +159,14 @@ func (p *Plugin) tell(check *sdk.ScalingPolicyCheck, c scale.Config, awake int) 
 			a.Class = c.Classes[c.Own].Name
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		err = guard.Plain(gateways.awake(ctx, q.Service, a))
+		err = guard.Plain(gateways.awake(ctx, check.query.Service, a))
 		cancel()
 	}
 	text := ""
 	if err != nil {
 		text = err.Error()
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.silent[check.Query] != text {
-		if p.silent[check.Query] = text; text != "" {
-			p.log.Warn("gateways were not told which replicas may sleep", "query", check.Query, "error", text)
-		}
+	if p.silent.Changed(check.Query, text) && text != "" {
+		p.log.Warn("gateways were not told which replicas may sleep", "query", check.Query, "error", text)
 	}
 }

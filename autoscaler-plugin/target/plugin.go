@@ -20,7 +20,10 @@ import (
 	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
 	nomad "github.com/hashicorp/nomad/api"
 
+	"aliquot/autoscaler-plugin/changes"
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
+	"aliquot/autoscaler-plugin/siblings"
 )
 
 // Name of the plugin; the file name of its program is the same.
@@ -44,13 +47,13 @@ type Plugin struct {
 	nomad *nomad.Client // nil before SetConfig
 	// jobs holds one lock per job; see Scale.
 	jobs map[string]*sync.Mutex
-	// said is what was last logged of each group, so that a state is logged once.
-	said map[group]string
 	// asked is when the agent last asked for a status, interval the longest time
 	// that it plans between two such questions.
 	asked     time.Time
 	interval  time.Duration
 	stopWatch chan struct{}
+
+	states changes.Seen[group, string]
 }
 
 // group is the target of a policy.
@@ -60,7 +63,7 @@ func (g group) String() string { return g.job + "/" + g.name }
 
 // New returns the plugin; SetConfig must follow.
 func New(log hclog.Logger) *Plugin {
-	return &Plugin{log: log, jobs: map[string]*sync.Mutex{}, said: map[group]string{}}
+	return &Plugin{log: log, jobs: map[string]*sync.Mutex{}}
 }
 
 // PluginInfo names the plugin.
@@ -70,18 +73,18 @@ func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 
 // SetConfig takes Nomad's address and token from what the agent passes to every
 // plugin, and one setting of its own: restart_agent_after, see watchdog.
-func (p *Plugin) SetConfig(settings map[string]string) (err error) {
+func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	if err := guard.Known(settings, restartAgentAfter); err != nil {
+	if err := settings.Known(config, restartAgentAfter); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
 	patience := defaultPatience
-	if text := settings[restartAgentAfter]; text != "" {
+	if text := config[restartAgentAfter]; text != "" {
 		if patience, err = time.ParseDuration(text); err != nil || patience < 0 {
 			return fmt.Errorf("%s: %s is %q: want a duration such as 2m, or 0 for never", Name, restartAgentAfter, text)
 		}
 	}
-	client, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(settings))
+	client, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(config))
 	if err != nil {
 		return fmt.Errorf("%s: nomad: %w", Name, err)
 	}
@@ -94,7 +97,7 @@ func (p *Plugin) SetConfig(settings map[string]string) (err error) {
 	}
 	if patience > 0 {
 		p.stopWatch = make(chan struct{})
-		w := &watchdog{plugin: p, patience: patience, agent: guard.Agent(), stop: p.stopWatch}
+		w := &watchdog{plugin: p, patience: patience, agent: siblings.Agent(), stop: p.stopWatch}
 		go w.run()
 	}
 	return nil
@@ -160,12 +163,9 @@ func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err
 
 // say logs a group's state when it has changed.
 func (p *Plugin) say(g group, text string, good bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.said[g] == text {
+	if !p.states.Changed(g, text) {
 		return
 	}
-	p.said[g] = text
 	if good {
 		p.log.Debug("target", "group", g.String(), "state", text)
 	} else {
@@ -179,6 +179,7 @@ type state struct {
 	stopped                  bool
 	deployment, blocked      string
 	lastEvent                uint64
+	modified                 uint64 // the job's modify index
 }
 
 func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
@@ -194,7 +195,7 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	if !ok {
 		return state{}, fmt.Errorf("job %q has no group %q", g.job, g.name)
 	}
-	s := state{desired: of.Desired, placed: of.Placed, running: of.Running, stopped: scaling.JobStopped}
+	s := state{desired: of.Desired, placed: of.Placed, running: of.Running, stopped: scaling.JobStopped, modified: scaling.JobModifyIndex}
 	if len(of.Events) > 0 {
 		s.lastEvent = of.Events[0].Time
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +46,7 @@ func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err 
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		err = submit(ctx, client, g, action)
-		if err == nil || attempt == attempts || !answers(err, http.StatusInternalServerError, conflict) {
+		if !errors.Is(err, errOvertaken) || attempt == attempts {
 			break
 		}
 	}
@@ -74,18 +72,8 @@ func (p *Plugin) turn(g group) *sync.Mutex {
 	return p.jobs[key]
 }
 
-// answers reports whether an error is an answer of Nomad with a status and words. An
-// error that merely quotes the words, such as one of the network, is none.
-func answers(err error, status int, words string) bool {
-	var answer nomad.UnexpectedResponseError
-	return errors.As(err, &answer) && answer.StatusCode() == status && strings.Contains(answer.Body(), words)
-}
-
-// What Nomad answers, with codes that say less.
-const (
-	conflict         = "job modify index" // another writer was faster
-	activeDeployment = "blocked due to active deployment"
-)
+// errOvertaken means that another writer has changed the job meanwhile.
+var errOvertaken = errors.New("the job has been changed meanwhile")
 
 func submit(ctx context.Context, client *nomad.Client, g group, action sdk.ScalingAction) error {
 	job, _, err := client.Jobs().Info(g.job, (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx))
@@ -104,8 +92,23 @@ func submit(ctx context.Context, client *nomad.Client, g group, action sdk.Scali
 		request.Count = &action.Count
 	}
 	_, _, err = client.Jobs().ScaleWithRequest(g.job, request, (&nomad.WriteOptions{Namespace: g.namespace}).WithContext(ctx))
-	if answers(err, http.StatusBadRequest, activeDeployment) {
-		return sdk.NewTargetScalingNoOpError("group %s waits for the active deployment of its job", g)
+	if refused := (nomad.UnexpectedResponseError{}); errors.As(err, &refused) {
+		return why(ctx, client, g, *job.JobModifyIndex, err)
 	}
 	return err
+}
+
+// why finds the cause of a refusal in the state of the job, because Nomad answers with one
+// code for many causes.
+func why(ctx context.Context, client *nomad.Client, g group, submitted uint64, refused error) error {
+	s, err := look(ctx, client, g)
+	switch {
+	case err != nil:
+		return refused
+	case s.deployment != "":
+		return sdk.NewTargetScalingNoOpError("group %s waits for the active deployment of its job: %s", g, s.deployment)
+	case s.modified != submitted:
+		return fmt.Errorf("%w: %w", errOvertaken, refused)
+	}
+	return refused
 }

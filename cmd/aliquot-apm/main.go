@@ -6,7 +6,7 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
 	"aliquot/autoscaler-plugin/apm"
-	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/siblings"
 	"aliquot/internal/byhand"
 )
 
@@ -26,7 +26,7 @@ func main() {
 `,
 	}.Answer()
 	plugins.Serve(func(log hclog.Logger) any {
-		guard.WatchSiblings(log)
+		siblings.Watch(log)
 		return apm.New(log)
 	})
 }

@@ -5,7 +5,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
-	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/siblings"
 	"aliquot/autoscaler-plugin/target"
 	"aliquot/internal/byhand"
 )
@@ -23,7 +23,7 @@ func main() {
 `,
 	}.Answer()
 	plugins.Serve(func(log hclog.Logger) any {
-		guard.WatchSiblings(log)
+		siblings.Watch(log)
 		return target.New(log)
 	})
 }

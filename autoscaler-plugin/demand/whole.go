@@ -1,4 +1,4 @@
-package apm
+package demand
 
 import (
 	"aliquot/internal/api"
@@ -24,9 +24,30 @@ func together(answers []answer) (out []answer, shared bool) {
 	if !shared {
 		return out, false
 	}
+	ended(all.series, answers)
 	all.known, all.whole = true, true
 	all.add(answers)
 	return append(out, all), true
+}
+
+// ended gives each second the requests that came and ended in it at all gateways: each of
+// them tells of its own only.
+func ended(series []api.Point, answers []answer) {
+	sums := map[int64]*api.Tokens{}
+	for _, a := range answers {
+		for _, p := range a.series {
+			if !a.whole || p.Tokens == nil {
+				continue
+			}
+			if sums[p.Time] == nil {
+				sums[p.Time] = &api.Tokens{}
+			}
+			sums[p.Time].Add(p.Tokens)
+		}
+	}
+	for i := range series {
+		series[i].Tokens = sums[series[i].Time]
+	}
 }
 
 // larger takes of two series without gaps, in each second, the point with more demand.

@@ -1,4 +1,4 @@
-package apm
+package query
 
 import (
 	"errors"
@@ -8,19 +8,19 @@ import (
 	"aliquot/internal/scale"
 )
 
-func TestParseQuery(t *testing.T) {
-	q, err := ParseQuery("concurrency service=llm class=l4\n classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16' utilization=0.8")
-	if err != nil || q.Metric != Concurrency || q.Service != "llm" || q.Class != "l4" || len(q.Classes) != 2 || q.own() != 1 || q.Utilization != 0.8 {
+func TestParse(t *testing.T) {
+	q, err := Parse("concurrency service=llm class=l4\n classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16' utilization=0.8")
+	if err != nil || q.Metric != Concurrency || q.Service != "llm" || q.Class != "l4" || len(q.Classes) != 2 || q.Own() != 1 || q.Utilization != 0.8 {
 		t.Fatalf("got %+v, %v", q, err)
 	}
-	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "tokens service=llm", "tokens service=llm class=h100", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
-		if _, err := ParseQuery(text); err != nil {
+	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "tokens service=llm", "tokens service=llm class=h100", "arriving service=llm", "attained service=llm", "above service=llm tpot=100ms", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
+		if _, err := Parse(text); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
 }
 
-func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
+func TestParseNamesTheColumnOfTheMistake(t *testing.T) {
 	for _, c := range []struct {
 		text    string
 		column  int
@@ -42,6 +42,11 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 		{"concurrency service=llm class=l4", 33, "class without classes"},
 		{"concurrency service=llm class=l4 classes='h100 slots=8 max=4'", 62, "one of those"},
 		{"concurrency service=llm class=l4 classes='h100 slots=x max=4'", 54, "whole number"},
+		{"above service=llm", 18, "has a limit"},
+		{"attained service=llm ttft=2s", 29, "has a limit"},
+		{"above service=llm ttft=2", 24, "from 1ms to 1h"},
+		{"above service=llm ttft=2s e2e=3s", 27, "stands beside ttft"},
+		{"attained service=llm class=h100", 32, "whole service"},
 		{"queued service=llm class=l4", 28, "queued knows no class"},
 		{"tokens service=llm classes='a slots=1 max=1'", 45, "tokens needs no classes"},
 		{"active service=llm classes='a slots=1 max=1'", 45, "active needs no classes"},
@@ -52,7 +57,7 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 		{"load service=llm classes='h100 slots=8 max=4 speed=0'", 52, "from 0.01"},
 		{"concurrency service=llm class=a classes='a slots=8 max=4, b slots=1 max=1 speed=0.5'", 85, "ask for load"},
 	} {
-		_, err := ParseQuery(c.text)
+		_, err := Parse(c.text)
 		var at *scale.SyntaxError
 		if !errors.As(err, &at) || at.Column != c.column || !strings.Contains(at.Problem, c.problem) {
 			t.Errorf("%q: got %v, want column %d, %q", c.text, err, c.column, c.problem)
@@ -60,13 +65,13 @@ func TestParseQueryNamesTheColumnOfTheMistake(t *testing.T) {
 	}
 }
 
-func FuzzParseQuery(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	f.Add("concurrency service=llm class=l4 classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 max=16'")
 	f.Add("load service=llm classes='h100 slots=8 max=4 speed=3, l4 slots=2 max=16'")
 	f.Add("active service=llm")
 	f.Add("queued service='")
 	f.Fuzz(func(t *testing.T, text string) {
-		q, err := ParseQuery(text)
+		q, err := Parse(text)
 		if err != nil {
 			var at *scale.SyntaxError
 			if !errors.As(err, &at) || at.Column < 1 || at.Column > len(text)+1 {
@@ -74,7 +79,7 @@ func FuzzParseQuery(f *testing.F) {
 			}
 			return
 		}
-		if q.Service == "" || q.Class != "" && (q.Metric == Concurrency || q.Metric == Load) && q.own() < 0 || q.Metric == Load && q.Classes == nil {
+		if q.Service == "" || q.Class != "" && (q.Metric == Concurrency || q.Metric == Load) && q.Own() < 0 || q.Metric == Load && q.Classes == nil {
 			t.Fatalf("%q: accepted as %+v", text, q)
 		}
 	})

@@ -1,10 +1,13 @@
-package apm
+// Package query is the language in which policies ask aliquot-apm: it reads a query and says
+// where it is wrong.
+package query
 
 import (
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"aliquot/internal/scale"
 )
@@ -25,14 +28,37 @@ const (
 	// Tokens is those of the requests queued and active, of a language model; those that
 	// replicas of a class work on where one is named.
 	Tokens Metric = "tokens"
+	// Arriving is the tokens that came in each second, of prompts and expected answers.
+	Arriving Metric = "arriving"
+	// Attained is the part of the requests that ended in each second and were within the
+	// service's objective, 1 where none ended.
+	Attained Metric = "attained"
+	// Above is the part of those that took longer than a limit, 0 where none ended.
+	Above Metric = "above"
 )
+
+// What a limit of Above can be of.
+const (
+	TTFT = "ttft"
+	TPOT = "tpot"
+	E2E  = "e2e"
+)
+
+// OfAnswers says whether a query is for what only gateways know that read answers.
+func (q *Query) OfAnswers() bool {
+	switch q.Metric {
+	case Tokens, Arriving, Attained, Above:
+		return true
+	}
+	return false
+}
 
 // Query is a parsed query:
 //
 //	query    = metric { argument } .
-//	metric   = "concurrency" | "load" | "queued" | "active" | "tokens" .
+//	metric   = "concurrency" | "load" | "queued" | "active" | "tokens" | "arriving" | "attained" | "above" .
 //	argument = key "=" value .
-//	key      = "service" | "class" | "classes" | "utilization" .
+//	key      = "service" | "class" | "classes" | "utilization" | "ttft" | "tpot" | "e2e" .
 //	value    = word | "'" { any character but "'" } "'" .
 //
 // Metric and arguments are separated by spaces; a word is of letters, digits,
@@ -48,21 +74,24 @@ type Query struct {
 	Classes []scale.Class
 	// Utilization that the split is planned for.
 	Utilization float64
+	// Of is what Limit is of, TTFT, TPOT or E2E, for Above alone.
+	Of    string
+	Limit time.Duration
 }
 
 const classesForm = "classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'"
 
-const metrics = "concurrency, load, queued, active or tokens"
+const metrics = "concurrency, load, queued, active, tokens, arriving, attained or above"
 
 const queryForm = `want for example "concurrency service=llm"`
 
-// ParseQuery reads a query. A mistake is a *scale.SyntaxError with its column.
-func ParseQuery(text string) (Query, error) {
+// Parse reads a query. A mistake is a *scale.SyntaxError with its column.
+func Parse(text string) (Query, error) {
 	p := parser{text: text}
 	q := Query{Utilization: scale.Default().Utilization}
 	metric, at := p.word()
 	switch q.Metric = Metric(metric); q.Metric {
-	case Concurrency, Load, Queued, Active, Tokens:
+	case Concurrency, Load, Queued, Active, Tokens, Arriving, Attained, Above:
 	case "":
 		return q, fail(at, "a metric is missing: want "+metrics+"; "+queryForm)
 	default:
@@ -77,7 +106,7 @@ func ParseQuery(text string) (Query, error) {
 		}
 		key, at := p.word()
 		if key == "" || !p.take('=') {
-			return q, fail(at, "an argument is wanted here: key=value with service, class, classes or utilization")
+			return q, fail(at, "an argument is wanted here: key=value with "+arguments)
 		}
 		if seen[key] {
 			return q, fail(at, fmt.Sprintf("%s stands twice", key))
@@ -93,6 +122,8 @@ func ParseQuery(text string) (Query, error) {
 	}
 	return q, q.check(p.column())
 }
+
+const arguments = "service, class, classes, utilization, ttft, tpot or e2e"
 
 func fail(column int, problem string) error {
 	return &scale.SyntaxError{Column: column, Problem: problem}
@@ -125,8 +156,21 @@ func (q *Query) set(key string, at int, value string, valueAt int) error {
 		}
 		q.Utilization = f
 		return nil
+	case TTFT, TPOT, E2E:
+		return q.setLimit(key, at, value, valueAt)
 	}
-	return fail(at, fmt.Sprintf("unknown argument %q: want service, class, classes or utilization", key))
+	return fail(at, fmt.Sprintf("unknown argument %q: want %s", key, arguments))
+}
+
+func (q *Query) setLimit(key string, at int, value string, valueAt int) (err error) {
+	if q.Of != "" {
+		return fail(at, fmt.Sprintf("%s stands beside %s: want one limit", key, q.Of))
+	}
+	q.Of = key
+	if q.Limit, err = time.ParseDuration(value); err != nil || q.Limit < time.Millisecond || q.Limit > time.Hour {
+		return fail(valueAt, fmt.Sprintf("%s is %q: want a duration from 1ms to 1h", key, value))
+	}
+	return nil
 }
 
 // check looks at what only the whole query shows.
@@ -136,6 +180,10 @@ func (q *Query) check(end int) error {
 		return fail(end, "service is missing: "+queryForm)
 	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):
 		return fail(end, "queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
+	case (q.Metric == Above) != (q.Of != ""):
+		return fail(end, "above, and nothing else, has a limit: want for example \"above service=llm ttft=2s\"")
+	case q.OfAnswers() && q.Metric != Tokens && (q.Class != "" || q.Classes != nil):
+		return fail(end, fmt.Sprintf("%s is of the whole service: leave class and classes out", q.Metric))
 	case (q.Metric == Active || q.Metric == Tokens) && q.Classes != nil:
 		return fail(end, fmt.Sprintf("%s needs no classes: it is where requests are served", q.Metric))
 	case q.Metric == Load && q.Classes == nil:
@@ -144,14 +192,14 @@ func (q *Query) check(end int) error {
 		return fail(end, "class without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && slices.ContainsFunc(q.Classes, func(c scale.Class) bool { return c.Speed != 1 }):
 		return fail(end, "classes have speeds but concurrency counts every slot the same: ask for load, or leave speed out")
-	case q.Classes != nil && q.own() < 0 && !(q.Metric == Load && q.Class == ""):
+	case q.Classes != nil && q.Own() < 0 && !(q.Metric == Load && q.Class == ""):
 		return fail(end, fmt.Sprintf("class is %q: want one of those in classes", q.Class))
 	}
 	return nil
 }
 
-// own is the index of Class in Classes, -1 where it is not among them.
-func (q *Query) own() int {
+// Own is the index of Class in Classes, -1 where it is not among them.
+func (q *Query) Own() int {
 	for i, c := range q.Classes {
 		if c.Name == q.Class {
 			return i

@@ -1,4 +1,5 @@
-package guard
+// Package siblings watches over the other plugins that the agent has started.
+package siblings
 
 import (
 	"fmt"
@@ -13,15 +14,15 @@ import (
 	"aliquot/internal/host"
 )
 
-// WatchSiblings watches over the other plugins of Aliquot that the agent has
+// Watch watches over the other plugins of Aliquot that the agent has
 // started, for as long as the agent lives. The agent (v0.5.0) does not start a
 // plugin again whose process is gone, killed for memory for example: it looks
 // healthy, evaluates its policies and can scale nothing. So an agent that has lost
 // one is ended, with a line in its log that says why, and its supervisor starts it
 // anew with all of them.
-func WatchSiblings(log hclog.Logger) {
+func Watch(log hclog.Logger) {
 	if agent := Agent(); agent > 0 {
-		go (&siblings{log: log, agent: agent, every: time.Second}).run()
+		go (&watch{log: log, agent: agent, every: time.Second}).run()
 	}
 }
 
@@ -40,7 +41,7 @@ func Agent() int {
 // configuration again, one may be gone for a moment.
 const patience = 5
 
-type siblings struct {
+type watch struct {
 	log   hclog.Logger
 	agent int // process ID
 	every time.Duration
@@ -48,7 +49,7 @@ type siblings struct {
 	missed map[string]int
 }
 
-func (w *siblings) run() {
+func (w *watch) run() {
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
 	for ; os.Getppid() == w.agent; <-tick.C {
@@ -70,7 +71,7 @@ func (w *siblings) run() {
 
 // look takes the names of the plugins that run now and returns one that is lost,
 // "" when none is.
-func (w *siblings) look(names []string) (lost string) {
+func (w *watch) look(names []string) (lost string) {
 	if w.missed == nil {
 		w.missed = map[string]int{}
 	}

@@ -1,4 +1,6 @@
-package guard
+// Package settings reads what the plugins' configurations have in common, and reaches
+// Consul by it.
+package settings
 
 import (
 	"errors"

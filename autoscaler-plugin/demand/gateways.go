@@ -1,4 +1,6 @@
-package apm
+// Package demand asks gateways what they hold and serve, second by second, and makes one
+// history of what several of them answer.
+package demand
 
 import (
 	"context"
@@ -18,53 +20,69 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
 	"aliquot/internal/api"
 	"aliquot/internal/learned"
 )
 
-// second is what is known of a service in one second, over all gateways.
-type second struct {
-	queued, active float64
-	class          map[string]float64 // active
-	tokens         tokens
+// Second is what is known of a service in one second, over all gateways.
+type Second struct {
+	Queued, Active float64
+	Class          map[string]float64 // of Active
+	Tokens         Tokens
+	// Arrived is the tokens of the requests that came, of prompts and expected answers;
+	// Met and Missed are how many that ended were within the objective and not.
+	Arrived, Met, Missed float64
+	// Times is how long they took, where a Span asks for it.
+	Times api.Times
 }
 
-// tokens are those of the requests; see api.Point.
-type tokens struct {
-	queued, active float64
-	class          map[string]float64 // active
+// Tokens are those of the requests; see api.Point.
+type Tokens struct {
+	Queued, Active float64
+	Class          map[string]float64 // of Active
 }
 
-// history is the seconds of a service, oldest first and without gaps.
-type history struct {
-	// first is the Unix second of the first entry.
-	first   int64
-	seconds []second
-	// doubt says why it is cut short, in words that stay while the cause does; "" when
-	// it is not. why has the particulars.
-	doubt string
-	why   error
+// History is the seconds of a service, oldest first and without gaps.
+type History struct {
+	// First is the Unix second of the first entry.
+	First   int64
+	Seconds []Second
+	// Doubt says why it is cut short, in words that stay while the cause does; "" when
+	// it is not. Why has the particulars.
+	Doubt string
+	Why   error
 }
 
-// source returns a service's history from one time to another. History that
-// misses a part of the demand is left out, so that it is shorter than asked for.
-type source interface {
-	history(ctx context.Context, service string, from, to time.Time) (history, error)
+// Span is a service's history that is asked for.
+type Span struct {
+	Service  string
+	From, To time.Time
+	// Times asks for Second.Times.
+	Times bool
+}
+
+// Source returns a service's history. History that misses a part of the demand is left
+// out, so that it is shorter than asked for.
+type Source interface {
+	History(ctx context.Context, s Span) (History, error)
 }
 
 // member is one gateway by its service ID in Consul and the address of its admin
 // listener.
 type member struct{ id, admin string }
 
-// gateways asks the admin listeners of all gateways and sums their answers.
-type gateways struct {
-	consul *consul.Client // nil with fixed members
-	// service that gateways register as, and where they publish rates.
-	service, rates string
-	http           *http.Client
-	// staleAfter is the age from which an answer's newest second is refused.
-	staleAfter time.Duration
-	fixed      []member
+// Gateways asks the admin listeners of all gateways and sums their answers.
+type Gateways struct {
+	// Consul is where gateways are looked up; nil with fixed addresses.
+	Consul *consul.Client
+	// Service that gateways register as, and Rates where they publish what they learned.
+	Service, Rates string
+	HTTP           *http.Client
+	// StaleAfter is the age from which an answer's newest second is refused.
+	StaleAfter time.Duration
+	// Fixed is the gateways' admin addresses.
+	Fixed []string
 
 	mu sync.Mutex
 	// last is who there was when Consul last answered. It only lets counts grow
@@ -76,20 +94,22 @@ type gateways struct {
 // to see that demand grows, too little for any policy to shrink by.
 const doubtful = 30 * time.Second
 
-// maxAnswer bounds an answer's size: a day of seconds is about 10 MB.
-const maxAnswer = 64 << 20
+// MaxAnswer bounds an answer's size: a day of seconds is about 10 MB.
+const MaxAnswer = 64 << 20
 
-func (g *gateways) history(ctx context.Context, service string, from, to time.Time) (history, error) {
+// History sums what the gateways answer.
+func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
+	service, from, to := span.Service, span.From, span.To
 	members, err := g.members(ctx, service, to)
 	if err != nil {
-		return history{}, err
+		return History{}, err
 	}
 	// An answer's last second may lie a moment after to, by the gateway's clock.
 	window := to.Sub(from) + 2*time.Second
 	answers := make([]answer, len(members.known))
 	var wait sync.WaitGroup
 	for i, m := range members.known {
-		wait.Go(func() { answers[i] = g.ask(ctx, m, service, window) })
+		wait.Go(func() { answers[i] = g.ask(ctx, m, span, window) })
 	}
 	wait.Wait()
 	var sound []answer
@@ -106,34 +126,34 @@ func (g *gateways) history(ctx context.Context, service string, from, to time.Ti
 	}
 	if len(sound) == 0 {
 		if len(doubts) > 0 {
-			return history{}, errors.Join(doubts...)
+			return History{}, errors.Join(doubts...)
 		}
-		return history{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
+		return History{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
 	}
 	sound, shared := together(sound)
-	h, err := sum(sound, from, to, g.staleAfter)
+	h, err := sum(sound, from, to, g.StaleAfter)
 	if err != nil {
-		return history{}, err
+		return History{}, err
 	}
 	if !shared {
 		// Else the others remember the demand of a gateway that is gone.
-		h = h.since(members.gone)
+		h = h.Since(members.gone)
 	}
 	if members.stale != nil {
 		silent, doubts = append(silent, "Consul"), append(doubts, members.stale)
 	}
 	if len(doubts) > 0 {
-		h = h.since(to.Add(-doubtful))
+		h = h.Since(to.Add(-doubtful))
 		slices.Sort(silent)
-		h.doubt, h.why = strings.Join(silent, ", "), errors.Join(doubts...)
+		h.Doubt, h.Why = strings.Join(silent, ", "), errors.Join(doubts...)
 	}
 	return h, nil
 }
 
-// since drops what lies before a time; the last second stays.
-func (h history) since(t time.Time) history {
-	if n := min(t.Unix()-h.first, int64(len(h.seconds)-1)); n > 0 {
-		h.first, h.seconds = h.first+n, h.seconds[n:]
+// Since drops what lies before a time; the last second stays.
+func (h History) Since(t time.Time) History {
+	if n := min(t.Unix()-h.First, int64(len(h.Seconds)-1)); n > 0 {
+		h.First, h.Seconds = h.First+n, h.Seconds[n:]
 	}
 	return h
 }
@@ -151,8 +171,11 @@ type answer struct {
 	err     error
 }
 
-func (g *gateways) ask(ctx context.Context, m member, service string, window time.Duration) (a answer) {
-	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(service), int(window.Seconds()))
+func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Duration) (a answer) {
+	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(span.Service), int(window.Seconds()))
+	if span.Times {
+		target += "&times=true"
+	}
 	var body api.Concurrency
 	found, err := g.get(ctx, target, &body)
 	if err != nil || !found {
@@ -167,7 +190,7 @@ func (g *gateways) ask(ctx context.Context, m member, service string, window tim
 		}
 	}
 	if a.waking() {
-		a.err = g.addPresent(ctx, m, service, &a)
+		a.err = g.addPresent(ctx, m, span.Service, &a)
 	}
 	return a
 }
@@ -188,7 +211,7 @@ const wakingSeconds = 10
 // addPresent adds the running second to the series of a service that was idle.
 // The series does not hold it yet, and of the second in which a burst began it
 // holds only a part: without this the first count would be set later or too low.
-func (g *gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
+func (g *Gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
 	var states []api.Service
 	if found, err := g.get(ctx, "http://"+m.admin+"/v1/services", &states); err != nil || !found {
 		return err
@@ -216,12 +239,12 @@ func (g *gateways) addPresent(ctx context.Context, m member, service string, a *
 }
 
 // get reads JSON; false means 404.
-func (g *gateways) get(ctx context.Context, target string, into any) (found bool, err error) {
+func (g *Gateways) get(ctx context.Context, target string, into any) (found bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return false, err
 	}
-	response, err := g.http.Do(request)
+	response, err := g.HTTP.Do(request)
 	if err != nil {
 		return false, err
 	}
@@ -233,49 +256,57 @@ func (g *gateways) get(ctx context.Context, target string, into any) (found bool
 	default:
 		return false, fmt.Errorf("answers %s", response.Status)
 	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, MaxAnswer)).Decode(into); err != nil {
 		return false, fmt.Errorf("its answer is not understood: %w", err)
 	}
 	return true, nil
 }
 
 // sum adds the seconds that all gateways know, within from and to.
-func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (history, error) {
+func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (History, error) {
 	first, last := from.Unix(), to.Unix()+1
 	for _, a := range answers {
 		if len(a.series) == 0 {
-			return history{}, errors.New("a gateway has just started and has not seen a whole second")
+			return History{}, errors.New("a gateway has just started and has not seen a whole second")
 		}
 		newest := a.series[len(a.series)-1].Time
 		if age := to.Sub(time.Unix(newest, 0)); age > staleAfter {
-			return history{}, fmt.Errorf("a gateway's newest second is %s old: want at most %s; do the clocks agree?", age.Round(time.Second), staleAfter)
+			return History{}, fmt.Errorf("a gateway's newest second is %s old: want at most %s; do the clocks agree?", age.Round(time.Second), staleAfter)
 		}
 		first, last = max(first, a.series[0].Time), min(last, newest)
 	}
 	if first > last {
-		return history{}, errors.New("the gateways' series do not overlap yet")
+		return History{}, errors.New("the gateways' series do not overlap yet")
 	}
-	h := history{first: first, seconds: make([]second, last-first+1)}
+	h := History{First: first, Seconds: make([]Second, last-first+1)}
 	for _, a := range answers {
 		skip := first - a.series[0].Time
-		for i, p := range a.series[skip : skip+int64(len(h.seconds))] {
-			h.seconds[i].add(&p)
+		for i, p := range a.series[skip : skip+int64(len(h.Seconds))] {
+			h.Seconds[i].add(&p)
 		}
 	}
 	return h, nil
 }
 
-func (s *second) add(p *api.Point) {
-	s.queued += p.Queued
-	s.active += p.Active
-	s.tokens.queued += p.QueuedTokens
-	s.tokens.active += p.ActiveTokens
-	for class, of := range p.Class {
-		if s.class == nil {
-			s.class, s.tokens.class = map[string]float64{}, map[string]float64{}
+func (s *Second) add(p *api.Point) {
+	s.Queued += p.Queued
+	s.Active += p.Active
+	s.Tokens.Queued += p.QueuedTokens
+	s.Tokens.Active += p.ActiveTokens
+	if t := p.Tokens; t != nil {
+		s.Arrived += float64(t.Arrived)
+		s.Met += float64(t.Met)
+		s.Missed += float64(t.Missed)
+		if t.Times != nil {
+			s.Times.Add(t.Times)
 		}
-		s.class[class] += of.Active
-		s.tokens.class[class] += of.Tokens
+	}
+	for class, of := range p.Class {
+		if s.Class == nil {
+			s.Class, s.Tokens.Class = map[string]float64{}, map[string]float64{}
+		}
+		s.Class[class] += of.Active
+		s.Tokens.Class[class] += of.Tokens
 	}
 }
 
@@ -289,18 +320,22 @@ type members struct {
 	gone time.Time
 }
 
-func (g *gateways) members(ctx context.Context, service string, now time.Time) (members, error) {
-	if g.consul == nil {
-		return members{known: g.fixed}, nil
+func (g *Gateways) members(ctx context.Context, service string, now time.Time) (members, error) {
+	if g.Consul == nil {
+		known := make([]member, len(g.Fixed))
+		for i, address := range g.Fixed {
+			known[i] = member{address, address}
+		}
+		return members{known: known}, nil
 	}
 	options := (&consul.QueryOptions{}).WithContext(ctx)
 	// A gateway that is critical is asked too: it may have died with a part of the
 	// demand, and leaving it out would look as if that part were gone.
-	entries, meta, err := g.consul.Health().Service(g.service, "", false, options)
+	entries, meta, err := g.Consul.Health().Service(g.Service, "", false, options)
 	var pairs consul.KVPairs
-	if err = guard.Whole(meta, err); err == nil {
-		pairs, meta, err = g.consul.KV().List(g.rates+"/"+service+"/", options)
-		err = guard.Whole(meta, err)
+	if err = settings.Whole(meta, err); err == nil {
+		pairs, meta, err = g.Consul.KV().List(g.Rates+"/"+service+"/", options)
+		err = settings.Whole(meta, err)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -319,10 +354,10 @@ func (g *gateways) members(ctx context.Context, service string, now time.Time) (
 		known = append(known, m)
 	}
 	if len(known) == 0 {
-		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.service)
+		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.Service)
 	}
 	g.last = known
-	return members{known: known, gone: lastSign(pairs, known, now.Add(g.staleAfter))}, nil
+	return members{known: known, gone: lastSign(pairs, known, now.Add(g.StaleAfter))}, nil
 }
 
 // publishEvery is how far a gateway's last sign may lie before its end.

@@ -1,4 +1,4 @@
-package guard
+package siblings
 
 import (
 	"bufio"
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	case "agent":
 		agent(os.Args[1:])
 	case "plugin":
-		w := &siblings{log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug}), agent: os.Getppid(), every: 10 * time.Millisecond}
+		w := &watch{log: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug}), agent: os.Getppid(), every: 10 * time.Millisecond}
 		w.run()
 	default:
 		os.Exit(m.Run())
@@ -102,7 +102,7 @@ func TestAgentThatLostAPluginIsEnded(t *testing.T) {
 }
 
 func TestPluginThatComesBackIsNotLost(t *testing.T) {
-	w := &siblings{log: hclog.NewNullLogger()}
+	w := &watch{log: hclog.NewNullLogger()}
 	both := []string{"aliquot-apm", "aliquot-target"}
 	one := both[1:]
 	look := func(names []string, times int, want string) {

@@ -1,0 +1,55 @@
+package apm
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"aliquot/internal/api"
+	"aliquot/internal/latency"
+)
+
+// answering is a gateway that counts how long its answers took: in the first of three
+// seconds none ended, in the others half of them after a second to the first token, and
+// each of them within the objective or not.
+func answering(t *testing.T, whole bool, met, missed int) string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer := api.Concurrency{Now: to, Whole: whole}
+		for at := to.Unix() - 3; at < to.Unix(); at++ {
+			p := api.Point{Time: at, Active: 1, Tokens: &api.Tokens{Arrived: 500}}
+			if at > to.Unix()-3 {
+				p.Tokens.Ended, p.Tokens.Met, p.Tokens.Missed = met+missed, met, missed
+				if r.FormValue("times") == "true" {
+					p.Tokens.Times = &api.Times{TTFT: map[int]int{latency.Bin(time.Second): 2, latency.Bin(10 * time.Millisecond): 2}}
+				}
+			}
+			answer.Series = append(answer.Series, p)
+		}
+		json.NewEncoder(w).Encode(answer)
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// What ended at several gateways adds up, whether or not they share their queues.
+func TestWhatWasAttainedIsOfAllGateways(t *testing.T) {
+	for _, whole := range []bool{false, true} {
+		p := plugin(t, map[string]string{"gateways": answering(t, whole, 3, 1) + "," + answering(t, whole, 0, 4)})
+		for query, want := range map[string]string{
+			"arriving service=llm":         "[1000 1000 1000]",
+			"attained service=llm":         "[1 0.375 0.375]",
+			"above service=llm ttft=100ms": "[0 0.5 0.5]",
+			"above service=llm ttft=2s":    "[0 0 0]",
+			"above service=llm e2e=2s":     "[0 0 0]",
+		} {
+			m, err := p.Query(query, within(time.Minute))
+			if err != nil || fmt.Sprint(values(m)) != want {
+				t.Errorf("shared queues %t, %s: got %v, %v, want %s", whole, query, values(m), err, want)
+			}
+		}
+	}
+}

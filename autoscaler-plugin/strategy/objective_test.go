@@ -1,0 +1,154 @@
+package strategy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/nomad-autoscaler/sdk"
+
+	"aliquot/internal/api"
+	"aliquot/internal/learned"
+	"aliquot/router/consultest"
+)
+
+// chat is a service of which a gateway knows 15 minutes of steady demand.
+type chat struct {
+	*testing.T
+	plugin  *Plugin
+	kv      *consul.KV
+	now     time.Time
+	arrived int64 // tokens in each second
+	met     int   // of 10 requests in each second
+	down    bool  // the gateway answers nothing
+}
+
+func startChat(t *testing.T) *chat {
+	server, err := consultest.Start(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	c := &chat{T: t, now: time.Now().Truncate(time.Second), arrived: 10_000, met: 10}
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if c.down {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		answer := api.Concurrency{Now: c.now}
+		for at := c.now.Unix() - 900; at <= c.now.Unix(); at++ {
+			answer.Series = append(answer.Series, api.Point{Time: at, Active: 9, Tokens: &api.Tokens{Arrived: c.arrived, Ended: 10, Met: c.met, Missed: 10 - c.met}})
+		}
+		json.NewEncoder(w).Encode(answer)
+	}))
+	t.Cleanup(gateway.Close)
+	c.kv = server.Client.KV()
+	c.plugin = New(hclog.NewNullLogger())
+	settings := map[string]string{"consul_address": server.Address, "learn_coldstart": "false", "gateways": strings.TrimPrefix(gateway.URL, "http://")}
+	if err := c.plugin.SetConfig(settings); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// learn publishes curves as a gateway does.
+func (c *chat) learn(curves map[string]learned.Curve) {
+	c.Helper()
+	doc := learned.NewRates(c.now)
+	for class, curve := range curves {
+		doc.Classes[class] = learned.Class{Rate: 1, Samples: curve.Samples, Tokens: map[string]learned.Curve{"5of20": curve}}
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		c.Fatal(err)
+	}
+	if _, err := c.kv.Put(&consul.KVPair{Key: "aliquot/rates/chat/g", Value: text}, nil); err != nil {
+		c.Fatal(err)
+	}
+}
+
+func (c *chat) run(query string, settings map[string]string) (*sdk.ScalingAction, error) {
+	e := &sdk.ScalingCheckEvaluation{Check: &sdk.ScalingPolicyCheck{
+		Name: "demand", Query: query, QueryWindow: 15 * time.Minute, Strategy: &sdk.ScalingPolicyStrategy{Config: settings},
+	}}
+	for i := range 900 {
+		e.Metrics = append(e.Metrics, sdk.TimestampedMetric{Timestamp: c.now.Add(time.Duration(i-899) * time.Second), Value: 9})
+	}
+	got, err := c.plugin.Run(e, 0)
+	if err != nil {
+		return nil, err
+	}
+	return got.Action, nil
+}
+
+const promisedClasses = "h100 slots=8 cost=5 max=8, l4 slots=4 cost=3 max=8"
+
+// The strategy finds what came at the gateways and what replicas serve in Consul. Until it
+// does, demand decides, and the reason says why.
+func TestCountsFollowAnObjective(t *testing.T) {
+	c := startChat(t)
+	settings := map[string]string{"class": "h100", "classes": promisedClasses, "objective": "ttft=2s tpot=100ms"}
+	for _, query := range []string{"tokens service=chat", "concurrency service=chat"} {
+		a, err := c.run(query, settings)
+		if err != nil || !strings.HasPrefix(a.Reason, "by demand, since the speed of h100 is not known yet: growing: demand 9.0") {
+			t.Fatalf("%s, nothing learned: %+v, %v", query, a, err)
+		}
+	}
+	fast := learned.Curve{Prefill: 36e-6, A: 8e-3, B: 20e-6, C: 49e-9, Prompt: 1000, Output: 200, KV: 450_000, Samples: 90}
+	slow := learned.Curve{Prefill: 147e-6, A: 37e-3, B: 20e-6, C: 546e-9, Prompt: 1000, Output: 200, KV: 85_000, Samples: 90}
+	few := slow
+	few.Samples = enough - 1
+	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the speed of l4 is not known yet") {
+		t.Errorf("too little learned of l4: %+v, %v", a, err)
+	}
+	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})
+	steady, err := c.run("tokens service=chat", settings)
+	// 8.3 mean requests a second are less than one replica of h100 serves.
+	if err != nil || steady.Count != 1 || !strings.HasPrefix(steady.Reason, "by the objective, 100.0% within, growing: replicas of h100 0.") {
+		t.Fatalf("steady: %+v, %v", steady, err)
+	}
+	c.arrived = 60_000
+	more, err := c.run("tokens service=chat", settings)
+	if err != nil || more.Count <= steady.Count {
+		t.Errorf("six times as much: %+v, %v", more, err)
+	}
+	c.met = 5
+	if missing, err := c.run("tokens service=chat", settings); err != nil || missing.Count <= more.Count || !strings.Contains(missing.Reason, "50.0% within") {
+		t.Errorf("half of it misses: %+v, %v", missing, err)
+	}
+	settings["objective"] = "ttft=1ms"
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "cannot be met") {
+		t.Errorf("an impossible objective: %+v, %v", a, err)
+	}
+}
+
+func TestWithoutGatewaysDemandDecides(t *testing.T) {
+	c := startChat(t)
+	c.down = true
+	settings := map[string]string{"slots": "4", "objective": "ttft=2s"}
+	a, err := c.run("concurrency service=chat", settings)
+	if err != nil || a.Count != 3 || !strings.HasPrefix(a.Reason, "by demand, since the gateways' traffic is not known: gateway ") {
+		t.Errorf("requests at once: %+v, %v", a, err)
+	}
+	if a, err := c.run("tokens service=chat", settings); err == nil || !strings.Contains(err.Error(), "500") {
+		t.Errorf("tokens: %+v, %v, want an error, since demand is not known", a, err)
+	}
+	for want, settings := range map[string]map[string]string{
+		"tokens in flight are a demand only where an objective":  {"slots": "4"},
+		`objective is "fast": "fast" is no part of an objective`: {"slots": "4", "objective": "fast"},
+	} {
+		if _, err := c.run("tokens service=chat", settings); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if _, err := c.run("sum(requests)", map[string]string{"slots": "4", "objective": "ttft=2s"}); err == nil || !strings.Contains(fmt.Sprint(err), "needs a query of aliquot-apm") {
+		t.Errorf("another APM's query: %v", err)
+	}
+}
