@@ -1,11 +1,14 @@
 // Package simulate replays a trace of requests against a scaling policy in
 // simulated time: one queue, replicas that start slowly and serve a fixed number
-// of requests at once, and a scaler that is asked for counts at its interval.
+// of requests at once, or batch them as engines of language models do, and a scaler
+// that is asked for counts at its interval.
 package simulate
 
 import (
 	"container/heap"
 	"time"
+
+	"aliquot/internal/learned"
 )
 
 // Step is the length of one sample of demand.
@@ -24,6 +27,9 @@ type Class struct {
 	ColdStart time.Duration
 	// Initial replicas are ready at the start of the trace.
 	Initial int
+	// Curve is how long an engine that batches takes; nil where a replica has Slots. All
+	// classes have one, or none.
+	Curve *learned.Curve
 }
 
 // Observation is what a scaler is shown.
@@ -39,6 +45,27 @@ type Observation struct {
 	Level int
 	// Ready and Desired replicas by class.
 	Ready, Desired []int
+
+	// What follows is known of engines that batch.
+
+	// Arrived is the tokens of the requests that arrived in each past Step, of prompt and
+	// answer, Met and Missed how many that ended were within Config.Objective and not.
+	Arrived, Met, Missed []float64
+	// Queued is the requests that wait, QueuedTokens their tokens.
+	Queued       int
+	QueuedTokens float64
+	// Engines is the state of each ready replica.
+	Engines []Engine
+}
+
+// Engine is the state of one replica that batches.
+type Engine struct {
+	// ID stays the same for as long as the replica runs.
+	ID, Class int
+	// Cache is the part of its cache in use, 0 to 1, and Waiting the requests whose
+	// prompts wait to be read.
+	Cache   float64
+	Waiting int
 }
 
 // Scaler decides the desired replicas by class.
@@ -55,6 +82,8 @@ type Config struct {
 	// changes wait until all replicas have been ready for MinHealthy.
 	Deployments bool
 	MinHealthy  time.Duration
+	// Objective is what Observation.Met counts by.
+	Objective Objective
 }
 
 // Sample is the state at the end of one Step.
@@ -70,6 +99,9 @@ type Result struct {
 	// Waits holds, for each request of the trace in order, the time from arrival
 	// to the start of service.
 	Waits []time.Duration
+	// Firsts and Ends are when the first token and the last one came, of engines that
+	// batch; 0 where it did not.
+	Firsts, Ends []time.Duration
 	// ReplicaTime by class, from the decision to start until stopped.
 	ReplicaTime []time.Duration
 	Timeline    []Sample
@@ -80,11 +112,13 @@ type Result struct {
 }
 
 type replica struct {
+	id       int
 	class    int
 	started  time.Duration
 	ready    bool
 	stopping bool
 	busy     int
+	batch    *batch // nil where it has slots
 }
 
 type eventKind int
@@ -92,6 +126,7 @@ type eventKind int
 const (
 	eventReady eventKind = iota
 	eventDone
+	eventTurn
 	eventDecide
 	eventStep
 )
@@ -101,6 +136,7 @@ type event struct {
 	kind    eventKind
 	order   int
 	replica *replica
+	version int // of the batch
 }
 
 type eventHeap []event
@@ -132,6 +168,10 @@ type engine struct {
 	queue    []int      // indices of waiting requests, oldest first
 	next     int        // next arrival
 	active   int
+	started  int // replicas
+	// arrived, met and missed are of the current Step, and so on of the past ones.
+	arrived, met, missed             float64
+	arrivedSeries, metSeries, misses []float64
 	// area is the integral of queued plus active over the current Step, areas that of
 	// active by class.
 	area      float64
@@ -152,10 +192,11 @@ func Run(cfg Config, trace []Request, scaler Scaler) Result {
 	e := &engine{cfg: cfg, trace: trace, scaler: scaler, desired: make([]int, len(cfg.Classes))}
 	e.areas, e.served = make([]float64, len(cfg.Classes)), make([][]float64, len(cfg.Classes))
 	e.result.Waits = make([]time.Duration, len(trace))
+	e.result.Firsts, e.result.Ends = make([]time.Duration, len(trace)), make([]time.Duration, len(trace))
 	e.result.ReplicaTime = make([]time.Duration, len(cfg.Classes))
 	for c, class := range cfg.Classes {
 		for range class.Initial {
-			e.replicas = append(e.replicas, &replica{class: c, ready: true})
+			e.start(c).ready = true
 		}
 		e.desired[c] = class.Initial
 	}
@@ -178,6 +219,17 @@ func Run(cfg Config, trace []Request, scaler Scaler) Result {
 	return e.result
 }
 
+// start adds a replica.
+func (e *engine) start(class int) *replica {
+	r := &replica{id: e.started, class: class, started: e.now}
+	e.started++
+	if curve := e.cfg.Classes[class].Curve; curve != nil {
+		r.batch = &batch{curve: *curve, at: e.now}
+	}
+	e.replicas = append(e.replicas, r)
+	return r
+}
+
 func (e *engine) push(ev event) {
 	e.order++
 	ev.order = e.order
@@ -197,6 +249,7 @@ func (e *engine) step() {
 	if e.next < len(e.trace) && e.trace[e.next].At <= e.events[0].at {
 		e.advance(max(e.trace[e.next].At, e.now))
 		e.queue = append(e.queue, e.next)
+		e.arrived += float64(e.trace[e.next].InputTokens + e.trace[e.next].OutputTokens)
 		e.next++
 		e.dispatch()
 		return
@@ -214,6 +267,8 @@ func (e *engine) step() {
 			e.remove(ev.replica)
 		}
 		e.dispatch()
+	case eventTurn:
+		e.turned(ev)
 	case eventStep:
 		e.sample()
 		e.push(event{at: e.now + Step, kind: eventStep})
@@ -226,6 +281,10 @@ func (e *engine) step() {
 // dispatch starts waiting requests, oldest first, on the fastest free slot; among
 // equals on the oldest replica, so that the newest fall idle first.
 func (e *engine) dispatch() {
+	if e.cfg.Classes[0].Curve != nil {
+		e.sends()
+		return
+	}
 	for len(e.queue) > 0 {
 		var best *replica
 		for _, r := range e.replicas {
@@ -242,17 +301,36 @@ func (e *engine) dispatch() {
 		}
 		i := e.queue[0]
 		e.queue = e.queue[1:]
-		e.result.Waits[i] = e.now - e.trace[i].At
-		best.busy++
-		e.active++
+		e.begin(i, best)
 		service := time.Duration(float64(e.trace[i].Service) / e.cfg.Classes[best.class].Speed)
 		e.push(event{at: e.now + service, kind: eventDone, replica: best})
 	}
 }
 
+// begin gives a request to a replica.
+func (e *engine) begin(i int, r *replica) {
+	e.result.Waits[i] = e.now - e.trace[i].At
+	r.busy++
+	e.active++
+}
+
+// ended takes a request from a replica that batches.
+func (e *engine) ended(i int, r *replica) {
+	r.busy--
+	e.active--
+	e.result.Ends[i] = e.now
+	if e.cfg.Objective.met(e.trace[i], e.result.Firsts[i], e.now) {
+		e.met++
+	} else {
+		e.missed++
+	}
+}
+
 func (e *engine) sample() {
 	e.demand = append(e.demand, e.area/Step.Seconds())
-	e.area = 0
+	e.arrivedSeries = append(e.arrivedSeries, e.arrived)
+	e.metSeries, e.misses = append(e.metSeries, e.met), append(e.misses, e.missed)
+	e.area, e.arrived, e.met, e.missed = 0, 0, 0, 0
 	for c, area := range e.areas {
 		e.served[c] = append(e.served[c], area/Step.Seconds())
 		e.areas[c] = 0
@@ -273,11 +351,29 @@ func (e *engine) ready() []int {
 	return out
 }
 
-func (e *engine) decide() {
-	want := e.scaler.Decide(Observation{
+func (e *engine) observe() Observation {
+	o := Observation{
 		Now: e.now, Demand: e.demand, Active: e.served, Level: len(e.queue) + e.active,
 		Ready: e.ready(), Desired: append([]int(nil), e.desired...),
-	})
+		Arrived: e.arrivedSeries, Met: e.metSeries, Missed: e.misses, Queued: len(e.queue),
+	}
+	if e.cfg.Classes[0].Curve == nil {
+		return o
+	}
+	for _, i := range e.queue {
+		o.QueuedTokens += float64(e.trace[i].InputTokens + e.trace[i].OutputTokens)
+	}
+	for _, r := range e.replicas {
+		if r.ready && !r.stopping {
+			r.batch.advance(e.now)
+			o.Engines = append(o.Engines, Engine{ID: r.id, Class: r.class, Cache: r.batch.use(), Waiting: len(r.batch.reading)})
+		}
+	}
+	return o
+}
+
+func (e *engine) decide() {
+	want := e.scaler.Decide(e.observe())
 	if e.cfg.Deployments && e.now < e.lockUntil {
 		return
 	}
@@ -302,8 +398,7 @@ func (e *engine) decide() {
 
 func (e *engine) resize(c, want int) {
 	for ; e.desired[c] < want; e.desired[c]++ {
-		r := &replica{class: c, started: e.now}
-		e.replicas = append(e.replicas, r)
+		r := e.start(c)
 		readyAt := e.now + e.cfg.Classes[c].ColdStart
 		e.push(event{at: readyAt, kind: eventReady, replica: r})
 		e.lockUntil = max(e.lockUntil, readyAt+e.cfg.MinHealthy)

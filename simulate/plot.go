@@ -18,11 +18,15 @@ import (
 // ready, replicas by class, and the wait of each request. The panels share one time axis,
 // and each has its legend above it, so that nothing covers a line. Format is "svg" or "png".
 func Plot(w io.Writer, format, title string, r Result, trace []Request, classes []Class) error {
-	const width, height = 24 * vg.Centimeter, 20 * vg.Centimeter
 	panels, err := panels(r, trace, classes)
 	if err != nil {
 		return err
 	}
+	return write(w, format, title, panels, 24*vg.Centimeter, 20*vg.Centimeter)
+}
+
+// write draws panels below each other.
+func write(w io.Writer, format, title string, panels []panel, width, height vg.Length) error {
 	var canvas vg.CanvasWriterTo
 	switch format {
 	case "svg":
@@ -33,7 +37,7 @@ func Plot(w io.Writer, format, title string, r Result, trace []Request, classes 
 		return fmt.Errorf("plot format %q: want svg or png", format)
 	}
 	drawPanels(draw.New(canvas), title, panels)
-	_, err = canvas.WriteTo(w)
+	_, err := canvas.WriteTo(w)
 	return err
 }
 

@@ -3,6 +3,7 @@ package simulate
 import (
 	"time"
 
+	"aliquot/internal/learned"
 	"aliquot/internal/scale"
 )
 
@@ -17,6 +18,10 @@ type PolicyScaler struct {
 	// QueryWindow is how much history a query returns.
 	QueryWindow time.Duration
 	Every       time.Duration
+	// Objective is what the counts follow where engines batch, nil for demand; Curves are
+	// how long the engines take, by class, as the gateways have learned it.
+	Objective *scale.Objective
+	Curves    []learned.Curve
 }
 
 // Interval is Every.
@@ -24,13 +29,18 @@ func (s *PolicyScaler) Interval() time.Duration { return s.Every }
 
 // Decide asks the policy for each class.
 func (s *PolicyScaler) Decide(o Observation) []int {
-	series := s.load(o)
+	e := scale.Evaluation{Series: s.load(o), SpeedsFor: scale.Always}
 	counts := append([]int(nil), o.Desired...)
-	if len(series) == 0 {
+	if len(e.Series) == 0 {
 		return counts
 	}
+	config := scale.Config{Policy: s.Policy, Classes: s.Classes, Objective: s.Objective}
+	if s.Objective != nil {
+		config.Classes, e.Traffic = s.serving(), s.traffic(o)
+	}
 	for c := range s.Classes {
-		counts[c] = min(s.Policy.Decide(series, s.Classes, c, o.Desired[c]).Count, s.Classes[c].Max)
+		config.Own, e.Current = c, o.Desired[c]
+		counts[c] = min(config.Decide(e).Count, s.Classes[c].Max)
 		if s.Min != nil {
 			counts[c] = max(counts[c], s.Min[c])
 		}
@@ -50,4 +60,26 @@ func (s *PolicyScaler) load(o Observation) []float64 {
 		out[i] = scale.Load(o.Demand[from+i], 0, byClass, s.Classes)
 	}
 	return out
+}
+
+// serving is the classes with what they serve within the objective.
+func (s *PolicyScaler) serving() []scale.Class {
+	out := append([]scale.Class(nil), s.Classes...)
+	o := learned.Objective{TTFT: s.Objective.TTFT.Seconds(), TPOT: s.Objective.TPOT.Seconds(), E2E: s.Objective.E2E.Seconds()}
+	for i, curve := range s.Curves {
+		serving := scale.Serving(curve.Within(o, s.Objective.Quantile))
+		out[i].Serving = &serving
+	}
+	return out
+}
+
+// traffic is what the gateways saw, in mean requests.
+func (s *PolicyScaler) traffic(o Observation) *scale.Traffic {
+	from := max(0, len(o.Demand)-int(s.QueryWindow/Step))
+	tokens := s.Curves[0].Prompt + s.Curves[0].Output
+	t := &scale.Traffic{Waiting: o.QueuedTokens / tokens, Met: o.Met[from:], Missed: o.Missed[from:]}
+	for _, arrived := range o.Arrived[from:] {
+		t.Arrived = append(t.Arrived, arrived/tokens)
+	}
+	return t
 }

@@ -138,3 +138,41 @@ func TestSimulateScaleSaysWhatIsWrong(t *testing.T) {
 		}
 	}
 }
+
+// An objective is replayed on engines that batch, beside looser and tighter ones.
+func TestSimulateScaleByAnObjective(t *testing.T) {
+	trace, plot := file(t, "trace.csv", smallTrace), filepath.Join(t.TempDir(), "frontier.svg")
+	curve := file(t, "gpu.json", `{"curve":{"start":0.002,"prefill":0.0001,"a":0.015,"b":0.00002,"c":0.0000002,"kv_tokens":80000,"n":90}}`)
+	args := []string{"-trace", trace, "-policy", "slots=1,coldstart=10s", "-min", "1", "-objective", "ttft=1s tpot=50ms quantile=0.9", "-curve", "gpu=" + curve}
+	status, out, problem := simulateScale(t, append(args, "-frontier", "-plot", plot)...)
+	if status != 0 || problem != "" {
+		t.Fatalf("status %d: %s", status, problem)
+	}
+	for _, want := range []string{"ttft=1s tpot=50ms quantile=0.9", "within         100.00%, 90% promised", "of gpu, cost", "ttft=3s tpot=150ms quantile=0.9"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	drawn, err := os.ReadFile(plot)
+	if err != nil || !strings.Contains(string(drawn), "requests within the objective") || !strings.Contains(string(drawn), "cost of the trace") {
+		t.Errorf("the plot: %v, %d bytes", err, len(drawn))
+	}
+	empty := file(t, "empty.json", "{}")
+	for _, c := range []struct {
+		want string
+		args []string
+	}{
+		{"an objective needs the curve of each class", args[:8]},
+		{"-curve without an objective", []string{"-trace", trace, "-policy", "slots=1", "-curve", "gpu=" + curve}},
+		{"-frontier needs an objective", []string{"-trace", trace, "-policy", "slots=1", "-frontier"}},
+		{"has no curve", append(append([]string{}, args[:8]...), "-curve", "gpu="+empty)},
+		{`names class "l4"`, append(append([]string{}, args[:8]...), "-curve", "l4="+curve)},
+		{"no such file", append(append([]string{}, args[:8]...), "-curve", "gpu=/none")},
+		{"no part of an objective", append(append([]string{}, args[:6]...), "-objective", "fast", "-curve", "gpu="+curve)},
+	} {
+		status, _, problem := simulateScale(t, c.args...)
+		if status == 0 || !strings.Contains(problem, c.want) || strings.Count(problem, "\n") != 1 {
+			t.Errorf("%v: status %d, %q, want one line with %q", c.args, status, problem, c.want)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-package main
+package replay
 
 import (
 	"fmt"
@@ -10,10 +10,10 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
-
-	"aliquot/autoscaler-plugin/apm"
-	"aliquot/autoscaler-plugin/strategy"
 )
+
+// strategyName is the label of the strategy's block.
+const strategyName = "aliquot-strategy"
 
 // readPolicy returns a strategy's settings from "key=value,…" or from a file, and
 // whether the policy asks for a load. In the text form "classes" cannot be set,
@@ -47,7 +47,7 @@ func policyFile(path string) (settings map[string]string, load bool, err error) 
 	found, check := findStrategy(body)
 	if found == nil {
 		if len(body.Blocks) > 0 {
-			return nil, false, fmt.Errorf("%s has no block strategy %q", path, strategy.Name)
+			return nil, false, fmt.Errorf("%s has no block strategy %q", path, strategyName)
 		}
 		found, check = body, body
 	}
@@ -55,7 +55,7 @@ func policyFile(path string) (settings map[string]string, load bool, err error) 
 	if query := check.Attributes["query"]; query != nil && check != found {
 		// The service's name is often a variable; the metric that is asked for is not.
 		text := strings.Trim(string(query.Expr.Range().SliceBytes(file.Bytes)), "\" \n")
-		load = firstWord(text) == string(apm.Load)
+		load = firstWord(text) == "load"
 	}
 	return settings, load, err
 }
@@ -80,7 +80,7 @@ func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error
 // findStrategy returns the strategy's block and the one that it stands in.
 func findStrategy(body *hclsyntax.Body) (found, in *hclsyntax.Body) {
 	for _, block := range body.Blocks {
-		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategy.Name {
+		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategyName {
 			return block.Body, body
 		}
 		if found, in = findStrategy(block.Body); found != nil {

@@ -1,0 +1,41 @@
+package replay
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"aliquot/internal/learned"
+	"aliquot/internal/scale"
+)
+
+// readCurves reads "h100=h100.json,l4=l4.json": files that aliquot bench -json wrote.
+func readCurves(text string, classes []scale.Class) (map[string]learned.Curve, error) {
+	curves := map[string]learned.Curve{}
+	for _, part := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' }) {
+		name, path, _ := strings.Cut(strings.TrimSpace(part), "=")
+		if path == "" {
+			return nil, fmt.Errorf("-curve has %q: want <class>=<file>", part)
+		}
+		if !slices.ContainsFunc(classes, func(k scale.Class) bool { return k.Name == name }) {
+			return nil, fmt.Errorf("-curve names class %q, which the policy does not have", name)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, fmt.Errorf("-curve: %w", err)
+		}
+		var report struct {
+			Curve *learned.Curve `json:"curve"`
+		}
+		if err := json.Unmarshal(data, &report); err != nil {
+			return nil, fmt.Errorf("-curve: %s: %w: want what aliquot bench -json writes", path, err)
+		}
+		if report.Curve == nil || !(report.Curve.Prefill > 0 && report.Curve.A > 0) {
+			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes of a language model", path)
+		}
+		curves[name] = *report.Curve
+	}
+	return curves, nil
+}

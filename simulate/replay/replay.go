@@ -1,0 +1,232 @@
+// Package replay is what aliquot simulate scale does: it reads a trace and a policy as users
+// write them, replays the one against the other, and prints what came of it.
+package replay
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot/internal/learned"
+	"aliquot/internal/scale"
+	"aliquot/simulate"
+)
+
+// Options are the command's flags.
+type Options struct {
+	// Trace is a file with requests, "-" for Stdin; Policy a file or settings.
+	Trace, Policy string
+	Stdin         io.Reader
+	// Slots and Classes stand in place of the policy's, Speed gives each class its own.
+	Slots, Classes, Speed string
+	// Load plans by these speeds.
+	Load bool
+	// Curves names for each class a file with the curve of its engine, Objective what is
+	// promised in place of the policy's.
+	Curves, Objective string
+	// Frontier replays with looser and tighter objectives, too.
+	Frontier                                                bool
+	Plot                                                    string
+	ColdStart, Interval, Window, Every, PerInput, PerOutput time.Duration
+	Min, Max, Initial                                       int
+	Deployments                                             bool
+}
+
+// Replay is Options that were read.
+type Replay struct {
+	Options
+	config scale.Config
+	speeds map[string]float64
+	curves map[string]learned.Curve
+}
+
+// New reads and completes the options.
+func New(o Options) (*Replay, error) {
+	r := &Replay{Options: o}
+	return r, r.check()
+}
+
+func (r *Replay) check() (err error) {
+	format := strings.TrimPrefix(filepath.Ext(r.Plot), ".")
+	switch {
+	case r.Trace == "":
+		return errors.New("no trace: want -trace <file>")
+	case r.Policy == "":
+		return errors.New("no policy: want -policy <file or settings>")
+	case r.Min < 0 || r.Max < 0 || r.Max > 0 && r.Max < r.Min:
+		return fmt.Errorf("-min=%d -max=%d: want 0 or more, and the most not below the least", r.Min, r.Max)
+	case r.Interval < time.Millisecond || r.Window < time.Second || r.Every < 0 || r.ColdStart < 0 || r.PerInput < 0 || r.PerOutput < 0:
+		return errors.New("a duration is out of range: want -interval of at least 1ms, -query-window of at least 1s, and none negative")
+	case r.Plot != "" && format != "svg" && format != "png":
+		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.Plot)
+	}
+	settings, load, err := readPolicy(r.Policy)
+	if err != nil {
+		return err
+	}
+	r.Load = r.Load || load
+	if r.Classes != "" {
+		delete(settings, "slots")
+		delete(settings, "max")
+		settings["classes"], settings["class"] = r.Classes, firstWord(r.Classes)
+	}
+	if r.Slots != "" {
+		delete(settings, "classes")
+		delete(settings, "class")
+		settings["slots"] = r.Slots
+	}
+	if r.ColdStart > 0 {
+		settings["coldstart"] = r.ColdStart.String()
+	}
+	if r.Objective != "" {
+		settings["objective"] = r.Objective
+	}
+	if r.config, err = scale.ParseConfig(settings); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	if window := r.config.Policy.Window(); r.Window < window {
+		return fmt.Errorf("-query-window=%s: want at least %s, which is down_delay and stable_window", r.Window, window)
+	}
+	if r.speeds, err = readSpeeds(r.Speed, r.config.Classes); err != nil {
+		return err
+	}
+	return r.checkCurves()
+}
+
+// checkCurves reads the curves. With an objective each class needs one.
+func (r *Replay) checkCurves() (err error) {
+	if r.curves, err = readCurves(r.Curves, r.config.Classes); err != nil {
+		return err
+	}
+	switch {
+	case r.config.Objective == nil && len(r.curves) > 0:
+		return errors.New("-curve without an objective: want -objective, or the setting objective in the policy")
+	case r.config.Objective != nil && len(r.curves) < len(r.config.Classes):
+		return errors.New("an objective needs the curve of each class: want -curve <class>=<file>, a file that aliquot bench -json wrote")
+	case r.Frontier && r.config.Objective == nil:
+		return errors.New("-frontier needs an objective")
+	}
+	return nil
+}
+
+func firstWord(s string) string {
+	words := strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == ',' })
+	if len(words) == 0 {
+		return ""
+	}
+	return words[0]
+}
+
+// readSpeeds reads "h100=1,l4=0.3"; a class that is not named has the speed that
+// stands in the policy.
+func readSpeeds(text string, classes []scale.Class) (map[string]float64, error) {
+	speeds := map[string]float64{}
+	for _, class := range classes {
+		speeds[class.Name] = class.Speed
+	}
+	for _, part := range strings.FieldsFunc(text, func(c rune) bool { return c == ',' }) {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		speed, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(speed > 0 && speed < 1e6) {
+			return nil, fmt.Errorf("-speed has %q: want <class>=<number above 0>", part)
+		}
+		if _, ok := speeds[name]; !ok {
+			return nil, fmt.Errorf("-speed names class %q, which the policy does not have", name)
+		}
+		speeds[name] = speed
+	}
+	return speeds, nil
+}
+
+// mostEvaluations bounds a run, to about two minutes: a week every second.
+const mostEvaluations = 7 * 24 * 3600
+
+// Run replays and prints.
+func (r *Replay) Run(w io.Writer) error {
+	trace, err := r.readTrace()
+	if err != nil {
+		return err
+	}
+	if span := trace[len(trace)-1].At; span/r.Interval > mostEvaluations {
+		return fmt.Errorf("-trace spans %s, which is %d evaluations every %s: want at most %d; give a longer -interval, or a part of the trace", span, span/r.Interval, r.Interval, mostEvaluations)
+	}
+	if r.config.Objective != nil {
+		return r.runObjective(w, trace)
+	}
+	classes, scaler := r.parts()
+	result := simulate.Run(r.world(classes), trace, scaler)
+	printSummary(w, simulate.Summarize(result, classes), classes, trace)
+	r.printPeriods(w, result, classes, trace)
+	return r.plot(func(to io.Writer, format string) error {
+		return simulate.Plot(to, format, r.title(), result, trace, classes)
+	})
+}
+
+func (r *Replay) world(classes []simulate.Class) simulate.Config {
+	return simulate.Config{Classes: classes, Deployments: r.Deployments, MinHealthy: 10 * time.Second}
+}
+
+func (r *Replay) printPeriods(w io.Writer, result simulate.Result, classes []simulate.Class, trace []simulate.Request) {
+	if r.Every > 0 {
+		printPeriods(w, simulate.Periods(result, trace, max(r.Every, simulate.Step)), classes)
+	}
+}
+
+func (r *Replay) title() string {
+	return fmt.Sprintf("%s, cold start %s", filepath.Base(r.Trace), r.config.Policy.ColdStart)
+}
+
+// plot writes the plot's file, if one is wanted.
+func (r *Replay) plot(draw func(to io.Writer, format string) error) error {
+	if r.Plot == "" {
+		return nil
+	}
+	file, err := os.Create(r.Plot)
+	if err != nil {
+		return err
+	}
+	err = draw(file, filepath.Ext(r.Plot)[1:])
+	return errors.Join(err, file.Close())
+}
+
+func (r *Replay) readTrace() ([]simulate.Request, error) {
+	model := simulate.ServiceModel{PerInputToken: r.PerInput, PerOutputToken: r.PerOutput}
+	if r.Trace == "-" {
+		return simulate.ReadTrace(r.Stdin, model)
+	}
+	file, err := os.Open(r.Trace)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return simulate.ReadTrace(file, model)
+}
+
+// parts makes the replicas and the scaler that the policy describes.
+func (r *Replay) parts() ([]simulate.Class, *simulate.PolicyScaler) {
+	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: scale.WithSpeeds(r.config.Classes, r.speeds), QueryWindow: r.Window, Every: r.Interval}
+	var classes []simulate.Class
+	for i, class := range scaler.Classes {
+		if r.Max > 0 {
+			scaler.Classes[i].Max = min(class.Max, r.Max)
+		}
+		if !r.Load {
+			scaler.Classes[i].Speed = 1
+		}
+		scaler.Min = append(scaler.Min, min(r.Min, scaler.Classes[i].Max))
+		initial := scaler.Min[i]
+		if i == 0 && r.Initial >= 0 {
+			initial = r.Initial
+		}
+		classes = append(classes, simulate.Class{
+			Name: class.Name, Slots: class.Slots, Cost: class.Cost, Speed: r.speeds[class.Name],
+			ColdStart: r.config.Policy.ColdStart, Initial: initial,
+		})
+	}
+	return classes, scaler
+}
