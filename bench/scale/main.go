@@ -17,14 +17,29 @@ import (
 
 func main() {
 	traces := flag.String("traces", "../shared/data/traces", "folder of azure2023_code.csv and azure2023_conv.csv")
+	only := flag.String("only", "", "demand or objective: one of the two parts")
 	flag.Parse()
-	if err := run(os.Stdout, *traces); err != nil {
+	if err := run(os.Stdout, *traces, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/scale:", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, folder string) error {
+// run prints both parts, or one.
+func run(w io.Writer, folder, only string) error {
+	if only != "objective" {
+		if err := demand(w, folder); err != nil {
+			return err
+		}
+	}
+	if only != "demand" {
+		return objective(w, folder)
+	}
+	return nil
+}
+
+// demand prints what counts by demand do.
+func demand(w io.Writer, folder string) error {
 	fmt.Fprintf(w, `One class, %d slots per replica, at most %d replicas; service 0.1 ms per input token
 and 20 ms per output token; one queue, first come first served. Every policy starts
 with the replicas that the mean demand of the trace needs at 70%% utilisation.

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"aliquot/internal/learned"
+	"aliquot/internal/scale"
+	"aliquot/simulate"
+)
+
+// hardware is a class on which every replica serves a model of 8 billion parameters with
+// weights in FP8. Figures are those of e2e/modelserver/engine, by data sheets: h100 is 5 of
+// 20 slices of one, a quarter of its bandwidth, arithmetic and memory.
+type hardware struct {
+	name  string
+	cost  float64
+	curve learned.Curve
+}
+
+var (
+	quarterH100 = hardware{"h100", 2.5, learned.Curve{
+		Start: 0.002, Prefill: 144e-6, Growth: 3.3e-5, A: 14.7e-3, B: 20e-6, C: 196e-9, KV: 80_000,
+	}}
+	wholeL4 = hardware{"l4", 1.5, learned.Curve{
+		Start: 0.002, Prefill: 147e-6, Growth: 3.3e-5, A: 37.4e-3, B: 20e-6, C: 546e-9, KV: 85_000,
+	}}
+)
+
+// service is a trace and what is promised of it.
+type service struct {
+	name      string
+	trace     []simulate.Request
+	objective simulate.Objective
+}
+
+const (
+	quantile    = 0.99
+	mostServing = 32 // replicas of each class
+)
+
+// readServices reads the traces. Azure's conversations are made four times as busy: as they
+// were recorded two replicas serve them.
+func readServices(folder string) ([]service, error) {
+	code, err := readTrace(folder, "azure2023_code")
+	if err != nil {
+		return nil, err
+	}
+	chat, err := readTrace(folder, "azure2023_conv")
+	if err != nil {
+		return nil, err
+	}
+	long, err := readMooncake(folder)
+	if err != nil {
+		return nil, err
+	}
+	return []service{
+		{"Azure code", code, simulate.Objective{TTFT: 3 * time.Second, TPOT: 100 * time.Millisecond}},
+		{"Azure code, the first token alone", code, simulate.Objective{TTFT: 3 * time.Second}},
+		{"Azure conversation, 4 times", busier(chat, 4), simulate.Objective{TTFT: 3 * time.Second, TPOT: 100 * time.Millisecond}},
+		{"Mooncake conversation", long, simulate.Objective{TTFT: 30 * time.Second, TPOT: 200 * time.Millisecond}},
+	}, nil
+}
+
+// busier repeats every request, at random within a second after it: a service so many
+// times as busy whose demand has the same shape.
+func busier(trace []simulate.Request, times int) []simulate.Request {
+	random := rand.New(rand.NewPCG(7, 7))
+	var out []simulate.Request
+	for _, q := range trace {
+		for i := range times {
+			copied := q
+			if i > 0 {
+				copied.At += time.Duration(random.Float64() * float64(time.Second))
+			}
+			out = append(out, copied)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b simulate.Request) int { return int(a.At - b.At) })
+	return out
+}
+
+// known is the curve of a class as gateways would have learned it, with the mean request
+// of a trace.
+func (h hardware) known(trace []simulate.Request) learned.Curve {
+	c := h.curve
+	for _, q := range trace {
+		c.Prompt += float64(q.InputTokens) / float64(len(trace))
+		c.Output += float64(q.OutputTokens) / float64(len(trace))
+	}
+	return c
+}
+
+// within is what a replica does of the mean request within the objective, by which the
+// others are told their target; ours takes the tail of the requests into account as well.
+func (s service) within(h hardware) (n, rate float64) {
+	return h.known(s.trace).Most(learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
+}
+
+// rival is a policy on the hardware that it may use.
+type rival struct {
+	name   string
+	on     []hardware
+	scaler func() simulate.Scaler
+}
+
+func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
+	var out []rival
+	for _, h := range on {
+		n, _ := s.within(h)
+		target := utilization * n
+		name := func(policy string) string {
+			if len(on) > 1 {
+				return policy + ", " + h.name + " alone"
+			}
+			return policy
+		}
+		one := []hardware{h}
+		out = append(out,
+			rival{name("KPA + 300 s down-delay"), one, func() simulate.Scaler {
+				return &kpa{target: target, max: mostServing, downDelay: 300 * time.Second}
+			}},
+			rival{name("Nomad target-value"), one, func() simulate.Scaler {
+				return &nomadTarget{target: target, max: mostServing, cooldown: 5 * time.Minute}
+			}},
+			rival{name("AIBrix APA"), one, func() simulate.Scaler { return &apa{max: mostServing} }},
+		)
+		if len(on) > 1 {
+			out = append(out, rival{name("Aliquot"), one, s.ours(one, coldStart)})
+		}
+	}
+	costs := make([]float64, len(on))
+	for i, h := range on {
+		costs[i] = h.cost
+	}
+	return append(out,
+		rival{"llm-d variant autoscaler", on, func() simulate.Scaler { return &variants{costs: costs, max: mostServing} }},
+		rival{"Aliquot", on, s.ours(on, coldStart)},
+	)
+}
+
+// ours is the policy with the objective, at 1 s interval with a query window of 15 minutes.
+func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Scaler {
+	policy := scale.Default()
+	policy.ColdStart = coldStart
+	var classes []scale.Class
+	var curves []learned.Curve
+	for _, h := range on {
+		classes = append(classes, scale.Class{Name: h.name, Slots: 1, Cost: h.cost, Max: mostServing, Speed: 1})
+		curves = append(curves, h.known(s.trace))
+	}
+	objective := scale.Objective{TTFT: s.objective.TTFT, TPOT: s.objective.TPOT, E2E: s.objective.E2E, Quantile: quantile}
+	return func() simulate.Scaler {
+		return &simulate.PolicyScaler{
+			Policy: policy, Classes: classes, Min: append([]int{1}, make([]int, len(on)-1)...), QueryWindow: 15 * time.Minute, Every: time.Second,
+			Objective: &objective, Curves: curves,
+		}
+	}
+}
+
+// outcome is what came of a replay.
+type outcome struct {
+	attained, cost float64
+	hours          []float64
+	reversals      int
+}
+
+func (s service) replay(r rival, coldStart time.Duration) outcome {
+	var classes []simulate.Class
+	for i, h := range r.on {
+		curve := h.curve
+		c := simulate.Class{Name: h.name, Cost: h.cost, ColdStart: coldStart, Curve: &curve, Speed: 1, Slots: 1}
+		if i == 0 {
+			c.Initial = s.initial(h)
+		}
+		classes = append(classes, c)
+	}
+	result := simulate.Run(simulate.Config{Classes: classes, Objective: s.objective}, s.trace, r.scaler())
+	summary := simulate.Summarize(result, classes)
+	return outcome{result.Attained(s.trace, s.objective), summary.Cost, summary.ReplicaHours, summary.Reversals}
+}
+
+// initial is the replicas that the trace's mean demand needs at 70% of what is within the
+// objective.
+func (s service) initial(h hardware) int {
+	_, rate := s.within(h)
+	mean := float64(len(s.trace)) / s.trace[len(s.trace)-1].At.Seconds()
+	return max(1, int(math.Ceil(mean/(rate*utilization))))
+}
+
+// objective prints how much of an objective is attained, and at what cost.
+func objective(w io.Writer, folder string) error {
+	services, err := readServices(folder)
+	if os.IsNotExist(err) {
+		fmt.Fprintf(w, "skipped the objectives: %v\n", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, `Objectives of %g%% of the requests. A model of 8 billion parameters with weights in FP8; h100 is
+5 of 20 slices of one at cost %g an hour, l4 a whole one at %g, at most %d of either. Replicas batch,
+and one gateway in front of them sends each request where it costs the fewest seconds.
+
+`, 100*quantile, quarterH100.cost, wholeL4.cost, mostServing)
+	for _, s := range services {
+		for _, coldStart := range coldStarts {
+			s.table(w, []hardware{quarterH100}, coldStart)
+			s.table(w, []hardware{quarterH100, wholeL4}, coldStart)
+		}
+	}
+	return nil
+}
+
+func (s service) table(w io.Writer, on []hardware, coldStart time.Duration) {
+	o := s.objective
+	names := make([]string, len(on))
+	for i, h := range on {
+		n, rate := s.within(h)
+		names[i] = fmt.Sprintf("%s serves %.0f mean requests at once, %.2f a second", h.name, n, rate)
+	}
+	fmt.Fprintf(w, "%s, cold start %s, %s; %s\n", s.name, coldStart,
+		scale.Objective{TTFT: o.TTFT, TPOT: o.TPOT, E2E: o.E2E, Quantile: quantile}, strings.Join(names, ", "))
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(out, "policy\twithin\tcost\treplica-hours\treversals\t")
+	for _, r := range s.rivals(on, coldStart) {
+		o := s.replay(r, coldStart)
+		fmt.Fprintf(out, "%s\t%.2f%%\t%.1f\t%.1f\t%d\t\n", r.name, 100*o.attained, o.cost, o.hours, o.reversals)
+	}
+	out.Flush()
+	fmt.Fprintln(w)
+}
