@@ -40,6 +40,7 @@ func TestScaling(t *testing.T) {
 	t.Run("from zero to many and back", func(t *testing.T) { s.burst(ctx, t) })
 	t.Run("a replica that sleeps", func(t *testing.T) { s.sleeps(ctx, t) })
 	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
+	t.Run("an objective at two classes", func(t *testing.T) { s.objective(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
 	t.Run("crashes in a burst shrink nothing", func(t *testing.T) { s.crashes(ctx, t) })
@@ -57,6 +58,9 @@ func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) 
 	var services strings.Builder
 	for name, settings := range map[string]string{"burst": "", "mix": "", "deploys": "", "full": "", "crash": "", "sleepy": sleepySettings} {
 		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n%s}\n", name, name, settings)
+	}
+	for name, slo := range map[string]string{"promise": promised, "miracle": impossible} {
+		fmt.Fprintf(&services, "service %q {\n  policy = \"tokens\"\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  slo {\n    %s\n  }\n}\n", name, name, slo)
 	}
 	run(ctx, t, c, gatewayJob, cluster.Vars{
 		"driver": "raw_exec", "command": c.Program("aliquot"), "port": 0, "drain_delay": "1s",

@@ -69,6 +69,9 @@ type options struct {
 	budget, longest int
 }
 
+// engineOfGrant stands for the class of the GPU that was granted.
+const engineOfGrant = "grant"
+
 // usual are the settings that a name of another program leaves open.
 func usual() options {
 	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000, memory: 512, touch: time.Second, wakes: time.Second, drain: 10 * time.Second}
@@ -95,7 +98,7 @@ func parse(name string, args []string) (options, error) {
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
 	flag.DurationVar(&o.compile, "compile", 0, "time to compile before it is ready, where $TRITON_CACHE_DIR has nothing from an earlier start")
 	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
-	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+"; empty serves in slots. The default is $MODELSERVER_ENGINE")
+	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+", or "+engineOfGrant+" for the class that was granted; empty serves in slots. The default is $MODELSERVER_ENGINE")
 	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
 	flag.BoolVar(&o.sleeps, "enable-sleep-mode", false, "answer /sleep, /wake_up and /is_sleeping as vLLM does in its development mode")
 	flag.BoolVar(&o.saver, "enable-memory-saver", false, "answer /release_memory_occupation and what belongs to it as SGLang does, and name metrics as it does")
@@ -128,8 +131,8 @@ func (o options) check() error {
 		return fmt.Errorf("-queue=%d: want 0 or more", o.queue)
 	case !(o.rate > 0 && o.prefill > 0):
 		return fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
-	case o.engine != "" && !slices.Contains(classNames(), o.engine):
-		return fmt.Errorf("-engine=%s: want one of %s", o.engine, strings.Join(classNames(), ", "))
+	case o.engine != "" && o.engine != engineOfGrant && !slices.Contains(classNames(), o.engine):
+		return fmt.Errorf("-engine=%s: want %s, or one of %s", o.engine, engineOfGrant, strings.Join(classNames(), ", "))
 	case !(o.speedup > 0):
 		return fmt.Errorf("-speedup=%g: want more than 0", o.speedup)
 	}

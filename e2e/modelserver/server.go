@@ -82,7 +82,11 @@ func (s *server) load(ctx context.Context, hw *hardware.Hardware) {
 		s.state.Store(&state{hw: hw, backend: newSlots(s.options, hw.Speed())})
 		return
 	}
-	b := newBatching(s.options)
+	o := s.options
+	if o.engine == engineOfGrant {
+		o.engine = hw.Grant.Class
+	}
+	b := newBatching(o)
 	names := asVLLMNames
 	if s.options.saver {
 		names = asSGLangNames
