@@ -73,7 +73,7 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	only, times := r.FormValue("class"), r.FormValue("times") == "true"
+	only := r.FormValue("class")
 	now := time.Now()
 	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Whole: v.line.Whole(), Series: []api.Point{}}
 	for _, p := range v.line.Concurrency(now, window) {
@@ -87,7 +87,7 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if v.language != nil {
-			point.Tokens = v.language.series.at(p.Second, times)
+			point.Tokens = v.language.series.at(p.Second)
 		}
 		out.Series = append(out.Series, point)
 	}

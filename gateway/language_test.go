@@ -12,11 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"aliquot/gateway"
 	"aliquot/internal/api"
-	"aliquot/internal/latency"
 )
 
 // modelAnswer is what the replica of these tests streams.
@@ -368,7 +366,7 @@ func TestWhomTheObjectiveIsPromisedTo(t *testing.T) {
 	}
 	seconds := 0
 	seen := func() (sum api.Tokens) {
-		_, body, _ := get(t, g.admin+"/v1/services/chat/concurrency?window=1m&times=true")
+		_, body, _ := get(t, g.admin+"/v1/services/chat/concurrency?window=1m")
 		var answer api.Concurrency
 		if err := json.Unmarshal([]byte(body), &answer); err != nil {
 			t.Fatal(err)
@@ -392,12 +390,6 @@ func TestWhomTheObjectiveIsPromisedTo(t *testing.T) {
 	got := seen()
 	if got.Arrived == 0 || got.Missed != 1 || got.Met != 0 {
 		t.Errorf("a request that 1 ns is promised to: %+v", got)
-	}
-	if above, all := latency.Above(got.Times.E2E, time.Nanosecond); above != 2 || all != 2 {
-		t.Errorf("%v of %v above 1 ns", above, all)
-	}
-	if above, all := latency.Above(got.Times.TTFT, time.Hour); above != 0 || all != 2 {
-		t.Errorf("%v of %v first tokens after more than an hour", above, all)
 	}
 }
 

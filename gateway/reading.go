@@ -265,9 +265,6 @@ func (r *reading) close(x *exchange) {
 	s := sample{attainment: r.judged(x, now)}
 	s.ttft, s.began = r.ttft()
 	s.tpot, s.went = r.tpot()
-	if r.heard && x.outcome == served {
-		s.took = now.Sub(r.asked)
-	}
 	if s.began {
 		r.metrics.ttft.Observe(s.ttft.Seconds())
 	}

@@ -5,15 +5,13 @@ import (
 	"time"
 
 	"aliquot/internal/api"
-	"aliquot/internal/latency"
 )
 
 // sample is what one request to a language model took.
 type sample struct {
 	attainment             attainment
 	ttft, tpot             time.Duration
-	began, went            bool          // ttft and tpot are known
-	took                   time.Duration // of an answer that was served, 0 of another
+	began, went            bool // ttft and tpot are known
 	prompt, cached, output int64
 	estimated              bool // not all of them were told by the engine
 }
@@ -33,7 +31,6 @@ type tokenSecond struct {
 	ended, met, missed     int
 	began, went            int
 	ttft, tpot             time.Duration // summed
-	times                  api.Times
 	prompt, cached, output int64
 }
 
@@ -68,15 +65,10 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 	if s.began {
 		p.began++
 		p.ttft += s.ttft
-		count(&p.times.TTFT, s.ttft)
 	}
 	if s.went {
 		p.went++
 		p.tpot += s.tpot
-		count(&p.times.TPOT, s.tpot)
-	}
-	if s.took > 0 {
-		count(&p.times.E2E, s.took)
 	}
 	p.prompt += s.prompt
 	p.cached += s.cached
@@ -84,27 +76,14 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 }
 
 // at returns a second, nil when nothing came or ended in it.
-func (t *tokenSeries) at(second int64, times bool) *api.Tokens {
+func (t *tokenSeries) at(second int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p := &t.ring[second%kept]
 	if p.second != second {
 		return nil
 	}
-	out := p.point()
-	if times {
-		out.Times = &api.Times{}
-		out.Times.Add(&p.times) // a copy: more may be counted in this second
-	}
-	return out
-}
-
-// count adds a time to its bin.
-func count(to *map[int]int, d time.Duration) {
-	if *to == nil {
-		*to = map[int]int{}
-	}
-	(*to)[latency.Bin(d)]++
+	return p.point()
 }
 
 // last sums up the whole seconds before now, so many at most.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"aliquot/internal/api"
-	"aliquot/internal/latency"
+	"aliquot/internal/quantile"
 )
 
 // answering is a gateway that counts how long its answers took: in the first of three
@@ -18,14 +18,19 @@ import (
 // each of them within the objective or not.
 func answering(t *testing.T, whole bool, met, missed int) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/latency") {
+			var of quantile.Sketch
+			for _, seconds := range []float64{1, 1, 0.01, 0.01} {
+				of.Add(seconds)
+			}
+			json.NewEncoder(w).Encode(api.Latencies{Series: []api.Latency{{Time: to.Unix() - 2, TTFT: of.Encode()}, {Time: to.Unix() - 1, TTFT: of.Encode()}}})
+			return
+		}
 		answer := api.Concurrency{Now: to, Whole: whole}
 		for at := to.Unix() - 3; at < to.Unix(); at++ {
 			p := api.Point{Time: at, Active: 1, Tokens: &api.Tokens{Arrived: 500}}
 			if at > to.Unix()-3 {
 				p.Tokens.Ended, p.Tokens.Met, p.Tokens.Missed = met+missed, met, missed
-				if r.FormValue("times") == "true" {
-					p.Tokens.Times = &api.Times{TTFT: map[int]int{latency.Bin(time.Second): 2, latency.Bin(10 * time.Millisecond): 2}}
-				}
 			}
 			answer.Series = append(answer.Series, p)
 		}

@@ -22,7 +22,7 @@ import (
 	"aliquot/autoscaler-plugin/query"
 	"aliquot/autoscaler-plugin/settings"
 	"aliquot/autoscaler-plugin/speed"
-	"aliquot/internal/latency"
+	"aliquot/internal/quantile"
 	"aliquot/internal/scale"
 )
 
@@ -228,9 +228,8 @@ func share(part, of, empty float64) float64 {
 // above is the part of the requests that ended in a second and took longer than the query's
 // limit.
 func above(q *query.Query, s *demand.Second) float64 {
-	counts := map[string]map[int]int{query.TTFT: s.Times.TTFT, query.TPOT: s.Times.TPOT, query.E2E: s.Times.E2E}[q.Of]
-	over, all := latency.Above(counts, q.Limit)
-	return share(over, all, 0)
+	of := map[string]*quantile.Sketch{query.TTFT: &s.Times.TTFT, query.TPOT: &s.Times.TPOT, query.E2E: &s.Times.E2E}[q.Of]
+	return share(of.Above(q.Limit.Seconds()), of.Count(), 0)
 }
 
 // load of the service, or the part of it that one class is planned for, in slots of

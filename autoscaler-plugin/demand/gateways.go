@@ -23,6 +23,7 @@ import (
 	"aliquot/autoscaler-plugin/settings"
 	"aliquot/internal/api"
 	"aliquot/internal/learned"
+	"aliquot/internal/quantile"
 )
 
 // Second is what is known of a service in one second, over all gateways.
@@ -33,9 +34,12 @@ type Second struct {
 	// Arrived is the tokens of the requests that came, of prompts and expected answers;
 	// Met and Missed are how many that ended were within the objective and not.
 	Arrived, Met, Missed float64
-	// Times is how long they took, where a Span asks for it.
-	Times api.Times
+	// Times is how long those took that were served, where a Span asks for it.
+	Times Times
 }
+
+// Times counts the times to the first token, between two tokens, and to the end.
+type Times struct{ TTFT, TPOT, E2E quantile.Sketch }
 
 // Tokens are those of the requests; see api.Point.
 type Tokens struct {
@@ -130,10 +134,16 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 		}
 		return History{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
 	}
+	each := sound
 	sound, shared := together(sound)
 	h, err := sum(sound, from, to, g.StaleAfter)
 	if err != nil {
 		return History{}, err
+	}
+	for _, a := range each {
+		if err := h.addTimes(a.latencies); err != nil {
+			return History{}, err
+		}
 	}
 	if !shared {
 		// Else the others remember the demand of a gateway that is gone.
@@ -166,16 +176,14 @@ type answer struct {
 	known bool
 	// whole says that the series is of all gateways together; present is then what this
 	// one has in the running second, of a service that was idle.
-	whole   bool
-	present *api.Point
-	err     error
+	whole     bool
+	present   *api.Point
+	latencies []api.Latency
+	err       error
 }
 
 func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Duration) (a answer) {
 	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(span.Service), int(window.Seconds()))
-	if span.Times {
-		target += "&times=true"
-	}
 	var body api.Concurrency
 	found, err := g.get(ctx, target, &body)
 	if err != nil || !found {
@@ -189,10 +197,46 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 			return a
 		}
 	}
-	if a.waking() {
+	if span.Times {
+		a.latencies, a.err = g.latencies(ctx, m, span.Service, window)
+	}
+	if a.err == nil && a.waking() {
 		a.err = g.addPresent(ctx, m, span.Service, &a)
 	}
 	return a
+}
+
+// latencies asks a gateway how long its requests took; one of an older release does not know.
+func (g *Gateways) latencies(ctx context.Context, m member, service string, window time.Duration) ([]api.Latency, error) {
+	target := fmt.Sprintf("http://%s/v1/services/%s/latency?window=%ds", m.admin, url.PathEscape(service), int(window.Seconds()))
+	var body api.Latencies
+	found, err := g.get(ctx, target, &body)
+	if err == nil && !found {
+		err = errors.New("it does not tell latencies: is it of this release?")
+	}
+	return body.Series, err
+}
+
+// addTimes adds what one gateway counted.
+func (h *History) addTimes(of []api.Latency) error {
+	for _, l := range of {
+		at := l.Time - h.First
+		if at < 0 || at >= int64(len(h.Seconds)) {
+			continue
+		}
+		t := &h.Seconds[at].Times
+		for _, of := range []struct {
+			to   *quantile.Sketch
+			from []byte
+		}{{&t.TTFT, l.TTFT}, {&t.TPOT, l.TPOT}, {&t.E2E, l.Total}} {
+			sketch, err := quantile.Decode(of.from)
+			if err != nil {
+				return fmt.Errorf("a gateway's latencies: %w", err)
+			}
+			of.to.Merge(sketch)
+		}
+	}
+	return nil
 }
 
 // waking says that there was nothing until the newest second, so that a burst may
@@ -297,9 +341,6 @@ func (s *Second) add(p *api.Point) {
 		s.Arrived += float64(t.Arrived)
 		s.Met += float64(t.Met)
 		s.Missed += float64(t.Missed)
-		if t.Times != nil {
-			s.Times.Add(t.Times)
-		}
 	}
 	for class, of := range p.Class {
 		if s.Class == nil {

@@ -109,10 +109,10 @@ func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age tim
 // unit is not that of the classes.
 func unit(classes []scale.Class, q *query.Query, promised bool) (measured bool, err error) {
 	switch {
-	case q.Metric == query.Tokens && promised:
+	case q.Metric == query.Tokens && q.Class == "" && promised:
 		return false, nil
 	case q.Metric == query.Tokens:
-		return false, errors.New("tokens in flight are a demand only where an objective says how many of them a replica may have: set objective, or ask for concurrency or load")
+		return false, fmt.Errorf("the query counts tokens but the strategy plans in requests: ask for %q with slots=measured in classes, or for tokens of all classes with an objective", "load service=… classes='…'")
 	case q.Metric == query.Load && q.Class == "":
 	case slices.ContainsFunc(classes, func(k scale.Class) bool { return k.Measured }):
 		return false, fmt.Errorf("classes have slots=measured but the query is not for their load: ask for load, as in %q", "load service=… classes='…'")

@@ -128,31 +128,6 @@ type Tokens struct {
 	Prompt int64   `json:"prompt_tokens"`
 	Cached int64   `json:"cached_tokens"` // the part of Prompt that was cached
 	Output int64   `json:"output_tokens"`
-	// Times is how long they took, where they were asked for.
-	Times *Times `json:"times,omitempty"`
-}
-
-// Times counts how long requests took by bins, see package latency. Each map adds up to
-// those of which the time is known.
-type Times struct {
-	TTFT map[int]int `json:"ttft,omitempty"` // to the first token
-	TPOT map[int]int `json:"tpot,omitempty"` // between two tokens
-	E2E  map[int]int `json:"e2e,omitempty"`  // to the last token
-}
-
-// Add takes in those of another gateway or second.
-func (t *Times) Add(o *Times) {
-	for _, m := range []struct {
-		to   *map[int]int
-		from map[int]int
-	}{{&t.TTFT, o.TTFT}, {&t.TPOT, o.TPOT}, {&t.E2E, o.E2E}} {
-		if *m.to == nil && len(m.from) > 0 {
-			*m.to = make(map[int]int, len(m.from))
-		}
-		for bin, n := range m.from {
-			(*m.to)[bin] += n
-		}
-	}
 }
 
 // Add takes in what another gateway says of the same service and time.
@@ -169,12 +144,6 @@ func (t *Tokens) Add(o *Tokens) {
 	t.Prompt += o.Prompt
 	t.Cached += o.Cached
 	t.Output += o.Output
-	if o.Times != nil {
-		if t.Times == nil {
-			t.Times = &Times{}
-		}
-		t.Times.Add(o.Times)
-	}
 }
 
 // Requests is the answer of /v1/requests: of each service the slowest requests of each of
