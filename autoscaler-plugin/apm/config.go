@@ -61,8 +61,8 @@ func readConfig(given map[string]string) (config, error) {
 	if c.learnSpeed, err = speed.Wanted(given); err != nil {
 		return c, err
 	}
-	for _, address := range strings.FieldsFunc(given["gateways"], func(r rune) bool { return r == ',' || r == ' ' }) {
-		c.gateways = append(c.gateways, address)
+	if given["gateways"] != "" {
+		c.gateways = strings.FieldsFunc(given["gateways"], func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	return c, c.checkPrometheus()
 }

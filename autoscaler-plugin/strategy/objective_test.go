@@ -141,8 +141,8 @@ func TestWithoutGatewaysDemandDecides(t *testing.T) {
 		t.Errorf("tokens: %+v, %v, want an error, since demand is not known", a, err)
 	}
 	for want, settings := range map[string]map[string]string{
-		"tokens in flight are a demand only where an objective":  {"slots": "4"},
-		`objective is "fast": "fast" is no part of an objective`: {"slots": "4", "objective": "fast"},
+		"the query counts tokens but the strategy plans in requests": {"slots": "4"},
+		`objective is "fast": "fast" is no part of an objective`:     {"slots": "4", "objective": "fast"},
 	} {
 		if _, err := c.run("tokens service=chat", settings); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %q", err, want)
