@@ -117,8 +117,10 @@ func (c *churn) remove(crash bool) {
 			// As a task does that is given time: a request that was sent to it as it
 			// closes would be lost.
 			go func() {
+				tick := time.NewTicker(5 * time.Millisecond)
+				defer tick.Stop()
 				for !c.forgotten(id) {
-					time.Sleep(5 * time.Millisecond)
+					<-tick.C
 				}
 				r.server.Shutdown(context.Background())
 			}()

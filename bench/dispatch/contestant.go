@@ -34,7 +34,10 @@ func contestants(gateway string) []contestant {
 		{"HAProxy leastconn", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
 			return haproxyCommand(dir, listen, f, addresses, "leastconn", "")
 		}},
-		{"nginx least_conn", nginxCommand},
+		{"nginx least_conn", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
+			// Each worker counts for itself, so that several would choose worse.
+			return nginxCommand(dir, listen, f, addresses, "1")
+		}},
 	}
 }
 
@@ -82,9 +85,9 @@ backend out
 	return []string{"haproxy", "-db", "-q", "-f", path}, err
 }
 
-func nginxCommand(dir, listen string, f fleet, addresses []string) ([]string, error) {
+func nginxCommand(dir, listen string, f fleet, addresses []string, workers string) ([]string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, `worker_processes 1;
+	fmt.Fprintf(&b, `worker_processes %[2]s;
 daemon off;
 pid %[1]s/nginx.pid;
 error_log %[1]s/nginx.log;
@@ -99,7 +102,7 @@ http {
   keepalive_requests 1000000;
   upstream fleet {
     least_conn;
-`, dir)
+`, dir, workers)
 	for i, address := range addresses {
 		fmt.Fprintf(&b, "    server %s weight=%d max_fails=0;\n", address, f.weight(i))
 	}

@@ -75,7 +75,9 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 		step{haproxyName, func(listen string) ([]string, error) {
 			return haproxyCommand(dir, listen, f, []string{backend}, "leastconn", "")
 		}},
-		step{"nginx", func(listen string) ([]string, error) { return nginxCommand(dir, listen, f, []string{backend}) }})
+		step{"nginx", func(listen string) ([]string, error) {
+			return nginxCommand(dir, listen, f, []string{backend}, "auto") // as many as HAProxy and Go use
+		}})
 	for _, s := range steps {
 		if err := lay(s); err != nil {
 			return routes, err
