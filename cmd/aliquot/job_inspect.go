@@ -17,7 +17,7 @@ type jobInspectCommand struct{ ui cli.Ui }
 func (jobInspectCommand) Synopsis() string { return "Say what a packing policy adds to a job" }
 
 func (jobInspectCommand) Help() string {
-	return `Usage: aliquot job inspect [-pack=<policy>] [-json] [-var name=value] <file>
+	return `Usage: aliquot job inspect [-pack=<policy>] [-island=<joint>] [-json] <file>
 
   Prints for each group of a job what a packing policy adds and why, as blocks that
   can be pasted into the job file. It asks Nomad to parse the file and submits
@@ -67,7 +67,7 @@ func (s steered) text() string {
 			fmt.Fprintf(&b, "  %d blocks of an earlier policy are replaced.\n", c.Removed)
 		}
 		if c.Class.Name == "" {
-			b.WriteString("  Nothing is added.\n")
+			b.WriteString("  The policy adds nothing.\n")
 		} else {
 			fmt.Fprintf(&b, "  %s\n", why(s.policy, c))
 		}

@@ -15,7 +15,7 @@ type jobRunCommand struct{ ui cli.Ui }
 func (jobRunCommand) Synopsis() string { return "Submit a job with a packing policy" }
 
 func (jobRunCommand) Help() string {
-	return `Usage: aliquot job run [-pack=<policy>] [-preserve-counts] [-var name=value] <file>
+	return `Usage: aliquot job run [-pack=<policy>] [-island=<joint>] [-preserve-counts] <file>
 
   Submits a job with the spread and the affinities that a packing policy adds; see
   aliquot job inspect. It adds nothing else, and what an earlier run added is
@@ -73,7 +73,7 @@ type jobPlanCommand struct{ ui cli.Ui }
 func (jobPlanCommand) Synopsis() string { return "Plan a job with a packing policy" }
 
 func (jobPlanCommand) Help() string {
-	return `Usage: aliquot job plan [-pack=<policy>] [-var name=value] <file>
+	return `Usage: aliquot job plan [-pack=<policy>] [-island=<joint>] <file>
 
   Asks Nomad what submitting the job with the policy's additions would do, and
   prints what would change and what would be placed.

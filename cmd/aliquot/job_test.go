@@ -78,7 +78,7 @@ func TestInspectPrintsBlocks(t *testing.T) {
 		{Group: "server", Ask: class.Typical, Class: class, Added: added, Removed: 3}, {Group: "web", Notes: []string{"no class"}},
 	}}
 	text := s.text()
-	for _, part := range []string{"policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "Nothing is added", "Note: no class."} {
+	for _, part := range []string{"policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "The policy adds nothing", "Note: no class."} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in\n%s", part, text)
 		}

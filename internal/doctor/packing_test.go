@@ -1,6 +1,9 @@
 package doctor
 
 import (
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,5 +28,18 @@ func TestAnUntestedSchedulerIsNamed(t *testing.T) {
 	}
 	if got := packing(Facts{Node: &api.Node{}, Servers: []string{"1.12.0"}}); got != nil {
 		t.Errorf("a node that publishes nothing: %+v", got)
+	}
+}
+
+// The release whose scheduler bench/packing runs is among those that were tested: who
+// takes another runs its tests first.
+func TestTheImportedSchedulerWasTested(t *testing.T) {
+	text, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^\tgithub\.com/hashicorp/nomad v(\S+)`).FindStringSubmatch(string(text))
+	if found == nil || !slices.Contains(testedNomad, found[1]) {
+		t.Errorf("go.mod has Nomad %v, tested are %v", found, testedNomad)
 	}
 }
