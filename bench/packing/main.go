@@ -55,7 +55,8 @@ func main() {
 	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation", "random, bestfit and fgd are simulated; none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
 	flag.StringVar(&o.tuned, "tuned", "", "workload that is the typical demand, where it is not the one that runs")
 	flag.IntVar(&o.atOnce, "at-once", 2, "runs side by side")
-	flag.Float64Var(&o.whole, "whole", 0, "percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, as the comparison does")
+	flag.Float64Var(&o.whole, "whole", 0, "percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them "+
+		"by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, as the comparison does")
 	flag.Parse()
 	debug.SetGCPercent(400) // the state only grows
 	if err := o.run(); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	nomad "github.com/hashicorp/nomad/api"
 
@@ -44,7 +45,8 @@ func (d defrag) takes(ctx context.Context, m account.Move, before []account.Move
 	trial := trialOf(job, tg, m.To.ID)
 	plan, _, err := d.nomad.Jobs().Plan(trial, false, (&nomad.WriteOptions{Namespace: a.Namespace}).WithContext(ctx))
 	if err != nil {
-		return false, fmt.Errorf("a place for allocation %.8s of %s on node %s cannot be planned: %w", a.ID, a.JobID, m.To.Name, err)
+		return false, fmt.Errorf("a place for allocation %.8s of %s on node %s cannot be planned: %w",
+			a.ID, a.JobID, m.To.Name, err)
 	}
 	failed := plan.FailedTGAllocs[a.TaskGroup]
 	if failed == nil {
@@ -65,7 +67,7 @@ func trialOf(job *nomad.Job, tg *nomad.TaskGroup, node string) *nomad.Job {
 	id := *job.ID + "-trial"
 	group.Count, group.Scaling = &one, nil
 	trial.ID, trial.Name, trial.TaskGroups = &id, &id, []*nomad.TaskGroup{&group}
-	trial.Constraints = append(append([]*nomad.Constraint(nil), job.Constraints...), nomad.NewConstraint("${node.unique.id}", "=", node))
+	trial.Constraints = append(slices.Clone(job.Constraints), nomad.NewConstraint("${node.unique.id}", "=", node))
 	return &trial
 }
 

@@ -49,14 +49,16 @@ func (l *loop) follow(ctx context.Context) {
 		problem(err)
 		return
 	}
-	account.Follower{Nomad: client, NomadTokenFile: l.config.Packing.NomadTokenFile, Problem: problem, Changed: func(_ *api.Node, allocations []*api.Allocation) {
+	changed := func(_ *api.Node, allocations []*api.Allocation) {
 		if l.taken.set(account.Taken(allocations)) {
 			select {
 			case l.wake <- struct{}{}:
 			default: // a wake-up is waiting already
 			}
 		}
-	}}.Run(ctx)
+	}
+	f := account.Follower{Nomad: client, NomadTokenFile: l.config.Packing.NomadTokenFile, Changed: changed, Problem: problem}
+	f.Run(ctx)
 }
 
 // switches adds the PCIe switch above each GPU, which the kernel shows alike for all

@@ -70,7 +70,8 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 			if h.GPU(n.Free) == 0 || wish.Willing && rules.refusal(h.Allocation) != "" {
 				continue
 			}
-			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h, n.Free), Group: groupOf(h.Allocation).String(), Held: h.Instances})
+			name := groupOf(h.Allocation).String()
+			placed = append(placed, pack.Placed{Node: i, Ask: askOf(h, n.Free), Group: name, Held: h.Instances})
 			held = append(held, h)
 		}
 	}
@@ -78,7 +79,8 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 		for _, m := range d.Moves(free, placed, closed, barred, wish.Most) {
 			a := held[m.Placed].Allocation
 			out = append(out, Move{
-				Allocation: a, From: nodes[m.From], To: nodes[m.To], GPU: held[m.Placed].GPU(nodes[m.From].Free), Gain: m.Gain, Refused: rules.refusal(a),
+				Allocation: a, From: nodes[m.From], To: nodes[m.To],
+				GPU: held[m.Placed].GPU(nodes[m.From].Free), Gain: m.Gain, Refused: rules.refusal(a),
 			})
 			to = append(to, m.To)
 		}

@@ -35,10 +35,11 @@ const ask = time.Minute
 // Nomad cannot be asked: what runs on the node goes on.
 func (w Watcher) Run(ctx context.Context) {
 	s := state{Watcher: w, published: map[string]string{}}
-	f := Follower{Nomad: w.Nomad, NomadTokenFile: w.NomadTokenFile, Problem: w.Problem, Before: s.learn, Changed: func(node *api.Node, allocations []*api.Allocation) {
+	changed := func(node *api.Node, allocations []*api.Allocation) {
 		free, _ := Of(node, allocations)
 		s.publish(free)
-	}}
+	}
+	f := Follower{Nomad: w.Nomad, NomadTokenFile: w.NomadTokenFile, Before: s.learn, Changed: changed, Problem: w.Problem}
 	f.Run(ctx)
 }
 

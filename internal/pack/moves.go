@@ -62,7 +62,7 @@ func (d Demand) Moves(nodes []Node, placed []Placed, closed []bool, barred Barre
 	moved := make([]bool, len(placed))
 	var out []Move
 	for len(out) < most {
-		m, ok := d.move(nodes, placed, func(group string, node int) bool { return closed[node] || barred[group][node] }, barred, moved)
+		m, ok := d.move(nodes, placed, closed, barred, moved)
 		if !ok {
 			break
 		}
@@ -81,7 +81,7 @@ type target struct {
 	growth float64
 }
 
-func (d Demand) move(nodes []Node, placed []Placed, closed func(string, int) bool, barred Barred, moved []bool) (Move, bool) {
+func (d Demand) move(nodes []Node, placed []Placed, closed []bool, barred Barred, moved []bool) (Move, bool) {
 	type kind struct {
 		Ask
 		group string // of those that nodes are barred for
@@ -98,7 +98,7 @@ func (d Demand) move(nodes []Node, placed []Placed, closed func(string, int) boo
 		}
 		two, ok := targets[k]
 		if !ok {
-			two = d.best(nodes, func(node int) bool { return closed(p.Group, node) }, p.Ask)
+			two = d.best(nodes, func(node int) bool { return closed[node] || barred[p.Group][node] }, p.Ask)
 			targets[k] = two
 		}
 		to := two[0]

@@ -64,7 +64,7 @@ func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 		return nil, fmt.Sprintf("nodes name islands for at most %d GPUs", share.MostJoined)
 	}
 	// Nomad compares each instance by itself.
-	return &api.Constraint{LTarget: "${device.attr." + by.Attribute(k) + "}", Operand: "set_contains_any", RTarget: "${device.ids}"}, ""
+	return api.NewConstraint("${device.attr."+by.Attribute(k)+"}", "set_contains_any", "${device.ids}"), ""
 }
 
 var islandTarget = regexp.MustCompile(`^\$\{device\.attr\.unique\.(link|switch|numa)_for_[0-9]+\}$`)

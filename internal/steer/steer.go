@@ -74,7 +74,8 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 	affine := len(job.Affinities)+len(group.Affinities) > 0
 	for _, task := range group.Tasks {
 		if n := len(gpus(task)); n > 1 && task.Driver == "aliquot" {
-			notes = append(notes, fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; ask for several whole GPUs by count", task.Name, n))
+			notes = append(notes, fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; "+
+				"ask for several whole GPUs by count", task.Name, n))
 		}
 		affine = affine || len(task.Affinities) > 0
 		for _, d := range gpus(task) {
