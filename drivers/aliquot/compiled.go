@@ -136,7 +136,7 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	return state
 }
 
-// emptyCaches makes the task's folder of caches anew, for whatever user the image has.
+// emptyCaches replaces the task's folder of caches by an empty one, for any user of the image.
 func emptyCaches(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err

@@ -44,7 +44,7 @@ type held struct {
 
 func newModels() *models { return &models{owners: map[string]held{}, brought: make(chan struct{}, 1)} }
 
-// ownerOf is the name under which a task pins models. A task that is started anew has
+// ownerOf is the name under which a task pins models. A task that starts again has
 // another.
 func ownerOf(taskID string) string { return strings.ReplaceAll(taskID, "/", "-") }
 
@@ -310,7 +310,7 @@ func (d *Driver) release(taskID string) {
 			}
 			select {
 			case <-ctx.Done():
-				d.log.Warn("the cache could not be told that a task has ended; it is told later", "error", err)
+				d.log.Warn("the cache did not end the pins of a task that has ended; the driver tries again", "error", err)
 				return
 			case <-time.After(modelLook):
 			}

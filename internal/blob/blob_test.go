@@ -226,6 +226,8 @@ func TestRefs(t *testing.T) {
 		"hf://a/b@refs/pr/1":        {"hf", "a/b", "refs/pr/1"},
 		"s3://bucket/prefix/":       {"s3", "bucket/prefix/", "main"},
 		"oci://ghcr.io/o/m@v1":      {"oci", "ghcr.io/o/m", "v1"},
+		"oci://ghcr.io/o/m:v1":      {"oci", "ghcr.io/o/m", "v1"},
+		"oci://reg:5000/o/m":        {"oci", "reg:5000/o/m", "latest"},
 		"file:///srv/models/a":      {"file", "/srv/models/a", "main"},
 		"https://example.com/m.bin": {"https", "example.com/m.bin", "main"},
 	} {
@@ -255,4 +257,24 @@ func FuzzParseRef(f *testing.F) {
 			t.Fatalf("%q is %+v, and then %+v, %v", text, r, again, err)
 		}
 	})
+}
+
+func TestSums(t *testing.T) {
+	sha, md5 := strings.Repeat("a1", 32), strings.Repeat("b2", 16)
+	for text, want := range map[string]Sum{
+		"sha256:" + sha: {"sha256", sha, 0}, "md5:" + md5: {"md5", md5, 0}, "md5:" + md5 + ":8388608": {"md5", md5, 8388608},
+	} {
+		got, err := ParseSum(text)
+		if err != nil || got != want || got.String() != text {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "md5", "md5:", "md5:" + sha, "sha256:" + md5, "sha256:" + sha + ":5", "md5:" + md5 + ":0", "md5:" + md5 + ":-1", "md5:" + md5 + ":x", "md5:" + strings.ToUpper(md5), "crc32:" + md5, "md5:" + strings.Repeat("zz", 16)} {
+		if got, err := ParseSum(text); err == nil {
+			t.Errorf("%q is read as %+v", text, got)
+		}
+		if err := (Object{ID: "name-" + sha, Size: 1, Sum: text}).Check(); (err == nil) != (text == "") {
+			t.Errorf("an object with the sum %q: %v", text, err)
+		}
+	}
 }

@@ -68,7 +68,7 @@ type Model struct {
 	Final bool `json:"final,omitempty"`
 }
 
-// Status is what a cache says of itself: GET /v1/status.
+// Status is the state of a cache: GET /v1/status.
 type Status struct {
 	Objects int   `json:"objects"`
 	Bytes   int64 `json:"bytes"`

@@ -56,8 +56,8 @@ type Facts struct {
 	Bridged []Bridged
 	// Servers are the versions of Nomad's servers, none where they cannot be read.
 	Servers []string
-	// Cache is what the node's cache says of itself, nil without one; CacheProblem why it
-	// says nothing.
+	// Cache is the state of the node's cache of models, nil where none answers. CacheProblem
+	// is why one that the driver is configured for does not answer, "" otherwise.
 	Cache        *cacheapi.Status
 	CacheProblem string
 	// Host is what the host has of GPU drivers, nil where it is not this one.
