@@ -96,7 +96,9 @@ func (p page) fits() {
 
 func TestPageInABrowser(t *testing.T) {
 	b := start(t)
-	p := page{t, b, serve(t, demo())}
+	past := wirefake.Prometheus(42)
+	defer past.Close()
+	p := page{t, b, serve(t, demo(), func(o *Options) { o.History, _ = Prometheus(past.URL) })}
 	for _, width := range []int{1440, 390} {
 		if err := b.Window(width, 900, "light"); err != nil {
 			t.Fatal(err)
@@ -123,8 +125,22 @@ func TestPageInABrowser(t *testing.T) {
 		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)`)
 		p.fits()
 	}
+	p.past()
 	p.live()
 	p.sourcesAway()
+}
+
+// past: a day is what Prometheus has, and the page goes back to what is live.
+func (p page) past() {
+	p.open("#/services/chat")
+	choose := func(range_ string) {
+		p.becomes(`[...document.querySelectorAll(".ranges button")].some((b) => { if (b.innerText === ` + quote(range_) + `) b.click(); return b.innerText === ` + quote(range_) + `; })`)
+	}
+	choose("24 h")
+	p.becomes(`/waiting 42/.test(document.querySelector(".plot")?.ariaLabel)`)
+	p.fits()
+	choose("15 min")
+	p.becomes(`/waiting [0-9] *$/.test(document.querySelector(".plot")?.ariaLabel)`)
 }
 
 // live: what changes is seen without a reload.

@@ -256,6 +256,8 @@ type standing struct {
 	Away string `json:"away,omitempty"`
 	// NomadUI is where links to jobs and allocations lead; "" for none.
 	NomadUI string `json:"nomad_ui,omitempty"`
+	// History is set where more than the last hour can be shown.
+	History bool `json:"history,omitempty"`
 }
 
 func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
@@ -265,7 +267,7 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 		out.Away = a.err.Error()
 	}
 	if out.Open {
-		out.NomadUI = s.o.NomadUI
+		out.NomadUI, out.History = s.o.NomadUI, s.o.History != nil
 	}
 	answer(w, http.StatusOK, out)
 }
@@ -297,7 +299,7 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	setCookie(w, r, id, int(longest.Seconds()))
-	answer(w, http.StatusOK, standing{Needed: true, Open: true, NomadUI: s.o.NomadUI})
+	answer(w, http.StatusOK, standing{Needed: true, Open: true, NomadUI: s.o.NomadUI, History: s.o.History != nil})
 }
 
 func (s *Server) closeSession(w http.ResponseWriter, r *http.Request) {

@@ -23,7 +23,7 @@ type site struct {
 	server  *Server
 }
 
-func serve(t *testing.T, c *wirefake.Cluster) *site {
+func serve(t *testing.T, c *wirefake.Cluster, change ...func(*Options)) *site {
 	t.Helper()
 	t.Cleanup(c.Server.Close)
 	n, s, err := c.Clients()
@@ -31,7 +31,11 @@ func serve(t *testing.T, c *wirefake.Cluster) *site {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	server := New(Options{Nomad: n, Consul: s})
+	o := Options{Nomad: n, Consul: s}
+	for _, f := range change {
+		f(&o)
+	}
+	server := New(o)
 	web := httptest.NewServer(server.Handler(ctx))
 	done := make(chan struct{})
 	go func() { defer close(done); server.Run(ctx) }()
@@ -297,5 +301,30 @@ func TestHeadersAndOtherSites(t *testing.T) {
 	answer, _ := s.do(t, "POST", "/v1/session", `{"token":"x"}`, "", "Sec-Fetch-Site", "cross-site")
 	if answer.StatusCode != http.StatusForbidden {
 		t.Errorf("a page of another site can sign in: %s", answer.Status)
+	}
+}
+
+func TestHistoryIsBehindTheDoor(t *testing.T) {
+	c := wirefake.Start()
+	c.Tokens = map[string]bool{"own": true, "reader": true}
+	p := wirefake.Prometheus(7)
+	defer p.Close()
+	s := serve(t, c, func(o *Options) { o.History, _ = Prometheus(p.URL) })
+	const path = "/v1/history?service=chat&seconds=86400"
+	if answer, said := s.do(t, "GET", path, "", ""); answer.StatusCode != http.StatusUnauthorized {
+		t.Errorf("without a session: %s %s", answer.Status, said)
+	}
+	_, session, _ := s.signIn(t, "reader")
+	if answer, said := s.do(t, "GET", path, "", session.Value); answer.StatusCode != http.StatusOK || !strings.Contains(said, "[7,7,") {
+		t.Errorf("with a session: %s %.200s", answer.Status, said)
+	}
+	for _, bad := range []string{"/v1/history?service=chat", "/v1/history?service=chat&seconds=1e9", "/v1/history?seconds=3600"} {
+		if answer, _ := s.do(t, "GET", bad, "", session.Value); answer.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %s", bad, answer.Status)
+		}
+	}
+	p.Close()
+	if answer, said := s.do(t, "GET", path, "", session.Value); answer.StatusCode != http.StatusBadGateway || !strings.Contains(said, "Prometheus does not answer") {
+		t.Errorf("without Prometheus: %s %s", answer.Status, said)
 	}
 }

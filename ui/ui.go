@@ -33,6 +33,8 @@ type Options struct {
 	Gateways []string
 	// NomadUI is where browsers find Nomad's own page; "" for no links to it.
 	NomadUI string
+	// History is a Prometheus with more than the last hour; nil without one.
+	History *watch.History
 	Log     *slog.Logger
 }
 
@@ -78,6 +80,7 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /v1/session", s.serveSession)
 	mux.HandleFunc("POST /v1/session", s.openSession)
 	mux.HandleFunc("DELETE /v1/session", s.closeSession)
+	mux.Handle("GET /v1/history", s.doors.behind(http.HandlerFunc(s.serveHistory)))
 	mux.Handle("GET /v1/stream", s.doors.behind(http.HandlerFunc(s.serveStream)))
 	// A page of another site may neither open a session nor end one.
 	return headers(http.NewCrossOriginProtection().Handler(mux))

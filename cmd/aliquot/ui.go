@@ -45,6 +45,8 @@ Options:
   -cert, -key Files with a certificate and its key, for HTTPS. Default none.
   -no-consul  Do not ask Consul; -gateways are all gateways. Default false.
   -gateways   Admin addresses of gateways that are not in Consul, separated by commas.
+  -prometheus Address of a Prometheus that scrapes the gateways, for more than the
+              last hour. Default none.
   -nomad-ui   Address at which browsers find Nomad's own page, for links. Default none.
 
 Example:
@@ -55,8 +57,8 @@ Example:
 
 // uiFlags are the command's flags, read.
 type uiFlags struct {
-	address, cert, key, gateways, nomadUI string
-	noConsul                              bool
+	address, cert, key, gateways, nomadUI, prometheus string
+	noConsul                                          bool
 }
 
 func (c uiCommand) Run(args []string) int {
@@ -67,6 +69,7 @@ func (c uiCommand) Run(args []string) int {
 	flags.StringVar(&f.key, "key", "", "")
 	flags.StringVar(&f.gateways, "gateways", "", "")
 	flags.StringVar(&f.nomadUI, "nomad-ui", "", "")
+	flags.StringVar(&f.prometheus, "prometheus", "", "")
 	flags.BoolVar(&f.noConsul, "no-consul", false, "")
 	if !flags.parse(args) {
 		return 2
@@ -86,9 +89,11 @@ func (f uiFlags) check() error {
 	if (f.cert == "") != (f.key == "") {
 		return errors.New("-cert and -key go together: give both or none")
 	}
-	if f.nomadUI != "" {
-		if u, err := url.Parse(f.nomadUI); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return fmt.Errorf("-nomad-ui=%s: want an address such as http://nomad.example.com:4646", f.nomadUI)
+	for flag, given := range map[string]struct{ address, example string }{
+		"nomad-ui": {f.nomadUI, "http://nomad.example.com:4646"}, "prometheus": {f.prometheus, "http://prometheus.example.com:9090"},
+	} {
+		if u, err := url.Parse(given.address); given.address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			return fmt.Errorf("-%s=%s: want an address such as %s", flag, given.address, given.example)
 		}
 	}
 	for _, g := range f.admins() {
@@ -116,6 +121,11 @@ func runUI(f uiFlags) error {
 	}
 	if !f.noConsul {
 		if o.Consul, err = consultoken.NewClient(consul.DefaultConfig()); err != nil {
+			return err
+		}
+	}
+	if f.prometheus != "" {
+		if o.History, err = ui.Prometheus(f.prometheus); err != nil {
 			return err
 		}
 	}

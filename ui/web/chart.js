@@ -31,7 +31,8 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
   const [at, setAt] = useState(null);
   const [theme, setTheme] = useState(0);
   const state = useRef({});
-  const from = times.length ? Math.max(0, times.length - span) : 0;
+  const step = times.length > 1 ? times[1] - times[0] : 1;
+  const from = times.length ? Math.max(0, times.length - Math.ceil(span / step)) : 0;
   const t = times.slice(from);
   const values = series.map((s) => s.values.slice(from));
   state.current = { marks, values };

@@ -18,8 +18,9 @@ const views = [
   { name: "events", title: "Events", show: Events },
 ];
 
-const ranges = [300, 900, 3600];
-const rangeText = { 300: "5 min", 900: "15 min", 3600: "1 h" };
+const live = [300, 900, 3600];
+const past = [21600, 86400]; // where there is a Prometheus
+const rangeText = { 300: "5 min", 900: "15 min", 3600: "1 h", 21600: "6 h", 86400: "24 h" };
 
 // place reads where in the page we are: #/cluster, #/services/chat.
 function place() {
@@ -84,8 +85,9 @@ function SignIn({ onOpen }) {
 const Logo = () => html`<span class="logo"><img src="icon.svg" alt="" width="24" height="24" />Aliquot</span>`;
 
 function Shell({ session, onSession, ask }) {
+  const ranges = session.history ? [...live, ...past] : live;
   const [at, setAt] = useState(place());
-  const [range, setRange] = useState(() => Number(localStorage.getItem("aliquot.range")) || 900);
+  const [range, setRange] = useState(() => { const kept = Number(localStorage.getItem("aliquot.range")); return ranges.includes(kept) ? kept : 900; });
   const [theme, setTheme] = useState(document.documentElement.dataset.theme);
   const [help, setHelp] = useState(false);
   const main = useRef(null);

@@ -1,6 +1,6 @@
 // One service: its queue, its replicas, and what was decided about them.
 
-import { html, useMemo } from "./vendor/htm-preact.js";
+import { html, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
 import { Chart } from "./chart.js";
 import { Tile } from "./cluster.js";
 import { ago, amount, clock, plural, seconds, short } from "./format.js";
@@ -20,7 +20,8 @@ export function Service({ data, series, range, service, session }) {
       <${Tile} name="Replicas" value=${b.ready} more=${b.starting ? `ready, ${b.starting} starting` : "ready"} />
       ${b.output >= 0 && html`<${Tile} name="Tokens" value=${amount(b.output)} more="per second" />`}
     </dl>
-    <${Charts} data=${data} series=${series} range=${range} classes=${classes} />
+    ${range > 3600 ? html`<${Past} data=${data} range=${range} service=${service} classes=${classes} />`
+      : html`<${Charts} data=${data} series=${series} range=${range} classes=${classes} />`}
     <div class="columns">
       <${Decisions} changes=${data.changes} />
       <${Classes} rows=${data.classes} classes=${classes} />
@@ -34,6 +35,30 @@ export function Service({ data, series, range, service, session }) {
 function useClasses(data, series) {
   const names = [...new Set([...data.classes.map((c) => c.name), ...Object.keys(series?.active || {}), ...Object.keys(series?.ready || {})])].sort();
   return useMemo(() => names, [names.join()]);
+}
+
+// Past shows what Prometheus has, read again as often as it has a new point.
+function Past({ data, range, service, classes }) {
+  const [state, set] = useState({ series: null, problem: "" });
+  useEffect(() => {
+    let gone = false;
+    const read = async () => {
+      try {
+        const answer = await fetch(`v1/history?service=${encodeURIComponent(service)}&seconds=${range}`);
+        const said = await answer.json();
+        if (!gone) set((old) => (answer.ok ? { series: said, problem: "" } : { ...old, problem: said.error }));
+      } catch {
+        if (!gone) set((old) => ({ ...old, problem: "The server does not answer" }));
+      }
+    };
+    set({ series: null, problem: "" });
+    read();
+    const again = setInterval(read, (range * 1000) / 720);
+    return () => { gone = true; clearInterval(again); };
+  }, [service, range]);
+  const known = [...new Set([...classes, ...Object.keys(state.series?.active || {}), ...Object.keys(state.series?.ready || {})])].sort();
+  return html`${state.problem && html`<p class="problem" role="status">${state.problem}.</p>`}
+    ${state.series ? html`<${Charts} data=${data} series=${state.series} range=${range} classes=${known} />` : !state.problem && html`<p class="quiet" role="status">Asking Prometheus …</p>`}`;
 }
 
 const className = (c) => c || "no class";
@@ -57,9 +82,9 @@ function Charts({ data, series, range, classes }) {
   return html`<div class="charts">
     <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${range} marks=${marks} /></div>
     <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped span=${range} marks=${marks}
-      note="Known since this page's server started. Triangles and dashed lines are scaling actions." /></div>
-    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${range} marks=${marks} format=${seconds} note="Of requests that were served, over the last 15 seconds each." /></div>
-    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${range} marks=${marks} format=${seconds} note="Over the last 15 seconds each." /></div>`}
+      note=${range > 3600 ? "Triangles and dashed lines are scaling actions of the last hour." : "Known since this page's server started. Triangles and dashed lines are scaling actions."} /></div>
+    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Of requests that were served, over the last 15 seconds each."} /></div>
+    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Over the last 15 seconds each."} /></div>`}
     ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${range} marks=${marks} /></div>`}
   </div>`;
 }

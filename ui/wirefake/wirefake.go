@@ -304,3 +304,19 @@ func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, fro
 func ReplicaOf(a *nomad.AllocationListStub, class string, slots int) api.Replica {
 	return api.Replica{ID: "_nomad-task-" + a.ID + "-server-app-http", Class: class, Slices: 5, Slots: slots, Usable: slots, Rate: 2}
 }
+
+// Prometheus answers every query for a range with one line at a value, without labels.
+func Prometheus(value float64) *httptest.Server {
+	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start, _ := strconv.ParseFloat(r.FormValue("start"), 64)
+		end, _ := strconv.ParseFloat(r.FormValue("end"), 64)
+		step, _ := strconv.ParseFloat(r.FormValue("step"), 64)
+		points := [][2]any{}
+		for t := start; t <= end && step > 0; t += step {
+			points = append(points, [2]any{t, strconv.FormatFloat(value, 'g', -1, 64)})
+		}
+		reply(w, map[string]any{"status": "success", "data": map[string]any{
+			"resultType": "matrix", "result": []any{map[string]any{"metric": map[string]string{}, "values": points}},
+		}})
+	}))
+}
