@@ -40,6 +40,7 @@ func TestScaling(t *testing.T) {
 	t.Run("from zero to many and back", func(t *testing.T) { s.burst(ctx, t) })
 	t.Run("a replica that sleeps", func(t *testing.T) { s.sleeps(ctx, t) })
 	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
+	t.Run("a job of another namespace", func(t *testing.T) { s.elsewhere(ctx, t) })
 	t.Run("an objective at two classes", func(t *testing.T) { s.objective(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
@@ -94,7 +95,7 @@ func (s *scaling) startAutoscaler(ctx context.Context, t *testing.T) {
 	}
 	run(ctx, t, s.c, autoscalerJob, cluster.Vars{
 		"count": 2, "distinct_hosts": false, "lock_ttl": "10s", "agent": agent, "plugin_dir": filepath.Dir(s.c.Program("aliquot-apm")),
-		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "restart_agent_after": "5s", "log_level": "DEBUG",
+		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "restart_agent_after": "5s", "log_level": "DEBUG", "namespaces": []string{"*"},
 	}, 2)
 }
 

@@ -4,6 +4,9 @@
 # Run:  nomad acl policy apply -namespace default -job autoscaler \
 #         aliquot-autoscaler jobs/autoscaler-nomad-policy.hcl
 
+# A namespace of the job's variable namespaces needs a block of its own with the same
+# capabilities and without the lock; for ["*"] it is namespace "*".
+
 namespace "default" {
   capabilities = ["list-jobs", "read-job", "read-job-scaling", "scale-job", "list-scaling-policies", "read-scaling-policy"]
 

@@ -56,6 +56,12 @@ variable "restart_agent_after" {
   default     = "2m"
 }
 
+variable "namespaces" {
+  description = "Nomad namespaces whose jobs are scaled, [\"*\"] for all; the agents' own without any. With ACLs the job needs the rights of jobs/autoscaler-nomad-policy.hcl in each."
+  type        = list(string)
+  default     = []
+}
+
 variable "log_level" {
   description = "What the agents log: TRACE, DEBUG, INFO, WARN or ERROR."
   type        = string
@@ -106,6 +112,9 @@ job "autoscaler" {
 
           nomad {
             address = "unix://{{ env "NOMAD_SECRETS_DIR" }}/api.sock"
+            %{if length(var.namespaces) > 0~}
+            namespace = ${jsonencode(var.namespaces)}
+            %{endif~}
           }
 
           http {

@@ -59,7 +59,13 @@ type Plugin struct {
 // group is the target of a policy.
 type group struct{ namespace, job, name string }
 
-func (g group) String() string { return g.job + "/" + g.name }
+// String names the namespace where it is not the default one.
+func (g group) String() string {
+	if g.namespace != nomad.DefaultNamespace {
+		return g.namespace + "/" + g.job + "/" + g.name
+	}
+	return g.job + "/" + g.name
+}
 
 // New returns the plugin; SetConfig must follow.
 func New(log hclog.Logger) *Plugin {
