@@ -57,7 +57,7 @@ type scaling struct {
 func startScalingGateway(ctx context.Context, t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	var services strings.Builder
-	for name, settings := range map[string]string{"burst": "", "mix": "", "deploys": "", "full": "", "crash": "", "sleepy": sleepySettings} {
+	for name, settings := range map[string]string{"burst": "", "elsewhere": "", "mix": "", "deploys": "", "full": "", "crash": "", "sleepy": sleepySettings} {
 		fmt.Fprintf(&services, "service %q {\n  consul {}\n  route {\n    hosts = [%q]\n  }\n  queue {\n    max_wait = \"5m\"\n  }\n%s}\n", name, name, settings)
 	}
 	for name, slo := range map[string]string{"promise": promised, "miracle": impossible} {

@@ -161,3 +161,15 @@ func TestTheQuantileDecidesWhichBurstsCount(t *testing.T) {
 		t.Errorf("without a burst %v, with one of a second %v, of a minute %v", none, short, long)
 	}
 }
+
+func BenchmarkPromise(b *testing.B) {
+	c := promised()
+	series := make([]float64, 900)
+	for i := range series {
+		series[i] = float64(i*7919%13) / 4
+	}
+	e := came(series)
+	for b.Loop() {
+		c.Decide(e)
+	}
+}
