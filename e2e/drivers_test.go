@@ -212,7 +212,7 @@ func (h *driverHost) furnish(ctx context.Context, t *testing.T) (err error) {
 		return err
 	}
 	at := func(name string) string { return name + "=" + olderDriver + "-1" }
-	if _, err := h.Run(ctx, "apt-get", "-y", "-q", "-o", "Dpkg::Use-Pty=0", "install", at("nvidia-kernel-dkms"), at("nvidia-smi"), at("nvidia-cuda-mps"), at("libcuda1"), at("libnvidia-ml1")); err != nil {
+	if _, err := h.Run(ctx, "apt-get", "-y", "-q", "-o", "Dpkg::Use-Pty=0", "install", at("nvidia-kernel-dkms"), at("nvidia-smi"), at("nvidia-cuda-mps"), at("libcuda1"), at("libnvidia-ml1"), at("nvidia-alternative")); err != nil {
 		return err
 	}
 	if err := h.boot(ctx); err != nil {
@@ -350,7 +350,7 @@ func (h *driverHost) versions(ctx context.Context, t *testing.T, version string)
 		t.Errorf("%s has loaded %s, want %s", h.name, h.Loaded(), version)
 	}
 	out, err := h.Run(ctx, "dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package} ${Version}\n", "nvidia-*", "libnvidia-*", "libcuda1")
-	if err != nil || strings.Count(out, " "+version+"-1\n") != 5 {
+	if err != nil || strings.Count(out, " "+version+"-1\n") != 6 {
 		t.Errorf("%s has packages\n%s%v", h.name, out, err)
 	}
 	err = cluster.AwaitWithin(ctx, time.Minute, "driver "+version+" in Nomad", func() string {

@@ -53,18 +53,26 @@ func (a apt) get(ctx context.Context, verb string, args ...string) (string, erro
 	return a.root.Output(ctx, "apt-get", append(append([]string{verb}, a.options()...), args...)...)
 }
 
+// planned is get with the plan's packages, and those that come along in its version.
+func (a apt) planned(ctx context.Context, p driver.Plan, args ...string) (string, error) {
+	// The file takes the place of the administrator's, whose lines stay in it.
+	own := a.root.TextOr("", "/etc/apt/preferences")
+	path := filepath.Join(a.dir, "preferences")
+	if err := os.WriteFile(a.root.Path(path), []byte(driver.Preferences(p)+own+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("the folder for packages: %w", err)
+	}
+	args = append([]string{"-o", "Dir::Etc::Preferences=" + path}, args...)
+	return a.get(ctx, "install", append(args, asked(p)...)...)
+}
+
 // fetch brings all packages to the host that the plan and the way back need. It changes
 // nothing but its folder.
 func (a apt) fetch(ctx context.Context, s driver.State) error {
 	if err := os.MkdirAll(filepath.Join(a.root.Path(a.dir), "partial"), 0o755); err != nil {
 		return fmt.Errorf("the folder for packages: %w", err)
 	}
-	simulated, err := a.get(ctx, "install", append([]string{"-s"}, asked(s.Plan)...)...)
-	if err != nil {
-		return fmt.Errorf("apt cannot install it: %w", err)
-	}
-	if refusal := driver.CheckSimulation(simulated, s.Plan.Vendor); refusal != nil {
-		return refusal
+	if err := a.simulate(ctx, s.Plan); err != nil {
+		return err
 	}
 	if err := a.room(ctx, s.Plan); err != nil {
 		return err
@@ -77,7 +85,7 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 			return fmt.Errorf("package %s is installed now and nowhere to be had, so that there would be no way back (%w): put it into %s, or set allow_no_rollback", pin, err, a.root.Path(a.dir))
 		}
 	}
-	if _, err := a.get(ctx, "install", append([]string{"--download-only"}, asked(s.Plan)...)...); err != nil {
+	if _, err := a.planned(ctx, s.Plan, "--download-only"); err != nil {
 		return fmt.Errorf("the packages cannot be downloaded: %w", err)
 	}
 	// Those of a source on the host's own disk stay where they are; they are kept too, as
@@ -88,6 +96,18 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 				return fmt.Errorf("the packages cannot be downloaded: %w", err)
 			}
 		}
+	}
+	return nil
+}
+
+// simulate looks whether apt would change what the plan says, and nothing else.
+func (a apt) simulate(ctx context.Context, p driver.Plan) error {
+	simulated, err := a.planned(ctx, p, "-s")
+	if err != nil {
+		return fmt.Errorf("apt cannot install it: %w", err)
+	}
+	if refusal := driver.CheckSimulation(simulated, p.Vendor); refusal != nil {
+		return refusal
 	}
 	return nil
 }
@@ -128,7 +148,7 @@ const unpacked = 6
 // room looks whether the disks have room for an installation, as dpkg runs into a full
 // one in the middle.
 func (a apt) room(ctx context.Context, p driver.Plan) error {
-	list, err := a.get(ctx, "install", append([]string{"--print-uris"}, asked(p)...)...)
+	list, err := a.planned(ctx, p, "--print-uris")
 	if err != nil {
 		return fmt.Errorf("apt cannot say what it would download: %w", err)
 	}
@@ -156,7 +176,11 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 // brought to its end first.
 func (a apt) install(ctx context.Context, p driver.Plan) error {
 	_, unfinished := a.root.Output(ctx, "dpkg", "--configure", "-a")
-	out, err := a.get(ctx, "install", asked(p)...)
+	// The lists may be others than when the packages were fetched.
+	if err := a.simulate(ctx, p); err != nil {
+		return errors.Join(err, unfinished)
+	}
+	out, err := a.planned(ctx, p)
 	if err != nil {
 		a.tell(out)
 		return errors.Join(fmt.Errorf("the packages could not be installed: %w", err), unfinished)

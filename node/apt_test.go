@@ -104,7 +104,7 @@ func (r *rig) has(version string, held bool) {
 		r.t.Errorf("on disk %s, library %s, want %s", d.OnDisk, d.Library, version)
 	}
 	list := f.DriverPackages(gpu.NVIDIA)
-	if len(list) != 5 {
+	if len(list) != 6 {
 		r.t.Errorf("%d packages: %+v", len(list), list)
 	}
 	for _, p := range list {
@@ -184,6 +184,28 @@ func TestUpgradeAndBack(t *testing.T) {
 	}
 }
 
+// On a host without a driver the packages that come along have the version that is
+// wanted, though there is a newer one.
+func TestAnOlderVersionOnAFreshHost(t *testing.T) {
+	r := newRig(t)
+	_, err := r.Run(t.Context(), "apt-get", "-y", "-q", "--allow-change-held-packages", "purge", "nvidia-*", "libnvidia-*", "libcuda1")
+	r.must(err)
+	r.must(r.Boot(t.Context()))
+	p, refused := driver.Make(r.facts(), driver.Want{Version: older})
+	if refused != nil {
+		t.Fatal(refused)
+	}
+	s := driver.State{Plan: p}
+	r.must(r.fetch(t.Context(), s))
+	r.must(r.install(t.Context(), p))
+	r.has(older, false)
+	// The way back is that there is none.
+	r.must(r.restore(t.Context(), nil, r.facts().DriverPackages(gpu.NVIDIA)))
+	if left := r.facts().DriverPackages(gpu.NVIDIA); len(left) > 0 {
+		t.Errorf("%+v", left)
+	}
+}
+
 // A package whose script fails is left half-configured; the way back mends it.
 func TestAHalfConfiguredPackage(t *testing.T) {
 	r := newRig(t)
@@ -235,7 +257,7 @@ func TestWhatEndsBeforeItBegins(t *testing.T) {
 	t.Run("a new kernel", func(t *testing.T) {
 		next, err := debian.Driver(t.Context(), "535.400.01", []byte("a library"))
 		r.must(err)
-		next[0].Depends = "linux-image-6.1.0-60-amd64"
+		next[1].Depends += ", linux-image-6.1.0-60-amd64"
 		r.must(r.Publish(t.Context(), append(next, debian.Package{Name: "linux-image-6.1.0-60-amd64", Version: "6.1.200-1"})))
 		with := s
 		var refused *driver.Refusal

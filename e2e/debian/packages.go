@@ -31,7 +31,8 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 	full := version + "-1"
 	exactly := func(name string) string { return name + " (= " + full + ")" }
 	list := []Package{
-		{Name: "nvidia-kernel-dkms", Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current.ko": module},
+		{Name: "nvidia-alternative"},
+		{Name: "nvidia-kernel-dkms", Depends: exactly("nvidia-alternative"), Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current.ko": module},
 			Scripts: map[string]string{"postinst": "depmod " + Kernel, "postrm": "[ \"$1\" != remove ] || depmod " + Kernel}},
 		{Name: "libnvidia-ml1", Files: map[string]string{lib + "libnvidia-ml.so." + version: string(library), lib + "libnvidia-ml.so.1 ->": "libnvidia-ml.so." + version}},
 		{Name: "libcuda1", Files: map[string]string{lib + "libcuda.so." + version: "# " + version, lib + "libcuda.so.1 ->": "libcuda.so." + version}},

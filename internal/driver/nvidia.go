@@ -30,11 +30,9 @@ var nvidia = Maker{
 	},
 	Prefixes: []string{"nvidia-", "libnvidia-", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "cuda-drivers",
 		"cuda-compat-", "firmware-nvidia-", "linux-modules-nvidia-", "linux-objects-nvidia-", "linux-signatures-nvidia-",
-		"xserver-xorg-video-nvidia", "nvlsm"},
-	// What gives containers GPUs has versions of its own and stays when the driver changes.
-	Others: []string{"nvidia-container-", "libnvidia-container", "nvidia-docker", "nvidia-cuda-toolkit", "nvidia-cuda-dev",
-		"nvidia-support", "nvidia-installer-cleanup", "nvidia-legacy-check", "nvidia-modprobe", "nvidia-settings", "nvidia-prime",
-		"libnvidia-egl-wayland", "libnvidia-egl-gbm"},
+		"xserver-xorg-video-nvidia", "glx-alternative-nvidia", "nvlsm"},
+	// What gives containers GPUs, and what compiles for them, stays when the driver changes.
+	Others:  []string{"nvidia-container-", "libnvidia-container", "nvidia-docker", "nvidia-cuda-toolkit", "nvidia-cuda-dev", "nvidia-cudnn"},
 	Require: requireNVIDIA, Sets: setsNVIDIA, Flavours: flavoursNVIDIA, Extra: extraNVIDIA,
 	Other: otherNVIDIA, ByHand: dnfNVIDIA,
 }

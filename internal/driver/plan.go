@@ -219,28 +219,37 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 	if len(versions) == 0 {
 		return p, unoffered(f, m, p.Version, fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
 	}
-	var tried []string
-	for _, version := range versions {
-		for _, kind := range kinds(f, m, need, version, p.Modules) {
-			for _, s := range m.Sets(f, version, kind) {
-				s.Wishes = slices.Concat(s.Wishes, m.Extra(f, version, s), headers(f, s))
-				pins, missing := pin(f, m, s, version)
-				if f.SecureBoot && s.DKMS {
-					missing = append(missing, "modules that are signed, as Secure Boot is on")
-				}
-				if len(missing) > 0 {
-					tried = append(tried, fmt.Sprintf("%s: there is no %s", s.Source, strings.Join(missing, ", ")))
-					continue
-				}
-				p.Version, p.Modules, p.Source, p.Install = version, kind, s.Source, pins
-				return p.with(f, m), nil
-			}
+	var why []string // of the version that comes first
+	for i, version := range versions {
+		tried, ok := p.choose(f, m, need, version)
+		if ok {
+			return p.with(f, m), nil
 		}
-		if len(tried) > 6 {
-			break
+		if i == 0 {
+			why = tried
 		}
 	}
-	return p, unoffered(f, m, versions[0], fmt.Sprintf("version %s cannot be installed (%s)", versions[0], strings.Join(tried, "; ")))
+	return p, unoffered(f, m, versions[0], fmt.Sprintf("version %s cannot be installed (%s)", versions[0], strings.Join(why, "; ")))
+}
+
+// choose takes the first set of packages that is offered whole, and says what the others
+// lack.
+func (p *Plan) choose(f Facts, m Maker, need Requirement, version string) (tried []string, ok bool) {
+	for _, kind := range kinds(f, m, need, version, p.Modules) {
+		for _, s := range m.Sets(f, version, kind) {
+			s.Wishes = slices.Concat(s.Wishes, m.Extra(f, version, s), headers(f, s))
+			pins, missing := pin(f, m, s, version)
+			if f.SecureBoot && s.DKMS {
+				missing = append(missing, "modules that are signed, as Secure Boot is on")
+			}
+			if len(missing) == 0 {
+				p.Version, p.Modules, p.Source, p.Install = version, kind, s.Source, pins
+				return nil, true
+			}
+			tried = append(tried, fmt.Sprintf("%s: there is no %s", s.Source, strings.Join(missing, ", ")))
+		}
+	}
+	return tried, false
 }
 
 // kinds are the kinds of modules to try, of those that drive the GPUs.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -35,4 +36,25 @@ func CheckSimulation(text string, v gpu.Vendor) *Refusal {
 		}
 	}
 	return nil
+}
+
+// Preferences are lines for apt's preferences by which it takes all packages of the
+// driver in the plan's version, also those that are not named and come along.
+func Preferences(p Plan) string {
+	m, ok := MakerOf(p.Vendor)
+	if !ok {
+		return ""
+	}
+	var versions []string
+	for _, pin := range p.Install {
+		if m.carries(pin.Version, p.Version) && !slices.Contains(versions, pin.Version) {
+			versions = append(versions, pin.Version)
+		}
+	}
+	var text strings.Builder
+	for _, version := range versions {
+		// Above 1000 a version also counts that is older than the installed one.
+		fmt.Fprintf(&text, "Package: %s*\nPin: version %s\nPin-Priority: 1001\n\n", strings.Join(m.Prefixes, "* "), version)
+	}
+	return text.String()
 }
