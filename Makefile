@@ -55,7 +55,7 @@ bench: ## run every benchmark of bench/; bench-NAME runs one
 	@for dir in bench/*/; do $(MAKE) --no-print-directory bench-$$(basename $$dir) || exit 1; done
 
 bench-llama: ## what is learned of llama.cpp on the CPU, beside what is measured; needs node and downloads
-	@cd bench/llm/llama && npm ci --omit=optional --ignore-scripts --no-audit --no-fund
+	@cd bench/llm/llama && npm install --no-save --omit=optional --ignore-scripts --no-audit --no-fund
 	@go run ./bench/llm -llama bench/llm/llama
 
 bench-%:

@@ -56,7 +56,7 @@ type readSample struct {
 // llama starts the engine from a folder, lets calls come for a while and compares.
 func llama(w io.Writer, folder string, length time.Duration) error {
 	if _, err := os.Stat(filepath.Join(folder, "node_modules")); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s has no node_modules: run npm ci --omit=optional --ignore-scripts there", folder)
+		return fmt.Errorf("%s has no node_modules: run npm install --no-save --omit=optional --ignore-scripts there", folder)
 	}
 	dir, err := os.MkdirTemp("", "aliquot-bench-llama-")
 	if err != nil {

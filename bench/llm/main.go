@@ -50,7 +50,7 @@ func main() {
 	flag.IntVar(&o.seqs, "seqs", 0, "the most sequences in one step of each replica, and the bound that the product knows; 0 means vLLM's default of 256")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
 	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
-	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm ci --omit=optional --ignore-scripts there)")
+	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm install --no-save --omit=optional --ignore-scripts there)")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
 	o.traceList = strings.Split(*traceList, ",")
