@@ -48,12 +48,6 @@ func (x *exchange) prepare() bool {
 	return x.afford()
 }
 
-func (x *exchange) refuse(o outcome, text string) bool {
-	x.outcome = o
-	refuse(&x.writer, x.in, o, text, 0)
-	return false
-}
-
 func (x *exchange) model() string {
 	x.takeIn()
 	if x.body == nil || x.grpc || x.failure != nil {
