@@ -138,4 +138,3 @@ func (x *exchange) gone(o outcome) {
 func hungUp(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
-
