@@ -34,6 +34,7 @@ type Job struct {
 	owners  []string
 	open    bool            // somebody asked who is no owner, and whose end is not known
 	left    *time.Timer     // runs when all owners have gone
+	ended   bool            // it was, for want of them
 	readers []*fetch.Reader // of files that are on their way
 	came    int64           // bytes of files that are whole
 	peers   int             // most peers that one of them came from
@@ -150,6 +151,7 @@ func (j *Job) unwanted() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.owners) == 0 && !j.open {
+		j.ended = true // who asks now begins another
 		j.end(errUnwanted)
 	}
 }
@@ -157,7 +159,7 @@ func (j *Job) unwanted() {
 func (j *Job) failed() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.err != nil
+	return j.err != nil || j.ended && j.path == ""
 }
 
 // gone reports whether a model that was whole has been evicted since.

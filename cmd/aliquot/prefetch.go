@@ -88,7 +88,7 @@ func (c prefetchCommand) Run(args []string) int {
 		list, err = editList(client.KV(), *key+"/"+*group, names, *remove)
 	}
 	if err != nil {
-		c.ui.Error("aliquot cache prefetch: " + flat(err))
+		c.ui.Error("aliquot cache prefetch: the list in Consul: " + flat(err))
 		return 1
 	}
 	for _, name := range list {
