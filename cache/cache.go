@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -201,7 +202,7 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 	host, _ := os.Hostname()
 	p := &prefetcher{library: d.library, shelf: d.shelf, key: c.Key, groups: c.Groups, fixed: c.Models, self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
 	if c.Docker != "" {
-		p.engine = engine.New(c.Docker)
+		p.engine, p.face = engine.New(c.Docker), strings.TrimPrefix(d.ociFace, "http://")
 	}
 	if c.Key != "" {
 		var err error

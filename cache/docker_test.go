@@ -145,3 +145,34 @@ func TestTheFaceOfRegistriesAsksToSignIn(t *testing.T) {
 		t.Errorf("another process: %s", res.Status)
 	}
 }
+
+// An image of a list is pulled through the caches: the second node, which here has the same
+// engine, reads nothing of the registry's blobs.
+func TestPrefetchedImagesAreReadOnce(t *testing.T) {
+	s := startRegistry(t)
+	image := s.host() + "/t/plain:1"
+	id, digest := pushByDocker(t, image)
+	known := []string{free(t), free(t)}
+	read := int64(0)
+	for i, name := range []string{image, strings.TrimSuffix(image, ":1") + "@" + digest} {
+		conf := ociSettings(t)
+		conf.Peer = &config.Peer{Listen: known[i], Advertise: known[i], Known: known, Insecure: true}
+		conf.Prefetch = config.Prefetch{Models: []string{"image://" + name}, Docker: "/var/run/docker.sock"}
+		n := begin(t, conf)
+		drop(t, name)
+		n.log.await(t, 0, `msg="an image was pulled"`)
+		if got := mustDocker(t, nil, "image", "inspect", "-f", "{{.Id}} {{.RepoTags}} {{.RepoDigests}}", name); !strings.HasPrefix(got, id) || strings.Contains(got, "__") {
+			t.Errorf("%s is %s", name, got)
+		}
+		if strings.Contains(n.log.String(), "could not be pulled through the cache") {
+			t.Errorf("%s was not pulled through the cache", name)
+		}
+		mustDocker(t, nil, "rmi", name)
+		if i == 0 {
+			read = s.bytes()
+		}
+	}
+	if again := s.bytes() - read; read < 9<<20 || again != 0 {
+		t.Errorf("%d bytes were read, and then %d more", read, again)
+	}
+}

@@ -25,6 +25,7 @@ type prefetcher struct {
 	library *models.Library
 	shelf   *snapshots.Shelf
 	engine  *engine.Engine // nil where no images are pulled
+	face    string         // host and port of the face of registries, "" where it is off
 	client  *api.Client    // nil for the list of the configuration alone
 	key     string         // prefix in Consul KV
 	groups  []string       // lists below it
@@ -184,7 +185,7 @@ func (p *prefetcher) image(ctx context.Context, name string) error {
 		ctx, cancel := context.WithTimeout(ctx, pullFor)
 		defer cancel()
 		began := time.Now()
-		if err := p.engine.Pull(ctx, name); err != nil {
+		if err := p.pull(ctx, name); err != nil {
 			return err
 		}
 		p.log.Info("an image was pulled", "image", name, "took", time.Since(began).Round(time.Millisecond).String())
@@ -202,4 +203,20 @@ func (p *prefetcher) compiled(ctx context.Context, scope string) (views []string
 		views = append(views, snapshots.View(key))
 	}
 	return views, err
+}
+
+// pull pulls an image through the cache's own face where that can be, so that the cluster
+// reads it once.
+func (p *prefetcher) pull(ctx context.Context, name string) error {
+	if p.face != "" {
+		through, _, err := pulled(p.face, name)
+		if err == nil {
+			err = p.engine.PullAs(ctx, through, name)
+		}
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		p.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name, "error", err)
+	}
+	return p.engine.Pull(ctx, name)
 }

@@ -396,10 +396,19 @@ func TestS3GoesAway(t *testing.T) {
 	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 		t.Errorf("%s, %d bytes", res.Status, len(body))
 	}
+	lists := n.s3Face + "/models?list-type=2&prefix=llama%2F"
+	_, list := get(t, "GET", lists)
 	b.set(func() { b.down = true })
 	n.Close()
 	n = begin(t, conf)
 	n.library.Fresh = time.Nanosecond
+	lists = n.s3Face + "/models?list-type=2&prefix=llama%2F"
+	if res, again := get(t, "GET", lists); res.StatusCode != http.StatusOK || !bytes.Equal(again, list) || !bytes.Contains(list, []byte("model.safetensors")) {
+		t.Errorf("a list: %s, %.300s", res.Status, again)
+	}
+	if res, _ := get(t, "GET", lists+"other"); res.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a list that is not known: %s", res.Status)
+	}
 	if m := n.fromS3(t, s3Model); m.State != cacheapi.Whole || !m.Stale {
 		t.Errorf("%+v", m)
 	}
@@ -478,5 +487,24 @@ func TestS3IsReadOnce(t *testing.T) {
 	done.Wait()
 	if read := b.bytes(); read != int64(len(big)) {
 		t.Errorf("%d bytes were read of a file of %d", read, len(big))
+	}
+}
+
+// Askers choose what lists they ask for, so few are kept.
+func TestListsThatAreKeptAreFew(t *testing.T) {
+	n := begin(t, settings(t, "http://127.0.0.1:1"))
+	for i := range 520 {
+		if err := n.library.Remember(fmt.Sprint(i), i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept, last := 0, -1
+	for i := range 520 {
+		if n.library.Recall(fmt.Sprint(i), &last) {
+			kept++
+		}
+	}
+	if kept != 500 || last != 519 {
+		t.Errorf("%d are kept, the last one is %d", kept, last)
 	}
 }

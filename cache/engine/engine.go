@@ -69,6 +69,43 @@ func (e *Engine) Pull(ctx context.Context, image string) error {
 	}
 }
 
+// PullAs pulls an image by one name and gives it another, and keeps that alone. A name with a
+// digest only a pull can give; with all layers here it reads no more than the manifest.
+func (e *Engine) PullAs(ctx context.Context, from, name string) error {
+	if err := e.Pull(ctx, from); err != nil {
+		return err
+	}
+	err := e.name(ctx, from, name)
+	res, failed := e.ask(ctx, http.MethodDelete, "/images/"+from)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	defer res.Body.Close()
+	if err == nil && res.StatusCode != http.StatusOK {
+		return refusal(res)
+	}
+	return err
+}
+
+func (e *Engine) name(ctx context.Context, from, name string) error {
+	if strings.Contains(name, "@") {
+		return e.Pull(ctx, name)
+	}
+	repository, tag := name, "latest"
+	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
+		repository, tag = name[:colon], name[colon+1:]
+	}
+	res, err := e.ask(ctx, http.MethodPost, "/images/"+from+"/tag?"+url.Values{"repo": {repository}, "tag": {tag}}.Encode())
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusCreated {
+		return refusal(res)
+	}
+	return nil
+}
+
 func (e *Engine) ask(ctx context.Context, method, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://engine"+path, nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/xml"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -148,7 +149,24 @@ func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, er
 	if f.Origin == nil {
 		return nil, errNoBucket
 	}
-	err = f.Origin.Keys(ctx, f.Token("s3", a.namespace), a.bucket, p.prefix, p.from(), p.delimiter == "", add)
+	token := f.Token("s3", a.namespace)
+	err = f.Origin.Keys(ctx, token, a.bucket, p.prefix, p.from(), p.delimiter == "", add)
+	return f.remembered(a, p, token, keys, err)
+}
+
+// remembered keeps a page that S3 gave, and is the one kept last for this asker where S3
+// does not answer.
+func (f *Face) remembered(a ask, p paging, token string, keys []origin.Key, err error) ([]origin.Key, error) {
+	question := fmt.Sprintf("%q", []string{"s3 list", a.bucket, p.prefix, p.delimiter, p.after, strconv.Itoa(p.most), token})
+	switch {
+	case err == nil:
+		if failed := f.Library.Remember(question, keys); failed != nil {
+			f.Log.Warn("a list of S3 could not be written", "bucket", a.bucket, "error", failed)
+		}
+	case !origin.Final(err) && f.Library.Recall(question, &keys):
+		f.Log.Warn("S3 does not answer; the last list known is used", "bucket", a.bucket, "prefix", p.prefix, "error", err)
+		return keys, nil
+	}
 	return keys, err
 }
 

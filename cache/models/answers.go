@@ -1,0 +1,64 @@
+package models
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// mostAnswers bounds the answers that are kept: askers choose the questions.
+const mostAnswers = 500
+
+// Remember keeps the answer to a question, in place of an earlier one. The question is
+// written as its digest alone.
+func (l *Library) Remember(question string, answer any) error {
+	text, err := json.Marshal(answer)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(l.answers(), 0o700); err != nil {
+		return err
+	}
+	if err := l.Cache.Store().WriteFile(l.answer(question), text); err != nil {
+		return err
+	}
+	return l.forgetAnswers()
+}
+
+// forgetAnswers removes the answers that were given the longest ago.
+func (l *Library) forgetAnswers() error {
+	entries, err := os.ReadDir(l.answers())
+	if err != nil || len(entries) <= mostAnswers {
+		return err
+	}
+	age := map[string]time.Time{}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			age[e.Name()] = info.ModTime()
+		}
+	}
+	names := slices.SortedFunc(maps.Keys(age), func(a, b string) int { return age[a].Compare(age[b]) })
+	for _, name := range names[:max(0, len(names)-mostAnswers)] {
+		if err := os.Remove(filepath.Join(l.answers(), name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Recall reads the answer to a question, and reports whether there is one.
+func (l *Library) Recall(question string, answer any) bool {
+	text, err := os.ReadFile(l.answer(question))
+	return err == nil && json.Unmarshal(text, answer) == nil
+}
+
+func (l *Library) answers() string { return filepath.Join(l.dir(), "answers") }
+
+func (l *Library) answer(question string) string {
+	return filepath.Join(l.answers(), digest(question)+".json")
+}
