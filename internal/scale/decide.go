@@ -166,14 +166,15 @@ func (p Policy) counts(held []float64, classes []Class) []int {
 	for c, n := range throughout {
 		serves += n * classes[c].capacity(g)
 	}
-	if float64(serves) >= nearly*float64(planned) {
+	if !equal(classes) && float64(serves) >= nearly*float64(planned) {
 		return now
 	}
 	return counts
 }
 
 // nearly is the part of the present demand that replicas must serve which have been planned
-// for a cold start, so that no others are kept beside them.
+// for a cold start, so that no others are kept beside them. Where every slot counts the same
+// that cannot be known: classes may differ all the same.
 const nearly = 0.85
 
 // shrink lets a count fall to what is planned, or to the most that is needed at a

@@ -66,7 +66,7 @@ func (r *Replay) frontier(trace []simulate.Request) (out []simulate.Point) {
 	for _, stretch := range stretches {
 		o := *r.config.Objective
 		for _, limit := range []*time.Duration{&o.TTFT, &o.TPOT, &o.E2E} {
-			*limit = time.Duration(stretch * float64(*limit))
+			*limit = time.Duration(stretch * float64(*limit)).Round(time.Millisecond)
 		}
 		result, classes := r.promised(o, trace)
 		out = append(out, simulate.Point{
