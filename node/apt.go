@@ -29,9 +29,10 @@ type apt struct {
 }
 
 // options are those of every call of apt-get that changes something. Configuration files
-// that an administrator changed stay.
+// that an administrator changed stay. Holds count for nothing, as all packages of the
+// driver are held between two changes; those of others are kept by simulate.
 func (a apt) options() []string {
-	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages", "--ignore-hold",
 		"-o", "Dir::Cache::archives=" + a.dir, "-o", "APT::Keep-Downloaded-Packages=true", "-o", "APT::Sandbox::User=root",
 		"-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
 		"-o", "Dpkg::Use-Pty=0"}

@@ -206,6 +206,34 @@ func TestAnOlderVersionOnAFreshHost(t *testing.T) {
 	}
 }
 
+// The other kind of modules goes with all that belongs to it, though it is held, and comes
+// back on the way back.
+func TestOtherModules(t *testing.T) {
+	r := newRig(t)
+	open, err := debian.OpenModules(t.Context(), older)
+	r.must(err)
+	r.must(r.Publish(t.Context(), open))
+	_, err = r.Run(t.Context(), "apt-get", "-y", "-q", "-o", "Dpkg::Use-Pty=0", "--ignore-hold", "--allow-change-held-packages", "install", "nvidia-open-kernel-dkms", "nvidia-kernel-dkms-")
+	r.must(err)
+	r.must(r.hold(t.Context(), gpu.NVIDIA))
+	s := r.planned()
+	if !slices.Equal(s.Plan.Remove, []string{"nvidia-open-kernel-dkms"}) {
+		t.Fatalf("%+v", s.Plan)
+	}
+	r.must(r.fetch(t.Context(), s))
+	r.must(r.install(t.Context(), s.Plan))
+	r.must(r.hold(t.Context(), gpu.NVIDIA))
+	r.has(newer, true)
+	r.must(r.restore(t.Context(), s.From, r.facts().DriverPackages(gpu.NVIDIA)))
+	var now []driver.Pin
+	for _, p := range r.facts().DriverPackages(gpu.NVIDIA) {
+		now = append(now, driver.Pin{Name: p.Name, Version: p.Version})
+	}
+	if !slices.Equal(now, s.From) {
+		t.Errorf("%v, want %v", now, s.From)
+	}
+}
+
 // A package whose script fails is left half-configured; the way back mends it.
 func TestAHalfConfiguredPackage(t *testing.T) {
 	r := newRig(t)

@@ -14,7 +14,7 @@ import (
 
 // Package is a small package that stands in for one of a driver's.
 type Package struct {
-	Name, Version, Depends string
+	Name, Version, Depends, Conflicts string
 	// Files are its files by path, and Scripts its maintainer scripts by name.
 	Files, Scripts map[string]string
 }
@@ -48,6 +48,18 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 		p.Scripts["postinst"] = fmt.Sprintf("if [ -e /etc/fails-%s-%s ]; then echo 'make: *** Error 2' >&2; exit 1; fi\n%s", p.Name, version, p.Scripts["postinst"])
 	}
 	return append(list, Package{Name: "linux-headers-" + Kernel, Version: "6.1.147-1"}), nil
+}
+
+// OpenModules are the packages of a version that hold the other kind of kernel modules, in
+// place of nvidia-kernel-dkms.
+func OpenModules(ctx context.Context, version string) ([]Package, error) {
+	module, err := moduleFile(ctx, version)
+	full := version + "-1"
+	return []Package{
+		{Name: "nvidia-open-kernel-support", Version: full, Depends: "nvidia-alternative (= " + full + ")"},
+		{Name: "nvidia-open-kernel-dkms", Version: full, Depends: "nvidia-open-kernel-support (= " + full + ")", Conflicts: "nvidia-kernel-dkms",
+			Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current-open.ko": module}},
+	}, err
 }
 
 // moduleFile compiles a file that modinfo reads as a kernel module of a version.
@@ -132,6 +144,9 @@ func (p Package) control() string {
 	text := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: nobody <nobody@example.com>\nDescription: stands in for a driver's\n", p.Name, p.Version)
 	if p.Depends != "" {
 		text += "Depends: " + p.Depends + "\n"
+	}
+	if p.Conflicts != "" {
+		text += "Conflicts: " + p.Conflicts + "\n"
 	}
 	return text
 }
