@@ -156,9 +156,9 @@ func gatewayPeers(c *config.Config, client *consul.Client, log *slog.Logger) *pe
 	}
 	switch c.Peers.TLS {
 	case "files":
-		o.Server, o.Client = peers.Secure(peers.Files{Cert: c.Peers.CertFile, Key: c.Peers.KeyFile, CA: c.Peers.CAFile})
+		o.Security = peers.Secure(peers.Files{Cert: c.Peers.CertFile, Key: c.Peers.KeyFile, CA: c.Peers.CAFile})
 	case "connect":
-		o.Server, o.Client = peers.Secure(&control.Identity{Client: client, Config: c.Consul})
+		o.Security = peers.Secure(&control.Identity{Client: client, Config: c.Consul})
 	}
 	return peers.New(o)
 }

@@ -1,5 +1,5 @@
-// Package control is what the gateway tells Consul and Nomad: the rates that it
-// learned, where it listens, and that a service is to be started.
+// Package control writes to Consul and Nomad for the gateway: learned rates, where it
+// listens, who owns a service, and the start of a service.
 package control
 
 import (
@@ -15,6 +15,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot/gateway/config"
+	"aliquot/gateway/peers"
 	"aliquot/internal/api"
 	"aliquot/internal/dispatch"
 	"aliquot/internal/learned"
@@ -24,8 +25,10 @@ import (
 // usual CONSUL_* environment.
 func NewConsul(c *config.Consul) (*consul.Client, error) {
 	conf := consul.DefaultConfig()
-	// Tokens are read anew for each request.
+	// Tokens are read for each request.
 	conf.Token, conf.TokenFile = "", ""
+	// A question to an agent that is cut off fails soon, and is asked again when it is back.
+	conf.Transport.DialContext = (&net.Dialer{Timeout: dialWithin, Control: peers.Bound}).DialContext
 	if c.Address != "" {
 		conf.Address = c.Address
 	}
@@ -37,6 +40,9 @@ func NewConsul(c *config.Consul) (*consul.Client, error) {
 	}
 	return consul.NewClient(conf)
 }
+
+// dialWithin bounds how long a connection to Consul takes to open.
+const dialWithin = 2 * time.Second
 
 // Rates is the learned rates in Consul KV, one key per service and gateway.
 type Rates struct {

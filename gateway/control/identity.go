@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
+	"time"
 
 	consul "github.com/hashicorp/consul/api"
 
@@ -14,14 +16,46 @@ import (
 )
 
 // Identity is the gateway's identity in Consul's service mesh: a leaf certificate that
-// the agent keeps fresh.
+// the agent keeps fresh. What the agent said last is kept, so that gateways can still
+// connect to each other while it does not answer.
 type Identity struct {
 	Client *consul.Client
 	Config *config.Consul
+
+	mu    sync.Mutex
+	leaf  *tls.Certificate
+	roots *x509.CertPool
 }
+
+// soon is how long an agent may take to answer where its last answer can be used.
+const soon = 250 * time.Millisecond
 
 // Certificate is that of peers.Identity.
 func (i *Identity) Certificate(ctx context.Context) (*tls.Certificate, error) {
+	known := i.known(time.Now())
+	if known != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, soon)
+		defer cancel()
+	}
+	fresh, err := i.askLeaf(ctx)
+	if err != nil && known != nil {
+		return known, nil
+	}
+	return fresh, err
+}
+
+// known is the last leaf certificate; nil where it is not valid any more.
+func (i *Identity) known(now time.Time) *tls.Certificate {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.leaf == nil || now.After(i.leaf.Leaf.NotAfter) {
+		return nil
+	}
+	return i.leaf
+}
+
+func (i *Identity) askLeaf(ctx context.Context) (*tls.Certificate, error) {
 	q, err := i.options(ctx)
 	if err != nil {
 		return nil, err
@@ -31,11 +65,32 @@ func (i *Identity) Certificate(ctx context.Context) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("peers: Consul gives no certificate for service %s: %w", i.Config.Service, err)
 	}
 	pair, err := tls.X509KeyPair([]byte(leaf.CertPEM), []byte(leaf.PrivateKeyPEM))
-	return &pair, err
+	if err != nil {
+		return nil, fmt.Errorf("peers: the certificate that Consul gives: %w", err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.leaf = &pair
+	return i.leaf, nil
 }
 
 // Roots is that of peers.Identity.
-func (i *Identity) Roots(ctx context.Context) (*x509.CertPool, error) {
+func (i *Identity) Roots(ctx context.Context, fresh bool) (*x509.CertPool, error) {
+	i.mu.Lock()
+	known := i.roots
+	i.mu.Unlock()
+	if fresh || known == nil {
+		return i.askRoots(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	if now, err := i.askRoots(ctx); err == nil {
+		return now, nil
+	}
+	return known, nil
+}
+
+func (i *Identity) askRoots(ctx context.Context) (*x509.CertPool, error) {
 	q, err := i.options(ctx)
 	if err != nil {
 		return nil, err
@@ -48,6 +103,9 @@ func (i *Identity) Roots(ctx context.Context) (*x509.CertPool, error) {
 	for _, r := range list.Roots {
 		roots.AppendCertsFromPEM([]byte(r.RootCertPEM))
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.roots = roots
 	return roots, nil
 }
 
@@ -66,5 +124,5 @@ func (i *Identity) Check(c *x509.Certificate) error {
 			return nil
 		}
 	}
-	return errors.New("peers: the other end's certificate is not one of service " + i.Config.Service)
+	return errors.New("peers: the certificate of the other gateway is not one of service " + i.Config.Service)
 }

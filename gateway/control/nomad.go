@@ -13,7 +13,7 @@ import (
 // usual NOMAD_* environment.
 func NewNomad(c *config.Nomad) (*nomad.Client, error) {
 	conf := nomad.DefaultConfig()
-	conf.SecretID = "" // tokens are read anew for each request
+	conf.SecretID = "" // tokens are read for each request
 	if c.Address != "" {
 		conf.Address = c.Address
 	}

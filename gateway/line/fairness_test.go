@@ -20,8 +20,15 @@ func (n *node) ask(tenant string, took time.Duration, order *[]string) {
 		}
 		w.mu.Lock()
 		*order = append(*order, tenant)
+		id := p.Endpoint.ID
+		if w.busy[id]++; w.busy[id] > w.slots {
+			w.t.Errorf("replica %s serves %d of %d", id, w.busy[id], w.slots)
+		}
 		w.mu.Unlock()
 		time.Sleep(took)
+		w.mu.Lock()
+		w.busy[id]--
+		w.mu.Unlock()
 		if ctx.Err() == nil {
 			shared.Leave(&p, dispatch.Served, 0)
 		}

@@ -24,6 +24,11 @@ type book struct {
 	queued amount
 	spoke  time.Time // when it was heard last
 	report uint64    // of the gateway, that guests are from
+	// claim is the number of the Claimed that it was sent last, and answered says that its
+	// report has begun since: whatever comes before is of an earlier claim, and may be from
+	// before this process was stopped.
+	claim    uint64
+	answered bool
 	// reported says that guests are all that the gateway has: until then it may use its
 	// part of the slots.
 	reported bool
@@ -40,6 +45,7 @@ type guest struct {
 	id      uint64
 	present bool // it is in the queue or holds a slot of it
 	granted time.Time
+	strange bool // no placement of this gateway serves it
 }
 
 func (s *Shared) book(of ownership.ID) *book {
@@ -51,7 +57,7 @@ func (s *Shared) book(of ownership.ID) *book {
 	return b
 }
 
-// told is called under the lock when the queue decided for a guest.
+// told is called under the lock when the queue has decided on a guest.
 func (g *guest) told(p *Pass, now time.Time) {
 	_, epoch, _ := g.of.owned.Role()
 	r := talk.Record{Service: g.of.name, Epoch: epoch, ID: g.id, Report: g.of.book(g.from).report}
@@ -72,7 +78,12 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 	if r.Request == nil {
 		return
 	}
+	placement, known := s.translate(r)
+	if !known && r.Replica == "" {
+		return
+	}
 	g := s.guest(from, r)
+	g.ticket.Placement, g.strange = placement, !known
 	if r.Kind == talk.Seat {
 		s.seatGuest(g, r, now)
 		return
@@ -118,7 +129,7 @@ func (g *guest) adopt(r *talk.Record, now time.Time) {
 	s.marks(&g.ticket, r, now)
 }
 
-// marks tells the queue what has come of an answer.
+// marks passes the progress of an answer to the queue.
 func (s *Shared) marks(t *dispatch.Ticket, r *talk.Record, now time.Time) {
 	if r.Began {
 		s.queue.Began(t, now)
@@ -140,7 +151,7 @@ func (s *Shared) endpoint(r *talk.Record) *Endpoint {
 	return &Endpoint{ID: r.Replica, Address: r.Address, Class: r.Class, Value: s.value(r.Class)}
 }
 
-// dismiss takes a guest out, whatever it holds.
+// dismiss removes a guest, whatever it holds.
 func (s *Shared) dismiss(g *guest, now time.Time) {
 	if b := s.book(g.from); b.guests[g.id] == g {
 		delete(b.guests, g.id)
@@ -154,7 +165,7 @@ func (s *Shared) dismiss(g *guest, now time.Time) {
 	}
 }
 
-// unseat takes out the guests that wait: their gateway may not hear of a slot.
+// unseat removes the guests that wait: a grant may not reach their gateway.
 func (s *Shared) unseat(b *book, now time.Time) {
 	for _, g := range b.guests {
 		if g.Endpoint == nil {
@@ -167,8 +178,8 @@ func (s *Shared) unseat(b *book, now time.Time) {
 // signs of life after this one that they do not hear each other.
 const untakenAfter = ownership.Silence + 2*ownership.Beat
 
-// untaken takes back what was granted to a gateway that was not heard since: it was
-// silent for so long that it throws such grants away when it goes on.
+// untaken takes back the grants to a gateway since it was last heard: it has been silent
+// for so long that it discards them when it continues.
 func (s *Shared) untaken(b *book, now time.Time) {
 	for _, g := range b.guests {
 		if g.Endpoint != nil && g.granted.After(b.spoke) {
@@ -177,7 +188,7 @@ func (s *Shared) untaken(b *book, now time.Time) {
 	}
 }
 
-// begin takes that a gateway begins a report.
+// begin starts a gateway's report.
 func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	s.unseat(b, now)
 	for id, g := range b.guests {
@@ -187,7 +198,7 @@ func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	b.report = report
 }
 
-// end takes that its report is complete.
+// end completes a gateway's report.
 func (s *Shared) end(b *book, now time.Time) {
 	for _, g := range b.unconfirmed {
 		s.dismiss(g, now)
@@ -195,7 +206,7 @@ func (s *Shared) end(b *book, now time.Time) {
 	b.unconfirmed, b.reported, b.among = nil, true, nil
 }
 
-// empty takes out all guests of a gateway.
+// empty removes all guests of a gateway.
 func (s *Shared) empty(b *book, now time.Time) {
 	for _, g := range b.unconfirmed {
 		s.dismiss(g, now)
@@ -206,7 +217,7 @@ func (s *Shared) empty(b *book, now time.Time) {
 	}
 }
 
-// ended takes a guest's slot back, or gives it another.
+// ended frees a guest's slot, or queues the guest for another.
 func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 	g := s.book(from).guests[r.ID]
 	if g == nil {
@@ -217,6 +228,8 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 		s.dismiss(g, now)
 	case r.Kind == talk.Mark:
 		s.marks(&g.ticket, r, now)
+	case r.Kind == talk.Again && g.strange:
+		s.dismiss(g, now)
 	case r.Kind == talk.Again && !g.present:
 		g.Endpoint = nil
 		s.queue.Restore(&g.ticket, now)
@@ -235,11 +248,11 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 	}
 }
 
-// Loads is what this gateway carries, for the others.
+// Loads summarizes the requests of this gateway for the others.
 func (s *Shared) Loads() talk.Load {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens}
+	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens, Config: s.config}
 	l.Charges, l.Tallied = s.tally(time.Now())
 	for id, h := range s.active {
 		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests, Tokens: h.amount.tokens})
@@ -247,7 +260,7 @@ func (s *Shared) Loads() talk.Load {
 	return l
 }
 
-// Carries takes what another gateway says that it carries.
+// Carries takes the summary of another gateway.
 func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	now := time.Now()
 	s.mu.Lock()
@@ -260,7 +273,7 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	}
 }
 
-// show has the series count what another gateway carries.
+// show adds the requests of another gateway to the series.
 func (s *Shared) show(b *book, load talk.Load, now time.Time) {
 	classes := map[string]amount{}
 	for class := range b.shown {
@@ -282,7 +295,7 @@ func (s *Shared) show(b *book, load talk.Load, now time.Time) {
 	b.load, b.queued = load, queued
 }
 
-// presume books what a gateway that does not answer said last that it carries.
+// presume books the requests that a silent gateway last reported.
 func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	if len(b.guests) > 0 {
 		return
@@ -304,19 +317,18 @@ func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	}
 }
 
-// report is all that the owner has to know of what this gateway carries, those that
-// arrived first first.
+// report describes all requests of this gateway to the owner, in order of arrival.
 func (s *Shared) report() []talk.Record {
 	_, epoch, _ := s.owned.Role()
 	s.reports++
-	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, Report: s.reports}}
+	out := []talk.Record{{Kind: talk.Begin, Service: s.name, Epoch: epoch, ID: s.claim, Report: s.reports}}
 	for _, id := range s.inOrder() {
 		out = append(out, s.seats[id].record(talk.Seat))
 	}
 	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
 }
 
-// inOrder lists the requests that this gateway carries, those that came first first.
+// inOrder lists the requests of this gateway in order of arrival.
 func (s *Shared) inOrder() []uint64 {
 	return slices.Sorted(maps.Keys(s.seats))
 }

@@ -55,13 +55,13 @@ type Pass struct {
 	ticket   dispatch.Ticket
 	ready    chan struct{}
 	evicted  bool
-	holder   holder // who is told instead of a goroutine; nil for a goroutine
+	holder   holder // notified in place of a goroutine; nil for a goroutine
 	seat     *seat  // in a Shared
 	tokens   int    // that the series counts
 	waited   time.Duration
 }
 
-// holder is told, under the lock, when its pass got a replica or was evicted.
+// holder is notified, under the lock, when its pass got a replica or was evicted.
 type holder interface {
 	told(p *Pass, now time.Time)
 }
@@ -144,7 +144,7 @@ func (l *Line) grow(p *Pass, r *dispatch.Request, answer int, now time.Time) {
 
 func (p *Pass) counted() amount { return amount{1, p.tokens} }
 
-// evict tells those that made room for a more urgent request.
+// evict notifies requests that made room for a more urgent one.
 func (l *Line) evict(now time.Time) {
 	for t := l.queue.Evicted(); t != nil; t = l.queue.Evicted() {
 		other := t.Value.(*Pass)
@@ -226,7 +226,7 @@ func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 	}
 }
 
-// release tells whether the slot went to a request that waited.
+// release reports whether the slot went to a request that waited.
 func (l *Line) release(p *Pass, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	l.series.active(now, p.Endpoint.Class, p.counted().less())
 	p.Endpoint = nil
@@ -287,8 +287,8 @@ func (l *Line) abandon(p *Pass, err error) error {
 	return err
 }
 
-// pump ties waiting requests to free slots until none is left of either, and
-// tells whether it woke a goroutine.
+// pump gives free slots to waiting requests until none is left of either, and
+// reports whether it woke a goroutine.
 func (l *Line) pump(now time.Time) (woken bool) {
 	if l.may != nil && !l.may(now) {
 		return false

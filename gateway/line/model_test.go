@@ -48,10 +48,14 @@ func restart(w *world) {
 	}
 }
 
-func pauseOne(w *world) {
+func pauseOne(w *world) { w.pause(time.Duration(w.rng.IntN(12000)) * time.Millisecond) }
+
+// stutter stops a gateway for about as long as a lease lasts, or as it takes to be silent.
+func stutter(w *world) { w.pause(time.Duration(300+w.rng.IntN(1200)) * time.Millisecond) }
+
+func (w *world) pause(d time.Duration) {
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
 	if n.alive && !time.Now().Before(n.paused) {
-		d := time.Duration(w.rng.IntN(12000)) * time.Millisecond
 		w.note("gateway %d stops for %v", n.i, d)
 		w.mu.Lock()
 		n.paused = time.Now().Add(d)
@@ -74,9 +78,40 @@ func partition(w *world) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	a, b := [2]int{i, j}, [2]int{j, i}
-	w.cut[a] = !w.cut[a]
-	w.cut[b] = w.cut[a]
-	w.note("gateways %d and %d apart: %t", i, j, w.cut[a])
+	if _, cut := w.cut[a]; cut {
+		delete(w.cut, a)
+		delete(w.cut, b)
+		w.note("gateways %d and %d reach each other", i, j)
+		return
+	}
+	w.cut[a], w.cut[b] = time.Now(), time.Now()
+	w.note("gateways %d and %d are apart", i, j)
+}
+
+// oneWay has a gateway hear nothing from another one, which hears it.
+func oneWay(w *world) {
+	i, j := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
+	if i == j {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, cut := w.cut[[2]int{i, j}]; cut {
+		delete(w.cut, [2]int{i, j})
+		w.note("gateway %d hears %d", j, i)
+		return
+	}
+	w.cut[[2]int{i, j}] = time.Now()
+	w.note("gateway %d does not hear %d", j, i)
+}
+
+// drain has a gateway leave in order, which a crash or a restart ends.
+func drain(w *world) {
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	if !n.leaving && n.alive {
+		w.note("gateway %d drains", n.i)
+		n.leaving = true
+	}
 }
 
 // reset ends streams, with what is on the way.
@@ -126,6 +161,11 @@ func (w *world) heal() {
 		n.consul = true
 	}
 	w.mu.Unlock()
+	for _, n := range w.nodes {
+		if n.alive && n.leaving {
+			w.kill(n)
+		}
+	}
 	for range w.nodes {
 		for _, n := range w.nodes {
 			if !n.alive {
@@ -135,6 +175,23 @@ func (w *world) heal() {
 		restart(w)
 	}
 	w.note("all is well again")
+}
+
+// allSlotsAreFree checks that an owner gives all slots when nothing is served: none is
+// booked for a request that is over, and none is left to a gateway that follows.
+func allSlotsAreFree(t *testing.T, w *world) {
+	owner := w.owner()
+	if owner == nil {
+		t.Error("nobody owns the service")
+		return
+	}
+	owner.shared.mu.Lock()
+	defer owner.shared.mu.Unlock()
+	for _, r := range owner.shared.queue.Replicas() {
+		if r.Active != 0 || r.Usable != w.slots {
+			t.Errorf("the owner has %d of replica %s in use and %d of %d usable", r.Active, r.ID, r.Usable, w.slots)
+		}
+	}
 }
 
 // nothingRemains checks that a gateway counts no request when there is none.
@@ -162,9 +219,12 @@ func TestNoFaultGivesASlotTwice(t *testing.T) {
 	for name, faults := range map[string][]fault{
 		"crashes":    {crash, restart, restart, reset},
 		"stops":      {pauseOne, reset},
+		"stutters":   {stutter, stutter, stutter, pauseOne, reset},
 		"no Consul":  {consulAway, crash, restart, restart},
 		"partitions": {partition, reset},
-		"everything": {crash, restart, restart, pauseOne, consulAway, partition, reset},
+		"one way":    {oneWay, oneWay, partition, reset},
+		"drains":     {drain, crash, restart, restart, reset},
+		"everything": {crash, restart, restart, pauseOne, consulAway, partition, oneWay, drain, reset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			runs := 8
@@ -186,6 +246,7 @@ func TestNoFaultGivesASlotTwice(t *testing.T) {
 					for _, n := range w.nodes {
 						nothingRemains(t, n.shared)
 					}
+					allSlotsAreFree(t, w)
 					if t.Failed() {
 						t.Logf("seed %d", seed)
 						for _, line := range w.trace {

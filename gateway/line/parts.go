@@ -45,7 +45,7 @@ func phaseAt(since time.Duration) phase {
 
 // applied is what the replicas in the queue were computed from.
 type applied struct {
-	done, whole bool
+	done, split bool
 	phase       phase
 	epoch       uint64
 	role        ownership.Role
@@ -57,7 +57,7 @@ type applied struct {
 func (s *Shared) apply(now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	gateways, apart := s.gateways(now)
-	from := applied{true, role == ownership.Apart && s.heardByAll(), s.phase, epoch, role, fmt.Sprint(gateways, apart)}
+	from := applied{true, role == ownership.Apart && s.split, s.phase, epoch, role, fmt.Sprint(gateways, apart)}
 	if from == s.applied && len(apart) == 0 {
 		return
 	}
@@ -66,16 +66,15 @@ func (s *Shared) apply(now time.Time) {
 	for _, p := range apart {
 		taken[p] = s.taken(p)
 	}
-	whole := s.heardByAll()
 	out := make([]Replica, len(s.all))
 	for i, r := range s.all {
 		switch slots := max(r.Slots, 1); role {
 		case ownership.Apart:
 			use := ownership.Part(r.ID, slots, s.self, gateways)
 			switch {
-			case s.phase == parting && whole:
+			case s.phase == parting && !s.split:
 				use = min(use, s.kept[r.ID])
-			case s.phase == keeping && whole:
+			case s.phase == keeping && !s.split:
 				use = s.kept[r.ID]
 			case s.phase != parted:
 				use = 0
@@ -83,12 +82,24 @@ func (s *Shared) apply(now time.Time) {
 			r.Withheld = slots - use
 		case ownership.Owner, ownership.Gathering:
 			for _, p := range apart {
-				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.book(p).among)-taken[p][r.ID])
+				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.dividing(p, gateways))-taken[p][r.ID])
 			}
 		}
 		out[i] = s.within(r, len(gateways), role)
 	}
 	s.put(out, now)
+}
+
+// dividing are the gateways among which another one, which is not known to follow, may divide
+// the slots: fewer make its part larger. It may not know those that have come since it was
+// heard, and may know as well as this one that others have gone.
+func (s *Shared) dividing(by ownership.ID, now []ownership.ID) (all []ownership.ID) {
+	for _, id := range s.book(by).among {
+		if id == by || slices.Contains(now, id) {
+			all = append(all, id)
+		}
+	}
+	return all
 }
 
 // within is a replica of an engine that batches: where its slots are no bound, its

@@ -20,7 +20,7 @@ func (l *Line) Set(replicas []Replica) {
 	}
 }
 
-// replace does the work of Set, and tells whether requests now wait in vain.
+// replace does the work of Set, and reports whether requests now wait in vain.
 func (l *Line) replace(replicas []Replica) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -107,14 +107,14 @@ func (l *Line) State() State {
 	return s
 }
 
-// Starving tells whether a request waits that no known replica could serve.
+// Starving reports whether a request waits that no known replica could serve.
 func (l *Line) Starving() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.queue.Starving()
 }
 
-// StarvesFor tells whether a replica of the class would serve such a request.
+// StarvesFor reports whether a replica of the class would serve such a request.
 func (l *Line) StarvesFor(class string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -162,7 +162,7 @@ func (l *Line) Seed(rates map[string]dispatch.Rate) {
 	l.queue.Seed(rates)
 }
 
-// Observe records what the engine of a replica says of itself.
+// Observe records the state that the engine of a replica reports.
 func (l *Line) Observe(id string, e dispatch.EngineState) {
 	now := time.Now()
 	l.mu.Lock()

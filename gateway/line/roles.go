@@ -8,7 +8,7 @@ import (
 	"aliquot/internal/ownership"
 )
 
-// Take takes records of another gateway about this service, in order.
+// Take applies records of another gateway about this service, in order.
 func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 	now := time.Now()
 	s.mu.Lock()
@@ -35,8 +35,7 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 	s.unlock()
 }
 
-// unlock lets go of the lock, and has a first replica started where requests wait for
-// one.
+// unlock releases the lock, and asks for a first replica where requests wait for one.
 func (s *Shared) unlock() {
 	starved, waits := s.queue.Starving(), s.queue.Waiting() > 0
 	s.mu.Unlock()
@@ -48,7 +47,7 @@ func (s *Shared) unlock() {
 	}
 }
 
-// heard takes what an owner says of itself.
+// heard takes an owner's records about its role.
 func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 	before, _, _ := s.owned.Role()
 	switch r.Kind {
@@ -59,6 +58,7 @@ func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 		s.owned.Lapsed(from, r.Epoch, now)
 	case talk.Claimed:
 		if s.owned.Claimed(from, r.Epoch, now) {
+			s.claim = r.ID
 			if before != ownership.Member {
 				s.charges = s.queue.Charges()
 			}
@@ -70,8 +70,8 @@ func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 	s.changed(before, now)
 }
 
-// wakeUp has the process that was stopped begin again with nothing: grants that were
-// made to it before must not be taken, nor the slots that it had.
+// wakeUp resets a process that was stopped: it must not use grants that it received
+// before, nor hand on the slots that it had.
 func (s *Shared) wakeUp(now time.Time) {
 	if now.Sub(s.looked) < ownership.Lease {
 		return
@@ -85,7 +85,7 @@ func (s *Shared) wakeUp(now time.Time) {
 	s.looked = now
 }
 
-// follow makes this gateway a member: it reports what it carries and decides nothing.
+// follow makes this gateway a member: it reports what it carries, and no longer decides.
 func (s *Shared) follow(owner ownership.ID, now time.Time) {
 	for _, b := range s.books {
 		s.empty(b, now)
@@ -105,9 +105,9 @@ func (s *Shared) follow(owner ownership.ID, now time.Time) {
 	}
 }
 
-// promise tells all gateways the epoch, before anything else that they hear: an owner
-// of an earlier one must not take the next sign of life for a proof that it still is
-// one, and the owner of this one waits for the promise.
+// promise sends the epoch to all gateways, ahead of everything else: an owner of an
+// earlier epoch must not count the next sign of life as a proof that it still is the
+// owner, and the owner of this epoch waits for the promise.
 func (s *Shared) promise(owner ownership.ID) {
 	_, epoch, _ := s.owned.Role()
 	for _, p := range s.view.Peers {
@@ -132,11 +132,8 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 			s.empty(b, now)
 			b.reported = false
 		}
-		clear(s.kept)
-		for id, h := range s.active {
-			s.kept[id] = h.amount.requests
-		}
-		s.phase, s.among = keeping, nil
+		s.keep(before)
+		s.phase, s.among, s.split = keeping, nil, !s.heardByAll()
 	}
 	s.apply(now) // before requests are put on them
 	if before == ownership.Member {
@@ -146,7 +143,24 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	s.pump(now)
 }
 
-// takeBack puts all that this gateway carries into its own queue.
+// keep notes the slots that this gateway holds as it loses the owner: as the owner itself
+// all, as a member those of which the owner knows that they were taken.
+func (s *Shared) keep(before ownership.Role) {
+	clear(s.kept)
+	known := time.Time{}
+	for _, p := range s.view.Peers {
+		if p.ID == s.lastOwner {
+			known = p.Acked
+		}
+	}
+	for _, t := range s.seats {
+		if e := t.pass.Endpoint; e != nil && (before != ownership.Member || t.started.Before(known)) {
+			s.kept[e.ID]++
+		}
+	}
+}
+
+// takeBack puts all requests that this gateway carries into its own queue.
 func (s *Shared) takeBack(now time.Time) {
 	for _, id := range s.inOrder() {
 		t := s.seats[id]
@@ -168,7 +182,7 @@ func (s *Shared) restore(t *seat) {
 	t.queued = true
 }
 
-// answered takes what the owner decided for a request of this gateway.
+// answered applies the owner's decision on a request of this gateway.
 func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	owner, _ := s.owned.Owner()
@@ -181,21 +195,29 @@ func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 		return
 	}
 	t.granted(s.endpoint(r), now)
+	s.queue.Sent(r.Replica, t.request.Blocks)
 }
 
-// asked takes what another gateway asks of the owner.
+// asked handles a request of a member to the owner.
 func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
 		return
 	}
-	s.book(from).spoke = now
+	b := s.book(from)
+	b.spoke = now
+	if r.Kind == talk.Begin {
+		b.answered = r.ID == b.claim
+	}
+	if !b.answered && r.Kind != talk.Lost {
+		return
+	}
 	switch r.Kind {
 	case talk.Begin:
-		s.begin(s.book(from), r.Report, now)
+		s.begin(b, r.Report, now)
 	case talk.End:
 		if s.owned.Reported(from, epoch, now) {
-			s.end(s.book(from), now)
+			s.end(b, now)
 			s.apply(now)
 		}
 		s.step(now)
@@ -208,7 +230,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	}
 }
 
-// Greet tells a gateway that has just become reachable who owns the service.
+// Greet announces the owner to a gateway that has just become reachable.
 func (s *Shared) Greet(to ownership.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,11 +243,19 @@ func (s *Shared) greet(to ownership.ID) {
 		s.unseat(b, time.Now()) // it will report them
 		b.reported = false
 		s.apply(time.Now())
-		s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, Salt: s.salt})
+		s.sendClaim(to, epoch)
 	}
 }
 
-// Saw takes what Consul says of the service.
+// sendClaim has a gateway follow, and begin a report.
+func (s *Shared) sendClaim(to ownership.ID, epoch uint64) {
+	s.claims++
+	b := s.book(to)
+	b.claim, b.answered = s.claims, false
+	s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, ID: b.claim, Salt: s.salt})
+}
+
+// Saw takes the record of the service in Consul.
 func (s *Shared) Saw(r ownership.Record) {
 	now := time.Now()
 	s.mu.Lock()
@@ -295,6 +325,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.view = v
 	claim = s.step(now)
 	s.sweep(now)
+	s.split = s.split || !s.heardByAll()
 	s.apply(now)
 	s.pump(now)
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
@@ -324,7 +355,9 @@ func (s *Shared) step(now time.Time) (claim bool) {
 	case ownership.Claim:
 		claim = true
 	case ownership.Gather:
-		tell(talk.Claimed)
+		for _, p := range s.view.Peers {
+			s.sendClaim(p.ID, epoch)
+		}
 	case ownership.Close:
 		charges = s.queue.Charges()
 		tell(talk.Ended)
@@ -354,7 +387,9 @@ func (s *Shared) sweep(now time.Time) {
 	}
 	for id, b := range s.books {
 		p, there := known[id]
-		if p.Link != ownership.Up {
+		if p.Link == ownership.Up {
+			b.among = nil // see gateways
+		} else {
 			s.unseat(b, now)
 			b.reported = false
 		}

@@ -26,16 +26,19 @@ type Shared struct {
 	owned *ownership.Service
 	send  func(to ownership.ID, r talk.Record)
 
-	seats     map[uint64]*seat // the requests that this gateway carries
-	next      uint64
-	queued    amount
-	active    map[string]*held // of them, by replica
-	books     map[ownership.ID]*book
-	view      ownership.View
-	all       []Replica
-	kept      map[string]int // slots in use when the owner was lost
-	lastOwner ownership.ID   // that was followed
-	looked    time.Time      // when this process last looked about
+	seats  map[uint64]*seat // the requests that this gateway carries
+	next   uint64
+	queued amount
+	active map[string]*held // of them, by replica
+	books  map[ownership.ID]*book
+	view   ownership.View
+	all    []Replica
+	kept   map[string]int // slots in use when the owner was lost
+	// split says that since the owner was lost some gateway was not heard, which may have
+	// come to own the service without a report of kept.
+	split     bool
+	lastOwner ownership.ID // that was followed
+	looked    time.Time    // when this process last looked about
 	// detached says that nobody looks any more; see Detach.
 	detached bool
 	salt     [2]uint64      // of the hashes of prompts
@@ -44,11 +47,15 @@ type Shared struct {
 	// reports numbers the reports of this gateway: what an owner decided by an older one
 	// is void.
 	reports uint64
-	applied applied
+	// claims numbers those that this gateway sent as an owner; claim is the number of the
+	// one that it follows.
+	claims, claim uint64
+	applied       applied
 	// charges are those of the owner that was heard last; tallied when this gateway
 	// counted its own.
 	charges []dispatch.Charge
 	tallied time.Time
+	config  uint64 // of the policy in force
 }
 
 // held is how many requests a gateway has on a replica.
@@ -84,7 +91,7 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 		Line: New(o), name: name, self: self, owned: ownership.New(name, self, now), send: send,
 		seats: map[uint64]*seat{}, active: map[string]*held{}, books: map[ownership.ID]*book{}, kept: map[string]int{},
 	}
-	s.looked = now
+	s.looked, s.config = now, fingerprint(o.Policy)
 	var random [16]byte
 	rand.Read(random[:])
 	s.salt = [2]uint64{binary.LittleEndian.Uint64(random[:]), binary.LittleEndian.Uint64(random[8:])}
@@ -157,7 +164,7 @@ func (s *Shared) place(t *seat, now time.Time) error {
 	return nil
 }
 
-// ask sends the owner, if there is another one, what it has to know of a request.
+// ask sends a request to the owner, if another gateway is it.
 func (s *Shared) ask(t *seat, kind talk.Kind) {
 	owner, known := s.owned.Owner()
 	if !known || owner == s.self {
@@ -167,12 +174,13 @@ func (s *Shared) ask(t *seat, kind talk.Kind) {
 	s.send(owner, r)
 }
 
-// record is what the owner has to know of a request.
+// record describes a request to the owner.
 func (t *seat) record(kind talk.Kind) talk.Record {
 	_, epoch, _ := t.of.owned.Role()
 	r := talk.Record{Kind: kind, Service: t.of.name, Epoch: epoch, ID: t.id, Began: t.began, Tokens: t.tokens, Told: t.settled, Prompt: t.prompt, Cached: t.cached, Output: t.output}
 	if kind == talk.Enter || kind == talk.Seat {
 		r.Request, r.Arrived = &t.request, t.arrived
+		r.Require, r.Prefer = t.of.classesOf(&t.request)
 		if e := t.pass.Endpoint; e != nil {
 			r.Replica, r.Class, r.Address, r.Started = e.ID, e.Class, e.Address, t.started
 		}
@@ -266,7 +274,7 @@ func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
 	s.series.active(now, e.Class, d)
 }
 
-// told is called under the lock when this gateway's own queue decided.
+// told is called under the lock when this gateway's own queue has decided.
 func (t *seat) told(p *Pass, now time.Time) {
 	if p.evicted {
 		t.queued = false
@@ -385,7 +393,7 @@ func (s *Shared) Began(p *Pass) {
 	s.ask(t, talk.Mark)
 }
 
-// markEvery is how often the owner is told how many tokens of an answer have come.
+// markEvery is how often a member reports how many tokens of an answer have come.
 const markEvery = 50 * time.Millisecond
 
 // Progress is that of Line.

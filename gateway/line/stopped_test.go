@@ -8,8 +8,8 @@ import (
 	"aliquot/internal/ownership"
 )
 
-// A gateway that stands still keeps the slots of what it had begun, and not those that it
-// was granted and never took.
+// A stopped gateway keeps the slots of the requests that it had begun, and not those of
+// grants that it never used.
 func TestAStoppedGatewayKeepsNoSlotsThatItDidNotTake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 1, 3, 1, 2)
@@ -52,8 +52,8 @@ func TestAStoppedGatewayKeepsNoSlotsThatItDidNotTake(t *testing.T) {
 	})
 }
 
-// A process that goes on after it stood still gives no slot before it has found out who
-// decides now, whatever happens first.
+// A process that continues after it was stopped grants no slot before it knows who decides
+// now, whatever happens first.
 func TestAWokenGatewayGivesNoSlot(t *testing.T) {
 	for name, first := range map[string]func(*Shared){
 		"nothing": func(*Shared) {},

@@ -16,15 +16,18 @@ import (
 // world is gateways that share a service, what connects them, and the replicas, which
 // count. The gateways are the product's; streams, Consul and the replicas are these.
 type world struct {
-	t     *testing.T
-	rng   *rand.Rand
-	nodes []*node
-	slots int
+	t       *testing.T
+	rng     *rand.Rand
+	nodes   []*node
+	slots   int
+	classes []string // of the replicas, in turn
+	// options are those of the line of a gateway; nil for none.
+	options func(n *node) Options
 
 	mu       sync.Mutex
 	record   ownership.Record
-	cut      map[[2]int]bool
-	streams  map[[2]int]*pipe // by who opened it, and to whom
+	cut      map[[2]int]time.Time // what one says does not reach the other, since then
+	streams  map[[2]int]*pipe     // by who opened it, and to whom
 	busy     map[string]int
 	granters map[uint64]int // who granted in an epoch
 	served   int
@@ -56,7 +59,7 @@ type node struct {
 	links   map[int]*linked
 	beat    uint64
 	sent    map[uint64]time.Time
-	pending func() // the answer to a claim that is under way
+	pending []func() // what is left of a claim that is under way: its write, its answer
 }
 
 type linked struct {
@@ -68,10 +71,40 @@ type linked struct {
 	up      bool
 }
 
-const modelTick = 50 * time.Millisecond
+const (
+	modelTick = 50 * time.Millisecond
+	// stall is how long a host goes on sending that hears no acknowledgement.
+	stall = 400 * time.Millisecond
+	// ends is when it ends the connection.
+	ends = 1600 * time.Millisecond
+)
 
-func newWorld(t *testing.T, seed uint64, n, replicas, slots int) *world {
-	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), slots: slots, cut: map[[2]int]bool{}, streams: map[[2]int]*pipe{}, busy: map[string]int{}, granters: map[uint64]int{}}
+// unheard reports whether nothing that one gateway says reaches another one; entered with
+// the lock held.
+func (w *world) unheard(from, to int, now time.Time) bool {
+	if _, cut := w.cut[[2]int{from, to}]; cut {
+		return true
+	}
+	at, cut := w.cut[[2]int{to, from}]
+	return cut && now.Sub(at) > stall
+}
+
+// apart reports whether a cut keeps two gateways from connecting, and whether it has ended
+// the connections that they had.
+func (w *world) apart(i, j int, now time.Time) (cut, ended bool) {
+	for _, d := range [][2]int{{i, j}, {j, i}} {
+		if at, is := w.cut[d]; is {
+			cut, ended = true, ended || now.Sub(at) > ends
+		}
+	}
+	return cut, ended
+}
+
+func newWorld(t *testing.T, seed uint64, n, replicas, slots int, set ...func(*world)) *world {
+	w := &world{t: t, rng: rand.New(rand.NewPCG(seed, 1)), slots: slots, classes: []string{"c"}, cut: map[[2]int]time.Time{}, streams: map[[2]int]*pipe{}, busy: map[string]int{}, granters: map[uint64]int{}}
+	for _, do := range set {
+		do(w)
+	}
 	for i := range n {
 		w.nodes = append(w.nodes, &node{w: w, i: i, id: ownership.ID(fmt.Sprintf("10.0.0.%d:7070", i)), consul: true})
 	}
@@ -96,10 +129,14 @@ func (n *node) start(replicasCount int) {
 	n.ctx, n.crash = context.WithCancel(context.Background())
 	n.links, n.sent, n.beat = map[int]*linked{}, map[uint64]time.Time{}, 0
 	process := n.process
-	n.shared = NewShared(Options{}, "app", n.id, func(to ownership.ID, r talk.Record) { n.send(process, to, r) })
+	var o Options
+	if n.w.options != nil {
+		o = n.w.options(n)
+	}
+	n.shared = NewShared(o, "app", n.id, func(to ownership.ID, r talk.Record) { n.send(process, to, r) })
 	var all []Replica
 	for i := range replicasCount {
-		all = append(all, Replica{Address: fmt.Sprint(i), Replica: dispatch.Replica{ID: fmt.Sprint(i), Class: "c", Slots: n.w.slots, Weight: 1}})
+		all = append(all, Replica{Address: fmt.Sprint(i), Replica: dispatch.Replica{ID: fmt.Sprint(i), Class: n.w.classes[i%len(n.w.classes)], Slots: n.w.slots, Weight: 1}})
 	}
 	n.shared.Set(all)
 }
@@ -166,10 +203,10 @@ func (n *node) step() {
 	if !n.alive || now.Before(n.paused) {
 		return
 	}
-	if n.pending != nil && w.rng.IntN(2) == 0 {
-		answer := n.pending
-		n.pending = nil
-		answer()
+	if len(n.pending) > 0 && w.rng.IntN(2) == 0 {
+		next := n.pending[0]
+		n.pending = n.pending[1:]
+		next()
 	}
 	for j, other := range w.nodes {
 		if j != n.i {
@@ -194,7 +231,10 @@ func (n *node) dial(j int, other *node, now time.Time) {
 	l := n.link(j, now)
 	w.mu.Lock()
 	key := [2]int{n.i, j}
-	cut := w.cut[key]
+	cut, ended := w.apart(n.i, j, now)
+	if ended && w.rng.IntN(4) == 0 {
+		delete(w.streams, key)
+	}
 	if w.streams[key] == nil {
 		l.up = false
 		switch {
@@ -240,7 +280,7 @@ func (n *node) listen(j int, now time.Time) {
 	w := n.w
 	w.mu.Lock()
 	var answered, asked []talk.Record
-	if !w.cut[[2]int{j, n.i}] {
+	if !w.unheard(j, n.i, now) {
 		if p := w.streams[[2]int{n.i, j}]; p != nil && w.rng.IntN(4) > 0 {
 			answered, p.answer = p.answer, nil
 		}
@@ -301,7 +341,7 @@ func (n *node) look(now time.Time) {
 		l := n.link(j, now)
 		was := l.link
 		switch {
-		case l.up && now.Sub(l.heard) < ownership.Silence:
+		case l.up && now.Sub(l.heard) < ownership.Silence && now.Sub(l.acked) < ownership.Silence:
 			l.link = ownership.Up
 		case l.link == ownership.Up:
 			l.link = ownership.Silent
@@ -310,7 +350,7 @@ func (n *node) look(now time.Time) {
 			greet = append(greet, other.id)
 		}
 		registered := other.alive || now.Sub(other.died) < 3*time.Second
-		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Registered: registered, Strange: l.process == 0, Leaving: other.leaving && l.link == ownership.Up})
+		v.Peers = append(v.Peers, ownership.Peer{ID: other.id, Link: l.link, Heard: l.heard, Acked: l.acked, Registered: registered, Strange: l.process == 0, Leaving: other.leaving && l.link == ownership.Up})
 		if l.link != ownership.Gone && l.acked.Before(acked) {
 			acked = l.acked
 		}
@@ -319,7 +359,7 @@ func (n *node) look(now time.Time) {
 	for _, id := range greet {
 		n.shared.Greet(id)
 	}
-	if n.shared.Look(v) && n.pending == nil {
+	if n.shared.Look(v) && len(n.pending) == 0 {
 		if n.consul {
 			n.claim(now)
 		} else {
@@ -341,36 +381,41 @@ func (n *node) look(now time.Time) {
 func (n *node) claim(sent time.Time) {
 	w := n.w
 	next, old := n.shared.Next()
-	w.mu.Lock()
-	ok := w.record == old
-	if ok {
-		w.record = next
-	}
-	w.mu.Unlock()
-	if w.rng.IntN(10) == 0 {
-		return // the answer is lost
-	}
-	n.pending = func() {
-		if ok {
+	ok := false
+	n.pending = []func(){func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if ok = w.record == old; ok {
+			w.record = next
+		}
+	}, func() {
+		if ok && w.rng.IntN(10) > 0 { // else the answer is lost
 			n.shared.Taken(next.Epoch, sent)
 		}
-	}
+	}}
 }
+
+// patient is how long most requests wait for a slot.
+const patient = 10 * time.Minute
 
 // request carries one request through a gateway.
 func (n *node) request(took time.Duration) {
 	w := n.w
 	ctx, shared := n.ctx, n.shared
+	patience := patient
+	if w.rng.IntN(8) == 0 {
+		patience = time.Duration(w.rng.IntN(2000)) * time.Millisecond
+	}
 	w.mu.Lock()
 	w.open++
 	w.mu.Unlock()
 	go func() {
 		var p Pass
-		err := shared.Enter(ctx, &p, dispatch.Request{Expire: time.Now().Add(10 * time.Minute), Prompt: 100, Output: 10})
+		err := shared.Enter(ctx, &p, dispatch.Request{Expire: time.Now().Add(patience), Prompt: 100, Output: 10})
 		w.mu.Lock()
 		if err != nil {
 			w.open--
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && patience == patient {
 				w.t.Errorf("a request is lost: %v", err)
 			}
 			w.lost++

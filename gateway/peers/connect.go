@@ -10,14 +10,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"aliquot/gateway/talk"
 	"aliquot/internal/ownership"
-)
-
-const (
-	dialWithin = 500 * time.Millisecond
-	dialAgain  = 50 * time.Millisecond
 )
 
 // dial keeps a stream to a gateway open; entered with the lock held.
@@ -54,7 +50,7 @@ func reason(err error) string {
 	if err == nil {
 		return "the stream has ended"
 	}
-	return err.Error()
+	return status.Convert(err).Message()
 }
 
 // wanted reports whether a gateway is still to be dialled: Consul knows it, or it was
@@ -97,18 +93,14 @@ func (h *Hub) lost(id ownership.ID, err error) {
 // talk opens a stream to a gateway and reads it until it ends. It reports whether the
 // gateway was heard on it.
 func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) {
-	raw, err := (&net.Dialer{Timeout: dialWithin}).DialContext(ctx, "tcp", string(id))
+	opened, err := h.connect(ctx, id)
 	if err != nil {
 		return false, err
 	}
 	once := make(chan net.Conn, 1)
-	once <- raw
-	creds := h.options.Client
-	if creds == nil {
-		creds = insecure.NewCredentials()
-	}
+	once <- opened
 	conn, err := grpc.NewClient("passthrough:///"+string(id),
-		grpc.WithTransportCredentials(creds), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(mostFrame)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(mostFrame)),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-once:
@@ -118,7 +110,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 			}
 		}))
 	if err != nil {
-		raw.Close()
+		opened.Close()
 		return false, err
 	}
 	defer conn.Close()
@@ -128,8 +120,8 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	if err != nil {
 		return false, err
 	}
-	s := newStream(client)
-	s.send(talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process})
+	s := h.newStream(client)
+	s.send(h.hello())
 	h.tasks.Go(func() {
 		s.write()
 		cancel() // whoever reads has to connect again
@@ -157,11 +149,12 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 	for i := range records {
 		switch r := &records[i]; r.Kind {
 		case talk.Hello:
+			s.met(r)
 			p.out, fresh = s, true
 			restarted = p.incarnate(r.Process)
 			p.Link = ownership.Silent // lookAt makes it Up, and greets
 		case talk.Beat:
-			p.number, p.Leaving = r.Beat, r.Leaving
+			p.number, p.Leaving, p.serves = r.Beat, r.Leaving, servicesOf(r)
 		}
 	}
 	lines := h.all()
@@ -179,17 +172,29 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 	h.pass(id, records)
 }
 
+// servicesOf are those that a sign of life names.
+func servicesOf(beat *talk.Record) map[string]bool {
+	out := make(map[string]bool, len(beat.Loads))
+	for _, l := range beat.Loads {
+		out[l.Service] = true
+	}
+	return out
+}
+
 // incarnate notes which process a gateway is, and reports whether it was another one
 // before, which has ended with all that it carried.
 func (p *peer) incarnate(process uint64) (restarted bool) {
 	restarted = p.process != 0 && p.process != process
+	if restarted {
+		p.serves = nil
+	}
 	p.process = process
 	return restarted
 }
 
 // serve is the stream that another gateway opened.
 func (h *Hub) serve(server grpc.ServerStream) error {
-	s := newStream(server)
+	s := h.newStream(server)
 	defer s.close()
 	wrote := make(chan error, 1)
 	go func() { wrote <- s.write() }()
@@ -202,6 +207,7 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 					s.close()
 					return
 				}
+				s.met(&records[0])
 				from = ownership.ID(records[0].Gateway)
 				h.welcome(from, s, records[0].Process)
 			}
@@ -235,7 +241,7 @@ func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	if p.Link == ownership.Gone {
 		p.Link, p.Heard = ownership.Silent, now
 	}
-	s.send(talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process})
+	s.send(h.hello())
 	h.dial(p)
 	lines := h.all()
 	h.mu.Unlock()
@@ -301,6 +307,7 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 				h.mu.Unlock()
 				if l != nil {
 					l.Carries(from, load)
+					h.compare(from, load, l.Config())
 				}
 			}
 		case talk.Spent:
@@ -311,6 +318,24 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 				spent(r.Tenant, r.Amount)
 			}
 		}
+	}
+}
+
+// compare says when a gateway begins and ends to have another configuration of a service.
+func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
+	differs := load.Config != 0 && load.Config != own
+	h.mu.Lock()
+	p := h.peers[with]
+	changed := p != nil && p.differs[load.Service] != differs
+	if changed {
+		p.differs[load.Service] = differs
+	}
+	h.mu.Unlock()
+	switch {
+	case changed && differs:
+		h.options.Log.Warn("a gateway has another configuration of a service; that of the owner is in force", "gateway", with, "service", load.Service)
+	case changed:
+		h.options.Log.Info("a gateway has the same configuration of a service again", "gateway", with, "service", load.Service)
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package peers connects the gateways that serve the same services. Each opens a
-// stream to every other one, on which it asks for slots where the other one decides
-// (see package ownership), and says on all of them that it is there.
+// stream to every other one. On it, it asks for slots where the other one decides
+// (see package ownership), and sends signs of life.
 package peers
 
 import (
@@ -44,15 +44,15 @@ type Options struct {
 	Self     ownership.ID
 	Address  string // to listen at
 	Registry Registry
-	// Server and Client secure the streams; nil for plain TCP.
-	Server, Client credentials.TransportCredentials
-	Log            *slog.Logger
+	Security *Security // of the streams; nil for plain TCP
+	Log      *slog.Logger
 }
 
 // Hub is this gateway's connections to the others.
 type Hub struct {
 	options  Options
 	process  uint64
+	version  uint64 // that this gateway speaks
 	listener net.Listener
 	server   *grpc.Server
 
@@ -80,14 +80,28 @@ type peer struct {
 	number  uint64  // of the beat that was heard last
 	acked   time.Time
 	dialing bool
+	// serves are the services that it has; nil while that is not known.
+	serves map[string]bool
+	// differs are those of which it has another configuration.
+	differs map[string]bool
 }
+
+// both reports whether this gateway and the other one hear each other. Where only one of
+// them hears the other, both must know in the same time: what one was granted that is not
+// heard is void by then.
+func (p *peer) both(now time.Time) bool {
+	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.Silence && now.Sub(p.acked) < ownership.Silence
+}
+
+// has reports whether the gateway may hold slots of a service, or come to own it.
+func (p *peer) has(service string) bool { return p.serves == nil || p.serves[service] }
 
 // New returns a hub; it opens nothing yet.
 func New(o Options) *Hub {
 	var random [8]byte
 	rand.Read(random[:])
 	return &Hub{
-		options: o, process: binary.LittleEndian.Uint64(random[:]),
+		options: o, process: binary.LittleEndian.Uint64(random[:]), version: talk.Version,
 		lines: map[string]*line.Shared{}, peers: map[ownership.ID]*peer{}, records: map[string]ownership.Record{},
 		looks: make(chan struct{}, 1), claims: map[string]bool{},
 	}
@@ -140,7 +154,7 @@ func (h *Hub) Live() (n int) {
 
 // Listen opens the listener for the other gateways.
 func (h *Hub) Listen() error {
-	l, err := net.Listen("tcp", h.options.Address)
+	l, err := (&net.ListenConfig{Control: Bound}).Listen(context.Background(), "tcp", h.options.Address)
 	h.listener = l
 	return err
 }
@@ -159,8 +173,8 @@ func (h *Hub) Run(ctx context.Context) {
 	h.ctx = ctx
 	h.mu.Unlock()
 	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame)}
-	if h.options.Server != nil {
-		options = append(options, grpc.Creds(h.options.Server))
+	if s := h.options.Security; s != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(s.server)))
 	}
 	h.server = grpc.NewServer(options...)
 	h.server.RegisterService(h.service(), h)
@@ -185,7 +199,7 @@ func (h *Hub) Run(ctx context.Context) {
 	}
 }
 
-// look has the lines looked at soon.
+// look wakes the loop of Run, which calls lookAt.
 func (h *Hub) look() {
 	select {
 	case h.looks <- struct{}{}:
@@ -236,7 +250,7 @@ func (h *Hub) members(all []Member) {
 func (h *Hub) peer(id ownership.ID, now time.Time) *peer {
 	p := h.peers[id]
 	if p == nil {
-		p = &peer{Peer: ownership.Peer{ID: id, Heard: now}}
+		p = &peer{Peer: ownership.Peer{ID: id, Heard: now}, differs: map[string]bool{}}
 		h.peers[id] = p
 	}
 	return p
@@ -268,17 +282,17 @@ func (h *Hub) all() map[string]*line.Shared {
 	return out
 }
 
-// lookAt has every line look at what is known.
+// lookAt passes what is known of the other gateways to every line.
 func (h *Hub) lookAt() {
 	now := time.Now()
 	h.mu.Lock()
-	view := ownership.View{Consul: h.consul, Leaving: h.leaving}
 	acked := now
 	var greet []ownership.ID
+	var live []*peer
 	for id, p := range h.peers {
 		was := p.Link
 		switch {
-		case p.out != nil && now.Sub(p.Heard) < ownership.Silence:
+		case p.both(now):
 			p.Link = ownership.Up
 		case p.Link == ownership.Up:
 			p.Link = ownership.Silent
@@ -291,25 +305,36 @@ func (h *Hub) lookAt() {
 			continue
 		}
 		p.Strange = p.process == 0
-		view.Peers = append(view.Peers, p.Peer)
+		live = append(live, p)
 		if p.Link != ownership.Gone && p.acked.Before(acked) {
 			acked = p.acked
 		}
 	}
-	lines := h.all()
+	lines, views := h.all(), map[string]ownership.View{}
+	for name := range lines {
+		v := ownership.View{Consul: h.consul, Leaving: h.leaving}
+		for _, p := range live {
+			if p.has(name) {
+				seen := p.Peer
+				seen.Acked = p.acked
+				v.Peers = append(v.Peers, seen)
+			}
+		}
+		views[name] = v
+	}
 	h.mu.Unlock()
 	for name, l := range lines {
 		l.Acked(acked)
 		for _, id := range greet {
 			l.Greet(id)
 		}
-		if l.Look(view) {
+		if l.Look(views[name]) {
 			h.claim(name, l)
 		}
 	}
 }
 
-// beats says to all gateways that this one is there, and what it carries.
+// beats sends a sign of life, with the load of this gateway, to all others.
 func (h *Hub) beats() {
 	h.mu.Lock()
 	lines := h.all()
@@ -330,98 +355,4 @@ func (h *Hub) beats() {
 			p.out.send(talk.Record{Kind: talk.Beat, Heard: p.number, Leaving: h.leaving})
 		}
 	}
-}
-
-// claim takes a service, in the background.
-func (h *Hub) claim(name string, l *line.Shared) {
-	h.mu.Lock()
-	ctx := h.ctx
-	if h.claims[name] {
-		h.mu.Unlock()
-		return
-	}
-	h.claims[name] = true
-	h.mu.Unlock()
-	h.tasks.Go(func() {
-		defer func() {
-			h.mu.Lock()
-			delete(h.claims, name)
-			h.mu.Unlock()
-		}()
-		ctx, cancel := context.WithTimeout(ctx, claimWithin)
-		defer cancel()
-		next, old := l.Next()
-		sent := time.Now()
-		ok, err := h.options.Registry.Swap(ctx, name, old, next)
-		switch {
-		case err != nil:
-			h.options.Log.Warn("a service could not be claimed", "service", name, "error", err)
-			h.mu.Lock()
-			h.consul = false // until it answers again
-			h.mu.Unlock()
-			h.reread(ctx)
-		case ok:
-			h.options.Log.Info("this gateway owns a service", "service", name, "epoch", next.Epoch)
-			l.Taken(next.Epoch, sent)
-			h.look()
-		default:
-			h.reread(ctx)
-		}
-	})
-}
-
-// claimWithin bounds a request to Consul of a claim.
-const claimWithin = 2 * time.Second
-
-// reread takes who owns what from Consul itself.
-func (h *Hub) reread(ctx context.Context) {
-	if records, err := h.options.Registry.Read(ctx); err == nil {
-		h.recorded(records, true)
-	}
-}
-
-// confirmEvery is how often an owner that some gateway does not answer asks Consul
-// whether it still is the owner.
-const confirmEvery = 200 * time.Millisecond
-
-// confirm keeps the leases of an owner while the others cannot.
-func (h *Hub) confirm(ctx context.Context) {
-	tick := time.NewTicker(confirmEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		if !h.doubted() {
-			continue
-		}
-		asked := time.Now()
-		within, cancel := context.WithTimeout(ctx, ownership.Lease)
-		records, err := h.options.Registry.Read(within)
-		cancel()
-		if err != nil {
-			continue
-		}
-		h.mu.Lock()
-		lines := h.all()
-		h.consul = true
-		h.mu.Unlock()
-		for name, l := range lines {
-			l.Confirm(records[name], asked)
-		}
-	}
-}
-
-// doubted reports whether some gateway has not acknowledged a beat of late.
-func (h *Hub) doubted() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, p := range h.peers {
-		if p.Link != ownership.Gone && time.Since(p.acked) > 2*ownership.Beat+ownership.Beat/2 {
-			return len(h.lines) > 0
-		}
-	}
-	return false
 }

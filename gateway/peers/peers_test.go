@@ -2,23 +2,20 @@ package peers
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"fmt"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net"
-	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"aliquot/gateway/line"
+	"aliquot/gateway/peers/peertest"
+	"aliquot/gateway/talk"
 	"aliquot/internal/dispatch"
 	"aliquot/internal/ownership"
 )
@@ -93,10 +90,51 @@ type member struct {
 	id   ownership.ID
 	hub  *Hub
 	line *line.Shared
+	log  *logged
 	end  func()
 }
 
+// logged is what a gateway has logged.
+type logged struct {
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *logged) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, string(line))
+	return len(line), nil
+}
+
+// lines are those about a gateway that hold a text.
+func (l *logged) lines(of ownership.ID, text string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.text {
+		if strings.Contains(line, string(of)) && strings.Contains(line, text) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
 func start(t *testing.T, r *registry, identity Identity) *member {
+	t.Helper()
+	return startAs(t, r, identity, talk.Version)
+}
+
+// startAs starts a gateway that speaks a version.
+func startAs(t *testing.T, r *registry, identity Identity, version uint64) *member {
+	t.Helper()
+	return startWith(t, r, identity, version, "app")
+}
+
+// slots are the replicas of every service.
+var slots = []line.Replica{{Address: "r", Replica: dispatch.Replica{ID: "r", Class: "h100", Slots: 2, Weight: 1}}}
+
+// startWith starts one that has a service.
+func startWith(t *testing.T, r *registry, identity Identity, version uint64, service string) *member {
 	t.Helper()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,13 +142,16 @@ func start(t *testing.T, r *registry, identity Identity) *member {
 	}
 	address := free.Addr().String()
 	free.Close()
-	o := Options{Self: ownership.ID(address), Address: address, Registry: r, Log: slog.New(slog.DiscardHandler)}
+	o := Options{Self: ownership.ID(address), Address: address, Registry: r}
 	if identity != nil {
-		o.Server, o.Client = Secure(identity)
+		o.Security = Secure(identity)
 	}
-	m := &member{id: o.Self, hub: New(o)}
-	m.line = m.hub.Share("app", line.Options{})
-	m.line.Set([]line.Replica{{Address: "r", Replica: dispatch.Replica{ID: "r", Class: "h100", Slots: 2, Weight: 1}}})
+	m := &member{id: o.Self, log: &logged{}}
+	o.Log = slog.New(slog.NewTextHandler(m.log, nil))
+	m.hub = New(o)
+	m.hub.version = version
+	m.line = m.hub.Share(service, line.Options{})
+	m.line.Set(slots)
 	if err := m.hub.Listen(); err != nil {
 		t.Fatal(err)
 	}
@@ -131,12 +172,14 @@ func start(t *testing.T, r *registry, identity Identity) *member {
 
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline, tick := time.After(30*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
 	for !holds() {
-		if time.Now().After(deadline) {
+		select {
+		case <-tick.C:
+		case <-deadline:
 			t.Fatalf("not within 30 s: %s", what)
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 }
 
@@ -193,67 +236,164 @@ func TestGatewaysShareOneQueue(t *testing.T) {
 	<-next
 }
 
-// certificates writes a CA and certificates that it signed.
-func certificates(t *testing.T, names ...string) map[string]Files {
+// certificate has an authority sign one for a gateway, in files of the test.
+func certificate(t *testing.T, a *peertest.Authority, until time.Time) Files {
 	t.Helper()
-	dir := t.TempDir()
-	put := func(name, kind string, der []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	template := func(n int64) *x509.Certificate {
-		return &x509.Certificate{SerialNumber: big.NewInt(n), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
-	}
-	root, rootKey := template(1), key()
-	root.IsCA, root.BasicConstraintsValid, root.KeyUsage = true, true, x509.KeyUsageCertSign
-	der, err := x509.CreateCertificate(rand.Reader, root, root, rootKey.Public(), rootKey)
+	f, err := a.Write(t.TempDir(), "gateway", until)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := put("ca.pem", "CERTIFICATE", der)
-	out := map[string]Files{}
-	for i, name := range names {
-		k := key()
-		der, err := x509.CreateCertificate(rand.Reader, template(int64(i+2)), root, k.Public(), rootKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		private, err := x509.MarshalECPrivateKey(k)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[name] = Files{Cert: put(fmt.Sprintf("%s.pem", name), "CERTIFICATE", der), Key: put(name+"-key.pem", "EC PRIVATE KEY", private), CA: ca}
-	}
-	return out
+	return Files(f)
 }
 
-// A gateway with a certificate of another CA, or with none, is not heard.
+func authority(t *testing.T) *peertest.Authority {
+	t.Helper()
+	a, err := peertest.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// A gateway with a certificate of another CA, with one that has expired, or with none, is
+// not heard, and one line says why.
 func TestOnlyGatewaysAreHeard(t *testing.T) {
-	ours, theirs := certificates(t, "a", "b"), certificates(t, "c")
+	later := time.Now().Add(time.Hour)
+	ours, theirs := authority(t), authority(t)
 	r := newRegistry()
-	all := []*member{start(t, r, ours["a"]), start(t, r, ours["b"])}
+	all := []*member{start(t, r, certificate(t, ours, later)), start(t, r, certificate(t, ours, later))}
 	settled(t, all)
-	stranger, bare := start(t, r, theirs["c"]), start(t, r, nil)
-	await(t, "the strangers were dialled and refused", func() bool {
-		all[0].hub.mu.Lock()
-		defer all[0].hub.mu.Unlock()
-		return len(all[0].hub.peers) == 3
-	})
-	time.Sleep(2 * ownership.Silence)
-	if n := all[0].hub.Live(); n != 1 {
-		t.Errorf("%d gateways are heard, want the one with a certificate", n)
+	for _, m := range all {
+		await(t, "both hear each other", func() bool { return m.hub.Live() == 1 })
 	}
-	if stranger.hub.Live()+bare.hub.Live() != 0 {
-		t.Error("a stranger hears a gateway")
+	for _, c := range []struct {
+		what      string
+		identity  Identity
+		said, own string // in the log of the gateways, and of the stranger
+	}{
+		{"another authority", certificate(t, theirs, later), "certificate of the other gateway is refused: x509: certificate signed by unknown authority", "signed by unknown authority"},
+		{"expired", certificate(t, ours, time.Now().Add(-time.Second)), "the certificate of the other gateway expired at ", "the certificate of this gateway expired at "},
+		{"none", nil, "first record does not look like a TLS handshake", ""},
+	} {
+		stranger := start(t, r, c.identity)
+		for _, m := range all {
+			await(t, c.what+" is refused", func() bool { return len(m.log.lines(stranger.id, c.said)) > 0 })
+			if n := m.hub.Live(); n != 1 {
+				t.Errorf("%s: %d gateways are heard, want the one with a certificate", c.what, n)
+			}
+			await(t, c.what+" says why", func() bool { return len(stranger.log.lines(m.id, c.own)) > 0 })
+		}
+		if stranger.hub.Live() != 0 {
+			t.Errorf("%s: a stranger hears a gateway", c.what)
+		}
+		stranger.end()
+		for _, m := range all {
+			if n := len(m.log.lines(stranger.id, c.said)); n != 1 {
+				t.Errorf("%s: said in %d lines: %v", c.what, n, m.log.lines(stranger.id, c.said))
+			}
+		}
 	}
+}
+
+// Certificates expire and are renewed while requests are served: the streams that are open
+// stay, and new ones have the new certificates.
+func TestCertificatesAreRenewed(t *testing.T) {
+	a, r := authority(t), newRegistry()
+	expires := time.Now().Add(2 * time.Second)
+	var all []*member
+	var files []Files
+	for range 3 {
+		f := certificate(t, a, expires)
+		files, all = append(files, f), append(all, start(t, r, f))
+	}
+	_, others := settled(t, all)
+	var served atomic.Int64
+	done, stop := context.WithCancel(t.Context())
+	var wait sync.WaitGroup
+	for _, m := range all {
+		wait.Go(func() {
+			for done.Err() == nil {
+				m.line.Leave(enter(t, m), dispatch.Served, 0)
+				served.Add(1)
+			}
+		})
+	}
+	goOn := func(what string) {
+		t.Helper()
+		before := served.Load()
+		await(t, what, func() bool { return served.Load() > before+100 })
+	}
+	await(t, "the certificates expire", func() bool { return time.Now().After(expires) })
+	goOn("requests are served with expired certificates on open streams")
+	for _, f := range files {
+		if _, err := a.Write(filepath.Dir(f.Cert), "gateway", time.Now().Add(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// New streams.
+	for _, m := range others {
+		m.hub.mu.Lock()
+		for _, p := range m.hub.peers {
+			p.out.close()
+		}
+		m.hub.mu.Unlock()
+	}
+	settled(t, all)
+	goOn("requests are served with renewed certificates")
+	stop()
+	wait.Wait()
+}
+
+// Gateways of this version and of the next one share a queue, and the next owner takes it
+// over from either. One that is two versions ahead is refused, and both ends say why.
+func TestTwoVersionsShareOneQueue(t *testing.T) {
+	r := newRegistry()
+	all := []*member{start(t, r, nil), start(t, r, nil), startAs(t, r, nil, talk.Version+1), startAs(t, r, nil, talk.Version+1)}
+	owner := share(t, all)
+	owner.end()
+	left := slices.DeleteFunc(all, func(m *member) bool { return m == owner })
+	share(t, left)
+	far := startAs(t, r, nil, talk.Version+2)
+	for _, m := range left {
+		if m.hub.version != talk.Version {
+			continue
+		}
+		for _, at := range []struct{ of, from *member }{{m, far}, {far, m}} {
+			await(t, "the reason", func() bool {
+				return len(at.of.log.lines(at.from.id, "update gateways one release at a time")) > 0
+			})
+		}
+	}
+}
+
+// A gateway that does not serve a service has no say in it, until it serves it.
+func TestAGatewayWithoutTheService(t *testing.T) {
+	r := newRegistry()
+	all := []*member{start(t, r, nil), start(t, r, nil)}
+	other := startWith(t, r, nil, talk.Version, "another")
+	for _, m := range all {
+		await(t, "all hear each other", func() bool { return m.hub.Live() == 2 })
+	}
+	share(t, all)
+	other.line = other.hub.Share("app", line.Options{})
+	other.line.Set(slots)
+	share(t, append(all, other))
+}
+
+// share has gateways take turns with the slots, and returns the owner.
+func share(t *testing.T, all []*member) *member {
+	t.Helper()
+	owner, others := settled(t, all)
+	var held []*line.Pass
+	for _, m := range all[:2] { // both slots
+		held = append(held, enter(t, m))
+	}
+	waits := make(chan *line.Pass)
+	last := others[len(others)-1]
+	go func() { waits <- enter(t, last) }()
+	await(t, "a request waits for the slots of the others", func() bool { return last.line.State().Queued == 1 })
+	all[0].line.Leave(held[0], dispatch.Served, 0)
+	last.line.Leave(<-waits, dispatch.Served, 0)
+	all[1].line.Leave(held[1], dispatch.Served, 0)
+	return owner
 }

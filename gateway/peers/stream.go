@@ -3,6 +3,7 @@ package peers
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -70,18 +71,31 @@ const (
 // stream sends records in the order in which they were given, as many at a time as
 // have come while the last were sent.
 type stream struct {
-	to   transport
-	wake chan struct{}
-	done chan struct{}
-	once sync.Once
+	to  transport
+	own uint64 // the version that this gateway speaks
+	// version is the one that both ends speak.
+	version atomic.Uint64
+	wake    chan struct{}
+	done    chan struct{}
+	once    sync.Once
 
 	mu      sync.Mutex
 	pending []talk.Record
 }
 
-func newStream(to transport) *stream {
-	return &stream{to: to, wake: make(chan struct{}, 1), done: make(chan struct{})}
+func (h *Hub) newStream(to transport) *stream {
+	s := &stream{to: to, own: h.version, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	s.version.Store(talk.Common(s.own, 0))
+	return s
 }
+
+// hello is what this gateway says first on a stream.
+func (h *Hub) hello() talk.Record {
+	return talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process, Speaks: h.version}
+}
+
+// met takes the other end's Hello.
+func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.Speaks, 1))) }
 
 func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
 
@@ -120,7 +134,7 @@ func (s *stream) write() error {
 		for rest := batch; len(rest) > 0; {
 			n := min(len(rest), mostInFrame)
 			// gRPC may keep the bytes until they are on their way.
-			if err := s.to.SendMsg(&frame{talk.Append(nil, rest[:n], time.Now())}); err != nil {
+			if err := s.to.SendMsg(&frame{talk.Append(nil, s.version.Load(), rest[:n], time.Now())}); err != nil {
 				return err
 			}
 			rest = rest[n:]
@@ -137,7 +151,7 @@ func (s *stream) read(got func([]talk.Record)) error {
 		if err := s.to.RecvMsg(&f); err != nil {
 			return err
 		}
-		records, err := talk.Parse(f.b, time.Now())
+		records, err := talk.Parse(f.b, s.own, time.Now())
 		if err != nil {
 			return err
 		}

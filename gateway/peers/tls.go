@@ -7,16 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
-	"google.golang.org/grpc/credentials"
+	"time"
 )
 
 // Identity is by which gateways know each other.
 type Identity interface {
 	// Certificate returns this gateway's own.
 	Certificate(ctx context.Context) (*tls.Certificate, error)
-	// Roots returns those that sign the certificates of gateways.
-	Roots(ctx context.Context) (*x509.CertPool, error)
+	// Roots returns those that sign the certificates of gateways. It may remember them
+	// for a while, but not where fresh is set.
+	Roots(ctx context.Context, fresh bool) (*x509.CertPool, error)
 	// Check refuses a certificate, signed by one of them, that is no gateway's.
 	Check(*x509.Certificate) error
 }
@@ -35,7 +35,7 @@ func (f Files) Certificate(context.Context) (*tls.Certificate, error) {
 }
 
 // Roots is that of Identity.
-func (f Files) Roots(context.Context) (*x509.CertPool, error) {
+func (f Files) Roots(context.Context, bool) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(f.CA)
 	if err != nil {
 		return nil, fmt.Errorf("peers: ca_file: %w", err)
@@ -50,35 +50,77 @@ func (f Files) Roots(context.Context) (*x509.CertPool, error) {
 // Check is that of Identity.
 func (Files) Check(*x509.Certificate) error { return nil }
 
-// Secure returns credentials for both ends of the streams: each proves by a certificate
-// that it is a gateway. Names and addresses are not looked at, as gateways come and go.
-func Secure(i Identity) (server, client credentials.TransportCredentials) {
+// Security is how the streams are secured: each end proves by a certificate that it is a
+// gateway. Names and addresses are not looked at, as gateways come and go.
+type Security struct{ server, client *tls.Config }
+
+// verifyWithin bounds what a handshake asks of Consul.
+const verifyWithin = 10 * time.Second
+
+// Secure returns the security that an identity gives.
+func Secure(i Identity) *Security {
 	verify := func(s tls.ConnectionState) error {
-		if len(s.PeerCertificates) == 0 {
-			return errors.New("peers: the other end has no certificate")
-		}
-		roots, err := i.Roots(context.Background())
-		if err != nil {
-			return err
-		}
-		between := x509.NewCertPool()
-		for _, c := range s.PeerCertificates[1:] {
-			between.AddCert(c)
-		}
-		leaf := s.PeerCertificates[0]
-		_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
-		if err != nil {
-			return err
-		}
-		return i.Check(leaf)
+		ctx, cancel := context.WithTimeout(context.Background(), verifyWithin)
+		defer cancel()
+		return verify(ctx, i, s.PeerCertificates, time.Now())
 	}
-	server = credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
-		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return i.Certificate(h.Context()) },
-	})
-	client = credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify, // instead of by name
-		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) { return i.Certificate(r.Context()) },
-	})
-	return server, client
+	return &Security{
+		server: &tls.Config{
+			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify, NextProtos: []string{"h2"},
+			// One that has expired is presented: the other end says so.
+			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return i.Certificate(h.Context()) },
+		},
+		client: &tls.Config{
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify, NextProtos: []string{"h2"}, // instead of by name
+			GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				own, err := i.Certificate(r.Context())
+				if err != nil {
+					return nil, err
+				}
+				return own, lasts("this gateway", own.Leaf, time.Now())
+			},
+		},
+	}
+}
+
+// verify checks the certificates of the other end.
+func verify(ctx context.Context, i Identity, given []*x509.Certificate, now time.Time) error {
+	if len(given) == 0 {
+		return errors.New("peers: the other gateway has no certificate")
+	}
+	if err := lasts("the other gateway", given[0], now); err != nil {
+		return err
+	}
+	between := x509.NewCertPool()
+	for _, c := range given[1:] {
+		between.AddCert(c)
+	}
+	for _, fresh := range []bool{false, true} {
+		roots, err := i.Roots(ctx, fresh)
+		if err != nil {
+			return err
+		}
+		_, err = given[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, CurrentTime: now})
+		switch {
+		case err == nil:
+			return i.Check(given[0])
+		case fresh || !errors.As(err, new(x509.UnknownAuthorityError)):
+			return fmt.Errorf("peers: the certificate of the other gateway is refused: %w", err)
+		}
+	}
+	return nil
+}
+
+// lasts refuses a certificate that is not valid now. Its text stays the same while the
+// clock goes on, so that it is logged once.
+func lasts(whose string, c *x509.Certificate, now time.Time) error {
+	switch {
+	case c == nil:
+		return nil
+	case now.After(c.NotAfter):
+		return fmt.Errorf("peers: the certificate of %s expired at %s: renew it", whose, c.NotAfter.UTC().Format(time.RFC3339))
+	case now.Before(c.NotBefore):
+		return fmt.Errorf("peers: the certificate of %s is not valid before %s: are the clocks of both hosts right?", whose, c.NotBefore.UTC().Format(time.RFC3339))
+	}
+	return nil
 }

@@ -57,16 +57,16 @@ func each(b []byte, got func(protowire.Number, field) error) error {
 	return nil
 }
 
-// Parse decodes a frame that was received at a time. It fails on one of a version
-// that this release does not speak.
-func Parse(b []byte, now time.Time) ([]Record, error) {
+// Parse decodes a frame that a gateway of a version received at a time. It fails on a
+// frame of a version that is neither this one nor the one before.
+func Parse(b []byte, version uint64, now time.Time) ([]Record, error) {
 	var out []Record
 	spoken := false
 	err := each(b, func(f protowire.Number, v field) error {
 		switch f {
 		case frameVersion:
-			if spoken = v.number == Version || v.number+1 == Version; !spoken {
-				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: update gateways one release at a time", v.number, Version)
+			if spoken = v.number == version || v.number+1 == version; !spoken {
+				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: update gateways one release at a time", v.number, version)
 			}
 		case frameRecord:
 			if !spoken {
@@ -115,6 +115,10 @@ func (r *Record) parse(b []byte, now time.Time) error {
 			r.Loads = append(r.Loads, l)
 		case fCharges:
 			return parseCharge(&r.Charges, v.bytes)
+		case fRequire:
+			r.Require = append(r.Require, string(v.bytes))
+		case fPrefer:
+			r.Prefer = append(r.Prefer, string(v.bytes))
 		default:
 			r.rest(f, v)
 		}
@@ -163,6 +167,8 @@ func (r *Record) rest(f protowire.Number, v field) {
 		r.Salt[0] = v.number
 	case fSaltMore:
 		r.Salt[1] = v.number
+	case fSpeaks:
+		r.Speaks = v.number
 	case fAmount:
 		r.Amount = v.float()
 	}
@@ -229,6 +235,8 @@ func (l *Load) parse(b []byte) error {
 			return parseCharge(&l.Charges, v.bytes)
 		case lTallied:
 			l.Tallied = v.number != 0
+		case lConfig:
+			l.Config = v.number
 		}
 		return nil
 	})

@@ -49,6 +49,9 @@ const (
 	fSalt
 	fSaltMore
 	fCharges
+	fSpeaks
+	fRequire
+	fPrefer
 )
 
 const (
@@ -71,6 +74,7 @@ const (
 	lTokens
 	lCharges
 	lTallied
+	lConfig
 )
 
 const (
@@ -117,6 +121,12 @@ func (w *writer) text(f protowire.Number, v string) {
 	}
 }
 
+func (w *writer) texts(f protowire.Number, all []string) {
+	for _, v := range all {
+		w.b = protowire.AppendString(protowire.AppendTag(w.b, f, protowire.BytesType), v)
+	}
+}
+
 func (w *writer) float(f protowire.Number, v float64) {
 	if v != 0 {
 		w.b = protowire.AppendFixed64(protowire.AppendTag(w.b, f, protowire.Fixed64Type), math.Float64bits(v))
@@ -130,8 +140,8 @@ func (w *writer) span(f protowire.Number, t time.Time) {
 	}
 }
 
-// nested writes what put appends as one field. The length stands in three bytes at
-// least, so that nothing has to be moved.
+// nested writes what put appends as one field. The length takes four bytes, so that
+// nothing has to be moved.
 func (w *writer) nested(f protowire.Number, put func()) {
 	w.b = protowire.AppendTag(w.b, f, protowire.BytesType)
 	at := len(w.b)
@@ -141,10 +151,11 @@ func (w *writer) nested(f protowire.Number, put func()) {
 	w.b[at], w.b[at+1], w.b[at+2], w.b[at+3] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)|0x80, byte(n>>21)
 }
 
-// Append appends a frame of records to b. now is what their times are measured from.
-func Append(b []byte, records []Record, now time.Time) []byte {
+// Append appends a frame of records in a version to b. now is what their times are
+// measured from.
+func Append(b []byte, version uint64, records []Record, now time.Time) []byte {
 	w := writer{b, now}
-	w.unsigned(frameVersion, Version)
+	w.unsigned(frameVersion, version)
 	for i := range records {
 		w.nested(frameRecord, func() { w.record(&records[i]) })
 	}
@@ -188,6 +199,9 @@ func (w *writer) record(r *Record) {
 	w.unsigned(fSalt, r.Salt[0])
 	w.unsigned(fSaltMore, r.Salt[1])
 	w.charges(fCharges, r.Charges)
+	w.unsigned(fSpeaks, r.Speaks)
+	w.texts(fRequire, r.Require)
+	w.texts(fPrefer, r.Prefer)
 }
 
 func (w *writer) request(r *dispatch.Request) {
@@ -224,6 +238,7 @@ func (w *writer) load(l *Load) {
 	}
 	w.charges(lCharges, l.Charges)
 	w.flag(lTallied, l.Tallied)
+	w.unsigned(lConfig, l.Config)
 }
 
 func (w *writer) charges(as protowire.Number, all []dispatch.Charge) {

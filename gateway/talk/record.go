@@ -1,6 +1,6 @@
-// Package talk is what gateways say to each other: records, many of which travel in
+// Package talk holds the messages between gateways: records, many of which travel in
 // one frame. The encoding is that of Protocol Buffers, so that a release may add
-// fields and kinds which an older one passes over.
+// fields and kinds which an older one ignores.
 package talk
 
 import (
@@ -9,11 +9,21 @@ import (
 	"aliquot/internal/dispatch"
 )
 
-// Version is that of what the records mean. A gateway talks to those of its own
-// version and the one before.
+// Version is the version of what the records mean. A gateway of version N understands
+// frames of the versions N and N-1. It begins a stream with frames of version N-1, says
+// in Hello that it speaks N, and goes on with the lower version of both ends.
 const Version = 1
 
-// Kind is what a record says.
+// Common returns the version in which two gateways speak: own is the version of this
+// one, other that of the other one; 0 before the other one has said it.
+func Common(own, other uint64) uint64 {
+	if other == 0 {
+		return max(own-1, 1)
+	}
+	return min(own, other)
+}
+
+// Kind tells records apart.
 type Kind uint64
 
 // The kinds. They keep their numbers.
@@ -49,7 +59,8 @@ type Record struct {
 	Kind    Kind
 	Service string
 	Epoch   uint64
-	// ID names a request of the gateway that carries it.
+	// ID names a request of the gateway that carries it. That of Claimed returns in the
+	// Begin of the report that answers it.
 	ID uint64
 	// Report is the number of the report that Begin begins, and of the one that an owner
 	// had of a gateway when it decided.
@@ -60,6 +71,9 @@ type Record struct {
 	Request *dispatch.Request
 	Arrived time.Time
 	Started time.Time
+	// Require and Prefer are the classes of the request's placement, which gateways whose
+	// rules differ know by other numbers.
+	Require, Prefer []string
 
 	Replica, Address, Class string
 
@@ -80,6 +94,7 @@ type Record struct {
 
 	Gateway string // of Hello and Newer
 	Process uint64 // of Hello
+	Speaks  uint64 // the Version of the sender; of Hello
 	Beat    uint64 // the number of a Beat, and of the one that was heard last
 	Heard   uint64
 	Leaving bool
@@ -100,6 +115,8 @@ type Load struct {
 	// Charges is all that the owner has charged where Tallied is set.
 	Tallied bool
 	Charges []dispatch.Charge
+	// Config tells one configuration of the service from another.
+	Config uint64
 }
 
 // Held is how many requests a gateway has on a replica.

@@ -14,8 +14,8 @@ var now = time.Unix(1_000_000, 0)
 
 func TestARecordArrivesAsItWasSent(t *testing.T) {
 	in := []Record{
-		{Kind: Hello, Gateway: "10.0.0.1:7070", Process: 1 << 63},
-		{Kind: Enter, Service: "app", Epoch: 7, ID: 3, Arrived: now.Add(-time.Second), Request: &dispatch.Request{
+		{Kind: Hello, Gateway: "10.0.0.1:7070", Process: 1 << 63, Speaks: 2},
+		{Kind: Enter, Service: "app", Epoch: 7, ID: 3, Arrived: now.Add(-time.Second), Require: []string{"h100", "h200"}, Prefer: []string{"h200"}, Request: &dispatch.Request{
 			Tenant: "a", Priority: 1, Placement: 2, Cost: 0.5, Expire: now.Add(time.Minute), Deadline: now.Add(2 * time.Minute),
 			Prompt: 1000, Output: 10, Blocks: []uint64{1, 1 << 63}, Whole: true,
 		}},
@@ -23,15 +23,15 @@ func TestARecordArrivesAsItWasSent(t *testing.T) {
 		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, Told: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
 		{Kind: Refused, ID: 4, Why: dispatch.TooLate, After: 3 * time.Second},
 		{Kind: Beat, Beat: 9, Heard: 8, Leaving: true, Loads: []Load{
-			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}},
-			{"b", 0, nil, 0, false, nil},
+			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}, 1 << 63},
+			{"b", 0, nil, 0, false, nil, 0},
 		}},
 		{Kind: Ended, Service: "app", Charges: []dispatch.Charge{{Tenant: "b", Ahead: 3}}},
 		{Kind: Claimed, Service: "app", Epoch: 1 << 40, Report: 3, Salt: [2]uint64{1 << 63, 5}},
 		{Kind: Spent, Tenant: "a", Amount: -3.5},
 	}
 	later := now.Add(time.Hour) // another host's clock
-	out, err := Parse(Append(nil, in, now), later)
+	out, err := Parse(Append(nil, Version, in, now), Version, later)
 	if err != nil || len(out) != len(in) {
 		t.Fatalf("%d records, %v", len(out), err)
 	}
@@ -63,24 +63,24 @@ func TestWhatIsNotKnownIsPassedOver(t *testing.T) {
 		w.unsigned(fID, 5)
 	})
 	w.text(77, "new")
-	out, err := Parse(w.b, now)
+	out, err := Parse(w.b, Version, now)
 	if err != nil || len(out) != 1 || out[0].ID != 5 {
 		t.Errorf("%+v, %v", out, err)
 	}
 	other := protowire.AppendVarint(protowire.AppendTag(nil, frameVersion, protowire.VarintType), Version+1)
-	if _, err := Parse(other, now); err == nil {
+	if _, err := Parse(other, Version, now); err == nil {
 		t.Error("a frame of another version is taken")
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(Append(nil, []Record{{Kind: Beat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
+	f.Add(Append(nil, Version, []Record{{Kind: Beat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}, 7}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		records, err := Parse(b, now)
+		records, err := Parse(b, Version, now)
 		if err != nil {
 			return
 		}
-		again, err := Parse(Append(nil, records, now), now)
+		again, err := Parse(Append(nil, Version, records, now), Version, now)
 		if err != nil || len(again) != len(records) {
 			t.Errorf("%d records became %d, %v", len(records), len(again), err)
 		}

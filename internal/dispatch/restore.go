@@ -34,3 +34,11 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 	t.started, t.charged = started, t.cost/q.averageCost()
 	return true
 }
+
+// Sent notes a prompt that another queue of the service sent to a replica: its cache holds
+// it should this queue come to decide.
+func (q *Queue) Sent(replica string, blocks []uint64) {
+	if s := q.servers[replica]; s != nil && q.policy.Mode == Tokens {
+		q.index.add(s.shelf, blocks, s.room())
+	}
+}

@@ -177,3 +177,48 @@ func TestWhoWasDeposedLeavesItForAWhile(t *testing.T) {
 		t.Error("never claims again")
 	}
 }
+
+// A gateway whose claim was written while the answer was lost claims again, whatever it
+// has become meanwhile: all others wait for it.
+func TestAClaimWithoutAnAnswerIsRepeated(t *testing.T) {
+	for name, become := range map[string]func(s *Service){
+		"apart":     func(*Service) {},
+		"member":    func(s *Service) { s.Claimed(ids(3)[1], 1, start) },
+		"gathering": func(s *Service) { s.Taken(1, start); s.gather(&View{}, start) },
+	} {
+		s := New("app", ids(1)[0], start)
+		s.Saw(Record{}, start)
+		become(s)
+		s.Saw(Record{2, ids(1)[0]}, start)
+		v := &View{Consul: true}
+		if action := s.Step(v, start.Add(time.Second)); action != Claim {
+			t.Errorf("%s: action %d, want a claim", name, action)
+		}
+		if next, _ := s.Next(); next.Epoch != 3 {
+			t.Errorf("%s: it claims epoch %d, want 3", name, next.Epoch)
+		}
+	}
+}
+
+// A gateway that has promised is asked to report, although it was silent until then: what
+// it holds is not what it held when it was heard before.
+func TestAPromiseBreaksTheSilence(t *testing.T) {
+	v := peers(Silent, start.Add(-Silence))
+	s := claim(t, v, start)
+	for _, p := range v.Peers {
+		s.Promised(p.ID, 1, start)
+	}
+	if action := s.Step(v, start); action != Gather {
+		t.Fatalf("action %d after all promises", action)
+	}
+	for _, p := range v.Peers {
+		s.Confirm(start)
+		if s.Step(v, start); s.May(start) {
+			t.Fatalf("grants before the report of %s", p.ID)
+		}
+		s.Reported(p.ID, 1, start)
+	}
+	if s.Step(v, start); !s.May(start) {
+		t.Error("does not grant after all reports")
+	}
+}

@@ -57,6 +57,8 @@ type Peer struct {
 	Link Link
 	// Heard is when it was heard last, or when it became known.
 	Heard time.Time
+	// Acked is when the last sign of life was sent to it that it has confirmed.
+	Acked time.Time
 	// Registered says that Consul holds it for live; Leaving that it says that it ends.
 	Registered, Leaving bool
 	// Strange says that this process has never heard of it, so that nothing is known of
@@ -173,7 +175,14 @@ func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 		return false
 	}
 	if r.Owner == s.self {
-		return false // Taken says so, or it was a former process at this address
+		// Either Taken is about to be called, or the answer to the claim was lost, or a
+		// former process at this address made it. In each case nobody owns the service in
+		// the epoch that is in force here, and nobody but this gateway will claim it.
+		changed = s.role != Apart
+		if changed {
+			s.become(Apart, now)
+		}
+		return changed
 	}
 	s.taken(r.Owner, now)
 	s.epoch, s.pledge = r.Epoch, false
@@ -223,13 +232,14 @@ func (s *Service) Promised(from ID, epoch uint64, now time.Time) {
 // Pledges reports whether this gateway took the epoch and waits for promises.
 func (s *Service) Pledges() bool { return s.pledge }
 
-// gather asks those that can be asked to report. All others were waited for.
+// gather asks those that can be asked to report. All others were waited for. One that has
+// promised can be asked, even where its link does not count as up again yet.
 func (s *Service) gather(v *View, now time.Time) {
-	clear(s.done)
 	clear(s.mute)
 	for _, p := range v.Peers {
-		s.mute[p.ID] = p.Link == Silent
+		s.mute[p.ID] = p.Link == Silent && !(s.pledge && s.done[p.ID])
 	}
+	clear(s.done)
 	s.pledge = false
 	s.become(Gathering, now)
 }
@@ -252,8 +262,8 @@ func (s *Service) Claimed(from ID, epoch uint64, now time.Time) bool {
 	case epoch == s.epoch && (s.role == Owner || s.role == Gathering || s.role == Member && s.owner != from):
 		return false
 	}
-	s.taken(from, now)
 	s.epoch, s.owner, s.pledge = epoch, from, false
+	s.rival = "" // whoever took the service is heard
 	s.become(Member, now)
 	return true
 }

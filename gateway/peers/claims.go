@@ -1,0 +1,104 @@
+package peers
+
+import (
+	"context"
+	"time"
+
+	"aliquot/gateway/line"
+	"aliquot/internal/ownership"
+)
+
+// claim takes a service, in the background.
+func (h *Hub) claim(name string, l *line.Shared) {
+	h.mu.Lock()
+	ctx := h.ctx
+	if h.claims[name] {
+		h.mu.Unlock()
+		return
+	}
+	h.claims[name] = true
+	h.mu.Unlock()
+	h.tasks.Go(func() {
+		defer func() {
+			h.mu.Lock()
+			delete(h.claims, name)
+			h.mu.Unlock()
+		}()
+		ctx, cancel := context.WithTimeout(ctx, claimWithin)
+		defer cancel()
+		next, old := l.Next()
+		sent := time.Now()
+		ok, err := h.options.Registry.Swap(ctx, name, old, next)
+		switch {
+		case err != nil:
+			h.options.Log.Warn("a service could not be claimed", "service", name, "error", err)
+			h.mu.Lock()
+			h.consul = false // until it answers again
+			h.mu.Unlock()
+			h.reread(ctx)
+		case ok:
+			h.options.Log.Info("this gateway owns a service", "service", name, "epoch", next.Epoch)
+			l.Taken(next.Epoch, sent)
+			h.look()
+		default:
+			h.reread(ctx)
+		}
+	})
+}
+
+// claimWithin bounds a claim, which asks Consul twice. A slow Consul is waited for, as
+// there is no owner without it.
+const claimWithin = 20 * time.Second
+
+// reread takes who owns what from Consul itself.
+func (h *Hub) reread(ctx context.Context) {
+	if records, err := h.options.Registry.Read(ctx); err == nil {
+		h.recorded(records, true)
+	}
+}
+
+// confirmEvery is how often an owner that some gateway does not answer asks Consul
+// whether it still is the owner.
+const confirmEvery = 200 * time.Millisecond
+
+// confirm keeps the leases of an owner while the others cannot.
+func (h *Hub) confirm(ctx context.Context) {
+	tick := time.NewTicker(confirmEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !h.doubted() {
+			continue
+		}
+		asked := time.Now()
+		within, cancel := context.WithTimeout(ctx, ownership.Lease)
+		records, err := h.options.Registry.Read(within)
+		cancel()
+		if err != nil {
+			continue
+		}
+		h.mu.Lock()
+		lines := h.all()
+		h.consul = true
+		h.mu.Unlock()
+		for name, l := range lines {
+			l.Confirm(records[name], asked)
+		}
+	}
+}
+
+// doubted reports whether some gateway has not acknowledged a beat of late.
+func (h *Hub) doubted() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.peers {
+		if p.Link != ownership.Gone && time.Since(p.acked) > 2*ownership.Beat+ownership.Beat/2 {
+			return len(h.lines) > 0
+		}
+	}
+	return false
+}
