@@ -28,13 +28,17 @@ type Options struct {
 	// Gateways is how many; Replicas are what each of them knows.
 	Gateways int
 	Replicas []*Replica
-	// TLS is that of the peers block, with its files; "off" for none.
+	// TLS is that of the peers block, with its files, in which {index} is the gateway's;
+	// "off" for none.
 	TLS string
 	// Service and Settings are further lines of the service block and of the
 	// configuration.
 	Service, Settings string
 	// Hosts has every gateway on a host of its own; nil for all on this one.
 	Hosts *Hosts
+	// Between puts something between the gateways and Consul, and returns its address; nil
+	// for nothing.
+	Between func(consul string) (address string, end func(), err error)
 }
 
 // Fleet is gateways, Consul and replicas.
@@ -42,6 +46,8 @@ type Fleet struct {
 	options  Options
 	Consul   *Consul
 	Gateways []*Gateway
+	between  string // the address of Consul for gateways
+	end      func() // of Options.Between
 }
 
 // Open starts Consul and the gateways, and returns when all agree on an owner. On an
@@ -55,6 +61,12 @@ func Open(ctx context.Context, o Options) (f *Fleet, err error) {
 	}()
 	if f.Consul, err = startConsul(ctx, o); err != nil {
 		return f, err
+	}
+	f.between, f.end = f.Consul.Address, func() {}
+	if o.Between != nil {
+		if f.between, f.end, err = o.Between(f.Consul.Address); err != nil {
+			return f, err
+		}
 	}
 	for i := range o.Gateways {
 		g, err := f.newGateway(i)
@@ -74,6 +86,9 @@ func Open(ctx context.Context, o Options) (f *Fleet, err error) {
 func (f *Fleet) End() {
 	for _, g := range f.Gateways {
 		g.Kill()
+	}
+	if f.end != nil {
+		f.end()
 	}
 	if f.Consul != nil {
 		f.Consul.Kill()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -25,8 +26,8 @@ type Gateway struct {
 
 	fleet   *Fleet
 	process *process
-	// stopped is set while the process stands still; leaving while it drains, when clients
-	// turn away; doomed from just before it is killed, when errors are its own.
+	// stopped is set while the process is stopped; leaving while it drains, when clients
+	// use other gateways; doomed from just before it is killed, when its requests may fail.
 	stopped, leaving, doomed atomic.Bool
 	// lives counts the processes. Replicas forget what a former one asked.
 	lives atomic.Int64
@@ -97,9 +98,10 @@ consul {
   register = true
 }
 %s
-`, g.Public, g.Admin, g.fleet.Consul.Address, o.Settings)
+`, g.Public, g.Admin, g.fleet.between, o.Settings)
 	if o.Gateways > 1 {
-		fmt.Fprintf(&b, "peers {\n  address = %q\n%s\n}\n", g.Peers, o.TLS)
+		tls := strings.ReplaceAll(o.TLS, "{index}", fmt.Sprint(g.Index))
+		fmt.Fprintf(&b, "peers {\n  address = %q\n%s\n}\n", g.Peers, tls)
 	}
 	fmt.Fprintf(&b, "service %q {\n%s\n", Service, o.Service)
 	for _, r := range o.Replicas {
@@ -111,11 +113,10 @@ consul {
 
 func (g *Gateway) running() bool { return g.process != nil && !g.process.ended() }
 
-// Doomed reports whether the gateway ends or has ended, so that a client that fails
-// at it failed for that.
+// Doomed reports whether the gateway was killed, so that its requests may fail.
 func (g *Gateway) Doomed() bool { return g.doomed.Load() }
 
-// Kill ends the gateway as a crash would. What it asked of replicas counts no more.
+// Kill ends the gateway as a crash would. Replicas no longer count its requests.
 func (g *Gateway) Kill() {
 	if g.process == nil {
 		return
@@ -173,7 +174,7 @@ func (g *Gateway) CPU() time.Duration {
 	return ticks * 10 * time.Millisecond
 }
 
-// State is what the gateway says of the service.
+// State reads the state of the service at the gateway.
 func (g *Gateway) State(ctx context.Context) (api.Service, error) {
 	var all []api.Service
 	if err := g.read(ctx, "/v1/services", &all); err != nil {
@@ -188,18 +189,31 @@ func (g *Gateway) State(ctx context.Context) (api.Service, error) {
 }
 
 func (g *Gateway) read(ctx context.Context, path string, into any) error {
+	text, err := g.get(ctx, path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
+
+// get reads from the admin listener.
+func (g *Gateway) get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+g.Admin+path, nil)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer res.Body.Close()
-	return json.NewDecoder(res.Body).Decode(into)
+	text, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", path, res.Status, text)
+	}
+	return text, err
 }
 
 // Log is what the gateway has logged.

@@ -92,15 +92,18 @@ func run(command ...string) error {
 	return nil
 }
 
-// Cut drops all packets between two hosts, as a broken network does.
-func (h *Hosts) Cut(i, j int) error { return h.rule("-A", i, j) }
+// Cut is one direction of a broken network: host To receives nothing from host From.
+type Cut struct{ To, From int }
 
-// Join ends Cut.
-func (h *Hosts) Join(i, j int) error { return h.rule("-D", i, j) }
+// Both are the cuts of a network that carries nothing between two hosts.
+func Both(i, j int) []Cut { return []Cut{{i, j}, {j, i}} }
 
-func (h *Hosts) rule(do string, i, j int) error {
-	if err := h.on(i, "iptables", "-w", do, "INPUT", "-s", h.Address(j), "-j", "DROP"); err != nil {
-		return err
-	}
-	return h.on(j, "iptables", "-w", do, "INPUT", "-s", h.Address(i), "-j", "DROP")
+// Break drops all packets of a direction.
+func (h *Hosts) Break(c Cut) error { return h.rule("-A", c) }
+
+// Mend ends Break.
+func (h *Hosts) Mend(c Cut) error { return h.rule("-D", c) }
+
+func (h *Hosts) rule(do string, c Cut) error {
+	return h.on(c.To, "iptables", "-w", do, "INPUT", "-s", h.Address(c.From), "-j", "DROP")
 }

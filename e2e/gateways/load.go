@@ -15,7 +15,8 @@ import (
 // tag names the process of a gateway.
 func (g *Gateway) tag() string { return fmt.Sprintf("%d.%d", g.Index, g.lives.Load()) }
 
-// Ask sends one request through the gateway. id is told to the replica.
+// Ask sends one request through the gateway. The replica notes its id with the time at
+// which it began; see Start.
 func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve time.Duration, header http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.Public+"/", strings.NewReader("{}"))
 	if err != nil {

@@ -69,8 +69,16 @@ func (f *Fleet) killAndReplace(ctx context.Context, t *testing.T, l *Load, what 
 	l.goOn(ctx, t, 5, f.Gateways)
 }
 
-// A gateway that stands still and goes on later loses no request, and gives none of the
-// slots that others had meanwhile.
+// lastsFor returns when a fault that began at a time has lasted for so long.
+func lastsFor(ctx context.Context, d time.Duration, since time.Time) {
+	select {
+	case <-time.After(time.Until(since.Add(d))):
+	case <-ctx.Done():
+	}
+}
+
+// A gateway that is stopped and continues later loses no request, and grants none of the
+// slots that others use meanwhile.
 func TestStoppedGateways(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)
@@ -89,10 +97,7 @@ func TestStoppedGateways(t *testing.T) {
 			l.goOn(ctx, t, 5, f.Live())
 			longest, _ := f.gap(at)
 			t.Logf("%s stopped: the longest time without a request that began was %v", what, longest.Round(time.Millisecond))
-			select {
-			case <-time.After(time.Until(at.Add(pause))):
-			case <-ctx.Done():
-			}
+			lastsFor(ctx, pause, at)
 			g.Continue()
 			f.owner(ctx, t)
 			l.goOn(ctx, t, 5, f.Gateways)
@@ -133,9 +138,9 @@ func TestRollingUpdate(t *testing.T) {
 	f.verdict(t, l)
 }
 
-// Consul goes away and comes back, with its data and without. Nothing changes while the
-// gateways hear each other, an owner that ends meanwhile leaves parts, and all agree
-// again when Consul is back.
+// Consul stops and starts, with its data and without. Nothing changes while the gateways
+// hear each other. When the owner ends meanwhile, each of the others serves by its part, and
+// all agree again when Consul is back.
 func TestConsulStopsAndStarts(t *testing.T) {
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// rounds is how often every loss is repeated, and pause for how long a process or a
-// network stands still: more by make soak-gateways.
+// rounds is how often every fault is repeated, and pause how long a process is stopped or a
+// network is cut; make soak-gateways sets both.
 var (
 	rounds = 1
 	pause  = 2500 * time.Millisecond
@@ -157,7 +157,7 @@ func (f *Fleet) others(than *Gateway) (out []*Gateway) {
 	return out
 }
 
-// reset begins to count anew at the replicas.
+// reset begins a new count at the replicas.
 func (f *Fleet) reset() {
 	for _, r := range f.options.Replicas {
 		r.Reset()

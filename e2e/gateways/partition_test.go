@@ -1,78 +1,193 @@
 package gateways
 
 import (
+	"context"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/internal/ownership"
 )
 
-// Networks break between gateways, between gateways and Consul, and both. All gateways
-// go on, within the slots; when the network is whole again all agree.
+// partition is a network that breaks between gateways and Consul.
+type partition struct {
+	what string
+	cuts func(owner, a, b, consul int) [][]Cut
+	// then says what the gateways come to: owner decides on, another one takes over, or
+	// nobody decides for those that are apart.
+	then  outcome
+	apart func(owner, a, b *Gateway) []*Gateway
+}
+
+type outcome int
+
+const (
+	stays outcome = iota // the owner goes on for all that are not apart
+	moves                // another gateway comes to own the service
+	parts                // there is no owner
+)
+
+func nobody(_, _, _ *Gateway) []*Gateway       { return nil }
+func member(_, a, _ *Gateway) []*Gateway       { return []*Gateway{a} }
+func theOwner(owner, _, _ *Gateway) []*Gateway { return []*Gateway{owner} }
+func all(owner, a, b *Gateway) []*Gateway      { return []*Gateway{owner, a, b} }
+
+// partitions cut a member or the owner off from other gateways, from Consul, and from both,
+// in both directions and in one. With one direction cut, one end goes on hearing the other
+// until the kernel has sent as much as it may without an acknowledgement.
+var partitions = []partition{
+	{"a member and the owner", func(owner, a, _, _ int) [][]Cut { return [][]Cut{Both(owner, a)} }, stays, member},
+	{"a member does not hear the owner", func(owner, a, _, _ int) [][]Cut { return [][]Cut{{{a, owner}}} }, stays, member},
+	{"the owner does not hear a member", func(owner, a, _, _ int) [][]Cut { return [][]Cut{{{owner, a}}} }, stays, member},
+	{"two members", func(_, a, b, _ int) [][]Cut { return [][]Cut{Both(a, b)} }, stays, nobody},
+	{"a member does not hear another", func(_, a, b, _ int) [][]Cut { return [][]Cut{{{a, b}}} }, stays, nobody},
+	{"the owner and Consul", func(owner, _, _, consul int) [][]Cut { return [][]Cut{Both(owner, consul)} }, stays, nobody},
+	{"the owner does not hear Consul", func(owner, _, _, consul int) [][]Cut { return [][]Cut{{{owner, consul}}} }, stays, nobody},
+	{"Consul does not hear the owner", func(owner, _, _, consul int) [][]Cut { return [][]Cut{{{consul, owner}}} }, stays, nobody},
+	{"a member and Consul", func(_, a, _, consul int) [][]Cut { return [][]Cut{Both(a, consul)} }, stays, nobody},
+	{"all and Consul", func(owner, a, b, consul int) [][]Cut {
+		return [][]Cut{Both(owner, consul), Both(a, consul), Both(b, consul)}
+	}, stays, nobody},
+	{"a member, the owner and Consul", func(owner, a, _, consul int) [][]Cut {
+		return [][]Cut{Both(owner, a), Both(a, consul)}
+	}, stays, member},
+	{"a member hears neither the owner nor Consul", func(owner, a, _, consul int) [][]Cut {
+		return [][]Cut{{{a, owner}, {a, consul}}}
+	}, stays, member},
+	{"the owner and all others", func(owner, a, b, _ int) [][]Cut { return [][]Cut{Both(owner, a), Both(owner, b)} }, moves, theOwner},
+	{"the owner hears no gateway", func(owner, a, b, _ int) [][]Cut { return [][]Cut{{{owner, a}, {owner, b}}} }, moves, theOwner},
+	{"no gateway hears the owner", func(owner, a, b, _ int) [][]Cut { return [][]Cut{{{a, owner}, {b, owner}}} }, moves, theOwner},
+	{"the owner, all others and Consul", func(owner, a, b, consul int) [][]Cut {
+		return [][]Cut{Both(owner, a), Both(owner, b), Both(owner, consul)}
+	}, moves, theOwner},
+	{"the owner hears neither gateways nor Consul", func(owner, a, b, consul int) [][]Cut {
+		return [][]Cut{{{owner, a}, {owner, b}, {owner, consul}}}
+	}, moves, theOwner},
+	{"all gateways and Consul", func(owner, a, b, consul int) [][]Cut {
+		return [][]Cut{Both(owner, a), Both(a, b), Both(owner, b), Both(owner, consul), Both(a, consul), Both(b, consul)}
+	}, parts, all},
+}
+
+// Networks break between gateways, between gateways and Consul, and both, in both
+// directions and in one. All gateways go on, within the slots; when the network is whole
+// again all agree.
 func TestPartitions(t *testing.T) {
 	if !isolated(t) {
 		return
 	}
 	ctx, f := fleet(t, Options{}, 4, 2)
 	l := f.Load(6, served)
-	l.goOn(ctx, t, 10, f.Gateways)
-	consul := len(f.Gateways)
 	for range rounds {
-		for _, p := range []struct {
-			what string
-			cuts func(owner int, others []int) [][2]int
-			ends func(owner *Gateway, others []*Gateway)
-		}{
-			{"a member from the owner", func(owner int, others []int) [][2]int { return [][2]int{{owner, others[0]}} },
-				func(owner *Gateway, others []*Gateway) { f.apart(ctx, t, others[:1]) }},
-			{"the owner from the others", func(owner int, others []int) [][2]int { return [][2]int{{owner, others[0]}, {owner, others[1]}} },
-				func(owner *Gateway, others []*Gateway) {
-					if _, err := f.settled(ctx, others); err != nil {
-						t.Fatal(err)
-					}
-					f.apart(ctx, t, []*Gateway{owner})
-				}},
-			{"all from Consul", func(int, []int) [][2]int { return [][2]int{{0, consul}, {1, consul}, {2, consul}} },
-				func(owner *Gateway, others []*Gateway) {
-					if again := f.owner(ctx, t); again != owner {
-						t.Errorf("gateway %d owns the service without Consul, gateway %d did before", again.Index, owner.Index)
-					}
-				}},
-			{"the owner from all, and from Consul", func(owner int, others []int) [][2]int {
-				return [][2]int{{owner, others[0]}, {owner, others[1]}, {owner, consul}}
-			}, func(owner *Gateway, others []*Gateway) {
-				if _, err := f.settled(ctx, others); err != nil {
-					t.Fatal(err)
-				}
-				f.apart(ctx, t, []*Gateway{owner})
-			}},
-			{"all from each other and from Consul", func(int, []int) [][2]int {
-				return [][2]int{{0, 1}, {1, 2}, {0, 2}, {0, consul}, {1, consul}, {2, consul}}
-			}, func(*Gateway, []*Gateway) { f.apart(ctx, t, f.Gateways) }},
-		} {
-			owner := f.owner(ctx, t)
-			others := f.others(owner)
-			cuts := p.cuts(owner.Index, []int{others[0].Index, others[1].Index})
-			f.reset()
-			at := time.Now()
-			f.cut(t, cuts, f.options.Hosts.Cut)
-			p.ends(owner, others)
-			l.goOn(ctx, t, 10, f.Gateways)
-			longest, _ := f.gap(at)
-			t.Logf("%s: the longest time without a request that began was %v", p.what, longest.Round(time.Millisecond))
-			f.cut(t, cuts, f.options.Hosts.Join)
-			f.owner(ctx, t)
-			f.reset()
-			f.full(ctx, t)
-			l.goOn(ctx, t, 5, f.Gateways)
+		f.lasting(ctx, t)
+		for _, p := range partitions {
+			f.breaks(ctx, t, l, p)
 		}
 	}
 	f.verdict(t, l)
 }
 
-func (f *Fleet) cut(t *testing.T, pairs [][2]int, do func(i, j int) error) {
+// cutFor is for how long a network is cut: longer than it takes until connections end.
+func cutFor() time.Duration {
+	if rounds > 1 {
+		return pause
+	}
+	return 1800 * time.Millisecond
+}
+
+func (f *Fleet) breaks(ctx context.Context, t *testing.T, l *Load, p partition) {
 	t.Helper()
-	for _, pair := range pairs {
-		if err := do(pair[0], pair[1]); err != nil {
+	owner := f.owner(ctx, t)
+	others, server := f.others(owner), len(f.Gateways)
+	a, b := others[0], others[1]
+	cuts := slices.Concat(p.cuts(owner.Index, a.Index, b.Index, server)...)
+	apart := p.apart(owner, a, b)
+	f.reset()
+	at := time.Now()
+	f.cut(t, cuts, f.options.Hosts.Break)
+	f.apart(ctx, t, apart)
+	for _, g := range f.Gateways {
+		missing := slices.Contains(cuts, Cut{server, g.Index}) || slices.Contains(cuts, Cut{g.Index, server})
+		f.passing(ctx, t, g, !missing)
+	}
+	if p.then != parts {
+		now, err := f.settled(ctx, without(f.Gateways, apart))
+		if err != nil {
+			t.Fatalf("cut: %s: %v", p.what, err)
+		}
+		if (now == owner) != (p.then == stays) {
+			t.Errorf("cut: %s: gateway %d owns the service, gateway %d did before", p.what, now.Index, owner.Index)
+		}
+	}
+	l.goOn(ctx, t, 10, f.Gateways)
+	longest, _ := f.gap(at)
+	t.Logf("cut: %s: nothing began for %v at most", p.what, longest.Round(time.Millisecond))
+	lastsFor(ctx, cutFor(), at)
+	f.cut(t, cuts, f.options.Hosts.Mend)
+	f.owner(ctx, t)
+	for _, g := range f.Gateways {
+		f.passing(ctx, t, g, true)
+	}
+	f.reset()
+	f.full(ctx, t)
+	l.goOn(ctx, t, 5, f.Gateways)
+}
+
+// passing waits until Consul holds a gateway for well, or for critical.
+func (f *Fleet) passing(ctx context.Context, t *testing.T, g *Gateway, want bool) {
+	t.Helper()
+	err := Await(ctx, fmt.Sprintf("gateway %d in Consul", g.Index), func() string {
+		well, _, err := f.Consul.Client.Health().Service("aliquot-gateway", "", true, nil)
+		if err != nil {
+			return err.Error()
+		}
+		is := slices.ContainsFunc(well, func(e *consul.ServiceEntry) bool { return e.Service.Meta["peers"] == g.Peers })
+		if is != want {
+			return fmt.Sprintf("it passes its check: %t", is)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// lasting waits until the service is at the gateway that is the first in the hash, from
+// which it does not move by itself.
+func (f *Fleet) lasting(ctx context.Context, t *testing.T) {
+	t.Helper()
+	var ids []ownership.ID
+	for _, g := range f.Gateways {
+		ids = append(ids, ownership.ID(g.Peers))
+	}
+	first := string(ownership.Order(Service, ids)[0])
+	err := Await(ctx, "the first in the hash owns the service", func() string {
+		if owner := f.owner(ctx, t); owner.Peers != first {
+			return owner.Peers + " does, " + first + " should"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *Fleet) cut(t *testing.T, cuts []Cut, do func(Cut) error) {
+	t.Helper()
+	for _, c := range cuts {
+		if err := do(c); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+func without(all, some []*Gateway) (out []*Gateway) {
+	for _, g := range all {
+		if !slices.Contains(some, g) {
+			out = append(out, g)
+		}
+	}
+	return out
 }

@@ -24,6 +24,8 @@ type Replica struct {
 	Weight  float64
 	// Serve serves a request in place of the time that its header says.
 	Serve func(r *http.Request)
+	// Answer is an answer in JSON, in place of a text.
+	Answer string
 
 	server http.Server
 	mu     sync.Mutex
@@ -72,6 +74,11 @@ func (r *Replica) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if counted {
 		r.end(from)
+	}
+	if r.Answer != "" {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, r.Answer)
+		return
 	}
 	io.WriteString(w, "served\n")
 }
