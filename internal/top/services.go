@@ -58,8 +58,8 @@ func ask(ctx context.Context, url string) ([]api.Service, error) {
 	return list, nil
 }
 
-// merge sums what several gateways say: queues and requests add up, replicas
-// are the same ones.
+// merge sums what several gateways say: queues and requests add up, replicas are the
+// same ones. Of gateways that share their queues, the owner alone knows how fast they are.
 func merge(answers [][]api.Service) []Service {
 	type key struct{ service, class string }
 	services := map[string]*Service{}
@@ -71,6 +71,7 @@ func merge(answers [][]api.Service) []Service {
 		}
 		return classes[k]
 	}
+	owned := owned(answers)
 	for _, list := range answers {
 		seen := map[key]Class{}
 		for _, g := range list {
@@ -92,6 +93,9 @@ func merge(answers [][]api.Service) []Service {
 			for name, n := range g.Active {
 				s.Active += float64(n)
 				class(g.Service, name).Active += float64(n)
+			}
+			if owned[g.Service] && g.Role != owner {
+				continue
 			}
 			for _, r := range g.Replicas {
 				k := key{g.Service, r.Class}
@@ -120,6 +124,22 @@ func merge(answers [][]api.Service) []Service {
 			}
 		}
 		out = append(out, *s)
+	}
+	return out
+}
+
+// owner is the role of the gateway that decides for a service.
+const owner = "owner"
+
+// owned lists the services of which one gateway is the owner.
+func owned(answers [][]api.Service) map[string]bool {
+	out := map[string]bool{}
+	for _, list := range answers {
+		for _, g := range list {
+			if g.Role == owner {
+				out[g.Service] = true
+			}
+		}
 	}
 	return out
 }

@@ -35,3 +35,18 @@ func TestTokensOfSeveralGateways(t *testing.T) {
 		t.Errorf("%+v, want %+v", got[0].Tokens, want)
 	}
 }
+
+// Of gateways that share a queue the owner says what replicas there are and how fast, and
+// each says what it carries itself.
+func TestServicesOfGatewaysThatShareAQueue(t *testing.T) {
+	member := []api.Service{{Service: "chat", Role: "member", Queued: 1, Active: map[string]int{"h100": 2}, Replicas: []api.Replica{
+		{ID: "a", Class: "h100", Slots: 4, Rate: 9}, {ID: "gone", Class: "h100", Slots: 4, Rate: 9},
+	}}}
+	owner := []api.Service{{Service: "chat", Role: "owner", Queued: 1, Active: map[string]int{"h100": 1}, Replicas: []api.Replica{{ID: "a", Class: "h100", Slots: 4, Rate: 2}}}}
+	for _, answers := range [][][]api.Service{{member, owner}, {owner, member}} {
+		got := merge(answers)
+		if want := (Class{Name: "h100", Replicas: 1, Slots: 4, Active: 3, Rate: 2}); len(got) != 1 || got[0].Queued != 2 || got[0].Classes[0] != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+}

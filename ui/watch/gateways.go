@@ -201,8 +201,8 @@ func (w *Watch) get(ctx context.Context, admin, path string, into any) error {
 }
 
 // merge makes one list of what several gateways say of their services. Requests add
-// up. Replicas are those of the gateway that decides; where each decides for itself
-// they are the same ones, and what is active on them adds up.
+// up, also those on each replica. All else of replicas is what the gateway says that
+// decides; where each decides for itself, they say the same.
 func merge(admins []string, answers [][]api.Service) []view.Service {
 	all := map[string]*view.Service{}
 	decided := map[string]bool{}
@@ -235,6 +235,7 @@ func merge(admins []string, answers [][]api.Service) []view.Service {
 			}
 		}
 	}
+	addUpActive(all, answers)
 	out := make([]view.Service, 0, len(all))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		out = append(out, *all[name])
@@ -254,15 +255,32 @@ func withWaits(sum, more []api.Wait) []api.Wait {
 	return sum
 }
 
+// addUpActive sums what gateways have active on each replica.
+func addUpActive(all map[string]*view.Service, answers [][]api.Service) {
+	type replica struct{ service, id string }
+	active := map[replica]int{}
+	for _, list := range answers {
+		for _, g := range list {
+			for _, r := range g.Replicas {
+				active[replica{g.Service, r.ID}] += r.Active
+			}
+		}
+	}
+	for name, s := range all {
+		s.Replicas = slices.Clone(s.Replicas)
+		for i := range s.Replicas {
+			s.Replicas[i].Active = active[replica{name, s.Replicas[i].ID}]
+		}
+	}
+}
+
 // owner is the role of a gateway that decides for a service.
 const owner = "owner"
 
 func joined(a, b []api.Replica) []api.Replica {
 	out := slices.Clone(a)
 	for _, r := range b {
-		if i := slices.IndexFunc(out, func(o api.Replica) bool { return o.ID == r.ID }); i >= 0 {
-			out[i].Active += r.Active
-		} else {
+		if !slices.ContainsFunc(out, func(o api.Replica) bool { return o.ID == r.ID }) {
 			out = append(out, r)
 		}
 	}

@@ -32,10 +32,10 @@ func TestMergeOfGatewaysThatDecideEachForItself(t *testing.T) {
 }
 
 func TestMergeTakesReplicasOfTheOwner(t *testing.T) {
-	other := []api.Service{{Service: "chat", Queued: 1, Role: "member", Replicas: []api.Replica{{ID: "old"}}}}
-	owns := []api.Service{{Service: "chat", Queued: 1, Role: owner, Replicas: []api.Replica{{ID: "a"}, {ID: "b"}}}}
+	other := []api.Service{{Service: "chat", Queued: 1, Role: "member", Replicas: []api.Replica{{ID: "old", Active: 1}, {ID: "a", Active: 2}}}}
+	owns := []api.Service{{Service: "chat", Queued: 1, Role: owner, Replicas: []api.Replica{{ID: "a", Active: 1}, {ID: "b"}}}}
 	for _, answers := range [][][]api.Service{{other, owns}, {owns, other}} {
-		if got := merge([]string{"g1", "g2"}, answers); got[0].Queued != 2 || len(got[0].Replicas) != 2 {
+		if got := merge([]string{"g1", "g2"}, answers); got[0].Queued != 2 || len(got[0].Replicas) != 2 || got[0].Replicas[0].Active != 3 || got[0].Replicas[1].Active != 0 {
 			t.Errorf("%+v", got)
 		}
 	}
