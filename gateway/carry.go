@@ -276,7 +276,8 @@ func isStream(res *http.Response) bool {
 // copyBody passes the body on, at once where it is a stream.
 func (x *exchange) copyBody(res *http.Response) error {
 	w := &x.writer
-	stream := res.ContentLength < 0 || isStream(res)
+	// An answer without a body is at its end with its header, which must free the slot first.
+	stream := res.ContentLength < 0 || isStream(res) && res.ContentLength > 0
 	if stream {
 		w.FlushError() // the header, as the first byte may be long in coming
 	}

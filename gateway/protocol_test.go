@@ -319,3 +319,21 @@ func TestGRPC(t *testing.T) {
 		t.Errorf("without a replica: %v", err)
 	}
 }
+
+// The slot is free before the client has the whole answer, also where that is a stream of
+// nothing.
+func TestAnEmptyStreamFreesItsSlotFirst(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Content-Length", "0")
+	})
+	g := start(t, service("m", replicaBlock(replica, "", 1)))
+	for range 200 {
+		if status, _, _ := get(t, g.url); status != 200 {
+			t.Fatalf("status %d", status)
+		}
+		if n := g.state(t, "m").busy(); n != 0 {
+			t.Fatalf("%d slots are taken after the answer", n)
+		}
+	}
+}

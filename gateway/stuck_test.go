@@ -1,7 +1,9 @@
 package gateway_test
 
 import (
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -59,12 +61,7 @@ func TestAClientThatReadsNoAnswerIsGivenUp(t *testing.T) {
 	} {
 		g := start(t, service("m", replicaBlock(replica, "", 1), "route {\n hosts = [\"x\"]\n}\nroute {\n hosts = [\"models\"]\n models = [\"a\", \"b\"]\n}")+impatient)
 		c := narrow(t, g)
-		many := []byte(strings.Repeat(one, 100))
-		var err error
-		for err == nil {
-			_, err = c.Write(many)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := flood(c, one); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: the connection is held", name)
 		}
 		eventually(t, "the slot is free", func() bool { return g.state(t, "m").busy() == 0 })
@@ -73,6 +70,28 @@ func TestAClientThatReadsNoAnswerIsGivenUp(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// flood asks for one thing again and again, until the connection is closed.
+func flood(c net.Conn, one string) error {
+	many := []byte(strings.Repeat(one, 100))
+	for {
+		if _, err := c.Write(many); err != nil {
+			return err
+		}
+	}
+}
+
+func TestAClientOfTLSThatReadsNoAnswerIsGivenUp(t *testing.T) {
+	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, strings.Repeat("a", 1500)) })
+	cert, key := certificate(t)
+	secure := fmt.Sprintf("\n tls {\n cert_file = %q\n key_file = %q\n }\n}", cert, key)
+	g := start(t, service("m", replicaBlock(replica, "", 1))+strings.Replace(impatient, "\n}", secure, 1))
+	c := tls.Client(narrow(t, g), &tls.Config{InsecureSkipVerify: true})
+	if err := flood(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection is held")
+	}
+	eventually(t, "the slot is free", func() bool { return g.state(t, "m").busy() == 0 })
 }
 
 func TestATunnelThatNobodyTakesFromEnds(t *testing.T) {
