@@ -94,11 +94,13 @@ func (e *eventReader) Read(p []byte) (int, error) {
 
 func (e *eventReader) Close() error { return nil }
 
-// What counting in tokens costs beside slots: a prompt of 16 KiB, 64 replicas, with
-// an answer of 100 events and with one that is empty.
+// What counting in tokens costs beside slots, without an objective and with one: a prompt
+// of 16 KiB, 64 replicas, with an answer of 100 events and with one that is empty.
 func BenchmarkLanguage(b *testing.B) {
 	body := `{"messages":[{"role":"user","content":"` + strings.Repeat("The quick brown fox jumps over the lazy dog. ", 16384/45) + `"}],"stream":true}`
-	for name, policy := range map[string]string{"slots": "", "tokens": "policy = \"tokens\"\nengine {\n metrics = \"off\"\n}\n"} {
+	const tokens = "policy = \"tokens\"\nengine {\n metrics = \"off\"\n}\n"
+	const objective = "slo {\n ttft = \"2s\"\n tpot = \"100ms\"\n}\n"
+	for name, policy := range map[string]string{"slots": "", "tokens": tokens, "objective": tokens + objective} {
 		for answer, replica := range map[string]http.RoundTripper{"empty": canned{}, "events": chat{}} {
 			b.Run(name+"/"+answer, func(b *testing.B) {
 				c, err := config.Parse([]byte("access_log = \"off\"\nservice \"m\" {\n"+policy+"  replica {\n    address = \"127.0.0.1:1\"\n  }\n}\n"), "bench.hcl")
