@@ -417,6 +417,41 @@ func TestAFullDisk(t *testing.T) {
 	}
 }
 
+// A disk that fills up while a view is made leaves no part of it, and the view can be made
+// once there is room.
+func TestAFullDiskMakesNoHalfView(t *testing.T) {
+	dir := smallDisk(t, "4m")
+	s := open(t, dir, Options{})
+	o := put(t, s, 41, 1<<20)
+	hog, err := os.Create(filepath.Join(dir, "hog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hog.Close()
+	if _, err := io.CopyN(hog, zeros{}, 8<<20); err == nil {
+		t.Fatal("the disk does not fill up")
+	}
+	v := View{Name: "v", Objects: map[string]string{"files/a": o.ID}, Texts: map[string]string{".model": "hf://a/b"}}
+	if at, err := s.Publish(v); !errors.Is(err, ErrNoRoom) {
+		t.Errorf("published at %q, %v", at, err)
+	}
+	for _, folder := range []string{"views", "tmp"} {
+		if left, err := os.ReadDir(filepath.Join(dir, folder)); err != nil || len(left) != 0 {
+			t.Errorf("%v are left in %s, %v", left, folder, err)
+		}
+	}
+	if err := hog.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	if at, err := s.Publish(v); err != nil || s.View("v") != at {
+		t.Errorf("with room again: %q, %v", at, err)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
 // victim is the process that TestKill kills: it writes chunks without end and says
 // which the log has.
 func victim(dir string) {
