@@ -41,7 +41,7 @@ func TestCacheJob(t *testing.T) {
 		t.Fatal(err)
 	}
 	job, err := c.Run("jobs/cache.nomad.hcl", cluster.Vars{
-		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": certificates(t, ca), "hf_port": port,
+		"command": c.Program("aliquot"), "consul": c.ConsulAddress[len("http://"):], "tls": certificates(t, ca), "hf_port": port, "prefetch": []string{"all", "gpus"},
 		"settings": cacheSettings(dir, "node", hub.URL),
 	})
 	if err != nil {
@@ -211,6 +211,7 @@ func coldStarts(ctx context.Context, t *testing.T, c *cluster.Cluster, hub *hubt
 		t.Error(err)
 	}
 	k.showsParts(ctx, t)
+	k.prefetches(ctx, t)
 	secondNode()
 	k.begin(ctx, t, "cold", 3, false, "from an earlier start of this job", "from 1 peers")
 	if k.last.NodeName != "second" {
@@ -300,6 +301,28 @@ func (k *cold) showsParts(ctx context.Context, t *testing.T) {
 	i := slices.IndexFunc(seen.Starts, func(s top.Start) bool { return s.Job == "cold" })
 	if err != nil || i < 0 || seen.Starts[i].Count != 2 || seen.Starts[i].Seconds["load"] <= 0 || seen.Starts[i].Seconds["image"] <= 0 {
 		t.Errorf("top shows starts %+v, %v", seen.Starts, err)
+	}
+}
+
+// prefetches puts what the job names on a list: an image that no task of the node has
+// used is pulled, and the model and what was compiled stay for the list.
+func (k *cold) prefetches(ctx context.Context, t *testing.T) {
+	t.Helper()
+	run := exec.CommandContext(ctx, k.c.Program("aliquot"), "cache", "prefetch", "-group=gpus", "-job=cold", "-vendor=amd")
+	run.Env = append(os.Environ(), "NOMAD_ADDR="+k.c.NomadAddress, "CONSUL_HTTP_ADDR="+k.c.ConsulAddress)
+	out, err := run.CombinedOutput()
+	image := k.c.Image + ":amd"
+	if want := "compiled://default/cold\nhf://Qwen/Qwen3@main\nimage://" + image + "\n"; err != nil || string(out) != want {
+		t.Fatalf("the list is %q, %v; want %q", out, err, want)
+	}
+	err = cluster.Await(ctx, "image "+image, func() string {
+		if out, err := exec.CommandContext(ctx, "docker", "image", "inspect", image).CombinedOutput(); err != nil {
+			return string(out)
+		}
+		return ""
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -48,6 +48,12 @@ variable "tls" {
   default     = "/etc/aliquot/cache"
 }
 
+variable "prefetch" {
+  description = "Lists in Consul KV below aliquot/prefetch of what is brought to the nodes, such as [\"all\", \"h100\"]; aliquot cache prefetch edits them. None follows no list."
+  type        = list(string)
+  default     = []
+}
+
 variable "settings" {
   description = "Further settings of the configuration, such as capacity = \"2TiB\"; see docs/configuration.md."
   type        = string
@@ -147,6 +153,7 @@ job "cache" {
             register  = false
             ${var.tls == "" ? "insecure = true" : "ca_file = \"${var.tls}/ca.pem\"\n            cert_file = \"${var.tls}/cert.pem\"\n            key_file = \"${var.tls}/key.pem\""}
           }
+          ${length(var.prefetch) == 0 ? "" : "prefetch {\n            key    = \"aliquot/prefetch\"\n            groups = ${jsonencode(var.prefetch)}\n          }"}
           ${var.settings}
         HCL
       }
