@@ -219,37 +219,59 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 	if len(versions) == 0 {
 		return p, unoffered(f, m, p.Version, fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
 	}
-	var why []string // of the version that comes first
-	for i, version := range versions {
-		tried, ok := p.choose(f, m, need, version)
-		if ok {
-			return p.with(f, m), nil
-		}
-		if i == 0 {
-			why = tried
+	// Of versions to choose from, an older one with modules that are ready is better than
+	// a newer one that must be compiled.
+	compiled := []bool{false, true}
+	if p.Version != "" {
+		compiled = []bool{true}
+	}
+	var closest lack
+	for _, dkms := range compiled {
+		for _, version := range versions {
+			if p.choose(f, m, need, version, dkms, &closest) {
+				return p.with(f, m), nil
+			}
 		}
 	}
-	return p, unoffered(f, m, versions[0], fmt.Sprintf("version %s cannot be installed (%s)", versions[0], strings.Join(why, "; ")))
+	if closest.version == "" {
+		return p, refuse("want the other kind", "version %s has no %s kernel modules that drive the GPUs (%s)", versions[0], p.Modules, need)
+	}
+	reason := fmt.Sprintf("version %s cannot be installed (%s: there is no %s)", closest.version, closest.source, strings.Join(closest.missing, ", "))
+	if f.SecureBoot {
+		reason += "; as Secure Boot is on, modules that are compiled here would not load"
+	}
+	return p, unoffered(f, m, closest.version, reason)
 }
 
-// choose takes the first set of packages that is offered whole, and says what the others
-// lack.
-func (p *Plan) choose(f Facts, m Maker, need Requirement, version string) (tried []string, ok bool) {
+// lack is the set of packages that comes closest to what can be installed.
+type lack struct {
+	version, source string
+	missing         []string
+}
+
+// choose takes the first set of packages that is offered whole. Where there is none it
+// notes the one that lacks least.
+func (p *Plan) choose(f Facts, m Maker, need Requirement, version string, dkms bool, closest *lack) bool {
 	for _, kind := range kinds(f, m, need, version, p.Modules) {
 		for _, s := range m.Sets(f, version, kind) {
+			if s.DKMS && !dkms {
+				continue
+			}
 			s.Wishes = slices.Concat(s.Wishes, m.Extra(f, version, s), headers(f, s))
 			pins, missing := pin(f, m, s, version)
 			if f.SecureBoot && s.DKMS {
-				missing = append(missing, "modules that are signed, as Secure Boot is on")
+				missing = append(missing, "modules that are signed")
 			}
 			if len(missing) == 0 {
 				p.Version, p.Modules, p.Source, p.Install = version, kind, s.Source, pins
-				return nil, true
+				return true
 			}
-			tried = append(tried, fmt.Sprintf("%s: there is no %s", s.Source, strings.Join(missing, ", ")))
+			if closest.version == "" || len(missing) < len(closest.missing) {
+				*closest = lack{version, s.Source, missing}
+			}
 		}
 	}
-	return tried, false
+	return false
 }
 
 // kinds are the kinds of modules to try, of those that drive the GPUs.

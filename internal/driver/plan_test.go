@@ -96,10 +96,19 @@ func TestPlanOnUbuntu(t *testing.T) {
 		f.Available[name] = []string{v}
 	}
 	want := Want{Version: "580.173.02"}
-	if _, r := Make(f, want); r == nil || !strings.Contains(r.Reason, "modules that are signed, as Secure Boot is on") {
+	if _, r := Make(f, want); r == nil || !strings.Contains(r.Reason, "as Secure Boot is on, modules that are compiled here would not load") {
 		t.Errorf("Secure Boot and modules that are compiled here: %v", r)
 	}
 	f.Available["linux-modules-nvidia-580-server-open-6.8.0-60-generic"] = []string{"6.8.0-60.63+1"}
+	// A newer version that must be compiled comes after one whose modules are ready.
+	f.SecureBoot = false
+	for _, name := range []string{"nvidia-dkms-590-server-open", "nvidia-utils-590-server", "nvidia-compute-utils-590-server", "libnvidia-compute-590-server", "nvidia-kernel-common-590-server", "nvidia-fabricmanager-590"} {
+		f.Available[name] = []string{"590.48.01-0ubuntu0.24.04.5"}
+	}
+	f.Available["linux-headers-6.8.0-60-generic"] = []string{"6.8.0-60.63"}
+	if p, r := Make(f, Want{}); r != nil || p.Version != "580.173.02" {
+		t.Errorf("%+v, %v", p, r)
+	}
 	p, r := Make(f, want)
 	if r != nil {
 		t.Fatal(r)
@@ -108,6 +117,22 @@ func TestPlanOnUbuntu(t *testing.T) {
 		if !slices.Contains(p.Install, pin) {
 			t.Errorf("%s is not in %v", pin, p.Install)
 		}
+	}
+}
+
+// A refusal names what is missing of the version that comes closest.
+func TestARefusalNamesWhatIsMissing(t *testing.T) {
+	f := debian()
+	delete(f.Available, "nvidia-cuda-mps")
+	f.Available["nvidia-xconfig"] = []string{"545.23.08-1"}
+	f.Packages, f.Drivers = nil, nil
+	_, r := Make(f, Want{})
+	if r == nil || !strings.HasPrefix(r.Reason, "version 535.309.01 cannot be installed (Debian: there is no nvidia-cuda-mps 535.309.01)") {
+		t.Errorf("%v", r)
+	}
+	_, r = Make(debian(), Want{Version: "620.10.01", Modules: Closed})
+	if r == nil || !strings.Contains(r.Reason, "version 620.10.01 has no closed kernel modules") {
+		t.Errorf("%v", r)
 	}
 }
 
