@@ -59,35 +59,34 @@ func updateUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g ga
 		old[a.ID] = true
 	}
 	l := startLoad(ctx, t, g, 4)
-	for l.asked.Load() < 20 && ctx.Err() == nil {
-		if err := cluster.AwaitWithin(ctx, time.Minute, "the load", func() string {
-			if l.asked.Load() < 20 {
-				return fmt.Sprint(l.asked.Load())
-			}
-			return ""
-		}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	l.goOn(ctx, t, 20)
 	vars["memory"] = 72
 	if _, err := c.Run(httpJob, vars); err != nil {
 		t.Fatal(err)
 	}
-	err := cluster.AwaitWithin(ctx, 2*time.Minute, "two new allocations", func() string {
-		found, _, err := c.Nomad.Jobs().Allocations("app", false, nil)
+	awaitReplaced(ctx, t, c, "app", old)
+	l.goOn(ctx, t, 20)
+	l.end(t)
+}
+
+// awaitReplaced waits until all allocations of a job have been replaced by new ones.
+func awaitReplaced(ctx context.Context, t *testing.T, c *cluster.Cluster, job string, old map[string]bool) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 2*time.Minute, "new allocations of "+job, func() string {
+		found, _, err := c.Nomad.Jobs().Allocations(job, false, nil)
 		if err != nil {
 			return err.Error()
 		}
 		fresh, stopped := 0, 0
 		for _, a := range found {
 			switch {
-			case !old[a.ID] && a.ClientStatus == nomad.AllocClientStatusRunning:
+			case !old[a.ID] && a.ClientStatus == nomad.AllocClientStatusRunning && a.DesiredStatus == nomad.AllocDesiredStatusRun:
 				fresh++
 			case old[a.ID] && a.ClientStatus == nomad.AllocClientStatusComplete:
 				stopped++
 			}
 		}
-		if fresh < 2 || stopped < 2 {
+		if fresh < len(old) || stopped < len(old) {
 			return fmt.Sprintf("%d new run, %d old ended", fresh, stopped)
 		}
 		return ""
@@ -95,17 +94,21 @@ func updateUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g ga
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// goOn waits until so many more requests have been answered.
+func (l *load) goOn(ctx context.Context, t *testing.T, n int64) {
+	t.Helper()
 	before := l.asked.Load()
-	err = cluster.AwaitWithin(ctx, time.Minute, "service by the new replicas", func() string {
-		if l.asked.Load() < before+20 {
-			return fmt.Sprint(l.asked.Load() - before)
+	err := cluster.AwaitWithin(ctx, time.Minute, "requests are answered", func() string {
+		if now := l.asked.Load() - before; now < n {
+			return fmt.Sprintf("%d of %d", now, n)
 		}
 		return ""
 	})
 	if err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
-	l.end(t)
 }
 
 // stopUnderLoad stops the gateway's job while clients ask; they go by Consul, as
@@ -140,21 +143,13 @@ func stopUnderLoad(ctx context.Context, t *testing.T, c *cluster.Cluster, g gate
 			}
 		})
 	}
-	err := cluster.AwaitWithin(ctx, time.Minute, "the load", func() string {
-		if l.asked.Load() < 20 {
-			return fmt.Sprint(l.asked.Load())
-		}
-		return ""
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	l.goOn(ctx, t, 20)
 	if _, _, err := c.Nomad.Jobs().Deregister(g.job, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	<-running.Done()
 	l.end(t)
-	err = cluster.AwaitWithin(ctx, time.Minute, "the gateway's end", func() string {
+	err := cluster.AwaitWithin(ctx, time.Minute, "the gateway's end", func() string {
 		if _, err := http.Get(g.admin + "/v1/ready"); err == nil {
 			return "it still answers"
 		}

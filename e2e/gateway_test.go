@@ -32,6 +32,7 @@ func TestGateway(t *testing.T) {
 	t.Run("Nomad's own service discovery", func(t *testing.T) { nativeDiscovery(ctx, t, c, g) })
 	t.Run("no failed request while a job is updated", func(t *testing.T) { updateUnderLoad(ctx, t, c, g) })
 	t.Run("a gateway that is stopped loses no request", func(t *testing.T) { stopUnderLoad(ctx, t, c, g) })
+	t.Run("three gateways are one queue", func(t *testing.T) { severalGateways(ctx, t, c) })
 }
 
 // gatewayUnderTest is where a running gateway listens.

@@ -9,16 +9,35 @@
 #         stopped. Run one per node that clients can reach. Several ("count") share one
 #         queue per service; docs/gateways.md says what happens when one of them is lost.
 #
-# Clients find several gateways in one of these ways; each of them leaves a gateway that
-# drains alone, because it has left Consul or answers 503 at /v1/ready by then:
+# Clients find several gateways in one of these ways. With each of them a gateway that
+# drains gets no new clients, because it has left Consul or answers 503 at /v1/ready:
 #
-#   Consul DNS   aliquot-gateway.service.consul, port 8080: the address of a gateway that
-#                is well. Clients that keep connections should look it up again at times.
-#   HAProxy      server-template gw 5 _aliquot-gateway._tcp.service.consul resolvers consul
-#                check, with "resolvers consul { nameserver dns 127.0.0.1:8600 }" and
-#                "balance leastconn"; any gateway serves any request, so no stickiness.
-#   anycast      each node announces one address (BIRD, FRR) while
+#   Consul DNS   aliquot-gateway.service.consul, port 8080: the addresses of the gateways
+#                that pass their checks. With port = 0, the SRV records of the same name
+#                hold the ports. Clients should look the name up again every few seconds,
+#                and try the next address when one refuses the connection.
+#   anycast      Each node announces one address (BIRD, FRR) while
 #                curl -sf http://NODE:ADMIN-PORT/v1/ready succeeds.
+#   HAProxy      Any gateway serves any request, so there is no stickiness. HAProxy asks
+#                Consul's DNS once a second, which is well within drain_delay. A request
+#                is sent again only where no connection could be opened. haproxy.cfg:
+#
+#     resolvers consul
+#       nameserver dns 127.0.0.1:8600
+#       accepted_payload_size 8192
+#     defaults
+#       mode http
+#       timeout connect 2s
+#       timeout client 1h
+#       timeout server 1h
+#       retries 3
+#       option redispatch 1
+#     frontend models
+#       bind :8080
+#       default_backend gateways
+#     backend gateways
+#       balance leastconn
+#       server-template gw 5 _aliquot-gateway._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
 #
 # Run:    nomad job run jobs/gateway.nomad.hcl
 #         nomad job run -var count=3 jobs/gateway.nomad.hcl

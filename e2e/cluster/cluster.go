@@ -55,6 +55,8 @@ type Cluster struct {
 	Consul *consul.Client
 	// NomadAddress and ConsulAddress are the URLs of the servers.
 	NomadAddress, ConsulAddress string
+	// ConsulDNS is host:port of Consul's DNS.
+	ConsulDNS string
 	// Image is the repository of the model server's images, without a tag.
 	Image string
 	// Registry is host:port of the cluster's registry; "" without.

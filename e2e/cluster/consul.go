@@ -19,7 +19,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		return err
 	}
 	c.consulDir = filepath.Dir(path)
-	ports, err := FreePorts(4)
+	ports, err := FreePorts(5)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		"data_dir":             c.path("consul"),
 		"ports": map[string]int{
 			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3],
-			"grpc_tls": -1, "dns": -1, "serf_wan": -1,
+			"dns": ports[4], "grpc_tls": -1, "serf_wan": -1,
 		},
 	})
 	if err != nil {
@@ -42,7 +42,7 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 		return err
 	}
 	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
-	c.ConsulAddress = "http://" + address
+	c.ConsulAddress, c.ConsulDNS = "http://"+address, fmt.Sprintf("127.0.0.1:%d", ports[4])
 	c.Say("starting consul")
 	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path, "agent", "-dev", "-config-file", c.path("consul.json"))
 	if err != nil {

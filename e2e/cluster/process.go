@@ -17,6 +17,9 @@ import (
 // of the cluster.
 const mark = "ALIQUOT_CLUSTER"
 
+// Mark is what the environment of a process holds that ends with the cluster, at the latest.
+func (c *Cluster) Mark() string { return mark + "=" + c.Dir }
+
 // process is one server of a cluster.
 type process struct {
 	name string
