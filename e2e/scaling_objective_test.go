@@ -46,8 +46,8 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	stop := s.work(ctx, t, "promise", 40, answerTokens)
 	defer stop()
 	s.awaitCurves(ctx, t, "promise", "h100", "t4")
-	s.awaitReason(ctx, t, "promise", "by the objective")
 	stop()
+	s.awaitReason(ctx, t, "promise", "by the objective")
 	began := time.Now()
 	rates := []float64{1, 2, 3, 4, 5, 6, 6, 10, 10} // each for 5 s: a ramp, and a step
 	s.arrive(ctx, t, "promise", rates, 5*time.Second)
@@ -62,11 +62,13 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	}
 
 	s.serve(ctx, t, twoClassesJob, "miracle", vars("ttft=1ms quantile=0.9"))
-	stop = s.work(ctx, t, "miracle", 12, answerTokens)
-	defer stop()
+	stop = s.work(ctx, t, "miracle", 40, answerTokens)
 	s.awaitCurves(ctx, t, "miracle", "h100", "t4")
+	stop()
+	stop = s.work(ctx, t, "miracle", 6, answerTokens)
+	defer stop()
 	s.awaitReason(ctx, t, "miracle", "cannot be met")
-	s.awaitEvaluations(ctx, t, "miracle", 10)
+	s.awaitEvaluations(ctx, t, "miracle", 2*int(window/time.Second))
 	if h100, t4 := s.group("miracle", "h100").Desired, s.group("miracle", "t4").Desired; h100+t4 >= 8 {
 		t.Errorf("an impossible objective ordered all devices: %d of h100 and %d of t4", h100, t4)
 	}

@@ -121,8 +121,8 @@ func (c Curve) bound() float64 {
 // Limit is what a replica does within an objective; times are in seconds.
 type Limit struct {
 	// Most is how many mean requests it serves at once, 0 where it misses the objective
-	// with one. Rate is how many a second it then serves, or where Most is 0 within the
-	// least multiple of the objective, by powers of two, that one request meets.
+	// with one. Rate is how many a second it then serves, or where Most is 0, half of what
+	// it serves at most.
 	Most, Rate float64
 	// First and Token are the mean times to the first token and between tokens with so many
 	// requests, with one where Most is 0.
@@ -137,10 +137,9 @@ func (c Curve) Within(o Objective, quantile float64) Limit {
 	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool { return !c.holds(o, quantile, float64(i+1)) }))}
 	if l.Most > 0 {
 		l.Rate, _, _ = c.At(l.Most)
-	}
-	for loose, doublings := o, 0; l.Rate == 0 && doublings < 40; doublings++ {
-		loose = Objective{2 * loose.TTFT, 2 * loose.TPOT, 2 * loose.E2E}
-		_, l.Rate = c.Most(loose)
+	} else {
+		_, most := c.Most(Objective{})
+		l.Rate = most / 2
 	}
 	n := max(1, l.Most)
 	_, l.First, l.Token = c.At(n)

@@ -69,8 +69,8 @@ func (o Objective) String() string {
 type Serving struct {
 	// Most is how many requests it serves at once, 0 where it misses the objective with one.
 	Most float64
-	// Rate is how many requests it then serves a second; where Most is 0, within the least
-	// multiple of the objective that it does meet.
+	// Rate is how many requests it then serves a second; where Most is 0, half of what it
+	// serves at most.
 	Rate float64
 	// First is the seconds to a first token, and Token between two, among so many requests;
 	// where Most is 0, those of a single one.

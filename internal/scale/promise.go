@@ -90,7 +90,7 @@ func (c Config) promise(e Evaluation) Decision {
 			held = append(held, z.capacity(arrived[:n]))
 		}
 	}
-	need := p.needs(z, arrived, t)
+	need := p.needs(z, arrived, t, s.possible)
 	held = append(held, need.Demand)
 	if len(s.classes) > 1 {
 		p.every = int(coarse(need.Demand) * float64(grain(s.classes)))
@@ -117,7 +117,7 @@ func scaled(series []float64, by float64) []float64 {
 }
 
 // needs is what is needed now, in replicas of the best class.
-func (p Policy) needs(z sizing, arrived []float64, t *Traffic) Need {
+func (p Policy) needs(z sizing, arrived []float64, t *Traffic, possible bool) Need {
 	sums := make([]float64, len(arrived)+1)
 	for i, came := range arrived {
 		sums[i+1] = sums[i] + came
@@ -132,7 +132,9 @@ func (p Policy) needs(z sizing, arrived []float64, t *Traffic) Need {
 			n.Demand += min(steepest*n.Demand, n.Forecast-max(n.Stable, n.Panic))
 		}
 	}
-	n.Demand *= t.correction(z.missed)
+	if possible { // else more would miss as well
+		n.Demand *= t.correction(z.missed)
+	}
 	n.Demand += t.Waiting * z.unit / z.drain
 	return n
 }

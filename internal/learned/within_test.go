@@ -1,0 +1,45 @@
+package learned
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// A part of the requests is harder to keep than the mean, and the harder the larger it is.
+func TestAQuantileIsHarderThanTheMean(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := Curve{
+			Start: 0.01, Prefill: rapid.Float64Range(1e-5, 1e-3).Draw(t, "prefill"), A: rapid.Float64Range(0.005, 0.05).Draw(t, "a"), B: 2e-5,
+			C: rapid.Float64Range(1e-8, 1e-6).Draw(t, "c"), Prompt: rapid.Float64Range(1, 20_000).Draw(t, "prompt"),
+			Output: rapid.Float64Range(1, 1000).Draw(t, "output"), KV: 100_000,
+		}
+		o := Objective{TTFT: rapid.Float64Range(0, 5).Draw(t, "ttft"), TPOT: rapid.Float64Range(0, 0.3).Draw(t, "tpot")}
+		mean, _ := c.Most(o)
+		half, most := c.Within(o, 0.5), c.Within(o, 0.99)
+		if half.Most > mean || most.Most > half.Most {
+			t.Fatalf("%v requests at once in the mean, %v for half of them, %v for 99%%", mean, half.Most, most.Most)
+		}
+		if !(most.Rate > 0) || !(most.First > 0) || !(most.Token > 0) || !(most.Slack >= 0) {
+			t.Fatalf("%+v", most)
+		}
+		if rate, _, _ := c.At(max(1, most.Most)); most.Most > 0 && rate != most.Rate {
+			t.Fatalf("%v at once are %v a second, not %v", most.Most, rate, most.Rate)
+		}
+	})
+}
+
+func TestWhatCannotBeKeptIsToldForOneRequest(t *testing.T) {
+	c := Curve{Prefill: 1e-4, A: 0.02, B: 2e-5, C: 1e-7, Prompt: 1000, Output: 100, KV: 100_000}
+	l := c.Within(Objective{TTFT: 0.01}, 0.99)
+	_, first, token := c.At(1)
+	_, most := c.Most(Objective{})
+	if l.Most != 0 || l.First != first || l.Token != token || l.Rate != most/2 {
+		t.Errorf("%+v, want none at once, %v and %v of one, and half of %v a second", l, first, token, most)
+	}
+	slow := c
+	slow.Output = 400
+	if a, b := c.Within(Objective{E2E: 5}, 0.9).Most, slow.Within(Objective{E2E: 5}, 0.9).Most; a == 0 || b != 0 {
+		t.Errorf("5 s to the end of 100 tokens at %v at once, of 400 at %v", a, b)
+	}
+}
