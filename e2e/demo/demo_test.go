@@ -187,4 +187,11 @@ func TestAColdStartIsSplitByCause(t *testing.T) {
 	if got := strings.Join(strings.Fields(lines[3]), " "); got != "code again - - - - - - - 1.00 s" {
 		t.Error(got)
 	}
+	// The driver's word can come after the answer.
+	s.answered = asked.Add(6 * time.Second)
+	out.Reset()
+	printStarts(&out, []coldStart{s})
+	if got := strings.Join(strings.Fields(strings.Split(out.String(), "\n")[2]), " "); got != "chat first 2.00 s 1.50 s 0.00 s 0.00 s 0.50 s 2.00 s 0.00 s 6.00 s" {
+		t.Error(got)
+	}
 }

@@ -258,7 +258,9 @@ func (w *watch) ask(ctx context.Context, service, id string) replica {
 	if alloc, _, r.err = w.c.Nomad.Allocations().Info(id, (&nomad.QueryOptions{}).WithContext(ctx)); r.err != nil {
 		return r
 	}
-	r.pulled = strings.Contains(cluster.Events(alloc.TaskStates), "Downloading image")
+	events := cluster.Events(alloc.TaskStates)
+	// The docker driver says the first, ours the second where it pulls beside a model.
+	r.pulled = strings.Contains(events, "Downloading image") || strings.Contains(events, "is pulled")
 	if r.info, r.err = w.c.Info(ctx, alloc); r.err == nil && r.info.Grant != nil && r.info.Grant.Vendor == gpu.AMD {
 		// No kernel driver is there to see the task open its GPU.
 		r.closeGPU, r.err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, r.info.Grant.Units)

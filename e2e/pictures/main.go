@@ -23,7 +23,7 @@ type picture struct {
 }
 
 func pictures(service string) []picture {
-	drawn := `document.querySelectorAll(".plot canvas").length >= 3 && document.querySelector(".live.on") !== null`
+	drawn := `/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)` // the newest second is there
 	return []picture{
 		{"service-light", "services/" + service, 1440, 1000, "light", drawn},
 		{"service-dark", "services/" + service, 1440, 1000, "dark", drawn},
@@ -63,6 +63,12 @@ func take(page, out, service string) error {
 	}
 	defer b.Stop()
 	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	if err := b.Open(page); err != nil {
+		return err
+	}
+	if err := b.Eval(`localStorage.setItem("aliquot.range", "300")`, nil); err != nil {
 		return err
 	}
 	for _, p := range pictures(service) {

@@ -24,6 +24,8 @@ const (
 	beat = time.Second
 	// answerTime is how long an answer may take that is not waited for on purpose.
 	answerTime = 4 * time.Second
+	// leastPause is between two looks at the gateways, however often browsers come and go.
+	leastPause = 100 * time.Millisecond
 	// kept is for how long events are remembered.
 	kept = time.Hour
 )
@@ -66,6 +68,8 @@ type Watch struct {
 	followed map[string]int
 	// viewed counts those who look at a view.
 	viewed map[string]int
+	// looked is closed when somebody begins to look at something.
+	looked chan struct{}
 	// since is when somebody began to look at a service.
 	since map[string]time.Time
 }
@@ -79,7 +83,7 @@ type change struct {
 // New returns a Watch that knows nothing yet.
 func New(o Options) *Watch {
 	return &Watch{
-		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
+		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}), looked: make(chan struct{}),
 		stats: map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
 		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{}, viewed: map[string]int{}, since: map[string]time.Time{},
@@ -93,13 +97,13 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Go(func() { w.watchNodes(ctx) })
 	all.Go(func() { w.watchAllocs(ctx) })
 	all.Go(func() { every(ctx, 5*time.Second, w.readStats) })
-	all.Go(func() { every(ctx, beat, w.readGateways) })
-	all.Go(func() { every(ctx, beat, w.readRequests) })
+	all.Go(func() { w.everyOrLooked(ctx, beat, w.readGateways) })
+	all.Go(func() { w.everyOrLooked(ctx, beat, w.readRequests) })
 	all.Go(func() { every(ctx, beat, w.readChanges) })
 	all.Go(func() { every(ctx, 5*time.Second, w.readPolicies) })
 	if w.o.Consul != nil {
 		all.Go(func() { w.watchGateways(ctx) })
-		all.Go(func() { every(ctx, 2*time.Second, w.readSplits) })
+		all.Go(func() { w.everyOrLooked(ctx, 2*time.Second, w.readSplits) })
 		all.Go(func() { every(ctx, time.Minute, w.readDemand) })
 	}
 }
@@ -112,6 +116,25 @@ func every(ctx context.Context, d time.Duration, f func(context.Context)) {
 		f(ctx)
 		select {
 		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// everyOrLooked is every, and calls the function at once when somebody begins to look at
+// something else.
+func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(context.Context)) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		looked := w.looked
+		w.mu.Unlock()
+		f(ctx)
+		wait(ctx, leastPause)
+		select {
+		case <-tick.C:
+		case <-looked:
 		case <-ctx.Done():
 		}
 	}
@@ -159,6 +182,10 @@ func (w *Watch) Follow(view, service string) (release func()) {
 	w.viewed[view]++
 	if w.followed[service]++; w.followed[service] == 1 {
 		w.since[service] = time.Now()
+	}
+	if w.followed[service] == 1 || w.viewed[view] == 1 {
+		close(w.looked)
+		w.looked = make(chan struct{})
 	}
 	return sync.OnceFunc(func() {
 		w.mu.Lock()
