@@ -280,6 +280,7 @@ func (r *reading) close(x *exchange) {
 		if s.estimated = u.Prompt < 0 || !told; u.Prompt < 0 {
 			s.prompt = int64(r.prompt)
 		}
+		s.cached = min(s.cached, s.prompt)
 		if s.output < 0 {
 			s.output = int64(r.expected)
 		}

@@ -51,7 +51,15 @@ func clients(t *testing.T) string {
 // plain and streamed, the list of models, errors and limits. What they used is counted.
 func TestClientsOfOpenAIAndAnthropic(t *testing.T) {
 	modules := clients(t)
-	_, public, admin := behindGateway(t, `
+	for name, settings := range map[string]string{
+		"plain": "", "joined answers": "engine {\n join_answers = true\n}", "a salt for each tenant": "engine {\n cache_salt = \"tenant\"\n}",
+	} {
+		t.Run(name, func(t *testing.T) { useClients(t, modules, settings) })
+	}
+}
+
+func useClients(t *testing.T, modules, settings string) {
+	_, public, admin := behindGateway(t, settings+`
 model = "m"
 slo {
   ttft = "2s"
