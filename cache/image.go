@@ -34,7 +34,8 @@ func (d *Daemon) image(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(cacheapi.Pull{Name: name, Username: oci.User, Password: d.tickets.Issue(ask.Namespace, repository)})
+	ticket := d.tickets.Issue(ask.Namespace, repository)
+	_ = json.NewEncoder(w).Encode(cacheapi.Pull{Name: name, Username: oci.User, Password: ticket})
 }
 
 // pulled is the name by which an image is pulled through a face, and its repository.

@@ -34,7 +34,8 @@ func (d *Daemon) listen() error {
 	if err := d.listenS3(); err != nil {
 		return err
 	}
-	registry := &oci.Face{Library: d.library, Token: func(namespace string) string { return d.token("oci", namespace, "") }, Tickets: d.tickets, Log: d.log}
+	registry := &oci.Face{Library: d.library, Tickets: d.tickets, Log: d.log}
+	registry.Token = func(namespace string) string { return d.token("oci", namespace, "") }
 	if d.ociFace, err = d.face("oci_listen", d.conf.OCIListen, registry); err != nil {
 		return err
 	}
@@ -110,7 +111,10 @@ func (d *Daemon) listenS3() (err error) {
 }
 
 func (d *Daemon) serve(l net.Listener, h http.Handler) {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug)}
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
+	}
 	d.servers = append(d.servers, s)
 	go func() { _ = s.Serve(l) }()
 }

@@ -92,7 +92,10 @@ func (b fileBody) origins(c *Config) []error {
 		}
 	}
 	c.S3Face = S3Face{or(b.S3Listen, ""), or(b.S3Domain, "localhost"), or(b.S3Keys, "")}
-	return []error{isURL("huggingface.endpoint", c.Hub.Endpoint), c.Hub.Namespaces.check("huggingface.namespaces"), c.s3(b.S3), c.S3Face.check(), c.oci(b.OCI)}
+	return []error{
+		isURL("huggingface.endpoint", c.Hub.Endpoint), c.Hub.Namespaces.check("huggingface.namespaces"),
+		c.s3(b.S3), c.S3Face.check(), c.oci(b.OCI),
+	}
 }
 
 func isURL(key, text string) error {
@@ -107,8 +110,9 @@ func (c *Config) s3(b *s3Body) error {
 		return nil
 	}
 	s := &S3{
-		Endpoint: strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"), Region: or(b.Region, "us-east-1"), PathStyle: or(b.PathStyle, false),
-		CredentialsFile: or(b.CredentialsFile, ""), Profile: or(b.Profile, ""), Anonymous: or(b.Anonymous, false), ETagIsMD5: or(b.ETagIsMD5, true), Namespaces: b.Namespaces,
+		Endpoint: strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"), Region: or(b.Region, "us-east-1"),
+		CredentialsFile: or(b.CredentialsFile, ""), Profile: or(b.Profile, ""), Namespaces: b.Namespaces,
+		PathStyle: or(b.PathStyle, false), Anonymous: or(b.Anonymous, false), ETagIsMD5: or(b.ETagIsMD5, true),
 	}
 	c.S3 = s
 	switch u, err := url.Parse(s.Endpoint); {
@@ -119,7 +123,8 @@ func (c *Config) s3(b *s3Body) error {
 	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
 		return errors.New("s3.anonymous and credentials_file or namespaces contradict each other: leave one out")
 	case !s.Anonymous && len(s.Namespaces) == 0:
-		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the credentials may, [\"*\"] for all, or set anonymous = true")
+		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the credentials may, " +
+			"[\"*\"] for all, or set anonymous = true")
 	}
 	return s.Namespaces.check("s3.namespaces")
 }
@@ -133,7 +138,8 @@ func (c *Config) oci(b *ociBody) error {
 	case at != "" && !filepath.IsAbs(at):
 		return fmt.Errorf("oci.auth_file is %q: want an absolute path", at)
 	case at != "" && len(b.Namespaces) == 0:
-		return errors.New("oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, or [\"*\"] for all")
+		return errors.New("oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, " +
+			"or [\"*\"] for all")
 	case at == "" && len(b.Namespaces) > 0:
 		return errors.New("oci.namespaces is without use: it says who may use oci.auth_file, which is missing")
 	}

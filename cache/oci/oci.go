@@ -117,7 +117,8 @@ func (f *Face) serve(w http.ResponseWriter, r *http.Request, a ask, token string
 		h.Set("Content-Length", strconv.FormatInt(o.Object.Size, 10))
 		return nil
 	}
-	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, fetch.Target{Object: o.Object, Source: o.Source, Token: token}, strconv.Quote(digest))
+	t := fetch.Target{Object: o.Object, Source: o.Source, Token: token}
+	return face.Sender{Cache: f.Library.Cache, Log: f.Log}.File(w, r, t, strconv.Quote(digest))
 }
 
 // challenge asks a client to sign in.
@@ -126,7 +127,8 @@ func (f *Face) challenge(w http.ResponseWriter, r *http.Request, name, why strin
 	if name != "" {
 		scope = `,scope="repository:` + Path(name) + `:pull"`
 	}
-	w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+strings.NewReplacer(`"`, "", `\`, "").Replace(r.Host)+TokenPath+`",service="aliquot-cache"`+scope)
+	host := strings.NewReplacer(`"`, "", `\`, "").Replace(r.Host)
+	w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+host+TokenPath+`",service="aliquot-cache"`+scope)
 	fail(w, r, http.StatusUnauthorized, "UNAUTHORIZED", why)
 }
 
@@ -147,7 +149,8 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool,
 	case errors.Is(err, origin.ErrDenied):
 		fail(w, r, http.StatusForbidden, "DENIED", err.Error())
 	case errors.Is(err, origin.ErrNotFound):
-		fail(w, r, http.StatusNotFound, map[string]string{"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}[a.kind], err.Error())
+		code := map[string]string{"manifests": "MANIFEST_UNKNOWN", "blobs": "BLOB_UNKNOWN"}[a.kind]
+		fail(w, r, http.StatusNotFound, code, err.Error())
 	default:
 		after := retryAfter
 		if errors.As(err, &later) {

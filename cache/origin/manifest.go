@@ -53,7 +53,7 @@ func (c *OCI) Resolve(ctx context.Context, ref blob.Ref, token string) (*Manifes
 		return nil, err
 	}
 	for _, method := range []string{http.MethodHead, http.MethodGet} {
-		res, err := c.do(ctx, method, repo, "manifests", ref.Revision, token, http.Header{})
+		res, err := c.do(ctx, method, repo, "manifests", ref.Revision, token)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +102,7 @@ func (c *OCI) Blob(ctx context.Context, name, sum, token string) (File, error) {
 	if !isDigest(sum) {
 		return File{}, fmt.Errorf("%w: %.100q is no digest by SHA-256", ErrNotFound, sum)
 	}
-	res, err := c.do(ctx, http.MethodHead, repo, "blobs", sum, token, http.Header{})
+	res, err := c.do(ctx, http.MethodHead, repo, "blobs", sum, token)
 	if err != nil {
 		return File{}, err
 	}
@@ -180,7 +180,9 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 var titles = []string{"org.cncf.model.filepath", "org.opencontainers.image.title"}
 
 // formats are kinds of layers that are the file of a model without a name.
-var formats = map[string]string{"gguf": "model.gguf", "vnd.ollama.image.model": "model.gguf", "safetensors": ".safetensors"}
+var formats = map[string]string{
+	"gguf": "model.gguf", "vnd.ollama.image.model": "model.gguf", "safetensors": ".safetensors",
+}
 
 // titled is the name of the file that a layer is, "" for one that is none.
 func titled(d descriptor) string {

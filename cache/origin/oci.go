@@ -61,9 +61,8 @@ func (c *OCI) as(token string) *auth.Client {
 	}
 	client := c.askers[token]
 	if client == nil {
-		client = &auth.Client{Client: c.Client, Cache: auth.NewCache(), Credential: func(ctx context.Context, host string) (auth.Credential, error) {
-			return c.credential(ctx, token, host)
-		}}
+		client = &auth.Client{Client: c.Client, Cache: auth.NewCache()}
+		client.Credential = func(ctx context.Context, host string) (auth.Credential, error) { return c.credential(ctx, token, host) }
 		client.SetUserAgent("aliquot-cache")
 		c.askers[token] = client
 	}
@@ -115,15 +114,19 @@ func (c *OCI) scheme(host string) string {
 	return "https"
 }
 
-// do asks a registry for something of a repository, kind "manifests" or "blobs".
-func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, kind, what, token string, header http.Header) (*http.Response, error) {
+// do asks a registry for something of a repository, kind "manifests" or "blobs". The span,
+// if any, is an offset and a length.
+func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, kind, what, token string, span ...int64) (
+	*http.Response, error) {
 	at := c.scheme(repo.Registry) + "://" + repo.Host() + "/v2/" + repo.Repository + "/" + kind + "/" + what
 	r, err := http.NewRequestWithContext(auth.AppendRepositoryScope(ctx, repo, auth.ActionPull), method, at, nil)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: the name cannot be part of an address", repo.Registry)
 	}
-	r.Header = header.Clone()
 	r.Header.Set("Accept-Encoding", "identity")
+	if len(span) == 2 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", span[0], span[0]+span[1]-1))
+	}
 	if kind == "manifests" {
 		r.Header["Accept"] = manifestTypes
 	}
@@ -137,15 +140,19 @@ func (c *OCI) do(ctx context.Context, method string, repo registry.Reference, ki
 // registryError says of which kind the failure of a question is, its sign-in included.
 func registryError(host string, err error) error {
 	var answer *errcode.ErrorResponse
-	switch {
-	case errors.As(err, &answer) && (answer.StatusCode == http.StatusUnauthorized || answer.StatusCode == http.StatusForbidden), errors.Is(err, auth.ErrBasicCredentialNotFound):
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return fmt.Errorf("registry %s: %w", host, ErrDenied)
-	case errors.As(err, &answer) && answer.StatusCode == http.StatusTooManyRequests:
-		return &Later{defaultWait, "registry " + host + " answers 429"}
-	case errors.As(err, &answer):
-		return fmt.Errorf("registry %s answers %d", host, answer.StatusCode)
 	}
-	return unwrapped(err)
+	if !errors.As(err, &answer) {
+		return unwrapped(err)
+	}
+	switch answer.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Errorf("registry %s: %w", host, ErrDenied)
+	case http.StatusTooManyRequests:
+		return &Later{defaultWait, "registry " + host + " answers 429"}
+	}
+	return fmt.Errorf("registry %s answers %d", host, answer.StatusCode)
 }
 
 // Open reads a part of a blob or manifest.
@@ -158,7 +165,7 @@ func (c *OCI) Open(ctx context.Context, source, token string, o blob.Object, off
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.do(ctx, http.MethodGet, repo, kind, what, token, http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", offset, offset+length-1)}})
+	res, err := c.do(ctx, http.MethodGet, repo, kind, what, token, offset, length)
 	if err != nil {
 		return nil, err
 	}

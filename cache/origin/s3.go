@@ -65,7 +65,10 @@ func NewS3(o S3Options) (*S3, error) {
 			lookup = minio.BucketLookupPath
 		}
 		// The cache itself asks again.
-		return minio.NewCore(u.Host, &minio.Options{Creds: creds, Secure: u.Scheme == "https", Transport: o.Client.Transport, Region: o.Region, BucketLookup: lookup, MaxRetries: 1})
+		return minio.NewCore(u.Host, &minio.Options{
+			Creds: creds, Secure: u.Scheme == "https", Transport: o.Client.Transport,
+			Region: o.Region, BucketLookup: lookup, MaxRetries: 1,
+		})
 	}
 	s := &S3{etagIsMD5: o.ETagIsMD5}
 	if s.anonymous, err = core(credentials.NewStaticV4("", "", "")); err != nil {
@@ -85,7 +88,8 @@ func NewS3(o S3Options) (*S3, error) {
 func (o S3Options) credentials() *credentials.Credentials {
 	switch {
 	case o.CredentialsFile != "":
-		return credentials.New(&keyFile{FileAWSCredentials: credentials.FileAWSCredentials{Filename: o.CredentialsFile, Profile: o.Profile}})
+		file := credentials.FileAWSCredentials{Filename: o.CredentialsFile, Profile: o.Profile}
+		return credentials.New(&keyFile{FileAWSCredentials: file})
 	case os.Getenv("AWS_ACCESS_KEY_ID") != "":
 		return credentials.NewEnvAWS()
 	}
@@ -153,8 +157,8 @@ func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offs
 	if err != nil || u.Scheme != "s3" || u.Query().Get("etag") == "" {
 		return nil, fmt.Errorf("source %.200q: want s3://<bucket>/<key>?etag=<etag>", source)
 	}
-	options := minio.GetObjectOptions{}
-	if err := errors.Join(options.SetMatchETag(u.Query().Get("etag")), options.SetRange(offset, offset+length-1)); err != nil {
+	etag, options := u.Query().Get("etag"), minio.GetObjectOptions{}
+	if err := errors.Join(options.SetMatchETag(etag), options.SetRange(offset, offset+length-1)); err != nil {
 		return nil, err
 	}
 	body, info, header, err := s.as(token).GetObject(ctx, u.Host, strings.TrimPrefix(u.Path, "/"), options)
@@ -162,9 +166,10 @@ func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offs
 		return nil, s3Error(err)
 	}
 	start, total, ok := contentRange(header.Get("Content-Range"))
-	if !ok || start != offset || total != o.Size || info.ETag != u.Query().Get("etag") {
+	if !ok || start != offset || total != o.Size || info.ETag != etag {
 		body.Close()
-		return nil, fmt.Errorf("%w: %d bytes with the ETag %s were expected and the answer is %q with %s", ErrChanged, o.Size, u.Query().Get("etag"), header.Get("Content-Range"), info.ETag)
+		return nil, fmt.Errorf("%w: %d bytes with the ETag %s were expected and the answer is %q with %s",
+			ErrChanged, o.Size, etag, header.Get("Content-Range"), info.ETag)
 	}
 	return struct {
 		io.Reader
@@ -183,6 +188,8 @@ func s3Error(err error) error {
 		said = "S3: " + answer.Message // of what the client makes of an answer
 	}
 	switch code := answer.StatusCode; {
+	case code == http.StatusMovedPermanently || answer.Code == "AuthorizationHeaderMalformed":
+		return fmt.Errorf("%s: %w: s3.region or s3.endpoint is not that of the bucket", said, ErrDenied)
 	case code == http.StatusNotFound:
 		return fmt.Errorf("%s: %w", said, ErrNotFound)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:
@@ -274,7 +281,8 @@ type Key struct {
 func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep bool, each func(Key) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // ends the producer
-	for o := range s.as(token).Client.ListObjects(ctx, bucket, minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}) {
+	options := minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}
+	for o := range s.as(token).Client.ListObjects(ctx, bucket, options) {
 		if o.Err != nil {
 			return s3Error(o.Err)
 		}

@@ -149,7 +149,8 @@ func parseSignature(r *http.Request) (s signature, err error) {
 			fields[name] = q.Get("X-Amz-" + name)
 		}
 		at, s.hash = q.Get("X-Amz-Date"), "UNSIGNED-PAYLOAD"
-		if s.expires, err = time.ParseDuration(q.Get("X-Amz-Expires") + "s"); err != nil || s.expires <= 0 || s.expires > 7*24*time.Hour {
+		s.expires, err = time.ParseDuration(q.Get("X-Amz-Expires") + "s")
+		if err != nil || s.expires <= 0 || s.expires > 7*24*time.Hour {
 			return s, denied("AccessDenied", "X-Amz-Expires is not a number of seconds of at most a week.")
 		}
 	} else {
@@ -191,7 +192,8 @@ func (s signature) canonical(r *http.Request) string {
 	if err != nil {
 		path = r.URL.Path
 	}
-	return strings.Join([]string{r.Method, escaped(path, true), strings.Join(pairs, "&"), headers.String(), strings.Join(s.headers, ";"), s.hash}, "\n")
+	lines := []string{r.Method, escaped(path, true), strings.Join(pairs, "&"), headers.String(), strings.Join(s.headers, ";"), s.hash}
+	return strings.Join(lines, "\n")
 }
 
 // escaped writes all but unreserved characters in hexadecimal digits.
@@ -199,7 +201,8 @@ func escaped(text string, slash bool) string {
 	var out strings.Builder
 	for i := range len(text) {
 		c := text[i]
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~", c) >= 0 || slash && c == '/' {
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if letter || strings.IndexByte("-._~", c) >= 0 || slash && c == '/' {
 			out.WriteByte(c)
 		} else {
 			fmt.Fprintf(&out, "%%%02X", c)

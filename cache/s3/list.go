@@ -60,64 +60,79 @@ type result struct {
 
 // list answers ListObjects and ListObjectsV2.
 func (f *Face) list(w http.ResponseWriter, ctx context.Context, a ask) error {
-	q := a.query
-	p := paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: mostKeys}
-	second := q.Get("list-type") == "2"
-	if second {
-		p.after = q.Get("start-after")
-		if token := q.Get("continuation-token"); token != "" {
-			raw, err := base64.URLEncoding.DecodeString(token)
-			if err != nil {
-				return &failure{http.StatusBadRequest, "InvalidArgument", "The continuation token is not one of this cache."}
-			}
-			p.after = string(raw)
-		}
-	}
-	if text := q.Get("max-keys"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 {
-			return &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a number of keys."}
-		}
-		p.most = min(n, mostKeys)
-	}
-	if p.delimiter != "" && p.delimiter != "/" {
-		return &failure{http.StatusNotImplemented, "NotImplemented", "This cache knows no delimiter but the slash."}
+	p, err := pageOf(a.query)
+	if err != nil {
+		return err
 	}
 	keys, err := f.page(ctx, a, p)
 	if err != nil {
 		return err
 	}
-	write := func(text string) string { return text }
+	return answer(w, p.result(a, keys))
+}
+
+// second reports whether a question is of ListObjectsV2.
+func second(q url.Values) bool { return q.Get("list-type") == "2" }
+
+// pageOf reads which part of a list is asked for.
+func pageOf(q url.Values) (p paging, err error) {
+	p = paging{prefix: q.Get("prefix"), delimiter: q.Get("delimiter"), after: q.Get("marker"), most: mostKeys}
+	if second(q) {
+		p.after = q.Get("start-after")
+	}
+	if token := q.Get("continuation-token"); second(q) && token != "" {
+		raw, err := base64.URLEncoding.DecodeString(token)
+		if err != nil {
+			return p, &failure{http.StatusBadRequest, "InvalidArgument", "The continuation token is not one of this cache."}
+		}
+		p.after = string(raw)
+	}
+	if text := q.Get("max-keys"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 {
+			return p, &failure{http.StatusBadRequest, "InvalidArgument", "max-keys is not a number of keys."}
+		}
+		p.most = min(n, mostKeys)
+	}
+	if p.delimiter != "" && p.delimiter != "/" {
+		return p, &failure{http.StatusNotImplemented, "NotImplemented", "This cache knows no delimiter but the slash."}
+	}
+	return p, nil
+}
+
+// result is the answer with a page of keys, and perhaps one more.
+func (p paging) result(a ask, keys []origin.Key) result {
+	q, write := a.query, func(text string) string { return text }
 	out := result{Name: a.bucket, MaxKeys: p.most, EncodingType: q.Get("encoding-type")}
 	if out.EncodingType == "url" {
 		write = encoded
 	}
 	out.Prefix, out.Delimiter = write(p.prefix), write(p.delimiter)
+	last := ""
 	if p.most > 0 && len(keys) > p.most {
 		keys, out.IsTruncated = keys[:p.most], true
+		last = keys[p.most-1].Name
 	}
 	for _, k := range keys {
 		if strings.HasSuffix(k.Name, "/") && p.delimiter != "" && k.ETag == "" {
 			out.CommonPrefixes = append(out.CommonPrefixes, prefixed{write(k.Name)})
 			continue
 		}
-		out.Contents = append(out.Contents, content{write(k.Name), stamp(k.Modified), strconv.Quote(k.ETag), k.Size, "STANDARD"})
+		out.Contents = append(out.Contents, content{
+			Key: write(k.Name), LastModified: stamp(k.Modified), ETag: strconv.Quote(k.ETag), Size: k.Size, StorageClass: "STANDARD",
+		})
 	}
-	last := ""
-	if out.IsTruncated {
-		last = keys[len(keys)-1].Name
-	}
-	if second {
-		count := len(keys)
-		out.KeyCount, out.StartAfter, out.ContinuationToken = &count, write(q.Get("start-after")), q.Get("continuation-token")
-		if last != "" {
-			out.NextContinuationToken = base64.URLEncoding.EncodeToString([]byte(last))
-		}
-	} else {
+	if !second(q) {
 		marker := write(q.Get("marker"))
 		out.Marker, out.NextMarker = &marker, write(last)
+		return out
 	}
-	return answer(w, out)
+	count := len(keys)
+	out.KeyCount, out.StartAfter, out.ContinuationToken = &count, write(q.Get("start-after")), q.Get("continuation-token")
+	if last != "" {
+		out.NextContinuationToken = base64.URLEncoding.EncodeToString([]byte(last))
+	}
+	return out
 }
 
 // encoded writes a key for encoding-type=url, with its slashes as they are.

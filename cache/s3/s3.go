@@ -103,7 +103,7 @@ func (f *Face) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	for name := range a.query {
 		if !slices.Contains(listParameters, name) {
-			return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+			return unknown(name)
 		}
 	}
 	return f.list(w, r.Context(), a)
@@ -160,7 +160,7 @@ func (f *Face) find(ctx context.Context, a ask) (found, error) {
 func (f *Face) object(w http.ResponseWriter, r *http.Request, a ask) error {
 	for name := range a.query {
 		if slices.Contains(subresources, name) {
-			return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+			return unknown(name)
 		}
 	}
 	o, err := f.find(r.Context(), a)
@@ -199,7 +199,9 @@ var overrides = map[string]string{
 }
 
 // subresources are questions about an object for something else than its bytes.
-var subresources = []string{"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber", "versionId"}
+var subresources = []string{
+	"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber", "versionId",
+}
 
 // failure is a refusal in the words of S3.
 type failure struct {
@@ -209,7 +211,13 @@ type failure struct {
 
 func (f *failure) Error() string { return f.message }
 
-var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket", "There is no such bucket; the cache's configuration has no s3 block."}
+// unknown refuses a parameter.
+func unknown(name string) error {
+	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+}
+
+var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket",
+	"There is no such bucket; the cache's configuration has no s3 block."}
 
 // retryAfter is what a client is asked to wait where nothing better is known.
 const retryAfter = 5 * time.Second

@@ -51,7 +51,8 @@ func (d *Driver) pulling(ctx context.Context, cfg *drivers.TaskConfig, task Task
 		defer close(p.done)
 		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
-		of := puller{d: d, cfg: cfg, task: task, cache: d.cache(), direct: direct && task.Auth.Username == "" && task.Auth.Password == ""}
+		of := puller{d: d, cfg: cfg, task: task, cache: d.cache()}
+		of.direct = direct && task.Auth.Username == "" && task.Auth.Password == ""
 		if err := of.pull(ctx, set); err != nil {
 			d.log.Debug("the image was not pulled before the container's start", "image", task.Image, "error", err)
 			return
@@ -91,7 +92,8 @@ func (p *puller) pull(ctx context.Context, set settings) (err error) {
 		if err = p.through(ctx, name, through); err == nil {
 			return nil
 		}
-		p.d.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name, "error", err)
+		p.d.log.Warn("an image could not be pulled through the cache; it is pulled from its registry",
+			"image", name, "error", err)
 	}
 	if !p.direct {
 		return err

@@ -24,10 +24,11 @@ func ParseSum(text string) (Sum, error) {
 	lengths := map[string]int{"sha256": 64, "md5": 32}
 	s := Sum{Algorithm: words[0]}
 	wrong := fmt.Errorf("checksum %.120q: want sha256:<digest>, md5:<digest> or md5:<digest>:<size of a part>", text)
-	if len(words) < 2 || len(words) > 3 || len(words) == 3 && s.Algorithm != "md5" || len(words[1]) != lengths[s.Algorithm] || strings.ToLower(words[1]) != words[1] {
+	if len(words) < 2 || len(words) > 3 || len(words) == 3 && s.Algorithm != "md5" {
 		return Sum{}, wrong
 	}
-	if _, err := hex.DecodeString(words[1]); err != nil {
+	raw, err := hex.DecodeString(words[1])
+	if err != nil || len(raw) == 0 || 2*len(raw) != lengths[s.Algorithm] || strings.ToLower(words[1]) != words[1] {
 		return Sum{}, wrong
 	}
 	s.Digest = words[1]
