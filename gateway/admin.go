@@ -38,19 +38,9 @@ func (s *Server) adminServer() *http.Server {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return &http.Server{
-		Handler: timed(mux), ReadHeaderTimeout: 5 * time.Second, WriteTimeout: adminTime, IdleTimeout: time.Minute, ErrorLog: s.quiet,
+		Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: adminTime, WriteTimeout: adminTime,
+		IdleTimeout: time.Minute, ErrorLog: s.quiet,
 	}
-}
-
-// timed gives the body of a request a time. The server's ReadTimeout would go on to act
-// while a profile is taken.
-func timed(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength != 0 {
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(adminTime))
-		}
-		h.ServeHTTP(w, r)
-	})
 }
 
 // serveReady answers 200 while the gateway takes requests and 503 from the moment
