@@ -236,7 +236,8 @@ job "vllm" {
 
           check "demand" {
             source = "aliquot-apm"
-            # Classes are vendors here; the gateways measure speeds of hardware classes.
+            # Classes are vendors here; the gateways measure speeds of hardware classes. With one
+            # vendor, whose class is then the one that there is, var.strategy may hold an objective.
             query        = "concurrency service=${var.service}"
             query_window = var.query_window
 

@@ -62,13 +62,27 @@ func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to
 func serving(config *scale.Config, curves map[string]learned.Curve) (tokens float64) {
 	o := learned.Objective{TTFT: config.Objective.TTFT.Seconds(), TPOT: config.Objective.TPOT.Seconds(), E2E: config.Objective.E2E.Seconds()}
 	for i, class := range config.Classes {
-		if curve, known := curves[class.Name]; known {
+		curve, known := curves[class.Name]
+		if !known && len(config.Classes) == 1 {
+			curve, known = best(curves) // a policy with slots does not name its class
+		}
+		if known {
 			serving := scale.Serving(curve.Within(o, config.Objective.Quantile))
 			config.Classes[i].Serving = &serving
 			tokens = curve.Prompt + curve.Output
 		}
 	}
 	return tokens
+}
+
+// best is the curve that most requests taught.
+func best(curves map[string]learned.Curve) (of learned.Curve, known bool) {
+	for _, curve := range curves {
+		if curve.Samples > of.Samples {
+			of = curve
+		}
+	}
+	return of, len(curves) > 0
 }
 
 // requestsOf is the demand of a history.

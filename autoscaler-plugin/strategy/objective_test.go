@@ -114,6 +114,11 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	if err != nil || steady.Count != 1 || !strings.HasPrefix(steady.Reason, "by the objective, 100.0% within, growing: replicas of h100 0.") {
 		t.Fatalf("steady: %+v, %v", steady, err)
 	}
+	// A policy on one kind of replica does not name its class.
+	one, err := c.run("tokens service=chat", map[string]string{"slots": "8", "objective": settings["objective"]})
+	if err != nil || one.Count != 1 || !strings.HasPrefix(one.Reason, "by the objective") {
+		t.Errorf("one kind of replica: %+v, %v", one, err)
+	}
 	c.arrived = 60_000
 	more, err := c.run("tokens service=chat", settings)
 	if err != nil || more.Count <= steady.Count {
