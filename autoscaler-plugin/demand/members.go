@@ -1,0 +1,101 @@
+package demand
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"regexp"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot/autoscaler-plugin/guard"
+	"aliquot/autoscaler-plugin/settings"
+	"aliquot/internal/api"
+	"aliquot/internal/learned"
+)
+
+// members is the gateways of one moment.
+type members struct {
+	known []member
+	// stale is why Consul cannot be asked and known is what it last said.
+	stale error
+	// gone is until when a gateway that is gone took demand that nobody remembers;
+	// the zero time for never.
+	gone time.Time
+}
+
+func (g *Gateways) members(ctx context.Context, service string, now time.Time) (members, error) {
+	if g.Consul == nil {
+		known := make([]member, len(g.Fixed))
+		for i, address := range g.Fixed {
+			known[i] = member{address, address}
+		}
+		return members{known: known}, nil
+	}
+	options := (&consul.QueryOptions{}).WithContext(ctx)
+	// A gateway that is critical is asked too: it may have died with a part of the
+	// demand, and leaving it out would look as if that part were gone.
+	entries, meta, err := g.Consul.Health().Service(g.Service, "", false, options)
+	var pairs consul.KVPairs
+	if err = settings.Whole(meta, err); err == nil {
+		pairs, meta, err = g.Consul.KV().List(g.Rates+"/"+service+"/", options)
+		err = settings.Whole(meta, err)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if err != nil {
+		if g.last == nil {
+			return members{}, fmt.Errorf("gateways cannot be looked up in Consul: %w", guard.Plain(err))
+		}
+		return members{known: g.last, stale: guard.Plain(err)}, nil
+	}
+	var known []member
+	for _, e := range entries {
+		m := member{id: e.Service.ID, admin: e.Service.Meta[api.MetaAdmin]}
+		if m.admin == "" {
+			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key %s", m.id, api.MetaAdmin)
+		}
+		known = append(known, m)
+	}
+	if len(known) == 0 {
+		return members{}, fmt.Errorf("no gateway is registered in Consul as %q", g.Service)
+	}
+	g.last = known
+	return members{known: known, gone: lastSign(pairs, known, now.Add(g.StaleAfter))}, nil
+}
+
+// publishEvery is how far a gateway's last sign may lie before its end.
+const publishEvery = 10 * time.Second
+
+// lastSign looks through the rates that gateways publish while they serve: the
+// newest sign of one that is not there any more. What was signed after latest was
+// so by a clock that is wrong, and would keep counts from shrinking until then.
+func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time {
+	here := map[string]bool{}
+	for _, m := range known {
+		here[identity(m.id)] = true
+	}
+	var newest time.Time
+	for _, pair := range pairs {
+		doc, _ := learned.ParseRates(pair.Value)
+		if here[identity(path.Base(pair.Key))] || doc.Updated.IsZero() || doc.Updated.After(latest) {
+			continue
+		}
+		if sign := doc.Updated.Add(publishEvery); sign.After(newest) {
+			newest = sign
+		}
+	}
+	return newest
+}
+
+var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+
+// identity is what the ID of a gateway's service and the key of its rates have in
+// common: the allocation where Nomad runs it, else the whole ID.
+func identity(id string) string {
+	if alloc := uuid.FindString(id); alloc != "" {
+		return alloc
+	}
+	return id
+}
