@@ -34,7 +34,7 @@ const (
 // lost. On the way there the agents run as users run them; on the way back each is killed
 // at every step.
 func (p packing) drivers(ctx context.Context, t *testing.T) {
-	if missing := debian.Missing(); missing != "" {
+	if missing := debian.Missing(ctx, ".."); missing != "" {
 		t.Skip(missing)
 	}
 	var hosts []*driverHost

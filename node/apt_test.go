@@ -29,7 +29,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	if missing := debian.Missing(); missing != "" {
+	if missing := debian.Missing(t.Context(), ".."); missing != "" {
 		t.Skip(missing)
 	}
 	h, err := debian.New(t.Context(), "..", t.TempDir())

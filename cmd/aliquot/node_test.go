@@ -16,7 +16,7 @@ import (
 
 // The plan of a host by its exit codes, which are those of nomad plan, and in both forms.
 func TestNodePlan(t *testing.T) {
-	if missing := debian.Missing(); missing != "" {
+	if missing := debian.Missing(t.Context(), "../.."); missing != "" {
 		t.Skip(missing)
 	}
 	h, err := debian.New(t.Context(), "../..", t.TempDir())

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -32,8 +33,12 @@ type Host struct {
 	mounts []string
 }
 
-// Missing says what keeps tests from having hosts here, "" for nothing.
-func Missing() string {
+// Missing says what keeps tests from having hosts here, "" for nothing. It makes the root
+// that they need, if that is not there.
+func Missing(ctx context.Context, checkout string) string {
+	if runtime.GOARCH != "amd64" {
+		return "needs an amd64 machine, as the packages are for one"
+	}
 	if os.Geteuid() != 0 {
 		return "needs root, for a Debian root: use make e2e"
 	}
@@ -45,19 +50,30 @@ func Missing() string {
 			return "needs " + program + ", which makes packages"
 		}
 	}
+	if _, err := archive(ctx, checkout); err != nil {
+		return "needs a Debian root: " + err.Error()
+	}
 	return ""
+}
+
+// archive makes the archive of the root, once, and returns its path.
+func archive(ctx context.Context, checkout string) (string, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(checkout, "scripts/debian-root")).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
+		return "", errors.New(lines[len(lines)-1])
+	}
+	return strings.TrimSpace(string(out)), err
 }
 
 // base unpacks the root that all hosts have below their own, once for each version of
 // the archive.
 func base(ctx context.Context, checkout string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(checkout, "scripts/debian-root"))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	archive, err := archive(ctx, checkout)
 	if err != nil {
-		return "", fmt.Errorf("scripts/debian-root: %w", err)
+		return "", err
 	}
-	archive := strings.TrimSpace(string(out))
 	dir := strings.TrimSuffix(archive, ".tar")
 	lock, err := os.Create(dir + ".lock")
 	if err != nil {

@@ -22,6 +22,11 @@ job "native" {
   }
   group "server" {
     count = var.count
+    # What a drained node waits for before the next replica moves.
+    migrate {
+      min_healthy_time = "1s"
+      health_check     = "task_states"
+    }
     network {
       port "http" {}
     }
