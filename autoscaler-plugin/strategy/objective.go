@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -77,9 +79,9 @@ func serving(config *scale.Config, curves map[string]learned.Curve) (tokens floa
 
 // best is the curve that most requests taught.
 func best(curves map[string]learned.Curve) (of learned.Curve, known bool) {
-	for _, curve := range curves {
-		if curve.Samples > of.Samples {
-			of = curve
+	for _, class := range slices.Sorted(maps.Keys(curves)) {
+		if curves[class].Samples > of.Samples {
+			of = curves[class]
 		}
 	}
 	return of, len(curves) > 0

@@ -27,6 +27,7 @@ type chat struct {
 	arrived int64 // tokens in each second
 	met     int   // of 10 requests in each second
 	down    bool  // the gateway answers nothing
+	log     strings.Builder
 }
 
 func startChat(t *testing.T) *chat {
@@ -49,7 +50,7 @@ func startChat(t *testing.T) *chat {
 	}))
 	t.Cleanup(gateway.Close)
 	c.kv = server.Client.KV()
-	c.plugin = New(hclog.NewNullLogger())
+	c.plugin = New(hclog.New(&hclog.LoggerOptions{Output: &c.log}))
 	settings := map[string]string{"consul_address": server.Address, "learn_coldstart": "false", "gateways": strings.TrimPrefix(gateway.URL, "http://")}
 	if err := c.plugin.SetConfig(settings); err != nil {
 		t.Fatal(err)
@@ -131,6 +132,11 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	settings["objective"] = "ttft=1ms"
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "cannot be met") {
 		t.Errorf("an impossible objective: %+v, %v", a, err)
+	}
+	for text, times := range map[string]int{"since the speed of h100": 2, "since the speed of l4": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
+		if n := strings.Count(c.log.String(), text); n != times {
+			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, times, c.log.String())
+		}
 	}
 }
 

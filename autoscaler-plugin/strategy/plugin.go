@@ -42,6 +42,8 @@ type Plugin struct {
 	// gateways could not be told, by query.
 	short  changes.Seen[string, time.Duration]
 	silent changes.Seen[string, string]
+	// notes is what of an objective cannot be kept, by query.
+	notes changes.Seen[string, string]
 }
 
 // New returns the plugin.
@@ -101,11 +103,23 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	}
 	e.Current = int(count)
 	d := config.Decide(e)
+	p.say(eval.Check.Query, config, d)
 	eval.Action = action(config, d, count)
 	if config.Policy.Sleep > 0 {
 		p.tell(c, config, d.Awake)
 	}
 	return eval, nil
+}
+
+// say logs when an objective begins or ceases to decide, and when it cannot be kept.
+func (p *Plugin) say(query string, c scale.Config, d scale.Decision) {
+	switch {
+	case c.Objective == nil || !p.notes.Changed(query, d.Note):
+	case d.Note == "":
+		p.log.Info("the count follows the objective", "query", query, "objective", c.Objective.String())
+	default:
+		p.log.Warn(d.Note, "query", query, "objective", c.Objective.String())
+	}
 }
 
 // action puts a decision into the agent's words. The direction is always set: an

@@ -19,6 +19,9 @@ type Decision struct {
 	Need Need
 	// Reason is one sentence for operators.
 	Reason string
+	// Note is why an objective is not used or cannot be kept, in words that stay while
+	// that does; "" where it is kept, or where there is none.
+	Note string
 }
 
 // Evaluation is what one decision follows from, beside a Config.

@@ -59,7 +59,7 @@ func TestTheCheapestMixThatHoldsTheObjective(t *testing.T) {
 		}
 	}
 	d := c.Decide(came(flat(100, 1200)))
-	if !strings.Contains(d.Reason, "all devices are not enough") || !strings.Contains(d.Reason, "more replicas of h100") {
+	if !strings.Contains(d.Reason, "all devices are not enough for the objective, ") || !strings.Contains(d.Reason, "more replicas of h100 would be; ") {
 		t.Errorf("too much for all devices: %s", d.Reason)
 	}
 	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, steady") && !strings.HasPrefix(d.Reason, "by the objective, 100.0% within, growing") {

@@ -14,6 +14,7 @@ func (c Config) judge(e Evaluation) Decision {
 	}
 	if why := c.unknown(e); why != "" {
 		d := c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
+		d.Note = "the count follows demand, since " + why
 		d.Reason = "by demand, since " + why + ": " + d.Reason
 		return d
 	}
@@ -97,6 +98,7 @@ func (c Config) promise(e Evaluation) Decision {
 	}
 	need.Unit = s.classes[s.best].Name
 	d := p.choose(held, need, len(arrived), s.classes, c.Own, e.Current)
+	d.Note = c.note(s, need)
 	d.Reason = c.account(s, need, t) + d.Reason
 	return d
 }
@@ -155,6 +157,19 @@ func (t *Traffic) correction(allowed float64) float64 {
 	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/allowed, correctionPower)))
 }
 
+// note says what of the objective cannot be kept, "" where all of it can.
+func (c Config) note(s supply, need Need) string {
+	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
+	switch {
+	case !s.possible:
+		return fmt.Sprintf("the objective cannot be met: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s",
+			name, seconds(best.First), seconds(best.Token), c.Objective)
+	case need.Demand > capacityOf(s.classes):
+		return "all devices are not enough for the objective"
+	}
+	return ""
+}
+
 // account says before a reason that the objective decided, and what cannot be kept of it.
 func (c Config) account(s supply, need Need, t *Traffic) string {
 	var out strings.Builder
@@ -162,13 +177,12 @@ func (c Config) account(s supply, need Need, t *Traffic) string {
 	if share, known := t.Attained(); known {
 		fmt.Fprintf(&out, "%.1f%% within, ", 100*share)
 	}
-	best := c.Classes[s.best].Serving
-	if !s.possible {
-		fmt.Fprintf(&out, "which cannot be met: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
-			s.classes[s.best].Name, seconds(best.First), seconds(best.Token), c.Objective)
-	}
-	if missing := need.Demand - capacityOf(s.classes); missing > 0 && s.possible {
-		fmt.Fprintf(&out, "all devices are not enough: %d more replicas of %s would be; ", int(math.Ceil(missing)), s.classes[s.best].Name)
+	if note := c.note(s, need); note != "" {
+		out.WriteString(note)
+		if missing := need.Demand - capacityOf(s.classes); missing > 0 {
+			fmt.Fprintf(&out, ", %d more replicas of %s would be", int(math.Ceil(missing)), s.classes[s.best].Name)
+		}
+		out.WriteString("; ")
 	}
 	return out.String()
 }
