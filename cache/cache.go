@@ -52,19 +52,24 @@ type Daemon struct {
 }
 
 // Start starts a cache. The caller must call Close.
-func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemon, err error) {
-	d = &Daemon{conf: conf, log: log, metrics: fetch.NewMetrics(), tickets: oci.NewTickets()}
-	defer func() {
-		if err != nil {
-			d.Close()
-		}
-	}()
-	if d.store, err = store.Open(conf.Dir, store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted}); err != nil {
+func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (*Daemon, error) {
+	d := &Daemon{conf: conf, log: log, metrics: fetch.NewMetrics(), tickets: oci.NewTickets()}
+	if err := d.start(ctx); err != nil {
+		d.Close()
 		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) start(ctx context.Context) (err error) {
+	conf, log := d.conf, d.log
+	bounds := store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted}
+	if d.store, err = store.Open(conf.Dir, bounds); err != nil {
+		return err
 	}
 	origins, err := d.origins()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	options := fetch.Options{Store: d.store, Origins: origins, OriginRate: conf.OriginRate, PeerRate: conf.PeerRate, OriginStall: conf.OriginStall, Log: log, Metrics: d.metrics}
 	if conf.Peer != nil {
@@ -73,14 +78,14 @@ func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (d *Daemo
 	}
 	d.cache = fetch.New(options)
 	if d.library, err = models.New(d.cache, origins, log); err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.listen(); err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d.undo = append(d.undo, cancel)
-	return d, errors.Join(d.join(ctx), d.prefetch(ctx))
+	return errors.Join(d.join(ctx), d.prefetch(ctx))
 }
 
 func (d *Daemon) origins() (origin.Set, error) {

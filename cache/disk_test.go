@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -276,4 +278,36 @@ func TestATokenExpires(t *testing.T) {
 	if res, _ := get(t, "GET", at, "Authorization", "Bearer "+secret); res.StatusCode != http.StatusUnauthorized && res.StatusCode != http.StatusForbidden {
 		t.Errorf("once it has expired: %s", res.Status)
 	}
+}
+
+// A cache that cannot start says why in one line, and leaves its directory to the next one.
+func TestACacheThatCannotStart(t *testing.T) {
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	conf := settings(t, "http://127.0.0.1:1")
+	for want, change := range map[string]func(c *config.Config){
+		"hf_listen: ":                     func(c *config.Config) { c.HF = busy.Addr().String() },
+		"s3_listen: ":                     func(c *config.Config) { c.S3Face.Listen = busy.Addr().String() },
+		"oci_listen: ":                    func(c *config.Config) { c.OCIListen = busy.Addr().String() },
+		"s3_keys_file: stat /nonexistent": func(c *config.Config) { c.S3Face.KeysFile = "/nonexistent" },
+		"huggingface: ":                   func(c *config.Config) { c.Hub.TokenFile = "/nonexistent" },
+		"peer.listen: ": func(c *config.Config) {
+			c.Peer = &config.Peer{Listen: busy.Addr().String(), Advertise: "x:1", Insecure: true}
+		},
+		"cache directory: mkdir /dev/null: ": func(c *config.Config) { c.Dir = "/dev/null" },
+	} {
+		wrong := *conf
+		change(&wrong)
+		d, err := Start(t.Context(), &wrong, slog.New(slog.DiscardHandler))
+		if err == nil {
+			d.Close()
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	begin(t, conf)
 }

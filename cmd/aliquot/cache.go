@@ -22,7 +22,8 @@ func (cacheCommand) Help() string {
 
   Runs the node's cache of models: programs that read from the Hugging Face Hub do so
   through it with HF_ENDPOINT, and each part of a model is read from the Hub once in
-  the whole cluster. Runs as root, because it makes files for read-only mounts.
+  the whole cluster. Clients of S3 (AWS_ENDPOINT_URL) and docker's pulls can go through
+  it too. Runs as root, because it makes files for read-only mounts.
 
 Options:
 
