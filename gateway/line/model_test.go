@@ -88,6 +88,28 @@ func partition(w *world) {
 	w.note("gateways %d and %d are apart", i, j)
 }
 
+// isolate takes a gateway's host off the network, away from all others and from Consul, or
+// puts it back.
+func isolate(w *world) {
+	n := w.nodes[w.rng.IntN(len(w.nodes))]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.nodes {
+		if n == o {
+			continue
+		}
+		for _, d := range [][2]int{{n.i, o.i}, {o.i, n.i}} {
+			if n.consul {
+				w.cut[d] = time.Now()
+			} else {
+				delete(w.cut, d)
+			}
+		}
+	}
+	n.consul = !n.consul
+	w.note("gateway %d is on the network: %t", n.i, n.consul)
+}
+
 // oneWay has a gateway hear nothing from another one, which hears it.
 func oneWay(w *world) {
 	i, j := w.rng.IntN(len(w.nodes)), w.rng.IntN(len(w.nodes))
@@ -222,9 +244,10 @@ func TestNoFaultGivesASlotTwice(t *testing.T) {
 		"stutters":   {stutter, stutter, stutter, pauseOne, reset},
 		"no Consul":  {consulAway, crash, restart, restart},
 		"partitions": {partition, reset},
+		"hosts":      {isolate, reset},
 		"one way":    {oneWay, oneWay, partition, reset},
 		"drains":     {drain, crash, restart, restart, reset},
-		"everything": {crash, restart, restart, pauseOne, consulAway, partition, oneWay, drain, reset},
+		"everything": {crash, restart, restart, pauseOne, consulAway, partition, isolate, oneWay, drain, reset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			runs := 8
