@@ -254,6 +254,9 @@ func (s *Shared) Loads() talk.Load {
 	defer s.mu.Unlock()
 	l := talk.Load{Service: s.name, Queued: s.queued.requests, Tokens: s.queued.tokens, Config: s.config}
 	l.Charges, l.Tallied = s.tally(time.Now())
+	if role, epoch, _ := s.owned.Role(); role == ownership.Member {
+		l.Follows = epoch
+	}
 	for id, h := range s.active {
 		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests, Tokens: h.amount.tokens})
 	}

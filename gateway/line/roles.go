@@ -322,6 +322,11 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.mu.Lock()
 	s.wakeUp(now)
 	s.looked = now
+	for i := range v.Peers {
+		if b := s.books[v.Peers[i].ID]; b != nil {
+			v.Peers[i].Follows = b.load.Follows
+		}
+	}
 	s.view = v
 	claim = s.step(now)
 	s.sweep(now)

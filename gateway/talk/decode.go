@@ -237,6 +237,8 @@ func (l *Load) parse(b []byte) error {
 			l.Tallied = v.number != 0
 		case lConfig:
 			l.Config = v.number
+		case lFollows:
+			l.Follows = v.number
 		}
 		return nil
 	})

@@ -75,6 +75,7 @@ const (
 	lCharges
 	lTallied
 	lConfig
+	lFollows
 )
 
 const (
@@ -239,6 +240,7 @@ func (w *writer) load(l *Load) {
 	w.charges(lCharges, l.Charges)
 	w.flag(lTallied, l.Tallied)
 	w.unsigned(lConfig, l.Config)
+	w.unsigned(lFollows, l.Follows)
 }
 
 func (w *writer) charges(as protowire.Number, all []dispatch.Charge) {

@@ -115,6 +115,8 @@ type Load struct {
 	// Charges is all that the owner has charged where Tallied is set.
 	Tallied bool
 	Charges []dispatch.Charge
+	// Follows is the epoch whose owner the gateway follows; 0 for none.
+	Follows uint64
 	// Config tells one configuration of the service from another.
 	Config uint64
 }

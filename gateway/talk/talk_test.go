@@ -23,8 +23,8 @@ func TestARecordArrivesAsItWasSent(t *testing.T) {
 		{Kind: Leave, ID: 3, Verdict: dispatch.Busy, Pause: time.Second, Began: true, Tokens: 9, Told: true, Prompt: -1, Cached: -1, Output: 12, Started: now.Add(-time.Minute)},
 		{Kind: Refused, ID: 4, Why: dispatch.TooLate, After: 3 * time.Second},
 		{Kind: Beat, Beat: 9, Heard: 8, Leaving: true, Loads: []Load{
-			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}, 1 << 63},
-			{"b", 0, nil, 0, false, nil, 0},
+			{"app", 3, []Held{{"r", "h100", 2, 900}, {"s", "", 1, 0}}, 4000, true, []dispatch.Charge{{Tenant: "a", Priority: 1, Placement: 2, Ahead: 0.25}, {Ahead: 1e9}}, 7, 1 << 63},
+			{"b", 0, nil, 0, false, nil, 0, 0},
 		}},
 		{Kind: Ended, Service: "app", Charges: []dispatch.Charge{{Tenant: "b", Ahead: 3}}},
 		{Kind: Claimed, Service: "app", Epoch: 1 << 40, Report: 3, Salt: [2]uint64{1 << 63, 5}},
@@ -74,7 +74,7 @@ func TestWhatIsNotKnownIsPassedOver(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	f.Add(Append(nil, Version, []Record{{Kind: Beat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}, 7}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
+	f.Add(Append(nil, Version, []Record{{Kind: Beat, Loads: []Load{{"a", 1, []Held{{"r", "c", 1, 2}}, 3, true, []dispatch.Charge{{Tenant: "t", Ahead: 1}}, 6, 7}}}, {Kind: Enter, Request: &dispatch.Request{Blocks: []uint64{1}}}}, now))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		records, err := Parse(b, Version, now)
 		if err != nil {

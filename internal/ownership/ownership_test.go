@@ -222,3 +222,21 @@ func TestAPromiseBreaksTheSilence(t *testing.T) {
 		t.Error("does not grant after all reports")
 	}
 }
+
+// One that alone does not hear the owner leaves it there: others follow it.
+func TestAnOwnerThatIsFollowedIsNotLost(t *testing.T) {
+	owner, other := ids(3)[1], ids(3)[2]
+	s := New("app", ids(1)[0], start)
+	s.Saw(Record{4, owner}, start)
+	v := &View{Consul: true, Peers: []Peer{
+		{ID: owner, Link: Silent, Heard: start, Registered: true},
+		{ID: other, Link: Up, Heard: start, Registered: true, Follows: 4},
+	}}
+	if action := s.Step(v, start.Add(time.Minute)); action != None {
+		t.Errorf("action %d although another gateway follows the owner", action)
+	}
+	v.Peers[1].Follows = 3
+	if action := s.Step(v, start.Add(time.Minute)); action != Claim {
+		t.Errorf("action %d, want a claim of a service whose owner nobody hears", action)
+	}
+}

@@ -61,6 +61,8 @@ type Peer struct {
 	Acked time.Time
 	// Registered says that Consul holds it for live; Leaving that it says that it ends.
 	Registered, Leaving bool
+	// Follows is the epoch whose owner it hears, 0 for none.
+	Follows uint64
 	// Strange says that this process has never heard of it, so that nothing is known of
 	// what it holds.
 	Strange bool

@@ -133,5 +133,16 @@ func (s *Service) lost(v *View, now time.Time) bool {
 	case p.Link == Up:
 		return p.Leaving && now.Sub(s.since) >= Silence
 	}
-	return now.Sub(p.Heard) >= Silence && !(s.rival == r.Owner && now.Before(s.respite))
+	return now.Sub(p.Heard) >= Silence && !(s.rival == r.Owner && now.Before(s.respite)) && !followed(v, r)
+}
+
+// followed reports whether another gateway hears the owner: then it is this one alone that
+// is cut off.
+func followed(v *View, r Record) bool {
+	for _, p := range v.Peers {
+		if p.Link == Up && p.ID != r.Owner && p.Follows == r.Epoch {
+			return true
+		}
+	}
+	return false
 }
