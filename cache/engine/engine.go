@@ -8,25 +8,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
+
+	"aliquot/internal/cacheapi"
 )
 
 // Engine is a Docker engine.
 type Engine struct{ http *http.Client }
 
 // New makes a client of a socket.
-func New(socket string) *Engine {
-	return &Engine{&http.Client{Transport: &http.Transport{
-		IdleConnTimeout: 5 * time.Second,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
-		},
-	}}}
-}
+func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket)} }
 
 // Has reports whether an image is on the node.
 func (e *Engine) Has(ctx context.Context, image string) (bool, error) {

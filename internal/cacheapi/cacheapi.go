@@ -119,15 +119,18 @@ func (e *Error) Error() string { return "cache: " + e.Message }
 // Client asks the cache of this node.
 type Client struct{ http *http.Client }
 
-// NewClient makes a client of a socket. It keeps no connection for long, so that it can be
-// dropped.
-func NewClient(socket string) *Client {
-	return &Client{&http.Client{Transport: &http.Transport{
+// NewClient makes a client of a socket.
+func NewClient(socket string) *Client { return &Client{OverSocket(socket)} }
+
+// OverSocket makes a client of HTTP over a Unix socket, whatever host URLs name. It keeps
+// no connection for long, so that it can be dropped.
+func OverSocket(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
 		IdleConnTimeout: 5 * time.Second,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "unix", socket)
 		},
-	}}}
+	}}
 }
 
 // Fetch asks for a model and returns how far it is.
