@@ -2,6 +2,7 @@ package cache
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -142,6 +143,41 @@ func TestManySmallFiles(t *testing.T) {
 	if err != nil || string(got) != "part 1407" {
 		t.Errorf("%q, %v", got, err)
 	}
+}
+
+// A repository whose list takes longer than a client waits is listed once: who asks is told
+// to come again, and finds it.
+func TestALongListGoesOn(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	lists := make(chan struct{})
+	hub.Set(func(h *hubtest.Hub) { h.Lists = lists })
+	n := begin(t, settings(t, hub.URL))
+	n.library.Patience = time.Millisecond
+	for range 3 {
+		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
+		if status(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "still lists") {
+			t.Errorf("the socket answers %v", err)
+		}
+		if res, _ := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/config.json"); res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "5" {
+			t.Errorf("the face answers %s, %v", res.Status, res.Header)
+		}
+	}
+	close(lists)
+	eventually(t, "list", func() bool {
+		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
+		return err == nil
+	})
+	asked := 0
+	for _, r := range hub.Requests() {
+		if strings.Contains(r, "/revision/") { // a listing begins with it
+			asked++
+		}
+	}
+	if asked != 1 {
+		t.Errorf("the list was asked for %d times", asked)
+	}
+	n.want(t)
 }
 
 func descriptors(t *testing.T) int {

@@ -37,8 +37,8 @@ type Hub struct {
 	Limit int
 	// Cut breaks an answer off after so many bytes, as often as Cuts says.
 	Cut, Cuts int
-	// Stall sends nothing of a file until it is closed.
-	Stall chan struct{}
+	// Stall sends nothing of a file until it is closed, Lists no list of files.
+	Stall, Lists chan struct{}
 	// Expired counts how many signed URLs are refused once, with 403.
 	Expired int
 	// Corrupt flips a byte of every answer. Longer is by how many bytes the tree says that
@@ -315,8 +315,15 @@ const page = 3
 func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
 	entries, folders := []map[string]any{}, map[string]bool{}
 	h.mu.Lock()
-	longer := h.Longer
+	longer, wait := h.Longer, h.Lists
 	h.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-r.Context().Done():
+			return
+		}
+	}
 	for _, path := range sorted(files) {
 		for i := range path {
 			if folder := path[:i]; path[i] == '/' && !folders[folder] {

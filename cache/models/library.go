@@ -28,9 +28,13 @@ const (
 	// fresh and passFor are a library's Fresh and PassFor.
 	fresh   = time.Minute
 	passFor = 5 * time.Minute
-	// patience is how long an origin may take to list a model: clients of the Hub give
-	// up after 10 s.
+	// patience is a library's Patience: clients of the Hub give up after 10 s.
 	patience = 8 * time.Second
+	// listFor bounds a listing. Of a repository with a hundred thousand files the Hub's has
+	// a hundred pages.
+	listFor = 5 * time.Minute
+	// listAgain is when to ask again for a listing that goes on.
+	listAgain = 5 * time.Second
 )
 
 // Library lists models. It is safe for concurrent use.
@@ -43,6 +47,9 @@ type Library struct {
 	// Fresh is how long a branch or tag is taken to be where it was, PassFor how long the
 	// origin's word holds that an asker may read.
 	Fresh, PassFor time.Duration
+	// Patience is how long somebody waits for an origin to list a model. The listing goes on
+	// after that.
+	Patience time.Duration
 
 	mu       sync.Mutex
 	passed   map[string]time.Time // by asker and name: when the origin let it pass
@@ -76,7 +83,7 @@ type Listing struct {
 
 // New makes a library over a cache's store.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
-	l := &Library{Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
+	l := &Library{Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, Patience: patience, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
 	if err := os.MkdirAll(l.dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
@@ -121,7 +128,7 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 		a = &asking{done: make(chan struct{})}
 		l.asking[key] = a
 		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listFor)
 			defer cancel()
 			a.l, a.err = l.ask(ctx, ref, token)
 			l.mu.Lock()
@@ -131,12 +138,27 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 		}()
 	}
 	l.mu.Unlock()
+	patience := time.NewTimer(l.Patience)
+	defer patience.Stop()
 	select {
 	case <-a.done:
 		return a.l, a.err
+	case <-patience.C:
+		return l.lastKnown(ref, token, &origin.Later{After: listAgain, What: "the origin still lists " + ref.String()})
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// lastKnown is what counts where the origin does not answer: what was allowed stays so.
+func (l *Library) lastKnown(ref blob.Ref, token string, err error) (*Listing, error) {
+	known := l.known(ref, token, 0, 0)
+	if known == nil {
+		return nil, err
+	}
+	l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(), "revision", known.Revision, "error", err)
+	known.Stale = true
+	return known, nil
 }
 
 // ask asks the origin.
@@ -156,13 +178,7 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 		l.refused(ref, token, err)
 		return nil, err
 	}
-	// The origin is away: what was allowed stays so.
-	if known := l.known(ref, token, 0, 0); known != nil {
-		l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(), "revision", known.Revision, "error", err)
-		known.Stale = true
-		return known, nil
-	}
-	return nil, err
+	return l.lastKnown(ref, token, err)
 }
 
 // inside fails for names of files with which a model would have files outside of its own
