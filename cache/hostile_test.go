@@ -124,9 +124,10 @@ func TestManySmallFiles(t *testing.T) {
 	hub.Push("Qwen/Qwen3", "main", files)
 	n := begin(t, settings(t, hub.URL))
 	before, most := descriptors(t), 0
-	if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model}); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "list", func() bool {
+		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
+		return err == nil
+	})
 	eventually(t, "all files", func() bool {
 		most = max(most, descriptors(t))
 		m := n.state(t)
@@ -238,4 +239,19 @@ func TestSymbolicLinksInARepository(t *testing.T) {
 	if _, err := os.Lstat("/etc/escape"); err == nil || escaped {
 		t.Error("a file appeared outside of its view")
 	}
+}
+
+// A list that never ends is an error, and no model of the files that came until then.
+func TestAListWithoutEnd(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	hub.Set(func(h *hubtest.Hub) { h.Endless = true })
+	n := begin(t, settings(t, hub.URL))
+	eventually(t, "end of the list", func() bool {
+		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
+		if err == nil {
+			t.Fatal("a part of a list is taken for the whole")
+		}
+		return strings.Contains(err.Error(), "more than 1000 pages")
+	})
 }

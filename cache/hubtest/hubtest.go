@@ -39,6 +39,8 @@ type Hub struct {
 	Cut, Cuts int
 	// Stall sends nothing of a file until it is closed, Lists no list of files.
 	Stall, Lists chan struct{}
+	// Endless has the list of files go on for ever.
+	Endless bool
 	// Expired counts how many signed URLs are refused once, with 403.
 	Expired int
 	// Corrupt flips a byte of every answer. Longer is by how many bytes the tree says that
@@ -315,7 +317,7 @@ const page = 3
 func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
 	entries, folders := []map[string]any{}, map[string]bool{}
 	h.mu.Lock()
-	longer, wait := h.Longer, h.Lists
+	longer, wait, endless := h.Longer, h.Lists, h.Endless
 	h.mu.Unlock()
 	if wait != nil {
 		select {
@@ -342,6 +344,9 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 	}
 	from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
 	end := min(from+page, len(entries))
+	if endless {
+		from, end = 0, 0
+	}
 	if end < len(entries) {
 		w.Header().Set("Link", fmt.Sprintf(`<%s%s?recursive=true&cursor=%d>; rel="next"`, h.URL, r.URL.EscapedPath(), end))
 	}

@@ -138,7 +138,10 @@ func (h *Hub) Info(ctx context.Context, name, revision, token string) (*Info, er
 func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json.RawMessage, err error) {
 	kind, id := Kind(name)
 	path := "/api/" + kind + "/" + id + "/tree/" + sha + "?recursive=true&expand=false"
-	for page := 0; path != "" && page < 1000; page++ {
+	for page := 0; path != ""; page++ {
+		if page == mostPages {
+			return nil, fmt.Errorf("the Hub's list of the files of %s has more than %d pages", name, mostPages)
+		}
 		body, header, err := h.Ask(ctx, path, token)
 		if err != nil {
 			return nil, err
@@ -152,6 +155,9 @@ func (h *Hub) Tree(ctx context.Context, name, sha, token string) (entries []json
 	}
 	return entries, nil
 }
+
+// mostPages bounds a tree. The Hub's pages have 1000 entries.
+const mostPages = 1000
 
 var nextLink = regexp.MustCompile(`<([^>]+)>;\s*rel="next"`)
 
