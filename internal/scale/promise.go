@@ -98,7 +98,7 @@ func (c Config) promise(e Evaluation) Decision {
 	}
 	need.Unit = s.classes[s.best].Name
 	d := p.choose(held, need, len(arrived), s.classes, c.Own, e.Current)
-	d.Note = c.note(s, need)
+	d.Note = note(s, need)
 	d.Reason = c.account(s, need, t) + d.Reason
 	return d
 }
@@ -158,31 +158,31 @@ func (t *Traffic) correction(allowed float64) float64 {
 }
 
 // note says what of the objective cannot be kept, "" where all of it can.
-func (c Config) note(s supply, need Need) string {
-	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
+func note(s supply, need Need) string {
 	switch {
 	case !s.possible:
-		return fmt.Sprintf("the objective cannot be met: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s",
-			name, seconds(best.First), seconds(best.Token), c.Objective)
+		return "the objective cannot be met"
 	case need.Demand > capacityOf(s.classes):
 		return "all devices are not enough for the objective"
 	}
 	return ""
 }
 
-// account says before a reason that the objective decided, and what cannot be kept of it.
+// account says before a reason that the objective decided, what cannot be kept of it, and
+// what that would need.
 func (c Config) account(s supply, need Need, t *Traffic) string {
 	var out strings.Builder
 	out.WriteString("by the objective, ")
 	if share, known := t.Attained(); known {
 		fmt.Fprintf(&out, "%.1f%% within, ", 100*share)
 	}
-	if note := c.note(s, need); note != "" {
-		out.WriteString(note)
-		if missing := need.Demand - capacityOf(s.classes); missing > 0 {
-			fmt.Fprintf(&out, ", %d more replicas of %s would be", int(math.Ceil(missing)), s.classes[s.best].Name)
-		}
-		out.WriteString("; ")
+	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
+	switch {
+	case !s.possible:
+		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
+			note(s, need), name, seconds(best.First), seconds(best.Token), c.Objective)
+	case note(s, need) != "":
+		fmt.Fprintf(&out, "%s, %d more replicas of %s would be; ", note(s, need), int(math.Ceil(need.Demand-capacityOf(s.classes))), name)
 	}
 	return out.String()
 }
