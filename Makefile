@@ -9,7 +9,7 @@ help: ## list the targets
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing (docker, CNI plugins, gcc) and start the docker engine
+setup: ## install what is missing (docker, CNI plugins, gcc, clients of S3) and start the docker engine
 	@scripts/setup
 
 tools: ## build the pinned nomad, consul and nomad-autoscaler into a cache
