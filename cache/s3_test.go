@@ -133,6 +133,29 @@ func TestKeysOfS3AreOfNamespaces(t *testing.T) {
 	}
 }
 
+// A public bucket is read without a signature: by a cache without keys, and for tasks that
+// may not use those of one that has some.
+func TestPublicBuckets(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/config.json", []byte("{}"))
+	b.set(func() { b.public = true })
+	keyless := settings(t, "http://127.0.0.1:1")
+	keyless.S3 = &config.S3{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, Anonymous: true, ETagIsMD5: true}
+	keyless.S3Face.Listen = "127.0.0.1:0"
+	for what, conf := range map[string]*config.Config{"without keys": keyless, "with keys of others": s3Settings(t, b)} {
+		n := begin(t, conf)
+		m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "web"})
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		wantFile(t, filepath.Join(m.Path, "files", "config.json"), []byte("{}"))
+		if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/config.json"); res.StatusCode != http.StatusOK || string(body) != "{}" {
+			t.Errorf("%s: the face: %s %s", what, res.Status, body)
+		}
+	}
+}
+
 // Every kind of checksum that S3 states is checked, and wrong bytes are never shown.
 func TestObjectsOfS3AreVerified(t *testing.T) {
 	sum := sha256.Sum256(big)

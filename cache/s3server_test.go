@@ -38,6 +38,7 @@ type bucketServer struct {
 	read     int64
 	requests []string
 	down     bool
+	public   bool              // what is not signed is answered too
 	cuts     int               // answers that break off in the middle
 	corrupt  bool              // one byte of each answer is another
 	tags     map[string]string // ETags by key, for what was uploaded in parts
@@ -106,6 +107,7 @@ func (b *bucketServer) bytes() int64 {
 func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := strings.TrimPrefix(r.URL.Path, "/models/")
 	b.mu.Lock()
+	open := b.public && r.Header.Get("Authorization") == ""
 	down, cut, part := b.down, b.cuts > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "", b.part
 	out := &tagged{ResponseWriter: w, server: b, etag: b.tags[key], sum: b.sums[key], cipher: b.cipher, corrupt: b.corrupt, object: key != r.URL.Path && key != ""}
 	if cut {
@@ -118,7 +120,7 @@ func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	if _, err := b.keys.Verify(r, time.Now()); err != nil {
+	if _, err := b.keys.Verify(r, time.Now()); err != nil && !open {
 		w.WriteHeader(http.StatusForbidden)
 		fmt.Fprint(w, "<Error><Code>AccessDenied</Code></Error>")
 		return
