@@ -170,6 +170,7 @@ func TestWrongUse(t *testing.T) {
 		{"", "node plan -version=latest", "-version=latest: want a whole version, such as 580.126.09"},
 		{"", "node plan -vendor=matrox", "-vendor=matrox: want one of nvidia, amd, intel"},
 		{"", "node plan now", `unexpected argument "now"`},
+		{"", "node plan -root=none", "none has no /proc and /sys: it is not the root of a host"},
 		{"", "node agent -dir=state", "-dir=state: want an absolute path"},
 		{"", "node agent -interval=1ms", "want at least 1s"},
 		{"", "node rollout", "want one of: a file, -pause, -resume, -free=<node>"},

@@ -5,6 +5,7 @@ package inventory
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,6 +20,9 @@ import (
 // Read reads the facts of the host at a root. Sources tells to ask also what the host's
 // package sources offer, which takes a second or two.
 func Read(ctx context.Context, root host.Root, sources bool) (driver.Facts, error) {
+	if !root.Exists("/proc") || !root.Exists("/sys") {
+		return driver.Facts{}, fmt.Errorf("%s has no /proc and /sys: it is not the root of a host", root)
+	}
 	f := driver.Facts{
 		Kernel: root.TextOr("", "/proc/sys/kernel/osrelease"), BootID: root.BootID(),
 		Distribution: distribution(root), Container: container(root), SecureBoot: secureBoot(root),
