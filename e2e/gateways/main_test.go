@@ -104,7 +104,7 @@ func fleet(t *testing.T, o Options, replicas ...int) (context.Context, *Fleet) {
 	if o.Gateways == 0 {
 		o.Gateways = 3
 	}
-	o.Service += "\nqueue {\n  max      = 10000\n  max_wait = \"5m\"\n}"
+	o.Service += "\nqueue {\n  max      = 100000\n  max_wait = \"5m\"\n}"
 	host := "127.0.0.1"
 	if os.Getenv(alone) != "" {
 		var err error
