@@ -13,12 +13,12 @@ import (
 
 // socket is a connection as its sender needs it.
 type socket interface {
-	// offer has the socket take what it takes at once.
+	// offer writes what the socket takes at once.
 	offer(p []byte) (int, error)
 	// Write waits until the socket has taken all, or the deadline passes.
 	Write(p []byte) (int, error)
 	SetWriteDeadline(t time.Time) error
-	// unread is how many bytes of what it took the client's host has not acknowledged.
+	// unread returns how many bytes the client's host has not acknowledged yet.
 	unread() int64
 }
 
@@ -37,7 +37,7 @@ type sender struct {
 	stalls time.Time // when the write that waits is given up, zero for never
 }
 
-// deadline is the server's own.
+// deadline sets the server's own deadline.
 func (s *sender) deadline(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -45,6 +45,7 @@ func (s *sender) deadline(t time.Time) error {
 	return s.move()
 }
 
+// stall sets when the write that waits is given up.
 func (s *sender) stall(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -22,7 +22,8 @@ import (
 	"time"
 )
 
-// Server serves the connections of one listener.
+// Server serves the connections of one listener. How long a client may keep a write waiting
+// is for the listener to bound: deadlines of a connection cost more than most answers.
 type Server struct {
 	// Handler serves requests. Values of their headers are shared between requests and
 	// must not be changed in place.
