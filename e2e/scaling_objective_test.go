@@ -145,7 +145,7 @@ func (s *scaling) awaitCurves(ctx context.Context, t *testing.T, service string,
 	}
 }
 
-// awaitReason awaits that a count was set, or is reported, with words in its reason.
+// awaitReason awaits that a count was set with words in its reason.
 func (s *scaling) awaitReason(ctx context.Context, t *testing.T, job, words string) {
 	t.Helper()
 	err := cluster.AwaitWithin(ctx, time.Minute, fmt.Sprintf("a reason with %q for %s", words, job), func() string {
@@ -155,8 +155,7 @@ func (s *scaling) awaitReason(ctx context.Context, t *testing.T, job, words stri
 				seen = append(seen, event.Message)
 			}
 		}
-		log := s.agentLog(ctx, t)
-		if slices.ContainsFunc(seen, func(m string) bool { return strings.Contains(m, words) }) || strings.Contains(log, words) {
+		if slices.ContainsFunc(seen, func(m string) bool { return strings.Contains(m, words) }) {
 			return ""
 		}
 		return strings.Join(seen, "; ")
