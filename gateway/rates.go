@@ -90,8 +90,9 @@ func (s *Server) seed(ctx context.Context, v *service) bool {
 // that lost its data knows it no more.
 const announceEvery = 10 * time.Second
 
-// announceWithin bounds one announcement: an agent that hangs is asked again.
-const announceWithin = 5 * time.Second
+// announceWithin bounds one announcement, which asks the agent two to four times: a slow one
+// is waited for, one that hangs is asked again.
+const announceWithin = 20 * time.Second
 
 // register announces the gateway until ctx ends.
 func (s *Server) register(ctx context.Context, r Registrar) {

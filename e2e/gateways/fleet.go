@@ -141,10 +141,13 @@ func (f *Fleet) settled(ctx context.Context, among []*Gateway) (owner *Gateway, 
 	return owner, err
 }
 
+// waitFor bounds Await.
+var waitFor = time.Minute
+
 // Await looks at a condition until it holds. The condition returns "" when it does, and
 // otherwise what is missing, which the error says.
 func Await(ctx context.Context, what string, missing func() string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, waitFor)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

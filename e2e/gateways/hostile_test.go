@@ -110,6 +110,8 @@ func TestSlowConsul(t *testing.T) {
 	if rounds == 1 {
 		t.Skip("takes a minute: make soak-gateways")
 	}
+	waitFor = 3 * time.Minute
+	t.Cleanup(func() { waitFor = time.Minute })
 	ctx, f := fleet(t, Options{Between: slow}, 4, 2)
 	l := f.Load(6, served)
 	l.goOn(ctx, t, 10, f.Gateways)
