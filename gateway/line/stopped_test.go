@@ -84,3 +84,45 @@ func TestAWokenGatewayGivesNoSlot(t *testing.T) {
 		})
 	}
 }
+
+// The requests that a gateway had begun keep their slots while the gateway is silent, also
+// under the next owner.
+func TestASilentGatewayKeepsWhatItBegan(t *testing.T) {
+	for name, next := range map[string]func(w *world, owner *node){
+		"the owner stays": func(*world, *node) {},
+		"the owner ends":  func(w *world, owner *node) { w.kill(owner) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, 1, 3, 1, 2)
+				w.run(5*time.Second, 0, nil, 1)
+				owner := w.owner()
+				var stopped, other *node
+				for _, n := range w.nodes {
+					if n != owner {
+						stopped, other = n, stopped
+					}
+				}
+				var order []string
+				for range 2 { // more than its part, which it is left in any case
+					stopped.ask("stopped", 15*time.Second, &order)
+				}
+				w.run(time.Second, 0, nil, 1)
+				stopped.paused = time.Now().Add(12 * time.Second)
+				w.run(2*time.Second, 0, nil, 1)
+				next(w, owner)
+				for range 60 {
+					other.ask("other", 200*time.Millisecond, &order) // it counts what the replica serves
+				}
+				w.run(30*time.Second, 0, nil, 1)
+				if len(order) != 62 {
+					t.Errorf("%d of 62 requests were served", len(order))
+				}
+				for _, n := range w.nodes {
+					n.crash()
+				}
+				synctest.Wait()
+			})
+		})
+	}
+}
