@@ -226,6 +226,9 @@ const (
 	// older is the part of the capacity for all arrivals that is kept.
 	older  = 0.7
 	margin = 1.1
+	// hopeless is how many seconds requests may wait for capacity where every one of them
+	// misses the objective: replicas for each burst would change nothing.
+	hopeless = 10
 	// drainWaits is in how many times wait that is served which waits now.
 	drainWaits = 4
 	// promisedHysteresis bounds Hysteresis: the memory does most of its work.
@@ -249,7 +252,7 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 		wait = slack
 	}
 	if best.Most == 0 {
-		wait = max(wait, best.First)
+		wait = max(wait, best.First, hopeless)
 	}
 	missed := 1 - o.Quantile
 	return sizing{
