@@ -98,6 +98,9 @@ func (o options) race(ctx context.Context) error {
 				took[key(load, n)] = append(took[key(load, n)], times...)
 			}
 		}
+		// A run that is cut short has shown what it measured.
+		one, three := took[key(load, 1)], took[key(load, 3)]
+		fmt.Fprintf(os.Stderr, "load %.2f: p99 of one %s, of three %s\n", load, ms(quantile(one, 0.99)), ms(quantile(three, 0.99)))
 	}
 	fmt.Printf("%d fast and %d slow replicas of %d slot, 1 : 1/%d, %s a request at a fast one; %d sequences of %s each\n\n", fast, slow, slots, slower, unit, o.seeds, o.length)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
