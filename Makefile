@@ -3,7 +3,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help setup tools build test unit race e2e lint demo release release-check gpu-check fuzz soak-gateways bench clean
+.PHONY: help setup tools build test unit race e2e lint demo release release-check vuln gpu-check fuzz soak-gateways bench clean
 
 help: ## list the targets
 	@echo "Targets:"
@@ -41,6 +41,9 @@ release: ## write archives, packages, their SBOM and checksums into dist/; KEY=i
 
 release-check: ## build the release in two folders and compare; install it in a Debian chroot; needs root
 	@scripts/release-check
+
+vuln: ## look for known vulnerabilities, where the Go project's database can be reached
+	@scripts/vuln
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check

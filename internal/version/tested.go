@@ -8,4 +8,4 @@ type Tested struct {
 }
 
 // TestedWith repeats what tools/*/go.mod pin; a test compares them.
-var TestedWith = Tested{Nomad: "1.11.3", Consul: "1.22.2", NomadAutoscaler: "0.5.0"}
+var TestedWith = Tested{Nomad: "1.11.3", Consul: "1.22.7", NomadAutoscaler: "0.5.0"}
