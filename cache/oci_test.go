@@ -239,6 +239,47 @@ func TestADigestIsNoRight(t *testing.T) {
 	}
 }
 
+// Whoever may push to a repository gets nothing of another one of the same registry,
+// whatever its manifests name: an image, an artifact, a model.
+func TestARepositoryIsNoRightToAnother(t *testing.T) {
+	s := startRegistry(t)
+	s.set(func() { s.private = "/secret/" })
+	img, _ := s.push(t, "secret/image:v1", 1)
+	n := begin(t, ociSettings(t))
+	if err := pulls(t, n, s.path()+"/secret/image:v1", &authn.Basic{Username: registryUser, Password: registryPassword}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stolen := m.Layers[0]
+	s.set(func() { s.linked = map[string]string{stolen.Digest.String(): "/v2/secret/"} })
+	part := []any{map[string]any{
+		"mediaType": "application/vnd.cncf.model.weight.v1.raw", "digest": stolen.Digest.String(), "size": stolen.Size,
+		"annotations": map[string]string{"org.opencontainers.image.title": "model.gguf"},
+	}}
+	const image, artifact = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.artifact.manifest.v1+json"
+	for tag, c := range map[string]struct{ kind, parts string }{
+		"image": {image, "layers"}, "smuggled": {image, "blobs"}, "artifact": {artifact, "blobs"},
+	} {
+		s.manifest(t, "x/y", tag, c.kind, map[string]any{"schemaVersion": 2, "mediaType": c.kind, c.parts: part})
+		if res, _ := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/x/y/manifests/"+tag); res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: its manifest: %s", tag, res.Status)
+		}
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", n.ociFace+"/v2/"+s.path()+"/x/y/blobs/"+stolen.Digest.String(), nil)
+		if res, err := http.DefaultClient.Do(r); err == nil { // it may be broken off before the first byte
+			if got, _ := io.ReadAll(res.Body); res.StatusCode == http.StatusOK && len(got) > 0 {
+				t.Errorf("%s: %s, %d bytes of a private image", tag, res.Status, len(got))
+			}
+			res.Body.Close()
+		}
+		if m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "oci://" + s.host() + "/x/y:" + tag}); err == nil {
+			t.Errorf("%s: as a model: %+v", tag, m)
+		}
+	}
+}
+
 // Wrong bytes and wrong lengths of a registry end in an error.
 func TestARegistryLies(t *testing.T) {
 	for what, lie := range map[string]func(s *registryServer){"bytes": func(s *registryServer) { s.corrupt = true }, "length": func(s *registryServer) { s.lies = true }} {

@@ -7,6 +7,7 @@ import (
 	stdlog "log"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +35,9 @@ type registryServer struct {
 	down     bool
 	corrupt  bool
 	lies     bool // says that blobs are longer than they are
+	// linked are the paths below which alone some blobs are found, by digest: the handler
+	// itself finds a blob in every repository.
+	linked map[string]string
 }
 
 const (
@@ -70,6 +74,7 @@ func (s *registryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	down, corrupt, lies := s.down, s.corrupt, s.lies
 	private := s.private != "" && strings.Contains(r.URL.Path, s.private)
 	s.requests = append(s.requests, r.Method+" "+r.URL.Path)
+	within, linked := s.linked[path.Base(r.URL.Path)]
 	s.mu.Unlock()
 	user, password, _ := r.BasicAuth()
 	switch {
@@ -79,6 +84,9 @@ func (s *registryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case private && (user != registryUser || password != registryPassword):
 		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
 		w.WriteHeader(http.StatusUnauthorized)
+		return
+	case linked && !strings.HasPrefix(r.URL.Path, within):
+		w.WriteHeader(http.StatusNotFound)
 		return
 	}
 	if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "/blobs/") {
@@ -168,4 +176,26 @@ func (s *registryServer) pushModel(t *testing.T) string {
 	})
 	put("PUT", s.URL+"/v2/m/llama/manifests/v1", text, "application/vnd.oci.image.manifest.v1+json")
 	return "oci://" + s.host() + "/m/llama:v1"
+}
+
+// manifest pushes a manifest to a repository that everybody may push to.
+func (s *registryServer) manifest(t *testing.T, repository, tag, kind string, content map[string]any) {
+	t.Helper()
+	text, err := json.Marshal(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), "PUT", s.URL+"/v2/"+repository+"/manifests/"+tag, bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", kind)
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusCreated {
+		t.Fatalf("the manifest %s: %s", tag, res.Status)
+	}
 }

@@ -306,9 +306,10 @@ func (l *Library) own(ref blob.Ref, token string) bool {
 	return ok && o.Own(token)
 }
 
-// file is where something about a repository is kept.
+// file is where something about a repository is kept. The name begins with the
+// repository's digest, so that what is kept of one is found together.
 func (l *Library) file(ref blob.Ref, what string) string {
-	return filepath.Join(l.dir(), digest(ref.Scheme, ref.Name, what)+".json")
+	return filepath.Join(l.dir(), digest(ref.Scheme, ref.Name)[:32]+"-"+digest(what)[:32]+".json")
 }
 
 func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"path"
 	"path/filepath"
@@ -20,8 +21,11 @@ import (
 var manifestTypes = []string{
 	"application/vnd.oci.image.index.v1+json", "application/vnd.oci.image.manifest.v1+json",
 	"application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json",
-	"application/vnd.oci.artifact.manifest.v1+json",
+	artifactType,
 }
+
+// artifactType is the kind of manifest that names its parts "blobs". No other kind has them.
+const artifactType = "application/vnd.oci.artifact.manifest.v1+json"
 
 // LongestManifest bounds a manifest, in bytes, as registries do.
 const LongestManifest = 4 << 20
@@ -152,7 +156,11 @@ func (m *Manifest) Read(name string, body []byte) (files []File, err error) {
 		m.Platforms = append(m.Platforms, Platform{d.Digest, d.Platform.OS, d.Platform.Architecture})
 	}
 	seen := map[string]bool{}
-	for i, d := range append([]descriptor{text.Config}, append(text.Layers, text.Blobs...)...) {
+	parts := append([]descriptor{text.Config}, text.Layers...)
+	if kind, _, _ := mime.ParseMediaType(m.MediaType); kind == artifactType {
+		parts = append(parts, text.Blobs...)
+	}
+	for i, d := range parts {
 		if !isDigest(d.Digest) || d.Size < 0 {
 			if d.Digest == "" && i == 0 {
 				continue

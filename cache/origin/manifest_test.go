@@ -50,6 +50,24 @@ func TestFilesOfManifests(t *testing.T) {
 	}
 }
 
+// Only an artifact's manifest has blobs: no registry checks that key of another kind.
+func TestBlobsAreOfArtifacts(t *testing.T) {
+	body, err := json.Marshal(map[string]any{"blobs": []any{layer("a", "x", "f")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, want := range map[string]int{
+		artifactType: 1, artifactType + "; charset=utf-8": 1, "application/vnd.oci.image.manifest.v1+json": 0,
+		"application/vnd.docker.distribution.manifest.v2+json": 0, "": 0,
+	} {
+		m := &Manifest{MediaType: kind}
+		files, err := m.Read("host/o/n", body)
+		if err != nil || len(m.Blobs) != want || len(files) != want {
+			t.Errorf("%q: %d blobs, %d files, %v; want %d", kind, len(m.Blobs), len(files), err, want)
+		}
+	}
+}
+
 // Whatever a registry sends, its files stay in the model and its blobs can be checked.
 func FuzzManifest(f *testing.F) {
 	body, _ := json.Marshal(map[string]any{"config": layer("c", "x", ""), "layers": []any{layer("a", "gguf", "t")}, "manifests": []any{layer("b", "", "")}})

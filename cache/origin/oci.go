@@ -196,11 +196,11 @@ func isDigest(text string) bool {
 // IsDigest reports whether a revision names one manifest for ever.
 func IsDigest(revision string) bool { return isDigest(revision) }
 
-// ociObject is a blob or manifest. Its ID is of the registry too: a registry says freely
-// what its manifests are made of, and shall open nothing that came from elsewhere.
+// ociObject is a blob or manifest. Its ID is of the repository too: a registry lets askers
+// into repositories, and whoever may push to one chooses the digests that its manifests
+// name. So bytes that were read from one repository open nothing of another.
 func ociObject(name, sum string, size int64) blob.Object {
-	host, _, _ := strings.Cut(name, "/")
-	o := Named(size, "oci://"+host, sum)
+	o := Named(size, "oci://"+name, sum)
 	o.Sum = blob.Sum{Algorithm: "sha256", Digest: strings.TrimPrefix(sum, "sha256:")}.String()
 	return o
 }
