@@ -63,7 +63,7 @@ func Start(ctx context.Context, conf *config.Config, log *slog.Logger) (*Daemon,
 
 func (d *Daemon) start(ctx context.Context) (err error) {
 	conf, log := d.conf, d.log
-	bounds := store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted}
+	bounds := store.Options{Capacity: conf.Capacity, KeepFree: conf.KeepFree, Evicted: d.metrics.Evicted, Log: log}
 	if d.store, err = store.Open(conf.Dir, bounds); err != nil {
 		return err
 	}

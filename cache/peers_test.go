@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,5 +146,23 @@ func TestOtherOrigins(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(m.Path, "files", "model.bin")); err != nil || !bytes.Equal(got, big) {
 		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
+// A web server that says an impossible size breaks one model and nothing else.
+func TestAnImpossibleSize(t *testing.T) {
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "4611686018427387904")
+	}))
+	defer web.Close()
+	n := begin(t, settings(t, "http://127.0.0.1:1"))
+	for range 2 {
+		m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: web.URL + "/model.bin", Wait: 30})
+		if err != nil || m.State != cacheapi.Failed || !m.Final || !strings.Contains(m.Error, "no room") {
+			t.Errorf("%+v, %v", m, err)
+		}
+		conf := n.conf
+		n.Close()
+		n = begin(t, conf)
 	}
 }

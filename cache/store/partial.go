@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -132,8 +133,53 @@ func (s *Store) again(p *Partial) *Partial {
 	return s.partials[p.Object.ID]
 }
 
+// mostChunks bounds the chunks of partial objects that nobody reads, as their list is in
+// memory: 4 million are 32 TiB of objects and about 170 MB.
+const mostChunks = 4 << 20
+
+// forgetIdle removes the partial objects that nobody has read for the longest, until there
+// is place for the list of n chunks more. The caller holds the lock.
+func (s *Store) forgetIdle(n int) {
+	var idle []*Partial
+	for _, p := range s.partials {
+		if p.users == 0 {
+			idle = append(idle, p)
+			n += p.Object.Chunks()
+		}
+	}
+	slices.SortFunc(idle, func(a, b *Partial) int { return a.used.Compare(b.used) })
+	for _, p := range idle {
+		if n <= mostChunks {
+			return
+		}
+		n -= p.Object.Chunks()
+		p.remove()
+	}
+}
+
+// fits fails for an object that is larger than the store can ever be: an origin may say
+// any size, and what is made for an object grows with it.
+func (s *Store) fits(size int64) error {
+	var disk unix.Statfs_t
+	if err := unix.Statfs(s.dir, &disk); err != nil {
+		return fmt.Errorf("cache directory: %w", err)
+	}
+	most := int64(disk.Blocks)*disk.Bsize - s.o.KeepFree
+	if s.o.Capacity > 0 {
+		most = min(most, s.o.Capacity)
+	}
+	if size > most {
+		return fmt.Errorf("%w: an object has %d bytes and the cache holds at most %d", ErrNoRoom, size, max(most, 0))
+	}
+	return nil
+}
+
 // begin makes the files of a partial object. The caller holds the lock.
 func (s *Store) begin(o blob.Object) (*Partial, error) {
+	if err := s.fits(o.Size); err != nil {
+		return nil, err
+	}
+	s.forgetIdle(o.Chunks())
 	data, err := os.OpenFile(s.path("partial", o.ID), os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o644)
 	if err != nil {
 		return nil, err
@@ -202,6 +248,7 @@ func (s *Store) readPartials() error {
 			continue
 		}
 		if err := s.readPartial(id); err != nil {
+			s.o.Log.Warn("what was being fetched cannot go on, and is removed", "object", id, "error", err)
 			os.Remove(s.path("partial", id))
 			os.Remove(s.path("partial", e.Name()))
 		}
@@ -219,6 +266,9 @@ func (s *Store) readPartial(id string) error {
 	var o blob.Object
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &o) != nil || o.ID != id || o.Check() != nil {
 		return errors.New("the log has no head")
+	}
+	if err := s.fits(o.Size); err != nil {
+		return err
 	}
 	data, err := os.OpenFile(s.path("partial", id), os.O_RDWR, 0)
 	if err != nil {

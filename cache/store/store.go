@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -33,6 +34,8 @@ type Options struct {
 	KeepFree int64
 	// Evicted, if set, hears of each object that made room, with its size.
 	Evicted func(id string, size int64)
+	// Log, if set, hears of what cannot be read when the store is opened.
+	Log *slog.Logger
 }
 
 // ErrNoRoom is the error of what does not fit even after all that may go has gone.
@@ -67,6 +70,9 @@ type entry struct {
 
 // Open opens a directory, which one process uses at a time, and makes it if need be.
 func Open(dir string, o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := private(dir); err != nil {
 		return nil, fmt.Errorf("cache directory: %w", err)
 	}
@@ -250,6 +256,9 @@ func (s *Store) touch(id string, e *entry) {
 
 // room makes room for need bytes. The caller holds the lock.
 func (s *Store) room(need int64) error {
+	if err := s.fits(need); err != nil {
+		return err // also for a need that is too large to be added to
+	}
 	var disk unix.Statfs_t
 	if err := unix.Statfs(s.dir, &disk); err != nil {
 		return fmt.Errorf("cache directory: %w", err)

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -230,6 +232,72 @@ func TestEviction(t *testing.T) {
 	}
 }
 
+// An object that can never fit is refused before anything is made for it, whatever size its
+// origin says.
+func TestWhatCannotFitIsRefused(t *testing.T) {
+	for _, o := range []Options{{}, {KeepFree: 1 << 20}, {Capacity: 64 << 20}} {
+		s := open(t, t.TempDir(), o)
+		_, small := contents(1, 100)
+		for _, size := range []int64{1 << 50, 1 << 62, math.MaxInt64} {
+			huge := small
+			huge.Size = size
+			for _, reserve := range []bool{false, true} {
+				if _, err := s.Partial(huge, reserve); !errors.Is(err, ErrNoRoom) {
+					t.Errorf("%+v: %d bytes, reserved %v: %v", o, size, reserve, err)
+				}
+			}
+			if _, err := s.Adopt(strings.NewReader(""), size); !errors.Is(err, ErrNoRoom) {
+				t.Errorf("%+v: %d bytes as a snapshot: %v", o, size, err)
+			}
+		}
+		if files, err := os.ReadDir(s.path("partial")); err != nil || len(files) > 0 {
+			t.Errorf("%+v: %v, %v", o, files, err)
+		}
+	}
+}
+
+// A store opens whatever it finds: what was begun and cannot fit is removed.
+func TestAPartialThatCannotFitIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	body, o := contents(1, 10<<20)
+	s := open(t, dir, Options{})
+	p, err := s.Partial(o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p, body, 0)
+	p.Leave()
+	s.Close()
+	var said bytes.Buffer
+	s = open(t, dir, Options{Capacity: 1 << 20, Log: slog.New(slog.NewTextHandler(&said, nil))})
+	if n := s.Stats().Partials; n != 0 || !strings.Contains(said.String(), o.ID) {
+		t.Errorf("%d partial objects, and the log is %q", n, said.String())
+	}
+	if files, err := os.ReadDir(s.path("partial")); err != nil || len(files) > 0 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// Objects that were begun and are read no more take a bounded part of memory.
+func TestIdlePartialsAreFew(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range 4 {
+		_, o := contents(byte(i), 100)
+		p, err := s.begin(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Object.Size, p.users = mostChunks/2*blob.ChunkSize, min(i, 1)
+	}
+	_, first := contents(0, 100)
+	s.forgetIdle(mostChunks/2 + 1)
+	if len(s.partials) != 3 || s.partials[first.ID] != nil {
+		t.Errorf("%d of 3 are left that somebody reads", len(s.partials))
+	}
+}
+
 // A disk that failed once does not keep an object from becoming whole later: what was
 // logged counts, the rest is fetched again.
 func TestAFailureOfTheDiskPasses(t *testing.T) {
@@ -400,7 +468,10 @@ func smallDisk(t *testing.T, size string) string {
 func TestAFullDisk(t *testing.T) {
 	dir := smallDisk(t, "4m")
 	s := open(t, dir, Options{})
-	_, o := contents(40, 6<<20)
+	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 2<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, o := contents(40, 3<<20) // it would fit without that
 	if _, err := s.Partial(o, true); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("reserving: %v", err)
 	}
@@ -412,7 +483,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := p.Room(0); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("room for a chunk: %v", err)
 	}
-	if _, err := p.WriteAt(make([]byte, 6<<20), 0); !errors.Is(err, ErrNoRoom) {
+	if _, err := p.WriteAt(make([]byte, 3<<20), 0); !errors.Is(err, ErrNoRoom) {
 		t.Errorf("writing: %v", err)
 	}
 }

@@ -58,7 +58,15 @@ func (o Object) Check() error {
 }
 
 // Chunks is the number of the object's chunks.
-func (o Object) Chunks() int { return int((o.Size + ChunkSize - 1) / ChunkSize) }
+func (o Object) Chunks() int { return chunks(o.Size) }
+
+// chunks is how many chunks hold the first n bytes. No n is too large for it.
+func chunks(n int64) int {
+	if n <= 0 {
+		return 0
+	}
+	return int((n-1)/ChunkSize) + 1
+}
 
 // Span is where a chunk lies, in bytes.
 func (o Object) Span(chunk int) (offset, length int64) {
@@ -73,5 +81,5 @@ func (o Object) Covering(offset, to int64) (first, end int) {
 	if offset >= to {
 		return 0, 0
 	}
-	return int(offset / ChunkSize), int((to + ChunkSize - 1) / ChunkSize)
+	return int(offset / ChunkSize), chunks(to)
 }

@@ -2,6 +2,7 @@ package blob
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,20 @@ func TestChunksCoverTheObject(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The largest size that a number can hold has chunks as any other.
+func TestChunksOfTheLargestObject(t *testing.T) {
+	o := Object{Size: math.MaxInt64}
+	if n := o.Chunks(); n != 1<<40 {
+		t.Errorf("%d chunks", n)
+	}
+	if offset, length := o.Span(o.Chunks() - 1); offset+length != o.Size {
+		t.Errorf("the last chunk has %d bytes at %d", length, offset)
+	}
+	if first, end := o.Covering(0, o.Size); first != 0 || end != o.Chunks() {
+		t.Errorf("it is covered by %d to %d", first, end)
+	}
 }
 
 func peersOf(t *rapid.T) []string {
