@@ -180,6 +180,25 @@ func TestObjectsOfTheFaceOfS3(t *testing.T) {
 	}
 }
 
+// The key of a folder is an object of its own or none, and never what lies in the folder.
+func TestAFolderIsNoObject(t *testing.T) {
+	n, b := facedNode(t, "")
+	b.put(t, "made/", []byte("made by a console"))
+	b.put(t, "made/model.bin", big)
+	for range 2 { // a second time from what is known
+		for _, at := range []string{"/models/llama/7b/", "/models/llama/", "/models/none/", "/models//", "/models/llama/7b/tokenizer/"} {
+			for _, method := range []string{"HEAD", "GET"} {
+				if res, body := get(t, method, n.s3Face+at); res.StatusCode != http.StatusNotFound {
+					t.Errorf("%s %s: %s, %d bytes", method, at, res.Status, len(body))
+				}
+			}
+		}
+		if res, body := get(t, "GET", n.s3Face+"/models/made/"); res.StatusCode != http.StatusOK || string(body) != "made by a console" {
+			t.Errorf("an object whose key ends with a slash: %s, %d bytes", res.Status, len(body))
+		}
+	}
+}
+
 // keysOfFace are a key whose namespace may use the node's keys, and one whose may not.
 const keysOfFace = "# access key, secret, namespace\nAKIDML secret/ml+1 ml\nAKIDWEB secret-web web\n"
 

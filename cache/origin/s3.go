@@ -204,18 +204,23 @@ func s3Error(err error) error {
 	return errors.New(said)
 }
 
-// List lists the object of a name or, where there is none, those of the folder.
+// List lists the object of a name or, where there is none, those of the folder. With the
+// revision OneObject it is the object of exactly that key, also of one that ends with a slash.
 func (s *S3) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	bucket, key, _ := strings.Cut(ref.Name, "/")
 	l := &Listing{Ref: ref, Public: s.as(token) == s.anonymous}
-	if key != "" && !strings.HasSuffix(key, "/") {
+	one := ref.Revision == OneObject
+	if one && key == "" {
+		return nil, fmt.Errorf("%w: a bucket is no object", ErrNotFound)
+	}
+	if one || key != "" && !strings.HasSuffix(key, "/") {
 		f, err := s.stat(ctx, token, bucket, key)
 		if err == nil {
 			f.Path = path.Base(key)
 			l.Files, l.Revision = []File{f}, f.Object.Digest()
 			return l, nil
 		}
-		if !errors.Is(err, ErrNotFound) || ref.Revision == OneObject {
+		if !errors.Is(err, ErrNotFound) || one {
 			return nil, err
 		}
 	}
