@@ -121,6 +121,7 @@ func (x *exchange) afford() bool {
 	told.tell(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit
+		r.turnedAway()
 		refuse(&x.writer, x.in, tokenLimit, "", min(max(after, time.Second), allowance.Minute))
 		return false
 	}

@@ -133,6 +133,7 @@ func (x *exchange) fallBack() bool {
 	}
 	to.requests.Add(1)
 	from.requests.Add(-1)
+	before.turnedAway() // it counts where it waits
 	if before != nil && x.reading != nil {
 		// The client has waited since then, and its tenant's tokens are taken.
 		x.reading.asked, x.reading.taken = before.asked, before.taken

@@ -107,6 +107,7 @@ func (x *exchange) unplaced(err error) {
 	switch {
 	case errors.As(err, &refused):
 		x.outcome = refusals[refused.Why]
+		x.reading.turnedAway()
 		refuse(&x.writer, x.in, x.outcome, err.Error(), max(refused.After, time.Second))
 	case errors.Is(err, errOverdue):
 		x.outcome = overdue

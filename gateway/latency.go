@@ -27,8 +27,21 @@ func (s *latencySecond) encoded() api.Latency {
 	return api.Latency{Time: s.second, Served: s.served, Total: s.total.Encode(), TTFT: s.ttft.Encode(), TPOT: s.tpot.Encode()}
 }
 
-// turn makes a second the present one; false for one that is over.
+// stepped is by how many seconds the clock must be behind what it was before that counts
+// as set back.
+const stepped = 5
+
+// turn makes a second the present one; false for one that is over. A clock that was set
+// back begins again: what it said before of the time to come is forgotten.
 func (l *latencies) turn(second int64) bool {
+	if second < l.now.second-stepped {
+		for i := range l.ring {
+			if l.ring[i].Time > second {
+				l.ring[i] = api.Latency{}
+			}
+		}
+		l.now = latencySecond{second: second, served: map[string]int{}}
+	}
 	if second > l.now.second {
 		l.ring[l.now.second%kept] = l.now.encoded()
 		l.now = latencySecond{second: second, served: map[string]int{}}
@@ -42,7 +55,7 @@ func (l *latencies) add(now time.Time, class string, took, ttft, tpot time.Durat
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.turn(now.Unix()) {
-		return // the clock stepped back
+		return // its second has just ended
 	}
 	l.now.served[class]++
 	l.now.total.Add(took.Seconds())

@@ -17,6 +17,8 @@ type reading struct {
 	prompt   int       // tokens, estimated
 	expected int       // tokens of the answer, expected
 	asked    time.Time // when the whole request was there
+	came     time.Time // as it is counted among those that come
+	arrived  int       // tokens, so counted; 0 where it is not
 	meter    meter.Meter
 	heard    bool // an answer that did the work began
 	first    time.Time
@@ -51,10 +53,20 @@ func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 // among those that come: it takes what is left, and starts nothing.
 func (r *reading) ask(q *dispatch.Request) {
 	if q.Priority <= r.service.promised {
-		r.service.series.arrive(r.asked, r.prompt+r.expected)
+		r.came, r.arrived = r.asked, r.prompt+r.expected
+		r.service.series.arrive(r.came, r.arrived)
 	}
 	q.Prompt, q.Output = r.prompt, r.expected
 	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
+}
+
+// turnedAway takes the request back from those that came: a client that repeats a request
+// which is refused each time is no demand.
+func (r *reading) turnedAway() {
+	if r != nil && r.arrived > 0 {
+		r.service.series.withdraw(r.came, r.arrived)
+		r.arrived = 0
+	}
 }
 
 // listen begins to read an answer.

@@ -49,14 +49,14 @@ func (x *exchange) count(status int, took time.Duration) {
 			tpot = d
 		}
 	}
-	x.service.remembered.latencies.add(x.began.Add(took), x.class, took, ttft, tpot)
+	x.service.remembered.latencies.add(time.Now(), x.class, took, ttft, tpot)
 }
 
 // remember keeps a request that ended, where it failed or was slow.
 func (x *exchange) remember(status int, took time.Duration) {
 	x.count(status, took)
 	failed := x.outcome != served && x.outcome != listed || status >= http.StatusInternalServerError
-	ended := x.began.Add(took).Unix()
+	ended := time.Now().Unix() // the clock may have been set since it began
 	if !failed && !x.service.remembered.requests.Slow(ended, millis(took)) {
 		return
 	}

@@ -48,7 +48,8 @@ func TestRequestsSayWhereTheirTimeWent(t *testing.T) {
 	if a, b := <-first, <-second; a != 200 || b != 200 {
 		t.Fatal(a, b)
 	}
-	for _, q := range g.requests(t, "", 2, 0).Slow {
+	slow := g.requests(t, "", 2, 0).Slow // the newest first
+	for i, q := range slow {
 		sum := q.Received + q.Waited + q.Retried + q.Upstream + q.Answer
 		if math.Abs(sum-q.Total) > 0.01 {
 			t.Errorf("the parts of %+v make %f", q, sum)
@@ -56,7 +57,7 @@ func TestRequestsSayWhereTheirTimeWent(t *testing.T) {
 		if q.Service != "images" || q.Class != "h100" || q.Replica == "" || q.Attempts != 1 || q.Outcome != "served" || q.Status != 200 || q.Tenant != "other" {
 			t.Errorf("%+v", q)
 		}
-		if ms := float64(each.Milliseconds()); q.Waited > 0.1 && (q.Upstream < ms || q.Answer < ms) {
+		if ms := float64(each.Milliseconds()); i == 0 && (q.Upstream < ms || q.Answer < ms || q.Waited == 0) {
 			t.Errorf("%+v: its replica took %s twice", q, each)
 		}
 	}

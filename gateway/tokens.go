@@ -51,6 +51,15 @@ func (t *tokenSeries) arrive(now time.Time, tokens int) {
 	t.mu.Unlock()
 }
 
+// withdraw takes back the tokens of a request that came at a time and was turned away.
+func (t *tokenSeries) withdraw(came time.Time, tokens int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p := &t.ring[came.Unix()%kept]; p.second == came.Unix() {
+		p.arrived -= int64(tokens)
+	}
+}
+
 func (t *tokenSeries) add(now time.Time, s *sample) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

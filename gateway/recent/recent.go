@@ -48,7 +48,7 @@ type failures struct {
 // Slow reports whether a request that ended at a Unix second and took so many
 // milliseconds is among the slowest of its minute so far.
 func (r *Requests) Slow(ended int64, took float64) bool {
-	return ended/60 > r.minute.Load() || took > math.Float64frombits(r.bar.Load())
+	return ended/60 != r.minute.Load() || took > math.Float64frombits(r.bar.Load())
 }
 
 // Add keeps a request, where it failed or is among the slowest of its minute. ended is
@@ -61,10 +61,7 @@ func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 	}
 	minute := ended / 60
 	s := &r.slow[minute%minutes]
-	if s.minute > minute {
-		return // its minute is no longer kept
-	}
-	if s.minute < minute {
+	if s.minute != minute { // an earlier one, or a later one of a clock that was set back
 		s.minute, s.requests = minute, s.requests[:0]
 	}
 	at, _ := slices.BinarySearchFunc(s.requests, q, func(a api.Request, b *api.Request) int { return cmp.Compare(a.Total, b.Total) })
@@ -74,10 +71,8 @@ func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 		s.requests = slices.Delete(s.requests, 0, over)
 		bar = s.requests[0].Total
 	}
-	if minute >= r.minute.Load() {
-		r.minute.Store(minute)
-		r.bar.Store(math.Float64bits(bar))
-	}
+	r.minute.Store(minute)
+	r.bar.Store(math.Float64bits(bar))
 }
 
 func (r *Requests) fail(q *api.Request) {
@@ -99,7 +94,7 @@ func (r *Requests) List(now int64) (slow, failed []api.Request) {
 	defer r.mu.Unlock()
 	slow, failed = []api.Request{}, []api.Request{}
 	for i := range r.slow {
-		if s := &r.slow[i]; s.minute > now/60-minutes {
+		if s := &r.slow[i]; s.minute > now/60-minutes && s.minute <= now/60 {
 			slow = append(slow, s.requests...)
 		}
 	}
