@@ -128,6 +128,9 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if err != nil {
 		return nil, guard.Plain(fmt.Errorf("demand of service %q: %w", q.Service, err))
 	}
+	if q.OfAnswers() && q.Metric != query.Tokens {
+		h = h.Answers()
+	}
 	p.say(q.Service, h)
 	if observer != nil {
 		observer.Observe(q.Service, within.To, p.log)

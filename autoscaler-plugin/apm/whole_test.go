@@ -22,6 +22,10 @@ func TestGatewaysThatShareTheirQueuesAreNotSummed(t *testing.T) {
 	if last := fmt.Sprint(values(m)[12:]); last != "[27 28 40]" {
 		t.Errorf("the last seconds are %s", last)
 	}
+	// What came is another matter: each knows its own, and the joined one may have restarted.
+	if m, err := p.Query("arriving service=llm", within(15*time.Second)); err != nil || len(m) != 3 {
+		t.Errorf("%d seconds of arrivals, %v: want those that both know", len(m), err)
+	}
 }
 
 // Beside them, one of an older release still counts for itself.

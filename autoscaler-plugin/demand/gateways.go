@@ -48,6 +48,10 @@ type History struct {
 	// First is the Unix second of the first entry.
 	First   int64
 	Seconds []Second
+	// Answered is the first Unix second of which Arrived, Met and Missed are known of all
+	// gateways: of those before, what a gateway counted that is gone or has restarted is
+	// missing, though the others remember its part of Queued and Active.
+	Answered int64
 	// Doubt says why it is cut short, in words that stay while the cause does; "" when
 	// it is not. Why has the particulars.
 	Doubt string
@@ -141,8 +145,10 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 			return History{}, err
 		}
 	}
-	if !shared {
-		// Else the others remember the demand of a gateway that is gone.
+	h.Answered = h.First
+	if shared { // the others remember the demand of a gateway that is gone, and no more of it
+		h.Answered = max(h.First, answered(each), members.gone.Unix())
+	} else {
 		h = h.Since(members.gone)
 	}
 	if members.stale != nil {
@@ -163,6 +169,9 @@ func (h History) Since(t time.Time) History {
 	}
 	return h
 }
+
+// Answers drops the seconds of which it is not known what came and how it ended.
+func (h History) Answers() History { return h.Since(time.Unix(h.Answered, 0)) }
 
 // answer is the series of one gateway.
 type answer struct {

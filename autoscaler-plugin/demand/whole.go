@@ -50,6 +50,17 @@ func ended(series []api.Point, answers []answer) {
 	}
 }
 
+// answered is the first second of which all gateways tell what came and ended. The series of
+// one begins when it does, also where it has restarted under its old name.
+func answered(answers []answer) (first int64) {
+	for _, a := range answers {
+		if len(a.series) > 0 {
+			first = max(first, a.series[0].Time)
+		}
+	}
+	return first
+}
+
 // larger takes of two series without gaps, in each second, the point with more demand.
 // Both end at about the same time.
 func larger(a, b []api.Point) []api.Point {

@@ -96,10 +96,11 @@ func requestsOf(h demand.History) []float64 {
 	return out
 }
 
-// trafficOf counts a history in mean requests of so many tokens.
+// trafficOf counts a history in mean requests of so many tokens, as far as what came is
+// known: the count does not shrink by less.
 func trafficOf(h demand.History, tokens float64) *scale.Traffic {
 	t := &scale.Traffic{}
-	for _, s := range h.Seconds {
+	for _, s := range h.Answers().Seconds {
 		t.Arrived = append(t.Arrived, s.Arrived/tokens)
 		t.Met, t.Missed = append(t.Met, s.Met), append(t.Missed, s.Missed)
 	}

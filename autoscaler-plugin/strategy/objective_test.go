@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
+	"aliquot/autoscaler-plugin/demand"
 	"aliquot/internal/api"
 	"aliquot/internal/learned"
 	"aliquot/router/consultest"
@@ -161,5 +162,21 @@ func TestWithoutGatewaysDemandDecides(t *testing.T) {
 	}
 	if _, err := c.run("sum(requests)", map[string]string{"slots": "4", "objective": "ttft=2s"}); err == nil || !strings.Contains(fmt.Sprint(err), "needs a query of aliquot-apm") {
 		t.Errorf("another APM's query: %v", err)
+	}
+}
+
+// What came is counted from when all gateways tell of it, so that a count does not shrink
+// after one of them was replaced.
+func TestWhatCameBeforeAGatewayWasReplacedIsNotCounted(t *testing.T) {
+	h := demand.History{First: 100, Seconds: make([]demand.Second, 900), Answered: 980}
+	for i := range h.Seconds {
+		h.Seconds[i] = demand.Second{Active: 5, Arrived: 600, Met: 1}
+	}
+	got := trafficOf(h, 1200)
+	if len(got.Arrived) != 20 || len(got.Met) != 20 || len(got.Missed) != 20 || got.Arrived[0] != 0.5 {
+		t.Errorf("%d seconds of arrivals, %d and %d of answers, want the last 20", len(got.Arrived), len(got.Met), len(got.Missed))
+	}
+	if n := len(requestsOf(h)); n != 900 {
+		t.Errorf("%d seconds of demand, want all", n)
 	}
 }

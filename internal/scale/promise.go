@@ -16,9 +16,25 @@ func (c Config) judge(e Evaluation) Decision {
 		d := c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
 		d.Note = "the count follows demand, since " + why
 		d.Reason = "by demand, since " + why + ": " + d.Reason
+		if e.Unknown != "" {
+			d = d.growing(e.Current)
+		}
 		return d
 	}
 	return c.promise(e)
+}
+
+// growing keeps a count from shrinking for an answer that is missing for a moment: the count
+// by demand may be far from the one by the objective, which returns with the next answer. A
+// service without any request may go.
+func (d Decision) growing(current int) Decision {
+	d.Note = strings.Replace(d.Note, "follows demand", "follows demand and only grows", 1)
+	if d.Need.Idle || d.Count >= current {
+		return d
+	}
+	d.Reason = fmt.Sprintf("holding %d, for this is not known to last: %s", current, d.Reason)
+	d.Count = current
+	return d
 }
 
 // unknown says what is missing to decide by the objective.
@@ -91,7 +107,7 @@ func (c Config) promise(e Evaluation) Decision {
 			held = append(held, z.capacity(arrived[:n]))
 		}
 	}
-	need := p.needs(z, arrived, t, s.possible)
+	need := p.needs(z, arrived, e, s.possible)
 	held = append(held, need.Demand)
 	if len(s.classes) > 1 {
 		p.every = int(coarse(need.Demand) * float64(grain(s.classes)))
@@ -118,16 +134,20 @@ func scaled(series []float64, by float64) []float64 {
 	return out
 }
 
-// needs is what is needed now, in replicas of the best class.
-func (p Policy) needs(z sizing, arrived []float64, t *Traffic, possible bool) Need {
+// needs is what is needed now, in replicas of the best class. Arrivals do not show requests
+// that nothing is promised to, nor how long answers take: a service is idle only when
+// nothing waits and nothing is served either.
+func (p Policy) needs(z sizing, arrived []float64, e Evaluation, possible bool) Need {
+	t := e.Traffic
 	sums := make([]float64, len(arrived)+1)
 	for i, came := range arrived {
 		sums[i+1] = sums[i] + came
 	}
 	n := Need{
 		Stable: mean(sums, len(arrived), steps(p.StableWindow)), Panic: mean(sums, len(arrived), steps(p.PanicWindow)),
-		Complete: len(arrived) >= steps(p.Window()), Idle: p.idle(arrived),
+		Complete: len(arrived) >= steps(p.Window()), Idle: t.Waiting == 0 && p.idle(arrived) && p.idle(e.Series),
 	}
+	n.Panicking = p.woken(sums)
 	n.Demand = z.capacity(arrived)
 	if p.ForecastWindow > 0 && len(arrived) >= steps(p.ForecastWindow) {
 		if n.Forecast = p.forecast(sums, len(arrived)); n.Forecast > max(n.Stable, n.Panic) {
@@ -137,8 +157,22 @@ func (p Policy) needs(z sizing, arrived []float64, t *Traffic, possible bool) Ne
 	if possible { // else more would miss as well
 		n.Demand *= t.correction(z.missed)
 	}
-	n.Demand += t.Waiting * z.unit / z.drain
+	waiting := t.Waiting
+	if n.Complete { // what waits and did not come is promised nothing, and orders nothing
+		waiting = min(waiting, sums[len(arrived)]/z.unit)
+	}
+	n.Demand += waiting * z.unit / z.drain
 	return n
+}
+
+// woken says that requests came within the last cold start after none for a while. The
+// gateway has then started a replica of a class of its choice, which serves before those
+// of the plan do.
+func (p Policy) woken(sums []float64) bool {
+	now := len(sums) - 1
+	since := max(0, now-max(1, steps(p.ColdStart)))
+	before := max(0, since-steps(p.StableWindow))
+	return before < since && sums[since] == sums[before] && sums[now] > sums[since]
 }
 
 // correction is by how much more is ordered than seems to be needed, by how many times the
