@@ -2,8 +2,10 @@ package coldstart
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"regexp"
 	"sync"
 	"time"
@@ -113,27 +115,52 @@ func (o *Observer) look(service string, w *watch, now time.Time) error {
 		}
 	}
 	maps.DeleteFunc(w.seen, func(_ string, last time.Time) bool { return now.Sub(last) > remembered })
+	maps.DeleteFunc(w.fresh, func(_ string, f fresh) bool { return now.Sub(f.at) > remembered })
+	return o.write(ctx, service, w, now)
+}
+
+// write writes down the starts of which enough is known. One that cannot be looked up keeps
+// no other back, and what cannot be written is tried again at the next look.
+func (o *Observer) write(ctx context.Context, service string, w *watch, now time.Time) error {
 	var samples []Sample
+	var ids []string
+	var errs []error
 	for id, f := range w.fresh {
 		alloc, err := o.allocation(ctx, id)
 		if err != nil {
-			if now.Sub(f.at) >= partsFor {
+			errs = append(errs, err)
+			if missing(err) && now.Sub(f.at) >= partsFor {
 				delete(w.fresh, id) // it has gone from Nomad
 			}
-			return err
+			continue
 		}
 		s, ok, done := f.sample(alloc, now)
-		if ok {
-			samples = append(samples, s)
-		}
-		if done {
+		switch {
+		case ok:
+			samples, ids = append(samples, s), append(ids, id)
+		case done:
 			delete(w.fresh, id)
 		}
 	}
 	if len(samples) == 0 {
-		return nil
+		return errors.Join(errs...)
 	}
-	return add(ctx, o.consul, service, samples)
+	// A look-up that hung has left no time.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if err := add(ctx, o.consul, service, samples); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, id := range ids {
+		delete(w.fresh, id)
+	}
+	return errors.Join(errs...)
+}
+
+// missing says that Nomad knows no such allocation.
+func missing(err error) bool {
+	var answer nomad.UnexpectedResponseError
+	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
 // sample is the start of a replica by its allocation, nil for one that Nomad does not

@@ -1,0 +1,126 @@
+package coldstart
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"testing"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot/internal/learned"
+	"aliquot/router/consultest"
+)
+
+// observed is an observer with a Consul, and a Nomad that knows the allocations in status: it
+// answers for each with the status, and with 200 and one that began 20 s ago.
+type observed struct {
+	*testing.T
+	*Observer
+	watch  watch
+	now    time.Time
+	status map[string]int
+}
+
+func observe(t *testing.T) *observed {
+	server, err := consultest.Start(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	o := &observed{T: t, now: time.Now(), status: map[string]int{}}
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := path.Base(r.URL.Path)
+		if status := o.status[id]; status != http.StatusOK {
+			w.WriteHeader(max(status, http.StatusNotFound))
+			return
+		}
+		json.NewEncoder(w).Encode(nomad.Allocation{ID: id, CreateTime: o.now.Add(-20 * time.Second).UnixNano(), TaskStates: map[string]*nomad.TaskState{
+			"server": {Events: []*nomad.TaskEvent{{Details: map[string]string{"start_load_seconds": "12"}}}},
+		}})
+	}))
+	t.Cleanup(api.Close)
+	client, err := nomad.NewClient(&nomad.Config{Address: api.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Observer = &Observer{consul: server.Client, nomad: client}
+	if err := o.look("llm", &o.watch, o.now); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// start registers a replica, of which Nomad answers with the status.
+func (o *observed) start(n, status int) {
+	o.Helper()
+	id := fmt.Sprintf("5d3c9a1e-1111-2222-3333-%012d", n)
+	o.status[id] = status
+	if err := o.consul.Agent().ServiceRegister(&consul.AgentServiceRegistration{ID: "_nomad-task-" + id + "-server-llm-http", Name: "llm"}); err != nil {
+		o.Fatal(err)
+	}
+}
+
+func (o *observed) samples() int {
+	o.Helper()
+	samples, err := Read(o.Context(), o.consul, "llm")
+	if err != nil {
+		o.Fatal(err)
+	}
+	return len(samples)
+}
+
+// One replica that cannot be looked up costs no other's sample, nor its own once it can.
+func TestAFailedLookupKeepsNoOtherStartBack(t *testing.T) {
+	o := observe(t)
+	for n := range 8 {
+		o.start(n, map[bool]int{true: http.StatusInternalServerError, false: http.StatusOK}[n%2 == 0])
+	}
+	if err := o.look("llm", &o.watch, o.now); err == nil || o.samples() != 4 || len(o.watch.fresh) != 4 {
+		t.Fatalf("%d samples, %d still to come, %v; want 4 and 4", o.samples(), len(o.watch.fresh), err)
+	}
+	// Nomad is away for longer than parts are waited for.
+	for id := range o.status {
+		if o.status[id] != http.StatusOK {
+			o.status[id] = http.StatusServiceUnavailable
+		}
+	}
+	if err := o.look("llm", &o.watch, o.now.Add(2*partsFor)); err == nil || len(o.watch.fresh) != 4 {
+		t.Fatalf("%d still to come, %v; want 4", len(o.watch.fresh), err)
+	}
+	for id := range o.status {
+		o.status[id] = http.StatusOK
+	}
+	if err := o.look("llm", &o.watch, o.now.Add(3*partsFor)); err != nil || o.samples() != 8 || len(o.watch.fresh) != 0 {
+		t.Errorf("%d samples, %d still to come, %v; want all 8", o.samples(), len(o.watch.fresh), err)
+	}
+	// What has gone from Nomad is not looked up for ever.
+	o.start(8, http.StatusNotFound)
+	o.look("llm", &o.watch, o.now)
+	if o.look("llm", &o.watch, o.now.Add(partsFor)); len(o.watch.fresh) != 0 || o.samples() != 8 {
+		t.Errorf("%d samples, %d still to come; want 8 and none", o.samples(), len(o.watch.fresh))
+	}
+}
+
+// A start stays to be written down until it is.
+func TestAStartThatCannotBeWrittenIsTriedAgain(t *testing.T) {
+	o := observe(t)
+	key := learned.StartsKey("llm")
+	if _, err := o.consul.KV().Put(&consul.KVPair{Key: key, Value: []byte("no document")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	o.start(1, http.StatusOK)
+	if err := o.look("llm", &o.watch, o.now); err == nil || len(o.watch.fresh) != 1 {
+		t.Fatalf("%d still to come, %v; want 1, and an error", len(o.watch.fresh), err)
+	}
+	if _, err := o.consul.KV().Delete(key, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.look("llm", &o.watch, o.now.Add(time.Second)); err != nil || o.samples() != 1 || len(o.watch.fresh) != 0 {
+		t.Errorf("%d samples, %d still to come, %v; want 1 and none", o.samples(), len(o.watch.fresh), err)
+	}
+}
