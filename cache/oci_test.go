@@ -280,6 +280,25 @@ func TestARepositoryIsNoRightToAnother(t *testing.T) {
 	}
 }
 
+// What is no tag and no digest is asked of no registry, and nothing is kept of it.
+func TestWhatIsNoTagIsRefused(t *testing.T) {
+	s := startRegistry(t)
+	s.push(t, "o/image:v1", 1)
+	n := begin(t, ociSettings(t))
+	for _, tag := range []string{"v1%3Frestricted", "v1%3F1", "-v1", ".v1", "=v1", strings.Repeat("a", 129), "sha256:12", "sha512:" + strings.Repeat("0", 128)} {
+		if res, body := get(t, "GET", n.ociFace+"/v2/"+s.path()+"/o/image/manifests/"+tag); res.StatusCode != http.StatusNotFound || !json.Valid(body) {
+			t.Errorf("%s: %s %s", tag, res.Status, body)
+		}
+		if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: "oci://" + s.host() + "/o/image@" + tag}); status(err) != http.StatusBadRequest {
+			t.Errorf("%s as a model: %v", tag, err)
+		}
+	}
+	kept, err := filepath.Glob(filepath.Join(n.conf.Dir, "listings", "*.json"))
+	if err != nil || len(kept) != 0 {
+		t.Errorf("%v, %v", kept, err)
+	}
+}
+
 // Wrong bytes and wrong lengths of a registry end in an error.
 func TestARegistryLies(t *testing.T) {
 	for what, lie := range map[string]func(s *registryServer){"bytes": func(s *registryServer) { s.corrupt = true }, "length": func(s *registryServer) { s.lies = true }} {

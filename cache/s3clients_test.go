@@ -199,6 +199,28 @@ func TestAFolderIsNoObject(t *testing.T) {
 	}
 }
 
+// An object of S3 has one file of what is known of it, however often it changes, and a name
+// that is no object has none.
+func TestOneRecordForAnObject(t *testing.T) {
+	n, b := facedNode(t, "")
+	n.library.Fresh = time.Nanosecond
+	for i := range 3 {
+		b.put(t, "readme", fmt.Append(nil, "state ", i))
+		if _, body := get(t, "GET", n.s3Face+"/models/readme"); string(body) != fmt.Sprint("state ", i) {
+			t.Errorf("it is %q", body)
+		}
+		get(t, "GET", n.s3Face+"/models/none"+fmt.Sprint(i))
+		get(t, "GET", n.hf+"/o/none"+fmt.Sprint(i)+"/resolve/main/config.json")
+	}
+	if kept, err := filepath.Glob(filepath.Join(n.conf.Dir, "listings", "*.json")); err != nil || len(kept) != 1 {
+		t.Errorf("%v, %v", kept, err)
+	}
+	b.set(func() { b.down = true })
+	if _, body := get(t, "GET", n.s3Face+"/models/readme"); string(body) != "state 2" {
+		t.Errorf("while S3 is away it is %q", body)
+	}
+}
+
 // keysOfFace are a key whose namespace may use the node's keys, and one whose may not.
 const keysOfFace = "# access key, secret, namespace\nAKIDML secret/ml+1 ml\nAKIDWEB secret-web web\n"
 

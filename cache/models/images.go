@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -68,16 +67,20 @@ type keptBlob struct {
 
 // keepBlob remembers that a repository has a blob.
 func (l *Library) keepBlob(ref blob.Ref, f origin.File, public bool) error {
-	before, _ := l.blob(ref, f.Path)
-	text, err := json.Marshal(keptBlob{f, public || before.Public})
+	before, known := l.blob(ref, f.Path)
+	now := keptBlob{f, public || before.Public}
+	if known && now == before {
+		return nil
+	}
+	text, err := json.Marshal(now)
 	if err != nil {
 		return err
 	}
-	return l.Cache.Store().WriteFile(l.file(ref, "="+f.Path), text)
+	return l.records.write(recordName(ref, "="+f.Path), text)
 }
 
 func (l *Library) blob(ref blob.Ref, digest string) (f keptBlob, ok bool) {
-	text, err := os.ReadFile(l.file(ref, "="+digest))
+	text, err := l.records.read(recordName(ref, "="+digest))
 	return f, err == nil && json.Unmarshal(text, &f) == nil
 }
 
@@ -102,9 +105,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 	got, err := o.Blob(ctx, name, digest, token)
 	switch {
 	case err == nil:
-		l.mu.Lock()
-		l.passed[who] = time.Now()
-		l.mu.Unlock()
+		l.pass(who)
 		if o.Anonymous(token) {
 			l.restrict(ref, false)
 		}

@@ -9,10 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -51,17 +49,12 @@ type Library struct {
 	// after that.
 	Patience time.Duration
 
-	mu       sync.Mutex
-	passed   map[string]time.Time // by asker and name: when the origin let it pass
-	branches map[string]branch    // by ref
-	jobs     map[string]*Job
-	asking   map[string]*asking
-}
+	records *records
 
-type branch struct {
-	revision string
-	at       time.Time
-	public   bool
+	mu     sync.Mutex
+	passed map[string]time.Time // by asker and name: when the origin let it pass
+	jobs   map[string]*Job
+	asking map[string]*asking
 }
 
 // asking is a question to the origin that several wait for.
@@ -83,11 +76,13 @@ type Listing struct {
 
 // New makes a library over a cache's store.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
-	l := &Library{Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, Patience: patience, passed: map[string]time.Time{}, branches: map[string]branch{}, jobs: map[string]*Job{}, asking: map[string]*asking{}}
-	if err := os.MkdirAll(l.dir(), 0o700); err != nil {
-		return nil, fmt.Errorf("cache directory: %w", err)
+	l := &Library{
+		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, Patience: patience,
+		passed: map[string]time.Time{}, jobs: map[string]*Job{}, asking: map[string]*asking{},
 	}
-	return l, nil
+	var err error
+	l.records, err = openRecords(l.dir(), c.Store().WriteFile, log)
+	return l, err
 }
 
 func (l *Library) dir() string { return filepath.Join(l.Cache.Store().Dir(), "listings") }
@@ -118,6 +113,9 @@ func (l *Library) Close() {
 // that is known is not asked for again; where the origin does not answer, the last one
 // known counts for those who may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
+	if ref.Scheme == "oci" && !origin.IsTag(ref.Revision) && !origin.IsDigest(ref.Revision) {
+		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name, ref.Revision)
+	}
 	if known := l.known(ref, token, l.Fresh, l.PassFor); known != nil {
 		return known, nil
 	}
@@ -254,45 +252,62 @@ func listed(ctx context.Context, hub *origin.Hub, ref blob.Ref, sha, token strin
 
 // learn remembers a listing and that its asker may read it.
 func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
-	now := time.Now()
+	l.pass(asker(ref, token))
+	if err := l.save(ref, got); err != nil {
+		l.Log.Warn("a listing could not be written", "model", ref.String(), "error", err)
+	}
+}
+
+const (
+	// passes is how long an asker may read that passed, while the origin is away: one that is
+	// away for a day asks for a new start.
+	passes = 24 * time.Hour
+	// mostPassed bounds who is known to have passed.
+	mostPassed = 100_000
+)
+
+// pass notes that the origin let an asker pass.
+func (l *Library) pass(who string) {
 	l.mu.Lock()
-	l.passed[asker(ref, token)] = now
-	l.branches[ref.String()+"@"+ref.Revision] = branch{got.Revision, now, got.Public}
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.passed[who] = now
 	for who, at := range l.passed {
-		// An origin that is away for a day asks for a new start.
-		if now.Sub(at) > 24*time.Hour {
+		if now.Sub(at) > passes {
 			delete(l.passed, who)
 		}
 	}
-	l.mu.Unlock()
-	if err := l.save(ref, got); err != nil {
-		l.Log.Warn("a listing could not be written", "model", ref.String(), "error", err)
+	if len(l.passed) <= mostPassed {
+		return
+	}
+	longest := slices.SortedFunc(maps.Keys(l.passed), func(a, b string) int { return l.passed[a].Compare(l.passed[b]) })
+	for _, who := range longest[:mostPassed/10] {
+		delete(l.passed, who)
 	}
 }
 
 // known is what is known without the origin: of a branch for at most maxAge, for an
 // asker that passed at most maxPass ago; 0 for any time.
 func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duration) *Listing {
-	key := ref.String() + "@" + ref.Revision
 	l.mu.Lock()
 	at, passed := l.passed[asker(ref, token)]
-	b, ok := l.branches[key]
 	l.mu.Unlock()
-	if !ok {
-		b = l.loadBranch(ref)
-	}
+	b := l.loadBranch(ref)
 	now := time.Now()
 	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.own(ref, token)
 	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" && origin.IsDigest(ref.Revision)
 	switch {
-	case b.revision == "":
+	case b.Revision == "":
 		return nil
-	case !passed && (maxPass != 0 || !b.public):
+	case !passed && (maxPass != 0 || !b.Public):
 		return nil
-	case !immutable && maxAge != 0 && (now.Sub(b.at) >= maxAge || b.at.After(now)): // a clock may have been ahead
+	case !immutable && maxAge != 0 && (now.Sub(b.At) >= maxAge || b.At.After(now)): // a clock may have been ahead
 		return nil
 	}
-	got, err := l.load(ref, b.revision)
+	got, err := b.Listing, error(nil)
+	if got == nil {
+		got, err = l.load(ref, b.Revision)
+	}
 	if err != nil || !passed && (l.restricted(ref) || ref.Scheme == "hf" && origin.Restricted(got.Info)) {
 		return nil
 	}
@@ -306,14 +321,8 @@ func (l *Library) own(ref blob.Ref, token string) bool {
 	return ok && o.Own(token)
 }
 
-// file is where something about a repository is kept. The name begins with the
-// repository's digest, so that what is kept of one is found together.
-func (l *Library) file(ref blob.Ref, what string) string {
-	return filepath.Join(l.dir(), digest(ref.Scheme, ref.Name)[:32]+"-"+digest(what)[:32]+".json")
-}
-
 func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
-	text, err := os.ReadFile(l.file(ref, "@"+revision))
+	text, err := l.records.read(recordName(ref, "@"+revision))
 	if err != nil {
 		return nil, err
 	}
@@ -323,54 +332,4 @@ func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
 	}
 	got.Ref = ref
 	return &got, nil
-}
-
-// restriction is the file that is there where the origin last refused a repository to
-// those without a token, or said that it may: whatever revisions were public before.
-// No revision has a "?" in its name.
-func (l *Library) restriction(ref blob.Ref) string { return l.file(ref, "?restricted") }
-
-func (l *Library) restricted(ref blob.Ref) bool {
-	_, err := os.Stat(l.restriction(ref))
-	return !errors.Is(err, fs.ErrNotExist)
-}
-
-// restrict remembers whether a repository is restricted.
-func (l *Library) restrict(ref blob.Ref, restricted bool) {
-	if restricted == l.restricted(ref) {
-		return
-	}
-	err := os.Remove(l.restriction(ref))
-	if restricted {
-		err = l.Cache.Store().WriteFile(l.restriction(ref), nil)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		l.Log.Warn("whether a model is public could not be written", "model", ref.String(), "error", err)
-	}
-}
-
-type savedBranch struct {
-	Revision string    `json:"revision"`
-	At       time.Time `json:"at"`
-	Public   bool      `json:"public"`
-}
-
-func (l *Library) loadBranch(ref blob.Ref) branch {
-	var s savedBranch
-	text, err := os.ReadFile(l.file(ref, ref.Revision))
-	if err != nil || json.Unmarshal(text, &s) != nil {
-		return branch{}
-	}
-	return branch{s.Revision, s.At, s.Public}
-}
-
-func (l *Library) save(ref blob.Ref, got *Listing) error {
-	text, err := json.Marshal(got)
-	if err != nil {
-		return err
-	}
-	// The commit is a revision too, and clients go on with it.
-	saved, _ := json.Marshal(savedBranch{got.Revision, time.Now(), got.Public})
-	write := l.Cache.Store().WriteFile
-	return errors.Join(write(l.file(ref, "@"+got.Revision), text), write(l.file(ref, ref.Revision), saved), write(l.file(ref, got.Revision), saved))
 }

@@ -46,6 +46,9 @@ func read(at string) (a ask, ok bool) {
 	if n < 4 || words[n-2] != "manifests" && words[n-2] != "blobs" {
 		return a, false
 	}
+	if what := words[n-1]; !origin.IsDigest(what) && (words[n-2] == "blobs" || !origin.IsTag(what)) {
+		return a, false
+	}
 	words[0] = strings.Replace(words[0], "__", ":", 1)
 	return ask{strings.Join(words[:n-2], "/"), words[n-2], words[n-1]}, true
 }
@@ -79,7 +82,7 @@ func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a, ok := read(r.URL.Path)
 	if !ok {
-		fail(w, r, http.StatusNotFound, "UNSUPPORTED", "this cache has manifests and blobs alone")
+		fail(w, r, http.StatusNotFound, "UNSUPPORTED", "this cache has manifests by tag or SHA-256 digest and blobs by digest, and nothing else")
 		return
 	}
 	token := who.token

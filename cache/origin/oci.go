@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -195,6 +196,12 @@ func isDigest(text string) bool {
 
 // IsDigest reports whether a revision names one manifest for ever.
 func IsDigest(revision string) bool { return isDigest(revision) }
+
+// tags are as the specification of distribution has them.
+var tags = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+
+// IsTag reports whether a revision can be the tag of an image or artifact.
+func IsTag(revision string) bool { return tags.MatchString(revision) }
 
 // ociObject is a blob or manifest. Its ID is of the repository too: a registry lets askers
 // into repositories, and whoever may push to one chooses the digests that its manifests

@@ -1,0 +1,81 @@
+package models
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"aliquot/internal/blob"
+)
+
+// restriction is the record that is there where the origin last refused a repository to
+// those without a token, or said that it may: whatever revisions were public before.
+// No revision has a "?" in its name.
+func restriction(ref blob.Ref) string { return recordName(ref, "?restricted") }
+
+func (l *Library) restricted(ref blob.Ref) bool {
+	_, err := os.Stat(filepath.Join(l.dir(), restriction(ref)))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// restrict remembers whether a repository is restricted, if anything is known of it: of
+// others nothing could be given away, and askers choose their names.
+func (l *Library) restrict(ref blob.Ref, restricted bool) {
+	if restricted == l.restricted(ref) || restricted && !l.records.of(restriction(ref)) {
+		return
+	}
+	var err error
+	if restricted {
+		err = l.records.write(restriction(ref), nil)
+	} else {
+		err = l.records.remove(restriction(ref))
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.Log.Warn("whether a model is public could not be written", "model", ref.String(), "error", err)
+	}
+}
+
+// branch is what a revision that may move was, and when.
+type branch struct {
+	Revision string    `json:"revision"`
+	At       time.Time `json:"at"`
+	Public   bool      `json:"public"`
+	// Listing is that of the revision where nobody can ask for it by its own name.
+	Listing *Listing `json:"listing,omitempty"`
+}
+
+func (l *Library) loadBranch(ref blob.Ref) (b branch) {
+	text, err := l.records.read(recordName(ref, ref.Revision))
+	if err != nil || json.Unmarshal(text, &b) != nil {
+		return branch{}
+	}
+	if b.Listing != nil {
+		b.Listing.Ref = ref
+	}
+	return b
+}
+
+func (l *Library) save(ref blob.Ref, got *Listing) error {
+	b := branch{Revision: got.Revision, At: time.Now(), Public: got.Public}
+	if ref.Scheme != "hf" && ref.Scheme != "oci" {
+		b.Listing = got
+	}
+	saved, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	if b.Listing != nil {
+		return l.records.write(recordName(ref, ref.Revision), saved)
+	}
+	text, err := json.Marshal(got)
+	if err != nil {
+		return err
+	}
+	// The commit is a revision too, and clients go on with it.
+	write := l.records.write
+	return errors.Join(write(recordName(ref, "@"+got.Revision), text), write(recordName(ref, ref.Revision), saved),
+		write(recordName(ref, got.Revision), saved))
+}

@@ -1,0 +1,197 @@
+package models
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"aliquot/internal/blob"
+)
+
+const (
+	// mostRecords and mostRecordBytes bound what is kept of what origins said, in files and
+	// in bytes: askers choose the names.
+	mostRecords     = 50_000
+	mostRecordBytes = 1 << 30
+	// stampRecords is how old the time of use in a record's file may become.
+	stampRecords = time.Hour
+	// half is how many digits of a record's name are of its repository, and how many of what
+	// it holds of that.
+	half = 32
+)
+
+// marker ends the names of the records that say that a repository is restricted.
+var marker = "-" + digest("?restricted")[:half] + ".json"
+
+// records are the files in which a library keeps what origins said. Those used the longest
+// ago make room for others. The record that a repository is restricted stays for as long as
+// any other of that repository. It is safe for concurrent use.
+type records struct {
+	dir        string
+	put        func(path string, text []byte) error
+	most       int
+	mostBytes  int64
+	log        *slog.Logger
+	mu         sync.Mutex
+	all        map[string]*record // by the name of the file
+	bytes      int64              // of all
+	repository map[string]int     // records by repository, without those of markers
+}
+
+type record struct {
+	size          int64
+	used, stamped time.Time
+}
+
+// openRecords takes stock of a directory, and makes it if need be.
+func openRecords(dir string, put func(path string, text []byte) error, log *slog.Logger) (*records, error) {
+	r := &records{
+		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, log: log,
+		all: map[string]*record{}, repository: map[string]int{},
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cache directory: %w", err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if !isRecord(e.Name()) {
+			os.Remove(filepath.Join(dir, e.Name())) // of an earlier version, which knew other IDs
+			continue
+		}
+		r.add(e.Name(), info.Size(), info.ModTime())
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.evict("")
+	return r, nil
+}
+
+func isRecord(name string) bool {
+	return len(name) == 2*half+len("-.json") && name[half] == '-' && strings.HasSuffix(name, ".json")
+}
+
+// recordName is the name of the record that holds something of a repository.
+func recordName(ref blob.Ref, what string) string {
+	return digest(ref.Scheme, ref.Name)[:half] + "-" + digest(what)[:half] + ".json"
+}
+
+// add notes a record. The caller holds the lock, or is alone.
+func (r *records) add(name string, size int64, used time.Time) {
+	r.forget(name)
+	r.all[name] = &record{size, used, used}
+	r.bytes += size
+	if !strings.HasSuffix(name, marker) {
+		r.repository[name[:half]]++
+	}
+}
+
+// forget forgets one. The caller holds the lock.
+func (r *records) forget(name string) {
+	e := r.all[name]
+	if e == nil {
+		return
+	}
+	delete(r.all, name)
+	r.bytes -= e.size
+	if repository := name[:half]; !strings.HasSuffix(name, marker) {
+		if r.repository[repository]--; r.repository[repository] == 0 {
+			delete(r.repository, repository)
+		}
+	}
+}
+
+// write keeps a record in place of an earlier one of its name.
+func (r *records) write(name string, text []byte) error {
+	if err := r.put(filepath.Join(r.dir, name), text); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.add(name, int64(len(text)), time.Now())
+	r.evict(name)
+	return nil
+}
+
+// read reads a record, which is a use of it.
+func (r *records) read(name string) ([]byte, error) {
+	path := filepath.Join(r.dir, name)
+	text, err := os.ReadFile(path)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.all[name]
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		r.forget(name) // somebody removed it by hand
+	case err == nil && e != nil:
+		e.used = time.Now()
+		if e.used.Sub(e.stamped) > stampRecords {
+			e.stamped = e.used
+			_ = os.Chtimes(path, e.used, e.used)
+		}
+	}
+	return text, err
+}
+
+// remove removes a record.
+func (r *records) remove(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(name)
+	return os.Remove(filepath.Join(r.dir, name))
+}
+
+// of reports whether anything is known of the repository of a record.
+func (r *records) of(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.repository[name[:half]] > 0
+}
+
+// evict removes records until a tenth of the bounds is free, once one of them is passed, but
+// never the one that was just written. The caller holds the lock.
+func (r *records) evict(but string) {
+	if len(r.all) <= r.most && r.bytes <= r.mostBytes {
+		return
+	}
+	var names []string
+	for name := range r.all {
+		if name != but && !strings.HasSuffix(name, marker) {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(r.all[a].used.Compare(r.all[b].used), cmp.Compare(a, b))
+	})
+	for _, name := range names {
+		if len(r.all) <= r.most*9/10 && r.bytes <= r.mostBytes/10*9 {
+			break
+		}
+		r.drop(name)
+		if repository := name[:half]; r.repository[repository] == 0 && r.all[repository+marker] != nil {
+			r.drop(repository + marker)
+		}
+	}
+}
+
+// drop removes a record that nobody misses. The caller holds the lock.
+func (r *records) drop(name string) {
+	r.forget(name)
+	if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		r.log.Warn("what an origin said long ago could not be removed", "file", name, "error", err)
+	}
+}

@@ -1,0 +1,125 @@
+package models
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"aliquot/internal/blob"
+)
+
+func testRecords(t *testing.T, dir string, most int, mostBytes int64) *records {
+	t.Helper()
+	put := func(path string, text []byte) error { return os.WriteFile(path, text, 0o644) }
+	r, err := openRecords(dir, put, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.most, r.mostBytes = most, mostBytes
+	return r
+}
+
+func repository(i int) blob.Ref { return blob.Ref{Scheme: "oci", Name: fmt.Sprintf("host/r/%d", i)} }
+
+func files(t *testing.T, dir string) int {
+	t.Helper()
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// However many names askers choose, few records are kept, those used last; a restart knows
+// them.
+func TestRecordsThatAreKeptAreFew(t *testing.T) {
+	for what, bound := range map[string]struct {
+		most  int
+		bytes int64
+	}{"by number": {20, 1 << 30}, "by size": {1 << 30, 20 * 5}} {
+		t.Run(what, func(t *testing.T) {
+			dir := t.TempDir()
+			r := testRecords(t, dir, bound.most, bound.bytes)
+			used := recordName(repository(0), "v1")
+			for i := range 200 {
+				if err := r.write(recordName(repository(i), "v1"), []byte("12345")); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := r.read(used); err != nil {
+					t.Fatalf("what is in use is gone after %d: %v", i, err)
+				}
+				if n := files(t, dir); n > 20 {
+					t.Fatalf("%d records are kept", n)
+				}
+			}
+			if _, err := r.read(recordName(repository(199), "v1")); err != nil {
+				t.Errorf("the last one: %v", err)
+			}
+			again := testRecords(t, dir, 1, 1)
+			if len(again.all) != len(r.all) || again.bytes != r.bytes {
+				t.Errorf("a restart knows %d records of %d bytes, not %d of %d", len(again.all), again.bytes, len(r.all), r.bytes)
+			}
+		})
+	}
+}
+
+// That a repository is restricted is known for as long as anything of it is, and no longer.
+func TestRestrictionsStayWithTheirRepository(t *testing.T) {
+	dir := t.TempDir()
+	r := testRecords(t, dir, 10, 1<<30)
+	first := repository(0)
+	for _, what := range []string{"v1", "v2"} {
+		if err := r.write(recordName(first, what), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.write(restriction(first), nil); err != nil {
+		t.Fatal(err)
+	}
+	marked := func() bool { _, err := os.Stat(filepath.Join(dir, restriction(first))); return err == nil }
+	for i := 1; i < 50; i++ {
+		if err := r.write(recordName(repository(i), "v1"), []byte("1")); err != nil {
+			t.Fatal(err)
+		}
+		if marked() != r.of(restriction(first)) {
+			t.Fatalf("after %d: the mark is there: %v, other records are: %v", i, marked(), r.of(restriction(first)))
+		}
+	}
+	if marked() {
+		t.Error("the mark outlives its repository")
+	}
+}
+
+// Files of an earlier version, which knew other IDs, go.
+func TestRecordsOfAnEarlierVersionGo(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{digest("old") + ".json", recordName(repository(1), "v1")} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "answers"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if r := testRecords(t, dir, 10, 1<<30); len(r.all) != 1 || files(t, dir) != 2 {
+		t.Errorf("%d records, %d files", len(r.all), files(t, dir))
+	}
+}
+
+// Who passed is known of a bounded number of askers.
+func TestThoseWhoPassedAreFew(t *testing.T) {
+	l := &Library{passed: map[string]time.Time{}}
+	for i := range mostPassed {
+		l.passed[fmt.Sprint(i)] = time.Now().Add(time.Duration(i-mostPassed) * time.Millisecond)
+	}
+	l.pass("last")
+	if _, ok := l.passed["last"]; !ok || len(l.passed) > mostPassed {
+		t.Errorf("%d are known, the last of them %v", len(l.passed), ok)
+	}
+	if _, ok := l.passed["0"]; ok {
+		t.Error("the first one is still known")
+	}
+}
