@@ -9,6 +9,9 @@
 # Does:   nothing but look, until a version is wanted of the node's class. It runs on every
 #         node, and keeps running while a node is drained (system): that is how it can go
 #         on after the drain, a crash and a reboot. docs/nodes.md says what it never does.
+# Never:  update or stop this job during a rollout. Nomad would end the agents of drained
+#         nodes and place none there again, until you make these nodes eligible. Run agents
+#         by systemd (unit aliquot-node) where you cannot promise that.
 # Run:    nomad job run jobs/node.nomad.hcl
 
 variable "command" {
@@ -49,6 +52,13 @@ job "node" {
   priority = 90
 
   group "node" {
+    # A node that reboots may be away for longer than Nomad waits for its heartbeat, and it
+    # is drained: an allocation that is lost would not be placed there again. This one is
+    # kept, and goes on when the node is back.
+    disconnect {
+      lost_after = "24h"
+    }
+
     restart {
       attempts = 10
       interval = "5m"

@@ -7,6 +7,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -145,12 +146,23 @@ func (a *Agent) do(ctx context.Context, verb driver.Verb, seen driver.Seen) erro
 		})
 	case driver.GiveSlot:
 		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) { return slots.Give(seen.ID, time.Now()), true })
+	case driver.KeepSlot:
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
+			_, has := slots.Holders[seen.ID]
+			return slots.Take(seen.ID, s.Holder(seen)), !has
+		})
+	case driver.MarkDone:
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
+			return slots.Mark(seen.ID, s.Holder(seen)), true
+		})
 	case driver.Report:
 		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
 			return slots.Fail(seen.ID, s.Holder(seen), s.Why), true
 		})
 	case driver.Drain:
 		return drain(ctx, a.nomad, seen.ID, s)
+	case driver.EndDrain:
+		return endDrain(ctx, a.nomad, seen.ID, s)
 	case driver.Admit:
 		return admit(ctx, a.nomad, seen.ID)
 	}
@@ -193,10 +205,15 @@ func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) er
 // look reads what the machine and the cluster say now.
 func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	seen.Now, seen.ID = time.Now(), a.conf.NodeID
-	if seen.Wanted, err = a.docs.Wanted(ctx); err != nil {
+	// A change that has begun goes on without a document that cannot be understood.
+	if seen.Wanted, err = a.docs.Wanted(ctx); errors.Is(err, ErrDocument) {
+		seen.Trouble = err.Error()
+	} else if err != nil {
 		return seen, err
 	}
-	if seen.Slots, _, err = a.docs.Slots(ctx); err != nil {
+	if seen.Slots, _, err = a.docs.Slots(ctx); errors.Is(err, ErrDocument) {
+		seen.Trouble, seen.NoSlots = err.Error(), true
+	} else if err != nil {
 		return seen, err
 	}
 	n, _, err := a.nomad.Nodes().Info(a.conf.NodeID, (&nomad.QueryOptions{}).WithContext(ctx))
@@ -223,8 +240,7 @@ func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 // ask asks the package sources where a plan may need them.
 func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 	want := seen.Wanted.For(seen.Class)
-	begun := a.state.Phase != driver.Current && a.state.Phase != driver.Changing && a.state.Phase != ""
-	if want == nil || begun {
+	if want == nil || a.state.Phase.Begun() || a.state.Phase == driver.Failed {
 		return
 	}
 	if plan, refusal := driver.Make(seen.Facts, *want); refusal != nil && !refusal.Sources || refusal == nil && plan.Done() {

@@ -32,6 +32,8 @@ type Report struct {
 	Phase driver.Phase `json:"phase"`
 	// Why says what it waits for, or why it failed.
 	Why string `json:"why,omitempty"`
+	// Trouble says which document in Consul the node does not understand.
+	Trouble string `json:"trouble,omitempty"`
 	// Wanted is the version on the way to which it is; Drivers are what is there.
 	Wanted  string                          `json:"wanted,omitempty"`
 	Drivers map[gpu.Vendor]driver.Installed `json:"drivers,omitempty"`
@@ -60,7 +62,7 @@ func (d Documents) Wanted(ctx context.Context) (driver.Wanted, error) {
 	}
 	w, err := driver.ParseWanted(pair.Value)
 	if err != nil {
-		return w, fmt.Errorf("key %s in Consul: %w", pair.Key, err)
+		return w, fmt.Errorf("%w: key %s: %w; write it again by aliquot node rollout <file>", ErrDocument, pair.Key, err)
 	}
 	return w, nil
 }
@@ -76,7 +78,7 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	}
 	s, err := driver.ParseSlots(pair.Value)
 	if err != nil {
-		return s, 0, fmt.Errorf("key %s in Consul: %w", pair.Key, err)
+		return driver.Slots{}, pair.ModifyIndex, fmt.Errorf("%w: key %s: %w; aliquot node rollout -reset-slots replaces it", ErrDocument, pair.Key, err)
 	}
 	return s, pair.ModifyIndex, nil
 }
@@ -138,6 +140,41 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted) dri
 	return fmt.Errorf("key %s/wanted in Consul is changed by others all the time", d.Prefix)
 }
 
+// ErrDocument is the error of a document that cannot be understood.
+var ErrDocument = errors.New("a document in Consul cannot be understood")
+
+// ResetSlots replaces slots that cannot be understood by none. Nodes that are being
+// changed take theirs again. It refuses where they can be understood.
+func (d Documents) ResetSlots(ctx context.Context) error {
+	_, index, err := d.Slots(ctx)
+	if err == nil {
+		return fmt.Errorf("the slots can be read: nothing was changed; free the slot of one node by -free=<node>")
+	}
+	if !errors.Is(err, ErrDocument) {
+		return err
+	}
+	done, err := d.cas(ctx, d.Prefix+"/slots", driver.Slots{}, index)
+	if err == nil && !done {
+		return fmt.Errorf("key %s/slots in Consul was changed by somebody meanwhile: nothing was changed", d.Prefix)
+	}
+	return err
+}
+
+// Midway returns the phase of a node, by name or ID, that is being changed; "" where it is
+// not, or its report is not there.
+func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error) {
+	s, err := d.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, r := range s.Nodes {
+		if (r.Node == node || r.ID == node) && r.Phase.Begun() {
+			return r.Phase, nil
+		}
+	}
+	return "", nil
+}
+
 // ErrNoSlot is the error of a node that has no slot to be freed.
 var ErrNoSlot = errors.New("holds no slot")
 
@@ -191,7 +228,7 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 // one comes.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
 	r := Report{
-		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Wanted: a.state.Plan.Version,
+		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble, Wanted: a.state.Plan.Version,
 		Drivers: seen.Facts.Drivers, GPUs: len(seen.Facts.GPUs), Since: a.state.Since,
 	}
 	if want := seen.Wanted.For(seen.Class); r.Wanted == "" && want != nil {

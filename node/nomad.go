@@ -86,6 +86,18 @@ func drain(ctx context.Context, client *nomad.Client, id string, s driver.State)
 	return nil
 }
 
+// endDrain stops a drain of the agent's own. The node takes tasks if it did before.
+func endDrain(ctx context.Context, client *nomad.Client, id string, s driver.State) error {
+	_, err := client.Nodes().UpdateDrainOpts(id, &nomad.DrainOptions{
+		MarkEligible: s.Eligible,
+		Meta:         map[string]string{mark: s.Plan.Version, "message": "aliquot node: its slot was freed"},
+	}, (&nomad.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("the node's drain cannot be ended: %w", err)
+	}
+	return nil
+}
+
 func admit(ctx context.Context, client *nomad.Client, id string) error {
 	if _, err := client.Nodes().ToggleEligibility(id, true, (&nomad.WriteOptions{}).WithContext(ctx)); err != nil {
 		return fmt.Errorf("the node cannot be made eligible: %w", err)

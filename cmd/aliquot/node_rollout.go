@@ -26,7 +26,7 @@ func (nodeRolloutCommand) Synopsis() string { return "Say which GPU drivers node
 
 func (nodeRolloutCommand) Help() string {
 	return `Usage: aliquot node rollout [-key=aliquot/node] <file>
-       aliquot node rollout -pause | -resume | -free=<node>
+       aliquot node rollout -pause | -resume | -free=<node> | -reset-slots
 
   Writes which drivers are wanted into Consul KV, from a JSON file that docs/nodes.md
   explains. Agents of nodes follow it. The command only writes: aliquot node status
@@ -37,7 +37,11 @@ Options:
   -pause    Let no further node begin. Those that have begun go on. Default false.
   -resume   Undo that. Default false.
   -free     Free the slot of a node, by name or ID, that failed or will never come back.
-            A node that failed tries again then.
+            A node that failed tries again then. One that is being changed gives up before
+            the installation, and later takes its slot back: do not free it.
+  -reset-slots
+            Replace the document of slots where it cannot be understood. Nodes that are
+            being changed behave as with -free. Default false.
   -key      Prefix of the documents in Consul KV. Default aliquot/node.
 
 Example:
@@ -48,8 +52,8 @@ Example:
 
 // rollout is what is asked of the command.
 type rollout struct {
-	pause, resume bool
-	free, file    string
+	pause, resume, reset bool
+	free, file           string
 }
 
 func (c nodeRolloutCommand) Run(args []string) int {
@@ -57,6 +61,7 @@ func (c nodeRolloutCommand) Run(args []string) int {
 	flags := newFlags("node rollout", c.ui)
 	flags.BoolVar(&r.pause, "pause", false, "")
 	flags.BoolVar(&r.resume, "resume", false, "")
+	flags.BoolVar(&r.reset, "reset-slots", false, "")
 	flags.StringVar(&r.free, "free", "", "")
 	key := flags.String("key", "aliquot/node", "")
 	err := flags.Parse(args)
@@ -81,13 +86,13 @@ func (c nodeRolloutCommand) Run(args []string) int {
 // files takes the arguments, and checks that one thing is asked.
 func (r *rollout) files(args []string) error {
 	asked := 0
-	for _, is := range []bool{r.pause, r.resume, r.free != "", len(args) > 0} {
+	for _, is := range []bool{r.pause, r.resume, r.reset, r.free != "", len(args) > 0} {
 		if is {
 			asked++
 		}
 	}
 	if asked != 1 || len(args) > 1 {
-		return errors.New("want one of: a file, -pause, -resume, -free=<node>")
+		return errors.New("want one of: a file, -pause, -resume, -free=<node>, -reset-slots")
 	}
 	if len(args) == 1 {
 		r.file = args[0]
@@ -112,7 +117,10 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 	}
 	switch {
 	case r.free != "":
-		return "the slot of node " + r.free + " is free", docs.Free(ctx, r.free)
+		phase, _ := docs.Midway(ctx, r.free) // a warning only
+		return freed(r.free, phase), docs.Free(ctx, r.free)
+	case r.reset:
+		return "no node holds a slot; nodes that are being changed take theirs again", docs.ResetSlots(ctx)
 	case r.file != "":
 		return fmt.Sprintf("%d classes are wanted, %d nodes at once", len(wanted.Classes), wanted.Max),
 			docs.SetWanted(ctx, func(driver.Wanted) driver.Wanted { return wanted })
@@ -122,6 +130,16 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 			w.Paused = r.pause
 			return w
 		})
+}
+
+// freed says what the end of a slot means.
+func freed(node string, phase driver.Phase) string {
+	said := "the slot of node " + node + " is free"
+	if phase != "" {
+		said += fmt.Sprintf("; warning: its last report is of phase %s, so that it was being changed: "+
+			"before an installation it gives up, later it takes a slot again, beyond max if need be", phase)
+	}
+	return said
 }
 
 func documents(prefix string) (node.Documents, error) {
@@ -213,7 +231,11 @@ func statusTable(s node.Status, now time.Time) string {
 		if !r.Since.IsZero() {
 			long = now.Sub(r.Since).Round(time.Second).String()
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long, dash(strings.Join(loaded, ", ")), dash(r.Wanted), r.Why)
+		why := r.Why
+		if r.Trouble != "" && !strings.Contains(why, r.Trouble) {
+			why = strings.TrimPrefix(why+"; "+r.Trouble, "; ")
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long, dash(strings.Join(loaded, ", ")), dash(r.Wanted), why)
 	}
 	table.Flush()
 	return strings.TrimSuffix(b.String(), "\n")

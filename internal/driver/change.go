@@ -64,7 +64,7 @@ func (s State) target() string {
 // rollBack turns around, once.
 func (s State) rollBack(v Seen, why string) (State, Verb) {
 	s, again := s.to(Installing, v)
-	s.Back, s.Cause = true, why
+	s.Back, s.Cause, s.Giving = true, why, false
 	return s, again
 }
 
@@ -164,10 +164,7 @@ func verifying(s State, v Seen) (State, Verb) {
 func (s State) problem(v Seen) string {
 	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
 	m, _ := MakerOf(s.Plan.Vendor)
-	had := s.Had
-	if s.FromVersion == "" {
-		had = max(had, 1) // there was no driver, so none was offered
-	}
+	need := s.need(v.Facts)
 	switch {
 	case d.Loaded != target:
 		return fmt.Sprintf("the loaded module is %q and not %s", d.Loaded, target)
@@ -175,11 +172,12 @@ func (s State) problem(v Seen) string {
 		return fmt.Sprintf("the library is %q and not %s", d.Library, target)
 	case !v.Node.Ready:
 		return "Nomad does not call the node ready"
-	case v.Offered.GPUs < had:
+	case v.Offered.GPUs < need:
+		text := fmt.Sprintf("the device plugin offers %d healthy GPUs, and %d are needed", v.Offered.GPUs, need)
 		if len(v.Offered.Sick) > 0 {
-			return fmt.Sprintf("%d GPUs are healthy and %d were: %s", v.Offered.GPUs, had, short(v.Offered.Sick))
+			text += ": " + short(v.Offered.Sick)
 		}
-		return fmt.Sprintf("%d GPUs are healthy and %d were", v.Offered.GPUs, had)
+		return text
 	}
 	for _, version := range v.Offered.Versions {
 		if version != target && target != InTree {
@@ -189,22 +187,35 @@ func (s State) problem(v Seen) string {
 	return ""
 }
 
+// need counts the GPUs that must be healthy: as many as before, and where that is not known
+// or none was, all of the host's. It is at least 1.
+func (s State) need(f Facts) int {
+	if s.Had > 0 {
+		return s.Had
+	}
+	all := 0
+	for _, g := range f.GPUs {
+		if g.Vendor == s.Plan.Vendor {
+			all++
+		}
+	}
+	return max(all, 1)
+}
+
 // finish gives the node back, one thing after another.
 func (s State) finish(v Seen) (State, Verb) {
-	_, has := v.Slots.Holders[v.ID]
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s.wait("%s", s.Trouble)
 	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.Did != Hold:
 		return s.act(Hold)
-	case s.Eligible && !v.Node.Eligible:
-		return s.act(Admit)
+	case s.Eligible && !v.Node.Eligible && !v.Node.others():
+		return s.act(Admit) // but what somebody else drained stays so
 	case s.Back:
 		return s.fail(v, s.Cause+"; the former version "+s.FromVersion+" was installed again and works")
-	case has:
-		return s.act(GiveSlot)
 	}
-	return s.to(Current, v)
+	s.Giving = true
+	return s.act(GiveSlot)
 }
 
 // failed waits for a human, who frees the slot. What was not harmed goes on as before.
@@ -219,6 +230,8 @@ func failed(s State, v Seen) (State, Verb) {
 		return s, Admit
 	case has && held.Failed != "":
 		s.Did = Report
+		return s, Wait
+	case s.Did == Report && v.NoSlots:
 		return s, Wait
 	case s.Did != Report:
 		return s, Report

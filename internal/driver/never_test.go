@@ -160,6 +160,7 @@ func TestOneRebootForAVersion(t *testing.T) {
 	w := newWorld(1, 1)
 	m := w.nodes[0]
 	m.state = State{Phase: Installing, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.309.01", Apply: Reboot}, FromVersion: "535.261.03", Rebooted: []string{"535.309.01"}, From: pins(m.facts.DriverPackages(gpu.NVIDIA))}
+	w.slots = w.slots.Take(m.id, m.state.Holder(w.seen(m)))
 	d := m.facts.Drivers[gpu.NVIDIA]
 	d.OnDisk = "535.309.01"
 	m.facts.Drivers = map[gpu.Vendor]Installed{gpu.NVIDIA: d}

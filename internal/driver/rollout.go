@@ -166,6 +166,19 @@ func (s Slots) first(h Holder, want Want) string {
 	return ""
 }
 
+// waitFor reports whether others wait for a canary to be done.
+func (s Slots) waitFor(h Holder, want Want, id string) bool {
+	o, done := s.Done[id]
+	return slices.Contains(want.Canary, h.Node) && !(done && o.Class == h.Class && o.Version == h.Version && o.Vendor == h.Vendor)
+}
+
+// Mark returns the slots with a node that has its version without a slot.
+func (s Slots) Mark(id string, h Holder) Slots {
+	s = s.clone()
+	s.Done[id] = h
+	return s
+}
+
 func (s Slots) sorted() []Holder {
 	var out []Holder
 	for _, id := range slices.Sorted(maps.Keys(s.Holders)) {

@@ -21,6 +21,8 @@ const (
 	Rebooting  Phase = "rebooting"
 	Verifying  Phase = "verifying"
 	Failed     Phase = "failed"
+	// Leaving is the way out of a change whose slot was freed before anything was changed.
+	Leaving Phase = "leaving"
 )
 
 // State is what a node keeps of its way. It is written before each action, so that
@@ -57,6 +59,10 @@ type State struct {
 	Unharmed bool `json:"unharmed,omitempty"`
 	// Lost tells that the state of the walk was lost, so that there is no way back.
 	Lost bool `json:"lost,omitempty"`
+	// Giving tells that the node was found well, and gives its slot back.
+	Giving bool `json:"giving,omitempty"`
+	// SlotRetry is when the node may try again to take back a slot that was freed.
+	SlotRetry time.Time `json:"slot_retry"`
 	// Since is when the phase began, Retry when an action may be tried again.
 	Since time.Time `json:"since"`
 	Retry time.Time `json:"retry"`
@@ -80,6 +86,9 @@ const (
 	Hold       Verb = "hold"       // keep upgrades from the driver's packages
 	Admit      Verb = "admit"      // let the node take tasks
 	GiveSlot   Verb = "give-slot"  // take the node from the holders
+	KeepSlot   Verb = "keep-slot"  // add the node to the holders again, whatever else holds a slot
+	MarkDone   Verb = "mark-done"  // add the node to those that have the wanted version
+	EndDrain   Verb = "end-drain"  // end the node's drain; let it take tasks if it did before
 	Report     Verb = "report"     // mark the node as failed among the holders
 	Again      Verb = "step-again" // nothing: the next step follows at once
 )
@@ -92,7 +101,11 @@ type Seen struct {
 	// Class is Nomad's node class, ID and Name the node's.
 	Class, ID, Name string
 	Slots           Slots
-	Node            Node
+	// Trouble says which document in Consul cannot be understood, "" where both can;
+	// NoSlots tells that it is that of the slots.
+	Trouble string
+	NoSlots bool
+	Node    Node
 	// Offered is what Nomad is offered of the vendor's GPUs by our plugin.
 	Offered Offered
 }
@@ -108,6 +121,11 @@ type Node struct {
 	Drained bool
 	// Left are the allocations that still run, but those of system jobs.
 	Left []string
+}
+
+// others reports whether somebody else keeps tasks from the node by a drain.
+func (n Node) others() bool {
+	return !n.Ours && !n.Eligible && (n.Draining || n.Drained || n.Ended)
 }
 
 // Offered is what the device plugin says of a vendor's GPUs by Nomad.
@@ -130,6 +148,9 @@ const (
 // Step decides what a node does next. It returns the state to keep before the action is
 // done.
 func Step(s State, v Seen) (State, Verb) {
+	if next, verb, decided := slot(s, v); decided {
+		return next, verb
+	}
 	switch s.Phase {
 	case Changing:
 		return wanted(s, v)
@@ -149,6 +170,8 @@ func Step(s State, v Seen) (State, Verb) {
 		return verifying(s, v)
 	case Failed:
 		return failed(s, v)
+	case Leaving:
+		return leaving(s, v)
 	}
 	return current(s, v)
 }
@@ -168,6 +191,14 @@ func (s State) did(v Verb) State {
 // After returns the state after an action was tried.
 func (s State) After(v Verb, err error, now time.Time) State {
 	if v == Wait || v == Again {
+		return s
+	}
+	if v == KeepSlot {
+		// What the phase did counts on.
+		s.SlotRetry = time.Time{}
+		if err != nil {
+			s.SlotRetry = now.Add(retryAfter)
+		}
 		return s
 	}
 	if err == nil {
@@ -235,6 +266,8 @@ func current(s State, v Seen) (State, Verb) {
 		// may have stopped is started, and the node is verified before it takes tasks.
 		s.Plan, s.Want, s.Eligible, s.Lost, s.Released = plan, *want, held.Eligible, true, true
 		return s.to(Verifying, v)
+	case !has && v.Slots.waitFor(plan.holder(v), *want, v.ID):
+		return canary(s, v, plan)
 	}
 	return s.wait("version %s is loaded, as wanted", plan.Version)
 }
@@ -251,7 +284,7 @@ func wanted(s State, v Seen) (State, Verb) {
 	}
 	s.Plan, s.Want = plan, *want
 	held, has := v.Slots.Holders[v.ID]
-	switch why := v.Slots.May(v.ID, s.holder(v), v.Wanted, *want); {
+	switch why := v.Slots.May(v.ID, plan.holder(v), v.Wanted, *want); {
 	case has && held.Failed != "":
 		return s.wait("this node failed before: %s; free its slot by hand to let it try again", held.Failed)
 	case has:
@@ -268,13 +301,6 @@ func wanted(s State, v Seen) (State, Verb) {
 		return s.wait("%s", s.Trouble)
 	}
 	return s.act(TakeSlot)
-}
-
-// Holder is the entry by which the node takes a slot.
-func (s State) Holder(v Seen) Holder { return s.holder(v) }
-
-func (s State) holder(v Seen) Holder {
-	return Holder{Node: v.Name, Class: v.Class, Vendor: s.Plan.Vendor, Version: s.Plan.Version, Eligible: v.Node.Eligible, Since: v.Now}
 }
 
 func pins(packages []Package) (out []Pin) {
@@ -310,6 +336,8 @@ func draining(s State, v Seen) (State, Verb) {
 		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case s.Did == Drain && v.Node.Ended:
 		return s.giveUp(v, "somebody ended the drain")
+	case s.Did == Drain && v.Node.Eligible:
+		return s.act(Drain) // somebody let tasks in again
 	case s.Did == Drain:
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
 	case s.Tries >= mostTries:
@@ -345,6 +373,8 @@ func idle(s State, v Seen) (State, Verb) {
 	switch {
 	case v.Node.Eligible:
 		return s.to(Draining, v) // somebody let tasks in again
+	case v.Node.others():
+		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case len(others) > 0:
 		return s.wait("%s is in use by %s", s.Plan.Vendor, short(others))
 	case s.Plan.Apply != Reload || s.Did == Release && len(ours) == 0:

@@ -98,6 +98,12 @@ func (w *world) act(m *machine, verb Verb, v Seen) error {
 		w.slots = w.slots.Give(m.id, w.now)
 	case Report:
 		w.slots = w.slots.Fail(m.id, s.Holder(v), s.Why)
+	case KeepSlot:
+		w.slots = w.slots.Take(m.id, s.Holder(v))
+	case MarkDone:
+		w.slots = w.slots.Mark(m.id, s.Holder(v))
+	case EndDrain:
+		m.node.Draining, m.node.Ended, m.node.Eligible = false, true, s.Eligible
 	case Drain:
 		m.node.Draining, m.node.Ours, m.node.Drained, m.node.Ended, m.node.Eligible = true, true, false, false, false
 	case Admit:
