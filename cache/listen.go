@@ -45,7 +45,7 @@ func (d *Daemon) listen() error {
 	if d.conf.Peer == nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", d.conf.Peer.Listen)
+	l, err := d.listenTCP(d.conf.Peer.Listen)
 	if err != nil {
 		return fmt.Errorf("peer.listen: %w", err)
 	}
@@ -83,12 +83,18 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 	return nil
 }
 
+// listenTCP listens for clients that are not trusted to read what they ask for.
+func (d *Daemon) listenTCP(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	return patient{l, d.conf.ClientStall}, err
+}
+
 // face serves on an address, and returns the URL; neither for "".
 func (d *Daemon) face(key, address string, h http.Handler) (url string, err error) {
 	if address == "" {
 		return "", nil
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := d.listenTCP(address)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}

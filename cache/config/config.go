@@ -16,6 +16,10 @@ import (
 	"aliquot/internal/hclfile"
 )
 
+// clientStall is the ClientStall of every cache: a program that reads a model may do other
+// work for a while between two reads.
+const clientStall = 2 * time.Minute
+
 // Config is a checked configuration.
 type Config struct {
 	LogLevel string
@@ -29,6 +33,8 @@ type Config struct {
 	OriginRate, PeerRate int64
 	// OriginStall is how long an origin may send nothing before it is asked again.
 	OriginStall time.Duration
+	// ClientStall is how long a client may take no byte of an answer. No key of the file sets it.
+	ClientStall time.Duration
 	Hub         Hub
 	S3          *S3 // nil without one
 	S3Face      S3Face
@@ -186,7 +192,7 @@ func (b fileBody) config() (*Config, error) {
 	if err != nil || stall < 100*time.Millisecond {
 		errs = append(errs, fmt.Errorf("origin_stall is %q: want a duration such as \"10s\", at least 100ms", or(b.Stall, "")))
 	}
-	c.OriginStall = stall
+	c.OriginStall, c.ClientStall = stall, clientStall
 	errs = append(errs, c.check(), c.peer(b.Peer))
 	for _, err := range errs {
 		if err != nil {

@@ -1,0 +1,100 @@
+package cache
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// endless is a body without end.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// patiently serves on a patient listener, and says when an answer has ended.
+func patiently(t *testing.T, patience time.Duration, answer http.HandlerFunc) (address string, ended chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended = make(chan struct{})
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		answer(w, r)
+	})}
+	t.Cleanup(func() { s.Close() })
+	go func() { _ = s.Serve(patient{l, patience}) }()
+	return l.Addr().String(), ended
+}
+
+// A client that never reads loses its connection, whether the bytes come from memory or
+// from a file.
+func TestAClientThatNeverReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	writeFile(t, path, "")
+	if err := os.Truncate(path, 4<<30); err != nil {
+		t.Fatal(err)
+	}
+	for what, answer := range map[string]http.HandlerFunc{
+		"memory":  func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, endless{}) },
+		"a file":  func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) },
+		"at once": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 64<<20)) },
+	} {
+		address, ended := patiently(t, 100*time.Millisecond, answer)
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s: the answer still waits for its client", what)
+		}
+	}
+}
+
+// So do clients of a cache.
+func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	conf := settings(t, hub.URL)
+	conf.ClientStall = 200 * time.Millisecond
+	n := begin(t, conf)
+	c, err := net.Dial("tcp", strings.TrimPrefix(n.hf, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "GET /Qwen/Qwen3/resolve/main/model.safetensors HTTP/1.1\r\nHost: x\r\n\r\n")
+	n.log.await(t, 0, "an answer was broken off")
+}
+
+// What a patient connection sends is complete, in pieces or not, and a wait of the handler
+// before its first byte is not bounded.
+func TestAPatientConnectionSendsAll(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	writeFile(t, path, string(big))
+	for what, answer := range map[string]http.HandlerFunc{
+		"memory": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(big) },
+		"a file": func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) },
+		"a pipe": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, bytes.NewBuffer(big)) },
+	} {
+		address, _ := patiently(t, time.Minute, answer)
+		if res, body := get(t, "GET", "http://"+address); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+			t.Errorf("%s: %s, %d bytes", what, res.Status, len(body))
+		}
+	}
+}
