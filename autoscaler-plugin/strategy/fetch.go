@@ -37,12 +37,14 @@ func (p *Plugin) fetch(c check, metrics sdk.TimestampedMetrics) (config scale.Co
 		return config, e, err
 	}
 	last := points[len(points)-1].At
+	e.SpeedsFor = scale.Always
 	if config.Objective != nil {
 		if err = p.promised(c, &config, &e, last); err != nil {
 			return config, e, err
 		}
 	}
-	e.SpeedsFor, err = p.measure(&config, c.query, last)
+	age, err := p.measure(&config, c.query, last)
+	e.SpeedsFor = min(e.SpeedsFor, age)
 	return config, e, err
 }
 

@@ -28,6 +28,9 @@ type chat struct {
 	arrived int64 // tokens in each second
 	met     int   // of 10 requests in each second
 	down    bool  // the gateway answers nothing
+	count   int64 // that is set
+	told    int   // how often the gateway was told what may sleep
+	stop    func()
 	log     strings.Builder
 }
 
@@ -37,8 +40,13 @@ func startChat(t *testing.T) *chat {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Stop)
-	c := &chat{T: t, now: time.Now().Truncate(time.Second), arrived: 10_000, met: 10}
-	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	c := &chat{T: t, now: time.Now().Truncate(time.Second), arrived: 10_000, met: 10, stop: server.Stop}
+	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut {
+			c.told++
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
 		if c.down {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
@@ -82,12 +90,17 @@ func (c *chat) run(query string, settings map[string]string) (*sdk.ScalingAction
 	for i := range 900 {
 		e.Metrics = append(e.Metrics, sdk.TimestampedMetric{Timestamp: c.now.Add(time.Duration(i-899) * time.Second), Value: 9})
 	}
-	got, err := c.plugin.Run(e, 0)
+	got, err := c.plugin.Run(e, c.count)
 	if err != nil {
 		return nil, err
 	}
 	return got.Action, nil
 }
+
+var (
+	fast = learned.Curve{Prefill: 36e-6, A: 8e-3, B: 20e-6, C: 49e-9, Prompt: 1000, Output: 200, KV: 450_000, Samples: 90}
+	slow = learned.Curve{Prefill: 147e-6, A: 37e-3, B: 20e-6, C: 546e-9, Prompt: 1000, Output: 200, KV: 85_000, Samples: 90}
+)
 
 const promisedClasses = "h100 slots=8 cost=5 max=8, l4 slots=4 cost=3 max=8"
 
@@ -102,8 +115,6 @@ func TestCountsFollowAnObjective(t *testing.T) {
 			t.Fatalf("%s, nothing learned: %+v, %v", query, a, err)
 		}
 	}
-	fast := learned.Curve{Prefill: 36e-6, A: 8e-3, B: 20e-6, C: 49e-9, Prompt: 1000, Output: 200, KV: 450_000, Samples: 90}
-	slow := learned.Curve{Prefill: 147e-6, A: 37e-3, B: 20e-6, C: 546e-9, Prompt: 1000, Output: 200, KV: 85_000, Samples: 90}
 	few := slow
 	few.Samples = enough - 1
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})

@@ -37,6 +37,8 @@ type Plugin struct {
 	learned map[string]time.Duration
 	// gateways receive how many replicas must stay awake.
 	gateways *gateways
+	// force is what classes serve, by service, objective and classes.
+	force map[string]force
 
 	// short is the cold start, by query, that makes a window too short; silent why
 	// gateways could not be told, by query.
@@ -48,7 +50,7 @@ type Plugin struct {
 
 // New returns the plugin.
 func New(log hclog.Logger) *Plugin {
-	return &Plugin{log: log, learned: map[string]time.Duration{}}
+	return &Plugin{log: log, learned: map[string]time.Duration{}, force: map[string]force{}}
 }
 
 // PluginInfo names the plugin.
@@ -105,7 +107,7 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	d := config.Decide(e)
 	p.say(eval.Check.Query, config, d)
 	eval.Action = action(config, d, count)
-	if config.Policy.Sleep > 0 {
+	if config.Policy.Sleep > 0 && e.Unknown == "" { // what is enough is not known while an answer is missing
 		p.tell(c, config, d.Awake)
 	}
 	return eval, nil

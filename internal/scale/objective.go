@@ -3,6 +3,7 @@ package scale
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -77,6 +78,18 @@ type Serving struct {
 	First, Token float64
 	// Slack is how many seconds a mean answer may be held up between its tokens, 0 for any.
 	Slack float64
+}
+
+// ServingMoved says whether what classes serve differs so much that it should come into force:
+// by more than the margin of a capacity, or in which of them meet the objective.
+func ServingMoved(from, to map[string]Serving) bool {
+	for class, after := range to {
+		before, known := from[class]
+		if !known || (before.Most > 0) != (after.Most > 0) || math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(margin) {
+			return true
+		}
+	}
+	return false
 }
 
 // Traffic is what gateways saw of a service that has an objective, on the grid of a
