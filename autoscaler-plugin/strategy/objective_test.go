@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,11 +26,11 @@ type chat struct {
 	plugin  *Plugin
 	kv      *consul.KV
 	now     time.Time
-	arrived int64 // tokens in each second
-	met     int   // of 10 requests in each second
-	down    bool  // the gateway answers nothing
-	count   int64 // that is set
-	told    int   // how often the gateway was told what may sleep
+	arrived int64        // tokens in each second
+	met     int          // of 10 requests in each second
+	down    bool         // the gateway answers nothing
+	count   int64        // that is set
+	told    atomic.Int32 // how often the gateway was told what may sleep
 	stop    func()
 	log     strings.Builder
 }
@@ -43,7 +44,7 @@ func startChat(t *testing.T) *chat {
 	c := &chat{T: t, now: time.Now().Truncate(time.Second), arrived: 10_000, met: 10, stop: server.Stop}
 	gateway := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
-			c.told++
+			c.told.Add(1)
 			w.WriteHeader(http.StatusNoContent)
 			return
 		}
