@@ -94,6 +94,8 @@ job "node" {
         args    = concat(["node", "agent", "-node", "${node.unique.id}"], var.args)
       }
 
+      # Packages are installed outside of this limit where systemd runs the host. Elsewhere
+      # modules are compiled within it: give it some gigabytes there.
       resources {
         cpu    = 100
         memory = 256

@@ -205,15 +205,7 @@ func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) er
 // look reads what the machine and the cluster say now.
 func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	seen.Now, seen.ID = time.Now(), a.conf.NodeID
-	// A change that has begun goes on without a document that cannot be understood.
-	if seen.Wanted, err = a.docs.Wanted(ctx); errors.Is(err, ErrDocument) {
-		seen.Trouble = err.Error()
-	} else if err != nil {
-		return seen, err
-	}
-	if seen.Slots, _, err = a.docs.Slots(ctx); errors.Is(err, ErrDocument) {
-		seen.Trouble, seen.NoSlots = err.Error(), true
-	} else if err != nil {
+	if err = a.read(ctx, &seen); err != nil {
 		return seen, err
 	}
 	n, _, err := a.nomad.Nodes().Info(a.conf.NodeID, (&nomad.QueryOptions{}).WithContext(ctx))
@@ -235,6 +227,21 @@ func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	}
 	seen.Offered = offeredBy(n, vendor)
 	return seen, nil
+}
+
+// read reads the documents. A change that has begun goes on without one that cannot be
+// understood.
+func (a *Agent) read(ctx context.Context, seen *driver.Seen) (err error) {
+	if seen.Wanted, err = a.docs.Wanted(ctx); errors.Is(err, ErrDocument) {
+		seen.Trouble = err.Error()
+	} else if err != nil {
+		return err
+	}
+	if seen.Slots, _, err = a.docs.Slots(ctx); errors.Is(err, ErrDocument) {
+		seen.Trouble, seen.NoSlots = err.Error(), true
+		return nil
+	}
+	return err
 }
 
 // ask asks the package sources where a plan may need them.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +27,8 @@ type apt struct {
 	// root.
 	dir string
 	log *slog.Logger
+	// every is how long to wait between two looks at another installation; 0 for 5 s.
+	every time.Duration
 }
 
 // options are those of every call of apt-get that changes something. Configuration files
@@ -50,20 +53,30 @@ func asked(p driver.Plan) []string {
 	return out
 }
 
-func (a apt) get(ctx context.Context, verb string, args ...string) (string, error) {
-	return a.root.Output(ctx, "apt-get", append(append([]string{verb}, a.options()...), args...)...)
+func (a apt) get(verb string, args ...string) []string {
+	return append(append([]string{verb}, a.options()...), args...)
 }
 
-// planned is get with the plan's packages, and those that come along in its version.
+// planned asks apt-get about the plan without changing a package.
 func (a apt) planned(ctx context.Context, p driver.Plan, args ...string) (string, error) {
+	args, err := a.arguments(p, args...)
+	if err != nil {
+		return "", err
+	}
+	return a.root.Output(ctx, "apt-get", args...)
+}
+
+// arguments are those of apt-get for the plan's packages, and those that come along in its
+// version.
+func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
 	// The file takes the place of the administrator's, whose lines stay in it.
 	own := a.root.TextOr("", "/etc/apt/preferences")
 	path := filepath.Join(a.dir, "preferences")
 	if err := os.WriteFile(a.root.Path(path), []byte(driver.Preferences(p)+own+"\n"), 0o644); err != nil {
-		return "", fmt.Errorf("the folder for packages: %w", err)
+		return nil, fmt.Errorf("the folder for packages: %w", err)
 	}
 	args = append([]string{"-o", "Dir::Etc::Preferences=" + path}, args...)
-	return a.get(ctx, "install", append(args, asked(p)...)...)
+	return a.get("install", append(args, asked(p)...)...), nil
 }
 
 // fetch brings all packages to the host that the plan and the way back need. It changes
@@ -176,13 +189,16 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 // install installs what is planned. What an installation before left in pieces is
 // brought to its end first.
 func (a apt) install(ctx context.Context, p driver.Plan) error {
-	_, unfinished := a.root.Output(ctx, "dpkg", "--configure", "-a")
+	_, unfinished := a.outside(ctx, "dpkg", "--configure", "-a")
 	// The lists may be others than when the packages were fetched.
 	if err := a.simulate(ctx, p); err != nil {
 		return errors.Join(err, unfinished)
 	}
-	out, err := a.planned(ctx, p)
+	args, err := a.arguments(p)
 	if err != nil {
+		return err
+	}
+	if out, err := a.outside(ctx, "apt-get", args...); err != nil {
 		a.tell(out)
 		return errors.Join(fmt.Errorf("the packages could not be installed: %w", err), unfinished)
 	}
@@ -200,7 +216,7 @@ func (a apt) tell(out string) {
 // restore installs the former packages from their files, and removes those of the driver
 // that were not there.
 func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Package) error {
-	_, _ = a.root.Output(ctx, "dpkg", "--configure", "-a") // what it cannot mend is replaced
+	_, _ = a.outside(ctx, "dpkg", "--configure", "-a") // what it cannot mend is replaced
 	var files, gone, args []string
 	before := map[string]bool{}
 	for _, pin := range from {
@@ -221,7 +237,7 @@ func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Packag
 	if len(args) == 0 {
 		return nil
 	}
-	out, err := a.get(ctx, "install", args...)
+	out, err := a.outside(ctx, "apt-get", a.get("install", args...)...)
 	if err == nil {
 		return nil
 	}
@@ -234,11 +250,11 @@ func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Packag
 func (a apt) byDpkg(ctx context.Context, files, gone []string) error {
 	var errs []error
 	if len(gone) > 0 {
-		_, err := a.root.Output(ctx, "dpkg", append([]string{"--remove"}, gone...)...)
+		_, err := a.outside(ctx, "dpkg", append([]string{"--remove"}, gone...)...)
 		errs = append(errs, err)
 	}
 	if len(files) > 0 {
-		_, err := a.root.Output(ctx, "dpkg", append([]string{"--force-confdef", "--force-confold", "--install"}, files...)...)
+		_, err := a.outside(ctx, "dpkg", append([]string{"--force-confdef", "--force-confold", "--install"}, files...)...)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -79,6 +79,16 @@ func TestNodePlan(t *testing.T) {
 	t.Log(out)
 }
 
+// Whoever frees the slot of a node in the middle of a change is warned.
+func TestFreeingASlotWarns(t *testing.T) {
+	if got := freed("gpu-7", ""); got != "the slot of node gpu-7 is free" {
+		t.Error(got)
+	}
+	if got := freed("gpu-7", driver.Installing); !strings.Contains(got, "warning: its last report is of phase installing") {
+		t.Error(got)
+	}
+}
+
 func TestNodeStatus(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	s := node.Status{
