@@ -122,6 +122,9 @@ func (f *Fleet) breaks(ctx context.Context, t *testing.T, l *Load, p partition) 
 		}
 	}
 	l.goOn(ctx, t, 10, f.Gateways)
+	if took := time.Since(at); took >= ownership.Hold {
+		t.Errorf("cut: %s: some gateway was not served for %v: slots were kept for another one that did not use them", p.what, took)
+	}
 	longest, _ := f.gap(at)
 	t.Logf("cut: %s: nothing began for %v at most", p.what, longest.Round(time.Millisecond))
 	lastsFor(ctx, cutFor(), at)

@@ -23,6 +23,7 @@ type book struct {
 	shown  map[string]amount // of load, what the series counts, by class
 	queued amount
 	spoke  time.Time // when it was heard last
+	acked  time.Time // when the last sign of life was sent to it that it has confirmed
 	report uint64    // of the gateway, that guests are from
 	// claim is the number of the Claimed that it was sent last, and answered says that its
 	// report has begun since: whatever comes before is of an earlier claim, and may be from
@@ -178,11 +179,28 @@ func (s *Shared) unseat(b *book, now time.Time) {
 // signs of life after this one that they do not hear each other.
 const untakenAfter = ownership.Silence + 2*ownership.Beat
 
-// untaken takes back the grants to a gateway since it was last heard: it has been silent
-// for so long that it discards them when it continues.
+// untaken takes back the grants to a gateway of which it is not known that it heard them: it
+// has been silent for so long that it discards them when it continues. One that was heard may
+// have heard nothing itself: a grant has arrived where a later sign of life was confirmed,
+// or where the gateway said that it carries the request.
 func (s *Shared) untaken(b *book, now time.Time) {
+	var unknown []*guest
+	said := map[string]int{}
+	for _, h := range b.load.Replicas {
+		said[h.Replica] = h.Count
+	}
 	for _, g := range b.guests {
-		if g.Endpoint != nil && g.granted.After(b.spoke) {
+		switch {
+		case g.Endpoint == nil:
+		case g.granted.After(b.acked):
+			unknown = append(unknown, g)
+		default:
+			said[g.Endpoint.ID]--
+		}
+	}
+	slices.SortFunc(unknown, func(a, b *guest) int { return a.granted.Compare(b.granted) })
+	for _, g := range unknown {
+		if said[g.Endpoint.ID]--; said[g.Endpoint.ID] < 0 || g.granted.After(b.spoke) {
 			s.dismiss(g, now)
 		}
 	}

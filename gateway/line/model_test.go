@@ -246,6 +246,7 @@ func TestNoFaultGivesASlotTwice(t *testing.T) {
 		"partitions": {partition, reset},
 		"hosts":      {isolate, reset},
 		"one way":    {oneWay, oneWay, partition, reset},
+		"deaf":       {oneWay, oneWay, consulAway, reset},
 		"drains":     {drain, crash, restart, restart, reset},
 		"everything": {crash, restart, restart, pauseOne, consulAway, partition, isolate, oneWay, drain, reset},
 	} {

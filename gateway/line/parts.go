@@ -82,24 +82,12 @@ func (s *Shared) apply(now time.Time) {
 			r.Withheld = slots - use
 		case ownership.Owner, ownership.Gathering:
 			for _, p := range apart {
-				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.dividing(p, gateways))-taken[p][r.ID])
+				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.book(p).among)-taken[p][r.ID])
 			}
 		}
 		out[i] = s.within(r, len(gateways), role)
 	}
 	s.put(out, now)
-}
-
-// dividing are the gateways among which another one, which is not known to follow, may divide
-// the slots: fewer make its part larger. It may not know those that have come since it was
-// heard, and may know as well as this one that others have gone.
-func (s *Shared) dividing(by ownership.ID, now []ownership.ID) (all []ownership.ID) {
-	for _, id := range s.book(by).among {
-		if id == by || slices.Contains(now, id) {
-			all = append(all, id)
-		}
-	}
-	return all
 }
 
 // within is a replica of an engine that batches: where its slots are no bound, its
@@ -150,13 +138,25 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 		}
 		s.among = all
 	}
-	for _, id := range apart {
-		if b := s.book(id); b.among == nil {
-			b.among = all
-		}
-	}
 	slices.Sort(all)
+	for _, id := range apart {
+		s.divides(id, all)
+	}
 	return all, apart
+}
+
+// divides notes among which gateways another one, which is not known to follow, may divide
+// the slots: fewer make its part larger. It may not know those that have come since it was
+// heard, not even one that was gone and is back, and may know as well as this one that others
+// have gone.
+func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
+	b := s.book(by)
+	if b.among == nil {
+		b.among = now
+	}
+	b.among = slices.DeleteFunc(slices.Clone(b.among), func(id ownership.ID) bool {
+		return id != by && !slices.Contains(now, id)
+	})
 }
 
 // taken is how many slots a gateway holds, by replica.

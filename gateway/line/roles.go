@@ -392,6 +392,9 @@ func (s *Shared) sweep(now time.Time) {
 	}
 	for id, b := range s.books {
 		p, there := known[id]
+		if p.Acked.After(b.acked) {
+			b.acked = p.Acked
+		}
 		if p.Link == ownership.Up {
 			b.among = nil // see gateways
 		} else {

@@ -1,0 +1,84 @@
+package line
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"aliquot/internal/ownership"
+)
+
+// A member that hears nothing, and is heard, is granted slots for a while. It keeps no more
+// of them than it says that it uses: the others go on.
+func TestAGatewayThatHearsNothingKeepsNoSlotsThatItDidNotTake(t *testing.T) {
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 3, 2, 4)
+			w.run(5*time.Second, 0, nil, 1)
+			owner := w.owner()
+			deaf, other := w.nodes[(owner.i+1)%3], w.nodes[(owner.i+2)%3]
+			var order []string
+			deaf.ask("deaf", 10*time.Second, &order) // has one slot throughout
+			w.run(500*time.Millisecond, 0, nil, 1)
+			w.mu.Lock()
+			w.cut[[2]int{owner.i, deaf.i}] = time.Now()
+			w.mu.Unlock()
+			for range 20 {
+				deaf.ask("deaf", 100*time.Millisecond, &order)
+			}
+			w.run(2*time.Second, 0, nil, 1)
+			for range 60 {
+				other.ask("other", 100*time.Millisecond, &order)
+			}
+			w.run(500*time.Millisecond, 0, nil, 1)
+			w.mu.Lock()
+			n := 0
+			for _, name := range order {
+				if name == "other" {
+					n++
+				}
+			}
+			w.mu.Unlock()
+			if n == 0 {
+				t.Error("a gateway waits for slots that were granted to one that did not hear of them")
+			}
+			w.run(15*time.Second, 0, nil, 1) // the replicas count
+			for _, n := range w.nodes {
+				n.crash()
+			}
+			synctest.Wait()
+			time.Sleep(time.Minute)
+		})
+	}
+}
+
+// Two gateways that are cut off from each other lose their owner, whose process ends, and
+// divide the slots between them. When one of them has come to own the service, it leaves the
+// other one that part also while the former owner is back.
+func TestAPartDoesNotShrinkForOneThatIsBack(t *testing.T) {
+	for seed := range uint64(4) {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, seed, 3, 9, 2)
+			w.run(5*time.Second, 0, nil, 1)
+			ends := w.owner()
+			a, b := w.nodes[(ends.i+1)%3], w.nodes[(ends.i+2)%3]
+			w.mu.Lock()
+			w.cut[[2]int{a.i, b.i}], w.cut[[2]int{b.i, a.i}] = time.Now(), time.Now()
+			w.mu.Unlock()
+			w.run(2*time.Second, 8, nil, 1)
+			a.consul = false
+			w.kill(ends)
+			w.run(6*time.Second, 8, nil, 1)
+			if role, _, _ := b.shared.Role(); role != ownership.Owner {
+				t.Fatalf("gateway %d is %v", b.i, role)
+			}
+			ends.start(9)
+			w.run(4*time.Second, 8, nil, 1) // the replicas count
+			for _, n := range w.nodes {
+				n.crash()
+			}
+			synctest.Wait()
+			time.Sleep(time.Minute)
+		})
+	}
+}
