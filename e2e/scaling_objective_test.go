@@ -43,7 +43,7 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	}
 	s.serve(ctx, t, twoClassesJob, "promise", vars("ttft=4s tpot=600ms quantile=0.9"))
 	// By demand at first, until both classes are known.
-	stop := s.work(ctx, t, "promise", 40, answerTokens)
+	stop := s.work(ctx, t, "promise", many, answerTokens)
 	defer stop()
 	s.awaitCurves(ctx, t, "promise", "h100", "t4")
 	stop()
@@ -62,7 +62,7 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	}
 
 	s.serve(ctx, t, twoClassesJob, "miracle", vars("ttft=1ms quantile=0.9"))
-	stop = s.work(ctx, t, "miracle", 40, answerTokens)
+	stop = s.work(ctx, t, "miracle", many, answerTokens)
 	s.awaitCurves(ctx, t, "miracle", "h100", "t4")
 	stop()
 	stop = s.work(ctx, t, "miracle", 6, answerTokens)
@@ -74,8 +74,12 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	}
 }
 
-// answerTokens is the length of an answer.
-const answerTokens = 16
+const (
+	// answerTokens is the length of an answer.
+	answerTokens = 16
+	// many requests at once wait for longer than the slower class takes, so that it serves.
+	many = 150
+)
 
 // arrive sends requests at those rates per second, each for a time, and awaits their ends.
 func (s *scaling) arrive(ctx context.Context, t *testing.T, service string, rates []float64, each time.Duration) {

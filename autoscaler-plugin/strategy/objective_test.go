@@ -112,14 +112,14 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	settings := map[string]string{"class": "h100", "classes": promisedClasses, "objective": "ttft=2s tpot=100ms"}
 	for _, query := range []string{"tokens service=chat", "concurrency service=chat"} {
 		a, err := c.run(query, settings)
-		if err != nil || !strings.HasPrefix(a.Reason, "by demand, since the speed of h100 is not known yet: growing: demand 9.0") {
+		if err != nil || !strings.HasPrefix(a.Reason, "by demand, since the speed of h100 and of l4 is not known yet: growing: demand 9.0") {
 			t.Fatalf("%s, nothing learned: %+v, %v", query, a, err)
 		}
 	}
 	few := slow
 	few.Samples = enough - 1
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
-	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the speed of l4 is not known yet") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the objective is planned without l4, not measured yet; ") {
 		t.Errorf("too little learned of l4: %+v, %v", a, err)
 	}
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})
@@ -146,7 +146,7 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "cannot be met") {
 		t.Errorf("an impossible objective: %+v, %v", a, err)
 	}
-	for text, times := range map[string]int{"since the speed of h100": 2, "since the speed of l4": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
+	for text, times := range map[string]int{"since the speed of h100 and of l4": 2, "planned without l4": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
 		if n := strings.Count(c.log.String(), text); n != times {
 			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, times, c.log.String())
 		}

@@ -72,9 +72,9 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	c := promised()
 	c.Classes[0].Slots, c.Classes[1].Slots = 8, 2
 	for want, change := range map[string]func(*Config, *Evaluation){
-		"the speed of l4 is not known yet":   func(c *Config, _ *Evaluation) { c.Classes[1].Serving = nil },
-		"the gateways' traffic is not known": func(_ *Config, e *Evaluation) { e.Traffic = nil },
-		"no gateway answers":                 func(_ *Config, e *Evaluation) { e.Traffic, e.Unknown = nil, "no gateway answers" },
+		"the speed of h100 and of l4 is not known yet": func(c *Config, _ *Evaluation) { c.Classes[0].Serving, c.Classes[1].Serving = nil, nil },
+		"the gateways' traffic is not known":           func(_ *Config, e *Evaluation) { e.Traffic = nil },
+		"no gateway answers":                           func(_ *Config, e *Evaluation) { e.Traffic, e.Unknown = nil, "no gateway answers" },
 	} {
 		c, e := c, came(flat(3, 1200))
 		c.Classes = append([]Class(nil), c.Classes...)
@@ -85,6 +85,12 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 		if d.Count != plain.Count || !strings.HasPrefix(d.Reason, "by demand, since "+want+": ") {
 			t.Errorf("%s: %d (%s), want %d", want, d.Count, d.Reason, plain.Count)
 		}
+	}
+	// One class that is known is planned for alone.
+	alone := c
+	alone.Classes = []Class{c.Classes[0], {Name: "l4", Cost: 1, Max: 8}}
+	if d := alone.Decide(came(flat(3, 1200))); d.Plan[0] != 2 || d.Plan[1] != 0 || !strings.Contains(d.Reason, "planned without l4, not measured yet; growing") {
+		t.Errorf("with l4 unknown: %v (%s)", d.Plan, d.Reason)
 	}
 	// A class without devices need not be known.
 	c.Classes[1].Serving, c.Classes[1].Max = nil, 0

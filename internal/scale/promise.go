@@ -42,15 +42,23 @@ func (c Config) unknown(e Evaluation) string {
 	if e.Unknown != "" {
 		return e.Unknown
 	}
-	for _, class := range c.Classes {
-		if class.Max > 0 && class.Serving == nil {
-			return fmt.Sprintf("the speed of %s is not known yet", class.Name)
-		}
+	if left := c.left(); len(left) > 0 && len(left) == len(c.Classes) {
+		return fmt.Sprintf("the speed of %s is not known yet", strings.Join(left, " and of "))
 	}
 	if e.Traffic == nil || len(e.Traffic.Arrived) == 0 {
 		return "the gateways' traffic is not known"
 	}
 	return ""
+}
+
+// left are the classes that are left out of a plan because nobody has measured them.
+func (c Config) left() (names []string) {
+	for _, class := range c.Classes {
+		if class.Serving == nil && class.Max > 0 {
+			names = append(names, class.Name)
+		}
+	}
+	return names
 }
 
 // supply is what the classes of a service offer within its objective.
@@ -65,7 +73,8 @@ type supply struct {
 	possible bool
 }
 
-// supply leaves a class out that misses the objective with a single request, unless all do.
+// supply leaves a class out that nobody has measured yet, and one that misses the objective
+// with a single request, unless all do.
 func (c Config) supply() supply {
 	s := supply{classes: make([]Class, len(c.Classes))}
 	for _, class := range c.Classes {
@@ -114,7 +123,7 @@ func (c Config) promise(e Evaluation) Decision {
 	}
 	need.Unit = s.classes[s.best].Name
 	d := p.choose(held, need, len(arrived), s.classes, c.Own, e.Current)
-	d.Note = note(s, need)
+	d.Note = c.note(s, need)
 	d.Reason = c.account(s, need, t) + d.Reason
 	return d
 }
@@ -192,12 +201,14 @@ func (t *Traffic) correction(allowed float64) float64 {
 }
 
 // note says what of the objective cannot be kept, "" where all of it can.
-func note(s supply, need Need) string {
-	switch {
+func (c Config) note(s supply, need Need) string {
+	switch left := c.left(); {
 	case !s.possible:
 		return "the objective cannot be met"
 	case need.Demand > capacityOf(s.classes):
 		return "all devices are not enough for the objective"
+	case len(left) > 0:
+		return "the objective is planned without " + strings.Join(left, " and ") + ", not measured yet"
 	}
 	return ""
 }
@@ -214,9 +225,11 @@ func (c Config) account(s supply, need Need, t *Traffic) string {
 	switch {
 	case !s.possible:
 		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
-			note(s, need), name, seconds(best.First), seconds(best.Token), c.Objective)
-	case note(s, need) != "":
-		fmt.Fprintf(&out, "%s, %d more replicas of %s would be; ", note(s, need), int(math.Ceil(need.Demand-capacityOf(s.classes))), name)
+			c.note(s, need), name, seconds(best.First), seconds(best.Token), c.Objective)
+	case need.Demand > capacityOf(s.classes):
+		fmt.Fprintf(&out, "%s, %d more replicas of %s would be; ", c.note(s, need), int(math.Ceil(need.Demand-capacityOf(s.classes))), name)
+	case c.note(s, need) != "":
+		out.WriteString(c.note(s, need) + "; ")
 	}
 	return out.String()
 }
