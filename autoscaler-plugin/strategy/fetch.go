@@ -37,14 +37,14 @@ func (p *Plugin) fetch(c check, metrics sdk.TimestampedMetrics) (config scale.Co
 		return config, e, err
 	}
 	last := points[len(points)-1].At
-	e.SpeedsFor = scale.Always
-	if config.Objective != nil {
-		if err = p.promised(c, &config, &e, last); err != nil {
-			return config, e, err
-		}
+	speeds, err := p.measure(&config, c.query, last)
+	if err != nil || config.Objective == nil {
+		e.SpeedsFor = speeds
+		return config, e, err
 	}
-	age, err := p.measure(&config, c.query, last)
-	e.SpeedsFor = min(e.SpeedsFor, age)
+	e.SpeedsFor = scale.Always
+	err = p.promised(c, &config, &e, last)
+	e.SpeedsFor = min(e.SpeedsFor, speeds)
 	return config, e, err
 }
 

@@ -133,6 +133,11 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	if err != nil || one.Count != 1 || !strings.HasPrefix(one.Reason, "by the objective") {
 		t.Errorf("one kind of replica: %+v, %v", one, err)
 	}
+	// The load counts as long as the objective cannot be used, and is of the same classes.
+	byLoad, err := c.run("load service=chat classes='"+promisedClasses+"'", settings)
+	if err != nil || byLoad.Count != steady.Count || !strings.HasPrefix(byLoad.Reason, "by the objective") {
+		t.Errorf("with a query for load: %+v, %v", byLoad, err)
+	}
 	c.arrived = 60_000
 	more, err := c.run("tokens service=chat", settings)
 	if err != nil || more.Count <= steady.Count {
