@@ -210,6 +210,22 @@ func changes(g nomad.TaskGroupScaleStatus, after time.Time) (counts []int64, at 
 	return counts, at
 }
 
+// awaitChanges is changes, of which there must be some: Nomad sets a count first and
+// writes down the event after it.
+func (s *scaling) awaitChanges(ctx context.Context, t *testing.T, job, group string, after time.Time) (counts []int64, at []time.Time) {
+	t.Helper()
+	err := cluster.AwaitWithin(ctx, 10*time.Second, "the event of a change of "+job+"/"+group, func() string {
+		if counts, at = changes(s.group(job, group), after); len(at) == 0 {
+			return "there is none"
+		}
+		return ""
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return counts, at
+}
+
 func (s *scaling) burst(ctx context.Context, t *testing.T) {
 	s.serve(ctx, t, oneClassJob, "burst", nil)
 	s.awaitEvaluations(ctx, t, "burst", int(window/time.Second))
@@ -217,7 +233,7 @@ func (s *scaling) burst(ctx context.Context, t *testing.T) {
 	stop := s.load(ctx, t, "burst", 22)
 	defer stop()
 	s.awaitCount(ctx, t, "burst", "server", 7, 30*time.Second)
-	counts, at := changes(s.group("burst", "server"), began)
+	counts, at := s.awaitChanges(ctx, t, "burst", "server", began)
 	t.Logf("a burst of 22 requests: counts %v set %v after its start", counts, since(at, began))
 	if reaction := at[0].Sub(began); reaction > 2*time.Second {
 		t.Errorf("the first count was set after %v, want at most 2 s", reaction)
@@ -233,7 +249,7 @@ func (s *scaling) burst(ctx context.Context, t *testing.T) {
 	stop()
 	ended := time.Now()
 	s.awaitCount(ctx, t, "burst", "server", 0, 60*time.Second)
-	counts, at = changes(s.group("burst", "server"), ended)
+	counts, at = s.awaitChanges(ctx, t, "burst", "server", ended)
 	t.Logf("after its end: counts %v set %v later", counts, since(at, ended))
 	if at[0].Sub(ended) < 6*time.Second {
 		t.Errorf("the count shrank %v after the burst, before the delay of 8 s", at[0].Sub(ended))
