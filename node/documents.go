@@ -118,22 +118,29 @@ func (d Documents) cas(ctx context.Context, key string, value any, index uint64)
 	return done, nil
 }
 
-// SetWanted replaces what is wanted; change makes the new document of the present one.
-func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted) driver.Wanted) error {
+// SetWanted replaces what is wanted; change makes the new document of the present one. It
+// gets the error with which that cannot be understood, and may refuse then.
+func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, error) (driver.Wanted, error)) error {
 	for range mostRaces {
 		pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("Consul: %w", err)
 		}
 		now, index := driver.Wanted{Max: 1}, uint64(0)
+		var damaged error
 		if pair != nil {
 			index = pair.ModifyIndex
-			// One that is not understood is what a new document mends.
 			if read, err := driver.ParseWanted(pair.Value); err == nil {
 				now = read
+			} else {
+				damaged = fmt.Errorf("key %s/wanted: %w: %w", d.Prefix, ErrDocument, err)
 			}
 		}
-		if done, err := d.cas(ctx, d.Prefix+"/wanted", change(now), index); err != nil || done {
+		next, err := change(now, damaged)
+		if err != nil {
+			return err
+		}
+		if done, err := d.cas(ctx, d.Prefix+"/wanted", next, index); err != nil || done {
 			return err
 		}
 	}

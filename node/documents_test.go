@@ -42,6 +42,10 @@ func TestDocumentsThatCannotBeUnderstood(t *testing.T) {
 	if err := a.read(ctx, &seen); err != nil || seen.NoSlots || !strings.Contains(seen.Trouble, "aliquot/node/wanted") || seen.Slots.Holders["n1"].Node != "gpu-1" {
 		t.Errorf("%v, %+v", err, seen)
 	}
+	err := a.docs.SetWanted(ctx, func(w driver.Wanted, damaged error) (driver.Wanted, error) { return w, damaged })
+	if pair, _, _ := a.docs.KV.Get("aliquot/node/wanted", nil); !errors.Is(err, ErrDocument) || string(pair.Value) != `{"max": "many"}` {
+		t.Errorf("a change of what cannot be understood: %v, then %s", err, pair.Value)
+	}
 	if err := a.docs.ResetSlots(ctx); err == nil || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("slots that can be read: %v", err)
 	}

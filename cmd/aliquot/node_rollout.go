@@ -123,12 +123,15 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 		return "no node holds a slot; nodes that are being changed take theirs again", docs.ResetSlots(ctx)
 	case r.file != "":
 		return fmt.Sprintf("%d classes are wanted, %d nodes at once", len(wanted.Classes), wanted.Max),
-			docs.SetWanted(ctx, func(driver.Wanted) driver.Wanted { return wanted })
+			docs.SetWanted(ctx, func(driver.Wanted, error) (driver.Wanted, error) { return wanted, nil }) // a file replaces a damaged document too
 	}
 	return map[bool]string{true: "no further node begins", false: "nodes begin as their turn comes"}[r.pause],
-		docs.SetWanted(ctx, func(w driver.Wanted) driver.Wanted {
+		docs.SetWanted(ctx, func(w driver.Wanted, damaged error) (driver.Wanted, error) {
 			w.Paused = r.pause
-			return w
+			if damaged != nil {
+				damaged = fmt.Errorf("%w; nothing was changed, and no node begins: write the file of what is wanted again", damaged)
+			}
+			return w, damaged
 		})
 }
 
