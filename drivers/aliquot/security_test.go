@@ -17,7 +17,7 @@ func TestSecurityPageNamesTestsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all strings.Builder
-	for _, dir := range []string{"../../drivers", "../../devices", "../../internal", "../../cache", "../../e2e"} {
+	for _, dir := range []string{"../../drivers", "../../devices", "../../internal", "../../cache", "../../node", "../../jobs", "../../e2e"} {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
