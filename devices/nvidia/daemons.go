@@ -76,7 +76,7 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 			wanted[o.ID] = true
 		}
 	}
-	d.scan()
+	d.scan(wanted)
 	out := map[gpu.ID]condition{}
 	for id, k := range d.keepers {
 		c, over := k.want(wanted[id])
@@ -153,8 +153,9 @@ func (d *daemons) starting() bool {
 	return false
 }
 
-// scan finds the daemons that an earlier plugin left, once.
-func (d *daemons) scan() {
+// scan finds the daemons that an earlier plugin left, once. Their keepers know from the
+// start whether they are wanted: one that serves nobody yet would be ended otherwise.
+func (d *daemons) scan(wanted map[gpu.ID]bool) {
 	if d.scanned {
 		return
 	}
@@ -167,7 +168,7 @@ func (d *daemons) scan() {
 		id := gpu.ID(e.Name())
 		_, err := os.Stat(d.modeFile(id))
 		if e.IsDir() && (err == nil || d.control(id).Process() != 0) {
-			d.keep(id, false)
+			d.keep(id, wanted[id])
 		}
 	}
 }

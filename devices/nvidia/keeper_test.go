@@ -2,6 +2,7 @@ package nvidia
 
 import (
 	"fmt"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"aliquot/devices/plugin"
+	"aliquot/internal/gpu"
 	"aliquot/internal/mps"
 )
 
@@ -44,4 +46,21 @@ func TestUnableToAsk(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A daemon that an earlier plugin left and that is still wanted is looked after from the
+// first moment: a keeper that begins as unwanted would end it while no task uses it yet.
+func TestAnAdoptedDaemonIsWantedFromTheStart(t *testing.T) {
+	host := plugin.Host{Log: hclog.NewNullLogger(), Wake: func() {}}
+	d := newDaemons(t.TempDir(), filepath.Join(t.TempDir(), "none"), nil, host, nil)
+	const id = gpu.ID("GPU-wanted")
+	if err := plugin.WriteFile(d.modeFile(id), []byte("0")); err != nil {
+		t.Fatal(err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.scan(map[gpu.ID]bool{id: true})
+	if k := d.keepers[id]; k == nil || !k.wanted {
+		t.Errorf("the keeper of a daemon that is wanted begins as %+v", k)
+	}
 }
