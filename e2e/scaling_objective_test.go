@@ -39,7 +39,7 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 			strategy[key] = value
 		}
 		args := []string{"-engine", "grant", "-speedup", "0.1", "-slots", "8"}
-		return cluster.Vars{"args": args, "classes": classes, "strategy": strategy}
+		return cluster.Vars{"args": args, "classes": classes, "strategy": strategy, "query_window": "30s"}
 	}
 	s.serve(ctx, t, twoClassesJob, "promise", vars("ttft=4s tpot=600ms quantile=0.9"))
 	// By demand at first, until both classes are known.
@@ -48,6 +48,8 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 	s.awaitCurves(ctx, t, "promise", "h100", "t4")
 	stop()
 	s.awaitReason(ctx, t, "promise", "by the objective")
+	s.awaitCount(ctx, t, "promise", "h100", 0, time.Minute)
+	s.awaitCount(ctx, t, "promise", "t4", 0, time.Minute)
 	began := time.Now()
 	rates := []float64{1, 2, 3, 4, 5, 6, 6, 10, 10} // each for 5 s: a ramp, and a step
 	s.arrive(ctx, t, "promise", rates, 5*time.Second)
@@ -63,7 +65,7 @@ func (s *scaling) objective(ctx context.Context, t *testing.T) {
 
 	s.serve(ctx, t, twoClassesJob, "miracle", vars("ttft=1ms quantile=0.9"))
 	stop = s.work(ctx, t, "miracle", many, answerTokens)
-	s.awaitCurves(ctx, t, "miracle", "h100", "t4")
+	s.awaitCurves(ctx, t, "miracle", "h100")
 	stop()
 	stop = s.work(ctx, t, "miracle", 6, answerTokens)
 	defer stop()
