@@ -80,7 +80,7 @@ const (
 	// answerTokens is the length of an answer.
 	answerTokens = 16
 	// many requests at once wait for longer than the slower class takes, so that it serves.
-	many = 150
+	many = 400
 )
 
 // arrive sends requests at those rates per second, each for a time, and awaits their ends.
