@@ -31,7 +31,7 @@ func pictures(service string) []picture {
 		{"cluster-light", "cluster", 1440, 900, "light", `document.querySelectorAll(".gpu").length > 0`},
 		{"cluster-dark", "cluster", 1440, 900, "dark", `document.querySelectorAll(".gpu").length > 0`},
 		{"cluster-narrow", "cluster", 390, 844, "light", `document.querySelectorAll(".gpu").length > 0`},
-		{"requests-light", "requests", 1440, 900, "light", `document.querySelector(".requests li, .quiet") !== null`},
+		{"requests-light", "requests", 1440, 900, "light", `document.querySelector(".filters") !== null`},
 		{"scaling-light", "scaling", 1440, 900, "light", `document.querySelectorAll("table tbody tr").length > 0`},
 		{"events-dark", "events", 1440, 900, "dark", `document.querySelectorAll(".decisions li").length > 0`},
 	}
