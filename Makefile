@@ -9,7 +9,7 @@ help: ## list the targets
 	@echo "Targets:"
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing (docker, CNI plugins, gcc, clients of S3) and start the docker engine
+setup: ## install what is missing (docker, CNI plugins, gcc, what tests need) and start the docker engine
 	@scripts/setup
 
 tools: ## build the pinned nomad, consul and nomad-autoscaler into a cache
@@ -33,8 +33,8 @@ race: ## run the tests of policies and daemons under the race detector
 lint: ## gofmt, go vet, staticcheck
 	@scripts/lint
 
-demo: setup ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv replays a trace
-	@scripts/tools && scripts/demo $(if $(ONCE),-once) $(if $(TRACE),-trace='$(TRACE)') $(if $(LENGTH),-length='$(LENGTH)')
+demo: ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv replays a trace
+	@scripts/setup demo && scripts/tools && scripts/demo $(if $(ONCE),-once) $(if $(TRACE),-trace='$(TRACE)') $(if $(LENGTH),-length='$(LENGTH)')
 
 release: ## write archives, packages, their SBOM and checksums into dist/; KEY=id signs them
 	@scripts/release $(if $(KEY),-key '$(KEY)') dist
