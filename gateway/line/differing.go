@@ -3,7 +3,6 @@ package line
 import (
 	"fmt"
 	"hash/fnv"
-	"slices"
 
 	"aliquot/gateway/talk"
 	"aliquot/internal/dispatch"
@@ -42,25 +41,9 @@ func (s *Shared) classesOf(r *dispatch.Request) (require, prefer []string) {
 	return nil, nil
 }
 
-// translate finds the placement of this gateway that has the classes of another one's
-// request, or requires none but those that it requires. It returns false where there is
-// none: then the request waits at its gateway for an owner that knows its rule.
-func (s *Shared) translate(r *talk.Record) (placement int, known bool) {
-	all, given := s.options.Policy.Placements, r.Request.Placement
-	alike := func(p dispatch.Placement) bool {
-		return slices.Equal(p.Require, r.Require) && slices.Equal(p.Prefer, r.Prefer)
-	}
-	if len(r.Require)+len(r.Prefer) == 0 {
-		return 0, true
-	}
-	if given > 0 && given < len(all) && alike(all[given]) {
-		return given, true
-	}
-	at := slices.IndexFunc(all, alike)
-	if at < 0 {
-		at = slices.IndexFunc(all, func(p dispatch.Placement) bool {
-			return len(p.Require) > 0 && !slices.ContainsFunc(p.Require, func(c string) bool { return !slices.Contains(r.Require, c) })
-		})
-	}
-	return max(at, 0), at >= 0 || len(r.Require) == 0
+// translate returns the placement in this gateway's queue that has the classes of another
+// one's request. It returns false where that would be one too many.
+func (s *Shared) translate(r *talk.Record) (placement int, ok bool) {
+	placement, ok = s.queue.PlacementOf(dispatch.Placement{Require: r.Require, Prefer: r.Prefer})
+	return placement, ok || len(r.Require) == 0 // a preference can be done without
 }

@@ -46,7 +46,7 @@ type guest struct {
 	id      uint64
 	present bool // it is in the queue or holds a slot of it
 	granted time.Time
-	strange bool // no placement of this gateway serves it
+	strange bool // the queue has no placement for it
 }
 
 func (s *Shared) book(of ownership.ID) *book {
@@ -60,17 +60,15 @@ func (s *Shared) book(of ownership.ID) *book {
 
 // told is called under the lock when the queue has decided on a guest.
 func (g *guest) told(p *Pass, now time.Time) {
-	_, epoch, _ := g.of.owned.Role()
-	r := talk.Record{Service: g.of.name, Epoch: epoch, ID: g.id, Report: g.of.book(g.from).report}
 	if p.evicted {
 		g.present = false
 		delete(g.of.book(g.from).guests, g.id)
-		r.Kind, r.Why, r.After = talk.Refused, dispatch.QueueFull, time.Second
-	} else {
-		e := p.Endpoint
-		r.Kind, r.Replica, r.Address, r.Class = talk.Grant, e.ID, e.Address, e.Class
-		g.granted = now
+		g.of.refuse(g.from, g.id, dispatch.QueueFull, time.Second)
+		return
 	}
+	r, e := g.of.answer(g.from, talk.Grant, g.id), p.Endpoint
+	r.Replica, r.Address, r.Class = e.ID, e.Address, e.Class
+	g.granted = now
 	g.of.send(g.from, r)
 }
 
@@ -79,24 +77,37 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 	if r.Request == nil {
 		return
 	}
-	placement, known := s.translate(r)
-	if !known && r.Replica == "" {
+	placement, ok := s.translate(r)
+	if !ok && r.Replica == "" {
+		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
 		return
 	}
 	g := s.guest(from, r)
-	g.ticket.Placement, g.strange = placement, !known
+	g.ticket.Placement, g.strange = placement, !ok
 	if r.Kind == talk.Seat {
 		s.seatGuest(g, r, now)
 		return
 	}
 	if why, after := s.queue.Submit(&g.ticket, now); why != dispatch.Accepted {
 		delete(s.book(from).guests, r.ID)
-		_, epoch, _ := s.owned.Role()
-		s.send(from, talk.Record{Kind: talk.Refused, Service: s.name, Epoch: epoch, ID: r.ID, Report: s.book(from).report, Why: why, After: after})
+		s.refuse(from, r.ID, why, after)
 		return
 	}
 	g.present = true
 	s.evict(now)
+}
+
+// refuse says to a gateway that its request is not queued.
+func (s *Shared) refuse(to ownership.ID, id uint64, why dispatch.Refusal, after time.Duration) {
+	r := s.answer(to, talk.Refused, id)
+	r.Why, r.After = why, after
+	s.send(to, r)
+}
+
+// answer begins a record about a request of another gateway.
+func (s *Shared) answer(to ownership.ID, kind talk.Kind, id uint64) talk.Record {
+	_, epoch, _ := s.owned.Role()
+	return talk.Record{Kind: kind, Service: s.name, Epoch: epoch, ID: id, Report: s.book(to).report}
 }
 
 func (s *Shared) guest(from ownership.ID, r *talk.Record) *guest {
@@ -248,6 +259,7 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 		s.marks(&g.ticket, r, now)
 	case r.Kind == talk.Again && g.strange:
 		s.dismiss(g, now)
+		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
 	case r.Kind == talk.Again && !g.present:
 		g.Endpoint = nil
 		s.queue.Restore(&g.ticket, now)

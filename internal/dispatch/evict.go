@@ -33,7 +33,7 @@ func (c *priority) longest() *lane {
 	var best *lane
 	size := func(l *lane) float64 { return float64(l.tree.len()) / l.account.tenant.limits.Weight }
 	for p := range c.lanes {
-		for _, h := range []*heap[*lane]{&c.lanes[p], &c.parked[p]} {
+		for _, h := range []*heap[*lane]{c.lanes[p], c.parked[p]} {
 			for _, l := range h.items[:min(h.len(), lanesLooked)] {
 				if best == nil || size(l) > size(best) {
 					best = l

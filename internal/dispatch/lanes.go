@@ -9,9 +9,9 @@ import (
 type priority struct {
 	// lanes holds, for each placement, the tenants that wait and may be served,
 	// least charged first.
-	lanes []heap[*lane]
+	lanes []*heap[*lane]
 	// parked holds, likewise, the tenants that wait and may not be served now.
-	parked   []heap[*lane]
+	parked   []*heap[*lane]
 	accounts map[string]*account
 	waiting  int
 	// ready is, by placement, how many of those that wait are of tenants that may be
@@ -64,15 +64,18 @@ func before(a, b *lane) bool {
 	return earlier(a.head, b.head)
 }
 
-func newPriority(placements int) *priority {
-	lanes := func() []heap[*lane] {
-		out := make([]heap[*lane], placements)
-		for i := range out {
-			out[i] = heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
-		}
-		return out
+func newPriority() *priority { return &priority{accounts: map[string]*account{}, sweep: 1024} }
+
+// widen makes room for requests of one more placement.
+func (c *priority) widen() {
+	lanes := func() *heap[*lane] {
+		return &heap[*lane]{less: before, place: func(l *lane, at int) { l.index = at }}
 	}
-	return &priority{accounts: map[string]*account{}, lanes: lanes(), parked: lanes(), ready: make([]int, placements), again: make([]int, placements), floor: make([]float64, placements), sweep: 1024}
+	c.lanes, c.parked = append(c.lanes, lanes()), append(c.parked, lanes())
+	c.ready, c.again, c.floor = append(c.ready, 0), append(c.again, 0), append(c.floor, 0)
+	for _, a := range c.accounts {
+		a.lanes = append(a.lanes, nil)
+	}
 }
 
 // maxTenants bounds the tenants with an account of their own; further ones share one, so
@@ -264,9 +267,9 @@ func (l *lane) sync() {
 	var in *heap[*lane]
 	if l.tree.len() > 0 {
 		l.head = l.tree.first()
-		in = &l.account.priority.lanes[l.at]
+		in = l.account.priority.lanes[l.at]
 		if l.account.tenant.parked {
-			in = &l.account.priority.parked[l.at]
+			in = l.account.priority.parked[l.at]
 		}
 	}
 	switch {

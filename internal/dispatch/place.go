@@ -12,6 +12,35 @@ type placement struct {
 	round   uint64
 }
 
+// maxAdded bounds the placements that a queue has beside those of its policy.
+const maxAdded = 64
+
+// PlacementOf returns the index by which requests refer to a placement. One that the
+// policy does not list is added; ok is false where there are too many of those.
+func (q *Queue) PlacementOf(p Placement) (index int, ok bool) {
+	if len(p.Require)+len(p.Prefer) == 0 {
+		return 0, true
+	}
+	index = slices.IndexFunc(q.placements, func(o placement) bool {
+		return slices.Equal(o.Require, p.Require) && slices.Equal(o.Prefer, p.Prefer)
+	})
+	switch {
+	case index >= 0:
+		return index, true
+	case len(q.placements) >= q.configured+maxAdded:
+		return 0, false
+	}
+	q.addPlacement(p)
+	return len(q.placements) - 1, true
+}
+
+func (q *Queue) addPlacement(p Placement) {
+	q.placements, q.wanted = append(q.placements, placement{Placement: p}), append(q.wanted, 0)
+	for _, c := range q.priorities {
+		c.widen()
+	}
+}
+
 func (p *placement) allows(class string) bool {
 	return len(p.Require) == 0 || slices.Contains(p.Require, class)
 }

@@ -35,7 +35,7 @@ func newMachine(t *rapid.T) *machine {
 	m.q = New(Policy{
 		Theta: rapid.SampledFrom([]float64{0, 0.5, 2, 1e6}).Draw(t, "theta"), Priorities: 3,
 		MaxQueue:   20,
-		Placements: []Placement{{}, {Require: []string{"b"}}, {Prefer: []string{"c"}}},
+		Placements: []Placement{{}, {Require: []string{"b"}}},
 		Tenants:    map[string]Limits{"": m.limits},
 	})
 	return m
@@ -62,10 +62,14 @@ func (m *machine) submit(t *rapid.T) {
 	k := &Ticket{Request: Request{
 		Tenant:    rapid.SampledFrom([]string{"", "x", "y"}).Draw(t, "tenant"),
 		Priority:  rapid.IntRange(-1, 3).Draw(t, "priority"),
-		Placement: rapid.IntRange(-1, 3).Draw(t, "placement"),
+		Placement: rapid.IntRange(-1, 2).Draw(t, "placement"),
 		Cost:      rapid.SampledFrom([]float64{0, 1, 7}).Draw(t, "cost"),
 		Expire:    m.now.Add(time.Minute),
 	}}
+	if k.Placement == 2 { // none of the policy's, or out of range
+		others := []Placement{{Prefer: []string{"c"}}, {Require: []string{"a", "c"}}, {Require: []string{"b"}}}
+		k.Placement, _ = m.q.PlacementOf(rapid.SampledFrom(others).Draw(t, "other placement"))
+	}
 	m.enter(t, k)
 }
 
@@ -139,8 +143,8 @@ func (m *machine) pump(t *rapid.T) {
 		}
 		delete(m.waiting, k)
 		m.running[k] = r.ID
-		if k.Placement == 1 && r.Class != "b" {
-			t.Fatalf("a request that requires b runs on %s", r.Class)
+		if p := &m.q.placements[k.Placement]; !p.allows(r.Class) {
+			t.Fatalf("a request that requires %v runs on %s", p.Require, r.Class)
 		}
 	}
 }

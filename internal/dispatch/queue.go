@@ -10,6 +10,7 @@ import (
 type Queue struct {
 	policy     Policy
 	placements []placement
+	configured int // how many of them are the policy's
 	priorities []*priority
 	tenants    map[string]*tenant
 	waiting    int
@@ -54,16 +55,16 @@ func New(p Policy) *Queue {
 		policy: p, output: firstOutput, index: newIndex(),
 		tenants: map[string]*tenant{}, servers: map[string]*server{}, present: map[string]int{},
 	}
-	for _, pl := range p.Placements {
-		q.placements = append(q.placements, placement{Placement: pl})
+	for range max(1, p.Priorities) {
+		q.priorities = append(q.priorities, newPriority())
+	}
+	for _, one := range p.Placements {
+		q.addPlacement(one)
 	}
 	if len(q.placements) == 0 {
-		q.placements = []placement{{}}
+		q.addPlacement(Placement{})
 	}
-	q.wanted = make([]int, len(q.placements))
-	for range max(1, p.Priorities) {
-		q.priorities = append(q.priorities, newPriority(len(q.placements)))
-	}
+	q.configured = len(q.placements)
 	q.suspended = heap[*server]{
 		less:  func(a, b *server) bool { return a.health.until.Before(b.health.until) },
 		place: func(s *server, at int) { s.wake = at },

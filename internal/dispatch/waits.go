@@ -12,7 +12,7 @@ func (q *Queue) Waits(yield func(tenant string, priority, requests int)) {
 			}
 		}
 		for at := range c.lanes {
-			for _, heaps := range []heap[*lane]{c.lanes[at], c.parked[at]} {
+			for _, heaps := range []*heap[*lane]{c.lanes[at], c.parked[at]} {
 				for _, l := range heaps.items {
 					see(l.account)
 				}
