@@ -208,7 +208,38 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	if a.err == nil && a.waking() {
 		a.err = g.addPresent(ctx, m, span.Service, &a)
 	}
+	if a.err == nil {
+		a.err = a.possible()
+	}
 	return a
+}
+
+// mostFigure bounds every figure of an answer, so that no sum of them overflows.
+const mostFigure = 1e15
+
+// possible fails on a figure that no gateway can have counted: one that is negative or too
+// large would reach a count.
+func (a *answer) possible() error {
+	points := a.series
+	if a.present != nil {
+		points = append(slices.Clone(points), *a.present)
+	}
+	var figures []float64
+	for _, p := range points {
+		figures = append(figures[:0], p.Queued, p.Active, p.QueuedTokens, p.ActiveTokens)
+		if t := p.Tokens; t != nil {
+			figures = append(figures, float64(t.Arrived), float64(t.Met), float64(t.Missed))
+		}
+		for _, of := range p.Class {
+			figures = append(figures, of.Active, of.Tokens)
+		}
+		for _, f := range figures {
+			if !(f >= 0 && f <= mostFigure) {
+				return fmt.Errorf("its second %d has the figure %g: want 0 to %g", p.Time, f, mostFigure)
+			}
+		}
+	}
+	return nil
 }
 
 // waking says that there was nothing until the newest second, so that a burst may

@@ -1,6 +1,10 @@
 package demand
 
 import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,4 +63,42 @@ func TestSumIsTheSumInEverySecond(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A figure that no gateway can have counted reaches no count: that gateway is as good as
+// silent, and named.
+func TestAnImpossibleFigureIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(*api.Point){
+		"waiting":          func(p *api.Point) { p.Queued = -1 },
+		"served":           func(p *api.Point) { p.Active = 1e300 },
+		"waiting tokens":   func(p *api.Point) { p.QueuedTokens = -1 },
+		"tokens of all":    func(p *api.Point) { p.ActiveTokens = -0.5 },
+		"of a class":       func(p *api.Point) { p.Class = map[string]api.ClassPoint{"h100": {Active: -1}} },
+		"tokens of one":    func(p *api.Point) { p.Class = map[string]api.ClassPoint{"h100": {Tokens: 1e16}} },
+		"arrived":          func(p *api.Point) { p.Tokens = &api.Tokens{Arrived: -10} },
+		"met":              func(p *api.Point) { p.Tokens = &api.Tokens{Met: -1} },
+		"missed":           func(p *api.Point) { p.Tokens = &api.Tokens{Missed: -1} },
+		"nothing is wrong": nil,
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			a := api.Concurrency{Now: to}
+			for at := to.Unix() - 60; at < to.Unix(); at++ {
+				a.Series = append(a.Series, api.Point{Time: at, Active: 2})
+			}
+			if spoil != nil {
+				spoil(&a.Series[30])
+			}
+			json.NewEncoder(w).Encode(a)
+		}))
+		g := &Gateways{Fixed: []string{strings.TrimPrefix(server.URL, "http://")}, HTTP: http.DefaultClient, StaleAfter: 10 * time.Second}
+		_, err := g.History(t.Context(), Span{Service: "llm", From: to.Add(-time.Minute), To: to})
+		server.Close()
+		if spoil == nil {
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), "has the figure") || !strings.Contains(err.Error(), g.Fixed[0]) {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
 }
