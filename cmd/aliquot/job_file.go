@@ -299,8 +299,12 @@ func (s steered) say(ui cli.Ui) {
 		}
 	}
 	for _, j := range s.joined {
-		if j.Constraint == nil {
-			ui.Warn(fmt.Sprintf("group %s, task %s, device %s: no island is asked for: %s", j.Group, j.Task, j.Device, j.Note))
+		where := fmt.Sprintf("group %s, task %s, device %s", j.Group, j.Task, j.Device)
+		switch {
+		case j.Constraint == nil:
+			ui.Warn(where + ": no island is requested: " + j.Note)
+		case j.Note != "":
+			ui.Warn(where + ": " + j.Note)
 		}
 	}
 }

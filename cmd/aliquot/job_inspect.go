@@ -84,6 +84,9 @@ func (s steered) text() string {
 			continue
 		}
 		fmt.Fprintf(&b, " gets its %d GPUs from the island that has room for them.\n", j.Count)
+		if j.Note != "" {
+			fmt.Fprintf(&b, "  Note: %s.\n", j.Note)
+		}
 		paste(&b, "the device block", steer.Constraint(j.Constraint))
 	}
 	return strings.TrimSuffix(b.String(), "\n")

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/cli"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	nomad "github.com/hashicorp/nomad/api"
 
@@ -76,12 +77,27 @@ func TestInspectPrintsBlocks(t *testing.T) {
 	id := "chat"
 	s := steered{job: &nomad.Job{ID: &id}, policy: pack.Fragmentation, from: "a file", changes: []steer.Change{
 		{Group: "server", Ask: class.Typical, Class: class, Added: added, Removed: 3}, {Group: "web", Notes: []string{"no class"}},
-	}}
+	}, joined: []steer.Joined{{Group: "server", Count: 4, Constraint: nomad.NewConstraint("a", "=", "b"), Note: "it counts 4 whole GPUs"}}}
 	text := s.text()
-	for _, part := range []string{"policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "The policy adds nothing", "Note: no class."} {
+	for _, part := range []string{"Note: it counts 4 whole GPUs.", "policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "The policy adds nothing", "Note: no class."} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in\n%s", part, text)
 		}
+	}
+}
+
+// What a request for an island means, or why it has none, is also said where nothing is
+// printed but warnings.
+func TestNotesOfIslandsAreSaid(t *testing.T) {
+	ui := cli.NewMockUi()
+	steered{joined: []steer.Joined{
+		{Device: "clear", Constraint: nomad.NewConstraint("a", "=", "b")},
+		{Device: "unclear", Constraint: nomad.NewConstraint("a", "=", "b"), Note: "it counts 4 whole GPUs"},
+		{Device: "single", Note: "there is nothing to join"},
+	}}.say(ui)
+	got := ui.ErrorWriter.String()
+	if strings.Contains(got, "device clear") || !strings.Contains(got, "device unclear: it counts") || !strings.Contains(got, "device single: no island") {
+		t.Errorf("warnings are\n%s", got)
 	}
 }
 

@@ -167,6 +167,12 @@ func TestJoin(t *testing.T) {
 		}
 		notes = append(notes, target)
 	}
+	// A count that may be of slices finds room on whole GPUs alone: that is said.
+	for i, unclear := range []bool{true, false} {
+		if got := strings.Contains(joined[i].Note, "it counts 4 whole GPUs"); got != unclear {
+			t.Errorf("device %d: %q", i, joined[i].Note)
+		}
+	}
 	want := []string{"${device.attr.unique.link_for_4}", "${device.attr.unique.link_for_2}", "none", "none", "none"}
 	if !slices.Equal(notes, want) {
 		t.Errorf("joined by %v, want %v", notes, want)

@@ -14,9 +14,10 @@ import (
 type Joined struct {
 	Group, Task, Device string
 	Count               int
-	// Constraint was added, nil for none; Note then says why.
+	// Constraint was added, nil for none.
 	Constraint *api.Constraint
-	Note       string
+	// Note says why none was added, or what an operator should know of one that was.
+	Note string
 }
 
 // NoJoint takes out what an earlier Join added.
@@ -52,7 +53,8 @@ func Join(job *api.Job, by share.Joint) []Joined {
 	return out
 }
 
-// island returns what a request needs, or why it needs nothing.
+// island returns what a request needs, or why it needs nothing. Of a request that may mean
+// slices the note says what its count then means: on shared GPUs it finds no place.
 func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 	k := countOf(d)
 	switch slices := slicesOf(d); {
@@ -63,8 +65,13 @@ func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 	case k > share.MostJoined:
 		return nil, fmt.Sprintf("nodes name islands for at most %d GPUs", share.MostJoined)
 	}
+	note := ""
+	if slicesOf(d) == 0 {
+		note = fmt.Sprintf("it does not say whether it counts GPUs or slices: now it counts %d whole GPUs, and only nodes that "+
+			"offer GPUs whole have room; say so by a constraint ${device.attr.slices} = 1", k)
+	}
 	// Nomad compares each instance by itself.
-	return api.NewConstraint("${device.attr."+by.Attribute(k)+"}", "set_contains_any", "${device.ids}"), ""
+	return api.NewConstraint("${device.attr."+by.Attribute(k)+"}", "set_contains_any", "${device.ids}"), note
 }
 
 var islandTarget = regexp.MustCompile(`^\$\{device\.attr\.unique\.(link|switch|numa)_for_[0-9]+\}$`)
