@@ -151,16 +151,16 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	return metricsOf(&q, h), nil
 }
 
-// speedsOf reads the speeds in force, after those that were measured anew are
-// written down. What hinders that is said once: the old speeds stay in force.
+// speedsOf writes down new speeds that were measured, and reads those in force. What
+// hinders the writing is said once: the old speeds stay in force.
 func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q query.Query, now time.Time) (speed.Document, error) {
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
 	switch {
 	case err != nil && p.unfollowed.Changed(q.Service, true):
-		p.log.Warn("speeds that were measured anew are not counted with", "service", q.Service, "error", guard.Plain(err))
+		p.log.Warn("new speeds that were measured do not come into force", "service", q.Service, "error", guard.Plain(err))
 	case written != nil:
 		p.unfollowed.Changed(q.Service, false)
-		p.log.Info("speeds were measured anew", "service", q.Service, "requests_per_second_and_slot", fmt.Sprint(written.Rates), "in_force_from", written.Since)
+		p.log.Info("new speeds were measured", "service", q.Service, "requests_per_second_and_slot", fmt.Sprint(written.Rates), "in_force_from", written.Since)
 	}
 	return speeds.Read(ctx, q.Service)
 }

@@ -122,13 +122,13 @@ func TestBothPluginsCountByWhatTheGatewaysMeasured(t *testing.T) {
 	s.publish("b", s.begin, map[string]dispatch.Rate{"h100": {Rate: 2, Samples: 40}, "t4": {Rate: 0.3, Samples: 7}})
 	s.want("written down, not yet in force", 20*time.Second, onT4, 8, "demand 16.0")
 	s.want("and not a moment earlier", 23*time.Second, onT4, 8, "demand 16.0")
-	s.want("in force, while the new mix starts", 40*time.Second, onT4*0.1, 8, "holding 8: speeds were measured anew 16s ago")
+	s.want("in force, while the new mix starts", 40*time.Second, onT4*0.1, 8, "holding 8: the speeds of the classes changed 16s ago")
 	s.want("the new mix serves", 120*time.Second, onT4*0.1, 0, "shrinking: load 1.6 (average 1.6, last 6s 1.6), a slot counts h100 1, t4 0.1")
 	s.publish("a", s.begin.Add(120*time.Second), map[string]dispatch.Rate{"h100": {Rate: 3, Samples: 40}, "t4": {Rate: 0.21, Samples: 7}})
 	s.want("noise moves nothing", 140*time.Second, onT4*0.1, 0, "shrinking")
 	s.restart()
 	s.want("new plugins know it", 150*time.Second, onT4*0.1, 0, "a slot counts h100 1, t4 0.1")
-	if n := strings.Count(s.log.String(), "speeds were measured anew"); n != 1 {
+	if n := strings.Count(s.log.String(), "new speeds were measured"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, s.log)
 	}
 	if s.Failed() {
@@ -172,7 +172,7 @@ func TestWhatCannotBeReadOrWrittenIsSaid(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	if n := strings.Count(s.log.String(), "are not counted with"); n < 1 {
+	if n := strings.Count(s.log.String(), "do not come into force"); n < 1 {
 		t.Errorf("said %d times:\n%s", n, s.log)
 	}
 	if _, err := speed.NewReader(map[string]string{"learn_speed": "maybe"}); err == nil {

@@ -271,7 +271,7 @@ func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 		t.Fatalf("the plan keeps %d of t4, so that this test shows nothing", d.Count)
 	}
 	held := p.overlap(d, 8, 20*time.Second)
-	if held.Count != 8 || !strings.Contains(held.Reason, "holding 8: speeds were measured anew 20s ago") {
+	if held.Count != 8 || !strings.Contains(held.Reason, "holding 8: the speeds of the classes changed 20s ago") {
 		t.Errorf("while the new replicas start: %+v", held)
 	}
 	if got := p.overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
