@@ -131,8 +131,8 @@ func (p Policy) units(demand float64, classes []Class) int {
 		return 0
 	}
 	g := grain(classes)
-	units, every := unitsFor(demand, p.Utilization, g), max(1, p.every)
-	return (units+every-1)/every*every + p.Standby*classes[0].capacity(g)
+	units, multiple := unitsFor(demand, p.Utilization, g), max(1, p.multiple)
+	return (units+multiple-1)/multiple*multiple + p.Standby*classes[0].capacity(g)
 }
 
 // counts plans for the demand. With several classes it plans for every moment of
@@ -199,7 +199,7 @@ func (p Policy) shrink(planned int, need Need, classes []Class, own, current int
 	}
 	planner := newPlanner(high, classes)
 	low, high = min(low, planner.limit), min(high, planner.limit) // beyond it the plan is all there is
-	for units := low; units <= high; units += max(1, p.every) {
+	for units := low; units <= high; units += max(1, p.multiple) {
 		planned = max(planned, planner.plan(units)[own])
 	}
 	return min(current, planned)

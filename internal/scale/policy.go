@@ -56,8 +56,8 @@ type Policy struct {
 	// before the count shrinks: 0.25 keeps it until demand x 1.25 needs less.
 	Hysteresis float64
 
-	// every is of how many units what is planned for is a multiple, 0 for any number.
-	every int
+	// multiple is of how many units what is planned for is a multiple, 0 for any number.
+	multiple int
 }
 
 // Default returns the policy that `make bench-scale` is run with.
