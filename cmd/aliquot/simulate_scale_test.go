@@ -158,6 +158,10 @@ func TestSimulateScaleByAnObjective(t *testing.T) {
 		t.Errorf("the plot: %v, %d bytes", err, len(drawn))
 	}
 	empty := file(t, "empty.json", "{}")
+	cut := file(t, "cut.json", `{"curve":{"start":0.002,"pre`)
+	negative := file(t, "negative.json", `{"curve":{"prefill":0.0001,"a":0.015,"b":-0.5}}`)
+	huge := file(t, "huge.json", `{"curve":{"prefill":0.0001,"a":0.015,"kv_tokens":1e300}}`)
+	words := file(t, "words.json", `{"curve":{"prefill":"fast","a":0.015}}`)
 	for _, c := range []struct {
 		want string
 		args []string
@@ -166,6 +170,11 @@ func TestSimulateScaleByAnObjective(t *testing.T) {
 		{"-curve without an objective", []string{"-trace", trace, "-policy", "slots=1", "-curve", "gpu=" + curve}},
 		{"-frontier needs an objective", []string{"-trace", trace, "-policy", "slots=1", "-frontier"}},
 		{"has no curve", append(append([]string{}, args[:8]...), "-curve", "gpu="+empty)},
+		{"cut.json: unexpected end of JSON input", append(append([]string{}, args[:8]...), "-curve", "gpu="+cut)},
+		{"negative.json has a figure that is negative", append(append([]string{}, args[:8]...), "-curve", "gpu="+negative)},
+		{"huge.json has a figure that is negative or above", append(append([]string{}, args[:8]...), "-curve", "gpu="+huge)},
+		{"words.json: json: cannot unmarshal string", append(append([]string{}, args[:8]...), "-curve", "gpu="+words)},
+		{`names class "gpu" twice`, append(append([]string{}, args[:8]...), "-curve", "gpu="+curve+",gpu="+curve)},
 		{`names class "l4"`, append(append([]string{}, args[:8]...), "-curve", "l4="+curve)},
 		{"no such file", append(append([]string{}, args[:8]...), "-curve", "gpu=/none")},
 		{"no part of an objective", append(append([]string{}, args[:6]...), "-objective", "fast", "-curve", "gpu="+curve)},

@@ -196,7 +196,8 @@ func (c *Curve) figures() []*float64 {
 // since a curve may have no slope, and of the others it is none.
 const times = 6
 
-func (c Curve) possible() bool {
+// Possible says whether no figure of a curve is negative or beyond all that is measured.
+func (c Curve) Possible() bool {
 	for _, f := range c.figures() {
 		if !(*f >= 0 && *f <= 1e15) {
 			return false

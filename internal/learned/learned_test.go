@@ -133,6 +133,13 @@ func TestSpeedsTakeTurns(t *testing.T) {
 	if rates, age := got.At(noon.Add(time.Minute)); rates["a"] != 2 || age != time.Minute {
 		t.Errorf("after: %v, %v", rates, age)
 	}
+	for _, text := range []string{
+		`{"version":1,"rates":{"h100":-1}}`, `{"version":1,"before":{"h100":1e300}}`, `{"version":1,"slots":{"h100":-4}}`, `{"version":1,"slots_before":{"h100":1e-300}}`,
+	} {
+		if got, err := ParseSpeeds([]byte(text)); err == nil || got.Rates != nil {
+			t.Errorf("%s is read: %+v, %v", text, got, err)
+		}
+	}
 	if _, err := ParseSpeeds([]byte(`{"version":2}`)); err == nil {
 		t.Error("another version passes")
 	}

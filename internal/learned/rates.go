@@ -94,16 +94,18 @@ func compare(a, b string) int {
 	return 0
 }
 
+// possible says whether a rate can have been measured, 0 for one that was not.
+func possible(rate float64) bool { return rate == 0 || rate >= 1e-9 && rate <= 1e9 }
+
 func (c Class) check() error {
-	possible := func(rate float64) bool { return rate >= 1e-9 && rate <= 1e9 }
-	if !(possible(c.Rate) || c.Rate == 0) || !(possible(c.Replica) || c.Replica == 0) || c.Rate == 0 && c.Replica == 0 {
+	if !possible(c.Rate) || !possible(c.Replica) || c.Rate == 0 && c.Replica == 0 {
 		return fmt.Errorf("rate %v, replica_rate %v", c.Rate, c.Replica)
 	}
 	if !(c.Samples >= 0 && c.Samples <= 1e15) || !(c.Slots >= 0 && c.Slots <= 1e9) {
 		return fmt.Errorf("n %v, slots %v", c.Samples, c.Slots)
 	}
 	for of, t := range c.Tokens {
-		if !t.possible() {
+		if !t.Possible() {
 			return fmt.Errorf("tokens of %.16q: %+v", of, t)
 		}
 	}
@@ -238,7 +240,8 @@ func NewSpeeds(since time.Time, before map[string]float64) Speeds {
 	return Speeds{Version: version, Since: since.UTC().Truncate(time.Second), Rates: map[string]float64{}, Before: before}
 }
 
-// ParseSpeeds decodes a document; it fails on one of another release.
+// ParseSpeeds decodes a document; it fails on one of another release, and on figures that
+// cannot have been measured.
 func ParseSpeeds(text []byte) (Speeds, error) {
 	var doc Speeds
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -246,6 +249,13 @@ func ParseSpeeds(text []byte) (Speeds, error) {
 	}
 	if doc.Version != version {
 		return Speeds{}, errors.New("it has another version")
+	}
+	for _, rates := range []map[string]float64{doc.Rates, doc.Before, doc.Slots, doc.SlotsBefore} {
+		for class, rate := range rates {
+			if !possible(rate) {
+				return Speeds{}, fmt.Errorf("class %.64q has the figure %g: want 1e-9 to 1e9", class, rate)
+			}
+		}
 	}
 	return doc, nil
 }

@@ -35,6 +35,12 @@ func readCurves(text string, classes []scale.Class) (map[string]learned.Curve, e
 		if report.Curve == nil || !(report.Curve.Prefill > 0 && report.Curve.A > 0) {
 			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes of a language model", path)
 		}
+		if !report.Curve.Possible() {
+			return nil, fmt.Errorf("-curve: %s has a figure that is negative or above 1e15: want what aliquot bench -json writes", path)
+		}
+		if _, twice := curves[name]; twice {
+			return nil, fmt.Errorf("-curve names class %q twice: want one file for each class", name)
+		}
 		curves[name] = *report.Curve
 	}
 	return curves, nil
