@@ -111,3 +111,55 @@ func TestTheHubsTokenIsOfNamespaces(t *testing.T) {
 		}
 	}
 }
+
+// Whoever may publish on the Hub gets nothing of a private or gated repository by a commit
+// that names a digest of it. The Hub itself does not serve what was never uploaded there.
+func TestACommitIsNoRightToAnotherRepository(t *testing.T) {
+	for name, private := range map[string]bool{"gated": false, "private": true} {
+		t.Run(name, func(t *testing.T) {
+			hub := startHub(t)
+			qwen(hub)
+			hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = secret, private })
+			n := begin(t, settings(t, hub.URL))
+			m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: model, Token: secret})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(m.Path, "hub", "models--Qwen--Qwen3", "blobs", hubtest.SHA256(big))); err != nil {
+				t.Errorf("the layout of the Hub's own cache: %v", err)
+			}
+			hub.Push("Evil/Copy", "main", map[string]hubtest.File{"stolen": {Body: big, LFS: true}})
+			hub.Delete("Qwen/Qwen3")
+			hub.Set(func(h *hubtest.Hub) { h.Token, h.Private = "", false })
+			res, err := http.Get(n.hf + "/Evil/Copy/resolve/main/stolen")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if got, _ := io.ReadAll(res.Body); res.StatusCode == http.StatusOK && len(got) > 0 {
+				t.Errorf("%s, %d bytes of another repository", res.Status, len(got))
+			}
+			if m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: "hf://Evil/Copy"}); err == nil {
+				t.Errorf("as a model: %+v", m)
+			}
+		})
+	}
+}
+
+// What comes of a private repository is verified as what everybody may read.
+func TestFilesOfAPrivateRepositoryAreVerified(t *testing.T) {
+	for kind, lfs := range map[string]bool{"apart from Git": true, "in Git": false} {
+		hub := startHub(t)
+		hub.Push("Qwen/Qwen3", "main", map[string]hubtest.File{"file": {Body: []byte("weights"), LFS: lfs}})
+		hub.Set(func(h *hubtest.Hub) { h.Token, h.Private, h.Corrupt = secret, true, true })
+		n := begin(t, settings(t, hub.URL))
+		ask := cacheapi.Fetch{Model: model, Token: secret}
+		if m, err := n.fetched(t.Context(), ask); err == nil {
+			t.Errorf("a file %s: wrong bytes are taken: %+v", kind, m)
+		}
+		hub.Set(func(h *hubtest.Hub) { h.Corrupt = false })
+		if _, err := n.fetched(t.Context(), ask); err != nil {
+			t.Errorf("a file %s: the right bytes: %v", kind, err)
+		}
+	}
+}

@@ -24,7 +24,7 @@ func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 	}
 	o := l.Files[i].Object
 	h := w.Header()
-	etag := `"` + o.Digest() + `"`
+	etag := `"` + o.Checksum().Digest + `"`
 	h.Set("ETag", etag)
 	h.Set("X-Linked-ETag", etag)
 	h.Set("X-Linked-Size", strconv.FormatInt(o.Size, 10))

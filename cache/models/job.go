@@ -361,9 +361,10 @@ func layout(ref blob.Ref, revision string, files []origin.File) store.View {
 			v.Objects[path.Join("files", f.Path)] = f.Object.ID
 			continue
 		}
-		v.Objects[path.Join(repo, "blobs", f.Object.Digest())] = f.Object.ID
+		sum := f.Object.Checksum().Digest
+		v.Objects[path.Join(repo, "blobs", sum)] = f.Object.ID
 		up := strings.Repeat("../", 2+strings.Count(f.Path, "/"))
-		v.Links[path.Join(repo, "snapshots", revision, f.Path)] = up + "blobs/" + f.Object.Digest()
+		v.Links[path.Join(repo, "snapshots", revision, f.Path)] = up + "blobs/" + sum
 	}
 	if ref.Scheme == "hf" {
 		// Whoever mounts it means this revision, whatever name a program asks for.

@@ -230,6 +230,7 @@ func (l *Library) fromHub(ctx context.Context, hub *origin.Hub, ref blob.Ref, to
 	got.Public = !restricted && (got.Public || hub.Anonymous(token))
 	l.restrict(ref, restricted)
 	if restricted {
+		got.Files = origin.Scope(ref.Name, got.Files)
 		if err := hub.Access(ctx, got.Files, token); err != nil {
 			return nil, fmt.Errorf("model %s: %w", ref, err)
 		}

@@ -18,6 +18,20 @@ func Restricted(answer []byte) bool {
 	return json.Unmarshal(answer, &said) != nil || said.Private || string(said.Gated) != "false"
 }
 
+// Scope gives the files of a restricted repository IDs of that repository. By its digest alone
+// an object of it would open for whoever publishes a commit that names the digest, which the
+// Hub tells everybody of a gated repository.
+func Scope(name string, files []File) []File {
+	scoped := slices.Clone(files)
+	for i, f := range files {
+		if sum := f.Object.Checksum(); f.Object.Kind() != "name" {
+			scoped[i].Object = Named(f.Object.Size, "hf://"+name, sum.String())
+			scoped[i].Object.Sum = sum.String()
+		}
+	}
+	return scoped
+}
+
 // Access asks whether the bearer of a token may read the files of a commit, and returns
 // the Hub's refusal where it refuses. The Hub lists the files of a gated repository to
 // everybody and refuses the files alone, and may make an exception for the small ones

@@ -306,4 +306,4 @@ func (f *Face) hubObject(ctx context.Context, a ask) (found, error) {
 	return found{fetch.Target{Object: o.Object, Source: o.Source, Token: token}, hubETag(o), time.Unix(0, 0)}, nil
 }
 
-func hubETag(o origin.File) string { return cmp.Or(o.Object.Digest(), "0") + "-1" }
+func hubETag(o origin.File) string { return cmp.Or(o.Object.Checksum().Digest, "0") + "-1" }

@@ -23,24 +23,20 @@ type sum struct {
 }
 
 func newSum(o blob.Object) sum {
-	switch o.Kind() {
-	case "sha256":
-		return sum{hash: sha256.New(), want: o.Digest()}
-	case "git":
-		h := sha1.New()
-		fmt.Fprintf(h, "blob %d\x00", o.Size)
-		return sum{hash: h, want: o.Digest()}
-	}
-	s, err := blob.ParseSum(o.Sum)
+	s := o.Checksum()
 	switch {
-	case err != nil:
-		return sum{}
 	case s.Algorithm == "sha256":
 		return sum{hash: sha256.New(), want: s.Digest}
+	case s.Algorithm == "git":
+		h := sha1.New()
+		fmt.Fprintf(h, "blob %d\x00", o.Size)
+		return sum{hash: h, want: s.Digest}
 	case s.Part > 0:
 		return sum{hash: &parts{Hash: md5.New(), size: s.Part}, want: s.Digest}
+	case s.Algorithm == "md5":
+		return sum{hash: md5.New(), want: s.Digest}
 	}
-	return sum{hash: md5.New(), want: s.Digest}
+	return sum{}
 }
 
 // parts is the digest of the digests of parts of one size.

@@ -16,7 +16,8 @@ const ChunkSize = 8 << 20
 type Object struct {
 	// ID says what the bytes are: "sha256-" and their digest, "git-" and the SHA-1 that
 	// Git gives a blob, or "name-" and a digest of where they were found, when and how
-	// large, for an origin that publishes no digest.
+	// large. The last is for an origin that publishes no digest, and for bytes whose digest
+	// gives nobody the right to read them.
 	ID string `json:"id"`
 	// Size is in bytes.
 	Size int64 `json:"size"`
@@ -38,6 +39,19 @@ func (o Object) Kind() string {
 func (o Object) Digest() string {
 	_, digest, _ := strings.Cut(o.ID, "-")
 	return digest
+}
+
+// Checksum is what the bytes are checked against: the digest in the ID, otherwise Sum. It is
+// the zero Sum where there is neither.
+func (o Object) Checksum() Sum {
+	if kind := o.Kind(); kind != "name" {
+		return Sum{Algorithm: kind, Digest: o.Digest()}
+	}
+	s, err := ParseSum(o.Sum)
+	if err != nil {
+		return Sum{}
+	}
+	return s
 }
 
 // Check reports what is wrong with an object that came from elsewhere. An ID that

@@ -275,16 +275,24 @@ func FuzzParseRef(f *testing.F) {
 }
 
 func TestSums(t *testing.T) {
-	sha, md5 := strings.Repeat("a1", 32), strings.Repeat("b2", 16)
+	sha, git, md5 := strings.Repeat("a1", 32), strings.Repeat("c3", 20), strings.Repeat("b2", 16)
 	for text, want := range map[string]Sum{
-		"sha256:" + sha: {"sha256", sha, 0}, "md5:" + md5: {"md5", md5, 0}, "md5:" + md5 + ":8388608": {"md5", md5, 8388608},
+		"sha256:" + sha: {"sha256", sha, 0}, "git:" + git: {"git", git, 0}, "md5:" + md5: {"md5", md5, 0}, "md5:" + md5 + ":8388608": {"md5", md5, 8388608},
 	} {
 		got, err := ParseSum(text)
 		if err != nil || got != want || got.String() != text {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
+		if got := (Object{ID: "name-" + sha, Sum: text}).Checksum(); got != want {
+			t.Errorf("a named object with the sum %s is checked against %+v", text, got)
+		}
 	}
-	for _, text := range []string{"", "md5", "md5:", "md5:" + sha, "sha256:" + md5, "sha256:" + sha + ":5", "md5:" + md5 + ":0", "md5:" + md5 + ":-1", "md5:" + md5 + ":x", "md5:" + strings.ToUpper(md5), "crc32:" + md5, "md5:" + strings.Repeat("zz", 16)} {
+	for id, want := range map[string]Sum{"sha256-" + sha: {"sha256", sha, 0}, "git-" + git: {"git", git, 0}, "name-" + sha: {}} {
+		if got := (Object{ID: id}).Checksum(); got != want {
+			t.Errorf("%s is checked against %+v", id, got)
+		}
+	}
+	for _, text := range []string{"", "md5", "git:" + sha, "git:" + git + ":5", "md5:", "md5:" + sha, "sha256:" + md5, "sha256:" + sha + ":5", "md5:" + md5 + ":0", "md5:" + md5 + ":-1", "md5:" + md5 + ":x", "md5:" + strings.ToUpper(md5), "crc32:" + md5, "md5:" + strings.Repeat("zz", 16)} {
 		if got, err := ParseSum(text); err == nil {
 			t.Errorf("%q is read as %+v", text, got)
 		}

@@ -9,7 +9,7 @@ import (
 
 // Sum is a checksum of an object.
 type Sum struct {
-	// Algorithm is "sha256" or "md5".
+	// Algorithm is "sha256", "git", which is the SHA-1 that Git gives a blob, or "md5".
 	Algorithm string
 	// Digest is in lower-case hexadecimal digits.
 	Digest string
@@ -18,12 +18,13 @@ type Sum struct {
 	Part int64
 }
 
-// ParseSum reads "sha256:<digest>", "md5:<digest>" or "md5:<digest>:<size of a part>".
+// ParseSum reads "sha256:<digest>", "git:<digest>", "md5:<digest>" or
+// "md5:<digest>:<size of a part>".
 func ParseSum(text string) (Sum, error) {
 	words := strings.Split(text, ":")
-	lengths := map[string]int{"sha256": 64, "md5": 32}
+	lengths := map[string]int{"sha256": 64, "git": 40, "md5": 32}
 	s := Sum{Algorithm: words[0]}
-	wrong := fmt.Errorf("checksum %.120q: want sha256:<digest>, md5:<digest> or md5:<digest>:<size of a part>", text)
+	wrong := fmt.Errorf("checksum %.120q: want sha256:<digest>, git:<digest>, md5:<digest> or md5:<digest>:<size of a part>", text)
 	if len(words) < 2 || len(words) > 3 || len(words) == 3 && s.Algorithm != "md5" {
 		return Sum{}, wrong
 	}
