@@ -59,7 +59,7 @@ func (d *Daemon) listen() error {
 	if d.shelf.Peers != nil {
 		d.shelf.Peer(peers)
 	}
-	d.serve(l, peers)
+	d.serve(l, peers, d.conf.ClientStall)
 	return nil
 }
 
@@ -79,7 +79,7 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 	if err := os.Chmod(at, 0o600); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	d.serve(l, h)
+	d.serve(l, h, 0) // archives of compile caches have gigabytes
 	return nil
 }
 
@@ -98,7 +98,7 @@ func (d *Daemon) face(key, address string, h http.Handler) (url string, err erro
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", key, err)
 	}
-	d.serve(l, h)
+	d.serve(l, h, d.conf.ClientStall)
 	return "http://" + l.Addr().String(), nil
 }
 
@@ -116,9 +116,11 @@ func (d *Daemon) listenS3() (err error) {
 	return err
 }
 
-func (d *Daemon) serve(l net.Listener, h http.Handler) {
+// serve answers on a listener. A request must be here within a time, 0 for any: what is asked
+// over TCP is short. How long its answer takes is another matter.
+func (d *Daemon) serve(l net.Listener, h http.Handler, within time.Duration) {
 	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: within, IdleTimeout: time.Minute,
 		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	d.servers = append(d.servers, s)

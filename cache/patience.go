@@ -3,6 +3,7 @@ package cache
 import (
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -49,11 +50,15 @@ func (c *patientConn) Write(p []byte) (done int, err error) {
 }
 
 // ReadFrom sends a file, each piece with a deadline of its own: by sendfile(2), which wants
-// the file itself below one limit.
+// the file itself below one limit. From any other reader the next bytes may be long in coming,
+// so those are read before their deadline begins.
 func (c *patientConn) ReadFrom(r io.Reader) (done int64, err error) {
 	whole, ok := r.(*io.LimitedReader)
 	if !ok {
 		whole = &io.LimitedReader{R: r, N: 1<<63 - 1}
+	}
+	if _, ok := whole.R.(*os.File); !ok {
+		return io.Copy(struct{ io.Writer }{c}, r)
 	}
 	for whole.N > 0 {
 		if err := c.renew(); err != nil {

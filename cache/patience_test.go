@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aliquot/cache/config"
+	"aliquot/cache/hubtest"
 )
 
 // endless is a body without end.
@@ -80,6 +83,49 @@ func TestAClientOfTheFaceThatNeverReads(t *testing.T) {
 	}
 	fmt.Fprint(c, "GET /Qwen/Qwen3/resolve/main/model.safetensors HTTP/1.1\r\nHost: x\r\n\r\n")
 	n.log.await(t, 0, "an answer was broken off")
+}
+
+// A client that does not send what it announced loses its connection too, at a face and as a
+// peer.
+func TestAClientThatDoesNotEndItsRequest(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	conf := settings(t, hub.URL)
+	conf.ClientStall = 200 * time.Millisecond
+	conf.Peer = &config.Peer{Listen: free(t), Insecure: true}
+	conf.Peer.Advertise = conf.Peer.Listen
+	n := begin(t, conf)
+	n.want(t)
+	face := strings.TrimPrefix(n.hf, "http://")
+	for address, path := range map[string]string{face: "/api/models/Qwen/Qwen3/paths-info/main", conf.Peer.Listen: "/v1/chunk"} {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", path)
+		if _, err := io.ReadAll(c); err != nil {
+			t.Errorf("%s: the connection goes on: %v", path, err)
+		}
+	}
+}
+
+// An answer that waits for its origin longer than a client may take goes on.
+func TestAnAnswerMayWaitForItsOrigin(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	stall := make(chan struct{})
+	hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
+	conf := settings(t, hub.URL)
+	conf.ClientStall = 100 * time.Millisecond
+	n := begin(t, conf)
+	time.AfterFunc(3*conf.ClientStall, func() { close(stall) })
+	if res, body := get(t, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
+		t.Errorf("%s, %d bytes", res.Status, len(body))
+	}
 }
 
 // What a patient connection sends is complete, in pieces or not, and a wait of the handler

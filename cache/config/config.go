@@ -33,7 +33,8 @@ type Config struct {
 	OriginRate, PeerRate int64
 	// OriginStall is how long an origin may send nothing before it is asked again.
 	OriginStall time.Duration
-	// ClientStall is how long a client may take no byte of an answer. No key of the file sets it.
+	// ClientStall is how long a client may take no byte of an answer, and how long its request
+	// may take to come. No key of the file sets it.
 	ClientStall time.Duration
 	Hub         Hub
 	S3          *S3 // nil without one
