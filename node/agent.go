@@ -78,8 +78,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if a.state, err = a.load(); err != nil {
 		return err
 	}
+	a.state = a.state.Restarted(time.Now())
+	if err := a.giveBack(ctx); err != nil {
+		a.log.Warn("GPUs may still be withheld", "error", err)
+	}
 	if a.conf.NodeID == "" {
-		if a.conf.NodeID, err = ownNode(a.nomad); err != nil {
+		if a.conf.NodeID, err = ownNode(ctx, a.nomad); err != nil {
 			return err
 		}
 	}
@@ -109,10 +113,28 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
+// giveBack lets the device plugin go on where an agent before this one stopped it, and
+// lost its state: no step would do so.
+func (a *Agent) giveBack(ctx context.Context) error {
+	k := a.kernel(driver.Maker{})
+	if a.state.Phase.Begun() || a.state.Phase == driver.Failed || !k.root.Exists(k.marker) {
+		return nil
+	}
+	a.log.Warn("an agent whose state is lost stopped the device plugin: it goes on", "file", k.root.Path(k.marker))
+	return k.resume(ctx)
+}
+
+// kernel is the host's, for the driver of a maker.
+func (a *Agent) kernel(m driver.Maker) kernel {
+	return kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange), stopped: filepath.Join(a.conf.Dir, "stopped")}
+}
+
 // step looks, decides and acts once. Its error is that of a look: nothing is done on
 // what is not known.
 func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
-	seen, err := a.look(ctx)
+	looking, cancel := within(ctx, lookLimit)
+	defer cancel()
+	seen, err := a.look(looking)
 	if err != nil {
 		return driver.Wait, err
 	}
@@ -126,11 +148,39 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	}
 	a.log.Info("doing", "action", string(verb), "phase", string(state.Phase), "version", state.Plan.Version)
 	// Half an installation is worse than a late end.
-	err = a.do(context.WithoutCancel(ctx), verb, seen)
+	doing, cancel := within(context.WithoutCancel(ctx), limit(verb))
+	defer cancel()
+	err = a.do(doing, verb, seen)
 	if err != nil {
 		a.log.Error("action failed", "action", string(verb), "error", err)
 	}
 	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
+}
+
+// Limits of what may hang without an end: a mirror, Nomad, Consul. A look has that of the
+// package lists. What changes the host has none, because half of it is worse.
+const (
+	lookLimit  = 10 * time.Minute
+	fetchLimit = 2 * time.Hour
+	askLimit   = time.Minute
+)
+
+// limit is how long an action may take, 0 for as long as it does.
+func limit(v driver.Verb) time.Duration {
+	switch v {
+	case driver.Fetch:
+		return fetchLimit
+	case driver.Install, driver.Restore, driver.Hold, driver.Release, driver.Resume, driver.LoadModule, driver.BootAgain:
+		return 0
+	}
+	return askLimit
+}
+
+func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return ctx, func() {}
+	}
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 }
 
 // do does what was decided.
@@ -176,7 +226,7 @@ func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) er
 	if !ok {
 		return fmt.Errorf("there is no driver of %q", s.Plan.Vendor)
 	}
-	k := kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange), stopped: filepath.Join(a.conf.Dir, "stopped")}
+	k := a.kernel(m)
 	switch verb {
 	case driver.Fetch:
 		return p.fetch(ctx, s)

@@ -175,15 +175,30 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 		}
 	}
 	for _, dir := range []string{a.dir, "/usr", "/var/lib", "/boot"} {
+		if dir == "/boot" {
+			need = a.bootRoom()
+		}
 		var fs unix.Statfs_t
 		if err := unix.Statfs(a.root.Path(dir), &fs); err != nil {
 			continue
 		}
 		if free := fs.Bavail * uint64(fs.Bsize); free < need {
-			return fmt.Errorf("%s has %d MiB free, and the packages need up to %d MiB: make room", a.root.Path(dir), free>>20, need>>20)
+			return fmt.Errorf("%s has %d MiB free, and the installation needs up to %d MiB: make room", a.root.Path(dir), free>>20, (need>>20)+1)
 		}
 	}
 	return nil
+}
+
+// bootRoom is what a new initrd needs in /boot, which is often a small file system of its
+// own: a file beside the present one, and a copy of that one, which DKMS makes.
+func (a apt) bootRoom() uint64 {
+	var largest int64
+	for _, name := range a.root.Names("/boot") {
+		if info, err := os.Stat(a.root.Path("/boot", name)); err == nil && strings.HasPrefix(name, "initrd") {
+			largest = max(largest, info.Size())
+		}
+	}
+	return 2 * uint64(largest)
 }
 
 // install installs what is planned. What an installation before left in pieces is

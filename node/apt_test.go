@@ -310,11 +310,26 @@ func TestWhatEndsBeforeItBegins(t *testing.T) {
 	t.Run("a full disk", func(t *testing.T) {
 		r.must(os.RemoveAll(r.Root.Path(r.dir)))
 		r.must(r.Small(r.dir, 4096))
-		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "MiB free, and the packages need") {
+		if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "MiB free, and the installation needs") {
 			t.Errorf("%v", err)
 		}
 	})
 	r.has(older, true)
+}
+
+// A /boot of its own is small, and needs room for another initrd alone, whatever the
+// packages need.
+func TestASmallBoot(t *testing.T) {
+	r := newRig(t)
+	s := r.planned()
+	initrd := "boot/initrd.img-" + debian.Kernel
+	r.must(r.Small("boot", 16<<10))
+	r.must(r.Write(initrd, strings.Repeat("x", 4<<10)))
+	r.must(r.fetch(t.Context(), s))
+	r.must(r.Write(initrd, strings.Repeat("x", 8<<10)))
+	if err := r.fetch(t.Context(), s); err == nil || !strings.Contains(err.Error(), "/boot has 0 MiB free, and the installation needs") {
+		t.Errorf("%v", err)
+	}
 }
 
 // A disk that is full in the middle ends an installation, and not the way back.
@@ -367,6 +382,17 @@ func TestReload(t *testing.T) {
 	r.must(k.resume(t.Context()))
 	if running := r.Root.TextOr("", "var/lib/services/running"); running != "nvidia-persistenced" || r.Root.Exists("run/aliquot/driver-change") || r.Loaded() != newer {
 		t.Errorf("running: %q, loaded %s", running, r.Loaded())
+	}
+	// A service that does not start keeps no GPU from its tasks, and is tried again.
+	r.must(k.release(t.Context()))
+	r.must(r.Write("etc/start-fails-nvidia-persistenced", ""))
+	if err := k.resume(t.Context()); err == nil || !strings.Contains(err.Error(), "service nvidia-persistenced cannot be started") || r.Root.Exists("run/aliquot/driver-change") {
+		t.Errorf("%v", err)
+	}
+	r.must(os.Remove(r.Root.Path("etc/start-fails-nvidia-persistenced")))
+	r.must(k.resume(t.Context()))
+	if running := r.Root.TextOr("", "var/lib/services/running"); running != "nvidia-persistenced" {
+		t.Errorf("running: %q", running)
 	}
 	for line := range strings.Lines(r.Asked()) {
 		if strings.Contains(line, " -f ") || strings.Contains(line, "--force") {

@@ -16,7 +16,7 @@ import (
 )
 
 // Documents are those of a rollout in Consul KV: what is wanted (…/wanted, written by
-// operators), who has a slot (…/slots) and what each node says of itself
+// operators), who has a slot (…/slots) and the report of each node
 // (…/nodes/<ID>), both written by agents.
 type Documents struct {
 	KV *consul.KV
@@ -24,7 +24,7 @@ type Documents struct {
 	Prefix string
 }
 
-// Report is what a node says of itself.
+// Report says how a node is.
 type Report struct {
 	Node  string       `json:"node"`
 	ID    string       `json:"id"`
@@ -231,7 +231,7 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// publish writes what the node says of itself, if that changed. It may fail: the next
+// publish writes the node's report, if it changed. It may fail: the next
 // one comes.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
 	r := Report{

@@ -71,23 +71,25 @@ func (k kernel) list() (services []string, err error) {
 	return services, err
 }
 
-// resume starts again what release stopped, and lets the device plugin go on.
+// resume starts again what release stopped, and lets the device plugin go on, though a
+// service does not start: the plugin says itself what its GPUs lack then.
 func (k kernel) resume(ctx context.Context) error {
 	services, err := k.list()
-	if err != nil {
-		return err
-	}
 	for _, service := range services {
-		if _, err := k.root.Output(ctx, "systemctl", "start", service); err != nil {
-			return fmt.Errorf("service %s cannot be started: %w", service, err)
+		if _, failed := k.root.Output(ctx, "systemctl", "start", service); failed != nil {
+			err = errors.Join(err, fmt.Errorf("service %s cannot be started: %w", service, failed))
 		}
 	}
-	for _, path := range []string{k.stopped, k.marker} {
-		if err := os.Remove(k.root.Path(path)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
+	gone := []string{k.marker}
+	if err == nil {
+		gone = append(gone, k.stopped)
+	}
+	for _, path := range gone {
+		if failed := os.Remove(k.root.Path(path)); failed != nil && !errors.Is(failed, os.ErrNotExist) {
+			err = errors.Join(err, failed)
 		}
 	}
-	return nil
+	return err
 }
 
 // reload takes the driver's modules out, if nobody uses any of them, and loads the one on

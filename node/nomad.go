@@ -16,9 +16,9 @@ import (
 const mark = "aliquot-node"
 
 // ownNode asks Nomad's agent which node it is.
-func ownNode(client *nomad.Client) (string, error) {
+func ownNode(ctx context.Context, client *nomad.Client) (string, error) {
 	var self nomad.AgentSelf
-	if _, err := client.Raw().Query("/v1/agent/self", &self, nil); err != nil {
+	if _, err := client.Raw().Query("/v1/agent/self", &self, (&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
 		return "", fmt.Errorf("cannot ask the Nomad agent at %s: %w", client.Address(), err)
 	}
 	id := self.Stats["client"]["node_id"]

@@ -38,11 +38,13 @@ func (a apt) outside(ctx context.Context, name string, args ...string) (string, 
 
 // unitEnded waits for what an agent before this one began.
 func (a apt) unitEnded(ctx context.Context) error {
-	for {
+	for said := false; ; said = true {
 		if _, err := a.root.Output(ctx, "systemctl", "is-active", "--quiet", unit); err != nil {
 			return nil // it does not run, or is not there
 		}
-		a.log.Info("waiting for an installation that an agent before this one began", "unit", unit)
+		if !said {
+			a.log.Info("waiting for an installation that an agent before this one began", "unit", unit)
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("unit %s: %w", unit, ctx.Err())

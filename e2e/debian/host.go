@@ -283,7 +283,7 @@ rm -rf "/sys/module/$1"
 case $1 in
 is-active) grep -qx "$3" $running ;;
 stop) grep -vx "$2" $running >$running.new; mv $running.new $running ;;
-start) echo "$2" >>$running ;;
+start) [ ! -e "/etc/start-fails-$2" ] || exit 1; echo "$2" >>$running ;;
 reboot) [ ! -e /etc/reboot-fails ] || exit 1; touch /run/reboot-asked ;;
 esac
 `

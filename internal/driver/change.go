@@ -144,6 +144,9 @@ func rebooting(s State, v Seen) (State, Verb) {
 // verifying waits until the device plugin says by Nomad that all is well.
 func verifying(s State, v Seen) (State, Verb) {
 	problem := s.problem(v)
+	if problem == "" && s.Released {
+		problem = s.Trouble // a service does not start with the driver
+	}
 	switch {
 	case s.Released && !v.Now.Before(s.Retry):
 		return s.act(Resume)

@@ -49,7 +49,11 @@ func versions(f Facts, m Maker) []Symptom {
 // kind looks whether the loaded driver drives all GPUs.
 func kind(f Facts, m Maker) []Symptom {
 	need, why := Intersect(Needs(f, m.Vendor))
-	if why != "" {
+	switch {
+	case need.Never != "":
+		// It may work all the same: it may be newer than this program.
+		return []Symptom{{false, why, "choose its driver by hand: aliquot node  leaves this host alone"}}
+	case why != "":
 		return []Symptom{{true, why, "put the GPUs into hosts of their own"}}
 	}
 	d := f.Drivers[m.Vendor]

@@ -1,6 +1,6 @@
 // Package driver decides which kernel driver a host's GPUs need, which packages bring it,
 // and what a node does next on its way there. It takes facts and returns plans; what
-// reads a host stands in internal/host/inventory, what changes one in package node.
+// reads a host is in internal/host/inventory, what changes one in package node.
 package driver
 
 import (

@@ -237,9 +237,10 @@ func TestSymptoms(t *testing.T) {
 			f.Switches = []Device{{ID: 0x22a3}}
 			f.Packages = append(f.Packages, Package{Name: "nvidia-fabricmanager-535", Version: "535.309.01-1", Held: true})
 		}, true, "fabric manager is 535.309.01"},
-		"no driver":          {func(f *Facts) { f.Drivers = nil }, true, "no driver of theirs is loaded"},
-		"half-configured":    {func(f *Facts) { f.Packages[0].Broken = "half-configured" }, true, "is half-configured"},
-		"a driver of a .run": {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, false, "brought by NVIDIA's installer"},
+		"no driver":           {func(f *Facts) { f.Drivers = nil }, true, "no driver of theirs is loaded"},
+		"half-configured":     {func(f *Facts) { f.Packages[0].Broken = "half-configured" }, true, "is half-configured"},
+		"a driver of a .run":  {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, false, "brought by NVIDIA's installer"},
+		"a model of tomorrow": {func(f *Facts) { f.GPUs[0].ID = 0x4000 }, false, "a model that this program does not know"},
 		"GPUs of two kinds": {func(f *Facts) {
 			f.GPUs = append(f.GPUs, Device{Vendor: gpu.NVIDIA, ID: 0x1db4}, Device{Vendor: gpu.NVIDIA, ID: 0x2901})
 		}, true, "no driver drives both"},
@@ -292,5 +293,42 @@ func TestTasksThatComeBackMoveAgain(t *testing.T) {
 	w.settle(t)
 	if again := w.log[from]; again != "n0 draining drain" || m.loaded() != "535.309.01" {
 		t.Errorf("%v", w.log[from:])
+	}
+}
+
+// A machine that was away for long while its node was verified gives the device plugin its
+// whole time again, and a clock that was set back keeps nothing waiting.
+func TestAnAgentThatStartsAgain(t *testing.T) {
+	w := newWorld(1, 1)
+	m := w.nodes[0]
+	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, Had: 1}
+	w.slots = w.slots.Take(m.id, m.state.Holder(w.seen(m)))
+	m.gpus, w.now = 0, w.now.Add(time.Hour)
+	if s, _ := Step(m.state, w.seen(m)); !s.Back {
+		t.Errorf("without a start it waits for ever: %+v", s)
+	}
+	if s, verb := Step(m.state.Restarted(w.now), w.seen(m)); s.Back || verb != Wait {
+		t.Errorf("%s, %+v", verb, s)
+	}
+	m.state = State{Phase: Rebooting, BootID: m.facts.BootID, Trouble: "no systemd", Retry: w.now.Add(24 * time.Hour)}
+	if _, verb := Step(m.state.Restarted(w.now), w.seen(m)); verb != BootAgain {
+		t.Errorf("it waits for %s", m.state.Retry)
+	}
+}
+
+// A service that does not start with the new driver is no way to be well: after its time the
+// node goes back.
+func TestAServiceThatDoesNotStart(t *testing.T) {
+	w := newWorld(1, 1)
+	m := w.nodes[0]
+	m.state = State{Phase: Verifying, Plan: Plan{Vendor: gpu.NVIDIA, Version: "535.261.03", Apply: Reload}, Since: w.now, Had: 1, Released: true, Trouble: "service nvidia-dcgm cannot be started"}
+	m.state.Retry = w.now.Add(time.Minute)
+	w.slots = w.slots.Take(m.id, m.state.Holder(w.seen(m)))
+	if s, verb := Step(m.state, w.seen(m)); verb != Wait || s.Why != m.state.Trouble {
+		t.Errorf("%s, %+v", verb, s)
+	}
+	m.state.Since = w.now.Add(-verifyLimit)
+	if s, _ := Step(m.state, w.seen(m)); !s.Back || !strings.Contains(s.Cause, "nvidia-dcgm cannot be started") {
+		t.Errorf("%+v", s)
 	}
 }

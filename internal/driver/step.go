@@ -210,6 +210,21 @@ func (s State) After(v Verb, err error, now time.Time) State {
 	return s
 }
 
+// Restarted returns the state with which an agent goes on that was just started. The
+// machine may have been away for long, and its clock may have been set: what has a limit
+// gets its whole time again, and nothing waits for a moment that may never come.
+func (s State) Restarted(now time.Time) State {
+	if s.Phase == Idle || s.Phase == Verifying {
+		s.Since = now
+	}
+	for _, t := range []*time.Time{&s.Retry, &s.SlotRetry} {
+		if t.After(now.Add(retryAfter)) {
+			*t = now
+		}
+	}
+	return s
+}
+
 // to begins another phase.
 func (s State) to(p Phase, v Seen) (State, Verb) {
 	s.Phase, s.Why, s.Did, s.Trouble, s.Tries, s.Since, s.Retry = p, "", "", "", 0, v.Now, time.Time{}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // programs are where a host has its programs, those of the administrator first.
@@ -40,6 +41,10 @@ func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.C
 	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"), "HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
 	// A group of its own: a Ctrl-C at a terminal must not end an installation halfway.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The end of the context ends all of the group, as a child that hangs would keep the
+	// pipes open, and the caller with them. A child that goes on does so for a moment only.
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
 	if r != Running && r != "" {
 		cmd.SysProcAttr.Chroot = string(r)
 	}
@@ -53,6 +58,12 @@ func (r Root) Output(ctx context.Context, name string, args ...string) (string, 
 		return "", err
 	}
 	out, err := cmd.Output()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // it came to its end; a service that it started keeps the pipe open
+	}
+	if err != nil && ctx.Err() != nil {
+		return string(out), fmt.Errorf("%s was ended: %w", name, context.Cause(ctx))
+	}
 	if err != nil {
 		return string(out), fmt.Errorf("%s: %w", name, ended(err))
 	}
