@@ -66,10 +66,10 @@ func (s *Sketch) At(q float64) float64 {
 		return 0
 	}
 	v, err := s.d.GetValueAtQuantile(q)
-	if err != nil {
+	if err != nil || math.IsNaN(v) {
 		return 0
 	}
-	return v
+	return min(max(v, 0), most) // one that was decoded may have any bins
 }
 
 // Above is how many of the counted values exceed one, by the bounds of their bins.

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/DataDog/sketches-go/ddsketch"
+	"github.com/DataDog/sketches-go/ddsketch/store"
 )
 
 // What several sketches make together, over their encoding, are the quantiles of all
@@ -64,14 +65,43 @@ func TestEmptyAndAbsurd(t *testing.T) {
 	}
 }
 
+// A sketch that another program made may hold what Add keeps out: JSON has no infinity.
+func TestDecodedValuesAreBounded(t *testing.T) {
+	d := ddsketch.NewDDSketchFromStoreProvider(scale, store.SparseStoreConstructor)
+	for _, v := range []float64{1e300, -1e300} {
+		_ = d.Add(v)
+	}
+	d.GetPositiveValueStore().Add(1 << 40) // beyond what a float64 holds
+	var b []byte
+	d.Encode(&b, false)
+	s, err := Decode(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if low, high := s.At(0), s.At(1); low != 0 || high != most {
+		t.Errorf("from %g to %g", low, high)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	var s Sketch
 	s.Add(1)
 	s.Add(100)
 	f.Add(s.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if s, err := Decode(b); err == nil {
-			s.Count()
+		s, err := Decode(b)
+		if err != nil {
+			return
 		}
+		var sum Sketch
+		sum.Add(1)
+		sum.Merge(s)
+		for _, q := range []float64{0, 0.5, 1} {
+			if v := sum.At(q); !(v >= 0 && v <= most) {
+				t.Errorf("%x: %g", b, v)
+			}
+		}
+		sum.Above(1)
+		sum.Encode()
 	})
 }

@@ -72,8 +72,11 @@ func (m *Memory) Newest() int64 {
 	return newest
 }
 
-// Count takes in how many replicas there are in a second.
+// Count takes in how many replicas there are in a second. Seconds that are alike share one map.
 func (m *Memory) Count(second int64, by map[string]Stand) {
+	if before := m.ring[(second+Depth-1)%Depth].replicas; maps.Equal(before, by) && before != nil {
+		by = before
+	}
 	if s := m.at(second); s != nil {
 		s.replicas = by
 	}

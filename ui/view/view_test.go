@@ -2,6 +2,7 @@ package view
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 	"time"
 
@@ -35,6 +36,24 @@ func TestMemoryForgetsAfterAnHour(t *testing.T) {
 	s := m.Since(0, 5+Depth)
 	if len(s.Time) != Depth || s.Time[0] != 6 || *s.Queued[Depth-1] != 2 || s.Queued[0] != nil {
 		t.Errorf("%d seconds from %d", len(s.Time), s.Time[0])
+	}
+}
+
+// Replicas of thousands of services are counted every second, and seldom change.
+func TestMemoryKeepsAlikeSecondsOnce(t *testing.T) {
+	var m Memory
+	for second := range int64(3 * Depth) {
+		m.Count(second, map[string]Stand{"t4": {Ready: 2}})
+	}
+	first := reflect.ValueOf(m.ring[0].replicas).Pointer()
+	for i := range m.ring {
+		if by := m.ring[i].replicas; by["t4"].Ready != 2 || reflect.ValueOf(by).Pointer() != first {
+			t.Fatalf("second %d has %v of its own", i, by)
+		}
+	}
+	m.Count(3*Depth, map[string]Stand{"t4": {Ready: 3}})
+	if s := m.Since(3*Depth-2, 3*Depth); *s.Ready["t4"][0] != 2 || *s.Ready["t4"][1] != 3 {
+		t.Errorf("%v", s.Ready)
 	}
 }
 

@@ -64,7 +64,9 @@ func (w *Watch) readGateways(ctx context.Context) {
 	sideBySide(len(admins), func(i int) {
 		asking, cancel := context.WithTimeout(ctx, w.timeFor(sourceOf(admins[i])))
 		defer cancel()
-		errs[i] = w.get(asking, admins[i], "/v1/services", &answers[i])
+		if errs[i] = w.get(asking, admins[i], "/v1/services", &answers[i]); errs[i] != nil {
+			answers[i] = nil // of an answer of another shape a part may have been read
+		}
 		w.source(sourceOf(admins[i]), errs[i])
 	})
 	if !slices.Contains(errs, nil) {
@@ -115,8 +117,10 @@ func (w *Watch) followedServices() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.followed)), func(name string) bool { return !hasService(w.services, name) })
 }
 
+// hasService reports whether a service is in a list, which is in order of names.
 func hasService(services []view.Service, name string) bool {
-	return slices.ContainsFunc(services, func(s view.Service) bool { return s.Name == name })
+	_, found := slices.BinarySearchFunc(services, name, func(s view.Service, name string) int { return strings.Compare(s.Name, name) })
+	return found
 }
 
 // forgetGateways no longer says of gateways that are gone whether they answer.
@@ -164,8 +168,14 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	defer w.mu.Unlock()
 	w.served[service] = view.ServedOf(latencies, now)
 	w.memoryOf(service).FillSpreads(spreads)
-	w.memoryOf(service).Fill(view.Together(points))
+	w.memoryOf(service).Fill(around(now, view.Together(points)))
 	w.tell()
+}
+
+// around leaves out seconds that are far from the present one: a gateway whose clock is wrong
+// by more than what is remembered would keep others' seconds out.
+func around(now int64, points []api.Point) []api.Point {
+	return slices.DeleteFunc(points, func(p api.Point) bool { return p.Time < now-view.Depth || p.Time > now+view.Depth })
 }
 
 // errUnknown is the answer of a gateway that does not have the service.

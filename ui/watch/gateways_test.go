@@ -2,13 +2,16 @@ package watch
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"aliquot/internal/api"
+	"aliquot/ui/view"
 	"aliquot/ui/wirefake"
 )
 
@@ -114,5 +117,57 @@ func TestMadeUpServicesAreNotKept(t *testing.T) {
 	w.readSplits(t.Context())
 	if len(w.splits) != 0 || len(w.followed) != 0 || len(w.since) != 0 {
 		t.Errorf("nobody looks, and kept are splits %d, followed %d", len(w.splits), len(w.followed))
+	}
+}
+
+// What a gateway answers that is not one, or is broken, counts for nothing and stops nothing.
+func TestGatewaysThatAnswerNonsense(t *testing.T) {
+	point := func(at int64) string { return fmt.Sprintf(`{"time":%d,"queued":7}`, at) }
+	now := time.Now().Unix()
+	for what, answers := range map[string]struct{ services, concurrency, latency string }{
+		"nothing":        {},
+		"another page":   {services: "<html>"},
+		"no list":        {services: `{"service":"chat"}`},
+		"other types":    {services: `[{"service":"chat","queued":"many","active":{"t4":1000}},{"service":"more"}]`},
+		"null":           {services: "null", concurrency: "null", latency: "null"},
+		"null in lists":  {services: `[{"service":"chat","active":null,"replicas":[{}]}]`, concurrency: `{"series":[{}]}`, latency: `{"series":[{"total":null}]}`},
+		"absurd seconds": {services: "[]", concurrency: `{"series":[` + point(-5) + "," + point(math.MinInt64) + "," + point(math.MaxInt64) + "," + point(now+1e6) + `]}`, latency: fmt.Sprintf(`{"series":[{"time":%d},{"time":-7}]}`, math.MaxInt64)},
+		"no sketches":    {services: "[]", concurrency: "{}", latency: fmt.Sprintf(`{"series":[{"time":%d,"total":"AAECAw=="}]}`, now-1)},
+		"without an end": {services: strings.Repeat("[", 1<<20)},
+	} {
+		c := wirefake.Start()
+		c.Services = []api.Service{{Service: "chat", Active: map[string]int{"t4": 1}}}
+		c.Series["chat"] = []api.Point{{Time: now - 1, Queued: 3}}
+		n, _, err := c.Clients()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hostile := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case strings.HasSuffix(r.URL.Path, "/concurrency"):
+				fmt.Fprint(w, answers.concurrency)
+			case strings.HasSuffix(r.URL.Path, "/latency"):
+				fmt.Fprint(w, answers.latency)
+			default:
+				fmt.Fprint(w, answers.services)
+			}
+		}))
+		w := New(Options{Nomad: n, Gateways: []string{strings.TrimPrefix(c.Server.URL, "http://"), strings.TrimPrefix(hostile.URL, "http://")}})
+		leave := w.Follow("service", "chat")
+		w.readGateways(t.Context())
+		if len(w.services) != 1 || w.services[0].Active["t4"] != 1 {
+			t.Errorf("%s: %+v", what, w.services)
+		}
+		if newest := w.memory["chat"].Newest(); newest < now || newest > time.Now().Unix() {
+			t.Errorf("%s: the newest second is %d, now is %d", what, newest, now)
+		}
+		for _, after := range []int64{0, -1, math.MinInt64, math.MaxInt64} { // a browser says it
+			if s := w.Series("chat", after); len(s.Time) > view.Depth {
+				t.Errorf("%s: %d seconds after %d", what, len(s.Time), after)
+			}
+		}
+		leave()
+		hostile.Close()
+		c.Server.Close()
 	}
 }

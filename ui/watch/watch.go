@@ -162,6 +162,7 @@ func (w *Watch) Series(service string, after int64) view.Series {
 		m = &view.Memory{}
 	}
 	now := time.Now()
+	after = min(after, now.Unix()) // a browser says it
 	last := m.Last()
 	until := max(last, now.Unix()-patience)
 	if last < now.Unix()-patience && now.Sub(w.since[service]) < patience*time.Second {
