@@ -54,9 +54,8 @@ func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
-	v := s.find(r.PathValue("service"))
+	v := s.known(w, r.PathValue("service"))
 	if v == nil {
-		http.Error(w, "no such service", http.StatusNotFound)
 		return
 	}
 	window, ok := windowOf(w, r)
@@ -139,7 +138,14 @@ func (p *plan) priorityName(priority int) string {
 	return ""
 }
 
-func (s *Server) find(name string) *service { return s.plan.Load().find(name) }
+// known finds a service by its name, and answers a request for one that there is not.
+func (s *Server) known(w http.ResponseWriter, name string) *service {
+	v := s.plan.Load().find(name)
+	if v == nil {
+		http.Error(w, "no such service", http.StatusNotFound)
+	}
+	return v
+}
 
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")

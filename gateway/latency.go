@@ -84,9 +84,8 @@ func (l *latencies) last(now time.Time, window time.Duration) []api.Latency {
 
 // serveLatency answers the latencies of one service.
 func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
-	v := s.find(r.PathValue("service"))
+	v := s.known(w, r.PathValue("service"))
 	if v == nil {
-		http.Error(w, "no such service", http.StatusNotFound)
 		return
 	}
 	window, ok := windowOf(w, r)

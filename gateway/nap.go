@@ -64,9 +64,8 @@ func (p *nap) leave(now time.Time) {
 
 // serveAwake is told how many replicas are enough.
 func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
-	v := s.find(r.PathValue("service"))
+	v := s.known(w, r.PathValue("service"))
 	if v == nil {
-		http.Error(w, "no such service", http.StatusNotFound)
 		return
 	}
 	if v.nights == nil {

@@ -52,7 +52,8 @@ func (p *plan) find(name string) *service {
 func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 	p := &plan{config: c, routes: match.NewTable(c.Services), tenants: tenants{c.Tenants}}
 	for _, sc := range c.Services {
-		if was := old.find(sc.Name); was != nil && len(c.Priorities) == len(old.config.Priorities) && continues(was.config, sc) {
+		was := old.find(sc.Name)
+		if was != nil && len(c.Priorities) == len(old.config.Priorities) && continues(was.config, sc) {
 			kept := *was
 			kept.config = sc
 			p.services = append(p.services, &kept)
@@ -65,6 +66,9 @@ func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 		v, err := s.newService(sc, c, source)
 		if err != nil {
 			return nil, err
+		}
+		if was != nil {
+			v.remembered = was.remembered
 		}
 		p.services = append(p.services, v)
 	}

@@ -3,36 +3,16 @@ package gateway
 import (
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"aliquot/gateway/recent"
 	"aliquot/internal/api"
 )
 
-// memory has what is remembered of each service, over every reload.
-type memory struct {
-	mu sync.Mutex
-	of map[string]*remembered
-}
-
+// remembered is what is kept of a service, over every reload in which the service stays.
 type remembered struct {
 	requests  recent.Requests
 	latencies latencies
-}
-
-func (m *memory) service(name string) *remembered {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	r := m.of[name]
-	if r == nil {
-		r = &remembered{}
-		if m.of == nil {
-			m.of = map[string]*remembered{}
-		}
-		m.of[name] = r
-	}
-	return r
 }
 
 // count adds a request that was served to the latencies of its service.
@@ -103,9 +83,8 @@ func (x *exchange) spent(q *api.Request, took time.Duration) {
 func (s *Server) serveRequests(w http.ResponseWriter, r *http.Request) {
 	services := s.plan.Load().services
 	if name := r.FormValue("service"); name != "" {
-		v := s.find(name)
+		v := s.known(w, name)
 		if v == nil {
-			http.Error(w, "no such service", http.StatusNotFound)
 			return
 		}
 		services = []*service{v}

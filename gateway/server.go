@@ -66,7 +66,6 @@ type Server struct {
 	plan       atomic.Pointer[plan]
 	metrics    *metrics
 	accounts   *accounts
-	memory     memory
 	access     *accessLog
 	log        *slog.Logger
 	quiet      *log.Logger

@@ -30,7 +30,7 @@ type coldStarts struct {
 
 	mu      sync.Mutex
 	learned map[string]map[string]api.ColdStart // by service and class
-	firsts  map[[2]string]mean                  // by service and class
+	firsts  map[string]map[string]mean          // likewise
 }
 
 // mean is that of first answers, in seconds.
@@ -38,7 +38,7 @@ type mean struct{ sum, n float64 }
 
 func newColdStarts() *coldStarts {
 	return &coldStarts{
-		learned: map[string]map[string]api.ColdStart{}, firsts: map[[2]string]mean{},
+		learned: map[string]map[string]api.ColdStart{}, firsts: map[string]map[string]mean{},
 		seconds: prometheus.NewDesc("aliquot_gateway_cold_start_seconds", "95th percentile of the time from a replica's placement until it is healthy, learned.", []string{"service", "class"}, nil),
 		part:    prometheus.NewDesc("aliquot_gateway_cold_start_part_seconds", "Mean of a part of that time, and of the first answer.", []string{"service", "class", "part"}, nil),
 	}
@@ -48,8 +48,12 @@ func newColdStarts() *coldStarts {
 func (c *coldStarts) answered(service, class string, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	m := c.firsts[[2]string{service, class}]
-	c.firsts[[2]string{service, class}] = mean{m.sum + took.Seconds(), m.n + 1}
+	of := c.firsts[service]
+	if of == nil {
+		of = map[string]mean{}
+		c.firsts[service] = of
+	}
+	of[class] = mean{of[class].sum + took.Seconds(), of[class].n + 1}
 }
 
 // of is what is known of a service, by class; nil for nothing.
@@ -61,16 +65,13 @@ func (c *coldStarts) of(service string) map[string]api.ColdStart {
 		known.Parts = maps.Clone(known.Parts)
 		out[class] = known
 	}
-	for key, m := range c.firsts {
-		if key[0] != service {
-			continue
-		}
-		one := out[key[1]]
+	for class, m := range c.firsts[service] {
+		one := out[class]
 		if one.Parts == nil {
 			one.Parts = map[string]float64{}
 		}
 		one.Parts[firstAnswer] = m.sum / m.n
-		out[key[1]] = one
+		out[class] = one
 	}
 	if len(out) == 0 {
 		return nil
@@ -84,7 +85,7 @@ func (c *coldStarts) keep(read map[string]map[string]api.ColdStart, present map[
 	defer c.mu.Unlock()
 	maps.Copy(c.learned, read)
 	maps.DeleteFunc(c.learned, func(service string, _ map[string]api.ColdStart) bool { return !present[service] })
-	maps.DeleteFunc(c.firsts, func(key [2]string, _ mean) bool { return !present[key[0]] })
+	maps.DeleteFunc(c.firsts, func(service string, _ map[string]mean) bool { return !present[service] })
 }
 
 // keepStarts reads what is learned of starts until the context ends.
@@ -118,8 +119,8 @@ func (c *coldStarts) Collect(ch chan<- prometheus.Metric) {
 	for service := range c.learned {
 		services[service] = true
 	}
-	for key := range c.firsts {
-		services[key[0]] = true
+	for service := range c.firsts {
+		services[service] = true
 	}
 	c.mu.Unlock()
 	for service := range services {

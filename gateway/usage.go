@@ -70,8 +70,7 @@ func (a *accounts) list(service string) []api.TenantUsage {
 
 func (s *Server) serveUsage(w http.ResponseWriter, r *http.Request) {
 	service := r.FormValue("service")
-	if service != "" && s.find(service) == nil {
-		http.Error(w, "no such service", http.StatusNotFound)
+	if service != "" && s.known(w, service) == nil {
 		return
 	}
 	writeJSON(w, api.Usage{Since: s.accounts.since, Usage: s.accounts.list(service)})
