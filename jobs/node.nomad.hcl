@@ -17,7 +17,7 @@
 variable "command" {
   description = "Path of the aliquot program on the nodes."
   type        = string
-  default     = "/usr/bin/aliquot"
+  default     = "/usr/local/bin/aliquot"
 }
 
 variable "consul" {

@@ -73,6 +73,7 @@ func (w *world) step(m *machine, before, after bool, fault error) Verb {
 	}
 	w.log = append(w.log, fmt.Sprintf("%s %s %s", m.id, s.Phase, verb))
 	if before {
+		m.state = m.state.Restarted(w.now)
 		return verb
 	}
 	err := fault
@@ -80,9 +81,11 @@ func (w *world) step(m *machine, before, after bool, fault error) Verb {
 		err = w.act(m, verb, v)
 	}
 	w.most = max(w.most, len(w.slots.Holders))
-	if !after {
-		m.state = m.state.After(verb, err, w.now)
+	if after {
+		m.state = m.state.Restarted(w.now)
+		return verb
 	}
+	m.state = m.state.After(verb, err, w.now)
 	return verb
 }
 
