@@ -126,7 +126,7 @@ func (b *batch) next() (at time.Duration, busy bool) {
 		return 0, false
 	}
 	// Rounded up, so that it has ended then.
-	return b.at + time.Duration(math.Ceil(max(0, seconds)*1e9)), true
+	return b.at + lasting(math.Ceil(max(0, seconds)*1e9)), true
 }
 
 // turn ends what has ended at the present time: the reading of one prompt, which began

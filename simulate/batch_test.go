@@ -128,3 +128,32 @@ func (c *counting) Decide(o Observation) []int {
 	}
 	return c.PolicyScaler.Decide(o)
 }
+
+// Lengths that no clock holds end a replay a day after the last arrival, and what is as
+// long as usual is served meanwhile.
+func TestWhatNeverEndsEndsTheReplay(t *testing.T) {
+	slots := []Class{{Name: "gpu", Slots: 2, Speed: 1e-300, Initial: 1}}
+	model := ServiceModel{PerInputToken: time.Hour, PerOutputToken: time.Hour}
+	pair := Class{Name: "h100", Speed: 1, Slots: 1, Initial: 2, Curve: &engineCurve}
+	two := func(trace ...Request) Result {
+		return Run(Config{Classes: []Class{pair}}, trace, fixed{counts: []int{2}})
+	}
+	for name, r := range map[string]Result{
+		"an answer": two(tokens(0, 1, 1e9), tokens(5, 100, 100)),
+		"a prompt":  two(tokens(0, 100, 100), tokens(5, 1e9, 1)),
+		"a service": Run(Config{Classes: slots}, []Request{{Service: model.Time(1e9, 1e9)}, {At: 5 * time.Second}}, fixed{counts: []int{1}}),
+	} {
+		if end := 24*time.Hour + 5*time.Second; r.Length < end || r.Length > end+2*time.Second {
+			t.Errorf("%s: the replay ends after %v, want %v", name, r.Length, end)
+		}
+		served := 0
+		for _, at := range r.Ends {
+			if at > 0 {
+				served++
+			}
+		}
+		if name != "a service" && served != 1 {
+			t.Errorf("%s: %d requests are served, want 1", name, served)
+		}
+	}
+}

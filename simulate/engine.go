@@ -266,9 +266,17 @@ func (e *engine) dispatch() {
 		i := e.queue[0]
 		e.queue = e.queue[1:]
 		e.begin(i, best)
-		service := time.Duration(float64(e.trace[i].Service) / e.cfg.Classes[best.class].Speed)
+		service := lasting(float64(e.trace[i].Service) / e.cfg.Classes[best.class].Speed)
 		e.push(event{at: e.now + service, kind: eventDone, replica: best})
 	}
+}
+
+// never is longer than any replay: a trace has 1e8 s at most, and a day follows it.
+const never = 1e9 * time.Second
+
+// lasting is a time of so many nanoseconds, at most never, so that no clock overflows.
+func lasting(nanoseconds float64) time.Duration {
+	return time.Duration(min(nanoseconds, float64(never)))
 }
 
 // begin gives a request to a replica.

@@ -35,7 +35,7 @@ func DefaultServiceModel() ServiceModel {
 
 // Time returns the service time of a request.
 func (m ServiceModel) Time(inputTokens, outputTokens int) time.Duration {
-	return time.Duration(inputTokens)*m.PerInputToken + time.Duration(outputTokens)*m.PerOutputToken
+	return lasting(float64(inputTokens)*float64(m.PerInputToken) + float64(outputTokens)*float64(m.PerOutputToken))
 }
 
 var traceColumns = []string{"arrival_s", "input_tokens", "output_tokens"}
