@@ -206,12 +206,12 @@ func (d defrag) stays(a *nomad.Allocation, why string, err error) error {
 
 // await waits for as many healthy ones as before, the stopped one aside.
 func (d defrag) await(ctx context.Context, m account.Move, before map[string]string) error {
-	ctx, cancel := context.WithTimeout(ctx, d.timeout)
+	waiting, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	look := time.NewTicker(500 * time.Millisecond)
 	defer look.Stop()
 	for {
-		now, err := d.healthy(ctx, m.Allocation)
+		now, err := d.healthy(waiting, m.Allocation)
 		if err == nil && now[m.Allocation.ID] == "" && len(now) >= len(before) {
 			for id, node := range now {
 				if before[id] == "" {
@@ -222,8 +222,12 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 		}
 		select {
 		case <-look.C:
-		case <-ctx.Done():
-			return fmt.Errorf("allocation %.8s of %s was stopped, and its successor is not healthy within %s; see nomad job status %s", m.Allocation.ID, m.Allocation.JobID, d.timeout, m.Allocation.JobID)
+		case <-waiting.Done():
+			why := fmt.Sprintf("its successor is not healthy within %s", d.timeout)
+			if ctx.Err() != nil {
+				why = "the command was interrupted before its successor was healthy"
+			}
+			return fmt.Errorf("allocation %.8s of %s was stopped, and %s; see nomad job status %s", m.Allocation.ID, m.Allocation.JobID, why, m.Allocation.JobID)
 		}
 	}
 }
