@@ -146,8 +146,8 @@ func TestManySmallFiles(t *testing.T) {
 	}
 }
 
-// A repository whose list takes longer than a client waits is listed once: who asks is told
-// to come again, and finds it.
+// A repository whose list takes longer than a client waits is listed once: clients get an
+// error that asks them to try again, and later the list.
 func TestALongListGoesOn(t *testing.T) {
 	hub := startHub(t)
 	qwen(hub)
@@ -254,4 +254,43 @@ func TestAListWithoutEnd(t *testing.T) {
 		}
 		return strings.Contains(err.Error(), "more than 1000 pages")
 	})
+}
+
+// Of models that were evicted, and of all but the last that failed, nothing stays in memory.
+func TestJobsThatAreOverAreFew(t *testing.T) {
+	hub := startHub(t)
+	files := map[string]hubtest.File{}
+	const many = 60
+	for i := range many {
+		files[fmt.Sprintf("part-%d", i)] = hubtest.File{Body: hubtest.Bytes(uint64(i), 1<<20), LFS: true}
+	}
+	hub.Push("Qwen/Qwen3", "main", files)
+	conf := settings(t, hub.URL)
+	conf.Capacity = 10 << 20
+	n := begin(t, conf)
+	for _, c := range []struct {
+		state string
+		most  int
+	}{{cacheapi.Failed, 51}, {cacheapi.Whole, 11}} {
+		hub.Set(func(h *hubtest.Hub) { h.Corrupt = c.state == cacheapi.Failed })
+		for i := range many {
+			m, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model, Include: []string{fmt.Sprintf("part-%d", i)}, Wait: 60})
+			if err != nil || m.State != c.state {
+				t.Fatalf("%+v, %v", m, err)
+			}
+		}
+		s, err := n.api.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := 0
+		for _, m := range s.Models {
+			if m.State == c.state {
+				count++
+			}
+		}
+		if count == 0 || count > c.most {
+			t.Errorf("%d of %d jobs that ended as %s are kept", count, many, c.state)
+		}
+	}
 }

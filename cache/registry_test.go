@@ -22,8 +22,8 @@ import (
 	"aliquot/cache/hubtest"
 )
 
-// registryServer is a registry that keeps account of what was read, asks for a name and a
-// password of some repositories, and fails when it is told to.
+// registryServer is a registry that counts the bytes it sends, asks for a name and a password
+// for some repositories, and fails on demand.
 type registryServer struct {
 	*httptest.Server
 	handler http.Handler

@@ -26,8 +26,8 @@ const (
 	secretKey = "a-secret-key-of-the-test"
 )
 
-// bucketServer is a server of S3 that asks for signatures, keeps account of what was read,
-// and fails when it is told to.
+// bucketServer is a server of S3 that asks for signatures, counts the bytes it sends, and
+// fails on demand.
 type bucketServer struct {
 	*httptest.Server
 	backend gofakes3.Backend

@@ -2,15 +2,21 @@ package cache
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot/cache/certtest"
 	"aliquot/cache/config"
 	"aliquot/cache/hubtest"
+	"aliquot/cache/snapshots"
 	"aliquot/internal/cacheapi"
 )
 
@@ -117,5 +123,43 @@ func TestSnapshotsThatAreNone(t *testing.T) {
 	}
 	if _, code := snapshot(t, n, key); code != http.StatusNotFound {
 		t.Errorf("answered with %d", code)
+	}
+}
+
+// A peer that begins to send a snapshot and then says nothing more is left for the next one.
+func TestAPeerThatStopsInASnapshot(t *testing.T) {
+	n := begin(t, settings(t, startHub(t).URL))
+	key, archive := strings.Repeat("a1", 32), hubtest.Bytes(7, 1<<20)
+	peer := func(sent int) *httptest.Server {
+		s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(len(archive)))
+			_, _ = w.Write(archive[:sent])
+			if r.Method == http.MethodGet && sent < len(archive) {
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+			}
+		}))
+		t.Cleanup(s.Close)
+		return s
+	}
+	hangs, sends := peer(1000), peer(len(archive))
+	pool := x509.NewCertPool()
+	pool.AddCert(hangs.Certificate())
+	pool.AddCert(sends.Certificate())
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}}
+	t.Cleanup(client.CloseIdleConnections)
+	for _, last := range []*httptest.Server{hangs, sends} {
+		shelf := &snapshots.Shelf{
+			Store: n.store, Log: n.Daemon.log, Client: client, Count: func(string) {}, Stall: 100 * time.Millisecond,
+			Peers: func() (string, []string) {
+				return "", []string{strings.TrimPrefix(hangs.URL, "https://"), strings.TrimPrefix(last.URL, "https://")}
+			},
+		}
+		if err := shelf.Bring(t.Context(), []string{key}); (err == nil) != (last == sends) {
+			t.Errorf("%v", err)
+		}
+	}
+	if n.store.View(snapshots.View(key)) == "" || !strings.Contains(n.log.String(), "sent nothing for too long") {
+		t.Error("the snapshot is not here, or nothing is said of the peer")
 	}
 }

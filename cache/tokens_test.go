@@ -19,7 +19,7 @@ import (
 	"aliquot/internal/cacheapi"
 )
 
-// Without TLS the node's own token is not used for who asks as a peer.
+// Without TLS the node's own token is not used for peers.
 func TestTheNodesTokenIsNotForStrangers(t *testing.T) {
 	hub := startHub(t)
 	sha := qwen(hub)

@@ -1,6 +1,6 @@
 // Package hubtest stands in for the Hugging Face Hub on the wire, for tests and
 // benchmarks: repositories of made-up files, signed URLs, and the ways in which the
-// real one fails. It keeps account of what was read.
+// real one fails. It counts the bytes of files that it sends.
 package hubtest
 
 import (

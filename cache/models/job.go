@@ -74,6 +74,7 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	defer l.mu.Unlock()
 	j := l.jobs[view.Name]
 	if j == nil || j.failed() || j.gone() {
+		l.prune()
 		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(), done: make(chan struct{})}
 		l.jobs[view.Name] = j
 		run, end := context.WithCancelCause(context.WithoutCancel(ctx))

@@ -11,7 +11,8 @@ import (
 	"aliquot/internal/cacheapi"
 )
 
-// Models lists the models that were asked for since the start.
+// Models lists the models that were asked for since the start and are here, on their way or
+// among the last that failed.
 func (l *Library) Models() []cacheapi.Model {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -23,6 +24,27 @@ func (l *Library) Models() []cacheapi.Model {
 		return cmp.Or(cmp.Compare(a.Model, b.Model), cmp.Compare(a.Revision, b.Revision))
 	})
 	return all
+}
+
+// mostFailed bounds the failed jobs that are kept, for their statuses.
+const mostFailed = 50
+
+// prune forgets the jobs whose models were evicted, and the oldest of those that failed: each
+// holds the list of a repository's files. The caller holds the lock.
+func (l *Library) prune() {
+	var failed []string
+	for name, j := range l.jobs {
+		switch {
+		case j.gone():
+			delete(l.jobs, name)
+		case j.Status().State == cacheapi.Failed:
+			failed = append(failed, name)
+		}
+	}
+	slices.SortFunc(failed, func(a, b string) int { return l.jobs[a].started.Compare(l.jobs[b].started) })
+	for _, name := range failed[:max(0, len(failed)-mostFailed)] {
+		delete(l.jobs, name)
+	}
 }
 
 // Held lists the names of the models that are whole on this node, whoever asked for them.

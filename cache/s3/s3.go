@@ -132,7 +132,7 @@ func (f *Face) buckets(w http.ResponseWriter) error {
 	}{Buckets: []bucket{{HubBucket, stamp(time.Unix(0, 0))}}})
 }
 
-// found is an object with what clients are told of it.
+// found is an object with its ETag and time of change for clients.
 type found struct {
 	target   fetch.Target
 	etag     string

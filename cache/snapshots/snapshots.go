@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +52,8 @@ type Shelf struct {
 	// Sent accounts for bytes that go to a peer, and waits as long as the bound on them
 	// asks for.
 	Sent func(ctx context.Context, n int) error
+	// Stall is how long a peer may send nothing of a snapshot; 0 for 30 s.
+	Stall time.Duration
 }
 
 // errors of a Shelf.
@@ -140,20 +141,6 @@ func (s *Shelf) ask(ctx context.Context, method, peer, key string) (*http.Respon
 		return nil, fmt.Errorf("the peer answers %s", res.Status)
 	}
 	return res, nil
-}
-
-// bring copies a peer's snapshot into the store.
-func (s *Shelf) bring(ctx context.Context, peer, key string) error {
-	res, err := s.ask(ctx, http.MethodGet, peer, key)
-	if err != nil {
-		return err
-	}
-	defer res.Body.Close()
-	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), res.Body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
-	if errors.Is(err, errThere) {
-		return nil // somebody else brought it
-	}
-	return err
 }
 
 // put makes an archive of size bytes the snapshot of a key; want is the ID that it must

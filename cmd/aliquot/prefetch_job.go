@@ -102,8 +102,8 @@ func imagesOf(config map[string]any, vendor string) (images []string, err error)
 	if len(names) == 0 {
 		names = append(names, base)
 	}
-	// What Nomad fills in on the node, and what the engine pulls anew at each start, cannot
-	// be brought there before.
+	// The node cannot have beforehand what Nomad fills in there, or what the engine pulls at
+	// each start.
 	return slices.DeleteFunc(names, func(n string) bool { return n == "" || strings.Contains(n, "${") || !pinned(n) }), nil
 }
 

@@ -18,7 +18,7 @@ func TestItemsOfAJob(t *testing.T) {
 			task("aliquot", map[string]any{"models": []any{"hf://a/b", "hf://a/c@v1"}, "image": "vllm/vllm-openai:v1", "compile_cache": true}),
 			task("docker", map[string]any{"models": []any{"hf://a/d"}, "image": "x:1"}), {Driver: "aliquot"},
 		}},
-		{Tasks: []*nomad.Task{task("aliquot", map[string]any{"models": []any{"hf://a/b", 5}, "image": "latest/is/pulled/anew"}), task("aliquot", map[string]any{"models": "hf://a/e", "image": "${attr.x}:1"})}},
+		{Tasks: []*nomad.Task{task("aliquot", map[string]any{"models": []any{"hf://a/b", 5}, "image": "always/pulled"}), task("aliquot", map[string]any{"models": "hf://a/e", "image": "${attr.x}:1"})}},
 	}}
 	want := []string{"hf://a/b@main", "hf://a/c@v1", "image://vllm/vllm-openai:v1", "compiled://team/chat"}
 	if got, err := itemsOf(job, ""); err != nil || !slices.Equal(got, want) {

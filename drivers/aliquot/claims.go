@@ -37,8 +37,8 @@ func claimOf(task string, g gpu.Grant) claim {
 }
 
 // excess says which GPU one more claim would take beyond its whole, and who has the
-// rest. "" where it fits. Nomad's account cannot see it: slices of a GPU that was cut
-// anew are other devices than those that a running task holds of it.
+// rest. "" where it fits. Nomad's account cannot see it: slices of a GPU that was
+// divided again are other devices than those that a running task holds of it.
 func excess(held []claim, more claim) string {
 	const rounding = 1e-9
 	for id, part := range more.parts {

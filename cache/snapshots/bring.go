@@ -1,0 +1,51 @@
+package snapshots
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"aliquot/internal/cacheapi"
+)
+
+// peerStall is a shelf's Stall: a peer whose uploads are bounded sends to others between two
+// pieces.
+const peerStall = 30 * time.Second
+
+var errStall = errors.New("the peer sent nothing for too long")
+
+// bring copies a peer's snapshot into the store.
+func (s *Shelf) bring(ctx context.Context, peer, key string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	res, err := s.ask(ctx, http.MethodGet, peer, key)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	body := patientReader{res.Body, cmp.Or(s.Stall, peerStall), func() { cancel(errStall) }}
+	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
+	if errors.Is(err, errThere) {
+		return nil // somebody else brought it
+	}
+	if err != nil && context.Cause(ctx) != nil {
+		err = context.Cause(ctx)
+	}
+	return err
+}
+
+// patientReader gives up on a reader that brings nothing for a time.
+type patientReader struct {
+	io.Reader
+	patience time.Duration
+	giveUp   func()
+}
+
+func (r patientReader) Read(p []byte) (int, error) {
+	defer time.AfterFunc(r.patience, r.giveUp).Stop()
+	return r.Reader.Read(p)
+}
