@@ -56,11 +56,11 @@ func EventsOf(f Facts) Events {
 	}
 	old := f.At.Add(-eventsKept)
 	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.At.Before(old) })
+	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
+	out.Events = out.Events[:min(len(out.Events), mostEvents)]
 	for i := range out.Events {
 		out.Events[i].Remedy = remedyOf(out.Events[i].Text)
 	}
-	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
-	out.Events = out.Events[:min(len(out.Events), mostEvents)]
 	return out
 }
 

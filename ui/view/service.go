@@ -92,8 +92,9 @@ type ChangeRow struct {
 // ServicesOf makes the list of all services.
 func ServicesOf(f Facts) Services {
 	out := Services{Sources: f.Sources, Services: []Brief{}}
+	stands := Stands(f)
 	for _, s := range f.Services {
-		out.Services = append(out.Services, brief(s, stand(f, s)))
+		out.Services = append(out.Services, brief(s, stands[s.Name]))
 	}
 	return out
 }
@@ -108,11 +109,12 @@ func ServiceOf(f Facts, name string) OneService {
 	s := f.Services[i]
 	out.Found, out.Tokens, out.Gateways = true, s.Tokens, s.Gateways
 	out.Waits = append(out.Waits, s.Waits...)
-	stands := stand(f, s)
+	fleet := fleetOf(f)
+	groups, starting := fleet.of(s)
+	stands := standsOf(s, starting)
 	out.Brief = brief(s, stands)
 	out.Classes = classRows(s, stands, f.Splits[name], f.Served[name])
-	out.Replicas = replicaRows(f, s)
-	groups := groupsOf(f, s)
+	out.Replicas = replicaRows(fleet, s, starting)
 	for g := range groups {
 		if !slices.Contains(out.Jobs, g.job) {
 			out.Jobs = append(out.Jobs, g.job)
@@ -142,64 +144,6 @@ func brief(s Service, stands map[string]Stand) Brief {
 		b.Output = float64(s.Tokens.Output) / 60
 	}
 	return b
-}
-
-type group struct{ namespace, job, name string }
-
-// groupsOf are the groups whose allocations serve, or are scaled for it.
-func groupsOf(f Facts, s Service) map[group]bool {
-	out := map[group]bool{}
-	for _, p := range f.Policies {
-		if p.Service == s.Name {
-			out[group{p.Namespace, p.Job, p.Group}] = true
-		}
-	}
-	serves := map[string]bool{}
-	for _, r := range s.Replicas {
-		serves[allocOf(r.ID)] = true
-	}
-	for _, a := range f.Allocs {
-		if serves[a.ID] {
-			out[group{a.Namespace, a.Job, a.Group}] = true
-		}
-	}
-	return out
-}
-
-// starting are the allocations of a service that do not serve yet.
-func starting(f Facts, s Service) []Alloc {
-	serves := map[string]bool{}
-	for _, r := range s.Replicas {
-		serves[allocOf(r.ID)] = true
-	}
-	groups := groupsOf(f, s)
-	var out []Alloc
-	for _, a := range f.Allocs {
-		if a.Desired == "run" && (a.Client == "pending" || a.Client == "running") && !serves[a.ID] && groups[group{a.Namespace, a.Job, a.Group}] {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// Stands counts the replicas of a service by class.
-func Stands(f Facts, s Service) map[string]Stand { return stand(f, s) }
-
-func stand(f Facts, s Service) map[string]Stand {
-	out := map[string]Stand{}
-	for _, r := range s.Replicas {
-		st := out[r.Class]
-		if state(r) == "ready" {
-			st.Ready++
-		}
-		out[r.Class] = st
-	}
-	for _, a := range starting(f, s) {
-		st := out[a.Class]
-		st.Starting++
-		out[a.Class] = st
-	}
-	return out
 }
 
 func state(r api.Replica) string {
@@ -282,22 +226,20 @@ func routed(split map[string]float64) map[string]float64 {
 	return out
 }
 
-func replicaRows(f Facts, s Service) []ReplicaRow {
-	allocs := map[string]Alloc{}
-	for _, a := range f.Allocs {
-		allocs[a.ID] = a
-	}
+func replicaRows(l *fleet, s Service, starting []*Alloc) []ReplicaRow {
 	out := []ReplicaRow{}
 	for _, r := range s.Replicas {
-		a := allocs[allocOf(r.ID)]
+		a := l.allocs[allocOf(r.ID)]
+		if a == nil {
+			a = &Alloc{}
+		}
 		out = append(out, ReplicaRow{
 			ID: r.ID, Alloc: a.ID, Node: a.Node, Class: r.Class, Slices: r.Slices, Slots: r.Slots, Active: r.Active,
 			Rate: r.Rate, KV: r.KV, Held: r.InFlight, State: state(r),
 		})
 	}
-	for _, a := range starting(f, s) {
-		created := a.Created
-		out = append(out, ReplicaRow{ID: a.ID, Alloc: a.ID, Node: a.Node, Class: a.Class, Slices: a.Slices, State: "starting", Since: &created, Text: lastText(a)})
+	for _, a := range starting {
+		out = append(out, ReplicaRow{ID: a.ID, Alloc: a.ID, Node: a.Node, Class: a.Class, Slices: a.Slices, State: "starting", Since: &a.Created, Text: lastText(a)})
 	}
 	slices.SortFunc(out, func(a, b ReplicaRow) int {
 		return cmp.Or(strings.Compare(a.Class, b.Class), strings.Compare(a.Alloc, b.Alloc), strings.Compare(a.ID, b.ID))
@@ -305,7 +247,7 @@ func replicaRows(f Facts, s Service) []ReplicaRow {
 	return out
 }
 
-func lastText(a Alloc) string {
+func lastText(a *Alloc) string {
 	if n := len(a.Events); n > 0 {
 		return a.Events[n-1].Text
 	}

@@ -77,8 +77,8 @@ func (w *Watch) readGateways(ctx context.Context) {
 	w.services = services
 	f := view.Facts{Allocs: w.shown, Policies: w.policies, Services: services}
 	now := time.Now().Unix()
-	for _, s := range services {
-		w.memoryOf(s.Name).Count(now, view.Stands(f, s))
+	for name, by := range view.Stands(f) {
+		w.memoryOf(name).Count(now, by)
 	}
 	followed := w.followedServices()
 	maps.DeleteFunc(w.served, func(name string, _ map[string]int) bool { return !slices.Contains(followed, name) })

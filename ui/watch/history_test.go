@@ -2,7 +2,9 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -91,6 +93,24 @@ func TestHistoryWithoutAnAnswer(t *testing.T) {
 			t.Errorf("%s: no error", what)
 		}
 		s.Close()
+	}
+}
+
+// A Prometheus that accepts questions and never answers is left when the time is up.
+func TestHistoryOfAHungPrometheus(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body) // so that the server sees when the client leaves
+		cancel()
+		<-r.Context().Done()
+	}))
+	defer s.Close()
+	h, err := NewHistory(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Of(ctx, "chat", 600, time.Now()); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
 	}
 }
 
