@@ -154,6 +154,11 @@ func TestFactsOfAHost(t *testing.T) {
 	if err != nil || strings.Contains(out, "secret") || !strings.Contains(out, "DEBIAN_FRONTEND=noninteractive") {
 		t.Errorf("%q, %v", out, err)
 	}
+	// What is not understood is an error, and no host without packages.
+	r.must(r.Write("usr/local/sbin/dpkg-query", "#!/bin/sh\necho 'hi  nvidia-smi'\n"))
+	if _, err := inventory.Read(t.Context(), r.Root, false); err == nil || !strings.Contains(err.Error(), `dpkg-query printed "hi  nvidia-smi`) {
+		t.Errorf("%v", err)
+	}
 }
 
 func TestUpgradeAndBack(t *testing.T) {
