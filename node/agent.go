@@ -75,17 +75,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	if a.state, err = a.load(); err != nil {
+	if err := a.begin(ctx); ctx.Err() != nil {
+		return nil
+	} else if err != nil {
 		return err
-	}
-	a.state = a.state.Restarted(time.Now())
-	if err := a.giveBack(ctx); err != nil {
-		a.log.Warn("GPUs may still be withheld", "error", err)
-	}
-	if a.conf.NodeID == "" {
-		if a.conf.NodeID, err = ownNode(ctx, a.nomad); err != nil {
-			return err
-		}
 	}
 	a.log.Info("looking after the driver", "node", a.conf.NodeID, "phase", a.state.Phase)
 	trouble := ""
@@ -111,6 +104,22 @@ func (a *Agent) Run(ctx context.Context) error {
 		case <-time.After(a.conf.Interval):
 		}
 	}
+}
+
+// begin goes on where an agent before this one was.
+func (a *Agent) begin(ctx context.Context) error {
+	state, err := a.load()
+	if err != nil {
+		return err
+	}
+	a.state = state.Restarted(time.Now())
+	if err := a.giveBack(ctx); err != nil {
+		a.log.Warn("GPUs may still be withheld", "error", err)
+	}
+	if a.conf.NodeID == "" {
+		a.conf.NodeID, err = ownNode(ctx, a.nomad)
+	}
+	return err
 }
 
 // giveBack lets the device plugin go on where an agent before this one stopped it, and

@@ -50,7 +50,9 @@ func TestANomadThatDoesNotAnswer(t *testing.T) {
 		t.Error("a second agent runs on the host")
 	}
 	stop()
-	<-done
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // GPUs that an agent withheld are given back by the next one, also where the state is lost;
