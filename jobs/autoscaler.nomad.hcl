@@ -51,7 +51,7 @@ variable "lock_ttl" {
 }
 
 variable "restart_agent_after" {
-  description = "How long policies may go without an evaluation before the agent is started anew, 0 for never."
+  description = "How long policies may go without an evaluation before the agent is restarted, 0 for never."
   type        = string
   default     = "2m"
 }

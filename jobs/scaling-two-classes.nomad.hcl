@@ -4,7 +4,9 @@
 # Does:   every class is a group with a scaling policy of its own. All policies list the
 #         same classes, so each of them comes to the same plan: the counts that serve the
 #         whole load at the least cost. Load and capacity are counted by the speed that
-#         the gateways measured of each class.
+#         the gateways measured of each class. With an objective among the variable
+#         strategy, a class that has never served is left out of the plan: submit the job
+#         with each class alone in the variable classes first; see docs/scaling.md.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
 
 variable "service" {

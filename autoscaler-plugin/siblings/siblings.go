@@ -18,8 +18,8 @@ import (
 // started, for as long as the agent lives. The agent (v0.5.0) does not start a
 // plugin again whose process is gone, killed for memory for example: it looks
 // healthy, evaluates its policies and can scale nothing. So an agent that has lost
-// one is ended, with a line in its log that says why, and its supervisor starts it
-// anew with all of them.
+// one is ended, with a line in its log that says why, and its supervisor
+// restarts it with all of them.
 func Watch(log hclog.Logger) {
 	if agent := Agent(); agent > 0 {
 		go (&watch{log: log, agent: agent, every: time.Second}).run()
@@ -62,7 +62,7 @@ func (w *watch) run() {
 		if lost == "" || os.Getppid() != w.agent {
 			continue
 		}
-		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, so that it is started anew with all plugins", "plugin", lost)
+		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, so that its supervisor restarts it with all plugins", "plugin", lost)
 		if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
 			w.log.Error("the agent cannot be ended", "error", err)
 		}

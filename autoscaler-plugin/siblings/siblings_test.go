@@ -117,7 +117,7 @@ func TestPluginThatComesBackIsNotLost(t *testing.T) {
 	look(one, 2*patience, "")
 	look(both, 1, "")
 	look(one, patience-1, "")
-	look(both, 1, "") // started anew
+	look(both, 1, "") // restarted
 	look(one, patience-1, "")
 	look(one, 1, "aliquot-apm")
 	look(one, patience-1, "")

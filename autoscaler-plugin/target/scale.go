@@ -27,8 +27,8 @@ const scaleLimit = 10 * time.Second
 // writes the whole job back without looking whether it has changed meanwhile, so
 // that two groups scaled at the same moment could undo each other: the groups of
 // one job take turns here. While a deployment is active nothing is lost:
-// the agent is told that there was nothing to do, and the next evaluation after
-// the deployment decides anew by the demand of that moment.
+// Scale answers that there was nothing to do, and the next evaluation after the
+// deployment decides by the demand of that moment.
 func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err error) {
 	defer guard.Recover(p.log, "Scale", &err)
 	g, err := read(config)

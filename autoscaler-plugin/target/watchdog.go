@@ -20,7 +20,7 @@ const defaultPatience = 2 * time.Minute
 // watchdog ends an agent that has lost its policies. When Nomad's API was away
 // for a moment, the agent (v0.5.0) drops all policies and takes each of them up
 // again only when it is changed: until then it runs, is healthy and scales
-// nothing. Its supervisor, Nomad, starts an ended agent anew.
+// nothing. Its supervisor, Nomad, restarts an agent that ended.
 //
 // An agent has lost its policies when it has evaluated some before, Nomad answers
 // and has policies for this target, and none was evaluated for patience.
@@ -63,7 +63,7 @@ func (w *watchdog) run() {
 		case <-tick.C:
 		}
 		if w.agent > 0 && w.lost() && os.Getppid() == w.agent {
-			w.plugin.log.Error("the agent has evaluated no policy for too long and is ended, so that it is started anew with all policies",
+			w.plugin.log.Error("the agent has evaluated no policy for too long and is ended, so that its supervisor restarts it with all policies",
 				"silence", w.plugin.silence().Round(time.Second).String(), "setting", restartAgentAfter)
 			if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
 				w.plugin.log.Error("the agent cannot be ended", "error", err)

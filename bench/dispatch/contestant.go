@@ -20,7 +20,7 @@ type contestant struct {
 	config func(dir, listen string, f fleet, addresses []string) ([]string, error)
 }
 
-// contestants are the gateway and its strongest peers. Each is told the relative
+// contestants are the gateway and its strongest peers. Each knows the relative
 // speeds of the replicas: the gateway and the weighted ones as weights, HAProxy's
 // queue by the order of its servers.
 func contestants(gateway string) []contestant {

@@ -98,8 +98,9 @@ func (h hardware) known(trace []simulate.Request) learned.Curve {
 	return c
 }
 
-// within is what a replica does of the mean request within the objective, by which the
-// others are told their target; ours takes the tail of the requests into account as well.
+// within is how many mean requests a replica serves at once within the objective, and how
+// many a second. The targets of the other policies follow from it; ours also counts the slower
+// part of the requests.
 func (s service) within(h hardware) (n, rate float64) {
 	return h.known(s.trace).Most(learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
 }

@@ -45,7 +45,9 @@ Options:
                     language models do, and counts follow the objective.
   -curve            With an objective: for each class a file with its engine's curve,
                     as aliquot bench -json writes it, such as
-                    "h100=h100.json,l4=l4.json".
+                    "h100=h100.json,l4=l4.json". The replay knows all curves from
+                    its first second; a real plan leaves a class out until 8 of
+                    its requests were measured.
   -frontier         With an objective: replay for looser and tighter ones, too, and
                     print and plot what each costs. Default false.
   -coldstart        From the decision to start a replica until it serves. Default:
