@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
@@ -13,13 +12,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"aliquot/internal/blob"
 )
@@ -298,37 +293,6 @@ func TestIdlePartialsAreFew(t *testing.T) {
 	}
 }
 
-// A disk that failed once does not keep an object from becoming whole later: what was
-// logged counts, the rest is fetched again.
-func TestAFailureOfTheDiskPasses(t *testing.T) {
-	s := open(t, t.TempDir(), Options{})
-	body, o := contents(15, blob.ChunkSize+5)
-	p, err := s.Partial(o, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, p, body, 0)
-	p.rest() // the chunk is in the log
-	p.mu.Unlock()
-	p.log.Close() // the next line cannot be written
-	write(t, p, body, 1)
-	if err := p.Finish(); !errors.Is(err, os.ErrClosed) {
-		t.Fatalf("without a log: %v", err)
-	}
-	p.Leave()
-	if p, err = s.Partial(o, true); err != nil {
-		t.Fatal(err)
-	}
-	if held := p.Chunks(); !held[0].Held || held[1].Held {
-		t.Errorf("%+v are held, want the first alone", held)
-	}
-	write(t, p, body, 1)
-	if err := p.Finish(); err != nil || !s.Has(o.ID) {
-		t.Errorf("after the failure has passed: %v", err)
-	}
-	p.Closed()
-}
-
 // An evicted object that somebody still reads can be read to its end.
 func TestAnOpenFileOutlivesItsRemoval(t *testing.T) {
 	dir := t.TempDir()
@@ -351,254 +315,10 @@ func TestAnOpenFileOutlivesItsRemoval(t *testing.T) {
 	}
 }
 
-// A view appears as a whole, and only when all of its objects are whole.
-func TestViews(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir, Options{})
-	o := put(t, s, 30, 10)
-	_, absent := contents(31, 10)
-	for name, v := range map[string]View{
-		"absent":  {Name: "v", Objects: map[string]string{"a": o.ID, "b": absent.ID}},
-		"outside": {Name: "v", Objects: map[string]string{"../a": o.ID}},
-		"name":    {Name: "../v", Objects: map[string]string{"a": o.ID}},
-	} {
-		if at, err := s.Publish(v); err == nil {
-			t.Errorf("%s: published at %s", name, at)
-		}
-	}
-	if left, _ := os.ReadDir(filepath.Join(dir, "views")); len(left) != 0 {
-		t.Errorf("%v are left", left)
-	}
-	at, err := s.Publish(View{Name: "v", Objects: map[string]string{"hub/blobs/x": o.ID}, Links: map[string]string{"hub/snapshots/1/a": "../../blobs/x"}, Texts: map[string]string{"hub/refs/main": "1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, _ := contents(30, 10)
-	if got, err := os.ReadFile(filepath.Join(at, "hub/snapshots/1/a")); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("%q, %v", got, err)
-	}
-	if err := s.Pin("task", "v"); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	s = open(t, dir, Options{})
-	if s.View("v") != at || len(s.Pins()["task"]) != 1 {
-		t.Errorf("after a restart the view is at %q, the pins are %v", s.View("v"), s.Pins())
-	}
-	s.Close()
-	if err := os.Remove(filepath.Join(dir, "objects", o.ID)); err != nil {
-		t.Fatal(err)
-	}
-	s = open(t, dir, Options{})
-	if s.View("v") != "" {
-		t.Error("a view without its objects is there")
-	}
-}
-
-// Two models that become whole at once are both pinned.
-func TestPinsOfOneOwnerAddUp(t *testing.T) {
-	dir := t.TempDir()
-	s := open(t, dir, Options{})
-	o := put(t, s, 1, 10)
-	var views []string
-	for i := range 20 {
-		name := fmt.Sprint("v", i)
-		if _, err := s.Publish(View{Name: name, Objects: map[string]string{"f": o.ID}}); err != nil {
-			t.Fatal(err)
-		}
-		views = append(views, name)
-	}
-	var group sync.WaitGroup
-	for _, name := range views {
-		group.Go(func() {
-			if err := s.PinAlso("task", name); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	group.Wait()
-	if got := s.Pins()["task"]; len(got) != len(views) {
-		t.Errorf("pinned are %v", got)
-	}
-	// A pinned object takes room that nothing else can have.
-	free := open(t, t.TempDir(), Options{Capacity: 100})
-	o = put(t, free, 1, 10)
-	if got := free.Stats().Room; got != 100 {
-		t.Errorf("there is room for %d bytes, want 100", got)
-	}
-	if _, err := free.Publish(View{Name: "v", Objects: map[string]string{"f": o.ID}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := free.PinAlso("task", "v"); err != nil {
-		t.Fatal(err)
-	}
-	if got := free.Stats().Room; got != 90 {
-		t.Errorf("there is room for %d bytes, want 90", got)
-	}
-	if err := s.PinAlso("task", "nothing"); !errors.Is(err, ErrAbsent) {
-		t.Errorf("a view that is not here is pinned: %v", err)
-	}
-}
-
 func TestOneProcessUsesADirectory(t *testing.T) {
 	dir := t.TempDir()
 	open(t, dir, Options{})
 	if _, err := Open(dir, Options{}); err == nil || !strings.Contains(err.Error(), "used by another process") {
 		t.Errorf("a second one: %v", err)
-	}
-}
-
-// smallDisk mounts a file system of its own. The test is skipped where this process may
-// mount nothing, and fails where it may and cannot.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size)
-	if errors.Is(err, unix.EPERM) {
-		t.Skip("mounting a small file system needs root with CAP_SYS_ADMIN")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir
-}
-
-// A disk that is full is said to be, by reserving before anything is fetched.
-func TestAFullDisk(t *testing.T) {
-	dir := smallDisk(t, "4m")
-	s := open(t, dir, Options{})
-	if err := os.WriteFile(filepath.Join(dir, "other"), make([]byte, 2<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	_, o := contents(40, 3<<20) // it would fit without that
-	if _, err := s.Partial(o, true); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("reserving: %v", err)
-	}
-	p, err := s.Partial(o, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Leave()
-	if err := p.Room(0); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("room for a chunk: %v", err)
-	}
-	if _, err := p.WriteAt(make([]byte, 3<<20), 0); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("writing: %v", err)
-	}
-}
-
-// A disk that fills up while a view is made leaves no part of it, and the view can be made
-// once there is room.
-func TestAFullDiskMakesNoHalfView(t *testing.T) {
-	dir := smallDisk(t, "4m")
-	s := open(t, dir, Options{})
-	o := put(t, s, 41, 1<<20)
-	hog, err := os.Create(filepath.Join(dir, "hog"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hog.Close()
-	if _, err := io.CopyN(hog, zeros{}, 8<<20); err == nil {
-		t.Fatal("the disk does not fill up")
-	}
-	v := View{Name: "v", Objects: map[string]string{"files/a": o.ID}, Texts: map[string]string{".model": "hf://a/b"}}
-	if at, err := s.Publish(v); !errors.Is(err, ErrNoRoom) {
-		t.Errorf("published at %q, %v", at, err)
-	}
-	for _, folder := range []string{"views", "tmp"} {
-		if left, err := os.ReadDir(filepath.Join(dir, folder)); err != nil || len(left) != 0 {
-			t.Errorf("%v are left in %s, %v", left, folder, err)
-		}
-	}
-	if err := hog.Truncate(0); err != nil {
-		t.Fatal(err)
-	}
-	if at, err := s.Publish(v); err != nil || s.View("v") != at {
-		t.Errorf("with room again: %q, %v", at, err)
-	}
-}
-
-type zeros struct{}
-
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-// victim is the process that TestKill kills: it writes chunks without end and says
-// which the log has.
-func victim(dir string) {
-	s, err := Open(dir, Options{})
-	if err != nil {
-		fmt.Println("error", err)
-		return
-	}
-	body, o := contents(50, 24*blob.ChunkSize)
-	p, err := s.Partial(o, true)
-	if err != nil {
-		fmt.Println("error", err)
-		return
-	}
-	for n := range o.Chunks() {
-		offset, length := o.Span(n)
-		part := body[offset : offset+length]
-		_, _ = p.WriteAt(part, offset)
-		p.Done(n, crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli)), "")
-		fmt.Println("written", n)
-	}
-	_, _ = io.Copy(io.Discard, os.Stdin) // until the test ends
-}
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
-		victim(dir)
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// After kill -9 at any moment every chunk that the log has is right, and the object
-// can be completed.
-func TestKill(t *testing.T) {
-	body, o := contents(50, 24*blob.ChunkSize)
-	for _, after := range []string{"written 0", "written 4", "written 11"} {
-		t.Run(after, func(t *testing.T) {
-			dir := t.TempDir()
-			cmd := exec.CommandContext(t.Context(), os.Args[0])
-			cmd.Env = append(os.Environ(), "STORE_VICTIM="+dir)
-			out, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := cmd.StdinPipe(); err != nil { // open for as long as the test runs
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != after; {
-			}
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-			s := open(t, dir, Options{})
-			p, err := s.Partial(o, true)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for n, c := range p.Chunks() {
-				offset, length := o.Span(n)
-				got := make([]byte, length)
-				if _, err := p.ReadAt(got, offset); err != nil {
-					t.Fatal(err)
-				}
-				if right := bytes.Equal(got, body[offset:offset+length]); c.Held && !right {
-					t.Errorf("chunk %d is in the log and wrong", n)
-				}
-				if !c.Held {
-					write(t, p, body, n)
-				}
-			}
-			if err := p.Finish(); err != nil {
-				t.Error(err)
-			}
-		})
 	}
 }
