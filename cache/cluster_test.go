@@ -214,7 +214,10 @@ const npmVersion = "2.17.5"
 // can be found. The test is skipped where there is no npm or its registry does not answer.
 func npmClient(t *testing.T) string {
 	t.Helper()
-	npm := tool(t, "npm")
+	npm, err := exec.LookPath("npm")
+	if err != nil {
+		t.Skip("there is no npm: install Node.js 18 or later with it")
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
@@ -231,7 +234,7 @@ func npmClient(t *testing.T) string {
 	if err := exec.CommandContext(ctx, npm, "view", "@huggingface/hub@"+npmVersion, "version").Run(); err != nil {
 		t.Skip("@huggingface/hub is not installed, and npm's registry does not answer")
 	}
-	if out, err := exec.CommandContext(ctx, npm, "install", "--prefix", dir, "--no-audit", "--no-fund", "@huggingface/hub@"+npmVersion).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, npm, "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "@huggingface/hub@"+npmVersion).CombinedOutput(); err != nil {
 		t.Fatalf("npm cannot install @huggingface/hub: %v: %s", err, out)
 	}
 	return dir

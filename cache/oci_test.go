@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
@@ -195,13 +196,14 @@ func TestTheNodesCredentialsAreOfNamespaces(t *testing.T) {
 	hidden(t, n, registryPassword)
 }
 
-// Whoever names a digest in a manifest of a registry of its own gets nothing of what came
-// from elsewhere.
-func TestADigestIsNoRight(t *testing.T) {
-	s := startRegistry(t)
+// pulledPrivate starts a registry, and a node that has pulled the private image
+// secret/image:v1 from it.
+func pulledPrivate(t *testing.T) (s *registryServer, n *node, img v1.Image, m *v1.Manifest) {
+	t.Helper()
+	s = startRegistry(t)
 	s.set(func() { s.private = "/secret/" })
-	img, _ := s.push(t, "secret/image:v1", 1)
-	n := begin(t, ociSettings(t))
+	img, _ = s.push(t, "secret/image:v1", 1)
+	n = begin(t, ociSettings(t))
 	if err := pulls(t, n, s.path()+"/secret/image:v1", &authn.Basic{Username: registryUser, Password: registryPassword}); err != nil {
 		t.Fatal(err)
 	}
@@ -209,6 +211,13 @@ func TestADigestIsNoRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s, n, img, m
+}
+
+// Whoever names a digest in a manifest of a registry of its own gets nothing of what came
+// from elsewhere.
+func TestADigestIsNoRight(t *testing.T) {
+	_, n, img, m := pulledPrivate(t)
 	raw, _ := img.RawManifest()
 	digest, _ := img.Digest()
 	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -242,17 +251,7 @@ func TestADigestIsNoRight(t *testing.T) {
 // Whoever may push to a repository gets nothing of another one of the same registry,
 // whatever its manifests name: an image, an artifact, a model.
 func TestARepositoryIsNoRightToAnother(t *testing.T) {
-	s := startRegistry(t)
-	s.set(func() { s.private = "/secret/" })
-	img, _ := s.push(t, "secret/image:v1", 1)
-	n := begin(t, ociSettings(t))
-	if err := pulls(t, n, s.path()+"/secret/image:v1", &authn.Basic{Username: registryUser, Password: registryPassword}); err != nil {
-		t.Fatal(err)
-	}
-	m, err := img.Manifest()
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, n, _, m := pulledPrivate(t)
 	stolen := m.Layers[0]
 	s.set(func() { s.linked = map[string]string{stolen.Digest.String(): "/v2/secret/"} })
 	part := []any{map[string]any{
