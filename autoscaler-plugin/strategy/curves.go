@@ -141,7 +141,7 @@ func (f force) next(c *scale.Config, k known, now time.Time) force {
 		other = other || size != f.size[class.Name]
 		out.size[class.Name] = size
 		out.serving[class.Name] = within(curve, c.Objective, f.serving[class.Name].Most > 0)
-		out.tokens = curve.Prompt + curve.Output
+		out.tokens = max(1, curve.Prompt+curve.Output)
 	}
 	if !other && !scale.ServingMoved(f.serving, out.serving) && math.Abs(out.tokens-f.tokens) <= 0.1*f.tokens {
 		return f

@@ -36,9 +36,13 @@ func (c Class) speed() float64 {
 // spare forgives the rounding of utilisation: 7 slots x 0.7 are enough for 4.9.
 const spare = 1e-9
 
+// mostWanted bounds what is planned for, far above what all devices offer (MaxSlots), so that
+// no demand overflows into a small number.
+const mostWanted = 1e15
+
 // SlotsFor is the number of whole slots that serve a demand at a utilisation.
 func SlotsFor(demand, utilization float64) int {
-	return int(math.Ceil(demand/utilization - spare))
+	return int(math.Ceil(min(mostWanted, demand/utilization-spare)))
 }
 
 // Plan returns the replicas of each class that offer at least so many slots of
