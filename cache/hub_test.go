@@ -2,7 +2,9 @@ package cache
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os/exec"
 	"strconv"
@@ -136,6 +138,33 @@ func TestARangeReadsNoMore(t *testing.T) {
 	if read := hub.Read(); read > 8<<20 {
 		t.Errorf("%d bytes were read for 8", read)
 	}
+}
+
+// An origin that stops in a file that passes through ends the answer, and clients ask again.
+func TestAnOriginStopsInWhatPassesThrough(t *testing.T) {
+	hub := startHub(t)
+	qwen(hub)
+	stall := make(chan struct{})
+	t.Cleanup(func() { close(stall) })
+	hub.Set(func(h *hubtest.Hub) { h.Stall = stall })
+	conf := settings(t, hub.URL)
+	conf.Capacity, conf.OriginStall = 1<<20, 200*time.Millisecond
+	n := begin(t, conf)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, "GET", n.hf+"/Qwen/Qwen3/resolve/main/model.safetensors", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.ReadAll(res.Body); err == nil || ctx.Err() != nil {
+		t.Errorf("the answer goes on: %v", err)
+	}
+	n.log.await(t, 0, "nothing came for too long")
 }
 
 // A file that does not fit passes through, and nothing of it stays.

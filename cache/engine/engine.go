@@ -11,18 +11,28 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"aliquot/internal/cacheapi"
 )
 
 // Engine is a Docker engine.
-type Engine struct{ http *http.Client }
+type Engine struct {
+	http *http.Client
+	// patience bounds a question, whose answer needs no registry.
+	patience time.Duration
+}
+
+// patience is an Engine's.
+const patience = 30 * time.Second
 
 // New makes a client of a socket.
-func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket)} }
+func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket), patience} }
 
 // Has reports whether an image is on the node.
 func (e *Engine) Has(ctx context.Context, image string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.patience)
+	defer cancel()
 	res, err := e.ask(ctx, http.MethodGet, "/images/"+image+"/json")
 	if err != nil {
 		return false, err

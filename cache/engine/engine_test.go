@@ -94,6 +94,24 @@ func TestPull(t *testing.T) {
 	}
 }
 
+// An engine that hangs holds nobody up.
+func TestAnEngineThatHangs(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // it accepts no connection
+	e := New(at)
+	e.patience = 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err = e.Has(ctx, "a:1")
+	if err == nil || !strings.Contains(err.Error(), "the container engine does not answer") || ctx.Err() != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnEngineThatIsAway(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

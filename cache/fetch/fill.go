@@ -261,31 +261,42 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
-// Pass opens a part of an object at its origin, past the store.
+// Pass opens a part of an object at its origin, past the store. A read fails where the origin
+// sends nothing for too long.
 func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadCloser, error) {
+	ctx, watch, stop := stalls(ctx, c.o.OriginStall)
 	body, err := c.o.Origins.Open(ctx, t.Source, t.Token, t.Object, offset, end-offset)
 	if err != nil {
-		return nil, err
+		stop()
+		return nil, stalled(ctx, err)
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{throttled{ctx, body, c}, body}, nil
+	watch.Stop()
+	return passing{ctx, body, c, watch, stop}, nil
 }
 
-type throttled struct {
-	ctx  context.Context
-	body io.Reader
-	c    *Cache
+// passing is the body of an object on its way past the store.
+type passing struct {
+	ctx   context.Context
+	body  io.ReadCloser
+	c     *Cache
+	watch *time.Timer // runs during a read
+	stop  func()
 }
 
-func (t throttled) Read(p []byte) (int, error) {
-	n, err := t.body.Read(p[:min(len(p), piece)])
+func (p passing) Read(b []byte) (int, error) {
+	p.watch.Reset(p.c.o.OriginStall)
+	n, err := p.body.Read(b[:min(len(b), piece)])
+	p.watch.Stop()
 	if n > 0 {
-		t.c.o.Metrics.bytes.WithLabelValues("origin").Add(float64(n))
-		if wait := t.c.throttle(t.ctx, n); wait != nil {
+		p.c.o.Metrics.bytes.WithLabelValues("origin").Add(float64(n))
+		if wait := p.c.throttle(p.ctx, n); wait != nil {
 			return n, wait
 		}
 	}
-	return n, err
+	return n, stalled(p.ctx, err)
+}
+
+func (p passing) Close() error {
+	p.stop()
+	return p.body.Close()
 }
