@@ -104,7 +104,7 @@ func (r *Rates) Starts(ctx context.Context, service string) (map[string]api.Cold
 	}
 	out := map[string]api.ColdStart{}
 	for class, c := range doc.ByClass(time.Now()) {
-		out[class] = api.ColdStart{Count: c.Count, P95: c.P95, Parts: c.Parts}
+		out[class] = api.ColdStart(c)
 	}
 	return out, nil
 }

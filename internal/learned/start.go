@@ -1,6 +1,7 @@
 package learned
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -85,15 +86,7 @@ func (s Starts) ByClass(now time.Time) map[string]ColdStart {
 	for class, starts := range of {
 		c := ColdStart{Count: len(starts), Parts: meanParts(starts)}
 		if c.Count >= enoughStarts {
-			slices.SortFunc(starts, func(a, b Start) int {
-				switch {
-				case a.Seconds < b.Seconds:
-					return -1
-				case a.Seconds > b.Seconds:
-					return 1
-				}
-				return 0
-			})
+			slices.SortFunc(starts, func(a, b Start) int { return cmp.Compare(a.Seconds, b.Seconds) })
 			c.P95 = starts[min(c.Count-1, (c.Count*95+99)/100-1)].Seconds
 		}
 		out[class] = c
