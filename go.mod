@@ -1,4 +1,4 @@
-module aliquot
+module aliquot.example
 
 go 1.26
 
@@ -226,7 +226,3 @@ require (
 	kernel.org/pub/linux/libs/security/libcap/psx v1.2.71 // indirect
 	oss.indeed.com/go/libtime v1.6.0 // indirect
 )
-
-replace github.com/Microsoft/go-winio => github.com/endocrimes/go-winio v0.4.13-0.20190628114223-fb47a8b41948
-
-replace github.com/hashicorp/hcl => github.com/hashicorp/hcl v1.0.1-nomad-1

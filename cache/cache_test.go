@@ -7,10 +7,10 @@ import (
 	"sync"
 	"testing"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // big is a file of three chunks and a piece.

@@ -19,9 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/cacheapi"
 )
 
 // node is a cache of a test.

@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // A disk that is full when a fetch begins, or that something else fills meanwhile, fails

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
 )
 
 // docker runs docker's command, or skips the test where no engine runs.

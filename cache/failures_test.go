@@ -10,11 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/config"
-	"aliquot/cache/fetch"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 const model = "hf://Qwen/Qwen3"

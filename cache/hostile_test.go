@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // state is how far the node is with the model, without asking for it.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/hubtest"
 )
 
 // The requests of Python's huggingface_hub 1.29 and 0.36, vLLM and npm's client, as

@@ -9,8 +9,8 @@ import (
 
 	"github.com/distribution/reference"
 
-	"aliquot/cache/oci"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/oci"
+	"aliquot.example/internal/cacheapi"
 )
 
 // longestName bounds a request about an image, in bytes.

@@ -12,9 +12,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // TestMain is also the process that TestKilledInTheMiddle kills.

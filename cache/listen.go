@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"aliquot/cache/hub"
-	"aliquot/cache/local"
-	"aliquot/cache/oci"
-	"aliquot/cache/peer"
-	"aliquot/cache/s3"
+	"aliquot.example/cache/hub"
+	"aliquot.example/cache/local"
+	"aliquot.example/cache/oci"
+	"aliquot.example/cache/peer"
+	"aliquot.example/cache/s3"
 )
 
 // listen opens all listeners.

@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/cacheapi"
 )
 
 // pulls reads an image through a face with go-containerregistry's client, all of it and

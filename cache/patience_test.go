@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
 )
 
 // endless is a body without end.

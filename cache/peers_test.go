@@ -12,11 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/certtest"
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/cacheapi"
-	"aliquot/router/consultest"
+	"aliquot.example/cache/certtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/router/consultest"
 )
 
 // Caches find each other in Consul and speak TLS with certificates on both sides: the

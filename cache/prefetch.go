@@ -11,12 +11,12 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/cache/engine"
-	"aliquot/cache/models"
-	"aliquot/cache/snapshots"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/turn"
+	"aliquot.example/cache/engine"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/snapshots"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/turn"
 )
 
 // prefetcher brings the models, images and compile caches of a list to the node before a

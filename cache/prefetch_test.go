@@ -9,11 +9,11 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/cache/certtest"
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/cacheapi"
-	"aliquot/router/consultest"
+	"aliquot.example/cache/certtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/router/consultest"
 )
 
 // Models of a list in Consul come to every node that follows it, one node at a time, and

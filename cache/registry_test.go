@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/hubtest"
 )
 
 // registryServer is a registry that counts the bytes it sends, asks for a name and a password

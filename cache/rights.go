@@ -1,8 +1,8 @@
 package cache
 
 import (
-	"aliquot/cache/config"
-	"aliquot/cache/origin"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/origin"
 )
 
 // token is what the origin of a scheme is asked with for a task of a namespace of Nomad,

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/certtest"
-	"aliquot/cache/config"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/certtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // s3Settings are those of a node that reads the bucket server with its keys, for one

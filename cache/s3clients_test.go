@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
 )
 
 // facedNode is a node whose face of S3 shows a folder of S3 and a model of the Hub to

@@ -17,7 +17,7 @@ import (
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
 
-	"aliquot/cache/s3"
+	"aliquot.example/cache/s3"
 )
 
 // The keys of the bucket server.

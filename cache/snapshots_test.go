@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/cache/certtest"
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/cache/snapshots"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/certtest"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/cache/snapshots"
+	"aliquot.example/internal/cacheapi"
 )
 
 func snapshot(t *testing.T, n *node, key string) ([]byte, int) {

@@ -11,12 +11,12 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/cache/config"
-	"aliquot/cache/fetch"
-	"aliquot/cache/hubtest"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // Without TLS the node's own token is not used for peers.

@@ -14,10 +14,10 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // amdJob asks for devices of one group of AMD.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // attachment checks what follows when a task never opens its GPU, as the image

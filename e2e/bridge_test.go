@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // bridgeJob runs a model server with slices in a network of its own, made by the

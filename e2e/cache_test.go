@@ -18,11 +18,11 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/cache/certtest"
-	"aliquot/cache/hubtest"
-	"aliquot/e2e/cluster"
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/top"
+	"aliquot.example/cache/certtest"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/top"
 )
 
 // TestCacheJob runs the cache as its job file says, starts tasks from it, and reads a model

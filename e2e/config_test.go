@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/doctor"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/doctor"
 )
 
 // TestBadConfig starts agents whose plugin configuration is wrong: each must end

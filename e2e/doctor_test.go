@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
-	"aliquot/internal/doctor"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/doctor"
 )
 
 // findings runs `aliquot doctor` against the cluster's client agent.

@@ -15,12 +15,12 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/debian"
-	"aliquot/e2e/rack"
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/node"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/debian"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/node"
 )
 
 const (

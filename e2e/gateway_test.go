@@ -14,7 +14,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 const (

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/api"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/api"
 )
 
 const (

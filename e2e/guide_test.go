@@ -6,9 +6,9 @@ import (
 	"regexp"
 	"testing"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
-	"aliquot/internal/doctor"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/doctor"
 )
 
 // TestPluginBlocksOfThePages starts agents with the plugin blocks that the pages show:

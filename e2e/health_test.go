@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // Executables of the rack's MPS.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // imageJob runs a model server with or without slices; the image is chosen as

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // fourJob asks for four GPUs and does nothing with them.

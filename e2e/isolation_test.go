@@ -12,8 +12,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/gpu"
 )
 
 // TestIsolation submits jobs that reach for GPUs past Nomad's account.

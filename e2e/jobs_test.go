@@ -18,9 +18,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
-	"aliquot/internal/reference"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/reference"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/doctor"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/doctor"
 )
 
 const meshJob = "jobs/mesh.nomad.hcl"

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/internal/gpu"
 )
 
 // partJob asks for devices of one group.

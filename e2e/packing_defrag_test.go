@@ -16,7 +16,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // nativeJob is a service of replicas behind the gateway, on slices of a GPU each. What

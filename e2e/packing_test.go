@@ -13,8 +13,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/account"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/account"
 )
 
 // halves is a demand of halves and of whole GPUs.

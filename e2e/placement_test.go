@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"testing"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // placementJob asks for slices in several sizes at once. The task does nothing:

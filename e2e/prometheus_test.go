@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/rack"
 )
 
 // TestPrometheusJob submits Prometheus's job beside the programs that it scrapes. The

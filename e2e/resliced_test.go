@@ -10,7 +10,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // gapJob has slices of the only GPU and stays away for a while after its program ended.

@@ -12,8 +12,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 // volumeJob mounts a host volume into a task that has slices.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/weigh"
-	"aliquot/router/consultest"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router/consultest"
 )
 
 // routers is a Consul server and router processes on it.
@@ -46,7 +46,7 @@ func startRouters(t *testing.T, n int) *routers {
 		r.program = filepath.Join(bin, "aliquot")
 	} else {
 		r.program = filepath.Join(dir, "aliquot")
-		if out, err := exec.Command("go", "build", "-o", r.program, "aliquot/cmd/aliquot").CombinedOutput(); err != nil {
+		if out, err := exec.Command("go", "build", "-o", r.program, "aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
 			t.Fatalf("go build: %v\n%s", err, out)
 		}
 	}

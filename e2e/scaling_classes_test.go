@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/autoscaler-plugin/speed"
-	"aliquot/e2e/cluster"
+	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/e2e/cluster"
 )
 
 // twoClasses scales a service on an H100 and a T4, before and after the gateway has

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // crashes ends each part in the middle of a burst as a crash would.

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
 )
 
 // What the services of this test promise, in the gateway's words. The engines are a tenth

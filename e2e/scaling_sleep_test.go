@@ -8,8 +8,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/api"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/api"
 )
 
 // sleepySettings are those of the gateway's service "sleepy".

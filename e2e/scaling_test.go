@@ -15,8 +15,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/autoscaler-plugin/coldstart"
-	"aliquot/e2e/cluster"
+	"aliquot.example/autoscaler-plugin/coldstart"
+	"aliquot.example/e2e/cluster"
 )
 
 const (

@@ -10,8 +10,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/gpu"
 )
 
 // The GPUs of the rack "h100-t4", by their place in it.

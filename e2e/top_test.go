@@ -6,8 +6,8 @@ import (
 	"os/exec"
 	"testing"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/top"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/top"
 )
 
 // TestTop reads a node with a job on it by the shipped command.

@@ -5,9 +5,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/prompt"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/prompt"
 )
 
 // A client that asks for more than others and leaves says nothing of a replica, until

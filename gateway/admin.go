@@ -11,8 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/api"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/api"
 )
 
 // defaultWindow is the window of the concurrency series when none is asked for.

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // piped is a listener of one connection, and the server's end of it.

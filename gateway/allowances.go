@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/allowance"
+	"aliquot.example/internal/allowance"
 )
 
 // allowances are the tokens per minute that tenants may use, over all services.

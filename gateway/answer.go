@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // answer is the body of a replica's answer. At its end the slot is free, before

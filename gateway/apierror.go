@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"aliquot/internal/prompt"
+	"aliquot.example/internal/prompt"
 )
 
 // apiError is an error in the shape that the clients of OpenAI's and Anthropic's APIs

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // A tenant that repeats a request which its tokens do not allow is no demand: what is

@@ -12,8 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/wire"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/wire"
+	"aliquot.example/internal/dispatch"
 )
 
 // unplacedError wraps why a request that was to be tried again got no slot.

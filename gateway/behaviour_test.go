@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // holding is a replica whose requests wait until they are let go.

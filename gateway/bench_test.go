@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 // canned answers without a network, so that what is measured is the proxy's own

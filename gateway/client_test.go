@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"testing"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // ways are what may speak HTTP/1.1 with clients and with replicas. Every test of the

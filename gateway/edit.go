@@ -8,8 +8,8 @@ import (
 	"net/http"
 	"slices"
 
-	"aliquot/gateway/wire"
-	"aliquot/internal/prompt"
+	"aliquot.example/gateway/wire"
+	"aliquot.example/internal/prompt"
 )
 
 // edits are what is changed of a JSON body on its way to a replica.

@@ -6,9 +6,9 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/gateway/match"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/line"
+	"aliquot.example/gateway/match"
+	"aliquot.example/internal/dispatch"
 )
 
 // mostFallbacks bounds how often a request goes on to another service.

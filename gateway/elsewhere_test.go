@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"aliquot/gateway/match"
+	"aliquot.example/gateway/match"
 )
 
 // named is a replica that answers with its name and the body that it got.

@@ -5,8 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"aliquot/gateway/engine"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/internal/dispatch"
 )
 
 // engines reads the books of tokens, and what the engines said last, when the metrics

@@ -5,9 +5,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/gateway/engine"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 func TestWhatAnEngineSaidIsForgotten(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"net/http/httputil"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/join"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/join"
 )
 
 // exchange is one request's way through the gateway.

@@ -8,10 +8,10 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/gateway/intake"
-	"aliquot/gateway/line"
-	"aliquot/gateway/wire"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/intake"
+	"aliquot.example/gateway/line"
+	"aliquot.example/gateway/wire"
+	"aliquot.example/internal/dispatch"
 )
 
 // refusals are the outcomes of requests that a queue does not take.

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/discovery"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/discovery"
 )
 
 // running is a gateway under test, in this process.

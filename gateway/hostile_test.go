@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // hostileStreams are answers of engines that are broken or lie, to requests for 5 tokens.

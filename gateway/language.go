@@ -10,10 +10,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/engine"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/prompt"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/prompt"
 )
 
 // language is what the gateway knows of a service whose work is counted in tokens.

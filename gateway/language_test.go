@@ -13,8 +13,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/gateway"
-	"aliquot/internal/api"
+	"aliquot.example/gateway"
+	"aliquot.example/internal/api"
 )
 
 // modelAnswer is what the replica of these tests streams.

@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // latencies count how long requests took, by the second in which they ended. Seconds

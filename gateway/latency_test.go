@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // latencies returns what the gateway counted of a service, when that are so many requests.

@@ -4,7 +4,7 @@ import (
 	"context"
 	"testing"
 
-	"aliquot/gateway"
+	"aliquot.example/gateway"
 )
 
 // hanging is a registrar whose agent never answers.

@@ -8,9 +8,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 // metrics are the gateway's Prometheus metrics; docs/gateway.md explains them.

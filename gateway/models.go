@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"aliquot/gateway/match"
+	"aliquot.example/gateway/match"
 )
 
 // listsModels is the path of OpenAI's API at which clients ask what is served.

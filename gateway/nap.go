@@ -6,8 +6,8 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/dispatch"
 )
 
 // nap is what is known of one replica's sleep.

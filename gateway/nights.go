@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/engine"
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/gateway/line"
 )
 
 // nights knows which replicas of a service sleep, puts to sleep those that are more

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // errOverdue is the cause by which a request ends whose deadline has passed.

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
+	"aliquot.example/gateway"
 )
 
 func TestTheDeadlineActsWhileARequestIsServed(t *testing.T) {

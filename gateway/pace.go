@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/conn"
+	"aliquot.example/gateway/conn"
 )
 
 // slowBody gives up on a client that sends nothing of its body for a while, or after

@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/gateway/match"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/gateway/match"
 )
 
 // plan is what can change while the gateway runs: services, routes and tenants.

@@ -4,9 +4,9 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/gateway/conn"
-	"aliquot/gateway/match"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/conn"
+	"aliquot.example/gateway/match"
+	"aliquot.example/internal/dispatch"
 )
 
 // prepare finds the service and everything that the queue needs to know; false

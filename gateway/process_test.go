@@ -20,9 +20,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/discovery"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/discovery"
 )
 
 // ownProcess names the variable that holds the configuration of a gateway that is to

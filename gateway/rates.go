@@ -6,7 +6,7 @@ import (
 	"reflect"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // RateStore keeps learned rates where other gateways and the router find them.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 // shelf is a store of rates that cannot be read for a while.

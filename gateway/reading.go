@@ -4,10 +4,10 @@ import (
 	"io"
 	"time"
 
-	"aliquot/gateway/match"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/meter"
-	"aliquot/internal/prompt"
+	"aliquot.example/gateway/match"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/meter"
+	"aliquot.example/internal/prompt"
 )
 
 // reading is what is seen of one request to a language model and of its answer.

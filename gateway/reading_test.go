@@ -3,8 +3,8 @@ package gateway
 import (
 	"testing"
 
-	"aliquot/internal/meter"
-	"aliquot/internal/prompt"
+	"aliquot.example/internal/meter"
+	"aliquot.example/internal/prompt"
 )
 
 // What an engine cannot have used it is not believed to have used, and what is not

@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 // reload gives a running gateway another configuration.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/gateway/recent"
-	"aliquot/internal/api"
+	"aliquot.example/gateway/recent"
+	"aliquot.example/internal/api"
 )
 
 // remembered is what is kept of a service, over every reload in which the service stays.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // requests returns what the gateway remembers, when there are so many of each kind.

@@ -6,8 +6,8 @@ import (
 	"io"
 	"net/http"
 
-	"aliquot/gateway/match"
-	"aliquot/internal/prompt"
+	"aliquot.example/gateway/match"
+	"aliquot.example/internal/prompt"
 )
 
 // rename finds where the name of the model stands that the service's replicas know

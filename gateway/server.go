@@ -17,11 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/conn"
-	"aliquot/gateway/front"
-	"aliquot/gateway/intake"
-	"aliquot/internal/allowance"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/conn"
+	"aliquot.example/gateway/front"
+	"aliquot.example/gateway/intake"
+	"aliquot.example/internal/allowance"
 )
 
 // Options are the parts that a Server is wired from.

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 // service is one model service: its queue, its replicas and the way to them.

@@ -17,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/api"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/dispatch"
 )
 
 // churn is a fleet whose replicas join, leave in order and crash. It is the

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // StartStore knows what the starts of replicas take, which the autoscaler learns.

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 type startShelf map[string]map[string]api.ColdStart

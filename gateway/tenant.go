@@ -6,7 +6,7 @@ import (
 	"net/http"
 	"strings"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // tenants tells who a request is from.

@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/match"
-	"aliquot/internal/allowance"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/match"
+	"aliquot.example/internal/allowance"
+	"aliquot.example/internal/dispatch"
 )
 
 func TestKeysThatNobodyHasShareOneAccount(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // sample is what one request to a language model took.

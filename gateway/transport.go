@@ -10,8 +10,8 @@ import (
 	"os"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/wire"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/wire"
 )
 
 // dialError marks an error that happened before any byte was sent to a replica.

@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/wire"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/wire"
 )
 
 // The own client speaks HTTP/1.1 without TLS, and leaves the rest to net/http.

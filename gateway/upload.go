@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/gateway/intake"
+	"aliquot.example/gateway/intake"
 )
 
 // upload is the body of a request on its way from the client to a replica.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // accounts sum up the tokens of tenants since the gateway started.

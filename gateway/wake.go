@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"time"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // Scaler starts task groups.

@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // nomads is a Nomad that scales after a while, or refuses.

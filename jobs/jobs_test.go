@@ -17,7 +17,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // files returns the job files, by name.

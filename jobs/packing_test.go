@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
 )
 
 // hclBlocks returns the blocks of HCL of a page that begin with a word.

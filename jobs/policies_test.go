@@ -12,14 +12,14 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/autoscaler-plugin/target"
-	"aliquot/gateway/config"
-	"aliquot/gateway/control"
-	"aliquot/internal/account"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/turn"
-	"aliquot/node"
-	"aliquot/router/consultest"
+	"aliquot.example/autoscaler-plugin/target"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/control"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/turn"
+	"aliquot.example/node"
+	"aliquot.example/router/consultest"
 )
 
 // The policies for Nomad allow what the programs do, and do not allow more.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/reference"
-	"aliquot/internal/scale"
+	"aliquot.example/internal/reference"
+	"aliquot.example/internal/scale"
 )
 
 // scaled returns the job files with a variable strategy, by name.

@@ -13,8 +13,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/router/consultest"
-	"aliquot/ui"
+	"aliquot.example/router/consultest"
+	"aliquot.example/ui"
 )
 
 // The page has a real Nomad with ACLs decide who may look, and its own policy suffices

@@ -19,9 +19,9 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/host"
-	"aliquot/internal/host/inventory"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/host/inventory"
 )
 
 // Config says where an agent works.

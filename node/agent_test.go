@@ -12,8 +12,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/host"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/host"
 )
 
 // idleAgent is an agent on an empty host.

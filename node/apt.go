@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
-	"aliquot/internal/host/inventory"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/host/inventory"
 )
 
 // apt installs packages of a host by its own apt and dpkg. It never forces what these

@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/debian"
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host/inventory"
+	"aliquot.example/e2e/debian"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host/inventory"
 )
 
 const (

@@ -11,8 +11,8 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
 )
 
 // Documents are those of a rollout in Consul KV: what is wanted (…/wanted, written by

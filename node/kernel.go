@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/host"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/host"
 )
 
 // kernel loads another driver into the kernel of a host, or reboots it. Nothing is ever

@@ -8,8 +8,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
 )
 
 // mark is the key of a drain's meta that says that it is of an agent of ours.

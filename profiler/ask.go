@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // form is how a completion is asked for: servers differ in what they take.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // Load is what requests of mean size got, from callers that each wait for their answer

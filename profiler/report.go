@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/profile"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profile"
 )
 
 // Report is what a run measured.

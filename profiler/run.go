@@ -9,8 +9,8 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/profile"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profile"
 )
 
 // Objective is what is promised of an answer; 0 promises nothing.

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // piece is the part of a chunk of a stream that says something of its speed.

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // Print writes the report for people to read.

@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // vocabulary are words that most tokenizers have as one token each.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/profile"
+	"aliquot.example/internal/profile"
 )
 
 // asked is what a server needs to know of a completion request.

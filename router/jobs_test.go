@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // The instance weights in shipped job files are the table's, times the part of a

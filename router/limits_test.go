@@ -8,7 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
-	"aliquot/router/consultest"
+	"aliquot.example/router/consultest"
 )
 
 // The documented entry of a caller reaches its Envoy for every class, and the router's own

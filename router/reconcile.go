@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/weigh"
 )
 
 // service is what is known of one service; Router.mu guards it.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/router"
+	"aliquot.example/router"
 )
 
 // awaitHealth waits until /health answers with a status and words.

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/weigh"
-	"aliquot/router/config"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router/config"
 )
 
 // Registered is an instance as the catalog has it.

@@ -17,11 +17,11 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router"
-	"aliquot/router/config"
-	"aliquot/router/consultest"
-	"aliquot/router/control"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router"
+	"aliquot.example/router/config"
+	"aliquot.example/router/consultest"
+	"aliquot.example/router/control"
 )
 
 // fixture is a Consul server and a node full of instances.

@@ -17,8 +17,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/router/config"
-	"aliquot/router/control"
+	"aliquot.example/router/config"
+	"aliquot.example/router/control"
 )
 
 const management = "5c1f3b0e-6d0a-4a52-9d83-2f1a0f5f6f11"

@@ -11,7 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/weigh"
 )
 
 // The states of a service.

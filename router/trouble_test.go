@@ -10,9 +10,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router"
-	"aliquot/router/config"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router"
+	"aliquot.example/router/config"
 )
 
 func TestHandWrittenEntriesAreInTheWayAndLeftAlone(t *testing.T) {

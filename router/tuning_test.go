@@ -12,9 +12,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/learned"
-	"aliquot/router"
-	"aliquot/router/consultest"
+	"aliquot.example/internal/learned"
+	"aliquot.example/router"
+	"aliquot.example/router/consultest"
 )
 
 // entries reads the entries of a service that the router tunes.

@@ -14,9 +14,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/learned"
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/weigh"
 )
 
 const (

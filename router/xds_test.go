@@ -12,9 +12,9 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router"
-	"aliquot/router/consultest"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router"
+	"aliquot.example/router/consultest"
 )
 
 // mesh registers instances with sidecars, and the sidecar of a client of theirs.

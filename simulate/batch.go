@@ -5,7 +5,7 @@ import (
 	"math"
 	"time"
 
-	"aliquot/internal/learned"
+	"aliquot.example/internal/learned"
 )
 
 // batch is what a replica does whose engine batches. It reads the prompts that it was sent

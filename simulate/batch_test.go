@@ -7,8 +7,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // engineCurve is about that of an 8 B model on a quarter of an H100.

@@ -8,7 +8,7 @@ import (
 	"container/heap"
 	"time"
 
-	"aliquot/internal/learned"
+	"aliquot.example/internal/learned"
 )
 
 // Step is the length of one sample of demand.

@@ -11,7 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/scale"
+	"aliquot.example/internal/scale"
 )
 
 // fixed wants the same counts from a moment on.

@@ -3,8 +3,8 @@ package simulate
 import (
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // PolicyScaler is Aliquot's policy as the autoscaler runs it: every class is

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"aliquot/ui/watch"
+	"aliquot.example/ui/watch"
 )
 
 const (

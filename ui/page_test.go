@@ -9,10 +9,10 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
-	"aliquot/ui/browser"
-	"aliquot/ui/wirefake"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
+	"aliquot.example/ui/browser"
+	"aliquot.example/ui/wirefake"
 )
 
 // demo is a cluster of two nodes, one with a service on it.

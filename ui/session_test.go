@@ -13,7 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/ui/wirefake"
+	"aliquot.example/ui/wirefake"
 )
 
 // site is a page that reads a made-up cluster.

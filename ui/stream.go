@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"aliquot/ui/view"
+	"aliquot.example/ui/view"
 )
 
 // streamTimeout is how long a browser may take to take one event.

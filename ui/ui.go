@@ -15,8 +15,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/ui/view"
-	"aliquot/ui/watch"
+	"aliquot.example/ui/view"
+	"aliquot.example/ui/watch"
 )
 
 // web is the page. What it has from others stands in web/vendor with its licences.

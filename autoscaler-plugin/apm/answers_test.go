@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // answering is a gateway that counts how long its answers took: in the first of three

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/autoscaler-plugin/speed"
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
 )
 
 // config is the plugin's settings in the agent's configuration.

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/demand"
+	"aliquot.example/autoscaler-plugin/demand"
 )
 
 // gatewayStub answers as a gateway's admin listener does; see gateway/admin.go.

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/autoscaler-plugin/demand"
+	"aliquot.example/autoscaler-plugin/demand"
 )
 
 // prometheus reads what a Prometheus server scraped from the gateways. It knows

@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/autoscaler-plugin/query"
-	"aliquot/internal/reference"
+	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every setting, and writing its default changes nothing.

@@ -11,7 +11,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/learned"
+	"aliquot.example/internal/learned"
 )
 
 // Sample is one start of a replica.

@@ -15,8 +15,8 @@ import (
 	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/learned"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/learned"
 )
 
 // Observer watches services while they are asked for and writes down how long

@@ -12,8 +12,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/learned"
-	"aliquot/router/consultest"
+	"aliquot.example/internal/learned"
+	"aliquot.example/router/consultest"
 )
 
 // observed is an observer with a Consul, and a Nomad that knows the allocations in status: it

@@ -10,9 +10,9 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
-	"aliquot/router/consultest"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
+	"aliquot.example/router/consultest"
 )
 
 // whole starts a gateway that shares its queues, has run for some seconds, and of the

@@ -17,9 +17,9 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // Second is what is known of a service in one second, over all gateways.

@@ -11,7 +11,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	"pgregory.net/rapid"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 var to = time.Unix(1_700_000_100, 500_000_000)

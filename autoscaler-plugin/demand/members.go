@@ -9,10 +9,10 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
 )
 
 // members is the gateways of one moment.

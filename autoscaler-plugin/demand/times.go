@@ -7,8 +7,8 @@ import (
 	"net/url"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // latencies asks a gateway how long its requests took; one of an older release does not know.

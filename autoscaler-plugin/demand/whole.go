@@ -1,7 +1,7 @@
 package demand
 
 import (
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // together makes one answer of those of gateways that share their queues: each of them

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/scale"
+	"aliquot.example/internal/scale"
 )
 
 // Metric is what a query asks for.

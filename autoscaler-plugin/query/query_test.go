@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/scale"
+	"aliquot.example/internal/scale"
 )
 
 func TestParse(t *testing.T) {

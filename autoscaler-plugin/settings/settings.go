@@ -10,7 +10,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/consultoken"
+	"aliquot.example/internal/consultoken"
 )
 
 // The settings by which a plugin reaches Consul. What is not set comes from the

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // Watch watches over the other plugins of Aliquot that the agent has

@@ -15,7 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // role is the variable that makes the test's own program an agent or a plugin.

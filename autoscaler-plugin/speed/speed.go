@@ -14,10 +14,10 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // Setting switches measured speeds off, in both plugins.

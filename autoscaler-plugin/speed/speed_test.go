@@ -14,13 +14,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/apm"
-	"aliquot/autoscaler-plugin/speed"
-	"aliquot/autoscaler-plugin/strategy"
-	"aliquot/gateway/config"
-	"aliquot/gateway/control"
-	"aliquot/internal/dispatch"
-	"aliquot/router/consultest"
+	"aliquot.example/autoscaler-plugin/apm"
+	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/autoscaler-plugin/strategy"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/control"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/router/consultest"
 )
 
 const classes = "h100 slots=8 cost=8 max=4, t4 slots=2 cost=1 max=8"

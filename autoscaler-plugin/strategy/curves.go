@@ -13,10 +13,10 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/internal/gpu"
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 const (

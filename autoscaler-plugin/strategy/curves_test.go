@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // A class that begins to miss the objective goes when the class that replaces it has had the

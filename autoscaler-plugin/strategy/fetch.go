@@ -10,10 +10,10 @@ import (
 
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/coldstart"
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/query"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/coldstart"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/scale"
 )
 
 // check is what a policy asks for.

@@ -16,12 +16,12 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/autoscaler-plugin/demand"
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/demand"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // The settings that say where gateways are, as those of aliquot-apm.

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"time"
 
-	"aliquot/autoscaler-plugin/demand"
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/query"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/demand"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/scale"
 )
 
 // promised asks the gateways what came and what was attained, and gives the classes what

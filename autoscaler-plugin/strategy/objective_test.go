@@ -14,10 +14,10 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/demand"
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
-	"aliquot/router/consultest"
+	"aliquot.example/autoscaler-plugin/demand"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
+	"aliquot.example/router/consultest"
 )
 
 // chat is a service of which a gateway knows 15 minutes of steady demand.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // both asks the plugin, as the agent does for each class by itself, whatever the simulation

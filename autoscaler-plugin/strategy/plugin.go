@@ -12,12 +12,12 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins/base"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
-	"aliquot/autoscaler-plugin/changes"
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/query"
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/autoscaler-plugin/speed"
-	"aliquot/internal/scale"
+	"aliquot.example/autoscaler-plugin/changes"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/scale"
 )
 
 // Name of the plugin; the file name of its program is the same.

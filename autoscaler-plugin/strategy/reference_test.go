@@ -6,8 +6,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/autoscaler-plugin/speed"
-	"aliquot/internal/reference"
+	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every setting of the plugin with its default.

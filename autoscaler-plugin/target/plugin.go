@@ -20,10 +20,10 @@ import (
 	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/autoscaler-plugin/changes"
-	"aliquot/autoscaler-plugin/guard"
-	"aliquot/autoscaler-plugin/settings"
-	"aliquot/autoscaler-plugin/siblings"
+	"aliquot.example/autoscaler-plugin/changes"
+	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/settings"
+	"aliquot.example/autoscaler-plugin/siblings"
 )
 
 // Name of the plugin; the file name of its program is the same.

@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every setting of the plugin with its default.

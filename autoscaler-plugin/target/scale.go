@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/guard"
 )
 
 func sortedCopy(s []string) []string { return slices.Sorted(slices.Values(s)) }

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/nomad-autoscaler/plugins/shared"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/autoscaler-plugin/guard"
+	"aliquot.example/autoscaler-plugin/guard"
 )
 
 // restartAgentAfter is the setting with the watchdog's patience.

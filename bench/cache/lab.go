@@ -14,7 +14,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // lab is a run's namespaces and processes.

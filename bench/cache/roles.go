@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/hubtest"
 )
 
 // model is the repository that the origin has; file its one file.

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // fetch has a cache fetch the model, and returns how long that took.

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // entry is a contestant that runs.

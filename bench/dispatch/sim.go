@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // end is a simulated request that will finish.

@@ -19,8 +19,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/conformance"
+	"aliquot.example/e2e/rack"
 )
 
 const rounds = 5
@@ -44,7 +44,7 @@ func run() error {
 		return err
 	}
 	binary := filepath.Join(dir, "aliquot-device-nvidia")
-	if out, err := exec.Command("go", "build", "-o", binary, "aliquot/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", binary, "aliquot.example/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/e2e/gateways"
+	"aliquot.example/e2e/gateways"
 )
 
 // calls are how many requests a round of the measurement of added time has at each gateway.

@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/e2e/gateways"
+	"aliquot.example/e2e/gateways"
 )
 
 const (

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/modelserver/engine"
+	"aliquot.example/internal/gpu"
 )
 
 // part is some replicas of one class.

@@ -20,7 +20,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // An engine that is not our own: llama.cpp on the CPU, with a model of random weights,

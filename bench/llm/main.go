@@ -15,7 +15,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/e2e/modelserver/engine"
+	"aliquot.example/e2e/modelserver/engine"
 )
 
 // options are what the flags say.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // gateway is the product's own dispatch and learning, called as the gateway calls it:

@@ -10,7 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // The objective of every request.

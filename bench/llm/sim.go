@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
-	"aliquot/internal/dispatch"
+	"aliquot.example/e2e/modelserver/engine"
+	"aliquot.example/internal/dispatch"
 )
 
 const never = time.Duration(math.MaxInt64)

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // page is the tokens that one hash of a prompt covers, as in the Mooncake trace.

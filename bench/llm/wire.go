@@ -72,7 +72,7 @@ func (o *options) wire(w io.Writer, r race, proxies []proxy) error {
 // build compiles the programs that the bench starts.
 func (b *wireBench) build() error {
 	b.aliquot, b.modelserver = filepath.Join(b.dir, "aliquot"), filepath.Join(b.dir, "modelserver")
-	for path, pkg := range map[string]string{b.aliquot: "aliquot/cmd/aliquot", b.modelserver: "aliquot/e2e/modelserver"} {
+	for path, pkg := range map[string]string{b.aliquot: "aliquot.example/cmd/aliquot", b.modelserver: "aliquot.example/e2e/modelserver"} {
 		if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w: %s", pkg, err, out)
 		}

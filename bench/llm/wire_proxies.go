@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // proxies are the gateway and its strongest peers. Each gets the hardware's weights.

@@ -5,7 +5,7 @@ import (
 	"math/rand/v2"
 	"strings"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // contender is a policy that places tasks.

@@ -9,10 +9,10 @@ import (
 	"github.com/hashicorp/nomad/nomad/structs"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/pack"
-	"aliquot/internal/share"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/share"
+	"aliquot.example/internal/steer"
 )
 
 // islandNode is a node with one group of eight whole GPUs, every four joined by links.

@@ -20,7 +20,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // marks are the demands, in percent of the cluster's GPU capacity, at which what is

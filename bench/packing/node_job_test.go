@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/scheduler"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // systemJob lets Nomad's scheduler of system jobs look at a job again, and returns the

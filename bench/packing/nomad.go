@@ -15,10 +15,10 @@ import (
 	"github.com/hashicorp/nomad/scheduler"
 	sstructs "github.com/hashicorp/nomad/scheduler/structs"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/pack"
-	"aliquot/internal/share"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/share"
+	"aliquot.example/internal/steer"
 )
 
 // cluster is Nomad's scheduler over its state in memory.

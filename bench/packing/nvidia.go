@@ -1,6 +1,6 @@
 package main
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 // vendor is that of the published cluster's GPUs.
 const vendor = gpu.NVIDIA

@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/nomad/nomad/structs"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
 )
 
 // The order in which jobs fill nodes rests on arithmetic of Nomad's scheduler that its

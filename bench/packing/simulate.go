@@ -4,7 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // placer places one task after another, none of which ends.

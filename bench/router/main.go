@@ -17,8 +17,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router/consultest"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router/consultest"
 )
 
 var classes = []string{"h100", "l4", "mi300x", "a100-80gb"}
@@ -48,7 +48,7 @@ func run(services, instances, changes int) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{services: services, instances: instances, program: filepath.Join(dir, "aliquot")}
-	if out, err := exec.Command("go", "build", "-o", b.program, "aliquot/cmd/aliquot").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", b.program, "aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	b.Server, err = consultest.Start(dir, map[string]any{"limits": map[string]any{"http_max_conns_per_client": 4000}})

@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // kpa is the algorithm of Knative's pod autoscaler with its defaults, from

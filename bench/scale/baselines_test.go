@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 func observed(now int, demand []float64, ready, desired int) simulate.Observation {

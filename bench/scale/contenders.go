@@ -4,8 +4,8 @@ import (
 	"math"
 	"time"
 
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // The hardware of every replay.

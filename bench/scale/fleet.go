@@ -6,8 +6,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // A mixed fleet: replicas of h100 as in the other tables, and of t4 that have as

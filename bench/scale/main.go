@@ -12,7 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 func main() {

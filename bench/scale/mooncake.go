@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // longestPrompt is from how many tokens on a request of Mooncake's trace is left out: no

@@ -11,9 +11,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // hardware is a class on which every replica serves a model of 8 billion parameters with

@@ -9,7 +9,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // ramp is a service whose demand rises steadily: from few requests at once to many,

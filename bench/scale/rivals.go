@@ -4,7 +4,7 @@ import (
 	"math"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // variants is the saturation rule of llm-d's workload-variant autoscaler with its defaults

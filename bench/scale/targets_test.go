@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // traceFolder skips the test where there are no recorded traces at all. Of one that is

@@ -20,8 +20,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/msgpack"
 
-	aliquotdriver "aliquot/drivers/aliquot"
-	"aliquot/internal/gpu"
+	aliquotdriver "aliquot.example/drivers/aliquot"
+	"aliquot.example/internal/gpu"
 )
 
 // candidate is one row: a driver and the kind of task that it starts.

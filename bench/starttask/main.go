@@ -102,7 +102,7 @@ func quantile(d []time.Duration, q float64) time.Duration {
 // idleImage builds the idle program and imports it as an image.
 func idleImage(ctx context.Context, engine *client.Client, dir string) error {
 	path := filepath.Join(dir, "idle")
-	build := exec.CommandContext(ctx, "go", "build", "-o", path, "aliquot/bench/starttask/idle")
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "aliquot.example/bench/starttask/idle")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

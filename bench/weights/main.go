@@ -11,8 +11,8 @@ import (
 	"slices"
 	"text/tabwriter"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/weigh"
 )
 
 func main() { report(os.Stdout) }

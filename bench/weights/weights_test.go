@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/weigh"
 )
 
 // Every pair of GPUs whose llama2-70b rates are more than 15% apart, within a

@@ -11,9 +11,9 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/hclfile"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/hclfile"
 )
 
 // clientStall is the ClientStall of every cache: a program that reads a model may do other

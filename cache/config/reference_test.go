@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // peers is what a peer block needs.

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // Engine is a Docker engine.

@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/fetch"
-	"aliquot/cache/store"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/store"
 )
 
 // ErrRange is the error of a range that lies outside of its object.

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
+	"aliquot.example/internal/blob"
 )
 
 // Target is an object and where it comes from.

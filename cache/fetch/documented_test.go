@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // docs/operations.md lists the cache's metrics and no others.

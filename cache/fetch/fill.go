@@ -9,8 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

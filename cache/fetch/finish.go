@@ -6,8 +6,8 @@ import (
 	"io"
 	"slices"
 
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
 )
 
 // finish checks the object's digest and makes it whole. Where the digest is another,

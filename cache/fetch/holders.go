@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 const (

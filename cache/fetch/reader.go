@@ -5,7 +5,7 @@ import (
 	"io"
 	"os"
 
-	"aliquot/cache/store"
+	"aliquot.example/cache/store"
 )
 
 // Reader reads a part of an object in order while it is fetched. One goroutine uses

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"sync"
 
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
+	"aliquot.example/internal/blob"
 )
 
 // transfer is an object on its way to this node, for all who read it.

@@ -8,10 +8,10 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/cache/face"
-	"aliquot/cache/fetch"
-	"aliquot/cache/models"
-	"aliquot/cache/origin"
+	"aliquot.example/cache/face"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/origin"
 )
 
 // file serves a file of a revision. The headers go out before the first byte is here:

@@ -14,9 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/models"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
 )
 
 // Face is the handler.

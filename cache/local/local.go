@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/models"
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
+	"aliquot.example/internal/cacheapi"
 )
 
 // longestAsk bounds what is read of a request, in bytes; longestWait what one waits.

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/cache/fetch"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
 )
 
 // fromRegistry asks a registry which manifest a ref names, which decides who may read, and

@@ -14,11 +14,11 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"aliquot/cache/fetch"
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // Job brings one revision of a model to this node.

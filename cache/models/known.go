@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // restriction is the record that is there where the origin last refused a repository to

@@ -17,9 +17,9 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/cache/fetch"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
 )
 
 const (

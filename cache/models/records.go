@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 const (

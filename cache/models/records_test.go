@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 func testRecords(t *testing.T, dir string, most int, mostBytes int64) *records {

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // Models lists the models that were asked for since the start and are here, on their way or

@@ -14,11 +14,11 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/face"
-	"aliquot/cache/fetch"
-	"aliquot/cache/models"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/face"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
 )
 
 // Face is the handler.

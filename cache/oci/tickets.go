@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/origin"
+	"aliquot.example/cache/origin"
 )
 
 // TokenPath is where clients sign in.

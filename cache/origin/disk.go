@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // Disk reads files below one directory, such as a mounted share.

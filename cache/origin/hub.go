@@ -13,7 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // Hub reads repositories of the Hugging Face Hub, or of a server that speaks its

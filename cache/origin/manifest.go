@@ -14,7 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // manifestTypes are the kinds of manifests that are asked for.

@@ -19,7 +19,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/credentials"
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // OCI reads images and artifacts of registries. A ref is oci://<host>/<repository>@<tag or

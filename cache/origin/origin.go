@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // The kinds of errors that a caller tells apart. All others may pass by.

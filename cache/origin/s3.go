@@ -17,7 +17,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 	"golang.org/x/sync/errgroup"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // S3 reads objects of a server that speaks S3. A model is the name of an object, or of a

@@ -10,7 +10,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 var (

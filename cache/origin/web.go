@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // NewClient makes a client for origins. Bodies are read as they are: what is packed

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/cache/fetch"
+	"aliquot.example/cache/fetch"
 )
 
 // A chunk travels in frames of a length and as many bytes. Length 0 says that the

@@ -13,9 +13,9 @@ import (
 	"net/http"
 	"time"
 
-	"aliquot/cache/fetch"
-	"aliquot/cache/origin"
-	"aliquot/cache/store"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/origin"
+	"aliquot.example/cache/store"
 )
 
 // path is that of a question for a chunk, heldPath of that for what a cache has whole.

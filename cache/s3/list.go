@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/origin"
+	"aliquot.example/cache/origin"
 )
 
 // mostKeys is how many keys a page of a list has at most, as S3's own.

@@ -17,11 +17,11 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/cache/face"
-	"aliquot/cache/fetch"
-	"aliquot/cache/models"
-	"aliquot/cache/origin"
-	"aliquot/internal/blob"
+	"aliquot.example/cache/face"
+	"aliquot.example/cache/fetch"
+	"aliquot.example/cache/models"
+	"aliquot.example/cache/origin"
+	"aliquot.example/internal/blob"
 )
 
 // HubBucket is the bucket of models of the Hub: its keys are

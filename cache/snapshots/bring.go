@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // peerStall is a shelf's Stall: a peer whose uploads are bounded sends to others between two

@@ -14,7 +14,7 @@ import (
 	"strings"
 	"sync"
 
-	"aliquot/internal/compiled"
+	"aliquot.example/internal/compiled"
 )
 
 // longestList bounds what is read of a peer's list of keys, in bytes.

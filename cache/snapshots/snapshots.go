@@ -16,9 +16,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"aliquot/cache/store"
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/compiled"
+	"aliquot.example/cache/store"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/compiled"
 )
 
 // Path is that of snapshots, on the socket and between caches; a key follows.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // Adopt reads size bytes and keeps them as a whole object by their SHA-256. A crash leaves

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // A disk that failed once does not keep an object from becoming whole later: what was

@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // sum is the digest of the bytes of an object up to some chunk.

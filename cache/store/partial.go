@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // Partial is an object that is being fetched. It is safe for concurrent use; the

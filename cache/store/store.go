@@ -23,7 +23,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 // Options bound a store.

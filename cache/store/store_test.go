@@ -16,7 +16,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/blob"
+	"aliquot.example/internal/blob"
 )
 
 func contents(seed byte, size int) ([]byte, blob.Object) {

@@ -5,9 +5,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
-	"aliquot/autoscaler-plugin/apm"
-	"aliquot/autoscaler-plugin/siblings"
-	"aliquot/internal/byhand"
+	"aliquot.example/autoscaler-plugin/apm"
+	"aliquot.example/autoscaler-plugin/siblings"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

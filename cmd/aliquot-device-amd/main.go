@@ -4,9 +4,9 @@ package main
 import (
 	"github.com/hashicorp/nomad/plugins/base"
 
-	"aliquot/devices/amd"
-	"aliquot/devices/plugin"
-	"aliquot/internal/byhand"
+	"aliquot.example/devices/amd"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

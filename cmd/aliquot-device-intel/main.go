@@ -4,9 +4,9 @@ package main
 import (
 	"github.com/hashicorp/nomad/plugins/base"
 
-	"aliquot/devices/intel"
-	"aliquot/devices/plugin"
-	"aliquot/internal/byhand"
+	"aliquot.example/devices/intel"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

@@ -6,9 +6,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/base"
 
-	"aliquot/devices/nvidia"
-	"aliquot/devices/plugin"
-	"aliquot/internal/byhand"
+	"aliquot.example/devices/nvidia"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/nomad/plugins"
 	"github.com/hashicorp/nomad/plugins/base"
 
-	aliquotdriver "aliquot/drivers/aliquot"
-	"aliquot/internal/byhand"
-	"aliquot/internal/mps"
+	aliquotdriver "aliquot.example/drivers/aliquot"
+	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/mps"
 )
 
 func main() {

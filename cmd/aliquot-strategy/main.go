@@ -5,9 +5,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
-	"aliquot/autoscaler-plugin/siblings"
-	"aliquot/autoscaler-plugin/strategy"
-	"aliquot/internal/byhand"
+	"aliquot.example/autoscaler-plugin/siblings"
+	"aliquot.example/autoscaler-plugin/strategy"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

@@ -5,9 +5,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins"
 
-	"aliquot/autoscaler-plugin/siblings"
-	"aliquot/autoscaler-plugin/target"
-	"aliquot/internal/byhand"
+	"aliquot.example/autoscaler-plugin/siblings"
+	"aliquot.example/autoscaler-plugin/target"
+	"aliquot.example/internal/byhand"
 )
 
 func main() {

@@ -18,9 +18,9 @@ import (
 	"github.com/hashicorp/cli"
 	"golang.org/x/term"
 
-	"aliquot/gateway/engine"
-	"aliquot/internal/profile"
-	"aliquot/profiler"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/internal/profile"
+	"aliquot.example/profiler"
 )
 
 type benchCommand struct{ ui cli.Ui }

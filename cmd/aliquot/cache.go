@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/cache"
-	"aliquot/cache/config"
+	"aliquot.example/cache"
+	"aliquot.example/cache/config"
 )
 
 type cacheCommand struct{ ui cli.Ui }

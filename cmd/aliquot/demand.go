@@ -14,8 +14,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	"aliquot/internal/pack"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/pack"
 )
 
 type demandCommand struct{ ui cli.Ui }

@@ -14,12 +14,12 @@ import (
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/doctor"
-	"aliquot/internal/driver"
-	"aliquot/internal/host"
-	"aliquot/internal/host/inventory"
-	"aliquot/internal/mps"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/doctor"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/host/inventory"
+	"aliquot.example/internal/mps"
 )
 
 type doctorCommand struct{ ui cli.Ui }

@@ -1,8 +1,8 @@
 package main
 
 import (
-	"aliquot/internal/host"
-	"aliquot/internal/host/nvidia"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/host/nvidia"
 )
 
 // unnamed lists device nodes of GPUs on this host that systemd cannot name.

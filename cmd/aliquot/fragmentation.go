@@ -5,7 +5,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"aliquot/internal/account"
+	"aliquot.example/internal/account"
 )
 
 // mostMoves is how many moves a report lists.

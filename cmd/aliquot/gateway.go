@@ -12,13 +12,13 @@ import (
 	"github.com/hashicorp/cli"
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/control"
-	"aliquot/gateway/discovery"
-	"aliquot/gateway/peers"
-	"aliquot/internal/gpu"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/control"
+	"aliquot.example/gateway/discovery"
+	"aliquot.example/gateway/peers"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/ownership"
 )
 
 type gatewayCommand struct{ ui cli.Ui }

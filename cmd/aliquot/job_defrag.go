@@ -14,8 +14,8 @@ import (
 	"github.com/hashicorp/cli"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	"aliquot/internal/pack"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/pack"
 )
 
 type jobDefragCommand struct{ ui cli.Ui }

@@ -7,7 +7,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
+	"aliquot.example/internal/account"
 )
 
 // place asks Nomad to plan one more allocation of the group of one, and says why there

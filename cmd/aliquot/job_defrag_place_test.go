@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/cli"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
+	"aliquot.example/internal/account"
 )
 
 // A move is planned as a job of its own, with one allocation on the node that it would

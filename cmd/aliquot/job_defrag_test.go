@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/cli"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
+	"aliquot.example/internal/account"
 )
 
 // A successor that runs is not healthy until Nomad has found it so; an allocation from

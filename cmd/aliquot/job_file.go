@@ -15,10 +15,10 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	"aliquot/internal/pack"
-	"aliquot/internal/share"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/share"
+	"aliquot.example/internal/steer"
 )
 
 // The job's meta that name its policy and what joins its GPUs where no flag does.

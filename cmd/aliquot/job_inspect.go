@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
 )
 
 type jobInspectCommand struct{ ui cli.Ui }

@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
 )
 
 // What -var gives is read by HCL as it was meant; a variable counts as it is given last.

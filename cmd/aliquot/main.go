@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 func main() {

@@ -15,9 +15,9 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/consultoken"
-	"aliquot/internal/host"
-	"aliquot/node"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/host"
+	"aliquot.example/node"
 )
 
 type nodeAgentCommand struct{ ui cli.Ui }

@@ -13,10 +13,10 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
-	"aliquot/internal/host/inventory"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/host/inventory"
 )
 
 type nodePlanCommand struct{ ui cli.Ui }

@@ -15,9 +15,9 @@ import (
 	"github.com/hashicorp/cli"
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/consultoken"
-	"aliquot/internal/driver"
-	"aliquot/node"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/driver"
+	"aliquot.example/node"
 )
 
 type nodeRolloutCommand struct{ ui cli.Ui }

@@ -8,10 +8,10 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/e2e/debian"
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/node"
+	"aliquot.example/e2e/debian"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/node"
 )
 
 // The plan of a host by its exit codes, which are those of nomad plan, and in both forms.

@@ -9,9 +9,9 @@ import (
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/blob"
-	"aliquot/internal/consultoken"
-	"aliquot/internal/variant"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/variant"
 )
 
 type prefetchCommand struct{ ui cli.Ui }

@@ -9,8 +9,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/blob"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/gpu"
 )
 
 // ofJob lists what the tasks of a registered job name, for nodes with GPUs of a vendor.

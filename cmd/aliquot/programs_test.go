@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 var plugins = []string{"aliquot-device-nvidia", "aliquot-device-amd", "aliquot-driver", "aliquot-apm", "aliquot-strategy", "aliquot-target"}
@@ -47,7 +47,7 @@ func built(t *testing.T) string {
 	if folder, err = os.MkdirTemp("", "aliquot-programs-"); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", folder+"/", "aliquot/cmd/...")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", folder+"/", "aliquot.example/cmd/...")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

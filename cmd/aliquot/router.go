@@ -13,10 +13,10 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/gpu"
-	"aliquot/router"
-	"aliquot/router/config"
-	"aliquot/router/control"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/router"
+	"aliquot.example/router/config"
+	"aliquot.example/router/control"
 )
 
 type routerCommand struct{ ui cli.Ui }

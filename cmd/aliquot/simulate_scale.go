@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/simulate"
-	"aliquot/simulate/replay"
+	"aliquot.example/simulate"
+	"aliquot.example/simulate/replay"
 )
 
 type simulateScaleCommand struct{ ui cli.Ui }

@@ -14,9 +14,9 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/term"
 
-	"aliquot/internal/account"
-	"aliquot/internal/pack"
-	"aliquot/internal/top"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/top"
 )
 
 type topCommand struct{ ui cli.Ui }

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"aliquot/internal/top"
+	"aliquot.example/internal/top"
 )
 
 // live is the view that stays in a terminal, on a screen of its own.

@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/cli"
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/consultoken"
-	"aliquot/internal/turn"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/turn"
 )
 
 type turnCommand struct{ ui cli.Ui }

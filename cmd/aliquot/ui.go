@@ -19,8 +19,8 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/net/netutil"
 
-	"aliquot/internal/consultoken"
-	"aliquot/ui"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/ui"
 )
 
 type uiCommand struct{ ui cli.Ui }

@@ -5,7 +5,7 @@ import (
 
 	"github.com/hashicorp/cli"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 type versionCommand struct{ ui cli.Ui }

@@ -13,8 +13,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/conformance"
+	"aliquot.example/e2e/rack"
 )
 
 // scratch is a folder of the whole test binary.
@@ -23,7 +23,7 @@ var scratch string
 // shipped builds the plugin's binary once for all tests.
 var shipped = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(scratch, Name)
-	out, err := exec.Command("go", "build", "-o", binary, "aliquot/cmd/"+Name).CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", binary, "aliquot.example/cmd/"+Name).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, out)
 	}

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
-	kernel "aliquot/internal/host/amd"
+	"aliquot.example/internal/gpu"
+	kernel "aliquot.example/internal/host/amd"
 )
 
 // card is one physical GPU: a PCI function of its own, with one KFD node, or one

@@ -8,10 +8,10 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	kernel "aliquot/internal/host/amd"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	kernel "aliquot.example/internal/host/amd"
+	"aliquot.example/internal/share"
 )
 
 // Converge repartitions idle cards where the configuration asks for it, and

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"aliquot/devices/plugin"
+	"aliquot.example/devices/plugin"
 )
 
 // bytesPerBadPage is the memory that the driver allows one retired page for: its

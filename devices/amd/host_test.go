@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin"
-	"aliquot/e2e/rack"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/e2e/rack"
 )
 
 // served is the plugin at work on a rack, inside the test or as the shipped binary.

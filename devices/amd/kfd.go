@@ -6,10 +6,10 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
-	kernel "aliquot/internal/host/amd"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/amd"
+	"aliquot.example/internal/share"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // libraryRetry is how often a library that could not be used is tried again.

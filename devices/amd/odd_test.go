@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // rewriteNodes changes the KFD properties of the rack's nodes that contain a text.

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // partitionRetry is the pause between two attempts to repartition one card.

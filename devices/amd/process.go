@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // process is one process that uses the compute driver, as KFD's per-process files

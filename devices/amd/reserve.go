@@ -9,10 +9,10 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/share"
 )
 
 // Variables of ROCm and HIP.

@@ -7,10 +7,10 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/devices/plugin"
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // rounds is the vendor's side of a plugin whose rounds a test makes itself.

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"sync"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // initGPUs asks the library for AMD's GPUs alone.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/host"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/host"
 )
 
 // built returns the fake library of a release, built once for all tests.

@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // machine reads the files of a host under a root directory. All that it reads is

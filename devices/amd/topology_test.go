@@ -12,9 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/host"
-	kernel "aliquot/internal/host/amd"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/amd"
 )
 
 func newRack(t *testing.T, gpus ...rack.AMDGPU) *rack.AMD {

@@ -3,9 +3,9 @@ package amd
 import (
 	"context"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // Usage reads the load of every offer. Power, temperature and error counts are

@@ -14,10 +14,10 @@ import (
 	"strings"
 	"sync"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/share"
 )
 
 // Name of the plugin and its binary.

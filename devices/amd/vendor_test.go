@@ -11,10 +11,10 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin"
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 func TestSlicesByCUMask(t *testing.T) {

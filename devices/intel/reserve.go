@@ -8,9 +8,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin"
-	kernel "aliquot/internal/host/intel"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	kernel "aliquot.example/internal/host/intel"
+	"aliquot.example/internal/share"
 )
 
 // envAffinity names devices to Level Zero.

@@ -5,11 +5,11 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	kernel "aliquot/internal/host/intel"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/intel"
+	"aliquot.example/internal/share"
 )
 
 // client is one process on one GPU.

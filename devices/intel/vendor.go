@@ -12,11 +12,11 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	kernel "aliquot/internal/host/intel"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/intel"
+	"aliquot.example/internal/share"
 )
 
 // Name of the plugin and its binary.

@@ -8,10 +8,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/devices/plugin"
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 type rig struct {

@@ -3,8 +3,8 @@ package nvidia
 import (
 	"time"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
 )
 
 const (

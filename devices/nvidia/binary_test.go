@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/mps"
 )
 
 // folder holds what the tests build; TestMain makes and removes it.
@@ -22,7 +22,7 @@ var folder string
 // binary builds the shipped program once.
 var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(folder, "aliquot-device-nvidia")
-	args := append(append([]string{"build"}, raceFlags...), "-o", path, "aliquot/cmd/aliquot-device-nvidia")
+	args := append(append([]string{"build"}, raceFlags...), "-o", path, "aliquot.example/cmd/aliquot-device-nvidia")
 	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)

@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	"aliquot.example/internal/share"
 )
 
 // beingChanged is the problem of GPUs whose driver is about to be another one.

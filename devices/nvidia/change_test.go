@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/host"
-	"aliquot/internal/mps"
+	"aliquot.example/internal/host"
+	"aliquot.example/internal/mps"
 )
 
 // While another driver is about to be loaded the plugin holds nothing of the present one:

@@ -12,8 +12,8 @@ import (
 	"slices"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/cuda"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/cuda"
 )
 
 // clientMark makes this test binary a CUDA program on the rack: a process of its

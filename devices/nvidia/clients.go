@@ -5,9 +5,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // mpsServer is the program of an MPS server, which NVML lists among the processes of

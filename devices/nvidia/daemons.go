@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/mps"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/mps"
+	"aliquot.example/internal/share"
 )
 
 // gpus is what keepers need of NVML, which no container can deceive.

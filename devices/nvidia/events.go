@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
 )
 
 const (

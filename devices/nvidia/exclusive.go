@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	"aliquot/internal/mps"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	"aliquot.example/internal/mps"
 )
 
 // remembered is the compute mode that a GPU had before it was shared, kept beside its

@@ -11,8 +11,8 @@ import (
 	"syscall"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/mps"
 )
 
 // computeMode is what NVML would say.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/mps"
+	"aliquot.example/internal/mps"
 )
 
 // victim is a process that has nothing to do with MPS but looks like a daemon as far

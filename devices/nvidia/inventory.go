@@ -5,10 +5,10 @@ import (
 	"slices"
 	"strconv"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	"aliquot/internal/share"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	"aliquot.example/internal/share"
 )
 
 // reading is what one round learned of one physical GPU.

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/mps"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/mps"
 )
 
 const (

@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"sync"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 const soname = "libnvidia-ml.so.1"

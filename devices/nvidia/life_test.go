@@ -11,9 +11,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
-	"aliquot/e2e/rack"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/conformance"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/mps"
 )
 
 func named(gs groups, name string) *device.DeviceGroup {

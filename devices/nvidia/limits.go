@@ -11,9 +11,9 @@ import (
 
 	"github.com/ebitengine/purego"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
-	kernel "aliquot/internal/host/nvidia"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
+	kernel "aliquot.example/internal/host/nvidia"
 )
 
 // setLimits and getLimits are nvmlSetMemoryLimits_v1_t and nvmlGetMemoryLimits_v1_t of

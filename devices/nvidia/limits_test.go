@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	kernel "aliquot/internal/host/nvidia"
+	"aliquot.example/e2e/rack"
+	kernel "aliquot.example/internal/host/nvidia"
 )
 
 // holds runs the shipped program as the task driver does.

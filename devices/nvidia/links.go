@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"slices"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
 )
 
 // linksEvery is the number of rounds after which a GPU's NVLinks are read again: it

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strings"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/internal/gpu"
 )
 
 type migDevice struct {

@@ -8,7 +8,7 @@ import (
 	"regexp"
 	"strings"
 
-	machine "aliquot/internal/host"
+	machine "aliquot.example/internal/host"
 )
 
 // mismatch says why tasks that start now could not use the driver, "" when they can:

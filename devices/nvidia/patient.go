@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/devices/plugin"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/devices/plugin"
 )
 
 // vitals is what one round reads of a GPU's health.

@@ -5,11 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/devices/nvidia/nvml"
+	"aliquot.example/devices/nvidia/nvml"
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
 )
 
 var rules = recovery{period: time.Minute, pendingFatal: true}

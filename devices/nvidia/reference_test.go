@@ -6,8 +6,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/reference"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every key of NVIDIA alone, and writing its default

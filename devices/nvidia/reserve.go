@@ -8,11 +8,11 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	kernel "aliquot/internal/host/nvidia"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/nvidia"
+	"aliquot.example/internal/share"
 )
 
 // Reserve adds CUDA's and MPS's variables. A shared GPU must have its daemon: a

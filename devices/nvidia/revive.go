@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"aliquot/internal/mps"
+	"aliquot.example/internal/mps"
 )
 
 // recover starts a fresh daemon once all clients of one in FAULT are gone: nothing

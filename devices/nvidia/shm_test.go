@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // TestSharedMemoryOfAGPU: daemon and tasks of a GPU have a file system of their own

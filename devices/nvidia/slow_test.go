@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // slow makes a control program that does as the rack's, but late: it starts a

@@ -4,10 +4,10 @@ import (
 	"context"
 	"sync"
 
-	"aliquot/devices/nvidia/nvml"
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/devices/nvidia/nvml"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // sampler remembers up to when process utilisation was read of each GPU.

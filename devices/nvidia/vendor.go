@@ -18,10 +18,10 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	"aliquot/internal/mps"
-	"aliquot/internal/share"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/mps"
+	"aliquot.example/internal/share"
 )
 
 // Name of the plugin and its binary.

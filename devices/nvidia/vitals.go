@@ -3,7 +3,7 @@ package nvidia
 import (
 	"encoding/binary"
 
-	"aliquot/devices/nvidia/nvml"
+	"aliquot.example/devices/nvidia/nvml"
 )
 
 // vitalsOf reads the health of one GPU. What a GPU or driver does not tell counts

@@ -10,9 +10,9 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // ward keeps the health of all GPUs, over restarts of the plugin.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/devices/plugin"
-	"aliquot/internal/gpu"
+	"aliquot.example/devices/plugin"
+	"aliquot.example/internal/gpu"
 )
 
 func newTestWard(dir string, log *bytes.Buffer) *ward {

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/hcl"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
+	"aliquot.example/e2e/conformance"
 )
 
 type groups = []*device.DeviceGroup

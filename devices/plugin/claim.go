@@ -8,7 +8,7 @@ import (
 	"sync"
 	"syscall"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // claim is this process's right to offer the GPUs of a vendor by a run directory: a

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func TestOneClaimAtATime(t *testing.T) {

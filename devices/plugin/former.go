@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // former says of every offer whether a task still uses its GPU by instances that

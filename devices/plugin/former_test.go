@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // TestSlicesChangedUnderATask: its instances are none of the offered ones, so in

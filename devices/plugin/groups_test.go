@@ -5,8 +5,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/nomad/structs"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // Nomad's servers remember that a waiting job cannot run on a class of nodes, and ask

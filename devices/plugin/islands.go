@@ -4,7 +4,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/device"
 	"github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // islands are the attributes by which a job gets GPUs of a group that lie together.

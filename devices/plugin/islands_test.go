@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // fourGPUs are two pairs joined by a link, one next to each NUMA node.

@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 const (

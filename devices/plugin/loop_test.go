@@ -14,8 +14,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // hand is a vendor whose GPUs a test moves by hand.

@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // Nomad 1.11 shows device statistics in its API and in `alloc status -stats` but

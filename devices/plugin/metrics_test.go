@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // What a program says of itself in its environment cannot take the metrics away: not

@@ -3,7 +3,7 @@ package plugin
 import (
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // notes logs what an operator should know once, and again after it has changed.

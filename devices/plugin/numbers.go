@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // Numbers gives every physical GPU one number, over restarts of the plugin and of the

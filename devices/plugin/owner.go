@@ -15,7 +15,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // owner is the Nomad task that a process belongs to.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/device"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 // Plugin is a Nomad device plugin for one maker's GPUs.

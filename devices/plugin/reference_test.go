@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/reference"
-	"aliquot/internal/share"
+	"aliquot.example/internal/reference"
+	"aliquot.example/internal/share"
 )
 
 // docs/configuration.md lists every key that both vendors have, and writing its

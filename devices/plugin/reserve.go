@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // reserve resolves the IDs against the plan and adds the vendor's part.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/share"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/share"
 )
 
 // Key declares one setting. Every scalar is taken as text and read by Settings,

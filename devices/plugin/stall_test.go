@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // TestADriverThatHangs: its calls never return, and its GPUs must not be offered

@@ -7,9 +7,9 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	machine "aliquot/internal/host"
-	"aliquot/internal/share"
+	"aliquot.example/internal/account"
+	machine "aliquot.example/internal/host"
+	"aliquot.example/internal/share"
 )
 
 // taken are the device instances that allocations hold by Nomad's account, none before

@@ -7,9 +7,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	kernel "aliquot/internal/host/amd"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/amd"
 )
 
 var amd = vendor{

@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // attachment is what a container needs of the host to use a grant, and nothing

@@ -15,7 +15,7 @@ import (
 	"github.com/docker/docker/client"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // pull is the pull of an image beside other things.

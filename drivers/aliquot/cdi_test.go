@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // migText has the shape of what NVIDIA's toolkit writes for one GPU with two MIG

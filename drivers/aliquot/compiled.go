@@ -15,10 +15,10 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/compiled"
-	machine "aliquot/internal/host"
-	"aliquot/internal/snapshot"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/compiled"
+	machine "aliquot.example/internal/host"
+	"aliquot.example/internal/snapshot"
 )
 
 const (

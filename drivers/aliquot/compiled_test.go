@@ -17,7 +17,7 @@ import (
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/compiled"
+	"aliquot.example/internal/compiled"
 )
 
 // compiler is a task that compiles where its cache is empty, in a job.

@@ -14,8 +14,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/variant"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/variant"
 )
 
 func unstarted(t testing.TB) *Driver {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // limits is what the operator lets jobs ask of the host beyond what they were

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // confined makes settings for a machine with GPUs of two vendors.

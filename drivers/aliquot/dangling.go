@@ -7,8 +7,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/agent"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/agent"
+	machine "aliquot.example/internal/host"
 )
 
 // The states of the node's stock docker driver as this driver sees them, values

@@ -12,8 +12,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/agent"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/agent"
+	machine "aliquot.example/internal/host"
 )
 
 func TestDanglingContainersByAgentConfiguration(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	machine "aliquot/internal/host"
+	machine "aliquot.example/internal/host"
 )
 
 // The cgroup controller of device memory, from Linux 6.14 on

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // dmemTree is the control group file system of a kernel with the controller dmem and a

@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 // MPS asks the MPS daemon with a pipe directory, through a control program.

@@ -9,7 +9,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
-	"aliquot/internal/agent"
+	"aliquot.example/internal/agent"
 )
 
 // client connects as the docker driver does: to the configured endpoint, else to

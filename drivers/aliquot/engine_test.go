@@ -13,7 +13,7 @@ import (
 	containerapi "github.com/docker/docker/api/types/container"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // grant of slices of the first GPU of the tree.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/nomad/nomad/structs"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 const (

@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 // Fingerprint implements drivers.DriverPlugin: the docker driver's health and

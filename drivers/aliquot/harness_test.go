@@ -92,7 +92,7 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	built = dir
-	for target, source := range map[string]string{"aliquot-driver": "aliquot/cmd/aliquot-driver", "probe": "./testdata/probe"} {
+	for target, source := range map[string]string{"aliquot-driver": "aliquot.example/cmd/aliquot-driver", "probe": "./testdata/probe"} {
 		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, target))
 		if raced && target == "aliquot-driver" {
 			cmd.Args = append(cmd.Args, "-race")

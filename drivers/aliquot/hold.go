@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // errNoLimit says that nothing here can hold a grant's memory.

@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
-	kernel "aliquot/internal/host/nvidia"
+	"aliquot.example/internal/gpu"
+	kernel "aliquot.example/internal/host/nvidia"
 )
 
 // holdTime is what the device plugin's program may take to start NVML and set a limit.

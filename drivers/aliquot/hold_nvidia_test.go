@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // pluginBeside puts a program under the name of NVIDIA's device plugin beside this one,
@@ -43,7 +43,7 @@ func TestNVIDIAsDriverHoldsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "plugin")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "aliquot/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "aliquot.example/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	r, err := rack.New(dir, "h100")

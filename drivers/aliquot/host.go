@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	machine "aliquot/internal/host"
+	machine "aliquot.example/internal/host"
 )
 
 // host is the machine as a directory: "/" or a tree that looks like it.

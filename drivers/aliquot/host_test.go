@@ -13,9 +13,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
-	amdkernel "aliquot/internal/host/amd"
-	nvidiakernel "aliquot/internal/host/nvidia"
+	"aliquot.example/internal/gpu"
+	amdkernel "aliquot.example/internal/host/amd"
+	nvidiakernel "aliquot.example/internal/host/nvidia"
 )
 
 // tree is the root directory of a machine that is not there.

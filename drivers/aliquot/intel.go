@@ -5,9 +5,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
-	kernel "aliquot/internal/host/intel"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
+	kernel "aliquot.example/internal/host/intel"
 )
 
 var intel = vendor{

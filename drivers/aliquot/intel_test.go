@@ -5,9 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
-	kernel "aliquot/internal/host/intel"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
+	kernel "aliquot.example/internal/host/intel"
 )
 
 func TestIntelFunctionGetsItsRenderNodeOnly(t *testing.T) {

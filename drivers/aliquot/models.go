@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 	"golang.org/x/sync/errgroup"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // envModels is the variable that tells a task where its models are.

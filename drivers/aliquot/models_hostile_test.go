@@ -5,7 +5,7 @@ import (
 
 	"github.com/hashicorp/nomad/nomad/structs"
 
-	"aliquot/cache/hubtest"
+	"aliquot.example/cache/hubtest"
 )
 
 // Two tasks that start at once with a model that nobody has fetch it once, and both have

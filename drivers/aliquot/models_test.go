@@ -14,11 +14,11 @@ import (
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/cache"
-	"aliquot/cache/config"
-	"aliquot/cache/hubtest"
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/cache"
+	"aliquot.example/cache/config"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 const qwen = "hf://Qwen/Qwen3@main"

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	machine "aliquot/internal/host"
+	machine "aliquot.example/internal/host"
 )
 
 // Who holds a node is read from the files of the machine below a root: a process

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 
-	"aliquot/internal/account"
-	"aliquot/internal/consultoken"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/consultoken"
 )
 
 // PackingConfig is the content of the block packing: where the node's account is read

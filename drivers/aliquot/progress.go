@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 // progress says how far models are, for events. Nomad keeps the last ten events of a

@@ -1,6 +1,6 @@
 package aliquot
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 // AMD's runtime reads one variable; ROCm opens /dev/kfd and a render node.
 var amdReach = reach{

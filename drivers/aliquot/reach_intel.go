@@ -1,6 +1,6 @@
 package aliquot
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 // Intel has no container runtime; its compute driver opens render nodes.
 var intelReach = reach{

@@ -1,6 +1,6 @@
 package aliquot
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 // visibleDevices is read by NVIDIA's container runtime. The docker driver asks
 // for that runtime when it stands in a task's DeviceEnv; "void" makes the runtime

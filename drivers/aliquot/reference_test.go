@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 	"github.com/zclconf/go-cty/cty"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // ours lists the attributes that a schema has beside those of the docker driver, with

@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/nomad/drivers/docker"
 	"github.com/hashicorp/nomad/plugins/shared/hclspec"
 
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/variant"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/variant"
 )
 
 // Name is the driver's name in job files and in the agent's plugin block.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/account"
+	"aliquot.example/internal/account"
 )
 
 // settings is a checked DriverConfig.

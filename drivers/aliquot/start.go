@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/variant"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/variant"
 )
 
 // start is what one StartTask hands to the docker driver.

@@ -6,10 +6,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	"aliquot/cache/hubtest"
-	"aliquot/internal/cacheapi"
-	"aliquot/internal/compiled"
-	"aliquot/internal/snapshot"
+	"aliquot.example/cache/hubtest"
+	"aliquot.example/internal/cacheapi"
+	"aliquot.example/internal/compiled"
+	"aliquot.example/internal/snapshot"
 )
 
 // BenchmarkPrepare is what this driver adds to the docker driver's StartTask

@@ -6,7 +6,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // tasks are the running tasks of this driver, by Nomad's task ID.

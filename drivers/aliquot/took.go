@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/learned"
+	"aliquot.example/internal/learned"
 )
 
 const (

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"slices"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // mpsUnseen says why a task may not have become a client of its MPS daemon: of another

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/variant"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/variant"
 )
 
 // spec reads the forms in which a job may name its images and checks them.

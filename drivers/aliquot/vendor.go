@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // vendor is one maker's side of the driver: a value in a file of its own, so that

@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/internal/gpu"
-	machine "aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	machine "aliquot.example/internal/host"
 )
 
 // The check looks often at first, because most programs open the GPU when they

@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/drivers/docker"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // cudaVisible numbers the granted GPUs as CUDA counts them in a container that holds

@@ -11,8 +11,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
-	"aliquot/internal/blob"
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // modelsRoot is where a container finds the models of its task.

@@ -10,8 +10,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // AMDPlugin is the device plugin of AMD's GPUs; it is there when the host has some.

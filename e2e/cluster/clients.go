@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // AddClient starts one more Nomad client with a rack of its own and waits until its

@@ -17,7 +17,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 const (

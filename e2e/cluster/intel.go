@@ -3,7 +3,7 @@ package cluster
 import (
 	"context"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // IntelPlugin is the device plugin of Intel's GPUs; it is there when the host has some.

@@ -17,7 +17,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 // Vars are the HCL variables of a job file.

@@ -11,7 +11,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // buildRack builds the fakes and describes the GPUs that this host pretends to

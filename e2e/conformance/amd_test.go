@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // The plugin passes on every generation of the library's binary interface, and

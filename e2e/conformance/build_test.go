@@ -13,7 +13,7 @@ func shipped(t *testing.T, name string) string {
 	t.Helper()
 	once, _ := built.LoadOrStore(name, sync.OnceValues(func() (string, error) {
 		path := filepath.Join(folder, name)
-		build := exec.Command("go", "build", "-o", path, "aliquot/cmd/"+name)
+		build := exec.Command("go", "build", "-o", path, "aliquot.example/cmd/"+name)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		out, err := build.CombinedOutput()
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func testGroups(t *testing.T, b *bench) {

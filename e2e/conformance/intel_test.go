@@ -3,8 +3,8 @@ package conformance
 import (
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 // Intel's GPUs have no slices: the suite runs on a whole card and on the virtual

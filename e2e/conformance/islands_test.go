@@ -15,8 +15,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/share"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/share"
 )
 
 // TestIslands has each vendor's plugin on a host whose GPUs are joined in pairs and in

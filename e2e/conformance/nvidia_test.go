@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
 )
 
 func TestNVIDIA(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // Kernel is the release of the kernel that every host pretends to run.

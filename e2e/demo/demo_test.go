@@ -14,9 +14,9 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/internal/gpu"
 )
 
 func TestBurstIsTheSameOnEveryRunAndInOrder(t *testing.T) {

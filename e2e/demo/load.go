@@ -1,8 +1,8 @@
 package main
 
 import (
-	"aliquot/e2e/rack"
-	"aliquot/internal/top"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/top"
 )
 
 // amdClass is the class of the rack's one AMD GPU.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // downLimit is how long after the last answer the services may take to be at zero:

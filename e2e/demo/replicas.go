@@ -9,8 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/internal/gpu"
 )
 
 // asked returns the replicas that answered what they see, ordered by service and

@@ -9,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/rack"
-	"aliquot/internal/api"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/api"
 )
 
 // rackName is the NVIDIA rack of the demo: an H100 and two T4. An MI300X is beside

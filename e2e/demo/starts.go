@@ -10,8 +10,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/learned"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/learned"
 )
 
 // coldStart is the time from a request to a service with no replica to the first byte of

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // verdict names everything that is not as it should be.

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/term"
 
-	"aliquot/internal/top"
+	"aliquot.example/internal/top"
 )
 
 // view shows the replay while it runs: in place in a terminal, elsewhere as one

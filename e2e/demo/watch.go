@@ -14,11 +14,11 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/e2e/cluster"
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/internal/gpu"
-	"aliquot/internal/top"
-	"aliquot/internal/weigh"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/top"
+	"aliquot.example/internal/weigh"
 )
 
 // look is how often the cluster is looked at.

@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 // call is one request of the workload.

@@ -9,7 +9,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/peers/peertest"
+	"aliquot.example/gateway/peers/peertest"
 )
 
 // Gateways that trust each other by the certificates of Consul's mesh find each other, share

@@ -10,7 +10,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/e2e/cluster"
+	"aliquot.example/e2e/cluster"
 )
 
 // Consul is a Consul server that keeps its data on disk.

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/top"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/top"
 )
 
 // Tokens of each request of this test, as the replicas tell them.

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/cluster"
-	"aliquot/internal/api"
+	"aliquot.example/e2e/cluster"
+	"aliquot.example/internal/api"
 )
 
 // Gateway is one of the gateways.

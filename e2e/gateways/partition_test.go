@@ -9,7 +9,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/ownership"
 )
 
 // partition is a network that breaks between gateways and Consul.

@@ -12,9 +12,9 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
-	"aliquot/internal/gpu"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/conformance"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/mps"
 )
 
 // counts of slices that are tried, of 20.

@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/mps"
 )
 
 //go:embed client/client.c

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	kernel "aliquot/internal/host/nvidia"
+	kernel "aliquot.example/internal/host/nvidia"
 )
 
 // groupLimit limits a control group to half of a grant, and sees how much a client in it

@@ -18,8 +18,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/conformance"
-	"aliquot/internal/mps"
+	"aliquot.example/e2e/conformance"
+	"aliquot.example/internal/mps"
 )
 
 // question is one that only a real GPU and a real MPS settle: what the plugin and the

@@ -15,8 +15,8 @@ import (
 
 	"github.com/hashicorp/nomad/plugins/device"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/cuda"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/cuda"
 )
 
 // rootMark names the rack's tree and makes this test binary the CUDA client of
@@ -73,7 +73,7 @@ func TestTheRackAnswersAsExpected(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugin := filepath.Join(dir, "aliquot-device-nvidia")
-	if out, err := exec.Command("go", "build", "-o", plugin, "aliquot/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", plugin, "aliquot.example/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	r, err := rack.New(dir, "h100")

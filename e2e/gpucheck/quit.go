@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/mps"
+	"aliquot.example/internal/mps"
 )
 
 // waitingQuit tells the daemon to quit while it has a client, and sees what it does until

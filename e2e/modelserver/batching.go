@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
+	"aliquot.example/e2e/modelserver/engine"
 
 	"github.com/prometheus/client_golang/prometheus"
 )

@@ -13,8 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/engine"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 // pipes is a listener whose connections are in memory, so that real HTTP is spoken in

@@ -10,10 +10,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
-	tells "aliquot/gateway/engine"
-	"aliquot/internal/profile"
-	"aliquot/profiler"
+	"aliquot.example/e2e/modelserver/engine"
+	tells "aliquot.example/gateway/engine"
+	"aliquot.example/internal/profile"
+	"aliquot.example/profiler"
 )
 
 // measured runs `aliquot bench` as the command does against a server in memory.

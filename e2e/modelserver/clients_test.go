@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // The clients that most programs use, as npm has them.

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // The names under which the program takes the arguments of another one, so that

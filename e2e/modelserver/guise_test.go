@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func TestGuisesTakeTheJobsFlags(t *testing.T) {

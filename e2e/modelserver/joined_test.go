@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/gateway"
-	"aliquot/gateway/config"
-	"aliquot/gateway/discovery"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/gateway"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/discovery"
 )
 
 // behindGateway starts a batching server and a gateway in front of it, with settings of

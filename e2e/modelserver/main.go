@@ -19,7 +19,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 func main() {

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
+	"aliquot.example/e2e/modelserver/engine"
 )
 
 // handle serves one request by a function that returns the HTTP status under which it

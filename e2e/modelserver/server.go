@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 type server struct {

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 func testOptions() options {

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"aliquot/e2e/modelserver/hardware"
+	"aliquot.example/e2e/modelserver/hardware"
 )
 
 // newSGLang is a server with SGLang's memory saver. The first reload of its weights fails

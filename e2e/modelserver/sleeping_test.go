@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/modelserver/hardware"
-	"aliquot/internal/api"
+	"aliquot.example/e2e/modelserver/hardware"
+	"aliquot.example/internal/api"
 )
 
 // sleeper is a server with vLLM's sleep mode, and a hold on its orders.

@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"aliquot/ui/browser"
+	"aliquot.example/ui/browser"
 )
 
 // picture is a view in a window.

@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	module     = "aliquot"
+	module     = "aliquot.example"
 	nvmlModule = "github.com/NVIDIA/go-nvml"
 	soname     = "libnvidia-ml.so.1"
 )

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"aliquot/e2e/rack/cuda"
+	"aliquot.example/e2e/rack/cuda"
 )
 
 // clientMark makes the test binary a CUDA client that obeys lines on its

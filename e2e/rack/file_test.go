@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 func section(t *rapid.T, name string) rack.Section {

@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"testing"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // machine is a rack with a root tree and one MPS daemon's directories.

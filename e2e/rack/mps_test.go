@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 func TestControlWithoutDaemon(t *testing.T) {

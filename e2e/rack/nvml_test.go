@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // dialogue is a probe that answers one JSON value per line.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 // One NVML library per process: every test that talks to the library runs a

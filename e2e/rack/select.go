@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // Devices lists what CUDA offers on the rack to a process that can reach the

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // Config is a configuration file, decoded, defaulted and checked.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 const full = `

@@ -11,9 +11,9 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"aliquot/internal/api"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/learned"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/learned"
 )
 
 // Load reads a configuration file. Its error is one line that names the file, the

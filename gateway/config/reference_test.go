@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/dispatch"
-	"aliquot/internal/reference"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every key, and writing its default changes nothing.

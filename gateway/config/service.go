@@ -11,7 +11,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 func (d *decoder) service(b *serviceBody, c *Config) Service {

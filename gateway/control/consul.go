@@ -14,11 +14,11 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/peers"
-	"aliquot/internal/api"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/learned"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/peers"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/learned"
 )
 
 // NewConsul returns a client. What the configuration leaves out comes from the

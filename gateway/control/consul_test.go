@@ -20,12 +20,12 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/control"
-	"aliquot/gateway/discovery"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/learned"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/control"
+	"aliquot.example/gateway/discovery"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/learned"
 )
 
 // agent is a real Consul that the test can stop and start again.

@@ -12,7 +12,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // Identity is the gateway's identity in Consul's service mesh: a leaf certificate that

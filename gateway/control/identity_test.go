@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/control"
-	"aliquot/gateway/peers/peertest"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/control"
+	"aliquot.example/gateway/peers/peertest"
 )
 
 // mesh answers as a Consul agent does for certificates, whose shortest life in Consul is an

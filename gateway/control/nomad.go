@@ -6,7 +6,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // NewNomad returns a client. What the configuration leaves out comes from the

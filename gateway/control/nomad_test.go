@@ -10,7 +10,7 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // oneJob answers as Nomad does for one job with one group: a request to scale that names

@@ -10,9 +10,9 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/peers"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/peers"
+	"aliquot.example/internal/ownership"
 )
 
 // MetaPeers is the key of a gateway's meta in Consul that says where it listens for the

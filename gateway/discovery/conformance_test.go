@@ -21,11 +21,11 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/discovery"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/gpu"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/discovery"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/gpu"
 )
 
 // origin is where a source finds replicas: publish says which there are, and fail has

@@ -9,8 +9,8 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
 )
 
 // waitTime is how long a blocking query may rest without a change.

@@ -11,10 +11,10 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/gpu"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/gpu"
 )
 
 // replica makes a replica of what a source knows.

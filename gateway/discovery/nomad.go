@@ -9,8 +9,8 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
 )
 
 // Services is what is needed of Nomad's API of native services.

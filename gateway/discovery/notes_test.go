@@ -14,8 +14,8 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
 )
 
 func TestMistakesInMetaCountAsOneAndAreNamedOnce(t *testing.T) {

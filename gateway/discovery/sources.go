@@ -4,8 +4,8 @@ import (
 	"context"
 	"log/slog"
 
-	"aliquot/gateway/config"
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/line"
 )
 
 // Sources makes the sources that a configuration asks for.

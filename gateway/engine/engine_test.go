@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/dispatch"
 )
 
 func TestEveryEngineIsRead(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/gateway/line"
+	"aliquot.example/gateway/line"
 )
 
 // Options say how engines are asked.

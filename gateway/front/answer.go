@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // answer is what a handler writes to.

@@ -12,7 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // What a connection is at.

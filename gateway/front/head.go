@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // parse reads a head that ends with its empty line into the request of the connection;

@@ -10,8 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // shared runs a test on three gateways with one policy, of which the first returned one

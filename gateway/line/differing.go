@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"hash/fnv"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
 )
 
 // Gateways are updated one after the other, so that for a while their configurations of a

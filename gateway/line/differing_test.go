@@ -9,8 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // differing runs a test on three gateways, in the order in which they come to own the

@@ -3,8 +3,8 @@ package line
 import (
 	"time"
 
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // ask enters a request that takes so long, and notes its tenant when it is served.

@@ -5,9 +5,9 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // book is what this gateway knows of another one's requests for the service.

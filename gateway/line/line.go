@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // Endpoint is a replica as its users see it.

@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 func replicas(n, slots int) []Replica {

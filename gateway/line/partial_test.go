@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/ownership"
 )
 
 // A member that hears nothing, and is heard, is granted slots for a while. It keeps no more

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/ownership"
 )
 
 // Set is that of Line.

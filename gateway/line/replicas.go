@@ -3,7 +3,7 @@ package line
 import (
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // Replica is a replica as a source of discovery reports it.

@@ -3,9 +3,9 @@ package line
 import (
 	"time"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // Take applies records of another gateway about this service, in order.

@@ -3,7 +3,7 @@ package line
 import (
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // depth is how many seconds of concurrency are kept.

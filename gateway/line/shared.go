@@ -8,9 +8,9 @@ import (
 	"runtime"
 	"time"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // Shared is the line of a service that several gateways serve. One of them, the owner,

@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/ownership"
 )
 
 // A stopped gateway keeps the slots of the requests that it had begun, and not those of

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // world is gateways that share a service, what connects them, and the replicas, which

@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"time"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // The headers by which a request declares what it is.

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 // Table finds services by the routes of a configuration.

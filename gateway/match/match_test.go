@@ -16,7 +16,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/gateway/config"
+	"aliquot.example/gateway/config"
 )
 
 var services = []config.Service{

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/line"
+	"aliquot.example/internal/ownership"
 )
 
 // claim takes a service, in the background.

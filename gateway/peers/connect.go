@@ -12,8 +12,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
-	"aliquot/gateway/talk"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/ownership"
 )
 
 // dial keeps a stream to a gateway open; entered with the lock held.

@@ -15,9 +15,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
-	"aliquot/gateway/line"
-	"aliquot/gateway/talk"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/line"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/ownership"
 )
 
 // Member is a gateway as Consul knows it.

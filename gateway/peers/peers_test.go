@@ -13,11 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/gateway/line"
-	"aliquot/gateway/peers/peertest"
-	"aliquot/gateway/talk"
-	"aliquot/internal/dispatch"
-	"aliquot/internal/ownership"
+	"aliquot.example/gateway/line"
+	"aliquot.example/gateway/peers/peertest"
+	"aliquot.example/gateway/talk"
+	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/ownership"
 )
 
 // registry is what Consul holds, for gateways in one process.

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/ownership"
+	"aliquot.example/internal/ownership"
 )
 
 const (

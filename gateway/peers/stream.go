@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"aliquot/gateway/talk"
+	"aliquot.example/gateway/talk"
 )
 
 // talks is the one method of the gRPC service: a stream both ways, opened by a gateway

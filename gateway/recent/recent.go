@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 const (

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 func request(second int64, took float64, outcome string) *api.Request {

@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 var errMalformed = errors.New("talk: a frame is not as its encoding demands")

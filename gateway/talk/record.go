@@ -6,7 +6,7 @@ package talk
 import (
 	"time"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 // Version is the version of what the records mean. A gateway of version N understands

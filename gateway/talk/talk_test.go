@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"aliquot/internal/dispatch"
+	"aliquot.example/internal/dispatch"
 )
 
 var now = time.Unix(1_000_000, 0)

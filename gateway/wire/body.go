@@ -6,7 +6,7 @@ import (
 	"io"
 	"net/http"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // kind is how the end of a body is known.

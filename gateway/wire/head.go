@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // ErrMalformed is the error of an answer that is not plainly HTTP/1.1.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/gateway/field"
+	"aliquot.example/gateway/field"
 )
 
 // mostInline is the size up to which header and body go out in one write, in bytes.

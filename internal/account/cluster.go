@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // Node is the account of one node with GPUs.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // The meta of a job that allows `aliquot job defrag` to move its allocations, and that

@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 func TestWhoMayBeMoved(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/steer"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
 )
 
 // DemandKey is the key in Consul KV that holds the typical demand.

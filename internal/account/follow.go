@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/consultoken"
+	"aliquot.example/internal/consultoken"
 )
 
 // Follower reads Nomad's account of one node again whenever it changes.

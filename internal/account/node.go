@@ -8,8 +8,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/pack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/pack"
 )
 
 // Held is what one allocation holds of a node.

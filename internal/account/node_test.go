@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"pgregory.net/rapid"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // whole returns a node with two shared GPUs, index 1 listed first, and a group of two

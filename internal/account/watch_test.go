@@ -14,7 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // agent answers as the agent of a node does, with blocking queries of its allocations.

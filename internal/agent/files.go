@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/hcl"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // Config is what an agent's files say of its docker driver.

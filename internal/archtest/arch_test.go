@@ -12,10 +12,10 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
-const module = "aliquot"
+const module = "aliquot.example"
 
 // graph maps each package of the module ("internal/share") to what its
 // non-test files import.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // product are the folders of what is shipped. Stand-ins and the demo's figures

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os"
 
-	"aliquot/internal/version"
+	"aliquot.example/internal/version"
 )
 
 // AutoscalerCookie is the Cookie of the Nomad Autoscaler's plugins; its packages do

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/e2e/modelserver/engine"
+	"aliquot.example/e2e/modelserver/engine"
 )
 
 // plant is a fleet of engines in simulated time under a queue: each request is a

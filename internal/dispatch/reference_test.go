@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // The defaults in docs/configuration.md are these.

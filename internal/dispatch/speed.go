@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // speed is how fast one kind of hardware runs the service's model: seconds to

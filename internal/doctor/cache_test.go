@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/cacheapi"
+	"aliquot.example/internal/cacheapi"
 )
 
 func TestCacheFindings(t *testing.T) {

@@ -1,6 +1,6 @@
 package doctor
 
-import "aliquot/internal/agent"
+import "aliquot.example/internal/agent"
 
 // dangling finds the stock docker driver on the same engine with its collection
 // of unknown containers on: it would remove the containers of aliquot's tasks.

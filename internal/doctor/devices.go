@@ -7,8 +7,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/agent"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/agent"
+	"aliquot.example/internal/gpu"
 )
 
 // devices looks at what the node offers, and at each vendor of which it offers

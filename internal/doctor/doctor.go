@@ -9,9 +9,9 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/agent"
-	"aliquot/internal/cacheapi"
-	kernel "aliquot/internal/driver"
+	"aliquot.example/internal/agent"
+	"aliquot.example/internal/cacheapi"
+	kernel "aliquot.example/internal/driver"
 )
 
 // Level of a finding.

@@ -1,6 +1,6 @@
 package doctor
 
-import kernel "aliquot/internal/driver"
+import kernel "aliquot.example/internal/driver"
 
 // drivers looks at the GPU drivers of the host: versions that differ, packages that
 // upgrades would replace, parts that are missing.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Ask is a task's requests for GPUs.

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/agent"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/agent"
+	"aliquot.example/internal/gpu"
 )
 
 // mps looks for MPS daemons beside those of the device plugin: programs that reach one

@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/agent"
+	"aliquot.example/internal/agent"
 )
 
 // Bridged is a group in bridge mode with a task of the aliquot driver.

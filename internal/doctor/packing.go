@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // testedNomad are the releases of Nomad whose scheduler the order of packing policies

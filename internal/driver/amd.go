@@ -1,6 +1,6 @@
 package driver
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 var amd = Maker{
 	Vendor: gpu.AMD, PCI: 0x1002,

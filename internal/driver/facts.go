@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Facts are what is known of a host. They are read without any driver.

@@ -4,7 +4,7 @@ import (
 	"regexp"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Whatever the document holds, what goes on to programs that run as root is a version of

@@ -1,6 +1,6 @@
 package driver
 
-import "aliquot/internal/gpu"
+import "aliquot.example/internal/gpu"
 
 // intel's GPUs are driven by the kernel's own i915 and xe.
 var intel = Maker{

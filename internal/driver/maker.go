@@ -4,7 +4,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Maker is what must be known of one maker's driver: a value in a file of its own for

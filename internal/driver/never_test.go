@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // What is never done, whatever is wanted: a line of docs/nodes.md for each.

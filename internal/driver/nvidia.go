@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 var nvidia = Maker{

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Want is the driver that the nodes of a class shall have.

@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // debian is a host of Debian 12 with one H100 that serves with version 535.261.03 of

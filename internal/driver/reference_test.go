@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md has every key of the document of wanted drivers, and no other.

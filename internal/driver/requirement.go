@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Requirement is what one GPU, or several, need of the driver.

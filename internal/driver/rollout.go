@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Wanted is the document by which an operator says which drivers the cluster's nodes

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // kernels are the beginnings of the names of packages that bring a kernel.

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // until runs the only node until it is in a phase.

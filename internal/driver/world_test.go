@@ -10,7 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // machine is a host as a test plays it: what the agent's actions do to it, and no more.

@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/reference"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every variable of a grant, and no other.

@@ -12,7 +12,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // version of both documents.

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // identity is a process, told apart from a later one with its PID.

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // shmPlace is where CUDA looks for shared memory, in the daemon and in its clients.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every setting, and writing its default changes nothing.

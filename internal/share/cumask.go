@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // CUShape is how the compute units (CUs) of one AMD GPU or partition lie. Bit i

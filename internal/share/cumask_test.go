@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 	"pgregory.net/rapid"
 )
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Granted is a request of device instances resolved against a plan.

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Joint is what joins the GPUs of an island.

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // wholes are whole GPUs of one group, at PCI addresses 0, 1, 2 and so on.

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func TestAGPUIsNamedByAnyFormOfItsAddress(t *testing.T) {

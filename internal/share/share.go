@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Mode is how an operator wants a GPU to be offered.

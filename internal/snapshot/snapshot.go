@@ -20,8 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/compiled"
-	"aliquot/internal/host"
+	"aliquot.example/internal/compiled"
+	"aliquot.example/internal/host"
 )
 
 // Limits bound a snapshot.

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 // Group returns what a group carries under a policy, as blocks of HCL that can be

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"pgregory.net/rapid"
 
-	"aliquot/internal/pack"
-	"aliquot/internal/share"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/share"
 )
 
 var anyAffinity = rapid.Custom(func(t *rapid.T) *api.Affinity {

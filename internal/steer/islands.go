@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/share"
+	"aliquot.example/internal/share"
 )
 
 // Joined is what Join did to one device request.

@@ -11,8 +11,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/pack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/pack"
 )
 
 // coreMHz is what one reserved core counts for: a job does not say how fast the core

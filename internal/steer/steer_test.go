@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/pack"
+	"aliquot.example/internal/pack"
 )
 
 var classes = pack.Demand{

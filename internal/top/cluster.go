@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 const (

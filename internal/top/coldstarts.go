@@ -7,8 +7,8 @@ import (
 	"slices"
 	"text/tabwriter"
 
-	"aliquot/internal/api"
-	"aliquot/internal/learned"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
 )
 
 // coldParts are the parts of a cold start in their order; the gateways see the last.

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // Two gateways know the same of starts, and each its own first answers.

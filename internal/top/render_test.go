@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 func slicesOf(n int, held map[int]string) []Slice {

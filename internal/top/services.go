@@ -10,7 +10,7 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // Gateways returns a function that asks every healthy gateway for its services,

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/gpu"
 )
 
 // Snapshot is the state of a cluster at one moment. It is also the output of

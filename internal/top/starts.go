@@ -12,7 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/learned"
+	"aliquot.example/internal/learned"
 )
 
 // Start is what starts of a task took on one kind of GPU, by the events of the task driver

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/router/consultest"
+	"aliquot.example/router/consultest"
 )
 
 func turns(t *testing.T, most int) Turns {

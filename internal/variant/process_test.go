@@ -3,7 +3,7 @@ package variant
 import (
 	"testing"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // A model of 15 GiB does not fit two MIG devices of 10 GiB: no CUDA process has both.

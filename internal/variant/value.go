@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Kind is how an attribute compares.

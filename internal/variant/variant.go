@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // CPU is the vendor of a task that was granted no GPU.

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func hopper() *gpu.Grant {

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // maxInstanceWeight bounds what an instance may claim of itself: 16 of the

@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 func TestGroupNameRoundTrip(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Tuning is what the router sets of entries besides shares and rules. It is a

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/internal/gpu"
+	"aliquot.example/internal/gpu"
 )
 
 // Source tells where a weight comes from, best first.

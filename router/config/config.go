@@ -4,7 +4,7 @@ package config
 import (
 	"time"
 
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/weigh"
 )
 
 // Config is a checked configuration.

@@ -9,9 +9,9 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
-	"aliquot/internal/hclfile"
-	"aliquot/internal/learned"
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/hclfile"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/weigh"
 )
 
 type fileBody struct {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/weigh"
 )
 
 // documented returns the configuration in docs/router.md.

@@ -4,7 +4,7 @@ import (
 	"reflect"
 	"testing"
 
-	"aliquot/internal/reference"
+	"aliquot.example/internal/reference"
 )
 
 // docs/configuration.md lists every key, and writing its default changes nothing.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/gpu"
-	"aliquot/router"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/router"
 )
 
 // optedIn selects the instances that opt in, but not their sidecars, which inherit

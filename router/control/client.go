@@ -8,9 +8,9 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/consultoken"
-	"aliquot/internal/weigh"
-	"aliquot/router/config"
+	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router/config"
 )
 
 // Client talks to one Consul agent. It is safe for concurrent use.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router"
 )
 
 // head is what is read of any entry, whoever wrote it.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/weigh"
 )
 
 // Meta keys of every entry that the router writes.

@@ -9,8 +9,8 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/internal/weigh"
-	"aliquot/router"
+	"aliquot.example/internal/weigh"
+	"aliquot.example/router"
 )
 
 // List reads all config entries of the kinds that the router writes. Of those that

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
-	"aliquot/router/config"
+	"aliquot.example/router/config"
 )
 
 // Election makes one of several routers the leader, by a lock in Consul's KV that

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
 )
 
 // readCurves reads "h100=h100.json,l4=l4.json": files that aliquot bench -json wrote.

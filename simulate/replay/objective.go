@@ -6,8 +6,8 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // runObjective replays on replicas that batch, with counts that follow the objective.

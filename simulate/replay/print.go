@@ -7,7 +7,7 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"aliquot/simulate"
+	"aliquot.example/simulate"
 )
 
 func printSummary(w io.Writer, s simulate.Summary, classes []simulate.Class, trace []simulate.Request) {

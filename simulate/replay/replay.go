@@ -12,9 +12,9 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/learned"
-	"aliquot/internal/scale"
-	"aliquot/simulate"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/scale"
+	"aliquot.example/simulate"
 )
 
 // Options are the command's flags.

@@ -1,4 +1,4 @@
-module aliquot/tools/caddy
+module aliquot.example/tools/caddy
 
 go 1.26.0
 

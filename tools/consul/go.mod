@@ -1,4 +1,4 @@
-module aliquot/tools/consul
+module aliquot.example/tools/consul
 
 go 1.26
 

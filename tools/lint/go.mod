@@ -1,4 +1,4 @@
-module aliquot/tools/lint
+module aliquot.example/tools/lint
 
 go 1.26.0
 

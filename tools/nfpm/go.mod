@@ -1,4 +1,4 @@
-module aliquot/tools/nfpm
+module aliquot.example/tools/nfpm
 
 go 1.26
 

@@ -1,4 +1,4 @@
-module aliquot/tools/nomad-autoscaler
+module aliquot.example/tools/nomad-autoscaler
 
 go 1.26
 

@@ -1,4 +1,4 @@
-module aliquot/tools/nomad
+module aliquot.example/tools/nomad
 
 go 1.26
 

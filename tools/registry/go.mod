@@ -1,4 +1,4 @@
-module aliquot/tools/registry
+module aliquot.example/tools/registry
 
 go 1.26
 

@@ -1,4 +1,4 @@
-module aliquot/tools/sbom
+module aliquot.example/tools/sbom
 
 go 1.26
 

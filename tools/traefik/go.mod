@@ -1,4 +1,4 @@
-module aliquot/tools/traefik
+module aliquot.example/tools/traefik
 
 go 1.26.0
 

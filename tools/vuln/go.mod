@@ -1,4 +1,4 @@
-module aliquot/tools/vuln
+module aliquot.example/tools/vuln
 
 go 1.26.0
 

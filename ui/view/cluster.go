@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/internal/top"
+	"aliquot.example/internal/top"
 )
 
 // Cluster is the view of nodes and GPUs.

@@ -6,8 +6,8 @@ import (
 	"regexp"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/top"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/top"
 )
 
 // Facts is what is known of a cluster at one moment. Nothing in it is changed after it

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"testing"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // large is a cluster of a thousand services on ten thousand allocations, of which each

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/docs"
+	"aliquot.example/docs"
 )
 
 // remedy is what the operations page says to do about a text.

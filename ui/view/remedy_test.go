@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/docs"
+	"aliquot.example/docs"
 )
 
 func TestRemedyOf(t *testing.T) {

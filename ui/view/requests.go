@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // RequestsView is the name of the view of requests, which is read only while somebody

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 func TestRequestsOf(t *testing.T) {

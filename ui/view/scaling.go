@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/scale"
+	"aliquot.example/internal/scale"
 )
 
 // Scaling is the view of the policies and what they last decided.

@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // Depth is how many seconds of a service are remembered, as many as gateways do.

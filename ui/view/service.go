@@ -7,8 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/weigh"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/weigh"
 )
 
 // Brief is one service in the list of all.

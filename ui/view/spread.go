@@ -1,8 +1,8 @@
 package view
 
 import (
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 // Spread is how long the requests of the last Over seconds took, in seconds.

@@ -4,8 +4,8 @@ import (
 	"math"
 	"testing"
 
-	"aliquot/internal/api"
-	"aliquot/internal/quantile"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/quantile"
 )
 
 func TestSpreadsOfSeveralGateways(t *testing.T) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/internal/top"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/top"
 )
 
 func TestMemoryKeepsGapsAsGaps(t *testing.T) {

@@ -15,8 +15,8 @@ import (
 
 	consul "github.com/hashicorp/consul/api"
 
-	"aliquot/internal/api"
-	"aliquot/ui/view"
+	"aliquot.example/internal/api"
+	"aliquot.example/ui/view"
 )
 
 // mostAnswer bounds what is read of one answer, in bytes.

@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/ui/view"
-	"aliquot/ui/wirefake"
+	"aliquot.example/internal/api"
+	"aliquot.example/ui/view"
+	"aliquot.example/ui/wirefake"
 )
 
 func TestMergeOfGatewaysThatDecideEachForItself(t *testing.T) {

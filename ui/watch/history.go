@@ -11,7 +11,7 @@ import (
 	promql "github.com/prometheus/client_golang/api/prometheus/v1"
 	"github.com/prometheus/common/model"
 
-	"aliquot/ui/view"
+	"aliquot.example/ui/view"
 )
 
 // samples is how many points a chart of the past has.

@@ -10,9 +10,9 @@ import (
 
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	"aliquot/internal/top"
-	"aliquot/ui/view"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/top"
+	"aliquot.example/ui/view"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"time"
 
-	"aliquot/internal/api"
-	"aliquot/ui/view"
+	"aliquot.example/internal/api"
+	"aliquot.example/ui/view"
 )
 
 // mostRequests bounds what is kept of each kind.

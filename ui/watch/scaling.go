@@ -9,9 +9,9 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/account"
-	"aliquot/internal/learned"
-	"aliquot/ui/view"
+	"aliquot.example/internal/account"
+	"aliquot.example/internal/learned"
+	"aliquot.example/ui/view"
 )
 
 // strategy is the plugin whose policies are shown.

@@ -14,9 +14,9 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/api"
-	"aliquot/internal/pack"
-	"aliquot/ui/view"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/pack"
+	"aliquot.example/ui/view"
 )
 
 const (

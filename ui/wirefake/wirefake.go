@@ -15,7 +15,7 @@ import (
 	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
-	"aliquot/internal/api"
+	"aliquot.example/internal/api"
 )
 
 // Cluster is what the answers are made of. Change it within Do.

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"aliquot/e2e/rack"
+	"aliquot.example/e2e/rack"
 )
 
 func main() {

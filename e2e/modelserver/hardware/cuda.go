@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"aliquot/e2e/rack/cuda"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack/cuda"
+	"aliquot.example/internal/gpu"
 )
 
 // device is a CUDA context that is held for life.

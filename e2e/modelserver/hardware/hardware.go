@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/e2e/rack/cuda"
-	"aliquot/internal/gpu"
+	"aliquot.example/e2e/rack/cuda"
+	"aliquot.example/internal/gpu"
 )
 
 // cpuSpeed is the speed of a server without a GPU, relative to a whole H100.

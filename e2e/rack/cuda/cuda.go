@@ -14,8 +14,8 @@ import (
 	"sync"
 	"syscall"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // Error is a CUDA driver API error.

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"sync"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // direct opens the devices without MPS. What the driver would tell stands in

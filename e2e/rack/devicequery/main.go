@@ -11,7 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"aliquot/e2e/rack/cuda"
+	"aliquot.example/e2e/rack/cuda"
 )
 
 func main() {

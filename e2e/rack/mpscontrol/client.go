@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strconv"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // admit takes a new client or refuses it. It waits while the server starts.

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // said is an answer in the real program's words, capital letter and all.

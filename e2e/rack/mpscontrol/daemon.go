@@ -10,8 +10,8 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // daemon is the control daemon: settings, and one server at a time.

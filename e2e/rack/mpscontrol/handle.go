@@ -12,7 +12,7 @@ import (
 	"sync"
 	"syscall"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 var errQuitting = errors.New("the MPS control daemon is shutting down")

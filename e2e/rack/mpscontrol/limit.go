@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // mebibytes reads a memory limit: a whole number with G or M, or GB or MB.

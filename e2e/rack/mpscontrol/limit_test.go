@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 func TestLimits(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack/wire"
 )
 
 func main() {

@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // serverMemory is what the server's own context takes of each GPU, in MiB, as

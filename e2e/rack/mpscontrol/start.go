@@ -15,8 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"aliquot/e2e/rack"
-	"aliquot/e2e/rack/wire"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/e2e/rack/wire"
 )
 
 // readyMark tells the child of -d that it is the daemon, with its way to say

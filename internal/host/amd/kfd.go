@@ -11,8 +11,8 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // The compute driver's device node, its topology and its list of processes.

@@ -6,8 +6,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // Whatever kernel wrote the topology, and whichever of its nodes cannot be read,

@@ -6,8 +6,8 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // Client is one process's use of one GPU, as the kernel counts it for the files

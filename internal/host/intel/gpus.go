@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // vendorID is Intel's PCI vendor ID, as sysfs writes it.

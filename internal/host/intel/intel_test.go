@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot/e2e/rack"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/e2e/rack"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 func machine(t *testing.T, gpus ...rack.IntelGPU) (host.Root, *rack.Intel) {

@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // holders lists the processes that have a GPU's device node open, each once.

@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // Read reads the facts of the host at a root. Sources tells to ask also what the host's

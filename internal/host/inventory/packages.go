@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"aliquot/internal/driver"
-	"aliquot/internal/host"
+	"aliquot.example/internal/driver"
+	"aliquot.example/internal/host"
 )
 
 // states are the words of dpkg for a package that is not whole, by the second letter of

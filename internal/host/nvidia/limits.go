@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // HoldMemory is the first argument with which the device plugin's program limits the

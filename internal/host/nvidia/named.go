@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 // Unnamed lists the driver's device nodes that systemd, where it runs the host, cannot

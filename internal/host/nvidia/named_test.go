@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"aliquot/internal/host"
+	"aliquot.example/internal/host"
 )
 
 func TestNodesWithoutALinkAreListedWhereSystemdRuns(t *testing.T) {

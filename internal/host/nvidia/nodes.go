@@ -11,8 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 const (

@@ -9,8 +9,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"aliquot/internal/gpu"
-	"aliquot/internal/host"
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/host"
 )
 
 // Grants of different MIG devices share the node of their GPU alone, and a grant

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 
-	"aliquot/e2e/rack/cuda"
+	"aliquot.example/e2e/rack/cuda"
 )
 
 // Report is what a container sees.
