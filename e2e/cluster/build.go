@@ -29,7 +29,7 @@ func checkout() (string, error) {
 	}
 	for ; dir != "/"; dir = filepath.Dir(dir) {
 		text, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(text), "module aliquot\n") {
+		if err == nil && strings.HasPrefix(string(text), "module aliquot.example\n") {
 			return dir, nil
 		}
 	}
