@@ -205,7 +205,7 @@ func TestProductKnowsNoFakes(t *testing.T) {
 	g := load(t)
 	for _, root := range []string{"cmd", "devices", "drivers", "autoscaler-plugin", "gateway", "router", "cache", "internal", "node"} {
 		g.forbid(t, root, "fakes live at the C ABI, under the shipped binary", func(p string) bool {
-			return within("e2e")(p) || within("bench")(p)
+			return within("e2e")(p) || within("demo")(p) || within("bench")(p)
 		})
 	}
 }

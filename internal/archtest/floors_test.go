@@ -19,7 +19,7 @@ var floors = []struct {
 	{"the host and the cluster, read", []string{"internal/host", "internal/agent", "internal/mps", "internal/doctor", "internal/top", "internal/byhand", "internal/consultoken", "internal/hclfile", "internal/steer", "internal/turn", "internal/cacheapi", "internal/snapshot", "internal/account", "internal/quantile"}, false},
 	{"the parts of programs", []string{"gateway", "router", "autoscaler-plugin", "devices", "drivers", "simulate", "cache", "ui", "profiler", "node"}, true},
 	{"programs", []string{"cmd"}, false},
-	{"tests, stand-ins and benchmarks", []string{"e2e", "bench", "internal/reference", "ui/browser", "ui/wirefake"}, false},
+	{"tests, stand-ins and benchmarks", []string{"e2e", "demo", "bench", "internal/reference", "ui/browser", "ui/wirefake"}, false},
 }
 
 // floorOf returns the floor of a package and the name by which it lies there, -1
