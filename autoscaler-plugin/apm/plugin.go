@@ -19,10 +19,10 @@ import (
 	"aliquot.example/autoscaler-plugin/coldstart"
 	"aliquot.example/autoscaler-plugin/demand"
 	"aliquot.example/autoscaler-plugin/guard"
-	"aliquot.example/autoscaler-plugin/query"
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/autoscaler-plugin/speed"
 	"aliquot.example/internal/quantile"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
 

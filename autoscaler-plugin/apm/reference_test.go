@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/reference"
 )
 

@@ -2,17 +2,15 @@ package strategy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad-autoscaler/sdk"
 
 	"aliquot.example/autoscaler-plugin/coldstart"
 	"aliquot.example/autoscaler-plugin/guard"
-	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
 
@@ -67,12 +65,8 @@ func (p *Plugin) config(c check) (config scale.Config, err error) {
 	if config, err = scale.ParseConfig(set); err != nil {
 		return config, err
 	}
-	window := config.Policy.Window()
-	if c.QueryWindow >= window {
-		return config, nil
-	}
-	short := fmt.Errorf("query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay", c.QueryWindow, window)
-	if learned == 0 {
+	short := config.Policy.Shrinks(c.QueryWindow)
+	if short == nil || learned == 0 {
 		return config, short
 	}
 	// A cold start that turned out longer must not stop counts from growing.
@@ -90,7 +84,7 @@ func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age tim
 		c.Classes = scale.WithSpeeds(c.Classes, nil)
 		return scale.Always, nil
 	}
-	if learns, err := unit(c.Classes, q, c.Objective != nil); !learns {
+	if learns, err := q.Unit(c.Classes, c.Objective != nil); !learns {
 		return scale.Always, err
 	}
 	p.mu.Lock()
@@ -105,30 +99,6 @@ func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age tim
 	rates, age := doc.At(at)
 	c.Classes = scale.WithSlots(scale.WithSpeeds(c.Classes, rates), doc.SlotsAt(at))
 	return age, nil
-}
-
-// unit says whether a query's demand is counted by measured speeds, and fails where its
-// unit is not that of the classes.
-func unit(classes []scale.Class, q *query.Query, promised bool) (measured bool, err error) {
-	switch {
-	case q.Metric == query.Tokens && q.Class == "" && promised:
-		return false, nil
-	case q.Metric == query.Tokens:
-		return false, fmt.Errorf("the query counts tokens but the strategy plans in requests: ask for %q with slots=measured in classes, or for tokens of all classes with an objective", "load service=… classes='…'")
-	case q.Metric == query.Load && q.Class == "":
-	case slices.ContainsFunc(classes, func(k scale.Class) bool { return k.Measured }):
-		return false, fmt.Errorf("classes have slots=measured but the query is not for their load: ask for load, as in %q", "load service=… classes='…'")
-	case slices.ContainsFunc(classes, func(k scale.Class) bool { return k.Speed != 1 }):
-		return false, fmt.Errorf("classes have speeds but the query counts every slot the same: ask for load, as in %q, or leave speed out", "load service=… classes='…'")
-	case q.Metric == query.Load && len(classes) > 1:
-		return false, errors.New("the query is for one class's part of the load but the strategy has classes and splits by itself: leave class out of the query")
-	default:
-		return false, nil
-	}
-	if !slices.Equal(q.Classes, classes) {
-		return false, errors.New("the query and the strategy have different classes: give both the same text, because the query counts in slots of the fastest class and the strategy plans in them")
-	}
-	return true, nil
 }
 
 // coldStart is the setting that, where given, stands instead of what is learned.

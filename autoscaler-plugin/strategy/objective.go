@@ -7,7 +7,7 @@ import (
 
 	"aliquot.example/autoscaler-plugin/demand"
 	"aliquot.example/autoscaler-plugin/guard"
-	"aliquot.example/autoscaler-plugin/query"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
 

@@ -14,9 +14,9 @@ import (
 
 	"aliquot.example/autoscaler-plugin/changes"
 	"aliquot.example/autoscaler-plugin/guard"
-	"aliquot.example/autoscaler-plugin/query"
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
 

@@ -95,6 +95,14 @@ func (p Policy) Window() time.Duration {
 	return p.DownDelayOrDefault() + p.StableWindow
 }
 
+// Shrinks fails where a query's window is too short for a count ever to shrink.
+func (p Policy) Shrinks(queryWindow time.Duration) error {
+	if window := p.Window(); queryWindow < window {
+		return fmt.Errorf("query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay", queryWindow, window)
+	}
+	return nil
+}
+
 const longest = 24 * time.Hour
 
 // Validate returns the first setting that makes no sense, with its range.
