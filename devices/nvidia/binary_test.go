@@ -2,6 +2,7 @@ package nvidia_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -38,6 +39,10 @@ var tools = sync.OnceValues(func() (rack.Tools, error) {
 func TestMain(m *testing.M) {
 	if os.Getenv(clientMark) != "" {
 		os.Exit(runClient())
+	}
+	// The tests wait for programs most of their time, so that more run at once than there are CPUs.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
 	}
 	var err error
 	if folder, err = os.MkdirTemp("", "aliquot-nvidia-"); err != nil {

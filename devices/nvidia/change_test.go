@@ -13,6 +13,7 @@ import (
 // While another driver is about to be loaded the plugin holds nothing of the present one:
 // no MPS daemon, and no library that is open. Afterwards all is as before.
 func TestThePluginLetsGoOfADriverThatIsChanged(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	until(t, c, "healthy", allWell)

@@ -29,6 +29,7 @@ const exclusiveProcess = "3"
 // TestASharedGPUIsExclusive: a program that misses the daemon fails, a restart of the
 // plugin changes nothing, and the GPU has its own mode back when it leaves sharing.
 func TestASharedGPUIsExclusive(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-1")
@@ -67,6 +68,7 @@ func TestASharedGPUIsExclusive(t *testing.T) {
 
 // TestAModeOfTheOperatorStays: the plugin restores nothing that it did not change.
 func TestAModeOfTheOperatorStays(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	uuid := b.uuids(t)[0]
 	if err := os.WriteFile(filepath.Join(b.Path+".d", uuid+".mode"), []byte("3\n"), 0o644); err != nil {
@@ -84,6 +86,7 @@ func TestAModeOfTheOperatorStays(t *testing.T) {
 // TestAProhibitedGPUStaysSo: the operator's mode is not overridden, and the GPU takes no
 // task until it has another.
 func TestAProhibitedGPUStaysSo(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	uuid := b.uuids(t)[1]
 	set := func(mode string) {
@@ -115,6 +118,7 @@ func TestAProhibitedGPUStaysSo(t *testing.T) {
 // TestAProhibitedGPUTakesNoTask whether it is whole or cut by MIG, and says what to do;
 // the others go on.
 func TestAProhibitedGPUTakesNoTask(t *testing.T) {
+	t.Parallel()
 	for file, of := range map[string]struct{ config, other string }{
 		"h100-t4":  {`gpu "*" { mode = "whole" }`, "h100"},
 		"a100-mig": {"", ""},
@@ -156,6 +160,7 @@ func TestAProhibitedGPUTakesNoTask(t *testing.T) {
 // TestAServerThatOutlivesItsDaemon keeps its clients and does not keep the new server
 // out; the GPU is exclusive again when it has ended.
 func TestAServerThatOutlivesItsDaemon(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -180,6 +185,7 @@ func TestAServerThatOutlivesItsDaemon(t *testing.T) {
 
 // TestAnMPSDaemonOfTheOperator on the same GPU is noticed and named.
 func TestAnMPSDaemonOfTheOperator(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "mps_exclusive = false")
 	until(t, c, "healthy", allWell)
@@ -229,6 +235,7 @@ func TestAnMPSDaemonOfTheOperator(t *testing.T) {
 // TestAnIdleMPSDaemonOfTheOperator has no server, so it keeps nobody from the GPU: it is
 // named in the log, and nothing is withdrawn.
 func TestAnIdleMPSDaemonOfTheOperator(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	until(t, c, "healthy", allWell)

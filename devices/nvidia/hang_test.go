@@ -27,6 +27,7 @@ func ill(g *device.DeviceGroup) (n int, why string) {
 // TestOneGPUHangsAndSevenGoOn: of the hanging one's calls none returns, not even the
 // one for its handle.
 func TestOneGPUHangsAndSevenGoOn(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "8xh100")
 	c := b.plugin(t, `gpu "*" { mode = "whole" }`)
 	until(t, c, "healthy", allWell)
@@ -65,6 +66,7 @@ func TestOneGPUHangsAndSevenGoOn(t *testing.T) {
 
 // TestLibrariesOfAnotherRelease: the packages were upgraded under the loaded module.
 func TestLibrariesOfAnotherRelease(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "h100-0")

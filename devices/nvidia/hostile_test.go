@@ -33,6 +33,7 @@ func victim(t *testing.T, pipe string) *exec.Cmd {
 // TestThePipeDirectoryIsNotBelieved writes into it what a container can: the plugin
 // harms no other process, reads nothing that never ends, and has a daemon again.
 func TestThePipeDirectoryIsNotBelieved(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-1")
@@ -74,6 +75,7 @@ func TestThePipeDirectoryIsNotBelieved(t *testing.T) {
 
 // TestQuitByATask: any client of a daemon may reach its control socket.
 func TestQuitByATask(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-1")
@@ -103,6 +105,7 @@ func TestQuitByATask(t *testing.T) {
 // limits, and after the last the daemon is replaced. Where it answers no question
 // meanwhile, the GPU is withdrawn.
 func TestQuitThatWaits(t *testing.T) {
+	t.Parallel()
 	for answers, silent := range map[string]bool{"yes": false, "no": true} {
 		b := newBench(t, "h100-t4")
 		if err := b.SetDriver("mps_quit_answers", answers); err != nil {
@@ -153,6 +156,7 @@ func TestQuitThatWaits(t *testing.T) {
 // TestAQuestionThatCannotBePut is no reason to end a daemon: the control program
 // fails, as on a host without memory or processes left.
 func TestAQuestionThatCannotBePut(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	dir := t.TempDir()
 	broken, asked := filepath.Join(dir, "broken"), filepath.Join(dir, "asked")
@@ -182,6 +186,7 @@ func TestAQuestionThatCannotBePut(t *testing.T) {
 
 // TestAServerThatIsNotActive is no server: the daemon answers and serves nobody.
 func TestAServerThatIsNotActive(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	if err := b.SetDriver("mps_starting", true); err != nil {
 		t.Fatal(err)
@@ -231,6 +236,7 @@ func TestASecretOfTheAgent(t *testing.T) {
 
 // TestRunDirThatCannotBeUsed: the reason is the true one, and nothing is offered.
 func TestRunDirThatCannotBeUsed(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	if err := os.WriteFile(b.runDir, nil, 0o644); err != nil {
 		t.Fatal(err)
@@ -252,6 +258,7 @@ func TestRunDirThatCannotBeUsed(t *testing.T) {
 // TestAReplacedDaemonIsCounted: kill -9 leaves a health description, a metric and a
 // line of the log.
 func TestAReplacedDaemonIsCounted(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, b.slow(t, "1", "0"))
 	until(t, c, "healthy", allWell)

@@ -54,6 +54,7 @@ func reserve(t *testing.T, c *child, g *device.DeviceGroup, from, to int) map[st
 // TestUnequalSlicesHold checks the numbers with programs that run over MPS: 6 and
 // 10 of 20 slices are 30% and 50% of SMs and memory.
 func TestUnequalSlicesHold(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	h100 := named(until(t, c, "healthy", allWell), "h100-0")
@@ -71,6 +72,7 @@ func TestUnequalSlicesHold(t *testing.T) {
 }
 
 func TestStatsNameTheTask(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "h100-0")
@@ -109,6 +111,7 @@ func TestStatsNameTheTask(t *testing.T) {
 }
 
 func TestXIDOnOneGPUOfTwo(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	until(t, c, "healthy", allWell)
@@ -135,6 +138,7 @@ func TestXIDOnOneGPUOfTwo(t *testing.T) {
 // TestEventsThatCannotBeHadForAMoment are asked for again: without them the GPU's
 // XIDs would be missed for ever.
 func TestEventsThatCannotBeHadForAMoment(t *testing.T) {
+	t.Parallel()
 	for _, call := range []string{"nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"} {
 		b := newBench(t, "h100-t4")
 		uuid := b.uuids(t)[0]
@@ -160,6 +164,7 @@ func TestEventsThatCannotBeHadForAMoment(t *testing.T) {
 }
 
 func TestAFaultSurvivesThePlugin(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	until(t, c, "healthy", allWell)
@@ -186,6 +191,7 @@ func TestAFaultSurvivesThePlugin(t *testing.T) {
 }
 
 func TestPendingRemapWithdrawsTheGPU(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	until(t, c, "healthy", allWell)
@@ -207,6 +213,7 @@ func TestPendingRemapWithdrawsTheGPU(t *testing.T) {
 }
 
 func TestDriverLoadedLater(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	if err := b.SetDriver("loaded", false); err != nil {
 		t.Fatal(err)
@@ -242,6 +249,7 @@ func kill(t *testing.T, c mps.Control) {
 }
 
 func TestMPSDaemonIsStartedAgain(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -260,6 +268,7 @@ func TestMPSDaemonIsStartedAgain(t *testing.T) {
 }
 
 func TestMPSFaultAndRecovery(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-1")
@@ -290,6 +299,7 @@ func TestMPSFaultAndRecovery(t *testing.T) {
 }
 
 func TestKilledPluginAdoptsTheDaemon(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -309,6 +319,7 @@ func TestKilledPluginAdoptsTheDaemon(t *testing.T) {
 // TestTwoPluginsOfferOnce: the second offers nothing, whatever becomes of the daemon,
 // before the first has ended.
 func TestTwoPluginsOfferOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	one := b.plugin(t, "")
 	until(t, one, "healthy", allWell)
@@ -338,6 +349,7 @@ func TestTwoPluginsOfferOnce(t *testing.T) {
 
 // TestHangingDaemonIsReplaced, but never under a client.
 func TestHangingDaemonIsReplaced(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -362,6 +374,7 @@ func TestHangingDaemonIsReplaced(t *testing.T) {
 }
 
 func TestGPUThatLeavesSharing(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -386,6 +399,7 @@ func TestGPUThatLeavesSharing(t *testing.T) {
 // TestADaemonThatCannotBeAskedLeavesSharing: its socket was removed, as any client of it
 // can, or it has ended and the control program is not installed any more.
 func TestADaemonThatCannotBeAskedLeavesSharing(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		config string
 		spoil  func(*testing.T, mps.Control)

@@ -31,6 +31,7 @@ func (b *bench) holds(t *testing.T, env []string, uuid, group string, limit uint
 // The limit of a control group is set by NVML and read back, where the driver has such
 // limits, and everything else is told apart from that.
 func TestMemoryIsLimitedByControlGroup(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100")
 	uuid, group := b.uuids(t)[0], t.TempDir()
 	if out, status := b.holds(t, b.env(), uuid, group, 1<<30); status != kernel.NoLimits {
@@ -80,6 +81,7 @@ func unified(t *testing.T) string {
 // The processes of one task together have what was granted; by MPS's own limit each of
 // them would.
 func TestTwoProcessesOfATaskHaveOneLimit(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100")
 	group := unified(t)
 	if err := b.SetDriver("version", "615.12.04"); err != nil {

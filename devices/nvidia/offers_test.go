@@ -24,6 +24,7 @@ func names(gs groups) []string {
 }
 
 func TestRules(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		rack, config string
 		want         []string
@@ -45,6 +46,7 @@ func TestRules(t *testing.T) {
 }
 
 func TestMIGGrantAndFault(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "a100-mig")
 	c := b.plugin(t, "return_mounts = true\n"+`gpu "*" { mode = "mig" }`)
 	gs := until(t, c, "healthy", allWell)
@@ -96,6 +98,7 @@ func TestMIGGrantAndFault(t *testing.T) {
 }
 
 func TestReturnMounts(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "return_mounts = true")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -119,6 +122,7 @@ func TestReturnMounts(t *testing.T) {
 }
 
 func TestAttributesCarryLocality(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	gs := until(t, b.plugin(t, ""), "healthy", allWell)
 	f, err := b.File()
@@ -153,6 +157,7 @@ var optional = []string{
 }
 
 func TestOldDriverIsServedWithoutWhatItLacks(t *testing.T) {
+	t.Parallel()
 	needCompiler(t)
 	dir := t.TempDir()
 	old, err := rack.Build(context.Background(), dir, optional...)
@@ -180,6 +185,7 @@ func TestOldDriverIsServedWithoutWhatItLacks(t *testing.T) {
 }
 
 func TestConfigErrorsOfNVIDIA(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	for text, want := range map[string][]string{
 		`xid_ignore = ["13", "many"]`:                            {"xid_ignore", "many", "numbers"},
@@ -207,6 +213,7 @@ func TestConfigErrorsOfNVIDIA(t *testing.T) {
 // TestNoAssumedEnvironment pins the variables that a task gets: others build on
 // their names.
 func TestNoAssumedEnvironment(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, "")
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -231,6 +238,7 @@ func TestNoAssumedEnvironment(t *testing.T) {
 
 // TestComputeInstancesShareTheirMemory: it is counted once and not called held.
 func TestComputeInstancesShareTheirMemory(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h200-mig")
 	gs := until(t, b.plugin(t, `gpu "*" { mode = "mig" }`), "healthy", allWell)
 	sum := int64(0)

@@ -18,6 +18,7 @@ import (
 // at /dev/shm. It is the condition for reaching the daemon, it outlives no task that
 // used it, and it goes with the GPU's sharing.
 func TestSharedMemoryOfAGPU(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	c := b.plugin(t, `mps_shm_size = "64m"`)
 	g := named(until(t, c, "healthy", allWell), "t4-1")

@@ -36,6 +36,7 @@ echo "$asked" | nvidia-cuda-mps-control
 // TestADaemonThatBeginsLate is no daemon that cannot be started: the node would
 // register with devices that are unhealthy.
 func TestADaemonThatBeginsLate(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, b.slow(t, "0.5", "0"))
 	if gs := until(t, c, "a fingerprint", func(groups) bool { return true }); !allWell(gs) {
@@ -46,6 +47,7 @@ func TestADaemonThatBeginsLate(t *testing.T) {
 
 // TestADaemonThatEndsLate gets no second one beside it.
 func TestADaemonThatEndsLate(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	c := b.plugin(t, b.slow(t, "0", "4"))
 	g := named(until(t, c, "healthy", allWell), "t4-0")
@@ -70,6 +72,7 @@ func TestADaemonThatEndsLate(t *testing.T) {
 // TestADaemonThatDiesInFault has its successor, which has no fault: that one must not
 // be ended for it, least of all when a task has just attached.
 func TestADaemonThatDiesInFault(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "t4")
 	path := filepath.Join(filepath.Dir(b.runDir), "told-control")
 	script := `#!/bin/sh

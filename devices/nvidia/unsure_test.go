@@ -11,6 +11,7 @@ import (
 // TestMIGThatCannotBeReadForAMoment: without its MIG devices the GPU would be
 // offered whole, in slices, beside the tasks that hold them.
 func TestMIGThatCannotBeReadForAMoment(t *testing.T) {
+	t.Parallel()
 	for _, call := range []string{"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex"} {
 		b := newBench(t, "a100-mig")
 		c := b.plugin(t, "")
@@ -39,6 +40,7 @@ func TestMIGThatCannotBeReadForAMoment(t *testing.T) {
 // TestAGPUWithoutMemoryOfItsOwn answers NOT_SUPPORTED where others tell their
 // memory, and is well.
 func TestAGPUWithoutMemoryOfItsOwn(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, "h100-t4")
 	for _, call := range []string{"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2"} {
 		if err := b.Fail(b.uuids(t)[0], call, 3); err != nil {
