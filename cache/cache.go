@@ -71,7 +71,8 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	options := fetch.Options{Store: d.store, Origins: origins, OriginRate: conf.OriginRate, PeerRate: conf.PeerRate, OriginStall: conf.OriginStall, Log: log, Metrics: d.metrics}
+	options := fetch.Options{Store: d.store, Origins: origins, OriginRate: conf.OriginRate, PeerRate: conf.PeerRate,
+		OriginStall: conf.OriginStall, Log: log, Metrics: d.metrics}
 	if conf.Peer != nil {
 		d.members = peer.NewMembers(conf.Peer.Advertise, conf.Peer.Known)
 		options.Network = d.network()
@@ -163,8 +164,10 @@ func (d *Daemon) admin() http.Handler {
 func (d *Daemon) consul() (*api.Client, error) {
 	conf := api.DefaultConfig()
 	for to, from := range map[*string]string{
-		&conf.Address: d.conf.Consul.Address, &conf.TokenFile: d.conf.Consul.TokenFile, &conf.TLSConfig.CAFile: d.conf.Consul.CAFile,
-		&conf.TLSConfig.CertFile: d.conf.Consul.CertFile, &conf.TLSConfig.KeyFile: d.conf.Consul.KeyFile, &conf.TLSConfig.Address: d.conf.Consul.ServerName,
+		&conf.Address: d.conf.Consul.Address, &conf.TokenFile: d.conf.Consul.TokenFile,
+		&conf.TLSConfig.CAFile:   d.conf.Consul.CAFile,
+		&conf.TLSConfig.CertFile: d.conf.Consul.CertFile, &conf.TLSConfig.KeyFile: d.conf.Consul.KeyFile,
+		&conf.TLSConfig.Address: d.conf.Consul.ServerName,
 	} {
 		if from != "" {
 			*to = from
@@ -205,7 +208,8 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 		return nil
 	}
 	host, _ := os.Hostname()
-	p := &prefetcher{library: d.library, shelf: d.shelf, key: c.Key, groups: c.Groups, fixed: c.Models, self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
+	p := &prefetcher{library: d.library, shelf: d.shelf, key: c.Key, groups: c.Groups, fixed: c.Models,
+		self: fmt.Sprintf("%s-%d-%s", host, os.Getpid(), d.conf.Dir), log: d.log}
 	if c.Docker != "" {
 		p.engine, p.face = engine.New(c.Docker), strings.TrimPrefix(d.ociFace, "http://")
 	}
@@ -223,7 +227,8 @@ func (d *Daemon) prefetch(ctx context.Context) error {
 // Status says what the cache is doing.
 func (d *Daemon) Status() cacheapi.Status {
 	st := d.store.Stats()
-	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(), Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, S3: d.s3Face, OCI: d.ociFace, Peers: []string{}}
+	s := cacheapi.Status{Objects: st.Objects, Bytes: st.Bytes, Free: st.Free, Room: st.Room, Models: d.library.Models(),
+		Held: d.library.Held(), Pins: d.store.Pins(), HF: d.hf, S3: d.s3Face, OCI: d.ociFace, Peers: []string{}}
 	if d.members != nil {
 		s.Self, s.Peers = d.members.Peers()
 	}

@@ -28,7 +28,8 @@ func (d *Daemon) listen() error {
 		return err
 	}
 	var err error
-	if d.hf, err = d.face("hf_listen", d.conf.HF, &hub.Face{Library: d.library, Token: d.token, Log: d.log}); err != nil {
+	if d.hf, err = d.face("hf_listen", d.conf.HF, &hub.Face{Library: d.library, Token: d.token,
+		Log: d.log}); err != nil {
 		return err
 	}
 	if err := d.listenS3(); err != nil {

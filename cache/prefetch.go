@@ -74,7 +74,8 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 	if p.client == nil {
 		return list, 0, nil
 	}
-	pairs, meta, err := p.client.KV().List(p.key+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: prefetchAgain}).WithContext(ctx))
+	pairs, meta, err := p.client.KV().List(p.key+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: prefetchAgain}).
+		WithContext(ctx))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -84,7 +85,8 @@ func (p *prefetcher) list(ctx context.Context, index uint64) (list []string, nex
 		}
 		var more []string
 		if err := json.Unmarshal(pair.Value, &more); err != nil {
-			p.log.Error("a list of what to prefetch is no JSON list of names and is left out", "key", pair.Key, "error", err)
+			p.log.Error("a list of what to prefetch is no JSON list of names and is left out", "key", pair.Key,
+				"error", err)
 			continue
 		}
 		list = append(list, more...)
@@ -142,7 +144,8 @@ func (p *prefetcher) inTurn(ctx context.Context, do func() error) error {
 		return err
 	}
 	defer func() {
-		if failed := p.turns.Release(context.WithoutCancel(ctx), p.self); failed != nil && !errors.Is(failed, turn.ErrUnheld) {
+		if failed := p.turns.Release(context.WithoutCancel(ctx), p.self); failed != nil &&
+			!errors.Is(failed, turn.ErrUnheld) {
 			p.log.Warn("a turn could not be given back", "error", failed)
 		}
 	}()
@@ -216,7 +219,8 @@ func (p *prefetcher) pull(ctx context.Context, name string) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		p.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name, "error", err)
+		p.log.Warn("an image could not be pulled through the cache; it is pulled from its registry", "image", name,
+			"error", err)
 	}
 	return p.engine.Pull(ctx, name)
 }

@@ -97,10 +97,12 @@ func run(ctx context.Context, calls []call, what string, once bool) (err error) 
 	if off.error != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\nlogs are kept in %s\n", off, s.KeepLogs())
 	}
-	fmt.Printf("\nPage     %s\nGateway  %s\nNomad    %s/ui/jobs\nConsul   %s/ui\n\n", s.page, s.gateway, s.NomadAddress, s.ConsulAddress)
+	fmt.Printf("\nPage     %s\nGateway  %s\nNomad    %s/ui/jobs\nConsul   %s/ui\n\n", s.page, s.gateway, s.NomadAddress,
+		s.ConsulAddress)
 	fmt.Printf("  export NOMAD_ADDR=%s CONSUL_HTTP_ADDR=%s\n", s.NomadAddress, s.ConsulAddress)
 	fmt.Printf("  %s top\n", s.Program("aliquot"))
-	fmt.Printf("  curl %s/v1/completions -H 'Content-Type: application/json' -d '{\"model\":\"chat\",\"prompt\":\"hello\",\"max_tokens\":20}'\n\n", s.gateway)
+	fmt.Printf("  curl %s/v1/completions -H 'Content-Type: application/json' -d "+
+		"'{\"model\":\"chat\",\"prompt\":\"hello\",\"max_tokens\":20}'\n\n", s.gateway)
 	fmt.Println("The cluster stays up until Ctrl-C.")
 	<-ctx.Done()
 	fmt.Println()

@@ -79,7 +79,8 @@ func served(admin string) (replayed, others int, err error) {
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
 		name, value, _ := strings.Cut(lines.Text(), "} ")
-		if !strings.HasPrefix(name, "aliquot_gateway_tenant_requests_total{") || !strings.Contains(name, `outcome="served"`) {
+		if !strings.HasPrefix(name, "aliquot_gateway_tenant_requests_total{") ||
+			!strings.Contains(name, `outcome="served"`) {
 			continue
 		}
 		n, err := strconv.ParseFloat(value, 64)

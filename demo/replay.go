@@ -42,7 +42,8 @@ type replay struct {
 }
 
 func newReplay(gateway string, calls []call) *replay {
-	return &replay{gateway: gateway, calls: calls, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}}}
+	return &replay{gateway: gateway, calls: calls,
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}}}
 }
 
 // run sends all calls and returns when each has ended.
@@ -125,14 +126,16 @@ func (r *replay) exchange(ctx context.Context, c call, res *result) error {
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.gateway+"/v1/chat/completions", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.gateway+"/v1/chat/completions",
+		bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set(tenantHeader, replayTenant)
 	// The work that the request is, in generated tokens. Speeds are learned by it.
-	request.Header.Set("X-Request-Cost", strconv.FormatFloat(float64(c.input)*rate/prefill+float64(c.output), 'f', 2, 64))
+	request.Header.Set("X-Request-Cost", strconv.FormatFloat(float64(c.input)*rate/prefill+float64(c.output),
+		'f', 2, 64))
 	response, err := r.client.Do(request)
 	if err != nil {
 		return err

@@ -23,7 +23,8 @@ func (w *watch) asked() []*replica {
 		}
 	}
 	slices.SortFunc(out, func(a, b *replica) int {
-		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.info.Grant.Group, b.info.Grant.Group), cmp.Compare(a.alloc, b.alloc))
+		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.info.Grant.Group, b.info.Grant.Group),
+			cmp.Compare(a.alloc, b.alloc))
 	})
 	return out
 }

@@ -92,7 +92,8 @@ service "code" {
 const (
 	tenantHeader = "X-Tenant"
 	replayTenant = "replay"
-	settings     = "tenants {\n  header = \"" + tenantHeader + "\"\n  tenant \"" + replayTenant + "\" {\n    declare_cost = true\n  }\n}\n"
+	settings     = "tenants {\n  header = \"" + tenantHeader + "\"\n  tenant \"" + replayTenant +
+		"\" {\n    declare_cost = true\n  }\n}\n"
 )
 
 // strategy lets counts shrink within the length of a demo; the defaults are for
@@ -106,7 +107,8 @@ const rate, prefill = 1000.0, 50000.0
 // modelArgs make the stand-in take time to load, and serve at a pace at which a
 // slice of a T4 takes seconds for an answer and one of an H100 a part of one.
 func modelArgs(slots int) []string {
-	return []string{"-slots", strconv.Itoa(slots), "-rate", fmt.Sprint(rate), "-prefill", fmt.Sprint(prefill), "-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s", "-drain", "5m"}
+	return []string{"-slots", strconv.Itoa(slots), "-rate", fmt.Sprint(rate), "-prefill", fmt.Sprint(prefill),
+		"-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s", "-drain", "5m"}
 }
 
 // stage is everything that runs.
@@ -151,17 +153,21 @@ func (s *stage) submit(ctx context.Context) error {
 		file string
 		vars cluster.Vars
 	}{
-		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services, "settings": settings})},
+		{"jobs/gateway.nomad.hcl", with(cluster.Vars{"port": 0, "drain_delay": "1s", "services": services,
+			"settings": settings})},
 		{"jobs/router.nomad.hcl", with(cluster.Vars{"count": 1})},
 		{"jobs/ui.nomad.hcl", with(cluster.Vars{"port": 0, "nomad_ui": s.NomadAddress})},
 		{"jobs/autoscaler.nomad.hcl", cluster.Vars{
-			"count": 1, "distinct_hosts": false, "agent": agent, "plugin_dir": filepath.Dir(s.Program("aliquot-apm")), "consul": consul,
+			"count": 1, "distinct_hosts": false, "agent": agent, "plugin_dir": filepath.Dir(s.Program("aliquot-apm")),
+			"consul": consul,
 		}},
 		{"jobs/scaling-two-classes.nomad.hcl", cluster.Vars{
-			"service": chat, "image": s.Image, "classes": chatClasses, "args": modelArgs(4), "memory": 64, "strategy": strategy,
+			"service": chat, "image": s.Image, "classes": chatClasses, "args": modelArgs(4), "memory": 64,
+			"strategy": strategy,
 		}},
 		{"jobs/scaling-one-class.nomad.hcl", cluster.Vars{
-			"service": code, "image": s.Image, "class": codeClass, "slices": codeSlices, "slots": 2, "max_count": 3, "args": modelArgs(2), "memory": 64, "strategy": strategy,
+			"service": code, "image": s.Image, "class": codeClass, "slices": codeSlices, "slots": 2, "max_count": 3,
+			"args": modelArgs(2), "memory": 64, "strategy": strategy,
 		}},
 	} {
 		s.Say("nomad job run %s", job.file)

@@ -113,7 +113,8 @@ func (s *coldStart) columns() []column {
 			d = max(0, d-late)
 		}
 		driver += d
-		all = append(all, column{map[string]string{"image": "IMAGE", "models": "MODEL", "compile_cache": "COMPILED", "container": "CONTAINER", "load": "LOAD"}[part], d})
+		all = append(all, column{map[string]string{"image": "IMAGE", "models": "MODEL", "compile_cache": "COMPILED",
+			"container": "CONTAINER", "load": "LOAD"}[part], d})
 	}
 	all[0].took = ready.Add(-driver).Sub(s.asked)
 	return append(all, column{"ANSWER", s.answered.Sub(ready)}, column{"ALL", s.answered.Sub(s.asked)})

@@ -40,11 +40,14 @@ func (s *summary) lost() []result {
 }
 
 func (s *summary) of(service string) []result {
-	return slices.DeleteFunc(slices.Clone(s.results), func(r result) bool { return r.service != service || r.problem != "" })
+	return slices.DeleteFunc(slices.Clone(s.results), func(r result) bool {
+		return r.service != service || r.problem != ""
+	})
 }
 
 func (s *summary) print(w io.Writer) {
-	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d", s.calls, len(s.results)-len(s.lost()), len(s.lost()), s.served)
+	fmt.Fprintf(w, "\nRequests  %d, %d answered whole, %d lost; the gateway served %d", s.calls,
+		len(s.results)-len(s.lost()), len(s.lost()), s.served)
 	if s.others > 0 {
 		fmt.Fprintf(w, " of them and %d others", s.others)
 	}
@@ -105,7 +108,8 @@ func (s *summary) printShares(w io.Writer) {
 	for _, service := range []string{chat, code} {
 		routed, served := s.shares(service)
 		for _, class := range slices.Sorted(maps.Keys(s.watch.most[service])) {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%.1f%%\t%.1f%%\n", service, class, s.watch.most[service][class], routed[class], served[class])
+			fmt.Fprintf(t, "%s\t%s\t%d\t%.1f%%\t%.1f%%\n", service, class, s.watch.most[service][class], routed[class],
+				served[class])
 		}
 	}
 	_ = t.Flush()

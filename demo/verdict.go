@@ -49,7 +49,9 @@ const byGateway = "aliquot gateway:"
 
 // everRouted tells whether a splitter has ever sent requests of a service to a class.
 func (w *watch) everRouted(service, class string) bool {
-	return slices.ContainsFunc(w.splits, func(s split) bool { return s.service == service && s.shares.classes()[class] > 0 })
+	return slices.ContainsFunc(w.splits, func(s split) bool {
+		return s.service == service && s.shares.classes()[class] > 0
+	})
 }
 
 // wrongReplicas compares what the containers see with what their jobs ask for.
@@ -64,12 +66,14 @@ func (w *watch) wrongReplicas() (problems []string) {
 	}
 	for _, variant := range slices.Sorted(maps.Keys(pulled)) {
 		if !pulled[variant] {
-			problems = append(problems, fmt.Sprintf("no replica says that the image for %s was pulled from the registry", variant))
+			problems = append(problems,
+				fmt.Sprintf("no replica says that the image for %s was pulled from the registry", variant))
 		}
 	}
 	for _, r := range all {
 		complain := func(format string, values ...any) {
-			problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service, fmt.Sprintf(format, values...)))
+			problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service,
+				fmt.Sprintf(format, values...)))
 		}
 		g := r.info.Grant
 		if r.info.Problem != "" {

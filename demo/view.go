@@ -116,7 +116,8 @@ func drawGPU(w io.Writer, g top.GPU) {
 	if g.UsePercent >= 0 {
 		use = fmt.Sprintf("%3.0f%%", g.UsePercent)
 	}
-	fmt.Fprintf(w, "%-9s [%s] %2d/%d %s  %-17s %s\n", g.Group, bar, g.Used(), len(g.Slices), use, g.Enforcement, strings.Join(who, ", "))
+	fmt.Fprintf(w, "%-9s [%s] %2d/%d %s  %-17s %s\n", g.Group, bar, g.Used(), len(g.Slices), use, g.Enforcement,
+		strings.Join(who, ", "))
 }
 
 func drawServices(w io.Writer, services []top.Service) {

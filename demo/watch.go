@@ -172,7 +172,8 @@ func (w *watch) keepSnapshot(s top.Snapshot) {
 
 // lookAtSplit reads a service's splitter; there is none while it has no replica.
 func (w *watch) lookAtSplit(ctx context.Context, service string) error {
-	entry, _, err := w.c.Consul.ConfigEntries().Get(consul.ServiceSplitter, service, (&consul.QueryOptions{}).WithContext(ctx))
+	entry, _, err := w.c.Consul.ConfigEntries().Get(consul.ServiceSplitter, service,
+		(&consul.QueryOptions{}).WithContext(ctx))
 	var status consul.StatusError
 	found := shares{}
 	switch splitter, ok := entry.(*consul.ServiceSplitterConfigEntry); {
@@ -227,7 +228,8 @@ func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	defer w.mu.Unlock()
 	running := map[string]bool{}
 	for _, stub := range stubs {
-		if running[stub.ID] = stub.ClientStatus == nomad.AllocClientStatusRunning; running[stub.ID] && w.replicas[stub.ID] == nil {
+		if running[stub.ID] = stub.ClientStatus == nomad.AllocClientStatusRunning; running[stub.ID] &&
+			w.replicas[stub.ID] == nil {
 			w.greet(ctx, service, stub.ID)
 		}
 	}

@@ -29,7 +29,8 @@ const (
 func assign(requests []simulate.Request) []call {
 	calls := make([]call, 0, len(requests))
 	for i, r := range requests {
-		c := call{at: r.At, service: chat, input: max(1, r.InputTokens), output: max(1, r.OutputTokens), stream: i%8 != 7}
+		c := call{at: r.At, service: chat, input: max(1, r.InputTokens), output: max(1, r.OutputTokens),
+			stream: i%8 != 7}
 		if i%4 == 3 {
 			c.service = code
 		}
@@ -54,7 +55,9 @@ func readTrace(path string, length time.Duration) ([]simulate.Request, error) {
 		n++
 	}
 	if n == 0 {
-		return nil, fmt.Errorf("%s: the first request arrives after %s, and only the first %s are played: use a longer -length", path, all[0].At, length)
+		return nil,
+			fmt.Errorf("%s: the first request arrives after %s, and only the first %s are played: use a longer -length",
+				path, all[0].At, length)
 	}
 	return all[:n], nil
 }
@@ -66,7 +69,8 @@ var phases = []struct {
 	length time.Duration
 	rate   float64
 }{
-	{12 * time.Second, 1}, {20 * time.Second, 24}, {20 * time.Second, 8}, {8 * time.Second, 0}, {12 * time.Second, 16}, {8 * time.Second, 1},
+	{12 * time.Second, 1}, {20 * time.Second, 24}, {20 * time.Second, 8}, {8 * time.Second, 0}, {12 * time.Second, 16},
+	{8 * time.Second, 1},
 }
 
 // burst generates the workload: Poisson arrivals whose rate changes by phase, and
@@ -85,7 +89,8 @@ func burst() []simulate.Request {
 			if i == 0 && len(out) == 0 {
 				at = 0 // from zero at once: there is nothing to see before
 			}
-			out = append(out, simulate.Request{At: at, InputTokens: lognormal(1500, 0.8, 7500), OutputTokens: lognormal(20, 0.9, 400)})
+			out = append(out, simulate.Request{At: at, InputTokens: lognormal(1500, 0.8, 7500),
+				OutputTokens: lognormal(20, 0.9, 400)})
 		}
 		start += p.length
 	}

@@ -154,7 +154,8 @@ func (x *exchange) record() {
 		slog.String("proto", x.in.Proto), slog.String("client", x.in.RemoteAddr),
 		slog.String("tenant", x.request.Tenant), slog.String("class", x.class), slog.String("replica", x.replica),
 		slog.Int("attempts", x.attempts.n), slog.Int64("bytes", x.writer.sent()),
-		slog.Float64("wait_ms", millis(x.waited)), slog.Float64("first_byte_ms", millis(firstByte)), slog.Float64("total_ms", millis(took)),
+		slog.Float64("wait_ms", millis(x.waited)), slog.Float64("first_byte_ms", millis(firstByte)),
+		slog.Float64("total_ms", millis(took)),
 	)
 }
 

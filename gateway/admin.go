@@ -123,7 +123,8 @@ func (p *plan) waits(all []line.Wait) (out []api.Wait) {
 		sums[key{w.Priority, p.tenants.known(w.Tenant)}] += w.Requests
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(sums), func(a, b key) int {
-		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(sums[b], sums[a]), cmp.Compare(a.tenant, b.tenant))
+		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(sums[b], sums[a]),
+			cmp.Compare(a.tenant, b.tenant))
 	}) {
 		out = append(out, api.Wait{Priority: p.priorityName(k.priority), Tenant: k.tenant, Requests: sums[k]})
 	}

@@ -64,7 +64,8 @@ func (l *limit) tell(h http.Header) {
 }
 
 // take takes n tokens from a tenant's account, or says when to try again.
-func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (told limit, ok bool, after time.Duration) {
+func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (told limit, ok bool,
+	after time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	one := a.account(tenant, named, perMinute, now)
@@ -117,7 +118,8 @@ func (x *exchange) afford() bool {
 	// More than a minute's tokens are taken when they are used: what a request may
 	// use at most says little.
 	n := min(float64(r.prompt+r.expected), bound)
-	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n, time.Now())
+	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
+		time.Now())
 	told.tell(x.writer.Header())
 	if !ok {
 		x.outcome = tokenLimit

@@ -25,7 +25,8 @@ type apiErrorBody struct {
 // apiErrorOf returns the error for a request to a language model; false for others.
 func apiErrorOf(r *http.Request, o outcome, text string) (apiError, bool) {
 	api := prompt.Of(r.URL.Path)
-	if api == prompt.Opaque && !strings.Contains(r.URL.Path, listsModels) && !strings.Contains(r.URL.Path, "/v1/audio/") && !strings.Contains(r.URL.Path, "/v1/images/") {
+	if api == prompt.Opaque && !strings.Contains(r.URL.Path, listsModels) && !strings.Contains(r.URL.Path,
+		"/v1/audio/") && !strings.Contains(r.URL.Path, "/v1/images/") {
 		return apiError{}, false
 	}
 	status := results[o].status

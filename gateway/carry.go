@@ -151,7 +151,9 @@ func (x *exchange) trusted() bool {
 		return false
 	}
 	from, err := netip.ParseAddrPort(x.in.RemoteAddr)
-	return err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(from.Addr().Unmap()) })
+	return err == nil && slices.ContainsFunc(proxies, func(p netip.Prefix) bool {
+		return p.Contains(from.Addr().Unmap())
+	})
 }
 
 // copyHeader copies what does not concern one connection only (RFC 9110, 7.6.1),
@@ -159,7 +161,8 @@ func (x *exchange) trusted() bool {
 func copyHeader(to, from http.Header) {
 	for name, values := range from {
 		switch name {
-		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+			"Transfer-Encoding", "Upgrade",
 			"Proxy-Connection": // not defined, but some clients send it
 		default:
 			to[name] = values
@@ -190,7 +193,8 @@ func hasToken(values []string, token string) bool {
 // 9110, 7.8 allows: a replica that switched to HTTP/2 would get a tunnel in which
 // requests pass the queue.
 func switches(r *http.Request) bool {
-	return r.Method == http.MethodGet && hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"], "websocket")
+	return r.Method == http.MethodGet && hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"],
+		"websocket")
 }
 
 // early passes on informational answers until the final one is there.
@@ -262,7 +266,8 @@ func (x *exchange) deliver(res *http.Response) {
 // dropFramed removes from a trailer what must not stand there (RFC 9110, 6.5.1), as
 // it would change where the message ends or who it is for.
 func dropFramed(trailer http.Header) {
-	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Upgrade", "Host", "Content-Encoding", "Content-Type", outcomeHeader} {
+	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Upgrade", "Host",
+		"Content-Encoding", "Content-Type", outcomeHeader} {
 		delete(trailer, name)
 	}
 }

@@ -25,7 +25,8 @@ type edit struct {
 }
 
 // errUnsalted refuses a request whose cache would be shared with other tenants.
-var errUnsalted = errors.New("the service keeps the caches of tenants apart: it takes JSON objects without Content-Encoding, up to body_buffer")
+var errUnsalted = errors.New(
+	"the service keeps the caches of tenants apart: it takes JSON objects without Content-Encoding, up to body_buffer")
 
 // edits reports whether the service may change bodies.
 func (v *service) edits() bool {
@@ -101,7 +102,8 @@ func (e *editor) read(text []byte) bool {
 		case "logprobs", "top_logprobs": // many times the size of the text
 			e.never = e.never || !slices.Contains([]string{"0", "false", "null"}, string(value))
 			return
-		case "stream_options", "best_of", "use_beam_search", "echo", "prompt_logprobs", "audio", "modalities", "kv_transfer_params":
+		case "stream_options", "best_of", "use_beam_search", "echo", "prompt_logprobs", "audio", "modalities",
+			"kv_transfer_params":
 			e.never = e.never || string(value) != "null" && string(value) != "false"
 		default:
 			return

@@ -21,12 +21,13 @@ func newEngines(services func() []*service) *engines {
 		return prometheus.NewDesc("aliquot_gateway_"+name, help, append([]string{"service", "class"}, labels...), nil)
 	}
 	return &engines{
-		services:    services,
-		inflight:    desc("inflight_tokens", "Tokens of prompts and answers being served."),
-		cache:       desc("kv_tokens", "Tokens that the caches of replicas hold, where that is known."),
-		used:        desc("engine_kv_used_tokens", "Tokens of the caches that engines say are in use."),
-		requests:    desc("engine_requests", "Requests that engines say they run or keep waiting, by state.", "state"),
-		preemptions: desc("engine_preemptions", "Requests that the engines of present replicas threw out of their caches since they started."),
+		services: services,
+		inflight: desc("inflight_tokens", "Tokens of prompts and answers being served."),
+		cache:    desc("kv_tokens", "Tokens that the caches of replicas hold, where that is known."),
+		used:     desc("engine_kv_used_tokens", "Tokens of the caches that engines say are in use."),
+		requests: desc("engine_requests", "Requests that engines say they run or keep waiting, by state.", "state"),
+		preemptions: desc("engine_preemptions",
+			"Requests that the engines of present replicas threw out of their caches since they started."),
 	}
 }
 
@@ -64,7 +65,8 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 		}
 		for class, c := range classes {
 			gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-				ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{s.name, class}, labels...)...)
+				ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v,
+					append([]string{s.name, class}, labels...)...)
 			}
 			gauge(e.inflight, float64(c.inflight))
 			gauge(e.cache, float64(c.cache))

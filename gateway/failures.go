@@ -16,7 +16,8 @@ import (
 
 // refusals are the outcomes of requests that a queue does not take.
 var refusals = map[dispatch.Refusal]outcome{
-	dispatch.QueueFull: queueFull, dispatch.TenantFull: tenantFull, dispatch.TooLate: tooLate, dispatch.NoSuchClass: noClass,
+	dispatch.QueueFull: queueFull, dispatch.TenantFull: tenantFull, dispatch.TooLate: tooLate,
+	dispatch.NoSuchClass: noClass,
 }
 
 // refuse answers a request that goes to no service; it is always false.
@@ -71,7 +72,8 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	} else if isTimeout(err) {
 		x.outcome = timedOut
 	}
-	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica, "attempts", x.attempts.n, "error", err)
+	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica,
+		"attempts", x.attempts.n, "error", err)
 	refuse(&x.writer, x.in, x.outcome, "", 0)
 }
 

@@ -41,7 +41,8 @@ func newLanguage(v *service) *language {
 	if !c.Language() {
 		return nil
 	}
-	l := &language{objective: c.SLO, e2e: c.E2E, promised: c.Promised, books: c.Mode == dispatch.Tokens, engines: map[string]said{}}
+	l := &language{objective: c.SLO, e2e: c.E2E, promised: c.Promised, books: c.Mode == dispatch.Tokens,
+		engines: map[string]said{}}
 	l.shared, _ = v.line.(*line.Shared)
 	for i := range l.key {
 		var random [8]byte
@@ -54,7 +55,8 @@ func newLanguage(v *service) *language {
 			path = ""
 		}
 		l.scraper = engine.New(engine.Options{
-			Client: v.transports.to(false, true), Scheme: v.transports.scheme, Path: path, Port: c.Engine.Port, Interval: c.Engine.Interval,
+			Client: v.transports.to(false, true), Scheme: v.transports.scheme, Path: path, Port: c.Engine.Port,
+			Interval: c.Engine.Interval,
 			Set:      func(r []line.Replica) { l.set(v, r) },
 			Observed: func(id string, s engine.State) { l.observed(v, id, s) },
 		})
@@ -129,7 +131,8 @@ func (l *language) observed(v *service, id string, s engine.State) {
 	if !present {
 		return // it was asked before it left
 	}
-	v.line.Observe(id, dispatch.EngineState{Running: max(s.Running, 0), Waiting: max(s.Waiting, 0), KVUsed: max(s.KVUsed, 0)})
+	v.line.Observe(id, dispatch.EngineState{Running: max(s.Running, 0), Waiting: max(s.Waiting, 0),
+		KVUsed: max(s.KVUsed, 0)})
 }
 
 // longestSized bounds how much of a body is read to size it, in bytes: a million

@@ -24,7 +24,8 @@ type latencySecond struct {
 }
 
 func (s *latencySecond) encoded() api.Latency {
-	return api.Latency{Time: s.second, Served: s.served, Total: s.total.Encode(), TTFT: s.ttft.Encode(), TPOT: s.tpot.Encode()}
+	return api.Latency{Time: s.second, Served: s.served, Total: s.total.Encode(), TTFT: s.ttft.Encode(),
+		TPOT: s.tpot.Encode()}
 }
 
 // stepped is by how many seconds the clock must be behind what it was before that counts
@@ -93,7 +94,8 @@ func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now := time.Now()
-	writeJSON(w, api.Latencies{Service: v.name, Now: now, Accuracy: quantile.Accuracy, Series: v.remembered.latencies.last(now, window)})
+	writeJSON(w, api.Latencies{Service: v.name, Now: now, Accuracy: quantile.Accuracy,
+		Series: v.remembered.latencies.last(now, window)})
 }
 
 // windowOf reads the window that a request asks for, and answers one that is none.

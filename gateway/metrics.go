@@ -43,10 +43,12 @@ var spread = prometheus.ExponentialBuckets(0.001, 2, 20)
 
 func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name,
+			Help: help}, labels)
 	}
 	within := func(buckets []float64, name, help string, labels ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "aliquot", Subsystem: "gateway", Name: name, Help: help, Buckets: buckets}, labels)
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "aliquot", Subsystem: "gateway",
+			Name: name, Help: help, Buckets: buckets}, labels)
 	}
 	histogram := func(name, help string, labels ...string) *prometheus.HistogramVec {
 		return within(spread, name, help, labels...)
@@ -55,25 +57,38 @@ func newMetrics() *metrics {
 		registry: prometheus.NewRegistry(),
 		requests: counter("requests_total", "Requests by how they ended.", "service", "outcome", "code"),
 		retries:  counter("retries_total", "Attempts that were repeated on another slot.", "service"),
-		wakes:    counter("wakes_total", "Requests to Nomad to start a service from zero, by result.", "service", "result"),
-		tenants:  counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".", "service", "tenant", "outcome"),
-		full:     counter("streams_full_total", "Times that a connection of HTTP/2 reached max_streams.").WithLabelValues(),
-		dropped:  counter("access_log_dropped_total", "Lines of the access log that were dropped, as it took no more.").WithLabelValues(),
-		short:    counter("shortages_total", "Connections that the gateway's own host refused, such as for want of file descriptors.", "to"),
-		wait:     histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
-		service:  histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.", "service", "class"),
-		total:    histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
-		ttft:     histogram("ttft_seconds", "Time from the whole request to its first token, of streams.", "service", "class"),
-		tpot:     within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.", "service", "class"),
-		tokens:   counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.", "service", "tenant", "kind", "source"),
-		moved:    counter("fallbacks_total", "Requests that a service turned away and another one took on.", "service", "to"),
-		sleeps:   counter("sleep_total", "Replicas that were put to sleep and woken, by result.", "service", "action", "result"),
-		slo:      counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
+		wakes: counter("wakes_total", "Requests to Nomad to start a service from zero, by result.",
+			"service", "result"),
+		tenants: counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".",
+			"service", "tenant", "outcome"),
+		full: counter("streams_full_total", "Times that a connection of HTTP/2 reached max_streams.").
+			WithLabelValues(),
+		dropped: counter("access_log_dropped_total", "Lines of the access log that were dropped, as it took no more.").
+			WithLabelValues(),
+		short: counter("shortages_total",
+			"Connections that the gateway's own host refused, such as for want of file descriptors.", "to"),
+		wait: histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
+		service: histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.",
+			"service", "class"),
+		total: histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
+		ttft: histogram("ttft_seconds", "Time from the whole request to its first token, of streams.",
+			"service", "class"),
+		tpot: within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.",
+			"service", "class"),
+		tokens: counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.",
+			"service", "tenant", "kind", "source"),
+		moved: counter("fallbacks_total", "Requests that a service turned away and another one took on.",
+			"service", "to"),
+		sleeps: counter("sleep_total", "Replicas that were put to sleep and woken, by result.",
+			"service", "action", "result"),
+		slo: counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
 	}
 	m.starts = newColdStarts()
 	m.registry.MustRegister(m.starts)
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service, m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens, m.sleeps)
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.retries, m.wakes, m.tenants, m.short, m.full, m.dropped, m.wait, m.service,
+		m.total, m.ttft, m.tpot, m.slo, m.moved, m.tokens, m.sleeps)
 	return m
 }
 
@@ -89,7 +104,8 @@ type serviceMetrics struct {
 }
 
 func (m *metrics) of(service string) *serviceMetrics {
-	s := &serviceMetrics{all: m, name: service, wait: m.wait.WithLabelValues(service), total: m.total.WithLabelValues(service), retried: m.retries.WithLabelValues(service)}
+	s := &serviceMetrics{all: m, name: service, wait: m.wait.WithLabelValues(service),
+		total: m.total.WithLabelValues(service), retried: m.retries.WithLabelValues(service)}
 	for i := range s.codes {
 		s.codes[i] = m.requests.WithLabelValues(service, served.String(), codeClass(i*100))
 	}
@@ -132,7 +148,8 @@ type classMetrics struct {
 }
 
 func (m *metrics) ofClass(c *config.Service, class string, times, firsts *means) *classMetrics {
-	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times, firsts: firsts, name: c.Name, starts: m.starts}
+	out := &classMetrics{service: m.service.WithLabelValues(c.Name, class), class: class, means: times, firsts: firsts,
+		name: c.Name, starts: m.starts}
 	if c.Language() {
 		out.ttft, out.tpot = m.ttft.WithLabelValues(c.Name, class), m.tpot.WithLabelValues(c.Name, class)
 	}

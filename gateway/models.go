@@ -75,7 +75,9 @@ func (x *exchange) unmatched() bool {
 	if coding := x.in.Header.Get("Content-Encoding"); x.body != nil {
 		if _, known := match.Decoded(http.NoBody, x.in.Header); !known {
 			x.writer.Header().Set("Accept-Encoding", match.Codings)
-			return x.refuse(unreadable, fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: send it as one of %s", coding, match.Codings))
+			return x.refuse(unreadable,
+				fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: "+
+					"send it as one of %s", coding, match.Codings))
 		}
 	}
 	more := ""

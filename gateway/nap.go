@@ -53,7 +53,8 @@ func (s napState) sleep() dispatch.Sleep {
 }
 
 // sleepNames are the states as the admin listener names them.
-var sleepNames = map[dispatch.Sleep]string{dispatch.Waking: "waking", dispatch.Asleep: "asleep", dispatch.Drowsy: "drowsy", dispatch.Away: "away"}
+var sleepNames = map[dispatch.Sleep]string{dispatch.Waking: "waking", dispatch.Asleep: "asleep",
+	dispatch.Drowsy: "drowsy", dispatch.Away: "away"}
 
 // leave has a replica left alone for a while, each time for longer.
 func (p *nap) leave(now time.Time) {
@@ -69,12 +70,14 @@ func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if v.nights == nil {
-		http.Error(w, fmt.Sprintf("the replicas of service %q do not sleep: its configuration has no sleep block", v.name), http.StatusConflict)
+		http.Error(w, fmt.Sprintf("the replicas of service %q do not sleep: its configuration has no sleep block",
+			v.name), http.StatusConflict)
 		return
 	}
 	var a api.Awake
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4096)).Decode(&a); err != nil {
-		http.Error(w, fmt.Sprintf(`want a body such as {"class": "h100", "replicas": 1}: %v`, err), http.StatusBadRequest)
+		http.Error(w, fmt.Sprintf(`want a body such as {"class": "h100", "replicas": 1}: %v`, err),
+			http.StatusBadRequest)
 		return
 	}
 	holds := time.Minute

@@ -61,7 +61,8 @@ func newNights(v *service, m *metrics, log *slog.Logger) *nights {
 	c := v.config.Sleep
 	return &nights{
 		line: v.line, config: c, log: log.With("service", v.name), looking: make(chan struct{}, 1),
-		bed:   &engine.Bed{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port, Level: c.Level},
+		bed: &engine.Bed{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port,
+			Level: c.Level},
 		count: func(action, result string) { m.sleeps.WithLabelValues(v.name, action, result).Inc() },
 		naps:  map[string]*nap{}, enough: map[string]enough{}, takes: firstTakes,
 	}
@@ -202,7 +203,8 @@ func (n *nights) drowse(active map[string]int, now time.Time) {
 			if p.state == awake || p.state == waking {
 				up++
 			}
-			if p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays && (best == nil || active[r.ID] < active[best.id]) {
+			if p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays &&
+				(best == nil || active[r.ID] < active[best.id]) {
 				best = p
 			}
 		}
@@ -225,7 +227,8 @@ func (n *nights) rouse(ctx context.Context, p *nap, now time.Time) {
 		if err != nil {
 			n.count("wake", "failed")
 			p.leave(time.Now())
-			n.log.Warn("a replica could not be woken", "replica", p.address, "again_in", time.Until(p.until).Round(time.Second), "error", err)
+			n.log.Warn("a replica could not be woken", "replica", p.address,
+				"again_in", time.Until(p.until).Round(time.Second), "error", err)
 			return
 		}
 		n.count("wake", "ok")
@@ -261,7 +264,10 @@ func (n *nights) sleep(ctx context.Context, p *nap) {
 // ask finds out whether a replica sleeps.
 func (n *nights) ask(ctx context.Context, p *nap) {
 	var sleeps bool
-	n.order(ctx, p, func(ctx context.Context) (err error) { sleeps, err = n.bed.Asleep(ctx, p.address); return err }, func(err error) {
+	n.order(ctx, p, func(ctx context.Context) (err error) {
+		sleeps, err = n.bed.Asleep(ctx, p.address)
+		return err
+	}, func(err error) {
 		p.asked = time.Now()
 		switch {
 		case errors.Is(err, engine.ErrNoSleep):

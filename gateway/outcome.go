@@ -64,7 +64,8 @@ var results = [outcomes]result{
 	broken:      {"broken", http.StatusBadGateway, "the replica ended the exchange before its answer was complete"},
 	timedOut:    {"timed_out", http.StatusGatewayTimeout, "the replica's answer did not begin in time"},
 	overdue:     {"overdue", http.StatusGatewayTimeout, "the deadline of the request passed while it was served"},
-	shortage:    {"shortage", http.StatusServiceUnavailable, "the gateway is out of file descriptors, ports or buffers"},
+	shortage: {"shortage", http.StatusServiceUnavailable,
+		"the gateway is out of file descriptors, ports or buffers"},
 	bodyTimeout: {"body_timeout", http.StatusRequestTimeout, "the request body did not arrive in time"},
 	bodiesFull:  {"bodies_full", http.StatusServiceUnavailable, "the gateway holds as many request bodies as it may"},
 	shutDown:    {"shut_down", http.StatusServiceUnavailable, "the gateway is shutting down"},
@@ -82,7 +83,8 @@ const rateLimitPrefix = "X-Ratelimit-"
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
-		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" && name != "Accept-Encoding" // the gateway's own word
+		// the gateway's own word
+		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" && name != "Accept-Encoding"
 	})
 	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
 		h.Set("Connection", "close") // what follows on the connection is not to be trusted

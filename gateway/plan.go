@@ -104,8 +104,10 @@ func (s *Server) Reload(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(c.Listen, s.config.Listen) || c.Admin != s.config.Admin || c.AccessLog != s.config.AccessLog || c.LogLevel != s.config.LogLevel || c.Drain != s.config.Drain {
-		s.log.Warn("changes of listen, admin, access_log, log_level and drain need a restart of the gateway; the rest is in force")
+	if !reflect.DeepEqual(c.Listen, s.config.Listen) || c.Admin != s.config.Admin ||
+		c.AccessLog != s.config.AccessLog || c.LogLevel != s.config.LogLevel || c.Drain != s.config.Drain {
+		s.log.Warn("changes of listen, admin, access_log, log_level and drain need a restart of the gateway; " +
+			"the rest is in force")
 	}
 	lines := map[any]bool{}
 	for _, v := range next.services {

@@ -299,7 +299,8 @@ func (r *reading) close(x *exchange) {
 		x.charged(&s)
 	}
 	if r.taken > 0 {
-		x.server.allowances.settle(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), x.plan.tenants.bound(x.request.Tenant), r.taken, float64(s.prompt+s.output), now)
+		x.server.allowances.settle(x.request.Tenant, x.plan.tenants.named(x.request.Tenant),
+			x.plan.tenants.bound(x.request.Tenant), r.taken, float64(s.prompt+s.output), now)
 		x.server.spend(x.request.Tenant, float64(s.prompt+s.output)-r.taken)
 	}
 	r.service.series.add(now, &s)

@@ -24,7 +24,8 @@ func saltKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("cache_salt_key_file: %w", err)
 	}
 	if len(key) < leastKey {
-		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random ones", path, len(key), leastKey)
+		return nil, fmt.Errorf("cache_salt_key_file: %s has %d bytes: want at least %d random ones", path,
+			len(key), leastKey)
 	}
 	return key, nil
 }

@@ -100,7 +100,8 @@ func New(c *config.Config, o Options) (*Server, error) {
 	}
 	s := &Server{
 		config: c, options: o, log: o.Log, metrics: newMetrics(), accounts: newAccounts(),
-		allowances: allowances{of: map[string]*allowance.Account{}}, buffers: &bufferPool{}, quiet: log.New(io.Discard, "", 0),
+		allowances: allowances{of: map[string]*allowance.Account{}}, buffers: &bufferPool{},
+		quiet: log.New(io.Discard, "", 0),
 		ready: make(chan struct{}), bodies: intake.NewStore(intake.Limits(c.Listen.Bodies)),
 	}
 	s.short = &shortages{counts: s.metrics.short, log: o.Log}
@@ -151,7 +152,8 @@ func (s *Server) Run(ctx context.Context) error {
 	s.public, s.admin = s.publicServer(requests), s.adminServer()
 	go func() { failed <- s.public.Serve(public) }()
 	go func() { failed <- s.admin.Serve(admin) }()
-	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(), "services", len(s.config.Services))
+	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(),
+		"services", len(s.config.Services))
 	close(s.ready)
 	select {
 	case err = <-failed:
@@ -193,7 +195,8 @@ func (s *Server) bound(public net.Listener) net.Listener {
 	files := fileLimit()
 	connections := connectionsFor(files, l.MaxConnections)
 	if connections < l.MaxConnections {
-		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files, "max_connections", l.MaxConnections, "accepted", connections)
+		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files,
+			"max_connections", l.MaxConnections, "accepted", connections)
 	}
 	bounded := noting{conn.Bounded(public, connections, l.WriteTimeout), s.short}
 	switch {
@@ -250,8 +253,10 @@ func (s *Server) netHTTP(requests context.Context) *http.Server {
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: l.MaxStreams},
 		ErrorLog:          s.quiet,
 		BaseContext:       func(net.Listener) context.Context { return requests },
-		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return withStreams(conn.Context(ctx, c)) },
-		ConnState:         conn.State,
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return withStreams(conn.Context(ctx, c))
+		},
+		ConnState: conn.State,
 	}
 }
 

@@ -76,7 +76,8 @@ type Source interface {
 }
 
 func (s *Server) newService(c config.Service, of *config.Config, source Source) (*service, error) {
-	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64), remembered: &remembered{}}
+	v := &service{name: c.Name, config: c, source: source, metrics: s.metrics.of(c.Name), requests: new(atomic.Int64),
+		remembered: &remembered{}}
 	var err error
 	if v.transports, err = newTransports(c.Upstream, s.options.Dial); err != nil {
 		return nil, fmt.Errorf("service %q: %w", c.Name, err)

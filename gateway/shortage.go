@@ -15,7 +15,8 @@ import (
 // isShortage reports whether an error is for want of something of this host, which
 // says nothing of the one that was to be reached.
 func isShortage(err error) bool {
-	for _, number := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+	for _, number := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS,
+		syscall.ENOMEM} {
 		if errors.Is(err, number) {
 			return true
 		}
@@ -40,7 +41,8 @@ func (s *shortages) note(to string, err error) {
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.told) > shortageEvery {
 		s.told = now
-		s.log.Error("this host has no room for another connection; raise its limits (nofile, net.ipv4.ip_local_port_range)", "to", to, "error", err)
+		s.log.Error("this host has no room for another connection; raise its limits (nofile, "+
+			"net.ipv4.ip_local_port_range)", "to", to, "error", err)
 	}
 }
 

@@ -39,8 +39,11 @@ type mean struct{ sum, n float64 }
 func newColdStarts() *coldStarts {
 	return &coldStarts{
 		learned: map[string]map[string]api.ColdStart{}, firsts: map[string]map[string]mean{},
-		seconds: prometheus.NewDesc("aliquot_gateway_cold_start_seconds", "95th percentile of the time from a replica's placement until it is healthy, learned.", []string{"service", "class"}, nil),
-		part:    prometheus.NewDesc("aliquot_gateway_cold_start_part_seconds", "Mean of a part of that time, and of the first answer.", []string{"service", "class", "part"}, nil),
+		seconds: prometheus.NewDesc("aliquot_gateway_cold_start_seconds",
+			"95th percentile of the time from a replica's placement until it is healthy, learned.",
+			[]string{"service", "class"}, nil),
+		part: prometheus.NewDesc("aliquot_gateway_cold_start_part_seconds",
+			"Mean of a part of that time, and of the first answer.", []string{"service", "class", "part"}, nil),
 	}
 }
 

@@ -121,7 +121,8 @@ func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 }
 
 func (p *tokenSecond) point() *api.Tokens {
-	out := &api.Tokens{Arrived: p.arrived, Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt, Cached: p.cached, Output: p.output}
+	out := &api.Tokens{Arrived: p.arrived, Ended: p.ended, Met: p.met, Missed: p.missed, Prompt: p.prompt,
+		Cached: p.cached, Output: p.output}
 	if p.began > 0 {
 		out.TTFT = p.ttft.Seconds() / float64(p.began)
 	}

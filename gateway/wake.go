@@ -32,7 +32,8 @@ type waker struct {
 }
 
 func newWaker(service string, c *config.Wake, scaler Scaler, m *metrics, log *slog.Logger) *waker {
-	return &waker{service: service, config: c, scaler: scaler, metrics: m, log: log, asked: make(chan struct{}, 1), unplaced: map[config.Target]time.Time{}}
+	return &waker{service: service, config: c, scaler: scaler, metrics: m, log: log, asked: make(chan struct{}, 1),
+		unplaced: map[config.Target]time.Time{}}
 }
 
 // ask notes that a request waits for a first replica. It never blocks.
@@ -119,7 +120,8 @@ func (w *waker) stuck(t config.Target, placed int) bool {
 		return false
 	}
 	w.metrics.wakes.WithLabelValues(w.service, "unplaced").Inc()
-	w.log.Warn("a group that was asked for finds no node; the next is tried", "service", w.service, "job", t.Job, "group", t.Group)
+	w.log.Warn("a group that was asked for finds no node; the next is tried", "service", w.service, "job", t.Job,
+		"group", t.Group)
 	return true
 }
 

@@ -135,7 +135,8 @@ func (a *Agent) giveBack(ctx context.Context) error {
 
 // kernel is the host's, for the driver of a maker.
 func (a *Agent) kernel(m driver.Maker) kernel {
-	return kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange), stopped: filepath.Join(a.conf.Dir, "stopped")}
+	return kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange),
+		stopped: filepath.Join(a.conf.Dir, "stopped")}
 }
 
 // step looks, decides and acts once. Its error is that of a look: nothing is done on
@@ -179,7 +180,8 @@ func limit(v driver.Verb) time.Duration {
 	switch v {
 	case driver.Fetch:
 		return fetchLimit
-	case driver.Install, driver.Restore, driver.Hold, driver.Release, driver.Resume, driver.LoadModule, driver.BootAgain:
+	case driver.Install, driver.Restore, driver.Hold, driver.Release, driver.Resume, driver.LoadModule,
+		driver.BootAgain:
 		return 0
 	}
 	return askLimit
@@ -204,7 +206,9 @@ func (a *Agent) do(ctx context.Context, verb driver.Verb, seen driver.Seen) erro
 			return slots.Take(seen.ID, s.Holder(seen)), true
 		})
 	case driver.GiveSlot:
-		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) { return slots.Give(seen.ID, time.Now()), true })
+		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
+			return slots.Give(seen.ID, time.Now()), true
+		})
 	case driver.KeepSlot:
 		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
 			_, has := slots.Holders[seen.ID]
@@ -309,7 +313,8 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 	if want == nil || a.state.Phase.Begun() || a.state.Phase == driver.Failed {
 		return
 	}
-	if plan, refusal := driver.Make(seen.Facts, *want); refusal != nil && !refusal.Sources || refusal == nil && plan.Done() {
+	if plan, refusal := driver.Make(seen.Facts, *want); refusal != nil && !refusal.Sources || refusal == nil &&
+		plan.Done() {
 		return
 	}
 	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > sourcesAge {
@@ -339,7 +344,9 @@ func (a *Agent) lock() (unlock func(), err error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("another agent works on this host (%s is locked): run it by Nomad's job or by systemd, not by both", f.Name())
+		return nil, fmt.Errorf(
+			"another agent works on this host (%s is locked): run it by Nomad's job or by systemd, not by both",
+			f.Name())
 	}
 	return func() { f.Close() }, nil
 }
@@ -353,7 +360,8 @@ func (a *Agent) load() (s driver.State, err error) {
 		return s, fmt.Errorf("the state: %w", err)
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("the state in %s is damaged: %w; look at the host, then remove the file", a.stateFile(), err)
+		return s, fmt.Errorf("the state in %s is damaged: %w; look at the host, then remove the file",
+			a.stateFile(), err)
 	}
 	return s, nil
 }

@@ -35,9 +35,12 @@ type apt struct {
 // that an administrator changed stay. Holds count for nothing, as all packages of the
 // driver are held between two changes; those of others are kept by simulate.
 func (a apt) options() []string {
-	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages", "--ignore-hold",
-		"-o", "Dir::Cache::archives=" + a.dir, "-o", "APT::Keep-Downloaded-Packages=true", "-o", "APT::Sandbox::User=root",
-		"-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
+	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+		"--ignore-hold",
+		"-o", "Dir::Cache::archives=" + a.dir, "-o", "APT::Keep-Downloaded-Packages=true",
+		"-o", "APT::Sandbox::User=root",
+		"-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Options::=--force-confdef",
+		"-o", "Dpkg::Options::=--force-confold",
 		"-o", "Dpkg::Use-Pty=0"}
 }
 
@@ -96,7 +99,9 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 			continue
 		}
 		if err := a.download(ctx, pin); err != nil && !s.Want.AllowNoRollback {
-			return fmt.Errorf("package %s is installed now and nowhere to be had, so that there would be no way back (%w): put it into %s, or set allow_no_rollback", pin, err, a.root.Path(a.dir))
+			return fmt.Errorf("package %s is installed now and nowhere to be had, "+
+				"so that there would be no way back (%w): put it into %s, or set allow_no_rollback", pin, err,
+				a.root.Path(a.dir))
 		}
 	}
 	if _, err := a.planned(ctx, s.Plan, "--download-only"); err != nil {
@@ -183,7 +188,8 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 			continue
 		}
 		if free := fs.Bavail * uint64(fs.Bsize); free < need {
-			return fmt.Errorf("%s has %d MiB free, and the installation needs up to %d MiB: make room", a.root.Path(dir), free>>20, (need>>20)+1)
+			return fmt.Errorf("%s has %d MiB free, and the installation needs up to %d MiB: make room",
+				a.root.Path(dir), free>>20, (need>>20)+1)
 		}
 	}
 	return nil
@@ -269,7 +275,8 @@ func (a apt) byDpkg(ctx context.Context, files, gone []string) error {
 		errs = append(errs, err)
 	}
 	if len(files) > 0 {
-		_, err := a.outside(ctx, "dpkg", append([]string{"--force-confdef", "--force-confold", "--install"}, files...)...)
+		_, err := a.outside(ctx, "dpkg", append([]string{"--force-confdef", "--force-confold", "--install"},
+			files...)...)
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

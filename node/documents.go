@@ -62,7 +62,8 @@ func (d Documents) Wanted(ctx context.Context) (driver.Wanted, error) {
 	}
 	w, err := driver.ParseWanted(pair.Value)
 	if err != nil {
-		return w, fmt.Errorf("%w: key %s: %w; write it again by aliquot node rollout <file>", ErrDocument, pair.Key, err)
+		return w, fmt.Errorf("%w: key %s: %w; write it again by aliquot node rollout <file>", ErrDocument,
+			pair.Key, err)
 	}
 	return w, nil
 }
@@ -78,7 +79,8 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	}
 	s, err := driver.ParseSlots(pair.Value)
 	if err != nil {
-		return driver.Slots{}, pair.ModifyIndex, fmt.Errorf("%w: key %s: %w; aliquot node rollout -reset-slots replaces it", ErrDocument, pair.Key, err)
+		return driver.Slots{}, pair.ModifyIndex,
+			fmt.Errorf("%w: key %s: %w; aliquot node rollout -reset-slots replaces it", ErrDocument, pair.Key, err)
 	}
 	return s, pair.ModifyIndex, nil
 }
@@ -111,7 +113,8 @@ func (d Documents) cas(ctx context.Context, key string, value any, index uint64)
 	if err != nil {
 		return false, err
 	}
-	done, _, err := d.KV.CAS(&consul.KVPair{Key: key, Value: text, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	done, _, err := d.KV.CAS(&consul.KVPair{Key: key, Value: text, ModifyIndex: index},
+		(&consul.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, fmt.Errorf("Consul: %w", err)
 	}
@@ -235,7 +238,8 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 // one comes.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
 	r := Report{
-		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble, Wanted: a.state.Plan.Version,
+		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble,
+		Wanted:  a.state.Plan.Version,
 		Drivers: seen.Facts.Drivers, GPUs: len(seen.Facts.GPUs), Since: a.state.Since,
 	}
 	if want := seen.Wanted.For(seen.Class); r.Wanted == "" && want != nil {
@@ -246,7 +250,8 @@ func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
 		return
 	}
 	key := a.docs.Prefix + "/nodes/" + seen.ID
-	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text}, (&consul.WriteOptions{}).WithContext(ctx)); err != nil {
+	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text},
+		(&consul.WriteOptions{}).WithContext(ctx)); err != nil {
 		a.log.Warn("the node's report could not be written", "key", key, "error", err)
 		return
 	}

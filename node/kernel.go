@@ -31,7 +31,9 @@ func (k kernel) release(ctx context.Context) error {
 	if err := os.MkdirAll(filepath.Dir(marker), 0o755); err != nil {
 		return fmt.Errorf("run_dir: %w", err)
 	}
-	if err := os.WriteFile(marker, []byte("aliquot node changes the driver; the plugin lets go of it until this file is gone\n"), 0o644); err != nil {
+	if err := os.WriteFile(marker,
+		[]byte("aliquot node changes the driver; the plugin lets go of it until this file is gone\n"),
+		0o644); err != nil {
 		return fmt.Errorf("run_dir: %w", err)
 	}
 	stopped, err := k.list()

@@ -44,7 +44,8 @@ func ofNode(ctx context.Context, client *nomad.Client, n *nomad.Node) (driver.No
 		return out, fmt.Errorf("allocations of node %s in Nomad: %w", n.ID, err)
 	}
 	for _, a := range allocs {
-		if !stays(a) && (a.ClientStatus == nomad.AllocClientStatusRunning || a.ClientStatus == nomad.AllocClientStatusPending) {
+		if !stays(a) && (a.ClientStatus == nomad.AllocClientStatusRunning ||
+			a.ClientStatus == nomad.AllocClientStatusPending) {
 			out.Left = append(out.Left, a.Name)
 		}
 	}

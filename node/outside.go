@@ -29,7 +29,8 @@ func (a apt) outside(ctx context.Context, name string, args ...string) (string, 
 	if err != nil {
 		return "", err
 	}
-	run := []string{"--quiet", "--wait", "--pipe", "--collect", "--unit=" + unit, "--description=GPU driver packages of aliquot node"}
+	run := []string{"--quiet", "--wait", "--pipe", "--collect", "--unit=" + unit,
+		"--description=GPU driver packages of aliquot node"}
 	for _, variable := range like.Env {
 		run = append(run, "--setenv="+variable)
 	}

@@ -79,13 +79,15 @@ func (e *exchange) run(ctx context.Context, path string, body []byte, read func(
 	case err == nil:
 		return nil
 	case context.Cause(ctx) == stalled:
-		return &Fault{Kind: Stalled, Detail: fmt.Sprintf("no byte came for %s after %d pieces of an answer", e.server.Stall, len(e.answer.Tokens))}
+		return &Fault{Kind: Stalled, Detail: fmt.Sprintf("no byte came for %s after %d pieces of an answer",
+			e.server.Stall, len(e.answer.Tokens))}
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.As(err, &known):
 		return known
 	case res != nil:
-		return &Fault{Kind: Cut, Detail: fmt.Sprintf("an answer broke off after %d pieces: %v", len(e.answer.Tokens), plain(err))}
+		return &Fault{Kind: Cut, Detail: fmt.Sprintf("an answer broke off after %d pieces: %v", len(e.answer.Tokens),
+			plain(err))}
 	}
 	return &Fault{Kind: Failed, Detail: plain(err).Error()}
 }
@@ -105,8 +107,10 @@ func (w *watched) Read(p []byte) (int, error) {
 }
 
 // complete asks for a completion of so many tokens.
-func (s *Server) complete(ctx context.Context, began time.Time, f form, model, prompt string, output int) (profile.Answer, error) {
-	e := exchange{server: s, began: began, answer: profile.Answer{Asked: output, Prompt: -1, Output: -1, Total: -1, Cached: -1}}
+func (s *Server) complete(ctx context.Context, began time.Time, f form, model, prompt string,
+	output int) (profile.Answer, error) {
+	e := exchange{server: s, began: began, answer: profile.Answer{Asked: output, Prompt: -1, Output: -1, Total: -1,
+		Cached: -1}}
 	body, err := f.body(model, prompt, output)
 	if err != nil {
 		return e.answer, err

@@ -16,7 +16,8 @@ import (
 
 // palette is readable on white and for most kinds of colour blindness.
 var palette = []color.Color{
-	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff}, color.RGBA{0xcc, 0x79, 0xa7, 0xff},
+	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
+	color.RGBA{0xcc, 0x79, 0xa7, 0xff},
 }
 
 // Plot draws what was measured as points and the curves as lines: prompts above, steps
@@ -44,7 +45,8 @@ func (r *Report) Plot(w io.Writer, format string) error {
 		return err
 	}
 	plots := [][]*plot.Plot{{reading}, {steps}}
-	tiles := draw.Tiles{Rows: 2, Cols: 1, PadY: 6 * vg.Millimeter, PadTop: 4 * vg.Millimeter, PadRight: 4 * vg.Millimeter}
+	tiles := draw.Tiles{Rows: 2, Cols: 1, PadY: 6 * vg.Millimeter, PadTop: 4 * vg.Millimeter,
+		PadRight: 4 * vg.Millimeter}
 	for i, row := range plot.Align(plots, tiles, draw.New(canvas)) {
 		plots[i][0].Draw(row[0])
 	}
@@ -92,10 +94,12 @@ func (r *Report) plotSteps() (*plot.Plot, error) {
 		for _, one := range r.Points {
 			if one.Prompt == length && one.Step.N > 0 {
 				points = append(points, plotter.XY{X: float64(one.Concurrency), Y: 1e3 * one.Step.Value})
-				line = append(line, plotter.XY{X: float64(one.Concurrency), Y: 1e3 * r.Curve.Stepping(float64(one.Concurrency), one.KV)})
+				line = append(line, plotter.XY{X: float64(one.Concurrency),
+					Y: 1e3 * r.Curve.Stepping(float64(one.Concurrency), one.KV)})
 			}
 		}
-		if err := addTo(p, fmt.Sprintf("prompts of %d tokens", length), palette[i%len(palette)], points, line); err != nil {
+		if err := addTo(p, fmt.Sprintf("prompts of %d tokens", length), palette[i%len(palette)], points,
+			line); err != nil {
 			return nil, err
 		}
 	}

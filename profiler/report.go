@@ -97,7 +97,8 @@ func (o Objective) most(c learned.Curve) (n, rate float64) {
 
 // MarshalJSON writes the objective in seconds.
 func (o Objective) MarshalJSON() ([]byte, error) {
-	return json.Marshal(map[string]float64{"ttft_s": o.TTFT.Seconds(), "tpot_s": o.TPOT.Seconds(), "e2e_s": o.E2E.Seconds()})
+	return json.Marshal(map[string]float64{"ttft_s": o.TTFT.Seconds(), "tpot_s": o.TPOT.Seconds(),
+		"e2e_s": o.E2E.Seconds()})
 }
 
 func (r *Report) note(text string) {
@@ -109,7 +110,8 @@ func (r *Report) note(text string) {
 // busy notes that others use the server too.
 func (r *Report) busy(e Engine) {
 	if e.Running > 0 || e.Waiting > 0 {
-		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; they are part of every figure", e.Running, max(0, e.Waiting)))
+		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; they are part of every figure",
+			e.Running, max(0, e.Waiting)))
 	}
 }
 
@@ -154,7 +156,8 @@ func (r *runner) finish() {
 	}
 	for _, q := range []*Quality{p.Reading, p.Stepping} {
 		if q != nil && q.Poor() {
-			p.note(fmt.Sprintf("a curve does not fit: it is off by %.0f%% on average and by %+.0f%% with %s", 100*q.Mean, 100*q.Worst, q.At))
+			p.note(fmt.Sprintf("a curve does not fit: it is off by %.0f%% on average and by %+.0f%% with %s",
+				100*q.Mean, 100*q.Worst, q.At))
 		}
 	}
 }
@@ -172,7 +175,8 @@ func (r *runner) neighbours(ctx context.Context) (stop func()) {
 			all.Go(func() {
 				about, err := n.About(ctx)
 				for err == nil && ctx.Err() == nil {
-					if _, err = n.complete(ctx, r.began, form{}, about.Model, r.words(max(1, r.Prompt*3/4)), max(1, r.Output)); err == nil {
+					if _, err = n.complete(ctx, r.began, form{}, about.Model, r.words(max(1, r.Prompt*3/4)),
+						max(1, r.Output)); err == nil {
 						served[i].Add(1)
 					}
 				}
@@ -183,7 +187,8 @@ func (r *runner) neighbours(ctx context.Context) (stop func()) {
 		cancel()
 		all.Wait()
 		for i := range served {
-			r.report.note(fmt.Sprintf("the neighbour %s served %d answers meanwhile", r.Neighbours[i].URL, served[i].Load()))
+			r.report.note(fmt.Sprintf("the neighbour %s served %d answers meanwhile", r.Neighbours[i].URL,
+				served[i].Load()))
 		}
 	}
 }

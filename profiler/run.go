@@ -149,7 +149,8 @@ func (r *runner) warmUp(ctx context.Context) error {
 		r.report.note("the server tells no usage: tokens of prompts are an estimate of 1.3 for a word")
 	}
 	for range 2 {
-		if _, err := r.wave(ctx, profile.Cell{Prompt: 64, Output: 8, Concurrency: min(8, max(r.Slots, 1))}); err != nil {
+		if _, err := r.wave(ctx,
+			profile.Cell{Prompt: 64, Output: 8, Concurrency: min(8, max(r.Slots, 1))}); err != nil {
 			return fmt.Errorf("%s: %w", r.Server.URL, err)
 		}
 	}
@@ -163,7 +164,8 @@ func (r *runner) findForm(ctx context.Context) (err error) {
 		r.form = f
 		_, err = r.ask(ctx, r.words(16), 8)
 		var fault *Fault
-		refused := errors.As(err, &fault) && (fault.status == 400 || fault.status == 404 || fault.status == 405 || fault.status == 422)
+		refused := errors.As(err, &fault) && (fault.status == 400 || fault.status == 404 || fault.status == 405 ||
+			fault.status == 422)
 		if !refused {
 			return err
 		}
@@ -265,7 +267,8 @@ func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seco
 
 // fit finds the curves through what was measured.
 func (r *runner) fit() {
-	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots), KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}
+	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots),
+		KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}
 	stepping, okS := profile.SteppingOf(r.report.Points)
 	if okS {
 		c.A, c.B, c.C = stepping.A, stepping.B, stepping.C

@@ -50,7 +50,8 @@ func (r *Report) title() string {
 	if r.About.Engine.KVTokens > 0 {
 		parts = append(parts, fmt.Sprintf("cache of %d tokens", r.About.Engine.KVTokens))
 	}
-	return fmt.Sprintf("%s: %d answers in %s", strings.Join(parts, ", "), r.Answers, time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
+	return fmt.Sprintf("%s: %d answers in %s", strings.Join(parts, ", "), r.Answers,
+		time.Duration(r.Seconds*float64(time.Second)).Round(time.Second))
 }
 
 func table(w io.Writer) *tabwriter.Writer {
@@ -83,7 +84,8 @@ func (r *Report) printPoints(w io.Writer) {
 		if c := r.Curve; c != nil && p.Step.N > 0 {
 			step = fmt.Sprintf("%.4g", 1e3*c.Stepping(float64(p.Concurrency), p.KV))
 		}
-		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First), read, ms(p.Step), step, p.Written.Value)
+		fmt.Fprintf(t, "%d\t%.0f\t%d\t%s\t%s\t%s\t%s\t%.0f\t\n", p.Concurrency, p.Tokens, p.Rounds, ms(p.First), read,
+			ms(p.Step), step, p.Written.Value)
 	}
 	t.Flush()
 }
@@ -94,12 +96,15 @@ func (r *Report) printCurve(w io.Writer) {
 		return
 	}
 	re, se := r.Reading.Errors, r.Stepping.Errors
-	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start, 1e3*re[0], 1e6*c.Prefill, 1e6*re[1])
+	fmt.Fprintf(w, "\nA prompt of t tokens takes %.3g ms (±%.2g) + t x %.4g µs (±%.2g)", 1e3*c.Start, 1e3*re[0],
+		1e6*c.Prefill, 1e6*re[1])
 	if c.Growth > 0 {
 		fmt.Fprintf(w, ", and %.2g times as much more for each token before it", c.Growth)
 	}
 	fmt.Fprintf(w, ":\n  %s\n", r.Reading)
-	fmt.Fprintf(w, "A step of n answers with k tokens in the cache takes %.4g ms (±%.2g) + n x %.4g µs (±%.2g) + k x %.4g ns (±%.2g):\n  %s\n",
+	fmt.Fprintf(w,
+		"A step of n answers with k tokens in the cache takes %.4g ms (±%.2g) + n x %.4g µs (±%.2g) + k x %.4g ns "+
+			"(±%.2g):\n  %s\n",
 		1e3*c.A, 1e3*se[0], 1e6*c.B, 1e6*se[1], 1e9*c.C, 1e9*se[2], r.Stepping)
 }
 
@@ -109,7 +114,8 @@ func (q *Quality) String() string {
 	if q.Poor() {
 		verdict = "it does not fit"
 	}
-	return fmt.Sprintf("%s: off by %.1f%% on average over %d points, at worst %+.1f%% with %s", verdict, 100*q.Mean, q.Points, 100*q.Worst, q.At)
+	return fmt.Sprintf("%s: off by %.1f%% on average over %d points, at worst %+.1f%% with %s", verdict, 100*q.Mean,
+		q.Points, 100*q.Worst, q.At)
 }
 
 func (r *Report) printLoads(w io.Writer) {
@@ -118,7 +124,8 @@ func (r *Report) printLoads(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	t := table(w)
-	fmt.Fprintln(t, "load\tanswers\tanswers/s\tcurve\ttokens/s\tfirst token p50\tp99\ttoken p50\tp99\tend p99\twithin objective\t")
+	fmt.Fprintln(t,
+		"load\tanswers\tanswers/s\tcurve\ttokens/s\tfirst token p50\tp99\ttoken p50\tp99\tend p99\twithin objective\t")
 	for _, all := range [][]Load{r.Closed, r.Open} {
 		for i := range all {
 			l := &all[i]
@@ -130,7 +137,8 @@ func (r *Report) printLoads(w io.Writer) {
 			if l.Expected > 0 {
 				expected = fmt.Sprintf("%.3g", l.Expected)
 			}
-			fmt.Fprintf(t, "%s\t%d\t%.3g\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%.1f%%\t\n", name, l.Answers, l.Rate.Value, expected, l.Tokens(),
+			fmt.Fprintf(t, "%s\t%d\t%.3g\t%s\t%.0f\t%s\t%s\t%s\t%s\t%s\t%.1f%%\t\n", name, l.Answers, l.Rate.Value,
+				expected, l.Tokens(),
 				span(l.First50), span(l.First99), span(l.Pace50), span(l.Pace99), span(l.Took99), 100*l.Within)
 		}
 	}

@@ -85,9 +85,11 @@ func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
 		}
 		switch {
 		case a.Cached > a.Prompt/4 && a.Cached > 64:
-			r.report.note("the server had parts of prompts in its cache that it cannot have seen: prompts may look faster than they are")
+			r.report.note("the server had parts of prompts in its cache that it cannot have seen: " +
+				"prompts may look faster than they are")
 		case a.Reason == "stop" && a.Made() < a.Asked:
-			r.report.note("answers end before their limit, because the server does not know ignore_eos: steps are measured in fewer of them")
+			r.report.note("answers end before their limit, because the server does not know ignore_eos: " +
+				"steps are measured in fewer of them")
 		}
 	}
 	return worst

@@ -19,9 +19,11 @@ func newMetrics(r *Router) *metrics {
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		leader:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "aliquot_router_leader", Help: "1 while this router leads."}),
-		writes:   counter("writes_total", "Config entries written or removed, by outcome ok, conflict or error.", "kind", "operation", "result"),
-		errors:   counter("errors_total", "Failed reads of Consul.", "what"),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{Name: "aliquot_router_leader",
+			Help: "1 while this router leads."}),
+		writes: counter("writes_total", "Config entries written or removed, by outcome ok, conflict or error.",
+			"kind", "operation", "result"),
+		errors: counter("errors_total", "Failed reads of Consul.", "what"),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "aliquot_router_reconcile_seconds", Help: "Time to reconcile one service.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 3, 10),
@@ -37,9 +39,11 @@ func newMetrics(r *Router) *metrics {
 type byService struct{ *Router }
 
 var (
-	stateDesc   = describe("service_state", "1 for the state that a service is in.", "service", "state")
-	shareDesc   = describe("share", "Part of a service's traffic that Consul is told to give a subset, 0 to 1.", "service", "subset")
-	weightDesc  = describe("weight", "Expected rate of one instance, H100 SXM = 1, by source.", "service", "subset", "source")
+	stateDesc = describe("service_state", "1 for the state that a service is in.", "service", "state")
+	shareDesc = describe("share", "Part of a service's traffic that Consul is told to give a subset, 0 to 1.",
+		"service", "subset")
+	weightDesc = describe("weight", "Expected rate of one instance, H100 SXM = 1, by source.",
+		"service", "subset", "source")
 	healthyDesc = describe("healthy_instances", "Instances that pass their checks.", "service", "subset")
 	refusedDesc = describe("refused_instances", "Instances left out for their meta.", "service")
 )

@@ -91,8 +91,9 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	now := time.Now()
 	v := weigh.View{
 		Service: name, Protocol: r.config.ProtocolOf(name), ProtocolNamed: r.config.Services[name].Protocol != "",
-		Inherited: r.cache[weigh.Inherited()].Entry.Protocol, Tuning: r.config.TuningOf(name), Instances: s.instances, Refused: s.outside,
-		Rules: r.config.Services[name].Rules, Order: s.order, Have: r.scope(name),
+		Inherited: r.cache[weigh.Inherited()].Entry.Protocol, Tuning: r.config.TuningOf(name), Instances: s.instances,
+		Refused: s.outside,
+		Rules:   r.config.Services[name].Rules, Order: s.order, Have: r.scope(name),
 		LastWrite: s.lastWrite, Now: now, Limits: r.config.Limits,
 	}
 	if o, ok := v.Have[weigh.Key{Kind: weigh.Resolver, Name: name}]; ok && o.Ours {
@@ -259,7 +260,8 @@ func (r *Router) take(ctx context.Context, service string, step weigh.Step, have
 
 // index returns the index for check-and-set. Where it has to be read, an entry
 // that is not as it was thought to be is a conflict.
-func (r *Router) index(ctx context.Context, service string, key weigh.Key, have map[weigh.Key]weigh.Observed) (uint64, error) {
+func (r *Router) index(ctx context.Context, service string, key weigh.Key,
+	have map[weigh.Key]weigh.Observed) (uint64, error) {
 	o, ok := have[key]
 	if !ok || o.Index != 0 {
 		return o.Index, nil
@@ -362,7 +364,8 @@ func (r *Router) nextLook(s *service, wait time.Duration) time.Duration {
 
 // say logs a change of state once.
 func (r *Router) say(before, after Status) {
-	if before.State == after.State && before.Reason == after.Reason && slices.Equal(before.Blocked, after.Blocked) && slices.Equal(before.Notes, after.Notes) {
+	if before.State == after.State && before.Reason == after.Reason && slices.Equal(before.Blocked, after.Blocked) &&
+		slices.Equal(before.Notes, after.Notes) {
 		return
 	}
 	args := []any{"service", after.Service, "state", after.State, "reason", after.Reason}

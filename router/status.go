@@ -93,7 +93,8 @@ func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
 	at := func(name string) *GroupStatus {
 		if groups[name] == nil {
 			w := weights[name]
-			groups[name] = &GroupStatus{Subset: name, Weight: w.Value, Source: string(w.Source), AgeSeconds: w.Age.Seconds(), Confidence: w.Confidence, Tokens: w.Tokens, Note: w.Note}
+			groups[name] = &GroupStatus{Subset: name, Weight: w.Value, Source: string(w.Source),
+				AgeSeconds: w.Age.Seconds(), Confidence: w.Confidence, Tokens: w.Tokens, Note: w.Note}
 		}
 		return groups[name]
 	}
@@ -135,7 +136,8 @@ func (r *Router) Report() Report {
 	for _, s := range r.services {
 		status := s.status
 		if !r.leading || status.Service == "" {
-			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.ailing("instances of "+s.name), r.ailing("services", "election"), "another router leads, or the first look is still to come")}, nil)
+			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.ailing("instances of "+s.name),
+				r.ailing("services", "election"), "another router leads, or the first look is still to come")}, nil)
 		}
 		out.Services = append(out.Services, status)
 	}

@@ -75,8 +75,10 @@ func hint(err error) error {
 		return fmt.Errorf("%w: %s", err, policy)
 	case !errors.As(err, &status):
 	case status.Code == http.StatusTooManyRequests:
-		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, or lower consul max_connections here", err)
-	case status.Code == http.StatusForbidden, strings.Contains(status.Body, "Permission denied"): // of another server it comes as 500
+		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, "+
+			"or lower consul max_connections here", err)
+	case status.Code == http.StatusForbidden, strings.Contains(status.Body, "Permission denied"):
+		// Another server's refusal comes as 500.
 		return fmt.Errorf("%w: %s", err, policy)
 	}
 	return err
@@ -194,8 +196,11 @@ func (r *Router) observe(s *service, found []Registered) {
 	slices.Sort(refused)
 	now := time.Now()
 	r.mu.Lock()
-	if fresh := slices.DeleteFunc(slices.Clone(refused), func(e string) bool { return slices.Contains(s.refused, e) }); len(fresh) > 0 {
-		r.log.Warn("instances are left out", "service", s.name, "error", strings.Join(fresh[:min(3, len(fresh))], "; "), "count", len(fresh))
+	if fresh := slices.DeleteFunc(slices.Clone(refused), func(e string) bool {
+		return slices.Contains(s.refused, e)
+	}); len(fresh) > 0 {
+		r.log.Warn("instances are left out", "service", s.name, "error", strings.Join(fresh[:min(3, len(fresh))], "; "),
+			"count", len(fresh))
 	}
 	// A group was there until now if it was there the last time.
 	for _, in := range s.instances {

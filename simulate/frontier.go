@@ -25,7 +25,9 @@ func PlotFrontier(w io.Writer, format, title string, points []Point) error {
 	if err != nil {
 		return err
 	}
-	within, err := curve("%", "requests within the objective", points, func(p Point) float64 { return 100 * p.Attained })
+	within, err := curve("%", "requests within the objective", points, func(p Point) float64 {
+		return 100 * p.Attained
+	})
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,8 @@ func (e *engine) observe() Observation {
 	for _, r := range e.replicas {
 		if r.ready && !r.stopping {
 			r.batch.advance(e.now)
-			o.Engines = append(o.Engines, Engine{ID: r.id, Class: r.class, Cache: r.batch.use(), Waiting: len(r.batch.reading)})
+			o.Engines = append(o.Engines, Engine{ID: r.id, Class: r.class, Cache: r.batch.use(),
+				Waiting: len(r.batch.reading)})
 		}
 	}
 	return o

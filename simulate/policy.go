@@ -65,7 +65,8 @@ func (s *PolicyScaler) load(o Observation) []float64 {
 // serving is the classes with what they serve within the objective.
 func (s *PolicyScaler) serving() []scale.Class {
 	out := append([]scale.Class(nil), s.Classes...)
-	o := learned.Objective{TTFT: s.Objective.TTFT.Seconds(), TPOT: s.Objective.TPOT.Seconds(), E2E: s.Objective.E2E.Seconds()}
+	o := learned.Objective{TTFT: s.Objective.TTFT.Seconds(), TPOT: s.Objective.TPOT.Seconds(),
+		E2E: s.Objective.E2E.Seconds()}
 	for i, curve := range s.Curves {
 		serving := scale.Serving(curve.Within(o, s.Objective.Quantile))
 		out[i].Serving = &serving

@@ -29,7 +29,9 @@ func Summarize(r Result, classes []Class) Summary {
 	}
 	at := func(part float64) time.Duration { return waits[min(int(part*float64(len(waits))), len(waits)-1)] }
 	over := func(d time.Duration) float64 {
-		return float64(len(waits)-sort.Search(len(waits), func(i int) bool { return waits[i] > d })) / float64(len(waits))
+		return float64(len(waits)-sort.Search(len(waits), func(i int) bool {
+			return waits[i] > d
+		})) / float64(len(waits))
 	}
 	s := Summary{
 		Requests: len(waits), Mean: total / time.Duration(len(waits)),

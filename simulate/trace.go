@@ -67,7 +67,8 @@ func ReadTrace(r io.Reader, model ServiceModel) ([]Request, error) {
 		line, _ := in.FieldPos(0)
 		if first {
 			if strings.Join(row, ",") != strings.Join(traceColumns, ",") {
-				return nil, fmt.Errorf("trace: line %d is %.40q: want the header %s", line, strings.Join(row, ","), strings.Join(traceColumns, ","))
+				return nil, fmt.Errorf("trace: line %d is %.40q: want the header %s", line, strings.Join(row, ","),
+					strings.Join(traceColumns, ","))
 			}
 			in.FieldsPerRecord = len(traceColumns)
 			continue
@@ -98,5 +99,6 @@ func parseRequest(row []string, model ServiceModel) (Request, error) {
 		}
 		tokens[i] = n
 	}
-	return Request{At: time.Duration(at * float64(time.Second)), Service: model.Time(tokens[0], tokens[1]), InputTokens: tokens[0], OutputTokens: tokens[1]}, nil
+	return Request{At: time.Duration(at * float64(time.Second)), Service: model.Time(tokens[0], tokens[1]),
+		InputTokens: tokens[0], OutputTokens: tokens[1]}, nil
 }

@@ -29,7 +29,8 @@ func (g nomadGuard) open(ctx context.Context) (bool, error) {
 	switch {
 	case err == nil:
 		return false, nil
-	case errors.As(err, &refusal) && refusal.StatusCode() == http.StatusBadRequest && strings.Contains(refusal.Body(), aclsOff):
+	case errors.As(err, &refusal) && refusal.StatusCode() == http.StatusBadRequest &&
+		strings.Contains(refusal.Body(), aclsOff):
 		return true, nil
 	case errors.As(err, &refusal) && refusal.StatusCode() < http.StatusInternalServerError:
 		return false, nil // they are on, and the program's own token is none that Nomad knows
@@ -52,7 +53,9 @@ func (g nomadGuard) allows(ctx context.Context, token string) error {
 	}
 	for _, n := range namespaces {
 		if _, _, err := g.client.Allocations().List(as(n.Name)); err != nil {
-			return denied(err, fmt.Sprintf("the token may not read the jobs of namespace %q, which this page shows: it needs namespace %q { capabilities = [\"read-job\"] }", n.Name, n.Name))
+			return denied(err,
+				fmt.Sprintf("the token may not read the jobs of namespace %q, which this page shows: "+
+					"it needs namespace %q { capabilities = [\"read-job\"] }", n.Name, n.Name))
 		}
 	}
 	return nil
@@ -60,7 +63,8 @@ func (g nomadGuard) allows(ctx context.Context, token string) error {
 
 func denied(err error, text string) error {
 	var refusal nomad.UnexpectedResponseError
-	if errors.As(err, &refusal) && (refusal.StatusCode() == http.StatusForbidden || refusal.StatusCode() == http.StatusUnauthorized) {
+	if errors.As(err, &refusal) && (refusal.StatusCode() == http.StatusForbidden ||
+		refusal.StatusCode() == http.StatusUnauthorized) {
 		return deniedError(text)
 	}
 	return err

@@ -30,8 +30,10 @@ type config struct {
 }
 
 func readConfig(given map[string]string) (config, error) {
-	c := config{gatewayService: api.GatewayService, rates: learned.RatesPrefix, step: 5 * time.Second, staleAfter: 10 * time.Second, timeout: 2 * time.Second}
-	durations := map[string]*time.Duration{"prometheus_step": &c.step, "stale_after": &c.staleAfter, "timeout": &c.timeout}
+	c := config{gatewayService: api.GatewayService, rates: learned.RatesPrefix, step: 5 * time.Second,
+		staleAfter: 10 * time.Second, timeout: 2 * time.Second}
+	durations := map[string]*time.Duration{"prometheus_step": &c.step, "stale_after": &c.staleAfter,
+		"timeout": &c.timeout}
 	texts := map[string]*string{
 		"gateway_service": &c.gatewayService, "rates_prefix": &c.rates,
 		"prometheus_address": &c.prometheus, "prometheus_token_file": &c.prometheusToken,

@@ -75,10 +75,12 @@ func (p *Plugin) SetConfig(config map[string]string) (err error) {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
 	if c.prometheus != "" {
-		p.source = &prometheus{address: c.prometheus, step: c.step, staleAfter: c.staleAfter, http: client, token: c.prometheusToken}
+		p.source = &prometheus{address: c.prometheus, step: c.step, staleAfter: c.staleAfter, http: client,
+			token: c.prometheusToken}
 		return nil
 	}
-	g := &demand.Gateways{Service: c.gatewayService, Rates: c.rates, HTTP: client, StaleAfter: c.staleAfter, Fixed: c.gateways}
+	g := &demand.Gateways{Service: c.gatewayService, Rates: c.rates, HTTP: client, StaleAfter: c.staleAfter,
+		Fixed: c.gateways}
 	if g.Fixed == nil {
 		if g.Consul, err = settings.Consul(config); err != nil {
 			return fmt.Errorf("%s: consul: %w", Name, err)
@@ -113,7 +115,8 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		return nil, errors.New(Name + " is not configured yet")
 	}
 	if _, ok := source.(*prometheus); ok && q.OfAnswers() {
-		return nil, fmt.Errorf("query %q: %s is not read from Prometheus: ask the gateways, without prometheus_address", text, q.Metric)
+		return nil, fmt.Errorf("query %q: %s is not read from Prometheus: ask the gateways, without prometheus_address",
+			text, q.Metric)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -124,7 +127,8 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	if within.To.Sub(from) > longest {
 		return nil, fmt.Errorf("query %q has a window of %s: want at most %s", text, within.To.Sub(from), longest)
 	}
-	h, err := source.History(ctx, demand.Span{Service: q.Service, From: from, To: within.To, Times: q.Metric == query.Above})
+	h, err := source.History(ctx, demand.Span{Service: q.Service, From: from, To: within.To,
+		Times: q.Metric == query.Above})
 	if err != nil {
 		return nil, guard.Plain(fmt.Errorf("demand of service %q: %w", q.Service, err))
 	}
@@ -153,14 +157,17 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 
 // speedsOf writes down new speeds that were measured, and reads those in force. What
 // hinders the writing is said once: the old speeds stay in force.
-func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q query.Query, now time.Time) (speed.Document, error) {
+func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q query.Query,
+	now time.Time) (speed.Document, error) {
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
 	switch {
 	case err != nil && p.unfollowed.Changed(q.Service, true):
-		p.log.Warn("new speeds that were measured do not come into force", "service", q.Service, "error", guard.Plain(err))
+		p.log.Warn("new speeds that were measured do not come into force", "service", q.Service,
+			"error", guard.Plain(err))
 	case written != nil:
 		p.unfollowed.Changed(q.Service, false)
-		p.log.Info("new speeds were measured", "service", q.Service, "requests_per_second_and_slot", fmt.Sprint(written.Rates), "in_force_from", written.Since)
+		p.log.Info("new speeds were measured", "service", q.Service, "requests_per_second_and_slot",
+			fmt.Sprint(written.Rates), "in_force_from", written.Since)
 	}
 	return speeds.Read(ctx, q.Service)
 }
@@ -174,7 +181,8 @@ func (p *Plugin) say(service string, h demand.History) {
 		p.log.Info("counts can shrink again", "service", service)
 		return
 	}
-	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service, "no_answer_from", h.Doubt, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
+	p.log.Warn("counts can grow but not shrink: a part of the demand is not known", "service", service,
+		"no_answer_from", h.Doubt, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
 }
 
 // QueryMultiple is Query as a list of one; the open-source agent does not ask it.
@@ -231,7 +239,8 @@ func share(part, of, empty float64) float64 {
 // above is the part of the requests that ended in a second and took longer than the query's
 // limit.
 func above(q *query.Query, s *demand.Second) float64 {
-	of := map[string]*quantile.Sketch{query.TTFT: &s.Times.TTFT, query.TPOT: &s.Times.TPOT, query.E2E: &s.Times.E2E}[q.Of]
+	of := map[string]*quantile.Sketch{query.TTFT: &s.Times.TTFT, query.TPOT: &s.Times.TPOT,
+		query.E2E: &s.Times.E2E}[q.Of]
 	return share(of.Above(q.Limit.Seconds()), of.Count(), 0)
 }
 

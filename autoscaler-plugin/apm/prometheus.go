@@ -43,11 +43,15 @@ func (p *prometheus) History(ctx context.Context, span demand.Span) (demand.Hist
 		return demand.History{}, err
 	}
 	if len(queued) == 0 || len(queued[0].samples) == 0 {
-		return demand.History{}, fmt.Errorf("no aliquot_gateway_queued in Prometheus for the last %s: are the gateways scraped?", to.Sub(from).Round(time.Second))
+		return demand.History{},
+			fmt.Errorf("no aliquot_gateway_queued in Prometheus for the last %s: are the gateways scraped?",
+				to.Sub(from).Round(time.Second))
 	}
 	samples := queued[0].samples
 	if age := to.Sub(samples[len(samples)-1].at); age > p.staleAfter+p.step {
-		return demand.History{}, fmt.Errorf("the newest value in Prometheus is %s old: want at most %s; are the gateways scraped?", age.Round(time.Second), p.staleAfter+p.step)
+		return demand.History{},
+			fmt.Errorf("the newest value in Prometheus is %s old: want at most %s; are the gateways scraped?",
+				age.Round(time.Second), p.staleAfter+p.step)
 	}
 	return p.join(samples, active), nil
 }

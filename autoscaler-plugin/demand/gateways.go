@@ -132,7 +132,9 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 		if len(doubts) > 0 {
 			return History{}, errors.Join(doubts...)
 		}
-		return History{}, fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?", service)
+		return History{},
+			fmt.Errorf("no gateway serves %q: is there a service block of that name in the gateways' configuration?",
+				service)
 	}
 	each := sound
 	sound, shared := together(sound)
@@ -188,7 +190,8 @@ type answer struct {
 }
 
 func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Duration) (a answer) {
-	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(span.Service), int(window.Seconds()))
+	target := fmt.Sprintf("http://%s/v1/services/%s/concurrency?window=%ds", m.admin, url.PathEscape(span.Service),
+		int(window.Seconds()))
 	var body api.Concurrency
 	found, err := g.get(ctx, target, &body)
 	if err != nil || !found {
@@ -198,7 +201,8 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	a.known, a.whole, a.now, a.series = true, body.Whole, body.Now, body.Series
 	for i := 1; i < len(a.series); i++ {
 		if a.series[i].Time != a.series[i-1].Time+1 {
-			a.err = fmt.Errorf("its series has no second %d: are gateway and plugin of one release?", a.series[i-1].Time+1)
+			a.err = fmt.Errorf("its series has no second %d: are gateway and plugin of one release?",
+				a.series[i-1].Time+1)
 			return a
 		}
 	}
@@ -267,7 +271,8 @@ func (g *Gateways) addPresent(ctx context.Context, m member, service string, a *
 		if s.Service != service {
 			continue
 		}
-		p := api.Point{Time: a.now.Unix(), Queued: float64(s.Queued), QueuedTokens: float64(s.QueuedTokens), Class: map[string]api.ClassPoint{}}
+		p := api.Point{Time: a.now.Unix(), Queued: float64(s.Queued), QueuedTokens: float64(s.QueuedTokens),
+			Class: map[string]api.ClassPoint{}}
 		for class, n := range s.Active {
 			held := float64(s.ActiveTokens[class])
 			p.Active += float64(n)
@@ -318,7 +323,8 @@ func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (Histor
 		}
 		newest := a.series[len(a.series)-1].Time
 		if age := to.Sub(time.Unix(newest, 0)); age > staleAfter {
-			return History{}, fmt.Errorf("a gateway's newest second is %s old: want at most %s; do the clocks agree?", age.Round(time.Second), staleAfter)
+			return History{}, fmt.Errorf("a gateway's newest second is %s old: want at most %s; do the clocks agree?",
+				age.Round(time.Second), staleAfter)
 		}
 		first, last = max(first, a.series[0].Time), min(last, newest)
 	}

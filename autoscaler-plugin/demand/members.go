@@ -54,7 +54,8 @@ func (g *Gateways) members(ctx context.Context, service string, now time.Time) (
 	for _, e := range entries {
 		m := member{id: e.Service.ID, admin: e.Service.Meta[api.MetaAdmin]}
 		if m.admin == "" {
-			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key %s", m.id, api.MetaAdmin)
+			return members{}, fmt.Errorf("gateway %s is registered in Consul without the meta key %s", m.id,
+				api.MetaAdmin)
 		}
 		known = append(known, m)
 	}

@@ -12,8 +12,10 @@ import (
 )
 
 // latencies asks a gateway how long its requests took; one of an older release does not know.
-func (g *Gateways) latencies(ctx context.Context, m member, service string, window time.Duration) ([]api.Latency, error) {
-	target := fmt.Sprintf("http://%s/v1/services/%s/latency?window=%ds", m.admin, url.PathEscape(service), int(window.Seconds()))
+func (g *Gateways) latencies(ctx context.Context, m member, service string,
+	window time.Duration) ([]api.Latency, error) {
+	target := fmt.Sprintf("http://%s/v1/services/%s/latency?window=%ds", m.admin, url.PathEscape(service),
+		int(window.Seconds()))
 	var body api.Latencies
 	found, err := g.get(ctx, target, &body)
 	if err == nil && !found {

@@ -32,7 +32,8 @@ func Known(settings map[string]string, names ...string) error {
 	for name := range settings {
 		if !slices.Contains(names, name) && !strings.HasPrefix(name, "nomad_") {
 			slices.Sort(names)
-			return fmt.Errorf("unknown setting %q in the plugin's config: want one of %s", name, strings.Join(names, ", "))
+			return fmt.Errorf("unknown setting %q in the plugin's config: want one of %s", name,
+				strings.Join(names, ", "))
 		}
 	}
 	return nil
@@ -50,7 +51,8 @@ func Consul(settings map[string]string) (*consul.Client, error) {
 		c.TokenFile = path
 	}
 	for name, to := range map[string]*string{
-		consulAddress: &c.Address, consulDatacenter: &c.Datacenter, consulNamespace: &c.Namespace, consulCAFile: &c.TLSConfig.CAFile,
+		consulAddress: &c.Address, consulDatacenter: &c.Datacenter, consulNamespace: &c.Namespace,
+		consulCAFile: &c.TLSConfig.CAFile,
 	} {
 		if settings[name] != "" {
 			*to = settings[name]
@@ -60,7 +62,9 @@ func Consul(settings map[string]string) (*consul.Client, error) {
 }
 
 // ErrFiltered is the error of an answer that Consul has shortened.
-var ErrFiltered = errors.New("Consul left entries out of its answer for lack of rights: the token needs service:read, node:read and key:read, see docs/scaling.md")
+var ErrFiltered = errors.New(
+	"Consul left entries out of its answer for lack of rights: the token needs service:read, " +
+		"node:read and key:read, see docs/scaling.md")
 
 // Whole fails on an answer from which entries were left out for lack of rights. What
 // is left looks as if gateways or their demand were gone.

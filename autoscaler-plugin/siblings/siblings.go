@@ -62,7 +62,8 @@ func (w *watch) run() {
 		if lost == "" || os.Getppid() != w.agent {
 			continue
 		}
-		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, so that its supervisor restarts it with all plugins", "plugin", lost)
+		w.log.Error("a plugin is gone and the agent does not start it again: the agent is ended, "+
+			"so that its supervisor restarts it with all plugins", "plugin", lost)
 		if err := syscall.Kill(w.agent, syscall.SIGTERM); err != nil {
 			w.log.Error("the agent cannot be ended", "error", err)
 		}
@@ -99,7 +100,9 @@ func children(root host.Root, parent int) (names []string, err error) {
 	// The kernel keeps a list per thread: those that the thread has started.
 	lists, err := filepath.Glob(filepath.Join(root.Process(parent), "task/*/children"))
 	if err != nil || len(lists) == 0 {
-		return nil, fmt.Errorf("/proc/%d/task has no list of children: is /proc hidden, or the kernel built without CONFIG_PROC_CHILDREN?", parent)
+		return nil,
+			fmt.Errorf("/proc/%d/task has no list of children: is /proc hidden, "+
+				"or the kernel built without CONFIG_PROC_CHILDREN?", parent)
 	}
 	for _, list := range lists {
 		pids, err := os.ReadFile(list)

@@ -84,7 +84,10 @@ func (r *Reader) Read(ctx context.Context, service string) (Document, error) {
 		if last, ok := r.last[service]; ok {
 			return last, nil
 		}
-		return doc, guard.Plain(fmt.Errorf("measured speeds of %q: %w; set %s to false in aliquot-apm and aliquot-strategy to do without Consul", service, err, Setting))
+		return doc,
+			guard.Plain(
+				fmt.Errorf("measured speeds of %q: %w; set %s to false in aliquot-apm and aliquot-strategy to do "+
+					"without Consul", service, err, Setting))
 	}
 	r.last[service] = doc
 	return doc, nil
@@ -97,7 +100,8 @@ func (r *Reader) read(ctx context.Context, service string) (Document, uint64, er
 	}
 	doc, err := learned.ParseSpeeds(pair.Value)
 	if err != nil {
-		return Document{}, 0, fmt.Errorf("key %s in Consul does not hold speeds of this release: delete it", prefix+service)
+		return Document{}, 0, fmt.Errorf("key %s in Consul does not hold speeds of this release: delete it",
+			prefix+service)
 	}
 	return doc, pair.ModifyIndex, nil
 }
@@ -106,7 +110,8 @@ func (r *Reader) read(ctx context.Context, service string) (Document, uint64, er
 // it, to come into force a little later. A class that nobody measures any more
 // keeps its rate. It looks once in every pause of a service; a nil Reader never.
 // What it wrote it returns, nil where nothing has moved.
-func (r *Reader) Follow(ctx context.Context, service, rates string, classes []scale.Class, now time.Time) (written *Document, err error) {
+func (r *Reader) Follow(ctx context.Context, service, rates string, classes []scale.Class,
+	now time.Time) (written *Document, err error) {
 	if r == nil || !r.due(service, now) {
 		return nil, nil
 	}
@@ -132,7 +137,8 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	if err != nil {
 		return nil, err
 	}
-	ok, _, err := r.client.KV().CAS(&consul.KVPair{Key: prefix + service, Value: value, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	ok, _, err := r.client.KV().CAS(&consul.KVPair{Key: prefix + service, Value: value, ModifyIndex: index},
+		(&consul.WriteOptions{}).WithContext(ctx))
 	if err != nil || !ok { // another agent that was faster has written the same
 		return nil, err
 	}

@@ -71,7 +71,8 @@ func (p *Plugin) config(c check) (config scale.Config, err error) {
 	}
 	// A cold start that turned out longer must not stop counts from growing.
 	if p.short.Changed(c.Query, config.Policy.ColdStart) {
-		p.log.Warn("the count cannot shrink", "query", c.Query, "coldstart", config.Policy.ColdStart.String(), "error", short)
+		p.log.Warn("the count cannot shrink", "query", c.Query, "coldstart", config.Policy.ColdStart.String(),
+			"error", short)
 	}
 	return config, nil
 }
@@ -122,7 +123,9 @@ func (p *Plugin) coldStart(q *query.Query) (time.Duration, error) {
 	if err != nil {
 		last, ok := p.learned[q.Service]
 		if !ok {
-			return 0, guard.Plain(fmt.Errorf("learned cold start of %q: %w; set coldstart in the policy to do without Consul", q.Service, err))
+			return 0,
+				guard.Plain(fmt.Errorf("learned cold start of %q: %w; set coldstart in the policy to do without Consul",
+					q.Service, err))
 		}
 		return last, nil
 	}

@@ -53,8 +53,9 @@ func newGateways(config map[string]string) *gateways {
 	}
 	g.consul, g.err = settings.Consul(config)
 	g.demand = &demand.Gateways{
-		Service: cmp.Or(config[gatewayService], api.GatewayService), Rates: cmp.Or(config[ratesPrefix], learned.RatesPrefix),
-		HTTP: http.DefaultClient, StaleAfter: staleAfter, Fixed: g.fixed,
+		Service: cmp.Or(config[gatewayService], api.GatewayService),
+		Rates:   cmp.Or(config[ratesPrefix], learned.RatesPrefix),
+		HTTP:    http.DefaultClient, StaleAfter: staleAfter, Fixed: g.fixed,
 	}
 	if g.fixed == nil {
 		g.demand.Consul = g.consul
@@ -86,7 +87,8 @@ func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	if g.err != nil {
 		return nil, fmt.Errorf("consul: %w", g.err)
 	}
-	entries, meta, err := g.consul.Health().Service(g.demand.Service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+	entries, meta, err := g.consul.Health().Service(g.demand.Service, "", true,
+		(&consul.QueryOptions{}).WithContext(ctx))
 	if err = settings.Whole(meta, err); err != nil {
 		return nil, fmt.Errorf("gateways cannot be looked up in Consul: %w", err)
 	}

@@ -64,7 +64,8 @@ const learn = "learn_coldstart"
 // SetConfig reads the plugin's settings, see docs/configuration.md.
 func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
-	names := append([]string{learn, speed.Setting, gatewayService, gatewayAddresses, ratesPrefix}, settings.ConsulSettings...)
+	names := append([]string{learn, speed.Setting, gatewayService, gatewayAddresses, ratesPrefix},
+		settings.ConsulSettings...)
 	if err := settings.Known(config, names...); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}

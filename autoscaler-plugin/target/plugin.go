@@ -119,9 +119,12 @@ func (p *Plugin) client() (*nomad.Client, error) {
 }
 
 func read(config map[string]string) (group, error) {
-	g := group{config[sdk.TargetConfigKeyNamespace], config[sdk.TargetConfigKeyJob], config[sdk.TargetConfigKeyTaskGroup]}
+	g := group{config[sdk.TargetConfigKeyNamespace], config[sdk.TargetConfigKeyJob],
+		config[sdk.TargetConfigKeyTaskGroup]}
 	if g.job == "" || g.name == "" {
-		return g, fmt.Errorf("%s scales task groups of jobs: Job is %q and Group is %q; is the scaling block inside a group?", Name, g.job, g.name)
+		return g,
+			fmt.Errorf("%s scales task groups of jobs: Job is %q and Group is %q; is the scaling block inside a group?",
+				Name, g.job, g.name)
 	}
 	if g.namespace == "" {
 		g.namespace = nomad.DefaultNamespace
@@ -192,7 +195,8 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	q := (&nomad.QueryOptions{Namespace: g.namespace}).WithContext(ctx)
 	scaling, _, err := client.Jobs().ScaleStatus(g.job, q)
 	if err != nil {
-		if code := (nomad.UnexpectedResponseError{}); errors.As(err, &code) && code.StatusCode() == http.StatusNotFound {
+		if code := (nomad.UnexpectedResponseError{}); errors.As(err, &code) &&
+			code.StatusCode() == http.StatusNotFound {
 			return state{}, fmt.Errorf("job %q is not in namespace %q", g.job, g.namespace)
 		}
 		return state{}, fmt.Errorf("cannot ask Nomad for job %q: %w", g.job, err)
@@ -201,7 +205,8 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	if !ok {
 		return state{}, fmt.Errorf("job %q has no group %q", g.job, g.name)
 	}
-	s := state{desired: of.Desired, placed: of.Placed, running: of.Running, stopped: scaling.JobStopped, modified: scaling.JobModifyIndex}
+	s := state{desired: of.Desired, placed: of.Placed, running: of.Running, stopped: scaling.JobStopped,
+		modified: scaling.JobModifyIndex}
 	if len(of.Events) > 0 {
 		s.lastEvent = of.Events[0].Time
 	}

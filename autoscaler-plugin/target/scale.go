@@ -91,7 +91,8 @@ func submit(ctx context.Context, client *nomad.Client, g group, action sdk.Scali
 		}
 		request.Count = &action.Count
 	}
-	_, _, err = client.Jobs().ScaleWithRequest(g.job, request, (&nomad.WriteOptions{Namespace: g.namespace}).WithContext(ctx))
+	_, _, err = client.Jobs().ScaleWithRequest(g.job, request,
+		(&nomad.WriteOptions{Namespace: g.namespace}).WithContext(ctx))
 	if refused := (nomad.UnexpectedResponseError{}); errors.As(err, &refused) {
 		return why(ctx, client, g, *job.JobModifyIndex, err)
 	}

@@ -60,14 +60,16 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 			l.close()
 		}
 	}()
-	steps := [][]string{{"netns", "add", l.name}, {"-n", l.name, "link", "add", "br0", "type", "bridge"}, {"-n", l.name, "link", "set", "br0", "up"}}
+	steps := [][]string{{"netns", "add", l.name}, {"-n", l.name, "link", "add", "br0", "type", "bridge"},
+		{"-n", l.name, "link", "set", "br0", "up"}}
 	for node := range s.nodes + 1 {
 		ns, port := l.ns(node), fmt.Sprintf("p%d", node)
 		steps = append(steps,
 			[]string{"netns", "add", ns}, []string{"-n", ns, "link", "set", "lo", "up"},
 			[]string{"-n", ns, "link", "add", "eth0", "type", "veth", "peer", "name", port, "netns", l.name},
 			[]string{"-n", l.name, "link", "set", port, "master", "br0", "up"},
-			[]string{"-n", ns, "addr", "add", address(node) + "/24", "dev", "eth0"}, []string{"-n", ns, "link", "set", "eth0", "up"},
+			[]string{"-n", ns, "addr", "add", address(node) + "/24", "dev", "eth0"},
+			[]string{"-n", ns, "link", "set", "eth0", "up"},
 		)
 	}
 	for _, step := range steps {
@@ -77,7 +79,8 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 	}
 	for node := range s.nodes + 1 {
 		for _, end := range [][2]string{{l.ns(node), "eth0"}, {l.name, fmt.Sprintf("p%d", node)}} {
-			if err := ip("netns", "exec", end[0], "tc", "qdisc", "add", "dev", end[1], "root", "tbf", "rate", fmt.Sprintf("%dmbit", s.mbit), "burst", "256k", "latency", "50ms"); err != nil {
+			if err := ip("netns", "exec", end[0], "tc", "qdisc", "add", "dev", end[1],
+				"root", "tbf", "rate", fmt.Sprintf("%dmbit", s.mbit), "burst", "256k", "latency", "50ms"); err != nil {
 				return l, err
 			}
 		}
@@ -141,12 +144,14 @@ peer {
   insecure  = true
   known     = [%s]
 }
-`, filepath.Join(dir, "store"), filepath.Join(dir, "s"), hubPort, adminPort, l.url, address(node), peerPort, address(node), peerPort, strings.Join(known, ", "))
+`, filepath.Join(dir, "store"), filepath.Join(dir, "s"), hubPort, adminPort, l.url, address(node), peerPort,
+		address(node), peerPort, strings.Join(known, ", "))
 	file := filepath.Join(dir, "cache.hcl")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return err
 	}
-	c := &cacheProcess{cmd: l.in(ctx, node, l.s.program, "cache", "-config", file), api: cacheapi.NewClient(filepath.Join(dir, "s")), dir: dir}
+	c := &cacheProcess{cmd: l.in(ctx, node, l.s.program, "cache", "-config", file),
+		api: cacheapi.NewClient(filepath.Join(dir, "s")), dir: dir}
 	l.caches = append(l.caches, c)
 	if err := c.cmd.Start(); err != nil {
 		return err

@@ -82,7 +82,8 @@ func measure(ctx context.Context, s settings) (err error) {
 			return fmt.Errorf("go build: %w: %s", err, out)
 		}
 	}
-	fmt.Printf("%d caches, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n\n", s.nodes, s.mib, s.mbit, s.linkTime().Seconds())
+	fmt.Printf("%d caches, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n\n", s.nodes, s.mib, s.mbit,
+		s.linkTime().Seconds())
 	ran := false
 	for _, r := range []struct {
 		name string

@@ -72,7 +72,8 @@ func together(ctx context.Context, s settings) error {
 		return err
 	}
 	line("origin reads, all nodes at once", fmt.Sprintf("%.3fx", float64(read)/float64(s.bytes())), "target 1.00x")
-	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/s.linkTime().Seconds(), slowest.Seconds()), "target <= 1.5")
+	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/s.linkTime().Seconds(),
+		slowest.Seconds()), "target <= 1.5")
 	before, err := l.read(ctx)
 	if err != nil {
 		return err
@@ -87,9 +88,11 @@ func together(ctx context.Context, s settings) error {
 		return err
 	}
 	line("warm start: asked and answered in", took.Round(100*time.Microsecond).String(), "target < 30ms")
-	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before), "target 0, 0")
+	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before),
+		"target 0, 0")
 	gb := float64(s.bytes()) * float64(s.nodes) / 1e9
-	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb, user/gb, system/gb), "target <= 2 s")
+	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb,
+		user/gb, system/gb), "target <= 2 s")
 	plain, err := plainHTTP(ctx, l)
 	if err != nil {
 		return err
@@ -171,7 +174,8 @@ func cached(ctx context.Context, l *lab) error {
 			best[name] = max(best[name], float64(g.Bytes)/1e9/g.All.Seconds())
 		}
 	}
-	line("GET of a cached file against sendfile", fmt.Sprintf("%.2f (%.1f and %.1f GB/s)", best["cache"]/best["plain"], best["cache"], best["plain"]), "target >= 0.9")
+	line("GET of a cached file against sendfile", fmt.Sprintf("%.2f (%.1f and %.1f GB/s)", best["cache"]/best["plain"],
+		best["cache"], best["plain"]), "target >= 0.9")
 	return nil
 }
 
@@ -259,7 +263,8 @@ func killed(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	line("origin reads, one node killed at half", fmt.Sprintf("%.3fx", float64(read)/float64(s.bytes())), "target <= 1.05x")
+	line("origin reads, one node killed at half", fmt.Sprintf("%.3fx", float64(read)/float64(s.bytes())),
+		"target <= 1.05x")
 	line("slowest of the others", fmt.Sprintf("%.2f link times", slowest.Seconds()/s.linkTime().Seconds()), "")
 	return nil
 }
@@ -288,7 +293,9 @@ func alone(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	line("first byte, cold, beyond the origin's own", (through.First - direct.First).Round(100*time.Microsecond).String(), "target <= 50ms")
-	line("one node alone, whole file", fmt.Sprintf("%.2f link times, directly %.2f", through.All.Seconds()/s.linkTime().Seconds(), direct.All.Seconds()/s.linkTime().Seconds()), "")
+	line("first byte, cold, beyond the origin's own",
+		(through.First - direct.First).Round(100*time.Microsecond).String(), "target <= 50ms")
+	line("one node alone, whole file", fmt.Sprintf("%.2f link times, directly %.2f",
+		through.All.Seconds()/s.linkTime().Seconds(), direct.All.Seconds()/s.linkTime().Seconds()), "")
 	return nil
 }

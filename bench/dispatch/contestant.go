@@ -51,9 +51,13 @@ func write(dir, name, text string) (string, error) {
 
 func gatewayCommand(program, dir, listen string, f fleet, addresses []string, slots int) ([]string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "access_log = \"off\"\nlisten {\n  address = %q\n}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  delay = \"0s\"\n}\nservice \"bench\" {\n", listen)
+	fmt.Fprintf(&b,
+		"access_log = \"off\"\nlisten {\n  address = %q\n}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  "+
+			"delay = \"0s\"\n}\nservice \"bench\" {\n", listen)
 	for i, address := range addresses {
-		fmt.Fprintf(&b, "  replica {\n    address = %q\n    class   = \"c%d\"\n    weight  = %d\n    slots   = %d\n  }\n", address, f[i].Milliseconds(), f.weight(i)*slots, slots)
+		fmt.Fprintf(&b,
+			"  replica {\n    address = %q\n    class   = \"c%d\"\n    weight  = %d\n    slots   = %d\n  }\n", address,
+			f[i].Milliseconds(), f.weight(i)*slots, slots)
 	}
 	b.WriteString("}\n")
 	path, err := write(dir, "gateway.hcl", b.String())

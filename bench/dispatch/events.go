@@ -28,8 +28,11 @@ const (
 // passes.
 const (
 	mark  = '~'
-	token = `data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1764000000,"model":"bench","choices":[{"index":0,"delta":{"content":" ~token"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
-	asked = `{"model":"bench","messages":[{"role":"user","content":"count to two hundred"}],"stream":true,"max_tokens":256}`
+	token = `data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1764000000,` +
+		`"model":"bench","choices":[{"index":0,` +
+		`"delta":{"content":" ~token"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
+	asked = `{"model":"bench","messages":[{"role":"user","content":"count to two hundred"}],` +
+		`"stream":true,"max_tokens":256}`
 )
 
 // everyHeader asks the backend for time between events.
@@ -78,7 +81,8 @@ func (b backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(err) // the figures would be wrong
 	}
 	defer c.Close()
-	io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+	io.WriteString(c,
+		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
 	event := fmt.Appendf(nil, "%x\r\n%s\r\n", len(token), token)
 	for range eventsPerStream {
 		if r.Header.Get(everyHeader) != "" {
@@ -137,7 +141,9 @@ func oneStream(host string, paced bool) (int, error) {
 	if paced {
 		pace = everyHeader + ": 1\r\n"
 	}
-	if _, err := fmt.Fprintf(c, "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", pace, len(asked), asked); err != nil {
+	if _, err := fmt.Fprintf(c,
+		"POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nUser-Agent: bench\r\nContent-Type: "+
+			"application/json\r\n%sContent-Length: %d\r\n\r\n%s", pace, len(asked), asked); err != nil {
 		return 0, err
 	}
 	in := bufio.NewReader(c)

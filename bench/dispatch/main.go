@@ -61,7 +61,8 @@ func (o options) run(ctx context.Context, only string) error {
 		}
 		defer os.RemoveAll(dir)
 		o.gateway = filepath.Join(dir, "aliquot")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.gateway, "aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.gateway,
+			"aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
 			return fmt.Errorf("building aliquot: %w: %s", err, out)
 		}
 	}

@@ -147,7 +147,9 @@ func (r *route) typical() typical {
 func compare(routes []*route, rounds int) {
 	load, _ := os.ReadFile("/proc/loadavg")
 	fmt.Printf("\noverhead, medians of %d rounds; %s; load averages %s", rounds, versions(), load)
-	fmt.Print("\n| way | p50 at 1 connection | added | req/s at 64 | CPU per request | CPU per event, paced | events/s and core | events/s, flooded | CPU per event | streams broken |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Print("\n| way | p50 at 1 connection | added | req/s at 64 | CPU per request | CPU per event, paced | " +
+		"events/s and core | events/s, flooded | CPU per event | streams broken " +
+		"|\n|---|---|---|---|---|---|---|---|---|---|\n")
 	direct := routes[0].typical()
 	for _, r := range routes {
 		t := r.typical()
@@ -155,7 +157,8 @@ func compare(routes []*route, rounds int) {
 		if t.paced.cpu > 0 {
 			perCore = fmt.Sprintf("%.0f", 1/t.paced.cpu.Seconds())
 		}
-		fmt.Printf("| %s | %.1f us | %.1f us | %.0f | %.1f us | %.1f us | %s | %.0f | %.1f us | %d |\n", r.name, us(t.p50), us(t.p50-direct.p50),
+		fmt.Printf("| %s | %.1f us | %.1f us | %.0f | %.1f us | %.1f us | %s | %.0f | %.1f us | %d |\n", r.name,
+			us(t.p50), us(t.p50-direct.p50),
 			t.many.rate, us(t.many.cpu), us(t.paced.cpu), perCore, t.flood.rate, us(t.flood.cpu), r.broken)
 	}
 	for _, own := range routes {
@@ -168,14 +171,17 @@ func compare(routes []*route, rounds int) {
 // ratios prints a way of the gateway as multiples of its peers, and its targets.
 func (r *route) ratios(routes []*route) {
 	own, direct, haproxy := r.typical(), routes[0].typical(), typical{}
-	fmt.Printf("\n| %s, as a multiple of | added p50 | req/s at 64 | CPU per request | CPU per event, paced | events/s, flooded |\n|---|---|---|---|---|---|\n", r.name)
+	fmt.Printf("\n| %s, as a multiple of | added p50 | req/s at 64 | CPU per request | CPU per event, paced | "+
+		"events/s, flooded |\n|---|---|---|---|---|---|\n", r.name)
 	for _, peer := range routes[1:] {
 		if strings.HasPrefix(peer.name, gatewayName) {
 			continue
 		}
 		t := peer.typical()
-		fmt.Printf("| %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", peer.name, us(own.p50-direct.p50)/us(t.p50-direct.p50),
-			own.many.rate/t.many.rate, us(own.many.cpu)/us(t.many.cpu), us(own.paced.cpu)/us(t.paced.cpu), own.flood.rate/t.flood.rate)
+		fmt.Printf("| %s | %.2f | %.2f | %.2f | %.2f | %.2f |\n", peer.name,
+			us(own.p50-direct.p50)/us(t.p50-direct.p50),
+			own.many.rate/t.many.rate, us(own.many.cpu)/us(t.many.cpu), us(own.paced.cpu)/us(t.paced.cpu),
+			own.flood.rate/t.flood.rate)
 		if peer.name == haproxyName {
 			haproxy = t
 		}

@@ -130,7 +130,8 @@ func heat(entries []*entry, calls []call, load float64) error {
 }
 
 func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
-	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4; %s\n\n| |", versions())
+	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4; %s\n\n| |",
+		versions())
 	for _, load := range loads {
 		fmt.Printf(" %.2f |", load)
 	}

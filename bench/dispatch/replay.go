@@ -121,11 +121,14 @@ func replay(ctx context.Context, gateway, path string, speed float64) error {
 	served.Range(func(any, any) bool { distinct++; return true })
 	ft, tt := summarise(first), summarise(total)
 	fmt.Printf("\nreplay of %d requests at %gx, 6 replicas of 3 speeds, 2 slots each\n\n", len(trace), speed)
-	fmt.Printf("| lost | served twice | over a replica's slots | served | first event p50 / p99 | whole p50 / p99 |\n|---|---|---|---|---|---|\n")
-	fmt.Printf("| %d | %d | %d | %d of %d | %.2f / %.2f s | %.2f / %.2f s |\n(times as the recorded hour would have seen them)\n", failed, twice, over, finished, distinct,
+	fmt.Printf("| lost | served twice | over a replica's slots | served | first event p50 / p99 | " +
+		"whole p50 / p99 |\n|---|---|---|---|---|---|\n")
+	fmt.Printf("| %d | %d | %d | %d of %d | %.2f / %.2f s | %.2f / %.2f s |\n(times as the recorded hour would have "+
+		"seen them)\n", failed, twice, over, finished, distinct,
 		ft.p50.Seconds()*speed, ft.p99.Seconds()*speed, tt.p50.Seconds()*speed, tt.p99.Seconds()*speed)
 	if failed > 0 || twice > 0 || over > 0 || distinct != len(trace) || finished != int64(len(trace)) {
-		return fmt.Errorf("%d lost, %d served twice, %d times over a limit, %d of %d served", failed, twice, over, distinct, len(trace))
+		return fmt.Errorf("%d lost, %d served twice, %d times over a limit, %d of %d served", failed, twice, over,
+			distinct, len(trace))
 	}
 	return nil
 }
@@ -147,9 +150,13 @@ func streamers(speed float64) ([]*streamer, *sync.Map, error) {
 
 func streamConfig(gateway, dir, listen string, fleet []*streamer) ([]string, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "access_log = \"off\"\nlisten {\n  address = %q\n}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  delay = \"0s\"\n}\nservice \"trace\" {\n  queue {\n    max_wait = \"10m\"\n  }\n", listen)
+	fmt.Fprintf(&b,
+		"access_log = \"off\"\nlisten {\n  address = %q\n}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  "+
+			"delay = \"0s\"\n}\nservice \"trace\" {\n  queue {\n    max_wait = \"10m\"\n  }\n", listen)
 	for _, s := range fleet {
-		fmt.Fprintf(&b, "  replica {\n    address = %q\n    class   = \"c%.0f\"\n    slots   = %d\n    weight  = %f\n  }\n", s.address, s.speed, s.slots, s.speed)
+		fmt.Fprintf(&b,
+			"  replica {\n    address = %q\n    class   = \"c%.0f\"\n    slots   = %d\n    weight  = %f\n  }\n",
+			s.address, s.speed, s.slots, s.speed)
 	}
 	b.WriteString("}\n")
 	path, err := write(dir, "gateway.hcl", b.String())

@@ -64,7 +64,9 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 	f := fleet{25 * time.Millisecond}
 	steps := []step{
 		{"direct", func(listen string) ([]string, error) { return []string{self, "-serve", "backend", listen}, nil }},
-		{"plain Go ReverseProxy, tuned", func(listen string) ([]string, error) { return []string{self, "-serve", "plain", listen, backend}, nil }},
+		{"plain Go ReverseProxy, tuned", func(listen string) ([]string, error) {
+			return []string{self, "-serve", "plain", listen, backend}, nil
+		}},
 	}
 	for _, v := range variants {
 		steps = append(steps, step{v.name, func(listen string) ([]string, error) {
@@ -86,12 +88,15 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 	for _, p := range builtPeers {
 		program, err := "", error(nil)
 		if p.asked && os.Getenv("ALIQUOT_"+strings.ToUpper(p.tool)) == "" {
-			err = fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the program by ALIQUOT_%s", p.tool, strings.ToUpper(p.tool))
+			err = fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the "+
+				"program by ALIQUOT_%s", p.tool, strings.ToUpper(p.tool))
 		} else {
 			program, err = built(ctx, p.tool)
 		}
 		if err == nil {
-			err = lay(step{p.name, func(listen string) ([]string, error) { return p.command(program, dir, listen, backend) }})
+			err = lay(step{p.name, func(listen string) ([]string, error) {
+				return p.command(program, dir, listen, backend)
+			}})
 		}
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "overhead: %s is left out: %v\n", p.name, err)
@@ -130,7 +135,8 @@ var variants = []variant{
 	{gatewayName, "", ""},
 	{gatewayName + ", own client", "", ownClient},
 	{gatewayName + ", own client and server", ownServer, ownClient},
-	{gatewayName + ", own client and server, counting tokens", ownServer, ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
+	{gatewayName + ", own client and server, counting tokens", ownServer,
+		ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
 }
 
 const (

@@ -33,7 +33,8 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 	start := time.Unix(1_700_000_000, 0)
 	q := dispatch.New(policy)
 	for i, mean := range f {
-		q.Put(dispatch.Replica{ID: strconv.Itoa(i), Class: mean.String(), Slots: 1, Weight: f[len(f)-1].Seconds() / mean.Seconds()})
+		q.Put(dispatch.Replica{ID: strconv.Itoa(i), Class: mean.String(), Slots: 1,
+			Weight: f[len(f)-1].Seconds() / mean.Seconds()})
 	}
 	latency := make([]time.Duration, len(calls))
 	running := &ends{}

@@ -44,7 +44,8 @@ func run() error {
 		return err
 	}
 	binary := filepath.Join(dir, "aliquot-device-nvidia")
-	if out, err := exec.Command("go", "build", "-o", binary, "aliquot.example/cmd/aliquot-device-nvidia").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", binary, "aliquot.example/cmd/aliquot-device-nvidia").
+		CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -100,7 +101,8 @@ func measure(ctx context.Context, tools rack.Tools, dir, binary, name string) (f
 	return m, nil
 }
 
-func once(ctx context.Context, binary string, env []string, work string) (time.Duration, []*device.DeviceGroup, float64, error) {
+func once(ctx context.Context, binary string, env []string, work string) (time.Duration, []*device.DeviceGroup,
+	float64, error) {
 	plugins, err := os.MkdirTemp(work, "plugins-")
 	if err != nil {
 		return 0, nil, 0, err

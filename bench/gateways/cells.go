@@ -14,7 +14,8 @@ import (
 // cell gives a request the fastest free slot, and queues what finds none.
 func cells() {
 	const each = 96 // fast replicas, and as many slow ones
-	fmt.Printf("\n%d fast and %d slow replicas of one slot in cells, clients spread by hash, simulated, times in fast requests' means\n\n", each, each)
+	fmt.Printf("\n%d fast and %d slow replicas of one slot in cells, clients spread by hash, simulated, "+
+		"times in fast requests' means\n\n", each, each)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LOAD\tCELLS\tREPLICAS PER CELL\tMEAN\tP99\tRATIO: MEAN\tP99")
 	for _, load := range []float64{0.8, 0.9, 0.95} {
@@ -26,7 +27,8 @@ func cells() {
 				one = times
 			}
 			m, q := average(times), times[len(times)*99/100]
-			fmt.Fprintf(w, "%.2f\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", load, n, 2*each/n, m, q, m/average(one), q/one[len(one)*99/100])
+			fmt.Fprintf(w, "%.2f\t%d\t%d\t%.2f\t%.2f\t%.2f\t%.2f\n", load, n, 2*each/n, m, q, m/average(one),
+				q/one[len(one)*99/100])
 		}
 	}
 	w.Flush()

@@ -53,7 +53,8 @@ func (o options) run(ctx context.Context, only string) (err error) {
 	defer os.RemoveAll(o.dir)
 	if o.gateway == "" {
 		o.gateway = filepath.Join(o.dir, "aliquot")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.gateway, "aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "go", "build", "-o", o.gateway,
+			"aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
 			return fmt.Errorf("building aliquot: %w: %s", err, out)
 		}
 	}

@@ -121,13 +121,15 @@ func decisions(ctx context.Context, f *gateways.Fleet, owner *gateways.Gateway) 
 		}
 		took, spent := time.Since(start), owner.CPU()-used
 		each := spent / time.Duration(max(n, 1))
-		fmt.Fprintf(w, "%d\t%.0f\t%.1f us\t%.0f\n", clients, float64(n)/took.Seconds(), float64(each.Nanoseconds())/1000, float64(n)/max(spent.Seconds(), 0.001))
+		fmt.Fprintf(w, "%d\t%.0f\t%.1f us\t%.0f\n", clients, float64(n)/took.Seconds(),
+			float64(each.Nanoseconds())/1000, float64(n)/max(spent.Seconds(), 0.001))
 	}
 	return w.Flush()
 }
 
 // together has so many clients ask one request after the other for a while.
-func together(ctx context.Context, at []*gateways.Gateway, clients int, length time.Duration) (requests int, err error) {
+func together(ctx context.Context, at []*gateways.Gateway, clients int, length time.Duration) (requests int,
+	err error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
 	defer client.CloseIdleConnections()
 	var (

@@ -100,15 +100,18 @@ func (o options) race(ctx context.Context) error {
 		}
 		// A run that is cut short has shown what it measured.
 		one, three := took[key(load, 1)], took[key(load, 3)]
-		fmt.Fprintf(os.Stderr, "load %.2f: p99 of one %s, of three %s\n", load, ms(quantile(one, 0.99)), ms(quantile(three, 0.99)))
+		fmt.Fprintf(os.Stderr, "load %.2f: p99 of one %s, of three %s\n", load, ms(quantile(one, 0.99)),
+			ms(quantile(three, 0.99)))
 	}
-	fmt.Printf("%d fast and %d slow replicas of %d slot, 1 : 1/%d, %s a request at a fast one; %d sequences of %s each\n\n", fast, slow, slots, slower, unit, o.seeds, o.length)
+	fmt.Printf("%d fast and %d slow replicas of %d slot, 1 : 1/%d, %s a request at a fast one; "+
+		"%d sequences of %s each\n\n", fast, slow, slots, slower, unit, o.seeds, o.length)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "LOAD\tREQUESTS\tONE: MEAN\tP99\tTHREE: MEAN\tP99\tRATIO: MEAN\tP99")
 	for _, load := range loads {
 		one, three := took[key(load, 1)], took[key(load, 3)]
 		m1, m3, q1, q3 := mean(one), mean(three), quantile(one, 0.99), quantile(three, 0.99)
-		fmt.Fprintf(w, "%.2f\t%d\t%s\t%s\t%s\t%s\t%.2f\t%.2f\n", load, len(one), ms(m1), ms(q1), ms(m3), ms(q3), float64(m3)/float64(m1), float64(q3)/float64(q1))
+		fmt.Fprintf(w, "%.2f\t%d\t%s\t%s\t%s\t%s\t%.2f\t%.2f\n", load, len(one), ms(m1), ms(q1), ms(m3), ms(q3),
+			float64(m3)/float64(m1), float64(q3)/float64(q1))
 	}
 	return w.Flush()
 }

@@ -56,7 +56,8 @@ type readSample struct {
 // llama starts the engine from a folder, lets calls come for a while and compares.
 func llama(w io.Writer, folder string, length time.Duration) error {
 	if _, err := os.Stat(filepath.Join(folder, "node_modules")); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s has no node_modules: run npm install --no-save --omit=optional --ignore-scripts there", folder)
+		return fmt.Errorf("%s has no node_modules: run npm install --no-save --omit=optional --ignore-scripts there",
+			folder)
 	}
 	dir, err := os.MkdirTemp("", "aliquot-bench-llama-")
 	if err != nil {
@@ -74,7 +75,8 @@ func llama(w io.Writer, folder string, length time.Duration) error {
 	_, port, _ := strings.Cut(address, ":")
 	ctx, cancel := context.WithTimeout(context.Background(), length+5*time.Minute)
 	defer cancel()
-	engine, err := launchWithin(ctx, 2*time.Minute, []string{"node", filepath.Join(folder, "server.mjs"), model, port, strconv.Itoa(llamaSequences), "1"}, address)
+	engine, err := launchWithin(ctx, 2*time.Minute, []string{"node", filepath.Join(folder, "server.mjs"), model, port,
+		strconv.Itoa(llamaSequences), "1"}, address)
 	if err != nil {
 		return err
 	}
@@ -148,7 +150,8 @@ func (t *trial) call(ctx context.Context, prompt, output int) error {
 	if err != nil {
 		return err
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+"/v1/chat/completions", bytes.NewReader(body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost,
+		t.url+"/v1/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -221,7 +224,8 @@ func (t *trial) print(w io.Writer) {
 		if k := len(t.steps[n]); k >= enough {
 			kv := float64(t.held[n]) / float64(k)
 			median, mean := middle(t.steps[n])
-			fmt.Fprintf(out, "%d answers\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", n, k, 1e3*before.Stepping(float64(n), kv), 1e3*learned.Stepping(float64(n), kv), 1e3*median, 1e3*mean)
+			fmt.Fprintf(out, "%d answers\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n", n, k, 1e3*before.Stepping(float64(n), kv),
+				1e3*learned.Stepping(float64(n), kv), 1e3*median, 1e3*mean)
 		}
 	}
 	fmt.Fprintln(out, "prompt of\t\t\t\t\t\t")
@@ -235,7 +239,8 @@ func (t *trial) print(w io.Writer) {
 		if len(took) >= enough {
 			_, length := middle(tokens)
 			median, mean := middle(took)
-			fmt.Fprintf(out, "%.0f tokens\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t\n", length, len(took), 1e3*before.Reading(length), 1e3*learned.Reading(length), 1e3*median, 1e3*mean)
+			fmt.Fprintf(out, "%.0f tokens\t%d\t%.0f\t%.0f\t%.0f\t%.0f\t\n", length, len(took),
+				1e3*before.Reading(length), 1e3*learned.Reading(length), 1e3*median, 1e3*mean)
 		}
 	}
 	out.Flush()

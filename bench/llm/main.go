@@ -38,19 +38,29 @@ func main() {
 	var o options
 	flag.StringVar(&o.traces, "traces", "../shared/data/traces", "folder of the traces")
 	traceList := flag.String("trace", "conversation", "traces, by comma: conversation, azure-conv, azure-code")
-	fleetList := flag.String("fleet", "mixed,slices,equal,big64", "fleets, by comma: mixed, slices, equal, big64, one, four")
+	fleetList := flag.String("fleet", "mixed,slices,equal,big64",
+		"fleets, by comma: mixed, slices, equal, big64, one, four")
 	loadList := flag.String("load", "", "loads, by comma; empty means those that the fleet is judged at")
 	policyList := flag.String("policy", "", "policies, by comma; empty means all: "+strings.Join(policyNames(), ", "))
 	flag.IntVar(&o.seeds, "seeds", 3, "places of the trace to start from")
 	flag.IntVar(&o.requests, "requests", 0, "requests of a replay; 0 means 6000, and 10,000 in front of 64 replicas")
 	flag.BoolVar(&o.poisson, "poisson", false, "arrivals drawn at random in place of the recorded ones")
-	flag.BoolVar(&o.onWire, "wire", false, "play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), beside their simulations")
-	flag.Float64Var(&o.speedup, "speedup", 1, "with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
-	flag.IntVar(&o.how.gateways, "gateways", 1, "gateways of the product that share the fleet and know nothing of each other")
-	flag.IntVar(&o.seqs, "seqs", 0, "the most sequences in one step of each replica, and the bound that the product knows; 0 means vLLM's default of 256")
+	flag.BoolVar(&o.onWire, "wire", false,
+		"play the calls in real time through the gateway, HAProxy and nginx (which must be on PATH), "+
+			"beside their simulations")
+	flag.Float64Var(&o.speedup, "speedup", 1,
+		"with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
+	flag.IntVar(&o.how.gateways, "gateways", 1,
+		"gateways of the product that share the fleet and know nothing of each other")
+	flag.IntVar(&o.seqs, "seqs", 0,
+		"the most sequences in one step of each replica, and the bound that the product knows; "+
+			"0 means vLLM's default of 256")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
-	priors := flag.String("prior", "", "how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
-	llamaFolder := flag.String("llama", "", "in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder (bench/llm/llama, after npm install --no-save --omit=optional --ignore-scripts there)")
+	priors := flag.String("prior", "",
+		"how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
+	llamaFolder := flag.String("llama", "",
+		"in place of all else: learn the speed of llama.cpp on the CPU, by the scripts in this folder "+
+			"(bench/llm/llama, after npm install --no-save --omit=optional --ignore-scripts there)")
 	quick := flag.Bool("quick", false, "one seed, 1500 requests")
 	flag.Parse()
 	o.traceList = strings.Split(*traceList, ",")
@@ -155,7 +165,8 @@ func (o *options) run(w io.Writer) error {
 }
 
 // meet runs the contestants at one load and prints their table.
-func (o *options) meet(w io.Writer, trace string, all []traced, f fleet, load, full float64, contestants []contestant) error {
+func (o *options) meet(w io.Writer, trace string, all []traced, f fleet, load, full float64,
+	contestants []contestant) error {
 	n := o.requests
 	if n == 0 {
 		n = 6000
@@ -170,7 +181,8 @@ func (o *options) meet(w io.Writer, trace string, all []traced, f fleet, load, f
 	if o.poisson {
 		arrivals = "Poisson"
 	}
-	fmt.Fprintf(w, "\n%s (%s arrivals), %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", trace, arrivals, f.name, load, full, min(n, len(all)), o.seeds, how)
+	fmt.Fprintf(w, "\n%s (%s arrivals), %s at %.2f of %.2f requests/s, %d requests, %d seeds, %s\n", trace, arrivals,
+		f.name, load, full, min(n, len(all)), o.seeds, how)
 	race := race{fleet: f, trace: all, rate: load * full, requests: n, seeds: o.seeds, poisson: o.poisson, how: o.how}
 	if o.onWire {
 		return o.wire(w, race, o.chosen())

@@ -77,7 +77,9 @@ func leastRequest(random *rand.Rand) policy {
 func weightedLeast(random *rand.Rand) policy {
 	p := &early{}
 	p.pick = func(s *sim, _ *request) int {
-		return least(len(s.replicas), random, func(i int) float64 { return float64(p.active[i]+1) / s.replicas[i].weight })
+		return least(len(s.replicas), random, func(i int) float64 {
+			return float64(p.active[i]+1) / s.replicas[i].weight
+		})
 	}
 	return p
 }

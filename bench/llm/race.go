@@ -157,10 +157,13 @@ func summarise(sims []*sim) outcome {
 
 func table(w io.Writer, all []contestant, out []outcome) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "policy\twithin\tgoodput/s\tE2E s\tTTFT p50 s\tp99 s\tTPOT p99 ms\tprefix hit\tpreemptions\ttook s\t")
+	fmt.Fprintln(t,
+		"policy\twithin\tgoodput/s\tE2E s\tTTFT p50 s\tp99 s\tTPOT p99 ms\tprefix hit\tpreemptions\ttook s\t")
 	for i, o := range out {
-		fmt.Fprintf(t, "%s\t%.1f%%\t%.2f\t%.1f\t%.2f\t%.1f\t%.0f\t%.0f%%\t%d\t%.1f\t\n", all[i].name, 100*o.within, o.goodput,
-			o.e2e.Seconds(), o.ttft50.Seconds(), o.ttft99.Seconds(), 1e3*o.tpot99.Seconds(), 100*o.hit, o.preemptions, o.took.Seconds())
+		fmt.Fprintf(t, "%s\t%.1f%%\t%.2f\t%.1f\t%.2f\t%.1f\t%.0f\t%.0f%%\t%d\t%.1f\t\n", all[i].name,
+			100*o.within, o.goodput,
+			o.e2e.Seconds(), o.ttft50.Seconds(), o.ttft99.Seconds(), 1e3*o.tpot99.Seconds(), 100*o.hit, o.preemptions,
+			o.took.Seconds())
 	}
 	t.Flush()
 }

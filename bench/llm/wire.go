@@ -72,7 +72,8 @@ func (o *options) wire(w io.Writer, r race, proxies []proxy) error {
 // build compiles the programs that the bench starts.
 func (b *wireBench) build() error {
 	b.aliquot, b.modelserver = filepath.Join(b.dir, "aliquot"), filepath.Join(b.dir, "modelserver")
-	for path, pkg := range map[string]string{b.aliquot: "aliquot.example/cmd/aliquot", b.modelserver: "aliquot.example/e2e/modelserver"} {
+	for path, pkg := range map[string]string{b.aliquot: "aliquot.example/cmd/aliquot",
+		b.modelserver: "aliquot.example/e2e/modelserver"} {
 		if out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput(); err != nil {
 			return fmt.Errorf("building %s: %w: %s", pkg, err, out)
 		}
@@ -104,7 +105,8 @@ func (b *wireBench) play(p proxy, seed uint64) (*sim, error) {
 			return nil, err
 		}
 		s := server{r.hardware.Class, address, r.weight, r.engine.Config().MaxSeqs}
-		if err := start([]string{b.modelserver, "-engine", s.class, "-listen", address, "-speedup", fmt.Sprint(b.speedup), "-slots", fmt.Sprint(s.maxSeqs)}, address); err != nil {
+		if err := start([]string{b.modelserver, "-engine", s.class, "-listen", address,
+			"-speedup", fmt.Sprint(b.speedup), "-slots", fmt.Sprint(s.maxSeqs)}, address); err != nil {
 			return nil, err
 		}
 		servers = append(servers, s)

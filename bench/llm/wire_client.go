@@ -84,7 +84,8 @@ func stream(client *http.Client, url string, body []byte, output int) (first tim
 	tokens := 0
 	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
 		// The chunk that has only the role has no content.
-		if line := lines.Bytes(); bytes.HasPrefix(line, []byte("data: {")) && !bytes.Contains(line, []byte(`"content":""`)) {
+		if line := lines.Bytes(); bytes.HasPrefix(line, []byte("data: {")) && !bytes.Contains(line,
+			[]byte(`"content":""`)) {
 			if tokens++; tokens == 1 {
 				first = time.Now()
 			}
@@ -98,11 +99,15 @@ func stream(client *http.Client, url string, body []byte, output int) (first tim
 
 func wireTable(w io.Writer, proxies []proxy, real, model []outcome) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "proxy\twithin\tsimulated\tE2E s\tsimulated\tTTFT p50 s\tsimulated\tTTFT p99 s\tsimulated\tTPOT p99 ms\tsimulated\t")
+	fmt.Fprintln(t,
+		"proxy\twithin\tsimulated\tE2E s\tsimulated\tTTFT p50 s\tsimulated\tTTFT p99 s\tsimulated\tTPOT p99 "+
+			"ms\tsimulated\t")
 	for i, p := range proxies {
 		r, m := real[i], model[i]
-		fmt.Fprintf(t, "%s\t%.1f%%\t%.1f%%\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f\t\n", p.name, 100*r.within, 100*m.within,
-			r.e2e.Seconds(), m.e2e.Seconds(), r.ttft50.Seconds(), m.ttft50.Seconds(), r.ttft99.Seconds(), m.ttft99.Seconds(),
+		fmt.Fprintf(t, "%s\t%.1f%%\t%.1f%%\t%.2f\t%.2f\t%.2f\t%.2f\t%.1f\t%.1f\t%.0f\t%.0f\t\n", p.name, 100*r.within,
+			100*m.within,
+			r.e2e.Seconds(), m.e2e.Seconds(), r.ttft50.Seconds(), m.ttft50.Seconds(), r.ttft99.Seconds(),
+			m.ttft99.Seconds(),
 			1e3*r.tpot99.Seconds(), 1e3*m.tpot99.Seconds())
 	}
 	t.Flush()

@@ -46,7 +46,8 @@ func gatewayObjective(b *wireBench, listen string, servers []server) ([]string, 
 	return gatewayIn(b, listen, servers, block, func(s server) int { return s.maxSeqs })
 }
 
-func gatewayIn(b *wireBench, listen string, servers []server, settings string, slots func(server) int) ([]string, error) {
+func gatewayIn(b *wireBench, listen string, servers []server, settings string,
+	slots func(server) int) ([]string, error) {
 	var text strings.Builder
 	fmt.Fprintf(&text, gatewayHead+settings, listen)
 	for _, s := range servers {

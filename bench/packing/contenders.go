@@ -52,8 +52,10 @@ func nomad(policy string, lag int) contender {
 
 // simulated are policies that know everything.
 func simulated(name string) contender {
-	knows := func(rank func(machines []machine, seed uint64, demand pack.Demand) func(pack.Node, pack.Ask) choice) contender {
-		return contender{name + " (simulated)", func(machines []machine, n int, seed uint64, demand pack.Demand) (placer, error) {
+	knows := func(rank func(machines []machine, seed uint64, demand pack.Demand) func(pack.Node,
+		pack.Ask) choice) contender {
+		return contender{name + " (simulated)", func(machines []machine, n int, seed uint64,
+			demand pack.Demand) (placer, error) {
 			return newKnowing(machines, n, seed, rank(machines, seed, demand)), nil
 		}}
 	}
@@ -67,7 +69,9 @@ func simulated(name string) contender {
 			return bestFit(machines)
 		})
 	case "fgd":
-		return knows(func(_ []machine, _ uint64, demand pack.Demand) func(pack.Node, pack.Ask) choice { return fgd(demand) })
+		return knows(func(_ []machine, _ uint64, demand pack.Demand) func(pack.Node, pack.Ask) choice {
+			return fgd(demand)
+		})
 	}
 	return contender{}
 }

@@ -52,11 +52,15 @@ func main() {
 	flag.IntVar(&o.most, "most", 130, "demand to stop at, in percent of capacity")
 	flag.StringVar(&o.lags, "lags", "0,50", "placements after which a node publishes, for -pack=fragmentation")
 	flag.StringVar(&o.workloads, "workloads", "default,gpushare60", "")
-	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation", "random, bestfit and fgd are simulated; none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
+	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation",
+		"random, bestfit and fgd are simulated; "+
+			"none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
 	flag.StringVar(&o.tuned, "tuned", "", "workload that is the typical demand, where it is not the one that runs")
 	flag.IntVar(&o.atOnce, "at-once", 2, "runs side by side")
-	flag.Float64Var(&o.whole, "whole", 0, "percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them "+
-		"by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, as the comparison does")
+	flag.Float64Var(&o.whole, "whole", 0,
+		"percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them "+
+			"by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, "+
+			"as the comparison does")
 	flag.Parse()
 	debug.SetGCPercent(400) // the state only grows
 	if err := o.run(); err != nil {
@@ -81,7 +85,8 @@ func (o options) run() error {
 	if o.whole > 0 {
 		machines = apart(machines, o.whole/100)
 	}
-	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; allocated GPU %% when the demand is … %% of capacity; mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, o.seeds, o.seed)
+	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; allocated GPU %% when the demand is … %% of capacity; "+
+		"mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, o.seeds, o.seed)
 	for _, name := range strings.Split(o.workloads, ",") {
 		tasks, err := o.tasks(name)
 		if err != nil {
@@ -131,7 +136,8 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 				seed := uint64(o.seed + i)
 				var p placer
 				if p, errs[i] = c.make(machines, o.n, seed, demand); errs[i] == nil {
-					results[i], errs[i] = replay(p, arrivals(tasks, capacity(machines), float64(o.most)/100, seed), capacity(machines))
+					results[i], errs[i] = replay(p, arrivals(tasks, capacity(machines), float64(o.most)/100, seed),
+						capacity(machines))
 				}
 			})
 		}

@@ -40,16 +40,19 @@ type cluster struct {
 }
 
 func newCluster(machines []machine, n int, policy pack.Policy, demand pack.Demand, lag int) (*cluster, error) {
-	store, err := state.NewStateStore(&state.StateStoreConfig{Logger: hclog.NewNullLogger(), Region: "global", JobTrackedVersions: structs.JobDefaultTrackedVersions})
+	store, err := state.NewStateStore(&state.StateStoreConfig{Logger: hclog.NewNullLogger(),
+		Region: "global", JobTrackedVersions: structs.JobDefaultTrackedVersions})
 	if err != nil {
 		return nil, err
 	}
 	c := &cluster{
 		n: n, policy: policy, demand: demand, classes: demand.Classes(), lag: lag, state: store,
-		plans: sstructs.NewPlanWithStateAndIndex(store, 1, true), events: make(chan any, 1), nodes: map[string]*pack.Node{},
+		plans: sstructs.NewPlanWithStateAndIndex(store, 1, true), events: make(chan any, 1),
+		nodes: map[string]*pack.Node{},
 	}
 	// As a server that was never told otherwise.
-	usual := &structs.SchedulerConfiguration{SchedulerAlgorithm: structs.SchedulerAlgorithmBinpack, PreemptionConfig: structs.PreemptionConfig{SystemSchedulerEnabled: true}}
+	usual := &structs.SchedulerConfiguration{SchedulerAlgorithm: structs.SchedulerAlgorithmBinpack,
+		PreemptionConfig: structs.PreemptionConfig{SystemSchedulerEnabled: true}}
 	if err := store.SchedulerSetConfig(c.plans.NextIndex(), usual); err != nil {
 		return nil, err
 	}
@@ -86,7 +89,8 @@ func nodeOf(i int, m machine, n int) *structs.Node {
 	var found []share.Found
 	for g := range m.gpus {
 		found = append(found, share.Found{
-			GPU:     gpu.GPU{Vendor: vendor, ID: gpu.ID(fmt.Sprintf("GPU-%04d-%d", i, g)), Index: g, Model: m.model, Class: gpu.Slug(m.model)},
+			GPU: gpu.GPU{Vendor: vendor, ID: gpu.ID(fmt.Sprintf("GPU-%04d-%d", i, g)), Index: g, Model: m.model,
+				Class: gpu.Slug(m.model)},
 			Slicing: share.Slicing{Sharing: gpu.SharingMPS},
 		})
 	}
@@ -101,9 +105,11 @@ func nodeOf(i int, m machine, n int) *structs.Node {
 			group.Instances = append(group.Instances, &structs.NodeDevice{ID: string(o.ID), Healthy: true})
 			continue
 		}
-		group = &structs.NodeDeviceResource{Vendor: string(o.Vendor), Type: gpu.DeviceType, Name: o.Group, Attributes: map[string]*pstructs.Attribute{
-			"index": pstructs.NewIntAttribute(int64(o.Index), ""), "class": pstructs.NewStringAttribute(o.Class), "slices": pstructs.NewIntAttribute(int64(o.Slices), ""),
-		}}
+		group = &structs.NodeDeviceResource{Vendor: string(o.Vendor), Type: gpu.DeviceType, Name: o.Group,
+			Attributes: map[string]*pstructs.Attribute{
+				"index": pstructs.NewIntAttribute(int64(o.Index), ""), "class": pstructs.NewStringAttribute(o.Class),
+				"slices": pstructs.NewIntAttribute(int64(o.Slices), ""),
+			}}
 		for _, id := range o.Instances() {
 			group.Instances = append(group.Instances, &structs.NodeDevice{ID: id, Healthy: true})
 		}
@@ -114,7 +120,8 @@ func nodeOf(i int, m machine, n int) *structs.Node {
 }
 
 func topology(mhz int) *numalib.Topology {
-	return &numalib.Topology{Distances: numalib.SLIT{{10}}, Cores: []numalib.Core{{Grade: numalib.Performance, BaseSpeed: hw.MHz(mhz)}}}
+	return &numalib.Topology{Distances: numalib.SLIT{{10}},
+		Cores: []numalib.Core{{Grade: numalib.Performance, BaseSpeed: hw.MHz(mhz)}}}
 }
 
 // publish writes the node with the attributes that its driver would publish now, where
@@ -154,7 +161,8 @@ func (c *cluster) jobOf(t task) *api.Job {
 	}
 	c.jobs++
 	name := fmt.Sprintf("task-%d", c.jobs)
-	job := api.NewServiceJob(name, name, "global", 50).AddDatacenter("*").AddTaskGroup(api.NewTaskGroup("work", 1).AddTask(work))
+	job := api.NewServiceJob(name, name,
+		"global", 50).AddDatacenter("*").AddTaskGroup(api.NewTaskGroup("work", 1).AddTask(work))
 	pool := api.NodePoolDefault // a server would set it
 	job.NodePool = &pool
 	job.Canonicalize()
@@ -193,10 +201,12 @@ func (c *cluster) schedule(submitted *structs.Job, take func(*pack.Node, *struct
 		return false, err
 	}
 	eval := &structs.Evaluation{
-		ID: fmt.Sprintf("%08x-0000-4000-9000-000000000000", c.jobs), Namespace: structs.DefaultNamespace, Priority: 50, Type: submitted.Type,
+		ID: fmt.Sprintf("%08x-0000-4000-9000-000000000000", c.jobs), Namespace: structs.DefaultNamespace, Priority: 50,
+		Type:        submitted.Type,
 		TriggeredBy: structs.EvalTriggerJobRegister, JobID: submitted.ID, Status: structs.EvalStatusPending,
 	}
-	if err := c.state.UpsertEvals(structs.MsgTypeTestSetup, c.plans.NextIndex(), []*structs.Evaluation{eval}); err != nil {
+	if err := c.state.UpsertEvals(structs.MsgTypeTestSetup, c.plans.NextIndex(),
+		[]*structs.Evaluation{eval}); err != nil {
 		return false, err
 	}
 	snapshot, err := c.state.Snapshot()

@@ -48,7 +48,8 @@ func run(services, instances, changes int) error {
 	}
 	defer os.RemoveAll(dir)
 	b := &bench{services: services, instances: instances, program: filepath.Join(dir, "aliquot")}
-	if out, err := exec.Command("go", "build", "-o", b.program, "aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", b.program,
+		"aliquot.example/cmd/aliquot").CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
 	b.Server, err = consultest.Start(dir, map[string]any{"limits": map[string]any{"http_max_conns_per_client": 4000}})
@@ -67,9 +68,12 @@ func run(services, instances, changes int) error {
 	if err := b.fill(); err != nil {
 		return err
 	}
-	fmt.Printf("%d services x %d instances in %d classes, one Consul server, router and server on the same machine\n\n", services, instances, len(classes))
+	fmt.Printf("%d services x %d instances in %d classes, one Consul server, router and server on the same machine\n\n",
+		services, instances, len(classes))
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "connections\tfrom cold\tCPU of router\tof Consul\tload\tone change, p50\tmax\tCPU per change beyond idle, mean\tmax\tidle CPU\t")
+	fmt.Fprintln(w,
+		"connections\tfrom cold\tCPU of router\tof Consul\tload\tone change, p50\tmax\tCPU per change beyond idle, "+
+			"mean\tmax\tidle CPU\t")
 	for _, connections := range []int{services + 100, 180} {
 		if err := b.round(w, dir, connections, changes); err != nil {
 			return err
@@ -89,7 +93,8 @@ func instance(svc string, j int) string { return fmt.Sprintf("%s-%02d", svc, j) 
 func (b *bench) fill() error {
 	node := func(j int) string { return fmt.Sprintf("gpu-%02d", j%20) }
 	for j := range 20 {
-		if _, err := b.Client.Catalog().Register(&api.CatalogRegistration{Node: node(j), Address: "10.0.0.1"}, nil); err != nil {
+		if _, err := b.Client.Catalog().Register(&api.CatalogRegistration{Node: node(j), Address: "10.0.0.1"},
+			nil); err != nil {
 			return err
 		}
 	}
@@ -108,9 +113,11 @@ func (b *bench) fill() error {
 			ops = append(ops,
 				&api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: node(j), Service: api.AgentService{
 					ID: instance(svc, j), Service: svc, Port: 8000,
-					Meta: map[string]string{"gpu_class": classes[j%len(classes)], "aliquot_route": "true", "concurrency": "8"},
+					Meta: map[string]string{"gpu_class": classes[j%len(classes)],
+						"aliquot_route": "true", "concurrency": "8"},
 				}}},
-				&api.TxnOp{Check: &api.CheckTxnOp{Verb: api.CheckSet, Check: check(node(j), instance(svc, j), api.HealthPassing)}})
+				&api.TxnOp{Check: &api.CheckTxnOp{Verb: api.CheckSet,
+					Check: check(node(j), instance(svc, j), api.HealthPassing)}})
 			if len(ops) >= 60 {
 				if err := flush(); err != nil {
 					return err
@@ -128,7 +135,8 @@ func check(node, id, status string) api.HealthCheck {
 // round runs one router: from cold until all entries are right, then changes.
 func (b *bench) round(w *tabwriter.Writer, dir string, connections, changes int) error {
 	file := filepath.Join(dir, "router.hcl")
-	text := fmt.Sprintf("consul {\n  address = %q\n  max_connections = %d\n}\nlog_level = \"error\"\n", b.Address, connections)
+	text := fmt.Sprintf("consul {\n  address = %q\n  max_connections = %d\n}\nlog_level = \"error\"\n", b.Address,
+		connections)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -145,7 +153,8 @@ func (b *bench) round(w *tabwriter.Writer, dir string, connections, changes int)
 	if err := b.awaitAll(); err != nil {
 		return err
 	}
-	cold, coldCPU, serverCPU, load := time.Since(start), cpu(router.Process.Pid), cpu(b.PID())-serverBefore, loadAverage()
+	cold, coldCPU, serverCPU, load := time.Since(start), cpu(router.Process.Pid), cpu(b.PID())-serverBefore,
+		loadAverage()
 	idle, err := b.idle(router.Process.Pid)
 	if err != nil {
 		return err
@@ -161,8 +170,10 @@ func (b *bench) round(w *tabwriter.Writer, dir string, connections, changes int)
 		took, used = append(took, t), append(used, max(0, cpu(router.Process.Pid)-before-background))
 	}
 	slices.Sort(took)
-	fmt.Fprintf(w, "%d\t%.2f s\t%.2f s\t%.2f s\t%s\t%s\t%s\t%.1f ms\t%.1f ms\t%.1f%%\t\n", connections, cold.Seconds(), coldCPU.Seconds(), serverCPU.Seconds(), load,
-		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), mean(used), float64(slices.Max(used))/1e6, idle)
+	fmt.Fprintf(w, "%d\t%.2f s\t%.2f s\t%.2f s\t%s\t%s\t%s\t%.1f ms\t%.1f ms\t%.1f%%\t\n", connections, cold.Seconds(),
+		coldCPU.Seconds(), serverCPU.Seconds(), load,
+		took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond), mean(used),
+		float64(slices.Max(used))/1e6, idle)
 	return nil
 }
 
@@ -226,7 +237,8 @@ func (b *bench) change(n int) (time.Duration, error) {
 	node := func(j int) string { return fmt.Sprintf("gpu-%02d", j%20) }
 	var ops api.TxnOps
 	for j := 0; j < b.instances; j += len(classes) {
-		ops = append(ops, &api.TxnOp{Check: &api.CheckTxnOp{Verb: api.CheckSet, Check: check(node(j), instance(svc, j), api.HealthCritical)}})
+		ops = append(ops, &api.TxnOp{Check: &api.CheckTxnOp{Verb: api.CheckSet,
+			Check: check(node(j), instance(svc, j), api.HealthCritical)}})
 	}
 	start := time.Now()
 	if ok, _, _, err := b.Client.Txn().Txn(ops, nil); err != nil || !ok {

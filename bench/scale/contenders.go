@@ -53,7 +53,8 @@ func aliquot(coldStart time.Duration) func() simulate.Scaler {
 }
 
 func (c contender) replay(trace []simulate.Request, coldStart time.Duration) simulate.Summary {
-	classes := []simulate.Class{{Name: "gpu", Slots: slots, Speed: 1, Cost: 1, ColdStart: coldStart, Initial: initial(trace)}}
+	classes := []simulate.Class{{Name: "gpu", Slots: slots, Speed: 1, Cost: 1, ColdStart: coldStart,
+		Initial: initial(trace)}}
 	config := simulate.Config{Classes: classes, Deployments: c.deployments, MinHealthy: 10 * time.Second}
 	return simulate.Summarize(simulate.Run(config, trace, c.scaler()), classes)
 }

@@ -33,7 +33,8 @@ func fleets(speed float64) []fleet {
 	bySpeed := bySlots
 	bySpeed.Speed = speed
 	ours := func(classes []scale.Class) simulate.Scaler {
-		return &simulate.PolicyScaler{Policy: scale.Default(), Classes: classes, QueryWindow: 15 * time.Minute, Every: time.Second}
+		return &simulate.PolicyScaler{Policy: scale.Default(), Classes: classes, QueryWindow: 15 * time.Minute,
+			Every: time.Second}
 	}
 	return []fleet{
 		{"KPA + 300 s down-delay, h100 alone", []scale.Class{h100}, func([]scale.Class) simulate.Scaler {
@@ -60,7 +61,9 @@ func (f fleet) replay(trace []simulate.Request, speed float64) simulate.Summary 
 }
 
 func fleetTable(w io.Writer, name string, trace []simulate.Request, speed float64) {
-	fmt.Fprintf(w, "%s, cold start %s: h100 at cost %g an hour, and t4 at cost 1 with %g of its speed a slot, %d slots each and at most %d of either\n",
+	fmt.Fprintf(w,
+		"%s, cold start %s: h100 at cost %g an hour, and t4 at cost 1 with %g of its speed a slot, "+
+			"%d slots each and at most %d of either\n",
 		name, fleetColdStart, fleetCost, speed, slots, most)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "policy\twait > 10 s\t> 1 s\tp99 wait s\tcost\th100 hours\tt4 hours\treversals\t")

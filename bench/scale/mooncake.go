@@ -38,7 +38,8 @@ func readMooncake(folder string) (out []simulate.Request, err error) {
 		if q.Input > longestPrompt {
 			continue
 		}
-		r := simulate.Request{At: time.Duration(q.Timestamp) * time.Millisecond, InputTokens: q.Input, OutputTokens: q.Output}
+		r := simulate.Request{At: time.Duration(q.Timestamp) * time.Millisecond, InputTokens: q.Input,
+			OutputTokens: q.Output}
 		if len(out) > 0 && r.At != out[tick].At {
 			spread(out[tick:])
 			tick = len(out)

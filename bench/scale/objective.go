@@ -64,7 +64,8 @@ func readServices(folder string) ([]service, error) {
 	return []service{
 		{"Azure code", code, simulate.Objective{TTFT: 3 * time.Second, TPOT: 100 * time.Millisecond}},
 		{"Azure code, the first token alone", code, simulate.Objective{TTFT: 3 * time.Second}},
-		{"Azure conversation, 4 times", busier(chat, 4), simulate.Objective{TTFT: 3 * time.Second, TPOT: 100 * time.Millisecond}},
+		{"Azure conversation, 4 times", busier(chat, 4), simulate.Objective{TTFT: 3 * time.Second,
+			TPOT: 100 * time.Millisecond}},
 		{"Mooncake conversation", long, simulate.Objective{TTFT: 30 * time.Second, TPOT: 200 * time.Millisecond}},
 	}, nil
 }
@@ -142,7 +143,9 @@ func (s service) rivals(on []hardware, coldStart time.Duration) []rival {
 		costs[i] = h.cost
 	}
 	return append(out,
-		rival{"llm-d variant autoscaler", on, func() simulate.Scaler { return &variants{costs: costs, max: mostServing} }},
+		rival{"llm-d variant autoscaler", on, func() simulate.Scaler {
+			return &variants{costs: costs, max: mostServing}
+		}},
 		rival{"Aliquot", on, s.ours(on, coldStart)},
 	)
 }
@@ -157,10 +160,12 @@ func (s service) ours(on []hardware, coldStart time.Duration) func() simulate.Sc
 		classes = append(classes, scale.Class{Name: h.name, Slots: 1, Cost: h.cost, Max: mostServing, Speed: 1})
 		curves = append(curves, h.known(s.trace))
 	}
-	objective := scale.Objective{TTFT: s.objective.TTFT, TPOT: s.objective.TPOT, E2E: s.objective.E2E, Quantile: quantile}
+	objective := scale.Objective{TTFT: s.objective.TTFT, TPOT: s.objective.TPOT, E2E: s.objective.E2E,
+		Quantile: quantile}
 	return func() simulate.Scaler {
 		return &simulate.PolicyScaler{
-			Policy: policy, Classes: classes, Min: append([]int{1}, make([]int, len(on)-1)...), QueryWindow: 15 * time.Minute, Every: time.Second,
+			Policy: policy, Classes: classes, Min: append([]int{1}, make([]int, len(on)-1)...),
+			QueryWindow: 15 * time.Minute, Every: time.Second,
 			Objective: &objective, Curves: curves,
 		}
 	}

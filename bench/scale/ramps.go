@@ -53,7 +53,9 @@ func rampTable(w io.Writer) {
 	const coldStart = 90 * time.Second
 	starts := []int{2, 3, 4, 5, 6}
 	r := ramp{from: 1, to: 44, rise: 8 * time.Minute}
-	fmt.Fprintf(w, "ramp from %g to %g requests at once in %s, cold start %s: wait > 10 s (replica-hours) by replicas at the start\n", r.from, r.to, r.rise, coldStart)
+	fmt.Fprintf(w,
+		"ramp from %g to %g requests at once in %s, cold start %s: "+
+			"wait > 10 s (replica-hours) by replicas at the start\n", r.from, r.to, r.rise, coldStart)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(out, "policy\t%s\t\n", strings.Trim(strings.ReplaceAll(fmt.Sprint(starts), " ", "\t"), "[]"))
 	for _, c := range contenders(coldStart) {

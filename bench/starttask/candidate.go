@@ -50,7 +50,8 @@ func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	if err := configure(stock, map[string]any{"gc": []any{kept}}); err != nil {
 		return nil, err
 	}
-	if err := configure(ours, map[string]any{"gc": []any{kept}, "root": root, "run_dir": filepath.Join(dir, "run"), "dangling_containers_check": "off"}); err != nil {
+	if err := configure(ours, map[string]any{"gc": []any{kept}, "root": root, "run_dir": filepath.Join(dir, "run"),
+		"dangling_containers_check": "off"}); err != nil {
 		return nil, err
 	}
 	for _, d := range []drivers.DriverPlugin{stock, ours} {
@@ -65,7 +66,8 @@ func candidates(ctx context.Context, dir string) ([]candidate, error) {
 	image := map[string]any{"image": imageRef}
 	byHardware := map[string]any{"images": []any{map[string]any{"cuda": imageRef, "rocm": "none:1", "cpu": imageRef}}}
 	grant := gpu.Grant{
-		Vendor: gpu.NVIDIA, Group: "h100-0", Class: "h100", GPUs: []gpu.ID{"GPU-1"}, PCI: []string{"0000:1b:00.0"}, Slices: 6, Total: 20,
+		Vendor: gpu.NVIDIA, Group: "h100-0", Class: "h100", GPUs: []gpu.ID{"GPU-1"}, PCI: []string{"0000:1b:00.0"},
+		Slices: 6, Total: 20,
 		Memory: 24467, Sharing: gpu.SharingMPS, Enforcement: gpu.EnforceMPSPercent, Target: "9.0", Pipe: pipe,
 	}.Env()
 	grant["CUDA_MPS_PIPE_DIRECTORY"], grant["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] = pipe, "30"
@@ -79,7 +81,8 @@ func candidates(ctx context.Context, dir string) ([]candidate, error) {
 // pretend makes a root tree with one GPU and a pipe directory.
 func pretend(root, pipe string) error {
 	files := map[string]string{"proc/driver/nvidia/gpus/0000:1b:00.0/information": "Device Minor: 0\n"}
-	for _, lib := range []string{"libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ptxjitcompiler.so.1", "libnvidia-nvvm.so.4", "libnvidia-gpucomp.so.550.54.15", "libnvidia-ml.so.1"} {
+	for _, lib := range []string{"libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ptxjitcompiler.so.1",
+		"libnvidia-nvvm.so.4", "libnvidia-gpucomp.so.550.54.15", "libnvidia-ml.so.1"} {
 		files["usr/lib/x86_64-linux-gnu/"+lib] = ""
 	}
 	for path, text := range files {
@@ -129,7 +132,8 @@ func configure(d drivers.DriverPlugin, block map[string]any) error {
 	if err != nil {
 		return err
 	}
-	return d.SetConfig(&base.Config{PluginConfig: encoded, AgentConfig: &base.AgentConfig{Driver: &base.ClientDriverConfig{}}})
+	return d.SetConfig(&base.Config{PluginConfig: encoded,
+		AgentConfig: &base.AgentConfig{Driver: &base.ClientDriverConfig{}}})
 }
 
 // start times one StartTask and removes the container again.
@@ -164,7 +168,8 @@ func (c candidate) task(dir string) (*drivers.TaskConfig, error) {
 	cfg := &drivers.TaskConfig{
 		ID: alloc + "/task/" + uuid.Short(), AllocID: alloc, Name: "task", AllocDir: filepath.Join(dir, alloc),
 		StdoutPath: os.DevNull, StderrPath: os.DevNull, DeviceEnv: c.grant,
-		Env: map[string]string{"NOMAD_ALLOC_DIR": "/alloc", "NOMAD_TASK_DIR": "/local", "NOMAD_SECRETS_DIR": "/secrets"},
+		Env: map[string]string{"NOMAD_ALLOC_DIR": "/alloc", "NOMAD_TASK_DIR": "/local",
+			"NOMAD_SECRETS_DIR": "/secrets"},
 		Resources: &drivers.Resources{
 			NomadResources: &structs.AllocatedTaskResources{Memory: structs.AllocatedMemoryResources{MemoryMB: 64}},
 			LinuxResources: &drivers.LinuxResources{CPUShares: 100, MemoryLimitBytes: 64 << 20},

@@ -84,7 +84,8 @@ func report(to io.Writer, rows []candidate) error {
 		for i := range r.took {
 			over[i] = r.took[i] - rows[0].took[i]
 		}
-		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%+.1f\t\n", r.name, len(r.took), ms(quantile(r.took, 0.5)), ms(quantile(r.took, 0.95)), ms(quantile(over, 0.5)))
+		fmt.Fprintf(w, "%s\t%d\t%.1f\t%.1f\t%+.1f\t\n", r.name, len(r.took), ms(quantile(r.took, 0.5)),
+			ms(quantile(r.took, 0.95)), ms(quantile(over, 0.5)))
 	}
 	return w.Flush()
 }
@@ -122,7 +123,8 @@ func idleImage(ctx context.Context, engine *client.Client, dir string) error {
 	if err := w.Close(); err != nil {
 		return err
 	}
-	out, err := engine.ImageImport(ctx, image.ImportSource{Source: &archive, SourceName: "-"}, imageRef, image.ImportOptions{Changes: []string{`ENTRYPOINT ["/idle"]`}})
+	out, err := engine.ImageImport(ctx, image.ImportSource{Source: &archive, SourceName: "-"}, imageRef,
+		image.ImportOptions{Changes: []string{`ENTRYPOINT ["/idle"]`}})
 	if err != nil {
 		return fmt.Errorf("no image for the benchmark (is the container engine running?): %w", err)
 	}

@@ -136,7 +136,8 @@ func report(out io.Writer) {
 				if !p.good() {
 					mark = "WRONG"
 				}
-				fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f x\t%s\n", p.column, p.fast, p.slow, p.measured, p.table, p.off(), mark)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%.2f\t%.2f x\t%s\n", p.column, p.fast, p.slow, p.measured, p.table,
+					p.off(), mark)
 			}
 		}
 	}

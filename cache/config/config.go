@@ -161,15 +161,19 @@ func Parse(text []byte, name string) (*Config, error) {
 
 func (b fileBody) config() (*Config, error) {
 	c := &Config{
-		LogLevel: or(b.LogLevel, "info"), Dir: or(b.Dir, "/var/lib/aliquot/cache"), Socket: or(b.Socket, cacheapi.Socket),
-		HF: or(b.HF, "127.0.0.1:7480"), Admin: or(b.Admin, "127.0.0.1:7481"), OCIListen: or(b.OCIListen, ""), Files: or(b.Files, ""),
+		LogLevel: or(b.LogLevel, "info"), Dir: or(b.Dir, "/var/lib/aliquot/cache"),
+		Socket: or(b.Socket, cacheapi.Socket),
+		HF:     or(b.HF, "127.0.0.1:7480"), Admin: or(b.Admin, "127.0.0.1:7481"), OCIListen: or(b.OCIListen, ""),
+		Files: or(b.Files, ""),
 	}
 	if n := b.Consul; n != nil {
-		c.Consul = Consul{or(n.Address, ""), or(n.TokenFile, ""), or(n.CAFile, ""), or(n.CertFile, ""), or(n.KeyFile, ""), or(n.ServerName, "")}
+		c.Consul = Consul{or(n.Address, ""), or(n.TokenFile, ""), or(n.CAFile, ""), or(n.CertFile, ""),
+			or(n.KeyFile, ""), or(n.ServerName, "")}
 	}
 	errs := b.origins(c)
 	if p := b.Prefetch; p != nil {
-		c.Prefetch = Prefetch{Models: p.Models, Docker: or(p.Docker, "/var/run/docker.sock"), Key: or(p.Key, ""), Groups: p.Groups, AtOnce: or(p.AtOnce, 2)}
+		c.Prefetch = Prefetch{Models: p.Models, Docker: or(p.Docker, "/var/run/docker.sock"), Key: or(p.Key, ""),
+			Groups: p.Groups, AtOnce: or(p.AtOnce, 2)}
 		if p.Groups == nil {
 			c.Prefetch.Groups = []string{"all"}
 		}
@@ -191,7 +195,8 @@ func (b fileBody) config() (*Config, error) {
 	}
 	stall, err := time.ParseDuration(or(b.Stall, "10s"))
 	if err != nil || stall < 100*time.Millisecond {
-		errs = append(errs, fmt.Errorf("origin_stall is %q: want a duration such as \"10s\", at least 100ms", or(b.Stall, "")))
+		errs = append(errs, fmt.Errorf("origin_stall is %q: want a duration such as \"10s\", at least 100ms",
+			or(b.Stall, "")))
 	}
 	c.OriginStall, c.ClientStall = stall, clientStall
 	errs = append(errs, c.check(), c.peer(b.Peer))
@@ -214,18 +219,21 @@ func (c *Config) check() error {
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		return fmt.Errorf("log_level is %q: want debug, info, warn or error", c.LogLevel)
 	}
-	for key, path := range map[string]string{"dir": c.Dir, "socket": c.Socket, "files": c.Files, "prefetch.docker": c.Prefetch.Docker} {
+	for key, path := range map[string]string{"dir": c.Dir, "socket": c.Socket, "files": c.Files,
+		"prefetch.docker": c.Prefetch.Docker} {
 		if !filepath.IsAbs(path) && (path != "" || key == "dir") {
 			return fmt.Errorf("%s is %q: want an absolute path", key, path)
 		}
 	}
-	for key, address := range map[string]string{"hf_listen": c.HF, "s3_listen": c.S3Face.Listen, "oci_listen": c.OCIListen, "admin": c.Admin} {
+	for key, address := range map[string]string{"hf_listen": c.HF, "s3_listen": c.S3Face.Listen,
+		"oci_listen": c.OCIListen, "admin": c.Admin} {
 		if _, _, err := net.SplitHostPort(address); address != "" && err != nil {
 			return fmt.Errorf("%s is %q: want host:port, or \"\" for none", key, address)
 		}
 	}
 	if host, _, err := net.SplitHostPort(c.HF); err == nil && (host == "" || net.ParseIP(host).IsUnspecified()) {
-		return fmt.Errorf("hf_listen is %q: want the address that tasks reach it at, such as 127.0.0.1:7480, as they are given it", c.HF)
+		return fmt.Errorf("hf_listen is %q: want the address that tasks reach it at, such as 127.0.0.1:7480, "+
+			"as they are given it", c.HF)
 	}
 	return nil
 }
@@ -247,8 +255,10 @@ func (c *Config) peer(b *peerBody) error {
 		return nil
 	}
 	p := &Peer{
-		Listen: or(b.Listen, ":7482"), Advertise: or(b.Advertise, ""), Service: or(b.Service, "aliquot-cache"), Register: or(b.Register, true), Known: b.Known,
-		CA: or(b.CA, ""), Cert: or(b.Cert, ""), Key: or(b.Key, ""), Name: or(b.Name, "aliquot-cache"), Insecure: or(b.Insecure, false),
+		Listen: or(b.Listen, ":7482"), Advertise: or(b.Advertise, ""), Service: or(b.Service, "aliquot-cache"),
+		Register: or(b.Register, true), Known: b.Known,
+		CA: or(b.CA, ""), Cert: or(b.Cert, ""), Key: or(b.Key, ""), Name: or(b.Name, "aliquot-cache"),
+		Insecure: or(b.Insecure, false),
 	}
 	if p.Advertise == "" {
 		p.Advertise = p.Listen
@@ -260,7 +270,8 @@ func (c *Config) peer(b *peerBody) error {
 	case p.Insecure && (p.CA != "" || p.Cert != "" || p.Key != ""):
 		return errors.New("peer.insecure and certificates contradict each other: leave one out")
 	case !p.Insecure && (p.CA == "" || p.Cert == "" || p.Key == ""):
-		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a network where everybody is trusted")
+		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a network where " +
+			"everybody is trusted")
 	}
 	for _, k := range p.Known {
 		if _, _, err := net.SplitHostPort(k); err != nil {

@@ -110,20 +110,23 @@ func (c *Config) s3(b *s3Body) error {
 		return nil
 	}
 	s := &S3{
-		Endpoint: strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"), Region: or(b.Region, "us-east-1"),
+		Endpoint:        strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"),
+		Region:          or(b.Region, "us-east-1"),
 		CredentialsFile: or(b.CredentialsFile, ""), Profile: or(b.Profile, ""), Namespaces: b.Namespaces,
 		PathStyle: or(b.PathStyle, false), Anonymous: or(b.Anonymous, false), ETagIsMD5: or(b.ETagIsMD5, true),
 	}
 	c.S3 = s
 	switch u, err := url.Parse(s.Endpoint); {
 	case err != nil || u.Host == "" || u.Path != "" || u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("s3.endpoint is %q: want a URL without a path, such as https://s3.eu-central-1.amazonaws.com", s.Endpoint)
+		return fmt.Errorf("s3.endpoint is %q: want a URL without a path, such as https://s3.eu-central-1.amazonaws.com",
+			s.Endpoint)
 	case s.CredentialsFile != "" && !filepath.IsAbs(s.CredentialsFile):
 		return fmt.Errorf("s3.credentials_file is %q: want an absolute path", s.CredentialsFile)
 	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
 		return errors.New("s3.anonymous and credentials_file or namespaces contradict each other: leave one out")
 	case !s.Anonymous && len(s.Namespaces) == 0:
-		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the credentials may, " +
+		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the " +
+			"credentials may, " +
 			"[\"*\"] for all, or set anonymous = true")
 	}
 	return s.Namespaces.check("s3.namespaces")
@@ -138,8 +141,9 @@ func (c *Config) oci(b *ociBody) error {
 	case at != "" && !filepath.IsAbs(at):
 		return fmt.Errorf("oci.auth_file is %q: want an absolute path", at)
 	case at != "" && len(b.Namespaces) == 0:
-		return errors.New("oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, " +
-			"or [\"*\"] for all")
+		return errors.New(
+			"oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, " +
+				"or [\"*\"] for all")
 	case at == "" && len(b.Namespaces) > 0:
 		return errors.New("oci.namespaces is without use: it says who may use oci.auth_file, which is missing")
 	}

@@ -98,7 +98,8 @@ func (e *Engine) name(ctx context.Context, from, name string) error {
 	if colon := strings.LastIndexByte(name, ':'); colon > strings.LastIndexByte(name, '/') {
 		repository, tag = name[:colon], name[colon+1:]
 	}
-	res, err := e.ask(ctx, http.MethodPost, "/images/"+from+"/tag?"+url.Values{"repo": {repository}, "tag": {tag}}.Encode())
+	res, err := e.ask(ctx, http.MethodPost, "/images/"+from+"/tag?"+url.Values{"repo": {repository},
+		"tag": {tag}}.Encode())
 	if err != nil {
 		return err
 	}

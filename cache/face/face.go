@@ -60,7 +60,8 @@ func head(w http.ResponseWriter, from, to, size int64, partial bool) {
 	status := http.StatusOK
 	if partial {
 		status = http.StatusPartialContent
-		h.Set("Content-Range", "bytes "+strconv.FormatInt(from, 10)+"-"+strconv.FormatInt(to-1, 10)+"/"+strconv.FormatInt(size, 10))
+		h.Set("Content-Range", "bytes "+strconv.FormatInt(from, 10)+"-"+strconv.FormatInt(to-1, 10)+"/"+
+			strconv.FormatInt(size, 10))
 	}
 	w.WriteHeader(status)
 	_ = http.NewResponseController(w).Flush()

@@ -131,7 +131,8 @@ func New(o Options) *Cache {
 		o.PeerStall = 4 * time.Second
 	}
 	return &Cache{
-		o: o, origins: limiter(o.OriginRate), uploads: limiter(o.PeerRate), requests: make(chan struct{}, o.Connections),
+		o: o, origins: limiter(o.OriginRate), uploads: limiter(o.PeerRate),
+		requests:  make(chan struct{}, o.Connections),
 		transfers: map[string]*transfer{}, down: map[string]time.Time{},
 	}
 }

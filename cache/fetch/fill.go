@@ -167,7 +167,8 @@ func (t *transfer) fromOrigin(n int, f *flight, target Target, crc uint32) (uint
 			wait = min(later.After, longestWait)
 		}
 		t.c.o.Metrics.retries.Inc()
-		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait, "error", err)
+		t.c.o.Log.Info("the origin failed and is asked again", "object", target.Object.ID, "chunk", n, "in", wait,
+			"error", err)
 		if !t.rest(wait) {
 			return crc, t.ctx.Err()
 		}
@@ -191,7 +192,8 @@ func (t *transfer) fromOriginOnce(n int, f *flight, target Target, crc uint32) (
 func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.WaitN(ctx, n) }
 
 // copy writes what comes of a chunk to its place, and wakes readers.
-func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer, source string, throttle func(context.Context, int) error) (uint32, error) {
+func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer,
+	source string, throttle func(context.Context, int) error) (uint32, error) {
 	start, length := t.part.Object.Span(n)
 	counter := t.c.o.Metrics.bytes.WithLabelValues(source)
 	whole := pieces.Get().(*[piece]byte)

@@ -72,7 +72,8 @@ func (t *transfer) repair() error {
 			continue
 		}
 		found = true
-		t.c.o.Log.Error("a peer gave wrong bytes and is not asked for an hour", "peer", chunk.From, "object", target.Object.ID, "chunk", n)
+		t.c.o.Log.Error("a peer gave wrong bytes and is not asked for an hour", "peer", chunk.From,
+			"object", target.Object.ID, "chunk", n)
 		t.c.o.Metrics.liars.Inc()
 		t.c.shun(chunk.From, banFor)
 		if _, err := t.part.WriteAt(buffer, start); err != nil {

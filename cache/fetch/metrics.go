@@ -15,17 +15,22 @@ type Metrics struct {
 // NewMetrics makes the metrics, registered in a registry of their own.
 func NewMetrics() *Metrics {
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: name, Help: help})
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: name,
+			Help: help})
 	}
 	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "aliquot", Subsystem: "cache", Name: name, Help: help})
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "aliquot", Subsystem: "cache", Name: name,
+			Help: help})
 	}
 	m := &Metrics{
 		Registry: prometheus.NewRegistry(),
-		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: "read_bytes_total",
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache",
+			Name: "read_bytes_total",
 			Help: "Bytes that were asked for, by where they came from: disk, peer or origin."}, []string{"source"}),
-		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache", Name: "snapshots_total",
-			Help: "Questions for compiled caches, by how they ended: here, peer, none or published."}, []string{"result"}),
+		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "aliquot", Subsystem: "cache",
+			Name: "snapshots_total",
+			Help: "Questions for compiled caches, by how they ended: here, peer, none or published."},
+			[]string{"result"}),
 		sent:         counter("sent_bytes_total", "Bytes that were sent to peers."),
 		faults:       counter("peer_faults_total", "Failures of peers."),
 		retries:      counter("origin_retries_total", "Questions to an origin that were asked again."),
@@ -45,7 +50,8 @@ func NewMetrics() *Metrics {
 	for _, result := range []string{"here", "peer", "none", "published"} {
 		m.snapshots.WithLabelValues(result)
 	}
-	m.Registry.MustRegister(m.bytes, m.snapshots, m.sent, m.faults, m.retries, m.poisoned, m.liars, m.evicted, m.evictedBytes, m.objects, m.partials, m.stored, m.free, m.alive)
+	m.Registry.MustRegister(m.bytes, m.snapshots, m.sent, m.faults, m.retries, m.poisoned, m.liars, m.evicted,
+		m.evictedBytes, m.objects, m.partials, m.stored, m.free, m.alive)
 	return m
 }
 

@@ -30,7 +30,8 @@ func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 	h.Set("X-Linked-Size", strconv.FormatInt(o.Size, 10))
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Type", "application/octet-stream")
-	h.Set("Content-Disposition", `inline; filename="`+strings.NewReplacer(`"`, "", "\r", "", "\n", "").Replace(path.Base(a.path))+`"`)
+	h.Set("Content-Disposition", `inline; filename="`+strings.NewReplacer(`"`, "", "\r", "", "\n",
+		"").Replace(path.Base(a.path))+`"`)
 	if r.Method == http.MethodHead {
 		h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
 		return

@@ -230,7 +230,8 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.mu.Lock()
 	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
 	down, limited := h.Down, h.Limit > 0
-	refused := h.Token != "" && r.Header.Get("Authorization") != "Bearer "+h.Token && (h.Private || !strings.HasPrefix(r.URL.Path, "/api/"))
+	refused := h.Token != "" && r.Header.Get("Authorization") != "Bearer "+h.Token &&
+		(h.Private || !strings.HasPrefix(r.URL.Path, "/api/"))
 	if limited {
 		h.Limit--
 	}
@@ -299,7 +300,8 @@ func (h *Hub) revision(w http.ResponseWriter, name, sha string, files map[string
 		gated = "manual"
 	}
 	h.mu.Unlock()
-	_ = json.NewEncoder(w).Encode(map[string]any{"id": name, "modelId": name, "sha": sha, "private": private, "gated": gated, "siblings": siblings})
+	_ = json.NewEncoder(w).Encode(map[string]any{"id": name, "modelId": name, "sha": sha, "private": private,
+		"gated": gated, "siblings": siblings})
 }
 
 func sorted(files map[string]File) []string {
@@ -330,7 +332,8 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 		for i := range path {
 			if folder := path[:i]; path[i] == '/' && !folders[folder] {
 				folders[folder] = true
-				entries = append(entries, map[string]any{"type": "directory", "path": folder, "oid": strings.Repeat("0", 40), "size": 0})
+				entries = append(entries, map[string]any{"type": "directory", "path": folder,
+					"oid": strings.Repeat("0", 40), "size": 0})
 			}
 		}
 		f := files[path]
@@ -348,7 +351,8 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 		from, end = 0, 0
 	}
 	if end < len(entries) {
-		w.Header().Set("Link", fmt.Sprintf(`<%s%s?recursive=true&cursor=%d>; rel="next"`, h.URL, r.URL.EscapedPath(), end))
+		w.Header().Set("Link", fmt.Sprintf(`<%s%s?recursive=true&cursor=%d>; rel="next"`, h.URL,
+			r.URL.EscapedPath(), end))
 	}
 	_ = json.NewEncoder(w).Encode(entries[from:end])
 }

@@ -31,7 +31,9 @@ type Token func(scheme, namespace, given string) string
 func Handler(l *models.Library, token Token, status func() cacheapi.Status) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/fetch", func(w http.ResponseWriter, r *http.Request) { fetch(w, r, l, token) })
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, status()) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, status())
+	})
 	mux.HandleFunc("DELETE /v1/pins/{owner}", func(w http.ResponseWriter, r *http.Request) {
 		if err := l.Unpin(r.PathValue("owner")); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)

@@ -132,7 +132,9 @@ func (l *Library) platform(ctx context.Context, got *Listing, token string) (*Li
 		return got, nil
 	}
 	all := got.Manifest.Platforms
-	i := slices.IndexFunc(all, func(p origin.Platform) bool { return p.OS == "linux" && p.Architecture == runtime.GOARCH })
+	i := slices.IndexFunc(all, func(p origin.Platform) bool {
+		return p.OS == "linux" && p.Architecture == runtime.GOARCH
+	})
 	if i < 0 && len(all) > 1 {
 		return nil, fmt.Errorf("%w: %s has no manifest for linux/%s", ErrAsk, got.Ref, runtime.GOARCH)
 	}

@@ -75,7 +75,8 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	j := l.jobs[view.Name]
 	if j == nil || j.failed() || j.gone() {
 		l.prune()
-		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(), done: make(chan struct{})}
+		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(),
+			done: make(chan struct{})}
 		l.jobs[view.Name] = j
 		run, end := context.WithCancelCause(context.WithoutCancel(ctx))
 		j.end = end
@@ -188,7 +189,8 @@ func (j *Job) run(ctx context.Context) {
 	} else if err != nil {
 		j.library.Log.Error("a model could not be fetched", "model", j.listing.Ref.String(), "error", err)
 	} else {
-		j.library.Log.Info("a model is whole", "model", j.listing.Ref.String(), "revision", j.listing.Revision, "bytes", j.total(), "took", time.Since(j.started).Round(time.Millisecond).String())
+		j.library.Log.Info("a model is whole", "model", j.listing.Ref.String(), "revision", j.listing.Revision,
+			"bytes", j.total(), "took", time.Since(j.started).Round(time.Millisecond).String())
 	}
 	close(j.done)
 }
@@ -246,7 +248,8 @@ func (j *Job) settle(at string) {
 // one fetches a file, and keeps it from being evicted. It keeps no file open, of which a
 // repository may have a hundred thousand.
 func (j *Job) one(ctx context.Context, f origin.File) error {
-	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0, f.Object.Size)
+	r, err := j.library.Cache.Open(ctx, fetch.Target{Object: f.Object, Source: f.Source, Token: j.token}, 0,
+		f.Object.Size)
 	if err != nil {
 		return err
 	}
@@ -316,7 +319,8 @@ func chosen(files []origin.File, include, exclude []string) (some []origin.File,
 			if err != nil {
 				return false, fmt.Errorf("pattern %q: %w", p, err)
 			}
-			if base, _ := path.Match(p, path.Base(name)); ok || base || strings.HasSuffix(p, "/") && strings.HasPrefix(name, p) {
+			if base, _ := path.Match(p, path.Base(name)); ok || base || strings.HasSuffix(p, "/") &&
+				strings.HasPrefix(name, p) {
 				return true, nil
 			}
 		}

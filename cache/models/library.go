@@ -114,7 +114,8 @@ func (l *Library) Close() {
 // known counts for those who may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	if ref.Scheme == "oci" && !origin.IsTag(ref.Revision) && !origin.IsDigest(ref.Revision) {
-		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name, ref.Revision)
+		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name,
+			ref.Revision)
 	}
 	if known := l.known(ref, token, l.Fresh, l.PassFor); known != nil {
 		return known, nil
@@ -154,7 +155,8 @@ func (l *Library) lastKnown(ref blob.Ref, token string, err error) (*Listing, er
 	if known == nil {
 		return nil, err
 	}
-	l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(), "revision", known.Revision, "error", err)
+	l.Log.Warn("the origin does not answer; the last revision known is used", "model", ref.String(),
+		"revision", known.Revision, "error", err)
 	known.Stale = true
 	return known, nil
 }
@@ -296,7 +298,8 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 	b := l.loadBranch(ref)
 	now := time.Now()
 	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.own(ref, token)
-	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" && origin.IsDigest(ref.Revision)
+	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" &&
+		origin.IsDigest(ref.Revision)
 	switch {
 	case b.Revision == "":
 		return nil

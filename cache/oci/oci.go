@@ -82,7 +82,8 @@ func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	a, ok := read(r.URL.Path)
 	if !ok {
-		fail(w, r, http.StatusNotFound, "UNSUPPORTED", "this cache has manifests by tag or SHA-256 digest and blobs by digest, and nothing else")
+		fail(w, r, http.StatusNotFound,
+			"UNSUPPORTED", "this cache has manifests by tag or SHA-256 digest and blobs by digest, and nothing else")
 		return
 	}
 	token := who.token

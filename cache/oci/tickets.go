@@ -120,5 +120,6 @@ func (t *Tickets) serve(w http.ResponseWriter, r *http.Request) {
 	token := t.close(who, tokenFor)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token, "expires_in": int(tokenFor.Seconds())})
+	_ = json.NewEncoder(w).Encode(map[string]any{"token": token, "access_token": token,
+		"expires_in": int(tokenFor.Seconds())})
 }

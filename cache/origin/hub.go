@@ -198,7 +198,8 @@ func resolve(source string) (string, error) {
 
 // Open reads a part of a file. Where the Hub redirects to a signed URL, that is asked
 // directly until it lapses.
-func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func (h *Hub) Open(ctx context.Context, source, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	key := h.token(token) + "\x00" + source
 	h.mu.Lock()
 	known, ok := h.signed[key]

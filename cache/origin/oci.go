@@ -63,7 +63,9 @@ func (c *OCI) as(token string) *auth.Client {
 	client := c.askers[token]
 	if client == nil {
 		client = &auth.Client{Client: c.Client, Cache: auth.NewCache()}
-		client.Credential = func(ctx context.Context, host string) (auth.Credential, error) { return c.credential(ctx, token, host) }
+		client.Credential = func(ctx context.Context, host string) (auth.Credential, error) {
+			return c.credential(ctx, token, host)
+		}
 		client.SetUserAgent("aliquot-cache")
 		c.askers[token] = client
 	}
@@ -157,7 +159,8 @@ func registryError(host string, err error) error {
 }
 
 // Open reads a part of a blob or manifest.
-func (c *OCI) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func (c *OCI) Open(ctx context.Context, source, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	name, kind, what, err := splitSource(source)
 	if err != nil {
 		return nil, err

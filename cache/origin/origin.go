@@ -82,11 +82,13 @@ func (s Set) Of(scheme string) (Origin, error) {
 	if o := s[scheme]; o != nil {
 		return o, nil
 	}
-	return nil, fmt.Errorf("no origin reads %q: want one of %s", scheme, strings.Join(slices.Sorted(maps.Keys(s)), ", "))
+	return nil, fmt.Errorf("no origin reads %q: want one of %s", scheme,
+		strings.Join(slices.Sorted(maps.Keys(s)), ", "))
 }
 
 // Open opens a part of an object at the origin of its source.
-func (s Set) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func (s Set) Open(ctx context.Context, source, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	scheme, _, _ := strings.Cut(source, "://")
 	origin, err := s.Of(scheme)
 	if err != nil {

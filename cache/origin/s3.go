@@ -152,7 +152,8 @@ func objectSource(bucket, key, etag string) string {
 }
 
 // Open reads a range of an object, of the state that was listed.
-func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func (s *S3) Open(ctx context.Context, source, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	u, err := url.Parse(source)
 	if err != nil || u.Scheme != "s3" || u.Query().Get("etag") == "" {
 		return nil, fmt.Errorf("source %.200q: want s3://<bucket>/<key>?etag=<etag>", source)
@@ -254,7 +255,8 @@ func (s *S3) folder(ctx context.Context, token, bucket, key string, l *Listing) 
 	case len(keys) == 0:
 		return fmt.Errorf("no object is called %s or lies below it: %w", l.Ref, ErrNotFound)
 	case len(keys) > mostObjects:
-		return fmt.Errorf("%w: more than %d objects lie below %s: name a folder with fewer", ErrNotFound, mostObjects, l.Ref)
+		return fmt.Errorf("%w: more than %d objects lie below %s: name a folder with fewer", ErrNotFound,
+			mostObjects, l.Ref)
 	}
 	l.Files = make([]File, len(keys))
 	group, ctx := errgroup.WithContext(ctx)
@@ -325,5 +327,6 @@ func (s *S3) stat(ctx context.Context, token, bucket, key string) (File, error) 
 	if o.Sum, err = s.sum(ctx, core, bucket, key, info); err != nil {
 		return File{}, err
 	}
-	return File{Object: o, Source: objectSource(bucket, key, info.ETag), ETag: info.ETag, Modified: info.LastModified}, nil
+	return File{Object: o, Source: objectSource(bucket, key, info.ETag), ETag: info.ETag,
+		Modified: info.LastModified}, nil
 }

@@ -29,7 +29,8 @@ func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info
 		return blob.Sum{Algorithm: "sha256", Digest: hex.EncodeToString(raw)}.String(), nil
 	}
 	by := info.Metadata.Get("X-Amz-Server-Side-Encryption")
-	encrypted := by != "" && by != "AES256" || info.Metadata.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
+	encrypted := by != "" && by != "AES256" ||
+		info.Metadata.Get("X-Amz-Server-Side-Encryption-Customer-Algorithm") != ""
 	if !s.etagIsMD5 || encrypted || strings.HasSuffix(bucket, "--x-s3") {
 		return "", nil
 	}

@@ -48,12 +48,14 @@ func homeOnly(r *http.Request, via []*http.Request) error {
 type Web struct{ Client *http.Client }
 
 // Open reads a range.
-func (w Web) Open(ctx context.Context, source, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func (w Web) Open(ctx context.Context, source, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	return openRange(ctx, w.Client, source, token, o, offset, length)
 }
 
 // openRange asks a URL for a range and checks that it is what is answered.
-func openRange(ctx context.Context, client *http.Client, at, token string, o blob.Object, offset, length int64) (io.ReadCloser, error) {
+func openRange(ctx context.Context, client *http.Client, at, token string, o blob.Object, offset,
+	length int64) (io.ReadCloser, error) {
 	r, err := newRequest(ctx, http.MethodGet, at, token)
 	if err != nil {
 		return nil, err
@@ -77,7 +79,8 @@ func part(res *http.Response, o blob.Object, offset, length int64) (io.ReadClose
 	case res.StatusCode == http.StatusPartialContent:
 		start, total, ok := contentRange(res.Header.Get("Content-Range"))
 		if !ok || start != offset || total >= 0 && total != o.Size {
-			return nil, fmt.Errorf("%w: %d bytes at %d were expected and the answer is %q", ErrChanged, o.Size, offset, res.Header.Get("Content-Range"))
+			return nil, fmt.Errorf("%w: %d bytes at %d were expected and the answer is %q", ErrChanged, o.Size, offset,
+				res.Header.Get("Content-Range"))
 		}
 	case res.StatusCode == http.StatusOK && (res.ContentLength < 0 || res.ContentLength == o.Size):
 		// It knows no ranges: what comes before is read and thrown away.
@@ -177,7 +180,8 @@ func (w Web) List(ctx context.Context, ref blob.Ref, token string) (*Listing, er
 		return nil, fmt.Errorf("%s does not say how large it is", res.Request.URL.Host)
 	}
 	o := Named(res.ContentLength, at, res.Header.Get("ETag"), res.Header.Get("Last-Modified"))
-	return &Listing{Ref: ref, Revision: o.Digest(), Public: token == "", Files: []File{{Path: path.Base(ref.Name), Object: o, Source: at}}}, nil
+	return &Listing{Ref: ref, Revision: o.Digest(),
+		Public: token == "", Files: []File{{Path: path.Base(ref.Name), Object: o, Source: at}}}, nil
 }
 
 // Named is an object whose origin publishes no digest: what the words say of it stands

@@ -91,7 +91,8 @@ const flushFrom = 16 << 10
 
 // send writes a chunk from an offset within it. Where the CRC of the whole chunk is not
 // known the first bytes are read all the same.
-func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.Question, account func(context.Context, int) error) error {
+func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.Question,
+	account func(context.Context, int) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	frames, failed := make(chan []byte), make(chan error, 1)
@@ -139,7 +140,8 @@ func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fet
 }
 
 // writeFrame writes a frame whose head is still empty.
-func writeFrame(ctx context.Context, w io.Writer, flush func(), frame []byte, account func(context.Context, int) error) error {
+func writeFrame(ctx context.Context, w io.Writer, flush func(), frame []byte,
+	account func(context.Context, int) error) error {
 	n := len(frame) - headLen
 	if n == 0 {
 		return nil

@@ -48,7 +48,8 @@ func (m *Members) Peers() (self string, peers []string) {
 func (m *Members) Follow(ctx context.Context, client *api.Client, service string, log *slog.Logger) {
 	index := uint64(0)
 	for ctx.Err() == nil {
-		entries, meta, err := client.Health().Service(service, "", true, (&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
+		entries, meta, err := client.Health().Service(service, "", true,
+			(&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
 		if err != nil {
 			if ctx.Err() == nil {
 				log.Warn("Consul does not answer; the last peers are kept", "error", err)
@@ -93,7 +94,8 @@ func Register(client *api.Client, service, self string) (deregister func(), err 
 	id := service + "-" + self
 	err = client.Agent().ServiceRegister(&api.AgentServiceRegistration{
 		ID: id, Name: service, Address: host, Port: number,
-		Check: &api.AgentServiceCheck{TCP: self, Interval: "2s", Timeout: "1s", Status: api.HealthPassing, DeregisterCriticalServiceAfter: "10m"},
+		Check: &api.AgentServiceCheck{TCP: self, Interval: "2s", Timeout: "1s", Status: api.HealthPassing,
+			DeregisterCriticalServiceAfter: "10m"},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("registering in Consul: %w", err)

@@ -132,7 +132,9 @@ func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 		_ = answer.SetWriteDeadline(time.Time{})
 		w.WriteHeader(http.StatusOK)
 		_ = answer.Flush()
-		if err := send(r.Context(), w, func() { _ = answer.Flush() }, reader, q, c.Sent); err != nil && r.Context().Err() == nil {
+		if err := send(r.Context(), w, func() {
+			_ = answer.Flush()
+		}, reader, q, c.Sent); err != nil && r.Context().Err() == nil {
 			log.Info("a chunk could not be sent to a peer", "object", q.Object.ID, "chunk", q.Chunk, "error", err)
 		}
 	})

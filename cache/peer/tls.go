@@ -52,7 +52,9 @@ func (f Files) Listen(l net.Listener) (net.Listener, error) {
 	if _, err := f.config(); err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return f.config() }}), nil
+	return tls.NewListener(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		return f.config()
+	}}), nil
 }
 
 // NewClient makes a client for peers; files are nil on a network that is trusted.

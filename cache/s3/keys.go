@@ -71,7 +71,8 @@ func parseKeys(text string) (map[string]key, error) {
 			continue
 		}
 		if len(words) != 3 {
-			return nil, fmt.Errorf("line %d has %d words: want an access key, a secret and a Nomad namespace", n, len(words))
+			return nil, fmt.Errorf("line %d has %d words: want an access key, a secret and a Nomad namespace", n,
+				len(words))
 		}
 		all[words[0]] = key{words[1], words[2]}
 	}
@@ -192,7 +193,8 @@ func (s signature) canonical(r *http.Request) string {
 	if err != nil {
 		path = r.URL.Path
 	}
-	lines := []string{r.Method, escaped(path, true), strings.Join(pairs, "&"), headers.String(), strings.Join(s.headers, ";"), s.hash}
+	lines := []string{r.Method, escaped(path, true), strings.Join(pairs, "&"), headers.String(),
+		strings.Join(s.headers, ";"), s.hash}
 	return strings.Join(lines, "\n")
 }
 

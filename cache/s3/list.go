@@ -20,8 +20,10 @@ const mostKeys = 1000
 
 // listParameters are those of both versions of the question, and those of signatures.
 var listParameters = []string{
-	"list-type", "prefix", "delimiter", "max-keys", "encoding-type", "continuation-token", "start-after", "marker", "fetch-owner", "x-id",
-	"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature", "X-Amz-Security-Token",
+	"list-type", "prefix", "delimiter", "max-keys", "encoding-type", "continuation-token", "start-after", "marker",
+	"fetch-owner", "x-id",
+	"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders", "X-Amz-Signature",
+	"X-Amz-Security-Token",
 }
 
 // paging is which part of a list is asked for.
@@ -83,7 +85,8 @@ func pageOf(q url.Values) (p paging, err error) {
 	if token := q.Get("continuation-token"); second(q) && token != "" {
 		raw, err := base64.URLEncoding.DecodeString(token)
 		if err != nil {
-			return p, &failure{http.StatusBadRequest, "InvalidArgument", "The continuation token is not one of this cache."}
+			return p, &failure{http.StatusBadRequest,
+				"InvalidArgument", "The continuation token is not one of this cache."}
 		}
 		p.after = string(raw)
 	}
@@ -119,7 +122,8 @@ func (p paging) result(a ask, keys []origin.Key) result {
 			continue
 		}
 		out.Contents = append(out.Contents, content{
-			Key: write(k.Name), LastModified: stamp(k.Modified), ETag: strconv.Quote(k.ETag), Size: k.Size, StorageClass: "STANDARD",
+			Key: write(k.Name), LastModified: stamp(k.Modified), ETag: strconv.Quote(k.ETag), Size: k.Size,
+			StorageClass: "STANDARD",
 		})
 	}
 	if !second(q) {
@@ -128,7 +132,8 @@ func (p paging) result(a ask, keys []origin.Key) result {
 		return out
 	}
 	count := len(keys)
-	out.KeyCount, out.StartAfter, out.ContinuationToken = &count, write(q.Get("start-after")), q.Get("continuation-token")
+	out.KeyCount, out.StartAfter, out.ContinuationToken = &count, write(q.Get("start-after")),
+		q.Get("continuation-token")
 	if last != "" {
 		out.NextContinuationToken = base64.URLEncoding.EncodeToString([]byte(last))
 	}
@@ -172,14 +177,16 @@ func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, er
 // remembered keeps a page that S3 gave, and is the one kept last for this asker where S3
 // does not answer.
 func (f *Face) remembered(a ask, p paging, token string, keys []origin.Key, err error) ([]origin.Key, error) {
-	question := fmt.Sprintf("%q", []string{"s3 list", a.bucket, p.prefix, p.delimiter, p.after, strconv.Itoa(p.most), token})
+	question := fmt.Sprintf("%q", []string{"s3 list", a.bucket, p.prefix, p.delimiter, p.after,
+		strconv.Itoa(p.most), token})
 	switch {
 	case err == nil:
 		if failed := f.Library.Remember(question, keys); failed != nil {
 			f.Log.Warn("a list of S3 could not be written", "bucket", a.bucket, "error", failed)
 		}
 	case !origin.Final(err) && f.Library.Recall(question, &keys):
-		f.Log.Warn("S3 does not answer; the last list known is used", "bucket", a.bucket, "prefix", p.prefix, "error", err)
+		f.Log.Warn("S3 does not answer; the last list known is used", "bucket", a.bucket, "prefix", p.prefix,
+			"error", err)
 		return keys, nil
 	}
 	return keys, err
@@ -223,7 +230,8 @@ func (f *Face) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, erro
 			}
 			continue
 		}
-		keys = append(keys, origin.Key{Name: base + o.Path, ETag: hubETag(o), Size: o.Object.Size, Modified: time.Unix(0, 0)})
+		keys = append(keys, origin.Key{Name: base + o.Path, ETag: hubETag(o), Size: o.Object.Size,
+			Modified: time.Unix(0, 0)})
 	}
 	slices.SortFunc(keys, func(a, b origin.Key) int { return strings.Compare(a.Name, b.Name) })
 	return keys, nil

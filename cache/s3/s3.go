@@ -148,7 +148,8 @@ func (f *Face) find(ctx context.Context, a ask) (found, error) {
 		return found{}, errNoBucket
 	}
 	token := f.Token("s3", a.namespace)
-	l, err := f.Library.List(ctx, blob.Ref{Scheme: "s3", Name: a.bucket + "/" + a.key, Revision: origin.OneObject}, token)
+	l, err := f.Library.List(ctx, blob.Ref{Scheme: "s3", Name: a.bucket + "/" + a.key,
+		Revision: origin.OneObject}, token)
 	if err != nil {
 		return found{}, err
 	}
@@ -200,7 +201,8 @@ var overrides = map[string]string{
 
 // subresources are questions about an object for something else than its bytes.
 var subresources = []string{
-	"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber", "versionId",
+	"acl", "attributes", "legal-hold", "retention", "tagging", "torrent", "uploadId", "uploads", "partNumber",
+	"versionId",
 }
 
 // failure is a refusal in the words of S3.
@@ -213,7 +215,8 @@ func (f *failure) Error() string { return f.message }
 
 // unknown refuses a parameter.
 func unknown(name string) error {
-	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " + strconv.Quote(name) + "."}
+	return &failure{http.StatusNotImplemented, "NotImplemented", "This cache does not know the parameter " +
+		strconv.Quote(name) + "."}
 }
 
 var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket",

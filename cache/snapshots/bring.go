@@ -28,7 +28,8 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 	}
 	defer res.Body.Close()
 	body := patientReader{res.Body, cmp.Or(s.Stall, peerStall), func() { cancel(errStall) }}
-	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), body, res.ContentLength, strings.Trim(res.Header.Get("ETag"), `"`))
+	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), body, res.ContentLength,
+		strings.Trim(res.Header.Get("ETag"), `"`))
 	if errors.Is(err, errThere) {
 		return nil // somebody else brought it
 	}

@@ -162,7 +162,8 @@ func (s *Shelf) put(key, scope string, r io.Reader, size int64, want string) err
 	if want != "" && want != o.ID {
 		return fmt.Errorf("it has the digest %s and not %s", o.ID, want)
 	}
-	_, err = s.Store.Publish(store.View{Name: View(key), Objects: map[string]string{archive: o.ID}, Texts: map[string]string{scopeFile: scope}})
+	_, err = s.Store.Publish(store.View{Name: View(key), Objects: map[string]string{archive: o.ID},
+		Texts: map[string]string{scopeFile: scope}})
 	return err
 }
 
@@ -176,7 +177,9 @@ func (s *Shelf) Local(mux *http.ServeMux) {
 // Peer answers other caches, of what is here.
 func (s *Shelf) Peer(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+Path+"{key}", func(w http.ResponseWriter, r *http.Request) {
-		s.get(bounded{w, r.Context(), s.Sent}, r, func(_ context.Context, key string) (*store.File, error) { return s.here(key) })
+		s.get(bounded{w, r.Context(), s.Sent}, r, func(_ context.Context, key string) (*store.File, error) {
+			return s.here(key)
+		})
 	})
 	mux.HandleFunc("GET "+Path, s.list)
 }

@@ -204,7 +204,8 @@ func (s *Store) take(o blob.Object, data *os.File) (*Partial, error) {
 		data.Close()
 		return nil, err
 	}
-	p := &Partial{Object: o, store: s, file: data, log: log, used: time.Now(), chunks: make([]Chunk, o.Chunks()), sum: newSum(o), stated: o.Sum}
+	p := &Partial{Object: o, store: s, file: data, log: log, used: time.Now(), chunks: make([]Chunk, o.Chunks()),
+		sum: newSum(o), stated: o.Sum}
 	p.wake = sync.NewCond(&p.mu)
 	s.partials[o.ID] = p
 	go p.run()
@@ -217,7 +218,8 @@ func (s *Store) reserve(p *Partial) error {
 		return err
 	}
 	if p.Object.Size > 0 {
-		if err := unix.Fallocate(int(p.file.Fd()), 0, 0, p.Object.Size); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := unix.Fallocate(int(p.file.Fd()), 0, 0, p.Object.Size); err != nil &&
+			!errors.Is(err, unix.EOPNOTSUPP) {
 			return noRoom(fmt.Errorf("reserving %d bytes: %w", p.Object.Size, err))
 		}
 	}

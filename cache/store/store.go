@@ -89,7 +89,8 @@ func Open(dir string, o Options) (*Store, error) {
 		lock.Close()
 		return nil, fmt.Errorf("cache directory %s is used by another process: give each its own", dir)
 	}
-	s := &Store{dir: dir, o: o, lock: lock, whole: map[string]*entry{}, partials: map[string]*Partial{}, views: map[string][]string{}, pins: map[string][]string{}}
+	s := &Store{dir: dir, o: o, lock: lock, whole: map[string]*entry{}, partials: map[string]*Partial{},
+		views: map[string][]string{}, pins: map[string][]string{}}
 	if err := s.read(); err != nil {
 		lock.Close()
 		return nil, err

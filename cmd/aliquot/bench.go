@@ -137,14 +137,16 @@ func (r *benchRun) check() error {
 		o.Post = &profiler.Post{Path: path}
 		o.Post.Body, err = os.ReadFile(r.request)
 	} else if err == nil && strings.Trim(path, "/") != "" {
-		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request", r.url)
+		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request",
+			r.url)
 	}
 	return err
 }
 
 // servers makes the servers of the URLs, and returns the path of the measured one's.
 func (r *benchRun) servers() (path string, err error) {
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096, Proxy: http.ProxyFromEnvironment, DisableCompression: true}}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096, Proxy: http.ProxyFromEnvironment,
+		DisableCompression: true}}
 	server := func(text string) (*profiler.Server, string, error) {
 		u, err := url.Parse(text)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -153,7 +155,8 @@ func (r *benchRun) servers() (path string, err error) {
 		path := u.RequestURI()
 		u.Path, u.RawPath, u.RawQuery = "", "", ""
 		return &profiler.Server{
-			URL: u.String(), Model: r.model, Key: os.Getenv("OPENAI_API_KEY"), HTTP: client, Stall: r.stall, Metrics: engineMetrics,
+			URL: u.String(), Model: r.model, Key: os.Getenv("OPENAI_API_KEY"), HTTP: client, Stall: r.stall,
+			Metrics: engineMetrics,
 		}, path, nil
 	}
 	for _, text := range strings.FieldsFunc(r.beside, func(c rune) bool { return c == ',' }) {
@@ -170,7 +173,8 @@ func (r *benchRun) servers() (path string, err error) {
 // engineMetrics reads metrics as the gateway does.
 func engineMetrics(from io.Reader) (profiler.Engine, error) {
 	s, err := engine.Parse(from)
-	return profiler.Engine{Kind: s.Kind, Running: s.Running, Waiting: s.Waiting, KVTokens: s.KVTokens, Preemptions: s.Preemptions}, err
+	return profiler.Engine{Kind: s.Kind, Running: s.Running, Waiting: s.Waiting, KVTokens: s.KVTokens,
+		Preemptions: s.Preemptions}, err
 }
 
 func (r *benchRun) run(w io.Writer) error {
@@ -192,7 +196,9 @@ func (r *benchRun) run(w io.Writer) error {
 		}
 	}
 	if r.plot != "" {
-		err = errors.Join(err, toFile(r.plot, func(w io.Writer) error { return report.Plot(w, filepath.Ext(r.plot)[1:]) }))
+		err = errors.Join(err, toFile(r.plot, func(w io.Writer) error {
+			return report.Plot(w, filepath.Ext(r.plot)[1:])
+		}))
 	}
 	return err
 }
@@ -227,7 +233,8 @@ func (b *bar) show(p profiler.Progress) {
 	}
 	const width = 30
 	full := int(min(max(p.Part, 0), 1) * width)
-	fmt.Fprintf(b.w, "\r\x1b[K%s%s  %s, about %s left; Ctrl-C ends it", strings.Repeat("█", full), strings.Repeat("░", width-full), p.Stage, p.Left.Round(time.Second))
+	fmt.Fprintf(b.w, "\r\x1b[K%s%s  %s, about %s left; Ctrl-C ends it", strings.Repeat("█", full),
+		strings.Repeat("░", width-full), p.Stage, p.Left.Round(time.Second))
 }
 
 func (b *bar) clear() {

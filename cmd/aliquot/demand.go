@@ -51,7 +51,8 @@ func (c demandCommand) Run(args []string) int {
 		return 2
 	}
 	if *interval != 0 && (*interval < time.Minute || !*learn) {
-		c.ui.Error(fmt.Sprintf("aliquot demand: -interval=%s: want -learn and at least 1m; see aliquot demand -help", *interval))
+		c.ui.Error(fmt.Sprintf("aliquot demand: -interval=%s: want -learn and at least 1m; see aliquot demand -help",
+			*interval))
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -182,6 +182,7 @@ func asks(client *api.Client, f *doctor.Facts) {
 		f.JobsProblem = flat(err)
 	}
 	if c, _, err := client.Operator().SchedulerGetConfiguration(nil); err == nil && c.SchedulerConfig != nil {
-		f.Preemption = c.SchedulerConfig.PreemptionConfig.ServiceSchedulerEnabled || c.SchedulerConfig.PreemptionConfig.BatchSchedulerEnabled
+		f.Preemption = c.SchedulerConfig.PreemptionConfig.ServiceSchedulerEnabled ||
+			c.SchedulerConfig.PreemptionConfig.BatchSchedulerEnabled
 	}
 }

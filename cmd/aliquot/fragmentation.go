@@ -27,12 +27,14 @@ func fragmentationTable(f account.Fragmentation) string {
 		if !n.Open {
 			note = "takes no tasks"
 		}
-		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%s\n", n.Name, total, n.Free.Free(), s, e, n.Free.CPU, n.Free.MemoryMiB, note)
+		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%s\n", n.Name, total, n.Free.Free(), s, e, n.Free.CPU,
+			n.Free.MemoryMiB, note)
 		all, free, stranded, waste = all+total, free+n.Free.Free(), stranded+s, waste+e
 	}
 	fmt.Fprintf(w, "all\t%.2f\t%.2f\t%.2f\t%.2f\t\t\t\n", all, free, stranded, waste)
 	_ = w.Flush()
-	b.WriteString("\nIn GPUs. STRANDED: no task of the typical demand can use it. WASTE: what one of them\nis expected to be unable to use.\n\n")
+	b.WriteString("\nIn GPUs. STRANDED: no task of the typical demand can use it. WASTE: " +
+		"what one of them\nis expected to be unable to use.\n\n")
 	b.WriteString(movesTable(f.Moves))
 	return b.String()
 }
@@ -62,10 +64,12 @@ type moveDocument struct {
 func fragmentationDocument(f account.Fragmentation) document {
 	out := document{Nodes: []nodeDocument{}, Moves: []moveDocument{}}
 	for _, n := range f.Nodes {
-		out.Nodes = append(out.Nodes, nodeDocument{n.Name, n.Free.Free(), f.Demand.Stranded(n.Free), f.Demand.Waste(n.Free)})
+		out.Nodes = append(out.Nodes, nodeDocument{n.Name, n.Free.Free(), f.Demand.Stranded(n.Free),
+			f.Demand.Waste(n.Free)})
 	}
 	for _, m := range f.Moves {
-		out.Moves = append(out.Moves, moveDocument{m.Allocation.ID, m.Allocation.JobID, m.From.Name, m.To.Name, m.Gain, m.Refused})
+		out.Moves = append(out.Moves, moveDocument{m.Allocation.ID, m.Allocation.JobID, m.From.Name, m.To.Name, m.Gain,
+			m.Refused})
 	}
 	return out
 }
@@ -82,7 +86,8 @@ func movesTable(moves []account.Move) string {
 		if m.Refused != "" {
 			note = "not by defrag: " + m.Refused
 		}
-		fmt.Fprintf(w, "%.8s\t%s/%s\t%.2f\t%s\t%s\t%.2f\t%s\n", m.Allocation.ID, m.Allocation.JobID, m.Allocation.TaskGroup, m.GPU, m.From.Name, m.To.Name, m.Gain, note)
+		fmt.Fprintf(w, "%.8s\t%s/%s\t%.2f\t%s\t%s\t%.2f\t%s\n", m.Allocation.ID, m.Allocation.JobID,
+			m.Allocation.TaskGroup, m.GPU, m.From.Name, m.To.Name, m.Gain, note)
 	}
 	_ = w.Flush()
 	return strings.TrimSuffix(b.String(), "\n")

@@ -92,7 +92,8 @@ func runGateway(path string, check bool) error {
 
 // reloadGateway reads the configuration again at every signal until ctx ends. One
 // that is wrong changes nothing.
-func reloadGateway(ctx context.Context, server *gateway.Server, path string, log *slog.Logger, signals <-chan os.Signal) {
+func reloadGateway(ctx context.Context, server *gateway.Server, path string, log *slog.Logger,
+	signals <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():

@@ -85,7 +85,8 @@ func (c jobDefragCommand) Run(args []string) int {
 	}
 	if err == nil && *dry {
 		var f account.Fragmentation
-		if f, err = account.Report(ctx, d.nomad, d.demand, account.Wish{Most: *most, Willing: true, Takes: d.takes}); err == nil {
+		if f, err = account.Report(ctx, d.nomad, d.demand, account.Wish{Most: *most, Willing: true,
+			Takes: d.takes}); err == nil {
 			c.ui.Output(movesTable(f.Moves))
 		}
 	} else if err == nil {
@@ -103,7 +104,8 @@ func (c jobDefragCommand) Run(args []string) int {
 func (d defrag) run(ctx context.Context, most, atOnce int) error {
 	tried := map[string]bool{} // allocations, so that none is moved to and fro
 	for done := 0; done < most; {
-		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true, Takes: d.takes})
+		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true,
+			Takes: d.takes})
 		if err != nil {
 			return err
 		}
@@ -153,7 +155,8 @@ func choose(moves []account.Move, tried map[string]bool, most int) []account.Mov
 	for _, m := range moves {
 		a := m.Allocation
 		group := strings.Join([]string{a.Namespace, a.JobID, a.TaskGroup}, "/")
-		if len(out) == most || tried[a.ID] || tried[a.Name] || m.Refused != "" || busy[group] || busy[m.From.ID] || busy[m.To.ID] {
+		if len(out) == most || tried[a.ID] || tried[a.Name] || m.Refused != "" || busy[group] || busy[m.From.ID] ||
+			busy[m.To.ID] {
 			continue
 		}
 		busy[group], busy[m.From.ID], busy[m.To.ID] = true, true, true
@@ -180,7 +183,8 @@ func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error
 		}
 		defer func() {
 			if _, failed := d.nomad.Nodes().ToggleEligibility(m.From.ID, true, nil); failed != nil && err == nil {
-				err = fmt.Errorf("node %s is still ineligible: %w; run  nomad node eligibility -enable %.8s", m.From.Name, failed, m.From.ID)
+				err = fmt.Errorf("node %s is still ineligible: %w; run  nomad node eligibility -enable %.8s",
+					m.From.Name, failed, m.From.ID)
 			}
 		}()
 	}
@@ -189,7 +193,8 @@ func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error
 	if why, err := d.place(ctx, job, a); err != nil || why != "" {
 		return false, d.stays(a, why, err)
 	}
-	if _, err := d.nomad.Allocations().Stop(&nomad.Allocation{ID: a.ID}, (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)); err != nil {
+	if _, err := d.nomad.Allocations().Stop(&nomad.Allocation{ID: a.ID},
+		(&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)); err != nil {
 		return false, fmt.Errorf("allocation %.8s of %s cannot be stopped: %w", a.ID, a.JobID, err)
 	}
 	err = d.await(ctx, m, before)
@@ -215,7 +220,8 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 		if err == nil && now[m.Allocation.ID] == "" && len(now) >= len(before) {
 			for id, node := range now {
 				if before[id] == "" {
-					d.ui.Output(fmt.Sprintf("%s/%s: %.8s left %s, %.8s runs on %s", m.Allocation.JobID, m.Allocation.TaskGroup, m.Allocation.ID, m.From.Name, id, node))
+					d.ui.Output(fmt.Sprintf("%s/%s: %.8s left %s, %.8s runs on %s", m.Allocation.JobID,
+						m.Allocation.TaskGroup, m.Allocation.ID, m.From.Name, id, node))
 				}
 			}
 			return nil
@@ -227,7 +233,8 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 			if ctx.Err() != nil {
 				why = "the command was interrupted before its successor was healthy"
 			}
-			return fmt.Errorf("allocation %.8s of %s was stopped, and %s; see nomad job status %s", m.Allocation.ID, m.Allocation.JobID, why, m.Allocation.JobID)
+			return fmt.Errorf("allocation %.8s of %s was stopped, and %s; see nomad job status %s", m.Allocation.ID,
+				m.Allocation.JobID, why, m.Allocation.JobID)
 		}
 	}
 }
@@ -248,13 +255,15 @@ func (d defrag) allowed(ctx context.Context, a *nomad.Allocation, healthy int) (
 
 // healthy lists the healthy allocations of the group of one, with their nodes' names.
 func (d defrag) healthy(ctx context.Context, of *nomad.Allocation) (map[string]string, error) {
-	list, _, err := d.nomad.Jobs().Allocations(of.JobID, false, (&nomad.QueryOptions{Namespace: of.Namespace}).WithContext(ctx))
+	list, _, err := d.nomad.Jobs().Allocations(of.JobID, false,
+		(&nomad.QueryOptions{Namespace: of.Namespace}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("the allocations of job %s cannot be read: %w", of.JobID, err)
 	}
 	out := map[string]string{}
 	for _, s := range list {
-		a := &nomad.Allocation{ClientStatus: s.ClientStatus, DesiredStatus: s.DesiredStatus, DeploymentStatus: s.DeploymentStatus}
+		a := &nomad.Allocation{ClientStatus: s.ClientStatus, DesiredStatus: s.DesiredStatus,
+			DeploymentStatus: s.DeploymentStatus}
 		if s.TaskGroup == of.TaskGroup && account.Healthy(a, d.settled[s.ID]) {
 			out[s.ID] = s.NodeName
 		}

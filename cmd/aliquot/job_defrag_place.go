@@ -21,7 +21,8 @@ func (d defrag) place(ctx context.Context, job *nomad.Job, a *nomad.Allocation) 
 	tg.Count, tg.Scaling = &count, nil // its most may be the count
 	plan, _, err := d.nomad.Jobs().Plan(job, false, (&nomad.WriteOptions{Namespace: a.Namespace}).WithContext(ctx))
 	if err != nil {
-		return "", fmt.Errorf("a place for a successor of allocation %.8s of %s cannot be planned: %w", a.ID, a.JobID, err)
+		return "", fmt.Errorf("a place for a successor of allocation %.8s of %s cannot be planned: %w", a.ID,
+			a.JobID, err)
 	}
 	if plan.FailedTGAllocs[a.TaskGroup] != nil {
 		return "Nomad finds no place for its successor on another node", nil

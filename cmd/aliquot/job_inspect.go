@@ -96,11 +96,15 @@ func (s steered) text() string {
 func why(p pack.Policy, c steer.Change) string {
 	switch p {
 	case pack.Fragmentation:
-		return fmt.Sprintf("It goes by class %s: nodes publish in %s how much capacity such a task would make useless, and the least comes first; among equals the node with less free.", c.Class.Name, c.Class.Attribute())
+		return fmt.Sprintf("It goes by class %s: nodes publish in %s how much capacity such a task would make "+
+			"useless, and the least comes first; among equals the node with less free.", c.Class.Name,
+			c.Class.Attribute())
 	case pack.BestFit:
-		return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the least comes first.", pack.RoomAttribute)
+		return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the least comes first.",
+			pack.RoomAttribute)
 	}
-	return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the most comes first.", pack.RoomAttribute)
+	return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the most comes first.",
+		pack.RoomAttribute)
 }
 
 func asked(a pack.Ask) string {

@@ -142,7 +142,8 @@ func planned(p *nomad.JobPlanResponse) (text string, changes bool) {
 	}
 	for group, m := range p.FailedTGAllocs {
 		changes = true
-		fmt.Fprintf(&b, "Group %s finds no place for %d: %d nodes looked at, exhausted: %v, filtered: %v\n", group, m.CoalescedFailures+1, m.NodesEvaluated, m.DimensionExhausted, m.ConstraintFiltered)
+		fmt.Fprintf(&b, "Group %s finds no place for %d: %d nodes looked at, exhausted: %v, filtered: %v\n", group,
+			m.CoalescedFailures+1, m.NodesEvaluated, m.DimensionExhausted, m.ConstraintFiltered)
 	}
 	fmt.Fprintf(&b, "Job modify index: %d", p.JobModifyIndex)
 	return b.String(), changes

@@ -70,7 +70,9 @@ func commands() map[string]cli.CommandFactory {
 // do name one or ask for help.
 func mistaken(args []string) string {
 	// The names of two words are told by the help of their first.
-	names := slices.DeleteFunc(slices.Sorted(maps.Keys(commands())), func(name string) bool { return strings.Contains(name, " ") })
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(commands())), func(name string) bool {
+		return strings.Contains(name, " ")
+	})
 	switch known := strings.Join(names, ", "); {
 	case len(args) == 0:
 		return "no command: want one of " + known

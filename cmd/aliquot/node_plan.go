@@ -133,7 +133,8 @@ func vendorList() string {
 func (p plannedNode) text() string {
 	var b strings.Builder
 	f := p.Facts
-	fmt.Fprintf(&b, "Host      %s, kernel %s, Secure Boot %s\n", f.Distribution, f.Kernel, map[bool]string{true: "on", false: "off"}[f.SecureBoot])
+	fmt.Fprintf(&b, "Host      %s, kernel %s, Secure Boot %s\n", f.Distribution, f.Kernel,
+		map[bool]string{true: "on", false: "off"}[f.SecureBoot])
 	if len(f.GPUs) == 0 {
 		b.WriteString("GPUs      none on the PCI bus: nothing to do")
 		return b.String()
@@ -169,7 +170,10 @@ func (p plannedNode) text() string {
 		fmt.Fprintf(&b, "\n  hold    %s", strings.Join(p.Plan.Hold, " "))
 	}
 	if p.Plan.Apply != driver.Nothing {
-		fmt.Fprintf(&b, "\n  then    %s", map[driver.Apply]string{driver.Reload: "load the modules again, while no task runs; a reboot where they are in use", driver.Reboot: "reboot, when no task runs"}[p.Plan.Apply])
+		fmt.Fprintf(&b, "\n  then    %s",
+			map[driver.Apply]string{
+				driver.Reload: "load the modules again, while no task runs; a reboot where they are in use",
+				driver.Reboot: "reboot, when no task runs"}[p.Plan.Apply])
 	}
 	for _, note := range p.Plan.Notes {
 		fmt.Fprintf(&b, "\n  note    %s", note)

@@ -123,13 +123,15 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 		return "no node holds a slot; nodes that are being changed take theirs again", docs.ResetSlots(ctx)
 	case r.file != "":
 		return fmt.Sprintf("%d classes are wanted, %d nodes at once", len(wanted.Classes), wanted.Max),
-			docs.SetWanted(ctx, func(driver.Wanted, error) (driver.Wanted, error) { return wanted, nil }) // a file replaces a damaged document too
+			// a file replaces a damaged document too
+			docs.SetWanted(ctx, func(driver.Wanted, error) (driver.Wanted, error) { return wanted, nil })
 	}
 	return map[bool]string{true: "no further node begins", false: "nodes begin as their turn comes"}[r.pause],
 		docs.SetWanted(ctx, func(w driver.Wanted, damaged error) (driver.Wanted, error) {
 			w.Paused = r.pause
 			if damaged != nil {
-				damaged = fmt.Errorf("%w; nothing was changed, and no node begins: write the file of what is wanted again", damaged)
+				damaged = fmt.Errorf("%w; nothing was changed, and no node begins: "+
+					"write the file of what is wanted again", damaged)
 			}
 			return w, damaged
 		})
@@ -238,7 +240,8 @@ func statusTable(s node.Status, now time.Time) string {
 		if r.Trouble != "" && !strings.Contains(why, r.Trouble) {
 			why = strings.TrimPrefix(why+"; "+r.Trouble, "; ")
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long, dash(strings.Join(loaded, ", ")), dash(r.Wanted), why)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long,
+			dash(strings.Join(loaded, ", ")), dash(r.Wanted), why)
 	}
 	table.Flush()
 	return strings.TrimSuffix(b.String(), "\n")

@@ -21,7 +21,8 @@ func (prefetchCommand) Synopsis() string {
 }
 
 func (prefetchCommand) Help() string {
-	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch] [-job=<job> [-vendor=<vendor>]] [<item> ...]
+	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch]
+                              [-job=<job> [-vendor=<vendor>]] [<item> ...]
 
   Adds items to a list in Consul KV. The caches that follow the list bring them to their
   nodes, some nodes at a time, and keep them until they are removed from it. Without an
@@ -62,7 +63,8 @@ func (c prefetchCommand) Run(args []string) int {
 		return 2
 	}
 	if *vendor != "" && !slices.Contains(variant.Vendors(), *vendor) {
-		c.ui.Error(fmt.Sprintf("aliquot cache prefetch: -vendor=%s: want one of %s", *vendor, strings.Join(variant.Vendors(), ", ")))
+		c.ui.Error(fmt.Sprintf("aliquot cache prefetch: -vendor=%s: want one of %s", *vendor,
+			strings.Join(variant.Vendors(), ", ")))
 		return 2
 	}
 	names := slices.Clone(flags.Args())

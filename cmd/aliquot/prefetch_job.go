@@ -60,7 +60,8 @@ func itemsOf(job *nomad.Job, vendor string) (items []string, err error) {
 		}
 	}
 	if err == nil && len(items) == 0 {
-		err = fmt.Errorf("no task of job %q that the aliquot driver runs names models, an image with a tag or compile_cache", *job.ID)
+		err = fmt.Errorf("no task of job %q that the aliquot driver runs names models, "+
+			"an image with a tag or compile_cache", *job.ID)
 	}
 	return items, err
 }
@@ -104,7 +105,9 @@ func imagesOf(config map[string]any, vendor string) (images []string, err error)
 	}
 	// The node cannot have beforehand what Nomad fills in there, or what the engine pulls at
 	// each start.
-	return slices.DeleteFunc(names, func(n string) bool { return n == "" || strings.Contains(n, "${") || !pinned(n) }), nil
+	return slices.DeleteFunc(names, func(n string) bool {
+		return n == "" || strings.Contains(n, "${") || !pinned(n)
+	}), nil
 }
 
 // pinned reports whether an image has a tag or digest.

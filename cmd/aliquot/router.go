@@ -80,8 +80,10 @@ func runRouter(conf *config.Config, path string) error {
 	if err != nil {
 		return fmt.Errorf("admin listener: %w", err)
 	}
-	r := router.New(conf, client, client, &control.Election{Client: client, Config: conf.Leader, Name: routerID(), Log: log}, log)
-	server := &http.Server{Handler: r.Handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+	r := router.New(conf, client, client, &control.Election{Client: client, Config: conf.Leader, Name: routerID(),
+		Log: log}, log)
+	server := &http.Server{Handler: r.Handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
+		IdleTimeout: time.Minute}
 	go func() { _ = server.Serve(listener) }()
 	defer server.Close()
 	log.Info("router starts", "admin", listener.Addr().String())

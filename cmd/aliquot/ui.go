@@ -90,9 +90,11 @@ func (f uiFlags) check() error {
 		return errors.New("-cert and -key go together: give both or none")
 	}
 	for flag, given := range map[string]struct{ address, example string }{
-		"nomad-ui": {f.nomadUI, "http://nomad.example.com:4646"}, "prometheus": {f.prometheus, "http://prometheus.example.com:9090"},
+		"nomad-ui":   {f.nomadUI, "http://nomad.example.com:4646"},
+		"prometheus": {f.prometheus, "http://prometheus.example.com:9090"},
 	} {
-		if u, err := url.Parse(given.address); given.address != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+		if u, err := url.Parse(given.address); given.address != "" &&
+			(err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
 			return fmt.Errorf("-%s=%s: want an address such as %s", flag, given.address, given.example)
 		}
 	}
@@ -137,7 +139,8 @@ func runUI(f uiFlags) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	server := ui.New(o)
-	web := &http.Server{Handler: server.Handler(ctx), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+	web := &http.Server{Handler: server.Handler(ctx), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10}
 	failed := make(chan error, 1)
 	go func() {
 		if f.cert != "" {

@@ -37,7 +37,8 @@ func (c versionCommand) Run(args []string) int {
 	info, tested := version.Of(), version.TestedWith
 	if !*asJSON {
 		c.ui.Output("aliquot " + info.String())
-		c.ui.Output("tested with Nomad " + tested.Nomad + ", Consul " + tested.Consul + ", Nomad Autoscaler " + tested.NomadAutoscaler)
+		c.ui.Output("tested with Nomad " + tested.Nomad + ", Consul " + tested.Consul + ", Nomad Autoscaler " +
+			tested.NomadAutoscaler)
 		return 0
 	}
 	text, err := json.MarshalIndent(struct {

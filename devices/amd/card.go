@@ -47,7 +47,8 @@ func (c card) partitioned() bool {
 // parts is the number of partitions of the card, those included that could not be
 // read.
 func (c card) parts() int {
-	return max(len(c.Nodes), c.Nodes[len(c.Nodes)-1].Partition+1, map[string]int{"dpx": 2, "tpx": 3, "qpx": 4}[c.Compute])
+	return max(len(c.Nodes), c.Nodes[len(c.Nodes)-1].Partition+1,
+		map[string]int{"dpx": 2, "tpx": 3, "qpx": 4}[c.Compute])
 }
 
 // profile is the partition mode of the card, "cpx/nps4", or "" for a card that
@@ -153,7 +154,8 @@ func (m machine) modelOf(c card) string {
 	}
 	if n.PCIDevice == 0x744c {
 		// One device ID for three boards, told apart by their compute units.
-		return cmp.Or(map[int]string{96: "AMD Radeon RX 7900 XTX", 84: "AMD Radeon RX 7900 XT"}[n.Shape.Units], "AMD Radeon RX 7900 GRE")
+		return cmp.Or(map[int]string{96: "AMD Radeon RX 7900 XTX", 84: "AMD Radeon RX 7900 XT"}[n.Shape.Units],
+			"AMD Radeon RX 7900 GRE")
 	}
 	return fmt.Sprintf("AMD %s %#04x", cmp.Or(n.Target, "GPU"), n.PCIDevice)
 }

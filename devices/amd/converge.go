@@ -35,7 +35,8 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 		for _, offer := range plan.Offers {
 			if offer.ID == c.ID || offer.Parent == c.ID {
 				why := cmp.Or(problem, v.hidden(c, offer.ID))
-				states[offer.ID] = plugin.State{Problem: why, Starting: starting && why == problem, Attributes: v.attributes(offer)}
+				states[offer.ID] = plugin.State{Problem: why, Starting: starting && why == problem,
+					Attributes: v.attributes(offer)}
 			}
 		}
 	}
@@ -50,7 +51,8 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 func (v *vendor) hidden(c card, id gpu.ID) string {
 	why := ""
 	if _, err := v.render(c, id); err != nil {
-		why = fmt.Sprintf("it has no render node, so no task can open it (%v); reload amdgpu and see the kernel's log", err)
+		why = fmt.Sprintf("it has no render node, so no task can open it (%v); reload amdgpu and see the kernel's log",
+			err)
 	}
 	v.said.warn("render node "+string(id), "a GPU is unhealthy", told(c, why))
 	return why
@@ -102,7 +104,8 @@ func (v *vendor) idle(offer share.Offer, shape share.CUShape, per int) {
 	left := shape.Units - per*offer.Slices
 	text := ""
 	if left > 0 {
-		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would leave none", offer.ID, offer.Slices, per, left, shape.Units, exact(shape, offer.Slices))
+		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would leave none",
+			offer.ID, offer.Slices, per, left, shape.Units, exact(shape, offer.Slices))
 	}
 	v.said.info("idle "+string(offer.ID), "some compute units are in no slice", text)
 }

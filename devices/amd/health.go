@@ -43,10 +43,13 @@ func (h health) problem(maxUncorrectable int) string {
 		why = append(why, "it does not answer AMD SMI; reset it (amd-smi reset -g) or reboot")
 	}
 	if h.Uncorrectable > uint64(maxUncorrectable) {
-		why = append(why, fmt.Sprintf("%d uncorrectable RAS errors (max_uncorrectable = %d); reset it (amd-smi reset -g) or reload the driver", h.Uncorrectable, maxUncorrectable))
+		why = append(why,
+			fmt.Sprintf("%d uncorrectable RAS errors (max_uncorrectable = %d); "+
+				"reset it (amd-smi reset -g) or reload the driver", h.Uncorrectable, maxUncorrectable))
 	}
 	if h.BadPageLimit > 0 && h.BadPages > h.BadPageLimit {
-		why = append(why, fmt.Sprintf("%d bad memory pages, over its limit of %d; have it replaced", h.BadPages, h.BadPageLimit))
+		why = append(why, fmt.Sprintf("%d bad memory pages, over its limit of %d; have it replaced", h.BadPages,
+			h.BadPageLimit))
 	}
 	return strings.Join(why, "; ")
 }
@@ -86,7 +89,8 @@ func (v *vendor) silent(c card) bool {
 		return false
 	}
 	if _, answered := v.missed[c.ID]; !answered {
-		v.said.warn(subject, "a GPU has never answered AMD SMI and is judged by the kernel's files alone", told(c, err.Error()))
+		v.said.warn(subject, "a GPU has never answered AMD SMI and is judged by the kernel's files alone",
+			told(c, err.Error()))
 		return false
 	}
 	v.missed[c.ID]++

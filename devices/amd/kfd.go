@@ -73,10 +73,12 @@ func (m machine) nodes() ([]node, []error) {
 // nodeOf builds a node from complete properties.
 func nodeOf(number int, p map[string]uint64) (node, error) {
 	if p["simd_per_cu"] == 0 || p["simd_count"]%p["simd_per_cu"] != 0 || p["simd_count"] > 1<<16 {
-		return node{}, fmt.Errorf("has %d SIMDs of %d per compute unit, which is no GPU", p["simd_count"], p["simd_per_cu"])
+		return node{}, fmt.Errorf("has %d SIMDs of %d per compute unit, which is no GPU", p["simd_count"],
+			p["simd_per_cu"])
 	}
 	if p["num_xcc"] > 64 || p["drm_render_minor"] > 1<<20 {
-		return node{}, fmt.Errorf("has num_xcc %d and drm_render_minor %d, which is no GPU", p["num_xcc"], p["drm_render_minor"])
+		return node{}, fmt.Errorf("has num_xcc %d and drm_render_minor %d, which is no GPU", p["num_xcc"],
+			p["drm_render_minor"])
 	}
 	return node{
 		Node: kernel.NodeOf(number, p),

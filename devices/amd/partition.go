@@ -47,9 +47,11 @@ func wanted(rules []share.Rule, found share.Found) string {
 func refusal(c card, mode string) string {
 	switch {
 	case len(c.Available) == 0:
-		return fmt.Sprintf("partition = %q: the GPU has no compute partitions; remove partition from its gpu block", mode)
+		return fmt.Sprintf("partition = %q: the GPU has no compute partitions; remove partition from its gpu block",
+			mode)
 	case !slices.Contains(c.Available, mode):
-		return fmt.Sprintf("partition = %q: the GPU offers %s and stays in %s; name one of them", mode, strings.Join(c.Available, ", "), c.Compute)
+		return fmt.Sprintf("partition = %q: the GPU offers %s and stays in %s; name one of them", mode,
+			strings.Join(c.Available, ", "), c.Compute)
 	}
 	return ""
 }
@@ -97,7 +99,8 @@ func (p *partitioner) set(c card, mode string) (problem string) {
 	case errors.Is(err, syscall.EBUSY):
 		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; the driver says busy", mode)
 	case errors.Is(err, os.ErrPermission):
-		problem = fmt.Sprintf("it cannot be made %s: writing %s is not permitted; run the Nomad agent as root", mode, path)
+		problem = fmt.Sprintf("it cannot be made %s: writing %s is not permitted; run the Nomad agent as root",
+			mode, path)
 	case errors.Is(err, syscall.EINVAL):
 		problem = fmt.Sprintf("it cannot be made %s: the driver refuses it with memory mode %s", mode, c.Memory)
 	default:

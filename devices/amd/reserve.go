@@ -35,7 +35,9 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	for _, offer := range granted.Offers {
 		c, n, ok := v.known(offer.ID)
 		if !ok {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy", offer.ID)
+			return plugin.Reservation{},
+				fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy",
+					offer.ID)
 		}
 		v.mu.Lock()
 		problem := v.sick[c.ID]

@@ -100,13 +100,17 @@ func (s *smi) close() {
 // enumerate maps PCI addresses to handles. Partitions of a card have handles of
 // their own; the first of a card stands for it.
 func (s *smi) enumerate() error {
-	sockets, err := list("amdsmi_get_socket_handles", func(n *uint32, out *handle) int32 { return s.sym.Sockets(n, out) })
+	sockets, err := list("amdsmi_get_socket_handles", func(n *uint32, out *handle) int32 {
+		return s.sym.Sockets(n, out)
+	})
 	if err != nil {
 		return err
 	}
 	s.handles = map[pciAddress]handle{}
 	for _, socket := range sockets {
-		processors, err := list("amdsmi_get_processor_handles", func(n *uint32, out *handle) int32 { return s.sym.Processors(socket, n, out) })
+		processors, err := list("amdsmi_get_processor_handles", func(n *uint32, out *handle) int32 {
+			return s.sym.Processors(socket, n, out)
+		})
 		if err != nil {
 			return err
 		}
@@ -126,7 +130,8 @@ func (s *smi) add(h handle) {
 	if s.sym.BDF(h, &bdf) != statusOK {
 		return
 	}
-	address := pciAddress{Domain: int(bdf >> 16), Bus: int(bdf >> 8 & 0xff), Device: int(bdf >> 3 & 0x1f), Function: int(bdf & 0x7)}
+	address := pciAddress{Domain: int(bdf >> 16), Bus: int(bdf >> 8 & 0xff), Device: int(bdf >> 3 & 0x1f),
+		Function: int(bdf & 0x7)}
 	if _, taken := s.handles[address]; !taken {
 		s.handles[address] = h
 	}

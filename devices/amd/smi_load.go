@@ -21,26 +21,26 @@ type handle uintptr
 // symbols are the functions of the library. Each may be absent, since releases
 // add and remove functions; a nil field is a reading that this release cannot give.
 type symbols struct {
-	Init          func(flags uint64) int32                                  `sym:"amdsmi_init"`
-	ShutDown      func() int32                                              `sym:"amdsmi_shut_down"`
-	Version       func(out *byte) int32                                     `sym:"amdsmi_get_lib_version"`
-	Sockets       func(count *uint32, out *handle) int32                    `sym:"amdsmi_get_socket_handles"`
-	Processors    func(socket handle, count *uint32, out *handle) int32     `sym:"amdsmi_get_processor_handles"`
-	ProcessorType func(h handle, out *int32) int32                          `sym:"amdsmi_get_processor_type"`
-	BDF           func(h handle, out *uint64) int32                         `sym:"amdsmi_get_gpu_device_bdf"`
-	ASIC          func(h handle, out *byte) int32                           `sym:"amdsmi_get_gpu_asic_info"`
-	VRAM          func(h handle, out *byte) int32                           `sym:"amdsmi_get_gpu_vram_info"`
-	VRAMUsage     func(h handle, out *byte) int32                           `sym:"amdsmi_get_gpu_vram_usage"`
-	Activity      func(h handle, out *byte) int32                           `sym:"amdsmi_get_gpu_activity"`
-	Power         func(h handle, out *byte) int32                           `sym:"amdsmi_get_power_info"`
-	Temperature   func(h handle, sensor, metric int32, out *int64) int32    `sym:"amdsmi_get_temp_metric"`
-	ECC           func(h handle, out *byte) int32                           `sym:"amdsmi_get_gpu_total_ecc_count"`
-	BadPages      func(h handle, count *uint32, out *byte) int32            `sym:"amdsmi_get_gpu_bad_page_info"`
-	BadPageLimit  func(h handle, out *uint32) int32                         `sym:"amdsmi_get_gpu_bad_page_threshold"`
-	EventsOpen    func(h handle) int32                                      `sym:"amdsmi_init_gpu_event_notification"`
-	EventsMask    func(h handle, mask uint64) int32                         `sym:"amdsmi_set_gpu_event_notification_mask"`
-	Events        func(timeoutMillis int32, count *uint32, out *byte) int32 `sym:"amdsmi_get_gpu_event_notification"`
-	EventsClose   func(h handle) int32                                      `sym:"amdsmi_stop_gpu_event_notification"`
+	Init          func(flags uint64) int32                               `sym:"amdsmi_init"`
+	ShutDown      func() int32                                           `sym:"amdsmi_shut_down"`
+	Version       func(out *byte) int32                                  `sym:"amdsmi_get_lib_version"`
+	Sockets       func(count *uint32, out *handle) int32                 `sym:"amdsmi_get_socket_handles"`
+	Processors    func(socket handle, count *uint32, out *handle) int32  `sym:"amdsmi_get_processor_handles"`
+	ProcessorType func(h handle, out *int32) int32                       `sym:"amdsmi_get_processor_type"`
+	BDF           func(h handle, out *uint64) int32                      `sym:"amdsmi_get_gpu_device_bdf"`
+	ASIC          func(h handle, out *byte) int32                        `sym:"amdsmi_get_gpu_asic_info"`
+	VRAM          func(h handle, out *byte) int32                        `sym:"amdsmi_get_gpu_vram_info"`
+	VRAMUsage     func(h handle, out *byte) int32                        `sym:"amdsmi_get_gpu_vram_usage"`
+	Activity      func(h handle, out *byte) int32                        `sym:"amdsmi_get_gpu_activity"`
+	Power         func(h handle, out *byte) int32                        `sym:"amdsmi_get_power_info"`
+	Temperature   func(h handle, sensor, metric int32, out *int64) int32 `sym:"amdsmi_get_temp_metric"`
+	ECC           func(h handle, out *byte) int32                        `sym:"amdsmi_get_gpu_total_ecc_count"`
+	BadPages      func(h handle, count *uint32, out *byte) int32         `sym:"amdsmi_get_gpu_bad_page_info"`
+	BadPageLimit  func(h handle, out *uint32) int32                      `sym:"amdsmi_get_gpu_bad_page_threshold"`
+	EventsOpen    func(h handle) int32                                   `sym:"amdsmi_init_gpu_event_notification"`
+	EventsMask    func(h handle, mask uint64) int32                      `sym:"amdsmi_set_gpu_event_notification_mask"`
+	Events        func(millis int32, count *uint32, out *byte) int32     `sym:"amdsmi_get_gpu_event_notification"`
+	EventsClose   func(h handle) int32                                   `sym:"amdsmi_stop_gpu_event_notification"`
 }
 
 // bind looks up every symbol in an opened library.
@@ -116,7 +116,8 @@ func foreign(path string) string {
 	if f.Machine == own {
 		return ""
 	}
-	return fmt.Sprintf("%s is built for %s and this host is %s: install ROCm for this architecture", path, f.Machine, own)
+	return fmt.Sprintf("%s is built for %s and this host is %s: install ROCm for this architecture",
+		path, f.Machine, own)
 }
 
 // missing tells the linker's "there is no such file" from all other refusals,

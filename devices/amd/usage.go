@@ -108,8 +108,10 @@ func (v *vendor) metrics(c card) []plugin.Metric {
 		add(t.name, degrees, ok, "°C", t.desc)
 	}
 	h := v.health(c)
-	add("ecc_uncorrected", float64(h.Uncorrectable), true, "#", "Uncorrectable RAS errors since the driver was loaded or the card reset")
-	add("ecc_corrected", float64(h.Correctable), true, "#", "Corrected RAS errors since the driver was loaded or the card reset")
+	add("ecc_uncorrected", float64(h.Uncorrectable), true,
+		"#", "Uncorrectable RAS errors since the driver was loaded or the card reset")
+	add("ecc_corrected", float64(h.Correctable), true,
+		"#", "Corrected RAS errors since the driver was loaded or the card reset")
 	add("bad_pages", float64(h.BadPages), true, "#", "Memory pages that are retired or about to be")
 	return out
 }

@@ -120,7 +120,8 @@ func (v *vendor) driverGone(nodes []node, errs []error) error {
 	case len(nodes) == 0 && len(errs) == 0:
 		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.Path(kfdNodes), plugin.ErrAbsent)
 	case !v.Exists("dev/kfd"):
-		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w", v.Path("dev/kfd"), plugin.ErrAbsent)
+		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w",
+			v.Path("dev/kfd"), plugin.ErrAbsent)
 	}
 	return nil
 }
@@ -135,7 +136,8 @@ func (v *vendor) found(cards []card) []share.Found {
 	for _, c := range cards {
 		whole := v.describe(c)
 		whole.Driver, whole.Runtime = driver, runtime
-		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice], Part: asPartition}
+		physical := share.Found{GPU: whole, Split: c.partitioned(), Fraction: halves[whole.PCIDevice],
+			Part: asPartition}
 		physical.Aside = aside(c, cards)
 		if !c.partitioned() {
 			physical.Slicing = slicing(c.Nodes[0].Shape)
@@ -148,7 +150,8 @@ func (v *vendor) found(cards []card) []share.Found {
 			part.ID, part.Parent = c.id(n), c.ID
 			part.Index = partitionIndex(c, n)
 			part.Memory, part.Units = gpu.MiBOf(n.Memory), n.Shape.Units
-			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape), Part: asPartition})
+			out = append(out, share.Found{GPU: part, Fraction: 1 / float64(c.parts()), Slicing: slicing(n.Shape),
+				Part: asPartition})
 		}
 	}
 	return out
@@ -205,7 +208,8 @@ func (v *vendor) describe(c card) gpu.GPU {
 
 // slicing is how a GPU or partition is cut by CU masks.
 func slicing(shape share.CUShape) share.Slicing {
-	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone, Max: shape.MaxSlices(), Parts: shape.Steps()}
+	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone,
+		Max: shape.MaxSlices(), Parts: shape.Steps()}
 	unit := "compute units"
 	if shape.Paired {
 		unit = "compute units in pairs"

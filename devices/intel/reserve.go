@@ -22,7 +22,9 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	for _, o := range granted.Offers {
 		g, ok := v.known(o.ID)
 		if !ok {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy", o.ID)
+			return plugin.Reservation{},
+				fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy",
+					o.ID)
 		}
 		if why := v.problem(g); why != "" {
 			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, why)
@@ -35,7 +37,8 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	}
 	out := plugin.Reservation{Env: map[string]string{envAffinity: affinity(tiles)}}
 	for _, node := range nodes {
-		out.Devices = append(out.Devices, &device.DeviceSpec{TaskPath: node, HostPath: v.root.Path(node), CgroupPerms: "rw"})
+		out.Devices = append(out.Devices, &device.DeviceSpec{TaskPath: node, HostPath: v.root.Path(node),
+			CgroupPerms: "rw"})
 	}
 	if v.root.Exists(kernel.Links) {
 		out.Mounts = []*device.Mount{{TaskPath: kernel.Links, HostPath: v.root.Path(kernel.Links), ReadOnly: true}}

@@ -88,7 +88,8 @@ func (v *vendor) metrics(card gpu.ID, passed time.Duration, energy map[gpu.ID]in
 			energy[card] = sum
 			if before, ok := v.energy[card]; ok && sum >= before && passed > 0 {
 				watts := float64(sum-before) / 1e6 / passed.Seconds()
-				out = append(out, plugin.Metric{Name: "power", Value: watts, Unit: "W", Desc: "Power drawn by the card"})
+				out = append(out, plugin.Metric{Name: "power", Value: watts,
+					Unit: "W", Desc: "Power drawn by the card"})
 			}
 		}
 		for _, file := range v.root.Names(hwmon, monitor) {

@@ -59,7 +59,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	list := kernel.GPUs(v.root)
 	if len(list) == 0 {
-		return nil, fmt.Errorf("%s lists no discrete GPU of Intel: %w", v.root.Path(machine.PCIDevices), plugin.ErrAbsent)
+		return nil, fmt.Errorf("%s lists no discrete GPU of Intel: %w", v.root.Path(machine.PCIDevices),
+			plugin.ErrAbsent)
 	}
 	var counted []plugin.Counted
 	physical := map[string]kernel.GPU{}
@@ -98,7 +99,8 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 func (v *vendor) note(g kernel.GPU) {
 	if id := gpu.ID(g.PCI); g.Memory == 0 && g.Driver != "" && !v.sizeless[id] {
 		v.sizeless[id] = true
-		v.host.Log.Warn("the kernel does not tell how much memory a GPU has, so its attribute memory is 0; xe from Linux 6.8 on, or Intel's own i915, does", "gpu", id, "driver", g.Driver)
+		v.host.Log.Warn("the kernel does not tell how much memory a GPU has, so its attribute memory is 0; "+
+			"xe from Linux 6.8 on, or Intel's own i915, does", "gpu", id, "driver", g.Driver)
 	}
 }
 

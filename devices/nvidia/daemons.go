@@ -45,7 +45,8 @@ type daemons struct {
 }
 
 func newDaemons(runDir, program string, options []string, host plugin.Host, nvml gpus) *daemons {
-	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, nvml: nvml, keepers: map[gpu.ID]*keeper{}}
+	return &daemons{dir: filepath.Join(runDir, "mps"), program: program, options: options, host: host, nvml: nvml,
+		keepers: map[gpu.ID]*keeper{}}
 }
 
 // pipe is the pipe directory of a GPU's daemon.
@@ -62,7 +63,8 @@ func (d *daemons) shm(id gpu.ID) string {
 
 func (d *daemons) control(id gpu.ID) mps.Control {
 	dir := filepath.Join(d.dir, string(id))
-	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(dir, "log"), Record: filepath.Join(dir, "daemon.json"), Shm: d.shm(id), ShmSize: d.shmSize}
+	return mps.Control{Program: d.program, Pipe: d.pipe(id), Log: filepath.Join(dir, "log"),
+		Record: filepath.Join(dir, "daemon.json"), Shm: d.shm(id), ShmSize: d.shmSize}
 }
 
 // converge tells every keeper whether its daemon is wanted and returns what they
@@ -108,7 +110,8 @@ func (d *daemons) foreign() string {
 		return ""
 	}
 	slices.Sort(out)
-	return "MPS control daemons that are not this plugin's run on this host (" + strings.Join(out, ", ") + "): programs that find one miss the limits of a shared GPU; end them with quit"
+	return "MPS control daemons that are not this plugin's run on this host (" + strings.Join(out, ", ") +
+		"): programs that find one miss the limits of a shared GPU; end them with quit"
 }
 
 // keep starts a keeper and returns its first report.

@@ -100,7 +100,8 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 		return nvml.EventSet{}, nil, err.Error(), err
 	}
 	defer release()
-	for _, name := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents", "nvmlDeviceGetSupportedEventTypes"} {
+	for _, name := range []string{"nvmlEventSetCreate", "nvmlEventSetFree", "nvmlDeviceRegisterEvents",
+		"nvmlDeviceGetSupportedEventTypes"} {
 		if !e.lib.has(name) {
 			return nvml.EventSet{}, nil, "", fmt.Errorf("the driver lacks %s", name)
 		}

@@ -47,7 +47,9 @@ func (o occupants) mpsOf() (pid int, pipe string) {
 }
 
 // errProhibited is the operator's will that no program computes on a GPU.
-var errProhibited = errors.New("the GPU has compute mode PROHIBITED, so no program can use it; set another with nvidia-smi -c, or give the GPU mode off")
+var errProhibited = errors.New(
+	"the GPU has compute mode PROHIBITED, so no program can use it; set another with nvidia-smi -c, " +
+		"or give the GPU mode off")
 
 // exclusive sees to the compute mode of a shared GPU whose daemon has these servers:
 // EXCLUSIVE_PROCESS lets the server alone onto it, so that a task which misses the
@@ -96,7 +98,9 @@ func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
 	var out occupants
 	for _, p := range all {
 		pid := int(p.PID)
-		if !slices.Contains(servers, pid) && !slices.ContainsFunc(clients, func(c nvml.Process) bool { return c.PID == p.PID }) {
+		if !slices.Contains(servers, pid) && !slices.ContainsFunc(clients, func(c nvml.Process) bool {
+			return c.PID == p.PID
+		}) {
 			out = append(out, pid)
 		}
 	}

@@ -109,7 +109,9 @@ func onlyOnce(readings []reading) []reading {
 	for _, r := range readings {
 		answers[r.gpu.ID] = answers[r.gpu.ID] || r.vitals.probe == nvml.Success
 	}
-	return slices.DeleteFunc(readings, func(r reading) bool { return r.vitals.probe != nvml.Success && answers[r.gpu.ID] })
+	return slices.DeleteFunc(readings, func(r reading) bool {
+		return r.vitals.probe != nvml.Success && answers[r.gpu.ID]
+	})
 }
 
 // leaveOut notes that a GPU is not among the readings.

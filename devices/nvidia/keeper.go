@@ -218,9 +218,11 @@ func (k *keeper) alone(servers []int) (problem string) {
 	case err != nil:
 		said = err.Error()
 	case pid != 0 && pipe != k.control.Pipe:
-		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, of the daemon at %s) serves the GPU too: end that daemon, or give the GPU mode whole or off", pid, pipe)
+		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, "+
+			"of the daemon at %s) serves the GPU too: end that daemon, or give the GPU mode whole or off", pid, pipe)
 	case len(others) > 0:
-		said = fmt.Sprintf("processes use the GPU past this MPS daemon, so it is not in mode EXCLUSIVE_PROCESS until they have ended: %v", []int(others))
+		said = fmt.Sprintf("processes use the GPU past this MPS daemon, so it is not in mode EXCLUSIVE_PROCESS "+
+			"until they have ended: %v", []int(others))
 	}
 	if said != k.said {
 		if k.said = said; said != "" {

@@ -67,7 +67,8 @@ func (l *library) acquire() (release func(), err error) {
 
 // core is what the plugin cannot do without; every driver since 2011 has it in
 // some version.
-var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName", "nvmlDeviceGetUUID",
+var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName",
+	"nvmlDeviceGetUUID",
 	"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetPciInfo"}
 
 // file is the library to load: the configured one, the one under a root that is
@@ -99,7 +100,9 @@ func (l *library) ensure() error {
 	if l.nvml == nil {
 		loaded, err := nvml.Open(file)
 		if err != nil {
-			return fmt.Errorf("NVIDIA's library cannot be loaded (%w); install NVIDIA's driver if this host has its GPUs: %w", err, plugin.ErrAbsent)
+			return fmt.Errorf(
+				"NVIDIA's library cannot be loaded (%w); install NVIDIA's driver if this host has its GPUs: %w", err,
+				plugin.ErrAbsent)
 		}
 		l.nvml = loaded
 	}
@@ -110,14 +113,16 @@ func (l *library) ensure() error {
 		return fmt.Errorf("NVIDIA's driver is not loaded (%s): %w", describe(r), plugin.ErrAbsent)
 	case nvml.VersionMismatch:
 		l.replaced()
-		return fmt.Errorf("%s is of another release than the loaded kernel driver; reboot, or reload the driver", soname)
+		return fmt.Errorf("%s is of another release than the loaded kernel driver; reboot, or reload the driver",
+			soname)
 	default:
 		return fmt.Errorf("NVML cannot start: %s", describe(r))
 	}
 	for _, name := range core {
 		if !l.anyOf(name) {
 			l.nvml.Shutdown()
-			return fmt.Errorf("%s lacks %s: it is not NVIDIA's management library or is older than any that is supported", file, name)
+			return fmt.Errorf(
+				"%s lacks %s: it is not NVIDIA's management library or is older than any that is supported", file, name)
 		}
 	}
 	l.open, l.opened = true, true
@@ -210,7 +215,8 @@ var returns = map[nvml.Return]string{
 	nvml.DriverNotLoaded: "driver not loaded", nvml.Timeout: "timeout", nvml.LibraryNotFound: "library not found",
 	nvml.FunctionNotFound: "function not found", nvml.GPUIsLost: "GPU is lost", nvml.ResetRequired: "GPU needs a reset",
 	nvml.VersionMismatch: "library and kernel driver are of different releases", nvml.OutOfMemory: "out of memory",
-	nvml.IRQIssue: "interrupt trouble", nvml.OperatingSystem: "refused by the operating system", nvml.Unknown: "unknown error",
+	nvml.IRQIssue: "interrupt trouble", nvml.OperatingSystem: "refused by the operating system",
+	nvml.Unknown: "unknown error",
 }
 
 // fatalForLibrary tells whether a return code means that NVML must be initialised

@@ -24,7 +24,9 @@ func mismatch(root, configured string) string {
 	if loaded == "" || installed == "" || loaded == installed {
 		return ""
 	}
-	return fmt.Sprintf("the driver's libraries on this host are %s and its loaded kernel module is %s: programs that start now fail; drain and reboot, or load the module again while no GPU is in use", installed, loaded)
+	return fmt.Sprintf("the driver's libraries on this host are %s and its loaded kernel module is %s: "+
+		"programs that start now fail; drain and reboot, or load the module again while no GPU is in use",
+		installed, loaded)
 }
 
 var kernelModule = regexp.MustCompile(`Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)`)

@@ -149,12 +149,14 @@ func (p *patient) problem(mig string, r recovery) string {
 			if since.IsZero() {
 				since = f.At
 			}
-			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text, since.UTC().Format(time.RFC3339))
+			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text,
+				since.UTC().Format(time.RFC3339))
 		}
 	}
 	switch v := p.vitals; {
 	case v.hung:
-		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; look for hung processes and at the kernel's log, drain and reboot", hangTime)
+		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; "+
+			"look for hung processes and at the kernel's log, drain and reboot", hangTime)
 	case v.probe != nvml.Success && p.bad >= plugin.Patience:
 		return "GPU does not answer: " + describe(v.probe)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:

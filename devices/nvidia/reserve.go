@@ -60,7 +60,8 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 			return plugin.Reservation{}, err
 		}
 		for _, path := range nodes {
-			r.Devices = append(r.Devices, &device.DeviceSpec{HostPath: filepath.Join(v.cfg.Root, path), TaskPath: path, CgroupPerms: "rw"})
+			r.Devices = append(r.Devices, &device.DeviceSpec{HostPath: filepath.Join(v.cfg.Root, path), TaskPath: path,
+				CgroupPerms: "rw"})
 		}
 	}
 	return r, nil

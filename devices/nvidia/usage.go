@@ -56,7 +56,8 @@ func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, 
 	if r != nvml.Success && r != nvml.NotSupported {
 		return plugin.Usage{}, false
 	}
-	u := plugin.Usage{MemoryUsed: gpu.MiBOf(m.Used), MemoryTotal: gpu.MiBOf(m.Total), Busy: -1, Metrics: metrics(physical)}
+	u := plugin.Usage{MemoryUsed: gpu.MiBOf(m.Used), MemoryTotal: gpu.MiBOf(m.Total), Busy: -1,
+		Metrics: metrics(physical)}
 	// Without what the driver reserves, which the first version counts as used.
 	if m, r := h.Memory2(); r == nvml.Success {
 		u.MemoryUsed, u.MemoryTotal = gpu.MiBOf(m.Used), gpu.MiBOf(m.Total-m.Reserved)
@@ -67,7 +68,8 @@ func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, 
 		}
 	}
 	if n, ok := v.mps.restarts(o.ID); ok {
-		u.Metrics = append(u.Metrics, plugin.Metric{Name: "mps_restarts", Value: float64(n), Desc: "MPS daemons that were started in place of one that had ended or hung, since the plugin started"})
+		u.Metrics = append(u.Metrics, plugin.Metric{Name: "mps_restarts", Value: float64(n),
+			Desc: "MPS daemons that were started in place of one that had ended or hung, since the plugin started"})
 	}
 	u.Processes = v.processes(o, h)
 	return u, true

@@ -33,8 +33,10 @@ func Maker() plugin.Maker {
 		Name:   Name,
 		Vendor: gpu.NVIDIA,
 		Modes:  []share.Mode{share.Shared, share.Whole, share.MIG, share.Off},
-		Keys: []plugin.Key{{Name: "library"}, {Name: "mps_control"}, {Name: "mps_multi_user"}, {Name: "mps_shm_size"}, {Name: "mps_exclusive"},
-			{Name: "recovery_period"}, {Name: "remap_pending"}, {Name: "xid_ignore", List: true}, {Name: "xid_fatal", List: true}},
+		Keys: []plugin.Key{{Name: "library"}, {Name: "mps_control"}, {Name: "mps_multi_user"}, {Name: "mps_shm_size"},
+			{Name: "mps_exclusive"},
+			{Name: "recovery_period"}, {Name: "remap_pending"}, {Name: "xid_ignore", List: true},
+			{Name: "xid_fatal", List: true}},
 		New: newVendor,
 	}
 }
@@ -65,7 +67,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 		period:       s.Duration("recovery_period", time.Minute, time.Second, 24*time.Hour),
 		pendingFatal: s.OneOf("remap_pending", "unhealthy", "ignore") == "unhealthy",
 	}
-	v := &vendor{cfg: cfg, host: host, lib: &library{path: path, root: cfg.Root}, usage: sampler{seen: map[gpu.ID]uint64{}}}
+	v := &vendor{cfg: cfg, host: host, lib: &library{path: path, root: cfg.Root},
+		usage: sampler{seen: map[gpu.ID]uint64{}}}
 	v.ward = newWard(cfg.RunDir, policy, rules, host.Log)
 	var options []string
 	if s.Bool("mps_multi_user", false) {
@@ -75,13 +78,16 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	v.exclusiveMode = s.Bool("mps_exclusive", true)
 	if size := s.String("mps_shm_size", "25%"); size != "host" {
 		if !shmSize.MatchString(size) {
-			s.RefuseValue("mps_shm_size", size, `want a part of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
+			s.RefuseValue("mps_shm_size", size,
+				`want a part of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
 		}
 		v.mps.shmSize = size
 	}
 	v.events = &events{lib: v.lib, ward: v.ward, host: host, period: cfg.Period}
 	if len(cfg.RunDir) > longestRunDir {
-		s.Refuse("run_dir", fmt.Sprintf("want at most %d characters, since MPS makes sockets in it and their paths are limited to 107", longestRunDir))
+		s.Refuse("run_dir", fmt.Sprintf(
+			"want at most %d characters, since MPS makes sockets in it and their paths are limited to 107",
+			longestRunDir))
 	}
 	return v, s.Err()
 }

@@ -30,7 +30,8 @@ type ward struct {
 }
 
 func newWard(runDir string, p policy, r recovery, log hclog.Logger) *ward {
-	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log, patients: map[gpu.ID]*patient{}, told: map[raised]time.Time{}}
+	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log,
+		patients: map[gpu.ID]*patient{}, told: map[raised]time.Time{}}
 }
 
 func (w *ward) patient(id gpu.ID) *patient {

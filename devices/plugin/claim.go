@@ -46,11 +46,13 @@ func (c *claim) missing() string {
 	}
 	f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Sprintf("another device plugin for %s offers these GPUs with run_dir %s; give each Nomad agent GPUs and a run_dir of its own", c.vendor, c.runDir)
+		return fmt.Sprintf("another device plugin for %s offers these GPUs with run_dir %s; "+
+			"give each Nomad agent GPUs and a run_dir of its own", c.vendor, c.runDir)
 	}
 	return c.unusable(err)
 }
 
 func (c *claim) unusable(err error) string {
-	return fmt.Sprintf("run_dir %s cannot be used: %v; the plugin keeps its lock and state there: make it a directory that root can write, or set run_dir to one", c.runDir, err)
+	return fmt.Sprintf("run_dir %s cannot be used: %v; the plugin keeps its lock and state there: "+
+		"make it a directory that root can write, or set run_dir to one", c.runDir, err)
 }

@@ -41,7 +41,9 @@ func (l *loop) former(ctx context.Context, plan share.Plan) map[gpu.ID]string {
 				}
 			}
 			if n > 0 {
-				out[o.ID] = fmt.Sprintf("allocation %s (task %q) was granted %d of it as it was offered before slices or mode changed; it takes new tasks when that has ended", own.alloc, own.task, n)
+				out[o.ID] = fmt.Sprintf(
+					"allocation %s (task %q) was granted %d of it as it was offered before slices or mode changed; "+
+						"it takes new tasks when that has ended", own.alloc, own.task, n)
 				break
 			}
 		}

@@ -14,7 +14,8 @@ import (
 // never nil.
 //
 // taken are the instances that allocations hold, as far as it is known.
-func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State, taken map[string]bool) []*device.DeviceGroup {
+func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State,
+	taken map[string]bool) []*device.DeviceGroup {
 	byName := map[string][]share.Offer{}
 	names := []string{}
 	for _, o := range plan.Offers {
@@ -25,7 +26,8 @@ func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State, taken
 	}
 	groups := make([]*device.DeviceGroup, 0, len(names))
 	for _, name := range names {
-		g := &device.DeviceGroup{Vendor: string(vendor), Type: gpu.DeviceType, Name: name, Attributes: attributesOf(byName[name], states)}
+		g := &device.DeviceGroup{Vendor: string(vendor), Type: gpu.DeviceType, Name: name,
+			Attributes: attributesOf(byName[name], states)}
 		for _, o := range byName[name] {
 			g.Devices = append(g.Devices, devicesOf(o, states[o.ID])...)
 		}
@@ -114,7 +116,8 @@ func describe(o share.Offer, s State) map[string]*structs.Attribute {
 		attrs["units"] = number(int64(o.Units), "")
 	}
 	for key, value := range map[string]string{
-		"target": o.Target, "driver_version": o.Driver, "runtime_version": o.Runtime, "pci": o.PCI, "profile": o.Profile, "slices_clamped": o.Clamp,
+		"target": o.Target, "driver_version": o.Driver, "runtime_version": o.Runtime, "pci": o.PCI,
+		"profile": o.Profile, "slices_clamped": o.Clamp,
 	} {
 		if value != "" {
 			attrs[key] = text(value)

@@ -33,7 +33,8 @@ func (l *loop) serveMetrics(ctx context.Context) {
 			stop()
 			return
 		}
-		l.log.Log(hclog.Warn, "metrics cannot be served, trying again", "metrics_address", l.config.MetricsAddress, "error", err)
+		l.log.Log(hclog.Warn, "metrics cannot be served, trying again", "metrics_address", l.config.MetricsAddress,
+			"error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(again):
@@ -47,7 +48,8 @@ func (l *loop) metrics(ctx context.Context) http.Handler {
 	registry.MustRegister(collector{ctx, l})
 	mux := http.NewServeMux()
 	// Two programs that claim one task make a series twice; all others are told still.
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	mux.Handle("GET /metrics",
+		promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux
 }
 
@@ -66,7 +68,8 @@ var (
 )
 
 func gauge(ch chan<- prometheus.Metric, name, help string, labels []string, value float64, values ...string) {
-	ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("aliquot_"+name, help, labels, nil), prometheus.GaugeValue, value, values...)
+	ch <- prometheus.MustNewConstMetric(prometheus.NewDesc("aliquot_"+name, help, labels, nil), prometheus.GaugeValue,
+		value, values...)
 }
 
 // Collect implements prometheus.Collector.
@@ -90,7 +93,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		gpuMetrics(ch, u, of)
 		tasks, stray := tasksOn(o, u, r.owners)
 		if o.Slices > 1 {
-			gauge(ch, "gpu_unattributed_memory_bytes", "Memory of processes that belong to no task with slices.", gpuLabels, float64(stray.Bytes()), of...)
+			gauge(ch, "gpu_unattributed_memory_bytes", "Memory of processes that belong to no task with slices.",
+				gpuLabels, float64(stray.Bytes()), of...)
 		}
 		for id, t := range tasks {
 			if id == t.held[0] {
@@ -111,7 +115,8 @@ func instances(ch chan<- prometheus.Metric, vendor string, groups []*device.Devi
 			}
 		}
 		for state, n := range count {
-			gauge(ch, "device_instances", "Device instances offered to Nomad, by health.", []string{"vendor", "group", "state"}, float64(n), vendor, g.Name, state)
+			gauge(ch, "device_instances", "Device instances offered to Nomad, by health.",
+				[]string{"vendor", "group", "state"}, float64(n), vendor, g.Name, state)
 		}
 	}
 }
@@ -149,9 +154,12 @@ func suffix(unit string) string {
 
 func taskMetrics(ch chan<- prometheus.Metric, o share.Offer, t *taskUse, of []string) {
 	by := append([]string{t.alloc, t.task}, of...)
-	gauge(ch, "task_gpu_slices", "Slices of the GPU that the task was granted.", taskLabels, float64(len(t.held)), by...)
-	gauge(ch, "task_gpu_memory_used_bytes", "GPU memory in use by the task.", taskLabels, float64(t.memory.Bytes()), by...)
-	gauge(ch, "task_gpu_memory_granted_bytes", "GPU memory that the task was granted.", taskLabels, float64(share.MemoryOf(o.Memory, len(t.held), o.Slices).Bytes()), by...)
+	gauge(ch, "task_gpu_slices", "Slices of the GPU that the task was granted.", taskLabels,
+		float64(len(t.held)), by...)
+	gauge(ch, "task_gpu_memory_used_bytes", "GPU memory in use by the task.", taskLabels,
+		float64(t.memory.Bytes()), by...)
+	gauge(ch, "task_gpu_memory_granted_bytes", "GPU memory that the task was granted.", taskLabels,
+		float64(share.MemoryOf(o.Memory, len(t.held), o.Slices).Bytes()), by...)
 	gauge(ch, "task_gpu_processes", "Processes of the task on the GPU.", taskLabels, float64(t.processes), by...)
 	if t.busy >= 0 {
 		gauge(ch, "task_gpu_busy_ratio", "The task's part of the GPU's time, 0 to 1.", taskLabels, t.busy/100, by...)

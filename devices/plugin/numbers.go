@@ -32,7 +32,8 @@ type Numbers struct {
 
 // NewNumbers touches no file before Of.
 func NewNumbers(runDir string, vendor gpu.Vendor, log hclog.Logger) *Numbers {
-	return &Numbers{file: filepath.Join(lasting(runDir), string(vendor), "numbers.json"), log: log, of: map[gpu.ID]int{}}
+	return &Numbers{file: filepath.Join(lasting(runDir), string(vendor), "numbers.json"), log: log,
+		of: map[gpu.ID]int{}}
 }
 
 // Counted is a GPU with the number that its driver gives it now.
@@ -67,7 +68,8 @@ func (n *Numbers) Of(found []Counted) []int {
 	}
 	if changed {
 		if err := n.save(); err != nil {
-			n.log.Warn("the GPUs' numbers cannot be kept; after a restart groups may be renamed under running allocations when a GPU is missing", "file", n.file, "error", err)
+			n.log.Warn("the GPUs' numbers cannot be kept; after a restart groups may be renamed under running "+
+				"allocations when a GPU is missing", "file", n.file, "error", err)
 		}
 	}
 	return out

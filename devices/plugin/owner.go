@@ -43,7 +43,8 @@ func newOwners(socket string) *owners {
 	}
 	return &owners{
 		proc: "/proc", cgroup: "/sys/fs/cgroup", known: map[string]owner{},
-		engine: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 2 * time.Second},
+		engine: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+			Timeout: 2 * time.Second},
 	}
 }
 

@@ -19,7 +19,8 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	select {
 	case plan = <-planned:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the GPUs' driver has not answered within %s; the devices take no task now", reserveTimeout)
+		return nil, fmt.Errorf("the GPUs' driver has not answered within %s; the devices take no task now",
+			reserveTimeout)
 	}
 	granted, err := plan.Grant(ids)
 	if err != nil {
@@ -42,7 +43,8 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	if l.config.ReturnMounts {
 		out.Mounts, out.Devices = r.Mounts, r.Devices
 	}
-	l.log.Debug("reserved", "group", granted.Grant.Group, "slices", granted.Grant.Slices, "of", granted.Grant.Total, "memory", granted.Grant.Memory)
+	l.log.Debug("reserved", "group", granted.Grant.Group, "slices", granted.Grant.Slices, "of", granted.Grant.Total,
+		"memory", granted.Grant.Memory)
 	return out, nil
 }
 

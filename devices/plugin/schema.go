@@ -30,7 +30,8 @@ func (k Key) spec() *hclspec.Spec {
 
 // The settings that both vendors have.
 var (
-	keys    = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"}, {Name: "docker_socket"}, {Name: "metrics_address"}}
+	keys = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"},
+		{Name: "docker_socket"}, {Name: "metrics_address"}}
 	gpuKeys = []Key{{Name: "mode"}, {Name: "slices"}, {Name: "weight"}}
 
 	packingKeys = []Key{{Name: "enabled"}, {Name: "nomad_address"}, {Name: "nomad_token_file"}}
@@ -158,7 +159,9 @@ func (m Maker) rule(selector string, s *Settings) share.Rule {
 		s.fail("", selector, `want a GPU's UUID, PCI address, index, class, product name or "*" as label`)
 	}
 	if s.Has("slices") && r.Mode != share.Shared {
-		s.fail("slices", s.String("slices", ""), fmt.Sprintf("only mode shared has slices, and mode is %s; remove slices or write mode = \"shared\"", r.Mode))
+		s.fail("slices", s.String("slices", ""),
+			fmt.Sprintf("only mode shared has slices, and mode is %s; remove slices or write mode = \"shared\"",
+				r.Mode))
 	}
 	for _, k := range m.GPUKeys {
 		if s.Has(k.Name) {

@@ -97,7 +97,8 @@ func (l *loop) stats(ctx context.Context, interval time.Duration, out chan<- *de
 }
 
 // statsOf builds the statistics of every instance whose GPU could be read.
-func statsOf(vendor gpu.Vendor, plan share.Plan, usage map[gpu.ID]Usage, owners map[int]owner, now time.Time) []*device.DeviceGroupStats {
+func statsOf(vendor gpu.Vendor, plan share.Plan, usage map[gpu.ID]Usage, owners map[int]owner,
+	now time.Time) []*device.DeviceGroupStats {
 	groups := []*device.DeviceGroupStats{}
 	byName := map[string]*device.DeviceGroupStats{}
 	for _, o := range plan.Offers {
@@ -107,7 +108,8 @@ func statsOf(vendor gpu.Vendor, plan share.Plan, usage map[gpu.ID]Usage, owners 
 		}
 		g := byName[o.Group]
 		if g == nil {
-			g = &device.DeviceGroupStats{Vendor: string(vendor), Type: gpu.DeviceType, Name: o.Group, InstanceStats: map[string]*device.DeviceStats{}}
+			g = &device.DeviceGroupStats{Vendor: string(vendor), Type: gpu.DeviceType, Name: o.Group,
+				InstanceStats: map[string]*device.DeviceStats{}}
 			byName[o.Group] = g
 			groups = append(groups, g)
 		}
@@ -148,7 +150,9 @@ func tasksOn(o share.Offer, u Usage, owners map[int]owner) (map[string]*taskUse,
 	instances := o.Instances()
 	for _, p := range u.Processes {
 		own := owners[p.PID]
-		held := slices.DeleteFunc(slices.Clone(own.instances), func(id string) bool { return !slices.Contains(instances, id) })
+		held := slices.DeleteFunc(slices.Clone(own.instances), func(id string) bool {
+			return !slices.Contains(instances, id)
+		})
 		if len(held) == 0 {
 			stray += p.Memory
 			continue
@@ -183,7 +187,8 @@ func instanceStats(o share.Offer, id string, u Usage, t *taskUse, stray gpu.MiB,
 	summary := memoryStat(u.MemoryUsed, cmp.Or(o.Memory, u.MemoryTotal), "memory in use")
 	if o.Slices > 1 {
 		summary = memoryStat(0, share.MemoryOf(o.Memory, 1, o.Slices), "the slice's part of its task's memory in use")
-		values["gpu_unattributed_memory"] = floatStat(float64(stray), structs.UnitMiB, "memory of processes that belong to no task with slices")
+		values["gpu_unattributed_memory"] = floatStat(float64(stray), structs.UnitMiB,
+			"memory of processes that belong to no task with slices")
 	}
 	if t != nil {
 		if o.Slices > 1 {
@@ -197,7 +202,8 @@ func instanceStats(o share.Offer, id string, u Usage, t *taskUse, stray gpu.MiB,
 }
 
 func taskStats(values map[string]*structs.StatValue, t *taskUse) {
-	values["task_memory"] = floatStat(float64(t.memory), structs.UnitMiB, "memory in use by the task, all its slices together")
+	values["task_memory"] = floatStat(float64(t.memory), structs.UnitMiB,
+		"memory in use by the task, all its slices together")
 	values["task_processes"] = floatStat(float64(t.processes), "", "processes of the task on the GPU")
 	if t.busy >= 0 {
 		values["task_busy"] = floatStat(t.busy, "%", "the task's part of the GPU's time, all its slices together")

@@ -57,7 +57,8 @@ func (l *loop) follow(ctx context.Context) {
 			}
 		}
 	}
-	f := account.Follower{Nomad: client, NomadTokenFile: l.config.Packing.NomadTokenFile, Changed: changed, Problem: problem}
+	f := account.Follower{Nomad: client, NomadTokenFile: l.config.Packing.NomadTokenFile, Changed: changed,
+		Problem: problem}
 	f.Run(ctx)
 }
 

@@ -43,7 +43,8 @@ var amd = vendor{
 				return "", err
 			}
 		}
-		return fmt.Sprintf("the kernel: at most %s of %s (cgroup controller dmem)", g.Memory, strings.Join(regions, " ")), nil
+		return fmt.Sprintf("the kernel: at most %s of %s (cgroup controller dmem)", g.Memory,
+			strings.Join(regions, " ")), nil
 	},
 }
 
@@ -64,7 +65,9 @@ func (h host) amdNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
 	topology, _ := kernel.Nodes(h.root())
 	for i, id := range g.GPUs {
 		if i >= len(g.PCI) || g.PCI[i] == "" {
-			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+			return nil, fmt.Errorf(
+				"the grant names no PCI address for GPU %s: "+
+					"is the device plugin of the same release as the driver?", id)
 		}
 		minor, err := kernel.RenderMinor(h.root(), topology, id, g.PCI[i])
 		if err != nil {

@@ -54,7 +54,8 @@ func (a *announcer) keep(events []*drivers.TaskEvent) {
 
 // listen returns a channel of events, which never closes, and those that nobody has
 // heard yet. leave ends it.
-func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent, leave func(), err error) {
+func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent,
+	leave func(), err error) {
 	if heard, err = a.events.TaskEvents(ctx); err != nil {
 		return nil, nil, nil, err
 	}
@@ -125,6 +126,7 @@ func pass(ctx context.Context, out chan<- *drivers.TaskEvent, event *drivers.Tas
 
 func (d *Driver) emit(cfg *drivers.TaskConfig, message string, notes map[string]string) {
 	d.events.say(&drivers.TaskEvent{
-		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message, Annotations: notes,
+		TaskID: cfg.ID, TaskName: cfg.Name, AllocID: cfg.AllocID, Timestamp: time.Now(), Message: message,
+		Annotations: notes,
 	})
 }

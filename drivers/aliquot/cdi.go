@@ -77,7 +77,9 @@ func (h host) cdiAttachment(specs []cdiSpec, own []string) (attachment, error) {
 	for rest := own; len(rest) > 0; {
 		spec, device := closest(specs, own, rest)
 		if device == nil {
-			return a, fmt.Errorf("no CDI device of kind %s has %s and nothing of another GPU: run nvidia-ctk cdi generate again", cdiKind, rest[0])
+			return a,
+				fmt.Errorf("no CDI device of kind %s has %s and nothing of another GPU: "+
+					"run nvidia-ctk cdi generate again", cdiKind, rest[0])
 		}
 		for _, edits := range []cdiEdits{spec.Edits, device.Edits} {
 			if err := h.addEdits(&a, edits); err != nil {
@@ -157,7 +159,8 @@ func (h host) addEdits(a *attachment, e cdiEdits) error {
 		if !h.exists(m.HostPath) {
 			return fmt.Errorf("%s is missing on the host: run nvidia-ctk cdi generate again", h.path(m.HostPath))
 		}
-		a.addMount(&drivers.MountConfig{HostPath: h.path(m.HostPath), TaskPath: m.ContainerPath, Readonly: slices.Contains(m.Options, "ro")})
+		a.addMount(&drivers.MountConfig{HostPath: h.path(m.HostPath), TaskPath: m.ContainerPath,
+			Readonly: slices.Contains(m.Options, "ro")})
 	}
 	for _, kv := range e.Env {
 		if k, v, ok := strings.Cut(kv, "="); ok {

@@ -52,7 +52,8 @@ func excess(held []claim, more claim) string {
 		}
 		if sum > 1+rounding {
 			slices.Sort(by)
-			return fmt.Sprintf("%.0f%% of GPU %s were granted, and %s hold the rest of it: it was divided again, or given away, while they run; the task starts when there is room",
+			return fmt.Sprintf("%.0f%% of GPU %s were granted, and %s hold the rest of it: it was divided again, "+
+				"or given away, while they run; the task starts when there is room",
 				100*part, id, strings.Join(by, ", "))
 		}
 	}

@@ -54,7 +54,9 @@ func (c TaskConfig) compileWish(cfg *drivers.TaskConfig) (w compileWish, err err
 	}
 	for target := range c.targets() {
 		if within(compiledRoot, target) || within(target, compiledRoot) {
-			return w, fmt.Errorf("compile caches are at %s, and the task mounts something at %s: give that another target", compiledRoot, target)
+			return w,
+				fmt.Errorf("compile caches are at %s, and the task mounts something at %s: give that another target",
+					compiledRoot, target)
 		}
 	}
 	w.check, err = c.readyURL(cfg)
@@ -120,7 +122,9 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	notes := map[string]string{"compile_cache": state.Key}
 	switch {
 	case errors.As(err, &refused) && refused.Status == http.StatusNotFound:
-		d.emit(cfg, "compile cache: empty, this job has compiled nothing yet for this GPU, driver, image and these arguments", notes)
+		d.emit(cfg,
+			"compile cache: empty, this job has compiled nothing yet for this GPU, driver, image and these arguments",
+			notes)
 		return state
 	case err == nil:
 		state.Seed, err = snapshot.Look(ctx, dir, compiledLimits)
@@ -132,7 +136,8 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 		}
 		return state
 	}
-	d.emit(cfg, fmt.Sprintf("compile cache: %d files, %s, from an earlier start of this job, in %.1f s", state.Seed.Files, size(float64(state.Seed.Bytes)), time.Since(began).Seconds()), notes)
+	d.emit(cfg, fmt.Sprintf("compile cache: %d files, %s, from an earlier start of this job, in %.1f s",
+		state.Seed.Files, size(float64(state.Seed.Bytes)), time.Since(began).Seconds()), notes)
 	return state
 }
 
@@ -196,7 +201,8 @@ func moves(image string) bool {
 func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image string) compiled.Key {
 	task := s.task
 	k := compiled.Key{
-		Namespace: cfg.Namespace, Image: image, Machine: machine.Running.Processor(), Env: compiled.Relevant(s.config.Env),
+		Namespace: cfg.Namespace, Image: image, Machine: machine.Running.Processor(),
+		Env:  compiled.Relevant(s.config.Env),
 		Args: compiled.Arguments(slices.Concat(task.Entrypoint, []string{task.Command}, task.Args), cfg.Env),
 	}
 	for name := range cfg.DeviceEnv { // which slices they are makes no other code
@@ -299,7 +305,8 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 		return nil
 	}
 	if err == nil {
-		d.emit(t.config, fmt.Sprintf("compile cache: %d files, %s, are kept for the next start of this job", tree.Files, size(float64(tree.Bytes))), map[string]string{"compile_cache": state.Key})
+		d.emit(t.config, fmt.Sprintf("compile cache: %d files, %s, are kept for the next start of this job", tree.Files,
+			size(float64(tree.Bytes))), map[string]string{"compile_cache": state.Key})
 	}
 	return err
 }

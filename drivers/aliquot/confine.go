@@ -38,7 +38,8 @@ type AllowedModes struct {
 }
 
 // liftDevices says which options lift a refusal of a device.
-const liftDevices = `the operator can allow one node with allowed_devices, and all with allow_ungranted_gpus = true, in plugin "aliquot-driver"`
+const liftDevices = `the operator can allow one node with allowed_devices, and all with allow_ungranted_gpus = ` +
+	`true, in plugin "aliquot-driver"`
 
 // liftUngranted says which option lifts a refusal.
 const liftUngranted = `the operator can allow it with allow_ungranted_gpus = true in plugin "aliquot-driver"`
@@ -85,7 +86,9 @@ func (s settings) confineModes(_ *drivers.TaskConfig, task TaskConfig) error {
 		{"userns_mode", task.UsernsMode, "userns", s.limits.modes.UserNS},
 	} {
 		if !ownNamespace(m.value) && !matches(m.allowed, m.value) {
-			return fmt.Errorf(`%s = %q is not allowed on this node: the operator can add it to allowed_modes { %s = [...] } of plugin "aliquot-driver"`, m.option, m.value, m.key)
+			return fmt.Errorf(
+				`%s = %q is not allowed on this node: the operator can add it to allowed_modes { %s = [...] } of `+
+					`plugin "aliquot-driver"`, m.option, m.value, m.key)
 		}
 	}
 	return nil
@@ -109,11 +112,13 @@ func (s settings) confineRights(task TaskConfig) error {
 	}
 	for _, name := range task.CapAdd {
 		if slices.Contains(strongCaps, strings.TrimPrefix(strings.ToUpper(strings.TrimSpace(name)), "CAP_")) {
-			return fmt.Errorf("cap_add: %s lets the task open every GPU of the host, granted or not: %s", name, liftUngranted)
+			return fmt.Errorf("cap_add: %s lets the task open every GPU of the host, granted or not: %s", name,
+				liftUngranted)
 		}
 	}
 	if task.PidMode == "host" || strings.HasPrefix(task.PidMode, "container:") {
-		return fmt.Errorf("pid_mode = %q lets the task take open GPUs from the processes of others: %s", task.PidMode, liftUngranted)
+		return fmt.Errorf("pid_mode = %q lets the task take open GPUs from the processes of others: %s", task.PidMode,
+			liftUngranted)
 	}
 	return nil
 }
@@ -125,7 +130,8 @@ func (s settings) confineRuntime(cfg *drivers.TaskConfig, task TaskConfig, grant
 	if vendor == "" || grant != nil && grant.Vendor == vendor || ofOtherPlugin(cfg, grant) {
 		return nil
 	}
-	return fmt.Errorf("runtime = %q hands out %s GPUs, and the task was granted none: ask for one with a device block; %s", task.Runtime, vendor, liftUngranted)
+	return fmt.Errorf("runtime = %q hands out %s GPUs, and the task was granted none: "+
+		"ask for one with a device block; %s", task.Runtime, vendor, liftUngranted)
 }
 
 // ofOtherPlugin reports whether another vendor's device plugin, such as

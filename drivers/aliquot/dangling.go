@@ -60,7 +60,8 @@ func (d *Driver) stockDriver(set settings) (state, why string) {
 	case danglingUnsafe:
 		d.log.Error(d.danglingWhy+": "+agent.DanglingAdvice, "check", set.dangling)
 	case danglingUnknown:
-		d.log.Warn("cannot tell whether the agent's own docker driver removes this driver's containers", "error", d.danglingWhy, "advice", agent.DanglingAdvice)
+		d.log.Warn("cannot tell whether the agent's own docker driver removes this driver's containers",
+			"error", d.danglingWhy, "advice", agent.DanglingAdvice)
 	}
 	return d.dangling, d.danglingWhy
 }
@@ -77,13 +78,19 @@ func danglingOf(c agent.Config, set settings) (state, why string) {
 		return danglingSafe, ""
 	}
 	if set.removes {
-		return danglingUnsafe, "this driver's gc { dangling_containers } is on and would remove the containers of the agent's docker driver"
+		return danglingUnsafe,
+			"this driver's gc { dangling_containers } is on and would remove " +
+				"the containers of the agent's docker driver"
 	}
 	switch on, known := agent.Collects(c.Docker); {
 	case !known:
-		return danglingUnknown, "the docker plugin's gc { dangling_containers } in the agent's configuration has a form that is not understood"
+		return danglingUnknown,
+			"the docker plugin's gc { dangling_containers } in the agent's configuration " +
+				"has a form that is not understood"
 	case on:
-		return danglingUnsafe, "the agent's own docker driver removes containers that it did not start (gc { dangling_containers } is on), and so every task of this driver within minutes"
+		return danglingUnsafe,
+			"the agent's own docker driver removes containers that it did not start (gc { dangling_containers } is " +
+				"on), and so every task of this driver within minutes"
 	}
 	return danglingSafe, ""
 }

@@ -30,7 +30,8 @@ func realDirectories(cfg *drivers.TaskConfig) error {
 	}
 	defer root.Close()
 	dirs := cfg.TaskDir()
-	for _, dir := range []string{dirs.LogDir, dirs.LocalDir, dirs.SecretsDir} { // the shared directory is above the logs
+	// the shared directory is above the logs
+	for _, dir := range []string{dirs.LogDir, dirs.LocalDir, dirs.SecretsDir} {
 		rel, err := filepath.Rel(cfg.AllocDir, dir)
 		if err != nil {
 			return err
@@ -41,7 +42,8 @@ func realDirectories(cfg *drivers.TaskConfig) error {
 			if info, err := root.Lstat(part); err != nil {
 				return fmt.Errorf("the allocation's directory: %w", err)
 			} else if !info.IsDir() {
-				return fmt.Errorf("%s in the allocation's directory is not a directory any more: a task has put something else in its place, and the driver does not mount that", part)
+				return fmt.Errorf("%s in the allocation's directory is not a directory any more: "+
+					"a task has put something else in its place, and the driver does not mount that", part)
 			}
 		}
 	}

@@ -172,7 +172,8 @@ type brought struct {
 }
 
 // launch waits for the room that a grant needs and starts the container.
-func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b brought) (*drivers.TaskHandle, *drivers.DriverNetwork, error) {
+func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b brought) (*drivers.TaskHandle,
+	*drivers.DriverNetwork, error) {
 	if grant := start.check.grant(); grant != nil {
 		defer d.tasks.settle(cfg.ID)
 		if err := d.tasks.room(d.ctx, cfg, *grant); err != nil {

@@ -55,8 +55,9 @@ func (d *Driver) followEngine(since *time.Time) error {
 	defer engine.Close()
 	ctx, cancel := context.WithCancel(d.ctx)
 	defer cancel()
-	messages, errs := engine.Events(ctx, events.ListOptions{Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()), Filters: filters.NewArgs(
-		filters.Arg("type", "container"), filters.Arg("event", "kill"))})
+	messages, errs := engine.Events(ctx,
+		events.ListOptions{Since: fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()), Filters: filters.NewArgs(
+			filters.Arg("type", "container"), filters.Arg("event", "kill"))})
 	for {
 		select {
 		case m := <-messages:
@@ -76,8 +77,10 @@ func (d *Driver) killed(container, signal string) {
 		return
 	}
 	t.expect()
-	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad; where nobody did so by hand, it was a docker driver "+
-		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container, agent.DanglingAdvice)
+	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad; "+
+		"where nobody did so by hand, it was a docker driver "+
+		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container,
+		agent.DanglingAdvice)
 	d.log.Error(message, "task", t.config.Name, "alloc", t.config.AllocID)
 	d.emit(t.config, message, map[string]string{"killed_by": "another client of the container engine"})
 }

@@ -53,7 +53,9 @@ func (d *Driver) endFaulted(running []*task) {
 			victims, _ = d.faulted(d.ctx, v, *t.grant)
 			asked[server] = victims
 		}
-		if i := slices.IndexFunc(victims, func(pid int) bool { return inContainer(machine.Running, pid, t.container) }); i >= 0 {
+		if i := slices.IndexFunc(victims, func(pid int) bool {
+			return inContainer(machine.Running, pid, t.container)
+		}); i >= 0 {
 			go d.endVictim(t, v, victims[i])
 		}
 	}
@@ -71,7 +73,8 @@ func (d *Driver) faulted(ctx context.Context, v vendor, g gpu.Grant) ([]int, boo
 }
 
 func (d *Driver) endVictim(t *task, v vendor, pid int) {
-	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, by an error of this task or of another on that GPU; the task is ended so that Nomad starts it again", pid, v.serverName, t.grant.Group)
+	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, by an error of this task or of another on "+
+		"that GPU; the task is ended so that Nomad starts it again", pid, v.serverName, t.grant.Group)
 	t.fail(failure)
 	d.log.Error(failure.Error(), "task", t.config.Name, "alloc", t.config.AllocID)
 	d.emit(t.config, failure.Error(), map[string]string{"fault": "true", "gpu": t.grant.Group})
@@ -98,7 +101,9 @@ func (d *Driver) awaitServer(g gpu.Grant) error {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return structs.NewRecoverableError(fmt.Errorf("%s of %s is in FAULT and takes no clients until those that it has are gone", v.serverName, g.Group), true)
+			return structs.NewRecoverableError(
+				fmt.Errorf("%s of %s is in FAULT and takes no clients until those that it has are gone", v.serverName,
+					g.Group), true)
 		}
 	}
 }

@@ -25,7 +25,8 @@ const hostMemory = "is the host's memory"
 // register: drivers/scsi (sg, st, bsg), nvme, mtd, vfio, uio, char/ipmi, char/mem.
 var hostHardware = []hardware{
 	{"is a disk of the host, or its controller",
-		[]string{"/dev/sg[0-9]*", "/dev/bsg", "/dev/nvme*", "/dev/ng[0-9]*", "/dev/raw", "/dev/mtd*", "/dev/st[0-9]*", "/dev/nst[0-9]*", "/dev/megaraid*", "/dev/mpt[0-9]*ctl"},
+		[]string{"/dev/sg[0-9]*", "/dev/bsg", "/dev/nvme*", "/dev/ng[0-9]*", "/dev/raw", "/dev/mtd*", "/dev/st[0-9]*",
+			"/dev/nst[0-9]*", "/dev/megaraid*", "/dev/mpt[0-9]*ctl"},
 		[]string{"sg", "bsg", "nvme", "nvme-generic", "raw", "mtd", "st", "megaraid*", "aac", "hpsa*"}},
 	{"passes hardware of the host through, GPUs among it",
 		[]string{"/dev/vfio", "/dev/iommu", "/dev/uio[0-9]*"},

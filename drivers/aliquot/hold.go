@@ -35,7 +35,8 @@ func (d *Driver) holdMemory(cfg *drivers.TaskConfig, g gpu.Grant, container stri
 		d.log.Debug("the task's GPU memory is not held", "task", cfg.Name, "error", err)
 	case err != nil:
 		d.log.Error("the task's GPU memory is not held", "task", cfg.Name, "error", err)
-		d.emit(cfg, fmt.Sprintf("GPU memory is not held: %v", err), map[string]string{"memory_enforcement": string(g.MemoryEnforcement)})
+		d.emit(cfg, fmt.Sprintf("GPU memory is not held: %v", err),
+			map[string]string{"memory_enforcement": string(g.MemoryEnforcement)})
 	default:
 		d.emit(cfg, "GPU memory is held by "+by, map[string]string{"memory_enforcement": string(gpu.LevelHard)})
 	}

@@ -37,11 +37,13 @@ func limitNVIDIA(ctx context.Context, s settings, g gpu.Grant, group string) (by
 			return "", err
 		}
 	}
-	held, err := s.askPlugin(ctx, string(s.host), string(g.GPUs[0]), root.Path(folder), strconv.FormatUint(g.Memory.Bytes(), 10))
+	held, err := s.askPlugin(ctx, string(s.host), string(g.GPUs[0]), root.Path(folder),
+		strconv.FormatUint(g.Memory.Bytes(), 10))
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("NVIDIA's driver: at most %s of %s (memory limits by control group)", gpu.MiBOf(held), g.GPUs[0]), nil
+	return fmt.Sprintf("NVIDIA's driver: at most %s of %s (memory limits by control group)", gpu.MiBOf(held),
+		g.GPUs[0]), nil
 }
 
 // askPlugin runs the device plugin's program and returns the limit that it says holds. It
@@ -81,7 +83,8 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 	}
 	held, err := strconv.ParseUint(strings.TrimSpace(out.String()), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s %s says %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory, out.String())
+		return 0, fmt.Errorf("%s %s says %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory,
+			out.String())
 	}
 	return held, nil
 }

@@ -26,7 +26,8 @@ var intel = vendor{
 		a := attachment{how: AttachNodes, nodes: nodes, groups: s.host.gids(nodes, "video", "render")}
 		// Intel's user-mode driver finds GPUs by these links, which open nothing.
 		if s.host.exists(kernel.Links) {
-			a.addMount(&drivers.MountConfig{HostPath: s.host.path(kernel.Links), TaskPath: kernel.Links, Readonly: true})
+			a.addMount(&drivers.MountConfig{HostPath: s.host.path(kernel.Links), TaskPath: kernel.Links,
+				Readonly: true})
 		}
 		return a, nil
 	},

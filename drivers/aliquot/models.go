@@ -181,7 +181,9 @@ func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []ca
 		case whole(found), !until.IsZero() && left <= 0 && unread == "":
 			return found, status.HF, nil
 		case !until.IsZero() && left <= 0:
-			return nil, "", structs.NewRecoverableError(fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, and the next start finds what it brought", limit, unread), true)
+			return nil, "", structs.NewRecoverableError(
+				fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, "+
+					"and the next start finds what it brought", limit, unread), true)
 		case until.IsZero() || left > modelLook:
 			left = modelLook
 		}
@@ -222,7 +224,8 @@ func refusal(err error) error {
 		return structs.NewRecoverableError(err, true)
 	}
 	if strings.Contains(err.Error(), "does not answer") {
-		err = fmt.Errorf("%w: run jobs/cache.nomad.hcl on this node, or set cache_socket in plugin \"aliquot-driver\"", err)
+		err = fmt.Errorf("%w: run jobs/cache.nomad.hcl on this node, or set cache_socket in plugin \"aliquot-driver\"",
+			err)
 	}
 	return structs.NewRecoverableError(err, true)
 }
@@ -310,7 +313,8 @@ func (d *Driver) release(taskID string) {
 			}
 			select {
 			case <-ctx.Done():
-				d.log.Warn("the cache did not end the pins of a task that has ended; the driver tries again", "error", err)
+				d.log.Warn("the cache did not end the pins of a task that has ended; the driver tries again",
+					"error", err)
 				return
 			case <-time.After(modelLook):
 			}

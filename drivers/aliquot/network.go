@@ -32,5 +32,8 @@ func (s settings) checkNetwork(cfg *drivers.TaskConfig, task TaskConfig) error {
 	if !s.joins || task.NetworkMode != "" || n == nil || n.Path == "" || n.Labels[sandboxLabel] != "" {
 		return nil
 	}
-	return errors.New(`the group's network was not made by the docker driver: with join_networks = true in plugin "aliquot-driver" a group in bridge mode needs a task of the docker driver, such as Consul's sidecar; without it aliquot tasks go alone`)
+	return errors.New(
+		`the group's network was not made by the docker driver: with join_networks = true in plugin ` +
+			`"aliquot-driver" a group in bridge mode needs a task of the docker driver, such as Consul's sidecar; ` +
+			`without it aliquot tasks go alone`)
 }

@@ -157,16 +157,20 @@ const shm = "/dev/shm"
 // docs/decisions/0006-shared-memory-for-mps.md argues for the mount.
 func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	if g.Pipe == "" {
-		return fmt.Errorf("the grant of group %s is shared by MPS but names no pipe directory: is the device plugin of the same release as the driver?", g.Group)
+		return fmt.Errorf("the grant of group %s is shared by MPS but names no pipe directory: "+
+			"is the device plugin of the same release as the driver?", g.Group)
 	}
 	if rel, err := filepath.Rel(s.runDir, g.Pipe); err != nil || strings.HasPrefix(rel, "..") {
-		return fmt.Errorf("the MPS pipe directory %s is not below run_dir %s: set the same run_dir for the device plugin and the driver", g.Pipe, s.runDir)
+		return fmt.Errorf("the MPS pipe directory %s is not below run_dir %s: "+
+			"set the same run_dir for the device plugin and the driver", g.Pipe, s.runDir)
 	}
 	if !host("/").exists(g.Pipe + "/control") {
 		// The device plugin starts daemons and restarts them after a crash. A task that
 		// starts without one would run without limits, and on a GPU that is shared no
 		// longer beside the task that holds it.
-		return structs.NewRecoverableError(fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, or the GPU is shared no longer", g.Pipe, g.Group), true)
+		return structs.NewRecoverableError(
+			fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, "+
+				"or the GPU is shared no longer", g.Pipe, g.Group), true)
 	}
 	a.addMount(&drivers.MountConfig{HostPath: g.Pipe, TaskPath: g.Pipe})
 	own := filepath.Join(filepath.Dir(g.Pipe), "shm")
@@ -175,7 +179,8 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 		return nil
 	}
 	if task.targets()[shm] {
-		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the shared memory of its MPS daemon there; drop the mount", shm)
+		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the shared memory of its MPS daemon "+
+			"there; drop the mount", shm)
 	}
 	switch {
 	case ofGPU:

@@ -46,7 +46,8 @@ func (p *progress) say(models []cacheapi.Model) (message string, notes map[strin
 	if len(models) > 1 {
 		what = fmt.Sprintf("%d models", len(models))
 	}
-	notes = map[string]string{"model_bytes": strconv.FormatInt(got, 10), "model_bytes_total": strconv.FormatInt(total, 10), "model_peers": strconv.Itoa(peers)}
+	notes = map[string]string{"model_bytes": strconv.FormatInt(got, 10), "model_bytes_total": strconv.FormatInt(total,
+		10), "model_peers": strconv.Itoa(peers)}
 	rate := ""
 	if took := seconds - p.started; took > 0.1 && got > p.before {
 		rate = fmt.Sprintf(", %s/s", size(float64(got-p.before)/took))
@@ -57,7 +58,8 @@ func (p *progress) say(models []cacheapi.Model) (message string, notes map[strin
 	if step == 6 {
 		return fmt.Sprintf("model %s is on the node: %s%s", what, size(float64(total)), rate), notes
 	}
-	return fmt.Sprintf("model %s: %s of %s%s", what, strings.TrimSuffix(size(float64(got)), unitOf(float64(got), float64(total))), size(float64(total)), rate), notes
+	return fmt.Sprintf("model %s: %s of %s%s", what,
+		strings.TrimSuffix(size(float64(got)), unitOf(float64(got), float64(total))), size(float64(total)), rate), notes
 }
 
 var sizes = []struct {

@@ -27,11 +27,13 @@ func securityOption(opt string) (key, value string) {
 // confineCgroup refuses what lets a task leave its cgroup.
 func confineCgroup(task TaskConfig) error {
 	if m := task.CgroupnsMode; m != "" && m != "private" {
-		return fmt.Errorf("cgroupns = %q shows the task the cgroups of others, and with them the way to their GPUs: %s", m, liftUngranted)
+		return fmt.Errorf("cgroupns = %q shows the task the cgroups of others, and with them the way to their GPUs: %s",
+			m, liftUngranted)
 	}
 	for _, opt := range task.SecurityOpt {
 		if key, _ := securityOption(opt); !slices.Contains(securityKeys, key) {
-			return fmt.Errorf("security_opt %q: a job may use %s, with which a task keeps to its GPUs: %s", opt, strings.Join(securityKeys, ", "), liftUngranted)
+			return fmt.Errorf("security_opt %q: a job may use %s, with which a task keeps to its GPUs: %s", opt,
+				strings.Join(securityKeys, ", "), liftUngranted)
 		}
 	}
 	return nil
@@ -52,7 +54,8 @@ func confineProfiles(task TaskConfig) error {
 		case !info.Mode().IsRegular():
 			return fmt.Errorf("security_opt %q: the profile is no regular file", opt)
 		case info.Size() > maxProfile:
-			return fmt.Errorf("security_opt %q: the profile has %d bytes, and at most %d are read", opt, info.Size(), maxProfile)
+			return fmt.Errorf("security_opt %q: the profile has %d bytes, and at most %d are read", opt, info.Size(),
+				maxProfile)
 		}
 	}
 	return nil

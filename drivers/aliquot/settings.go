@@ -50,9 +50,11 @@ func (c DriverConfig) settings() (settings, error) {
 		cdiDirs: c.CDIDirs, dangling: c.DanglingCheck,
 		removes: c.GC.DanglingContainers.Enabled && !c.GC.DanglingContainers.DryRun,
 		engine:  engineAddress{c.Endpoint, c.TLS.Cert, c.TLS.Key, c.TLS.CA},
-		joins:   c.JoinNetworks, cacheSocket: c.CacheSocket, pullTimeout: c.ImagePullTimeout, authenticates: c.Auth.Config != "" || c.Auth.Helper != "",
+		joins:   c.JoinNetworks, cacheSocket: c.CacheSocket, pullTimeout: c.ImagePullTimeout,
+		authenticates: c.Auth.Config != "" || c.Auth.Helper != "",
 		limits: limits{
-			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs, modes: c.AllowedModes, devices: c.AllowedDevices,
+			privileged: c.AllowPrivileged, volumes: c.Volumes.Enabled, ungranted: c.AllowUngrantedGPUs,
+			modes: c.AllowedModes, devices: c.AllowedDevices,
 			sockets: engineSockets(c.Endpoint),
 		},
 	}
@@ -74,10 +76,14 @@ func (c DriverConfig) settings() (settings, error) {
 	}
 	for _, d := range c.AllowedDevices {
 		if !filepath.IsAbs(d) || !within("/dev", d) {
-			return s, fmt.Errorf("allowed_devices has %q: want the path of a device node, such as \"/dev/dri/by-path/pci-0000:00:02.0-render\"", d)
+			return s,
+				fmt.Errorf("allowed_devices has %q: want the path of a device node, "+
+					"such as \"/dev/dri/by-path/pci-0000:00:02.0-render\"", d)
 		}
 		if info, err := os.Stat(s.host.path(d)); err == nil && info.IsDir() {
-			return s, fmt.Errorf("allowed_devices has %q, which is a folder: name the device nodes in it that jobs may have", d)
+			return s,
+				fmt.Errorf("allowed_devices has %q, which is a folder: name the device nodes in it that jobs may have",
+					d)
 		}
 	}
 	if c.MPSControl == "" {

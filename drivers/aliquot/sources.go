@@ -41,7 +41,8 @@ func (c TaskConfig) sources(taskDir string) []source {
 		}
 		mode := strings.Split(strings.Join(f[2:], ":"), ",")
 		out = append(out, source{
-			option: fmt.Sprintf("volumes %q", v), path: absolute(f[0]), target: f[1], readonly: slices.Contains(mode, "ro"), bind: true,
+			option: fmt.Sprintf("volumes %q", v), path: absolute(f[0]), target: f[1],
+			readonly: slices.Contains(mode, "ro"), bind: true,
 		})
 	}
 	for _, m := range slices.Concat(c.Mounts, c.MountsList) {
@@ -49,11 +50,13 @@ func (c TaskConfig) sources(taskDir string) []source {
 		device := m.VolumeOptions.DriverConfig.Options["device"]
 		switch {
 		case m.Type == "bind":
-			out = append(out, source{option: option, path: absolute(m.Source), target: m.Target, readonly: m.ReadOnly, bind: true})
+			out = append(out, source{option: option, path: absolute(m.Source), target: m.Target, readonly: m.ReadOnly,
+				bind: true})
 		case device != "":
 			// The local volume driver mounts what its options name, seen from the engine's
 			// working directory, which is the root.
-			out = append(out, source{option: fmt.Sprintf("mount of %q at %q", device, m.Target), path: filepath.Join("/", device), target: m.Target, readonly: m.ReadOnly})
+			out = append(out, source{option: fmt.Sprintf("mount of %q at %q", device, m.Target),
+				path: filepath.Join("/", device), target: m.Target, readonly: m.ReadOnly})
 		}
 	}
 	return out
@@ -68,7 +71,8 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	asked := task.sources(cfg.TaskDir().Dir)
 	if !s.limits.volumes {
 		if task.LoadImage != "" {
-			asked = append(asked, source{option: fmt.Sprintf("load = %q", task.LoadImage), path: filepath.Join(cfg.TaskDir().LocalDir, task.LoadImage), readonly: true})
+			asked = append(asked, source{option: fmt.Sprintf("load = %q", task.LoadImage),
+				path: filepath.Join(cfg.TaskDir().LocalDir, task.LoadImage), readonly: true})
 		}
 		for _, a := range asked {
 			if err := insideAlloc(cfg.AllocDir, a); err != nil {
@@ -78,10 +82,12 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	}
 	for _, a := range asked {
 		if why := ownsDirectories(cfg.AllocDir, a); why != "" {
-			return fmt.Errorf("%s %s, in which a task could replace the directories that are mounted for it: mount what is below, or mount it with \"ro\"", a.option, why)
+			return fmt.Errorf("%s %s, in which a task could replace the directories that are mounted for it: "+
+				"mount what is below, or mount it with \"ro\"", a.option, why)
 		}
 		if !a.readonly && same(a.path, cfg.TaskDir().LogDir) {
-			return fmt.Errorf("%s makes the allocation's logs writable, from which Nomad reads as root: mount it with \"ro\"", a.option)
+			return fmt.Errorf("%s makes the allocation's logs writable, from which Nomad reads as root: "+
+				"mount it with \"ro\"", a.option)
 		}
 		if s.limits.ungranted {
 			continue
@@ -92,7 +98,8 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	}
 	for target := range task.targets() {
 		if !s.limits.ungranted && asksForGPU(target) {
-			return fmt.Errorf("a mount at %s asks the container runtime for a GPU: ask for one with a device block; %s", target, liftUngranted)
+			return fmt.Errorf("a mount at %s asks the container runtime for a GPU: ask for one with a device block; %s",
+				target, liftUngranted)
 		}
 	}
 	return nil
@@ -108,7 +115,8 @@ func insideAlloc(allocDir string, a source) error {
 		if a.bind || err != nil {
 			return nil
 		}
-		return fmt.Errorf("%s is outside of the allocation's directory, and volumes are not enabled on this node", a.option)
+		return fmt.Errorf("%s is outside of the allocation's directory, and volumes are not enabled on this node",
+			a.option)
 	}
 	root, err := os.OpenRoot(allocDir)
 	if err != nil {
@@ -116,7 +124,8 @@ func insideAlloc(allocDir string, a source) error {
 	}
 	defer root.Close()
 	if _, err := root.Stat(rel); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s leaves the allocation's directory by a symbolic link, and volumes are not enabled on this node", a.option)
+		return fmt.Errorf("%s leaves the allocation's directory by a symbolic link, "+
+			"and volumes are not enabled on this node", a.option)
 	}
 	return nil
 }
@@ -155,7 +164,8 @@ func confineVolumes(task TaskConfig) error {
 	for _, m := range slices.Concat(task.Mounts, task.MountsList) {
 		c := m.VolumeOptions.DriverConfig
 		if t := c.Options["type"]; (c.Name == "" || c.Name == "local") && t != "" && !slices.Contains(localTypes, t) {
-			return fmt.Errorf("mount of a volume at %q: type = %q of the local volume driver mounts a file system of the host's: use %s; %s",
+			return fmt.Errorf("mount of a volume at %q: type = %q of the local volume driver mounts a file system "+
+				"of the host's: use %s; %s",
 				m.Target, t, strings.Join(localTypes, ", "), liftUngranted)
 		}
 	}
@@ -183,7 +193,8 @@ func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig 
 	if _, err := os.Stat(logs); err != nil {
 		return nil
 	}
-	out := []*drivers.MountConfig{{HostPath: logs, TaskPath: path.Join(allocdir.SharedAllocContainerPath, allocdir.LogDirName), Readonly: true}}
+	out := []*drivers.MountConfig{{HostPath: logs, TaskPath: path.Join(allocdir.SharedAllocContainerPath,
+		allocdir.LogDirName), Readonly: true}}
 	for _, a := range task.sources(cfg.TaskDir().Dir) {
 		rel, err := filepath.Rel(resolved(a.path), resolved(logs))
 		if err == nil && !a.readonly && rel != "." && !strings.HasPrefix(rel, "..") {
@@ -200,7 +211,8 @@ func (c TaskConfig) withoutShm(taskDir string) TaskConfig {
 		return len(a) == 1 && a[0].bind && a[0].path == shm && filepath.Clean(a[0].target) == shm
 	}
 	ofVolume := func(v string) bool {
-		return isShm(TaskConfig{TaskConfig: docker.TaskConfig{Volumes: []string{v}, VolumeDriver: c.VolumeDriver}}.sources(taskDir))
+		return isShm(TaskConfig{TaskConfig: docker.TaskConfig{Volumes: []string{v},
+			VolumeDriver: c.VolumeDriver}}.sources(taskDir))
 	}
 	ofMount := func(m docker.DockerMount) bool {
 		return isShm(TaskConfig{TaskConfig: docker.TaskConfig{Mounts: []docker.DockerMount{m}}}.sources(taskDir))

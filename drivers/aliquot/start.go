@@ -63,7 +63,9 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	a := s.withoutGPU(cfg)
 	switch {
 	case grant == nil && task.RequireAttachment:
-		return start{}, fmt.Errorf("config of task %q: require_attachment = true, but the task was granted no GPU of this driver's device plugins: ask for one with a device block, or leave it out", cfg.Name)
+		return start{},
+			fmt.Errorf("config of task %q: require_attachment = true, but the task was granted no GPU of this "+
+				"driver's device plugins: ask for one with a device block, or leave it out", cfg.Name)
 	case grant != nil && grant.Sharing == gpu.SharingMPS:
 		task = task.withoutShm(cfg.TaskDir().Dir)
 	}
@@ -144,7 +146,9 @@ func addMounts(cfg *drivers.TaskConfig, task TaskConfig, mounts []*drivers.Mount
 		if m.Readonly && ofJob[filepath.Clean(m.TaskPath)] {
 			continue
 		}
-		cfg.Mounts = slices.DeleteFunc(cfg.Mounts, func(o *drivers.MountConfig) bool { return o.TaskPath == m.TaskPath })
+		cfg.Mounts = slices.DeleteFunc(cfg.Mounts, func(o *drivers.MountConfig) bool {
+			return o.TaskPath == m.TaskPath
+		})
 		cfg.Mounts = append(cfg.Mounts, m)
 	}
 }
@@ -169,7 +173,8 @@ func (c TaskConfig) targets() map[string]bool {
 }
 
 // describe is the start event: which image, on which part of which GPU, held how.
-func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[string]string) (string, map[string]string) {
+func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[string]string) (string,
+	map[string]string) {
 	notes := map[string]string{"image": choice.Image}
 	image := "image " + choice.Image
 	if choice.Variant != "" {
@@ -205,5 +210,6 @@ func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[str
 		memory += fmt.Sprintf(" (one process can use %s)", one)
 	}
 	return fmt.Sprintf("%s on %s %s: %s, %s, enforcement %s (%s), attached by %s",
-		image, grant.Group, strings.Join(ids, " "), part, memory, grant.Enforcement, grant.Enforcement.Level(), a.how), notes
+		image, grant.Group, strings.Join(ids, " "), part, memory, grant.Enforcement, grant.Enforcement.Level(),
+		a.how), notes
 }

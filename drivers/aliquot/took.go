@@ -81,7 +81,9 @@ func (c TaskConfig) readyURL(cfg *drivers.TaskConfig) (string, error) {
 	label, path, ok := strings.Cut(c.ReadyCheck, "/")
 	address := portOf(cfg, label)
 	if !ok || address == "" {
-		return "", fmt.Errorf("ready_check is %q: want a port's label and a path, such as \"http/health\" for a port \"http\" of the group's network", c.ReadyCheck)
+		return "",
+			fmt.Errorf("ready_check is %q: want a port's label and a path, such as \"http/health\" for a port "+
+				"\"http\" of the group's network", c.ReadyCheck)
 	}
 	return "http://" + address + "/" + path, nil
 }

@@ -16,7 +16,8 @@ func mpsUnseen(ctx context.Context, at look, g gpu.Grant) string {
 		return ""
 	}
 	if clients, err := at.mps.Clients(ctx, at.set.mpsControl, g.Pipe); err == nil {
-		if why := otherUser(usersOf(machine.Running, clients), usersOf(machine.Running, inside(machine.Running, at.container))); why != "" {
+		if why := otherUser(usersOf(machine.Running, clients),
+			usersOf(machine.Running, inside(machine.Running, at.container))); why != "" {
 			return why
 		}
 	}
@@ -26,8 +27,12 @@ func mpsUnseen(ctx context.Context, at look, g gpu.Grant) string {
 // otherUser compares the users of a daemon's clients with those of a task. A daemon
 // serves one user at a time and makes all others wait (docs.nvidia.com/deploy/mps).
 func otherUser(served, own []uint32) string {
-	if len(served) == 0 || len(own) == 0 || slices.ContainsFunc(own, func(u uint32) bool { return slices.Contains(served, u) }) {
+	if len(served) == 0 || len(own) == 0 || slices.ContainsFunc(own, func(u uint32) bool {
+		return slices.Contains(served, u)
+	}) {
 		return ""
 	}
-	return fmt.Sprintf("; the task runs as user %d, and the daemon serves user %d and makes others wait: give all tasks of this GPU one user, or set mps_multi_user = true in the device plugin's configuration", own[0], served[0])
+	return fmt.Sprintf("; the task runs as user %d, and the daemon serves user %d and makes others wait: "+
+		"give all tasks of this GPU one user, or set mps_multi_user = true in the device plugin's configuration",
+		own[0], served[0])
 }

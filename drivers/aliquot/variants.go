@@ -132,10 +132,13 @@ func readConstraints(raw any) ([]variant.Constraint, error) {
 			case strings.HasPrefix(key, "is_") && slices.Contains(variant.Operators, key):
 				// As in Nomad, is_set = "x" names the attribute itself.
 				c.Attribute, c.Operator = value, key
-			case slices.Contains([]string{"version", "semver", "regexp", "set_contains", "set_contains_all", "set_contains_any"}, key):
+			case slices.Contains([]string{"version", "semver", "regexp", "set_contains", "set_contains_all",
+				"set_contains_any"}, key):
 				c.Operator, c.Value = key, value
 			default:
-				return nil, fmt.Errorf("has unknown key %q: use attribute, operator and value, or version, semver, regexp, set_contains…", key)
+				return nil,
+					fmt.Errorf("has unknown key %q: use attribute, operator and value, or version, semver, regexp, "+
+						"set_contains…", key)
 			}
 		}
 		out = append(out, c)

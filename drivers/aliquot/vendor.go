@@ -60,7 +60,8 @@ func vendorOf(g gpu.Grant) (vendor, error) {
 		}
 		names = append(names, string(v.of))
 	}
-	return vendor{}, fmt.Errorf("the grant is for vendor %q: this driver attaches %s", g.Vendor, strings.Join(names, ", "))
+	return vendor{}, fmt.Errorf("the grant is for vendor %q: this driver attaches %s", g.Vendor,
+		strings.Join(names, ", "))
 }
 
 func nothing(gpu.Grant) string { return "" }

@@ -33,7 +33,8 @@ type wishes struct {
 
 // wishes reads and checks what a task says about models.
 func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
-	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host", namespace: cfg.Namespace}
+	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host",
+		namespace: cfg.Namespace}
 	if len(c.Models) == 0 {
 		return w, nil
 	}
@@ -56,7 +57,9 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 	}
 	for target := range c.targets() {
 		if within(modelsRoot, target) || within(target, modelsRoot) {
-			return w, fmt.Errorf("models are mounted below %s, and the task mounts something at %s: give that another target", modelsRoot, target)
+			return w,
+				fmt.Errorf("models are mounted below %s, and the task mounts something at %s: give that another target",
+					modelsRoot, target)
 		}
 	}
 	// A zero is a wait, too: models that are not here are read through the face at once.
@@ -101,7 +104,8 @@ func placeOf(r blob.Ref) string {
 
 // ask is the question for one model to the node's cache.
 func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
-	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner, Namespace: w.namespace, Wait: wait.Seconds()}
+	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner,
+		Namespace: w.namespace, Wait: wait.Seconds()}
 	if ref.Scheme == "hf" {
 		f.Token = w.token
 	}

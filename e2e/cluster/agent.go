@@ -179,7 +179,8 @@ func (c *Cluster) writeConfigs() error {
 		"Dir": c.Dir, "Role": "nomad-server", "HTTP": ports[0], "RPC": ports[1], "Serf": ports[2],
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
-		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(), "Pause": c.pauseImage(),
+		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
+		"Pause":   c.pauseImage(),
 		"Volumes": c.options.Volumes, "Driver": c.driverOf("node"), "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD, "Intel": c.options.Intel,
 	}

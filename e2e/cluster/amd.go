@@ -66,7 +66,8 @@ func (c *Cluster) buildAMD(ctx context.Context) (err error) {
 // AMD GPUs or partitions that it was granted, as the kernel does once a process
 // opens them, with that much memory on each and waves on that many compute units.
 // It is over when the returned function is called.
-func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes uint64, units int) (closeGPU func() error, err error) {
+func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes uint64, units int) (closeGPU func() error,
+	err error) {
 	task, granted, err := grantedTo(alloc)
 	if err != nil {
 		return nil, err
@@ -85,7 +86,8 @@ func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes ui
 				card, part, _ := strings.Cut(string(id), "-p")
 				partition, _ := strconv.Atoi(part)
 				if card == gpus[i].PCI {
-					gpus[i].Processes = append(slices.Clone(gpus[i].Processes), rack.AMDProcess{PID: pid, Partition: partition, Bytes: bytes, Units: units})
+					gpus[i].Processes = append(slices.Clone(gpus[i].Processes),
+						rack.AMDProcess{PID: pid, Partition: partition, Bytes: bytes, Units: units})
 				}
 			}
 		}
@@ -93,7 +95,9 @@ func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes ui
 	return func() error {
 		return c.AMD.Edit(func(gpus []rack.AMDGPU) {
 			for i := range gpus {
-				gpus[i].Processes = slices.DeleteFunc(slices.Clone(gpus[i].Processes), func(p rack.AMDProcess) bool { return p.PID == pid })
+				gpus[i].Processes = slices.DeleteFunc(slices.Clone(gpus[i].Processes), func(p rack.AMDProcess) bool {
+					return p.PID == pid
+				})
 			}
 		})
 	}, err

@@ -76,7 +76,8 @@ func (c *Cluster) buildImages(ctx context.Context) error {
 	c.Image = filepath.Base(c.Dir) + "/modelserver"
 	program := filepath.Join(c.bin, "e2e", "modelserver")
 	for _, variant := range variants {
-		if err := importImage(ctx, c.Dir, program, c.Image+":"+variant, "ENV MODELSERVER_VARIANT="+variant); err != nil {
+		if err := importImage(ctx, c.Dir, program, c.Image+":"+variant,
+			"ENV MODELSERVER_VARIANT="+variant); err != nil {
 			return err
 		}
 	}

@@ -48,14 +48,17 @@ func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 	// The mark is that of the cluster, so that all ends with it.
 	env := slices.DeleteFunc(more.environment(), func(v string) bool { return v == mark+"="+more.Dir })
 	env = append(env, mark+"="+c.Dir, "NOMAD_ADDR="+more.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
-	p, err := spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", filepath.Join(more.Dir, "nomad-client.hcl"))
+	p, err := spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", filepath.Join(more.Dir,
+		"nomad-client.hcl"))
 	if err != nil {
 		return err
 	}
 	c.more = append(c.more, p)
 	ctx, cancel := p.context(ctx)
 	defer cancel()
-	return AwaitWithin(ctx, 90*time.Second, "nomad client "+name, func() string { return c.offers(name, len(file.GPUs)) })
+	return AwaitWithin(ctx, 90*time.Second, "nomad client "+name, func() string {
+		return c.offers(name, len(file.GPUs))
+	})
 }
 
 // clientConfig writes the configuration of one more client: that of the first, with
@@ -74,7 +77,8 @@ func (c *Cluster) clientConfig(more *Cluster, name string) error {
 	for low == c.values["LowPort"] {
 		low, high = dynamicPorts()
 	}
-	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1], "127.0.0.1:1"
+	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1],
+		"127.0.0.1:1"
 	values["Driver"] = c.driverOf(name)
 	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high
 	return render(clientConfig, more.path("nomad-client.hcl"), values)

@@ -149,7 +149,8 @@ func (c *Cluster) start(ctx context.Context) error {
 			return err
 		}
 	}
-	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.buildIntel, c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
+	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.buildIntel,
+		c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

@@ -44,7 +44,8 @@ func (c *Cluster) startConsul(ctx context.Context) error {
 	address := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	c.ConsulAddress, c.ConsulDNS = "http://"+address, fmt.Sprintf("127.0.0.1:%d", ports[4])
 	c.Say("starting consul")
-	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path, "agent", "-dev", "-config-file", c.path("consul.json"))
+	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path,
+		"agent", "-dev", "-config-file", c.path("consul.json"))
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,8 @@ func importImage(ctx context.Context, dir, program, image string, changes ...str
 	if err := pack(&archive, program); err != nil {
 		return err
 	}
-	args := []string{"import", "--change", "LABEL " + label(dir), "--change", fmt.Sprintf(`ENTRYPOINT ["/%s"]`, filepath.Base(program))}
+	args := []string{"import", "--change", "LABEL " + label(dir), "--change", fmt.Sprintf(`ENTRYPOINT ["/%s"]`,
+		filepath.Base(program))}
 	for _, change := range changes {
 		args = append(args, "--change", change)
 	}
@@ -92,7 +93,8 @@ func pack(w io.Writer, program string) error {
 // goes with the cluster, and returns its name.
 func (c *Cluster) ImportArchive(ctx context.Context, archive io.Reader, name, entrypoint string) (string, error) {
 	image := filepath.Base(c.Dir) + "/" + name + ":local"
-	_, err := docker(ctx, archive, "import", "--change", "LABEL "+label(c.Dir), "--change", fmt.Sprintf(`ENTRYPOINT [%q]`, entrypoint), "-", image)
+	_, err := docker(ctx, archive, "import", "--change", "LABEL "+label(c.Dir),
+		"--change", fmt.Sprintf(`ENTRYPOINT [%q]`, entrypoint), "-", image)
 	return image, err
 }
 

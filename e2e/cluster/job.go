@@ -55,7 +55,8 @@ func (c *Cluster) RunText(text string, vars Vars) (*nomad.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	job, err := c.Nomad.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables, Canonicalize: true})
+	job, err := c.Nomad.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables,
+		Canonicalize: true})
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +96,8 @@ func (c *Cluster) awaitEnd(ctx context.Context, job string) error {
 }
 
 func ended(status string) bool {
-	return status == nomad.AllocClientStatusComplete || status == nomad.AllocClientStatusFailed || status == nomad.AllocClientStatusLost
+	return status == nomad.AllocClientStatusComplete || status == nomad.AllocClientStatusFailed ||
+		status == nomad.AllocClientStatusLost
 }
 
 // stopJobs stops every job, all at once, as far as that goes.
@@ -125,9 +127,11 @@ func (c *Cluster) AwaitRunning(ctx context.Context, job string, count int) ([]*n
 		running = nil
 		for _, stub := range stubs {
 			switch {
-			case stub.ClientStatus == nomad.AllocClientStatusFailed && stub.DesiredStatus == nomad.AllocDesiredStatusRun && stub.NextAllocation == "":
+			case stub.ClientStatus == nomad.AllocClientStatusFailed &&
+				stub.DesiredStatus == nomad.AllocDesiredStatusRun && stub.NextAllocation == "":
 				failed = fmt.Errorf("allocation %s (%s) failed: %s", stub.ID[:8], stub.Name, Events(stub.TaskStates))
-			case stub.ClientStatus == nomad.AllocClientStatusRunning && stub.DesiredStatus == nomad.AllocDesiredStatusRun:
+			case stub.ClientStatus == nomad.AllocClientStatusRunning &&
+				stub.DesiredStatus == nomad.AllocDesiredStatusRun:
 				alloc, _, err := c.Nomad.Allocations().Info(stub.ID, nil)
 				if err != nil {
 					return err.Error()
@@ -258,27 +262,28 @@ func (c *Cluster) Info(ctx context.Context, alloc *nomad.Allocation) (hardware.I
 // returns them.
 func (c *Cluster) AwaitComplete(ctx context.Context, job string, count int) ([]*nomad.Allocation, error) {
 	var done []*nomad.Allocation
-	err := AwaitWithin(ctx, 90*time.Second, fmt.Sprintf("%d completed allocations of job %s", count, job), func() string {
-		stubs, _, err := c.Nomad.Jobs().Allocations(job, true, nil)
-		if err != nil {
-			return err.Error()
-		}
-		done = nil
-		for _, stub := range stubs {
-			if stub.ClientStatus != nomad.AllocClientStatusComplete {
-				continue
-			}
-			alloc, _, err := c.Nomad.Allocations().Info(stub.ID, nil)
+	err := AwaitWithin(ctx, 90*time.Second, fmt.Sprintf("%d completed allocations of job %s", count, job),
+		func() string {
+			stubs, _, err := c.Nomad.Jobs().Allocations(job, true, nil)
 			if err != nil {
 				return err.Error()
 			}
-			done = append(done, alloc)
-		}
-		if len(done) < count {
-			return fmt.Sprintf("there are %d; %s", len(done), c.pending(job, stubs))
-		}
-		return ""
-	})
+			done = nil
+			for _, stub := range stubs {
+				if stub.ClientStatus != nomad.AllocClientStatusComplete {
+					continue
+				}
+				alloc, _, err := c.Nomad.Allocations().Info(stub.ID, nil)
+				if err != nil {
+					return err.Error()
+				}
+				done = append(done, alloc)
+			}
+			if len(done) < count {
+				return fmt.Sprintf("there are %d; %s", len(done), c.pending(job, stubs))
+			}
+			return ""
+		})
 	return done, err
 }
 

@@ -91,20 +91,21 @@ func healthy(group *nomad.NodeDeviceResource) int {
 // AwaitHealth waits until a group has that many healthy instances. A change takes
 // Nomad up to ten seconds to bring to its servers.
 func (c *Cluster) AwaitHealth(ctx context.Context, group string, want int) error {
-	return AwaitWithin(ctx, 45*time.Second, fmt.Sprintf("%d healthy instances of group %s", want, group), func() string {
-		groups, err := c.Groups()
-		if err != nil {
-			return err.Error()
-		}
-		found := groups[group]
-		if found == nil {
-			return "the node has no such group"
-		}
-		if have := healthy(found); have != want {
-			return fmt.Sprintf("there are %d of %d", have, len(found.Instances))
-		}
-		return ""
-	})
+	return AwaitWithin(ctx, 45*time.Second, fmt.Sprintf("%d healthy instances of group %s", want, group),
+		func() string {
+			groups, err := c.Groups()
+			if err != nil {
+				return err.Error()
+			}
+			found := groups[group]
+			if found == nil {
+				return "the node has no such group"
+			}
+			if have := healthy(found); have != want {
+				return fmt.Sprintf("there are %d of %d", have, len(found.Instances))
+			}
+			return ""
+		})
 }
 
 // MPSOf returns the UUID of the GPU whose MPS a process is part of, by its pipe

@@ -39,7 +39,8 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 		return err
 	}
 	env := append(c.environment(), "OTEL_TRACES_EXPORTER=none")
-	if c.registry, err = spawn("registry", c.path("logs", "registry.log"), env, program, "serve", c.path("registry.yml")); err != nil {
+	if c.registry, err = spawn("registry", c.path("logs", "registry.log"), env, program,
+		"serve", c.path("registry.yml")); err != nil {
 		return err
 	}
 	ctx, cancel := c.registry.context(ctx)

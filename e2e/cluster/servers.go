@@ -31,7 +31,8 @@ func (c *Cluster) CrashConsul(ctx context.Context) error {
 		return err
 	}
 	c.consul.kill()
-	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path, "agent", "-dev", "-config-file", c.path("consul.json"))
+	c.consul, err = spawn("consul", c.path("logs", "consul.log"), c.environment(), path,
+		"agent", "-dev", "-config-file", c.path("consul.json"))
 	if err != nil {
 		return err
 	}

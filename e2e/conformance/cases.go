@@ -40,7 +40,8 @@ func testGroups(t *testing.T, b *bench) {
 		} else {
 			checkSlices(t, g)
 		}
-		keys := []string{"model", "class", "slices", "sharing", "enforcement", "enforcement_level", "memory_enforcement", "memory", "memory_per_slice", "units", "weight", "numa_node", "target"}
+		keys := []string{"model", "class", "slices", "sharing", "enforcement", "enforcement_level",
+			"memory_enforcement", "memory", "memory_per_slice", "units", "weight", "numa_node", "target"}
 		if !b.rig.Unshared { // what belongs to one GPU is no attribute of several
 			keys = append(keys, "index", "unique.uuid", "pci")
 		}
@@ -132,7 +133,8 @@ func testReserve(t *testing.T, b *bench) {
 		grant := b.reserve(r, list)
 		asked := slices.Clone(grant.Instances)
 		slices.Sort(asked)
-		if grant.Vendor != b.rig.Vendor || grant.Group != g.Name || grant.Slices != len(list) || grant.Total != total || !slices.Equal(asked, list) || len(grant.GPUs) != gpus {
+		if grant.Vendor != b.rig.Vendor || grant.Group != g.Name || grant.Slices != len(list) || grant.Total != total ||
+			!slices.Equal(asked, list) || len(grant.GPUs) != gpus {
 			t.Errorf("granted %+v for %v", grant, list)
 		}
 		memory, _ := g.Attributes["memory"].GetInt()
@@ -163,7 +165,8 @@ func testDisjoint(t *testing.T, b *bench) {
 		sum.Weight += grant.Weight
 	}
 	if int64(sum.Memory) > memory || int64(sum.Units) > units {
-		t.Errorf("all slices of %s sum to %s and %d units of %d MiB and %d", g.Name, sum.Memory, sum.Units, memory, units)
+		t.Errorf("all slices of %s sum to %s and %d units of %d MiB and %d", g.Name, sum.Memory, sum.Units,
+			memory, units)
 	}
 }
 
@@ -204,15 +207,16 @@ func testLost(t *testing.T, b *bench) {
 	if err := b.rig.Lose(slice.GPU); err != nil {
 		t.Fatal(err)
 	}
-	b.await(r, "all slices of the lost GPU unhealthy with a reason, all others healthy", func(now []*device.DeviceGroup) bool {
-		if !slices.Equal(ids(all(now)), ids(all(groups))) {
-			return false
-		}
-		return !slices.ContainsFunc(all(now), func(d *device.Device) bool {
-			mine := d.ID == string(slice.GPU) || strings.HasPrefix(d.ID, string(slice.GPU)+"::")
-			return mine == d.Healthy || mine && d.HealthDesc == ""
+	b.await(r, "all slices of the lost GPU unhealthy with a reason, all others healthy",
+		func(now []*device.DeviceGroup) bool {
+			if !slices.Equal(ids(all(now)), ids(all(groups))) {
+				return false
+			}
+			return !slices.ContainsFunc(all(now), func(d *device.Device) bool {
+				mine := d.ID == string(slice.GPU) || strings.HasPrefix(d.ID, string(slice.GPU)+"::")
+				return mine == d.Healthy || mine && d.HealthDesc == ""
+			})
 		})
-	})
 	if err := b.rig.Restore(slice.GPU); err != nil {
 		t.Fatal(err)
 	}
@@ -229,7 +233,8 @@ func testSilence(t *testing.T, b *bench) {
 	sent := 0
 	_, _ = r.Groups(ctx, func([]*device.DeviceGroup) bool { sent++; return false })
 	if sent != 1 {
-		t.Errorf("%d fingerprints in ten periods without a change, want the first alone: each is a write to Nomad's state", sent)
+		t.Errorf("%d fingerprints in ten periods without a change, want the first alone: "+
+			"each is a write to Nomad's state", sent)
 	}
 }
 
@@ -298,7 +303,8 @@ func testMetrics(t *testing.T, b *bench) {
 	}()
 	want := []string{"aliquot_gpu_memory_bytes{", "aliquot_gpu_memory_used_bytes{"}
 	for _, g := range groups {
-		want = append(want, fmt.Sprintf("aliquot_device_instances{group=%q,state=\"healthy\",vendor=%q} %d", g.Name, g.Vendor, len(g.Devices)))
+		want = append(want, fmt.Sprintf("aliquot_device_instances{group=%q,state=\"healthy\",vendor=%q} %d", g.Name,
+			g.Vendor, len(g.Devices)))
 	}
 	text, lacking := "", want
 	for len(lacking) > 0 {
@@ -330,7 +336,8 @@ func testWhole(t *testing.T, b *bench) {
 	r := b.start(map[string]any{"gpu": []map[string]any{{"*": []map[string]any{{"mode": "whole"}}}}})
 	for _, g := range b.ready(r) {
 		grant := b.reserve(r, ids(g.Devices))
-		if len(grant.GPUs) != len(g.Devices) || grant.Total != 1 || grant.Sharing != whole(b, g) || len(grant.PCI) != len(grant.GPUs) {
+		if len(grant.GPUs) != len(g.Devices) || grant.Total != 1 || grant.Sharing != whole(b, g) ||
+			len(grant.PCI) != len(grant.GPUs) {
 			t.Errorf("all of group %s granted %+v", g.Name, grant)
 		}
 	}

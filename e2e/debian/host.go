@@ -161,7 +161,8 @@ func (h *Host) furnish() error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil && !errors.Is(err, os.ErrExist) {
+		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil &&
+			!errors.Is(err, os.ErrExist) {
 			return err
 		}
 		if err := os.Chmod(path, 0o666); err != nil {
@@ -227,7 +228,8 @@ func (h *Host) GPU(address string, device uint16) error {
 
 // Boot does what the kernel does with the driver at a boot: it loads what is on disk.
 func (h *Host) Boot(ctx context.Context) error {
-	if err := errors.Join(os.RemoveAll(h.Root.Path("sys/module")), os.RemoveAll(h.Root.Path("run")), os.MkdirAll(h.Root.Path("run"), 0o755), h.newBoot()); err != nil {
+	if err := errors.Join(os.RemoveAll(h.Root.Path("sys/module")), os.RemoveAll(h.Root.Path("run")),
+		os.MkdirAll(h.Root.Path("run"), 0o755), h.newBoot()); err != nil {
 		return err
 	}
 	// Without a driver on disk there is none afterwards.
@@ -268,7 +270,9 @@ nvidia) ;;
 *) mkdir -p "/sys/module/$1"; echo 0 >"/sys/module/$1/refcnt"; exit 0 ;;
 esac
 version=$(modinfo -k ` + Kernel + ` -F version nvidia-current) || exit 1
-[ ! -e /etc/module-fails-$version ] || { echo "modprobe: ERROR: could not insert 'nvidia': No such device" >&2; exit 1; }
+[ ! -e /etc/module-fails-$version ] || {
+  echo "modprobe: ERROR: could not insert 'nvidia': No such device" >&2; exit 1
+}
 mkdir -p /sys/module/nvidia /proc/driver/nvidia
 echo "$version" >/sys/module/nvidia/version
 echo 0 >/sys/module/nvidia/refcnt

@@ -32,12 +32,19 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 	exactly := func(name string) string { return name + " (= " + full + ")" }
 	list := []Package{
 		{Name: "nvidia-alternative"},
-		{Name: "nvidia-kernel-dkms", Depends: exactly("nvidia-alternative"), Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current.ko": module},
-			Scripts: map[string]string{"postinst": "depmod " + Kernel, "postrm": "[ \"$1\" != remove ] || depmod " + Kernel}},
-		{Name: "libnvidia-ml1", Files: map[string]string{lib + "libnvidia-ml.so." + version: string(library), lib + "libnvidia-ml.so.1 ->": "libnvidia-ml.so." + version}},
-		{Name: "libcuda1", Files: map[string]string{lib + "libcuda.so." + version: "# " + version, lib + "libcuda.so.1 ->": "libcuda.so." + version}},
-		{Name: "nvidia-smi", Depends: exactly("libnvidia-ml1"), Files: map[string]string{"usr/bin/nvidia-smi": "#!/bin/sh\n"}},
-		{Name: "nvidia-cuda-mps", Depends: exactly("libcuda1"), Files: map[string]string{"usr/bin/nvidia-cuda-mps-control": "#!/bin/sh\n", "usr/bin/nvidia-cuda-mps-server": "#!/bin/sh\n"}},
+		{Name: "nvidia-kernel-dkms", Depends: exactly("nvidia-alternative"),
+			Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current.ko": module},
+			Scripts: map[string]string{"postinst": "depmod " + Kernel,
+				"postrm": "[ \"$1\" != remove ] || depmod " + Kernel}},
+		{Name: "libnvidia-ml1", Files: map[string]string{lib + "libnvidia-ml.so." + version: string(library),
+			lib + "libnvidia-ml.so.1 ->": "libnvidia-ml.so." + version}},
+		{Name: "libcuda1", Files: map[string]string{lib + "libcuda.so." + version: "# " + version,
+			lib + "libcuda.so.1 ->": "libcuda.so." + version}},
+		{Name: "nvidia-smi", Depends: exactly("libnvidia-ml1"),
+			Files: map[string]string{"usr/bin/nvidia-smi": "#!/bin/sh\n"}},
+		{Name: "nvidia-cuda-mps", Depends: exactly("libcuda1"),
+			Files: map[string]string{"usr/bin/nvidia-cuda-mps-control": "#!/bin/sh\n",
+				"usr/bin/nvidia-cuda-mps-server": "#!/bin/sh\n"}},
 	}
 	for i := range list {
 		p := &list[i]
@@ -45,7 +52,9 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 		if p.Scripts == nil {
 			p.Scripts = map[string]string{}
 		}
-		p.Scripts["postinst"] = fmt.Sprintf("if [ -e /etc/fails-%s-%s ]; then echo 'make: *** Error 2' >&2; exit 1; fi\n%s", p.Name, version, p.Scripts["postinst"])
+		p.Scripts["postinst"] = fmt.Sprintf(
+			"if [ -e /etc/fails-%s-%s ]; then echo 'make: *** Error 2' >&2; exit 1; fi\n%s", p.Name, version,
+			p.Scripts["postinst"])
 	}
 	return append(list, Package{Name: "linux-headers-" + Kernel, Version: "6.1.147-1"}), nil
 }
@@ -57,8 +66,9 @@ func OpenModules(ctx context.Context, version string) ([]Package, error) {
 	full := version + "-1"
 	return []Package{
 		{Name: "nvidia-open-kernel-support", Version: full, Depends: "nvidia-alternative (= " + full + ")"},
-		{Name: "nvidia-open-kernel-dkms", Version: full, Depends: "nvidia-open-kernel-support (= " + full + ")", Conflicts: "nvidia-kernel-dkms",
-			Files: map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current-open.ko": module}},
+		{Name: "nvidia-open-kernel-dkms", Version: full, Depends: "nvidia-open-kernel-support (= " + full + ")",
+			Conflicts: "nvidia-kernel-dkms",
+			Files:     map[string]string{"usr/lib/modules/" + Kernel + "/updates/dkms/nvidia-current-open.ko": module}},
 	}, err
 }
 
@@ -70,7 +80,8 @@ func moduleFile(ctx context.Context, version string) (string, error) {
 	}
 	defer os.RemoveAll(dir)
 	source := filepath.Join(dir, "m.c")
-	text := fmt.Sprintf("__attribute__((section(\".modinfo\"), used)) static const char v[] = \"version=%s\";\n", version)
+	text := fmt.Sprintf("__attribute__((section(\".modinfo\"), used)) static const char v[] = \"version=%s\";\n",
+		version)
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		return "", err
 	}
@@ -134,14 +145,16 @@ func pack(ctx context.Context, p Package) ([]byte, error) {
 		}
 	}
 	out := filepath.Join(dir, "out.deb")
-	if text, err := exec.CommandContext(ctx, "dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, out).CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(ctx, "dpkg-deb", "--root-owner-group", "-Znone", "-b", tree,
+		out).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("dpkg-deb: %w: %s", err, text)
 	}
 	return os.ReadFile(out)
 }
 
 func (p Package) control() string {
-	text := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: nobody <nobody@example.com>\nDescription: stands in for a driver's\n", p.Name, p.Version)
+	text := fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: "+
+		"nobody <nobody@example.com>\nDescription: stands in for a driver's\n", p.Name, p.Version)
 	if p.Depends != "" {
 		text += "Depends: " + p.Depends + "\n"
 	}
@@ -185,7 +198,8 @@ func (h *Host) Index(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(&b, "%sFilename: ./%s\nSize: %d\nSHA256: %x\n\n", control, filepath.Base(deb), len(content), sha256.Sum256(content))
+		fmt.Fprintf(&b, "%sFilename: ./%s\nSize: %d\nSHA256: %x\n\n", control, filepath.Base(deb), len(content),
+			sha256.Sum256(content))
 	}
 	if err := os.WriteFile(filepath.Join(h.Repository, "Packages"), []byte(b.String()), 0o644); err != nil {
 		return err

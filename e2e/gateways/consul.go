@@ -33,17 +33,21 @@ func startConsul(ctx context.Context, o Options) (*Consul, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Consul{Address: fmt.Sprintf("%s:%d", host, ports[0]), path: o.Consul, dir: dir, hosts: o.Hosts, on: o.Gateways}
+	c := &Consul{Address: fmt.Sprintf("%s:%d", host, ports[0]), path: o.Consul, dir: dir, hosts: o.Hosts,
+		on: o.Gateways}
 	if c.Client, err = consul.NewClient(&consul.Config{Address: c.Address}); err != nil {
 		return nil, err
 	}
 	config, err := json.Marshal(map[string]any{
-		"server": true, "bootstrap_expect": 1, "node_name": "test", "bind_addr": host, "client_addr": host, "datacenter": "dc1",
-		"data_dir": filepath.Join(dir, "data"), "log_level": "warn", "disable_update_check": true, "leave_on_terminate": false,
-		"connect":     map[string]any{"enabled": true},
-		"performance": map[string]any{"raft_multiplier": 1},
+		"server": true, "bootstrap_expect": 1, "node_name": "test", "bind_addr": host, "client_addr": host,
+		"datacenter": "dc1",
+		"data_dir":   filepath.Join(dir, "data"), "log_level": "warn", "disable_update_check": true,
+		"leave_on_terminate": false,
+		"connect":            map[string]any{"enabled": true},
+		"performance":        map[string]any{"raft_multiplier": 1},
 		"ports": map[string]int{
-			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1, "serf_wan": -1,
+			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1,
+			"serf_wan": -1,
 		},
 	})
 	if err != nil {
@@ -60,7 +64,8 @@ func startConsul(ctx context.Context, o Options) (*Consul, error) {
 
 // Start starts Consul with the data that it had, and returns when it leads.
 func (c *Consul) Start(ctx context.Context) (err error) {
-	c.process, err = spawn(filepath.Join(c.dir, "consul.log"), c.hosts, c.on, c.path, "agent", "-config-file", filepath.Join(c.dir, "consul.json"))
+	c.process, err = spawn(filepath.Join(c.dir, "consul.log"), c.hosts, c.on, c.path,
+		"agent", "-config-file", filepath.Join(c.dir, "consul.json"))
 	if err != nil {
 		return err
 	}

@@ -56,7 +56,8 @@ func (g *Gateway) Start(ctx context.Context) error {
 	}
 	g.lives.Add(1)
 	var err error
-	g.process, err = spawn(filepath.Join(o.Dir, fmt.Sprintf("gateway-%d.log", g.Index)), o.Hosts, g.Index, o.Program, "gateway", "-config", path)
+	g.process, err = spawn(filepath.Join(o.Dir, fmt.Sprintf("gateway-%d.log", g.Index)), o.Hosts, g.Index, o.Program,
+		"gateway", "-config", path)
 	if err != nil {
 		return err
 	}
@@ -105,7 +106,8 @@ consul {
 	}
 	fmt.Fprintf(&b, "service %q {\n%s\n", Service, o.Service)
 	for _, r := range o.Replicas {
-		fmt.Fprintf(&b, "  replica {\n    address = %q\n    class   = %q\n    slots   = %d\n    weight  = %g\n  }\n", r.Address, r.Class, r.Slots, r.Weight)
+		fmt.Fprintf(&b, "  replica {\n    address = %q\n    class   = %q\n    slots   = %d\n    weight  = %g\n  }\n",
+			r.Address, r.Class, r.Slots, r.Weight)
 	}
 	b.WriteString("}\n")
 	return b.String()

@@ -65,7 +65,8 @@ func (h *Hosts) add(i int, dir string) error {
 			return err
 		}
 	}
-	for _, line := range []string{"ip address add " + h.Address(i) + "/24 dev " + there, "ip link set lo up", "ip link set " + there + " up"} {
+	for _, line := range []string{"ip address add " + h.Address(i) + "/24 dev " + there, "ip link set lo up",
+		"ip link set " + there + " up"} {
 		if err := h.on(i, strings.Fields(line)...); err != nil {
 			return err
 		}
@@ -75,7 +76,8 @@ func (h *Hosts) add(i int, dir string) error {
 
 // command is a command line for a host.
 func (h *Hosts) command(i int, path string, args ...string) (string, []string) {
-	return "nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", h.holders[i].cmd.Process.Pid), path}, args...)
+	return "nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", h.holders[i].cmd.Process.Pid),
+		path}, args...)
 }
 
 func (h *Hosts) on(i int, command ...string) error {

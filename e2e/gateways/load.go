@@ -17,7 +17,8 @@ func (g *Gateway) tag() string { return fmt.Sprintf("%d.%d", g.Index, g.lives.Lo
 
 // Ask sends one request through the gateway. The replica notes its id with the time at
 // which it began; see Start.
-func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve time.Duration, header http.Header) error {
+func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve time.Duration,
+	header http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.Public+"/", strings.NewReader("{}"))
 	if err != nil {
 		return err
@@ -60,7 +61,8 @@ type Load struct {
 // half and one and a half times as long as mean.
 func (f *Fleet) Load(clients int, mean time.Duration) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &Load{fleet: f, cancel: cancel, served: make([]atomic.Int64, len(f.Gateways)), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients * len(f.Gateways)}}}
+	l := &Load{fleet: f, cancel: cancel, served: make([]atomic.Int64, len(f.Gateways)),
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients * len(f.Gateways)}}}
 	for i := range clients * len(f.Gateways) {
 		l.wait.Go(func() {
 			for n := i; ctx.Err() == nil; n++ {

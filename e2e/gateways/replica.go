@@ -55,9 +55,12 @@ func NewReplica(host, class string, slots int, weight float64) (*Replica, error)
 	if err != nil {
 		return nil, err
 	}
-	r := &Replica{Address: l.Addr().String(), Class: class, Slots: slots, Weight: weight, busy: map[string]int{}, conns: map[net.Conn]string{}, doomed: map[string]bool{}}
+	r := &Replica{Address: l.Addr().String(), Class: class, Slots: slots, Weight: weight, busy: map[string]int{},
+		conns: map[net.Conn]string{}, doomed: map[string]bool{}}
 	r.server.Handler = r
-	r.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	r.server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connKey{}, c)
+	}
 	go r.server.Serve(l)
 	return r, nil
 }
@@ -106,7 +109,8 @@ func (r *Replica) begin(conn net.Conn, from, id string) (counted bool) {
 	n := r.sum()
 	r.most = max(r.most, n)
 	if n > r.Slots && n-r.left() > r.Slots {
-		r.wrong = append(r.wrong, fmt.Sprintf("%s: replica %s serves %d of %d: %v", time.Now().Format("15:04:05.000"), r.Address, n, r.Slots, r.busy))
+		r.wrong = append(r.wrong, fmt.Sprintf("%s: replica %s serves %d of %d: %v", time.Now().Format("15:04:05.000"),
+			r.Address, n, r.Slots, r.busy))
 	}
 	return true
 }

@@ -24,7 +24,8 @@ var counts = []int{1, 2, 5, 6, 10, 15, 20}
 const stepMiB = 64
 
 // check prints the groups and, for the first healthy one, granted against seen.
-func check(ctx context.Context, plugin *conformance.Running, groups []*device.DeviceGroup, program string, sms int) error {
+func check(ctx context.Context, plugin *conformance.Running, groups []*device.DeviceGroup, program string,
+	sms int) error {
 	var group *device.DeviceGroup
 	for _, g := range groups {
 		show(g)
@@ -49,7 +50,8 @@ func check(ctx context.Context, plugin *conformance.Running, groups []*device.De
 			table.Flush()
 			return fmt.Errorf("%d slices: %w", n, err)
 		}
-		fmt.Fprintf(table, "%d/%d\t%s\t%d\t%d\t%d\t%d\t%v\t\n", n, len(ids), r.percent, r.grant.Units, r.sms, r.grant.Memory, r.allocated, r.attached)
+		fmt.Fprintf(table, "%d/%d\t%s\t%d\t%d\t%d\t%d\t%v\t\n", n, len(ids), r.percent, r.grant.Units, r.sms,
+			r.grant.Memory, r.allocated, r.attached)
 		wrong = append(wrong, r.verdict(n, sms))
 	}
 	if err := table.Flush(); err != nil {
@@ -64,7 +66,8 @@ func check(ctx context.Context, plugin *conformance.Running, groups []*device.De
 }
 
 func show(g *device.DeviceGroup) {
-	fmt.Printf("group %s/%s/%s: %d instances, healthy %v %s\n", g.Vendor, g.Type, g.Name, len(g.Devices), g.Devices[0].Healthy, g.Devices[0].HealthDesc)
+	fmt.Printf("group %s/%s/%s: %d instances, healthy %v %s\n", g.Vendor, g.Type, g.Name, len(g.Devices),
+		g.Devices[0].Healthy, g.Devices[0].HealthDesc)
 	var keys []string
 	for k := range g.Attributes {
 		keys = append(keys, k)
@@ -153,7 +156,8 @@ func together(ctx context.Context, plugin *conformance.Running, ids []string, pr
 			return fmt.Errorf("two clients at once: PID %d is not in the daemon's list: %w", c.cmd.Process.Pid, err)
 		}
 	}
-	fmt.Printf("two clients at once: %d slices see %d SMs, %d slices see %d SMs\n", a.grant.Slices, first.number("sms"), b.grant.Slices, second.number("sms"))
+	fmt.Printf("two clients at once: %d slices see %d SMs, %d slices see %d SMs\n", a.grant.Slices, first.number("sms"),
+		b.grant.Slices, second.number("sms"))
 	return nil
 }
 

@@ -33,7 +33,8 @@ func compile(ctx context.Context, dir string) (string, error) {
 	}
 	// The driver's functions are called through an unprototyped pointer, which C23
 	// no longer has.
-	if out, err := exec.CommandContext(ctx, compiler, "-std=gnu11", "-O1", "-o", program, file, "-ldl").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, compiler, "-std=gnu11", "-O1", "-o", program, file,
+		"-ldl").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s cannot build the CUDA client: %w: %s", compiler, err, strings.TrimSpace(string(out)))
 	}
 	return program, nil

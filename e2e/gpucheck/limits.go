@@ -50,7 +50,8 @@ func (l lab) groupLimit(ctx context.Context) (string, error) {
 	if got <= limit {
 		verdict = "it holds"
 	}
-	return fmt.Sprintf("%s: %d MiB were allocated under a limit of %d MiB and a grant of %d MiB", verdict, got, limit, grant), c.close()
+	return fmt.Sprintf("%s: %d MiB were allocated under a limit of %d MiB and a grant of %d MiB", verdict, got, limit,
+		grant), c.close()
 }
 
 // controlGroup makes a control group of the second version.

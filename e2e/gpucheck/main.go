@@ -41,7 +41,8 @@ func main() {
 func missing() error {
 	var gaps []error
 	if _, err := os.Stat("/proc/driver/nvidia/version"); err != nil {
-		gaps = append(gaps, errors.New("the NVIDIA kernel driver is not loaded (/proc/driver/nvidia/version is missing)"))
+		gaps = append(gaps,
+			errors.New("the NVIDIA kernel driver is not loaded (/proc/driver/nvidia/version is missing)"))
 	}
 	if _, err := exec.LookPath(mps.Program); err != nil {
 		gaps = append(gaps, fmt.Errorf("%s is not on PATH (it comes with NVIDIA's driver)", mps.Program))
@@ -71,7 +72,8 @@ func run(ctx context.Context, plugin string) error {
 	if err != nil {
 		return fmt.Errorf("CUDA does not work here even without MPS: %w", err)
 	}
-	fmt.Printf("without MPS: %s, CUDA %s, %s SMs, %s MiB\n", bare.Seen["name"], bare.Seen["cuda"], bare.Seen["sms"], bare.Seen["total_mib"])
+	fmt.Printf("without MPS: %s, CUDA %s, %s SMs, %s MiB\n", bare.Seen["name"], bare.Seen["cuda"], bare.Seen["sms"],
+		bare.Seen["total_mib"])
 	if err := bare.close(); err != nil {
 		return err
 	}
@@ -153,7 +155,9 @@ func (h host) leaveSharing() {
 			return
 		}
 	}
-	fmt.Fprintln(os.Stderr, "gpu-check: the plugin has not left MPS within 30 s: see nvidia-smi -q -d COMPUTE and the mounts below", h.runDir)
+	fmt.Fprintln(os.Stderr,
+		"gpu-check: the plugin has not left MPS within 30 s: see nvidia-smi -q -d COMPUTE and the mounts below",
+		h.runDir)
 }
 
 // endDaemons ends what is left of daemons and their shared memory when the plugin

@@ -56,7 +56,8 @@ func (l lab) ask(ctx context.Context) []question {
 		{"is the use of each client known?", "of each, above 0%", l.busy},
 		{"how fast does control.log grow?", "tens of MB a day at most", l.growth},
 		{"may another user than root ask and quit?", "not known: the plugin replaces a daemon that quits", l.otherUser},
-		{"what does a daemon do that waits in quit?", "quit waits; the daemon answers and takes no other client", l.waitingQuit},
+		{"what does a daemon do that waits in quit?", "quit waits; the daemon answers and takes no other client",
+			l.waitingQuit},
 		{"does a server survive SIGKILL of its daemon?", "yes, with its client, beside a new one", l.survives},
 	} {
 		seen, err := q.see(ctx)
@@ -88,12 +89,14 @@ func (l lab) server(ctx context.Context) (string, error) {
 }
 
 func (l lab) computeMode(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader", "-i", l.uuid).Output()
+	out, err := exec.CommandContext(ctx, "nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader", "-i",
+		l.uuid).Output()
 	return string(out), err
 }
 
 func (l lab) past(ctx context.Context) (string, error) {
-	c, err := launch(ctx, l.program, map[string]string{"CUDA_VISIBLE_DEVICES": l.uuid, "CUDA_MPS_PIPE_DIRECTORY": ""}, 0)
+	c, err := launch(ctx, l.program, map[string]string{"CUDA_VISIBLE_DEVICES": l.uuid,
+		"CUDA_MPS_PIPE_DIRECTORY": ""}, 0)
 	if err != nil {
 		return "it fails (" + err.Error() + ")", nil
 	}
@@ -153,7 +156,8 @@ func (l lab) overhead(ctx context.Context) (string, error) {
 		return "", err
 	}
 	got, limit := c.number("allocated_mib"), int(r.grant.Memory)
-	return fmt.Sprintf("%d of %d MiB were allocated, in steps of %d: %d are missing", got, limit, stepMiB, limit-got), c.close()
+	return fmt.Sprintf("%d of %d MiB were allocated, in steps of %d: %d are missing", got, limit, stepMiB,
+		limit-got), c.close()
 }
 
 // busy runs two clients that keep the GPU busy and reads what the plugin says of
@@ -292,7 +296,8 @@ func (l lab) survives(ctx context.Context) (string, error) {
 	if err != nil {
 		second = "a second client is not: " + err.Error()
 	}
-	return fmt.Sprintf("server %v, its client %v, a new daemon after %s, %s", state(slices.ContainsFunc(servers, alive)), state(alive(c.cmd.Process.Pid)), took, second), nil
+	return fmt.Sprintf("server %v, its client %v, a new daemon after %s, %s",
+		state(slices.ContainsFunc(servers, alive)), state(alive(c.cmd.Process.Pid)), took, second), nil
 }
 
 func state(alive bool) string { return map[bool]string{true: "lives", false: "ended"}[alive] }
@@ -327,11 +332,14 @@ func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program st
 		if !g.Devices[0].Healthy || len(g.Devices) < 2 {
 			continue
 		}
-		l := lab{plugin: plugin, program: program, binary: h.plugin, root: cmp.Or(h.root, "/"), logTime: 30 * time.Second}
+		l := lab{plugin: plugin, program: program, binary: h.plugin, root: cmp.Or(h.root, "/"),
+			logTime: 30 * time.Second}
 		for _, d := range g.Devices {
 			l.ids = append(l.ids, d.ID)
 		}
-		slices.SortFunc(l.ids, func(a, b string) int { return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b)) })
+		slices.SortFunc(l.ids, func(a, b string) int {
+			return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b))
+		})
 		l.uuid, _, _ = strings.Cut(l.ids[0], "::")
 		dir := filepath.Join(h.runDir, "mps", l.uuid)
 		l.control = mps.Control{Program: mps.Program, Pipe: filepath.Join(dir, "pipe"), Log: filepath.Join(dir, "log")}

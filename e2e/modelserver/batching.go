@@ -103,7 +103,8 @@ func (b *batching) accept(_ context.Context, j job) (*work, error) {
 	s := &stream{more: make(chan struct{}, 1)}
 	s.sequence = engine.Sequence{Prompt: max(1, j.prompt), Output: j.output, Value: s}
 	if j.prompt+j.output > b.longest {
-		return nil, fmt.Errorf("the model's maximum context length is %d tokens, the request has %d in the prompt and asks for %d: %w",
+		return nil, fmt.Errorf(
+			"the model's maximum context length is %d tokens, the request has %d in the prompt and asks for %d: %w",
 			b.longest, j.prompt, j.output, engine.ErrTooLong)
 	}
 	if j.prefix != nil {
@@ -187,17 +188,21 @@ func (b *batching) export(to prometheus.Registerer, model string, as metricNames
 		}
 	}
 	gauge := func(name, help string, value func(*engine.Engine) float64) {
-		to.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: label}, read(value)))
+		to.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: label},
+			read(value)))
 	}
 	counter := func(name, help string, value func(engine.Counts) int) {
 		if name == "" {
 			return
 		}
 		of := func(e *engine.Engine) float64 { return float64(value(e.Counts())) }
-		to.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: label}, read(of)))
+		to.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help,
+			ConstLabels: label}, read(of)))
 	}
 	gauge(as.running, "Requests in the batch.", func(e *engine.Engine) float64 { return float64(e.Running()) })
-	gauge(as.waiting, "Requests that wait for the batch.", func(e *engine.Engine) float64 { return float64(e.Waiting()) })
+	gauge(as.waiting, "Requests that wait for the batch.", func(e *engine.Engine) float64 {
+		return float64(e.Waiting())
+	})
 	gauge(as.used, "Part of the KV cache in use, 0 to 1.", (*engine.Engine).KVUsage)
 	counter(as.preemptions, "Preemptions.", func(c engine.Counts) int { return c.Preemptions })
 	counter(as.queried, "Prompt tokens looked up in the prefix cache.", func(c engine.Counts) int { return c.Queried })

@@ -107,7 +107,8 @@ func partOf(g gpu.Grant, part float64) (mib int, err error) {
 		return 0, errors.New("there is no grant of slices to take a part of")
 	}
 	if part > float64(g.Slices)/float64(g.Total) {
-		return 0, fmt.Errorf("%.3f of the GPU's memory is more than what was granted, %d of %d slices", part, g.Slices, g.Total)
+		return 0, fmt.Errorf("%.3f of the GPU's memory is more than what was granted, %d of %d slices", part,
+			g.Slices, g.Total)
 	}
 	return int(part * float64(g.Memory) * float64(g.Total) / float64(g.Slices)), nil
 }

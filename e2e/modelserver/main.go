@@ -74,7 +74,8 @@ const engineOfGrant = "grant"
 
 // usual are the settings that a name of another program leaves open.
 func usual() options {
-	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000, memory: 512, touch: time.Second, wakes: time.Second, drain: 10 * time.Second}
+	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000,
+		memory: 512, touch: time.Second, wakes: time.Second, drain: 10 * time.Second}
 }
 
 func parse(name string, args []string) (options, error) {
@@ -87,22 +88,30 @@ func parse(name string, args []string) (options, error) {
 		port = "8000"
 	}
 	o = usual()
-	flag.StringVar(&o.listen, "listen", ":"+port, "address to serve on; the port is that of the Nomad port \"http\" where there is one")
+	flag.StringVar(&o.listen, "listen", ":"+port,
+		"address to serve on; the port is that of the Nomad port \"http\" where there is one")
 	flag.StringVar(&o.model, "model", "stand-in", "name of the model")
 	flag.IntVar(&o.slots, "slots", o.slots, "requests served at a time")
 	flag.IntVar(&o.queue, "queue", o.queue, "requests that may wait for a slot")
 	flag.Float64Var(&o.rate, "rate", o.rate, "tokens per second of each slot on a whole H100")
 	flag.Float64Var(&o.prefill, "prefill", o.prefill, "prompt tokens per second of each slot on a whole H100")
 	flag.IntVar(&o.memory, "gpu-memory", o.memory, "MiB of GPU memory that the model takes")
-	flag.DurationVar(&o.touch, "gpu-touch", o.touch, "time between two calls on the GPU; a longer one notices a lost GPU later")
+	flag.DurationVar(&o.touch, "gpu-touch", o.touch,
+		"time between two calls on the GPU; a longer one notices a lost GPU later")
 	flag.DurationVar(&o.coldStart, "cold-start", 0, "time to load the model before it is ready")
-	flag.DurationVar(&o.compile, "compile", 0, "time to compile before it is ready, where $TRITON_CACHE_DIR has nothing from an earlier start")
+	flag.DurationVar(&o.compile, "compile", 0,
+		"time to compile before it is ready, where $TRITON_CACHE_DIR has nothing from an earlier start")
 	flag.DurationVar(&o.drain, "drain", o.drain, "time that running requests may take once a stop was asked for")
-	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(), ", ")+", or "+engineOfGrant+" for the class that was granted; empty serves in slots. The default is $MODELSERVER_ENGINE")
+	flag.StringVar(&o.engine, "engine", o.engine, "serve as vLLM does on this class of GPU: "+strings.Join(classNames(),
+		", ")+", or "+engineOfGrant+
+		" for the class that was granted; empty serves in slots. The default is $MODELSERVER_ENGINE")
 	flag.Float64Var(&o.speedup, "speedup", o.speedup, "with -engine, how much faster than that GPU to go")
-	flag.BoolVar(&o.sleeps, "enable-sleep-mode", false, "answer /sleep, /wake_up and /is_sleeping as vLLM does in its development mode")
-	flag.BoolVar(&o.saver, "enable-memory-saver", false, "answer /release_memory_occupation and what belongs to it as SGLang does, and name metrics as it does")
-	flag.BoolVar(&o.backup, "enable-weights-cpu-backup", false, "with -enable-memory-saver, keep the weights that are released")
+	flag.BoolVar(&o.sleeps, "enable-sleep-mode", false,
+		"answer /sleep, /wake_up and /is_sleeping as vLLM does in its development mode")
+	flag.BoolVar(&o.saver, "enable-memory-saver", false,
+		"answer /release_memory_occupation and what belongs to it as SGLang does, and name metrics as it does")
+	flag.BoolVar(&o.backup, "enable-weights-cpu-backup", false,
+		"with -enable-memory-saver, keep the weights that are released")
 	flag.DurationVar(&o.wakes, "wake", o.wakes, "time that waking takes")
 	_ = flag.CommandLine.Parse(args) // ends the program by itself
 	if o.engine != "" {
@@ -132,7 +141,8 @@ func (o options) check() error {
 	case !(o.rate > 0 && o.prefill > 0):
 		return fmt.Errorf("-rate=%g -prefill=%g: want more than 0", o.rate, o.prefill)
 	case o.engine != "" && o.engine != engineOfGrant && !slices.Contains(classNames(), o.engine):
-		return fmt.Errorf("-engine=%s: want %s, or one of %s", o.engine, engineOfGrant, strings.Join(classNames(), ", "))
+		return fmt.Errorf("-engine=%s: want %s, or one of %s", o.engine, engineOfGrant,
+			strings.Join(classNames(), ", "))
 	case !(o.speedup > 0):
 		return fmt.Errorf("-speedup=%g: want more than 0", o.speedup)
 	}
@@ -182,7 +192,8 @@ func run(name string) error {
 	}
 	hw.Compiled = compiled
 	s.load(ctx, hw)
-	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(), "problem", hw.Problem())
+	slog.Info("ready", "variant", hw.Variant, "class", hw.Grant.Class, "slices", hw.Grant.Slices, "speed", hw.Speed(),
+		"problem", hw.Problem())
 
 	select {
 	case err := <-failed:

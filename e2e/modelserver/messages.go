@@ -26,7 +26,9 @@ func (s *server) message(w http.ResponseWriter, r *http.Request) int {
 		return asked{request{Prompt: b.System, Messages: b.Messages}, b.MaxTokens}
 	})
 	if err != nil {
-		reply(w, http.StatusBadRequest, map[string]any{"type": "error", "error": map[string]string{"type": "invalid_request_error", "message": err.Error()}})
+		reply(w, http.StatusBadRequest,
+			map[string]any{"type": "error", "error": map[string]string{"type": "invalid_request_error",
+				"message": err.Error()}})
 		return http.StatusBadRequest
 	}
 	m := messages{id: fmt.Sprintf("msg_%d", ids.Add(1)), model: s.model}
@@ -54,8 +56,9 @@ func (messages) words(text string) map[string]any {
 // used tells the usage. Tokens that were cached are not among the input's.
 func (messages) used(u usage) map[string]int {
 	return map[string]int{
-		"input_tokens": u.PromptTokens - cachedOf(u), "cache_creation_input_tokens": 0, "cache_read_input_tokens": cachedOf(u),
-		"output_tokens": u.CompletionTokens,
+		"input_tokens": u.PromptTokens - cachedOf(u), "cache_creation_input_tokens": 0,
+		"cache_read_input_tokens": cachedOf(u),
+		"output_tokens":           u.CompletionTokens,
 	}
 }
 
@@ -70,12 +73,15 @@ func (m messages) stream(e *events) (each func(int) error, end func(usage) error
 				return err
 			}
 		}
-		return e.send("content_block_delta", map[string]any{"index": 0, "delta": map[string]any{"type": "text_delta", "text": word(i)}})
+		return e.send("content_block_delta", map[string]any{"index": 0,
+			"delta": map[string]any{"type": "text_delta", "text": word(i)}})
 	}
 	return each, func(u usage) error {
 		return e.all(
 			e.later("content_block_stop", map[string]any{"index": 0}),
-			e.later("message_delta", map[string]any{"delta": map[string]any{"stop_reason": "max_tokens", "stop_sequence": nil}, "usage": m.used(u)}),
+			e.later("message_delta",
+				map[string]any{"delta": map[string]any{"stop_reason": "max_tokens", "stop_sequence": nil},
+					"usage": m.used(u)}),
 			e.later("message_stop", map[string]any{}))
 	}
 }

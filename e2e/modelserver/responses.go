@@ -34,7 +34,8 @@ func (s *server) respond(w http.ResponseWriter, r *http.Request) int {
 		refuse(w, http.StatusBadRequest, "invalid_request_error", err)
 		return http.StatusBadRequest
 	}
-	p := responses{id: fmt.Sprintf("resp_%d", ids.Add(1)), model: s.model, created: time.Now().Unix(), text: text(a.tokens)}
+	p := responses{id: fmt.Sprintf("resp_%d", ids.Add(1)), model: s.model, created: time.Now().Unix(),
+		text: text(a.tokens)}
 	if !streams {
 		return s.generate(w, r, state, a, nil, p.whole)
 	}
@@ -53,7 +54,8 @@ func (p responses) part(text string) map[string]any {
 }
 
 func (p responses) item(status string, content ...any) map[string]any {
-	return map[string]any{"id": "item_" + p.id, "type": "message", "role": "assistant", "status": status, "content": append([]any{}, content...)}
+	return map[string]any{"id": "item_" + p.id, "type": "message", "role": "assistant", "status": status,
+		"content": append([]any{}, content...)}
 }
 
 func (p responses) object(status string, output []any, used any) map[string]any {
@@ -66,7 +68,8 @@ func (p responses) object(status string, output []any, used any) map[string]any 
 func (p responses) whole(u usage) any {
 	return p.object("completed", []any{p.item("completed", p.part(p.text))}, map[string]any{
 		"input_tokens": u.PromptTokens, "input_tokens_details": map[string]int{"cached_tokens": cachedOf(u)},
-		"output_tokens": u.CompletionTokens, "output_tokens_details": map[string]int{"reasoning_tokens": 0}, "total_tokens": u.TotalTokens,
+		"output_tokens": u.CompletionTokens, "output_tokens_details": map[string]int{"reasoning_tokens": 0},
+		"total_tokens": u.TotalTokens,
 	})
 }
 
@@ -91,7 +94,8 @@ func (p responses) stream(e *events) (each func(int) error, end func(usage) erro
 		return e.all(
 			e.later("response.output_text.done", place(map[string]any{"text": p.text, "logprobs": []any{}})),
 			e.later("response.content_part.done", place(map[string]any{"part": p.part(p.text)})),
-			e.later("response.output_item.done", map[string]any{"output_index": 0, "item": p.item("completed", p.part(p.text))}),
+			e.later("response.output_item.done", map[string]any{"output_index": 0,
+				"item": p.item("completed", p.part(p.text))}),
 			e.later("response.completed", map[string]any{"response": p.whole(u)}))
 	}
 }

@@ -143,7 +143,8 @@ type writer struct {
 }
 
 func (o writer) answer(object string, c ...choice) answer {
-	return answer{ID: o.id, Object: object, Created: time.Now().Unix(), Model: o.model, Fingerprint: o.fingerprint, Choices: c}
+	return answer{ID: o.id, Object: object, Created: time.Now().Unix(), Model: o.model, Fingerprint: o.fingerprint,
+		Choices: c}
 }
 
 func (o writer) begin() {
@@ -216,7 +217,8 @@ func (o writer) whole(tokens int, total usage) error {
 	content := text(tokens)
 	c, object := choice{Text: &content, FinishReason: &o.reason}, "text_completion"
 	if o.chat {
-		c, object = choice{Message: &spoken{Role: "assistant", Content: content}, FinishReason: &o.reason}, "chat.completion"
+		c, object = choice{Message: &spoken{Role: "assistant", Content: content}, FinishReason: &o.reason},
+			"chat.completion"
 	}
 	a := o.answer(object, c)
 	a.Usage = &total

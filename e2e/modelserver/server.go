@@ -53,9 +53,12 @@ func newServer(o options) *server {
 	s.state.Store(&state{})
 	m := metrics{
 		registry: prometheus.NewRegistry(),
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "modelserver_requests_total", Help: "Completions by HTTP status; 499 means that the client left."}, []string{"code"}),
-		tokens:   prometheus.NewCounter(prometheus.CounterOpts{Name: "modelserver_tokens_total", Help: "Generated tokens."}),
-		seconds:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "modelserver_request_seconds", Help: "Time of a completion, waiting included.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14)}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "modelserver_requests_total",
+			Help: "Completions by HTTP status; 499 means that the client left."}, []string{"code"}),
+		tokens: prometheus.NewCounter(prometheus.CounterOpts{Name: "modelserver_tokens_total",
+			Help: "Generated tokens."}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "modelserver_request_seconds",
+			Help: "Time of a completion, waiting included.", Buckets: prometheus.ExponentialBuckets(0.01, 2, 14)}),
 	}
 	m.registry.MustRegister(m.requests, m.tokens, m.seconds,
 		s.gauge("modelserver_slots", "Requests that can be served at a time.", func(o occupancy) int { return o.most }),

@@ -50,10 +50,12 @@ func (s *server) memorySaver(mux *http.ServeMux) {
 		})
 	}
 	answer("GET /model_info", func(w http.ResponseWriter, _ map[string]any) {
-		reply(w, http.StatusOK, map[string]any{"model_path": s.model, "weight_version": s.saver.version, "is_generation": true})
+		reply(w, http.StatusOK, map[string]any{"model_path": s.model, "weight_version": s.saver.version,
+			"is_generation": true})
 	})
 	answer("GET /server_info", func(w http.ResponseWriter, _ map[string]any) {
-		reply(w, http.StatusOK, map[string]any{"model_path": s.model, "enable_memory_saver": s.options.saver, "enable_weights_cpu_backup": s.options.backup})
+		reply(w, http.StatusOK, map[string]any{"model_path": s.model, "enable_memory_saver": s.options.saver,
+			"enable_weights_cpu_backup": s.options.backup})
 	})
 	answer("POST /update_weight_version", s.updateVersion)
 	answer("POST /release_memory_occupation", s.release)
@@ -63,7 +65,8 @@ func (s *server) memorySaver(mux *http.ServeMux) {
 		if found {
 			s.saver.noise = false
 		}
-		reply(w, http.StatusOK, map[string]any{"success": found, "message": fmt.Sprint("model_path ", body["model_path"])})
+		reply(w, http.StatusOK, map[string]any{"success": found,
+			"message": fmt.Sprint("model_path ", body["model_path"])})
 	})
 }
 

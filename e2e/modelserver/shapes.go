@@ -34,7 +34,8 @@ func read[T any](w http.ResponseWriter, r *http.Request, fill func(T) asked) (as
 
 // generate serves a request of another shape. sends is nil where the answer comes in one
 // piece; whole writes that.
-func (s *server) generate(w http.ResponseWriter, r *http.Request, state *state, a asked, sends func(*events) (each func(i int) error, end func(usage) error), whole func(usage) any) int {
+func (s *server) generate(w http.ResponseWriter, r *http.Request, state *state, a asked,
+	sends func(*events) (each func(i int) error, end func(usage) error), whole func(usage) any) int {
 	j := a.job(a.tokens)
 	work, code := s.accept(w, r, state, j)
 	if code != 0 {

@@ -187,7 +187,8 @@ func (a *AMD) writeCard(g AMDGPU) error {
 	}
 	for p := range parts {
 		minor := g.Render + p
-		if err := deviceNode(filepath.Join(a.Root, "dev/dri", fmt.Sprintf("renderD%d", minor)), drmMajor, uint32(minor)); err != nil {
+		if err := deviceNode(filepath.Join(a.Root, "dev/dri", fmt.Sprintf("renderD%d", minor)), drmMajor,
+			uint32(minor)); err != nil {
 			return err
 		}
 	}
@@ -227,10 +228,12 @@ func (a *AMD) readings() string {
 			continue
 		}
 		fmt.Fprintf(&b, "[%s]\nname = %s\ndevice_id = %d\nunits = %d\ntarget = %d\nmemory_mib = %d\nused_mib = %d\n",
-			g.PCI, g.Model.Name, g.Model.Device, g.Model.XCCs*g.Model.UnitsPerXCC/parts, g.Model.Hex, g.Model.MemoryMiB, g.UsedMiB)
+			g.PCI, g.Model.Name, g.Model.Device, g.Model.XCCs*g.Model.UnitsPerXCC/parts, g.Model.Hex,
+			g.Model.MemoryMiB, g.UsedMiB)
 		fmt.Fprintf(&b, "busy = %d\nbusy_memory = %d\npower = %d\nedge = %d\njunction = %d\nmemory_temperature = %d\n",
 			g.Busy, g.BusyMemory, g.Power, g.Edge, g.Junction, g.MemoryTemp)
-		fmt.Fprintf(&b, "ue = %d\nce = %d\nbad_pages = %d\nbad_page_limit = %d\npartitions = %d\nevent = %d %d\nlost = %d\n",
+		fmt.Fprintf(&b,
+			"ue = %d\nce = %d\nbad_pages = %d\nbad_page_limit = %d\npartitions = %d\nevent = %d %d\nlost = %d\n",
 			g.UE, g.CE, g.BadPages, g.BadPageLimit, parts, g.Sequence, g.Event, map[bool]int{true: 1}[g.Lost])
 	}
 	return b.String()

@@ -45,7 +45,8 @@ func BuildAMD(ctx context.Context, dir, release string) (string, error) {
 			return err
 		}
 		out := filepath.Join(dir, soname)
-		args := append([]string{"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden",
+		args := append([]string{"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared",
+			"-fvisibility=hidden",
 			fmt.Sprintf("-DABI=%d", 100*major+minor), "-Wl,-soname," + soname, "-o", out + ".new"}, files...)
 		if _, err := run(ctx, "", "gcc", append(args, "-lpthread")...); err != nil {
 			return err

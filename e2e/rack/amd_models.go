@@ -30,23 +30,31 @@ type AMDModel struct {
 // The models of the AMD rack.
 var (
 	MI210 = AMDModel{
-		Name: "AMD Instinct MI210", Device: 0x740f, Target: 90010, Hex: 0x90a, XCCs: 1, UnitsPerXCC: 104, Engines: 8, UnitsPerEngine: 14,
-		SIMDsPerUnit: 4, MemoryMiB: 65520, UniqueID: true,
+		Name: "AMD Instinct MI210", Device: 0x740f, Target: 90010, Hex: 0x90a, XCCs: 1, UnitsPerXCC: 104, Engines: 8,
+		UnitsPerEngine: 14,
+		SIMDsPerUnit:   4, MemoryMiB: 65520, UniqueID: true,
 	}
 	MI300X = AMDModel{
-		Name: "AMD Instinct MI300X", Device: 0x74a1, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4, UnitsPerEngine: 10,
-		SIMDsPerUnit: 4, MemoryMiB: 196592, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS4"},
+		Name: "AMD Instinct MI300X", Device: 0x74a1, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4,
+		UnitsPerEngine: 10,
+		SIMDsPerUnit:   4, MemoryMiB: 196592, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"},
+		MemoryModes: []string{"NPS1", "NPS4"},
 	}
 	MI325X = AMDModel{
-		Name: "AMD Instinct MI325X", Device: 0x74a5, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4, UnitsPerEngine: 10,
-		SIMDsPerUnit: 4, MemoryMiB: 262128, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS4"},
+		Name: "AMD Instinct MI325X", Device: 0x74a5, Target: 90402, Hex: 0x942, XCCs: 8, UnitsPerXCC: 38, Engines: 4,
+		UnitsPerEngine: 10,
+		SIMDsPerUnit:   4, MemoryMiB: 262128, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"},
+		MemoryModes: []string{"NPS1", "NPS4"},
 	}
 	MI355X = AMDModel{
-		Name: "AMD Instinct MI355X", Device: 0x75a3, Target: 90500, Hex: 0x950, XCCs: 8, UnitsPerXCC: 32, Engines: 4, UnitsPerEngine: 9,
-		SIMDsPerUnit: 4, MemoryMiB: 294896, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"}, MemoryModes: []string{"NPS1", "NPS2"},
+		Name: "AMD Instinct MI355X", Device: 0x75a3, Target: 90500, Hex: 0x950, XCCs: 8, UnitsPerXCC: 32, Engines: 4,
+		UnitsPerEngine: 9,
+		SIMDsPerUnit:   4, MemoryMiB: 294896, UniqueID: true, Modes: []string{"SPX", "DPX", "QPX", "CPX"},
+		MemoryModes: []string{"NPS1", "NPS2"},
 	}
 	RX7900XTX = AMDModel{
-		Name: "AMD Radeon RX 7900 XTX", Device: 0x744c, Target: 110000, Hex: 0x1100, XCCs: 1, UnitsPerXCC: 96, Engines: 12, UnitsPerEngine: 8,
+		Name: "AMD Radeon RX 7900 XTX", Device: 0x744c, Target: 110000, Hex: 0x1100, XCCs: 1, UnitsPerXCC: 96,
+		Engines: 12, UnitsPerEngine: 8,
 		SIMDsPerUnit: 2, MemoryMiB: 24560,
 	}
 )

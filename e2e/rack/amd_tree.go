@@ -37,8 +37,10 @@ func kfd(gpus []AMDGPU) (files, error) {
 		dir := fmt.Sprintf("topology/nodes/%d/", cpu)
 		out.put(dir+"gpu_id", "0")
 		out.put(dir+"name", "")
-		out[dir+"properties"] = propertyLines("cpu_cores_count", 64, "simd_count", 0, "mem_banks_count", 1, "vendor_id", 0, "device_id", 0, "location_id", 0, "domain", 0, "drm_render_minor", 0)
-		out[dir+"mem_banks/0/properties"] = propertyLines("heap_type", 0, "size_in_bytes", uint64(512)<<30, "flags", 0, "width", 64)
+		out[dir+"properties"] = propertyLines("cpu_cores_count", 64, "simd_count", 0, "mem_banks_count", 1,
+			"vendor_id", 0, "device_id", 0, "location_id", 0, "domain", 0, "drm_render_minor", 0)
+		out[dir+"mem_banks/0/properties"] = propertyLines("heap_type", 0, "size_in_bytes", uint64(512)<<30, "flags", 0,
+			"width", 64)
 	}
 	number := 2
 	first := map[string]int{} // node of a card, by its PCI address
@@ -69,7 +71,8 @@ func kfd(gpus []AMDGPU) (files, error) {
 		for i, far := range g.XGMI {
 			if from, to := first[g.PCI], first[far]; from > 0 && to > 0 {
 				// Type 11 is HSA_IOLINK_TYPE_XGMI; link 0 is the one to the processor.
-				out[fmt.Sprintf("topology/nodes/%d/io_links/%d/properties", from, i+1)] = propertyLines("type", 11, "version_major", 0, "node_from", from, "node_to", to, "weight", 15)
+				out[fmt.Sprintf("topology/nodes/%d/io_links/%d/properties", from, i+1)] = propertyLines("type", 11,
+					"version_major", 0, "node_from", from, "node_to", to, "weight", 15)
 			}
 		}
 	}
@@ -96,7 +99,8 @@ func kfdNode(out files, number, card, partition, parts int, g AMDGPU) error {
 		"drm_render_minor", g.Render+partition, "hive_id", 0, "local_mem_size", 0,
 		"unique_id", g.UniqueID, "num_xcc", xccs,
 	)
-	out[dir+"mem_banks/0/properties"] = propertyLines("heap_type", 1, "size_in_bytes", m.MemoryMiB<<20/uint64(parts), "flags", 0, "width", 8192, "mem_clk_max", 1300)
+	out[dir+"mem_banks/0/properties"] = propertyLines("heap_type", 1, "size_in_bytes", m.MemoryMiB<<20/uint64(parts),
+		"flags", 0, "width", 8192, "mem_clk_max", 1300)
 	var used uint64
 	for _, p := range g.Processes {
 		if p.Partition == partition {

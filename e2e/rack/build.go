@@ -28,7 +28,8 @@ const (
 // Build: with them left out, every call that a program forgot to guard ends it.
 var NewerThan470 = []string{
 	"nvmlDeviceGetMemoryInfo_v2",
-	"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3", "nvmlDeviceGetMPSComputeRunningProcesses_v3",
+	"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3",
+	"nvmlDeviceGetMPSComputeRunningProcesses_v3",
 	"nvmlDeviceGetNumGpuCores", "nvmlDeviceGetMemoryBusWidth", "nvmlDeviceGetNumaNodeId",
 	"nvmlDeviceGetGpuInstanceProfileInfoV", "nvmlDeviceGetGpuFabricInfoV",
 	"nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetTemperatureV", "nvmlDeviceGetSramEccErrorStatus",
@@ -69,9 +70,10 @@ func Build(ctx context.Context, dir string, without ...string) (Tools, error) {
 		return t, fmt.Errorf("go list says %q: want the folders of %s and %s", where, module, nvmlModule)
 	}
 	source := filepath.Join(dirs[0], "e2e", "rack")
-	if err := once(filepath.Join(dir, "lib.hash"), []string{filepath.Join(source, "nvml")}, dirs[1]+strings.Join(without, ","), func() error {
-		return library(ctx, t.Lib, filepath.Join(source, "nvml"), filepath.Join(dirs[1], "pkg", "nvml"), without)
-	}); err != nil {
+	if err := once(filepath.Join(dir, "lib.hash"), []string{filepath.Join(source, "nvml")},
+		dirs[1]+strings.Join(without, ","), func() error {
+			return library(ctx, t.Lib, filepath.Join(source, "nvml"), filepath.Join(dirs[1], "pkg", "nvml"), without)
+		}); err != nil {
 		return t, err
 	}
 	return t, once(filepath.Join(dir, "bin.hash"), []string{source}, "", func() error {
@@ -91,7 +93,8 @@ func library(ctx context.Context, lib, source, header string, without []string) 
 		return err
 	}
 	out := filepath.Join(lib, soname)
-	args := append([]string{"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations", "-fPIC", "-shared",
+	args := append([]string{"-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-deprecated-declarations",
+		"-fPIC", "-shared",
 		"-Wl,-soname," + soname, "-Wl,--version-script=" + script, "-I" + header, "-o", out + ".new"}, files...)
 	if _, err := run(ctx, "", "gcc", append(args, "-lpthread")...); err != nil {
 		return err
@@ -104,7 +107,8 @@ func library(ctx context.Context, lib, source, header string, without []string) 
 func programs(ctx context.Context, bin, moduleDir string) error {
 	for name, pkg := range map[string]string{"nvidia-cuda-mps-control": "mpscontrol", "devicequery": "devicequery"} {
 		out := filepath.Join(bin, name)
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out+".new", "./e2e/rack/"+pkg)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w",
+			"-o", out+".new", "./e2e/rack/"+pkg)
 		cmd.Dir = moduleDir
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
@@ -185,7 +189,8 @@ func (t Tools) Env(r *Rack, env []string) []string {
 		env = os.Environ()
 	}
 	kept := slices.DeleteFunc(slices.Clone(env), func(e string) bool {
-		return strings.HasPrefix(e, "LD_LIBRARY_PATH=") || strings.HasPrefix(e, "PATH=") || strings.HasPrefix(e, "ALIQUOT_RACK=")
+		return strings.HasPrefix(e, "LD_LIBRARY_PATH=") || strings.HasPrefix(e, "PATH=") ||
+			strings.HasPrefix(e, "ALIQUOT_RACK=")
 	})
 	get := func(key string) string {
 		for _, e := range env {
@@ -195,7 +200,8 @@ func (t Tools) Env(r *Rack, env []string) []string {
 		}
 		return ""
 	}
-	return append(kept, "LD_LIBRARY_PATH="+t.Lib+get("LD_LIBRARY_PATH"), "PATH="+t.onRack(r)+":"+t.Bin+get("PATH"), "ALIQUOT_RACK="+r.Path)
+	return append(kept, "LD_LIBRARY_PATH="+t.Lib+get("LD_LIBRARY_PATH"), "PATH="+t.onRack(r)+":"+t.Bin+get("PATH"),
+		"ALIQUOT_RACK="+r.Path)
 }
 
 // onRack is a folder with a control program for this rack. Where it cannot be made

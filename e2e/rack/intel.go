@@ -205,9 +205,11 @@ func (r *Intel) processes(g IntelGPU) error {
 		if err := link(filepath.Join(dir, "fd", fd), fmt.Sprintf("/dev/dri/renderD%d", render)); err != nil {
 			return err
 		}
-		text := fmt.Sprintf("pos:\t0\nflags:\t02100002\ndrm-driver:\t%s\ndrm-client-id:\t%d\ndrm-pdev:\t%s\n", g.Driver, i+1, pci)
+		text := fmt.Sprintf("pos:\t0\nflags:\t02100002\ndrm-driver:\t%s\ndrm-client-id:\t%d\ndrm-pdev:\t%s\n",
+			g.Driver, i+1, pci)
 		if g.Driver == "xe" {
-			text += fmt.Sprintf("drm-total-vram0:\t%d KiB\ndrm-resident-vram0:\t%d KiB\ndrm-cycles-ccs:\t%d\ndrm-total-cycles-ccs:\t%d\n", p.ResidentKiB, p.ResidentKiB, p.Busy, p.Clock)
+			text += fmt.Sprintf("drm-total-vram0:\t%d KiB\ndrm-resident-vram0:\t%d "+
+				"KiB\ndrm-cycles-ccs:\t%d\ndrm-total-cycles-ccs:\t%d\n", p.ResidentKiB, p.ResidentKiB, p.Busy, p.Clock)
 		} else {
 			text += fmt.Sprintf("drm-resident-local0:\t%d KiB\ndrm-engine-compute:\t%d ns\n", p.ResidentKiB, p.Busy)
 		}

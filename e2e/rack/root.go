@@ -36,13 +36,15 @@ func Root(dir string, r *Rack, lib string) error {
 		t.node("dev/"+node, 0o666)
 	}
 	t.file("proc/driver/nvidia/version", fmt.Sprintf(
-		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s\nGCC version:  gcc version 12.2.0\n", f.Driver.Get("version")))
+		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  %s\nGCC version:  gcc version 12.2.0\n",
+		f.Driver.Get("version")))
 	t.make("dev/shm", func(path string) error {
 		_ = os.Remove(path)
 		return os.Symlink("/dev/shm", path)
 	})
 	t.file("sys/module/nvidia/version", f.Driver.Get("version")+"\n")
-	t.file("proc/driver/nvidia/params", "ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n")
+	t.file("proc/driver/nvidia/params",
+		"ModifyDeviceFiles: 1\nDeviceFileUID: 0\nDeviceFileGID: 0\nDeviceFileMode: 438\n")
 	for _, g := range f.GPUs {
 		t.gpu(f, g)
 	}
@@ -86,7 +88,8 @@ func (t *tree) gpu(f *File, g GPU) {
 	minor, pci := g.Int("minor"), g.PCI()
 	t.node(fmt.Sprintf("dev/nvidia%d", minor), 0o666)
 	t.file("proc/driver/nvidia/gpus/"+pci+"/information", fmt.Sprintf(
-		"Model: \t\t %s\nIRQ:   \t\t 90\nGPU UUID: \t %s\nVideo BIOS: \t %s\nBus Type: \t PCIe\nDMA Size: \t 47 bits\nDMA Mask: \t 0x7fffffffffff\n"+
+		"Model: \t\t %s\nIRQ:   \t\t 90\nGPU UUID: \t %s\nVideo BIOS: \t %s\nBus Type: \t PCIe\nDMA Size: "+
+			"\t 47 bits\nDMA Mask: \t 0x7fffffffffff\n"+
 			"Bus Location: \t %s\nDevice Minor: \t %d\nGPU Firmware: \t %s\nGPU Excluded:\t No\n",
 		g.Get("name"), g.UUID(), g.Get("vbios"), pci, minor, f.Driver.Get("version")))
 	t.pciDevice(pci, g.Get("pcie_switch"))

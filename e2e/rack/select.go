@@ -30,7 +30,8 @@ func (f *File) Devices(there func(wire.Device) bool) []wire.Device {
 func (g GPU) offers() []wire.Device {
 	if g.Get("mig_mode") != "yes" {
 		return []wire.Device{{
-			UUID: g.UUID(), Name: g.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Minor: g.Int("minor"), GI: -1, CI: -1,
+			UUID: g.UUID(), Name: g.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Minor: g.Int("minor"),
+			GI: -1, CI: -1,
 			SMs: g.Int("sms"), Units: g.Int("sms"), Step: g.step(), Memory: g.Int("memory_mib") - g.Int("reserved_mib"),
 		}}
 	}
@@ -52,8 +53,10 @@ func (g GPU) step() int {
 
 func (g GPU) migDevice(m Section) wire.Device {
 	return wire.Device{
-		UUID: m.UUID(), Name: m.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Parent: g.UUID(), Minor: g.Int("minor"),
-		GI: m.Int("gi"), CI: m.Int("ci"), SMs: m.Int("sms"), Units: m.Int("sms"), Step: g.step(), Memory: m.Int("memory_mib"),
+		UUID: m.UUID(), Name: m.Get("name"), PCI: g.PCI(), Compute: g.Get("compute"), Parent: g.UUID(),
+		Minor: g.Int("minor"),
+		GI:    m.Int("gi"), CI: m.Int("ci"), SMs: m.Int("sms"), Units: m.Int("sms"), Step: g.step(),
+		Memory: m.Int("memory_mib"),
 	}
 }
 

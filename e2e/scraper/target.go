@@ -58,7 +58,8 @@ func (j job) target(in *consul.CatalogService) target {
 	if path == "" {
 		path = "/metrics"
 	}
-	t := target{URL: (&url.URL{Scheme: "http", Host: labels["__address__"], Path: path, RawQuery: url.Values(j.Params).Encode()}).String()}
+	t := target{URL: (&url.URL{Scheme: "http", Host: labels["__address__"], Path: path,
+		RawQuery: url.Values(j.Params).Encode()}).String()}
 	t.Labels = map[string]string{"instance": labels["__address__"]}
 	for name, value := range labels {
 		if !strings.HasPrefix(name, "__") {

@@ -25,7 +25,8 @@ func (d *decoder) elsewhere(bodies []serviceBody, services []Service) {
 				d.fail(p.Range, "service %q: split to %q, which is split itself", b.Name, s.To)
 			}
 			if sum += s.Percent; !(s.Percent > 0 && sum <= 100) {
-				d.fail(p.Range, "service %q: percent is %g: want more than 0, and at most 100 in all", b.Name, s.Percent)
+				d.fail(p.Range, "service %q: percent is %g: want more than 0, and at most 100 in all",
+					b.Name, s.Percent)
 			}
 		}
 		if text := circle(b.Name, find); text != "" {

@@ -14,7 +14,8 @@ func (d *decoder) sleep(b *sleepBody) *Sleep {
 	case s.Port < 0 || s.Port > 65535:
 		d.fail(b.Range, "port is %d: want 1 to 65535, or 0 for the replica's own port", s.Port)
 	case s.Level != 1 && s.Level != 2:
-		d.fail(b.Range, "level is %d: want 1, which keeps the weights in the host's memory, or 2, which loads them again", s.Level)
+		d.fail(b.Range,
+			"level is %d: want 1, which keeps the weights in the host's memory, or 2, which loads them again", s.Level)
 	case s.Timeout < time.Second:
 		d.fail(b.Range, "timeout is %s: want at least \"1s\"", s.Timeout)
 	}

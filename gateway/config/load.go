@@ -39,7 +39,8 @@ func Parse(text []byte, name string) (*Config, error) {
 	if len(c.Priorities) == 0 {
 		c.Priorities = []string{"normal"}
 	}
-	if err := c.LogLevel.UnmarshalText([]byte(d.one(f.LogLevel, "info", "debug", "info", "warn", "error"))); err != nil {
+	if err := c.LogLevel.UnmarshalText(
+		[]byte(d.one(f.LogLevel, "info", "debug", "info", "warn", "error"))); err != nil {
 		d.fail(top, "log_level: %v", err)
 	}
 	c.Listen = d.listen(f.Listen)
@@ -131,7 +132,8 @@ func nomad(b *nomadBody) *Nomad {
 var sha256hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
-	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{}, Declares: map[string]bool{}, TokensPerMinute: map[string]float64{}}
+	t := Tenants{Keys: map[string]string{}, Limits: map[string]dispatch.Limits{}, Ceiling: map[string]int{},
+		Declares: map[string]bool{}, TokensPerMinute: map[string]float64{}}
 	if b == nil {
 		return t
 	}
@@ -141,10 +143,12 @@ func (d *decoder) tenants(b *tenantsBody, priorities []string) Tenants {
 		if name == "default" {
 			name = ""
 		}
-		t.Limits[name] = dispatch.Limits{Weight: or(one.Weight, 1), MaxActive: or(one.MaxActive, 0), MaxQueue: or(one.MaxQueue, 0)}
+		t.Limits[name] = dispatch.Limits{Weight: or(one.Weight, 1), MaxActive: or(one.MaxActive, 0),
+			MaxQueue: or(one.MaxQueue, 0)}
 		t.TokensPerMinute[name] = or(one.Tokens, 0)
 		if tokens := t.TokensPerMinute[name]; !(tokens >= 0 && tokens <= 1e12) {
-			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound", one.Name, tokens)
+			d.fail(one.Range, "tenant %q: tokens_per_minute is %g: want a positive number, or 0 for no bound",
+				one.Name, tokens)
 		}
 		if l := t.Limits[name]; !(l.Weight > 0) || math.IsInf(l.Weight, 0) || l.MaxActive < 0 || l.MaxQueue < 0 {
 			d.fail(one.Range, "tenant %q: weight must be above 0, max_active and max_queue not negative", one.Name)

@@ -7,7 +7,8 @@ func (d *decoder) peers(b *peersBody) *Peers {
 		return nil
 	}
 	p := &Peers{
-		Address: b.Address, Advertise: or(b.Advertise, b.Address), TLS: d.one(b.TLS, "files", "files", "connect", "off"),
+		Address: b.Address, Advertise: or(b.Advertise, b.Address),
+		TLS:      d.one(b.TLS, "files", "files", "connect", "off"),
 		CertFile: or(b.Cert, ""), KeyFile: or(b.Key, ""), CAFile: or(b.CA, ""),
 	}
 	if _, port, err := net.SplitHostPort(p.Address); err != nil || !isPort(port, 1) {
@@ -15,12 +16,17 @@ func (d *decoder) peers(b *peersBody) *Peers {
 	}
 	host, port, err := net.SplitHostPort(p.Advertise)
 	if ip := net.ParseIP(host); err != nil || host == "" || !isPort(port, 1) || ip != nil && ip.IsUnspecified() {
-		d.fail(b.Range, "peers: the other gateways cannot reach %q: want advertise = \"host:port\" with the address of this host", p.Advertise)
+		d.fail(b.Range,
+			"peers: the other gateways cannot reach %q: want advertise = \"host:port\" with the address of this host",
+			p.Advertise)
 	}
 	files := p.CertFile != "" && p.KeyFile != "" && p.CAFile != ""
 	switch {
 	case p.TLS == "files" && !files:
-		d.fail(b.Range, "peers block without cert_file, key_file and ca_file: want all three, tls = \"connect\" for certificates of Consul's mesh, or tls = \"off\" where only gateways reach the address")
+		d.fail(b.Range,
+			"peers block without cert_file, key_file and ca_file: want all three, "+
+				"tls = \"connect\" for certificates of Consul's mesh, or "+
+				"tls = \"off\" where only gateways reach the address")
 	case p.TLS != "files" && (p.CertFile != "" || p.KeyFile != "" || p.CAFile != ""):
 		d.fail(b.Range, "peers: tls is %q beside files of certificates: want tls = \"files\" or no files", p.TLS)
 	}

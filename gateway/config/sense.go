@@ -38,7 +38,8 @@ func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
 		admin = f.Admin.Range
 	}
 	if c.Listen.MaxConnections < 1 || c.Listen.MaxStreams < 1 {
-		d.fail(at, "max_connections is %d and max_streams %d: want at least 1", c.Listen.MaxConnections, c.Listen.MaxStreams)
+		d.fail(at, "max_connections is %d and max_streams %d: want at least 1", c.Listen.MaxConnections,
+			c.Listen.MaxStreams)
 	}
 	for _, one := range []struct {
 		address string
@@ -73,7 +74,9 @@ func (d *decoder) reachable(blocks []serviceBody, services []Service) {
 			}
 		}
 		if hidden && !named(s.Name, services) {
-			d.fail(blocks[i].Range, "service %q: no request can reach it, as service %q has the same routes and stands before it", s.Name, other)
+			d.fail(blocks[i].Range,
+				"service %q: no request can reach it, as service %q has the same routes and stands before it",
+				s.Name, other)
 		}
 	}
 }
@@ -125,7 +128,9 @@ func (d *decoder) numbers(b *serviceBody) {
 	for _, r := range b.Routes {
 		for _, host := range r.Hosts {
 			if rest := strings.TrimPrefix(host, "*."); rest == "" || strings.ContainsAny(rest, "*/: ") {
-				d.fail(b.Range, "service %q: hosts has %q: want a name such as \"models.example.org\" or \"*.example.org\"; leave hosts out for any", b.Name, host)
+				d.fail(b.Range,
+					"service %q: hosts has %q: want a name such as \"models.example.org\" or \"*.example.org\"; "+
+						"leave hosts out for any", b.Name, host)
 			}
 		}
 	}

@@ -15,14 +15,16 @@ import (
 )
 
 func (d *decoder) service(b *serviceBody, c *Config) Service {
-	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream), Queue: d.queue(b.Queue, c.Priorities)}
+	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream),
+		Queue: d.queue(b.Queue, c.Priorities)}
 	if d.one(b.Policy, "slots", "slots", "tokens") == "tokens" {
 		s.Mode = dispatch.Tokens
 	}
 	s.Engine = d.engine(b.Engine)
 	s.Session = textproto.CanonicalMIMEHeaderKey(or(b.Session, "X-Session-Id"))
 	if s.Engine.Salt && s.Upstream.Stream {
-		d.fail(b.Range, "service %q: cache_salt needs the body before it is sent: leave out request_body = \"stream\"", b.Name)
+		d.fail(b.Range, "service %q: cache_salt needs the body before it is sent: leave out request_body = \"stream\"",
+			b.Name)
 	}
 	s.Fallback, s.Model = or(b.Fallback, ""), or(b.Model, "")
 	for _, p := range b.Splits {
@@ -49,8 +51,9 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 			d.fail(r.Range, "rule without require or prefer has no effect")
 		}
 		s.Rules = append(s.Rules, Rule{
-			MinBatch: or(r.MinBatch, 0), MaxBatch: or(r.MaxBatch, 0), MinPrompt: or(r.MinPrompt, 0), MaxPrompt: or(r.MaxPrompt, 0),
-			MinCost: or(r.MinCost, 0), MaxCost: or(r.MaxCost, 0),
+			MinBatch: or(r.MinBatch, 0), MaxBatch: or(r.MaxBatch, 0), MinPrompt: or(r.MinPrompt, 0),
+			MaxPrompt: or(r.MaxPrompt, 0),
+			MinCost:   or(r.MinCost, 0), MaxCost: or(r.MaxCost, 0),
 			Placement: dispatch.Placement{Require: r.Require, Prefer: r.Prefer},
 		})
 	}
@@ -92,7 +95,9 @@ func (d *decoder) source(b *serviceBody, c *Config) Source {
 		s.Static = d.replicas(b.Static, b.Range)
 	}
 	if found != 1 {
-		d.fail(b.Range, "service %q has %d sources of replicas: want exactly one of consul, nomad, replicas_file or replica blocks", b.Name, found)
+		d.fail(b.Range,
+			"service %q has %d sources of replicas: want exactly one of consul, nomad, replicas_file or replica blocks",
+			b.Name, found)
 	}
 	return s
 }
@@ -100,9 +105,12 @@ func (d *decoder) source(b *serviceBody, c *Config) Source {
 func (d *decoder) replicas(blocks []replicaBody, at hcl.Range) []Replica {
 	var out []Replica
 	for _, r := range blocks {
-		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1), Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
+		one := Replica{Address: d.address(r.Address, at), Class: or(r.Class, ""), Slices: or(r.Slices, 1),
+			Slots: or(r.Slots, 1), Weight: or(r.Weight, 0), KVTokens: or(r.KV, 0), MaxPrompt: or(r.Longest, 0)}
 		if one.Slots < 1 || one.Slices < 1 || one.Weight < 0 || one.KVTokens < 0 || one.MaxPrompt < 0 {
-			d.fail(at, "replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len not negative", one.Address)
+			d.fail(at,
+				"replica %s: slots and slices must be at least 1, and weight, kv_tokens and max_model_len not negative",
+				one.Address)
 		}
 		if slices.ContainsFunc(out, func(o Replica) bool { return o.Address == one.Address }) {
 			d.fail(at, "replica %s stands twice", one.Address)

@@ -29,7 +29,8 @@ type listener struct {
 // frame of HTTP/2, or what passes through a tunnel; 0 for no bound.
 func Bounded(l net.Listener, connections int, patience time.Duration) net.Listener {
 	return &listener{
-		TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{}), patience: patience,
+		TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{}),
+		patience: patience,
 	}
 }
 

@@ -101,7 +101,9 @@ func (l *secureListener) shake(c net.Conn) {
 	if err != nil {
 		var plain tls.RecordHeaderError
 		if errors.As(err, &plain) && plain.Conn != nil {
-			io.WriteString(plain.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nthis port speaks TLS: use https\n")
+			io.WriteString(plain.Conn,
+				"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; "+
+					"charset=utf-8\r\n\r\nthis port speaks TLS: use https\n")
 		}
 		c.Close()
 		return

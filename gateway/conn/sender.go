@@ -139,7 +139,8 @@ func (s *tcpSocket) offer(p []byte) (int, error) {
 	s.p = nil
 	if err == nil && s.err != nil {
 		err = &net.OpError{
-			Op: "write", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(), Err: os.NewSyscallError("write", s.err),
+			Op: "write", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(),
+			Err: os.NewSyscallError("write", s.err),
 		}
 	}
 	return s.n, err

@@ -59,7 +59,8 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	if err != nil {
 		return nil, err
 	}
-	pairs, _, err := r.Client.KV().List(r.Config.Prefix+"/"+service+"/", (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	pairs, _, err := r.Client.KV().List(r.Config.Prefix+"/"+service+"/",
+		(&consul.QueryOptions{Token: token}).WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +132,8 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 		return err
 	}
 	key := strings.Join([]string{r.Config.Prefix, service, r.Gateway}, "/")
-	_, err = r.Client.KV().Put(&consul.KVPair{Key: key, Value: value}, (&consul.WriteOptions{Token: token}).WithContext(ctx))
+	_, err = r.Client.KV().Put(&consul.KVPair{Key: key, Value: value},
+		(&consul.WriteOptions{Token: token}).WithContext(ctx))
 	return err
 }
 
@@ -147,7 +149,8 @@ func seed(slices, total int, c learned.Curve) dispatch.Curve {
 func curve(c dispatch.Curve) learned.Curve {
 	return learned.Curve{
 		Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
-		Prompt: c.Prompt, Output: c.Output, KV: float64(c.KV), Slots: float64(c.Slots), Rate: c.Rate, Samples: c.Samples,
+		Prompt: c.Prompt, Output: c.Output, KV: float64(c.KV), Slots: float64(c.Slots), Rate: c.Rate,
+		Samples: c.Samples,
 	}
 }
 
@@ -187,7 +190,8 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 		meta[MetaPeers] = r.Peers
 	}
 	known, _, err := r.Client.Agent().Service(r.Gateway, (&consul.QueryOptions{Token: token}).WithContext(ctx))
-	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number && maps.Equal(known.Meta, meta) {
+	if err == nil && known.Service == r.Config.Service && known.Address == host && known.Port == number &&
+		maps.Equal(known.Meta, meta) {
 		return nil
 	}
 	return r.Client.Agent().ServiceRegisterOpts(&consul.AgentServiceRegistration{
@@ -210,7 +214,8 @@ func (r *Registrar) reachable(ctx context.Context, address, token string) (strin
 	}
 	// Agent().Self takes no token.
 	var self struct{ Member struct{ Addr string } }
-	if _, err := r.Client.Raw().Query("/v1/agent/self", &self, (&consul.QueryOptions{Token: token}).WithContext(ctx)); err != nil {
+	if _, err := r.Client.Raw().Query("/v1/agent/self", &self,
+		(&consul.QueryOptions{Token: token}).WithContext(ctx)); err != nil {
 		return "", err
 	}
 	agent := self.Member.Addr

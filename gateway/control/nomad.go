@@ -71,7 +71,8 @@ func (s *Scaler) Scale(ctx context.Context, job, group string, count int, reason
 	}
 	wanted := int64(count)
 	_, _, err = s.Client.Jobs().ScaleWithRequest(job, &nomad.ScalingRequest{
-		Count: &wanted, Target: map[string]string{"Job": job, "Group": group}, Message: reason, JobModifyIndex: *found.JobModifyIndex,
+		Count: &wanted, Target: map[string]string{"Job": job, "Group": group}, Message: reason,
+		JobModifyIndex: *found.JobModifyIndex,
 	}, (&nomad.WriteOptions{AuthToken: token}).WithContext(ctx))
 	return err
 }

@@ -47,7 +47,8 @@ func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
 			var found []peers.Member
 			for _, e := range entries {
 				if at := e.Service.Meta[MetaPeers]; at != "" {
-					found = append(found, peers.Member{ID: ownership.ID(at), Passing: e.Checks.AggregatedStatus() != consul.HealthCritical})
+					found = append(found, peers.Member{ID: ownership.ID(at),
+						Passing: e.Checks.AggregatedStatus() != consul.HealthCritical})
 				}
 			}
 			set(found)
@@ -69,7 +70,8 @@ func (r *Registry) Records(ctx context.Context, set func(map[string]ownership.Re
 }
 
 // watch repeats a blocking query until ctx ends, and calls got after each answer.
-func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (*consul.QueryMeta, func(), error), failed func(error)) {
+func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (*consul.QueryMeta, func(), error),
+	failed func(error)) {
 	var index uint64
 	wait, told := 100*time.Millisecond, false
 	for ctx.Err() == nil {
@@ -78,7 +80,8 @@ func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (
 		var meta *consul.QueryMeta
 		var got func()
 		if err == nil {
-			meta, got, err = query((&consul.QueryOptions{WaitIndex: index, WaitTime: restFor, Token: token}).WithContext(within))
+			meta, got, err = query((&consul.QueryOptions{WaitIndex: index, WaitTime: restFor, Token: token}).
+				WithContext(within))
 		}
 		cancel()
 		if ctx.Err() != nil {
@@ -129,7 +132,8 @@ func parseOwner(text []byte) (ownership.Record, error) {
 		return ownership.Record{}, err
 	}
 	if doc.Version != ownerVersion {
-		return ownership.Record{}, fmt.Errorf("it has version %d: this release reads version %d", doc.Version, ownerVersion)
+		return ownership.Record{}, fmt.Errorf("it has version %d: this release reads version %d", doc.Version,
+			ownerVersion)
 	}
 	return ownership.Record{Epoch: doc.Epoch, Owner: doc.Owner}, nil
 }
@@ -140,7 +144,8 @@ func (r *Registry) Read(ctx context.Context) (map[string]ownership.Record, error
 	if err != nil {
 		return nil, err
 	}
-	pairs, _, err := r.Client.KV().List(r.prefix(), (&consul.QueryOptions{RequireConsistent: true, Token: token}).WithContext(ctx))
+	pairs, _, err := r.Client.KV().List(r.prefix(),
+		(&consul.QueryOptions{RequireConsistent: true, Token: token}).WithContext(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +159,8 @@ func (r *Registry) Swap(ctx context.Context, service string, old, next ownership
 		return false, err
 	}
 	key := r.prefix() + service
-	pair, _, err := r.Client.KV().Get(key, (&consul.QueryOptions{RequireConsistent: true, Token: token}).WithContext(ctx))
+	pair, _, err := r.Client.KV().Get(key,
+		(&consul.QueryOptions{RequireConsistent: true, Token: token}).WithContext(ctx))
 	if err != nil {
 		return false, err
 	}

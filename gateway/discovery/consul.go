@@ -18,7 +18,8 @@ const waitTime = 5 * time.Minute
 
 // Health is what is needed of Consul's health API.
 type Health interface {
-	Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry, *consul.QueryMeta, error)
+	Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry,
+		*consul.QueryMeta, error)
 }
 
 // Consul is the healthy instances of a Consul service.
@@ -55,7 +56,8 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			continue
 		}
 		if meta.ResultsFilteredByACLs && !filtered {
-			c.Log.Warn("Consul left out what the token may not read; it needs service:read and node:read", "service", c.Source.Service, "instances", len(entries))
+			c.Log.Warn("Consul left out what the token may not read; it needs service:read and node:read",
+				"service", c.Source.Service, "instances", len(entries))
 		}
 		filtered = meta.ResultsFilteredByACLs
 		found := replicasOf(entries, mistakes)

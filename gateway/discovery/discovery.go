@@ -26,7 +26,8 @@ func replica(id string, r config.Replica) line.Replica {
 		weight = tableWeight(r.Class) * float64(r.Slices) / float64(r.Total)
 	}
 	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
-		ID: id, Class: r.Class, Slices: r.Slices, Total: r.Total, Slots: r.Slots, Weight: weight / float64(r.Slots), KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
+		ID: id, Class: r.Class, Slices: r.Slices, Total: r.Total, Slots: r.Slots, Weight: weight / float64(r.Slots),
+		KV: r.KVTokens, MaxPrompt: r.MaxPrompt,
 	}}
 }
 
@@ -52,7 +53,8 @@ func described(address string, meta func(key string) string, log *notes) config.
 		text := meta(key)
 		if strings.Contains(text, "${") {
 			// A group's service cannot refer to what only its tasks are given.
-			log.warn("a replica's meta holds a variable that Nomad did not replace; give it in the service block of a task", address, key, text)
+			log.warn("a replica's meta holds a variable that Nomad did not replace; "+
+				"give it in the service block of a task", address, key, text)
 			return ""
 		}
 		return text
@@ -64,13 +66,15 @@ func described(address string, meta func(key string) string, log *notes) config.
 		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > most {
-			log.warn("a replica's meta is no whole number of at least 1 and of a sensible size; it counts as 1", address, key, text)
+			log.warn("a replica's meta is no whole number of at least 1 and of a sensible size; it counts as 1",
+				address, key, text)
 			return 1
 		}
 		return n
 	}
 	whole := func(key string) int { return within(key, mostSlots) }
-	r := config.Replica{Address: address, Class: get(gpu.MetaClass), Slices: whole(gpu.MetaSlices), Slots: whole(gpu.MetaSlots), Total: whole(gpu.MetaTotal)}
+	r := config.Replica{Address: address, Class: get(gpu.MetaClass), Slices: whole(gpu.MetaSlices),
+		Slots: whole(gpu.MetaSlots), Total: whole(gpu.MetaTotal)}
 	// No engine has room for one token only: 1 is what is unknown or wrong.
 	if n := within(gpu.MetaKVTokens, mostTokens); n > 1 {
 		r.KVTokens = n
@@ -127,7 +131,8 @@ func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 				f.Log.Warn("replicas_file cannot be read; the last replicas are kept", "error", err)
 			}
 			seen = nil
-		} else if seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() || !os.SameFile(info, seen) {
+		} else if seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() ||
+			!os.SameFile(info, seen) {
 			seen = info
 			if replicas, err := config.Replicas(f.Path); err != nil {
 				f.Log.Warn("replicas_file is wrong; the last replicas are kept", "error", err)

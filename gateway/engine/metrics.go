@@ -60,10 +60,12 @@ var engines = []names{
 		running: selector{metric: "tgi_batch_current_size"}, waiting: selector{metric: "tgi_queue_size"},
 	},
 	{
-		kind:    "trtllm",
-		running: selector{metric: "trtllm_num_requests_running"}, waiting: selector{metric: "trtllm_num_requests_waiting"},
-		used:   []selector{{metric: "trtllm_kv_cache_utilization"}},
-		blocks: selector{metric: "trtllm_kv_cache_max_blocks"}, perBlock: selector{metric: "trtllm_kv_cache_tokens_per_block"},
+		kind:     "trtllm",
+		running:  selector{metric: "trtllm_num_requests_running"},
+		waiting:  selector{metric: "trtllm_num_requests_waiting"},
+		used:     []selector{{metric: "trtllm_kv_cache_utilization"}},
+		blocks:   selector{metric: "trtllm_kv_cache_max_blocks"},
+		perBlock: selector{metric: "trtllm_kv_cache_tokens_per_block"},
 	},
 	{
 		kind:    "triton",
@@ -131,7 +133,8 @@ func known(r io.Reader) ([]byte, error) {
 var wanted = func() map[string]bool {
 	m := map[string]bool{}
 	for _, e := range engines {
-		for _, s := range append([]selector{e.running, e.waiting, e.blocks, e.perBlock, e.preemptions, {metric: e.info}}, e.used...) {
+		for _, s := range append([]selector{e.running, e.waiting, e.blocks, e.perBlock, e.preemptions,
+			{metric: e.info}}, e.used...) {
 			m[s.metric] = true
 		}
 	}

@@ -201,7 +201,9 @@ func (s *Scraper) longestPrompt(ctx context.Context, v *visit) int {
 			Limit int `json:"max_model_len"`
 		} `json:"data"`
 	}
-	err := s.get(ctx, v.replica.Address, "/v1/models", func(body io.Reader) error { return json.NewDecoder(body).Decode(&list) })
+	err := s.get(ctx, v.replica.Address, "/v1/models", func(body io.Reader) error {
+		return json.NewDecoder(body).Decode(&list)
+	})
 	if err != nil {
 		return 0
 	}

@@ -50,7 +50,8 @@ func (b sglangSleep) version(ctx context.Context, address string) (string, error
 
 // note sets the weight version.
 func (b sglangSleep) note(ctx context.Context, address, version string) error {
-	_, err := b.ask(ctx, http.MethodPost, address, "/update_weight_version", map[string]any{"new_version": version, "abort_all_requests": false}, nil)
+	_, err := b.ask(ctx, http.MethodPost, address, "/update_weight_version", map[string]any{"new_version": version,
+		"abort_all_requests": false}, nil)
 	return err
 }
 
@@ -154,7 +155,8 @@ func (b sglangSleep) reload(ctx context.Context, address string) error {
 		Success bool   `json:"success"`
 		Message string `json:"message"`
 	}
-	_, err = b.ask(ctx, http.MethodPost, address, "/update_weights_from_disk", map[string]any{"model_path": info.Model}, &told)
+	_, err = b.ask(ctx, http.MethodPost, address,
+		"/update_weights_from_disk", map[string]any{"model_path": info.Model}, &told)
 	if err == nil && !told.Success {
 		err = errors.New("/update_weights_from_disk: " + told.Message)
 	}

@@ -125,7 +125,8 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 	if len(list.Data) == 0 {
 		return errors.New("/v1/models lists no model")
 	}
-	_, err = b.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID, "prompt": "a", "max_tokens": 1}, nil)
+	_, err = b.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID,
+		"prompt": "a", "max_tokens": 1}, nil)
 	return err
 }
 

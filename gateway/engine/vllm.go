@@ -33,7 +33,8 @@ func (b vllmSleep) wake(ctx context.Context, address, replica string) error {
 		return err
 	}
 	if b.Level == 2 { // the weights are gone
-		if _, err := b.ask(ctx, http.MethodPost, address, "/collective_rpc", map[string]string{"method": "reload_weights"}, nil); err != nil {
+		if _, err := b.ask(ctx, http.MethodPost, address,
+			"/collective_rpc", map[string]string{"method": "reload_weights"}, nil); err != nil {
 			return err
 		}
 		if _, err := b.ask(ctx, http.MethodPost, address, "/reset_prefix_cache", nil, nil); err != nil {

@@ -95,7 +95,8 @@ func (a *answer) declare() {
 
 // settle decides whether the connection can go on after the answer.
 func (a *answer) settle() {
-	a.close = a.close || a.request.Close || a.conn.server.closing.Load() || slices.Contains(a.header["Connection"], "close")
+	a.close = a.close || a.request.Close || a.conn.server.closing.Load() ||
+		slices.Contains(a.header["Connection"], "close")
 	if a.body != nil && !a.duplex && !a.body.skip() {
 		a.close = true
 	}

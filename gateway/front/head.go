@@ -59,7 +59,8 @@ func (c *conn) parseFirst(line []byte) bool {
 	}
 	method, rest, _ := bytes.Cut(line, []byte(" "))
 	target, version, _ := bytes.Cut(rest, []byte(" "))
-	if !field.IsToken(method) || !field.IsPlain(target) || target[0] != '/' || string(version) != "HTTP/1.1" || string(method) == http.MethodConnect {
+	if !field.IsToken(method) || !field.IsPlain(target) || target[0] != '/' || string(version) != "HTTP/1.1" ||
+		string(method) == http.MethodConnect {
 		return false
 	}
 	name := string(target)

@@ -17,7 +17,8 @@ const (
 // tally is the account of fairness for the other gateways, each of which may own the
 // service next; false where this gateway does not own it, or where it is not yet time.
 func (s *Shared) tally(now time.Time) ([]dispatch.Charge, bool) {
-	if role, _, _ := s.owned.Role(); role != ownership.Owner || s.queue.Tenants() > fewTenants && now.Sub(s.tallied) < tallyMany {
+	if role, _, _ := s.owned.Role(); role != ownership.Owner || s.queue.Tenants() > fewTenants &&
+		now.Sub(s.tallied) < tallyMany {
 		return nil, false
 	}
 	s.tallied = now

@@ -288,7 +288,8 @@ func (s *Shared) Loads() talk.Load {
 		l.Follows = epoch
 	}
 	for id, h := range s.active {
-		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests, Tokens: h.amount.tokens})
+		l.Replicas = append(l.Replicas, talk.Held{Replica: id, Class: h.class, Count: h.amount.requests,
+			Tokens: h.amount.tokens})
 	}
 	return l
 }

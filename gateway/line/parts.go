@@ -120,7 +120,8 @@ func (s *Shared) heardByAll() bool {
 func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 	all = append(all, s.self)
 	for _, p := range s.view.Peers {
-		if p.Link == ownership.Gone || p.Link == ownership.Silent && !p.Registered && now.Sub(p.Heard) >= ownership.Hold {
+		if p.Link == ownership.Gone || p.Link == ownership.Silent && !p.Registered &&
+			now.Sub(p.Heard) >= ownership.Hold {
 			continue
 		}
 		all = append(all, p.ID)
@@ -177,7 +178,8 @@ func (s *Shared) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	role, _, _ := s.owned.Role()
-	st := State{Decides: role == ownership.Owner, Queued: s.queued.requests, Active: map[string]int{}, QueuedTokens: s.queued.tokens, ActiveTokens: map[string]int{}, Replicas: s.queue.Replicas()}
+	st := State{Decides: role == ownership.Owner, Queued: s.queued.requests, Active: map[string]int{},
+		QueuedTokens: s.queued.tokens, ActiveTokens: map[string]int{}, Replicas: s.queue.Replicas()}
 	if st.Decides {
 		st.Waits = waitsOf(s.queue)
 	}

@@ -96,7 +96,8 @@ func waitsOf(q *dispatch.Queue) (out []Wait) {
 func (l *Line) State() State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, ActiveTokens: map[string]int{}, Replicas: l.queue.Replicas(), Waits: waitsOf(l.queue)}
+	s := State{Decides: true, Queued: l.queue.Waiting(), Active: map[string]int{}, ActiveTokens: map[string]int{},
+		Replicas: l.queue.Replicas(), Waits: waitsOf(l.queue)}
 	s.QueuedTokens = int(l.series.now[queuedTokensColumn])
 	for class, at := range l.series.classes {
 		s.ActiveTokens[class] = int(l.series.now[at+1])

@@ -168,7 +168,8 @@ func (s *Shared) takeBack(now time.Time) {
 			s.restore(t)
 			continue
 		}
-		t.inner = Pass{holder: t, Endpoint: t.pass.Endpoint, ticket: dispatch.Ticket{Request: t.request, Value: &t.inner}}
+		t.inner = Pass{holder: t, Endpoint: t.pass.Endpoint, ticket: dispatch.Ticket{Request: t.request,
+			Value: &t.inner}}
 		if t.queued = s.queue.Adopt(&t.inner.ticket, t.pass.Endpoint.ID, t.arrived, t.started, now); t.queued {
 			r := t.record(talk.Mark)
 			s.marks(&t.inner.ticket, &r, now)
@@ -187,7 +188,8 @@ func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	owner, _ := s.owned.Owner()
 	t := s.seats[r.ID]
-	if role != ownership.Member || owner != from || epoch != r.Epoch || s.reports != r.Report || t == nil || t.pass.Endpoint != nil {
+	if role != ownership.Member || owner != from || epoch != r.Epoch || s.reports != r.Report || t == nil ||
+		t.pass.Endpoint != nil {
 		return
 	}
 	if r.Kind == talk.Refused {

@@ -80,7 +80,8 @@ func (s *series) column(class string) int {
 		c = len(s.now)
 		s.classes[class] = c
 		s.names = append(s.names, class)
-		s.now, s.sums = append(s.now, make([]float64, classColumns)...), append(s.sums, make([]float64, classColumns)...)
+		s.now, s.sums = append(s.now, make([]float64, classColumns)...),
+			append(s.sums, make([]float64, classColumns)...)
 	}
 	return c
 }

@@ -177,7 +177,8 @@ func (s *Shared) ask(t *seat, kind talk.Kind) {
 // record describes a request to the owner.
 func (t *seat) record(kind talk.Kind) talk.Record {
 	_, epoch, _ := t.of.owned.Role()
-	r := talk.Record{Kind: kind, Service: t.of.name, Epoch: epoch, ID: t.id, Began: t.began, Tokens: t.tokens, Told: t.settled, Prompt: t.prompt, Cached: t.cached, Output: t.output}
+	r := talk.Record{Kind: kind, Service: t.of.name, Epoch: epoch, ID: t.id, Began: t.began, Tokens: t.tokens,
+		Told: t.settled, Prompt: t.prompt, Cached: t.cached, Output: t.output}
 	if kind == talk.Enter || kind == talk.Seat {
 		r.Request, r.Arrived = &t.request, t.arrived
 		r.Require, r.Prefer = t.of.classesOf(&t.request)

@@ -89,7 +89,8 @@ func timeout(v string) (time.Duration, error) {
 // grpcTimeout reads the header of the gRPC protocol: up to eight digits and a
 // unit.
 func grpcTimeout(v string) (time.Duration, error) {
-	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond}
+	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond,
+		'u': time.Microsecond, 'n': time.Nanosecond}
 	if len(v) >= 2 && len(v) <= 9 {
 		n, err := strconv.ParseUint(v[:len(v)-1], 10, 64)
 		if unit := units[v[len(v)-1]]; err == nil && unit > 0 && n <= uint64(100*24*time.Hour/unit) {
@@ -104,7 +105,8 @@ func grpcTimeout(v string) (time.Duration, error) {
 func Placement(rules []config.Rule, f *Facts) int {
 	for i := range rules {
 		r := &rules[i]
-		if within(f.Batch, r.MinBatch, r.MaxBatch) && within(f.Prompt, r.MinPrompt, r.MaxPrompt) && within(f.Cost, r.MinCost, r.MaxCost) {
+		if within(f.Batch, r.MinBatch, r.MaxBatch) && within(f.Prompt, r.MinPrompt, r.MaxPrompt) &&
+			within(f.Cost, r.MinCost, r.MaxCost) {
 			return i + 1
 		}
 	}

@@ -39,9 +39,13 @@ func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	case "", "identity":
 		return body, true
 	case "gzip", "x-gzip":
-		return io.LimitReader(&late{open: func() (io.Reader, error) { return gzip.NewReader(body) }}, LongestDecoded), true
+		return io.LimitReader(&late{open: func() (io.Reader, error) {
+			return gzip.NewReader(body)
+		}}, LongestDecoded), true
 	case "deflate":
-		return io.LimitReader(&late{open: func() (io.Reader, error) { return zlib.NewReader(body) }}, LongestDecoded), true
+		return io.LimitReader(&late{open: func() (io.Reader, error) {
+			return zlib.NewReader(body)
+		}}, LongestDecoded), true
 	}
 	return nil, false
 }

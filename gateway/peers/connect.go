@@ -100,7 +100,8 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	once := make(chan net.Conn, 1)
 	once <- opened
 	conn, err := grpc.NewClient("passthrough:///"+string(id),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}), grpc.MaxCallRecvMsgSize(mostFrame)),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{}),
+			grpc.MaxCallRecvMsgSize(mostFrame)),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
 			select {
 			case c := <-once:
@@ -333,9 +334,11 @@ func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
 	h.mu.Unlock()
 	switch {
 	case changed && differs:
-		h.options.Log.Warn("a gateway has another configuration of a service; that of the owner is in force", "gateway", with, "service", load.Service)
+		h.options.Log.Warn("a gateway has another configuration of a service; that of the owner is in force",
+			"gateway", with, "service", load.Service)
 	case changed:
-		h.options.Log.Info("a gateway has the same configuration of a service again", "gateway", with, "service", load.Service)
+		h.options.Log.Info("a gateway has the same configuration of a service again", "gateway", with,
+			"service", load.Service)
 	}
 }
 

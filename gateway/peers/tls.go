@@ -66,12 +66,17 @@ func Secure(i Identity) *Security {
 	}
 	return &Security{
 		server: &tls.Config{
-			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify, NextProtos: []string{"h2"},
+			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
+			NextProtos: []string{"h2"},
 			// One that has expired is presented: the other end says so.
-			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) { return i.Certificate(h.Context()) },
+			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+				return i.Certificate(h.Context())
+			},
 		},
 		client: &tls.Config{
-			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify, NextProtos: []string{"h2"}, // instead of by name
+			// instead of by name
+			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify,
+			NextProtos: []string{"h2"},
 			GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
 				own, err := i.Certificate(r.Context())
 				if err != nil {
@@ -100,7 +105,8 @@ func verify(ctx context.Context, i Identity, given []*x509.Certificate, now time
 		if err != nil {
 			return err
 		}
-		_, err = given[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, CurrentTime: now})
+		_, err = given[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between,
+			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}, CurrentTime: now})
 		switch {
 		case err == nil:
 			return i.Check(given[0])
@@ -118,9 +124,11 @@ func lasts(whose string, c *x509.Certificate, now time.Time) error {
 	case c == nil:
 		return nil
 	case now.After(c.NotAfter):
-		return fmt.Errorf("peers: the certificate of %s expired at %s: renew it", whose, c.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("peers: the certificate of %s expired at %s: renew it", whose,
+			c.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("peers: the certificate of %s is not valid before %s: are the clocks of both hosts right?", whose, c.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("peers: the certificate of %s is not valid before %s: are the clocks of both hosts right?",
+			whose, c.NotBefore.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

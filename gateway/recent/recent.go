@@ -64,7 +64,9 @@ func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 	if s.minute != minute { // an earlier one, or a later one of a clock that was set back
 		s.minute, s.requests = minute, s.requests[:0]
 	}
-	at, _ := slices.BinarySearchFunc(s.requests, q, func(a api.Request, b *api.Request) int { return cmp.Compare(a.Total, b.Total) })
+	at, _ := slices.BinarySearchFunc(s.requests, q, func(a api.Request, b *api.Request) int {
+		return cmp.Compare(a.Total, b.Total)
+	})
 	s.requests = slices.Insert(s.requests, at, *q)
 	bar := 0.0
 	if over := len(s.requests) - mostSlow; over >= 0 {

@@ -66,7 +66,8 @@ func Parse(b []byte, version uint64, now time.Time) ([]Record, error) {
 		switch f {
 		case frameVersion:
 			if spoken = v.number == version || v.number+1 == version; !spoken {
-				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: update gateways one release at a time", v.number, version)
+				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: "+
+					"update gateways one release at a time", v.number, version)
 			}
 		case frameRecord:
 			if !spoken {

@@ -137,7 +137,8 @@ func (w *writer) float(f protowire.Number, v float64) {
 // span writes a time as its distance from now; the zero time is left out.
 func (w *writer) span(f protowire.Number, t time.Time) {
 	if !t.IsZero() {
-		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, f, protowire.VarintType), protowire.EncodeZigZag(int64(t.Sub(w.now))))
+		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, f, protowire.VarintType),
+			protowire.EncodeZigZag(int64(t.Sub(w.now))))
 	}
 }
 

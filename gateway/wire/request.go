@@ -36,7 +36,8 @@ func (c *conn) send(req *http.Request) error {
 		closeBody(req)
 		return c.begin(head)
 	}
-	if whole, ok := req.Body.(Whole); ok && whole.Whole() && length > 0 && length <= mostInline && c.socket.raw != nil && !expects(req) {
+	if whole, ok := req.Body.(Whole); ok && whole.Whole() && length > 0 && length <= mostInline &&
+		c.socket.raw != nil && !expects(req) {
 		all := slices.Grow(head, int(length))[:len(head)+int(length)]
 		c.out = all
 		err := readExactly(req.Body, all[len(head):])

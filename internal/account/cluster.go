@@ -23,7 +23,8 @@ type Node struct {
 // Cluster returns the accounts of all nodes with GPUs, by name. The allocations that
 // the token may not see are missing in them.
 func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
-	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, Params: map[string]string{"resources": "true"}}).WithContext(ctx)
+	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, Params: map[string]string{"resources": "true"}}).
+		WithContext(ctx)
 	stubs, _, err := client.Nodes().List(q)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list the nodes of Nomad at %s: %w", client.Address(), err)
@@ -36,12 +37,14 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	for _, a := range list {
 		on[a.NodeID] = append(on[a.NodeID], &api.Allocation{
 			ID: a.ID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, JobID: a.JobID, TaskGroup: a.TaskGroup,
-			ClientStatus: a.ClientStatus, DesiredStatus: a.DesiredStatus, DeploymentStatus: a.DeploymentStatus, AllocatedResources: a.AllocatedResources,
+			ClientStatus: a.ClientStatus, DesiredStatus: a.DesiredStatus, DeploymentStatus: a.DeploymentStatus,
+			AllocatedResources: a.AllocatedResources,
 		})
 	}
 	var out []Node
 	for _, stub := range stubs {
-		free, held := Of(&api.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources}, on[stub.ID])
+		free, held := Of(&api.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources},
+			on[stub.ID])
 		if len(free.Groups) == 0 || stub.Status == api.NodeStatusDown {
 			continue
 		}

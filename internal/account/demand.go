@@ -37,7 +37,8 @@ func ParseDemand(text []byte) (pack.Demand, error) {
 		case !(t.Weight > 0) || t.Weight > 1e12:
 			return nil, fmt.Errorf("kind %d of %d has weight %v: want above 0", i+1, len(d), t.Weight)
 		case (t.Instances == 0) != (t.Requests == 0):
-			return nil, fmt.Errorf("kind %d of %d has %d requests of %d instances: want both or neither", i+1, len(d), t.Requests, t.Instances)
+			return nil, fmt.Errorf("kind %d of %d has %d requests of %d instances: want both or neither", i+1, len(d),
+				t.Requests, t.Instances)
 		}
 	}
 	return d, nil
@@ -91,7 +92,8 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 		if i >= mostJobs {
 			break
 		}
-		job, _, err := client.Jobs().Info(stub.ID, (&api.QueryOptions{Namespace: stub.Namespace, AllowStale: true}).WithContext(ctx))
+		job, _, err := client.Jobs().Info(stub.ID,
+			(&api.QueryOptions{Namespace: stub.Namespace, AllowStale: true}).WithContext(ctx))
 		var answer api.UnexpectedResponseError
 		if errors.As(err, &answer) && answer.StatusCode() == 404 {
 			continue // it has gone meanwhile
@@ -135,7 +137,8 @@ func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.
 	if err != nil {
 		return nil, err
 	}
-	ok, _, err := client.KV().CAS(&consul.KVPair{Key: DemandKey, Value: text, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+	ok, _, err := client.KV().CAS(&consul.KVPair{Key: DemandKey, Value: text, ModifyIndex: index},
+		(&consul.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("typical demand in Consul KV: %w", err)
 	}

@@ -98,7 +98,8 @@ func groups(node *api.Node) []*api.NodeDeviceResource {
 		}
 	}
 	slices.SortFunc(out, func(a, b *api.NodeDeviceResource) int {
-		return cmp.Or(cmp.Compare(number(a, "index"), number(b, "index")), cmp.Compare(a.Vendor, b.Vendor), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(number(a, "index"), number(b, "index")), cmp.Compare(a.Vendor, b.Vendor),
+			cmp.Compare(a.Name, b.Name))
 	})
 	return out
 }

@@ -39,7 +39,8 @@ func (w Watcher) Run(ctx context.Context) {
 		free, _ := Of(node, allocations)
 		s.publish(free)
 	}
-	f := Follower{Nomad: w.Nomad, NomadTokenFile: w.NomadTokenFile, Before: s.learn, Changed: changed, Problem: w.Problem}
+	f := Follower{Nomad: w.Nomad, NomadTokenFile: w.NomadTokenFile, Before: s.learn, Changed: changed,
+		Problem: w.Problem}
 	f.Run(ctx)
 }
 

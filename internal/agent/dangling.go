@@ -6,7 +6,8 @@ import "strconv"
 
 // DanglingAdvice names the two ways to keep the stock docker driver from removing
 // the containers of Aliquot's; docs/decisions/0005 says why there is no third.
-const DanglingAdvice = `in the agent's configuration set plugin "docker" { config { gc { dangling_containers { enabled = false } } } }, ` +
+const DanglingAdvice = `in the agent's configuration set plugin "docker" { config { gc { dangling_containers { ` +
+	`enabled = false } } } }, ` +
 	`or keep that driver off this node with client { options = { "driver.denylist" = "docker" } }`
 
 // Collects reports whether a docker driver with this configuration (nil for none)

@@ -58,7 +58,8 @@ func (o Object) Checksum() Sum {
 // passes is safe as the name of a file.
 func (o Object) Check() error {
 	kind, digest, _ := strings.Cut(o.ID, "-")
-	if raw, err := hex.DecodeString(digest); digits[kind] == 0 || err != nil || 2*len(raw) != digits[kind] || strings.ToLower(digest) != digest {
+	if raw, err := hex.DecodeString(digest); digits[kind] == 0 || err != nil || 2*len(raw) != digits[kind] ||
+		strings.ToLower(digest) != digest {
 		return fmt.Errorf("object %.80q: want sha256-, git- or name- and a digest in lower case", o.ID)
 	}
 	if o.Size < 0 {

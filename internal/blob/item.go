@@ -25,13 +25,17 @@ type Item struct {
 
 // imageName is a name with a tag, a digest or both. Without them it would mean another
 // image tomorrow.
-var imageName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64})$`)
+var imageName = regexp.MustCompile(
+	`^[a-zA-Z0-9][a-zA-Z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*` +
+		`(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}|(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?@sha256:[0-9a-f]{64})$`)
 
 // ParseItem reads an entry of a list.
 func ParseItem(text string) (Item, error) {
 	if name, ok := strings.CutPrefix(text, "image://"); ok {
 		if !imageName.MatchString(name) {
-			return Item{}, fmt.Errorf("image %.200q: want a name with a tag or digest, such as image://vllm/vllm-openai:v0.28.0", text)
+			return Item{},
+				fmt.Errorf("image %.200q: want a name with a tag or digest, such as image://vllm/vllm-openai:v0.28.0",
+					text)
 		}
 		return Item{ImageItem, name}, nil
 	}
@@ -49,7 +53,9 @@ func ParseItem(text string) (Item, error) {
 // job's ID, which may hold slashes itself.
 func CheckScope(scope string) error {
 	namespace, job, _ := strings.Cut(scope, "/")
-	if namespace == "" || job == "" || len(scope) > 1000 || strings.ContainsFunc(scope, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if namespace == "" || job == "" || len(scope) > 1000 || strings.ContainsFunc(scope, func(r rune) bool {
+		return r < ' ' || r == 0x7f
+	}) {
 		return fmt.Errorf("compile cache %.200q: want a namespace and a job, such as compiled://default/chat", scope)
 	}
 	return nil

@@ -20,7 +20,8 @@ var refPart = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
 // schemes are the origins of models, with the parts that a name has, at least and at
 // most.
-var schemes = map[string]struct{ least, most int }{"hf": {1, 3}, "s3": {1, 32}, "oci": {2, 32}, "file": {0, 64}, "http": {1, 64}, "https": {1, 64}}
+var schemes = map[string]struct{ least, most int }{"hf": {1, 3}, "s3": {1, 32}, "oci": {2, 32}, "file": {0, 64},
+	"http": {1, 64}, "https": {1, 64}}
 
 // ParseRef reads a model's name.
 func ParseRef(text string) (Ref, error) {
@@ -45,7 +46,8 @@ func ParseRef(text string) (Ref, error) {
 		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
 	}
 	if strings.Contains(words[0], "@") && (scheme == "http" || scheme == "https") {
-		return Ref{}, fmt.Errorf("model %s://…@%.80s: a name is seen by everybody, so it can hold no user or password", scheme, words[0][strings.LastIndexByte(words[0], '@')+1:])
+		return Ref{}, fmt.Errorf("model %s://…@%.80s: a name is seen by everybody, so it can hold no user or password",
+			scheme, words[0][strings.LastIndexByte(words[0], '@')+1:])
 	}
 	for _, w := range words {
 		if w == ".." || w == "." || scheme == "hf" && !refPart.MatchString(w) {

@@ -24,7 +24,8 @@ func ParseSum(text string) (Sum, error) {
 	words := strings.Split(text, ":")
 	lengths := map[string]int{"sha256": 64, "git": 40, "md5": 32}
 	s := Sum{Algorithm: words[0]}
-	wrong := fmt.Errorf("checksum %.120q: want sha256:<digest>, git:<digest>, md5:<digest> or md5:<digest>:<size of a part>", text)
+	wrong := fmt.Errorf("checksum %.120q: want sha256:<digest>, git:<digest>, "+
+		"md5:<digest> or md5:<digest>:<size of a part>", text)
 	if len(words) < 2 || len(words) > 3 || len(words) == 3 && s.Algorithm != "md5" {
 		return Sum{}, wrong
 	}

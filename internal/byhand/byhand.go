@@ -39,13 +39,17 @@ func (p Plugin) answer(args []string, out, problem io.Writer) int {
 	}
 	switch args[0] {
 	case "-h", "-help", "--help", "help":
-		fmt.Fprintf(out, "%s is %s.\n\nIt is not run by hand: %s starts it. Put this file into the plugin_dir of its\nconfiguration, under this name, and add there:\n\n%s\nAll settings are in docs/configuration.md, and %s explains them.\nThis is release %s.\n",
+		fmt.Fprintf(out,
+			"%s is %s.\n\nIt is not run by hand: %s starts it. Put this file into the plugin_dir of "+
+				"its\nconfiguration, under this name, and add there:\n\n%s\nAll settings are in "+
+				"docs/configuration.md, and %s explains them.\nThis is release %s.\n",
 			p.Name, p.What, p.Host, p.Config, p.Page, version.Version)
 		return 0
 	case "-v", "-version", "--version":
 		fmt.Fprintln(out, p.Name, version.Of())
 		return 0
 	}
-	fmt.Fprintf(problem, "%s: unexpected argument %q: a plugin takes its settings from %s; see %s -help\n", p.Name, args[0], p.Host, p.Name)
+	fmt.Fprintf(problem, "%s: unexpected argument %q: a plugin takes its settings from %s; see %s -help\n", p.Name,
+		args[0], p.Host, p.Name)
 	return 2
 }

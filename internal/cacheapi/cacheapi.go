@@ -202,7 +202,8 @@ func (c *Client) do(ctx context.Context, method, path string, ask, answer any) e
 }
 
 // send asks, with headers in pairs, and returns an answer that is no error.
-func (c *Client) send(ctx context.Context, method, path string, body io.Reader, size int64, headers ...string) (*http.Response, error) {
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, size int64,
+	headers ...string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://cache"+path, body)
 	if err != nil {
 		return nil, err

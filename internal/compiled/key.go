@@ -38,7 +38,8 @@ type Key struct {
 
 // Check reports what the key lacks to be one.
 func (k Key) Check() error {
-	for what, value := range map[string]string{"namespace": k.Namespace, "job": k.Job, "processor": k.Machine, "digest of the image": k.Image} {
+	for what, value := range map[string]string{"namespace": k.Namespace, "job": k.Job, "processor": k.Machine,
+		"digest of the image": k.Image} {
 		if value == "" {
 			return fmt.Errorf("the %s is not known", what)
 		}
@@ -75,7 +76,8 @@ func IsSum(text string) bool {
 
 // ofAllocation are prefixes of variables whose values differ between the allocations of
 // one group.
-var ofAllocation = []string{"NOMAD_ALLOC_ID", "NOMAD_SHORT_ALLOC_ID", "NOMAD_ALLOC_NAME", "NOMAD_PORT_", "NOMAD_HOST_PORT_", "NOMAD_ALLOC_PORT_", "NOMAD_ADDR_", "NOMAD_HOST_ADDR_", "NOMAD_IP_", "NOMAD_HOST_IP_"}
+var ofAllocation = []string{"NOMAD_ALLOC_ID", "NOMAD_SHORT_ALLOC_ID", "NOMAD_ALLOC_NAME", "NOMAD_PORT_",
+	"NOMAD_HOST_PORT_", "NOMAD_ALLOC_PORT_", "NOMAD_ADDR_", "NOMAD_HOST_ADDR_", "NOMAD_IP_", "NOMAD_HOST_IP_"}
 
 // Arguments returns arguments with names in place of what Nomad chose for the one
 // allocation, such as a port.
@@ -128,7 +130,8 @@ func alnum(c byte) bool {
 }
 
 // compilers are prefixes of variables that change what is compiled.
-var compilers = []string{"VLLM_", "SGLANG_", "SGL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "DG_", "MIOPEN_", "AITER_", "XLA_", "HSA_OVERRIDE", "NVCC_"}
+var compilers = []string{"VLLM_", "SGLANG_", "SGL_", "TORCH", "PYTORCH_", "TRITON_", "FLASHINFER_", "DG_", "MIOPEN_",
+	"AITER_", "XLA_", "HSA_OVERRIDE", "NVCC_"}
 
 // Relevant chooses the variables that change what is compiled, without those that say
 // where it is kept and without secrets.
@@ -137,8 +140,12 @@ func Relevant(env map[string]string) map[string]string {
 	out := map[string]string{}
 	for name, value := range env {
 		_, place := places[name]
-		secret := slices.ContainsFunc([]string{"KEY", "TOKEN", "SECRET", "PASSWORD"}, func(w string) bool { return strings.Contains(name, w) })
-		if !place && !secret && slices.ContainsFunc(compilers, func(p string) bool { return strings.HasPrefix(name, p) }) {
+		secret := slices.ContainsFunc([]string{"KEY", "TOKEN", "SECRET", "PASSWORD"}, func(w string) bool {
+			return strings.Contains(name, w)
+		})
+		if !place && !secret && slices.ContainsFunc(compilers, func(p string) bool {
+			return strings.HasPrefix(name, p)
+		}) {
 			out[name] = value
 		}
 	}

@@ -81,7 +81,8 @@ func (r *share) of(now time.Time) (late, long float64) {
 // send books a request that is given to the replica.
 func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	b := &s.books
-	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1), kv: float64(b.kv + t.Prompt)}
+	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1),
+		kv: float64(b.kv + t.Prompt)}
 	b.kv += t.Prompt
 	b.pending = append(b.pending, t)
 	b.risk.stale = true

@@ -51,7 +51,8 @@ func (q *Queue) Charged(all []Charge) {
 		}
 	}
 	for _, c := range all[:min(len(all), MostCharges)] {
-		if c.Priority < 0 || c.Priority >= len(q.priorities) || c.Placement < 0 || c.Placement >= len(q.placements) || !(c.Ahead > 0) || math.IsInf(c.Ahead, 0) {
+		if c.Priority < 0 || c.Priority >= len(q.priorities) || c.Placement < 0 || c.Placement >= len(q.placements) ||
+			!(c.Ahead > 0) || math.IsInf(c.Ahead, 0) {
 			continue
 		}
 		q.lane(c.Tenant, c.Priority, c.Placement).charge = c.Ahead

@@ -92,7 +92,8 @@ func (q *Queue) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now 
 		}
 		h.record.add(1)
 		switch {
-		case h.onProbation, q.worse(s), h.failures >= rule.Failures && q.spare(s), h.unbound >= lost*rule.Failures && q.othersServe(s):
+		case h.onProbation, q.worse(s), h.failures >= rule.Failures && q.spare(s), h.unbound >= lost*rule.Failures &&
+			q.othersServe(s):
 			q.eject(s, now)
 		}
 	}

@@ -135,7 +135,8 @@ func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
 		return
 	}
 	ratio := took / expected / s.drag.factor
-	k.read.add(k.assumed.readTerms(1, longer(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work, wholeWeight, now)
+	k.read.add(k.assumed.readTerms(1, longer(float64(max(1, t.Prompt-e.hit)), float64(max(1, t.Prompt)))), ratio*e.work,
+		wholeWeight, now)
 	k.step.add(k.assumed.stepTerms(n, kv), ratio*step, wholeWeight, now)
 }
 

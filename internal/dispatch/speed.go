@@ -168,7 +168,8 @@ func (q *Queue) tell(k *kind) {
 		for i, v := range [...]float64{c.A, c.B, c.C} {
 			k.assumed.step[i] = min(max(v, lowest*before.step[i]), highest*before.step[i])
 		}
-		k.told = told{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)), math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
+		k.told = told{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)),
+			math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
 	}
 }
 
@@ -176,7 +177,8 @@ func (q *Queue) curveOf(k *kind) Curve {
 	v := &k.speed
 	c := Curve{
 		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,
-		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Rate: k.rate, Samples: k.learned.samples,
+		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Rate: k.rate,
+		Samples: k.learned.samples,
 	}
 	if k.slots > 1 {
 		c.Slots = k.slots

@@ -17,14 +17,17 @@ func dangling(f Facts) []Finding {
 	}
 	on, known := danglingOn(f.Agent.Config)
 	if !known {
-		return []Finding{{Warning, "dangling", "the docker driver is active too and its configuration cannot be read", agent.DanglingAdvice}}
+		return []Finding{{Warning, "dangling", "the docker driver is active too and its configuration cannot be read",
+			agent.DanglingAdvice}}
 	}
 	return danglingIs(on)
 }
 
 func danglingIs(on bool) []Finding {
 	if on {
-		return []Finding{{Failure, "dangling", "the docker driver removes containers that it does not know, those of the aliquot driver among them", agent.DanglingAdvice}}
+		return []Finding{{Failure,
+			"dangling", "the docker driver removes containers that it does not know, " +
+				"those of the aliquot driver among them", agent.DanglingAdvice}}
 	}
 	return []Finding{{OK, "dangling", "the docker driver leaves containers of other drivers alone", ""}}
 }

@@ -69,18 +69,22 @@ type Facts struct {
 // Examine returns one finding or more for each check.
 func Examine(f Facts) []Finding {
 	if f.Node == nil {
-		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks", "run this on a client node, or point NOMAD_ADDR at one"}}
+		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks",
+			"run this on a client node, or point NOMAD_ADDR at one"}}
 	}
-	return slices.Concat(client(f), driver(f), dangling(f), devices(f), drivers(f), killTimeout(f), telemetry(f), mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
+	return slices.Concat(client(f), driver(f), dangling(f), devices(f), drivers(f), killTimeout(f), telemetry(f),
+		mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
 }
 
 // client looks at whether the servers place anything on the node.
 func client(f Facts) []Finding {
 	switch {
 	case f.Node.Status != api.NodeStatusReady:
-		return []Finding{{Failure, "client", "the servers call the node " + f.Node.Status + ", so they place nothing on it", "see that the agent reaches the servers; its log says why it does not"}}
+		return []Finding{{Failure, "client", "the servers call the node " + f.Node.Status +
+			", so they place nothing on it", "see that the agent reaches the servers; its log says why it does not"}}
 	case f.Node.SchedulingEligibility != api.NodeSchedulingEligible:
-		return []Finding{{Failure, "client", "the node is " + f.Node.SchedulingEligibility + ", so the servers place nothing on it", "end the maintenance, then  nomad node eligibility -enable -self"}}
+		return []Finding{{Failure, "client", "the node is " + f.Node.SchedulingEligibility +
+			", so the servers place nothing on it", "end the maintenance, then  nomad node eligibility -enable -self"}}
 	}
 	return []Finding{{OK, "client", "the node is ready and eligible", ""}}
 }
@@ -89,11 +93,18 @@ func driver(f Facts) []Finding {
 	d := f.Node.Drivers["aliquot"]
 	switch {
 	case d == nil:
-		return []Finding{{Failure, "driver", "the task driver aliquot is not loaded", fmt.Sprintf(`put aliquot-driver into %s and a plugin "aliquot-driver" block into the agent's configuration, and restart the agent`, pluginDir(f))}}
+		return []Finding{{Failure, "driver", "the task driver aliquot is not loaded",
+			fmt.Sprintf(
+				`put aliquot-driver into %s and a plugin "aliquot-driver" block into the agent's configuration, `+
+					`and restart the agent`, pluginDir(f))}}
 	case !d.Detected:
-		return []Finding{{Failure, "driver", "the task driver aliquot finds no container engine: " + d.HealthDescription, "install docker engine or start it; where its socket is elsewhere, write endpoint into plugin \"aliquot-driver\" { config { } }"}}
+		return []Finding{{Failure, "driver", "the task driver aliquot finds no container engine: " +
+			d.HealthDescription,
+			"install docker engine or start it; where its socket is elsewhere, " +
+				"write endpoint into plugin \"aliquot-driver\" { config { } }"}}
 	case !d.Healthy:
-		return []Finding{{Failure, "driver", "the task driver aliquot is unhealthy: " + d.HealthDescription, "see the agent's log for aliquot-driver"}}
+		return []Finding{{Failure, "driver", "the task driver aliquot is unhealthy: " + d.HealthDescription,
+			"see the agent's log for aliquot-driver"}}
 	}
 	return []Finding{{OK, "driver", "the task driver aliquot is healthy", ""}}
 }
@@ -120,9 +131,13 @@ func killTimeout(f Facts) []Finding {
 	case err != nil:
 		return []Finding{{Warning, "stopping", "the agent's max_kill_timeout cannot be read", fix}}
 	case most < shortKill:
-		return []Finding{{Warning, "stopping", fmt.Sprintf("max_kill_timeout is %s: a replica that is scaled down loses the requests that take longer, whatever its job's kill_timeout is", most), fix}}
+		return []Finding{{Warning,
+			"stopping", fmt.Sprintf(
+				"max_kill_timeout is %s: a replica that is scaled down loses the requests that take longer, "+
+					"whatever its job's kill_timeout is", most), fix}}
 	}
-	return []Finding{{OK, "stopping", fmt.Sprintf("a stopped replica may take up to %s to finish its requests (max_kill_timeout)", most), ""}}
+	return []Finding{{OK, "stopping",
+		fmt.Sprintf("a stopped replica may take up to %s to finish its requests (max_kill_timeout)", most), ""}}
 }
 
 func telemetry(f Facts) []Finding {
@@ -130,5 +145,8 @@ func telemetry(f Facts) []Finding {
 	if on == true {
 		return []Finding{{OK, "telemetry", "allocation metrics are published", ""}}
 	}
-	return []Finding{{Warning, "telemetry", "Nomad publishes no allocation metrics, so nomad alloc status -stats shows no GPU use per task", "add  telemetry { publish_allocation_metrics = true  prometheus_metrics = true }  to the agent's configuration"}}
+	return []Finding{{Warning,
+		"telemetry", "Nomad publishes no allocation metrics, so nomad alloc status -stats shows no GPU use per task",
+		"add  telemetry { publish_allocation_metrics = true  prometheus_metrics = true }  to the agent's " +
+			"configuration"}}
 }

@@ -63,7 +63,8 @@ func named(name string) (kind, group string) {
 // Nomad and the driver cannot serve.
 func jobs(f Facts) []Finding {
 	if f.JobsProblem != "" {
-		return []Finding{{Warning, "jobs", "what jobs ask for cannot be read: " + f.JobsProblem, "give NOMAD_TOKEN the right read-job in the jobs' namespaces"}}
+		return []Finding{{Warning, "jobs", "what jobs ask for cannot be read: " + f.JobsProblem,
+			"give NOMAD_TOKEN the right read-job in the jobs' namespaces"}}
 	}
 	var out []Finding
 	single := 0
@@ -71,9 +72,11 @@ func jobs(f Facts) []Finding {
 		if len(a.Devices) > 1 {
 			fix := "write one device block and its count: a task can use one"
 			if f.Preemption {
-				fix += "; with preemption on, Nomad 1.11 finds no place for several even where it could make one (hashicorp/nomad#27820)"
+				fix += "; with preemption on, Nomad 1.11 finds no place for several even where it could make one " +
+					"(hashicorp/nomad#27820)"
 			}
-			out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s asks for GPUs in %d device blocks", a.Task, len(a.Devices)), fix})
+			out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s asks for GPUs in %d device blocks", a.Task,
+				len(a.Devices)), fix})
 		}
 		for _, d := range a.Devices {
 			if d.Count == nil || *d.Count == 1 {
@@ -108,14 +111,20 @@ func (f Facts) slices() []int64 {
 // foreign finds product names where this suite's plugins have names of groups: those
 // are never placed, and Nomad does not say why.
 func foreign(task string, d *api.RequestedDevice) []Finding {
-	const fix = "ask for the class: constraint { attribute = \"${device.attr.class}\" value = \"t4\" }; see docs/migration.md"
+	const fix = "ask for the class: constraint { attribute = \"${device.attr.class}\" value = \"t4\" }; " +
+		"see docs/migration.md"
 	var out []Finding
 	if _, group := named(d.Name); group != "" && group != strings.ToLower(group) || strings.Contains(group, " ") {
-		out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s asks for device %q: no group has a product's name, so it is never placed", task, d.Name), fix})
+		out = append(out, Finding{Warning,
+			"jobs", fmt.Sprintf("%s asks for device %q: no group has a product's name, so it is never placed", task,
+				d.Name), fix})
 	}
 	for _, c := range d.Constraints {
-		if c.LTarget == "${device.model}" && (c.RTarget != strings.ToLower(c.RTarget) || strings.Contains(c.RTarget, " ")) {
-			out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s compares ${device.model} with %q: it is a group's name such as t4-0 here", task, c.RTarget), fix})
+		if c.LTarget == "${device.model}" && (c.RTarget != strings.ToLower(c.RTarget) ||
+			strings.Contains(c.RTarget, " ")) {
+			out = append(out, Finding{Warning,
+				"jobs", fmt.Sprintf("%s compares ${device.model} with %q: it is a group's name such as t4-0 here", task,
+					c.RTarget), fix})
 		}
 	}
 	return out

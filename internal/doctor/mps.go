@@ -14,7 +14,10 @@ import (
 func mps(f Facts) []Finding {
 	var out []Finding
 	if f.DefaultMPSDirectory {
-		out = append(out, Finding{Warning, "mps", "/tmp/nvidia-mps exists: NVIDIA's container runtime mounts it into every GPU container, which then talks to another MPS daemon than its own", "end the daemon that uses it and remove the directory"})
+		out = append(out, Finding{Warning,
+			"mps", "/tmp/nvidia-mps exists: NVIDIA's container runtime mounts it into every GPU container, " +
+				"which then talks to another MPS daemon than its own",
+			"end the daemon that uses it and remove the directory"})
 	}
 	var foreign []string
 	for pid, pipe := range f.MPSDaemons {
@@ -24,7 +27,10 @@ func mps(f Facts) []Finding {
 	}
 	if len(foreign) > 0 {
 		slices.Sort(foreign)
-		out = append(out, Finding{Warning, "mps", "MPS control daemons run here that are not the device plugin's: " + strings.Join(foreign, ", "), "end each with  echo quit | CUDA_MPS_PIPE_DIRECTORY=<its directory> nvidia-cuda-mps-control, or give its GPUs mode whole or off"})
+		out = append(out, Finding{Warning, "mps", "MPS control daemons run here that are not the device plugin's: " +
+			strings.Join(foreign, ", "),
+			"end each with  echo quit | CUDA_MPS_PIPE_DIRECTORY=<its directory> nvidia-cuda-mps-control, " +
+				"or give its GPUs mode whole or off"})
 	}
 	return out
 }

@@ -23,7 +23,9 @@ type Bridged struct {
 func BridgedOf(job *api.Job) []Bridged {
 	var out []Bridged
 	for _, g := range job.TaskGroups {
-		bridge := slices.ContainsFunc(g.Networks, func(n *api.NetworkResource) bool { return n.Mode == "bridge" || strings.HasPrefix(n.Mode, "cni/") })
+		bridge := slices.ContainsFunc(g.Networks, func(n *api.NetworkResource) bool {
+			return n.Mode == "bridge" || strings.HasPrefix(n.Mode, "cni/")
+		})
 		of := func(driver string) bool {
 			return slices.ContainsFunc(g.Tasks, func(t *api.Task) bool { return t.Driver == driver })
 		}
@@ -51,10 +53,16 @@ func network(f Facts) []Finding {
 	for _, b := range f.Bridged {
 		switch {
 		case b.Docker && !joined:
-			out = append(out, Finding{Warning, "network", b.Group + " has tasks of the drivers aliquot and docker in one network: it fails here with \"only one driver can do so\", without a task event",
-				`write  sidecar_task { driver = "aliquot" … }  for Consul's sidecar, as jobs/mesh.nomad.hcl does, and driver = "aliquot" for other tasks; or join_networks = true in plugin "aliquot-driver"`})
+			out = append(out, Finding{Warning,
+				"network", b.Group +
+					" has tasks of the drivers aliquot and docker in one network: " +
+					"it fails here with \"only one driver can do so\", without a task event",
+				`write  sidecar_task { driver = "aliquot" … }  for Consul's sidecar, as jobs/mesh.nomad.hcl does, ` +
+					`and driver = "aliquot" for other tasks; or join_networks = true in plugin "aliquot-driver"`})
 		case !b.Docker && joined:
-			out = append(out, Finding{Warning, "network", b.Group + " has no task of the docker driver: with join_networks = true nobody makes its network here",
+			out = append(out, Finding{Warning,
+				"network", b.Group +
+					" has no task of the docker driver: with join_networks = true nobody makes its network here",
 				`give it a task of the docker driver, or set join_networks = false in plugin "aliquot-driver"`})
 		}
 	}

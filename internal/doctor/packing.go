@@ -34,10 +34,18 @@ func packing(f Facts) []Finding {
 	slices.Sort(untested)
 	switch {
 	case len(f.Servers) == 0:
-		return []Finding{{Warning, "packing", fmt.Sprintf("the node publishes %d levels for packing policies; which Nomad the servers run cannot be read", published), "give NOMAD_TOKEN the right agent:read"}}
+		return []Finding{{Warning,
+			"packing",
+			fmt.Sprintf("the node publishes %d levels for packing policies; which Nomad the servers run cannot be read",
+				published), "give NOMAD_TOKEN the right agent:read"}}
 	case len(untested) > 0:
-		return []Finding{{Warning, "packing", fmt.Sprintf("servers run Nomad %s; packing policies were tested with %s", strings.Join(untested, ", "), strings.Join(testedNomad, ", ")),
-			"compare  aliquot top -fragmentation  before and after an upgrade; without the order of the policies jobs are placed as Nomad places others"}}
+		return []Finding{{Warning, "packing", fmt.Sprintf("servers run Nomad %s; packing policies were tested with %s",
+			strings.Join(untested, ", "), strings.Join(testedNomad, ", ")),
+			"compare  aliquot top -fragmentation  before and after an upgrade; " +
+				"without the order of the policies jobs are placed as Nomad places others"}}
 	}
-	return []Finding{{OK, "packing", fmt.Sprintf("the node publishes %d levels for packing policies, and the servers run a Nomad that they were tested with", published), ""}}
+	return []Finding{{OK, "packing",
+		fmt.Sprintf(
+			"the node publishes %d levels for packing policies, and the servers run a Nomad that they were tested with",
+			published), ""}}
 }

@@ -13,6 +13,12 @@ func reload(f Facts) []Finding {
 	if len(f.Unnamed) == 0 {
 		return nil
 	}
-	return []Finding{{Warning, "systemd", fmt.Sprintf("systemd cannot name %s: /dev/char has no links to them, and a  systemctl daemon-reload  may take the GPUs from running containers (\"Failed to initialize NVML: Unknown Error\")", strings.Join(f.Unnamed, ", ")),
-		"run  nvidia-ctk system create-dev-char-symlinks --create-all  at every boot, by a udev rule for DEVPATH==\"/bus/pci/drivers/nvidia\", or give docker  \"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]"}}
+	return []Finding{{Warning,
+		"systemd",
+		fmt.Sprintf("systemd cannot name %s: /dev/char has no links to them, "+
+			"and a  systemctl daemon-reload  may take the GPUs from running containers (\"Failed to initialize "+
+			"NVML: Unknown Error\")", strings.Join(f.Unnamed, ", ")),
+		"run  nvidia-ctk system create-dev-char-symlinks --create-all  at every boot, " +
+			"by a udev rule for DEVPATH==\"/bus/pci/drivers/nvidia\", or give docker  \"exec-opts\": " +
+			"[\"native.cgroupdriver=cgroupfs\"]"}}
 }

@@ -17,7 +17,8 @@ var amd = Maker{
 	Extra: func(Facts, string, Set) []Wish { return nil },
 	Other: func(string, Flavour) bool { return false },
 	ByHand: func(d Distribution, _ string) string {
-		return "add https://repo.radeon.com/amdgpu/<release>/el/" + d.Version + "/main/x86_64/, dnf install amdgpu-dkms, reboot"
+		return "add https://repo.radeon.com/amdgpu/<release>/el/" + d.Version +
+			"/main/x86_64/, dnf install amdgpu-dkms, reboot"
 	},
 }
 

@@ -9,7 +9,8 @@ import (
 func installing(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && s.Back:
-		return s.fail(v, s.Cause+"; and the former packages could not be installed again: "+s.Trouble+"; the node stays ineligible")
+		return s.fail(v, s.Cause+"; and the former packages could not be installed again: "+s.Trouble+
+			"; the node stays ineligible")
 	case s.Trouble != "":
 		return s.rollBack(v, s.Trouble)
 	case !s.Back && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
@@ -32,7 +33,8 @@ func (s State) load(v Seen) (State, Verb) {
 	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
 	switch {
 	case s.Back && target == "":
-		return s.fail(v, s.Cause+"; its packages were removed, and there is no driver, as before; the node stays ineligible")
+		return s.fail(v, s.Cause+
+			"; its packages were removed, and there is no driver, as before; the node stays ineligible")
 	case s.inForce(d):
 		return s.to(Verifying, v)
 	case d.OnDisk != "" && d.OnDisk != target && target != InTree:
@@ -155,7 +157,9 @@ func verifying(s State, v Seen) (State, Verb) {
 	case problem != "" && s.Back:
 		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
 	case problem != "" && s.Lost:
-		return s.fail(v, fmt.Sprintf("after %s: %s; what was there before is not known, as the agent's state was lost; the node stays ineligible", verifyLimit, problem))
+		return s.fail(v,
+			fmt.Sprintf("after %s: %s; what was there before is not known, as the agent's state was lost; "+
+				"the node stays ineligible", verifyLimit, problem))
 	case problem != "":
 		s.Plan.Apply = Reboot // what was stopped for a reload is at work again
 		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyLimit, problem))

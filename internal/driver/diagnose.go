@@ -34,13 +34,17 @@ func versions(f Facts, m Maker) []Symptom {
 	d := f.Drivers[m.Vendor]
 	switch {
 	case d.Loaded == "":
-		return []Symptom{{true, fmt.Sprintf("%d GPUs of %s are on the PCI bus, and no driver of theirs is loaded", f.Of(m.Vendor), m.name()),
+		return []Symptom{{true, fmt.Sprintf("%d GPUs of %s are on the PCI bus, and no driver of theirs is loaded",
+			f.Of(m.Vendor), m.name()),
 			"aliquot node plan  says which driver they need"}}
 	case d.Library != "" && d.Loaded != InTree && d.Library != d.Loaded:
-		return []Symptom{{true, fmt.Sprintf("%s's library is %s and its loaded module is %s: programs that start now cannot use the GPUs", m.name(), d.Library, d.Loaded),
+		return []Symptom{{true,
+			fmt.Sprintf("%s's library is %s and its loaded module is %s: programs that start now cannot use the GPUs",
+				m.name(), d.Library, d.Loaded),
 			"drain and reboot, and hold the packages, so that no upgrade does this again"}}
 	case d.OnDisk != "" && d.Loaded != InTree && d.OnDisk != d.Loaded:
-		return []Symptom{{false, fmt.Sprintf("%s's loaded module is %s, and the next boot loads %s", m.name(), d.Loaded, d.OnDisk),
+		return []Symptom{{false, fmt.Sprintf("%s's loaded module is %s, and the next boot loads %s", m.name(),
+			d.Loaded, d.OnDisk),
 			"drain and reboot at a time of your choice, or install " + d.Loaded + " again"}}
 	}
 	return nil
@@ -61,7 +65,8 @@ func kind(f Facts, m Maker) []Symptom {
 		return nil
 	}
 	if why := need.allows(d.Loaded, d.Modules); why != "" {
-		return []Symptom{{true, fmt.Sprintf("%s's loaded driver does not fit the GPUs: %s", m.name(), why), "aliquot node plan  says which driver they need"}}
+		return []Symptom{{true, fmt.Sprintf("%s's loaded driver does not fit the GPUs: %s", m.name(), why),
+			"aliquot node plan  says which driver they need"}}
 	}
 	return nil
 }
@@ -71,18 +76,24 @@ func packaging(f Facts, m Maker) []Symptom {
 	var out []Symptom
 	d := f.Drivers[m.Vendor]
 	if d.Foreign != "" {
-		out = append(out, Symptom{false, fmt.Sprintf("%s's driver was brought by %s, so that  aliquot node  leaves it alone", m.name(), d.Foreign), "install it by packages, if nodes shall look after it"})
+		out = append(out, Symptom{false,
+			fmt.Sprintf("%s's driver was brought by %s, so that  aliquot node  leaves it alone", m.name(), d.Foreign),
+			"install it by packages, if nodes shall look after it"})
 	}
 	for _, p := range f.DriverPackages(m.Vendor) {
 		if p.Broken != "" {
-			out = append(out, Symptom{true, fmt.Sprintf("package %s is %s", p.Name, p.Broken), "dpkg --configure -a  says why; drain the node first"})
+			out = append(out, Symptom{true, fmt.Sprintf("package %s is %s", p.Name, p.Broken),
+				"dpkg --configure -a  says why; drain the node first"})
 		}
 	}
 	if free := unheld(f, m.Vendor); len(free) > 0 {
-		s := Symptom{false, fmt.Sprintf("%d packages of %s's driver are not held (%s): the next upgrade replaces the library under the loaded module", len(free), m.name(), short(free)),
+		s := Symptom{false,
+			fmt.Sprintf("%d packages of %s's driver are not held (%s): the next upgrade replaces the library under "+
+				"the loaded module", len(free), m.name(), short(free)),
 			"apt-mark hold " + strings.Join(free, " ")}
 		if f.Unattended {
-			s.What = fmt.Sprintf("unattended upgrades are on, and %d packages of %s's driver are not held (%s): any night may replace the library under the loaded module", len(free), m.name(), short(free))
+			s.What = fmt.Sprintf("unattended upgrades are on, and %d packages of %s's driver are not held (%s): "+
+				"any night may replace the library under the loaded module", len(free), m.name(), short(free))
 		}
 		out = append(out, s)
 	}
@@ -94,7 +105,9 @@ func parts(f Facts, m Maker) []Symptom {
 	var out []Symptom
 	d := f.Drivers[m.Vendor]
 	if d.Loaded != "" && !d.Tools {
-		out = append(out, Symptom{false, fmt.Sprintf("programs that sharing needs are missing (%s): GPUs are offered whole", strings.Join(m.Tools, ", ")),
+		out = append(out, Symptom{false,
+			fmt.Sprintf("programs that sharing needs are missing (%s): GPUs are offered whole",
+				strings.Join(m.Tools, ", ")),
 			"install the package that has them: " + m.ToolsIn})
 	}
 	if len(f.Switches) == 0 || m.Manager == "" {
@@ -109,9 +122,11 @@ func parts(f Facts, m Maker) []Symptom {
 	fix := "install " + m.Manager + " of exactly the driver's version"
 	switch {
 	case manager == "":
-		out = append(out, Symptom{true, "the host has switches between its GPUs and no fabric manager: the GPUs do not start", fix})
+		out = append(out, Symptom{true,
+			"the host has switches between its GPUs and no fabric manager: the GPUs do not start", fix})
 	case d.Loaded != "" && manager != d.Loaded:
-		out = append(out, Symptom{true, fmt.Sprintf("fabric manager is %s and the loaded driver is %s: it does not start", manager, d.Loaded), fix})
+		out = append(out, Symptom{true,
+			fmt.Sprintf("fabric manager is %s and the loaded driver is %s: it does not start", manager, d.Loaded), fix})
 	}
 	return out
 }

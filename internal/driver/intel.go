@@ -8,7 +8,8 @@ var intel = Maker{
 	Module: "xe", Files: []string{"xe"},
 	Ours: []string{"aliquot-device-intel"},
 	Require: func(Device) Requirement {
-		return Requirement{Of: "an Intel GPU", Never: "the kernel's own module drives it, and this program changes no kernels"}
+		return Requirement{Of: "an Intel GPU",
+			Never: "the kernel's own module drives it, and this program changes no kernels"}
 	},
 	Sets:     func(Facts, string, Flavour) []Set { return nil },
 	Flavours: func(string, Flavour) []Flavour { return []Flavour{""} },

@@ -13,7 +13,8 @@ var nvidia = Maker{
 	Module:   "nvidia", Files: []string{"nvidia-current", "nvidia"},
 	About: "/proc/driver/nvidia/version", OpenWords: "Open Kernel Module",
 	// The order of NVIDIA's own driver manager.
-	Unload:   []string{"nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nvidia_peermem", "nvidia_fs", "nvidia_vgpu_vfio", "gdrdrv", "nvidia"},
+	Unload: []string{"nvidia_drm", "nvidia_modeset", "nvidia_uvm", "nvidia_peermem", "nvidia_fs", "nvidia_vgpu_vfio",
+		"gdrdrv", "nvidia"},
 	Library:  "libnvidia-ml.so.1",
 	Tools:    []string{"nvidia-cuda-mps-control", "nvidia-cuda-mps-server"},
 	ToolsIn:  "nvidia-cuda-mps on Debian, nvidia-compute-utils-<branch>-server on Ubuntu",
@@ -28,11 +29,14 @@ var nvidia = Maker{
 		"/usr/local/nvidia/bin":           "the machine's image",
 		"/home/kubernetes/bin/nvidia/bin": "the machine's image",
 	},
-	Prefixes: []string{"nvidia-", "libnvidia-", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1", "cuda-drivers",
-		"cuda-compat-", "firmware-nvidia-", "linux-modules-nvidia-", "linux-objects-nvidia-", "linux-signatures-nvidia-",
+	Prefixes: []string{"nvidia-", "libnvidia-", "libcuda1", "libcudadebugger1", "libnvcuvid1", "libnvoptix1",
+		"cuda-drivers",
+		"cuda-compat-", "firmware-nvidia-", "linux-modules-nvidia-", "linux-objects-nvidia-",
+		"linux-signatures-nvidia-",
 		"xserver-xorg-video-nvidia", "glx-alternative-nvidia", "nvlsm"},
 	// What gives containers GPUs, and what compiles for them, stays when the driver changes.
-	Others:  []string{"nvidia-container-", "libnvidia-container", "nvidia-docker", "nvidia-cuda-toolkit", "nvidia-cuda-dev", "nvidia-cudnn"},
+	Others: []string{"nvidia-container-", "libnvidia-container", "nvidia-docker", "nvidia-cuda-toolkit",
+		"nvidia-cuda-dev", "nvidia-cudnn"},
 	Require: requireNVIDIA, Sets: setsNVIDIA, Flavours: flavoursNVIDIA, Extra: extraNVIDIA,
 	Other: otherNVIDIA, ByHand: dnfNVIDIA,
 }
@@ -108,10 +112,13 @@ func setsNVIDIA(f Facts, version string, modules Flavour) []Set {
 		if modules == Open {
 			kernel = "nvidia-open-kernel-dkms" // Debian's own name for it
 		}
-		own := Set{Source: "Debian", Where: "contrib, non-free and non-free-firmware of Debian and its security archive", DKMS: true, Wishes: []Wish{
-			{Name: kernel}, {Name: "nvidia-smi"}, {Name: "nvidia-cuda-mps"}, {Name: "libcuda1"}, {Name: "libnvidia-ml1"},
-			{Name: "nvidia-persistenced", Any: true, Optional: true},
-		}}
+		own := Set{Source: "Debian",
+			Where: "contrib, non-free and non-free-firmware of Debian and its security archive", DKMS: true,
+			Wishes: []Wish{
+				{Name: kernel}, {Name: "nvidia-smi"}, {Name: "nvidia-cuda-mps"}, {Name: "libcuda1"},
+				{Name: "libnvidia-ml1"},
+				{Name: "nvidia-persistenced", Any: true, Optional: true},
+			}}
 		return preferInstalled(f, theirs, own, "nvidia-driver-cuda")
 	case f.Distribution.ID == "ubuntu":
 		return append(setsUbuntu(f, version, modules), theirs)
@@ -136,13 +143,17 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	if modules == Open {
 		suffix = "-open"
 	}
-	user := []Wish{{Name: "nvidia-utils-" + branch}, {Name: "nvidia-compute-utils-" + branch}, {Name: "libnvidia-compute-" + branch},
+	user := []Wish{{Name: "nvidia-utils-" + branch}, {Name: "nvidia-compute-utils-" + branch},
+		{Name: "libnvidia-compute-" + branch},
 		{Name: "nvidia-kernel-common-" + branch}}
 	const where = "restricted of Ubuntu, its updates and security archives"
 	return []Set{
 		// It carries the kernel's version, not the driver's.
-		{Source: "Ubuntu, modules signed by Ubuntu", Where: where, Wishes: append([]Wish{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}}, user...)},
-		{Source: "Ubuntu, modules compiled here", Where: where, DKMS: true, Wishes: append([]Wish{{Name: "nvidia-dkms-" + branch + suffix}}, user...)},
+		{Source: "Ubuntu, modules signed by Ubuntu", Where: where,
+			Wishes: append([]Wish{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}},
+				user...)},
+		{Source: "Ubuntu, modules compiled here", Where: where, DKMS: true,
+			Wishes: append([]Wish{{Name: "nvidia-dkms-" + branch + suffix}}, user...)},
 	}
 }
 

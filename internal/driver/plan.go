@@ -108,7 +108,8 @@ func Make(f Facts, w Want) (Plan, *Refusal) {
 	}
 	have := f.Drivers[m.Vendor]
 	p := Plan{Vendor: m.Vendor, Version: w.Version, Modules: w.Modules, Apply: Nothing}
-	if w.Version == "" && have.Loaded != "" && have.Loaded == have.OnDisk && need.allows(have.Loaded, have.Modules) == "" {
+	if w.Version == "" && have.Loaded != "" && have.Loaded == have.OnDisk && need.allows(have.Loaded,
+		have.Modules) == "" {
 		p.Version = have.Loaded // what works is left alone
 		p.Notes = append(p.Notes, "the driver that is loaded drives the GPUs, and is left alone")
 	}
@@ -133,7 +134,8 @@ func Make(f Facts, w Want) (Plan, *Refusal) {
 // has reports whether the wanted driver is loaded, on disk and in the library.
 func has(f Facts, m Maker, p Plan) bool {
 	d := f.Drivers[m.Vendor]
-	return p.Version != "" && d.Loaded == p.Version && (d.OnDisk == p.Version || d.OnDisk == "") && (m.Library == "" || d.Library == p.Version) &&
+	return p.Version != "" && d.Loaded == p.Version && (d.OnDisk == p.Version || d.OnDisk == "") &&
+		(m.Library == "" || d.Library == p.Version) &&
 		(p.Modules == "" || d.Modules == "" || p.Modules == d.Modules)
 }
 
@@ -144,7 +146,8 @@ func choose(f Facts, w Want) (Maker, *Refusal) {
 	case len(vendors) == 0:
 		return Maker{}, refuse("", "this host has no GPU")
 	case w.Vendor == "" && len(vendors) > 1:
-		return Maker{}, refuse("name its vendor", "this host has GPUs of several makers (%s), and it is not said whose driver is wanted", join(vendors))
+		return Maker{}, refuse("name its vendor",
+			"this host has GPUs of several makers (%s), and it is not said whose driver is wanted", join(vendors))
 	case w.Vendor == "":
 		w.Vendor = vendors[0]
 	case !slices.Contains(vendors, w.Vendor):
@@ -168,7 +171,8 @@ func untouchable(f Facts) *Refusal {
 	case f.Container != "":
 		return refuse("run this on the host", "this is a container (%s), and its kernel is the host's", f.Container)
 	case f.Hypervisor != "":
-		return refuse("change its driver by hand", "this host runs %s, whose kernel packages conflict with those of GPU drivers", f.Hypervisor)
+		return refuse("change its driver by hand",
+			"this host runs %s, whose kernel packages conflict with those of GPU drivers", f.Hypervisor)
 	}
 	for _, p := range f.Holders {
 		if p.Display {
@@ -182,7 +186,8 @@ func untouchable(f Facts) *Refusal {
 // pieces.
 func brought(f Facts, m Maker) *Refusal {
 	if by := f.Drivers[m.Vendor].Foreign; by != "" {
-		return refuse("whoever brought it should change it", "%s's driver was brought by %s and not by packages", m.name(), by)
+		return refuse("whoever brought it should change it", "%s's driver was brought by %s and not by packages",
+			m.name(), by)
 	}
 	for _, p := range f.Packages {
 		if p.Broken != "" {
@@ -205,7 +210,8 @@ func supported(f Facts, m Maker, p Plan) *Refusal {
 	case f.Distribution.ID == "debian", f.Distribution.ID == "ubuntu":
 		return nil
 	case f.Distribution.is("rhel"), f.Distribution.is("fedora"):
-		return refuse("by hand: "+m.ByHand(f.Distribution, p.Version), "%s has packages by dnf, which this program plans and does not install", f.Distribution)
+		return refuse("by hand: "+m.ByHand(f.Distribution, p.Version),
+			"%s has packages by dnf, which this program plans and does not install", f.Distribution)
 	}
 	return refuse("change its driver by hand", "%q is neither Debian nor Ubuntu", f.Distribution)
 }
@@ -217,7 +223,8 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 		versions = offered(f, m, need)
 	}
 	if len(versions) == 0 {
-		return p, unoffered(f, m, p.Version, fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
+		return p, unoffered(f, m, p.Version,
+			fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
 	}
 	// Of versions to choose from, an older one with modules that are ready is better than
 	// a newer one that must be compiled.
@@ -234,9 +241,11 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 		}
 	}
 	if closest.version == "" {
-		return p, refuse("want the other kind", "version %s has no %s kernel modules that drive the GPUs (%s)", versions[0], p.Modules, need)
+		return p, refuse("want the other kind", "version %s has no %s kernel modules that drive the GPUs (%s)",
+			versions[0], p.Modules, need)
 	}
-	reason := fmt.Sprintf("version %s cannot be installed (%s: there is no %s)", closest.version, closest.source, strings.Join(closest.missing, ", "))
+	reason := fmt.Sprintf("version %s cannot be installed (%s: there is no %s)", closest.version, closest.source,
+		strings.Join(closest.missing, ", "))
 	if f.SecureBoot {
 		reason += "; as Secure Boot is on, modules that are compiled here would not load"
 	}
@@ -363,7 +372,9 @@ func (p Plan) with(f Facts, m Maker) Plan {
 	}
 	// Those in place already need no more than a hold.
 	p.Install = slices.DeleteFunc(p.Install, func(x Pin) bool {
-		return slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Name == x.Name && h.Version == x.Version && h.Broken == "" })
+		return slices.ContainsFunc(f.Packages, func(h Package) bool {
+			return h.Name == x.Name && h.Version == x.Version && h.Broken == ""
+		})
 	})
 	switch {
 	case d.Loaded == p.Version && (p.Modules == "" || d.Modules == "" || d.Modules == p.Modules):

@@ -169,7 +169,8 @@ func (s Slots) first(h Holder, want Want) string {
 // waitFor reports whether others wait for a canary to be done.
 func (s Slots) waitFor(h Holder, want Want, id string) bool {
 	o, done := s.Done[id]
-	return slices.Contains(want.Canary, h.Node) && !(done && o.Class == h.Class && o.Version == h.Version && o.Vendor == h.Vendor)
+	return slices.Contains(want.Canary, h.Node) && !(done && o.Class == h.Class && o.Version == h.Version &&
+		o.Vendor == h.Vendor)
 }
 
 // Mark returns the slots with a node that has its version without a slot.

@@ -68,5 +68,6 @@ func (s State) Holder(v Seen) Holder {
 }
 
 func (p Plan) holder(v Seen) Holder {
-	return Holder{Node: v.Name, Class: v.Class, Vendor: p.Vendor, Version: p.Version, Eligible: v.Node.Eligible, Since: v.Now}
+	return Holder{Node: v.Name, Class: v.Class, Vendor: p.Vendor, Version: p.Version, Eligible: v.Node.Eligible,
+		Since: v.Now}
 }

@@ -303,7 +303,8 @@ func wanted(s State, v Seen) (State, Verb) {
 	case has && held.Failed != "":
 		return s.wait("this node failed before: %s; free its slot by hand to let it try again", held.Failed)
 	case has:
-		s.From, s.FromVersion, s.Had = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded, v.Offered.GPUs
+		s.From, s.FromVersion, s.Had = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded,
+			v.Offered.GPUs
 		s.Eligible = held.Eligible
 		return s.to(InSlot, v)
 	case !v.Node.Ready:

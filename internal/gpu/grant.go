@@ -121,8 +121,10 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 		return Grant{}, false, nil
 	}
 	if len(groups) > 1 {
-		return Grant{}, false, fmt.Errorf("the task has %d GPU grants (%s): a task can use one device block; ask for all its slices or GPUs there with count",
-			len(groups), strings.Join(groups, ", "))
+		return Grant{}, false,
+			fmt.Errorf("the task has %d GPU grants (%s): a task can use one device block; "+
+				"ask for all its slices or GPUs there with count",
+				len(groups), strings.Join(groups, ", "))
 	}
 	r := reader{env: env}
 	g := Grant{
@@ -153,8 +155,10 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 	case r.err != nil:
 		return Grant{}, false, r.err
 	case len(g.GPUs) == 0 || g.Slices < 1 || g.Total < 1:
-		return Grant{}, false, fmt.Errorf("the GPU grant of group %q is incomplete: %s=%q %s=%q %s=%q; is the device plugin of the same release as the driver?",
-			g.Group, EnvGPUs, env[EnvGPUs], EnvSlices, env[EnvSlices], EnvTotal, env[EnvTotal])
+		return Grant{}, false,
+			fmt.Errorf("the GPU grant of group %q is incomplete: %s=%q %s=%q %s=%q; "+
+				"is the device plugin of the same release as the driver?",
+				g.Group, EnvGPUs, env[EnvGPUs], EnvSlices, env[EnvSlices], EnvTotal, env[EnvTotal])
 	}
 	return g, true, nil
 }

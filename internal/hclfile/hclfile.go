@@ -39,7 +39,8 @@ func Decode(text []byte, name string, ctx *hcl.EvalContext, into any) error {
 		if d.Subject != nil {
 			at = *d.Subject
 		}
-		return fmt.Errorf("%s:%d: %s: %s", at.Filename, at.Start.Line, d.Summary, strings.Join(strings.Fields(d.Detail), " "))
+		return fmt.Errorf("%s:%d: %s: %s", at.Filename, at.Start.Line, d.Summary,
+			strings.Join(strings.Fields(d.Detail), " "))
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ var programs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/
 func (r Root) Program(name string) string {
 	for _, dir := range programs {
 		path := dir + "/" + name
-		if info, err := os.Stat(r.Path(r.Behind(path))); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if info, err := os.Stat(r.Path(r.Behind(path))); err == nil && info.Mode().IsRegular() &&
+			info.Mode()&0o111 != 0 {
 			return path
 		}
 	}
@@ -38,7 +39,8 @@ func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.C
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Path, cmd.Err, cmd.Dir = path, nil, "/"
-	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"), "HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
+	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"),
+		"HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
 	// A group of its own: a Ctrl-C at a terminal must not end an installation halfway.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The end of the context ends all of the group, as a child that hangs would keep the

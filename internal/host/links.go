@@ -8,7 +8,8 @@ import (
 )
 
 // Libraries are where drivers install their libraries.
-var Libraries = []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/nvidia/lib64", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu"}
+var Libraries = []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib",
+	"/usr/local/nvidia/lib64", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu"}
 
 // Behind follows the links of a file below the root, where an absolute link leads to a
 // place below it too, as those of Debian's alternatives do. "" where no file is there.

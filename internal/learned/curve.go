@@ -134,7 +134,9 @@ type Limit struct {
 // Within is what a replica does so that a part of the requests, the quantile, meets the
 // objective, where Most is about the mean request alone.
 func (c Curve) Within(o Objective, quantile float64) Limit {
-	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool { return !c.holds(o, quantile, float64(i+1)) }))}
+	l := Limit{Most: float64(sort.Search(int(c.bound()), func(i int) bool {
+		return !c.holds(o, quantile, float64(i+1))
+	}))}
 	if l.Most > 0 {
 		l.Rate, _, _ = c.At(l.Most)
 	} else {
@@ -189,7 +191,8 @@ func (c Curve) At(n float64) (rate, first, token float64) {
 
 // figures are all numbers of a curve.
 func (c *Curve) figures() []*float64 {
-	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Rate, &c.Samples}
+	return []*float64{&c.Start, &c.Prefill, &c.Growth, &c.A, &c.B, &c.C, &c.Prompt, &c.Output, &c.KV, &c.Slots, &c.Rate,
+		&c.Samples}
 }
 
 // times is how many of figures stand for a time; of those 0 is a figure like any other,

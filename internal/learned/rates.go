@@ -61,7 +61,8 @@ func ParseRates(text []byte) (Rates, []error) {
 		return Rates{}, []error{fmt.Errorf("rates are not the expected JSON: %w", err)}
 	}
 	if doc.Version != version {
-		return Rates{}, []error{fmt.Errorf("rates have version %d: this release reads version %d", doc.Version, version)}
+		return Rates{}, []error{fmt.Errorf("rates have version %d: this release reads version %d",
+			doc.Version, version)}
 	}
 	doc.Updated = doc.Updated.UTC()
 	var errs []error
@@ -206,7 +207,8 @@ func (s *sum) add(c Class, weight float64, doc Rates, now time.Time) {
 }
 
 func (s *sum) merged() Merged {
-	m := Merged{Class: Class{Rate: s.rate.value(), Replica: s.replica.value(), Slots: s.slots.value(), Samples: s.samples}, Updated: s.updated}
+	m := Merged{Class: Class{Rate: s.rate.value(), Replica: s.replica.value(), Slots: s.slots.value(),
+		Samples: s.samples}, Updated: s.updated}
 	for of, t := range s.tokens {
 		if t.samples == 0 {
 			continue
@@ -237,7 +239,8 @@ type Speeds struct {
 
 // NewSpeeds returns a document of this release, without rates.
 func NewSpeeds(since time.Time, before map[string]float64) Speeds {
-	return Speeds{Version: version, Since: since.UTC().Truncate(time.Second), Rates: map[string]float64{}, Before: before}
+	return Speeds{Version: version, Since: since.UTC().Truncate(time.Second), Rates: map[string]float64{},
+		Before: before}
 }
 
 // ParseSpeeds decodes a document; it fails on one of another release, and on figures that

@@ -78,7 +78,8 @@ type ColdStart struct {
 func (s Starts) ByClass(now time.Time) map[string]ColdStart {
 	of := map[string][]Start{}
 	for _, start := range s.Samples {
-		if age := now.Sub(start.At); age.Abs() < Believed && start.Seconds > 0 && start.Seconds < LongestStart.Seconds() {
+		if age := now.Sub(start.At); age.Abs() < Believed && start.Seconds > 0 &&
+			start.Seconds < LongestStart.Seconds() {
 			of[start.Class] = append(of[start.Class], start)
 		}
 	}

@@ -39,7 +39,8 @@ func keyOf(name string) key {
 		return wrapperKey
 	case "choices":
 		return choicesKey
-	case "content", "text", "delta", "reasoning_content", "reasoning", "thinking", "arguments", "partial_json", "refusal":
+	case "content", "text", "delta", "reasoning_content", "reasoning", "thinking", "arguments",
+		"partial_json", "refusal":
 		return textKey
 	case "name":
 		return nameKey

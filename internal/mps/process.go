@@ -31,7 +31,8 @@ type identity struct {
 // answering or not; 0 when none runs. The daemon's own PID file is not read: every
 // container of the GPU can write it.
 func (c Control) Process() int {
-	if kept, err := c.recorded(); err == nil && kept.Boot == host.Running.BootID() && started(kept.PID) == kept.Start && c.isDaemon(kept.PID) {
+	if kept, err := c.recorded(); err == nil && kept.Boot == host.Running.BootID() && started(kept.PID) == kept.Start &&
+		c.isDaemon(kept.PID) {
 		return kept.PID
 	}
 	for _, pid := range host.Running.Numbered("/proc") {
@@ -112,7 +113,8 @@ func daemonAt(pid int, programs ...string) (pipe string, ok bool) {
 func ofHost(proc string) bool {
 	for _, link := range []string{"root/.", "ns/pid"} {
 		var theirs, ours unix.Stat_t
-		if unix.Stat(proc+link, &theirs) != nil || unix.Stat(host.Running.Path("/proc/self")+"/"+link, &ours) != nil || theirs.Dev != ours.Dev || theirs.Ino != ours.Ino {
+		if unix.Stat(proc+link, &theirs) != nil || unix.Stat(host.Running.Path("/proc/self")+"/"+link, &ours) != nil ||
+			theirs.Dev != ours.Dev || theirs.Ino != ours.Ino {
 			return false
 		}
 	}

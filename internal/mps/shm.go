@@ -29,7 +29,8 @@ func (c Control) makeShm() error {
 	if err := os.MkdirAll(c.Shm, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("aliquot-mps", c.Shm, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size="+c.ShmSize); err != nil {
+	if err := unix.Mount("aliquot-mps", c.Shm, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV,
+		"mode=1777,size="+c.ShmSize); err != nil {
 		return fmt.Errorf("no shared memory for the tasks of the GPU can be mounted at %s: %w", c.Shm, err)
 	}
 	return nil
@@ -38,7 +39,8 @@ func (c Control) makeShm() error {
 // hasShm reports whether a file system of its own is mounted there.
 func (c Control) hasShm() bool {
 	var own, parent unix.Stat_t
-	return c.Shm != "" && unix.Stat(c.Shm, &own) == nil && unix.Stat(filepath.Dir(c.Shm), &parent) == nil && own.Dev != parent.Dev
+	return c.Shm != "" && unix.Stat(c.Shm, &own) == nil && unix.Stat(filepath.Dir(c.Shm), &parent) == nil &&
+		own.Dev != parent.Dev
 }
 
 // RemoveShm ends the shared memory of a daemon that has ended.

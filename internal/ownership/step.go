@@ -44,7 +44,8 @@ func (s *Service) all(v *View, since, now time.Time) bool {
 	for _, p := range v.Peers {
 		switch {
 		case s.done[p.ID], p.Link == Gone:
-		case p.Link == Silent && (s.mute[p.ID] || now.Sub(since) >= Outlast && (!p.Strange || now.Sub(since) >= Settle)):
+		case p.Link == Silent && (s.mute[p.ID] || now.Sub(since) >= Outlast &&
+			(!p.Strange || now.Sub(since) >= Settle)):
 		default:
 			return false
 		}

@@ -68,7 +68,8 @@ func (d Demand) Classes() []Class {
 		sizes = append(sizes, s)
 	}
 	slices.SortFunc(sizes, func(a, b size) int {
-		return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(b.instances, a.instances), cmp.Compare(b.requests, a.requests), cmp.Compare(b.of, a.of))
+		return cmp.Or(cmp.Compare(weight[b], weight[a]), cmp.Compare(b.instances, a.instances),
+			cmp.Compare(b.requests, a.requests), cmp.Compare(b.of, a.of))
 	})
 	var out []Class
 	for _, s := range sizes {
@@ -79,7 +80,8 @@ func (d Demand) Classes() []Class {
 	}
 	slices.SortFunc(out, func(a, b Class) int {
 		x, y := a.Typical, b.Typical
-		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances), cmp.Compare(y.Of, x.Of), cmp.Compare(a.Least, b.Least))
+		return cmp.Or(cmp.Compare(y.Requests, x.Requests), cmp.Compare(y.Instances, x.Instances),
+			cmp.Compare(y.Of, x.Of), cmp.Compare(a.Least, b.Least))
 	})
 	return out
 }
@@ -121,7 +123,8 @@ func (d Demand) mean(s size) Ask {
 		memory += t.Weight * float64(t.MemoryMiB)
 		weights += t.Weight
 	}
-	return Ask{CPU: int(cpu / weights), MemoryMiB: int(memory / weights), Instances: s.instances, Requests: s.requests, Of: s.of}
+	return Ask{CPU: int(cpu / weights), MemoryMiB: int(memory / weights), Instances: s.instances,
+		Requests: s.requests, Of: s.of}
 }
 
 // ClassOf returns the class by which a task orders nodes: that of its size, or of the

@@ -44,7 +44,8 @@ func Blend(old, seen Demand, part float64) Demand {
 		out = append(out, Typical{ask, weight})
 	}
 	slices.SortFunc(out, func(a, b Typical) int {
-		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Requests, b.Requests), cmp.Compare(a.Instances, b.Instances), cmp.Compare(a.Of, b.Of),
+		return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Requests, b.Requests),
+			cmp.Compare(a.Instances, b.Instances), cmp.Compare(a.Of, b.Of),
 			cmp.Compare(a.CPU, b.CPU), cmp.Compare(a.MemoryMiB, b.MemoryMiB))
 	})
 	if len(out) > kinds {

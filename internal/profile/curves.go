@@ -69,7 +69,8 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 	var y []float64
 	for _, p := range points {
 		if p.Concurrency == 1 && p.Tokens > 0 && p.First.Value > aStep*step {
-			rows, y, r.Of = append(rows, []float64{1, p.Tokens, p.Tokens * p.Tokens}), append(y, p.First.Value), append(r.Of, p)
+			rows, y, r.Of = append(rows, []float64{1, p.Tokens, p.Tokens * p.Tokens}), append(y, p.First.Value),
+				append(r.Of, p)
 		}
 	}
 	l, ok := fitted(rows, y)
@@ -106,7 +107,8 @@ func SteppingOf(points []Point) (Stepping, bool) {
 	var y []float64
 	for _, p := range points {
 		if p.Step.N > 0 && p.Step.Value > 0 {
-			rows, y, s.Of = append(rows, []float64{1, float64(p.Concurrency), p.KV}), append(y, p.Step.Value), append(s.Of, p)
+			rows, y, s.Of = append(rows, []float64{1, float64(p.Concurrency), p.KV}), append(y, p.Step.Value),
+				append(s.Of, p)
 		}
 	}
 	l, ok := fitted(rows, y)

@@ -42,7 +42,8 @@ type Design struct {
 // 512, 2048 or 8192 tokens, and a few tokens more cost a whole step: the lengths stay
 // somewhat below.
 func Usual() Design {
-	return Design{Prompts: []int{120, 480, 1900, 7600}, Alone: []int{960, 3800}, Concurrencies: []int{1, 4, 16, 64}, Window: 32}
+	return Design{Prompts: []int{120, 480, 1900, 7600}, Alone: []int{960, 3800}, Concurrencies: []int{1, 4, 16, 64},
+		Window: 32}
 }
 
 const (

@@ -199,7 +199,8 @@ func isBase64(v []byte) bool {
 	}
 	for _, c := range v[:looked] {
 		switch {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '+', c == '/', c == '-', c == '_', c == '\\': // "\/" is a slash
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '+', c == '/', c == '-', c == '_',
+			c == '\\': // "\/" is a slash
 		default:
 			return false
 		}

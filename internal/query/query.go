@@ -179,7 +179,8 @@ func (q *Query) check(end int) error {
 	case q.Service == "":
 		return fail(end, "service is missing: "+queryForm)
 	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):
-		return fail(end, "queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
+		return fail(end,
+			"queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
 	case (q.Metric == Above) != (q.Of != ""):
 		return fail(end, "above, and nothing else, has a limit: want for example \"above service=llm ttft=2s\"")
 	case q.OfAnswers() && q.Metric != Tokens && (q.Class != "" || q.Classes != nil):
@@ -191,7 +192,8 @@ func (q *Query) check(end int) error {
 	case q.Metric == Concurrency && q.Class != "" && q.Classes == nil:
 		return fail(end, "class without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && slices.ContainsFunc(q.Classes, func(c scale.Class) bool { return c.Speed != 1 }):
-		return fail(end, "classes have speeds but concurrency counts every slot the same: ask for load, or leave speed out")
+		return fail(end,
+			"classes have speeds but concurrency counts every slot the same: ask for load, or leave speed out")
 	case q.Classes != nil && q.Own() < 0 && !(q.Metric == Load && q.Class == ""):
 		return fail(end, fmt.Sprintf("class is %q: want one of those in classes", q.Class))
 	}
@@ -257,7 +259,8 @@ func (p *parser) value(key string) (value string, column int, err error) {
 	}
 	value, column = p.word()
 	if value == "" {
-		return "", 0, fail(column, fmt.Sprintf("%q begins no value: want a word, or quote it with '", p.text[p.at:p.at+1]))
+		return "", 0, fail(column, fmt.Sprintf("%q begins no value: want a word, or quote it with '",
+			p.text[p.at:p.at+1]))
 	}
 	return value, column, nil
 }

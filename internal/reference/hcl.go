@@ -38,7 +38,8 @@ func Write(body reflect.Type, key, value string, beside map[string]string) strin
 				break
 			}
 		}
-		fmt.Fprintf(&open, "%s %s {\n%s", word, strings.Repeat(`"x" `, labels(body)), beside[strings.Join(words[:i+1], ".")])
+		fmt.Fprintf(&open, "%s %s {\n%s", word, strings.Repeat(`"x" `, labels(body)),
+			beside[strings.Join(words[:i+1], ".")])
 		end.WriteString("}\n")
 	}
 	if value != "" {

@@ -83,7 +83,8 @@ func Section(t testing.TB, heading string) map[string]Setting {
 		case m[3] != "—" && !setting.Required:
 			t.Errorf("%s, %s: the default is %q: want a value in backticks, — or *required*", heading, m[1], m[3])
 		}
-		if !slices.Contains(slices.Concat(types["string"], types["number"], types["bool"], types["list of strings"], types["map of strings"], types["blocks"]), setting.Type) {
+		if !slices.Contains(slices.Concat(types["string"], types["number"], types["bool"], types["list of strings"],
+			types["map of strings"], types["blocks"]), setting.Type) {
 			t.Errorf("%s, %s: unknown type %q", heading, m[1], setting.Type)
 		}
 		for _, key := range quoted.FindAllStringSubmatch(m[1], -1) {

@@ -14,7 +14,8 @@ type SyntaxError struct {
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Column, e.Problem) }
 
-const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes; slots=measured for engines that batch`
+const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes; ` +
+	`slots=measured for engines that batch`
 
 // firstSlots is what a class counts as whose slots nobody has measured yet: few, so that
 // rather too many replicas are started.
@@ -25,8 +26,8 @@ const firstSlots = 16
 //
 //	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
 //
-// slots and max must be given, slots=measured for what the gateways measure; cost and speed are 1 by default. Speeds are given
-// relative to any one of the classes and returned relative to the fastest. A
+// slots and max must be given, slots=measured for what the gateways measure; cost and speed are 1 by default.
+// Speeds are given relative to any one of the classes and returned relative to the fastest. A
 // mistake is a *SyntaxError.
 func ParseClasses(text string) ([]Class, error) {
 	var classes []Class
@@ -39,12 +40,15 @@ func ParseClasses(text string) ([]Class, error) {
 			return nil, err
 		}
 		if seen[class.Name] {
-			return nil, &SyntaxError{column + len(part) - len(strings.TrimLeft(part, " \t\n")), fmt.Sprintf("class %q stands twice", class.Name)}
+			return nil, &SyntaxError{column + len(part) - len(strings.TrimLeft(part, " \t\n")),
+				fmt.Sprintf("class %q stands twice", class.Name)}
 		}
 		seen[class.Name] = true
 		classes = append(classes, class)
 		if offered += class.Slots * class.Max; offered > MaxSlots {
-			return nil, &SyntaxError{column, fmt.Sprintf("the classes offer %d slots up to here: want slots x max to sum to at most %d", offered, MaxSlots)}
+			return nil, &SyntaxError{column,
+				fmt.Sprintf("the classes offer %d slots up to here: want slots x max to sum to at most %d",
+					offered, MaxSlots)}
 		}
 		if !more {
 			return toFastest(classes), nil
@@ -101,10 +105,12 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	key, value, ok := strings.Cut(word, "=")
 	if !ok {
 		if c.Name != "" {
-			return &SyntaxError{column, fmt.Sprintf("%q is neither a setting nor parted from class %q by a comma", word, c.Name)}
+			return &SyntaxError{column, fmt.Sprintf("%q is neither a setting nor parted from class %q by a comma",
+				word, c.Name)}
 		}
 		if !IsName(word) {
-			return &SyntaxError{column, fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
+			return &SyntaxError{column,
+				fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
 		}
 		c.Name = word
 		return nil
@@ -120,7 +126,8 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	whole := func(low int) (int, error) {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < low || n > maxCount {
-			return 0, &SyntaxError{column, fmt.Sprintf("%s is %q: want a whole number from %d to %d", key, value, low, maxCount)}
+			return 0, &SyntaxError{column, fmt.Sprintf("%s is %q: want a whole number from %d to %d", key, value,
+				low, maxCount)}
 		}
 		return n, nil
 	}
@@ -142,10 +149,12 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	case "speed":
 		c.Speed, err = strconv.ParseFloat(value, 64)
 		if err != nil || !(c.Speed >= slowest && c.Speed <= 1/slowest) {
-			return &SyntaxError{column, fmt.Sprintf("speed is %q: want a number from %g to %g", value, slowest, 1/slowest)}
+			return &SyntaxError{column, fmt.Sprintf("speed is %q: want a number from %g to %g", value, slowest,
+				1/slowest)}
 		}
 	default:
-		return &SyntaxError{column - len(key) - 1, fmt.Sprintf("unknown setting %q: want slots, cost, max or speed", key)}
+		return &SyntaxError{column - len(key) - 1,
+			fmt.Sprintf("unknown setting %q: want slots, cost, max or speed", key)}
 	}
 	return err
 }

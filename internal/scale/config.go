@@ -36,7 +36,8 @@ func ParseConfig(settings map[string]string) (Config, error) {
 				return Config{}, fmt.Errorf("%s is %q: want %s", name, settings[name], field.want)
 			}
 		case !slices.Contains(others, name):
-			return Config{}, fmt.Errorf("unknown setting %q: want one of %s", name, strings.Join(append(sorted(fields), others...), ", "))
+			return Config{}, fmt.Errorf("unknown setting %q: want one of %s", name,
+				strings.Join(append(sorted(fields), others...), ", "))
 		}
 	}
 	if text := settings["objective"]; text != "" {
@@ -58,7 +59,9 @@ var others = []string{"class", "classes", "slots", "max", "objective"}
 func (c *Config) readHardware(settings map[string]string) error {
 	if settings["classes"] == "" {
 		if settings["class"] != "" {
-			return fmt.Errorf(`class is %q but classes is missing: list all classes of the service, such as classes = "h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16"`, settings["class"])
+			return fmt.Errorf(
+				`class is %q but classes is missing: list all classes of the service, `+
+					`such as classes = "h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16"`, settings["class"])
 		}
 		return c.readSlots(settings)
 	}
@@ -88,7 +91,8 @@ func (c *Config) readSlots(settings map[string]string) error {
 		*to = n
 	}
 	if class.Slots == 0 {
-		return fmt.Errorf("slots is missing: want how many requests one replica serves at once, or classes for several kinds of hardware")
+		return fmt.Errorf("slots is missing: want how many requests one replica serves at once, " +
+			"or classes for several kinds of hardware")
 	}
 	c.Classes = []Class{class}
 	return nil
@@ -102,7 +106,10 @@ type field struct {
 
 func (p *Policy) fields() map[string]field {
 	duration := func(d *time.Duration) field {
-		return field{"a duration such as 90s", func(s string) (err error) { *d, err = time.ParseDuration(s); return err }}
+		return field{"a duration such as 90s", func(s string) (err error) {
+			*d, err = time.ParseDuration(s)
+			return err
+		}}
 	}
 	number := func(f *float64) field {
 		return field{"a number", func(s string) (err error) { *f, err = strconv.ParseFloat(s, 64); return err }}
@@ -119,9 +126,12 @@ func (p *Policy) fields() map[string]field {
 		"forecast_window":     duration(&p.ForecastWindow),
 		"forecast_confidence": number(&p.ForecastConfidence),
 		"zero_grace":          duration(&p.ZeroGrace),
-		"standby":             {"a whole number", func(s string) (err error) { p.Standby, err = strconv.Atoi(s); return err }},
-		"sleep":               {"a whole number", func(s string) (err error) { p.Sleep, err = strconv.Atoi(s); return err }},
-		"hysteresis":          number(&p.Hysteresis),
+		"standby": {"a whole number", func(s string) (err error) {
+			p.Standby, err = strconv.Atoi(s)
+			return err
+		}},
+		"sleep":      {"a whole number", func(s string) (err error) { p.Sleep, err = strconv.Atoi(s); return err }},
+		"hysteresis": number(&p.Hysteresis),
 	}
 }
 

@@ -69,7 +69,8 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 		d.Reason = fmt.Sprintf("no request for %s", p.DownDelayOrDefault()+p.ZeroGrace)
 	case d.Count > current && current > 0 && known < steps(p.PanicWindow):
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, known, p.PanicWindow)
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, growing needs %s", current, known,
+			p.PanicWindow)
 	case d.Count > current && need.Held && len(classes) > 1:
 		d.Reason = p.reason(need, classes, "changing to a cheaper mix for what is held")
 	case d.Count > current:
@@ -78,7 +79,8 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 		d.Reason = p.reason(need, classes, "steady")
 	case !need.Complete:
 		d.Count = current
-		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, known, p.Window())
+		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, known,
+			p.Window())
 	case need.Panicking:
 		// What the gateway started from zero may be of a class that is not in the plan,
 		// and it is what serves first.
@@ -112,7 +114,8 @@ func (p Policy) reason(n Need, classes []Class, what string) string {
 	case !equal(classes):
 		name = "load"
 	}
-	why := fmt.Sprintf("%s: %s %.1f (average %.1f, last %s %.1f", what, name, n.Demand, n.Stable, p.PanicWindow, n.Panic)
+	why := fmt.Sprintf("%s: %s %.1f (average %.1f, last %s %.1f", what, name, n.Demand, n.Stable,
+		p.PanicWindow, n.Panic)
 	if n.Forecast > 0 {
 		why += fmt.Sprintf(", in %s %.1f", p.ColdStart, n.Forecast)
 	}

@@ -39,7 +39,8 @@ func ParseObjective(text string) (Objective, error) {
 				return o, fmt.Errorf("%s is %q: want a duration from 1ms to 1h", key, value)
 			}
 		case key == "quantile":
-			if o.Quantile, err = strconv.ParseFloat(value, 64); err != nil || !(o.Quantile >= 0.5 && o.Quantile <= 0.9999) {
+			if o.Quantile, err = strconv.ParseFloat(value, 64); err != nil ||
+				!(o.Quantile >= 0.5 && o.Quantile <= 0.9999) {
 				return o, fmt.Errorf("quantile is %q: want a number from 0.5 to 0.9999", value)
 			}
 		default:
@@ -85,7 +86,8 @@ type Serving struct {
 func ServingMoved(from, to map[string]Serving) bool {
 	for class, after := range to {
 		before, known := from[class]
-		if !known || (before.Most > 0) != (after.Most > 0) || math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(margin) {
+		if !known || (before.Most > 0) != (after.Most > 0) ||
+			math.Abs(math.Log(after.Rate/before.Rate)) > math.Log(margin) {
 			return true
 		}
 	}

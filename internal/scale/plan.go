@@ -122,7 +122,8 @@ func newPlanner(most int, classes []Class) *planner {
 	for _, l := range p.lots {
 		taken := make([]bool, most+1)
 		for r := most; r > 0; r-- {
-			if with := best[max(0, r-l.units)] + l.cost; with < best[r]-spare || math.IsInf(best[r], 1) && !math.IsInf(with, 1) {
+			if with := best[max(0, r-l.units)] + l.cost; with < best[r]-spare || math.IsInf(best[r], 1) &&
+				!math.IsInf(with, 1) {
 				best[r], taken[r] = with, true
 			}
 		}

@@ -49,8 +49,9 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 	}
 	missed := 1 - o.Quantile
 	return sizing{
-		wait: wait, late: lateParts * missed, missed: missed, memory: int(memoryPart * float64(steps(p.DownDelayOrDefault()))),
-		unit: 1 / best.Rate, drain: max(1, drainWaits*wait),
+		wait: wait, late: lateParts * missed, missed: missed,
+		memory: int(memoryPart * float64(steps(p.DownDelayOrDefault()))),
+		unit:   1 / best.Rate, drain: max(1, drainWaits*wait),
 	}
 }
 

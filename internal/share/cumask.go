@@ -68,8 +68,9 @@ func CUMask(shape CUShape, grant []gpu.Slice) ([]CURange, error) {
 	first := grant[0]
 	per := shape.PerSlice(first.Of)
 	if per == 0 {
-		return nil, fmt.Errorf("GPU %s has %d compute units on %d XCCs and cannot be masked into %d slices: use at most %d",
-			first.GPU, shape.Units, max(shape.XCCs, 1), first.Of, shape.MaxSlices())
+		return nil,
+			fmt.Errorf("GPU %s has %d compute units on %d XCCs and cannot be masked into %d slices: use at most %d",
+				first.GPU, shape.Units, max(shape.XCCs, 1), first.Of, shape.MaxSlices())
 	}
 	index := make([]int, len(grant))
 	for i, s := range grant {

@@ -42,7 +42,8 @@ func (p Plan) Grant(ids []string) (Granted, error) {
 	first := out.Offers[0]
 	for _, o := range out.Offers[1:] {
 		if o.Group != first.Group {
-			return Granted{}, fmt.Errorf("device instances of two groups (%s and %s) are asked for in one reservation", first.Group, o.Group)
+			return Granted{}, fmt.Errorf("device instances of two groups (%s and %s) are asked for in one reservation",
+				first.Group, o.Group)
 		}
 	}
 	slices.SortFunc(out.Slices, func(a, b gpu.Slice) int { return strings.Compare(a.String(), b.String()) })
@@ -58,10 +59,15 @@ func (p Plan) resolve(id string) (gpu.Slice, Offer, error) {
 	}
 	offer, ok := p.Offer(slice.GPU)
 	if !ok {
-		return gpu.Slice{}, Offer{}, fmt.Errorf("device instance %q: GPU %s is not offered on this host now; the job is placed again once Nomad sees the node's present devices", id, slice.GPU)
+		return gpu.Slice{}, Offer{},
+			fmt.Errorf("device instance %q: GPU %s is not offered on this host now; "+
+				"the job is placed again once Nomad sees the node's present devices", id, slice.GPU)
 	}
 	if slice.Of != offer.Slices {
-		return gpu.Slice{}, Offer{}, fmt.Errorf("device instance %q is of %d slices, but GPU %s is offered in %d now; the job is placed again once Nomad sees the node's present devices", id, slice.Of, slice.GPU, offer.Slices)
+		return gpu.Slice{}, Offer{},
+			fmt.Errorf("device instance %q is of %d slices, but GPU %s is offered in %d now; "+
+				"the job is placed again once Nomad sees the node's present devices", id, slice.Of, slice.GPU,
+				offer.Slices)
 	}
 	return slice, offer, nil
 }

@@ -38,7 +38,8 @@ func (p Plan) Offer(id gpu.ID) (Offer, bool) {
 // as its rule says is left out, or offered as the partitions that it has, and a
 // note says why and what to do.
 func NewPlan(found []Found, rules []Rule) Plan {
-	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{}, memory: map[string]gpu.MiB{}}
+	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{},
+		memory: map[string]gpu.MiB{}}
 	sorted := slices.Clone(found)
 	slices.SortStableFunc(sorted, func(a, b Found) int { return cmp.Compare(a.Index, b.Index) })
 	known := map[gpu.ID]bool{}
@@ -68,11 +69,14 @@ func (p *planner) estimated() {
 			continue
 		}
 		said[o.Model] = true
-		text := fmt.Sprintf("%s (class %s) is not in the hardware table: its weight %.3g is an estimate", o.Model, o.Class, o.Weight)
+		text := fmt.Sprintf("%s (class %s) is not in the hardware table: its weight %.3g is an estimate", o.Model,
+			o.Class, o.Weight)
 		if o.Source == WeightUnknown {
-			text = fmt.Sprintf("%s (class %s) is not in the hardware table and nothing tells its speed: its weight is left open", o.Model, o.Class)
+			text = fmt.Sprintf("%s (class %s) is not in the hardware table and nothing tells its speed: "+
+				"its weight is left open", o.Model, o.Class)
 		}
-		p.plan.Notes = append(p.plan.Notes, Note{GPU: o.ID, Text: text + "; write weight into its gpu block where you know better"})
+		p.plan.Notes = append(p.plan.Notes,
+			Note{GPU: o.ID, Text: text + "; write weight into its gpu block where you know better"})
 	}
 }
 
@@ -112,7 +116,9 @@ func (p *planner) physical(f Found) {
 	case rule.Mode == Whole:
 		p.whole(f, rule)
 	default:
-		p.note(f, "is not offered: gpu %q has mode %q and the GPU is not partitioned; partition it, or choose shared or whole", rule.Selector, rule.Mode)
+		p.note(f,
+			"is not offered: gpu %q has mode %q and the GPU is not partitioned; partition it, "+
+				"or choose shared or whole", rule.Selector, rule.Mode)
 	}
 }
 
@@ -132,7 +138,8 @@ func (p *planner) split(f Found, children []Found, parent Rule) {
 		default:
 			if (rule.Mode == Shared || rule.Mode == Whole) && !told {
 				told = true
-				p.note(f, "is partitioned, so its partitions are offered, each to one task, though gpu %q has mode %q", rule.Selector, rule.Mode)
+				p.note(f, "is partitioned, so its partitions are offered, each to one task, though gpu %q has mode %q",
+					rule.Selector, rule.Mode)
 			}
 			p.partition(c, rule)
 		}
@@ -142,19 +149,22 @@ func (p *planner) split(f Found, children []Found, parent Rule) {
 func (p *planner) shared(f Found, rule Rule) {
 	s := f.Slicing
 	if s.Sharing == "" {
-		p.note(f, "is not offered: gpu %q has mode %q, but %s; choose mode whole for it", rule.Selector, rule.Mode, s.Why)
+		p.note(f, "is not offered: gpu %q has mode %q, but %s; choose mode whole for it", rule.Selector,
+			rule.Mode, s.Why)
 		return
 	}
 	offer := newOffer(f, rule)
 	offer.Group = fmt.Sprintf("%s-%d", f.Class, f.Index)
-	offer.Slices, offer.Sharing, offer.Enforcement, offer.MemoryEnforcement = rule.Slices, s.Sharing, s.Enforcement, s.Memory
+	offer.Slices, offer.Sharing, offer.Enforcement, offer.MemoryEnforcement = rule.Slices, s.Sharing,
+		s.Enforcement, s.Memory
 	if s.Max > 0 && offer.Slices > s.Max {
 		offer.Slices = s.Max
 		offer.Clamp = fmt.Sprintf("%d slices instead of %d: %s", s.Max, rule.Slices, s.Why)
 		p.note(f, "is offered in %s", offer.Clamp)
 	}
 	if n := s.fit(offer.Slices); n < offer.Slices {
-		offer.Clamp = fmt.Sprintf("%d slices instead of %d: of its %d equal parts %d would belong to no slice", n, rule.Slices, s.Parts, s.Parts%offer.Slices)
+		offer.Clamp = fmt.Sprintf("%d slices instead of %d: of its %d equal parts %d would belong to no slice", n,
+			rule.Slices, s.Parts, s.Parts%offer.Slices)
 		offer.Slices = n
 		p.note(f, "is offered in %s", offer.Clamp)
 	}
@@ -195,7 +205,9 @@ func (p *planner) partition(f Found, rule Rule) {
 	offer.Sharing, offer.Enforcement, offer.Common = f.Part.Sharing, f.Part.Enforcement, f.Part.Common
 	if offer.Common > 0 {
 		offer.MemoryEnforcement = gpu.LevelNone
-		p.note(f, "shares %s of memory with other compute instances of its GPU instance: its share is %s and nothing holds tasks to it", offer.Common, offer.Memory)
+		p.note(f,
+			"shares %s of memory with other compute instances of its GPU instance: "+
+				"its share is %s and nothing holds tasks to it", offer.Common, offer.Memory)
 	}
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
@@ -214,7 +226,9 @@ func (p *planner) unmatched(found []Found) {
 					names = append(names, fmt.Sprintf("%d=%s", f.Index, f.Class))
 				}
 			}
-			p.plan.Notes = append(p.plan.Notes, Note{Text: fmt.Sprintf("gpu %q matches no GPU of this host (found %s)", r.Selector, strings.Join(names, ", "))})
+			p.plan.Notes = append(p.plan.Notes,
+				Note{Text: fmt.Sprintf("gpu %q matches no GPU of this host (found %s)", r.Selector,
+					strings.Join(names, ", "))})
 		}
 	}
 }

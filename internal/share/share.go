@@ -193,7 +193,8 @@ func canonicalPCI(s string) string {
 // they are two spellings of one.
 func SameSelector(a, b string) bool {
 	a, b = strings.TrimSpace(a), strings.TrimSpace(b)
-	return strings.EqualFold(a, b) || canonicalPCI(a) == canonicalPCI(b) || gpu.Slug(a) == gpu.Slug(b) && gpu.Slug(a) != gpu.Slug("")
+	return strings.EqualFold(a, b) || canonicalPCI(a) == canonicalPCI(b) || gpu.Slug(a) == gpu.Slug(b) &&
+		gpu.Slug(a) != gpu.Slug("")
 }
 
 // Pick returns the rule that names g most closely: its ID before its PCI address,

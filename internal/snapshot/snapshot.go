@@ -75,7 +75,8 @@ func Pack(ctx context.Context, w io.Writer, dir string, l Limits) error {
 
 // header says of a file what a cache needs: compilers compare times.
 func header(name string, info fs.FileInfo) *tar.Header {
-	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX, Typeflag: tar.TypeReg, Size: info.Size()}
+	h := &tar.Header{Name: name, Mode: int64(info.Mode().Perm()), ModTime: info.ModTime(), Format: tar.FormatPAX,
+		Typeflag: tar.TypeReg, Size: info.Size()}
 	if info.IsDir() {
 		h.Name, h.Typeflag, h.Size = name+"/", tar.TypeDir, 0
 	}
@@ -183,5 +184,6 @@ func unpackFile(ctx context.Context, root *os.Root, in io.Reader, h *tar.Header,
 
 // dress gives a file the owner, rights and time of its header, and no further rights.
 func dress(root *os.Root, h *tar.Header) error {
-	return errors.Join(root.Lchown(h.Name, h.Uid, h.Gid), root.Chmod(h.Name, fs.FileMode(h.Mode).Perm()), root.Chtimes(h.Name, h.ModTime, h.ModTime))
+	return errors.Join(root.Lchown(h.Name, h.Uid, h.Gid), root.Chmod(h.Name, fs.FileMode(h.Mode).Perm()),
+		root.Chtimes(h.Name, h.ModTime, h.ModTime))
 }

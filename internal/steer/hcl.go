@@ -35,5 +35,6 @@ func Device(s pack.Steering) string {
 }
 
 func affinity(b *strings.Builder, a pack.Affinity) {
-	fmt.Fprintf(b, "affinity {\n  attribute = %q\n  operator  = %q\n  value     = %q\n  weight    = %d\n}\n", a.Attribute, a.Operand, a.Value, a.Weight)
+	fmt.Fprintf(b, "affinity {\n  attribute = %q\n  operator  = %q\n  value     = %q\n  weight    = %d\n}\n",
+		a.Attribute, a.Operand, a.Value, a.Weight)
 }

@@ -67,7 +67,8 @@ func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 	}
 	note := ""
 	if slicesOf(d) == 0 {
-		note = fmt.Sprintf("it does not say whether it counts GPUs or slices: now it counts %d whole GPUs, and only nodes that "+
+		note = fmt.Sprintf("it does not say whether it counts GPUs or slices: now it counts %d whole GPUs, "+
+			"and only nodes that "+
 			"offer GPUs whole have room; say so by a constraint ${device.attr.slices} = 1", k)
 	}
 	// Nomad compares each instance by itself.
@@ -84,6 +85,7 @@ func ofIsland(c *api.Constraint) bool {
 // block.
 func Constraint(c *api.Constraint) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "constraint {\n  attribute = %q\n  operator  = %q\n  value     = %q\n}\n", c.LTarget, c.Operand, c.RTarget)
+	fmt.Fprintf(&b, "constraint {\n  attribute = %q\n  operator  = %q\n  value     = %q\n}\n", c.LTarget,
+		c.Operand, c.RTarget)
 	return b.String()
 }

@@ -74,8 +74,9 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 	affine := len(job.Affinities)+len(group.Affinities) > 0
 	for _, task := range group.Tasks {
 		if n := len(gpus(task)); n > 1 && task.Driver == "aliquot" {
-			notes = append(notes, fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; "+
-				"ask for several whole GPUs by count", task.Name, n))
+			notes = append(notes,
+				fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; "+
+					"ask for several whole GPUs by count", task.Name, n))
 		}
 		affine = affine || len(task.Affinities) > 0
 		for _, d := range gpus(task) {
@@ -86,7 +87,9 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 		notes = append(notes, "the policy comes before the job's own affinities: they decide among nodes of one level")
 	}
 	if count := cmp.Or(group.Count, new(int)); *count > 1 {
-		notes = append(notes, fmt.Sprintf("with count = %d the order is less strict, because Nomad divides the targets among the allocations, and replicas gather on one node: a constraint distinct_hosts keeps them apart", *count))
+		notes = append(notes,
+			fmt.Sprintf("with count = %d the order is less strict, because Nomad divides the targets among the "+
+				"allocations, and replicas gather on one node: a constraint distinct_hosts keeps them apart", *count))
 	}
 	return notes
 }
@@ -121,7 +124,8 @@ func countOf(d *api.RequestedDevice) int {
 // whole GPUs, and 0 where it does not say.
 func slicesOf(d *api.RequestedDevice) int {
 	for _, c := range d.Constraints {
-		if c.LTarget != "${device.attr.slices}" || c.Operand != "=" && c.Operand != "==" && c.Operand != "is" && c.Operand != "" {
+		if c.LTarget != "${device.attr.slices}" || c.Operand != "=" && c.Operand != "==" && c.Operand != "is" &&
+			c.Operand != "" {
 			continue
 		}
 		if n, err := strconv.Atoi(c.RTarget); err == nil && n > 0 && n <= gpu.MaxSlices {
@@ -176,7 +180,8 @@ func add(group *api.TaskGroup, s pack.Steering) {
 func affinities(list []pack.Affinity) []*api.Affinity {
 	var out []*api.Affinity
 	for _, a := range list {
-		out = append(out, &api.Affinity{LTarget: a.Attribute, Operand: a.Operand, RTarget: a.Value, Weight: weight(a.Weight)})
+		out = append(out, &api.Affinity{LTarget: a.Attribute, Operand: a.Operand, RTarget: a.Value,
+			Weight: weight(a.Weight)})
 	}
 	return out
 }

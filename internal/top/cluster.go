@@ -36,7 +36,9 @@ func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 	q := (&api.QueryOptions{Params: map[string]string{"resources": "true"}}).WithContext(ctx)
 	stubs, _, err := c.Nomad.Nodes().List(q)
 	if err != nil {
-		return Snapshot{}, fmt.Errorf("cannot list the nodes of Nomad at %s: %w (is NOMAD_ADDR right, and NOMAD_TOKEN where ACLs are on?)", c.Nomad.Address(), err)
+		return Snapshot{},
+			fmt.Errorf("cannot list the nodes of Nomad at %s: %w (is NOMAD_ADDR right, "+
+				"and NOMAD_TOKEN where ACLs are on?)", c.Nomad.Address(), err)
 	}
 	stubs = slices.DeleteFunc(stubs, func(stub *api.NodeListStub) bool {
 		return stub.NodeResources == nil || !hasGPUs(stub.NodeResources.Devices)
@@ -196,7 +198,8 @@ func gpusOf(group *api.NodeDeviceResource, held map[string]Slice, stats map[stri
 	var out []GPU
 	for id, list := range split(instances) {
 		g := GPU{
-			Group: group.Name, Vendor: group.Vendor, ID: string(id), Model: text(group.Attributes["model"]), Class: text(group.Attributes["class"]),
+			Group: group.Name, Vendor: group.Vendor, ID: string(id), Model: text(group.Attributes["model"]),
+			Class:   text(group.Attributes["class"]),
 			Sharing: text(group.Attributes["sharing"]), Enforcement: text(group.Attributes["enforcement"]),
 			Level: text(group.Attributes["enforcement_level"]), MemoryMiB: number(group.Attributes["memory"]),
 			MemoryUsedMiB: -1, UsePercent: -1, Healthy: true, Slices: list,

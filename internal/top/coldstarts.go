@@ -41,7 +41,9 @@ func renderColdStarts(w io.Writer, services []Service) error {
 		for _, class := range slices.Sorted(maps.Keys(s.ColdStarts)) {
 			c := s.ColdStarts[class]
 			if !head {
-				fmt.Fprintln(t, "cold start of\ton\tlearned from\tp95 s\timage s\tmodels s\tcompile cache s\tcontainer s\tload s\tfirst answer s")
+				fmt.Fprintln(t,
+					"cold start of\ton\tlearned from\tp95 s\timage s\tmodels s\tcompile cache s\tcontainer s\tload "+
+						"s\tfirst answer s")
 				head = true
 			}
 			fmt.Fprintf(t, "%s\t%s\t%d", s.Name, class, c.Count)

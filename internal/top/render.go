@@ -52,7 +52,8 @@ func Render(w io.Writer, s Snapshot) error {
 
 func renderGPU(w io.Writer, g GPU) {
 	bar, holders := g.Bar()
-	fmt.Fprintf(w, "  %-12s [%s] %2d%s/%d  %s  %s  %s\n", g.Group, bar, g.Used(), map[bool]string{true: "+"}[g.Unseen && g.Used() < len(g.Slices)], len(g.Slices),
+	fmt.Fprintf(w, "  %-12s [%s] %2d%s/%d  %s  %s  %s\n", g.Group, bar, g.Used(),
+		map[bool]string{true: "+"}[g.Unseen && g.Used() < len(g.Slices)], len(g.Slices),
 		use(g), enforcement(g), health(g))
 	for _, h := range holders {
 		fmt.Fprintf(w, "  %-12s  %c %s %s/%s  %d\n", "", h.Mark, short(h.Allocation), h.Job, h.Task, h.Slices)
@@ -72,7 +73,8 @@ func (g GPU) Bar() (string, []Holder) {
 	var holders []Holder
 	list := slices.Clone(g.Slices)
 	slices.SortStableFunc(list, func(a, b Slice) int {
-		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task), strings.Compare(a.Allocation, b.Allocation))
+		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task),
+			strings.Compare(a.Allocation, b.Allocation))
 	})
 	for _, s := range list {
 		switch {
@@ -185,7 +187,8 @@ func renderTokens(w io.Writer, services []Service) error {
 		if judged := s.Tokens.Met + s.Tokens.Missed; judged > 0 {
 			within = fmt.Sprintf("%.1f%%", 100*float64(s.Tokens.Met)/float64(judged))
 		}
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%.0f\t%.0f\t\n", s.Name, s.Tokens.Ended, ttft, tpot, within, float64(s.Tokens.Prompt)/60, float64(s.Tokens.Output)/60)
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%.0f\t%.0f\t\n", s.Name, s.Tokens.Ended, ttft, tpot, within,
+			float64(s.Tokens.Prompt)/60, float64(s.Tokens.Output)/60)
 	}
 	return t.Flush()
 }

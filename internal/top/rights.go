@@ -53,7 +53,9 @@ func readsAll(rules string) bool {
 		if b.Type != "namespace" || len(b.Labels) != 1 {
 			continue
 		}
-		reads := slices.ContainsFunc(words(b.Body, "policy"), func(p string) bool { return p == "read" || p == "write" }) ||
+		reads := slices.ContainsFunc(words(b.Body, "policy"), func(p string) bool {
+			return p == "read" || p == "write"
+		}) ||
 			slices.Contains(words(b.Body, "capabilities"), "read-job")
 		if !reads {
 			return false // a namespace of its own rules, which are less

@@ -17,7 +17,8 @@ import (
 // side by side, and sums them.
 func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 	return func(ctx context.Context) ([]Service, error) {
-		entries, _, err := client.Health().Service(api.GatewayService, "", true, (&consul.QueryOptions{}).WithContext(ctx))
+		entries, _, err := client.Health().Service(api.GatewayService, "", true,
+			(&consul.QueryOptions{}).WithContext(ctx))
 		if err != nil {
 			return nil, fmt.Errorf("cannot ask Consul for gateways: %w", err)
 		}

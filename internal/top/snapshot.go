@@ -129,7 +129,8 @@ func (s *Snapshot) sort() {
 	})
 	for _, n := range s.Nodes {
 		slices.SortFunc(n.GPUs, func(a, b GPU) int {
-			return cmp.Or(strings.Compare(a.Vendor, b.Vendor), strings.Compare(a.Group, b.Group), strings.Compare(a.ID, b.ID))
+			return cmp.Or(strings.Compare(a.Vendor, b.Vendor), strings.Compare(a.Group, b.Group),
+				strings.Compare(a.ID, b.ID))
 		})
 	}
 	slices.SortFunc(s.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })

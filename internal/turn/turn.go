@@ -56,7 +56,8 @@ func (t Turns) wait(ctx context.Context, holder, session string) error {
 	write := (&api.WriteOptions{}).WithContext(ctx)
 	index := uint64(0)
 	for {
-		pairs, meta, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: look}).WithContext(ctx))
+		pairs, meta, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: look}).
+			WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("turns in Consul: %w", err)
 		}

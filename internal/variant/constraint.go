@@ -39,7 +39,8 @@ func (c Constraint) Validate() error {
 		return fmt.Errorf("constraint attribute %q is unknown: use one of %s", c.Attribute,
 			strings.Join(slices.Sorted(maps.Keys(attributeKinds)), ", "))
 	case !slices.Contains(Operators, c.Operator):
-		return fmt.Errorf("constraint on %s: operator %q is unknown: use one of %s", c.Attribute, c.Operator, strings.Join(Operators, " "))
+		return fmt.Errorf("constraint on %s: operator %q is unknown: use one of %s", c.Attribute, c.Operator,
+			strings.Join(Operators, " "))
 	case c.Operator == "is_set" || c.Operator == "is_not_set":
 		if c.Value != "" {
 			return fmt.Errorf("constraint on %s: %s takes no value", c.Attribute, c.Operator)

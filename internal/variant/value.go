@@ -89,7 +89,8 @@ func Attributes(g *gpu.Grant) map[string]Value {
 	if n := len(g.GPUs); n > 0 {
 		out["memory_per_gpu"] = memory(g.Memory / gpu.MiB(n))
 	}
-	for name, s := range map[string]string{"target": g.Target, "driver_version": g.Driver, "runtime_version": g.Runtime} {
+	for name, s := range map[string]string{"target": g.Target, "driver_version": g.Driver,
+		"runtime_version": g.Runtime} {
 		if s != "" {
 			out[name] = versionOrText(s)
 		}

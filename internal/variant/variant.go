@@ -89,13 +89,15 @@ func (s Spec) hasBase() bool { return s.Image != "" || s.Images != nil }
 func (s Spec) validateBase() error {
 	switch {
 	case s.Image != "" && s.Images != nil:
-		return errors.New("image and images are both set: keep image for all hardware, or images { " + strings.Join(ImageKeys(), ", ") + " }")
+		return errors.New("image and images are both set: keep image for all hardware, or images { " +
+			strings.Join(ImageKeys(), ", ") + " }")
 	case s.Images != nil && len(s.named()) == 0:
 		return errors.New("images is empty: name at least one of " + list(ImageKeys(), "and"))
 	case s.TagByHardware && s.Image == "":
 		return errors.New("image_tag_by_hardware needs image, a name without a tag")
 	case s.TagByHardware && tagged(s.Image):
-		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q carries a tag or digest already: drop one of them", s.Image)
+		return fmt.Errorf("image_tag_by_hardware adds the tag, but image %q carries a tag or digest already: "+
+			"drop one of them", s.Image)
 	case !s.hasBase() && len(s.Variants) == 0:
 		return errors.New("no image: set image, images { " + strings.Join(ImageKeys(), ", ") + " } or variant blocks")
 	}
@@ -161,7 +163,8 @@ func (s Spec) base(grant *gpu.Grant) (string, error) {
 	}
 	i := slices.Index(Vendors(), string(vendor))
 	if i < 0 {
-		return "", fmt.Errorf("images has no image for vendor %s for %s: it names %s", vendor, Describe(grant), strings.Join(s.named(), ", "))
+		return "", fmt.Errorf("images has no image for vendor %s for %s: it names %s", vendor, Describe(grant),
+			strings.Join(s.named(), ", "))
 	}
 	key := ImageKeys()[i]
 	if image := s.Images[key]; image != "" {

@@ -121,7 +121,9 @@ func failoverOrder(before []string, groups map[string]Group, weights map[string]
 			out = append(out, name)
 		}
 	}
-	fresh := slices.DeleteFunc(slices.Collect(maps.Keys(groups)), func(n string) bool { return slices.Contains(out, n) })
+	fresh := slices.DeleteFunc(slices.Collect(maps.Keys(groups)), func(n string) bool {
+		return slices.Contains(out, n)
+	})
 	slices.SortFunc(fresh, func(a, b string) int { return cmp.Or(cmp.Compare(speed(b), speed(a)), cmp.Compare(a, b)) })
 	for _, name := range fresh {
 		at := slices.IndexFunc(out, func(o string) bool { return speed(o) < speed(name) })
@@ -152,15 +154,21 @@ func (v View) blocked(p *Plan) []string {
 		return o, ok && !o.Ours
 	}
 	if o, ok := foreign(Defaults, v.Service); ok && !httpLike(o.Entry.Protocol) {
-		out = append(out, fmt.Sprintf("%s is hand-written with protocol %q: set it to http, http2 or grpc, or delete the entry", o.Entry.Key, o.Entry.Protocol))
+		out = append(out,
+			fmt.Sprintf("%s is hand-written with protocol %q: set it to http, http2 or grpc, or delete the entry",
+				o.Entry.Key, o.Entry.Protocol))
 	}
 	for _, kind := range []Kind{Resolver, Splitter} {
 		if o, ok := foreign(kind, v.Service); ok {
-			out = append(out, fmt.Sprintf("%s is hand-written (no owner mark): delete it, or take the service out of routing", o.Entry.Key))
+			out = append(out,
+				fmt.Sprintf("%s is hand-written (no owner mark): delete it, or take the service out of routing",
+					o.Entry.Key))
 		}
 	}
 	if o, ok := foreign(Router, v.Service); ok && len(v.Rules) > 0 {
-		p.Notes = append(p.Notes, fmt.Sprintf("%s is hand-written (no owner mark), so the rules are not applied: delete it, or take the rules out", o.Entry.Key))
+		p.Notes = append(p.Notes,
+			fmt.Sprintf("%s is hand-written (no owner mark), so the rules are not applied: delete it, "+
+				"or take the rules out", o.Entry.Key))
 	}
 	return out
 }
@@ -326,7 +334,8 @@ func (b *builder) current(splitter, suffix string) ([]Share, bool) {
 	sum := 0
 	var out []Share
 	for _, s := range o.Entry.Splits {
-		if s.Service != b.view.Service || len(s.Subset) <= len(suffix) || s.Subset[len(s.Subset)-len(suffix):] != suffix || s.Hundredths < 0 {
+		if s.Service != b.view.Service || len(s.Subset) <= len(suffix) ||
+			s.Subset[len(s.Subset)-len(suffix):] != suffix || s.Hundredths < 0 {
 			return nil, false
 		}
 		out = append(out, Share{Group: s.Subset[:len(s.Subset)-len(suffix)], Hundredths: s.Hundredths})

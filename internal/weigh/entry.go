@@ -169,7 +169,8 @@ func validateSplits(splits []Split, all map[Key]Entry) error {
 func validateRoutes(routes []Route, all map[Key]Entry) error {
 	for i, r := range routes {
 		if len(r.PathPrefix) > 1024 || r.PathPrefix != "" && !strings.HasPrefix(r.PathPrefix, "/") {
-			return fmt.Errorf("route %d: path prefix %.80q does not begin with / or is over 1024 characters", i, r.PathPrefix)
+			return fmt.Errorf("route %d: path prefix %.80q does not begin with / or is over 1024 characters", i,
+				r.PathPrefix)
 		}
 		for _, h := range r.Headers {
 			if err := validateHeader(h); err != nil {
@@ -193,7 +194,8 @@ func validateHeader(h HeaderMatch) error {
 	if _, err := regexp.Compile(h.Regex); err != nil || len(h.Regex) > 1024 {
 		return fmt.Errorf("header %s: bad or overlong regular expression", h.Name)
 	}
-	if (h.Exact != "") && (h.Regex != "") || h.Present && (h.Exact != "" || h.Regex != "") || !h.Present && h.Exact == "" && h.Regex == "" {
+	if (h.Exact != "") && (h.Regex != "") || h.Present && (h.Exact != "" || h.Regex != "") || !h.Present &&
+		h.Exact == "" && h.Regex == "" {
 		return fmt.Errorf("header %s: want one of a value, an expression and presence", h.Name)
 	}
 	return nil

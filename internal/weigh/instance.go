@@ -85,8 +85,10 @@ func ParseGroup(name string) (Group, error) {
 
 func (g Group) check() error {
 	switch {
-	case !label.MatchString(g.Class) || len(g.Class) > maxClass || strings.Contains(g.Class, "--") || sliced.MatchString(g.Class):
-		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, 0-9 and single dashes) that does not end in -s<number>", gpu.MetaClass, g.Class, maxClass)
+	case !label.MatchString(g.Class) || len(g.Class) > maxClass || strings.Contains(g.Class, "--") ||
+		sliced.MatchString(g.Class):
+		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, "+
+			"0-9 and single dashes) that does not end in -s<number>", gpu.MetaClass, g.Class, maxClass)
 	case g.Slices < 0 || g.Slices > 1000 || g.Total < 0 || g.Total > 1000:
 		return fmt.Errorf("%d slices of %d: want 1 to 1000", g.Slices, g.Total)
 	case g.Total > 1 && g.Slices > g.Total:
@@ -111,7 +113,8 @@ func (g Group) Filter(alone bool, refused ...string) string {
 	}
 	if odd || len(filter) > maxFilter {
 		unset := fmt.Sprintf("%q not in Service.Meta or Service.Meta.%s == %q", gpu.MetaWeight, gpu.MetaWeight, "")
-		filter = fmt.Sprintf("%s and (%s or Service.Meta.%s matches %q)", g.filter(alone), unset, gpu.MetaWeight, decimal)
+		filter = fmt.Sprintf("%s and (%s or Service.Meta.%s matches %q)", g.filter(alone), unset,
+			gpu.MetaWeight, decimal)
 	}
 	return filter
 }
@@ -136,9 +139,11 @@ func (g Group) filter(alone bool) string {
 		return fmt.Sprintf("%s and (%s or %s) and (%s or %s)", class,
 			unset(gpu.MetaSlices), is(gpu.MetaSlices, "1"), unset(gpu.MetaTotal), is(gpu.MetaTotal, "1"))
 	case g.Total == 0:
-		return fmt.Sprintf("%s and %s and (%s)", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)), unset(gpu.MetaTotal))
+		return fmt.Sprintf("%s and %s and (%s)", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)),
+			unset(gpu.MetaTotal))
 	default:
-		return fmt.Sprintf("%s and %s and %s", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)), is(gpu.MetaTotal, strconv.Itoa(g.Total)))
+		return fmt.Sprintf("%s and %s and %s", class, is(gpu.MetaSlices, strconv.Itoa(g.Slices)),
+			is(gpu.MetaTotal, strconv.Itoa(g.Total)))
 	}
 }
 

@@ -101,7 +101,8 @@ func Same(a, b Entry) bool {
 		}) &&
 		slices.Equal(a.Splits, b.Splits) &&
 		slices.EqualFunc(a.Routes, b.Routes, func(x, y Route) bool {
-			return x.PathPrefix == y.PathPrefix && x.Service == y.Service && x.Subset == y.Subset && slices.Equal(x.Headers, y.Headers)
+			return x.PathPrefix == y.PathPrefix && x.Service == y.Service && x.Subset == y.Subset &&
+				slices.Equal(x.Headers, y.Headers)
 		})
 }
 

@@ -88,7 +88,8 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 	}
 	b.add(Entry{Key: Key{Defaults, virtual}, Protocol: b.protocol()})
 	if len(eligible) == 0 {
-		b.plan.Notes = append(b.plan.Notes, fmt.Sprintf("rule %q is strict and no registered hardware meets it: its requests fail", r.Name))
+		b.plan.Notes = append(b.plan.Notes,
+			fmt.Sprintf("rule %q is strict and no registered hardware meets it: its requests fail", r.Name))
 		return virtual, "", nil
 	}
 	shares, err := Shares(b.ordered(eligible))

@@ -34,7 +34,8 @@ func Shares(loads []Load) ([]Share, error) {
 	var sum, top float64
 	for i, l := range loads {
 		if l.Count < 0 || l.Count > 0 && !positive(l.Rate) {
-			return nil, fmt.Errorf("group %q has %d instances at rate %v: want a count from 0 and a rate above 0", l.Group, l.Count, l.Rate)
+			return nil, fmt.Errorf("group %q has %d instances at rate %v: want a count from 0 and a rate above 0",
+				l.Group, l.Count, l.Rate)
 		}
 		out[i] = Share{Group: l.Group, Count: l.Count}
 		if l.Count > 0 {
@@ -127,7 +128,8 @@ func Decide(prev, next []Share, lastWrite, now time.Time, l Limits) Decision {
 	case change == 0 && !shape:
 		return Decision{Reason: "unchanged"}
 	case change < l.MinChange && !shape:
-		return Decision{Reason: fmt.Sprintf("change of %d.%02d points is below %d.%02d", change/100, change%100, l.MinChange/100, l.MinChange%100)}
+		return Decision{Reason: fmt.Sprintf("change of %d.%02d points is below %d.%02d", change/100, change%100,
+			l.MinChange/100, l.MinChange%100)}
 	case wait > 0:
 		return Decision{Wait: min(wait, l.Interval), Reason: "written less than " + l.Interval.String() + " ago"}
 	case shape:

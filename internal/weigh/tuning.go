@@ -84,7 +84,8 @@ func (b *builder) balance() string {
 		}
 		headers, err := Headers(in.Affinity)
 		if err != nil {
-			p.Notes = append(p.Notes, fmt.Sprintf("instance %q: %s: %v, so it is passed over", in.ID, gpu.MetaAffinity, err))
+			p.Notes = append(p.Notes, fmt.Sprintf("instance %q: %s: %v, so it is passed over", in.ID,
+				gpu.MetaAffinity, err))
 			continue
 		}
 		asked[RingHash(headers...)]++
@@ -92,9 +93,12 @@ func (b *builder) balance() string {
 	if len(asked) == 0 {
 		return v.Tuning.Balance
 	}
-	all := slices.SortedFunc(maps.Keys(asked), func(a, b string) int { return cmp.Or(asked[b]-asked[a], cmp.Compare(a, b)) })
+	all := slices.SortedFunc(maps.Keys(asked), func(a, b string) int {
+		return cmp.Or(asked[b]-asked[a], cmp.Compare(a, b))
+	})
 	if len(all) > 1 {
-		p.Notes = append(p.Notes, fmt.Sprintf("instances differ in %s: that of the most holds, %s", gpu.MetaAffinity, strings.Join(HashHeaders(all[0]), ",")))
+		p.Notes = append(p.Notes, fmt.Sprintf("instances differ in %s: that of the most holds, %s", gpu.MetaAffinity,
+			strings.Join(HashHeaders(all[0]), ",")))
 	}
 	return all[0]
 }
@@ -137,16 +141,22 @@ func (b *builder) tuningNotes() {
 	}
 	for _, name := range p.Order {
 		if slots[name] > envoyRequests {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s has more slots than the %d requests that Envoy sends to one subset by default: raise the limits of %s in upstream_config of the service-defaults of its callers", name, envoyRequests, v.Service))
+			p.Notes = append(p.Notes,
+				fmt.Sprintf("%s has more slots than the %d requests that Envoy sends to one subset by default: "+
+					"raise the limits of %s in upstream_config of the service-defaults of its callers", name,
+					envoyRequests, v.Service))
 		}
 	}
 	if v.Tuning.RequestTimeout == 0 {
 		return
 	}
-	for kind, field := range map[Kind]string{Defaults: "LocalRequestTimeoutMs", Router: "RequestTimeout in each route"} {
+	for kind, field := range map[Kind]string{Defaults: "LocalRequestTimeoutMs",
+		Router: "RequestTimeout in each route"} {
 		o, ok := v.Have[Key{kind, v.Service}]
 		if ok && !o.Ours && o.Entry.Tuning.RequestTimeout == 0 {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s is hand-written without a time-out, so Envoy cuts answers after 15s: set %s", o.Entry.Key, field))
+			p.Notes = append(p.Notes,
+				fmt.Sprintf("%s is hand-written without a time-out, so Envoy cuts answers after 15s: set %s",
+					o.Entry.Key, field))
 		}
 	}
 }

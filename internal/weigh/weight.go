@@ -109,7 +109,8 @@ func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
 //
 // gone holds one instance, the last, for each group of which none is registered now.
 // Hardware does not change while nothing runs on it, so rules and failover hold on.
-func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust, now time.Time) map[string]Weight {
+func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust,
+	now time.Time) map[string]Weight {
 	out := map[string]Weight{}
 	groups, claims, counts := gather(instances)
 	remember(gone, groups, claims, counts)
@@ -182,7 +183,8 @@ func prior(g Group, claim float64, p Profile) Weight {
 		if f := Formula(p.Spec); f > 0 {
 			return Weight{Value: f * fraction, Source: FromFormula}
 		}
-		return Weight{Source: FromMean, Note: fmt.Sprintf("class %q is neither in the table nor in the profile file", g.Class)}
+		return Weight{Source: FromMean,
+			Note: fmt.Sprintf("class %q is neither in the table nor in the profile file", g.Class)}
 	}
 }
 
@@ -226,7 +228,8 @@ func fillMean(out map[string]Weight, groups map[string]Group) {
 // applyLearned replaces priors by measured rates where these can be trusted. Groups of
 // one class share its rate in proportion to their priors, unless they were measured
 // apart.
-func applyLearned(out map[string]Weight, groups map[string]Group, counts map[string]int, learned map[string]Rate, trust Trust, now time.Time) {
+func applyLearned(out map[string]Weight, groups map[string]Group, counts map[string]int, learned map[string]Rate,
+	trust Trust, now time.Time) {
 	mean := map[string]float64{} // prior of a class's mean replica
 	total := map[string]int{}
 	for name, g := range groups {
@@ -243,7 +246,8 @@ func applyLearned(out map[string]Weight, groups map[string]Group, counts map[str
 			continue
 		}
 		if c, age := trust.confidence(r, now); c < trust.MinConfidence {
-			note[class] = fmt.Sprintf("learned rate passed over: %.0f samples, %s old, confidence %.2f below %.2f", r.Samples, age.Round(time.Second), c, trust.MinConfidence)
+			note[class] = fmt.Sprintf("learned rate passed over: %.0f samples, %s old, confidence %.2f below %.2f",
+				r.Samples, age.Round(time.Second), c, trust.MinConfidence)
 			continue
 		}
 		ratio[class] = r.Replica / mean[class]
@@ -276,7 +280,8 @@ func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float6
 		}
 	}
 	if ratio/scale > t.MaxFactor || scale/ratio > t.MaxFactor {
-		prior.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x", ratio/scale, t.MaxFactor)
+		prior.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x",
+			ratio/scale, t.MaxFactor)
 		return prior
 	}
 	w := Weight{Value: prior.Value * ratio / scale, Source: FromLearned}

@@ -150,7 +150,8 @@ func (l *loader) config(b fileBody) *Config {
 		Leader:  Leader{Key: "aliquot/router/leader", TTL: 10 * time.Second, LockDelay: time.Second},
 		Classes: l.classes(b.Classes), Services: map[string]Service{},
 	}
-	c.Tuning = l.tuning(weigh.Tuning{RequestTimeout: 10 * time.Minute, IdleTimeout: 10 * time.Minute, Retries: 2, Balance: weigh.LeastRequest}, b.Request, b.Idle, b.Retries)
+	c.Tuning = l.tuning(weigh.Tuning{RequestTimeout: 10 * time.Minute, IdleTimeout: 10 * time.Minute, Retries: 2,
+		Balance: weigh.LeastRequest}, b.Request, b.Idle, b.Retries)
 	l.oneOf(l.at, "log_level", c.LogLevel, "debug", "info", "warn", "error")
 	l.oneOf(l.at, "protocol", c.Protocol, "http", "http2", "grpc")
 	if len(c.Owner) > 128 {
@@ -162,7 +163,8 @@ func (l *loader) config(b fileBody) *Config {
 	if b.Leader != nil {
 		c.Leader.Key = or(strings.Trim(b.Leader.Key, "/"), c.Leader.Key)
 		c.Leader.TTL = l.duration("leader ttl", b.Leader.TTL, c.Leader.TTL, time.Second, time.Hour)
-		c.Leader.LockDelay = l.duration("leader lock_delay", b.Leader.LockDelay, c.Leader.LockDelay, time.Millisecond, time.Minute)
+		c.Leader.LockDelay = l.duration("leader lock_delay", b.Leader.LockDelay, c.Leader.LockDelay, time.Millisecond,
+			time.Minute)
 	}
 	if b.Limits != nil {
 		points := l.number("limits min_change", b.Limits.MinChange, float64(limits.MinChange)/100, 0, 50)

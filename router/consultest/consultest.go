@@ -43,14 +43,16 @@ func Start(dir string, extra map[string]any) (*Server, error) {
 		return nil, err
 	}
 	conf := map[string]any{
-		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "node_name": "node", "server": true, "bootstrap_expect": 1,
-		"data_dir": filepath.Join(dir, "data"), "disable_update_check": true, "log_level": "warn",
+		"bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "node_name": "node", "server": true,
+		"bootstrap_expect": 1,
+		"data_dir":         filepath.Join(dir, "data"), "disable_update_check": true, "log_level": "warn",
 		"connect": map[string]any{"enabled": true},
 		// Without these a single server takes seconds to elect itself.
 		"performance":     map[string]any{"raft_multiplier": 1},
 		"session_ttl_min": "1s",
 		"ports": map[string]int{
-			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1, "serf_wan": -1,
+			"http": ports[0], "grpc": ports[1], "server": ports[2], "serf_lan": ports[3], "grpc_tls": -1, "dns": -1,
+			"serf_wan": -1,
 		},
 	}
 	if extra["tls"] != nil {
@@ -69,7 +71,8 @@ func Start(dir string, extra map[string]any) (*Server, error) {
 	if err := os.WriteFile(filepath.Join(dir, "consul.json"), text, 0o600); err != nil {
 		return nil, err
 	}
-	s := &Server{Dir: dir, path: path, Address: fmt.Sprintf("127.0.0.1:%d", ports[0]), GRPC: fmt.Sprintf("127.0.0.1:%d", ports[1]), HTTPS: fmt.Sprintf("127.0.0.1:%d", ports[4])}
+	s := &Server{Dir: dir, path: path, Address: fmt.Sprintf("127.0.0.1:%d", ports[0]),
+		GRPC: fmt.Sprintf("127.0.0.1:%d", ports[1]), HTTPS: fmt.Sprintf("127.0.0.1:%d", ports[4])}
 	if s.Client, err = api.NewClient(&api.Config{Address: s.Address, Token: token}); err != nil {
 		return nil, err
 	}

@@ -44,9 +44,11 @@ func (s *Server) Follow(ctx context.Context, proxyID string, enough func(*Envoy)
 		return nil, err
 	}
 	f := &follower{stream: stream, known: map[string]map[string]bool{}, envoy: &Envoy{
-		Clusters: map[string]*clusterv3.Cluster{}, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, Routes: map[string]*routev3.RouteConfiguration{},
+		Clusters: map[string]*clusterv3.Cluster{}, Endpoints: map[string]*endpointv3.ClusterLoadAssignment{},
+		Routes: map[string]*routev3.RouteConfiguration{},
 	}}
-	node := &corev3.Node{Id: proxyID, UserAgentName: "envoy", UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "1.34.1"}}
+	node := &corev3.Node{Id: proxyID,
+		UserAgentName: "envoy", UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: "1.34.1"}}
 	for i, kind := range []string{typeCluster, typeListener} {
 		request := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: kind}
 		if i == 0 {
@@ -119,7 +121,8 @@ func (f *follower) take(answer *discoveryv3.DeltaDiscoveryResponse) error {
 		delete(f.envoy.Endpoints, name)
 		delete(f.envoy.Routes, name)
 	}
-	if err := f.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: answer.TypeUrl, ResponseNonce: answer.Nonce}); err != nil {
+	if err := f.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: answer.TypeUrl,
+		ResponseNonce: answer.Nonce}); err != nil {
 		return err
 	}
 	switch answer.TypeUrl {

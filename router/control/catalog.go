@@ -59,7 +59,8 @@ const (
 
 // Instances lists all instances of a service, passing or not. It waits until they
 // have changed since index, at most wait.
-func (c *Client) Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]router.Registered, uint64, error) {
+func (c *Client) Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]router.Registered,
+	uint64, error) {
 	path := "/v1/health/service/" + url.PathEscape(service)
 	var entries []healthEntry
 	if index != 0 && wait < probeBelow {

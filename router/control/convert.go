@@ -90,7 +90,8 @@ func parse(key weigh.Key, e api.ConfigEntry) weigh.Entry {
 			if service == "" {
 				service = key.Name
 			}
-			out.Splits = append(out.Splits, weigh.Split{Service: service, Subset: s.ServiceSubset, Hundredths: int(math.Round(float64(s.Weight) * 100))})
+			out.Splits = append(out.Splits, weigh.Split{Service: service, Subset: s.ServiceSubset,
+				Hundredths: int(math.Round(float64(s.Weight) * 100))})
 		}
 	case *api.ServiceRouterConfigEntry:
 		for _, r := range e.Routes {
@@ -105,7 +106,8 @@ func parseRoute(r api.ServiceRoute) weigh.Route {
 	if r.Match != nil && r.Match.HTTP != nil {
 		out.PathPrefix = r.Match.HTTP.PathPrefix
 		for _, h := range r.Match.HTTP.Header {
-			out.Headers = append(out.Headers, weigh.HeaderMatch{Name: h.Name, Exact: h.Exact, Regex: h.Regex, Present: h.Present})
+			out.Headers = append(out.Headers, weigh.HeaderMatch{Name: h.Name, Exact: h.Exact, Regex: h.Regex,
+				Present: h.Present})
 		}
 	}
 	if r.Destination != nil {

@@ -141,7 +141,8 @@ func balancer(balance string) *api.LoadBalancer {
 		out := &api.LoadBalancer{Policy: "ring_hash"}
 		for i, header := range headers {
 			// The first that a request has counts alone.
-			out.HashPolicies = append(out.HashPolicies, api.HashPolicy{Field: "header", FieldValue: header, Terminal: i < len(headers)-1})
+			out.HashPolicies = append(out.HashPolicies, api.HashPolicy{Field: "header", FieldValue: header,
+				Terminal: i < len(headers)-1})
 		}
 		return out
 	}
@@ -189,7 +190,8 @@ func encodeSplits(e weigh.Entry, before []api.ServiceSplit) []api.ServiceSplit {
 func encodeRoute(r weigh.Route, was, want weigh.Tuning, before []api.ServiceRoute) api.ServiceRoute {
 	match := &api.ServiceRouteHTTPMatch{PathPrefix: r.PathPrefix}
 	for _, h := range r.Headers {
-		match.Header = append(match.Header, api.ServiceRouteHTTPMatchHeader{Name: h.Name, Exact: h.Exact, Regex: h.Regex, Present: h.Present})
+		match.Header = append(match.Header, api.ServiceRouteHTTPMatchHeader{Name: h.Name, Exact: h.Exact,
+			Regex: h.Regex, Present: h.Present})
 	}
 	d := &api.ServiceRouteDestination{
 		Service: r.Service, ServiceSubset: r.Subset,
@@ -197,7 +199,8 @@ func encodeRoute(r weigh.Route, was, want weigh.Tuning, before []api.ServiceRout
 		NumRetries: uint32(was.Retries), RetryOnConnectFailure: was.Retries > 0,
 	}
 	for _, b := range before {
-		if b.Match != nil && same(b.Match.HTTP, match) && b.Destination != nil && b.Destination.Service == d.Service && b.Destination.ServiceSubset == d.ServiceSubset {
+		if b.Match != nil && same(b.Match.HTTP, match) && b.Destination != nil && b.Destination.Service == d.Service &&
+			b.Destination.ServiceSubset == d.ServiceSubset {
 			d = b.Destination
 		}
 	}

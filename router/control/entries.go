@@ -15,11 +15,13 @@ import (
 
 // List reads all config entries of the kinds that the router writes. Of those that
 // known already has at their index, only the index is looked at.
-func (c *Client) List(ctx context.Context, known func(weigh.Key) (router.Stored, bool)) (map[weigh.Key]router.Stored, error) {
+func (c *Client) List(ctx context.Context,
+	known func(weigh.Key) (router.Stored, bool)) (map[weigh.Key]router.Stored, error) {
 	out := map[weigh.Key]router.Stored{}
 	for _, kind := range weigh.Kinds() {
 		var text json.RawMessage
-		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &text, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &text,
+			(&api.QueryOptions{}).WithContext(ctx)); err != nil {
 			return nil, fmt.Errorf("list of %s: %w", kind, err)
 		}
 		if err := c.decodeList(kind, text, known, out); err != nil {
@@ -37,7 +39,8 @@ func (c *Client) inherited(ctx context.Context, out map[weigh.Key]router.Stored)
 		ModifyIndex uint64
 	}
 	key := weigh.Inherited()
-	if _, err := c.api.Raw().Query("/v1/config/"+string(key.Kind), &all, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+	if _, err := c.api.Raw().Query("/v1/config/"+string(key.Kind), &all,
+		(&api.QueryOptions{}).WithContext(ctx)); err != nil {
 		return fmt.Errorf("list of %s: %w", key.Kind, err)
 	}
 	for _, e := range all {
@@ -53,7 +56,8 @@ func (c *Client) inherited(ctx context.Context, out map[weigh.Key]router.Stored)
 }
 
 // decodeList decodes in full only what is not known: most audits find nothing new.
-func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) (router.Stored, bool), out map[weigh.Key]router.Stored) error {
+func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) (router.Stored, bool),
+	out map[weigh.Key]router.Stored) error {
 	var stamps []struct {
 		Name        string
 		ModifyIndex uint64
@@ -85,7 +89,8 @@ func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) 
 // Get reads one entry; the second result is false when there is none.
 func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, error) {
 	var text json.RawMessage
-	_, err := c.api.Raw().Query("/v1/config/"+string(key.Kind)+"/"+key.Name, &text, (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	_, err := c.api.Raw().Query("/v1/config/"+string(key.Kind)+"/"+key.Name, &text,
+		(&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	var status api.StatusError
 	if errors.As(err, &status) && status.Code == http.StatusNotFound {
 		return router.Stored{}, false, nil
@@ -109,7 +114,8 @@ func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index u
 		}
 		now, _ = c.remembered(e.Key, index)
 	}
-	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service, now), index, (&api.WriteOptions{}).WithContext(ctx))
+	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service, now), index,
+		(&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, fmt.Errorf("writing %s: %w", e.Key, err)
 	}
@@ -118,7 +124,8 @@ func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index u
 
 // Delete removes an entry if it still has this index.
 func (c *Client) Delete(ctx context.Context, key weigh.Key, index uint64) (bool, error) {
-	ok, _, err := c.api.ConfigEntries().DeleteCAS(string(key.Kind), key.Name, index, (&api.WriteOptions{}).WithContext(ctx))
+	ok, _, err := c.api.ConfigEntries().DeleteCAS(string(key.Kind), key.Name, index,
+		(&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, fmt.Errorf("removing %s: %w", key, err)
 	}

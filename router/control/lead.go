@@ -45,7 +45,8 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid
 }
 
 // term is one session: waiting for the lock, leading, losing it.
-func (e *Election) term(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error)) error {
+func (e *Election) term(ctx context.Context, lead func(ctx context.Context, valid func() bool),
+	trouble func(error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Consul counts a session's TTL from when it hears of it, so the time before the
@@ -55,7 +56,8 @@ func (e *Election) term(ctx context.Context, lead func(ctx context.Context, vali
 	extend := func(sent time.Time) { until.Store(int64(sent.Sub(start) + e.Config.TTL)) }
 	valid := func() bool { return ctx.Err() == nil && int64(time.Since(start)) < until.Load() }
 	session, _, err := e.Client.api.Session().Create(&api.SessionEntry{
-		Name: "aliquot router", TTL: e.Config.TTL.String(), LockDelay: e.Config.LockDelay, Behavior: api.SessionBehaviorRelease,
+		Name: "aliquot router", TTL: e.Config.TTL.String(), LockDelay: e.Config.LockDelay,
+		Behavior: api.SessionBehaviorRelease,
 	}, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
 		return fmt.Errorf("session: %w", err)

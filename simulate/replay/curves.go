@@ -33,10 +33,13 @@ func readCurves(text string, classes []scale.Class) (map[string]learned.Curve, e
 			return nil, fmt.Errorf("-curve: %s: %w: want what aliquot bench -json writes", path, err)
 		}
 		if report.Curve == nil || !(report.Curve.Prefill > 0 && report.Curve.A > 0) {
-			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes of a language model", path)
+			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes of a language model",
+				path)
 		}
 		if !report.Curve.Possible() {
-			return nil, fmt.Errorf("-curve: %s has a figure that is negative or above 1e15: want what aliquot bench -json writes", path)
+			return nil,
+				fmt.Errorf("-curve: %s has a figure that is negative or above 1e15: "+
+					"want what aliquot bench -json writes", path)
 		}
 		if _, twice := curves[name]; twice {
 			return nil, fmt.Errorf("-curve names class %q twice: want one file for each class", name)

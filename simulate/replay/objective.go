@@ -15,7 +15,8 @@ func (r *Replay) runObjective(w io.Writer, trace []simulate.Request) error {
 	o := *r.config.Objective
 	result, classes := r.promised(o, trace)
 	summary := simulate.Summarize(result, classes)
-	fmt.Fprintf(w, "objective      %s\nwithin         %.2f%%, %.0f%% promised\n", o, 100*result.Attained(trace, limits(o)), 100*o.Quantile)
+	fmt.Fprintf(w, "objective      %s\nwithin         %.2f%%, %.0f%% promised\n", o,
+		100*result.Attained(trace, limits(o)), 100*o.Quantile)
 	printSummary(w, summary, classes, trace)
 	r.printPeriods(w, result, classes, trace)
 	if !r.Frontier {

@@ -26,7 +26,8 @@ func readPolicy(policy string) (settings map[string]string, load bool, err error
 	for _, part := range strings.Split(policy, ",") {
 		key, value, ok := strings.Cut(strings.TrimSpace(part), "=")
 		if !ok || key == "" || settings[key] != "" {
-			return nil, false, fmt.Errorf("-policy has %q: want each setting once, as key=value with commas between", part)
+			return nil, false, fmt.Errorf("-policy has %q: want each setting once, as key=value with commas between",
+				part)
 		}
 		settings[key] = value
 	}
@@ -65,8 +66,10 @@ func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error
 	for name, attribute := range found.Attributes {
 		value, problems := attribute.Expr.Value(nil)
 		if problems.HasErrors() {
-			return nil, fmt.Errorf("%s:%d: %s is not a fixed value: the job's variables are not known here, give it as a flag or in a file of its own",
-				path, attribute.SrcRange.Start.Line, name)
+			return nil,
+				fmt.Errorf("%s:%d: %s is not a fixed value: the job's variables are not known here, "+
+					"give it as a flag or in a file of its own",
+					path, attribute.SrcRange.Start.Line, name)
 		}
 		text, err := convert.Convert(value, cty.String)
 		if err != nil || text.IsNull() {
@@ -95,5 +98,6 @@ func oneLine(problems hcl.Diagnostics) error {
 	if p.Subject == nil {
 		return fmt.Errorf("%s: %s", p.Summary, p.Detail)
 	}
-	return fmt.Errorf("%s:%d,%d: %s: %s", p.Subject.Filename, p.Subject.Start.Line, p.Subject.Start.Column, p.Summary, strings.ReplaceAll(p.Detail, "\n", " "))
+	return fmt.Errorf("%s:%d,%d: %s: %s", p.Subject.Filename, p.Subject.Start.Line, p.Subject.Start.Column, p.Summary,
+		strings.ReplaceAll(p.Detail, "\n", " "))
 }

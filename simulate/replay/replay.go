@@ -60,8 +60,10 @@ func (r *Replay) check() (err error) {
 		return errors.New("no policy: want -policy <file or settings>")
 	case r.Min < 0 || r.Max < 0 || r.Max > 0 && r.Max < r.Min:
 		return fmt.Errorf("-min=%d -max=%d: want 0 or more, and the most not below the least", r.Min, r.Max)
-	case r.Interval < time.Millisecond || r.Window < time.Second || r.Every < 0 || r.ColdStart < 0 || r.PerInput < 0 || r.PerOutput < 0:
-		return errors.New("a duration is out of range: want -interval of at least 1ms, -query-window of at least 1s, and none negative")
+	case r.Interval < time.Millisecond || r.Window < time.Second || r.Every < 0 || r.ColdStart < 0 || r.PerInput < 0 ||
+		r.PerOutput < 0:
+		return errors.New("a duration is out of range: want -interval of at least 1ms, " +
+			"-query-window of at least 1s, and none negative")
 	case r.Plot != "" && format != "svg" && format != "png":
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.Plot)
 	}
@@ -107,7 +109,8 @@ func (r *Replay) checkCurves() (err error) {
 	case r.config.Objective == nil && len(r.curves) > 0:
 		return errors.New("-curve without an objective: want -objective, or the setting objective in the policy")
 	case r.config.Objective != nil && len(r.curves) < len(r.config.Classes):
-		return errors.New("an objective needs the curve of each class: want -curve <class>=<file>, a file that aliquot bench -json wrote")
+		return errors.New("an objective needs the curve of each class: want -curve <class>=<file>, " +
+			"a file that aliquot bench -json wrote")
 	case r.Frontier && r.config.Objective == nil:
 		return errors.New("-frontier needs an objective")
 	}
@@ -153,7 +156,8 @@ func (r *Replay) Run(w io.Writer) error {
 		return err
 	}
 	if span := trace[len(trace)-1].At; span/r.Interval > mostEvaluations {
-		return fmt.Errorf("-trace spans %s, which is %d evaluations every %s: want at most %d; give a longer -interval, or a part of the trace", span, span/r.Interval, r.Interval, mostEvaluations)
+		return fmt.Errorf("-trace spans %s, which is %d evaluations every %s: want at most %d; "+
+			"give a longer -interval, or a part of the trace", span, span/r.Interval, r.Interval, mostEvaluations)
 	}
 	if r.config.Objective != nil {
 		return r.runObjective(w, trace)
@@ -209,7 +213,8 @@ func (r *Replay) readTrace() ([]simulate.Request, error) {
 
 // parts makes the replicas and the scaler that the policy describes.
 func (r *Replay) parts() ([]simulate.Class, *simulate.PolicyScaler) {
-	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: scale.WithSpeeds(r.config.Classes, r.speeds), QueryWindow: r.Window, Every: r.Interval}
+	scaler := &simulate.PolicyScaler{Policy: r.config.Policy, Classes: scale.WithSpeeds(r.config.Classes, r.speeds),
+		QueryWindow: r.Window, Every: r.Interval}
 	var classes []simulate.Class
 	for i, class := range scaler.Classes {
 		if r.Max > 0 {

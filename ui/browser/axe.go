@@ -23,7 +23,8 @@ func Axe(ctx context.Context) (string, error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return "", err
 		}
-		out, err := exec.CommandContext(ctx, "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "axe-core@"+axeVersion).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "npm", "install", "--prefix", dir,
+			"--no-audit", "--no-fund", "--ignore-scripts", "axe-core@"+axeVersion).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("npm cannot install axe-core: %w: %s", err, out)
 		}
@@ -49,6 +50,8 @@ func (b *Browser) Faults(axe string) ([]Fault, error) {
 		return nil, err
 	}
 	var out []Fault
-	err := b.Eval(`axe.run().then((r) => r.violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, nodes: nodes.map(({ html, failureSummary }) => ({ html, failureSummary })) })))`, &out)
+	err := b.Eval(
+		`axe.run().then((r) => r.violations.map(({ id, impact, help, nodes }) => ({ id, impact, help, nodes: `+
+			`nodes.map(({ html, failureSummary }) => ({ html, failureSummary })) })))`, &out)
 	return out, err
 }

@@ -60,7 +60,8 @@ func Start(ctx context.Context) (*Browser, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.Flag("force-color-profile", "srgb"))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
+		chromedp.Flag("force-color-profile", "srgb"))
 	options = append(options, chromedp.WSURLReadTimeout(time.Minute))
 	ctx, stopProcess := chromedp.NewExecAllocator(ctx, options...)
 	ctx, stopPage := chromedp.NewContext(ctx)
@@ -101,7 +102,8 @@ func (b *Browser) Stop() {
 func (b *Browser) Window(width, height int, theme string) error {
 	return chromedp.Run(b.ctx,
 		chromedp.EmulateViewport(int64(width), int64(height)),
-		emulation.SetEmulatedMedia().WithFeatures([]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}),
+		emulation.SetEmulatedMedia().WithFeatures(
+			[]*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: theme}}),
 	)
 }
 
@@ -110,14 +112,17 @@ func (b *Browser) Open(address string) error { return chromedp.Run(b.ctx, chrome
 
 // Eval evaluates JavaScript, waits for a promise, and reads its value into v.
 func (b *Browser) Eval(script string, v any) error {
-	return chromedp.Run(b.ctx, chromedp.Evaluate(script, v, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
+	return chromedp.Run(b.ctx, chromedp.Evaluate(script, v, func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
+		return p.WithAwaitPromise(true)
+	}))
 }
 
 // Await waits until a JavaScript expression is true.
 func (b *Browser) Await(ctx context.Context, expression string) error {
 	ctx, cancel := context.WithCancel(b.within(ctx))
 	defer cancel()
-	err := chromedp.Run(ctx, chromedp.Poll(expression, nil, chromedp.WithPollingInterval(100*time.Millisecond), chromedp.WithPollingTimeout(0)))
+	err := chromedp.Run(ctx, chromedp.Poll(expression, nil, chromedp.WithPollingInterval(100*time.Millisecond),
+		chromedp.WithPollingTimeout(0)))
 	if err != nil {
 		var text string
 		_ = b.Eval("document.body.innerText.slice(0, 2000)", &text)

@@ -80,7 +80,8 @@ func ClusterOf(f Facts) Cluster {
 	}
 	unseen := false
 	for _, n := range f.Nodes {
-		node := ClusterNode{Name: n.Name, ID: n.ID, Status: n.Status, Problem: n.Problem, Free: n.Free, Stranded: n.Stranded, GPUs: []ClusterGPU{}}
+		node := ClusterNode{Name: n.Name, ID: n.ID, Status: n.Status, Problem: n.Problem, Free: n.Free,
+			Stranded: n.Stranded, GPUs: []ClusterGPU{}}
 		for _, g := range n.GPUs {
 			node.GPUs = append(node.GPUs, gpuOf(g, n.Unhealthy, colour))
 			unseen = unseen || g.Unseen
@@ -96,14 +97,17 @@ func ClusterOf(f Facts) Cluster {
 		out.Nodes = append(out.Nodes, node)
 	}
 	if unseen {
-		out.Notes = append(out.Notes, `Slices shown as free may be held by jobs of namespaces that this page's own token may not read: give it read-job in namespace "*".`)
+		out.Notes = append(out.Notes,
+			`Slices shown as free may be held by jobs of namespaces that this page's own token may not read: `+
+				`give it read-job in namespace "*".`)
 	}
 	return out
 }
 
 func gpuOf(g top.GPU, since map[string]Since, colour map[string]int) ClusterGPU {
 	out := ClusterGPU{
-		Name: g.Group, ID: g.ID, Vendor: g.Vendor, Class: g.Class, Model: g.Model, Sharing: g.Sharing, Enforcement: g.Enforcement, Level: g.Level,
+		Name: g.Group, ID: g.ID, Vendor: g.Vendor, Class: g.Class, Model: g.Model, Sharing: g.Sharing,
+		Enforcement: g.Enforcement, Level: g.Level,
 		MemoryMiB: g.MemoryMiB, UsedMiB: g.MemoryUsedMiB, UsePercent: g.UsePercent,
 		Slices: len(g.Slices), Used: g.Used(), Unseen: g.Unseen, Bar: bar(g.Slices, colour),
 	}

@@ -45,12 +45,15 @@ func EventsOf(f Facts) Events {
 		out.Events = append(out.Events, Event{At: s.At, Kind: "health", Where: where, Text: s.Text, Bad: s.Bad})
 	}
 	for _, c := range f.Changes {
-		out.Events = append(out.Events, Event{At: c.At, Kind: "scaling", Where: c.Job + "/" + c.Group, Text: counted(c), Bad: c.Failed})
+		out.Events = append(out.Events, Event{At: c.At, Kind: "scaling", Where: c.Job + "/" + c.Group, Text: counted(c),
+			Bad: c.Failed})
 	}
 	for _, a := range f.Allocs {
 		for _, e := range a.Events {
 			if text := strings.TrimSpace(e.Text); text != "" && told(a, e) {
-				out.Events = append(out.Events, Event{At: e.At, Kind: "task", Where: a.Job + "/" + a.Group + " on " + a.Node, Alloc: a.ID, Text: text, Bad: e.Failed})
+				out.Events = append(out.Events,
+					Event{At: e.At, Kind: "task", Where: a.Job + "/" + a.Group + " on " + a.Node, Alloc: a.ID,
+						Text: text, Bad: e.Failed})
 			}
 		}
 	}
@@ -67,5 +70,6 @@ func EventsOf(f Facts) Events {
 // told reports whether an event is worth telling: failures, and what a driver says of
 // tasks that hold slices. Nomad's own steps of every start are not.
 func told(a Alloc, e TaskEvent) bool {
-	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" && !strings.Contains(e.Text, "Exit Code: 0")
+	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" &&
+		!strings.Contains(e.Text, "Exit Code: 0")
 }

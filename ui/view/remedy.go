@@ -16,7 +16,8 @@ type remedy struct {
 }
 
 // remedies are those of task events and of the health of devices.
-var remedies = slices.Concat(remediesOf(docs.Operations, "## Task events"), remediesOf(docs.Operations, "## Health of devices"))
+var remedies = slices.Concat(remediesOf(docs.Operations, "## Task events"),
+	remediesOf(docs.Operations, "## Health of devices"))
 
 var (
 	codeSpan = regexp.MustCompile("`([^`]+)`")

@@ -80,14 +80,16 @@ func RequestsOf(f Facts, service string) Requests {
 func requestRow(q api.Request, nodes map[string]string) RequestRow {
 	alloc := allocOf(q.Replica)
 	row := RequestRow{
-		At: q.Began, Service: q.Service, Tenant: q.Tenant, Priority: q.Priority, Class: q.Class, Alloc: alloc, Replica: q.Replica, Node: nodes[alloc],
+		At: q.Began, Service: q.Service, Tenant: q.Tenant, Priority: q.Priority, Class: q.Class, Alloc: alloc,
+		Replica: q.Replica, Node: nodes[alloc],
 		Outcome: strings.ReplaceAll(q.Outcome, "_", " "), Status: q.Status, Attempts: q.Attempts,
 		Text: endings[q.Outcome], Total: q.Total / 1000, Prompt: q.Prompt, Output: q.Output,
 	}
 	if q.Outcome == "served" && q.Status >= 500 {
 		row.Text = "The replica answered with an error."
 	}
-	for _, p := range []Span{{"received", q.Received}, {"waited", q.Waited}, {"retried", q.Retried}, {"upstream", q.Upstream}, {"answer", q.Answer}} {
+	for _, p := range []Span{{"received", q.Received}, {"waited", q.Waited}, {"retried", q.Retried},
+		{"upstream", q.Upstream}, {"answer", q.Answer}} {
 		p.Seconds /= 1000
 		row.Parts = append(row.Parts, p)
 	}

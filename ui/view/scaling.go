@@ -53,18 +53,21 @@ func ScalingOf(f Facts) Scaling {
 		out.Policies = append(out.Policies, policyRow(p, f.Changes))
 	}
 	slices.SortFunc(out.Policies, func(a, b PolicyRow) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Job, b.Job), strings.Compare(a.Group, b.Group))
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Job, b.Job),
+			strings.Compare(a.Group, b.Group))
 	})
 	for _, c := range f.Changes {
 		if service, ok := serves[group{c.Namespace, c.Job, c.Group}]; ok {
-			out.Actions = append(out.Actions, ServiceAct{service, ChangeRow{c.At, c.Job, c.Group, c.From, c.To, c.Reason, c.Failed}})
+			out.Actions = append(out.Actions,
+				ServiceAct{service, ChangeRow{c.At, c.Job, c.Group, c.From, c.To, c.Reason, c.Failed}})
 		}
 	}
 	return out
 }
 
 func policyRow(p Policy, changes []Change) PolicyRow {
-	row := PolicyRow{Service: p.Service, Job: p.Job, Group: p.Group, Class: p.Settings["class"], Enabled: p.Enabled, Count: p.Count, Min: p.Min, Max: p.Max, Cost: -1, Demand: -1, Plan: -1}
+	row := PolicyRow{Service: p.Service, Job: p.Job, Group: p.Group, Class: p.Settings["class"], Enabled: p.Enabled,
+		Count: p.Count, Min: p.Min, Max: p.Max, Cost: -1, Demand: -1, Plan: -1}
 	row.Speed = p.Rates[row.Class]
 	if classes, err := scale.ParseClasses(p.Settings["classes"]); err == nil {
 		for _, c := range classes {

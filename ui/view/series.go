@@ -100,7 +100,8 @@ type Series struct {
 // Since returns the whole seconds after one second, up to another.
 func (m *Memory) Since(after, until int64) Series {
 	after = max(after, until-Depth)
-	out := Series{Time: []int64{}, Queued: []*float64{}, Active: map[string][]*float64{}, Ready: map[string][]*float64{}, Starting: map[string][]*float64{}}
+	out := Series{Time: []int64{}, Queued: []*float64{}, Active: map[string][]*float64{},
+		Ready: map[string][]*float64{}, Starting: map[string][]*float64{}}
 	active, replicas, tokens := m.classes(after, until)
 	if tokens {
 		out.TTFT = &Columns{}

@@ -101,7 +101,8 @@ func ServicesOf(f Facts) Services {
 
 // ServiceOf makes the view of one service; Found is false where no gateway has it.
 func ServiceOf(f Facts, name string) OneService {
-	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{}, Gateways: []string{}, Jobs: []string{}, Waits: []api.Wait{}}
+	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{},
+		Gateways: []string{}, Jobs: []string{}, Waits: []api.Wait{}}
 	i := slices.IndexFunc(f.Services, func(s Service) bool { return s.Name == name })
 	if i < 0 {
 		return out
@@ -239,7 +240,8 @@ func replicaRows(l *fleet, s Service, starting []*Alloc) []ReplicaRow {
 		})
 	}
 	for _, a := range starting {
-		out = append(out, ReplicaRow{ID: a.ID, Alloc: a.ID, Node: a.Node, Class: a.Class, Slices: a.Slices, State: "starting", Since: &a.Created, Text: lastText(a)})
+		out = append(out, ReplicaRow{ID: a.ID, Alloc: a.ID, Node: a.Node, Class: a.Class, Slices: a.Slices,
+			State: "starting", Since: &a.Created, Text: lastText(a)})
 	}
 	slices.SortFunc(out, func(a, b ReplicaRow) int {
 		return cmp.Or(strings.Compare(a.Class, b.Class), strings.Compare(a.Alloc, b.Alloc), strings.Compare(a.ID, b.ID))

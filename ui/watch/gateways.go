@@ -114,12 +114,16 @@ func (w *Watch) timeFor(source string) time.Duration {
 // followedServices returns the services that there are and that somebody looks at;
 // w.mu is held.
 func (w *Watch) followedServices() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.followed)), func(name string) bool { return !hasService(w.services, name) })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.followed)), func(name string) bool {
+		return !hasService(w.services, name)
+	})
 }
 
 // hasService reports whether a service is in a list, which is in order of names.
 func hasService(services []view.Service, name string) bool {
-	_, found := slices.BinarySearchFunc(services, name, func(s view.Service, name string) int { return strings.Compare(s.Name, name) })
+	_, found := slices.BinarySearchFunc(services, name, func(s view.Service, name string) int {
+		return strings.Compare(s.Name, name)
+	})
 	return found
 }
 
@@ -155,7 +159,8 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	sideBySide(len(admins), func(i int) {
 		path := "/v1/services/" + url.PathEscape(service)
 		errs[2*i] = w.get(ctx, admins[i], fmt.Sprintf("%s/concurrency?window=%ds", path, window), &points[i])
-		errs[2*i+1] = w.get(ctx, admins[i], fmt.Sprintf("%s/latency?window=%ds", path, window+view.Lookback), &latencies[i])
+		errs[2*i+1] = w.get(ctx, admins[i], fmt.Sprintf("%s/latency?window=%ds", path, window+view.Lookback),
+			&latencies[i])
 	})
 	if err := errors.Join(errs...); err != nil && !allUnknown(errs) {
 		return // the sum would miss a part: a gap, until all answer or Consul leaves one out
@@ -175,7 +180,9 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 // around leaves out seconds that are far from the present one: a gateway whose clock is wrong
 // by more than what is remembered would keep others' seconds out.
 func around(now int64, points []api.Point) []api.Point {
-	return slices.DeleteFunc(points, func(p api.Point) bool { return p.Time < now-view.Depth || p.Time > now+view.Depth })
+	return slices.DeleteFunc(points, func(p api.Point) bool {
+		return p.Time < now-view.Depth || p.Time > now+view.Depth
+	})
 }
 
 // errUnknown is the answer of a gateway that does not have the service.
@@ -256,7 +263,9 @@ func merge(admins []string, answers [][]api.Service) []view.Service {
 // withWaits adds up who waits: gateways that share their queues have it from one alone.
 func withWaits(sum, more []api.Wait) []api.Wait {
 	for _, w := range more {
-		if i := slices.IndexFunc(sum, func(o api.Wait) bool { return o.Priority == w.Priority && o.Tenant == w.Tenant }); i >= 0 {
+		if i := slices.IndexFunc(sum, func(o api.Wait) bool {
+			return o.Priority == w.Priority && o.Tenant == w.Tenant
+		}); i >= 0 {
 			sum[i].Requests += w.Requests
 		} else {
 			sum = append(sum, w)
@@ -307,7 +316,8 @@ func (w *Watch) readSplits(ctx context.Context) {
 	maps.DeleteFunc(w.splits, func(name string, _ map[string]float64) bool { return !slices.Contains(followed, name) })
 	w.mu.Unlock()
 	for _, service := range followed {
-		entry, _, err := w.o.Consul.ConfigEntries().Get(consul.ServiceSplitter, service, (&consul.QueryOptions{}).WithContext(ctx))
+		entry, _, err := w.o.Consul.ConfigEntries().Get(consul.ServiceSplitter, service,
+			(&consul.QueryOptions{}).WithContext(ctx))
 		var status consul.StatusError
 		found := map[string]float64{}
 		switch splitter, ok := entry.(*consul.ServiceSplitterConfigEntry); {

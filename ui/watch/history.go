@@ -40,8 +40,10 @@ type question struct {
 // known to Prometheus.
 func (h *History) Of(ctx context.Context, service string, span int64, now time.Time) (view.Series, error) {
 	step := max(1, span/samples)
-	r := promql.Range{Start: time.Unix((now.Unix()-span)/step*step, 0), End: time.Unix(now.Unix()/step*step, 0), Step: time.Duration(step) * time.Second}
-	out := view.Series{Time: []int64{}, Active: map[string][]*float64{}, Ready: map[string][]*float64{}, Starting: map[string][]*float64{}}
+	r := promql.Range{Start: time.Unix((now.Unix()-span)/step*step, 0), End: time.Unix(now.Unix()/step*step, 0),
+		Step: time.Duration(step) * time.Second}
+	out := view.Series{Time: []int64{}, Active: map[string][]*float64{}, Ready: map[string][]*float64{},
+		Starting: map[string][]*float64{}}
 	for t := r.Start.Unix(); t <= r.End.Unix(); t += step {
 		out.Time = append(out.Time, t)
 	}
@@ -87,7 +89,8 @@ func questionsOf(service string, window int64, out *view.Series) []question {
 		return func(labels model.Metric, column []*float64) { into[string(labels["class"])] = column }
 	}
 	quantile := func(q float64, metric string) string {
-		return fmt.Sprintf("histogram_quantile(%g, sum by (le) (rate(aliquot_gateway_%s_seconds_bucket%s[%ds])))", q, metric, match, window)
+		return fmt.Sprintf("histogram_quantile(%g, sum by (le) (rate(aliquot_gateway_%s_seconds_bucket%s[%ds])))", q,
+			metric, match, window)
 	}
 	ttft := func(at int) func(model.Metric, []*float64) {
 		return func(_ model.Metric, column []*float64) {
@@ -101,13 +104,15 @@ func questionsOf(service string, window int64, out *view.Series) []question {
 	return []question{
 		{"sum(aliquot_gateway_queued" + match + ")", one(&out.Queued)},
 		{"sum by (class) (aliquot_gateway_active" + match + ")", byClass(out.Active)},
-		{"max by (class) (sum by (class, instance) (aliquot_gateway_replicas{service=" + strconv.Quote(service) + `,state="serving"}))`, byClass(out.Ready)},
+		{"max by (class) (sum by (class, instance) (aliquot_gateway_replicas{service=" + strconv.Quote(service) +
+			`,state="serving"}))`, byClass(out.Ready)},
 		{quantile(0.5, "request"), one(&out.Latency.P50)},
 		{quantile(0.9, "request"), one(&out.Latency.P90)},
 		{quantile(0.99, "request"), one(&out.Latency.P99)},
 		{quantile(0.5, "ttft"), ttft(0)},
 		{quantile(0.9, "ttft"), ttft(1)},
 		{quantile(0.99, "ttft"), ttft(2)},
-		{fmt.Sprintf("sum(rate(aliquot_gateway_tokens_total{service=%s,kind=\"output\"}[%ds]))", strconv.Quote(service), window), one(&out.Output)},
+		{fmt.Sprintf("sum(rate(aliquot_gateway_tokens_total{service=%s,kind=\"output\"}[%ds]))", strconv.Quote(service),
+			window), one(&out.Output)},
 	}
 }

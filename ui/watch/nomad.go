@@ -56,7 +56,8 @@ func lists(ctx context.Context, index uint64) *nomad.QueryOptions {
 		hold = 0
 	}
 	return (&nomad.QueryOptions{
-		Namespace: nomad.AllNamespacesNamespace, WaitIndex: index, WaitTime: hold, Params: map[string]string{"resources": "true"},
+		Namespace: nomad.AllNamespacesNamespace, WaitIndex: index, WaitTime: hold,
+		Params: map[string]string{"resources": "true"},
 	}).WithContext(ctx)
 }
 
@@ -129,7 +130,8 @@ func (w *Watch) draw() {
 		slices.SortFunc(n.GPUs, func(a, b top.GPU) int {
 			return cmp.Or(compareText(a.Vendor, b.Vendor), compareText(a.Group, b.Group), compareText(a.ID, b.ID))
 		})
-		free, _ := account.Of(&nomad.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources}, on[stub.ID])
+		free, _ := account.Of(&nomad.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources},
+			on[stub.ID])
 		for _, g := range free.Groups {
 			n.Total += float64(g.Total) * g.Unit
 		}
@@ -144,7 +146,9 @@ func (w *Watch) draw() {
 		}
 		nodes = append(nodes, n)
 	}
-	slices.SortFunc(nodes, func(a, b view.Node) int { return cmp.Or(compareText(a.Name, b.Name), compareText(a.ID, b.ID)) })
+	slices.SortFunc(nodes, func(a, b view.Node) int {
+		return cmp.Or(compareText(a.Name, b.Name), compareText(a.ID, b.ID))
+	})
 	w.drawn = nodes
 	w.shown = allocs(w.allocs, class)
 }
@@ -154,7 +158,8 @@ func allocs(stubs []*nomad.AllocationListStub, class map[string]string) []view.A
 	out := make([]view.Alloc, 0, len(stubs))
 	for _, a := range stubs {
 		one := view.Alloc{
-			ID: a.ID, Namespace: a.Namespace, Job: a.JobID, Group: a.TaskGroup, Node: a.NodeName, Desired: a.DesiredStatus, Client: a.ClientStatus,
+			ID: a.ID, Namespace: a.Namespace, Job: a.JobID, Group: a.TaskGroup, Node: a.NodeName,
+			Desired: a.DesiredStatus, Client: a.ClientStatus,
 			Created: time.Unix(0, a.CreateTime), Modified: time.Unix(0, a.ModifyTime),
 		}
 		if a.AllocatedResources != nil {
@@ -170,7 +175,8 @@ func allocs(stubs []*nomad.AllocationListStub, class map[string]string) []view.A
 		for task, state := range a.TaskStates {
 			for _, e := range state.Events {
 				text := cmp.Or(e.DisplayMessage, e.Message, e.DriverError, e.Details["message"])
-				one.Events = append(one.Events, view.TaskEvent{At: time.Unix(0, e.Time), Task: task, Type: e.Type, Text: text, Failed: e.FailsTask || e.Details["fails_task"] == "true"})
+				one.Events = append(one.Events, view.TaskEvent{At: time.Unix(0, e.Time), Task: task, Type: e.Type,
+					Text: text, Failed: e.FailsTask || e.Details["fails_task"] == "true"})
 			}
 		}
 		slices.SortFunc(one.Events, func(a, b view.TaskEvent) int { return a.At.Compare(b.At) })
@@ -195,7 +201,8 @@ func (w *Watch) readStats(ctx context.Context) {
 		defer cancel()
 		// By way of the servers: the page may stand where it does not reach the nodes.
 		var host nomad.HostStats
-		if _, err := w.o.Nomad.Raw().Query("/v1/client/stats?node_id="+ready[i], &host, (&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
+		if _, err := w.o.Nomad.Raw().Query("/v1/client/stats?node_id="+ready[i], &host,
+			(&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
 			return // its use is then unknown
 		}
 		found[i] = map[string]*nomad.DeviceStats{}

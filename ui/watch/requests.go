@@ -36,7 +36,9 @@ func (w *Watch) readRequests(ctx context.Context) {
 			out.Failed = append(out.Failed, answers[i].Failed...)
 		}
 	}
-	if len(admins) > 0 && !slices.ContainsFunc(errs, func(err error) bool { return err == nil || errors.Is(err, errUnknown) }) {
+	if len(admins) > 0 && !slices.ContainsFunc(errs, func(err error) bool {
+		return err == nil || errors.Is(err, errUnknown)
+	}) {
 		return // what was known stays, and the page says that nobody answers
 	}
 	for _, list := range []*[]api.Request{&out.Slow, &out.Failed} {

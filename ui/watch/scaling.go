@@ -29,7 +29,8 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	}
 	found := make([]*view.Policy, len(stubs))
 	sideBySide(len(stubs), func(i int) {
-		p, _, err := w.o.Nomad.Scaling().GetPolicy(stubs[i].ID, (&nomad.QueryOptions{Namespace: stubs[i].Target["Namespace"]}).WithContext(ctx))
+		p, _, err := w.o.Nomad.Scaling().GetPolicy(stubs[i].ID,
+			(&nomad.QueryOptions{Namespace: stubs[i].Target["Namespace"]}).WithContext(ctx))
 		if err == nil {
 			found[i] = policyOf(p)
 		}
@@ -153,7 +154,8 @@ func (w *Watch) readChanges(ctx context.Context) {
 		list = append(list, j)
 	}
 	sideBySide(len(list), func(i int) {
-		status, _, err := w.o.Nomad.Jobs().ScaleStatus(list[i].id, (&nomad.QueryOptions{Namespace: list[i].namespace}).WithContext(ctx))
+		status, _, err := w.o.Nomad.Jobs().ScaleStatus(list[i].id,
+			(&nomad.QueryOptions{Namespace: list[i].namespace}).WithContext(ctx))
 		if err == nil {
 			w.keepChanges(list[i].namespace, status)
 		}
@@ -165,7 +167,8 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 	defer w.mu.Unlock()
 	changed := false
 	for i, p := range w.policies {
-		if g, ok := status.TaskGroups[p.Group]; ok && p.Job == status.JobID && p.Namespace == namespace && p.Count != g.Desired {
+		if g, ok := status.TaskGroups[p.Group]; ok && p.Job == status.JobID && p.Namespace == namespace &&
+			p.Count != g.Desired {
 			next := append([]view.Policy(nil), w.policies...)
 			next[i].Count = g.Desired
 			w.policies, changed = next, true
@@ -176,10 +179,13 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 		for _, e := range g.Events {
 			at := time.Unix(0, int64(e.Time))
 			key := change{namespace, status.JobID, name, at.UnixNano()}
-			if _, known := w.changes[key]; known || e.Count == nil || at.Before(old) || *e.Count == e.PreviousCount && !e.Error {
+			if _, known := w.changes[key]; known || e.Count == nil || at.Before(old) ||
+				*e.Count == e.PreviousCount && !e.Error {
 				continue
 			}
-			w.changes[key] = view.Change{At: at, Namespace: namespace, Job: status.JobID, Group: name, From: int(e.PreviousCount), To: int(*e.Count), Reason: e.Message, Failed: e.Error}.With(e.Meta["aliquot.demand"])
+			w.changes[key] = view.Change{At: at, Namespace: namespace, Job: status.JobID, Group: name,
+				From: int(e.PreviousCount), To: int(*e.Count), Reason: e.Message,
+				Failed: e.Error}.With(e.Meta["aliquot.demand"])
 			changed = true
 		}
 	}

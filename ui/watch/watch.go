@@ -83,10 +83,12 @@ type change struct {
 // New returns a Watch that knows nothing yet.
 func New(o Options) *Watch {
 	return &Watch{
-		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}), looked: make(chan struct{}),
-		stats: map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
+		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
+		looked: make(chan struct{}),
+		stats:  map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
-		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{}, viewed: map[string]int{}, since: map[string]time.Time{},
+		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{},
+		viewed: map[string]int{}, since: map[string]time.Time{},
 	}
 }
 
@@ -145,8 +147,10 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := view.Facts{
-		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies, Requests: w.requests,
-		Splits: maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen), Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
+		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies,
+		Requests: w.requests,
+		Splits:   maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen),
+		Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
 	}
 	slices.SortFunc(f.Sources, func(a, b view.Source) int { return compareText(a.Name, b.Name) })
 	slices.SortFunc(f.Changes, func(a, b view.Change) int { return b.At.Compare(a.At) })

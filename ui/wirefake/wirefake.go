@@ -45,7 +45,8 @@ type Cluster struct {
 // Start serves a cluster without anything in it.
 func Start() *Cluster {
 	c := &Cluster{
-		Stats: map[string]*nomad.HostStats{}, Scale: map[string]*nomad.JobScaleStatusResponse{}, Series: map[string][]api.Point{}, Latency: map[string][]api.Latency{}, KV: map[string][]byte{},
+		Stats: map[string]*nomad.HostStats{}, Scale: map[string]*nomad.JobScaleStatusResponse{},
+		Series: map[string][]api.Point{}, Latency: map[string][]api.Latency{}, KV: map[string][]byte{},
 		index: 1, changed: make(chan struct{}),
 	}
 	c.Server = httptest.NewServer(c.mux())
@@ -85,7 +86,9 @@ func (c *Cluster) mux() http.Handler {
 	mux.HandleFunc("GET /v1/acl/policies", c.servePolicies)
 	mux.HandleFunc("GET /v1/health/service/{name}", c.serveHealth)
 	mux.HandleFunc("GET /v1/kv/{key...}", c.serveKV)
-	mux.HandleFunc("GET /v1/config/{kind}/{name}", func(w http.ResponseWriter, _ *http.Request) { http.NotFound(w, nil) })
+	mux.HandleFunc("GET /v1/config/{kind}/{name}", func(w http.ResponseWriter, _ *http.Request) {
+		http.NotFound(w, nil)
+	})
 	mux.HandleFunc("GET /v1/services", c.gateway(func(*http.Request) any { return c.Services }))
 	mux.HandleFunc("GET /v1/requests", c.gateway(func(*http.Request) any { return c.Requests }))
 	mux.HandleFunc("GET /v1/services/{name}/concurrency", c.gateway(c.concurrency))
@@ -213,7 +216,8 @@ func (c *Cluster) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(c.index, 10))
 	reply(w, []*consul.ServiceEntry{{Node: &consul.Node{}, Service: &consul.AgentService{
-		ID: "gateway-1", Service: api.GatewayService, Meta: map[string]string{api.MetaAdmin: strings.TrimPrefix(c.Server.URL, "http://")},
+		ID: "gateway-1", Service: api.GatewayService,
+		Meta: map[string]string{api.MetaAdmin: strings.TrimPrefix(c.Server.URL, "http://")},
 	}}})
 }
 
@@ -267,16 +271,21 @@ func (c *Cluster) AddNode(name, vendor, class string, gpus, slices int) *nomad.N
 	text := func(s string) *nomad.Attribute { return &nomad.Attribute{StringVal: &s} }
 	whole := func(n int64) *nomad.Attribute { return &nomad.Attribute{IntVal: &n} }
 	node := &nomad.NodeListStub{
-		ID: fmt.Sprintf("%08x-0000-4000-8000-%012x", len(c.Nodes)+1, len(c.Nodes)+1), Name: name, Status: nomad.NodeStatusReady, SchedulingEligibility: nomad.NodeSchedulingEligible,
-		NodeResources: &nomad.NodeResources{Cpu: nomad.NodeCpuResources{CpuShares: 64000}, Memory: nomad.NodeMemoryResources{MemoryMB: 256 << 10}},
+		ID: fmt.Sprintf("%08x-0000-4000-8000-%012x", len(c.Nodes)+1, len(c.Nodes)+1), Name: name,
+		Status: nomad.NodeStatusReady, SchedulingEligibility: nomad.NodeSchedulingEligible,
+		NodeResources: &nomad.NodeResources{Cpu: nomad.NodeCpuResources{CpuShares: 64000},
+			Memory: nomad.NodeMemoryResources{MemoryMB: 256 << 10}},
 	}
 	for g := range gpus {
-		group := &nomad.NodeDeviceResource{Vendor: vendor, Type: "gpu", Name: fmt.Sprintf("%s-%d", class, g), Attributes: map[string]*nomad.Attribute{
-			"model": text(strings.ToUpper(class)), "class": text(class), "sharing": text("mps"), "enforcement": text("mps"), "enforcement_level": text("cooperative"),
-			"memory": whole(80 << 10), "slices": whole(int64(slices)),
-		}}
+		group := &nomad.NodeDeviceResource{Vendor: vendor, Type: "gpu", Name: fmt.Sprintf("%s-%d", class, g),
+			Attributes: map[string]*nomad.Attribute{
+				"model": text(strings.ToUpper(class)), "class": text(class), "sharing": text("mps"),
+				"enforcement": text("mps"), "enforcement_level": text("cooperative"),
+				"memory": whole(80 << 10), "slices": whole(int64(slices)),
+			}}
 		for s := range slices {
-			group.Instances = append(group.Instances, &nomad.NodeDevice{ID: fmt.Sprintf("GPU-%s-%d::%02dof%02d", name, g, s, slices), Healthy: true})
+			group.Instances = append(group.Instances,
+				&nomad.NodeDevice{ID: fmt.Sprintf("GPU-%s-%d::%02dof%02d", name, g, s, slices), Healthy: true})
 		}
 		node.NodeResources.Devices = append(node.NodeResources.Devices, group)
 	}
@@ -285,16 +294,20 @@ func (c *Cluster) AddNode(name, vendor, class string, gpus, slices int) *nomad.N
 }
 
 // AddAlloc has an allocation of a job hold slices of one GPU of a node, from one on.
-func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, from, slices int) *nomad.AllocationListStub {
+func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, from,
+	slices int) *nomad.AllocationListStub {
 	devices := node.NodeResources.Devices[gpu]
 	held := &nomad.AllocatedDeviceResource{Vendor: devices.Vendor, Type: devices.Type, Name: devices.Name}
 	for _, d := range devices.Instances[from : from+slices] {
 		held.DeviceIDs = append(held.DeviceIDs, d.ID)
 	}
 	a := &nomad.AllocationListStub{
-		ID: fmt.Sprintf("%08x-1111-4000-8000-%012x", len(c.Allocs)+0xa0000001, len(c.Allocs)+1), Namespace: "default", NodeID: node.ID, NodeName: node.Name, JobID: job, TaskGroup: group,
-		DesiredStatus: nomad.AllocDesiredStatusRun, ClientStatus: nomad.AllocClientStatusRunning, CreateTime: time.Now().UnixNano(), ModifyTime: time.Now().UnixNano(),
-		AllocatedResources: &nomad.AllocatedResources{Tasks: map[string]*nomad.AllocatedTaskResources{"server": {Devices: []*nomad.AllocatedDeviceResource{held}}}},
+		ID:        fmt.Sprintf("%08x-1111-4000-8000-%012x", len(c.Allocs)+0xa0000001, len(c.Allocs)+1),
+		Namespace: "default", NodeID: node.ID, NodeName: node.Name, JobID: job, TaskGroup: group,
+		DesiredStatus: nomad.AllocDesiredStatusRun, ClientStatus: nomad.AllocClientStatusRunning,
+		CreateTime: time.Now().UnixNano(), ModifyTime: time.Now().UnixNano(),
+		AllocatedResources: &nomad.AllocatedResources{Tasks: map[string]*nomad.AllocatedTaskResources{
+			"server": {Devices: []*nomad.AllocatedDeviceResource{held}}}},
 	}
 	c.Allocs = append(c.Allocs, a)
 	return a
@@ -302,7 +315,8 @@ func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, fro
 
 // ReplicaOf is what a gateway says of an allocation that serves.
 func ReplicaOf(a *nomad.AllocationListStub, class string, slots int) api.Replica {
-	return api.Replica{ID: "_nomad-task-" + a.ID + "-server-app-http", Class: class, Slices: 5, Slots: slots, Usable: slots, Rate: 2}
+	return api.Replica{ID: "_nomad-task-" + a.ID + "-server-app-http", Class: class, Slices: 5, Slots: slots,
+		Usable: slots, Rate: 2}
 }
 
 // Prometheus answers every query for a range with one line at a value, without labels.

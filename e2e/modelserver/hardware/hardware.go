@@ -149,10 +149,11 @@ func (h *Hardware) Fingerprint() string {
 // Info returns what this process sees.
 func (h *Hardware) Info() Info {
 	info := Info{
-		Variant:     h.Variant,
-		Problem:     h.Problem(),
-		Compiled:    h.Compiled,
-		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "ZE_", "NOMAD_", "HF_"),
+		Variant:  h.Variant,
+		Problem:  h.Problem(),
+		Compiled: h.Compiled,
+		Environment: environment("ALIQUOT_", "CUDA_", "NVIDIA_", "ROCR_", "HSA_", "ROC_", "HIP_", "ZE_",
+			"NOMAD_", "HF_"),
 		DeviceNodes: deviceNodes(),
 		Mounts:      mounts(),
 		PID:         os.Getpid(),

@@ -139,7 +139,8 @@ func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
 }
 
 func seen(d wire.Device) Device {
-	return Device{UUID: d.UUID, Name: d.Name, PCI: d.PCI, Compute: d.Compute, SMs: d.Units, Total: d.SMs, Memory: d.Memory, Limit: d.Limit}
+	return Device{UUID: d.UUID, Name: d.Name, PCI: d.PCI, Compute: d.Compute, SMs: d.Units, Total: d.SMs,
+		Memory: d.Memory, Limit: d.Limit}
 }
 
 // pidNamespace returns the inode of the process's PID namespace, 0 when unknown.
@@ -154,7 +155,8 @@ func pidNamespace() uint64 {
 // open opens what CUDA opens of one device, until Close. On error nothing stays
 // open.
 func (c *Context) open(root string, d wire.Device) error {
-	nodes := map[string]int{"nvidiactl": os.O_RDWR, "nvidia-uvm": os.O_RDWR, fmt.Sprintf("nvidia%d", d.Minor): os.O_RDWR}
+	nodes := map[string]int{"nvidiactl": os.O_RDWR, "nvidia-uvm": os.O_RDWR,
+		fmt.Sprintf("nvidia%d", d.Minor): os.O_RDWR}
 	if d.GI >= 0 {
 		gi, ci := rack.CapMinors(d.Minor, d.GI, d.CI)
 		nodes[fmt.Sprintf("nvidia-caps/nvidia-cap%d", gi)] = os.O_RDONLY

@@ -148,7 +148,8 @@ func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 	}
 	switch r.Op {
 	case "alloc":
-		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory || s.pastGroup(c, d.UUID, r.MiB) {
+		if (d.Limit > 0 && h.MiB+r.MiB > d.Limit) || s.allocated(d.UUID)+r.MiB > d.Memory ||
+			s.pastGroup(c, d.UUID, r.MiB) {
 			return wire.Reply{Error: wire.OutOfMemory, Message: "out of memory"}
 		}
 		h.MiB += r.MiB

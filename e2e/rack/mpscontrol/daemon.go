@@ -112,7 +112,8 @@ func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 			return nil, errQuitting
 		}
 		if d.server == nil {
-			d.log.Printf("NEW CLIENT %d from user %d: Server is not ready, push client to pending list", peer.Pid, peer.Uid)
+			d.log.Printf("NEW CLIENT %d from user %d: Server is not ready, push client to pending list",
+				peer.Pid, peer.Uid)
 			return d.start(uid)
 		}
 		if d.server.uid == uid {

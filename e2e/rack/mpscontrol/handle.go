@@ -97,7 +97,8 @@ func (d *daemon) start(uid uint32) (*server, error) {
 		close(s.dead)
 		d.changed.Broadcast()
 	}()
-	_, err = s.order(order{Op: "setup", Setup: &setup{Rack: d.rack, Logs: d.logs, Visible: visible(), Percentage: d.percentage, Limits: d.limits}}, nil)
+	_, err = s.order(order{Op: "setup", Setup: &setup{Rack: d.rack, Logs: d.logs, Visible: visible(),
+		Percentage: d.percentage, Limits: d.limits}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("server %d did not start: %w", s.pid, err)
 	}
@@ -111,7 +112,8 @@ func (d *daemon) start(uid uint32) (*server, error) {
 // the user cannot reach the program.
 func spawn(path string, uid uint32, control *os.File) (*exec.Cmd, error) {
 	server := func(as *syscall.Credential) (*exec.Cmd, error) {
-		cmd := &exec.Cmd{Path: path, Args: []string{"nvidia-cuda-mps-server"}, Env: os.Environ(), ExtraFiles: []*os.File{control}, Dir: "/",
+		cmd := &exec.Cmd{Path: path, Args: []string{"nvidia-cuda-mps-server"}, Env: os.Environ(),
+			ExtraFiles: []*os.File{control}, Dir: "/",
 			SysProcAttr: &syscall.SysProcAttr{Credential: as}}
 		return cmd, cmd.Start()
 	}

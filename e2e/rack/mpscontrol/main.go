@@ -33,7 +33,8 @@ func main() {
 	case "":
 		os.Exit(talk(os.Stdin, os.Stdout, os.Stderr))
 	default:
-		fmt.Fprintf(os.Stderr, "Unknown option %s\nUsage: nvidia-cuda-mps-control [-d | -f] [-multiuser-server]\n", strings.Join(options, " "))
+		fmt.Fprintf(os.Stderr, "Unknown option %s\nUsage: nvidia-cuda-mps-control [-d | -f] [-multiuser-server]\n",
+			strings.Join(options, " "))
 		os.Exit(1)
 	}
 }

@@ -56,7 +56,8 @@ type client struct {
 func serve() int {
 	const control = 3
 	syscall.CloseOnExec(control)
-	s := &gpuServer{clients: map[int]*client{}, percentage: 100, limits: map[string]string{}, fault: map[string]bool{}, ready: make(chan struct{})}
+	s := &gpuServer{clients: map[int]*client{}, percentage: 100, limits: map[string]string{}, fault: map[string]bool{},
+		ready: make(chan struct{})}
 	faults := make(chan os.Signal, 1)
 	signal.Notify(faults, syscall.SIGUSR1)
 	go func() {

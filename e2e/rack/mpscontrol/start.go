@@ -216,7 +216,8 @@ func (d *daemon) record(what string, gpus ...string) {
 		return
 	}
 	defer f.Close()
-	fmt.Fprintf(f, "%s %s pid=%d pipe=%s %s\n", time.Now().Format(time.RFC3339Nano), what, os.Getpid(), d.pipe, strings.Join(gpus, " "))
+	fmt.Fprintf(f, "%s %s pid=%d pipe=%s %s\n", time.Now().Format(time.RFC3339Nano), what, os.Getpid(), d.pipe,
+		strings.Join(gpus, " "))
 }
 
 func (d *daemon) listen() (*net.UnixListener, error) {
@@ -231,5 +232,6 @@ func (d *daemon) listen() (*net.UnixListener, error) {
 	}
 	d.log.Printf("Starting control daemon using socket %s", path)
 	d.log.Printf("To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY=%s", d.pipe)
-	return l, os.WriteFile(filepath.Join(d.pipe, "nvidia-cuda-mps-control.pid"), []byte(strconv.Itoa(os.Getpid())), 0o644)
+	return l, os.WriteFile(filepath.Join(d.pipe, "nvidia-cuda-mps-control.pid"),
+		[]byte(strconv.Itoa(os.Getpid())), 0o644)
 }

@@ -96,7 +96,8 @@ func (h Holder) Declare(rack, uuid string, pid int) error {
 	_ = os.Chmod(dir, 0o1777) // fails when another user made it so already
 	bit := map[bool]int{true: 1}
 	var b strings.Builder
-	fmt.Fprintf(&b, "memory_mib %d\nsm_util %d\nmem_util %d\nmps %d\nserver %d\n", h.MiB, h.SM, h.Memory, bit[h.MPS], bit[h.Server])
+	fmt.Fprintf(&b, "memory_mib %d\nsm_util %d\nmem_util %d\nmps %d\nserver %d\n", h.MiB, h.SM, h.Memory, bit[h.MPS],
+		bit[h.Server])
 	if h.GI >= 0 {
 		fmt.Fprintf(&b, "gi %d\nci %d\n", h.GI, h.CI)
 	}

@@ -46,7 +46,8 @@ func (a *Authority) Sign(until time.Time, uri string) (cert, key []byte, err err
 	if err != nil {
 		return nil, nil, err
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour), NotAfter: until}
+	c := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: until}
 	if uri != "" {
 		u, err := url.Parse(uri)
 		if err != nil {

@@ -51,7 +51,9 @@ func Nodes(root host.Root, need ...string) ([]Node, []error) {
 		switch {
 		case errors.Is(err, errNoGPU):
 		case errors.Is(err, os.ErrPermission):
-			errs = append(errs, fmt.Errorf("KFD node %d cannot be read (%w): give the plugin root's rights, or its device cgroup access to the GPU", number, err))
+			errs = append(errs,
+				fmt.Errorf("KFD node %d cannot be read (%w): give the plugin root's rights, "+
+					"or its device cgroup access to the GPU", number, err))
 		case err != nil:
 			errs = append(errs, fmt.Errorf("KFD node %d: %w", number, err))
 		default:
@@ -133,7 +135,8 @@ func Cards[N any](root host.Root, nodes []N, node func(*N) *Node) map[host.PCI][
 }
 
 func byPartition(a, b *Node) int {
-	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function), cmp.Compare(a.Number, b.Number))
+	return cmp.Or(cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Address.Function, b.Address.Function),
+		cmp.Compare(a.Number, b.Number))
 }
 
 // number gives each node of one card its partition's number, so that a node that
@@ -187,7 +190,8 @@ func RenderMinor(root host.Root, nodes []Node, id gpu.ID, pci string) (int, erro
 	case len(parts) == 1:
 		return parts[0].Render, nil
 	case len(parts) > 1:
-		return 0, fmt.Errorf("GPU %s is split into %d partitions by now: its task needs a new placement", id, len(parts))
+		return 0, fmt.Errorf("GPU %s is split into %d partitions by now: its task needs a new placement", id,
+			len(parts))
 	}
 	minor, err := root.RenderMinor(pci)
 	if err != nil {

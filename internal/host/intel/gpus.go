@@ -72,7 +72,8 @@ func GPUs(root host.Root) []GPU {
 				continue
 			}
 			f.Parent, f.Function = pci, i+1
-			if quota, err := root.Number(at(pci, "sriov_admin", fmt.Sprintf("vf%d", i+1), "profile", "vram_quota")); err == nil && quota > 0 {
+			if quota, err := root.Number(at(pci, "sriov_admin", fmt.Sprintf("vf%d", i+1),
+				"profile", "vram_quota")); err == nil && quota > 0 {
 				f.Memory = gpu.MiBOf(uint64(quota))
 			}
 			out = append(out, f)
@@ -198,7 +199,9 @@ func Nodes(root host.Root, g gpu.Grant) ([]string, error) {
 	var paths []string
 	for i, id := range g.GPUs {
 		if i >= len(g.PCI) || g.PCI[i] == "" {
-			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+			return nil, fmt.Errorf(
+				"the grant names no PCI address for GPU %s: "+
+					"is the device plugin of the same release as the driver?", id)
 		}
 		minor, err := root.RenderMinor(host.KernelPCI(g.PCI[i]))
 		if err != nil {

@@ -30,7 +30,8 @@ func holders(root host.Root) []driver.Process {
 			}
 			if found == nil {
 				name := program(root, pid)
-				found = &driver.Process{PID: pid, Name: name, Device: target, Vendor: m.Vendor, Ours: slices.Contains(m.Ours, name)}
+				found = &driver.Process{PID: pid, Name: name, Device: target, Vendor: m.Vendor,
+					Ours: slices.Contains(m.Ours, name)}
 			}
 			found.Display = found.Display || screen && !found.Ours
 		}

@@ -131,7 +131,8 @@ func installed(ctx context.Context, root host.Root, m driver.Maker, f driver.Fac
 	}
 	for _, file := range m.Files {
 		// One that is not there is an error of modinfo, and no fact.
-		if out, err := root.Output(ctx, "modinfo", "-k", f.Kernel, "-F", "version", file); err == nil && strings.TrimSpace(out) != "" {
+		if out, err := root.Output(ctx, "modinfo", "-k", f.Kernel, "-F", "version", file); err == nil &&
+			strings.TrimSpace(out) != "" {
 			d.OnDisk = strings.TrimSpace(out)
 			break
 		}
@@ -156,7 +157,8 @@ func foreign(root host.Root, m driver.Maker, d driver.Installed, f driver.Facts)
 		}
 	}
 	if d.Loaded != "" && d.Loaded != driver.InTree && len(f.DriverPackages(m.Vendor)) == 0 {
-		return "something else: the module " + m.Module + " " + d.Loaded + " is loaded and no package of it is installed"
+		return "something else: the module " + m.Module + " " + d.Loaded +
+			" is loaded and no package of it is installed"
 	}
 	return ""
 }

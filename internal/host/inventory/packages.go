@@ -13,7 +13,8 @@ import (
 
 // states are the words of dpkg for a package that is not whole, by the second letter of
 // its status.
-var states = map[byte]string{'U': "unpacked and not configured", 'F': "half-configured", 'H': "half-installed", 'W': "waiting for another's trigger", 't': "waiting for its trigger"}
+var states = map[byte]string{'U': "unpacked and not configured", 'F': "half-configured", 'H': "half-installed",
+	'W': "waiting for another's trigger", 't': "waiting for its trigger"}
 
 // packages lists the installed packages that matter for drivers, and the host's
 // architecture. A host without dpkg has none.
@@ -33,7 +34,8 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 		if len(fields) != 3 || len(fields[0]) < 2 {
 			return "", nil, fmt.Errorf("dpkg-query printed %q, which is not understood", host.Clip(line))
 		}
-		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h', Broken: states[fields[0][1]]}
+		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h',
+			Broken: states[fields[0][1]]}
 		if p.Broken == "" && fields[0][1] != 'i' {
 			continue // removed; its configuration is left
 		}
@@ -47,7 +49,9 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 // matters reports whether a package belongs to a driver or is what drivers are compiled
 // with.
 func matters(name string) bool {
-	return strings.HasPrefix(name, "linux-headers-") || slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool { return m.Owns(name) })
+	return strings.HasPrefix(name, "linux-headers-") || slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool {
+		return m.Owns(name)
+	})
 }
 
 // available asks apt for the versions of all packages of drivers that its sources name.
@@ -61,7 +65,9 @@ func available(ctx context.Context, root host.Root, f driver.Facts) (map[string]
 		return nil, err
 	}
 	for _, name := range strings.Fields(all) {
-		of := slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool { return f.Of(m.Vendor) > 0 && m.Owns(name) })
+		of := slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool {
+			return f.Of(m.Vendor) > 0 && m.Owns(name)
+		})
 		// Modules for other kernels than the running one are of no use, and there are many.
 		if of && (!strings.HasPrefix(name, "linux-") || strings.HasSuffix(name, "-"+f.Kernel)) {
 			names = append(names, name)

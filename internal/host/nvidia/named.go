@@ -32,7 +32,8 @@ func Unnamed(root host.Root) []string {
 				continue
 			}
 			stat, ok := info.Sys().(*syscall.Stat_t)
-			if ok && !root.Exists(fmt.Sprintf("/dev/char/%d:%d", unix.Major(uint64(stat.Rdev)), unix.Minor(uint64(stat.Rdev)))) {
+			if ok && !root.Exists(fmt.Sprintf("/dev/char/%d:%d", unix.Major(uint64(stat.Rdev)),
+				unix.Minor(uint64(stat.Rdev)))) {
 				out = append(out, path)
 			}
 		}

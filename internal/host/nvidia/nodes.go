@@ -62,7 +62,8 @@ func makeNodes(missing []string) {
 	}
 	args := []string{"-u", "-c", "0"}
 	for _, p := range missing {
-		if minor, ok := strings.CutPrefix(p, "/dev/nvidia"); ok && minor != "0" && strings.Trim(minor, "0123456789") == "" {
+		if minor, ok := strings.CutPrefix(p, "/dev/nvidia"); ok && minor != "0" &&
+			strings.Trim(minor, "0123456789") == "" {
 			args = append(args, "-c", minor)
 		}
 	}
@@ -88,7 +89,9 @@ func OwnNodes(root host.Root, g gpu.Grant) ([]string, error) {
 	}
 	for i, id := range g.GPUs {
 		if i >= len(g.PCI) || g.PCI[i] == "" {
-			return nil, fmt.Errorf("the grant names no PCI address for GPU %s: is the device plugin of the same release as the driver?", id)
+			return nil, fmt.Errorf(
+				"the grant names no PCI address for GPU %s: "+
+					"is the device plugin of the same release as the driver?", id)
 		}
 		minor, err := minorOf(root, id, g.PCI[i])
 		if err != nil {
@@ -122,7 +125,8 @@ func minorOf(root host.Root, id gpu.ID, pci string) (int, error) {
 			}
 		}
 		if now == "" {
-			return 0, fmt.Errorf("GPU %s is not on the host any more, and at %s is %s: its task needs a new placement", id, pci, other)
+			return 0, fmt.Errorf("GPU %s is not on the host any more, and at %s is %s: its task needs a new placement",
+				id, pci, other)
 		}
 		information = now
 	}
