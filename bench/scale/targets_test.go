@@ -19,8 +19,18 @@ func traceFolder(t *testing.T) string {
 	return folder
 }
 
+// once leaves out what only computes, in one goroutine, where the tests run a second time
+// under the race detector.
+func once(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine computes: the race detector has nothing to find")
+	}
+}
+
 // The promise of docs/scaling.md, on both traces at a cold start of 90 s.
 func TestTargetsAt90SecondsColdStart(t *testing.T) {
+	once(t)
 	const coldStart = 90 * time.Second
 	for _, name := range traceNames {
 		trace, err := readTrace(traceFolder(t), name)
@@ -49,6 +59,7 @@ func TestTargetsAt90SecondsColdStart(t *testing.T) {
 
 // On a mixed fleet, counting by speed is better in every respect than counting slots.
 func TestTargetsOfAMixedFleet(t *testing.T) {
+	once(t)
 	for _, name := range traceNames {
 		trace, err := readTrace(traceFolder(t), name)
 		if err != nil {
@@ -71,6 +82,7 @@ func TestTargetsOfAMixedFleet(t *testing.T) {
 // On conversations that were recorded, counts from an objective keep it at less cost than any
 // other policy that does, and a second class of hardware makes it hardly dearer.
 func TestTargetsOfAnObjective(t *testing.T) {
+	once(t)
 	const coldStart = 90 * time.Second
 	all, err := readServices(traceFolder(t))
 	if err != nil {
