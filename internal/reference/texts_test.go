@@ -54,6 +54,9 @@ func TestQuotedTextsExist(t *testing.T) {
 	}
 }
 
+// joined is where a text goes on in the next line of the source.
+var joined = regexp.MustCompile(`"\s*\+\s*"`)
+
 // sources are the files of folders that are no tests, one after the other.
 func sources(t *testing.T, folders []string) string {
 	t.Helper()
@@ -64,7 +67,7 @@ func sources(t *testing.T, folders []string) string {
 				return err
 			}
 			text, err := os.ReadFile(path)
-			all.Write(text)
+			all.Write(joined.ReplaceAll(text, nil))
 			return err
 		})
 		if err != nil {
