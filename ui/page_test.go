@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -27,6 +28,12 @@ func demo() *wirefake.Cluster {
 		Slow:   []api.Request{{Service: "chat", Began: time.Now(), Outcome: "served", Status: 200, Class: "h100", Replica: c.Services[0].Replicas[0].ID, Attempts: 1, Total: 900, Waited: 600, Upstream: 200, Answer: 100}},
 		Failed: []api.Request{{Service: "chat", Began: time.Now(), Outcome: "queue_full", Status: 503, Priority: "batch", Total: 2, Received: 2}},
 	}
+	c.AddPolicy("chat", "h100", "concurrency service=chat", map[string]string{"class": "h100", "classes": "h100 slots=4 cost=6 max=4", "down_delay": "1m", "utilization": "1"})
+	started := make([]string, 3)
+	for i := range started {
+		started[i] = fmt.Sprintf(`{"at":%q,"class":"h100","seconds":20}`, time.Now().UTC().Format(time.RFC3339))
+	}
+	c.KV["aliquot/coldstart/chat"] = []byte(`{"version":1,"samples":[` + strings.Join(started, ",") + `]}`)
 	now := time.Now().Unix()
 	for i := int64(600); i > -600; i-- {
 		var took quantile.Sketch
@@ -117,7 +124,8 @@ func TestPageInABrowser(t *testing.T) {
 		p.shows("600 ms waiting for a slot")
 		p.fits()
 		p.open("#/scaling")
-		p.shows("No job has a scaling policy")
+		p.scaling()
+		p.fits()
 		p.open("#/events")
 		p.shows("Events of the last hour")
 		p.fits()
@@ -128,6 +136,19 @@ func TestPageInABrowser(t *testing.T) {
 	p.past()
 	p.live()
 	p.sourcesAway()
+}
+
+// scaling: a policy is decided for, the hour that gateways remember is beside what was, and
+// what it would do now follows the demand.
+func (p page) scaling() {
+	p.shows("chat/h100 0 → 2")
+	p.shows("20 s, as measured")
+	label := func(title, of string) string {
+		return `(` + of + `).test([...document.querySelectorAll(".plot")].find((e) => e.ariaLabel.startsWith("` + title + `"))?.ariaLabel)`
+	}
+	p.becomes(label("Demand", `/demand [4-8].*, planned for [4-9]/`))
+	p.becomes(label("Replicas", `/h100 was 1, h100 by policy [2-4]/`))
+	p.becomes(label("Cost", `/cost was 6, cost by policy (12|18|24)/`))
 }
 
 // past: a day is what Prometheus has, and the page goes back to what is live.
@@ -248,7 +269,7 @@ func TestAccessibilityInABrowser(t *testing.T) {
 	p := page{t, b, serve(t, demo())}
 	for _, theme := range []string{"light", "dark"} {
 		for view, text := range map[string]string{
-			"cluster": "rack-2", "services": "chat", "services/chat": "Replicas", "requests": "queue full", "scaling": "No job has a scaling policy", "events": "Events of the last hour",
+			"cluster": "rack-2", "services": "chat", "services/chat": "Replicas", "requests": "queue full", "scaling": "by policy", "events": "Events of the last hour",
 		} {
 			if err := b.Window(1440, 900, theme); err != nil {
 				t.Fatal(err)

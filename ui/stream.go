@@ -21,7 +21,8 @@ const mostStreams = 500
 const comment = 15 * time.Second
 
 // serveStream sends what a view shows, and again whenever it changes, as server-sent
-// events: "view" holds all of it, "series" the seconds of a service that are new.
+// events: "view" holds all of it, "series" the seconds of a service that are new, and
+// "outlook" what its policies would have done.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	name, service := r.FormValue("view"), r.FormValue("service")
 	make, ok := views[name]
@@ -47,10 +48,8 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		if err := st.show(make(facts, service)); err != nil {
 			return
 		}
-		if service != "" {
-			if err := st.extend(s.watch.Series(service, st.after)); err != nil {
-				return
-			}
+		if err := s.addService(&st, name, service); err != nil {
+			return
 		}
 		select {
 		case <-r.Context().Done():
@@ -73,12 +72,25 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// addService sends what is new of a service, as a view shows it.
+func (s *Server) addService(st *stream, name, service string) error {
+	switch {
+	case service == "":
+		return nil
+	case name == view.ScalingView:
+		return st.judge(s.watch.Outlook(service))
+	}
+	return st.extend(s.watch.Series(service, st.after))
+}
+
 // stream sends what one browser follows.
 type stream struct {
 	w     http.ResponseWriter
 	c     *http.ResponseController
 	last  []byte // the view that it was sent
 	after int64  // the last second that it was sent
+	// outlook is the last one that it was sent.
+	outlook *view.Outlook
 }
 
 func (s *stream) show(v any) error {
@@ -101,6 +113,18 @@ func (s *stream) extend(series view.Series) error {
 	}
 	s.after = series.Time[n-1]
 	return s.send("series", text)
+}
+
+func (s *stream) judge(o *view.Outlook) error {
+	if o == nil || o == s.outlook {
+		return nil
+	}
+	s.outlook = o
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return s.send("outlook", text)
 }
 
 func (s *stream) send(event string, text []byte) error {

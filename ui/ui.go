@@ -108,7 +108,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 var views = map[string]func(f view.Facts, service string) any{
 	"cluster":         func(f view.Facts, _ string) any { return view.ClusterOf(f) },
 	"services":        func(f view.Facts, _ string) any { return view.ServicesOf(f) },
-	"scaling":         func(f view.Facts, _ string) any { return view.ScalingOf(f) },
+	view.ScalingView:  func(f view.Facts, service string) any { return view.ScalingOf(f, service) },
 	"events":          func(f view.Facts, _ string) any { return view.EventsOf(f) },
 	view.RequestsView: func(f view.Facts, service string) any { return view.RequestsOf(f, service) },
 	"service":         func(f view.Facts, service string) any { return view.ServiceOf(f, service) },

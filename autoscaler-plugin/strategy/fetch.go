@@ -3,7 +3,6 @@ package strategy
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/hashicorp/nomad-autoscaler/sdk"
@@ -49,32 +48,18 @@ func (p *Plugin) fetch(c check, metrics sdk.TimestampedMetrics) (config scale.Co
 // config reads the settings of a check, with the cold start that was learned where none
 // is among them.
 func (p *Plugin) config(c check) (config scale.Config, err error) {
-	set := maps.Clone(c.Strategy.Config)
 	learned := time.Duration(0)
-	if set[coldStart] == "" {
+	if c.Strategy.Config[query.ColdStart] == "" {
 		if learned, err = p.coldStart(c.query); err != nil {
 			return config, err
 		}
-		if learned > 0 {
-			if set == nil {
-				set = map[string]string{}
-			}
-			set[coldStart] = learned.String()
-		}
 	}
-	if config, err = scale.ParseConfig(set); err != nil {
-		return config, err
-	}
-	short := config.Policy.Shrinks(c.QueryWindow)
-	if short == nil || learned == 0 {
-		return config, short
-	}
-	// A cold start that turned out longer must not stop counts from growing.
-	if p.short.Changed(c.Query, config.Policy.ColdStart) {
+	config, short, err := query.Config(c.Strategy.Config, c.QueryWindow, learned)
+	if err == nil && short != nil && p.short.Changed(c.Query, config.Policy.ColdStart) {
 		p.log.Warn("the count cannot shrink", "query", c.Query, "coldstart", config.Policy.ColdStart.String(),
 			"error", short)
 	}
-	return config, nil
+	return config, err
 }
 
 // measure gives the classes the speeds that the query's demand is counted in, at
@@ -101,9 +86,6 @@ func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age tim
 	c.Classes = scale.WithSlots(scale.WithSpeeds(c.Classes, rates), doc.SlotsAt(at))
 	return age, nil
 }
-
-// coldStart is the setting that, where given, stands instead of what is learned.
-const coldStart = "coldstart"
 
 // coldStart returns the learned cold start of the service in a query; 0 where
 // nothing is known, or the query is not one of aliquot-apm's. When Consul is away

@@ -39,7 +39,7 @@ func TestScalingOf(t *testing.T) {
 		},
 		Changes: []Change{{Job: "chat", Group: "t4", From: 3, To: 2, Demand: &demand}, {Job: "chat", Group: "t4", From: 0, To: 3}, {Job: "other", Group: "g"}},
 	}
-	s := ScalingOf(f)
+	s := ScalingOf(f, "chat")
 	if len(s.Policies) != 2 || s.Policies[0].Service != "asr" || s.Policies[0].Cost != -1 || s.Policies[0].Demand != -1 {
 		t.Fatalf("%+v", s.Policies)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"aliquot.example/internal/api"
+	"aliquot.example/internal/query"
 	"aliquot.example/internal/top"
 )
 
@@ -29,6 +30,8 @@ type Facts struct {
 	Served map[string]map[string]int
 	// Seen are changes of health that the program saw happen.
 	Seen []Seen
+	// Next is what policies would do now, by service, of services that somebody looks at.
+	Next map[string][]Next
 	// Requests are those that gateways remember, the newest first.
 	Requests api.Requests
 }
@@ -92,15 +95,20 @@ type Service struct {
 type Policy struct {
 	Namespace, Job, Group string
 	Service               string
-	// Load says that its query is for the load by measured speeds.
-	Load     bool
+	Query                 query.Query
+	QueryProblem          string // why the query cannot be read
+	// Window is how far back the query reaches.
+	Window   time.Duration
 	Enabled  bool
 	Min, Max int
 	Settings map[string]string
+	// ColdStart is what starts of the service were measured to take, 0 while unknown.
+	ColdStart time.Duration
 	// Count is how many Nomad keeps now.
 	Count int
-	// Rates are the speeds in force, by class.
+	// Rates are the speeds in force, by class, for SpeedsFor.
 	Rates, Slots map[string]float64
+	SpeedsFor    time.Duration
 }
 
 // Change is a scaling action, as Nomad keeps it.

@@ -15,6 +15,8 @@ type Scaling struct {
 	Sources  []Source     `json:"sources"`
 	Policies []PolicyRow  `json:"policies"`
 	Actions  []ServiceAct `json:"actions"`
+	// Next is what the policies of the service that is looked at would do now.
+	Next []Next `json:"next"`
 }
 
 // PolicyRow is a scaled group.
@@ -44,9 +46,13 @@ type ServiceAct struct {
 	ChangeRow
 }
 
-// ScalingOf makes the view of scaling.
-func ScalingOf(f Facts) Scaling {
-	out := Scaling{Sources: f.Sources, Policies: []PolicyRow{}, Actions: []ServiceAct{}}
+// ScalingView is the view that shows them.
+const ScalingView = "scaling"
+
+// ScalingOf makes the view of scaling, with what would be done for one service.
+func ScalingOf(f Facts, service string) Scaling {
+	out := Scaling{Sources: f.Sources, Policies: []PolicyRow{}, Actions: []ServiceAct{}, Next: []Next{}}
+	out.Next = append(out.Next, f.Next[service]...)
 	serves := map[group]string{}
 	for _, p := range f.Policies {
 		serves[group{p.Namespace, p.Job, p.Group}] = p.Service

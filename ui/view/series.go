@@ -63,6 +63,14 @@ func (m *Memory) Last() int64 {
 	return last
 }
 
+// stands is how many replicas there were in a second by class; nil where that is not known.
+func (m *Memory) stands(second int64) map[string]Stand {
+	if s := &m.ring[second%Depth]; s.second == second {
+		return s.replicas
+	}
+	return nil
+}
+
 // Newest is the newest second that anything is known of, 0 for none.
 func (m *Memory) Newest() int64 {
 	newest := int64(0)

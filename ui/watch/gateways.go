@@ -87,10 +87,10 @@ func (w *Watch) readGateways(ctx context.Context) {
 	})
 	w.tell()
 	w.mu.Unlock()
-	if errors.Join(errs...) != nil {
-		return // their sums would miss a part
+	if errors.Join(errs...) == nil { // else their sums would miss a part
+		sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
 	}
-	sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
+	w.decide(followed)
 }
 
 // admins are the addresses of all gateways; w.mu is held.

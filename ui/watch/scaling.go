@@ -3,7 +3,6 @@ package watch
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -11,6 +10,8 @@ import (
 
 	"aliquot.example/internal/account"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/query"
+	"aliquot.example/internal/scale"
 	"aliquot.example/ui/view"
 )
 
@@ -38,7 +39,7 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	var policies []view.Policy
 	for _, p := range found {
 		if p != nil {
-			p.Rates, p.Slots = w.speeds(ctx, p.Service)
+			w.addLearned(ctx, p)
 			policies = append(policies, *p)
 		}
 	}
@@ -56,18 +57,22 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	w.tell()
 }
 
-var service = regexp.MustCompile(`(?:^|\s)service=([A-Za-z0-9_.-]+)`)
-
 // policyOf reads a policy; nil where it is not one of ours.
 func policyOf(p *nomad.ScalingPolicy) *view.Policy {
 	for _, checks := range blocks(p.Policy["check"]) {
 		for _, labelled := range checks {
 			for _, check := range blocks(labelled) {
-				query, _ := check["query"].(string)
-				m := service.FindStringSubmatch(query)
+				text, _ := check["query"].(string)
+				q, err := query.Parse(text)
 				for _, s := range blocks(check["strategy"]) {
-					if settings, ok := s[strategy]; ok && m != nil {
-						return policyWith(p, m[1], query, settings)
+					if settings, ok := s[strategy]; ok && q.Service != "" {
+						out := policyWith(p, q, settings)
+						if err != nil {
+							out.QueryProblem = fmt.Sprintf("its query %q: %v", text, err)
+						}
+						window, _ := check["query_window"].(string)
+						out.Window, _ = time.ParseDuration(window)
+						return out
 					}
 				}
 			}
@@ -76,12 +81,10 @@ func policyOf(p *nomad.ScalingPolicy) *view.Policy {
 	return nil
 }
 
-var load = regexp.MustCompile(`^\s*load\b`)
-
-func policyWith(p *nomad.ScalingPolicy, service, query string, settings any) *view.Policy {
+func policyWith(p *nomad.ScalingPolicy, q query.Query, settings any) *view.Policy {
 	out := &view.Policy{
-		Namespace: p.Target["Namespace"], Job: p.Target["Job"], Group: p.Target["Group"], Service: service,
-		Load: load.MatchString(query), Enabled: p.Enabled == nil || *p.Enabled, Settings: map[string]string{},
+		Namespace: p.Target["Namespace"], Job: p.Target["Job"], Group: p.Target["Group"], Service: q.Service, Query: q,
+		Enabled: p.Enabled == nil || *p.Enabled, Settings: map[string]string{},
 	}
 	if p.Min != nil {
 		out.Min = int(*p.Min)
@@ -117,22 +120,25 @@ func blocks(v any) []map[string]any {
 	return nil
 }
 
-// speeds are the measured rates and slots in force for a service.
-func (w *Watch) speeds(ctx context.Context, service string) (rates, slots map[string]float64) {
+// addLearned adds what was learned of a policy's service: the speeds in force, and how long
+// starts take.
+func (w *Watch) addLearned(ctx context.Context, p *view.Policy) {
 	if w.o.Consul == nil {
-		return nil, nil
+		return
 	}
-	pair, _, err := w.o.Consul.KV().Get("aliquot/speed/"+service, (&consul.QueryOptions{}).WithContext(ctx))
-	if err != nil || pair == nil {
-		return nil, nil
+	now, q := time.Now(), (&consul.QueryOptions{}).WithContext(ctx)
+	p.SpeedsFor = scale.Always
+	if pair, _, err := w.o.Consul.KV().Get("aliquot/speed/"+p.Service, q); err == nil && pair != nil {
+		if doc, err := learned.ParseSpeeds(pair.Value); err == nil {
+			p.Rates, p.SpeedsFor = doc.At(now)
+			p.Slots = doc.SlotsAt(now)
+		}
 	}
-	doc, err := learned.ParseSpeeds(pair.Value)
-	if err != nil {
-		return nil, nil
+	if pair, _, err := w.o.Consul.KV().Get(learned.StartsKey(p.Service), q); err == nil && pair != nil {
+		if doc, err := learned.ParseStarts(pair.Value); err == nil {
+			p.ColdStart, _ = doc.P95(now)
+		}
 	}
-	now := time.Now()
-	rates, _ = doc.At(now)
-	return rates, doc.SlotsAt(now)
 }
 
 // readChanges reads counts and scaling actions: of the jobs that somebody looks at each

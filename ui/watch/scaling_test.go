@@ -3,8 +3,11 @@ package watch
 import (
 	"encoding/json"
 	"testing"
+	"time"
 
 	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot.example/internal/query"
 )
 
 // The policy is as Nomad 1.11 returns it.
@@ -19,7 +22,7 @@ func TestPolicyIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := policyOf(&p)
-	if got == nil || got.Service != "chat" || got.Group != "t4" || !got.Load || got.Max != 4 || got.Settings["class"] != "t4" || got.Settings["down_delay"] != "12s" {
+	if got == nil || got.Service != "chat" || got.Group != "t4" || got.Query.Metric != query.Load || got.Window != 15*time.Minute || got.Max != 4 || got.Settings["class"] != "t4" || got.Settings["down_delay"] != "12s" {
 		t.Fatalf("%+v", got)
 	}
 	if _, ok := got.Settings["sleep"]; ok {

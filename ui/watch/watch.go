@@ -65,9 +65,12 @@ type Watch struct {
 	memory   map[string]*view.Memory
 	served   map[string]map[string]int // by service and class, of the last minute
 	requests api.Requests
+	outlooks map[string]*outlook    // by service, of those that somebody looks at
+	next     map[string][]view.Next // likewise
 	followed map[string]int
-	// viewed counts those who look at a view.
-	viewed map[string]int
+	// viewed counts those who look at a view, judged those who look at what the policies of
+	// a service would do.
+	viewed, judged map[string]int
 	// looked is closed when somebody begins to look at something.
 	looked chan struct{}
 	// since is when somebody began to look at a service.
@@ -88,7 +91,8 @@ func New(o Options) *Watch {
 		stats:  map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
 		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{},
-		viewed: map[string]int{}, since: map[string]time.Time{},
+		viewed: map[string]int{}, judged: map[string]int{}, since: map[string]time.Time{},
+		outlooks: map[string]*outlook{}, next: map[string][]view.Next{},
 	}
 }
 
@@ -148,8 +152,8 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	defer w.mu.Unlock()
 	f := view.Facts{
 		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies,
-		Requests: w.requests,
-		Splits:   maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen),
+		Requests: w.requests, Next: maps.Clone(w.next),
+		Splits: maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen),
 		Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
 	}
 	slices.SortFunc(f.Sources, func(a, b view.Source) int { return compareText(a.Name, b.Name) })
@@ -181,28 +185,38 @@ const patience = 5
 
 // Follow has what a view and the series of a service need read until it is released.
 // Both may be "".
-func (w *Watch) Follow(view, service string) (release func()) {
+func (w *Watch) Follow(name, service string) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.viewed[view]++
+	w.viewed[name]++
+	if name == view.ScalingView {
+		w.judged[service]++
+	}
 	if w.followed[service]++; w.followed[service] == 1 {
 		w.since[service] = time.Now()
 	}
-	if w.followed[service] == 1 || w.viewed[view] == 1 {
+	if w.followed[service] == 1 || w.viewed[name] == 1 || w.judged[service] == 1 {
 		close(w.looked)
 		w.looked = make(chan struct{})
 	}
 	return sync.OnceFunc(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.viewed[view]--; w.viewed[view] == 0 {
-			delete(w.viewed, view)
+		leave(w.viewed, name)
+		if name == view.ScalingView {
+			leave(w.judged, service)
 		}
-		if w.followed[service]--; w.followed[service] == 0 {
-			delete(w.followed, service)
+		if leave(w.followed, service); w.followed[service] == 0 {
 			delete(w.since, service)
 		}
 	})
+}
+
+// leave counts one less.
+func leave(counts map[string]int, key string) {
+	if counts[key]--; counts[key] == 0 {
+		delete(counts, key)
+	}
 }
 
 // tell wakes those who wait for changes; w.mu is held.

@@ -24,8 +24,9 @@ function stack(columns) {
 }
 
 // Chart draws series: [{name, values, index or tone, unit}], stacked or as lines. marks
-// are moments with a text; span is how many seconds are shown.
-export function Chart({ title, times, series, stacked = false, stepped = false, span, marks = [], format = amount, height = 190, note }) {
+// are moments with a text; span is how many seconds are shown, the last ahead of which are
+// yet to come.
+export function Chart({ title, times, series, stacked = false, stepped = false, span, ahead = 0, marks = [], format = amount, height = 190, note }) {
   const root = useRef(null);
   const plot = useRef(null);
   const [at, setAt] = useState(null);
@@ -88,7 +89,7 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
     plot.current.setData([t, ...drawn]);
   }, [times, series, span, shape, marks.length]);
 
-  const last = at !== null && at < t.length ? at : lastKnown(values, t.length);
+  const last = at !== null && at < t.length ? at : lastKnown(values, t.length - Math.round(ahead / step));
   const told = values.some((v) => known(v[last]));
   const figure = (i) => format(values[i][last] ?? (stacked && told ? 0 : null));
   const said = series.map((s, i) => `${s.name} ${figure(i)}`).join(", ");
@@ -96,7 +97,7 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
     <figcaption>
       <span class="chart-title">${title}</span>
       <span class="legend">${series.map((s, i) => html`<span class="key" key=${s.name}>
-        <svg class=${"swatch tone-" + (s.tone || "full")} width="10" height="10" aria-hidden="true"><rect width="10" height="10" rx="2" fill=${s.ink || colour(s.index)} /></svg>
+        <${Swatch} s=${s} />
         ${s.name} <b>${figure(i)}</b></span>`)}
         <span class="quiet">${at !== null && t[at] ? clock(t[at] * 1000) : ""}</span>
       </span>
@@ -104,6 +105,14 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
     <div class="plot" ref=${root} role="img" aria-label=${`${title}: ${said || "nothing is known yet"}`}></div>
     ${note && html`<p class="note">${note}</p>`}
   </figure>`;
+}
+
+// Swatch is how a series is drawn: an area or line, or a broken line.
+function Swatch({ s }) {
+  const ink = s.ink || colour(s.index);
+  return html`<svg class=${`swatch tone-${s.tone || "full"} ${s.dash ? "broken" : ""}`} width=${s.dash ? 16 : 10} height="10" aria-hidden="true">${s.dash
+    ? html`<rect y="4" width="6" height="2.5" fill=${ink} /><rect x="9" y="4" width="6" height="2.5" fill=${ink} />`
+    : html`<rect width="10" height="10" rx="2" fill=${ink} />`}</svg>`;
 }
 
 function lastKnown(values, n) {

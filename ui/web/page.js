@@ -140,7 +140,7 @@ function Shell({ session, onSession, ask }) {
     <main id="main" ref=${main} tabindex="-1">
       ${stream.data === null
         ? html`<p class="quiet loading" role="status">Asking the cluster …</p>`
-        : html`<${show} key=${name + "/" + at.service} data=${stream.data} series=${stream.series} range=${range} service=${at.service} session=${session} />`}
+        : html`<${show} key=${name + "/" + at.service} data=${stream.data} outlook=${stream.outlook} series=${stream.series} range=${range} service=${at.service} session=${session} />`}
     </main>`;
 }
 

@@ -1,11 +1,16 @@
 // What is scaled, by what, and what was decided last.
 
-import { html } from "./vendor/htm-preact.js";
+import { html, useEffect, useMemo } from "./vendor/htm-preact.js";
 import { ago, amount, clock } from "./format.js";
+import { Outlook } from "./outlook.js";
 
 const figure = (v) => (v >= 0 ? amount(v) : "–");
 
-export function Scaling({ data }) {
+export function Scaling({ data, outlook, service, range }) {
+  const services = [...new Set(data.policies.map((p) => p.service))];
+  const first = services[0];
+  useEffect(() => { if (!service && first) location.replace("#/scaling/" + encodeURIComponent(first)); }, [service, first]);
+  const actions = useMemo(() => data.actions.filter((c) => c.service === service), [data.actions, service]);
   const costs = data.policies.filter((p) => p.cost >= 0);
   const cost = costs.reduce((sum, p) => sum + p.cost, 0);
   return html`<h1>Scaling</h1>
@@ -20,7 +25,8 @@ export function Scaling({ data }) {
         <td class="n">${p.speed > 0 ? amount(p.speed) + "/s" : "–"}</td><td class="n">${p.demand >= 0 ? amount(p.demand) + " slots" : "–"}</td>
         <td class="n">${p.at ? html`to ${p.plan} <span class="quiet">${ago(p.at)}</span>` : "–"}</td></tr>`)}</tbody></table>
       ${costs.length > 0 && html`<p class="note">All counts together cost ${amount(cost)}, in the policies' own unit. Demand is what the last action of the last hour counted with.</p>`}
-    </section>`}
+    </section>
+    ${service && html`<${Outlook} service=${service} services=${services.includes(service) ? services : [service, ...services]} outlook=${outlook} next=${data.next} range=${range} actions=${actions} />`}`}
     <section class="panel after"><h2>Scaling actions of the last hour</h2>
       ${data.actions.length === 0 ? html`<p class="quiet">None.</p>` : html`<ol class="decisions">${data.actions.map((c) => html`
         <li key=${c.at + c.job + c.group} class=${c.failed ? "bad" : ""}><time datetime=${c.at} title=${ago(c.at)}>${clock(c.at)}</time>

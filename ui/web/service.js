@@ -105,7 +105,7 @@ function Queue({ rows }) {
   const most = Math.max(0, ...rows.map((r) => r.requests));
   return html`<section class="panel"><h2>Who waits</h2>
     ${rows.length === 0 ? html`<p class="quiet">Nobody.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Waiting requests</caption>
-    <thead><tr><th scope="col">Priority</th><th scope="col">Tenant</th><th scope="col" class="n">Requests</th><th scope="col"></th></tr></thead>
+    <thead><tr><th scope="col">Priority</th><th scope="col">Tenant</th><th scope="col" class="n">Requests</th><th scope="col"><span class="hidden">Part</span></th></tr></thead>
     <tbody>${rows.map((r) => html`<tr key=${r.priority + "/" + r.tenant}><th scope="row">${r.priority || "–"}</th><td>${r.tenant === "other" ? "others" : r.tenant}</td>
       <td class="n">${r.requests}</td><td class="load"><span class="loadbar"><i class="waiting" style=${{ width: `${(100 * r.requests) / most}%` }}></i></span></td></tr>`)}</tbody></table></div>`}
   </section>`;

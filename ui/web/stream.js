@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from "./vendor/htm-preact.js";
 // useStream follows a view. live is false while the server does not answer; the
 // browser asks again by itself.
 export function useStream(view, service = "", onClosed = () => {}) {
-  const [state, set] = useState({ key: "", data: null, live: false });
+  const [state, set] = useState({ key: "", data: null, outlook: null, live: false });
   const series = useRef(null);
   const key = view + "/" + service;
   useEffect(() => {
@@ -21,7 +21,7 @@ export function useStream(view, service = "", onClosed = () => {}) {
           frame = 0;
           const change = next;
           next = null;
-          set((old) => ({ key, data: old.key === key ? old.data : null, ...change }));
+          set((old) => ({ key, data: old.key === key ? old.data : null, outlook: old.key === key ? old.outlook : null, ...change }));
         });
       }
     };
@@ -33,6 +33,7 @@ export function useStream(view, service = "", onClosed = () => {}) {
         series.current = extend(series.current, JSON.parse(e.data));
         publish({ live: true, grown: series.current.t.at(-1) });
       });
+      source.addEventListener("outlook", (e) => publish({ outlook: JSON.parse(e.data), live: true }));
       source.onerror = () => {
         publish({ live: false });
         source.close();
@@ -48,7 +49,7 @@ export function useStream(view, service = "", onClosed = () => {}) {
     };
   }, [key]);
   const own = state.key === key;
-  return { data: own ? state.data : null, live: own && state.live, series: series.current, grown: state.grown };
+  return { data: own ? state.data : null, outlook: own ? state.outlook : null, live: own && state.live, series: series.current, grown: state.grown };
 }
 
 // kept is how many seconds a chart can look back.

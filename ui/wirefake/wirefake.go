@@ -313,6 +313,19 @@ func (c *Cluster) AddAlloc(job, group string, node *nomad.NodeListStub, gpu, fro
 	return a
 }
 
+// AddPolicy has a group of a job scaled from 0 to 4 by a query of 15 minutes and settings of
+// aliquot-strategy.
+func (c *Cluster) AddPolicy(job, group, query string, settings map[string]string) {
+	least, most := int64(0), int64(4)
+	strategy := []any{map[string]any{"aliquot-strategy": []any{settings}}}
+	check := map[string]any{"query": query, "query_window": "15m", "strategy": strategy}
+	c.Policies = append(c.Policies, &nomad.ScalingPolicy{
+		ID: job + "-" + group, Namespace: "default", Min: &least, Max: &most,
+		Target: map[string]string{"Namespace": "default", "Job": job, "Group": group},
+		Policy: map[string]any{"check": []any{map[string]any{"demand": []any{check}}}},
+	})
+}
+
 // ReplicaOf is what a gateway says of an allocation that serves.
 func ReplicaOf(a *nomad.AllocationListStub, class string, slots int) api.Replica {
 	return api.Replica{ID: "_nomad-task-" + a.ID + "-server-app-http", Class: class, Slices: 5, Slots: slots,

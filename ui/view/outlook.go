@@ -1,0 +1,401 @@
+package view
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/query"
+	"aliquot.example/internal/scale"
+)
+
+// OutlookStep is the time between two decisions of an Outlook, in seconds.
+const OutlookStep = 5
+
+// Outlook is what the policies of a service would have done in the last hour. The counts are
+// those that the autoscaler's strategy finds from the demand that gateways remember, by the
+// settings and speeds of now, each from the count that it found before. A value is nil in a gap.
+type Outlook struct {
+	Service string `json:"service"`
+	// Problem is why nothing is decided; all else is then empty.
+	Problem string    `json:"problem,omitempty"`
+	At      time.Time `json:"at"`
+	// Ahead is the cold start, in seconds. Learned says that it was measured, and Set that
+	// the policy gives it.
+	Ahead   int64 `json:"ahead"`
+	Learned bool  `json:"learned"`
+	Set     bool  `json:"set"`
+	// Load says that demand is in slots of the fastest class, else in requests at once.
+	Load bool    `json:"load"`
+	Time []int64 `json:"t"` // Unix seconds, OutlookStep apart
+	// Demand is as measured, Planned what replicas are planned for. Forecast is what was
+	// expected, when it was made, of the time Ahead later; nil where no rise was certain.
+	Demand   []*float64     `json:"demand"`
+	Planned  []*float64     `json:"planned"`
+	Forecast []*float64     `json:"forecast"`
+	Classes  []OutlookClass `json:"classes"`
+	// Cost is that of all counts, nil where the policy gives no classes.
+	Cost *Compared `json:"cost,omitempty"`
+}
+
+// OutlookClass is the replicas of one class of hardware; Name is "" for all together.
+type OutlookClass struct {
+	Name string `json:"name"`
+	Compared
+}
+
+// Compared is what the policy would have done beside what was: replicas that were ready or
+// starting.
+type Compared struct {
+	Would []*float64 `json:"would"`
+	Was   []*float64 `json:"was"`
+}
+
+// Next is what a policy would do now.
+type Next struct {
+	At    time.Time `json:"at"`
+	Job   string    `json:"job"`
+	Group string    `json:"group"`
+	// Count is what it would set, in place of Set.
+	Count int `json:"count"`
+	Set   int `json:"set"`
+	// Reason is the strategy's.
+	Reason string `json:"reason"`
+}
+
+// planned is a policy that can be decided for.
+type planned struct {
+	Policy
+	config scale.Config
+	// demand is that of each second that is remembered, with the zero time in a gap.
+	demand []scale.Point
+}
+
+// Replay decides for the policies of one service, step by step. The zero Replay has decided
+// nothing yet.
+type Replay struct {
+	policies []planned
+	problem  string
+	steps    []step
+	// begun says that something was decided, told that all of it is in the last Outlook.
+	begun, told bool
+}
+
+// step is one decision of each policy.
+type step struct {
+	second int64
+	// known is false in a gap of the demand.
+	known                     bool
+	demand, planned, forecast float64
+	counts                    []int // by policy
+}
+
+// Continue decides for the steps up to now that are not decided yet, until stop says so. It
+// begins again where the policies have changed. more says that steps are missing still.
+func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() bool) (more bool) {
+	next := plannedOf(policies)
+	if slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem {
+		next.steps, next.begun, next.told = r.steps, r.begun, r.told
+	}
+	*r = next
+	if len(r.policies) == 0 {
+		return false
+	}
+	r.read(m)
+	last := m.Last() / OutlookStep * OutlookStep
+	first := (now-Depth)/OutlookStep*OutlookStep + OutlookStep
+	r.steps = slices.DeleteFunc(r.steps, func(s step) bool { return s.second < first })
+	if n := len(r.steps); n > 0 {
+		first = r.steps[n-1].second + OutlookStep
+	}
+	for t := first; t <= last; t += OutlookStep {
+		if stop() {
+			return true
+		}
+		r.steps, r.told = append(r.steps, r.decide(m, t)), false
+	}
+	return false
+}
+
+// read counts the demand of what is remembered, as each policy does.
+func (r *Replay) read(m *Memory) {
+	for i := range r.policies {
+		p := &r.policies[i]
+		p.demand = make([]scale.Point, Depth)
+		for at := range m.ring {
+			if s := &m.ring[at]; s.point != nil {
+				p.demand[at] = scale.Point{At: time.Unix(s.second, 0), Value: p.value(s.point)}
+			}
+		}
+	}
+}
+
+// plannedOf are the policies that are enabled, with their settings read.
+func plannedOf(policies []Policy) (r Replay) {
+	sorted := slices.SortedFunc(slices.Values(policies), func(a, b Policy) int {
+		of := strings.Compare
+		return cmp.Or(of(a.Namespace, b.Namespace), of(a.Job, b.Job), of(a.Group, b.Group))
+	})
+	for _, p := range sorted {
+		if !p.Enabled {
+			continue
+		}
+		config, problem := configOf(p)
+		if problem != "" {
+			return Replay{problem: p.Job + "/" + p.Group + ": " + problem}
+		}
+		r.policies = append(r.policies, planned{Policy: p, config: config})
+	}
+	if r.policies == nil {
+		r.problem = "no scaling policy of it is enabled"
+	}
+	return r
+}
+
+// configOf reads a policy's settings as the strategy does, by the same functions.
+func configOf(p Policy) (config scale.Config, problem string) {
+	switch q := p.Query; {
+	case p.QueryProblem != "":
+		return config, p.QueryProblem
+	case p.Settings["objective"] != "":
+		return config, "its counts follow an objective. The autoscaler finds them from what it has learned of each " +
+			"class since it started, which this page does not know; its actions, with their reasons, are below"
+	case q.Class != "" || q.Metric != query.Concurrency && q.Metric != query.Load:
+		return config, "it asks for " + string(q.Metric) +
+			" in a way that this page does not repeat: it repeats concurrency and load of a whole service"
+	}
+	config, _, err := query.Config(p.Settings, p.Window, p.ColdStart)
+	if err != nil {
+		return config, err.Error()
+	}
+	measured, err := p.Query.Unit(config.Classes, false)
+	if err != nil {
+		return config, err.Error()
+	}
+	if measured {
+		config.Classes = scale.WithSlots(scale.WithSpeeds(config.Classes, p.Rates), p.Slots)
+	}
+	return config, ""
+}
+
+// samePolicy reports whether two policies decide alike.
+func samePolicy(a, b planned) bool {
+	one := a.Namespace == b.Namespace && a.Job == b.Job && a.Group == b.Group
+	asked := a.Query.Metric == b.Query.Metric && a.Window == b.Window && a.Min == b.Min && a.Max == b.Max
+	c, d := a.config, b.config
+	return one && asked && c.Policy == d.Policy && c.Own == d.Own && slices.Equal(c.Classes, d.Classes)
+}
+
+// value is the demand of one second, as aliquot-apm counts it.
+func (p planned) value(of *api.Point) float64 {
+	if p.Query.Metric != query.Load {
+		return of.Queued + of.Active
+	}
+	active := map[string]float64{}
+	for class, c := range of.Class {
+		active[class] = c.Active
+	}
+	return scale.Load(of.Queued, of.Active, active, p.config.Classes)
+}
+
+// at is the demand of a second; false in a gap.
+func (p planned) at(second int64) (scale.Point, bool) {
+	of := p.demand[second%Depth]
+	return of, of.At.Unix() == second
+}
+
+// series is the demand of a policy's window that ends with a second.
+func (p planned) series(end int64) ([]float64, error) {
+	var points []scale.Point
+	for t := max(end-int64(p.Window.Seconds()), end-Depth) + 1; t <= end; t++ {
+		if of, known := p.at(t); known {
+			points = append(points, of)
+		}
+	}
+	return scale.Series(points)
+}
+
+// bound keeps a count within the policy's, as the autoscaler does.
+func (p planned) bound(count int) int { return min(max(count, p.Min), max(p.Min, p.Max)) }
+
+func (r *Replay) decide(m *Memory, second int64) step {
+	s := step{second: second, counts: make([]int, len(r.policies))}
+	for i, p := range r.policies {
+		current := r.stood(m, i, second)
+		if r.begun {
+			current = r.steps[len(r.steps)-1].counts[i]
+		}
+		s.counts[i] = current
+		if _, known := p.at(second); !known {
+			continue
+		}
+		series, err := p.series(second)
+		if err != nil {
+			continue
+		}
+		d := p.config.Decide(scale.Evaluation{Series: series, Current: current, SpeedsFor: scale.Always})
+		s.counts[i] = p.bound(d.Count)
+		s.known, s.demand, s.planned, s.forecast = true, p.mean(second), d.Need.Demand, d.Need.Forecast
+	}
+	r.begun = r.begun || s.known
+	return s
+}
+
+// stood is how many replicas of a policy's class there were in a second; 0 where that is not
+// known.
+func (r *Replay) stood(m *Memory, policy int, second int64) int {
+	by := m.stands(second)
+	sum := 0
+	for class, s := range by {
+		if own := r.policies[policy].class(); own == "" || own == class {
+			sum += s.Ready + s.Starting
+		}
+	}
+	return sum
+}
+
+// class is that of a policy's replicas, "" where it is for all.
+func (p planned) class() string { return p.Settings["class"] }
+
+// mean is the demand of the step that ends with a second.
+func (p planned) mean(end int64) float64 {
+	sum, n := 0.0, 0.0
+	for t := end - OutlookStep + 1; t <= end; t++ {
+		if of, known := p.at(t); known {
+			sum, n = sum+of.Value, n+1
+		}
+	}
+	return sum / max(1, n)
+}
+
+// Next is what each policy would do in the newest second, after Continue; none where the
+// demand is not known.
+func (r *Replay) Next(m *Memory, now time.Time) []Next {
+	out := []Next{}
+	last := m.Last()
+	if last < now.Unix()-stale {
+		return out
+	}
+	for _, p := range r.policies {
+		series, err := p.series(last)
+		if err != nil {
+			continue
+		}
+		d := p.config.Decide(scale.Evaluation{Series: series, Current: p.Count, SpeedsFor: p.SpeedsFor})
+		out = append(out, Next{
+			At: now, Job: p.Job, Group: p.Group, Count: p.bound(d.Count), Set: p.Count, Reason: d.Reason,
+		})
+	}
+	return out
+}
+
+// stale is the age from which the newest second is too old to decide by, in seconds, as
+// aliquot-apm's stale_after is by default.
+const stale = 10
+
+// Changed reports whether there is more than in the last Outlook.
+func (r *Replay) Changed() bool { return !r.told }
+
+// Outlook makes one of what is decided.
+func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {
+	r.told = true
+	out := &Outlook{
+		Service: service, Problem: r.problem, At: now, Time: []int64{}, Classes: []OutlookClass{},
+		Demand: []*float64{}, Planned: []*float64{}, Forecast: []*float64{},
+	}
+	if len(r.policies) == 0 {
+		return out
+	}
+	p := r.policies[0]
+	out.Ahead, out.Load = int64(p.config.Policy.ColdStart.Seconds()), p.Query.Metric == query.Load
+	out.Set = p.Settings[query.ColdStart] != ""
+	out.Learned = !out.Set && p.ColdStart > 0
+	for _, s := range r.steps {
+		var demand, planned, forecast *float64
+		if s.known {
+			demand, planned = figure(s.demand), figure(s.planned)
+			if s.forecast > 0 {
+				forecast = figure(s.forecast)
+			}
+		}
+		out.Time = append(out.Time, s.second)
+		out.Demand, out.Planned = append(out.Demand, demand), append(out.Planned, planned)
+		out.Forecast = append(out.Forecast, forecast)
+	}
+	r.compare(out, m)
+	return out
+}
+
+// figure rounds a value to what a chart shows.
+func figure(v float64) *float64 {
+	v = float64(int64(v*1000+0.5)) / 1000
+	return &v
+}
+
+// compare adds what the policies would have done and what was, by class.
+func (r *Replay) compare(out *Outlook, m *Memory) {
+	costs := map[string]float64{}
+	for _, p := range r.policies {
+		if _, known := costs[p.class()]; !known {
+			out.Classes = append(out.Classes, OutlookClass{Name: p.class()})
+		}
+		costs[p.class()] = p.config.Classes[p.config.Own].Cost
+	}
+	for i := range out.Classes {
+		c := &out.Classes[i]
+		for _, s := range r.steps {
+			c.Would = append(c.Would, r.would(s, c.Name))
+			c.Was = append(c.Was, was(m.stands(s.second), c.Name))
+		}
+	}
+	if slices.Equal(slices.Collect(maps.Keys(costs)), []string{""}) {
+		return
+	}
+	out.Cost = &Compared{}
+	for at := range r.steps {
+		out.Cost.Would = append(out.Cost.Would, out.sum(costs, func(c *OutlookClass) *float64 { return c.Would[at] }))
+		out.Cost.Was = append(out.Cost.Was, out.sum(costs, func(c *OutlookClass) *float64 { return c.Was[at] }))
+	}
+}
+
+func (r *Replay) would(s step, class string) *float64 {
+	if !s.known {
+		return nil
+	}
+	sum := 0
+	for i, p := range r.policies {
+		if p.class() == class {
+			sum += s.counts[i]
+		}
+	}
+	return number(sum)
+}
+
+func was(by map[string]Stand, class string) *float64 {
+	if by == nil {
+		return nil
+	}
+	sum := 0
+	for name, s := range by {
+		if class == "" || name == class {
+			sum += s.Ready + s.Starting
+		}
+	}
+	return number(sum)
+}
+
+// sum is what the counts of a step cost, nil where one is not known.
+func (o *Outlook) sum(costs map[string]float64, count func(*OutlookClass) *float64) *float64 {
+	total := 0.0
+	for i := range o.Classes {
+		n := count(&o.Classes[i])
+		if n == nil {
+			return nil
+		}
+		total += *n * costs[o.Classes[i].Name]
+	}
+	return figure(total)
+}
