@@ -19,7 +19,7 @@ func TestPluginBlocksOfThePages(t *testing.T) {
 		nvidia, amd string         // pages
 		groups      map[string]int // instances by group
 	}{
-		{"README", "../README.md", "../README.md", map[string]int{"h100-0": 20, "t4-1": 20, "t4-2": 20, "mi210-1": 20, "mi300x-0": 20}},
+		{"cluster", "../docs/cluster.md", "../docs/cluster.md", map[string]int{"h100-0": 20, "t4-1": 20, "t4-2": 20, "mi210-1": 20, "mi300x-0": 20}},
 		{"references", "../docs/nvidia.md", "../docs/amd.md", map[string]int{"h100-0": 20, "t4-1": 20, "t4-2": 20, "mi210-1": 16, "mi300x-cpx-nps1": 8}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
