@@ -14,6 +14,7 @@ import (
 // The documented entry of a caller reaches its Envoy for every class, and the router's own
 // entries leave it alone.
 func TestACallersLimitsHoldForEveryClass(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/router.md")
 	if err != nil {
 		t.Fatal(err)

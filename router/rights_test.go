@@ -28,6 +28,7 @@ func awaitHealth(t *testing.T, r *router.Router, code int, part string) {
 // A token file that is wrong at first, empty for a moment or replaced is read again,
 // and meanwhile the last state stays and the reason is told.
 func TestATokenFileThatIsMended(t *testing.T) {
+	t.Parallel()
 	f := startWithACL(t)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -67,6 +68,7 @@ func TestATokenFileThatIsMended(t *testing.T) {
 // A token that may not see a service's instances is told apart from a service that has
 // none.
 func TestFilteredAnswersAreNamed(t *testing.T) {
+	t.Parallel()
 	f := startWithACL(t)
 	f.register("chat", "h100", 1)
 	c := f.conf(`service "chat" { route = true }`)

@@ -202,6 +202,7 @@ func awaitState(t *testing.T, r *router.Router, service, state, part string) rou
 }
 
 func TestSharesFollowHealth(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 2)
 	f.register("chat", "l4", 3)
@@ -236,6 +237,7 @@ func TestSharesFollowHealth(t *testing.T) {
 }
 
 func TestOptingOutRemovesWhatWasWritten(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -297,6 +299,7 @@ func (f *fixture) routes(service string) string {
 // instance for a while, also by a router that was not there when it had one. The
 // rule is left out only when the class is given up.
 func TestRulesHoldBetweenTwoInstances(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h200", 1)
 	f.register("chat", "l4", 2)

@@ -58,6 +58,7 @@ func shippedPolicy(t *testing.T) string {
 }
 
 func TestTheShippedPolicySuffices(t *testing.T) {
+	t.Parallel()
 	f := startWithACL(t)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -112,6 +113,7 @@ func TestTheShippedPolicySuffices(t *testing.T) {
 }
 
 func TestEveryLineOfThePolicyIsNeeded(t *testing.T) {
+	t.Parallel()
 	rules := shippedPolicy(t)
 	blocks := strings.Split(rules, "\n}\n")
 	for i, block := range blocks[:len(blocks)-1] {

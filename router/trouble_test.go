@@ -16,6 +16,7 @@ import (
 )
 
 func TestHandWrittenEntriesAreInTheWayAndLeftAlone(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -47,6 +48,7 @@ func TestHandWrittenEntriesAreInTheWayAndLeftAlone(t *testing.T) {
 }
 
 func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -86,6 +88,7 @@ func TestWhatOthersDoToOurEntriesIsUndone(t *testing.T) {
 }
 
 func TestHostileInstancesAreRefusedWithoutAWrite(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.instance("chat", "bad-class", api.HealthPassing, "aliquot_route", "true", "gpu_class", `h100" or "x" == "x`)
 	f.instance("chat", "bad-weight", api.HealthPassing, "aliquot_route", "true", "gpu_class", "h100", "aliquot_weight", "-5")
@@ -120,6 +123,7 @@ func (f *fixture) putRates(service, gateway string, updated time.Time, rates map
 }
 
 func TestLearnedRatesReplaceTheTable(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -148,6 +152,7 @@ func TestLearnedRatesReplaceTheTable(t *testing.T) {
 }
 
 func TestReloadChangesProfilesAndServices(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.instance("plain", "plain-a", api.HealthPassing, "gpu_class", "h100")
 	f.instance("plain", "plain-b", api.HealthPassing, "gpu_class", "l4")
@@ -167,6 +172,7 @@ func TestReloadChangesProfilesAndServices(t *testing.T) {
 }
 
 func TestConsulRestartAndStaleSession(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 2)
 	f.register("chat", "l4", 1)
@@ -202,6 +208,7 @@ func TestConsulRestartAndStaleSession(t *testing.T) {
 }
 
 func TestTwoRoutersHandOver(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 2)
 	f.register("chat", "l4", 1)
@@ -228,6 +235,7 @@ func TestTwoRoutersHandOver(t *testing.T) {
 }
 
 func TestManyServicesShareFewConnections(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	const services = 40
 	for i := range services {
@@ -246,6 +254,7 @@ func TestManyServicesShareFewConnections(t *testing.T) {
 }
 
 func TestSubsetsSelectTheirInstances(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	for id, meta := range map[string][]string{
 		"whole":        {"gpu_class", "h100"},

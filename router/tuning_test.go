@@ -47,6 +47,7 @@ func (f *fixture) set(e api.ConfigEntry) {
 // What an operator adds to the router's entries, or sets in place of its defaults,
 // outlives the router's writes and a change of its file.
 func TestFieldsOfAnOperatorStay(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.register("chat", "h100", 1)
 	f.register("chat", "l4", 1)
@@ -93,6 +94,7 @@ func TestFieldsOfAnOperatorStay(t *testing.T) {
 
 // A protocol of proxy-defaults stays in force, and is followed when it changes.
 func TestAProtocolIsInherited(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	global := &api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: api.ProxyConfigGlobal, Config: map[string]any{"protocol": "grpc"}}
 	f.set(global)
@@ -119,6 +121,7 @@ func TestAProtocolIsInherited(t *testing.T) {
 }
 
 func TestWithoutAProtocolInForceOneIsWritten(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	f.set(&api.ProxyConfigEntry{Kind: api.ProxyDefaults, Name: api.ProxyConfigGlobal, Config: map[string]any{"protocol": "tcp"}})
 	f.register("chat", "h100", 1)
@@ -130,6 +133,7 @@ func TestWithoutAProtocolInForceOneIsWritten(t *testing.T) {
 }
 
 func TestAffinityIsARingHash(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	proxy := f.mesh("chat", map[string]int{"h100": 2, "l4": 2})
 	f.route(f.conf(`service "chat" {
@@ -164,6 +168,7 @@ func TestAffinityIsARingHash(t *testing.T) {
 // An instance that the status names as left out gets nothing, though its class has
 // good ones.
 func TestWhatIsLeftOutGetsNothing(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	meta := []string{"aliquot_route", "true", "gpu_class", "h100", "aliquot_slices", "6", "aliquot_slices_total", "20"}
 	f.instance("chat", "good", api.HealthPassing, meta...)
@@ -183,6 +188,7 @@ func TestWhatIsLeftOutGetsNothing(t *testing.T) {
 // A service asks for a ring hash by the meta of its instances, by several headers of which
 // the first that a request has counts, and takes it back.
 func TestAServiceAsksForARingHash(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	proxy := f.mesh("chat", map[string]int{"h100": 2, "l4": 1})
 	ask := func(headers string) {
@@ -235,6 +241,7 @@ func TestAServiceAsksForARingHash(t *testing.T) {
 
 // The shares of a language model are tokens a second, of each part of a GPU by itself.
 func TestSharesOfTokens(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	sliced := func(id, slices string) {
 		f.instance("chat", id, api.HealthPassing, "aliquot_route", "true", "gpu_class", "h100", "aliquot_slices", slices, "aliquot_slices_total", "20")

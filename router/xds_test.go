@@ -120,6 +120,7 @@ func routesOf(e *consultest.Envoy, service string) []*routev3.Route {
 }
 
 func TestWhatEnvoyReceives(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	counts := map[string]int{"h100": 2, "l4": 3, "mi300x": 1, "t4": 1}
 	proxy := f.mesh("chat", counts)
@@ -214,6 +215,7 @@ func TestWhatEnvoyReceives(t *testing.T) {
 }
 
 func TestAStrictRuleWithoutHardwareLeadsNowhere(t *testing.T) {
+	t.Parallel()
 	f := start(t, nil)
 	proxy := f.mesh("chat", map[string]int{"t4": 1})
 	r, _ := f.route(f.conf(meshRules))
