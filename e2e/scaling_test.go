@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"aliquot.example/autoscaler-plugin/coldstart"
 	"aliquot.example/e2e/cluster"
+	"aliquot.example/e2e/nodes/cloud"
 )
 
 const (
@@ -36,11 +36,13 @@ const window = 14 * time.Second
 func TestScaling(t *testing.T) {
 	ctx, c := start(t, cluster.Options{Rack: "h100-t4"})
 	s := &scaling{c: c, gateway: startScalingGateway(ctx, t, c)}
+	s.startCloud(ctx, t)
 	s.startAutoscaler(ctx, t)
 	t.Run("from zero to many and back", func(t *testing.T) { s.burst(ctx, t) })
 	t.Run("a replica that sleeps", func(t *testing.T) { s.sleeps(ctx, t) })
 	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
 	t.Run("a job of another namespace", func(t *testing.T) { s.elsewhere(ctx, t) })
+	t.Run("nodes follow slices", func(t *testing.T) { s.nodes(ctx, t) })
 	t.Run("an objective at two classes", func(t *testing.T) { s.objective(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })
@@ -50,6 +52,9 @@ func TestScaling(t *testing.T) {
 type scaling struct {
 	c       *cluster.Cluster
 	gateway string // its public URL
+	cloud   *cloud.Cloud
+	// cloudURL is where its target finds it.
+	cloudURL string
 }
 
 // startScalingGateway starts a gateway that finds services by the Host header and
@@ -94,7 +99,8 @@ func (s *scaling) startAutoscaler(ctx context.Context, t *testing.T) {
 		t.Fatal(err)
 	}
 	run(ctx, t, s.c, autoscalerJob, cluster.Vars{
-		"count": 2, "distinct_hosts": false, "lock_ttl": "10s", "agent": agent, "plugin_dir": filepath.Dir(s.c.Program("aliquot-apm")),
+		"count": 2, "distinct_hosts": false, "lock_ttl": "10s", "agent": agent, "plugin_dir": s.plugins(t),
+		"node_policies": nodePolicies(t), "node_target": "rented-nodes", "node_target_config": map[string]string{"cloud": s.cloudURL},
 		"consul": strings.TrimPrefix(s.c.ConsulAddress, "http://"), "restart_agent_after": "5s", "log_level": "DEBUG", "namespaces": []string{"*"},
 	}, 2)
 }

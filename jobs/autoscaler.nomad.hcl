@@ -62,6 +62,24 @@ variable "namespaces" {
   default     = []
 }
 
+variable "node_policies" {
+  description = "Text of policies for nodes, such as jobs/autoscaler-nodes.hcl; empty for none."
+  type        = string
+  default     = ""
+}
+
+variable "node_target" {
+  description = "The target plugin of those policies, such as aws-asg, gce-mig or azure-vmss; empty for none."
+  type        = string
+  default     = ""
+}
+
+variable "node_target_config" {
+  description = "Its settings, such as { aws_region = \"eu-central-1\" }."
+  type        = map(string)
+  default     = {}
+}
+
 variable "log_level" {
   description = "What the agents log: TRACE, DEBUG, INFO, WARN or ERROR."
   type        = string
@@ -137,6 +155,9 @@ job "autoscaler" {
 
           policy {
             default_evaluation_interval = "5s"
+            %{if var.node_policies != ""~}
+            dir = "{{ env "NOMAD_TASK_DIR" }}/policies"
+            %{endif~}
           }
 
           apm "aliquot-apm" {
@@ -161,7 +182,23 @@ job "autoscaler" {
               restart_agent_after = "${var.restart_agent_after}"
             }
           }
+          %{if var.node_target != ""~}
+
+          target "${var.node_target}" {
+            driver = "${var.node_target}"
+            config = ${jsonencode(var.node_target_config)}
+          }
+          %{endif~}
         EOF
+      }
+
+      dynamic "template" {
+        for_each = var.node_policies != "" ? [var.node_policies] : []
+
+        content {
+          destination = "${NOMAD_TASK_DIR}/policies/nodes.hcl"
+          data        = template.value
+        }
       }
 
       resources {

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,6 +89,39 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 		}
 		denied(t, client, token)
 	})
+	t.Run("autoscaler of nodes", func(t *testing.T) {
+		token := nomadToken(t, client, "autoscaler-nodes-nomad-policy.hcl")
+		own, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := account.Cluster(t.Context(), own); err != nil {
+			t.Error(err)
+		}
+		three := 3
+		if _, _, err := client.Jobs().Scale("app", "server", &three, "test", false, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "three tasks that wait, and no node that is only full", func() error {
+			waiting, err := account.Wait(t.Context(), own)
+			if err == nil && (len(waiting) != 1 || waiting[0].Count != 3 || waiting[0].Exhausted != 0 || waiting[0].Snapshot == 0) {
+				err = fmt.Errorf("waiting are %+v", waiting)
+			}
+			return err
+		})
+		const nobody = "11111111-2222-3333-4444-555555555555"
+		_, drain := own.Nodes().UpdateDrainOpts(nobody, &api.DrainOptions{DrainSpec: &api.DrainSpec{}}, nil)
+		_, _, purge := own.Nodes().Purge(nobody, nil)
+		for what, err := range map[string]error{"drain": drain, "purge": purge} {
+			if err == nil || !strings.Contains(err.Error(), "not found") {
+				t.Errorf("%s: got %v, want that the node is not found", what, err)
+			}
+		}
+		_, _, stop := own.Jobs().Deregister("app", false, nil)
+		if stop == nil || !strings.Contains(stop.Error(), "Permission denied") {
+			t.Errorf("stopping jobs: got %v, want a denial", stop)
+		}
+	})
 	t.Run("node", func(t *testing.T) {
 		token := nomadToken(t, client, "node-nomad-policy.hcl")
 		own, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
@@ -142,10 +176,10 @@ func denied(t *testing.T, client *api.Client, token string) {
 
 func nomadToken(t *testing.T, client *api.Client, path string) string {
 	t.Helper()
-	if _, err := client.ACLPolicies().Upsert(&api.ACLPolicy{Name: path[:7], Rules: read(t, path)}, nil); err != nil {
+	if _, err := client.ACLPolicies().Upsert(&api.ACLPolicy{Name: strings.TrimSuffix(path, ".hcl"), Rules: read(t, path)}, nil); err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	token, _, err := client.ACLTokens().Create(&api.ACLToken{Name: path, Type: "client", Policies: []string{path[:7]}}, nil)
+	token, _, err := client.ACLTokens().Create(&api.ACLToken{Name: path, Type: "client", Policies: []string{strings.TrimSuffix(path, ".hcl")}}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,5 @@
 // Package apm is the Nomad Autoscaler's source of demand: the requests that
-// Aliquot's gateways hold and serve.
+// Aliquot's gateways hold and serve, and the slices and nodes that jobs need.
 package apm
 
 import (
@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/nomad-autoscaler/plugins/base"
 	"github.com/hashicorp/nomad-autoscaler/sdk"
+	nomadconfig "github.com/hashicorp/nomad-autoscaler/sdk/helper/nomad"
+	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot.example/autoscaler-plugin/changes"
 	"aliquot.example/autoscaler-plugin/coldstart"
@@ -21,6 +23,7 @@ import (
 	"aliquot.example/autoscaler-plugin/guard"
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/pack"
 	"aliquot.example/internal/quantile"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
@@ -43,11 +46,15 @@ type Plugin struct {
 	// rates under a prefix in Consul; nil where the settings switch it off.
 	speeds *speed.Reader
 	rates  string
+	// nomad knows the slices that jobs hold and wait for.
+	nomad *nomad.Client
 
 	// doubts is why the counts of a service cannot shrink, unfollowed whether speeds that
 	// were measured cannot be brought into force.
 	doubts     changes.Seen[string, string]
 	unfollowed changes.Seen[string, bool]
+	// needs are the nodes that the queries for them came to.
+	needs changes.Seen[string, pack.Need]
 }
 
 // New returns the plugin; SetConfig must follow.
@@ -67,10 +74,14 @@ func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
+	cluster, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(config))
+	if err != nil {
+		return fmt.Errorf("%s: nomad: %w", Name, err)
+	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute}}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.timeout, p.observer, p.rates = c.timeout, nil, c.rates
+	p.timeout, p.observer, p.rates, p.nomad = c.timeout, nil, c.rates, cluster
 	if p.speeds, err = speed.NewReader(config); err != nil {
 		return fmt.Errorf("%s: %w", Name, err)
 	}
@@ -109,17 +120,20 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		return nil, fmt.Errorf("query %q, %w", text, err)
 	}
 	p.mu.RLock()
-	source, timeout, observer, speeds, rates := p.source, p.timeout, p.observer, p.speeds, p.rates
+	source, timeout, observer, speeds, rates, cluster := p.source, p.timeout, p.observer, p.speeds, p.rates, p.nomad
 	p.mu.RUnlock()
 	if source == nil {
 		return nil, errors.New(Name + " is not configured yet")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	if q.OfSlices() {
+		return p.slices(ctx, cluster, text, q)
 	}
 	if _, ok := source.(*prometheus); ok && q.OfAnswers() {
 		return nil, fmt.Errorf("query %q: %s is not read from Prometheus: ask the gateways, without prometheus_address",
 			text, q.Metric)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
 	from := within.From
 	if within.To.Sub(from) < instant {
 		from = within.To.Add(-instant)

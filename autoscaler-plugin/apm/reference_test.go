@@ -73,7 +73,7 @@ func TestDocumentedQueries(t *testing.T) {
 		}
 		found[q.Metric] = true
 	}
-	for _, metric := range []query.Metric{query.Concurrency, query.Load, query.Queued, query.Active, query.Tokens, query.Arriving, query.Attained, query.Above} {
+	for _, metric := range []query.Metric{query.Concurrency, query.Load, query.Queued, query.Active, query.Tokens, query.Arriving, query.Attained, query.Above, query.Placed, query.Blocked, query.Free, query.Nodes} {
 		if !found[metric] {
 			t.Errorf("no query of %s is documented", metric)
 		}

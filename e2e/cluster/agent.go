@@ -66,6 +66,7 @@ plugin_dir = "{{.Dir}}/plugins"
 client {
   enabled               = true
   servers               = ["127.0.0.1:{{.ServerRPC}}"]
+  node_pool             = "{{.Pool}}"
   network_interface     = "{{.Interface}}"
   alloc_mounts_dir      = "{{.Dir}}/alloc_mounts"
   cni_path              = "{{.CNI}}"
@@ -180,7 +181,7 @@ func (c *Cluster) writeConfigs() error {
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
 		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
-		"Pause":   c.pauseImage(),
+		"Pause": c.pauseImage(), "Pool": "default",
 		"Volumes": c.options.Volumes, "Driver": c.driverOf("node"), "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD, "Intel": c.options.Intel,
 	}

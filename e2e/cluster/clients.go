@@ -15,6 +15,11 @@ import (
 // node is ready and offers as many device groups as the rack has GPUs. It has no Consul,
 // whose agent serves one client alone.
 func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
+	return c.AddClientOf(ctx, "default", name, ofRack)
+}
+
+// AddClientOf is AddClient for a node of another node pool.
+func (c *Cluster) AddClientOf(ctx context.Context, pool, name, ofRack string) error {
 	more := &Cluster{
 		Dir: c.path(name), Nomad: c.Nomad, NomadAddress: c.NomadAddress, ConsulAddress: c.ConsulAddress,
 		options: c.options, root: c.root, bin: c.bin, tools: c.tools, consulDir: c.consulDir,
@@ -38,7 +43,7 @@ func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 	if err := os.Symlink(c.path("plugins"), more.path("plugins")); err != nil {
 		return err
 	}
-	if err := c.clientConfig(more, name); err != nil {
+	if err := c.clientConfig(more, pool, name); err != nil {
 		return err
 	}
 	path, err := c.tool(ctx, "nomad")
@@ -53,7 +58,7 @@ func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 	if err != nil {
 		return err
 	}
-	c.more = append(c.more, p)
+	c.keep(p)
 	ctx, cancel := p.context(ctx)
 	defer cancel()
 	return AwaitWithin(ctx, 90*time.Second, "nomad client "+name, func() string {
@@ -61,9 +66,27 @@ func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 	})
 }
 
+// keep notes a client, which is stopped with the cluster.
+func (c *Cluster) keep(p *process) {
+	c.moreLock.Lock()
+	defer c.moreLock.Unlock()
+	c.more = append(c.more, p)
+}
+
+// StopClient ends one of the further clients in order.
+func (c *Cluster) StopClient(name string) {
+	c.moreLock.Lock()
+	defer c.moreLock.Unlock()
+	for _, p := range c.more {
+		if p.name == name {
+			p.stop(10 * time.Second)
+		}
+	}
+}
+
 // clientConfig writes the configuration of one more client: that of the first, with
 // what two clients of one machine must not share.
-func (c *Cluster) clientConfig(more *Cluster, name string) error {
+func (c *Cluster) clientConfig(more *Cluster, pool, name string) error {
 	ports, err := FreePorts(2)
 	if err != nil {
 		return err
@@ -79,7 +102,7 @@ func (c *Cluster) clientConfig(more *Cluster, name string) error {
 	}
 	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1],
 		"127.0.0.1:1"
-	values["Driver"] = c.driverOf(name)
+	values["Driver"], values["Pool"] = c.driverOf(name), pool
 	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high
 	return render(clientConfig, more.path("nomad-client.hcl"), values)
 }

@@ -85,6 +85,7 @@ type Cluster struct {
 	consul   *process
 	server   *process
 	client   *process
+	moreLock sync.Mutex
 	more     []*process // further clients
 	// values are those of the configuration of the first client, agentAddress its URL.
 	values       map[string]any

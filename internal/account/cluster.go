@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -14,10 +15,21 @@ import (
 // Node is the account of one node with GPUs.
 type Node struct {
 	ID, Name string
+	// Pool, NodeClass and Datacenter are what its agent's configuration says.
+	Pool, NodeClass, Datacenter string
 	// Open is set where the servers place on it.
 	Open bool
 	Free pack.Node
 	Held []Held
+	// Names and Classes are those of the groups of Free: Nomad's name of each, and the
+	// class of its GPUs, "" where it has none.
+	Names, Classes []string
+	// Busy is set where it has an allocation that has not ended, of whatever job but those
+	// of type system. Ended is when the last one ended that Nomad still knows of.
+	Busy  bool
+	Ended time.Time
+	// Created and Modified are indexes of the servers' state.
+	Created, Modified uint64
 }
 
 // Cluster returns the accounts of all nodes with GPUs, by name. The allocations that
@@ -34,7 +46,12 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 		return nil, fmt.Errorf("cannot list the allocations of Nomad: %w", err)
 	}
 	on := map[string][]*api.Allocation{}
+	work := map[string]*workload{}
 	for _, a := range list {
+		if work[a.NodeID] == nil {
+			work[a.NodeID] = &workload{}
+		}
+		work[a.NodeID].add(a)
 		on[a.NodeID] = append(on[a.NodeID], &api.Allocation{
 			ID: a.ID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, JobID: a.JobID, TaskGroup: a.TaskGroup,
 			ClientStatus: a.ClientStatus, DesiredStatus: a.DesiredStatus, DeploymentStatus: a.DeploymentStatus,
@@ -43,16 +60,43 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	}
 	var out []Node
 	for _, stub := range stubs {
-		free, held := Of(&api.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources},
-			on[stub.ID])
+		node := &api.Node{NodeResources: stub.NodeResources, ReservedResources: stub.ReservedResources}
+		free, held := Of(node, on[stub.ID])
 		if len(free.Groups) == 0 || stub.Status == api.NodeStatusDown {
 			continue
 		}
 		open := stub.Status == api.NodeStatusReady && stub.SchedulingEligibility == api.NodeSchedulingEligible
-		out = append(out, Node{ID: stub.ID, Name: stub.Name, Open: open, Free: free, Held: held})
+		n := Node{
+			ID: stub.ID, Name: stub.Name, Pool: stub.NodePool, NodeClass: stub.NodeClass, Datacenter: stub.Datacenter,
+			Open: open, Free: free, Held: held, Created: stub.CreateIndex, Modified: stub.ModifyIndex,
+		}
+		for _, g := range groups(node) {
+			n.Names, n.Classes = append(n.Names, g.Name), append(n.Classes, class(g))
+		}
+		if w := work[stub.ID]; w != nil {
+			n.Busy, n.Ended = w.busy, w.ended
+		}
+		out = append(out, n)
 	}
 	slices.SortFunc(out, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return out, nil
+}
+
+// workload is what the allocations of a node say of it.
+type workload struct {
+	busy  bool
+	ended time.Time
+}
+
+func (w *workload) add(a *api.AllocationListStub) {
+	if a.JobType == api.JobTypeSystem {
+		return
+	}
+	if ended := (&api.Allocation{ClientStatus: a.ClientStatus}).ClientTerminalStatus(); !ended {
+		w.busy = true
+	} else if at := time.Unix(0, a.ModifyTime); at.After(w.ended) {
+		w.ended = at
+	}
 }
 
 // Apart says which allocations must not share a node.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 
 	consul "github.com/hashicorp/consul/api"
@@ -94,9 +95,8 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 		}
 		job, _, err := client.Jobs().Info(stub.ID,
 			(&api.QueryOptions{Namespace: stub.Namespace, AllowStale: true}).WithContext(ctx))
-		var answer api.UnexpectedResponseError
-		if errors.As(err, &answer) && answer.StatusCode() == 404 {
-			continue // it has gone meanwhile
+		if gone(err) {
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot read job %s: %w", stub.ID, err)
@@ -112,6 +112,12 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 		}
 	}
 	return seen, nil
+}
+
+// gone reports whether what was asked for has gone meanwhile.
+func gone(err error) bool {
+	var answer api.UnexpectedResponseError
+	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
 // Learn moves the demand in Consul KV towards what the jobs ask for, and returns it. It

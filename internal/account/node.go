@@ -125,3 +125,11 @@ func number(group *api.NodeDeviceResource, name string) int64 {
 	}
 	return last
 }
+
+// class is the class of a group's GPUs, "" where the device plugin names none.
+func class(group *api.NodeDeviceResource) string {
+	if a := group.Attributes["class"]; a != nil && a.StringVal != nil {
+		return *a.StringVal
+	}
+	return ""
+}

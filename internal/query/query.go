@@ -56,9 +56,11 @@ func (q *Query) OfAnswers() bool {
 // Query is a parsed query:
 //
 //	query    = metric { argument } .
-//	metric   = "concurrency" | "load" | "queued" | "active" | "tokens" | "arriving" | "attained" | "above" .
+//	metric   = "concurrency" | "load" | "queued" | "active" | "tokens" | "arriving" | "attained" | "above" |
+//	           "placed" | "blocked" | "free" | "nodes" .
 //	argument = key "=" value .
-//	key      = "service" | "class" | "classes" | "utilization" | "ttft" | "tpot" | "e2e" .
+//	key      = "service" | "class" | "classes" | "utilization" | "ttft" | "tpot" | "e2e" |
+//	           "pool" | "node_class" | "datacenter" | "after" | "keep" | "standby" | "gpus" | "slices" .
 //	value    = word | "'" { any character but "'" } "'" .
 //
 // Metric and arguments are separated by spaces; a word is of letters, digits,
@@ -77,21 +79,23 @@ type Query struct {
 	// Of is what Limit is of, TTFT, TPOT or E2E, for Above alone.
 	Of    string
 	Limit time.Duration
+	// Group of nodes, for Placed, Blocked, Free and Nodes alone, which have no Service.
+	Group Group
 }
 
 const classesForm = "classes='h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16'"
 
-const metrics = "concurrency, load, queued, active, tokens, arriving, attained or above"
+const metrics = "concurrency, load, queued, active, tokens, arriving, attained, above, placed, blocked, free or nodes"
 
 const queryForm = `want for example "concurrency service=llm"`
 
 // Parse reads a query. A mistake is a *scale.SyntaxError with its column.
 func Parse(text string) (Query, error) {
 	p := parser{text: text}
-	q := Query{Utilization: scale.Default().Utilization}
+	q := Query{Utilization: scale.Default().Utilization, Group: Group{Keep: keep}}
 	metric, at := p.word()
 	switch q.Metric = Metric(metric); q.Metric {
-	case Concurrency, Load, Queued, Active, Tokens, Arriving, Attained, Above:
+	case Concurrency, Load, Queued, Active, Tokens, Arriving, Attained, Above, Placed, Blocked, Free, Nodes:
 	case "":
 		return q, fail(at, "a metric is missing: want "+metrics+"; "+queryForm)
 	default:
@@ -106,7 +110,7 @@ func Parse(text string) (Query, error) {
 		}
 		key, at := p.word()
 		if key == "" || !p.take('=') {
-			return q, fail(at, "an argument is wanted here: key=value with "+arguments)
+			return q, fail(at, "an argument is wanted here: key=value with "+either(q.Metric.arguments()))
 		}
 		if seen[key] {
 			return q, fail(at, fmt.Sprintf("%s stands twice", key))
@@ -123,25 +127,22 @@ func Parse(text string) (Query, error) {
 	return q, q.check(p.column())
 }
 
-const arguments = "service, class, classes, utilization, ttft, tpot or e2e"
-
 func fail(column int, problem string) error {
 	return &scale.SyntaxError{Column: column, Problem: problem}
 }
 
 func (q *Query) set(key string, at int, value string, valueAt int) error {
-	name := func(to *string) error {
-		if !scale.IsName(value) {
-			return fail(valueAt, fmt.Sprintf("%s is %q: want letters, digits, '-', '_' and '.'", key, value))
-		}
-		*to = value
-		return nil
+	if known := q.Metric.arguments(); !slices.Contains(known, key) {
+		return fail(at, fmt.Sprintf("unknown argument %q of %s: want %s", key, q.Metric, either(known)))
+	}
+	if q.OfSlices() {
+		return q.setGroup(key, value, valueAt)
 	}
 	switch key {
 	case "service":
-		return name(&q.Service)
+		return named(&q.Service, key, value, valueAt)
 	case "class":
-		return name(&q.Class)
+		return named(&q.Class, key, value, valueAt)
 	case "classes":
 		classes, err := scale.ParseClasses(value)
 		if syntax, ok := err.(*scale.SyntaxError); ok {
@@ -156,10 +157,17 @@ func (q *Query) set(key string, at int, value string, valueAt int) error {
 		}
 		q.Utilization = f
 		return nil
-	case TTFT, TPOT, E2E:
-		return q.setLimit(key, at, value, valueAt)
 	}
-	return fail(at, fmt.Sprintf("unknown argument %q: want %s", key, arguments))
+	return q.setLimit(key, at, value, valueAt)
+}
+
+// named sets a name.
+func named(to *string, key, value string, at int) error {
+	if !scale.IsName(value) {
+		return fail(at, fmt.Sprintf("%s is %q: want letters, digits, '-', '_' and '.'", key, value))
+	}
+	*to = value
+	return nil
 }
 
 func (q *Query) setLimit(key string, at int, value string, valueAt int) (err error) {
@@ -176,6 +184,8 @@ func (q *Query) setLimit(key string, at int, value string, valueAt int) (err err
 // check looks at what only the whole query shows.
 func (q *Query) check(end int) error {
 	switch {
+	case q.OfSlices():
+		return q.checkGroup(end)
 	case q.Service == "":
 		return fail(end, "service is missing: "+queryForm)
 	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):

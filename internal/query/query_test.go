@@ -2,8 +2,10 @@ package query
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot.example/internal/scale"
 )
@@ -15,6 +17,26 @@ func TestParse(t *testing.T) {
 	}
 	for _, text := range []string{"concurrency service=llm", "queued service=a.b-c_9", " active  service=llm class=h100 ", "active service='llm'", "tokens service=llm", "tokens service=llm class=h100", "arriving service=llm", "attained service=llm", "above service=llm tpot=100ms", "load service=llm classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'", "load service=llm class=t4 classes='h100 slots=8 max=4, t4 slots=2 max=8 speed=0.1'"} {
 		if _, err := Parse(text); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestParseAboutNodes(t *testing.T) {
+	q, err := Parse("nodes class=h100 pool=gpu node_class=big datacenter=eu-1 after='l4 max=4, a100' keep=90s standby=2x10 gpus=8 slices=20")
+	want := Group{
+		Pool: "gpu", NodeClass: "big", Datacenter: "eu-1", After: []Earlier{{"l4", 4}, {"a100", 0}}, Keep: 90 * time.Second,
+		Standby: Standby{Replicas: 2, Slices: 10}, GPUs: 8, Slices: 20,
+	}
+	if err != nil || q.Metric != Nodes || q.Class != "h100" || !reflect.DeepEqual(q.Group, want) {
+		t.Fatalf("got %+v, %v", q, err)
+	}
+	q, err = Parse("nodes class=h100 standby=1x4of1")
+	if want := (Group{Keep: 5 * time.Minute, Standby: Standby{1, 4, 1}}); err != nil || !reflect.DeepEqual(q.Group, want) {
+		t.Fatalf("got %+v, %v", q, err)
+	}
+	for _, text := range []string{"placed class=h100", "blocked class=h100 after=l4", "free class=h100 pool=gpu"} {
+		if q, err := Parse(text); err != nil || !q.OfSlices() {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -56,6 +78,21 @@ func TestParseNamesTheColumnOfTheMistake(t *testing.T) {
 		{"load service=llm class=l4 classes='h100 slots=8 max=4'", 55, "one of those"},
 		{"load service=llm classes='h100 slots=8 max=4 speed=0'", 52, "from 0.01"},
 		{"concurrency service=llm class=a classes='a slots=8 max=4, b slots=1 max=1 speed=0.5'", 85, "ask for load"},
+		{"nodes", 6, "class is missing"},
+		{"nodes class=h100 service=llm", 18, `unknown argument "service" of nodes`},
+		{"free class=h100 standby=2x10", 17, `unknown argument "standby" of free`},
+		{"queued service=llm pool=gpu", 20, `unknown argument "pool" of queued`},
+		{"nodes class=h100 standby=2", 26, "replicas and the slices of each"},
+		{"nodes class=h100 standby=0x10", 26, "replicas and the slices of each"},
+		{"nodes class=h100 standby=2x10of", 26, "replicas and the slices of each"},
+		{"nodes class=h100 standby=2x10of101", 26, "replicas and the slices of each"},
+		{"nodes class=h100 gpus=0 slices=20", 23, "whole number from 1"},
+		{"nodes class=h100 gpus=8", 24, "both or neither"},
+		{"nodes class=h100 keep=-1s", 23, "from 0s"},
+		{"nodes class=h100 after='l4 most=4'", 25, "classes with commas"},
+		{"nodes class=h100 after='l4 max=0'", 25, "whole number from 1"},
+		{"nodes class=h100 after='l4,'", 25, "classes with commas"},
+		{"nodes class=h100 after=h100", 28, "query itself"},
 	} {
 		_, err := Parse(c.text)
 		var at *scale.SyntaxError
@@ -70,6 +107,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("load service=llm classes='h100 slots=8 max=4 speed=3, l4 slots=2 max=16'")
 	f.Add("active service=llm")
 	f.Add("queued service='")
+	f.Add("nodes class=h100 after='l4 max=4' standby=2x10of20 gpus=8 slices=20")
 	f.Fuzz(func(t *testing.T, text string) {
 		q, err := Parse(text)
 		if err != nil {
@@ -79,7 +117,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if q.Service == "" || q.Class != "" && (q.Metric == Concurrency || q.Metric == Load) && q.Own() < 0 || q.Metric == Load && q.Classes == nil {
+		if q.OfSlices() != (q.Service == "") || q.OfSlices() && q.Class == "" || q.Class != "" && (q.Metric == Concurrency || q.Metric == Load) && q.Own() < 0 || q.Metric == Load && q.Classes == nil {
 			t.Fatalf("%q: accepted as %+v", text, q)
 		}
 	})

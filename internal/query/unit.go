@@ -13,6 +13,8 @@ import (
 // has an objective.
 func (q *Query) Unit(classes []scale.Class, promised bool) (measured bool, err error) {
 	switch {
+	case q.OfSlices():
+		return false, fmt.Errorf("the query is for %s and not for the demand of a service: use the agent's strategy pass-through", q.Metric)
 	case q.Metric == Tokens && q.Class == "" && promised:
 		return false, nil
 	case q.Metric == Tokens:

@@ -37,7 +37,7 @@ func Join(job *api.Job, by share.Joint) []Joined {
 	var out []Joined
 	for _, group := range job.TaskGroups {
 		for _, task := range group.Tasks {
-			for _, d := range gpus(task) {
+			for _, d := range GPUs(task) {
 				d.Constraints = without(d.Constraints, ofIsland)
 				if by == NoJoint {
 					continue

@@ -73,13 +73,13 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 	}
 	affine := len(job.Affinities)+len(group.Affinities) > 0
 	for _, task := range group.Tasks {
-		if n := len(gpus(task)); n > 1 && task.Driver == "aliquot" {
+		if n := len(GPUs(task)); n > 1 && task.Driver == "aliquot" {
 			notes = append(notes,
 				fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; "+
 					"ask for several whole GPUs by count", task.Name, n))
 		}
 		affine = affine || len(task.Affinities) > 0
-		for _, d := range gpus(task) {
+		for _, d := range GPUs(task) {
 			affine = affine || len(d.Affinities) > 0
 		}
 	}
@@ -102,7 +102,7 @@ func AskOf(group *api.TaskGroup) pack.Ask {
 		r := host(task)
 		a.CPU += number(r.CPU) + coreMHz*number(r.Cores)
 		a.MemoryMiB += number(r.MemoryMB)
-		for _, d := range gpus(task) {
+		for _, d := range GPUs(task) {
 			a.Requests++
 			if count := countOf(d); count > a.Instances {
 				a.Instances, a.Of = count, slicesOf(d)
@@ -146,8 +146,8 @@ func host(task *api.Task) api.Resources {
 	return r
 }
 
-// gpus lists the GPU requests of a task.
-func gpus(task *api.Task) []*api.RequestedDevice {
+// GPUs lists the GPU requests of a task.
+func GPUs(task *api.Task) []*api.RequestedDevice {
 	if task.Resources == nil {
 		return nil
 	}
@@ -171,7 +171,7 @@ func add(group *api.TaskGroup, s pack.Steering) {
 	}
 	group.Affinities = append(group.Affinities, affinities(s.Affinities)...)
 	for _, task := range group.Tasks {
-		for _, d := range gpus(task) {
+		for _, d := range GPUs(task) {
 			d.Affinities = append(d.Affinities, affinities(s.Devices)...)
 		}
 	}
@@ -199,7 +199,7 @@ func clear(group *api.TaskGroup) int {
 	group.Affinities = without(group.Affinities, func(a *api.Affinity) bool { return published(a.LTarget) })
 	removed += before - len(group.Spreads) - len(group.Affinities)
 	for _, task := range group.Tasks {
-		for _, d := range gpus(task) {
+		for _, d := range GPUs(task) {
 			if left, ok := subtract(d.Affinities, lowIndexFirst); ok {
 				removed += len(d.Affinities) - len(left)
 				d.Affinities = left

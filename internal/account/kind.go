@@ -1,0 +1,222 @@
+package account
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/pack"
+	"aliquot.example/internal/steer"
+)
+
+// Kind says which nodes are alike: those with GPUs of a class, and of a node pool, a node
+// class and a datacenter where those are named.
+type Kind struct{ Class, Pool, NodeClass, Datacenter string }
+
+// Earlier is a class of GPUs that work goes to first, until Most nodes have GPUs of it;
+// 0 for no bound.
+type Earlier struct {
+	Class string
+	Most  int
+}
+
+// Waiting is the tasks of one group of a job that found no node.
+type Waiting struct {
+	Job   *api.Job
+	Group *api.TaskGroup
+	Count int
+	// Exhausted is how many nodes would have taken it but for lack of room, when Nomad
+	// looked for one at the index Snapshot of its state.
+	Exhausted int
+	Snapshot  uint64
+}
+
+// Supply is what nodes of one kind have, and what waits for them.
+type Supply struct {
+	// Placed and Free are slices of the kind's class: held, and free on nodes that are
+	// open.
+	Placed, Free int
+	Standing     []pack.Standing
+	Waiting      []pack.Work
+	// Fresh is what the newest node offers when it is empty; nil where there is none.
+	Fresh *pack.Node
+}
+
+// Blocked is how many slices the waiting work asks for.
+func (s Supply) Blocked() (slices int) {
+	for _, w := range s.Waiting {
+		slices += w.Slices()
+	}
+	return slices
+}
+
+// Of returns the supply of a kind. A node stays kept for a while after its last
+// allocation ended. Work that an earlier class could take as well waits for that one.
+func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.Duration, now time.Time) Supply {
+	var s Supply
+	var mine []Node
+	newest := uint64(0)
+	for _, n := range nodes {
+		if !k.has(n) {
+			continue
+		}
+		mine = append(mine, n)
+		free, fresh := k.groups(n)
+		kept := n.Busy || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
+		s.Standing = append(s.Standing, pack.Standing{Node: free, Open: n.Open, Kept: kept})
+		for _, g := range free.Groups {
+			s.Placed += g.Total - g.Free
+			if n.Open {
+				s.Free += g.Free
+			}
+		}
+		if s.Fresh == nil || n.Created > newest {
+			s.Fresh, newest = &fresh, n.Created
+		}
+	}
+	for _, w := range waiting {
+		if k.takes(w, mine) && !first(w, nodes, earlier) {
+			s.Waiting = append(s.Waiting, pack.Work{Ask: steer.AskOf(w.Group), Count: w.Count})
+		}
+	}
+	return s
+}
+
+func (k Kind) has(n Node) bool {
+	same := func(want, is string) bool { return want == "" || want == is }
+	return same(k.Pool, n.Pool) && same(k.NodeClass, n.NodeClass) && same(k.Datacenter, n.Datacenter) &&
+		slices.Contains(n.Classes, k.Class)
+}
+
+// groups returns what a node has free on GPUs of the class, and what it has when nothing
+// runs there.
+func (k Kind) groups(n Node) (free, fresh pack.Node) {
+	free = pack.Node{CPU: n.Free.CPU, MemoryMiB: n.Free.MemoryMiB}
+	fresh = free
+	for _, h := range n.Held {
+		fresh.CPU += h.CPU
+		fresh.MemoryMiB += h.MemoryMiB
+	}
+	for i, g := range n.Free.Groups {
+		if n.Classes[i] == k.Class {
+			free.Groups = append(free.Groups, g)
+			g.Free = g.Total
+			fresh.Groups = append(fresh.Groups, g)
+		}
+	}
+	return free, fresh
+}
+
+// first reports whether work goes to an earlier class.
+func first(w Waiting, nodes []Node, earlier []Earlier) bool {
+	return slices.ContainsFunc(earlier, func(e Earlier) bool {
+		other := Kind{Class: e.Class}
+		var there []Node
+		for _, n := range nodes {
+			if other.has(n) {
+				there = append(there, n)
+			}
+		}
+		return (e.Most == 0 || len(there) < e.Most) && other.takes(w, there)
+	})
+}
+
+// takes reports whether one more node of the kind could take work, as far as this package
+// can tell: by its pool, its datacenters, the GPUs that it asks for and its constraints on
+// node classes. there are the nodes of the kind that there are.
+func (k Kind) takes(w Waiting, there []Node) bool {
+	a := steer.AskOf(w.Group)
+	if a.Instances == 0 || !k.admits(w.Job) || !k.satisfies(w.Job.Constraints) || !k.satisfies(w.Group.Constraints) {
+		return false
+	}
+	for _, task := range w.Group.Tasks {
+		if !k.satisfies(task.Constraints) {
+			return false
+		}
+		for _, d := range steer.GPUs(task) {
+			if !k.serves(d, there) {
+				return false
+			}
+		}
+	}
+	// Nomad has looked at nodes of this kind as they are now: had they only been full, it
+	// would have counted them.
+	seen := func(n Node) bool { return n.Open && n.Modified < w.Snapshot }
+	return w.Exhausted > 0 || !slices.ContainsFunc(there, seen)
+}
+
+// admits reports whether a job may run in the kind's pool and datacenter.
+func (k Kind) admits(job *api.Job) bool {
+	if t := job.Type; t != nil && (*t == api.JobTypeSystem || *t == api.JobTypeSysbatch) {
+		return false // it runs on the nodes that there are
+	}
+	if pool := job.NodePool; k.Pool != "" && pool != nil && *pool != k.Pool && *pool != api.NodePoolAll {
+		return false
+	}
+	return k.Datacenter == "" || slices.ContainsFunc(job.Datacenters, func(glob string) bool {
+		ok, err := path.Match(glob, k.Datacenter)
+		return ok && err == nil
+	})
+}
+
+// satisfies reports whether no constraint keeps a job away from the kind's node class.
+func (k Kind) satisfies(constraints []*api.Constraint) bool {
+	return k.NodeClass == "" || !slices.ContainsFunc(constraints, func(c *api.Constraint) bool {
+		return c.LTarget == "${node.class}" && !meets(c, k.NodeClass)
+	})
+}
+
+// serves reports whether GPUs of the kind can serve a device request.
+func (k Kind) serves(d *api.RequestedDevice, there []Node) bool {
+	serves := func(vendor, name string) bool {
+		parts := strings.Split(d.Name, "/") // type, vendor/type or vendor/type/group
+		if len(parts) > 1 && vendor != "" && parts[0] != vendor || len(parts) > 2 && name != "" && parts[2] != name {
+			return false
+		}
+		known := map[string]string{
+			"${device.vendor}": vendor, "${device.type}": gpu.DeviceType,
+			"${device.model}": name, "${device.attr.class}": k.Class,
+		}
+		return !slices.ContainsFunc(d.Constraints, func(c *api.Constraint) bool {
+			value := known[c.LTarget]
+			return value != "" && !meets(c, value)
+		})
+	}
+	found := false
+	for _, n := range there {
+		for i, g := range n.Free.Groups {
+			if n.Classes[i] != k.Class {
+				continue
+			}
+			if found = true; serves(g.Vendor, n.Names[i]) {
+				return true
+			}
+		}
+	}
+	return !found && serves("", "")
+}
+
+// meets reports whether a constraint holds for a value. An operator that it does not know
+// holds.
+func meets(c *api.Constraint, value string) bool {
+	switch c.Operand {
+	case "", "=", "==", "is":
+		return c.RTarget == value
+	case "!=", "not":
+		return c.RTarget != value
+	case api.ConstraintSetContainsAny:
+		same := func(s string) bool { return strings.TrimSpace(s) == value }
+		return slices.ContainsFunc(strings.Split(c.RTarget, ","), same)
+	case api.ConstraintSetContains, api.ConstraintSetContainsAll:
+		return c.RTarget == value
+	case api.ConstraintRegex:
+		re, err := regexp.Compile(c.RTarget)
+		return err != nil || re.MatchString(value)
+	}
+	return true
+}

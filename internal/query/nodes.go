@@ -1,0 +1,186 @@
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/scale"
+)
+
+// The metrics of slices and nodes, which Nomad knows.
+const (
+	// Placed is the slices of a class that allocations hold.
+	Placed Metric = "placed"
+	// Blocked is the slices of a class that work asks for which finds no node.
+	Blocked Metric = "blocked"
+	// Free is the slices of a class that are free on nodes where Nomad places.
+	Free Metric = "free"
+	// Nodes is how many nodes are needed with GPUs of a class.
+	Nodes Metric = "nodes"
+)
+
+var ofSlices = []Metric{Placed, Blocked, Free, Nodes}
+
+// Group is what a query for slices and nodes asks about. Its class of GPUs is that of the
+// query.
+type Group struct {
+	// Pool, NodeClass and Datacenter of the nodes; "" for any.
+	Pool, NodeClass, Datacenter string
+	// After are the classes that work goes to first which could use either.
+	After []Earlier
+	// Keep is how long a node is needed after its last allocation ended.
+	Keep time.Duration
+	// Standby is the room that is to be free beside the work that waits.
+	Standby Standby
+	// GPUs and Slices of each are what a new node offers; 0 for what the newest one does.
+	GPUs, Slices int
+}
+
+// Earlier is a class of GPUs with the most nodes that it may have, 0 for no bound.
+type Earlier struct {
+	Class string
+	Most  int
+}
+
+// Standby is room for replicas.
+type Standby struct {
+	Replicas int
+	// Slices of one replica, on GPUs that are cut into Of, 1 for whole GPUs and 0 for any.
+	Slices, Of int
+}
+
+// keep is the Group's by default.
+const keep = 5 * time.Minute
+
+// most bounds the numbers in a query.
+const most = 10_000
+
+var (
+	ofService = []string{"service", "class", "classes", "utilization", TTFT, TPOT, E2E}
+	ofGroup   = []string{"class", "pool", "node_class", "datacenter", "after"}
+	ofNodes   = append(slices.Clip(ofGroup), "keep", "standby", "gpus", "slices")
+)
+
+// OfSlices says whether a query is for slices or nodes, and not for the demand of a service.
+func (q *Query) OfSlices() bool { return slices.Contains(ofSlices, q.Metric) }
+
+// arguments lists those that a metric takes.
+func (m Metric) arguments() []string {
+	switch {
+	case m == Nodes:
+		return ofNodes
+	case slices.Contains(ofSlices, m):
+		return ofGroup
+	}
+	return ofService
+}
+
+// either joins words as those of which one is wanted.
+func either(words []string) string {
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
+}
+
+// setGroup sets one argument of a query for slices and nodes.
+func (q *Query) setGroup(key, value string, at int) (err error) {
+	g := &q.Group
+	switch key {
+	case "class":
+		return named(&q.Class, key, value, at)
+	case "pool":
+		return named(&g.Pool, key, value, at)
+	case "node_class":
+		return named(&g.NodeClass, key, value, at)
+	case "datacenter":
+		return named(&g.Datacenter, key, value, at)
+	case "after":
+		g.After, err = readEarlier(value, at)
+	case "keep":
+		if g.Keep, err = time.ParseDuration(value); err != nil || g.Keep < 0 || g.Keep > 24*time.Hour {
+			return fail(at, fmt.Sprintf("keep is %q: want a duration from 0s to 24h", value))
+		}
+	case "standby":
+		g.Standby, err = readStandby(value, at)
+	case "gpus":
+		g.GPUs, err = number(key, value, at, most)
+	case "slices":
+		g.Slices, err = number(key, value, at, gpu.MaxSlices)
+	}
+	return err
+}
+
+// checkGroup looks at what only the whole query shows.
+func (q *Query) checkGroup(end int) error {
+	switch {
+	case q.Class == "":
+		return fail(end, fmt.Sprintf("class is missing: want for example \"%s class=h100\"", q.Metric))
+	case (q.Group.GPUs == 0) != (q.Group.Slices == 0):
+		return fail(end, "gpus and slices say together what a new node offers: want both or neither, slices=1 for whole GPUs")
+	case slices.ContainsFunc(q.Group.After, func(e Earlier) bool { return e.Class == q.Class }):
+		return fail(end, fmt.Sprintf("after names class %q of the query itself: want other classes", q.Class))
+	}
+	return nil
+}
+
+func number(key, value string, at, most int) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > most {
+		return 0, fail(at, fmt.Sprintf("%s is %q: want a whole number from 1 to %d", key, value, most))
+	}
+	return n, nil
+}
+
+// readStandby reads room for replicas, such as 2x10 for two of 10 slices each, or 2x4of1
+// for two of four whole GPUs each.
+func readStandby(value string, at int) (Standby, error) {
+	bad := fail(at, fmt.Sprintf("standby is %q: want replicas and the slices of each, such as 2x10, "+
+		"or 2x4of1 for four whole GPUs each", value))
+	replicas, each, ok := strings.Cut(value, "x")
+	slices, of, cut := strings.Cut(each, "of")
+	if !ok || cut && of == "" {
+		return Standby{}, bad
+	}
+	var s Standby
+	for _, n := range []struct {
+		text string
+		to   *int
+		most int
+	}{{replicas, &s.Replicas, most}, {slices, &s.Slices, most}, {of, &s.Of, gpu.MaxSlices}} {
+		if n.text == "" && n.to == &s.Of {
+			continue
+		}
+		var err error
+		if *n.to, err = number("standby", n.text, at, n.most); err != nil {
+			return Standby{}, bad
+		}
+	}
+	return s, nil
+}
+
+// readEarlier reads classes, separated by commas, each with the most nodes that it may
+// have: "l4 max=4, a100".
+func readEarlier(value string, at int) (out []Earlier, err error) {
+	for part := range strings.SplitSeq(value, ",") {
+		words := strings.Fields(part)
+		e := Earlier{}
+		if len(words) == 2 {
+			bound, ok := strings.CutPrefix(words[1], "max=")
+			if !ok {
+				words = nil
+			} else if e.Most, err = number("max", bound, at, most); err != nil {
+				return nil, err
+			}
+		}
+		if len(words) == 0 || len(words) > 2 || !scale.IsName(words[0]) {
+			return nil, fail(at, fmt.Sprintf("after is %q: want classes with commas between them, "+
+				"such as 'l4 max=4, a100'", value))
+		}
+		e.Class = words[0]
+		out = append(out, e)
+	}
+	return out, nil
+}
