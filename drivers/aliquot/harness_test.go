@@ -75,7 +75,7 @@ func races(dir string) (out []string) {
 		text, _ := os.ReadFile(file)
 		for _, report := range strings.Split(string(text), "==================") {
 			accesses, _, _ := strings.Cut(report, "created at:")
-			if strings.Contains(accesses, "aliquot/") {
+			if strings.Contains(accesses, "aliquot.example/") {
 				out = append(out, report)
 			}
 		}
