@@ -37,9 +37,9 @@ type Curve struct {
 
 // Objective is what is promised of a streamed answer, in seconds; 0 promises nothing.
 type Objective struct {
-	TTFT float64 // from the request to the first token
-	TPOT float64 // between two tokens
-	E2E  float64 // from the request to the last token
+	TTFT float64 `json:"ttft_s,omitempty"` // from the request to the first token
+	TPOT float64 `json:"tpot_s,omitempty"` // between two tokens
+	E2E  float64 `json:"e2e_s,omitempty"`  // from the request to the last token
 }
 
 const (

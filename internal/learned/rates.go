@@ -131,6 +131,18 @@ type Merged struct {
 	Class
 	// Updated is when the newest of it was published.
 	Updated time.Time
+	// Source is where the class's figures are from, and Sizes the same of those curves that
+	// are from elsewhere.
+	Source Source
+	Sizes  map[string]Source
+}
+
+// SourceOf is where a curve is from.
+func (m Merged) SourceOf(size string) Source {
+	if s, ok := m.Sizes[size]; ok {
+		return s
+	}
+	return FromGateways
 }
 
 // Merge makes one figure for each class of what several gateways published: the mean
@@ -208,7 +220,7 @@ func (s *sum) add(c Class, weight float64, doc Rates, now time.Time) {
 
 func (s *sum) merged() Merged {
 	m := Merged{Class: Class{Rate: s.rate.value(), Replica: s.replica.value(), Slots: s.slots.value(),
-		Samples: s.samples}, Updated: s.updated}
+		Samples: s.samples}, Updated: s.updated, Source: FromGateways}
 	for of, t := range s.tokens {
 		if t.samples == 0 {
 			continue

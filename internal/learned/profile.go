@@ -1,0 +1,163 @@
+package learned
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"aliquot.example/internal/gpu"
+)
+
+// ProfilesPrefix is the folder of the Profiles of all services.
+const ProfilesPrefix = "aliquot/profiles"
+
+const (
+	// keptProfiles is how many profiles of one kind of replica are kept, newest last.
+	keptProfiles = 16
+	// ProfileBelieved is the age from which a profile counts nothing: in half a year the
+	// driver, the engine and the model have mostly changed.
+	ProfileBelieved = 180 * 24 * time.Hour
+	// longestText bounds a version or a name in a profile.
+	longestText = 200
+)
+
+// Profile is what a benchmark measured of one model on one kind of replica.
+type Profile struct {
+	Measured time.Time `json:"measured"`
+	Model    string    `json:"model,omitempty"`
+	Image    string    `json:"image,omitempty"`
+	Engine   string    `json:"engine,omitempty"` // with its version
+	Driver   string    `json:"driver,omitempty"` // version of the GPU's driver
+	// Class is the hardware class, and Slices what a replica has of it, see SlicesOf.
+	Class  string `json:"class"`
+	Slices string `json:"slices"`
+	// Curve is that of an engine that batches, with the mean request that it was measured
+	// for; nil for other servers.
+	Curve *Curve `json:"curve,omitempty"`
+	// Within is what a replica does within objectives, the benchmark's first.
+	Within []Within `json:"within,omitempty"`
+}
+
+// Within is the most that a replica does within an objective, on average.
+type Within struct {
+	Objective
+	Concurrency float64 `json:"concurrency"`  // requests at once, 0 where it misses the objective with one
+	Rate        float64 `json:"rate_per_s"`   // answers a second
+	Tokens      float64 `json:"tokens_per_s"` // tokens of answers a second
+}
+
+// WithinOf is what a curve promises of an objective.
+func WithinOf(c Curve, o Objective) Within {
+	n, rate := c.Most(o)
+	return Within{Objective: o, Concurrency: n, Rate: rate, Tokens: rate * c.Output}
+}
+
+// Profiles is what was measured of one kind of replica of a service, newest last: the
+// value of the key <prefix>/<service>/<class>/<slices>.
+type Profiles struct {
+	Version  int       `json:"version"`
+	Profiles []Profile `json:"profiles"`
+}
+
+// ProfileKey is the key of the Profiles of one kind of replica.
+func ProfileKey(service, class, slices string) string {
+	return strings.Join([]string{ProfilesPrefix, service, class, slices}, "/")
+}
+
+// ParseProfiles decodes a document. It fails on one of another release, and on figures
+// and names that no benchmark writes.
+func ParseProfiles(text []byte) (Profiles, error) {
+	var doc Profiles
+	if err := json.Unmarshal(text, &doc); err != nil {
+		return Profiles{}, fmt.Errorf("profiles are not the expected JSON: %w", err)
+	}
+	if doc.Version != version {
+		return Profiles{}, fmt.Errorf("profiles have version %d: this release reads version %d", doc.Version, version)
+	}
+	for i := range doc.Profiles {
+		if err := doc.Profiles[i].Check(); err != nil {
+			return Profiles{}, err
+		}
+	}
+	slices.SortStableFunc(doc.Profiles, func(a, b Profile) int { return a.Measured.Compare(b.Measured) })
+	return doc, nil
+}
+
+// Add puts a profile into the document, of which the oldest go.
+func (d *Profiles) Add(p Profile) {
+	d.Version = version
+	d.Profiles = append(d.Profiles, p)
+	slices.SortStableFunc(d.Profiles, func(a, b Profile) int { return a.Measured.Compare(b.Measured) })
+	d.Profiles = d.Profiles[max(0, len(d.Profiles)-keptProfiles):]
+}
+
+// Last is the newest profile, the zero Profile where there is none.
+func (d Profiles) Last() Profile {
+	if len(d.Profiles) == 0 {
+		return Profile{}
+	}
+	return d.Profiles[len(d.Profiles)-1]
+}
+
+// Check says what of a profile cannot be.
+func (p Profile) Check() error {
+	if p.Class == "" || gpu.Slug(p.Class) != p.Class {
+		return fmt.Errorf("a profile names %.64q, which is no hardware class", p.Class)
+	}
+	if _, _, ok := ParseSlices(p.Slices); !ok {
+		return fmt.Errorf("a profile has %.64q for slices: want such as 10of20", p.Slices)
+	}
+	for _, text := range []string{p.Model, p.Image, p.Engine, p.Driver} {
+		if len(text) > longestText || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
+			return fmt.Errorf("a profile of class %s has a name that is longer than %d bytes or not printable", p.Class, longestText)
+		}
+	}
+	if p.Curve == nil && len(p.Within) == 0 {
+		return errors.New("a profile has no figures")
+	}
+	if p.Curve != nil && (!p.Curve.Possible() || p.Curve.Samples == 0 || p.Curve.A == 0) {
+		return fmt.Errorf("the curve of a profile of class %s is out of range", p.Class)
+	}
+	for _, w := range p.Within {
+		for _, f := range []float64{w.TTFT, w.TPOT, w.E2E, w.Concurrency, w.Rate, w.Tokens} {
+			if !(f >= 0 && f <= 1e15) {
+				return fmt.Errorf("a profile of class %s has the figure %g: want 0 to 1e15", p.Class, f)
+			}
+		}
+	}
+	return nil
+}
+
+// believed says whether a profile is young enough to count.
+func (p Profile) believed(now time.Time) bool { return now.Sub(p.Measured).Abs() <= ProfileBelieved }
+
+// class is a profile as if gateways had published it, for requests of the mean size of
+// those that the service serves, or where that is not known, that it was measured with.
+func (p Profile) class(prompt, output float64) (c Class, ok bool) {
+	var w Within
+	if len(p.Within) > 0 {
+		w = p.Within[0]
+	}
+	samples := 1.0
+	if p.Curve != nil {
+		curve := *p.Curve
+		if prompt > 0 {
+			curve.Prompt, curve.Output = prompt, output
+		}
+		w = WithinOf(curve, w.Objective)
+		if w.Concurrency == 0 { // it serves all the same
+			w = WithinOf(curve, Objective{})
+		}
+		curve.Rate = w.Rate
+		samples = curve.Samples
+		c.Tokens = map[string]Curve{p.Slices: curve}
+	}
+	if !(w.Concurrency > 0 && w.Rate > 0) {
+		return Class{}, false
+	}
+	c.Rate, c.Slots, c.Samples, c.Replica = w.Rate/w.Concurrency, w.Concurrency, samples, w.Rate
+	return c, c.check() == nil
+}

@@ -1,0 +1,173 @@
+package learned
+
+import (
+	"encoding/json"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func profiled(class, size string, at time.Time, step float64) Profile {
+	c := a100
+	c.A, c.Prompt, c.Output = step, 512, 128
+	o := Objective{TTFT: 2, TPOT: 0.1}
+	return Profile{
+		Measured: at, Model: "qwen3", Image: "vllm:v1", Engine: "vllm 1", Driver: "580.65",
+		Class: class, Slices: size, Curve: &c, Within: []Within{WithinOf(c, o)},
+	}
+}
+
+func TestProfilesAreReadBack(t *testing.T) {
+	var doc Profiles
+	for i := range keptProfiles + 3 {
+		doc.Add(profiled("l4", "10of20", noon.Add(time.Duration(i)*time.Hour), 0.03))
+	}
+	doc.Add(profiled("l4", "10of20", noon.Add(-time.Hour), 0.5)) // a run that ended late
+	if len(doc.Profiles) != keptProfiles || !doc.Last().Measured.Equal(noon.Add((keptProfiles+2)*time.Hour)) {
+		t.Fatalf("%d profiles are kept, the last of %s", len(doc.Profiles), doc.Last().Measured)
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := ParseProfiles(text); err != nil || !reflect.DeepEqual(again, doc) {
+		t.Errorf("%s is read back as %+v, %v", text, again, err)
+	}
+	change := func(f func(*Profile)) string {
+		p := profiled("l4", "10of20", noon, 0.03)
+		f(&p)
+		text, _ := json.Marshal(Profiles{Version: version, Profiles: []Profile{p}})
+		return string(text)
+	}
+	for name, text := range map[string]string{
+		"no JSON":       `{`,
+		"another":       `{"version":2}`,
+		"a class":       change(func(p *Profile) { p.Class = `a" or "b` }),
+		"slices":        change(func(p *Profile) { p.Slices = "many" }),
+		"a long name":   change(func(p *Profile) { p.Driver = strings.Repeat("5", longestText+1) }),
+		"a name":        change(func(p *Profile) { p.Model = "a\x1b[2J" }),
+		"no figures":    change(func(p *Profile) { p.Curve, p.Within = nil, nil }),
+		"a curve":       change(func(p *Profile) { p.Curve.A = -1 }),
+		"no steps":      change(func(p *Profile) { p.Curve.A = 0 }),
+		"a rate":        change(func(p *Profile) { p.Within[0].Rate = -1 }),
+		"an objective":  change(func(p *Profile) { p.Within[0].TTFT = 1e300 }),
+		"half a number": `{"version":1,"profiles":[{"class":"l4","slices":"1of2","within":[{"rate_per_s":"1"}]}]}`,
+	} {
+		if doc, err := ParseProfiles([]byte(text)); err == nil || len(doc.Profiles) != 0 {
+			t.Errorf("%s: %+v is taken", name, doc)
+		}
+	}
+}
+
+func FuzzParseProfiles(f *testing.F) {
+	text, _ := json.Marshal(Profiles{Version: version, Profiles: []Profile{profiled("l4", "10of20", noon, 0.03)}})
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		doc, _ := ParseProfiles(text)
+		for class, m := range Known(noon, nil, doc.Profiles, func(float64, time.Duration) bool { return false }) {
+			if m.check() != nil || !(m.Rate > 0) || m.Source != FromProfile || math.IsInf(m.Replica, 0) {
+				t.Fatalf("%q: %+v", class, m)
+			}
+		}
+	})
+}
+
+func published(at time.Time, class, size string, c Curve) Rates {
+	doc := NewRates(at)
+	doc.Classes[class] = Class{Rate: 3, Slots: 2, Replica: 6, Samples: c.Samples, Tokens: map[string]Curve{size: c}}
+	return doc
+}
+
+// recent trusts what was published within an hour from 8 requests on.
+func recent(samples float64, age time.Duration) bool { return samples >= 8 && age <= time.Hour }
+
+func TestWhatIsPublishedComesBeforeAProfileAndThatBeforeTheTable(t *testing.T) {
+	live := a100
+	live.Rate = 1.5
+	few := live
+	few.Samples = 7
+	old := profiled("a100", "1of1", noon.Add(-ProfileBelieved-time.Hour), 0.5)
+	last := profiled("a100", "1of1", noon.Add(-24*time.Hour), 0.02)
+	before := profiled("a100", "1of1", noon.Add(-48*time.Hour), 0.3)
+	for name, w := range map[string]struct {
+		rates    []Rates
+		profiles []Profile
+		source   Source
+		step     float64
+	}{
+		"published recently":         {[]Rates{published(noon, "a100", "1of1", live)}, []Profile{before, last}, FromGateways, live.A},
+		"published of few":           {[]Rates{published(noon, "a100", "1of1", few)}, []Profile{last, before}, FromProfile, 0.02},
+		"published long ago":         {[]Rates{published(noon.Add(-2*time.Hour), "a100", "1of1", live)}, []Profile{last}, FromProfile, 0.02},
+		"nothing published":          {nil, []Profile{before, last, old}, FromProfile, 0.02},
+		"published of few, no other": {[]Rates{published(noon, "a100", "1of1", few)}, []Profile{old}, FromGateways, live.A},
+	} {
+		got := Known(noon, w.rates, w.profiles, recent)
+		m := got["a100"]
+		if len(got) != 1 || m.Source != w.source || m.SourceOf("1of1") != w.source || m.Tokens["1of1"].A != w.step {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if got := Known(noon, nil, []Profile{old}, recent); len(got) != 0 {
+		t.Errorf("of a profile that is too old: %+v", got)
+	}
+}
+
+// A profile stands in for a size or a class beside those that serve, for requests of the
+// size that these see.
+func TestAProfileStandsBesideWhatIsPublished(t *testing.T) {
+	live := a100
+	live.Rate = 1.5
+	profiles := []Profile{profiled("a100", "5of20", noon, 0.05), profiled("l4", "1of1", noon, 0.04)}
+	got := Known(noon, []Rates{published(noon, "a100", "1of1", live)}, profiles, recent)
+	a, l := got["a100"], got["l4"]
+	if a.Source != FromGateways || a.SourceOf("1of1") != FromGateways || a.SourceOf("5of20") != FromProfile || a.Tokens["1of1"] != live {
+		t.Errorf("a100: %+v", a)
+	}
+	for size, c := range map[string]Curve{"5of20": a.Tokens["5of20"], "1of1": l.Tokens["1of1"]} {
+		if c.Prompt != live.Prompt || c.Output != live.Output {
+			t.Errorf("%s is for prompts of %v and answers of %v", size, c.Prompt, c.Output)
+		}
+		if w := WithinOf(c, Objective{TTFT: 2, TPOT: 0.1}); c.Rate != w.Rate || !(w.Rate > 0) {
+			t.Errorf("%s serves %v a second, within its objective %v", size, c.Rate, w.Rate)
+		}
+	}
+	if l.Source != FromProfile || !near(l.Replica, l.Tokens["1of1"].Rate) || !near(l.Rate*l.Slots, l.Replica) {
+		t.Errorf("l4: %+v", l)
+	}
+}
+
+// A profile of a server that is no language model has no curve.
+func TestAProfileWithoutACurveIsARate(t *testing.T) {
+	p := Profile{Measured: noon, Class: "t4", Slices: "1of1", Within: []Within{{Objective: Objective{E2E: 0.2}, Concurrency: 4, Rate: 80}}}
+	m := Known(noon, nil, []Profile{p}, recent)["t4"]
+	if m.Rate != 20 || m.Slots != 4 || m.Replica != 80 || m.Tokens != nil || m.Source != FromProfile {
+		t.Errorf("%+v", m)
+	}
+	p.Within[0].Rate, p.Within[0].Concurrency = 0, 0
+	if got := Known(noon, nil, []Profile{p}, recent); len(got) != 0 {
+		t.Errorf("of a server that missed its objective: %+v", got)
+	}
+}
+
+// Whatever profiles there are, they never change what is trusted.
+func TestProfilesNeverChangeWhatIsTrusted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		live := a100
+		live.Samples = rapid.Float64Range(8, 500).Draw(t, "samples")
+		rates := []Rates{published(noon.Add(-time.Duration(rapid.IntRange(0, 59).Draw(t, "age"))*time.Minute), "a100", "1of1", live)}
+		var profiles []Profile
+		for range rapid.IntRange(0, 5).Draw(t, "profiles") {
+			class, size := rapid.SampledFrom([]string{"a100", "l4"}).Draw(t, "class"), rapid.SampledFrom([]string{"1of1", "5of20"}).Draw(t, "size")
+			at := noon.Add(-time.Duration(rapid.IntRange(0, 300).Draw(t, "days")) * 24 * time.Hour)
+			profiles = append(profiles, profiled(class, size, at, rapid.Float64Range(0.001, 1).Draw(t, "step")))
+		}
+		with, without := Known(noon, rates, profiles, recent)["a100"], Merge(noon, rates...)["a100"]
+		if !near(with.Rate, without.Rate) || !near(with.Replica, without.Replica) || with.Source != FromGateways || with.Tokens["1of1"] != without.Tokens["1of1"] {
+			t.Fatalf("%+v with profiles, %+v without", with, without)
+		}
+	})
+}
