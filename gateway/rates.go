@@ -13,19 +13,29 @@ import (
 type RateStore interface {
 	// Load returns the rates of a service that any gateway published.
 	Load(ctx context.Context, service string) (map[string]dispatch.Rate, error)
+	// Profiles returns a figure for each service that was benchmarked, which changes with
+	// its profiles.
+	Profiles(ctx context.Context) (map[string]uint64, error)
 	// Save publishes this gateway's rates of a service.
 	Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error
 }
 
-// publishEvery is how often learned rates are published, if they changed.
-const publishEvery = 10 * time.Second
+const (
+	// publishEvery is how often learned rates are published, if they changed.
+	publishEvery = 10 * time.Second
+	// profiledEvery is after how many of these new profiles are looked for.
+	profiledEvery = 6
+)
 
 // keepRates starts from what was learned before and publishes what is learned.
 func (s *Server) keepRates(ctx context.Context) {
-	saved := publishedRates{}
+	saved, profiles := publishedRates{}, map[string]uint64(nil)
 	tick := time.NewTicker(publishEvery)
 	defer tick.Stop()
-	for ctx.Err() == nil {
+	for i := 0; ctx.Err() == nil; i++ {
+		if i%profiledEvery == 0 {
+			profiles = s.takeProfiles(ctx, profiles)
+		}
 		s.publishRates(ctx, saved)
 		select {
 		case <-tick.C:
@@ -84,6 +94,22 @@ func (s *Server) seed(ctx context.Context, v *service) bool {
 	}
 	v.line.Seed(rates)
 	return true
+}
+
+// takeProfiles seeds the services of which profiles have changed again, so that a class
+// that was benchmarked today is known when its first replica comes. It returns what there
+// is now; before is nil at the first time, when all lines are about to be seeded anyway.
+func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map[string]uint64 {
+	now, err := s.options.Rates.Profiles(ctx)
+	if err != nil {
+		return before // which publishRates warns of, as it asks the same Consul
+	}
+	for _, v := range s.plan.Load().services {
+		if before != nil && now[v.name] != before[v.name] && !s.seed(ctx, v) {
+			return before
+		}
+	}
+	return now
 }
 
 // announceEvery is how often the gateway sees to it that it is announced: an agent

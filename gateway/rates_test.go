@@ -13,8 +13,9 @@ import (
 
 // shelf is a store of rates that cannot be read for a while.
 type shelf struct {
-	refuses int
-	loads   int
+	refuses  int
+	loads    int
+	profiles map[string]uint64
 }
 
 func (s *shelf) Load(context.Context, string) (map[string]dispatch.Rate, error) {
@@ -23,6 +24,8 @@ func (s *shelf) Load(context.Context, string) (map[string]dispatch.Rate, error) 
 	}
 	return map[string]dispatch.Rate{"h100": {Rate: 3, Slots: 1, Samples: 50}}, nil
 }
+
+func (s *shelf) Profiles(context.Context) (map[string]uint64, error) { return s.profiles, nil }
 
 func (s *shelf) Save(context.Context, string, map[string]dispatch.Rate, time.Time) error { return nil }
 
@@ -46,5 +49,29 @@ func TestLearnedRatesAreReadUntilTheyAreThere(t *testing.T) {
 	s.publishRates(t.Context(), saved)
 	if _, held := saved[v.line]; held || len(saved) != 1 {
 		t.Errorf("%d lines are held after the service changed, the old one: %v", len(saved), held)
+	}
+}
+
+// A profile that is new is read once, and only for its service.
+func TestNewProfilesAreTaken(t *testing.T) {
+	store := &shelf{}
+	s := &Server{log: slog.New(slog.DiscardHandler), options: Options{Rates: store}}
+	one := func(name string) *service {
+		return &service{name: name, line: line.New(line.Options{Policy: dispatch.Policy{Placements: []dispatch.Placement{{}}, Priorities: 1}})}
+	}
+	s.plan.Store(&plan{services: []*service{one("chat"), one("other")}})
+	store.profiles = map[string]uint64{"chat": 7}
+	known := s.takeProfiles(t.Context(), nil)
+	if store.loads != 0 {
+		t.Errorf("at the start %d services were read, which the lines do themselves", store.loads)
+	}
+	store.profiles = map[string]uint64{"chat": 8, "elsewhere": 9}
+	store.refuses = 1 // Consul is away for one look
+	known = s.takeProfiles(t.Context(), known)
+	for range 3 {
+		known = s.takeProfiles(t.Context(), known)
+	}
+	if store.loads != 2 || known["chat"] != 8 {
+		t.Errorf("read %d times, known %v; want once more after a failure", store.loads, known)
 	}
 }

@@ -22,3 +22,8 @@ key_prefix "aliquot/coldstart/" {
 key_prefix "aliquot/speed/" {
   policy = "write"
 }
+
+# Profiles that aliquot bench saved.
+key_prefix "aliquot/profiles/" {
+  policy = "read"
+}

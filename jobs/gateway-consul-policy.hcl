@@ -31,3 +31,8 @@ key_prefix "aliquot/owners/" {
 key_prefix "aliquot/coldstart/" {
   policy = "read"
 }
+
+# Profiles that aliquot bench saved.
+key_prefix "aliquot/profiles/" {
+  policy = "read"
+}

@@ -33,3 +33,8 @@ key "aliquot/router/leader" {
 key_prefix "aliquot/rates/" {
   policy = "read"
 }
+
+# Profiles that aliquot bench saved.
+key_prefix "aliquot/profiles/" {
+  policy = "read"
+}

@@ -117,7 +117,9 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 
 // weights is what is expected of a service's groups; Router.mu is held.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
-	rates := ratesOf(learned.Merge(now, r.rates[s.name]...))
+	rates := ratesOf(learned.Known(now, r.rates[s.name], r.profiles.Profiles[s.name], func(samples float64, age time.Duration) bool {
+		return r.config.Trust.Believes(samples, age)
+	}))
 	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
 }
 
@@ -131,7 +133,7 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 		if m.Replica <= 0 {
 			continue
 		}
-		one := weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated}
+		one := weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated, Bench: m.Source == learned.FromProfile}
 		for key, c := range m.Tokens {
 			slices, total, ok := learned.ParseSlices(key)
 			if !ok || c.Speed() <= 0 {
@@ -142,7 +144,7 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 			if one.Groups == nil {
 				one.Groups = map[string]weigh.Measured{}
 			}
-			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples}
+			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples, Bench: m.SourceOf(key) == learned.FromProfile}
 			one.Groups[weigh.GroupOf(class, slices, total).Name()] = of
 			if total == 1 { // which gateways also say where it is not known
 				one.Groups[weigh.GroupOf(class, slices, 0).Name()] = of

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/internal/weigh"
 	"aliquot.example/router/config"
 )
@@ -36,6 +37,7 @@ type Catalog interface {
 	Services(ctx context.Context, index uint64, wait time.Duration) ([]string, uint64, error)
 	Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]Registered, uint64, error)
 	Rates(ctx context.Context, index uint64, wait time.Duration) (map[string][][]byte, uint64, error)
+	Profiles(ctx context.Context, index uint64, wait time.Duration) (profilekv.Listed, error)
 }
 
 // Entries is where config entries are. Put and Delete are check-and-set: false
@@ -71,6 +73,7 @@ type Router struct {
 	opted    map[string]bool            // by meta, as Services last said
 	rates    map[string][]learned.Rates // by service, of each gateway
 	notes    map[string][]string        // what is wrong with rates, by service
+	profiles profilekv.Listed
 	cache    map[weigh.Key]Stored
 	// learned stamps what was read or written singly, so that an audit's list, which
 	// may be older, does not overwrite it.
@@ -118,6 +121,7 @@ func (r *Router) Run(ctx context.Context) {
 	r.track()
 	wg.Go(func() { r.watchServices(ctx) })
 	wg.Go(func() { r.watchRates(ctx) })
+	wg.Go(func() { r.watchProfiles(ctx) })
 	wg.Go(func() { r.election.Run(ctx, r.lead, func(err error) { r.trouble("election", err) }) })
 	wg.Wait()
 }

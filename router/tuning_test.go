@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/router"
 	"aliquot.example/router/consultest"
 )
@@ -268,6 +269,26 @@ func TestSharesOfTokens(t *testing.T) {
 	f.awaitChain("chat", map[string]int{"h100-s5of20": 1250, "h100-s10of20": 7500, "l4": 1250})
 	for _, g := range awaitState(t, r, "chat", router.StateRouted, "").Groups {
 		if want := map[string]float64{"h100-s5of20": 2000, "h100-s10of20": 6000, "l4": 2000}[g.Subset]; g.Source != "learned" || math.Abs(g.Tokens-want) > 1 {
+			t.Errorf("%+v, want %v tokens a second", g, want)
+		}
+	}
+	// Without published rates of a class its profile counts.
+	delete(doc.Classes, "l4")
+	if text, err = json.Marshal(doc); err != nil {
+		t.Fatal(err)
+	}
+	l4 := curve(0)
+	l4.Prefill, l4.A, l4.Prompt = 1e-4, 0.04, 100
+	p := learned.Profile{Measured: time.Now().Add(-30 * 24 * time.Hour), Class: "l4", Slices: "1of1", Answers: 500, Curve: &l4}
+	if _, err := profilekv.Save(t.Context(), f.Client, "chat", p); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Client.KV().Put(&api.KVPair{Key: "aliquot/rates/chat/gw", Value: text}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range awaitState(t, r, "chat", router.StateRouted, `"source":"bench"`).Groups {
+		l4.Prompt = 900
+		if want := 1000 * learned.WithinOf(l4, learned.Objective{}).Rate; g.Subset == "l4" && math.Abs(g.Tokens-want) > 1 {
 			t.Errorf("%+v, want %v tokens a second", g, want)
 		}
 	}

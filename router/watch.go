@@ -243,6 +243,30 @@ func (r *Router) watchRates(ctx context.Context) {
 	})
 }
 
+// watchProfiles follows what is benchmarked.
+func (r *Router) watchProfiles(ctx context.Context) {
+	r.watch(ctx, "profiles", func(index uint64) (uint64, error) {
+		listed, err := r.catalog.Profiles(ctx, index, longPoll)
+		if err != nil {
+			return 0, err
+		}
+		r.mu.Lock()
+		var changed []string
+		for name := range r.services {
+			if listed.Newest[name] != r.profiles.Newest[name] {
+				changed = append(changed, name)
+			}
+		}
+		r.profiles = listed
+		r.mu.Unlock()
+		for _, service := range changed {
+			r.queue.add(service)
+		}
+		pause(ctx, ratesPause)
+		return listed.Index, nil
+	})
+}
+
 // takeRates keeps new rates and returns the services whose rates changed.
 func (r *Router) takeRates(rates map[string][]learned.Rates, notes map[string][]string) []string {
 	r.mu.Lock()

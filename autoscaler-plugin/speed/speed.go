@@ -17,6 +17,7 @@ import (
 	"aliquot.example/autoscaler-plugin/guard"
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/internal/scale"
 )
 
@@ -119,6 +120,10 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	if err := settings.Whole(meta, err); err != nil {
 		return nil, err
 	}
+	listed, err := profilekv.List(r.client, service, (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
 	doc, index, err := r.read(ctx, service)
 	if err != nil || now.Before(doc.Since.Add(pause)) {
 		return nil, err
@@ -127,7 +132,7 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	next.Slots, next.SlotsBefore = map[string]float64{}, doc.Slots
 	maps.Copy(next.Rates, doc.Rates)
 	maps.Copy(next.Slots, doc.Slots)
-	measured, slots := merge(pairs, now)
+	measured, slots := merge(pairs, listed.Profiles[service], now)
 	maps.Copy(next.Rates, measured)
 	maps.Copy(next.Slots, slots)
 	if !scale.Moved(classes, doc.Rates, next.Rates) && !scale.SlotsMoved(classes, doc.Slots, next.Slots) {
@@ -158,17 +163,20 @@ func (r *Reader) due(service string, now time.Time) bool {
 // enough samples of a class are needed to believe them.
 const enough = 8
 
+// believed trusts what gateways published of enough requests.
+func believed(samples float64, _ time.Duration) bool { return samples >= enough }
+
 // merge returns the rates of the classes that enough is known of, and the slots that
 // they were measured with.
-func merge(pairs consul.KVPairs, now time.Time) (rates, slots map[string]float64) {
+func merge(pairs consul.KVPairs, profiles []learned.Profile, now time.Time) (rates, slots map[string]float64) {
 	var known []learned.Rates
 	for _, pair := range pairs {
 		doc, _ := learned.ParseRates(pair.Value)
 		known = append(known, doc)
 	}
 	rates, slots = map[string]float64{}, map[string]float64{}
-	for class, m := range learned.Merge(now, known...) {
-		if m.Samples >= enough && m.Rate > 0 {
+	for class, m := range learned.Known(now, known, profiles, believed) {
+		if (m.Source == learned.FromProfile || m.Samples >= enough) && m.Rate > 0 {
 			rates[class] = m.Rate
 			if m.Slots > 0 {
 				slots[class] = m.Slots

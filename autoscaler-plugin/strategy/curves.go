@@ -16,6 +16,7 @@ import (
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/internal/gpu"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/internal/scale"
 )
 
@@ -48,7 +49,7 @@ type known struct {
 	replicas sizes[int]
 }
 
-// curves reads what the gateways have learned.
+// curves reads what the gateways have learned and what was benchmarked.
 func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k known, err error) {
 	client, err := g.kv()
 	if err != nil {
@@ -64,14 +65,11 @@ func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k
 		doc, _ := learned.ParseRates(pair.Value)
 		rates = append(rates, doc)
 	}
-	k = known{sizes[learned.Curve]{}, sizes[int]{}}
-	for class, merged := range learned.Merge(now, rates...) {
-		for size, curve := range merged.Tokens {
-			if curve.Samples >= enough && curve.Prompt > 0 {
-				k.curves.of(class)[size] = curve
-			}
-		}
+	listed, err := profilekv.List(client, service, options)
+	if err != nil {
+		return k, fmt.Errorf("curves of %q: %w", service, err)
 	}
+	k = known{sizes[learned.Curve]{}, sizes[int]{}}
 	// Without them the curve in force stays, or the one that most requests taught counts.
 	entries, _, err := client.Health().Service(service, "", true, options)
 	if err != nil {
@@ -82,7 +80,29 @@ func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k
 		of, _ := strconv.Atoi(e.Service.Meta[gpu.MetaTotal])
 		k.replicas.of(e.Service.Meta[gpu.MetaClass])[learned.SlicesOf(have, of)]++
 	}
+	for class, m := range learned.Known(now, rates, listed.Profiles[service], believed) {
+		k.take(class, m)
+	}
 	return k, nil
+}
+
+// believed trusts what gateways published of enough requests.
+func believed(samples float64, _ time.Duration) bool { return samples >= enough }
+
+// take adds the curves of a class. A size that was only benchmarked counts where replicas
+// have it, or where the gateways know no size of the class.
+func (k known) take(class string, m learned.Merged) {
+	served := false
+	for size, curve := range m.Tokens {
+		served = served || m.SourceOf(size) == learned.FromGateways && curve.Samples >= enough && curve.Prompt > 0
+	}
+	for size, curve := range m.Tokens {
+		profiled := m.SourceOf(size) == learned.FromProfile
+		if profiled && served && k.replicas[class][size] == 0 || !profiled && curve.Samples < enough || curve.Prompt <= 0 {
+			continue
+		}
+		k.curves.of(class)[size] = curve
+	}
 }
 
 // force is what the classes of a service serve within its objective, by class. What is learned

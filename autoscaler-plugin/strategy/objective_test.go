@@ -17,6 +17,7 @@ import (
 	"aliquot.example/autoscaler-plugin/demand"
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/router/consultest"
 )
 
@@ -24,6 +25,7 @@ import (
 type chat struct {
 	*testing.T
 	plugin  *Plugin
+	client  *consul.Client
 	kv      *consul.KV
 	now     time.Time
 	arrived int64        // tokens in each second
@@ -59,7 +61,7 @@ func startChat(t *testing.T) *chat {
 		json.NewEncoder(w).Encode(answer)
 	}))
 	t.Cleanup(gateway.Close)
-	c.kv = server.Client.KV()
+	c.client, c.kv = server.Client, server.Client.KV()
 	c.plugin = New(hclog.New(&hclog.LoggerOptions{Output: &c.log}))
 	settings := map[string]string{"consul_address": server.Address, "learn_coldstart": "false", "gateways": strings.TrimPrefix(gateway.URL, "http://")}
 	if err := c.plugin.SetConfig(settings); err != nil {
@@ -80,6 +82,15 @@ func (c *chat) learn(curves map[string]learned.Curve) {
 		c.Fatal(err)
 	}
 	if _, err := c.kv.Put(&consul.KVPair{Key: "aliquot/rates/chat/g", Value: text}, nil); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// benchmarked saves a profile as aliquot bench does.
+func (c *chat) benchmarked(class string, curve learned.Curve) {
+	c.Helper()
+	p := learned.Profile{Measured: c.now.Add(-time.Hour), Class: class, Slices: "10of20", Answers: 500, Curve: &curve}
+	if _, err := profilekv.Save(c.Context(), c.client, "chat", p); err != nil {
 		c.Fatal(err)
 	}
 }
@@ -121,6 +132,10 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the objective is planned without l4, not measured yet; ") {
 		t.Errorf("too little learned of l4: %+v, %v", a, err)
+	}
+	c.benchmarked("l4", slow)
+	if a, err := c.run("tokens service=chat", settings); err != nil || strings.Contains(a.Reason, "without l4") || !strings.HasPrefix(a.Reason, "by the objective") {
+		t.Errorf("l4 was benchmarked: %+v, %v", a, err)
 	}
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})
 	steady, err := c.run("tokens service=chat", settings)

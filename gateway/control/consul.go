@@ -19,6 +19,7 @@ import (
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/dispatch"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 )
 
 // NewConsul returns a client. What the configuration leaves out comes from the
@@ -51,8 +52,8 @@ type Rates struct {
 	Gateway string // the gateway's ID, the last part of its keys
 }
 
-// Load merges what all gateways published of a service, see learned.Merge, and
-// removes the keys of gateways that are gone for so long that nobody believes them:
+// Load returns what is known of a service by what all gateways published and by profiles,
+// see learned.Known. It removes the keys of gateways that are gone for so long that nobody believes them:
 // every update of the gateways' job leaves some behind.
 func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
 	token, err := r.Config.Token.Read()
@@ -74,8 +75,12 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 		}
 		known = append(known, doc)
 	}
+	listed, err := profilekv.List(r.Client, service, (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	if err != nil {
+		return nil, err
+	}
 	out := map[string]dispatch.Rate{}
-	for class, m := range learned.Merge(time.Now(), known...) {
+	for class, m := range learned.Known(time.Now(), known, listed.Profiles[service], published) {
 		if m.Rate > 0 {
 			rate := dispatch.Rate{Rate: m.Rate, Slots: m.Slots, Samples: m.Samples}
 			for key, c := range m.Tokens {
@@ -87,6 +92,20 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 		}
 	}
 	return out, nil
+}
+
+// published trusts all that gateways published, since it is only what a queue begins with.
+func published(samples float64, _ time.Duration) bool { return samples > 0 }
+
+// Profiles returns a figure for each service with profiles, which changes when one of them
+// does.
+func (r *Rates) Profiles(ctx context.Context) (map[string]uint64, error) {
+	token, err := r.Config.Token.Read()
+	if err != nil {
+		return nil, err
+	}
+	listed, err := profilekv.List(r.Client, "", (&consul.QueryOptions{Token: token}).WithContext(ctx))
+	return listed.Newest, err
 }
 
 // Starts reads what the autoscaler learned of a service's starts.

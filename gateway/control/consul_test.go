@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -26,6 +27,7 @@ import (
 	"aliquot.example/gateway/line"
 	"aliquot.example/internal/dispatch"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 )
 
 // agent is a real Consul that the test can stop and start again.
@@ -228,6 +230,24 @@ func rates(t *testing.T, a *agent) {
 	}
 	if again, err := one.Load(t.Context(), "m"); err != nil || len(again) != 2 {
 		t.Errorf("beside a broken key: %v, %v", again, err)
+	}
+	curve := learned.Curve{Prefill: 1e-4, A: 0.02, Prompt: 500, Output: 100}
+	before, err := one.Profiles(t.Context())
+	for _, class := range []string{"h100", "l4"} { // of which one has served
+		p := learned.Profile{Measured: now, Class: class, Slices: "10of20", Answers: 500, Curve: &curve}
+		if _, err := profilekv.Save(t.Context(), a.client, "m", p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after, err2 := one.Profiles(t.Context())
+	if errors.Join(err, err2) != nil || before["m"] == after["m"] || after["other"] != 0 {
+		t.Errorf("profiles were written at %v and %v, %v", before, after, errors.Join(err, err2))
+	}
+	if got, err := one.Load(t.Context(), "m"); err != nil || got["h100"].Rate != 2.75 || len(got["h100"].Curves) != 1 || got["h100"].Curves[0].A != 0.02 || !(got["l4"].Rate > 0) || len(got["l4"].Curves) != 1 {
+		t.Errorf("with profiles: %+v, %v", got, err)
+	}
+	if _, err := a.client.KV().DeleteTree(learned.ProfilesPrefix+"/", nil); err != nil {
+		t.Fatal(err)
 	}
 	if err := two.Save(t.Context(), "m", map[string]dispatch.Rate{"h100": {Rate: 5, Slots: 4, Samples: 10}}, now.Add(-8*24*time.Hour)); err != nil {
 		t.Fatal(err)

@@ -32,10 +32,10 @@ const (
 // one, so a class may have curves from both.
 func Known(now time.Time, rates []Rates, profiles []Profile, trusted func(samples float64, age time.Duration) bool) map[string]Merged {
 	out := Merge(now, rates...)
-	prompt, output := meanRequest(out)
+	served := usualOf(out)
 	sums := map[string]*sum{}
 	for _, p := range Newest(now, profiles) {
-		c, ok := p.class(prompt, output)
+		c, ok := p.class(served)
 		if !ok {
 			continue
 		}
@@ -95,11 +95,14 @@ func (m Merged) orProfile(s *sum, now time.Time, trusted func(float64, time.Dura
 	return m
 }
 
-// meanRequest is the mean tokens of a prompt and an answer of a service, 0 where gateways
-// have not published any.
-func meanRequest(classes map[string]Merged) (prompt, output float64) {
-	var p, o mean
+// usual is the mean tokens of a prompt and an answer of a service, and how many requests a
+// replica takes at once; 0 where gateways have not published any.
+type usual struct{ prompt, output, slots float64 }
+
+func usualOf(classes map[string]Merged) usual {
+	var p, o, s mean
 	for _, m := range classes {
+		s.add(m.Slots, m.Samples)
 		for _, c := range m.Tokens {
 			if c.Prompt > 0 {
 				p.add(c.Prompt, c.Samples)
@@ -107,5 +110,5 @@ func meanRequest(classes map[string]Merged) (prompt, output float64) {
 			}
 		}
 	}
-	return p.value(), o.value()
+	return usual{p.value(), o.value(), s.value()}
 }

@@ -34,6 +34,8 @@ type Profile struct {
 	// Class is the hardware class, and Slices what a replica has of it, see SlicesOf.
 	Class  string `json:"class"`
 	Slices string `json:"slices"`
+	// Answers is how many requests it was measured with.
+	Answers float64 `json:"answers"`
 	// Curve is that of an engine that batches, with the mean request that it was measured
 	// for; nil for other servers.
 	Curve *Curve `json:"curve,omitempty"`
@@ -118,8 +120,11 @@ func (p Profile) Check() error {
 	if p.Curve == nil && len(p.Within) == 0 {
 		return errors.New("a profile has no figures")
 	}
-	if p.Curve != nil && (!p.Curve.Possible() || p.Curve.Samples == 0 || p.Curve.A == 0) {
+	if p.Curve != nil && (!p.Curve.Possible() || p.Curve.A == 0) {
 		return fmt.Errorf("the curve of a profile of class %s is out of range", p.Class)
+	}
+	if !(p.Answers >= 1 && p.Answers <= 1e15) {
+		return fmt.Errorf("a profile of class %s is from %g answers: want at least 1", p.Class, p.Answers)
 	}
 	for _, w := range p.Within {
 		for _, f := range []float64{w.TTFT, w.TPOT, w.E2E, w.Concurrency, w.Rate, w.Tokens} {
@@ -135,29 +140,33 @@ func (p Profile) Check() error {
 func (p Profile) believed(now time.Time) bool { return now.Sub(p.Measured).Abs() <= ProfileBelieved }
 
 // class is a profile as if gateways had published it, for requests of the mean size of
-// those that the service serves, or where that is not known, that it was measured with.
-func (p Profile) class(prompt, output float64) (c Class, ok bool) {
+// those that the service serves and for as many at once as its replicas take, or where that
+// is not known, as it was measured.
+func (p Profile) class(served usual) (c Class, ok bool) {
 	var w Within
 	if len(p.Within) > 0 {
 		w = p.Within[0]
 	}
-	samples := 1.0
 	if p.Curve != nil {
 		curve := *p.Curve
-		if prompt > 0 {
-			curve.Prompt, curve.Output = prompt, output
+		if served.prompt > 0 {
+			curve.Prompt, curve.Output = served.prompt, served.output
 		}
 		w = WithinOf(curve, w.Objective)
 		if w.Concurrency == 0 { // it serves all the same
 			w = WithinOf(curve, Objective{})
 		}
 		curve.Rate = w.Rate
-		samples = curve.Samples
+		if n := served.slots; n > 0 && n < w.Concurrency {
+			w.Concurrency = n
+			w.Rate, _, _ = curve.At(n)
+		}
+		curve.Samples = p.Answers
 		c.Tokens = map[string]Curve{p.Slices: curve}
 	}
 	if !(w.Concurrency > 0 && w.Rate > 0) {
 		return Class{}, false
 	}
-	c.Rate, c.Slots, c.Samples, c.Replica = w.Rate/w.Concurrency, w.Concurrency, samples, w.Rate
+	c.Rate, c.Slots, c.Samples, c.Replica = w.Rate/w.Concurrency, w.Concurrency, p.Answers, w.Rate
 	return c, c.check() == nil
 }

@@ -17,7 +17,7 @@ func profiled(class, size string, at time.Time, step float64) Profile {
 	o := Objective{TTFT: 2, TPOT: 0.1}
 	return Profile{
 		Measured: at, Model: "qwen3", Image: "vllm:v1", Engine: "vllm 1", Driver: "580.65",
-		Class: class, Slices: size, Curve: &c, Within: []Within{WithinOf(c, o)},
+		Class: class, Slices: size, Answers: 900, Curve: &c, Within: []Within{WithinOf(c, o)},
 	}
 }
 
@@ -54,6 +54,7 @@ func TestProfilesAreReadBack(t *testing.T) {
 		"a curve":       change(func(p *Profile) { p.Curve.A = -1 }),
 		"no steps":      change(func(p *Profile) { p.Curve.A = 0 }),
 		"a rate":        change(func(p *Profile) { p.Within[0].Rate = -1 }),
+		"no answers":    change(func(p *Profile) { p.Answers = 0 }),
 		"an objective":  change(func(p *Profile) { p.Within[0].TTFT = 1e300 }),
 		"half a number": `{"version":1,"profiles":[{"class":"l4","slices":"1of2","within":[{"rate_per_s":"1"}]}]}`,
 	} {
@@ -131,18 +132,19 @@ func TestAProfileStandsBesideWhatIsPublished(t *testing.T) {
 		if c.Prompt != live.Prompt || c.Output != live.Output {
 			t.Errorf("%s is for prompts of %v and answers of %v", size, c.Prompt, c.Output)
 		}
-		if w := WithinOf(c, Objective{TTFT: 2, TPOT: 0.1}); c.Rate != w.Rate || !(w.Rate > 0) {
+		if w := WithinOf(c, Objective{TTFT: 2, TPOT: 0.1}); !near(c.Rate, w.Rate) || !(w.Rate > 0) {
 			t.Errorf("%s serves %v a second, within its objective %v", size, c.Rate, w.Rate)
 		}
 	}
-	if l.Source != FromProfile || !near(l.Replica, l.Tokens["1of1"].Rate) || !near(l.Rate*l.Slots, l.Replica) {
+	// The replicas of the service take 2 requests at once.
+	if rate, _, _ := l.Tokens["1of1"].At(2); l.Source != FromProfile || l.Slots != 2 || !near(l.Replica, rate) || !near(l.Rate*l.Slots, l.Replica) {
 		t.Errorf("l4: %+v", l)
 	}
 }
 
 // A profile of a server that is no language model has no curve.
 func TestAProfileWithoutACurveIsARate(t *testing.T) {
-	p := Profile{Measured: noon, Class: "t4", Slices: "1of1", Within: []Within{{Objective: Objective{E2E: 0.2}, Concurrency: 4, Rate: 80}}}
+	p := Profile{Measured: noon, Class: "t4", Slices: "1of1", Answers: 200, Within: []Within{{Objective: Objective{E2E: 0.2}, Concurrency: 4, Rate: 80}}}
 	m := Known(noon, nil, []Profile{p}, recent)["t4"]
 	if m.Rate != 20 || m.Slots != 4 || m.Replica != 80 || m.Tokens != nil || m.Source != FromProfile {
 		t.Errorf("%+v", m)

@@ -15,6 +15,7 @@ type Source string
 // The sources of a weight in order of precedence.
 const (
 	FromLearned Source = "learned" // measured by the gateways
+	FromBench   Source = "bench"   // measured by aliquot bench
 	FromProfile Source = "profile" // the operator's file
 	FromTable   Source = "table"   // the curated hardware table
 	FromFormula Source = "formula" // bandwidth and TFLOPS, corrected by architecture
@@ -60,16 +61,22 @@ type Rate struct {
 	// the class, by name, that were measured apart.
 	Tokens bool
 	Groups map[string]Measured
+	// Bench says that it was benchmarked. Its age does not matter here: the caller leaves
+	// out what is too old.
+	Bench bool
 }
 
-// Measured is a rate and how many samples it is from.
-type Measured struct{ Replica, Samples float64 }
+// Measured is a rate, how many samples it is from and whether it was benchmarked.
+type Measured struct {
+	Replica, Samples float64
+	Bench            bool
+}
 
 // of returns what is known of a group, and whether it was measured apart.
 func (r Rate) of(group string) (Rate, bool) {
 	m, apart := r.Groups[group]
 	if apart {
-		r.Replica, r.Samples = m.Replica, m.Samples
+		r.Replica, r.Samples, r.Bench = m.Replica, m.Samples, m.Bench
 	}
 	return r, apart
 }
@@ -100,7 +107,17 @@ func (t Trust) fresh(r Rate, now time.Time) float64 {
 }
 
 func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
-	return t.fresh(r, now) * r.Samples / (r.Samples + t.HalfSamples), now.Sub(r.Updated)
+	fresh := t.fresh(r, now)
+	if r.Bench {
+		fresh = 1
+	}
+	return fresh * r.Samples / (r.Samples + t.HalfSamples), now.Sub(r.Updated)
+}
+
+// Believes says whether a rate that gateways published is used.
+func (t Trust) Believes(samples float64, age time.Duration) bool {
+	c, _ := t.confidence(Rate{Samples: samples, Updated: time.Time{}}, time.Time{}.Add(age))
+	return c >= t.MinConfidence
 }
 
 // Weights gives every group of a service its weight. Learned rates are absolute
@@ -285,6 +302,9 @@ func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float6
 		return prior
 	}
 	w := Weight{Value: prior.Value * ratio / scale, Source: FromLearned}
+	if r.Bench {
+		w.Source = FromBench
+	}
 	if r.Tokens {
 		w.Tokens = prior.Value * ratio
 	}

@@ -157,7 +157,7 @@ func TestGroupsMeasuredApartAreWeighedApart(t *testing.T) {
 	instances := append(whole("l4", 1), sliced(5), sliced(10))
 	learned := map[string]Rate{"h100": {
 		Replica: 6000, Samples: 400, Updated: noon, Tokens: true,
-		Groups: map[string]Measured{"h100-s5of20": {2000, 200}, "h100-s10of20": {9000, 200}, "h100-s20of20": {1, 200}},
+		Groups: map[string]Measured{"h100-s5of20": {Replica: 2000, Samples: 200}, "h100-s10of20": {Replica: 9000, Samples: 200}, "h100-s20of20": {Replica: 1, Samples: 200}},
 	}}
 	got := Weights(instances, nil, learned, nil, DefaultTrust(), noon)
 	small, large := got["h100-s5of20"], got["h100-s10of20"]
@@ -168,13 +168,37 @@ func TestGroupsMeasuredApartAreWeighedApart(t *testing.T) {
 		t.Errorf("the class that was not measured: %+v", l4)
 	}
 	// Too few samples of a group, or a nonsensical rate of it, are passed over.
-	learned["h100"].Groups["h100-s5of20"] = Measured{2000, 2}
-	learned["h100"].Groups["h100-s10of20"] = Measured{1e9, 200}
+	learned["h100"].Groups["h100-s5of20"] = Measured{Replica: 2000, Samples: 2}
+	learned["h100"].Groups["h100-s10of20"] = Measured{Replica: 1e9, Samples: 200}
 	got = Weights(instances, nil, learned, nil, DefaultTrust(), noon)
 	if w := got["h100-s5of20"]; w.Source != FromLearned || near(w.Tokens, 2000) {
 		t.Errorf("too few samples: %+v", w)
 	}
 	if w := got["h100-s10of20"]; w.Source != FromTable || w.Note == "" {
 		t.Errorf("nonsense: %+v", w)
+	}
+}
+
+// What was benchmarked stands in for a rate, however old: how old it may be was decided
+// where it was chosen.
+func TestWhatWasBenchmarkedIsUsedLikeARate(t *testing.T) {
+	instances := []Instance{{Group: Group{Class: "h100"}}, {Group: Group{Class: "l4"}}}
+	learned := map[string]Rate{
+		"h100": {Replica: 6000, Samples: 400, Updated: noon, Tokens: true},
+		"l4":   {Replica: 2000, Samples: 900, Updated: noon.Add(-60 * 24 * time.Hour), Tokens: true, Bench: true},
+	}
+	got := Weights(instances, nil, learned, nil, DefaultTrust(), noon)
+	if h, l := got["h100"], got["l4"]; h.Source != FromLearned || l.Source != FromBench || !near(h.Value/l.Value, 3) || !near(l.Tokens, 2000) {
+		t.Errorf("%+v and %+v", h, l)
+	}
+	trust := DefaultTrust()
+	for _, w := range []struct {
+		samples float64
+		age     time.Duration
+		want    bool
+	}{{20, 0, true}, {500, 30 * time.Minute, true}, {10, 0, false}, {500, time.Hour, false}} {
+		if got := trust.Believes(w.samples, w.age); got != w.want {
+			t.Errorf("%v samples of %s ago: %t", w.samples, w.age, got)
+		}
 	}
 }

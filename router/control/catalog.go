@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/router"
 )
 
@@ -117,6 +118,12 @@ func (c *Client) Rates(ctx context.Context, index uint64, wait time.Duration) (m
 		}
 	}
 	return out, meta.LastIndex, nil
+}
+
+// Profiles lists what was benchmarked. It waits until any of it has changed since index, at
+// most wait.
+func (c *Client) Profiles(ctx context.Context, index uint64, wait time.Duration) (profilekv.Listed, error) {
+	return profilekv.List(c.api, "", blocking(ctx, index, wait))
 }
 
 func blocking(ctx context.Context, index uint64, wait time.Duration) *api.QueryOptions {

@@ -1,0 +1,94 @@
+// Package profilekv keeps the profiles of services in Consul's KV, where aliquot bench
+// writes them and gateways, router and autoscaler read them.
+package profilekv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	consul "github.com/hashicorp/consul/api"
+
+	"aliquot.example/internal/learned"
+)
+
+// Listed is what Consul holds.
+type Listed struct {
+	// Profiles are by service.
+	Profiles map[string][]learned.Profile
+	// Bad says by service which documents are left out, and why.
+	Bad map[string][]error
+	// Newest is the index at which a service's profiles were last written.
+	Newest map[string]uint64
+	// Index is that of the answer, to wait for the next.
+	Index uint64
+}
+
+// List reads the profiles of a service, or where that is "" of all services. What the token
+// may not read counts as not there.
+func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed, error) {
+	folder := learned.ProfilesPrefix + "/"
+	if service != "" {
+		folder += service + "/"
+	}
+	pairs, meta, err := client.KV().List(folder, q)
+	if err != nil {
+		return Listed{}, fmt.Errorf("profiles in Consul: %w", err)
+	}
+	l := Listed{map[string][]learned.Profile{}, map[string][]error{}, map[string]uint64{}, meta.LastIndex}
+	for _, pair := range pairs {
+		name, _, ok := strings.Cut(strings.TrimPrefix(pair.Key, learned.ProfilesPrefix+"/"), "/")
+		if !ok || len(pair.Value) == 0 { // a folder
+			continue
+		}
+		l.Newest[name] = max(l.Newest[name], pair.ModifyIndex)
+		doc, err := learned.ParseProfiles(pair.Value)
+		if err != nil {
+			l.Bad[name] = append(l.Bad[name], fmt.Errorf("%s: %w", pair.Key, err))
+			continue
+		}
+		l.Profiles[name] = append(l.Profiles[name], doc.Profiles...)
+	}
+	return l, nil
+}
+
+// attempts bounds how often a write is tried that others are faster than.
+const attempts = 10
+
+// Save adds a profile to those of its kind of replica, and returns the one that was the
+// newest before, the zero Profile where there was none.
+func Save(ctx context.Context, client *consul.Client, service string, p learned.Profile) (before learned.Profile, err error) {
+	if err := p.Check(); err != nil {
+		return before, err
+	}
+	key := learned.ProfileKey(service, p.Class, p.Slices)
+	for range attempts {
+		pair, _, err := client.KV().Get(key, (&consul.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return before, fmt.Errorf("profiles in Consul: %w", err)
+		}
+		doc, index := learned.Profiles{}, uint64(0)
+		if pair != nil {
+			index = pair.ModifyIndex
+			if doc, err = learned.ParseProfiles(pair.Value); err != nil {
+				return before, fmt.Errorf("key %s: %w: delete it with consul kv delete, or run the release that wrote it", key, err)
+			}
+		}
+		before = doc.Last()
+		doc.Add(p)
+		value, err := json.Marshal(doc)
+		if err != nil {
+			return before, err
+		}
+		ok, _, err := client.KV().CAS(&consul.KVPair{Key: key, Value: value, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+		if err != nil {
+			return before, fmt.Errorf("profile in Consul: %w", err)
+		}
+		if ok {
+			return before, nil
+		}
+	}
+	return before, errors.New("profile in Consul: others write the key " + key + " all the time")
+}
