@@ -117,9 +117,8 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 
 // weights is what is expected of a service's groups; Router.mu is held.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
-	rates := ratesOf(learned.Known(now, r.rates[s.name], r.profiles.Profiles[s.name], func(samples float64, age time.Duration) bool {
-		return r.config.Trust.Believes(samples, age)
-	}))
+	known := learned.Known(now, r.rates[s.name], r.profiles.Profiles[s.name], r.config.Trust.Believes)
+	rates := ratesOf(known)
 	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
 }
 
@@ -144,7 +143,8 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 			if one.Groups == nil {
 				one.Groups = map[string]weigh.Measured{}
 			}
-			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples, Bench: m.SourceOf(key) == learned.FromProfile}
+			bench := m.SourceOf(key) == learned.FromProfile
+			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples, Bench: bench}
 			one.Groups[weigh.GroupOf(class, slices, total).Name()] = of
 			if total == 1 { // which gateways also say where it is not known
 				one.Groups[weigh.GroupOf(class, slices, 0).Name()] = of

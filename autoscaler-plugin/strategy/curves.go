@@ -98,7 +98,8 @@ func (k known) take(class string, m learned.Merged) {
 	}
 	for size, curve := range m.Tokens {
 		profiled := m.SourceOf(size) == learned.FromProfile
-		if profiled && served && k.replicas[class][size] == 0 || !profiled && curve.Samples < enough || curve.Prompt <= 0 {
+		unused := profiled && served && k.replicas[class][size] == 0
+		if unused || !profiled && curve.Samples < enough || curve.Prompt <= 0 {
 			continue
 		}
 		k.curves.of(class)[size] = curve

@@ -18,6 +18,10 @@ const (
 	FromProfile  Source = "profile"  // measured by aliquot bench
 )
 
+// Trusted says whether what gateways published is trusted, by how many requests taught it and
+// how old it is.
+type Trusted func(samples float64, age time.Duration) bool
+
 // Known is what is known of each class of a service. This is the one place where
 // published rates and profiles meet:
 //
@@ -30,7 +34,7 @@ const (
 //
 // A kind that is not in the result has the hardware table only. Curves are taken one by
 // one, so a class may have curves from both.
-func Known(now time.Time, rates []Rates, profiles []Profile, trusted func(samples float64, age time.Duration) bool) map[string]Merged {
+func Known(now time.Time, rates []Rates, profiles []Profile, trusted Trusted) map[string]Merged {
 	out := Merge(now, rates...)
 	served := usualOf(out)
 	sums := map[string]*sum{}
@@ -61,7 +65,8 @@ func Newest(now time.Time, profiles []Profile) []Profile {
 		}
 	}
 	return slices.SortedFunc(maps.Values(newest), func(a, b Profile) int {
-		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(part(a.Slices), part(b.Slices)), cmp.Compare(a.Slices, b.Slices))
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(part(a.Slices), part(b.Slices)),
+			cmp.Compare(a.Slices, b.Slices))
 	})
 }
 
@@ -72,7 +77,7 @@ func part(key string) float64 {
 }
 
 // orProfile fills in from profiles what is not trusted of what gateways published.
-func (m Merged) orProfile(s *sum, now time.Time, trusted func(float64, time.Duration) bool) Merged {
+func (m Merged) orProfile(s *sum, now time.Time, trusted Trusted) Merged {
 	p := s.merged()
 	age := now.Sub(m.Updated).Abs()
 	if m.Samples == 0 || !trusted(m.Samples, age) {

@@ -114,7 +114,8 @@ func (p Profile) Check() error {
 	}
 	for _, text := range []string{p.Model, p.Image, p.Engine, p.Driver} {
 		if len(text) > longestText || strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || c == 0x7f }) {
-			return fmt.Errorf("a profile of class %s has a name that is longer than %d bytes or not printable", p.Class, longestText)
+			return fmt.Errorf("a profile of class %s has a name that is longer than %d bytes or not printable",
+				p.Class, longestText)
 		}
 	}
 	if p.Curve == nil && len(p.Within) == 0 {

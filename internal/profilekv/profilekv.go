@@ -37,7 +37,10 @@ func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed
 	if err != nil {
 		return Listed{}, fmt.Errorf("profiles in Consul: %w", err)
 	}
-	l := Listed{map[string][]learned.Profile{}, map[string][]error{}, map[string]uint64{}, meta.LastIndex}
+	l := Listed{
+		Profiles: map[string][]learned.Profile{}, Bad: map[string][]error{},
+		Newest: map[string]uint64{}, Index: meta.LastIndex,
+	}
 	for _, pair := range pairs {
 		name, _, ok := strings.Cut(strings.TrimPrefix(pair.Key, learned.ProfilesPrefix+"/"), "/")
 		if !ok || len(pair.Value) == 0 { // a folder
@@ -73,7 +76,7 @@ func Save(ctx context.Context, client *consul.Client, service string, p learned.
 		if pair != nil {
 			index = pair.ModifyIndex
 			if doc, err = learned.ParseProfiles(pair.Value); err != nil {
-				return before, fmt.Errorf("key %s: %w: delete it with consul kv delete, or run the release that wrote it", key, err)
+				return before, fmt.Errorf("key %s: %w: delete it with consul kv delete", key, err)
 			}
 		}
 		before = doc.Last()
@@ -82,7 +85,8 @@ func Save(ctx context.Context, client *consul.Client, service string, p learned.
 		if err != nil {
 			return before, err
 		}
-		ok, _, err := client.KV().CAS(&consul.KVPair{Key: key, Value: value, ModifyIndex: index}, (&consul.WriteOptions{}).WithContext(ctx))
+		pair = &consul.KVPair{Key: key, Value: value, ModifyIndex: index}
+		ok, _, err := client.KV().CAS(pair, (&consul.WriteOptions{}).WithContext(ctx))
 		if err != nil {
 			return before, fmt.Errorf("profile in Consul: %w", err)
 		}
