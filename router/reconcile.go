@@ -132,7 +132,9 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 		if m.Replica <= 0 {
 			continue
 		}
-		one := weigh.Rate{Replica: m.Replica, Samples: m.Samples, Updated: m.Updated, Bench: m.Source == learned.FromProfile}
+		one := weigh.Rate{
+			Replica: m.Replica, Samples: m.Samples, Updated: m.Updated, Bench: m.Source == learned.FromProfile,
+		}
 		for key, c := range m.Tokens {
 			slices, total, ok := learned.ParseSlices(key)
 			if !ok || c.Speed() <= 0 {

@@ -62,7 +62,9 @@ const attempts = 10
 
 // Save adds a profile to those of its kind of replica, and returns the one that was the
 // newest before, the zero Profile where there was none.
-func Save(ctx context.Context, client *consul.Client, service string, p learned.Profile) (before learned.Profile, err error) {
+func Save(ctx context.Context, client *consul.Client, service string, p learned.Profile) (
+	before learned.Profile, err error,
+) {
 	if err := p.Check(); err != nil {
 		return before, err
 	}
