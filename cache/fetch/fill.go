@@ -27,13 +27,10 @@ const (
 	// wait for each other end it so.
 	busyTries = 8
 	busyPause = 250 * time.Millisecond
-	// worth is how many bytes are worth a write, and as many more as peers wait for them.
-	// A slow connection hands out a packet or two at a time: where a read had to wait and
-	// brought less than that, the next one begins a gather later. A read that takes more
-	// than ready had to wait.
-	worth  = 64 << 10
+	// worth is how many bytes are worth a write, and waking as many as wait for them. Less
+	// is held back for no longer than a gather and the next read.
+	worth  = 128 << 10
 	gather = 20 * time.Millisecond
-	ready  = 200 * time.Microsecond
 )
 
 // pieces are buffers of the size of a piece.
@@ -194,41 +191,34 @@ func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.Wa
 // copy writes what comes of a chunk to its place, and wakes readers.
 func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer,
 	source string, throttle func(context.Context, int) error) (uint32, error) {
-	start, length := t.part.Object.Span(n)
-	counter := t.c.o.Metrics.bytes.WithLabelValues(source)
+	_, length := t.part.Object.Span(n)
 	whole := pieces.Get().(*[piece]byte)
 	defer pieces.Put(whole)
-	buffer := whole[:]
+	buffer, held, since := whole[:], 0, time.Time{}
 	limit := t.c.o.OriginStall
 	if source == "peer" {
 		limit = t.c.o.PeerStall
 	}
 	for f.written < length {
-		asked := time.Now()
-		read, err := body.Read(buffer[:min(int64(len(buffer)), length-f.written)])
-		if read > 0 {
-			watch.Stop()
-			waited := time.Since(asked) > ready
-			if throttle != nil {
-				if err := throttle(ctx, read); err != nil {
-					return crc, err
-				}
-			}
-			if _, err := t.part.WriteAt(buffer[:read], start+f.written); err != nil {
+		watch.Reset(limit) // also for a peer that waits itself, and sends nothing
+		read, err := body.Read(buffer[held:min(int64(len(buffer)), length-f.written)])
+		watch.Stop()
+		if read > 0 && throttle != nil {
+			if err := throttle(ctx, read); err != nil {
 				return crc, err
 			}
-			crc = CRC(crc, buffer[:read])
-			counter.Add(float64(read))
-			t.mu.Lock()
-			f.grows(int64(read))
-			t.mu.Unlock()
-			watch.Reset(limit)
-			if waited && read < worth && f.written < length && err == nil {
-				time.Sleep(gather)
-			}
 		}
-		if read == 0 && err == nil {
-			watch.Reset(limit) // a peer that waits itself
+		if held == 0 {
+			since = time.Now()
+		}
+		held += read
+		// The first bytes of a chunk go on at once: somebody waits for them.
+		first, last := f.written == 0, f.written+int64(held) == length
+		if held > 0 && (first || last || held >= worth || read == 0 || err != nil || time.Since(since) >= gather) {
+			if err := t.put(n, f, buffer[:held], source); err != nil {
+				return crc, err
+			}
+			crc, held = CRC(crc, buffer[:held]), 0
 		}
 		if err == io.EOF && f.written < length {
 			return crc, fmt.Errorf("chunk %d was cut at %d of %d bytes: %w", n, f.written, length, io.ErrUnexpectedEOF)
@@ -239,11 +229,25 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	}
 	// A peer states the CRC behind the last byte.
 	if source == "peer" {
+		watch.Reset(limit)
 		if _, err := io.Copy(io.Discard, body); err != nil {
 			return crc, err
 		}
 	}
 	return crc, nil
+}
+
+// put writes the next bytes of a chunk, and wakes readers.
+func (t *transfer) put(n int, f *flight, p []byte, source string) error {
+	start, _ := t.part.Object.Span(n)
+	if _, err := t.part.WriteAt(p, start+f.written); err != nil {
+		return err
+	}
+	t.c.o.Metrics.bytes.WithLabelValues(source).Add(float64(len(p)))
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.grows(int64(len(p)))
+	return nil
 }
 
 var errStall = errors.New("nothing came for too long")

@@ -33,8 +33,8 @@ type holdings struct {
 	asking chan struct{} // closed when all have answered; nil where nobody is asked
 }
 
-// Mark stands for an object in a list of those that a node has whole. Two objects of one
-// mark cost a question in vain.
+// Mark is an object in a list of those that a node has whole. Two objects with the same
+// mark cost a needless question.
 func Mark(id string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(id))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"aliquot.example/cache/store"
 )
@@ -30,7 +31,10 @@ func (r *Reader) File() *os.File {
 }
 
 // Read waits for bytes.
-func (r *Reader) Read(p []byte) (int, error) {
+func (r *Reader) Read(p []byte) (int, error) { return r.ReadUntil(p, nil) }
+
+// ReadUntil waits for bytes until the ticker ticks: then it returns none, without an error.
+func (r *Reader) ReadUntil(p []byte, tick <-chan time.Time) (int, error) {
 	if r.file != nil {
 		if r.pos >= r.end {
 			return 0, io.EOF
@@ -42,8 +46,8 @@ func (r *Reader) Read(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	n, at, err := r.t.await(r, int64(len(p)))
-	if err != nil {
+	n, at, err := r.t.await(r, int64(len(p)), tick)
+	if n == 0 {
 		return 0, err
 	}
 	read, err := r.t.part.ReadAt(p[:n], at)

@@ -3,9 +3,11 @@ package fetch
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"aliquot.example/cache/origin"
 	"aliquot.example/cache/store"
@@ -230,8 +232,8 @@ func (t *transfer) refuse(target Target, err error) {
 }
 
 // await waits until bytes under a reader's position are here, and returns how many of
-// at most most, and where.
-func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
+// at most most, and where; none when the ticker ticks.
+func (t *transfer) await(r *Reader, most int64, tick <-chan time.Time) (n, at int64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
@@ -259,14 +261,18 @@ func (t *transfer) await(r *Reader, most int64) (n, at int64, err error) {
 		if t.err != nil {
 			return 0, 0, t.err
 		}
-		if err := t.pause(r.ctx, grown); err != nil {
+		if err := t.pause(r.ctx, grown, tick); err == errTick {
+			return 0, 0, nil
+		} else if err != nil {
 			return 0, 0, err
 		}
 	}
 }
 
+var errTick = errors.New("the ticker ticked")
+
 // pause waits for a change or for bytes of a chunk, without the lock meanwhile.
-func (t *transfer) pause(ctx context.Context, grown <-chan struct{}) error {
+func (t *transfer) pause(ctx context.Context, grown <-chan struct{}, tick <-chan time.Time) error {
 	changed := t.changed
 	t.mu.Unlock()
 	defer t.mu.Lock()
@@ -275,6 +281,8 @@ func (t *transfer) pause(ctx context.Context, grown <-chan struct{}) error {
 		return nil
 	case <-grown:
 		return nil
+	case <-tick:
+		return errTick
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -295,7 +303,7 @@ func (t *transfer) whole(r *Reader) error {
 		if err := cmp.Or(r.err, t.err); err != nil {
 			return err
 		}
-		if err := t.pause(r.ctx, nil); err != nil {
+		if err := t.pause(r.ctx, nil, nil); err != nil {
 			return err
 		}
 	}
@@ -310,7 +318,7 @@ func (t *transfer) sumOf(r *Reader, chunk int) (uint32, error) {
 		if err := cmp.Or(r.err, t.err); err != nil {
 			return 0, err
 		}
-		if err := t.pause(r.ctx, nil); err != nil {
+		if err := t.pause(r.ctx, nil, nil); err != nil {
 			return 0, err
 		}
 	}

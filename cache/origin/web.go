@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"aliquot.example/cache/bulk"
 	"aliquot.example/internal/blob"
 )
 
@@ -23,7 +24,7 @@ import (
 func NewClient() *http.Client {
 	return &http.Client{CheckRedirect: homeOnly, Transport: &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		DialContext:           bulk.Dial(&net.Dialer{Timeout: 10 * time.Second}),
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: 30 * time.Second,
 		MaxIdleConnsPerHost:   16,

@@ -3,7 +3,6 @@
 package peer
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -30,8 +29,7 @@ const (
 // frames reads the bytes of a chunk. Read returns 0 bytes without an error when the
 // sender is alive and has nothing yet.
 type frames struct {
-	io.Closer
-	r    *bufio.Reader
+	io.ReadCloser
 	left int
 	sum  uint32
 	end  bool
@@ -61,7 +59,7 @@ func (f *frames) Read(p []byte) (int, error) {
 		}
 		f.left = int(n)
 	}
-	n, err := f.r.Read(p[:min(len(p), f.left)])
+	n, err := f.ReadCloser.Read(p[:min(len(p), f.left)])
 	f.left -= n
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
@@ -71,7 +69,7 @@ func (f *frames) Read(p []byte) (int, error) {
 
 func (f *frames) word() (uint32, error) {
 	var b [4]byte
-	if _, err := io.ReadFull(f.r, b[:]); err != nil {
+	if _, err := io.ReadFull(f.ReadCloser, b[:]); err != nil {
 		return 0, io.ErrUnexpectedEOF
 	}
 	return binary.BigEndian.Uint32(b[:]), nil
@@ -93,11 +91,8 @@ const flushFrom = 16 << 10
 // known the first bytes are read all the same.
 func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.Question,
 	account func(context.Context, int) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	frames, failed := make(chan []byte), make(chan error, 1)
-	two := [2]*buffer{buffers.Get().(*buffer), buffers.Get().(*buffer)}
-	go func() { failed <- cut(ctx, r, frames, two) }()
+	frame := buffers.Get().(*buffer)
+	defer buffers.Put(frame)
 	word := func(n uint32) error {
 		var b [headLen]byte
 		binary.BigEndian.PutUint32(b[:], n)
@@ -108,33 +103,31 @@ func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fet
 	defer tick.Stop()
 	sum, offset := uint32(0), q.Offset
 	for {
-		select {
-		case <-tick.C:
-			if err := word(0); err != nil {
-				return err
-			}
-			flush()
-		case frame := <-frames:
-			if !r.Summed() {
-				sum = fetch.CRC(sum, frame[headLen:])
-			}
-			skip := min(offset, int64(len(frame)-headLen))
+		n, err := r.ReadUntil(frame[headLen:], tick.C)
+		if !r.Summed() {
+			sum = fetch.CRC(sum, frame[headLen:headLen+n])
+		}
+		switch {
+		case n > 0:
+			skip := min(offset, int64(n))
 			offset -= skip
-			if err := writeFrame(ctx, w, flush, frame[skip:], account); err != nil {
-				return err
-			}
-		case err := <-failed:
-			for _, b := range two { // nobody uses them any more
-				buffers.Put(b)
-			}
-			if err == nil && r.Summed() {
-				sum, err = r.Sum(q.Chunk)
-			}
-			if err != nil {
-				_ = word(frameFail)
-				return err
+			err = writeFrame(ctx, w, flush, frame[skip:headLen+n], account)
+		case err == nil:
+			err = word(0)
+			flush()
+		case err == io.EOF:
+			if r.Summed() {
+				if sum, err = r.Sum(q.Chunk); err != nil {
+					_ = word(frameFail)
+					return err
+				}
 			}
 			return errors.Join(word(frameEnd), word(sum))
+		default:
+			_ = word(frameFail)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -155,24 +148,4 @@ func writeFrame(ctx context.Context, w io.Writer, flush func(), frame []byte,
 		flush()
 	}
 	return err
-}
-
-// cut reads in frames, with room for their heads. While one is sent the other is filled.
-func cut(ctx context.Context, r io.Reader, frames chan<- []byte, two [2]*buffer) error {
-	for i := 0; ; i = 1 - i {
-		n, err := r.Read(two[i][headLen:])
-		if n > 0 {
-			select {
-			case frames <- two[i][:headLen+n]:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/binary"
@@ -58,7 +57,7 @@ func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.
 		res.Body.Close()
 		return nil, nil, fmt.Errorf("the peer answers %s", res.Status)
 	}
-	f := &frames{Closer: res.Body, r: bufio.NewReader(res.Body)}
+	f := &frames{ReadCloser: res.Body}
 	return f, func() uint32 { return f.sum }, nil
 }
 

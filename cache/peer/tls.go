@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"os"
 	"time"
+
+	"aliquot.example/cache/bulk"
 )
 
 // Files are those of mutual TLS. They are read for each handshake, so that new ones
@@ -61,7 +63,7 @@ func (f Files) Listen(l net.Listener) (net.Listener, error) {
 func NewClient(files *Files) *http.Client {
 	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	t := &http.Transport{
-		DialContext: dialer.DialContext, ResponseHeaderTimeout: 4 * time.Second,
+		DialContext: bulk.Dial(dialer), ResponseHeaderTimeout: 4 * time.Second,
 		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
 		ReadBufferSize: 64 << 10, // several small frames at a time
 	}
@@ -71,7 +73,18 @@ func NewClient(files *Files) *http.Client {
 			if err != nil {
 				return nil, err
 			}
-			return (&tls.Dialer{NetDialer: dialer, Config: config}).DialContext(ctx, network, address)
+			ctx, cancel := context.WithTimeout(ctx, dialer.Timeout)
+			defer cancel()
+			raw, err := bulk.Dial(dialer)(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			c := tls.Client(raw, config)
+			if err := c.HandshakeContext(ctx); err != nil {
+				raw.Close()
+				return nil, err
+			}
+			return c, nil
 		}
 	}
 	return &http.Client{Transport: t}

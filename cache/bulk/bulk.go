@@ -1,0 +1,201 @@
+// Package bulk reads and writes connections that carry large objects in as few system calls
+// as their speed allows. A process that wakes for each packet spends more on waking than on
+// the bytes.
+package bulk
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// enough is how many bytes wake a reader. More would not fit into half of the buffer that the
+	// kernel gives a new connection.
+	enough = 64 << 10
+	// gather is how long less than that may lie with the kernel.
+	gather = 40 * time.Millisecond
+	// piece is the size of a buffer, in bytes.
+	piece = 256 << 10
+)
+
+var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
+
+// Dial makes a dialer's connections read by Conn.
+func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := d.DialContext(ctx, network, address)
+		if tcp, ok := c.(*net.TCPConn); ok && err == nil {
+			return New(tcp)
+		}
+		return c, err
+	}
+}
+
+// Conn is a connection whose reader is not woken for each packet: but for enough bytes, or
+// for those that have come within a gather. The first bytes after a write or a pause wake it
+// at once: they are the head of an answer. One goroutine reads at a time, without deadlines of
+// its own.
+type Conn struct {
+	*net.TCPConn
+	raw    syscall.RawConn
+	gather time.Duration
+	// prompt is how many bytes more wake the reader at once. It gathers from 0 on.
+	prompt atomic.Int64
+
+	buffer *[piece]byte // what was read and not asked for yet; nil where that is nothing
+	rest   []byte       // of buffer
+}
+
+// New makes a Conn of a connection.
+func New(c *net.TCPConn) (*Conn, error) {
+	raw, err := c.SyscallConn()
+	conn := &Conn{TCPConn: c, raw: raw, gather: gather}
+	conn.prompt.Store(enough)
+	return conn, err
+}
+
+// Write writes. What comes next answers it.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.hurry()
+	return c.TCPConn.Write(p)
+}
+
+// hurry has the next bytes wake the reader at once.
+func (c *Conn) hurry() {
+	if c.prompt.Swap(enough) <= 0 {
+		c.wake(1)
+	}
+}
+
+// Read reads. A short p is served from a buffer: TLS asks for a record at a time.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) >= enough && len(c.rest) == 0 {
+		return c.read(p)
+	}
+	if len(c.rest) == 0 {
+		if err := c.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, c.rest)
+	if c.rest = c.rest[n:]; len(c.rest) == 0 {
+		c.release()
+	}
+	return n, nil
+}
+
+// fill waits for bytes, and holds a buffer for them only once there are some: most
+// connections are idle.
+func (c *Conn) fill() error {
+	if c.prompt.Load() > 0 {
+		var one [1]byte
+		n, err := c.read(one[:])
+		if n == 0 {
+			return err
+		}
+		c.buffer = pieces.Get().(*[piece]byte)
+		c.buffer[0] = one[0]
+		n, err = c.now(c.buffer[1:])
+		if err != nil {
+			n = 0 // the next read says so again
+		}
+		c.rest = c.buffer[:1+n]
+		return nil
+	}
+	c.buffer = pieces.Get().(*[piece]byte)
+	n, err := c.read(c.buffer[:])
+	if n == 0 {
+		c.release()
+		return err
+	}
+	c.rest = c.buffer[:n]
+	return nil
+}
+
+func (c *Conn) release() {
+	pieces.Put(c.buffer)
+	c.buffer, c.rest = nil, nil
+}
+
+// read waits for enough, for a gather, or for the first bytes of an answer.
+func (c *Conn) read(p []byte) (int, error) {
+	if c.prompt.Load() <= 0 {
+		n, err := c.within(p)
+		if n > 0 || !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+		c.hurry() // it pauses
+	}
+	n, err := c.TCPConn.Read(p)
+	if n > 0 && c.prompt.Add(-int64(n)) <= 0 {
+		c.wake(enough)
+	}
+	return n, err
+}
+
+// within reads what is here when the kernel says that it is enough, or when a gather has
+// passed; EAGAIN where that is nothing.
+func (c *Conn) within(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(c.gather)); err != nil {
+		return 0, err
+	}
+	woken := false
+	n, err := c.receive(p, func(fd int) bool {
+		if woken {
+			return true
+		}
+		woken = true // when this is called again
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return ready > 0 || err != nil
+	})
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return n, err
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return 0, err
+	}
+	return c.now(p)
+}
+
+// now reads what is here.
+func (c *Conn) now(p []byte) (n int, err error) {
+	return c.receive(p, func(int) bool { return true })
+}
+
+// receive reads what is here once the condition holds, which is asked at first and when the
+// kernel wakes the reader.
+func (c *Conn) receive(p []byte, condition func(fd int) bool) (n int, err error) {
+	failed := c.raw.Read(func(fd uintptr) bool {
+		if !condition(int(fd)) {
+			return false
+		}
+		for n, err = unix.Read(int(fd), p); err == unix.EINTR; {
+			n, err = unix.Read(int(fd), p)
+		}
+		return true
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// wake sets how many bytes wake the reader. The kernel does so for fewer where its buffer
+// is full or the peer ends; where it fails, each packet does.
+func (c *Conn) wake(bytes int) {
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) })
+}

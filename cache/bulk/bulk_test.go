@@ -1,0 +1,145 @@
+package bulk
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+)
+
+// pair makes a connection with a server's end, which writes.
+func pair(t *testing.T) (c *Conn, server net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dialed, err := Dial(&net.Dialer{})(context.Background(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dialed.Close(); server.Close() })
+	return dialed.(*Conn), server
+}
+
+func write(t *testing.T, w io.Writer, n int) {
+	t.Helper()
+	if _, err := w.Write(make([]byte, n)); err != nil {
+		t.Error(err)
+	}
+}
+
+func read(t *testing.T, c *Conn, p []byte) int {
+	t.Helper()
+	n, err := c.Read(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A reader is woken for enough bytes, once the head of an answer has passed; for the next
+// answer at once.
+func TestReadsWaitForEnough(t *testing.T) {
+	c, server := pair(t)
+	c.gather = time.Hour
+	p := make([]byte, piece)
+	write(t, server, 10)
+	if n := read(t, c, p); n != 10 {
+		t.Errorf("the head of an answer: %d bytes", n)
+	}
+	const small = 8 << 10
+	go func(server net.Conn) {
+		for range 8 * enough / small {
+			_, _ = server.Write(make([]byte, small))
+		}
+	}(server)
+	p = p[:enough]
+	for got := 10; got < enough; {
+		got += read(t, c, p)
+	}
+	for range 3 {
+		// The kernel wakes it earlier where its buffer is full.
+		if n := read(t, c, p); n < enough/2 {
+			t.Errorf("woken for %d bytes", n)
+		}
+	}
+	c, server = pair(t)
+	c.gather = time.Hour
+	write(t, server, enough)
+	for got := 0; got < enough; {
+		got += read(t, c, p)
+	}
+	write(t, c, 1)
+	write(t, server, 10)
+	if n := read(t, c, p); n != 10 {
+		t.Errorf("the next answer: %d bytes", n)
+	}
+}
+
+// What is less than enough is read after a gather, and when the server ends.
+func TestTheLastBytesAreRead(t *testing.T) {
+	c, server := pair(t)
+	p := make([]byte, piece)
+	write(t, server, enough)
+	for got := 0; got < enough; {
+		got += read(t, c, p)
+	}
+	write(t, server, 10)
+	if n := read(t, c, p); n != 10 {
+		t.Errorf("after a gather: %d bytes", n)
+	}
+	c.gather = time.Hour
+	write(t, server, enough) // it may have paused
+	for got := 0; got < enough; {
+		got += read(t, c, p)
+	}
+	write(t, server, 10)
+	server.Close()
+	if n := read(t, c, p); n != 10 {
+		t.Errorf("at the end: %d bytes", n)
+	}
+	if n, err := c.Read(p); n != 0 || err != io.EOF {
+		t.Errorf("behind the end: %d bytes, %v", n, err)
+	}
+}
+
+// Whatever sizes are written and asked for, all bytes come in order.
+func TestAllBytesCome(t *testing.T) {
+	c, server := pair(t)
+	c.gather = time.Millisecond
+	want := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(want)
+	go func() {
+		defer server.Close()
+		for rest := want; len(rest) > 0; {
+			n := min(len(rest), 1+rand.IntN(200<<10))
+			if _, err := server.Write(rest[:n]); err != nil {
+				t.Error(err)
+				return
+			}
+			rest = rest[n:]
+		}
+	}()
+	var got []byte
+	for buffer := make([]byte, piece); ; {
+		n, err := c.Read(buffer[:1+rand.IntN(len(buffer))])
+		got = append(got, buffer[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d of %d bytes, or others", len(got), len(want))
+	}
+}
