@@ -69,6 +69,7 @@ func drop(t *testing.T, image string) {
 // Docker pulls through the face by tag and by digest, with its daemon as it is, and a second
 // pull reads nothing of the registry's blobs.
 func TestDockerPulls(t *testing.T) {
+	t.Parallel()
 	s := startRegistry(t)
 	id, digest := pushByDocker(t, s.host()+"/t/plain:1")
 	n := begin(t, ociSettings(t))
@@ -99,6 +100,7 @@ func TestDockerPulls(t *testing.T) {
 // Docker's own credentials go to the registry, and a ticket of the socket opens what the
 // namespace may read.
 func TestDockerSignsIn(t *testing.T) {
+	t.Parallel()
 	s := startRegistry(t)
 	id, _ := pushByDocker(t, s.host()+"/secret/plain:1")
 	s.set(func() { s.private = "/secret/" })
@@ -149,6 +151,7 @@ func TestTheFaceOfRegistriesAsksToSignIn(t *testing.T) {
 // An image of a list is pulled through the caches: the second node, which here has the same
 // engine, reads nothing of the registry's blobs.
 func TestPrefetchedImagesAreReadOnce(t *testing.T) {
+	t.Parallel()
 	s := startRegistry(t)
 	image := s.host() + "/t/plain:1"
 	id, digest := pushByDocker(t, image)

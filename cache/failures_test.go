@@ -110,6 +110,7 @@ func TestASignedURLLapses(t *testing.T) {
 
 // An origin that sends headers and then nothing is asked again.
 func TestTheOriginStalls(t *testing.T) {
+	t.Parallel()
 	hub := startHub(t)
 	qwen(hub)
 	conf := settings(t, hub.URL)

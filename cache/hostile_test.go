@@ -30,6 +30,7 @@ func (n *node) state(t *testing.T) (m cacheapi.Model) {
 // A task that is stopped while its model is fetched leaves no fetch behind. What has come
 // stays, so that the next task reads the rest alone.
 func TestAFetchThatNobodyWantsEnds(t *testing.T) {
+	t.Parallel()
 	hub := startHub(t)
 	qwen(hub)
 	conf := settings(t, hub.URL)
@@ -117,7 +118,7 @@ func TestAModelLargerThanTheCache(t *testing.T) {
 func TestManySmallFiles(t *testing.T) {
 	hub := startHub(t)
 	files := map[string]hubtest.File{}
-	const many = 1500
+	const many = 400
 	for i := range many {
 		files[fmt.Sprintf("shard-%d/part-%d.json", i%50, i)] = hubtest.File{Body: fmt.Appendf(nil, "part %d", i)}
 	}
@@ -136,12 +137,12 @@ func TestManySmallFiles(t *testing.T) {
 		}
 		return m.State == cacheapi.Whole
 	})
-	if most-before > 200 {
+	if most-before > 100 {
 		t.Errorf("%d files were open at once", most-before)
 	}
 	m := n.state(t)
-	got, err := os.ReadFile(filepath.Join(m.Path, "hub", "models--Qwen--Qwen3", "snapshots", m.Revision, "shard-7", "part-1407.json"))
-	if err != nil || string(got) != "part 1407" {
+	got, err := os.ReadFile(filepath.Join(m.Path, "hub", "models--Qwen--Qwen3", "snapshots", m.Revision, "shard-7", "part-307.json"))
+	if err != nil || string(got) != "part 307" {
 		t.Errorf("%q, %v", got, err)
 	}
 }
@@ -258,6 +259,7 @@ func TestAListWithoutEnd(t *testing.T) {
 
 // Of models that were evicted, and of all but the last that failed, nothing stays in memory.
 func TestJobsThatAreOverAreFew(t *testing.T) {
+	t.Parallel()
 	hub := startHub(t)
 	files := map[string]hubtest.File{}
 	const many = 60

@@ -186,6 +186,7 @@ func TestNoRoom(t *testing.T) {
 
 // npm's client of the Hub reads a whole model and pieces of files.
 func TestNpmClient(t *testing.T) {
+	t.Parallel()
 	modules := npmClient(t)
 	hub := startHub(t)
 	// It takes an empty file for one without a size, so there is none.

@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 
 // A cache that is killed goes on with the chunks that it has.
 func TestKilledInTheMiddle(t *testing.T) {
+	t.Parallel()
 	hub := startHub(t)
 	body := hubtest.Bytes(7, 20*blob.ChunkSize)
 	hub.Push("a/b", "main", map[string]hubtest.File{"model.safetensors": {Body: body, LFS: true}})

@@ -48,6 +48,7 @@ func ociSettings(t *testing.T) *config.Config {
 
 // An image is read once, by tag and digest, with ranges and HEAD.
 func TestImagesThroughTheFace(t *testing.T) {
+	t.Parallel()
 	s := startRegistry(t)
 	img, size := s.push(t, "o/image:v1", 3)
 	n := begin(t, ociSettings(t))
@@ -322,6 +323,7 @@ func TestARegistryLies(t *testing.T) {
 
 // An artifact is a model: its layers are files, read once for all nodes.
 func TestModelsOfRegistries(t *testing.T) {
+	t.Parallel()
 	s := startRegistry(t)
 	at := s.pushModel(t)
 	var all []*node

@@ -19,6 +19,7 @@ import (
 // Models of a list in Consul come to every node that follows it, one node at a time, and
 // stay pinned until they are taken from the list.
 func TestPrefetch(t *testing.T) {
+	t.Parallel()
 	server, err := consultest.Start(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +66,7 @@ func TestPrefetch(t *testing.T) {
 // What a job compiled on one node comes to those that follow a list, and stays there.
 // Items of another job, or that are none, do not keep the rest of the list away.
 func TestPrefetchOfCompileCaches(t *testing.T) {
+	t.Parallel()
 	server, err := consultest.Start(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -158,6 +158,7 @@ func TestPublicBuckets(t *testing.T) {
 
 // Every kind of checksum that S3 states is checked, and wrong bytes are never shown.
 func TestObjectsOfS3AreVerified(t *testing.T) {
+	t.Parallel()
 	sum := sha256.Sum256(big)
 	for name, prepare := range map[string]func(b *bucketServer){
 		"whole": func(*bucketServer) {},
@@ -334,6 +335,7 @@ func TestS3IsReadOnce(t *testing.T) {
 
 // Askers choose what lists they ask for, so few are kept.
 func TestListsThatAreKeptAreFew(t *testing.T) {
+	t.Parallel()
 	n := begin(t, settings(t, "http://127.0.0.1:1"))
 	for i := range 520 {
 		if err := n.library.Remember(fmt.Sprint(i), i); err != nil {

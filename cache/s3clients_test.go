@@ -299,6 +299,7 @@ func python(t *testing.T) string {
 
 // boto3 reads as vLLM and the Run:ai streamer do: a list, a small file, ranges.
 func TestBoto3(t *testing.T) {
+	t.Parallel()
 	path := python(t)
 	for _, style := range []string{"path", "virtual"} {
 		n, _ := facedNode(t, keysOfFace)
@@ -340,6 +341,7 @@ print(json.dumps({"keys": keys, "folders": folders, "sum": hashlib.sha256(open(s
 }
 
 func TestAwsCommand(t *testing.T) {
+	t.Parallel()
 	path := tool(t, "aws")
 	n, _ := facedNode(t, keysOfFace)
 	dir := t.TempDir()
@@ -354,6 +356,7 @@ func TestAwsCommand(t *testing.T) {
 }
 
 func TestS3cmd(t *testing.T) {
+	t.Parallel()
 	path := tool(t, "s3cmd")
 	n, _ := facedNode(t, keysOfFace)
 	host := strings.TrimPrefix(n.s3Face, "http://")
@@ -374,6 +377,7 @@ func TestS3cmd(t *testing.T) {
 }
 
 func TestRclone(t *testing.T) {
+	t.Parallel()
 	path := tool(t, "rclone")
 	n, _ := facedNode(t, keysOfFace)
 	dir := t.TempDir()

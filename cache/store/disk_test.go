@@ -131,7 +131,7 @@ func victim(dir string) {
 		fmt.Println("error", err)
 		return
 	}
-	body, o := contents(50, 24*blob.ChunkSize)
+	body, o := contents(50, 8*blob.ChunkSize)
 	p, err := s.Partial(o, true)
 	if err != nil {
 		fmt.Println("error", err)
@@ -158,9 +158,10 @@ func TestMain(m *testing.M) {
 // After kill -9 at any moment every chunk that the log has is right, and the object
 // can be completed.
 func TestKill(t *testing.T) {
-	body, o := contents(50, 24*blob.ChunkSize)
-	for _, after := range []string{"written 0", "written 4", "written 11"} {
+	body, o := contents(50, 8*blob.ChunkSize)
+	for _, after := range []string{"written 0", "written 2", "written 6"} {
 		t.Run(after, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			cmd := exec.CommandContext(t.Context(), os.Args[0])
 			cmd.Env = append(os.Environ(), "STORE_VICTIM="+dir)
