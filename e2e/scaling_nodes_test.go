@@ -15,6 +15,7 @@ import (
 
 	"aliquot.example/e2e/cluster"
 	"aliquot.example/e2e/nodes/cloud"
+	"aliquot.example/internal/account"
 )
 
 // rentedPool is the pool of the nodes that the autoscaler starts.
@@ -54,8 +55,11 @@ job "rented" {
 func (s *scaling) startCloud(ctx context.Context, t *testing.T) {
 	t.Helper()
 	s.cloud = &cloud.Cloud{
-		Start:  func(name string) error { return s.c.AddClientOf(ctx, rentedPool, name, "a10g") },
-		End:    s.c.StopClient,
+		Start: func(name string) error { return s.c.AddClientOf(ctx, rentedPool, name, "a10g") },
+		End: func(name string) {
+			s.wasDrained(ctx, t, name)
+			s.c.StopClient(name)
+		},
 		Failed: func(err error) { t.Error(err) },
 	}
 	s.cloud.Close(true)
@@ -130,6 +134,20 @@ func (s *scaling) nodes(ctx context.Context, t *testing.T) {
 	}
 	if node, _, err := s.c.Nomad.Nodes().Info(kept.NodeID, nil); err != nil || node.LastDrain != nil {
 		t.Errorf("the node that was to stay was drained: %+v, %v", node.LastDrain, err)
+	}
+}
+
+// wasDrained fails where a node that is about to end was not drained, or where the
+// autoscaler would not know it as one that is to end.
+func (s *scaling) wasDrained(ctx context.Context, t *testing.T, name string) {
+	nodes, err := account.Cluster(ctx, s.c.Nomad)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, n := range nodes {
+		if n.Name == name && (n.Open || !n.Leaving || n.Busy) {
+			t.Errorf("node %s ends: open %v, leaving %v, busy %v", name, n.Open, n.Leaving, n.Busy)
+		}
 	}
 }
 

@@ -17,10 +17,11 @@ type Node struct {
 	ID, Name string
 	// Pool, NodeClass and Datacenter are what its agent's configuration says.
 	Pool, NodeClass, Datacenter string
-	// Open is set where the servers place on it.
-	Open bool
-	Free pack.Node
-	Held []Held
+	// Open is set where the servers place on it, Leaving where the autoscaler has closed it
+	// to end it.
+	Open, Leaving bool
+	Free          pack.Node
+	Held          []Held
 	// Names and Classes are those of the groups of Free: Nomad's name of each, and the
 	// class of its GPUs, "" where it has none.
 	Names, Classes []string
@@ -68,7 +69,8 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 		open := stub.Status == api.NodeStatusReady && stub.SchedulingEligibility == api.NodeSchedulingEligible
 		n := Node{
 			ID: stub.ID, Name: stub.Name, Pool: stub.NodePool, NodeClass: stub.NodeClass, Datacenter: stub.Datacenter,
-			Open: open, Free: free, Held: held, Created: stub.CreateIndex, Modified: stub.ModifyIndex,
+			Open: open, Leaving: !open && leaves(stub.LastDrain), Free: free, Held: held,
+			Created: stub.CreateIndex, Modified: stub.ModifyIndex,
 		}
 		for _, g := range groups(node) {
 			n.Names, n.Classes = append(n.Names, g.Name), append(n.Classes, class(g))
@@ -80,6 +82,12 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	}
 	slices.SortFunc(out, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return out, nil
+}
+
+// leaves reports whether a drain was one before a node is ended, by what Nomad Autoscaler
+// 0.5.0 (sdk/helper/scaleutils) writes into its meta.
+func leaves(drain *api.DrainMetadata) bool {
+	return drain != nil && drain.Meta["drained_by"] == "nomad-autoscaler"
 }
 
 // workload is what the allocations of a node say of it.

@@ -43,7 +43,8 @@ type Supply struct {
 	Placed, Free int
 	Standing     []pack.Standing
 	Waiting      []pack.Work
-	// Fresh is what the newest node offers when it is empty; nil where there is none.
+	// Fresh is what the largest node offers when it is empty, the newest of those that are
+	// equal; nil where there is none.
 	Fresh *pack.Node
 }
 
@@ -56,10 +57,13 @@ func (s Supply) Blocked() (slices int) {
 }
 
 // Of returns the supply of a kind. A node stays kept for a while after its last
-// allocation ended. Work that an earlier class could take as well waits for that one.
+// allocation ended. One that is closed by hand, or that offers less than the largest because GPUs
+// are ill, is kept as well: a group that counts it would otherwise lack another one, or end
+// a whole one in its place. Work that an earlier class could take as well waits for that one.
 func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.Duration, now time.Time) Supply {
 	var s Supply
 	var mine []Node
+	var offers []float64 // GPUs of each when it is empty
 	newest := uint64(0)
 	for _, n := range nodes {
 		if !k.has(n) {
@@ -67,7 +71,7 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		}
 		mine = append(mine, n)
 		free, fresh := k.groups(n)
-		kept := n.Busy || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
+		kept := n.Busy || !n.Open && !n.Leaving || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
 		s.Standing = append(s.Standing, pack.Standing{Node: free, Open: n.Open, Kept: kept})
 		for _, g := range free.Groups {
 			s.Placed += g.Total - g.Free
@@ -75,9 +79,13 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 				s.Free += g.Free
 			}
 		}
-		if s.Fresh == nil || n.Created > newest {
+		offers = append(offers, fresh.Free())
+		if s.Fresh == nil || fresh.Free() > s.Fresh.Free() || fresh.Free() == s.Fresh.Free() && n.Created > newest {
 			s.Fresh, newest = &fresh, n.Created
 		}
+	}
+	for i := range s.Standing {
+		s.Standing[i].Kept = s.Standing[i].Kept || offers[i] < s.Fresh.Free()
 	}
 	for _, w := range waiting {
 		if k.takes(w, mine) && !first(w, nodes, earlier) {

@@ -51,6 +51,20 @@ func TestSupplyOfAKind(t *testing.T) {
 	if f := s.Fresh; f == nil || f.CPU != 1000 || f.MemoryMiB != 800 || len(f.Groups) != 1 || f.Groups[0].Free != 20 {
 		t.Errorf("a new node offers %+v", f)
 	}
+	ill := gpuNode("h100", 20)
+	ill.Free.Groups[0] = pack.Group{Free: 0, Total: 0, Unit: 0.05}
+	ill.Created = 99
+	if s := ofH100.Of([]Node{gpuNode("h100", 20), ill}, nil, nil, 0, now); s.Standing[0].Kept || !s.Standing[1].Kept || s.Fresh.Free() != 1 {
+		t.Errorf("a node whose GPU is ill would be ended in place of another, or is what a new one offers: %+v", s)
+	}
+	closed.Busy = false
+	if s := ofH100.Of([]Node{closed}, nil, nil, 0, now); !s.Standing[0].Kept {
+		t.Error("a closed node would be ended in place of another")
+	}
+	closed.Leaving = true
+	if s := ofH100.Of([]Node{closed}, nil, nil, 0, now); s.Standing[0].Kept {
+		t.Error("a node is kept that the autoscaler is about to end")
+	}
 	if later := ofH100.Of([]Node{empty}, nil, nil, time.Second, now); later.Standing[0].Kept {
 		t.Error("a node is kept whose last allocation ended long ago")
 	}

@@ -22,8 +22,8 @@ func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
 	}
 	var out []Waiting
 	for _, e := range evaluations {
-		if len(e.FailedTGAllocs) == 0 {
-			continue // it waits for another reason
+		if len(e.FailedTGAllocs) == 0 || e.QuotaLimitReached != "" {
+			continue // it waits for something other than a node
 		}
 		job, _, err := client.Jobs().Info(e.JobID, (&api.QueryOptions{Namespace: e.Namespace}).WithContext(ctx))
 		if gone(err) {

@@ -8,7 +8,7 @@ import (
 // Standing is a node that there is.
 type Standing struct {
 	Node
-	// Kept is set where it must stay: it has work, or had some a short while ago.
+	// Kept is set where it must stay, such as one that has work.
 	Kept bool
 	// Open is set where Nomad places on it.
 	Open bool
