@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -71,21 +72,14 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		}
 		mine = append(mine, n)
 		free, fresh := k.groups(n)
-		kept := n.Busy || !n.Open && !n.Leaving || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
-		s.Standing = append(s.Standing, pack.Standing{Node: free, Open: n.Open, Kept: kept})
-		for _, g := range free.Groups {
-			s.Placed += g.Total - g.Free
-			if n.Open {
-				s.Free += g.Free
-			}
-		}
+		s.stand(n, free, n.kept(keep, now))
 		offers = append(offers, fresh.Free())
-		if s.Fresh == nil || fresh.Free() > s.Fresh.Free() || fresh.Free() == s.Fresh.Free() && n.Created > newest {
+		if s.Fresh == nil || cmp.Or(cmp.Compare(fresh.Free(), s.Fresh.Free()), cmp.Compare(n.Created, newest)) > 0 {
 			s.Fresh, newest = &fresh, n.Created
 		}
 	}
-	for i := range s.Standing {
-		s.Standing[i].Kept = s.Standing[i].Kept || offers[i] < s.Fresh.Free()
+	for i, n := range s.Standing {
+		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()
 	}
 	for _, w := range waiting {
 		if k.takes(w, mine) && !first(w, nodes, earlier) {
@@ -93,6 +87,22 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		}
 	}
 	return s
+}
+
+// kept reports whether a node has work, had some a short while ago, or is closed by hand.
+func (n Node) kept(keep time.Duration, now time.Time) bool {
+	return n.Busy || !n.Open && !n.Leaving || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
+}
+
+// stand adds a node that there is.
+func (s *Supply) stand(n Node, free pack.Node, kept bool) {
+	s.Standing = append(s.Standing, pack.Standing{Node: free, Open: n.Open, Kept: kept})
+	for _, g := range free.Groups {
+		s.Placed += g.Total - g.Free
+		if n.Open {
+			s.Free += g.Free
+		}
+	}
 }
 
 func (k Kind) has(n Node) bool {
