@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"aliquot.example/gateway/socket"
 )
 
 // Slowest is the mean rate, in bytes per second, under which what a client sends or takes
@@ -69,12 +71,13 @@ type clientConn struct {
 	timer    *time.Timer
 	looks    time.Time // when the timer fires, zero for never
 
+	socket *socket.Socket
 	sender sender
 }
 
 func newClientConn(tcp *net.TCPConn, l *listener) *clientConn {
-	c := &clientConn{TCPConn: tcp, listener: l}
-	c.sender.socket, c.sender.patience = newTCPSocket(tcp), l.patience
+	c := &clientConn{TCPConn: tcp, listener: l, socket: socket.Of(tcp)}
+	c.sender.outlet, c.sender.patience = tcpSocket{tcp, c.socket}, l.patience
 	return c
 }
 
@@ -90,6 +93,9 @@ func (c *clientConn) Close() error {
 	})
 	return c.TCPConn.Close()
 }
+
+// Read is that of net.Conn.
+func (c *clientConn) Read(p []byte) (int, error) { return c.socket.Read(p) }
 
 // SetReadDeadline is that of net.Conn.
 func (c *clientConn) SetReadDeadline(t time.Time) error {

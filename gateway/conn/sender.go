@@ -5,14 +5,15 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"aliquot.example/gateway/socket"
 )
 
-// socket is a connection as its sender needs it.
-type socket interface {
+// outlet is a connection as its sender needs it.
+type outlet interface {
 	// offer writes what the socket takes at once.
 	offer(p []byte) (int, error)
 	// Write waits until the socket has taken all, or the deadline passes.
@@ -26,7 +27,7 @@ type socket interface {
 // progress. A write that the socket takes at once costs one system call and no timer;
 // only one that has to wait gets a deadline.
 type sender struct {
-	socket   socket
+	outlet   outlet
 	patience time.Duration
 
 	writing sync.Mutex // one write at a time
@@ -59,7 +60,7 @@ func (s *sender) move() error {
 	if at.IsZero() || !s.stalls.IsZero() && s.stalls.Before(at) {
 		at = s.stalls
 	}
-	return s.socket.SetWriteDeadline(at)
+	return s.outlet.SetWriteDeadline(at)
 }
 
 // expired reports whether the server's own deadline has passed.
@@ -71,11 +72,11 @@ func (s *sender) expired() bool {
 
 func (s *sender) write(p []byte) (int, error) {
 	if s.patience <= 0 {
-		return s.socket.Write(p)
+		return s.outlet.Write(p)
 	}
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	n, err := s.socket.offer(p)
+	n, err := s.outlet.offer(p)
 	s.written += int64(n)
 	if err != nil || n == len(p) {
 		return n, err
@@ -93,7 +94,7 @@ func (s *sender) await(p []byte) (int, error) {
 	defer s.stall(time.Time{})
 	for taken := first; ; {
 		s.stall(time.Now().Add(s.patience))
-		n, err := s.socket.Write(p[done:])
+		n, err := s.outlet.Write(p[done:])
 		done += n
 		s.written += int64(n)
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || s.expired() {
@@ -108,7 +109,7 @@ func (s *sender) await(p []byte) (int, error) {
 }
 
 // received is how many bytes the client's host has acknowledged.
-func (s *sender) received() int64 { return s.written - s.socket.unread() }
+func (s *sender) received() int64 { return s.written - s.outlet.unread() }
 
 // dribbles reports whether a client that took so many bytes of a write that has gone on
 // for so long is under the Slowest mean rate after its first time of grace.
@@ -119,47 +120,13 @@ func dribbles(taken int64, took, grace time.Duration) bool {
 // tcpSocket is the socket of a connection of TCP.
 type tcpSocket struct {
 	*net.TCPConn
-	raw  syscall.RawConn
-	once func(fd uintptr) bool // tries to write p once
-	p    []byte
-	n    int
-	err  error
+	socket *socket.Socket
 }
 
-func newTCPSocket(c *net.TCPConn) *tcpSocket {
-	s := &tcpSocket{TCPConn: c}
-	s.raw, _ = c.SyscallConn() // fails for nil alone
-	s.once = s.tryOnce
-	return s
-}
+func (s tcpSocket) offer(p []byte) (int, error) { return s.socket.Offer(p) }
 
-func (s *tcpSocket) offer(p []byte) (int, error) {
-	s.p, s.n, s.err = p, 0, nil
-	err := s.raw.Write(s.once)
-	s.p = nil
-	if err == nil && s.err != nil {
-		err = &net.OpError{
-			Op: "write", Net: "tcp", Source: s.LocalAddr(), Addr: s.RemoteAddr(),
-			Err: os.NewSyscallError("write", s.err),
-		}
-	}
-	return s.n, err
-}
-
-// tryOnce is true in any case, or the runtime would wait until the socket takes more.
-func (s *tcpSocket) tryOnce(fd uintptr) bool {
-	n, err := unix.Write(int(fd), s.p)
-	for err == unix.EINTR {
-		n, err = unix.Write(int(fd), s.p)
-	}
-	if s.n = max(n, 0); err != unix.EAGAIN {
-		s.err = err
-	}
-	return true
-}
-
-func (s *tcpSocket) unread() int64 {
+func (s tcpSocket) unread() int64 {
 	n := 0
-	s.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
+	s.socket.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.TIOCOUTQ) })
 	return int64(n)
 }

@@ -111,7 +111,7 @@ func TestWritesLastAsLongAsTheClientTakes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := newBuffered(room)
-				s := &sender{socket: b, patience: patience}
+				s := &sender{outlet: b, patience: patience}
 				if d.takes > 0 {
 					b.take(t, d.takes, d.every)
 				}
@@ -136,7 +136,7 @@ func TestWritesLastAsLongAsTheClientTakes(t *testing.T) {
 func TestADeadlineMovesUnderAWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, moves := range []struct{ in, lasts time.Duration }{{5 * time.Second, 5 * time.Second}, {0, time.Minute}} {
-			s := &sender{socket: newBuffered(10), patience: time.Minute}
+			s := &sender{outlet: newBuffered(10), patience: time.Minute}
 			s.deadline(time.Now().Add(10 * time.Second))
 			time.AfterFunc(time.Second, func() {
 				at := time.Time{}
@@ -159,7 +159,7 @@ func TestASocketSaysWhatItTook(t *testing.T) {
 	s := &server.(*clientConn).sender
 	sent := int64(0)
 	for {
-		n, err := s.socket.offer(make([]byte, 1<<20))
+		n, err := s.outlet.offer(make([]byte, 1<<20))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +167,7 @@ func TestASocketSaysWhatItTook(t *testing.T) {
 			break
 		}
 	}
-	if s.socket.unread() == 0 {
+	if s.outlet.unread() == 0 {
 		t.Error("all is read although the client reads nothing")
 	}
 	if _, err := io.CopyN(io.Discard, client, sent); err != nil {
@@ -175,7 +175,7 @@ func TestASocketSaysWhatItTook(t *testing.T) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.After(time.Minute); s.socket.unread() > 0; {
+	for end := time.After(time.Minute); s.outlet.unread() > 0; {
 		select {
 		case <-tick.C:
 		case <-end:

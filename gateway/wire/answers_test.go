@@ -156,8 +156,7 @@ func TestTheAnswerToHEADHasNoBody(t *testing.T) {
 func TestHeadersAreBounded(t *testing.T) {
 	for _, text := range []string{"HTTP/1.1 200 OK\r\nA: ", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: ", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;"} {
 		endless := io.MultiReader(&script{text: []byte(text), piece: 4096}, zeros{})
-		c := newConn(&Transport{MaxHeaderBytes: 64 << 10}, &script{}, "replica")
-		c.Conn = reader{&script{}, endless}
+		c := newConn(&Transport{MaxHeaderBytes: 64 << 10}, reader{&script{}, endless}, "replica")
 		c.ctx, c.unwatch = t.Context(), func() bool { return true }
 		res, err := c.receive(&http.Request{Method: "GET"})
 		if err == nil {

@@ -7,8 +7,9 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"syscall"
 	"time"
+
+	"aliquot.example/gateway/socket"
 )
 
 // conn is a connection to a replica, which carries one exchange at a time.
@@ -16,8 +17,9 @@ type conn struct {
 	net.Conn
 	transport *Transport
 	address   string
-	socket    socket
-	since     time.Time // idle
+	socket    *socket.Socket // nil where it is none
+	in        io.Reader      // the socket, or Conn
+	since     time.Time      // idle
 
 	buf   []byte // buf[r:w] was received and not yet used
 	r, w  int
@@ -43,8 +45,11 @@ type conn struct {
 const bufferSize = 4 << 10
 
 func newConn(t *Transport, nc net.Conn, address string) *conn {
-	c := &conn{Conn: nc, transport: t, address: address, buf: make([]byte, bufferSize)}
-	c.socket.from(nc)
+	c := &conn{Conn: nc, transport: t, address: address, in: nc, buf: make([]byte, bufferSize)}
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		c.socket = socket.Of(tcp)
+		c.in = c.socket
+	}
 	c.cut = c.cutOff
 	return c
 }
@@ -185,7 +190,7 @@ func (c *conn) await(s *sending) {
 // One that is no socket is closed: it cannot be asked whether it is still open when the
 // next request needs it.
 func (c *conn) rest() {
-	if c.socket.raw == nil {
+	if c.socket == nil {
 		c.drop()
 		return
 	}
@@ -230,63 +235,9 @@ func (c *conn) fill(limit int) error {
 }
 
 func (c *conn) read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	n, err := c.in.Read(p)
 	if n > 0 {
 		c.heard = true
 	}
 	return n, err
-}
-
-// socket does what never waits, where a connection is a socket.
-type socket struct {
-	raw  syscall.RawConn // nil where it is none
-	p    []byte
-	n    int
-	err  error
-	one  [1]byte
-	send func(fd uintptr) bool
-	look func(fd uintptr) bool
-}
-
-func (s *socket) from(c net.Conn) {
-	if sc, ok := c.(*net.TCPConn); ok {
-		s.raw, _ = sc.SyscallConn()
-	}
-	s.send = func(fd uintptr) bool {
-		for {
-			if s.n, s.err = syscall.Write(int(fd), s.p); s.err != syscall.EINTR {
-				return true
-			}
-		}
-	}
-	s.look = func(fd uintptr) bool {
-		for {
-			if s.n, s.err = syscall.Read(int(fd), s.one[:]); s.err != syscall.EINTR {
-				return true
-			}
-		}
-	}
-}
-
-// write gives the socket as much as it takes at once.
-func (s *socket) write(p []byte) (int, error) {
-	s.p = p
-	err := s.raw.Write(s.send)
-	s.p = nil
-	switch {
-	case err != nil:
-		return 0, err
-	case errors.Is(s.err, syscall.EAGAIN):
-		return 0, nil
-	case s.err != nil:
-		return 0, s.err
-	}
-	return s.n, nil
-}
-
-// quiet reports whether an idle connection is open and nothing came on it, which
-// could be no answer to what is sent next.
-func (c *conn) quiet() bool {
-	s := &c.socket
-	return s.raw.Read(s.look) == nil && errors.Is(s.err, syscall.EAGAIN)
 }

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"aliquot.example/gateway/socket"
 )
 
 // script is a connection on which a replica's bytes come in pieces.
@@ -39,13 +41,6 @@ func (s *script) SetDeadline(t time.Time) error      { return nil }
 func (s *script) SetReadDeadline(t time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(t time.Time) error { return nil }
 
-// anySocket makes a script pass for a connection that may be kept.
-type anySocket struct{}
-
-func (anySocket) Control(func(uintptr)) error    { return nil }
-func (anySocket) Read(func(uintptr) bool) error  { return nil }
-func (anySocket) Write(func(uintptr) bool) error { return nil }
-
 // outcome is how an answer was understood.
 type outcome struct {
 	res      *http.Response
@@ -60,12 +55,13 @@ func ours(method string, text []byte, piece int) (o outcome) {
 	t := &Transport{MaxHeaderBytes: 1 << 20}
 	s := &script{text: text, piece: piece}
 	c := newConn(t, s, "replica")
-	c.socket.raw = anySocket{}
+	c.socket = &socket.Socket{} // lets it rest
 	c.ctx, c.unwatch, c.reusable = context.Background(), func() bool { return true }, true
 	if o.res, o.failed = c.receive(&http.Request{Method: method}); o.failed == nil {
 		o.body, o.broken = io.ReadAll(o.res.Body)
 	}
 	o.consumed, o.reused = s.read, len(t.idle["replica"]) == 1
+	t.CloseIdleConnections() // before anything asks the socket, which is none
 	return o
 }
 

@@ -19,7 +19,7 @@ func (t *Transport) take(address string) *conn {
 		all[len(all)-1] = nil
 		t.idle[address] = all[:len(all)-1]
 		t.mu.Unlock()
-		if !c.overstayed(time.Now()) && c.quiet() {
+		if !c.overstayed(time.Now()) && c.socket.Quiet() {
 			return c
 		}
 		c.Conn.Close()
@@ -72,7 +72,7 @@ func (t *Transport) clear() {
 	for address, all := range t.idle {
 		kept := all[:0]
 		for _, c := range all {
-			if c.overstayed(now) || !c.quiet() {
+			if c.overstayed(now) || !c.socket.Quiet() {
 				c.Conn.Close()
 				continue
 			}

@@ -37,7 +37,7 @@ func (c *conn) send(req *http.Request) error {
 		return c.begin(head)
 	}
 	if whole, ok := req.Body.(Whole); ok && whole.Whole() && length > 0 && length <= mostInline &&
-		c.socket.raw != nil && !expects(req) {
+		c.socket != nil && !expects(req) {
 		all := slices.Grow(head, int(length))[:len(head)+int(length)]
 		c.out = all
 		err := readExactly(req.Body, all[len(head):])
@@ -81,12 +81,12 @@ func (c *conn) begin(all []byte) error {
 
 // first writes what can be written at once and returns the rest.
 func (c *conn) first(p []byte) ([]byte, error) {
-	if c.socket.raw == nil {
+	if c.socket == nil {
 		c.wrote = true
 		_, err := c.Conn.Write(p)
 		return nil, err
 	}
-	n, err := c.socket.write(p)
+	n, err := c.socket.Offer(p)
 	c.wrote = n > 0
 	return p[n:], err
 }

@@ -1,0 +1,122 @@
+// Package socket reads from and writes to sockets of TCP with system calls that never wait.
+//
+// Package syscall announces each call to the scheduler, because it may wait. A call that takes
+// more than 20 us then loses its processor to another thread, and the thread that watches for
+// such calls looks every 20 us. A short write to a socket can take as long, for the kernel does
+// the receiving host's part of the work as well where that is the same host. Calls that cannot
+// wait need none of this.
+package socket
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// mostQuick is how many bytes are moved without the scheduler's knowledge. Copying more takes
+// long enough for it to have the processor back.
+const mostQuick = 64 << 10
+
+// Socket is the socket of a connection. All methods may be called at once.
+type Socket struct {
+	conn    *net.TCPConn
+	raw     syscall.RawConn
+	in, out side
+	look    func(fd uintptr) // made once; tries to read one byte
+	one     [1]byte
+}
+
+// side is one direction: one call at a time.
+type side struct {
+	mu   sync.Mutex
+	call func(fd uintptr) bool // made once; moves p
+	p    []byte
+	n    int
+	err  error
+}
+
+// Of returns the socket of a connection, which stays usable in all other ways.
+func Of(c *net.TCPConn) *Socket {
+	s := &Socket{conn: c}
+	s.raw, _ = c.SyscallConn() // fails for nil alone
+	s.in.call, s.out.call, s.look = s.in.receive, s.out.send, s.peek
+	return s
+}
+
+// Read is that of net.Conn: it waits until something has come.
+func (s *Socket) Read(p []byte) (int, error) {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	n, err := s.in.move(s.raw.Read, p)
+	switch {
+	case err != nil:
+		return n, s.wrap("read", err)
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// Offer writes as much as the socket takes at once, which may be nothing.
+func (s *Socket) Offer(p []byte) (int, error) {
+	s.out.mu.Lock()
+	defer s.out.mu.Unlock()
+	n, err := s.out.move(s.raw.Write, p)
+	if err != nil {
+		return n, s.wrap("write", err)
+	}
+	return n, nil
+}
+
+// Quiet reports whether the connection is open and nothing came on it. What came is lost.
+func (s *Socket) Quiet() bool {
+	s.in.mu.Lock()
+	defer s.in.mu.Unlock()
+	return s.raw.Control(s.look) == nil && s.in.err == syscall.EAGAIN
+}
+
+func (s *Socket) peek(fd uintptr) { s.in.n, s.in.err = receive(fd, s.one[:]) }
+
+// Control calls f with the descriptor, as syscall.RawConn does.
+func (s *Socket) Control(f func(fd uintptr)) error { return s.raw.Control(f) }
+
+// move has the runtime call d.call with the descriptor, which is open meanwhile.
+func (d *side) move(with func(func(uintptr) bool) error, p []byte) (int, error) {
+	d.p, d.n, d.err = p, 0, nil
+	err := with(d.call)
+	d.p = nil
+	if err == nil {
+		err = d.err
+	}
+	return d.n, err
+}
+
+// receive is false, which has the runtime wait for more, where nothing has come.
+func (d *side) receive(fd uintptr) bool {
+	d.n, d.err = receive(fd, d.p)
+	return d.err != syscall.EAGAIN
+}
+
+// send is true in any case, or the runtime would wait until the socket takes more.
+func (d *side) send(fd uintptr) bool {
+	if d.n, d.err = send(fd, d.p); d.err == syscall.EAGAIN {
+		d.err = nil
+	}
+	return true
+}
+
+// wrap names the operation as package net does, whose callers tell by it what failed.
+func (s *Socket) wrap(op string, err error) error {
+	var errno syscall.Errno
+	var known *net.OpError
+	switch {
+	case errors.As(err, &errno):
+		err = os.NewSyscallError(op, errno)
+	case errors.As(err, &known):
+		err = known.Err
+	}
+	return &net.OpError{Op: op, Net: "tcp", Source: s.conn.LocalAddr(), Addr: s.conn.RemoteAddr(), Err: err}
+}
