@@ -75,6 +75,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	r := &runner{Options: o, began: time.Now(), waves: map[profile.Cell][]profile.Wave{}, salt: rand.Uint64()}
 	r.random = rand.New(rand.NewPCG(r.salt, 1))
 	r.report.Measured, r.report.Objective, r.report.Cost = r.began.UTC().Truncate(time.Second), o.Objective, o.Cost
+	r.report.posted = o.Post != nil
 	err := r.run(ctx)
 	r.report.Interrupted = ctx.Err() != nil
 	r.report.Seconds = time.Since(r.began).Seconds()

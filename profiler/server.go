@@ -123,6 +123,31 @@ func (s *Server) About(ctx context.Context) (About, error) {
 	return a, nil
 }
 
+// Await waits until the server answers, at most for a time. It fails where it does not;
+// a time of 0 waits for nothing.
+func (s *Server) Await(ctx context.Context, most time.Duration) error {
+	if most <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		status, err := s.look(ctx, "/v1/models", func(io.Reader) error { return nil })
+		switch {
+		case status != 0 && status != http.StatusServiceUnavailable && status != http.StatusBadGateway:
+			return nil // it serves, whatever it thinks of the question
+		case ctx.Err() != nil:
+			return fmt.Errorf("%s did not answer within %s: %w", s.URL, most, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
 // models is the answer of /v1/models.
 type models struct {
 	Data []struct {

@@ -21,6 +21,9 @@ func (r *Report) Print(w io.Writer) {
 	r.printCurve(w)
 	r.printLoads(w)
 	r.printBest(w)
+	if r.Changed != "" {
+		fmt.Fprintf(w, "\nSince the last profile: %s\n", r.Changed)
+	}
 	for _, f := range r.Faults {
 		times := ""
 		if f.Times > 1 {

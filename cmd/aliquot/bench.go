@@ -28,7 +28,7 @@ type benchCommand struct{ ui cli.Ui }
 func (benchCommand) Synopsis() string { return "Measure how fast a model server is" }
 
 func (benchCommand) Help() string {
-	return `Usage: aliquot bench -url=<url> [options]
+	return `Usage: aliquot bench -url=<url> | -service=<name> [options]
 
   Sends requests to a server that speaks OpenAI's protocol, of many prompt lengths and
   numbers at once, and prints how long it reads prompts and how long a step takes, as
@@ -39,12 +39,27 @@ func (benchCommand) Help() string {
   With -request it sends a request that you give in place of completions, and
   measures answers a second only.
 
-  An API key is taken from the environment, OPENAI_API_KEY. docs/bench.md explains the
-  figures.
+  With -save the figures are kept in Consul KV as a profile of the service's replicas of
+  this kind. Gateway, router and autoscaler go by it until requests have taught them
+  better. It also says what has changed since the last profile.
+
+  An API key is taken from the environment, OPENAI_API_KEY. Consul and Nomad are found by
+  their usual environment. docs/bench.md explains the figures, docs/profiles.md what
+  profiles are for.
 
 Options:
 
-  -url         The server, such as http://10.0.0.5:8000. Required.
+  -url         The server, such as http://10.0.0.5:8000.
+  -service     The service in Consul. Without -url one of its replicas is measured.
+  -class       Hardware class of the replica, such as l4: which one of the service's is
+               measured, or with -url, which one it is.
+  -slices      What it has of a GPU, such as 10of20, or 1of1 for a whole one; as -class.
+  -save        Keep the figures as a profile of the service. Default false.
+  -objective   A further objective for the profile, such as "ttft=1s tpot=50ms". May be
+               given again.
+  -image       Image of the server for the profile, where Nomad does not know it.
+  -driver      Version of the GPU's driver for the profile, where Nomad does not know it.
+  -wait        Longest time to wait until the server answers. Default 0.
   -model       The model. Default: the first that the server has.
   -time        Longest time that it may take. Default 10m.
   -precision   Half width of the 95% confidence interval at which a point is done,
@@ -54,7 +69,8 @@ Options:
   -ttft        Objective: time to the first token, 0 for none. Default 2s.
   -tpot        Objective: time between two tokens, 0 for none. Default 100ms.
   -e2e         Objective: time to the end of an answer, 0 for none. Default 0.
-  -slots       Requests that the server takes at once, where it has a bound.
+  -slots       Requests that the server takes at once, where it has a bound. Default that
+               of the service's meta.
   -cost        Cost of the server for an hour, in any unit.
   -stall       Time without a byte after which a request is given up. Default 1m.
   -beside      URLs of other servers that are kept busy meanwhile, by comma: replicas on
@@ -67,6 +83,7 @@ Options:
 Example:
 
   aliquot bench -url=http://10.0.0.5:8000 -ttft=1s -tpot=50ms -plot=chat.svg
+  aliquot bench -service=chat -class=l4 -save
 `
 }
 
@@ -74,7 +91,8 @@ Example:
 type benchRun struct {
 	url, model, request, json, plot, beside string
 	options                                 profiler.Options
-	stall                                   time.Duration
+	stall, wait                             time.Duration
+	kept                                    kept
 }
 
 func (c benchCommand) Run(args []string) int {
@@ -83,6 +101,14 @@ func (c benchCommand) Run(args []string) int {
 	o.Design, o.Rounds = profile.Usual(), profile.UsualRounds()
 	flags := newFlags("bench", c.ui)
 	flags.StringVar(&r.url, "url", "", "")
+	flags.StringVar(&r.kept.service, "service", "", "")
+	flags.StringVar(&r.kept.of.Class, "class", "", "")
+	flags.StringVar(&r.kept.of.Slices, "slices", "", "")
+	flags.BoolVar(&r.kept.save, "save", false, "")
+	flags.Var(&r.kept.objectives, "objective", "")
+	flags.StringVar(&r.kept.of.Image, "image", "", "")
+	flags.StringVar(&r.kept.of.Driver, "driver", "", "")
+	flags.DurationVar(&r.wait, "wait", 0, "")
 	flags.StringVar(&r.model, "model", "", "")
 	flags.DurationVar(&o.Time, "time", 10*time.Minute, "")
 	flags.Float64Var(&o.Rounds.Precision, "precision", o.Rounds.Precision, "")
@@ -117,10 +143,10 @@ func (r *benchRun) check() error {
 	o := &r.options
 	format := strings.TrimPrefix(filepath.Ext(r.plot), ".")
 	switch {
-	case r.url == "":
-		return errors.New("no server: want -url")
-	case o.Time < 10*time.Second || r.stall < time.Second:
-		return fmt.Errorf("-time=%s -stall=%s: want at least 10s and 1s", o.Time, r.stall)
+	case r.url == "" && r.request != "":
+		return errors.New("-request is sent to the path of a URL: want -url")
+	case o.Time < 10*time.Second || r.stall < time.Second || r.wait < 0:
+		return fmt.Errorf("-time=%s -stall=%s -wait=%s: want at least 10s, 1s and 0", o.Time, r.stall, r.wait)
 	case !(o.Rounds.Precision > 0 && o.Rounds.Precision < 1):
 		return fmt.Errorf("-precision=%g: want more than 0, less than 1", o.Rounds.Precision)
 	case o.Prompt < 1 || o.Output < 2 || o.Slots < 0:
@@ -131,6 +157,9 @@ func (r *benchRun) check() error {
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.plot)
 	case r.plot != "" && r.request != "":
 		return errors.New("-plot draws curves, of which there are none with -request: leave one out")
+	}
+	if err := r.kept.check(r.url); err != nil {
+		return err
 	}
 	path, err := r.servers()
 	if err == nil && r.request != "" {
@@ -166,6 +195,10 @@ func (r *benchRun) servers() (path string, err error) {
 		}
 		r.options.Neighbours = append(r.options.Neighbours, s)
 	}
+	if r.url == "" { // found by its service, once all flags are right
+		r.options.Server, _, err = server("http://localhost")
+		return "", err
+	}
 	r.options.Server, path, err = server(r.url)
 	return path, err
 }
@@ -180,6 +213,9 @@ func engineMetrics(from io.Reader) (profiler.Engine, error) {
 func (r *benchRun) run(w io.Writer) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if err := r.prepare(ctx); err != nil {
+		return err
+	}
 	bar := newBar(os.Stderr)
 	r.options.Progress = bar.show
 	report, err := profiler.Run(ctx, r.options)
@@ -187,6 +223,36 @@ func (r *benchRun) run(w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	var unsaved error
+	if r.kept.save {
+		unsaved = r.kept.keep(report)
+	}
+	err = r.write(w, report)
+	if r.kept.save && unsaved == nil && r.json != "-" {
+		fmt.Fprintf(w, "\nSaved as the profile of %s on %s.\n", r.kept.service, kind(r.kept.of.Class, r.kept.of.Slices))
+	}
+	return errors.Join(err, unsaved)
+}
+
+// prepare finds the replica and awaits that it answers.
+func (r *benchRun) prepare(ctx context.Context) error {
+	k := &r.kept
+	if r.url == "" {
+		given := k.of
+		if err := k.find(); err != nil {
+			return err
+		}
+		r.options.Server.URL = k.of.URL
+		k.of.Image, k.of.Driver = given.Image, given.Driver
+		if r.options.Slots == 0 {
+			r.options.Slots = k.of.Slots
+		}
+	}
+	return r.options.Server.Await(ctx, r.wait)
+}
+
+// write prints the report and writes the files.
+func (r *benchRun) write(w io.Writer, report *profiler.Report) (err error) {
 	if r.json == "-" {
 		err = writeJSON(w, report)
 	} else {

@@ -173,3 +173,33 @@ func TestProfilesNeverChangeWhatIsTrusted(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatChangedSinceTheLastProfile(t *testing.T) {
+	was := profiled("l4", "10of20", time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC), 0.03)
+	was.Driver = "550.90"
+	for name, w := range map[string]struct {
+		change func(*Profile)
+		want   string
+		slower bool
+	}{
+		"nothing": {func(*Profile) {}, "l4, 10of20: within 5% of what it was on 2026-11-02", false},
+		"a driver that costs": {func(p *Profile) {
+			p.Driver = "560.35"
+			p.Curve.A, p.Curve.B, p.Curve.C = 1.08*p.Curve.A, 1.08*p.Curve.B, 1.08*p.Curve.C
+		}, "l4, 10of20: steps 8% slower than on 2026-11-02; driver 550.90 → 560.35", true},
+		"an engine that is faster with a smaller cache": {func(p *Profile) {
+			p.Engine, p.Image = "vllm 2", ""
+			p.Curve.Start, p.Curve.Prefill, p.Curve.KV = p.Curve.Start/2, p.Curve.Prefill/2, p.Curve.KV*0.9
+		}, "l4, 10of20: prompts 50% faster, cache 10% smaller than on 2026-11-02; engine vllm 1 → vllm 2; image vllm:v1 → unknown", true},
+		"fewer answers":     {func(p *Profile) { p.Within[0].Rate *= 0.5 }, "l4, 10of20: answers a second 50% fewer than on 2026-11-02", true},
+		"another objective": {func(p *Profile) { p.Within[0].Rate *= 0.5; p.Within[0].TTFT = 1 }, "l4, 10of20: within 5% of what it was on 2026-11-02", false},
+	} {
+		now := was
+		curve := *was.Curve
+		now.Curve, now.Within = &curve, []Within{was.Within[0]}
+		w.change(&now)
+		if text, slower := now.Changes(was); text != w.want || slower != w.slower {
+			t.Errorf("%s: %q, slower %t; want %q", name, text, slower, w.want)
+		}
+	}
+}

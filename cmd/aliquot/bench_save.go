@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot.example/internal/gpu"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
+	"aliquot.example/internal/scale"
+	"aliquot.example/profiler"
+)
+
+// kept is what the flags say of the service that is measured and of its profile.
+type kept struct {
+	service    string
+	save       bool
+	objectives list
+	also       []learned.Objective // objectives, read
+	// of is the kind of replica: as the flags say, then as Consul and Nomad do.
+	of profiler.Replica
+}
+
+// within bounds each question to Consul and Nomad.
+const within = 15 * time.Second
+
+// check reads the flags; url is that of the server, "" to find one by the service.
+func (k *kept) check(url string) error {
+	if k.of.Slices != "" {
+		if _, _, ok := learned.ParseSlices(k.of.Slices); !ok {
+			return fmt.Errorf("-slices=%s: want such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
+		}
+	}
+	if k.of.Class != "" && gpu.Slug(k.of.Class) != k.of.Class {
+		return fmt.Errorf("-class=%s: want a hardware class such as h100", k.of.Class)
+	}
+	switch {
+	case url == "" && k.service == "":
+		return errors.New("no server: want -url or -service")
+	case k.save && k.service == "":
+		return errors.New("-save keeps a profile of a service: want -service")
+	case k.save && url != "" && (k.of.Class == "" || k.of.Slices == ""):
+		return errors.New("-save keeps a profile of a kind of replica: want -class and -slices beside -url")
+	case len(k.objectives) > 0 && !k.save:
+		return errors.New("-objective is for the profile: want -save")
+	}
+	for _, text := range k.objectives {
+		o, err := scale.ParseObjective(text)
+		if err != nil {
+			return fmt.Errorf("-objective: %w", err)
+		}
+		k.also = append(k.also, secondsOf(o))
+	}
+	return nil
+}
+
+func secondsOf(o scale.Objective) learned.Objective {
+	return learned.Objective{TTFT: o.TTFT.Seconds(), TPOT: o.TPOT.Seconds(), E2E: o.E2E.Seconds()}
+}
+
+// find looks up a replica of the service.
+func (k *kept) find() error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	client, err := consul.NewClient(consul.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	r, err := profiler.Find(ctx, client, k.service, k.of.Class, k.of.Slices)
+	if err != nil {
+		return err
+	}
+	if r.Class == "" && k.save {
+		return fmt.Errorf("the replica of %q has no %s in its service's meta: want -url, -class and -slices",
+			k.service, gpu.MetaClass)
+	}
+	k.of = r
+	return nil
+}
+
+// versions asks Nomad for image and driver, and returns what keeps it from knowing them.
+func (k *kept) versions() error {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	client, err := nomad.NewClient(nomad.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	of := k.of
+	if err := of.Versions(ctx, client); err != nil {
+		return err
+	}
+	k.of.Image, k.of.Driver = orOther(k.of.Image, of.Image), orOther(k.of.Driver, of.Driver)
+	return nil
+}
+
+func orOther(flag, found string) string {
+	if flag != "" {
+		return flag
+	}
+	return found
+}
+
+// keep saves the report as a profile and writes into it what has changed.
+func (k *kept) keep(report *profiler.Report) error {
+	if err := k.versions(); err != nil {
+		report.Notes = append(report.Notes, "Nomad does not tell image and driver: "+flat(err))
+	}
+	p, err := report.Profile(k.of, k.also)
+	if err != nil {
+		return fmt.Errorf("no profile is saved: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	client, err := consul.NewClient(consul.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	before, err := profilekv.Save(ctx, client, k.service, p)
+	if err != nil {
+		return err
+	}
+	if !before.Measured.IsZero() {
+		report.Changed, report.Slower = p.Changes(before)
+	}
+	return nil
+}
+
+// kind names the kind of replica for people.
+func kind(class, size string) string {
+	have, of, _ := learned.ParseSlices(size)
+	switch {
+	case of > 1:
+		return fmt.Sprintf("%s, %d of %d slices", class, have, of)
+	case have > 1:
+		return class + ", " + strconv.Itoa(have) + " whole GPUs"
+	}
+	return class + ", a whole GPU"
+}
