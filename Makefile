@@ -30,7 +30,7 @@ e2e: setup ## run the end-to-end tests on real nomad, consul and docker
 race: ## run the tests of policies and daemons under the race detector
 	@scripts/test race
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, go vet, staticcheck, and the bounds of revive.toml
 	@scripts/lint
 
 demo: ## run the demo until Ctrl-C; ONCE=1 ends by itself, TRACE=file.csv replays a trace

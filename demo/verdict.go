@@ -71,30 +71,36 @@ func (w *watch) wrongReplicas() (problems []string) {
 		}
 	}
 	for _, r := range all {
-		complain := func(format string, values ...any) {
-			problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service,
-				fmt.Sprintf(format, values...)))
-		}
-		g := r.info.Grant
-		if r.info.Problem != "" {
-			complain("%s", r.info.Problem)
-		}
-		if r.info.Variant != string(g.Vendor) {
-			complain("the image for %s runs on a GPU of %s", r.info.Variant, g.Vendor)
-		}
-		want := chatClasses[g.Class].Slices
-		if r.service == code {
-			want = codeSlices
-		}
-		if g.Slices != want || len(g.GPUs) != 1 {
-			complain("it has %d slices of %d GPUs, want %d of one", g.Slices, len(g.GPUs), want)
-		}
-		if g.Vendor == gpu.NVIDIA && (r.info.CUDA == nil || len(r.info.CUDA.Devices) != 1) {
-			complain("it does not see one GPU")
-		}
-		if g.Vendor == gpu.AMD && r.info.Environment["HSA_CU_MASK"] == "" {
-			complain("it has no CU mask")
-		}
+		problems = append(problems, r.wrong()...)
+	}
+	return problems
+}
+
+// wrong says how what a replica sees differs from what its job asks for.
+func (r *replica) wrong() (problems []string) {
+	complain := func(format string, values ...any) {
+		problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service,
+			fmt.Sprintf(format, values...)))
+	}
+	g := r.info.Grant
+	if r.info.Problem != "" {
+		complain("%s", r.info.Problem)
+	}
+	if r.info.Variant != string(g.Vendor) {
+		complain("the image for %s runs on a GPU of %s", r.info.Variant, g.Vendor)
+	}
+	want := chatClasses[g.Class].Slices
+	if r.service == code {
+		want = codeSlices
+	}
+	if g.Slices != want || len(g.GPUs) != 1 {
+		complain("it has %d slices of %d GPUs, want %d of one", g.Slices, len(g.GPUs), want)
+	}
+	if g.Vendor == gpu.NVIDIA && (r.info.CUDA == nil || len(r.info.CUDA.Devices) != 1) {
+		complain("it does not see one GPU")
+	}
+	if g.Vendor == gpu.AMD && r.info.Environment["HSA_CU_MASK"] == "" {
+		complain("it has no CU mask")
 	}
 	return problems
 }

@@ -178,8 +178,24 @@ func (r *Router) audit(ctx context.Context) bool {
 		}
 		return false
 	}
-	touched := map[string]bool{}
+	touched, all := r.compare(list, began)
+	r.track()
+	for name := range touched {
+		r.queue.add(name)
+	}
+	if all {
+		r.queueAll()
+	}
+	return true
+}
+
+// compare takes a list of all entries, read when the generation was began, into the cache.
+// It returns the services whose entries others changed, and whether a change concerns
+// every service.
+func (r *Router) compare(list map[weigh.Key]Stored, began uint64) (touched map[string]bool, all bool) {
+	touched = map[string]bool{}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	inherited := r.cache[weigh.Inherited()].Entry.Protocol
 	if r.cache == nil {
 		r.cache = map[weigh.Key]Stored{}
@@ -205,16 +221,7 @@ func (r *Router) audit(ctx context.Context) bool {
 			delete(r.learned, key)
 		}
 	}
-	all := inherited != r.cache[weigh.Inherited()].Entry.Protocol
-	r.mu.Unlock()
-	r.track()
-	for name := range touched {
-		r.queue.add(name)
-	}
-	if all {
-		r.queueAll()
-	}
-	return true
+	return touched, inherited != r.cache[weigh.Inherited()].Entry.Protocol
 }
 
 func sameEntry(a, b Stored) bool {

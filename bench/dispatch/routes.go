@@ -86,13 +86,7 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 		}
 	}
 	for _, p := range builtPeers {
-		program, err := "", error(nil)
-		if p.asked && os.Getenv("ALIQUOT_"+strings.ToUpper(p.tool)) == "" {
-			err = fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the "+
-				"program by ALIQUOT_%s", p.tool, strings.ToUpper(p.tool))
-		} else {
-			program, err = built(ctx, p.tool)
-		}
+		program, err := p.program(ctx)
 		if err == nil {
 			err = lay(step{p.name, func(listen string) ([]string, error) {
 				return p.command(program, dir, listen, backend)
@@ -103,6 +97,15 @@ func layRoutes(ctx context.Context, gateway, dir string) ([]*route, error) {
 		}
 	}
 	return routes, nil
+}
+
+// program returns the path of a peer's program, which is built first where that is quick.
+func (p builtPeer) program(ctx context.Context) (string, error) {
+	if p.asked && os.Getenv("ALIQUOT_"+strings.ToUpper(p.tool)) == "" {
+		return "", fmt.Errorf("its build takes half an hour or more: run scripts/tools --path %s and name the "+
+			"program by ALIQUOT_%s", p.tool, strings.ToUpper(p.tool))
+	}
+	return built(ctx, p.tool)
 }
 
 // built returns a program of tools/, which is built first where it is missing.

@@ -223,10 +223,18 @@ func commitOf(r *repo, revision string) string {
 }
 
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/-/read" { // for who is in another process
+	if r.URL.Path == "/-/read" { // for tests in another process
 		fmt.Fprintln(w, h.Read())
 		return
 	}
+	if !h.refuses(w, r) {
+		h.serve(w, r)
+	}
+}
+
+// refuses answers in place of the hub's files while the hub is down, limits requests or
+// wants another token. It reports whether it did.
+func (h *Hub) refuses(w http.ResponseWriter, r *http.Request) bool {
 	h.mu.Lock()
 	h.requests = append(h.requests, r.Method+" "+r.URL.RequestURI())
 	down, limited := h.Down, h.Limit > 0
@@ -239,17 +247,19 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case down:
 		http.Error(w, "down", http.StatusServiceUnavailable)
-		return
 	case limited:
 		w.Header().Set("Retry-After", "0")
 		http.Error(w, "slow down", http.StatusTooManyRequests)
-		return
 	case refused:
 		w.Header().Set("X-Error-Code", "GatedRepo")
 		w.Header().Set("X-Error-Message", "Access to this model is restricted.")
 		http.Error(w, "gated", http.StatusUnauthorized)
-		return
 	}
+	return down || limited || refused
+}
+
+// serve answers from the repositories.
+func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 	path, api := strings.CutPrefix(r.URL.EscapedPath(), "/api/models/")
 	words := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	for i, word := range words {

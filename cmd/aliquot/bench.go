@@ -140,8 +140,26 @@ func (c benchCommand) Run(args []string) int {
 
 // check reads and completes the flags.
 func (r *benchRun) check() error {
+	if err := r.checkFlags(); err != nil {
+		return err
+	}
+	if err := r.kept.check(r.url); err != nil {
+		return err
+	}
+	path, err := r.servers()
+	if err == nil && r.request != "" {
+		r.options.Post = &profiler.Post{Path: path}
+		r.options.Post.Body, err = os.ReadFile(r.request)
+	} else if err == nil && strings.Trim(path, "/") != "" {
+		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request",
+			r.url)
+	}
+	return err
+}
+
+// checkFlags says which flag has a value that it cannot have.
+func (r *benchRun) checkFlags() error {
 	o := &r.options
-	format := strings.TrimPrefix(filepath.Ext(r.plot), ".")
 	switch {
 	case r.url == "" && r.request != "":
 		return errors.New("-request is sent to the path of a URL: want -url")
@@ -151,25 +169,22 @@ func (r *benchRun) check() error {
 		return fmt.Errorf("-precision=%g: want more than 0, less than 1", o.Rounds.Precision)
 	case o.Prompt < 1 || o.Output < 2 || o.Slots < 0:
 		return fmt.Errorf("-prompt=%d -output=%d -slots=%d: want at least 1, 2 and 0", o.Prompt, o.Output, o.Slots)
-	case o.Objective.TTFT < 0 || o.Objective.TPOT < 0 || o.Objective.E2E < 0 || !(o.Cost >= 0 && o.Cost <= 1e12):
+	case min(o.Objective.TTFT, o.Objective.TPOT, o.Objective.E2E) < 0 || !(o.Cost >= 0 && o.Cost <= 1e12):
 		return errors.New("an objective or the cost is negative: want 0 or more")
+	}
+	return r.checkPlot()
+}
+
+// checkPlot says why there can be no plot, where one is wanted.
+func (r *benchRun) checkPlot() error {
+	format := strings.TrimPrefix(filepath.Ext(r.plot), ".")
+	switch {
 	case r.plot != "" && format != "svg" && format != "png":
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.plot)
 	case r.plot != "" && r.request != "":
 		return errors.New("-plot draws curves, of which there are none with -request: leave one out")
 	}
-	if err := r.kept.check(r.url); err != nil {
-		return err
-	}
-	path, err := r.servers()
-	if err == nil && r.request != "" {
-		o.Post = &profiler.Post{Path: path}
-		o.Post.Body, err = os.ReadFile(r.request)
-	} else if err == nil && strings.Trim(path, "/") != "" {
-		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request",
-			r.url)
-	}
-	return err
+	return nil
 }
 
 // servers makes the servers of the URLs, and returns the path of the measured one's.

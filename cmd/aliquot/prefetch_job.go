@@ -86,7 +86,23 @@ func imagesOf(config map[string]any, vendor string) (images []string, err error)
 		}
 		base = text(list[0][key])
 	}
-	names := []string{}
+	names, err := variantsOf(config, vendor, base)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 0 {
+		names = append(names, base)
+	}
+	// The node cannot have beforehand what Nomad fills in there, or what the engine pulls at
+	// each start.
+	return slices.DeleteFunc(names, func(n string) bool {
+		return n == "" || strings.Contains(n, "${") || !pinned(n)
+	}), nil
+}
+
+// variantsOf lists the images of a config's variants for a vendor's GPUs, base for those
+// that name none.
+func variantsOf(config map[string]any, vendor, base string) (names []string, err error) {
 	for _, labelled := range blocks(config["variant"]) {
 		for _, inner := range labelled {
 			for _, v := range blocks(inner) {
@@ -100,14 +116,7 @@ func imagesOf(config map[string]any, vendor string) (images []string, err error)
 			}
 		}
 	}
-	if len(names) == 0 {
-		names = append(names, base)
-	}
-	// The node cannot have beforehand what Nomad fills in there, or what the engine pulls at
-	// each start.
-	return slices.DeleteFunc(names, func(n string) bool {
-		return n == "" || strings.Contains(n, "${") || !pinned(n)
-	}), nil
+	return names, nil
 }
 
 // pinned reports whether an image has a tag or digest.

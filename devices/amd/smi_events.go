@@ -36,32 +36,35 @@ func (s *smi) watch(deliver func(event)) (stop func()) {
 	}
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			began := time.Now()
-			for _, e := range s.take(opened) {
-				deliver(e)
-			}
-			// A library that fails at once must not make this loop spin.
-			if spent := time.Since(began); spent < eventWait {
-				select {
-				case <-done:
-					return
-				case <-time.After(min(eventWait-spent, 20*time.Millisecond)):
-				}
-			}
-		}
-	})
+	wg.Go(func() { s.follow(opened, deliver, done) })
 	return func() {
 		close(done)
 		wg.Wait()
 		for h := range opened {
 			s.sym.EventsClose(h)
+		}
+	}
+}
+
+// follow delivers the events of opened cards until done is closed.
+func (s *smi) follow(opened map[handle]pciAddress, deliver func(event), done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		began := time.Now()
+		for _, e := range s.take(opened) {
+			deliver(e)
+		}
+		// A library that fails at once must not make this loop spin.
+		if spent := time.Since(began); spent < eventWait {
+			select {
+			case <-done:
+				return
+			case <-time.After(min(eventWait-spent, 20*time.Millisecond)):
+			}
 		}
 	}
 }

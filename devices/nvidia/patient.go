@@ -153,12 +153,19 @@ func (p *patient) problem(mig string, r recovery) string {
 				since.UTC().Format(time.RFC3339))
 		}
 	}
-	switch v := p.vitals; {
+	v := p.vitals
+	if !v.hung && v.probe != nvml.Success && p.bad >= plugin.Patience {
+		return "GPU does not answer: " + describe(v.probe)
+	}
+	return v.problem(r)
+}
+
+// problem says what a reading shows that keeps the GPU from taking tasks, "" for nothing.
+func (v vitals) problem(r recovery) string {
+	switch {
 	case v.hung:
 		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; "+
 			"look for hung processes and at the kernel's log, drain and reboot", hangTime)
-	case v.probe != nvml.Success && p.bad >= plugin.Patience:
-		return "GPU does not answer: " + describe(v.probe)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:
 		return "the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)"
 	case v.action == nvmlReboot:

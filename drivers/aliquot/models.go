@@ -157,14 +157,11 @@ func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []ca
 		b.say(found)
 		return found, "", nil
 	}
-	asking, cancel := context.WithTimeout(ctx, answerWithin)
-	status, err := b.cache.Status(asking)
-	cancel()
+	status, err := b.status(ctx)
 	if err != nil {
 		return nil, "", refusal(err)
 	}
-	unread := b.wishes.noFace(found, status.HF)
-	limit := b.wishes.wait
+	unread, limit := b.wishes.noFace(found, status.HF), b.wishes.wait
 	if unread != "" {
 		limit = b.wishes.timeout
 	}
@@ -176,21 +173,34 @@ func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []ca
 			pulled, until = nil, time.Now().Add(limit)
 		default:
 		}
-		left := time.Until(until)
+		left := modelLook
+		if !until.IsZero() {
+			left = min(left, time.Until(until))
+		}
 		switch {
-		case whole(found), !until.IsZero() && left <= 0 && unread == "":
+		case whole(found), left <= 0 && unread == "":
 			return found, status.HF, nil
-		case !until.IsZero() && left <= 0:
-			return nil, "", structs.NewRecoverableError(
-				fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, "+
-					"and the next start finds what it brought", limit, unread), true)
-		case until.IsZero() || left > modelLook:
-			left = modelLook
+		case left <= 0:
+			return nil, "", late(limit, unread)
 		}
 		if found, err = b.ask(ctx, left); err != nil {
 			return nil, "", refusal(err)
 		}
 	}
+}
+
+// status asks the cache for its status.
+func (b *bringing) status(ctx context.Context) (cacheapi.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	return b.cache.Status(ctx)
+}
+
+// late is the error of a start whose models did not come in time.
+func late(limit time.Duration, unread string) error {
+	return structs.NewRecoverableError(
+		fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, "+
+			"and the next start finds what it brought", limit, unread), true)
 }
 
 func (b *bringing) say(found []cacheapi.Model) {

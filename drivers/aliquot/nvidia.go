@@ -119,19 +119,9 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	if err != nil {
 		return attachment{}, err
 	}
-	a := attachment{how: AttachNodes}
-	if s.attach != AttachNodes {
-		specs, broken := s.host.cdiSpecs(s.cdiDirs)
-		cdi, err := s.host.cdiAttachment(specs, own)
-		switch {
-		case err == nil:
-			a = cdi
-			a.how = AttachCDI
-		case s.attach == AttachCDI && len(broken) > 0:
-			return a, broken[0]
-		case s.attach == AttachCDI:
-			return a, err
-		}
+	a, err := s.attachCDI(own)
+	if err != nil {
+		return a, err
 	}
 	nodes, err := s.host.nvidiaNodes(g)
 	if err != nil {
@@ -147,6 +137,27 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 		}
 	}
 	return a, nil
+}
+
+// attachCDI attaches what CDI specifications say of the nodes, and where attach does not
+// ask for CDI and none names them, the nodes alone.
+func (s settings) attachCDI(nodes []string) (attachment, error) {
+	plain := attachment{how: AttachNodes}
+	if s.attach == AttachNodes {
+		return plain, nil
+	}
+	specs, broken := s.host.cdiSpecs(s.cdiDirs)
+	a, err := s.host.cdiAttachment(specs, nodes)
+	switch {
+	case err == nil:
+		a.how = AttachCDI
+		return a, nil
+	case s.attach == AttachCDI && len(broken) > 0:
+		return plain, broken[0]
+	case s.attach == AttachCDI:
+		return plain, err
+	}
+	return plain, nil
 }
 
 const shm = "/dev/shm"

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/nomad/plugins/drivers"
 
@@ -32,15 +33,7 @@ func (s start) told() bool { return s.ready != "" || len(s.wishes.refs) > 0 || s
 // prepare derives everything from the task's configuration and its DeviceEnv
 // alone: Nomad keeps nothing else of a reservation over restarts.
 func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, error) {
-	var task TaskConfig
-	if err := cfg.DecodeDriverConfig(&task); err != nil {
-		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
-	}
-	spec, err := task.spec()
-	if err != nil {
-		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
-	}
-	timeout, err := task.attachmentTimeout(s.timeout)
+	task, spec, timeout, err := s.decode(cfg)
 	if err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
@@ -80,20 +73,39 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
 	hand(out.config, task, choice, a)
 	addMounts(out.config, task, logMounts(out.config, task))
-	out.task = task
-	if out.wishes, err = task.wishes(out.config); err != nil {
-		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
-	}
-	if out.ready, err = task.readyURL(cfg); err != nil {
-		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
-	}
-	if out.compile, err = task.compileWish(cfg); err != nil {
-		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
-	}
-	if err := out.config.EncodeConcreteDriverConfig(task.TaskConfig); err != nil {
+	if err := out.complete(task, cfg); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
 	}
 	return out, nil
+}
+
+// decode reads what the job says of a task.
+func (s settings) decode(cfg *drivers.TaskConfig) (task TaskConfig, spec variant.Spec, timeout time.Duration,
+	err error) {
+	if err = cfg.DecodeDriverConfig(&task); err != nil {
+		return task, spec, 0, err
+	}
+	if spec, err = task.spec(); err != nil {
+		return task, spec, 0, err
+	}
+	timeout, err = task.attachmentTimeout(s.timeout)
+	return task, spec, timeout, err
+}
+
+// complete adds what the task wants beside a GPU, and the configuration for Nomad's
+// docker driver.
+func (s *start) complete(task TaskConfig, cfg *drivers.TaskConfig) (err error) {
+	s.task = task
+	if s.wishes, err = task.wishes(s.config); err != nil {
+		return err
+	}
+	if s.ready, err = task.readyURL(cfg); err != nil {
+		return err
+	}
+	if s.compile, err = task.compileWish(cfg); err != nil {
+		return err
+	}
+	return s.config.EncodeConcreteDriverConfig(task.TaskConfig)
 }
 
 // grantOf returns the task's grant, nil without one.

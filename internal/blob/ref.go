@@ -26,7 +26,7 @@ var schemes = map[string]struct{ least, most int }{"hf": {1, 3}, "s3": {1, 32}, 
 // ParseRef reads a model's name.
 func ParseRef(text string) (Ref, error) {
 	scheme, rest, ok := strings.Cut(text, "://")
-	parts, known := schemes[scheme]
+	_, known := schemes[scheme]
 	if !ok || !known {
 		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
 	}
@@ -41,20 +41,29 @@ func ParseRef(text string) (Ref, error) {
 			return Ref{}, fmt.Errorf("model %.120q: %q is no revision", text, r.Revision)
 		}
 	}
+	if err := r.check(text); err != nil {
+		return Ref{}, err
+	}
+	return r, nil
+}
+
+// check says what is wrong with the name of a model that a user wrote as text.
+func (r Ref) check(text string) error {
+	scheme, parts := r.Scheme, schemes[r.Scheme]
 	words := strings.Split(strings.TrimSuffix(r.Name, "/"), "/")
 	if len(words) < parts.least || len(words) > parts.most || strings.ContainsAny(r.Name, "\x00?#") {
-		return Ref{}, fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
+		return fmt.Errorf("model %.120q: want a name such as hf://Qwen/Qwen3-4B@main", text)
 	}
 	if strings.Contains(words[0], "@") && (scheme == "http" || scheme == "https") {
-		return Ref{}, fmt.Errorf("model %s://…@%.80s: a name is seen by everybody, so it can hold no user or password",
+		return fmt.Errorf("model %s://…@%.80s: a name is seen by everybody, so it can hold no user or password",
 			scheme, words[0][strings.LastIndexByte(words[0], '@')+1:])
 	}
 	for _, w := range words {
 		if w == ".." || w == "." || scheme == "hf" && !refPart.MatchString(w) {
-			return Ref{}, fmt.Errorf("model %.120q: %q cannot be part of a name", text, w)
+			return fmt.Errorf("model %.120q: %q cannot be part of a name", text, w)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // tagged splits the name of an image or artifact as registries' clients write it.

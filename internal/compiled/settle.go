@@ -15,6 +15,7 @@ type Tree struct {
 type Verdict int
 
 const (
+	// Wait is said while the task still compiles, or is not healthy yet.
 	Wait Verdict = iota
 	// Publish is said once the task is healthy and has compiled all.
 	Publish

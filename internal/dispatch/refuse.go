@@ -31,13 +31,19 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 	if !q.idle(p) {
 		wait = seconds(float64(max(0, q.aheadOf(t)+1-free)) * q.averageCost() / rate)
 	}
+	return t.late(now, wait, seconds(t.cost/best))
+}
+
+// late refuses a request that would be served too late: after it expires, or so that its
+// answer of the length takes is not whole by its deadline.
+func (t *Ticket) late(now time.Time, wait, takes time.Duration) (Refusal, time.Duration) {
 	if late := now.Add(wait).Sub(t.Expire); late > 0 {
 		return TooLate, max(late, time.Second)
 	}
 	if t.Deadline.IsZero() {
 		return Accepted, 0
 	}
-	if late := now.Add(wait + seconds(t.cost/best)).Sub(t.Deadline); late > 0 {
+	if late := now.Add(wait + takes).Sub(t.Deadline); late > 0 {
 		return TooLate, max(late, time.Second)
 	}
 	return Accepted, 0

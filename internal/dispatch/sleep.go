@@ -23,21 +23,7 @@ func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
 		if q.wanted[i] == 0 {
 			continue
 		}
-		p := &q.placements[i]
-		var best *server
-		rate, able := 0.0, false
-		for _, s := range q.fleet {
-			switch {
-			case s.leaving || !p.allows(s.Class):
-			case s.Sleep == Asleep || s.Sleep == Drowsy:
-				if best == nil || q.sooner(s, best) {
-					best = s
-				}
-			case s.counted > 0, s.Sleep == Waking:
-				able = true
-				rate += q.sustains(s)
-			}
-		}
+		best, rate, able := q.asleep(&q.placements[i])
 		if best == nil {
 			continue
 		}
@@ -47,6 +33,24 @@ func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// asleep returns the fastest replica asleep that a placement allows, whether others that
+// it allows serve or wake, and what these serve together.
+func (q *Queue) asleep(p *placement) (best *server, rate float64, able bool) {
+	for _, s := range q.fleet {
+		switch {
+		case s.leaving || !p.allows(s.Class):
+		case s.Sleep == Asleep || s.Sleep == Drowsy:
+			if best == nil || q.sooner(s, best) {
+				best = s
+			}
+		case s.counted > 0, s.Sleep == Waking:
+			able = true
+			rate += q.sustains(s)
+		}
+	}
+	return best, rate, able
 }
 
 // sooner reports whether one replica is rather woken than another: one that does not

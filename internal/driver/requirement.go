@@ -84,10 +84,10 @@ func Intersect(needs []Need) (Requirement, string) {
 		if r.Never != "" {
 			return r, fmt.Sprintf("%s: %s", n.Device, r)
 		}
-		if r.Min != "" && (all.Min == "" || Compare(r.Min, all.Min) > 0) {
+		if r.newer(all) {
 			all.Min, min = r.Min, n
 		}
-		if r.Last != 0 && (all.Last == 0 || r.Last < all.Last) {
+		if r.older(all) {
 			all.Last, last = r.Last, n
 		}
 		if r.Modules != "" && all.Modules != "" && r.Modules != all.Modules {
@@ -104,6 +104,16 @@ func Intersect(needs []Need) (Requirement, string) {
 		return all, conflict(last, min)
 	}
 	return all, ""
+}
+
+// newer reports whether a requirement's least version excludes more than another's.
+func (r Requirement) newer(than Requirement) bool {
+	return r.Min != "" && (than.Min == "" || Compare(r.Min, than.Min) > 0)
+}
+
+// older reports whether a requirement's last branch excludes more than another's.
+func (r Requirement) older(than Requirement) bool {
+	return r.Last != 0 && (than.Last == 0 || r.Last < than.Last)
 }
 
 func conflict(a, b Need) string {

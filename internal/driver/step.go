@@ -341,15 +341,14 @@ func inSlot(s State, v Seen) (State, Verb) {
 
 // draining waits until the node's tasks have moved.
 func draining(s State, v Seen) (State, Verb) {
+	if who := v.Node.drainedByOthers(); who != "" {
+		return s.wait("%s", who)
+	}
 	switch {
-	case v.Node.Draining && !v.Node.Ours:
-		return s.wait("somebody else drains the node")
 	case v.Node.Draining:
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
-	case v.Node.Drained && v.Node.Ours && !v.Node.Eligible && len(v.Node.Left) == 0:
+	case v.Node.Drained && !v.Node.Eligible && len(v.Node.Left) == 0:
 		return s.to(Idle, v)
-	case v.Node.Drained && !v.Node.Ours:
-		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case s.Did == Drain && v.Node.Ended:
 		return s.giveUp(v, "somebody ended the drain")
 	case s.Did == Drain && v.Node.Eligible:
@@ -362,6 +361,19 @@ func draining(s State, v Seen) (State, Verb) {
 		return s.wait("%s", s.Trouble)
 	}
 	return s.act(Drain)
+}
+
+// drainedByOthers says how somebody else keeps tasks from the node, "" where nobody does.
+func (n Node) drainedByOthers() string {
+	switch {
+	case n.Ours:
+		return ""
+	case n.Draining:
+		return "somebody else drains the node"
+	case n.Drained:
+		return "somebody else drained the node; it is left alone until it is eligible again"
+	}
+	return ""
 }
 
 func short(names []string) string {

@@ -99,7 +99,7 @@ func (s *Service) first(v *View) (ID, bool) {
 const turn = time.Second
 
 func (s *Service) apart(v *View, now time.Time) Action {
-	switch held := s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine; {
+	switch held := s.holds(); {
 	case held && s.pledge && !s.all(v, s.heard, now):
 		return None
 	case held && now.Before(s.lease):
@@ -117,6 +117,12 @@ func (s *Service) apart(v *View, now time.Time) Action {
 		}
 	}
 	return None
+}
+
+// holds reports whether the newest epoch that this gateway knows of is its own and has
+// not ended.
+func (s *Service) holds() bool {
+	return s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine
 }
 
 // lost reports whether the owner that Consul names decides no more.

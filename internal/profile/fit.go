@@ -68,23 +68,9 @@ func among(rows [][]float64, y []float64, set int) (l Line, rss float64, ok bool
 			used = append(used, j)
 		}
 	}
-	// Relative to what was measured, and each term to its size, so that all are near 1.
-	size := make([]float64, len(used))
-	x := make([][]float64, len(rows))
-	for i, row := range rows {
-		x[i] = make([]float64, len(used))
-		for k, j := range used {
-			x[i][k] = row[j] / y[i]
-			size[k] += x[i][k] * x[i][k]
-		}
-	}
-	for k := range size {
-		if size[k] = math.Sqrt(size[k]); !(size[k] > 0) {
-			return Line{}, 0, false
-		}
-		for i := range x {
-			x[i][k] /= size[k]
-		}
+	x, size, ok := scaled(rows, y, used)
+	if !ok {
+		return Line{}, 0, false
 	}
 	inverse, ok := inverted(x)
 	if !ok {
@@ -115,6 +101,29 @@ func among(rows [][]float64, y []float64, set int) (l Line, rss float64, ok bool
 		l.Errors[j] = math.Sqrt(max(0, inverse[k][k])*rss/float64(free)) / size[k]
 	}
 	return l, rss, true
+}
+
+// scaled returns the used terms of all rows relative to what was measured, and each term
+// to its size, so that all are near 1. It fails where a term is 0 in every row.
+func scaled(rows [][]float64, y []float64, used []int) (x [][]float64, size []float64, ok bool) {
+	size = make([]float64, len(used))
+	x = make([][]float64, len(rows))
+	for i, row := range rows {
+		x[i] = make([]float64, len(used))
+		for k, j := range used {
+			x[i][k] = row[j] / y[i]
+			size[k] += x[i][k] * x[i][k]
+		}
+	}
+	for k := range size {
+		if size[k] = math.Sqrt(size[k]); !(size[k] > 0) {
+			return nil, nil, false
+		}
+		for i := range x {
+			x[i][k] /= size[k]
+		}
+	}
+	return x, size, true
 }
 
 // inverted is the inverse of the product of x with itself, by Gauss and Jordan.

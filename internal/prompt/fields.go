@@ -82,33 +82,11 @@ func Members(body []byte, each func(key []byte, from, to int)) (open int, ok boo
 }
 
 func (f *fields) member(key string, v []byte) {
+	if text := f.text(key); text != nil {
+		*text = v
+		return
+	}
 	switch key {
-	case "model":
-		f.seed[0] = v
-	case "lora_path", "adapter_id": // SGLang, TGI; vLLM names an adapter by the model
-		f.seed[1] = v
-	case "cache_salt":
-		f.seed[2] = v
-	case "reasoning_effort", "reasoning": // stands in the system prompt of some models
-		f.seed[3] = v
-	case "chat_template":
-		f.seed[4] = v
-	case "tools":
-		f.first[0] = v
-	case "functions":
-		f.first[1] = v
-	case "documents":
-		f.first[2] = v
-	case "system":
-		f.first[3] = v
-	case "instructions":
-		f.first[4] = v
-	case "messages":
-		f.messages = v
-	case "prompt":
-		f.prompt = v
-	case "input":
-		f.input = v
 	case "max_tokens", "max_completion_tokens", "max_output_tokens":
 		f.limit = max(f.limit, whole(v))
 	case "n", "best_of":
@@ -118,6 +96,39 @@ func (f *fields) member(key string, v []byte) {
 	case "stream":
 		f.streamed = string(v) == "true"
 	}
+}
+
+// text is where the text of a key is kept, nil for a key of which no text is.
+func (f *fields) text(key string) *[]byte {
+	switch key {
+	case "model":
+		return &f.seed[0]
+	case "lora_path", "adapter_id": // SGLang, TGI; vLLM names an adapter by the model
+		return &f.seed[1]
+	case "cache_salt":
+		return &f.seed[2]
+	case "reasoning_effort", "reasoning": // some models have it in their system prompt
+		return &f.seed[3]
+	case "chat_template":
+		return &f.seed[4]
+	case "tools":
+		return &f.first[0]
+	case "functions":
+		return &f.first[1]
+	case "documents":
+		return &f.first[2]
+	case "system":
+		return &f.first[3]
+	case "instructions":
+		return &f.first[4]
+	case "messages":
+		return &f.messages
+	case "prompt":
+		return &f.prompt
+	case "input":
+		return &f.input
+	}
+	return nil
 }
 
 // whole reads a whole number of at least 0; anything else is 0.

@@ -98,7 +98,8 @@ func (p Policy) Window() time.Duration {
 // Shrinks fails where a query's window is too short for a count ever to shrink.
 func (p Policy) Shrinks(queryWindow time.Duration) error {
 	if window := p.Window(); queryWindow < window {
-		return fmt.Errorf("query_window is %s: want at least %s, which is down_delay and stable_window; 15m lets peaks decay", queryWindow, window)
+		return fmt.Errorf("query_window is %s: want at least %s, which is down_delay and stable_window; "+
+			"15m lets peaks decay", queryWindow, window)
 	}
 	return nil
 }

@@ -142,9 +142,9 @@ func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) error {
 		if bytes += size; files >= l.Files || size < 0 || bytes > l.Bytes {
 			return fmt.Errorf("%w: more than %d files or %d bytes", ErrTooLarge, l.Files, l.Bytes)
 		}
-		name := path.Clean(h.Name)
-		if name == "." || strings.HasPrefix(name, "../") || path.IsAbs(name) {
-			return fmt.Errorf("the archive names %q, which is outside of it", h.Name)
+		name, err := inside(h.Name)
+		if err != nil {
+			return err
 		}
 		h.Name = name
 		switch h.Typeflag {
@@ -160,7 +160,22 @@ func Unpack(ctx context.Context, r io.Reader, dir string, l Limits) error {
 			return err
 		}
 	}
-	for i := len(folders) - 1; i >= 0; i-- { // what is written into a folder changes its time
+	return restoreFolders(root, folders)
+}
+
+// inside returns the clean name of an archive's member, which must be below its root.
+func inside(member string) (string, error) {
+	name := path.Clean(member)
+	if name == "." || strings.HasPrefix(name, "../") || path.IsAbs(name) {
+		return "", fmt.Errorf("the archive names %q, which is outside of it", member)
+	}
+	return name, nil
+}
+
+// restoreFolders gives folders their modes and times, inner ones first: what is written
+// into a folder changes its time.
+func restoreFolders(root *os.Root, folders []*tar.Header) error {
+	for i := len(folders) - 1; i >= 0; i-- {
 		if err := dress(root, folders[i]); err != nil {
 			return err
 		}

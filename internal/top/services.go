@@ -62,64 +62,89 @@ func ask(ctx context.Context, url string) ([]api.Service, error) {
 // merge sums what several gateways say: queues and requests add up, replicas are the
 // same ones. Of gateways that share their queues, the owner alone knows how fast they are.
 func merge(answers [][]api.Service) []Service {
-	type key struct{ service, class string }
-	services := map[string]*Service{}
-	classes := map[key]*Class{}
-	class := func(service, name string) *Class {
-		k := key{service, name}
-		if classes[k] == nil {
-			classes[k] = &Class{Name: name}
-		}
-		return classes[k]
-	}
+	m := merged{services: map[string]*Service{}, classes: map[classKey]*Class{}}
 	owned := owned(answers)
 	for _, list := range answers {
-		seen := map[key]Class{}
+		replicas := map[classKey]Class{}
 		for _, g := range list {
-			s := services[g.Service]
-			if s == nil {
-				s = &Service{Name: g.Service}
-				services[g.Service] = s
-			}
-			s.Queued += float64(g.Queued)
-			for class, c := range g.Starts {
-				s.learns(class, c)
-			}
-			if g.Tokens != nil {
-				if s.Tokens == nil {
-					s.Tokens = &api.Tokens{}
-				}
-				s.Tokens.Add(g.Tokens)
-			}
-			for name, n := range g.Active {
-				s.Active += float64(n)
-				class(g.Service, name).Active += float64(n)
-			}
-			if owned[g.Service] && g.Role != owner {
-				continue
-			}
-			for _, r := range g.Replicas {
-				k := key{g.Service, r.Class}
-				c := seen[k]
-				c.Replicas++
-				c.Slots += r.Slots
-				c.Rate += r.Rate
-				if r.Sleep == "asleep" {
-					c.Asleep++
-				}
-				seen[k] = c
+			m.add(g)
+			if !owned[g.Service] || g.Role == owner {
+				countReplicas(replicas, g)
 			}
 		}
-		for k, c := range seen {
-			total := class(k.service, k.class)
-			total.Replicas, total.Slots = max(total.Replicas, c.Replicas), max(total.Slots, c.Slots)
-			total.Asleep = max(total.Asleep, c.Asleep)
-			total.Rate = max(total.Rate, c.Rate/float64(c.Replicas))
-		}
+		m.take(replicas)
 	}
+	return m.list()
+}
+
+// classKey names a class of a service.
+type classKey struct{ service, class string }
+
+// merged is what was read of gateways so far.
+type merged struct {
+	services map[string]*Service
+	classes  map[classKey]*Class
+}
+
+func (m merged) class(k classKey) *Class {
+	if m.classes[k] == nil {
+		m.classes[k] = &Class{Name: k.class}
+	}
+	return m.classes[k]
+}
+
+// add adds a service's requests at one gateway.
+func (m merged) add(g api.Service) {
+	s := m.services[g.Service]
+	if s == nil {
+		s = &Service{Name: g.Service}
+		m.services[g.Service] = s
+	}
+	s.Queued += float64(g.Queued)
+	for class, c := range g.Starts {
+		s.learns(class, c)
+	}
+	if g.Tokens != nil {
+		if s.Tokens == nil {
+			s.Tokens = &api.Tokens{}
+		}
+		s.Tokens.Add(g.Tokens)
+	}
+	for name, n := range g.Active {
+		s.Active += float64(n)
+		m.class(classKey{g.Service, name}).Active += float64(n)
+	}
+}
+
+// countReplicas adds the replicas of a service that one gateway knows to those by class.
+func countReplicas(by map[classKey]Class, g api.Service) {
+	for _, r := range g.Replicas {
+		k := classKey{g.Service, r.Class}
+		c := by[k]
+		c.Replicas++
+		c.Slots += r.Slots
+		c.Rate += r.Rate
+		if r.Sleep == "asleep" {
+			c.Asleep++
+		}
+		by[k] = c
+	}
+}
+
+// take takes the replicas of one gateway, which others may know as well.
+func (m merged) take(replicas map[classKey]Class) {
+	for k, c := range replicas {
+		total := m.class(k)
+		total.Replicas, total.Slots = max(total.Replicas, c.Replicas), max(total.Slots, c.Slots)
+		total.Asleep = max(total.Asleep, c.Asleep)
+		total.Rate = max(total.Rate, c.Rate/float64(c.Replicas))
+	}
+}
+
+func (m merged) list() []Service {
 	var out []Service
-	for name, s := range services {
-		for k, c := range classes {
+	for name, s := range m.services {
+		for k, c := range m.classes {
 			if k.service == name {
 				s.Classes = append(s.Classes, *c)
 			}

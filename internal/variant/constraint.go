@@ -114,6 +114,11 @@ func (c Constraint) meets(got Value, set bool) (bool, error) {
 	if !set {
 		return false, nil
 	}
+	return c.compares(got)
+}
+
+// compares reports whether a value that is set meets the constraint.
+func (c Constraint) compares(got Value) (bool, error) {
 	switch c.Operator {
 	case "=", "==", "is":
 		return equals(got, c.Value)

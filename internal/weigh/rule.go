@@ -30,17 +30,27 @@ func (r Rule) Check() error {
 		return fmt.Errorf("rule %q matches nothing: give it a path_prefix or a header", r.Name)
 	case r.PathPrefix != "" && !strings.HasPrefix(r.PathPrefix, "/"):
 		return fmt.Errorf("rule %q: path_prefix %q must begin with /", r.Name, r.PathPrefix)
+	}
+	if err := r.checkHardware(); err != nil {
+		return err
+	}
+	for _, h := range r.Headers {
+		if err := validateHeader(h); err != nil {
+			return fmt.Errorf("rule %q: %w", r.Name, err)
+		}
+	}
+	return nil
+}
+
+// checkHardware says what is wrong with the hardware that a rule asks for.
+func (r Rule) checkHardware() error {
+	switch {
 	case len(r.Classes) == 0 && r.MinWeight == 0 && r.MemoryGB == 0 && r.Precision == "":
 		return fmt.Errorf("rule %q names no hardware: give it classes, min_weight, min_memory_gb or precision", r.Name)
 	case r.Precision != "" && precisions[r.Precision] == nil:
 		return fmt.Errorf("rule %q: precision %q: want fp16, bf16, fp8 or fp4", r.Name, r.Precision)
 	case r.MinWeight != 0 && !positive(r.MinWeight) || r.MemoryGB < 0:
 		return fmt.Errorf("rule %q: min_weight and min_memory_gb must be above 0", r.Name)
-	}
-	for _, h := range r.Headers {
-		if err := validateHeader(h); err != nil {
-			return fmt.Errorf("rule %q: %w", r.Name, err)
-		}
 	}
 	return nil
 }

@@ -51,7 +51,28 @@ func New(o Options) (*Replay, error) {
 	return r, r.check()
 }
 
-func (r *Replay) check() (err error) {
+func (r *Replay) check() error {
+	if err := r.checkFlags(); err != nil {
+		return err
+	}
+	settings, err := r.settings()
+	if err != nil {
+		return err
+	}
+	if r.config, err = scale.ParseConfig(settings); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	if window := r.config.Policy.Window(); r.Window < window {
+		return fmt.Errorf("-query-window=%s: want at least %s, which is down_delay and stable_window", r.Window, window)
+	}
+	if r.speeds, err = readSpeeds(r.Speed, r.config.Classes); err != nil {
+		return err
+	}
+	return r.checkCurves()
+}
+
+// checkFlags says what is wrong with flags whatever the policy is.
+func (r *Replay) checkFlags() error {
 	format := strings.TrimPrefix(filepath.Ext(r.Plot), ".")
 	switch {
 	case r.Trace == "":
@@ -60,16 +81,21 @@ func (r *Replay) check() (err error) {
 		return errors.New("no policy: want -policy <file or settings>")
 	case r.Min < 0 || r.Max < 0 || r.Max > 0 && r.Max < r.Min:
 		return fmt.Errorf("-min=%d -max=%d: want 0 or more, and the most not below the least", r.Min, r.Max)
-	case r.Interval < time.Millisecond || r.Window < time.Second || r.Every < 0 || r.ColdStart < 0 || r.PerInput < 0 ||
-		r.PerOutput < 0:
+	case r.Interval < time.Millisecond || r.Window < time.Second ||
+		min(r.Every, r.ColdStart, r.PerInput, r.PerOutput) < 0:
 		return errors.New("a duration is out of range: want -interval of at least 1ms, " +
 			"-query-window of at least 1s, and none negative")
 	case r.Plot != "" && format != "svg" && format != "png":
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.Plot)
 	}
+	return nil
+}
+
+// settings are those of the policy, with those that flags give in their place.
+func (r *Replay) settings() (map[string]string, error) {
 	settings, load, err := readPolicy(r.Policy)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	r.Load = r.Load || load
 	if r.Classes != "" {
@@ -88,16 +114,7 @@ func (r *Replay) check() (err error) {
 	if r.Objective != "" {
 		settings["objective"] = r.Objective
 	}
-	if r.config, err = scale.ParseConfig(settings); err != nil {
-		return fmt.Errorf("policy: %w", err)
-	}
-	if window := r.config.Policy.Window(); r.Window < window {
-		return fmt.Errorf("-query-window=%s: want at least %s, which is down_delay and stable_window", r.Window, window)
-	}
-	if r.speeds, err = readSpeeds(r.Speed, r.config.Classes); err != nil {
-		return err
-	}
-	return r.checkCurves()
+	return settings, nil
 }
 
 // checkCurves reads the curves. With an objective each class needs one.

@@ -5,6 +5,7 @@ import "unsafe"
 // Return is what a function of NVML returned.
 type Return int32
 
+// What functions return: nvmlReturn_t.
 const (
 	Success          Return = 0
 	Uninitialized    Return = 1
@@ -30,6 +31,7 @@ const (
 // ComputeMode says which programs may use a GPU.
 type ComputeMode int32
 
+// The compute modes: nvmlComputeMode_t.
 const (
 	ComputeDefault          ComputeMode = 0
 	ComputeProhibited       ComputeMode = 2
@@ -39,6 +41,7 @@ const (
 // ErrorKind is a kind of ECC errors.
 type ErrorKind int32
 
+// The kinds of ECC errors: nvmlMemoryErrorType_t.
 const (
 	CorrectedErrors   ErrorKind = 0
 	UncorrectedErrors ErrorKind = 1
@@ -47,6 +50,7 @@ const (
 // LinkKind is what is at the far end of an NVLink.
 type LinkKind int32
 
+// What an NVLink leads to: nvmlIntNvLinkDeviceType_t.
 const (
 	LinkToGPU    LinkKind = 0
 	LinkToSwitch LinkKind = 2
@@ -76,6 +80,7 @@ const (
 // ValueType says how a FieldValue is to be read.
 type ValueType int32
 
+// The types of values: nvmlValueType_t.
 const (
 	UnsignedInt      ValueType = 1
 	UnsignedLong     ValueType = 2

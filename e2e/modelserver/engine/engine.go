@@ -232,8 +232,10 @@ func (e *Engine) End() []*Sequence {
 	return e.out
 }
 
-// Running and Waiting count sequences.
+// Running counts the sequences that take part in a step.
 func (e *Engine) Running() int { return len(e.running) }
+
+// Waiting counts the sequences that wait for a place in the batch.
 func (e *Engine) Waiting() int { return len(e.waiting) }
 
 // KVUsage is the part of the KV cache that sequences hold, 0 to 1.

@@ -65,11 +65,7 @@ func available(ctx context.Context, root host.Root, f driver.Facts) (map[string]
 		return nil, err
 	}
 	for _, name := range strings.Fields(all) {
-		of := slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool {
-			return f.Of(m.Vendor) > 0 && m.Owns(name)
-		})
-		// Modules for other kernels than the running one are of no use, and there are many.
-		if of && (!strings.HasPrefix(name, "linux-") || strings.HasSuffix(name, "-"+f.Kernel)) {
+		if useful(name, f) {
 			names = append(names, name)
 		}
 	}
@@ -80,16 +76,32 @@ func available(ctx context.Context, root host.Root, f driver.Facts) (map[string]
 		if err != nil && !errors.Is(err, host.ErrNoProgram) && text == "" {
 			return nil, err
 		}
-		for line := range strings.Lines(text) {
-			fields := strings.Split(line, "|")
-			if len(fields) != 3 || strings.HasSuffix(strings.TrimSpace(fields[2]), "Sources") {
-				continue
-			}
-			name, version := strings.TrimSpace(fields[0]), strings.TrimSpace(fields[1])
-			if !slices.Contains(out[name], version) {
-				out[name] = append(out[name], version)
-			}
-		}
+		addVersions(out, text)
 	}
 	return out, nil
+}
+
+// useful reports whether a package belongs to the driver of a GPU that the host has.
+// Modules for other kernels than the running one are of no use, and there are many.
+func useful(name string, f driver.Facts) bool {
+	if strings.HasPrefix(name, "linux-") && !strings.HasSuffix(name, "-"+f.Kernel) {
+		return false
+	}
+	return slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool {
+		return f.Of(m.Vendor) > 0 && m.Owns(name)
+	})
+}
+
+// addVersions adds the versions in an answer of apt-cache madison to those by package.
+func addVersions(of map[string][]string, madison string) {
+	for line := range strings.Lines(madison) {
+		fields := strings.Split(line, "|")
+		if len(fields) != 3 || strings.HasSuffix(strings.TrimSpace(fields[2]), "Sources") {
+			continue
+		}
+		name, version := strings.TrimSpace(fields[0]), strings.TrimSpace(fields[1])
+		if !slices.Contains(of[name], version) {
+			of[name] = append(of[name], version)
+		}
+	}
 }
