@@ -21,15 +21,18 @@ type piece struct {
 		} `json:"delta"`
 		Reason *string `json:"finish_reason"`
 	} `json:"choices"`
-	Usage *struct {
-		Prompt  *int `json:"prompt_tokens"`
-		Output  *int `json:"completion_tokens"`
-		Total   *int `json:"total_tokens"`
-		Details *struct {
-			Cached *int `json:"cached_tokens"`
-		} `json:"prompt_tokens_details"`
-	} `json:"usage"`
+	Usage *usage          `json:"usage"`
 	Error json.RawMessage `json:"error"`
+}
+
+// usage is what a server counted, nil where it does not say.
+type usage struct {
+	Prompt  *int `json:"prompt_tokens"`
+	Output  *int `json:"completion_tokens"`
+	Total   *int `json:"total_tokens"`
+	Details *struct {
+		Cached *int `json:"cached_tokens"`
+	} `json:"prompt_tokens_details"`
 }
 
 // longestLine bounds a line of a stream.
@@ -72,18 +75,20 @@ func (p *piece) into(a *profile.Answer, now func() float64) error {
 		return &Fault{Kind: Failed, Detail: "an error inside a stream: " + printable(message(p.Error))}
 	}
 	for _, c := range p.Choices {
-		text := c.Text != nil && *c.Text != ""
-		if d := c.Delta; d != nil {
-			text = text || d.Content != nil && *d.Content != "" || d.Reasoning != nil && *d.Reasoning != ""
-		}
-		if text {
+		if filled(c.Text) || c.Delta != nil && (filled(c.Delta.Content) || filled(c.Delta.Reasoning)) {
 			a.Tokens = append(a.Tokens, now())
 		}
 		if c.Reason != nil {
 			a.Reason = *c.Reason
 		}
 	}
-	if u := p.Usage; u != nil {
+	p.Usage.into(a)
+	return nil
+}
+
+// into adds what a server says that it counted, where it says so and it can be.
+func (u *usage) into(a *profile.Answer) {
+	if u != nil {
 		for to, from := range map[*int]*int{&a.Prompt: u.Prompt, &a.Output: u.Output, &a.Total: u.Total} {
 			if from != nil && *from >= 0 && *from <= 1<<30 {
 				*to = *from
@@ -93,5 +98,6 @@ func (p *piece) into(a *profile.Answer, now func() float64) error {
 			a.Cached = *u.Details.Cached
 		}
 	}
-	return nil
 }
+
+func filled(s *string) bool { return s != nil && *s != "" }

@@ -42,22 +42,11 @@ var verbs = []string{"resolve", "revision", "tree", "paths-info"}
 // read reads the escaped path, as a revision may hold an escaped slash and a name may
 // hold any character.
 func read(r *http.Request) (a ask, ok bool) {
-	path := r.URL.EscapedPath()
 	a.token = bearer(r)
 	a.rawQuery = r.URL.Query()
-	rest, api := strings.CutPrefix(path, "/api/")
-	kind := ""
-	if api {
-		first, after, _ := strings.Cut(rest, "/")
-		if first != "models" && first != "datasets" && first != "spaces" {
-			return a, false
-		}
-		kind, rest = first, after
-	} else {
-		rest = strings.TrimPrefix(path, "/")
-		if first, after, ok := strings.Cut(rest, "/"); ok && (first == "datasets" || first == "spaces") {
-			kind, rest = first, after
-		}
+	kind, rest, api, ok := kindOf(r.URL.EscapedPath())
+	if !ok {
+		return a, false
 	}
 	words := strings.Split(strings.TrimSuffix(rest, "/"), "/")
 	id := words
@@ -68,17 +57,15 @@ func read(r *http.Request) (a ask, ok bool) {
 			break
 		}
 	}
-	if len(id) > 2 || !api && a.verb != "resolve" || api && a.verb == "resolve" {
+	if len(id) > 2 || api == (a.verb == "resolve") {
 		return a, false
 	}
 	revision := "main"
 	if a.verb != "" {
-		revision = unescape(words[0])
-		parts := make([]string, len(words)-1)
-		for i, w := range words[1:] {
-			parts[i] = unescape(w)
+		for i, w := range words {
+			words[i] = unescape(w)
 		}
-		a.path = strings.Join(parts, "/")
+		revision, a.path = words[0], strings.Join(words[1:], "/")
 	}
 	name := strings.Join(id, "/")
 	if kind == "datasets" || kind == "spaces" {
@@ -87,6 +74,21 @@ func read(r *http.Request) (a ask, ok bool) {
 	ref, err := blob.ParseRef("hf://" + name + "@" + revision)
 	a.ref = ref
 	return a, err == nil && (a.verb != "resolve" || a.path != "")
+}
+
+// kindOf parts a path into the kind of its repository, "" for a model outside of the API,
+// and what follows.
+func kindOf(path string) (kind, rest string, api, ok bool) {
+	rest, api = strings.CutPrefix(path, "/api/")
+	if api {
+		kind, rest, _ = strings.Cut(rest, "/")
+		return kind, rest, true, kind == "models" || kind == "datasets" || kind == "spaces"
+	}
+	rest = strings.TrimPrefix(path, "/")
+	if first, after, ok := strings.Cut(rest, "/"); ok && (first == "datasets" || first == "spaces") {
+		return first, after, false, true
+	}
+	return "", rest, false, true
 }
 
 func indexOf(all []string, word string) int {

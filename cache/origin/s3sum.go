@@ -45,14 +45,25 @@ func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info
 	if err != nil {
 		return "", nil
 	}
+	size, err := partSize(ctx, core, bucket, key, info, count)
+	if size == 0 || err != nil {
+		return "", err
+	}
+	return blob.Sum{Algorithm: "md5", Digest: m[1], Part: size}.String(), nil
+}
+
+// partSize asks for the size of the parts of an object that came in count of them, 0 where
+// it cannot be known or they are not of one size.
+func partSize(ctx context.Context, core *minio.Core, bucket, key string, info minio.ObjectInfo,
+	count int64) (int64, error) {
 	first, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{PartNumber: 1})
 	switch {
 	case err != nil && Final(s3Error(err)), err != nil && strings.Contains(s3Error(err).Error(), "S3 answers 4"):
-		return "", nil // a server that knows no parts
+		return 0, nil // a server that knows no parts
 	case err != nil:
-		return "", s3Error(err)
+		return 0, s3Error(err)
 	case first.Size <= 0 || first.ETag != info.ETag || (info.Size+first.Size-1)/first.Size != count:
-		return "", nil // not of one size
+		return 0, nil // not of one size
 	}
-	return blob.Sum{Algorithm: "md5", Digest: m[1], Part: first.Size}.String(), nil
+	return first.Size, nil
 }

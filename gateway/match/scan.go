@@ -115,15 +115,7 @@ func (s *scanner) structure(c byte) {
 	case ' ', '\t', '\n', '\r':
 		return
 	case '"':
-		s.inString = true
-		s.isKey = s.depth == 1 && s.state == beforeKey
-		s.keep = s.isKey || (s.depth == 1 && s.state == modelValue)
-		if s.depth == 0 {
-			s.done = true
-		}
-		if s.keep {
-			s.raw = append(s.raw[:0], c)
-		}
+		s.quote()
 		return
 	case '{', '[':
 		if s.depth == 0 && (c == '[' || s.state != beforeObject) {
@@ -137,15 +129,9 @@ func (s *scanner) structure(c byte) {
 	case '}', ']':
 		s.depth--
 		s.done = s.depth <= 0
-	case ',':
+	case ',', ':':
 		if s.depth == 1 {
-			s.state = beforeKey
-		}
-	case ':':
-		if s.depth == 1 && s.state == modelColon {
-			s.state = modelValue
-		} else if s.depth == 1 {
-			s.state = beforeValue
+			s.separate(c)
 		}
 	default:
 		s.done = s.done || s.depth == 0
@@ -153,5 +139,30 @@ func (s *scanner) structure(c byte) {
 	// A model that is no string names none.
 	if s.state == modelValue && c != ':' {
 		s.model, s.state = "", afterValue
+	}
+}
+
+// quote begins a string.
+func (s *scanner) quote() {
+	s.inString = true
+	s.isKey = s.depth == 1 && s.state == beforeKey
+	s.keep = s.isKey || (s.depth == 1 && s.state == modelValue)
+	if s.depth == 0 {
+		s.done = true
+	}
+	if s.keep {
+		s.raw = append(s.raw[:0], '"')
+	}
+}
+
+// separate goes on to the next key or value of the outer object.
+func (s *scanner) separate(c byte) {
+	switch {
+	case c == ',':
+		s.state = beforeKey
+	case s.state == modelColon:
+		s.state = modelValue
+	default:
+		s.state = beforeValue
 	}
 }

@@ -166,22 +166,9 @@ func parseStatus(a *answer, line []byte, lines *lines) error {
 
 // frame finds out where the body ends (RFC 9112, 6.3).
 func (a *answer) frame(method string) error {
-	coding, chunked := a.Header["Transfer-Encoding"]
-	lengths, counted := a.Header["Content-Length"]
-	length := int64(-1)
-	switch {
-	case chunked && counted:
-		return malformed("it has both Transfer-Encoding and Content-Length")
-	case chunked && (len(coding) != 1 || !strings.EqualFold(coding[0], "chunked") || a.ProtoMinor == 0):
-		return malformed("its Transfer-Encoding is %.40q", coding)
-	case counted && len(lengths) != 1:
-		return malformed("it has %d Content-Lengths", len(lengths))
-	case counted:
-		n, err := strconv.ParseUint(lengths[0], 10, 63)
-		if err != nil || lengths[0][0] == '+' {
-			return malformed("its Content-Length is %.40q", lengths[0])
-		}
-		length = int64(n)
+	length, chunked, err := a.length()
+	if err != nil {
+		return err
 	}
 	a.Close = a.ProtoMinor == 0 || hasToken(a.Header["Connection"], "close")
 	a.ContentLength = length
@@ -208,6 +195,27 @@ func (a *answer) frame(method string) error {
 		a.body.kind, a.Close = toClose, true
 	}
 	return nil
+}
+
+// length reads how long the body is, -1 where the head does not say.
+func (a *answer) length() (length int64, chunked bool, err error) {
+	coding, chunked := a.Header["Transfer-Encoding"]
+	lengths, counted := a.Header["Content-Length"]
+	switch {
+	case chunked && counted:
+		return 0, false, malformed("it has both Transfer-Encoding and Content-Length")
+	case chunked && (len(coding) != 1 || !strings.EqualFold(coding[0], "chunked") || a.ProtoMinor == 0):
+		return 0, false, malformed("its Transfer-Encoding is %.40q", coding)
+	case counted && len(lengths) != 1:
+		return 0, false, malformed("it has %d Content-Lengths", len(lengths))
+	case counted:
+		n, err := strconv.ParseUint(lengths[0], 10, 63)
+		if err != nil || lengths[0][0] == '+' {
+			return 0, false, malformed("its Content-Length is %.40q", lengths[0])
+		}
+		return int64(n), false, nil
+	}
+	return -1, chunked, nil
 }
 
 var chunkedCoding = []string{"chunked"}

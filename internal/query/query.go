@@ -197,6 +197,13 @@ func (q *Query) check(end int) error {
 		return fail(end, fmt.Sprintf("%s is of the whole service: leave class and classes out", q.Metric))
 	case (q.Metric == Active || q.Metric == Tokens) && q.Classes != nil:
 		return fail(end, fmt.Sprintf("%s needs no classes: it is where requests are served", q.Metric))
+	}
+	return q.checkClasses(end)
+}
+
+// checkClasses says what is wrong with the classes of a query, where its metric has any.
+func (q *Query) checkClasses(end int) error {
+	switch {
 	case q.Metric == Load && q.Classes == nil:
 		return fail(end, "load without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && q.Class != "" && q.Classes == nil:

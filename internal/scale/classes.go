@@ -103,26 +103,34 @@ func isSpace(b byte) bool { return b == ' ' || b == '\t' || b == '\n' }
 
 func (c *Class) read(word string, column int, set map[string]bool) error {
 	key, value, ok := strings.Cut(word, "=")
-	if !ok {
-		if c.Name != "" {
-			return &SyntaxError{column, fmt.Sprintf("%q is neither a setting nor parted from class %q by a comma",
-				word, c.Name)}
-		}
-		if !IsName(word) {
-			return &SyntaxError{column,
-				fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
-		}
-		c.Name = word
-		return nil
-	}
-	if c.Name == "" {
-		return &SyntaxError{column, fmt.Sprintf("the class's name must stand before %q", word)}
-	}
-	if set[key] {
-		return &SyntaxError{column, fmt.Sprintf("%s stands twice", key)}
+	switch {
+	case !ok:
+		return c.name(word, column)
+	case c.Name == "":
+		return &SyntaxError{column, fmt.Sprintf("%q comes before the name of its class", word)}
+	case set[key]:
+		return &SyntaxError{column, fmt.Sprintf("%s is there twice", key)}
 	}
 	set[key] = true
-	column += len(key) + 1
+	return c.set(key, value, column+len(key)+1)
+}
+
+// name takes the word that names the class.
+func (c *Class) name(word string, column int) error {
+	if c.Name != "" {
+		return &SyntaxError{column, fmt.Sprintf("%q is not a setting, and no comma parts it from class %q",
+			word, c.Name)}
+	}
+	if !IsName(word) {
+		return &SyntaxError{column,
+			fmt.Sprintf("%q is no class name: want letters, digits, '-', '_' and '.'", word)}
+	}
+	c.Name = word
+	return nil
+}
+
+// set sets key to a value that begins at column.
+func (c *Class) set(key, value string, column int) error {
 	whole := func(low int) (int, error) {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < low || n > maxCount {
@@ -130,6 +138,13 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 				low, maxCount)}
 		}
 		return n, nil
+	}
+	within := func(low, high float64, want string) (float64, error) {
+		x, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(x >= low && x <= high) {
+			return 0, &SyntaxError{column, fmt.Sprintf("%s is %q: want %s", key, value, want)}
+		}
+		return x, nil
 	}
 	var err error
 	switch key {
@@ -142,16 +157,9 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	case "max":
 		c.Max, err = whole(0)
 	case "cost":
-		c.Cost, err = strconv.ParseFloat(value, 64)
-		if err != nil || !(c.Cost >= 0 && c.Cost <= 1e9) {
-			return &SyntaxError{column, fmt.Sprintf("cost is %q: want a number from 0 to 1e9", value)}
-		}
+		c.Cost, err = within(0, 1e9, "a number from 0 to 1e9")
 	case "speed":
-		c.Speed, err = strconv.ParseFloat(value, 64)
-		if err != nil || !(c.Speed >= slowest && c.Speed <= 1/slowest) {
-			return &SyntaxError{column, fmt.Sprintf("speed is %q: want a number from %g to %g", value, slowest,
-				1/slowest)}
-		}
+		c.Speed, err = within(slowest, 1/slowest, fmt.Sprintf("a number from %g to %g", slowest, 1/slowest))
 	default:
 		return &SyntaxError{column - len(key) - 1,
 			fmt.Sprintf("unknown setting %q: want slots, cost, max or speed", key)}

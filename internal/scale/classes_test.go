@@ -28,7 +28,7 @@ func TestParseClassesNamesTheColumn(t *testing.T) {
 		{"h100 slots=8 max=4,", 20, "missing"},
 		{"h100 slots=8", 13, "no max"},
 		{"h100 max=1", 11, "no slots"},
-		{"slots=8", 1, "name must stand before"},
+		{"slots=8", 1, "comes before the name"},
 		{"h100 slots=eight max=1", 12, "whole number"},
 		{"h100 slots=0 max=1", 12, "from 1"},
 		{"h100 slots=8 max=-1", 18, "from 0"},
