@@ -3,7 +3,7 @@ SHELL := /usr/bin/env bash
 .DEFAULT_GOAL := help
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help setup tools build test unit race e2e lint demo release release-check vuln gpu-check fuzz soak-gateways bench clean
+.PHONY: help setup tools build test unit race e2e lint demo release release-check vuln figures gpu-check fuzz soak-gateways bench clean
 
 help: ## list the targets
 	@echo "Targets:"
@@ -44,6 +44,9 @@ release-check: ## build the release in two folders and compare; install it in a 
 
 vuln: ## look for known vulnerabilities, where the Go project's database can be reached
 	@scripts/vuln
+
+figures: ## measure lengths, complexity and comments, beside how they were; REV=... compares with others
+	@scripts/figures $(REV)
 
 gpu-check: ## check a real NVIDIA GPU: fingerprint, MPS daemon, granted against seen
 	@scripts/gpu-check

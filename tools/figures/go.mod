@@ -1,0 +1,3 @@
+module aliquot.example/tools/figures
+
+go 1.26.0
