@@ -62,7 +62,8 @@ func Find(ctx context.Context, client *consul.Client, service, class, size strin
 	case len(fit) == 0:
 		return Replica{}, fmt.Errorf("the service %q has no such replica: it has %s", service, kinds)
 	case len(fit) > 1:
-		return Replica{}, fmt.Errorf("the replicas of %q differ: choose by -class and -slices one of %s", service, kinds)
+		return Replica{}, fmt.Errorf("the replicas of %q differ: choose by -class and -slices one of %s",
+			service, kinds)
 	}
 	for _, r := range fit {
 		return r, nil

@@ -36,7 +36,8 @@ func (p *Plugin) slices(
 }
 
 func supplyOf(q query.Query, nodes []account.Node, waiting []account.Waiting, now time.Time) account.Supply {
-	kind := account.Kind{Class: q.Class, Pool: q.Group.Pool, NodeClass: q.Group.NodeClass, Datacenter: q.Group.Datacenter}
+	kind := account.Kind{Class: q.Class, Pool: q.Group.Pool, NodeClass: q.Group.NodeClass,
+		Datacenter: q.Group.Datacenter}
 	var earlier []account.Earlier
 	for _, e := range q.Group.After {
 		earlier = append(earlier, account.Earlier(e))

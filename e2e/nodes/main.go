@@ -52,7 +52,8 @@ func (t *target) Status(config map[string]string) (*sdk.TargetStatus, error) {
 		return &sdk.TargetStatus{}, err
 	}
 	group, err := t.group()
-	return &sdk.TargetStatus{Ready: err == nil && !group.Closed, Count: int64(group.Wanted), Meta: map[string]string{}}, err
+	return &sdk.TargetStatus{Ready: err == nil && !group.Closed, Count: int64(group.Wanted),
+		Meta: map[string]string{}}, err
 }
 
 func (t *target) Scale(action sdk.ScalingAction, config map[string]string) error {

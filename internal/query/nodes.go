@@ -119,7 +119,8 @@ func (q *Query) checkGroup(end int) error {
 	case q.Class == "":
 		return fail(end, fmt.Sprintf("class is missing: want for example \"%s class=h100\"", q.Metric))
 	case (q.Group.GPUs == 0) != (q.Group.Slices == 0):
-		return fail(end, "gpus and slices say together what a new node offers: want both or neither, slices=1 for whole GPUs")
+		return fail(end,
+			"gpus and slices say together what a new node offers: want both or neither, slices=1 for whole GPUs")
 	case slices.ContainsFunc(q.Group.After, func(e Earlier) bool { return e.Class == q.Class }):
 		return fail(end, fmt.Sprintf("after names class %q of the query itself: want other classes", q.Class))
 	}

@@ -14,7 +14,9 @@ import (
 func (q *Query) Unit(classes []scale.Class, promised bool) (measured bool, err error) {
 	switch {
 	case q.OfSlices():
-		return false, fmt.Errorf("the query is for %s and not for the demand of a service: use the agent's strategy pass-through", q.Metric)
+		return false,
+			fmt.Errorf("the query is for %s and not for the demand of a service: use the agent's strategy pass-through",
+				q.Metric)
 	case q.Metric == Tokens && q.Class == "" && promised:
 		return false, nil
 	case q.Metric == Tokens:

@@ -55,7 +55,9 @@ func (c *Cloud) Wait() { c.starts.Wait() }
 // Handler answers the target.
 func (c *Cloud) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /group", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(c.Now()) })
+	mux.HandleFunc("GET /group", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(c.Now())
+	})
 	mux.HandleFunc("POST /start", func(w http.ResponseWriter, r *http.Request) {
 		wanted, err := strconv.Atoi(r.FormValue("wanted"))
 		if err != nil {
