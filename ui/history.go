@@ -12,8 +12,10 @@ import (
 const (
 	// longestHistory is the longest span that a browser may ask for.
 	longestHistory = 7 * 24 * time.Hour
-	// historyWithin bounds one look at Prometheus.
+	// historyWithin bounds one look at Prometheus, and how long it waits for its turn;
+	// mostLooks how many there are at once.
 	historyWithin = 20 * time.Second
+	mostLooks     = 8
 )
 
 // Prometheus returns the history that a Prometheus at an address has.
@@ -32,6 +34,13 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), historyWithin)
 	defer cancel()
+	select {
+	case s.looks <- struct{}{}:
+		defer func() { <-s.looks }()
+	case <-ctx.Done():
+		answer(w, http.StatusServiceUnavailable, problem{"Prometheus does not answer, and many browsers ask it"})
+		return
+	}
 	series, err := s.o.History.Of(ctx, r.FormValue("service"), span, time.Now())
 	if err != nil {
 		s.o.Log.Warn("Prometheus does not answer", "error", err)

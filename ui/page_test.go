@@ -133,7 +133,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)`)
 		p.fits()
 	}
-	p.past()
+	p.past(past.Close)
 	p.live()
 	p.sourcesAway()
 }
@@ -151,14 +151,20 @@ func (p page) scaling() {
 	p.becomes(label("Cost", `/cost was 6, cost by policy (12|18|24)/`))
 }
 
-// past: a day is what Prometheus has, and the page goes back to what is live.
-func (p page) past() {
+// past: a day is what Prometheus has, and the page goes back to what is live, also from a
+// Prometheus that is gone.
+func (p page) past(leave func()) {
 	p.open("#/services/chat")
 	choose := func(range_ string) {
 		p.becomes(`[...document.querySelectorAll(".ranges button")].some((b) => { if (b.innerText === ` + quote(range_) + `) b.click(); return b.innerText === ` + quote(range_) + `; })`)
 	}
 	choose("24 h")
 	p.becomes(`/waiting 42/.test(document.querySelector(".plot")?.ariaLabel)`)
+	p.fits()
+	leave()
+	choose("6 h")
+	p.shows("Prometheus does not answer")
+	p.shows("Who waits")
 	p.fits()
 	choose("15 min")
 	p.becomes(`/waiting [0-9] *$/.test(document.querySelector(".plot")?.ariaLabel)`)

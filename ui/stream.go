@@ -45,7 +45,8 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	defer alive.Stop()
 	for {
 		facts, changed := s.watch.Facts()
-		if err := st.show(make(facts, service)); err != nil {
+		text, err := s.drawings.of(name+" "+service, changed, func() any { return make(facts, service) })
+		if err != nil || st.show(text) != nil {
 			return
 		}
 		if err := s.addService(&st, name, service); err != nil {
@@ -93,10 +94,9 @@ type stream struct {
 	outlook *view.Outlook
 }
 
-func (s *stream) show(v any) error {
-	text, err := json.Marshal(v)
-	if err != nil || bytes.Equal(text, s.last) {
-		return err
+func (s *stream) show(text []byte) error {
+	if bytes.Equal(text, s.last) {
+		return nil
 	}
 	s.last = text
 	return s.send("view", text)

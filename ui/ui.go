@@ -44,7 +44,10 @@ type Server struct {
 	watch *watch.Watch
 	doors *doors
 	// streams counts the browsers that follow a view.
-	streams atomic.Int64
+	streams  atomic.Int64
+	drawings drawings
+	// looks are those at Prometheus that may be going on.
+	looks chan struct{}
 	// ctx ends the streams.
 	ctx context.Context
 }
@@ -55,10 +58,16 @@ func New(o Options) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Server{
-		o: o, ctx: context.Background(), doors: newDoors(nomadGuard{o.Nomad}),
+		o: o, ctx: context.Background(), doors: newDoors(nomadGuard{o.Nomad}), looks: make(chan struct{}, mostLooks),
 		watch: watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
 	}
 }
+
+// OfNomad bounds the answers to a client that reads Nomad, OfConsul to one that reads Consul.
+func OfNomad(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostOfNomad) }
+
+// OfConsul is OfNomad for Consul.
+func OfConsul(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostAnswer) }
 
 // Run reads the cluster until ctx ends, which also ends the streams to browsers.
 func (s *Server) Run(ctx context.Context) { s.watch.Run(ctx) }

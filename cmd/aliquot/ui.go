@@ -15,11 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/cli"
-	consul "github.com/hashicorp/consul/api"
-	nomad "github.com/hashicorp/nomad/api"
 	"golang.org/x/net/netutil"
 
-	"aliquot.example/internal/consultoken"
 	"aliquot.example/ui"
 )
 
@@ -118,11 +115,11 @@ func runUI(f uiFlags) error {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	o := ui.Options{Gateways: f.admins(), NomadUI: strings.TrimSuffix(f.nomadUI, "/"), Log: log}
 	var err error
-	if o.Nomad, err = nomad.NewClient(nomad.DefaultConfig()); err != nil {
+	if o.Nomad, err = uiNomad(); err != nil {
 		return err
 	}
 	if !f.noConsul {
-		if o.Consul, err = consultoken.NewClient(consul.DefaultConfig()); err != nil {
+		if o.Consul, err = uiConsul(); err != nil {
 			return err
 		}
 	}

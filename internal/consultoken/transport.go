@@ -31,19 +31,23 @@ func Read(path string) (string, error) {
 }
 
 // NewClient makes a client of a configuration. Where that names a token file, the file
-// is read for each request, and a request fails while it holds no token.
+// is read for each request, and a request fails while it holds no token. Where the
+// configuration has an HTTP client, that one sends the requests.
 func NewClient(c *api.Config) (*api.Client, error) {
 	if c.TokenFile == "" {
 		return api.NewClient(c)
 	}
 	conf := *c
-	client, err := api.NewHttpClient(conf.Transport, conf.TLSConfig)
-	if err != nil {
-		return nil, err
+	if conf.HttpClient == nil {
+		var err error
+		if conf.HttpClient, err = api.NewHttpClient(conf.Transport, conf.TLSConfig); err != nil {
+			return nil, err
+		}
 	}
+	client := *conf.HttpClient
 	client.Transport = transport{client.Transport, conf.TokenFile}
 	// The token stands for that of the file, so that the client does not look itself.
-	conf.HttpClient, conf.Token, conf.TokenFile = client, "of "+c.TokenFile, ""
+	conf.HttpClient, conf.Token, conf.TokenFile = &client, "of "+c.TokenFile, ""
 	return api.NewClient(&conf)
 }
 

@@ -48,16 +48,14 @@ func EventsOf(f Facts) Events {
 		out.Events = append(out.Events, Event{At: c.At, Kind: "scaling", Where: c.Job + "/" + c.Group, Text: counted(c),
 			Bad: c.Failed})
 	}
-	for _, a := range f.Allocs {
-		for _, e := range a.Events {
-			if text := strings.TrimSpace(e.Text); text != "" && told(a, e) {
-				out.Events = append(out.Events,
-					Event{At: e.At, Kind: "task", Where: a.Job + "/" + a.Group + " on " + a.Node, Alloc: a.ID,
-						Text: text, Bad: e.Failed})
-			}
-		}
-	}
 	old := f.At.Add(-eventsKept)
+	for _, e := range taskEvents(f.Allocs, old) {
+		a := e.of
+		out.Events = append(out.Events, Event{
+			At: e.At, Kind: "task", Where: a.Job + "/" + a.Group + " on " + a.Node, Alloc: a.ID,
+			Text: strings.TrimSpace(e.Text), Bad: e.Failed,
+		})
+	}
 	out.Events = slices.DeleteFunc(out.Events, func(e Event) bool { return e.At.Before(old) })
 	slices.SortStableFunc(out.Events, func(a, b Event) int { return b.At.Compare(a.At) })
 	out.Events = out.Events[:min(len(out.Events), mostEvents)]
@@ -67,9 +65,30 @@ func EventsOf(f Facts) Events {
 	return out
 }
 
+// taskOf is an event of an allocation's task.
+type taskOf struct {
+	*TaskEvent
+	of *Alloc
+}
+
+// taskEvents are the newest that are worth telling, mostEvents of them: there may be ten of
+// each of thousands of allocations.
+func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
+	for i := range allocs {
+		a := &allocs[i]
+		for k := range a.Events {
+			if e := &a.Events[k]; !e.At.Before(since) && told(a, e) && strings.TrimSpace(e.Text) != "" {
+				out = append(out, taskOf{e, a})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b taskOf) int { return b.At.Compare(a.At) })
+	return out[:min(len(out), mostEvents)]
+}
+
 // told reports whether an event is worth telling: failures, and what a driver says of
 // tasks that hold slices. Nomad's own steps of every start are not.
-func told(a Alloc, e TaskEvent) bool {
+func told(a *Alloc, e *TaskEvent) bool {
 	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" &&
 		!strings.Contains(e.Text, "Exit Code: 0")
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -18,9 +17,6 @@ import (
 	"aliquot.example/internal/api"
 	"aliquot.example/ui/view"
 )
-
-// mostAnswer bounds what is read of one answer, in bytes.
-const mostAnswer = 64 << 20
 
 // watchGateways follows which gateways there are. While Consul is away the last ones
 // are asked on.
@@ -36,6 +32,9 @@ func (w *Watch) watchGateways(ctx context.Context) {
 		}
 		found := map[string]string{}
 		for _, e := range entries {
+			if e == nil || e.Service == nil {
+				continue
+			}
 			if admin := e.Service.Meta[api.MetaAdmin]; admin != "" {
 				found[e.Service.ID] = admin
 			}
@@ -72,25 +71,30 @@ func (w *Watch) readGateways(ctx context.Context) {
 	if !slices.Contains(errs, nil) {
 		return // what was known stays, and the page says that nobody answers
 	}
-	services := merge(admins, answers)
+	followed := w.takeServices(merge(admins, answers))
+	if errors.Join(errs...) == nil { // else their sums would miss a part
+		sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
+	}
+	w.decide(followed)
+}
+
+// takeServices takes in what there is, and returns what of it somebody looks at.
+func (w *Watch) takeServices(services []view.Service) (followed []string) {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.services = services
 	f := view.Facts{Allocs: w.shown, Policies: w.policies, Services: services}
 	now := time.Now().Unix()
 	for name, by := range view.Stands(f) {
 		w.memoryOf(name).Count(now, by)
 	}
-	followed := w.followedServices()
+	followed = w.followedServices()
 	maps.DeleteFunc(w.served, func(name string, _ map[string]int) bool { return !slices.Contains(followed, name) })
 	maps.DeleteFunc(w.memory, func(name string, m *view.Memory) bool {
 		return !hasService(services, name) && m.Newest() < now-view.Depth
 	})
 	w.tell()
-	w.mu.Unlock()
-	if errors.Join(errs...) == nil { // else their sums would miss a part
-		sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
-	}
-	w.decide(followed)
+	return followed
 }
 
 // admins are the addresses of all gateways; w.mu is held.
@@ -210,7 +214,7 @@ func (w *Watch) get(ctx context.Context, admin, path string, into any) error {
 	defer answer.Body.Close()
 	switch answer.StatusCode {
 	case http.StatusOK:
-		return json.NewDecoder(io.LimitReader(answer.Body, mostAnswer)).Decode(into)
+		return json.NewDecoder(answer.Body).Decode(into)
 	case http.StatusNotFound:
 		return errUnknown
 	}

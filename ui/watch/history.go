@@ -23,7 +23,9 @@ type History struct{ api promql.API }
 // NewHistory returns a History of the Prometheus at an address such as
 // http://prometheus.example.com:9090.
 func NewHistory(address string) (*History, error) {
-	c, err := prometheus.NewClient(prometheus.Config{Address: address})
+	c, err := prometheus.NewClient(prometheus.Config{
+		Address: address, RoundTripper: Bounded(prometheus.DefaultRoundTripper, MostAnswer),
+	})
 	if err != nil {
 		return nil, err
 	}

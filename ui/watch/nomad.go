@@ -3,6 +3,7 @@ package watch
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -20,6 +21,9 @@ const (
 	holds = 30 * time.Second
 	// pause bounds how often a list is read while it changes all the time.
 	pause = 500 * time.Millisecond
+	// pauseEach is the pause for each allocation of a list: their reading must not take all
+	// of a server's time, or of this program's.
+	pauseEach = 150 * time.Microsecond
 	// atOnce is how many nodes are asked side by side.
 	atOnce = 16
 )
@@ -29,7 +33,11 @@ func (w *Watch) follow(ctx context.Context, name string, ask func(context.Contex
 	index := uint64(0)
 	for ctx.Err() == nil {
 		asking, cancel := context.WithTimeout(ctx, holds+answerTime)
-		next, err := ask(asking, index)
+		next := uint64(0)
+		err := turn(func() (err error) {
+			next, err = ask(asking, index)
+			return err
+		})
 		cancel()
 		if ctx.Err() != nil {
 			return
@@ -69,9 +77,15 @@ func (w *Watch) watchNodes(ctx context.Context) {
 		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		first := w.nodes == nil
+		first, before := w.nodes == nil, w.nodes
+		understood := false
+		defer func() {
+			if !understood {
+				w.nodes = before
+			}
+		}()
 		w.nodes = slices.DeleteFunc(nodes, func(n *nomad.NodeListStub) bool {
-			return n.NodeResources == nil || len(top.GPUs(n.NodeResources, nil, nil)) == 0
+			return n == nil || n.NodeResources == nil || len(top.GPUs(n.NodeResources, nil, nil)) == 0
 		})
 		if w.nodes == nil {
 			w.nodes = []*nomad.NodeListStub{}
@@ -81,6 +95,7 @@ func (w *Watch) watchNodes(ctx context.Context) {
 		w.health, seen = w.health.Next(w.drawn, time.Now(), first)
 		w.remember(seen)
 		w.draw()
+		understood = true
 		w.tell()
 		return meta.LastIndex, nil
 	})
@@ -94,13 +109,26 @@ func (w *Watch) watchAllocs(ctx context.Context) {
 		if err != nil {
 			return 0, err
 		}
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.allocs = allocs
-		w.draw()
-		w.tell()
+		w.takeAllocs(slices.DeleteFunc(allocs, func(a *nomad.AllocationListStub) bool { return a == nil }))
+		wait(ctx, time.Duration(len(allocs))*pauseEach)
 		return meta.LastIndex, nil
 	})
+}
+
+// takeAllocs takes in a list; what was known stays where it makes no sense.
+func (w *Watch) takeAllocs(allocs []*nomad.AllocationListStub) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before, understood := w.allocs, false
+	defer func() {
+		if !understood {
+			w.allocs = before
+		}
+	}()
+	w.allocs = allocs
+	w.draw()
+	understood = true
+	w.tell()
 }
 
 // remember keeps what was seen, for as long as events are; w.mu is held.
@@ -224,18 +252,39 @@ func (w *Watch) readStats(ctx context.Context) {
 	w.tell()
 }
 
-// sideBySide calls f for each of n, atOnce at a time.
+// turn lets a reader read once. One that stumbles over an answer, such as a list with null
+// in it, fails: it ends neither the program nor the other readers.
+func turn(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("its answer is not understood: %v", v)
+		}
+	}()
+	return f()
+}
+
+// sideBySide calls f for each of n, atOnce at a time. It panics where one of them does.
 func sideBySide(n int, f func(int)) {
 	var all sync.WaitGroup
-	turns := make(chan struct{}, atOnce)
+	turns, fell := make(chan struct{}, atOnce), make(chan any, n)
 	for i := range n {
 		turns <- struct{}{}
 		all.Go(func() {
-			defer func() { <-turns }()
+			defer func() {
+				if v := recover(); v != nil {
+					fell <- v
+				}
+				<-turns
+			}()
 			f(i)
 		})
 	}
 	all.Wait()
+	select {
+	case v := <-fell:
+		panic(v)
+	default:
+	}
 }
 
 func compareText(a, b string) int { return strings.Compare(a, b) }

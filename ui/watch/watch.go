@@ -86,8 +86,9 @@ type change struct {
 // New returns a Watch that knows nothing yet.
 func New(o Options) *Watch {
 	return &Watch{
-		o: o, http: &http.Client{Timeout: answerTime}, began: time.Now(), changed: make(chan struct{}),
+		o: o, began: time.Now(), changed: make(chan struct{}),
 		looked: make(chan struct{}),
+		http:   &http.Client{Timeout: answerTime, Transport: Bounded(http.DefaultTransport, MostAnswer)},
 		stats:  map[string]map[string]*nomad.DeviceStats{}, demand: pack.Start(), gateways: map[string]string{},
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
 		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{},
@@ -102,28 +103,39 @@ func (w *Watch) Run(ctx context.Context) {
 	defer all.Wait()
 	all.Go(func() { w.watchNodes(ctx) })
 	all.Go(func() { w.watchAllocs(ctx) })
-	all.Go(func() { every(ctx, 5*time.Second, w.readStats) })
+	all.Go(func() { w.every(ctx, 5*time.Second, w.readStats) })
 	all.Go(func() { w.everyOrLooked(ctx, beat, w.readGateways) })
 	all.Go(func() { w.everyOrLooked(ctx, beat, w.readRequests) })
-	all.Go(func() { every(ctx, beat, w.readChanges) })
-	all.Go(func() { every(ctx, 5*time.Second, w.readPolicies) })
+	all.Go(func() { w.every(ctx, beat, w.readChanges) })
+	all.Go(func() { w.every(ctx, 5*time.Second, w.readPolicies) })
 	if w.o.Consul != nil {
 		all.Go(func() { w.watchGateways(ctx) })
 		all.Go(func() { w.everyOrLooked(ctx, 2*time.Second, w.readSplits) })
-		all.Go(func() { every(ctx, time.Minute, w.readDemand) })
+		all.Go(func() { w.every(ctx, time.Minute, w.readDemand) })
 	}
 }
 
 // every calls a function at once and then again and again.
-func every(ctx context.Context, d time.Duration, f func(context.Context)) {
+func (w *Watch) every(ctx context.Context, d time.Duration, f func(context.Context)) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		f(ctx)
+		w.once(ctx, f)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
+	}
+}
+
+// once lets one of the readers read that say by themselves who does not answer.
+func (w *Watch) once(ctx context.Context, f func(context.Context)) {
+	err := turn(func() error {
+		f(ctx)
+		return nil
+	})
+	if err != nil && w.o.Log != nil {
+		w.o.Log.Warn("an answer is not understood", "error", err)
 	}
 }
 
@@ -136,7 +148,7 @@ func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(conte
 		w.mu.Lock()
 		looked := w.looked
 		w.mu.Unlock()
-		f(ctx)
+		w.once(ctx, f)
 		wait(ctx, leastPause)
 		select {
 		case <-tick.C:
