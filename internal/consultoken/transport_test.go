@@ -30,6 +30,11 @@ func TestTheFileIsReadForEachRequest(t *testing.T) {
 	}
 	conf := api.DefaultConfig()
 	conf.Address, conf.TokenFile = server.URL, path
+	own := 0
+	conf.HttpClient = &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		own++
+		return http.DefaultTransport.RoundTrip(r)
+	})}
 	client, err := NewClient(conf) // before the file is there
 	if err != nil {
 		t.Fatal(err)
@@ -56,4 +61,11 @@ func TestTheFileIsReadForEachRequest(t *testing.T) {
 	if strings.Join(got, " ") != "one two" {
 		t.Errorf("Consul was asked with %q", got)
 	}
+	if own != len(got) {
+		t.Errorf("%d of %d requests went through the HTTP client of the configuration", own, len(got))
+	}
 }
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

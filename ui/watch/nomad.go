@@ -24,6 +24,9 @@ const (
 	// pauseEach is the pause for each allocation of a list: their reading must not take all
 	// of a server's time, or of this program's.
 	pauseEach = 150 * time.Microsecond
+	// perPage is how many allocations are asked for at once: an answer with all of them would
+	// be in memory several times over. mostPages bounds all together.
+	perPage, mostPages = 500, 400
 	// atOnce is how many nodes are asked side by side.
 	atOnce = 16
 )
@@ -103,20 +106,45 @@ func (w *Watch) watchNodes(ctx context.Context) {
 
 func (w *Watch) watchAllocs(ctx context.Context) {
 	w.follow(ctx, "Nomad's allocations", func(ctx context.Context, index uint64) (uint64, error) {
-		q := lists(ctx, index)
-		q.Params["task_states"] = "true"
-		allocs, meta, err := w.o.Nomad.Allocations().List(q)
+		allocs, next, err := w.listAllocs(ctx, index)
 		if err != nil {
 			return 0, err
 		}
-		w.takeAllocs(slices.DeleteFunc(allocs, func(a *nomad.AllocationListStub) bool { return a == nil }))
+		w.takeAllocs(allocs)
 		wait(ctx, time.Duration(len(allocs))*pauseEach)
-		return meta.LastIndex, nil
+		return next, nil
 	})
 }
 
+// listAllocs lists all allocations when there is a change after an index, page by page. The
+// new index is that of the first page, so that what changes meanwhile is read next time.
+func (w *Watch) listAllocs(ctx context.Context, index uint64) (all []alloc, next uint64, err error) {
+	token := ""
+	for page := range mostPages {
+		q := lists(ctx, index)
+		q.Params["task_states"] = "true"
+		q.PerPage, q.NextToken = perPage, token
+		allocs, meta, err := w.o.Nomad.Allocations().List(q)
+		if err != nil {
+			return nil, 0, err
+		}
+		if page == 0 {
+			next = meta.LastIndex
+		}
+		for _, stub := range allocs {
+			if stub != nil {
+				all = append(all, allocOf(stub))
+			}
+		}
+		if index, token = 0, meta.NextToken; token == "" {
+			return all, next, nil
+		}
+	}
+	return nil, 0, fmt.Errorf("there are more than %d allocations", mostPages*perPage)
+}
+
 // takeAllocs takes in a list; what was known stays where it makes no sense.
-func (w *Watch) takeAllocs(allocs []*nomad.AllocationListStub) {
+func (w *Watch) takeAllocs(allocs []alloc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before, understood := w.allocs, false
@@ -142,10 +170,7 @@ func (w *Watch) remember(seen []view.Seen) {
 func (w *Watch) draw() {
 	on := map[string][]*nomad.Allocation{}
 	for _, a := range w.allocs {
-		on[a.NodeID] = append(on[a.NodeID], &nomad.Allocation{
-			ID: a.ID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, JobID: a.JobID, TaskGroup: a.TaskGroup,
-			ClientStatus: a.ClientStatus, DesiredStatus: a.DesiredStatus, AllocatedResources: a.AllocatedResources,
-		})
+		on[a.NodeID] = append(on[a.NodeID], a.Allocation)
 	}
 	nodes := make([]view.Node, 0, len(w.nodes))
 	class := map[string]string{} // by device instance
@@ -178,39 +203,7 @@ func (w *Watch) draw() {
 		return cmp.Or(compareText(a.Name, b.Name), compareText(a.ID, b.ID))
 	})
 	w.drawn = nodes
-	w.shown = allocs(w.allocs, class)
-}
-
-// allocs are the allocations that the views are made of; class is by device instance.
-func allocs(stubs []*nomad.AllocationListStub, class map[string]string) []view.Alloc {
-	out := make([]view.Alloc, 0, len(stubs))
-	for _, a := range stubs {
-		one := view.Alloc{
-			ID: a.ID, Namespace: a.Namespace, Job: a.JobID, Group: a.TaskGroup, Node: a.NodeName,
-			Desired: a.DesiredStatus, Client: a.ClientStatus,
-			Created: time.Unix(0, a.CreateTime), Modified: time.Unix(0, a.ModifyTime),
-		}
-		if a.AllocatedResources != nil {
-			for _, task := range a.AllocatedResources.Tasks {
-				for _, d := range task.Devices {
-					for _, id := range d.DeviceIDs {
-						one.Slices++
-						one.Class = cmp.Or(class[id], one.Class)
-					}
-				}
-			}
-		}
-		for task, state := range a.TaskStates {
-			for _, e := range state.Events {
-				text := cmp.Or(e.DisplayMessage, e.Message, e.DriverError, e.Details["message"])
-				one.Events = append(one.Events, view.TaskEvent{At: time.Unix(0, e.Time), Task: task, Type: e.Type,
-					Text: text, Failed: e.FailsTask || e.Details["fails_task"] == "true"})
-			}
-		}
-		slices.SortFunc(one.Events, func(a, b view.TaskEvent) int { return a.At.Compare(b.At) })
-		out = append(out, one)
-	}
-	return out
+	w.shown = shownOf(w.allocs, class)
 }
 
 // readStats asks every ready node what its devices do.

@@ -49,7 +49,7 @@ type Watch struct {
 	began    time.Time
 	changed  chan struct{}
 	nodes    []*nomad.NodeListStub
-	allocs   []*nomad.AllocationListStub
+	allocs   []alloc
 	stats    map[string]map[string]*nomad.DeviceStats // by node
 	demand   pack.Demand
 	drawn    []view.Node

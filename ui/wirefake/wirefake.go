@@ -133,12 +133,29 @@ func (c *Cluster) nomadList(list func() any) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("X-Nomad-Index", strconv.FormatUint(c.index, 10))
+		w.Header().Set("X-Nomad-LastContact", "0")
+		w.Header().Set("X-Nomad-KnownLeader", "true")
 		v := list()
 		if node := r.FormValue("node_id"); node != "" && strings.HasSuffix(r.URL.Path, "/stats") {
 			v = c.Stats[node]
 		}
+		if all, ok := v.([]*nomad.AllocationListStub); ok {
+			v = onePage(w, r, all)
+		}
 		reply(w, v)
 	}
+}
+
+// onePage is the part of a list that is asked for, and says in a header where the next begins.
+func onePage(w http.ResponseWriter, r *http.Request, all []*nomad.AllocationListStub) []*nomad.AllocationListStub {
+	size, _ := strconv.Atoi(r.FormValue("per_page"))
+	from, _ := strconv.Atoi(r.FormValue("next_token"))
+	all = all[min(from, len(all)):]
+	if size > 0 && size < len(all) {
+		w.Header().Set("X-Nomad-NextToken", strconv.Itoa(from+size))
+		all = all[:size]
+	}
+	return all
 }
 
 func reply(w http.ResponseWriter, v any) {
