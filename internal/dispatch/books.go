@@ -9,6 +9,7 @@ import (
 // books are what a replica has been given and has not finished, in Tokens mode.
 type books struct {
 	kv      int       // tokens of prompts and answers in flight
+	shared  shared    // those of them that the cache holds once for several
 	pending []*Ticket // sent, without a token yet, in order
 	begun   []*Ticket // sent, with tokens
 	work    float64   // seconds of reading that pending needs
@@ -84,6 +85,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 	t.entry = entry{work: work, backlog: b.backlog(now), hit: hit, n: float64(s.active + 1),
 		kv: float64(b.kv + t.Prompt)}
 	b.kv += t.Prompt
+	b.shared.hold(t)
 	b.pending = append(b.pending, t)
 	b.risk.stale = true
 	b.work += work
@@ -96,6 +98,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 func (s *server) unbook(t *Ticket) {
 	b := &s.books
 	b.kv -= t.Prompt + t.entry.tokens
+	b.shared.letGo(t.Blocks)
 	b.risk.stale = true
 	if t.entry.began {
 		i := slices.Index(b.begun, t)
@@ -104,6 +107,9 @@ func (s *server) unbook(t *Ticket) {
 	}
 	b.unpend(t)
 }
+
+// memory is how many tokens of the cache the requests in flight need.
+func (b *books) memory() int { return b.kv - b.shared.saved }
 
 func (b *books) unpend(t *Ticket) {
 	if i := slices.Index(b.pending, t); i >= 0 {
@@ -263,7 +269,7 @@ func (q *Queue) Observe(id string, e EngineState, now time.Time) {
 	f.waiting = max(0, float64(e.Waiting-len(s.books.pending)))
 	f.kv = 0
 	if s.KV > 0 {
-		f.kv = max(0, min(e.KVUsed, 1)*float64(s.KV)-float64(s.books.kv))
+		f.kv = max(0, min(e.KVUsed, 1)*float64(s.KV)-float64(s.books.memory()))
 	}
 	f.until = now.Add(observation)
 }

@@ -12,6 +12,15 @@ import (
 const missed = 20
 
 const (
+	// stretched is how many seconds each second counts that an answer is expected to take
+	// beyond nearly all of the time that the objective leaves for its tokens. What is
+	// expected is vague, so that no step follows from it: the load moves little by little
+	// from replicas where tokens are slow.
+	stretched = 0.3
+	nearly    = 0.8
+)
+
+const (
 	// patience is up to which part of the objective's time for the first token a request
 	// waits for answers in progress that it would make miss theirs.
 	patience = 0.75

@@ -171,3 +171,36 @@ func TestALateRequestGoesWhereItTakesLittleFromOthers(t *testing.T) {
 		}
 	}
 }
+
+// A prefix must save more where the answer's own tokens would come too far apart.
+func TestAnAnswerAvoidsSlowTokens(t *testing.T) {
+	// least is how many blocks must be on the full replica for a request to go there.
+	least := func(slo SLO) int {
+		for hit := range 30 {
+			q := New(Policy{Mode: Tokens, SLO: slo})
+			q.Put(Replica{ID: "full", Class: "l4", KV: 100_000})
+			q.Put(Replica{ID: "idle", Class: "l4", KV: 100_000})
+			now := epoch.Add(time.Minute)
+			q.survey(now)
+			usual(q, 50)
+			old := ask("old", tokens(80_000, 50), func(r *Request) { r.Whole = true })
+			submit(t, q, now, old)
+			q.start(old, choice{on: q.servers["full"], work: 0.001}, now.Add(-time.Second))
+			q.Began(old, now.Add(-time.Second))
+			k := ask("new", chat(1, 30, 50))
+			q.index.add(q.servers["full"].shelf, k.Blocks[:hit], 100)
+			submit(t, q, now, k)
+			q.survey(now)
+			q.index.match(k.Blocks)
+			if best, _ := q.least(k, q.needOf(k), 0); best.on.ID == "full" {
+				return hit
+			}
+		}
+		t.Fatalf("objective %v: nothing goes to the full replica", slo)
+		return 0
+	}
+	free, bound := least(SLO{}), least(SLO{TPOT: 100 * time.Millisecond})
+	if free == 0 || bound <= free {
+		t.Errorf("%d cached blocks are worth tokens of 135 ms to an answer, and %d where 100 ms are promised: want more", free, bound)
+	}
+}

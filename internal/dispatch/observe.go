@@ -28,7 +28,7 @@ type firsts struct {
 
 // strain notes the times at which the replica's cache is nearly full.
 func (s *server) strain(now time.Time) {
-	if s.KV > 0 && float64(s.books.kv) > strained*float64(s.KV) {
+	if s.KV > 0 && float64(s.books.memory()) > strained*float64(s.KV) {
 		s.books.full = now
 	}
 }

@@ -28,10 +28,11 @@ func fade(x, span float64) float64 { return math.Exp(-max(0, x) / span) }
 type need struct {
 	prompt, output float64
 	waited         float64 // seconds since it came
+	blocks         []uint64
 }
 
 func (q *Queue) needOf(t *Ticket) need {
-	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output)}
+	z := need{prompt: float64(max(t.Prompt, 1)), output: float64(t.Output), blocks: t.Blocks}
 	if t.Output <= 0 {
 		z.output = q.output
 	}
@@ -75,7 +76,7 @@ func (q *Queue) cheapest(t *Ticket, now time.Time) choice {
 		return choice{until: now.Add(look)}
 	}
 	if best.promised == 0 && best.open {
-		if s.KV == 0 || s.active == 0 || best.kv+z.prompt <= float64(s.KV) {
+		if s.KV == 0 || s.active == 0 || q.beyond(best, z, 0) <= 0 {
 			return choice{on: s, work: work, hit: q.index.hits(best.shelf) * BlockTokens}
 		}
 	}
@@ -169,16 +170,28 @@ func (q *Queue) cost(v *view, z need, crowd, enough float64) (cost, work float64
 	work = v.perPrompt + v.perRead*longer(z.prompt-hit, z.prompt)
 	cost += work * (1 + v.waiting + crowd*v.streams + v.ahead)
 	if v.cache > 0 {
-		cost += max(0, v.kv+z.prompt+z.output-v.cache) / v.cache * answer
+		cost += q.beyond(v, z, z.output) / v.cache * answer
 	}
 	if q.late(z, v.firstAfter(work)) {
 		cost += missed
 	}
-	if q.policy.SLO.TPOT > 0 && cost < enough {
+	if limit := q.policy.SLO.TPOT.Seconds(); limit > 0 && cost < enough {
+		cost += stretched * max(0, answer-nearly*z.output*limit)
 		r := &v.on.books.risk
 		cost += missed * (r.of(v.promised+work) - r.of(v.promised))
 	}
 	return cost, work
+}
+
+// beyond is how many tokens the replica's cache lacks for a prompt and so many tokens of its
+// answer. What the prompt shares with those in flight is there already.
+func (q *Queue) beyond(v *view, z need, answer float64) float64 {
+	over := v.memory + z.prompt + answer - v.cache
+	if over > 0 {
+		hit := q.index.hits(v.shelf)
+		over -= min(float64(v.on.books.shared.of(z.blocks[:min(hit, len(z.blocks))])), z.prompt)
+	}
+	return max(0, over)
 }
 
 // turn is a lane in the order in which lanes are served.

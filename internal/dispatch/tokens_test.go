@@ -32,6 +32,9 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 					Prompt:   rapid.IntRange(0, 3000).Draw(t, "prompt"),
 					Output:   rapid.IntRange(0, 500).Draw(t, "output"), Expire: m.now.Add(time.Minute),
 				}}
+				for i := range rapid.IntRange(0, k.Prompt/BlockTokens).Draw(t, "blocks") {
+					k.Blocks = append(k.Blocks, uint64(i+10*rapid.IntRange(0, 1).Draw(t, "of")))
+				}
 				m.enter(t, k)
 			},
 			"time": func(t *rapid.T) {
@@ -70,12 +73,18 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 					}
 					delete(m.waiting, k)
 					m.running[k] = r.ID
-					if n := m.active(r.ID); r.KV > 0 && n > 1 && k.on.books.kv > r.KV && k.on.books.kv-k.Prompt > 0 {
-						t.Fatalf("%d tokens were booked on %d", k.on.books.kv, r.KV)
+					if n := m.active(r.ID); r.KV > 0 && n > 1 && k.on.books.memory() > r.KV && k.on.books.memory()-k.Prompt > 0 {
+						t.Fatalf("%d tokens were booked on %d", k.on.books.memory(), r.KV)
 					}
 				}
-				sum, streams := map[string]int{}, map[string]int{}
+				sum, streams, blocks := map[string]int{}, map[string]int{}, map[string]map[uint64]int{}
 				for k := range m.running {
+					if blocks[k.on.ID] == nil {
+						blocks[k.on.ID] = map[uint64]int{}
+					}
+					for _, hash := range k.Blocks {
+						blocks[k.on.ID][hash]++
+					}
 					sum[k.on.ID] += k.Prompt + k.entry.tokens
 					if k.entry.began {
 						streams[k.on.ID]++
@@ -84,6 +93,17 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 				for _, s := range m.q.fleet {
 					if b := &s.books; b.kv != sum[s.ID] || len(b.begun) != streams[s.ID] {
 						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, b.kv, len(b.begun), sum[s.ID], streams[s.ID])
+					}
+				}
+				for _, s := range m.q.fleet {
+					saved := 0
+					for hash, n := range blocks[s.ID] {
+						if saved += (n - 1) * BlockTokens; s.books.shared.blocks[hash].n != n {
+							t.Fatalf("%d of %d requests with a block are counted", s.books.shared.blocks[hash].n, n)
+						}
+					}
+					if x := &s.books.shared; x.saved != saved || len(x.blocks) != len(blocks[s.ID]) {
+						t.Fatalf("%d tokens of %d blocks count as shared, %d of %d are", x.saved, len(x.blocks), saved, len(blocks[s.ID]))
 					}
 				}
 				if m.q.Waiting() != len(m.waiting) || m.served() != len(m.running) {
@@ -115,6 +135,40 @@ func TestRequestsGoWhereTheyCostTheFewestSeconds(t *testing.T) {
 	}
 	if count["fast"] < 200 || count["slow"] == 0 {
 		t.Errorf("of 400 requests without an end %v were sent", count)
+	}
+}
+
+// chat is a prompt of so many blocks that begins like others of its name.
+func chat(name, blocks, output int) func(*Request) {
+	return func(r *Request) {
+		r.Prompt, r.Output = blocks*BlockTokens, output
+		for i := range blocks {
+			r.Blocks = append(r.Blocks, uint64(name)<<32+uint64(i))
+		}
+	}
+}
+
+// The cache holds once what prompts in flight share: a second question about a long text is
+// sent where the first one is answered, though both prompts together are longer than the cache.
+func TestWhatPromptsShareTakesRoomOnce(t *testing.T) {
+	for _, c := range []struct {
+		name int
+		want string
+	}{{1, "second@long"}, {2, "second@empty"}} {
+		q := New(Policy{Mode: Tokens})
+		q.Put(Replica{ID: "long", Class: "l4", KV: 80_000})
+		submit(t, q, epoch, ask("first", chat(1, 100, 100)))
+		first, _ := drain(q, epoch)
+		now := epoch.Add(20 * time.Second)
+		q.Began(first[0], now)
+		q.Put(Replica{ID: "empty", Class: "l4", KV: 80_000})
+		submit(t, q, now, ask("second", chat(c.name, 101, 100)))
+		_, got := drain(q, now)
+		expect(t, fmt.Sprintf("a prompt of text %d", c.name), got, c.want)
+		q.Finish(first[0], Served, 0, now)
+		if s := q.servers["long"]; s.active == 0 && (s.books.memory() != 0 || len(s.books.shared.blocks) != 0) {
+			t.Errorf("an empty replica has %d tokens and blocks %v", s.books.memory(), s.books.shared.blocks)
+		}
 	}
 }
 

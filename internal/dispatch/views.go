@@ -14,6 +14,7 @@ type view struct {
 	open     bool    // takes a request now, if its cache has room
 	takes    int     // the longest prompt
 	cache    float64 // tokens that its cache holds, 0 where that is unknown
+	memory   float64 // tokens of it in use
 	n, kv    float64 // requests, and their tokens in the cache
 	streams  float64
 	backlog  float64 // seconds until it has read what it has
@@ -54,11 +55,12 @@ func (s *server) look(now time.Time) view {
 	b, speed := &s.books, &s.tier.kind.speed
 	v := view{
 		on: s, shelf: s.shelf, takes: s.takes(), cache: float64(s.KV),
-		n: float64(s.active), kv: float64(b.kv), streams: float64(len(b.begun)), backlog: b.backlog(now),
+		n: float64(s.active), kv: float64(b.kv), memory: float64(b.memory()), streams: float64(len(b.begun)), backlog: b.backlog(now),
 	}
 	if b.foreign.until.After(now) {
 		v.n += b.foreign.running
 		v.kv += b.foreign.kv
+		v.memory += b.foreign.kv
 		v.waiting = b.foreign.waiting
 	}
 	drag := s.drag.factor
