@@ -116,7 +116,8 @@ func (a *accessLog) write(ctx context.Context) {
 // record counts a request that ended and writes its line.
 func (x *exchange) record() {
 	s := x.server
-	took := time.Since(x.began)
+	now := time.Now()
+	took := now.Sub(x.began)
 	status := x.writer.status
 	if status == 0 {
 		status = results[x.outcome].status
@@ -137,7 +138,7 @@ func (x *exchange) record() {
 		if len(x.plan.tenants.Limits) > 0 {
 			s.metrics.tenants.WithLabelValues(name, x.plan.tenants.known(x.request.Tenant), x.outcome.String()).Inc()
 		}
-		x.remember(status, took)
+		x.remember(status, took, now)
 	} else {
 		s.metrics.requests.WithLabelValues("", x.outcome.String(), codeClass(status)).Inc()
 	}

@@ -15,8 +15,8 @@ type remembered struct {
 	latencies latencies
 }
 
-// count adds a request that was served to the latencies of its service.
-func (x *exchange) count(status int, took time.Duration) {
+// count adds a request that was served until now to the latencies of its service.
+func (x *exchange) count(status int, took time.Duration, now time.Time) {
 	if x.outcome != served || status >= http.StatusBadRequest || x.upgrade {
 		return
 	}
@@ -29,14 +29,14 @@ func (x *exchange) count(status int, took time.Duration) {
 			tpot = d
 		}
 	}
-	x.service.remembered.latencies.add(time.Now(), x.class, took, ttft, tpot)
+	x.service.remembered.latencies.add(now, x.class, took, ttft, tpot)
 }
 
-// remember keeps a request that ended, where it failed or was slow.
-func (x *exchange) remember(status int, took time.Duration) {
-	x.count(status, took)
+// remember keeps a request that ended now, where it failed or was slow.
+func (x *exchange) remember(status int, took time.Duration, now time.Time) {
+	x.count(status, took, now)
 	failed := x.outcome != served && x.outcome != listed || status >= http.StatusInternalServerError
-	ended := time.Now().Unix() // the clock may have been set since it began
+	ended := now.Unix() // the clock may have been set since it began
 	if !failed && !x.service.remembered.requests.Slow(ended, millis(took)) {
 		return
 	}

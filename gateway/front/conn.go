@@ -29,7 +29,7 @@ type conn struct {
 	nc     net.Conn
 	remote string
 	state  atomic.Int32
-	ctx    context.Context // ends when the client has left
+	ctx    context.Context // of all requests; ends when the client has left
 	left   context.CancelFunc
 
 	buf   []byte // buf[r:w] was received and not yet used
@@ -209,9 +209,7 @@ func (c *conn) fill(limit int) error {
 
 // handle serves one request and reports whether another may follow.
 func (c *conn) handle() (again bool) {
-	ctx, cancel := context.WithCancel(c.ctx)
-	defer cancel()
-	r := c.request.WithContext(ctx)
+	r := c.request.WithContext(c.ctx)
 	a := &answer{conn: c, request: r, header: make(http.Header, 8), length: -1}
 	c.answer = a
 	if r.ContentLength > 0 {
@@ -223,7 +221,6 @@ func (c *conn) handle() (again bool) {
 		a.abort()
 		return false
 	}
-	cancel()
 	whole := a.body.end()
 	a.finish(whole)
 	if a.failed != nil {
