@@ -23,69 +23,6 @@ func count(p Policy, series []float64, current int) int {
 	return p.decide(series, one, 0, current).Count
 }
 
-func TestCountsFollowDemand(t *testing.T) {
-	p := Default()
-	p.Utilization = 0.75 // target concurrency 3 per replica
-	p.Hysteresis = 0
-	for _, c := range []struct {
-		name    string
-		series  []float64
-		current int
-		want    int
-	}{
-		{"steady", flat(9, 900), 3, 3},
-		{"steady, from more", flat(9, 900), 8, 3},
-		{"idle for long", flat(0, 900), 3, 0},
-		{"idle, not for long enough", join(flat(9, 600), flat(0, 400)), 3, 2},
-		{"idle at zero", flat(0, 900), 0, 0},
-		{"first second of a burst out of idleness", join(flat(0, 900), flat(30, 1)), 0, 10},
-		{"burst", join(flat(3, 900), flat(30, 6)), 1, 10},
-		{"one busy second is no burst", join(flat(9, 900), flat(30, 1)), 3, 4},
-		{"after a burst, within the delay", join(flat(3, 900), flat(30, 10), flat(3, 200)), 10, 10},
-		{"after a burst and one delay, half of it", join(flat(3, 900), flat(30, 10), flat(3, 400)), 10, 5},
-		{"after a burst and three delays", join(flat(3, 900), flat(30, 10), flat(3, 1000)), 10, 2},
-		{"unknown past, less wanted", flat(3, 100), 10, 10},
-		{"unknown past, more wanted", flat(30, 100), 2, 10},
-		{"a gateway without any past", flat(0, 1), 7, 7},
-		{"a gateway without any past, in its first second", flat(40, 1), 7, 7},
-		{"the same, after 6 s", flat(40, 6), 7, 14},
-		{"the same, from zero", flat(40, 1), 0, 14},
-	} {
-		if got := count(p, c.series, c.current); got != c.want {
-			t.Errorf("%s: %d, want %d (%+v)", c.name, got, c.want, p.decide(c.series, one, 0, c.current))
-		}
-	}
-}
-
-func TestStandbyOnlyWhileInUse(t *testing.T) {
-	p := Default()
-	p.Utilization, p.Standby, p.Hysteresis = 0.75, 2, 0
-	if got := count(p, flat(9, 900), 0); got != 5 {
-		t.Errorf("in use: %d, want 3 and 2 standby", got)
-	}
-	if got := count(p, flat(0, 900), 5); got != 0 {
-		t.Errorf("idle: %d, want 0", got)
-	}
-}
-
-func TestForecastPreparesForARise(t *testing.T) {
-	p := Default()
-	p.ColdStart = 90 * time.Second
-	var rise []float64
-	for i := range 600 {
-		rise = append(rise, 20+float64(i)/10) // 80 at the end, 89 one cold start later
-	}
-	with := p.decide(rise, one, 0, 0)
-	p.ForecastWindow = 0
-	without := p.decide(rise, one, 0, 0)
-	if f := with.Need.Forecast; f < 84 || f > 92 {
-		t.Errorf("forecast %v, want 77 (the average) and 9 that the slope adds", f)
-	}
-	if with.Count <= without.Count {
-		t.Errorf("%d with forecast, %d without", with.Count, without.Count)
-	}
-}
-
 func TestForecastIgnoresNoise(t *testing.T) {
 	p := Default()
 	rapid.Check(t, func(t *rapid.T) {
@@ -183,25 +120,6 @@ func TestABurstIsRememberedByTheSeries(t *testing.T) {
 	}
 }
 
-func TestANewMixOverlapsTheOldForOneColdStart(t *testing.T) {
-	p := Default()
-	p.ForecastWindow, p.Utilization = 0, 1
-	classes := []Class{{Name: "l4", Slots: 2, Cost: 1, Max: 16, Speed: 1}, {Name: "h100", Slots: 8, Cost: 3.5, Max: 4, Speed: 1}}
-	series := join(flat(6, 1200), flat(7.4, 10))
-	l4 := func(seconds int) int {
-		return p.decide(join(series, flat(7.4, seconds)), classes, 0, 3).Count
-	}
-	if got := p.decide(series, classes, 1, 0).Count; got != 1 {
-		t.Fatalf("h100: %d, want 1", got)
-	}
-	if got := l4(60); got != 3 {
-		t.Errorf("l4 while the h100 starts: %d, want 3", got)
-	}
-	if got := l4(120); got > 1 {
-		t.Errorf("l4 after the h100 started: %d, want none, or one for a little more demand", got)
-	}
-}
-
 // An old peak is let go at a moment that knows nothing of the demand: a rise that the
 // averages do not show yet must keep what it needs.
 func TestNothingShrinksUnderARisingDemand(t *testing.T) {
@@ -291,29 +209,6 @@ func ExampleConfig_Decide() {
 func TestSleepInPlaceOfEnding(t *testing.T) {
 	p := Default()
 	p.Utilization, p.Hysteresis, p.Sleep = 0.75, 0, 2
-	for _, c := range []struct {
-		name                 string
-		series               []float64
-		current, want, awake int
-	}{
-		{"steady", flat(9, 900), 3, 3, 3},
-		{"one too many sleeps", flat(9, 900), 4, 4, 3},
-		{"many too many", flat(9, 900), 8, 5, 3},
-		{"idle", flat(0, 900), 3, 2, 0},
-		{"idle at one", flat(0, 900), 1, 1, 0},
-		{"idle at zero", flat(0, 900), 0, 0, 0},
-		{"growing within those that sleep", flat(12, 900), 5, 5, 4},
-		{"growing beyond them", flat(18, 900), 5, 6, 6},
-		{"the past is unknown", flat(3, 100), 4, 4, 4},
-	} {
-		d := p.decide(c.series, one, 0, c.current)
-		if d.Count != c.want || d.Awake != c.awake {
-			t.Errorf("%s: %d, %d awake; want %d, %d (%s)", c.name, d.Count, d.Awake, c.want, c.awake, d.Reason)
-		}
-		if asleep := d.Count - d.Awake; (asleep > 0) != strings.Contains(d.Reason, "asleep") {
-			t.Errorf("%s: the reason is %q", c.name, d.Reason)
-		}
-	}
 	d := p.overlap(p.decide(flat(9, 900), one, 0, 4), 4, time.Second)
 	if d.Count != 4 || d.Awake != 4 {
 		t.Errorf("just after speeds have changed %d, %d awake", d.Count, d.Awake)
