@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"aliquot.example/cache/certtest"
 	"aliquot.example/internal/cacheapi"
 )
 
@@ -23,8 +24,13 @@ type lab struct {
 	name   string // prefix of the namespaces
 	origin *exec.Cmd
 	url    string
+	source source
+	ca     *certtest.Authority // nil without TLS
 	caches []*cacheProcess
 }
+
+// peerName is in the certificate of every cache.
+const peerName = "cache.bench"
 
 type cacheProcess struct {
 	cmd *exec.Cmd
@@ -85,8 +91,20 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 			}
 		}
 	}
+	// The kernel's packet filter is no part of a link. There is none without the module.
+	filter := exec.Command("ip", "netns", "exec", l.name, "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
+	_ = filter.Run()
 	if err := l.startOrigin(ctx); err != nil {
 		return l, err
+	}
+	if !s.insecure {
+		dir, err := os.MkdirTemp(s.dir, "ca-")
+		if err != nil {
+			return l, err
+		}
+		if l.ca, err = certtest.Make(dir); err != nil {
+			return l, err
+		}
 	}
 	for node := 1; node <= s.nodes; node++ {
 		if err := l.startCache(ctx, node); err != nil {
@@ -105,7 +123,7 @@ func (l *lab) in(ctx context.Context, node int, args ...string) *exec.Cmd {
 }
 
 func (l *lab) startOrigin(ctx context.Context) error {
-	l.origin = l.in(ctx, 0, l.s.self, "-origin", address(0), "-mib", fmt.Sprint(l.s.mib))
+	l.origin = l.in(ctx, 0, l.s.self, "-origin", address(0), "-kind", l.s.kind, "-mib", fmt.Sprint(l.s.mib))
 	out, err := l.origin.StdoutPipe()
 	if err != nil {
 		return err
@@ -115,6 +133,7 @@ func (l *lab) startOrigin(ctx context.Context) error {
 	}
 	text, err := bufio.NewReader(out).ReadString('\n')
 	l.url = strings.TrimSpace(text)
+	l.source = kinds[l.s.kind].source(l.url)
 	return err
 }
 
@@ -127,6 +146,14 @@ func (l *lab) startCache(ctx context.Context, node int) error {
 	for n := 1; n <= l.s.nodes; n++ {
 		known = append(known, fmt.Sprintf("%q", address(n)+":"+peerPort))
 	}
+	secure := "insecure = true"
+	if l.ca != nil {
+		cert, key, err := l.ca.IssueIn(dir, peerName)
+		if err != nil {
+			return err
+		}
+		secure = fmt.Sprintf("ca_file = %q\n  cert_file = %q\n  key_file = %q\n  server_name = %q", l.ca.File, cert, key, peerName)
+	}
 	conf := fmt.Sprintf(`
 dir       = %q
 socket    = %q
@@ -134,18 +161,16 @@ hf_listen = "127.0.0.1:%s"
 admin     = "127.0.0.1:%s"
 keep_free = "0"
 log_level = "error"
-huggingface {
-  endpoint = %q
-}
+%s
 peer {
   listen    = "%s:%s"
   advertise = "%s:%s"
   service   = ""
-  insecure  = true
+  %s
   known     = [%s]
 }
-`, filepath.Join(dir, "store"), filepath.Join(dir, "s"), hubPort, adminPort, l.url, address(node), peerPort,
-		address(node), peerPort, strings.Join(known, ", "))
+`, filepath.Join(dir, "store"), filepath.Join(dir, "s"), hubPort, adminPort, l.source.config,
+		address(node), peerPort, address(node), peerPort, secure, strings.Join(known, ", "))
 	file := filepath.Join(dir, "cache.hcl")
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
 		return err

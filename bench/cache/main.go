@@ -14,6 +14,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -23,6 +25,8 @@ type settings struct {
 	nodes, mib, mbit int
 	dir, program     string
 	only             string // the run, "" for all
+	insecure         bool   // peers without TLS
+	kind             string // of the origin
 	self             string // this program, for what runs in a namespace
 }
 
@@ -39,7 +43,9 @@ func main() {
 	flag.IntVar(&s.mib, "mib", 192, "size of the model, in MiB")
 	flag.IntVar(&s.mbit, "mbit", 200, "bound of each link in each direction, in Mbit/s")
 	flag.StringVar(&s.program, "aliquot", "", "the aliquot program; built where not given")
-	flag.StringVar(&s.only, "only", "", "one of the runs: together, killed or alone; all where not given")
+	flag.StringVar(&s.only, "only", "", "one of the runs: together, killed, alone, s3 or oci; all where not given")
+	flag.BoolVar(&s.insecure, "insecure", false, "let the caches talk without TLS")
+	flag.StringVar(&s.kind, "kind", "hf", "internal: with -origin, what it is")
 	origin := flag.String("origin", "", "internal: be the origin on this host")
 	get := flag.String("get", "", "internal: read a URL and print how long that took")
 	files := flag.String("files", "", "internal: serve this directory's files")
@@ -50,7 +56,7 @@ func main() {
 	var err error
 	switch {
 	case *origin != "":
-		err = beOrigin(ctx, *origin, s.bytes())
+		err = beOrigin(ctx, s.kind, *origin, s.bytes())
 	case *get != "":
 		err = beClient(ctx, *get)
 	case *files != "":
@@ -82,13 +88,17 @@ func measure(ctx context.Context, s settings) (err error) {
 			return fmt.Errorf("go build: %w: %s", err, out)
 		}
 	}
-	fmt.Printf("%d caches, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n\n", s.nodes, s.mib, s.mbit,
-		s.linkTime().Seconds())
+	secured := "TLS between them"
+	if s.insecure {
+		secured = "no TLS"
+	}
+	fmt.Printf("%d caches, %s, a model of %d MiB, links of %d Mbit/s: one link time is %.1f s\n%s\n\n",
+		s.nodes, secured, s.mib, s.mbit, s.linkTime().Seconds(), load())
 	ran := false
 	for _, r := range []struct {
 		name string
 		run  func(context.Context, settings) error
-	}{{"together", together}, {"killed", killed}, {"alone", alone}} {
+	}{{"together", together}, {"killed", killed}, {"alone", alone}, {"s3", other("s3")}, {"oci", other("oci")}} {
 		if s.only != "" && s.only != r.name {
 			continue
 		}
@@ -98,9 +108,18 @@ func measure(ctx context.Context, s settings) (err error) {
 		}
 	}
 	if !ran {
-		return fmt.Errorf("-only=%s: want together, killed or alone", s.only)
+		return fmt.Errorf("-only=%s: want together, killed, alone, s3 or oci", s.only)
 	}
 	return nil
+}
+
+// load says how busy the machine is.
+func load() string {
+	text, err := os.ReadFile("/proc/loadavg")
+	if words := strings.Fields(string(text)); err == nil && len(words) > 0 {
+		return fmt.Sprintf("%d cores, load %s before the first run", runtime.NumCPU(), words[0])
+	}
+	return fmt.Sprintf("%d cores", runtime.NumCPU())
 }
 
 // line prints a figure beside its target.

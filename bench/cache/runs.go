@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -16,10 +15,10 @@ import (
 )
 
 // fetch has a cache fetch the model, and returns how long that took.
-func (c *cacheProcess) fetch(ctx context.Context) (time.Duration, error) {
+func (c *cacheProcess) fetch(ctx context.Context, model string) (time.Duration, error) {
 	began := time.Now()
 	for {
-		m, err := c.api.Fetch(ctx, cacheapi.Fetch{Model: "hf://" + model, Wait: 60})
+		m, err := c.api.Fetch(ctx, cacheapi.Fetch{Model: model, Wait: 60})
 		if err != nil {
 			return 0, err
 		}
@@ -33,12 +32,12 @@ func (c *cacheProcess) fetch(ctx context.Context) (time.Duration, error) {
 }
 
 // fetchAll has caches fetch at once and returns the longest time.
-func fetchAll(ctx context.Context, caches []*cacheProcess) (slowest time.Duration, err error) {
+func fetchAll(ctx context.Context, model string, caches []*cacheProcess) (slowest time.Duration, err error) {
 	var mu sync.Mutex
 	var done sync.WaitGroup
 	for _, c := range caches {
 		done.Go(func() {
-			took, failed := c.fetch(ctx)
+			took, failed := c.fetch(ctx, model)
 			mu.Lock()
 			defer mu.Unlock()
 			slowest = max(slowest, took)
@@ -58,7 +57,36 @@ func together(ctx context.Context, s settings) error {
 		return err
 	}
 	defer l.close()
-	slowest, err := fetchAll(ctx, l.caches)
+	if err := l.all(ctx); err != nil {
+		return err
+	}
+	if err := l.warm(ctx); err != nil {
+		return err
+	}
+	if err := plain(ctx, l); err != nil {
+		return err
+	}
+	return cached(ctx, l)
+}
+
+// other measures all nodes at once with an origin of another kind and half of the model.
+func other(kind string) func(ctx context.Context, s settings) error {
+	return func(ctx context.Context, s settings) error {
+		s.kind, s.mib = kind, max(1, s.mib/2)
+		l, err := open(ctx, s, kind)
+		if err != nil {
+			return err
+		}
+		defer l.close()
+		line("origin "+kind+"://", fmt.Sprintf("%d MiB", s.mib), "")
+		return l.all(ctx)
+	}
+}
+
+// all has all nodes fetch the model at once.
+func (l *lab) all(ctx context.Context) error {
+	size := float64(l.s.bytes())
+	slowest, err := fetchAll(ctx, l.source.model, l.caches)
 	if err != nil {
 		return err
 	}
@@ -66,20 +94,25 @@ func together(ctx context.Context, s settings) error {
 	if err != nil {
 		return err
 	}
-	// What follows is no fetch.
 	user, system, err := l.cpu()
 	if err != nil {
 		return err
 	}
-	line("origin reads, all nodes at once", fmt.Sprintf("%.3fx", float64(read)/float64(s.bytes())), "target 1.00x")
-	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/s.linkTime().Seconds(),
-		slowest.Seconds()), "target <= 1.5")
+	gb := size * float64(l.s.nodes) / 1e9
+	line("origin reads, all nodes at once", fmt.Sprintf("%.3fx", float64(read)/size), "target 1.00x")
+	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/l.s.linkTime().Seconds(), slowest.Seconds()), "target <= 1.5")
+	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb, user/gb, system/gb), "target <= 2 s")
+	return nil
+}
+
+// warm measures the start on a node that has the model.
+func (l *lab) warm(ctx context.Context) error {
 	before, err := l.read(ctx)
 	if err != nil {
 		return err
 	}
 	size := used(l.caches[0].dir)
-	took, err := l.caches[0].fetch(ctx)
+	took, err := l.caches[0].fetch(ctx, l.source.model)
 	if err != nil {
 		return err
 	}
@@ -88,17 +121,8 @@ func together(ctx context.Context, s settings) error {
 		return err
 	}
 	line("warm start: asked and answered in", took.Round(100*time.Microsecond).String(), "target < 30ms")
-	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before),
-		"target 0, 0")
-	gb := float64(s.bytes()) * float64(s.nodes) / 1e9
-	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb,
-		user/gb, system/gb), "target <= 2 s")
-	plain, err := plainHTTP(ctx, l)
-	if err != nil {
-		return err
-	}
-	line("of which plain HTTP over these links takes", fmt.Sprintf("%.2f s", plain), "")
-	return cached(ctx, l)
+	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before), "target 0, 0")
+	return nil
 }
 
 // cpu is what all caches have used so far, in seconds, outside and inside of the kernel.
@@ -179,64 +203,6 @@ func cached(ctx context.Context, l *lab) error {
 	return nil
 }
 
-// serve starts net/http's own file server on the first node.
-func (l *lab) serve(ctx context.Context, dir, host string) (url string, pid int, stop func(), err error) {
-	server := l.in(ctx, 1, l.s.self, "-files", dir, "-host", host)
-	out, err := server.StdoutPipe()
-	if err != nil {
-		return "", 0, nil, err
-	}
-	if err := server.Start(); err != nil {
-		return "", 0, nil, err
-	}
-	stop = func() { _ = server.Process.Kill(); _ = server.Wait() }
-	text, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		stop()
-	}
-	return strings.TrimSpace(text), server.Process.Pid, stop, err
-}
-
-// plainHTTP is the CPU time, in seconds, of a gigabyte that net/http sends from one node
-// to all others at once and they throw away: what the kernel takes for these links.
-func plainHTTP(ctx context.Context, l *lab) (float64, error) {
-	const part = 24 << 20
-	dir, err := os.MkdirTemp(l.s.dir, "plain-")
-	if err != nil {
-		return 0, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "part"), make([]byte, part), 0o644); err != nil {
-		return 0, err
-	}
-	url, pid, stop, err := l.serve(ctx, dir, address(1))
-	if err != nil {
-		return 0, err
-	}
-	defer stop()
-	var mu sync.Mutex
-	var done sync.WaitGroup
-	used := 0.0
-	for node := 2; node <= l.s.nodes; node++ {
-		done.Go(func() {
-			get := l.in(ctx, node, l.s.self, "-get", url+"/part")
-			failed := get.Run()
-			mu.Lock()
-			defer mu.Unlock()
-			if failed != nil {
-				err = failed
-				return
-			}
-			used += (get.ProcessState.UserTime() + get.ProcessState.SystemTime()).Seconds()
-		})
-	}
-	done.Wait()
-	if err != nil {
-		return 0, err
-	}
-	user, system, err := cpuOf(pid)
-	return (used + user + system) / (part * float64(l.s.nodes-1) / 1e9), err
-}
-
 // killed measures what the loss of one node in the middle costs.
 func killed(ctx context.Context, s settings) error {
 	l, err := open(ctx, s, "b")
@@ -247,7 +213,7 @@ func killed(ctx context.Context, s settings) error {
 	victim := l.caches[s.nodes-1]
 	go func() {
 		for ctx.Err() == nil {
-			m, err := victim.api.Fetch(ctx, cacheapi.Fetch{Model: "hf://" + model})
+			m, err := victim.api.Fetch(ctx, cacheapi.Fetch{Model: l.source.model})
 			if err != nil || m.State != cacheapi.Fetching || m.Bytes >= s.bytes()/2 {
 				break
 			}
@@ -255,7 +221,7 @@ func killed(ctx context.Context, s settings) error {
 		}
 		_ = victim.cmd.Process.Kill()
 	}()
-	slowest, err := fetchAll(ctx, l.caches[:s.nodes-1])
+	slowest, err := fetchAll(ctx, l.source.model, l.caches[:s.nodes-1])
 	if err != nil {
 		return err
 	}

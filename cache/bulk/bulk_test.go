@@ -3,11 +3,17 @@ package bulk
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"aliquot.example/cache/certtest"
 )
 
 // pair makes a connection with a server's end, which writes.
@@ -142,4 +148,109 @@ func TestAllBytesCome(t *testing.T) {
 	if !bytes.Equal(got, want) {
 		t.Errorf("%d of %d bytes, or others", len(got), len(want))
 	}
+}
+
+// secure makes a connection by TLS whose server is one of Listen, or of crypto/tls alone.
+func secure(t testing.TB, plain bool) (c, server net.Conn) {
+	t.Helper()
+	ca, err := certtest.Make(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair, err := tls.LoadX509KeyPair(ca.Issue(t, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial := Dial(&net.Dialer{})
+	secured := Listen(l, config)
+	if plain {
+		dial, secured = (&net.Dialer{}).DialContext, tls.NewListener(l, config)
+	}
+	raw, err := dial(context.Background(), "tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if server, err = secured.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	c = tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+	t.Cleanup(func() { c.Close(); server.Close() })
+	return c, server
+}
+
+// One Write is few system calls and all of its bytes, also where it is longer than what is
+// held back.
+func TestRecordsAreWrittenTogether(t *testing.T) {
+	c, server := secure(t, false)
+	calls := &counted{Conn: server.(*tlsConn).under.Conn}
+	server.(*tlsConn).under.Conn = calls
+	want := make([]byte, 5*piece)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(want)
+	go func() { // the client's handshake needs the server's answer
+		if _, err := server.Write(want[:1]); err != nil {
+			t.Error(err)
+		}
+		calls.n.Store(0)
+		if _, err := server.Write(want[1:]); err != nil {
+			t.Error(err)
+		}
+		server.Close()
+	}()
+	got, err := io.ReadAll(c)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d of %d bytes, or others: %v", len(got), len(want), err)
+	}
+	// The last one ends the connection.
+	if n := calls.n.Load(); n > 7 {
+		t.Errorf("%d bytes are %d writes", len(want), n)
+	}
+}
+
+// counted counts writes.
+type counted struct {
+	net.Conn
+	n atomic.Int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	c.n.Add(1)
+	return c.Conn.Write(p)
+}
+
+// BenchmarkTLS moves frames of 256 KiB by TLS: with this package on both sides, and without.
+func BenchmarkTLS(b *testing.B) {
+	for name, plain := range map[string]bool{"bulk": false, "crypto-tls": true} {
+		b.Run(name, func(b *testing.B) {
+			c, server := secure(b, plain)
+			frame, buffer := make([]byte, piece), make([]byte, piece)
+			go func() {
+				for {
+					if _, err := server.Write(frame); err != nil {
+						return
+					}
+				}
+			}()
+			before := cpu()
+			b.SetBytes(piece)
+			for b.Loop() {
+				if _, err := io.ReadFull(c, buffer); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((cpu()-before).Seconds()/(float64(b.N)*piece/1e9), "cpu-s/GB")
+		})
+	}
+}
+
+// cpu is what this process has used so far.
+func cpu() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

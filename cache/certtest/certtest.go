@@ -1,5 +1,5 @@
 // Package certtest makes the certificates with which caches prove to each other who they
-// are, for tests.
+// are, for tests and benchmarks.
 package certtest
 
 import (
@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -27,57 +28,66 @@ type Authority struct {
 // New makes an authority.
 func New(t testing.TB) *Authority {
 	t.Helper()
-	a := &Authority{File: filepath.Join(t.TempDir(), "ca.pem"), key: newKey(t)}
+	a, err := Make(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// Make makes an authority whose file is in a directory.
+func Make(dir string) (*Authority, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
+	a := &Authority{key: key, File: filepath.Join(dir, "ca.pem")}
 	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	write(t, a.File, "CERTIFICATE", der)
-	return a
+	return a, write(a.File, "CERTIFICATE", der)
 }
 
 // Issue makes a certificate for a name, and returns its files, cert.pem and key.pem of
 // one directory.
 func (a *Authority) Issue(t testing.TB, name string) (cert, key string) {
 	t.Helper()
-	own := newKey(t)
+	cert, key, err := a.IssueIn(t.TempDir(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+// IssueIn makes a certificate for a name, in the files cert.pem and key.pem of a directory.
+func (a *Authority) IssueIn(dir, name string) (cert, key string, err error) {
+	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return "", "", err
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(2), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, &own.PublicKey, a.key)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", err
 	}
 	raw, err := x509.MarshalECPrivateKey(own)
 	if err != nil {
-		t.Fatal(err)
+		return "", "", err
 	}
-	dir := t.TempDir()
 	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	write(t, cert, "CERTIFICATE", der)
-	write(t, key, "EC PRIVATE KEY", raw)
-	return cert, key
+	return cert, key, errors.Join(write(cert, "CERTIFICATE", der), write(key, "EC PRIVATE KEY", raw))
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func write(t testing.TB, path, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+func write(path, kind string, der []byte) error {
+	return os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
 }

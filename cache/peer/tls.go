@@ -54,7 +54,7 @@ func (f Files) Listen(l net.Listener) (net.Listener, error) {
 	if _, err := f.config(); err != nil {
 		return nil, err
 	}
-	return tls.NewListener(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return bulk.Listen(l, &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return f.config()
 	}}), nil
 }

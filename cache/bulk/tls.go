@@ -1,0 +1,102 @@
+package bulk
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+)
+
+// Listen makes a listener of TLS whose connections write the records of one Write together:
+// crypto/tls makes a system call of each, and a record has at most 16 KiB. The handshake is
+// part of the first Read.
+func Listen(l net.Listener, config *tls.Config) net.Listener { return listener{l, config} }
+
+type listener struct {
+	net.Listener
+	config *tls.Config
+}
+
+// Accept waits for a connection.
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	under := &held{Conn: c}
+	return &tlsConn{tls.Server(under, l.config), under}, nil
+}
+
+type tlsConn struct {
+	*tls.Conn
+	under *held
+}
+
+// Write writes all records of p at once.
+func (c *tlsConn) Write(p []byte) (int, error) {
+	if err := c.Handshake(); err != nil { // its records are questions and answers
+		return 0, err
+	}
+	c.under.hold()
+	n, err := c.Conn.Write(p)
+	if failed := c.under.release(); err == nil && failed != nil {
+		return 0, failed
+	}
+	return n, err
+}
+
+// held is a connection that holds back what is written until it is released.
+type held struct {
+	net.Conn
+	mu      sync.Mutex
+	holders int
+	records []byte
+}
+
+func (h *held) hold() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holders++
+}
+
+// Write takes bytes in, or writes them where nobody holds.
+func (h *held) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.holders == 0 {
+		return h.Conn.Write(p)
+	}
+	if h.records == nil {
+		h.records = pieces.Get().(*[piece]byte)[:0]
+	}
+	if len(h.records)+len(p) > piece {
+		if err := h.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(p) > piece {
+		return h.Conn.Write(p)
+	}
+	h.records = append(h.records, p...)
+	return len(p), nil
+}
+
+// flush writes what was held back. The caller holds the lock.
+func (h *held) flush() error {
+	_, err := h.Conn.Write(h.records)
+	h.records = h.records[:0]
+	return err
+}
+
+func (h *held) release() (err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.holders--
+	if len(h.records) > 0 {
+		err = h.flush()
+	}
+	if h.records != nil && h.holders == 0 {
+		pieces.Put((*[piece]byte)(h.records[:piece]))
+		h.records = nil
+	}
+	return err
+}
