@@ -197,6 +197,8 @@ func (p *peer) incarnate(process uint64) (restarted bool) {
 func (h *Hub) serve(server grpc.ServerStream) error {
 	s := h.newStream(server)
 	defer s.close()
+	mute := time.AfterFunc(helloWithin, s.close)
+	defer mute.Stop()
 	wrote := make(chan error, 1)
 	go func() { wrote <- s.write() }()
 	var from ownership.ID
@@ -208,6 +210,7 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 					s.close()
 					return
 				}
+				mute.Stop()
 				s.met(&records[0])
 				from = ownership.ID(records[0].Gateway)
 				h.welcome(from, s, records[0].Process)

@@ -172,7 +172,8 @@ func (h *Hub) Run(ctx context.Context) {
 	h.mu.Lock()
 	h.ctx = ctx
 	h.mu.Unlock()
-	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame)}
+	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame),
+		grpc.ConnectionTimeout(shakeWithin), grpc.MaxConcurrentStreams(1)}
 	if s := h.options.Security; s != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.server)))
 	}

@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"aliquot.example/gateway/line"
 	"aliquot.example/gateway/peers/peertest"
@@ -253,6 +257,26 @@ func authority(t *testing.T) *peertest.Authority {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// A stream on which nobody says who it is ends, and holds nothing until its client leaves.
+func TestAStreamWithoutAHelloEnds(t *testing.T) {
+	m := start(t, newRegistry(), nil)
+	conn, err := grpc.NewClient("passthrough:///"+string(m.id), grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(codec{})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	client, err := conn.NewStream(ctx, &talks, method)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.RecvMsg(&frame{}); err != io.EOF {
+		t.Errorf("the stream ended with %v, want its end", err)
+	}
 }
 
 // A gateway with a certificate of another CA, with one that has expired, or with none, is
