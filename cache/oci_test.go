@@ -321,6 +321,26 @@ func TestARegistryLies(t *testing.T) {
 	}
 }
 
+// A task's own login opens a model of a registry, for that task alone.
+func TestALoginOfATaskIsItsOwn(t *testing.T) {
+	s := startRegistry(t)
+	at := s.pushModel(t)
+	s.set(func() { s.private = "/m/" })
+	n := begin(t, ociSettings(t))
+	for range 2 { // before the node has it, and then
+		for _, token := range []string{"", cacheapi.Login(registryUser, "another")} {
+			if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: at, Token: token}); status(err) != http.StatusForbidden {
+				t.Errorf("with %q: %v", token, err)
+			}
+		}
+		m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: at, Token: cacheapi.Login(registryUser, registryPassword)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFile(t, filepath.Join(m.Path, "files", "model.gguf"), big)
+	}
+}
+
 // An artifact is a model: its layers are files, read once for all nodes.
 func TestModelsOfRegistries(t *testing.T) {
 	t.Parallel()

@@ -7,9 +7,9 @@ import (
 
 // token is what the origin of a scheme is asked with for a task of a namespace of Nomad,
 // "" for one that has none: the asker's own token, or the node's where the configuration
-// lets the namespace use it.
+// lets the namespace use it. Keys of another server of S3 count as none.
 func (d *Daemon) token(scheme, namespace, given string) string {
-	if given != "" {
+	if given != "" && (scheme != "s3" || d.s3 != nil && d.s3.For(given)) {
 		return given
 	}
 	may := config.Namespaces{"*"}

@@ -133,6 +133,63 @@ func TestKeysOfS3AreOfNamespaces(t *testing.T) {
 	}
 }
 
+// A task's own keys open what they may read, for that task alone. Keys of another server are
+// none.
+func TestKeysOfATaskAreItsOwn(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/model.safetensors", big)
+	conf := s3Settings(t, b)
+	conf.S3.Namespaces = config.Namespaces{"other"}
+	n := begin(t, conf)
+	own := cacheapi.S3Keys{Endpoint: b.URL, ID: accessKey, Secret: secretKey}
+	wrong, elsewhere, amazons := own, own, own
+	wrong.Secret, elsewhere.Endpoint, amazons.Endpoint = "another", "http://127.0.0.1:1", ""
+	for range 2 { // before the node has it, and then
+		for what, token := range map[string]string{"no keys": "", "wrong keys": wrong.Token(), "keys of another server": elsewhere.Token(),
+			"keys of Amazon's": amazons.Token(), "a token of the Hub": "hf_x"} {
+			if _, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "web", Token: token}); status(err) != http.StatusForbidden {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		m, err := n.fetched(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "web", Token: own.Token()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantFile(t, filepath.Join(m.Path, "files", "model.safetensors"), big)
+	}
+	if res, _ := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusForbidden {
+		t.Errorf("the face: %s", res.Status)
+	}
+	// Keys of another server do not stand in the way of the node's.
+	if _, err := n.fetched(t.Context(), cacheapi.Fetch{Model: s3Model, Namespace: "other", Token: elsewhere.Token()}); err != nil {
+		t.Error(err)
+	}
+	inFiles(t, conf.Dir, secretKey, own.Token())
+	if strings.Contains(n.log.String(), secretKey) || strings.Contains(n.log.String(), own.Token()) {
+		t.Error("the log holds the keys")
+	}
+}
+
+// inFiles fails where a file holds one of some secrets.
+func inFiles(t *testing.T, dir string, secrets ...string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, s := range secrets {
+			if bytes.Contains(text, []byte(s)) {
+				t.Errorf("%s holds a secret", path)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // A public bucket is read without a signature: by a cache without keys, and for tasks that
 // may not use those of one that has some.
 func TestPublicBuckets(t *testing.T) {

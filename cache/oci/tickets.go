@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"aliquot.example/cache/origin"
+	"aliquot.example/internal/cacheapi"
 )
 
 // TokenPath is where clients sign in.
@@ -95,7 +95,7 @@ func (t *Tickets) basic(r *http.Request) (asker, error) {
 	case user == User:
 		return t.open(password)
 	}
-	return asker{token: origin.Credentials(user, password)}, nil
+	return asker{token: cacheapi.Login(user, password)}, nil
 }
 
 // bearer is the asker of a request, and whether it signed in.

@@ -2,7 +2,6 @@ package origin
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"oras.land/oras-go/v2/registry/remote/errcode"
 
 	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // OCI reads images and artifacts of registries. A ref is oci://<host>/<repository>@<tag or
@@ -39,11 +39,6 @@ type OCI struct {
 
 // mostAskers bounds the askers whose tokens of registries are remembered.
 const mostAskers = 1000
-
-// Credentials makes the token of an asker with a name and a password for a registry.
-func Credentials(user, password string) string {
-	return "basic:" + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-}
 
 // Own reports whether a request of this asker is made with the node's own credentials.
 func (c *OCI) Own(token string) bool { return token == "" && c.AuthFile != "" }
@@ -76,12 +71,7 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	if c.Anonymous(token) {
 		return auth.EmptyCredential, nil
 	}
-	if rest, ok := strings.CutPrefix(token, "basic:"); ok {
-		raw, err := base64.StdEncoding.DecodeString(rest)
-		user, password, ok := strings.Cut(string(raw), ":")
-		if err != nil || !ok {
-			return auth.EmptyCredential, errors.New("the asker's credentials cannot be read")
-		}
+	if user, password, ok := cacheapi.ParseLogin(token); ok {
 		return auth.Credential{Username: user, Password: password}, nil
 	}
 	if token != "" {

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"aliquot.example/internal/blob"
+	"aliquot.example/internal/cacheapi"
 )
 
 // S3 reads objects of a server that speaks S3. A model is the name of an object, or of a
@@ -25,6 +27,10 @@ import (
 type S3 struct {
 	own, anonymous *minio.Core
 	etagIsMD5      bool
+	core           func(*credentials.Credentials) (*minio.Core, error)
+
+	mu     sync.Mutex
+	askers map[string]*minio.Core // with keys of their own
 }
 
 // S3Options say which server it is and who reads.
@@ -70,7 +76,7 @@ func NewS3(o S3Options) (*S3, error) {
 			Region: o.Region, BucketLookup: lookup, MaxRetries: 1,
 		})
 	}
-	s := &S3{etagIsMD5: o.ETagIsMD5}
+	s := &S3{etagIsMD5: o.ETagIsMD5, core: core}
 	if s.anonymous, err = core(credentials.NewStaticV4("", "", "")); err != nil {
 		return nil, fmt.Errorf("s3.endpoint: %w", err)
 	}
@@ -138,11 +144,44 @@ func (k *keyFile) RetrieveWithCredContext(c *credentials.CredContext) (credentia
 // that the configuration decides who may read.
 func (s *S3) Own(token string) bool { return token == "" && s.own != s.anonymous }
 
+// For reports whether an asker's keys are of this server. Others are of no use to it, and none
+// of its business.
+func (s *S3) For(token string) bool {
+	keys, ok := cacheapi.ParseKeys(token)
+	if !ok {
+		return false
+	}
+	own := s.anonymous.EndpointURL().Host
+	if keys.Endpoint == "" {
+		return strings.HasSuffix(own, ".amazonaws.com") || strings.HasSuffix(own, ".amazonaws.com.cn")
+	}
+	u, err := url.Parse(keys.Endpoint)
+	return err == nil && u.Host == own
+}
+
+// as is the client of one asker: the node's own, one with the asker's keys, or one that signs
+// nothing.
 func (s *S3) as(token string) *minio.Core {
 	if token == "" {
 		return s.own
 	}
-	return s.anonymous
+	keys, ok := cacheapi.ParseKeys(token)
+	if !ok {
+		return s.anonymous
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.askers == nil || len(s.askers) >= mostAskers {
+		s.askers = map[string]*minio.Core{}
+	}
+	if s.askers[token] == nil {
+		core, err := s.core(credentials.NewStaticV4(keys.ID, keys.Secret, keys.Session))
+		if err != nil { // as it was made without keys, it can be made with them
+			return s.anonymous
+		}
+		s.askers[token] = core
+	}
+	return s.askers[token]
 }
 
 // objectSource names an object as it is now. The address can be read as a URL.

@@ -2,9 +2,11 @@ package aliquot
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -309,19 +311,35 @@ func TestBadModelsNameKeyValueAndFix(t *testing.T) {
 	}
 }
 
-// The token of a task goes to the Hub's models alone.
-func TestTokensGoToTheHubAlone(t *testing.T) {
+// What a task has for an origin goes to no other.
+func TestCredentialsGoToTheirOriginAlone(t *testing.T) {
 	_, schema := schemas(t)
 	set, _ := mustSettings(t, `{}`)
-	s, err := set.prepare(newJob(t, schema, `{"image": "x:1", "models": ["hf://a/b", "https://example.com/c"]}`, nil, map[string]string{"HF_TOKEN": "secret"}), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := s.wishes.ask(s.wishes.refs[0], "", 0).Token; got != "secret" {
-		t.Errorf("the Hub gets %q", got)
-	}
-	if got := s.wishes.ask(s.wishes.refs[1], "", 0).Token; got != "" {
-		t.Errorf("another origin gets %q", got)
+	env := map[string]string{"HF_TOKEN": "secret", "AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK", "AWS_SESSION_TOKEN": "ST", "AWS_ENDPOINT_URL": "http://s3.internal"}
+	login, keys := cacheapi.Login("u", "p"), cacheapi.S3Keys{Endpoint: "http://s3.internal", ID: "AK", Secret: "SK", Session: "ST"}.Token()
+	for _, c := range []struct {
+		task string
+		want map[string]string // by model
+	}{
+		{`"image": "ghcr.io/o/i:1", "auth": {"username": "u", "password": "p"}`, map[string]string{
+			"hf://a/b": "secret", "https://example.com/c": "", "s3://b/k": keys, "oci://ghcr.io/o/m:v1": login, "oci://quay.io/o/m:v1": "",
+		}},
+		{`"image": "i:1", "auth": {"username": "u", "password": "p"}`, map[string]string{"oci://docker.io/o/m:v1": login, "oci://ghcr.io/o/m:v1": ""}},
+		{`"image": "i:1", "auth": {"username": "u", "password": "p", "server_address": "https://index.docker.io/v1/"}`, map[string]string{"oci://docker.io/o/m:v1": login}},
+		{`"image": "i:1", "auth": {"username": "u", "password": "p", "server_address": "r.internal:5000"}`, map[string]string{"oci://r.internal:5000/m:v1": login, "oci://docker.io/o/m:v1": ""}},
+		{`"image": "ghcr.io/o/i:1"`, map[string]string{"oci://ghcr.io/o/m:v1": ""}},
+	} {
+		names, _ := json.Marshal(slices.Sorted(maps.Keys(c.want)))
+		s, err := set.prepare(newJob(t, schema, `{`+c.task+`, "models": `+string(names)+`}`, nil, env), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, ref := range s.wishes.refs {
+			name := strings.Replace(ref.String(), "@main", "", 1)
+			if got := s.wishes.ask(ref, "", 0).Token; got != c.want[strings.Replace(name, "@v1", ":v1", 1)] {
+				t.Errorf("with %s, %s is asked for with %q", c.task, ref, got)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/distribution/reference"
 	"github.com/hashicorp/nomad/plugins/drivers"
 
 	"aliquot.example/internal/blob"
@@ -25,8 +26,11 @@ type wishes struct {
 	// wait is for models that the task could also read through the cache's face, timeout
 	// for others.
 	wait, timeout time.Duration
-	token         string
-	namespace     string
+	// token is the task's for the Hub, keys what it has for S3, both "" for none.
+	token, keys string
+	// login is what it has for the registry of that host.
+	login, loginHost string
+	namespace        string
 	// ownNetwork is set where the loopback address is the container's own.
 	ownNetwork bool
 }
@@ -69,8 +73,42 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 	if w.timeout, err = positive("models_timeout", c.ModelsTimeout); err != nil {
 		return w, err
 	}
-	w.token = firstOf(cfg.Env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+	w.credentials(c, cfg.Env)
 	return w, nil
+}
+
+// credentials are the task's own, each for the origin that it is for.
+func (w *wishes) credentials(c TaskConfig, env map[string]string) {
+	w.token = firstOf(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+	keys := cacheapi.S3Keys{
+		Endpoint: firstOf(env, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+		ID:       env["AWS_ACCESS_KEY_ID"], Secret: env["AWS_SECRET_ACCESS_KEY"], Session: env["AWS_SESSION_TOKEN"],
+	}
+	if keys.ID != "" && keys.Secret != "" {
+		w.keys = keys.Token()
+	}
+	if c.Auth.Username != "" || c.Auth.Password != "" {
+		w.login = cacheapi.Login(c.Auth.Username, c.Auth.Password)
+		w.loginHost = registryOf(c.Auth.ServerAddr, c.Image)
+	}
+}
+
+// registryOf is the host of the registry that credentials are for: that of the address beside
+// them or, without one, that of the image.
+func registryOf(address, image string) string {
+	if address != "" {
+		_, rest, ok := strings.Cut(address, "://")
+		if !ok {
+			rest = address
+		}
+		host, _, _ := strings.Cut(rest, "/")
+		return strings.TrimPrefix(host, "index.") // docker's own name for Docker Hub
+	}
+	named, err := reference.ParseNormalizedNamed(image)
+	if err != nil {
+		return ""
+	}
+	return reference.Domain(named)
 }
 
 func firstOf(env map[string]string, names ...string) string {
@@ -106,8 +144,14 @@ func placeOf(r blob.Ref) string {
 func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
 	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner,
 		Namespace: w.namespace, Wait: wait.Seconds()}
-	if ref.Scheme == "hf" {
+	host, _, _ := strings.Cut(ref.Name, "/")
+	switch {
+	case ref.Scheme == "hf":
 		f.Token = w.token
+	case ref.Scheme == "s3":
+		f.Token = w.keys
+	case ref.Scheme == "oci" && host == w.loginHost:
+		f.Token = w.login
 	}
 	return f
 }
