@@ -7,14 +7,14 @@ import (
 
 	"aliquot.example/autoscaler-plugin/apm"
 	"aliquot.example/autoscaler-plugin/siblings"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-apm",
 		What:   "the APM plugin of the Nomad Autoscaler that tells the demand of services behind aliquot gateways",
-		Cookie: byhand.AutoscalerCookie,
+		Cookie: plugincmd.AutoscalerCookie,
 		Host:   "the Nomad Autoscaler",
 		Page:   "docs/scaling.md",
 		Config: `  apm "aliquot-apm" {

@@ -6,11 +6,11 @@ import (
 
 	"aliquot.example/devices/amd"
 	"aliquot.example/devices/plugin"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-device-amd",
 		What:   "the Nomad device plugin that offers AMD GPUs in slices, in partitions or whole",
 		Cookie: base.Handshake.MagicCookieKey,

@@ -6,11 +6,11 @@ import (
 
 	"aliquot.example/devices/intel"
 	"aliquot.example/devices/plugin"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-device-intel",
 		What:   "the Nomad device plugin that offers Intel GPUs whole or as virtual functions",
 		Cookie: base.Handshake.MagicCookieKey,

@@ -8,12 +8,12 @@ import (
 
 	"aliquot.example/devices/nvidia"
 	"aliquot.example/devices/plugin"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
 	nvidia.AnswerDriver(os.Args)
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-device-nvidia",
 		What:   "the Nomad device plugin that offers NVIDIA GPUs in slices, as MIG devices or whole",
 		Cookie: base.Handshake.MagicCookieKey,

@@ -9,12 +9,12 @@ import (
 	"github.com/hashicorp/nomad/plugins/base"
 
 	aliquotdriver "aliquot.example/drivers/aliquot"
-	"aliquot.example/internal/byhand"
 	"aliquot.example/internal/mps"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-driver",
 		What:   "the Nomad task driver \"aliquot\": docker, with the image and the limits of the granted GPU",
 		Cookie: base.Handshake.MagicCookieKey,

@@ -7,14 +7,14 @@ import (
 
 	"aliquot.example/autoscaler-plugin/siblings"
 	"aliquot.example/autoscaler-plugin/strategy"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-strategy",
 		What:   "the strategy plugin of the Nomad Autoscaler that turns demand into counts",
-		Cookie: byhand.AutoscalerCookie,
+		Cookie: plugincmd.AutoscalerCookie,
 		Host:   "the Nomad Autoscaler",
 		Page:   "docs/scaling.md",
 		Config: `  strategy "aliquot-strategy" {

@@ -7,14 +7,14 @@ import (
 
 	"aliquot.example/autoscaler-plugin/siblings"
 	"aliquot.example/autoscaler-plugin/target"
-	"aliquot.example/internal/byhand"
+	"aliquot.example/internal/plugincmd"
 )
 
 func main() {
-	byhand.Plugin{
+	plugincmd.Plugin{
 		Name:   "aliquot-target",
 		What:   "the target plugin of the Nomad Autoscaler that sets the counts of task groups",
-		Cookie: byhand.AutoscalerCookie,
+		Cookie: plugincmd.AutoscalerCookie,
 		Host:   "the Nomad Autoscaler",
 		Page:   "docs/scaling.md",
 		Config: `  target "aliquot-target" {

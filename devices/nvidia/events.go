@@ -24,9 +24,9 @@ const (
 // and go or the driver was reloaded. GPUs without events are watched by the state
 // that every round reads.
 type events struct {
-	lib  *library
-	ward *ward
-	host plugin.Host
+	lib     *library
+	monitor *monitor
+	host    plugin.Host
 	// period of the rounds.
 	period time.Duration
 
@@ -187,7 +187,7 @@ func (e *events) take(data nvml.Event, id gpu.ID) {
 			mig += fmt.Sprint(data.ComputeInstance)
 		}
 	}
-	if e.ward.xid(time.Now(), id, data.Data, mig) {
+	if e.monitor.xid(time.Now(), id, data.Data, mig) {
 		e.host.Wake()
 	}
 }

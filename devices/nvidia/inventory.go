@@ -21,9 +21,9 @@ type reading struct {
 	devices []migDevice
 	// unsure: a call that tells the MIG mode or devices failed for now, so mig and
 	// devices may be wrong.
-	unsure  bool
-	slicing share.Slicing
-	vitals  vitals
+	unsure     bool
+	slicing    share.Slicing
+	indicators indicators
 }
 
 func (r reading) found() []share.Found {
@@ -75,11 +75,11 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 			continue
 		case r != nvml.Success:
 			one = before
-			one.vitals = vitals{probe: r, action: -1, hung: a.hung}
+			one.indicators = indicators{probe: r, action: -1, hung: a.hung}
 		case known && one.partial():
-			now := one.vitals
+			now := one.indicators
 			one = before
-			one.vitals, one.gpu.Index = now, i
+			one.indicators, one.gpu.Index = now, i
 		case one.unsure:
 			// Offered as a whole it would be shared beside the tasks on its MIG devices.
 			l.leaveOut(i, nvml.Unknown)
@@ -107,10 +107,10 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 func onlyOnce(readings []reading) []reading {
 	answers := map[gpu.ID]bool{}
 	for _, r := range readings {
-		answers[r.gpu.ID] = answers[r.gpu.ID] || r.vitals.probe == nvml.Success
+		answers[r.gpu.ID] = answers[r.gpu.ID] || r.indicators.probe == nvml.Success
 	}
 	return slices.DeleteFunc(readings, func(r reading) bool {
-		return r.vitals.probe != nvml.Success && answers[r.gpu.ID]
+		return r.indicators.probe != nvml.Success && answers[r.gpu.ID]
 	})
 }
 
@@ -136,7 +136,7 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 // then described as it was before.
 func (r reading) partial() bool {
 	g := r.gpu
-	return r.unsure || r.vitals.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
+	return r.unsure || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
 }
 
 func cudaText(v int) string {
@@ -168,9 +168,9 @@ func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 	if minor, r := h.MinorNumber(); r == nvml.Success {
 		out.minor = minor
 	}
-	out.vitals = vitalsOf(h)
-	if out.vitals.lost() {
-		return reading{}, out.vitals.probe
+	out.indicators = indicatorsOf(h)
+	if out.indicators.lost() {
+		return reading{}, out.indicators.probe
 	}
 	of := l.linksOf(h, g.ID)
 	g.Links, g.LinkSwitches = of.gpus, of.switches

@@ -176,7 +176,7 @@ func (l *library) keep(readings []reading) {
 	l.handles, l.last = map[gpu.ID]nvml.Device{}, map[int]reading{}
 	for _, r := range readings {
 		l.last[r.gpu.Index] = r
-		if r.vitals.hung {
+		if r.indicators.hung {
 			continue // nothing more is asked of it
 		}
 		l.handles[r.gpu.ID] = r.handle

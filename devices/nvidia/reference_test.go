@@ -30,7 +30,7 @@ func TestTheReferenceIsThatOfNVIDIA(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := made.(*vendor)
-		return []any{v.ward.policy, v.ward.recovery, v.mps.program, v.mps.options, v.mps.shmSize, v.exclusiveMode, v.lib.path}
+		return []any{v.monitor.policy, v.monitor.recovery, v.mps.program, v.mps.options, v.mps.shmSize, v.exclusiveMode, v.lib.path}
 	}
 	for key, setting := range reference.Compare(t, "NVIDIA", want) {
 		if setting.Default == "" {

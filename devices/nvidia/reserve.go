@@ -25,7 +25,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 	for _, o := range granted.Offers {
 		// It failed after Nomad had chosen it: another place is better than a start
 		// that cannot succeed.
-		if problem := v.ward.problem(physical(o), o.MIG); problem != "" {
+		if problem := v.monitor.problem(physical(o), o.MIG); problem != "" {
 			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, problem)
 		}
 	}

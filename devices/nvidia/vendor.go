@@ -43,13 +43,13 @@ func Maker() plugin.Maker {
 
 // vendor implements plugin.Vendor.
 type vendor struct {
-	cfg    plugin.Config
-	host   plugin.Host
-	lib    *library
-	ward   *ward
-	mps    *daemons
-	events *events
-	usage  sampler
+	cfg     plugin.Config
+	host    plugin.Host
+	lib     *library
+	monitor *monitor
+	mps     *daemons
+	events  *events
+	usage   sampler
 	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
 	exclusiveMode bool
 	left          string // the GPUs that were left out, as told last
@@ -69,7 +69,7 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	}
 	v := &vendor{cfg: cfg, host: host, lib: &library{path: path, root: cfg.Root},
 		usage: sampler{seen: map[gpu.ID]uint64{}}}
-	v.ward = newWard(cfg.RunDir, policy, rules, host.Log)
+	v.monitor = newMonitor(cfg.RunDir, policy, rules, host.Log)
 	var options []string
 	if s.Bool("mps_multi_user", false) {
 		options = append(options, "-multiuser-server")
@@ -83,7 +83,7 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 		}
 		v.mps.shmSize = size
 	}
-	v.events = &events{lib: v.lib, ward: v.ward, host: host, period: cfg.Period}
+	v.events = &events{lib: v.lib, monitor: v.monitor, host: host, period: cfg.Period}
 	if len(cfg.RunDir) > longestRunDir {
 		s.Refuse("run_dir", fmt.Sprintf(
 			"want at most %d characters, since MPS makes sockets in it and their paths are limited to 107",
@@ -119,7 +119,7 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	v.lib.pause("")
 	readings, err := v.lib.read()
 	if err != nil {
-		v.ward.unread(err)
+		v.monitor.unread(err)
 		return nil, err
 	}
 	if left := v.lib.left; left != v.left {
@@ -127,7 +127,7 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 			v.host.Log.Warn("GPUs that cannot be read are left out: " + left)
 		}
 	}
-	v.ward.observe(time.Now(), readings, v.events.follow(readings))
+	v.monitor.observe(time.Now(), readings, v.events.follow(readings))
 	var found []share.Found
 	for _, r := range readings {
 		found = append(found, r.found()...)
@@ -154,7 +154,7 @@ func (v *vendor) Converge(ctx context.Context, plan share.Plan) map[gpu.ID]plugi
 		}
 		d := daemons[physical(o)]
 		s.Problem, s.Starting = d.problem, d.starting
-		if problem := v.ward.problem(physical(o), o.MIG); problem != "" {
+		if problem := v.monitor.problem(physical(o), o.MIG); problem != "" {
 			s.Problem, s.Starting = problem, false
 		}
 		if ofDriver != "" {

@@ -55,7 +55,7 @@ type loop struct {
 	found    []share.Found
 	failures int
 	notes    *notes
-	held     bool // the last round found tasks that hold former instances
+	held     bool // the last round found tasks that hold instances that are offered no longer
 
 	// measuring guards last, the newest reading of load, and pending, which is
 	// closed when the one that is being taken is done.
@@ -222,7 +222,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 		states[id] = s
 	}
 	refused := maps.Clone(lost)
-	for id, why := range l.former(ctx, plan) {
+	for id, why := range l.staleHolders(ctx, plan) {
 		if s := states[id]; s.Problem == "" {
 			s.Problem, s.Starting = why, false
 			states[id] = s
@@ -255,7 +255,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	switch {
 	case err == nil:
 		l.failures = 0
-		l.notes.cleared("inventory")
+		l.notes.cleared("inventory", "GPUs can be read again")
 		found = l.renumber(keepMissing(l.found, l.switches(found), lost))
 	case errors.Is(err, ErrAbsent) && len(l.found) == 0:
 		l.notes.once("inventory", hclog.Info, "no devices are offered: "+err.Error())

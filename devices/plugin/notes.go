@@ -24,13 +24,13 @@ func (n *notes) once(topic string, level hclog.Level, text string) {
 	n.log.Log(level, text)
 }
 
-// cleared says that a topic's trouble is over, if it had any.
-func (n *notes) cleared(topic string) {
+// cleared logs text where something was logged of the topic, which is over now.
+func (n *notes) cleared(topic, text string) {
 	if n.last[topic] == "" {
 		return
 	}
 	delete(n.last, topic)
-	n.log.Info("GPUs can be read again")
+	n.log.Info(text)
 }
 
 func (n *notes) plan(list []share.Note) {

@@ -71,7 +71,7 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	}
 	out.message, out.notes = describe(choice, grant, a, cfg.DeviceEnv)
 	task.GroupAdd = append(slices.Clone(task.GroupAdd), a.groups...)
-	hand(out.config, task, choice, a)
+	attach(out.config, task, choice, a)
 	addMounts(out.config, task, logMounts(out.config, task))
 	if err := out.complete(task, cfg); err != nil {
 		return start{}, fmt.Errorf("config of task %q: %w", cfg.Name, err)
@@ -131,10 +131,10 @@ func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
 	return a
 }
 
-// hand puts the attachment into the docker driver's copy of the task. Nodes and
+// attach puts the attachment into the docker driver's copy of the task. Nodes and
 // mounts that a device plugin returned for the stock drivers give way to it, and
 // the driver's files give way to files that the job mounts in their place.
-func hand(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
+func attach(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
 	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
 	maps.Copy(cfg.Env, ownPlaces)
 	cfg.Devices = slices.DeleteFunc(cfg.Devices, func(d *drivers.DeviceConfig) bool {

@@ -176,7 +176,7 @@ func inside(member string) (string, error) {
 // into a folder changes its time.
 func restoreFolders(root *os.Root, folders []*tar.Header) error {
 	for i := len(folders) - 1; i >= 0; i-- {
-		if err := dress(root, folders[i]); err != nil {
+		if err := restoreMeta(root, folders[i]); err != nil {
 			return err
 		}
 	}
@@ -194,11 +194,11 @@ func unpackFile(ctx context.Context, root *os.Root, in io.Reader, h *tar.Header,
 	if err = errors.Join(readData(ctx, f, in, size, extents), f.Close()); err != nil {
 		return err
 	}
-	return dress(root, h)
+	return restoreMeta(root, h)
 }
 
-// dress gives a file the owner, rights and time of its header, and no further rights.
-func dress(root *os.Root, h *tar.Header) error {
+// restoreMeta gives a file the owner, rights and time of its header, and no further rights.
+func restoreMeta(root *os.Root, h *tar.Header) error {
 	return errors.Join(root.Lchown(h.Name, h.Uid, h.Gid), root.Chmod(h.Name, fs.FileMode(h.Mode).Perm()),
 		root.Chtimes(h.Name, h.ModTime, h.ModTime))
 }

@@ -9,8 +9,8 @@ import (
 	"aliquot.example/devices/plugin"
 )
 
-// vitals is what one round reads of a GPU's health.
-type vitals struct {
+// indicators is what one round reads of a GPU's health.
+type indicators struct {
 	// probe is the first error of the calls that every GPU answers.
 	probe nvml.Return
 	// hung is set while calls about the GPU do not return.
@@ -27,7 +27,7 @@ type vitals struct {
 	uncorrected uint64
 }
 
-func (v vitals) lost() bool { return v.probe == nvml.GPUIsLost }
+func (v indicators) lost() bool { return v.probe == nvml.GPUIsLost }
 
 // recovery says when a GPU that failed is trusted again.
 type recovery struct {
@@ -60,20 +60,20 @@ type fault struct {
 	Uncorrected uint64 `json:",omitempty"`
 }
 
-// patient is the health of one GPU. It is pure: all times are given.
-type patient struct {
-	faults []fault
-	vitals vitals
+// gpuHealth is the health of one GPU. It is pure: all times are given.
+type gpuHealth struct {
+	faults     []fault
+	indicators indicators
 	// good is since when every probe has been answered, zero when the last was not.
 	good time.Time
 	bad  int  // probes in a row that failed
-	seen bool // vitals were read at least once
+	seen bool // indicators were read at least once
 }
 
 // fail records a fault; the same one on the same instance is renewed. It returns
 // whether the fault is new.
-func (p *patient) fail(f fault) bool {
-	f.Uncorrected, f.Since = p.vitals.uncorrected, f.At
+func (p *gpuHealth) fail(f fault) bool {
+	f.Uncorrected, f.Since = p.indicators.uncorrected, f.At
 	for i, old := range p.faults {
 		if old.XID == f.XID && old.MIG == f.MIG {
 			if f.Since = old.Since; f.Since.IsZero() {
@@ -88,17 +88,17 @@ func (p *patient) fail(f fault) bool {
 }
 
 // absent records that the GPU could not be seen.
-func (p *patient) absent() {
+func (p *gpuHealth) absent() {
 	p.good = time.Time{}
 	for i := range p.faults {
 		p.faults[i].Away = true
 	}
 }
 
-// observe takes the vitals of a GPU that is there and drops the faults from which
+// observe takes the indicators of a GPU that is there and drops the faults from which
 // it has recovered. It returns those.
-func (p *patient) observe(now time.Time, v vitals, r recovery) (recovered []fault) {
-	p.vitals, p.seen = v, true
+func (p *gpuHealth) observe(now time.Time, v indicators, r recovery) (recovered []fault) {
+	p.indicators, p.seen = v, true
 	if v.probe != nvml.Success {
 		p.bad++
 		p.good = time.Time{}
@@ -128,21 +128,21 @@ func (p *patient) observe(now time.Time, v vitals, r recovery) (recovered []faul
 // things, asks for nothing; and the GPU has answered every probe and raised no
 // such error for the period, a longer one where neither the driver nor a reset
 // vouches for it.
-func (p *patient) healed(f fault, now time.Time, r recovery) bool {
+func (p *gpuHealth) healed(f fault, now time.Time, r recovery) bool {
 	since := p.good
 	if f.At.After(since) {
 		since = f.At
 	}
 	need := r.period
-	if p.vitals.action < 0 && !f.Away {
+	if p.indicators.action < 0 && !f.Away {
 		need *= unproven
 	}
-	return p.vitals.action <= 0 && now.Sub(since) >= need
+	return p.indicators.action <= 0 && now.Sub(since) >= need
 }
 
 // problem says why an instance of the GPU (mig "" for the GPU itself) cannot take
 // tasks, "" when it can. The text changes only with the cause.
-func (p *patient) problem(mig string, r recovery) string {
+func (p *gpuHealth) problem(mig string, r recovery) string {
 	for _, f := range p.faults {
 		if f.concerns(mig) {
 			since := f.Since
@@ -153,7 +153,7 @@ func (p *patient) problem(mig string, r recovery) string {
 				since.UTC().Format(time.RFC3339))
 		}
 	}
-	v := p.vitals
+	v := p.indicators
 	if !v.hung && v.probe != nvml.Success && p.bad >= plugin.Patience {
 		return "GPU does not answer: " + describe(v.probe)
 	}
@@ -161,7 +161,7 @@ func (p *patient) problem(mig string, r recovery) string {
 }
 
 // problem says what a reading shows that keeps the GPU from taking tasks, "" for nothing.
-func (v vitals) problem(r recovery) string {
+func (v indicators) problem(r recovery) string {
 	switch {
 	case v.hung:
 		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; "+

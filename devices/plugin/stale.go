@@ -9,14 +9,14 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// former says of every offer whether a task still uses its GPU by instances that
+// staleHolders says for each offer whether a task still uses its GPU by instances that
 // are offered no longer, because slices or mode were changed under it. Nomad does
 // not count those against the new ones, so the GPU must not be offered until the
 // task has ended. A task is seen once it has opened the GPU.
 //
 // It looks when the loop begins and, while it finds some, in every round; else the
 // newest reading is good enough, since Nomad asks for statistics all the time.
-func (l *loop) former(ctx context.Context, plan share.Plan) map[gpu.ID]string {
+func (l *loop) staleHolders(ctx context.Context, plan share.Plan) map[gpu.ID]string {
 	if len(plan.Offers) == 0 {
 		return nil
 	}

@@ -6,10 +6,10 @@ import (
 	"aliquot.example/devices/nvidia/nvml"
 )
 
-// vitalsOf reads the health of one GPU. What a GPU or driver does not tell counts
+// indicatorsOf reads the health of one GPU. What a GPU or driver does not tell counts
 // as well.
-func vitalsOf(h nvml.Device) vitals {
-	v := vitals{action: -1}
+func indicatorsOf(h nvml.Device) indicators {
+	v := indicators{action: -1}
 	if _, v.probe = h.Memory(); v.probe == nvml.NotSupported {
 		v.probe = nvml.Success // an answer, too: GPUs that share the host's memory give it
 	}

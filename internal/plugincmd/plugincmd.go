@@ -1,5 +1,5 @@
-// Package byhand answers people who run the program of a plugin in a terminal.
-package byhand
+// Package plugincmd answers people who run the program of a plugin in a terminal.
+package plugincmd
 
 import (
 	"fmt"

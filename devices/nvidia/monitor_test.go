@@ -15,12 +15,12 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-func newTestWard(dir string, log *bytes.Buffer) *ward {
-	return newWard(dir, newPolicy(nil, nil), rules, hclog.New(&hclog.LoggerOptions{Output: log}))
+func newTestMonitor(dir string, log *bytes.Buffer) *monitor {
+	return newMonitor(dir, newPolicy(nil, nil), rules, hclog.New(&hclog.LoggerOptions{Output: log}))
 }
 
-func see(w *ward, d time.Duration, v vitals) string {
-	w.observe(at(d), []reading{{gpu: gpu.GPU{ID: "GPU-1"}, vitals: v}}, map[gpu.ID]bool{"GPU-1": true})
+func see(w *monitor, d time.Duration, v indicators) string {
+	w.observe(at(d), []reading{{gpu: gpu.GPU{ID: "GPU-1"}, indicators: v}}, map[gpu.ID]bool{"GPU-1": true})
 	return w.problem("GPU-1", "")
 }
 
@@ -28,7 +28,7 @@ func see(w *ward, d time.Duration, v vitals) string {
 // Nomad's state, and every line of the log one too many.
 func TestAStormOfXIDsIsOneChange(t *testing.T) {
 	var log bytes.Buffer
-	w := newTestWard(t.TempDir(), &log)
+	w := newTestMonitor(t.TempDir(), &log)
 	see(w, 0, well())
 	changes, texts := 0, map[string]bool{}
 	for i := range 20_000 {
@@ -59,10 +59,10 @@ func TestAStormOfXIDsIsOneChange(t *testing.T) {
 // events arrive from the moment that they are registered for.
 func TestAnXIDBeforeTheFirstRound(t *testing.T) {
 	dir, log := t.TempDir(), &bytes.Buffer{}
-	w := newTestWard(dir, log)
+	w := newTestMonitor(dir, log)
 	see(w, 0, well())
 	w.xid(at(0), "GPU-1", 79, "")
-	w = newTestWard(dir, log)
+	w = newTestMonitor(dir, log)
 	w.xid(at(time.Second), "GPU-2", 95, "")
 	for id, want := range map[gpu.ID]string{"GPU-1": "XID 79", "GPU-2": "XID 95"} {
 		if why := w.problem(id, ""); !strings.HasPrefix(why, want) {
@@ -77,12 +77,12 @@ func TestAnXIDBeforeTheFirstRound(t *testing.T) {
 
 // TestOnlyAnAbsentDriverIsAReload: a call that failed proves no reset.
 func TestOnlyAnAbsentDriverIsAReload(t *testing.T) {
-	silent := vitals{action: -1}
+	silent := indicators{action: -1}
 	for err, well := range map[error]bool{
 		errors.New("timeout"):                          false,
 		fmt.Errorf("not loaded: %w", plugin.ErrAbsent): true,
 	} {
-		w := newTestWard(t.TempDir(), &bytes.Buffer{})
+		w := newTestMonitor(t.TempDir(), &bytes.Buffer{})
 		see(w, 0, silent)
 		w.xid(at(time.Second), "GPU-1", 95, "")
 		w.unread(err)

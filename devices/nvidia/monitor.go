@@ -15,30 +15,30 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// ward keeps the health of all GPUs, over restarts of the plugin.
-type ward struct {
+// monitor keeps the health of all GPUs, over restarts of the plugin.
+type monitor struct {
 	file     string
 	policy   policy
 	recovery recovery
 	log      hclog.Logger
 
-	mu       sync.Mutex
-	loaded   bool
-	saved    string
-	patients map[gpu.ID]*patient
-	told     map[raised]time.Time
+	mu     sync.Mutex
+	loaded bool
+	saved  string
+	gpus   map[gpu.ID]*gpuHealth
+	told   map[raised]time.Time
 }
 
-func newWard(runDir string, p policy, r recovery, log hclog.Logger) *ward {
-	return &ward{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log,
-		patients: map[gpu.ID]*patient{}, told: map[raised]time.Time{}}
+func newMonitor(runDir string, p policy, r recovery, log hclog.Logger) *monitor {
+	return &monitor{file: filepath.Join(runDir, "nvidia", "health.json"), policy: p, recovery: r, log: log,
+		gpus: map[gpu.ID]*gpuHealth{}, told: map[raised]time.Time{}}
 }
 
-func (w *ward) patient(id gpu.ID) *patient {
-	p := w.patients[id]
+func (w *monitor) of(id gpu.ID) *gpuHealth {
+	p := w.gpus[id]
 	if p == nil {
-		p = &patient{vitals: vitals{action: -1}}
-		w.patients[id] = p
+		p = &gpuHealth{indicators: indicators{action: -1}}
+		w.gpus[id] = p
 	}
 	return p
 }
@@ -48,7 +48,7 @@ const storm = 10 * time.Second
 
 // xid takes an event; it returns whether the GPU's health changed. A failing GPU
 // or a crashing program raises thousands a second.
-func (w *ward) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
+func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.load()
@@ -70,7 +70,7 @@ func (w *ward) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	if class != fatal {
 		return false
 	}
-	fresh := w.patient(id).fail(fault{XID: n, Text: w.policy.text(n), At: now, MIG: mig})
+	fresh := w.of(id).fail(fault{XID: n, Text: w.policy.text(n), At: now, MIG: mig})
 	if fresh || !again {
 		w.save() // else the next round does
 	}
@@ -87,24 +87,24 @@ type raised struct {
 // observe takes a round of readings. A GPU that was there and is not counts as
 // lost. Of a GPU whose events are not heard, a new uncorrected ECC error counts as
 // XID 48.
-func (w *ward) observe(now time.Time, readings []reading, heard map[gpu.ID]bool) {
+func (w *monitor) observe(now time.Time, readings []reading, heard map[gpu.ID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.load()
 	present := map[gpu.ID]bool{}
 	for _, r := range readings {
 		present[r.gpu.ID] = true
-		p := w.patient(r.gpu.ID)
-		before, known := p.vitals.uncorrected, p.seen
-		for _, f := range p.observe(now, r.vitals, w.recovery) {
+		p := w.of(r.gpu.ID)
+		before, known := p.indicators.uncorrected, p.seen
+		for _, f := range p.observe(now, r.indicators, w.recovery) {
 			w.log.Info("the GPU has recovered", "gpu", r.gpu.ID, "from", f.Text)
 		}
-		if known && !heard[r.gpu.ID] && r.vitals.uncorrected > before {
+		if known && !heard[r.gpu.ID] && r.indicators.uncorrected > before {
 			w.log.Warn("uncorrected ECC error: the GPU is withdrawn", "gpu", r.gpu.ID)
 			p.fail(fault{XID: 48, Text: w.policy.text(48), At: now})
 		}
 	}
-	for id, p := range w.patients {
+	for id, p := range w.gpus {
 		if present[id] {
 			continue
 		}
@@ -119,11 +119,11 @@ func (w *ward) observe(now time.Time, readings []reading, heard map[gpu.ID]bool)
 
 // unread takes a round in which the driver could not be asked. Only a driver that
 // is not there is evidence of a reload; a call that failed is none.
-func (w *ward) unread(err error) {
+func (w *monitor) unread(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.load()
-	for _, p := range w.patients {
+	for _, p := range w.gpus {
 		p.good = time.Time{}
 		if errors.Is(err, plugin.ErrAbsent) {
 			p.absent()
@@ -133,10 +133,10 @@ func (w *ward) unread(err error) {
 
 // problem says why a GPU or, with its GPU and compute instance, a MIG device
 // cannot take tasks.
-func (w *ward) problem(id gpu.ID, mig string) string {
+func (w *monitor) problem(id gpu.ID, mig string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if p := w.patients[id]; p != nil {
+	if p := w.gpus[id]; p != nil {
 		return p.problem(mig, w.recovery)
 	}
 	return ""
@@ -149,7 +149,7 @@ type record struct {
 	Faults map[gpu.ID][]fault
 }
 
-func (w *ward) load() {
+func (w *monitor) load() {
 	if w.loaded {
 		return
 	}
@@ -164,7 +164,7 @@ func (w *ward) load() {
 		return
 	}
 	for id, faults := range r.Faults {
-		p := w.patient(id)
+		p := w.of(id)
 		p.faults = append(faults, p.faults...)
 		for i := range p.faults {
 			p.faults[i].Away = p.faults[i].Away || r.Boot != machine.Running.BootID()
@@ -173,9 +173,9 @@ func (w *ward) load() {
 }
 
 // save writes the faults if they changed.
-func (w *ward) save() {
+func (w *monitor) save() {
 	r := record{Boot: machine.Running.BootID(), Faults: map[gpu.ID][]fault{}}
-	for id, p := range w.patients {
+	for id, p := range w.gpus {
 		if len(p.faults) > 0 {
 			r.Faults[id] = p.faults
 		}

@@ -14,12 +14,12 @@ import (
 
 var rules = recovery{period: time.Minute, pendingFatal: true}
 
-func well() vitals { return vitals{action: 0} }
+func well() indicators { return indicators{action: 0} }
 
 func at(d time.Duration) time.Time { return time.Unix(1_800_000_000, 0).Add(d) }
 
-func sick() *patient {
-	p := &patient{}
+func sick() *gpuHealth {
+	p := &gpuHealth{}
 	p.observe(at(0), well(), rules)
 	p.fail(fault{XID: 95, Text: "XID 95", At: at(0)})
 	return p
@@ -44,7 +44,7 @@ func TestAFaultNeedsAQuietPeriod(t *testing.T) {
 func TestTheDriversWordIsNeeded(t *testing.T) {
 	p := sick()
 	for s := range 600 {
-		p.observe(at(time.Duration(s)*time.Second), vitals{action: nvmlReset}, rules)
+		p.observe(at(time.Duration(s)*time.Second), indicators{action: nvmlReset}, rules)
 	}
 	if p.problem("", rules) == "" {
 		t.Error("recovered though the driver asks for a reset")
@@ -56,7 +56,7 @@ func TestTheDriversWordIsNeeded(t *testing.T) {
 }
 
 func TestSilenceIsWeakerEvidence(t *testing.T) {
-	silent := vitals{action: -1}
+	silent := indicators{action: -1}
 	p := sick()
 	p.observe(at(9*time.Minute), silent, rules)
 	if p.problem("", rules) == "" {
@@ -66,12 +66,12 @@ func TestSilenceIsWeakerEvidence(t *testing.T) {
 	if p.problem("", rules) != "" {
 		t.Error("not recovered after ten periods")
 	}
-	for name, reset := range map[string]func(p *patient){
-		"gone": func(p *patient) { p.absent() },
-		"reset required": func(p *patient) {
-			p.observe(at(time.Second), vitals{action: -1, probe: nvml.ResetRequired}, rules)
+	for name, reset := range map[string]func(p *gpuHealth){
+		"gone": func(p *gpuHealth) { p.absent() },
+		"reset required": func(p *gpuHealth) {
+			p.observe(at(time.Second), indicators{action: -1, probe: nvml.ResetRequired}, rules)
 		},
-		"counters cleared": func(p *patient) { p.faults[0].Uncorrected = 3 },
+		"counters cleared": func(p *gpuHealth) { p.faults[0].Uncorrected = 3 },
 	} {
 		p := sick()
 		reset(p)
@@ -87,8 +87,8 @@ func TestSilenceIsWeakerEvidence(t *testing.T) {
 }
 
 func TestOneFailedProbeIsNoFailure(t *testing.T) {
-	p := &patient{}
-	bad := vitals{action: -1, probe: nvml.Unknown}
+	p := &gpuHealth{}
+	bad := indicators{action: -1, probe: nvml.Unknown}
 	for range plugin.Patience - 1 {
 		p.observe(at(0), bad, rules)
 	}
@@ -106,7 +106,7 @@ func TestOneFailedProbeIsNoFailure(t *testing.T) {
 }
 
 func TestStandingProblems(t *testing.T) {
-	for want, v := range map[string]vitals{
+	for want, v := range map[string]indicators{
 		"replacement":    {failed: true},
 		"SRAM":           {worn: true},
 		"memory remap":   {pending: true},
@@ -114,14 +114,14 @@ func TestStandingProblems(t *testing.T) {
 		"reset of the":   {action: nvmlDrainReset},
 		"traffic betwee": {action: nvmlDrainP2P},
 	} {
-		p := &patient{}
+		p := &gpuHealth{}
 		p.observe(at(0), v, rules)
 		if why := p.problem("", rules); !strings.Contains(why, want) {
 			t.Errorf("%+v: %q", v, why)
 		}
 	}
-	p := &patient{}
-	p.observe(at(0), vitals{pending: true}, rules)
+	p := &gpuHealth{}
+	p.observe(at(0), indicators{pending: true}, rules)
 	if why := p.problem("", recovery{}); why != "" {
 		t.Errorf("remap_pending = ignore: %q", why)
 	}
@@ -158,10 +158,10 @@ func TestXIDPolicy(t *testing.T) {
 	}
 }
 
-func TestWardPollsWhereNoEventsAreHeard(t *testing.T) {
-	w := newWard(t.TempDir(), newPolicy(nil, nil), rules, hclog.NewNullLogger())
+func TestTheMonitorPollsWhereNoEventsAreHeard(t *testing.T) {
+	w := newMonitor(t.TempDir(), newPolicy(nil, nil), rules, hclog.NewNullLogger())
 	round := func(s int, errors uint64, heard bool) string {
-		r := reading{gpu: gpu.GPU{ID: "GPU-1"}, vitals: vitals{action: -1, uncorrected: errors}}
+		r := reading{gpu: gpu.GPU{ID: "GPU-1"}, indicators: indicators{action: -1, uncorrected: errors}}
 		w.observe(at(time.Duration(s)*time.Second), []reading{r}, map[gpu.ID]bool{"GPU-1": heard})
 		return w.problem("GPU-1", "")
 	}
