@@ -152,7 +152,8 @@ func (l *lab) startCache(ctx context.Context, node int) error {
 		if err != nil {
 			return err
 		}
-		secure = fmt.Sprintf("ca_file = %q\n  cert_file = %q\n  key_file = %q\n  server_name = %q", l.ca.File, cert, key, peerName)
+		secure = fmt.Sprintf("ca_file = %q\n  cert_file = %q\n  key_file = %q\n  server_name = %q", l.ca.File, cert,
+			key, peerName)
 	}
 	conf := fmt.Sprintf(`
 dir       = %q

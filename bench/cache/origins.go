@@ -33,7 +33,8 @@ var kinds = map[string]struct {
 		return source{"hf://" + model, fmt.Sprintf("huggingface {\n  endpoint = %q\n}\n", url)}
 	}},
 	"s3": {beS3, func(url string) source {
-		return source{"s3://bench/" + file, fmt.Sprintf("s3 {\n  endpoint = %q\n  path_style = true\n  anonymous = true\n}\n", url)}
+		return source{"s3://bench/" + file,
+			fmt.Sprintf("s3 {\n  endpoint = %q\n  path_style = true\n  anonymous = true\n}\n", url)}
 	}},
 	"oci": {beRegistry, func(url string) source {
 		host := strings.TrimPrefix(url, "http://")
@@ -86,13 +87,15 @@ func beRegistry(ctx context.Context, host string, body []byte) error {
 func pushArtifact(ctx context.Context, url string, body []byte) error {
 	empty := []byte("{}")
 	layer := map[string]any{
-		"mediaType": "application/vnd.cncf.model.weight.v1.raw", "digest": "sha256:" + hubtest.SHA256(body), "size": len(body),
+		"mediaType": "application/vnd.cncf.model.weight.v1.raw", "digest": "sha256:" + hubtest.SHA256(body),
+		"size":        len(body),
 		"annotations": map[string]string{"org.opencontainers.image.title": file},
 	}
 	manifest, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
 		"artifactType": "application/vnd.cncf.model.manifest.v1+json", "layers": []any{layer},
-		"config": map[string]any{"mediaType": "application/vnd.oci.empty.v1+json", "digest": "sha256:" + hubtest.SHA256(empty), "size": len(empty)},
+		"config": map[string]any{"mediaType": "application/vnd.oci.empty.v1+json",
+			"digest": "sha256:" + hubtest.SHA256(empty), "size": len(empty)},
 	})
 	if err != nil {
 		return err
@@ -102,8 +105,10 @@ func pushArtifact(ctx context.Context, url string, body []byte) error {
 		method, url, kind string
 		body              []byte
 	}{
-		{http.MethodPost, at + "/blobs/uploads/?digest=sha256:" + hubtest.SHA256(body), "application/octet-stream", body},
-		{http.MethodPost, at + "/blobs/uploads/?digest=sha256:" + hubtest.SHA256(empty), "application/octet-stream", empty},
+		{http.MethodPost, at + "/blobs/uploads/?digest=sha256:" + hubtest.SHA256(body),
+			"application/octet-stream", body},
+		{http.MethodPost, at + "/blobs/uploads/?digest=sha256:" + hubtest.SHA256(empty),
+			"application/octet-stream", empty},
 		{http.MethodPut, at + "/manifests/v1", "application/vnd.oci.image.manifest.v1+json", manifest},
 	} {
 		r, err := http.NewRequestWithContext(ctx, put.method, put.url, bytes.NewReader(put.body))
@@ -131,16 +136,17 @@ func serveCounted(ctx context.Context, host string, h http.Handler, prepare func
 		return err
 	}
 	sent := atomic.Int64{}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/-/read" {
-			fmt.Fprintln(w, sent.Load())
-			return
-		}
-		if r.Method == http.MethodGet {
-			w = counting{w, &sent}
-		}
-		h.ServeHTTP(w, r)
-	})}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/-/read" {
+				fmt.Fprintln(w, sent.Load())
+				return
+			}
+			if r.Method == http.MethodGet {
+				w = counting{w, &sent}
+			}
+			h.ServeHTTP(w, r)
+		})}
 	defer server.Close()
 	go func() { _ = server.Serve(l) }()
 	url := "http://" + l.Addr().String()

@@ -100,7 +100,8 @@ http {
 	}
 	defer func() { _ = server.Process.Kill(); _ = server.Wait() }()
 	url := "http://" + address(1) + ":8088/part"
-	ready := l.in(ctx, 1, "curl", "-s", "-o", "/dev/null", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-r", "0-0", url)
+	ready := l.in(ctx, 1, "curl", "-s", "-o", "/dev/null", "--retry", "20", "--retry-connrefused", "--retry-delay", "1",
+		"-r", "0-0", url)
 	if err := ready.Run(); err != nil {
 		return 0, fmt.Errorf("nginx does not answer: %w", err)
 	}

@@ -100,8 +100,10 @@ func (l *lab) all(ctx context.Context) error {
 	}
 	gb := size * float64(l.s.nodes) / 1e9
 	line("origin reads, all nodes at once", fmt.Sprintf("%.3fx", float64(read)/size), "target 1.00x")
-	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/l.s.linkTime().Seconds(), slowest.Seconds()), "target <= 1.5")
-	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb, user/gb, system/gb), "target <= 2 s")
+	line("slowest node", fmt.Sprintf("%.2f link times (%.1f s)", slowest.Seconds()/l.s.linkTime().Seconds(),
+		slowest.Seconds()), "target <= 1.5")
+	line("CPU per GB, fetched and sent to peers", fmt.Sprintf("%.2f s (%.2f and %.2f in the kernel)", (user+system)/gb,
+		user/gb, system/gb), "target <= 2 s")
 	return nil
 }
 
@@ -121,7 +123,8 @@ func (l *lab) warm(ctx context.Context) error {
 		return err
 	}
 	line("warm start: asked and answered in", took.Round(100*time.Microsecond).String(), "target < 30ms")
-	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before), "target 0, 0")
+	line("warm start: bytes copied, read again", fmt.Sprintf("%d, %d", used(l.caches[0].dir)-size, after-before),
+		"target 0, 0")
 	return nil
 }
 

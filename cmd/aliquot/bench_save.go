@@ -32,13 +32,8 @@ const within = 15 * time.Second
 
 // check reads the flags; url is that of the server, "" to find one by the service.
 func (k *kept) check(url string) error {
-	if k.of.Slices != "" {
-		if _, _, ok := learned.ParseSlices(k.of.Slices); !ok {
-			return fmt.Errorf("-slices=%s: want such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
-		}
-	}
-	if k.of.Class != "" && gpu.Slug(k.of.Class) != k.of.Class {
-		return fmt.Errorf("-class=%s: want a hardware class such as h100", k.of.Class)
+	if err := k.checkKind(); err != nil {
+		return err
 	}
 	switch {
 	case url == "" && k.service == "":
@@ -56,6 +51,19 @@ func (k *kept) check(url string) error {
 			return fmt.Errorf("-objective: %w", err)
 		}
 		k.also = append(k.also, secondsOf(o))
+	}
+	return nil
+}
+
+// checkKind reads the flags that name a kind of replica.
+func (k *kept) checkKind() error {
+	if k.of.Slices != "" {
+		if _, _, ok := learned.ParseSlices(k.of.Slices); !ok {
+			return fmt.Errorf("-slices=%s: want such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
+		}
+	}
+	if k.of.Class != "" && gpu.Slug(k.of.Class) != k.of.Class {
+		return fmt.Errorf("-class=%s: want a hardware class such as h100", k.of.Class)
 	}
 	return nil
 }

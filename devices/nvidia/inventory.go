@@ -136,7 +136,8 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 // then described as it was before.
 func (r reading) partial() bool {
 	g := r.gpu
-	return r.unsure || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 || g.Target == ""
+	return r.unsure || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 ||
+		g.Target == ""
 }
 
 func cudaText(v int) string {

@@ -55,7 +55,8 @@ func (s *server) look(now time.Time) view {
 	b, speed := &s.books, &s.tier.kind.speed
 	v := view{
 		on: s, shelf: s.shelf, takes: s.takes(), cache: float64(s.KV),
-		n: float64(s.active), kv: float64(b.kv), memory: float64(b.memory()), streams: float64(len(b.begun)), backlog: b.backlog(now),
+		n: float64(s.active), kv: float64(b.kv), memory: float64(b.memory()), streams: float64(len(b.begun)),
+		backlog: b.backlog(now),
 	}
 	if b.foreign.until.After(now) {
 		v.n += b.foreign.running

@@ -47,6 +47,11 @@ func (p Profile) Changes(before Profile) (text string, slower bool) {
 		what = fmt.Sprintf("within %.0f%% of what it was on ", 100*noise)
 	}
 	text = fmt.Sprintf("%s, %s: %s%s", p.Class, p.Slices, what, before.Measured.Format("2006-01-02"))
+	return text + p.replaced(before), slower
+}
+
+// replaced says which names have changed since an earlier profile.
+func (p Profile) replaced(before Profile) (text string) {
 	for _, of := range [][3]string{
 		{"driver", before.Driver, p.Driver}, {"engine", before.Engine, p.Engine},
 		{"image", before.Image, p.Image}, {"model", before.Model, p.Model},
@@ -55,7 +60,7 @@ func (p Profile) Changes(before Profile) (text string, slower bool) {
 			text += fmt.Sprintf("; %s %s → %s", of[0], orUnknown(of[1]), orUnknown(of[2]))
 		}
 	}
-	return text, slower
+	return text
 }
 
 func orUnknown(name string) string {

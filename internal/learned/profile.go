@@ -118,6 +118,11 @@ func (p Profile) Check() error {
 				p.Class, longestText)
 		}
 	}
+	return p.checkFigures()
+}
+
+// checkFigures says which figure of a profile cannot be.
+func (p Profile) checkFigures() error {
 	if p.Curve == nil && len(p.Within) == 0 {
 		return errors.New("a profile has no figures")
 	}
