@@ -26,8 +26,8 @@ import (
 // is for the listener to bound: deadlines of a connection cost more than most answers.
 type Server struct {
 	// Handler serves requests. Values of their headers are shared between requests and
-	// must not be changed in place. The context of a request ends with its connection:
-	// what waits for it must end with the handler by itself.
+	// must not be changed in place. The context of a request does not end with the handler,
+	// only with the connection, so a handler must end whatever it made wait for the context.
 	Handler http.Handler
 	// Other serves the connections that are handed over.
 	Other *http.Server

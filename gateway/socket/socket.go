@@ -1,10 +1,10 @@
-// Package socket reads from and writes to sockets of TCP with system calls that never wait.
+// Package socket reads from and writes to TCP sockets with system calls that never wait.
 //
-// Package syscall announces each call to the scheduler, because it may wait. A call that takes
-// more than 20 us then loses its processor to another thread, and the thread that watches for
-// such calls looks every 20 us. A short write to a socket can take as long, for the kernel does
-// the receiving host's part of the work as well where that is the same host. Calls that cannot
-// wait need none of this.
+// Package syscall tells the Go scheduler of each call, because the call may wait. When a call
+// takes more than 20 us, the scheduler gives its processor to another thread, and to find such
+// calls a thread of the runtime wakes every 20 us. A write to a socket of the same host often
+// takes that long, because the kernel delivers the data within the call. Calls that cannot wait
+// need neither.
 package socket
 
 import (
@@ -16,8 +16,8 @@ import (
 	"syscall"
 )
 
-// mostQuick is how many bytes are moved without the scheduler's knowledge. Copying more takes
-// long enough for it to have the processor back.
+// mostQuick is how many bytes a call may move without the scheduler. Copying more takes so long
+// that others should have the processor meanwhile.
 const mostQuick = 64 << 10
 
 // Socket is the socket of a connection. All methods may be called at once.

@@ -70,26 +70,6 @@ func TestBytesComeAsTheyWereSent(t *testing.T) {
 	}
 }
 
-// A socket that takes nothing keeps Offer no time, also one that somebody made wait.
-func TestAnOfferDoesNotWait(t *testing.T) {
-	a, _ := pair(t)
-	s := Of(a)
-	if err := s.Control(func(fd uintptr) { syscall.SetNonblock(int(fd), false) }); err != nil {
-		t.Fatal(err)
-	}
-	piece := make([]byte, mostQuick)
-	for range 1000 {
-		n, err := s.Offer(piece)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if n == 0 {
-			return
-		}
-	}
-	t.Error("the socket took all")
-}
-
 // Errors are those of package net: its callers look at the operation and at what is below.
 func TestErrorsAreThoseOfPackageNet(t *testing.T) {
 	a, b := pair(t)
