@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,5 +194,29 @@ func TestAColdStartIsSplitByCause(t *testing.T) {
 	printStarts(&out, []coldStart{s})
 	if got := strings.Join(strings.Fields(strings.Split(out.String(), "\n")[2]), " "); got != "chat first 2.00 s 1.50 s 0.00 s 0.00 s 0.50 s 2.00 s 0.00 s 6.00 s" {
 		t.Error(got)
+	}
+}
+
+// What is wider than the terminal goes on below its own column, and nothing is lost.
+func TestScreenFoldsWhatIsTooWide(t *testing.T) {
+	text := "GPU       SLICES  TASKS\nh100-0    [AA.]   A chat 5, B chat 5, C code 3\n\n" +
+		"last scaling    2 s ago  chat/t4 2 -> 1: shrinking: load 4.3\nword    " + strings.Repeat("x", 50) + "\n"
+	want := []string{
+		"GPU       SLICES  TASKS", "h100-0    [AA.]   A chat 5, B", "                  chat 5, C code", "                  3", "",
+		"last scaling    2 s ago  chat/t4", "                2 -> 1:", "                shrinking: load", "                4.3",
+		"word    " + strings.Repeat("x", 24), "        " + strings.Repeat("x", 24), "        xx",
+	}
+	if got := screen(text, 32, 40); !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := screen(text, 32, 4); len(got) != 3 {
+		t.Errorf("%d lines in a terminal of 4", len(got))
+	}
+	for width := 1; width < 40; width++ {
+		for _, line := range screen(text, width, 1000) {
+			if len(line) > width {
+				t.Fatalf("%q is wider than %d", line, width)
+			}
+		}
 	}
 }

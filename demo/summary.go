@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"aliquot.example/internal/top"
 )
 
 // summary is what the replay came to.
@@ -132,9 +134,11 @@ func (s *summary) shares(service string) (routed, served map[string]float64) {
 // printGPUs shows every GPU at the moment when most of its slices were held.
 func (s *summary) printGPUs(w io.Writer) {
 	fmt.Fprintln(w, "Slices, when most were held")
+	var gpus []top.GPU
 	for _, group := range slices.Sorted(maps.Keys(s.watch.busiest)) {
-		drawGPU(w, s.watch.busiest[group])
+		gpus = append(gpus, s.watch.busiest[group])
 	}
+	drawGPUs(w, gpus)
 }
 
 func (s *summary) printActions(w io.Writer) {

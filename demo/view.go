@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -61,21 +62,51 @@ func (v *view) begin() {
 	}
 }
 
-// fit cuts a picture to the terminal and makes it one that overwrites the last:
-// it goes to the top left corner and clears what is right of and below it.
+// fit makes a picture of the terminal's size that overwrites the last one: it goes to the
+// top left corner and clears what is right of and below it.
 func fit(text string, out *os.File) string {
 	width, height, err := term.GetSize(int(out.Fd()))
 	if err != nil {
 		width, height = 100, 40
 	}
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	lines = lines[:min(len(lines), height-1)]
-	for i, line := range lines {
-		if runes := []rune(line); len(runes) > width {
-			lines[i] = string(runes[:width])
+	return "\x1b[H" + strings.Join(screen(text, width, height), "\x1b[K\n") + "\x1b[K\n\x1b[J"
+}
+
+// screen is a text in lines of a terminal: what is too wide goes on in the next line, below
+// the column that it belongs to, and what is too high is left out.
+func screen(text string, width, height int) []string {
+	var lines []string
+	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
+		lines = append(lines, folded([]rune(strings.TrimRight(line, "\n")), width)...)
+	}
+	return lines[:max(0, min(len(lines), height-1))]
+}
+
+// folded parts a line at spaces into lines of a width.
+func folded(line []rune, width int) []string {
+	indent := 0 // the last column that begins in the left two thirds
+	for i := 2; i < min(len(line), 2*width/3); i++ {
+		if line[i] != ' ' && line[i-1] == ' ' && line[i-2] == ' ' {
+			indent = i
 		}
 	}
-	return "\x1b[H" + strings.Join(lines, "\x1b[K\n") + "\x1b[K\n\x1b[J"
+	var out []string
+	for len(line) > width {
+		at := width
+		for at > indent+1 && line[at] != ' ' {
+			at--
+		}
+		if line[at] != ' ' {
+			at = width // a word that is longer than a line
+		}
+		out = append(out, strings.TrimRight(string(line[:at]), " "))
+		rest := strings.TrimLeft(string(line[at:]), " ")
+		if rest == "" {
+			return out
+		}
+		line = []rune(strings.Repeat(" ", indent) + rest)
+	}
+	return append(out, string(line))
 }
 
 func (v *view) draw(w io.Writer, at time.Duration) {
@@ -84,11 +115,11 @@ func (v *view) draw(w io.Writer, at time.Duration) {
 	fmt.Fprintf(w, "%s   requests %d of %d sent, %d answered, %d in flight, %d lost\n\n",
 		clock(at), sent, len(v.replay.calls), answered, sent-answered-lost, lost)
 	s := v.watch.snapshot
+	var gpus []top.GPU
 	for _, node := range s.Nodes {
-		for _, g := range node.GPUs {
-			drawGPU(w, g)
-		}
+		gpus = append(gpus, node.GPUs...)
 	}
+	drawGPUs(w, gpus)
 	fmt.Fprintln(w)
 	drawServices(w, s.Services)
 	fmt.Fprintln(w)
@@ -98,7 +129,7 @@ func (v *view) draw(w io.Writer, at time.Duration) {
 	decision := "none yet"
 	if n := len(v.watch.actions); n > 0 {
 		a := v.watch.actions[n-1]
-		decision = fmt.Sprintf("%s (%.0f s ago)", a, time.Since(a.at).Seconds())
+		decision = fmt.Sprintf("%.0f s ago  %s", time.Since(a.at).Seconds(), a)
 	}
 	fmt.Fprintf(w, "last scaling    %s\n", decision)
 	if v.watch.problem != nil {
@@ -106,23 +137,30 @@ func (v *view) draw(w io.Writer, at time.Duration) {
 	}
 }
 
-func drawGPU(w io.Writer, g top.GPU) {
-	bar, holders := g.Bar()
-	var who []string
-	for _, h := range holders {
-		who = append(who, fmt.Sprintf("%c %s %d", h.Mark, h.Job, h.Slices))
+// drawGPUs draws a bar of slices for each GPU, below what its columns are.
+func drawGPUs(w io.Writer, gpus []top.GPU) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "GPU\tSLICES (A LETTER: A TASK)\tHELD\tBUSY\tLIMITS HELD BY\tTASKS AND THEIR SLICES")
+	for _, g := range gpus {
+		bar, holders := g.Bar()
+		var who []string
+		for _, h := range holders {
+			who = append(who, fmt.Sprintf("%c %s %d", h.Mark, h.Job, h.Slices))
+		}
+		busy := "-"
+		if g.UsePercent >= 0 {
+			busy = fmt.Sprintf("%.0f%%", g.UsePercent)
+		}
+		tasks := cmp.Or(strings.Join(who, ", "), "none")
+		fmt.Fprintf(t, "%s\t[%s]\t%d of %d\t%s\t%s\t%s\n", g.Group, bar, g.Used(), len(g.Slices), busy,
+			g.Enforcement, tasks)
 	}
-	use := "    "
-	if g.UsePercent >= 0 {
-		use = fmt.Sprintf("%3.0f%%", g.UsePercent)
-	}
-	fmt.Fprintf(w, "%-9s [%s] %2d/%d %s  %-17s %s\n", g.Group, bar, g.Used(), len(g.Slices), use, g.Enforcement,
-		strings.Join(who, ", "))
+	_ = t.Flush()
 }
 
 func drawServices(w io.Writer, services []top.Service) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tQUEUED\tACTIVE\tCLASS\tREPLICAS\tSLOTS\tACTIVE\tTOKENS/S OF A SLOT")
+	fmt.Fprintln(t, "SERVICE\tWAITING\tSERVED\tCLASS\tREPLICAS\tSLOTS\tBUSY\tTOKENS/S OF A SLOT")
 	for _, s := range services {
 		head := fmt.Sprintf("%s\t%.0f\t%.0f", s.Name, s.Queued, s.Active)
 		if len(s.Classes) == 0 {

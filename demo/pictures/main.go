@@ -1,5 +1,6 @@
 // Command pictures takes pictures of a page that aliquot ui serves, for the
-// documentation: each view in a wide and a narrow window, light and dark.
+// documentation: each view in a wide and a narrow window, light and dark. With -terminal it
+// draws the demo's terminal instead, from a recording of it.
 package main
 
 import (
@@ -41,7 +42,15 @@ func main() {
 	page := flag.String("page", "", "address of the page")
 	out := flag.String("out", "docs/pictures", "folder for the pictures")
 	service := flag.String("service", "chat", "the service whose view is taken")
+	recording := flag.String("terminal", "", "a recording of the demo by script, to draw as docs/demo.svg")
 	flag.Parse()
+	if *recording != "" {
+		if err := terminal(*recording, "docs/demo.svg"); err != nil {
+			fmt.Fprintln(os.Stderr, "pictures:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := take(*page, *out, *service); err != nil {
 		fmt.Fprintln(os.Stderr, "pictures:", err)
 		os.Exit(1)
