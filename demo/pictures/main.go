@@ -25,6 +25,7 @@ type picture struct {
 
 func pictures(service string) []picture {
 	drawn := `/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)` // the newest second is there
+	decided := `document.querySelectorAll(".plot canvas").length >= 3`
 	return []picture{
 		{"service-light", "services/" + service, 1440, 1000, "light", drawn},
 		{"service-dark", "services/" + service, 1440, 1000, "dark", drawn},
@@ -33,7 +34,9 @@ func pictures(service string) []picture {
 		{"cluster-dark", "cluster", 1440, 900, "dark", `document.querySelectorAll(".gpu").length > 0`},
 		{"cluster-narrow", "cluster", 390, 844, "light", `document.querySelectorAll(".gpu").length > 0`},
 		{"requests-light", "requests", 1440, 900, "light", `document.querySelector(".filters") !== null`},
-		{"scaling-light", "scaling", 1440, 900, "light", `document.querySelectorAll("table tbody tr").length > 0`},
+		{"scaling-light", "scaling/" + service, 1440, 1250, "light", decided},
+		{"scaling-dark", "scaling/" + service, 1440, 1250, "dark", decided},
+		{"scaling-narrow", "scaling/" + service, 390, 844, "light", decided},
 		{"events-dark", "events", 1440, 900, "dark", `document.querySelectorAll(".decisions li").length > 0`},
 	}
 }

@@ -29,7 +29,8 @@ aliquot_gateway_replicas{service="chat",class="h100",state="leaving"} 1
 func TestHistoryOfARealPrometheus(t *testing.T) {
 	program, err := exec.LookPath("prometheus")
 	if err != nil {
-		t.Skip("needs Prometheus: apt-get install prometheus")
+		t.Skip("needs Prometheus, which scripts/setup leaves out because Debian's package starts a server on port 9090: " +
+			"apt-get install prometheus")
 	}
 	gateway := func() string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
