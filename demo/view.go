@@ -160,7 +160,7 @@ func drawGPUs(w io.Writer, gpus []top.GPU) {
 
 func drawServices(w io.Writer, services []top.Service) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tWAITING\tSERVED\tCLASS\tREPLICAS\tSLOTS\tBUSY\tTOKENS/S OF A SLOT")
+	fmt.Fprintln(t, "SERVICE\tWAITING\tSERVED\tCLASS\tREPLICAS\tSLOTS\tBUSY\tREQUESTS/S OF A SLOT")
 	for _, s := range services {
 		head := fmt.Sprintf("%s\t%.0f\t%.0f", s.Name, s.Queued, s.Active)
 		if len(s.Classes) == 0 {
@@ -174,12 +174,12 @@ func drawServices(w io.Writer, services []top.Service) {
 	_ = t.Flush()
 }
 
-// speed is a learned rate; calls declare their work in tokens.
+// speed is a learned rate, in usual requests of the service.
 func speed(r float64) string {
 	if r <= 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.0f", r)
+	return fmt.Sprintf("%.2f", r)
 }
 
 // line is the picture in one line.

@@ -76,6 +76,7 @@ func (s *scaling) measured(ctx context.Context, t *testing.T) {
 	if !told {
 		t.Error("no change of a count tells of the speeds")
 	}
+	t.Run("on the page", func(t *testing.T) { s.page(ctx, t) })
 }
 
 // awaitSamples awaits that the gateway has measured t4 often enough to be believed.

@@ -33,7 +33,7 @@ func pictures(service string) []picture {
 		{"cluster-light", "cluster", 1440, 900, "light", `document.querySelectorAll(".gpu").length > 0`},
 		{"cluster-dark", "cluster", 1440, 900, "dark", `document.querySelectorAll(".gpu").length > 0`},
 		{"cluster-narrow", "cluster", 390, 844, "light", `document.querySelectorAll(".gpu").length > 0`},
-		{"requests-light", "requests", 1440, 900, "light", `document.querySelector(".filters") !== null`},
+		{"requests-light", "requests", 1440, 900, "light", `/Slowest \([1-9]/.test(document.body.innerText)`},
 		{"scaling-light", "scaling/" + service, 1440, 1250, "light", decided},
 		{"scaling-dark", "scaling/" + service, 1440, 1250, "dark", decided},
 		{"scaling-narrow", "scaling/" + service, 390, 844, "light", decided},

@@ -71,12 +71,7 @@ type Holder struct {
 func (g GPU) Bar() (string, []Holder) {
 	var bar strings.Builder
 	var holders []Holder
-	list := slices.Clone(g.Slices)
-	slices.SortStableFunc(list, func(a, b Slice) int {
-		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task),
-			strings.Compare(a.Allocation, b.Allocation))
-	})
-	for _, s := range list {
+	for _, s := range SideBySide(g.Slices) {
 		switch {
 		case s.Allocation != "":
 			i := 0
@@ -97,6 +92,15 @@ func (g GPU) Bar() (string, []Holder) {
 		}
 	}
 	return bar.String(), holders
+}
+
+// SideBySide sorts slices of a GPU, which are alike: those of one task are beside each other,
+// then come those that are unhealthy, then the free ones.
+func SideBySide(list []Slice) []Slice {
+	return slices.SortedStableFunc(slices.Values(list), func(a, b Slice) int {
+		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task),
+			strings.Compare(a.Allocation, b.Allocation))
+	})
 }
 
 // order puts held slices before unhealthy ones and those before free ones.

@@ -12,6 +12,9 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
+// aclsOff is the accessor of the token that Nomad says everybody has while its ACLs are off.
+const aclsOff = "acls-disabled"
+
 // blind says why slices that look free may be held: Nomad leaves allocations of
 // namespaces that a token may not read out of its answers without a word. It is ""
 // where the token sees all.
@@ -22,7 +25,9 @@ func (c Cluster) blind(ctx context.Context) string {
 	var answer api.UnexpectedResponseError
 	switch {
 	case errors.As(err, &answer) && answer.StatusCode() == http.StatusBadRequest:
-		return "" // ACLs are off
+		return "" // ACLs are off, as other releases say it
+	case err == nil && token.AccessorID == aclsOff:
+		return ""
 	case err != nil:
 		return fmt.Sprintf("which namespaces the token may read is not known (%s): %s", reason(err), fix)
 	case token.Type == "management":

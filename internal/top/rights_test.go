@@ -3,6 +3,7 @@ package top
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -31,11 +32,24 @@ func TestReadsAll(t *testing.T) {
 // A slice that nobody is seen to hold is not called free where the token may not see
 // every namespace.
 func TestWhatTheTokenDoesNotSeeIsUnknown(t *testing.T) {
-	for rules, free := range map[string]bool{`node { policy = "read" }`: false, `namespace "*" { policy = "read" }`: true} {
+	// What Nomad 1.11 answers while ACLs are off, and what other releases do.
+	const off = `{"AccessorID":"acls-disabled","SecretID":"","Name":"ACLs disabled token","Type":"client","Policies":null}`
+	const refused = "ACL support disabled"
+	for rules, free := range map[string]bool{
+		`node { policy = "read" }`: false, `namespace "*" { policy = "read" }`: true, off: true, refused: true,
+	} {
 		whole := nomadOf(t, 1, func(w http.ResponseWriter, _ *http.Request, node string) { busyStats(w, node) })
 		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			switch r.URL.Path {
 			case "/v1/acl/token/self":
+				switch rules {
+				case off:
+					_, _ = io.WriteString(w, off)
+					return
+				case refused:
+					http.Error(w, refused, http.StatusBadRequest)
+					return
+				}
 				_ = json.NewEncoder(w).Encode(api.ACLToken{Type: "client", Policies: []string{"p"}})
 			case "/v1/acl/policy/p":
 				_ = json.NewEncoder(w).Encode(api.ACLPolicy{Name: "p", Rules: rules})

@@ -122,10 +122,10 @@ func gpuOf(g top.GPU, since map[string]Since, colour map[string]int) ClusterGPU 
 	return out
 }
 
-// bar joins neighbours that are alike.
+// bar joins slices that are of one allocation, or free.
 func bar(all []top.Slice, colour map[string]int) []Part {
 	out := []Part{}
-	for _, s := range all {
+	for _, s := range top.SideBySide(all) {
 		p := Part{Slices: 1, Alloc: s.Allocation, Job: s.Job, Colour: -1, Bad: !s.Healthy}
 		if c, ok := colour[s.Job]; ok && s.Allocation != "" {
 			p.Colour = c

@@ -14,7 +14,9 @@ const RequestsView = "requests"
 
 // Requests is the view of slow and failed requests.
 type Requests struct {
-	Sources  []Source     `json:"sources"`
+	Sources []Source `json:"sources"`
+	// Known is false until gateways were asked.
+	Known    bool         `json:"known"`
 	Services []string     `json:"services"` // that have any
 	Slow     []RequestRow `json:"slow"`
 	Failed   []RequestRow `json:"failed"`
@@ -57,7 +59,7 @@ func RequestsOf(f Facts, service string) Requests {
 	for _, a := range f.Allocs {
 		nodes[a.ID] = a.Node
 	}
-	out := Requests{Sources: f.Sources, Services: []string{}}
+	out := Requests{Sources: f.Sources, Known: !f.Requests.Now.IsZero(), Services: []string{}}
 	for _, q := range slices.Concat(f.Requests.Slow, f.Requests.Failed) {
 		if !slices.Contains(out.Services, q.Service) {
 			out.Services = append(out.Services, q.Service)

@@ -136,3 +136,15 @@ func TestServiceOf(t *testing.T) {
 		t.Error("a service that nobody has is found")
 	}
 }
+
+// Nomad grants any slices of a GPU; in its bar those of one allocation are one part.
+func TestSlicesOfAnAllocationAreOnePart(t *testing.T) {
+	got := bar([]top.Slice{
+		{ID: "0", Healthy: true}, {ID: "1", Healthy: true, Job: "chat", Allocation: "b"}, {ID: "2", Healthy: true, Job: "chat", Allocation: "a"},
+		{ID: "3"}, {ID: "4", Healthy: true, Job: "chat", Allocation: "b"}, {ID: "5", Healthy: true},
+	}, map[string]int{"chat": 0})
+	want := []Part{{Slices: 1, Alloc: "a", Job: "chat"}, {Slices: 2, Alloc: "b", Job: "chat"}, {Slices: 1, Colour: -1, Bad: true}, {Slices: 2, Colour: -1}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+}

@@ -10,6 +10,9 @@ export function colour(index) {
   return styles().getPropertyValue(`--series-${index % 8}`).trim();
 }
 
+// steps are the distances of the lines of whole numbers.
+const steps = [1, 2, 5].flatMap((n) => [n, n * 10, n * 100, n * 1000]).sort((a, b) => a - b);
+
 const known = (v) => v !== null && v !== undefined;
 
 // stack turns columns into ones that lie on each other. All columns come from one source:
@@ -24,9 +27,9 @@ function stack(columns) {
 }
 
 // Chart draws series: [{name, values, index or tone, unit}], stacked or as lines. marks
-// are moments with a text; span is how many seconds are shown, the last ahead of which are
+// are moments with a text; whole says that values are whole numbers; span is how many seconds are shown, the last ahead of which are
 // yet to come.
-export function Chart({ title, times, series, stacked = false, stepped = false, span, ahead = 0, marks = [], format = amount, height = 190, note }) {
+export function Chart({ title, times, series, stacked = false, stepped = false, span, ahead = 0, marks = [], format = amount, whole = false, height = 190, note }) {
   const root = useRef(null);
   const plot = useRef(null);
   const [at, setAt] = useState(null);
@@ -62,7 +65,7 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
       },
       axes: [
         { ...axis, size: 30, space: 80, values: (_, splits) => splits.map((s) => clock(s * 1000).slice(0, (splits[1] - splits[0]) % 60 ? 8 : 5)) },
-        { ...axis, size: 52, values: (_, splits) => splits.map(format) },
+        { ...axis, size: 52, values: (_, splits) => splits.map(format), ...(whole ? { incrs: steps } : {}) },
       ],
       series: [{}, ...order.map((i) => line(series[i], stacked, stepped))],
       hooks: {

@@ -64,7 +64,7 @@ class Node extends Component {
 function GPU({ gpu, ui }) {
   const held = holders(gpu);
   return html`<li class=${"gpu" + (gpu.health ? " bad" : "")}>
-    <div class="gpu-head"><b>${gpu.name}</b> <span class="quiet model">${gpu.model}</span>
+    <div class="gpu-head"><b>${gpu.name}</b> <span class="quiet model" title=${gpu.model}>${gpu.model}</span>
       <span class="figures">${gpu.used}/${gpu.slices}${gpu.use_percent >= 0 && html`<span>${Math.round(gpu.use_percent)}% busy</span>`}
         ${gpu.used_mib >= 0 && html`<span>${gib(gpu.used_mib)} of ${gib(gpu.memory_mib)}</span>`}</span></div>
     <div class="bar" role="img" aria-label=${`${gpu.used} of ${gpu.slices} slices held` + (held.length ? ": " + held.map((h) => `${h.job} ${h.n}`).join(", ") : "")}>
@@ -90,4 +90,4 @@ function holders(gpu) {
 
 const Part = ({ part, of }) => html`<span class=${"part " + (part.alloc ? `fill-${part.colour % 8}${part.colour >= 8 ? " again" : ""}` : "free") + (part.bad ? " bad" : "")}
   style=${{ flexGrow: part.n }} title=${part.alloc ? `${part.job}, ${plural(part.n, "slice")} of ${of}, allocation ${short(part.alloc)}` : `${plural(part.n, "slice")} free`}>
-  ${part.alloc && part.n / of >= 0.2 ? html`<span class="part-name">${part.job}</span>` : ""}</span>`;
+  ${part.alloc && part.n / of >= 0.12 ? html`<span class="part-name">${part.job}</span>` : ""}</span>`;

@@ -58,7 +58,7 @@ function Charts({ outlook, range, actions }) {
   return html`<div class="charts">
     <div class="panel"><${Chart} title=${outlook.load ? "Demand, in slots of the fastest class" : "Demand, in requests at once"} series=${demand} ...${all}
       note=${`A forecast lies ${seconds(shift * step)} after the time at which it was made; there is none where no rise was certain.`} /></div>
-    <div class="panel"><${Chart} title="Replicas" series=${replicas} stepped ...${all} note="What was is replicas that were ready or starting, known since this page's server started. Triangles are scaling actions." /></div>
+    <div class="panel"><${Chart} title="Replicas" series=${replicas} stepped whole ...${all} note="What was is replicas that were ready or starting, known since this page's server started. Triangles are scaling actions." /></div>
     ${cost && html`<div class="panel"><${Chart} title="Cost" series=${cost} stepped ...${all} note="In the policy's own unit." /></div>`}
   </div>`;
 }

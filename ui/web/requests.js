@@ -23,7 +23,8 @@ export function Requests({ data, service, session }) {
       <ul class="legend" aria-label="Parts of the time">${parts.map(([name, text]) => html`<li key=${name}><i class=${"swatch time-" + name}></i>${text}</li>`)}</ul>
     </div>
     <p class="note">${kind === "failed" ? "The last failures of each kind." : "The slowest requests of each of the last 20 minutes, the slowest first."}</p>
-    ${rows.length === 0 ? html`<p class="quiet">None${service ? ` of ${service}` : ""}.</p>` : html`<section class="panel"><ol class="requests">${rows.map((r) => html`
+    ${!data.known ? html`<p class="quiet" role="status">Asking the gateways …</p>`
+      : rows.length === 0 ? html`<p class="quiet">None${service ? ` of ${service}` : ""}.</p>` : html`<section class="panel"><ol class="requests">${rows.map((r) => html`
       <${Row} key=${r.at + r.replica + r.total} r=${r} longest=${longest} ui=${session.nomad_ui} />`)}</ol></section>`}`;
 }
 

@@ -81,7 +81,7 @@ function Charts({ data, series, range, classes }) {
   const ttft = useMemo(() => quantiles(series?.ttft), [grown]);
   return html`<div class="charts">
     <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${range} marks=${marks} /></div>
-    <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped span=${range} marks=${marks}
+    <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped whole span=${range} marks=${marks}
       note=${range > 3600 ? "Triangles and dashed lines are scaling actions of the last hour." : "Known since this page's server started. Triangles and dashed lines are scaling actions."} /></div>
     <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Of requests that were served, over the last 15 seconds each."} /></div>
     ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Over the last 15 seconds each."} /></div>`}
