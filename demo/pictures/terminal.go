@@ -69,8 +69,9 @@ func terminal(recording, out string) error {
 		if heading.MatchString(line) {
 			ink = "#7cb8f2"
 		}
-		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="%s" xml:space="preserve" textLength="%.1f" lengthAdjust="spacing">%s</text>`+"\n",
-			margin, 36+i*row, ink, float64(len([]rune(line)))*cell, html.EscapeString(line))
+		fmt.Fprintf(&b, `<text x="%d" y="%d" fill="%s" xml:space="preserve" textLength="%.1f" lengthAdjust="spacing">`,
+			margin, 36+i*row, ink, float64(len([]rune(line)))*cell)
+		fmt.Fprintf(&b, "%s</text>\n", html.EscapeString(line))
 	}
 	b.WriteString("</svg>\n")
 	return os.WriteFile(out, []byte(b.String()), 0o644)
