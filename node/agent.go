@@ -113,24 +113,27 @@ func (a *Agent) begin(ctx context.Context) error {
 		return err
 	}
 	a.state = state.Restarted(time.Now())
-	if err := a.giveBack(ctx); err != nil {
-		a.log.Warn("GPUs may still be withheld", "error", err)
-	}
+	a.giveBack(ctx)
 	if a.conf.NodeID == "" {
 		a.conf.NodeID, err = ownNode(ctx, a.nomad)
 	}
 	return err
 }
 
-// giveBack lets the device plugin go on where an agent before this one stopped it, and
-// lost its state: no step would do so.
-func (a *Agent) giveBack(ctx context.Context) error {
+// giveBack lets the device plugin go on, and services with it, where no change goes on that
+// stopped it. An agent that ended between what it did and what it kept, or whose state was
+// lost, leaves the marker behind, and no step would take it away.
+func (a *Agent) giveBack(ctx context.Context) {
 	k := a.kernel(driver.Maker{})
-	if a.state.Phase.Begun() || a.state.Phase == driver.Failed || !k.root.Exists(k.marker) {
-		return nil
+	if a.state.Phase.Begun() || !k.root.Exists(k.marker) {
+		return
 	}
-	a.log.Warn("an agent whose state is lost stopped the device plugin: it goes on", "file", k.root.Path(k.marker))
-	return k.resume(ctx)
+	a.log.Warn("the device plugin was stopped for a change that is over: it goes on", "file", k.root.Path(k.marker))
+	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
+	defer cancel()
+	if err := k.resume(ctx); err != nil {
+		a.log.Warn("what was stopped for a change does not go on", "error", err)
+	}
 }
 
 // kernel is the host's, for the driver of a maker.
@@ -152,7 +155,8 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	if err := a.keep(state); err != nil {
 		return driver.Wait, err
 	}
-	a.publish(ctx, seen)
+	a.giveBack(ctx)
+	a.publish(ctx, seen, "")
 	if verb == driver.Wait || verb == driver.Again {
 		return verb, nil
 	}
@@ -160,38 +164,67 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	// Half an installation is worse than a late end.
 	doing, cancel := within(context.WithoutCancel(ctx), limit(verb))
 	defer cancel()
-	err = a.do(doing, verb, seen)
+	err = a.watched(ctx, verb, seen, func() error { return a.do(doing, verb, seen) })
 	if err != nil {
 		a.log.Error("action failed", "action", string(verb), "error", err)
 	}
 	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
 }
 
-// Limits of what may hang without an end: a mirror, Nomad, Consul. A look has that of the
-// package lists. What changes the host has none, because half of it is worse.
+// Limits of what may hang without an end: a mirror, Nomad, Consul, a program of the host. A
+// look has that of the package lists. That of packages is many times what DKMS takes to
+// compile modules on a slow machine: half an installation is worse than a late one, but one
+// that never ends keeps the node and its slot.
 const (
-	lookLimit  = 10 * time.Minute
-	fetchLimit = 2 * time.Hour
-	askLimit   = time.Minute
+	lookLimit    = 10 * time.Minute
+	fetchLimit   = 2 * time.Hour
+	packageLimit = 2 * time.Hour
+	hostLimit    = 10 * time.Minute
+	askLimit     = time.Minute
+	// slow is when the node's report begins to say that an action takes long.
+	slow = 5 * time.Minute
 )
 
-// limit is how long an action may take, 0 for as long as it does.
+// limit is how long an action may take.
 func limit(v driver.Verb) time.Duration {
 	switch v {
 	case driver.Fetch:
 		return fetchLimit
-	case driver.Install, driver.Restore, driver.Hold, driver.Release, driver.Resume, driver.LoadModule,
-		driver.BootAgain:
-		return 0
+	case driver.Install, driver.Restore:
+		return packageLimit
+	case driver.Hold, driver.Release, driver.Resume, driver.LoadModule, driver.BootAgain:
+		return hostLimit
 	}
 	return askLimit
 }
 
 func within(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
-	if limit == 0 {
-		return ctx, func() {}
-	}
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
+}
+
+// watched does something. When it takes long, the node's report says so: nobody would know
+// else that a program hangs.
+func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen, do func() error) error {
+	began, done := time.Now(), make(chan error, 1)
+	go func() { done <- do() }()
+	tick := time.NewTicker(slow)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-tick.C:
+			a.publish(context.WithoutCancel(ctx), seen, takesLong(verb, time.Since(began)))
+		}
+	}
+}
+
+// takesLong says what an action that goes on means.
+func takesLong(verb driver.Verb, since time.Duration) string {
+	if most := limit(verb); since <= most {
+		return fmt.Sprintf("%s has taken %s, and is ended after %s", verb, since.Round(time.Minute), most)
+	}
+	return fmt.Sprintf("%s has taken %s and cannot be ended: a program hangs in the kernel; look at the host", verb, since.Round(time.Minute))
 }
 
 // do does what was decided.

@@ -2,11 +2,16 @@ package node
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -55,10 +60,11 @@ func TestANomadThatDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// GPUs that an agent withheld are given back by the next one, also where the state is lost;
-// in the middle of a change they stay withheld.
+// GPUs that an agent withheld are given back when no change goes on, also where the state is
+// lost or the agent ended before it kept what it did; in the middle of a change they stay
+// withheld.
 func TestAForgottenMarker(t *testing.T) {
-	for phase, stays := range map[driver.Phase]bool{driver.Current: false, driver.Changing: false, driver.Idle: true, driver.Verifying: true, driver.Failed: true} {
+	for phase, stays := range map[driver.Phase]bool{driver.Current: false, driver.Changing: false, driver.Idle: true, driver.Verifying: true, driver.Leaving: true, driver.Failed: false} {
 		a := idleAgent(t, "http://127.0.0.1:1")
 		a.state.Phase = phase
 		marker := a.conf.Root.Path(a.conf.RunDir, host.DriverChange)
@@ -68,11 +74,46 @@ func TestAForgottenMarker(t *testing.T) {
 		if err := os.WriteFile(marker, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := a.giveBack(t.Context()); err != nil {
-			t.Error(err)
-		}
+		a.giveBack(t.Context())
 		if _, err := os.Stat(marker); (err == nil) != stays {
 			t.Errorf("phase %s: %v, stays %v", phase, err, stays)
 		}
 	}
 }
+
+// An action that hangs says so in the node's report: when it will be ended, and later that
+// it cannot be.
+func TestAnActionThatHangsIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := idleAgent(t, "http://127.0.0.1:1")
+		var said []string
+		kv := transport(func(r *http.Request) (*http.Response, error) {
+			var report Report
+			if err := json.NewDecoder(r.Body).Decode(&report); err != nil || r.URL.Path != "/v1/kv/aliquot/node/nodes/n1" {
+				t.Errorf("%s: %v", r.URL, err)
+			}
+			said = append(said, report.Why)
+			return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader("true"))}, nil
+		})
+		c, err := consul.NewClient(&consul.Config{HttpClient: &http.Client{Transport: kv}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.docs.KV = c.KV()
+		err = a.watched(t.Context(), driver.Install, driver.Seen{ID: "n1"}, func() error {
+			time.Sleep(packageLimit + 7*time.Minute)
+			return errors.New("killed at last")
+		})
+		if err == nil || err.Error() != "killed at last" {
+			t.Error(err)
+		}
+		first, last := "install has taken 5m0s, and is ended after 2h0m0s", "install has taken 2h5m0s and cannot be ended: a program hangs in the kernel; look at the host"
+		if len(said) == 0 || said[0] != first || said[len(said)-1] != last {
+			t.Errorf("%q", said)
+		}
+	})
+}
+
+type transport func(*http.Request) (*http.Response, error)
+
+func (do transport) RoundTrip(r *http.Request) (*http.Response, error) { return do(r) }

@@ -1,12 +1,16 @@
 package node
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"aliquot.example/e2e/debian"
 	"aliquot.example/internal/driver"
@@ -359,6 +363,45 @@ func TestADiskThatFillsUp(t *testing.T) {
 	if err := r.install(t.Context(), p); err == nil {
 		t.Fatal("a full disk is no error")
 	}
+	r.must(r.restore(t.Context(), s.From, r.facts().DriverPackages(gpu.NVIDIA)))
+	r.must(r.hold(t.Context(), gpu.NVIDIA))
+	r.has(older, true)
+}
+
+// A maintainer script that never ends is ended with all of its installation when the time
+// is over, and the way back is as after any failure.
+func TestAnInstallationThatHangs(t *testing.T) {
+	r := newRig(t)
+	s := r.planned()
+	r.must(r.fetch(t.Context(), s))
+	hangs := "etc/hangs-libcuda1-" + newer
+	r.must(r.Write(hangs, ""))
+	ctx, end := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.install(ctx, s.Plan) }()
+	var pid int64
+	for pid == 0 {
+		select {
+		case err := <-done:
+			t.Fatalf("the installation does not hang: %v", err)
+		default:
+			pid, _ = r.Root.Number("var/log/hangs")
+		}
+	}
+	end(errors.New("it took longer than 2h"))
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "apt-get was ended: it took longer than 2h") {
+		t.Errorf("%v", err)
+	}
+	// A process that ended has no program, though nobody may have waited for it.
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the maintainer script was not ended")
+		}
+	}
+	r.must(os.Remove(r.Root.Path(hangs)))
 	r.must(r.restore(t.Context(), s.From, r.facts().DriverPackages(gpu.NVIDIA)))
 	r.must(r.hold(t.Context(), gpu.NVIDIA))
 	r.has(older, true)

@@ -234,13 +234,16 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// publish writes the node's report, if it changed. It may fail: the next
-// one comes.
-func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
+// publish writes the node's report, if it changed; doing is what the node is at, "" for what
+// its state says. It may fail: the next one comes.
+func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
 	r := Report{
 		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble,
 		Wanted:  a.state.Plan.Version,
 		Drivers: seen.Facts.Drivers, GPUs: len(seen.Facts.GPUs), Since: a.state.Since,
+	}
+	if doing != "" {
+		r.Why = doing
 	}
 	if want := seen.Wanted.For(seen.Class); r.Wanted == "" && want != nil {
 		r.Wanted = want.Version
@@ -250,6 +253,8 @@ func (a *Agent) publish(ctx context.Context, seen driver.Seen) {
 		return
 	}
 	key := a.docs.Prefix + "/nodes/" + seen.ID
+	ctx, cancel := within(ctx, askLimit)
+	defer cancel()
 	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text},
 		(&consul.WriteOptions{}).WithContext(ctx)); err != nil {
 		a.log.Warn("the node's report could not be written", "key", key, "error", err)

@@ -55,7 +55,7 @@ func TestDocumentsThatCannotBeUnderstood(t *testing.T) {
 		t.Errorf("%v, %+v", err, seen)
 	}
 	a.state = driver.State{Phase: driver.Installing, Eligible: true, Plan: driver.Plan{Version: "580.126.09"}}
-	a.publish(ctx, seen)
+	a.publish(ctx, seen, "")
 	if err := a.do(ctx, driver.GiveSlot, seen); !errors.Is(err, ErrDocument) {
 		t.Errorf("%v", err)
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -34,13 +35,26 @@ func (a apt) outside(ctx context.Context, name string, args ...string) (string, 
 	for _, variable := range like.Env {
 		run = append(run, "--setenv="+variable)
 	}
-	return a.root.Output(ctx, "systemd-run", append(append(run, "--", path), args...)...)
+	out, err := a.root.Output(ctx, "systemd-run", append(append(run, "--", path), args...)...)
+	if ctx.Err() != nil {
+		err = errors.Join(err, a.endUnit(ctx)) // systemd-run was ended, and not what it started
+	}
+	return out, err
+}
+
+// endUnit ends an installation that took too long.
+func (a apt) endUnit(ctx context.Context) error {
+	a.log.Warn("an installation took too long and is ended", "unit", unit)
+	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
+	defer cancel()
+	_, err := a.root.Output(ctx, "systemctl", "stop", unit)
+	return err
 }
 
 // unitEnded waits for what an agent before this one began.
 func (a apt) unitEnded(ctx context.Context) error {
 	for said := false; ; said = true {
-		if _, err := a.root.Output(ctx, "systemctl", "is-active", "--quiet", unit); err != nil {
+		if _, err := a.root.Output(ctx, "systemctl", "is-active", "--quiet", unit); err != nil && ctx.Err() == nil {
 			return nil // it does not run, or is not there
 		}
 		if !said {
@@ -48,7 +62,7 @@ func (a apt) unitEnded(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("unit %s: %w", unit, ctx.Err())
+			return errors.Join(fmt.Errorf("unit %s: %w", unit, context.Cause(ctx)), a.endUnit(ctx))
 		case <-time.After(a.poll()):
 		}
 	}

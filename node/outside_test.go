@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +64,13 @@ func TestPackagesAreChangedOutsideTheJob(t *testing.T) {
 	r.has(older, true)
 	if !strings.Contains(r.Asked()[asked:], "-- /usr/bin/apt-get install") {
 		t.Errorf("the way back ran elsewhere:\n%s", r.Asked()[asked:])
+	}
+	// A unit that never ends is ended when its time is over.
+	r.must(r.Write(running, "nvidia-persistenced\n"+unit+"\n"))
+	ctx, end := context.WithCancelCause(t.Context())
+	end(errors.New("it took longer than 2h"))
+	if err := r.unitEnded(ctx); err == nil || !strings.Contains(err.Error(), "it took longer than 2h") || r.Root.TextOr("", running) != "nvidia-persistenced" {
+		t.Errorf("%v; running: %s", err, r.Root.TextOr("", running))
 	}
 	r.must(r.Write("etc/unit-fails", ""))
 	if _, err := r.outside(t.Context(), "dpkg", "--configure", "-a"); err == nil || !strings.Contains(err.Error(), "transient service") {

@@ -21,7 +21,8 @@ type Package struct {
 
 // Driver are the packages of a version of NVIDIA's driver as Debian has them. library is
 // what libnvidia-ml.so.1 holds. Their maintainer scripts fail where the host has a file
-// /etc/fails-<name>-<version>.
+// /etc/fails-<name>-<version>. Where it has /etc/hangs-<name>-<version> they never end, and
+// write their PID to /var/log/hangs.
 func Driver(ctx context.Context, version string, library []byte) ([]Package, error) {
 	module, err := moduleFile(ctx, version)
 	if err != nil {
@@ -53,8 +54,9 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 			p.Scripts = map[string]string{}
 		}
 		p.Scripts["postinst"] = fmt.Sprintf(
-			"if [ -e /etc/fails-%s-%s ]; then echo 'make: *** Error 2' >&2; exit 1; fi\n%s", p.Name, version,
-			p.Scripts["postinst"])
+			"if [ -e /etc/fails-%[1]s-%[2]s ]; then echo 'make: *** Error 2' >&2; exit 1; fi\n"+
+				"if [ -e /etc/hangs-%[1]s-%[2]s ]; then echo $$ >/var/log/hangs; exec sleep infinity; fi\n%[3]s",
+			p.Name, version, p.Scripts["postinst"])
 	}
 	return append(list, Package{Name: "linux-headers-" + Kernel, Version: "6.1.147-1"}), nil
 }

@@ -151,29 +151,16 @@ func Step(s State, v Seen) (State, Verb) {
 	if next, verb, decided := slot(s, v); decided {
 		return next, verb
 	}
-	switch s.Phase {
-	case Changing:
-		return wanted(s, v)
-	case InSlot:
-		return inSlot(s, v)
-	case Draining:
-		return draining(s, v)
-	case Idle:
-		return idle(s, v)
-	case Installing:
-		return installing(s, v)
-	case Reloading:
-		return reloading(s, v)
-	case Rebooting:
-		return rebooting(s, v)
-	case Verifying:
-		return verifying(s, v)
-	case Failed:
-		return failed(s, v)
-	case Leaving:
-		return leaving(s, v)
+	if step, known := steps[s.Phase]; known {
+		return step(s, v)
 	}
 	return current(s, v)
+}
+
+// steps are what a node does in each phase.
+var steps = map[Phase]func(State, Seen) (State, Verb){
+	Current: current, Changing: wanted, InSlot: inSlot, Draining: draining, Idle: idle, Installing: installing,
+	Reloading: reloading, Rebooting: rebooting, Verifying: verifying, Failed: failed, Leaving: leaving,
 }
 
 // Did returns the state after an action succeeded.
