@@ -88,7 +88,7 @@ func TestAnActionThatHangsIsReported(t *testing.T) {
 		a := idleAgent(t, "http://127.0.0.1:1")
 		var said []string
 		kv := transport(func(r *http.Request) (*http.Response, error) {
-			var report Report
+			var report driver.NodeReport
 			if err := json.NewDecoder(r.Body).Decode(&report); err != nil || r.URL.Path != "/v1/kv/aliquot/node/nodes/n1" {
 				t.Errorf("%s: %v", r.URL, err)
 			}

@@ -7,12 +7,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	consul "github.com/hashicorp/consul/api"
 
 	"aliquot.example/internal/driver"
-	"aliquot.example/internal/gpu"
 )
 
 // Documents are those of a rollout in Consul KV: what is wanted (…/wanted, written by
@@ -24,29 +22,11 @@ type Documents struct {
 	Prefix string
 }
 
-// Report says how a node is.
-type Report struct {
-	Node  string       `json:"node"`
-	ID    string       `json:"id"`
-	Class string       `json:"class,omitempty"`
-	Phase driver.Phase `json:"phase"`
-	// Why says what it waits for, or why it failed.
-	Why string `json:"why,omitempty"`
-	// Trouble says which document in Consul the node does not understand.
-	Trouble string `json:"trouble,omitempty"`
-	// Wanted is the version on the way to which it is; Drivers are what is there.
-	Wanted  string                          `json:"wanted,omitempty"`
-	Drivers map[gpu.Vendor]driver.Installed `json:"drivers,omitempty"`
-	GPUs    int                             `json:"gpus"`
-	// Since is when the phase began.
-	Since time.Time `json:"since"`
-}
-
 // Status is a rollout as a whole.
 type Status struct {
-	Wanted driver.Wanted `json:"wanted"`
-	Slots  driver.Slots  `json:"slots"`
-	Nodes  []Report      `json:"nodes"`
+	Wanted driver.Wanted       `json:"wanted"`
+	Slots  driver.Slots        `json:"slots"`
+	Nodes  []driver.NodeReport `json:"nodes"`
 }
 
 var fresh = &consul.QueryOptions{RequireConsistent: true}
@@ -222,22 +202,22 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, fmt.Errorf("Consul: %w", err)
 	}
-	s.Nodes = []Report{}
+	s.Nodes = []driver.NodeReport{}
 	for _, p := range pairs {
-		var r Report
+		var r driver.NodeReport
 		if err := json.Unmarshal(p.Value, &r); err != nil {
 			return s, fmt.Errorf("key %s in Consul is no report of a node: %w", p.Key, err)
 		}
 		s.Nodes = append(s.Nodes, r)
 	}
-	slices.SortFunc(s.Nodes, func(a, b Report) int { return strings.Compare(a.Node+a.ID, b.Node+b.ID) })
+	slices.SortFunc(s.Nodes, func(a, b driver.NodeReport) int { return strings.Compare(a.Node+a.ID, b.Node+b.ID) })
 	return s, nil
 }
 
 // publish writes the node's report, if it changed; doing is what the node is at, "" for what
 // its state says. It may fail: the next one comes.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
-	r := Report{
+	r := driver.NodeReport{
 		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble,
 		Wanted:  a.state.Plan.Version,
 		Drivers: seen.Facts.Drivers, GPUs: len(seen.Facts.GPUs), Since: a.state.Since,

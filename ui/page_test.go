@@ -133,6 +133,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.becomes(`/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)`)
 		p.fits()
 	}
+	p.rollout()
 	p.past(past.Close)
 	p.live()
 	p.sourcesAway()
@@ -272,7 +273,10 @@ func TestAccessibilityInABrowser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := page{t, b, serve(t, demo())}
+	c := demo()
+	c.KV["aliquot/node/wanted"] = []byte(`{"max": 1, "classes": {"*": {"version": "580.126.09"}}}`)
+	c.KV["aliquot/node/nodes/1"] = []byte(`{"node": "rack-1", "id": "1", "phase": "failed", "why": "no module"}`)
+	p := page{t, b, serve(t, c)}
 	for _, theme := range []string{"light", "dark"} {
 		for view, text := range map[string]string{
 			"cluster": "rack-2", "services": "chat", "services/chat": "Replicas", "requests": "queue full", "scaling": "by policy", "events": "Events of the last hour",

@@ -16,6 +16,7 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot.example/internal/consultoken"
+	"aliquot.example/internal/driver"
 	"aliquot.example/internal/host"
 	"aliquot.example/node"
 )
@@ -53,7 +54,7 @@ Example:
 func (c nodeAgentCommand) Run(args []string) int {
 	conf := node.Config{}
 	flags := newFlags("node agent", c.ui)
-	flags.StringVar(&conf.Prefix, "key", "aliquot/node", "")
+	flags.StringVar(&conf.Prefix, "key", driver.RolloutPrefix, "")
 	flags.DurationVar(&conf.Interval, "interval", 15*time.Second, "")
 	flags.StringVar(&conf.NodeID, "node", "", "")
 	flags.StringVar(&conf.Dir, "dir", "/var/lib/aliquot/node", "")

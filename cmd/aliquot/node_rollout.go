@@ -63,7 +63,7 @@ func (c nodeRolloutCommand) Run(args []string) int {
 	flags.BoolVar(&r.resume, "resume", false, "")
 	flags.BoolVar(&r.reset, "reset-slots", false, "")
 	flags.StringVar(&r.free, "free", "", "")
-	key := flags.String("key", "aliquot/node", "")
+	key := flags.String("key", driver.RolloutPrefix, "")
 	err := flags.Parse(args)
 	if err == nil {
 		err = r.files(flags.Args())
@@ -181,7 +181,7 @@ Example:
 func (c nodeStatusCommand) Run(args []string) int {
 	flags := newFlags("node status", c.ui)
 	asJSON := flags.Bool("json", false, "")
-	key := flags.String("key", "aliquot/node", "")
+	key := flags.String("key", driver.RolloutPrefix, "")
 	if !flags.parse(args) {
 		return 2
 	}
@@ -202,10 +202,8 @@ func (c nodeStatusCommand) Run(args []string) int {
 	} else {
 		c.ui.Output(statusTable(s, time.Now()))
 	}
-	for _, h := range s.Slots.Holders {
-		if h.Failed != "" {
-			return 1
-		}
+	if s.Slots.Failed() {
+		return 1
 	}
 	return 0
 }
@@ -213,35 +211,16 @@ func (c nodeStatusCommand) Run(args []string) int {
 // statusTable lays out a rollout for a terminal.
 func statusTable(s node.Status, now time.Time) string {
 	var b strings.Builder
-	state := "runs"
-	if s.Wanted.Paused {
-		state = "is paused"
-	}
-	for _, h := range s.Slots.Holders {
-		if h.Failed != "" {
-			state = "stopped: node " + h.Node + " failed"
-		}
-	}
-	fmt.Fprintf(&b, "Rollout %s; %d of %d slots are taken\n\n", state, len(s.Slots.Holders), s.Wanted.Max)
+	fmt.Fprintf(&b, "Rollout %s; %d of %d slots are taken\n\n", s.Slots.State(s.Wanted), len(s.Slots.Holders), s.Wanted.Max)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "Node\tClass\tPhase\tFor\tLoaded\tWanted\tWhy")
 	for _, r := range s.Nodes {
-		var loaded []string
-		for _, d := range r.Drivers {
-			if d.Loaded != "" {
-				loaded = append(loaded, d.Loaded)
-			}
-		}
 		long := "-"
 		if !r.Since.IsZero() {
 			long = now.Sub(r.Since).Round(time.Second).String()
 		}
-		why := r.Why
-		if r.Trouble != "" && !strings.Contains(why, r.Trouble) {
-			why = strings.TrimPrefix(why+"; "+r.Trouble, "; ")
-		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Node, dash(r.Class), r.Phase, long,
-			dash(strings.Join(loaded, ", ")), dash(r.Wanted), why)
+			dash(r.Loaded()), dash(r.Wanted), r.Reason())
 	}
 	table.Flush()
 	return strings.TrimSuffix(b.String(), "\n")

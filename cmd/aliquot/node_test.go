@@ -94,7 +94,7 @@ func TestNodeStatus(t *testing.T) {
 	s := node.Status{
 		Wanted: driver.Wanted{Max: 2},
 		Slots:  driver.Slots{Holders: map[string]driver.Holder{"7": {Node: "gpu-7"}}},
-		Nodes: []node.Report{
+		Nodes: []driver.NodeReport{
 			{Node: "gpu-7", Class: "h100", Phase: driver.Draining, Wanted: "580.126.09", Drivers: map[gpu.Vendor]driver.Installed{gpu.NVIDIA: {Loaded: "580.95.05"}}, Since: now.Add(-41 * time.Second), Why: "1 allocations are left: chat.server[0]"},
 			{Node: "gpu-8", Phase: driver.Current},
 		},

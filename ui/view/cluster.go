@@ -17,6 +17,8 @@ type Cluster struct {
 	Jobs  []string      `json:"jobs"`
 	Nodes []ClusterNode `json:"nodes"`
 	Notes []string      `json:"notes,omitempty"`
+	// Rollout is that of GPU drivers; nil where there is none.
+	Rollout *Rollout `json:"rollout,omitempty"`
 }
 
 // Totals sum up the cluster.
@@ -73,7 +75,7 @@ type Part struct {
 
 // ClusterOf makes the view of the cluster.
 func ClusterOf(f Facts) Cluster {
-	out := Cluster{Sources: f.Sources, Jobs: jobs(f.Nodes), Nodes: []ClusterNode{}}
+	out := Cluster{Sources: f.Sources, Jobs: jobs(f.Nodes), Nodes: []ClusterNode{}, Rollout: RolloutOf(f.Drivers)}
 	colour := map[string]int{}
 	for i, job := range out.Jobs {
 		colour[job] = i

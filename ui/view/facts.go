@@ -34,6 +34,8 @@ type Facts struct {
 	Next map[string][]Next
 	// Requests are those that gateways remember, the newest first.
 	Requests api.Requests
+	// Drivers are what is wanted of nodes' GPU drivers, and how far they are.
+	Drivers Drivers
 }
 
 // Source is what the program reads: Nomad, Consul, or a gateway. Problem is "" while it

@@ -65,6 +65,7 @@ type Watch struct {
 	memory   map[string]*view.Memory
 	served   map[string]map[string]int // by service and class, of the last minute
 	requests api.Requests
+	drivers  view.Drivers
 	outlooks map[string]*outlook    // by service, of those that somebody looks at
 	next     map[string][]view.Next // likewise
 	followed map[string]int
@@ -110,6 +111,7 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Go(func() { w.every(ctx, 5*time.Second, w.readPolicies) })
 	if w.o.Consul != nil {
 		all.Go(func() { w.watchGateways(ctx) })
+		all.Go(func() { w.watchDrivers(ctx) })
 		all.Go(func() { w.everyOrLooked(ctx, 2*time.Second, w.readSplits) })
 		all.Go(func() { w.every(ctx, time.Minute, w.readDemand) })
 	}
@@ -164,7 +166,7 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	defer w.mu.Unlock()
 	f := view.Facts{
 		At: time.Now(), Began: w.began, Nodes: w.drawn, Allocs: w.shown, Services: w.services, Policies: w.policies,
-		Requests: w.requests, Next: maps.Clone(w.next),
+		Requests: w.requests, Drivers: w.drivers, Next: maps.Clone(w.next),
 		Splits: maps.Clone(w.splits), Served: maps.Clone(w.served), Seen: slices.Clone(w.seen),
 		Sources: slices.Collect(maps.Values(w.sources)), Changes: slices.Collect(maps.Values(w.changes)),
 	}

@@ -1,6 +1,7 @@
 // Nodes, their GPUs, and who holds which slices.
 
 import { Component, html, useMemo, useState } from "./vendor/htm-preact.js";
+import { Rollout } from "./rollout.js";
 import { ago, amount, gib, plural, short } from "./format.js";
 
 export function Cluster({ data, session }) {
@@ -20,6 +21,7 @@ export function Cluster({ data, session }) {
       <${Tile} name="Stranded" value=${amount(totals.stranded)} more="GPUs free, of use to no usual task" bad=${totals.stranded > 0.005} />
     </dl>
     ${(data.notes || []).map((n) => html`<p class="note">${n}</p>`)}
+    ${data.rollout && html`<${Rollout} rollout=${data.rollout} />`}
     <div class="filters">
       <label>Find <input type="search" value=${text} onInput=${(e) => setText(e.target.value)} placeholder="node, GPU, class or job" /></label>
       <label>Show <select value=${only} onChange=${(e) => setOnly(e.target.value)}>

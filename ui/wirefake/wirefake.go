@@ -5,8 +5,10 @@ package wirefake
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -242,6 +244,16 @@ func (c *Cluster) serveKV(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.consulIs(w) {
+		return
+	}
+	if r.URL.Query().Has("recurse") {
+		pairs := []*consul.KVPair{}
+		for _, key := range slices.Sorted(maps.Keys(c.KV)) {
+			if strings.HasPrefix(key, r.PathValue("key")) {
+				pairs = append(pairs, &consul.KVPair{Key: key, Value: c.KV[key]})
+			}
+		}
+		reply(w, pairs)
 		return
 	}
 	value, ok := c.KV[r.PathValue("key")]
