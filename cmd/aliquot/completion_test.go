@@ -28,6 +28,8 @@ func TestCompletion(t *testing.T) {
 		{"aliquot gateway -config cha", []string{"chat.nomad.hcl"}, "-check"},
 		{"aliquot job run cha", []string{"chat.nomad.hcl"}, "-pack"},
 		{"aliquot version -", []string{"-json"}, "-once"},
+		{"aliquot node rollout -", []string{"-pause", "-free", "-reset-slots"}, "-interval"},
+		{"aliquot node rollout cha", []string{"chat.nomad.hcl"}, "-pause"},
 	} {
 		got := executeIn(t, dir, []string{"COMP_LINE=" + c.line}, program)
 		words := strings.Fields(strings.ReplaceAll(got.out, "./", ""))
@@ -38,6 +40,25 @@ func TestCompletion(t *testing.T) {
 		}
 		if slices.Contains(words, c.not) {
 			t.Errorf("%q: %s among %v", c.line, c.not, words)
+		}
+	}
+}
+
+// Every command of more than one word is offered behind the first.
+func TestCompletionHasEveryCommand(t *testing.T) {
+	program := filepath.Join(built(t), "aliquot")
+	offered := map[string][]string{}
+	for name := range commands() {
+		first, second, two := strings.Cut(name, " ")
+		if !two {
+			continue
+		}
+		if offered[first] == nil {
+			got := executeIn(t, t.TempDir(), []string{"COMP_LINE=aliquot " + first + " "}, program)
+			offered[first] = strings.Fields(got.out)
+		}
+		if !slices.Contains(offered[first], second) {
+			t.Errorf("aliquot %s: no %s among %v", first, second, offered[first])
 		}
 	}
 }
