@@ -61,7 +61,7 @@ server {
 
 var clientConfig = template.Must(template.New("client").Parse(commonConfig + `
 name       = "{{.Node}}"
-plugin_dir = "{{.Dir}}/plugins"
+plugin_dir = "{{.Plugins}}"
 
 client {
   enabled               = true
@@ -181,7 +181,7 @@ func (c *Cluster) writeConfigs() error {
 		"Consul": strings.TrimPrefix(c.ConsulAddress, "http://"), "ServerRPC": ports[1],
 		"LowPort": low, "HighPort": high, "Interface": taskInterface(), "CNI": cniPath(),
 		"Bridge": bridgeName(c.Dir), "Subnet": subnet, "Cgroup": cgroupName(c.Dir), "Root": c.hostRoot(),
-		"Pause": c.pauseImage(), "Pool": "default",
+		"Pause": c.pauseImage(), "Pool": "default", "Plugins": c.pluginDir(),
 		"Volumes": c.options.Volumes, "Driver": c.driverOf("node"), "Device": c.options.Device,
 		"NVIDIA": slices.Contains(c.devicePlugins(), DevicePlugin), "AMD": c.options.AMD, "Intel": c.options.Intel,
 	}
@@ -299,7 +299,11 @@ func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
 	}
 	// What the task driver finds the agents by.
 	env := append(c.environment(), "NOMAD_ADDR="+c.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
-	return spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", c.path(name+".hcl"))
+	args := []string{"agent", "-config", c.path(name + ".hcl")}
+	if c.options.Host != nil && name == "nomad-client" {
+		path, args = "unshare", c.hostArgs("/usr/bin/nomad", args...)
+	}
+	return spawn(name, c.path("logs", name+".log"), env, path, args...)
 }
 
 // Reconfigure replaces the settings of the device plugin, Options.Device, in the client's

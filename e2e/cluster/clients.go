@@ -102,7 +102,7 @@ func (c *Cluster) clientConfig(more *Cluster, pool, name string) error {
 	}
 	values["Dir"], values["Node"], values["HTTP"], values["RPC"], values["Consul"] = more.Dir, name, ports[0], ports[1],
 		"127.0.0.1:1"
-	values["Driver"], values["Pool"] = c.driverOf(name), pool
+	values["Driver"], values["Pool"], values["Plugins"] = c.driverOf(name), pool, more.path("plugins")
 	values["Root"], values["LowPort"], values["HighPort"] = more.hostRoot(), low, high
 	return render(clientConfig, more.path("nomad-client.hcl"), values)
 }

@@ -33,6 +33,8 @@ type Options struct {
 	AMD *AMD
 	// Intel is the host's Intel GPUs; nil for none.
 	Intel *Intel
+	// Host is the host that the client agent lives on; nil for this one.
+	Host *Host
 	// Device and Driver are further settings, in HCL, of the device plugin and of
 	// the task driver, where ${node} is the name of the node: "node" for the first.
 	Device, Driver string
@@ -151,7 +153,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 	}
 	steps := []func(context.Context) error{c.build, c.buildImages, c.buildRack, c.buildAMD, c.buildIntel,
-		c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
+		c.furnishHost, c.startConsul, c.startServer, c.StartAgent, c.awaitDevices}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

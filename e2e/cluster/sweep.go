@@ -70,14 +70,13 @@ func (r *reaper) sweep() error {
 // sweep removes all that a cluster left: processes, containers, images, mounts,
 // its bridge, its control groups and its directory. It is safe to repeat.
 func sweep(dir string) error {
-	return errors.Join(
-		endProcesses(dir),
-		removeContainers(label(dir)),
-		unmount(dir),
-		removeBridge(bridgeName(dir)),
-		removeControlGroups(dir),
-		os.RemoveAll(dir),
-	)
+	failed := errors.Join(endProcesses(dir), removeContainers(label(dir)))
+	mounted := unmount(dir)
+	failed = errors.Join(failed, mounted, removeBridge(bridgeName(dir)), removeControlGroups(dir))
+	if mounted != nil {
+		return failed // the files below belong to others
+	}
+	return errors.Join(failed, os.RemoveAll(dir))
 }
 
 // endProcesses kills what carries the mark of the cluster, until nothing does:
@@ -95,7 +94,7 @@ func endProcesses(dir string) error {
 	})
 }
 
-// unmount detaches every mount under dir, innermost first.
+// unmount detaches every mount at and under dir, innermost first.
 func unmount(dir string) error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -103,7 +102,7 @@ func unmount(dir string) error {
 	}
 	var points []string
 	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+		if fields := strings.Fields(line); len(fields) > 1 && (fields[1] == dir || strings.HasPrefix(fields[1], dir+"/")) {
 			points = append(points, fields[1])
 		}
 	}
