@@ -221,10 +221,12 @@ func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen,
 
 // takesLong says what an action that goes on means.
 func takesLong(verb driver.Verb, since time.Duration) string {
+	taken := since.Round(time.Minute)
 	if most := limit(verb); since <= most {
-		return fmt.Sprintf("%s has taken %s, and is ended after %s", verb, since.Round(time.Minute), most)
+		return fmt.Sprintf("%s has taken %s, and is ended after %s", verb, taken, most)
 	}
-	return fmt.Sprintf("%s has taken %s and cannot be ended: a program hangs in the kernel; look at the host", verb, since.Round(time.Minute))
+	return fmt.Sprintf("%s has taken %s and cannot be ended: a program hangs in the kernel; look at the host",
+		verb, taken)
 }
 
 // do does what was decided.

@@ -211,7 +211,8 @@ func (c nodeStatusCommand) Run(args []string) int {
 // statusTable lays out a rollout for a terminal.
 func statusTable(s node.Status, now time.Time) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Rollout %s; %d of %d slots are taken\n\n", s.Slots.State(s.Wanted), len(s.Slots.Holders), s.Wanted.Max)
+	state := s.Slots.State(s.Wanted)
+	fmt.Fprintf(&b, "Rollout %s; %d of %d slots are taken\n\n", state, len(s.Slots.Holders), s.Wanted.Max)
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "Node\tClass\tPhase\tFor\tLoaded\tWanted\tWhy")
 	for _, r := range s.Nodes {

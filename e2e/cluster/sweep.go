@@ -102,7 +102,8 @@ func unmount(dir string) error {
 	}
 	var points []string
 	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 1 && (fields[1] == dir || strings.HasPrefix(fields[1], dir+"/")) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && (fields[1] == dir || strings.HasPrefix(fields[1], dir+"/")) {
 			points = append(points, fields[1])
 		}
 	}

@@ -72,8 +72,8 @@ func RolloutOf(d Drivers) *Rollout {
 		reported[r.ID] = true
 		_, slot := d.Slots.Holders[r.ID]
 		out.Nodes = append(out.Nodes, RolloutNode{
-			Node: r.Node, ID: r.ID, Class: r.Class, Phase: r.Phase, Why: r.Reason(), Loaded: r.Loaded(), Wanted: r.Wanted,
-			Slot: slot, Since: r.Since,
+			Node: r.Node, ID: r.ID, Class: r.Class, Phase: r.Phase, Why: r.Reason(), Loaded: r.Loaded(),
+			Wanted: r.Wanted, Slot: slot, Since: r.Since,
 		})
 	}
 	for id, h := range d.Slots.Holders { // whose report is gone
