@@ -48,13 +48,16 @@ func Of(c *net.TCPConn) *Socket {
 
 // Read is that of net.Conn: it waits until something has come.
 func (s *Socket) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil // the kernel would have it wait
+	}
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
 	n, err := s.in.move(s.raw.Read, p)
 	switch {
 	case err != nil:
 		return n, s.wrap("read", err)
-	case n == 0 && len(p) > 0:
+	case n == 0:
 		return 0, io.EOF
 	}
 	return n, nil

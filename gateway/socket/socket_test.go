@@ -74,6 +74,9 @@ func TestBytesComeAsTheyWereSent(t *testing.T) {
 func TestErrorsAreThoseOfPackageNet(t *testing.T) {
 	a, b := pair(t)
 	s := Of(a)
+	if n, err := s.Read(nil); n != 0 || err != nil {
+		t.Errorf("reading no bytes gives %d, %v", n, err)
+	}
 	a.SetReadDeadline(time.Unix(1, 0))
 	_, late := s.Read(make([]byte, 1))
 	a.SetReadDeadline(time.Time{})
