@@ -99,9 +99,9 @@ func (h hardware) known(trace []simulate.Request) learned.Curve {
 	return c
 }
 
-// within is how many mean requests a replica serves at once within the objective, and how
-// many a second. The targets of the other policies follow from it; ours also counts the slower
-// part of the requests.
+// within returns how many requests of mean length a replica serves at once within the
+// objective, and how many a second. The other policies take their targets from these figures.
+// Aliquot's policy does not use them: it plans for the quantile.
 func (s service) within(h hardware) (n, rate float64) {
 	return h.known(s.trace).Most(learned.Objective{TTFT: s.objective.TTFT.Seconds(), TPOT: s.objective.TPOT.Seconds()})
 }

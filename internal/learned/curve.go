@@ -156,8 +156,8 @@ func (c Curve) Within(o Objective, quantile float64) Limit {
 const spread = 2
 
 // holds says whether a part of the answers keep their time between tokens among n requests:
-// prompts come at random while an answer lasts as long as it may, and each holds it up for
-// as long as it is read. All of them together are spread about normally.
+// prompts of the n-1 others come at random while an answer lasts as long as it may, and each
+// holds it up for as long as it is read. All of them together are spread about normally.
 func (c Curve) holds(o Objective, quantile, n float64) bool {
 	if !c.meets(o, n) {
 		return false
@@ -167,7 +167,7 @@ func (c Curve) holds(o Objective, quantile, n float64) bool {
 	}
 	rate, _, _ := c.At(n)
 	gaps := max(1, c.Output-1)
-	reads := rate * gaps * o.TPOT
+	reads := rate * (n - 1) / n * gaps * o.TPOT
 	deviations := math.Sqrt2 * math.Erfinv(2*quantile-1)
 	stalls := c.Reading(max(1, c.Prompt)) * (reads + deviations*math.Sqrt(spread*reads))
 	return stalls <= gaps*(o.TPOT-c.Stepping(n, n*c.Held()))

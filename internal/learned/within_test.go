@@ -43,3 +43,14 @@ func TestWhatCannotBeKeptIsToldForOneRequest(t *testing.T) {
 		t.Errorf("5 s to the end of 100 tokens at %v at once, of 400 at %v", a, b)
 	}
 }
+
+// One request alone is held up by no other: what it meets in the mean it meets always, however
+// little its answer could spare.
+func TestARequestAloneIsHeldUpByNoOther(t *testing.T) {
+	c := Curve{Start: 0.002, Prefill: 144e-6, A: 0.0147, B: 20e-6, C: 196e-9, Prompt: 2000, Output: 28, KV: 80_000}
+	o := Objective{TTFT: 3, TPOT: 0.1}
+	l := c.Within(o, 0.99)
+	if n, _ := c.Most(o); l.Most < 1 || l.Most >= n {
+		t.Errorf("short answers to long prompts: %v at once, in the mean %v", l.Most, n)
+	}
+}

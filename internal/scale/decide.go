@@ -49,7 +49,7 @@ const Always = time.Duration(math.MaxInt64)
 // simulation ask nothing else.
 func (c Config) Decide(e Evaluation) Decision {
 	d := c.judge(e)
-	return c.Policy.overlap(d, e.Current, e.SpeedsFor)
+	return c.overlap(d, e.Current, e.SpeedsFor)
 }
 
 // decide returns a decision by demand and capacity.

@@ -209,7 +209,7 @@ func ExampleConfig_Decide() {
 func TestSleepInPlaceOfEnding(t *testing.T) {
 	p := Default()
 	p.Utilization, p.Hysteresis, p.Sleep = 0.75, 0, 2
-	d := p.overlap(p.decide(flat(9, 900), one, 0, 4), 4, time.Second)
+	d := (Config{Policy: p}).overlap(p.decide(flat(9, 900), one, 0, 4), 4, time.Second)
 	if d.Count != 4 || d.Awake != 4 {
 		t.Errorf("just after speeds have changed %d, %d awake", d.Count, d.Awake)
 	}

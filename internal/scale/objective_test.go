@@ -1,6 +1,7 @@
 package scale
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -181,5 +182,49 @@ func BenchmarkPromise(b *testing.B) {
 	e := came(series)
 	for b.Loop() {
 		c.Decide(e)
+	}
+}
+
+// Noise of arrivals orders nothing for later; a steady rise of them does, long before it is there.
+func TestArrivalsForecastARiseAndNoNoise(t *testing.T) {
+	c := promised()
+	c.Classes = c.Classes[:1]
+	c.Policy.ColdStart = 5 * time.Minute
+	random := rand.New(rand.NewPCG(1, 1))
+	poisson := func(rate func(i int) float64) []float64 {
+		out := make([]float64, 900)
+		for i := range out {
+			for left := random.ExpFloat64(); left < rate(i); left += random.ExpFloat64() {
+				out[i]++
+			}
+		}
+		return out
+	}
+	orders, forecasts := 0, 0
+	for range 150 {
+		d := c.Decide(came(poisson(func(int) float64 { return 4 })))
+		if d.Need.Forecast > d.Need.Stable {
+			forecasts++
+		}
+		d = c.Decide(came(poisson(func(i int) float64 { return 2 + 8*max(0, float64(i-720)/180) })))
+		if d.Need.Forecast > 1.5*d.Need.Stable {
+			orders++
+		}
+	}
+	if forecasts > 2 {
+		t.Errorf("%d of 150 even services are expected to grow, at most 2 should be", forecasts)
+	}
+	if orders < 130 {
+		t.Errorf("after 3 minutes of a rise %d of 150 services are expected to have half as much again in 5 minutes, at least 130 should be", orders)
+	}
+}
+
+// A service that misses as much as it just may is corrected a little, one that misses far less is not.
+func TestACorrectionKeepsClearOfTheObjective(t *testing.T) {
+	for missed, want := range map[float64]bool{0: false, 7: false, 10: true, 30: true} {
+		traffic := Traffic{Met: []float64{1000 - missed}, Missed: []float64{missed}}
+		if got := traffic.correction(0.01); got > 1 != want || got > 1.6 {
+			t.Errorf("of 1,000 requests %v missed, 10 allowed: %v times as much", missed, got)
+		}
 	}
 }

@@ -108,9 +108,16 @@ const (
 	lately = 10 * time.Minute
 	enough = 20
 	// correctionPower and mostCorrection are how a correction grows with the misses, and
-	// how far.
+	// how far. It begins at corrected of the misses that are allowed: one that begins where
+	// too many are missed keeps a service there.
 	correctionPower = 0.3
 	mostCorrection  = 3
+	corrected       = 0.75
+
+	// certainty is how many times as certain a rise must be of arrivals as of demand. What
+	// comes is less even than what is in flight, and a replica that noise has ordered is
+	// mostly sent away before it serves.
+	certainty = 2
 )
 
 // promise decides by the objective: the least capacity that would have kept it with what
@@ -172,7 +179,9 @@ func (p Policy) needs(z sizing, arrived []float64, e Evaluation, possible bool) 
 	n.Panicking = p.woken(sums)
 	n.Demand = z.capacity(arrived)
 	if p.ForecastWindow > 0 && len(arrived) >= steps(p.ForecastWindow) {
-		if n.Forecast = p.forecast(sums, len(arrived)); n.Forecast > max(n.Stable, n.Panic) {
+		certain := p
+		certain.ForecastConfidence *= certainty
+		if n.Forecast = certain.forecast(sums, len(arrived)); n.Forecast > max(n.Stable, n.Panic) {
 			n.Demand += min(steepest*n.Demand, n.Forecast-max(n.Stable, n.Panic))
 		}
 	}
@@ -210,7 +219,7 @@ func (t *Traffic) correction(allowed float64) float64 {
 	if met+missed < enough {
 		return 1
 	}
-	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/allowed, correctionPower)))
+	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/(corrected*allowed), correctionPower)))
 }
 
 // note says what of the objective cannot be kept, "" where all of it can.
@@ -237,12 +246,10 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
 	switch {
 	case !s.possible:
-		fmt.Fprintf(&out,
-			"%s: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
+		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
 			note, name, seconds(best.First), seconds(best.Token), c.Objective)
 	case need.Demand > capacityOf(s.classes):
-		fmt.Fprintf(&out, "%s, %.0f more replicas of %s would be; ", note,
-			math.Ceil(need.Demand-capacityOf(s.classes)), name)
+		fmt.Fprintf(&out, "%s, %.0f more replicas of %s would be; ", note, math.Ceil(need.Demand-capacityOf(s.classes)), name)
 	case note != "":
 		out.WriteString(note + "; ")
 	}

@@ -135,15 +135,19 @@ func Load(queued, active float64, byClass map[string]float64, classes []Class) f
 }
 
 // overlap keeps a count from shrinking for one cold start after the speeds of the
-// classes, or what they serve within an objective, have changed, so that the replicas of a new mix serve
-// before those of the old one go. The demand says nothing of that change, so decide cannot.
-func (p Policy) overlap(d Decision, current int, age time.Duration) Decision {
-	if d.Awake >= current || d.Need.Idle || age > p.ColdStart {
+// classes, or what they serve within an objective, have changed: the replicas of a new mix
+// serve before those of the old one go. The demand says nothing of that change, so decide cannot.
+func (c Config) overlap(d Decision, current int, age time.Duration) Decision {
+	if d.Awake >= current || d.Need.Idle || age > c.Policy.ColdStart {
 		return d
 	}
+	changed := "the speeds of the classes"
+	if c.Objective != nil {
+		changed = "what replicas serve within the objective"
+	}
 	d.Count, d.Awake = current, current
-	d.Reason = fmt.Sprintf("holding %d: the speeds of the classes changed %s ago, "+
-		"and nothing shrinks for one cold start of %s", current, age.Round(Step), p.ColdStart)
+	d.Reason = fmt.Sprintf("holding %d: %s changed %s ago, and nothing shrinks for one cold start of %s",
+		current, changed, age.Round(Step), c.Policy.ColdStart)
 	return d
 }
 

@@ -270,18 +270,23 @@ func TestANewMixOfNewSpeedsServesBeforeTheOldGoes(t *testing.T) {
 	if d.Count >= 8 {
 		t.Fatalf("the plan keeps %d of t4, so that this test shows nothing", d.Count)
 	}
-	held := p.overlap(d, 8, 20*time.Second)
+	c := Config{Policy: p}
+	held := c.overlap(d, 8, 20*time.Second)
 	if held.Count != 8 || !strings.Contains(held.Reason, "holding 8: the speeds of the classes changed 20s ago") {
 		t.Errorf("while the new replicas start: %+v", held)
 	}
-	if got := p.overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
+	promised := Config{Policy: p, Objective: &Objective{TTFT: time.Second, Quantile: 0.99}}
+	if held := promised.overlap(d, 8, time.Second); !strings.Contains(held.Reason, "holding 8: what replicas serve within the objective changed 1s ago, and") {
+		t.Errorf("by an objective the reason is %q", held.Reason)
+	}
+	if got := c.overlap(d, 8, p.ColdStart+Step); got.Count != d.Count {
 		t.Errorf("when they serve: %d, want %d", got.Count, d.Count)
 	}
-	if got := p.overlap(d, 0, 0); got.Count != d.Count {
+	if got := c.overlap(d, 0, 0); got.Count != d.Count {
 		t.Errorf("growing waits for nothing: %d, want %d", got.Count, d.Count)
 	}
 	idle := p.decide(flat(0, 900), classes, 1, 8)
-	if got := p.overlap(idle, 8, 0); got.Count != 0 {
+	if got := c.overlap(idle, 8, 0); got.Count != 0 {
 		t.Errorf("idle: %d, want 0", got.Count)
 	}
 }
