@@ -246,10 +246,11 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
 	switch {
 	case !s.possible:
-		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, promised is %s; ",
-			note, name, seconds(best.First), seconds(best.Token), c.Objective)
+		fmt.Fprintf(&out, "%s: a mean request alone on %s takes %s to its first token and %s for each further one, "+
+			"promised is %s; ", note, name, seconds(best.First), seconds(best.Token), c.Objective)
 	case need.Demand > capacityOf(s.classes):
-		fmt.Fprintf(&out, "%s, %.0f more replicas of %s would be; ", note, math.Ceil(need.Demand-capacityOf(s.classes)), name)
+		fmt.Fprintf(&out, "%s, %.0f more replicas of %s would be; ",
+			note, math.Ceil(need.Demand-capacityOf(s.classes)), name)
 	case note != "":
 		out.WriteString(note + "; ")
 	}
