@@ -64,7 +64,8 @@ func (s *Server) serveConcurrency(w http.ResponseWriter, r *http.Request) {
 	}
 	only := r.FormValue("class")
 	now := time.Now()
-	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Whole: v.line.Whole(), Series: []api.Point{}}
+	out := api.Concurrency{Service: v.name, Now: now, StepSeconds: 1, Whole: v.line.Whole(),
+		Quantile: v.config.Quantile, Series: []api.Point{}}
 	for _, p := range v.line.Concurrency(now, window) {
 		point := api.Point{
 			Time: p.Second, Queued: p.Queued, Active: p.Active, Class: map[string]api.ClassPoint{},
@@ -88,7 +89,8 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	p := s.plan.Load()
 	for _, v := range p.services {
 		state := v.line.State()
-		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{}}
+		one := api.Service{Service: v.name, Queued: state.Queued, Active: state.Active, Replicas: []api.Replica{},
+			Quantile: v.config.Quantile}
 		one.Waits, one.Starts = p.waits(state.Waits), s.metrics.starts.of(v.name)
 		if l, shared := v.line.(*line.Shared); shared {
 			role, epoch, owner := l.Role()

@@ -357,7 +357,7 @@ func TestTheObjective(t *testing.T) {
 // The time to the end is promised, too. What less urgent requests take is nobody's miss,
 // and no demand that an objective counts.
 func TestWhomTheObjectiveIsPromisedTo(t *testing.T) {
-	text := "priorities = [\"now\", \"later\"]\n" + service("chat", "slo {\n e2e = \"1ns\"\n priority = \"now\"\n}\n", replicaBlock(engine(t), "h100", 1))
+	text := "priorities = [\"now\", \"later\"]\n" + service("chat", "slo {\n e2e = \"1ns\"\n quantile = 0.95\n priority = \"now\"\n}\n", replicaBlock(engine(t), "h100", 1))
 	g := start(t, text)
 	send := func(priority string) {
 		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/chat/completions", strings.NewReader(chatBody("hello", true)))
@@ -372,6 +372,9 @@ func TestWhomTheObjectiveIsPromisedTo(t *testing.T) {
 			t.Fatal(err)
 		}
 		seconds = len(answer.Series)
+		if answer.Quantile != 0.95 {
+			t.Fatalf("promised to %v of the requests, want 0.95", answer.Quantile)
+		}
 		for _, p := range answer.Series {
 			if p.Tokens != nil {
 				sum.Add(p.Tokens)

@@ -114,6 +114,8 @@ type Service struct {
 	SLO dispatch.SLO
 	// E2E is the promised time from a request to the end of its answer, 0 for none.
 	E2E time.Duration
+	// Quantile is the part of the requests that SLO and E2E are promised to; 0 where neither is set.
+	Quantile float64
 	// Promised is the least urgent priority that it is promised to, an index into
 	// Config.Priorities.
 	Promised int

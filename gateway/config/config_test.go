@@ -191,6 +191,7 @@ func TestMistakesAreToldInOneLineWithTheirPlace(t *testing.T) {
 		{"service \"m\" {\n" + replica + "  fallback = \"n\"\n}\nservice \"n\" {\n" + replica + "  fallback = \"m\"\n}\n", "service \"m\": its fallbacks come back to \"m\""},
 		{"service \"m\" {\n" + replica + "  split {\n    to = \"m\"\n    percent = 5\n  }\n}\n", "gateway.hcl:5: service \"m\": split to \"m\", which is no other service"},
 		{"service \"m\" {\n" + replica + "  split {\n    to = \"n\"\n    percent = 101\n  }\n}\nservice \"n\" {\n" + replica + "}\n", "service \"m\": percent is 101"},
+		{"service \"m\" {\n" + replica + "  slo {\n    ttft = \"2s\"\n    quantile = 99\n  }\n}\n", "gateway.hcl:1: service \"m\": quantile is 99: want 0.5 to 0.9999"},
 		{"service \"m\" {\n" + replica + "  policy = \"fast\"\n}\n", "gateway.hcl:5: policy is \"fast\": want one of slots, tokens"},
 		{"service \"m\" {\n" + replica + "  engine {\n    metrics = \"metrics\"\n  }\n}\n", "gateway.hcl:6: metrics is \"metrics\": want \"auto\", \"off\" or a path"},
 		{"service \"m\" {\n" + replica + "  engine {\n    interval = \"1ms\"\n  }\n}\n", "gateway.hcl:6: interval is 1ms: want at least"},

@@ -158,6 +158,8 @@ type sloBody struct {
 	TTFT *hcl.Attribute `hcl:"ttft"`
 	TPOT *hcl.Attribute `hcl:"tpot"`
 	E2E  *hcl.Attribute `hcl:"e2e"`
+	// Quantile is the part of the requests that it is promised to.
+	Quantile *float64 `hcl:"quantile"`
 	// Least is the name of the least urgent priority that it is promised to.
 	Least *hcl.Attribute `hcl:"priority"`
 }

@@ -125,6 +125,9 @@ func (d *decoder) numbers(b *serviceBody) {
 		least("max", q.Max, 1)
 		least("eject_failures", q.Failures, 1)
 	}
+	if b.SLO != nil && b.SLO.Quantile != nil && !(*b.SLO.Quantile >= 0.5 && *b.SLO.Quantile <= 0.9999) {
+		d.fail(b.Range, "service %q: quantile is %g: want 0.5 to 0.9999", b.Name, *b.SLO.Quantile)
+	}
 	for _, r := range b.Routes {
 		for _, host := range r.Hosts {
 			if rest := strings.TrimPrefix(host, "*."); rest == "" || strings.ContainsAny(rest, "*/: ") {

@@ -14,6 +14,10 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
+// promisedTo is the part of the requests that an objective is promised to by default, as in
+// the strategy's setting objective.
+const promisedTo = 0.99
+
 func (d *decoder) service(b *serviceBody, c *Config) Service {
 	s := Service{Name: b.Name, Source: d.source(b, c), Upstream: d.upstream(b.Upstream),
 		Queue: d.queue(b.Queue, c.Priorities)}
@@ -33,6 +37,7 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	if b.SLO != nil {
 		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
 		s.E2E = d.duration(b.SLO.E2E, 0)
+		s.Quantile = or(b.SLO.Quantile, promisedTo)
 		s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
 	}
 	d.numbers(b)

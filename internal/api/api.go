@@ -21,8 +21,10 @@ type Concurrency struct {
 	StepSeconds int       `json:"step_seconds"`
 	// Whole says that Series is of all gateways together, as gateways know that share
 	// their queues; else it is of the one that answers.
-	Whole  bool    `json:"whole,omitempty"`
-	Series []Point `json:"series"` // oldest first, without gaps
+	Whole bool `json:"whole,omitempty"`
+	// Quantile is the part of the requests that the objective is promised to, 0 where there is none.
+	Quantile float64 `json:"quantile,omitempty"`
+	Series   []Point `json:"series"` // oldest first, without gaps
 }
 
 // Point is the time-weighted mean number of requests of one second.
@@ -62,6 +64,8 @@ type Service struct {
 	// Waits is who waits at which priority, as the gateway that decides knows it.
 	Waits  []Wait  `json:"waits,omitempty"`
 	Tokens *Tokens `json:"last_minute,omitempty"` // of a language model
+	// Quantile is as in Concurrency.
+	Quantile float64 `json:"quantile,omitempty"`
 	// Starts are what is known of starts of its replicas, by hardware class.
 	Starts map[string]ColdStart `json:"starts,omitempty"`
 }

@@ -190,6 +190,9 @@ func renderTokens(w io.Writer, services []Service) error {
 		}
 		if judged := s.Tokens.Met + s.Tokens.Missed; judged > 0 {
 			within = fmt.Sprintf("%.1f%%", 100*float64(s.Tokens.Met)/float64(judged))
+			if s.Quantile > 0 {
+				within += fmt.Sprintf(" of %.4g%%", 100*s.Quantile)
+			}
 		}
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%.0f\t%.0f\t\n", s.Name, s.Tokens.Ended, ttft, tpot, within,
 			float64(s.Tokens.Prompt)/60, float64(s.Tokens.Output)/60)

@@ -104,6 +104,7 @@ func (m merged) add(g api.Service) {
 	for class, c := range g.Starts {
 		s.learns(class, c)
 	}
+	s.Quantile = max(s.Quantile, g.Quantile)
 	if g.Tokens != nil {
 		if s.Tokens == nil {
 			s.Tokens = &api.Tokens{}

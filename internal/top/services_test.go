@@ -28,10 +28,10 @@ func TestMergeSumsQueuesAndKeepsReplicas(t *testing.T) {
 
 // Gateways that serve one language model are weighed by what each served.
 func TestTokensOfSeveralGateways(t *testing.T) {
-	a := []api.Service{{Service: "chat", Tokens: &api.Tokens{Ended: 30, Met: 30, TTFT: 1, TPOT: 0.01, Prompt: 10, Output: 1}}}
+	a := []api.Service{{Service: "chat", Quantile: 0.99, Tokens: &api.Tokens{Ended: 30, Met: 30, TTFT: 1, TPOT: 0.01, Prompt: 10, Output: 1}}}
 	b := []api.Service{{Service: "chat", Tokens: &api.Tokens{Ended: 10, Missed: 10, TTFT: 3, TPOT: 0.05, Prompt: 5, Output: 2}}}
 	got := merge([][]api.Service{a, b})
-	if want := (api.Tokens{Ended: 40, Met: 30, Missed: 10, TTFT: 1.5, TPOT: 0.02, Prompt: 15, Output: 3}); len(got) != 1 || *got[0].Tokens != want {
+	if want := (api.Tokens{Ended: 40, Met: 30, Missed: 10, TTFT: 1.5, TPOT: 0.02, Prompt: 15, Output: 3}); len(got) != 1 || *got[0].Tokens != want || got[0].Quantile != 0.99 {
 		t.Errorf("%+v, want %+v", got[0].Tokens, want)
 	}
 }

@@ -79,6 +79,8 @@ type Service struct {
 	Active  float64     `json:"active"`
 	Classes []Class     `json:"classes"`
 	Tokens  *api.Tokens `json:"last_minute,omitempty"` // of a language model
+	// Quantile is the part of the requests that the objective is promised to, 0 where there is none.
+	Quantile float64 `json:"quantile,omitempty"`
 	// ColdStarts are what is learned of starts, by hardware class.
 	ColdStarts map[string]api.ColdStart `json:"cold_starts,omitempty"`
 }
