@@ -40,7 +40,7 @@ type byService struct{ *Router }
 
 var (
 	stateDesc = describe("service_state", "1 for the state that a service is in.", "service", "state")
-	shareDesc = describe("share", "Part of a service's traffic that Consul is told to give a subset, 0 to 1.",
+	shareDesc = describe("share", "Part of a service's traffic that Consul's splitter gives a subset, 0 to 1.",
 		"service", "subset")
 	weightDesc = describe("weight", "Expected rate of one instance, H100 SXM = 1, by source.",
 		"service", "subset", "source")

@@ -22,7 +22,7 @@ type service struct {
 	registered int // instances, those that are left out included
 	instances  []weigh.Instance
 	refused    []string // why instances are left out
-	// outside is what subsets are to be told apart from: what these claim.
+	// outside is what subsets must differ from: what these claim.
 	outside []weigh.Refused
 	opted   bool // by the meta of an instance, when last there was any
 	seen    map[string]time.Time
@@ -99,7 +99,7 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	if o, ok := v.Have[weigh.Key{Kind: weigh.Resolver, Name: name}]; ok && o.Ours {
 		for _, group := range weigh.Groups(o.Entry) {
 			if s.seen[group].IsZero() {
-				s.seen[group] = now // since we know of it; a restart begins its time anew
+				s.seen[group] = now // since we know of it; a restart begins its time again
 			}
 		}
 	}
@@ -165,7 +165,7 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 }
 
 // gone lists an instance for each group that is known of. Of one that was gone when
-// this router began only the name is known, which tells its class and slices.
+// this router began only the name is known, which contains its class and slices.
 func (s *service) gone() []weigh.Instance {
 	var out []weigh.Instance
 	for name := range s.seen {

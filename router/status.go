@@ -25,7 +25,7 @@ const (
 	StateRemoved = "removed" // opted out or gone; no entry of ours is left
 )
 
-// Status is what the admin listener tells of a service.
+// Status is what the admin listener shows of a service.
 type Status struct {
 	Service string   `json:"service"`
 	State   string   `json:"state"`

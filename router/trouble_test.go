@@ -303,7 +303,7 @@ func TestConfigRefuses(t *testing.T) {
 		`limits { interval = "1ms" }`:           "interval",
 		`consul { max_connections = 3 }`:        "max_connections",
 		`consul { cert_file = "x" }`:            "go together",
-		"service \"a\" {}\nservice \"a\" {}":    "stands twice",
+		"service \"a\" {}\nservice \"a\" {}":    "is defined twice",
 		`consul { token = "secret" }`:           "token",
 		`leader { ttl = "soon" }`:               "leader ttl",
 	} {

@@ -103,7 +103,7 @@ func TestTheShippedBinaryOnEveryRelease(t *testing.T) {
 			h.loads(release != "", gpus[0])
 			h.edit(0, func(g *rack.AMDGPU) { g.UE = 1 })
 			if release == "" {
-				return // no file and no library tells of the error
+				return // neither a file nor a library reports the error
 			}
 			h.until("the broken card", func(g map[string]*device.DeviceGroup) bool {
 				return none("mi300x-0", "1 uncorrectable RAS errors")(g) && all("rx-7900-xtx-1", 19)(g)

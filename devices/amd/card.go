@@ -38,7 +38,7 @@ func (c card) id(n node) gpu.ID {
 	return kernel.PartID(c.ID, n.Partition)
 }
 
-// partitioned tells whether the card's nodes are parts of it, also when only one
+// partitioned reports whether the card's nodes are parts of it, also when only one
 // of them could be read.
 func (c card) partitioned() bool {
 	return len(c.Nodes) > 1 || c.Compute != "" && c.Compute != "spx"

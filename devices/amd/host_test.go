@@ -116,14 +116,14 @@ func why(g *device.DeviceGroup) string {
 	return ""
 }
 
-// all tells that a group has n devices, all healthy.
+// all reports that a group has n devices, all healthy.
 func all(name string, n int) func(map[string]*device.DeviceGroup) bool {
 	return func(groups map[string]*device.DeviceGroup) bool {
 		return groups[name] != nil && len(groups[name].Devices) == n && healthy(groups[name]) == n
 	}
 }
 
-// none tells that no device of a group is healthy, for a reason with a text.
+// none reports that no device of a group is healthy, for a reason with a text.
 func none(name, reason string) func(map[string]*device.DeviceGroup) bool {
 	return func(groups map[string]*device.DeviceGroup) bool {
 		return groups[name] != nil && healthy(groups[name]) == 0 && strings.Contains(why(groups[name]), reason)

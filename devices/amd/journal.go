@@ -13,8 +13,8 @@ type journal struct {
 	said map[string]string
 }
 
-// tell logs text at level unless it was the last thing told of the subject. An
-// empty text forgets the subject, so that it is told again when it comes back.
+// tell logs text at level unless it was the last text logged of the subject. An
+// empty text forgets the subject, so that it is logged again when it comes back.
 func (j *journal) tell(level hclog.Level, subject, message, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 const libraryRetry = time.Minute
 
 // library keeps AMD SMI loaded and in step with the cards: it knows the set of
-// GPUs that there was when it was started, so it is started anew when that changes.
+// GPUs that there was when it was started, so it is restarted when that changes.
 type library struct {
 	machine
 	path string
@@ -26,19 +26,19 @@ type library struct {
 	sym  *symbols
 	from string
 	smi  *smi
-	// of is the set of cards that smi, or the failed attempt to start it, stands for.
+	// of is the set of cards for which smi was started, or failed to start.
 	of      string
 	tried   time.Time
 	unwatch func()
 	// resetting says since when each card is between the events before and after a reset.
 	resetting map[pciAddress]time.Time
-	// hot says when it was told last of each card that it throttles.
+	// hot is when each card was last logged as throttled.
 	hot map[pciAddress]time.Time
-	// facts are what was told last of each card and does not change.
+	// facts are what the library said last of each card and does not change.
 	facts map[gpu.ID]facts
 }
 
-// facts are what the library says of a card for good.
+// facts are what the library says about a card and does not change.
 type facts struct {
 	device uint16 // of the board that they are of
 	name   string
@@ -48,7 +48,7 @@ type facts struct {
 // longestReset is more than a reset takes, which is seconds.
 const longestReset = 3 * time.Minute
 
-// hotPause is how long a card that throttles is told of once: it sends an event
+// hotPause is the least time between two log lines about a card that throttles: it sends an event
 // each time that it does, for as long as it is hot.
 const hotPause = time.Minute
 
@@ -108,7 +108,7 @@ func (l *library) load(cards []card) (*smi, error) {
 	return s, nil
 }
 
-// check compares what the library says of each card with the kernel: a release
+// check compares what the library and the kernel say about each card: a release
 // whose records moved unseen would otherwise be believed.
 func (s *smi) check(cards []card) error {
 	for _, c := range cards {
@@ -195,7 +195,7 @@ func (l *library) use() *smi {
 	return l.smi
 }
 
-// remember returns the facts of a card after what was just told of it, and keeps
+// remember returns the facts of a card with what the library just said, and keeps
 // them: a call that fails once must neither rename a group nor change its size.
 func (l *library) remember(c card, now facts) facts {
 	l.mu.Lock()

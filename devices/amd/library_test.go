@@ -51,7 +51,7 @@ func TestAResetWhoseEndIsMissedIsForgotten(t *testing.T) {
 }
 
 // TestAClosedLibraryIsNotAsked: its handles point to what is gone, and statistics
-// are read beside the loop that starts it anew.
+// are read beside the loop that restarts it.
 func TestAClosedLibraryIsNotAsked(t *testing.T) {
 	asked := 0
 	call := func(handle, *byte) int32 { asked++; return statusOK }

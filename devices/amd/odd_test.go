@@ -48,7 +48,7 @@ func TestACardWithoutARenderNodeTakesNoTask(t *testing.T) {
 	r := newRack(t, rack.AMDHost(rack.MI210, 1, "", "")...)
 	rewriteNodes(t, r, "simd_per_cu", `(?m)^drm_render_minor .*$`, "drm_render_minor 0")
 	h := serve(t, r, "", gpuBlock("slices", "20"))
-	// The card's own folder still tells the node.
+	// The card's own folder still names the node.
 	h.until("all slices", all("mi210-0", 20))
 	nodes, err := filepath.Glob(filepath.Join(r.Root, pciDir, "*/drm/renderD*"))
 	if err != nil || len(nodes) != 1 {

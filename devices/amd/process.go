@@ -18,7 +18,7 @@ type process struct {
 	Units int
 }
 
-// idle tells a process that merely opened the driver: KFD lists it on every GPU.
+// idle reports whether a process merely opened the driver: KFD lists it on every GPU.
 func (p process) idle() bool { return p.bytes == 0 && p.Units == 0 }
 
 // processes lists the processes of every node by its gpu_id, those without

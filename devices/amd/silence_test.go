@@ -75,7 +75,7 @@ func TestOneUnansweredQuestionIsNoFault(t *testing.T) {
 		if len(problems) != 0 {
 			t.Fatalf("well cards: %v", problems)
 		}
-		for range 2 { // the count begins anew with every answer
+		for range 2 { // every answer restarts the count
 			lose(true)
 			for n := range plugin.Patience - 1 {
 				found, problems := r.one()

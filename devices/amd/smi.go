@@ -49,7 +49,7 @@ type smi struct {
 	// handles of the cards, by PCI address.
 	handles map[pciAddress]handle
 	// closed: the library was shut down. Its handles are pointers to what is gone,
-	// also where it was started anew since.
+	// also where it was restarted since.
 	closed bool
 }
 
@@ -73,7 +73,7 @@ func start(sym *symbols, path string) (*smi, error) {
 	return s, nil
 }
 
-// prepare reads the release, which the library tells only after its start.
+// prepare reads the release, which the library reports only after its start.
 func (s *smi) prepare() error {
 	b := make([]byte, bufferSize)
 	if status := s.sym.Version(&b[0]); status != statusOK {
@@ -98,7 +98,7 @@ func (s *smi) close() {
 }
 
 // enumerate maps PCI addresses to handles. Partitions of a card have handles of
-// their own; the first of a card stands for it.
+// their own; the first of a card represents it.
 func (s *smi) enumerate() error {
 	sockets, err := list("amdsmi_get_socket_handles", func(n *uint32, out *handle) int32 {
 		return s.sym.Sockets(n, out)
@@ -307,7 +307,7 @@ func (s *smi) ecc(c card) (uncorrectable, correctable uint64, ok bool) {
 }
 
 // badPages counts the memory pages that are retired or about to be. A limit of 0
-// means that this release tells none.
+// means that this release reports none.
 func (s *smi) badPages(c card) (count, limit uint32, ok bool) {
 	h, known := s.handles[c.PCI]
 	if !known || s.sym.BadPages == nil {

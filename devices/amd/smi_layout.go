@@ -50,7 +50,7 @@ func (f field) text(b []byte) string {
 
 // layout says where one release of the library keeps what is read from it.
 // Offsets are those of the x86-64 C headers: records changed, and shrank, within
-// one soname, so no Go struct stands for them.
+// one soname, so no Go struct describes them.
 type layout struct {
 	asicName, asicDevice, asicUnits field
 	vramSize                        field

@@ -120,8 +120,8 @@ func foreign(path string) string {
 		path, f.Machine, own)
 }
 
-// missing tells the linker's "there is no such file" from all other refusals,
-// also from a library that lacks one of its own dependencies.
+// missing reports whether the linker found no library of that name. It is false where the
+// linker found one that lacks a dependency of its own.
 func missing(reason, name string) bool {
 	return strings.Contains(reason, name+": cannot open shared object file: No such file or directory")
 }

@@ -265,7 +265,7 @@ func TestTheLibraryFollowsTheCards(t *testing.T) {
 	}
 	l.follow(cardsOf(t, r))
 	if l.use() != first {
-		t.Error("the library was started anew for the same cards")
+		t.Error("the library was restarted for the same cards")
 	}
 	if err := r.EditGPU(r.GPUs()[1].PCI, func(g *rack.AMDGPU) { g.Compute = "CPX" }); err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ type vendor struct {
 
 	mu    sync.Mutex
 	cards []card
-	// sick says of cards why they take no task, by the last round.
+	// sick is why a card takes no task, by card, as of the last round.
 	sick map[gpu.ID]string
 }
 
@@ -75,7 +75,7 @@ func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
 	return v, cfg.Settings.Err()
 }
 
-// Inventory reads the topology anew. Nodes that cannot be read are told once and
+// Inventory reads the topology again. Nodes that cannot be read are logged once and
 // left out, so that the others are served.
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	nodes, errs := v.nodes()
@@ -157,8 +157,9 @@ func (v *vendor) found(cards []card) []share.Found {
 	return out
 }
 
-// aside tells the GPU that a processor has for its screen from one that serves: it has
-// few compute units and a little of the host's memory, beside a card with many more.
+// aside says why a GPU is left out that only drives the screen of its processor, "" for
+// one that serves. The former has few compute units and a little of the host's memory,
+// beside a card with many more.
 func aside(c card, all []card) string {
 	size := func(c card) (units int, memory uint64) {
 		for _, n := range c.Nodes {

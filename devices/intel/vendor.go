@@ -39,7 +39,7 @@ type vendor struct {
 
 	mu   sync.Mutex
 	gpus map[gpu.ID]kernel.GPU
-	// sizeless are the GPUs that were told of because their memory is not known.
+	// sizeless are the GPUs that were logged because their memory is not known.
 	sizeless map[gpu.ID]bool
 
 	// measuring guards what the last reading of load saw.

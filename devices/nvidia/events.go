@@ -20,7 +20,7 @@ const (
 	wantEvents = nvml.EventXID
 )
 
-// events waits for XIDs of the GPUs in its own goroutine, and anew when GPUs come
+// events waits for XIDs of the GPUs in its own goroutine, and again when GPUs come
 // and go or the driver was reloaded. GPUs without events are watched by the state
 // that every round reads.
 type events struct {
@@ -34,7 +34,7 @@ type events struct {
 	watch  string // what is waited for: the generation and the GPUs
 	ending chan struct{}
 	heard  map[gpu.ID]bool // the GPUs whose events arrive
-	// again is when those are asked for anew that could not be had for the moment;
+	// again is when to ask once more for those that could not be had for the moment;
 	// zero where there are none.
 	again time.Time
 }
@@ -92,7 +92,7 @@ func (e *events) tell(deaf string, err error) {
 	}
 }
 
-// register makes an event set of the GPUs that support events. deaf says of which
+// register makes an event set of the GPUs that support events. deaf says for which
 // they could not be had for the moment, "" for none.
 func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Device]gpu.ID, deaf string, err error) {
 	release, err := e.lib.acquire()

@@ -79,7 +79,7 @@ func (p *gpuHealth) fail(f fault) bool {
 			if f.Since = old.Since; f.Since.IsZero() {
 				f.Since = old.At
 			}
-			p.faults[i] = f // in its place: the first is what is told
+			p.faults[i] = f // in its place: the first is what is reported
 			return false
 		}
 	}
@@ -191,7 +191,7 @@ const (
 	nvmlDrainReset = int(nvml.RecoveryDrainAndReset)
 )
 
-// concerns tells whether a fault touches the GPU or a MIG device of it.
+// concerns reports whether a fault touches the GPU or a MIG device of it.
 func (f fault) concerns(mig string) bool {
 	switch {
 	case f.MIG == "" || mig == "":

@@ -34,7 +34,7 @@ func TestAFaultNeedsAQuietPeriod(t *testing.T) {
 	p.fail(fault{XID: 95, Text: "XID 95", At: at(59 * time.Second)})
 	p.observe(at(70*time.Second), well(), rules)
 	if p.problem("", rules) == "" {
-		t.Error("a second fault did not start the period anew")
+		t.Error("a second fault did not restart the period")
 	}
 	if got := p.observe(at(119*time.Second), well(), rules); len(got) != 1 || p.problem("", rules) != "" {
 		t.Errorf("recovered from %v, problem %q", got, p.problem("", rules))

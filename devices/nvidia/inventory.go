@@ -16,10 +16,10 @@ type reading struct {
 	handle nvml.Device
 	gpu    gpu.GPU
 	minor  int
-	// mig tells that the GPU is in MIG mode; devices are its MIG devices.
+	// mig is set when the GPU is in MIG mode; devices are its MIG devices.
 	mig     bool
 	devices []migDevice
-	// unsure: a call that tells the MIG mode or devices failed for now, so mig and
+	// unsure: a call for the MIG mode or devices failed for now, so mig and
 	// devices may be wrong.
 	unsure     bool
 	slicing    share.Slicing
@@ -67,7 +67,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 		one, handle, r := a.one, a.handle, a.r
 		before, known := l.last[i]
 		if r == nvml.Success && before.gpu.ID != one.gpu.ID {
-			before, known = l.before(one.gpu.ID) // the driver counts anew
+			before, known = l.before(one.gpu.ID) // the driver restarts its count
 		}
 		switch {
 		case r == nvml.GPUIsLost, r != nvml.Success && !known:
@@ -132,7 +132,7 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 	return reading{}, false
 }
 
-// partial tells that a call failed which tells what hardly changes: the GPU is
+// partial is set when a call failed for what hardly ever changes: the GPU is
 // then described as it was before.
 func (r reading) partial() bool {
 	g := r.gpu
@@ -180,7 +180,7 @@ func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 }
 
 // usable is the memory that tasks can use: without what the driver reserves,
-// which only the second version of the call tells.
+// which only the second version of the call reports.
 func usable(h nvml.Device) gpu.MiB {
 	if m, r := h.Memory2(); r == nvml.Success {
 		return gpu.MiBOf(m.Total - m.Reserved)

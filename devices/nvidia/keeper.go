@@ -100,7 +100,7 @@ func (k *keeper) report(problem string, starting bool) {
 		} else {
 			k.host.Log.Info("MPS daemon serves", "gpu", k.id, "pipe", k.control.Pipe)
 		}
-		// While several start, the last one tells: a round for each would delay them.
+		// While several start, only the last reports: a round for each would delay them.
 		if !before.starting || !k.starting() {
 			k.host.Wake()
 		}

@@ -177,7 +177,7 @@ func (l *library) keep(readings []reading) {
 	for _, r := range readings {
 		l.last[r.gpu.Index] = r
 		if r.indicators.hung {
-			continue // nothing more is asked of it
+			continue // it is not read any further
 		}
 		l.handles[r.gpu.ID] = r.handle
 		for _, d := range r.devices {
@@ -219,7 +219,7 @@ var returns = map[nvml.Return]string{
 	nvml.Unknown: "unknown error",
 }
 
-// fatalForLibrary tells whether a return code means that NVML must be initialised
+// fatalForLibrary reports whether a return code means that NVML must be initialised
 // anew.
 func fatalForLibrary(r nvml.Return) bool {
 	switch r {

@@ -23,7 +23,7 @@ func named(gs groups, name string) *device.DeviceGroup {
 	return &device.DeviceGroup{}
 }
 
-// health tells whether all instances of a group are healthy, and of none, why.
+// health reports whether all instances of a group are healthy, and of none, why.
 func health(g *device.DeviceGroup) (ok bool, why string) {
 	ok = len(g.Devices) > 0
 	for _, d := range g.Devices {

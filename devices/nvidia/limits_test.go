@@ -29,7 +29,7 @@ func (b *bench) holds(t *testing.T, env []string, uuid, group string, limit uint
 }
 
 // The limit of a control group is set by NVML and read back, where the driver has such
-// limits, and everything else is told apart from that.
+// limits, and nothing else is taken for that.
 func TestMemoryIsLimitedByControlGroup(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "h100")

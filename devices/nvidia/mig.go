@@ -63,7 +63,7 @@ func apportion(devices []migDevice) {
 	}
 }
 
-// sure tells whether a call's answer is one that stays: success, or that there is
+// sure reports whether a call's answer is one that stays: success, or that there is
 // no such thing. Others fail for the moment.
 func sure(r nvml.Return) bool {
 	switch r {

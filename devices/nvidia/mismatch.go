@@ -43,7 +43,7 @@ func moduleVersion(root string) string {
 	return ""
 }
 
-// libraryVersion is the version of the libraries that tasks would be given: it stands
+// libraryVersion is the version of the libraries that tasks would be given: it is
 // in the name of the file behind the library's link. "" when it is unknown.
 func libraryVersion(root string) string {
 	for _, name := range []string{"libcuda.so.1", soname} {

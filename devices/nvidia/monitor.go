@@ -43,7 +43,7 @@ func (w *monitor) of(id gpu.ID) *gpuHealth {
 	return p
 }
 
-// storm is how long an error that is raised over and over is told and kept once.
+// storm is how long an error that is raised over and over is logged and kept only once.
 const storm = 10 * time.Second
 
 // xid takes an event; it returns whether the GPU's health changed. A failing GPU

@@ -81,7 +81,7 @@ func (k *keeper) killed(pid int, why error, then string) bool {
 	return true
 }
 
-// restarted counts a daemon that is replaced, and tells of it.
+// restarted counts and logs a daemon that is replaced.
 func (k *keeper) restarted(what string) {
 	k.mu.Lock()
 	k.restarts++
@@ -118,7 +118,7 @@ func (k *keeper) start(ctx context.Context) {
 	k.watch(ctx, servers)
 }
 
-// ended gives a daemon that was told to end the time to do so, and reports whether
+// ended waits for a daemon that was asked to end, and reports whether
 // none runs.
 func (k *keeper) ended(ctx context.Context) bool {
 	for end := time.Now().Add(quitTime); k.control.Process() != 0; {
@@ -156,7 +156,7 @@ func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 	if asked == nil {
 		k.silent = 0
 	} else if pid = k.control.Process(); pid == 0 {
-		_ = k.control.Clean() // an empty directory tells the task driver that none serves
+		_ = k.control.Clean() // an empty directory shows the task driver that none serves
 		if err := k.control.RemoveShm(); err != nil {
 			k.host.Log.Warn(err.Error(), "gpu", k.id)
 		}

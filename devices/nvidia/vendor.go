@@ -5,7 +5,7 @@
 // MPS percentages and memory limits are set in the task's environment, which the
 // task could change: they are called cooperative. Static SM partitions and the
 // namespaces of MPS v3 would hold against any task, but a partition must be made
-// when a task comes and be freed when it goes, and Nomad tells a device plugin of
+// when a task comes and be freed when it goes, and Nomad tells a device plugin about
 // no release; docs/decisions/0012-memory-limits-and-mps-v3.md says what they wait for.
 package nvidia
 
@@ -52,8 +52,8 @@ type vendor struct {
 	usage   sampler
 	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
 	exclusiveMode bool
-	left          string // the GPUs that were left out, as told last
-	foreign       string // the foreign MPS daemons, as told last
+	left          string // the GPUs that were left out, as logged last
+	foreign       string // the foreign MPS daemons, as logged last
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -111,7 +111,7 @@ func xids(s *plugin.Settings, key string) []uint64 {
 	return out
 }
 
-// Inventory reads all GPUs and, in passing, what tells their health.
+// Inventory reads all GPUs and, in passing, the indicators of their health.
 func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	if v.changing() {
 		return nil, v.letGo()

@@ -10,7 +10,7 @@ const (
 	fatal class = iota
 	// application: the fault of one program, whose clean-up ends with it.
 	application
-	// informational: nothing is asked of anybody, or other state tells it better.
+	// informational: nobody has to act, or other state shows it better.
 	informational
 )
 

@@ -111,7 +111,7 @@ func (l *loop) acquire() {
 	}
 }
 
-// release also forgets what was told: a stream that opens later starts with what
+// release also forgets what was sent: a stream that opens later starts with what
 // is true then.
 func (l *loop) release() {
 	l.mu.Lock()
@@ -174,7 +174,7 @@ func (l *loop) round(ctx context.Context, publish bool) (starting bool) {
 	}
 }
 
-// stall tells that the GPUs do not answer.
+// stall reports to Nomad that the GPUs do not answer.
 func (l *loop) stall(ctx context.Context) {
 	why := fmt.Sprintf("the GPUs' driver has not answered for %s", stallTime)
 	l.log.Warn(why + ": its GPUs take no tasks until it does; look for hung processes and at the kernel's log")
@@ -248,7 +248,7 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 }
 
 // read renews inventory and plan; called with reading held. The second result
-// says of every offer that could not be read why.
+// says why, for every offer that could not be read.
 func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	found, err := l.vendor.Inventory(ctx)
 	lost := map[gpu.ID]string{}

@@ -47,7 +47,7 @@ func (l *loop) metrics(ctx context.Context) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{ctx, l})
 	mux := http.NewServeMux()
-	// Two programs that claim one task make a series twice; all others are told still.
+	// Two programs that claim one task make a series twice; all others are still exported.
 	mux.Handle("GET /metrics",
 		promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux

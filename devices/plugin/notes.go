@@ -10,7 +10,7 @@ import (
 type notes struct {
 	log  hclog.Logger
 	last map[string]string // topic -> text said last
-	said map[string]bool   // notes of the plan that stand
+	said map[string]bool   // notes of the newest plan
 }
 
 func (n *notes) once(topic string, level hclog.Level, text string) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Numbers gives every physical GPU one number, over restarts of the plugin and of the
-// host. Drivers count anew when a GPU falls off the bus or is missing after a reboot,
+// host. Drivers renumber GPUs when one falls off the bus or is missing after a reboot,
 // but the number is in the name of the device group by which Nomad accounts for what
 // allocations hold, those included that go on after a reboot: under another name their
 // slices would be granted twice.
@@ -110,7 +110,7 @@ func (n *Numbers) load() {
 	}
 	var kept numbering
 	if err := json.Unmarshal(text, &kept); err != nil {
-		n.log.Warn("the GPUs' numbers cannot be read and are given anew", "file", n.file, "error", err)
+		n.log.Warn("the GPUs' numbers cannot be read and are assigned again", "file", n.file, "error", err)
 		return
 	}
 	if kept.Numbers != nil {

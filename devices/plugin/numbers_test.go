@@ -96,7 +96,7 @@ func TestNumbersOverAReboot(t *testing.T) {
 	for _, c := range []struct {
 		name, found string
 		want        []int
-		then        string // found later in the same boot, by a plugin that was started anew
+		then        string // found later in the same boot, by a plugin that was restarted
 		thenWant    []int
 	}{
 		{"as before", "a b c", []int{0, 1, 2}, "a b c", []int{0, 1, 2}},

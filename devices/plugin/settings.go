@@ -23,7 +23,7 @@ type Settings struct {
 // Err returns the first bad value met, or nil.
 func (s *Settings) Err() error { return s.err }
 
-// Has tells whether the key is set.
+// Has reports whether the key is set.
 func (s *Settings) Has(key string) bool { return s.values[key] != nil }
 
 func (s *Settings) fail(key, value, fix string) {

@@ -13,7 +13,7 @@ import (
 )
 
 // taken are the device instances that allocations hold by Nomad's account, none before
-// it was read. Reserve is no such account: Nomad tells no plugin that a task has ended.
+// it was read. Reserve is no such account: Nomad does not tell a plugin when a task has ended.
 type taken struct {
 	mu  sync.Mutex
 	ids map[string]bool

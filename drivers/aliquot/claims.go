@@ -36,7 +36,7 @@ func claimOf(task string, g gpu.Grant) claim {
 	return c
 }
 
-// excess says which GPU one more claim would take beyond its whole, and who has the
+// excess returns the GPU that one more claim would overcommit, and who has the
 // rest. "" where it fits. Nomad's account cannot see it: slices of a GPU that was
 // divided again are other devices than those that a running task holds of it.
 func excess(held []claim, more claim) string {

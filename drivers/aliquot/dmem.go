@@ -11,7 +11,7 @@ import (
 )
 
 // The cgroup controller of device memory, from Linux 6.14 on
-// (Documentation/admin-guide/cgroup-v2.rst, "DMEM"): regions with their sizes stand in
+// (Documentation/admin-guide/cgroup-v2.rst, "DMEM"): regions with their sizes are in
 // the root's dmem.capacity, and a group's limit of each in dmem.max, both as lines of
 // "<region> <bytes>".
 const (

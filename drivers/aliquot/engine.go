@@ -78,7 +78,7 @@ func (d *Driver) killed(container, signal string) {
 	}
 	t.expect()
 	message := fmt.Sprintf("container %.12s was killed by another client of the container engine, not by Nomad; "+
-		"where nobody did so by hand, it was a docker driver "+
+		"if no person did so, it was a docker driver "+
 		"whose gc { dangling_containers } is on and that removes containers that it did not start: %s", container,
 		agent.DanglingAdvice)
 	d.log.Error(message, "task", t.config.Name, "alloc", t.config.AllocID)

@@ -287,7 +287,7 @@ func TestErrorsOfAStartAreOneLine(t *testing.T) {
 		{`{"image": "x:1", "image_tag_by_hardware": true}`, "carries a tag or digest already", nil},
 		{`{"variant": [{"a": [{"image": "x", "vendor": "amd"}]}]}`, `no variant fits a task without a GPU: "a" is for vendor amd`, nil},
 		{`{"variant": [{"a": [{"imag": "x"}]}]}`, `variant "a": "imag" is unknown`, nil},
-		{`{"variant": [{"a": [{"image": "x"}]}, {"a": [{"image": "y"}]}]}`, `variant "a" stands twice`, nil},
+		{`{"variant": [{"a": [{"image": "x"}]}, {"a": [{"image": "y"}]}]}`, `variant "a" is defined twice`, nil},
 		{`{"image": "x:1", "attachment_timeout": "soon"}`, `attachment_timeout is "soon"`, nil},
 		{`{"image": "x:1"}`, "its MPS daemon does not run now", reserved(lost)},
 		{`{"image": "x:1"}`, "is not below run_dir", reserved(outside)},

@@ -15,7 +15,7 @@ type hardware struct {
 	// nodes are patterns of device nodes and of folders of them.
 	nodes []string
 	// majors are patterns of names in /proc/devices: a node of these is of the kind
-	// wherever it stands and whatever it is called.
+	// wherever it is and whatever it is called.
 	majors []string
 }
 

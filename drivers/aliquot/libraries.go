@@ -16,7 +16,7 @@ import (
 
 // driverLibraries are the parts of NVIDIA's driver that programs load at run
 // time and that must be of the kernel driver's own version: what the "compute"
-// and "utility" capabilities of NVIDIA's container toolkit stand for. Names end
+// and "utility" capabilities of NVIDIA's container toolkit mean. Names end
 // in "*" where the version is part of the name.
 var driverLibraries = []string{
 	"libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ptxjitcompiler.so.1", "libnvidia-nvvm.so.4",

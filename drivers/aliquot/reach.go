@@ -13,7 +13,7 @@ import (
 type reach struct {
 	vendor gpu.Vendor
 	// env holds the variables by which the vendor's container runtime is asked for
-	// GPUs, each with the value for none. They stand in images as often as in jobs.
+	// GPUs, each with the value for none. Images set them as often as jobs.
 	env map[string]string
 	// runtimes are patterns of the names under which the vendor's container runtime
 	// is registered at the engine.
@@ -21,7 +21,7 @@ type reach struct {
 	// nodes are patterns of device nodes and of folders of them.
 	nodes []string
 	// majors are patterns of names in /proc/devices: a node of these is a GPU's
-	// wherever it stands and whatever it is called.
+	// wherever it is and whatever it is called.
 	majors []string
 	// requests are the folders of the container in which the vendor's runtime takes
 	// mounts for requests.

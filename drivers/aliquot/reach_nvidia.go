@@ -3,7 +3,7 @@ package aliquot
 import "aliquot.example/internal/gpu"
 
 // visibleDevices is read by NVIDIA's container runtime. The docker driver asks
-// for that runtime when it stands in a task's DeviceEnv; "void" makes the runtime
+// for that runtime when it is in a task's DeviceEnv; "void" makes the runtime
 // do nothing where it is the engine's default.
 const (
 	visibleDevices = "NVIDIA_VISIBLE_DEVICES"

@@ -16,7 +16,7 @@ import (
 const Name = "aliquot"
 
 // DriverConfig is the content of plugin "aliquot-driver" { config { ... } }:
-// everything that the docker driver takes, and what stands here.
+// everything that the docker driver takes, and what is here.
 type DriverConfig struct {
 	docker.DriverConfig
 	// Root is the directory that holds the machine's /dev, /proc/driver/nvidia,
@@ -98,7 +98,7 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 }
 
 // keepDangling turns the default of gc { dangling_containers { enabled } } to
-// false at all three places where it stands: the attribute, the block and gc.
+// false at all three places: the attribute, the block and gc.
 func keepDangling(gc *hclspec.Spec) {
 	off := func(d *hclspec.Default) {
 		literal := d.Default.GetLiteral()
@@ -139,7 +139,7 @@ type TaskConfig struct {
 
 // taskSpec is the docker driver's schema with image optional and the additions
 // of TaskConfig. Variants are ordered and labelled, which no block of hclspec
-// can say, so they arrive as they stand and readVariants checks them.
+// can say, so they arrive as written and readVariants checks them.
 func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	spec := proto.Clone(ofDocker).(*hclspec.Spec)
 	attrs := spec.GetObject().Attributes

@@ -27,7 +27,7 @@ type start struct {
 	task    TaskConfig
 }
 
-// told reports whether an event says what the start took.
+// told reports whether a task event describes the start.
 func (s start) told() bool { return s.ready != "" || len(s.wishes.refs) > 0 || s.compile.on }
 
 // prepare derives everything from the task's configuration and its DeviceEnv
@@ -79,7 +79,7 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	return out, nil
 }
 
-// decode reads what the job says of a task.
+// decode reads the configuration of a task.
 func (s settings) decode(cfg *drivers.TaskConfig) (task TaskConfig, spec variant.Spec, timeout time.Duration,
 	err error) {
 	if err = cfg.DecodeDriverConfig(&task); err != nil {

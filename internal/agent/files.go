@@ -138,7 +138,7 @@ func (c *Config) Merge(text string) error {
 	return nil
 }
 
-// blocks returns a decoded block as often as it stands.
+// blocks returns every occurrence of a decoded block.
 func blocks(raw any) []map[string]any {
 	switch v := raw.(type) {
 	case map[string]any:

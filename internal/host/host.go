@@ -1,6 +1,6 @@
-// Package host reads the files by which the kernel tells of a machine, below a
+// Package host reads the files in which the kernel describes a machine, below a
 // root directory: "/" but for tests and for containers that see the machine
-// elsewhere. What the files of one vendor's driver mean stands in a folder below.
+// elsewhere. A folder below knows what the files of one vendor's driver mean.
 package host
 
 import (

@@ -59,7 +59,7 @@ type CURange struct{ First, Last int }
 // share a CU and k slices have k times the CUs of one. All slices of a GPU
 // together are the whole GPU and get no mask (nil).
 //
-// It fails on slices of several GPUs or totals, on a slice that stands twice and
+// It fails on slices of several GPUs or totals, on a slice that is listed twice and
 // on a total above MaxSlices.
 func CUMask(shape CUShape, grant []gpu.Slice) ([]CURange, error) {
 	if len(grant) == 0 {

@@ -72,7 +72,7 @@ func (p *planner) estimated() {
 		text := fmt.Sprintf("%s (class %s) is not in the hardware table: its weight %.3g is an estimate", o.Model,
 			o.Class, o.Weight)
 		if o.Source == WeightUnknown {
-			text = fmt.Sprintf("%s (class %s) is not in the hardware table and nothing tells its speed: "+
+			text = fmt.Sprintf("%s (class %s) is not in the hardware table, so its speed is not known: "+
 				"its weight is left open", o.Model, o.Class)
 		}
 		p.plan.Notes = append(p.plan.Notes,

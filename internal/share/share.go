@@ -106,7 +106,7 @@ type Part struct {
 	Common      gpu.MiB
 	Sharing     gpu.Sharing
 	Enforcement gpu.Enforcement
-	// Infix stands between class and profile in the group's name, such as "mig-".
+	// Infix comes between class and profile in the group's name, such as "mig-".
 	Infix string
 }
 

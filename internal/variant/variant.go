@@ -68,7 +68,7 @@ func (s Spec) Validate() error {
 		case v.Name == "":
 			return errors.New(`a variant block has no name: write variant "name" { ... }`)
 		case seen[v.Name]:
-			return fmt.Errorf("variant %q stands twice: give each variant a name of its own", v.Name)
+			return fmt.Errorf("variant %q is defined twice: give each variant a name of its own", v.Name)
 		case v.Vendor != "" && !slices.Contains(Vendors(), string(v.Vendor)):
 			return fmt.Errorf("variant %q: vendor is %q: use %s", v.Name, v.Vendor, list(Vendors(), "or"))
 		case v.Image == "" && !s.hasBase():

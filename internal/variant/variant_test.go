@@ -112,7 +112,7 @@ func TestValidateNamesWhatIsWrong(t *testing.T) {
 		"needs image":                                   {TagByHardware: true, Images: map[string]string{"cpu": "x"}},
 		`"app:1" carries a tag or digest already`:       {TagByHardware: true, Image: "app:1"},
 		`"r:5000/app@sha256:0" carries a tag`:           {TagByHardware: true, Image: "r:5000/app@sha256:0"},
-		`variant "a" stands twice`:                      {Image: "x", Variants: []Variant{{Name: "a"}, {Name: "a"}}},
+		`variant "a" is defined twice`:                  {Image: "x", Variants: []Variant{{Name: "a"}, {Name: "a"}}},
 		"has no name":                                   {Image: "x", Variants: []Variant{{}}},
 		`vendor is "tpu"`:                               {Image: "x", Variants: []Variant{{Name: "a", Vendor: "tpu"}}},
 		`variant "a" has no image`:                      {Variants: []Variant{{Name: "a"}}},

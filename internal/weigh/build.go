@@ -18,11 +18,11 @@ type View struct {
 	Inherited string
 	Tuning    Tuning
 	Instances []Instance
-	// Refused are the instances that are left out, so that subsets are told apart
+	// Refused are the instances that are left out, so that subsets are distinguished
 	// from them.
 	Refused []Refused
 	Weights map[string]Weight // by group name
-	// Seen tells when a group last had a registered instance, by group name. Groups
+	// Seen is when a group last had a registered instance, by group name. Groups
 	// that are not in Instances keep their subset for Limits.Retain after that.
 	Seen  map[string]time.Time
 	Rules []Rule
@@ -34,7 +34,7 @@ type View struct {
 	Limits    Limits
 }
 
-// Plan is what is wanted of Consul for one service.
+// Plan is what Consul should hold for one service.
 type Plan struct {
 	// Want holds the entries; nil when nothing is to be touched, empty when all of
 	// ours are to be removed.

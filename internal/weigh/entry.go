@@ -77,7 +77,7 @@ var (
 	headerName  = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+.^_|~-]{1,64}$`)
 )
 
-// CheckService says whether a service's name can stand in config entries and in
+// CheckService reports whether a service's name can be used in config entries and in
 // the paths of Consul's API.
 func CheckService(name string) error {
 	if !serviceName.MatchString(name) {
@@ -91,7 +91,7 @@ func CheckService(name string) error {
 func Validate(entries map[Key]Entry) error {
 	for key, e := range entries {
 		if key != e.Key {
-			return fmt.Errorf("%s stands under the key %s", e.Key, key)
+			return fmt.Errorf("%s is stored under the key %s", e.Key, key)
 		}
 		if err := CheckService(key.Name); err != nil {
 			return err
@@ -127,7 +127,7 @@ func validateSubsets(subsets []Subset) error {
 	seen := map[string]bool{}
 	for _, s := range subsets {
 		if !label.MatchString(s.Name) || seen[s.Name] {
-			return fmt.Errorf("subset %.70q is no DNS label or stands twice", s.Name)
+			return fmt.Errorf("subset %.70q is no DNS label or is defined twice", s.Name)
 		}
 		seen[s.Name] = true
 		if s.Filter == "" || len(s.Filter) > 4096 {
@@ -202,7 +202,7 @@ func validateHeader(h HeaderMatch) error {
 }
 
 // known says whether a service has the subset; any service that has entries
-// stands for itself with subset "".
+// is its own subset "".
 func known(service, subset string, all map[Key]Entry) bool {
 	if subset == "" {
 		_, ok := all[Key{Defaults, service}]

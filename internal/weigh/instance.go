@@ -180,7 +180,7 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	return in, nil
 }
 
-// RefusedBy tells of an instance that ParseInstance refused what subsets need.
+// RefusedBy returns what subsets need of an instance that ParseInstance refused.
 func RefusedBy(meta map[string]string) Refused {
 	r := Refused{Class: meta[gpu.MetaClass]}
 	if _, err := claim(meta[gpu.MetaWeight]); err != nil {

@@ -11,7 +11,7 @@ type Observed struct {
 	// Ours says that the entry bears the owner mark.
 	Ours bool
 	// Exact says that Entry holds all there is in it. An entry of ours to which
-	// someone added a field is not exact and is written anew.
+	// someone added a field is not exact and is rewritten.
 	Exact bool
 	// Index is its ModifyIndex for check-and-set; 0 when it has to be read again.
 	Index uint64

@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Source tells where a weight comes from, best first.
+// Source is where a weight comes from, best first.
 type Source string
 
 // The sources of a weight in order of precedence.
@@ -89,7 +89,7 @@ type Trust struct {
 	HalfSamples float64
 	// MinConfidence is the least at which a rate is used.
 	MinConfidence float64
-	// MaxFactor is how far a rate may stand from the other sources, after both are
+	// MaxFactor is how far a rate may differ from the other sources, after both are
 	// brought to one scale; beyond it the rate is disbelieved.
 	MaxFactor float64
 }

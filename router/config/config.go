@@ -45,7 +45,7 @@ type Leader struct {
 	TTL, LockDelay time.Duration
 }
 
-// Service is what the file says of one service.
+// Service is the configuration of one service.
 type Service struct {
 	// Route is nil where the service's meta decides.
 	Route    *bool

@@ -182,7 +182,7 @@ func (l *loader) config(b fileBody) *Config {
 	c.Limits, c.Trust = limits, trust
 	for _, s := range b.Services {
 		if _, twice := c.Services[s.Name]; twice {
-			l.fail(s.Range, "service %q stands twice", s.Name)
+			l.fail(s.Range, "service %q is defined twice", s.Name)
 		}
 		c.Services[s.Name] = l.service(s, c.Tuning)
 	}
@@ -214,7 +214,7 @@ func (l *loader) classes(bodies []*classBody) map[string]weigh.Profile {
 			l.fail(b.Range, "class %q: %v", b.Name, err)
 		}
 		if _, twice := out[b.Name]; twice {
-			l.fail(b.Range, "class %q stands twice", b.Name)
+			l.fail(b.Range, "class %q is defined twice", b.Name)
 		}
 		l.at = b.Range
 		p := weigh.Profile{Weight: l.number("weight", b.Weight, 0, 1e-6, 1e6)}
@@ -231,7 +231,7 @@ func (l *loader) classes(bodies []*classBody) map[string]weigh.Profile {
 	return out
 }
 
-// tuning changes what the file says of it. A time-out of 0 is none.
+// tuning changes what the file sets. A time-out of 0 is none.
 func (l *loader) tuning(t weigh.Tuning, request, idle string, retries *int) weigh.Tuning {
 	bound := func(what, text string, otherwise time.Duration) time.Duration {
 		if d := l.duration(what, text, otherwise, 0, 24*time.Hour); d != 0 {
@@ -278,7 +278,7 @@ func (l *loader) service(b *serviceBody, tuning weigh.Tuning) Service {
 			l.fail(r.Range, "%v", err)
 		}
 		if slices.ContainsFunc(s.Rules, func(o weigh.Rule) bool { return o.Name == r.Name }) {
-			l.fail(r.Range, "rule %q stands twice", r.Name)
+			l.fail(r.Range, "rule %q is defined twice", r.Name)
 		}
 		s.Rules = append(s.Rules, rule)
 	}

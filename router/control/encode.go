@@ -124,7 +124,7 @@ func same(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// longest stands for no bound where Consul can express none.
+// longest means no bound where Consul can express none.
 const longest = 24 * time.Hour
 
 func finite(d time.Duration) time.Duration {

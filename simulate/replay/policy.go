@@ -80,7 +80,7 @@ func fixedSettings(path string, found *hclsyntax.Body) (map[string]string, error
 	return settings, nil
 }
 
-// findStrategy returns the strategy's block and the one that it stands in.
+// findStrategy returns the strategy's block and the one around it.
 func findStrategy(body *hclsyntax.Body) (found, in *hclsyntax.Body) {
 	for _, block := range body.Blocks {
 		if block.Type == "strategy" && len(block.Labels) == 1 && block.Labels[0] == strategyName {

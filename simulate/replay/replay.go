@@ -22,7 +22,7 @@ type Options struct {
 	// Trace is a file with requests, "-" for Stdin; Policy a file or settings.
 	Trace, Policy string
 	Stdin         io.Reader
-	// Slots and Classes stand in place of the policy's, Speed gives each class its own.
+	// Slots and Classes replace the policy's, Speed gives each class its own.
 	Slots, Classes, Speed string
 	// Load plans by these speeds.
 	Load bool

@@ -46,7 +46,7 @@ func (l *Library) Has(name string) bool {
 	return err == nil && address != 0
 }
 
-// binding is a call and the functions that it may stand for, the newest first.
+// binding is a call and the functions that may serve it, the newest first.
 type binding struct {
 	call  any // pointer to a function that returns a Return
 	names []string
@@ -120,7 +120,7 @@ type Event struct {
 	GPUInstance, ComputeInstance uint32
 }
 
-// Nowhere stands for no GPU or compute instance in an Event.
+// Nowhere means no GPU or compute instance in an Event.
 const Nowhere = 0xFFFFFFFF
 
 // Wait returns the next event, or Timeout after so many milliseconds.

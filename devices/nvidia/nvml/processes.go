@@ -6,7 +6,7 @@ type Process struct {
 	Memory uint64 // bytes, UnknownMemory where NVML cannot tell
 }
 
-// UnknownMemory is what NVML says of a process whose memory it cannot tell.
+// UnknownMemory is what NVML reports for a process whose memory it does not know.
 const UnknownMemory = ^uint64(0)
 
 // Sample is how busy a process kept a GPU.

@@ -37,7 +37,7 @@ type Node struct {
 	Partition int
 	// Render is the minor of /dev/dri/renderD<minor>.
 	Render int
-	// Properties are all that the topology says of the node.
+	// Properties are all that the topology says about the node.
 	Properties map[string]uint64
 }
 

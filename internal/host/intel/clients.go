@@ -58,7 +58,7 @@ func Clients(root host.Root) []Client {
 	return out
 }
 
-// parseFDInfo reads what the kernel says of one open file (Linux
+// parseFDInfo reads what the kernel says about one open file (Linux
 // drm-usage-stats.rst). ok is false for a file of another driver.
 func parseFDInfo(text string) (c Client, id string, ok bool) {
 	var bytes uint64

@@ -128,7 +128,7 @@ func read(root host.Root, pci string) GPU {
 	return g
 }
 
-// tiles reads what xe says of each tile, or what Intel's own i915 says of the card.
+// tiles reads what xe says about each tile, or Intel's own i915 about the card.
 func tiles(root host.Root, pci string) (memory gpu.MiB, count int) {
 	var sum uint64
 	for _, name := range numbered(root, at(pci), "tile") {

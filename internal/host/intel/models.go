@@ -1,6 +1,6 @@
 package intel
 
-// Model is what a PCI device ID alone tells.
+// Model is what follows from a PCI device ID alone.
 type Model struct {
 	Name string
 	// Target is the name by which Intel's offline compiler knows the chip.

@@ -17,7 +17,7 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Read reads the facts of the host at a root. Sources tells to ask also what the host's
+// Read reads the facts of the host at a root. With sources it also asks what the host's
 // package sources offer, which takes a second or two.
 func Read(ctx context.Context, root host.Root, sources bool) (driver.Facts, error) {
 	if !root.Exists("/proc") || !root.Exists("/sys") {

@@ -14,7 +14,7 @@ import (
 
 // Unnamed lists the driver's device nodes that systemd, where it runs the host, cannot
 // name in a container's list of devices: it does so by links in /dev/char, which udev
-// makes for other devices. It lists none where docker is told to leave systemd out.
+// makes for other devices. It lists none where docker does not use systemd.
 func Unnamed(root host.Root) []string {
 	docker := root.TextOr("", "/etc/docker/daemon.json")
 	if !root.Exists("/run/systemd/system") || strings.Contains(docker, "native.cgroupdriver=cgroupfs") {
