@@ -4,6 +4,7 @@
 package hubtest
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -39,6 +40,8 @@ type Hub struct {
 	Cut, Cuts int
 	// Stall sends nothing of a file until it is closed, Lists no list of files.
 	Stall, Lists chan struct{}
+	// Page is how many entries a page of a tree has; 0 for 3. The real one has 1000.
+	Page int
 	// Endless has the list of files go on for ever.
 	Endless bool
 	// Expired counts how many signed URLs are refused once, with 403.
@@ -56,6 +59,9 @@ type Hub struct {
 	read     map[string]int64  // bytes by path of the file
 	requests []string
 	signed   int
+
+	listed string // what list is of
+	list   []map[string]any
 }
 
 type repo struct {
@@ -323,21 +329,18 @@ func sorted(files map[string]File) []string {
 	return all
 }
 
-// page is how many entries a page of a tree has: few, so that every test turns pages.
+// page is a Hub's Page: few, so that every test turns pages.
 const page = 3
 
-func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
-	entries, folders := []map[string]any{}, map[string]bool{}
+// entries are those of a tree. The last one is kept: it is asked for page by page.
+func (h *Hub) entries(sha string, files map[string]File, longer int) []map[string]any {
 	h.mu.Lock()
-	longer, wait, endless := h.Longer, h.Lists, h.Endless
-	h.mu.Unlock()
-	if wait != nil {
-		select {
-		case <-wait:
-		case <-r.Context().Done():
-			return
-		}
+	defer h.mu.Unlock()
+	key := fmt.Sprint(sha, longer)
+	if h.listed == key {
+		return h.list
 	}
+	entries, folders := []map[string]any{}, map[string]bool{}
 	for _, path := range sorted(files) {
 		for i := range path {
 			if folder := path[:i]; path[i] == '/' && !folders[folder] {
@@ -355,8 +358,24 @@ func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map
 		}
 		entries = append(entries, e)
 	}
+	h.listed, h.list = key, entries
+	return entries
+}
+
+func (h *Hub) tree(w http.ResponseWriter, r *http.Request, sha string, files map[string]File) {
+	h.mu.Lock()
+	longer, wait, endless, size := h.Longer, h.Lists, h.Endless, cmp.Or(h.Page, page)
+	h.mu.Unlock()
+	if wait != nil {
+		select {
+		case <-wait:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	entries := h.entries(sha, files, longer)
 	from, _ := strconv.Atoi(r.URL.Query().Get("cursor"))
-	end := min(from+page, len(entries))
+	end := min(from+size, len(entries))
 	if endless {
 		from, end = 0, 0
 	}

@@ -48,8 +48,10 @@ type Job struct {
 // ErrAsk is the error of a request that can never be met.
 var ErrAsk = errors.New("wrong request")
 
-// atOnce is how many files of a model are fetched at once.
-const atOnce = 3
+// atOnce is how many files of a model are fetched at once, large how many of these have more
+// than one chunk: what takes long of a small file is the disk's sync, and of a large one the
+// network.
+const atOnce, large = 16, 3
 
 // Fetch begins to bring a model to this node, or joins who does. Owner, if any, pins
 // it as soon as it is whole.
@@ -209,8 +211,15 @@ func (j *Job) fetch(ctx context.Context) error {
 	}()
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
+	turns := make(chan struct{}, large)
 	for _, f := range j.files {
+		if f.Object.Chunks() > 1 {
+			turns <- struct{}{}
+		}
 		group.Go(func() error {
+			if f.Object.Chunks() > 1 {
+				defer func() { <-turns }()
+			}
 			err := j.one(ctx, f)
 			if errors.Is(err, store.ErrDigest) {
 				// What an earlier attempt left on the disk may have been wrong; it is gone.

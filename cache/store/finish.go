@@ -200,27 +200,37 @@ func (p *Partial) Finish() error {
 	return p.publish()
 }
 
+// publish makes the files of an object that was checked those of a whole one. Others use the
+// store while the disk syncs.
 func (p *Partial) publish() error {
+	s := p.store
+	if err := errors.Join(p.file.Chmod(0o444), p.file.Sync()); err != nil {
+		return noRoom(err)
+	}
+	if err := p.rename(); err != nil {
+		return err
+	}
+	err := syncDir(s.path("objects"))
+	s.mu.Lock()
+	s.add(p.Object.ID, p.Object.Size, time.Now())
+	delete(s.partials, p.Object.ID)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	// That the partial object has gone a restart finds out: see readPartials.
+	_ = os.Remove(s.path("partial", p.Object.ID+".log"))
+	return nil
+}
+
+func (p *Partial) rename() error {
 	s := p.store
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.partials[p.Object.ID] != p {
 		return fmt.Errorf("object %s was removed meanwhile", p.Object.ID)
 	}
-	if err := errors.Join(p.file.Chmod(0o444), p.file.Sync()); err != nil {
-		return noRoom(err)
-	}
-	if err := os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID)); err != nil {
-		return err
-	}
-	s.add(p.Object.ID, p.Object.Size, time.Now())
-	delete(s.partials, p.Object.ID)
-	// That the partial object has gone a restart finds out: see readPartials.
-	if err := syncDir(s.path("objects")); err != nil {
-		return err
-	}
-	_ = os.Remove(s.path("partial", p.Object.ID+".log"))
-	return nil
+	return os.Rename(s.path("partial", p.Object.ID), s.path("objects", p.Object.ID))
 }
 
 // Closed frees the files of a partial object that has become whole; nobody may read
