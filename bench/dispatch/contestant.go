@@ -20,13 +20,19 @@ type contestant struct {
 	config func(dir, listen string, f fleet, addresses []string) ([]string, error)
 }
 
-// contestants are the gateway and its strongest peers. Each knows the relative
-// speeds of the replicas: the gateway and the weighted ones as weights, HAProxy's
-// queue by the order of its servers.
+// gateways is how many of the contestants, the first ones, are the gateway.
+const gateways = 2
+
+// contestants are the gateway, as it comes and with its own client and server, and its
+// strongest peers. Each knows the relative speeds of the replicas: the gateway and the
+// weighted ones as weights, HAProxy's queue by the order of its servers.
 func contestants(gateway string) []contestant {
 	return []contestant{
-		{"aliquot gateway", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
-			return gatewayCommand(gateway, dir, listen, f, addresses, 1)
+		{gatewayName, func(dir, listen string, f fleet, addresses []string) ([]string, error) {
+			return gatewayCommand(gateway, dir, listen, f, addresses, variants[0])
+		}},
+		{variants[2].name, func(dir, listen string, f fleet, addresses []string) ([]string, error) {
+			return gatewayCommand(gateway, dir, listen, f, addresses, variants[2])
 		}},
 		{"HAProxy queue, first", func(dir, listen string, f fleet, addresses []string) ([]string, error) {
 			return haproxyCommand(dir, listen, f, addresses, "first", " maxconn 1")
@@ -49,15 +55,15 @@ func write(dir, name, text string) (string, error) {
 	return path, os.WriteFile(path, []byte(text), 0o644)
 }
 
-func gatewayCommand(program, dir, listen string, f fleet, addresses []string, slots int) ([]string, error) {
+func gatewayCommand(program, dir, listen string, f fleet, addresses []string, v variant) ([]string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b,
-		"access_log = \"off\"\nlisten {\n  address = %q\n}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  "+
-			"delay = \"0s\"\n}\nservice \"bench\" {\n", listen)
+		"access_log = \"off\"\nlisten {\n  address = %q\n%s}\nadmin {\n  address = \"127.0.0.1:0\"\n}\ndrain {\n  "+
+			"delay = \"0s\"\n}\nservice \"bench\" {\n%s", listen, v.listen, v.service)
 	for i, address := range addresses {
 		fmt.Fprintf(&b,
-			"  replica {\n    address = %q\n    class   = \"c%d\"\n    weight  = %d\n    slots   = %d\n  }\n", address,
-			f[i].Milliseconds(), f.weight(i)*slots, slots)
+			"  replica {\n    address = %q\n    class   = \"c%d\"\n    weight  = %d\n    slots   = 1\n  }\n", address,
+			f[i].Milliseconds(), f.weight(i))
 	}
 	b.WriteString("}\n")
 	path, err := write(dir, "gateway.hcl", b.String())

@@ -140,6 +140,7 @@ func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
 		fmt.Print("---|")
 	}
 	fmt.Println()
+	peers := entries[gateways:]
 	for _, e := range entries {
 		fmt.Printf("| %s |", e.name)
 		for _, load := range loads {
@@ -159,17 +160,22 @@ func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
 	}
 	fmt.Printf(" | |\n| best of the peers |")
 	for _, load := range loads {
-		p99, mean := best(entries[1:], load)
+		p99, mean := best(peers, load)
 		fmt.Printf(" %.0f (%.1f) |", ms(p99), ms(mean))
 	}
-	fmt.Printf(" | |\n| gateway / best |")
-	for _, load := range loads {
-		p99, mean := best(entries[1:], load)
-		s := summarise(entries[0].latency[load])
-		fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
+	for _, own := range entries[:gateways] {
+		fmt.Printf(" | |\n| %s / best |", own.name)
+		for _, load := range loads {
+			p99, mean := best(peers, load)
+			s := summarise(own.latency[load])
+			fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
+		}
 	}
 	fmt.Println(" | |")
-	for _, v := range judge(entries[0], entries[1:], loads, f) {
-		fmt.Println(v)
+	for _, own := range entries[:gateways] {
+		fmt.Printf("\n%s:\n", own.name)
+		for _, v := range judge(own, peers, loads, f) {
+			fmt.Println(v)
+		}
 	}
 }

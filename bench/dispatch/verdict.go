@@ -23,7 +23,6 @@ func judge(gateway *entry, peers []*entry, loads []float64, f fleet) []string {
 		}
 		out = append(out, fmt.Sprintf("%s: %.3f, target at most %.2f: %s", what, got, limit, verdict))
 	}
-	fmt.Println()
 	for _, load := range loads {
 		p99, mean := best(peers, load)
 		s := summarise(gateway.latency[load])
