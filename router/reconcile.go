@@ -40,7 +40,7 @@ type service struct {
 const maxSteps = 400
 
 var (
-	errConflict = errors.New("someone else has written at the same time")
+	errConflict = errors.New("another writer changed the entry at the same time")
 	errNotLead  = errors.New("no longer leading")
 )
 

@@ -74,7 +74,7 @@ func TestFilteredAnswersAreNamed(t *testing.T) {
 	c := f.conf(`service "chat" { route = true }`)
 	c.Consul.TokenFile = f.token(strings.ReplaceAll(shippedPolicy(t), `node_prefix "" {`, `node_prefix "other" {`))
 	r, _ := f.route(c)
-	awaitState(t, r, "chat", router.StateWaiting, "left out for lack of rights")
+	awaitState(t, r, "chat", router.StateWaiting, "may not read all entries")
 	if missing := f.kinds(); missing != "" {
 		t.Error(missing)
 	}

@@ -147,7 +147,7 @@ func TestLearnedRatesReplaceTheTable(t *testing.T) {
 	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
 	awaitState(t, r, "chat", router.StateRouted, "out of range")
 	f.putRates("chat", "gw-1", time.Now(), map[string]float64{"h100": 1, "l4": 1e8})
-	awaitState(t, r, "chat", router.StateRouted, "passed over")
+	awaitState(t, r, "chat", router.StateRouted, "ignored")
 	f.awaitChain("chat", map[string]int{"h100": 8000, "l4": 2000})
 }
 

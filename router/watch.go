@@ -86,7 +86,7 @@ func hint(err error) error {
 
 // ErrFiltered is the error of an answer of Consul from which entries were left out for
 // lack of rights. What is left looks as if the rest were gone, so the last is kept.
-var ErrFiltered = errors.New("entries were left out for lack of rights")
+var ErrFiltered = errors.New("the token may not read all entries")
 
 // watchServices follows which services opt in by meta.
 func (r *Router) watchServices(ctx context.Context) {

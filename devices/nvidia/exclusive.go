@@ -121,7 +121,7 @@ func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
 		return err
 	}
 	if err := plugin.WriteFile(v.mps.modeFile(id), text); err != nil {
-		return fmt.Errorf("the compute mode is not changed, because what it was cannot be kept: %w", err)
+		return fmt.Errorf("the compute mode is not changed, because its former value cannot be saved: %w", err)
 	}
 	if r := h.SetComputeMode(nvml.ComputeExclusiveProcess); r != nvml.Success && r != nvml.NotSupported {
 		return fmt.Errorf("the compute mode cannot be set to EXCLUSIVE_PROCESS: %s", describe(r))

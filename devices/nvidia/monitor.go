@@ -160,7 +160,7 @@ func (w *monitor) load() {
 	}
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {
-		w.log.Warn("what was known of the GPUs' health cannot be read and is forgotten", "file", w.file, "error", err)
+		w.log.Warn("the saved health of the GPUs cannot be read and is discarded", "file", w.file, "error", err)
 		return
 	}
 	for id, faults := range r.Faults {
@@ -185,7 +185,8 @@ func (w *monitor) save() {
 		return
 	}
 	if err := plugin.WriteFile(w.file, text); err != nil {
-		w.log.Warn("the GPUs' health cannot be kept over a restart of the plugin", "file", w.file, "error", err)
+		w.log.Warn("the GPUs' health cannot be saved, so a restart of the plugin forgets it", "file", w.file,
+			"error", err)
 	}
 	w.saved = string(text)
 }

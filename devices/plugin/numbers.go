@@ -68,7 +68,7 @@ func (n *Numbers) Of(found []Counted) []int {
 	}
 	if changed {
 		if err := n.save(); err != nil {
-			n.log.Warn("the GPUs' numbers cannot be kept; after a restart groups may be renamed under running "+
+			n.log.Warn("the GPUs' numbers cannot be saved; after a restart groups may be renamed under running "+
 				"allocations when a GPU is missing", "file", n.file, "error", err)
 		}
 	}

@@ -182,7 +182,7 @@ func (h host) harmlessNode(path string) (string, error) {
 	}
 	if !filepath.IsAbs(path) {
 		// An engine that knows the Container Device Interface takes vendor.com/gpu=all.
-		return "", fmt.Errorf("%s is no absolute path: GPUs are had by a device block alone", path)
+		return "", fmt.Errorf("%s is not an absolute path; only a device block grants GPUs", path)
 	}
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {

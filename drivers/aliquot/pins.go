@@ -22,7 +22,7 @@ func (d *Driver) watchPins() {
 	for {
 		var err error
 		if suspects, err = d.reapPins(d.ctx, suspects); err != nil {
-			d.log.Debug("pins of tasks that are gone were not looked for", "error", err)
+			d.log.Debug("pins of tasks that have ended were not checked", "error", err)
 		}
 		select {
 		case <-tick.C:

@@ -23,7 +23,7 @@ type Granted struct {
 // shared GPU and on instances of more than one group.
 func (p Plan) Grant(ids []string) (Granted, error) {
 	if len(ids) == 0 {
-		return Granted{}, fmt.Errorf("a reservation of no device instances was asked for")
+		return Granted{}, fmt.Errorf("the reservation names no device instances")
 	}
 	var out Granted
 	for _, id := range ids {
@@ -32,7 +32,7 @@ func (p Plan) Grant(ids []string) (Granted, error) {
 			return Granted{}, err
 		}
 		if slices.Contains(out.Slices, slice) {
-			return Granted{}, fmt.Errorf("device instance %q is asked for twice in one reservation", id)
+			return Granted{}, fmt.Errorf("the reservation names device instance %q twice", id)
 		}
 		out.Slices = append(out.Slices, slice)
 		if !slices.ContainsFunc(out.Offers, func(o Offer) bool { return o.ID == offer.ID }) {
@@ -42,7 +42,7 @@ func (p Plan) Grant(ids []string) (Granted, error) {
 	first := out.Offers[0]
 	for _, o := range out.Offers[1:] {
 		if o.Group != first.Group {
-			return Granted{}, fmt.Errorf("device instances of two groups (%s and %s) are asked for in one reservation",
+			return Granted{}, fmt.Errorf("the reservation names device instances of two groups (%s and %s)",
 				first.Group, o.Group)
 		}
 	}

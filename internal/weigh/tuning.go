@@ -84,7 +84,7 @@ func (b *builder) balance() string {
 		}
 		headers, err := Headers(in.Affinity)
 		if err != nil {
-			p.Notes = append(p.Notes, fmt.Sprintf("instance %q: %s: %v, so it is passed over", in.ID,
+			p.Notes = append(p.Notes, fmt.Sprintf("instance %q: %s: %v, so it is ignored", in.ID,
 				gpu.MetaAffinity, err))
 			continue
 		}

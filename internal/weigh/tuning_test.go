@@ -48,7 +48,7 @@ func TestInstancesAskForARingHash(t *testing.T) {
 		"none":            {LeastRequest, asks("", ""), LeastRequest, ""},
 		"one of two":      {LeastRequest, asks("x-a, x-b", ""), RingHash("x-a", "x-b"), ""},
 		"they differ":     {LeastRequest, asks("x-a", "x-b", "x-b"), RingHash("x-b"), "differ"},
-		"no header":       {LeastRequest, asks("no header"), LeastRequest, "passed over"},
+		"no header":       {LeastRequest, asks("no header"), LeastRequest, "ignored"},
 		"the file says":   {RingHash("x-f"), asks("x-a"), RingHash("x-f"), ""},
 		"nothing is left": {LeastRequest, nil, RingHash("x-old"), ""},
 	} {

@@ -33,7 +33,7 @@ type Weight struct {
 	// Tokens is how many tokens a second one instance serves, as measured; 0 where that is
 	// not known or the service is no language model.
 	Tokens float64
-	// Note says why a better source was passed over, "" when none was.
+	// Note says why a better source was ignored, "" when none was.
 	Note string
 }
 
@@ -263,7 +263,7 @@ func applyLearned(out map[string]Weight, groups map[string]Group, counts map[str
 			continue
 		}
 		if c, age := trust.confidence(r, now); c < trust.MinConfidence {
-			note[class] = fmt.Sprintf("learned rate passed over: %.0f samples, %s old, confidence %.2f below %.2f",
+			note[class] = fmt.Sprintf("learned rate ignored: %.0f samples, %s old, confidence %.2f below %.2f",
 				r.Samples, age.Round(time.Second), c, trust.MinConfidence)
 			continue
 		}
@@ -297,7 +297,7 @@ func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float6
 		}
 	}
 	if ratio/scale > t.MaxFactor || scale/ratio > t.MaxFactor {
-		prior.Note = fmt.Sprintf("learned rate passed over: %.3g x what the other sources say, beyond %g x",
+		prior.Note = fmt.Sprintf("learned rate ignored: %.3g x what the other sources say, beyond %g x",
 			ratio/scale, t.MaxFactor)
 		return prior
 	}

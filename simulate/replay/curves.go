@@ -33,7 +33,7 @@ func readCurves(text string, classes []scale.Class) (map[string]learned.Curve, e
 			return nil, fmt.Errorf("-curve: %s: %w: want what aliquot bench -json writes", path, err)
 		}
 		if report.Curve == nil || !(report.Curve.Prefill > 0 && report.Curve.A > 0) {
-			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes of a language model",
+			return nil, fmt.Errorf("-curve: %s has no curve: want what aliquot bench -json writes for a language model",
 				path)
 		}
 		if !report.Curve.Possible() {

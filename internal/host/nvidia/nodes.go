@@ -102,7 +102,7 @@ func OwnNodes(root host.Root, g gpu.Grant) ([]string, error) {
 			continue
 		}
 		if i >= len(g.MIG) {
-			return nil, fmt.Errorf("the grant names no GPU instance for MIG device %s", id)
+			return nil, fmt.Errorf("the grant has no GPU instance for MIG device %s", id)
 		}
 		caps, err := capabilities(root, minor, g.MIG[i])
 		if err != nil {
