@@ -102,33 +102,43 @@ func (r *Replica) Versions(ctx context.Context, client *nomad.Client) error {
 	if err != nil {
 		return fmt.Errorf("node %s: %w", alloc.NodeID, err)
 	}
-	r.Image, r.Driver = VersionsOf(alloc, node)
-	return nil
+	of, err := ReplicaOf(alloc, node)
+	r.Image, r.Driver = of.Image, of.Driver
+	return err
 }
 
-// VersionsOf returns the image of the task of an allocation that has a GPU, and the version
-// of the GPU's driver on its node; "" for what is not known.
-func VersionsOf(alloc *nomad.Allocation, node *nomad.Node) (image, driver string) {
+// ReplicaOf is what Nomad knows of an allocation on its node: class, slices, image and
+// driver of its task that has a GPU. It fails where none has.
+func ReplicaOf(alloc *nomad.Allocation, node *nomad.Node) (r Replica, err error) {
 	if alloc.AllocatedResources == nil || node.NodeResources == nil {
-		return "", ""
+		return r, fmt.Errorf("allocation %s has no resources", alloc.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(alloc.AllocatedResources.Tasks)) {
 		for _, d := range alloc.AllocatedResources.Tasks[name].Devices {
 			for _, g := range node.NodeResources.Devices {
-				if g.Vendor != d.Vendor || g.Type != d.Type || g.Name != d.Name {
-					continue
-				}
-				if v := g.Attributes["driver_version"]; v != nil {
-					driver = v.String()
+				if g.Vendor == d.Vendor && g.Type == d.Type && g.Name == d.Name {
+					r.hardware(g.Attributes, len(d.DeviceIDs))
 				}
 			}
 			if state := alloc.TaskStates[name]; state != nil {
 				for _, e := range state.Events {
-					image = cmp.Or(e.Details["image"], image)
+					r.Image = cmp.Or(e.Details["image"], r.Image)
 				}
 			}
-			return image, driver
+			return r, nil
 		}
 	}
-	return "", ""
+	return r, fmt.Errorf("allocation %s has no GPU", alloc.ID)
+}
+
+// hardware takes over what a device group says of so many of its devices.
+func (r *Replica) hardware(attributes map[string]*nomad.Attribute, devices int) {
+	text := func(name string) string {
+		if a := attributes[name]; a != nil {
+			return a.String()
+		}
+		return ""
+	}
+	total, _ := strconv.Atoi(text("slices"))
+	r.Class, r.Driver, r.Slices = text("class"), text("driver_version"), learned.SlicesOf(devices, total)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -105,6 +107,45 @@ func (o Objective) most(c learned.Curve) (n, rate float64) {
 func (o Objective) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]float64{"ttft_s": o.TTFT.Seconds(), "tpot_s": o.TPOT.Seconds(),
 		"e2e_s": o.E2E.Seconds()})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (o *Objective) UnmarshalJSON(text []byte) error {
+	var s struct {
+		TTFT float64 `json:"ttft_s"`
+		TPOT float64 `json:"tpot_s"`
+		E2E  float64 `json:"e2e_s"`
+	}
+	if err := json.Unmarshal(text, &s); err != nil {
+		return err
+	}
+	for _, of := range []struct {
+		to *time.Duration
+		s  float64
+	}{{&o.TTFT, s.TTFT}, {&o.TPOT, s.TPOT}, {&o.E2E, s.E2E}} {
+		if !(of.s >= 0 && of.s <= 1e6) {
+			return fmt.Errorf("an objective of %g seconds", of.s)
+		}
+		*of.to = time.Duration(math.Round(of.s * float64(time.Second)))
+	}
+	return nil
+}
+
+// longestReport bounds a report that is read.
+const longestReport = 16 << 20
+
+// ReadReport reads a report of a language model that was written as JSON. What the points
+// and loads measured is left out: what is read makes a Profile.
+func ReadReport(from io.Reader) (*Report, error) {
+	var r Report
+	if err := json.NewDecoder(io.LimitReader(from, longestReport)).Decode(&r); err != nil {
+		return nil, fmt.Errorf("it is no report of aliquot bench: %w", err)
+	}
+	r.Points, r.Closed, r.Open = nil, nil, nil
+	if r.Curve != nil && (r.Reading == nil || r.Stepping == nil) {
+		return nil, fmt.Errorf("it is no report of aliquot bench: it does not say how well its curves fit")
+	}
+	return &r, nil
 }
 
 func (r *Report) note(text string) {

@@ -55,6 +55,8 @@ func commands() map[string]cli.CommandFactory {
 		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
 		"bench":       func() (cli.Command, error) { return benchCommand{ui}, nil },
 
+		"bench matrix": func() (cli.Command, error) { return benchMatrixCommand{ui}, nil },
+
 		"node":         func() (cli.Command, error) { return nodeCommand{ui}, nil },
 		"node plan":    func() (cli.Command, error) { return nodePlanCommand{ui}, nil },
 		"node agent":   func() (cli.Command, error) { return nodeAgentCommand{ui}, nil },

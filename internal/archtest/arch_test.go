@@ -107,7 +107,7 @@ func within(prefix string) func(string) bool {
 	return func(p string) bool { return p == full || strings.HasPrefix(p, full+"/") }
 }
 
-var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance", "pack", "blob", "compiled", "join", "ownership", "profile", "driver"}
+var policies = []string{"share", "variant", "dispatch", "scale", "weigh", "prompt", "meter", "learned", "allowance", "pack", "blob", "compiled", "join", "ownership", "profile", "driver", "rightsize"}
 
 // A policy that reads a clock, a file or a random source cannot be replayed or
 // checked by property, so policies take values and return values.

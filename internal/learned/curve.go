@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Curve is how long an engine that batches takes for one model on one kind of hardware,
@@ -40,6 +41,23 @@ type Objective struct {
 	TTFT float64 `json:"ttft_s,omitempty"` // from the request to the first token
 	TPOT float64 `json:"tpot_s,omitempty"` // between two tokens
 	E2E  float64 `json:"e2e_s,omitempty"`  // from the request to the last token
+}
+
+// String writes the objective as it is given: "ttft=2s tpot=100ms".
+func (o Objective) String() string {
+	var words []string
+	for _, of := range []struct {
+		name    string
+		seconds float64
+	}{{"ttft", o.TTFT}, {"tpot", o.TPOT}, {"e2e", o.E2E}} {
+		if of.seconds > 0 {
+			words = append(words, of.name+"="+time.Duration(math.Round(of.seconds*1e9)).String())
+		}
+	}
+	if len(words) == 0 {
+		return "no objective"
+	}
+	return strings.Join(words, " ")
 }
 
 const (

@@ -1,0 +1,144 @@
+package matrix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot.example/profiler"
+)
+
+// Nomad runs cells.
+type Nomad struct {
+	Client *nomad.Client
+	// Namespace and Region are those of the job, "" for those of the environment.
+	Namespace, Region string
+	// Room is how long an allocation may wait to be placed.
+	Room time.Duration
+}
+
+const (
+	// poll bounds how long a question to Nomad waits for a change.
+	poll = 10 * time.Second
+	// cleanup bounds the removal of a job.
+	cleanup = 15 * time.Second
+)
+
+func (n Nomad) query(ctx context.Context, index uint64) *nomad.QueryOptions {
+	q := &nomad.QueryOptions{Namespace: n.Namespace, Region: n.Region, WaitIndex: index, WaitTime: poll}
+	return q.WithContext(ctx)
+}
+
+func (n Nomad) write(ctx context.Context) *nomad.WriteOptions {
+	return (&nomad.WriteOptions{Namespace: n.Namespace, Region: n.Region}).WithContext(ctx)
+}
+
+// Run submits a job that Job made, awaits its end and returns what it measured, and on what.
+// The job is removed however it ends, also when ctx does.
+func (n Nomad) Run(ctx context.Context, job *nomad.Job) (*profiler.Report, profiler.Replica, error) {
+	if _, _, err := n.Client.Jobs().Register(job, n.write(ctx)); err != nil {
+		return nil, profiler.Replica{}, err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
+		defer cancel()
+		_, _, _ = n.Client.Jobs().Deregister(*job.ID, true, n.write(ctx))
+	}()
+	alloc, err := n.await(ctx, *job.ID)
+	if err != nil {
+		return nil, profiler.Replica{}, err
+	}
+	node, _, err := n.Client.Nodes().Info(alloc.NodeID, n.query(ctx, 0))
+	if err != nil {
+		return nil, profiler.Replica{}, err
+	}
+	replica, err := profiler.ReplicaOf(alloc, node)
+	if err != nil {
+		return nil, profiler.Replica{}, err
+	}
+	file, err := n.Client.AllocFS().Cat(alloc, reportFile, n.query(ctx, 0))
+	if err != nil {
+		return nil, replica, fmt.Errorf("report of allocation %s: %w", alloc.ID, err)
+	}
+	defer file.Close()
+	report, err := profiler.ReadReport(file)
+	return report, replica, err
+}
+
+// await waits until the allocation of a job has measured.
+func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
+	began := time.Now()
+	for index := uint64(0); ; {
+		list, meta, err := n.Client.Jobs().Allocations(job, true, n.query(ctx, index))
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, err
+		}
+		index = meta.LastIndex
+		if len(list) == 0 {
+			if time.Since(began) > n.Room {
+				return nil, fmt.Errorf("no node had room for it within %s", n.Room)
+			}
+			continue
+		}
+		if s := list[0].ClientStatus; s == nomad.AllocClientStatusPending || s == nomad.AllocClientStatusRunning {
+			continue
+		}
+		alloc, _, err := n.Client.Allocations().Info(list[0].ID, n.query(ctx, 0))
+		if err != nil {
+			return nil, err
+		}
+		return alloc, failure(alloc)
+	}
+}
+
+// failure says why an allocation did not measure, nil where it did.
+func failure(a *nomad.Allocation) error {
+	if state := a.TaskStates[bencher]; state != nil && state.State == "dead" && !state.Failed {
+		return nil
+	}
+	var why []string
+	for name, state := range a.TaskStates {
+		if !state.Failed {
+			continue
+		}
+		for i := len(state.Events) - 1; i >= 0; i-- {
+			if text := state.Events[i].DisplayMessage; text != "" && state.Events[i].Type != nomad.TaskNotRestarting {
+				why = append(why, name+": "+text)
+				break
+			}
+		}
+	}
+	if len(why) == 0 {
+		return errors.New("allocation " + a.ID + " is " + a.ClientStatus)
+	}
+	return fmt.Errorf("%s; nomad alloc logs %s says more", strings.Join(why, "; "), a.ID)
+}
+
+// Classes are the hardware classes that nodes have, in no order.
+func (n Nomad) Classes(ctx context.Context) (map[string]bool, error) {
+	q := n.query(ctx, 0)
+	q.Params = map[string]string{"resources": "true"}
+	nodes, _, err := n.Client.Nodes().List(q)
+	if err != nil {
+		return nil, err
+	}
+	classes := map[string]bool{}
+	for _, node := range nodes {
+		if node.NodeResources == nil || node.Status != nomad.NodeStatusReady {
+			continue
+		}
+		for _, d := range node.NodeResources.Devices {
+			if class := d.Attributes["class"]; d.Type == "gpu" && class != nil {
+				classes[class.String()] = true
+			}
+		}
+	}
+	return classes, nil
+}
