@@ -18,8 +18,11 @@ import (
 	"aliquot.example/gateway/control"
 	"aliquot.example/internal/account"
 	"aliquot.example/internal/dispatch"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/internal/turn"
 	"aliquot.example/node"
+	"aliquot.example/profiler"
 	"aliquot.example/router/consultest"
 )
 
@@ -148,6 +151,17 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 			}
 		}
 	})
+	t.Run("bench", func(t *testing.T) {
+		token := nomadToken(t, client, "bench-nomad-policy.hcl")
+		as := &api.QueryOptions{AuthToken: token, Namespace: api.AllNamespacesNamespace}
+		if _, _, err := client.Allocations().Info("5d3c9a1e-1111-2222-3333-444455556666", as); err == nil || !strings.Contains(err.Error(), "not found") {
+			t.Errorf("an allocation: %v, want that there is none", err)
+		}
+		if _, _, err := client.Nodes().List(as); err != nil {
+			t.Errorf("nodes: %v", err)
+		}
+		denied(t, client, token)
+	})
 	t.Run("demand", func(t *testing.T) {
 		token := nomadToken(t, client, "demand-nomad-policy.hcl")
 		asked, err := api.NewClient(&api.Config{Address: client.Address(), SecretID: token})
@@ -218,8 +232,28 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		}
 		return made.SecretID
 	}
+	t.Run("bench", func(t *testing.T) {
+		secret := token(t, "bench-consul-policy.hcl")
+		client, err := consul.NewClient(&consul.Config{Address: server.Address, Token: secret})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := server.Instance("gpu", "chat", "r", consul.HealthPassing, map[string]string{"gpu_class": "l4"}); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := profiler.Find(t.Context(), client, "chat", "", ""); err != nil || r.Class != "l4" {
+			t.Errorf("the replica is %+v, %v", r, err)
+		}
+		p := learned.Profile{Measured: time.Now(), Class: "l4", Slices: "1of1", Answers: 9, Within: []learned.Within{{Concurrency: 1, Rate: 1}}}
+		if _, err := profilekv.Save(t.Context(), client, "chat", p); err != nil {
+			t.Error(err)
+		}
+		readsProfiles(t, server.Client, secret)
+		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
+	})
 	t.Run("gateway", func(t *testing.T) {
 		secret := token(t, "gateway-consul-policy.hcl")
+		readsProfiles(t, server.Client, secret)
 		conf := &config.Consul{Address: server.Address, Token: config.Secret{File: file(t, secret)}, Service: "aliquot-gateway", Prefix: "aliquot/rates"}
 		client, err := control.NewConsul(conf)
 		if err != nil {
@@ -303,6 +337,7 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 	})
 	t.Run("autoscaler", func(t *testing.T) {
 		secret := token(t, "autoscaler-consul-policy.hcl")
+		readsProfiles(t, server.Client, secret)
 		if err := server.Instance("other", "aliquot-gateway", "g", consul.HealthPassing, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -321,6 +356,15 @@ func TestConsulPoliciesSuffice(t *testing.T) {
 		}
 		deniedByConsul(t, server.Client, secret, "aliquot/rates/app/x")
 	})
+}
+
+// readsProfiles fails where a token may not read what was benchmarked.
+func readsProfiles(t *testing.T, client *consul.Client, token string) {
+	t.Helper()
+	listed, err := profilekv.List(client, "chat", &consul.QueryOptions{Token: token})
+	if err != nil || len(listed.Profiles["chat"]) != 1 {
+		t.Errorf("profiles: %+v, %v", listed, err)
+	}
 }
 
 // deniedByConsul fails where a token may write what another program writes, or

@@ -1,0 +1,162 @@
+# Measures replicas of services, and says what has changed since the last time.
+#
+# Needs:  the aliquot program on the nodes (variable "command"); Consul; a service whose
+#         replicas register their hardware class, such as that of jobs/vllm.nomad.hcl. With
+#         Nomad ACLs a policy for the job's workload identity, jobs/bench-nomad-policy.hcl;
+#         with Consul ACLs a token with jobs/bench-consul-policy.hcl (variable "consul_acl").
+# Does:   runs aliquot bench -save against one replica of a service, each time that it is
+#         dispatched, or at the times of var.cron. It puts full load on that replica. The
+#         profile that it saves is what gateway, router and autoscaler begin with; see
+#         docs/profiles.md.
+#         To measure: nomad job dispatch -meta service=chat -meta class=l4 aliquot-bench
+# Run:    nomad job run jobs/bench.nomad.hcl
+
+variable "name" {
+  description = "Name of the job."
+  type        = string
+  default     = "aliquot-bench"
+}
+
+variable "cron" {
+  description = "When it measures, as Nomad's periodic block takes it, such as 0 4 * * 0; empty to measure when it is dispatched."
+  type        = string
+  default     = ""
+}
+
+variable "service" {
+  description = "The service in Consul. With a cron it is required; a dispatch names it in its meta."
+  type        = string
+  default     = ""
+}
+
+variable "class" {
+  description = "Hardware class of the replica; empty where all replicas have one. A dispatch may name it in its meta."
+  type        = string
+  default     = ""
+}
+
+variable "slices" {
+  description = "What the replica has of a GPU, such as 10of20; empty where all replicas have the same. A dispatch may name it in its meta."
+  type        = string
+  default     = ""
+}
+
+variable "ttft" {
+  description = "Objective: time to the first token, 0s for none. A dispatch may name it in its meta."
+  type        = string
+  default     = "2s"
+}
+
+variable "tpot" {
+  description = "Objective: time between two tokens, 0s for none. A dispatch may name it in its meta."
+  type        = string
+  default     = "100ms"
+}
+
+variable "time" {
+  description = "Longest time that it may take."
+  type        = string
+  default     = "10m"
+}
+
+variable "driver" {
+  description = "Task driver that runs the command: exec or raw_exec."
+  type        = string
+  default     = "exec"
+}
+
+variable "command" {
+  description = "Path of the aliquot program on the nodes."
+  type        = string
+  default     = "/usr/local/bin/aliquot"
+}
+
+variable "consul" {
+  description = "Consul's HTTP address as seen from the job's node."
+  type        = string
+  default     = "127.0.0.1:8500"
+}
+
+variable "consul_acl" {
+  description = "Whether Nomad gives the task a Consul token for its workload identity."
+  type        = bool
+  default     = false
+}
+
+job "bench" {
+  id   = var.name
+  name = var.name
+  type = "batch"
+
+  dynamic "parameterized" {
+    for_each = var.cron == "" ? [true] : []
+    content {
+      payload       = "forbidden"
+      meta_required = ["service"]
+      meta_optional = ["class", "slices", "ttft", "tpot"]
+    }
+  }
+
+  dynamic "periodic" {
+    for_each = var.cron == "" ? [] : [var.cron]
+    content {
+      crons            = [periodic.value]
+      prohibit_overlap = true
+    }
+  }
+
+  # What a dispatch does not say.
+  meta {
+    service = var.service
+    class   = var.class
+    slices  = var.slices
+    ttft    = var.ttft
+    tpot    = var.tpot
+  }
+
+  group "bench" {
+    # A second run would put the load on the replica once more.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    task "measure" {
+      driver = var.driver
+
+      # It asks Nomad for image and driver through the task's own socket, with the identity
+      # that Nomad gives this job.
+      identity {
+        env = true
+      }
+
+      dynamic "consul" {
+        for_each = var.consul_acl ? [true] : []
+        content {}
+      }
+
+      env {
+        NOMAD_ADDR       = "unix://${NOMAD_SECRETS_DIR}/api.sock"
+        CONSUL_HTTP_ADDR = var.consul
+      }
+
+      config {
+        command = var.command
+        args = [
+          "bench", "-save", "-service=${NOMAD_META_service}", "-class=${NOMAD_META_class}",
+          "-slices=${NOMAD_META_slices}", "-ttft=${NOMAD_META_ttft}", "-tpot=${NOMAD_META_tpot}",
+          "-time=${var.time}",
+        ]
+      }
+
+      resources {
+        cpu    = 500
+        memory = 256
+      }
+    }
+  }
+}
