@@ -43,7 +43,7 @@ func TestScaling(t *testing.T) {
 	t.Run("two classes, the cheapest mix", func(t *testing.T) { s.twoClasses(ctx, t) })
 	t.Run("a job of another namespace", func(t *testing.T) { s.elsewhere(ctx, t) })
 	t.Run("nodes follow slices", func(t *testing.T) { s.nodes(ctx, t) })
-	t.Run("a matrix of slice counts", func(t *testing.T) { s.matrix(ctx, t) })
+	t.Run("a benchmark of slice counts", func(t *testing.T) { s.bench(ctx, t) })
 	t.Run("an objective at two classes", func(t *testing.T) { s.objective(ctx, t) })
 	t.Run("a job with deployments", func(t *testing.T) { s.deployments(ctx, t) })
 	t.Run("exhausted devices are steady", func(t *testing.T) { s.exhausted(ctx, t) })

@@ -86,17 +86,26 @@ func replicaOf(e *consul.ServiceEntry) Replica {
 var nomadService = regexp.MustCompile(
 	`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
+// AllocOf is the allocation behind the ID of a service in Consul, "" where Nomad did not
+// register it.
+func AllocOf(service string) string {
+	if m := nomadService.FindStringSubmatch(service); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // Versions reads image and driver of a replica that Nomad runs. Where it runs none of that
 // kind, nothing is known and nothing is wrong.
 func (r *Replica) Versions(ctx context.Context, client *nomad.Client) error {
-	m := nomadService.FindStringSubmatch(r.id)
-	if m == nil {
+	id := AllocOf(r.id)
+	if id == "" {
 		return nil
 	}
 	q := (&nomad.QueryOptions{Namespace: nomad.AllNamespacesNamespace}).WithContext(ctx)
-	alloc, _, err := client.Allocations().Info(m[1], q)
+	alloc, _, err := client.Allocations().Info(id, q)
 	if err != nil {
-		return fmt.Errorf("allocation %s: %w", m[1], err)
+		return fmt.Errorf("allocation %s: %w", id, err)
 	}
 	node, _, err := client.Nodes().Info(alloc.NodeID, q)
 	if err != nil {

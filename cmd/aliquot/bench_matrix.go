@@ -83,7 +83,7 @@ type benchMatrix struct {
 	prompt, output                 int
 	counts                         []int
 	costs                          map[string]float64
-	promised                       []learned.Objective
+	promised                       []matrix.Promise
 	text                           string // of the job file
 	nomad                          matrix.Nomad
 	done                           []learned.Profile
@@ -159,7 +159,7 @@ func (m *benchMatrix) check() (err error) {
 		if err != nil {
 			return fmt.Errorf("-objective: %w", err)
 		}
-		m.promised = append(m.promised, secondsOf(o))
+		m.promised = append(m.promised, matrix.Promise{Objective: secondsOf(o), Quantile: o.Quantile})
 	}
 	m.text, err = m.file.read()
 	return err
@@ -225,8 +225,12 @@ func (m *benchMatrix) measureClass(ctx context.Context, class string) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if err != nil {
-			all = errors.Join(all, fmt.Errorf("%s: %w;", cell, err))
+		switch {
+		case err == nil:
+		case all == nil:
+			all = fmt.Errorf("%s: %w", cell, err)
+		default:
+			all = fmt.Errorf("%w; %s: %w", all, cell, err)
 		}
 	}
 	return all
@@ -266,7 +270,8 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 	runner := matrix.Runner{Driver: m.driver, Command: m.command, Port: port, Args: []string{
 		"-wait=" + m.wait.String(), "-time=" + m.time.String(),
 		"-prompt=" + strconv.Itoa(m.prompt), "-output=" + strconv.Itoa(m.output),
-		"-ttft=" + spanOf(m.promised[0].TTFT), "-tpot=" + spanOf(m.promised[0].TPOT), "-e2e=" + spanOf(m.promised[0].E2E),
+		"-ttft=" + spanOf(m.promised[0].TTFT), "-tpot=" + spanOf(m.promised[0].TPOT),
+		"-e2e=" + spanOf(m.promised[0].E2E),
 	}}
 	if job, err = matrix.Job(job, cell, runner); err != nil {
 		return err
@@ -285,7 +290,11 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 func (m *benchMatrix) keep(
 	ctx context.Context, cell matrix.Cell, service string, report *profiler.Report, of profiler.Replica,
 ) error {
-	p, err := report.Profile(of, m.promised[1:])
+	var others []learned.Objective
+	for _, o := range m.promised[1:] {
+		others = append(others, o.Objective)
+	}
+	p, err := report.Profile(of, others)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,8 @@ Commands:
   plan      Plan the job as Nomad does, with what the policy adds.
   run       Submit the job with what the policy adds.
   defrag    Move allocations so that stranded capacity can be used.
+  right-size
+            Say which slice count serves the job at the least cost.
 
 Example:
 
@@ -36,6 +38,6 @@ func (c jobCommand) Run(args []string) int {
 	if len(args) > 0 {
 		what = fmt.Sprintf("unknown command %q", strings.Join(args, " "))
 	}
-	c.ui.Error("aliquot job: " + what + ": want inspect, plan, run or defrag; see aliquot job -help")
+	c.ui.Error("aliquot job: " + what + ": want inspect, plan, run, defrag or right-size; see aliquot job -help")
 	return 2
 }

@@ -52,8 +52,11 @@ func commands() map[string]cli.CommandFactory {
 		"job defrag":  func() (cli.Command, error) { return jobDefragCommand{ui}, nil },
 		"job plan":    func() (cli.Command, error) { return jobPlanCommand{ui}, nil },
 		"job run":     func() (cli.Command, error) { return jobRunCommand{ui}, nil },
-		"demand":      func() (cli.Command, error) { return demandCommand{ui}, nil },
-		"bench":       func() (cli.Command, error) { return benchCommand{ui}, nil },
+
+		"job right-size": func() (cli.Command, error) { return jobRightSizeCommand{ui}, nil },
+
+		"demand": func() (cli.Command, error) { return demandCommand{ui}, nil },
+		"bench":  func() (cli.Command, error) { return benchCommand{ui}, nil },
 
 		"bench matrix": func() (cli.Command, error) { return benchMatrixCommand{ui}, nil },
 

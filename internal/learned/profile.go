@@ -57,6 +57,15 @@ func WithinOf(c Curve, o Objective) Within {
 	return Within{Objective: o, Concurrency: n, Rate: rate, Tokens: rate * c.Output}
 }
 
+// Promised is what a curve promises of an objective to a part of the requests, the quantile.
+func Promised(c Curve, o Objective, quantile float64) Within {
+	l := c.Within(o, quantile)
+	if l.Most == 0 {
+		return Within{Objective: o}
+	}
+	return Within{Objective: o, Concurrency: l.Most, Rate: l.Rate, Tokens: l.Rate * c.Output}
+}
+
 // Profiles is what was measured of one kind of replica of a service, newest last: the
 // value of the key <prefix>/<service>/<class>/<slices>.
 type Profiles struct {

@@ -123,22 +123,39 @@ func failure(a *nomad.Allocation) error {
 
 // Classes are the hardware classes that nodes have, in no order.
 func (n Nomad) Classes(ctx context.Context) (map[string]bool, error) {
+	classes := map[string]bool{}
+	err := n.devices(ctx, func(class string, _ map[string]*nomad.Attribute) { classes[class] = true })
+	return classes, err
+}
+
+// devices calls a function for each group of GPUs of each node that is ready.
+func (n Nomad) devices(ctx context.Context, each func(class string, attributes map[string]*nomad.Attribute)) error {
 	q := n.query(ctx, 0)
 	q.Params = map[string]string{"resources": "true"}
 	nodes, _, err := n.Client.Nodes().List(q)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	classes := map[string]bool{}
 	for _, node := range nodes {
 		if node.NodeResources == nil || node.Status != nomad.NodeStatusReady {
 			continue
 		}
 		for _, d := range node.NodeResources.Devices {
 			if class := d.Attributes["class"]; d.Type == "gpu" && class != nil {
-				classes[class.String()] = true
+				each(class.String(), d.Attributes)
 			}
 		}
 	}
-	return classes, nil
+	return nil
+}
+
+// Memory is how much memory in MiB a GPU of each class has, by the nodes.
+func (n Nomad) Memory(ctx context.Context) (map[string]float64, error) {
+	memory := map[string]float64{}
+	err := n.devices(ctx, func(class string, attributes map[string]*nomad.Attribute) {
+		if m := attributes["memory"]; m != nil && m.IntVal != nil {
+			memory[class] = float64(*m.IntVal)
+		}
+	})
+	return memory, err
 }

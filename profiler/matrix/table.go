@@ -9,12 +9,18 @@ import (
 	"aliquot.example/internal/rightsize"
 )
 
+// Promise is an objective and the part of the requests that it is promised to.
+type Promise struct {
+	learned.Objective
+	Quantile float64
+}
+
 // Print writes what profiles of one model say of objectives, a table for each, the
 // cheapest kind of replica first. cost is that of a whole GPU for an hour by class, empty
 // where it is not known.
-func Print(w io.Writer, profiles []learned.Profile, objectives []learned.Objective, cost map[string]float64) {
+func Print(w io.Writer, profiles []learned.Profile, objectives []Promise, cost map[string]float64) {
 	for _, o := range objectives {
-		fmt.Fprintf(w, "\nWithin %s:\n", o)
+		fmt.Fprintf(w, "\nWithin %s for %g%% of the requests:\n", o.Objective, 100*o.Quantile)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintln(t, "class\tslices\tcache tokens\tat once\tanswers/s\ttokens/s\tcost/hour\tcost of 1M answers\t\t")
 		for i, c := range rows(profiles, o, cost) {
@@ -45,7 +51,7 @@ func (r row) price() float64 {
 }
 
 // rows are the kinds of replica by what they cost within an objective.
-func rows(profiles []learned.Profile, o learned.Objective, cost map[string]float64) []row {
+func rows(profiles []learned.Profile, o Promise, cost map[string]float64) []row {
 	var options []rightsize.Option
 	tokens := map[rightsize.Option]float64{}
 	for _, p := range profiles {
@@ -53,7 +59,7 @@ func rows(profiles []learned.Profile, o learned.Objective, cost map[string]float
 		if !ok || p.Curve == nil {
 			continue
 		}
-		w := learned.WithinOf(*p.Curve, o)
+		w := learned.Promised(*p.Curve, o.Objective, o.Quantile)
 		option := rightsize.Option{
 			Class: p.Class, Slices: have, Total: of, Concurrency: w.Concurrency, Rate: w.Rate, KV: p.Curve.KV,
 			GPU: cost[p.Class],

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
+	nomad "github.com/hashicorp/nomad/api"
+
+	"aliquot.example/autoscaler-plugin/demand"
+	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/rightsize"
+	"aliquot.example/internal/scale"
+	"aliquot.example/profiler/matrix"
+	"aliquot.example/profiler/sizing"
+)
+
+type jobRightSizeCommand struct{ ui cli.Ui }
+
+func (jobRightSizeCommand) Synopsis() string {
+	return "Say which slice count serves a job at the least cost"
+}
+
+func (jobRightSizeCommand) Help() string {
+	return `Usage: aliquot job right-size [options] <file>
+
+  Says for each hardware class and slice count that is known of the job's service what a
+  replica does within the objective, how many are needed and what they cost, the cheapest
+  first, and what is known from where: from requests that gateways served, or from a
+  benchmark (aliquot bench -save, aliquot bench matrix). A size whose cache cannot hold the
+  longest request, or whose memory the replicas would exceed, is never chosen.
+
+  With -run it submits the job with the slice count that is the cheapest, by the job's
+  variable "slices", and keeps its counts. Nomad replaces the replicas as the job's update
+  block says; those that are stopped finish what they serve within kill_timeout, and the
+  gateway holds what comes meanwhile.
+
+Options:
+
+  -objective   What is promised. Default "ttft=2s tpot=100ms".
+  -cost        Cost of a whole GPU for an hour by class, such as h100=2.5,l4=1. Without it
+               all GPUs cost the same.
+  -rate        Requests a second at the busiest time. Default what the gateways saw in
+               the last hour.
+  -longest     Tokens of the longest request. Default the replicas' max_model_len.
+  -service     The service. Default the job's ID.
+  -class       Choose among the sizes of this hardware class only.
+  -run         Submit the job with the cheapest slice count. Default false.
+  -var         A variable of the job, name=value. May be given again.
+  -var-file    A file with variables of the job. May be given again.
+
+Example:
+
+  aliquot job right-size -cost=h100=2.5,l4=1 -class=l4 jobs/vllm.nomad.hcl
+`
+}
+
+// rightSize is the command's flags, read.
+type rightSize struct {
+	ui                     cli.Ui
+	file                   jobFile
+	objective, cost, class string
+	question               sizing.Question
+	run                    bool
+	text                   string // of the job file
+	nomad                  *nomad.Client
+	consul                 *consul.Client
+	job                    *nomad.Job
+}
+
+func (c jobRightSizeCommand) Run(args []string) int {
+	r := rightSize{ui: c.ui}
+	flags := newFlags("job right-size", c.ui)
+	flags.StringVar(&r.objective, "objective", "ttft=2s tpot=100ms", "")
+	flags.StringVar(&r.cost, "cost", "", "")
+	flags.StringVar(&r.class, "class", "", "")
+	flags.StringVar(&r.question.Service, "service", "", "")
+	flags.Float64Var(&r.question.Rate, "rate", 0, "")
+	flags.Float64Var(&r.question.Longest, "longest", 0, "")
+	flags.BoolVar(&r.run, "run", false, "")
+	flags.Var(&r.file.vars, "var", "")
+	flags.Var(&r.file.files, "var-file", "")
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() != 1 {
+		err = fmt.Errorf("%d job files are named: want one", flags.NArg())
+	}
+	if err == nil {
+		r.file.path = flags.Arg(0)
+		err = r.check()
+	}
+	if err != nil {
+		c.ui.Error(fmt.Sprintf("aliquot job right-size: %s; see aliquot job right-size -help", flat(err)))
+		return 2
+	}
+	if err := r.answer(); err != nil {
+		c.ui.Error("aliquot job right-size: " + flat(err))
+		return 1
+	}
+	return 0
+}
+
+// check reads the flags and the job file.
+func (r *rightSize) check() error {
+	o, err := scale.ParseObjective(r.objective)
+	if err != nil {
+		return fmt.Errorf("-objective: %w", err)
+	}
+	r.question.Objective, r.question.Quantile = secondsOf(o), o.Quantile
+	if r.question.Cost, err = costsOf(r.cost); err != nil {
+		return err
+	}
+	if !(r.question.Rate >= 0 && r.question.Rate <= 1e9) || !(r.question.Longest >= 0 && r.question.Longest <= 1e9) {
+		return fmt.Errorf("-rate=%g -longest=%g: want 0 to 1e9", r.question.Rate, r.question.Longest)
+	}
+	r.text, err = r.file.read()
+	return err
+}
+
+// answer prints what is known, and with -run changes the job.
+func (r *rightSize) answer() (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if r.nomad, err = nomad.NewClient(nomad.DefaultConfig()); err != nil {
+		return err
+	}
+	if r.consul, err = consul.NewClient(consul.DefaultConfig()); err != nil {
+		return err
+	}
+	if r.job, err = r.file.parse(r.nomad, r.text); err != nil {
+		return fmt.Errorf("%s: %w", r.file.path, err)
+	}
+	q := &r.question
+	q.Service = cmp.Or(q.Service, *r.job.ID)
+	running, longest, err := sizing.Replicas(ctx, r.consul, q.Service)
+	if err != nil {
+		return err
+	}
+	q.Longest = cmp.Or(q.Longest, longest)
+	sizing.Measure(ctx, r.nomad, running)
+	if q.Memory, err = (matrix.Nomad{Client: r.nomad}).Memory(ctx); err != nil {
+		return fmt.Errorf("nodes of Nomad: %w", err)
+	}
+	a, err := sizing.Ask(ctx, r.consul, *q, running, time.Now())
+	if err != nil {
+		return err
+	}
+	if q.Rate == 0 && a.Prompt > 0 {
+		if a, err = r.withRate(ctx, a, running); err != nil {
+			return err
+		}
+	}
+	r.print(a)
+	if r.run {
+		return r.change(a)
+	}
+	return nil
+}
+
+// withRate asks again with what came in the busiest minute of the last hour, where
+// gateways tell it.
+func (r *rightSize) withRate(ctx context.Context, a sizing.Answer, running []sizing.Running) (sizing.Answer, error) {
+	gateways := demand.Gateways{
+		Service: api.GatewayService, Rates: learned.RatesPrefix, HTTP: http.DefaultClient, StaleAfter: time.Minute,
+		Consul: r.consul,
+	}
+	now := time.Now()
+	h, err := gateways.History(ctx, demand.Span{Service: r.question.Service, From: now.Add(-time.Hour), To: now})
+	if err != nil {
+		a.Notes = append(a.Notes, "what comes is not known, so requests are compared by their cost: "+flat(err))
+		return a, nil
+	}
+	var tokens []float64
+	for _, s := range h.Seconds {
+		tokens = append(tokens, s.Arrived)
+	}
+	r.question.Rate = sizing.Busiest(tokens) / (a.Prompt + a.Output)
+	return sizing.Ask(ctx, r.consul, r.question, running, now)
+}
+
+// print writes the answer for people.
+func (r *rightSize) print(a sizing.Answer) {
+	q := r.question
+	if len(a.Choices) == 0 {
+		r.ui.Output("Nothing is known of any size of " + q.Service + ": measure some by aliquot bench matrix")
+		return
+	}
+	what := "requests compared by their cost"
+	if a.Need.Rate > 0 {
+		what = fmt.Sprintf("%.3g requests a second at the busiest time", a.Need.Rate)
+	}
+	r.ui.Output(fmt.Sprintf("%s within %s for %g%%: %s, of %.0f and %.0f tokens on average, up to %.0f together",
+		q.Service, q.Objective, 100*q.Quantile, what, a.Prompt, a.Output, a.Need.Longest))
+	for _, run := range a.Running {
+		text := fmt.Sprintf("Now: %d x %s", run.Replicas, kind(run.Class, run.Slices))
+		if run.Use.Memory > 0 {
+			text += fmt.Sprintf(", %.0f MiB in use", run.Use.Memory)
+		}
+		if run.Use.Busy > 0 {
+			text += fmt.Sprintf(", GPU busy %.0f%% of the time", run.Use.Busy)
+		}
+		r.ui.Output(text)
+	}
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "CLASS\tSLICES\tAT ONCE\tANSWERS/S\tREPLICAS\tCOST/HOUR\tCOST OF 1M\tEVIDENCE")
+	for _, c := range a.Choices {
+		count, cost, million := "-", "-", "-"
+		if c.Replicas > 0 {
+			count, cost = fmt.Sprint(c.Replicas), fmt.Sprintf("%.3g", c.Cost)
+		}
+		if c.PerMillion > 0 {
+			million = fmt.Sprintf("%.4g", c.PerMillion)
+		}
+		from := c.From
+		if c.Refused != "" {
+			from = "no: " + c.Refused + " (" + c.From + ")"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.3g\t%s\t%s\t%s\t%s\n", c.Class, learned.SlicesOf(c.Slices, c.Total), c.Concurrency,
+			c.Rate, count, cost, million, from)
+	}
+	_ = t.Flush()
+	r.ui.Output(strings.TrimSuffix(b.String(), "\n"))
+	for _, n := range a.Notes {
+		r.ui.Warn("Note: " + n)
+	}
+	if c, err := r.best(a); err == nil {
+		r.ui.Output("Cheapest: " + kind(c.Class, learned.SlicesOf(c.Slices, c.Total)))
+	}
+}
+
+// best is the cheapest choice that can be used.
+func (r *rightSize) best(a sizing.Answer) (rightsize.Choice, error) {
+	for _, c := range a.Choices {
+		if c.Refused == "" && (r.class == "" || c.Class == r.class) {
+			return c, nil
+		}
+	}
+	if len(a.Choices) == 0 {
+		return rightsize.Choice{}, errors.New("no size is known to choose from")
+	}
+	return rightsize.Choice{}, errors.New("no size that is known keeps the objective and holds what is needed")
+}
+
+// totalVariable finds the variable that says in how many slices a job expects GPUs to be cut.
+var totalVariable = regexp.MustCompile(`(?m)^\s*variable\s+"slices_total"\s*\{`)
+
+// change submits the job with the slice count of the best choice.
+func (r *rightSize) change(a sizing.Answer) error {
+	best, err := r.best(a)
+	if err != nil {
+		return err
+	}
+	size := learned.SlicesOf(best.Slices, best.Total)
+	file := r.file
+	file.vars = slices.Clone(file.vars)
+	switch has := func(r sizing.Running) bool { return r.Class == best.Class && r.Slices == size }; {
+	case len(a.Running) > 0 && !slices.ContainsFunc(a.Running, func(r sizing.Running) bool { return !has(r) }):
+		r.ui.Output("All replicas have this size: nothing is changed")
+		return nil
+	case best.Total == 1 || !slicesVariable.MatchString(r.text):
+		return fmt.Errorf("%s has no variable for %s: change its device block by hand", r.file.path, kind(best.Class, size))
+	case totalVariable.MatchString(r.text):
+		file.vars = append(file.vars, fmt.Sprintf("slices_total=%d", best.Total))
+	}
+	file.vars = append(file.vars, fmt.Sprintf("slices=%d", best.Slices))
+	s, err := file.steer(context.Background())
+	if err != nil {
+		return err
+	}
+	s.say(r.ui)
+	answer, _, err := s.nomad.Jobs().RegisterOpts(s.job, &nomad.RegisterOptions{PreserveCounts: true}, s.write())
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(os.Stdout, "Job %s submitted with %d slices for each replica, evaluation %s\n", *s.job.ID, best.Slices,
+		answer.EvalID)
+	return nil
+}
