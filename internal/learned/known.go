@@ -28,7 +28,8 @@ type Trusted func(samples float64, age time.Duration) bool
 //   - What gateways published counts where it is trusted by its samples and its age. It never
 //     counts when it is older than Believed.
 //   - Else the newest profile of the kind of replica counts that is not older than
-//     ProfileBelieved, for requests of the size that the service serves.
+//     ProfileBelieved, for requests of the size that the service serves, or where nobody
+//     has published that, of the size that was benchmarked last.
 //   - Else what gateways published counts after all, so that callers can say why they
 //     pass it over.
 //
@@ -36,9 +37,10 @@ type Trusted func(samples float64, age time.Duration) bool
 // one, so a class may have curves from both.
 func Known(now time.Time, rates []Rates, profiles []Profile, trusted Trusted) map[string]Merged {
 	out := Merge(now, rates...)
-	served := usualOf(out)
+	newest := Newest(now, profiles)
+	served := usualOf(out).or(newest)
 	sums := map[string]*sum{}
-	for _, p := range Newest(now, profiles) {
+	for _, p := range newest {
 		c, ok := p.class(served)
 		if !ok {
 			continue
@@ -103,6 +105,21 @@ func (m Merged) orProfile(s *sum, now time.Time, trusted Trusted) Merged {
 // usual is the mean tokens of a prompt and an answer of a service, and how many requests a
 // replica takes at once; 0 where gateways have not published any.
 type usual struct{ prompt, output, slots float64 }
+
+// or takes the request of the newest profile where none is known, so that all kinds of
+// replica are compared by the same.
+func (u usual) or(profiles []Profile) usual {
+	if u.prompt > 0 {
+		return u
+	}
+	var last time.Time
+	for _, p := range profiles {
+		if p.Curve != nil && p.Curve.Prompt > 0 && p.Measured.After(last) {
+			last, u.prompt, u.output = p.Measured, p.Curve.Prompt, p.Curve.Output
+		}
+	}
+	return u
+}
 
 func usualOf(classes map[string]Merged) usual {
 	var p, o, s mean

@@ -142,6 +142,17 @@ func TestAProfileStandsBesideWhatIsPublished(t *testing.T) {
 	}
 }
 
+// Kinds of replica that were benchmarked with different requests are compared by one.
+func TestProfilesAreComparedByOneRequest(t *testing.T) {
+	short, long := profiled("l4", "5of20", noon.Add(-time.Hour), 0.05), profiled("l4", "10of20", noon, 0.03)
+	short.Curve.Prompt, short.Curve.Output = 64, 16
+	for size, c := range Known(noon, nil, []Profile{short, long}, recent)["l4"].Tokens {
+		if c.Prompt != 512 || c.Output != 128 {
+			t.Errorf("%s is for prompts of %v and answers of %v", size, c.Prompt, c.Output)
+		}
+	}
+}
+
 // A profile of a server that is no language model has no curve.
 func TestAProfileWithoutACurveIsARate(t *testing.T) {
 	p := Profile{Measured: noon, Class: "t4", Slices: "1of1", Answers: 200, Within: []Within{{Objective: Objective{E2E: 0.2}, Concurrency: 4, Rate: 80}}}
