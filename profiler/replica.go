@@ -123,19 +123,22 @@ func ReplicaOf(alloc *nomad.Allocation, node *nomad.Node) (r Replica, err error)
 		return r, fmt.Errorf("allocation %s has no resources", alloc.ID)
 	}
 	for _, name := range slices.Sorted(maps.Keys(alloc.AllocatedResources.Tasks)) {
-		for _, d := range alloc.AllocatedResources.Tasks[name].Devices {
-			for _, g := range node.NodeResources.Devices {
-				if g.Vendor == d.Vendor && g.Type == d.Type && g.Name == d.Name {
-					r.hardware(g.Attributes, len(d.DeviceIDs))
-				}
-			}
-			if state := alloc.TaskStates[name]; state != nil {
-				for _, e := range state.Events {
-					r.Image = cmp.Or(e.Details["image"], r.Image)
-				}
-			}
-			return r, nil
+		devices := alloc.AllocatedResources.Tasks[name].Devices
+		if len(devices) == 0 {
+			continue
 		}
+		d := devices[0] // requests of our tasks lie in one group
+		for _, g := range node.NodeResources.Devices {
+			if g.Vendor == d.Vendor && g.Type == d.Type && g.Name == d.Name {
+				r.hardware(g.Attributes, len(d.DeviceIDs))
+			}
+		}
+		if state := alloc.TaskStates[name]; state != nil {
+			for _, e := range state.Events {
+				r.Image = cmp.Or(e.Details["image"], r.Image)
+			}
+		}
+		return r, nil
 	}
 	return r, fmt.Errorf("allocation %s has no GPU", alloc.ID)
 }
