@@ -128,7 +128,7 @@ func (c benchMatrixCommand) Run(args []string) int {
 }
 
 // check reads the flags and the job file.
-func (m *benchMatrix) check() (err error) {
+func (m *benchMatrix) check() error {
 	switch {
 	case m.file.path == "":
 		return errors.New("no job file: want -job")
@@ -141,6 +141,11 @@ func (m *benchMatrix) check() (err error) {
 	case m.driver != "exec" && m.driver != "raw_exec":
 		return fmt.Errorf("-driver=%s: want exec or raw_exec", m.driver)
 	}
+	return m.read()
+}
+
+// read reads the lists of the flags, and the job file.
+func (m *benchMatrix) read() (err error) {
 	for _, text := range split(m.slices) {
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > 1024 {
