@@ -226,8 +226,8 @@ func (r *rightSize) print(a sizing.Answer) {
 		if c.Refused != "" {
 			from = "no: " + c.Refused + " (" + c.From + ")"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.3g\t%s\t%s\t%s\t%s\n", c.Class, learned.SlicesOf(c.Slices, c.Total), c.Concurrency,
-			c.Rate, count, cost, million, from)
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.3g\t%s\t%s\t%s\t%s\n", c.Class, learned.SlicesOf(c.Slices, c.Total),
+			c.Concurrency, c.Rate, count, cost, million, from)
 	}
 	_ = t.Flush()
 	r.ui.Output(strings.TrimSuffix(b.String(), "\n"))
@@ -269,7 +269,8 @@ func (r *rightSize) change(a sizing.Answer) error {
 		r.ui.Output("All replicas have this size: nothing is changed")
 		return nil
 	case best.Total == 1 || !slicesVariable.MatchString(r.text):
-		return fmt.Errorf("%s has no variable for %s: change its device block by hand", r.file.path, kind(best.Class, size))
+		return fmt.Errorf("%s has no variable for %s: change its device block by hand",
+			r.file.path, kind(best.Class, size))
 	case totalVariable.MatchString(r.text):
 		file.vars = append(file.vars, fmt.Sprintf("slices_total=%d", best.Total))
 	}

@@ -85,7 +85,8 @@ func Ask(ctx context.Context, client *consul.Client, q Question, running []Runni
 func Decide(
 	q Question, rates []learned.Rates, profiles []learned.Profile, running []Running, now time.Time,
 ) Answer {
-	known := learned.Known(now, rates, profiles, func(samples float64, _ time.Duration) bool { return samples >= enough })
+	believed := func(samples float64, _ time.Duration) bool { return samples >= enough }
+	known := learned.Known(now, rates, profiles, believed)
 	a := Answer{Running: running, Need: rightsize.Need{Rate: q.Rate, Longest: q.Longest}}
 	var options []rightsize.Option
 	for class, m := range known {
@@ -143,7 +144,8 @@ func unknown(running []Running, options []rightsize.Option) (notes []string) {
 			return o.Class == r.Class && learned.SlicesOf(o.Slices, o.Total) == r.Slices
 		})
 		if !known {
-			notes = append(notes, fmt.Sprintf("nothing is known of %s %s, which serves: fewer than %d requests were measured",
+			notes = append(notes, fmt.Sprintf(
+				"nothing is known of %s %s, which serves: fewer than %d requests were measured",
 				r.Class, r.Slices, enough))
 		}
 	}
