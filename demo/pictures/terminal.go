@@ -54,7 +54,7 @@ func terminal(recording, out string) error {
 	for _, line := range lines {
 		columns = max(columns, len([]rune(line)))
 	}
-	width, height := int(float64(columns)*cell)+2*margin+1, len(lines)*row+margin+46
+	width, height := int(float64(columns)*cell)+2*margin+1, len(lines)*row+margin+24
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" `+
 		`font-family="ui-monospace,SFMono-Regular,Menlo,Consolas,DejaVu Sans Mono,monospace" font-size="13">`+"\n",

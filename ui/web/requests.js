@@ -9,7 +9,8 @@ const parts = [
 ];
 
 export function Requests({ data, service, session }) {
-  const [kind, setKind] = useState("failed");
+  const [chosen, setKind] = useState("");
+  const kind = chosen || (data.failed.length > 0 ? "failed" : "slow");
   const rows = useMemo(() => (kind === "failed" ? data.failed : [...data.slow].sort((a, b) => b.total - a.total)), [data, kind]);
   const longest = Math.max(0, ...rows.map((r) => r.total));
   const names = [...new Set([...data.services, ...(service ? [service] : [])])];
