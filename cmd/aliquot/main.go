@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/cli"
+	// Mozilla's roots, for a host or an image that has no certificates of its own.
+	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"aliquot.example/internal/version"
 )
