@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 )
 
@@ -29,7 +30,8 @@ type Info struct {
 }
 
 // Of returns what is known of the program's build. A build that was not a release takes
-// commit and date from what the go command recorded.
+// commit and date from what the go command recorded, and one of a module that was fetched,
+// by go install …@version, has the module's version.
 func Of() Info {
 	info := Info{Version, commit, date, runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH}
 	if info.Commit != "" {
@@ -39,12 +41,16 @@ func Of() Info {
 	if !ok {
 		return info
 	}
-	return recorded(info, build.Settings)
+	return recorded(info, build)
 }
 
-func recorded(info Info, settings []debug.BuildSetting) Info {
+func recorded(info Info, build *debug.BuildInfo) Info {
+	// A module has a checksum where it was fetched, and none in a checkout.
+	if build.Main.Sum != "" {
+		info.Version = strings.TrimPrefix(build.Main.Version, "v")
+	}
 	modified := false
-	for _, s := range settings {
+	for _, s := range build.Settings {
 		switch s.Key {
 		case "vcs.revision":
 			info.Commit = s.Value

@@ -24,9 +24,13 @@ func TestTheLine(t *testing.T) {
 }
 
 func TestWhatTheGoCommandRecorded(t *testing.T) {
-	got := recorded(Info{Version: "1.2.3"}, []debug.BuildSetting{
+	got := recorded(Info{Version: "1.2.3"}, &debug.BuildInfo{Main: debug.Module{Version: "v0.0.0-2026+dirty"}, Settings: []debug.BuildSetting{
 		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-11-29T00:02:03Z"}, {Key: "vcs.modified", Value: "true"},
-	})
+	}})
+	fetched := recorded(Info{Version: "1.2.3"}, &debug.BuildInfo{Main: debug.Module{Version: "v1.3.0", Sum: "h1:x"}})
+	if fetched.Version != "1.3.0" || fetched.Commit != "" {
+		t.Errorf("%+v", fetched)
+	}
 	if got.Commit != "abc-modified" || got.Date != "2026-11-29T00:02:03Z" || got.Version != "1.2.3" {
 		t.Errorf("%+v", got)
 	}
