@@ -138,3 +138,31 @@ func profiles(t *testing.T, client *consul.Client) {
 		t.Errorf("over a broken document: %v", err)
 	}
 }
+
+// A token without rights to profiles reads none, and that keeps nobody from working. Consul
+// filters what may not be read, or where keys may not even be listed, refuses.
+func TestProfilesThatMayNotBeReadAreNone(t *testing.T) {
+	const root = "11111111-2222-3333-4444-555555555555"
+	server, err := consultest.Start(t.TempDir(), map[string]any{"token": root, "acl": map[string]any{
+		"enabled": true, "default_policy": "deny", "enable_key_list_policy": true, "tokens": map[string]any{"initial_management": root},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Stop)
+	policy, _, err := server.Client.ACL().PolicyCreate(&consul.ACLPolicy{Name: "rates", Rules: `key_prefix "aliquot/rates/" { policy = "write" }`}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := server.Client.ACL().TokenCreate(&consul.ACLToken{Policies: []*consul.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &consul.QueryOptions{Token: token.SecretID}
+	if _, _, err := server.Client.KV().List(learned.ProfilesPrefix+"/", q); err == nil {
+		t.Error("Consul does not refuse")
+	}
+	if listed, err := profilekv.List(server.Client, "chat", q); err != nil || len(listed.Profiles) != 0 {
+		t.Errorf("%+v, %v", listed, err)
+	}
+}

@@ -262,6 +262,9 @@ func (r *Router) watchProfiles(ctx context.Context) {
 		for _, service := range changed {
 			r.queue.add(service)
 		}
+		if listed.Index == 0 { // the token may read none
+			pause(ctx, time.Minute)
+		}
 		pause(ctx, ratesPause)
 		return listed.Index, nil
 	})

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	consul "github.com/hashicorp/consul/api"
@@ -22,18 +23,22 @@ type Listed struct {
 	Bad map[string][]error
 	// Newest is the index at which a service's profiles were last written.
 	Newest map[string]uint64
-	// Index is that of the answer, to wait for the next.
+	// Index is that of the answer, to wait for the next; 0 where none may be read.
 	Index uint64
 }
 
 // List reads the profiles of a service, or where that is "" of all services. What the token
-// may not read counts as not there.
+// may not read counts as not there: profiles help who can read them, and nobody needs them.
 func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed, error) {
 	folder := learned.ProfilesPrefix + "/"
 	if service != "" {
 		folder += service + "/"
 	}
 	pairs, meta, err := client.KV().List(folder, q)
+	var status consul.StatusError
+	if errors.As(err, &status) && status.Code == http.StatusForbidden {
+		return Listed{}, nil
+	}
 	if err != nil {
 		return Listed{}, fmt.Errorf("profiles in Consul: %w", err)
 	}
