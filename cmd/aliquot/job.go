@@ -20,12 +20,11 @@ func (jobCommand) Help() string {
 
 Commands:
 
-  inspect   Say what a policy adds to a job, and why.
-  plan      Plan the job as Nomad does, with what the policy adds.
-  run       Submit the job with what the policy adds.
-  defrag    Move allocations so that stranded capacity can be used.
-  right-size
-            Say which slice count serves the job at the least cost.
+  inspect      Say what a policy adds to a job, and why.
+  plan         Plan the job as Nomad does, with what the policy adds.
+  run          Submit the job with what the policy adds.
+  defrag       Move allocations so that stranded capacity can be used.
+  right-size   Say which slice count serves the job at the least cost.
 
 Example:
 
