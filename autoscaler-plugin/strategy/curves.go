@@ -113,6 +113,8 @@ type force struct {
 	serving map[string]scale.Serving
 	// size is that of the replicas whose curve it is, by class.
 	size map[string]string
+	// assumed are the classes of which nothing was measured: serving is by their prior.
+	assumed map[string]bool
 	// tokens is those of a mean request, 0 where no curve is known.
 	tokens float64
 	// since is when it came into force, of one class the zero time: nothing replaces another.
@@ -144,7 +146,7 @@ func (p *Plugin) inForce(service string, c *scale.Config, k known, now time.Time
 
 // next is what is in force after a look at what is known.
 func (f force) next(c *scale.Config, k known, now time.Time) force {
-	out := force{maps.Clone(f.serving), maps.Clone(f.size), f.tokens, now}
+	out := force{maps.Clone(f.serving), maps.Clone(f.size), map[string]bool{}, f.tokens, now}
 	if f.serving == nil {
 		out.serving, out.size = map[string]scale.Serving{}, map[string]string{}
 	}
@@ -156,14 +158,18 @@ func (f force) next(c *scale.Config, k known, now time.Time) force {
 		}
 		size := choose(curves, replicas, f.size[class.Name])
 		if size == "" {
-			continue // an old curve is nearer to the truth than none
+			if f.size[class.Name] == "" { // else an old curve is nearer to the truth
+				out.assume(class.Name, c.Objective, k)
+			}
+			continue
 		}
 		curve := curves[size]
 		other = other || size != f.size[class.Name]
 		out.size[class.Name] = size
-		out.serving[class.Name] = within(curve, c.Objective, f.serving[class.Name].Most > 0)
+		out.serving[class.Name] = within(curve, c.Objective, f.size[class.Name] != "" && f.serving[class.Name].Most > 0)
 		out.tokens = max(1, curve.Prompt+curve.Output)
 	}
+	other = other || !maps.Equal(f.assumed, out.assumed)
 	if !other && !scale.ServingMoved(f.serving, out.serving) && math.Abs(out.tokens-f.tokens) <= 0.1*f.tokens {
 		return f
 	}
@@ -172,6 +178,31 @@ func (f force) next(c *scale.Config, k known, now time.Time) force {
 	}
 	return out
 }
+
+// assume takes what a class serves from its prior, if there is one.
+func (f force) assume(class string, objective *scale.Objective, k known) {
+	if curve, ok := k.prior(class); ok {
+		f.serving[class], f.assumed[class] = within(curve, objective, false), true
+		return
+	}
+	delete(f.serving, class)
+}
+
+// prior is what is assumed of a class that has neither served nor been benchmarked: the
+// hardware table's, for replicas of the size that most of the class have, or else for whole GPUs.
+func (k known) prior(class string) (learned.Curve, bool) {
+	slices, total, most := 1, 1, 0
+	for _, size := range sorted(k.replicas[class]) {
+		if n := k.replicas[class][size]; n > most {
+			if s, t, ok := learned.ParseSlices(size); ok {
+				slices, total, most = s, t, n
+			}
+		}
+	}
+	return learned.Prior(class, float64(slices)/float64(total), k.curves)
+}
+
+func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
 // flat is all sizes of all classes.
 func flat[T any](s sizes[T]) map[string]T {

@@ -47,7 +47,7 @@ func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to
 	e.SpeedsFor = force.age(to)
 	for i, class := range config.Classes {
 		if serving, known := force.serving[class.Name]; known {
-			config.Classes[i].Serving = &serving
+			config.Classes[i].Serving, config.Classes[i].Assumed = &serving, force.assumed[class.Name]
 		}
 	}
 	if force.tokens > 0 {

@@ -130,11 +130,16 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	few := slow
 	few.Samples = enough - 1
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
-	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the objective is planned without l4, not measured yet; ") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "l4 may have one replica, by the hardware table, until measured; ") {
 		t.Errorf("too little learned of l4: %+v, %v", a, err)
 	}
+	settings["classes"] = strings.Replace(promisedClasses, "l4", "own-chip", 1)
+	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "the objective is planned without own-chip, not measured yet; ") {
+		t.Errorf("nothing known of own-chip: %+v, %v", a, err)
+	}
+	settings["classes"] = promisedClasses
 	c.benchmarked("l4", slow)
-	if a, err := c.run("tokens service=chat", settings); err != nil || strings.Contains(a.Reason, "without l4") || !strings.HasPrefix(a.Reason, "by the objective") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || strings.Contains(a.Reason, "may have one") || !strings.HasPrefix(a.Reason, "by the objective") {
 		t.Errorf("l4 was benchmarked: %+v, %v", a, err)
 	}
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})
@@ -166,7 +171,7 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "cannot be met") {
 		t.Errorf("an impossible objective: %+v, %v", a, err)
 	}
-	for text, times := range map[string]int{"since the speed of h100 and of l4": 2, "planned without l4": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
+	for text, times := range map[string]int{"since the speed of h100 and of l4": 2, "l4 may have one replica": 1, "the objective cannot be met": 1, "the count follows the objective": 1} {
 		if n := strings.Count(c.log.String(), text); n != times {
 			t.Errorf("%q is logged %d times, want %d:\n%s", text, n, times, c.log.String())
 		}

@@ -3,7 +3,6 @@ package dispatch
 import (
 	"math"
 	"sort"
-	"strings"
 	"time"
 
 	"aliquot.example/internal/gpu"
@@ -59,11 +58,9 @@ func assumed(compute, bandwidth float64) speed {
 // assume returns the speed of a class from the hardware table, or from its weight
 // where the table does not know it.
 func assume(class string, weight float64) speed {
-	for _, h := range gpu.Table() {
-		if h.Class == class || strings.HasPrefix(h.Class, class+"-") {
-			part := min(1, max(weight/h.Weight, 1.0/16))
-			return assumed(h.TFLOPS/989*part, h.Bandwidth/3350*part)
-		}
+	if h, ok := gpu.Rated(class); ok {
+		part := min(1, max(weight/h.Weight, 1.0/16))
+		return assumed(h.TFLOPS/989*part, h.Bandwidth/3350*part)
 	}
 	weight = min(max(weight, 0.03), 4)
 	return assumed(weight, weight)

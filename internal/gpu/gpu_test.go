@@ -195,3 +195,11 @@ func TestAnUnknownWeightIsNotZero(t *testing.T) {
 		t.Errorf("read back: %+v, %v, %v", got, ok, err)
 	}
 }
+
+func TestAClassIsRatedByItsOwnRow(t *testing.T) {
+	for class, want := range map[string]string{"h100": "h100", "a100": "a100-80gb", "l4": "l4", "own-chip": "", "h10": ""} {
+		if got, ok := Rated(class); got.Class != want || ok != (want != "") {
+			t.Errorf("%s is rated as %q, %v; want %q", class, got.Class, ok, want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -90,6 +91,20 @@ func Table() []Hardware {
 		{"rx-7900-xtx", AMD, []string{"7900 xtx"}, nil, "RDNA3", 24, 960, 122.8, 0.12},
 		{"w7900", AMD, []string{"w7900"}, []uint16{0x7448}, "RDNA3", 48, 864, 122.6, 0.11},
 	}
+}
+
+// Rated returns the row of a class, or where the table has only variants of it, such as
+// a100-80gb of a100, the first of these; false where it has neither.
+func Rated(class string) (Hardware, bool) {
+	table := Table()
+	i := slices.IndexFunc(table, func(h Hardware) bool { return h.Class == class })
+	if i < 0 {
+		i = slices.IndexFunc(table, func(h Hardware) bool { return strings.HasPrefix(h.Class, class+"-") })
+	}
+	if i < 0 {
+		return Hardware{}, false
+	}
+	return table[i], true
 }
 
 // Lookup finds the table's row for a GPU, by PCI device ID and, where that is

@@ -93,6 +93,23 @@ func TestAnUnknownSpeedIsNoObjective(t *testing.T) {
 	if d := alone.Decide(came(flat(3, 1200))); d.Plan[0] != 2 || d.Plan[1] != 0 || !strings.Contains(d.Reason, "planned without l4, not measured yet; growing") {
 		t.Errorf("with l4 unknown: %v (%s)", d.Plan, d.Reason)
 	}
+	// One that is assumed gets one replica at most, and counts for nothing else.
+	assumed := c
+	assumed.Classes = append([]Class(nil), c.Classes...)
+	assumed.Classes[1].Assumed = true
+	if d := assumed.Decide(came(flat(2, 1200))); d.Plan[1] != 1 || d.Plan[0] != 1 ||
+		!strings.Contains(d.Reason, "l4 may have one replica, by the hardware table, until measured; growing") {
+		t.Errorf("with l4 assumed: %v (%s)", d.Plan, d.Reason)
+	}
+	assumed.Classes[0].Serving = &Serving{Most: 0, Rate: 2, First: 3, Token: 0.02}
+	if d := assumed.Decide(came(flat(3, 1200))); !strings.Contains(d.Reason, "the objective cannot be met") || d.Plan[0] == 0 {
+		t.Errorf("with an assumption against what is measured: %v (%s)", d.Plan, d.Reason)
+	}
+	// An assumption alone is not planned by.
+	assumed.Classes[0].Max = 0
+	if d := assumed.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by demand, since the speed of l4 is not known yet") {
+		t.Errorf("with an assumption and nothing else: %v (%s)", d.Plan, d.Reason)
+	}
 	// A class without devices need not be known.
 	c.Classes[1].Serving, c.Classes[1].Max = nil, 0
 	if d := c.Decide(came(flat(3, 1200))); !strings.HasPrefix(d.Reason, "by the objective") {

@@ -24,6 +24,9 @@ type Class struct {
 	// Serving is what a replica serves within the objective of its service; nil while
 	// that is unknown.
 	Serving *Serving
+	// Assumed says that Serving follows from what other classes serve, and that nobody has
+	// measured this one.
+	Assumed bool
 }
 
 func (c Class) speed() float64 {

@@ -3,6 +3,7 @@ package scale
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -42,13 +43,20 @@ func (c Config) unknown(e Evaluation) string {
 	if e.Unknown != "" {
 		return e.Unknown
 	}
-	if left := c.left(); len(left) > 0 && len(left) == len(c.Classes) {
-		return fmt.Sprintf("the speed of %s is not known yet", strings.Join(left, " and of "))
+	if names := append(c.left(), c.assumed()...); len(names) > 0 && !c.measured() {
+		return fmt.Sprintf("the speed of %s is not known yet", strings.Join(names, " and of "))
 	}
 	if e.Traffic == nil || len(e.Traffic.Arrived) == 0 {
 		return "the gateways' traffic is not known"
 	}
 	return ""
+}
+
+// measured says whether a class that has devices was measured.
+func (c Config) measured() bool {
+	return slices.ContainsFunc(c.Classes, func(class Class) bool {
+		return class.Max > 0 && class.Serving != nil && !class.Assumed
+	})
 }
 
 // left are the classes that are left out of a plan because nobody has measured them.
@@ -73,24 +81,31 @@ type supply struct {
 	possible bool
 }
 
-// supply leaves a class out that nobody has measured yet, and one that misses the objective
+// tried is how many replicas are planned of a class that is assumed to serve what it does: as
+// many as it takes to measure it.
+const tried = 1
+
+// supply leaves a class out of which nothing is known, and one that misses the objective
 // with a single request, unless all do.
 func (c Config) supply() supply {
 	s := supply{classes: make([]Class, len(c.Classes))}
 	for _, class := range c.Classes {
-		s.possible = s.possible || class.Max > 0 && class.Serving != nil && class.Serving.Most > 0
+		s.possible = s.possible || class.Max > 0 && class.Serving != nil && class.Serving.Most > 0 && !class.Assumed
 	}
 	for i, class := range c.Classes {
 		s.classes[i] = Class{Name: class.Name, Slots: 1, Cost: class.Cost, Max: class.Max, Speed: slowest}
-		if class.Serving == nil || s.possible && class.Serving.Most == 0 {
+		switch {
+		case class.Serving == nil || class.Serving.Most == 0 && (s.possible || class.Assumed):
 			s.classes[i].Max = 0
+		case class.Assumed:
+			s.classes[i].Max = min(class.Max, tried)
 		}
-		if s.classes[i].Max > 0 && class.Serving.Rate > s.rate {
+		if s.classes[i].Max > 0 && !class.Assumed && class.Serving.Rate > s.rate {
 			s.best, s.rate = i, class.Serving.Rate
 		}
 	}
 	for i, class := range c.Classes {
-		if s.classes[i].Max > 0 {
+		if s.classes[i].Max > 0 && s.rate > 0 {
 			s.classes[i].Speed = max(slowest, class.Serving.Rate/s.rate)
 		}
 	}
@@ -232,7 +247,20 @@ func (c Config) note(s supply, need Need) string {
 	case len(left) > 0:
 		return "the objective is planned without " + strings.Join(left, " and ") + ", not measured yet"
 	}
+	if assumed := c.assumed(); len(assumed) > 0 {
+		return fmt.Sprintf("%s may have one replica, by the hardware table, until measured", strings.Join(assumed, " and "))
+	}
 	return ""
+}
+
+// assumed are the classes that are planned for though nobody has measured them.
+func (c Config) assumed() (names []string) {
+	for _, class := range c.Classes {
+		if class.Assumed && class.Max > 0 {
+			names = append(names, class.Name)
+		}
+	}
+	return names
 }
 
 // account says before a reason that the objective decided, what cannot be kept of it by its
