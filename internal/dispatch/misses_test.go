@@ -71,7 +71,7 @@ func TestAPromptWaitsForAnswersThatItWouldSpoil(t *testing.T) {
 		q.survey(now)
 		usual(q, 50)
 		answers := answering(t, q, "r", 3, 40, 4400*time.Millisecond, now)
-		submit(t, q, now, ask("prompt", tokens(8_000, 50)))
+		submit(t, q, now, ask("prompt", tokens(12_000, 50)))
 		return q, answers, now
 	}
 	for _, slo := range []SLO{{}, {TTFT: strict.TTFT}, {TPOT: strict.TPOT}} {
