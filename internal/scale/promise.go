@@ -93,14 +93,9 @@ func (c Config) supply() supply {
 		s.possible = s.possible || class.Max > 0 && class.Serving != nil && class.Serving.Most > 0 && !class.Assumed
 	}
 	for i, class := range c.Classes {
-		s.classes[i] = Class{Name: class.Name, Slots: 1, Cost: class.Cost, Max: class.Max, Speed: slowest}
-		switch {
-		case class.Serving == nil || class.Serving.Most == 0 && (s.possible || class.Assumed):
-			s.classes[i].Max = 0
-		case class.Assumed:
-			s.classes[i].Max = min(class.Max, tried)
-		}
-		if s.classes[i].Max > 0 && !class.Assumed && class.Serving.Rate > s.rate {
+		most := class.planned(s.possible)
+		s.classes[i] = Class{Name: class.Name, Slots: 1, Cost: class.Cost, Max: most, Speed: slowest}
+		if most > 0 && !class.Assumed && class.Serving.Rate > s.rate {
 			s.best, s.rate = i, class.Serving.Rate
 		}
 	}
@@ -110,6 +105,18 @@ func (c Config) supply() supply {
 		}
 	}
 	return s
+}
+
+// planned is how many replicas of a class a plan may have, where the objective is possible on
+// some class or on none.
+func (c Class) planned(possible bool) int {
+	switch {
+	case c.Serving == nil || c.Serving.Most == 0 && (possible || c.Assumed):
+		return 0
+	case c.Assumed:
+		return min(c.Max, tried)
+	}
+	return c.Max
 }
 
 // The figures come from the same search as those of sizing.
@@ -248,7 +255,7 @@ func (c Config) note(s supply, need Need) string {
 		return "the objective is planned without " + strings.Join(left, " and ") + ", not measured yet"
 	}
 	if assumed := c.assumed(); len(assumed) > 0 {
-		return fmt.Sprintf("%s may have one replica, by the hardware table, until measured", strings.Join(assumed, " and "))
+		return strings.Join(assumed, " and ") + " may have one replica, by the hardware table, until measured"
 	}
 	return ""
 }
