@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net"
@@ -68,10 +69,12 @@ func TestAHungGatewayIsWaitedForOnce(t *testing.T) {
 	}
 	hung := silent(t)
 	w := New(Options{Nomad: n, Gateways: []string{strings.TrimPrefix(c.Server.URL, "http://"), hung}})
-	w.http.Timeout = 50 * time.Millisecond
 	w.http.Transport = roundTrip(func(r *http.Request) (*http.Response, error) {
 		if r.URL.Host == hung {
 			asked[r.URL.Path]++ // nothing else asks this host at the same time
+			ctx, cancel := context.WithTimeout(r.Context(), 50*time.Millisecond)
+			defer cancel()
+			r = r.WithContext(ctx)
 		}
 		return http.DefaultTransport.RoundTrip(r)
 	})
