@@ -211,7 +211,7 @@ func written(dir string) (float64, error) {
 	defer f.Close()
 	p := make([]byte, 128<<10)
 	const chunk, chunks = 8 << 20, 16
-	// As the store does: other errors than of a file system without it show in the writes.
+	// As the store does. A file system without it writes as well.
 	_ = syscall.Fallocate(int(f.Fd()), 0, 0, chunk*chunks)
 	before := own()
 	for range chunks {
