@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"regexp"
 	"strconv"
 	"strings"
@@ -57,8 +58,9 @@ func (s *S3) sum(ctx context.Context, core *minio.Core, bucket, key string, info
 func partSize(ctx context.Context, core *minio.Core, bucket, key string, info minio.ObjectInfo,
 	count int64) (int64, error) {
 	first, err := core.StatObject(ctx, bucket, key, minio.StatObjectOptions{PartNumber: 1})
+	var answer minio.ErrorResponse
 	switch {
-	case err != nil && Final(s3Error(err)), err != nil && strings.Contains(s3Error(err).Error(), "S3 answers 4"):
+	case err != nil && Final(s3Error(err)), errors.As(err, &answer) && answer.StatusCode/100 == 4:
 		return 0, nil // a server that knows no parts
 	case err != nil:
 		return 0, s3Error(err)

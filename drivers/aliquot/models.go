@@ -233,7 +233,7 @@ func refusal(err error) error {
 		}
 		return structs.NewRecoverableError(err, true)
 	}
-	if strings.Contains(err.Error(), "does not answer") {
+	if errors.Is(err, cacheapi.ErrSilent) {
 		err = fmt.Errorf("%w: run jobs/cache.nomad.hcl on this node, or set cache_socket in plugin \"aliquot-driver\"",
 			err)
 	}

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -107,6 +108,9 @@ type Pull struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
 }
+
+// ErrSilent is the error of a question to a cache that does not answer.
+var ErrSilent = errors.New("the node's cache does not answer")
 
 // Error is a refusal of the cache.
 type Error struct {
@@ -214,7 +218,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader, 
 	}
 	res, err := c.http.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("the node's cache does not answer: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrSilent, err)
 	}
 	if res.StatusCode >= 300 {
 		defer res.Body.Close()
