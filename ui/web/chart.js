@@ -26,6 +26,15 @@ function stack(columns) {
   });
 }
 
+// spanOf is how many seconds charts on one page show: the range, or what is known of it where
+// that is shorter, and at least a minute.
+export function spanOf(times, series, range, ahead = 0) {
+  const step = times.length > 1 ? times[1] - times[0] : 1;
+  const first = times.findIndex((_, at) => series.some((s) => known(s.values[at])));
+  if (first < 0) return range + ahead;
+  return Math.min(range, Math.max(60, 1.05 * (times.length - first) * step - ahead)) + ahead;
+}
+
 // Chart draws series: [{name, values, index or tone, unit}], stacked or as lines. marks
 // are moments with a text; whole says that values are whole numbers; span is how many seconds are shown, the last ahead of which are
 // yet to come.

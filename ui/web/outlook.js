@@ -1,7 +1,7 @@
 // What the policies of one service would do, beside what was.
 
 import { html, useMemo } from "./vendor/htm-preact.js";
-import { Chart } from "./chart.js";
+import { Chart, spanOf } from "./chart.js";
 import { clock, seconds } from "./format.js";
 
 const broken = [6, 4];
@@ -54,7 +54,8 @@ function Charts({ outlook, range, actions }) {
       cost: outlook.cost ? pair("cost", outlook.cost, 2) : null,
     };
   }, [outlook, shift, theme]);
-  const all = { times, span: range + shift * step, ahead: shift * step, marks };
+  const span = spanOf(times, [...demand, ...replicas, ...(cost || [])], range, shift * step);
+  const all = { times, span, ahead: shift * step, marks };
   return html`<div class="charts">
     <div class="panel"><${Chart} title=${outlook.load ? "Demand, in slots of the fastest class" : "Demand, in requests at once"} series=${demand} ...${all}
       note=${`A forecast lies ${seconds(shift * step)} after the time at which it was made; there is none where no rise was certain.`} /></div>

@@ -1,7 +1,7 @@
 // One service: its queue, its replicas, and what was decided about them.
 
 import { html, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
-import { Chart } from "./chart.js";
+import { Chart, spanOf } from "./chart.js";
 import { Tile } from "./cluster.js";
 import { ago, amount, clock, plural, seconds, short } from "./format.js";
 
@@ -79,13 +79,14 @@ function Charts({ data, series, range, classes }) {
   const output = useMemo(() => [{ name: "generated", values: series?.output || [], index: 2 }], [grown]);
   const latency = useMemo(() => quantiles(series?.latency), [grown]);
   const ttft = useMemo(() => quantiles(series?.ttft), [grown]);
+  const span = spanOf(times, [...requests, ...replicas, ...latency, ...ttft, ...output], range);
   return html`<div class="charts">
-    <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${range} marks=${marks} /></div>
-    <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped whole span=${range} marks=${marks}
+    <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${span} marks=${marks} /></div>
+    <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped whole span=${span} marks=${marks}
       note=${range > 3600 ? "Triangles and dashed lines are scaling actions of the last hour." : "Known since this page's server started. Triangles and dashed lines are scaling actions."} /></div>
-    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Of requests that were served, over the last 15 seconds each."} /></div>
-    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${range} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Over the last 15 seconds each."} /></div>`}
-    ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${range} marks=${marks} /></div>`}
+    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Of requests that were served, over the last 15 seconds each."} /></div>
+    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Over the last 15 seconds each."} /></div>`}
+    ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${span} marks=${marks} /></div>`}
   </div>`;
 }
 
