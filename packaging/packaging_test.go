@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -94,5 +95,23 @@ func unpack(t *testing.T, archive []byte, dir string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Programs for arm64 answer, as far as qemu can tell.
+func TestProgramsForARM64(t *testing.T) {
+	qemu, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil {
+		t.Skip("no qemu-aarch64-static on this machine (Debian: qemu-user-static)")
+	}
+	program := filepath.Join(t.TempDir(), "aliquot-target")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "aliquot.example/cmd/aliquot-target")
+	build.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := exec.CommandContext(t.Context(), qemu, program, "-version").CombinedOutput()
+	if err != nil || !strings.HasPrefix(string(out), "aliquot-target ") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
