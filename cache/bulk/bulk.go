@@ -50,6 +50,7 @@ type Conn struct {
 	gather time.Duration
 	// prompt is how many bytes more wake the reader at once. It gathers from 0 on.
 	prompt atomic.Int64
+	timed  bool // the socket has the deadline of the last gather
 
 	buffer *[piece]byte // what was read and not asked for yet; nil where that is nothing
 	rest   []byte       // of buffer
@@ -135,6 +136,9 @@ func (c *Conn) read(p []byte) (int, error) {
 		}
 		c.hurry() // it pauses
 	}
+	if err := c.untimed(); err != nil {
+		return 0, err
+	}
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && c.prompt.Add(-int64(n)) <= 0 {
 		c.wake(enough)
@@ -148,6 +152,7 @@ func (c *Conn) within(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(c.gather)); err != nil {
 		return 0, err
 	}
+	c.timed = true
 	woken := false
 	n, err := c.receive(p, func(fd int) bool {
 		if woken {
@@ -160,10 +165,19 @@ func (c *Conn) within(p []byte) (int, error) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return n, err
 	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
+	if err := c.untimed(); err != nil {
 		return 0, err
 	}
 	return c.now(p)
+}
+
+// untimed takes the deadline of a gather away.
+func (c *Conn) untimed() error {
+	if !c.timed {
+		return nil
+	}
+	c.timed = false
+	return c.SetReadDeadline(time.Time{})
 }
 
 // now reads what is here.

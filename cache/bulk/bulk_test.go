@@ -117,6 +117,22 @@ func TestTheLastBytesAreRead(t *testing.T) {
 	}
 }
 
+// How long a reader gathers bounds no wait for an answer that comes after it.
+func TestAnAnswerMayBeSlow(t *testing.T) {
+	c, server := pair(t)
+	c.gather = 50 * time.Millisecond
+	p := make([]byte, enough)
+	go func(server net.Conn) { _, _ = server.Write(make([]byte, 3*enough)) }(server)
+	for got := 0; got < 3*enough; {
+		got += read(t, c, p)
+	}
+	write(t, c, 1)
+	time.AfterFunc(2*c.gather, func() { _, _ = server.Write([]byte("ten bytes.")) })
+	if n := read(t, c, p); n != 10 {
+		t.Errorf("%d bytes", n)
+	}
+}
+
 // Whatever sizes are written and asked for, all bytes come in order.
 func TestAllBytesCome(t *testing.T) {
 	c, server := pair(t)
