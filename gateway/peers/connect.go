@@ -123,8 +123,9 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	}
 	s := h.newStream(client)
 	s.send(h.hello())
+	h.tasks.Go(s.write)
 	h.tasks.Go(func() {
-		s.write()
+		<-s.done // which a write may not notice that waits for the other end
 		cancel() // whoever reads has to connect again
 	})
 	defer s.close()
@@ -199,11 +200,10 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 	defer s.close()
 	mute := time.AfterFunc(helloWithin, s.close)
 	defer mute.Stop()
-	wrote := make(chan error, 1)
-	go func() { wrote <- s.write() }()
-	var from ownership.ID
+	go s.write()
 	read := make(chan error, 1)
 	go func() {
+		var from ownership.ID
 		read <- s.read(func(records []talk.Record) {
 			if from == "" {
 				if records[0].Kind != talk.Hello || records[0].Gateway == "" {
@@ -221,21 +221,29 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 	var err error
 	select {
 	case err = <-read:
-	case err = <-wrote:
+	case <-s.done:
 	case <-server.Context().Done():
 	}
+	s.close() // before the lock is taken: welcome looks under it
 	h.mu.Lock()
-	if p := h.peers[from]; p != nil && p.in == s {
-		p.in, p.acked = nil, time.Time{}
+	for _, p := range h.peers {
+		if p.in == s {
+			p.in, p.acked = nil, time.Time{}
+		}
 	}
 	h.mu.Unlock()
 	h.look()
 	return err
 }
 
+// welcome takes a stream on which a gateway has said who it is, unless it has ended by now.
 func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	now := time.Now()
 	h.mu.Lock()
+	if s.ended() {
+		h.mu.Unlock()
+		return
+	}
 	p := h.peer(from, now)
 	if p.in != nil {
 		p.in.close()

@@ -279,6 +279,103 @@ func TestAStreamWithoutAHelloEnds(t *testing.T) {
 	}
 }
 
+// other is a stream of another gateway that takes nothing.
+type other struct {
+	grpc.ServerStream
+	ctx    context.Context
+	frames chan []byte   // what it sends
+	wrote  chan struct{} // closed by the first write to it
+	once   sync.Once
+}
+
+func newOther(ctx context.Context) *other {
+	return &other{ctx: ctx, frames: make(chan []byte), wrote: make(chan struct{})}
+}
+
+func (o *other) Context() context.Context { return o.ctx }
+
+func (o *other) SendMsg(any) error {
+	o.once.Do(func() { close(o.wrote) })
+	select {}
+}
+
+func (o *other) RecvMsg(m any) error {
+	b, ok := <-o.frames
+	if !ok {
+		return io.EOF
+	}
+	m.(*frame).b = b
+	return nil
+}
+
+// says sends records, and returns when the gateway has taken those before.
+func (o *other) says(records ...talk.Record) {
+	o.frames <- talk.Append(nil, talk.Version, records, time.Now())
+}
+
+var hello = talk.Record{Kind: talk.Hello, Gateway: "10.0.0.1:7070", Process: 1, Speaks: talk.Version}
+
+// opened is the stream that the gateway of hello opened, as a hub knows it.
+func opened(h *Hub) *stream {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.peers[ownership.ID(hello.Gateway)]; p != nil {
+		return p.in
+	}
+	return nil
+}
+
+// A frame without a record says nothing, also as the first of a stream.
+func TestAFrameMayBeEmpty(t *testing.T) {
+	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
+	o := newOther(t.Context())
+	go h.serve(o)
+	o.frames <- nil
+	o.says()
+	o.says(hello)
+	o.says()
+	if opened(h) == nil {
+		t.Error("the gateway is not known")
+	}
+	close(o.frames)
+}
+
+// A stream that a newer one of the same gateway replaces ends, although a write to it waits.
+func TestAStreamEndsWhoseOtherEndTakesNothing(t *testing.T) {
+	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
+	first, second := newOther(t.Context()), newOther(t.Context())
+	ended := make(chan struct{})
+	go func() { h.serve(first); close(ended) }()
+	first.says(hello)
+	<-first.wrote
+	go h.serve(second)
+	second.says(hello)
+	select {
+	case <-ended:
+	case <-time.After(30 * time.Second):
+		t.Error("the first stream goes on")
+	}
+	close(first.frames)
+	close(second.frames)
+}
+
+// A gateway whose stream has ended before its first words were read is not held to be there.
+func TestAHelloMayComeTooLate(t *testing.T) {
+	h := New(Options{Self: "a", Log: slog.New(slog.DiscardHandler)})
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	o := newOther(ctx)
+	if err := h.serve(o); err != nil {
+		t.Fatal(err)
+	}
+	o.says(hello)
+	o.says()
+	if opened(h) != nil {
+		t.Error("its stream is held to be open")
+	}
+	close(o.frames)
+}
+
 // A gateway with a certificate of another CA, with one that has expired, or with none, is
 // not heard, and one line says why.
 func TestOnlyGatewaysAreHeard(t *testing.T) {

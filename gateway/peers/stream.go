@@ -99,6 +99,15 @@ func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.
 
 func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
 
+func (s *stream) ended() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // send never blocks.
 func (s *stream) send(r talk.Record) {
 	s.mu.Lock()
@@ -118,14 +127,14 @@ func (s *stream) send(r talk.Record) {
 }
 
 // write sends until the stream ends.
-func (s *stream) write() error {
+func (s *stream) write() {
 	defer s.close()
 	var spare []talk.Record
 	for {
 		select {
 		case <-s.wake:
 		case <-s.done:
-			return nil
+			return
 		}
 		s.mu.Lock()
 		batch := s.pending
@@ -135,7 +144,7 @@ func (s *stream) write() error {
 			n := min(len(rest), mostInFrame)
 			// gRPC may keep the bytes until they are on their way.
 			if err := s.to.SendMsg(&frame{talk.Append(nil, s.version.Load(), rest[:n], time.Now())}); err != nil {
-				return err
+				return
 			}
 			rest = rest[n:]
 		}
@@ -144,7 +153,7 @@ func (s *stream) write() error {
 	}
 }
 
-// read passes on what is received until the stream ends.
+// read passes on what is received, at least one record at a time, until the stream ends.
 func (s *stream) read(got func([]talk.Record)) error {
 	var f frame
 	for {
@@ -155,6 +164,8 @@ func (s *stream) read(got func([]talk.Record)) error {
 		if err != nil {
 			return err
 		}
-		got(records)
+		if len(records) > 0 {
+			got(records)
+		}
 	}
 }

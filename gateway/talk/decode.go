@@ -21,8 +21,16 @@ type field struct {
 
 func (f field) signed() int64            { return protowire.DecodeZigZag(f.number) }
 func (f field) span() time.Duration      { return time.Duration(f.signed()) }
-func (f field) float() float64           { return math.Float64frombits(f.number) }
 func (f field) at(n time.Time) time.Time { return n.Add(f.span()) }
+
+// float reads a number; what is none, or infinite, counts as 0.
+func (f field) float() float64 {
+	v := math.Float64frombits(f.number)
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return 0
+	}
+	return v
+}
 
 // count reads a number that is no more than what a machine counts.
 func (f field) count() int { return int(min(max(f.signed(), -1), 1<<40)) }

@@ -1,6 +1,7 @@
 package talk
 
 import (
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -70,6 +71,16 @@ func TestWhatIsNotKnownIsPassedOver(t *testing.T) {
 	other := protowire.AppendVarint(protowire.AppendTag(nil, frameVersion, protowire.VarintType), Version+1)
 	if _, err := Parse(other, Version, now); err == nil {
 		t.Error("a frame of another version is taken")
+	}
+}
+
+// A number that is none would stay in every sum that it is added to.
+func TestNumbersAreFinite(t *testing.T) {
+	for _, v := range []float64{math.NaN(), math.Inf(1), math.Inf(-1)} {
+		out, err := Parse(Append(nil, Version, []Record{{Kind: Spent, Tenant: "a", Amount: v}}, now), Version, now)
+		if err != nil || len(out) != 1 || out[0].Amount != 0 {
+			t.Errorf("%v arrives as %+v, %v", v, out, err)
+		}
 	}
 }
 
