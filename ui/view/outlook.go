@@ -110,6 +110,8 @@ func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() b
 	r.steps = slices.DeleteFunc(r.steps, func(s step) bool { return s.second < first })
 	if n := len(r.steps); n > 0 {
 		first = r.steps[n-1].second + OutlookStep
+	} else {
+		r.begun = false
 	}
 	for t := first; t <= last; t += OutlookStep {
 		if stop() {
@@ -296,8 +298,9 @@ func (r *Replay) Next(m *Memory, now time.Time) []Next {
 // aliquot-apm's stale_after is by default.
 const stale = 10
 
-// Changed reports whether there is more than in the last Outlook.
-func (r *Replay) Changed() bool { return !r.told }
+// Changed reports whether there is more than in the last Outlook; nothing before there is a
+// step or a problem.
+func (r *Replay) Changed() bool { return !r.told && (len(r.steps) > 0 || r.problem != "") }
 
 // Outlook makes one of what is decided.
 func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {

@@ -148,6 +148,25 @@ func TestReplayKeepsGaps(t *testing.T) {
 	}
 }
 
+// Where the last step is older than what is remembered, as after gateways that were away or
+// a clock that was set forward, it begins as if nothing had been decided.
+func TestReplayAfterAnHourOfSilence(t *testing.T) {
+	now := int64(1_800_000_000)
+	var m Memory
+	var r Replay
+	if r.Continue(policies(t), &m, now, never); r.Changed() {
+		t.Error("there is an outlook of a service that no gateway has told of")
+	}
+	m.Fill(day(now, 100))
+	r.Continue(policies(t), &m, now, never)
+	now += 3 * Depth
+	m.Fill(day(now, 100))
+	r.Continue(policies(t), &m, now, never)
+	if o := r.Outlook("chat", &m, time.Unix(now, 0)); len(o.Time) == 0 || o.Demand[len(o.Time)-1] == nil {
+		t.Errorf("nothing is decided after the silence: %+v", o)
+	}
+}
+
 // A policy that the page cannot repeat is said, and nothing is drawn of it.
 func TestPoliciesThatAreNotRepeated(t *testing.T) {
 	for what, change := range map[string]func(*Policy){
