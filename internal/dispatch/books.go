@@ -34,6 +34,7 @@ type entry struct {
 	work    float64 // seconds of reading
 	backlog float64 // of the replica before it, when it was sent
 	hit     int     // tokens of the prompt that the replica had
+	block   int     // tokens of each of its blocks, as shared has it
 	tokens  int     // of the answer, so far
 	n, kv   float64 // the replica's, when it was sent
 	began   bool
@@ -98,7 +99,7 @@ func (s *server) send(t *Ticket, work float64, hit int, now time.Time) {
 func (s *server) unbook(t *Ticket) {
 	b := &s.books
 	b.kv -= t.Prompt + t.entry.tokens
-	b.shared.letGo(t.Blocks)
+	b.shared.letGo(t)
 	b.risk.stale = true
 	if t.entry.began {
 		i := slices.Index(b.begun, t)

@@ -7,8 +7,11 @@ type shared struct {
 	saved  int // tokens that the cache need not hold again
 }
 
-// copies is how many requests in flight have a block, and the tokens that it is taken to have.
-type copies struct{ n, tokens int }
+// copies is how many requests in flight have a block, the tokens that it is taken to have, and
+// those of all of these requests. Whoever declares fewer for a block saves no more than that.
+type copies struct{ n, tokens, sum int }
+
+func (c copies) saved() int { return max(0, c.sum-c.tokens) }
 
 // blockTokens is how many tokens of a prompt each of its blocks has, by its length in tokens.
 func (r *Request) blockTokens() int {
@@ -19,25 +22,29 @@ func (s *shared) hold(t *Ticket) {
 	if s.blocks == nil && len(t.Blocks) > 0 {
 		s.blocks = map[uint64]copies{}
 	}
+	t.entry.block = t.blockTokens()
 	for _, hash := range t.Blocks {
 		c := s.blocks[hash]
+		s.saved -= c.saved()
 		if c.n++; c.n == 1 {
-			c.tokens = t.blockTokens()
-		} else {
-			s.saved += c.tokens
+			c.tokens = t.entry.block
 		}
+		c.sum += t.entry.block
+		s.saved += c.saved()
 		s.blocks[hash] = c
 	}
 }
 
-func (s *shared) letGo(blocks []uint64) {
-	for _, hash := range blocks {
+func (s *shared) letGo(t *Ticket) {
+	for _, hash := range t.Blocks {
 		c := s.blocks[hash]
-		if c.n--; c.n == 0 {
+		s.saved -= c.saved()
+		c.n, c.sum = c.n-1, c.sum-t.entry.block
+		if c.n == 0 {
 			delete(s.blocks, hash)
 			continue
 		}
-		s.saved -= c.tokens
+		s.saved += c.saved()
 		s.blocks[hash] = c
 	}
 }
