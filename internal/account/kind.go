@@ -82,7 +82,7 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()
 	}
 	for _, w := range waiting {
-		if k.takes(w, mine) && !first(w, nodes, earlier) {
+		if k.takes(w, mine) && !k.first(w, nodes, earlier) {
 			s.Waiting = append(s.Waiting, pack.Work{Ask: steer.AskOf(w.Group), Count: w.Count})
 		}
 	}
@@ -131,7 +131,7 @@ func (k Kind) groups(n Node) (free, fresh pack.Node) {
 }
 
 // first reports whether work goes to an earlier class.
-func first(w Waiting, nodes []Node, earlier []Earlier) bool {
+func (k Kind) first(w Waiting, nodes []Node, earlier []Earlier) bool {
 	return slices.ContainsFunc(earlier, func(e Earlier) bool {
 		other := Kind{Class: e.Class}
 		var there []Node
@@ -140,8 +140,19 @@ func first(w Waiting, nodes []Node, earlier []Earlier) bool {
 				there = append(there, n)
 			}
 		}
-		return (e.Most == 0 || len(there) < e.Most) && other.takes(w, there)
+		if len(there) == 0 {
+			return !k.alone(w.Job) && other.takes(w, there)
+		}
+		return (e.Most == 0 || len(there) < e.Most) && slices.ContainsFunc(there, func(n Node) bool {
+			return Kind{e.Class, n.Pool, n.NodeClass, n.Datacenter}.takes(w, there)
+		})
 	})
+}
+
+// alone reports whether a job wants the kind's pool, and nothing else tells its nodes from
+// others: the pool has no other kind.
+func (k Kind) alone(job *api.Job) bool {
+	return k.Pool != "" && k.NodeClass == "" && k.Datacenter == "" && job.NodePool != nil && *job.NodePool == k.Pool
 }
 
 // takes reports whether one more node of the kind could take work, as far as this package

@@ -143,3 +143,35 @@ func TestWorkGoesToEarlierClassesFirst(t *testing.T) {
 		}
 	}
 }
+
+// Work is not left to an earlier class that its pool, datacenter or node class keeps it from:
+// nobody would order a node for it.
+func TestWorkIsNotLeftToAClassThatItCannotReach(t *testing.T) {
+	rented := gpuNode("h100", 0)
+	rented.Pool = "rented"
+	elsewhere := func(change func(*Node)) []Node {
+		n := gpuNode("l4", 0)
+		n.Pool = "rented"
+		change(&n)
+		return []Node{rented, n}
+	}
+	for name, c := range map[string]struct {
+		nodes []Node
+		kind  Kind
+		want  int
+	}{
+		"a node that it may use":         {elsewhere(func(*Node) {}), Kind{Class: "h100", Pool: "rented"}, 0},
+		"another pool":                   {elsewhere(func(n *Node) { n.Pool = "l4" }), Kind{Class: "h100", Pool: "rented"}, 30},
+		"another datacenter":             {elsewhere(func(n *Node) { n.Datacenter = "us-1" }), Kind{Class: "h100", Pool: "rented"}, 30},
+		"another node class":             {elsewhere(func(n *Node) { n.NodeClass = "own" }), Kind{Class: "h100", Pool: "rented"}, 30},
+		"no node yet, a pool of its own": {[]Node{rented}, Kind{Class: "h100", Pool: "rented"}, 30},
+		"no node yet, a shared pool":     {[]Node{rented}, Kind{Class: "h100", Pool: "rented", NodeClass: "rented"}, 0},
+	} {
+		work := waits("gpu")
+		work.Job.NodePool = new("rented")
+		work.Job.Constrain(api.NewConstraint("${node.class}", "=", "rented"))
+		if got := c.kind.Of(c.nodes, []Waiting{work}, []Earlier{{"l4", 4}}, 0, time.Time{}).Blocked(); got != c.want {
+			t.Errorf("%s: %d slices are blocked, want %d", name, got, c.want)
+		}
+	}
+}
