@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/hashicorp/cli"
 	consul "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot.example/internal/account"
@@ -54,6 +57,7 @@ type jobFile struct {
 	policy, island, demand string
 	vars, files            list
 	path                   string
+	text                   string // what path held, where it was read before: standard input is read once
 }
 
 // steered is a job with what its policy adds.
@@ -131,6 +135,9 @@ func (f jobFile) steer(ctx context.Context) (steered, error) {
 }
 
 func (f jobFile) read() (string, error) {
+	if f.text != "" {
+		return f.text, nil
+	}
 	if f.path == "-" {
 		text, err := io.ReadAll(os.Stdin)
 		return string(text), err
@@ -143,6 +150,9 @@ func (f jobFile) read() (string, error) {
 // takes it.
 func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
+		if len(f.vars)+len(f.files) > 0 {
+			return nil, errors.New("a job in JSON has no variables: leave -var and -var-file out")
+		}
 		return parseJSON(text)
 	}
 	variables, err := f.variables()
@@ -201,33 +211,37 @@ func nullIn(v any, where string) string {
 	return ""
 }
 
-// variables is one file of all variables. One that is given twice counts as it is
-// given last, which HCL alone would refuse.
+// variables is one file of all variables. One that is given twice counts as it is given
+// last, and -var before -var-file, which HCL alone would refuse.
 func (f jobFile) variables() (string, error) {
-	var b strings.Builder
+	values := map[string]string{}
 	for _, path := range f.files {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return "", err
 		}
-		b.Write(text)
-		b.WriteByte('\n')
+		file, problems := hclsyntax.ParseConfig(text, path, hcl.InitialPos)
+		if problems.HasErrors() {
+			return "", fmt.Errorf("-var-file: %w", problems)
+		}
+		attributes, problems := file.Body.JustAttributes()
+		if problems.HasErrors() {
+			return "", fmt.Errorf("-var-file: %w", problems)
+		}
+		for name, a := range attributes {
+			values[name] = string(a.Expr.Range().SliceBytes(text))
+		}
 	}
-	last := map[string]int{}
-	names := make([]string, len(f.vars))
-	values := make([]string, len(f.vars))
-	for i, v := range f.vars {
+	for _, v := range f.vars {
 		name, value, ok := strings.Cut(v, "=")
 		if !ok || !variable.MatchString(name) {
 			return "", fmt.Errorf("-var %q: want name=value", v)
 		}
-		names[i], values[i] = name, value
-		last[name] = i
+		values[name] = literal(value)
 	}
-	for i, name := range names {
-		if last[name] == i {
-			fmt.Fprintf(&b, "%s = %s\n", name, literal(values[i]))
-		}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		fmt.Fprintf(&b, "%s = %s\n", name, values[name])
 	}
 	return b.String(), nil
 }

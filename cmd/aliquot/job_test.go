@@ -17,10 +17,14 @@ import (
 // What -var gives is read by HCL as it was meant; a variable counts as it is given last.
 func TestVariablesOfAJob(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vars.hcl")
-	if err := os.WriteFile(path, []byte("from = \"file\"\n"), 0o644); err != nil {
+	if err := os.WriteFile(path, []byte("from = \"file\"\na = 7\ntwice = 1\ntext = <<EOT\nlong\nEOT\nlong = <<EOT\n${\"two\"}\nlines\nEOT\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f := jobFile{files: list{path}, vars: list{"a=1", "model=org/name:7b", "a=2", "on=true", "sizes=[1, 2]", "text=say \"${x}\" %{y}", "empty="}}
+	later := filepath.Join(t.TempDir(), "later.hcl")
+	if err := os.WriteFile(later, []byte("twice = 2 # a comment"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f := jobFile{files: list{path, later}, vars: list{"a=1", "model=org/name:7b", "a=2", "on=true", "sizes=[1, 2]", "text=say \"${x}\" %{y}", "empty="}}
 	text, err := f.variables()
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +34,7 @@ func TestVariablesOfAJob(t *testing.T) {
 		t.Fatalf("%v\n%s", problems, text)
 	}
 	attributes, _ := file.Body.JustAttributes()
-	for name, want := range map[string]string{"model": "org/name:7b", "text": `say "${x}" %{y}`, "empty": "", "from": "file"} {
+	for name, want := range map[string]string{"model": "org/name:7b", "text": `say "${x}" %{y}`, "empty": "", "from": "file", "long": "two\nlines\n"} {
 		v, problems := attributes[name].Expr.Value(nil)
 		if problems.HasErrors() || v.AsString() != want {
 			t.Errorf("%s is %#v, %v, want %q", name, v, problems, want)
@@ -39,8 +43,17 @@ func TestVariablesOfAJob(t *testing.T) {
 	if v, _ := attributes["a"].Expr.Value(nil); v.AsBigFloat().String() != "2" {
 		t.Errorf("a is %#v", v)
 	}
+	if v, _ := attributes["twice"].Expr.Value(nil); v.AsBigFloat().String() != "2" {
+		t.Errorf("twice is %#v", v)
+	}
 	if v, _ := attributes["sizes"].Expr.Value(nil); v.LengthInt() != 2 {
 		t.Errorf("sizes is %#v", v)
+	}
+	if err := os.WriteFile(later, []byte("a ="), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.variables(); err == nil || !strings.Contains(err.Error(), later) {
+		t.Errorf("a file that is no HCL: %v", err)
 	}
 	for _, bad := range []string{"x", "=1", "a b=1", "x\n=1"} {
 		if _, err := (jobFile{vars: list{bad}}).variables(); err == nil {
