@@ -5,9 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
-	"os"
-	"regexp"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -42,7 +41,9 @@ func (jobRightSizeCommand) Help() string {
   longest request, or whose memory the replicas would exceed, is never chosen.
 
   With -run it submits the job with the slice count that is the cheapest, by the job's
-  variable "slices", and keeps its counts. Nomad replaces the replicas as the job's update
+  variable "slices", and keeps its counts. It changes nothing where the job in Nomad differs
+  from the file and the variables in more than that, or where the count is not known to
+  serve on another class that serves now. Nomad replaces the replicas as the job's update
   block says; those that are stopped finish what they serve within kill_timeout, and the
   gateway holds what comes meanwhile.
 
@@ -73,7 +74,6 @@ type rightSize struct {
 	objective, cost, class string
 	question               sizing.Question
 	run                    bool
-	text                   string // of the job file
 	nomad                  *nomad.Client
 	consul                 *consul.Client
 	job                    *nomad.Job
@@ -123,7 +123,7 @@ func (r *rightSize) check() error {
 	if !(r.question.Rate >= 0 && r.question.Rate <= 1e9) || !(r.question.Longest >= 0 && r.question.Longest <= 1e9) {
 		return fmt.Errorf("-rate=%g -longest=%g: want 0 to 1e9", r.question.Rate, r.question.Longest)
 	}
-	r.text, err = r.file.read()
+	r.file.text, err = r.file.read()
 	return err
 }
 
@@ -137,7 +137,7 @@ func (r *rightSize) answer() (err error) {
 	if r.consul, err = consul.NewClient(consul.DefaultConfig()); err != nil {
 		return err
 	}
-	if r.job, err = r.file.parse(r.nomad, r.text); err != nil {
+	if r.job, err = r.file.parse(r.nomad, r.file.text); err != nil {
 		return fmt.Errorf("%s: %w", r.file.path, err)
 	}
 	q := &r.question
@@ -162,7 +162,7 @@ func (r *rightSize) answer() (err error) {
 	}
 	r.print(a)
 	if r.run {
-		return r.change(a)
+		return r.change(ctx, a)
 	}
 	return nil
 }
@@ -231,12 +231,27 @@ func (r *rightSize) print(a sizing.Answer) {
 	}
 	_ = t.Flush()
 	r.ui.Output(strings.TrimSuffix(b.String(), "\n"))
-	for _, n := range a.Notes {
+	for _, n := range append(a.Notes, r.unmatched(a)...) {
 		r.ui.Warn("Note: " + n)
 	}
 	if c, err := r.best(a); err == nil {
 		r.ui.Output("Cheapest: " + kind(c.Class, learned.SlicesOf(c.Slices, c.Total)))
+	} else if !r.run { // else it is the command's error
+		r.ui.Warn("Note: " + flat(err))
 	}
+}
+
+// unmatched says which classes of -cost and -class are none of those that are known.
+func (r *rightSize) unmatched(a sizing.Answer) (notes []string) {
+	for _, class := range slices.Sorted(maps.Keys(r.question.Cost)) {
+		if !slices.ContainsFunc(a.Choices, func(c rightsize.Choice) bool { return c.Class == class }) {
+			notes = append(notes, "-cost names "+class+", of which nothing is known")
+		}
+	}
+	if r.class != "" && !slices.ContainsFunc(a.Choices, func(c rightsize.Choice) bool { return c.Class == r.class }) {
+		notes = append(notes, "-class names "+r.class+", of which nothing is known")
+	}
+	return notes
 }
 
 // best is the cheapest choice that can be used.
@@ -250,41 +265,4 @@ func (r *rightSize) best(a sizing.Answer) (rightsize.Choice, error) {
 		return rightsize.Choice{}, errors.New("no size is known to choose from")
 	}
 	return rightsize.Choice{}, errors.New("no size that is known keeps the objective and holds what is needed")
-}
-
-// totalVariable finds the variable that says in how many slices a job expects GPUs to be cut.
-var totalVariable = regexp.MustCompile(`(?m)^\s*variable\s+"slices_total"\s*\{`)
-
-// change submits the job with the slice count of the best choice.
-func (r *rightSize) change(a sizing.Answer) error {
-	best, err := r.best(a)
-	if err != nil {
-		return err
-	}
-	size := learned.SlicesOf(best.Slices, best.Total)
-	file := r.file
-	file.vars = slices.Clone(file.vars)
-	switch has := func(r sizing.Running) bool { return r.Class == best.Class && r.Slices == size }; {
-	case len(a.Running) > 0 && !slices.ContainsFunc(a.Running, func(r sizing.Running) bool { return !has(r) }):
-		r.ui.Output("All replicas have this size: nothing is changed")
-		return nil
-	case best.Total == 1 || !slicesVariable.MatchString(r.text):
-		return fmt.Errorf("%s has no variable for %s: change its device block by hand",
-			r.file.path, kind(best.Class, size))
-	case totalVariable.MatchString(r.text):
-		file.vars = append(file.vars, fmt.Sprintf("slices_total=%d", best.Total))
-	}
-	file.vars = append(file.vars, fmt.Sprintf("slices=%d", best.Slices))
-	s, err := file.steer(context.Background())
-	if err != nil {
-		return err
-	}
-	s.say(r.ui)
-	answer, _, err := s.nomad.Jobs().RegisterOpts(s.job, &nomad.RegisterOptions{PreserveCounts: true}, s.write())
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(os.Stdout, "Job %s submitted with %d slices for each replica, evaluation %s\n", *s.job.ID, best.Slices,
-		answer.EvalID)
-	return nil
 }

@@ -161,7 +161,7 @@ func TestWrongUse(t *testing.T) {
 		{"", "doctor now", `aliquot doctor: unexpected argument "now"`},
 		{"", "top -interval=soon", `invalid value "soon" for flag -interval`},
 		{"", "top -interval=1ms", "want at least 500ms"},
-		{"", "job", "aliquot job: no command: want inspect, plan, run or defrag"},
+		{"", "job", "aliquot job: no command: want inspect, plan, run, defrag or right-size"},
 		{"", "job inspect none.hcl", "none.hcl: no such file"},
 		{"", "job plan -var x open.hcl", `-var "x": want name=value`},
 		{unreachable, "job run open.hcl", "connection refused"},

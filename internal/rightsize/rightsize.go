@@ -68,7 +68,7 @@ func Choose(options []Option, need Need) []Choice {
 	priced := slices.ContainsFunc(options, func(o Option) bool { return o.GPU > 0 })
 	out := make([]Choice, len(options))
 	for i, o := range options {
-		c := Choice{Option: o, Refused: o.refusal(need)}
+		c := Choice{Option: o, Refused: o.Refusal(need)}
 		if !priced {
 			o.GPU = 1
 		} else if o.GPU <= 0 && c.Refused == "" {
@@ -98,8 +98,8 @@ func Choose(options []Option, need Need) []Choice {
 	return out
 }
 
-// refusal says why an option cannot be used for a need, "" where it can.
-func (o Option) refusal(need Need) string {
+// Refusal says why an option cannot be used for a need, "" where it can.
+func (o Option) Refusal(need Need) string {
 	switch {
 	case o.KV > 0 && o.KV < need.Longest:
 		return fmt.Sprintf("its cache holds %.0f tokens, a request may have %.0f", o.KV, need.Longest)

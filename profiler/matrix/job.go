@@ -4,7 +4,9 @@ package matrix
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	nomad "github.com/hashicorp/nomad/api"
@@ -125,6 +127,26 @@ func deviceOf(t *nomad.Task) *nomad.RequestedDevice {
 		}
 	}
 	return nil
+}
+
+// SlicesOf is how many slices the first task of a job with a GPU asks for, and in how many its
+// constraint wants a GPU to be cut; 0 where the job does not say.
+func SlicesOf(job *nomad.Job) (count, total int) {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			d := deviceOf(t)
+			if d == nil || d.Count == nil {
+				continue
+			}
+			for _, c := range d.Constraints {
+				if c.LTarget == "${device.attr.slices}" {
+					total, _ = strconv.Atoi(c.RTarget)
+				}
+			}
+			return int(min(*d.Count, math.MaxInt32)), total
+		}
+	}
+	return 0, 0
 }
 
 // vendorOf is the vendor of a class in the hardware table, "" where it is not there.

@@ -149,12 +149,15 @@ func (n Nomad) devices(ctx context.Context, each func(class string, attributes m
 	return nil
 }
 
-// Memory is how much memory in MiB a GPU of each class has, by the nodes.
+// Memory is how much memory in MiB a GPU of each class has at least, by the nodes.
 func (n Nomad) Memory(ctx context.Context) (map[string]float64, error) {
 	memory := map[string]float64{}
 	err := n.devices(ctx, func(class string, attributes map[string]*nomad.Attribute) {
 		if m := attributes["memory"]; m != nil && m.IntVal != nil {
-			memory[class] = float64(*m.IntVal)
+			have, known := memory[class]
+			if mib := float64(*m.IntVal); !known || mib < have {
+				memory[class] = mib
+			}
 		}
 	})
 	return memory, err

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -55,6 +56,38 @@ type Answer struct {
 	Notes          []string
 }
 
+// Replicas is how many replicas the service has now.
+func (a Answer) Replicas() (n int) {
+	for _, r := range a.Running {
+		n += r.Replicas
+	}
+	return n
+}
+
+// Fits fails where another class serves now of which it is not known that it can with the slice
+// count of a choice: a job's count is one for all classes that its replicas are placed on.
+func (a Answer) Fits(c rightsize.Choice) error {
+	for _, r := range a.Running {
+		_, total, ok := learned.ParseSlices(r.Slices)
+		if r.Class == c.Class || r.Class == "" || !ok {
+			continue
+		}
+		size := learned.SlicesOf(c.Slices, total)
+		i := slices.IndexFunc(a.Choices, func(o rightsize.Choice) bool {
+			return o.Class == r.Class && o.Slices == c.Slices && o.Total == total
+		})
+		why := "nothing is known of it with so many: measure it by aliquot bench matrix"
+		if i >= 0 {
+			why = a.Choices[i].Refusal(a.Need)
+		}
+		if why != "" {
+			return fmt.Errorf("%s serves too, and the job's count would give it %s: %s; -class=%s chooses among its "+
+				"sizes alone", r.Class, size, why, r.Class)
+		}
+	}
+	return nil
+}
+
 // enough requests of a kind of replica must have been measured for its curve to be believed.
 const enough = 8
 
@@ -88,14 +121,16 @@ func Decide(
 	believed := func(samples float64, _ time.Duration) bool { return samples >= enough }
 	known := learned.Known(now, rates, profiles, believed)
 	a := Answer{Running: running, Need: rightsize.Need{Rate: q.Rate, Longest: q.Longest}}
+	a.Prompt, a.Output = usual(known)
 	var options []rightsize.Option
 	for class, m := range known {
 		for size, curve := range m.Tokens {
 			have, of, ok := learned.ParseSlices(size)
 			source := m.SourceOf(size)
-			if !ok || curve.Prompt <= 0 || source == learned.FromGateways && curve.Samples < enough {
+			if !ok || !counts(curve, source) {
 				continue
 			}
+			curve.Prompt, curve.Output = a.Prompt, a.Output
 			w := learned.Promised(curve, q.Objective, q.Quantile)
 			o := rightsize.Option{
 				Class: class, Slices: have, Total: of, Concurrency: w.Concurrency, Rate: w.Rate, KV: curve.KV,
@@ -105,9 +140,12 @@ func Decide(
 				o.Memory = math.Floor(q.Memory[class] * float64(have) / float64(of))
 			}
 			options = append(options, o)
-			a.Prompt, a.Output = curve.Prompt, curve.Output
 		}
 	}
+	// Maps have no order, and of options that are alike the first would be another each time.
+	slices.SortFunc(options, func(a, b rightsize.Option) int {
+		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Total, b.Total), cmp.Compare(a.Slices, b.Slices))
+	})
 	a.Need.Longest = max(q.Longest, a.Prompt+a.Output)
 	for _, r := range running {
 		a.Need.Memory = max(a.Need.Memory, r.Use.Memory)
@@ -115,6 +153,37 @@ func Decide(
 	a.Choices = rightsize.Choose(options, a.Need)
 	a.Notes = append(a.Notes, unknown(running, options)...)
 	return a
+}
+
+// counts says whether a curve is believed.
+func counts(c learned.Curve, from learned.Source) bool {
+	return c.Prompt > 0 && (from != learned.FromGateways || c.Samples >= enough)
+}
+
+// usual is the mean tokens of a prompt and of an answer of all requests that the gateways served,
+// or where they served none, of those that were benchmarked: classes whose requests differ are
+// compared by the same. Both are 0 where nothing is known.
+func usual(known map[string]learned.Merged) (prompt, output float64) {
+	samples, served := 0.0, false
+	for _, class := range slices.Sorted(maps.Keys(known)) {
+		m := known[class]
+		for _, size := range slices.Sorted(maps.Keys(m.Tokens)) {
+			c, from := m.Tokens[size], m.SourceOf(size)
+			if !counts(c, from) || served && from != learned.FromGateways {
+				continue
+			}
+			if !served && from == learned.FromGateways {
+				samples, prompt, output, served = 0, 0, 0, true
+			}
+			samples += c.Samples
+			prompt += c.Prompt * c.Samples
+			output += c.Output * c.Samples
+		}
+	}
+	if samples == 0 {
+		return 0, 0
+	}
+	return prompt / samples, output / samples
 }
 
 // evidence says where a curve is from.
@@ -174,8 +243,10 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 		if id := profiler.AllocOf(e.Service.ID); id != "" {
 			all[i].Allocs = append(all[i].Allocs, id)
 		}
-		tokens, _ := strconv.ParseFloat(e.Service.Meta[gpu.MetaMaxPrompt], 64)
-		longest = max(longest, tokens)
+		tokens, err := strconv.ParseFloat(e.Service.Meta[gpu.MetaMaxPrompt], 64)
+		if err == nil && tokens > 0 && tokens <= mostTokens { // no NaN either
+			longest = max(longest, tokens)
+		}
 	}
 	slices.SortFunc(all, func(a, b Running) int {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Slices, b.Slices))
@@ -183,10 +254,14 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 	return all, longest, nil
 }
 
+// mostTokens is more than any request has.
+const mostTokens = 1e9
+
 // minute is over how many seconds what comes is averaged.
 const minute = 60
 
-// Busiest is the largest mean over a minute of what came in each second.
+// Busiest is the largest mean over a minute of what came in each second, of less than a minute
+// the mean over all of it.
 func Busiest(seconds []float64) (most float64) {
 	sum := 0.0
 	for i, v := range seconds {
@@ -194,7 +269,7 @@ func Busiest(seconds []float64) (most float64) {
 		if i >= minute {
 			sum -= seconds[i-minute]
 		}
-		most = max(most, sum/float64(min(i+1, minute)))
+		most = max(most, sum/float64(min(len(seconds), minute)))
 	}
 	return most
 }

@@ -68,7 +68,65 @@ func TestTheBusiestMinute(t *testing.T) {
 	if got := Busiest(seconds); got != 30 {
 		t.Errorf("half a minute of 60 a second is %v", got)
 	}
+	clear(seconds)
+	seconds[0] = 60
+	if got := Busiest(seconds); got != 1 {
+		t.Errorf("60 in the first second are %v", got)
+	}
+	if got := Busiest([]float64{3, 1}); got != 2 {
+		t.Errorf("two seconds are %v", got)
+	}
 	if Busiest(nil) != 0 {
 		t.Error("nothing came")
+	}
+}
+
+// Classes whose requests differ are compared by one mean request, the same each time.
+func TestClassesAreComparedByTheSameRequest(t *testing.T) {
+	rates := learned.NewRates(noon)
+	short, long := curve(1, 85_000, 300), curve(1, 85_000, 100)
+	short.Prompt, long.Prompt = 100, 900
+	for class, c := range map[string]learned.Curve{"l4": short, "h100": long} {
+		rates.Classes[class] = learned.Class{Rate: 1, Slots: 8, Replica: 8, Samples: c.Samples, Tokens: map[string]learned.Curve{"20of20": c}}
+	}
+	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99}
+	for range 20 {
+		a := Decide(q, []learned.Rates{rates}, nil, nil, noon)
+		if a.Prompt != 300 || a.Output != 100 {
+			t.Fatalf("the request is of %v and %v tokens", a.Prompt, a.Output)
+		}
+		if len(a.Choices) != 2 || a.Choices[0].Rate != a.Choices[1].Rate || a.Choices[0].Class != "h100" {
+			t.Fatalf("two classes of the same speed: %+v", a.Choices)
+		}
+	}
+}
+
+// The count of a job is one for all classes that serve, so a size must do on all of them.
+func TestASizeFitsAllClassesThatServe(t *testing.T) {
+	whole, half, small := curve(1, 85_000, 0), curve(1.1, 40_000, 0), curve(2, 3000, 0)
+	profile := func(class, size string, c *learned.Curve) learned.Profile {
+		return learned.Profile{Measured: noon, Class: class, Slices: size, Answers: 400, Curve: c}
+	}
+	profiles := []learned.Profile{
+		profile("h100", "10of20", &whole), profile("h100", "5of20", &whole), profile("h100", "2of20", &half),
+		profile("l4", "10of20", &half), profile("l4", "5of20", &small),
+	}
+	q := Question{Service: "chat", Objective: learned.Objective{TTFT: 2, TPOT: 0.1}, Quantile: 0.99, Longest: 8000}
+	running := []Running{{Class: "h100", Slices: "10of20", Replicas: 1}, {Class: "l4", Slices: "10of20", Replicas: 2}}
+	a := Decide(q, nil, profiles, running, noon)
+	for slices, want := range map[int]string{
+		10: "", 5: "its cache holds 3000 tokens, a request may have 8000", 2: "nothing is known of it with so many",
+	} {
+		i := 0
+		for a.Choices[i].Class != "h100" || a.Choices[i].Slices != slices {
+			i++
+		}
+		err := a.Fits(a.Choices[i])
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%d slices: %v, want %q", slices, err, want)
+		}
+	}
+	if a.Replicas() != 3 {
+		t.Errorf("%d replicas", a.Replicas())
 	}
 }
