@@ -82,8 +82,9 @@ func (r *rightSize) same(ctx context.Context) error {
 		return err
 	}
 	if what := differs(plan.Diff); what != "" {
-		return fmt.Errorf("the job %s in Nomad is not what %s makes with these variables: %s differs; give the -var and "+
-			"-var-file that it was run with, or submit what is new by aliquot job run first", *s.job.ID, r.file.path, what)
+		return fmt.Errorf("the job %s in Nomad is not what %s makes with these variables: %s differs; give the -var "+
+			"and -var-file that it was run with, or submit what is new by aliquot job run first",
+			*s.job.ID, r.file.path, what)
 	}
 	return nil
 }
@@ -152,8 +153,8 @@ func (r *rightSize) submit(ctx context.Context, a sizing.Answer, best rightsize.
 	fmt.Fprintf(os.Stdout, "Job %s submitted with %d slices for each replica, evaluation %s\n", *s.job.ID, best.Slices,
 		answer.EvalID)
 	if n := a.Replicas(); n > 0 && best.Replicas > n {
-		r.ui.Warn(fmt.Sprintf("Note: %d replicas of this size are needed, and %d serve now: the autoscaler starts them; "+
-			"without it, nomad job scale does", best.Replicas, n))
+		r.ui.Warn(fmt.Sprintf("Note: %d replicas of this size are needed, and %d serve now: the autoscaler starts "+
+			"them; without it, nomad job scale does", best.Replicas, n))
 	}
 	return nil
 }
