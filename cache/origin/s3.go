@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/s3utils"
 	"golang.org/x/sync/errgroup"
 
 	"aliquot.example/internal/blob"
@@ -151,12 +153,31 @@ func (s *S3) For(token string) bool {
 	if !ok {
 		return false
 	}
-	own := s.anonymous.EndpointURL().Host
+	own := serverOf(s.anonymous.EndpointURL())
 	if keys.Endpoint == "" {
-		return strings.HasSuffix(own, ".amazonaws.com") || strings.HasSuffix(own, ".amazonaws.com.cn")
+		return own == amazon || own == amazon+".cn"
 	}
 	u, err := url.Parse(keys.Endpoint)
-	return err == nil && u.Host == own
+	return err == nil && serverOf(u) == own
+}
+
+// amazon is the server of all endpoints of Amazon, but for those in China.
+const amazon = "amazonaws.com"
+
+// serverOf tells one server from another by its URL.
+func serverOf(u *url.URL) string {
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	switch plain := (url.URL{Scheme: u.Scheme, Host: host}); {
+	case !s3utils.IsAmazonEndpoint(plain):
+	case strings.HasSuffix(host, ".cn"):
+		return amazon + ".cn"
+	default:
+		return amazon
+	}
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // as is the client of one asker: the node's own, one with the asker's keys, or one that signs
