@@ -146,6 +146,9 @@ func (p *Plugin) inForce(service string, c *scale.Config, k known, now time.Time
 
 // next is what is in force after a look at what is known.
 func (f force) next(c *scale.Config, k known, now time.Time) force {
+	if f.since.After(now) { // the clock was set back: nothing may shrink for a cold start, not until then
+		f.since = now
+	}
 	out := force{maps.Clone(f.serving), maps.Clone(f.size), map[string]bool{}, f.tokens, now}
 	if f.serving == nil {
 		out.serving, out.size = map[string]scale.Serving{}, map[string]string{}
@@ -159,7 +162,7 @@ func (f force) next(c *scale.Config, k known, now time.Time) force {
 		size := choose(curves, replicas, f.size[class.Name])
 		if size == "" {
 			if f.size[class.Name] == "" { // else an old curve is nearer to the truth
-				out.assume(class.Name, c.Objective, k)
+				out.assume(class.Name, c.Objective, k, f.assumed[class.Name])
 			}
 			continue
 		}
@@ -179,13 +182,16 @@ func (f force) next(c *scale.Config, k known, now time.Time) force {
 	return out
 }
 
-// assume takes what a class serves from its prior, if there is one.
-func (f force) assume(class string, objective *scale.Objective, k known) {
+// assume takes what a class serves from its prior, if there is one. What was assumed before
+// stays while nothing is known, as while Consul is away.
+func (f force) assume(class string, objective *scale.Objective, k known, before bool) {
 	if curve, ok := k.prior(class); ok {
 		f.serving[class], f.assumed[class] = within(curve, objective, false), true
-		return
+	} else if before {
+		f.assumed[class] = true
+	} else {
+		delete(f.serving, class)
 	}
-	delete(f.serving, class)
 }
 
 // prior is what is assumed of a class that has neither served nor been benchmarked: the

@@ -147,3 +147,30 @@ func TestTheCurveOfAClassIsOneAndTheSame(t *testing.T) {
 		t.Errorf("nothing newer is known, and the old is forgotten: %+v", f)
 	}
 }
+
+// A class that is assumed to serve something stays in the plan while Consul is away, as those
+// do that were measured.
+func TestAnAssumedClassStaysWhileNothingIsKnown(t *testing.T) {
+	c, now := promise("h100", "l4"), time.Now()
+	f := force{}.next(c, known{curves: sizes[learned.Curve]{"h100": {"1of1": fast}}}, now)
+	was := f.serving["l4"]
+	if !f.assumed["l4"] || was.Rate <= 0 {
+		t.Fatalf("%+v", f)
+	}
+	later := now.Add(time.Hour)
+	if f = f.next(c, known{}, later); !f.assumed["l4"] || f.serving["l4"] != was || f.age(later) != time.Hour {
+		t.Errorf("without an answer of Consul: %+v, in force for %s", f, f.age(later))
+	}
+}
+
+// A clock that is set back keeps counts from shrinking for one cold start, and not until it is
+// where it was.
+func TestAClockThatIsSetBack(t *testing.T) {
+	c, now := promise("h100", "l4"), time.Now()
+	k := known{curves: sizes[learned.Curve]{"h100": {"1of1": fast}, "l4": {"1of1": slow}}}
+	f := force{}.next(c, k, now.Add(24*time.Hour))
+	f = f.next(c, k, now)
+	if f = f.next(c, k, now.Add(time.Minute)); f.age(now.Add(time.Minute)) != time.Minute {
+		t.Errorf("in force for %s", f.age(now.Add(time.Minute)))
+	}
+}

@@ -25,7 +25,7 @@ func Prior(class string, of float64, known map[string]map[string]Curve) (c Curve
 			continue
 		}
 		for _, size := range slices.SortedFunc(maps.Keys(known[name]), cmp.Compare[string]) {
-			if k := known[name][size]; k.Samples > c.Samples {
+			if k := known[name][size]; k.Samples > c.Samples && part(size) > 0 {
 				parts := part(size) / of
 				c, ok = k.scaled(parts*from.TFLOPS/to.TFLOPS, parts*from.Bandwidth/to.Bandwidth), true
 			}

@@ -9,6 +9,7 @@ func TestAPriorIsScaledByTheHardware(t *testing.T) {
 	h100 := Curve{Start: 0.01, Prefill: 36e-6, Growth: 3e-5, A: 8e-3, B: 20e-6, C: 49e-9, Prompt: 1000, Output: 200, KV: 450_000, Rate: 9, Samples: 90}
 	few := Curve{Prefill: 1, A: 1, Prompt: 1, Output: 1, Samples: 8}
 	known := map[string]map[string]Curve{"h100": {"5of20": h100}, "a100-80gb": {"1of1": few}, "own-chip": {"1of1": {A: 1, Samples: 1e6}}}
+	known["a100-80gb"]["of no GPU"] = Curve{Prefill: 1, A: 1, Samples: 1e6} // it would serve without an end
 	got, ok := Prior("l4", 1, known)
 	if !ok {
 		t.Fatal("nothing is known of l4")
