@@ -21,8 +21,9 @@ const (
 	// enough is how many bytes wake a reader. More would not fit into half of the buffer that the
 	// kernel gives a new connection.
 	enough = 64 << 10
-	// gather is how long less than that may lie with the kernel.
-	gather = 40 * time.Millisecond
+	// gather is how long less than that may lie with the kernel. The end of nearly every answer
+	// does, so it is short beside the time that a chunk takes; at 250 Mbit/s enough comes in it.
+	gather = 2 * time.Millisecond
 	// piece is the size of a buffer, in bytes.
 	piece = 256 << 10
 )

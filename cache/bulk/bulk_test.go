@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -260,6 +262,35 @@ func BenchmarkTLS(b *testing.B) {
 				}
 			}
 			b.ReportMetric((cpu()-before).Seconds()/(float64(b.N)*piece/1e9), "cpu-s/GB")
+		})
+	}
+}
+
+// BenchmarkAnswers reads answers of HTTP one after the other on one connection: the end of each
+// is less than what wakes a reader.
+func BenchmarkAnswers(b *testing.B) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(make([]byte, 1<<20)))
+	}))
+	defer server.Close()
+	for name, dial := range map[string]func(context.Context, string, string) (net.Conn, error){
+		"bulk": Dial(&net.Dialer{}), "net": (&net.Dialer{}).DialContext,
+	} {
+		b.Run(name, func(b *testing.B) {
+			client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+			defer client.CloseIdleConnections()
+			buffer := make([]byte, 1<<20)
+			b.SetBytes(int64(len(buffer)))
+			for b.Loop() {
+				res, err := client.Get(server.URL)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := io.ReadFull(res.Body, buffer); err != nil {
+					b.Fatal(err)
+				}
+				res.Body.Close()
+			}
 		})
 	}
 }
