@@ -1,5 +1,5 @@
-# What the autoscaler's plugins may do in Consul: find gateways and replicas, read the
-# rates that gateways publish, and keep what was learned of cold starts and speeds.
+# Consul policy for the autoscaler's plugins: find gateways and replicas, read the rates that
+# gateways publish, and store learned cold starts and speeds.
 #
 # Run:  consul acl policy create -name aliquot-autoscaler -rules @jobs/autoscaler-consul-policy.hcl
 
@@ -23,7 +23,7 @@ key_prefix "aliquot/speed/" {
   policy = "write"
 }
 
-# Profiles that aliquot bench saved.
+# Profiles that aliquot bench has saved.
 key_prefix "aliquot/profiles/" {
   policy = "read"
 }

@@ -1,12 +1,12 @@
-# Nodes that follow slices: a policy of the Nomad Autoscaler for nodes that a cloud's
-# scaling group starts and ends. It is no job.
+# A policy of the Nomad Autoscaler for nodes that a cloud's scaling group starts and stops. It
+# is not a job.
 #
-# Needs:  jobs/autoscaler.nomad.hcl with this file; nodes with an h100 each in a node pool
-#         "rented", as the query and the target say; with ACLs also
-#         jobs/autoscaler-nodes-nomad-policy.hcl. Here the nodes are those of an AWS
-#         autoscaling group; gce-mig and azure-vmss have other keys of their own.
-# Does:   starts nodes for work that finds no room and for one scaling step of a service
-#         beside it, and ends empty ones.
+# Needs:  jobs/autoscaler.nomad.hcl with this file; nodes with one h100 each in a node pool
+#         "rented", which the query and the target name; with ACLs also
+#         jobs/autoscaler-nodes-nomad-policy.hcl. This example uses an AWS autoscaling group;
+#         gce-mig and azure-vmss have other keys.
+# Does:   starts nodes for work that finds no room, and for one scaling step of a service
+#         beyond it, and stops empty nodes.
 # Run:    nomad job run -var node_policies="$(cat jobs/autoscaler-nodes.hcl)" \
 #           -var node_target=aws-asg -var 'node_target_config={aws_region="eu-central-1"}' \
 #           jobs/autoscaler.nomad.hcl
@@ -19,13 +19,13 @@ scaling "rented-h100" {
 
   policy {
     evaluation_interval = "10s"
-    # A node that was ordered should have joined before the next is.
+    # An ordered node should have joined before the next one is ordered.
     cooldown = "2m"
 
     check "nodes" {
       source = "aliquot-apm"
       # Room for one more replica of 10 slices; a new node has one GPU in 20 slices. A node
-      # stays for 10 minutes after its last allocation ended.
+      # stays for 10 minutes after its last allocation has ended.
       query = "nodes class=h100 pool=rented standby=1x10 gpus=1 slices=20 keep=10m"
 
       strategy "pass-through" {}
@@ -34,7 +34,7 @@ scaling "rented-h100" {
     target "aws-asg" {
       aws_asg_name = "rented-h100"
       node_pool    = "rented"
-      # Only nodes without allocations are ended, after a drain.
+      # Only nodes without allocations are stopped, after a drain.
       node_selector_strategy = "empty_ignore_system"
       node_drain_deadline    = "1h"
       node_purge             = "true"

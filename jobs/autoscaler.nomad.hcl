@@ -1,11 +1,11 @@
 # The Nomad Autoscaler with Aliquot's plugins, highly available.
 #
 # Needs:  nomad-autoscaler 0.5 and the programs aliquot-apm, aliquot-strategy and
-#         aliquot-target on the nodes (their paths are the variables agent and
-#         plugin_dir); the raw_exec driver; Consul. With ACLs a Nomad policy for this
-#         job and a Consul token, see docs/scaling.md.
-# Does:   runs two agents of which one holds the lock and evaluates the scaling
-#         policies of all jobs; the other takes over when the lock expires.
+#         aliquot-target on the nodes (variables agent and plugin_dir have their paths); the
+#         raw_exec driver; Consul. With ACLs a Nomad policy for this job and a Consul token,
+#         see docs/scaling.md.
+# Does:   runs two agents. One holds the lock and evaluates the scaling policies of all jobs;
+#         the other takes over when the lock expires.
 # Run:    nomad job run jobs/autoscaler.nomad.hcl
 
 variable "count" {
@@ -96,7 +96,7 @@ job "autoscaler" {
       distinct_hosts = var.distinct_hosts
     }
 
-    # The plugins end an agent that has lost its policies or one of them; it must come back.
+    # The plugins end an agent that has lost its policies or a plugin; it must restart.
     restart {
       attempts = 10
       interval = "5m"
@@ -111,7 +111,7 @@ job "autoscaler" {
     task "agent" {
       driver = "raw_exec"
 
-      # The agent speaks to Nomad through the task's own socket, as this job.
+      # The agent connects to Nomad through the task's own socket, as this job.
       identity {
         env  = true
         file = true

@@ -1,5 +1,5 @@
-# What jobs/bench.nomad.hcl and aliquot bench -save may do in Consul: find replicas, and
-# keep profiles.
+# Consul policy for jobs/bench.nomad.hcl and aliquot bench -save: find replicas, and store
+# profiles.
 #
 # Run:  consul acl policy create -name aliquot-bench -rules @jobs/bench-consul-policy.hcl
 

@@ -1,5 +1,5 @@
-# What jobs/bench.nomad.hcl may do in Nomad: read the allocation that it measures, and the
-# driver's version of its node.
+# Nomad policy for jobs/bench.nomad.hcl: read the allocation that it measures, and the driver's
+# version of its node.
 #
 # Run:  nomad acl policy apply -namespace default -job aliquot-bench \
 #         aliquot-bench jobs/bench-nomad-policy.hcl

@@ -1,13 +1,12 @@
-# Measures replicas of services, and says what has changed since the last time.
+# Measures replicas of services, and reports what has changed since the last run.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); Consul; a service whose
 #         replicas register their hardware class, such as that of jobs/vllm.nomad.hcl. With
 #         Nomad ACLs a policy for the job's workload identity, jobs/bench-nomad-policy.hcl;
 #         with Consul ACLs a token with jobs/bench-consul-policy.hcl (variable "consul_acl").
-# Does:   runs aliquot bench -save against one replica of a service, each time that it is
-#         dispatched, or at the times of var.cron. It puts full load on that replica. The
-#         profile that it saves is what gateway, router and autoscaler begin with; see
-#         docs/profiles.md.
+# Does:   runs aliquot bench -save against one replica of a service when it is dispatched, or
+#         at the times of var.cron. It puts full load on that replica. The gateway, the router
+#         and the autoscaler start with the saved profile; see docs/profiles.md.
 #         To measure: nomad job dispatch -meta service=chat -meta class=l4 aliquot-bench
 # Run:    nomad job run jobs/bench.nomad.hcl
 
@@ -105,7 +104,7 @@ job "bench" {
     }
   }
 
-  # What a dispatch does not say.
+  # Defaults for what a dispatch does not set.
   meta {
     service = var.service
     class   = var.class
@@ -115,7 +114,7 @@ job "bench" {
   }
 
   group "bench" {
-    # A second run would put the load on the replica once more.
+    # A second run would put load on the replica again.
     restart {
       attempts = 0
       mode     = "fail"
@@ -128,8 +127,8 @@ job "bench" {
     task "measure" {
       driver = var.driver
 
-      # It asks Nomad for image and driver through the task's own socket, with the identity
-      # that Nomad gives this job.
+      # The task reads image and driver from Nomad through its own socket, with the job's
+      # workload identity.
       identity {
         env = true
       }

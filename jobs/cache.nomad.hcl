@@ -1,15 +1,14 @@
-# The cache of models: each node keeps what its model servers read, and reads it from
-# the other nodes instead of the Hugging Face Hub where they have it.
+# The model cache: each node stores what its model servers read, and reads it from other nodes
+# instead of the Hugging Face Hub if they have it.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); a Consul agent; the
-#         raw_exec driver, because the cache keeps files on the host as root. For peers
+#         raw_exec driver, because the cache stores files on the host as root. For peers
 #         a CA, and on each node a certificate for "aliquot-cache" with its key.
-# Does:   runs on every node, also on one that joins later (system). Programs on the
+# Does:   runs on every node, including nodes that join later (system). Programs on the
 #         node's network read the Hub through it with HF_ENDPOINT=http://127.0.0.1:7480.
 #         It fetches each part of a model from the Hub once for the whole cluster. The
-#         driver "aliquot" pulls images through it in the same way; with s3_port clients
-#         of S3 read through it, too.
-#         Metrics are at /metrics of the port "admin".
+#         driver "aliquot" pulls images through it in the same way. With s3_port, S3
+#         clients read through it too. The port "admin" serves /metrics.
 # Run:    nomad job run jobs/cache.nomad.hcl
 
 variable "name" {

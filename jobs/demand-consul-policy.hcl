@@ -1,4 +1,4 @@
-# What jobs/demand.nomad.hcl may do in Consul: keep the typical demand.
+# Consul policy for jobs/demand.nomad.hcl: store the typical demand.
 #
 # Run:  consul acl policy create -name aliquot-demand -rules @jobs/demand-consul-policy.hcl
 

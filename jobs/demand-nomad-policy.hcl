@@ -1,4 +1,4 @@
-# What jobs/demand.nomad.hcl may do in Nomad: list and read jobs.
+# Nomad policy for jobs/demand.nomad.hcl: list and read jobs.
 #
 # Run:  nomad acl policy apply -namespace default -job aliquot-demand \
 #         aliquot-demand jobs/demand-nomad-policy.hcl

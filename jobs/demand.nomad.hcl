@@ -1,11 +1,11 @@
-# Learns what GPU tasks usually ask for, by which packing policies order nodes.
+# Learns the typical demand of GPU tasks, by which packing policies order nodes.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs a
 #         policy for the job's workload identity, jobs/demand-nomad-policy.hcl; with Consul
 #         ACLs a token with jobs/demand-consul-policy.hcl (variable "consul_acl").
-# Does:   runs aliquot demand -learn at the times of var.cron: it moves the typical demand
-#         in Consul KV a fifth of the way towards what the jobs that Nomad knows ask for.
-#         The nodes' drivers read it within a minute; see docs/packing.md.
+# Does:   runs aliquot demand -learn at the times of var.cron. This moves the typical demand in
+#         Consul KV a fifth of the way towards the requests of the jobs that Nomad knows. The
+#         nodes' drivers read it within a minute; see docs/packing.md.
 # Run:    nomad job run jobs/demand.nomad.hcl
 
 variable "name" {
@@ -55,7 +55,7 @@ job "demand" {
   }
 
   group "demand" {
-    # Consul or Nomad may be away: the next time will do.
+    # If Consul or Nomad is away, the next run is enough.
     restart {
       attempts = 2
       interval = "10m"
@@ -70,8 +70,7 @@ job "demand" {
     task "learn" {
       driver = var.driver
 
-      # It asks Nomad through the task's own socket, with the identity that Nomad gives
-      # this job.
+      # The task connects to Nomad through its own socket, with the job's workload identity.
       identity {
         env = true
       }

@@ -1,6 +1,6 @@
-# What the gateway may do in Consul: find replicas and other gateways, register itself,
-# publish the rates that it learned, own services where gateways share their queues, and
-# read what the autoscaler learned of starts.
+# Consul policy for the gateway: find replicas and other gateways, register itself, publish
+# learned rates, own services if gateways share their queues, and read what the autoscaler
+# has learned about starts.
 #
 # Run:  consul acl policy create -name aliquot-gateway -rules @jobs/gateway-consul-policy.hcl
 
@@ -32,7 +32,7 @@ key_prefix "aliquot/coldstart/" {
   policy = "read"
 }
 
-# Profiles that aliquot bench saved.
+# Profiles that aliquot bench has saved.
 key_prefix "aliquot/profiles/" {
   policy = "read"
 }

@@ -1,5 +1,5 @@
-# What the gateway may do in Nomad: read and set the counts of the groups that it
-# starts from zero, and read native services.
+# Nomad policy for the gateway: read and set the counts of the groups that it starts from zero,
+# and read native services.
 #
 # Run:  nomad acl policy apply -namespace default -job gateway \
 #         aliquot-gateway jobs/gateway-nomad-policy.hcl

@@ -5,22 +5,22 @@
 #         Consul ACLs a token with jobs/gateway-consul-policy.hcl.
 # Does:   serves the services of variable "services" on one port, starts them from zero
 #         replicas when a request comes, registers as aliquot-gateway with the address of
-#         its admin listener in its meta, and finishes what is in flight when it is
-#         stopped. Run one per node that clients can reach. Several ("count") share one
-#         queue per service; docs/gateways.md says what happens when one of them is lost.
+#         its admin listener in its meta, and finishes requests in flight when it is stopped.
+#         Run one per node that clients can reach. Several ("count") share one queue per
+#         service; docs/gateways.md explains what happens when one of them is lost.
 #
-# Clients find several gateways in one of these ways. With each of them a gateway that
-# drains gets no new clients, because it has left Consul or answers 503 at /v1/ready:
+# Clients find several gateways in one of these ways. In each, a draining gateway gets no new
+# clients, because it has left Consul or answers 503 at /v1/ready:
 #
 #   Consul DNS   aliquot-gateway.service.consul, port 8080: the addresses of the gateways
-#                that pass their checks. With port = 0, the SRV records of the same name
-#                hold the ports. Clients should look the name up again every few seconds,
-#                and try the next address when one refuses the connection.
+#                with passing checks. With port = 0, the SRV records of the same name have
+#                the ports. Clients should look the name up every few seconds, and try the
+#                next address when one refuses the connection.
 #   anycast      Each node announces one address (BIRD, FRR) while
 #                curl -sf http://NODE:ADMIN-PORT/v1/ready succeeds.
-#   HAProxy      Any gateway serves any request, so there is no stickiness. HAProxy asks
-#                Consul's DNS once a second, which is well within drain_delay. A request
-#                is sent again only where no connection could be opened. haproxy.cfg:
+#   HAProxy      Any gateway serves any request, so no stickiness is needed. HAProxy queries
+#                Consul's DNS once a second, which is well within drain_delay. It sends a
+#                request again only if no connection could be opened. haproxy.cfg:
 #
 #     resolvers consul
 #       nameserver dns 127.0.0.1:8600
@@ -126,7 +126,7 @@ job "gateway" {
   group "gateway" {
     count = var.count
 
-    # One after the other: the others take its clients and its services meanwhile.
+    # One after the other: meanwhile the others take over clients and services.
     update {
       max_parallel     = 1
       health_check     = "checks"
@@ -134,8 +134,8 @@ job "gateway" {
       healthy_deadline = "2m"
     }
 
-    # Nobody is served while the only gateway of a node is away: it comes back at once,
-    # and is not given up after the two restarts that are the default.
+    # While the only gateway of a node is away nobody is served. It restarts at once, and
+    # Nomad does not give up after the default of two restarts.
     restart {
       attempts = 10
       interval = "5m"
@@ -156,8 +156,8 @@ job "gateway" {
       # Longer than the drain below; the node's max_kill_timeout must allow it.
       kill_timeout = "60s"
 
-      # The gateway asks Nomad to scale through the task's own socket, with the
-      # identity that Nomad gives this job.
+      # The gateway scales through the task's own socket of Nomad, with the job's workload
+      # identity.
       identity {
         file        = true
         change_mode = "noop"

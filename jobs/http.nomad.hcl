@@ -3,11 +3,11 @@
 # Needs:  the aliquot driver and a device plugin on the nodes; Consul; an image that
 #         is published under three tags, <image>:nvidia, <image>:amd and <image>:cpu.
 #         To scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
-#         the gateway's configuration. Without them the count stays as it is set.
-# Does:   asks for slices of a GPU of either vendor; the driver appends the tag of the
-#         hardware that was granted. The server must listen on the port that
-#         NOMAD_PORT_http names and answer GET /health with 200 when it is ready. The
-#         count follows the requests that wait and are served.
+#         the gateway's configuration. Without them the count does not change.
+# Does:   requests slices of a GPU of any vendor; the driver appends the tag of the granted
+#         hardware. The server must listen on the port in NOMAD_PORT_http and answer
+#         GET /health with 200 when it is ready. The count follows the requests that wait
+#         and are served.
 # Run:    nomad job run -var image=registry.example.com/app jobs/http.nomad.hcl
 
 variable "service" {
@@ -117,7 +117,7 @@ job "http" {
 
       policy {
         evaluation_interval = "1s"
-        # The strategy knows by itself when to wait.
+        # The strategy decides when to wait.
         cooldown = "1s"
 
         check "demand" {

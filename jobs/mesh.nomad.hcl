@@ -1,16 +1,16 @@
-# A model server in Consul's service mesh, reached through its sidecar alone.
+# A model server in Consul's service mesh, reachable only through its sidecar.
 #
 # Needs:  the aliquot driver and a device plugin on the nodes; Consul with connect
 #         enabled, and the program consul on the nodes' PATH; the CNI plugins
 #         (bridge, firewall, host-local, loopback, portmap); an image of Envoy that fits
-#         Consul's version, and one of the server under three tags, <image>:nvidia,
+#         Consul's version, and an image of the server with three tags, <image>:nvidia,
 #         <image>:amd and <image>:cpu.
-# Does:   asks for slices of one class of GPU, and runs Envoy beside the server. Both
-#         tasks are of the aliquot driver: Nomad lets one driver alone make the network
-#         of an allocation, so a sidecar of the docker driver, which is Nomad's default,
-#         would keep the group from starting. The service stands at the group, as Nomad
-#         wants for a sidecar, and does not see what is granted; its meta is therefore
-#         written here: one job, or one group, for each class.
+# Does:   requests slices of one class of GPU, and runs Envoy beside the server. Both tasks
+#         use the aliquot driver: only one driver can create the network of an allocation,
+#         so a sidecar of the docker driver, Nomad's default, would prevent the group from
+#         starting. Nomad requires the service of a sidecar at the group, where the grant is
+#         not visible. Its meta is therefore fixed in this file: use one job, or one group,
+#         for each class.
 # Run:    nomad job run -var image=registry.example.com/app jobs/mesh.nomad.hcl
 
 variable "service" {
@@ -116,8 +116,7 @@ job "mesh" {
       connect {
         sidecar_service {}
         sidecar_task {
-          # Nomad's default is the docker driver; with another, all of the config must
-          # be given.
+          # Nomad's default is the docker driver; another driver needs the complete config.
           driver = "aliquot"
           config {
             image              = var.envoy

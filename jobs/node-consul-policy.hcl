@@ -1,6 +1,6 @@
-# What the agent of jobs/node.nomad.hcl may do in Consul: read what is wanted, take and
-# give back slots, and say how its node is. What is wanted decides which driver is
-# installed as root on every node: only operators may write it.
+# Consul policy for the agent of jobs/node.nomad.hcl: read the wanted drivers, take and give
+# back slots, and report the state of its node. The wanted drivers are installed as root on
+# every node: only operators may write them.
 #
 # Run:  consul acl policy create -name aliquot-node -rules @jobs/node-consul-policy.hcl
 

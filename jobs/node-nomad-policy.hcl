@@ -1,11 +1,11 @@
-# What the agent of jobs/node.nomad.hcl may do in Nomad: read nodes and their
-# allocations, drain a node and make it eligible again.
+# Nomad policy for the agent of jobs/node.nomad.hcl: read nodes and their allocations, drain a
+# node and make it eligible again.
 #
 # Run:  nomad acl policy apply -namespace default -job node \
 #         aliquot-node jobs/node-nomad-policy.hcl
 #
-# It sees of allocations only those of namespaces that it may read: with fewer than all it
-# would take a node for empty that is not, so leave the star.
+# The agent sees only allocations of namespaces that it may read. Keep the star: with fewer
+# namespaces it would treat nodes as empty that are not.
 
 namespace "*" {
   capabilities = ["read-job"]

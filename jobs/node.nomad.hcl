@@ -1,17 +1,17 @@
-# The agent that looks after a node's GPU driver: it brings the node to the version that
-# aliquot node rollout says, when it is the node's turn, and gives it back when it is well.
+# The agent that manages a node's GPU driver. When it is the node's turn, it brings the node to
+# the version of aliquot node rollout, and returns the node to service when it is healthy.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); the raw_exec driver,
 #         because it installs packages, loads kernel modules and reboots as root; a Consul
 #         agent on the nodes. With Nomad ACLs a policy for the job's workload identity,
 #         jobs/node-nomad-policy.hcl; with Consul ACLs a role for it with
 #         jobs/node-consul-policy.hcl, and consul_acl = true.
-# Does:   nothing but look, until a version is wanted of the node's class. It runs on every
-#         node, and keeps running while a node is drained (system): that is how it can go
-#         on after the drain, a crash and a reboot. docs/nodes.md says what it never does.
+# Does:   only monitors, until there is a wanted version for the node's class. It runs on every
+#         node, and keeps running while a node is drained (system), so that it can continue
+#         after the drain, a crash and a reboot. docs/nodes.md lists what it never does.
 # Never:  update or stop this job during a rollout. Nomad would end the agents of drained
-#         nodes and place none there again, until you make these nodes eligible. Run agents
-#         by systemd (unit aliquot-node) where you cannot promise that.
+#         nodes and place none there again until you make these nodes eligible. If you cannot
+#         avoid that, run agents with systemd (unit aliquot-node).
 # Run:    nomad job run jobs/node.nomad.hcl
 
 variable "command" {
@@ -48,13 +48,13 @@ job "node" {
   type        = "system"
   datacenters = var.datacenters
 
-  # Before whatever else comes back to a node after a reboot.
+  # Before everything else that returns to a node after a reboot.
   priority = 90
 
   group "node" {
-    # A node that reboots may be away for longer than Nomad waits for its heartbeat, and it
-    # is drained: an allocation that is lost would not be placed there again. This one is
-    # kept, and goes on when the node is back.
+    # A node that reboots may be away for longer than Nomad waits for its heartbeat, and it is
+    # drained: a lost allocation would not be placed there again. This one is kept, and
+    # continues when the node is back.
     disconnect {
       lost_after = "24h"
     }
@@ -69,12 +69,11 @@ job "node" {
     task "agent" {
       driver = "raw_exec"
 
-      # An installation that has begun is finished before the agent ends; Nomad caps this
-      # at its agent's max_kill_timeout.
+      # The agent finishes an installation that has begun before it exits; the Nomad agent's
+      # max_kill_timeout caps this.
       kill_timeout = "20m"
 
-      # It asks Nomad through the task's own socket, with the identity that Nomad gives
-      # this job.
+      # The task connects to Nomad through its own socket, with the job's workload identity.
       identity {
         env = true
       }
@@ -94,8 +93,8 @@ job "node" {
         args    = concat(["node", "agent", "-node", "${node.unique.id}"], var.args)
       }
 
-      # Packages are installed outside of this limit where systemd runs the host. Elsewhere
-      # modules are compiled within it: give it some gigabytes there.
+      # Where systemd runs the host, packages are installed outside of this limit. Elsewhere
+      # modules are compiled within it: set some gigabytes there.
       resources {
         cpu    = 100
         memory = 256

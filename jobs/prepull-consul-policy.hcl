@@ -1,4 +1,4 @@
-# What the turns of jobs/prepull.nomad.hcl may do in Consul: hold a lock on a key.
+# Consul policy for the turns of jobs/prepull.nomad.hcl: hold a lock on a key.
 #
 # Run:  consul acl policy create -name aliquot-prepull -rules @jobs/prepull-consul-policy.hcl
 

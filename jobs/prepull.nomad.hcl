@@ -1,15 +1,15 @@
 # Pulls model server images onto every GPU node before they are needed, so that a
 # start from zero replicas does not wait for gigabytes.
 #
-# Needs:  the aliquot driver on the nodes; a registry that they reach; the aliquot
-#         program (variable "program") and a Consul agent on the nodes, where
-#         at_once bounds the pulls. With Consul ACLs a role for the job's workload
-#         identity with jobs/prepull-consul-policy.hcl, and consul_acl = true.
-# Does:   runs on every node with GPUs, also on one that joins later (system): a task
-#         for each image of the node's vendor and class pulls it and then sleeps. While
-#         it runs the image is in use, so that no garbage collection removes it. At
-#         most at_once nodes pull at the same time. Run the job again after a change of
-#         the lists: an image that is no longer in them is let go.
+# Needs:  the aliquot driver on the nodes; a registry that they can reach; the aliquot
+#         program (variable "program") and, if at_once bounds the pulls, a Consul agent on
+#         the nodes. With Consul ACLs a role for the job's workload identity with
+#         jobs/prepull-consul-policy.hcl, and consul_acl = true.
+# Does:   runs on every node with GPUs, including nodes that join later (system). A task for
+#         each image of the node's vendor and class pulls the image and then sleeps. The image
+#         is in use while the task runs, so garbage collection does not remove it. At most
+#         at_once nodes pull at the same time. Run the job again after a change of the lists;
+#         images that are no longer listed are then released.
 # Run:    nomad job run -var 'images={"nvidia"=["vllm/vllm-openai:v0.28.0"]}' jobs/prepull.nomad.hcl
 
 variable "images" {
@@ -76,8 +76,7 @@ job "prepull" {
     labels   = [replace(group.key, "/", "-")]
 
     content {
-      # The driver names the vendors whose kernel driver the node has; pulling itself
-      # takes no GPU.
+      # The driver reports the vendors whose kernel driver the node has; pulling takes no GPU.
       constraint {
         attribute = "$${attr.driver.aliquot.gpu.${split("/", group.key)[0]}}"
         value     = "true"
@@ -91,7 +90,7 @@ job "prepull" {
         }
       }
 
-      # A registry that does not answer is asked again.
+      # If the registry does not answer, the pull is tried again.
       restart {
         attempts = 10
         interval = "30m"
@@ -99,7 +98,7 @@ job "prepull" {
         mode     = "delay"
       }
 
-      # The pulls begin when this task has ended with a turn …
+      # The pulls begin when this task has taken a turn and exited …
       dynamic "task" {
         for_each = var.at_once > 0 ? ["turn"] : []
         labels   = [task.value]
@@ -126,7 +125,7 @@ job "prepull" {
         }
       }
 
-      # … and this one gives it back when all containers run.
+      # … and this one gives the turn back when all containers run.
       dynamic "task" {
         for_each = var.at_once > 0 ? ["turn-back"] : []
         labels   = [task.value]
@@ -163,7 +162,7 @@ job "prepull" {
             image_pull_timeout = var.pull_timeout
             entrypoint         = var.command
           }
-          # It sleeps: there is nothing to wait for at its end.
+          # The container only sleeps: there is nothing to wait for when it stops.
           kill_timeout = "1s"
           resources {
             cpu    = 20

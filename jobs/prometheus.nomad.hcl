@@ -1,13 +1,13 @@
-# Prometheus with the scrape configuration for everything of Aliquot.
+# Prometheus with the scrape configuration for all of Aliquot.
 #
 # Needs:  Consul; Nomad agents with  telemetry { prometheus_metrics = true
-#         publish_allocation_metrics = true }  registered in Consul as nomad-client
-#         (Nomad's default); the docker or aliquot driver; a Prometheus that knows
-#         Consul, as the official image does and Debian's package does not.
-# Does:   scrapes the gateways (through the admin address in their Consul meta), the
-#         routers, the Nomad clients and, on the clients' hosts, the device plugins,
-#         whose metrics hold GPU memory and use per task. jobs/grafana-dashboard.json
-#         draws them.
+#         publish_allocation_metrics = true }  that are registered in Consul as nomad-client
+#         (Nomad's default); the docker or aliquot driver; a Prometheus with Consul service
+#         discovery, such as the official image but not Debian's package.
+# Does:   scrapes the gateways (at the admin address in their Consul meta), the routers, the
+#         Nomad clients and, on the clients' hosts, the device plugins, whose metrics have
+#         GPU memory and usage per task. jobs/grafana-dashboard.json is a dashboard for these
+#         metrics.
 # Run:    nomad job run jobs/prometheus.nomad.hcl
 
 variable "image" {
@@ -88,7 +88,7 @@ job "prometheus" {
                 - server: ${var.consul}
                   services: [aliquot-gateway]
               relabel_configs:
-                # The admin listener is not the one that serves requests.
+                # The admin listener is on another address than the public one.
                 - source_labels: [__meta_consul_service_metadata_admin]
                   regex: (.+)
                   target_label: __address__

@@ -1,26 +1,26 @@
-# What a token of `aliquot router` must be allowed in Consul, and nothing more.
+# Consul policy for `aliquot router`, with the least rights that it needs.
 #
 #   consul acl policy create -name aliquot-router -rules @jobs/router-policy.hcl
 #
-# Consul has no finer right than service:write for config entries of services. To
-# confine the router to some services, give service_prefix "" the policy "read" and
-# add, for each of them:
+# Consul has no finer right than service:write for config entries of services. To limit
+# the router to some services, set the policy of service_prefix "" to "read" and add for
+# each of them:
 #
 #   service        "chat"   { policy = "write" }
 #   service_prefix "chat--" { policy = "write" }   # virtual services of its rules
 
-# Config entries of services that opt in; the catalog and health of all.
+# Config entries of services that opt in, and the catalog and health of all services.
 service_prefix "" {
   policy     = "write"
   intentions = "deny"
 }
 
-# Instances are only shown together with their nodes.
+# Consul shows instances only together with their nodes.
 node_prefix "" {
   policy = "read"
 }
 
-# The session that holds the leader's lock, on the node of the agent asked.
+# The session of the leader's lock, on the node of the router's Consul agent.
 session_prefix "" {
   policy = "write"
 }
@@ -29,12 +29,12 @@ key "aliquot/router/leader" {
   policy = "write"
 }
 
-# Rates that the gateways learned.
+# Rates that the gateways have learned.
 key_prefix "aliquot/rates/" {
   policy = "read"
 }
 
-# Profiles that aliquot bench saved.
+# Profiles that aliquot bench has saved.
 key_prefix "aliquot/profiles/" {
   policy = "read"
 }

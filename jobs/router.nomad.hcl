@@ -1,13 +1,13 @@
-# The router: Consul shares traffic by what each class of hardware delivers.
+# The router: splits traffic in Consul by the rate that each hardware class delivers.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); a Consul agent. With
 #         Consul ACLs a role for the job's workload identity with
 #         jobs/router-policy.hcl, and consul_acl = true.
 # Does:   writes service-defaults, service-resolver, service-splitter and
-#         service-router entries for every service whose meta has
-#         aliquot_route = "true" or that variable "services" names. Two run; one
-#         leads, the other takes over within seconds. State is at /v1/status and
-#         /metrics of the port "admin".
+#         service-router entries for every service that has aliquot_route = "true" in its
+#         meta or is in variable "services". Two routers run: one leads, the other takes
+#         over within seconds. The port "admin" serves the state at /v1/status, and
+#         /metrics.
 # Run:    nomad job run jobs/router.nomad.hcl
 
 variable "name" {
@@ -65,7 +65,7 @@ job "router" {
   group "router" {
     count = var.count
 
-    # A router that crashed comes back at once and is not given up.
+    # A router that crashed restarts at once, and Nomad does not give up.
     restart {
       attempts = 10
       interval = "5m"

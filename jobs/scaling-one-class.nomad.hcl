@@ -1,9 +1,9 @@
-# A model service that follows its queue, on one kind of hardware.
+# A model service that scales with its queue, on one kind of hardware.
 #
 # Needs:  what jobs/http.nomad.hcl needs; the gateway with a service block of the same
 #         name; the autoscaler of jobs/autoscaler.nomad.hcl.
-# Does:   keeps as many replicas as the requests that the gateways hold and serve need,
-#         from none to max_count. docs/configuration.md lists all settings;
+# Does:   runs as many replicas as the requests that wait and are served at the gateways
+#         need, from none to max_count. docs/configuration.md lists all settings;
 #         `aliquot simulate scale` tries them on a recorded trace first.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-one-class.nomad.hcl
 
@@ -120,7 +120,7 @@ job "scaling-one-class" {
 
       policy {
         evaluation_interval = var.interval
-        # The strategy knows by itself when to wait.
+        # The strategy decides when to wait.
         cooldown = "1s"
 
         check "demand" {

@@ -1,12 +1,13 @@
-# A model service that follows its queue, on two kinds of hardware at the least cost.
+# A model service that scales with its queue, on two kinds of hardware at the least cost.
 #
 # Needs:  what jobs/scaling-one-class.nomad.hcl needs, on nodes of both classes.
-# Does:   every class is a group with a scaling policy of its own. All policies list the
-#         same classes, so each of them comes to the same plan: the counts that serve the
-#         whole load at the least cost. Load and capacity are counted by the speed that
-#         the gateways measured of each class. With an objective among the variable
-#         strategy, a class that has never served is left out of the plan: submit the job
-#         with each class alone in the variable classes first; see docs/scaling.md.
+# Does:   each class is a group with its own scaling policy. All policies list the same
+#         classes, so each comes to the same plan: the counts that serve the whole load at
+#         the least cost. Load and capacity are counted by the speed that the gateways
+#         measured for each class. With an objective in the variable strategy, a class that
+#         has never served and is not in the hardware table is left out of the plan:
+#         benchmark it, or submit the job with only that class in the variable classes
+#         first; see docs/scaling.md.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
 
 variable "service" {
@@ -97,7 +98,7 @@ locals {
   # "h100 slots=8 cost=8 max=4 speed=1, t4 slots=2 cost=1 max=8 speed=1"
   classes = join(", ", [for name, c in var.classes : "${name} slots=${c.slots} cost=${c.cost} max=${c.max} speed=${lookup(local.speeds, name, 1)}"])
 
-  # The same speeds; a class that there is not is an error of its index.
+  # The same speeds. A speed of an unknown class is an error, at the index below.
   speeds = { for name, speed in var.speeds : name => speed + 0 * var.classes[name].slots }
 }
 
@@ -130,7 +131,7 @@ job "scaling-two-classes" {
 
         policy {
           evaluation_interval = var.interval
-          # The strategy knows by itself when to wait.
+          # The strategy decides when to wait.
           cooldown = "1s"
 
           check "demand" {

@@ -1,12 +1,12 @@
 # Two model servers that share one GPU unequally.
 #
 # Needs:  the aliquot driver and a device plugin that cuts GPUs into slices; Consul; an
-#         image that is published under the tags nvidia, amd and cpu, serves on port
+#         image that is published under the tags nvidia, amd and cpu, listens on port
 #         8000 and answers GET /health with 200 when it is ready.
-# Does:   group "small" asks for 6 slices and group "large" for 10. Of a GPU in 20
-#         slices that is 30% and 50% of its compute and memory. The affinity fills GPU 0
-#         first, so both land on one GPU while it has room. What each task was really
-#         granted reaches Consul as meta of its service.
+# Does:   group "small" requests 6 slices and group "large" 10. On a GPU in 20 slices that is
+#         30% and 50% of its compute and memory. The affinity fills GPU 0 first, so both run
+#         on one GPU while it has room. The grant of each task is in Consul, in the meta of
+#         its service.
 # Run:    nomad job run -var image=registry.example.com/app jobs/slices.nomad.hcl
 
 variable "name" {
@@ -123,7 +123,7 @@ job "slices" {
           }
         }
 
-        # A service of the task, not of the group, sees what the task was granted.
+        # Only a service of the task, not of the group, sees the grant.
         service {
           name     = var.name
           port     = "http"

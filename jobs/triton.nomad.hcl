@@ -1,10 +1,10 @@
 # Models on NVIDIA Triton Inference Server.
 #
 # Needs:  the aliquot driver and aliquot-device-nvidia on the nodes; Consul; a host
-#         volume named by var.repository that holds a Triton model repository. To
-#         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
-#         the gateway's configuration. Without them the count stays as it is set.
-# Does:   runs Triton on slices of a shared NVIDIA GPU, HTTP and gRPC. The count
+#         volume, named by var.repository, with a Triton model repository. To scale:
+#         jobs/autoscaler.nomad.hcl, and a service block of the same name in the gateway's
+#         configuration. Without them the count does not change.
+# Does:   runs Triton on slices of a shared NVIDIA GPU, with HTTP and gRPC. The count
 #         follows the HTTP requests that wait and are served.
 # Run:    nomad job run -var repository=triton-models jobs/triton.nomad.hcl
 
@@ -122,7 +122,7 @@ job "triton" {
 
       policy {
         evaluation_interval = "1s"
-        # The strategy knows by itself when to wait.
+        # The strategy decides when to wait.
         cooldown = "1s"
 
         check "demand" {

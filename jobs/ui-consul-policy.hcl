@@ -1,4 +1,4 @@
-# What the page may do in Consul: find gateways, read what the router wrote, and the
+# Consul policy for the web page: find gateways, and read the router's entries and the
 # documents by which speeds and demand are counted.
 #
 # Run:  consul acl policy create -name aliquot-ui -rules @jobs/ui-consul-policy.hcl

@@ -1,12 +1,12 @@
-# The page that shows the loop: nodes and slices, services and queues, scaling, events.
+# The web page of the cluster: nodes and slices, services and queues, scaling, events.
 #
 # Needs:  the aliquot program on the nodes (variable "command"). With Nomad ACLs a policy
 #         for the job's workload identity, jobs/ui-nomad-policy.hcl; with Consul ACLs a
 #         token with jobs/ui-consul-policy.hcl (variable "consul_acl").
 # Does:   serves one page on one port; everything that it needs is in the program. It
 #         reads Nomad, Consul and the gateways' admin listeners, and changes nothing.
-#         Where Nomad's ACLs are on, users sign in with a Nomad token of their own; see
-#         docs/ui.md. Where they are off, whoever reaches the port sees the page.
+#         With Nomad ACLs, users sign in with their own Nomad token; see docs/ui.md.
+#         Without ACLs, everyone who reaches the port sees the page.
 # Run:    nomad job run jobs/ui.nomad.hcl
 #         nomad job run -var nomad_ui=http://nomad.example.com:4646 jobs/ui.nomad.hcl
 
@@ -79,8 +79,7 @@ job "ui" {
     task "ui" {
       driver = var.driver
 
-      # It asks Nomad through the task's own socket, with the identity that Nomad gives
-      # this job.
+      # The task connects to Nomad through its own socket, with the job's workload identity.
       identity {
         env = true
       }

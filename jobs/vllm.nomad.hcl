@@ -1,15 +1,14 @@
-# A language model on vLLM, on NVIDIA and on AMD GPUs, as one service.
+# A language model on vLLM, on NVIDIA and AMD GPUs, as one service.
 #
-# Needs:  the aliquot driver and a device plugin on the nodes; Consul; the model's
-#         weights reachable (var.cached_models through jobs/cache.nomad.hcl, Hugging
-#         Face, or a host volume named by var.models). To
-#         scale: jobs/autoscaler.nomad.hcl, and a service block of the same name in
-#         the gateway's configuration, with policy = "tokens" (docs/llm.md). Without them
-#         the counts stay as they are set.
+# Needs:  the aliquot driver and a device plugin on the nodes; Consul; access to the
+#         model's weights (var.cached_models through jobs/cache.nomad.hcl, Hugging Face,
+#         or a host volume named by var.models). To scale: jobs/autoscaler.nomad.hcl, and
+#         a service block of the same name in the gateway's configuration, with
+#         policy = "tokens" (docs/llm.md). Without them the counts do not change.
 # Does:   runs vLLM's OpenAI-compatible server in one group per vendor. Each replica
-#         asks for var.slices slices of one shared GPU; the driver picks the CUDA or
-#         ROCm image by the GPU that was granted. Both groups follow the requests that
-#         wait and are served, from zero replicas on, by one plan at the least cost.
+#         requests var.slices slices of one shared GPU; the driver picks the CUDA or ROCm
+#         image by the granted GPU. Both groups follow the requests that wait and are
+#         served, from zero replicas on, by one plan at the least cost.
 # Run:    nomad job run -var model=Qwen/Qwen3-4B -var nvidia_count=1 jobs/vllm.nomad.hcl
 
 variable "service" {
@@ -185,13 +184,13 @@ variable "models" {
 }
 
 locals {
-  # Replicas that sleep need a block sleep in the gateway's configuration of the service,
-  # and the model's weights once more in var.memory.
+  # Sleeping replicas need a block sleep in the gateway's configuration of the service, and
+  # enough var.memory for a second copy of the model's weights.
   sleeps = lookup(var.strategy, "sleep", "0") != "0"
 
-  # vLLM takes a part of the GPU's whole memory. Since 0.21 its CUDA graphs are meant
-  # to fit into that part, by an estimate; a fifth of the grant stays free for what the
-  # estimate misses and for what CUDA and HIP contexts need beside it.
+  # vLLM takes a share of the GPU's whole memory. Since 0.21 its CUDA graphs should fit into
+  # that share, by an estimate. A fifth of the grant stays free for errors of the estimate, and
+  # for the memory that CUDA and HIP contexts need.
   memory_part = format("%.3f", var.memory_utilization > 0 ? var.memory_utilization : var.slices / var.slices_total * 0.8)
 
   counts = {
@@ -231,13 +230,13 @@ job "vllm" {
 
         policy {
           evaluation_interval = "1s"
-          # The strategy knows by itself when to wait.
+          # The strategy decides when to wait.
           cooldown = "1s"
 
           check "demand" {
             source = "aliquot-apm"
-            # Classes are vendors here; the gateways measure speeds of hardware classes. With one
-            # vendor, whose class is then the one that there is, var.strategy may hold an objective.
+            # Classes are vendors here, but the gateways measure speeds of hardware classes. With
+            # only one vendor, any class name works, so var.strategy may have an objective.
             query        = "concurrency service=${var.service}"
             query_window = var.query_window
 
@@ -276,7 +275,7 @@ job "vllm" {
         port "http" {}
       }
 
-      # A node that holds the model starts sooner.
+      # A node that has the model starts sooner.
       dynamic "affinity" {
         for_each = var.cached_models
         content {
@@ -322,7 +321,7 @@ job "vllm" {
           ], var.max_model_len > 0 ? ["--max-model-len", var.max_model_len] : [], local.sleeps ? ["--enable-sleep-mode"] : [], var.args)
           network_mode       = "host"
           require_attachment = group.key == "nvidia"
-          # Loading a large model takes its time before the first CUDA call.
+          # A large model loads for a while before its first CUDA call.
           attachment_timeout = "5m"
         }
 
