@@ -11,7 +11,7 @@ import (
 
 // docs/configuration.md lists every variable of a grant, and no other.
 func TestDocumentedEnvironment(t *testing.T) {
-	_, text, _ := strings.Cut(reference.Page(t), "## What a task is told\n")
+	_, text, _ := strings.Cut(reference.Page(t), "## The environment of a task\n")
 	listed := map[string]bool{}
 	for _, m := range regexp.MustCompile("`(ALIQUOT_[A-Z_]+)`").FindAllStringSubmatch(text, -1) {
 		listed[m[1]] = true
