@@ -83,7 +83,8 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 	}
 	for _, w := range waiting {
 		if k.takes(w, mine) && !k.first(w, nodes, earlier) {
-			s.Waiting = append(s.Waiting, pack.Work{Ask: steer.AskOf(w.Group), Count: w.Count})
+			asks := steer.AsksOf(w.Group)
+			s.Waiting = append(s.Waiting, pack.Work{Ask: asks[0], More: asks[1:], Count: w.Count})
 		}
 	}
 	return s

@@ -175,3 +175,19 @@ func TestWorkIsNotLeftToAClassThatItCannotReach(t *testing.T) {
 		}
 	}
 }
+
+// Requests of several sizes count as what they are: a group of 15 and of 5 slices has room on a
+// GPU of 20.
+func TestRequestsOfSeveralSizes(t *testing.T) {
+	work := waits("gpu")
+	five, cut := uint64(5), []*api.Constraint{api.NewConstraint("${device.attr.slices}", "=", "20")}
+	*work.Group.Tasks[0].Resources.Devices[0].Count = 15
+	work.Group.AddTask(api.NewTask("other", "docker").Require(&api.Resources{Devices: []*api.RequestedDevice{{Name: "gpu", Count: &five, Constraints: cut}}}))
+	s := ofH100.Of([]Node{gpuNode("h100", 0)}, []Waiting{work}, nil, 0, time.Time{})
+	if s.Blocked() != 3*20 {
+		t.Errorf("%d slices are blocked, want 60", s.Blocked())
+	}
+	if n := pack.NeedFor(s.Standing, *s.Fresh, s.Waiting, nil); n.Waiting != 3 || n.Unfit != 0 {
+		t.Errorf("%+v, want a node for each of the three", n)
+	}
+}

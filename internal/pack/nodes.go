@@ -18,10 +18,36 @@ type Standing struct {
 type Work struct {
 	Ask
 	Count int
+	// More are the task's device requests of other sizes, the largest first.
+	More []Ask
 }
 
 // Slices is how many instances of device groups it asks for in all.
-func (w Work) Slices() int { return w.Count * w.Requests * w.Ask.Instances }
+func (w Work) Slices() int { return w.Count * w.each() }
+
+// each is how many instances one task asks for.
+func (w Work) each() int {
+	sum := w.Requests * w.Ask.Instances
+	for _, a := range w.More {
+		sum += a.Requests * a.Instances
+	}
+	return sum
+}
+
+// on returns the node with one task on it; false where the node has no room for it.
+func (w Work) on(n Node) (Node, bool) {
+	if !w.Fits(n) {
+		return n, false
+	}
+	after := n.After(w.Ask, n.FirstFit(w.Ask))
+	for _, a := range w.More {
+		if !a.Fits(after) {
+			return n, false
+		}
+		after = after.After(a, after.FirstFit(a))
+	}
+	return after, true
+}
 
 // Need is how many nodes of one kind are needed.
 type Need struct {
@@ -80,29 +106,32 @@ type bins struct {
 func (b *bins) fill(work []Work) {
 	work = slices.Clone(work)
 	slices.SortStableFunc(work, func(x, y Work) int {
-		size := func(w Work) int { return w.Requests * w.Ask.Instances }
-		return cmp.Or(cmp.Compare(size(y), size(x)), cmp.Compare(y.CPU, x.CPU), cmp.Compare(y.MemoryMiB, x.MemoryMiB))
+		return cmp.Or(cmp.Compare(y.each(), x.each()), cmp.Compare(y.CPU, x.CPU), cmp.Compare(y.MemoryMiB, x.MemoryMiB))
 	})
 	for _, w := range work {
 		left := w.Count
 		for i := range b.used {
-			left -= put(&b.used[i], w.Ask, left)
+			left -= put(&b.used[i], w, left)
 		}
-		for left > 0 && b.open(w.Ask) {
-			left -= put(&b.used[len(b.used)-1], w.Ask, left)
+		for left > 0 && b.open(w) {
+			left -= put(&b.used[len(b.used)-1], w, left)
 		}
 		b.unfit += left
 	}
 }
 
 // open takes one more node into use, an empty one where one has room for the task.
-func (b *bins) open(a Ask) bool {
-	if i := slices.IndexFunc(b.empty, a.Fits); i >= 0 {
+func (b *bins) open(w Work) bool {
+	fits := func(n Node) bool {
+		_, ok := w.on(n)
+		return ok
+	}
+	if i := slices.IndexFunc(b.empty, fits); i >= 0 {
 		b.used = append(b.used, b.empty[i])
 		b.empty = slices.Delete(b.empty, i, i+1)
 		return true
 	}
-	if !a.Fits(b.fresh) || len(b.used) >= MostNodes {
+	if len(b.used) >= MostNodes || !fits(b.fresh) {
 		return false
 	}
 	b.used = append(b.used, b.fresh)
@@ -110,12 +139,13 @@ func (b *bins) open(a Ask) bool {
 }
 
 // put places up to most tasks on a node and returns how many.
-func put(n *Node, a Ask, most int) int {
+func put(n *Node, w Work, most int) int {
 	for placed := range most {
-		if !a.Fits(*n) {
+		after, ok := w.on(*n)
+		if !ok {
 			return placed
 		}
-		*n = n.After(a, n.FirstFit(a))
+		*n = after
 	}
 	return max(most, 0)
 }

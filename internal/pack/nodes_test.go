@@ -17,7 +17,7 @@ func node20(free ...int) Node {
 }
 
 func slicesOf20(count, each int) Work {
-	return Work{Ask{Instances: each, Requests: 1}, count}
+	return Work{Ask: Ask{Instances: each, Requests: 1}, Count: count}
 }
 
 func TestNodesThatAreNeeded(t *testing.T) {
@@ -48,7 +48,13 @@ func TestNodesThatAreNeeded(t *testing.T) {
 		"no standby on closed nodes": {
 			standing: []Standing{{Node: node20(20, 10), Kept: true}}, standby: []Work{slicesOf20(1, 10)}, want: Need{Kept: 1, Standby: 1},
 		},
-		"more than a node has": {waiting: []Work{{Ask{Instances: 20, Requests: 3}, 2}, slicesOf20(1, 21)}, want: Need{Unfit: 3}},
+		"requests of two sizes": {
+			waiting: []Work{{Ask: Ask{Instances: 15, Requests: 2}, Count: 3, More: []Ask{{Instances: 5, Requests: 2}}}}, want: Need{Waiting: 3},
+		},
+		"sizes that a node has no room for": {
+			waiting: []Work{{Ask: Ask{Instances: 15, Requests: 2}, Count: 3, More: []Ask{{Instances: 6, Requests: 1}}}}, want: Need{Unfit: 3},
+		},
+		"more than a node has": {waiting: []Work{{Ask: Ask{Instances: 20, Requests: 3}, Count: 2}, slicesOf20(1, 21)}, want: Need{Unfit: 3}},
 		"no end":               {waiting: []Work{slicesOf20(1<<40, 20)}, want: Need{Waiting: MostNodes, Unfit: 1<<40 - 2*MostNodes}},
 	} {
 		if got := NeedFor(c.standing, fresh, c.waiting, c.standby); got != c.want {
@@ -58,8 +64,8 @@ func TestNodesThatAreNeeded(t *testing.T) {
 }
 
 var anyWork = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Work {
-	return Work{Ask{CPU: rapid.IntRange(0, 40_000).Draw(t, "cpu"), Instances: rapid.IntRange(1, 22).Draw(t, "instances"), Requests: rapid.IntRange(1, 3).Draw(t, "requests")},
-		rapid.IntRange(0, 9).Draw(t, "count")}
+	return Work{Ask: Ask{CPU: rapid.IntRange(0, 40_000).Draw(t, "cpu"), Instances: rapid.IntRange(1, 22).Draw(t, "instances"), Requests: rapid.IntRange(1, 3).Draw(t, "requests")},
+		Count: rapid.IntRange(0, 9).Draw(t, "count")}
 }), 0, 4)
 
 var anyStanding = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Standing {

@@ -112,6 +112,30 @@ func AskOf(group *api.TaskGroup) pack.Ask {
 	return a
 }
 
+// AsksOf is AskOf with one ask for each size of its GPU requests, the largest first. The first
+// has the CPU and memory of all.
+func AsksOf(group *api.TaskGroup) []pack.Ask {
+	all := AskOf(group)
+	var out []pack.Ask
+	for _, task := range group.Tasks {
+		for _, d := range GPUs(task) {
+			size := pack.Ask{Instances: countOf(d), Requests: 1, Of: slicesOf(d)}
+			same := func(a pack.Ask) bool { return a.Instances == size.Instances && a.Of == size.Of }
+			if at := slices.IndexFunc(out, same); at >= 0 {
+				out[at].Requests++
+			} else {
+				out = append(out, size)
+			}
+		}
+	}
+	if out == nil {
+		return []pack.Ask{all}
+	}
+	slices.SortStableFunc(out, func(a, b pack.Ask) int { return cmp.Compare(b.Instances, a.Instances) })
+	out[0].CPU, out[0].MemoryMiB = all.CPU, all.MemoryMiB
+	return out
+}
+
 // countOf is how many instances a request asks for.
 func countOf(d *api.RequestedDevice) int {
 	if d.Count == nil {
