@@ -134,6 +134,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.fits()
 	}
 	p.rollout()
+	p.promised()
 	p.past(past.Close)
 	p.live()
 	p.sourcesAway()
@@ -150,6 +151,23 @@ func (p page) scaling() {
 	p.becomes(label("Demand", `/demand [4-8].*, planned for [4-9]/`))
 	p.becomes(label("Replicas", `/h100 was 1, h100 by policy [2-4]/`))
 	p.becomes(label("Cost", `/cost was 6, cost by policy (12|18|24)/`))
+}
+
+// promised: a policy with an objective is decided for with the curves that gateways published,
+// and the page says which.
+func (p page) promised() {
+	c := p.s.cluster
+	c.Do(func() {
+		c.KV["aliquot/rates/chat/gateway-1"] = []byte(`{"version":1,"updated":"` + time.Now().UTC().Format(time.RFC3339) + `","classes":{"h100":{"rate":1,` +
+			`"n":90,"tokens":{"5of20":{"prefill":36e-6,"a":8e-3,"b":2e-5,"c":49e-9,"prompt":1000,"output":200,"kv_tokens":450000,"n":90}}}}}`)
+		c.Policies = nil
+		c.AddPolicy("chat", "h100", "tokens service=chat", map[string]string{"class": "h100", "classes": "h100 slots=4 cost=6 max=4", "objective": "ttft=2s"})
+	})
+	p.open("#/scaling")
+	p.shows("by the objective, ")
+	p.shows("from the curves of ")
+	p.becomes(`[...document.querySelectorAll(".plot")].some((e) => e.ariaLabel.startsWith("Demand, in replicas of h100"))`)
+	p.fits()
 }
 
 // past: a day is what Prometheus has, and the page goes back to what is live, also from a

@@ -7,6 +7,7 @@ import (
 
 	"aliquot.example/autoscaler-plugin/demand"
 	"aliquot.example/autoscaler-plugin/guard"
+	"aliquot.example/internal/objective"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
@@ -40,19 +41,13 @@ func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to
 	}
 	learned, err := gateways.curves(ctx, c.query.Service, to)
 	force := p.inForce(c.query.Service, config, learned, to)
-	if err != nil && force.tokens == 0 { // else what was last learned is nearer to the truth than demand
+	if err != nil && !force.Measured() { // else what was last learned is nearer to the truth than demand
 		e.Unknown = guard.Plain(err).Error()
 		return nil
 	}
-	e.SpeedsFor = force.age(to)
-	for i, class := range config.Classes {
-		if serving, known := force.serving[class.Name]; known {
-			config.Classes[i].Serving, config.Classes[i].Assumed = &serving, force.assumed[class.Name]
-		}
-	}
-	if force.tokens > 0 {
-		e.Traffic = trafficOf(h, force.tokens)
-	}
+	e.SpeedsFor = force.Age(to)
+	config.Classes = force.Serving(config.Classes)
+	e.Traffic = trafficOf(h, force)
 	return nil
 }
 
@@ -65,16 +60,16 @@ func requestsOf(h demand.History) []float64 {
 	return out
 }
 
-// trafficOf counts a history in mean requests of so many tokens, as far as what came is
-// known: the count does not shrink by less.
-func trafficOf(h demand.History, tokens float64) *scale.Traffic {
-	t := &scale.Traffic{}
+// trafficOf counts a history in mean requests, as far as what came is known: the count does
+// not shrink by less.
+func trafficOf(h demand.History, force objective.Force) *scale.Traffic {
+	var seconds []objective.Second
 	for _, s := range h.Answers().Seconds {
-		t.Arrived = append(t.Arrived, s.Arrived/tokens)
-		t.Met, t.Missed = append(t.Met, s.Met), append(t.Missed, s.Missed)
+		seconds = append(seconds, objective.Second{Arrived: s.Arrived, Met: s.Met, Missed: s.Missed})
 	}
+	waiting := 0.0
 	if n := len(h.Seconds); n > 0 {
-		t.Waiting = h.Seconds[n-1].Tokens.Queued / tokens
+		waiting = h.Seconds[n-1].Tokens.Queued
 	}
-	return t
+	return force.Traffic(seconds, waiting)
 }

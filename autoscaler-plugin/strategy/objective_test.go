@@ -17,7 +17,9 @@ import (
 	"aliquot.example/autoscaler-plugin/demand"
 	"aliquot.example/internal/api"
 	"aliquot.example/internal/learned"
+	"aliquot.example/internal/objective"
 	"aliquot.example/internal/profilekv"
+	"aliquot.example/internal/scale"
 	"aliquot.example/router/consultest"
 )
 
@@ -128,7 +130,7 @@ func TestCountsFollowAnObjective(t *testing.T) {
 		}
 	}
 	few := slow
-	few.Samples = enough - 1
+	few.Samples = 7
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": few})
 	if a, err := c.run("tokens service=chat", settings); err != nil || !strings.Contains(a.Reason, "l4 may have one replica, by the hardware table, until measured; ") {
 		t.Errorf("too little learned of l4: %+v, %v", a, err)
@@ -209,7 +211,9 @@ func TestWhatCameBeforeAGatewayWasReplacedIsNotCounted(t *testing.T) {
 	for i := range h.Seconds {
 		h.Seconds[i] = demand.Second{Active: 5, Arrived: 600, Met: 1}
 	}
-	got := trafficOf(h, 1200)
+	known := objective.Known{Curves: objective.Sizes[learned.Curve]{"l4": {"1of1": slow}}}
+	force := objective.Force{}.Next(&scale.Config{Classes: []scale.Class{{Name: "l4"}}, Objective: &scale.Objective{TTFT: time.Second, Quantile: 0.9}}, known, time.Now())
+	got := trafficOf(h, force)
 	if len(got.Arrived) != 20 || len(got.Met) != 20 || len(got.Missed) != 20 || got.Arrived[0] != 0.5 {
 		t.Errorf("%d seconds of arrivals, %d and %d of answers, want the last 20", len(got.Arrived), len(got.Met), len(got.Missed))
 	}

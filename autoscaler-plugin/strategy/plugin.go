@@ -16,6 +16,7 @@ import (
 	"aliquot.example/autoscaler-plugin/guard"
 	"aliquot.example/autoscaler-plugin/settings"
 	"aliquot.example/autoscaler-plugin/speed"
+	"aliquot.example/internal/objective"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
@@ -38,7 +39,7 @@ type Plugin struct {
 	// gateways receive how many replicas must stay awake.
 	gateways *gateways
 	// force is what classes serve, by service, objective and classes.
-	force map[string]force
+	force map[string]objective.Force
 
 	// short is the cold start, by query, that makes a window too short; silent why
 	// gateways could not be told, by query.
@@ -50,7 +51,7 @@ type Plugin struct {
 
 // New returns the plugin.
 func New(log hclog.Logger) *Plugin {
-	return &Plugin{log: log, learned: map[string]time.Duration{}, force: map[string]force{}}
+	return &Plugin{log: log, learned: map[string]time.Duration{}, force: map[string]objective.Force{}}
 }
 
 // PluginInfo names the plugin.

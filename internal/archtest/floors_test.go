@@ -16,7 +16,7 @@ var floors = []struct {
 }{
 	{"words", []string{"internal/api", "internal/gpu", "internal/version", "docs"}, true},
 	{"decisions", []string{"internal/share", "internal/variant", "internal/dispatch", "internal/scale", "internal/weigh", "internal/meter", "internal/prompt", "internal/learned", "internal/allowance", "internal/pack", "internal/blob", "internal/compiled", "internal/join", "internal/ownership", "internal/profile", "internal/driver", "internal/rightsize"}, true},
-	{"the host and the cluster, read", []string{"internal/host", "internal/agent", "internal/mps", "internal/doctor", "internal/top", "internal/plugincmd", "internal/consultoken", "internal/hclfile", "internal/steer", "internal/turn", "internal/cacheapi", "internal/snapshot", "internal/account", "internal/profilekv", "internal/quantile", "internal/query"}, false},
+	{"the host and the cluster, read", []string{"internal/host", "internal/agent", "internal/mps", "internal/doctor", "internal/top", "internal/plugincmd", "internal/consultoken", "internal/hclfile", "internal/steer", "internal/turn", "internal/cacheapi", "internal/snapshot", "internal/account", "internal/profilekv", "internal/quantile", "internal/query", "internal/objective"}, false},
 	{"the parts of programs", []string{"gateway", "router", "autoscaler-plugin", "devices", "drivers", "simulate", "cache", "ui", "profiler", "node"}, true},
 	{"programs", []string{"cmd"}, false},
 	{"tests, stand-ins and benchmarks", []string{"e2e", "demo", "bench", "internal/reference", "ui/browser", "ui/wirefake"}, false},

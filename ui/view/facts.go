@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"aliquot.example/internal/api"
+	"aliquot.example/internal/objective"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/top"
 )
@@ -111,6 +112,10 @@ type Policy struct {
 	// Rates are the speeds in force, by class, for SpeedsFor.
 	Rates, Slots map[string]float64
 	SpeedsFor    time.Duration
+	// Curves are what is known of how long its replicas take, where it has an objective and
+	// somebody looks at it; CurvesProblem is why they are not known.
+	Curves        *objective.Known
+	CurvesProblem string
 }
 
 // Change is a scaling action, as Nomad keeps it.

@@ -2,7 +2,6 @@ package view
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,11 +27,17 @@ type Outlook struct {
 	Ahead   int64 `json:"ahead"`
 	Learned bool  `json:"learned"`
 	Set     bool  `json:"set"`
-	// Load says that demand is in slots of the fastest class, else in requests at once.
-	Load bool    `json:"load"`
-	Time []int64 `json:"t"` // Unix seconds, OutlookStep apart
-	// Demand is as measured, Planned what replicas are planned for. Forecast is what was
-	// expected, when it was made, of the time Ahead later; nil where no rise was certain.
+	// Unit is the class in whose replicas demand is counted, where an objective decides. Else
+	// Load says that it is in slots of the fastest class, and not in requests at once.
+	Unit string `json:"unit,omitempty"`
+	Load bool   `json:"load"`
+	// Curves is when those came into force that an objective was decided with, for the whole
+	// hour; nil without an objective.
+	Curves *time.Time `json:"curves,omitempty"`
+	Time   []int64    `json:"t"` // Unix seconds, OutlookStep apart
+	// Demand is as measured, in replicas the average of the policy's panic window; Planned is
+	// what replicas are planned for. Forecast is what was expected, when it was made, of the
+	// time Ahead later; nil where no rise was certain.
 	Demand   []*float64     `json:"demand"`
 	Planned  []*float64     `json:"planned"`
 	Forecast []*float64     `json:"forecast"`
@@ -70,6 +75,7 @@ type Next struct {
 type planned struct {
 	Policy
 	config scale.Config
+	promise
 	// demand is that of each second that is remembered, with the zero time in a gap.
 	demand []scale.Point
 }
@@ -90,14 +96,16 @@ type step struct {
 	// known is false in a gap of the demand.
 	known                     bool
 	demand, planned, forecast float64
-	counts                    []int // by policy
+	counts                    []int  // by policy
+	unit                      string // of all three, see Outlook
 }
 
 // Continue decides for the steps up to now that are not decided yet, until stop says so. It
 // begins again where the policies have changed. more says that steps are missing still.
 func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() bool) (more bool) {
 	next := plannedOf(policies)
-	if slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem {
+	same := slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem
+	if moved := next.promise(r.policies, same, now); same && !moved {
 		next.steps, next.begun, next.told = r.steps, r.begun, r.told
 	}
 	*r = next
@@ -127,9 +135,11 @@ func (r *Replay) read(m *Memory) {
 	for i := range r.policies {
 		p := &r.policies[i]
 		p.demand = make([]scale.Point, Depth)
+		p.answered = m.answered
 		for at := range m.ring {
 			if s := &m.ring[at]; s.point != nil {
 				p.demand[at] = scale.Point{At: time.Unix(s.second, 0), Value: p.value(s.point)}
+				p.take(at, s.point)
 			}
 		}
 	}
@@ -162,10 +172,7 @@ func configOf(p Policy) (config scale.Config, problem string) {
 	switch q := p.Query; {
 	case p.QueryProblem != "":
 		return config, p.QueryProblem
-	case p.Settings["objective"] != "":
-		return config, "its counts follow an objective. The autoscaler finds them from what it has learned of each " +
-			"class since it started, which this page does not know; its actions, with their reasons, are below"
-	case q.Class != "" || q.Metric != query.Concurrency && q.Metric != query.Load:
+	case q.Class != "" || !repeated(q.Metric, p.Settings["objective"] != ""):
 		return config, "it asks for " + string(q.Metric) +
 			" in a way that this page does not repeat: it repeats concurrency and load of a whole service"
 	}
@@ -173,7 +180,7 @@ func configOf(p Policy) (config scale.Config, problem string) {
 	if err != nil {
 		return config, err.Error()
 	}
-	measured, err := p.Query.Unit(config.Classes, false)
+	measured, err := p.Query.Unit(config.Classes, config.Objective != nil)
 	if err != nil {
 		return config, err.Error()
 	}
@@ -183,12 +190,18 @@ func configOf(p Policy) (config scale.Config, problem string) {
 	return config, ""
 }
 
+// repeated reports whether the page decides for queries of a metric.
+func repeated(m query.Metric, promised bool) bool {
+	return m == query.Concurrency || m == query.Load || m == query.Tokens && promised
+}
+
 // samePolicy reports whether two policies decide alike.
 func samePolicy(a, b planned) bool {
 	one := a.Namespace == b.Namespace && a.Job == b.Job && a.Group == b.Group
 	asked := a.Query.Metric == b.Query.Metric && a.Window == b.Window && a.Min == b.Min && a.Max == b.Max
 	c, d := a.config, b.config
-	return one && asked && c.Policy == d.Policy && c.Own == d.Own && slices.Equal(c.Classes, d.Classes)
+	promised := a.Settings["objective"] == b.Settings["objective"]
+	return one && asked && promised && c.Policy == d.Policy && c.Own == d.Own && slices.Equal(c.Classes, d.Classes)
 }
 
 // value is the demand of one second, as aliquot-apm counts it.
@@ -212,7 +225,7 @@ func (p planned) at(second int64) (scale.Point, bool) {
 // series is the demand of a policy's window that ends with a second.
 func (p planned) series(end int64) ([]float64, error) {
 	var points []scale.Point
-	for t := max(end-int64(p.Window.Seconds()), end-Depth) + 1; t <= end; t++ {
+	for t := max(end-p.seconds(), end-Depth) + 1; t <= end; t++ {
 		if of, known := p.at(t); known {
 			points = append(points, of)
 		}
@@ -234,13 +247,15 @@ func (r *Replay) decide(m *Memory, second int64) step {
 		if _, known := p.at(second); !known {
 			continue
 		}
-		series, err := p.series(second)
+		d, err := p.decide(second, current, scale.Always)
 		if err != nil {
 			continue
 		}
-		d := p.config.Decide(scale.Evaluation{Series: series, Current: current, SpeedsFor: scale.Always})
 		s.counts[i] = p.bound(d.Count)
 		s.known, s.demand, s.planned, s.forecast = true, p.mean(second), d.Need.Demand, d.Need.Forecast
+		if s.unit = d.Need.Unit; s.unit != "" {
+			s.demand = d.Need.Panic
+		}
 	}
 	r.begun = r.begun || s.known
 	return s
@@ -282,11 +297,10 @@ func (r *Replay) Next(m *Memory, now time.Time) []Next {
 		return out
 	}
 	for _, p := range r.policies {
-		series, err := p.series(last)
+		d, err := p.decide(last, p.Count, p.speedsFor())
 		if err != nil {
 			continue
 		}
-		d := p.config.Decide(scale.Evaluation{Series: series, Current: p.Count, SpeedsFor: p.SpeedsFor})
 		out = append(out, Next{
 			At: now, Job: p.Job, Group: p.Group, Count: p.bound(d.Count), Set: p.Count, Reason: d.Reason,
 		})
@@ -313,12 +327,14 @@ func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {
 		return out
 	}
 	p := r.policies[0]
+	out.Curves = p.since()
 	out.Ahead, out.Load = int64(p.config.Policy.ColdStart.Seconds()), p.Query.Metric == query.Load
 	out.Set = p.Settings[query.ColdStart] != ""
 	out.Learned = !out.Set && p.ColdStart > 0
 	for _, s := range r.steps {
 		var demand, planned, forecast *float64
 		if s.known {
+			out.Unit = s.unit
 			demand, planned = figure(s.demand), figure(s.planned)
 			if s.forecast > 0 {
 				forecast = figure(s.forecast)
@@ -330,75 +346,4 @@ func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {
 	}
 	r.compare(out, m)
 	return out
-}
-
-// figure rounds a value to what a chart shows.
-func figure(v float64) *float64 {
-	v = float64(int64(v*1000+0.5)) / 1000
-	return &v
-}
-
-// compare adds what the policies would have done and what was, by class.
-func (r *Replay) compare(out *Outlook, m *Memory) {
-	costs := map[string]float64{}
-	for _, p := range r.policies {
-		if _, known := costs[p.class()]; !known {
-			out.Classes = append(out.Classes, OutlookClass{Name: p.class()})
-		}
-		costs[p.class()] = p.config.Classes[p.config.Own].Cost
-	}
-	for i := range out.Classes {
-		c := &out.Classes[i]
-		for _, s := range r.steps {
-			c.Would = append(c.Would, r.would(s, c.Name))
-			c.Was = append(c.Was, was(m.stands(s.second), c.Name))
-		}
-	}
-	if slices.Equal(slices.Collect(maps.Keys(costs)), []string{""}) {
-		return
-	}
-	out.Cost = &Compared{}
-	for at := range r.steps {
-		out.Cost.Would = append(out.Cost.Would, out.sum(costs, func(c *OutlookClass) *float64 { return c.Would[at] }))
-		out.Cost.Was = append(out.Cost.Was, out.sum(costs, func(c *OutlookClass) *float64 { return c.Was[at] }))
-	}
-}
-
-func (r *Replay) would(s step, class string) *float64 {
-	if !s.known {
-		return nil
-	}
-	sum := 0
-	for i, p := range r.policies {
-		if p.class() == class {
-			sum += s.counts[i]
-		}
-	}
-	return number(sum)
-}
-
-func was(by map[string]Stand, class string) *float64 {
-	if by == nil {
-		return nil
-	}
-	sum := 0
-	for name, s := range by {
-		if class == "" || name == class {
-			sum += s.Ready + s.Starting
-		}
-	}
-	return number(sum)
-}
-
-// sum is what the counts of a step cost, nil where one is not known.
-func (o *Outlook) sum(costs map[string]float64, count func(*OutlookClass) *float64) *float64 {
-	total := 0.0
-	for i := range o.Classes {
-		n := count(&o.Classes[i])
-		if n == nil {
-			return nil
-		}
-		total += *n * costs[o.Classes[i].Name]
-	}
-	return figure(total)
 }

@@ -14,6 +14,8 @@ const Depth = 3600
 // stays a gap.
 type Memory struct {
 	ring [Depth]sample
+	// answered is the first second of which all gateways told what came and ended.
+	answered int64
 }
 
 // sample is one second. point and replicas come from different sources; each is nil
@@ -49,6 +51,14 @@ func (m *Memory) Fill(points []api.Point) {
 		if s := m.at(p.Time); s != nil && s.point == nil {
 			s.point = &p
 		}
+	}
+}
+
+// Answered takes in from which second on all gateways told what came and ended, before the
+// seconds of that answer: it counts where nobody told of it before.
+func (m *Memory) Answered(first int64) {
+	if first > m.Last()+1 {
+		m.answered = first
 	}
 }
 
@@ -185,6 +195,17 @@ func number(n int) *float64 {
 	return &v
 }
 
+// AnsweredBy is the first second of which all gateways tell what came and ended in it: those
+// that share their queues remember the demand of one that began later, and no more of it.
+func AnsweredBy(answers []api.Concurrency) (first int64) {
+	for _, a := range answers {
+		if len(a.Series) > 0 {
+			first = max(first, a.Series[0].Time)
+		}
+	}
+	return first
+}
+
 // Together makes one series of what several gateways say of a service. Those that
 // share their queues each tell the demand of all, so that the largest counts in each
 // second; of others it is the sum. Tokens are those of each gateway's own requests. A
@@ -207,11 +228,13 @@ func Together(answers []api.Concurrency) []api.Point {
 			switch {
 			case !a.Whole:
 				sum.Queued, sum.Active = sum.Queued+p.Queued, sum.Active+p.Active
+				sum.QueuedTokens, sum.ActiveTokens = sum.QueuedTokens+p.QueuedTokens, sum.ActiveTokens+p.ActiveTokens
 				for class, c := range p.Class {
 					sum.Class[class] = api.ClassPoint{Active: sum.Class[class].Active + c.Active}
 				}
 			case p.Queued+p.Active >= sum.Queued+sum.Active:
 				sum.Queued, sum.Active = p.Queued, p.Active
+				sum.QueuedTokens, sum.ActiveTokens = p.QueuedTokens, p.ActiveTokens
 				sum.Class = maps.Clone(p.Class)
 			}
 		}

@@ -34,11 +34,10 @@ func (w *Watch) decide(services []string) {
 
 func (w *Watch) decideFor(service string) {
 	w.mu.Lock()
-	var policies []view.Policy
-	for _, p := range w.policies {
-		if p.Service == service {
-			policies = append(policies, p)
-		}
+	policies, read := w.policiesOf(service)
+	if !read {
+		w.mu.Unlock()
+		return
 	}
 	memory := *w.memoryOf(service) // what is in it is never changed
 	o := w.outlooks[service]
@@ -57,6 +56,23 @@ func (w *Watch) decideFor(service string) {
 	}
 	w.next[service] = next
 	w.tell()
+}
+
+// policiesOf are those of a service, with its curves; false while these are not read that an
+// objective needs. w.mu is held.
+func (w *Watch) policiesOf(service string) (out []view.Policy, read bool) {
+	found, read := w.curves[service]
+	for _, p := range w.policies {
+		if p.Service != service {
+			continue
+		}
+		if promises(p) && !read {
+			return nil, false
+		}
+		p.Curves, p.CurvesProblem = &found.known, found.problem
+		out = append(out, p)
+	}
+	return out, true
 }
 
 // Outlook returns what the policies of a service would have done, nil while that is not

@@ -68,6 +68,7 @@ type Watch struct {
 	drivers  view.Drivers
 	outlooks map[string]*outlook    // by service, of those that somebody looks at
 	next     map[string][]view.Next // likewise
+	curves   map[string]curves      // likewise, where a policy has an objective
 	followed map[string]int
 	// viewed counts those who look at a view, judged those who look at what the policies of
 	// a service would do.
@@ -94,7 +95,7 @@ func New(o Options) *Watch {
 		changes: map[change]view.Change{}, splits: map[string]map[string]float64{}, sources: map[string]view.Source{},
 		memory: map[string]*view.Memory{}, followed: map[string]int{}, served: map[string]map[string]int{},
 		viewed: map[string]int{}, judged: map[string]int{}, since: map[string]time.Time{},
-		outlooks: map[string]*outlook{}, next: map[string][]view.Next{},
+		outlooks: map[string]*outlook{}, next: map[string][]view.Next{}, curves: map[string]curves{},
 	}
 }
 
@@ -109,6 +110,7 @@ func (w *Watch) Run(ctx context.Context) {
 	all.Go(func() { w.everyOrLooked(ctx, beat, w.readRequests) })
 	all.Go(func() { w.every(ctx, beat, w.readChanges) })
 	all.Go(func() { w.every(ctx, 5*time.Second, w.readPolicies) })
+	all.Go(func() { w.everyOrLooked(ctx, 5*time.Second, w.readCurves) })
 	if w.o.Consul != nil {
 		all.Go(func() { w.watchGateways(ctx) })
 		all.Go(func() { w.watchDrivers(ctx) })

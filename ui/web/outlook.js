@@ -18,6 +18,8 @@ export function Outlook({ service, services, outlook, next, range, actions }) {
     </section>`;
 }
 
+const unitOf = (o) => (o.unit ? "replicas of " + o.unit : o.load ? "slots of the fastest class" : "requests at once");
+
 const coldStart = (o) => seconds(o.ahead) + (o.learned ? ", as measured" : o.set ? ", as the policy says" : ", by default: none is measured yet");
 
 function Now({ next, outlook }) {
@@ -26,7 +28,9 @@ function Now({ next, outlook }) {
       <b>${n.job}/${n.group} ${n.count === n.set ? html`stays at ${n.set}` : html`${n.set} → ${n.count}`}</b> <span>${n.reason}</span></li>`)}</ul>`}
     <p class="note">This page decides with the code of the autoscaler's strategy, from the demand that gateways remember. It sets nothing.
       Above: from the counts that are set, at ${clock(next[0]?.at || outlook.at)}. Charts: one decision every 5 s, each from the count decided before, with the settings,
-      speeds and cold start (${coldStart(outlook)}) of ${clock(outlook.at)}. The oldest decisions follow from less history. Cooldowns and exhausted devices are left out.</p></div>`;
+      speeds and cold start (${coldStart(outlook)}) of ${clock(outlook.at)}. The oldest decisions follow from less history. Cooldowns and exhausted devices are left out.
+      ${outlook.curves && html` What a replica serves within the objective follows, for the whole hour, from the curves of ${clock(outlook.curves)}. The autoscaler keeps its
+      curves while they differ by little, so its counts can differ; after a change of them it removes no replica for one cold start.`}</p></div>`;
 }
 
 function Charts({ outlook, range, actions }) {
@@ -57,7 +61,7 @@ function Charts({ outlook, range, actions }) {
   const span = spanOf(times, [...demand, ...replicas, ...(cost || [])], range, shift * step);
   const all = { times, span, ahead: shift * step, marks };
   return html`<div class="charts">
-    <div class="panel"><${Chart} title=${outlook.load ? "Demand, in slots of the fastest class" : "Demand, in requests at once"} series=${demand} ...${all}
+    <div class="panel"><${Chart} title=${"Demand, in " + unitOf(outlook)} series=${demand} ...${all}
       note=${`A forecast lies ${seconds(shift * step)} after the time at which it was made; there is none where no rise was certain.`} /></div>
     <div class="panel"><${Chart} title="Replicas" series=${replicas} stepped whole ...${all} note="What was is replicas that were ready or starting, known since this page's server started. Triangles are scaling actions." /></div>
     ${cost && html`<div class="panel"><${Chart} title="Cost" series=${cost} stepped ...${all} note="In the policy's own unit." /></div>`}

@@ -1,0 +1,33 @@
+package objective
+
+import "aliquot.example/internal/scale"
+
+// Second is what gateways tell of one second of a service: the tokens of the requests that
+// came, and how many ended within the objective and not.
+type Second struct{ Arrived, Met, Missed float64 }
+
+// Serving returns classes with what a replica of each serves, where that is known.
+func (f Force) Serving(classes []scale.Class) []scale.Class {
+	out := make([]scale.Class, len(classes))
+	for i, class := range classes {
+		if serving, known := f.serving[class.Name]; known {
+			class.Serving, class.Assumed = &serving, f.assumed[class.Name]
+		}
+		out[i] = class
+	}
+	return out
+}
+
+// Traffic counts seconds without gaps, and the tokens that wait now, in mean requests; nil
+// where no curve tells how many tokens one has.
+func (f Force) Traffic(seconds []Second, waiting float64) *scale.Traffic {
+	if !f.Measured() {
+		return nil
+	}
+	t := &scale.Traffic{Waiting: waiting / f.tokens}
+	for _, s := range seconds {
+		t.Arrived = append(t.Arrived, s.Arrived/f.tokens)
+		t.Met, t.Missed = append(t.Met, s.Met), append(t.Missed, s.Missed)
+	}
+	return t
+}
