@@ -16,10 +16,12 @@ import (
 	"time"
 
 	"github.com/hashicorp/cli"
+	consul "github.com/hashicorp/consul/api"
 	"golang.org/x/term"
 
 	"aliquot.example/gateway/engine"
 	"aliquot.example/internal/profile"
+	"aliquot.example/internal/profilekv"
 	"aliquot.example/profiler"
 )
 
@@ -261,6 +263,15 @@ func (r *benchRun) prepare(ctx context.Context) error {
 		k.of.Image, k.of.Driver = given.Image, given.Driver
 		if r.options.Slots == 0 {
 			r.options.Slots = k.of.Slots
+		}
+	}
+	if k.save {
+		client, err := consul.NewClient(consul.DefaultConfig())
+		if err != nil {
+			return err
+		}
+		if err := profilekv.Reach(ctx, client, k.service); err != nil {
+			return err
 		}
 	}
 	return r.options.Server.Await(ctx, r.wait)

@@ -151,7 +151,15 @@ func (m *benchMatrix) read() (err error) {
 		if err != nil || n < 1 || n > 1024 {
 			return fmt.Errorf("-slices has %q: want numbers from 1 to 1024", text)
 		}
-		m.counts = append(m.counts, n)
+		if !slices.Contains(m.counts, n) {
+			m.counts = append(m.counts, n)
+		}
+	}
+	if len(m.counts) == 0 {
+		return fmt.Errorf("-slices=%q has no count: want such as 5,10,20", m.slices)
+	}
+	if strings.Contains(m.service, "/") {
+		return fmt.Errorf("-service=%s: want the name of a service, which has no slash", m.service)
 	}
 	if m.costs, err = costsOf(m.cost); err != nil {
 		return err
@@ -205,12 +213,23 @@ func (m *benchMatrix) run(ctx context.Context) error {
 			return errors.New("no node has a GPU: run aliquot doctor")
 		}
 	}
+	slices.Sort(classes)
+	classes = slices.Compact(classes) // two of the same would disturb each other
+	for _, class := range slices.Sorted(maps.Keys(m.costs)) {
+		if !slices.Contains(classes, class) {
+			m.ui.Warn("Note: -cost names " + class + ", which is not measured")
+		}
+	}
 	failed := make([]error, len(classes))
 	var wg sync.WaitGroup
 	for i, class := range classes {
 		wg.Go(func() { failed[i] = m.measureClass(ctx, class) })
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, context.Canceled) })
+		failed = append(failed, errors.New("it was ended early"))
+	}
 	if len(m.done) > 0 {
 		slices.SortFunc(m.done, func(a, b learned.Profile) int {
 			return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Slices, b.Slices))
@@ -228,7 +247,7 @@ func (m *benchMatrix) measureClass(ctx context.Context, class string) error {
 		cell := matrix.Cell{Class: class, Slices: n}
 		err := m.measure(ctx, cell)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return cmp.Or(err, ctx.Err())
 		}
 		switch {
 		case err == nil:
@@ -266,6 +285,9 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 	if service == "" {
 		service = *job.ID
 	}
+	if err := m.reach(ctx, service); err != nil {
+		return err
+	}
 	port := m.port
 	if port == "" {
 		if port, err = matrix.Port(job, cell.Class); err != nil {
@@ -289,6 +311,21 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 		return err
 	}
 	return m.keep(ctx, cell, service, report, replica)
+}
+
+// reach fails where what is measured could not be saved.
+func (m *benchMatrix) reach(ctx context.Context, service string) error {
+	if !m.save {
+		return nil
+	}
+	client, err := consul.NewClient(consul.DefaultConfig())
+	if err != nil {
+		return err
+	}
+	if err := profilekv.Reach(ctx, client, service); err != nil {
+		return fmt.Errorf("%w; -save=false measures without", err)
+	}
+	return nil
 }
 
 // keep takes a report over into the matrix and saves its profile.

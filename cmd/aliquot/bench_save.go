@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -38,6 +39,8 @@ func (k *kept) check(url string) error {
 	switch {
 	case url == "" && k.service == "":
 		return errors.New("no server: want -url or -service")
+	case strings.Contains(k.service, "/"):
+		return fmt.Errorf("-service=%s: want the name of a service, which has no slash", k.service)
 	case k.save && k.service == "":
 		return errors.New("-save keeps a profile of a service: want -service")
 	case k.save && url != "" && (k.of.Class == "" || k.of.Slices == ""):

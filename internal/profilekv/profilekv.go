@@ -62,6 +62,16 @@ func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed
 	return l, nil
 }
 
+// Reach fails where no profile of a service could be saved, because Consul is not there or the
+// token may not read what it holds: a benchmark asks before it measures for minutes.
+func Reach(ctx context.Context, client *consul.Client, service string) error {
+	_, _, err := client.KV().Get(learned.ProfilesPrefix+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("profiles cannot be saved in Consul: %w", err)
+	}
+	return nil
+}
+
 // attempts bounds how often a write is tried that others are faster than.
 const attempts = 10
 

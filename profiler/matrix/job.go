@@ -81,17 +81,23 @@ func bench(r Runner) *nomad.Task {
 }
 
 // groupOf finds the group that serves on a class, and its task with the GPU: the only one
-// that asks for a GPU, or of several the one that asks for the class, else for its vendor.
+// that asks for a GPU, or of several the one that asks for the class, else for its vendor. A
+// group that asks for another class serves on that alone.
 func groupOf(job *nomad.Job, class string) (*nomad.TaskGroup, *nomad.Task, error) {
 	type found struct {
 		group *nomad.TaskGroup
 		task  *nomad.Task
 	}
 	var all, asks, vendors []found
+	var others []string
 	for _, g := range job.TaskGroups {
 		for _, t := range g.Tasks {
 			d := deviceOf(t)
 			if d == nil {
+				continue
+			}
+			if other := wants(d); other != "" && other != class {
+				others = append(others, other)
 				continue
 			}
 			f := found{g, t}
@@ -108,6 +114,10 @@ func groupOf(job *nomad.Job, class string) (*nomad.TaskGroup, *nomad.Task, error
 		if len(some) == 1 {
 			return some[0].group, some[0].task, nil
 		}
+	}
+	if len(all) == 0 && len(others) > 0 {
+		return nil, nil, fmt.Errorf("the groups of job %s ask for other classes by their constraints: %s",
+			*job.ID, strings.Join(others, ", "))
 	}
 	if len(all) == 0 {
 		return nil, nil, fmt.Errorf("no task of job %s asks for a GPU", *job.ID)
@@ -161,6 +171,16 @@ func vendorOf(class string) string {
 
 const classAttribute = "${device.attr.class}"
 
+// wants is the class that a request's constraint asks for, "" where none asks for a single one.
+func wants(d *nomad.RequestedDevice) string {
+	for _, c := range d.Constraints {
+		if c.LTarget == classAttribute && slices.Contains([]string{"", "=", "==", "is"}, c.Operand) {
+			return c.RTarget
+		}
+	}
+	return ""
+}
+
 // resize makes a task ask for so many slices of a class.
 func resize(t *nomad.Task, c Cell) error {
 	if c.Slices < 1 {
@@ -168,7 +188,7 @@ func resize(t *nomad.Task, c Cell) error {
 	}
 	d, count := deviceOf(t), uint64(c.Slices)
 	d.Count = &count
-	if !slices.ContainsFunc(d.Constraints, func(k *nomad.Constraint) bool { return k.LTarget == classAttribute }) {
+	if wants(d) != c.Class { // a regular expression may let others in
 		d.Constraints = append(d.Constraints, nomad.NewConstraint(classAttribute, "=", c.Class))
 	}
 	return nil

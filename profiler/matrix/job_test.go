@@ -53,6 +53,14 @@ func TestAServingJobBecomesOneThatMeasures(t *testing.T) {
 	if bench.Lifecycle != nil || bench.Driver != "exec" || !slices.Contains(args, "-url=http://${NOMAD_ADDR_http}") || args[len(args)-1] != "-time=10s" {
 		t.Errorf("%+v", bench)
 	}
+	several := serving()
+	several.TaskGroups[0].Tasks[1].Resources.Devices[0].Constraints = []*nomad.Constraint{nomad.NewConstraint(classAttribute, "regexp", "h100|l4")}
+	if job, err = Job(several, Cell{"l4", 5}, runner); err != nil {
+		t.Fatal(err)
+	}
+	if c := job.TaskGroups[0].Tasks[1].Resources.Devices[0].Constraints; len(c) != 2 || c[1].RTarget != "l4" || c[1].Operand != "=" {
+		t.Errorf("a job for two classes may be measured on either: %+v", c)
+	}
 	if *serving().ID != "chat" {
 		t.Error("the job that is given has changed its ID")
 	}
@@ -65,6 +73,9 @@ func TestTheGroupOfAClassIsFound(t *testing.T) {
 	named.TaskGroups[1].Tasks[1].Resources.Devices[0] = &nomad.RequestedDevice{
 		Name: "gpu", Constraints: []*nomad.Constraint{nomad.NewConstraint(classAttribute, "=", "h100")},
 	}
+	narrow := serving() // a job for one class, as that of jobs/scaling-one-class.nomad.hcl
+	narrow.TaskGroups = narrow.TaskGroups[:1]
+	narrow.TaskGroups[0].Tasks[1].Resources.Devices[0].Constraints = []*nomad.Constraint{nomad.NewConstraint(classAttribute, "=", "l4")}
 	none := serving()
 	none.TaskGroups[0].Tasks, none.TaskGroups[1].Tasks = nil, nil
 	for _, w := range []struct {
@@ -72,6 +83,7 @@ func TestTheGroupOfAClassIsFound(t *testing.T) {
 		class, want string
 	}{
 		{serving(), "h100", "nvidia"}, {serving(), "mi300x", "amd"}, {one, "unheard-of", "nvidia"}, {named, "h100", "amd"},
+		{narrow, "l4", "nvidia"}, {narrow, "h100", "the groups of job chat ask for other classes by their constraints: l4"},
 		{serving(), "unheard-of", "2 groups of job chat ask for a GPU"}, {none, "h100", "no task of job chat asks for a GPU"},
 	} {
 		g, _, err := groupOf(w.job, w.class)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -38,15 +39,23 @@ func (n Nomad) write(ctx context.Context) *nomad.WriteOptions {
 }
 
 // Run submits a job that Job made, awaits its end and returns what it measured, and on what.
-// The job is removed however it ends, also when ctx does.
-func (n Nomad) Run(ctx context.Context, job *nomad.Job) (*profiler.Report, profiler.Replica, error) {
-	if _, _, err := n.Client.Jobs().Register(job, n.write(ctx)); err != nil {
+// The job is removed however it ends, also when ctx does. One of the same name that still runs
+// is somebody else's, and left alone; one that has ended was left over, and is removed.
+func (n Nomad) Run(ctx context.Context, job *nomad.Job) (_ *profiler.Report, _ profiler.Replica, err error) {
+	if err := n.clear(ctx, *job.ID); err != nil {
+		return nil, profiler.Replica{}, err
+	}
+	if _, _, err := n.Client.Jobs().EnforceRegister(job, 0, n.write(ctx)); err != nil {
 		return nil, profiler.Replica{}, err
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 		defer cancel()
-		_, _, _ = n.Client.Jobs().Deregister(*job.ID, true, n.write(ctx))
+		if failed := n.remove(after, *job.ID); failed != nil && ctx.Err() != nil {
+			err = failed // that ctx has ended is no news
+		} else if failed != nil {
+			err = errors.Join(err, failed)
+		}
 	}()
 	alloc, err := n.await(ctx, *job.ID)
 	if err != nil {
@@ -69,11 +78,35 @@ func (n Nomad) Run(ctx context.Context, job *nomad.Job) (*profiler.Report, profi
 	return report, replica, err
 }
 
+// clear makes room for a job of a name.
+func (n Nomad) clear(ctx context.Context, job string) error {
+	old, _, err := n.Client.Jobs().Info(job, n.query(ctx, 0))
+	var status nomad.UnexpectedResponseError
+	switch {
+	case errors.As(err, &status) && status.StatusCode() == http.StatusNotFound:
+		return nil
+	case err != nil:
+		return err
+	case old.Status == nil || *old.Status != "dead":
+		return fmt.Errorf("the job %s is there already: await the other benchmark, or remove it by "+
+			"nomad job stop -purge %s", job, job)
+	}
+	return n.remove(ctx, job)
+}
+
+// remove stops and forgets a job.
+func (n Nomad) remove(ctx context.Context, job string) error {
+	if _, _, err := n.Client.Jobs().Deregister(job, true, n.write(ctx)); err != nil {
+		return fmt.Errorf("the job %s is left in Nomad: %w", job, err)
+	}
+	return nil
+}
+
 // await waits until the allocation of a job has measured.
 func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
 	began := time.Now()
 	for index := uint64(0); ; {
-		list, meta, err := n.Client.Jobs().Allocations(job, true, n.query(ctx, index))
+		list, meta, err := n.Client.Jobs().Allocations(job, false, n.query(ctx, index))
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
