@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -160,7 +161,7 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 		if _, _, err := client.Nodes().List(as); err != nil {
 			t.Errorf("nodes: %v", err)
 		}
-		denied(t, client, token)
+		denied(t, client, token, "nodes")
 	})
 	t.Run("demand", func(t *testing.T) {
 		token := nomadToken(t, client, "demand-nomad-policy.hcl")
@@ -176,13 +177,16 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 }
 
 // denied fails where a token may do what no program of ours does.
-func denied(t *testing.T, client *api.Client, token string) {
+// denied checks that a token is denied what no policy of this folder needs, but for what its
+// own policy allows.
+func denied(t *testing.T, client *api.Client, token string, allowed ...string) {
 	t.Helper()
 	_, _, stop := client.Jobs().Deregister("app", false, &api.WriteOptions{AuthToken: token})
 	_, _, list := client.Nodes().List(&api.QueryOptions{AuthToken: token})
 	_, _, other := client.Variables().Read("other", &api.QueryOptions{AuthToken: token})
 	for what, err := range map[string]error{"stopping jobs": stop, "nodes": list, "other variables": other} {
-		if err == nil || !strings.Contains(err.Error(), "Permission denied") {
+		refused := err != nil && strings.Contains(err.Error(), "Permission denied")
+		if !refused && !slices.Contains(allowed, what) {
 			t.Errorf("%s: got %v, want a denial", what, err)
 		}
 	}
