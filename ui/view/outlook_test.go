@@ -12,6 +12,8 @@ import (
 
 	"aliquot.example/autoscaler-plugin/strategy"
 	"aliquot.example/internal/api"
+	"aliquot.example/internal/learned"
+	"aliquot.example/internal/objective"
 	"aliquot.example/internal/query"
 	"aliquot.example/internal/scale"
 )
@@ -194,6 +196,38 @@ func TestPoliciesThatAreNotRepeated(t *testing.T) {
 		o := r.Outlook("chat", &m, time.Unix(1_800_000_000, 0))
 		if !strings.Contains(o.Problem, what) || len(o.Time) != 0 || len(r.Next(&m, time.Unix(1_800_000_000, 0))) != 0 {
 			t.Errorf("want %q: %+v", what, o)
+		}
+	}
+}
+
+// What came counts from when all gateways tell of it, and what waits is that of all of them.
+func TestTrafficIsThatOfAllGateways(t *testing.T) {
+	const now = 1_800_000_000
+	told := func(from int64, whole bool) api.Concurrency {
+		a := api.Concurrency{Whole: whole}
+		for at := from; at < now; at++ {
+			if at%100 != 0 || at == from { // a second that nobody told of
+				a.Series = append(a.Series, api.Point{Time: at, Queued: 1, QueuedTokens: 700, Tokens: &api.Tokens{Arrived: 600, Met: 1}})
+			}
+		}
+		return a
+	}
+	p := policies(t)[0]
+	p.Query.Metric, p.Settings["objective"] = query.Concurrency, "ttft=2s"
+	p.Curves = &objective.Known{Curves: objective.Sizes[learned.Curve]{"h100": {"1of1": {Prefill: 36e-6, A: 8e-3, Prompt: 1000, Output: 200, KV: 450_000, Samples: 90}}}}
+	for _, whole := range []bool{true, false} {
+		answers := []api.Concurrency{told(now-600, whole), told(now-150, whole)}
+		var m Memory
+		m.Answered(AnsweredBy(answers))
+		m.Fill(Together(answers))
+		m.Answered(now - 2) // as each later answer says
+		var r Replay
+		r.Continue([]Policy{p}, &m, now, never)
+		of := r.policies[0]
+		got := of.force.Traffic(of.traffic(now-1, 900), of.waits[(now-1)%Depth])
+		waiting := map[bool]float64{true: 700.0 / 1200, false: 1400.0 / 1200}[whole]
+		if len(got.Arrived) != 150 || got.Arrived[0] != 1 || got.Arrived[149] != 1 || got.Waiting != waiting {
+			t.Errorf("whole %t: %d seconds from %g on, %g wait", whole, len(got.Arrived), got.Arrived[0], got.Waiting)
 		}
 	}
 }
