@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 
 	"aliquot.example/gateway/line"
 	"aliquot.example/gateway/talk"
@@ -173,7 +174,8 @@ func (h *Hub) Run(ctx context.Context) {
 	h.ctx = ctx
 	h.mu.Unlock()
 	options := []grpc.ServerOption{grpc.ForceServerCodec(codec{}), grpc.MaxRecvMsgSize(mostFrame),
-		grpc.ConnectionTimeout(shakeWithin), grpc.MaxConcurrentStreams(1)}
+		grpc.ConnectionTimeout(shakeWithin), grpc.MaxConcurrentStreams(1),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: helloWithin})}
 	if s := h.options.Security; s != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(s.server)))
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"aliquot.example/gateway/line"
@@ -276,6 +277,29 @@ func TestAStreamWithoutAHelloEnds(t *testing.T) {
 	}
 	if err := client.RecvMsg(&frame{}); err != io.EOF {
 		t.Errorf("the stream ended with %v, want its end", err)
+	}
+}
+
+// So does a connection on which nobody opens a stream.
+func TestAConnectionWithoutAStreamEnds(t *testing.T) {
+	m := start(t, newRegistry(), nil)
+	conn, err := grpc.NewClient("passthrough:///"+string(m.id), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	conn.Connect()
+	for ready := false; ; {
+		state := conn.GetState()
+		if ready && state != connectivity.Ready {
+			return
+		}
+		ready = ready || state == connectivity.Ready
+		if !conn.WaitForStateChange(ctx, state) {
+			t.Fatalf("the connection is still %s", state)
+		}
 	}
 }
 

@@ -18,8 +18,8 @@ const (
 	dialAgain  = 50 * time.Millisecond
 	// shakeWithin bounds a handshake of TLS, in which both ends may ask Consul.
 	shakeWithin = 2 * verifyWithin
-	// helloWithin is how long a stream may be open on which nobody has said who it is: a
-	// gateway says so first.
+	// helloWithin is how long a connection may be open without a stream, and a stream on which
+	// nobody has said who it is: a gateway does both first.
 	helloWithin = 2 * time.Second
 	// unacknowledged is after what time a connection ends on which the other host
 	// acknowledges nothing. Without it a stream would hang after a network has healed, for
