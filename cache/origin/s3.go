@@ -187,7 +187,7 @@ func (s *S3) as(token string) *minio.Core {
 		return s.own
 	}
 	keys, ok := cacheapi.ParseKeys(token)
-	if !ok {
+	if !ok || !s.For(token) { // a peer's server may be another
 		return s.anonymous
 	}
 	s.mu.Lock()

@@ -33,8 +33,9 @@ func TestKeysAreForTheServerTheyName(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.For(cacheapi.S3Keys{Endpoint: c.named, ID: "id", Secret: "secret"}.Token()); got != c.want {
-			t.Errorf("keys for %q at %q: %v", c.named, c.server, got)
+		token := cacheapi.S3Keys{Endpoint: c.named, ID: "id", Secret: "secret"}.Token()
+		if got, used := s.For(token), s.as(token) != s.anonymous; got != c.want || used != c.want {
+			t.Errorf("keys for %q at %q: %v, and used: %v", c.named, c.server, got, used)
 		}
 	}
 }
