@@ -176,9 +176,7 @@ func TestNomadPoliciesSuffice(t *testing.T) {
 	})
 }
 
-// denied fails where a token may do what no program of ours does.
-// denied checks that a token is denied what no policy of this folder needs, but for what its
-// own policy allows.
+// denied fails where a token may do what no program of ours does, but for what is allowed.
 func denied(t *testing.T, client *api.Client, token string, allowed ...string) {
 	t.Helper()
 	_, _, stop := client.Jobs().Deregister("app", false, &api.WriteOptions{AuthToken: token})
