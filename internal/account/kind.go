@@ -79,7 +79,7 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		}
 	}
 	for i, n := range s.Standing {
-		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()
+		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()-rounding
 	}
 	for _, w := range waiting {
 		if k.takes(w, mine) && !k.first(w, nodes, earlier) {
@@ -89,6 +89,10 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 	}
 	return s
 }
+
+// rounding is how far the sum of a GPU's slices may be from a whole GPU: 49 times 1/49 is less
+// than 1.
+const rounding = 1e-6
 
 // kept reports whether a node has work, had some a short while ago, or is closed by hand.
 func (n Node) kept(keep time.Duration, now time.Time) bool {

@@ -57,6 +57,11 @@ func TestSupplyOfAKind(t *testing.T) {
 	if s := ofH100.Of([]Node{gpuNode("h100", 20), ill}, nil, nil, 0, now); s.Standing[0].Kept || !s.Standing[1].Kept || s.Fresh.Free() != 1 {
 		t.Errorf("a node whose GPU is ill would be ended in place of another, or is what a new one offers: %+v", s)
 	}
+	cut := gpuNode("h100", 20)
+	cut.Free.Groups[0] = pack.Group{Free: 49, Total: 49, Unit: 1.0 / 49}
+	if s := ofH100.Of([]Node{gpuNode("h100", 20), cut}, nil, nil, 0, now); s.Standing[0].Kept || s.Standing[1].Kept {
+		t.Errorf("an empty node whose GPU is cut into other slices never goes: %+v", s.Standing)
+	}
 	closed.Busy = false
 	if s := ofH100.Of([]Node{closed}, nil, nil, 0, now); !s.Standing[0].Kept {
 		t.Error("a closed node would be ended in place of another")
