@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad-autoscaler/sdk"
@@ -46,6 +47,10 @@ func supplyOf(q query.Query, nodes []account.Node, waiting []account.Waiting, no
 }
 
 func (p *Plugin) answer(text string, q query.Query, s account.Supply) (int, error) {
+	if len(s.Others) > 0 {
+		return 0, fmt.Errorf("no node has GPUs of class %q where the query looks, and nodes there have class %q: "+
+			"is the class, pool, node_class or datacenter wrong", q.Class, strings.Join(s.Others, ", "))
+	}
 	switch q.Metric {
 	case query.Placed:
 		return s.Placed, nil

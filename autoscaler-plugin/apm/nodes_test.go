@@ -15,7 +15,7 @@ import (
 
 func TestAnswersAboutNodes(t *testing.T) {
 	node := account.Node{
-		Open: true, Busy: true, Names: []string{"h100-0"}, Classes: []string{"h100"},
+		Pool: "rented", Open: true, Busy: true, Names: []string{"h100-0"}, Classes: []string{"h100"},
 		Free: pack.Node{CPU: 1000, MemoryMiB: 1000, Groups: []pack.Group{{Free: 5, Total: 20, Unit: 0.05}}},
 	}
 	ten := uint64(10)
@@ -60,5 +60,30 @@ func TestAnswersAboutNodes(t *testing.T) {
 	s.Waiting = nil
 	if got, err := New(hclog.NewNullLogger()).answer("nodes class=l4", q, s); got != 0 || err != nil {
 		t.Errorf("nothing is wanted and there is nothing: %d, %v", got, err)
+	}
+}
+
+// A class that no node of the group has, though the group has nodes, is a mistake: nodes for it
+// would be ordered without an end.
+func TestAClassThatTheNodesLack(t *testing.T) {
+	node := account.Node{
+		Pool: "rented", Open: true, Names: []string{"h100-0"}, Classes: []string{"h100"},
+		Free: pack.Node{Groups: []pack.Group{{Free: 20, Total: 20, Unit: 0.05}}},
+	}
+	for text, want := range map[string]string{
+		"nodes class=h10 pool=rented gpus=1 slices=20 standby=1x10": `have class "h100"`,
+		"blocked class=h10 pool=rented":                             `class "h10"`,
+		"nodes class=h100 pool=rented standby=1x10":                 "",
+		"nodes class=h10 pool=other gpus=1 slices=20":               "",
+		"nodes class=h10 gpus=1 slices=20":                          "",
+	} {
+		q, err := query.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = New(hclog.NewNullLogger()).answer(text, q, supplyOf(q, []account.Node{node}, nil, time.Now()))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
 	}
 }

@@ -47,6 +47,9 @@ type Supply struct {
 	// Fresh is what the largest node offers when it is empty, the newest of those that are
 	// equal; nil where there is none.
 	Fresh *pack.Node
+	// Others are the classes of GPUs of the nodes of the kind's pool, node class and datacenter,
+	// where one of these is named and none of the nodes has the kind's class.
+	Others []string
 }
 
 // Blocked is how many slices the waiting work asks for.
@@ -77,6 +80,9 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 		if s.Fresh == nil || cmp.Or(cmp.Compare(fresh.Free(), s.Fresh.Free()), cmp.Compare(n.Created, newest)) > 0 {
 			s.Fresh, newest = &fresh, n.Created
 		}
+	}
+	if len(mine) == 0 {
+		s.Others = k.others(nodes)
 	}
 	for i, n := range s.Standing {
 		s.Standing[i].Kept = n.Kept || n.Open && offers[i] < s.Fresh.Free()-rounding
@@ -110,10 +116,26 @@ func (s *Supply) stand(n Node, free pack.Node, kept bool) {
 	}
 }
 
-func (k Kind) has(n Node) bool {
+func (k Kind) has(n Node) bool { return k.among(n) && slices.Contains(n.Classes, k.Class) }
+
+// among reports whether a node is of the kind's pool, node class and datacenter.
+func (k Kind) among(n Node) bool {
 	same := func(want, is string) bool { return want == "" || want == is }
-	return same(k.Pool, n.Pool) && same(k.NodeClass, n.NodeClass) && same(k.Datacenter, n.Datacenter) &&
-		slices.Contains(n.Classes, k.Class)
+	return same(k.Pool, n.Pool) && same(k.NodeClass, n.NodeClass) && same(k.Datacenter, n.Datacenter)
+}
+
+// others are Supply's.
+func (k Kind) others(nodes []Node) (classes []string) {
+	if k.Pool == "" && k.NodeClass == "" && k.Datacenter == "" {
+		return nil
+	}
+	for _, n := range nodes {
+		if k.among(n) {
+			classes = append(classes, n.Classes...)
+		}
+	}
+	slices.Sort(classes)
+	return slices.Compact(classes)
 }
 
 // groups returns what a node has free on GPUs of the class, and what it has when nothing
