@@ -51,7 +51,8 @@ type Conn struct {
 	gather time.Duration
 	// prompt is how many bytes more wake the reader at once. It gathers from 0 on.
 	prompt atomic.Int64
-	timed  bool // the socket has the deadline of the last gather
+	waking sync.Mutex // held while prompt crosses 0 and the kernel learns of it
+	timed  bool       // the socket has the deadline of the last gather
 
 	buffer *[piece]byte // what was read and not asked for yet; nil where that is nothing
 	rest   []byte       // of buffer
@@ -73,8 +74,19 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // hurry has the next bytes wake the reader at once.
 func (c *Conn) hurry() {
+	c.waking.Lock()
+	defer c.waking.Unlock()
 	if c.prompt.Swap(enough) <= 0 {
 		c.wake(1)
+	}
+}
+
+// relax has enough bytes wake the reader, unless something was written since.
+func (c *Conn) relax() {
+	c.waking.Lock()
+	defer c.waking.Unlock()
+	if c.prompt.Load() <= 0 {
+		c.wake(enough)
 	}
 }
 
@@ -142,7 +154,7 @@ func (c *Conn) read(p []byte) (int, error) {
 	}
 	n, err := c.TCPConn.Read(p)
 	if n > 0 && c.prompt.Add(-int64(n)) <= 0 {
-		c.wake(enough)
+		c.relax()
 	}
 	return n, err
 }

@@ -135,6 +135,36 @@ func TestAnAnswerMayBeSlow(t *testing.T) {
 	}
 }
 
+// A write beside a read that has the kernel wait for more does not leave its answer waiting.
+func TestAWriteBesideAReadHurries(t *testing.T) {
+	c, server := pair(t)
+	go func(server net.Conn) { _, _ = io.Copy(io.Discard, server) }(server)
+	p := make([]byte, enough)
+	for range 10_000 {
+		c.prompt.Store(1)
+		write(t, server, 1)
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := c.Write([]byte{0})
+			wrote <- err
+		}()
+		read(t, c, p)
+		if err := <-wrote; err != nil {
+			t.Fatal(err)
+		}
+		least := 0
+		if err := c.raw.Control(func(fd uintptr) {
+			least, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if c.prompt.Load() > 0 && least != 1 {
+			t.Fatalf("%d bytes wake a reader that waits for an answer", least)
+		}
+		c.hurry()
+	}
+}
+
 // Whatever sizes are written and asked for, all bytes come in order.
 func TestAllBytesCome(t *testing.T) {
 	c, server := pair(t)
