@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"aliquot.example/gateway/talk"
 	"aliquot.example/internal/dispatch"
 	"aliquot.example/internal/ownership"
 )
@@ -227,4 +228,16 @@ func (w *world) idle() *node {
 	w.nodes = append(w.nodes, n)
 	n.start(1)
 	return n
+}
+
+// Another gateway may say what it likes of its requests.
+func TestWhatIsPresumedIsBounded(t *testing.T) {
+	s := NewShared(Options{}, "app", "a", func(ownership.ID, talk.Record) {})
+	now := time.Now()
+	b := s.book("b")
+	b.load = talk.Load{Replicas: []talk.Held{{Replica: "r", Count: 1 << 40}}}
+	s.presume("b", b, now)
+	if n := len(b.guests); n > mostPresumed {
+		t.Errorf("%d requests are presumed", n)
+	}
 }

@@ -329,6 +329,9 @@ func (s *Shared) show(b *book, load talk.Load, now time.Time) {
 	b.load, b.queued = load, queued
 }
 
+// mostPresumed bounds the requests on one replica that another gateway is believed to have.
+const mostPresumed = 1 << 14
+
 // presume books the requests that a silent gateway last reported.
 func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	if len(b.guests) > 0 {
@@ -343,7 +346,7 @@ func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	}
 	id := uint64(1) << 63
 	for replica, n := range carries {
-		for range n {
+		for range min(n, mostPresumed) {
 			id++
 			g := s.guest(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
 			g.adopt(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
