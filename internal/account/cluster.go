@@ -69,7 +69,7 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 		open := stub.Status == api.NodeStatusReady && stub.SchedulingEligibility == api.NodeSchedulingEligible
 		n := Node{
 			ID: stub.ID, Name: stub.Name, Pool: stub.NodePool, NodeClass: stub.NodeClass, Datacenter: stub.Datacenter,
-			Open: open, Leaving: !open && leaves(stub.LastDrain), Free: free, Held: held,
+			Open: open, Leaving: !open && leaves(stub.LastDrain, time.Now()), Free: free, Held: held,
 			Created: stub.CreateIndex, Modified: stub.ModifyIndex,
 		}
 		for _, g := range groups(node) {
@@ -84,10 +84,15 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	return out, nil
 }
 
-// leaves reports whether a drain was one before a node is ended, by what Nomad Autoscaler
-// 0.5.0 (sdk/helper/scaleutils) writes into its meta.
-func leaves(drain *api.DrainMetadata) bool {
-	return drain != nil && drain.Meta["drained_by"] == "nomad-autoscaler"
+// ending is how long after its drain a node may take to be ended by the autoscaler.
+const ending = 15 * time.Minute
+
+// leaves reports whether a drain is one before a node is ended, by what Nomad Autoscaler
+// 0.5.0 (sdk/helper/scaleutils) writes into its meta. An autoscaler that itself ended during the
+// drain leaves a node behind that nobody ends.
+func leaves(drain *api.DrainMetadata, now time.Time) bool {
+	return drain != nil && drain.Meta["drained_by"] == "nomad-autoscaler" &&
+		(drain.Status == api.DrainStatusDraining || now.Sub(drain.UpdatedAt) < ending)
 }
 
 // workload is what the allocations of a node say of it.
