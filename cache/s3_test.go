@@ -17,6 +17,7 @@ import (
 
 	"aliquot.example/cache/certtest"
 	"aliquot.example/cache/config"
+	"aliquot.example/cache/s3"
 	"aliquot.example/internal/blob"
 	"aliquot.example/internal/cacheapi"
 )
@@ -168,6 +169,44 @@ func TestKeysOfATaskAreItsOwn(t *testing.T) {
 	if strings.Contains(n.log.String(), secretKey) || strings.Contains(n.log.String(), own.Token()) {
 		t.Error("the log holds the keys")
 	}
+}
+
+// A task whose keys lapse while its model comes takes no other one's start with it.
+func TestKeysThatLapseAreNobodyElsesFault(t *testing.T) {
+	b := startBuckets(t)
+	b.put(t, "llama/7b/model.safetensors", big)
+	path := filepath.Join(t.TempDir(), "keys")
+	writeFile(t, path, accessKey+" "+secretKey+" all\nlapsing "+secretKey+" all\n")
+	var err error
+	if b.keys, err = s3.ReadKeys(path); err != nil {
+		t.Fatal(err)
+	}
+	lapse, fake := make(chan struct{}), b.fake
+	b.fake = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet && r.Header.Get("Range") != "" && strings.Contains(r.Header.Get("Authorization"), "lapsing/") {
+			<-lapse
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fake.ServeHTTP(w, r)
+	})
+	n := begin(t, s3Settings(t, b))
+	keys := cacheapi.S3Keys{Endpoint: b.URL, ID: "lapsing", Secret: secretKey}
+	ask := cacheapi.Fetch{Model: s3Model, Token: keys.Token()}
+	if m, err := n.api.Fetch(t.Context(), ask); err != nil || m.State != cacheapi.Fetching {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	keys.ID = accessKey
+	ask.Token = keys.Token()
+	if m, err := n.api.Fetch(t.Context(), ask); err != nil || m.State != cacheapi.Fetching {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	time.AfterFunc(200*time.Millisecond, func() { close(lapse) }) // while the next question waits
+	m, err := n.fetched(t.Context(), ask)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, filepath.Join(m.Path, "files", "model.safetensors"), big)
 }
 
 // inFiles fails where a file holds one of some secrets.

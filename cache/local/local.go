@@ -61,9 +61,13 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Toke
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), min(time.Duration(ask.Wait*float64(time.Second)), longestWait))
 	defer cancel()
-	select {
-	case <-job.Done():
-	case <-ctx.Done():
+	wait(ctx, job)
+	if job.RefusedAnother(ask.Token) {
+		if job, err = l.Fetch(r.Context(), ask); err != nil {
+			http.Error(w, err.Error(), code(err))
+			return
+		}
+		wait(ctx, job)
 	}
 	if r.Context().Err() != nil {
 		return // the asker has gone, and may have ended its pins since
@@ -74,6 +78,13 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Toke
 		return
 	}
 	answer(w, http.StatusOK, m)
+}
+
+func wait(ctx context.Context, job *models.Job) {
+	select {
+	case <-job.Done():
+	case <-ctx.Done():
+	}
 }
 
 // code is the status of an error.

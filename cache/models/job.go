@@ -28,6 +28,7 @@ type Job struct {
 	files   []origin.File
 	view    store.View
 	token   string
+	asker   string // whose token it is, without the token itself
 	end     context.CancelCauseFunc
 
 	mu      sync.Mutex
@@ -77,8 +78,8 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	j := l.jobs[view.Name]
 	if j == nil || j.failed() || j.gone() {
 		l.prune()
-		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, started: time.Now(),
-			done: make(chan struct{})}
+		j = &Job{library: l, listing: listing, files: files, view: view, token: ask.Token, asker: asker(ref, ask.Token),
+			started: time.Now(), done: make(chan struct{})}
 		l.jobs[view.Name] = j
 		run, end := context.WithCancelCause(context.WithoutCancel(ctx))
 		j.end = end
@@ -164,6 +165,14 @@ func (j *Job) failed() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.err != nil || j.ended && j.path == ""
+}
+
+// RefusedAnother reports whether the job has failed because the origin refuses another asker,
+// such as one whose keys have lapsed since. One that asks again begins anew with its own.
+func (j *Job) RefusedAnother(token string) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return errors.Is(j.err, origin.ErrDenied) && j.asker != asker(j.listing.Ref, token)
 }
 
 // gone reports whether a model that was whole has been evicted since.
