@@ -2,7 +2,9 @@ package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	consul "github.com/hashicorp/consul/api"
@@ -32,8 +34,11 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	sideBySide(len(stubs), func(i int) {
 		p, _, err := w.o.Nomad.Scaling().GetPolicy(stubs[i].ID,
 			(&nomad.QueryOptions{Namespace: stubs[i].Target["Namespace"]}).WithContext(ctx))
-		if err == nil {
+		switch t := stubs[i].Target; {
+		case err == nil:
 			found[i] = policyOf(p)
+		case !unknownToNomad(err): // the last one holds
+			found[i] = w.policyOf(t["Namespace"], t["Job"], t["Group"])
 		}
 	})
 	var policies []view.Policy
@@ -55,6 +60,24 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	}
 	w.policies = policies
 	w.tell()
+}
+
+// policyOf is what was read of a group's policy before, nil where that is nothing.
+func (w *Watch) policyOf(namespace, job, group string) *view.Policy {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.policies {
+		if p.Namespace == namespace && p.Job == job && p.Group == group {
+			return &p
+		}
+	}
+	return nil
+}
+
+// unknownToNomad reports whether Nomad answered that there is no such thing.
+func unknownToNomad(err error) bool {
+	var answer nomad.UnexpectedResponseError
+	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
 // policyOf reads a policy; nil where it is not one of ours.
@@ -121,20 +144,30 @@ func blocks(v any) []map[string]any {
 }
 
 // addLearned adds what was learned of a policy's service: the speeds in force, and how long
-// starts take.
+// starts take. What was read last holds while Consul does not answer.
 func (w *Watch) addLearned(ctx context.Context, p *view.Policy) {
 	if w.o.Consul == nil {
 		return
 	}
+	old := w.policyOf(p.Namespace, p.Job, p.Group)
+	if old == nil || old.Service != p.Service {
+		old = &view.Policy{SpeedsFor: scale.Always}
+	}
 	now, q := time.Now(), (&consul.QueryOptions{}).WithContext(ctx)
-	p.SpeedsFor = scale.Always
-	if pair, _, err := w.o.Consul.KV().Get("aliquot/speed/"+p.Service, q); err == nil && pair != nil {
+	p.Rates, p.Slots, p.SpeedsFor = nil, nil, scale.Always
+	pair, _, err := w.o.Consul.KV().Get("aliquot/speed/"+p.Service, q)
+	if err != nil {
+		p.Rates, p.Slots, p.SpeedsFor = old.Rates, old.Slots, old.SpeedsFor
+	} else if pair != nil {
 		if doc, err := learned.ParseSpeeds(pair.Value); err == nil {
 			p.Rates, p.SpeedsFor = doc.At(now)
 			p.Slots = doc.SlotsAt(now)
 		}
 	}
-	if pair, _, err := w.o.Consul.KV().Get(learned.StartsKey(p.Service), q); err == nil && pair != nil {
+	p.ColdStart = 0
+	if pair, _, err = w.o.Consul.KV().Get(learned.StartsKey(p.Service), q); err != nil {
+		p.ColdStart = old.ColdStart
+	} else if pair != nil {
 		if doc, err := learned.ParseStarts(pair.Value); err == nil {
 			p.ColdStart, _ = doc.P95(now)
 		}

@@ -1,10 +1,17 @@
 package watch
 
 import (
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	consul "github.com/hashicorp/consul/api"
 	nomad "github.com/hashicorp/nomad/api"
 
 	"aliquot.example/internal/query"
@@ -42,5 +49,51 @@ func TestOtherPoliciesAreLeftOut(t *testing.T) {
 		if got := policyOf(&p); got != nil {
 			t.Errorf("%s is read as %+v", text, got)
 		}
+	}
+}
+
+// While Nomad or Consul does not answer, a policy stays as it was read last: a decision by
+// defaults would be shown as that of the autoscaler. One that is gone goes.
+func TestAPolicyStaysWhileNobodyAnswers(t *testing.T) {
+	var fails atomic.Int64 // the status of what follows the list
+	one := fmt.Sprintf(`{"at":%q,"class":"t4","seconds":40}`, time.Now().UTC().Format(time.RFC3339))
+	starts := `{"version":1,"samples":[` + one + strings.Repeat(","+one, 9) + `]}`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := int(fails.Load())
+		switch {
+		case r.URL.Path == "/v1/scaling/policies":
+			fmt.Fprint(w, `[`+policy+`]`)
+		case status != 0:
+			http.Error(w, "fails", status)
+		case strings.HasPrefix(r.URL.Path, "/v1/scaling/policy/"):
+			fmt.Fprint(w, policy)
+		case strings.HasSuffix(r.URL.Path, "aliquot/coldstart/chat"):
+			fmt.Fprintf(w, `[{"Key":"x","Value":%q}]`, base64.StdEncoding.EncodeToString([]byte(starts)))
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer server.Close()
+	n, err := nomad.NewClient(&nomad.Config{Address: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := consul.NewClient(&consul.Config{Address: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := New(Options{Nomad: n, Consul: c})
+	w.readPolicies(t.Context())
+	if len(w.policies) != 1 || w.policies[0].ColdStart != 40*time.Second {
+		t.Fatalf("%+v", w.policies)
+	}
+	fails.Store(http.StatusInternalServerError)
+	w.readPolicies(t.Context())
+	if len(w.policies) != 1 || w.policies[0].Service != "chat" || w.policies[0].ColdStart != 40*time.Second {
+		t.Errorf("nobody answers: %+v", w.policies)
+	}
+	fails.Store(http.StatusNotFound)
+	if w.readPolicies(t.Context()); len(w.policies) != 0 {
+		t.Errorf("a policy that is gone: %+v", w.policies)
 	}
 }
