@@ -29,7 +29,8 @@ type Trusted func(samples float64, age time.Duration) bool
 //     counts when it is older than Believed.
 //   - Else the newest profile of the kind of replica counts that is not older than
 //     ProfileBelieved, for requests of the size that the service serves, or where nobody
-//     has published that, of the size that was benchmarked last.
+//     has published that of as many requests as are trusted, of the size that was benchmarked
+//     last.
 //   - Else what gateways published counts after all, so that callers can say why they
 //     pass it over.
 //
@@ -38,7 +39,7 @@ type Trusted func(samples float64, age time.Duration) bool
 func Known(now time.Time, rates []Rates, profiles []Profile, trusted Trusted) map[string]Merged {
 	out := Merge(now, rates...)
 	newest := Newest(now, profiles)
-	served := usualOf(out).or(newest)
+	served := usualOf(out, trusted).or(newest)
 	sums := map[string]*sum{}
 	for _, p := range newest {
 		c, ok := p.class(served)
@@ -121,12 +122,14 @@ func (u usual) or(profiles []Profile) usual {
 	return u
 }
 
-func usualOf(classes map[string]Merged) usual {
+// usualOf takes the size of requests from curves of as many as are trusted at any age: how large
+// they are changes less than how fast they are served, but a few say little of it.
+func usualOf(classes map[string]Merged, trusted Trusted) usual {
 	var p, o, s mean
 	for _, m := range classes {
 		s.add(m.Slots, m.Samples)
 		for _, c := range m.Tokens {
-			if c.Prompt > 0 {
+			if c.Prompt > 0 && trusted(c.Samples, 0) {
 				p.add(c.Prompt, c.Samples)
 				o.add(c.Output, c.Samples)
 			}

@@ -142,6 +142,21 @@ func TestAProfileStandsBesideWhatIsPublished(t *testing.T) {
 	}
 }
 
+// A few requests do not say how large those of a service are: profiles stay as they were measured.
+// Many do, also when they came long ago.
+func TestAFewRequestsDoNotSizeProfiles(t *testing.T) {
+	long := a100
+	long.Prompt, long.Output = 30_000, 50
+	for _, w := range []struct{ samples, prompt float64 }{{3, 512}, {8, 30_000}} {
+		long.Samples = w.samples
+		rates := []Rates{published(noon.Add(-3*time.Hour), "a100", "1of1", long)}
+		c := Known(noon, rates, []Profile{profiled("l4", "5of20", noon, 0.05)}, recent)["l4"].Tokens["5of20"]
+		if c.Prompt != w.prompt {
+			t.Errorf("after %v requests the profile is for prompts of %v, want %v", w.samples, c.Prompt, w.prompt)
+		}
+	}
+}
+
 // Kinds of replica that were benchmarked with different requests are compared by one.
 func TestProfilesAreComparedByOneRequest(t *testing.T) {
 	short, long := profiled("l4", "5of20", noon.Add(-time.Hour), 0.05), profiled("l4", "10of20", noon, 0.03)
