@@ -25,6 +25,8 @@ type Node struct {
 	// Names and Classes are those of the groups of Free: Nomad's name of each, and the
 	// class of its GPUs, "" where it has none.
 	Names, Classes []string
+	// Attributes are those of each group; nil where they are not known.
+	Attributes []map[string]*api.Attribute
 	// Busy is set where it has an allocation that has not ended, of whatever job but those
 	// of type system. Ended is when the last one ended that Nomad still knows of.
 	Busy  bool
@@ -74,6 +76,7 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 		}
 		for _, g := range groups(node) {
 			n.Names, n.Classes = append(n.Names, g.Name), append(n.Classes, class(g))
+			n.Attributes = append(n.Attributes, g.Attributes)
 		}
 		if w := work[stub.ID]; w != nil {
 			n.Busy, n.Ended = w.busy, w.ended

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/plugins/shared/structs"
 
 	"aliquot.example/internal/gpu"
 	"aliquot.example/internal/pack"
@@ -229,7 +230,7 @@ func (k Kind) satisfies(constraints []*api.Constraint) bool {
 
 // serves reports whether GPUs of the kind can serve a device request.
 func (k Kind) serves(d *api.RequestedDevice, there []Node) bool {
-	serves := func(vendor, name string) bool {
+	serves := func(vendor, name string, attributes map[string]*api.Attribute) bool {
 		parts := strings.Split(d.Name, "/") // type, vendor/type or vendor/type/group
 		if len(parts) > 1 && vendor != "" && parts[0] != vendor || len(parts) > 2 && name != "" && parts[2] != name {
 			return false
@@ -240,7 +241,7 @@ func (k Kind) serves(d *api.RequestedDevice, there []Node) bool {
 		}
 		return !slices.ContainsFunc(d.Constraints, func(c *api.Constraint) bool {
 			value := known[c.LTarget]
-			return value != "" && !meets(c, value)
+			return value != "" && !meets(c, value) || value == "" && !compares(c, attributes)
 		})
 	}
 	found := false
@@ -249,12 +250,50 @@ func (k Kind) serves(d *api.RequestedDevice, there []Node) bool {
 			if n.Classes[i] != k.Class {
 				continue
 			}
-			if found = true; serves(g.Vendor, n.Names[i]) {
+			if found = true; serves(g.Vendor, n.Names[i], n.attributes(i)) {
 				return true
 			}
 		}
 	}
-	return !found && serves("", "")
+	return !found && serves("", "", nil)
+}
+
+// attributes are those of a group, nil where they are not known.
+func (n Node) attributes(group int) map[string]*api.Attribute {
+	if group < len(n.Attributes) {
+		return n.Attributes[group]
+	}
+	return nil
+}
+
+// compares reports whether a constraint on a device attribute, such as a least memory, holds for
+// GPUs with such attributes, as Nomad compares them. One on what they do not name holds.
+func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
+	name, ok := strings.CutPrefix(strings.TrimSuffix(c.LTarget, "}"), "${device.attr.")
+	is := attributes[name]
+	if !ok || is == nil || strings.Contains(c.RTarget, "${") {
+		return true
+	}
+	left := structs.Attribute{Float: is.FloatVal, Int: is.IntVal, String: is.StringVal, Bool: is.BoolVal, Unit: is.Unit}
+	order, ok := left.Compare(structs.ParseAttribute(c.RTarget))
+	if !ok {
+		return true
+	}
+	switch c.Operand {
+	case "", "=", "==", "is":
+		return order == 0
+	case "!=", "not":
+		return order != 0
+	case "<":
+		return order < 0
+	case "<=":
+		return order <= 0
+	case ">":
+		return order > 0
+	case ">=":
+		return order >= 0
+	}
+	return true
 }
 
 // meets reports whether a constraint holds for a value. An operator that it does not know

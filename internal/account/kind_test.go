@@ -196,3 +196,37 @@ func TestRequestsOfSeveralSizes(t *testing.T) {
 		t.Errorf("%+v, want a node for each of the three", n)
 	}
 }
+
+// A GPU's memory and other attributes are compared as Nomad does: work that no GPU of a class can
+// take orders no node of it, and is not left to it.
+func TestAttributesOfAClass(t *testing.T) {
+	gib, twenty := int64(24), int64(20)
+	with := func(class string) Node {
+		n := gpuNode(class, 0)
+		n.Attributes = []map[string]*api.Attribute{{"memory": {IntVal: &gib, Unit: "GiB"}, "slices": {IntVal: &twenty}}}
+		return n
+	}
+	for _, c := range []struct {
+		attribute, operator, value string
+		want                       bool
+	}{
+		{"memory", ">=", "40 GiB", false},
+		{"memory", ">=", "24 GiB", true},
+		{"memory", ">", "24576 MiB", false},
+		{"memory", "<", "40 GiB", true},
+		{"slices", "=", "20", true},
+		{"slices", "=", "10", false},
+		{"slices", "!=", "20", false},
+		{"unknown", ">=", "1", true},
+		{"memory", ">=", "text", true},
+		{"memory", "regexp", "x", true},
+		{"memory", ">=", "${meta.least}", true},
+	} {
+		work := waits("gpu", api.NewConstraint("${device.attr."+c.attribute+"}", c.operator, c.value))
+		own := len(Kind{Class: "l4"}.Of([]Node{with("l4")}, []Waiting{work}, nil, 0, time.Time{}).Waiting) == 1
+		left := len(ofH100.Of([]Node{gpuNode("h100", 0), with("l4")}, []Waiting{work}, []Earlier{{"l4", 0}}, 0, time.Time{}).Waiting) == 0
+		if own != c.want || left != c.want {
+			t.Errorf("%+v: counts %v, is left to it %v", c, own, left)
+		}
+	}
+}
