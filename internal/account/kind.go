@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-	"github.com/hashicorp/nomad/plugins/shared/structs"
 
 	"aliquot.example/internal/gpu"
 	"aliquot.example/internal/pack"
@@ -274,8 +273,7 @@ func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
 	if !ok || is == nil || strings.Contains(c.RTarget, "${") {
 		return true
 	}
-	left := structs.Attribute{Float: is.FloatVal, Int: is.IntVal, String: is.StringVal, Bool: is.BoolVal, Unit: is.Unit}
-	order, ok := left.Compare(structs.ParseAttribute(c.RTarget))
+	order, ok := compare(is, c.RTarget)
 	if !ok {
 		return true
 	}

@@ -200,10 +200,10 @@ func TestRequestsOfSeveralSizes(t *testing.T) {
 // A GPU's memory and other attributes are compared as Nomad does: work that no GPU of a class can
 // take orders no node of it, and is not left to it.
 func TestAttributesOfAClass(t *testing.T) {
-	gib, twenty := int64(24), int64(20)
+	gib, twenty, bandwidth, mode := int64(24), int64(20), 0.3, "slices"
 	with := func(class string) Node {
 		n := gpuNode(class, 0)
-		n.Attributes = []map[string]*api.Attribute{{"memory": {IntVal: &gib, Unit: "GiB"}, "slices": {IntVal: &twenty}}}
+		n.Attributes = []map[string]*api.Attribute{{"memory": {IntVal: &gib, Unit: "GiB"}, "slices": {IntVal: &twenty}, "bandwidth": {FloatVal: &bandwidth, Unit: "TB/s"}, "mode": {StringVal: &mode}}}
 		return n
 	}
 	for _, c := range []struct {
@@ -218,6 +218,13 @@ func TestAttributesOfAClass(t *testing.T) {
 		{"slices", "=", "10", false},
 		{"slices", "!=", "20", false},
 		{"unknown", ">=", "1", true},
+		{"memory", ">=", "24", true}, // of another unit
+		{"memory", "<=", "25.7 GB", false},
+		{"bandwidth", ">", "0.5 TB/s", false},
+		{"bandwidth", ">", "500 GB/s", true}, // units that are not known
+		{"mode", "=", "whole", false},
+		{"mode", "!=", "whole", true},
+		{"mode", "=", "7", true},
 		{"memory", ">=", "text", true},
 		{"memory", "regexp", "x", true},
 		{"memory", ">=", "${meta.least}", true},
