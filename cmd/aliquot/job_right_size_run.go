@@ -102,7 +102,8 @@ func differs(d *nomad.JobDiff) string {
 		if g.Type == "Added" || g.Type == "Deleted" {
 			return "group " + g.Name
 		}
-		if what := differsIn(g.Fields, g.Objects); what != "" {
+		fields := slices.DeleteFunc(slices.Clone(g.Fields), func(f *nomad.FieldDiff) bool { return f.Name == "Count" })
+		if what := differsIn(fields, g.Objects); what != "" {
 			return "group " + g.Name + ", " + what
 		}
 		for _, t := range g.Tasks {
@@ -116,7 +117,7 @@ func differs(d *nomad.JobDiff) string {
 
 func differsIn(fields []*nomad.FieldDiff, objects []*nomad.ObjectDiff) string {
 	for _, f := range fields {
-		if f.Type != "None" && f.Name != "Count" {
+		if f.Type != "None" {
 			return f.Name
 		}
 	}

@@ -41,6 +41,7 @@ func TestRightSizeSubmitsANewSizeAlone(t *testing.T) {
 		"other packing":   {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Resources", Objects: []*nomad.ObjectDiff{{Type: "Added", Name: "Affinity", Fields: edited("Weight")}}}), false, ""},
 		"not in Nomad":    {sized, group(nomad.TaskGroupDiff{Fields: edited("Other")}), true, ""},
 		"another model":   {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Config", Fields: edited("args[0]")}), false, "group nvidia, task server, config args[0] differs"},
+		"another device":  {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Device", Fields: edited("Count")}), false, "group nvidia, task server, device Count differs"},
 		"another group":   {sized, &nomad.JobDiff{TaskGroups: []*nomad.TaskGroupDiff{{Type: "Deleted", Name: "amd"}}}, false, "group amd differs"},
 		"another field":   {sized, &nomad.JobDiff{Fields: edited("Priority")}, false, "Priority differs"},
 		"no such devices": {`variable "slices" {} # fixed`, nil, false, `its variable "slices" does not set the count`},
