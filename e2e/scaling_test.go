@@ -358,17 +358,19 @@ func (s *scaling) agentLog(ctx context.Context, t *testing.T) string {
 	var log strings.Builder
 	for _, alloc := range allocs {
 		for _, stream := range []string{"stdout", "stderr"} {
-			s.copyLog(ctx, t, &log, alloc, stream)
+			s.copyLog(ctx, t, &log, alloc, "agent", stream)
 		}
 	}
 	return log.String()
 }
 
-func (s *scaling) copyLog(ctx context.Context, t *testing.T, w io.Writer, alloc *nomad.Allocation, stream string) {
+func (s *scaling) copyLog(
+	ctx context.Context, t *testing.T, w io.Writer, alloc *nomad.Allocation, task, stream string,
+) {
 	t.Helper()
 	cancel := make(chan struct{})
 	defer close(cancel)
-	frames, failed := s.c.Nomad.AllocFS().Logs(alloc, false, "agent", stream, nomad.OriginStart, 0, cancel, nil)
+	frames, failed := s.c.Nomad.AllocFS().Logs(alloc, false, task, stream, nomad.OriginStart, 0, cancel, nil)
 	for {
 		select {
 		case frame, more := <-frames:
