@@ -36,8 +36,8 @@ func idleAgent(t *testing.T, address string) *Agent {
 	return New(conf, n, c, slog.New(slog.NewTextHandler(testLog{t}, nil)))
 }
 
-// An agent that waits for a Nomad that does not answer ends when it is told to, and keeps
-// a second one from the host until then.
+// An agent stops on request while it waits for a Nomad that does not answer. Until it stops, no
+// second agent starts on the host.
 func TestANomadThatDoesNotAnswer(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	asked := make(chan struct{}, 10)

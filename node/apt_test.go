@@ -3,14 +3,14 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 
 	"aliquot.example/e2e/debian"
 	"aliquot.example/internal/driver"
@@ -392,14 +392,18 @@ func TestAnInstallationThatHangs(t *testing.T) {
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "apt-get was ended: it took longer than 2h") {
 		t.Errorf("%v", err)
 	}
-	// A process that ended has no program, though nobody may have waited for it.
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
-			break
+	if fd, err := unix.PidfdOpen(int(pid), 0); err == nil {
+		gone := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(gone, 60_000)
+		for err == unix.EINTR {
+			n, err = unix.Poll(gone, 60_000)
 		}
-		if time.Now().After(deadline) {
-			t.Fatal("the maintainer script was not ended")
+		if n != 1 || err != nil {
+			t.Fatalf("the maintainer script was not ended: %v", err)
 		}
+		_ = unix.Close(fd)
+	} else if err != unix.ESRCH {
+		t.Fatal(err)
 	}
 	r.must(os.Remove(r.Root.Path(hangs)))
 	r.must(r.restore(t.Context(), s.From, r.facts().DriverPackages(gpu.NVIDIA)))

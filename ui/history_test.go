@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// While as many browsers as may wait for a Prometheus that hangs, another one is told so
-// when its time is up, and Prometheus is not asked again.
+// When the limit of browsers already waits for a Prometheus that hangs, the next one gets an
+// error after its time-out, and Prometheus gets no further request.
 func TestLooksAtPrometheusAreBounded(t *testing.T) {
 	asked := false
 	prometheus := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))

@@ -167,8 +167,8 @@ func (j *Job) failed() bool {
 	return j.err != nil || j.ended && j.path == ""
 }
 
-// RefusedAnother reports whether the job has failed because the origin refuses another asker,
-// such as one whose keys have lapsed since. One that asks again begins anew with its own.
+// RefusedAnother reports whether the job failed because the origin refused another asker, for
+// example one whose keys have expired. The caller then starts a job with its own credentials.
 func (j *Job) RefusedAnother(token string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
