@@ -37,7 +37,9 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	if b.SLO != nil {
 		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
 		s.E2E = d.duration(b.SLO.E2E, 0)
-		s.Quantile = or(b.SLO.Quantile, promisedTo)
+		if s.SLO.TTFT > 0 || s.SLO.TPOT > 0 || s.E2E > 0 {
+			s.Quantile = or(b.SLO.Quantile, promisedTo)
+		}
 		s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
 	}
 	d.numbers(b)

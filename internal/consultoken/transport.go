@@ -4,8 +4,10 @@
 package consultoken
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -38,6 +40,10 @@ func NewClient(c *api.Config) (*api.Client, error) {
 		return api.NewClient(c)
 	}
 	conf := *c
+	if path, ok := strings.CutPrefix(conf.Address, "unix://"); ok {
+		// Consul's client would replace the HTTP client by one of its own for the socket.
+		conf.Address, conf.Scheme, conf.HttpClient = "localhost", "http", overSocket(path)
+	}
 	if conf.HttpClient == nil {
 		var err error
 		if conf.HttpClient, err = api.NewHttpClient(conf.Transport, conf.TLSConfig); err != nil {
@@ -49,6 +55,14 @@ func NewClient(c *api.Config) (*api.Client, error) {
 	// The token stands for that of the file, so that the client does not look itself.
 	conf.HttpClient, conf.Token, conf.TokenFile = &client, "of "+c.TokenFile, ""
 	return api.NewClient(&conf)
+}
+
+// overSocket is an HTTP client of a Unix socket.
+func overSocket(path string) *http.Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	return &http.Client{Transport: &http.Transport{DialContext: dial}}
 }
 
 type transport struct {

@@ -2,6 +2,7 @@ package consultoken
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -69,3 +70,35 @@ func TestTheFileIsReadForEachRequest(t *testing.T) {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// An agent that listens on a socket gets the token of the file, too.
+func TestTheFileIsReadForRequestsOverASocket(t *testing.T) {
+	dir := t.TempDir()
+	socket, path := filepath.Join(dir, "consul.sock"), filepath.Join(dir, "token")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 1)
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header.Get("X-Consul-Token")
+		_, _ = w.Write([]byte("{}"))
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	if err := os.WriteFile(path, []byte("one\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conf := api.DefaultConfig()
+	conf.Address, conf.TokenFile = "unix://"+socket, path
+	client, err := NewClient(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := client.Catalog().Services(nil); err != nil {
+		t.Fatal(err)
+	}
+	if token := <-got; token != "one" {
+		t.Errorf("Consul was asked with %q", token)
+	}
+}

@@ -17,6 +17,9 @@ const ProfilesPrefix = "aliquot/profiles"
 const (
 	// keptProfiles is how many profiles of one kind of replica are kept, newest last.
 	keptProfiles = 16
+	// aheadOf is how much later than a new profile an older one may have been measured, by
+	// another host's clock. One that is later still has a date that is not true.
+	aheadOf = 24 * time.Hour
 	// ProfileBelieved is the age from which a profile counts nothing: in half a year the
 	// driver, the engine and the model have mostly changed.
 	ProfileBelieved = 180 * 24 * time.Hour
@@ -97,9 +100,12 @@ func ParseProfiles(text []byte) (Profiles, error) {
 	return doc, nil
 }
 
-// Add puts a profile into the document, of which the oldest go.
+// Add puts a profile into the document. The oldest go, and those with a date in the future.
 func (d *Profiles) Add(p Profile) {
 	d.Version = version
+	d.Profiles = slices.DeleteFunc(d.Profiles, func(old Profile) bool {
+		return old.Measured.After(p.Measured.Add(aheadOf)) // by a clock that was ahead
+	})
 	d.Profiles = append(d.Profiles, p)
 	slices.SortStableFunc(d.Profiles, func(a, b Profile) int { return a.Measured.Compare(b.Measured) })
 	d.Profiles = d.Profiles[max(0, len(d.Profiles)-keptProfiles):]

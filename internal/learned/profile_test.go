@@ -229,3 +229,17 @@ func TestWhatChangedSinceTheLastProfile(t *testing.T) {
 		}
 	}
 }
+
+// Profiles that a host with a wrong clock kept do not push out the new one.
+func TestAProfileIsKeptBesideOnesOfTheFuture(t *testing.T) {
+	now := time.Date(2026, 11, 29, 0, 0, 0, 0, time.UTC)
+	var d Profiles
+	for i := range keptProfiles {
+		d.Add(Profile{Class: "l4", Measured: now.AddDate(1, 0, i)})
+	}
+	d.Add(Profile{Class: "l4", Measured: now.Add(time.Minute)})
+	d.Add(Profile{Class: "l4", Measured: now})
+	if len(d.Profiles) != 2 || !d.Last().Measured.Equal(now.Add(time.Minute)) {
+		t.Errorf("kept are %+v", d.Profiles)
+	}
+}
