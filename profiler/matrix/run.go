@@ -27,6 +27,8 @@ const (
 	poll = 10 * time.Second
 	// cleanup bounds the removal of a job.
 	cleanup = 15 * time.Second
+	// patience is how long Nomad may fail to answer, pause the time between two questions then.
+	patience, pause = time.Minute, 100 * time.Millisecond
 )
 
 func (n Nomad) query(ctx context.Context, index uint64) *nomad.QueryOptions {
@@ -102,33 +104,45 @@ func (n Nomad) remove(ctx context.Context, job string) error {
 	return nil
 }
 
-// await waits until the allocation of a job has measured.
+// await waits until the allocation of a job has measured. A Nomad that does not answer is asked
+// again for as long as patience, since a measurement of minutes should outlive a new leader.
 func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
-	began := time.Now()
+	began, heard := time.Now(), time.Now()
 	for index := uint64(0); ; {
-		list, meta, err := n.Client.Jobs().Allocations(job, false, n.query(ctx, index))
+		alloc, next, err := n.last(ctx, job, index)
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case err != nil:
+		case err != nil && time.Since(heard) > patience:
 			return nil, err
-		}
-		index = meta.LastIndex
-		if len(list) == 0 {
-			if time.Since(began) > n.Room {
-				return nil, fmt.Errorf("no node had room for it within %s", n.Room)
+		case err != nil:
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
 			}
 			continue
+		case alloc == nil && time.Since(began) > n.Room:
+			return nil, fmt.Errorf("no node had room for it within %s", n.Room)
 		}
-		if s := list[0].ClientStatus; s == nomad.AllocClientStatusPending || s == nomad.AllocClientStatusRunning {
-			continue
+		index, heard = next, time.Now()
+		if alloc != nil && alloc.ClientStatus != nomad.AllocClientStatusPending &&
+			alloc.ClientStatus != nomad.AllocClientStatusRunning {
+			return alloc, failure(alloc)
 		}
-		alloc, _, err := n.Client.Allocations().Info(list[0].ID, n.query(ctx, 0))
-		if err != nil {
-			return nil, err
-		}
-		return alloc, failure(alloc)
 	}
+}
+
+// last is the allocation of a job once the job's allocations have changed, nil while there is none.
+func (n Nomad) last(ctx context.Context, job string, index uint64) (*nomad.Allocation, uint64, error) {
+	list, meta, err := n.Client.Jobs().Allocations(job, false, n.query(ctx, index))
+	if err != nil {
+		return nil, index, err
+	}
+	if len(list) == 0 {
+		return nil, meta.LastIndex, nil
+	}
+	alloc, _, err := n.Client.Allocations().Info(list[0].ID, n.query(ctx, 0))
+	return alloc, meta.LastIndex, err
 }
 
 // failure says why an allocation did not measure, nil where it did.

@@ -78,3 +78,32 @@ func TestABenchmarkTakesNoOthersJob(t *testing.T) {
 		})
 	}
 }
+
+// A Nomad that elects a new leader ends no measurement.
+func TestAnAnswerThatFailsEndsNoMeasurement(t *testing.T) {
+	asked := 0
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/job/{id}/allocations", func(w http.ResponseWriter, _ *http.Request) {
+		if asked++; asked == 1 {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return
+		}
+		_ = json.NewEncoder(w).Encode([]nomad.AllocationListStub{{ID: "a"}})
+	})
+	mux.HandleFunc("GET /v1/allocation/a", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(nomad.Allocation{
+			ID: "a", ClientStatus: nomad.AllocClientStatusComplete,
+			TaskStates: map[string]*nomad.TaskState{bencher: {State: "dead"}},
+		})
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	client, err := nomad.NewClient(&nomad.Config{Address: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alloc, err := Nomad{Client: client, Room: time.Minute}.await(t.Context(), "job")
+	if err != nil || alloc.ID != "a" || asked != 2 {
+		t.Errorf("%+v, %v after %d questions", alloc, err, asked)
+	}
+}
