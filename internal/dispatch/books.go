@@ -173,7 +173,7 @@ func (q *Queue) Began(t *Ticket, now time.Time) {
 	if s == nil || t.entry.began {
 		return
 	}
-	q.readDone(s, t, now)
+	s.readDone(t, now)
 	s.begin(t, now)
 }
 
@@ -191,14 +191,14 @@ func (s *server) begin(t *Ticket, now time.Time) {
 
 // Progress records how many tokens of the answer have come so far.
 func (q *Queue) Progress(t *Ticket, tokens int, now time.Time) {
-	tokens = min(tokens, q.mostOutput(t))
+	tokens = min(tokens, q.usual.mostOutput(t))
 	if t.on == nil || tokens <= t.entry.tokens {
 		return
 	}
 	if !t.entry.began {
 		q.Began(t, now)
 	} else {
-		q.stepped(t.on, t, tokens, now)
+		t.on.stepped(t, tokens, now)
 	}
 	t.on.books.kv += tokens - t.entry.tokens
 	t.entry.tokens, t.entry.at = tokens, now
@@ -217,12 +217,12 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 		s.books.kv += prompt - t.Prompt
 		t.Prompt = prompt
 	}
-	if output >= 0 && output <= q.mostOutput(t) {
+	if output >= 0 && output <= q.usual.mostOutput(t) {
 		s.books.kv += output - t.entry.tokens
 		t.entry.tokens, t.entry.counted = output, true
 	}
 	if cached >= 0 {
-		q.correct(s, t, cached)
+		q.fleet.correct(s, t, cached)
 	}
 }
 
@@ -234,13 +234,11 @@ func mostOf(expected int) int {
 	return max(unheardOf, extent*min(max(expected, 0), math.MaxInt/extent))
 }
 
-func (q *Queue) mostOutput(t *Ticket) int { return mostOf(max(t.Output, int(q.output))) }
-
 // maxStrays is after how many misses in a row a replica's shelf is not believed.
 const maxStrays = 3
 
 // correct compares what the index said of a request with what the engine says.
-func (q *Queue) correct(s *server, t *Ticket, cached int) {
+func (f *fleet) correct(s *server, t *Ticket, cached int) {
 	b := &s.books
 	b.caches = b.caches || cached > 0
 	switch {
@@ -250,7 +248,7 @@ func (q *Queue) correct(s *server, t *Ticket, cached int) {
 	default:
 		if b.strays++; b.strays >= maxStrays {
 			b.strays = 0
-			q.index.clear(s.shelf)
+			f.index.clear(s.shelf)
 		}
 	}
 }
@@ -261,7 +259,7 @@ const observation = 10 * time.Second
 // Observe records what an engine's metrics say. Only load beyond what this queue
 // sent is taken from it: the books are exact where an observation is late.
 func (q *Queue) Observe(id string, e EngineState, now time.Time) {
-	s := q.servers[id]
+	s := q.fleet.servers[id]
 	if s == nil {
 		return
 	}

@@ -19,9 +19,12 @@ const MostCharges = 1024
 
 // Charges lists the tenants that were served more than their share: all others begin
 // alike. Of more than MostCharges it lists those that are furthest ahead.
-func (q *Queue) Charges() []Charge {
+func (q *Queue) Charges() []Charge { return q.waitlist.charges() }
+
+// charges is Queue.Charges.
+func (w *waitlist) charges() []Charge {
 	var out []Charge
-	for urgency, c := range q.priorities {
+	for urgency, c := range w.priorities {
 		for name, a := range c.accounts {
 			for at, l := range a.lanes {
 				if l != nil && l.charge > c.floor[at] {
@@ -39,8 +42,11 @@ func (q *Queue) Charges() []Charge {
 
 // Charged takes what another queue of the service charged its tenants for what was
 // charged here.
-func (q *Queue) Charged(all []Charge) {
-	for _, c := range q.priorities {
+func (q *Queue) Charged(all []Charge) { q.waitlist.charged(all) }
+
+// charged is Queue.Charged.
+func (w *waitlist) charged(all []Charge) {
+	for _, c := range w.priorities {
 		clear(c.floor)
 		for _, a := range c.accounts {
 			for _, l := range a.lanes {
@@ -51,16 +57,16 @@ func (q *Queue) Charged(all []Charge) {
 		}
 	}
 	for _, c := range all[:min(len(all), MostCharges)] {
-		if c.Priority < 0 || c.Priority >= len(q.priorities) || c.Placement < 0 || c.Placement >= len(q.placements) ||
+		if c.Priority < 0 || c.Priority >= len(w.priorities) || c.Placement < 0 || c.Placement >= len(w.placements) ||
 			!(c.Ahead > 0) || math.IsInf(c.Ahead, 0) {
 			continue
 		}
-		q.lane(c.Tenant, c.Priority, c.Placement).charge = c.Ahead
+		w.lane(c.Tenant, c.Priority, c.Placement).charge = c.Ahead
 	}
-	for _, t := range q.tenants {
+	for _, t := range w.tenants {
 		t.each((*lane).sync)
 	}
 }
 
 // Tenants is how many tenants have an account of their own now.
-func (q *Queue) Tenants() int { return len(q.tenants) }
+func (q *Queue) Tenants() int { return len(q.waitlist.tenants) }

@@ -183,8 +183,9 @@ type Ticket struct {
 	cost     float64 // in units of what is usually declared
 	charged  float64 // at the start, in units of a mean request
 	lane     *lane
-	speed    float64   // of its slot, when it started
-	due      time.Time // Request.order
+	rule     *placement // its Placement
+	speed    float64    // of its slot, when it started
+	due      time.Time  // Request.order
 	waiting  bool
 	node     node
 	on       *server

@@ -29,17 +29,17 @@ func (d *drag) add(ratio, weight float64) {
 
 // compare finds how much slower each replica is than those of its kind: factor
 // multiplies what is predicted for the kind.
-func (q *Queue) compare() {
-	for _, k := range q.kinds {
+func (f *fleet) compare() {
+	for _, k := range f.kinds {
 		k.drags, k.dragged = 0, 0
 	}
-	for _, s := range q.fleet {
+	for _, s := range f.all {
 		if s.drag.n >= dragSamples {
 			s.tier.kind.drags += s.drag.log
 			s.tier.kind.dragged++
 		}
 	}
-	for _, s := range q.fleet {
+	for _, s := range f.all {
 		k := s.tier.kind
 		s.drag.factor = 1
 		if s.drag.n < dragSamples {

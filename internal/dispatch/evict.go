@@ -5,18 +5,18 @@ package dispatch
 // its weight, the one due last. At t's own priority only a tenant with more than
 // twice as much waiting makes room. Requests to be tried again have waited before, so of
 // each less urgent priority they make room last. nil when none is lesser.
-func (q *Queue) lesser(t *Ticket) *Ticket {
-	for at := len(q.priorities) - 1; at >= t.Priority; at-- {
-		l := q.priorities[at].longest()
+func (w *waitlist) lesser(t *Ticket) *Ticket {
+	for at := len(w.priorities) - 1; at >= t.Priority; at-- {
+		l := w.priorities[at].longest()
 		if l == nil {
-			if again := q.priorities[at].retries; at > t.Priority && len(again) > 0 {
+			if again := w.priorities[at].retries; at > t.Priority && len(again) > 0 {
 				return again[len(again)-1]
 			}
 			continue
 		}
 		if at == t.Priority {
-			_, own := q.standing(t.Tenant)
-			fair := 2 * float64(own+1) / q.limitsOf(t.Tenant).Weight
+			_, own := w.standing(t.Tenant)
+			fair := 2 * float64(own+1) / w.limitsOf(t.Tenant).Weight
 			if other := l.account.tenant; other.name == t.Tenant || float64(other.queued)/other.limits.Weight <= fair {
 				return nil
 			}

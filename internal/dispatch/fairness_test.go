@@ -283,11 +283,11 @@ func TestAQueueForOtherHardwareTakesNoSlowSlot(t *testing.T) {
 func TestInventedTenantsDisplaceNoneThatIsNamed(t *testing.T) {
 	q := New(Policy{Tenants: map[string]Limits{"named": {MaxQueue: 1, Weight: 3}}})
 	for i := range maxTenants {
-		q.tenant(fmt.Sprint(i))
+		q.waitlist.tenant(fmt.Sprint(i))
 	}
 	submit(t, q, epoch, ask("a", by("invented")), ask("b", by("named")))
-	if n := q.tenants["named"]; n == nil || n.queued != 1 || n.limits.Weight != 3 || len(q.tenants) != maxTenants+2 {
-		t.Errorf("the tenant that is named is kept as %+v, of %d", n, len(q.tenants))
+	if n := q.waitlist.tenants["named"]; n == nil || n.queued != 1 || n.limits.Weight != 3 || len(q.waitlist.tenants) != maxTenants+2 {
+		t.Errorf("the tenant that is named is kept as %+v, of %d", n, len(q.waitlist.tenants))
 	}
 	if why, _ := q.Submit(ask("c", by("named")), epoch); why != TenantFull {
 		t.Errorf("beyond the limit of the tenant that is named: %v", why)

@@ -68,8 +68,8 @@ func (r *record) share() float64 { return r.failed / max(r.n, 1) }
 const maxPause = 250 * time.Millisecond
 
 // judge records how an attempt ended and takes the replica out, or back in.
-func (q *Queue) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
-	h, rule := &s.health, q.policy.Eject
+func (f *fleet) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now time.Time) {
+	h, rule := &s.health, f.ejection
 	switch o {
 	case Served:
 		h.failures, h.unbound = 0, 0
@@ -81,20 +81,20 @@ func (q *Queue) judge(s *server, t *Ticket, o Verdict, pause time.Duration, now 
 			*h = health{ejections: h.ejections, out: h.out, back: now}
 		}
 	case Busy:
-		q.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
+		f.suspend(s, now.Add(min(max(pause, 10*time.Millisecond), maxPause)), false)
 	case Unreachable:
-		q.index.clear(s.shelf) // what starts there next has an empty cache
-		q.eject(s, now)
+		f.index.clear(s.shelf) // what starts there next has an empty cache
+		f.takeOut(s, now)
 	case Failed:
 		h.failures++
-		if p := &q.placements[t.Placement]; len(p.Require)+len(p.Prefer) == 0 {
+		if t.rule.unbound() {
 			h.unbound++
 		}
 		h.record.add(1)
 		switch {
-		case h.onProbation, q.worse(s), h.failures >= rule.Failures && q.spare(s), h.unbound >= lost*rule.Failures &&
-			q.othersServe(s):
-			q.eject(s, now)
+		case h.onProbation, f.worse(s), h.failures >= rule.Failures && f.spare(s), h.unbound >= lost*rule.Failures &&
+			f.othersServe(s):
+			f.takeOut(s, now)
 		}
 	}
 }
@@ -107,9 +107,9 @@ const lost = 4
 // without it. Answers alone never take out the second half, unless others of the
 // class answer well: the cause is more likely in the requests than in every replica,
 // and a client that names the class can send them to each of it.
-func (q *Queue) spare(s *server) bool {
+func (f *fleet) spare(s *server) bool {
 	left, all := 0, 0
-	for _, o := range q.fleet {
+	for _, o := range f.all {
 		if o.leaving || o.Class != s.Class {
 			continue
 		}
@@ -123,25 +123,25 @@ func (q *Queue) spare(s *server) bool {
 
 // othersServe reports whether replicas of other classes answer more often than not:
 // then one that only fails, whoever asks, is kept from requests that they can serve.
-func (q *Queue) othersServe(s *server) bool {
-	others := q.records(func(o *server) bool { return o.Class != s.Class })
+func (f *fleet) othersServe(s *server) bool {
+	others := f.records(func(o *server) bool { return o.Class != s.Class })
 	return others.n >= 10 && others.share() < 0.5
 }
 
 // worse reports whether far more of the replica's attempts fail than of the other
 // usable ones' of its class, by more than chance makes of as few as it had.
-func (q *Queue) worse(s *server) bool {
+func (f *fleet) worse(s *server) bool {
 	own := s.health.record
 	if own.n < 10 {
 		return false
 	}
-	others := q.records(func(o *server) bool { return o != s && o.Class == s.Class })
+	others := f.records(func(o *server) bool { return o != s && o.Class == s.Class })
 	return others.n >= 10 && own.share() > 2*others.share()+0.1+1/math.Sqrt(own.n)
 }
 
 // records adds up the records of usable replicas.
-func (q *Queue) records(of func(*server) bool) (sum record) {
-	for _, o := range q.fleet {
+func (f *fleet) records(of func(*server) bool) (sum record) {
+	for _, o := range f.all {
 		if o.usable() > 0 && of(o) {
 			sum.failed += o.health.record.failed
 			sum.n += o.health.record.n
@@ -154,8 +154,8 @@ func (q *Queue) records(of func(*server) bool) (sum record) {
 // its ejections are forgotten.
 const forgive = 10
 
-func (q *Queue) eject(s *server, now time.Time) {
-	h, rule := &s.health, q.policy.Eject
+func (f *fleet) takeOut(s *server, now time.Time) {
+	h, rule := &s.health, f.ejection
 	if !h.onProbation && s.wake < 0 && now.Sub(h.back) > forgive*h.out {
 		h.ejections = 0
 	}
@@ -166,32 +166,32 @@ func (q *Queue) eject(s *server, now time.Time) {
 	h.out = min(h.out, rule.Max)
 	h.ejections++
 	h.failures, h.unbound, h.successes = 0, 0, 0
-	q.suspend(s, now.Add(h.out), true)
+	f.suspend(s, now.Add(h.out), true)
 }
 
-func (q *Queue) suspend(s *server, until time.Time, probe bool) {
+func (f *fleet) suspend(s *server, until time.Time, probe bool) {
 	if s.wake >= 0 {
 		if until.After(s.health.until) {
 			s.health.until = until
-			q.suspended.fix(s.wake)
+			f.suspended.fix(s.wake)
 		}
 		s.health.probe = s.health.probe || probe
 		return
 	}
 	s.health.until, s.health.probe = until, probe
-	q.suspended.push(s)
+	f.suspended.push(s)
 }
 
 // revive ends the suspensions that are over.
-func (q *Queue) revive(now time.Time) {
-	for q.suspended.len() > 0 {
-		s := q.suspended.items[0]
+func (f *fleet) revive(now time.Time) {
+	for f.suspended.len() > 0 {
+		s := f.suspended.items[0]
 		if s.health.until.After(now) {
 			return
 		}
-		q.suspended.remove(0)
+		f.suspended.remove(0)
 		s.health.onProbation = s.health.onProbation || s.health.probe
 		s.health.probe = false
-		q.file(s)
+		f.file(s)
 	}
 }

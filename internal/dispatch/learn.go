@@ -43,8 +43,19 @@ func (e *estimate) rate() float64 { return e.cost / max(e.seconds, 1e-9) }
 // two once in a million.
 const ownSamples = 32
 
+// learned is what the service's requests taught of how fast its replicas are.
+type learned struct {
+	mode  Mode
+	fleet *fleet
+	usual *usual
+	seeds map[string]Rate // by class
+	mean  estimate        // of the cost of a request
+	known bool            // anything is
+	total float64         // speed of all usable slots
+}
+
 // learn records a finished request and ranks its replica and its kind again.
-func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
+func (l *learned) learn(s *server, t *Ticket, seconds float64) {
 	if s.seen++; s.seen <= warmup || seconds <= 0 {
 		return
 	}
@@ -53,19 +64,19 @@ func (q *Queue) learn(s *server, t *Ticket, seconds float64) {
 		// Whoever declares much must have taken long.
 		cost = min(cost, clip*seconds*s.own.rate())
 	}
-	q.meanCost.add(cost, 1, 1)
+	l.mean.add(cost, 1, 1)
 	s.own.add(cost, seconds, weight)
 	k := s.tier.kind
 	if s.tier.level == 0 {
 		k.learned.add(cost, seconds, weight)
 	}
-	if q.policy.Mode == Slots && s.own.samples >= ownSamples {
-		base, _ := q.base()
-		if level := levelOf(s.own.rate()/q.kindRate(k, base), s.tier.level); level != s.tier.level {
-			q.move(s, q.tierOf(k, level))
+	if l.mode == Slots && s.own.samples >= ownSamples {
+		base, _ := l.base()
+		if level := levelOf(s.own.rate()/l.kindRate(k, base), s.tier.level); level != s.tier.level {
+			l.fleet.move(s, l.fleet.tierOf(k, level))
 		}
 	}
-	q.weighAll()
+	l.weighAll()
 }
 
 // levelOf tells how many halvings a replica's speed lies under its kind's; it
@@ -80,10 +91,10 @@ func levelOf(ratio float64, now int) int {
 
 // base is the speed that a weight of 1 stands for, learned from all kinds or
 // known from before; false while nothing is known.
-func (q *Queue) base() (float64, bool) {
+func (l *learned) base() (float64, bool) {
 	var sum, n float64
-	for _, k := range q.kinds {
-		rate, samples := k.seed*q.averageCost(), float64(trust)
+	for _, k := range l.fleet.kinds {
+		rate, samples := k.seed*l.averageCost(), float64(trust)
 		if k.learned.samples >= 1 {
 			rate, samples = k.learned.rate(), k.learned.samples
 		}
@@ -100,34 +111,34 @@ func (q *Queue) base() (float64, bool) {
 
 // kindRate is the speed of one slot of a kind: learned, or while there is little
 // to learn from what was known before, or what its weight says.
-func (q *Queue) kindRate(k *kind, base float64) float64 {
+func (l *learned) kindRate(k *kind, base float64) float64 {
 	prior := base * k.weight
 	if k.seed > 0 {
-		prior = k.seed * q.averageCost()
+		prior = k.seed * l.averageCost()
 	}
 	e := &k.learned
-	doubt := trust * max(0, 1-e.samples/64) * q.averageCost()
+	doubt := trust * max(0, 1-e.samples/64) * l.averageCost()
 	if e.samples > 0 {
 		doubt *= e.n / e.samples // what was measured weighs as much in e.cost
 	}
 	return (e.cost + doubt) / max(e.seconds+doubt/prior, 1e-9)
 }
 
-func (q *Queue) averageCost() float64 {
-	if q.meanCost.n == 0 {
+func (l *learned) averageCost() float64 {
+	if l.mean.n == 0 {
 		return 1
 	}
-	return q.meanCost.cost / q.meanCost.n
+	return l.mean.cost / l.mean.n
 }
 
 // weighAll computes the speed of every tier. Tiers are few: one per kind, and a
 // few more for replicas that are measured to be off.
-func (q *Queue) weighAll() {
-	base, known := q.base()
-	q.learned, q.speed = known, 0
-	for _, t := range q.tiers {
-		t.rate = math.Ldexp(q.kindRate(t.kind, base), -t.level)
-		q.speed += float64(t.slots) * t.rate
+func (l *learned) weighAll() {
+	base, known := l.base()
+	l.known, l.total = known, 0
+	for _, t := range l.fleet.tiers {
+		t.rate = math.Ldexp(l.kindRate(t.kind, base), -t.level)
+		l.total += float64(t.slots) * t.rate
 	}
 }
 
@@ -138,9 +149,9 @@ const implausible = 32
 
 // plausible bounds a learned speed by what the other kinds' speeds make of the
 // kind's weight. Others act on what is published, so it must not be nonsense.
-func (q *Queue) plausible(k *kind, rate float64) float64 {
+func (l *learned) plausible(k *kind, rate float64) float64 {
 	var sum, n float64
-	for _, o := range q.kinds {
+	for _, o := range l.fleet.kinds {
 		if o != k && o.learned.samples >= 1 {
 			sum += o.learned.samples * math.Log(o.learned.rate()/o.weight)
 			n += o.learned.samples
@@ -167,31 +178,31 @@ type Rate struct {
 	Curves []Curve
 }
 
-// Rates returns what was learned, by class.
-func (q *Queue) Rates() map[string]Rate {
+// rates returns what was learned, by class.
+func (l *learned) rates() map[string]Rate {
 	out := map[string]Rate{}
-	for _, k := range q.kinds {
+	for _, k := range l.fleet.kinds {
 		e := &k.learned
 		if e.n <= 0 {
 			continue
 		}
-		if q.policy.Mode == Tokens {
-			q.rateOf(k, out)
+		if l.mode == Tokens {
+			l.rateOf(k, out)
 			continue
 		}
 		r := out[k.class]
-		mean := q.plausible(k, e.rate()) / q.averageCost()
+		mean := l.plausible(k, e.rate()) / l.averageCost()
 		r.Rate = (r.Rate*r.Samples + mean*e.samples) / (r.Samples + e.samples)
 		r.Samples += e.samples
 		r.Slots = float64(k.slots)
 		out[k.class] = r
 	}
-	if q.policy.Mode == Tokens {
+	if l.mode == Tokens {
 		return out
 	}
 	for class, r := range out {
 		var slots, replicas float64
-		for _, s := range q.servers {
+		for _, s := range l.fleet.servers {
 			if s.Class == class && !s.leaving {
 				slots += float64(s.Slots)
 				replicas++
@@ -207,7 +218,7 @@ func (q *Queue) Rates() map[string]Rate {
 
 // rateOf adds a kind's sustained rate to its class's. Slots is how many requests
 // a replica serves at once, Rate x Slots how many a second.
-func (q *Queue) rateOf(k *kind, out map[string]Rate) {
+func (l *learned) rateOf(k *kind, out map[string]Rate) {
 	if k.most == 0 {
 		return
 	}
@@ -215,23 +226,29 @@ func (q *Queue) rateOf(k *kind, out map[string]Rate) {
 	r.Rate = (r.Rate*r.Samples + k.rate/k.most*n) / (r.Samples + n)
 	r.Slots = (r.Slots*r.Samples + k.most*n) / (r.Samples + n)
 	r.Samples += n
-	r.Curves = append(r.Curves, q.curveOf(k))
+	r.Curves = append(r.Curves, l.usual.curveOf(k))
 	out[k.class] = r
 }
 
-// Seed gives the queue rates that were learned before. They are a prior for every
-// replica of their class and are outweighed by what is measured.
-func (q *Queue) Seed(rates map[string]Rate) {
-	q.seeds = map[string]Rate{}
+// seed takes rates that were learned before.
+func (l *learned) seed(rates map[string]Rate) {
+	l.seeds = map[string]Rate{}
 	for class, r := range rates {
 		if r.Rate > 0 {
-			q.seeds[class] = r
+			l.seeds[class] = r
 		}
 	}
-	for _, k := range q.kinds {
-		k.seed = q.seeds[k.class].Rate
-		q.tell(k)
+	for _, k := range l.fleet.kinds {
+		k.seed = l.seeds[k.class].Rate
+		k.tell(l.seeds[k.class].Curves)
 	}
-	q.unknown = true
-	q.weighAll()
+	l.fleet.unknown = true
+	l.weighAll()
 }
+
+// Rates returns what was learned, by class.
+func (q *Queue) Rates() map[string]Rate { return q.learned.rates() }
+
+// Seed gives the queue rates that were learned before. They are a prior for every
+// replica of their class and are outweighed by what is measured.
+func (q *Queue) Seed(rates map[string]Rate) { q.learned.seed(rates) }

@@ -31,8 +31,8 @@ const (
 // hasty reports whether a request is better sent to the replica later: its first token
 // would then still be in time, and now reading it would make answers there miss the
 // objective. They end, or gain time, while the replica reads nothing.
-func (q *Queue) hasty(v *view, z need, work float64) bool {
-	limit := q.policy.SLO.TTFT.Seconds()
+func (w *walk) hasty(v *view, z need, work float64) bool {
+	limit := w.slo.TTFT.Seconds()
 	return z.waited+v.firstAfter(work) < patience*limit && v.on.books.risk.of(work) > spared
 }
 
@@ -111,23 +111,23 @@ func (r *risk) of(seconds float64) float64 {
 // first token; a step for each token to come and the prompts that the replica was sent
 // after it are still to be paid for. How many tokens come is not known: it may be any of
 // the usual lengths that it has not passed yet.
-func (q *Queue) reckon(s *server, backlog, step float64, now time.Time) {
+func (w *walk) reckon(s *server, backlog, step float64, now time.Time) {
 	b := &s.books
 	r := &b.risk
 	if !r.stale && now.Sub(r.at) < riskAge {
 		return
 	}
 	*r = risk{at: now}
-	limit := q.policy.SLO.TPOT.Seconds()
+	limit := w.slo.TPOT.Seconds()
 	for _, t := range b.begun {
 		if !t.Whole {
-			q.endanger(r, t, now.Sub(t.entry.first).Seconds()+backlog, limit, step)
+			w.endanger(r, t, now.Sub(t.entry.first).Seconds()+backlog, limit, step)
 		}
 	}
 	behind := 0.0
 	for i := len(b.pending) - 1; i >= 0; i-- {
 		if t := b.pending[i]; !t.Whole {
-			q.endanger(r, t, behind, limit, step)
+			w.endanger(r, t, behind, limit, step)
 		}
 		behind += b.pending[i].entry.work
 	}
@@ -135,14 +135,14 @@ func (q *Queue) reckon(s *server, backlog, step float64, now time.Time) {
 }
 
 // endanger adds an answer to a risk that has not been summed up.
-func (q *Queue) endanger(r *risk, t *Ticket, used, limit, step float64) {
+func (w *walk) endanger(r *risk, t *Ticket, used, limit, step float64) {
 	made := float64(max(1, t.entry.tokens))
-	expected := q.needOf(t).output
+	expected := w.usual.needOf(t).output
 	passed := 0 // lengths that it has passed
-	for passed < lengthSamples && q.lengths.sample[passed]*expected <= made {
+	for passed < lengthSamples && w.usual.lengths.sample[passed]*expected <= made {
 		passed++
 	}
-	for _, ratio := range q.lengths.sample[passed:] {
+	for _, ratio := range w.usual.lengths.sample[passed:] {
 		length := ratio * expected
 		if left := limit*(length-1) - used - (length-made)*step; left >= 0 {
 			r.add(left, 1/float64(lengthSamples-passed))

@@ -9,10 +9,10 @@ import (
 )
 
 // usual teaches a queue that answers have so many tokens.
-func usual(q *Queue, tokens int) {
-	q.output = float64(tokens)
+func learnUsual(q *Queue, tokens int) {
+	q.usual.output = float64(tokens)
 	for range lengthsEvery {
-		q.lengths.add(1)
+		q.usual.lengths.add(1)
 	}
 }
 
@@ -24,7 +24,7 @@ func answering(t *testing.T, q *Queue, on string, n, tokens int, since time.Dura
 	for i := range n {
 		k := ask(fmt.Sprint(on, i), func(r *Request) { r.Prompt = 10 })
 		submit(t, q, now.Add(-since), k)
-		s := q.servers[on]
+		s := q.fleet.servers[on]
 		work := s.tier.kind.speed.reading(10, 10)
 		q.start(k, choice{on: s, work: work}, now.Add(-since))
 		q.Began(k, now.Add(-since))
@@ -46,8 +46,8 @@ func TestAPromptGoesWhereNoAnswerMissesTheObjective(t *testing.T) {
 		q.Put(Replica{ID: "tight", Class: "h100", Weight: 1, KV: 400_000})
 		q.Put(Replica{ID: "spare", Class: "h100", Weight: 1, KV: 400_000})
 		now := epoch.Add(time.Minute)
-		q.survey(now)
-		usual(q, 50)
+		q.walk.survey(q.waitlist.waiting, now)
+		learnUsual(q, 50)
 		// 40 tokens in 4.4 s: what is left of 4.9 s goes to the last ten steps, nearly.
 		answering(t, q, "tight", 5, 40, 4400*time.Millisecond, now)
 		answering(t, q, "spare", 10, 40, time.Second, now)
@@ -68,8 +68,8 @@ func TestAPromptWaitsForAnswersThatItWouldSpoil(t *testing.T) {
 		q := New(Policy{Mode: Tokens, SLO: slo})
 		q.Put(Replica{ID: "r", Class: "h100", Weight: 1, KV: 400_000})
 		now := epoch.Add(time.Minute)
-		q.survey(now)
-		usual(q, 50)
+		q.walk.survey(q.waitlist.waiting, now)
+		learnUsual(q, 50)
 		answers := answering(t, q, "r", 3, 40, 4400*time.Millisecond, now)
 		submit(t, q, now, ask("prompt", tokens(12_000, 50)))
 		return q, answers, now
@@ -156,7 +156,7 @@ func TestALateRequestGoesWhereItTakesLittleFromOthers(t *testing.T) {
 		q.Put(Replica{ID: "fast", Class: "h100", KV: 400_000})
 		q.Put(Replica{ID: "slow", Class: "a100-80gb", KV: 400_000})
 		now := epoch.Add(time.Minute)
-		q.survey(now)
+		q.walk.survey(q.waitlist.waiting, now)
 		answering(t, q, "fast", 4, 40, time.Second, now)
 		for i := range 14 { // others count for less where few requests wait for many replicas
 			q.Put(Replica{ID: fmt.Sprint(i), Class: "l4", KV: 80_000})
@@ -181,18 +181,18 @@ func TestAnAnswerAvoidsSlowTokens(t *testing.T) {
 			q.Put(Replica{ID: "full", Class: "l4", KV: 100_000})
 			q.Put(Replica{ID: "idle", Class: "l4", KV: 100_000})
 			now := epoch.Add(time.Minute)
-			q.survey(now)
-			usual(q, 50)
+			q.walk.survey(q.waitlist.waiting, now)
+			learnUsual(q, 50)
 			old := ask("old", tokens(80_000, 50), func(r *Request) { r.Whole = true })
 			submit(t, q, now, old)
-			q.start(old, choice{on: q.servers["full"], work: 0.001}, now.Add(-time.Second))
+			q.start(old, choice{on: q.fleet.servers["full"], work: 0.001}, now.Add(-time.Second))
 			q.Began(old, now.Add(-time.Second))
 			k := ask("new", chat(1, 30, 50))
-			q.index.add(q.servers["full"].shelf, k.Blocks[:hit], 100)
+			q.fleet.index.add(q.fleet.servers["full"].shelf, k.Blocks[:hit], 100)
 			submit(t, q, now, k)
-			q.survey(now)
-			q.index.match(k.Blocks)
-			if best, _ := q.least(k, q.needOf(k), 0); best.on.ID == "full" {
+			q.walk.survey(q.waitlist.waiting, now)
+			q.fleet.index.match(k.Blocks)
+			if best, _ := q.walk.least(k, q.usual.needOf(k), 0); best.on.ID == "full" {
 				return hit
 			}
 		}

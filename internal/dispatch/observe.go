@@ -35,7 +35,7 @@ func (s *server) strain(now time.Time) {
 
 // readDone learns from a first token how fast prompts are read. First tokens of
 // one instant are one sample, learned when the next one is seen.
-func (q *Queue) readDone(s *server, t *Ticket, now time.Time) {
+func (s *server) readDone(t *Ticket, now time.Time) {
 	b := &s.books
 	s.strain(now)
 	since := t.started
@@ -50,7 +50,7 @@ func (q *Queue) readDone(s *server, t *Ticket, now time.Time) {
 		f.tokens += tokens
 		return
 	}
-	q.learnRead(s, now)
+	s.learnRead(now)
 	if b.full.After(t.started) {
 		*f = firsts{}
 		return
@@ -59,7 +59,7 @@ func (q *Queue) readDone(s *server, t *Ticket, now time.Time) {
 }
 
 // learnRead learns the first tokens that were gathered.
-func (q *Queue) learnRead(s *server, now time.Time) {
+func (s *server) learnRead(now time.Time) {
 	f := &s.books.firsts
 	if f.prompts > 0 {
 		k := s.tier.kind
@@ -73,7 +73,7 @@ func (q *Queue) learnRead(s *server, now time.Time) {
 
 // stepped learns from the time between tokens how long a step takes, where no
 // prompt was read meanwhile.
-func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
+func (s *server) stepped(t *Ticket, tokens int, now time.Time) {
 	b := &s.books
 	if len(b.pending) > 0 {
 		b.reads = now
@@ -90,19 +90,10 @@ func (q *Queue) stepped(s *server, t *Ticket, tokens int, now time.Time) {
 	k.step.add(k.assumed.stepTerms(n, float64(b.kv)), took/s.drag.factor, 1/n, now)
 }
 
-// ended takes a request out of a replica's books and learns from it.
-func (q *Queue) ended(s *server, t *Ticket, o Verdict, now time.Time) {
-	e := &t.entry
-	if o == Served {
-		q.answers = min(q.answers+1, outputMemory)
-		q.prompt += (q.bounded(t.Prompt, q.prompt) - q.prompt) / q.answers
-	}
-	if o == Served && e.tokens > 0 && (e.counted || !t.Whole) {
-		q.lengths.add(float64(e.tokens) / q.needOf(t).output)
-		q.output += (q.bounded(e.tokens, q.output) - q.output) / max(q.answers, firstAnswers)
-	}
-	if o == Served && t.Whole && e.counted {
-		q.learnWhole(s, t, now)
+// ended takes a request out of the replica's books and learns from it.
+func (s *server) ended(t *Ticket, o Verdict, now time.Time) {
+	if o == Served && t.Whole && t.entry.counted {
+		s.learnWhole(t, now)
 	}
 	if len(s.books.pending) > 0 {
 		s.books.reads = now
@@ -110,18 +101,9 @@ func (q *Queue) ended(s *server, t *Ticket, o Verdict, now time.Time) {
 	s.unbook(t)
 }
 
-// bounded is what one request's tokens count in a mean of more than a few: a lie must
-// not change it by much.
-func (q *Queue) bounded(tokens int, mean float64) float64 {
-	if q.answers < firstAnswers {
-		return float64(tokens)
-	}
-	return min(float64(tokens), extent*max(mean, 1))
-}
-
 // learnWhole learns from an answer that came in one piece: it took so many times
 // longer than expected, and nothing says whether for reading or for its steps.
-func (q *Queue) learnWhole(s *server, t *Ticket, now time.Time) {
+func (s *server) learnWhole(t *Ticket, now time.Time) {
 	e, b, k := &t.entry, &s.books, s.tier.kind
 	took := now.Sub(t.started).Seconds() - e.backlog
 	if b.full.After(t.started) {
@@ -151,11 +133,11 @@ const (
 // wonder finds the kinds to be tried: those that serve nothing and have not for a while,
 // or never have, though others do. What is assumed of them may be all that keeps requests
 // away. One request at a time goes there until it has been measured.
-func (q *Queue) wonder(now time.Time) {
-	for _, k := range q.kinds {
-		k.untried = q.answers >= seasoned && now.Sub(k.read.at).Seconds() > idleSpan
+func (f *fleet) wonder(answers float64, now time.Time) {
+	for _, k := range f.kinds {
+		k.untried = answers >= seasoned && now.Sub(k.read.at).Seconds() > idleSpan
 	}
-	for _, s := range q.fleet {
+	for _, s := range f.all {
 		k := s.tier.kind
 		k.untried = k.untried && s.active == 0
 	}

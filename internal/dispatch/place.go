@@ -8,7 +8,7 @@ import (
 // placement is a Placement with its classes as sets.
 type placement struct {
 	Placement
-	longest int // see Queue.longest, in round
+	longest int // see walk.longest, in round
 	round   uint64
 }
 
@@ -17,54 +17,36 @@ const maxAdded = 64
 
 // PlacementOf returns the index by which requests refer to a placement. One that the
 // policy does not list is added; ok is false where there are too many of those.
-func (q *Queue) PlacementOf(p Placement) (index int, ok bool) {
+func (q *Queue) PlacementOf(p Placement) (index int, ok bool) { return q.waitlist.placementOf(p) }
+
+// placementOf is Queue.PlacementOf.
+func (w *waitlist) placementOf(p Placement) (index int, ok bool) {
 	if len(p.Require)+len(p.Prefer) == 0 {
 		return 0, true
 	}
-	index = slices.IndexFunc(q.placements, func(o placement) bool {
+	index = slices.IndexFunc(w.placements, func(o *placement) bool {
 		return slices.Equal(o.Require, p.Require) && slices.Equal(o.Prefer, p.Prefer)
 	})
 	switch {
 	case index >= 0:
 		return index, true
-	case len(q.placements) >= q.configured+maxAdded:
+	case len(w.placements) >= w.configured+maxAdded:
 		return 0, false
 	}
-	q.addPlacement(p)
-	return len(q.placements) - 1, true
-}
-
-func (q *Queue) addPlacement(p Placement) {
-	q.placements, q.wanted = append(q.placements, placement{Placement: p}), append(q.wanted, 0)
-	for _, c := range q.priorities {
-		c.widen()
-	}
+	w.addPlacement(p)
+	return len(w.placements) - 1, true
 }
 
 func (p *placement) allows(class string) bool {
 	return len(p.Require) == 0 || slices.Contains(p.Require, class)
 }
 
+// unbound reports whether the placement names no hardware.
+func (p *placement) unbound() bool { return len(p.Require)+len(p.Prefer) == 0 }
+
 // overlaps reports whether some class may be used under both placements.
 func (p *placement) overlaps(o *placement) bool {
 	return len(p.Require) == 0 || len(o.Require) == 0 || slices.ContainsFunc(p.Require, o.allows)
-}
-
-// fastest returns the fastest tier with a free slot that the placement allows.
-func (q *Queue) fastest(p *placement, preferred bool) *tier {
-	var best *tier
-	for _, t := range q.tiers {
-		if t.free.len() == 0 || (best != nil && t.rate <= best.rate) {
-			continue
-		}
-		if preferred && !slices.Contains(p.Prefer, t.kind.class) {
-			continue
-		}
-		if p.allows(t.kind.class) {
-			best = t
-		}
-	}
-	return best
 }
 
 // choice is where a request may be served.
@@ -85,28 +67,28 @@ type choice struct {
 func (q *Queue) pick(t *Ticket, now time.Time) choice {
 	switch {
 	case q.policy.Mode == Tokens:
-		return q.cheapest(t, now)
+		return q.walk.cheapest(t, now)
 	case t.avoid != nil:
-		return choice{on: q.elsewhere(t)}
+		return choice{on: q.fleet.elsewhere(t)}
 	}
 	return q.choose(t, now)
 }
 
 // choose places the head of a lane on a slot.
 func (q *Queue) choose(head *Ticket, now time.Time) choice {
-	p := &q.placements[head.Placement]
+	p := head.rule
 	if len(p.Prefer) > 0 {
-		if best := q.fastest(p, true); best != nil {
+		if best := q.fleet.fastest(p, true); best != nil {
 			return choice{on: best.free.items[0]}
 		}
 	}
-	best := q.fastest(p, false)
+	best := q.fleet.fastest(p, false)
 	if best == nil {
 		return choice{}
 	}
 	var slots int
 	var rate float64
-	for _, other := range q.tiers {
+	for _, other := range q.fleet.tiers {
 		if other.rate > best.rate && other.slots > 0 && p.allows(other.kind.class) {
 			slots += other.slots
 			rate += float64(other.slots) * other.rate
@@ -118,7 +100,7 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	// Times for work of one unit on a slow slot and on a fast one. The work of
 	// this request would scale both and cancels out.
 	slow, fast := 1/best.rate, float64(slots)/rate
-	if q.theta()*(float64(q.rivals(head))/rate+fast) >= slow {
+	if q.theta()*(float64(q.waitlist.rivals(head))/rate+fast) >= slow {
 		// Whoever stands further ahead than this is better off waiting for a fast
 		// slot than taking this one; whoever stands behind would wait longer. So
 		// long waits and slow service do not meet in one request.
@@ -127,46 +109,10 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	// Fast slots that hang would hold the request for ever: once it has waited for
 	// as long as the slow slot takes, the wait cannot have been worth it.
 	until := head.at.Add(seconds(slow * head.cost))
-	if !q.learned || !until.After(now) {
+	if !q.learned.known || !until.After(now) {
 		return choice{on: best.free.items[0]}
 	}
 	return choice{until: until}
-}
-
-// rivals counts the requests that wait for any of the same hardware at the ticket's
-// priority or a more urgent one, itself included.
-func (q *Queue) rivals(t *Ticket) int {
-	n := 0
-	for _, c := range q.priorities[:t.Priority+1] {
-		n += sum(c.ready, func(p int) bool { return q.placements[t.Placement].overlaps(&q.placements[p]) })
-	}
-	return n
-}
-
-// elsewhere places a request that is tried again: on the fastest free slot of
-// another replica at once, and on the same replica only when there is no other.
-func (q *Queue) elsewhere(t *Ticket) *server {
-	p := &q.placements[t.Placement]
-	var best *server
-	others := 0
-	for _, tr := range q.tiers {
-		if !p.allows(tr.kind.class) {
-			continue
-		}
-		others += tr.slots
-		if tr == t.avoid.tier {
-			others -= t.avoid.counted
-		}
-		for _, s := range tr.free.items[:min(2, tr.free.len())] {
-			if s != t.avoid && (best == nil || tr.rate > best.tier.rate) {
-				best = s
-			}
-		}
-	}
-	if best == nil && others == 0 && t.avoid.index >= 0 && p.allows(t.avoid.Class) {
-		return t.avoid
-	}
-	return best
 }
 
 // theta is the threshold of the slow-server rule. By default it follows the

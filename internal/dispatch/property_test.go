@@ -143,7 +143,7 @@ func (m *machine) pump(t *rapid.T) {
 		}
 		delete(m.waiting, k)
 		m.running[k] = r.ID
-		if p := &m.q.placements[k.Placement]; !p.allows(r.Class) {
+		if p := m.q.waitlist.placements[k.Placement]; !p.allows(r.Class) {
 			t.Fatalf("a request that requires %v runs on %s", p.Require, r.Class)
 		}
 	}
@@ -176,8 +176,8 @@ func (m *machine) check(t *rapid.T) {
 // counts checks that the requests counted as ready are those whose tenants may be
 // served.
 func (m *machine) counts(t *rapid.T) {
-	for urgency, c := range m.q.priorities {
-		ready, again := make([]int, len(m.q.placements)), make([]int, len(m.q.placements))
+	for urgency, c := range m.q.waitlist.priorities {
+		ready, again := make([]int, len(m.q.waitlist.placements)), make([]int, len(m.q.waitlist.placements))
 		for k := range m.waiting {
 			if k.Priority != urgency || k.lane.account.tenant.parked {
 				continue
@@ -200,9 +200,9 @@ func (m *machine) conserves(t *rapid.T, tenants map[string]int) {
 		if m.limits.MaxActive > 0 && tenants[k.Tenant] >= m.limits.MaxActive {
 			continue
 		}
-		p := &m.q.placements[k.Placement]
+		p := m.q.waitlist.placements[k.Placement]
 		var fastest *tier
-		for _, tr := range m.q.tiers {
+		for _, tr := range m.q.fleet.tiers {
 			if tr.slots > 0 && p.allows(tr.kind.class) && (fastest == nil || tr.rate > fastest.rate) {
 				fastest = tr
 			}
@@ -213,7 +213,7 @@ func (m *machine) conserves(t *rapid.T, tenants map[string]int) {
 		if fastest != nil && fastest.free.len() > 0 {
 			t.Fatalf("a request waits while %s, the fastest it may use, has a free slot", fastest.free.items[0].ID)
 		}
-		if w := m.q.Wake(); k.avoid == nil && fastest != nil && m.q.fastest(p, false) != nil && w.IsZero() {
+		if w := m.q.Wake(); k.avoid == nil && fastest != nil && m.q.fleet.fastest(p, false) != nil && w.IsZero() {
 			t.Fatal("a slot is held back and Wake does not tell until when")
 		}
 	}
@@ -271,7 +271,7 @@ func TestQueueProperties(t *testing.T) {
 func TestNothingWaitsForEver(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine(t)
-		m.limits, m.q.policy.Tenants = Limits{}, nil
+		m.limits, m.q.waitlist.limits = Limits{}, nil
 		for _, c := range classes {
 			m.q.Put(Replica{ID: c, Class: c, Slots: 1, Weight: 1})
 			m.slots[c] = 1

@@ -8,37 +8,37 @@ import "time"
 // Charged.
 func (q *Queue) Restore(t *Ticket, arrived time.Time) {
 	q.prepare(t, arrived)
-	if l := q.laneOf(t); l.tree.len() == 0 {
+	if l := q.waitlist.laneOf(t); l.tree.len() == 0 {
 		l.charge = max(l.charge, l.account.priority.floor[l.at])
 	}
-	q.join(t)
+	q.waitlist.join(t)
 }
 
 // Adopt books a request that already runs on a replica, where another queue sent it.
 // It takes its slot even where none is free, and ends like any other; it was charged
 // where it was started. It returns false for a replica that is not known.
 func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time) bool {
-	s := q.servers[replica]
+	s := q.fleet.servers[replica]
 	if s == nil {
 		return false
 	}
 	q.prepare(t, arrived)
-	q.laneOf(t)
+	q.waitlist.laneOf(t)
 	at := choice{on: s}
 	if q.policy.Mode == Tokens {
-		q.refresh(now)
-		prompt := q.needOf(t).prompt
+		q.fleet.refresh(&q.usual, q.policy.SLO.TPOT.Seconds(), now)
+		prompt := q.usual.needOf(t).prompt
 		at.work = s.drag.factor * s.tier.kind.speed.reading(prompt, prompt)
 	}
 	q.occupy(t, at, now)
-	t.started, t.charged = started, t.cost/q.averageCost()
+	t.started, t.charged = started, t.cost/q.learned.averageCost()
 	return true
 }
 
 // Sent notes a prompt that another queue of the service sent to a replica: its cache holds
 // it should this queue come to decide.
 func (q *Queue) Sent(replica string, blocks []uint64) {
-	if s := q.servers[replica]; s != nil && q.policy.Mode == Tokens {
-		q.index.add(s.shelf, blocks, s.room())
+	if s := q.fleet.servers[replica]; s != nil && q.policy.Mode == Tokens {
+		q.fleet.index.add(s.shelf, blocks, s.room())
 	}
 }

@@ -19,16 +19,16 @@ const (
 // serves or wakes that they may use, or where those that do would need longer for all
 // of them than the waking takes.
 func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
-	for i := range q.placements {
-		if q.wanted[i] == 0 {
+	for i := range q.waitlist.placements {
+		if q.waitlist.wanted[i] == 0 {
 			continue
 		}
-		best, rate, able := q.asleep(&q.placements[i])
+		best, rate, able := q.learned.asleep(q.waitlist.placements[i])
 		if best == nil {
 			continue
 		}
-		wait := seconds(float64(q.wanted[i]) / max(rate, 1e-9))
-		if !able || q.learned && rate > 0 && wait > takes {
+		wait := seconds(float64(q.waitlist.wanted[i]) / max(rate, 1e-9))
+		if !able || q.learned.known && rate > 0 && wait > takes {
 			return best.ID, true
 		}
 	}
@@ -37,17 +37,17 @@ func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
 
 // asleep returns the fastest replica asleep that a placement allows, whether others that
 // it allows serve or wake, and what these serve together.
-func (q *Queue) asleep(p *placement) (best *server, rate float64, able bool) {
-	for _, s := range q.fleet {
+func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
+	for _, s := range l.fleet.all {
 		switch {
 		case s.leaving || !p.allows(s.Class):
 		case s.Sleep == Asleep || s.Sleep == Drowsy:
-			if best == nil || q.sooner(s, best) {
+			if best == nil || l.sooner(s, best) {
 				best = s
 			}
 		case s.counted > 0, s.Sleep == Waking:
 			able = true
-			rate += q.sustains(s)
+			rate += l.sustains(s)
 		}
 	}
 	return best, rate, able
@@ -55,17 +55,17 @@ func (q *Queue) asleep(p *placement) (best *server, rate float64, able bool) {
 
 // sooner reports whether one replica is rather woken than another: one that does not
 // sleep yet, else the faster one.
-func (q *Queue) sooner(s, than *server) bool {
+func (l *learned) sooner(s, than *server) bool {
 	if s.Sleep != than.Sleep {
 		return s.Sleep == Drowsy
 	}
-	return q.sustains(s) > q.sustains(than)
+	return l.sustains(s) > l.sustains(than)
 }
 
 // sustains is how many mean requests a second a replica serves, as far as that is known.
-func (q *Queue) sustains(s *server) float64 {
-	if q.policy.Mode == Tokens {
+func (l *learned) sustains(s *server) float64 {
+	if l.mode == Tokens {
 		return s.tier.kind.rate
 	}
-	return s.tier.rate * float64(s.Slots) / q.averageCost()
+	return s.tier.rate * float64(s.Slots) / l.averageCost()
 }

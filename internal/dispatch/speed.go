@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"math"
-	"sort"
 	"time"
 
 	"aliquot.example/internal/gpu"
@@ -70,60 +69,23 @@ func assume(class string, weight float64) speed {
 const refreshEvery = 20 * time.Millisecond
 
 // refresh computes the speed of every kind from what was learned.
-func (q *Queue) refresh(now time.Time) {
-	if now.Sub(q.refreshed) < refreshEvery && !q.unknown {
+func (f *fleet) refresh(u *usual, limit float64, now time.Time) {
+	if now.Sub(f.refreshed) < refreshEvery && !f.unknown {
 		return
 	}
-	q.refreshed, q.unknown = now, false
-	q.compare()
-	for _, k := range q.kinds {
-		read := k.read.now(now, scale(q.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.told.read }))
-		step := k.step.now(now, scale(q.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.told.step }))
+	f.refreshed, f.unknown = now, false
+	f.compare()
+	for _, k := range f.kinds {
+		read := k.read.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.read, k.told.read }))
+		step := k.step.now(now, scale(f.kinds, k, func(k *kind) (*fit, float64) { return &k.step, k.told.step }))
 		for i := range k.speed.read {
 			k.speed.read[i] = k.assumed.read[i] * read[i]
 		}
 		for i := range k.speed.step {
 			k.speed.step[i] = k.assumed.step[i] * step[i]
 		}
-		k.most, k.rate = q.sustained(k)
+		k.most, k.rate = u.sustained(k, limit)
 	}
-}
-
-// mostSequences bounds a batch whose cache and step do not: what engines do by
-// default.
-const mostSequences = 256
-
-// sustained returns how many mean requests a replica of a kind serves at once at
-// most, and how many a second it then serves. It is bounded by the replica's
-// slots, its cache, and where an objective is set by the time between tokens.
-//
-// With n requests at once, each of output tokens and with work seconds of reading,
-// a replica serves rate = n/(output*step + n*work): reading holds up the steps of
-// all.
-func (q *Queue) sustained(k *kind) (n, rate float64) {
-	prompt := max(1, q.prompt)
-	held := prompt + q.output/2
-	most := float64(mostSequences)
-	if k.slots > 1 {
-		most = float64(k.slots)
-	}
-	if k.kv > 0 {
-		most = max(1, min(most, float64(k.kv)/(prompt+q.output)))
-	}
-	work := k.speed.reading(prompt, prompt)
-	at := func(n float64) (rate, token float64) {
-		step := k.speed.stepping(n, n*held)
-		rate = n / (q.output*step + n*work)
-		return rate, step / max(1-rate*work, 1-fullest)
-	}
-	limit := q.policy.SLO.TPOT.Seconds()
-	misses := func(i int) bool {
-		_, token := at(float64(i + 2))
-		return limit > 0 && token > limit
-	}
-	n = 1 + float64(sort.Search(int(most)-1, misses))
-	rate, _ = at(n)
-	return n, rate
 }
 
 // Curve is what was learned of how long a kind of replica takes, in seconds: Start and
@@ -150,11 +112,11 @@ type told struct {
 // tell takes the curve that was learned before as what is assumed of a kind, unless
 // something was learned of it since. No part of it may be so far from the table that it
 // could not be learned otherwise.
-func (q *Queue) tell(k *kind) {
+func (k *kind) tell(curves []Curve) {
 	if k.told.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
 		return
 	}
-	for _, c := range q.seeds[k.class].Curves {
+	for _, c := range curves {
 		if c.Slices != k.slices || c.Total != k.total {
 			continue
 		}
@@ -168,19 +130,6 @@ func (q *Queue) tell(k *kind) {
 		k.told = told{true, math.Log(k.assumed.reading(1000, 1000) / before.reading(1000, 1000)),
 			math.Log(k.assumed.stepping(8, 8000) / before.stepping(8, 8000))}
 	}
-}
-
-func (q *Queue) curveOf(k *kind) Curve {
-	v := &k.speed
-	c := Curve{
-		Slices: k.slices, Total: k.total, Start: v.read[0], Prefill: v.read[1], Growth: attention,
-		A: v.step[0], B: v.step[1], C: v.step[2], Prompt: q.prompt, Output: q.output, KV: k.kv, Rate: k.rate,
-		Samples: k.learned.samples,
-	}
-	if k.slots > 1 {
-		c.Slots = k.slots
-	}
-	return c
 }
 
 // Speed is how fast replicas of one class and slice count are expected to be.
@@ -200,11 +149,11 @@ func (s Speed) Stepping(n, kv float64) float64 { return s.speed.stepping(n, kv) 
 // was before anything was learned.
 func (q *Queue) Speeds(now time.Time) []Speed {
 	if !now.IsZero() {
-		q.unknown = true
-		q.refresh(now)
+		q.fleet.unknown = true
+		q.fleet.refresh(&q.usual, q.policy.SLO.TPOT.Seconds(), now)
 	}
 	var out []Speed
-	for _, k := range q.kinds {
+	for _, k := range q.fleet.kinds {
 		s := Speed{k.class, k.slices, k.speed}
 		if now.IsZero() {
 			s.speed = k.assumed

@@ -46,7 +46,7 @@ func TestAClassThatLooksSlowIsTriedAgain(t *testing.T) {
 // poison teaches 300 samples of reading and of steps that are factor times as long as
 // was expected.
 func (p *plant) poison(class string, factor float64) {
-	for _, k := range p.q.kinds {
+	for _, k := range p.q.fleet.kinds {
 		if k.class != class {
 			continue
 		}
@@ -57,5 +57,5 @@ func (p *plant) poison(class string, factor float64) {
 			k.step.add(k.assumed.stepTerms(10, 10_000), factor*k.speed.stepping(10, 10_000), 1, p.now)
 		}
 	}
-	p.q.unknown = true
+	p.q.fleet.unknown = true
 }

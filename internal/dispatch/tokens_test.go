@@ -90,12 +90,12 @@ func TestBooksAreThoseOfTheRequestsInFlight(t *testing.T) {
 						streams[k.on.ID]++
 					}
 				}
-				for _, s := range m.q.fleet {
+				for _, s := range m.q.fleet.all {
 					if b := &s.books; b.kv != sum[s.ID] || len(b.begun) != streams[s.ID] {
 						t.Fatalf("books of %s: %d tokens, %d streams; in flight are %d and %d", s.ID, b.kv, len(b.begun), sum[s.ID], streams[s.ID])
 					}
 				}
-				for _, s := range m.q.fleet {
+				for _, s := range m.q.fleet.all {
 					saved := 0
 					for hash, n := range blocks[s.ID] {
 						if saved += (n - 1) * BlockTokens; s.books.shared.blocks[hash].n != n {
@@ -166,7 +166,7 @@ func TestWhatPromptsShareTakesRoomOnce(t *testing.T) {
 		_, got := drain(q, now)
 		expect(t, fmt.Sprintf("a prompt of text %d", c.name), got, c.want)
 		q.Finish(first[0], Served, 0, now)
-		if s := q.servers["long"]; s.active == 0 && (s.books.memory() != 0 || len(s.books.shared.blocks) != 0) {
+		if s := q.fleet.servers["long"]; s.active == 0 && (s.books.memory() != 0 || len(s.books.shared.blocks) != 0) {
 			t.Errorf("an empty replica has %d tokens and blocks %v", s.books.memory(), s.books.shared.blocks)
 		}
 	}
@@ -190,7 +190,7 @@ func TestAPromptTooLongForAllGoesToTheOneThatTakesMost(t *testing.T) {
 	submit(t, q, epoch, ask("a", tokens(100_000, 10), placed(1)))
 	_, got := drain(q, epoch)
 	expect(t, "on l4 alone", got, "a@medium")
-	q.eject(q.servers["large"], epoch)
+	q.fleet.takeOut(q.fleet.servers["large"], epoch)
 	submit(t, q, epoch, ask("b", tokens(100_000, 10)))
 	_, got = drain(q, epoch)
 	expect(t, "anywhere, while the one that takes it is out", got)
@@ -309,10 +309,10 @@ func TestAnAbsurdUsageChangesLittle(t *testing.T) {
 		for range 50 {
 			answer(1000, 100)
 		}
-		prompt, output := q.prompt, q.output
+		prompt, output := q.usual.prompt, q.usual.output
 		answer(c.prompt, c.output)
-		if q.prompt > 3*prompt || q.output > 3*output {
-			t.Errorf("%s: the means are %.0f and %.0f after one lie, were %.0f and %.0f", c.what, q.prompt, q.output, prompt, output)
+		if q.usual.prompt > 3*prompt || q.usual.output > 3*output {
+			t.Errorf("%s: the means are %.0f and %.0f after one lie, were %.0f and %.0f", c.what, q.usual.prompt, q.usual.output, prompt, output)
 		}
 		if s := q.Replicas()[0]; s.InFlight != 0 {
 			t.Errorf("%s: %d tokens are in flight of none", c.what, s.InFlight)
@@ -334,7 +334,7 @@ func TestALongPromptThatTheEngineTellsOfIsLearned(t *testing.T) {
 	k := q.Next(epoch)
 	q.Settle(k, 30_000, -1, 5000)
 	q.Finish(k, Served, 0, epoch.Add(time.Second))
-	if q.prompt != 30_000 || q.output <= firstOutput {
-		t.Errorf("learned are %.0f and %.0f tokens of a request of 30,000 and 5,000", q.prompt, q.output)
+	if q.usual.prompt != 30_000 || q.usual.output <= firstOutput {
+		t.Errorf("learned are %.0f and %.0f tokens of a request of 30,000 and 5,000", q.usual.prompt, q.usual.output)
 	}
 }

@@ -28,26 +28,39 @@ type view struct {
 	ahead              float64 // seconds that requests to come wait for each second of reading
 }
 
+// walk looks at the requests that wait, in Tokens mode, and places each where it costs
+// least. It starts with a survey of the fleet.
+type walk struct {
+	slo     SLO
+	fleet   *fleet
+	usual   *usual
+	round   uint64 // of walks
+	waiting int    // requests, at its start
+	views   []view // of the replicas that are up
+	opened  int    // replicas that may still be sent requests
+}
+
 // survey takes the views of all replicas that are up, and counts the open ones.
-func (q *Queue) survey(now time.Time) {
-	q.refresh(now)
-	q.round++
-	q.opened = 0
-	q.views = q.views[:0]
-	q.wonder(now)
-	for _, s := range q.fleet {
-		s.assumeBegun(q.output, now)
+func (w *walk) survey(waiting int, now time.Time) {
+	w.fleet.refresh(w.usual, w.slo.TPOT.Seconds(), now)
+	w.round++
+	w.waiting = waiting
+	w.opened = 0
+	w.views = w.views[:0]
+	w.fleet.wonder(w.usual.answers, now)
+	for _, s := range w.fleet.all {
+		s.assumeBegun(w.usual.output, now)
 		if s.usable() == 0 {
 			continue
 		}
 		v := s.look(now)
 		if v.open {
-			q.opened++
+			w.opened++
 		}
-		if q.policy.SLO.TPOT > 0 {
-			q.reckon(s, v.backlog, v.step, now)
+		if w.slo.TPOT > 0 {
+			w.reckon(s, v.backlog, v.step, now)
 		}
-		q.views = append(q.views, v)
+		w.views = append(w.views, v)
 	}
 }
 
@@ -102,13 +115,12 @@ func (s *server) takes() int {
 // longest is the longest prompt that is looked at under a placement: what the replica
 // takes that takes most, whether it is up or not. Lengths are estimates, and what is too
 // long in truth is for an engine to say. It holds for one walk.
-func (q *Queue) longest(placement int) int {
-	p := &q.placements[placement]
-	if p.round == q.round {
+func (w *walk) longest(p *placement) int {
+	if p.round == w.round {
 		return p.longest
 	}
-	p.round, p.longest = q.round, 0
-	for _, s := range q.fleet {
+	p.round, p.longest = w.round, 0
+	for _, s := range w.fleet.all {
 		if !s.leaving && p.allows(s.Class) {
 			p.longest = max(p.longest, s.takes())
 		}

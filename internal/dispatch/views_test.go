@@ -43,20 +43,20 @@ func TestPruningChangesNoDecision(t *testing.T) {
 				}
 			}
 		}
-		q.survey(now)
+		q.walk.survey(q.waitlist.waiting, now)
 		for range 5 {
 			k := &Ticket{Request: Request{Prompt: rapid.IntRange(1, 6000).Draw(t, "prompt"), Blocks: []uint64{1, uint64(rapid.IntRange(0, 2).Draw(t, "of")) << 32}}}
 			q.prepare(k, now)
-			q.index.match(k.Blocks)
-			z := q.needOf(k)
-			got, work := q.least(k, z, q.crowd())
+			q.fleet.index.match(k.Blocks)
+			z := q.usual.needOf(k)
+			got, work := q.walk.least(k, z, q.walk.crowd())
 			want, least, reads := (*view)(nil), math.Inf(1), 0.0
-			for i := range q.views {
-				v := &q.views[i]
-				if size := min(k.Prompt, q.longest(0)); !q.eligible(v, k, size) {
+			for i := range q.walk.views {
+				v := &q.walk.views[i]
+				if size := min(k.Prompt, q.walk.longest(q.waitlist.placements[0])); !q.walk.eligible(v, k, size) {
 					continue
 				}
-				if cost, r := q.cost(v, z, q.crowd(), math.Inf(1)); cost < least {
+				if cost, r := q.walk.cost(v, z, q.walk.crowd(), math.Inf(1)); cost < least {
 					want, least, reads = v, cost, r
 				}
 			}

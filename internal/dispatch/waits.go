@@ -2,8 +2,11 @@ package dispatch
 
 // Waits calls yield for each tenant that has requests waiting at a priority, with their
 // number. It takes time by tenants that wait, not by all that are known.
-func (q *Queue) Waits(yield func(tenant string, priority, requests int)) {
-	for i, c := range q.priorities {
+func (q *Queue) Waits(yield func(tenant string, priority, requests int)) { q.waitlist.each(yield) }
+
+// each is Queue.Waits.
+func (w *waitlist) each(yield func(tenant string, priority, requests int)) {
+	for i, c := range w.priorities {
 		seen := map[*account]bool{}
 		see := func(a *account) {
 			if !seen[a] {

@@ -1,0 +1,102 @@
+package dispatch
+
+import "math"
+
+// standing returns a tenant's bound of waiting requests and how many it has,
+// without making room for a name that may be refused.
+func (w *waitlist) standing(name string) (limit, queued int) {
+	if t, ok := w.tenants[name]; ok {
+		return t.limits.MaxQueue, t.queued
+	}
+	return w.limitsOf(name).MaxQueue, 0
+}
+
+// claimed reports whether a request that waits may use the class.
+func (w *waitlist) claimed(class string) bool {
+	for _, c := range w.priorities {
+		for p, n := range c.ready {
+			if n > 0 && w.placements[p].allows(class) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// rivals counts the requests that wait for any of the same hardware at the ticket's
+// priority or a more urgent one, itself included.
+func (w *waitlist) rivals(t *Ticket) int {
+	n := 0
+	for _, c := range w.priorities[:t.Priority+1] {
+		n += sum(c.ready, func(p int) bool { return t.rule.overlaps(w.placements[p]) })
+	}
+	return n
+}
+
+// lanesLooked bounds how many lanes are looked at to estimate a rank or to find a
+// request to evict; the rest is taken to be like them.
+const lanesLooked = 256
+
+// aheadOf estimates how many of those that wait for any of the same hardware would be
+// served before t: all of more urgent priorities whose tenants are not at their limit
+// and, of its own, the turns that each tenant takes until t's has had as many as it
+// has requests due earlier.
+func (w *waitlist) aheadOf(t *Ticket) int {
+	rival := func(p int) bool { return t.rule.overlaps(w.placements[p]) }
+	n := 0
+	for _, c := range w.priorities[:t.Priority] {
+		n += sum(c.ready, rival)
+	}
+	c := w.priorities[t.Priority]
+	own, charge, weight := 0, math.Inf(1), 1.0
+	if a := c.accounts[t.Tenant]; a != nil && a.queued > 0 {
+		weight = a.tenant.limits.Weight
+		for p, l := range a.lanes {
+			if l == nil || !rival(p) {
+				continue
+			}
+			own += l.tree.rank(t)
+			if l.tree.len() > 0 {
+				charge = min(charge, l.charge)
+			}
+		}
+	} else {
+		weight = w.limitsOf(t.Tenant).Weight
+	}
+	n += own
+	var turns float64
+	looked, lanes := 0, 0
+	for p := range c.lanes {
+		if !rival(p) {
+			continue
+		}
+		lanes += c.lanes[p].len()
+		for _, l := range c.lanes[p].items[:min(c.lanes[p].len(), lanesLooked-looked)] {
+			looked++
+			if l.account.tenant.name == t.Tenant {
+				continue
+			}
+			w := l.account.tenant.limits.Weight
+			// A tenant that had nothing waiting starts with the least charge.
+			lead := 0.0
+			if !math.IsInf(charge, 1) {
+				lead = max(0, charge-l.charge)
+			}
+			turns += min(float64(l.tree.len()), 1+(float64(own)/weight+lead)*w)
+		}
+	}
+	if looked > 0 {
+		turns *= float64(lanes) / float64(looked)
+	}
+	return n + min(int(turns), sum(c.ready, rival)) + sum(c.again, rival)
+}
+
+// sum adds the counts of the placements that which names.
+func sum(counts []int, which func(placement int) bool) (n int) {
+	for p, k := range counts {
+		if which(p) {
+			n += k
+		}
+	}
+	return n
+}

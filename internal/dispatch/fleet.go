@@ -1,0 +1,253 @@
+package dispatch
+
+import (
+	"slices"
+	"time"
+)
+
+// fleet is what serves: the replicas, by kind and by how fast they are, and what each is
+// believed to have in its cache. It knows nobody who waits.
+type fleet struct {
+	servers   map[string]*server
+	all       []*server // the same, in order of arrival
+	suspended heap[*server]
+	tiers     []*tier
+	kinds     []*kind
+	present   map[string]int // replicas by class
+	slots     int            // usable slots, free or not
+	ejection  Ejection
+	index     index
+
+	refreshed time.Time // when the speeds of the kinds were computed last
+	unknown   bool      // a kind is new since
+}
+
+func newFleet(e Ejection) fleet {
+	f := fleet{ejection: e.defaulted(), index: newIndex(), servers: map[string]*server{}, present: map[string]int{}}
+	f.suspended = heap[*server]{
+		less:  func(a, b *server) bool { return a.health.until.Before(b.health.until) },
+		place: func(s *server, at int) { s.wake = at },
+	}
+	return f
+}
+
+// kindOf returns the kind of a replica.
+func (f *fleet) kindOf(r *Replica) *kind {
+	for _, k := range f.kinds {
+		if k.class == r.Class && k.slices == r.Slices && k.total == r.Total {
+			return k
+		}
+	}
+	k := &kind{class: r.Class, slices: r.Slices, total: r.Total}
+	f.kinds = append(f.kinds, k)
+	return k
+}
+
+func (f *fleet) tierOf(k *kind, level int) *tier {
+	for _, t := range f.tiers {
+		if t.kind == k && t.level == level {
+			return t
+		}
+	}
+	t := &tier{kind: k, level: level}
+	t.free = heap[*server]{less: idler, place: func(s *server, at int) { s.index = at }}
+	f.tiers = append(f.tiers, t)
+	return t
+}
+
+// file puts a server where its state says it belongs.
+func (f *fleet) file(s *server) {
+	usable := s.usable()
+	if d := usable - s.counted; d != 0 {
+		s.tier.slots += d
+		f.slots += d
+		s.counted = usable
+	}
+	switch may := s.active < usable; {
+	case may && s.index < 0:
+		s.tier.free.push(s)
+	case may:
+		s.tier.free.fix(s.index)
+	case s.index >= 0:
+		s.tier.free.remove(s.index)
+	}
+}
+
+// move gives a server to another tier.
+func (f *fleet) move(s *server, to *tier) {
+	if s.index >= 0 {
+		s.tier.free.remove(s.index)
+	}
+	s.tier.slots -= s.counted
+	f.slots -= s.counted
+	s.counted = 0
+	s.tier = to
+	f.file(s)
+}
+
+func (f *fleet) absent(class string) {
+	if f.present[class]--; f.present[class] == 0 {
+		delete(f.present, class)
+	}
+}
+
+func (f *fleet) gone(s *server) {
+	if !s.leaving || s.active > 0 {
+		return
+	}
+	if s.wake >= 0 {
+		f.suspended.remove(s.wake)
+	}
+	delete(f.servers, s.ID)
+	f.index.close(s.shelf)
+	at := slices.Index(f.all, s)
+	f.all = slices.Delete(f.all, at, at+1)
+}
+
+// put adds a replica of a kind or changes the one of the same ID.
+func (f *fleet) put(r Replica, k *kind) {
+	f.unknown = true
+	s, ok := f.servers[r.ID]
+	if !ok {
+		f.add(r, k)
+		return
+	}
+	if s.leaving {
+		f.present[r.Class]++
+	} else if s.Class != r.Class {
+		f.absent(s.Class)
+		f.present[r.Class]++
+	}
+	s.leaving = false
+	if s.Replica = r; r.Sleep != Awake {
+		f.index.clear(s.shelf)
+	}
+	if s.tier.kind != k {
+		s.own, s.drag = estimate{}, drag{factor: 1}
+		f.move(s, f.tierOf(k, 0))
+	}
+	f.file(s)
+}
+
+func (f *fleet) add(r Replica, k *kind) {
+	s := &server{Replica: r, index: -1, wake: -1, tier: f.tierOf(k, 0), shelf: f.index.open(), drag: drag{factor: 1}}
+	f.servers[r.ID] = s
+	f.all = append(f.all, s)
+	f.present[r.Class]++
+	f.file(s)
+}
+
+// drop makes a replica leave, which it does once it has finished what it has.
+func (f *fleet) drop(id string) {
+	s, ok := f.servers[id]
+	if !ok || s.leaving {
+		return
+	}
+	s.leaving = true
+	f.absent(s.Class)
+	f.file(s)
+	f.gone(s)
+}
+
+// fastest returns the fastest tier with a free slot that the placement allows.
+func (f *fleet) fastest(p *placement, preferred bool) *tier {
+	var best *tier
+	for _, t := range f.tiers {
+		if t.free.len() == 0 || (best != nil && t.rate <= best.rate) {
+			continue
+		}
+		if preferred && !slices.Contains(p.Prefer, t.kind.class) {
+			continue
+		}
+		if p.allows(t.kind.class) {
+			best = t
+		}
+	}
+	return best
+}
+
+// elsewhere places a request that is tried again: on the fastest free slot of
+// another replica at once, and on the same replica only when there is no other.
+func (f *fleet) elsewhere(t *Ticket) *server {
+	p := t.rule
+	var best *server
+	others := 0
+	for _, tr := range f.tiers {
+		if !p.allows(tr.kind.class) {
+			continue
+		}
+		others += tr.slots
+		if tr == t.avoid.tier {
+			others -= t.avoid.counted
+		}
+		for _, s := range tr.free.items[:min(2, tr.free.len())] {
+			if s != t.avoid && (best == nil || tr.rate > best.tier.rate) {
+				best = s
+			}
+		}
+	}
+	if best == nil && others == 0 && t.avoid.index >= 0 && p.allows(t.avoid.Class) {
+		return t.avoid
+	}
+	return best
+}
+
+// capacity sums what the placement may use: tiers with a free slot, the speed of all its
+// slots and that of the fastest one.
+func (f *fleet) capacity(p *placement) (free int, rate, best float64, present bool) {
+	for _, t := range f.tiers {
+		if !p.allows(t.kind.class) {
+			continue
+		}
+		present = present || f.present[t.kind.class] > 0
+		if t.slots == 0 {
+			continue
+		}
+		rate += float64(t.slots) * t.rate
+		best = max(best, t.rate)
+		if t.free.len() > 0 {
+			free++
+		}
+	}
+	return free, rate, best, present
+}
+
+// tokenCapacity is the same in Tokens mode: mean requests per second, and the speed at
+// which the fastest kind would give a request of a cost and a prompt its first token. How long the answer
+// will be is a guess, on which nothing is refused.
+func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best float64) {
+	for _, s := range f.all {
+		k := s.tier.kind
+		if s.counted == 0 || !p.allows(k.class) || k.rate == 0 {
+			continue
+		}
+		rate += k.rate
+		best = max(best, cost/k.speed.reading(prompt, prompt))
+	}
+	return rate, best
+}
+
+// State is a replica as it stands.
+type State struct {
+	Replica
+	Active    int
+	Usable    int     // slots that may be used now; 0 while ejected or leaving
+	Rate      float64 // expected units of cost per second and slot
+	Ejected   bool
+	Probation bool
+	Leaving   bool
+	InFlight  int // tokens of prompts and answers in flight, in Tokens mode
+}
+
+// Replicas lists the replicas, in no order, with those that are finishing.
+func (q *Queue) Replicas() []State {
+	out := make([]State, 0, len(q.fleet.servers))
+	for _, s := range q.fleet.servers {
+		out = append(out, State{
+			Replica: s.Replica, Active: s.active, Usable: s.usable(), Rate: s.tier.rate,
+			Ejected: s.wake >= 0, Probation: s.health.onProbation, Leaving: s.leaving,
+			InFlight: s.books.kv,
+		})
+	}
+	return out
+}
