@@ -41,6 +41,7 @@ type Daemon struct {
 	shelf   *snapshots.Shelf
 	metrics *fetch.Metrics
 	members *peer.Members
+	network *peer.Network // nil without peers
 	servers []*http.Server
 	undo    []func()
 	running sync.WaitGroup
@@ -75,7 +76,8 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 		OriginStall: conf.OriginStall, Log: log, Metrics: d.metrics}
 	if conf.Peer != nil {
 		d.members = peer.NewMembers(conf.Peer.Advertise, conf.Peer.Known)
-		options.Network = d.network()
+		d.network = d.newNetwork()
+		options.Network = d.network
 	}
 	d.cache = fetch.New(options)
 	if d.library, err = models.New(d.cache, origins, log); err != nil {
@@ -86,6 +88,9 @@ func (d *Daemon) start(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d.undo = append(d.undo, cancel)
+	if d.network != nil {
+		d.running.Go(func() { d.network.KeepWarm(ctx) })
+	}
 	return errors.Join(d.join(ctx), d.prefetch(ctx))
 }
 
@@ -126,7 +131,7 @@ func (d *Daemon) files() *peer.Files {
 	return &peer.Files{CA: p.CA, Cert: p.Cert, Key: p.Key, ServerName: p.Name}
 }
 
-func (d *Daemon) network() *peer.Network {
+func (d *Daemon) newNetwork() *peer.Network {
 	n := &peer.Network{Members: d.members, Client: peer.NewClient(d.files()), Scheme: "https"}
 	if d.conf.Peer.Insecure {
 		n.Scheme = "http"
@@ -139,7 +144,7 @@ func (d *Daemon) network() *peer.Network {
 func (d *Daemon) snapshots() *snapshots.Shelf {
 	s := &snapshots.Shelf{Store: d.store, Log: d.log, Count: d.metrics.Snapshot, Sent: d.cache.Sent}
 	if d.members != nil && !d.conf.Peer.Insecure {
-		s.Peers, s.Client = d.members.Peers, d.network().Client
+		s.Peers, s.Client = d.members.Peers, d.network.Client
 	}
 	return s
 }

@@ -155,7 +155,7 @@ func TestALongListGoesOn(t *testing.T) {
 	lists := make(chan struct{})
 	hub.Set(func(h *hubtest.Hub) { h.Lists = lists })
 	n := begin(t, settings(t, hub.URL))
-	n.library.Patience = time.Millisecond
+	n.library.ListWait = time.Millisecond
 	for range 3 {
 		_, err := n.api.Fetch(t.Context(), cacheapi.Fetch{Model: model})
 		if status(err) != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "still lists") {

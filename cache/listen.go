@@ -87,7 +87,7 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 // listenTCP listens for clients that are not trusted to read what they ask for.
 func (d *Daemon) listenTCP(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
-	return patient{l, d.conf.ClientStall}, err
+	return stallListener{l, d.conf.ClientStall}, err
 }
 
 // face serves on an address, and returns the URL; neither for "".

@@ -81,7 +81,7 @@ func TestStrangersAreRefused(t *testing.T) {
 		stranger.Peer = &config.Peer{Listen: free(t), Advertise: "10.0.0.1:1", CA: ca.File, Name: "aliquot-cache"}
 		stranger.Peer.Cert, stranger.Peer.Key = from.Issue(t, name)
 		d := &Daemon{conf: stranger, log: slog.New(slog.DiscardHandler)}
-		client := d.network().Client
+		client := d.newNetwork().Client
 		client.Timeout = 10 * time.Second
 		res, err := client.Post("https://"+address+"/v1/chunk", "application/json", strings.NewReader(fmt.Sprintf(`{"object":{"id":%q,"size":%d},"chunk":0,"offset":0}`, id, len(big))))
 		if err != nil {

@@ -45,6 +45,13 @@ var kinds = map[string]struct {
 // model is the repository that the origin has; file its one file.
 const model, file = "bench/model", "model.safetensors"
 
+// firsts is how many further models the origin of the Hub has, each with other bytes, to measure
+// the first byte; firstBytes is the most that one of them has: as many chunks as are on their way
+// at once.
+const firsts, firstBytes = 7, 64 << 20
+
+func firstModel(i int) string { return fmt.Sprintf("bench/first-%d", i) }
+
 // beOrigin is an origin on a host until the context ends. It prints its URL.
 func beOrigin(ctx context.Context, kind, host string, size int64) error {
 	k, ok := kinds[kind]
@@ -61,6 +68,10 @@ func beHub(ctx context.Context, host string, body []byte) error {
 	}
 	defer stop()
 	hub.Push(model, "main", map[string]hubtest.File{file: {Body: body, LFS: true}})
+	for i := range firsts {
+		some := body[i<<10 : len(body)-(firsts-i)<<10]
+		hub.Push(firstModel(i), "main", map[string]hubtest.File{file: {Body: some[:min(len(some), firstBytes)], LFS: true}})
+	}
 	fmt.Println(hub.URL)
 	<-ctx.Done()
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -238,33 +239,57 @@ func killed(ctx context.Context, s settings) error {
 	return nil
 }
 
-// alone measures the first byte through a cache that has nothing, against the origin's.
+// alone measures the first byte through a cache that has nothing, against the origin's, and one
+// node alone.
 func alone(ctx context.Context, s settings) error {
 	l, err := open(ctx, s, "c")
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	path := "/" + model + "/resolve/main/" + file
-	for _, ask := range []struct {
-		node int
-		url  string
-	}{{1, l.url}, {2, "http://127.0.0.1:" + hubPort}} { // as every client does first
-		if _, err := l.get(ctx, ask.node, ask.url+"/api/models/"+model+"/revision/main"); err != nil {
-			return err
-		}
+	if err := l.firstBytes(ctx); err != nil {
+		return err
 	}
-	direct, err := l.get(ctx, 1, l.url+path)
+	direct, through, err := l.both(ctx, model)
 	if err != nil {
 		return err
 	}
-	through, err := l.get(ctx, 2, "http://127.0.0.1:"+hubPort+path)
-	if err != nil {
-		return err
-	}
-	line("first byte, cold, beyond the origin's own",
-		(through.First - direct.First).Round(100*time.Microsecond).String(), "target <= 50ms")
 	line("one node alone, whole file", fmt.Sprintf("%.2f link times, directly %.2f",
 		through.All.Seconds()/s.linkTime().Seconds(), direct.All.Seconds()/s.linkTime().Seconds()), "")
 	return nil
+}
+
+// firstBytes measures the first byte of several models that no cache has.
+func (l *lab) firstBytes(ctx context.Context) error {
+	var beyond []time.Duration
+	for i := range firsts {
+		direct, through, err := l.both(ctx, firstModel(i))
+		if err != nil {
+			return err
+		}
+		beyond = append(beyond, through.First-direct.First)
+	}
+	slices.Sort(beyond)
+	line("first byte, cold, beyond the origin's own", fmt.Sprintf("median %s of %s to %s",
+		beyond[len(beyond)/2].Round(time.Millisecond), beyond[0].Round(time.Millisecond),
+		beyond[len(beyond)-1].Round(time.Millisecond)), "target <= 50ms")
+	return nil
+}
+
+// both reads a model from the origin on one node, and then through the cache of another.
+func (l *lab) both(ctx context.Context, name string) (direct, through got, err error) {
+	for _, ask := range []struct {
+		node int
+		url  string
+		got  *got
+	}{{1, l.url, &direct}, {2, "http://127.0.0.1:" + hubPort, &through}} {
+		// As every client does first.
+		if _, err := l.get(ctx, ask.node, ask.url+"/api/models/"+name+"/revision/main"); err != nil {
+			return direct, through, err
+		}
+		if *ask.got, err = l.get(ctx, ask.node, ask.url+"/"+name+"/resolve/main/"+file); err != nil {
+			return direct, through, err
+		}
+	}
+	return direct, through, nil
 }

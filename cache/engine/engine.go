@@ -19,19 +19,19 @@ import (
 // Engine is a Docker engine.
 type Engine struct {
 	http *http.Client
-	// patience bounds a question, whose answer needs no registry.
-	patience time.Duration
+	// timeout bounds a request for which the engine needs no registry.
+	timeout time.Duration
 }
 
-// patience is an Engine's.
-const patience = 30 * time.Second
+// timeout is that of an Engine.
+const timeout = 30 * time.Second
 
 // New makes a client of a socket.
-func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket), patience} }
+func New(socket string) *Engine { return &Engine{cacheapi.OverSocket(socket), timeout} }
 
 // Has reports whether an image is on the node.
 func (e *Engine) Has(ctx context.Context, image string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, e.patience)
+	ctx, cancel := context.WithTimeout(ctx, e.timeout)
 	defer cancel()
 	res, err := e.ask(ctx, http.MethodGet, "/images/"+image+"/json")
 	if err != nil {

@@ -103,7 +103,7 @@ func TestAnEngineThatHangs(t *testing.T) {
 	}
 	defer l.Close() // it accepts no connection
 	e := New(at)
-	e.patience = 50 * time.Millisecond
+	e.timeout = 50 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	_, err = e.Has(ctx, "a:1")

@@ -100,7 +100,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 	if known && passed && time.Since(at) < l.PassFor {
 		return f.File, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, listWait)
 	defer cancel()
 	got, err := o.Blob(ctx, name, digest, token)
 	switch {

@@ -26,8 +26,8 @@ const (
 	// fresh and passFor are a library's Fresh and PassFor.
 	fresh   = time.Minute
 	passFor = 5 * time.Minute
-	// patience is a library's Patience: clients of the Hub give up after 10 s.
-	patience = 8 * time.Second
+	// listWait is a library's ListWait: clients of the Hub give up after 10 s.
+	listWait = 8 * time.Second
 	// listFor bounds a listing. Of a repository with a hundred thousand files the Hub's has
 	// a hundred pages.
 	listFor = 5 * time.Minute
@@ -45,9 +45,9 @@ type Library struct {
 	// Fresh is how long a branch or tag is taken to be where it was, PassFor how long the
 	// origin's word holds that an asker may read.
 	Fresh, PassFor time.Duration
-	// Patience is how long somebody waits for an origin to list a model. The listing goes on
-	// after that.
-	Patience time.Duration
+	// ListWait bounds how long a request waits for an origin to list a model. The listing
+	// continues after that.
+	ListWait time.Duration
 
 	records *records
 
@@ -77,7 +77,7 @@ type Listing struct {
 // New makes a library over a cache's store.
 func New(c *fetch.Cache, origins origin.Set, log *slog.Logger) (*Library, error) {
 	l := &Library{
-		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, Patience: patience,
+		Cache: c, Origins: origins, Log: log, Fresh: fresh, PassFor: passFor, ListWait: listWait,
 		passed: map[string]time.Time{}, jobs: map[string]*Job{}, asking: map[string]*asking{},
 	}
 	var err error
@@ -137,12 +137,12 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 		}()
 	}
 	l.mu.Unlock()
-	patience := time.NewTimer(l.Patience)
-	defer patience.Stop()
+	timeout := time.NewTimer(l.ListWait)
+	defer timeout.Stop()
 	select {
 	case <-a.done:
 		return a.l, a.err
-	case <-patience.C:
+	case <-timeout.C:
 		return l.lastKnown(ref, token, &origin.Later{After: listAgain, What: "the origin still lists " + ref.String()})
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -81,7 +81,15 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	if err != nil {
 		return auth.EmptyCredential, fmt.Errorf("oci.auth_file %s cannot be read", c.AuthFile)
 	}
-	return store.Get(ctx, credentials.ServerAddressFromHostname(host))
+	// A login may be for the same registry by another of its names.
+	name := blob.Registry(host)
+	for _, address := range []string{host, name, name + ":443"} {
+		found, err := store.Get(ctx, credentials.ServerAddressFromHostname(address))
+		if err != nil || found != auth.EmptyCredential {
+			return found, err
+		}
+	}
+	return auth.EmptyCredential, nil
 }
 
 // repository splits the name of a ref.

@@ -15,15 +15,16 @@ import (
 
 // Members are the addresses of the caches that are alive.
 type Members struct {
-	self string
-	mu   sync.Mutex
-	all  []string
+	self    string
+	mu      sync.Mutex
+	all     []string
+	changed chan struct{} // closed when all changes, and replaced
 }
 
 // NewMembers begins with the peers that are known from the start. Self is the address
 // by which the others know this node.
 func NewMembers(self string, known []string) *Members {
-	m := &Members{self: self}
+	m := &Members{self: self, changed: make(chan struct{})}
 	m.set(known)
 	return m
 }
@@ -31,9 +32,21 @@ func NewMembers(self string, known []string) *Members {
 func (m *Members) set(peers []string) {
 	all := append(slices.Clone(peers), m.self)
 	slices.Sort(all)
+	all = slices.Compact(all)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.all = slices.Compact(all)
+	if !slices.Equal(all, m.all) {
+		m.all = all
+		close(m.changed)
+		m.changed = make(chan struct{})
+	}
+}
+
+// Changed is closed when the peers change.
+func (m *Members) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
 }
 
 // Peers lists the peers, this node among them.

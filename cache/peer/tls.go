@@ -64,7 +64,9 @@ func NewClient(files *Files) *http.Client {
 	dialer := &net.Dialer{Timeout: 2 * time.Second}
 	t := &http.Transport{
 		DialContext: bulk.Dial(dialer), ResponseHeaderTimeout: 4 * time.Second,
-		MaxIdleConnsPerHost: 16, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+		// The server's idle timeout is a minute: the client's is shorter, so that a request does not
+		// meet a connection that the server just closes.
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 45 * time.Second, DisableCompression: true,
 		ReadBufferSize: 64 << 10, // several small frames at a time
 	}
 	if files != nil {

@@ -27,7 +27,7 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 		return err
 	}
 	defer res.Body.Close()
-	body := patientReader{res.Body, cmp.Or(s.Stall, peerStall), func() { cancel(errStall) }}
+	body := stallReader{res.Body, cmp.Or(s.Stall, peerStall), func() { cancel(errStall) }}
 	err = s.put(key, res.Header.Get(cacheapi.ScopeHeader), body, res.ContentLength,
 		strings.Trim(res.Header.Get("ETag"), `"`))
 	if errors.Is(err, errThere) {
@@ -39,14 +39,14 @@ func (s *Shelf) bring(ctx context.Context, peer, key string) error {
 	return err
 }
 
-// patientReader gives up on a reader that brings nothing for a time.
-type patientReader struct {
+// stallReader calls giveUp when a read takes longer than limit.
+type stallReader struct {
 	io.Reader
-	patience time.Duration
-	giveUp   func()
+	limit  time.Duration
+	giveUp func()
 }
 
-func (r patientReader) Read(p []byte) (int, error) {
-	defer time.AfterFunc(r.patience, r.giveUp).Stop()
+func (r stallReader) Read(p []byte) (int, error) {
+	defer time.AfterFunc(r.limit, r.giveUp).Stop()
 	return r.Reader.Read(p)
 }

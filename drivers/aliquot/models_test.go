@@ -326,6 +326,9 @@ func TestCredentialsGoToTheirOriginAlone(t *testing.T) {
 		}},
 		{`"image": "i:1", "auth": {"username": "u", "password": "p"}`, map[string]string{"oci://docker.io/o/m:v1": login, "oci://ghcr.io/o/m:v1": ""}},
 		{`"image": "i:1", "auth": {"username": "u", "password": "p", "server_address": "https://index.docker.io/v1/"}`, map[string]string{"oci://docker.io/o/m:v1": login}},
+		{`"image": "ghcr.io:443/o/i:1", "auth": {"username": "u", "password": "p"}`, map[string]string{"oci://ghcr.io/o/m:v1": login, "oci://ghcr.io:5000/o/m:v1": ""}},
+		{`"image": "ghcr.io/o/i:1", "auth": {"username": "u", "password": "p", "server_address": "https://ghcr.io"}`, map[string]string{"oci://ghcr.io:443/o/m:v1": login}},
+		{`"image": "i:1", "auth": {"username": "u", "password": "p", "server_address": "registry-1.docker.io"}`, map[string]string{"oci://index.docker.io/o/m:v1": login, "oci://docker.io/o/m:v1": login}},
 		{`"image": "i:1", "auth": {"username": "u", "password": "p", "server_address": "r.internal:5000"}`, map[string]string{"oci://r.internal:5000/m:v1": login, "oci://docker.io/o/m:v1": ""}},
 		{`"image": "ghcr.io/o/i:1"`, map[string]string{"oci://ghcr.io/o/m:v1": ""}},
 	} {

@@ -93,22 +93,17 @@ func (w *wishes) credentials(c TaskConfig, env map[string]string) {
 	}
 }
 
-// registryOf is the host of the registry that credentials are for: that of the address beside
-// them or, without one, that of the image.
+// registryOf is the registry that credentials are for: that of the address beside them or,
+// without one, that of the image.
 func registryOf(address, image string) string {
 	if address != "" {
-		_, rest, ok := strings.Cut(address, "://")
-		if !ok {
-			rest = address
-		}
-		host, _, _ := strings.Cut(rest, "/")
-		return strings.TrimPrefix(host, "index.") // docker's own name for Docker Hub
+		return blob.Registry(address)
 	}
 	named, err := reference.ParseNormalizedNamed(image)
 	if err != nil {
 		return ""
 	}
-	return reference.Domain(named)
+	return blob.Registry(reference.Domain(named))
 }
 
 func firstOf(env map[string]string, names ...string) string {
@@ -150,7 +145,7 @@ func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fet
 		f.Token = w.token
 	case ref.Scheme == "s3":
 		f.Token = w.keys
-	case ref.Scheme == "oci" && host == w.loginHost:
+	case ref.Scheme == "oci" && blob.Registry(host) == w.loginHost:
 		f.Token = w.login
 	}
 	return f

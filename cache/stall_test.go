@@ -21,8 +21,8 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-// patiently serves on a patient listener, and says when an answer has ended.
-func patiently(t *testing.T, patience time.Duration, answer http.HandlerFunc) (address string, ended chan struct{}) {
+// serveWithLimit serves on a stallListener, and closes ended when an answer has ended.
+func serveWithLimit(t *testing.T, limit time.Duration, answer http.HandlerFunc) (address string, ended chan struct{}) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,7 +34,7 @@ func patiently(t *testing.T, patience time.Duration, answer http.HandlerFunc) (a
 		answer(w, r)
 	})}
 	t.Cleanup(func() { s.Close() })
-	go func() { _ = s.Serve(patient{l, patience}) }()
+	go func() { _ = s.Serve(stallListener{l, limit}) }()
 	return l.Addr().String(), ended
 }
 
@@ -51,7 +51,7 @@ func TestAClientThatNeverReads(t *testing.T) {
 		"a file":  func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) },
 		"at once": func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 64<<20)) },
 	} {
-		address, ended := patiently(t, 100*time.Millisecond, answer)
+		address, ended := serveWithLimit(t, 100*time.Millisecond, answer)
 		c, err := net.Dial("tcp", address)
 		if err != nil {
 			t.Fatal(err)
@@ -128,9 +128,8 @@ func TestAnAnswerMayWaitForItsOrigin(t *testing.T) {
 	}
 }
 
-// What a patient connection sends is complete, in pieces or not, and a wait of the handler
-// before its first byte is not bounded.
-func TestAPatientConnectionSendsAll(t *testing.T) {
+// A connection with a limit sends all of an answer, in pieces or not.
+func TestAConnectionWithALimitSendsAll(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	writeFile(t, path, string(big))
 	for what, answer := range map[string]http.HandlerFunc{
@@ -138,7 +137,7 @@ func TestAPatientConnectionSendsAll(t *testing.T) {
 		"a file": func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, path) },
 		"a pipe": func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, bytes.NewBuffer(big)) },
 	} {
-		address, _ := patiently(t, time.Minute, answer)
+		address, _ := serveWithLimit(t, time.Minute, answer)
 		if res, body := get(t, "GET", "http://"+address); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
 			t.Errorf("%s: %s, %d bytes", what, res.Status, len(body))
 		}

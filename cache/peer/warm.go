@@ -1,0 +1,122 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"aliquot.example/internal/blob"
+)
+
+const (
+	// alivePath answers 204.
+	alivePath = "/v1/alive"
+	// warmEvery is how long a connection to a peer is idle at most. It is below the idle
+	// timeouts of both sides.
+	warmEvery = 30 * time.Second
+	// warmWithin bounds one request.
+	warmWithin = 5 * time.Second
+	// warmSpread is the time over which a node connects to peers that it has just learned of,
+	// and the first pause after a failure.
+	warmSpread = time.Second
+	// warmPeers bounds the connections that are kept, warmAtOnce the handshakes at once.
+	warmPeers, warmAtOnce = 128, 4
+)
+
+// KeepWarm keeps an idle connection to each peer open until the context ends. Otherwise the
+// first chunk of a model waits for handshakes: its node asks the owners of several chunks, each
+// of which asks all peers, and in a cluster of eight nodes that makes about 60 handshakes at
+// once. In a cluster of more than 128 nodes each node keeps connections to 128 of them.
+func (n *Network) KeepWarm(ctx context.Context) {
+	var kept sync.WaitGroup
+	defer kept.Wait()
+	turns := make(chan struct{}, warmAtOnce)
+	ends := map[string]context.CancelFunc{}
+	defer func() {
+		for _, end := range ends {
+			end()
+		}
+	}()
+	for {
+		changed := n.Changed()
+		now := map[string]bool{}
+		for _, peer := range n.warmed() {
+			now[peer] = true
+			if ends[peer] == nil {
+				var own context.Context
+				own, ends[peer] = context.WithCancel(ctx)
+				kept.Go(func() { n.keepOne(own, peer, turns) })
+			}
+		}
+		for peer, end := range ends {
+			if !now[peer] {
+				end()
+				delete(ends, peer)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// warmed lists the peers to which connections are kept. Each node chooses others.
+func (n *Network) warmed() (peers []string) {
+	self, all := n.Peers()
+	for _, p := range blob.Owners(self, 0, all) {
+		if p != self && len(peers) < warmPeers {
+			peers = append(peers, p)
+		}
+	}
+	return peers
+}
+
+// keepOne keeps a connection to one peer.
+func (n *Network) keepOne(ctx context.Context, peer string, turns chan struct{}) {
+	wait, pause := rand.N(warmSpread), warmSpread
+	for {
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case turns <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		err := n.alive(ctx, peer)
+		<-turns
+		if err == nil {
+			wait, pause = warmEvery/2+rand.N(warmEvery/2), warmSpread
+			continue
+		}
+		wait, pause = pause/2+rand.N(pause/2), min(2*pause, warmEvery)
+	}
+}
+
+// alive sends a peer a request without content.
+func (n *Network) alive(ctx context.Context, peer string) error {
+	ctx, cancel := context.WithTimeout(ctx, warmWithin)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Scheme+"://"+peer+alivePath, nil)
+	if err != nil {
+		return err
+	}
+	res, err := n.Client.Do(r)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	// The connection is idle only after the end of the body, here or of an error.
+	if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, longestFrame)); err != nil {
+		return fmt.Errorf("peer %s: %w", peer, err)
+	}
+	return nil
+}
