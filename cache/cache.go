@@ -45,10 +45,10 @@ type Daemon struct {
 	servers []*http.Server
 	undo    []func()
 	running sync.WaitGroup
-	hf      string // URL of the Hub's face
-	s3      *origin.S3
-	s3Face  string // its URL
-	ociFace string // the same of the face of registries
+	hf      string            // URL of the Hub's face
+	s3      *origin.S3Servers // nil without one
+	s3Face  string            // its URL
+	ociFace string            // the same of the face of registries
 	tickets *oci.Tickets
 }
 
@@ -109,16 +109,19 @@ func (d *Daemon) origins() (origin.Set, error) {
 		"hf": h, "http": web, "https": web, "file": origin.Disk{Root: d.conf.Files},
 		"oci": &origin.OCI{Client: client, AuthFile: d.conf.OCI.AuthFile, Plain: d.conf.OCI.Plain},
 	}
-	if c := d.conf.S3; c != nil {
-		var err error
-		d.s3, err = origin.NewS3(origin.S3Options{
+	for _, c := range d.conf.S3 {
+		server, err := origin.NewS3(origin.S3Options{
 			Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, Anonymous: c.Anonymous,
-			CredentialsFile: c.CredentialsFile, Profile: c.Profile, ETagIsMD5: c.ETagIsMD5, Client: client,
+			CredentialsFile: c.CredentialsFile, Profile: c.Profile, ETagIsMD5: c.ETagIsMD5, Client: client, Key: c.Key(),
 		})
 		if err != nil {
 			return nil, err
 		}
-		set["s3"] = d.s3
+		if d.s3 == nil {
+			d.s3 = &origin.S3Servers{}
+			set["s3"] = d.s3
+		}
+		d.s3.Add(server, c.Buckets)
 	}
 	return set, nil
 }

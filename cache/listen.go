@@ -36,7 +36,7 @@ func (d *Daemon) listen() error {
 		return err
 	}
 	registry := &oci.Face{Library: d.library, Tickets: d.tickets, Log: d.log}
-	registry.Token = func(namespace string) string { return d.token("oci", namespace, "") }
+	registry.Token = func(namespace string) string { return d.token("oci", "", namespace, "") }
 	if d.ociFace, err = d.face("oci_listen", d.conf.OCIListen, registry); err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (d *Daemon) face(key, address string, h http.Handler) (url string, err erro
 func (d *Daemon) listenS3() (err error) {
 	f := &s3.Face{
 		Library: d.library, Origin: d.s3, Domain: d.conf.S3Face.Domain, Log: d.log,
-		Token: func(scheme, namespace string) string { return d.token(scheme, namespace, "") },
+		Token: func(scheme, name, namespace string) string { return d.token(scheme, name, namespace, "") },
 	}
 	if path := d.conf.S3Face.KeysFile; path != "" {
 		if f.Keys, err = s3.ReadKeys(path); err != nil {

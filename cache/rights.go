@@ -1,15 +1,18 @@
 package cache
 
 import (
+	"slices"
+	"strings"
+
 	"aliquot.example/cache/config"
 	"aliquot.example/cache/origin"
 )
 
-// token is what the origin of a scheme is asked with for a task of a namespace of Nomad,
-// "" for one that has none: the asker's own token, or the node's where the configuration
-// lets the namespace use it. Keys of another server of S3 count as none.
-func (d *Daemon) token(scheme, namespace, given string) string {
-	if given != "" && (scheme != "s3" || d.s3 != nil && d.s3.For(given)) {
+// token is the token with which the cache asks the origin of a model, given by scheme and name,
+// for a task of a Nomad namespace, "" for one that has none: the task's own token, or the node's
+// where the configuration lets the namespace use it. Keys of another server of S3 are not used.
+func (d *Daemon) token(scheme, name, namespace, given string) string {
+	if given != "" && (scheme != "s3" || d.keysAreFor(name, given)) {
 		return given
 	}
 	may := config.Namespaces{"*"}
@@ -18,11 +21,37 @@ func (d *Daemon) token(scheme, namespace, given string) string {
 		may = d.conf.Hub.Namespaces
 	case scheme == "oci" && d.conf.OCI.AuthFile != "":
 		may = d.conf.OCI.Namespaces
-	case scheme == "s3" && d.conf.S3 != nil && !d.conf.S3.Anonymous:
-		may = d.conf.S3.Namespaces
+	case scheme == "s3":
+		if c := d.s3Conf(name); c != nil && !c.Anonymous {
+			may = c.Namespaces
+		}
 	}
 	if may.Holds(namespace) {
 		return ""
 	}
 	return origin.Nobody
+}
+
+// keysAreFor reports whether a task's keys are those of the server of a bucket, or of the bucket
+// with which a name begins.
+func (d *Daemon) keysAreFor(name, token string) bool {
+	if d.s3 == nil {
+		return false
+	}
+	server, err := d.s3.Server(name)
+	return err == nil && server.For(token)
+}
+
+// s3Conf is the configuration of the same server, nil for none.
+func (d *Daemon) s3Conf(name string) (others *config.S3) {
+	bucket, _, _ := strings.Cut(name, "/")
+	for _, c := range d.conf.S3 {
+		if slices.Contains(c.Buckets, bucket) {
+			return c
+		}
+		if len(c.Buckets) == 0 {
+			others = c
+		}
+	}
+	return others
 }

@@ -29,7 +29,7 @@ func s3Settings(t *testing.T, b *bucketServer) *config.Config {
 	conf := settings(t, "http://127.0.0.1:1")
 	path := filepath.Join(t.TempDir(), "credentials")
 	writeFile(t, path, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
-	conf.S3 = &config.S3{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, CredentialsFile: path, ETagIsMD5: true, Namespaces: config.Namespaces{"ml"}}
+	conf.S3 = []*config.S3{{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, CredentialsFile: path, ETagIsMD5: true, Namespaces: config.Namespaces{"ml"}}}
 	conf.S3Face.Listen = "127.0.0.1:0"
 	return conf
 }
@@ -140,7 +140,7 @@ func TestKeysOfATaskAreItsOwn(t *testing.T) {
 	b := startBuckets(t)
 	b.put(t, "llama/7b/model.safetensors", big)
 	conf := s3Settings(t, b)
-	conf.S3.Namespaces = config.Namespaces{"other"}
+	conf.S3[0].Namespaces = config.Namespaces{"other"}
 	n := begin(t, conf)
 	own := cacheapi.S3Keys{Endpoint: b.URL, ID: accessKey, Secret: secretKey}
 	wrong, elsewhere, amazons := own, own, own
@@ -236,7 +236,7 @@ func TestPublicBuckets(t *testing.T) {
 	b.put(t, "llama/7b/config.json", []byte("{}"))
 	b.set(func() { b.public = true })
 	keyless := settings(t, "http://127.0.0.1:1")
-	keyless.S3 = &config.S3{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, Anonymous: true, ETagIsMD5: true}
+	keyless.S3 = []*config.S3{{Endpoint: b.URL, Region: "us-east-1", PathStyle: true, Anonymous: true, ETagIsMD5: true}}
 	keyless.S3Face.Listen = "127.0.0.1:0"
 	for what, conf := range map[string]*config.Config{"without keys": keyless, "with keys of others": s3Settings(t, b)} {
 		n := begin(t, conf)
@@ -329,7 +329,7 @@ func TestS3GoesAway(t *testing.T) {
 	b := startBuckets(t)
 	b.put(t, "llama/7b/model.safetensors", big)
 	conf := s3Settings(t, b)
-	conf.S3.Namespaces = config.Namespaces{"*"}
+	conf.S3[0].Namespaces = config.Namespaces{"*"}
 	n := begin(t, conf)
 	n.fromS3(t, s3Model)
 	if res, body := get(t, "GET", n.s3Face+"/models/llama/7b/model.safetensors"); res.StatusCode != http.StatusOK || !bytes.Equal(body, big) {
@@ -364,19 +364,19 @@ func TestKeysOfS3Change(t *testing.T) {
 	b := startBuckets(t)
 	b.put(t, "a.bin", []byte("a"))
 	conf := s3Settings(t, b)
-	writeFile(t, conf.S3.CredentialsFile, "[default]\naws_access_key_id = old\naws_secret_access_key = old\n")
+	writeFile(t, conf.S3[0].CredentialsFile, "[default]\naws_access_key_id = old\naws_secret_access_key = old\n")
 	n := begin(t, conf)
 	ask := cacheapi.Fetch{Model: "s3://models/a.bin", Namespace: "ml"}
 	if _, err := n.api.Fetch(t.Context(), ask); status(err) != http.StatusForbidden {
 		t.Fatalf("with the old keys: %v", err)
 	}
-	writeFile(t, conf.S3.CredentialsFile, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
+	writeFile(t, conf.S3[0].CredentialsFile, fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", accessKey, secretKey))
 	later := time.Now().Add(time.Minute)
-	if err := os.Chtimes(conf.S3.CredentialsFile, later, later); err != nil {
+	if err := os.Chtimes(conf.S3[0].CredentialsFile, later, later); err != nil {
 		t.Fatal(err)
 	}
 	n.fromS3(t, ask.Model)
-	if err := os.Remove(conf.S3.CredentialsFile); err != nil {
+	if err := os.Remove(conf.S3[0].CredentialsFile); err != nil {
 		t.Fatal(err)
 	}
 	without := begin(t, conf2(t, conf))

@@ -32,9 +32,9 @@ func facedNode(t *testing.T, keys string) (*node, *bucketServer) {
 	qwen(hub)
 	conf := s3Settings(t, b)
 	conf.Hub.Endpoint = hub.URL
-	conf.S3.Namespaces = config.Namespaces{"*"}
+	conf.S3[0].Namespaces = config.Namespaces{"*"}
 	if keys != "" {
-		conf.S3.Namespaces = config.Namespaces{"ml"}
+		conf.S3[0].Namespaces = config.Namespaces{"ml"}
 		conf.S3Face.KeysFile = filepath.Join(t.TempDir(), "keys")
 		writeFile(t, conf.S3Face.KeysFile, keys)
 	}

@@ -30,6 +30,7 @@ const (
 // fails on demand.
 type bucketServer struct {
 	*httptest.Server
+	bucket  string
 	backend gofakes3.Backend
 	fake    http.Handler
 	keys    *s3.Keys
@@ -49,7 +50,13 @@ type bucketServer struct {
 
 func startBuckets(t *testing.T) *bucketServer {
 	t.Helper()
-	b := &bucketServer{backend: s3mem.New(), tags: map[string]string{}, sums: map[string]string{}}
+	return startBucket(t, "models", accessKey, secretKey)
+}
+
+// startBucket starts a server with one bucket and the keys of its own.
+func startBucket(t *testing.T, bucket, accessKey, secretKey string) *bucketServer {
+	t.Helper()
+	b := &bucketServer{bucket: bucket, backend: s3mem.New(), tags: map[string]string{}, sums: map[string]string{}}
 	b.fake = gofakes3.New(b.backend).Server()
 	path := filepath.Join(t.TempDir(), "keys")
 	writeFile(t, path, accessKey+" "+secretKey+" all\n")
@@ -59,7 +66,7 @@ func startBuckets(t *testing.T) *bucketServer {
 	}
 	b.Server = httptest.NewServer(b)
 	t.Cleanup(b.Close)
-	if err := b.backend.CreateBucket("models"); err != nil {
+	if err := b.backend.CreateBucket(bucket); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -74,7 +81,7 @@ func writeFile(t *testing.T, path, text string) {
 
 func (b *bucketServer) put(t *testing.T, key string, body []byte) {
 	t.Helper()
-	if _, err := b.backend.PutObject("models", key, map[string]string{"Last-Modified": time.Now().UTC().Format(http.TimeFormat)}, bytes.NewReader(body), int64(len(body)), nil); err != nil {
+	if _, err := b.backend.PutObject(b.bucket, key, map[string]string{"Last-Modified": time.Now().UTC().Format(http.TimeFormat)}, bytes.NewReader(body), int64(len(body)), nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -105,7 +112,7 @@ func (b *bucketServer) bytes() int64 {
 }
 
 func (b *bucketServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	key := strings.TrimPrefix(r.URL.Path, "/models/")
+	key := strings.TrimPrefix(r.URL.Path, "/"+b.bucket+"/")
 	b.mu.Lock()
 	open := b.public && r.Header.Get("Authorization") == ""
 	down, cut, part := b.down, b.cuts > 0 && r.Method == http.MethodGet && r.Header.Get("Range") != "", b.part

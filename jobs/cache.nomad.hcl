@@ -83,6 +83,12 @@ variable "s3_credentials" {
   default     = ""
 }
 
+variable "s3_server_credentials" {
+  description = "The same for settings with several s3 blocks: paths of Nomad variables by the labels of the blocks, such as {\"west\" = \"nomad/jobs/cache/west\"}. The keys of s3 \"west\" are in the file s3-west: credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3-west\"."
+  type        = map(string)
+  default     = {}
+}
+
 variable "memory" {
   description = "Memory of the task, in MiB."
   type        = number
@@ -158,9 +164,12 @@ job "cache" {
       }
 
       dynamic "template" {
-        for_each = var.s3_credentials == "" ? [] : [var.s3_credentials]
+        for_each = merge(
+          var.s3_credentials == "" ? {} : { "s3" = var.s3_credentials },
+          { for label, path in var.s3_server_credentials : "s3-${label}" => path },
+        )
         content {
-          destination = "secrets/s3"
+          destination = "secrets/${template.key}"
           perms       = "600"
           change_mode = "noop" # the cache reads it again
           data        = <<-INI

@@ -37,7 +37,7 @@ type Config struct {
 	// may take to come. No key of the file sets it.
 	ClientStall time.Duration
 	Hub         Hub
-	S3          *S3 // nil without one
+	S3          []*S3 // servers; at most one without Buckets
 	S3Face      S3Face
 	OCI         OCI
 	OCIListen   string // address of the registries' face, "" for none
@@ -99,7 +99,7 @@ type fileBody struct {
 	Stall      *string       `hcl:"origin_stall,optional"`
 	Files      *string       `hcl:"files,optional"`
 	Hub        *hubBody      `hcl:"huggingface,block"`
-	S3         *s3Body       `hcl:"s3,block"`
+	S3         []*s3Body     `hcl:"s3,block"`
 	OCI        *ociBody      `hcl:"oci,block"`
 	Peer       *peerBody     `hcl:"peer,block"`
 	Prefetch   *prefetchBody `hcl:"prefetch,block"`
@@ -149,7 +149,7 @@ func Load(path string) (*Config, error) {
 // Parse reads a configuration; name is what errors call the file.
 func Parse(text []byte, name string) (*Config, error) {
 	var body fileBody
-	if err := hclfile.Decode(text, name, nil, &body); err != nil {
+	if err := hclfile.Decode(text, name, nil, &body, "s3"); err != nil {
 		return nil, err
 	}
 	c, err := body.config()

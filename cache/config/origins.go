@@ -17,8 +17,12 @@ type Hub struct {
 	Namespaces Namespaces
 }
 
-// S3 is a server that speaks S3; nil without one.
+// S3 is a server that speaks S3.
 type S3 struct {
+	// Name is the label of its block, "" without one.
+	Name string
+	// Buckets are those that it serves; none for all that no other server serves.
+	Buckets                                    []string
 	Endpoint, Region, CredentialsFile, Profile string
 	PathStyle, Anonymous, ETagIsMD5            bool
 	// Namespaces are those of Nomad whose tasks may use the keys.
@@ -67,6 +71,8 @@ type hubBody struct {
 }
 
 type s3Body struct {
+	Name            string   `hcl:"name,label"`
+	Buckets         []string `hcl:"buckets,optional"`
 	Endpoint        *string  `hcl:"endpoint,optional"`
 	Region          *string  `hcl:"region,optional"`
 	PathStyle       *bool    `hcl:"path_style,optional"`
@@ -105,31 +111,84 @@ func isURL(key, text string) error {
 	return nil
 }
 
-func (c *Config) s3(b *s3Body) error {
-	if b == nil {
-		return nil
+// s3 reads the servers that speak S3, of which each bucket has one.
+func (c *Config) s3(blocks []*s3Body) error {
+	names, buckets := map[string]bool{}, map[string]string{}
+	for _, b := range blocks {
+		s := b.server()
+		if err := s.check(); err != nil {
+			return err
+		}
+		if names[s.Name] {
+			return fmt.Errorf("there are two blocks %s: give each its own label", s.block())
+		}
+		names[s.Name] = true
+		served := s.Buckets
+		if len(served) == 0 {
+			served = []string{""}
+		}
+		for _, name := range served {
+			other, taken := buckets[name]
+			switch {
+			case taken && name == "":
+				return fmt.Errorf("%s and %s have no buckets: one block may serve all other buckets, list those of the other",
+					other, s.block())
+			case taken:
+				return fmt.Errorf("bucket %q is in %s and in %s: list it in one of them", name, other, s.block())
+			}
+			buckets[name] = s.block()
+		}
+		c.S3 = append(c.S3, s)
 	}
-	s := &S3{
+	return nil
+}
+
+// block is what errors call the server's block.
+func (s *S3) block() string {
+	if s.Name == "" {
+		return "s3"
+	}
+	return fmt.Sprintf("s3 %q", s.Name)
+}
+
+func (b *s3Body) server() *S3 {
+	return &S3{
+		Name: b.Name, Buckets: b.Buckets,
 		Endpoint:        strings.TrimSuffix(or(b.Endpoint, "https://s3.amazonaws.com"), "/"),
 		Region:          or(b.Region, "us-east-1"),
 		CredentialsFile: or(b.CredentialsFile, ""), Profile: or(b.Profile, ""), Namespaces: b.Namespaces,
 		PathStyle: or(b.PathStyle, false), Anonymous: or(b.Anonymous, false), ETagIsMD5: or(b.ETagIsMD5, true),
 	}
-	c.S3 = s
+}
+
+// Key is what errors call the server's block when they name one of its keys.
+func (s *S3) Key() string {
+	if s.Name == "" {
+		return "s3"
+	}
+	return "s3." + s.Name
+}
+
+func (s *S3) check() error {
+	key := s.Key()
 	switch u, err := url.Parse(s.Endpoint); {
 	case err != nil || u.Host == "" || u.Path != "" || u.Scheme != "http" && u.Scheme != "https":
-		return fmt.Errorf("s3.endpoint is %q: want a URL without a path, such as https://s3.eu-central-1.amazonaws.com",
-			s.Endpoint)
+		return fmt.Errorf("%s.endpoint is %q: want a URL without a path, such as https://s3.eu-central-1.amazonaws.com",
+			key, s.Endpoint)
 	case s.CredentialsFile != "" && !filepath.IsAbs(s.CredentialsFile):
-		return fmt.Errorf("s3.credentials_file is %q: want an absolute path", s.CredentialsFile)
+		return fmt.Errorf("%s.credentials_file is %q: want an absolute path", key, s.CredentialsFile)
 	case s.Anonymous && (s.CredentialsFile != "" || len(s.Namespaces) > 0):
-		return errors.New("s3.anonymous and credentials_file or namespaces contradict each other: leave one out")
+		return fmt.Errorf("%s.anonymous and credentials_file or namespaces contradict each other: leave one out", key)
 	case !s.Anonymous && len(s.Namespaces) == 0:
-		return errors.New("s3.namespaces is missing: name the Nomad namespaces whose tasks may read what the " +
-			"credentials may, " +
-			"[\"*\"] for all, or set anonymous = true")
+		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may read what the "+
+			"credentials may, [\"*\"] for all, or set anonymous = true", key)
 	}
-	return s.Namespaces.check("s3.namespaces")
+	for _, name := range s.Buckets {
+		if name == "" || strings.ContainsAny(name, "/ ") {
+			return fmt.Errorf("%s.buckets has %q: want names of buckets", key, name)
+		}
+	}
+	return s.Namespaces.check(key + ".namespaces")
 }
 
 func (c *Config) oci(b *ociBody) error {

@@ -4,25 +4,23 @@ import (
 	"errors"
 	"net/http"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	"aliquot.example/cache/face"
 	"aliquot.example/cache/fetch"
 	"aliquot.example/cache/models"
-	"aliquot.example/cache/origin"
 )
 
 // file serves a file of a revision. The headers go out before the first byte is here:
 // clients give up on headers that take 10 s.
 func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
-	i := slices.IndexFunc(l.Files, func(file origin.File) bool { return file.Path == a.path })
-	if i < 0 {
+	found, ok := l.File(a.path)
+	if !ok {
 		fail(w, r, http.StatusNotFound, "EntryNotFound", a.path+" does not exist on "+l.Revision)
 		return
 	}
-	o := l.Files[i].Object
+	o := found.Object
 	h := w.Header()
 	etag := `"` + o.Checksum().Digest + `"`
 	h.Set("ETag", etag)
@@ -36,7 +34,7 @@ func (f *Face) file(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 		h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
 		return
 	}
-	err := f.send().File(w, r, fetch.Target{Object: o, Source: l.Files[i].Source, Token: a.token}, etag)
+	err := f.send().File(w, r, fetch.Target{Object: o, Source: found.Source, Token: a.token}, etag)
 	switch {
 	case errors.Is(err, face.ErrRange):
 		fail(w, r, http.StatusRequestedRangeNotSatisfiable, "", err.Error())

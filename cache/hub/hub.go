@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +23,9 @@ import (
 // Face is the handler.
 type Face struct {
 	Library *models.Library
-	// Token is what the Hub is asked with for who brings a token, or "".
-	Token func(scheme, namespace, given string) string
+	// Token returns the token with which the cache asks the Hub for a client that sends the token
+	// given, or "".
+	Token func(scheme, name, namespace, given string) string
 	Log   *slog.Logger
 }
 
@@ -129,7 +131,7 @@ func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, r, http.StatusMethodNotAllowed, "", "this cache only reads")
 		return
 	}
-	a.token = f.Token("hf", "", a.token)
+	a.token = f.Token("hf", a.ref.Name, "", a.token)
 	listing, err := f.Library.List(r.Context(), a.ref, a.token)
 	if err != nil {
 		f.refuse(w, r, err)
@@ -222,8 +224,9 @@ func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listi
 		return
 	}
 	found := []json.RawMessage{}
-	for _, raw := range l.Tree {
-		if indexOf(asked.Paths, entry(raw).Path) >= 0 {
+	slices.Sort(asked.Paths)
+	for _, path := range slices.Compact(asked.Paths) {
+		if raw, ok := l.Entry(path); ok {
 			found = append(found, plain(raw))
 		}
 	}
@@ -235,8 +238,9 @@ func (f *Face) pathsInfo(w http.ResponseWriter, r *http.Request, l *models.Listi
 func (f *Face) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Listing) {
 	recursive := strings.EqualFold(a.rawQuery.Get("recursive"), "true") || a.rawQuery.Get("recursive") == "1"
 	found, here := []json.RawMessage{}, a.path == ""
-	for _, raw := range l.Tree {
-		path := entry(raw).Path
+	paths := l.Paths()
+	for i, raw := range l.Tree {
+		path := paths[i]
 		if a.path != "" {
 			here = here || path == a.path
 			inside, ok := strings.CutPrefix(path, a.path+"/")
@@ -255,11 +259,6 @@ func (f *Face) tree(w http.ResponseWriter, r *http.Request, a ask, l *models.Lis
 	}
 	body, _ := json.Marshal(found)
 	answer(w, body)
-}
-
-func entry(raw json.RawMessage) (e origin.Entry) {
-	_ = json.Unmarshal(raw, &e)
-	return e
 }
 
 // plain leaves out what would send a client past the cache, to the Hub's other store.

@@ -23,9 +23,9 @@ const (
 	longestWait = 60 * time.Second
 )
 
-// Token is what the origin of a scheme is asked with for a task of a namespace of Nomad that
-// brings a token, or "".
-type Token func(scheme, namespace, given string) string
+// Token returns the token with which the cache asks the origin of a model, given by scheme and
+// name, for a task of a Nomad namespace that sends the token given, or "".
+type Token func(scheme, name, namespace, given string) string
 
 // Handler answers.
 func Handler(l *models.Library, token Token, status func() cacheapi.Status) http.Handler {
@@ -52,8 +52,8 @@ func fetch(w http.ResponseWriter, r *http.Request, l *models.Library, token Toke
 		http.Error(w, "the request cannot be read: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	scheme, _, _ := strings.Cut(ask.Model, "://")
-	ask.Token = token(scheme, ask.Namespace, ask.Token)
+	scheme, name, _ := strings.Cut(ask.Model, "://")
+	ask.Token = token(scheme, name, ask.Namespace, ask.Token)
 	job, err := l.Fetch(r.Context(), ask)
 	if err != nil {
 		http.Error(w, err.Error(), code(err))

@@ -47,13 +47,13 @@ type branch struct {
 	Listing *Listing `json:"listing,omitempty"`
 }
 
-func (l *Library) loadBranch(ref blob.Ref) (b branch) {
-	text, err := l.records.read(recordName(ref, ref.Revision))
-	if err != nil || json.Unmarshal(text, &b) != nil {
+func (l *Library) loadBranch(ref blob.Ref) branch {
+	b, err := parsed[branch](l.records, recordName(ref, ref.Revision))
+	if err != nil {
 		return branch{}
 	}
 	if b.Listing != nil {
-		b.Listing.Ref = ref
+		b.Listing = b.Listing.of(ref)
 	}
 	return b
 }

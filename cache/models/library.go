@@ -3,10 +3,10 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -62,16 +62,6 @@ type asking struct {
 	done chan struct{}
 	l    *Listing
 	err  error
-}
-
-// Listing is a revision of a model, with what its origin said of it.
-type Listing struct {
-	origin.Listing
-	// Info and Tree are the Hub's own answers, for its clients.
-	Info json.RawMessage   `json:"info,omitempty"`
-	Tree []json.RawMessage `json:"tree,omitempty"`
-	// Stale is set where the origin did not answer and this is the last that is known.
-	Stale bool `json:"-"`
 }
 
 // New makes a library over a cache's store.
@@ -169,6 +159,7 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 	}
 	if err == nil {
 		l.learn(ref, token, got)
+		got.index = cmp.Or(got.index, &index{})
 		return got, nil
 	}
 	if origin.Final(err) {
@@ -321,19 +312,14 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 // own reports whether the configuration decides that this asker may read, and not the
 // origin: it is asked with the node's own credentials.
 func (l *Library) own(ref blob.Ref, token string) bool {
-	o, ok := l.Origins[ref.Scheme].(interface{ Own(token string) bool })
-	return ok && o.Own(token)
+	o, ok := l.Origins[ref.Scheme].(interface{ Own(name, token string) bool })
+	return ok && o.Own(ref.Name, token)
 }
 
 func (l *Library) load(ref blob.Ref, revision string) (*Listing, error) {
-	text, err := l.records.read(recordName(ref, "@"+revision))
+	got, err := parsed[*Listing](l.records, recordName(ref, "@"+revision))
 	if err != nil {
 		return nil, err
 	}
-	var got Listing
-	if err := json.Unmarshal(text, &got); err != nil {
-		return nil, err
-	}
-	got.Ref = ref
-	return &got, nil
+	return got.of(ref), nil
 }

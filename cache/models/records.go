@@ -44,17 +44,20 @@ type records struct {
 	all        map[string]*record // by the name of the file
 	bytes      int64              // of all
 	repository map[string]int     // records by repository, without those of markers
+
+	mostParsed, parsedBytes int64
 }
 
 type record struct {
 	size          int64
 	used, stamped time.Time
+	parsed        any // what the text was parsed to, nil where that is not kept
 }
 
 // openRecords takes stock of a directory, and makes it if need be.
 func openRecords(dir string, put func(path string, text []byte) error, log *slog.Logger) (*records, error) {
 	r := &records{
-		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, log: log,
+		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, mostParsed: mostParsed, log: log,
 		all: map[string]*record{}, repository: map[string]int{},
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -93,7 +96,7 @@ func recordName(ref blob.Ref, what string) string {
 // add notes a record. The caller holds the lock, or is alone.
 func (r *records) add(name string, size int64, used time.Time) {
 	r.forget(name)
-	r.all[name] = &record{size, used, used}
+	r.all[name] = &record{size: size, used: used, stamped: used}
 	r.bytes += size
 	if !strings.HasSuffix(name, marker) {
 		r.repository[name[:half]]++
@@ -108,6 +111,7 @@ func (r *records) forget(name string) {
 	}
 	delete(r.all, name)
 	r.bytes -= e.size
+	r.unparse(e)
 	if repository := name[:half]; !strings.HasSuffix(name, marker) {
 		if r.repository[repository]--; r.repository[repository] == 0 {
 			delete(r.repository, repository)
@@ -138,11 +142,7 @@ func (r *records) read(name string) ([]byte, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		r.forget(name) // somebody removed it by hand
 	case err == nil && e != nil:
-		e.used = time.Now()
-		if e.used.Sub(e.stamped) > stampRecords {
-			e.stamped = e.used
-			_ = os.Chtimes(path, e.used, e.used)
-		}
+		r.use(name, e)
 	}
 	return text, err
 }

@@ -41,7 +41,7 @@ type OCI struct {
 const mostAskers = 1000
 
 // Own reports whether a request of this asker is made with the node's own credentials.
-func (c *OCI) Own(token string) bool { return token == "" && c.AuthFile != "" }
+func (c *OCI) Own(_, token string) bool { return token == "" && c.AuthFile != "" }
 
 // Anonymous reports whether a request with the asker's token is made without any.
 func (c *OCI) Anonymous(token string) bool {
@@ -83,8 +83,12 @@ func (c *OCI) credential(ctx context.Context, token, host string) (auth.Credenti
 	}
 	// A login may be for the same registry by another of its names.
 	name := blob.Registry(host)
-	for _, address := range []string{host, name, name + ":443"} {
-		found, err := store.Get(ctx, credentials.ServerAddressFromHostname(address))
+	addresses := []string{credentials.ServerAddressFromHostname(host), name, name + ":443"}
+	if name == "docker.io" {
+		addresses = append(addresses, "https://index.docker.io/v1/")
+	}
+	for _, address := range addresses {
+		found, err := store.Get(ctx, address)
 		if err != nil || found != auth.EmptyCredential {
 			return found, err
 		}

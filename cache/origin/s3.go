@@ -49,6 +49,8 @@ type S3Options struct {
 	// ETagIsMD5 is unset for a server whose ETags are no checksums.
 	ETagIsMD5 bool
 	Client    *http.Client
+	// Key is that of the server's block in the configuration, for errors.
+	Key string
 }
 
 // OneObject is the revision of a ref that names one object and no folder.
@@ -65,7 +67,7 @@ const (
 func NewS3(o S3Options) (*S3, error) {
 	u, err := url.Parse(o.Endpoint)
 	if err != nil {
-		return nil, fmt.Errorf("s3.endpoint: %w", err)
+		return nil, fmt.Errorf("%s.endpoint: %w", o.Key, err)
 	}
 	core := func(creds *credentials.Credentials) (*minio.Core, error) {
 		lookup := minio.BucketLookupDNS
@@ -80,14 +82,14 @@ func NewS3(o S3Options) (*S3, error) {
 	}
 	s := &S3{etagIsMD5: o.ETagIsMD5, core: core}
 	if s.anonymous, err = core(credentials.NewStaticV4("", "", "")); err != nil {
-		return nil, fmt.Errorf("s3.endpoint: %w", err)
+		return nil, fmt.Errorf("%s.endpoint: %w", o.Key, err)
 	}
 	if o.Anonymous {
 		s.own = s.anonymous
 		return s, nil
 	}
 	if s.own, err = core(o.credentials()); err != nil {
-		return nil, fmt.Errorf("s3.endpoint: %w", err)
+		return nil, fmt.Errorf("%s.endpoint: %w", o.Key, err)
 	}
 	return s, nil
 }
@@ -97,7 +99,7 @@ func (o S3Options) credentials() *credentials.Credentials {
 	switch {
 	case o.CredentialsFile != "":
 		file := credentials.FileAWSCredentials{Filename: o.CredentialsFile, Profile: o.Profile}
-		return credentials.New(&keyFile{FileAWSCredentials: file})
+		return credentials.New(&keyFile{FileAWSCredentials: file, key: o.Key})
 	case os.Getenv("AWS_ACCESS_KEY_ID") != "":
 		return credentials.NewEnvAWS()
 	}
@@ -107,6 +109,7 @@ func (o S3Options) credentials() *credentials.Credentials {
 // keyFile reads the keys again when their file has changed.
 type keyFile struct {
 	credentials.FileAWSCredentials
+	key  string
 	read time.Time // when the file was changed that was read last
 }
 
@@ -137,7 +140,7 @@ func (k *keyFile) RetrieveWithCredContext(c *credentials.CredContext) (credentia
 		err = errors.New("it has no aws_access_key_id and aws_secret_access_key")
 	}
 	if err != nil {
-		err = fmt.Errorf("s3.credentials_file %s: %w", k.Filename, err)
+		err = fmt.Errorf("%s.credentials_file %s: %w", k.key, k.Filename, err)
 	}
 	return v, err
 }
@@ -250,7 +253,7 @@ func s3Error(err error) error {
 	}
 	switch code := answer.StatusCode; {
 	case code == http.StatusMovedPermanently || answer.Code == "AuthorizationHeaderMalformed":
-		return fmt.Errorf("%s: %w: s3.region or s3.endpoint is not that of the bucket", said, ErrDenied)
+		return fmt.Errorf("%s: %w: region or endpoint of its s3 block is not that of the bucket", said, ErrDenied)
 	case code == http.StatusNotFound:
 		return fmt.Errorf("%s: %w", said, ErrNotFound)
 	case code == http.StatusUnauthorized || code == http.StatusForbidden:

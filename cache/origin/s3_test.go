@@ -29,7 +29,7 @@ func TestKeysAreForTheServerTheyName(t *testing.T) {
 		// somebody's own server on a machine of Amazon's
 		{"http://ec2-192-0-2-1.compute-1.amazonaws.com", "", false},
 	} {
-		s, err := NewS3(S3Options{Endpoint: c.server, Region: "us-east-1", Anonymous: true, Client: http.DefaultClient})
+		s, err := NewS3(S3Options{Endpoint: c.server, Region: "us-east-1", Anonymous: true, Client: http.DefaultClient, Key: "s3"})
 		if err != nil {
 			t.Fatal(err)
 		}

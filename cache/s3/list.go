@@ -169,8 +169,12 @@ func (f *Face) page(ctx context.Context, a ask, p paging) (keys []origin.Key, er
 	if f.Origin == nil {
 		return nil, errNoBucket
 	}
-	token := f.Token("s3", a.namespace)
-	err = f.Origin.Keys(ctx, token, a.bucket, p.prefix, p.from(), p.delimiter == "", add)
+	server, err := f.Origin.Server(a.bucket)
+	if err != nil {
+		return nil, err
+	}
+	token := f.Token("s3", a.bucket, a.namespace)
+	err = server.Keys(ctx, token, a.bucket, p.prefix, p.from(), p.delimiter == "", add)
 	return f.remembered(a, p, token, keys, err)
 }
 
@@ -211,7 +215,7 @@ func (f *Face) hubKeys(ctx context.Context, a ask, p paging) ([]origin.Key, erro
 	if !ok {
 		return nil, nil
 	}
-	l, err := f.Library.List(ctx, ref, f.Token("hf", a.namespace))
+	l, err := f.Library.List(ctx, ref, f.Token("hf", ref.Name, a.namespace))
 	if err != nil {
 		return nil, err
 	}

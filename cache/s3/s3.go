@@ -31,15 +31,15 @@ const HubBucket = "huggingface"
 // Face is the handler.
 type Face struct {
 	Library *models.Library
-	// Origin is the server whose buckets are shown, nil for none.
-	Origin *origin.S3
+	// Origin are the servers whose buckets are shown, nil for none.
+	Origin *origin.S3Servers
 	// Domain is the name below which a bucket can be a host.
 	Domain string
 	// Keys are who may ask, nil for everybody.
 	Keys *Keys
-	// Token is what the origin of a scheme is asked with for tasks of a namespace of Nomad;
-	// "" stands for who has none.
-	Token func(scheme, namespace string) string
+	// Token returns the token with which the cache asks the origin of a model, given by scheme and
+	// name, for tasks of a Nomad namespace, "" for a client that has none.
+	Token func(scheme, name, namespace string) string
 	Log   *slog.Logger
 }
 
@@ -117,7 +117,11 @@ func (f *Face) bucket(ctx context.Context, a ask) error {
 	if f.Origin == nil {
 		return errNoBucket
 	}
-	return f.Origin.Bucket(ctx, f.Token("s3", a.namespace), a.bucket)
+	server, err := f.Origin.Server(a.bucket)
+	if err != nil {
+		return err
+	}
+	return server.Bucket(ctx, f.Token("s3", a.bucket, a.namespace), a.bucket)
 }
 
 func (f *Face) buckets(w http.ResponseWriter) error {
@@ -147,7 +151,7 @@ func (f *Face) find(ctx context.Context, a ask) (found, error) {
 	if f.Origin == nil {
 		return found{}, errNoBucket
 	}
-	token := f.Token("s3", a.namespace)
+	token := f.Token("s3", a.bucket, a.namespace)
 	l, err := f.Library.List(ctx, blob.Ref{Scheme: "s3", Name: a.bucket + "/" + a.key,
 		Revision: origin.OneObject}, token)
 	if err != nil {
@@ -296,16 +300,15 @@ func (f *Face) hubObject(ctx context.Context, a ask) (found, error) {
 	if !ok {
 		return found{}, origin.ErrNotFound
 	}
-	token := f.Token("hf", a.namespace)
+	token := f.Token("hf", ref.Name, a.namespace)
 	l, err := f.Library.List(ctx, ref, token)
 	if err != nil {
 		return found{}, err
 	}
-	i := slices.IndexFunc(l.Files, func(o origin.File) bool { return o.Path == path })
-	if i < 0 {
+	o, ok := l.File(path)
+	if !ok {
 		return found{}, origin.ErrNotFound
 	}
-	o := l.Files[i]
 	return found{fetch.Target{Object: o.Object, Source: o.Source, Token: token}, hubETag(o), time.Unix(0, 0)}, nil
 }
 

@@ -5,6 +5,7 @@ package hclfile
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -25,10 +26,12 @@ func Read(path string) (text []byte, name string, err error) {
 }
 
 // Decode reads a text into a struct with hcl tags. Expressions see the variables and
-// functions of ctx, which may be nil.
-func Decode(text []byte, name string, ctx *hcl.EvalContext, into any) error {
+// functions of ctx, which may be nil. Blocks of the types in unlabelled may leave out their one
+// label, which is "" then.
+func Decode(text []byte, name string, ctx *hcl.EvalContext, into any, unlabelled ...string) error {
 	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
 	if !diags.HasErrors() {
+		label(file, unlabelled)
 		diags = gohcl.DecodeBody(file.Body, ctx, into)
 	}
 	for _, d := range diags {
@@ -43,4 +46,17 @@ func Decode(text []byte, name string, ctx *hcl.EvalContext, into any) error {
 			strings.Join(strings.Fields(d.Detail), " "))
 	}
 	return nil
+}
+
+// label gives blocks of some types an empty label where they have none.
+func label(file *hcl.File, types []string) {
+	body, ok := file.Body.(*hclsyntax.Body)
+	if !ok {
+		return
+	}
+	for _, b := range body.Blocks {
+		if slices.Contains(types, b.Type) && len(b.Labels) == 0 {
+			b.Labels, b.LabelRanges = []string{""}, []hcl.Range{b.TypeRange}
+		}
+	}
 }

@@ -33,3 +33,20 @@ func TestReadNamesWhatIsMissing(t *testing.T) {
 		t.Error(text, name, err)
 	}
 }
+
+// A label may be left out only where the caller says so.
+func TestLabelsThatMayBeMissing(t *testing.T) {
+	var body struct {
+		All []struct {
+			Name string `hcl:"name,label"`
+		} `hcl:"server,block"`
+	}
+	text := []byte("server {\n}\nserver \"b\" {\n}\n")
+	if err := Decode(text, "f.hcl", nil, &body, "server"); err != nil || len(body.All) != 2 || body.All[0].Name != "" ||
+		body.All[1].Name != "b" {
+		t.Errorf("%+v, %v", body, err)
+	}
+	if err := Decode(text, "f.hcl", nil, &body, "other"); err == nil || !strings.Contains(err.Error(), "f.hcl:1: ") {
+		t.Errorf("without the type: %v", err)
+	}
+}

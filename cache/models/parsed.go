@@ -1,0 +1,86 @@
+package models
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// mostParsed bounds the records that are kept parsed, in bytes of their text, of which a parsed
+// one takes about three times as much. A repository with 100,000 files has a text of 40 MB.
+const mostParsed = 64 << 20
+
+// parsed reads a record as JSON. Parsing that of a large repository takes longer than all else
+// that a request for one of its files needs, so the records used last are kept parsed. Callers
+// share what the result points to, and do not change it.
+func parsed[T any](r *records, name string) (T, error) {
+	var none T
+	before, kept := r.kept(name)
+	if got, ok := kept.(T); ok {
+		return got, nil
+	}
+	text, err := r.read(name)
+	if err != nil {
+		return none, err
+	}
+	var got T
+	if err := json.Unmarshal(text, &got); err != nil {
+		return none, err
+	}
+	r.keep(name, before, got)
+	return got, nil
+}
+
+// kept returns a record and what it was parsed to, nil where that is not kept. It is a use of the
+// record.
+func (r *records) kept(name string) (e *record, value any) {
+	_, err := os.Stat(filepath.Join(r.dir, name)) // somebody may have removed it
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e = r.all[name]; e == nil || err != nil {
+		return e, nil
+	}
+	if e.parsed != nil {
+		r.use(name, e)
+	}
+	return e, e.parsed
+}
+
+// use notes a use of a record. The caller holds the lock.
+func (r *records) use(name string, e *record) {
+	e.used = time.Now()
+	if e.used.Sub(e.stamped) > stampRecords {
+		e.stamped = e.used
+		_ = os.Chtimes(filepath.Join(r.dir, name), e.used, e.used)
+	}
+}
+
+// keep keeps what a record was parsed to, unless it was written since, and lets those go that
+// were used the longest ago.
+func (r *records) keep(name string, e *record, value any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e == nil || r.all[name] != e || e.parsed != nil || e.size > r.mostParsed {
+		return
+	}
+	e.parsed = value
+	r.parsedBytes += e.size
+	for r.parsedBytes > r.mostParsed {
+		var oldest *record
+		for _, o := range r.all {
+			if o != e && o.parsed != nil && (oldest == nil || o.used.Before(oldest.used)) {
+				oldest = o
+			}
+		}
+		r.unparse(oldest)
+	}
+}
+
+// unparse lets go what a record was parsed to. The caller holds the lock.
+func (r *records) unparse(e *record) {
+	if e.parsed != nil {
+		r.parsedBytes -= e.size
+		e.parsed = nil
+	}
+}
