@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -114,6 +115,24 @@ func TestPagesOfAList(t *testing.T) {
 		if strings.Join(got, " ") != strings.Join(want, " ") || len(want) < 3 {
 			t.Errorf("%+v: pages have %v, all are %v", c, got, want)
 		}
+	}
+}
+
+// A page that is full leaves nothing behind that goes on to list.
+func TestNothingListsAfterAPage(t *testing.T) {
+	n, b := facedNode(t, "")
+	for i := range 20 {
+		b.put(t, fmt.Sprintf("many/%d", i), []byte("x"))
+	}
+	for range 10 {
+		get(t, "GET", n.s3Face+"/models?list-type=2&prefix=many%2F&max-keys=2")
+	}
+	var stacks bytes.Buffer
+	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 1); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(stacks.String(), "ListObjects") {
+		t.Error("a goroutine still lists")
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,5 +123,59 @@ func TestThoseWhoPassedAreFew(t *testing.T) {
 	}
 	if _, ok := l.passed["0"]; ok {
 		t.Error("the first one is still known")
+	}
+}
+
+// What is kept parsed is what the records hold, and no more than the bound.
+func TestParsedRecords(t *testing.T) {
+	r := testRecords(t, t.TempDir(), 100, 1<<30)
+	r.mostParsed = 100
+	name := func(i int) string { return recordName(repository(i), "v1") }
+	write := func(i int, text string) {
+		t.Helper()
+		if err := r.write(name(i), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(i int, want []int) {
+		t.Helper()
+		if got, err := parsed[[]int](r, name(i)); err != nil || !slices.Equal(got, want) {
+			t.Errorf("record %d is %v, %v; want %v", i, got, err, want)
+		}
+		sum := int64(0)
+		for _, e := range r.all {
+			if e.parsed != nil {
+				sum += e.size
+			}
+		}
+		if sum != r.parsedBytes || sum > r.mostParsed {
+			t.Errorf("%d bytes are parsed, and %d counted", sum, r.parsedBytes)
+		}
+	}
+	for i := range 50 {
+		write(i, fmt.Sprintf("[%d,2,3]", i+10))
+		want(i, []int{i + 10, 2, 3})
+		want(0, []int{10, 2, 3}) // used last, so it stays
+	}
+	if r.all[name(0)].parsed == nil || r.all[name(10)].parsed != nil {
+		t.Error("not those used last are kept")
+	}
+	write(0, "[7]")
+	want(0, []int{7})
+	write(1, "["+strings.Repeat("1,", 200)+"1]")
+	if got, err := parsed[[]int](r, name(1)); err != nil || len(got) != 201 || r.all[name(1)].parsed != nil {
+		t.Errorf("a record above the bound: %d, %v", len(got), err)
+	}
+	if err := os.Remove(filepath.Join(r.dir, name(0))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parsed[[]int](r, name(0)); err == nil {
+		t.Errorf("a record that was removed by hand is %v", got)
+	}
+	if err := r.remove(name(2)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := parsed[[]int](r, name(2)); err == nil {
+		t.Errorf("a record that was removed is %v", got)
 	}
 }

@@ -349,10 +349,8 @@ type Key struct {
 // order, and calls each until that returns false. What lies in folders below the prefix is
 // listed too where deep is set, otherwise the folders are.
 func (s *S3) Keys(ctx context.Context, token, bucket, prefix, after string, deep bool, each func(Key) bool) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // ends the producer
 	options := minio.ListObjectsOptions{Prefix: prefix, Recursive: deep, StartAfter: after}
-	for o := range s.as(token).Client.ListObjects(ctx, bucket, options) {
+	for o := range s.as(token).Client.ListObjectsIter(ctx, bucket, options) {
 		if o.Err != nil {
 			return s3Error(o.Err)
 		}
