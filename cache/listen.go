@@ -76,7 +76,7 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
-	// Whoever may ask may mount any public model: root alone.
+	// Any client may mount any public model, so only root may connect.
 	if err := os.Chmod(at, 0o600); err != nil {
 		return fmt.Errorf("socket: %w", err)
 	}
@@ -84,7 +84,7 @@ func (d *Daemon) listenSocket(h http.Handler) error {
 	return nil
 }
 
-// listenTCP listens for clients that are not trusted to read what they ask for.
+// listenTCP listens for clients that may stop reading their answers.
 func (d *Daemon) listenTCP(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	return stallListener{l, d.conf.ClientStall}, err
@@ -117,8 +117,8 @@ func (d *Daemon) listenS3() (err error) {
 	return err
 }
 
-// serve answers on a listener. A request must be here within a time, 0 for any: what is asked
-// over TCP is short. How long its answer takes is another matter.
+// serve answers on a listener. A request must arrive within a time, 0 for no bound, because requests
+// over TCP are short. The time of its answer is not bounded.
 func (d *Daemon) serve(l net.Listener, h http.Handler, within time.Duration) {
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: within, IdleTimeout: time.Minute,

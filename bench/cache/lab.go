@@ -91,7 +91,7 @@ func open(ctx context.Context, s settings, name string) (l *lab, err error) {
 			}
 		}
 	}
-	// The kernel's packet filter is no part of a link. There is none without the module.
+	// The kernel's packet filter is not part of a link. Without the module there is no filter.
 	filter := exec.Command("ip", "netns", "exec", l.name, "sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
 	_ = filter.Run()
 	if err := l.startOrigin(ctx); err != nil {

@@ -19,10 +19,11 @@ import (
 
 const (
 	// enough is how many bytes wake a reader. More would not fit into half of the buffer that the
-	// kernel gives a new connection.
+	// kernel allocates for a new connection.
 	enough = 64 << 10
-	// gather is how long less than that may lie with the kernel. The end of nearly every answer
-	// does, so it is short beside the time that a chunk takes; at 250 Mbit/s enough comes in it.
+	// gather is how long fewer bytes may wait in the kernel. The last bytes of nearly every answer
+	// wait that long, so it is short compared with the time of a chunk. At 250 Mbit/s enough bytes
+	// arrive within it.
 	gather = 2 * time.Millisecond
 	// piece is the size of a buffer, in bytes.
 	piece = 256 << 10
@@ -41,10 +42,9 @@ func Dial(d *net.Dialer) func(ctx context.Context, network, address string) (net
 	}
 }
 
-// Conn is a connection whose reader is not woken for each packet: but for enough bytes, or
-// for those that have come within a gather. The first bytes after a write or a pause wake it
-// at once: they are the head of an answer. One goroutine reads at a time, without deadlines of
-// its own.
+// Conn is a connection whose reader does not wake for each packet. It wakes for enough bytes, or
+// for those that arrived within a gather. The first bytes after a write or a pause wake it at
+// once, because they begin an answer. Only one goroutine reads at a time, and it sets no deadlines.
 type Conn struct {
 	*net.TCPConn
 	raw    syscall.RawConn
@@ -66,13 +66,13 @@ func New(c *net.TCPConn) (*Conn, error) {
 	return conn, err
 }
 
-// Write writes. What comes next answers it.
+// Write writes. The next bytes are expected to be an answer to it.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.hurry()
 	return c.TCPConn.Write(p)
 }
 
-// hurry has the next bytes wake the reader at once.
+// hurry makes the next bytes wake the reader at once.
 func (c *Conn) hurry() {
 	c.waking.Lock()
 	defer c.waking.Unlock()
@@ -81,7 +81,7 @@ func (c *Conn) hurry() {
 	}
 }
 
-// relax has enough bytes wake the reader, unless something was written since.
+// relax makes only enough bytes wake the reader, unless something was written meanwhile.
 func (c *Conn) relax() {
 	c.waking.Lock()
 	defer c.waking.Unlock()
@@ -107,8 +107,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// fill waits for bytes, and holds a buffer for them only once there are some: most
-// connections are idle.
+// fill waits for bytes. It takes a buffer only when there are some, because most connections are
+// idle.
 func (c *Conn) fill() error {
 	if c.prompt.Load() > 0 {
 		var one [1]byte
@@ -159,8 +159,8 @@ func (c *Conn) read(p []byte) (int, error) {
 	return n, err
 }
 
-// within reads what is here when the kernel says that it is enough, or when a gather has
-// passed; EAGAIN where that is nothing.
+// within reads what has arrived when the kernel reports enough, or after a gather. It returns
+// EAGAIN if nothing has arrived.
 func (c *Conn) within(p []byte) (int, error) {
 	if err := c.SetReadDeadline(time.Now().Add(c.gather)); err != nil {
 		return 0, err
@@ -184,7 +184,7 @@ func (c *Conn) within(p []byte) (int, error) {
 	return c.now(p)
 }
 
-// untimed takes the deadline of a gather away.
+// untimed removes the deadline of a gather.
 func (c *Conn) untimed() error {
 	if !c.timed {
 		return nil
@@ -193,13 +193,13 @@ func (c *Conn) untimed() error {
 	return c.SetReadDeadline(time.Time{})
 }
 
-// now reads what is here.
+// now reads what has arrived.
 func (c *Conn) now(p []byte) (n int, err error) {
 	return c.receive(p, func(int) bool { return true })
 }
 
-// receive reads what is here once the condition holds, which is asked at first and when the
-// kernel wakes the reader.
+// receive reads what has arrived once the condition holds. It checks the condition first, and
+// whenever the kernel wakes the reader.
 func (c *Conn) receive(p []byte, condition func(fd int) bool) (n int, err error) {
 	failed := c.raw.Read(func(fd uintptr) bool {
 		if !condition(int(fd)) {
@@ -221,8 +221,8 @@ func (c *Conn) receive(p []byte, condition func(fd int) bool) (n int, err error)
 	return n, nil
 }
 
-// wake sets how many bytes wake the reader. The kernel does so for fewer where its buffer
-// is full or the peer ends; where it fails, each packet does.
+// wake sets how many bytes wake the reader. Fewer wake it when the kernel's buffer is full or the
+// peer closes. If the option cannot be set, each packet wakes it.
 func (c *Conn) wake(bytes int) {
 	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVLOWAT, bytes) })
 }

@@ -44,7 +44,7 @@ func (c *tlsConn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// held is a connection that holds back what is written until it is released.
+// held is a connection that can keep what is written until it is released.
 type held struct {
 	net.Conn
 	mu      sync.Mutex
@@ -58,7 +58,7 @@ func (h *held) hold() {
 	h.holders++
 }
 
-// Write takes bytes in, or writes them where nobody holds.
+// Write keeps bytes while the connection is held, and otherwise writes them.
 func (h *held) Write(p []byte) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

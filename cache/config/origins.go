@@ -45,14 +45,14 @@ type S3Face struct {
 	Listen string
 	// Domain is the name below which a bucket can be a host.
 	Domain string
-	// KeysFile holds who may ask, "" for everybody who reaches the face.
+	// KeysFile has the keys that the face accepts, "" to accept everyone who reaches it.
 	KeysFile string
 }
 
-// Namespaces are namespaces of Nomad, or "*" for all and for who has none.
+// Namespaces are Nomad namespaces, or "*" for all of them and for clients without one.
 type Namespaces []string
 
-// Holds reports whether a namespace is one of them, "" for who has none.
+// Holds reports whether a namespace is one of them; "" is a client without one.
 func (n Namespaces) Holds(namespace string) bool {
 	return slices.Contains(n, "*") || namespace != "" && slices.Contains(n, namespace)
 }
@@ -204,7 +204,7 @@ func (c *Config) oci(b *ociBody) error {
 			"oci.namespaces is missing: name the Nomad namespaces whose tasks may read what auth_file opens, " +
 				"or [\"*\"] for all")
 	case at == "" && len(b.Namespaces) > 0:
-		return errors.New("oci.namespaces is without use: it says who may use oci.auth_file, which is missing")
+		return errors.New("oci.namespaces has no effect without oci.auth_file: set both or neither")
 	}
 	for _, host := range b.Plain {
 		if host == "" || strings.ContainsAny(host, "/ ") {

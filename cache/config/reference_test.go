@@ -67,7 +67,7 @@ func TestWrongSettings(t *testing.T) {
 		`s3_keys_file = "keys"`:                                   `s3_keys_file is "keys": want an absolute path`,
 		`oci { auth_file = "/a" }`:                                `oci.namespaces is missing`,
 		"oci {\nauth_file = \"a\"\nnamespaces = [\"b\"]\n}":       `oci.auth_file is "a": want an absolute path`,
-		`oci { namespaces = ["a"] }`:                              `oci.namespaces is without use`,
+		`oci { namespaces = ["a"] }`:                              `oci.namespaces has no effect`,
 		`oci { plain_http = ["http://x"] }`:                       `oci.plain_http has "http://x": want a registry's host`,
 		`unknown = 1`:                                             `x.hcl:1: Unsupported argument`,
 	} {

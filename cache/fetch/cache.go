@@ -1,6 +1,6 @@
-// Package fetch brings objects to a node: from peers of the cluster where one has or
-// may fetch it, else from the origin. Each chunk has an owner among the nodes, who
-// alone reads it from the origin, so that a cluster reads an object once.
+// Package fetch brings objects to a node, from peers of the cluster if one has or may fetch them,
+// otherwise from the origin. Each chunk has an owner among the nodes. Only the owner reads it from
+// the origin, so a cluster reads an object once.
 package fetch
 
 import (
@@ -18,11 +18,11 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// Target is an object and where it comes from.
+// Target is an object and its source.
 type Target struct {
 	Object blob.Object `json:"object"`
 	Source string      `json:"source"`
-	// Token is the asker's for the origin, "" for none. It is never stored.
+	// Token is the client's token for the origin, "" for none. It is never stored.
 	Token string `json:"token,omitempty"`
 }
 
@@ -42,16 +42,16 @@ type Network interface {
 type Question struct {
 	Target
 	Chunk int `json:"chunk"`
-	// Offset is where in the chunk the bytes begin that are wanted.
+	// Offset is where the wanted bytes begin in the chunk.
 	Offset int64 `json:"offset"`
-	// Held asks for nothing that the peer would have to fetch itself.
+	// Held makes the peer refuse if it would have to fetch the chunk itself.
 	Held bool `json:"held,omitempty"`
 }
 
-// ErrBusy is the error of a peer that does not own a chunk and has not got it.
+// ErrBusy is the error of a peer that waits for the chunk itself, or does not have it.
 var ErrBusy = errors.New("the peer itself waits for a peer")
 
-// Options are what a cache works with.
+// Options configure a cache.
 type Options struct {
 	Store   *store.Store
 	Origins origin.Set
@@ -85,21 +85,20 @@ type Cache struct {
 }
 
 const (
-	// leastInFlight and mostInFlight bound how many chunks of one object are on their way
-	// at once. As many as there are peers have all of them send.
+	// leastInFlight and mostInFlight bound how many chunks of one object are fetched at once. With as
+	// many as there are peers, all peers send.
 	leastInFlight, mostInFlight = 8, 32
 	// piece is how much is read at a time, in bytes.
 	piece = 256 << 10
-	// downFor is how long a peer that failed is not asked, banFor one whose bytes were
-	// wrong.
+	// downFor is how long a peer is not asked after a failure, banFor after it sent wrong bytes.
 	downFor = 5 * time.Second
 	banFor  = time.Hour
 )
 
-// ErrClosed is what readers get of a cache that ends.
+// ErrClosed is the error of readers when the cache closes.
 var ErrClosed = errors.New("the cache ends")
 
-// Close ends what is on its way and returns when nothing writes to the store any more.
+// Close ends all fetches and returns when nothing writes to the store.
 func (c *Cache) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -147,13 +146,13 @@ func limiter(perSecond int64) *rate.Limiter {
 // Store is the cache's store.
 func (c *Cache) Store() *store.Store { return c.o.Store }
 
-// Open opens the bytes of an object from an offset to before end. They are fetched in
-// that order as far as they are not here.
+// Open opens the bytes of an object from an offset to before end. Missing bytes are fetched in that
+// order.
 func (c *Cache) Open(ctx context.Context, t Target, offset, end int64) (*Reader, error) {
 	return c.open(ctx, t, offset, end, ask{reserve: offset == 0 && end >= t.Object.Size})
 }
 
-// ask says how a reader wants its bytes.
+// ask is how a reader gets its bytes.
 type ask struct {
 	reserve bool // it wants the whole object
 	direct  bool // from the origin, not from a peer: a peer asks
@@ -207,7 +206,7 @@ func (c *Cache) join(r *Reader) error {
 	return nil
 }
 
-// inFlight is how many chunks of one object are on their way at once.
+// inFlight is how many chunks of one object are fetched at once.
 func (c *Cache) inFlight() int {
 	if c.o.Network == nil {
 		return leastInFlight
@@ -216,7 +215,7 @@ func (c *Cache) inFlight() int {
 	return min(max(leastInFlight, len(peers)), mostInFlight)
 }
 
-// peers lists whom to ask for a chunk before the origin.
+// peers lists the peers to ask for a chunk before the origin.
 func (c *Cache) peers(id string, chunk int) []string {
 	if c.o.Network == nil {
 		return nil
@@ -245,16 +244,16 @@ func (c *Cache) shun(peer string, d time.Duration) {
 	}
 }
 
-// Sent accounts for bytes that go to a peer, and waits as long as the bound on them
-// asks for.
+// Sent counts bytes that are sent to a peer, and waits as long as the bound on their rate
+// requires.
 func (c *Cache) Sent(ctx context.Context, n int) error {
 	c.o.Metrics.sent.Add(float64(n))
 	return c.uploads.WaitN(ctx, n)
 }
 
-// Chunk opens a chunk for a peer. What is not here is read from a peer that has all of
-// the object, else from the origin; ErrBusy where it comes from another peer, who could be
-// waiting for this node.
+// Chunk opens a chunk for a peer. A missing chunk is read from a peer that has the whole object,
+// otherwise from the origin. The error is ErrBusy if the chunk is on its way from another peer,
+// which could wait for this node.
 func (c *Cache) Chunk(ctx context.Context, q Question) (*Reader, error) {
 	t, chunk, offset := q.Target, q.Chunk, q.Offset
 	if err := t.Object.Check(); err != nil {

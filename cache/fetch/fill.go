@@ -19,16 +19,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func CRC(sum uint32, p []byte) uint32 { return crc32.Update(sum, castagnoli, p) }
 
 const (
-	// tries is how often in a row an origin may fail without having sent anything, and
-	// longestWait the longest pause that it can ask for.
+	// tries is how many times in a row an origin may fail without sending anything, longestWait the
+	// longest pause that it can ask for.
 	tries       = 6
 	longestWait = 30 * time.Second
-	// busyTries is how often a peer is asked again that itself waits for a peer. Two that
-	// wait for each other end it so.
+	// busyTries is how many times a peer is asked again that waits for a peer itself. This ends the
+	// wait of two peers for each other.
 	busyTries = 8
 	busyPause = 250 * time.Millisecond
-	// worth is how many bytes are worth a write, and waking as many as wait for them. Less
-	// is held back for no longer than a gather and the next read.
+	// worth is how many bytes are written at once, which wakes their readers. Fewer wait for no
+	// longer than a gather and the next read.
 	worth  = 128 << 10
 	gather = 20 * time.Millisecond
 )
@@ -38,8 +38,8 @@ var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 var errCRC = errors.New("the bytes of a chunk do not have the CRC that the peer states")
 
-// fill fetches one chunk, and says from which peer, "" for the origin. A chunk that the
-// origin completes counts for the peer that gave its beginning, so that a wrong one is found.
+// fill fetches one chunk, and returns from which peer, "" for the origin. If a peer sent the
+// beginning and the origin the rest, fill returns that peer, so that wrong bytes are found.
 func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, from string, err error) {
 	if err := t.part.Room(n); err != nil {
 		return 0, "", err
@@ -52,7 +52,7 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 			}
 		}
 	}
-	// Peers that have all of it wait for nobody: whoever asks this node may wait for them.
+	// Peers that have the whole object wait for no other peer, so they may be asked for a peer too.
 	q.Held = true
 	for _, peer := range t.c.holders(t.ctx, target.Object.ID, n) {
 		if done, err := t.tryPeer(f, peer, q, &crc); done {
@@ -64,12 +64,12 @@ func (t *transfer) fill(n int, f *flight, target Target, how ask) (crc uint32, f
 	return crc, f.gave, err
 }
 
-// tryPeer asks a peer for a chunk, and reports whether that ended its flight. Otherwise
-// what has come of it stays, and crc goes on from there.
+// tryPeer asks a peer for a chunk, and reports whether that ended its flight. Otherwise the bytes
+// that have arrived stay, and crc covers them.
 func (t *transfer) tryPeer(f *flight, peer string, q Question, crc *uint32) (done bool, err error) {
 	t.setPeer(f, peer, !q.Held)
 	sum, err := t.fromPeer(f, peer, q, *crc)
-	// One that waits for a peer who has just failed will soon ask the origin itself.
+	// A peer that waits for another one that has just failed will soon ask the origin.
 	for again := 0; errors.Is(err, ErrBusy) && !q.Held && again < busyTries && t.rest(busyPause); again++ {
 		sum, err = t.fromPeer(f, peer, q, *crc)
 	}
@@ -98,21 +98,21 @@ func (t *transfer) rest(d time.Duration) bool {
 	}
 }
 
-// setPeer says from whom a flight comes now, and whether that one may have to wait itself.
+// setPeer sets the peer that a flight reads from, and whether that peer may have to wait itself.
 func (t *transfer) setPeer(f *flight, peer string, relayed bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.peer, f.relayed = peer, relayed
 }
 
-// reset starts the flight over. Bytes that readers already have cannot be recalled.
+// reset starts the flight over. Readers may already have read some of the bytes.
 func (t *transfer) reset(f *flight) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.written = 0
 }
 
-// fault notes the failure of a peer. One that is busy is well.
+// fault records the failure of a peer. A busy peer has not failed.
 func (c *Cache) fault(peer string, err error) {
 	if errors.Is(err, ErrBusy) {
 		return
@@ -185,10 +185,10 @@ func (t *transfer) fromOriginOnce(n int, f *flight, target Target, crc uint32) (
 	return crc, stalled(ctx, err)
 }
 
-// throttle waits as long as the bound on what is read from origins asks for.
+// throttle waits as long as the bound on the rate of reads from origins requires.
 func (c *Cache) throttle(ctx context.Context, n int) error { return c.origins.WaitN(ctx, n) }
 
-// copy writes what comes of a chunk to its place, and wakes readers.
+// copy writes the bytes of a chunk to their place, and wakes readers.
 func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, crc uint32, watch *time.Timer,
 	source string, throttle func(context.Context, int) error) (uint32, error) {
 	_, length := t.part.Object.Span(n)
@@ -200,7 +200,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 		limit = t.c.o.PeerStall
 	}
 	for f.written < length {
-		watch.Reset(limit) // also for a peer that waits itself, and sends nothing
+		watch.Reset(limit)
 		read, err := body.Read(buffer[held:min(int64(len(buffer)), length-f.written)])
 		watch.Stop()
 		if read > 0 && throttle != nil {
@@ -212,7 +212,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			since = time.Now()
 		}
 		held += read
-		// The first bytes of a chunk go on at once: somebody waits for them.
+		// The first bytes of a chunk are written at once, because a reader waits for them.
 		first, last := f.written == 0, f.written+int64(held) == length
 		if held > 0 && (first || last || held >= worth || read == 0 || err != nil || time.Since(since) >= gather) {
 			if err := t.put(n, f, buffer[:held], source); err != nil {
@@ -227,7 +227,7 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 			return crc, err
 		}
 	}
-	// A peer states the CRC behind the last byte.
+	// A peer sends the CRC after the last byte.
 	if source == "peer" {
 		watch.Reset(limit)
 		if _, err := io.Copy(io.Discard, body); err != nil {
@@ -259,7 +259,7 @@ func stalls(ctx context.Context, limit time.Duration) (context.Context, *time.Ti
 	return ctx, watch, func() { watch.Stop(); cancel(nil) }
 }
 
-// stalled names the time-out as the cause of an error.
+// stalled returns the time-out instead of the error that it caused.
 func stalled(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errStall) {
 		return errStall
@@ -267,8 +267,8 @@ func stalled(ctx context.Context, err error) error {
 	return err
 }
 
-// Pass opens a part of an object at its origin, past the store. A read fails where the origin
-// sends nothing for too long.
+// Pass opens a part of an object at its origin, without the store. A read fails if the origin sends
+// nothing for too long.
 func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadCloser, error) {
 	ctx, watch, stop := stalls(ctx, c.o.OriginStall)
 	body, err := c.o.Origins.Open(ctx, t.Source, t.Token, t.Object, offset, end-offset)
@@ -280,7 +280,7 @@ func (c *Cache) Pass(ctx context.Context, t Target, offset, end int64) (io.ReadC
 	return passing{ctx, body, c, watch, stop}, nil
 }
 
-// passing is the body of an object on its way past the store.
+// passing is the body of an object that is not stored.
 type passing struct {
 	ctx   context.Context
 	body  io.ReadCloser

@@ -12,29 +12,28 @@ import (
 )
 
 const (
-	// saidFor is how long the peers' word is believed that some have an object whole,
-	// noneFor that none has. One that has removed an object since says so when it is asked
-	// for a chunk.
+	// saidFor is how long an answer counts that some peers have an object whole, noneFor an answer
+	// that none has. A peer that has removed the object meanwhile refuses the request for a chunk.
 	saidFor, noneFor = time.Minute, 3 * time.Second
-	// sayWithin bounds the question. A peer that does not answer in time is not asked again
-	// for muteFor.
+	// sayWithin bounds the request. A peer that does not answer in time is not asked again for
+	// muteFor.
 	sayWithin, muteFor = time.Second, 30 * time.Second
 	// mostHolders is how many peers that have an object are asked before the origin.
 	mostHolders = 2
 )
 
-// holdings is what peers have whole. Each node asks all of the others for it when it would
-// read from an origin: an object that one node has is not read there again.
+// holdings is what peers have whole. Each node asks all others before it reads from an origin, so
+// that an object that one node has is not read from the origin again.
 type holdings struct {
 	mu     sync.Mutex
 	at     time.Time
 	by     map[string][]uint64 // marks by peer, sorted
 	mute   map[string]time.Time
-	asking chan struct{} // closed when all have answered; nil where nobody is asked
+	asking chan struct{} // closed when all have answered; nil when no request is open
 }
 
-// Mark is an object in a list of those that a node has whole. Two objects with the same
-// mark cost a needless question.
+// Mark stands for an object in the list of those that a node has whole. Two objects with the same
+// mark only cause a needless request.
 func Mark(id string) uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(id))
@@ -80,7 +79,7 @@ func (c *Cache) holders(ctx context.Context, id string, chunk int) []string {
 	return have[:min(len(have), mostHolders)]
 }
 
-// having lists the peers that said not long ago that they have an object.
+// having lists the peers that answered within an age that they have an object.
 func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -95,7 +94,7 @@ func (h *holdings) having(mark uint64, age time.Duration) (peers []string) {
 	return peers
 }
 
-// ask asks all peers what they have whole. One that does not answer has nothing.
+// ask asks all peers what they have whole. A peer that does not answer counts as having nothing.
 func (c *Cache) ask(h *holdings) {
 	self, peers := c.o.Network.Peers()
 	by, silent := map[string][]uint64{}, []string{}
@@ -139,7 +138,7 @@ func (c *Cache) ask(h *holdings) {
 	h.asking = nil
 }
 
-// isDown reports whether a peer is not asked for now.
+// isDown reports whether a peer is currently not asked.
 func (c *Cache) isDown(peer string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

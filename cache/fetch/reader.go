@@ -61,8 +61,8 @@ func (r *Reader) ReadUntil(p []byte, tick <-chan time.Time) (int, error) {
 // Summed reports whether Sum will know the CRC-32C of the chunks that are read.
 func (r *Reader) Summed() bool { return r.file == nil }
 
-// Sum is the CRC-32C of a chunk all of whose bytes were read, as it came here. It may
-// have to wait for the chunk to be noted.
+// Sum is the CRC-32C of a chunk of which all bytes were read. It may have to wait until the chunk is
+// recorded.
 func (r *Reader) Sum(chunk int) (uint32, error) { return r.t.sumOf(r, chunk) }
 
 // Wait waits until the object is whole and verified.
@@ -82,7 +82,7 @@ func (r *Reader) Progress() (held int64, peers int) {
 	return r.t.progress()
 }
 
-// Close ends the reader's wish for the rest.
+// Close closes the reader. What it has not read is not fetched for it.
 func (r *Reader) Close() error {
 	if r.file != nil {
 		return r.file.Close()

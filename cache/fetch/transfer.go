@@ -14,7 +14,7 @@ import (
 	"aliquot.example/internal/blob"
 )
 
-// transfer is an object on its way to this node, for all who read it.
+// transfer is an object that is being fetched, for all of its readers.
 type transfer struct {
 	c    *Cache
 	part *store.Partial
@@ -22,7 +22,7 @@ type transfer struct {
 	end  context.CancelFunc
 
 	mu      sync.Mutex
-	changed chan struct{} // closed when something did, and replaced
+	changed chan struct{} // closed on a change, and replaced
 	have    []bool
 	missing int
 	from    map[string]bool // peers that some of it came from
@@ -41,14 +41,13 @@ type flight struct {
 	peer    string // "" for the origin
 	relayed bool   // the peer may have to wait for another
 	gave    string // the peer that gave the beginning and failed
-	// direct is set where a peer asked for it. It comes from the origin at once, whatever
-	// else is on its way: two nodes whose flights all waited for each other would wait
-	// for ever.
+	// direct is set if a peer asked for the chunk. It comes from the origin at once, whatever else
+	// is being fetched. Otherwise two nodes could wait for each other forever.
 	direct bool
-	grown  chan struct{} // closed when bytes were written, where somebody waits for them
+	grown  chan struct{} // closed when bytes were written; nil if nobody waits for them
 }
 
-// grows wakes who waits for bytes of this chunk. The caller holds the transfer's lock.
+// grows wakes readers that wait for bytes of this chunk. The caller holds the transfer's lock.
 func (f *flight) grows(n int64) {
 	f.written += n
 	if f.grown != nil {
@@ -73,13 +72,13 @@ func (c *Cache) transfer(part *store.Partial) *transfer {
 	return t
 }
 
-// signal wakes who waits. The caller holds the lock.
+// signal wakes all that wait. The caller holds the lock.
 func (t *transfer) signal() {
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
 
-// add adds a reader and begins what it waits for.
+// add adds a reader and begins to fetch what it waits for.
 func (t *transfer) add(r *Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,7 +143,7 @@ func (t *transfer) schedule() {
 	wants := make([]blob.Want, len(t.readers))
 	for i, r := range t.readers {
 		if r.err != nil {
-			continue // it wants nothing that it can have
+			continue // the origin refused it
 		}
 		wants[i].Next, wants[i].End = t.part.Object.Covering(r.pos, r.end)
 	}
@@ -221,8 +220,8 @@ func (t *transfer) fly(n int, f *flight, target Target, how ask) {
 	t.leave()
 }
 
-// refuse ends the wishes of those who ask at the same source with the same token: the
-// origin may well give the object to others. The caller holds the lock.
+// refuse fails the readers with the same source and token. The origin may still give the object to
+// others. The caller holds the lock.
 func (t *transfer) refuse(target Target, err error) {
 	for _, r := range t.readers {
 		if r.target == target {
@@ -231,8 +230,8 @@ func (t *transfer) refuse(target Target, err error) {
 	}
 }
 
-// await waits until bytes under a reader's position are here, and returns how many of
-// at most most, and where; none when the ticker ticks.
+// await waits until bytes at a reader's position have arrived, and returns how many of at most most,
+// and their offset. It returns none when the ticker ticks.
 func (t *transfer) await(r *Reader, most int64, tick <-chan time.Time) (n, at int64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -271,7 +270,7 @@ func (t *transfer) await(r *Reader, most int64, tick <-chan time.Time) (n, at in
 
 var errTick = errors.New("the ticker ticked")
 
-// pause waits for a change or for bytes of a chunk, without the lock meanwhile.
+// pause waits for a change or for bytes of a chunk. It releases the lock meanwhile.
 func (t *transfer) pause(ctx context.Context, grown <-chan struct{}, tick <-chan time.Time) error {
 	changed := t.changed
 	t.mu.Unlock()

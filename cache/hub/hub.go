@@ -114,8 +114,8 @@ func bearer(r *http.Request) string {
 	return token
 }
 
-// ServeHTTP answers. What it does not know is a 404 at once: clients ask for things
-// beside their models.
+// ServeHTTP answers. Unknown paths are a 404 at once, because clients also request other things than
+// models.
 func (f *Face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a, ok := read(r)
 	if !ok {
@@ -174,8 +174,8 @@ func fail(w http.ResponseWriter, r *http.Request, status int, code, message stri
 // retryAfter is what a client is asked to wait where nothing better is known.
 const retryAfter = 5 * time.Second
 
-// refuse answers an error. An origin that is away or asks for patience is a 429, which
-// clients ask again: they give up on a 5xx.
+// refuse answers an error. If the origin does not answer or is busy, the answer is 429, which clients
+// retry. They give up on a 5xx.
 func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var named *origin.Refusal
 	var later *origin.Later
@@ -191,7 +191,7 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of the Hub is asked to come again", "path", r.URL.Path, "error", err)
+		f.Log.Warn("a client of the Hub is asked to retry", "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		fail(w, r, http.StatusTooManyRequests, "", err.Error())
 	}

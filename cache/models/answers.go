@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// mostAnswers bounds the answers that are kept: askers choose the questions.
+// mostAnswers bounds the answers that are kept, because clients choose the questions.
 const mostAnswers = 500
 
 // Remember keeps the answer to a question, in place of an earlier one. The question is

@@ -123,7 +123,7 @@ func (l *Library) Blob(ctx context.Context, name, digest, token string) (origin.
 	return origin.File{}, fmt.Errorf("oci://%s: %w", name, err)
 }
 
-// platform replaces an index of manifests by that for this machine, or by the only one.
+// platform replaces an index of manifests by the manifest for this machine, or by the only one.
 func (l *Library) platform(ctx context.Context, got *Listing, token string) (*Listing, error) {
 	if got.Manifest == nil || len(got.Manifest.Platforms) == 0 {
 		if got.Manifest != nil && len(got.Files) == 0 {

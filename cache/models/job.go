@@ -33,13 +33,13 @@ type Job struct {
 
 	mu      sync.Mutex
 	owners  []string
-	open    bool            // somebody asked who is no owner, and whose end is not known
+	open    bool            // a request without an owner asked for it, whose end is not known
 	left    *time.Timer     // runs when all owners have gone
-	ended   bool            // it was, for want of them
+	ended   bool            // it was ended, because it had no owners
 	readers []*fetch.Reader // of files that are on their way
 	came    int64           // bytes of files that are whole
 	peers   int             // most peers that one of them came from
-	kept    []func()        // let files go that are kept from being evicted
+	kept    []func()        // release files that are kept from being evicted
 	started time.Time
 	path    string
 	err     error
@@ -54,8 +54,8 @@ var ErrAsk = errors.New("wrong request")
 // network.
 const atOnce, large = 16, 3
 
-// Fetch begins to bring a model to this node, or joins who does. Owner, if any, pins
-// it as soon as it is whole.
+// Fetch begins to bring a model to this node, or joins a job that does. The owner, if any, pins it
+// as soon as it is whole.
 func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	ref, err := blob.ParseRef(ask.Model)
 	if err != nil {
@@ -88,7 +88,7 @@ func (l *Library) Fetch(ctx context.Context, ask cacheapi.Fetch) (*Job, error) {
 	return j, j.own(ask.Owner)
 }
 
-// own has an owner pin the model now or when it is whole.
+// own pins the model for an owner, now or when it is whole.
 func (j *Job) own(owner string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -125,7 +125,7 @@ func (j *Job) Held(owner string) (cacheapi.Model, error) {
 	return m, j.own(owner)
 }
 
-// Unpin ends what an owner has pinned, or would pin.
+// Unpin ends the pins of an owner, and those that it would get.
 func (l *Library) Unpin(owner string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -141,22 +141,22 @@ func (l *Library) Unpin(owner string) error {
 	return l.Cache.Store().Unpin(owner)
 }
 
-// lingers is how long a fetch goes on after the last who wanted it has gone: a task that
-// starts again wants the same.
+// lingers is how long a fetch continues after its last owner has gone: a task that starts again
+// wants the same model.
 const lingers = 2 * time.Minute
 
-// errUnwanted ends a fetch that nobody wants any more.
+// errUnwanted ends a fetch that has lost its last owner.
 var errUnwanted = errors.New("nobody waits for it any more")
 
 func (l *Library) linger() time.Duration { return cmp.Or(l.Linger, lingers) }
 
-// unwanted ends a fetch whose owners have gone. What has come of it stays until room is
+// unwanted ends a fetch whose owners have gone. The bytes that have arrived stay until room is
 // needed.
 func (j *Job) unwanted() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.owners) == 0 && !j.open {
-		j.ended = true // who asks now begins another
+		j.ended = true // the next request begins another job
 		j.end(errUnwanted)
 	}
 }

@@ -21,8 +21,8 @@ func (l *Library) restricted(ref blob.Ref) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// restrict remembers whether a repository is restricted, if anything is known of it: of
-// others nothing could be given away, and askers choose their names.
+// restrict records whether a repository is restricted, if there is any record of it. Of other
+// repositories there is nothing to protect, and clients choose their names.
 func (l *Library) restrict(ref blob.Ref, restricted bool) {
 	if restricted == l.restricted(ref) || restricted && !l.records.of(restriction(ref)) {
 		return
@@ -38,12 +38,12 @@ func (l *Library) restrict(ref blob.Ref, restricted bool) {
 	}
 }
 
-// branch is what a revision that may move was, and when.
+// branch is what a movable revision, such as a branch, named at a time.
 type branch struct {
 	Revision string    `json:"revision"`
 	At       time.Time `json:"at"`
 	Public   bool      `json:"public"`
-	// Listing is that of the revision where nobody can ask for it by its own name.
+	// Listing is that of the revision, if the revision is no name by which a model can be requested.
 	Listing *Listing `json:"listing,omitempty"`
 }
 

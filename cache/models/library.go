@@ -1,5 +1,5 @@
-// Package models knows which files a model is made of, who may have it, and brings
-// whole models to the node for read-only mounts.
+// Package models lists the files of models, decides who may read them, and brings whole models to
+// the node for read-only mounts.
 package models
 
 import (
@@ -52,12 +52,12 @@ type Library struct {
 	records *records
 
 	mu     sync.Mutex
-	passed map[string]time.Time // by asker and name: when the origin let it pass
+	passed map[string]time.Time // by asker: when the origin permitted it to read
 	jobs   map[string]*Job
 	asking map[string]*asking
 }
 
-// asking is a question to the origin that several wait for.
+// asking is a request to the origin for which several clients may wait.
 type asking struct {
 	done chan struct{}
 	l    *Listing
@@ -85,7 +85,7 @@ func digest(words ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// asker names who asks for a repository, without the token itself.
+// asker identifies a client and a repository, without containing the token.
 func asker(ref blob.Ref, token string) string { return digest(token, ref.Scheme, ref.Name) }
 
 // Close ends the library's cache, and returns when all jobs have ended.
@@ -99,9 +99,9 @@ func (l *Library) Close() {
 	}
 }
 
-// List lists a model for the bearer of a token, if the origin lets it. A revision
-// that is known is not asked for again; where the origin does not answer, the last one
-// known counts for those who may read it.
+// List lists a model for a client with a token, if the origin permits it. The origin is not asked
+// again for a revision that is known. If the origin does not answer, the last known revision is used
+// for clients that may read it.
 func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listing, error) {
 	if ref.Scheme == "oci" && !origin.IsTag(ref.Revision) && !origin.IsDigest(ref.Revision) {
 		return nil, fmt.Errorf("%w: oci://%s: %.150q is no tag and no digest by SHA-256", ErrAsk, ref.Name,
@@ -139,7 +139,7 @@ func (l *Library) List(ctx context.Context, ref blob.Ref, token string) (*Listin
 	}
 }
 
-// lastKnown is what counts where the origin does not answer: what was allowed stays so.
+// lastKnown is used when the origin does not answer. It permits what the origin permitted before.
 func (l *Library) lastKnown(ref blob.Ref, token string, err error) (*Listing, error) {
 	known := l.known(ref, token, 0, 0)
 	if known == nil {
@@ -172,8 +172,8 @@ func (l *Library) ask(ctx context.Context, ref blob.Ref, token string) (*Listing
 	return l.lastKnown(ref, token, err)
 }
 
-// inside fails for names of files with which a model would have files outside of its own
-// folder, or two of one name.
+// inside fails for names of files that would put a file outside of the model's folder, or give two
+// files one name.
 func inside(ref blob.Ref, files []origin.File) error {
 	for _, f := range files {
 		if f.Path != path.Clean(f.Path) || !filepath.IsLocal(f.Path) {
@@ -183,8 +183,8 @@ func inside(ref blob.Ref, files []origin.File) error {
 	return nil
 }
 
-// refused notes that an origin refuses what it may have given to everybody before. The Hub
-// says of a private repository that there is none.
+// refused records that an origin refuses what it may have given to everyone before. For a private
+// repository the Hub answers that there is none.
 func (l *Library) refused(ref blob.Ref, token string, err error) {
 	o, ok := l.Origins[ref.Scheme].(interface{ Anonymous(token string) bool })
 	if ok && o.Anonymous(token) && (ref.Scheme == "hf" || errors.Is(err, origin.ErrDenied)) {
@@ -244,7 +244,7 @@ func listed(ctx context.Context, hub *origin.Hub, ref blob.Ref, sha, token strin
 	return &Listing{Listing: origin.Listing{Ref: ref, Revision: sha, Files: files}, Tree: tree}, nil
 }
 
-// learn remembers a listing and that its asker may read it.
+// learn records a listing and that its client may read it.
 func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 	l.pass(asker(ref, token))
 	if err := l.save(ref, got); err != nil {
@@ -253,14 +253,14 @@ func (l *Library) learn(ref blob.Ref, token string, got *Listing) {
 }
 
 const (
-	// passes is how long an asker may read that passed, while the origin is away: one that is
-	// away for a day asks for a new start.
+	// passes is how long a client may read after the origin permitted it, while the origin does not
+	// answer.
 	passes = 24 * time.Hour
-	// mostPassed bounds who is known to have passed.
+	// mostPassed bounds the clients that are remembered.
 	mostPassed = 100_000
 )
 
-// pass notes that the origin let an asker pass.
+// pass records that the origin permitted a client to read.
 func (l *Library) pass(who string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -280,8 +280,8 @@ func (l *Library) pass(who string) {
 	}
 }
 
-// known is what is known without the origin: of a branch for at most maxAge, for an
-// asker that passed at most maxPass ago; 0 for any time.
+// known returns a listing without asking the origin: of a branch that was read at most maxAge ago,
+// for a client that was permitted at most maxPass ago; 0 for any time. It is nil if there is none.
 func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duration) *Listing {
 	l.mu.Lock()
 	at, passed := l.passed[asker(ref, token)]
@@ -309,8 +309,8 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 	return got
 }
 
-// own reports whether the configuration decides that this asker may read, and not the
-// origin: it is asked with the node's own credentials.
+// own reports whether the configuration, and not the origin, decides that this client may read: the
+// origin is asked with the node's own credentials.
 func (l *Library) own(ref blob.Ref, token string) bool {
 	o, ok := l.Origins[ref.Scheme].(interface{ Own(name, token string) bool })
 	return ok && o.Own(ref.Name, token)

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// mostRecords and mostRecordBytes bound what is kept of what origins said, in files and
-	// in bytes: askers choose the names.
+	// mostRecords and mostRecordBytes bound the records, in files and in bytes, because clients
+	// choose the names.
 	mostRecords     = 50_000
 	mostRecordBytes = 1 << 30
 	// stampRecords is how old the time of use in a record's file may become.
@@ -54,7 +54,7 @@ type record struct {
 	parsed        any // what the text was parsed to, nil where that is not kept
 }
 
-// openRecords takes stock of a directory, and makes it if need be.
+// openRecords reads which records a directory has. It makes the directory if there is none.
 func openRecords(dir string, put func(path string, text []byte) error, log *slog.Logger) (*records, error) {
 	r := &records{
 		dir: dir, put: put, most: mostRecords, mostBytes: mostRecordBytes, mostParsed: mostParsed, log: log,
@@ -93,7 +93,7 @@ func recordName(ref blob.Ref, what string) string {
 	return digest(ref.Scheme, ref.Name)[:half] + "-" + digest(what)[:half] + ".json"
 }
 
-// add notes a record. The caller holds the lock, or is alone.
+// add adds a record. The caller holds the lock, or no other goroutine uses r.
 func (r *records) add(name string, size int64, used time.Time) {
 	r.forget(name)
 	r.all[name] = &record{size: size, used: used, stamped: used}
@@ -119,7 +119,7 @@ func (r *records) forget(name string) {
 	}
 }
 
-// write keeps a record in place of an earlier one of its name.
+// write writes a record, in place of an earlier one of its name.
 func (r *records) write(name string, text []byte) error {
 	if err := r.put(filepath.Join(r.dir, name), text); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (r *records) remove(name string) error {
 	return os.Remove(filepath.Join(r.dir, name))
 }
 
-// of reports whether anything is known of the repository of a record.
+// of reports whether there is a record of the same repository.
 func (r *records) of(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -188,7 +188,7 @@ func (r *records) evict(but string) {
 	}
 }
 
-// drop removes a record that nobody misses. The caller holds the lock.
+// drop removes a record to make room. The caller holds the lock.
 func (r *records) drop(name string) {
 	r.forget(name)
 	if err := os.Remove(filepath.Join(r.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// Models lists the models that were asked for since the start and are here, on their way or
-// among the last that failed.
+// Models lists the models that were requested since the start and are whole, being fetched, or among
+// the last that failed.
 func (l *Library) Models() []cacheapi.Model {
 	l.mu.Lock()
 	defer l.mu.Unlock()

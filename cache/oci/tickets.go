@@ -27,12 +27,12 @@ const (
 	ticketFor = 2 * time.Hour
 )
 
-// Tickets seals who a client is into the tokens that it carries, so that the cache need not
-// remember them. Another process cannot open them.
+// Tickets encrypts a client's identity into the tokens that the client sends, so that the cache
+// need not store it. Another process cannot decrypt them.
 type Tickets struct{ seal cipher.AEAD }
 
 // asker is who a client is: with credentials for a registry, or as a task of a namespace of
-// Nomad for one repository. The zero one is nobody.
+// Nomad for one repository. The zero value is a client without an identity.
 type asker struct {
 	token, namespace, name string
 }

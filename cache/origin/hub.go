@@ -44,7 +44,7 @@ const longestAnswer = 64 << 20
 
 var commit = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// IsCommit reports whether a revision names one commit for ever.
+// IsCommit reports whether a revision names one commit that never changes.
 func IsCommit(revision string) bool { return commit.MatchString(revision) }
 
 // Kind splits a repository's name in what the paths of the API call its kind, and the

@@ -192,7 +192,7 @@ var formats = map[string]string{
 	"gguf": "model.gguf", "vnd.ollama.image.model": "model.gguf", "safetensors": ".safetensors",
 }
 
-// titled is the name of the file that a layer is, "" for one that is none.
+// titled is the name of the file that a layer contains, "" if the layer is not a file.
 func titled(d descriptor) string {
 	for _, t := range titles {
 		if at := path.Clean(d.Annotations[t]); d.Annotations[t] != "" && filepath.IsLocal(at) && at != "." {

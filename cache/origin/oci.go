@@ -199,7 +199,7 @@ func isDigest(text string) bool {
 	return d.Validate() == nil && d.Algorithm() == digest.SHA256
 }
 
-// IsDigest reports whether a revision names one manifest for ever.
+// IsDigest reports whether a revision names one manifest that never changes.
 func IsDigest(revision string) bool { return isDigest(revision) }
 
 // tags are as the specification of distribution has them.

@@ -25,10 +25,10 @@ var (
 	ErrChanged = errors.New("it has changed at the origin")
 )
 
-// Nobody is the token of an asker who may not use the node's own either.
+// Nobody is the token of a client without its own token that may not use the node's either.
 const Nobody = "\x00"
 
-// Later is the error of an origin that asks for patience.
+// Later is the error of an origin that asks the client to try again later.
 type Later struct {
 	After time.Duration
 	What  string

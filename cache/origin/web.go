@@ -142,7 +142,7 @@ func unwrapped(err error) error {
 // much.
 const defaultWait = 5 * time.Second
 
-// refusal is the error of an answer that is none.
+// refusal is the error of an answer that is not the requested part.
 func refusal(res *http.Response) error {
 	where := res.Request.URL.Host
 	switch code := res.StatusCode; {

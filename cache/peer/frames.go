@@ -14,15 +14,15 @@ import (
 	"aliquot.example/cache/fetch"
 )
 
-// A chunk travels in frames of a length and as many bytes. Length 0 says that the
-// sender is alive and waits itself; the last frame has no bytes but the CRC-32C of the
-// whole chunk, or says that the sender has failed.
+// A chunk is sent as frames, each a length and that many bytes. Length 0 means that the sender is
+// alive and waits for bytes itself. The last frame has the CRC-32C of the whole chunk, or means that
+// the sender has failed.
 const (
 	frameEnd  = 0xffffffff
 	frameFail = 0xfffffffe
-	// longestFrame bounds what a receiver believes, in bytes.
+	// longestFrame is the longest frame that a receiver accepts, in bytes.
 	longestFrame = 1 << 20
-	// alive is how often a sender says that it is.
+	// alive is the interval at which a waiting sender sends length 0.
 	alive = 300 * time.Millisecond
 )
 
@@ -55,7 +55,7 @@ func (f *frames) Read(p []byte) (int, error) {
 			}
 			return 0, io.EOF
 		case n > longestFrame:
-			return 0, fmt.Errorf("a frame of %d bytes: this is no cache", n)
+			return 0, fmt.Errorf("a frame of %d bytes: the peer is not a cache", n)
 		}
 		f.left = int(n)
 	}
@@ -83,12 +83,12 @@ type buffer [headLen + 256<<10]byte
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
-// flushFrom is the length from which a frame needs no flush: what is longer than the
-// server's own buffers it writes at once.
+// flushFrom is the length from which a frame needs no flush: the server writes at once what does
+// not fit into its buffers.
 const flushFrom = 16 << 10
 
-// send writes a chunk from an offset within it. Where the CRC of the whole chunk is not
-// known the first bytes are read all the same.
+// send writes a chunk from an offset within it. If the CRC of the whole chunk is not known, send
+// reads the bytes before the offset too.
 func send(ctx context.Context, w io.Writer, flush func(), r *fetch.Reader, q fetch.Question,
 	account func(context.Context, int) error) error {
 	frame := buffers.Get().(*buffer)

@@ -56,8 +56,8 @@ func (m *Members) Peers() (self string, peers []string) {
 	return m.self, m.all
 }
 
-// Follow takes the peers from a service in Consul until the context ends. While Consul
-// does not answer the last ones stay.
+// Follow reads the peers from a service in Consul until the context ends. While Consul does not
+// answer, Follow keeps the last ones.
 func (m *Members) Follow(ctx context.Context, client *api.Client, service string, log *slog.Logger) {
 	index := uint64(0)
 	for ctx.Err() == nil {
@@ -93,8 +93,8 @@ func Address(e *api.ServiceEntry) string {
 	return net.JoinHostPort(host, strconv.Itoa(e.Service.Port))
 }
 
-// Register registers this node's cache in Consul, with a check of its own port, and
-// returns what ends that.
+// Register registers this node's cache in Consul, with a check of its port, and returns a function
+// that deregisters it.
 func Register(client *api.Client, service, self string) (deregister func(), err error) {
 	host, port, err := net.SplitHostPort(self)
 	if err != nil {

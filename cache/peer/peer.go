@@ -17,7 +17,7 @@ import (
 	"aliquot.example/cache/store"
 )
 
-// path is that of a question for a chunk, heldPath of that for what a cache has whole.
+// path is that of a request for a chunk, heldPath that for the list of whole objects.
 const (
 	path     = "/v1/chunk"
 	heldPath = "/v1/held"
@@ -31,7 +31,7 @@ type Network struct {
 	Scheme string
 }
 
-// Chunk asks a peer. The asker's token goes along over TLS alone.
+// Chunk asks a peer. It sends the client's token only over TLS.
 func (n *Network) Chunk(ctx context.Context, peer string, q fetch.Question) (io.ReadCloser, func() uint32, error) {
 	if n.Scheme != "https" {
 		q.Token = ""
@@ -99,8 +99,8 @@ func held(w http.ResponseWriter, c *fetch.Cache) {
 // longestQuestion is in bytes.
 const longestQuestion = 64 << 10
 
-// Handler answers peers. Without TLS anybody may ask, so the node's own token for the
-// origin is not used for them where insecure is set.
+// Handler answers peers. With insecure set, anyone can be a peer, so the node's own token for the
+// origin is not used for them.
 func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+alivePath, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })

@@ -14,8 +14,8 @@ import (
 	"aliquot.example/cache/bulk"
 )
 
-// Files are those of mutual TLS. They are read for each handshake, so that new ones
-// count without a restart.
+// Files are those of mutual TLS. They are read for each handshake, so that a renewed certificate
+// needs no restart.
 type Files struct {
 	CA, Cert, Key string
 	// ServerName is in the certificate of every cache.

@@ -162,7 +162,7 @@ func parseSignature(r *http.Request) (s signature, err error) {
 	}
 	scope := strings.Split(fields["Credential"], "/")
 	if len(scope) != 5 || scope[1] != s.at.Format("20060102") || scope[3] != "s3" || scope[4] != "aws4_request" {
-		return s, denied("AccessDenied", "The credential is none of S3 and of the day of the request.")
+		return s, denied("AccessDenied", "The credential is not for S3 and the day of the request.")
 	}
 	s.id, s.day, s.region = scope[0], scope[1], scope[2]
 	s.scope = strings.Join(scope[1:], "/")

@@ -35,7 +35,7 @@ type Face struct {
 	Origin *origin.S3Servers
 	// Domain is the name below which a bucket can be a host.
 	Domain string
-	// Keys are who may ask, nil for everybody.
+	// Keys are those that the face accepts, nil to accept every client.
 	Keys *Keys
 	// Token returns the token with which the cache asks the origin of a model, given by scheme and
 	// name, for tasks of a Nomad namespace, "" for a client that has none.
@@ -229,8 +229,8 @@ var errNoBucket = &failure{http.StatusNotFound, "NoSuchBucket",
 // retryAfter is what a client is asked to wait where nothing better is known.
 const retryAfter = 5 * time.Second
 
-// refuse answers an error. An origin that is away or asks for patience is a 503 SlowDown,
-// which clients of S3 ask again.
+// refuse answers an error. If the origin does not answer or is busy, the answer is 503 SlowDown,
+// which clients of S3 retry.
 func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	var said *failure
 	var later *origin.Later
@@ -247,7 +247,7 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of S3 is asked to come again", "path", r.URL.Path, "error", err)
+		f.Log.Warn("a client of S3 is asked to retry", "path", r.URL.Path, "error", err)
 		w.Header().Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		said = &failure{http.StatusServiceUnavailable, "SlowDown", err.Error()}
 	}

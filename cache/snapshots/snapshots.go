@@ -97,7 +97,7 @@ func (s *Shelf) open(ctx context.Context, key string) (*store.File, error) {
 	return nil, store.ErrAbsent
 }
 
-// who asks all peers at once which of them have a snapshot.
+// which ask all peers at once which of them have a snapshot.
 func (s *Shelf) who(ctx context.Context, key string) (have []string) {
 	var mu sync.Mutex
 	s.each(func(peer string) {

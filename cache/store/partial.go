@@ -68,7 +68,7 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 		if err := p.agree(o); err != nil && p.users > 0 {
 			return nil, err
 		} else if err != nil {
-			p.remove() // nobody wants what it was taken for
+			p.remove() // it was reserved for a reader that does not get it
 			p = nil
 		}
 	}

@@ -121,7 +121,7 @@ func (s *Store) Close() error {
 	return s.lock.Close()
 }
 
-// read takes stock of the directory. What a crash left half made is removed.
+// read reads which objects the directory has, and removes what a crash left incomplete.
 func (s *Store) read() error {
 	if err := os.RemoveAll(s.path("tmp")); err != nil {
 		return fmt.Errorf("cache directory: %w", err)
@@ -339,7 +339,7 @@ type Stats struct {
 	Room int64
 }
 
-// Stats takes stock.
+// Stats returns the sizes and counts of the store.
 func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()

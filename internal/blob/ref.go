@@ -10,7 +10,7 @@ import (
 type Ref struct {
 	// Scheme is the kind of origin, such as "hf".
 	Scheme string
-	// Name is what stands between scheme and revision.
+	// Name is the part between scheme and revision.
 	Name string
 	// Revision is a branch, a tag or a commit; "main" where none is given.
 	Revision string

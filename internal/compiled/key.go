@@ -104,7 +104,7 @@ func Arguments(args []string, env map[string]string) []string {
 	return out
 }
 
-// replaceWord replaces a word where no letter or digit stands beside it.
+// replaceWord replaces a word that has no letter or digit next to it.
 func replaceWord(text, word, by string) string {
 	var out strings.Builder
 	for from := 0; ; {
