@@ -160,7 +160,7 @@ func (f *Face) refuse(w http.ResponseWriter, r *http.Request, a ask, named bool,
 		if errors.As(err, &later) {
 			after = later.After
 		}
-		f.Log.Warn("a client of registries is asked to come again", "path", r.URL.Path, "error", err)
+		f.Log.Warn("a client of registries is asked to retry", "path", r.URL.Path, "error", err)
 		h.Set("Retry-After", strconv.Itoa(int(max(after, time.Second)/time.Second)))
 		fail(w, r, http.StatusServiceUnavailable, "UNAVAILABLE", err.Error())
 	}
