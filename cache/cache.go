@@ -112,7 +112,8 @@ func (d *Daemon) origins() (origin.Set, error) {
 	for _, c := range d.conf.S3 {
 		server, err := origin.NewS3(origin.S3Options{
 			Endpoint: c.Endpoint, Region: c.Region, PathStyle: c.PathStyle, Anonymous: c.Anonymous,
-			CredentialsFile: c.CredentialsFile, Profile: c.Profile, ETagIsMD5: c.ETagIsMD5, Client: client, Key: c.Key(),
+			CredentialsFile: c.CredentialsFile, Profile: c.Profile, ETagIsMD5: c.ETagIsMD5, Client: client,
+			Key: c.Key(),
 		})
 		if err != nil {
 			return nil, err

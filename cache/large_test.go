@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"testing"
+	"time"
 
 	"aliquot.example/cache/hubtest"
 )
@@ -25,6 +26,7 @@ func BenchmarkFileOfALargeRepository(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer d.Close()
+	d.library.ListWait = time.Hour
 	one := func() {
 		res, err := http.Get(d.hf + "/org/large/resolve/main/data/000/part-00000.bin")
 		if err != nil || res.StatusCode != http.StatusOK {

@@ -70,7 +70,8 @@ func beHub(ctx context.Context, host string, body []byte) error {
 	hub.Push(model, "main", map[string]hubtest.File{file: {Body: body, LFS: true}})
 	for i := range firsts {
 		some := body[i<<10 : len(body)-(firsts-i)<<10]
-		hub.Push(firstModel(i), "main", map[string]hubtest.File{file: {Body: some[:min(len(some), firstBytes)], LFS: true}})
+		some = some[:min(len(some), firstBytes)]
+		hub.Push(firstModel(i), "main", map[string]hubtest.File{file: {Body: some, LFS: true}})
 	}
 	fmt.Println(hub.URL)
 	<-ctx.Done()

@@ -131,8 +131,8 @@ func (c *Config) s3(blocks []*s3Body) error {
 			other, taken := buckets[name]
 			switch {
 			case taken && name == "":
-				return fmt.Errorf("%s and %s have no buckets: one block may serve all other buckets, list those of the other",
-					other, s.block())
+				return fmt.Errorf("%s and %s have no buckets: list the buckets of one of them, and the other serves "+
+					"all others", other, s.block())
 			case taken:
 				return fmt.Errorf("bucket %q is in %s and in %s: list it in one of them", name, other, s.block())
 			}
@@ -183,13 +183,13 @@ func (s *S3) check() error {
 		return fmt.Errorf("%s.namespaces is missing: name the Nomad namespaces whose tasks may read what the "+
 			"credentials may, [\"*\"] for all, or set anonymous = true", key)
 	}
-	for _, name := range s.Buckets {
-		if name == "" || strings.ContainsAny(name, "/ ") {
-			return fmt.Errorf("%s.buckets has %q: want names of buckets", key, name)
-		}
+	if i := slices.IndexFunc(s.Buckets, notABucket); i >= 0 {
+		return fmt.Errorf("%s.buckets has %q: want names of buckets", key, s.Buckets[i])
 	}
 	return s.Namespaces.check(key + ".namespaces")
 }
+
+func notABucket(name string) bool { return name == "" || strings.ContainsAny(name, "/ ") }
 
 func (c *Config) oci(b *ociBody) error {
 	if b == nil {

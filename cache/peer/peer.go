@@ -103,7 +103,9 @@ const longestQuestion = 64 << 10
 // origin is not used for them.
 func Handler(c *fetch.Cache, insecure bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+alivePath, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET "+alivePath, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("GET "+heldPath, func(w http.ResponseWriter, _ *http.Request) { held(w, c) })
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var q fetch.Question
