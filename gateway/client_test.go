@@ -14,7 +14,7 @@ import (
 
 // ways are what may speak HTTP/1.1 with clients and with replicas. Every test of the
 // package runs with each pair, so that a request ends in the same way with all.
-var ways = []way{{"net/http", "net/http"}, {"front", "wire"}}
+var ways = []way{{"front", "wire"}, {"net/http", "net/http"}}
 
 type way struct{ server, client string }
 

@@ -23,7 +23,7 @@ type contestant struct {
 // gateways is how many of the contestants, the first ones, are the gateway.
 const gateways = 2
 
-// contestants are the gateway, as it comes and with its own client and server, and its
+// contestants are the gateway, as it comes and with net/http on both sides, and its
 // strongest peers. Each knows the relative speeds of the replicas: the gateway and the
 // weighted ones as weights, HAProxy's queue by the order of its servers.
 func contestants(gateway string) []contestant {

@@ -136,15 +136,14 @@ const (
 // variants are measured side by side; the first is the gateway as it comes.
 var variants = []variant{
 	{gatewayName, "", ""},
-	{gatewayName + ", own client", "", ownClient},
-	{gatewayName + ", own client and server", ownServer, ownClient},
-	{gatewayName + ", own client and server, counting tokens", ownServer,
-		ownClient + "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
+	{gatewayName + ", net/http towards clients", plainServer, ""},
+	{gatewayName + ", net/http on both sides", plainServer, plainClient},
+	{gatewayName + ", counting tokens", "", "  policy = \"tokens\"\n  engine {\n    metrics = \"off\"\n  }\n"},
 }
 
 const (
-	ownServer = "  server = \"front\"\n"
-	ownClient = "  upstream {\n    client = \"wire\"\n  }\n"
+	plainServer = "  server = \"net/http\"\n"
+	plainClient = "  upstream {\n    client = \"net/http\"\n  }\n"
 )
 
 func oneReplica(program, dir, listen, backend string, v variant) ([]string, error) {

@@ -29,8 +29,8 @@ type Listen struct {
 	Address  string
 	CertFile string // with KeyFile; "" without TLS
 	KeyFile  string
-	// Server is what speaks HTTP/1.1 without TLS: "net/http", or "front" for the
-	// gateway's own.
+	// Server is what speaks HTTP/1.1 without TLS: "front" for the gateway's own, or
+	// "net/http".
 	Server string
 	// MaxConnections bounds open client connections.
 	MaxConnections int
@@ -240,8 +240,8 @@ type Queue struct {
 // Upstream is how replicas are spoken to.
 type Upstream struct {
 	Protocol string // "auto", "http1", "h2c" or "https"
-	// Client is what speaks HTTP/1.1 without TLS: "net/http", or "wire" for the
-	// gateway's own.
+	// Client is what speaks HTTP/1.1 without TLS: "wire" for the gateway's own, or
+	// "net/http".
 	Client         string
 	ConnectTimeout time.Duration
 	IdleTimeout    time.Duration // of a connection between two requests; 0 is none

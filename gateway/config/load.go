@@ -91,7 +91,7 @@ func (d *decoder) listen(b *listenBody) Listen {
 		BodyTimeout:    d.duration(b.BodyTimeout, 30*time.Second),
 		WriteTimeout:   d.duration(b.WriteTimeout, time.Minute),
 		MaxStreams:     or(b.MaxStreams, 250),
-		Server:         d.one(b.Server, "net/http", "net/http", "front"),
+		Server:         d.one(b.Server, "front", "front", "net/http"),
 		Trusted:        d.prefixes(b.Trusted),
 		Bodies: Bodies{
 			Each: d.size(b.BodyBuffer, 32<<20), Memory: d.size(b.BodyMemory, 64<<20),

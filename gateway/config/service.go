@@ -173,7 +173,7 @@ func (d *decoder) upstream(b *upstreamBody) Upstream {
 	}
 	return Upstream{
 		Protocol:       d.one(b.Protocol, "auto", "auto", "http1", "h2c", "https"),
-		Client:         d.one(b.Client, "net/http", "net/http", "wire"),
+		Client:         d.one(b.Client, "wire", "wire", "net/http"),
 		ConnectTimeout: d.duration(b.Connect, 2*time.Second),
 		IdleTimeout:    d.duration(b.Idle, 4*time.Second),
 		HeaderTimeout:  d.duration(b.Header, 0),
