@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -86,20 +87,20 @@ func play(url string, calls []call, begin time.Time) ([]time.Duration, error) {
 	defer client.CloseIdleConnections()
 	latency := make([]time.Duration, len(calls))
 	var wait sync.WaitGroup
-	var failed atomic.Value
+	var failed atomic.Pointer[error]
 	for i, c := range calls {
 		due := begin.Add(c.at)
 		clock.sleep(time.Until(due))
 		wait.Go(func() {
 			if err := send(client, url, c.work); err != nil {
-				failed.CompareAndSwap(nil, err)
+				failed.CompareAndSwap(nil, &err)
 			}
 			latency[i] = time.Since(due)
 		})
 	}
 	wait.Wait()
-	if err, ok := failed.Load().(error); ok {
-		return nil, err
+	if err := failed.Load(); err != nil {
+		return nil, *err
 	}
 	return latency, nil
 }
@@ -115,9 +116,9 @@ func send(client *http.Client, url string, work float64) error {
 		return err
 	}
 	defer res.Body.Close()
-	var body [4]byte
-	if n, _ := res.Body.Read(body[:]); res.StatusCode != 200 || string(body[:n]) != "done" {
-		return fmt.Errorf("%s answered %s %q", url, res.Status, body[:n])
+	body, err := io.ReadAll(io.LimitReader(res.Body, 200))
+	if err != nil || res.StatusCode != 200 || string(body) != "done" {
+		return fmt.Errorf("%s answered %s %q, %v", url, res.Status, body, err)
 	}
 	return nil
 }

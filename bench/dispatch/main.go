@@ -20,10 +20,12 @@ func main() {
 	flag.IntVar(&o.seeds, "seeds", 3, "sequences of calls for each load")
 	flag.DurationVar(&o.length, "length", 40*time.Second, "length of each sequence")
 	flag.IntVar(&o.rounds, "rounds", 5, "rounds of the overhead measurement that count")
+	flag.IntVar(&o.busy, "busy", 0, "busy loops to run beside the measurement")
 	flag.StringVar(&o.trace, "trace", "../shared/data/traces/azure2023_code.csv", "trace for -replay")
 	flag.Float64Var(&o.speed, "speed", 60, "how much faster than it happened the trace is played")
 	only := flag.String("only", "", "race, overhead, replay or sim; all but sim when empty")
-	serve := flag.String("serve", "", "internal: serve as the plain proxy or the backend of the overhead measurement")
+	serve := flag.String("serve", "",
+		"internal: be a busy loop, or the plain proxy or the backend of the overhead measurement")
 	flag.Parse()
 	var err error
 	if *serve != "" {
@@ -43,6 +45,7 @@ type options struct {
 	seeds   int
 	length  time.Duration
 	rounds  int
+	busy    int
 	trace   string
 	speed   float64
 }
@@ -66,11 +69,16 @@ func (o options) run(ctx context.Context, only string) error {
 			return fmt.Errorf("building aliquot: %w: %s", err, out)
 		}
 	}
+	end, err := occupy(o.busy)
+	if err != nil {
+		return err
+	}
+	defer end()
 	parts := []struct {
 		name string
 		run  func() error
 	}{
-		{"race", func() error { return race(ctx, o.gateway, loads, o.seeds, o.length) }},
+		{"race", func() error { return race(ctx, o) }},
 		{"overhead", func() error { return overhead(ctx, o.gateway, o.rounds) }},
 		{"replay", func() error { return replay(ctx, o.gateway, o.trace, o.speed) }},
 	}

@@ -16,9 +16,13 @@ import (
 	"time"
 )
 
-// serveRole is this program as a process of the overhead measurement: "backend"
-// or "plain", which wants the address to listen at and, for plain, the backend's.
+// serveRole is this program as another process: "busy", which only computes, or one of the
+// overhead measurement: "backend" or "plain", which wants the address to listen at and, for
+// plain, the backend's.
 func serveRole(role string, args []string) error {
+	if role == "busy" {
+		compute()
+	}
 	l, err := net.Listen("tcp", args[0])
 	if err != nil {
 		return err

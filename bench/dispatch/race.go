@@ -79,9 +79,9 @@ func (c contestant) launch(ctx context.Context, dir string, f fleet, replicas []
 
 // race plays the same calls to all contestants at the same time, for every load
 // and seed, and prints what the clients saw.
-func race(ctx context.Context, gateway string, loads []float64, seeds int, length time.Duration) error {
+func race(ctx context.Context, o options) error {
 	f := uneven()
-	entries, end, err := enter(ctx, gateway, f)
+	entries, end, err := enter(ctx, o.gateway, f)
 	if err != nil {
 		return err
 	}
@@ -92,9 +92,9 @@ func race(ctx context.Context, gateway string, loads []float64, seeds int, lengt
 	}
 	ideal := virtual{}
 	for _, load := range loads {
-		for seed := range seeds {
+		for seed := range o.seeds {
 			rate := load * f.capacity()
-			calls := poisson(uint64(seed+1), rate, int(rate*length.Seconds()))
+			calls := poisson(uint64(seed+1), rate, int(rate*o.length.Seconds()))
 			fmt.Fprintf(os.Stderr, "load %.2f seed %d: %d calls\n", load, seed+1, len(calls))
 			if err := heat(entries, calls, load); err != nil {
 				return err
@@ -102,7 +102,7 @@ func race(ctx context.Context, gateway string, loads []float64, seeds int, lengt
 			ideal.play(f, calls, load)
 		}
 	}
-	report(entries, ideal, loads, f)
+	report(entries, ideal, f, o.busy)
 	return nil
 }
 
@@ -129,9 +129,10 @@ func heat(entries []*entry, calls []call, load float64) error {
 	return nil
 }
 
-func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
-	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4; %s\n\n| |",
-		versions())
+func report(entries []*entry, ideal virtual, f fleet, busy int) {
+	load, _ := os.ReadFile("/proc/loadavg")
+	fmt.Printf("p99 (mean) in ms, from the intended arrival; eight replicas, 25 ms x 4 and 100 ms x 4; %s; "+
+		"%d busy loops; load averages %s\n| |", versions(), busy, load)
 	for _, load := range loads {
 		fmt.Printf(" %.2f |", load)
 	}
@@ -164,18 +165,24 @@ func report(entries []*entry, ideal virtual, loads []float64, f fleet) {
 		fmt.Printf(" %.0f (%.1f) |", ms(p99), ms(mean))
 	}
 	for _, own := range entries[:gateways] {
-		fmt.Printf(" | |\n| %s / best |", own.name)
-		for _, load := range loads {
-			p99, mean := best(peers, load)
-			s := summarise(own.latency[load])
-			fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
-		}
+		own.against("best", peers)
+		own.against(peers[0].name, peers[:1])
 	}
 	fmt.Println(" | |")
 	for _, own := range entries[:gateways] {
 		fmt.Printf("\n%s:\n", own.name)
-		for _, v := range judge(own, peers, loads, f) {
+		for _, v := range judge(own, peers, f, busy) {
 			fmt.Println(v)
 		}
+	}
+}
+
+// against prints what the gateway took at each load, as multiples of the best of some peers.
+func (e *entry) against(name string, peers []*entry) {
+	fmt.Printf(" | |\n| %s / %s |", e.name, name)
+	for _, load := range loads {
+		p99, mean := best(peers, load)
+		s := summarise(e.latency[load])
+		fmt.Printf(" %.2f (%.2f) |", float64(s.p99)/float64(p99), float64(s.mean)/float64(mean))
 	}
 }
