@@ -128,7 +128,7 @@ func profiles(t *testing.T, client *consul.Client) {
 		t.Fatal(err)
 	}
 	listed, err := profilekv.List(client, "", nil)
-	if err != nil || len(listed.Profiles["chat"]) != 3 || len(listed.Bad["chat"]) != 1 || listed.Newest["chat"] == 0 {
+	if err != nil || len(listed.Profiles["chat"]) != 3 || len(listed.Bad["chat"]) != 1 || listed.Version["chat"] == 0 {
 		t.Errorf("%+v, %v", listed, err)
 	}
 	bad := l4
@@ -136,6 +136,14 @@ func profiles(t *testing.T, client *consul.Client) {
 	p, _ := report().Profile(bad, nil)
 	if _, err := profilekv.Save(t.Context(), client, "chat", p); err == nil || !strings.Contains(err.Error(), "consul kv delete") {
 		t.Errorf("over a broken document: %v", err)
+	}
+	// The version changes with the deletion of a key that is not the newest too.
+	if _, err := client.KV().Delete(learned.ProfileKey("chat", "l4", "1of1"), nil); err != nil {
+		t.Fatal(err)
+	}
+	after, err := profilekv.List(client, "", nil)
+	if err != nil || len(after.Profiles["chat"]) != 2 || after.Version["chat"] == listed.Version["chat"] {
+		t.Errorf("after a deletion: %+v, %v", after, err)
 	}
 }
 

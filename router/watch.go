@@ -253,7 +253,7 @@ func (r *Router) watchProfiles(ctx context.Context) {
 		r.mu.Lock()
 		var changed []string
 		for name := range r.services {
-			if listed.Newest[name] != r.profiles.Newest[name] {
+			if listed.Version[name] != r.profiles.Version[name] {
 				changed = append(changed, name)
 			}
 		}

@@ -141,7 +141,8 @@ func TestCountsFollowAnObjective(t *testing.T) {
 	}
 	settings["classes"] = promisedClasses
 	c.benchmarked("l4", slow)
-	if a, err := c.run("tokens service=chat", settings); err != nil || strings.Contains(a.Reason, "may have one") || !strings.HasPrefix(a.Reason, "by the objective") {
+	if a, err := c.run("tokens service=chat", settings); err != nil || strings.Contains(a.Reason, "may have one") ||
+		!strings.HasPrefix(a.Reason, "by the objective, 100.0% within, curve of l4 from profile of "+c.now.Add(-time.Hour).UTC().Format(time.DateOnly)+", ") {
 		t.Errorf("l4 was benchmarked: %+v, %v", a, err)
 	}
 	c.learn(map[string]learned.Curve{"h100": fast, "l4": slow})

@@ -30,6 +30,9 @@ type Force struct {
 	size map[string]string
 	// assumed are the classes of which nothing was measured: serving is by their prior.
 	assumed map[string]bool
+	// profiled is when the profile was measured whose curve it is, by class; gateways learned
+	// the curves of the other classes.
+	profiled map[string]time.Time
 	// tokens is those of a mean request, 0 where no curve is known.
 	tokens float64
 	// since is when it came into force, the zero time where nothing is. alone says that it is
@@ -48,7 +51,8 @@ func (f Force) Age(now time.Time) time.Duration {
 
 // Equal reports whether classes serve the same by two of them.
 func (f Force) Equal(o Force) bool {
-	return f.tokens == o.tokens && maps.Equal(f.serving, o.serving) && maps.Equal(f.assumed, o.assumed)
+	return f.tokens == o.tokens && maps.Equal(f.serving, o.serving) && maps.Equal(f.assumed, o.assumed) &&
+		maps.EqualFunc(f.profiled, o.profiled, time.Time.Equal)
 }
 
 // Since is when it came into force, the zero time where nothing is.
@@ -63,15 +67,18 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 	if f.since.After(now) { // the clock was set back: nothing may shrink for a cold start, not until then
 		f.since = now
 	}
-	out := Force{maps.Clone(f.serving), maps.Clone(f.size), map[string]bool{}, f.tokens, now, len(c.Classes) == 1}
+	out := Force{
+		serving: maps.Clone(f.serving), size: maps.Clone(f.size), assumed: map[string]bool{},
+		profiled: maps.Clone(f.profiled), tokens: f.tokens, since: now, alone: len(c.Classes) == 1,
+	}
 	if f.serving == nil {
-		out.serving, out.size = map[string]scale.Serving{}, map[string]string{}
+		out.serving, out.size, out.profiled = map[string]scale.Serving{}, map[string]string{}, map[string]time.Time{}
 	}
 	other := false
 	for _, class := range c.Classes {
-		curves, replicas := k.Curves[class.Name], k.Replicas[class.Name]
+		curves, replicas, profiled := k.Curves[class.Name], k.Replicas[class.Name], k.Profiled[class.Name]
 		if curves == nil && len(c.Classes) == 1 { // a policy with slots does not name its class
-			curves, replicas = flat(k.Curves), flat(k.Replicas)
+			curves, replicas, profiled = flat(k.Curves), flat(k.Replicas), flat(k.Profiled)
 		}
 		size := choose(curves, replicas, f.size[class.Name])
 		if size == "" {
@@ -83,14 +90,28 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 		curve := curves[size]
 		other = other || size != f.size[class.Name]
 		out.size[class.Name] = size
+		out.from(class.Name, profiled, size)
 		out.serving[class.Name] = within(curve, c.Objective, f.size[class.Name] != "" && f.serving[class.Name].Most > 0)
 		out.tokens = max(1, curve.Prompt+curve.Output)
 	}
 	other = other || !maps.Equal(f.assumed, out.assumed)
-	if !other && !scale.ServingMoved(f.serving, out.serving) && math.Abs(out.tokens-f.tokens) <= 0.1*f.tokens {
-		return f
+	if other || scale.ServingMoved(f.serving, out.serving) || math.Abs(out.tokens-f.tokens) > 0.1*f.tokens {
+		return out
 	}
-	return out
+	if !maps.EqualFunc(f.profiled, out.profiled, time.Time.Equal) {
+		out.since = f.since // another source, which says about the same
+		return out
+	}
+	return f
+}
+
+// from remembers when the curve of a class was benchmarked, where it is that of a profile.
+func (f Force) from(class string, profiled map[string]time.Time, size string) {
+	if measured, ok := profiled[size]; ok {
+		f.profiled[class] = measured
+	} else {
+		delete(f.profiled, class)
+	}
 }
 
 // assume takes what a class serves from its prior, if there is one. What was assumed before

@@ -117,3 +117,29 @@ func TestAClockThatIsSetBack(t *testing.T) {
 		t.Errorf("in force for %s", f.Age(now.Add(time.Minute)))
 	}
 }
+
+// A count says of which classes nothing but a profile is known. Requests that teach the same take
+// its place, without a change that keeps counts from shrinking.
+func TestACurveSaysThatItIsOfAProfile(t *testing.T) {
+	c, now := promise("h100", "l4"), time.Now()
+	measured := now.Add(-9 * 24 * time.Hour)
+	profile := learned.Profile{Measured: measured, Class: "l4", Slices: "1of1", Answers: 500, Curve: &slow}
+	rates := learned.NewRates(now)
+	rates.Classes["h100"] = learned.Class{Rate: 1, Samples: 90, Tokens: map[string]learned.Curve{"1of1": fast}}
+	known := func() Known {
+		return KnownOf(now, []learned.Rates{rates}, []learned.Profile{profile}, nil)
+	}
+	f := Force{}.Next(c, known(), now)
+	classes := f.Serving(c.Classes)
+	if !classes[1].Profiled.Equal(measured) || !classes[0].Profiled.IsZero() {
+		t.Fatalf("%+v", classes)
+	}
+	if away := f.Next(c, Known{}, now.Add(time.Minute)); !away.Equal(f) {
+		t.Errorf("while Consul is away: %+v", away)
+	}
+	rates.Classes["l4"] = learned.Class{Rate: 1, Samples: 90, Tokens: map[string]learned.Curve{"1of1": slow}}
+	served := f.Next(c, known(), now.Add(time.Minute))
+	if classes = served.Serving(c.Classes); !classes[1].Profiled.IsZero() || served.Age(now.Add(time.Minute)) != time.Minute {
+		t.Errorf("after requests: %+v, in force for %s", classes, served.Age(now.Add(time.Minute)))
+	}
+}

@@ -28,13 +28,16 @@ func (s Sizes[T]) of(class string) map[string]T {
 type Known struct {
 	Curves   Sizes[learned.Curve]
 	Replicas Sizes[int]
+	// Profiled is when the curves of Curves were measured that come from a profile. Gateways
+	// learned the others.
+	Profiled Sizes[time.Time]
 }
 
 // KnownOf makes one of what gateways published of a service, of its profiles, and of the meta in
 // Consul of its replicas that serve. Without replicas the curve in force stays, or the one that
 // most requests taught counts.
 func KnownOf(now time.Time, rates []learned.Rates, profiles []learned.Profile, replicas []map[string]string) Known {
-	k := Known{Sizes[learned.Curve]{}, Sizes[int]{}}
+	k := Known{Sizes[learned.Curve]{}, Sizes[int]{}, Sizes[time.Time]{}}
 	for _, meta := range replicas {
 		have, _ := strconv.Atoi(meta[gpu.MetaSlices])
 		of, _ := strconv.Atoi(meta[gpu.MetaTotal])
@@ -42,6 +45,11 @@ func KnownOf(now time.Time, rates []learned.Rates, profiles []learned.Profile, r
 	}
 	for class, m := range learned.Known(now, rates, profiles, believed) {
 		k.take(class, m)
+	}
+	for _, p := range learned.Newest(now, profiles) {
+		if _, taken := k.Profiled[p.Class][p.Slices]; taken {
+			k.Profiled[p.Class][p.Slices] = p.Measured
+		}
 	}
 	return k
 }
@@ -63,5 +71,8 @@ func (k Known) take(class string, m learned.Merged) {
 			continue
 		}
 		k.Curves.of(class)[size] = curve
+		if profiled {
+			k.Profiled.of(class)[size] = time.Time{} // KnownOf knows the date
+		}
 	}
 }

@@ -11,7 +11,7 @@ func (f Force) Serving(classes []scale.Class) []scale.Class {
 	out := make([]scale.Class, len(classes))
 	for i, class := range classes {
 		if serving, known := f.serving[class.Name]; known {
-			class.Serving, class.Assumed = &serving, f.assumed[class.Name]
+			class.Serving, class.Assumed, class.Profiled = &serving, f.assumed[class.Name], f.profiled[class.Name]
 		}
 		out[i] = class
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net/http"
 	"strings"
 
@@ -21,8 +22,8 @@ type Listed struct {
 	Profiles map[string][]learned.Profile
 	// Bad says by service which documents are left out, and why.
 	Bad map[string][]error
-	// Newest is the index at which a service's profiles were last written.
-	Newest map[string]uint64
+	// Version changes, by service, with every key that is written, added or deleted.
+	Version map[string]uint64
 	// Index is that of the answer, to wait for the next; 0 where none may be read.
 	Index uint64
 }
@@ -44,14 +45,14 @@ func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed
 	}
 	l := Listed{
 		Profiles: map[string][]learned.Profile{}, Bad: map[string][]error{},
-		Newest: map[string]uint64{}, Index: meta.LastIndex,
+		Version: map[string]uint64{}, Index: meta.LastIndex,
 	}
 	for _, pair := range pairs {
 		name, _, ok := strings.Cut(strings.TrimPrefix(pair.Key, learned.ProfilesPrefix+"/"), "/")
 		if !ok || len(pair.Value) == 0 { // a folder
 			continue
 		}
-		l.Newest[name] = max(l.Newest[name], pair.ModifyIndex)
+		l.Version[name] = next(l.Version[name], pair)
 		doc, err := learned.ParseProfiles(pair.Value)
 		if err != nil {
 			l.Bad[name] = append(l.Bad[name], fmt.Errorf("%s: %w", pair.Key, err))
@@ -60,6 +61,13 @@ func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed
 		l.Profiles[name] = append(l.Profiles[name], doc.Profiles...)
 	}
 	return l, nil
+}
+
+// next is the version of a service's keys with one more.
+func next(version uint64, pair *consul.KVPair) uint64 {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %s %d", version, pair.Key, pair.ModifyIndex)
+	return h.Sum64()
 }
 
 // Reach fails where no profile of a service could be saved, because Consul is not there or the

@@ -1,6 +1,9 @@
 package scale
 
-import "math"
+import (
+	"math"
+	"time"
+)
 
 // MaxSlots bounds what several classes may offer together, so that planning for
 // them exactly takes milliseconds.
@@ -27,6 +30,9 @@ type Class struct {
 	// Assumed says that Serving follows from what other classes serve, and that nobody has
 	// measured this one.
 	Assumed bool
+	// Profiled is when the profile was measured that Serving follows from; the zero time where
+	// it follows from requests that were served.
+	Profiled time.Time
 }
 
 func (c Class) speed() float64 {

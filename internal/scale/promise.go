@@ -270,6 +270,22 @@ func (c Config) assumed() (names []string) {
 	return names
 }
 
+// profiled says which classes count by a profile rather than by the requests that they served.
+func (c Config) profiled() string {
+	var out strings.Builder
+	for _, class := range c.Classes {
+		if class.Serving == nil || class.Max == 0 || class.Profiled.IsZero() {
+			continue
+		}
+		of := ""
+		if len(c.Classes) > 1 {
+			of = " of " + class.Name
+		}
+		fmt.Fprintf(&out, "curve%s from profile of %s, ", of, class.Profiled.UTC().Format(time.DateOnly))
+	}
+	return out.String()
+}
+
 // account says before a reason that the objective decided, what cannot be kept of it by its
 // note, and what that would need.
 func (c Config) account(s supply, need Need, t *Traffic, note string) string {
@@ -278,6 +294,7 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	if share, known := t.Attained(); known {
 		fmt.Fprintf(&out, "%.1f%% within, ", 100*share)
 	}
+	out.WriteString(c.profiled())
 	best, name := c.Classes[s.best].Serving, s.classes[s.best].Name
 	switch {
 	case !s.possible:
