@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,9 @@ func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error)
 		})
 	}
 	done.Wait()
+	if err := r.tooLarge(c, errs); err != nil {
+		return profile.Wave{}, err
+	}
 	if err := r.judge(answers, errs); err != nil {
 		return profile.Wave{}, err
 	}
@@ -61,6 +65,26 @@ func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error)
 		}
 	}
 	return profile.WaveOf(answers), nil
+}
+
+// tooLarge returns an error if the server declined the prompts of a cell for their length: it
+// answered shorter ones. That is a limit of the server and not a fault.
+func (r *runner) tooLarge(c profile.Cell, errs []error) error {
+	shorter := false
+	for other := range r.waves {
+		shorter = shorter || other.Prompt < c.Prompt
+	}
+	for _, err := range errs {
+		var fault *Fault
+		if !shorter || !errors.As(err, &fault) {
+			continue
+		}
+		switch fault.status {
+		case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+			return fmt.Errorf("the server does not take it: %s", fault.Detail)
+		}
+	}
+	return nil
 }
 
 // judge counts answers and records what is wrong with them. It returns what makes a

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,7 +41,7 @@ func usageOf(a asked, output int) string {
 }
 
 // against runs a short bench against a handler.
-func against(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, a asked)) (*Report, error) {
+func against(t *testing.T, stall time.Duration, answer func(w http.ResponseWriter, r *http.Request, a asked)) (*Report, error) {
 	t.Helper()
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -58,7 +59,7 @@ func against(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, a
 	}))
 	t.Cleanup(web.Close)
 	return Run(t.Context(), Options{
-		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Second}, Time: 20 * time.Second,
+		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: stall}, Time: 20 * time.Second,
 		Design: profile.Design{Prompts: []int{40, 100, 200, 700}, Concurrencies: []int{1, 2}, Window: 16},
 		Rounds: profile.Rounds{Least: 2, Most: 2, Precision: 1}, Prompt: 50, Output: 8,
 	})
@@ -80,7 +81,7 @@ func TestAServerThatLiesIsNamed(t *testing.T) {
 		}, "no tokenizer"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			report, err := against(t, func(w http.ResponseWriter, _ *http.Request, a asked) {
+			report, err := against(t, time.Minute, func(w http.ResponseWriter, _ *http.Request, a asked) {
 				streams(w, a, a.Tokens, c.usage(a), "length")
 			})
 			if err != nil {
@@ -129,7 +130,11 @@ func TestAServerThatDoesWrongIsNamed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			report, err := against(t, c.answer)
+			stall := time.Minute
+			if c.kind == Stalled {
+				stall = time.Second
+			}
+			report, err := against(t, stall, c.answer)
 			if c.fatal {
 				if err == nil || !strings.Contains(err.Error(), string(c.kind)+": ") || !strings.Contains(err.Error(), c.detail) || strings.Contains(err.Error(), "\n") {
 					t.Fatalf("got %v, want %s: … %s", err, c.kind, c.detail)
@@ -166,9 +171,28 @@ func TestTheFormThatAServerKnowsIsFound(t *testing.T) {
 		streams(w, a, a.Tokens, usageOf(a, a.Tokens), "length")
 	}))
 	defer web.Close()
-	r := &runner{Options: Options{Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Second}}}
+	r := &runner{Options: Options{Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Minute}}}
 	if err := r.findForm(t.Context()); err != nil || r.form != (form{chat: true}) {
 		t.Errorf("asks as %+v, %v", r.form, err)
+	}
+}
+
+// A server that does not say how long its context is declines a longer prompt. That is no fault.
+func TestALimitOfTheContextIsNoFault(t *testing.T) {
+	report, err := against(t, time.Minute, func(w http.ResponseWriter, _ *http.Request, a asked) {
+		if len(a.Prompt) > 2000 {
+			http.Error(w, `{"error":{"message":"at most 500 tokens"}}`, http.StatusBadRequest)
+			return
+		}
+		streams(w, a, a.Tokens, usageOf(a, a.Tokens), "length")
+	})
+	if err != nil || len(report.Faults) > 0 {
+		t.Fatalf("%v, faults %v", err, report.Faults)
+	}
+	if !slices.ContainsFunc(report.Left, func(s string) bool {
+		return strings.Contains(s, "does not take it: 400 Bad Request: at most 500 tokens")
+	}) {
+		t.Errorf("not measured: %q", report.Left)
 	}
 }
 
@@ -187,7 +211,7 @@ func TestAGivenRequest(t *testing.T) {
 	}))
 	defer web.Close()
 	report, err := Run(t.Context(), Options{
-		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Second}, Time: 20 * time.Second,
+		Server: &Server{URL: web.URL, HTTP: web.Client(), Stall: time.Minute}, Time: 20 * time.Second,
 		Design: profile.Design{Concurrencies: []int{1, 3}}, Rounds: profile.Rounds{Least: 2, Most: 3, Precision: 1},
 		Post: &Post{Path: "/v2/models/x/infer", Body: []byte(`{"inputs":[]}`)}, Objective: Objective{E2E: time.Minute},
 	})
