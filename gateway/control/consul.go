@@ -105,7 +105,7 @@ func (r *Rates) Profiles(ctx context.Context) (map[string]uint64, error) {
 		return nil, err
 	}
 	listed, err := profilekv.List(r.Client, "", (&consul.QueryOptions{Token: token}).WithContext(ctx))
-	return listed.Newest, err
+	return listed.Version, err
 }
 
 // Starts reads what the autoscaler learned of a service's starts.
