@@ -34,18 +34,18 @@ func newMetrics(r *Router) *metrics {
 	return m
 }
 
-// byService collects what is known of services when it is asked, so that keeping
-// metrics costs nothing in between and a service that is gone leaves none behind.
+// byService computes the metrics of services at each scrape. They cost nothing between scrapes, and
+// a removed service leaves none behind.
 type byService struct{ *Router }
 
 var (
-	stateDesc = describe("service_state", "1 for the state that a service is in.", "service", "state")
-	shareDesc = describe("share", "Part of a service's traffic that Consul's splitter gives a subset, 0 to 1.",
+	stateDesc = describe("service_state", "1 for the present state of a service.", "service", "state")
+	shareDesc = describe("share", "Share of a service's traffic that Consul's splitter sends to a subset, 0 to 1.",
 		"service", "subset")
 	weightDesc = describe("weight", "Expected rate of one instance, H100 SXM = 1, by source.",
 		"service", "subset", "source")
 	healthyDesc = describe("healthy_instances", "Instances that pass their checks.", "service", "subset")
-	refusedDesc = describe("refused_instances", "Instances left out for their meta.", "service")
+	refusedDesc = describe("refused_instances", "Instances ignored because of invalid meta.", "service")
 )
 
 func describe(name, help string, labels ...string) *prometheus.Desc {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// queue holds the names of services to look at. A name is in it once, and is
-// given to one worker at a time; added while a worker has it, it comes again.
+// queue holds the names of services to reconcile. Each name is in it at most once, and only one
+// worker has it at a time. A name that is added while a worker has it is queued again afterwards.
 type queue struct {
 	mu      sync.Mutex
 	wake    chan struct{} // closed and renewed when something is added
@@ -53,7 +53,7 @@ func (q *queue) addLocked(name string) {
 	q.wake = make(chan struct{})
 }
 
-// addAfter adds a name later. Of several times the earliest holds.
+// addAfter adds a name after d. If it is called several times, the earliest time counts.
 func (q *queue) addAfter(name string, d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -76,7 +76,8 @@ func (q *queue) addAfter(name string, d time.Duration) {
 	q.timers[name] = t
 }
 
-// next takes a name; false when ctx ends first. The caller must call done.
+// next waits for a name and removes it from the queue. It returns false if ctx ends first. The
+// caller must call done with the name.
 func (q *queue) next(ctx context.Context) (string, bool) {
 	for {
 		q.mu.Lock()

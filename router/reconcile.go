@@ -13,21 +13,21 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// service is what is known of one service; Router.mu guards it.
+// service is the state of one service; Router.mu guards it.
 type service struct {
 	name   string
 	cancel context.CancelFunc // of its watch
 	// known is set once the watch has answered.
 	known      bool
-	registered int // instances, those that are left out included
+	registered int // number of instances, including ignored ones
 	instances  []weigh.Instance
-	refused    []string // why instances are left out
-	// outside is what subsets must differ from: what these claim.
+	refused    []string // why instances are ignored
+	// outside describes the ignored instances: subsets must not match them.
 	outside []weigh.Refused
-	opted   bool // by the meta of an instance, when last there was any
-	seen    map[string]time.Time
-	// last is the newest instance of each group in seen, for its weight when it is
-	// gone.
+	opted   bool                 // by the meta of an instance, when the service last had any
+	seen    map[string]time.Time // when each group last had an instance
+	// last is the newest instance of each group in seen. It gives the group's weight after the
+	// instance is gone.
 	last      map[string]weigh.Instance
 	order     []string
 	lastWrite time.Time
@@ -35,8 +35,7 @@ type service struct {
 	status    Status
 }
 
-// maxSteps bounds the writes of one reconciliation; the longest real one has
-// fewer than 4 per rule.
+// maxSteps limits the writes of one reconciliation. A real one has fewer than 4 per rule.
 const maxSteps = 400
 
 var (
@@ -58,7 +57,7 @@ func (r *Router) work(ctx context.Context) {
 	}
 }
 
-// reconcile brings the entries of one service to what they should be.
+// reconcile writes the entries of one service until they match the plan.
 func (r *Router) reconcile(ctx context.Context, name string) {
 	var plan weigh.Plan
 	var wrote int
@@ -79,9 +78,9 @@ func (r *Router) reconcile(ctx context.Context, name string) {
 	r.conclude(ctx, name, plan, wrote, err)
 }
 
-// view takes a consistent look at one service. The last result is false while too
-// little is known to decide anything.
-func (r *Router) view(name string) (weigh.View, bool, bool) {
+// view returns a consistent view of one service, and whether the service has opted out. ok is false
+// while too little is known for a decision.
+func (r *Router) view(name string) (v weigh.View, optedOut, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.services[name]
@@ -89,7 +88,7 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 		return weigh.View{}, false, false
 	}
 	now := time.Now()
-	v := weigh.View{
+	v = weigh.View{
 		Service: name, Protocol: r.config.ProtocolOf(name), ProtocolNamed: r.config.Services[name].Protocol != "",
 		Inherited: r.cache[weigh.Inherited()].Entry.Protocol, Tuning: r.config.TuningOf(name), Instances: s.instances,
 		Refused: s.outside,
@@ -99,7 +98,7 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	if o, ok := v.Have[weigh.Key{Kind: weigh.Resolver, Name: name}]; ok && o.Ours {
 		for _, group := range weigh.Groups(o.Entry) {
 			if s.seen[group].IsZero() {
-				s.seen[group] = now // since we know of it; a restart begins its time again
+				s.seen[group] = now // the real time is unknown after a restart: retain the group from now on
 			}
 		}
 	}
@@ -111,20 +110,20 @@ func (r *Router) view(name string) (weigh.View, bool, bool) {
 	v.Seen = maps.Clone(s.seen)
 	v.Weights = r.weights(s, now)
 	route := r.config.Services[name].Route
-	optedOut := route != nil && !*route || route == nil && s.registered > 0 && !s.opted
+	optedOut = route != nil && !*route || route == nil && s.registered > 0 && !s.opted
 	return v, optedOut, true
 }
 
-// weights is what is expected of a service's groups; Router.mu is held.
+// weights returns the expected speed of a service's groups. The caller holds Router.mu.
 func (r *Router) weights(s *service, now time.Time) map[string]weigh.Weight {
 	known := learned.Known(now, r.rates[s.name], r.profiles.Profiles[s.name], r.config.Trust.Believes)
 	rates := ratesOf(known)
 	return weigh.Weights(s.instances, s.gone(), rates, r.config.Profiles(s.name), r.config.Trust, now)
 }
 
-// ratesOf is what gateways measured of a service, in tokens a second where they count in
-// tokens. A class that was measured by its requests only is brought to tokens by what a
-// request of the service is on average.
+// ratesOf converts the measured rates of a service, in requests per second, to tokens per second if
+// gateways count its tokens. For a class without a token rate it uses the service's mean tokens per
+// request.
 func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 	rates := map[string]weigh.Rate{}
 	var tokens, samples float64
@@ -148,7 +147,7 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 			bench := m.SourceOf(key) == learned.FromProfile
 			of := weigh.Measured{Replica: c.Speed(), Samples: c.Samples, Bench: bench}
 			one.Groups[weigh.GroupOf(class, slices, total).Name()] = of
-			if total == 1 { // which gateways also say where it is not known
+			if total == 1 { // gateways also report 1 if they do not know the total
 				one.Groups[weigh.GroupOf(class, slices, 0).Name()] = of
 			}
 		}
@@ -164,8 +163,8 @@ func ratesOf(measured map[string]learned.Merged) map[string]weigh.Rate {
 	return rates
 }
 
-// gone lists an instance for each group that is known of. Of one that was gone when
-// this router began only the name is known, which contains its class and slices.
+// gone returns one instance for each group in seen. If a group had no instance since this router
+// started, its name gives class and slices.
 func (s *service) gone() []weigh.Instance {
 	var out []weigh.Instance
 	for name := range s.seen {
@@ -182,8 +181,8 @@ func (s *service) gone() []weigh.Instance {
 	return out
 }
 
-// scope lists the entries that concern a service. Those that the router wrote for
-// another count as not ours.
+// scope returns the entries that affect a service. Entries that the router wrote for another
+// service count as not ours.
 func (r *Router) scope(name string) map[weigh.Key]weigh.Observed {
 	out := map[weigh.Key]weigh.Observed{}
 	for key, s := range r.cache {
@@ -196,7 +195,8 @@ func (r *Router) scope(name string) map[weigh.Key]weigh.Observed {
 	return out
 }
 
-// apply takes the steps from what there is to what the plan wants.
+// apply writes the steps from the present entries to those of the plan. It returns the number of
+// writes.
 func (r *Router) apply(ctx context.Context, v weigh.View, plan weigh.Plan) (int, error) {
 	if plan.Want == nil {
 		return 0, nil
@@ -211,11 +211,11 @@ func (r *Router) apply(ctx context.Context, v weigh.View, plan weigh.Plan) (int,
 			return wrote, err
 		}
 	}
-	return maxSteps, fmt.Errorf("no end after %d writes", maxSteps)
+	return maxSteps, fmt.Errorf("entries still differ from the plan after %d writes", maxSteps)
 }
 
-// take does one step. The index is read before leadership is checked: what another
-// leader writes after the check makes the check-and-set fail.
+// take writes one step. It reads the index before it checks leadership, so that the check-and-set
+// fails if another leader writes after the check.
 func (r *Router) take(ctx context.Context, service string, step weigh.Step, have map[weigh.Key]weigh.Observed) error {
 	key := step.Entry.Key
 	index, err := r.index(ctx, service, key, have)
@@ -255,15 +255,15 @@ func (r *Router) take(ctx context.Context, service string, step weigh.Step, have
 		r.learn(key, nil)
 		return nil
 	}
-	// The answer does not tell the new index.
+	// The response does not contain the new index.
 	o := weigh.Observed{Entry: step.Entry, Ours: true, Exact: true}
 	have[key] = o
 	r.learn(key, &Stored{Observed: o, Service: service})
 	return nil
 }
 
-// index returns the index for check-and-set. Where it has to be read, an entry
-// that is not as it was thought to be is a conflict.
+// index returns the index for check-and-set. If it has to be read from Consul and the entry differs
+// from have, index returns errConflict.
 func (r *Router) index(ctx context.Context, service string, key weigh.Key,
 	have map[weigh.Key]weigh.Observed) (uint64, error) {
 	o, ok := have[key]
@@ -285,12 +285,12 @@ func (r *Router) index(ctx context.Context, service string, key weigh.Key,
 	return s.Index, nil
 }
 
-// reread replaces what is thought of an entry by what it is.
+// reread updates the cache with the entry in Consul.
 func (r *Router) reread(ctx context.Context, service string, key weigh.Key) {
 	s, there, err := r.entries.Get(ctx, key)
 	switch {
 	case err != nil:
-		r.log.Debug("config entry could not be read", "entry", key.String(), "service", service, "error", err)
+		r.log.Debug("cannot read config entry", "entry", key.String(), "service", service, "error", err)
 	case there:
 		r.learn(key, &s)
 	default:
@@ -304,8 +304,8 @@ func (r *Router) mayWrite() bool {
 	return r.leading && r.valid != nil && r.valid()
 }
 
-// conclude keeps the outcome and sees to it that the service is looked at again
-// when it has to be.
+// conclude stores the outcome of a reconciliation and queues the service again for the time at
+// which it has to be reconciled next.
 func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wrote int, err error) {
 	if ctx.Err() != nil {
 		return
@@ -339,12 +339,12 @@ func (r *Router) conclude(ctx context.Context, name string, plan weigh.Plan, wro
 		r.queue.addAfter(name, again)
 	}
 	if len(plan.Want) == 0 && plan.Want != nil && err == nil {
-		r.track() // nothing of ours is left: its watch may end
+		r.track() // no entry of ours is left: the watch may end
 	}
 }
 
-// nextLook is when something changes by time alone: a held write falls due, a gone
-// group's subset goes, a learned rate ages.
+// nextLook returns the time until something changes without an event: a held write is due, the
+// subset of a group without instances expires, or a learned rate ages.
 func (r *Router) nextLook(s *service, wait time.Duration) time.Duration {
 	earlier := func(d time.Duration) {
 		if d > 0 && (wait == 0 || d < wait) {
@@ -366,7 +366,7 @@ func (r *Router) nextLook(s *service, wait time.Duration) time.Duration {
 	return wait
 }
 
-// say logs a change of state once.
+// say logs a change of status.
 func (r *Router) say(before, after Status) {
 	if before.State == after.State && before.Reason == after.Reason && slices.Equal(before.Blocked, after.Blocked) &&
 		slices.Equal(before.Notes, after.Notes) {

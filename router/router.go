@@ -1,6 +1,6 @@
-// Package router keeps Consul's config entries of every service that opted in to
-// what its healthy instances and their hardware can deliver. It watches, decides
-// by internal/weigh, and writes; it holds no policy of its own.
+// Package router writes Consul config entries for every service that opts in, so that traffic
+// follows the healthy instances and the speed of their hardware. It watches Consul and writes
+// entries; internal/weigh decides what they contain.
 package router
 
 import (
@@ -17,22 +17,22 @@ import (
 	"aliquot.example/router/config"
 )
 
-// Registered is an instance as the catalog has it.
+// Registered is an instance in Consul's catalog.
 type Registered struct {
 	ID      string
 	Meta    map[string]string
 	Passing bool
 }
 
-// Stored is a config entry as Consul has it, with the service that it serves
-// where it is one of the router's.
+// Stored is a config entry in Consul. Service is the service that it serves, "" if the router did
+// not write it.
 type Stored struct {
 	weigh.Observed
 	Service string
 }
 
-// Catalog is what the router reads of services. Each call waits until something
-// has changed since index, at most wait, and returns the new index.
+// Catalog reads services from Consul. Each call waits until something has changed since index, for
+// at most wait, and returns the new index.
 type Catalog interface {
 	Services(ctx context.Context, index uint64, wait time.Duration) ([]string, uint64, error)
 	Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]Registered, uint64, error)
@@ -40,8 +40,8 @@ type Catalog interface {
 	Profiles(ctx context.Context, index uint64, wait time.Duration) (profilekv.Listed, error)
 }
 
-// Entries is where config entries are. Put and Delete are check-and-set: false
-// means that the entry is no longer at index.
+// Entries reads and writes config entries. Put and Delete are check-and-set operations: they return
+// false if the entry's index differs from index.
 type Entries interface {
 	List(ctx context.Context, known func(weigh.Key) (Stored, bool)) (map[weigh.Key]Stored, error)
 	Get(ctx context.Context, key weigh.Key) (Stored, bool, error)
@@ -49,13 +49,13 @@ type Entries interface {
 	Delete(ctx context.Context, key weigh.Key, index uint64) (bool, error)
 }
 
-// Election calls lead whenever this router is the leader, see control.Election, and
-// trouble with what keeps it from taking part, nil when nothing does.
+// Election calls lead whenever this router becomes the leader; see control.Election. It calls
+// trouble with the error that keeps it from taking part, or with nil once it takes part.
 type Election interface {
 	Run(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error))
 }
 
-// Router is one router. Make it with New.
+// Router is one router. Create it with New.
 type Router struct {
 	catalog  Catalog
 	entries  Entries
@@ -63,42 +63,42 @@ type Router struct {
 	log      *slog.Logger
 	metrics  *metrics
 	queue    *queue
-	polls    *semaphore.Weighted // bounds requests that wait
+	polls    *semaphore.Weighted // limits blocking queries
 	maxPolls int
 
 	mu       sync.Mutex
 	config   *config.Config
 	ctx      context.Context // of watches
 	services map[string]*service
-	opted    map[string]bool            // by meta, as Services last said
-	rates    map[string][]learned.Rates // by service, of each gateway
-	notes    map[string][]string        // what is wrong with rates, by service
+	opted    map[string]bool            // services that opt in by meta, as of the last Services call
+	rates    map[string][]learned.Rates // by service, one per gateway
+	notes    map[string][]string        // errors in rates, by service
 	profiles profilekv.Listed
 	cache    map[weigh.Key]Stored
-	// learned stamps what was read or written singly, so that an audit's list, which
-	// may be older, does not overwrite it.
+	// learned has the stamp of every entry that was read or written on its own, so that an audit's
+	// list, which may be older, does not overwrite it.
 	learned map[weigh.Key]uint64
 	stamp   uint64
 	leading bool
 	valid   func() bool
-	// failures holds what does not work now, by watch; nil for one that has worked.
+	// failures holds the last error of each watch, nil after a success.
 	failures map[string]error
 }
 
-// trouble notes whether a watch works.
+// trouble records the last result of a watch.
 func (r *Router) trouble(what string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failures[what] = err
 }
 
-// reserved connections are for requests other than watches of services.
+// reserved is the number of connections for requests other than watches of services.
 const reserved = 16
 
-// workers is how many services are reconciled at the same time.
+// workers is the number of services that are reconciled at the same time.
 const workers = 16
 
-// New makes a router of a checked configuration; Run starts it.
+// New creates a router from a valid configuration. Run starts it.
 func New(c *config.Config, catalog Catalog, entries Entries, election Election, log *slog.Logger) *Router {
 	polls := c.Consul.MaxConnections - reserved
 	r := &Router{
@@ -112,7 +112,7 @@ func New(c *config.Config, catalog Catalog, entries Entries, election Election, 
 	return r
 }
 
-// Run watches and, while leading, writes, until ctx ends.
+// Run watches Consul and, while this router leads, writes entries. It returns when ctx ends.
 func (r *Router) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	r.mu.Lock()
@@ -126,8 +126,8 @@ func (r *Router) Run(ctx context.Context) {
 	wg.Wait()
 }
 
-// Reload replaces the configuration. Addresses, the owner mark and the leader's
-// key keep their value until a restart.
+// Reload replaces the configuration. The addresses, the owner mark, the leader settings and the
+// prefix of the rates change only with a restart.
 func (r *Router) Reload(c *config.Config) {
 	r.mu.Lock()
 	old := r.config
@@ -138,7 +138,7 @@ func (r *Router) Reload(c *config.Config) {
 	r.queueAll()
 }
 
-// lead is one time as leader.
+// lead runs while this router is the leader.
 func (r *Router) lead(ctx context.Context, valid func() bool) {
 	for !r.audit(ctx) {
 		if !pause(ctx, time.Second) {
@@ -166,15 +166,15 @@ func (r *Router) lead(ctx context.Context, valid func() bool) {
 	}
 }
 
-// audit reads all entries, takes note of what others changed and looks at those
-// services again.
+// audit reads all entries and queues the services whose entries others have changed. It reports
+// whether the entries could be read.
 func (r *Router) audit(ctx context.Context) bool {
 	began := r.generation()
 	list, err := r.entries.List(ctx, r.cached)
 	if err != nil {
 		if ctx.Err() == nil {
 			r.metrics.errors.WithLabelValues("list").Inc()
-			r.log.Warn("config entries could not be read", "error", hint(err))
+			r.log.Warn("cannot read config entries", "error", hint(err))
 		}
 		return false
 	}
@@ -189,9 +189,9 @@ func (r *Router) audit(ctx context.Context) bool {
 	return true
 }
 
-// compare takes a list of all entries, read when the generation was began, into the cache.
-// It returns the services whose entries others changed, and whether a change concerns
-// every service.
+// compare updates the cache from a list of all entries that was read at generation began. It
+// returns the services whose entries others have changed, and whether a change affects every
+// service.
 func (r *Router) compare(list map[weigh.Key]Stored, began uint64) (touched map[string]bool, all bool) {
 	touched = map[string]bool{}
 	r.mu.Lock()
@@ -206,7 +206,7 @@ func (r *Router) compare(list map[weigh.Key]Stored, began uint64) (touched map[s
 			continue
 		}
 		r.cache[key] = s
-		if !ok || old.Index != 0 || !sameEntry(old, s) { // 0: of our own write only the index was missing
+		if !ok || old.Index != 0 || !sameEntry(old, s) { // index 0: our own write, whose index was unknown
 			touch(touched, key, s)
 		}
 	}
@@ -228,7 +228,7 @@ func sameEntry(a, b Stored) bool {
 	return a.Ours == b.Ours && a.Exact == b.Exact && a.Service == b.Service && weigh.Same(a.Entry, b.Entry)
 }
 
-// touch notes the services that an entry may concern.
+// touch adds the services that an entry may affect.
 func touch(touched map[string]bool, key weigh.Key, s Stored) {
 	touched[weigh.RuleOwner(key.Name)] = true
 	touched[key.Name] = true
@@ -243,7 +243,7 @@ func (r *Router) generation() uint64 {
 	return r.stamp
 }
 
-// learn keeps what was just read or written of one entry; nil when there is none.
+// learn caches an entry that was just read or written; nil means that it does not exist.
 func (r *Router) learn(key weigh.Key, s *Stored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -285,7 +285,7 @@ func (r *Router) queueAll() {
 	}
 }
 
-// pause waits; false means that ctx ended first.
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

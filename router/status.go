@@ -17,22 +17,22 @@ import (
 // The states of a service.
 const (
 	StateWaiting = "waiting" // nothing is decided yet, or another router leads
-	StateRouted  = "routed"  // the entries are as wanted
+	StateRouted  = "routed"  // the entries match the plan
 	StateHeld    = "held"    // a change is too small or too early to be written
-	StateBlocked = "blocked" // hand-written entries are in the way
-	StateRefused = "refused" // the entries failed their own check; nothing was written
-	StateError   = "error"   // Consul refused or was not reached
-	StateRemoved = "removed" // opted out or gone; no entry of ours is left
+	StateBlocked = "blocked" // hand-written entries prevent the router's
+	StateRefused = "refused" // the planned entries failed the router's own check; nothing was written
+	StateError   = "error"   // Consul refused a request or cannot be reached
+	StateRemoved = "removed" // the service opted out or is gone; no entry of ours is left
 )
 
-// Status is what the admin listener shows of a service.
+// Status is the status of a service on the admin listener.
 type Status struct {
 	Service string   `json:"service"`
 	State   string   `json:"state"`
 	Reason  string   `json:"reason,omitempty"`
 	Blocked []string `json:"blocked,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
-	// Refused names instances that are left out, and why.
+	// Refused lists the ignored instances, and why.
 	Refused   []string      `json:"refused,omitempty"`
 	Groups    []GroupStatus `json:"groups,omitempty"`
 	LastWrite *time.Time    `json:"last_write,omitempty"`
@@ -43,22 +43,23 @@ type GroupStatus struct {
 	Subset     string `json:"subset"`
 	Registered int    `json:"registered"`
 	Healthy    int    `json:"healthy"`
-	// Slots is how many requests the healthy instances serve at once: what callers may
-	// limit the requests in flight to the subset to.
+	// Slots is the number of requests that the healthy instances serve at once. Callers can use it as
+	// their limit of requests in flight to the subset.
 	Slots      int     `json:"slots"`
 	Weight     float64 `json:"weight"`
 	Source     string  `json:"source"`
 	AgeSeconds float64 `json:"age_seconds,omitempty"`
 	Confidence float64 `json:"confidence,omitempty"`
-	// Tokens is what one instance serves, in tokens a second, as it was measured.
+	// Tokens is the measured speed of one instance, in tokens per second.
 	Tokens float64 `json:"tokens_per_second,omitempty"`
 	Note   string  `json:"note,omitempty"`
-	// Computed is the share by the healthy instances, Written the one in Consul; in percent.
+	// Computed is the share according to the healthy instances, Written the share in Consul; both
+	// are in percent.
 	Computed float64 `json:"computed"`
 	Written  float64 `json:"written"`
 }
 
-// statusOf describes a service; Router.mu is held.
+// statusOf returns the status of a service. The caller holds Router.mu.
 func (r *Router) statusOf(s *service, plan weigh.Plan, err error) Status {
 	out := Status{
 		Service: s.name, State: StateWaiting, Reason: plan.Reason, Blocked: plan.Blocked,
@@ -122,13 +123,13 @@ func (r *Router) groupsOf(s *service, plan weigh.Plan) []GroupStatus {
 	return out
 }
 
-// Report is the answer of /v1/status.
+// Report is the response of /v1/status.
 type Report struct {
 	Leading  bool     `json:"leading"`
 	Services []Status `json:"services"`
 }
 
-// Report describes all services, by name.
+// Report returns the status of all services, sorted by name.
 func (r *Router) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +138,7 @@ func (r *Router) Report() Report {
 		status := s.status
 		if !r.leading || status.Service == "" {
 			status = r.statusOf(s, weigh.Plan{Reason: cmp.Or(r.ailing("instances of "+s.name),
-				r.ailing("services", "election"), "another router leads, or the first look is still to come")}, nil)
+				r.ailing("services", "election"), "another router leads, or the service was not reconciled yet")}, nil)
 		}
 		out.Services = append(out.Services, status)
 	}
@@ -147,7 +148,7 @@ func (r *Router) Report() Report {
 
 var errNotYet = errors.New("Consul has not answered yet")
 
-// ailing says what does not work of some watches, "" when all do. Router.mu is held.
+// ailing returns the errors of some watches, "" if all work. The caller holds Router.mu.
 func (r *Router) ailing(watches ...string) string {
 	var out []string
 	for _, what := range watches {
@@ -158,9 +159,9 @@ func (r *Router) ailing(watches ...string) string {
 	return strings.Join(out, "; ")
 }
 
-// Handler serves /v1/status (JSON, ?service=<name> for one), /metrics (Prometheus)
-// and /health: 200 while Consul answers and this router leads or could, else 503 and
-// why.
+// Handler serves /v1/status (JSON; ?service=<name> for one service), /metrics (Prometheus) and
+// /health. /health answers 200 while Consul answers and this router leads or is able to, otherwise
+// 503 with the reason.
 func (r *Router) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, req *http.Request) {

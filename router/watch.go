@@ -21,18 +21,17 @@ import (
 
 const (
 	longPoll = 5 * time.Minute
-	// sharedDelay is about how late a change is seen when there are more services
-	// than connections and their watches take turns.
+	// sharedDelay is about the longest delay until a change is seen if there are more services than
+	// connections, so that their watches take turns.
 	sharedDelay = 1500 * time.Millisecond
-	// servicesPause bounds how often the list of services is read: any registration
-	// anywhere wakes its watch.
+	// servicesPause limits how often the list of services is read: every registration in the
+	// catalog wakes its watch.
 	servicesPause = 500 * time.Millisecond
-	// ratesPause bounds how often rates are read while many gateways write them.
+	// ratesPause limits how often rates are read while many gateways write them.
 	ratesPause = time.Second
 )
 
-// watch calls poll again and again with the index that it returned, and backs off
-// while it fails.
+// watch calls poll in a loop with the index that it last returned, and backs off while it fails.
 func (r *Router) watch(ctx context.Context, what string, poll func(index uint64) (uint64, error)) {
 	var index uint64
 	failures := 0
@@ -46,10 +45,10 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 			kind, _, _ := strings.Cut(what, " ")
 			r.metrics.errors.WithLabelValues(kind).Inc()
 			if failures == 0 {
-				r.log.Warn("watch failed, trying again", "watch", what, "error", hint(err))
+				r.log.Warn("watch failed; trying again", "watch", what, "error", hint(err))
 			}
 			failures++
-			// With jitter, so that watches do not come back in step.
+			// Jitter keeps the watches from retrying at the same time.
 			wait := min(100*time.Millisecond<<min(failures, 10), 5*time.Second)
 			pause(ctx, wait/2+rand.N(wait))
 			index = 0
@@ -66,7 +65,7 @@ func (r *Router) watch(ctx context.Context, what string, poll func(index uint64)
 	}
 }
 
-// hint adds what to do to the errors of Consul that have one usual cause.
+// hint adds a remedy to those errors of Consul that have one usual cause.
 func hint(err error) error {
 	const policy = "the token needs the policy in jobs/router-policy.hcl"
 	var status api.StatusError
@@ -78,17 +77,17 @@ func hint(err error) error {
 		return fmt.Errorf("%w: raise limits.http_max_conns_per_client of the Consul agent, "+
 			"or lower consul max_connections here", err)
 	case status.Code == http.StatusForbidden, strings.Contains(status.Body, "Permission denied"):
-		// Another server's refusal comes as 500.
+		// If an agent forwards the request, it returns the server's refusal as 500.
 		return fmt.Errorf("%w: %s", err, policy)
 	}
 	return err
 }
 
-// ErrFiltered is the error of an answer of Consul from which entries were left out for
-// lack of rights. What is left looks as if the rest were gone, so the last is kept.
+// ErrFiltered means that Consul left out entries that the token may not read. The router ignores
+// such a response, in which these entries look deleted, and keeps its last state.
 var ErrFiltered = errors.New("the token may not read all entries")
 
-// watchServices follows which services opt in by meta.
+// watchServices watches which services opt in by meta.
 func (r *Router) watchServices(ctx context.Context) {
 	r.watch(ctx, "services", func(index uint64) (uint64, error) {
 		names, next, err := r.catalog.Services(ctx, index, longPoll)
@@ -98,7 +97,7 @@ func (r *Router) watchServices(ctx context.Context) {
 		opted := map[string]bool{}
 		for _, name := range names {
 			if err := weigh.CheckService(name); err != nil {
-				r.log.Warn("service is left out", "error", err)
+				r.log.Warn("service ignored", "error", err)
 				continue
 			}
 			opted[name] = true
@@ -115,8 +114,8 @@ func (r *Router) watchServices(ctx context.Context) {
 	})
 }
 
-// track starts and ends watches, so that those services are watched that opt in
-// or have entries of ours.
+// track starts and ends watches, so that exactly the services are watched that opt in or have
+// entries of ours.
 func (r *Router) track() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,8 +150,8 @@ func (r *Router) track() {
 	}
 }
 
-// watchInstances follows one service. Where there are fewer connections than
-// services, watches take turns and wait shorter.
+// watchInstances watches one service. If there are fewer connections than services, watches take
+// turns with shorter waits.
 func (r *Router) watchInstances(ctx context.Context, s *service) {
 	r.watch(ctx, "instances of "+s.name, func(index uint64) (uint64, error) {
 		if err := r.polls.Acquire(ctx, 1); err != nil {
@@ -177,7 +176,7 @@ func (r *Router) pollWait() time.Duration {
 	return max(50*time.Millisecond, sharedDelay*time.Duration(r.maxPolls)/time.Duration(len(r.services)))
 }
 
-// observe takes a service's instances over from its watch.
+// observe stores the instances of a service that its watch has found.
 func (r *Router) observe(s *service, found []Registered) {
 	var instances []weigh.Instance
 	var refused []string
@@ -199,10 +198,10 @@ func (r *Router) observe(s *service, found []Registered) {
 	if fresh := slices.DeleteFunc(slices.Clone(refused), func(e string) bool {
 		return slices.Contains(s.refused, e)
 	}); len(fresh) > 0 {
-		r.log.Warn("instances are left out", "service", s.name, "error", strings.Join(fresh[:min(3, len(fresh))], "; "),
+		r.log.Warn("instances ignored", "service", s.name, "error", strings.Join(fresh[:min(3, len(fresh))], "; "),
 			"count", len(fresh))
 	}
-	// A group was there until now if it was there the last time.
+	// A group of the last response had instances until now.
 	for _, in := range s.instances {
 		s.seen[in.Group.Name()] = now
 	}
@@ -217,7 +216,7 @@ func (r *Router) observe(s *service, found []Registered) {
 	r.queue.add(s.name)
 }
 
-// watchRates follows what the gateways learn.
+// watchRates watches the rates that gateways learn.
 func (r *Router) watchRates(ctx context.Context) {
 	prefix := r.Config().Rates
 	r.watch(ctx, "rates", func(index uint64) (uint64, error) {
@@ -243,7 +242,7 @@ func (r *Router) watchRates(ctx context.Context) {
 	})
 }
 
-// watchProfiles follows what is benchmarked.
+// watchProfiles watches benchmark profiles.
 func (r *Router) watchProfiles(ctx context.Context) {
 	r.watch(ctx, "profiles", func(index uint64) (uint64, error) {
 		listed, err := r.catalog.Profiles(ctx, index, longPoll)
@@ -262,7 +261,7 @@ func (r *Router) watchProfiles(ctx context.Context) {
 		for _, service := range changed {
 			r.queue.add(service)
 		}
-		if listed.Index == 0 { // the token may read none
+		if listed.Index == 0 { // the token may not read profiles
 			pause(ctx, time.Minute)
 		}
 		pause(ctx, ratesPause)
@@ -270,7 +269,7 @@ func (r *Router) watchProfiles(ctx context.Context) {
 	})
 }
 
-// takeRates keeps new rates and returns the services whose rates changed.
+// takeRates stores new rates and returns the services whose rates changed.
 func (r *Router) takeRates(rates map[string][]learned.Rates, notes map[string][]string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

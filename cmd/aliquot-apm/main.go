@@ -1,4 +1,4 @@
-// Command aliquot-apm is a plugin of the Nomad Autoscaler; see docs/scaling.md.
+// Command aliquot-apm is an APM plugin of the Nomad Autoscaler; see docs/scaling.md.
 package main
 
 import (
@@ -13,7 +13,7 @@ import (
 func main() {
 	plugincmd.Plugin{
 		Name:   "aliquot-apm",
-		What:   "the APM plugin of the Nomad Autoscaler that tells the demand of services behind aliquot gateways",
+		What:   "the APM plugin of the Nomad Autoscaler that reports the demand of services behind aliquot gateways",
 		Cookie: plugincmd.AutoscalerCookie,
 		Host:   "the Nomad Autoscaler",
 		Page:   "docs/scaling.md",

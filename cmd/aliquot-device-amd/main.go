@@ -1,4 +1,4 @@
-// Program aliquot-device-amd is the Nomad device plugin for AMD GPUs.
+// Command aliquot-device-amd is the Nomad device plugin for AMD GPUs.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Program aliquot-device-intel is the Nomad device plugin for Intel GPUs.
+// Command aliquot-device-intel is the Nomad device plugin for Intel GPUs.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Program aliquot-device-nvidia is the Nomad device plugin for NVIDIA GPUs.
+// Command aliquot-device-nvidia is the Nomad device plugin for NVIDIA GPUs.
 package main
 
 import (

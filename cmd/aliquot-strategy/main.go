@@ -1,4 +1,4 @@
-// Command aliquot-strategy is a plugin of the Nomad Autoscaler; see docs/scaling.md.
+// Command aliquot-strategy is a strategy plugin of the Nomad Autoscaler; see docs/scaling.md.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Command aliquot-target is a plugin of the Nomad Autoscaler; see docs/scaling.md.
+// Command aliquot-target is a target plugin of the Nomad Autoscaler; see docs/scaling.md.
 package main
 
 import (

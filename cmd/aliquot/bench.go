@@ -32,54 +32,54 @@ func (benchCommand) Synopsis() string { return "Measure how fast a model server 
 func (benchCommand) Help() string {
 	return `Usage: aliquot bench -url=<url> | -service=<name> [options]
 
-  Sends requests to a server that speaks OpenAI's protocol, of many prompt lengths and
-  numbers at once, and prints how long it reads prompts and how long a step takes, as
-  curves with how well they fit, and what the server can do within an objective. It puts
-  full load on the server: use one that serves nobody else. Ctrl-C ends it early and
-  prints what was measured until then.
+  Measures a server that speaks OpenAI's protocol, with prompts of many lengths and many
+  requests at once. It prints how long the server takes to read a prompt and to make one
+  step, as curves with the quality of their fit, and what the server can do within an
+  objective. It puts full load on the server: use one that serves nobody else. Ctrl-C
+  ends the benchmark early and prints what has been measured so far.
 
-  With -request it sends a request that you give in place of completions, and
-  measures answers a second only.
+  With -request it sends your own request instead of completions, and measures only
+  answers per second.
 
-  With -save the figures are kept in Consul KV as a profile of the service's replicas of
-  this kind. Gateway, router and autoscaler go by it until requests have taught them
-  better. It also says what has changed since the last profile.
+  With -save it stores the figures in Consul KV as a profile of this kind of replica of
+  the service, and prints what has changed since the last profile. Gateway, router and
+  autoscaler use the profile until they have learned better figures from requests.
 
-  An API key is taken from the environment, OPENAI_API_KEY. Consul and Nomad are found by
-  their usual environment. docs/bench.md explains the figures, docs/profiles.md what
-  profiles are for.
+  The API key comes from the environment variable OPENAI_API_KEY. Consul and Nomad are
+  found by the usual CONSUL_* and NOMAD_* variables. docs/bench.md explains the figures,
+  docs/profiles.md the use of profiles.
 
 Options:
 
   -url         The server, such as http://10.0.0.5:8000.
-  -service     The service in Consul. Without -url one of its replicas is measured.
-  -class       Hardware class of the replica, such as l4: which one of the service's is
-               measured, or with -url, which one it is.
-  -slices      What it has of a GPU, such as 10of20, or 1of1 for a whole one; as -class.
-  -save        Keep the figures as a profile of the service. Default false.
-  -objective   A further objective for the profile, such as "ttft=1s tpot=50ms". May be
-               given again.
-  -image       Image of the server for the profile, where Nomad does not know it.
-  -driver      Version of the GPU's driver for the profile, where Nomad does not know it.
-  -wait        Longest time to wait until the server answers. Default 0.
-  -model       The model. Default: the first that the server has.
-  -time        Longest time that it may take. Default 10m.
-  -precision   Half width of the 95% confidence interval at which a point is done,
-               relative to it. Default 0.03.
-  -prompt      Tokens of the mean prompt, for load. Default 512.
-  -output      Tokens of the mean answer, for load. Default 128.
+  -service     The service in Consul. Without -url, one of its replicas is measured.
+  -class       Hardware class of the replica, such as l4. Without -url it selects the
+               replica to measure, with -url it names the class of that server.
+  -slices      Share of a GPU that the replica has, such as 10of20, or 1of1 for a whole
+               GPU. Used like -class.
+  -save        Save the figures as a profile of the service. Default false.
+  -objective   Another objective for the profile, such as "ttft=1s tpot=50ms". Can be
+               repeated.
+  -image       Image of the server for the profile, if Nomad does not know it.
+  -driver      Version of the GPU driver for the profile, if Nomad does not know it.
+  -wait        Longest wait for the server's first answer. Default 0.
+  -model       The model. Default: the first one that the server lists.
+  -time        Longest duration of the benchmark. Default 10m.
+  -precision   A point is measured until half the width of its 95% confidence interval is
+               this fraction of its mean. Default 0.03.
+  -prompt      Mean prompt of the load, in tokens. Default 512.
+  -output      Mean answer of the load, in tokens. Default 128.
   -ttft        Objective: time to the first token, 0 for none. Default 2s.
   -tpot        Objective: time between two tokens, 0 for none. Default 100ms.
   -e2e         Objective: time to the end of an answer, 0 for none. Default 0.
-  -slots       Requests that the server takes at once, where it has a bound. Default that
-               of the service's meta.
-  -cost        Cost of the server for an hour, in any unit.
-  -stall       Time without a byte after which a request is given up. Default 1m.
-  -beside      URLs of other servers that are kept busy meanwhile, by comma: replicas on
-               the same GPU, for what sharing costs.
-  -request     File with the body of a request to send, in JSON, to the
-               path of -url.
-  -json        File for all figures as JSON, - for standard output in place of the table.
+  -slots       Requests that the server takes at once, if it has a limit. Default: the
+               value in the service's meta.
+  -cost        Cost of the server per hour, in any unit.
+  -stall       Give up a request after this time without a byte. Default 1m.
+  -beside      URLs of other servers to keep busy meanwhile, separated by commas, such as
+               replicas on the same GPU, to measure the cost of sharing.
+  -request     File with the JSON body of your own request. It goes to the path of -url.
+  -json        File for all figures as JSON, or - for standard output instead of the table.
   -plot        File for a picture, .svg or .png.
 
 Example:
@@ -89,7 +89,7 @@ Example:
 `
 }
 
-// benchRun is the command's flags, read.
+// benchRun holds the parsed flags of the command.
 type benchRun struct {
 	url, model, request, json, plot, beside string
 	options                                 profiler.Options
@@ -140,7 +140,7 @@ func (c benchCommand) Run(args []string) int {
 	return 0
 }
 
-// check reads and completes the flags.
+// check validates the flags and sets the options that follow from them.
 func (r *benchRun) check() error {
 	if err := r.checkFlags(); err != nil {
 		return err
@@ -153,18 +153,17 @@ func (r *benchRun) check() error {
 		r.options.Post = &profiler.Post{Path: path}
 		r.options.Post.Body, err = os.ReadFile(r.request)
 	} else if err == nil && strings.Trim(path, "/") != "" {
-		err = fmt.Errorf("-url=%s: want no path, the server is asked for /v1/completions; a path goes with -request",
-			r.url)
+		err = fmt.Errorf("-url=%s: want no path: requests go to /v1/completions; only -request uses a path", r.url)
 	}
 	return err
 }
 
-// checkFlags says which flag has a value that it cannot have.
+// checkFlags returns an error for the first flag with an invalid value.
 func (r *benchRun) checkFlags() error {
 	o := &r.options
 	switch {
 	case r.url == "" && r.request != "":
-		return errors.New("-request is sent to the path of a URL: want -url")
+		return errors.New("-request goes to the path of a URL: want -url too")
 	case o.Time < 10*time.Second || r.stall < time.Second || r.wait < 0:
 		return fmt.Errorf("-time=%s -stall=%s -wait=%s: want at least 10s, 1s and 0", o.Time, r.stall, r.wait)
 	case !(o.Rounds.Precision > 0 && o.Rounds.Precision < 1):
@@ -177,26 +176,27 @@ func (r *benchRun) checkFlags() error {
 	return r.checkPlot()
 }
 
-// checkPlot says why there can be no plot, where one is wanted.
+// checkPlot returns an error if -plot is given and cannot be drawn.
 func (r *benchRun) checkPlot() error {
 	format := strings.TrimPrefix(filepath.Ext(r.plot), ".")
 	switch {
 	case r.plot != "" && format != "svg" && format != "png":
 		return fmt.Errorf("-plot=%s: want a file that ends in .svg or .png", r.plot)
 	case r.plot != "" && r.request != "":
-		return errors.New("-plot draws curves, of which there are none with -request: leave one out")
+		return errors.New("-plot draws curves, and -request measures none: leave one of them out")
 	}
 	return nil
 }
 
-// servers makes the servers of the URLs, and returns the path of the measured one's.
+// servers builds the server to measure and its neighbours from the URLs. It returns the path of
+// -url.
 func (r *benchRun) servers() (path string, err error) {
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096, Proxy: http.ProxyFromEnvironment,
 		DisableCompression: true}}
 	server := func(text string) (*profiler.Server, string, error) {
 		u, err := url.Parse(text)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return nil, "", fmt.Errorf("%q is no URL of a server: want one such as http://10.0.0.5:8000", text)
+			return nil, "", fmt.Errorf("%q is not the URL of a server: want one such as http://10.0.0.5:8000", text)
 		}
 		path := u.RequestURI()
 		u.Path, u.RawPath, u.RawQuery = "", "", ""
@@ -212,7 +212,7 @@ func (r *benchRun) servers() (path string, err error) {
 		}
 		r.options.Neighbours = append(r.options.Neighbours, s)
 	}
-	if r.url == "" { // found by its service, once all flags are right
+	if r.url == "" { // prepare looks the URL up, once all flags are valid
 		r.options.Server, _, err = server("http://localhost")
 		return "", err
 	}
@@ -220,7 +220,7 @@ func (r *benchRun) servers() (path string, err error) {
 	return path, err
 }
 
-// engineMetrics reads metrics as the gateway does.
+// engineMetrics parses an engine's metrics as the gateway does.
 func engineMetrics(from io.Reader) (profiler.Engine, error) {
 	s, err := engine.Parse(from)
 	return profiler.Engine{Kind: s.Kind, Running: s.Running, Waiting: s.Waiting, KVTokens: s.KVTokens,
@@ -251,7 +251,7 @@ func (r *benchRun) run(w io.Writer) error {
 	return errors.Join(err, unsaved)
 }
 
-// prepare finds the replica and awaits that it answers.
+// prepare finds the replica and waits until it answers.
 func (r *benchRun) prepare(ctx context.Context) error {
 	k := &r.kept
 	if r.url == "" {
@@ -277,7 +277,7 @@ func (r *benchRun) prepare(ctx context.Context) error {
 	return r.options.Server.Await(ctx, r.wait)
 }
 
-// write prints the report and writes the files.
+// write prints the report and writes the files of -json and -plot.
 func (r *benchRun) write(w io.Writer, report *profiler.Report) (err error) {
 	if r.json == "-" {
 		err = writeJSON(w, report)
@@ -309,7 +309,7 @@ func toFile(path string, write func(io.Writer) error) error {
 	return errors.Join(write(file), file.Close())
 }
 
-// bar is a line of progress on a terminal; elsewhere it shows nothing.
+// bar is a progress line on a terminal. Without a terminal it shows nothing.
 type bar struct{ w *os.File }
 
 func newBar(w *os.File) *bar {

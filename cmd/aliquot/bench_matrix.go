@@ -36,33 +36,34 @@ func (benchMatrixCommand) Synopsis() string {
 func (benchMatrixCommand) Help() string {
 	return `Usage: aliquot bench matrix -job=<file> -slices=<counts> [options]
 
-  Runs one replica of a job for each hardware class and slice count, beside a benchmark in
-  the same allocation of Nomad, and prints what each can do within objectives and which
-  is the cheapest. What is measured is saved as profiles of the service. The allocations
-  register no service and are removed when they have measured, also on Ctrl-C. Those of one
-  class run one after the other, so that none disturbs another on the same GPU.
+  Measures a job on every hardware class with every slice count. For each combination it
+  runs one replica of the job and a benchmark in the same Nomad allocation. It prints what
+  each can do within the objectives and which is the cheapest, and saves the results as
+  profiles of the service. The allocations register no service, and are removed after the
+  measurement or on Ctrl-C. Those of one class run one after the other, so that they do not
+  disturb each other on the same GPU.
 
   The nodes need the aliquot program; see -command.
 
 Options:
 
   -job         The job file, such as jobs/vllm.nomad.hcl. Required.
-  -slices      Slice counts by comma, such as 5,10,20. A variable "slices" of the job gets
-               them too. Required.
-  -classes     Hardware classes by comma. Default: all that nodes have.
-  -var         A variable of the job, name=value. May be given again.
-  -var-file    A file with variables of the job. May be given again.
-  -objective   An objective, such as "ttft=2s tpot=100ms". May be given again; the first
+  -slices      Slice counts, separated by commas, such as 5,10,20. If the job has a
+               variable "slices", it is set too. Required.
+  -classes     Hardware classes, separated by commas. Default: all classes of the nodes.
+  -var         A variable of the job, name=value. Can be repeated.
+  -var-file    A file with variables of the job. Can be repeated.
+  -objective   An objective, such as "ttft=2s tpot=100ms". Can be repeated; the first one
                comes first in profiles. Default "ttft=2s tpot=100ms".
-  -cost        Cost of a whole GPU for an hour by class, such as h100=2.5,l4=1.
-  -service     The service whose profiles they are. Default: the job's ID.
+  -cost        Cost of a whole GPU per hour and class, such as h100=2.5,l4=1.
+  -service     The service to which the profiles belong. Default: the job's ID.
   -save        Save the profiles. Default true.
-  -time        Longest time for each benchmark. Default 10m.
-  -wait        Longest time until a server answers. Default 30m.
-  -room        Longest time until Nomad places a replica. Default 5m.
-  -prompt      Tokens of the mean prompt. Default 512.
-  -output      Tokens of the mean answer. Default 128.
-  -port        Label of the server's port. Default: the only one of its group.
+  -time        Longest duration of each benchmark. Default 10m.
+  -wait        Longest wait for a server's first answer. Default 30m.
+  -room        Longest wait for Nomad to place a replica. Default 5m.
+  -prompt      Mean prompt of the load, in tokens. Default 512.
+  -output      Mean answer of the load, in tokens. Default 128.
+  -port        Label of the server's port. Default: the only port of its group.
   -driver      Task driver for the benchmark: exec or raw_exec. Default exec.
   -command     Path of the aliquot program on the nodes. Default /usr/local/bin/aliquot.
 
@@ -72,7 +73,7 @@ Example:
 `
 }
 
-// benchMatrix is the command's flags, read.
+// benchMatrix holds the parsed flags of the command, and its results.
 type benchMatrix struct {
 	file                           jobFile
 	slices, classes, cost, service string
@@ -127,7 +128,7 @@ func (c benchMatrixCommand) Run(args []string) int {
 	return 0
 }
 
-// check reads the flags and the job file.
+// check validates the flags and reads the job file.
 func (m *benchMatrix) check() error {
 	switch {
 	case m.file.path == "":
@@ -144,7 +145,7 @@ func (m *benchMatrix) check() error {
 	return m.read()
 }
 
-// read reads the lists of the flags, and the job file.
+// read parses the flags that are lists, and reads the job file.
 func (m *benchMatrix) read() (err error) {
 	for _, text := range split(m.slices) {
 		n, err := strconv.Atoi(text)
@@ -156,7 +157,7 @@ func (m *benchMatrix) read() (err error) {
 		}
 	}
 	if len(m.counts) == 0 {
-		return fmt.Errorf("-slices=%q has no count: want such as 5,10,20", m.slices)
+		return fmt.Errorf("-slices=%q has no count: want a list such as 5,10,20", m.slices)
 	}
 	if strings.Contains(m.service, "/") {
 		return fmt.Errorf("-service=%s: want the name of a service, which has no slash", m.service)
@@ -182,7 +183,7 @@ func split(text string) []string {
 	return strings.FieldsFunc(text, func(c rune) bool { return c == ',' || c == ' ' })
 }
 
-// costsOf reads "h100=2.5,l4=1".
+// costsOf parses a list such as "h100=2.5,l4=1".
 func costsOf(text string) (map[string]float64, error) {
 	costs := map[string]float64{}
 	for _, part := range split(text) {
@@ -214,7 +215,7 @@ func (m *benchMatrix) run(ctx context.Context) error {
 		}
 	}
 	slices.Sort(classes)
-	classes = slices.Compact(classes) // two of the same would disturb each other
+	classes = slices.Compact(classes) // two runs of one class would disturb each other
 	for _, class := range slices.Sorted(maps.Keys(m.costs)) {
 		if !slices.Contains(classes, class) {
 			m.ui.Warn("Note: -cost names " + class + ", which is not measured")
@@ -228,7 +229,7 @@ func (m *benchMatrix) run(ctx context.Context) error {
 	wg.Wait()
 	if ctx.Err() != nil {
 		failed = slices.DeleteFunc(failed, func(err error) bool { return errors.Is(err, context.Canceled) })
-		failed = append(failed, errors.New("it was ended early"))
+		failed = append(failed, errors.New("interrupted before all was measured"))
 	}
 	if len(m.done) > 0 {
 		slices.SortFunc(m.done, func(a, b learned.Profile) int {
@@ -239,8 +240,8 @@ func (m *benchMatrix) run(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// measureClass measures all slice counts of a class, one after the other. What does not
-// work on one is reported, and the next is tried.
+// measureClass measures all slice counts of a class, one after the other. A failure of one does
+// not stop the others: measureClass returns all errors joined.
 func (m *benchMatrix) measureClass(ctx context.Context, class string) error {
 	var all error
 	for _, n := range m.counts {
@@ -260,10 +261,10 @@ func (m *benchMatrix) measureClass(ctx context.Context, class string) error {
 	return all
 }
 
-// slicesVariable finds the variable by which a job file sizes its replicas.
+// slicesVariable matches the variable in a job file that sizes its replicas.
 var slicesVariable = regexp.MustCompile(`(?m)^\s*variable\s+"slices"\s*\{`)
 
-// job is the job file for a cell.
+// job parses the job file for a cell.
 func (m *benchMatrix) job(cell matrix.Cell) (*nomad.Job, error) {
 	file := m.file
 	if slicesVariable.MatchString(m.text) {
@@ -313,7 +314,8 @@ func (m *benchMatrix) measure(ctx context.Context, cell matrix.Cell) error {
 	return m.keep(ctx, cell, service, report, replica)
 }
 
-// reach fails where what is measured could not be saved.
+// reach returns an error if profiles of the service could not be saved. It runs before the
+// measurement, which would otherwise be lost.
 func (m *benchMatrix) reach(ctx context.Context, service string) error {
 	if !m.save {
 		return nil
@@ -323,12 +325,12 @@ func (m *benchMatrix) reach(ctx context.Context, service string) error {
 		return err
 	}
 	if err := profilekv.Reach(ctx, client, service); err != nil {
-		return fmt.Errorf("%w; -save=false measures without", err)
+		return fmt.Errorf("%w; use -save=false to measure without saving", err)
 	}
 	return nil
 }
 
-// keep takes a report over into the matrix and saves its profile.
+// keep adds a report to the matrix and saves its profile.
 func (m *benchMatrix) keep(
 	ctx context.Context, cell matrix.Cell, service string, report *profiler.Report, of profiler.Replica,
 ) error {

@@ -18,20 +18,20 @@ import (
 	"aliquot.example/profiler"
 )
 
-// kept is what the flags say of the service that is measured and of its profile.
+// kept holds the flags about the measured service and its profile.
 type kept struct {
 	service    string
 	save       bool
 	objectives list
-	also       []learned.Objective // objectives, read
-	// of is the kind of replica: as the flags say, then as Consul and Nomad do.
+	also       []learned.Objective // objectives, parsed
+	// of is the kind of replica: first from the flags, then completed from Consul and Nomad.
 	of profiler.Replica
 }
 
-// within bounds each question to Consul and Nomad.
+// within is the timeout of each request to Consul and Nomad.
 const within = 15 * time.Second
 
-// check reads the flags; url is that of the server, "" to find one by the service.
+// check validates the flags. url is the server's, or "" to find one by the service.
 func (k *kept) check(url string) error {
 	if err := k.checkKind(); err != nil {
 		return err
@@ -42,11 +42,11 @@ func (k *kept) check(url string) error {
 	case strings.Contains(k.service, "/"):
 		return fmt.Errorf("-service=%s: want the name of a service, which has no slash", k.service)
 	case k.save && k.service == "":
-		return errors.New("-save keeps a profile of a service: want -service")
+		return errors.New("-save writes a profile of a service: want -service")
 	case k.save && url != "" && (k.of.Class == "" || k.of.Slices == ""):
-		return errors.New("-save keeps a profile of a kind of replica: want -class and -slices beside -url")
+		return errors.New("-save writes a profile of a kind of replica: with -url, want -class and -slices too")
 	case len(k.objectives) > 0 && !k.save:
-		return errors.New("-objective is for the profile: want -save")
+		return errors.New("-objective adds to the profile: want -save too")
 	}
 	for _, text := range k.objectives {
 		o, err := scale.ParseObjective(text)
@@ -58,11 +58,11 @@ func (k *kept) check(url string) error {
 	return nil
 }
 
-// checkKind reads the flags that name a kind of replica.
+// checkKind validates the flags that name a kind of replica.
 func (k *kept) checkKind() error {
 	if k.of.Slices != "" {
 		if _, _, ok := learned.ParseSlices(k.of.Slices); !ok {
-			return fmt.Errorf("-slices=%s: want such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
+			return fmt.Errorf("-slices=%s: want a share such as 10of20, or 1of1 for a whole GPU", k.of.Slices)
 		}
 	}
 	if k.of.Class != "" && gpu.Slug(k.of.Class) != k.of.Class {
@@ -95,7 +95,7 @@ func (k *kept) find() error {
 	return nil
 }
 
-// versions asks Nomad for image and driver, and returns what keeps it from knowing them.
+// versions asks Nomad for the image and the driver of the replica.
 func (k *kept) versions() error {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -118,14 +118,15 @@ func orOther(flag, found string) string {
 	return found
 }
 
-// keep saves the report as a profile and writes into it what has changed.
+// keep saves the report as a profile, and records in the report what has changed since the last
+// one.
 func (k *kept) keep(report *profiler.Report) error {
 	if err := k.versions(); err != nil {
-		report.Notes = append(report.Notes, "Nomad does not tell image and driver: "+flat(err))
+		report.Notes = append(report.Notes, "image and driver are unknown: "+flat(err))
 	}
 	p, err := report.Profile(k.of, k.also)
 	if err != nil {
-		return fmt.Errorf("no profile is saved: %w", err)
+		return fmt.Errorf("no profile was saved: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -143,7 +144,7 @@ func (k *kept) keep(report *profiler.Report) error {
 	return nil
 }
 
-// kind names the kind of replica for people.
+// kind describes a kind of replica in words.
 func kind(class, size string) string {
 	have, of, _ := learned.ParseSlices(size)
 	switch {

@@ -15,21 +15,23 @@ import (
 
 type cacheCommand struct{ ui cli.Ui }
 
-func (cacheCommand) Synopsis() string { return "Keep models on this node, shared with the others" }
+func (cacheCommand) Synopsis() string {
+	return "Keep models on this node and share them with other nodes"
+}
 
 func (cacheCommand) Help() string {
 	return `Usage: aliquot cache [-config <file>] [-check]
 
-  Runs the node's cache of models: programs that read from the Hugging Face Hub do so
-  through it with HF_ENDPOINT, and each part of a model is read from the Hub once in
-  the whole cluster. Clients of S3 (AWS_ENDPOINT_URL) and docker's pulls can go through
-  it too. Runs as root, because it makes files for read-only mounts.
+  Runs the node's cache of models. Programs use it in place of the Hugging Face Hub
+  (HF_ENDPOINT), of S3 (AWS_ENDPOINT_URL) and of image registries (docker pull). Caches
+  share what they have, so each part of a model is read from its origin only once per
+  cluster. The cache runs as root, because it makes files for read-only mounts.
 
 Options:
 
-  -config  The configuration file, see docs/configuration.md. Without one all
+  -config  The configuration file, see docs/configuration.md. Without a file, all
            settings have their defaults and the node has no peers.
-  -check   Check the file and end. Default false.
+  -check   Check the file and exit. Default false.
 
 Example:
 

@@ -9,14 +9,14 @@ import (
 	"github.com/posener/complete"
 )
 
-// completing reports whether a shell asks for completions, or the user to set them up:
-// the words of such a call name no command.
+// completing reports whether a shell asks for completions, or a user installs or removes them.
+// The arguments of such a call do not name a command.
 func completing(args []string) bool {
 	return os.Getenv("COMP_LINE") != "" ||
 		len(args) == 1 && slices.Contains([]string{"-autocomplete-install", "-autocomplete-uninstall"}, args[0])
 }
 
-// completed gives every command its flags and arguments for completion.
+// completed adds completion of flags and arguments to every command.
 func completed(commands map[string]cli.CommandFactory) map[string]cli.CommandFactory {
 	out := map[string]cli.CommandFactory{}
 	for name, made := range commands {
@@ -31,7 +31,7 @@ func completed(commands map[string]cli.CommandFactory) map[string]cli.CommandFac
 	return out
 }
 
-// completedCommand completes a command by its help, which lists every flag.
+// completedCommand derives a command's completions from its help, which lists every flag.
 type completedCommand struct{ cli.Command }
 
 func (c completedCommand) AutocompleteArgs() complete.Predictor {

@@ -20,22 +20,22 @@ import (
 
 type demandCommand struct{ ui cli.Ui }
 
-func (demandCommand) Synopsis() string { return "Show or learn what GPU tasks usually ask for" }
+func (demandCommand) Synopsis() string { return "Show or learn what GPU tasks usually request" }
 
 func (demandCommand) Help() string {
 	return `Usage: aliquot demand [-learn] [-interval=<duration>]
 
-  Shows the classes of the typical demand, by which packing policies order nodes.
-  With -learn it first moves the demand in Consul KV (aliquot/packing/demand) by a
-  fifth towards what the jobs that Nomad knows ask for. Run that from time to time,
-  such as hourly by a periodic job; it needs list-jobs and read-job in all
-  namespaces, and to write the key.
+  Shows the classes of the typical demand. Packing policies order nodes by it.
+  With -learn it first updates the demand in Consul KV (aliquot/packing/demand): it
+  moves it by a fifth towards the requests of the jobs that are in Nomad. Run this
+  regularly, for example every hour from a periodic job. It needs list-jobs and
+  read-job in all namespaces, and write access to the key.
 
 Options:
 
-  -learn      Learn before showing. Default false.
-  -interval   Learn again after each such time until Ctrl-C, at least 1m. Without it
-              once.
+  -learn      Update the demand before showing it. Default false.
+  -interval   Repeat with -learn at this interval until Ctrl-C, at least 1m. Default:
+              run once.
 
 Example:
 

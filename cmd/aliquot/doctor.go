@@ -24,22 +24,22 @@ import (
 
 type doctorCommand struct{ ui cli.Ui }
 
-func (doctorCommand) Synopsis() string { return "Look for what keeps a node from serving GPUs well" }
+func (doctorCommand) Synopsis() string { return "Find what keeps a node from serving GPUs well" }
 
 func (doctorCommand) Help() string {
 	return `Usage: aliquot doctor [-json] [-cache-socket=<path>]
 
-  Examines the Nomad agent of a client node and prints one line per check, with
-  the fix for each that is not ok. Run it on the node, or point NOMAD_ADDR at it;
+  Examines the Nomad agent of a client node and prints one line per check, with a
+  fix for each check that is not ok. Run it on the node, or point NOMAD_ADDR at it.
   NOMAD_TOKEN needs agent:read and node:read.
 
-  Exits with 1 when a check failed, with 2 when the agent could not be asked.
+  Exits with 1 if a check failed, with 2 if the agent cannot be reached.
 
 Options:
 
   -json          Print the findings as JSON. Default false.
-  -cache-socket  Where the node's cache of models listens; without a socket there is no
-                 cache to look at. Default /run/aliquot/cache.sock.
+  -cache-socket  Socket of the node's model cache. If it does not exist, the cache is
+                 not checked. Default /run/aliquot/cache.sock.
 
 Example:
 
@@ -86,7 +86,7 @@ func examine() (doctor.Facts, error) {
 		return doctor.Facts{}, err
 	}
 	var f doctor.Facts
-	// Agent().Self tells its errors as text alone.
+	// Agent().Self returns its errors as text only; unreached needs their types.
 	if _, err = client.Raw().Query("/v1/agent/self", &f.Agent, nil); err != nil {
 		return f, fmt.Errorf("cannot ask the Nomad agent at %s: %w (%s)", client.Address(), err, unreached(err))
 	}
@@ -108,8 +108,8 @@ func examine() (doctor.Facts, error) {
 	return f, nil
 }
 
-// hostFacts reads what this host has of GPU drivers, nil where the node is another host
-// or the host cannot be read.
+// hostFacts reads the GPUs and drivers of this host. It returns nil if the node is another host,
+// or if the host cannot be read.
 func hostFacts(n *api.Node) *driver.Facts {
 	name, err := os.Hostname()
 	if n == nil || err != nil || n.Attributes["unique.hostname"] != name {
@@ -124,7 +124,7 @@ func hostFacts(n *api.Node) *driver.Facts {
 	return &facts
 }
 
-// askCache asks the node's cache, where there is a socket of one.
+// askCache asks the node's cache for its status, if its socket exists.
 func askCache(socket string, f *doctor.Facts) {
 	if _, err := os.Stat(socket); errors.Is(err, fs.ErrNotExist) {
 		return
@@ -139,7 +139,7 @@ func askCache(socket string, f *doctor.Facts) {
 	f.Cache = &status
 }
 
-// unreached says what to do about an agent that could not be asked.
+// unreached returns the fix for an agent that cannot be reached.
 func unreached(err error) string {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
@@ -147,17 +147,17 @@ func unreached(err error) string {
 	case errors.As(err, &authority):
 		return "set NOMAD_CACERT to the file of the CA that signed the agent's certificate"
 	case errors.As(err, &name):
-		return "the certificate is of another name: set NOMAD_TLS_SERVER_NAME, for example to client.global.nomad"
+		return "the certificate is for another name: set NOMAD_TLS_SERVER_NAME, for example to client.global.nomad"
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "the agent speaks plain HTTP: write http:// into NOMAD_ADDR"
 	}
-	return "run this on a client node, or set NOMAD_ADDR; NOMAD_TOKEN where ACLs are on"
+	return "run this on a client node, or set NOMAD_ADDR; with ACLs, set NOMAD_TOKEN too"
 }
 
-// mostJobs bounds how many jobs are read.
+// mostJobs is the largest number of jobs that asks reads.
 const mostJobs = 1000
 
-// asks reads what the jobs of all namespaces ask for, and whether the scheduler
+// asks reads the device requests of the jobs in all namespaces, and whether the scheduler
 // preempts.
 func asks(client *api.Client, f *doctor.Facts) {
 	all := &api.QueryOptions{Namespace: api.AllNamespacesNamespace}
@@ -169,7 +169,7 @@ func asks(client *api.Client, f *doctor.Facts) {
 		job, _, failed := client.Jobs().Info(stub.ID, &api.QueryOptions{Namespace: stub.Namespace})
 		var answer api.UnexpectedResponseError
 		if errors.As(failed, &answer) && answer.StatusCode() == http.StatusNotFound {
-			continue // it has gone meanwhile
+			continue // it was removed after the list was read
 		}
 		if failed != nil {
 			err = failed

@@ -5,5 +5,5 @@ import (
 	"aliquot.example/internal/host/nvidia"
 )
 
-// unnamed lists device nodes of GPUs on this host that systemd cannot name.
+// unnamed lists the GPU device nodes of this host that systemd cannot name.
 func unnamed() []string { return nvidia.Unnamed(host.Running) }

@@ -21,8 +21,8 @@ func newFlags(command string, ui cli.Ui) flagSet {
 	return flagSet{set, ui}
 }
 
-// parse reads the flags of a command that takes no other arguments. False means
-// that the reason has been said.
+// parse parses the flags of a command that takes no other arguments. If it returns false, it has
+// reported the error to the user.
 func (f flagSet) parse(args []string) bool {
 	err := f.Parse(args)
 	if err == nil && f.NArg() > 0 {
@@ -34,11 +34,11 @@ func (f flagSet) parse(args []string) bool {
 	return err == nil
 }
 
-// longest is how much of an error is shown, in bytes.
+// longest is the limit on an error's text, in bytes.
 const longest = 500
 
-// flat writes an error in one line: what a server answers, such as a page of HTML,
-// may hold many.
+// flat formats an error as one line: a server's response in it, such as a page of HTML, may have
+// many.
 func flat(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if len(text) > longest {

@@ -8,10 +8,11 @@ import (
 	"aliquot.example/internal/account"
 )
 
-// mostMoves is how many moves a report lists.
+// mostMoves is the largest number of moves that a report lists.
 const mostMoves = 10
 
-// fragmentationTable shows what is free and cannot be used, and what would free it.
+// fragmentationTable shows the free capacity, how much of it cannot be used, and the moves that
+// would make it usable.
 func fragmentationTable(f account.Fragmentation) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -34,7 +35,7 @@ func fragmentationTable(f account.Fragmentation) string {
 	fmt.Fprintf(w, "all\t%.2f\t%.2f\t%.2f\t%.2f\t\t\t\n", all, free, stranded, waste)
 	_ = w.Flush()
 	b.WriteString("\nIn GPUs. STRANDED: no task of the typical demand can use it. WASTE: " +
-		"what one of them\nis expected to be unable to use.\n\n")
+		"what an average\ntask of the demand cannot use.\n\n")
 	b.WriteString(movesTable(f.Moves))
 	return b.String()
 }
@@ -76,7 +77,7 @@ func fragmentationDocument(f account.Fragmentation) document {
 
 func movesTable(moves []account.Move) string {
 	if len(moves) == 0 {
-		return "No move of one allocation would make more of it usable."
+		return "No move of a single allocation would make more capacity usable."
 	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

@@ -28,14 +28,14 @@ func (gatewayCommand) Synopsis() string { return "Run the HTTP gateway in front 
 func (gatewayCommand) Help() string {
 	return `Usage: aliquot gateway -config <file> [-check]
 
-  Serves requests for model services: one queue per service, the fastest free
-  slot first. On SIGTERM or SIGINT it finishes what is in flight and ends.
-  On SIGHUP it reads services, routes and tenants again.
+  Serves requests for model services. It keeps one queue per service and fills the
+  fastest free slot first. On SIGTERM or SIGINT it finishes the requests in flight
+  and exits. On SIGHUP it reads services, routes and tenants again.
 
 Options:
 
   -config  The configuration file, see docs/configuration.md. Required.
-  -check   Check the file and end. Default false.
+  -check   Check the file and exit. Default false.
 
 Example:
 
@@ -90,8 +90,8 @@ func runGateway(path string, check bool) error {
 	return server.Run(ctx)
 }
 
-// reloadGateway reads the configuration again at every signal until ctx ends. One
-// that is wrong changes nothing.
+// reloadGateway reads the configuration again at every signal, until ctx ends. An invalid
+// configuration changes nothing.
 func reloadGateway(ctx context.Context, server *gateway.Server, path string, log *slog.Logger,
 	signals <-chan os.Signal) {
 	for {
@@ -105,13 +105,12 @@ func reloadGateway(ctx context.Context, server *gateway.Server, path string, log
 			err = server.Reload(c)
 		}
 		if err != nil {
-			log.Error("the configuration was not reloaded; the old one stays in force", "error", flat(err))
+			log.Error("configuration not reloaded; the old one stays in force", "error", flat(err))
 		}
 	}
 }
 
-// gatewayOptions wires the gateway's outside: Consul and Nomad where the
-// configuration names them.
+// gatewayOptions connects the gateway to Consul and Nomad, if the configuration names them.
 func gatewayOptions(c *config.Config) (gateway.Options, error) {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: c.LogLevel}))
 	o := gateway.Options{Log: log}
@@ -164,8 +163,8 @@ func gatewayPeers(c *config.Config, client *consul.Client, log *slog.Logger) *pe
 	return peers.New(o)
 }
 
-// gatewayID names this gateway: its allocation under Nomad, else its host and where it
-// listens, as there may be several on one host.
+// gatewayID names this gateway by its allocation under Nomad, otherwise by its host and address,
+// because several gateways may run on one host.
 func gatewayID(listen string) string {
 	if alloc := os.Getenv("NOMAD_ALLOC_ID"); alloc != "" {
 		return "aliquot-gateway-" + alloc

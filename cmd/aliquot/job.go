@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/cli"
 )
 
-// jobCommand is only the name that its subcommands begin with.
+// jobCommand is the parent of the job subcommands.
 type jobCommand struct{ ui cli.Ui }
 
 func (jobCommand) Synopsis() string { return "Submit jobs that keep free GPU capacity usable" }
@@ -15,16 +15,16 @@ func (jobCommand) Synopsis() string { return "Submit jobs that keep free GPU cap
 func (jobCommand) Help() string {
 	return `Usage: aliquot job <command> [flags] <file>
 
-  Submits jobs of Nomad with the spread and the affinities of a packing policy, so
-  that fractions of GPUs are placed where the rest stays of most use.
+  Submits jobs to Nomad with the spread and the affinities of a packing policy, so
+  that fractions of GPUs are placed where the remaining capacity stays most useful.
 
 Commands:
 
-  inspect      Say what a policy adds to a job, and why.
-  plan         Plan the job as Nomad does, with what the policy adds.
-  run          Submit the job with what the policy adds.
-  defrag       Move allocations so that stranded capacity can be used.
-  right-size   Say which slice count serves the job at the least cost.
+  inspect      Show what a policy adds to a job, and why.
+  plan         Plan the job as Nomad does, with the policy's additions.
+  run          Submit the job with the policy's additions.
+  defrag       Move allocations so that stranded capacity becomes usable.
+  right-size   Show which slice count serves the job at the least cost.
 
 Example:
 

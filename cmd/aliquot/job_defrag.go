@@ -20,30 +20,33 @@ import (
 
 type jobDefragCommand struct{ ui cli.Ui }
 
-func (jobDefragCommand) Synopsis() string { return "Move allocations so that free capacity is usable" }
+func (jobDefragCommand) Synopsis() string {
+	return "Move allocations so that free capacity becomes usable"
+}
 
 func (jobDefragCommand) Help() string {
 	return `Usage: aliquot job defrag [-dry-run] [-most=10] [-at-once=1] [-timeout=5m]
 
-  Stops allocations whose capacity is of more use elsewhere; Nomad starts them again
-  by their jobs' policy. Only jobs of type service are touched that allow it with
-  meta { aliquot_defrag = "true" }. While one moves, all others of its group stay,
-  at least one, or as many as the meta aliquot_defrag_min_healthy says. The node
-  that an allocation leaves is ineligible until its successor is healthy: until Nomad
-  has found it so by the job's update or migrate block. To run is not enough.
+  Stops allocations that leave more usable capacity if they run elsewhere. Nomad starts
+  them again and places them by the policy in their jobs. The command moves only jobs of
+  type service that allow it with meta { aliquot_defrag = "true" }. While it moves an
+  allocation, all others of the group keep running: at least one, or the number in the
+  meta aliquot_defrag_min_healthy. The node that the allocation leaves is ineligible
+  until the successor is healthy by the job's update or migrate block. A successor that
+  only runs does not count.
 
-  aliquot top -fragmentation shows what there is to gain. Each move is planned by
-  Nomad, so that it heeds the constraints of the job; what has no place is not
-  moved. NOMAD_TOKEN needs node:write, and read-job, alloc-lifecycle, submit-job in
-  the namespaces of the jobs; with -dry-run node:read, read-job and submit-job.
+  aliquot top -fragmentation shows what can be gained. Nomad plans each move, so the
+  constraints of the job hold; an allocation without another place stays. NOMAD_TOKEN
+  needs node:write, and read-job, alloc-lifecycle and submit-job in the namespaces of
+  the jobs. With -dry-run it needs node:read, read-job and submit-job.
 
 Options:
 
-  -dry-run   Print the moves and end. Default false.
-  -most      Most moves. Default 10.
-  -at-once   Moves side by side, each of another group. Default 1.
-  -timeout   How long a successor may take to be healthy. Default 5m.
-  -demand    A file with the typical demand, instead of that in Consul KV.
+  -dry-run   Print the moves and exit. Default false.
+  -most      Largest number of moves. Default 10.
+  -at-once   Moves at the same time, each of another group. Default 1.
+  -timeout   Longest wait for a successor to become healthy. Default 5m.
+  -demand    A file with the typical demand, instead of the one in Consul KV.
 
 Example:
 
@@ -57,8 +60,8 @@ type defrag struct {
 	nomad   *nomad.Client
 	demand  pack.Demand
 	timeout time.Duration
-	// settled holds the IDs of the allocations from before the run. Any other must be
-	// found healthy by Nomad to count.
+	// settled holds the IDs of the allocations that existed before the run. Any other counts as
+	// healthy only once Nomad has found it healthy.
 	settled map[string]bool
 }
 
@@ -99,10 +102,10 @@ func (c jobDefragCommand) Run(args []string) int {
 	return 0
 }
 
-// run moves in rounds: what is best is looked for again after each, because Nomad
-// decides where the successors go.
+// run moves allocations in rounds. It computes the best moves again after each round, because
+// Nomad decides where the successors go.
 func (d defrag) run(ctx context.Context, most, atOnce int) error {
-	tried := map[string]bool{} // allocations, so that none is moved to and fro
+	tried := map[string]bool{} // IDs and names of allocations, so that none moves twice
 	for done := 0; done < most; {
 		f, err := account.Report(ctx, d.nomad, d.demand, account.Wish{Most: most + len(tried), Willing: true,
 			Takes: d.takes})
@@ -114,7 +117,7 @@ func (d defrag) run(ctx context.Context, most, atOnce int) error {
 		}
 		round := choose(f.Moves, tried, min(atOnce, most-done))
 		if len(round) == 0 {
-			d.ui.Output(fmt.Sprintf("%d allocations moved; no other move is worth it and allowed", done))
+			d.ui.Output(fmt.Sprintf("%d allocations moved; no other useful move is allowed", done))
 			return nil
 		}
 		errs, moved := make([]error, len(round)), make([]bool, len(round))
@@ -148,7 +151,7 @@ func allocations(nodes []account.Node) map[string]bool {
 	return out
 }
 
-// choose takes the best moves that do not touch each other's group or node.
+// choose returns the best moves that share no group and no node.
 func choose(moves []account.Move, tried map[string]bool, most int) []account.Move {
 	var out []account.Move
 	busy := map[string]bool{}
@@ -165,8 +168,8 @@ func choose(moves []account.Move, tried map[string]bool, most int) []account.Mov
 	return out
 }
 
-// move stops one allocation and waits until its group is as healthy as before. It
-// reports false where the allocation has to stay, and says why.
+// move stops one allocation and waits until its group is as healthy as before. It returns false
+// if the allocation has to stay, after telling the user why.
 func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error) {
 	a := m.Allocation
 	before, err := d.healthy(ctx, a)
@@ -177,9 +180,9 @@ func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error
 	if err != nil || why != "" {
 		return false, d.stays(a, why, err)
 	}
-	if m.From.Open { // else it takes none anyhow, and stays as somebody set it
+	if m.From.Open { // a node that someone has made ineligible stays so
 		if _, err := d.nomad.Nodes().ToggleEligibility(m.From.ID, false, nil); err != nil {
-			return false, fmt.Errorf("node %s cannot be made ineligible: %w", m.From.Name, err)
+			return false, fmt.Errorf("cannot make node %s ineligible: %w", m.From.Name, err)
 		}
 		defer func() {
 			if _, failed := d.nomad.Nodes().ToggleEligibility(m.From.ID, true, nil); failed != nil && err == nil {
@@ -188,20 +191,20 @@ func (d defrag) move(ctx context.Context, m account.Move) (moved bool, err error
 			}
 		}()
 	}
-	// With the node closed, Nomad itself says whether constraints, vendor, pool, ports and
-	// volumes leave the successor a place.
+	// Now that the node is closed, Nomad's plan shows whether constraints, vendor, pool, ports and
+	// volumes leave a place for the successor.
 	if why, err := d.place(ctx, job, a); err != nil || why != "" {
 		return false, d.stays(a, why, err)
 	}
 	if _, err := d.nomad.Allocations().Stop(&nomad.Allocation{ID: a.ID},
 		(&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx)); err != nil {
-		return false, fmt.Errorf("allocation %.8s of %s cannot be stopped: %w", a.ID, a.JobID, err)
+		return false, fmt.Errorf("cannot stop allocation %.8s of %s: %w", a.ID, a.JobID, err)
 	}
 	err = d.await(ctx, m, before)
 	return err == nil, err
 }
 
-// stays says why an allocation is not moved, unless that could not be found out.
+// stays tells the user why an allocation is not moved, unless err prevented finding out.
 func (d defrag) stays(a *nomad.Allocation, why string, err error) error {
 	if err == nil {
 		d.ui.Warn(fmt.Sprintf("%s/%s: %.8s stays: %s", a.JobID, a.TaskGroup, a.ID, why))
@@ -209,7 +212,8 @@ func (d defrag) stays(a *nomad.Allocation, why string, err error) error {
 	return err
 }
 
-// await waits for as many healthy ones as before, the stopped one aside.
+// await waits until as many allocations of the group are healthy as before, without the stopped
+// one.
 func (d defrag) await(ctx context.Context, m account.Move, before map[string]string) error {
 	waiting, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
@@ -229,7 +233,7 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 		select {
 		case <-look.C:
 		case <-waiting.Done():
-			why := fmt.Sprintf("its successor is not healthy within %s", d.timeout)
+			why := fmt.Sprintf("its successor was not healthy within %s", d.timeout)
 			if ctx.Err() != nil {
 				why = "the command was interrupted before its successor was healthy"
 			}
@@ -239,26 +243,27 @@ func (d defrag) await(ctx context.Context, m account.Move, before map[string]str
 	}
 }
 
-// allowed reads the job once more, right before the move, and says why the move must
-// not be made, "" where it may.
+// allowed reads the job again right before the move. It returns the reason to refuse the move, ""
+// if the move is allowed.
 func (d defrag) allowed(ctx context.Context, a *nomad.Allocation, healthy int) (*nomad.Job, string, error) {
 	job, _, err := d.nomad.Jobs().Info(a.JobID, (&nomad.QueryOptions{Namespace: a.Namespace}).WithContext(ctx))
 	if err != nil {
-		return nil, "", fmt.Errorf("job %s cannot be read: %w", a.JobID, err)
+		return nil, "", fmt.Errorf("cannot read job %s: %w", a.JobID, err)
 	}
 	tg := job.LookupTaskGroup(a.TaskGroup)
 	if tg == nil {
-		return nil, "its job has no such group any more", nil
+		return nil, "its job no longer has this group", nil
 	}
 	return job, account.Refusal(job, tg, healthy), nil
 }
 
-// healthy lists the healthy allocations of the group of one, with their nodes' names.
+// healthy returns the names of the nodes that run healthy allocations of the group of an
+// allocation, by allocation ID.
 func (d defrag) healthy(ctx context.Context, of *nomad.Allocation) (map[string]string, error) {
 	list, _, err := d.nomad.Jobs().Allocations(of.JobID, false,
 		(&nomad.QueryOptions{Namespace: of.Namespace}).WithContext(ctx))
 	if err != nil {
-		return nil, fmt.Errorf("the allocations of job %s cannot be read: %w", of.JobID, err)
+		return nil, fmt.Errorf("cannot read the allocations of job %s: %w", of.JobID, err)
 	}
 	out := map[string]string{}
 	for _, s := range list {

@@ -132,7 +132,7 @@ func TestDefragOpensTheNodeAgainWithoutASuccessor(t *testing.T) {
 		awaited func()
 		timeout time.Duration
 	}{
-		"its successor is not healthy within 1ms":                      {t.Context(), nil, time.Millisecond},
+		"its successor was not healthy within 1ms":                     {t.Context(), nil, time.Millisecond},
 		"the command was interrupted before its successor was healthy": {ctx, interrupt, time.Hour},
 	} {
 		g := defragged{awaited: c.awaited}

@@ -24,54 +24,54 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// The job's meta that name its policy and what joins its GPUs where no flag does.
+// The keys of the job's meta for its policy and its islands. The flags override them.
 const (
 	packMeta   = "aliquot_pack"
 	islandMeta = "aliquot_island"
 )
 
-// jobOptions says what the options of inspect, plan and run mean.
+// jobOptions is the help for the options that inspect, plan and run share.
 const jobOptions = `Options:
 
-  -pack        fragmentation: fill nodes where what stays free is of most use to the
-               typical demand. best-fit: where least stays free. spread: where most
-               stays free. none: as Nomad does. Without it the job's meta
-               aliquot_pack counts, else fragmentation.
-  -island      Put each request for several whole GPUs on GPUs that one thing joins:
-               link for NVLink or xGMI, switch for a PCIe switch, numa for a NUMA
-               node. none takes out what an earlier run added. Without it the job's
-               meta aliquot_island counts.
-  -var         A variable of the job, name=value. May be given again.
-  -var-file    A file with variables of the job. May be given again.
-  -demand      A file with the typical demand, instead of that in Consul KV.
+  -pack        Which nodes to prefer. fragmentation: those where the remaining capacity
+               stays most useful for the typical demand. best-fit: those where the least
+               stays free. spread: those where the most stays free. none: as Nomad does.
+               Default: the job's meta aliquot_pack, otherwise fragmentation.
+  -island      Place each request for several whole GPUs on GPUs that are connected by
+               link (NVLink or xGMI), by switch (PCIe), or by numa (NUMA node). none
+               removes what an earlier run added. Default: the job's meta
+               aliquot_island.
+  -var         A variable of the job, name=value. Can be repeated.
+  -var-file    A file with variables of the job. Can be repeated.
+  -demand      A file with the typical demand, instead of the one in Consul KV.
 `
 
-// list is a flag that may be given several times.
+// list is a flag that can be repeated.
 type list []string
 
 func (l *list) String() string         { return strings.Join(*l, ",") }
 func (l *list) Set(value string) error { *l = append(*l, value); return nil }
 
-// jobFile is a job as the command line names it.
+// jobFile is the job file of a command line, with the flags that apply to it.
 type jobFile struct {
 	policy, island, demand string
 	vars, files            list
 	path                   string
-	text                   string // what path held, where it was read before: standard input is read once
+	text                   string // content of path if already read: standard input can be read only once
 }
 
-// steered is a job with what its policy adds.
+// steered is a job with the additions of its policy.
 type steered struct {
 	nomad   *nomad.Client
 	job     *nomad.Job
 	policy  pack.Policy
-	from    string // where the typical demand is from
+	from    string // source of the typical demand
 	changes []steer.Change
 	joined  []steer.Joined
 }
 
-// parseJob reads the flags of a command that takes one job file. False means that the
-// reason has been said.
+// parseJob parses the flags of a command that takes one job file. If it returns false, it has
+// reported the error to the user.
 func parseJob(flags flagSet, args []string) (jobFile, bool) {
 	var f jobFile
 	flags.StringVar(&f.policy, "pack", "", "")
@@ -81,7 +81,7 @@ func parseJob(flags flagSet, args []string) (jobFile, bool) {
 	flags.Var(&f.files, "var-file", "")
 	err := flags.Parse(args)
 	if err == nil && flags.NArg() != 1 {
-		err = fmt.Errorf("%d job files are named: want one, or - for standard input", flags.NArg())
+		err = fmt.Errorf("got %d job files: want one, or - for standard input", flags.NArg())
 	}
 	if err == nil && f.policy != "" {
 		if _, err = pack.ParsePolicy(f.policy); err != nil {
@@ -101,7 +101,7 @@ func parseJob(flags flagSet, args []string) (jobFile, bool) {
 	return f, true
 }
 
-// steer reads the job by Nomad's own parser and adds what its policy needs.
+// steer parses the job file and adds what the policy needs.
 func (f jobFile) steer(ctx context.Context) (steered, error) {
 	var s steered
 	text, err := f.read()
@@ -146,12 +146,12 @@ func (f jobFile) read() (string, error) {
 	return string(text), err
 }
 
-// parse asks Nomad to parse a job in HCL, or reads one in JSON as `nomad job run -json`
-// takes it.
+// parse asks Nomad to parse a job in HCL. It parses JSON itself, in the form that
+// `nomad job run -json` takes.
 func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
 		if len(f.vars)+len(f.files) > 0 {
-			return nil, errors.New("a job in JSON has no variables: leave -var and -var-file out")
+			return nil, errors.New("a job in JSON has no variables: leave out -var and -var-file")
 		}
 		return parseJSON(text)
 	}
@@ -159,18 +159,18 @@ func (f jobFile) parse(client *nomad.Client, text string) (*nomad.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Nomad fills in the defaults when the job is registered. Filled in here, the
-	// namespace "default" and the region "global" would override the environment's.
+	// Do not canonicalize here: the defaults for namespace and region would override those of the
+	// environment. Nomad adds the defaults when the job is registered.
 	return client.Jobs().ParseHCLOpts(&nomad.JobsParseRequest{JobHCL: text, Variables: variables})
 }
 
 func parseJSON(text string) (*nomad.Job, error) {
 	var all map[string]any
 	if err := json.Unmarshal([]byte(text), &all); err != nil {
-		return nil, fmt.Errorf("it begins as JSON and is none: %w", err)
+		return nil, fmt.Errorf("it starts with { but is not valid JSON: %w", err)
 	}
 	if where := nullIn(all, "the JSON"); where != "" {
-		return nil, fmt.Errorf("%s is null: every entry of a list must be there", where)
+		return nil, fmt.Errorf("%s is null: remove the list entry or give it a value", where)
 	}
 	var wrapped struct{ Job *nomad.Job }
 	if err := json.Unmarshal([]byte(text), &wrapped); err != nil {
@@ -183,12 +183,12 @@ func parseJSON(text string) (*nomad.Job, error) {
 		}
 	}
 	if wrapped.Job.ID == nil || *wrapped.Job.ID == "" {
-		return nil, fmt.Errorf("the JSON holds no job with an ID")
+		return nil, fmt.Errorf("the JSON has no job with an ID")
 	}
 	return wrapped.Job, nil
 }
 
-// nullIn names the first list entry that is null, "" where there is none.
+// nullIn returns the path of the first list entry that is null, "" if there is none.
 func nullIn(v any, where string) string {
 	switch v := v.(type) {
 	case map[string]any:
@@ -211,8 +211,8 @@ func nullIn(v any, where string) string {
 	return ""
 }
 
-// variables is one file of all variables. One that is given twice counts as it is given
-// last, and -var before -var-file, which HCL alone would refuse.
+// variables returns one HCL file with all variables. The last value of a variable wins, and -var
+// wins over -var-file: HCL itself would refuse duplicates.
 func (f jobFile) variables() (string, error) {
 	values := map[string]string{}
 	for _, path := range f.files {
@@ -248,12 +248,12 @@ func (f jobFile) variables() (string, error) {
 
 var (
 	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*$`)
-	// plain are the values that HCL takes as they stand. Where the variable is a string,
-	// it makes a string of a number or a boolean.
+	// plain matches values that need no quotes in HCL. If the variable is a string, HCL converts a
+	// number or a boolean.
 	plain = regexp.MustCompile(`^(-?[0-9]+(\.[0-9]+)?|true|false|null|[\[{"].*)$`)
 )
 
-// literal writes the value of -var in HCL.
+// literal returns the value of -var as an HCL expression.
 func literal(value string) string {
 	if plain.MatchString(value) {
 		return value
@@ -261,7 +261,7 @@ func literal(value string) string {
 	return strings.NewReplacer("${", "$${", "%{", "%%{").Replace(fmt.Sprintf("%q", value))
 }
 
-// policyOf is the flag's policy, else the job's own.
+// policyOf returns the policy of the flag, otherwise that of the job's meta.
 func (f jobFile) policyOf(job *nomad.Job) (pack.Policy, error) {
 	if f.policy != "" {
 		return pack.Policy(f.policy), nil // checked with the flags
@@ -277,7 +277,7 @@ func (f jobFile) policyOf(job *nomad.Job) (pack.Policy, error) {
 	return p, nil
 }
 
-// islandOf is what the flag says joins GPUs, else the job's own; "" for nothing.
+// islandOf returns the connection of the flag, otherwise that of the job's meta, "" for none.
 func (f jobFile) islandOf(job *nomad.Job) (share.Joint, error) {
 	if f.island != "" {
 		return share.Joint(f.island), nil // checked with the flags
@@ -293,7 +293,7 @@ func (f jobFile) islandOf(job *nomad.Job) (share.Joint, error) {
 	return by, nil
 }
 
-// typical returns the typical demand and where it is from.
+// typical returns the typical demand and its source.
 func typical(ctx context.Context, file string) (pack.Demand, string, error) {
 	var client *consul.Client
 	if file == "" {
@@ -305,7 +305,7 @@ func typical(ctx context.Context, file string) (pack.Demand, string, error) {
 	return account.Demand(ctx, file, client)
 }
 
-// say reports notes of all groups.
+// say prints the notes of all groups.
 func (s steered) say(ui cli.Ui) {
 	for _, c := range s.changes {
 		for _, note := range c.Notes {
@@ -316,7 +316,7 @@ func (s steered) say(ui cli.Ui) {
 		where := fmt.Sprintf("group %s, task %s, device %s", j.Group, j.Task, j.Device)
 		switch {
 		case j.Constraint == nil:
-			ui.Warn(where + ": no island is requested: " + j.Note)
+			ui.Warn(where + ": island not requested: " + j.Note)
 		case j.Note != "":
 			ui.Warn(where + ": " + j.Note)
 		}

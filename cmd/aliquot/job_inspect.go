@@ -14,17 +14,17 @@ import (
 
 type jobInspectCommand struct{ ui cli.Ui }
 
-func (jobInspectCommand) Synopsis() string { return "Say what a packing policy adds to a job" }
+func (jobInspectCommand) Synopsis() string { return "Show what a packing policy adds to a job" }
 
 func (jobInspectCommand) Help() string {
 	return `Usage: aliquot job inspect [-pack=<policy>] [-island=<joint>] [-json] <file>
 
   Prints for each group of a job what a packing policy adds and why, as blocks that
-  can be pasted into the job file. It asks Nomad to parse the file and submits
-  nothing. The file - is standard input.
+  you can paste into the job file. Nomad parses the file; nothing is submitted. The
+  file - is standard input.
 
-` + jobOptions + `  -json        Print the whole job with the additions, as JSON that
-               nomad job run -json takes. Default false.
+` + jobOptions + `  -json        Print the whole job with the additions, as JSON for
+               nomad job run -json. Default false.
 
 Example:
 
@@ -57,14 +57,14 @@ func (c jobInspectCommand) Run(args []string) int {
 	return 0
 }
 
-// text says for each group what was added and why.
+// text describes for each group what the policy added and why.
 func (s steered) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Job %s, policy %s, typical demand from %s.\n", *s.job.ID, s.policy, s.from)
 	for _, c := range s.changes {
-		fmt.Fprintf(&b, "\nGroup %s asks for %s.\n", c.Group, asked(c.Ask))
+		fmt.Fprintf(&b, "\nGroup %s requests %s.\n", c.Group, asked(c.Ask))
 		if c.Removed > 0 {
-			fmt.Fprintf(&b, "  %d blocks of an earlier policy are replaced.\n", c.Removed)
+			fmt.Fprintf(&b, "  The policy replaces %d blocks of an earlier run.\n", c.Removed)
 		}
 		if c.Class.Name == "" {
 			b.WriteString("  The policy adds nothing.\n")
@@ -83,7 +83,7 @@ func (s steered) text() string {
 			fmt.Fprintf(&b, " has no island: %s.\n", j.Note)
 			continue
 		}
-		fmt.Fprintf(&b, " gets its %d GPUs from the island that has room for them.\n", j.Count)
+		fmt.Fprintf(&b, " gets its %d GPUs from one island that has enough free.\n", j.Count)
 		if j.Note != "" {
 			fmt.Fprintf(&b, "  Note: %s.\n", j.Note)
 		}
@@ -92,18 +92,18 @@ func (s steered) text() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// why says in one sentence what the additions do.
+// why explains the additions in one sentence.
 func why(p pack.Policy, c steer.Change) string {
 	switch p {
 	case pack.Fragmentation:
-		return fmt.Sprintf("It goes by class %s: nodes publish in %s how much capacity such a task would make "+
-			"useless, and the least comes first; among equals the node with less free.", c.Class.Name,
-			c.Class.Attribute())
+		return fmt.Sprintf("The group belongs to class %s. Nodes publish in %s how much capacity such a task "+
+			"would make unusable: nodes with the least come first, and among these nodes with the least free.",
+			c.Class.Name, c.Class.Attribute())
 	case pack.BestFit:
-		return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the least comes first.",
+		return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free: nodes with the least come first.",
 			pack.RoomAttribute)
 	}
-	return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free, and the most comes first.",
+	return fmt.Sprintf("Nodes publish in %s how much GPU capacity is free: nodes with the most come first.",
 		pack.RoomAttribute)
 }
 

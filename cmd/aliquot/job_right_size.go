@@ -28,38 +28,38 @@ import (
 type jobRightSizeCommand struct{ ui cli.Ui }
 
 func (jobRightSizeCommand) Synopsis() string {
-	return "Say which slice count serves a job at the least cost"
+	return "Show which slice count serves a job at the least cost"
 }
 
 func (jobRightSizeCommand) Help() string {
 	return `Usage: aliquot job right-size [options] <file>
 
-  Says for each hardware class and slice count that is known of the job's service what a
-  replica does within the objective, how many are needed and what they cost, the cheapest
-  first, and what is known from where: from requests that gateways served, or from a
-  benchmark (aliquot bench -save, aliquot bench matrix). A size whose cache cannot hold the
-  longest request, or whose memory the replicas would exceed, is never chosen.
+  Lists the hardware classes and slice counts for which figures of the job's service exist,
+  the cheapest first. For each it shows what a replica serves within the objective, how many
+  replicas are needed, what they cost, and the source of the figures: requests that gateways
+  served, or a benchmark (aliquot bench -save, aliquot bench matrix). It never chooses a size
+  whose cache cannot hold the longest request, or whose memory the replicas would exceed.
 
-  With -run it submits the job with the slice count that is the cheapest, by the job's
-  variable "slices", and keeps its counts. It changes nothing where the job in Nomad differs
-  from the file and the variables in more than that, or where the count is not known to
-  serve on another class that serves now. Nomad replaces the replicas as the job's update
-  block says; those that are stopped finish what they serve within kill_timeout, and the
-  gateway holds what comes meanwhile.
+  With -run it submits the job with the cheapest slice count, through the job's variable
+  "slices", and keeps the counts of its groups. It changes nothing if the job in Nomad
+  differs from the file and the variables in anything else, or if the new slice count has no
+  figures on another class that serves now. Nomad replaces the replicas as the job's update
+  block says. Stopped replicas finish their requests within kill_timeout; meanwhile the
+  gateway queues new ones.
 
 Options:
 
-  -objective   What is promised. Default "ttft=2s tpot=100ms".
-  -cost        Cost of a whole GPU for an hour by class, such as h100=2.5,l4=1. Without it
-               all GPUs cost the same.
-  -rate        Requests a second at the busiest time. Default what the gateways saw in
-               the last hour.
-  -longest     Tokens of the longest request. Default the replicas' max_model_len.
-  -service     The service. Default the job's ID.
-  -class       Choose among the sizes of this hardware class only.
+  -objective   The objective. Default "ttft=2s tpot=100ms".
+  -cost        Cost of a whole GPU per hour and class, such as h100=2.5,l4=1. Default: all
+               GPUs cost the same.
+  -rate        Requests per second at the busiest time. Default: the rate that the gateways
+               saw in the last hour.
+  -longest     Longest request, in tokens. Default: max_model_len of the replicas.
+  -service     The service. Default: the job's ID.
+  -class       Choose only among the sizes of this hardware class.
   -run         Submit the job with the cheapest slice count. Default false.
-  -var         A variable of the job, name=value. May be given again.
-  -var-file    A file with variables of the job. May be given again.
+  -var         A variable of the job, name=value. Can be repeated.
+  -var-file    A file with variables of the job. Can be repeated.
 
 Example:
 
@@ -67,7 +67,7 @@ Example:
 `
 }
 
-// rightSize is the command's flags, read.
+// rightSize holds the parsed flags of the command.
 type rightSize struct {
 	ui                     cli.Ui
 	file                   jobFile
@@ -93,7 +93,7 @@ func (c jobRightSizeCommand) Run(args []string) int {
 	flags.Var(&r.file.files, "var-file", "")
 	err := flags.Parse(args)
 	if err == nil && flags.NArg() != 1 {
-		err = fmt.Errorf("%d job files are named: want one", flags.NArg())
+		err = fmt.Errorf("got %d job files: want one", flags.NArg())
 	}
 	if err == nil {
 		r.file.path = flags.Arg(0)
@@ -110,7 +110,7 @@ func (c jobRightSizeCommand) Run(args []string) int {
 	return 0
 }
 
-// check reads the flags and the job file.
+// check validates the flags and reads the job file.
 func (r *rightSize) check() error {
 	o, err := scale.ParseObjective(r.objective)
 	if err != nil {
@@ -127,7 +127,7 @@ func (r *rightSize) check() error {
 	return err
 }
 
-// answer prints what is known, and with -run changes the job.
+// answer prints the sizes, and with -run submits the job.
 func (r *rightSize) answer() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -149,7 +149,7 @@ func (r *rightSize) answer() (err error) {
 	q.Longest = cmp.Or(q.Longest, longest)
 	sizing.Measure(ctx, r.nomad, running)
 	if q.Memory, err = (matrix.Nomad{Client: r.nomad}).Memory(ctx); err != nil {
-		return fmt.Errorf("nodes of Nomad: %w", err)
+		return fmt.Errorf("cannot read the nodes of Nomad: %w", err)
 	}
 	a, err := sizing.Ask(ctx, r.consul, *q, running, time.Now())
 	if err != nil {
@@ -167,8 +167,8 @@ func (r *rightSize) answer() (err error) {
 	return nil
 }
 
-// withRate asks again with what came in the busiest minute of the last hour, where
-// gateways tell it.
+// withRate asks again with the request rate of the busiest minute of the last hour. If the
+// gateways do not report it, withRate returns a with a note.
 func (r *rightSize) withRate(ctx context.Context, a sizing.Answer, running []sizing.Running) (sizing.Answer, error) {
 	gateways := demand.Gateways{
 		Service: api.GatewayService, Rates: learned.RatesPrefix, HTTP: http.DefaultClient, StaleAfter: time.Minute,
@@ -177,7 +177,7 @@ func (r *rightSize) withRate(ctx context.Context, a sizing.Answer, running []siz
 	now := time.Now()
 	h, err := gateways.History(ctx, demand.Span{Service: r.question.Service, From: now.Add(-time.Hour), To: now})
 	if err != nil {
-		a.Notes = append(a.Notes, "what comes is not known, so requests are compared by their cost: "+flat(err))
+		a.Notes = append(a.Notes, "the request rate is unknown, so sizes are compared by cost per request: "+flat(err))
 		return a, nil
 	}
 	var tokens []float64
@@ -188,19 +188,20 @@ func (r *rightSize) withRate(ctx context.Context, a sizing.Answer, running []siz
 	return sizing.Ask(ctx, r.consul, r.question, running, now)
 }
 
-// print writes the answer for people.
+// print writes the answer as text.
 func (r *rightSize) print(a sizing.Answer) {
 	q := r.question
 	if len(a.Choices) == 0 {
-		r.ui.Output("Nothing is known of any size of " + q.Service + ": measure some by aliquot bench matrix")
+		r.ui.Output("No size of " + q.Service + " has figures: measure some with aliquot bench matrix")
 		return
 	}
-	what := "requests compared by their cost"
+	what := "sizes compared by cost per request"
 	if a.Need.Rate > 0 {
-		what = fmt.Sprintf("%.3g requests a second at the busiest time", a.Need.Rate)
+		what = fmt.Sprintf("%.3g requests per second at the busiest time", a.Need.Rate)
 	}
-	r.ui.Output(fmt.Sprintf("%s within %s for %g%%: %s, of %.0f and %.0f tokens on average, up to %.0f together",
-		q.Service, q.Objective, 100*q.Quantile, what, a.Prompt, a.Output, a.Need.Longest))
+	r.ui.Output(fmt.Sprintf("%s within %s for %g%% of requests: %s; prompts of %.0f and answers of %.0f tokens on "+
+		"average, at most %.0f together", q.Service, q.Objective, 100*q.Quantile, what, a.Prompt, a.Output,
+		a.Need.Longest))
 	for _, run := range a.Running {
 		text := fmt.Sprintf("Now: %d x %s", run.Replicas, kind(run.Class, run.Slices))
 		if run.Use.Memory > 0 {
@@ -236,25 +237,25 @@ func (r *rightSize) print(a sizing.Answer) {
 	}
 	if c, err := r.best(a); err == nil {
 		r.ui.Output("Cheapest: " + kind(c.Class, learned.SlicesOf(c.Slices, c.Total)))
-	} else if !r.run { // else it is the command's error
+	} else if !r.run { // with -run, change returns this error
 		r.ui.Warn("Note: " + flat(err))
 	}
 }
 
-// unmatched says which classes of -cost and -class are none of those that are known.
+// unmatched returns a note for each class of -cost and -class without figures.
 func (r *rightSize) unmatched(a sizing.Answer) (notes []string) {
 	for _, class := range slices.Sorted(maps.Keys(r.question.Cost)) {
 		if !slices.ContainsFunc(a.Choices, func(c rightsize.Choice) bool { return c.Class == class }) {
-			notes = append(notes, "-cost names "+class+", of which nothing is known")
+			notes = append(notes, "-cost names "+class+", which has no figures")
 		}
 	}
 	if r.class != "" && !slices.ContainsFunc(a.Choices, func(c rightsize.Choice) bool { return c.Class == r.class }) {
-		notes = append(notes, "-class names "+r.class+", of which nothing is known")
+		notes = append(notes, "-class names "+r.class+", which has no figures")
 	}
 	return notes
 }
 
-// best is the cheapest choice that can be used.
+// best returns the cheapest choice that can be used.
 func (r *rightSize) best(a sizing.Answer) (rightsize.Choice, error) {
 	for _, c := range a.Choices {
 		if c.Refused == "" && (r.class == "" || c.Class == r.class) {
@@ -262,7 +263,7 @@ func (r *rightSize) best(a sizing.Answer) (rightsize.Choice, error) {
 		}
 	}
 	if len(a.Choices) == 0 {
-		return rightsize.Choice{}, errors.New("no size is known to choose from")
+		return rightsize.Choice{}, errors.New("no size has figures: measure some with aliquot bench matrix")
 	}
-	return rightsize.Choice{}, errors.New("no size that is known keeps the objective and holds what is needed")
+	return rightsize.Choice{}, errors.New("no measured size keeps the objective and has enough memory and cache")
 }

@@ -18,7 +18,7 @@ import (
 	"aliquot.example/profiler/sizing"
 )
 
-// totalVariable finds the variable that says in how many slices a job expects GPUs to be cut.
+// totalVariable matches the variable in a job file for the number of slices of a whole GPU.
 var totalVariable = regexp.MustCompile(`(?m)^\s*variable\s+"slices_total"\s*\{`)
 
 // change submits the job with the slice count of the best choice.
@@ -31,10 +31,10 @@ func (r *rightSize) change(ctx context.Context, a sizing.Answer) error {
 	has := func(r sizing.Running) bool { return r.Class == best.Class && r.Slices == size }
 	switch {
 	case len(a.Running) > 0 && !slices.ContainsFunc(a.Running, func(r sizing.Running) bool { return !has(r) }):
-		r.ui.Output("All replicas have this size: nothing is changed")
+		r.ui.Output("All replicas already have this size: nothing to change")
 		return nil
 	case best.Total == 1 || !slicesVariable.MatchString(r.file.text):
-		return fmt.Errorf("%s has no variable for %s: change its device block by hand",
+		return fmt.Errorf("%s has no variable to set %s: change its device block by hand",
 			r.file.path, kind(best.Class, size))
 	}
 	if err := a.Fits(best); err != nil {
@@ -46,7 +46,7 @@ func (r *rightSize) change(ctx context.Context, a sizing.Answer) error {
 	return r.submit(ctx, a, best)
 }
 
-// sized is the job file with a slice count.
+// sized returns the job file with variables for a slice count.
 func (r *rightSize) sized(count, total int) jobFile {
 	file := r.file
 	file.vars = append(slices.Clone(file.vars), fmt.Sprintf("slices=%d", count))
@@ -56,9 +56,9 @@ func (r *rightSize) sized(count, total int) jobFile {
 	return file
 }
 
-// same fails where the job in Nomad is another than the file makes with the slice count that
-// the job has now: to submit the file would change more than the size, such as the model,
-// because a variable was forgotten. A job that is not in Nomad is the same.
+// same returns an error if the job in Nomad differs from the job file with the present slice
+// count. Submitting the file would then change more than the size, for example the model, because
+// the user forgot a variable. A job that is not in Nomad yet does not differ.
 func (r *rightSize) same(ctx context.Context) error {
 	q := (&nomad.QueryOptions{Namespace: orEmpty(r.job.Namespace), Region: orEmpty(r.job.Region)}).WithContext(ctx)
 	now, _, err := r.nomad.Jobs().Info(*r.job.ID, q)
@@ -67,7 +67,7 @@ func (r *rightSize) same(ctx context.Context) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("job %s in Nomad: %w", *r.job.ID, err)
+		return fmt.Errorf("cannot read job %s from Nomad: %w", *r.job.ID, err)
 	}
 	file := r.file
 	if count, total := matrix.SlicesOf(now); count > 0 {
@@ -82,15 +82,16 @@ func (r *rightSize) same(ctx context.Context) error {
 		return err
 	}
 	if what := differs(plan.Diff); what != "" {
-		return fmt.Errorf("the job %s in Nomad is not what %s makes with these variables: %s differs; give the -var "+
-			"and -var-file that it was run with, or submit what is new by aliquot job run first",
+		return fmt.Errorf("job %s in Nomad differs from %s with these variables in %s: repeat the -var and "+
+			"-var-file of its last run, or submit the other changes with aliquot job run first",
 			*s.job.ID, r.file.path, what)
 	}
 	return nil
 }
 
-// differs names what differs in a plan, "" where only counts do and what packing adds, which
-// follows the demand. It names no value, since one may be a secret.
+// differs names the first difference in a plan, "" if there is none. It ignores counts, and spreads
+// and affinities, because packing changes these with the demand. It never returns a value, which
+// may be a secret.
 func differs(d *nomad.JobDiff) string {
 	if d == nil {
 		return ""
@@ -139,8 +140,8 @@ func (r *rightSize) submit(ctx context.Context, a sizing.Answer, best rightsize.
 		return err
 	}
 	if count, _ := matrix.SlicesOf(s.job); count != best.Slices {
-		return fmt.Errorf("%s: its variable \"slices\" does not set the count of a device block: change that by hand",
-			r.file.path)
+		return fmt.Errorf("%s: the variable \"slices\" does not set the count of a device block: change the block by "+
+			"hand", r.file.path)
 	}
 	s.say(r.ui)
 	answer, _, err := s.nomad.Jobs().RegisterOpts(s.job, &nomad.RegisterOptions{PreserveCounts: true},
@@ -154,8 +155,8 @@ func (r *rightSize) submit(ctx context.Context, a sizing.Answer, best rightsize.
 	fmt.Fprintf(os.Stdout, "Job %s submitted with %d slices for each replica, evaluation %s\n", *s.job.ID, best.Slices,
 		answer.EvalID)
 	if n := a.Replicas(); n > 0 && best.Replicas > n {
-		r.ui.Warn(fmt.Sprintf("Note: %d replicas of this size are needed, and %d serve now: the autoscaler starts "+
-			"them; without it, nomad job scale does", best.Replicas, n))
+		r.ui.Warn(fmt.Sprintf("Note: %d replicas of this size are needed, and %d serve now: wait for the autoscaler, "+
+			"or use nomad job scale", best.Replicas, n))
 	}
 	return nil
 }

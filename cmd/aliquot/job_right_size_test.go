@@ -44,7 +44,7 @@ func TestRightSizeSubmitsANewSizeAlone(t *testing.T) {
 		"another device":  {sized, task(&nomad.ObjectDiff{Type: "Edited", Name: "Device", Fields: edited("Count")}), false, "group nvidia, task server, device Count differs"},
 		"another group":   {sized, &nomad.JobDiff{TaskGroups: []*nomad.TaskGroupDiff{{Type: "Deleted", Name: "amd"}}}, false, "group amd differs"},
 		"another field":   {sized, &nomad.JobDiff{Fields: edited("Priority")}, false, "Priority differs"},
-		"no such devices": {`variable "slices" {} # fixed`, nil, false, `its variable "slices" does not set the count`},
+		"no such devices": {`variable "slices" {} # fixed`, nil, false, `the variable "slices" does not set the count`},
 		"no variable":     {`variable "size" {}`, nil, false, "has no variable for l4, 5 of 20 slices"},
 	} {
 		t.Run(name, func(t *testing.T) {

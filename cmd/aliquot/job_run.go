@@ -18,11 +18,11 @@ func (jobRunCommand) Help() string {
 	return `Usage: aliquot job run [-pack=<policy>] [-island=<joint>] [-preserve-counts] <file>
 
   Submits a job with the spread and the affinities that a packing policy adds; see
-  aliquot job inspect. It adds nothing else, and what an earlier run added is
-  replaced. It prints the evaluation and ends: nomad job status follows the job.
+  aliquot job inspect. It replaces the additions of an earlier run and changes nothing
+  else. It prints the evaluation and exits; follow the job with nomad job status.
 
-` + jobOptions + `  -preserve-counts  Keep the counts of a running job, such as those that an
-                    autoscaler set. Default false.
+` + jobOptions + `  -preserve-counts  Keep the counts of a running job, for example those that the
+                    autoscaler has set. Default false.
 
 Example:
 
@@ -55,8 +55,8 @@ func (c jobRunCommand) Run(args []string) int {
 	return 0
 }
 
-// write names the namespace and the region that the job itself names, which the
-// environment's would override. Where it names none, the environment's count.
+// write returns options with the namespace and the region of the job. Without them, those of the
+// environment would override the job's. If the job names none, the environment's count.
 func (s steered) write() *nomad.WriteOptions {
 	q := &nomad.WriteOptions{}
 	if s.job.Namespace != nil {
@@ -75,11 +75,11 @@ func (jobPlanCommand) Synopsis() string { return "Plan a job with a packing poli
 func (jobPlanCommand) Help() string {
 	return `Usage: aliquot job plan [-pack=<policy>] [-island=<joint>] <file>
 
-  Asks Nomad what submitting the job with the policy's additions would do, and
-  prints what would change and what would be placed.
+  Asks Nomad for a plan of the job with the policy's additions, and prints the
+  changes and placements.
 
-  Exits with 0 where nothing would be placed or changed, with 1 where something
-  would, and with 255 on an error, as nomad job plan does.
+  Exits with 0 if nothing would change, with 1 if allocations would be placed or
+  changed, and with 255 on an error, as nomad job plan does.
 
 ` + jobOptions + `
 Example:
@@ -113,7 +113,7 @@ func (c jobPlanCommand) Run(args []string) int {
 	return 0
 }
 
-// planned says what a plan would do, and reports whether that is anything.
+// planned describes a plan, and reports whether it changes anything.
 func planned(p *nomad.JobPlanResponse) (text string, changes bool) {
 	var b strings.Builder
 	if p.Warnings != "" {
@@ -142,8 +142,8 @@ func planned(p *nomad.JobPlanResponse) (text string, changes bool) {
 	}
 	for group, m := range p.FailedTGAllocs {
 		changes = true
-		fmt.Fprintf(&b, "Group %s finds no place for %d: %d nodes looked at, exhausted: %v, filtered: %v\n", group,
-			m.CoalescedFailures+1, m.NodesEvaluated, m.DimensionExhausted, m.ConstraintFiltered)
+		fmt.Fprintf(&b, "Group %s: no place for %d allocations: %d nodes evaluated, exhausted: %v, filtered: %v\n",
+			group, m.CoalescedFailures+1, m.NodesEvaluated, m.DimensionExhausted, m.ConstraintFiltered)
 	}
 	fmt.Fprintf(&b, "Job modify index: %d", p.JobModifyIndex)
 	return b.String(), changes

@@ -92,7 +92,7 @@ func TestInspectPrintsBlocks(t *testing.T) {
 		{Group: "server", Ask: class.Typical, Class: class, Added: added, Removed: 3}, {Group: "web", Notes: []string{"no class"}},
 	}, joined: []steer.Joined{{Group: "server", Count: 4, Constraint: nomad.NewConstraint("a", "=", "b"), Note: "it counts 4 whole GPUs"}}}
 	text := s.text()
-	for _, part := range []string{"Note: it counts 4 whole GPUs.", "policy fragmentation", "from a file", class.Attribute(), "3 blocks of an earlier policy", "Group web", "The policy adds nothing", "Note: no class."} {
+	for _, part := range []string{"Note: it counts 4 whole GPUs.", "policy fragmentation", "from a file", class.Attribute(), "replaces 3 blocks of an earlier run", "Group web", "The policy adds nothing", "Note: no class."} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in\n%s", part, text)
 		}

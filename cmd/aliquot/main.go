@@ -1,5 +1,4 @@
-// Command aliquot is the operator's command and the home of the daemons that
-// are not plugins.
+// Command aliquot contains the operator's tools and the daemons that are not plugins.
 package main
 
 import (
@@ -10,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/cli"
-	// Mozilla's roots, for a host or an image that has no certificates of its own.
+	// Mozilla's root certificates, for hosts and images without any.
 	_ "golang.org/x/crypto/x509roots/fallback"
 
 	"aliquot.example/internal/version"
@@ -35,7 +34,7 @@ func main() {
 	os.Exit(status)
 }
 
-// commands lists the subcommands; each stands in a file of its own name.
+// commands returns the subcommands by name.
 func commands() map[string]cli.CommandFactory {
 	ui := &cli.BasicUi{Writer: os.Stdout, ErrorWriter: os.Stderr}
 	return map[string]cli.CommandFactory{
@@ -73,10 +72,10 @@ func commands() map[string]cli.CommandFactory {
 	}
 }
 
-// mistaken says what is wrong with the words that name the command, "" when they
-// do name one or ask for help.
+// mistaken returns what is wrong with the arguments that should name a command. It returns "" if
+// they name one, or ask for help or the version.
 func mistaken(args []string) string {
-	// The names of two words are told by the help of their first.
+	// The help of a parent command lists its subcommands.
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(commands())), func(name string) bool {
 		return strings.Contains(name, " ")
 	})
@@ -86,20 +85,20 @@ func mistaken(args []string) string {
 	case slices.Contains([]string{"-h", "-help", "--help", "-v", "-version", "--version"}, args[0]):
 		return ""
 	case strings.HasPrefix(args[0], "-"):
-		return fmt.Sprintf("unknown flag %s: flags stand after the command", args[0])
+		return fmt.Sprintf("unknown flag %s: write flags after the command", args[0])
 	case commands()[args[0]] == nil:
 		return fmt.Sprintf("unknown command %q: want one of %s", args[0], known)
 	}
 	return ""
 }
 
-// help is what `aliquot -help` prints.
+// help returns the text of `aliquot -help`.
 func help(commands map[string]cli.CommandFactory) string {
 	var b strings.Builder
 	b.WriteString(`Usage: aliquot <command> [flags]
 
-  GPU fractions and a serving loop for Nomad and Consul. The plugins for Nomad and
-  its autoscaler are programs of their own; docs/configuration.md lists all settings.
+  Serves models on fractions of GPUs with Nomad and Consul. The plugins for Nomad and
+  its autoscaler are separate programs. docs/configuration.md lists all settings.
 
 Commands:
 
@@ -114,10 +113,11 @@ Commands:
 	b.WriteString(`
 Flags:
 
-  -help           Help for aliquot, or for a command: aliquot top -help.
-  -version        Print the version.
-  -autocomplete-install     Complete commands and flags in your shell from its next start on.
-  -autocomplete-uninstall   Undo that.
+  -help                     Print help for aliquot, or for a command: aliquot top -help.
+  -version                  Print the version.
+  -autocomplete-install     Install completion of commands and flags for your shell. It
+                            works from the next start of the shell on.
+  -autocomplete-uninstall   Remove the completion.
 
 Example:
 

@@ -7,24 +7,24 @@ import (
 	"github.com/hashicorp/cli"
 )
 
-// nodeCommand is only the name that its subcommands begin with.
+// nodeCommand is the parent of the node subcommands.
 type nodeCommand struct{ ui cli.Ui }
 
-func (nodeCommand) Synopsis() string { return "Look after the GPU drivers of nodes" }
+func (nodeCommand) Synopsis() string { return "Manage the GPU drivers of nodes" }
 
 func (nodeCommand) Help() string {
 	return `Usage: aliquot node <command> [flags]
 
-  Brings nodes to the GPU driver that is wanted of them, some at a time: tasks move
-  first, the device plugin verifies the result, and a node that does not come back well
-  returns to its former packages. docs/nodes.md says what is never done.
+  Installs the wanted GPU driver on nodes, some at a time. The tasks of a node move away
+  first, and the device plugin verifies the result. A node that fails verification gets
+  its previous packages back. docs/nodes.md lists what is never done.
 
 Commands:
 
-  plan      Say what this host has, what its GPUs need and what would be done.
-  agent     Look after the driver of this node. Runs as root.
-  rollout   Say which drivers are wanted, pause, or free a node's slot.
-  status    Show where each node is.
+  plan      Show the GPUs of this host, which driver they need and what would be done.
+  agent     Manage the driver of this node. Runs as root.
+  rollout   Set which drivers are wanted, pause, or free a node's slot.
+  status    Show the progress of each node.
 
 Example:
 

@@ -23,27 +23,27 @@ import (
 
 type nodeAgentCommand struct{ ui cli.Ui }
 
-func (nodeAgentCommand) Synopsis() string { return "Look after the GPU driver of this node" }
+func (nodeAgentCommand) Synopsis() string { return "Manage the GPU driver of this node" }
 
 func (nodeAgentCommand) Help() string {
 	return `Usage: aliquot node agent [-key=aliquot/node] [-interval=15s]
 
-  Brings this node to the driver that aliquot node rollout says, when it has a slot,
-  and keeps it there. It runs as root, by jobs/node.nomad.hcl or by systemd. Ending it
-  ends nothing halfway: an installation is finished first, and the next agent goes on
-  where this one was.
+  Installs the driver that aliquot node rollout has set, once this node has a slot, and
+  keeps it there. The agent runs as root, from jobs/node.nomad.hcl or from systemd. You
+  can stop it at any time: it finishes a running installation first, and the next agent
+  continues from there.
 
-  Nomad is found by the NOMAD_* variables, and its token needs node:write and agent:read;
-  Consul by the CONSUL_* variables. The policies are in jobs/.
+  The agent finds Nomad by the NOMAD_* variables and Consul by the CONSUL_* variables.
+  NOMAD_TOKEN needs node:write and agent:read. jobs/ has the policies.
 
 Options:
 
   -key       Prefix of the documents in Consul KV. Default aliquot/node.
-  -interval  Time between two looks, at least 1s. Default 15s.
-  -node      ID of the node in Nomad. Default that of the agent that NOMAD_ADDR names.
+  -interval  Time between two checks, at least 1s. Default 15s.
+  -node      ID of the node in Nomad. Default: that of the agent at NOMAD_ADDR.
   -dir       Folder for the state and for packages. Default /var/lib/aliquot/node.
   -run-dir   run_dir of the device plugins. Default /run/aliquot.
-  -root      Root of the host, below which -dir and -run-dir are. Default /.
+  -root      Root of the host, above -dir and -run-dir. Default /.
 
 Example:
 
@@ -68,7 +68,7 @@ func (c nodeAgentCommand) Run(args []string) int {
 		return 2
 	}
 	if os.Geteuid() != 0 {
-		c.ui.Error("aliquot node agent: it installs packages and loads kernel modules: run it as root")
+		c.ui.Error("aliquot node agent: not root: it installs packages and loads kernel modules; run it as root")
 		return 1
 	}
 	if err := runNodeAgent(conf); err != nil {

@@ -26,21 +26,21 @@ func (nodePlanCommand) Synopsis() string { return "Plan the GPU driver of this h
 func (nodePlanCommand) Help() string {
 	return `Usage: aliquot node plan [-json] [-version=<version>] [-vendor=<vendor>] [-modules=open|closed]
 
-  Prints the GPUs of this host, which drivers they need, what is installed, and what
-  would be done to have the version: packages, and a reload or a reboot. Without a
-  version a driver that works is left alone, and otherwise the newest one that the
-  host's package sources offer is planned. It changes nothing.
+  Prints the GPUs of this host, the drivers that they need and that are installed, and
+  the plan for the wanted version: packages, and a reload or a reboot. Without a version
+  a working driver stays; otherwise the plan installs the newest version in the host's
+  package sources. The command changes nothing.
 
-  Exits with 0 where nothing would be changed, with 1 where something would, and with
-  255 where the plan is refused or the host cannot be read.
+  Exits with 0 if nothing would change, with 1 if something would change, and with 255
+  if the plan is refused or the host cannot be read.
 
 Options:
 
   -json      Print facts, requirements and plan as JSON. Default false.
-  -version   The whole version that is wanted, such as 580.126.09.
-  -vendor    Whose driver, on a host with GPUs of several makers.
-  -modules   Which kind of kernel modules, where there are two: open or closed.
-             Default what is there, else what drives the GPUs.
+  -version   The wanted version in full, such as 580.126.09.
+  -vendor    Vendor of the driver, on a host with GPUs of several vendors.
+  -modules   Kind of kernel modules, if the driver has two: open or closed. Default:
+             the installed kind, otherwise the one that supports the GPUs.
   -root      Root of the host. Default /.
 
 Example:
@@ -49,7 +49,7 @@ Example:
 `
 }
 
-// plannedNode is what the command prints.
+// plannedNode is the output of the command.
 type plannedNode struct {
 	Facts   driver.Facts    `json:"facts"`
 	Needs   []driver.Need   `json:"needs"`
@@ -110,7 +110,7 @@ func (c nodePlanCommand) Run(args []string) int {
 
 func wrongWant(w driver.Want) string {
 	if w.Version != "" && !driver.ValidVersion(w.Version) {
-		return fmt.Sprintf("-version=%s: want a whole version, such as 580.126.09", w.Version)
+		return fmt.Sprintf("-version=%s: want a full version, such as 580.126.09", w.Version)
 	}
 	if _, ok := driver.MakerOf(w.Vendor); w.Vendor != "" && !ok {
 		return fmt.Sprintf("-vendor=%s: want one of %s", w.Vendor, vendorList())
@@ -129,7 +129,7 @@ func vendorList() string {
 	return strings.Join(names, ", ")
 }
 
-// text is the plan as a reader sees it.
+// text formats the plan for a terminal.
 func (p plannedNode) text() string {
 	var b strings.Builder
 	f := p.Facts
@@ -152,13 +152,13 @@ func (p plannedNode) text() string {
 		return strings.TrimSuffix(b.String(), "\n")
 	}
 	if p.Plan.Done() {
-		fmt.Fprintf(&b, "Plan      nothing: version %s is there", p.Plan.Version)
+		fmt.Fprintf(&b, "Plan      nothing to do: version %s is installed", p.Plan.Version)
 	} else {
 		fmt.Fprintf(&b, "Plan      version %s", p.Plan.Version)
 		if p.Plan.Modules != "" {
 			fmt.Fprintf(&b, " with the %s kernel modules", p.Plan.Modules)
 		}
-		fmt.Fprintf(&b, ", by packages of %s", p.Plan.Source)
+		fmt.Fprintf(&b, ", packages from %s", p.Plan.Source)
 	}
 	for _, pin := range p.Plan.Install {
 		fmt.Fprintf(&b, "\n  install %s", pin)
@@ -172,8 +172,8 @@ func (p plannedNode) text() string {
 	if p.Plan.Apply != driver.Nothing {
 		fmt.Fprintf(&b, "\n  then    %s",
 			map[driver.Apply]string{
-				driver.Reload: "load the modules again, while no task runs; a reboot where they are in use",
-				driver.Reboot: "reboot, when no task runs"}[p.Plan.Apply])
+				driver.Reload: "reload the modules when no task runs; reboot if they are in use",
+				driver.Reboot: "reboot when no task runs"}[p.Plan.Apply])
 	}
 	for _, note := range p.Plan.Notes {
 		fmt.Fprintf(&b, "\n  note    %s", note)

@@ -22,26 +22,26 @@ import (
 
 type nodeRolloutCommand struct{ ui cli.Ui }
 
-func (nodeRolloutCommand) Synopsis() string { return "Say which GPU drivers nodes shall have" }
+func (nodeRolloutCommand) Synopsis() string { return "Set which GPU drivers nodes should have" }
 
 func (nodeRolloutCommand) Help() string {
 	return `Usage: aliquot node rollout [-key=aliquot/node] <file>
        aliquot node rollout -pause | -resume | -free=<node> | -reset-slots
 
-  Writes which drivers are wanted into Consul KV, from a JSON file that docs/nodes.md
-  explains. Agents of nodes follow it. The command only writes: aliquot node status
-  follows the rollout.
+  Writes the wanted drivers from a JSON file into Consul KV. docs/nodes.md explains the
+  file. The node agents follow it. This command only writes: watch the rollout with
+  aliquot node status.
 
 Options:
 
-  -pause    Let no further node begin. Those that have begun go on. Default false.
-  -resume   Undo that. Default false.
+  -pause    Start no other node. Nodes that have started continue. Default false.
+  -resume   End the pause. Default false.
   -free     Free the slot of a node, by name or ID, that failed or will never come back.
-            A node that failed tries again then. One that is being changed gives up before
-            the installation, and later takes its slot back: do not free it.
+            A failed node then tries again. Do not free the slot of a node that is being
+            changed: before its installation it gives up, later it takes a slot again.
   -reset-slots
-            Replace the document of slots where it cannot be understood. Nodes that are
-            being changed behave as with -free. Default false.
+            Replace the document of slots if it is damaged. Nodes that are being changed
+            behave as with -free. Default false.
   -key      Prefix of the documents in Consul KV. Default aliquot/node.
 
 Example:
@@ -50,7 +50,7 @@ Example:
 `
 }
 
-// rollout is what is asked of the command.
+// rollout holds the parsed flags of the command.
 type rollout struct {
 	pause, resume, reset bool
 	free, file           string
@@ -83,7 +83,7 @@ func (c nodeRolloutCommand) Run(args []string) int {
 	return 0
 }
 
-// files takes the arguments, and checks that one thing is asked.
+// files reads the arguments, and checks that exactly one action is requested.
 func (r *rollout) files(args []string) error {
 	asked := 0
 	for _, is := range []bool{r.pause, r.resume, r.reset, r.free != "", len(args) > 0} {
@@ -117,32 +117,36 @@ func (r rollout) run(ctx context.Context, prefix string) (said string, err error
 	}
 	switch {
 	case r.free != "":
-		phase, _ := docs.Midway(ctx, r.free) // a warning only
+		phase, _ := docs.Midway(ctx, r.free) // only for a warning
 		return freed(r.free, phase), docs.Free(ctx, r.free)
 	case r.reset:
-		return "no node holds a slot; nodes that are being changed take theirs again", docs.ResetSlots(ctx)
+		return "all slots are free; nodes that are being changed take theirs again", docs.ResetSlots(ctx)
 	case r.file != "":
-		return fmt.Sprintf("%d classes are wanted, %d nodes at once", len(wanted.Classes), wanted.Max),
-			// a file replaces a damaged document too
+		return fmt.Sprintf("set the wanted drivers of %d classes, %d nodes at once", len(wanted.Classes), wanted.Max),
+			// Ignore the error: the file replaces a damaged document too.
 			docs.SetWanted(ctx, func(driver.Wanted, error) (driver.Wanted, error) { return wanted, nil })
 	}
-	return map[bool]string{true: "no further node begins", false: "nodes begin as their turn comes"}[r.pause],
+	said = "resumed: nodes start when they get a slot"
+	if r.pause {
+		said = "paused: no other node starts"
+	}
+	return said,
 		docs.SetWanted(ctx, func(w driver.Wanted, damaged error) (driver.Wanted, error) {
 			w.Paused = r.pause
 			if damaged != nil {
-				damaged = fmt.Errorf("%w; nothing was changed, and no node begins: "+
-					"write the file of what is wanted again", damaged)
+				damaged = fmt.Errorf("%w; nothing was changed, and no node starts: "+
+					"write the wanted drivers again from a file", damaged)
 			}
 			return w, damaged
 		})
 }
 
-// freed says what the end of a slot means.
+// freed returns the message for a freed slot. phase is the node's, if it was being changed.
 func freed(node string, phase driver.Phase) string {
 	said := "the slot of node " + node + " is free"
 	if phase != "" {
-		said += fmt.Sprintf("; warning: its last report is of phase %s, so that it was being changed: "+
-			"before an installation it gives up, later it takes a slot again, beyond max if need be", phase)
+		said += fmt.Sprintf("; warning: the node last reported phase %s, so it was being changed: before its "+
+			"installation it gives up, later it takes a slot again, even beyond max", phase)
 	}
 	return said
 }
@@ -157,19 +161,19 @@ func documents(prefix string) (node.Documents, error) {
 
 type nodeStatusCommand struct{ ui cli.Ui }
 
-func (nodeStatusCommand) Synopsis() string { return "Show where each node is with its GPU driver" }
+func (nodeStatusCommand) Synopsis() string { return "Show the progress of each node's GPU driver" }
 
 func (nodeStatusCommand) Help() string {
 	return `Usage: aliquot node status [-json] [-key=aliquot/node]
 
-  Shows what is wanted, who has a slot, and for each node with an agent its phase, its
-  driver and what it waits for.
+  Shows the state of the rollout, the slots in use, and for each node with an agent its
+  phase, its loaded and wanted driver, and what it waits for.
 
-  Exits with 1 when a node failed, with 2 when Consul cannot be asked.
+  Exits with 1 if a node failed, with 2 if Consul cannot be reached.
 
 Options:
 
-  -json   Print all as JSON. Default false.
+  -json   Print everything as JSON. Default false.
   -key    Prefix of the documents in Consul KV. Default aliquot/node.
 
 Example:
@@ -208,7 +212,7 @@ func (c nodeStatusCommand) Run(args []string) int {
 	return 0
 }
 
-// statusTable lays out a rollout for a terminal.
+// statusTable formats a rollout for a terminal.
 func statusTable(s node.Status, now time.Time) string {
 	var b strings.Builder
 	state := s.Slots.State(s.Wanted)

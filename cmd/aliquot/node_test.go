@@ -56,7 +56,7 @@ func TestNodePlan(t *testing.T) {
 	out, _ := plan(1, "-version="+version)
 	for _, line := range []string{
 		"Host      debian 12, kernel " + debian.Kernel + ", Secure Boot off", "GPU       NVIDIA 2330 at 0000:18:00.0  needs H100: 535 or newer",
-		"Plan      version 580.126.09 with the closed kernel modules, by packages of Debian", "  install nvidia-kernel-dkms=580.126.09-1", "  then    load the modules again",
+		"Plan      version 580.126.09 with the closed kernel modules, packages from Debian", "  install nvidia-kernel-dkms=580.126.09-1", "  then    reload the modules when no task runs",
 	} {
 		if !strings.Contains(out, line) {
 			t.Errorf("the plan lacks %q:\n%s", line, out)
@@ -73,7 +73,7 @@ func TestNodePlan(t *testing.T) {
 	if err := h.Boot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if out, _ := plan(0); !strings.Contains(out, "Plan      nothing: version 580.126.09 is there\n  hold    ") {
+	if out, _ := plan(0); !strings.Contains(out, "Plan      nothing to do: version 580.126.09 is installed\n  hold    ") {
 		t.Errorf("a host that is well: %s", out)
 	}
 	t.Log(out)

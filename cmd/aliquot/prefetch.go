@@ -24,25 +24,25 @@ func (prefetchCommand) Help() string {
 	return `Usage: aliquot cache prefetch [-group=all] [-remove] [-key=aliquot/prefetch]
                               [-job=<job> [-vendor=<vendor>]] [<item> ...]
 
-  Adds items to a list in Consul KV. The caches that follow the list bring them to their
-  nodes, some nodes at a time, and keep them until they are removed from it. Without an
-  item it prints the list. An item is one of
+  Adds items to a list in Consul KV. The caches that follow the list fetch the items, some
+  nodes at a time, and keep them until they are removed from the list. Without an item it
+  prints the list. An item is one of
 
-    hf://Qwen/Qwen3-4B@main            a model, under any name that "models" takes
+    hf://Qwen/Qwen3-4B@main            a model, in any form that "models" takes
     image://vllm/vllm-openai:v0.28.0   an image, pulled without credentials
-    compiled://default/chat            what the job chat in namespace default compiles
+    compiled://default/chat            the compile cache of job chat in namespace default
 
   The Consul agent is found by the CONSUL_* variables, the Nomad agent by NOMAD_*.
 
 Options:
 
-  -group    The list: all, or one that the configuration of some caches names in
-            prefetch.groups. Default all.
+  -group    The list: all, or one that caches name in prefetch.groups of their
+            configuration. Default all.
   -remove   Remove the items from the list. Default false.
-  -job      Take what the tasks of this registered job name: their models, their images
-            and, with compile_cache, what the job compiles.
-  -vendor   Whose GPUs the nodes of the list have: nvidia, amd, intel or cpu. A job whose
-            images differ by hardware needs it.
+  -job      Add the items of a registered job: the models and images of its tasks, and
+            its compile cache if a task has compile_cache.
+  -vendor   GPU vendor of the nodes that follow the list: nvidia, amd, intel or cpu.
+            Needed for a job whose images differ by hardware.
   -key      Prefix of the lists in Consul KV. Default aliquot/prefetch.
 
 Example:
@@ -99,8 +99,8 @@ func (c prefetchCommand) Run(args []string) int {
 	return 0
 }
 
-// editList changes a list of items and returns it. It tries again where somebody else
-// changed it meanwhile.
+// editList changes a list of items and returns it. It retries if another writer changes the list
+// at the same time.
 func editList(kv *api.KV, key string, names []string, remove bool) (list []string, err error) {
 	for range 10 {
 		pair, _, err := kv.Get(key, &api.QueryOptions{RequireConsistent: true})
@@ -111,7 +111,7 @@ func editList(kv *api.KV, key string, names []string, remove bool) (list []strin
 			pair = &api.KVPair{Key: key, Value: []byte("[]")}
 		}
 		if err := json.Unmarshal(pair.Value, &list); err != nil {
-			return nil, fmt.Errorf("%s is no JSON list of names: %w", key, err)
+			return nil, fmt.Errorf("%s is not a JSON list of names: %w", key, err)
 		}
 		if len(names) == 0 {
 			return list, nil
@@ -127,5 +127,5 @@ func editList(kv *api.KV, key string, names []string, remove bool) (list []strin
 			return list, err
 		}
 	}
-	return nil, fmt.Errorf("%s is changed by others all the time", key)
+	return nil, fmt.Errorf("%s was changed by others during 10 attempts: try again", key)
 }

@@ -13,7 +13,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// ofJob lists what the tasks of a registered job name, for nodes with GPUs of a vendor.
+// ofJob lists the items that the tasks of a registered job need on nodes with GPUs of a vendor.
 func ofJob(id, vendor string) ([]string, error) {
 	client, err := nomad.NewClient(nomad.DefaultConfig())
 	if err != nil {
@@ -26,8 +26,8 @@ func ofJob(id, vendor string) ([]string, error) {
 	return itemsOf(job, vendor)
 }
 
-// errVendor is the error of images that differ by hardware.
-var errVendor = errors.New("its image differs by hardware: name the GPUs of the list's nodes by -vendor")
+// errVendor is the error for a task whose image depends on the vendor, without -vendor.
+var errVendor = errors.New("its image differs by hardware: give the GPU vendor of the list's nodes with -vendor")
 
 // itemsOf lists the models, images and compile caches of the tasks of a job.
 func itemsOf(job *nomad.Job, vendor string) (items []string, err error) {
@@ -60,14 +60,14 @@ func itemsOf(job *nomad.Job, vendor string) (items []string, err error) {
 		}
 	}
 	if err == nil && len(items) == 0 {
-		err = fmt.Errorf("no task of job %q that the aliquot driver runs names models, "+
-			"an image with a tag or compile_cache", *job.ID)
+		err = fmt.Errorf("job %q has no task of driver aliquot with models, an image with a tag or compile_cache",
+			*job.ID)
 	}
 	return items, err
 }
 
-// imagesOf lists the images that a task's config names for a vendor's GPUs. Of variants
-// the granted hardware chooses, so all that the vendor's could be are among them.
+// imagesOf lists the images that a task's config can use on a vendor's GPUs. The granted hardware
+// selects among variants, so the list has all that match the vendor.
 func imagesOf(config map[string]any, vendor string) (images []string, err error) {
 	base := text(config["image"])
 	if tagged, _ := config["image_tag_by_hardware"].(bool); tagged && base != "" {
@@ -93,15 +93,15 @@ func imagesOf(config map[string]any, vendor string) (images []string, err error)
 	if len(names) == 0 {
 		names = append(names, base)
 	}
-	// The node cannot have beforehand what Nomad fills in there, or what the engine pulls at
-	// each start.
+	// Leave out names that Nomad interpolates on the node, and images without a tag, which docker
+	// pulls at each start.
 	return slices.DeleteFunc(names, func(n string) bool {
 		return n == "" || strings.Contains(n, "${") || !pinned(n)
 	}), nil
 }
 
-// variantsOf lists the images of a config's variants for a vendor's GPUs, base for those
-// that name none.
+// variantsOf lists the images of a config's variants for a vendor's GPUs. base replaces the image
+// of a variant that names none.
 func variantsOf(config map[string]any, vendor, base string) (names []string, err error) {
 	for _, labelled := range blocks(config["variant"]) {
 		for _, inner := range labelled {
@@ -133,7 +133,7 @@ func deref(s *string) string {
 	return *s
 }
 
-// texts are the strings of a list.
+// texts returns the strings of a list.
 func texts(value any) (all []string) {
 	list, _ := value.([]any)
 	for _, v := range list {
@@ -144,7 +144,7 @@ func texts(value any) (all []string) {
 	return all
 }
 
-// blocks are the blocks of a key, as Nomad's API gives them: a map or a list of maps.
+// blocks returns the blocks of a key. Nomad's API has them as a map or a list of maps.
 func blocks(value any) (all []map[string]any) {
 	switch v := value.(type) {
 	case map[string]any:

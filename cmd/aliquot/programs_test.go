@@ -164,7 +164,7 @@ func TestWrongUse(t *testing.T) {
 		{"", "job", "aliquot job: no command: want inspect, plan, run, defrag or right-size"},
 		{"", "bench -service=a/b", "-service=a/b: want the name of a service, which has no slash"},
 		{"CONSUL_HTTP_ADDR=127.0.0.1:1", "bench -url=http://127.0.0.1:1 -service=a -class=l4 -slices=1of1 -save", "profiles cannot be saved in Consul"},
-		{"", "bench matrix -job=empty.hcl -slices=,", `-slices="," has no count: want such as 5,10,20`},
+		{"", "bench matrix -job=empty.hcl -slices=,", `-slices="," has no count: want a list such as 5,10,20`},
 		{"", "bench matrix -job=empty.hcl -slices=5 -service=a/b", "-service=a/b: want the name of a service, which has no slash"},
 		{"", "job right-size", "0 job files are named: want one"},
 		{unreachable, "job right-size -run empty.hcl", "connection refused"},

@@ -22,24 +22,25 @@ import (
 type routerCommand struct{ ui cli.Ui }
 
 func (routerCommand) Synopsis() string {
-	return "Route services in Consul by what their hardware delivers"
+	return "Route services in Consul by the speed of their hardware"
 }
 
 func (routerCommand) Help() string {
 	return `Usage: aliquot router [-config <file>] [-check]
 
-  Writes Consul config entries for every service that opts in with the service
-  meta aliquot_route = "true" or in the file: class subsets with failover, shares
-  by healthy instances times hardware weight, and request-aware routes. Several
-  routers may run; one of them leads. SIGHUP reads the file again.
+  Writes Consul config entries for every service that opts in, with the service
+  meta aliquot_route = "true" or in the file: subsets by hardware class with
+  failover, shares by healthy instances times hardware weight, and request-aware
+  routes. Several routers may run; one of them leads. On SIGHUP it reads the file
+  again.
 
-  The Consul agent is found by the file's consul block and the CONSUL_* variables.
+  The consul block of the file and the CONSUL_* variables name the Consul agent.
 
 Options:
 
-  -config  The configuration file, see docs/configuration.md. Without one all
+  -config  The configuration file, see docs/configuration.md. Without a file, all
            settings have their defaults.
-  -check   Check the file and end. Default false.
+  -check   Check the file and exit. Default false.
 
 Example:
 
@@ -94,8 +95,7 @@ func runRouter(conf *config.Config, path string) error {
 	return nil
 }
 
-// reloadRouter reads the file again on every SIGHUP and keeps the old one when the
-// new one is wrong.
+// reloadRouter reads the file again on every SIGHUP. An invalid file changes nothing.
 func reloadRouter(ctx context.Context, r *router.Router, path string, level *slog.LevelVar, log *slog.Logger) {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
@@ -108,7 +108,7 @@ func reloadRouter(ctx context.Context, r *router.Router, path string, level *slo
 		}
 		conf, err := config.Load(path)
 		if err != nil {
-			log.Error("configuration is not reloaded", "error", err)
+			log.Error("configuration not reloaded; the old one stays in force", "error", err)
 			continue
 		}
 		_ = level.UnmarshalText([]byte(conf.LogLevel))
@@ -117,7 +117,7 @@ func reloadRouter(ctx context.Context, r *router.Router, path string, level *slo
 	}
 }
 
-// routerID names this router: its allocation under Nomad, else its host and process.
+// routerID names this router by its allocation under Nomad, otherwise by its host and process.
 func routerID() string {
 	if alloc := os.Getenv("NOMAD_ALLOC_ID"); alloc != "" {
 		return "aliquot-router-" + alloc

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/cli"
 )
 
-// simulateCommand is only the name that its subcommands begin with.
+// simulateCommand is the parent of the simulate subcommands.
 type simulateCommand struct{ ui cli.Ui }
 
 func (simulateCommand) Synopsis() string { return "Try settings on recorded requests" }

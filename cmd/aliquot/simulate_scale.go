@@ -20,8 +20,8 @@ func (simulateScaleCommand) Synopsis() string {
 func (simulateScaleCommand) Help() string {
 	return `Usage: aliquot simulate scale -trace <file> -policy <file or settings> [options]
 
-  Replays recorded requests in simulated time and prints what they would have
-  waited, how many replicas would have run and what they would have cost.
+  Replays recorded requests in simulated time. It prints how long they would have
+  waited, how many replicas would have run and what these would have cost.
 
   A trace is CSV with the header arrival_s,input_tokens,output_tokens. A policy
   is a job file with scaling blocks for aliquot-strategy, a file with one such
@@ -32,35 +32,37 @@ Options:
 
   -trace            File with the requests, - for standard input. Required.
   -policy           The policy. Required.
-  -slots            Requests that a replica serves at once, in place of the policy's.
-  -classes          Hardware classes in place of the policy's, such as
+  -slots            Requests that a replica serves at once, instead of the policy's
+                    value.
+  -classes          Hardware classes instead of the policy's, such as
                     "h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16".
-  -speed            How fast each class serves relative to the service times, such
-                    as "h100=1,l4=0.3". Default: the speed that classes say, or 1.
-  -load             Plan by these speeds, as a policy does whose query is for load
-                    once the gateways have measured them. Default: what the query
-                    of the policy's file is for.
-  -objective        What is promised, such as "ttft=2s tpot=100ms quantile=0.99", in
-                    place of the policy's. Replicas then batch as the engines of
+  -speed            Speed of each class relative to the service times, such as
+                    "h100=1,l4=0.3". Default: the speed in -classes or the policy,
+                    otherwise 1.
+  -load             Plan with these speeds, as a policy with a query for load does
+                    once the gateways have measured them. Default: as the query in
+                    the policy's file says.
+  -objective        The objective, such as "ttft=2s tpot=100ms quantile=0.99",
+                    instead of the policy's. Replicas then batch as the engines of
                     language models do, and counts follow the objective.
-  -curve            With an objective: for each class a file with its engine's curve,
+  -curve            With an objective: a file with the engine's curve for each class,
                     as aliquot bench -json writes it, such as
                     "h100=h100.json,l4=l4.json". The replay knows all curves from
                     its first second; a real plan leaves a class out until 8 of
-                    its requests were measured.
-  -frontier         With an objective: replay for looser and tighter ones, too, and
-                    print and plot what each costs. Default false.
-  -coldstart        From the decision to start a replica until it serves. Default:
-                    the policy's.
-  -min, -max        Limits of each class's count. Default 0 and what classes say.
-  -initial          Replicas of the first class at the start. Default -min.
+                    its requests have been measured.
+  -frontier         With an objective: replay with looser and tighter objectives too,
+                    and print and plot the cost of each. Default false.
+  -coldstart        Time from the decision to start a replica until it serves.
+                    Default: the policy's.
+  -min, -max        Limits of each class's count. Default: 0, and max of the classes.
+  -initial          Replicas of the first class at the start. Default: -min.
   -interval         Evaluation interval. Default 1s.
-  -query-window     Demand that one evaluation sees. Default 15m.
-  -deployments      Every change of counts is a Nomad deployment, and further
-                    changes wait for it. Default false.
+  -query-window     Length of the demand that one evaluation sees. Default 15m.
+  -deployments      Treat every change of counts as a Nomad deployment, for which
+                    further changes wait. Default false.
   -per-input-token  Service time per input token. Default 100us.
   -per-output-token Service time per output token. Default 20ms.
-  -every            Length of a line of the timeline, 0 for none. Default 5m.
+  -every            Time per line of the timeline, 0 for none. Default 5m.
   -plot             File for a plot, .svg or .png. Default none.
 
 Example:

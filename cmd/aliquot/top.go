@@ -26,16 +26,16 @@ func (topCommand) Synopsis() string { return "Show GPUs, who holds which slices,
 func (topCommand) Help() string {
 	return `Usage: aliquot top [-once] [-json] [-interval=2s] [-no-services] [-fragmentation]
 
-  Shows every GPU of the cluster as a bar of its slices, with the allocation that
-  holds each, its use, memory, enforcement and health; and every service behind a
-  gateway with its queue and its replicas by hardware class. Refreshes in a terminal,
-  cut to its window; prints once elsewhere and where TERM is dumb. A slice shown as ?
-  may be held by a job that the token may not see.
+  Shows every GPU of the cluster as a bar of slices, with the allocations that hold
+  them, its use, memory, enforcement and health; and every service behind a gateway
+  with its queue and its replicas by hardware class. In a terminal the view refreshes
+  and fits the window. Elsewhere, or if TERM is dumb, it prints once. A slice shown as
+  ? may be held by a job that the token must not see.
 
-  Keys in a terminal: arrows, PgUp, PgDn, Home and End (or k, j, b, space, g, G) scroll;
-  s sorts by name, use, free slices or health in turn; q or Ctrl-C ends.
+  Keys: arrows, PgUp, PgDn, Home and End (or k, j, b, space, g, G) scroll; s switches
+  the order between name, use, free slices and health; q or Ctrl-C quits.
 
-  Nomad and Consul are found as their own commands find them (NOMAD_ADDR,
+  Nomad and Consul are found by the variables of their own commands (NOMAD_ADDR,
   NOMAD_TOKEN, CONSUL_HTTP_ADDR, …).
 
 Options:
@@ -43,13 +43,14 @@ Options:
   -once          Print once and exit. Default false.
   -json          Print once, as JSON. Default false.
   -interval      Time between two refreshes, at least 500ms. Default 2s.
-  -no-services   Leave Consul and the gateways out. Default false.
-  -fragmentation Print once, for each node and in all, what GPU capacity is free and
-                 what the typical demand cannot use of it, and which allocations to
-                 move so that it can. NOMAD_TOKEN needs read-job in all namespaces:
-                 what it may not see counts as free. Default false.
-  -demand        With -fragmentation: a file with the typical demand, instead of that
-                 in Consul KV.
+  -no-services   Leave out Consul and the gateways. Default false.
+  -fragmentation Print once, per node and in total, how much GPU capacity is free, how
+                 much of it the typical demand cannot use, and which moves of
+                 allocations would change that. NOMAD_TOKEN needs read-job in all
+                 namespaces: capacity of jobs that it cannot read counts as free.
+                 Default false.
+  -demand        With -fragmentation: a file with the typical demand, instead of the
+                 one in Consul KV.
 
 Example:
 
@@ -95,7 +96,7 @@ func (c topCommand) Run(args []string) int {
 	return 0
 }
 
-// fragmentation prints what is free and cannot be used.
+// fragmentation prints the free capacity and how much of it cannot be used.
 func (c topCommand) fragmentation(asJSON bool, file string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

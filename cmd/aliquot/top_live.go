@@ -14,7 +14,7 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// live is the view that stays in a terminal, on a screen of its own.
+// live is the view that refreshes in a terminal, on the alternate screen.
 type live struct {
 	view   top.View
 	last   top.Snapshot
@@ -22,14 +22,14 @@ type live struct {
 	status string
 }
 
-// look is what one reading of the cluster gave.
+// look is the result of one reading of the cluster.
 type look struct {
 	top.Snapshot
 	err error
 }
 
-// watch shows the cluster until a key or a signal ends it. It fails where the first
-// reading does; a server that restarts later must not end the view.
+// watch shows the cluster until a key or a signal ends it. It returns an error if the first
+// reading fails. Later failures, such as a server's restart, do not end the view.
 func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -49,7 +49,7 @@ func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) err
 	resized := make(chan os.Signal, 1)
 	signal.Notify(resized, syscall.SIGWINCH)
 	defer signal.Stop(resized)
-	fmt.Print("\x1b[?1049h\x1b[?25l") // another screen, so that what was there comes back; no cursor
+	fmt.Print("\x1b[?1049h\x1b[?25l") // alternate screen, without a cursor
 	defer fmt.Print("\x1b[?25h\x1b[?1049l")
 	l := live{}
 	l.take(first)
@@ -64,7 +64,7 @@ func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) err
 			l.take(seen)
 		case sent, ok := <-pressed:
 			if !ok {
-				pressed = nil // the terminal's input has ended, its output has not
+				pressed = nil // the input has ended, the view goes on
 				continue
 			}
 			var keys []top.Key
@@ -75,7 +75,7 @@ func watch(ctx context.Context, cluster top.Cluster, interval time.Duration) err
 	}
 }
 
-// looking reads the cluster until the context ends, beside what a user does.
+// looking reads the cluster once per interval and sends the results, until ctx ends.
 func looking(ctx context.Context, cluster top.Cluster, interval time.Duration, looks chan<- look) {
 	for {
 		s, err := snapshot(ctx, cluster)
@@ -92,8 +92,8 @@ func looking(ctx context.Context, cluster top.Cluster, interval time.Duration, l
 	}
 }
 
-// keyboard passes on what is typed, key by key and without an echo, where the input is a
-// terminal. restore ends that.
+// keyboard returns a channel of typed bytes, unbuffered and without echo; nil if the input is not
+// a terminal. restore resets the terminal.
 func keyboard() (pressed <-chan []byte, restore func()) {
 	fd := int(os.Stdin.Fd())
 	before, err := term.MakeRaw(fd)
@@ -117,7 +117,7 @@ func keyboard() (pressed <-chan []byte, restore func()) {
 
 func (l *live) take(seen look) {
 	if seen.err != nil {
-		l.status = fmt.Sprintf("%s  asking again: %s", time.Now().Format(time.TimeOnly), flat(seen.err))
+		l.status = fmt.Sprintf("%s  trying again: %s", time.Now().Format(time.TimeOnly), flat(seen.err))
 		return
 	}
 	l.last = seen.Snapshot
@@ -125,14 +125,14 @@ func (l *live) take(seen look) {
 	l.lay()
 }
 
-// lay lays out what was read last.
+// lay renders the last reading.
 func (l *live) lay() {
 	var text strings.Builder
-	_ = top.Render(&text, l.view.Sorted(l.last)) // a strings.Builder takes all
+	_ = top.Render(&text, l.view.Sorted(l.last)) // a strings.Builder never fails
 	l.text = text.String()
 }
 
-// press obeys keys, and reports whether one ends the view.
+// press handles keys, and reports whether one of them ends the view.
 func (l *live) press(keys []top.Key) (quit bool) {
 	_, height := window()
 	for _, k := range keys {
@@ -147,8 +147,8 @@ func (l *live) press(keys []top.Key) (quit bool) {
 	return false
 }
 
-// draw overwrites the screen line by line from the top left corner and clears what was
-// below, which does not flicker.
+// draw overwrites the screen line by line from the top left corner and clears the rest. This does
+// not flicker.
 func (l *live) draw() {
 	width, height := window()
 	last := top.Fit(l.status+"  "+l.view.Hint(), width, 1)
@@ -157,7 +157,7 @@ func (l *live) draw() {
 	fmt.Printf("\x1b[H%s\x1b[K\x1b[J", strings.ReplaceAll(screen, "\n", "\x1b[K\r\n"))
 }
 
-// window is the terminal's size in characters.
+// window returns the terminal's size in characters.
 func window() (width, height int) {
 	width, height, err := term.GetSize(int(os.Stdout.Fd()))
 	if err != nil || width < 1 || height < 1 {

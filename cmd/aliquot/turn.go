@@ -19,27 +19,26 @@ import (
 type turnCommand struct{ ui cli.Ui }
 
 func (turnCommand) Synopsis() string {
-	return "Wait for one of a few turns that the whole cluster shares"
+	return "Wait for one of a limited number of turns in the cluster"
 }
 
 func (turnCommand) Help() string {
 	return `Usage: aliquot turn -most=<n> [-key=aliquot/pull] [-lapse=1h]
        aliquot turn -release [-key=aliquot/pull]
 
-  Waits until fewer than <n> in the cluster hold a turn, takes one and ends. The turn
-  is held until it is given back with -release, until its node fails, or until it
-  lapses. jobs/prepull.nomad.hcl bounds by it how many nodes pull images at once.
+  Waits until fewer than <n> turns are held in the cluster, takes one and exits. The
+  turn ends with -release, when its node fails, or when it lapses.
+  jobs/prepull.nomad.hcl uses turns to limit how many nodes pull images at once.
 
-  The Consul agent is found by the CONSUL_* variables. The holder is the allocation
-  that NOMAD_ALLOC_ID names, or -holder.
+  The Consul agent is found by the CONSUL_* variables.
 
 Options:
 
-  -most      How many hold a turn at once.
+  -most      Largest number of turns held at once. Required without -release.
   -release   Give the turn back. Default false.
   -key       Prefix of the turns in Consul KV. Default aliquot/pull.
   -lapse     Longest time that a turn is held, 10s to 24h. Default 1h.
-  -holder    Who takes the turn. Default $NOMAD_ALLOC_ID.
+  -holder    Name of the holder. Default $NOMAD_ALLOC_ID.
 
 Example:
 
@@ -73,7 +72,7 @@ func (c turnCommand) Run(args []string) int {
 		}
 	}
 	if errors.Is(err, turn.ErrUnheld) {
-		c.ui.Output(err.Error()) // it lapsed, which is no failure of the release
+		c.ui.Output(err.Error()) // the turn had lapsed before: not a failure of the release
 		return 0
 	}
 	if err != nil {
@@ -86,7 +85,7 @@ func (c turnCommand) Run(args []string) int {
 func wrongTurn(t turn.Turns, holder string, release bool) string {
 	switch {
 	case holder == "":
-		return "nobody to hold the turn: set -holder outside of an allocation"
+		return "no holder: set -holder, or NOMAD_ALLOC_ID"
 	case t.Prefix == "":
 		return "-key is empty"
 	case release:

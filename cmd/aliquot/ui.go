@@ -27,24 +27,24 @@ func (uiCommand) Synopsis() string { return "Serve a page that shows the cluster
 func (uiCommand) Help() string {
 	return `Usage: aliquot ui [-address=127.0.0.1:8686] [-no-consul] [-gateways=…]
 
-  Serves a page on one port: nodes with their GPUs and slices, services with their
-  queues and replicas, what the autoscaler does and why, and events with what to do
-  about them. It reads Nomad, Consul and the gateways, and changes nothing.
+  Serves a web page with the nodes, their GPUs and slices, the services with their
+  queues and replicas, the autoscaler's decisions and their reasons, and events with
+  their remedies. It reads Nomad, Consul and the gateways, and changes nothing.
 
-  Where Nomad's ACLs are on, a user passes a Nomad token that may read nodes and the
+  With Nomad's ACLs, a user signs in with a Nomad token that may read nodes, and the
   jobs of every namespace that NOMAD_TOKEN may read; see docs/ui.md. Nomad and Consul
-  are found as their own commands find them (NOMAD_ADDR, NOMAD_TOKEN,
+  are found by the variables of their own commands (NOMAD_ADDR, NOMAD_TOKEN,
   CONSUL_HTTP_ADDR, …).
 
 Options:
 
   -address    Address to listen on. Default 127.0.0.1:8686.
   -cert, -key Files with a certificate and its key, for HTTPS. Default none.
-  -no-consul  Do not ask Consul; -gateways are all gateways. Default false.
+  -no-consul  Do not ask Consul: use only the gateways in -gateways. Default false.
   -gateways   Admin addresses of gateways that are not in Consul, separated by commas.
-  -prometheus Address of a Prometheus that scrapes the gateways, for more than the
-              last hour. Default none.
-  -nomad-ui   Address at which browsers find Nomad's own page, for links. Default none.
+  -prometheus Address of a Prometheus that scrapes the gateways, for history beyond
+              the last hour. Default none.
+  -nomad-ui   Address of Nomad's own web page for browsers, for links. Default none.
 
 Example:
 
@@ -52,7 +52,7 @@ Example:
 `
 }
 
-// uiFlags are the command's flags, read.
+// uiFlags holds the parsed flags of the command.
 type uiFlags struct {
 	address, cert, key, gateways, nomadUI, prometheus string
 	noConsul                                          bool
@@ -84,7 +84,7 @@ func (c uiCommand) Run(args []string) int {
 
 func (f uiFlags) check() error {
 	if (f.cert == "") != (f.key == "") {
-		return errors.New("-cert and -key go together: give both or none")
+		return errors.New("-cert and -key belong together: give both or neither")
 	}
 	for flag, given := range map[string]struct{ address, example string }{
 		"nomad-ui":   {f.nomadUI, "http://nomad.example.com:4646"},
@@ -107,8 +107,8 @@ func (f uiFlags) admins() []string {
 	return strings.FieldsFunc(f.gateways, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// mostConnections bounds the browsers' connections, so that strangers cannot take all
-// of the program's files.
+// mostConnections limits the connections of browsers, so that strangers cannot use up the
+// program's file descriptors.
 const mostConnections = 2000
 
 func runUI(f uiFlags) error {
@@ -146,7 +146,7 @@ func runUI(f uiFlags) error {
 			failed <- web.Serve(listener)
 		}
 	}()
-	log.Info("page is served", "address", listener.Addr().String())
+	log.Info("serving the web page", "address", listener.Addr().String())
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)

@@ -14,12 +14,12 @@ import (
 	"aliquot.example/ui"
 )
 
-// uiNomad is a client by the usual NOMAD_* environment, whose answers are bounded.
+// uiNomad returns a client configured by the NOMAD_* variables that limits the size of responses.
 func uiNomad() (*nomad.Client, error) {
 	c := nomad.DefaultConfig()
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-	if path, ok := strings.CutPrefix(c.Address, "unix://"); ok { // the task's own socket
+	if path, ok := strings.CutPrefix(c.Address, "unix://"); ok { // the task's API socket
 		base.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}
@@ -33,7 +33,8 @@ func uiNomad() (*nomad.Client, error) {
 	return nomad.NewClient(c)
 }
 
-// uiConsul is the same for Consul.
+// uiConsul returns a client configured by the CONSUL_* variables that limits the size of
+// responses.
 func uiConsul() (*consul.Client, error) {
 	c := consul.DefaultConfig()
 	client, err := consul.NewHttpClient(c.Transport, c.TLSConfig)

@@ -10,17 +10,19 @@ import (
 
 type versionCommand struct{ ui cli.Ui }
 
-func (versionCommand) Synopsis() string { return "Print the version, and what it was tested with" }
+func (versionCommand) Synopsis() string {
+	return "Print the version, and the tested versions of Nomad and Consul"
+}
 
 func (versionCommand) Help() string {
 	return `Usage: aliquot version [-json]
 
-  Prints the release, the commit that it was built from, and the versions of Nomad,
-  Consul and the Nomad Autoscaler that its tests run.
+  Prints the release, the commit from which it was built, and the versions of Nomad,
+  Consul and the Nomad Autoscaler with which it was tested.
 
 Options:
 
-  -json   Print one JSON document. Default false.
+  -json   Print as JSON. Default false.
 
 Example:
 

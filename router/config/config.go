@@ -7,47 +7,48 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// Config is a checked configuration.
+// Config is a valid configuration.
 type Config struct {
 	LogLevel string
 	// Admin is the listen address of status, metrics and health.
 	Admin string
-	// Owner is the mark by which the router knows its own entries.
+	// Owner is the mark by which the router recognizes its own entries.
 	Owner    string
 	Consul   Consul
 	Leader   Leader
 	Limits   weigh.Limits
 	Trust    weigh.Trust
-	Rates    string // KV prefix of learned rates, without a slash at the end
-	Protocol string // of services that name none and inherit none
-	// Tuning holds for services that say nothing else.
+	Rates    string // KV prefix of learned rates, without a trailing slash
+	Protocol string // default for services that set and inherit none
+	// Tuning is the default for services.
 	Tuning weigh.Tuning
-	// Audit is how often all entries are read again, to notice what others wrote.
+	// Audit is the interval at which all entries are read again, to notice changes by others.
 	Audit    time.Duration
 	Classes  map[string]weigh.Profile
 	Services map[string]Service
 }
 
-// Consul names the agent; what is empty comes from the CONSUL_* environment.
+// Consul is the connection to the agent. The CONSUL_* variables replace empty fields.
 type Consul struct {
 	Address, Datacenter, Namespace, Partition string
 	TokenFile                                 string
 	CAFile, CertFile, KeyFile, ServerName     string
-	// MaxConnections is how many requests, most of them waiting, are open at once.
-	// The agent's own limit is limits.http_max_conns_per_client, by default 200.
+	// MaxConnections limits the requests, mostly blocking queries, that are open at once. The
+	// agent's own limit is limits.http_max_conns_per_client, 200 by default.
 	MaxConnections int
 }
 
-// Leader says how one of several routers is chosen.
+// Leader configures the election of one of several routers.
 type Leader struct {
 	Key string
-	// TTL of the session, LockDelay after it was lost.
+	// TTL is the session's. LockDelay is the time after a lost session until the next router can
+	// take the lock.
 	TTL, LockDelay time.Duration
 }
 
 // Service is the configuration of one service.
 type Service struct {
-	// Route is nil where the service's meta decides.
+	// Route is nil if the service's meta decides.
 	Route    *bool
 	Protocol string
 	Tuning   weigh.Tuning
@@ -55,8 +56,8 @@ type Service struct {
 	Rules    []weigh.Rule
 }
 
-// Profiles returns the profiles that hold for a service: its own, else the
-// general ones.
+// Profiles returns the profiles for a service, by class. A service's own profile replaces the
+// general one of the class.
 func (c *Config) Profiles(service string) map[string]weigh.Profile {
 	out := map[string]weigh.Profile{}
 	for class, p := range c.Classes {
@@ -68,7 +69,7 @@ func (c *Config) Profiles(service string) map[string]weigh.Profile {
 	return out
 }
 
-// ProtocolOf returns the protocol that a service's service-defaults gets.
+// ProtocolOf returns the protocol for a service's service-defaults entry.
 func (c *Config) ProtocolOf(service string) string {
 	if p := c.Services[service].Protocol; p != "" {
 		return p
@@ -76,7 +77,7 @@ func (c *Config) ProtocolOf(service string) string {
 	return c.Protocol
 }
 
-// TuningOf returns the time-outs, retries and balancing of a service.
+// TuningOf returns the timeouts, retries and balancing of a service.
 func (c *Config) TuningOf(service string) weigh.Tuning {
 	if s, ok := c.Services[service]; ok {
 		return s.Tuning

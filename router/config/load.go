@@ -107,8 +107,8 @@ type headerBody struct {
 	Range   hcl.Range `hcl:",def_range"`
 }
 
-// Load reads a file; "" gives the defaults. Its error is one line that names the
-// file, the line and what to do.
+// Load reads a file; "" gives the defaults. The error is one line with the file, the line and what
+// to do.
 func Load(path string) (*Config, error) {
 	text, name, err := hclfile.Read(path)
 	if err != nil {
@@ -117,7 +117,7 @@ func Load(path string) (*Config, error) {
 	return Parse(text, name)
 }
 
-// Parse reads a configuration; name is what errors call the file.
+// Parse parses a configuration. name is the file's name in errors.
 func Parse(text []byte, name string) (*Config, error) {
 	var body fileBody
 	if err := hclfile.Decode(text, name, nil, &body); err != nil {
@@ -128,7 +128,7 @@ func Parse(text []byte, name string) (*Config, error) {
 	return c, l.err
 }
 
-// loader checks and converts; it keeps the first error.
+// loader validates and converts a configuration, and keeps the first error.
 type loader struct {
 	at  hcl.Range
 	err error
@@ -198,7 +198,7 @@ func (l *loader) consul(b consulBody) Consul {
 		l.fail(l.at, "consul max_connections = %d: want 20 to 100000", most)
 	}
 	if (b.CertFile == "") != (b.KeyFile == "") {
-		l.fail(l.at, "consul: cert_file and key_file go together")
+		l.fail(l.at, "consul: cert_file and key_file belong together: set both or neither")
 	}
 	return Consul{
 		Address: b.Address, Datacenter: b.Datacenter, Namespace: b.Namespace, Partition: b.Partition,
@@ -231,7 +231,8 @@ func (l *loader) classes(bodies []*classBody) map[string]weigh.Profile {
 	return out
 }
 
-// tuning changes what the file sets. A time-out of 0 is none.
+// tuning returns t with the values that the file sets. A timeout of 0 in the file means none, -1
+// in the result.
 func (l *loader) tuning(t weigh.Tuning, request, idle string, retries *int) weigh.Tuning {
 	bound := func(what, text string, otherwise time.Duration) time.Duration {
 		if d := l.duration(what, text, otherwise, 0, 24*time.Hour); d != 0 {

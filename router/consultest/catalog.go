@@ -6,8 +6,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Instance writes an instance with one check into the catalog, on a node of its
-// own name that no agent looks after.
+// Instance registers an instance with one check in the catalog, on a node without an agent.
 func (s *Server) Instance(node, service, id, status string, meta map[string]string) error {
 	return s.register(&api.CatalogRegistration{
 		Node: node, Address: "10.0.0.1",
@@ -16,8 +15,8 @@ func (s *Server) Instance(node, service, id, status string, meta map[string]stri
 	})
 }
 
-// Sidecar writes the Envoy sidecar of an instance into the catalog, with the meta
-// that it inherits and a check that follows the instance's.
+// Sidecar registers the Envoy sidecar of an instance in the catalog, with the meta that it inherits
+// and a check of its own.
 func (s *Server) Sidecar(node, service, id, status string, meta map[string]string, port int) error {
 	name := service + "-sidecar-proxy"
 	return s.register(&api.CatalogRegistration{
@@ -44,8 +43,8 @@ func (s *Server) register(r *api.CatalogRegistration) error {
 	return err
 }
 
-// Chain returns the shares of a service's compiled discovery chain, in hundredths
-// of a percent by subset; nil while it does not split.
+// Chain returns the shares of a service's compiled discovery chain by subset, in hundredths of a
+// percent. It returns nil while the chain has no splitter.
 func (s *Server) Chain(service string) map[string]int {
 	resp, _, err := s.Client.DiscoveryChain().Get(service, nil, nil)
 	if err != nil {

@@ -17,11 +17,11 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Server is one Consul server, which is its own agent.
+// Server is a Consul server, which is also its own agent.
 type Server struct {
 	Address string // host:port of the HTTP API
 	GRPC    string // host:port of xDS
-	HTTPS   string // host:port of the HTTP API over TLS, where extra has a "tls" block
+	HTTPS   string // host:port of the HTTP API over TLS, if extra has a "tls" block
 	Client  *api.Client
 	Dir     string
 
@@ -30,9 +30,8 @@ type Server struct {
 	done chan struct{}
 }
 
-// Start starts a server with its state in dir, and waits until it leads. extra
-// holds further settings of the agent's configuration file; a "token" among them
-// is what Client uses. The caller must call Stop.
+// Start starts a server with its state in dir, and waits until it leads. extra adds settings to the
+// agent's configuration file; Client uses its "token". The caller must call Stop.
 func Start(dir string, extra map[string]any) (*Server, error) {
 	path, err := binary()
 	if err != nil {
@@ -95,7 +94,7 @@ func binary() (string, error) {
 	return "", errors.New("no scripts/tools above the working directory: run this inside a checkout")
 }
 
-// Resume starts a stopped server again with the state that it had.
+// Resume starts a stopped server again with its previous state.
 func (s *Server) Resume() error {
 	log, err := os.OpenFile(filepath.Join(s.Dir, "consul.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -117,7 +116,7 @@ func (s *Server) Resume() error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		// A registration is only taken once the server itself is in the catalog.
+		// Consul accepts registrations only once the server itself is in the catalog.
 		services, _, err := s.Client.Catalog().Node("node", nil)
 		if err == nil && services != nil || err != nil && strings.Contains(err.Error(), "Permission denied") {
 			return nil
@@ -134,7 +133,7 @@ func (s *Server) Resume() error {
 	}
 }
 
-// Command runs the program as an operator does, against the server.
+// Command runs a consul command against the server.
 func (s *Server) Command(input string, args ...string) error {
 	cmd := exec.Command(s.path, args...)
 	cmd.Env = append(os.Environ(), "CONSUL_HTTP_ADDR="+s.Address)
@@ -145,10 +144,10 @@ func (s *Server) Command(input string, args ...string) error {
 	return nil
 }
 
-// PID is the server's process ID.
+// PID returns the server's process ID.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
-// Stop ends the server at once; its state stays.
+// Stop kills the server. Its state stays.
 func (s *Server) Stop() {
 	if s == nil || s.cmd == nil {
 		return
@@ -176,5 +175,5 @@ func freePorts(n int) ([]int, error) {
 			return out, nil
 		}
 	}
-	return nil, fmt.Errorf("found no %d free ports", n)
+	return nil, fmt.Errorf("cannot find %d free ports", n)
 }

@@ -22,15 +22,15 @@ const (
 	typeRoute    = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 )
 
-// Envoy is what the Envoy of one sidecar has been told, by resource name.
+// Envoy holds the resources that Consul has sent to the Envoy of one sidecar, by name.
 type Envoy struct {
 	Clusters  map[string]*clusterv3.Cluster
 	Endpoints map[string]*endpointv3.ClusterLoadAssignment
 	Routes    map[string]*routev3.RouteConfiguration
 }
 
-// Follow speaks delta ADS as the Envoy of a registered sidecar does, until enough
-// says that what it was told suffices, and returns that.
+// Follow speaks delta ADS like the Envoy of a registered sidecar. It returns the received resources
+// once enough reports true for them.
 func (s *Server) Follow(ctx context.Context, proxyID string, enough func(*Envoy) bool) (*Envoy, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -70,7 +70,7 @@ func (s *Server) Follow(ctx context.Context, proxyID string, enough func(*Envoy)
 	return f.envoy, nil
 }
 
-// FollowFor is Follow with a limit; its error says that the limit was reached.
+// FollowFor is like Follow, and returns an error after limit.
 func (s *Server) FollowFor(limit time.Duration, proxyID string, enough func(*Envoy) bool) (*Envoy, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()

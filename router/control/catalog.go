@@ -15,18 +15,17 @@ import (
 	"aliquot.example/router"
 )
 
-// optedIn selects the instances that opt in, but not their sidecars, which inherit
-// the meta.
+// optedIn selects the instances that opt in. It excludes their sidecars, which inherit the meta.
 const optedIn = `ServiceMeta.` + gpu.MetaRoute + ` == "true" and ServiceKind == ""`
 
-// Services lists the services of which an instance opts in by its meta. It waits
-// until the catalog has changed since index, at most wait.
+// Services lists the services with an instance that opts in by its meta. It waits until the catalog
+// has changed since index, for at most wait.
 func (c *Client) Services(ctx context.Context, index uint64, wait time.Duration) ([]string, uint64, error) {
 	q := blocking(ctx, index, wait)
 	q.Filter = optedIn
 	names, meta, err := c.api.Catalog().Services(q)
 	if err == nil && meta.ResultsFilteredByACLs && len(names) == 0 {
-		err = router.ErrFiltered // some may be none of a confined router's business, all cannot
+		err = router.ErrFiltered // a token may be limited to some services, but not to none
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("services: %w", err)
@@ -39,8 +38,8 @@ func (c *Client) Services(ctx context.Context, index uint64, wait time.Duration)
 	return out, meta.LastIndex, nil
 }
 
-// healthEntry is the part of an answer of the health API that is used; most of
-// an answer is not, and decoding it would be most of the work.
+// healthEntry has only the used fields of the health API's response. Decoding the rest would be
+// most of the work.
 type healthEntry struct {
 	Service struct {
 		ID   string
@@ -51,15 +50,15 @@ type healthEntry struct {
 	Checks []struct{ Status string }
 }
 
-// A wait that mostly ends without a change asks for the index alone at first: its
-// answer is filtered empty, where a whole one would be sent and decoded each time.
+// A short wait mostly ends without a change. Instances therefore first waits with a filter that
+// matches nothing: Consul would otherwise send the full list after each wait.
 const (
 	probeBelow = time.Minute
 	nothing    = `Service.ID == ""`
 )
 
-// Instances lists all instances of a service, passing or not. It waits until they
-// have changed since index, at most wait.
+// Instances lists all instances of a service, passing or not. It waits until they have changed since
+// index, for at most wait.
 func (c *Client) Instances(ctx context.Context, service string, index uint64, wait time.Duration) ([]router.Registered,
 	uint64, error) {
 	path := "/v1/health/service/" + url.PathEscape(service)
@@ -100,8 +99,8 @@ func wrap(err error, service string) error {
 	return fmt.Errorf("instances of %s: %w", service, err)
 }
 
-// Rates lists what the gateways published, by service. It waits until any of it
-// has changed since index, at most wait.
+// Rates lists the published rates of the gateways by service, one document per gateway. It waits
+// until any of them has changed since index, for at most wait.
 func (c *Client) Rates(ctx context.Context, index uint64, wait time.Duration) (map[string][][]byte, uint64, error) {
 	pairs, meta, err := c.api.KV().List(c.rates+"/", blocking(ctx, index, wait))
 	if err == nil && meta.ResultsFilteredByACLs {
@@ -120,7 +119,7 @@ func (c *Client) Rates(ctx context.Context, index uint64, wait time.Duration) (m
 	return out, meta.LastIndex, nil
 }
 
-// Profiles lists what was benchmarked. It waits until any of it has changed since index, at
+// Profiles lists the benchmark profiles. It waits until any of them has changed since index, for at
 // most wait.
 func (c *Client) Profiles(ctx context.Context, index uint64, wait time.Duration) (profilekv.Listed, error) {
 	return profilekv.List(c.api, "", blocking(ctx, index, wait))

@@ -1,5 +1,5 @@
-// Package control is the router's hand on Consul: what it reads, writes and locks
-// there, on github.com/hashicorp/consul/api.
+// Package control connects the router to Consul: it reads the catalog and KV, writes config entries
+// and holds the leader lock.
 package control
 
 import (
@@ -13,19 +13,18 @@ import (
 	"aliquot.example/router/config"
 )
 
-// Client talks to one Consul agent. It is safe for concurrent use.
+// Client is a client of one Consul agent. It is safe for concurrent use.
 type Client struct {
 	api   *api.Client
 	owner string
 	rates string
 
 	mu sync.Mutex
-	// read holds our own entries as they were read, so that a write keeps what others
-	// added to them.
+	// read holds our own entries as last read, so that a write keeps what others have added.
 	read map[weigh.Key]stamped
 }
 
-// stamped is an entry as it was at a ModifyIndex.
+// stamped is an entry at a ModifyIndex.
 type stamped struct {
 	index uint64
 	entry api.ConfigEntry
@@ -50,8 +49,8 @@ func (c *Client) forget(key weigh.Key) {
 	delete(c.read, key)
 }
 
-// New makes a client of what the file says and, for what it leaves out, of the
-// CONSUL_* environment. It does not connect.
+// New creates a client from the configuration file, and from the CONSUL_* variables for empty
+// fields. It does not connect.
 func New(c config.Consul, owner, rates string) (*Client, error) {
 	conf := api.DefaultConfig()
 	set(&conf.Address, c.Address)
@@ -63,12 +62,12 @@ func New(c config.Consul, owner, rates string) (*Client, error) {
 	set(&conf.TLSConfig.CertFile, c.CertFile)
 	set(&conf.TLSConfig.KeyFile, c.KeyFile)
 	set(&conf.TLSConfig.Address, c.ServerName)
-	// Every watch keeps a connection; by default all but the number of CPUs plus one
-	// would be closed after each answer. HTTP/2, where TLS offers it, needs one for all.
+	// Every watch needs a connection. By default, all idle ones but GOMAXPROCS+1 would be closed after
+	// each response. HTTP/2, which needs TLS, uses one connection for all watches.
 	t := conf.Transport
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = 0, c.MaxConnections, c.MaxConnections
 	t.ForceAttemptHTTP2 = true
-	t.DisableCompression = true // the agent is near; packing would cost more than it saves
+	t.DisableCompression = true // the agent is close: compression would cost more than it saves
 	client, err := consultoken.NewClient(conf)
 	if err != nil {
 		return nil, fmt.Errorf("consul client: %w", err)

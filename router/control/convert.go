@@ -13,21 +13,21 @@ import (
 	"aliquot.example/router"
 )
 
-// head is what is read of any entry, whoever wrote it.
+// head has the fields that are read from every entry, whoever wrote it.
 type head struct {
 	Name        string
 	Protocol    string
 	Meta        map[string]string
 	ModifyIndex uint64
-	// What is hand-written may lack a time-out.
+	// A hand-written entry may have no timeout.
 	LocalRequestTimeoutMs int
 	Routes                []struct {
 		Destination *struct{ RequestTimeout string }
 	}
 }
 
-// timeout returns the request time-out of an entry that is not ours, -1 for one that
-// is there and 0 where any route has none.
+// timeout summarizes the request timeouts of an entry that is not ours: -1 if it has them, 0 if it
+// or any of its routes has none.
 func (h head) timeout() time.Duration {
 	for _, r := range h.Routes {
 		if r.Destination == nil || r.Destination.RequestTimeout == "" {
@@ -40,12 +40,12 @@ func (h head) timeout() time.Duration {
 	return 0
 }
 
-// decode reads an entry as Consul gives it. Of an entry that is not ours only the
-// name and protocol are kept.
+// decode decodes an entry of Consul. For an entry that is not ours, it keeps only the name, the
+// protocol and whether it has timeouts.
 func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 	var h head
 	if err := json.Unmarshal(text, &h); err != nil {
-		return router.Stored{}, fmt.Errorf("a %s is not the expected JSON: %w", kind, err)
+		return router.Stored{}, fmt.Errorf("cannot decode a %s from Consul: %w", kind, err)
 	}
 	key := weigh.Key{Kind: kind, Name: h.Name}
 	s := router.Stored{Service: h.Meta[metaService]}
@@ -59,7 +59,7 @@ func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 		err = json.Unmarshal(text, e)
 	}
 	if err != nil {
-		// Ours by its mark, but not as we write it: it is overwritten.
+		// The entry has our mark but not our form: the router overwrites it.
 		return s, nil
 	}
 	normalize(e)
@@ -69,7 +69,7 @@ func (c *Client) decode(kind weigh.Kind, text []byte) (router.Stored, error) {
 	return s, nil
 }
 
-// parse is the inverse of encode, as far as a value can hold an entry.
+// parse is the inverse of encode, for the fields that weigh.Entry has.
 func parse(key weigh.Key, e api.ConfigEntry) weigh.Entry {
 	out := weigh.Entry{Key: key, Tuning: written(e)}
 	switch e := e.(type) {
@@ -116,13 +116,13 @@ func parseRoute(r api.ServiceRoute) weigh.Route {
 	return out
 }
 
-// normalize takes out of an entry as Consul gives it what nobody wrote.
+// normalize removes what Consul itself adds to an entry.
 func normalize(e api.ConfigEntry) {
 	switch e := e.(type) {
 	case *api.ServiceConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
 		if e.TransparentProxy != nil && *e.TransparentProxy == (api.TransparentProxyConfig{}) {
-			e.TransparentProxy = nil // Consul gives an empty one where none was written
+			e.TransparentProxy = nil // Consul returns an empty struct for nil
 		}
 	case *api.ServiceResolverConfigEntry:
 		e.CreateIndex, e.ModifyIndex, e.Partition, e.Namespace = 0, 0, "", ""
@@ -138,7 +138,7 @@ func normalize(e api.ConfigEntry) {
 	}
 }
 
-// exact says whether writing ours over got would change nothing.
+// exact reports whether writing ours over got would change nothing.
 func exact(got, ours api.ConfigEntry) bool {
 	a, errA := json.Marshal(got)
 	b, errB := json.Marshal(ours)

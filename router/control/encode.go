@@ -14,8 +14,8 @@ import (
 const (
 	metaOwner   = "aliquot_owner"
 	metaService = "aliquot_service" // the service that the entry serves
-	// metaTuning holds the tuning that was written last. A field that has another value
-	// now is an operator's.
+	// metaTuning holds the tuning that the router wrote last. If a field has another value, an
+	// operator has changed it.
 	metaTuning = "aliquot_tuning"
 )
 
@@ -27,7 +27,7 @@ type tuning struct {
 	Balance string `json:"balance,omitempty"`
 }
 
-// written reads the tuning that was written last; zero when there was none.
+// written returns the tuning that the router wrote last, zero if there is none.
 func written(e api.ConfigEntry) weigh.Tuning {
 	var t tuning
 	if json.Unmarshal([]byte(e.GetMeta()[metaTuning]), &t) != nil {
@@ -60,9 +60,8 @@ func metaOf(e weigh.Entry, owner, service string, others map[string]string) map[
 	return meta
 }
 
-// encode turns a value into Consul's form. What it does not hold is taken from now,
-// the entry as it is in Consul or nil: fields that the router does not write, and
-// tuning that an operator has replaced.
+// encode converts an entry to Consul's form. From now, the present entry in Consul or nil, it keeps
+// the fields that the router does not write, and tuning that an operator has changed.
 func encode(e weigh.Entry, owner, service string, now api.ConfigEntry) api.ConfigEntry {
 	out, err := copyOf(now)
 	if err != nil || out == nil {
@@ -95,7 +94,7 @@ func encode(e weigh.Entry, owner, service string, now api.ConfigEntry) api.Confi
 	return out
 }
 
-// copyOf copies an entry by its JSON; nil of nil.
+// copyOf copies an entry through JSON. It returns nil for nil.
 func copyOf(e api.ConfigEntry) (api.ConfigEntry, error) {
 	if e == nil {
 		return nil, nil
@@ -111,7 +110,7 @@ func copyOf(e api.ConfigEntry) (api.ConfigEntry, error) {
 	return out, err
 }
 
-// replace sets a field to want, unless an operator has changed it since it was written.
+// replace sets a field to want, unless an operator has changed it from was.
 func replace[T comparable](field *T, was, want T) {
 	if *field == was {
 		*field = want
@@ -124,7 +123,7 @@ func same(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// longest means no bound where Consul can express none.
+// longest replaces "no timeout" in fields that cannot express it.
 const longest = 24 * time.Hour
 
 func finite(d time.Duration) time.Duration {
@@ -140,7 +139,7 @@ func balancer(balance string) *api.LoadBalancer {
 	if headers := weigh.HashHeaders(balance); headers != nil {
 		out := &api.LoadBalancer{Policy: "ring_hash"}
 		for i, header := range headers {
-			// The first that a request has counts alone.
+			// Only the first header that a request has counts.
 			out.HashPolicies = append(out.HashPolicies, api.HashPolicy{Field: "header", FieldValue: header,
 				Terminal: i < len(headers)-1})
 		}
@@ -185,8 +184,8 @@ func encodeSplits(e weigh.Entry, before []api.ServiceSplit) []api.ServiceSplit {
 	return out
 }
 
-// encodeRoute continues the route that matches the same and leads to the same place,
-// where there is one before.
+// encodeRoute converts a route. If before has a route with the same match and destination, it keeps
+// the changes that an operator made to it.
 func encodeRoute(r weigh.Route, was, want weigh.Tuning, before []api.ServiceRoute) api.ServiceRoute {
 	match := &api.ServiceRouteHTTPMatch{PathPrefix: r.PathPrefix}
 	for _, h := range r.Headers {
@@ -209,7 +208,7 @@ func encodeRoute(r weigh.Route, was, want weigh.Tuning, before []api.ServiceRout
 	replace(&d.NumRetries, uint32(was.Retries), uint32(want.Retries))
 	replace(&d.RetryOnConnectFailure, was.Retries > 0, want.Retries > 0)
 	if d.PrefixRewrite == "" && r.PathPrefix != "/" {
-		// Without a word on it, Consul 1.22 cuts the prefix off the path.
+		// Without PrefixRewrite, Consul 1.22 removes the prefix from the path.
 		d.PrefixRewrite = r.PathPrefix
 	}
 	return api.ServiceRoute{Match: &api.ServiceRouteMatch{HTTP: match}, Destination: d}

@@ -13,8 +13,8 @@ import (
 	"aliquot.example/router"
 )
 
-// List reads all config entries of the kinds that the router writes. Of those that
-// known already has at their index, only the index is looked at.
+// List reads all config entries of the kinds that the router writes, and the protocol of
+// proxy-defaults. It does not decode entries that known already has at their index.
 func (c *Client) List(ctx context.Context,
 	known func(weigh.Key) (router.Stored, bool)) (map[weigh.Key]router.Stored, error) {
 	out := map[weigh.Key]router.Stored{}
@@ -22,7 +22,7 @@ func (c *Client) List(ctx context.Context,
 		var text json.RawMessage
 		if _, err := c.api.Raw().Query("/v1/config/"+string(kind), &text,
 			(&api.QueryOptions{}).WithContext(ctx)); err != nil {
-			return nil, fmt.Errorf("list of %s: %w", kind, err)
+			return nil, fmt.Errorf("cannot list %s: %w", kind, err)
 		}
 		if err := c.decodeList(kind, text, known, out); err != nil {
 			return nil, err
@@ -41,7 +41,7 @@ func (c *Client) inherited(ctx context.Context, out map[weigh.Key]router.Stored)
 	key := weigh.Inherited()
 	if _, err := c.api.Raw().Query("/v1/config/"+string(key.Kind), &all,
 		(&api.QueryOptions{}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("list of %s: %w", key.Kind, err)
+		return fmt.Errorf("cannot list %s: %w", key.Kind, err)
 	}
 	for _, e := range all {
 		if e.Name != key.Name {
@@ -55,7 +55,7 @@ func (c *Client) inherited(ctx context.Context, out map[weigh.Key]router.Stored)
 	return nil
 }
 
-// decodeList decodes in full only what is not known: most audits find nothing new.
+// decodeList decodes only entries that are not known: most audits find nothing new.
 func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) (router.Stored, bool),
 	out map[weigh.Key]router.Stored) error {
 	var stamps []struct {
@@ -63,7 +63,7 @@ func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) 
 		ModifyIndex uint64
 	}
 	if err := json.Unmarshal(text, &stamps); err != nil {
-		return fmt.Errorf("list of %s is not the expected JSON: %w", kind, err)
+		return fmt.Errorf("cannot decode the list of %s from Consul: %w", kind, err)
 	}
 	var raw []json.RawMessage
 	for i, stamp := range stamps {
@@ -74,7 +74,7 @@ func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) 
 		}
 		if raw == nil {
 			if err := json.Unmarshal(text, &raw); err != nil {
-				return fmt.Errorf("list of %s: %w", kind, err)
+				return fmt.Errorf("cannot decode the list of %s from Consul: %w", kind, err)
 			}
 		}
 		s, err := c.decode(kind, raw[i])
@@ -86,7 +86,7 @@ func (c *Client) decodeList(kind weigh.Kind, text []byte, known func(weigh.Key) 
 	return nil
 }
 
-// Get reads one entry; the second result is false when there is none.
+// Get reads one entry. The second result is false if it does not exist.
 func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, error) {
 	var text json.RawMessage
 	_, err := c.api.Raw().Query("/v1/config/"+string(key.Kind)+"/"+key.Name, &text,
@@ -96,15 +96,15 @@ func (c *Client) Get(ctx context.Context, key weigh.Key) (router.Stored, bool, e
 		return router.Stored{}, false, nil
 	}
 	if err != nil {
-		return router.Stored{}, false, fmt.Errorf("%s: %w", key, err)
+		return router.Stored{}, false, fmt.Errorf("cannot read %s: %w", key, err)
 	}
 	s, err := c.decode(key.Kind, text)
 	return s, err == nil, err
 }
 
-// Put writes an entry of a service with the owner mark, if the entry still has
-// this index; 0 means that there must be none. False means that it has not. What
-// others added to the entry stays.
+// Put writes an entry of a service with the owner mark if the entry still has this index; index 0
+// means that it must not exist yet. Put returns false otherwise. It keeps what others have added to
+// the entry.
 func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index uint64) (bool, error) {
 	now, ok := c.remembered(e.Key, index)
 	if index != 0 && !ok {
@@ -117,17 +117,17 @@ func (c *Client) Put(ctx context.Context, e weigh.Entry, service string, index u
 	ok, _, err := c.api.ConfigEntries().CAS(encode(e, c.owner, service, now), index,
 		(&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
-		return false, fmt.Errorf("writing %s: %w", e.Key, err)
+		return false, fmt.Errorf("cannot write %s: %w", e.Key, err)
 	}
 	return ok, nil
 }
 
-// Delete removes an entry if it still has this index.
+// Delete removes an entry if it still has this index, and returns false otherwise.
 func (c *Client) Delete(ctx context.Context, key weigh.Key, index uint64) (bool, error) {
 	ok, _, err := c.api.ConfigEntries().DeleteCAS(string(key.Kind), key.Name, index,
 		(&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
-		return false, fmt.Errorf("removing %s: %w", key, err)
+		return false, fmt.Errorf("cannot remove %s: %w", key, err)
 	}
 	c.forget(key)
 	return ok, nil

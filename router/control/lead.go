@@ -13,18 +13,17 @@ import (
 	"aliquot.example/router/config"
 )
 
-// Election makes one of several routers the leader, by a lock in Consul's KV that
-// a session holds.
+// Election elects one of several routers as leader, by a session's lock in Consul KV.
 type Election struct {
 	Client *Client
 	Config config.Leader
-	Name   string // of this router, shown as the lock's value
+	Name   string // name of this router, the value of the lock
 	Log    *slog.Logger
 }
 
-// Run takes part until ctx ends, and calls lead for as long as this router is the
-// leader. valid says whether that can be relied on right now: before it turns
-// false, no other router can have become leader.
+// Run takes part in the election until ctx ends. It calls lead when this router becomes the leader
+// and ends lead's context when it no longer is. valid reports whether this router certainly is the
+// leader now: while it returns true, no other router can have become leader.
 func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid func() bool), trouble func(error)) {
 	last := ""
 	for ctx.Err() == nil {
@@ -32,25 +31,25 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context, valid
 		if ctx.Err() != nil {
 			return
 		}
-		// While Consul is away every term ends the same way; that is said once.
+		// While Consul is unreachable, every term ends with the same error: log it once.
 		if err != nil {
 			trouble(err)
 		}
 		if err != nil && err.Error() != last {
-			e.Log.Warn("leader election is interrupted", "error", err)
+			e.Log.Warn("leader election interrupted; trying again", "error", err)
 			last = err.Error()
 		}
 		pause(ctx, time.Second)
 	}
 }
 
-// term is one session: waiting for the lock, leading, losing it.
+// term runs one session: it waits for the lock, leads and loses it.
 func (e *Election) term(ctx context.Context, lead func(ctx context.Context, valid func() bool),
 	trouble func(error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// Consul counts a session's TTL from when it hears of it, so the time before the
-	// request was sent is on the safe side.
+	// Consul's TTL starts when the request arrives, so counting from before the request is sent is
+	// safe.
 	var until atomic.Int64
 	start := time.Now()
 	extend := func(sent time.Time) { until.Store(int64(sent.Sub(start) + e.Config.TTL)) }
@@ -60,7 +59,7 @@ func (e *Election) term(ctx context.Context, lead func(ctx context.Context, vali
 		Behavior: api.SessionBehaviorRelease,
 	}, (&api.WriteOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("session: %w", err)
+		return fmt.Errorf("cannot create a session: %w", err)
 	}
 	extend(start)
 	defer e.leave(session)
@@ -84,8 +83,8 @@ func cause(ctx context.Context, err error) error {
 	return err
 }
 
-// renew keeps the session alive; it returns when that has failed for a TTL or the
-// session is gone.
+// renew keeps the session alive. It returns an error if renewal fails until the TTL has passed, or
+// if the session is gone.
 func (e *Election) renew(ctx context.Context, session string, valid func() bool, extend func(time.Time)) error {
 	for {
 		if !pause(ctx, e.Config.TTL/4) {
@@ -101,12 +100,12 @@ func (e *Election) renew(ctx context.Context, session string, valid func() bool,
 		case err == nil:
 			extend(sent)
 		case !valid():
-			return fmt.Errorf("the session could not be renewed: %w", err)
+			return fmt.Errorf("cannot renew the session: %w", err)
 		}
 	}
 }
 
-// acquire waits for the lock and returns the index of the KV at which it was had.
+// acquire waits for the lock and returns an index of the key from which to watch it.
 func (e *Election) acquire(ctx context.Context, session string, trouble func(error)) (uint64, error) {
 	kv := e.Client.api.KV()
 	pair := &api.KVPair{Key: e.Config.Key, Value: []byte(e.Name), Session: session}
@@ -117,7 +116,7 @@ func (e *Election) acquire(ctx context.Context, session string, trouble func(err
 			return 0, fmt.Errorf("leader lock: %w", err)
 		}
 		if index = meta.LastIndex; held != nil && held.Session != "" && held.Session != session {
-			trouble(nil) // another leads, and this one would be next
+			trouble(nil) // another router leads: this one takes part
 			continue
 		}
 		ok, _, err := kv.Acquire(pair, (&api.WriteOptions{}).WithContext(ctx))
@@ -127,32 +126,33 @@ func (e *Election) acquire(ctx context.Context, session string, trouble func(err
 		if ok {
 			return index, nil
 		}
-		// The lock delay after a lost session refuses without a change to wait for.
+		// During the lock delay after a lost session, Consul refuses the lock and the key does not
+		// change, so poll.
 		if index = 0; !pause(ctx, 200*time.Millisecond) {
 			return 0, ctx.Err()
 		}
 	}
 }
 
-// watch returns when the lock is no longer held by the session.
+// watch returns when the session no longer holds the lock.
 func (e *Election) watch(ctx context.Context, session string, index uint64) error {
 	for {
 		held, meta, err := e.Client.api.KV().Get(e.Config.Key, blocking(ctx, index, time.Minute))
 		if err != nil {
-			// Whether the session lives on is renew's to find out.
+			// renew finds out whether the session is still alive.
 			if index = 0; !pause(ctx, time.Second) {
 				return ctx.Err()
 			}
 			continue
 		}
 		if held == nil || held.Session != session {
-			return errors.New("the leader lock was taken away")
+			return errors.New("lost the leader lock")
 		}
 		index = meta.LastIndex
 	}
 }
 
-// leave gives the lock back at once instead of after the TTL.
+// leave releases the lock at once instead of after the TTL.
 func (e *Election) leave(session string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -161,7 +161,7 @@ func (e *Election) leave(session string) {
 	_, _ = e.Client.api.Session().Destroy(session, w)
 }
 
-// pause waits; false means that ctx ended first.
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
