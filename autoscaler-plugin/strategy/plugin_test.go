@@ -109,10 +109,10 @@ func TestMistakesOfUnitsAreNamed(t *testing.T) {
 	const load = "load service=llm classes='" + classes + "'"
 	own := map[string]string{"class": "t4", "classes": classes}
 	for want, e := range map[string]*sdk.ScalingCheckEvaluation{
-		"counts every slot the same: ask for load":                                            ask("concurrency service=llm", own),
+		"counts all slots equally: ask for load":                                              ask("concurrency service=llm", own),
 		"different classes: give both the same text":                                          ask(load, map[string]string{"class": "t4", "classes": strings.Replace(classes, "0.1", "0.2", 1)}),
 		"have different classes":                                                              ask(load, map[string]string{"slots": "2"}),
-		"the query is for nodes and not for the demand of a service":                          ask("nodes class=t4", map[string]string{"slots": "2"}),
+		"the query is for nodes instead of the demand of a service":                           ask("nodes class=t4", map[string]string{"slots": "2"}),
 		"the query counts tokens but the strategy plans in requests: ask for \"load service=": ask("tokens service=llm", map[string]string{"slots": "2"}),
 		"the query counts tokens but":                                                         ask("tokens service=llm class=t4", own),
 		"leave class out of the query":                                                        ask("load service=llm class=t4 classes='"+classes+"'", map[string]string{"class": "t4", "classes": strings.Replace(classes, " speed=0.1", "", 1)}),

@@ -1,30 +1,28 @@
-// Package allowance bounds what a tenant may use in a span of time, where what a
-// request uses is known only when it has ended: it is admitted by an estimate and
-// settled by the truth, so that many requests at once cannot use what is there only
-// once.
+// Package allowance limits the use of a tenant per minute. The use of a request is known only when
+// it ends, so an account charges an estimate first and corrects it afterwards. Simultaneous requests
+// thus cannot spend the same allowance.
 package allowance
 
 import "time"
 
-// Account is what a tenant may use: a bucket that fills steadily. Estimates are
-// taken from it at once; what was used beyond them is owed. It is not safe for
-// concurrent use.
+// Account is the allowance of a tenant: a bucket that fills steadily. Use beyond the estimates makes
+// it negative. It is not safe for concurrent use.
 type Account struct {
 	rate float64 // per second
 	size float64
-	left float64 // negative when owed
+	left float64 // may be negative
 	at   time.Time
 }
 
-// Minute is the span for which an account holds an allowance at most.
+// Minute is the time in which an empty account fills.
 const Minute = time.Minute
 
-// New returns a full account of so much per minute.
+// New returns a full account with an allowance of perMinute.
 func New(perMinute float64, now time.Time) *Account {
 	return &Account{rate: perMinute / Minute.Seconds(), size: perMinute, left: perMinute, at: now}
 }
 
-// Change gives the account another allowance; what was used stays used.
+// Change changes the allowance. What was used stays used.
 func (a *Account) Change(perMinute float64, now time.Time) {
 	if perMinute == a.size {
 		return
@@ -41,8 +39,8 @@ func (a *Account) fill(now time.Time) {
 	}
 }
 
-// Take takes an estimate, or returns when it is worth trying again. What is larger
-// than the account holds is admitted when the account is full, and is owed.
+// Take charges the estimate n, or returns the time after which to try again. If n exceeds the
+// account's size, Take charges it once the account is full, which makes the account negative.
 func (a *Account) Take(n float64, now time.Time) (ok bool, after time.Duration) {
 	a.fill(now)
 	if short := min(n, a.size) - a.left; short > 0 {
@@ -52,25 +50,25 @@ func (a *Account) Take(n float64, now time.Time) (ok bool, after time.Duration) 
 	return true, 0
 }
 
-// Settle replaces an estimate that was taken by what was used.
+// Settle replaces the estimate taken with the actual use.
 func (a *Account) Settle(taken, used float64, now time.Time) {
 	a.fill(now)
 	a.left = min(a.size, a.left+taken-used)
 }
 
-// Left is what may be taken now, and the time until the account is full.
+// Left returns the present allowance, and the time until the account is full.
 func (a *Account) Left(now time.Time) (left float64, full time.Duration) {
 	a.fill(now)
 	return max(0, a.left), seconds((a.size - a.left) / a.rate)
 }
 
-// Full reports whether nothing is taken: a new account would be the same.
+// Full reports whether the account is full, and so equal to a new one.
 func (a *Account) Full(now time.Time) bool {
 	a.fill(now)
 	return a.left >= a.size
 }
 
-// longest bounds a duration, so that its nanoseconds fit into 64 bits.
+// longest limits a duration so that its nanoseconds fit into 64 bits.
 const longest = 365 * 24 * time.Hour
 
 func seconds(s float64) time.Duration {

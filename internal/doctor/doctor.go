@@ -1,5 +1,5 @@
-// Package doctor looks for what keeps a node from serving GPUs well and says how
-// to mend it. Facts are collected first; the findings follow from them alone.
+// Package doctor finds what keeps a node from serving GPUs well, and how to fix it. Its findings
+// depend only on Facts, which the caller collects.
 package doctor
 
 import (
@@ -14,11 +14,11 @@ import (
 	kernel "aliquot.example/internal/driver"
 )
 
-// Level of a finding.
+// Level is the level of a finding.
 type Level string
 
-// The levels: a failure keeps tasks from running or endangers them, a warning
-// costs something, ok is said so that a reader sees what was looked at.
+// The levels. A failure keeps tasks from running or endangers them. A warning has some cost. OK shows
+// that a check found no problem.
 const (
 	OK      Level = "ok"
 	Warning Level = "warn"
@@ -34,54 +34,54 @@ type Finding struct {
 	Fix string `json:"fix,omitempty"`
 }
 
-// Facts are what the findings follow from.
+// Facts are the input of Examine.
 type Facts struct {
-	// Agent is the answer of /v1/agent/self of the node's Nomad agent.
+	// Agent is the response of /v1/agent/self of the node's Nomad agent.
 	Agent *api.AgentSelf
-	// Node is the node of that agent, nil for an agent that is no client.
+	// Node is the node of that agent, nil if the agent is not a client.
 	Node *api.Node
-	// DefaultMPSDirectory tells that /tmp/nvidia-mps exists on this host.
+	// DefaultMPSDirectory reports whether /tmp/nvidia-mps exists on this host.
 	DefaultMPSDirectory bool
-	// MPSDaemons are the pipe directories of the MPS control daemons on this host, by
-	// PID. Those of the device plugin lie below its run_dir.
+	// MPSDaemons are the pipe directories of the MPS control daemons on this host, by PID. Those of
+	// the device plugin are below its run_dir.
 	MPSDaemons map[int]string
-	// Unnamed are device nodes of GPUs that systemd cannot name, on a host that it runs.
+	// Unnamed are the GPU device nodes that systemd cannot name, on a host that runs systemd.
 	Unnamed []string
-	// Asks are the requests for GPUs of all jobs that could be read, JobsProblem why
-	// they could not.
+	// Asks are the requests for GPUs of all jobs that could be read. JobsProblem is the error for
+	// the others.
 	Asks        []Ask
 	JobsProblem string
-	// Bridged are the groups of the jobs that share a network of their own with a task of
-	// the aliquot driver.
+	// Bridged are the groups in bridge mode with a task of the aliquot driver.
 	Bridged []Bridged
-	// Servers are the versions of Nomad's servers, none where they cannot be read.
+	// Servers are the versions of Nomad's servers, empty if they cannot be read.
 	Servers []string
-	// Cache is the state of the node's cache of models, nil where none answers. CacheProblem
-	// is why one that the driver is configured for does not answer, "" otherwise.
+	// Cache is the status of the node's model cache, nil if none answers. CacheProblem is why a
+	// cache whose socket exists does not answer, "" otherwise.
 	Cache        *cacheapi.Status
 	CacheProblem string
-	// Host is what the host has of GPU drivers, nil where it is not this one.
+	// Host describes the GPU drivers of the host, nil if the node is another host.
 	Host *kernel.Facts
-	// Preemption is on for jobs of type service or batch.
+	// Preemption reports whether preemption is on for service or batch jobs.
 	Preemption bool
 }
 
-// Examine returns one finding or more for each check.
+// Examine runs all checks and returns their findings.
 func Examine(f Facts) []Finding {
 	if f.Node == nil {
-		return []Finding{{Failure, "client", "the Nomad agent is no client, so it runs no tasks",
+		return []Finding{{Failure, "client", "the Nomad agent is not a client, so it runs no tasks",
 			"run this on a client node, or point NOMAD_ADDR at one"}}
 	}
 	return slices.Concat(client(f), driver(f), dangling(f), devices(f), drivers(f), killTimeout(f), telemetry(f),
 		mps(f), reload(f), network(f), jobs(f), packing(f), cache(f))
 }
 
-// client looks at whether the servers place anything on the node.
+// client checks whether the servers place tasks on the node.
 func client(f Facts) []Finding {
 	switch {
 	case f.Node.Status != api.NodeStatusReady:
-		return []Finding{{Failure, "client", "the servers call the node " + f.Node.Status +
-			", so they place nothing on it", "see that the agent reaches the servers; its log says why it does not"}}
+		return []Finding{{Failure, "client", "the node is " + f.Node.Status +
+			", so the servers place nothing on it",
+			"make sure that the agent can reach the servers; its log says why it cannot"}}
 	case f.Node.SchedulingEligibility != api.NodeSchedulingEligible:
 		return []Finding{{Failure, "client", "the node is " + f.Node.SchedulingEligibility +
 			", so the servers place nothing on it", "end the maintenance, then  nomad node eligibility -enable -self"}}
@@ -100,8 +100,8 @@ func driver(f Facts) []Finding {
 	case !d.Detected:
 		return []Finding{{Failure, "driver", "the task driver aliquot finds no container engine: " +
 			d.HealthDescription,
-			"install docker engine or start it; where its socket is elsewhere, " +
-				"write endpoint into plugin \"aliquot-driver\" { config { } }"}}
+			"install docker engine or start it; if its socket is not the default, " +
+				"set endpoint in plugin \"aliquot-driver\" { config { } }"}}
 	case !d.Healthy:
 		return []Finding{{Failure, "driver", "the task driver aliquot is unhealthy: " + d.HealthDescription,
 			"see the agent's log for aliquot-driver"}}
@@ -109,7 +109,7 @@ func driver(f Facts) []Finding {
 	return []Finding{{OK, "driver", "the task driver aliquot is healthy", ""}}
 }
 
-// pluginDir names where the agent looks for plugins.
+// pluginDir returns the directory of the agent's plugins.
 func pluginDir(f Facts) string {
 	if dir, _ := f.Agent.Config["PluginDir"].(string); dir != "" {
 		return dir
@@ -117,13 +117,13 @@ func pluginDir(f Facts) string {
 	return "the agent's plugin_dir"
 }
 
-// shortKill is a cap on kill_timeout that answers of language models outlast.
+// shortKill is a limit for max_kill_timeout: answers of language models can take longer.
 const shortKill = time.Minute
 
-// killTimeout looks at how long a replica that is scaled down, or a gateway that is
-// stopped, may finish what it serves: Nomad silently caps what the job asks for.
+// killTimeout checks how long a stopped replica or gateway may take to finish its requests. Nomad
+// silently limits a job's kill_timeout to the agent's max_kill_timeout.
 func killTimeout(f Facts) []Finding {
-	const fix = `client { max_kill_timeout = "10m" }, or longer than the longest request`
+	const fix = `set  client { max_kill_timeout = "10m" }, or longer than the longest request`
 	value, _ := agent.Descend(f.Agent.Config, "Client", "MaxKillTimeout")
 	text, _ := value.(string)
 	most, err := time.ParseDuration(text)
@@ -133,7 +133,7 @@ func killTimeout(f Facts) []Finding {
 	case most < shortKill:
 		return []Finding{{Warning,
 			"stopping", fmt.Sprintf(
-				"max_kill_timeout is %s: a replica that is scaled down loses the requests that take longer, "+
+				"max_kill_timeout is %s: a stopped replica loses requests that take longer, "+
 					"whatever its job's kill_timeout is", most), fix}}
 	}
 	return []Finding{{OK, "stopping",

@@ -2,8 +2,8 @@ package doctor
 
 import kernel "aliquot.example/internal/driver"
 
-// drivers looks at the GPU drivers of the host: versions that differ, packages that
-// upgrades would replace, parts that are missing.
+// drivers checks the GPU drivers of the host for different versions, packages that upgrades would
+// replace, and missing parts.
 func drivers(f Facts) []Finding {
 	if f.Host == nil || len(f.Host.GPUs) == 0 {
 		return nil
@@ -17,7 +17,7 @@ func drivers(f Facts) []Finding {
 		out = append(out, Finding{level, "gpu driver", s.What, s.Fix})
 	}
 	if out == nil {
-		return []Finding{{OK, "gpu driver", "drivers, libraries and packages fit the GPUs and each other", ""}}
+		return []Finding{{OK, "gpu driver", "drivers, libraries and packages match the GPUs and each other", ""}}
 	}
 	return out
 }

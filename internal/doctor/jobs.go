@@ -10,14 +10,14 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Ask is a task's requests for GPUs.
+// Ask holds the GPU requests of a task.
 type Ask struct {
-	// Task is "job/group/task", with the namespace before where it is not the default.
+	// Task is "job/group/task", or "namespace:job/group/task" outside the default namespace.
 	Task    string
 	Devices []*api.RequestedDevice
 }
 
-// AsksOf lists the tasks of a job that ask for GPUs.
+// AsksOf lists the GPU requests of a job's tasks.
 func AsksOf(job *api.Job) []Ask {
 	var out []Ask
 	for _, g := range job.TaskGroups {
@@ -46,8 +46,7 @@ func text(s *string) string {
 	return *s
 }
 
-// named splits the name of a request, <type>, <vendor>/<type> or
-// <vendor>/<type>/<group>.
+// named splits the name of a request: <type>, <vendor>/<type> or <vendor>/<type>/<group>.
 func named(name string) (kind, group string) {
 	switch parts := strings.SplitN(name, "/", 3); len(parts) {
 	case 1:
@@ -59,23 +58,23 @@ func named(name string) (kind, group string) {
 	}
 }
 
-// jobs looks for requests that were written for another device plugin, and for what
-// Nomad and the driver cannot serve.
+// jobs finds requests that were written for another device plugin, and requests that Nomad or the
+// driver cannot serve.
 func jobs(f Facts) []Finding {
 	if f.JobsProblem != "" {
-		return []Finding{{Warning, "jobs", "what jobs ask for cannot be read: " + f.JobsProblem,
-			"give NOMAD_TOKEN the right read-job in the jobs' namespaces"}}
+		return []Finding{{Warning, "jobs", "cannot read the jobs' requests: " + f.JobsProblem,
+			"give NOMAD_TOKEN the capability read-job in the jobs' namespaces"}}
 	}
 	var out []Finding
 	single := 0
 	for _, a := range f.Asks {
 		if len(a.Devices) > 1 {
-			fix := "write one device block and its count: a task can use one"
+			fix := "write one device block with a count: a task can use only one"
 			if f.Preemption {
-				fix += "; with preemption on, Nomad 1.11 finds no place for several even where it could make one " +
+				fix += "; with preemption on, Nomad 1.11 cannot place several even if it could preempt for them " +
 					"(hashicorp/nomad#27820)"
 			}
-			out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s asks for GPUs in %d device blocks", a.Task,
+			out = append(out, Finding{Warning, "jobs", fmt.Sprintf("%s requests GPUs in %d device blocks", a.Task,
 				len(a.Devices)), fix})
 		}
 		for _, d := range a.Devices {
@@ -86,7 +85,7 @@ func jobs(f Facts) []Finding {
 		}
 	}
 	if len(out) == 0 {
-		what := fmt.Sprintf("%d tasks ask for GPUs, in names that the plugins use", len(f.Asks))
+		what := fmt.Sprintf("%d tasks request GPUs, all by names that the plugins use", len(f.Asks))
 		if single > 0 && slices.ContainsFunc(f.slices(), func(n int64) bool { return n > 1 }) {
 			what += fmt.Sprintf("; %d for one instance, which is one slice of a shared GPU", single)
 		}
@@ -95,7 +94,7 @@ func jobs(f Facts) []Finding {
 	return out
 }
 
-// slices lists how many slices each of the node's groups has.
+// slices returns the number of slices of each of the node's groups.
 func (f Facts) slices() []int64 {
 	var out []int64
 	if f.Node.NodeResources != nil {
@@ -108,23 +107,23 @@ func (f Facts) slices() []int64 {
 	return out
 }
 
-// foreign finds product names where this suite's plugins have names of groups: those
-// are never placed, and Nomad does not say why.
+// foreign finds requests that name a product. Aliquot's plugins have names of groups instead, so Nomad
+// never places these requests, without saying why.
 func foreign(task string, d *api.RequestedDevice) []Finding {
-	const fix = "ask for the class: constraint { attribute = \"${device.attr.class}\" value = \"t4\" }; " +
+	const fix = "request the class: constraint { attribute = \"${device.attr.class}\" value = \"t4\" }; " +
 		"see docs/migration.md"
 	var out []Finding
 	if _, group := named(d.Name); group != "" && group != strings.ToLower(group) || strings.Contains(group, " ") {
 		out = append(out, Finding{Warning,
-			"jobs", fmt.Sprintf("%s asks for device %q: no group has a product's name, so it is never placed", task,
+			"jobs", fmt.Sprintf("%s requests device %q: no group has the name of a product, so it is never placed", task,
 				d.Name), fix})
 	}
 	for _, c := range d.Constraints {
 		if c.LTarget == "${device.model}" && (c.RTarget != strings.ToLower(c.RTarget) ||
 			strings.Contains(c.RTarget, " ")) {
 			out = append(out, Finding{Warning,
-				"jobs", fmt.Sprintf("%s compares ${device.model} with %q: it is a group's name such as t4-0 here", task,
-					c.RTarget), fix})
+				"jobs", fmt.Sprintf("%s compares ${device.model} with %q, but its value here is the name of a group, such as "+
+					"t4-0", task, c.RTarget), fix})
 		}
 	}
 	return out

@@ -21,11 +21,11 @@ func TestJobsOfAnotherDevicePluginAreFound(t *testing.T) {
 		want    string
 		level   Level
 	}{
-		"product as group": {[]*api.RequestedDevice{{Name: "nvidia/gpu/Tesla T4", Count: &one}}, `team:llm/g/server asks for device "nvidia/gpu/Tesla T4"`, Warning},
+		"product as group": {[]*api.RequestedDevice{{Name: "nvidia/gpu/Tesla T4", Count: &one}}, `team:llm/g/server requests device "nvidia/gpu/Tesla T4"`, Warning},
 		"product as model": {[]*api.RequestedDevice{{Name: "gpu", Constraints: []*api.Constraint{{LTarget: "${device.model}", RTarget: "Tesla T4", Operand: "="}}}}, "${device.model}", Warning},
 		"two blocks":       {[]*api.RequestedDevice{{Name: "gpu"}, {Name: "nvidia/gpu"}}, "2 device blocks", Warning},
 		"ours":             {[]*api.RequestedDevice{{Name: "nvidia/gpu/t4-0"}}, "1 for one instance, which is one slice", OK},
-		"by class":         {[]*api.RequestedDevice{{Name: "nvidia/gpu", Constraints: []*api.Constraint{{LTarget: "${device.attr.class}", RTarget: "t4"}}}}, "1 tasks ask", OK},
+		"by class":         {[]*api.RequestedDevice{{Name: "nvidia/gpu", Constraints: []*api.Constraint{{LTarget: "${device.attr.class}", RTarget: "t4"}}}}, "1 tasks request", OK},
 	} {
 		f := facts(t, `{}`, "aliquot")
 		twenty := int64(20)

@@ -9,15 +9,15 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// mps looks for MPS daemons beside those of the device plugin: programs that reach one
-// have a GPU past its slices.
+// mps finds MPS daemons that are not the device plugin's. Programs that reach one of them can use a
+// GPU without regard to slices.
 func mps(f Facts) []Finding {
 	var out []Finding
 	if f.DefaultMPSDirectory {
 		out = append(out, Finding{Warning,
 			"mps", "/tmp/nvidia-mps exists: NVIDIA's container runtime mounts it into every GPU container, " +
-				"which then talks to another MPS daemon than its own",
-			"end the daemon that uses it and remove the directory"})
+				"which then uses another MPS daemon instead of its own",
+			"stop the daemon that uses it and remove the directory"})
 	}
 	var foreign []string
 	for pid, pipe := range f.MPSDaemons {
@@ -29,13 +29,13 @@ func mps(f Facts) []Finding {
 		slices.Sort(foreign)
 		out = append(out, Finding{Warning, "mps", "MPS control daemons run here that are not the device plugin's: " +
 			strings.Join(foreign, ", "),
-			"end each with  echo quit | CUDA_MPS_PIPE_DIRECTORY=<its directory> nvidia-cuda-mps-control, " +
-				"or give its GPUs mode whole or off"})
+			"stop each with  echo quit | CUDA_MPS_PIPE_DIRECTORY=<its directory> nvidia-cuda-mps-control, " +
+				"or set mode whole or off for its GPUs"})
 	}
 	return out
 }
 
-// runDirs are the run directories of this agent's device plugins.
+// runDirs returns the run directories of this agent's device plugins.
 func runDirs(f Facts) []string {
 	var out []string
 	for _, m := range gpu.Makers() {

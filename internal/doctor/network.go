@@ -12,13 +12,13 @@ import (
 
 // Bridged is a group in bridge mode with a task of the aliquot driver.
 type Bridged struct {
-	// Group is "job/group", with the namespace before where it is not the default.
+	// Group is "job/group", or "namespace:job/group" outside the default namespace.
 	Group string
-	// Docker is set where the docker driver has a task in it too.
+	// Docker reports whether the group also has a task of the docker driver.
 	Docker bool
 }
 
-// BridgedOf lists such groups of a job, as Nomad keeps it: with the sidecars that it
+// BridgedOf lists the bridged groups of a registered job, which includes the sidecars that Nomad has
 // added.
 func BridgedOf(job *api.Job) []Bridged {
 	var out []Bridged
@@ -36,7 +36,7 @@ func BridgedOf(job *api.Job) []Bridged {
 	return out
 }
 
-// place names a job, with its namespace where that is not the default.
+// place returns the ID of a job, with its namespace unless that is the default.
 func place(job *api.Job) string {
 	if ns := text(job.Namespace); ns != "" && ns != api.DefaultNamespace {
 		return ns + ":" + text(job.ID)
@@ -44,8 +44,8 @@ func place(job *api.Job) string {
 	return text(job.ID)
 }
 
-// network looks for groups whose network this node cannot make: one driver alone may,
-// and Nomad says so in the allocation's ClientDescription alone.
+// network finds groups whose network this node cannot create. Only one driver of a group may create
+// it, and Nomad reports this error only in the allocation's ClientDescription.
 func network(f Facts) []Finding {
 	joins, _ := agent.Descend(plugin(f.Agent.Config, "aliquot-driver"), "join_networks")
 	joined := fmt.Sprint(joins) == "true"
@@ -56,14 +56,14 @@ func network(f Facts) []Finding {
 			out = append(out, Finding{Warning,
 				"network", b.Group +
 					" has tasks of the drivers aliquot and docker in one network: " +
-					"it fails here with \"only one driver can do so\", without a task event",
+					"its allocations fail here with \"only one driver can do so\", without a task event",
 				`write  sidecar_task { driver = "aliquot" … }  for Consul's sidecar, as jobs/mesh.nomad.hcl does, ` +
 					`and driver = "aliquot" for other tasks; or join_networks = true in plugin "aliquot-driver"`})
 		case !b.Docker && joined:
 			out = append(out, Finding{Warning,
 				"network", b.Group +
-					" has no task of the docker driver: with join_networks = true nobody makes its network here",
-				`give it a task of the docker driver, or set join_networks = false in plugin "aliquot-driver"`})
+					" has no task of the docker driver: with join_networks = true no driver creates its network here",
+				`add a task of the docker driver, or set join_networks = false in plugin "aliquot-driver"`})
 		}
 	}
 	return out

@@ -26,7 +26,7 @@ func TestGroupsWhoseNetworkNobodyMakes(t *testing.T) {
 		{"both drivers in a network of CNI", "false", job("cni/x", "docker", "aliquot"), "only one driver can do so"},
 		{"both drivers, joined", "true", job("bridge", "aliquot", "docker"), ""},
 		{"both drivers, joined, as text", `"true"`, job("bridge", "aliquot", "docker"), ""},
-		{"aliquot alone, joined", "true", job("bridge", "aliquot"), "nobody makes its network"},
+		{"aliquot alone, joined", "true", job("bridge", "aliquot"), "no driver creates its network"},
 		{"aliquot alone", "false", job("bridge", "aliquot"), ""},
 		{"docker alone", "false", job("bridge", "docker"), ""},
 		{"on the host's network", "false", job("host", "aliquot", "docker"), ""},

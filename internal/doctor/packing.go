@@ -8,12 +8,11 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// testedNomad are the releases of Nomad whose scheduler the order of packing policies
-// was tested with (bench/packing). The order rests on arithmetic that Nomad's
-// documentation does not name, so another release may have another.
+// testedNomad lists the Nomad releases with which packing policies were tested (bench/packing). The
+// policies depend on arithmetic of the scheduler that is not documented and may change.
 var testedNomad = []string{"1.11.3"}
 
-// packing looks at whether the servers keep the order that packing policies ask for.
+// packing checks whether packing policies were tested with the servers' Nomad release.
 func packing(f Facts) []Finding {
 	published := 0
 	for name := range f.Node.Attributes {
@@ -22,7 +21,7 @@ func packing(f Facts) []Finding {
 		}
 	}
 	if published == 0 {
-		return nil // nobody asked for it
+		return nil // packing is not in use
 	}
 	var untested []string
 	for _, build := range f.Servers {
@@ -36,16 +35,16 @@ func packing(f Facts) []Finding {
 	case len(f.Servers) == 0:
 		return []Finding{{Warning,
 			"packing",
-			fmt.Sprintf("the node publishes %d levels for packing policies; which Nomad the servers run cannot be read",
-				published), "give NOMAD_TOKEN the right agent:read"}}
+			fmt.Sprintf("the node publishes %d levels for packing policies, but the servers' Nomad version cannot be read",
+				published), "give NOMAD_TOKEN the capability agent:read"}}
 	case len(untested) > 0:
 		return []Finding{{Warning, "packing", fmt.Sprintf("servers run Nomad %s; packing policies were tested with %s",
 			strings.Join(untested, ", "), strings.Join(testedNomad, ", ")),
 			"compare  aliquot top -fragmentation  before and after an upgrade; " +
-				"without the order of the policies jobs are placed as Nomad places others"}}
+				"if the policies no longer work, Nomad places these jobs like any others"}}
 	}
 	return []Finding{{OK, "packing",
 		fmt.Sprintf(
-			"the node publishes %d levels for packing policies, and the servers run a Nomad that they were tested with",
+			"the node publishes %d levels for packing policies, and the servers run a tested release of Nomad",
 			published), ""}}
 }

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// reload looks for the trap of systemd: with systemd's control groups an engine names a
-// container's device nodes by /dev/char/<major>:<minor>, where NVIDIA's have no links,
-// and at the next daemon-reload the container loses nodes that systemd cannot name
-// (NVIDIA/nvidia-container-toolkit#48, opencontainers/runc#3708).
+// reload finds device nodes that containers can lose. With systemd's control groups, an engine refers
+// to a container's device nodes as /dev/char/<major>:<minor>. NVIDIA's have no links there, so
+// containers lose them at the next daemon-reload (NVIDIA/nvidia-container-toolkit#48,
+// opencontainers/runc#3708).
 func reload(f Facts) []Finding {
 	if len(f.Unnamed) == 0 {
 		return nil
@@ -19,6 +19,6 @@ func reload(f Facts) []Finding {
 			"and a  systemctl daemon-reload  may take the GPUs from running containers (\"Failed to initialize "+
 			"NVML: Unknown Error\")", strings.Join(f.Unnamed, ", ")),
 		"run  nvidia-ctk system create-dev-char-symlinks --create-all  at every boot, " +
-			"by a udev rule for DEVPATH==\"/bus/pci/drivers/nvidia\", or give docker  \"exec-opts\": " +
+			"from a udev rule for DEVPATH==\"/bus/pci/drivers/nvidia\", or configure docker with  \"exec-opts\": " +
 			"[\"native.cgroupdriver=cgroupfs\"]"}}
 }

@@ -2,27 +2,26 @@ package meter
 
 import "strings"
 
-// document scans one JSON object: whether it holds generated text, and what it
-// says of usage. It does not validate: of text that is no JSON it may say anything
-// but ends, and keeps no more than the fields here.
+// document scans one JSON object for generated text and usage. It does not validate: for invalid
+// JSON the result is arbitrary, but the scan ends and needs no more memory than the fields here.
 type document struct {
 	depth   int
 	objects uint64 // bit n is set when depth n+1 is an object
 	atKey   bool   // the next string is a key
 
 	inString, escaped bool
-	name              [32]byte // the running string's beginning
-	length            int      // of the running string
+	name              [32]byte // start of the current string
+	length            int      // of the current string
 
-	key    key    // of the value that follows
+	key    key    // of the next value
 	path   [3]key // of the outermost containers
-	number int64  // the running number
+	number int64  // the current number
 	digits digits
 
-	kind       [64]byte // the value of "type" at the top
+	kind       [64]byte // value of the top-level "type"
 	kindLength int
 	text       int64 // bytes of generated text
-	generated  bool  // text came since reset
+	generated  bool  // there was text since reset
 	used       used
 }
 
@@ -34,12 +33,12 @@ const (
 	afterDigits // a fraction or an exponent
 )
 
-// used are numbers of usage by key; -1 where there is none.
+// used has the numbers of the usage object by key, -1 for a missing one.
 type used [usageKeys]int64
 
 func (u *used) has(k key) bool { return u[k] >= 0 }
 
-// reset begins another document; the count of text goes on.
+// reset starts the next document. It keeps the count of text.
 func (d *document) reset() {
 	text := d.text
 	*d = document{text: text}
@@ -109,7 +108,7 @@ func (d *document) close() {
 	d.atKey, d.key = false, otherKey
 }
 
-// string reads on in a string and returns how much it took.
+// string scans p inside a string and returns the number of bytes consumed.
 func (d *document) string(p []byte) int {
 	i := 0
 	if d.escaped {
@@ -168,7 +167,7 @@ func (d *document) digit(c byte) {
 	}
 }
 
-// mostTokens bounds what is believed of a number.
+// mostTokens limits a number of tokens.
 const mostTokens = 1 << 40
 
 func (d *document) endNumber() {
@@ -178,8 +177,8 @@ func (d *document) endNumber() {
 	d.digits = noNumber
 }
 
-// inUsage reports whether the value is in the object where servers tell usage.
-// What a model generates cannot be taken for it: that is elsewhere.
+// inUsage reports whether the current value is in the server's usage object. Generated text is in
+// other objects, so a model cannot forge usage.
 func (d *document) inUsage() bool {
 	switch d.path[0] {
 	case usageKey:
@@ -190,8 +189,8 @@ func (d *document) inUsage() bool {
 	return false
 }
 
-// generates reports whether an event brings generated text. Those that have a type
-// repeat the text in events of other types.
+// generates reports whether the event contains new generated text. In protocols whose events have a
+// type, only delta events count: others repeat the text.
 func (d *document) generates() bool {
 	return d.generated && (d.kindLength == 0 || strings.HasSuffix(string(d.kind[:d.kindLength]), "delta"))
 }

@@ -1,21 +1,20 @@
 package meter
 
-// events splits a stream of server-sent events (WHATWG HTML, 9.2) into the data of
-// each event.
+// events splits a stream of server-sent events (WHATWG HTML, 9.2) into events and their data.
 type events struct {
 	line   lineState
 	field  int  // how much of "data" the line has matched
-	cr     bool // the last byte was a carriage return, so that a line feed belongs to it
+	cr     bool // the last byte was a carriage return: a line feed belongs to it
 	data   bool // the event has data
 	isJSON bool
-	head   [len(done)]byte // the beginning of data that is no JSON
+	head   [len(done)]byte // start of data that is not JSON
 	length int             // of the data
 }
 
 type lineState uint8
 
 const (
-	inField lineState = iota // at the beginning of a line
+	inField lineState = iota // in the field's name
 	afterColon
 	inData
 	inOther // a comment or another field
@@ -74,7 +73,7 @@ func (e *events) inField(c byte) {
 	}
 }
 
-// begin begins a line of data.
+// begin starts a line of data.
 func (e *events) begin(m *Meter) {
 	if !e.data {
 		e.data, e.isJSON, e.length = true, false, 0

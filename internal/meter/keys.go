@@ -1,20 +1,20 @@
 package meter
 
-// key is a key of JSON objects that has a meaning here.
+// key is a known key of JSON objects.
 type key uint8
 
-// Keys of usage come first: they index used.
+// The keys in usage come first, as indices of used.
 const (
 	prompt key = iota
 	output
 	cached
 	cacheRead
 	cacheWritten
-	usageKeys // how many there are
+	usageKeys // number of keys in usage
 
 	otherKey
-	usageKey   // holds them
-	wrapperKey // holds usageKey
+	usageKey   // the usage object
+	wrapperKey // an object around usageKey
 	choicesKey
 	textKey // generated text
 	nameKey // generated text inside choices

@@ -1,16 +1,15 @@
-// Package meter reads the answer of a language model's server as it passes: when
-// tokens come, how many, and what the server says that it used. It takes pieces of
-// any size, keeps a few hundred bytes whatever the answer is, and changes nothing.
+// Package meter counts the tokens of a language model's answer as it passes, and reads the usage that
+// the server reports. It accepts pieces of any size, needs a few hundred bytes for any answer, and
+// does not change the answer.
 //
-// The shapes that it knows are OpenAI's (chat, completions, responses, embeddings),
-// Anthropic's messages, and what SGLang, TGI and vLLM add to them. In a stream of
-// events that are no JSON objects each counts as one token, and of any other answer
-// there are its bytes.
+// It knows the formats of OpenAI (chat, completions, responses, embeddings), Anthropic's messages, and
+// the additions of SGLang, TGI and vLLM. In a stream of events that are not JSON objects, each event
+// counts as one token. Answers in other formats or with a Content-Encoding are not counted.
 package meter
 
 import "strings"
 
-// Meter reads one answer.
+// Meter counts one answer.
 type Meter struct {
 	kind   kind
 	tokens int64
@@ -27,16 +26,15 @@ const (
 	whole
 )
 
-// Usage is what a server says that a request used, in tokens. A number that it did
-// not say is -1.
+// Usage is the usage that a server reports for a request, in tokens. A number that it did not report
+// is -1.
 type Usage struct {
-	Prompt int64 // all of the prompt
-	Cached int64 // the part of it that was found in the server's cache
+	Prompt int64 // the whole prompt
+	Cached int64 // the part of the prompt that was in the server's cache
 	Output int64
 }
 
-// New returns a meter for an answer with these values of the headers Content-Type
-// and Content-Encoding.
+// New returns a meter for an answer with these Content-Type and Content-Encoding headers.
 func New(contentType, encoding string) Meter {
 	m := Meter{usage: Usage{-1, -1, -1}}
 	m.doc.reset()
@@ -53,8 +51,8 @@ func New(contentType, encoding string) Meter {
 	return m
 }
 
-// Feed reads the next piece and returns how many tokens came to their end in it.
-// Of an answer that is no stream none do.
+// Feed reads the next piece and returns the number of tokens whose events end in it. It returns 0 for
+// an answer that is not a stream.
 func (m *Meter) Feed(p []byte) int64 {
 	switch m.kind {
 	case stream:
@@ -81,17 +79,17 @@ func (m *Meter) End() {
 // Streams reports whether the answer is a stream of events.
 func (m *Meter) Streams() bool { return m.kind == stream }
 
-// Tokens is how many tokens came so far, one for each event that holds any unless
-// the server says more.
+// Tokens returns the number of tokens so far: one for each event with text, unless the server
+// reports more.
 func (m *Meter) Tokens() int64 { return m.tokens }
 
-// Text is the length of the generated text so far, in bytes as JSON writes it.
+// Text returns the length of the generated text so far, in bytes of its JSON encoding.
 func (m *Meter) Text() int64 { return m.doc.text }
 
-// Usage is what the server has said so far.
+// Usage returns what the server has reported so far.
 func (m *Meter) Usage() Usage { return m.usage }
 
-// event counts an event that is complete.
+// event counts a complete event.
 func (m *Meter) event(isJSON bool) {
 	if !isJSON {
 		m.tokens++
@@ -102,16 +100,15 @@ func (m *Meter) event(isJSON bool) {
 	if m.doc.generates() {
 		tokens := int64(1)
 		if told && m.usage.Output > m.tokens {
-			// A server that tells its usage with each event tells also how many
-			// tokens the event holds.
+			// The server reports its usage in each event, so the difference is the number of
+			// tokens in this one.
 			tokens = m.usage.Output - m.tokens
 		}
 		m.tokens += tokens
 	}
 }
 
-// learn takes over what the document said of usage and reports whether that
-// included the output.
+// learn updates the usage from the document, and reports whether the document has the output tokens.
 func (m *Meter) learn() bool {
 	u := &m.doc.used
 	if u.has(prompt) {

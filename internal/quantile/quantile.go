@@ -1,6 +1,5 @@
-// Package quantile counts times so that their quantiles can be read later, also of
-// several gateways together. It is DDSketch (Masson and others, VLDB 2019), by DataDog's
-// library, with one accuracy for all programs.
+// Package quantile counts durations for quantiles, also across several gateways. It uses DataDog's
+// DDSketch (Masson and others, VLDB 2019) with one accuracy for all programs.
 package quantile
 
 import (
@@ -12,14 +11,13 @@ import (
 	"github.com/DataDog/sketches-go/ddsketch/store"
 )
 
-// Accuracy is by which part of itself a quantile may be off.
+// Accuracy is the largest relative error of a quantile.
 const Accuracy = 0.02
 
-// least and most bound the values, in seconds, and with them the size of a sketch: 700
-// bins.
+// least and most limit the values, in seconds, and thus the size of a sketch to 700 bins.
 const least, most = 1e-6, 1e6
 
-// Sketch counts values in seconds. The zero value is empty and ready for use.
+// Sketch counts values in seconds. The zero value is an empty sketch.
 type Sketch struct{ d *ddsketch.DDSketch }
 
 var scale = func() mapping.IndexMapping {
@@ -40,18 +38,18 @@ func (s *Sketch) sketch() *ddsketch.DDSketch {
 // Add counts a value.
 func (s *Sketch) Add(seconds float64) {
 	if !math.IsNaN(seconds) {
-		_ = s.sketch().Add(min(max(seconds, least), most)) // fails only beyond these bounds
+		_ = s.sketch().Add(min(max(seconds, least), most)) // fails only beyond these limits
 	}
 }
 
-// Merge counts what another sketch counted.
+// Merge adds the values of another sketch.
 func (s *Sketch) Merge(o *Sketch) {
 	if o != nil && o.d != nil {
-		_ = s.sketch().MergeWith(o.d) // fails only for another accuracy, which Decode refuses
+		_ = s.sketch().MergeWith(o.d) // fails only for another accuracy, which Decode rejects
 	}
 }
 
-// Count is how many values were counted.
+// Count returns the number of values.
 func (s *Sketch) Count() float64 {
 	if s.d == nil {
 		return 0
@@ -59,8 +57,7 @@ func (s *Sketch) Count() float64 {
 	return s.d.GetCount()
 }
 
-// At returns the value that a share q of the counted ones does not exceed, 0 where
-// nothing was counted.
+// At returns the quantile q of the values, 0 for an empty sketch.
 func (s *Sketch) At(q float64) float64 {
 	if s.Count() == 0 {
 		return 0
@@ -69,10 +66,10 @@ func (s *Sketch) At(q float64) float64 {
 	if err != nil || math.IsNaN(v) {
 		return 0
 	}
-	return min(max(v, 0), most) // one that was decoded may have any bins
+	return min(max(v, 0), most) // a decoded sketch may have any bins
 }
 
-// Above is how many of the counted values exceed one, by the bounds of their bins.
+// Above returns the number of values above seconds, to the accuracy of the bins.
 func (s *Sketch) Above(seconds float64) float64 {
 	if s.d == nil {
 		return 0
@@ -87,7 +84,7 @@ func (s *Sketch) Above(seconds float64) float64 {
 	return above
 }
 
-// Encode returns the sketch in DataDog's encoding; nil where nothing was counted.
+// Encode returns the sketch in DataDog's encoding, nil for an empty sketch.
 func (s *Sketch) Encode() []byte {
 	if s.Count() == 0 {
 		return nil
@@ -97,18 +94,18 @@ func (s *Sketch) Encode() []byte {
 	return b
 }
 
-// Decode reads what Encode returned. It fails for other bytes, and for a sketch of
-// another accuracy.
+// Decode decodes a sketch. It returns an error for invalid bytes, and for a sketch with another
+// accuracy.
 func Decode(b []byte) (*Sketch, error) {
 	if len(b) == 0 {
 		return &Sketch{}, nil
 	}
 	d, err := ddsketch.DecodeDDSketch(b, store.SparseStoreConstructor, nil)
 	if err != nil {
-		return nil, fmt.Errorf("not a sketch: %w", err)
+		return nil, fmt.Errorf("cannot decode a sketch: %w", err)
 	}
 	if !d.Equals(scale) {
-		return nil, fmt.Errorf("its accuracy is %g, not %g", d.RelativeAccuracy(), Accuracy)
+		return nil, fmt.Errorf("the accuracy of the sketch is %g: want %g", d.RelativeAccuracy(), Accuracy)
 	}
 	return &Sketch{d}, nil
 }

@@ -7,13 +7,15 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// ColdStart is the setting that, where given, counts in place of what was learned.
+// ColdStart is the setting that overrides the learned cold start.
 const ColdStart = "coldstart"
 
-// Config reads the settings of a check with aliquot-strategy and its query's window. learned
-// is the cold start that counts where the settings have none; 0 where none is known. short
-// says why the count cannot shrink: only a learned cold start may make a window too short,
-// because one that turned out longer must not stop counts from growing.
+// Config parses the settings of a check with aliquot-strategy. window is the query window of the
+// check; learned is the cold start to use if the settings have none, 0 if none is known.
+//
+// If the window is too short for the count to shrink, Config returns err for a cold start in the
+// settings, but short for a learned one: a cold start that turns out longer must not stop counts from
+// growing.
 func Config(settings map[string]string, window, learned time.Duration) (config scale.Config, short, err error) {
 	set := settings
 	if settings[ColdStart] != "" {

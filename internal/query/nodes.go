@@ -11,52 +11,53 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// The metrics of slices and nodes, which Nomad knows.
+// The metrics of slices and nodes, which come from Nomad.
 const (
-	// Placed is the slices of a class that allocations hold.
+	// Placed is the number of slices of a class that allocations hold.
 	Placed Metric = "placed"
-	// Blocked is the slices of a class that work asks for which finds no node.
+	// Blocked is the number of slices of a class that Nomad cannot place on any node.
 	Blocked Metric = "blocked"
-	// Free is the slices of a class that are free on nodes where Nomad places.
+	// Free is the number of free slices of a class on eligible nodes.
 	Free Metric = "free"
-	// Nodes is how many nodes are needed with GPUs of a class.
+	// Nodes is the number of nodes with GPUs of a class that are needed.
 	Nodes Metric = "nodes"
 )
 
 var ofSlices = []Metric{Placed, Blocked, Free, Nodes}
 
-// Group is what a query for slices and nodes asks about. Its class of GPUs is that of the
-// query.
+// Group is the group of nodes of a query for slices and nodes. The query has its class of GPUs.
 type Group struct {
 	// Pool, NodeClass and Datacenter of the nodes; "" for any.
 	Pool, NodeClass, Datacenter string
-	// After are the classes that work goes to first which could use either.
+	// After are the classes to prefer for work that can use either class.
 	After []Earlier
-	// Keep is how long a node is needed after its last allocation ended.
+	// Keep is the time for which a node stays needed after its last allocation ended.
 	Keep time.Duration
-	// Standby is the room that is to be free beside the work that waits.
+	// Standby is the free capacity to keep in addition to the waiting work.
 	Standby Standby
-	// GPUs and Slices of each are what a new node offers; 0 for what the newest one does.
+	// GPUs is the number of GPUs of a new node, Slices the number of slices of each; 0 for those of
+	// the newest node.
 	GPUs, Slices int
 }
 
-// Earlier is a class of GPUs with the most nodes that it may have, 0 for no bound.
+// Earlier is a class of GPUs with its largest number of nodes, 0 for no limit.
 type Earlier struct {
 	Class string
 	Most  int
 }
 
-// Standby is room for replicas.
+// Standby is free capacity for replicas.
 type Standby struct {
 	Replicas int
-	// Slices of one replica, on GPUs that are cut into Of, 1 for whole GPUs and 0 for any.
+	// Slices is the number of slices of one replica. Of is the number of slices of their GPU: 1 for
+	// whole GPUs, 0 for any.
 	Slices, Of int
 }
 
-// keep is the Group's by default.
+// keep is the default of Group.Keep.
 const keep = 5 * time.Minute
 
-// most bounds the numbers in a query.
+// most limits the numbers in a query.
 const most = 10_000
 
 var (
@@ -65,10 +66,10 @@ var (
 	ofNodes   = append(slices.Clip(ofGroup), "keep", "standby", "gpus", "slices")
 )
 
-// OfSlices says whether a query is for slices or nodes, and not for the demand of a service.
+// OfSlices reports whether a query is for slices or nodes instead of the demand of a service.
 func (q *Query) OfSlices() bool { return slices.Contains(ofSlices, q.Metric) }
 
-// arguments lists those that a metric takes.
+// arguments returns the arguments of a metric.
 func (m Metric) arguments() []string {
 	switch {
 	case m == Nodes:
@@ -79,7 +80,7 @@ func (m Metric) arguments() []string {
 	return ofService
 }
 
-// either joins words as those of which one is wanted.
+// either joins words with commas and "or".
 func either(words []string) string {
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
@@ -113,16 +114,16 @@ func (q *Query) setGroup(key, value string, at int) (err error) {
 	return err
 }
 
-// checkGroup looks at what only the whole query shows.
+// checkGroup checks the combination of arguments.
 func (q *Query) checkGroup(end int) error {
 	switch {
 	case q.Class == "":
 		return fail(end, fmt.Sprintf("class is missing: want for example \"%s class=h100\"", q.Metric))
 	case (q.Group.GPUs == 0) != (q.Group.Slices == 0):
 		return fail(end,
-			"gpus and slices say together what a new node offers: want both or neither, slices=1 for whole GPUs")
+			"gpus and slices together describe a new node: want both or neither; slices=1 for whole GPUs")
 	case slices.ContainsFunc(q.Group.After, func(e Earlier) bool { return e.Class == q.Class }):
-		return fail(end, fmt.Sprintf("after names class %q of the query itself: want other classes", q.Class))
+		return fail(end, fmt.Sprintf("after names %q, the class of the query itself: want other classes", q.Class))
 	}
 	return nil
 }
@@ -135,10 +136,10 @@ func number(key, value string, at, most int) (int, error) {
 	return n, nil
 }
 
-// readStandby reads room for replicas, such as 2x10 for two of 10 slices each, or 2x4of1
-// for two of four whole GPUs each.
+// readStandby parses a value such as 2x10 for two replicas of 10 slices, or 2x4of1 for two replicas
+// of four whole GPUs.
 func readStandby(value string, at int) (Standby, error) {
-	bad := fail(at, fmt.Sprintf("standby is %q: want replicas and the slices of each, such as 2x10, "+
+	bad := fail(at, fmt.Sprintf("standby is %q: want the number of replicas and the slices of each, such as 2x10, "+
 		"or 2x4of1 for four whole GPUs each", value))
 	replicas, each, ok := strings.Cut(value, "x")
 	slices, of, cut := strings.Cut(each, "of")
@@ -162,8 +163,8 @@ func readStandby(value string, at int) (Standby, error) {
 	return s, nil
 }
 
-// readEarlier reads classes, separated by commas, each with the most nodes that it may
-// have: "l4 max=4, a100".
+// readEarlier parses classes, separated by commas, with an optional largest number of nodes:
+// "l4 max=4, a100".
 func readEarlier(value string, at int) (out []Earlier, err error) {
 	for part := range strings.SplitSeq(value, ",") {
 		words := strings.Fields(part)
@@ -177,7 +178,7 @@ func readEarlier(value string, at int) (out []Earlier, err error) {
 			}
 		}
 		if len(words) == 0 || len(words) > 2 || !scale.IsName(words[0]) {
-			return nil, fail(at, fmt.Sprintf("after is %q: want classes with commas between them, "+
+			return nil, fail(at, fmt.Sprintf("after is %q: want classes separated by commas, "+
 				"such as 'l4 max=4, a100'", value))
 		}
 		e.Class = words[0]

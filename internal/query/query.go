@@ -1,5 +1,5 @@
-// Package query is the language in which policies ask aliquot-apm: it reads a query and says
-// where it is wrong.
+// Package query parses the queries of scaling policies for aliquot-apm. Its errors have the column of
+// the mistake.
 package query
 
 import (
@@ -12,39 +12,40 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// Metric is what a query asks for.
+// Metric is the quantity for which a query asks.
 type Metric string
 
 // The metrics.
 const (
-	// Concurrency is the requests queued and active: the demand.
+	// Concurrency is the number of queued and active requests: the demand.
 	Concurrency Metric = "concurrency"
-	// Queued is the requests that wait.
+	// Queued is the number of waiting requests.
 	Queued Metric = "queued"
-	// Active is the requests that replicas work on, of one class where one is named.
+	// Active is the number of requests in progress, on one class if the query names one.
 	Active Metric = "active"
 	// Load is the demand in slots of the fastest class, by measured speeds.
 	Load Metric = "load"
-	// Tokens is those of the requests queued and active, of a language model; those that
-	// replicas of a class work on where one is named.
+	// Tokens is the number of tokens of the queued and active requests to a language model. If the
+	// query names a class, it is the number in progress on this class.
 	Tokens Metric = "tokens"
-	// Arriving is the tokens that came in each second, of prompts and expected answers.
+	// Arriving is the number of tokens, of prompts and expected answers, of the requests that arrive
+	// in each second.
 	Arriving Metric = "arriving"
-	// Attained is the part of the requests that ended in each second and were within the
-	// service's objective, 1 where none ended.
+	// Attained is the share of the requests ended in each second that met the service's objective, 1
+	// if none ended.
 	Attained Metric = "attained"
-	// Above is the part of those that took longer than a limit, 0 where none ended.
+	// Above is the share of the requests ended in each second that exceeded a limit, 0 if none ended.
 	Above Metric = "above"
 )
 
-// What a limit of Above can be of.
+// The times that Above can limit.
 const (
 	TTFT = "ttft"
 	TPOT = "tpot"
 	E2E  = "e2e"
 )
 
-// OfAnswers says whether a query is for what only gateways know that read answers.
+// OfAnswers reports whether a query needs gateways that read answers, as they do for language models.
 func (q *Query) OfAnswers() bool {
 	switch q.Metric {
 	case Tokens, Arriving, Attained, Above:
@@ -63,23 +64,23 @@ func (q *Query) OfAnswers() bool {
 //	           "pool" | "node_class" | "datacenter" | "after" | "keep" | "standby" | "gpus" | "slices" .
 //	value    = word | "'" { any character but "'" } "'" .
 //
-// Metric and arguments are separated by spaces; a word is of letters, digits,
-// '-', '_', '.' and ':'.
+// Spaces separate metric and arguments. A word consists of letters, digits, '-', '_', '.' and ':'.
 type Query struct {
 	Metric  Metric
 	Service string
 	// Class of hardware; "" for all.
 	Class string
-	// Classes of the service, needed for its load, and for the concurrency of one of
-	// them: the demand is split over them once, so that the classes do not scale for
-	// the same load. Their speeds are those of the text.
+	// Classes are all classes of the service, with the speeds of the text. Load needs them, and so
+	// does the concurrency of one class: the demand is split over the classes, so that two classes do
+	// not scale for the same requests.
 	Classes []scale.Class
-	// Utilization that the split is planned for.
+	// Utilization is the planned utilization for the split.
 	Utilization float64
-	// Of is what Limit is of, TTFT, TPOT or E2E, for Above alone.
+	// Of is the time that Limit limits: TTFT, TPOT or E2E. Both are only for Above.
 	Of    string
 	Limit time.Duration
-	// Group of nodes, for Placed, Blocked, Free and Nodes alone, which have no Service.
+	// Group is the group of nodes. It is only for Placed, Blocked, Free and Nodes, which have no
+	// Service.
 	Group Group
 }
 
@@ -89,7 +90,7 @@ const metrics = "concurrency, load, queued, active, tokens, arriving, attained, 
 
 const queryForm = `want for example "concurrency service=llm"`
 
-// Parse reads a query. A mistake is a *scale.SyntaxError with its column.
+// Parse parses a query. Its errors are *scale.SyntaxError with the column of the mistake.
 func Parse(text string) (Query, error) {
 	p := parser{text: text}
 	q := Query{Utilization: scale.Default().Utilization, Group: Group{Keep: keep}}
@@ -106,14 +107,14 @@ func Parse(text string) (Query, error) {
 		if parted := p.spaces(); p.done() {
 			break
 		} else if !parted {
-			return q, fail(p.column(), fmt.Sprintf("%q stands where a space or the end is wanted", p.text[p.at:p.at+1]))
+			return q, fail(p.column(), fmt.Sprintf("unexpected %q: want a space or the end", p.text[p.at:p.at+1]))
 		}
 		key, at := p.word()
 		if key == "" || !p.take('=') {
-			return q, fail(at, "an argument is wanted here: key=value with "+either(q.Metric.arguments()))
+			return q, fail(at, "want an argument here: key=value with key "+either(q.Metric.arguments()))
 		}
 		if seen[key] {
-			return q, fail(at, fmt.Sprintf("%s stands twice", key))
+			return q, fail(at, fmt.Sprintf("%s is given twice", key))
 		}
 		seen[key] = true
 		value, valueAt, err := p.value(key)
@@ -172,7 +173,7 @@ func named(to *string, key, value string, at int) error {
 
 func (q *Query) setLimit(key string, at int, value string, valueAt int) (err error) {
 	if q.Of != "" {
-		return fail(at, fmt.Sprintf("%s stands beside %s: want one limit", key, q.Of))
+		return fail(at, fmt.Sprintf("both %s and %s are given: want one limit", q.Of, key))
 	}
 	q.Of = key
 	if q.Limit, err = time.ParseDuration(value); err != nil || q.Limit < time.Millisecond || q.Limit > time.Hour {
@@ -181,7 +182,7 @@ func (q *Query) setLimit(key string, at int, value string, valueAt int) (err err
 	return nil
 }
 
-// check looks at what only the whole query shows.
+// check checks the combination of arguments.
 func (q *Query) check(end int) error {
 	switch {
 	case q.OfSlices():
@@ -190,18 +191,19 @@ func (q *Query) check(end int) error {
 		return fail(end, "service is missing: "+queryForm)
 	case q.Metric == Queued && (q.Class != "" || q.Classes != nil):
 		return fail(end,
-			"queued knows no class, because waiting requests have none yet: ask for concurrency with class and classes")
+			"queued takes no class, because waiting requests have none yet: ask for concurrency with class and classes")
 	case (q.Metric == Above) != (q.Of != ""):
-		return fail(end, "above, and nothing else, has a limit: want for example \"above service=llm ttft=2s\"")
+		return fail(end, "only above takes a limit, and it needs one: want for example \"above service=llm ttft=2s\"")
 	case q.OfAnswers() && q.Metric != Tokens && (q.Class != "" || q.Classes != nil):
-		return fail(end, fmt.Sprintf("%s is of the whole service: leave class and classes out", q.Metric))
+		return fail(end, fmt.Sprintf("%s covers the whole service: leave out class and classes", q.Metric))
 	case (q.Metric == Active || q.Metric == Tokens) && q.Classes != nil:
-		return fail(end, fmt.Sprintf("%s needs no classes: it is where requests are served", q.Metric))
+		return fail(end, fmt.Sprintf("%s takes no classes, because it counts requests where they are served: leave "+
+			"out classes", q.Metric))
 	}
 	return q.checkClasses(end)
 }
 
-// checkClasses says what is wrong with the classes of a query, where its metric has any.
+// checkClasses checks the classes of a query.
 func (q *Query) checkClasses(end int) error {
 	switch {
 	case q.Metric == Load && q.Classes == nil:
@@ -210,14 +212,14 @@ func (q *Query) checkClasses(end int) error {
 		return fail(end, "class without classes: list all classes of the service, such as "+classesForm)
 	case q.Metric == Concurrency && slices.ContainsFunc(q.Classes, func(c scale.Class) bool { return c.Speed != 1 }):
 		return fail(end,
-			"classes have speeds but concurrency counts every slot the same: ask for load, or leave speed out")
+			"classes have speeds but concurrency counts all slots equally: ask for load, or leave out speed")
 	case q.Classes != nil && q.Own() < 0 && !(q.Metric == Load && q.Class == ""):
 		return fail(end, fmt.Sprintf("class is %q: want one of those in classes", q.Class))
 	}
 	return nil
 }
 
-// Own is the index of Class in Classes, -1 where it is not among them.
+// Own returns the index of Class in Classes, -1 if it is not among them.
 func (q *Query) Own() int {
 	for i, c := range q.Classes {
 		if c.Name == q.Class {
@@ -251,7 +253,7 @@ func (p *parser) take(b byte) bool {
 	return true
 }
 
-// word reads letters, digits and some signs, and says where it began.
+// word reads a word, and returns it with its column.
 func (p *parser) word() (string, int) {
 	p.spaces()
 	from := p.at
@@ -266,7 +268,7 @@ func (p *parser) value(key string) (value string, column int, err error) {
 		from := p.at
 		length := strings.IndexByte(p.text[from:], '\'')
 		if length < 0 {
-			return "", 0, fail(from, "the quotation that begins here has no end")
+			return "", 0, fail(from, "this quotation has no end: want another '")
 		}
 		p.at += length + 1
 		return p.text[from : from+length], from + 1, nil
@@ -276,7 +278,7 @@ func (p *parser) value(key string) (value string, column int, err error) {
 	}
 	value, column = p.word()
 	if value == "" {
-		return "", 0, fail(column, fmt.Sprintf("%q begins no value: want a word, or quote it with '",
+		return "", 0, fail(column, fmt.Sprintf("a value cannot start with %q: want a word, or quote it with '",
 			p.text[p.at:p.at+1]))
 	}
 	return value, column, nil

@@ -16,29 +16,29 @@ import (
 )
 
 const (
-	// answerTime is how long one node, or the gateways, may take to answer.
+	// answerTime is the timeout for each node and each gateway.
 	answerTime = 2 * time.Second
-	// atOnce is the number of nodes that are asked side by side.
+	// atOnce is the number of nodes that are asked at the same time.
 	atOnce = 16
 )
 
-// Cluster collects snapshots from Nomad and, where there is one, Consul.
+// Cluster collects snapshots from Nomad and, if there is one, Consul.
 type Cluster struct {
 	Nomad *api.Client
-	// Services reads the gateways' services; nil when there is no Consul.
+	// Services reads the gateways' services. It is nil without Consul.
 	Services func(context.Context) ([]Service, error)
 }
 
-// Snapshot reads the cluster. It fails when Nomad cannot be asked; what else
-// cannot be read is left out and named in the node's problem or in the notes. A
-// node that does not answer delays it by answerTime, not the other nodes.
+// Snapshot reads the cluster. It returns an error if it cannot list Nomad's nodes. It leaves out
+// other things that it cannot read, and names them in the node's Problem or in Notes. A node that
+// does not answer delays the snapshot by at most answerTime.
 func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 	q := (&api.QueryOptions{Params: map[string]string{"resources": "true"}}).WithContext(ctx)
 	stubs, _, err := c.Nomad.Nodes().List(q)
 	if err != nil {
 		return Snapshot{},
-			fmt.Errorf("cannot list the nodes of Nomad at %s: %w (is NOMAD_ADDR right, "+
-				"and NOMAD_TOKEN where ACLs are on?)", c.Nomad.Address(), err)
+			fmt.Errorf("cannot list the nodes of Nomad at %s: %w (check NOMAD_ADDR and, with ACLs, NOMAD_TOKEN)",
+				c.Nomad.Address(), err)
 	}
 	stubs = slices.DeleteFunc(stubs, func(stub *api.NodeListStub) bool {
 		return stub.NodeResources == nil || !hasGPUs(stub.NodeResources.Devices)
@@ -88,8 +88,8 @@ func (c Cluster) Snapshot(ctx context.Context) (Snapshot, error) {
 	return s, nil
 }
 
-// node asks for what the list of nodes does not say: who holds the devices, and
-// what they do.
+// node adds what the list of nodes does not contain: the allocations of the node and the statistics
+// of its devices.
 func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -101,7 +101,7 @@ func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 	var problems []string
 	allocs, _, err := c.Nomad.Nodes().Allocations(stub.ID, q)
 	if err != nil {
-		problems = append(problems, "who holds its slices is not known: "+reason(err))
+		problems = append(problems, "the holders of its slices are unknown: "+reason(err))
 	}
 	stats := map[string]*api.DeviceStats{}
 	if stub.Status == api.NodeStatusReady && ctx.Err() == nil {
@@ -123,8 +123,8 @@ func (c Cluster) node(ctx context.Context, stub *api.NodeListStub) Node {
 	return n
 }
 
-// GPUs are those that a node offers, with who of its allocations holds them and what
-// the statistics of its device instances, by ID, say of them.
+// GPUs returns the GPUs that a node offers, with the allocations that hold them. stats are the
+// statistics of the node's device instances by ID.
 func GPUs(r *api.NodeResources, allocs []*api.Allocation, stats map[string]*api.DeviceStats) []GPU {
 	if r == nil {
 		return nil
@@ -139,7 +139,7 @@ func GPUs(r *api.NodeResources, allocs []*api.Allocation, stats map[string]*api.
 	return out
 }
 
-// unsee marks every GPU as one of which not all holders are seen.
+// unsee sets Unseen for every GPU.
 func (s *Snapshot) unsee() {
 	for _, n := range s.Nodes {
 		for i := range n.GPUs {
@@ -148,7 +148,7 @@ func (s *Snapshot) unsee() {
 	}
 }
 
-// reason says in a few words why a question had no answer.
+// reason returns the reason for a failed request in one line.
 func reason(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no answer within %s", answerTime)
@@ -165,8 +165,7 @@ func hasGPUs(groups []*api.NodeDeviceResource) bool {
 	return false
 }
 
-// holders maps device instances to the running or pending allocation that holds
-// each, as slices with the instance's ID.
+// holders returns the held slices by the ID of their device instance.
 func holders(allocs []*api.Allocation) map[string]Slice {
 	held := map[string]Slice{}
 	for _, a := range allocs {
@@ -235,8 +234,8 @@ func number(a *api.Attribute) int64 {
 	}
 }
 
-// add takes what the statistics of one instance say of its whole GPU; every
-// instance of a GPU says the same.
+// add sets the use of the GPU from the statistics of one of its instances. All instances of a GPU
+// report the same values.
 func (g *GPU) add(st *api.DeviceStats) {
 	if st == nil || st.Stats == nil {
 		return

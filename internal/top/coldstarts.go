@@ -11,11 +11,11 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// coldParts are the parts of a cold start in their order; the gateways see the last.
+// coldParts are the parts of a cold start in order. Gateways measure the last one.
 var coldParts = append(slices.Clone(learned.StartParts), "answer")
 
-// learns takes what one gateway knows of starts: all read the same of what comes before a
-// replica is ready, and of first answers each knows its own.
+// learns merges the cold starts of one gateway. All gateways have the same values for the time
+// before a replica is ready; each measures the first answers that it sees.
 func (s *Service) learns(class string, c api.ColdStart) {
 	if s.ColdStarts == nil {
 		s.ColdStarts = map[string]api.ColdStart{}
@@ -33,7 +33,7 @@ func (s *Service) learns(class string, c api.ColdStart) {
 	s.ColdStarts[class] = c
 }
 
-// renderColdStarts draws what is learned of starts, in seconds.
+// renderColdStarts draws the learned cold starts, in seconds.
 func renderColdStarts(w io.Writer, services []Service) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	head := false
@@ -58,7 +58,7 @@ func renderColdStarts(w io.Writer, services []Service) error {
 	return t.Flush()
 }
 
-// cell draws seconds, "-" where they are not known.
+// cell draws seconds, or "-" if they are unknown.
 func cell(w io.Writer, seconds float64, known bool) {
 	text := "-"
 	if known {

@@ -5,9 +5,8 @@ import (
 	"strings"
 )
 
-// Fit cuts a text to a window: a line that is longer than width ends in …, and where
-// there are more lines than height the last one says how many are missing. The result
-// has no line break at its end.
+// Fit cuts a text to a window. A line longer than width ends in …. If there are more lines than
+// height, the last line says how many are missing. The result does not end in a line break.
 func Fit(text string, width, height int) string {
 	if width < 1 || height < 1 {
 		return ""

@@ -13,11 +13,10 @@ import (
 // marks name the allocations of one GPU in its bar, in order of appearance.
 const marks = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// Render draws the snapshot as plain text that fits 100 columns for GPUs of up
-// to 20 slices. In a bar a letter is an allocation, a dot a free slice, a question mark one of which nobody can
-// say and an x
-// a slice that is unhealthy. Slices of one GPU are alike, so those of one
-// allocation are drawn side by side.
+// Render draws the snapshot as plain text that fits 100 columns for GPUs of up to 20 slices. In a
+// bar, a letter is an allocation, a dot a free slice, an x an unhealthy slice, and a question mark a
+// slice that the token may not see. All slices of a GPU are equal, so the slices of one allocation
+// are next to each other.
 func Render(w io.Writer, s Snapshot) error {
 	for _, n := range s.Nodes {
 		line := fmt.Sprintf("node %s  %s  %s", n.Name, short(n.ID), n.Status)
@@ -67,7 +66,7 @@ type Holder struct {
 	Slices                int
 }
 
-// Bar draws the GPU's slices, one letter each, and says whose the letters are.
+// Bar draws the GPU's slices with one letter each, and returns the holders that the letters mean.
 func (g GPU) Bar() (string, []Holder) {
 	var bar strings.Builder
 	var holders []Holder
@@ -94,8 +93,8 @@ func (g GPU) Bar() (string, []Holder) {
 	return bar.String(), holders
 }
 
-// SideBySide sorts slices of a GPU, which are alike: those of one task are beside each other,
-// then come those that are unhealthy, then the free ones.
+// SideBySide sorts the slices of a GPU, which are all equal: first held slices by task, then
+// unhealthy ones, then free ones.
 func SideBySide(list []Slice) []Slice {
 	return slices.SortedStableFunc(slices.Values(list), func(a, b Slice) int {
 		return cmp.Or(order(a)-order(b), strings.Compare(a.Job+a.Task, b.Job+b.Task),
@@ -103,7 +102,7 @@ func SideBySide(list []Slice) []Slice {
 	})
 }
 
-// order puts held slices before unhealthy ones and those before free ones.
+// order sorts held slices before unhealthy ones, and these before free ones.
 func order(s Slice) int {
 	switch {
 	case s.Allocation != "":
@@ -169,7 +168,7 @@ func renderServices(w io.Writer, services []Service) error {
 	return t.Flush()
 }
 
-// renderTokens draws the language models among the services.
+// renderTokens draws the token rates of language models.
 func renderTokens(w io.Writer, services []Service) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	drawn := false

@@ -12,12 +12,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// aclsOff is the accessor of the token that Nomad says everybody has while its ACLs are off.
+// aclsOff is the accessor of the token that Nomad returns while its ACLs are off.
 const aclsOff = "acls-disabled"
 
-// blind says why slices that look free may be held: Nomad leaves allocations of
-// namespaces that a token may not read out of its answers without a word. It is ""
-// where the token sees all.
+// blind returns why slices that look free may be held, "" if the token can read all namespaces.
+// Nomad silently omits the allocations of namespaces that a token may not read.
 func (c Cluster) blind(ctx context.Context) string {
 	const fix = "slices shown as ? may be held; give NOMAD_TOKEN read-job in namespace \"*\""
 	q := (&api.QueryOptions{}).WithContext(ctx)
@@ -25,11 +24,11 @@ func (c Cluster) blind(ctx context.Context) string {
 	var answer api.UnexpectedResponseError
 	switch {
 	case errors.As(err, &answer) && answer.StatusCode() == http.StatusBadRequest:
-		return "" // ACLs are off, as other releases say it
+		return "" // ACLs are off, in other releases of Nomad
 	case err == nil && token.AccessorID == aclsOff:
 		return ""
 	case err != nil:
-		return fmt.Sprintf("which namespaces the token may read is not known (%s): %s", reason(err), fix)
+		return fmt.Sprintf("cannot find out which namespaces the token may read (%s): %s", reason(err), fix)
 	case token.Type == "management":
 		return ""
 	}
@@ -42,8 +41,8 @@ func (c Cluster) blind(ctx context.Context) string {
 	return "the token may not read the jobs of all namespaces: " + fix
 }
 
-// readsAll reports whether the rules of a policy let jobs of every namespace be read.
-// Rules that are not understood do not.
+// readsAll reports whether the rules of a policy allow reading the jobs of every namespace. It
+// returns false for rules that it does not understand.
 func readsAll(rules string) bool {
 	file, diags := hclsyntax.ParseConfig([]byte(rules), "policy", hcl.InitialPos)
 	if diags.HasErrors() {
@@ -63,14 +62,14 @@ func readsAll(rules string) bool {
 		}) ||
 			slices.Contains(words(b.Body, "capabilities"), "read-job")
 		if !reads {
-			return false // a namespace of its own rules, which are less
+			return false // this namespace's own rules allow less
 		}
 		all = all || b.Labels[0] == "*"
 	}
 	return all
 }
 
-// words are the strings of an attribute: a string, or a list of them.
+// words returns the strings of an attribute, which is a string or a list of strings.
 func words(body *hclsyntax.Body, name string) []string {
 	attribute := body.Attributes[name]
 	if attribute == nil {

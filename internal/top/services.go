@@ -13,8 +13,8 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// Gateways returns a function that asks every healthy gateway for its services,
-// side by side, and sums them.
+// Gateways returns a function that asks all healthy gateways for their services at the same time,
+// and sums the responses.
 func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 	return func(ctx context.Context) ([]Service, error) {
 		entries, _, err := client.Health().Service(api.GatewayService, "", true,
@@ -27,7 +27,7 @@ func Gateways(client *consul.Client) func(context.Context) ([]Service, error) {
 		for i, e := range entries {
 			admin := e.Service.Meta[api.MetaAdmin]
 			if admin == "" {
-				errs[i] = fmt.Errorf("gateway %s names no admin listener in its meta", e.Service.ID)
+				errs[i] = fmt.Errorf("gateway %s has no admin address in its meta", e.Service.ID)
 				continue
 			}
 			asked.Go(func() { all[i], errs[i] = ask(ctx, "http://"+admin+"/v1/services") })
@@ -59,8 +59,9 @@ func ask(ctx context.Context, url string) ([]api.Service, error) {
 	return list, nil
 }
 
-// merge sums what several gateways say: queues and requests add up, replicas are the
-// same ones. Of gateways that share their queues, the owner alone knows how fast they are.
+// merge combines the responses of several gateways. It adds up queues and requests, but not
+// replicas, which all gateways share. If gateways share their queues, only the owner knows the
+// replicas' rates.
 func merge(answers [][]api.Service) []Service {
 	m := merged{services: map[string]*Service{}, classes: map[classKey]*Class{}}
 	owned := owned(answers)
@@ -80,7 +81,7 @@ func merge(answers [][]api.Service) []Service {
 // classKey names a class of a service.
 type classKey struct{ service, class string }
 
-// merged is what was read of gateways so far.
+// merged accumulates the responses of gateways.
 type merged struct {
 	services map[string]*Service
 	classes  map[classKey]*Class
@@ -117,7 +118,7 @@ func (m merged) add(g api.Service) {
 	}
 }
 
-// countReplicas adds the replicas of a service that one gateway knows to those by class.
+// countReplicas adds the replicas of a service that one gateway knows to by.
 func countReplicas(by map[classKey]Class, g api.Service) {
 	for _, r := range g.Replicas {
 		k := classKey{g.Service, r.Class}
@@ -132,7 +133,7 @@ func countReplicas(by map[classKey]Class, g api.Service) {
 	}
 }
 
-// take takes the replicas of one gateway, which others may know as well.
+// take merges the replicas of one gateway, which other gateways may report too.
 func (m merged) take(replicas map[classKey]Class) {
 	for k, c := range replicas {
 		total := m.class(k)
@@ -155,10 +156,10 @@ func (m merged) list() []Service {
 	return out
 }
 
-// owner is the role of the gateway that decides for a service.
+// owner is the role of the gateway that dispatches a service's requests.
 const owner = "owner"
 
-// owned lists the services of which one gateway is the owner.
+// owned returns the services that have an owner.
 func owned(answers [][]api.Service) map[string]bool {
 	out := map[string]bool{}
 	for _, list := range answers {

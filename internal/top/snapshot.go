@@ -1,7 +1,7 @@
-// Package top shows what a cluster's GPUs and model services are doing: every
-// slice with the allocation that holds it, and every service with its queue.
+// Package top shows the state of a cluster: every GPU slice with the allocation that holds it, and
+// every model service with its queue.
 //
-// Snapshot is what is shown; Cluster collects it and Render draws it.
+// Cluster collects a Snapshot, and Render draws it.
 package top
 
 import (
@@ -20,9 +20,9 @@ type Snapshot struct {
 	At       time.Time `json:"at"`
 	Nodes    []Node    `json:"nodes"`
 	Services []Service `json:"services"`
-	// Starts are what starts of tasks took.
+	// Starts are the durations of task starts.
 	Starts []Start `json:"starts,omitempty"`
-	// Notes are one-line remarks on what could not be read and why.
+	// Notes say in one line each what could not be read, and why.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -31,14 +31,14 @@ type Node struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Status string `json:"status"`
-	// Problem says what of the node could not be read and why, "" for nothing.
+	// Problem says what could not be read from the node, and why; "" if everything was read.
 	Problem string `json:"problem,omitempty"`
 	GPUs    []GPU  `json:"gpus"`
 
 	starts []Start // of its allocations
 }
 
-// GPU is one physical GPU, MIG device or partition as the node offers it.
+// GPU is one physical GPU, MIG device or partition that a node offers.
 type GPU struct {
 	Group       string `json:"group"`
 	Vendor      string `json:"vendor"`
@@ -48,22 +48,21 @@ type GPU struct {
 	Sharing     string `json:"sharing"`
 	Enforcement string `json:"enforcement"`
 	Level       string `json:"enforcement_level"`
-	// MemoryMiB is what the GPU offers, MemoryUsedMiB what its tasks use; -1
-	// when the node reports no statistics.
+	// MemoryMiB is the memory of the GPU, MemoryUsedMiB the used part, -1 if the node reports no
+	// statistics.
 	MemoryMiB     int64 `json:"memory_mib"`
 	MemoryUsedMiB int64 `json:"memory_used_mib"`
-	// UsePercent is the utilisation of the GPU, -1 when unknown.
+	// UsePercent is the utilization of the GPU, -1 if unknown.
 	UsePercent float64 `json:"use_percent"`
 	Healthy    bool    `json:"healthy"`
 	Health     string  `json:"health,omitempty"`
 	Slices     []Slice `json:"slices"`
-	// Unseen is set where slices without an allocation may be held by one that the
-	// token may not see.
+	// Unseen reports whether slices without an allocation may be held by one that the token may not
+	// read.
 	Unseen bool `json:"unseen,omitempty"`
 }
 
-// Slice is one device instance. Allocation is empty while it is free, see also
-// GPU.Unseen.
+// Slice is one device instance. Allocation is empty while the slice is free; see also GPU.Unseen.
 type Slice struct {
 	ID         string `json:"id"`
 	Allocation string `json:"allocation,omitempty"`
@@ -72,28 +71,28 @@ type Slice struct {
 	Healthy    bool   `json:"healthy"`
 }
 
-// Service is one model service as its gateways see it.
+// Service is one model service as seen by its gateways.
 type Service struct {
 	Name    string      `json:"name"`
 	Queued  float64     `json:"queued"`
 	Active  float64     `json:"active"`
 	Classes []Class     `json:"classes"`
-	Tokens  *api.Tokens `json:"last_minute,omitempty"` // of a language model
-	// Quantile is the part of the requests that the objective is promised to, 0 where there is none.
+	Tokens  *api.Tokens `json:"last_minute,omitempty"` // only of a language model
+	// Quantile is the share of requests that have to meet the objective, 0 without an objective.
 	Quantile float64 `json:"quantile,omitempty"`
-	// ColdStarts are what is learned of starts, by hardware class.
+	// ColdStarts are the learned cold starts by hardware class.
 	ColdStarts map[string]api.ColdStart `json:"cold_starts,omitempty"`
 }
 
-// Class is the part of a service that runs on one hardware class. Rate is the
-// learned rate of one busy slot in requests per second, 0 while unknown.
+// Class is the part of a service on one hardware class. Rate is the learned rate of one busy slot in
+// requests per second, 0 while unknown.
 type Class struct {
 	Name     string  `json:"name"`
 	Replicas int     `json:"replicas"`
 	Slots    int     `json:"slots"`
 	Active   float64 `json:"active"`
 	Rate     float64 `json:"rate"`
-	// Asleep is how many of the replicas hold their devices without using them.
+	// Asleep is the number of sleeping replicas, which hold their devices without using them.
 	Asleep int `json:"asleep,omitempty"`
 }
 
@@ -108,8 +107,8 @@ func (g GPU) Used() int {
 	return n
 }
 
-// split parts the instances of one device group into its GPUs: a shared GPU has
-// all its slices in one group, a group of whole GPUs has one instance each.
+// split groups the instances of one device group by GPU. A shared GPU has all its slices in one
+// group; in a group of whole GPUs, each GPU is one instance.
 func split(instances []Slice) map[gpu.ID][]Slice {
 	out := map[gpu.ID][]Slice{}
 	for _, s := range instances {

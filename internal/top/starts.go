@@ -15,7 +15,7 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Start is what starts of a task took on one kind of GPU, by the events of the task driver
+// Start is the mean duration of a task's starts on one kind of GPU, from the task driver's events
 // that Nomad still has.
 type Start struct {
 	Job  string `json:"job"`
@@ -23,12 +23,12 @@ type Start struct {
 	// Group is the device group without its number, such as h100.
 	Group string `json:"group"`
 	Count int    `json:"count"`
-	// Seconds are the means by part, see learned.StartParts. A start that has no such part
-	// counts as 0.
+	// Seconds are the mean seconds by part; see learned.StartParts. A start without a part counts as
+	// 0 for it.
 	Seconds map[string]float64 `json:"seconds"`
 }
 
-// startsOf reads the starts of allocations that hold GPUs.
+// startsOf returns the starts of allocations that hold GPUs.
 func startsOf(allocs []*api.Allocation) (all []Start) {
 	for _, a := range allocs {
 		if a.AllocatedResources == nil {
@@ -58,7 +58,7 @@ func withoutNumber(group string) string {
 	return group
 }
 
-// mean puts the starts of each job, task and kind of GPU together.
+// mean returns the mean of the starts for each job, task and kind of GPU.
 func mean(starts []Start) []Start {
 	type key struct{ job, task, group string }
 	sums := map[key]Start{}
@@ -86,7 +86,7 @@ func mean(starts []Start) []Start {
 	return out
 }
 
-// renderStarts draws what starts took, in seconds.
+// renderStarts draws the durations of starts, in seconds.
 func renderStarts(w io.Writer, starts []Start) error {
 	if len(starts) == 0 {
 		return nil

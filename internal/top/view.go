@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// Order is what nodes, and the GPUs of each, are sorted by.
+// Order is the order of nodes, and of the GPUs of each node.
 type Order string
 
-// The orders. Of each but the first, the node comes first that has the first GPU.
+// The orders. Except by name, nodes are sorted by their first GPU.
 const (
 	ByName   Order = "name"
 	ByUse    Order = "use"    // the busiest first
@@ -20,7 +20,7 @@ const (
 
 var orders = []Order{ByName, ByUse, ByFree, ByHealth}
 
-// Key is what a user of the live view presses.
+// Key is a key of the live view.
 type Key string
 
 // The keys.
@@ -35,8 +35,8 @@ const (
 	Quit     Key = "quit"
 )
 
-// sequences are what terminals send for the keys: xterm's, its application mode's and
-// the Linux console's, and letters as in less.
+// sequences are the bytes that terminals send for the keys, in xterm's normal and application mode
+// and on the Linux console; and the letters of less.
 var sequences = map[string]Key{
 	"\x1b[A": Up, "\x1bOA": Up, "k": Up, "\x1b[B": Down, "\x1bOB": Down, "j": Down,
 	"\x1b[5~": PageUp, "b": PageUp, "\x1b[6~": PageDown, " ": PageDown,
@@ -44,11 +44,11 @@ var sequences = map[string]Key{
 	"s": Sort, "q": Quit, "\x03": Quit, "\x04": Quit,
 }
 
-// longestSequence bounds what is kept of one that has not ended.
+// longestSequence is the largest number of bytes of an incomplete sequence.
 const longestSequence = 8
 
-// Keys reads what a terminal sent. What may be the start of a further key is returned,
-// to be put before what comes next; what is no key is passed over.
+// Keys parses the bytes that a terminal sent, and ignores bytes that are not a key. rest may be the
+// start of another key: put it before the next bytes.
 func Keys(sent []byte) (keys []Key, rest []byte) {
 	for len(sent) > 0 {
 		n := 1
@@ -68,8 +68,8 @@ func Keys(sent []byte) (keys []Key, rest []byte) {
 	return keys, nil
 }
 
-// escape returns the length of the escape sequence that begins here, 0 for one that has
-// not ended: ESC O and a letter, or ESC [, parameters and a letter or ~.
+// escape returns the length of the escape sequence at the start of sent, 0 if it is incomplete. A
+// sequence is ESC O and a letter, or ESC [, parameters and a letter or ~.
 func escape(sent []byte) int {
 	switch {
 	case len(sent) == 1:
@@ -88,14 +88,14 @@ func escape(sent []byte) int {
 	return 2 + i + 1
 }
 
-// View is what a user has chosen to see. The zero View is sorted by name.
+// View is the part of a snapshot that the user has chosen. The zero View is sorted by name.
 type View struct {
 	Order Order
-	// Line is the first line that is shown, from 0.
+	// Line is the first visible line, from 0.
 	Line int
 }
 
-// Press returns the view after a key, of a text of that many lines in a window of that
+// Press returns the view after a key, for a text with this number of lines and a window of this
 // height.
 func (v View) Press(k Key, lines, height int) View {
 	page := max(1, height-1)
@@ -119,7 +119,8 @@ func (v View) Press(k Key, lines, height int) View {
 	return v.Within(lines, height)
 }
 
-// Within returns the view moved so that the window is full where the text fills it.
+// Within returns the view moved into the text, so that the window is full if the text is long
+// enough.
 func (v View) Within(lines, height int) View {
 	v.Line = max(0, min(v.Line, lines-max(1, height)))
 	return v
@@ -127,18 +128,18 @@ func (v View) Within(lines, height int) View {
 
 func (v View) order() Order { return cmp.Or(v.Order, ByName) }
 
-// Window cuts a text to what the view shows of it.
+// Window returns the visible part of a text.
 func (v View) Window(text string, width, height int) string {
 	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
 	return Fit(strings.Join(lines[min(v.Within(len(lines), height).Line, len(lines)):], "\n"), width, height)
 }
 
-// Hint names the order and the keys, for the last line of a window.
+// Hint returns the order and the keys, for the last line of a window.
 func (v View) Hint() string {
 	return "q quits, arrows and PgUp/PgDn scroll, s sorts (by " + string(v.order()) + ")"
 }
 
-// Sorted returns the snapshot in the view's order; it changes nothing of s.
+// Sorted returns the snapshot in the view's order. It does not modify s.
 func (v View) Sorted(s Snapshot) Snapshot {
 	if v.order() == ByName {
 		return s
@@ -169,8 +170,7 @@ func (v View) Sorted(s Snapshot) Snapshot {
 	return s
 }
 
-// Free counts the slices that can be given out: healthy ones that no allocation is seen
-// to hold.
+// Free counts the healthy slices without a visible allocation.
 func (g GPU) Free() int {
 	n := 0
 	for _, s := range g.Slices {

@@ -1,5 +1,5 @@
-// Package turn bounds how many holders in a cluster do the same heavy thing at once.
-// There are as many keys in Consul KV as turns, each locked by one session.
+// Package turn limits how many holders in a cluster do the same expensive thing at the same time.
+// Each turn is a key in Consul KV that one session locks.
 package turn
 
 import (
@@ -14,24 +14,23 @@ import (
 // Turns are the turns below one prefix of Consul KV.
 type Turns struct {
 	Client *api.Client
-	// Prefix is that of the keys, without a slash at the end.
+	// Prefix is the prefix of the keys, without a trailing slash.
 	Prefix string
-	// Most is how many hold a turn at once.
+	// Most is the largest number of turns held at once.
 	Most int
-	// Lapse is how long a turn is held without being given back, at most: Consul allows
-	// 10s to 24h and may take up to twice as long. A holder whose node fails loses it
-	// at once.
+	// Lapse is the longest time that a turn is held without being released. Consul allows 10s to
+	// 24h, and may take up to twice as long. If the holder's node fails, the turn ends at once.
 	Lapse time.Duration
 }
 
-// ErrUnheld is the error of a turn that was given back without being held.
+// ErrUnheld means that the holder has no turn to release.
 var ErrUnheld = errors.New("holds no turn")
 
-// look is how long one question to Consul waits for a change. It is short, because a
-// key that was deleted does not always end the wait.
+// look is the longest wait of one blocking query. It is short because the deletion of a key does
+// not always end the wait.
 const look = 5 * time.Second
 
-// Take waits until the holder has a turn. A holder that has one keeps it.
+// Take waits until the holder has a turn. It returns at once if the holder already has one.
 func (t Turns) Take(ctx context.Context, holder string) error {
 	if _, err := t.held(ctx, holder); err == nil || !errors.Is(err, ErrUnheld) {
 		return err
@@ -42,10 +41,10 @@ func (t Turns) Take(ctx context.Context, holder string) error {
 		LockDelay: time.Millisecond, // 0 would mean 15s
 	}, write)
 	if err != nil {
-		return fmt.Errorf("session in Consul: %w", err)
+		return fmt.Errorf("cannot create a session in Consul: %w", err)
 	}
 	if err := t.wait(ctx, holder, session); err != nil {
-		// The caller may be ending, and its session must not keep the place.
+		// ctx may have ended, so destroy the session without it.
 		_, _ = t.Client.Session().Destroy(session, nil)
 		return err
 	}
@@ -59,26 +58,30 @@ func (t Turns) wait(ctx context.Context, holder, session string) error {
 		pairs, meta, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: look}).
 			WithContext(ctx))
 		if err != nil {
-			return fmt.Errorf("turns in Consul: %w", err)
+			return fmt.Errorf("cannot list the turns in Consul: %w", err)
 		}
 		index = meta.LastIndex
 		for _, key := range t.free(pairs) {
 			got, _, err := t.Client.KV().Acquire(&api.KVPair{Key: key, Value: []byte(holder), Session: session}, write)
 			if err != nil {
-				return fmt.Errorf("turn in Consul: %w", err)
+				return fmt.Errorf("cannot take a turn in Consul: %w", err)
 			}
 			if got {
 				return nil
 			}
 		}
-		// The time of the wait does not count against that of the turn.
-		if entry, _, err := t.Client.Session().Renew(session, write); err != nil || entry == nil {
-			return fmt.Errorf("the session in Consul has ended: %w", err)
+		// Renew, so that the wait does not shorten the turn.
+		entry, _, err := t.Client.Session().Renew(session, write)
+		if err == nil && entry == nil {
+			err = errors.New("it has ended")
+		}
+		if err != nil {
+			return fmt.Errorf("cannot renew the session in Consul: %w", err)
 		}
 	}
 }
 
-// free lists the keys that nobody holds. Somebody else may be faster.
+// free returns the keys of free turns. Another holder may take one of them first.
 func (t Turns) free(pairs api.KVPairs) (keys []string) {
 	taken := map[string]bool{}
 	for _, p := range pairs {
@@ -92,11 +95,11 @@ func (t Turns) free(pairs api.KVPairs) (keys []string) {
 	return keys
 }
 
-// held returns the session by which the holder has a turn.
+// held returns the session of the holder's turn, or ErrUnheld.
 func (t Turns) held(ctx context.Context, holder string) (session string, err error) {
 	pairs, _, err := t.Client.KV().List(t.Prefix+"/", (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx))
 	if err != nil {
-		return "", fmt.Errorf("turns in Consul: %w", err)
+		return "", fmt.Errorf("cannot list the turns in Consul: %w", err)
 	}
 	for _, p := range pairs {
 		if p.Session != "" && string(p.Value) == holder {
@@ -106,14 +109,14 @@ func (t Turns) held(ctx context.Context, holder string) (session string, err err
 	return "", fmt.Errorf("%s %w below %s", holder, ErrUnheld, t.Prefix)
 }
 
-// Release gives the holder's turn back; ErrUnheld where it has none.
+// Release releases the holder's turn. It returns ErrUnheld if the holder has none.
 func (t Turns) Release(ctx context.Context, holder string) error {
 	session, err := t.held(ctx, holder)
 	if err != nil {
 		return err
 	}
 	if _, err := t.Client.Session().Destroy(session, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("session in Consul: %w", err)
+		return fmt.Errorf("cannot end the session in Consul: %w", err)
 	}
 	return nil
 }

@@ -182,7 +182,7 @@ func TestPoliciesThatAreNotRepeated(t *testing.T) {
 		"no scaling policy":          func(p *Policy) { p.Enabled = false },
 		"its query":                  func(p *Policy) { p.QueryProblem = "its query is wrong" },
 		"have different classes":     func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
-		"counts every slot the sam": func(p *Policy) {
+		"counts all slots equally": func(p *Policy) {
 			p.Query.Metric = query.Concurrency
 			p.Settings["classes"] += ", l4 slots=1 max=1 speed=2"
 		},
