@@ -8,22 +8,21 @@ import (
 	"time"
 )
 
-// View is all that a decision about one service rests on.
+// View is the input of Build for one service.
 type View struct {
 	Service  string
-	Protocol string // for service-defaults where none exists
-	// ProtocolNamed says that Protocol is the file's word on this very service.
+	Protocol string // for a service-defaults entry that does not exist yet
+	// ProtocolNamed reports whether the configuration file sets Protocol for this service.
 	ProtocolNamed bool
-	// Inherited is the protocol of proxy-defaults, "" when there is none.
+	// Inherited is the protocol of proxy-defaults, "" if there is none.
 	Inherited string
 	Tuning    Tuning
 	Instances []Instance
-	// Refused are the instances that are left out, so that subsets are distinguished
-	// from them.
+	// Refused are the ignored instances. Subsets must not match them.
 	Refused []Refused
 	Weights map[string]Weight // by group name
-	// Seen is when a group last had a registered instance, by group name. Groups
-	// that are not in Instances keep their subset for Limits.Retain after that.
+	// Seen is the time at which a group last had a registered instance, by group name. A group
+	// without instances keeps its subset for Limits.Retain after that.
 	Seen  map[string]time.Time
 	Rules []Rule
 	// Order is the failover order of the last build, see Plan.Order.
@@ -34,31 +33,30 @@ type View struct {
 	Limits    Limits
 }
 
-// Plan is what Consul should hold for one service.
+// Plan is the wanted state of Consul for one service.
 type Plan struct {
-	// Want holds the entries; nil when nothing is to be touched, empty when all of
-	// ours are to be removed.
+	// Want has the wanted entries. It is nil if nothing should change, and empty if all entries of
+	// ours should be removed.
 	Want map[Key]Entry
-	// Shares are those computed from the healthy instances, also where the entries
-	// keep older ones.
+	// Shares are computed from the healthy instances, even if the entries keep older shares.
 	Shares []Share
-	// Held says that the splitters keep the shares they have, Wait for how long at
-	// most.
+	// Held reports whether the splitters keep their present shares. Wait is the longest time until
+	// the next decision.
 	Held   bool
 	Wait   time.Duration
 	Reason string
-	// Refused says why the entries failed their own check, "" when they passed; then
-	// nothing is touched.
+	// Refused is the error with which the entries failed Validate, "" if they passed. Want is then
+	// nil.
 	Refused string
-	// Blocked names hand-written entries that are in the way.
+	// Blocked lists the hand-written entries that prevent routing.
 	Blocked []string
-	// Notes names what could not be done and is no hindrance.
+	// Notes lists what the plan leaves out, and other hints.
 	Notes []string
-	// Order lists the groups, fastest first.
+	// Order lists the groups, the fastest first.
 	Order []string
 }
 
-// Build decides what the entries of a service that opted in should be.
+// Build decides the entries of a service that has opted in.
 func Build(v View) Plan {
 	p := Plan{Reason: "nothing is registered"}
 	groups := v.groups()
@@ -69,7 +67,7 @@ func Build(v View) Plan {
 	p.Order = failoverOrder(v.Order, groups, v.Weights)
 	p.Blocked = v.blocked(&p)
 	if len(p.Blocked) > 0 {
-		p.Reason = "a hand-written entry is in the way"
+		p.Reason = "a hand-written entry prevents routing"
 		return p
 	}
 	b := builder{view: v, plan: &p, groups: groups, loads: v.loads(groups)}
@@ -77,7 +75,7 @@ func Build(v View) Plan {
 	return p
 }
 
-// groups are the registered ones and those gone for less than Limits.Retain.
+// groups returns the registered groups, and those without instances for less than Limits.Retain.
 func (v View) groups() map[string]Group {
 	out := map[string]Group{}
 	for name, at := range v.Seen {
@@ -107,12 +105,12 @@ func (v View) loads(groups map[string]Group) map[string]Load {
 	return out
 }
 
-// orderMargin is how much faster a group must be to overtake another in the
-// failover order, so that measured rates that jitter do not rewrite the resolver.
+// orderMargin is the factor by which a group must be faster to overtake another in the failover
+// order, so that jitter of measured rates does not rewrite the resolver.
 const orderMargin = 1.1
 
-// failoverOrder sorts groups by speed, fastest first, starting from the order
-// before and moving only what is clearly faster.
+// failoverOrder sorts groups by speed, the fastest first. It starts from the previous order and moves
+// only groups that are clearly faster.
 func failoverOrder(before []string, groups map[string]Group, weights map[string]Weight) []string {
 	speed := func(name string) float64 { return weights[name].Value }
 	var out []string
@@ -144,9 +142,8 @@ func failoverOrder(before []string, groups map[string]Group, weights map[string]
 	return out
 }
 
-// blocked names the hand-written entries that keep the service from being routed.
-// A hand-written service-defaults of an HTTP protocol and, without rules, a
-// service-router are not in the way.
+// blocked returns the hand-written entries that prevent routing. A hand-written service-defaults with
+// an HTTP protocol does not; a hand-written service-router only prevents rules.
 func (v View) blocked(p *Plan) []string {
 	var out []string
 	foreign := func(k Kind, name string) (Observed, bool) {
@@ -161,14 +158,14 @@ func (v View) blocked(p *Plan) []string {
 	for _, kind := range []Kind{Resolver, Splitter} {
 		if o, ok := foreign(kind, v.Service); ok {
 			out = append(out,
-				fmt.Sprintf("%s is hand-written (no owner mark): delete it, or take the service out of routing",
+				fmt.Sprintf("%s is hand-written (no owner mark): delete it, or exclude the service from routing",
 					o.Entry.Key))
 		}
 	}
 	if o, ok := foreign(Router, v.Service); ok && len(v.Rules) > 0 {
 		p.Notes = append(p.Notes,
-			fmt.Sprintf("%s is hand-written (no owner mark), so the rules are not applied: delete it, "+
-				"or take the rules out", o.Entry.Key))
+			fmt.Sprintf("%s is hand-written (no owner mark), so the rules are not applied: delete the entry, "+
+				"or remove the rules", o.Entry.Key))
 	}
 	return out
 }
@@ -190,8 +187,8 @@ func (b *builder) build() {
 	v, p := b.view, b.plan
 	shares, err := Shares(b.ordered(p.Order))
 	if err != nil {
-		// With nothing healthy any shares fail alike: keep what there is, and begin
-		// with what is registered.
+		// Without a healthy instance, no shares work. Keep the present ones, or start with the
+		// registered instances.
 		p.Reason = err.Error()
 		shares, err = Shares(b.registered(p.Order))
 	}
@@ -220,8 +217,8 @@ func (b *builder) build() {
 	b.pace()
 }
 
-// pace puts everything off that comes within the interval of the last write,
-// except the zeroing of an emptied group.
+// pace delays a write within Limits.Interval of the last one, unless a group has lost its last healthy
+// instance.
 func (b *builder) pace() {
 	v, p := b.view, b.plan
 	wait := v.LastWrite.Add(v.Limits.Interval).Sub(v.Now)
@@ -294,8 +291,8 @@ func others(order []string, name string) []string {
 	return slices.DeleteFunc(slices.Clone(order), func(o string) bool { return o == name })
 }
 
-// splits turns shares into splits over the subsets of these groups, or keeps those
-// that the splitter has where Decide says so.
+// splits converts shares to splits over the subsets of the groups, or keeps the splitter's present
+// splits if Decide says so.
 func (b *builder) splits(splitter string, shares []Share, order []string, suffix string) []Split {
 	v := b.view
 	prev, exists := b.current(splitter, suffix)
@@ -325,8 +322,9 @@ func (b *builder) splits(splitter string, shares []Share, order []string, suffix
 	return out
 }
 
-// current reads the shares that a splitter of ours has.
-func (b *builder) current(splitter, suffix string) ([]Share, bool) {
+// current returns the shares in a splitter of ours. ok is false if the splitter does not have the form
+// that splits writes.
+func (b *builder) current(splitter, suffix string) (shares []Share, ok bool) {
 	o, ok := b.view.Have[Key{Splitter, splitter}]
 	if !ok || !o.Ours {
 		return nil, false

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// Kind is the kind of a Consul config entry, spelled as in its API.
+// Kind is the kind of a Consul config entry, as in Consul's API.
 type Kind string
 
-// The kinds that are written, in the order in which they are: each may refer to
-// those before it. They are removed in reverse.
+// The kinds in the order in which they are written: an entry may refer to entries of earlier kinds.
+// They are removed in reverse order.
 const (
 	Defaults Kind = "service-defaults"
 	Resolver Kind = "service-resolver"
@@ -22,8 +22,8 @@ const (
 // Kinds lists the kinds in the order of writing.
 func Kinds() []Kind { return []Kind{Defaults, Resolver, Splitter, Router} }
 
-// Inherited is the key of the entry whose protocol holds where a service has none of
-// its own. It is read and never written.
+// Inherited returns the key of the entry with the default protocol of services. The router only reads
+// it.
 func Inherited() Key { return Key{"proxy-defaults", "global"} }
 
 // Key names a config entry.
@@ -34,26 +34,26 @@ type Key struct {
 
 func (k Key) String() string { return string(k.Kind) + "/" + k.Name }
 
-// Entry is a config entry as a plain value; only the field of its kind is set.
+// Entry is a config entry as a plain value. Only the field of its kind is set.
 type Entry struct {
 	Key
 	Protocol string   // service-defaults: "http", "http2" or "grpc"
 	Subsets  []Subset // service-resolver, by name
 	Splits   []Split  // service-splitter
 	Routes   []Route  // service-router, first match wins
-	// Tuning is what was last written, which an operator may have replaced since. Of an
-	// entry that is not ours it is what the entry says.
+	// Tuning is the tuning that the router wrote last; an operator may have changed it since. For an
+	// entry that is not ours, it is the entry's own.
 	Tuning Tuning
 }
 
-// Subset selects instances of the service that are passing their checks.
+// Subset selects instances of a service that pass their checks.
 type Subset struct {
 	Name     string
 	Filter   string   // bexpr over Service.Meta
-	Failover []string // subsets to try in turn when this one is empty
+	Failover []string // subsets to try in this order if this one is empty
 }
 
-// Split gives a part of the traffic to a subset of a service.
+// Split sends a part of the traffic to a subset of a service.
 type Split struct {
 	Service, Subset string
 	Hundredths      int // of a percent
@@ -77,8 +77,8 @@ var (
 	headerName  = regexp.MustCompile(`^[A-Za-z0-9!#$&'*+.^_|~-]{1,64}$`)
 )
 
-// CheckService reports whether a service's name can be used in config entries and in
-// the paths of Consul's API.
+// CheckService returns an error if a service's name cannot be used in config entries and in the paths
+// of Consul's API.
 func CheckService(name string) error {
 	if !serviceName.MatchString(name) {
 		return fmt.Errorf("service name %.140q: want at most 128 letters, digits, dashes and underscores", name)
@@ -86,8 +86,8 @@ func CheckService(name string) error {
 	return nil
 }
 
-// Validate checks a set of entries before anything of it is written. Consul
-// itself lets some of this pass, such as a negative split.
+// Validate checks a set of entries before they are written. Consul itself accepts some invalid values,
+// such as a negative split.
 func Validate(entries map[Key]Entry) error {
 	for key, e := range entries {
 		if key != e.Key {
@@ -127,7 +127,7 @@ func validateSubsets(subsets []Subset) error {
 	seen := map[string]bool{}
 	for _, s := range subsets {
 		if !label.MatchString(s.Name) || seen[s.Name] {
-			return fmt.Errorf("subset %.70q is no DNS label or is defined twice", s.Name)
+			return fmt.Errorf("subset %.70q is not a DNS label, or is defined twice", s.Name)
 		}
 		seen[s.Name] = true
 		if s.Filter == "" || len(s.Filter) > 4096 {
@@ -169,7 +169,7 @@ func validateSplits(splits []Split, all map[Key]Entry) error {
 func validateRoutes(routes []Route, all map[Key]Entry) error {
 	for i, r := range routes {
 		if len(r.PathPrefix) > 1024 || r.PathPrefix != "" && !strings.HasPrefix(r.PathPrefix, "/") {
-			return fmt.Errorf("route %d: path prefix %.80q does not begin with / or is over 1024 characters", i,
+			return fmt.Errorf("route %d: path prefix %.80q: want / at the start and at most 1024 characters", i,
 				r.PathPrefix)
 		}
 		for _, h := range r.Headers {
@@ -186,23 +186,23 @@ func validateRoutes(routes []Route, all map[Key]Entry) error {
 
 func validateHeader(h HeaderMatch) error {
 	if !headerName.MatchString(h.Name) {
-		return fmt.Errorf("header name %.80q is no HTTP token", h.Name)
+		return fmt.Errorf("header name %.80q is not an HTTP token", h.Name)
 	}
 	if len(h.Exact) > 1024 || strings.ContainsAny(h.Exact, "\r\n\x00") {
-		return fmt.Errorf("header %s: value has a line break or over 1024 characters", h.Name)
+		return fmt.Errorf("header %s: the value has a line break, a NUL or more than 1024 characters", h.Name)
 	}
 	if _, err := regexp.Compile(h.Regex); err != nil || len(h.Regex) > 1024 {
-		return fmt.Errorf("header %s: bad or overlong regular expression", h.Name)
+		return fmt.Errorf("header %s: the regular expression is invalid or has more than 1024 characters", h.Name)
 	}
 	if (h.Exact != "") && (h.Regex != "") || h.Present && (h.Exact != "" || h.Regex != "") || !h.Present &&
 		h.Exact == "" && h.Regex == "" {
-		return fmt.Errorf("header %s: want one of a value, an expression and presence", h.Name)
+		return fmt.Errorf("header %s: want one of exact, regex and present", h.Name)
 	}
 	return nil
 }
 
-// known says whether a service has the subset; any service that has entries
-// is its own subset "".
+// known reports whether a service has a subset. The subset "" is the service itself, if it has
+// entries.
 func known(service, subset string, all map[Key]Entry) bool {
 	if subset == "" {
 		_, ok := all[Key{Defaults, service}]

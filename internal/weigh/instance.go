@@ -1,6 +1,6 @@
-// Package weigh decides how traffic of a service is divided between classes of
-// hardware: instances and speeds in, Consul config entries as plain values out.
-// Nothing in it reads a clock or talks to Consul; router/ does both.
+// Package weigh decides how to divide the traffic of a service between hardware classes. It takes
+// instances and speeds, and returns Consul config entries as plain values. It reads no clock and does
+// not access Consul; package router does both.
 package weigh
 
 import (
@@ -13,31 +13,30 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// maxInstanceWeight bounds what an instance may claim of itself: 16 of the
-// fastest GPUs of the table, rounded up.
+// maxInstanceWeight is the largest weight that an instance may claim: 16 of the fastest GPUs in the
+// table, rounded up.
 const maxInstanceWeight = 64
 
 // Instance is one registered instance of a service.
 type Instance struct {
 	ID     string // for messages only
 	Group  Group
-	Weight float64 // what the instance claims of itself, 0 when it claims nothing
-	Slots  int     // 0 when it does not say
-	// Affinity names the headers by which the instance asks for a ring hash, as it says
-	// it; see Headers.
+	Weight float64 // weight that the instance claims, 0 for none
+	Slots  int     // 0 if unknown
+	// Affinity is the instance's list of headers for a ring hash, unparsed; see Headers.
 	Affinity string
 	Healthy  bool
 }
 
-// Refused is an instance that is left out. Class is what it claims to be; Weight is
-// its claim where that is the only thing that cannot be, else "".
+// Refused is an instance that is ignored because of its meta. Class is the class that it claims.
+// Weight is its claimed weight if that is invalid, otherwise "".
 type Refused struct{ Class, Weight string }
 
-// Group is a kind of instance that gets one share: a hardware class and how much
-// of a GPU an instance has. It becomes a subset of the service-resolver.
+// Group is a kind of instance that gets one share: a hardware class and the part of a GPU that an
+// instance has. It becomes a subset of the service-resolver.
 type Group struct {
 	Class string
-	// Slices of Total; both zero for a whole GPU, Total zero when it is not known.
+	// Slices is the number of slices out of Total. Both are 0 for a whole GPU; Total is 0 if unknown.
 	Slices, Total int
 }
 
@@ -47,11 +46,11 @@ var (
 	sliced    = regexp.MustCompile(`-s[0-9]+(of[0-9]+)?$`)
 )
 
-// maxClass leaves room in a subset's name (63 characters) for slices and a rule.
+// maxClass leaves space in a subset's name (63 characters) for slices and a rule.
 const maxClass = 32
 
-// Name returns the subset's name: "h100" for whole GPUs, "h100-s6" or
-// "h100-s6of20" for slices. It is a DNS label, as Consul demands.
+// Name returns the subset's name: "h100" for whole GPUs, "h100-s6" or "h100-s6of20" for slices. It is a
+// DNS label, as Consul requires.
 func (g Group) Name() string {
 	switch {
 	case g.Slices == 0:
@@ -63,7 +62,7 @@ func (g Group) Name() string {
 	}
 }
 
-// GroupOf is the group of an instance with so many slices of so many.
+// GroupOf returns the group of an instance with slices out of total.
 func GroupOf(class string, slices, total int) Group {
 	if slices <= 1 && total <= 1 {
 		return Group{Class: class}
@@ -87,20 +86,20 @@ func (g Group) check() error {
 	switch {
 	case !label.MatchString(g.Class) || len(g.Class) > maxClass || strings.Contains(g.Class, "--") ||
 		sliced.MatchString(g.Class):
-		return fmt.Errorf("%s %q is no hardware class: want a DNS label of at most %d characters (a-z, "+
+		return fmt.Errorf("%s %q is not a hardware class: want a DNS label of at most %d characters (a-z, "+
 			"0-9 and single dashes) that does not end in -s<number>", gpu.MetaClass, g.Class, maxClass)
 	case g.Slices < 0 || g.Slices > 1000 || g.Total < 0 || g.Total > 1000:
 		return fmt.Errorf("%d slices of %d: want 1 to 1000", g.Slices, g.Total)
 	case g.Total > 1 && g.Slices > g.Total:
-		return fmt.Errorf("%d slices of %d: want no more than there are", g.Slices, g.Total)
+		return fmt.Errorf("%d slices of %d: want at most %d", g.Slices, g.Total, g.Total)
 	}
 	return nil
 }
 
-// Filter returns the bexpr that selects the group's instances in Consul. An empty
-// key counts as one that is not there. Where the group is alone in its class, the
-// class suffices; Consul spends much of a write on parsing longer filters. Instances
-// that claim one of the refused weights are not selected.
+// Filter returns the bexpr that selects the group's instances in Consul. An empty key counts as a
+// missing one. If the group is alone in its class, the filter tests only the class, because Consul
+// spends much of a write on parsing longer filters. The filter excludes instances that claim one of the
+// refused weights.
 func (g Group) Filter(alone bool, refused ...string) string {
 	filter := g.filter(alone)
 	odd := false
@@ -119,13 +118,12 @@ func (g Group) Filter(alone bool, refused ...string) string {
 	return filter
 }
 
-// maxFilter is the length from which refused weights are no longer named one by one.
+// maxFilter is the length of a filter above which refused weights are not listed one by one.
 const maxFilter = 2000
 
 var plainWeight = regexp.MustCompile(`^[A-Za-z0-9.+_-]{1,64}$`)
 
-// decimal is how the weight of a grant is written; of what it matches only numbers
-// out of range are refused.
+// decimal matches a grant's weight. All numbers that it matches are valid except those out of range.
 const decimal = `^[0-9]{1,2}([.][0-9]{1,6})?$`
 
 func (g Group) filter(alone bool) string {
@@ -147,13 +145,13 @@ func (g Group) filter(alone bool) string {
 	}
 }
 
-// ParseInstance reads an instance from its service meta. It fails, naming the
-// key, on anything that must not reach a config entry or a sum.
+// ParseInstance reads an instance from its service meta. It returns an error with the key for a value
+// that must not reach a config entry or a sum.
 func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, error) {
 	in := Instance{ID: id, Healthy: healthy, Group: Group{Class: meta[gpu.MetaClass]}}
 	fail := func(err error) (Instance, error) { return Instance{}, fmt.Errorf("instance %q: %w", id, err) }
 	if in.Group.Class == "" {
-		return fail(fmt.Errorf("its service meta has no %s, so it is in no subset and gets no traffic", gpu.MetaClass))
+		return fail(fmt.Errorf("no %s in its service meta, so it is in no subset and gets no traffic", gpu.MetaClass))
 	}
 	var err error
 	if in.Group.Slices, err = count(meta, gpu.MetaSlices); err != nil {
@@ -180,7 +178,7 @@ func ParseInstance(id string, meta map[string]string, healthy bool) (Instance, e
 	return in, nil
 }
 
-// RefusedBy returns what subsets need of an instance that ParseInstance refused.
+// RefusedBy describes an instance that ParseInstance refused, for the filters of subsets.
 func RefusedBy(meta map[string]string) Refused {
 	r := Refused{Class: meta[gpu.MetaClass]}
 	if _, err := claim(meta[gpu.MetaWeight]); err != nil {
@@ -189,7 +187,8 @@ func RefusedBy(meta map[string]string) Refused {
 	return r
 }
 
-// claim reads a weight; 0 when it is empty or not known to the device plugin.
+// claim parses a weight. It returns 0 if the weight is empty, or 0 because the device plugin does not
+// know it.
 func claim(text string) (float64, error) {
 	if text == "" {
 		return 0, nil
@@ -204,8 +203,8 @@ func claim(text string) (float64, error) {
 	return w, nil
 }
 
-// count reads a whole number in the one spelling that a subset's filter
-// compares with; 0 when the key is empty.
+// count parses a whole number, and accepts only the spelling with which a subset's filter compares. It
+// returns 0 if the key is empty.
 func count(meta map[string]string, key string) (int, error) {
 	text := meta[key]
 	if text == "" {
@@ -218,5 +217,5 @@ func count(meta map[string]string, key string) (int, error) {
 	return n, nil
 }
 
-// positive says that f is a finite number above 0.
+// positive reports whether f is a finite number above 0.
 func positive(f float64) bool { return f > 0 && !math.IsInf(f, 0) && !math.IsNaN(f) }

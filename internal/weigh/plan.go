@@ -5,29 +5,28 @@ import (
 	"slices"
 )
 
-// Observed is a config entry as Consul has it.
+// Observed is a config entry in Consul.
 type Observed struct {
 	Entry Entry
-	// Ours says that the entry bears the owner mark.
+	// Ours reports whether the entry has the owner mark.
 	Ours bool
-	// Exact says that Entry holds all there is in it. An entry of ours to which
-	// someone added a field is not exact and is rewritten.
+	// Exact reports whether writing Entry would change nothing in Consul. An entry of ours that is
+	// not exact is rewritten.
 	Exact bool
-	// Index is its ModifyIndex for check-and-set; 0 when it has to be read again.
+	// Index is the ModifyIndex for check-and-set, 0 if it has to be read again.
 	Index uint64
 }
 
-// Step is one write: Entry as it is to be, or the removal of Entry.Key.
+// Step is one write: it sets Entry, or removes Entry.Key.
 type Step struct {
 	Delete bool
 	Entry  Entry
 }
 
-// Next returns the first step on the way from what Consul has to what is wanted;
-// the second result is false when there is none left. Following it one by one,
-// every entry only ever refers to what exists: kinds are written in their order,
-// removed in reverse, and a subset leaves the resolver after the last reference
-// to it. Entries that are not ours are neither written nor removed.
+// Next returns the first step from the present entries to the wanted ones. It returns false if there is
+// none left. After every step, entries refer only to what exists: kinds are written in order and removed
+// in reverse, and a subset stays in the resolver until nothing refers to it. Next neither writes nor
+// removes entries that are not ours.
 func Next(have map[Key]Observed, want map[Key]Entry) (Step, bool) {
 	for _, kind := range Kinds() {
 		for _, key := range keysOf(want, kind) {
@@ -54,8 +53,8 @@ func Next(have map[Key]Observed, want map[Key]Entry) (Step, bool) {
 	return Step{}, false
 }
 
-// keepReferenced adds to a resolver's wanted subsets those that Consul has and
-// that an existing splitter or router still refers to.
+// keepReferenced returns a resolver's wanted subsets, and those in Consul to which a present splitter or
+// router still refers.
 func keepReferenced(want Entry, have map[Key]Observed) []Subset {
 	o, ok := have[want.Key]
 	if !ok {
@@ -93,7 +92,7 @@ func referenced(service, subset string, have map[Key]Observed) bool {
 	return false
 }
 
-// Same says whether two entries mean the same; an empty list equals a missing one.
+// Same reports whether two entries are equivalent. An empty list equals a missing one.
 func Same(a, b Entry) bool {
 	return a.Key == b.Key && a.Protocol == b.Protocol && a.Tuning == b.Tuning &&
 		slices.EqualFunc(a.Subsets, b.Subsets, func(x, y Subset) bool {
@@ -106,7 +105,7 @@ func Same(a, b Entry) bool {
 		})
 }
 
-// SortSubsets puts subsets in the order in which a resolver's value holds them.
+// SortSubsets sorts subsets by name, as in Entry.Subsets.
 func SortSubsets(s []Subset) {
 	slices.SortFunc(s, func(a, b Subset) int { return cmp.Compare(a.Name, b.Name) })
 }

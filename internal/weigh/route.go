@@ -6,16 +6,15 @@ import (
 	"strings"
 )
 
-// ruleMark joins a service or subset with a rule's name. Neither a group's nor a
-// rule's name holds it.
+// ruleMark separates a service or subset from a rule's name. The names of groups and rules do not
+// contain it.
 const ruleMark = "--"
 
-// RuleService names the virtual service that holds a rule's split, since a route
-// can only lead to a service or to one subset.
+// RuleService returns the name of the virtual service for a rule's split: a route can only lead to a
+// service or to one subset.
 func RuleService(service, rule string) string { return service + ruleMark + rule }
 
-// RuleOwner returns the service that a name made by RuleService belongs to, and
-// any other name as it is.
+// RuleOwner returns the service in a name from RuleService, and any other name unchanged.
 func RuleOwner(name string) string {
 	if cut := strings.LastIndex(name, ruleMark); cut > 0 {
 		return name[:cut]
@@ -23,7 +22,7 @@ func RuleOwner(name string) string {
 	return name
 }
 
-// rules adds the service-router and what its routes lead to.
+// rules adds the service-router, and the entries to which its routes lead.
 func (b *builder) rules() {
 	v, p := b.view, b.plan
 	var routes []Route
@@ -35,18 +34,18 @@ func (b *builder) rules() {
 			}
 		}
 		if len(eligible) == 0 && !r.Strict {
-			p.Notes = append(p.Notes, fmt.Sprintf("rule %q is left out: no registered hardware meets it", r.Name))
+			p.Notes = append(p.Notes, fmt.Sprintf("rule %q is not applied: no registered hardware matches it", r.Name))
 			continue
 		}
 		service, subset, err := b.destination(r, eligible)
 		if err != nil {
-			p.Notes = append(p.Notes, fmt.Sprintf("rule %q is left out: %v", r.Name, err))
+			p.Notes = append(p.Notes, fmt.Sprintf("rule %q is not applied: %v", r.Name, err))
 			continue
 		}
 		routes = append(routes, Route{PathPrefix: r.PathPrefix, Headers: r.Headers, Service: service, Subset: subset})
 	}
 	if tuning := v.Tuning.of(Router); tuning != (Tuning{}) {
-		// Time-outs and retries of requests that are split hold by a route alone.
+		// Only a route can set timeouts and retries for requests to a splitter.
 		routes = append(routes, Route{PathPrefix: "/", Service: v.Service})
 		b.add(Entry{Key: Key{Router, v.Service}, Routes: routes, Tuning: tuning})
 	} else if len(routes) > 0 {
@@ -54,11 +53,10 @@ func (b *builder) rules() {
 	}
 }
 
-// destination returns where a rule's route leads: to the service's own split when
-// all hardware is eligible, to the one eligible subset, or to a virtual service
-// that splits over several. A strict rule has subsets of its own, which fail over
-// among themselves only; without eligible hardware its requests go to a service
-// that has no instances, and fail.
+// destination returns the destination of a rule's route: the service's own split if all hardware is
+// eligible, the only eligible subset, or a virtual service that splits over several subsets. A strict
+// rule has separate subsets that fail over only among themselves. Without eligible hardware, its
+// requests go to a service without instances, and fail.
 func (b *builder) destination(r Rule, eligible []string) (service, subset string, err error) {
 	v := b.view
 	suffix := ""
@@ -89,7 +87,7 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 	b.add(Entry{Key: Key{Defaults, virtual}, Protocol: b.protocol()})
 	if len(eligible) == 0 {
 		b.plan.Notes = append(b.plan.Notes,
-			fmt.Sprintf("rule %q is strict and no registered hardware meets it: its requests fail", r.Name))
+			fmt.Sprintf("rule %q is strict and no registered hardware matches it: its requests fail", r.Name))
 		return virtual, "", nil
 	}
 	shares, err := Shares(b.ordered(eligible))
@@ -103,8 +101,8 @@ func (b *builder) destination(r Rule, eligible []string) (service, subset string
 	return virtual, "", nil
 }
 
-// protocol is that of the service's service-defaults, ours or hand-written; all
-// services of a chain must speak the same.
+// protocol returns the protocol of the service's service-defaults, whether ours or hand-written. All
+// services of a discovery chain must have the same protocol.
 func (b *builder) protocol() string {
 	if o, ok := b.view.Have[Key{Defaults, b.view.Service}]; ok && !o.Ours {
 		return o.Entry.Protocol
@@ -112,7 +110,7 @@ func (b *builder) protocol() string {
 	return b.view.protocolOf()
 }
 
-// free says whether a virtual service's entries can be written.
+// free returns an error if the entries of a virtual service cannot be written.
 func (b *builder) free(virtual string) error {
 	if err := CheckService(virtual); err != nil {
 		return err
@@ -126,7 +124,7 @@ func (b *builder) free(virtual string) error {
 	return nil
 }
 
-// Groups lists the groups whose subsets a resolver of ours has.
+// Groups returns the groups with a subset in a resolver of ours.
 func Groups(e Entry) []string {
 	var out []string
 	for _, s := range e.Subsets {

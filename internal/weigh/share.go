@@ -6,28 +6,27 @@ import (
 	"time"
 )
 
-// Whole is 100% in the unit of a share, a hundredth of a percent: the finest that
-// Consul keeps.
+// Whole is 100% in the unit of a share, a hundredth of a percent. Consul supports no finer unit.
 const Whole = 10000
 
-// Load is what a group can carry.
+// Load is the capacity of a group.
 type Load struct {
 	Group string
 	Count int     // healthy instances
-	Rate  float64 // of one instance, any unit that all groups share
+	Rate  float64 // of one instance, in any unit that is the same for all groups
 }
 
 // Share is a group's part of a service's traffic.
 type Share struct {
 	Group      string
-	Count      int // healthy instances, of which Hundredths is the consequence
+	Count      int // healthy instances for which Hundredths was computed
 	Hundredths int // of a percent; all shares of a service sum to Whole
 }
 
-// Shares divides Whole between groups in proportion to Count x Rate, by largest
-// remainder; of equal remainders the earlier name gets the odd hundredth. Groups
-// without instances get 0. It fails when no group has an instance, and on a count
-// or rate that is no number or is below 0.
+// Shares divides Whole between groups in proportion to Count x Rate, by the largest remainder method.
+// Among equal remainders, the earlier name gets the hundredth. Groups without instances get 0. Shares
+// returns an error if no group has an instance, if a count is negative, or if the rate of a group with
+// instances is not a finite number above 0.
 func Shares(loads []Load) ([]Share, error) {
 	out := make([]Share, len(loads))
 	exact := make([]float64, len(loads))
@@ -76,37 +75,36 @@ func Shares(loads []Load) ([]Share, error) {
 	return out, nil
 }
 
-// Limits keep a service's entries from being rewritten for nothing.
+// Limits prevent unnecessary writes of a service's entries.
 type Limits struct {
-	// MinChange, in hundredths of a percent, is the least change of any share that
-	// is worth a write.
+	// MinChange is the smallest change of a share, in hundredths of a percent, that causes a write.
 	MinChange int
-	// Interval is the least time between two writes for one service.
+	// Interval is the shortest time between two writes for one service.
 	Interval time.Duration
-	// Retain is how long a group without any registered instance keeps its subset,
-	// and a service without any its entries.
+	// Retain is how long a group without registered instances keeps its subset, and a service without
+	// registered instances its entries.
 	Retain time.Duration
 }
 
-// DefaultLimits are 1 point, 1 second and 10 minutes.
+// DefaultLimits returns 1 percentage point, 1 second and 10 minutes.
 func DefaultLimits() Limits {
 	return Limits{MinChange: 100, Interval: time.Second, Retain: 10 * time.Minute}
 }
 
-// Decision is whether new shares are to be written.
+// Decision is the result of Decide.
 type Decision struct {
 	Write bool
-	// Urgent says that a group with a share lost its last healthy instance.
+	// Urgent reports whether a group with a share lost its last healthy instance.
 	Urgent bool
-	// Wait is how long to wait before asking again; 0 when there is nothing to wait for.
+	// Wait is the time after which to decide again, 0 if waiting changes nothing.
 	Wait   time.Duration
 	Reason string
 }
 
-// Decide compares the shares that Consul has with those just computed. A group
-// that lost its last healthy instance is zeroed at once; anything else waits for
-// the interval since lastWrite, and is dropped when no share moves by MinChange
-// and no group appears, vanishes or comes back from 0.
+// Decide decides whether to replace the shares in Consul, prev, with the computed ones, next. If a group
+// with a share lost its last healthy instance, Decide writes at once. Other changes wait until the
+// interval since lastWrite has passed. They are ignored if no share changes by MinChange and no group is
+// new, is gone or gets its first share.
 func Decide(prev, next []Share, lastWrite, now time.Time, l Limits) Decision {
 	if emptied(prev, next) {
 		return Decision{Write: true, Urgent: true, Reason: "a group with a share is empty"}
@@ -139,7 +137,7 @@ func Decide(prev, next []Share, lastWrite, now time.Time, l Limits) Decision {
 	}
 }
 
-// emptied says whether a group that has a share has no healthy instance now.
+// emptied reports whether a group with a share has no healthy instance now.
 func emptied(prev, next []Share) bool {
 	for _, p := range prev {
 		for _, n := range next {

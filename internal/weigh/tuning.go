@@ -11,32 +11,31 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Tuning is what the router sets of entries besides shares and rules. It is a
-// default only: where an operator has set such a field himself, his value stays.
-// Each kind of entry uses the fields that it has; a zero field is left alone.
+// Tuning has the settings that the router writes besides shares and rules. They are defaults: a field
+// that an operator has changed stays. Each kind of entry uses some of the fields; a zero field is not
+// written.
 type Tuning struct {
-	// RequestTimeout bounds a whole answer, IdleTimeout the time without a byte;
-	// below 0 there is no bound. Without them Envoy's own hold, 15 s for the whole
-	// answer and 5 min for silence.
+	// RequestTimeout limits a whole answer, IdleTimeout the time without a byte. Values below 0 mean
+	// no limit. Without them, Envoy's defaults apply: 15 s for the whole answer and 5 min without a
+	// byte.
 	RequestTimeout, IdleTimeout time.Duration
-	// Retries is how often a request is tried elsewhere when no connection came about.
+	// Retries is the number of retries on other instances after a failed connection.
 	Retries int
-	// Balance is how requests are spread inside a class, see LeastRequest and RingHash.
-	// Instances may ask for a ring hash where it is LeastRequest.
+	// Balance is the balancing between the instances of a class; see LeastRequest and RingHash.
+	// Instances can replace LeastRequest with a ring hash.
 	Balance string
 }
 
-// LeastRequest balances by the fewest requests in flight of two random instances.
+// LeastRequest sends a request to that of two random instances with fewer requests in flight.
 const LeastRequest = "least_request"
 
-// RingHash balances by a hash of the first of some request headers that a request has, so
-// that equal values meet the same instance of a class for as long as the class keeps its
-// instances.
+// RingHash sends a request to an instance by the hash of a header: the first of the given headers that
+// the request has. Equal values reach the same instance of a class while the class keeps its instances.
 func RingHash(headers ...string) string { return ringHash + strings.Join(headers, ",") }
 
 const ringHash = "ring_hash "
 
-// HashHeaders returns the headers of a balance made by RingHash, none of another.
+// HashHeaders returns the headers of a balance from RingHash, nil for any other balance.
 func HashHeaders(balance string) []string {
 	list, ok := strings.CutPrefix(balance, ringHash)
 	if !ok || list == "" {
@@ -45,11 +44,11 @@ func HashHeaders(balance string) []string {
 	return strings.Split(list, ",")
 }
 
-// mostHeaders bounds the headers of one ring hash.
+// mostHeaders is the largest number of headers of one ring hash.
 const mostHeaders = 4
 
-// Headers reads the headers of a ring hash as operators and instances name them: by comma,
-// the one that counts most first.
+// Headers parses the headers of a ring hash, which operators and instances list separated by commas
+// with the most important first.
 func Headers(text string) ([]string, error) {
 	var out []string
 	for _, name := range strings.Split(text, ",") {
@@ -67,8 +66,8 @@ func Headers(text string) ([]string, error) {
 	return out, nil
 }
 
-// balance is how requests are spread inside a class: as the file says, else as most of
-// those instances ask that ask for something. While none is registered it stays.
+// balance returns the balancing between the instances of a class: that of the file, otherwise the one
+// that most instances request. While no instance is registered, it does not change.
 func (b *builder) balance() string {
 	v, p := b.view, b.plan
 	if HashHeaders(v.Tuning.Balance) != nil || v.Tuning.Balance == "" {
@@ -97,13 +96,13 @@ func (b *builder) balance() string {
 		return cmp.Or(asked[b]-asked[a], cmp.Compare(a, b))
 	})
 	if len(all) > 1 {
-		p.Notes = append(p.Notes, fmt.Sprintf("instances differ in %s: that of the most holds, %s", gpu.MetaAffinity,
-			strings.Join(HashHeaders(all[0]), ",")))
+		p.Notes = append(p.Notes, fmt.Sprintf("instances differ in %s: the most frequent value applies, %s",
+			gpu.MetaAffinity, strings.Join(HashHeaders(all[0]), ",")))
 	}
 	return all[0]
 }
 
-// of returns the part that a kind of entry holds.
+// of returns the fields that a kind of entry has.
 func (t Tuning) of(kind Kind) Tuning {
 	switch kind {
 	case Defaults:
@@ -116,21 +115,19 @@ func (t Tuning) of(kind Kind) Tuning {
 	return Tuning{}
 }
 
-// CheckHeader says whether a header can be hashed or matched.
+// CheckHeader returns an error if a header cannot be hashed or matched.
 func CheckHeader(name string) error {
 	if !headerName.MatchString(name) {
-		return fmt.Errorf("header name %.80q is no HTTP token of at most 64 characters", name)
+		return fmt.Errorf("header name %.80q is not an HTTP token of at most 64 characters", name)
 	}
 	return nil
 }
 
-// envoyRequests is how many requests Envoy has in flight to one subset at most
-// where nothing says otherwise.
+// envoyRequests is Envoy's default limit of requests in flight to one subset.
 const envoyRequests = 1024
 
-// tuningNotes names what keeps the tuning from having its effect. Consul takes limits
-// of requests from the caller's service-defaults only, so they can be named but not
-// written here.
+// tuningNotes adds notes about limits that other entries impose. The limit of requests belongs to the
+// callers' service-defaults, which the router does not write.
 func (b *builder) tuningNotes() {
 	v, p := b.view, b.plan
 	slots := map[string]int{}
@@ -155,15 +152,15 @@ func (b *builder) tuningNotes() {
 		o, ok := v.Have[Key{kind, v.Service}]
 		if ok && !o.Ours && o.Entry.Tuning.RequestTimeout == 0 {
 			p.Notes = append(p.Notes,
-				fmt.Sprintf("%s is hand-written without a time-out, so Envoy cuts answers after 15s: set %s",
+				fmt.Sprintf("%s is hand-written without a timeout, so Envoy cuts off answers after 15s: set %s",
 					o.Entry.Key, field))
 		}
 	}
 }
 
-// protocolOf decides the protocol of a service's service-defaults. What is in force
-// by proxy-defaults stays in force, unless the file names one for the service. It has
-// to be written all the same: Consul takes service-defaults without one for tcp.
+// protocolOf returns the protocol for the service's service-defaults: that of proxy-defaults, unless the
+// file sets one for the service. An inherited protocol has to be written too: Consul treats
+// service-defaults without a protocol as tcp.
 func (v View) protocolOf() string {
 	if v.ProtocolNamed || !httpLike(v.Inherited) {
 		return v.Protocol

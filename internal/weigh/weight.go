@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Source is where a weight comes from, best first.
+// Source is the source of a weight.
 type Source string
 
 // The sources of a weight in order of precedence.
@@ -19,7 +19,7 @@ const (
 	FromProfile Source = "profile" // the operator's file
 	FromTable   Source = "table"   // the curated hardware table
 	FromFormula Source = "formula" // bandwidth and TFLOPS, corrected by architecture
-	FromMean    Source = "mean"    // nothing is known: the mean of the service's other groups
+	FromMean    Source = "mean"    // the mean of the service's other groups: nothing else is known
 )
 
 // Weight is the expected rate of one instance of a group, relative to a whole
@@ -27,52 +27,52 @@ const (
 type Weight struct {
 	Value  float64
 	Source Source
-	// Age and Confidence (0 to 1) tell of learned weights how old and how certain.
+	// Age and Confidence (0 to 1) are those of a learned weight.
 	Age        time.Duration
 	Confidence float64
-	// Tokens is how many tokens a second one instance serves, as measured; 0 where that is
-	// not known or the service is no language model.
+	// Tokens is the measured speed of one instance in tokens per second, 0 if unknown or if the
+	// service is not a language model.
 	Tokens float64
-	// Note says why a better source was ignored, "" when none was.
+	// Note says why a better source was ignored, "" if none was.
 	Note string
 }
 
-// Spec is what a formula needs of a GPU that is not in the table.
+// Spec is the data of a GPU for Formula.
 type Spec struct {
 	Bandwidth    float64 // GB/s
 	TFLOPS       float64 // dense FP16 or BF16
 	Architecture string  // see Efficiency
 }
 
-// Profile is the operator's word on a class: a weight, or figures for the formula.
+// Profile is a class in the operator's file: a weight, or figures for the formula.
 type Profile struct {
-	Weight float64 // 0 when only Spec is given
+	Weight float64 // 0 if only Spec is given
 	Spec   Spec
 }
 
-// Rate is what the gateways have measured of a class.
+// Rate is the measured rate of a class.
 type Rate struct {
-	// Replica is what a fully busy replica serves in a second, in one unit for all classes
-	// of a service: tokens of a language model, requests of others.
+	// Replica is the rate of a fully busy replica per second. All classes of a service have the same
+	// unit: tokens for a language model, otherwise requests.
 	Replica float64
 	Samples float64
 	Updated time.Time
-	// Tokens says that the unit is tokens; Groups then has the rates of those groups of
-	// the class, by name, that were measured apart.
+	// Tokens reports whether the unit is tokens. Groups then has the rates of the groups of the class
+	// that were measured separately, by name.
 	Tokens bool
 	Groups map[string]Measured
-	// Bench says that it was benchmarked. Its age does not matter here: the caller leaves
-	// out what is too old.
+	// Bench reports whether the rate is from a benchmark. Its age does not count: the caller omits
+	// rates that are too old.
 	Bench bool
 }
 
-// Measured is a rate, how many samples it is from and whether it was benchmarked.
+// Measured is a rate, its number of samples and whether it is from a benchmark.
 type Measured struct {
 	Replica, Samples float64
 	Bench            bool
 }
 
-// of returns what is known of a group, and whether it was measured apart.
+// of returns the rate of a group, and whether the group was measured separately.
 func (r Rate) of(group string) (Rate, bool) {
 	m, apart := r.Groups[group]
 	if apart {
@@ -81,27 +81,27 @@ func (r Rate) of(group string) (Rate, bool) {
 	return r, apart
 }
 
-// Trust bounds which learned rates are used.
+// Trust decides which learned rates are used.
 type Trust struct {
-	// MaxAge ends a rate's use; its confidence falls linearly to 0 until then.
+	// MaxAge is the age at which a rate's confidence has fallen linearly to 0.
 	MaxAge time.Duration
-	// HalfSamples is how many samples give confidence 1/2.
+	// HalfSamples is the number of samples that gives confidence 1/2.
 	HalfSamples float64
-	// MinConfidence is the least at which a rate is used.
+	// MinConfidence is the smallest confidence at which a rate is used.
 	MinConfidence float64
-	// MaxFactor is how far a rate may differ from the other sources, after both are
-	// brought to one scale; beyond it the rate is disbelieved.
+	// MaxFactor is the largest factor between a rate and the other sources, on the same scale. A rate
+	// beyond it is ignored.
 	MaxFactor float64
 }
 
-// DefaultTrust uses rates for an hour, from about 20 fresh samples on, within a
-// factor of 10 of what is known otherwise.
+// DefaultTrust uses rates of 14 fresh samples or more, until they are 36 minutes old at most, and within
+// a factor of 10 of the other sources.
 func DefaultTrust() Trust {
 	return Trust{MaxAge: time.Hour, HalfSamples: 20, MinConfidence: 0.4, MaxFactor: 10}
 }
 
-// fresh falls linearly from 1 to 0 over MaxAge. A time to come is as doubtful as
-// one gone by: one of the two clocks is wrong by as much.
+// fresh falls linearly from 1 to 0 over MaxAge. A time in the future counts like one in the past: one
+// of the two clocks is wrong by as much.
 func (t Trust) fresh(r Rate, now time.Time) float64 {
 	return max(0, 1-float64(now.Sub(r.Updated).Abs())/float64(t.MaxAge))
 }
@@ -114,18 +114,17 @@ func (t Trust) confidence(r Rate, now time.Time) (float64, time.Duration) {
 	return fresh * r.Samples / (r.Samples + t.HalfSamples), now.Sub(r.Updated)
 }
 
-// Believes says whether a rate that gateways published is used.
+// Believes reports whether a published rate with this number of samples and this age is used.
 func (t Trust) Believes(samples float64, age time.Duration) bool {
 	c, _ := t.confidence(Rate{Samples: samples, Updated: time.Time{}}, time.Time{}.Add(age))
 	return c >= t.MinConfidence
 }
 
-// Weights gives every group of a service its weight. Learned rates are absolute
-// and the other sources relative, so rates are divided by their median ratio to
-// what is known otherwise before both are used side by side.
+// Weights returns the weight of every group of a service. Learned rates are absolute and the other
+// sources relative, so rates are divided by their median ratio to the other sources.
 //
-// gone holds one instance, the last, for each group of which none is registered now.
-// Hardware does not change while nothing runs on it, so rules and failover hold on.
+// gone has the last instance of each group without registered instances. Rules and failover still need
+// the weights of these groups.
 func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust,
 	now time.Time) map[string]Weight {
 	out := map[string]Weight{}
@@ -139,8 +138,7 @@ func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[s
 	return out
 }
 
-// gather lists the groups with the median claim of their instances and how many
-// there are.
+// gather returns the groups, the median claim of their instances and the number of instances, by name.
 func gather(instances []Instance) (map[string]Group, map[string]float64, map[string]int) {
 	groups, all, counts := map[string]Group{}, map[string][]float64{}, map[string]int{}
 	for _, in := range instances {
@@ -158,8 +156,8 @@ func gather(instances []Instance) (map[string]Group, map[string]float64, map[str
 	return groups, claims, counts
 }
 
-// remember adds the groups that are gone. They count only where nothing of their
-// class is registered.
+// remember adds the groups without registered instances. They count only if no instance of their class
+// is registered.
 func remember(gone []Instance, groups map[string]Group, claims map[string]float64, counts map[string]int) {
 	here := map[string]bool{}
 	for _, g := range groups {
@@ -177,7 +175,7 @@ func remember(gone []Instance, groups map[string]Group, claims map[string]float6
 	}
 }
 
-// prior is the weight without measurement.
+// prior returns the weight without measurement.
 func prior(g Group, claim float64, p Profile) Weight {
 	h, known := byClass(g.Class)
 	fraction := 1.0
@@ -201,7 +199,7 @@ func prior(g Group, claim float64, p Profile) Weight {
 			return Weight{Value: f * fraction, Source: FromFormula}
 		}
 		return Weight{Source: FromMean,
-			Note: fmt.Sprintf("class %q is neither in the table nor in the profile file", g.Class)}
+			Note: fmt.Sprintf("class %q is neither in the hardware table nor in the router's configuration", g.Class)}
 	}
 }
 
@@ -214,8 +212,7 @@ func byClass(class string) (gpu.Hardware, bool) {
 	return gpu.Hardware{}, false
 }
 
-// fillMean gives a group of which nothing is known the mean of the others, both as
-// whole GPUs.
+// fillMean sets the weight of groups without any source to the mean of the others, both per whole GPU.
 func fillMean(out map[string]Weight, groups map[string]Group) {
 	part := func(name string) float64 {
 		if g := groups[name]; g.Total > 0 {
@@ -242,9 +239,8 @@ func fillMean(out map[string]Weight, groups map[string]Group) {
 	}
 }
 
-// applyLearned replaces priors by measured rates where these can be trusted. Groups of
-// one class share its rate in proportion to their priors, unless they were measured
-// apart.
+// applyLearned replaces priors with measured rates that Trust accepts. Groups of one class share its
+// rate in proportion to their priors, unless they were measured separately.
 func applyLearned(out map[string]Weight, groups map[string]Group, counts map[string]int, learned map[string]Rate,
 	trust Trust, now time.Time) {
 	mean := map[string]float64{} // prior of a class's mean replica
@@ -263,7 +259,7 @@ func applyLearned(out map[string]Weight, groups map[string]Group, counts map[str
 			continue
 		}
 		if c, age := trust.confidence(r, now); c < trust.MinConfidence {
-			note[class] = fmt.Sprintf("learned rate ignored: %.0f samples, %s old, confidence %.2f below %.2f",
+			note[class] = fmt.Sprintf("learned rate ignored: %.0f samples, %s old: confidence %.2f is below %.2f",
 				r.Samples, age.Round(time.Second), c, trust.MinConfidence)
 			continue
 		}
@@ -287,8 +283,8 @@ func applyLearned(out map[string]Weight, groups map[string]Group, counts map[str
 	}
 }
 
-// weigh is a group's weight by what was measured. ratio is what was measured of the class
-// to the prior of its mean replica, scale that of the service.
+// weigh returns a group's weight from measurements. ratio is the measured rate of the class over the
+// prior of its mean replica, scale the median ratio of the service.
 func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float64, now time.Time) Weight {
 	r := class
 	if own, apart := class.of(group); apart {
@@ -297,7 +293,7 @@ func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float6
 		}
 	}
 	if ratio/scale > t.MaxFactor || scale/ratio > t.MaxFactor {
-		prior.Note = fmt.Sprintf("learned rate ignored: %.3g x what the other sources say, beyond %g x",
+		prior.Note = fmt.Sprintf("learned rate ignored: %.3g times the other sources, beyond the limit of %g times",
 			ratio/scale, t.MaxFactor)
 		return prior
 	}
@@ -312,8 +308,8 @@ func (t Trust) weigh(group string, prior Weight, class Rate, ratio, scale float6
 	return w
 }
 
-// median is the middle value, the geometric mean of the two middle ones where
-// their number is even, since ratios are compared.
+// median returns the middle value. For an even number it returns the geometric mean of the two middle
+// ones, because the values are ratios.
 func median(v []float64) float64 {
 	s := slices.Clone(v)
 	slices.Sort(s)
