@@ -44,7 +44,7 @@ func (s *scaling) page(ctx context.Context, t *testing.T) {
 		return `(` + of + `).test([...document.querySelectorAll(".plot")].find((e) => e.ariaLabel.startsWith("` + title + `"))?.ariaLabel)`
 	}
 	shows("cluster", `document.querySelectorAll(".gpu").length >= 2`, text("mix"), text("all healthy"))
-	shows("services/mix", label("Requests at once", `/on h100 [1-9]/`), label("Replicas", `/h100 3/`), `document.querySelectorAll(".tile dd")[2].innerText.startsWith("3")`)
+	shows("services/mix", label("Simultaneous requests", `/on h100 [1-9]/`), label("Replicas", `/h100 3/`), `document.querySelectorAll(".tile dd")[2].innerText.startsWith("3")`)
 	shows("scaling/mix", text("mix/h100 stays at 3"), text("mix/t4 stays at 0"), label("Demand", `/demand [0-9.]+, planned for [0-9.]+/`),
 		label("Replicas", `/h100 was 3, h100 by policy 3, t4 was 0, t4 by policy 0/`), label("Cost", `/cost was 24, cost by policy 24/`))
 	shows("requests/mix", `document.querySelector(".filters") !== null`)

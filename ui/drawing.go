@@ -6,23 +6,23 @@ import (
 	"sync"
 )
 
-// mostDrawings bounds how many views are kept that nobody may look at any more.
+// mostDrawings limits the cached views. Outdated ones are removed when it is reached.
 const mostDrawings = 64
 
-// drawings are views as JSON, so that many browsers cost what one does.
+// drawings caches views as JSON, so that many browsers cost as much as one.
 type drawings struct {
 	mu    sync.Mutex
 	drawn map[string]drawing
 }
 
-// drawing is a view of the facts that hold until changed is closed.
+// drawing is a view of facts that are valid until changed is closed.
 type drawing struct {
 	changed <-chan struct{}
 	text    []byte
 }
 
-// of returns the view with a name of the facts that hold until changed is closed, and makes
-// it where it is not there yet. One is made at a time.
+// of returns the JSON of a named view for the facts that are valid until changed is closed. It creates
+// it with view if it is not cached, one at a time.
 func (d *drawings) of(name string, changed <-chan struct{}, view func() any) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -10,20 +10,20 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// nomadGuard asks Nomad. Its client has the program's own token.
+// nomadGuard asks Nomad. Its client has the page's own token.
 type nomadGuard struct{ client *nomad.Client }
 
-// aclsOff is what Nomad says while its ACLs are off. The status alone opens nothing: a proxy,
-// or a listener that wants TLS, answers 400, too.
+// aclsOff is in Nomad's response while ACLs are off. The status alone is not enough: a proxy, or a
+// listener that requires TLS, answers 400 too.
 const aclsOff = "ACL support disabled"
 
-// deniedError is Nomad's refusal of a token, in words for its owner.
+// deniedError says why Nomad refuses a token, for the user.
 type deniedError string
 
 func (e deniedError) Error() string { return string(e) }
 
 func (g nomadGuard) open(ctx context.Context) (bool, error) {
-	// Not the token itself: while ACLs are off, Nomad denies that it knows a workload identity.
+	// Do not ask about the token itself: while ACLs are off, Nomad does not know workload identities.
 	_, _, err := g.client.ACLPolicies().List((&nomad.QueryOptions{}).WithContext(ctx))
 	var refusal nomad.UnexpectedResponseError
 	switch {
@@ -33,17 +33,17 @@ func (g nomadGuard) open(ctx context.Context) (bool, error) {
 		strings.Contains(refusal.Body(), aclsOff):
 		return true, nil
 	case errors.As(err, &refusal) && refusal.StatusCode() < http.StatusInternalServerError:
-		return false, nil // they are on, and the program's own token is none that Nomad knows
+		return false, nil // ACLs are on, and Nomad does not know the page's own token
 	}
 	return false, err
 }
 
-// allows has Nomad judge by asking what the page shows with the user's own token: the
-// nodes, and the allocations of every namespace that the program itself may read.
+// allows reads from Nomad with the user's token what the page shows: the nodes, and the allocations of
+// every namespace that the page's own token may read.
 func (g nomadGuard) allows(ctx context.Context, token string) error {
 	namespaces, _, err := g.client.Namespaces().List((&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("namespaces: %w", err)
+		return fmt.Errorf("cannot list namespaces: %w", err)
 	}
 	as := func(namespace string) *nomad.QueryOptions {
 		return (&nomad.QueryOptions{Namespace: namespace, AuthToken: token, PerPage: 1}).WithContext(ctx)

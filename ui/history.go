@@ -10,21 +10,21 @@ import (
 )
 
 const (
-	// longestHistory is the longest span that a browser may ask for.
+	// longestHistory is the longest period that a browser may request.
 	longestHistory = 7 * 24 * time.Hour
-	// historyWithin bounds one look at Prometheus, and how long it waits for its turn;
-	// mostLooks how many there are at once.
+	// historyWithin is the timeout of one read of Prometheus, including the wait for its turn.
+	// mostLooks limits simultaneous reads.
 	historyWithin = 20 * time.Second
 	mostLooks     = 8
 )
 
-// Prometheus returns the history that a Prometheus at an address has.
+// Prometheus returns a reader of the Prometheus at an address.
 func Prometheus(address string) (*watch.History, error) { return watch.NewHistory(address) }
 
-// serveHistory answers what Prometheus has of a service, as a series.
+// serveHistory responds with the series of a service from Prometheus.
 func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	if s.o.History == nil {
-		answer(w, http.StatusNotFound, problem{"no Prometheus is configured: give -prometheus"})
+		answer(w, http.StatusNotFound, problem{"no Prometheus is configured: start aliquot ui with -prometheus"})
 		return
 	}
 	span, err := strconv.ParseInt(r.FormValue("seconds"), 10, 64)
@@ -38,7 +38,7 @@ func (s *Server) serveHistory(w http.ResponseWriter, r *http.Request) {
 	case s.looks <- struct{}{}:
 		defer func() { <-s.looks }()
 	case <-ctx.Done():
-		answer(w, http.StatusServiceUnavailable, problem{"Prometheus does not answer, and many browsers ask it"})
+		answer(w, http.StatusServiceUnavailable, problem{"Prometheus is slow and many browsers ask it: try again"})
 		return
 	}
 	series, err := s.o.History.Of(ctx, r.FormValue("service"), span, time.Now())

@@ -119,7 +119,7 @@ func TestPageInABrowser(t *testing.T) {
 		p.shows("acme")
 		p.becomes(`/99% 2\.[0-9]* s/.test([...document.querySelectorAll(".plot")].find((e) => e.ariaLabel.startsWith("Time per request"))?.ariaLabel)`)
 		p.open("#/requests")
-		p.shows("As many requests wait as the service allows.")
+		p.shows("The queue of the service is full.")
 		p.becomes(`[...document.querySelectorAll("button")].some((b) => { if (b.innerText.startsWith("Slowest")) b.click(); return b.innerText.startsWith("Slowest"); })`)
 		p.shows("600 ms waiting for a slot")
 		p.fits()
@@ -144,7 +144,7 @@ func TestPageInABrowser(t *testing.T) {
 // what it would do now follows the demand.
 func (p page) scaling() {
 	p.shows("chat/h100 0 → 2")
-	p.shows("20 s, as measured")
+	p.shows("20 s, measured")
 	label := func(title, of string) string {
 		return `(` + of + `).test([...document.querySelectorAll(".plot")].find((e) => e.ariaLabel.startsWith("` + title + `"))?.ariaLabel)`
 	}
@@ -165,7 +165,7 @@ func (p page) promised() {
 	})
 	p.open("#/scaling")
 	p.shows("by the objective, ")
-	p.shows("from the curves of ")
+	p.shows("For the whole hour, the curves of ")
 	p.becomes(`[...document.querySelectorAll(".plot")].some((e) => e.ariaLabel.startsWith("Demand, in replicas of h100"))`)
 	p.fits()
 }
@@ -183,7 +183,7 @@ func (p page) past(leave func()) {
 	leave()
 	choose("6 h")
 	p.shows("Prometheus does not answer")
-	p.shows("Who waits")
+	p.shows("Waiting requests")
 	p.fits()
 	choose("15 min")
 	p.becomes(`/waiting [0-9] *$/.test(document.querySelector(".plot")?.ariaLabel)`)
@@ -210,9 +210,9 @@ func (p page) live() {
 func (p page) sourcesAway() {
 	c := p.s.cluster
 	c.Do(func() { c.ConsulDown = true })
-	p.shows("Consul does not answer")
+	p.shows("Consul has not answered for")
 	c.Do(func() { c.GatewayDown = true })
-	p.shows("gateway " + strings.TrimPrefix(c.Server.URL, "http://") + " does not answer")
+	p.shows("gateway " + strings.TrimPrefix(c.Server.URL, "http://") + " has not answered for")
 	p.shows("77")
 	c.Do(func() { c.ConsulDown, c.GatewayDown = false, false })
 	p.becomes(`document.querySelectorAll(".problems p").length === 0`)

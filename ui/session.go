@@ -14,37 +14,36 @@ import (
 
 const (
 	cookie = "aliquot_session"
-	// idle ends a session that nobody uses, longest every one.
+	// A session ends after idle without use, and after longest in any case.
 	idle, longest = 2 * time.Hour, 12 * time.Hour
-	// recheck is how old an answer of Nomad may be about a token, and about whether
-	// it has ACLs at all.
+	// recheck is the largest age of Nomad's answer about a token, or about its ACLs.
 	recheck = 30 * time.Second
-	// mostSessions bounds memory; the one that was unused for longest goes first.
+	// mostSessions limits memory. The least recently used session is removed first.
 	mostSessions = 1000
-	// mostStrangers and mostUsers bound how many questions Nomad is asked at once: by
-	// those who sign in, and about those who have. Strangers cannot take the users' places.
+	// mostStrangers limits simultaneous requests to Nomad for users who sign in, mostUsers those for
+	// users who are signed in. Strangers thus cannot block users.
 	mostStrangers, mostUsers = 4, 16
-	// asksWithin bounds one question, and how long it waits for its place.
+	// asksWithin is the timeout of one request to Nomad, including the wait for its turn.
 	asksWithin = 5 * time.Second
-	// pauseAfter is how long a failure to ask is the answer to the next requests.
+	// pauseAfter is the time for which a failure is returned without asking Nomad again.
 	pauseAfter = 2 * time.Second
 )
 
-// guard decides who may look.
+// guard decides who may read the page.
 type guard interface {
-	// open reports whether Nomad has no ACLs, so that everybody may.
+	// open reports whether Nomad has no ACLs, so that everyone may.
 	open(ctx context.Context) (bool, error)
-	// allows returns a deniedError where a token may not read what the page shows.
+	// allows returns a deniedError if a token may not read what the page shows.
 	allows(ctx context.Context, token string) error
 }
 
-// doors lets in those whom Nomad lets read the same facts. The token of a user is kept
-// in memory alone, for as long as the session; the browser holds a random number.
+// doors manages the sessions of users. It admits a user whose Nomad token may read what the page
+// shows. It keeps the token only in memory and only during the session; the browser has a random ID.
 type doors struct {
 	guard            guard
 	now              func() time.Time
 	strangers, users chan struct{}
-	// asked merges questions about one session, and those about Nomad's ACLs.
+	// asked merges simultaneous requests to Nomad about the same session, or about ACLs.
 	asked singleflight.Group
 
 	mu       sync.Mutex
@@ -52,7 +51,7 @@ type doors struct {
 	acls     acls
 }
 
-// acls is what Nomad answered when it was asked whether it has ACLs.
+// acls is Nomad's last answer to whether it has ACLs.
 type acls struct {
 	off           bool
 	asked, failed time.Time
@@ -73,10 +72,10 @@ func newDoors(g guard) *doors {
 
 var (
 	errBusy = errors.New("too many tokens are being checked: try again")
-	errAway = errors.New("Nomad does not answer, so the token cannot be checked")
+	errAway = errors.New("cannot check the token: Nomad does not answer")
 )
 
-// ask puts a question to Nomad when one of the places is free.
+// ask runs question once one of the places is free.
 func ask(ctx context.Context, places chan struct{}, question func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, asksWithin)
 	defer cancel()
@@ -89,8 +88,8 @@ func ask(ctx context.Context, places chan struct{}, question func(context.Contex
 	return question(ctx)
 }
 
-// once is ask for a question that several requests may have at the same time. It goes on
-// when the request that asked first is gone, for the others wait for it.
+// once is like ask, and merges simultaneous calls with the same key. The question continues if the
+// first request ends, because others wait for it.
 func (d *doors) once(ctx context.Context, key string, question func(context.Context) error) error {
 	_, err, _ := d.asked.Do(key, func() (any, error) {
 		return nil, ask(context.WithoutCancel(ctx), d.users, question)
@@ -98,8 +97,8 @@ func (d *doors) once(ctx context.Context, key string, question func(context.Cont
 	return err
 }
 
-// unlocked reports whether no token is needed. While Nomad cannot be asked, its last
-// answer holds; where it never answered, nobody is let in and the error says why.
+// unlocked reports whether no token is needed. While Nomad does not answer, its last answer counts. If
+// it has never answered, unlocked returns an error and nobody is admitted.
 func (d *doors) unlocked(ctx context.Context) (bool, error) {
 	d.mu.Lock()
 	known, now := d.acls, d.now()
@@ -143,8 +142,8 @@ func (d *doors) enter(ctx context.Context, token string) (id string, err error) 
 	return id, nil
 }
 
-// sweep drops sessions that have ended, and one that was unused for longest where there
-// are too many; d.mu is held.
+// sweep removes ended sessions, and the least recently used one if there are too many. The caller holds
+// d.mu.
 func (d *doors) sweep(now time.Time) {
 	oldest := ""
 	for id, s := range d.sessions {
@@ -166,9 +165,8 @@ func (d *doors) leave(id string) {
 	delete(d.sessions, id)
 }
 
-// knows reports whether a session may look now. A token that Nomad no longer takes ends
-// the session. Where Nomad does not answer the session stays, but shows nothing: the
-// error is not nil.
+// knows reports whether a session exists and its token is still allowed. A denied token ends the
+// session. If Nomad does not answer, knows returns an error; the session stays, but shows nothing.
 func (d *doors) knows(ctx context.Context, id string) (bool, error) {
 	now := d.now()
 	d.mu.Lock()
@@ -205,13 +203,13 @@ func (d *doors) knows(ctx context.Context, id string) (bool, error) {
 	return true, nil
 }
 
-// access is what a request may see.
+// access says whether a request may read the page.
 type access struct {
-	// open is set for a request that may see everything.
+	// open reports whether it may.
 	open bool
-	// needed is set where a token is needed.
+	// needed reports whether a token is needed.
 	needed bool
-	// err says why it could not be found out.
+	// err is set if access could not be determined.
 	err error
 }
 
@@ -228,7 +226,7 @@ func (d *doors) of(r *http.Request) access {
 	return access{open: open, needed: true, err: err}
 }
 
-// problem is the answer to a request that is not granted.
+// problem is the response to a refused or failed request.
 type problem struct {
 	Error string `json:"error"`
 }
@@ -249,14 +247,14 @@ func (d *doors) behind(next http.Handler) http.Handler {
 
 // standing is the state of a browser's session.
 type standing struct {
-	// Needed is set where Nomad has ACLs.
+	// Needed reports whether a token is needed.
 	Needed bool `json:"needed"`
 	Open   bool `json:"open"`
-	// Away says why it could not be found out: the browser asks again.
+	// Away is the reason if access could not be determined. The browser then asks again.
 	Away string `json:"away,omitempty"`
-	// NomadUI is where links to jobs and allocations lead; "" for none.
+	// NomadUI is the base address of links to jobs and allocations, "" for no links.
 	NomadUI string `json:"nomad_ui,omitempty"`
-	// History is set where more than the last hour can be shown.
+	// History reports whether more than the last hour is available.
 	History bool `json:"history,omitempty"`
 }
 
@@ -272,11 +270,12 @@ func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, out)
 }
 
-// signInWithin bounds how long the body of a sign-in may take to come.
+// signInWithin is the longest time for the body of a sign-in to arrive.
 const signInWithin = 10 * time.Second
 
 func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(signInWithin)) // strangers may ask
+	// Anyone can send this request, so do not wait long for its body.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(signInWithin))
 	var given struct {
 		Token string `json:"token"`
 	}
@@ -294,7 +293,7 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil {
-		s.o.Log.Warn("a token could not be checked", "error", err)
+		s.o.Log.Warn("cannot check a user's token", "error", err)
 		answer(w, http.StatusServiceUnavailable, problem{errAway.Error()})
 		return
 	}

@@ -11,18 +11,17 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// streamTimeout is how long a browser may take to take one event.
+// streamTimeout is the longest time for a browser to accept one event.
 const streamTimeout = 20 * time.Second
 
-// mostStreams bounds what all browsers together may follow.
+// mostStreams limits the open streams of all browsers.
 const mostStreams = 500
 
-// comment is sent where nothing else is, so that a browser that is gone is noticed.
+// comment is the interval of "alive" events on an idle stream, which detect a closed connection.
 const comment = 15 * time.Second
 
-// serveStream sends what a view shows, and again whenever it changes, as server-sent
-// events: "view" holds all of it, "series" the seconds of a service that are new, and
-// "outlook" what its policies would have done.
+// serveStream sends a view as server-sent events whenever it changes: "view" contains the whole view,
+// "series" the new seconds of a service, and "outlook" the replayed decisions of its policies.
 func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	name, service := r.FormValue("view"), r.FormValue("service")
 	make, ok := views[name]
@@ -32,7 +31,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 	if s.streams.Add(1) > mostStreams {
 		s.streams.Add(-1)
-		answer(w, http.StatusServiceUnavailable, problem{"too many browsers follow this page: close one"})
+		answer(w, http.StatusServiceUnavailable, problem{"too many browsers have this page open: close one"})
 		return
 	}
 	defer s.streams.Add(-1)
@@ -73,7 +72,7 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// addService sends what is new of a service, as a view shows it.
+// addService sends the new part of a service's series or outlook.
 func (s *Server) addService(st *stream, name, service string) error {
 	switch {
 	case service == "":
@@ -84,13 +83,13 @@ func (s *Server) addService(st *stream, name, service string) error {
 	return st.extend(s.watch.Series(service, st.after))
 }
 
-// stream sends what one browser follows.
+// stream is one browser's stream.
 type stream struct {
 	w     http.ResponseWriter
 	c     *http.ResponseController
-	last  []byte // the view that it was sent
-	after int64  // the last second that it was sent
-	// outlook is the last one that it was sent.
+	last  []byte // last view sent
+	after int64  // last second sent
+	// outlook is the last outlook sent.
 	outlook *view.Outlook
 }
 

@@ -1,5 +1,5 @@
-// Package ui is the page that shows the loop: nodes and their slices, services and
-// their queues, what the autoscaler does and why. It reads and changes nothing.
+// Package ui serves the web page that shows nodes with their slices, services with their queues, and
+// the autoscaler's decisions. It reads the cluster and changes nothing.
 package ui
 
 import (
@@ -19,40 +19,40 @@ import (
 	"aliquot.example/ui/watch"
 )
 
-// web is the page. What it has from others stands in web/vendor with its licences.
+// web is the page. Third-party code and its licences are in web/vendor.
 //
 //go:embed web
 var web embed.FS
 
-// Options are what a Server is wired from.
+// Options configure a Server.
 type Options struct {
 	Nomad *nomad.Client
-	// Consul may be nil, then Gateways are all.
+	// Consul may be nil. Gateways are then all gateways.
 	Consul *consul.Client
-	// Gateways are addresses of admin listeners.
+	// Gateways are addresses of gateways' admin listeners, in addition to those in Consul.
 	Gateways []string
-	// NomadUI is where browsers find Nomad's own page; "" for no links to it.
+	// NomadUI is the address of Nomad's web page for browsers, "" for no links to it.
 	NomadUI string
-	// History is a Prometheus with more than the last hour; nil without one.
+	// History reads a Prometheus for more than the last hour. It may be nil.
 	History *watch.History
 	Log     *slog.Logger
 }
 
-// Server answers browsers.
+// Server serves the web page and its API.
 type Server struct {
 	o     Options
 	watch *watch.Watch
 	doors *doors
-	// streams counts the browsers that follow a view.
+	// streams is the number of open streams.
 	streams  atomic.Int64
 	drawings drawings
-	// looks are those at Prometheus that may be going on.
+	// looks limits simultaneous reads of Prometheus.
 	looks chan struct{}
 	// ctx ends the streams.
 	ctx context.Context
 }
 
-// New returns a server; Run must run beside its Handler.
+// New returns a server. Its Handler needs a running Run.
 func New(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -63,25 +63,26 @@ func New(o Options) *Server {
 	}
 }
 
-// OfNomad bounds the answers to a client that reads Nomad, OfConsul to one that reads Consul.
+// OfNomad limits the size of responses, for a client of Nomad.
 func OfNomad(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostOfNomad) }
 
-// OfConsul is OfNomad for Consul.
+// OfConsul limits the size of responses, for a client of Consul.
 func OfConsul(base http.RoundTripper) http.RoundTripper { return watch.Bounded(base, watch.MostAnswer) }
 
-// Run reads the cluster until ctx ends, which also ends the streams to browsers.
+// Run reads the cluster until ctx ends.
 func (s *Server) Run(ctx context.Context) { s.watch.Run(ctx) }
 
-// policy is what browsers let the page do: its own files, and nothing inline.
+// policy allows the page only its own files, and nothing inline.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-// Handler answers all requests. ctx ends the streams, so that a server can shut down.
+// Handler returns the handler of all requests. The end of ctx ends the streams, so that a server can
+// shut down.
 func (s *Server) Handler(ctx context.Context) http.Handler {
 	s.ctx = ctx
 	files, err := fs.Sub(web, "web")
 	if err != nil {
-		panic(err) // the folder is part of the program
+		panic(err) // impossible: the folder is embedded
 	}
 	mux := http.NewServeMux()
 	mux.Handle("GET /", http.FileServerFS(files))
@@ -91,7 +92,7 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("DELETE /v1/session", s.closeSession)
 	mux.Handle("GET /v1/history", s.doors.behind(http.HandlerFunc(s.serveHistory)))
 	mux.Handle("GET /v1/stream", s.doors.behind(http.HandlerFunc(s.serveStream)))
-	// A page of another site may neither open a session nor end one.
+	// Pages of other sites must not open or end a session.
 	return headers(http.NewCrossOriginProtection().Handler(mux))
 }
 
@@ -113,7 +114,7 @@ func answer(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// views are what a stream can show; service is "" for those that need none.
+// views are the views that a stream can show. service may be "" for most of them.
 var views = map[string]func(f view.Facts, service string) any{
 	"cluster":         func(f view.Facts, _ string) any { return view.ClusterOf(f) },
 	"services":        func(f view.Facts, _ string) any { return view.ServicesOf(f) },
@@ -123,5 +124,5 @@ var views = map[string]func(f view.Facts, service string) any{
 	"service":         func(f view.Facts, service string) any { return view.ServiceOf(f, service) },
 }
 
-// frame is the time between two pictures: what happens meanwhile is in the next.
+// frame is the shortest time between two updates of a stream.
 const frame = 250 * time.Millisecond

@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 )
 
-// axeVersion is that of axe-core, which checks pages for accessibility.
+// axeVersion is the version of axe-core, which checks pages for accessibility.
 const axeVersion = "4.10.3"
 
-// Axe returns the text of axe-core, which npm downloads once.
+// Axe returns the source of axe-core, which npm downloads once.
 func Axe(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -33,7 +33,7 @@ func Axe(ctx context.Context) (string, error) {
 	return string(text), err
 }
 
-// Fault is a rule of accessibility that a page breaks.
+// Fault is an accessibility rule that a page breaks.
 type Fault struct {
 	ID     string `json:"id"`
 	Impact string `json:"impact"` // minor, moderate, serious or critical
@@ -44,7 +44,7 @@ type Fault struct {
 	} `json:"nodes"`
 }
 
-// Faults runs axe-core, by its text, on the page as it is.
+// Faults runs axe-core on the page. axe is its source.
 func (b *Browser) Faults(axe string) ([]Fault, error) {
 	if err := b.Eval(axe+"; typeof axe", nil); err != nil {
 		return nil, err

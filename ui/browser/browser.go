@@ -1,4 +1,4 @@
-// Package browser drives a real Chromium, for tests and for the pictures in docs.
+// Package browser drives a real Chromium, for tests and for the screenshots in docs.
 package browser
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Missing says why no browser can be driven, "" where one can.
+// Missing returns why no browser can be started, "" if one can.
 func Missing() string {
 	if _, err := program(); err != nil {
 		return "needs Chromium: apt-get install chromium"
@@ -47,14 +47,14 @@ type Browser struct {
 	said []string
 }
 
-// Heard is what the page wrote to its console as errors, uncaught ones among them.
+// Heard returns the errors that the page wrote to its console, including uncaught ones.
 func (b *Browser) Heard() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(b.said)
 }
 
-// Start starts a Chromium that has a data directory of its own.
+// Start starts a Chromium with a new data directory.
 func Start(ctx context.Context) (*Browser, error) {
 	path, err := program()
 	if err != nil {
@@ -110,7 +110,7 @@ func (b *Browser) Window(width, height int, theme string) error {
 // Open goes to an address.
 func (b *Browser) Open(address string) error { return chromedp.Run(b.ctx, chromedp.Navigate(address)) }
 
-// Eval evaluates JavaScript, waits for a promise, and reads its value into v.
+// Eval evaluates JavaScript, waits if the result is a promise, and decodes its value into v.
 func (b *Browser) Eval(script string, v any) error {
 	return chromedp.Run(b.ctx, chromedp.Evaluate(script, v, func(p *runtime.EvaluateParams) *runtime.EvaluateParams {
 		return p.WithAwaitPromise(true)
@@ -131,14 +131,14 @@ func (b *Browser) Await(ctx context.Context, expression string) error {
 	return nil
 }
 
-// within is the page's context, ended when ctx does.
+// within returns the page's context, which also ends when ctx ends.
 func (b *Browser) within(ctx context.Context) context.Context {
 	out, cancel := context.WithCancel(b.ctx)
 	context.AfterFunc(ctx, cancel)
 	return out
 }
 
-// Picture takes a picture of what the window shows, as PNG.
+// Picture returns a screenshot of the window as PNG.
 func (b *Browser) Picture() ([]byte, error) {
 	var out []byte
 	err := chromedp.Run(b.ctx, chromedp.ActionFunc(func(ctx context.Context) (err error) {

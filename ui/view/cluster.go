@@ -13,11 +13,11 @@ import (
 type Cluster struct {
 	Sources []Source `json:"sources"`
 	Totals  Totals   `json:"totals"`
-	// Jobs are those that hold slices, in the order of their colours.
+	// Jobs are the jobs that hold slices, in the order of their colours.
 	Jobs  []string      `json:"jobs"`
 	Nodes []ClusterNode `json:"nodes"`
 	Notes []string      `json:"notes,omitempty"`
-	// Rollout is that of GPU drivers; nil where there is none.
+	// Rollout is the rollout of GPU drivers, nil if there is none.
 	Rollout *Rollout `json:"rollout,omitempty"`
 }
 
@@ -26,7 +26,7 @@ type Totals struct {
 	Nodes     int     `json:"nodes"`
 	GPUs      int     `json:"gpus"`
 	Unhealthy int     `json:"unhealthy"`
-	Capacity  float64 `json:"capacity"` // in GPUs, as are the following
+	Capacity  float64 `json:"capacity"` // in GPUs, like Free and Stranded
 	Free      float64 `json:"free"`
 	Stranded  float64 `json:"stranded"`
 }
@@ -63,17 +63,17 @@ type ClusterGPU struct {
 	Bar         []Part  `json:"bar"`
 }
 
-// Part is slices beside each other that one allocation holds, or that are free.
+// Part is a number of slices in a bar that one allocation holds, or that are free.
 type Part struct {
 	Slices int    `json:"n"`
 	Alloc  string `json:"alloc,omitempty"`
 	Job    string `json:"job,omitempty"`
-	// Colour is the index of the job among Cluster.Jobs, -1 for none.
+	// Colour is the index of the job in Cluster.Jobs, -1 for none.
 	Colour int  `json:"colour"`
 	Bad    bool `json:"bad,omitempty"`
 }
 
-// ClusterOf makes the view of the cluster.
+// ClusterOf returns the view of the cluster.
 func ClusterOf(f Facts) Cluster {
 	out := Cluster{Sources: f.Sources, Jobs: jobs(f.Nodes), Nodes: []ClusterNode{}, Rollout: RolloutOf(f.Drivers)}
 	colour := map[string]int{}
@@ -100,7 +100,7 @@ func ClusterOf(f Facts) Cluster {
 	}
 	if unseen {
 		out.Notes = append(out.Notes,
-			`Slices shown as free may be held by jobs of namespaces that this page's own token may not read: `+
+			`Slices shown as free may be held by jobs in namespaces that this page's own token may not read: `+
 				`give it read-job in namespace "*".`)
 	}
 	return out
@@ -115,7 +115,7 @@ func gpuOf(g top.GPU, since map[string]Since, colour map[string]int) ClusterGPU 
 	}
 	if !g.Healthy {
 		if out.Health = g.Health; out.Health == "" {
-			out.Health = "unhealthy, without a reason"
+			out.Health = "the device plugin gives no reason"
 		}
 		if s, ok := since[g.ID]; ok {
 			out.Since = &s
@@ -124,7 +124,7 @@ func gpuOf(g top.GPU, since map[string]Since, colour map[string]int) ClusterGPU 
 	return out
 }
 
-// bar joins slices that are of one allocation, or free.
+// bar joins the slices of each allocation, the unhealthy ones and the free ones to parts.
 func bar(all []top.Slice, colour map[string]int) []Part {
 	out := []Part{}
 	for _, s := range top.SideBySide(all) {
@@ -159,11 +159,12 @@ func jobs(nodes []Node) []string {
 	return out
 }
 
-// Health follows the health of GPUs from one reading to the next, since Nomad does
-// not say when it changed.
+// Health has the time since which GPUs are unhealthy. Nomad does not report when health changed, so the
+// page compares successive readings.
 type Health map[string]Since
 
-// Next takes in a reading; first is set for the first of all, whose states began before.
+// Next returns the health after a new reading, and the changes. first is true for the first reading:
+// its states began earlier.
 func (h Health) Next(nodes []Node, now time.Time, first bool) (Health, []Seen) {
 	next, seen := Health{}, []Seen{}
 	for _, n := range nodes {
@@ -187,7 +188,7 @@ func (h Health) Next(nodes []Node, now time.Time, first bool) (Health, []Seen) {
 	return next, seen
 }
 
-// Of are the states of one node's GPUs, by GPU.
+// Of returns the states of one node's unhealthy GPUs by GPU.
 func (h Health) Of(n Node) map[string]Since {
 	out := map[string]Since{}
 	for _, g := range n.GPUs {

@@ -5,13 +5,13 @@ import (
 	"slices"
 )
 
-// figure rounds a value to what a chart shows.
+// figure rounds a value to three decimals for a chart.
 func figure(v float64) *float64 {
 	v = float64(int64(v*1000+0.5)) / 1000
 	return &v
 }
 
-// compare adds what the policies would have done and what was, by class.
+// compare adds the decided and the real replicas by class, and their costs.
 func (r *Replay) compare(out *Outlook, m *Memory) {
 	costs := map[string]float64{}
 	for _, p := range r.policies {
@@ -63,7 +63,7 @@ func was(by map[string]Stand, class string) *float64 {
 	return number(sum)
 }
 
-// sum is what the counts of a step cost, nil where one is not known.
+// sum returns the cost of the counts of a step, nil if one is unknown.
 func (o *Outlook) sum(costs map[string]float64, count func(*OutlookClass) *float64) *float64 {
 	total := 0.0
 	for i := range o.Classes {

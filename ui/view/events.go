@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// Events is the view of what happened.
+// Events is the view of events.
 type Events struct {
 	Sources []Source `json:"sources"`
-	// Began is when the program began to see changes of health.
+	// Began is when this program started: it knows changes of health only since then.
 	Began  time.Time `json:"began"`
 	Events []Event   `json:"events"`
 }
 
-// Event is one thing that happened, in words.
+// Event is one event as text.
 type Event struct {
 	At time.Time `json:"at"`
 	// Kind is health, task or scaling.
@@ -22,19 +22,19 @@ type Event struct {
 	Where string `json:"where"`
 	Alloc string `json:"alloc,omitempty"`
 	Text  string `json:"text"`
-	// Remedy is what the operations page says to do about it.
+	// Remedy is the remedy in docs/operations.md.
 	Remedy string `json:"remedy,omitempty"`
 	Bad    bool   `json:"bad,omitempty"`
 }
 
 const (
-	// eventsKept is how old an event may be.
+	// eventsKept is the largest age of an event.
 	eventsKept = time.Hour
-	// mostEvents bounds how many are shown; the newest are.
+	// mostEvents is the largest number of events, the newest ones.
 	mostEvents = 500
 )
 
-// EventsOf makes the view of the last hour, the newest first.
+// EventsOf returns the events of the last hour, the newest first.
 func EventsOf(f Facts) Events {
 	out := Events{Sources: f.Sources, Began: f.Began, Events: []Event{}}
 	for _, s := range f.Seen {
@@ -71,8 +71,8 @@ type taskOf struct {
 	of *Alloc
 }
 
-// taskEvents are the newest that are worth telling, mostEvents of them: there may be ten of
-// each of thousands of allocations.
+// taskEvents returns the newest relevant events, at most mostEvents: thousands of allocations may have
+// ten each.
 func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	for i := range allocs {
 		a := &allocs[i]
@@ -86,8 +86,8 @@ func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	return out[:min(len(out), mostEvents)]
 }
 
-// told reports whether an event is worth telling: failures, and what a driver says of
-// tasks that hold slices. Nomad's own steps of every start are not.
+// told reports whether an event is relevant: a failure, or a driver's event of a task that holds slices.
+// Nomad's own steps of every start are not.
 func told(a *Alloc, e *TaskEvent) bool {
 	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" &&
 		!strings.Contains(e.Text, "Exit Code: 0")

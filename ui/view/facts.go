@@ -1,5 +1,5 @@
-// Package view makes what the page shows of what the readers know. It is pure: facts
-// and a time in, values out, whose JSON the page draws as it comes.
+// Package view converts the facts that package watch reads into the values that the page shows. It is
+// pure. The page draws the JSON of these values.
 package view
 
 import (
@@ -12,11 +12,10 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// Facts is what is known of a cluster at one moment. Nothing in it is changed after it
-// was handed over.
+// Facts is the known state of a cluster at one moment. It is immutable.
 type Facts struct {
 	At time.Time
-	// Began is when the program began to watch: what it cannot ask for it knows since.
+	// Began is when the program started to watch.
 	Began    time.Time
 	Sources  []Source
 	Nodes    []Node
@@ -26,21 +25,22 @@ type Facts struct {
 	Changes  []Change
 	// Splits are the shares that the router wrote, by service and subset, in percent.
 	Splits map[string]map[string]float64
-	// Served are requests of the last minute, by service and class, of services that
-	// somebody looks at.
+	// Served are the requests of the last minute by service and class, for services that a browser
+	// shows.
 	Served map[string]map[string]int
-	// Seen are changes of health that the program saw happen.
+	// Seen are the changes of health since Began.
 	Seen []Seen
-	// Next is what policies would do now, by service, of services that somebody looks at.
+	// Next are the present decisions of policies by service, for services whose scaling a browser
+	// shows.
 	Next map[string][]Next
-	// Requests are those that gateways remember, the newest first.
+	// Requests are the slow and failed requests of all gateways, the newest first.
 	Requests api.Requests
-	// Drivers are what is wanted of nodes' GPU drivers, and how far they are.
+	// Drivers is the state of the driver rollout.
 	Drivers Drivers
 }
 
-// Source is what the program reads: Nomad, Consul, or a gateway. Problem is "" while it
-// answers; Since is when that began.
+// Source is a server that the program reads: Nomad, Consul or a gateway. Problem is its last error, ""
+// while it answers. Since is when this state began.
 type Source struct {
 	Name    string    `json:"name"`
 	Problem string    `json:"problem,omitempty"`
@@ -50,32 +50,31 @@ type Source struct {
 // Node is a Nomad client with GPUs.
 type Node struct {
 	top.Node
-	// Total, Free and Stranded count its capacity in GPUs; Stranded is free and fits no
-	// task of the typical demand.
+	// Total, Free and Stranded are its capacity in GPUs. Stranded capacity is free, but no task of the
+	// typical demand fits into it.
 	Total, Free, Stranded float64
-	// Unhealthy says, by GPU, since when it is unhealthy.
+	// Unhealthy has the time since which a GPU is unhealthy, by GPU.
 	Unhealthy map[string]Since
 }
 
-// Since is when a state began. It was seen to begin then, or else it is only known
-// that it began before.
+// Since is when a state began. If Seen is false, it began at some time before At.
 type Since struct {
 	At   time.Time `json:"at"`
 	Seen bool      `json:"seen"`
 }
 
-// Alloc is an allocation that holds GPUs, or is of a group that serves.
+// Alloc is an allocation.
 type Alloc struct {
 	ID, Namespace, Job, Group string
 	Node                      string // name
 	Desired, Client           string
 	Created, Modified         time.Time
-	Class                     string // of the hardware that it was granted; "" for none
+	Class                     string // of the granted hardware, "" for none
 	Slices                    int
 	Events                    []TaskEvent
 }
 
-// TaskEvent is what Nomad or a driver said of a task.
+// TaskEvent is a task event of Nomad or a driver.
 type TaskEvent struct {
 	At         time.Time
 	Task, Type string
@@ -83,7 +82,7 @@ type TaskEvent struct {
 	Failed     bool
 }
 
-// Service is one model service, as all its gateways together see it.
+// Service is one model service, combined from all its gateways.
 type Service struct {
 	Name     string
 	Queued   int
@@ -99,26 +98,27 @@ type Policy struct {
 	Namespace, Job, Group string
 	Service               string
 	Query                 query.Query
-	QueryProblem          string // why the query cannot be read
-	// Window is how far back the query reaches.
+	QueryProblem          string // why the query cannot be parsed
+	// Window is the query window.
 	Window   time.Duration
 	Enabled  bool
 	Min, Max int
 	Settings map[string]string
-	// ColdStart is what starts of the service were measured to take, 0 while unknown.
+	// ColdStart is the learned cold start of the service, 0 while unknown.
 	ColdStart time.Duration
-	// Count is how many Nomad keeps now.
+	// Count is the present count in Nomad.
 	Count int
-	// Rates are the speeds in force, by class, for SpeedsFor.
+	// Rates are the speeds in force and Slots the measured slots, by class. SpeedsFor is how long the
+	// speeds have been in force.
 	Rates, Slots map[string]float64
 	SpeedsFor    time.Duration
-	// Curves are what is known of how long its replicas take, where it has an objective and
-	// somebody looks at it; CurvesProblem is why they are not known.
+	// Curves are the performance curves of the service, if the policy has an objective and a browser
+	// shows it. CurvesProblem is why they are unknown.
 	Curves        *objective.Known
 	CurvesProblem string
 }
 
-// Change is a scaling action, as Nomad keeps it.
+// Change is a scaling action in Nomad.
 type Change struct {
 	At             time.Time
 	Namespace, Job string
@@ -126,11 +126,11 @@ type Change struct {
 	From, To       int
 	Reason         string
 	Failed         bool
-	// Demand, in slots, is what a decision counted with; nil where the action has none.
+	// Demand is the demand of the decision, in slots; nil if the action has none.
 	Demand *float64
 }
 
-// With adds the demand that the action's meta has, where it is a number.
+// With adds the demand from the action's meta, if it is a number.
 func (c Change) With(demand any) Change {
 	if v, ok := demand.(float64); ok {
 		c.Demand = &v
@@ -138,8 +138,7 @@ func (c Change) With(demand any) Change {
 	return c
 }
 
-// Seen is a change that the program saw happen: a GPU or a node became unhealthy, or
-// well again.
+// Seen is an observed change of health: a GPU or a node became unhealthy or healthy.
 type Seen struct {
 	At   time.Time
 	Node string
@@ -150,5 +149,5 @@ type Seen struct {
 
 var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// allocOf is the allocation that a replica's ID names; "" for none.
+// allocOf returns the allocation ID in a replica's ID, "" if there is none.
 func allocOf(replica string) string { return uuid.FindString(replica) }

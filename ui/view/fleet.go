@@ -1,11 +1,11 @@
 package view
 
-// group is a task group, whose allocations may serve.
+// group identifies a task group.
 type group struct{ namespace, job, name string }
 
 func (a *Alloc) group() group { return group{a.Namespace, a.Job, a.Group} }
 
-// fleet finds the allocations of services: there may be thousands of both.
+// fleet indexes allocations by service: there may be thousands of both.
 type fleet struct {
 	allocs map[string]*Alloc // by ID
 	groups map[group][]*Alloc
@@ -25,8 +25,8 @@ func fleetOf(f Facts) *fleet {
 	return out
 }
 
-// of returns the groups whose allocations serve a service or are scaled for it, and those
-// of their allocations that do not serve it yet.
+// of returns the groups that serve a service or are scaled for it, and their allocations that do not
+// serve it yet.
 func (l *fleet) of(s Service) (groups map[group]bool, starting []*Alloc) {
 	groups = map[group]bool{}
 	for _, g := range l.scaled[s.Name] {

@@ -14,79 +14,78 @@ import (
 // OutlookStep is the time between two decisions of an Outlook, in seconds.
 const OutlookStep = 5
 
-// Outlook is what the policies of a service would have done in the last hour. The counts are
-// those that the autoscaler's strategy finds from the demand that gateways remember, by the
-// settings and speeds of now, each from the count that it found before. A value is nil in a gap.
+// Outlook is a replay of the policies of a service over the last hour. The counts are those of the
+// autoscaler's strategy for the demand that gateways have stored, with the present settings and speeds.
+// Each decision starts from the count of the previous one. A value is nil in a gap.
 type Outlook struct {
 	Service string `json:"service"`
-	// Problem is why nothing is decided; all else is then empty.
+	// Problem is why the page cannot decide. All other fields are then empty.
 	Problem string    `json:"problem,omitempty"`
 	At      time.Time `json:"at"`
-	// Ahead is the cold start, in seconds. Learned says that it was measured, and Set that
-	// the policy gives it.
+	// Ahead is the cold start in seconds. Learned reports whether it was measured, Set whether the
+	// policy sets it.
 	Ahead   int64 `json:"ahead"`
 	Learned bool  `json:"learned"`
 	Set     bool  `json:"set"`
-	// Unit is the class in whose replicas demand is counted, where an objective decides. Else
-	// Load says that it is in slots of the fastest class, and not in requests at once.
+	// With an objective, Unit is the class in whose replicas demand is counted. Otherwise Load
+	// reports whether demand is in slots of the fastest class instead of simultaneous requests.
 	Unit string `json:"unit,omitempty"`
 	Load bool   `json:"load"`
-	// Curves is when those came into force that an objective was decided with, for the whole
-	// hour; nil without an objective.
+	// Curves is when the curves came into force that are used for the whole hour, nil without an
+	// objective.
 	Curves *time.Time `json:"curves,omitempty"`
 	Time   []int64    `json:"t"` // Unix seconds, OutlookStep apart
-	// Demand is as measured, in replicas the average of the policy's panic window; Planned is
-	// what replicas are planned for. Forecast is what was expected, when it was made, of the
-	// time Ahead later; nil where no rise was certain.
+	// Demand is the measured demand; if it is in replicas, it is the mean of the policy's panic
+	// window. Planned is the demand for which replicas are planned. Forecast is the expected demand
+	// Ahead seconds later, at the time when the forecast was made, nil if no rise was certain.
 	Demand   []*float64     `json:"demand"`
 	Planned  []*float64     `json:"planned"`
 	Forecast []*float64     `json:"forecast"`
 	Classes  []OutlookClass `json:"classes"`
-	// Cost is that of all counts, nil where the policy gives no classes.
+	// Cost is the cost of all counts, nil if the policy has no classes.
 	Cost *Compared `json:"cost,omitempty"`
 }
 
-// OutlookClass is the replicas of one class of hardware; Name is "" for all together.
+// OutlookClass is the number of replicas of one hardware class. Name is "" for all classes together.
 type OutlookClass struct {
 	Name string `json:"name"`
 	Compared
 }
 
-// Compared is what the policy would have done beside what was: replicas that were ready or
-// starting.
+// Compared has the values by the policy, Would, and the real ones, Was, which count ready and starting
+// replicas.
 type Compared struct {
 	Would []*float64 `json:"would"`
 	Was   []*float64 `json:"was"`
 }
 
-// Next is what a policy would do now.
+// Next is the present decision of a policy.
 type Next struct {
 	At    time.Time `json:"at"`
 	Job   string    `json:"job"`
 	Group string    `json:"group"`
-	// Count is what it would set, in place of Set.
+	// Count is the decided count, Set the present one.
 	Count int `json:"count"`
 	Set   int `json:"set"`
-	// Reason is the strategy's.
+	// Reason is the strategy's reason.
 	Reason string `json:"reason"`
 }
 
-// planned is a policy that can be decided for.
+// planned is a policy with its parsed settings and its demand.
 type planned struct {
 	Policy
 	config scale.Config
 	promise
-	// demand is that of each second that is remembered, with the zero time in a gap.
+	// demand is the demand of each stored second, with the zero time in a gap.
 	demand []scale.Point
 }
 
-// Replay decides for the policies of one service, step by step. The zero Replay has decided
-// nothing yet.
+// Replay replays the policies of one service step by step. The zero Replay has no steps.
 type Replay struct {
 	policies []planned
 	problem  string
 	steps    []step
-	// begun says that something was decided, told that all of it is in the last Outlook.
+	// begun reports whether there is a decision, told whether the last Outlook has all of them.
 	begun, told bool
 }
 
@@ -100,8 +99,8 @@ type step struct {
 	unit                      string // of all three, see Outlook
 }
 
-// Continue decides for the steps up to now that are not decided yet, until stop says so. It
-// begins again where the policies have changed. more says that steps are missing still.
+// Continue decides the missing steps up to now, until stop returns true. It starts again if the policies
+// have changed. It returns true if steps are still missing.
 func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() bool) (more bool) {
 	next := plannedOf(policies)
 	same := slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem
@@ -130,7 +129,7 @@ func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() b
 	return false
 }
 
-// read counts the demand of what is remembered, as each policy does.
+// read computes each policy's demand of the stored seconds.
 func (r *Replay) read(m *Memory) {
 	for i := range r.policies {
 		p := &r.policies[i]
@@ -145,7 +144,7 @@ func (r *Replay) read(m *Memory) {
 	}
 }
 
-// plannedOf are the policies that are enabled, with their settings read.
+// plannedOf returns a replay of the enabled policies with parsed settings.
 func plannedOf(policies []Policy) (r Replay) {
 	sorted := slices.SortedFunc(slices.Values(policies), func(a, b Policy) int {
 		of := strings.Compare
@@ -162,19 +161,19 @@ func plannedOf(policies []Policy) (r Replay) {
 		r.policies = append(r.policies, planned{Policy: p, config: config})
 	}
 	if r.policies == nil {
-		r.problem = "no scaling policy of it is enabled"
+		r.problem = "the service has no enabled scaling policy"
 	}
 	return r
 }
 
-// configOf reads a policy's settings as the strategy does, by the same functions.
+// configOf parses a policy's settings with the functions of the strategy.
 func configOf(p Policy) (config scale.Config, problem string) {
 	switch q := p.Query; {
 	case p.QueryProblem != "":
 		return config, p.QueryProblem
 	case q.Class != "" || !repeated(q.Metric, p.Settings["objective"] != ""):
-		return config, "it asks for " + string(q.Metric) +
-			" in a way that this page does not repeat: it repeats concurrency and load of a whole service"
+		return config, "its query for " + string(q.Metric) +
+			" is not supported here: this page can replay concurrency and load of a whole service"
 	}
 	config, _, err := query.Config(p.Settings, p.Window, p.ColdStart)
 	if err != nil {
@@ -190,12 +189,12 @@ func configOf(p Policy) (config scale.Config, problem string) {
 	return config, ""
 }
 
-// repeated reports whether the page decides for queries of a metric.
+// repeated reports whether the page can replay queries of a metric.
 func repeated(m query.Metric, promised bool) bool {
 	return m == query.Concurrency || m == query.Load || m == query.Tokens && promised
 }
 
-// samePolicy reports whether two policies decide alike.
+// samePolicy reports whether two policies make the same decisions.
 func samePolicy(a, b planned) bool {
 	one := a.Namespace == b.Namespace && a.Job == b.Job && a.Group == b.Group
 	asked := a.Query.Metric == b.Query.Metric && a.Window == b.Window && a.Min == b.Min && a.Max == b.Max
@@ -204,7 +203,7 @@ func samePolicy(a, b planned) bool {
 	return one && asked && promised && c.Policy == d.Policy && c.Own == d.Own && slices.Equal(c.Classes, d.Classes)
 }
 
-// value is the demand of one second, as aliquot-apm counts it.
+// value returns the demand of one second as aliquot-apm computes it.
 func (p planned) value(of *api.Point) float64 {
 	if p.Query.Metric != query.Load {
 		return of.Queued + of.Active
@@ -216,13 +215,13 @@ func (p planned) value(of *api.Point) float64 {
 	return scale.Load(of.Queued, of.Active, active, p.config.Classes)
 }
 
-// at is the demand of a second; false in a gap.
+// at returns the demand of a second, false in a gap.
 func (p planned) at(second int64) (scale.Point, bool) {
 	of := p.demand[second%Depth]
 	return of, of.At.Unix() == second
 }
 
-// series is the demand of a policy's window that ends with a second.
+// series returns the demand of the policy's window that ends with a second.
 func (p planned) series(end int64) ([]float64, error) {
 	var points []scale.Point
 	for t := max(end-p.seconds(), end-Depth) + 1; t <= end; t++ {
@@ -233,7 +232,7 @@ func (p planned) series(end int64) ([]float64, error) {
 	return scale.Series(points)
 }
 
-// bound keeps a count within the policy's, as the autoscaler does.
+// bound limits a count to the policy's min and max, as the autoscaler does.
 func (p planned) bound(count int) int { return min(max(count, p.Min), max(p.Min, p.Max)) }
 
 func (r *Replay) decide(m *Memory, second int64) step {
@@ -261,8 +260,7 @@ func (r *Replay) decide(m *Memory, second int64) step {
 	return s
 }
 
-// stood is how many replicas of a policy's class there were in a second; 0 where that is not
-// known.
+// stood returns the number of replicas of a policy's class in a second, 0 if unknown.
 func (r *Replay) stood(m *Memory, policy int, second int64) int {
 	by := m.stands(second)
 	sum := 0
@@ -274,10 +272,10 @@ func (r *Replay) stood(m *Memory, policy int, second int64) int {
 	return sum
 }
 
-// class is that of a policy's replicas, "" where it is for all.
+// class returns the class of a policy's replicas, "" for all classes.
 func (p planned) class() string { return p.Settings["class"] }
 
-// mean is the demand of the step that ends with a second.
+// mean returns the mean demand of the step that ends with a second.
 func (p planned) mean(end int64) float64 {
 	sum, n := 0.0, 0.0
 	for t := end - OutlookStep + 1; t <= end; t++ {
@@ -288,8 +286,8 @@ func (p planned) mean(end int64) float64 {
 	return sum / max(1, n)
 }
 
-// Next is what each policy would do in the newest second, after Continue; none where the
-// demand is not known.
+// Next returns the decision of each policy for the newest second. Call it after Continue. It returns none
+// if the newest demand is too old.
 func (r *Replay) Next(m *Memory, now time.Time) []Next {
 	out := []Next{}
 	last := m.Last()
@@ -308,15 +306,14 @@ func (r *Replay) Next(m *Memory, now time.Time) []Next {
 	return out
 }
 
-// stale is the age from which the newest second is too old to decide by, in seconds, as
-// aliquot-apm's stale_after is by default.
+// stale is the age in seconds from which the newest second is too old for a decision, the default of
+// aliquot-apm's stale_after.
 const stale = 10
 
-// Changed reports whether there is more than in the last Outlook; nothing before there is a
-// step or a problem.
+// Changed reports whether there is a step or a problem that is not in the last Outlook.
 func (r *Replay) Changed() bool { return !r.told && (len(r.steps) > 0 || r.problem != "") }
 
-// Outlook makes one of what is decided.
+// Outlook returns the decisions so far.
 func (r *Replay) Outlook(service string, m *Memory, now time.Time) *Outlook {
 	r.told = true
 	out := &Outlook{

@@ -9,20 +9,19 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// promise is what a policy with an objective is decided with; the zero promise is of another.
+// promise is the additional input of a policy with an objective. It is zero for other policies.
 type promise struct {
 	force objective.Force
-	// came is what came and ended in each second that is remembered, and waits the tokens
-	// that waited in it.
+	// came has the requests that arrived and ended in each stored second, waits the waiting tokens.
 	came  []objective.Second
 	waits []float64
-	// answered is the first second of which all of came is known.
+	// answered is the first second for which came is complete.
 	answered int64
 }
 
-// promise brings the curves that are known into force. A replay of the same policies keeps those
-// that it had until they have moved, as the autoscaler does: else the hour would be decided again
-// with each request. moved says that some policy has others than before.
+// promise brings the known curves into force. A replay of the same policies keeps its curves until they
+// have moved, as the autoscaler does: otherwise each request would restart the replay of the hour. moved
+// reports whether a policy got other curves.
 func (r *Replay) promise(before []planned, same bool, now int64) (moved bool) {
 	for i := range r.policies {
 		p := &r.policies[i]
@@ -44,7 +43,7 @@ func (r *Replay) promise(before []planned, same bool, now int64) (moved bool) {
 	return moved
 }
 
-// take takes in what came and ended in a second, where an objective needs it.
+// take stores the requests that arrived and ended in a second, if the policy has an objective.
 func (p *promise) take(at int, of *api.Point) {
 	if p.came == nil {
 		return
@@ -55,7 +54,7 @@ func (p *promise) take(at int, of *api.Point) {
 	}
 }
 
-// since is when its curves came into force; nil where there are none.
+// since returns when the curves came into force, nil if there are none.
 func (p *promise) since() *time.Time {
 	if !p.force.Measured() {
 		return nil
@@ -64,8 +63,8 @@ func (p *promise) since() *time.Time {
 	return &t
 }
 
-// seconds is how many of demand a decision follows from. The strategy asks gateways for the
-// demand of a query for tokens itself, for the window before the newest second and that second.
+// seconds returns the number of seconds of demand for a decision. For a query for tokens, the strategy
+// itself asks the gateways: for the newest second and the window before it.
 func (p planned) seconds() int64 {
 	window := int64(p.Window.Seconds())
 	if p.Query.Metric == query.Tokens {
@@ -74,7 +73,7 @@ func (p planned) seconds() int64 {
 	return window
 }
 
-// speedsFor is for how long the speeds that the demand is counted in have been in force.
+// speedsFor returns how long the speeds in which demand is counted have been in force.
 func (p planned) speedsFor() time.Duration {
 	if p.Query.Metric != query.Load {
 		return scale.Always
@@ -82,7 +81,7 @@ func (p planned) speedsFor() time.Duration {
 	return p.SpeedsFor
 }
 
-// decide decides as the strategy does, in a second.
+// decide returns the strategy's decision for a second.
 func (p planned) decide(second int64, current int, speedsFor time.Duration) (scale.Decision, error) {
 	series, err := p.series(second)
 	if err != nil {
@@ -99,8 +98,8 @@ func (p planned) decide(second int64, current int, speedsFor time.Duration) (sca
 	return config.Decide(e), nil
 }
 
-// traffic is what came and ended up to a second, one value for each, for as long as so many
-// seconds of demand are known. Over a gap that demand bridges it holds the earlier value too.
+// traffic returns the requests that arrived and ended in each second up to end, for as many seconds as
+// demand is known. In a gap it repeats the previous value, as the demand does.
 func (p planned) traffic(end int64, known int) []objective.Second {
 	var out []objective.Second
 	for t := max(end-int64(p.Window.Seconds()), end-int64(known), p.answered); t <= end; t++ {

@@ -8,14 +8,14 @@ import (
 	"aliquot.example/docs"
 )
 
-// remedy is what the operations page says to do about a text.
+// remedy is the remedy for a text, from docs/operations.md.
 type remedy struct {
 	text  *regexp.Regexp
-	fixed int // bytes that are the same in every such text
+	fixed int // number of constant bytes in the text
 	do    string
 }
 
-// remedies are those of task events and of the health of devices.
+// remedies are the remedies for task events and for the health of devices.
 var remedies = slices.Concat(remediesOf(docs.Operations, "## Task events"),
 	remediesOf(docs.Operations, "## Health of devices"))
 
@@ -24,8 +24,8 @@ var (
 	link     = regexp.MustCompile(`\[([^\]]+)\]\([^)]*\)`)
 )
 
-// remediesOf reads the table below a heading: texts in the first column, with … where
-// they differ, and in the last what to do.
+// remediesOf reads the table below a heading. Its first column has texts, with … for variable parts; its
+// last column has the remedy.
 func remediesOf(page, heading string) []remedy {
 	_, section, _ := strings.Cut(page, "\n"+heading+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")
@@ -64,7 +64,7 @@ func plainText(cell string) string {
 	return strings.TrimSpace(strings.ReplaceAll(link.ReplaceAllString(cell, "$1"), "`", ""))
 }
 
-// remedyOf says what to do about a text; "" where the operations page has nothing to do.
+// remedyOf returns the remedy for a text, "" if there is none.
 func remedyOf(text string) string {
 	best := remedy{}
 	for _, r := range remedies {

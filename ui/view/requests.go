@@ -8,16 +8,15 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// RequestsView is the name of the view of requests, which is read only while somebody
-// looks at it.
+// RequestsView is the name of the view of requests. Its data is read only while a browser shows it.
 const RequestsView = "requests"
 
 // Requests is the view of slow and failed requests.
 type Requests struct {
 	Sources []Source `json:"sources"`
-	// Known is false until gateways were asked.
+	// Known is false until the gateways have been asked.
 	Known    bool         `json:"known"`
-	Services []string     `json:"services"` // that have any
+	Services []string     `json:"services"` // services with requests in the lists
 	Slow     []RequestRow `json:"slow"`
 	Failed   []RequestRow `json:"failed"`
 }
@@ -35,25 +34,25 @@ type RequestRow struct {
 	Outcome  string    `json:"outcome"`
 	Status   int       `json:"status"`
 	Attempts int       `json:"attempts"`
-	// Text says in words how it ended; "" for one that was served.
+	// Text says how the request ended, "" if it was served.
 	Text   string  `json:"text,omitempty"`
-	Total  float64 `json:"total"` // seconds, as all parts
+	Total  float64 `json:"total"` // in seconds, like all parts
 	Parts  []Span  `json:"parts"`
 	Prompt int64   `json:"prompt,omitempty"`
 	Output int64   `json:"output,omitempty"`
 }
 
-// Span is a stretch of a request's time.
+// Span is a part of a request's time.
 type Span struct {
 	// Name is received, waited, retried, upstream or answer.
 	Name    string  `json:"name"`
 	Seconds float64 `json:"seconds"`
 }
 
-// mostRows bounds each list.
+// mostRows is the largest length of each list.
 const mostRows = 100
 
-// RequestsOf makes the view of a service's requests, or with "" of all.
+// RequestsOf returns the view of the requests of a service, or of all services for "".
 func RequestsOf(f Facts, service string) Requests {
 	nodes := map[string]string{}
 	for _, a := range f.Allocs {
@@ -98,25 +97,25 @@ func requestRow(q api.Request, nodes map[string]string) RequestRow {
 	return row
 }
 
-// endings say in words how a request ended, by the gateway's name of its outcome.
+// endings describe the outcomes of requests, by the gateway's name of the outcome.
 var endings = map[string]string{
-	"malformed":    "The request is not valid HTTP, or not what its route takes.",
-	"unreadable":   "The model could not be read: the body has a content coding that the gateway does not read.",
+	"malformed":    "The request is not valid HTTP, or its route does not accept it.",
+	"unreadable":   "The gateway cannot find the model in the body, because it does not support its content coding.",
 	"too_large":    "The body is larger than the gateway allows.",
-	"queue_full":   "As many requests wait as the service allows.",
-	"tenant_full":  "As many requests of the tenant wait as it may have.",
+	"queue_full":   "The queue of the service is full.",
+	"tenant_full":  "The tenant has reached its limit of waiting requests.",
 	"token_limit":  "The tenant has used its tokens per minute.",
-	"too_late":     "Its deadline could not be met.",
-	"no_class":     "No replica is of the hardware class that the request requires.",
-	"expired":      "It waited for as long as it may, and no slot became free.",
+	"too_late":     "The request could not meet its deadline.",
+	"no_class":     "No replica has the hardware class that the request requires.",
+	"expired":      "No slot became free within the longest wait.",
 	"left_waiting": "The client left while the request waited.",
 	"left_serving": "The client left while the request was served.",
-	"unreachable":  "No connection to a replica could be made.",
+	"unreachable":  "The gateway could not connect to a replica.",
 	"broken":       "The replica ended its answer early.",
 	"timed_out":    "The replica's answer did not begin in time.",
-	"overdue":      "Its deadline passed while it was served.",
+	"overdue":      "The request's deadline passed while it was served.",
 	"shortage":     "The gateway is out of file descriptors, ports or buffers.",
 	"body_timeout": "The client did not send the whole body in time.",
-	"bodies_full":  "The gateway holds as many request bodies as it may.",
+	"bodies_full":  "The gateway has reached its limit of memory for request bodies.",
 	"shut_down":    "The gateway shut down before the request ended.",
 }

@@ -10,21 +10,21 @@ import (
 	"aliquot.example/internal/driver"
 )
 
-// Drivers are the documents of the rollout of GPU drivers.
+// Drivers are the documents of the driver rollout.
 type Drivers struct {
 	Wanted driver.Wanted
 	Slots  driver.Slots
 	Nodes  []driver.NodeReport
-	// Problems are documents that cannot be understood.
+	// Problems are the errors of documents that cannot be decoded.
 	Problems []string
 }
 
-// Rollout is where the cluster's nodes are on their way to the drivers that are wanted.
+// Rollout is the progress of the cluster's nodes towards the wanted drivers.
 type Rollout struct {
-	// State completes "the rollout …", such as "runs".
+	// State completes the sentence "the rollout …", for example "runs".
 	State   string `json:"state"`
 	Stopped bool   `json:"stopped"`
-	// Open is set while a node is on its way, or failed.
+	// Open reports whether a node is being changed or needs attention.
 	Open     bool           `json:"open"`
 	Max      int            `json:"max"`
 	Taken    int            `json:"taken"`
@@ -33,13 +33,13 @@ type Rollout struct {
 	Problems []string       `json:"problems,omitempty"`
 }
 
-// WantedDriver is what is wanted of a class of nodes.
+// WantedDriver is the wanted driver of a class of nodes.
 type WantedDriver struct {
 	Class   string   `json:"class"`
 	Version string   `json:"version"`
 	Modules string   `json:"modules,omitempty"`
 	Canary  []string `json:"canary,omitempty"`
-	// Nodes counts those of the class that have an agent, Have those that have the version.
+	// Nodes counts the nodes of the class with an agent, Have those of them with the version.
 	Nodes int `json:"nodes"`
 	Have  int `json:"have"`
 }
@@ -53,12 +53,12 @@ type RolloutNode struct {
 	Why    string       `json:"why,omitempty"`
 	Loaded string       `json:"loaded,omitempty"`
 	Wanted string       `json:"wanted,omitempty"`
-	// Slot is set while it holds one of the slots.
+	// Slot reports whether the node holds a slot.
 	Slot  bool      `json:"slot"`
 	Since time.Time `json:"since"`
 }
 
-// RolloutOf makes the view of a rollout; nil where nothing is wanted and no node has an agent.
+// RolloutOf returns the view of a rollout, nil if nothing is wanted and no node has an agent.
 func RolloutOf(d Drivers) *Rollout {
 	if len(d.Wanted.Classes)+len(d.Nodes)+len(d.Slots.Holders)+len(d.Problems) == 0 {
 		return nil
@@ -76,7 +76,7 @@ func RolloutOf(d Drivers) *Rollout {
 			Wanted: r.Wanted, Slot: slot, Since: r.Since,
 		})
 	}
-	for id, h := range d.Slots.Holders { // whose report is gone
+	for id, h := range d.Slots.Holders { // holders without a report
 		if !reported[id] {
 			out.Nodes = append(out.Nodes, RolloutNode{
 				Node: h.Node, ID: id, Class: h.Class, Why: cmp.Or(h.Failed, "no report"), Wanted: h.Version, Slot: true,
@@ -95,7 +95,7 @@ func RolloutOf(d Drivers) *Rollout {
 	return out
 }
 
-// order puts first what somebody has to look at.
+// order sorts nodes that need attention first.
 func (n RolloutNode) order() int {
 	switch {
 	case n.Phase == driver.Failed:

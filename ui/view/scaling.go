@@ -10,12 +10,12 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// Scaling is the view of the policies and what they last decided.
+// Scaling is the view of the policies and their last decisions.
 type Scaling struct {
 	Sources  []Source     `json:"sources"`
 	Policies []PolicyRow  `json:"policies"`
 	Actions  []ServiceAct `json:"actions"`
-	// Next is what the policies of the service that is looked at would do now.
+	// Next are the present decisions of the selected service's policies.
 	Next []Next `json:"next"`
 }
 
@@ -29,27 +29,26 @@ type PolicyRow struct {
 	Count   int    `json:"count"`
 	Min     int    `json:"min"`
 	Max     int    `json:"max"`
-	// Cost is what the count costs by the policy's cost of the class; -1 where the
-	// policy gives no classes.
+	// Cost is the cost of the count, -1 if the policy has no classes.
 	Cost float64 `json:"cost"`
-	// Speed is what one busy slot serves per second, as measured; 0 while unknown.
+	// Speed is the measured speed of one busy slot per second, 0 while unknown.
 	Speed float64 `json:"speed"`
-	// Demand and Plan, in slots and replicas, are of the last action; -1 without one.
+	// Demand, in slots, and Plan, in replicas, are those of the last action, -1 without one.
 	Demand float64    `json:"demand"`
 	Plan   float64    `json:"plan"`
 	At     *time.Time `json:"at,omitempty"`
 }
 
-// ServiceAct is a scaling action with the service that it was for.
+// ServiceAct is a scaling action with its service.
 type ServiceAct struct {
 	Service string `json:"service"`
 	ChangeRow
 }
 
-// ScalingView is the view that shows them.
+// ScalingView is the name of the view of scaling.
 const ScalingView = "scaling"
 
-// ScalingOf makes the view of scaling, with what would be done for one service.
+// ScalingOf returns the view of scaling, with the present decisions for one service.
 func ScalingOf(f Facts, service string) Scaling {
 	out := Scaling{Sources: f.Sources, Policies: []PolicyRow{}, Actions: []ServiceAct{}, Next: []Next{}}
 	out.Next = append(out.Next, f.Next[service]...)
@@ -82,7 +81,7 @@ func policyRow(p Policy, changes []Change) PolicyRow {
 			}
 		}
 	}
-	for _, c := range changes { // the newest stands first
+	for _, c := range changes { // the newest is first
 		if c.Namespace == p.Namespace && c.Job == p.Job && c.Group == p.Group && c.Demand != nil {
 			at := c.At
 			row.At, row.Demand, row.Plan = &at, *c.Demand, float64(c.To)
@@ -92,7 +91,7 @@ func policyRow(p Policy, changes []Change) PolicyRow {
 	return row
 }
 
-// counted says a scaling action in words.
+// counted describes a scaling action.
 func counted(c Change) string {
 	return strings.TrimSpace(strconv.Itoa(c.From) + " → " + strconv.Itoa(c.To) + ": " + c.Reason)
 }

@@ -7,19 +7,18 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// Depth is how many seconds of a service are remembered, as many as gateways do.
+// Depth is the number of stored seconds of a service, the same as in gateways.
 const Depth = 3600
 
-// Memory is what is remembered of a service, second by second. What was never told
-// stays a gap.
+// Memory stores the last Depth seconds of a service. A second without data is a gap.
 type Memory struct {
 	ring [Depth]sample
-	// answered is the first second of which all gateways told what came and ended.
+	// answered is the first second for which all gateways reported arrived and ended requests.
 	answered int64
 }
 
-// sample is one second. point and replicas come from different sources; each is nil
-// while its source has said nothing of the second.
+// sample is one second. point and replicas have different sources; each is nil until its source has
+// reported the second.
 type sample struct {
 	second   int64
 	point    *api.Point
@@ -27,7 +26,7 @@ type sample struct {
 	spreads  Spreads
 }
 
-// Stand is how many replicas of one class there are.
+// Stand is the number of replicas of one class.
 type Stand struct {
 	Ready    int `json:"ready"`
 	Starting int `json:"starting"`
@@ -39,13 +38,13 @@ func (m *Memory) at(second int64) *sample {
 		*s = sample{second: second}
 	}
 	if s.second != second {
-		return nil // older than what is kept
+		return nil // too old
 	}
 	return s
 }
 
-// Fill takes in points of the gateways. What is known of a second stays: a gateway
-// that was restarted knows less of the past than it told before.
+// Fill stores points of the gateways. It does not overwrite a second: a gateway that was restarted knows
+// less of the past than it reported before.
 func (m *Memory) Fill(points []api.Point) {
 	for _, p := range points {
 		if s := m.at(p.Time); s != nil && s.point == nil {
@@ -54,15 +53,15 @@ func (m *Memory) Fill(points []api.Point) {
 	}
 }
 
-// Answered takes in from which second on all gateways told what came and ended, before the
-// seconds of that answer: it counts where nobody told of it before.
+// Answered sets the first second from which all gateways report arrived and ended requests. Call it
+// before Fill with the same responses. It has no effect if the seconds before are known already.
 func (m *Memory) Answered(first int64) {
 	if first > m.Last()+1 {
 		m.answered = first
 	}
 }
 
-// Last is the newest second that the gateways told of, 0 for none.
+// Last returns the newest second reported by the gateways, 0 for none.
 func (m *Memory) Last() int64 {
 	last := int64(0)
 	for i := range m.ring {
@@ -73,7 +72,7 @@ func (m *Memory) Last() int64 {
 	return last
 }
 
-// stands is how many replicas there were in a second by class; nil where that is not known.
+// stands returns the number of replicas in a second by class, nil if unknown.
 func (m *Memory) stands(second int64) map[string]Stand {
 	if s := &m.ring[second%Depth]; s.second == second {
 		return s.replicas
@@ -81,7 +80,7 @@ func (m *Memory) stands(second int64) map[string]Stand {
 	return nil
 }
 
-// Newest is the newest second that anything is known of, 0 for none.
+// Newest returns the newest second with any data, 0 for none.
 func (m *Memory) Newest() int64 {
 	newest := int64(0)
 	for i := range m.ring {
@@ -90,7 +89,7 @@ func (m *Memory) Newest() int64 {
 	return newest
 }
 
-// Count takes in how many replicas there are in a second. Seconds that are alike share one map.
+// Count stores the number of replicas in a second by class. Equal successive seconds share one map.
 func (m *Memory) Count(second int64, by map[string]Stand) {
 	if before := m.ring[(second+Depth-1)%Depth].replicas; maps.Equal(before, by) && before != nil {
 		by = before
@@ -100,22 +99,21 @@ func (m *Memory) Count(second int64, by map[string]Stand) {
 	}
 }
 
-// Series is seconds of a service as columns, for a chart. A value is nil in a gap.
+// Series has the seconds of a service as columns for a chart. A value is nil in a gap.
 type Series struct {
 	Time     []int64               `json:"t"`
 	Queued   []*float64            `json:"queued"`
 	Active   map[string][]*float64 `json:"active"` // by class
 	Ready    map[string][]*float64 `json:"ready"`
 	Starting map[string][]*float64 `json:"starting"`
-	// Output is tokens per second, of language models.
+	// Output is the rate of generated tokens per second, only for language models.
 	Output []*float64 `json:"output,omitempty"`
-	// Latency and TTFT are in seconds; TTFT has no columns where the service is no
-	// language model.
+	// Latency and TTFT are in seconds. TTFT is nil unless the service is a language model.
 	Latency Columns  `json:"latency"`
 	TTFT    *Columns `json:"ttft,omitempty"`
 }
 
-// Since returns the whole seconds after one second, up to another.
+// Since returns the seconds from after+1 to until.
 func (m *Memory) Since(after, until int64) Series {
 	after = max(after, until-Depth)
 	out := Series{Time: []int64{}, Queued: []*float64{}, Active: map[string][]*float64{},
@@ -169,7 +167,7 @@ func (s *Series) addPoint(p *api.Point, classes []string, tokens bool) {
 	}
 }
 
-// classes are those that something is known of in a span, and whether tokens are.
+// classes returns the classes with data in a period, and reports whether it has tokens.
 func (m *Memory) classes(after, until int64) (active, replicas []string, tokens bool) {
 	points, counts := map[string]bool{}, map[string]bool{}
 	for second := after + 1; second <= until; second++ {
@@ -195,8 +193,8 @@ func number(n int) *float64 {
 	return &v
 }
 
-// AnsweredBy is the first second of which all gateways tell what came and ended in it: those
-// that share their queues remember the demand of one that began later, and no more of it.
+// AnsweredBy returns the first second for which all gateways report arrived and ended requests. Gateways
+// that share their queues know the demand of a gateway that started later, but not its requests before.
 func AnsweredBy(answers []api.Concurrency) (first int64) {
 	for _, a := range answers {
 		if len(a.Series) > 0 {
@@ -206,10 +204,9 @@ func AnsweredBy(answers []api.Concurrency) (first int64) {
 	return first
 }
 
-// Together makes one series of what several gateways say of a service. Those that
-// share their queues each tell the demand of all, so that the largest counts in each
-// second; of others it is the sum. Tokens are those of each gateway's own requests. A
-// gateway that has no second yet had no request in it: it was not there.
+// Together combines the series of several gateways for a service. Gateways that share their queues each
+// report the demand of all, so the largest value counts in each second; otherwise values add up. Tokens
+// always add up. A gateway without a second did not run yet.
 func Together(answers []api.Concurrency) []api.Point {
 	points := map[int64]*api.Point{}
 	for _, a := range answers {

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// Brief is one service in the list of all.
+// Brief is one service in the list of services.
 type Brief struct {
 	Name     string `json:"name"`
 	Queued   int    `json:"queued"`
@@ -19,7 +19,7 @@ type Brief struct {
 	Ready    int    `json:"ready"`
 	Starting int    `json:"starting"`
 	Slots    int    `json:"slots"`
-	// Output is tokens per second of the last minute, -1 where none are known.
+	// Output is the rate of generated tokens per second in the last minute, -1 if unknown.
 	Output float64 `json:"output"`
 }
 
@@ -43,7 +43,7 @@ type OneService struct {
 	Jobs     []string     `json:"jobs"`
 }
 
-// ClassRow is the part of a service on one class of hardware.
+// ClassRow is the part of a service on one hardware class.
 type ClassRow struct {
 	Name     string  `json:"name"`
 	Ready    int     `json:"ready"`
@@ -52,10 +52,10 @@ type ClassRow struct {
 	Slots    int     `json:"slots"`
 	Active   int     `json:"active"`
 	Rate     float64 `json:"rate"` // of one busy slot, in requests or units of work per second; 0 while unknown
-	// Routed is the share that the mesh's splitter gives it, in percent; nil without one.
+	// Routed is the class's share in the mesh's splitter in percent, nil without a splitter.
 	Routed *float64 `json:"routed,omitempty"`
-	// Served is its share of the requests of the last minute, in percent; nil where
-	// there were none.
+	// Served is the class's share of the requests of the last minute in percent, nil if there were
+	// none.
 	Served *float64 `json:"served,omitempty"`
 }
 
@@ -71,10 +71,10 @@ type ReplicaRow struct {
 	Rate   float64 `json:"rate"`
 	KV     int     `json:"kv_tokens,omitempty"`
 	Held   int     `json:"inflight_tokens,omitempty"`
-	// State is ready, starting, ejected, probation, leaving, or as api.Replica.Sleep.
+	// State is ready, starting, ejected, probation, leaving, or a value of api.Replica.Sleep.
 	State string     `json:"state"`
 	Since *time.Time `json:"since,omitempty"`
-	// Text is the last that Nomad said of one that starts.
+	// Text is the last task event of a starting replica.
 	Text string `json:"text,omitempty"`
 }
 
@@ -89,7 +89,7 @@ type ChangeRow struct {
 	Failed bool      `json:"failed,omitempty"`
 }
 
-// ServicesOf makes the list of all services.
+// ServicesOf returns the list of all services.
 func ServicesOf(f Facts) Services {
 	out := Services{Sources: f.Sources, Services: []Brief{}}
 	stands := Stands(f)
@@ -99,7 +99,7 @@ func ServicesOf(f Facts) Services {
 	return out
 }
 
-// ServiceOf makes the view of one service; Found is false where no gateway has it.
+// ServiceOf returns the view of one service. Found is false if no gateway has it.
 func ServiceOf(f Facts, name string) OneService {
 	out := OneService{Sources: f.Sources, Classes: []ClassRow{}, Replicas: []ReplicaRow{}, Changes: []ChangeRow{},
 		Gateways: []string{}, Jobs: []string{}, Waits: []api.Wait{}}
@@ -201,7 +201,7 @@ func classRows(s Service, stands map[string]Stand, split map[string]float64, ser
 	return out
 }
 
-// shares are parts of a sum in percent.
+// shares converts counts to percent of their sum.
 func shares(of map[string]int) map[string]float64 {
 	sum := 0
 	for _, n := range of {
@@ -214,7 +214,7 @@ func shares(of map[string]int) map[string]float64 {
 	return out
 }
 
-// routed sums the shares of each class's subsets.
+// routed returns the sum of the shares of each class's subsets.
 func routed(split map[string]float64) map[string]float64 {
 	out := map[string]float64{}
 	for subset, percent := range split {

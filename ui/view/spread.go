@@ -5,18 +5,18 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// Spread is how long the requests of the last Over seconds took, in seconds.
+// Spread has quantiles of the duration of the requests that ended in the last Over seconds, in seconds.
 type Spread struct{ P50, P90, P99 float64 }
 
-// Over is how many seconds a Spread counts: fewer would jump with every request.
+// Over is the window of a Spread in seconds. In a shorter one, each request would make it jump.
 const Over = 15
 
-// Spreads are those of one second: of the whole time, and of the time to the first
-// token of a language model. Each is nil where no request ended lately.
+// Spreads are the spreads of one second: of the whole duration, and of the time to the first token of a
+// language model. Each is nil if no request ended in its window.
 type Spreads struct{ Total, TTFT *Spread }
 
-// SpreadsOf makes those of the seconds after one second, up to another, of what several
-// gateways counted. The answers begin at least Over seconds before the first.
+// SpreadsOf returns the spreads of the seconds from after+1 to until, from the latencies of several
+// gateways. These must begin at least Over seconds earlier.
 func SpreadsOf(answers []api.Latencies, after, until int64) (map[int64]Spreads, error) {
 	type second struct{ total, ttft quantile.Sketch }
 	seconds := map[int64]*second{}
@@ -50,12 +50,11 @@ func SpreadsOf(answers []api.Latencies, after, until int64) (map[int64]Spreads, 
 	return out, nil
 }
 
-// Lookback is for how many seconds more than it shows a reader of latencies must ask:
-// the shares of classes are counted over a minute.
+// Lookback is the number of additional seconds of latencies to request before the first one shown:
+// ServedOf counts over a minute.
 const Lookback = 60
 
-// ServedOf sums up, by class, the requests that several gateways served in the last
-// minute.
+// ServedOf returns the number of requests that all gateways served in the last minute, by class.
 func ServedOf(answers []api.Latencies, now int64) map[string]int {
 	out := map[string]int{}
 	for _, a := range answers {
@@ -77,7 +76,7 @@ func spreadOf(s *quantile.Sketch) *Spread {
 	return &Spread{s.At(0.5), s.At(0.9), s.At(0.99)}
 }
 
-// FillSpreads takes in the spreads of seconds.
+// FillSpreads stores the spreads of seconds.
 func (m *Memory) FillSpreads(by map[int64]Spreads) {
 	for second, s := range by {
 		if at := m.at(second); at != nil {
@@ -86,7 +85,7 @@ func (m *Memory) FillSpreads(by map[int64]Spreads) {
 	}
 }
 
-// Columns are quantiles of a time, second by second, for a chart.
+// Columns are the quantiles of a duration, second by second, for a chart.
 type Columns struct {
 	P50 []*float64 `json:"p50"`
 	P90 []*float64 `json:"p90"`

@@ -10,8 +10,8 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// alloc is an allocation: the part of it that accounts for devices, and what is shown. What
-// Nomad lists besides is let go, because there may be tens of thousands.
+// alloc has the parts of an allocation that are needed to account for devices and to show it. Other
+// fields are dropped, because there may be tens of thousands of allocations.
 type alloc struct {
 	*nomad.Allocation
 	shown   view.Alloc
@@ -51,7 +51,7 @@ func allocOf(a *nomad.AllocationListStub) alloc {
 	return out
 }
 
-// shownOf are the allocations that the views are made of; class is by device instance.
+// shownOf returns the allocations for the views. class is the hardware class by device instance.
 func shownOf(allocs []alloc, class map[string]string) []view.Alloc {
 	out := make([]view.Alloc, 0, len(allocs))
 	for _, a := range allocs {

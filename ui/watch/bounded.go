@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// MostOfNomad bounds one answer of Nomad, in bytes: a list of 10,000 allocations with
-	// ten events each has 65 MB.
+	// MostOfNomad limits a response of Nomad, in bytes. A list of 10,000 allocations with ten events
+	// each has 65 MB.
 	MostOfNomad = 256 << 20
-	// MostAnswer bounds one answer of Consul, a gateway or Prometheus, in bytes: an hour of
-	// a service has about 1 MB.
+	// MostAnswer limits a response of Consul, a gateway or Prometheus, in bytes. An hour of a service
+	// has about 1 MB.
 	MostAnswer = 16 << 20
 )
 
-// Bounded fails to read answers that are longer than so many bytes, so that nobody who is
-// asked can fill this program's memory.
+// Bounded returns a transport that fails to read responses longer than most bytes, so that no server
+// can fill this program's memory.
 func Bounded(base http.RoundTripper, most int64) http.RoundTripper { return bounded{base, most} }
 
 type bounded struct {
@@ -41,7 +41,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if b.left -= int64(n); b.left < 0 {
-		return 0, fmt.Errorf("its answer is longer than %d MiB", b.most>>20)
+		return 0, fmt.Errorf("the response is longer than %d MiB", b.most>>20)
 	}
 	return n, err
 }

@@ -16,18 +16,17 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// curves are what is known of how long replicas of a service take. problem is why they are not
-// known.
+// curves are the known performance curves of a service's replicas. problem is why they are unknown.
 type curves struct {
 	known   objective.Known
 	problem string
 }
 
-// promises reports whether a policy's counts follow an objective.
+// promises reports whether a policy has an objective.
 func promises(p view.Policy) bool { return p.Settings["objective"] != "" }
 
-// readCurves reads the curves of services with an objective whose policies somebody looks at,
-// and forgets the rest. The last ones hold while Consul does not answer.
+// readCurves reads the curves of services with an objective whose policies a browser shows, and drops
+// the rest. While Consul does not answer, it keeps the last ones.
 func (w *Watch) readCurves(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -52,10 +51,10 @@ func (w *Watch) readCurves(ctx context.Context) {
 	}
 }
 
-// curvesOf reads what gateways published of a service, its profiles, and which replicas serve.
+// curvesOf reads the published rates of a service, its profiles and its replicas from Consul.
 func (w *Watch) curvesOf(ctx context.Context, service string) (known objective.Known, err error) {
 	if w.o.Consul == nil {
-		return known, fmt.Errorf("curves of %q: this page has no address of Consul, where they are", service)
+		return known, fmt.Errorf("curves of %q: they are in Consul, but this page runs without it (-no-consul)", service)
 	}
 	q := (&consul.QueryOptions{}).WithContext(ctx)
 	pairs, meta, err := w.o.Consul.KV().List(learned.RatesPrefix+"/"+service+"/", q)
@@ -75,7 +74,7 @@ func (w *Watch) curvesOf(ctx context.Context, service string) (known objective.K
 		return known, fmt.Errorf("curves of %q: %w", service, err)
 	}
 	entries, _, err := w.o.Consul.Health().Service(service, "", true, q)
-	if err != nil { // the curve that most requests taught counts
+	if err != nil { // without replicas, the curve with the most samples counts
 		entries = nil
 	}
 	var replicas []map[string]string

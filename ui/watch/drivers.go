@@ -13,7 +13,7 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// watchDrivers follows the documents of the rollout of GPU drivers.
+// watchDrivers watches the documents of the driver rollout.
 func (w *Watch) watchDrivers(ctx context.Context) {
 	w.follow(ctx, "Consul KV", func(ctx context.Context, index uint64) (uint64, error) {
 		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: holds}).WithContext(ctx)
@@ -33,7 +33,7 @@ func (w *Watch) watchDrivers(ctx context.Context) {
 	})
 }
 
-// driversOf reads the documents. One that cannot be understood is a problem of its own.
+// driversOf decodes the documents. It adds a problem for each invalid document.
 func driversOf(pairs consul.KVPairs) (out view.Drivers) {
 	out.Wanted.Max = 1
 	for _, p := range pairs {
@@ -50,7 +50,7 @@ func driversOf(pairs consul.KVPairs) (out view.Drivers) {
 			}
 		}
 		if err != nil {
-			out.Problems = append(out.Problems, fmt.Sprintf("key %s cannot be understood: %s", p.Key, plain(err)))
+			out.Problems = append(out.Problems, fmt.Sprintf("cannot decode key %s in Consul: %s", p.Key, plain(err)))
 		}
 	}
 	return out

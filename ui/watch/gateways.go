@@ -18,8 +18,8 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// watchGateways follows which gateways there are. While Consul is away the last ones
-// are asked on.
+// watchGateways watches the gateways in Consul. While Consul does not answer, the last known gateways
+// stay.
 func (w *Watch) watchGateways(ctx context.Context) {
 	w.follow(ctx, "Consul", func(ctx context.Context, index uint64) (uint64, error) {
 		q := (&consul.QueryOptions{WaitIndex: index, WaitTime: holds}).WithContext(ctx)
@@ -51,8 +51,8 @@ const gatewayPrefix = "gateway "
 
 func sourceOf(admin string) string { return gatewayPrefix + admin }
 
-// readGateways asks every gateway for its services, and for the series of those that
-// somebody looks at.
+// readGateways asks every gateway for its services, and for the series of the services that a browser
+// shows.
 func (w *Watch) readGateways(ctx context.Context) {
 	w.mu.Lock()
 	admins := w.admins()
@@ -64,21 +64,21 @@ func (w *Watch) readGateways(ctx context.Context) {
 		asking, cancel := context.WithTimeout(ctx, w.timeFor(sourceOf(admins[i])))
 		defer cancel()
 		if errs[i] = w.get(asking, admins[i], "/v1/services", &answers[i]); errs[i] != nil {
-			answers[i] = nil // of an answer of another shape a part may have been read
+			answers[i] = nil // an invalid response may be decoded in part
 		}
 		w.source(sourceOf(admins[i]), errs[i])
 	})
 	if !slices.Contains(errs, nil) {
-		return // what was known stays, and the page says that nobody answers
+		return // keep the old state; the page says that no gateway answers
 	}
 	followed := w.takeServices(merge(admins, answers))
-	if errors.Join(errs...) == nil { // else their sums would miss a part
+	if errors.Join(errs...) == nil { // otherwise a part would be missing from the sums
 		sideBySide(len(followed), func(i int) { w.readSeries(ctx, admins, followed[i]) })
 	}
 	w.decide(followed)
 }
 
-// takeServices takes in what there is, and returns what of it somebody looks at.
+// takeServices stores the services, and returns those that a browser shows.
 func (w *Watch) takeServices(services []view.Service) (followed []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,15 +97,15 @@ func (w *Watch) takeServices(services []view.Service) (followed []string) {
 	return followed
 }
 
-// admins are the addresses of all gateways; w.mu is held.
+// admins returns the admin addresses of all gateways. The caller holds w.mu.
 func (w *Watch) admins() []string {
 	admins := append(slices.Collect(maps.Values(w.gateways)), w.o.Gateways...)
 	slices.Sort(admins)
 	return slices.Compact(admins)
 }
 
-// timeFor is how long a gateway may take to answer: one that did not answer last time
-// must not hold up what the others say.
+// timeFor returns the timeout for a gateway. It is shorter for one that did not answer last time, so
+// that it does not delay the others.
 func (w *Watch) timeFor(source string) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -115,15 +115,14 @@ func (w *Watch) timeFor(source string) time.Duration {
 	return answerTime
 }
 
-// followedServices returns the services that there are and that somebody looks at;
-// w.mu is held.
+// followedServices returns the existing services that a browser shows. The caller holds w.mu.
 func (w *Watch) followedServices() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(w.followed)), func(name string) bool {
 		return !hasService(w.services, name)
 	})
 }
 
-// hasService reports whether a service is in a list, which is in order of names.
+// hasService reports whether a service is in a list sorted by name.
 func hasService(services []view.Service, name string) bool {
 	_, found := slices.BinarySearchFunc(services, name, func(s view.Service, name string) int {
 		return strings.Compare(s.Name, name)
@@ -131,7 +130,7 @@ func hasService(services []view.Service, name string) bool {
 	return found
 }
 
-// forgetGateways no longer says of gateways that are gone whether they answer.
+// forgetGateways removes the sources of gateways that no longer exist.
 func (w *Watch) forgetGateways(admins []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -141,7 +140,7 @@ func (w *Watch) forgetGateways(admins []string) {
 	})
 }
 
-// memoryOf is the memory of a service; w.mu is held.
+// memoryOf returns the memory of a service. The caller holds w.mu.
 func (w *Watch) memoryOf(service string) *view.Memory {
 	m := w.memory[service]
 	if m == nil {
@@ -151,7 +150,7 @@ func (w *Watch) memoryOf(service string) *view.Memory {
 	return m
 }
 
-// readSeries takes in what the gateways tell of a service since it was last asked.
+// readSeries reads the new seconds of a service's series from the gateways.
 func (w *Watch) readSeries(ctx context.Context, admins []string, service string) {
 	w.mu.Lock()
 	last := w.memoryOf(service).Last()
@@ -167,11 +166,11 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 			&latencies[i])
 	})
 	if err := errors.Join(errs...); err != nil && !allUnknown(errs) {
-		return // the sum would miss a part: a gap, until all answer or Consul leaves one out
+		return // a part of the sum is missing: leave a gap until all answer or Consul drops a gateway
 	}
 	spreads, err := view.SpreadsOf(latencies, now-window, now)
 	if err != nil && w.o.Log != nil {
-		w.o.Log.Warn("latencies of a gateway cannot be read", "service", service, "error", err)
+		w.o.Log.Warn("cannot decode the latencies of a gateway", "service", service, "error", err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,18 +181,18 @@ func (w *Watch) readSeries(ctx context.Context, admins []string, service string)
 	w.tell()
 }
 
-// around leaves out seconds that are far from the present one: a gateway whose clock is wrong
-// by more than what is remembered would keep others' seconds out.
+// around drops seconds that are more than Depth from now: those of a gateway with a wrong clock would
+// keep out the seconds of others.
 func around(now int64, points []api.Point) []api.Point {
 	return slices.DeleteFunc(points, func(p api.Point) bool {
 		return p.Time < now-view.Depth || p.Time > now+view.Depth
 	})
 }
 
-// errUnknown is the answer of a gateway that does not have the service.
-var errUnknown = errors.New("is not known to the gateway")
+// errUnknown means that a gateway does not have the service.
+var errUnknown = errors.New("the gateway does not know it")
 
-// allUnknown reports whether what failed did so because the gateway lacks the service.
+// allUnknown reports whether all errors are errUnknown.
 func allUnknown(errs []error) bool {
 	for _, err := range errs {
 		if err != nil && !errors.Is(err, errUnknown) {
@@ -222,9 +221,8 @@ func (w *Watch) get(ctx context.Context, admin, path string, into any) error {
 	return fmt.Errorf("%s answers %s", path, answer.Status)
 }
 
-// merge makes one list of what several gateways say of their services. Requests add
-// up, also those on each replica. All else of replicas is what the gateway says that
-// decides; where each decides for itself, they say the same.
+// merge combines the services of several gateways. Requests add up, also those of each replica. Other
+// data of replicas comes from the owner of the service; without an owner, all gateways report the same.
 func merge(admins []string, answers [][]api.Service) []view.Service {
 	all := map[string]*view.Service{}
 	decided := map[string]bool{}
@@ -265,7 +263,7 @@ func merge(admins []string, answers [][]api.Service) []view.Service {
 	return out
 }
 
-// withWaits adds up who waits: gateways that share their queues have it from one alone.
+// withWaits adds up waiting requests. If gateways share their queues, only one of them reports them.
 func withWaits(sum, more []api.Wait) []api.Wait {
 	for _, w := range more {
 		if i := slices.IndexFunc(sum, func(o api.Wait) bool {
@@ -279,7 +277,7 @@ func withWaits(sum, more []api.Wait) []api.Wait {
 	return sum
 }
 
-// addUpActive sums what gateways have active on each replica.
+// addUpActive sets each replica's active requests to the sum over all gateways.
 func addUpActive(all map[string]*view.Service, answers [][]api.Service) {
 	type replica struct{ service, id string }
 	active := map[replica]int{}
@@ -298,7 +296,7 @@ func addUpActive(all map[string]*view.Service, answers [][]api.Service) {
 	}
 }
 
-// owner is the role of a gateway that decides for a service.
+// owner is the role of the gateway that dispatches a service's requests.
 const owner = "owner"
 
 func joined(a, b []api.Replica) []api.Replica {
@@ -311,8 +309,7 @@ func joined(a, b []api.Replica) []api.Replica {
 	return out
 }
 
-// readSplits reads what the router wrote for the services that somebody looks at, and
-// forgets the rest.
+// readSplits reads the splitters of the services that a browser shows, and drops the rest.
 func (w *Watch) readSplits(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -328,7 +325,7 @@ func (w *Watch) readSplits(ctx context.Context) {
 		switch splitter, ok := entry.(*consul.ServiceSplitterConfigEntry); {
 		case errors.As(err, &status) && status.Code == http.StatusNotFound:
 		case err != nil:
-			continue // the last one stands; that Consul is away is said elsewhere
+			continue // keep the last one; watchGateways reports that Consul does not answer
 		case ok:
 			for _, s := range splitter.Splits {
 				found[s.ServiceSubset] += float64(s.Weight)

@@ -14,10 +14,10 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// samples is how many points a chart of the past has.
+// samples is the number of points in a chart of the past.
 const samples = 720
 
-// History asks Prometheus for what it has of services.
+// History reads the series of services from Prometheus.
 type History struct{ api promql.API }
 
 // NewHistory returns a History of the Prometheus at an address such as
@@ -32,14 +32,14 @@ func NewHistory(address string) (*History, error) {
 	return &History{promql.NewAPI(c)}, nil
 }
 
-// question is one query, and where its answer goes.
+// question is one query, and the destination of its result.
 type question struct {
 	query string
 	into  func(labels model.Metric, column []*float64)
 }
 
-// Of returns a service's last span, of some seconds, up to now. Starting replicas are not
-// known to Prometheus.
+// Of returns a service's series of the last span seconds up to now. Prometheus does not know starting
+// replicas.
 func (h *History) Of(ctx context.Context, service string, span int64, now time.Time) (view.Series, error) {
 	step := max(1, span/samples)
 	r := promql.Range{Start: time.Unix((now.Unix()-span)/step*step, 0), End: time.Unix(now.Unix()/step*step, 0),
@@ -80,8 +80,7 @@ func (h *History) Of(ctx context.Context, service string, span int64, now time.T
 	return out, nil
 }
 
-// questionsOf are the queries by which a series is filled. Rates are over a window, in
-// seconds.
+// questionsOf returns the queries that fill a series. Rates are over window seconds.
 func questionsOf(service string, window int64, out *view.Series) []question {
 	match := "{service=" + strconv.Quote(service) + "}"
 	one := func(into *[]*float64) func(model.Metric, []*float64) {

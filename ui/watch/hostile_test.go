@@ -66,7 +66,7 @@ func TestAnswersWithoutAnEnd(t *testing.T) {
 		},
 	} {
 		err := ask(&http.Client{Transport: Bounded(http.DefaultTransport, most)})
-		if err == nil || !strings.Contains(err.Error(), "its answer is longer than 1 MiB") {
+		if err == nil || !strings.Contains(err.Error(), "the response is longer than 1 MiB") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -17,21 +17,21 @@ import (
 )
 
 const (
-	// holds is how long Nomad and Consul wait for a change before they answer.
+	// holds is the wait time of blocking queries.
 	holds = 30 * time.Second
-	// pause bounds how often a list is read while it changes all the time.
+	// pause is the shortest time between two reads of a list.
 	pause = 500 * time.Millisecond
-	// pauseEach is the pause for each allocation of a list: their reading must not take all
-	// of a server's time, or of this program's.
+	// pauseEach is the additional pause per allocation of a list, so that reading long lists does not
+	// use up the time of a server or of this program.
 	pauseEach = 150 * time.Microsecond
-	// perPage is how many allocations are asked for at once: an answer with all of them would
-	// be in memory several times over. mostPages bounds all together.
+	// perPage is the number of allocations per request: a response with all of them would be in
+	// memory several times. mostPages limits the number of requests.
 	perPage, mostPages = 500, 400
-	// atOnce is how many nodes are asked side by side.
+	// atOnce is the number of simultaneous requests to nodes or gateways.
 	atOnce = 16
 )
 
-// follow asks with blocking queries until ctx ends; ask returns the index that it got.
+// follow runs blocking queries until ctx ends. ask returns the new index.
 func (w *Watch) follow(ctx context.Context, name string, ask func(context.Context, uint64) (uint64, error)) {
 	index := uint64(0)
 	for ctx.Err() == nil {
@@ -47,7 +47,7 @@ func (w *Watch) follow(ctx context.Context, name string, ask func(context.Contex
 		}
 		w.source(name, err)
 		if index = next; err != nil || next == 0 {
-			index = 0 // an answer at once, which also tells when the server is back
+			index = 0 // do not block: notice at once that the server is back
 		}
 		wait(ctx, pause)
 	}
@@ -60,7 +60,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// lists is how lists are asked for.
+// lists returns the options for listing nodes and allocations.
 func lists(ctx context.Context, index uint64) *nomad.QueryOptions {
 	hold := holds
 	if index == 0 {
@@ -116,8 +116,8 @@ func (w *Watch) watchAllocs(ctx context.Context) {
 	})
 }
 
-// listAllocs lists all allocations when there is a change after an index, page by page. The
-// new index is that of the first page, so that what changes meanwhile is read next time.
+// listAllocs waits for a change after index, and lists all allocations page by page. It returns the
+// index of the first page, so that changes during the listing are read next time.
 func (w *Watch) listAllocs(ctx context.Context, index uint64) (all []alloc, next uint64, err error) {
 	token := ""
 	for page := range mostPages {
@@ -143,7 +143,7 @@ func (w *Watch) listAllocs(ctx context.Context, index uint64) (all []alloc, next
 	return nil, 0, fmt.Errorf("there are more than %d allocations", mostPages*perPage)
 }
 
-// takeAllocs takes in a list; what was known stays where it makes no sense.
+// takeAllocs stores a list of allocations. It keeps the old list if the new one causes a panic.
 func (w *Watch) takeAllocs(allocs []alloc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,14 +159,14 @@ func (w *Watch) takeAllocs(allocs []alloc) {
 	w.tell()
 }
 
-// remember keeps what was seen, for as long as events are; w.mu is held.
+// remember adds changes of health, and drops old ones. The caller holds w.mu.
 func (w *Watch) remember(seen []view.Seen) {
 	w.seen = append(w.seen, seen...)
 	old := time.Now().Add(-kept)
 	w.seen = slices.DeleteFunc(w.seen, func(s view.Seen) bool { return s.At.Before(old) })
 }
 
-// draw joins nodes, allocations and statistics; w.mu is held.
+// draw joins nodes, allocations and statistics. The caller holds w.mu.
 func (w *Watch) draw() {
 	on := map[string][]*nomad.Allocation{}
 	for _, a := range w.allocs {
@@ -206,7 +206,7 @@ func (w *Watch) draw() {
 	w.shown = shownOf(w.allocs, class)
 }
 
-// readStats asks every ready node what its devices do.
+// readStats reads the device statistics of every ready node.
 func (w *Watch) readStats(ctx context.Context) {
 	w.mu.Lock()
 	var ready []string
@@ -220,11 +220,11 @@ func (w *Watch) readStats(ctx context.Context) {
 	sideBySide(len(ready), func(i int) {
 		ctx, cancel := context.WithTimeout(ctx, answerTime)
 		defer cancel()
-		// By way of the servers: the page may stand where it does not reach the nodes.
+		// Ask through the servers: this program may not be able to reach the nodes.
 		var host nomad.HostStats
 		if _, err := w.o.Nomad.Raw().Query("/v1/client/stats?node_id="+ready[i], &host,
 			(&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
-			return // its use is then unknown
+			return // the use of its GPUs is then unknown
 		}
 		found[i] = map[string]*nomad.DeviceStats{}
 		for _, group := range host.DeviceStats {
@@ -245,18 +245,18 @@ func (w *Watch) readStats(ctx context.Context) {
 	w.tell()
 }
 
-// turn lets a reader read once. One that stumbles over an answer, such as a list with null
-// in it, fails: it ends neither the program nor the other readers.
+// turn calls f and converts a panic to an error: an invalid response, such as a list that contains
+// null, must not end the program or the other readers.
 func turn(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = fmt.Errorf("its answer is not understood: %v", v)
+			err = fmt.Errorf("cannot understand the response: %v", v)
 		}
 	}()
 	return f()
 }
 
-// sideBySide calls f for each of n, atOnce at a time. It panics where one of them does.
+// sideBySide calls f for 0 to n-1, atOnce at a time. It panics if one of the calls panics.
 func sideBySide(n int, f func(int)) {
 	var all sync.WaitGroup
 	turns, fell := make(chan struct{}, atOnce), make(chan any, n)
@@ -282,7 +282,7 @@ func sideBySide(n int, f func(int)) {
 
 func compareText(a, b string) int { return strings.Compare(a, b) }
 
-// plain is an error in one line, without more than a reader needs.
+// plain returns an error as one line of at most about 300 bytes.
 func plain(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if len(text) > 300 {

@@ -8,19 +8,19 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// deciding is for how long at a time the page decides for one service: the first hour of it
-// takes a few such turns.
+// deciding is the longest time per turn for the decisions of one service. The first hour takes a few
+// turns.
 const deciding = 150 * time.Millisecond
 
-// outlook is what the policies of one service would do.
+// outlook is the replay of the policies of one service.
 type outlook struct {
 	replay view.Replay
-	// whole is the last one without a missing step, nil before the first.
+	// whole is the last complete outlook, nil before the first.
 	whole *view.Outlook
 }
 
-// decide finds what the policies of services would do, of those where somebody looks at
-// that. Only one call runs at a time.
+// decide replays the policies of those services whose scaling a browser shows. Only one call runs at a
+// time.
 func (w *Watch) decide(services []string) {
 	w.mu.Lock()
 	wanted := slices.DeleteFunc(services, func(name string) bool { return w.judged[name] == 0 })
@@ -39,7 +39,7 @@ func (w *Watch) decideFor(service string) {
 		w.mu.Unlock()
 		return
 	}
-	memory := *w.memoryOf(service) // what is in it is never changed
+	memory := *w.memoryOf(service) // a shallow copy is enough: its elements never change
 	o := w.outlooks[service]
 	if o == nil {
 		o = &outlook{}
@@ -58,8 +58,8 @@ func (w *Watch) decideFor(service string) {
 	w.tell()
 }
 
-// policiesOf are those of a service, with its curves; false while these are not read that an
-// objective needs. w.mu is held.
+// policiesOf returns the policies of a service with its curves. read is false while curves that an
+// objective needs have not been read. The caller holds w.mu.
 func (w *Watch) policiesOf(service string) (out []view.Policy, read bool) {
 	found, read := w.curves[service]
 	for _, p := range w.policies {
@@ -75,8 +75,8 @@ func (w *Watch) policiesOf(service string) (out []view.Policy, read bool) {
 	return out, true
 }
 
-// Outlook returns what the policies of a service would have done, nil while that is not
-// known. It is the same value until there is more.
+// Outlook returns the last complete outlook of a service, nil if there is none. It returns the same
+// pointer until there is a new one.
 func (w *Watch) Outlook(service string) *view.Outlook {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// mostRequests bounds what is kept of each kind.
+// mostRequests limits the stored requests of each kind.
 const mostRequests = 400
 
-// readRequests reads which requests were slow or failed, while somebody looks at them.
+// readRequests reads the slow and the failed requests, while a browser shows them.
 func (w *Watch) readRequests(ctx context.Context) {
 	w.mu.Lock()
 	wanted := w.viewed[view.RequestsView] > 0
@@ -39,7 +39,7 @@ func (w *Watch) readRequests(ctx context.Context) {
 	if len(admins) > 0 && !slices.ContainsFunc(errs, func(err error) bool {
 		return err == nil || errors.Is(err, errUnknown)
 	}) {
-		return // what was known stays, and the page says that nobody answers
+		return // keep the old state; the page says that no gateway answers
 	}
 	for _, list := range []*[]api.Request{&out.Slow, &out.Failed} {
 		slices.SortStableFunc(*list, func(a, b api.Request) int { return b.Began.Compare(a.Began) })

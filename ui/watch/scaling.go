@@ -17,10 +17,10 @@ import (
 	"aliquot.example/ui/view"
 )
 
-// strategy is the plugin whose policies are shown.
+// strategy is the plugin whose policies the page shows.
 const strategy = "aliquot-strategy"
 
-// readPolicies reads the scaling policies and the speeds that they count by.
+// readPolicies reads the scaling policies, and the learned speeds and cold starts for them.
 func (w *Watch) readPolicies(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*answerTime)
 	defer cancel()
@@ -37,7 +37,7 @@ func (w *Watch) readPolicies(ctx context.Context) {
 		switch t := stubs[i].Target; {
 		case err == nil:
 			found[i] = policyOf(p)
-		case !unknownToNomad(err): // the last one holds
+		case !unknownToNomad(err): // keep the last one
 			found[i] = w.policyOf(t["Namespace"], t["Job"], t["Group"])
 		}
 	})
@@ -62,7 +62,7 @@ func (w *Watch) readPolicies(ctx context.Context) {
 	w.tell()
 }
 
-// policyOf is what was read of a group's policy before, nil where that is nothing.
+// policyOf returns the known policy of a group, nil if there is none.
 func (w *Watch) policyOf(namespace, job, group string) *view.Policy {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -74,13 +74,13 @@ func (w *Watch) policyOf(namespace, job, group string) *view.Policy {
 	return nil
 }
 
-// unknownToNomad reports whether Nomad answered that there is no such thing.
+// unknownToNomad reports whether err is a response 404 of Nomad.
 func unknownToNomad(err error) bool {
 	var answer nomad.UnexpectedResponseError
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
-// policyOf reads a policy; nil where it is not one of ours.
+// policyOf converts a policy. It returns nil if the policy does not use aliquot-strategy.
 func policyOf(p *nomad.ScalingPolicy) *view.Policy {
 	for _, checks := range blocks(p.Policy["check"]) {
 		for _, labelled := range checks {
@@ -125,8 +125,8 @@ func policyWith(p *nomad.ScalingPolicy, q query.Query, settings any) *view.Polic
 	return out
 }
 
-// blocks are the blocks of HCL that Nomad returns as JSON: one, or a list, and those
-// with a label below it.
+// blocks returns HCL blocks, which Nomad returns as a JSON object or a list of objects, with labels as
+// keys.
 func blocks(v any) []map[string]any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -143,8 +143,8 @@ func blocks(v any) []map[string]any {
 	return nil
 }
 
-// addLearned adds what was learned of a policy's service: the speeds in force, and how long
-// starts take. What was read last holds while Consul does not answer.
+// addLearned adds the learned speeds and the cold start of a policy's service. While Consul does not
+// answer, it keeps the last values.
 func (w *Watch) addLearned(ctx context.Context, p *view.Policy) {
 	if w.o.Consul == nil {
 		return
@@ -174,8 +174,8 @@ func (w *Watch) addLearned(ctx context.Context, p *view.Policy) {
 	}
 }
 
-// readChanges reads counts and scaling actions: of the jobs that somebody looks at each
-// time, of the others in turn.
+// readChanges reads counts and scaling actions: every time for jobs that a browser shows, and about
+// every tenth time for the others.
 func (w *Watch) readChanges(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -238,13 +238,13 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 	}
 }
 
-// readDemand reads the typical demand, by which capacity counts as stranded.
+// readDemand reads the typical demand, which determines the stranded capacity.
 func (w *Watch) readDemand(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	demand, _, err := account.Demand(ctx, "", w.o.Consul)
 	if err != nil {
-		return // the last one holds
+		return // keep the last one
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

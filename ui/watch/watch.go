@@ -1,5 +1,5 @@
-// Package watch reads Nomad, Consul and the gateways, again and again, and remembers
-// what they said of the last hour. It changes nothing in any of them.
+// Package watch reads Nomad, Consul and the gateways continuously, and stores the last hour. It changes
+// nothing in them.
 package watch
 
 import (
@@ -20,27 +20,28 @@ import (
 )
 
 const (
-	// beat is how often gateways are asked; Nomad and Consul tell by themselves.
+	// beat is the interval at which gateways are asked. Nomad and Consul have blocking queries.
 	beat = time.Second
-	// answerTime is how long an answer may take that is not waited for on purpose.
+	// answerTime is the timeout of requests, in addition to the wait time of blocking queries.
 	answerTime = 4 * time.Second
-	// leastPause is between two looks at the gateways, however often browsers come and go.
+	// leastPause is the shortest time between two reads of the gateways, however often browsers open
+	// and close views.
 	leastPause = 100 * time.Millisecond
-	// kept is for how long events are remembered.
+	// kept is how long events are stored.
 	kept = time.Hour
 )
 
-// Options are what a Watch reads.
+// Options configure a Watch.
 type Options struct {
 	Nomad *nomad.Client
-	// Consul may be nil: then only the gateways that are named are asked.
+	// Consul may be nil. The Watch then asks only the gateways in Gateways.
 	Consul *consul.Client
-	// Gateways are addresses of admin listeners, beside those in Consul.
+	// Gateways are addresses of admin listeners, in addition to those in Consul.
 	Gateways []string
 	Log      *slog.Logger
 }
 
-// Watch is what is known.
+// Watch holds the known state of the cluster.
 type Watch struct {
 	o    Options
 	http *http.Client
@@ -63,29 +64,28 @@ type Watch struct {
 	seen     []view.Seen
 	sources  map[string]view.Source
 	memory   map[string]*view.Memory
-	served   map[string]map[string]int // by service and class, of the last minute
+	served   map[string]map[string]int // requests of the last minute, by service and class
 	requests api.Requests
 	drivers  view.Drivers
-	outlooks map[string]*outlook    // by service, of those that somebody looks at
-	next     map[string][]view.Next // likewise
-	curves   map[string]curves      // likewise, where a policy has an objective
-	followed map[string]int
-	// viewed counts those who look at a view, judged those who look at what the policies of
-	// a service would do.
-	viewed, judged map[string]int
-	// looked is closed when somebody begins to look at something.
+	outlooks map[string]*outlook    // by service, only those that a browser shows
+	next     map[string][]view.Next // by service, only those that a browser shows
+	curves   map[string]curves      // by service with an objective, only those that a browser shows
+	// followed, viewed and judged count the streams for a service, for a view, and for the outlook
+	// of a service.
+	followed, viewed, judged map[string]int
+	// looked is closed when a browser opens another view or service.
 	looked chan struct{}
-	// since is when somebody began to look at a service.
+	// since is when the first of the present streams for a service began.
 	since map[string]time.Time
 }
 
-// change tells one scaling action from the others.
+// change is the identity of a scaling action.
 type change struct {
 	namespace, job, group string
 	at                    int64
 }
 
-// New returns a Watch that knows nothing yet.
+// New returns a Watch without any data.
 func New(o Options) *Watch {
 	return &Watch{
 		o: o, began: time.Now(), changed: make(chan struct{}),
@@ -99,7 +99,7 @@ func New(o Options) *Watch {
 	}
 }
 
-// Run reads until ctx ends.
+// Run reads the cluster until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -119,7 +119,7 @@ func (w *Watch) Run(ctx context.Context) {
 	}
 }
 
-// every calls a function at once and then again and again.
+// every calls f at once and then at every interval d, until ctx ends.
 func (w *Watch) every(ctx context.Context, d time.Duration, f func(context.Context)) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
@@ -132,19 +132,18 @@ func (w *Watch) every(ctx context.Context, d time.Duration, f func(context.Conte
 	}
 }
 
-// once lets one of the readers read that say by themselves who does not answer.
+// once calls a reader that reports failed requests itself, and logs a panic in it.
 func (w *Watch) once(ctx context.Context, f func(context.Context)) {
 	err := turn(func() error {
 		f(ctx)
 		return nil
 	})
 	if err != nil && w.o.Log != nil {
-		w.o.Log.Warn("an answer is not understood", "error", err)
+		w.o.Log.Warn("ignored an invalid response", "error", err)
 	}
 }
 
-// everyOrLooked is every, and calls the function at once when somebody begins to look at
-// something else.
+// everyOrLooked is like every, and also calls f at once when a browser opens another view or service.
 func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(context.Context)) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
@@ -162,7 +161,7 @@ func (w *Watch) everyOrLooked(ctx context.Context, d time.Duration, f func(conte
 	}
 }
 
-// Facts returns what is known now, and a channel that is closed when more is.
+// Facts returns the present state, and a channel that is closed at the next change.
 func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -177,7 +176,7 @@ func (w *Watch) Facts() (view.Facts, <-chan struct{}) {
 	return f, w.changed
 }
 
-// Series returns what is remembered of a service: the seconds after one second.
+// Series returns the stored seconds of a service after a second.
 func (w *Watch) Series(service string, after int64) view.Series {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -186,20 +185,19 @@ func (w *Watch) Series(service string, after int64) view.Series {
 		m = &view.Memory{}
 	}
 	now := time.Now()
-	after = min(after, now.Unix()) // a browser says it
+	after = min(after, now.Unix()) // after is a browser's value
 	last := m.Last()
 	until := max(last, now.Unix()-patience)
 	if last < now.Unix()-patience && now.Sub(w.since[service]) < patience*time.Second {
-		until = after // what the gateways know of the last hour is on its way
+		until = after // the gateways' last hour has not been read yet
 	}
 	return m.Since(after, until)
 }
 
-// patience is for how many seconds a gateway may be late to tell of one, before what is
-// shown of it is a gap.
+// patience is the number of seconds after which a second without data becomes a gap.
 const patience = 5
 
-// Follow has what a view and the series of a service need read until it is released.
+// Follow makes the Watch read the data for a view and the series of a service, until release is called.
 // Both may be "".
 func (w *Watch) Follow(name, service string) (release func()) {
 	w.mu.Lock()
@@ -228,20 +226,20 @@ func (w *Watch) Follow(name, service string) (release func()) {
 	})
 }
 
-// leave counts one less.
+// leave decrements a count, and deletes it at 0.
 func leave(counts map[string]int, key string) {
 	if counts[key]--; counts[key] == 0 {
 		delete(counts, key)
 	}
 }
 
-// tell wakes those who wait for changes; w.mu is held.
+// tell signals a change. The caller holds w.mu.
 func (w *Watch) tell() {
 	close(w.changed)
 	w.changed = make(chan struct{})
 }
 
-// source records whether something answers.
+// source records whether a source answers, and logs when it stops.
 func (w *Watch) source(name string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

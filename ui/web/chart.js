@@ -1,22 +1,22 @@
-// Charts over time. Their axes begin at zero, and a gap stays a gap.
+// Charts over time. Their vertical axes begin at zero, and gaps in the data stay gaps.
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { amount, clock } from "./format.js";
 
 const styles = () => getComputedStyle(document.documentElement);
 
-// colour is that of a series: a class of hardware keeps its own in all charts.
+// colour returns the colour of a series. A hardware class has the same colour in all charts.
 export function colour(index) {
   return styles().getPropertyValue(`--series-${index % 8}`).trim();
 }
 
-// steps are the distances of the lines of whole numbers.
+// steps are the distances of grid lines at whole numbers.
 const steps = [1, 2, 5].flatMap((n) => [n, n * 10, n * 100, n * 1000]).sort((a, b) => a - b);
 
 const known = (v) => v !== null && v !== undefined;
 
-// stack turns columns into ones that lie on each other. All columns come from one source:
-// in a second of which it told, what it left out is zero; in others there is a gap.
+// stack adds columns up for a stacked chart. All columns come from one source: in a second with any
+// value, a missing value is zero; a second without values is a gap.
 function stack(columns) {
   const gap = (columns[0] || []).map((_, at) => !columns.some((c) => known(c[at])));
   let below = null;
@@ -26,8 +26,8 @@ function stack(columns) {
   });
 }
 
-// spanOf is how many seconds charts on one page show: the range, or what is known of it where
-// that is shorter, and at least a minute.
+// spanOf returns the number of seconds that the charts of a page show: the range, or the part of it
+// with data if that is shorter, but at least a minute.
 export function spanOf(times, series, range, ahead = 0) {
   const step = times.length > 1 ? times[1] - times[0] : 1;
   const first = times.findIndex((_, at) => series.some((s) => known(s.values[at])));
@@ -35,9 +35,9 @@ export function spanOf(times, series, range, ahead = 0) {
   return Math.min(range, Math.max(60, 1.05 * (times.length - first) * step - ahead)) + ahead;
 }
 
-// Chart draws series: [{name, values, index or tone, unit}], stacked or as lines. marks
-// are moments with a text; whole says that values are whole numbers; span is how many seconds are shown, the last ahead of which are
-// yet to come.
+// Chart draws series, [{name, values, index or ink, tone, dash}], stacked or as lines. marks are
+// scaling actions, [{t, up}]. whole is set if values are whole numbers. span is the number of seconds
+// shown, of which the last `ahead` seconds are in the future.
 export function Chart({ title, times, series, stacked = false, stepped = false, span, ahead = 0, marks = [], format = amount, whole = false, height = 190, note }) {
   const root = useRef(null);
   const plot = useRef(null);
@@ -114,12 +114,12 @@ export function Chart({ title, times, series, stacked = false, stepped = false, 
         <span class="quiet">${at !== null && t[at] ? clock(t[at] * 1000) : ""}</span>
       </span>
     </figcaption>
-    <div class="plot" ref=${root} role="img" aria-label=${`${title}: ${said || "nothing is known yet"}`}></div>
+    <div class="plot" ref=${root} role="img" aria-label=${`${title}: ${said || "no data yet"}`}></div>
     ${note && html`<p class="note">${note}</p>`}
   </figure>`;
 }
 
-// Swatch is how a series is drawn: an area or line, or a broken line.
+// Swatch shows the colour of a series in the legend, as a square or a broken line.
 function Swatch({ s }) {
   const ink = s.ink || colour(s.index);
   return html`<svg class=${`swatch tone-${s.tone || "full"} ${s.dash ? "broken" : ""}`} width=${s.dash ? 16 : 10} height="10" aria-hidden="true">${s.dash
@@ -143,7 +143,7 @@ function line(s, stacked, stepped) {
   return out;
 }
 
-// faint mixes a colour with the ground, so that areas on each other hide what is below.
+// faint mixes a colour with the background, so that an area hides the ones below it.
 function faint(ink, part) {
   const parse = (c) => [1, 3, 5].map((i) => parseInt(c.slice(i, i + 2), 16));
   const ground = parse(styles().getPropertyValue("--panel").trim());

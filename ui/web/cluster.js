@@ -1,4 +1,4 @@
-// Nodes, their GPUs, and who holds which slices.
+// Nodes, their GPUs, and the allocations that hold their slices.
 
 import { Component, html, useMemo, useState } from "./vendor/htm-preact.js";
 import { Rollout } from "./rollout.js";
@@ -18,20 +18,20 @@ export function Cluster({ data, session }) {
       <${Tile} name="GPUs" value=${totals.gpus} more=${totals.unhealthy ? `${totals.unhealthy} unhealthy` : "all healthy"} bad=${totals.unhealthy > 0} />
       <${Tile} name="Held" value=${percent(totals.capacity - totals.free, totals.capacity)} more=${`${amount(totals.capacity - totals.free)} of ${plural(Number(amount(totals.capacity)) || totals.capacity, "GPU")}`} />
       <${Tile} name="Free" value=${amount(totals.free)} more="GPUs" />
-      <${Tile} name="Stranded" value=${amount(totals.stranded)} more="GPUs free, of use to no usual task" bad=${totals.stranded > 0.005} />
+      <${Tile} name="Stranded" value=${amount(totals.stranded)} more="GPUs free, but usable for no typical task" bad=${totals.stranded > 0.005} />
     </dl>
     ${(data.notes || []).map((n) => html`<p class="note">${n}</p>`)}
     ${data.rollout && html`<${Rollout} rollout=${data.rollout} />`}
     <div class="filters">
       <label>Find <input type="search" value=${text} onInput=${(e) => setText(e.target.value)} placeholder="node, GPU, class or job" /></label>
       <label>Show <select value=${only} onChange=${(e) => setOnly(e.target.value)}>
-        <option value="all">all GPUs</option><option value="held">those in use</option>
-        <option value="free">those with free slices</option><option value="bad">unhealthy ones</option></select></label>
+        <option value="all">all GPUs</option><option value="held">GPUs in use</option>
+        <option value="free">GPUs with free slices</option><option value="bad">unhealthy GPUs</option></select></label>
       <ul class="legend jobs" aria-label="Jobs">${data.jobs.slice(0, 16).map((j, i) => html`<li key=${j}><i class=${"swatch fill-" + (i % 8) + (i >= 8 ? " again" : "")}></i>${j}</li>`)}
         ${data.jobs.length > 16 && html`<li class="quiet">and ${data.jobs.length - 16} more</li>`}
         <li><i class="swatch free"></i>free</li></ul>
     </div>
-    ${nodes.length === 0 && html`<p class="quiet">${data.nodes.length ? "No GPU is like that." : "No node offers GPUs."}</p>`}
+    ${nodes.length === 0 && html`<p class="quiet">${data.nodes.length ? "No GPU matches." : "No node offers GPUs."}</p>`}
     <div class="nodes">${nodes.map((n) => html`<${Node} key=${n.id} node=${n} ui=${session.nomad_ui} />`)}</div>`;
 }
 
@@ -46,7 +46,7 @@ function wanted(node, g, text, only) {
   return !text || [node.name, g.name, g.class, g.model, g.id, ...g.bar.map((p) => p.job || "")].some((s) => s.toLowerCase().includes(text));
 }
 
-// Unless what it shows has changed, a node is not drawn again: there may be hundreds.
+// A node is drawn again only if its data has changed: there may be hundreds of nodes.
 class Node extends Component {
   shouldComponentUpdate(next) {
     return JSON.stringify(next.node) !== JSON.stringify(this.props.node);

@@ -1,4 +1,4 @@
-// What happened in the last hour, in words.
+// The events of the last hour.
 
 import { html, useMemo, useState } from "./vendor/htm-preact.js";
 import { ago, clock, short } from "./format.js";
@@ -12,7 +12,7 @@ export function Events({ data, session }) {
   return html`<h1>Events of the last hour</h1>
     <div class="filters"><label>Show <select value=${only} onChange=${(e) => setOnly(e.target.value)}>
       ${kinds.map(([k, text]) => html`<option key=${k} value=${k}>${text}</option>`)}</select></label>
-      <span class="quiet">Health of GPUs is watched since ${clock(data.began)}.</span></div>
+      <span class="quiet">Changes of GPU health are known since ${clock(data.began)}.</span></div>
     ${rows.length === 0 ? html`<p class="quiet">None.</p>` : html`<section class="panel"><ol class="decisions">${rows.map((e) => html`
       <li key=${e.at + e.where + e.text} class=${e.bad ? "bad" : ""}><time datetime=${e.at} title=${ago(e.at)}>${clock(e.at)}</time>
         ${e.bad && html`<span class="badge bad">failure</span>`} <b>${e.where}</b>

@@ -1,4 +1,4 @@
-// What the policies of one service would do, beside what was.
+// The decisions of one service's policies, compared with the real counts.
 
 import { html, useMemo } from "./vendor/htm-preact.js";
 import { Chart, spanOf } from "./chart.js";
@@ -11,26 +11,27 @@ export function Outlook({ service, services, outlook, next, range, actions }) {
       <h2>What the policy would do</h2>
       ${services.length > 1 && html`<label>Service <select value=${service} onChange=${(e) => { location.hash = "#/scaling/" + encodeURIComponent(e.target.value); }}>
         ${services.map((n) => html`<option key=${n} value=${n}>${n}</option>`)}</select></label>`}</div>
-    ${!outlook ? html`<p class="quiet" role="status">Deciding for the last hour of ${service}, which needs a gateway that serves it …</p>`
-      : outlook.problem ? html`<p class="panel">Not known for ${service}: ${outlook.problem}.</p>`
+    ${!outlook ? html`<p class="quiet" role="status">Replaying the last hour of ${service} … This needs a gateway that serves it.</p>`
+      : outlook.problem ? html`<p class="panel">Unknown for ${service}: ${outlook.problem}.</p>`
       : html`<${Now} next=${next} outlook=${outlook} />
         <${Charts} outlook=${outlook} range=${Math.min(range, 3600)} actions=${actions} />`}
     </section>`;
 }
 
-const unitOf = (o) => (o.unit ? "replicas of " + o.unit : o.load ? "slots of the fastest class" : "requests at once");
+const unitOf = (o) => (o.unit ? "replicas of " + o.unit : o.load ? "slots of the fastest class" : "simultaneous requests");
 
-const coldStart = (o) => seconds(o.ahead) + (o.learned ? ", as measured" : o.set ? ", as the policy says" : ", by default: none is measured yet");
+const coldStart = (o) => seconds(o.ahead) + (o.learned ? ", measured" : o.set ? ", set in the policy" : ", the default: not measured yet");
 
 function Now({ next, outlook }) {
   return html`<div class="panel next">
-    ${next.length === 0 ? html`<p>Nothing now: the newest second of its demand is not known.</p>` : html`<ul class="decisions">${next.map((n) => html`<li key=${n.job + "/" + n.group}>
+    ${next.length === 0 ? html`<p>No decision now: the newest demand is unknown.</p>` : html`<ul class="decisions">${next.map((n) => html`<li key=${n.job + "/" + n.group}>
       <b>${n.job}/${n.group} ${n.count === n.set ? html`stays at ${n.set}` : html`${n.set} → ${n.count}`}</b> <span>${n.reason}</span></li>`)}</ul>`}
-    <p class="note">This page decides with the code of the autoscaler's strategy, from the demand that gateways remember. It sets nothing.
-      Above: from the counts that are set, at ${clock(next[0]?.at || outlook.at)}. Charts: one decision every 5 s, each from the count decided before, with the settings,
-      speeds and cold start (${coldStart(outlook)}) of ${clock(outlook.at)}. The oldest decisions follow from less history. Cooldowns and exhausted devices are left out.
-      ${outlook.curves && html` What a replica serves within the objective follows, for the whole hour, from the curves of ${clock(outlook.curves)}. The autoscaler keeps its
-      curves while they differ by little, so its counts can differ; after a change of them it removes no replica for one cold start.`}</p></div>`;
+    <p class="note">This page uses the code of the autoscaler's strategy and the demand stored in the gateways. It changes nothing.
+      The decision above starts from the present counts, at ${clock(next[0]?.at || outlook.at)}. The charts have one decision every 5 s. Each starts from the count of the
+      previous decision and uses the settings, speeds and cold start (${coldStart(outlook)}) of ${clock(outlook.at)}. The oldest decisions have less history. Cooldowns and
+      exhausted devices are ignored.
+      ${outlook.curves && html` For the whole hour, the curves of ${clock(outlook.curves)} determine what a replica serves within the objective. The autoscaler keeps its
+      curves while they change little, so its counts can differ; after a change of curves it removes no replica for one cold start.`}</p></div>`;
 }
 
 function Charts({ outlook, range, actions }) {
@@ -62,8 +63,8 @@ function Charts({ outlook, range, actions }) {
   const all = { times, span, ahead: shift * step, marks };
   return html`<div class="charts">
     <div class="panel"><${Chart} title=${"Demand, in " + unitOf(outlook)} series=${demand} ...${all}
-      note=${`A forecast lies ${seconds(shift * step)} after the time at which it was made; there is none where no rise was certain.`} /></div>
-    <div class="panel"><${Chart} title="Replicas" series=${replicas} stepped whole ...${all} note="What was is replicas that were ready or starting, known since this page's server started. Triangles are scaling actions." /></div>
-    ${cost && html`<div class="panel"><${Chart} title="Cost" series=${cost} stepped ...${all} note="In the policy's own unit." /></div>`}
+      note=${`A forecast is shown ${seconds(shift * step)} after the time at which it was made. There is none if no rise was certain.`} /></div>
+    <div class="panel"><${Chart} title="Replicas" series=${replicas} stepped whole ...${all} note="Solid lines count ready and starting replicas, since this page's server started. Triangles are scaling actions." /></div>
+    ${cost && html`<div class="panel"><${Chart} title="Cost" series=${cost} stepped ...${all} note="In the unit of the policy." /></div>`}
   </div>`;
 }

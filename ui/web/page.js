@@ -1,4 +1,4 @@
-// The page: who may look, which view is shown, and what is around it.
+// The page: sign-in, the selected view, and the header around it.
 
 import { html, render, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { Cluster } from "./cluster.js";
@@ -19,15 +19,15 @@ const views = [
 ];
 
 const live = [300, 900, 3600];
-const past = [21600, 86400]; // where there is a Prometheus
+const past = [21600, 86400]; // only with a Prometheus
 const rangeText = { 300: "5 min", 900: "15 min", 3600: "1 h", 21600: "6 h", 86400: "24 h" };
 
-// place reads where in the page we are: #/cluster, #/services/chat.
+// place parses the view and the service in the address: #/cluster, #/services/chat.
 function place() {
   const [view, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
   const known = views.some((v) => v.name === view) ? view : "cluster";
   let service = "";
-  try { service = decodeURIComponent(rest.join("/")); } catch { /* a broken address shows the list */ }
+  try { service = decodeURIComponent(rest.join("/")); } catch { /* an invalid address shows the list */ }
   return { view: known, service };
 }
 
@@ -41,7 +41,7 @@ function Page() {
     return () => clearInterval(again);
   }, [session?.away]);
   if (!session) return html`<p class="quiet loading">Loading …</p>`;
-  if (session.away) return html`<p class="loading" role="status">${session.away}. Asking again …</p>`;
+  if (session.away) return html`<p class="loading" role="status">${session.away}. Trying again …</p>`;
   if (!session.open) return html`<${SignIn} onOpen=${setSession} />`;
   return html`<${Shell} session=${session} onSession=${setSession} ask=${ask} />`;
 }
@@ -63,7 +63,7 @@ function SignIn({ onOpen }) {
       if (answer.ok) return onOpen(said);
       setProblem(said.error);
     } catch {
-      setProblem("the server does not answer");
+      setProblem("The server does not answer");
     }
     setBusy(false);
     return undefined;
@@ -72,11 +72,11 @@ function SignIn({ onOpen }) {
     <form onSubmit=${submit} class="panel">
       <${Logo} />
       <h1>Sign in with a Nomad token</h1>
-      <p class="quiet">It must be allowed to read nodes and jobs. It is checked by Nomad, stays in the
-        server's memory while you are signed in, and is not kept in this browser.</p>
+      <p class="quiet">The token must be allowed to read nodes and jobs. Nomad checks it. The server keeps it in memory
+        while you are signed in; this browser does not store it.</p>
       <label for="token">Token</label>
       <input id="token" name="token" type="password" autocomplete="off" required autofocus spellcheck=${false} />
-      <button type="submit" disabled=${busy}>${busy ? "Asking Nomad …" : "Sign in"}</button>
+      <button type="submit" disabled=${busy}>${busy ? "Checking with Nomad …" : "Sign in"}</button>
       <p class="problem" role="alert">${problem}</p>
     </form>
   </main>`;
@@ -139,7 +139,7 @@ function Shell({ session, onSession, ask }) {
     <${Problems} sources=${stream.data?.sources} live=${stream.live} known=${stream.data !== null} />
     <main id="main" ref=${main} tabindex="-1">
       ${stream.data === null
-        ? html`<p class="quiet loading" role="status">Asking the cluster …</p>`
+        ? html`<p class="quiet loading" role="status">Reading the cluster …</p>`
         : html`<${show} key=${name + "/" + at.service} data=${stream.data} outlook=${stream.outlook} series=${stream.series} range=${range} service=${at.service} session=${session} />`}
     </main>`;
 }
@@ -153,12 +153,12 @@ const Keys = () => html`<section class="panel keys" aria-label="Keys"><dl>
   <dt><kbd>t</kbd></dt><dd>dark or light</dd>
   <dt><kbd>?</kbd></dt><dd>this list</dd></dl></section>`;
 
-// Problems says what does not answer, so that old figures are not taken for new ones.
+// Problems lists the sources that do not answer, so that nobody takes old figures for new ones.
 function Problems({ sources, live, known }) {
   const bad = (sources || []).filter((s) => s.problem);
   return html`<div class="problems" role="status">
-    ${known && !live && html`<p><b>This page's server</b> does not answer; what is shown is old. Asking again …</p>`}
-    ${bad.map((s) => html`<p key=${s.name}><b>${s.name}</b> does not answer since ${ago(s.since)}; what is known of it is shown as it was.
+    ${known && !live && html`<p><b>This page's server</b> does not answer; the page shows old data. Trying again …</p>`}
+    ${bad.map((s) => html`<p key=${s.name}><b>${s.name}</b> has not answered for ${ago(s.since).replace(" ago", "")}; the page shows its last data.
       <span class="quiet"> ${s.problem}</span></p>`)}
   </div>`;
 }

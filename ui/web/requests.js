@@ -1,10 +1,10 @@
-// Requests that were slow or failed, and where their time went.
+// Slow and failed requests, and the parts of their time.
 
 import { html, useMemo, useState } from "./vendor/htm-preact.js";
 import { ago, clock, plural, seconds, short } from "./format.js";
 
 const parts = [
-  ["received", "receiving the body"], ["waited", "waiting for a slot"], ["retried", "attempts that failed"],
+  ["received", "receiving the body"], ["waited", "waiting for a slot"], ["retried", "failed attempts"],
   ["upstream", "until the answer began"], ["answer", "until the answer's end"],
 ];
 
@@ -24,7 +24,7 @@ export function Requests({ data, service, session }) {
       <ul class="legend" aria-label="Parts of the time">${parts.map(([name, text]) => html`<li key=${name}><i class=${"swatch time-" + name}></i>${text}</li>`)}</ul>
     </div>
     <p class="note">${kind === "failed" ? "The last failures of each kind." : "The slowest requests of each of the last 20 minutes, the slowest first."}</p>
-    ${!data.known ? html`<p class="quiet" role="status">Asking the gateways …</p>`
+    ${!data.known ? html`<p class="quiet" role="status">Reading from the gateways …</p>`
       : rows.length === 0 ? html`<p class="quiet">None${service ? ` of ${service}` : ""}.</p>` : html`<section class="panel"><ol class="requests">${rows.map((r) => html`
       <${Row} key=${r.at + r.replica + r.total} r=${r} longest=${longest} ui=${session.nomad_ui} />`)}</ol></section>`}`;
 }

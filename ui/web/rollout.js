@@ -1,4 +1,4 @@
-// Which GPU drivers are wanted, and how far each node is.
+// The wanted GPU drivers, and the progress of each node.
 
 import { html } from "./vendor/htm-preact.js";
 import { ago, plural } from "./format.js";

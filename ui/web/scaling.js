@@ -1,4 +1,4 @@
-// What is scaled, by what, and what was decided last.
+// Scaled groups, their policies and the last decisions.
 
 import { html, useEffect, useMemo } from "./vendor/htm-preact.js";
 import { ago, amount, clock } from "./format.js";
@@ -24,7 +24,7 @@ export function Scaling({ data, outlook, service, range }) {
         <td class="n strong">${p.count}</td><td class="n">${p.min} to ${p.max}</td><td class="n">${figure(p.cost)}</td>
         <td class="n">${p.speed > 0 ? amount(p.speed) + "/s" : "–"}</td><td class="n">${p.demand >= 0 ? amount(p.demand) + " slots" : "–"}</td>
         <td class="n">${p.at ? html`to ${p.plan} <span class="quiet">${ago(p.at)}</span>` : "–"}</td></tr>`)}</tbody></table>
-      ${costs.length > 0 && html`<p class="note">All counts together cost ${amount(cost)}, in the policies' own unit. Demand is what the last action of the last hour counted with.</p>`}
+      ${costs.length > 0 && html`<p class="note">All counts together cost ${amount(cost)}, in the unit of the policies. Demand is the demand at the last action of the last hour.</p>`}
     </section>
     ${service && html`<${Outlook} service=${service} services=${services.includes(service) ? services : [service, ...services]} outlook=${outlook} next=${data.next} range=${range} actions=${actions} />`}`}
     <section class="panel after"><h2>Scaling actions of the last hour</h2>

@@ -1,4 +1,4 @@
-// One service: its queue, its replicas, and what was decided about them.
+// One service: its queue, its replicas and its scaling actions.
 
 import { html, useEffect, useMemo, useState } from "./vendor/htm-preact.js";
 import { Chart, spanOf } from "./chart.js";
@@ -7,7 +7,7 @@ import { ago, amount, clock, plural, seconds, short } from "./format.js";
 
 export function Service({ data, series, range, service, session }) {
   if (!data.found) {
-    return html`<h1>${service}</h1><p class="quiet">No gateway that answers serves it. <a href="#/services">All services</a></p>`;
+    return html`<h1>${service}</h1><p class="quiet">No responding gateway serves it. <a href="#/services">All services</a></p>`;
   }
   const classes = useClasses(data, series);
   const b = data.brief;
@@ -31,13 +31,13 @@ export function Service({ data, series, range, service, session }) {
     <${Replicas} rows=${data.replicas} classes=${classes} ui=${session.nomad_ui} />`;
 }
 
-// useClasses gives every class of hardware one colour, for as long as it is known.
+// useClasses returns the hardware classes in a stable order, so that each keeps its colour.
 function useClasses(data, series) {
   const names = [...new Set([...data.classes.map((c) => c.name), ...Object.keys(series?.active || {}), ...Object.keys(series?.ready || {})])].sort();
   return useMemo(() => names, [names.join()]);
 }
 
-// Past shows what Prometheus has, read again as often as it has a new point.
+// Past shows the history in Prometheus, and reads it again for each new point.
 function Past({ data, range, service, classes }) {
   const [state, set] = useState({ series: null, problem: "" });
   useEffect(() => {
@@ -58,7 +58,7 @@ function Past({ data, range, service, classes }) {
   }, [service, range]);
   const known = [...new Set([...classes, ...Object.keys(state.series?.active || {}), ...Object.keys(state.series?.ready || {})])].sort();
   return html`${state.problem && html`<p class="problem" role="status">${state.problem}.</p>`}
-    ${state.series ? html`<${Charts} data=${data} series=${state.series} range=${range} classes=${known} />` : !state.problem && html`<p class="quiet" role="status">Asking Prometheus …</p>`}`;
+    ${state.series ? html`<${Charts} data=${data} series=${state.series} range=${range} classes=${known} />` : !state.problem && html`<p class="quiet" role="status">Reading from Prometheus …</p>`}`;
 }
 
 const className = (c) => c || "no class";
@@ -81,11 +81,11 @@ function Charts({ data, series, range, classes }) {
   const ttft = useMemo(() => quantiles(series?.ttft), [grown]);
   const span = spanOf(times, [...requests, ...replicas, ...latency, ...ttft, ...output], range);
   return html`<div class="charts">
-    <div class="panel"><${Chart} title="Requests at once" times=${times} series=${requests} stacked span=${span} marks=${marks} /></div>
+    <div class="panel"><${Chart} title="Simultaneous requests" times=${times} series=${requests} stacked span=${span} marks=${marks} /></div>
     <div class="panel"><${Chart} title="Replicas" times=${times} series=${replicas} stacked stepped whole span=${span} marks=${marks}
       note=${range > 3600 ? "Triangles and dashed lines are scaling actions of the last hour." : "Known since this page's server started. Triangles and dashed lines are scaling actions."} /></div>
-    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Of requests that were served, over the last 15 seconds each."} /></div>
-    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "As Prometheus has it, over five minutes each." : "Over the last 15 seconds each."} /></div>`}
+    <div class="panel"><${Chart} title="Time per request" times=${times} series=${latency} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "From Prometheus, over at least 5 minutes per point." : "Served requests only, over the last 15 seconds per point."} /></div>
+    ${series?.ttft && html`<div class="panel"><${Chart} title="Time to first token" times=${times} series=${ttft} span=${span} marks=${marks} format=${seconds} note=${range > 3600 ? "From Prometheus, over at least 5 minutes per point." : "Over the last 15 seconds per point."} /></div>`}
     ${series?.output && html`<div class="panel"><${Chart} title="Tokens per second" times=${times} series=${output} span=${span} marks=${marks} /></div>`}
   </div>`;
 }
@@ -104,8 +104,8 @@ function Decisions({ changes }) {
 
 function Queue({ rows }) {
   const most = Math.max(0, ...rows.map((r) => r.requests));
-  return html`<section class="panel"><h2>Who waits</h2>
-    ${rows.length === 0 ? html`<p class="quiet">Nobody.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Waiting requests</caption>
+  return html`<section class="panel"><h2>Waiting requests</h2>
+    ${rows.length === 0 ? html`<p class="quiet">None.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Waiting requests</caption>
     <thead><tr><th scope="col">Priority</th><th scope="col">Tenant</th><th scope="col" class="n">Requests</th><th scope="col"><span class="hidden">Part</span></th></tr></thead>
     <tbody>${rows.map((r) => html`<tr key=${r.priority + "/" + r.tenant}><th scope="row">${r.priority || "–"}</th><td>${r.tenant === "other" ? "others" : r.tenant}</td>
       <td class="n">${r.requests}</td><td class="load"><span class="loadbar"><i class="waiting" style=${{ width: `${(100 * r.requests) / most}%` }}></i></span></td></tr>`)}</tbody></table></div>`}
@@ -113,8 +113,8 @@ function Queue({ rows }) {
 }
 
 function Classes({ rows, classes }) {
-  return html`<section class="panel"><h2>By class of hardware</h2>
-    ${rows.length === 0 ? html`<p class="quiet">No replica.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Classes</caption>
+  return html`<section class="panel"><h2>By hardware class</h2>
+    ${rows.length === 0 ? html`<p class="quiet">No replicas.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Classes</caption>
     <thead><tr><th scope="col">Class</th><th scope="col" class="n">Ready</th><th scope="col" class="n">Starting</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Routed</th><th scope="col" class="n">Served</th></tr></thead>
     <tbody>${rows.map((c) => html`<tr key=${c.name}><th scope="row"><i class=${"swatch fill-" + (classes.indexOf(c.name) % 8)}></i>${className(c.name)}</th>
       <td class="n">${c.ready}${c.asleep ? `, ${c.asleep} asleep` : ""}</td><td class="n">${c.starting}</td><td class="n">${c.active} of ${c.slots}</td>
@@ -125,7 +125,7 @@ function Classes({ rows, classes }) {
 
 function Replicas({ rows, classes, ui }) {
   return html`<section class="panel"><h2>Replicas</h2>
-    ${rows.length === 0 ? html`<p class="quiet">None: the next request has one started.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Replicas</caption>
+    ${rows.length === 0 ? html`<p class="quiet">None. If the service has a wake block, the next request starts one.</p>` : html`<div class="scroll"><table class="rows"><caption class="hidden">Replicas</caption>
     <thead><tr><th scope="col">Allocation</th><th scope="col">State</th><th scope="col">Class</th><th scope="col">Node</th><th scope="col" class="n">Slices</th><th scope="col" class="n">Busy slots</th><th scope="col" class="n">Speed of a slot</th><th scope="col" class="n">Cache</th></tr></thead>
     <tbody>${rows.map((r) => html`<tr key=${r.id}>
       <th scope="row" title=${r.id}>${r.alloc && ui ? html`<a href=${`${ui}/ui/allocations/${r.alloc}`}>${short(r.alloc)}</a>` : short(r.alloc || r.id)}</th>

@@ -1,9 +1,8 @@
-// What the server tells, as it tells it.
+// The stream of events from the server.
 
 import { useEffect, useRef, useState } from "./vendor/htm-preact.js";
 
-// useStream follows a view. live is false while the server does not answer; the
-// browser asks again by itself.
+// useStream follows a view. live is false while the server does not answer; the hook then reconnects.
 export function useStream(view, service = "", onClosed = () => {}) {
   const [state, set] = useState({ key: "", data: null, outlook: null, live: false });
   const series = useRef(null);
@@ -52,11 +51,11 @@ export function useStream(view, service = "", onClosed = () => {}) {
   return { data: own ? state.data : null, outlook: own ? state.outlook : null, live: own && state.live, series: series.current, grown: state.grown };
 }
 
-// kept is how many seconds a chart can look back.
+// kept is the number of seconds kept for charts.
 const kept = 3600;
 
-// extend appends new seconds to columns. Columns by class are matched by their name; a
-// class that was not there before has gaps.
+// extend appends new seconds to columns. It matches columns of classes by name; a new class has gaps
+// before.
 export function extend(old, more) {
   if (!old || more.t[0] > old.t.at(-1) + 1) old = empty();
   const had = old.t.length;

@@ -1,4 +1,4 @@
-// The theme is chosen before anything is drawn, so that nothing flashes.
+// Choose the theme before anything is drawn, so that the page does not flash.
 (() => {
   const wanted = () => localStorage.getItem("aliquot.theme")
     || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
