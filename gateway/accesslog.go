@@ -12,22 +12,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// accessLog writes one JSON line per request, in batches. A request never waits for
-// the disk: what comes while the buffer is full is dropped and counted.
+// accessLog writes one JSON line per request, in batches. A request never waits for the disk: while the
+// buffer is full, lines are dropped and counted.
 type accessLog struct {
 	log     *slog.Logger
 	out     io.WriteCloser
 	dropped prometheus.Counter
-	full    chan struct{} // a note that the buffer is half full
+	full    chan struct{} // signals that the buffer is half full
 
 	mu    sync.Mutex
 	lines []byte
 }
 
-// mostLines bounds the lines that wait to be written, in bytes.
+// mostLines is the size of the buffer of unwritten lines, in bytes.
 const mostLines = 4 << 20
 
-// openAccessLog opens "off", "stderr" or a file; nil when off.
+// openAccessLog opens the access log: "off", "stderr" or a file. It returns nil for "off".
 func openAccessLog(to string, dropped prometheus.Counter) (*accessLog, error) {
 	var out io.WriteCloser
 	switch to {
@@ -47,7 +47,7 @@ func openAccessLog(to string, dropped prometheus.Counter) (*accessLog, error) {
 	return a, nil
 }
 
-// plain leaves out the level: every line of the access log has the same.
+// plain removes the level, which is the same in every line.
 func plain(groups []string, a slog.Attr) slog.Attr {
 	if a.Key == slog.LevelKey && len(groups) == 0 {
 		return slog.Attr{}
@@ -55,7 +55,7 @@ func plain(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// Write takes one line.
+// Write adds one line to the buffer.
 func (a *accessLog) Write(p []byte) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -73,10 +73,10 @@ func (a *accessLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// lastWrite is how long the gateway's end waits for the log to take its last lines.
+// lastWrite is the longest wait for the last lines when the gateway exits.
 const lastWrite = time.Second
 
-// run writes out every second until ctx ends, and once more then.
+// run writes the buffer every second until ctx ends, and once more then.
 func (a *accessLog) run(ctx context.Context) {
 	written := make(chan struct{})
 	go func() {
@@ -113,7 +113,7 @@ func (a *accessLog) write(ctx context.Context) {
 	}
 }
 
-// record counts a request that ended and writes its line.
+// record counts a finished request and writes its line.
 func (x *exchange) record() {
 	s := x.server
 	now := time.Now()

@@ -15,15 +15,14 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// defaultWindow is the window of the concurrency series when none is asked for.
+// defaultWindow is the default window of the series.
 const defaultWindow = time.Minute
 
-// adminTime is how long the body of a request to the admin listener, and its answer, may
-// take; a profile takes its own length besides.
+// adminTime limits the time to read a request to the admin listener, and to write its response. A
+// profile may take its own duration in addition.
 const adminTime = 30 * time.Second
 
-// adminServer serves what operators and autoscalers read. It never listens where
-// clients do.
+// adminServer returns the server of the admin API for operators and autoscalers. It has its own listener.
 func (s *Server) adminServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/ready", s.serveReady)
@@ -43,8 +42,7 @@ func (s *Server) adminServer() *http.Server {
 	}
 }
 
-// serveReady answers 200 while the gateway takes requests and 503 from the moment
-// that it drains.
+// serveReady answers 200 while the gateway accepts requests, and 503 once it drains.
 func (s *Server) serveReady(w http.ResponseWriter, r *http.Request) {
 	if s.leaving.Load() {
 		http.Error(w, "draining", http.StatusServiceUnavailable)
@@ -113,8 +111,8 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, out)
 }
 
-// waits sums up who waits by the names that the configuration has, the most urgent
-// priority first and the most requests first.
+// waits sums up waiting requests by configured priority and tenant, sorted by priority, the most urgent
+// first, and number of requests.
 func (p *plan) waits(all []line.Wait) (out []api.Wait) {
 	type key struct {
 		priority int
@@ -133,7 +131,7 @@ func (p *plan) waits(all []line.Wait) (out []api.Wait) {
 	return out
 }
 
-// priorityName is the configured name of a priority, "" where it has none.
+// priorityName returns the configured name of a priority, "" if it has none.
 func (p *plan) priorityName(priority int) string {
 	if names := p.config.Priorities; priority < len(names) {
 		return names[priority]
@@ -141,7 +139,7 @@ func (p *plan) priorityName(priority int) string {
 	return ""
 }
 
-// known finds a service by its name, and answers a request for one that there is not.
+// known returns a service by name. If there is none, it answers 404 and returns nil.
 func (s *Server) known(w http.ResponseWriter, name string) *service {
 	v := s.plan.Load().find(name)
 	if v == nil {

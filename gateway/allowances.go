@@ -10,19 +10,19 @@ import (
 	"aliquot.example/internal/allowance"
 )
 
-// allowances are the tokens per minute that tenants may use, over all services.
+// allowances limit the tokens per minute of tenants, over all services.
 type allowances struct {
 	mu sync.Mutex
 	of map[string]*allowance.Account
-	// swept is when full accounts were last dropped, which takes a look at all.
+	// swept is when full accounts were last dropped, which has to check all accounts.
 	swept time.Time
 }
 
-// mostAllowances bounds the accounts of tenants that are not configured: of them there
-// may be as many as clients make up.
+// mostAllowances limits the accounts of tenants without configuration: clients can invent any number of
+// names.
 const mostAllowances = 10_000
 
-// bound returns how many tokens per minute a tenant may use, 0 for any number.
+// bound returns the limit of a tenant in tokens per minute, 0 for none.
 func (t *tenants) bound(tenant string) float64 {
 	if limit, named := t.TokensPerMinute[tenant]; named {
 		return limit
@@ -30,7 +30,7 @@ func (t *tenants) bound(tenant string) float64 {
 	return t.TokensPerMinute[""]
 }
 
-// account returns a tenant's account with a bound of so much; under mu.
+// account returns a tenant's account with a limit of perMinute. The caller holds mu.
 func (a *allowances) account(tenant string, named bool, perMinute float64, now time.Time) *allowance.Account {
 	one := a.of[tenant]
 	if one == nil && !named && len(a.of) >= mostAllowances {
@@ -39,7 +39,7 @@ func (a *allowances) account(tenant string, named bool, perMinute float64, now t
 			maps.DeleteFunc(a.of, func(_ string, o *allowance.Account) bool { return o.Full(now) })
 		}
 		if len(a.of) >= mostAllowances {
-			tenant = "" // shared by those that find no place
+			tenant = "" // the account that all further tenants share
 			one = a.of[tenant]
 		}
 	}
@@ -51,7 +51,7 @@ func (a *allowances) account(tenant string, named bool, perMinute float64, now t
 	return one
 }
 
-// limit is what a client is told of its tokens, under the names of OpenAI.
+// limit is the state of a tenant's allowance, for OpenAI's rate limit headers.
 type limit struct {
 	perMinute, left float64
 	full            time.Duration
@@ -63,7 +63,7 @@ func (l *limit) tell(h http.Header) {
 	h["X-Ratelimit-Reset-Tokens"] = []string{l.full.Round(time.Millisecond).String()}
 }
 
-// take takes n tokens from a tenant's account, or says when to try again.
+// take charges n tokens to a tenant's account, or returns the time after which to try again.
 func (a *allowances) take(tenant string, named bool, perMinute, n float64, now time.Time) (told limit, ok bool,
 	after time.Duration) {
 	a.mu.Lock()
@@ -81,15 +81,15 @@ func (a *allowances) settle(tenant string, named bool, perMinute, taken, used fl
 	a.account(tenant, named, perMinute, now).Settle(taken, used, now)
 }
 
-// spent settles what a tenant used at another gateway.
+// spent charges tokens that a tenant used at another gateway.
 func (a *allowances) spent(tenant string, named bool, perMinute, n float64, now time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.account(tenant, named, perMinute, now).Settle(0, n, now)
 }
 
-// spentElsewhere takes what a tenant used at another gateway, so that its bound holds
-// for all of them together.
+// spentElsewhere charges tokens that a tenant used at another gateway, so that its limit applies to all
+// gateways together.
 func (s *Server) spentElsewhere(tenant string, n float64) {
 	t := s.plan.Load().tenants
 	if bound := t.bound(tenant); bound > 0 {
@@ -97,15 +97,15 @@ func (s *Server) spentElsewhere(tenant string, n float64) {
 	}
 }
 
-// spend tells the other gateways what a tenant used here.
+// spend reports a tenant's use to the other gateways.
 func (s *Server) spend(tenant string, n float64) {
 	if p := s.options.Peers; p != nil && n != 0 {
 		p.Spend(tenant, n)
 	}
 }
 
-// afford takes the tokens of a request from its tenant's allowance; false when the
-// request was refused instead.
+// afford charges the estimated tokens of a request to its tenant. If the allowance is used up, it refuses
+// the request and returns false.
 func (x *exchange) afford() bool {
 	r := x.reading
 	if r == nil || x.body == nil {
@@ -115,8 +115,8 @@ func (x *exchange) afford() bool {
 	if bound <= 0 {
 		return true
 	}
-	// More than a minute's tokens are taken when they are used: what a request may
-	// use at most says little.
+	// Charge at most a minute's tokens now, and the rest when they are used: the largest possible use of
+	// a request says little.
 	n := min(float64(r.prompt+r.expected), bound)
 	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
 		time.Now())

@@ -8,8 +8,8 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// answer is the body of a replica's answer. At its end the slot is free, before
-// the last bytes have reached the client.
+// answer is the body of a replica's answer. It frees the slot at its end, before the last bytes have
+// reached the client.
 type answer struct {
 	x    *exchange
 	from *http.Response
@@ -28,7 +28,7 @@ func (a *answer) Read(p []byte) (int, error) {
 			j.End()
 		}
 		if _, status := j.Failed(); status != 0 {
-			a.from.StatusCode = status // what the replica would have begun with
+			a.from.StatusCode = status // the status that the replica would have answered without a stream
 		}
 	}
 	if err != nil {
@@ -56,12 +56,11 @@ func (a *answer) finish(err error) {
 
 func (a *answer) Close() error { return a.body.Close() }
 
-// judge says what a whole answer tells of its replica.
+// judge returns the verdict about a replica from its complete answer.
 //
-// Only an answer that did the work that was asked for teaches a speed: an error is
-// often given within a millisecond, and a replica that gives nothing else would
-// look like the fastest of all. What is the client's mistake says nothing of the
-// replica; what is the replica's counts against it.
+// Only successful answers count for its speed: an error often takes only a millisecond, so a replica that
+// returns nothing but errors would look like the fastest. Errors of the client are neutral; errors of the
+// replica count against it.
 func judge(asked *http.Request, r *http.Response) (dispatch.Verdict, time.Duration) {
 	switch {
 	case r.StatusCode == http.StatusServiceUnavailable:
@@ -77,8 +76,8 @@ func judge(asked *http.Request, r *http.Response) (dispatch.Verdict, time.Durati
 	return judgeGRPC(r), 0
 }
 
-// judgeGRPC looks at the status that a gRPC answer ends with; its HTTP status is
-// always 200. Answers without one are taken as they are.
+// judgeGRPC returns the verdict from the status at the end of a gRPC answer, whose HTTP status is always
+// 200. An answer without a gRPC status counts as served.
 func judgeGRPC(r *http.Response) dispatch.Verdict {
 	status := r.Trailer.Get("Grpc-Status")
 	if status == "" {

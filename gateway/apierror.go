@@ -8,8 +8,7 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// apiError is an error in the shape that the clients of OpenAI's and Anthropic's APIs
-// read; other clients of it ignore what they do not know.
+// apiError is an error in the format of OpenAI's and Anthropic's APIs.
 type apiError struct {
 	Type  string       `json:"type,omitempty"` // "error" in Anthropic's
 	Error apiErrorBody `json:"error"`
@@ -22,7 +21,7 @@ type apiErrorBody struct {
 	Code    string  `json:"code,omitempty"`
 }
 
-// apiErrorOf returns the error for a request to a language model; false for others.
+// apiErrorOf returns the error for a request to a language model, false for other requests.
 func apiErrorOf(r *http.Request, o outcome, text string) (apiError, bool) {
 	api := prompt.Of(r.URL.Path)
 	if api == prompt.Opaque && !strings.Contains(r.URL.Path, listsModels) && !strings.Contains(r.URL.Path,

@@ -16,33 +16,34 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// unplacedError wraps why a request that was to be tried again got no slot.
+// unplacedError is the error of a request that got no slot for another attempt.
 type unplacedError struct {
 	error
-	// last is how the attempt before ended.
+	// last is the error of the previous attempt.
 	last error
 }
 
-// attempts is the transport of an exchange: it tries the request on another replica
-// as long as the first cannot have acted on it.
+// attempts is the transport of an exchange. It retries the request on another replica if the first one
+// cannot have acted on it.
 type attempts struct {
 	x         *exchange
-	n         int       // how many have begun
-	unreached int       // of these, how many found nobody at the replica's address
-	began     time.Time // the one under way
+	n         int       // number of attempts
+	unreached int       // attempts without a connection to the replica
+	began     time.Time // start of the current attempt
 	trace     httptrace.ClientTrace
-	// The trace tells of the attempt under way whether it is over HTTP/2, and sent.
+	// http2 and sent report whether the current attempt uses HTTP/2, and whether its header was sent
+	// over HTTP/2. The trace sets them.
 	http2, sent atomic.Bool
 }
 
-// begin counts an attempt.
+// begin starts an attempt.
 func (a *attempts) begin() {
 	a.n++
 	a.began = time.Now()
 	a.sent.Store(false)
 }
 
-// RoundTrip is that of http.RoundTripper.
+// RoundTrip implements http.RoundTripper.
 func (a *attempts) RoundTrip(out *http.Request) (*http.Response, error) {
 	x := a.x
 	way := x.service.transports.to(x.grpc, x.upgrade)
@@ -74,8 +75,8 @@ func (a *attempts) RoundTrip(out *http.Request) (*http.Response, error) {
 	}
 }
 
-// watch has the transport tell whether an attempt over HTTP/2 was sent. In HTTP/1 only
-// what was never sent is repeated by the transport.
+// watch sets the trace so that it reports whether an attempt over HTTP/2 was sent. Over HTTP/1, the
+// transport itself repeats only requests that were never sent.
 func (a *attempts) watch() { a.trace.GotConn, a.trace.WroteHeaders = a.connected, a.wroteHeader }
 
 func (a *attempts) connected(c httptrace.GotConnInfo) {
@@ -89,12 +90,11 @@ func (a *attempts) connected(c httptrace.GotConnInfo) {
 
 func (a *attempts) wroteHeader() { a.sent.Store(a.http2.Load()) }
 
-// bideFor is the time between two attempts to open a connection that this host
-// refused.
+// bideFor is the time between two attempts to open a connection after this host refused one.
 const bideFor = 50 * time.Millisecond
 
-// bide waits until this host may have room for a connection; false when the request
-// may wait no longer. The replica's slot is kept: it is not the replica that is short.
+// bide waits after a shortage of this host's own resources. It returns false if the request may not wait
+// any longer. The request keeps its slot, because the replica is not the cause.
 func (a *attempts) bide(err error) bool {
 	x := a.x
 	x.server.short.note("replica", err)
@@ -105,8 +105,8 @@ func (a *attempts) bide(err error) bool {
 	return x.ctx.Err() == nil
 }
 
-// reopen copies a request for another attempt: the transport may still hold the
-// first one. It is nil where the body cannot be given again.
+// reopen copies a request for another attempt, because the transport may still use the first one. It
+// returns nil if the body cannot be sent again.
 func (a *attempts) reopen(r *http.Request) *http.Request {
 	x := a.x
 	next := new(http.Request)
@@ -122,10 +122,10 @@ func (a *attempts) reopen(r *http.Request) *http.Request {
 	return next
 }
 
-// retry decides whether an attempt is repeated, and what is told of its replica: what
-// is harmless to repeat, at most Retries times, except that where no connection came
-// about the queue ejects the replica at once and the request waits on as if it had not
-// been there. Each only while the body can be sent again from its first byte.
+// retry decides whether to repeat an attempt, and returns the verdict about its replica. It repeats a
+// harmless attempt at most Retries times. Attempts without a connection do not count: the queue ejects
+// the replica at once, and the request waits on as if the replica had not existed. Either needs a body
+// that can be sent again from the start.
 func (a *attempts) retry(res *http.Response, err error) (dispatch.Verdict, time.Duration, bool) {
 	x := a.x
 	verdict, pause, harmless := a.harmless(res, err)
@@ -141,13 +141,13 @@ func (a *attempts) retry(res *http.Response, err error) (dispatch.Verdict, time.
 	return verdict, pause, x.body == nil || x.body.Open() != nil
 }
 
-// harmless reports whether it is harmless to repeat an attempt, and what is told of its
-// replica.
-//
-// No connection: nothing was sent. 503 with Retry-After: the replica says that it did
-// not act, and over HTTP/2 it may say that it did not begin. A broken exchange before
-// any answer: only where repeating is harmless by the method's definition or the
-// client's word (Idempotency-Key).
+// harmless reports whether it is harmless to repeat an attempt, and returns the verdict about its replica.
+// It is harmless
+//   - without a connection, because nothing was sent;
+//   - after 503 with Retry-After, or if the replica reports over HTTP/2 that it did not process the
+//     request;
+//   - after an exchange that broke off before any answer, if the method is idempotent or the client says
+//     so (Idempotency-Key).
 func (a *attempts) harmless(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
 	x := a.x
 	switch {
@@ -160,7 +160,7 @@ func (a *attempts) harmless(res *http.Response, err error) (verdict dispatch.Ver
 	case x.ctx.Err() != nil, isShortage(err), errors.Is(err, wire.ErrRequest), x.body != nil && x.body.Err() != nil:
 		return 0, 0, false
 	case errors.Is(err, errNotBegun):
-		return dispatch.Busy, 0, true // it goes away, or has no room for another stream
+		return dispatch.Busy, 0, true // the replica shuts down, or takes no further stream
 	}
 	verdict = verdictOf(err)
 	return verdict, 0, verdict == dispatch.Unreachable || idempotent(x.in) && !isTimeout(err)
@@ -174,7 +174,7 @@ func verdictOf(err error) dispatch.Verdict {
 	return dispatch.Failed
 }
 
-// retryAfter reads how long a replica that refuses asks to be left alone.
+// retryAfter reads the Retry-After header of a replica's refusal.
 func retryAfter(r *http.Response) (time.Duration, bool) {
 	v := r.Header.Get("Retry-After")
 	if v == "" {

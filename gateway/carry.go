@@ -17,11 +17,11 @@ import (
 
 var errSwitched = errors.New("the replica switched protocols without being asked to")
 
-// carry takes the request to a replica and the answer back. Requests to switch
-// protocols are not for it.
+// carry sends the request to a replica and the answer back to the client. It does not support requests to
+// switch protocols.
 //
-// It does what httputil.ReverseProxy does with less copying: values of headers are
-// shared, since nobody changes them.
+// It is like httputil.ReverseProxy, but copies less: header values are shared, because nobody modifies
+// them.
 func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.attempts.trace.Got1xxResponse = x.early.pass
@@ -49,7 +49,7 @@ func (x *exchange) carry() {
 	x.deliver(res)
 }
 
-// outbound is the request as a replica gets it.
+// outbound returns the request for the replica.
 func (x *exchange) outbound() *http.Request {
 	in := x.in
 	out := in.WithContext(httptrace.WithClientTrace(x.ctx, &x.attempts.trace))
@@ -59,17 +59,17 @@ func (x *exchange) outbound() *http.Request {
 	out.URL = &u
 	out.Header = outboundHeader(in, x.trusted())
 	if x.reading != nil && out.Header["Accept-Encoding"] != nil {
-		out.Header["Accept-Encoding"] = identity // what is compressed cannot be counted
+		out.Header["Accept-Encoding"] = identity // tokens in a compressed answer cannot be counted
 	}
-	out.Body = nil // lets the transport repeat it on a connection that just closed
+	out.Body = nil // so that the transport can repeat it if a connection was just closed
 	if x.body != nil {
 		x.embody(out)
 	}
 	return out
 }
 
-// embody gives a request its body, which the transport may ask for again where the
-// connection that it took was closed meanwhile.
+// embody sets the body of a request, and GetBody, with which the transport repeats the request if the
+// connection was just closed.
 func (x *exchange) embody(out *http.Request) {
 	if out.ContentLength >= 0 {
 		out.ContentLength += x.edits.grows()
@@ -88,28 +88,27 @@ func (x *exchange) embody(out *http.Request) {
 		return nil, errGiven
 	}
 	if x.body.Whole() {
-		// The client was asked for it already.
+		// The client has already sent the body.
 		delete(out.Header, "Expect")
 	}
 }
 
-var errGiven = errors.New("a part of the body that is not kept was sent before")
+var errGiven = errors.New("cannot send the body again: a part of it was sent and not kept")
 
-// errNotBegun is the error of a request that its replica says it did not begin (RFC
-// 9113, 6.8 and 8.7). The transport would repeat it there; another may have room.
-var errNotBegun = errors.New("the replica did not begin with the request")
+// errNotBegun means that the replica reports that it did not process a request (RFC 9113, 6.8 and 8.7).
+// The transport would repeat the request there, but another replica may have a free stream.
+var errNotBegun = errors.New("the replica did not process the request")
 
 // Values that never change, shared by all requests.
 var (
-	noAgent    = []string{""} // keeps the transport from naming itself
+	noAgent    = []string{""} // prevents the transport's own User-Agent
 	teTrailers = []string{"trailers"}
 	identity   = []string{"identity"}
 	overHTTP   = []string{"http"}
 	overHTTPS  = []string{"https"}
 )
 
-// outboundHeader is the client's header without what concerns only its connection
-// and with whom the request was forwarded for.
+// outboundHeader returns the client's header without hop-by-hop fields and with X-Forwarded fields.
 func outboundHeader(in *http.Request, trusted bool) http.Header {
 	out := make(http.Header, len(in.Header)+4)
 	copyHeader(out, in.Header)
@@ -120,7 +119,7 @@ func outboundHeader(in *http.Request, trusted bool) http.Header {
 		out["User-Agent"] = noAgent
 	}
 	delete(out, "Forwarded")
-	delete(out, "Http2-Settings") // of an upgrade that is not passed on
+	delete(out, "Http2-Settings") // belongs to an upgrade that is not passed on
 	values := make([]string, 2)
 	values[0] = in.Host
 	if !trusted || len(out["X-Forwarded-Host"]) == 0 {
@@ -143,8 +142,7 @@ func outboundHeader(in *http.Request, trusted bool) http.Header {
 	return out
 }
 
-// trusted reports whether the request comes from a proxy whose word on the client's
-// scheme and host counts.
+// trusted reports whether the request comes from a proxy whose X-Forwarded-Proto and -Host count.
 func (x *exchange) trusted() bool {
 	proxies := x.server.config.Listen.Trusted
 	if len(proxies) == 0 {
@@ -156,14 +154,14 @@ func (x *exchange) trusted() bool {
 	})
 }
 
-// copyHeader copies what does not concern one connection only (RFC 9110, 7.6.1),
-// by definition or because the Connection header says so.
+// copyHeader copies all fields except hop-by-hop fields (RFC 9110, 7.6.1) and those that the Connection
+// header lists.
 func copyHeader(to, from http.Header) {
 	for name, values := range from {
 		switch name {
 		case "Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
 			"Transfer-Encoding", "Upgrade",
-			"Proxy-Connection": // not defined, but some clients send it
+			"Proxy-Connection": // not standardized, but some clients send it
 		default:
 			to[name] = values
 		}
@@ -188,20 +186,18 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// switches reports whether a client asks for a WebSocket. Other upgrades are not
-// passed on, and the request is answered as if they had not been asked for, as RFC
-// 9110, 7.8 allows: a replica that switched to HTTP/2 would get a tunnel in which
-// requests pass the queue.
+// switches reports whether a client requests a WebSocket. The gateway ignores other upgrades, as RFC
+// 9110, 7.8 allows: after an upgrade to HTTP/2, requests would bypass the queue.
 func switches(r *http.Request) bool {
 	return r.Method == http.MethodGet && hasToken(r.Header["Connection"], "upgrade") && hasToken(r.Header["Upgrade"],
 		"websocket")
 }
 
-// early passes on informational answers until the final one is there.
+// early passes on informational responses (1xx) until the final one arrives.
 type early struct {
 	mu    sync.Mutex
 	w     http.ResponseWriter
-	old   bool // HTTP/1.0, which knows no such answers
+	old   bool // HTTP/1.0, which has no such responses
 	ended bool
 }
 
@@ -231,9 +227,9 @@ func (x *exchange) deliver(res *http.Response) {
 	w := &x.writer
 	h := w.Header()
 	copyHeader(h, res.Header)
-	delete(h, outcomeHeader) // the gateway's own word
+	delete(h, outcomeHeader) // only the gateway may set it
 	if _, ok := h["Content-Type"]; !ok {
-		h["Content-Type"] = nil // keeps the server from guessing one
+		h["Content-Type"] = nil // prevents the server from guessing one
 	}
 	dropFramed(res.Trailer)
 	announced := len(res.Trailer)
@@ -242,18 +238,18 @@ func (x *exchange) deliver(res *http.Response) {
 	}
 	w.WriteHeader(res.StatusCode)
 	err := x.copyBody(res)
-	res.Body.Close() // afterwards the trailer is known
+	res.Body.Close() // now the trailer is known
 	if err != nil {
-		panic(http.ErrAbortHandler) // the client must not take it for whole
+		panic(http.ErrAbortHandler) // the client must not take the answer for complete
 	}
 	dropFramed(res.Trailer)
 	if len(res.Trailer) == 0 {
 		if x.in.ProtoMajor == 1 && h["Content-Length"] != nil {
-			w.FlushError() // the client need not wait until the exchange is recorded
+			w.FlushError() // do not let the client wait until the exchange is recorded
 		}
 		return
 	}
-	w.FlushError() // else a short answer would get a length, and no trailer
+	w.FlushError() // otherwise a short answer would get a length and no trailer
 	prefix := ""
 	if len(res.Trailer) != announced {
 		prefix = http.TrailerPrefix
@@ -263,8 +259,8 @@ func (x *exchange) deliver(res *http.Response) {
 	}
 }
 
-// dropFramed removes from a trailer what must not stand there (RFC 9110, 6.5.1), as
-// it would change where the message ends or who it is for.
+// dropFramed removes fields that are not allowed in a trailer (RFC 9110, 6.5.1), such as those that
+// determine the end or the destination of the message.
 func dropFramed(trailer http.Header) {
 	for _, name := range []string{"Content-Length", "Transfer-Encoding", "Trailer", "Connection", "Upgrade", "Host",
 		"Content-Encoding", "Content-Type", outcomeHeader} {
@@ -278,13 +274,13 @@ func isStream(res *http.Response) bool {
 	return strings.EqualFold(textproto.TrimString(kind), "text/event-stream")
 }
 
-// copyBody passes the body on, at once where it is a stream.
+// copyBody copies the body to the client. It flushes each piece of a stream.
 func (x *exchange) copyBody(res *http.Response) error {
 	w := &x.writer
-	// An answer without a body is at its end with its header, which must free the slot first.
+	// Do not flush the header of an answer without a body: the slot must be freed first.
 	stream := res.ContentLength < 0 || isStream(res) && res.ContentLength > 0
 	if stream {
-		w.FlushError() // the header, as the first byte may be long in coming
+		w.FlushError() // send the header now, because the first byte may take long
 	}
 	buf := x.server.buffers.Get()
 	defer x.server.buffers.Put(buf)

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// certificate is the listener's, read again when its files change.
+// certificate is the listener's certificate. It is read again when its files change.
 type certificate struct {
 	cert, key string
 	log       *slog.Logger
@@ -20,7 +20,7 @@ type certificate struct {
 	stamps [2]stamp
 }
 
-// stamp tells one state of a file from another.
+// stamp identifies a version of a file.
 type stamp struct {
 	changed time.Time
 	size    int64
@@ -31,7 +31,7 @@ func loadCertificate(cert, key string, log *slog.Logger) (*certificate, error) {
 	c.stamps = c.stamp()
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
-		return nil, fmt.Errorf("listen: tls: %w", err)
+		return nil, fmt.Errorf("listen: cannot load the certificate: %w", err)
 	}
 	c.pair, c.looked = &pair, time.Now()
 	return c, nil
@@ -46,11 +46,11 @@ func (c *certificate) stamp() (s [2]stamp) {
 	return s
 }
 
-// lookAgain is how often the files are looked at, at most.
+// lookAgain is the shortest time between two checks of the files.
 const lookAgain = time.Second
 
-// get is tls.Config's GetCertificate. Files that cannot be used change nothing: they
-// may be half written, and are looked at again.
+// get implements GetCertificate of tls.Config. If changed files cannot be used, it returns the old
+// certificate and tries again later: they may be half written.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
-		c.log.Warn("the changed certificate cannot be used; the old one stays", "error", err)
+		c.log.Warn("cannot load the changed certificate; keeping the old one", "error", err)
 		return c.pair, nil
 	}
 	c.pair, c.stamps = &pair, stamps

@@ -12,13 +12,13 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// edits are what is changed of a JSON body on its way to a replica.
+// edits are the changes to a JSON body on its way to a replica.
 type edits struct {
 	list  []edit // in the order of the body
-	joins bool   // a stream is asked for, whose events are joined to one answer
+	joins bool   // the replica is asked for a stream, whose events the gateway joins to one answer
 }
 
-// edit puts a text in the place of a part of a body.
+// edit replaces a part of a body with a text.
 type edit struct {
 	from, to int64
 	text     []byte
@@ -26,7 +26,7 @@ type edit struct {
 
 // errUnsalted refuses a request whose cache would be shared with other tenants.
 var errUnsalted = errors.New(
-	"the service keeps the caches of tenants apart: it takes JSON objects without Content-Encoding, up to body_buffer")
+	"the service separates the caches of tenants: want a JSON object without Content-Encoding, up to body_buffer")
 
 // edits reports whether the service may change bodies.
 func (v *service) edits() bool {
@@ -34,9 +34,9 @@ func (v *service) edits() bool {
 	return c.Model != "" || c.Engine.Salt || c.Engine.Join
 }
 
-// editsOf finds what a service changes of the request's body: the whole body must be
-// here, and be a JSON object. What cannot be changed is passed on as it is, except
-// where that would let a tenant into the caches of others.
+// editsOf returns the changes of a service to the request's body. The whole body must have arrived and be
+// a JSON object. Any other body is passed on unchanged, unless it could then use the caches of other
+// tenants.
 func (x *exchange) editsOf(v *service, tenant string) (edits, error) {
 	c := &v.config
 	if !v.edits() {
@@ -73,19 +73,19 @@ func (x *exchange) editsOf(v *service, tenant string) (edits, error) {
 	return e.finish(), nil
 }
 
-// editor reads the members of a body that matter and collects changes.
+// editor finds the relevant members of a body and collects changes.
 type editor struct {
-	open   int64 // behind the opening brace
+	open   int64 // position after the opening brace
 	empty  bool  // the object has no members
 	found  map[string][]edit
-	salt   []byte // the client's own
-	asks   bool   // for a stream
-	never  bool   // for what a stream tells in another way, or not at all
-	insert []byte // behind the opening brace
+	salt   []byte // the client's own salt
+	asks   bool   // the client asks for a stream
+	never  bool   // the client asks for something that a stream cannot give in the same way
+	insert []byte // text to insert after the opening brace
 	out    edits
 }
 
-// read finds the members; false when the body is no JSON object.
+// read finds the members. It returns false if the body is not a JSON object.
 func (e *editor) read(text []byte) bool {
 	e.found, e.empty = map[string][]edit{}, true
 	open, ok := prompt.Members(text, func(key []byte, from, to int) {
@@ -96,7 +96,7 @@ func (e *editor) read(text []byte) bool {
 		case "cache_salt":
 			e.salt = slices.Clone(value)
 		case "stream":
-			// Engines take 1 and "true" for true as well: such a client waits for events.
+			// Engines also treat 1 and "true" as true. Such a client expects events.
 			e.asks = string(value) == "true"
 			e.never = e.never || !slices.Contains([]string{"true", "false", "null"}, string(value))
 		case "logprobs", "top_logprobs": // many times the size of the text
@@ -114,7 +114,7 @@ func (e *editor) read(text []byte) bool {
 	return ok
 }
 
-// unquote returns the name that a key of JSON text means, without its quotes.
+// unquote returns the value of a JSON key, given without its quotes.
 func unquote(key []byte) string {
 	if bytes.IndexByte(key, '\\') < 0 {
 		return string(key)
@@ -129,11 +129,10 @@ func quote(text string) []byte {
 	return quoted
 }
 
-// joinable reports whether the answer to a request is the same when it comes as a
-// stream.
+// joinable reports whether a stream gives the same answer to the request.
 func (e *editor) joinable() bool { return !e.asks && !e.never }
 
-// put gives a member a value, wherever it stands.
+// put sets the value of a member, at each occurrence.
 func (e *editor) put(name string, value []byte) {
 	for _, at := range e.found[name] {
 		at.text = value
@@ -160,7 +159,7 @@ func (e *editor) finish() edits {
 	return e.out
 }
 
-// grows is by how many bytes the body becomes longer.
+// grows returns the number of bytes by which the edits lengthen the body.
 func (e *edits) grows() (n int64) {
 	for _, one := range e.list {
 		n += int64(len(one.text)) - (one.to - one.from)
@@ -168,9 +167,9 @@ func (e *edits) grows() (n int64) {
 	return n
 }
 
-// edited gives a body as it is after its edits.
+// edited returns a body with the edits applied.
 func edited(body io.ReadCloser, list []edit) io.ReadCloser {
-	// Each reader begins where the one before has ended.
+	// Each reader starts where the previous one has ended.
 	var parts []io.Reader
 	at := int64(0)
 	for _, e := range list {
@@ -193,7 +192,7 @@ func (e *editedBody) Whole() bool {
 
 func (e *editedBody) Close() error { return e.body.Close() }
 
-// skipping reads over so many bytes, and is then at its end.
+// skipping skips a number of bytes, and then returns io.EOF.
 type skipping struct {
 	from io.Reader
 	left int64

@@ -11,11 +11,10 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// mostFallbacks bounds how often a request goes on to another service.
+// mostFallbacks is the largest number of services to which a request falls back in turn.
 const mostFallbacks = 4
 
-// split returns the service that a request to v goes to: v, or at random one that
-// takes a part of its requests.
+// split returns the service for a request to v: v itself, or at random one of its splits.
 func (p *plan) split(v *service) *service {
 	if len(v.config.Splits) == 0 {
 		return v
@@ -30,8 +29,7 @@ func (p *plan) split(v *service) *service {
 	return v
 }
 
-// enter waits for a replica, and at the service's fallback where the service itself
-// does not take the request.
+// enter waits for a replica of the service, or of its fallback if the service turns the request away.
 func (x *exchange) enter() error {
 	began := time.Now()
 	if x.entered.IsZero() {
@@ -43,16 +41,15 @@ func (x *exchange) enter() error {
 		if err == nil || !turnsAway(err) || !x.fallBack() {
 			return err
 		}
-		x.waited += waited // the next line counts from its own beginning
+		x.waited += waited // the next line counts from its own start
 		began = time.Now()
 		err = x.service.line.Enter(x.in.Context(), &x.pass, x.request)
 	}
 	return err
 }
 
-// orFallback returns the answer to a request, or where the service did not serve it and
-// it is harmless to repeat that of the service's fallback. The client has seen nothing
-// of an answer by then.
+// orFallback returns the answer to a request. If the service did not serve the request and repeating it is
+// harmless, it returns the fallback's answer. The client has not received anything yet.
 func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, error) {
 	for range mostFallbacks {
 		verdict, pause, ok := x.unserved(res, err)
@@ -60,9 +57,9 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 			break
 		}
 		x.release(verdict, pause)
-		x.attempts.unreached = x.attempts.n // the fallback has retries of its own
+		x.attempts.unreached = x.attempts.n // the fallback has its own retries
 		if !x.fallBack() {
-			break // and the client gets the answer that there is
+			break // the client gets the answer of the service
 		}
 		failure := err
 		if res != nil {
@@ -78,11 +75,11 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 	return res, err
 }
 
-// errBusy is how an attempt ended that its replica answered with 503 and Retry-After.
-var errBusy = errors.New("the replica refused the request for now")
+// errBusy is the error of an attempt that the replica answered with 503 and Retry-After.
+var errBusy = errors.New("the replica is busy and refused the request")
 
-// unserved reports whether a request may go on to the service's fallback after its
-// attempts failed, and what is told of the last one's replica.
+// unserved reports whether a request may fall back after its attempts failed, and returns the verdict about
+// the last replica.
 func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
 	c := &x.service.config
 	switch {
@@ -98,8 +95,8 @@ func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Ver
 	return x.attempts.harmless(res, err)
 }
 
-// turnsAway reports whether a service is too busy or has no replica for a request.
-// A tenant's own limits are no reason to let it in elsewhere.
+// turnsAway reports whether a service is too busy or has no replica for a request. A tenant's limits do not
+// count, because they apply to the fallback too.
 func turnsAway(err error) bool {
 	var refused *line.Refused
 	if errors.As(err, &refused) {
@@ -108,10 +105,10 @@ func turnsAway(err error) bool {
 	return errors.Is(err, line.ErrExpired)
 }
 
-// fallsBack are the refusals that say that the service is too busy or not there.
+// fallsBack are the refusals after which a request falls back.
 var fallsBack = map[dispatch.Refusal]bool{dispatch.QueueFull: true, dispatch.TooLate: true, dispatch.NoSuchClass: true}
 
-// fallBack turns the request to the service's fallback, if there is one.
+// fallBack moves the request to the service's fallback, if there is one.
 func (x *exchange) fallBack() bool {
 	from := x.service
 	if from.config.Fallback == "" || x.late() {
@@ -133,9 +130,9 @@ func (x *exchange) fallBack() bool {
 	}
 	to.requests.Add(1)
 	from.requests.Add(-1)
-	before.turnedAway() // it counts where it waits
+	before.turnedAway() // it counts only at the new service
 	if before != nil && x.reading != nil {
-		// The client has waited since then, and its tenant's tokens are taken.
+		// Keep the start of the client's wait, and the tokens already charged to its tenant.
 		x.reading.asked, x.reading.taken = before.asked, before.taken
 	}
 	x.server.metrics.moved.WithLabelValues(from.name, to.name).Inc()

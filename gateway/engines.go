@@ -9,8 +9,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// engines reads the books of tokens, and what the engines said last, when the metrics
-// are asked for.
+// engines collects the tokens in progress and the engines' own figures at each scrape.
 type engines struct {
 	services                                     func() []*service
 	inflight, cache, used, requests, preemptions *prometheus.Desc
@@ -22,12 +21,12 @@ func newEngines(services func() []*service) *engines {
 	}
 	return &engines{
 		services: services,
-		inflight: desc("inflight_tokens", "Tokens of prompts and answers being served."),
-		cache:    desc("kv_tokens", "Tokens that the caches of replicas hold, where that is known."),
-		used:     desc("engine_kv_used_tokens", "Tokens of the caches that engines say are in use."),
-		requests: desc("engine_requests", "Requests that engines say they run or keep waiting, by state.", "state"),
+		inflight: desc("inflight_tokens", "Tokens of the prompts and answers in progress."),
+		cache:    desc("kv_tokens", "Size of the replicas' caches in tokens, where known."),
+		used:     desc("engine_kv_used_tokens", "Tokens in use in the caches, as reported by the engines."),
+		requests: desc("engine_requests", "Requests in the engines by state, as reported by the engines.", "state"),
 		preemptions: desc("engine_preemptions",
-			"Requests that the engines of present replicas threw out of their caches since they started."),
+			"Preemptions since the start of the present replicas, as reported by the engines."),
 	}
 }
 
@@ -49,7 +48,7 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 		classes := map[string]*engineSum{}
 		state := s.line.State()
 		if !state.Decides {
-			continue // the gateway that does has the books
+			continue // only the owner knows the tokens in progress
 		}
 		for _, r := range state.Replicas {
 			c := classes[r.Class]
@@ -80,11 +79,11 @@ func (e *engines) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// engineSum is the replicas of one class.
+// engineSum is the sum over the replicas of one class.
 type engineSum struct {
 	inflight, cache, running, waiting int
 	used, preemptions                 float64
-	told                              bool // some engine says something
+	told                              bool // an engine has reported figures
 }
 
 func (c *engineSum) add(s *engine.State, kv int) {
@@ -95,18 +94,18 @@ func (c *engineSum) add(s *engine.State, kv int) {
 	c.preemptions += max(s.Preemptions, 0)
 }
 
-// said is what an engine said last, and when.
+// said is the last state reported by an engine.
 type said struct {
 	engine.State
-	at time.Time // zero before it said anything
+	at time.Time // zero before the first report
 }
 
-// believed is for how long what an engine said counts at least.
+// believed is the shortest time for which an engine's report counts.
 const believed = 10 * time.Second
 
-// engine returns what the engine of a replica said last; false when that is long ago.
+// engine returns the last state of a replica's engine, false if it is too old.
 func (l *language) engine(id string) (engine.State, bool) {
-	// An engine may also be asked less often than that.
+	// The interval of the scrapes may be longer than believed.
 	longest := believed
 	if l.scraper != nil {
 		longest = max(longest, 3*l.scraper.Interval())

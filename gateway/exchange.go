@@ -12,7 +12,7 @@ import (
 	"aliquot.example/internal/join"
 )
 
-// exchange is one request's way through the gateway.
+// exchange handles one request from its arrival to the end of its answer.
 type exchange struct {
 	server  *Server
 	plan    *plan
@@ -23,25 +23,25 @@ type exchange struct {
 	answer  answer
 	early   early
 	upload
-	asked   string       // the model that the body names, where a route depends on it
-	reading *reading     // nil where work is not counted in tokens
-	joined  *join.Answer // nil where the answer is passed on as it comes
+	asked   string       // model in the body, if a route depends on it
+	reading *reading     // nil if work is not counted in tokens
+	joined  *join.Answer // nil if the answer is passed on as it arrives
 
 	in       *http.Request
-	ctx      context.Context // the request's, with its deadline
+	ctx      context.Context // the request's context, with its deadline
 	cancel   context.CancelFunc
 	upgrade  bool // to a WebSocket
-	arrived  bool // no service but its own may be the request's
+	arrived  bool // the request cannot move to another service any more
 	began    time.Time
-	entered  time.Time // the line, for the first time
+	entered  time.Time // when the request first entered a line
 	waited   time.Duration
-	servedBy *classMetrics // of the replica whose answer was complete
-	held     time.Duration // its slot, for that answer
-	class    string        // of the replica that served last
+	servedBy *classMetrics // class of the replica whose answer was complete
+	held     time.Duration // how long that answer held its slot
+	class    string        // class of the last replica
 	replica  string
 	attempts attempts
 	outcome  outcome
-	ended    bool // the line has its slot back
+	ended    bool // the slot was given back to the line
 }
 
 // ServeHTTP serves one request of the public listener.
@@ -57,8 +57,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer x.end()
 	defer s.stream(r)()
 	if s.leaving.Load() {
-		// The client is asked to come back on another connection, which the load
-		// balancer gives to another gateway.
+		// Make the client open another connection, which the load balancer sends to another gateway.
 		w.Header().Set("Connection", "close")
 	}
 	admitted := x.admit()
@@ -74,8 +73,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.forward()
 }
 
-// admit finds a service and a slot of it for the request; false when the request was
-// answered instead.
+// admit finds a service for the request and waits for a slot. It returns false if it answered the request
+// itself.
 func (x *exchange) admit() bool {
 	x.plan = x.server.join()
 	if !x.prepare() {
@@ -91,8 +90,8 @@ func (x *exchange) admit() bool {
 	return true
 }
 
-// arrive gives up the claim to any other service of the plan, which a request has until
-// its own has given it a slot, or its fallback is out of the question.
+// arrive releases the plan's other services, to which the request could move until its own service gave it
+// a slot and a fallback was ruled out.
 func (x *exchange) arrive() {
 	if !x.arrived {
 		x.arrived = true
@@ -108,7 +107,7 @@ func (x *exchange) take() {
 	x.ended = false
 }
 
-// release gives the slot back; what is told of the replica is told once.
+// release gives the slot back to the line with a verdict about the replica, once per slot.
 func (x *exchange) release(o dispatch.Verdict, pause time.Duration) {
 	if x.ended || x.pass.Endpoint == nil {
 		return
@@ -120,13 +119,13 @@ func (x *exchange) release(o dispatch.Verdict, pause time.Duration) {
 	}
 }
 
-// forward has the request served.
+// forward sends the request to the replica and its answer to the client.
 func (x *exchange) forward() {
 	x.answer.x = x
 	if x.body != nil && !x.body.Whole() {
 		if x.in.ProtoMajor == 1 {
-			// A replica may answer while it still reads. Without this the server
-			// would first swallow the rest of the request's body.
+			// A replica may answer while it is still reading. Without this, the server would read the
+			// rest of the request's body first.
 			http.NewResponseController(x.writer.ResponseWriter).EnableFullDuplex()
 		}
 		defer x.body.Stop(x.client.abort)
@@ -136,7 +135,7 @@ func (x *exchange) forward() {
 		return
 	}
 	x.arrive() // an upgrade has no fallback
-	// The handover of two connections is the reverse proxy's; x is its transport.
+	// The reverse proxy connects the two connections; attempts is its transport.
 	proxy := httputil.ReverseProxy{
 		Rewrite:        x.rewrite,
 		Transport:      &x.attempts,
@@ -152,7 +151,7 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	out := p.Out
 	out.URL.Scheme = x.service.transports.scheme
 	out.URL.Host = x.pass.Endpoint.Address
-	out.URL.RawQuery = p.In.URL.RawQuery // passed on as it came
+	out.URL.RawQuery = p.In.URL.RawQuery // unchanged
 	if prior := p.In.Header["X-Forwarded-For"]; prior != nil {
 		out.Header["X-Forwarded-For"] = prior
 	}
@@ -166,17 +165,16 @@ func (x *exchange) rewrite(p *httputil.ProxyRequest) {
 	}
 	if out.Body != nil {
 		out.Body = x.body.Open()
-		// The clone's trailer would stay empty: the server fills in the original's
-		// when it has read the body.
+		// The server sets the trailer of the original request once it has read the body; that of the
+		// clone would stay empty.
 		out.Trailer = p.In.Trailer
 	}
 }
 
-// answered sees the replica's answer before it is passed on.
+// answered prepares the replica's answer before it is passed on.
 func (x *exchange) answered(r *http.Response) error {
 	if x.body != nil && x.in.ProtoMajor == 1 && !x.body.Ended() {
-		// What the client still sends of this body must never be taken for a
-		// request of its own.
+		// The rest of this body must never be parsed as another request.
 		x.writer.Header().Set("Connection", "close")
 	}
 	if r.StatusCode == http.StatusSwitchingProtocols {
@@ -196,11 +194,10 @@ func (x *exchange) answered(r *http.Response) error {
 	return nil
 }
 
-// end runs when the handler is left, also by the panic that ends an answer which
-// broke off.
+// end runs when the handler returns, or panics because an answer broke off.
 func (x *exchange) end() {
-	// What still holds its slot here was broken off, or is an upgraded connection,
-	// whose length says nothing of the replica's speed.
+	// A request that still has its slot was broken off, or was an upgraded connection, whose duration
+	// says nothing about the replica's speed.
 	x.release(dispatch.Neutral, 0)
 	if x.outcome == served && x.answer.body != nil && x.answer.err != io.EOF {
 		switch {
@@ -213,8 +210,8 @@ func (x *exchange) end() {
 		}
 	}
 	if x.in.ProtoMajor == 1 && x.in.ContentLength != 0 && (x.body == nil || !x.body.Ended()) {
-		// The server reads some of the rest; a client that sends none must not keep
-		// it waiting.
+		// The server reads some of the rest of the body. Do not let it wait for a client that sends
+		// nothing.
 		http.NewResponseController(x.writer.ResponseWriter).SetReadDeadline(time.Now().Add(time.Second))
 	}
 	x.writer.last()
@@ -230,7 +227,7 @@ func (x *exchange) end() {
 	x.record()
 }
 
-// name is that of the service, "" while it is not known.
+// name returns the name of the service, "" while it is unknown.
 func (x *exchange) name() string {
 	if x.service == nil {
 		return ""

@@ -14,33 +14,32 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// refusals are the outcomes of requests that a queue does not take.
+// refusals are the outcomes of requests that a queue refuses.
 var refusals = map[dispatch.Refusal]outcome{
 	dispatch.QueueFull: queueFull, dispatch.TenantFull: tenantFull, dispatch.TooLate: tooLate,
 	dispatch.NoSuchClass: noClass,
 }
 
-// refuse answers a request that goes to no service; it is always false.
+// refuse answers a request that goes to no service. It always returns false.
 func (x *exchange) refuse(o outcome, text string) bool {
 	x.outcome = o
 	refuse(&x.writer, x.in, o, text, 0)
 	return false
 }
 
-// failed answers when no replica did.
+// failed answers a request for which no replica has an answer.
 func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	var unplaced *unplacedError
 	switch {
 	case errors.As(err, &unplaced):
 		if verdictOf(unplaced.last) == dispatch.Unreachable && errors.Is(unplaced.error, line.ErrExpired) {
 			err = unplaced.last
-			break // it waited because of that
+			break // report why it waited
 		}
 		x.unplaced(unplaced.error)
 		return
 	case x.body != nil && x.body.Err() != nil:
-		// Before the context is looked at: the server ends it when it cannot read
-		// the body.
+		// Check this before the context, which the server cancels if it cannot read the body.
 		x.release(dispatch.Neutral, 0)
 		x.refuseBody(x.body.Err())
 		return
@@ -72,7 +71,7 @@ func (x *exchange) failed(w http.ResponseWriter, r *http.Request, err error) {
 	} else if isTimeout(err) {
 		x.outcome = timedOut
 	}
-	x.server.log.Warn("no answer from a replica", "service", x.service.name, "replica", x.replica,
+	x.server.log.Warn("request failed: no answer from a replica", "service", x.service.name, "replica", x.replica,
 		"attempts", x.attempts.n, "error", err)
 	refuse(&x.writer, x.in, x.outcome, "", 0)
 }
@@ -84,7 +83,7 @@ func (x *exchange) refuseBody(err error) {
 	case errors.As(err, &large):
 		x.outcome = tooLarge
 	case errors.Is(err, intake.ErrFull):
-		x.server.log.Warn("a request body finds no room", "service", x.name(), "error", err)
+		x.server.log.Warn("request refused: no space for its body", "service", x.name(), "error", err)
 		x.outcome = bodiesFull
 		refuse(&x.writer, x.in, bodiesFull, "", time.Second)
 		return
@@ -100,7 +99,7 @@ func (x *exchange) refuseBody(err error) {
 	default:
 		x.outcome = malformed
 	}
-	refuse(&x.writer, x.in, x.outcome, "the request body could not be received", 0)
+	refuse(&x.writer, x.in, x.outcome, "cannot receive the request body", 0)
 }
 
 // unplaced answers a request that got no slot.
@@ -122,7 +121,7 @@ func (x *exchange) unplaced(err error) {
 	}
 }
 
-// gone ends a request whose client left, or which the gateway's own end cut off.
+// gone ends a request whose client left, or which the gateway's shutdown cut off.
 func (x *exchange) gone(o outcome) {
 	x.outcome = o
 	if errors.Is(context.Cause(x.in.Context()), errShutDown) {
@@ -131,13 +130,12 @@ func (x *exchange) gone(o outcome) {
 			refuse(&x.writer, x.in, shutDown, "", time.Second)
 		}
 	} else if !x.writer.started() {
-		// Nobody reads it, but the server would make it a 200.
+		// Nobody reads this, but without it the server would record 200.
 		refuse(&x.writer, x.in, o, "the client left", 0)
 	}
 }
 
-// hungUp reports whether an error of receiving a body is that of a connection that
-// has ended.
+// hungUp reports whether receiving a body failed because the client closed the connection.
 func hungUp(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }

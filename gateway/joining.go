@@ -9,9 +9,8 @@ import (
 	"strconv"
 )
 
-// join reads a stream to its end and returns the answer that it comes to. The replica's
-// slot is free by then. An error of the replica in the middle becomes the answer, since
-// nothing was sent to the client.
+// join reads a stream to its end and returns it as a single answer. The replica's slot is free by then. An
+// error event of the replica becomes the answer, because nothing was sent to the client yet.
 func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	buf := x.server.buffers.Get()
 	defer x.server.buffers.Put(buf)
@@ -19,7 +18,7 @@ func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	for {
 		_, err := res.Body.Read(buf)
 		if told := x.joined.Err(); told != nil {
-			return nil, fmt.Errorf("joining the answer: %w", told)
+			return nil, fmt.Errorf("cannot join the answer: %w", told)
 		}
 		if err == io.EOF {
 			break
@@ -33,7 +32,7 @@ func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	if object, status := x.joined.Failed(); status != 0 {
 		out.StatusCode, body = status, []byte(object)
 	}
-	for _, name := range []string{"Cache-Control", "X-Accel-Buffering"} { // of streams
+	for _, name := range []string{"Cache-Control", "X-Accel-Buffering"} { // only for streams
 		delete(out.Header, name)
 	}
 	out.Header["Content-Type"] = []string{"application/json"}

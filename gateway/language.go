@@ -16,26 +16,25 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// language is what the gateway knows of a service whose work is counted in tokens.
+// language is the state of a service whose work is counted in tokens.
 type language struct {
 	key       prompt.Key
-	shared    *line.Shared // whose key counts; nil where the line is this gateway's own
+	shared    *line.Shared // its key replaces key; nil if this gateway does not share its queues
 	objective dispatch.SLO
-	e2e       time.Duration // promised, too; 0 for none
-	promised  int           // the least urgent priority that they are promised to
-	books     bool          // the line keeps books of tokens
-	// longest is how many tokens of a prompt any of the replicas takes; 0 when
-	// some replica does not say.
+	e2e       time.Duration // objective for the whole answer, 0 for none
+	promised  int           // the least urgent priority with the objective
+	books     bool          // the line counts tokens in progress
+	// longest is the longest prompt, in tokens, that some replica takes, 0 if any replica's is unknown.
 	longest atomic.Int64
-	scraper *engine.Scraper // nil when engines are not asked
+	scraper *engine.Scraper // nil if engines are not scraped
 	series  tokenSeries
 
 	mu      sync.Mutex
 	learned prompt.Learned
-	engines map[string]said // by replica; those that are present have one
+	engines map[string]said // by ID, for each present replica
 }
 
-// newLanguage returns nil for a service that does not count in tokens.
+// newLanguage returns nil for a service whose work is not counted in tokens.
 func newLanguage(v *service) *language {
 	c := &v.config
 	if !c.Language() {
@@ -64,8 +63,7 @@ func newLanguage(v *service) *language {
 	return l
 }
 
-// watch passes the replicas of a service on to its line, completed by what their
-// engines say.
+// watch passes the replicas of a service to its line, with what their engines report.
 func (s *Server) watch(ctx context.Context, v *service) {
 	set := v.line.Set
 	if l := v.language; l != nil {
@@ -81,8 +79,7 @@ func (s *Server) watch(ctx context.Context, v *service) {
 	v.source.Watch(ctx, set)
 }
 
-// set gives the line replicas, with what the operator says of those that say
-// nothing of themselves.
+// set passes replicas to the line. For values that a replica does not report, it uses the configuration.
 func (l *language) set(v *service, replicas []line.Replica) {
 	c := &v.config.Engine
 	longest, known := 0, true
@@ -129,18 +126,18 @@ func (l *language) observed(v *service, id string, s engine.State) {
 	}
 	l.mu.Unlock()
 	if !present {
-		return // it was asked before it left
+		return // the replica has left meanwhile
 	}
 	v.line.Observe(id, dispatch.EngineState{Running: max(s.Running, 0), Waiting: max(s.Waiting, 0),
 		KVUsed: max(s.KVUsed, 0)})
 }
 
-// longestSized bounds how much of a body is read to size it, in bytes: a million
-// tokens of text, or several pictures.
+// longestSized is the largest part of a body, in bytes, that is read to size it: a million tokens of text,
+// or several pictures.
 const longestSized = 8 << 20
 
-// size reads how much work a request is. Nothing of its text remains. What of a prompt
-// is not read counts as a continuation of what its session sent before.
+// size determines the work of a request. It keeps none of its text. If it cannot read the whole prompt, it
+// assumes that the rest continues the earlier requests of the session.
 func (l *language) size(x *exchange, tenant string) prompt.Size {
 	c, key := &x.service.config, l.key
 	if l.shared != nil {
@@ -156,10 +153,10 @@ func (l *language) size(x *exchange, tenant string) prompt.Size {
 	return s
 }
 
-// longestSession bounds what counts of a session's name, in bytes.
+// longestSession is the number of bytes of a session's name that count.
 const longestSession = 256
 
-// isPrompt reports whether the body of a request is a prompt by its path or its form.
+// isPrompt reports whether the body of a request is a prompt, by its path or its media type.
 func isPrompt(r *http.Request) bool {
 	if api := prompt.Of(r.URL.Path); api != prompt.Opaque {
 		return api.Generates()
@@ -182,21 +179,20 @@ func (l *language) readBody(x *exchange, key prompt.Key) (s prompt.Size, whole b
 		return prompt.Read(api, nil, length, key), false
 	}
 	read := 0
-	x.body.Text(longestSized, func(text []byte) { // a part is sized as a part
+	x.body.Text(longestSized, func(text []byte) { // may be only the first part of the body
 		s, read = prompt.Read(api, text, length, key), len(text)
 	})
 	return s, x.body.Whole() && int64(read) >= length && s.API != prompt.Opaque
 }
 
-// plainCoding reports whether a body is as its media type says, not compressed.
+// plainCoding reports whether a body is not compressed.
 func plainCoding(h http.Header) bool {
 	coding := strings.Join(h.Values("Content-Encoding"), ", ")
 	return coding == "" || strings.EqualFold(coding, "identity")
 }
 
-// estimate turns a size into tokens. A prompt that no replica seems to take counts
-// as the longest that one takes, and so does an answer: estimates err, and the engine's own refusal says
-// what is wrong with it.
+// estimate converts a size to tokens. It limits prompt and answer to the longest prompt that a replica
+// takes: estimates can be wrong, and the engine itself refuses a prompt that is too long.
 func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 	l.mu.Lock()
 	tokens, output = int(l.learned.Prompt(s)), int(l.learned.Output(s))
@@ -207,8 +203,7 @@ func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 	return tokens, max(output, 1)
 }
 
-// began, progress and settle keep the books of a replica that batches; where
-// requests have slots of their own there are none.
+// began, progress and settle report the tokens of a request to the line, if it counts tokens in progress.
 func (l *language) began(x *exchange) {
 	if l.books {
 		x.service.line.Began(&x.pass)

@@ -195,7 +195,7 @@ func TestDeclaredPrompts(t *testing.T) {
 func TestRefusalsOfLanguageModels(t *testing.T) {
 	g := start(t, service("chat", "route {\n models = [\"m\"]\n}\n", "queue {\n max_wait = \"10ms\"\n}\n", "replicas_file = \""+filepath.Join(t.TempDir(), "none")+"\"\n"))
 	for _, c := range []struct{ path, body, want string }{
-		{"/v1/chat/completions", `{"model":"other"}`, `404 {"error":{"message":"the model \"other\" is not served here; these are: m","type":"invalid_request_error","param":null,"code":"model_not_found"}}`},
+		{"/v1/chat/completions", `{"model":"other"}`, `404 {"error":{"message":"the model \"other\" is not served here: want one of m","type":"invalid_request_error","param":null,"code":"model_not_found"}}`},
 		{"/v1/chat/completions", `{"model":"m"}`, `503 {"error":{"message":"no replica became free in time","type":"server_error","param":null,"code":"expired"}}`},
 		{"/v1/messages", `{"model":"m"}`, `503 {"type":"error","error":{"message":"no replica became free in time","type":"overloaded_error","param":null,"code":"expired"}}`},
 		{"/infer", `{"model":"m"}`, `503 no replica became free in time`},

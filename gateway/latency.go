@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// latencies count how long requests took, by the second in which they ended. Seconds
-// that are over are kept as bytes, a fifth of their size.
+// latencies count the durations of requests by the second in which they ended. Past seconds are stored
+// encoded, which takes a fifth of the memory.
 type latencies struct {
 	mu   sync.Mutex
 	now  latencySecond
@@ -28,12 +28,11 @@ func (s *latencySecond) encoded() api.Latency {
 		TPOT: s.tpot.Encode()}
 }
 
-// stepped is by how many seconds the clock must be behind what it was before that counts
-// as set back.
+// stepped is the number of seconds by which the clock must go back to count as set back.
 const stepped = 5
 
-// turn makes a second the present one; false for one that is over. A clock that was set
-// back begins again: what it said before of the time to come is forgotten.
+// turn makes second the present one, and returns false if it is already over. If the clock was set back,
+// the seconds after it are forgotten.
 func (l *latencies) turn(second int64) bool {
 	if second < l.now.second-stepped {
 		for i := range l.ring {
@@ -50,8 +49,8 @@ func (l *latencies) turn(second int64) bool {
 	return second == l.now.second
 }
 
-// add counts a request that a replica of a class served, and of a language model how long its first
-// token took and each later one; both are negative where they are not known.
+// add counts a request served by a class. ttft and tpot are the times to the first token and between
+// tokens of a language model, negative if unknown.
 func (l *latencies) add(now time.Time, class string, took, ttft, tpot time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +67,7 @@ func (l *latencies) add(now time.Time, class string, took, ttft, tpot time.Durat
 	}
 }
 
-// last returns the whole seconds before now in which a request ended, oldest first.
+// last returns the past seconds in which a request ended, the oldest first.
 func (l *latencies) last(now time.Time, window time.Duration) []api.Latency {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -83,7 +82,7 @@ func (l *latencies) last(now time.Time, window time.Duration) []api.Latency {
 	return out
 }
 
-// serveLatency answers the latencies of one service.
+// serveLatency responds with the latencies of one service.
 func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
 	v := s.known(w, r.PathValue("service"))
 	if v == nil {
@@ -98,7 +97,7 @@ func (s *Server) serveLatency(w http.ResponseWriter, r *http.Request) {
 		Series: v.remembered.latencies.last(now, window)})
 }
 
-// windowOf reads the window that a request asks for, and answers one that is none.
+// windowOf parses the window of a request. It answers 400 and returns false if the window is invalid.
 func windowOf(w http.ResponseWriter, r *http.Request) (window time.Duration, ok bool) {
 	text := r.FormValue("window")
 	if text == "" {

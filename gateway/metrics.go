@@ -35,10 +35,10 @@ type metrics struct {
 	starts   *coldStarts
 }
 
-// finer is the buckets of times between tokens: 1 ms to about 2 s by the root of two.
+// finer has the buckets of times between tokens: 1 ms to about 2 s by factors of the square root of 2.
 var finer = prometheus.ExponentialBuckets(0.001, math.Sqrt2, 23)
 
-// spread is the histogram's buckets: 1 ms to about 9 minutes by factors of two.
+// spread has the buckets of other times: 1 ms to about 9 minutes by factors of 2.
 var spread = prometheus.ExponentialBuckets(0.001, 2, 20)
 
 func newMetrics() *metrics {
@@ -55,33 +55,33 @@ func newMetrics() *metrics {
 	}
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		requests: counter("requests_total", "Requests by how they ended.", "service", "outcome", "code"),
+		requests: counter("requests_total", "Requests by outcome.", "service", "outcome", "code"),
 		retries:  counter("retries_total", "Attempts that were repeated on another slot.", "service"),
 		wakes: counter("wakes_total", "Requests to Nomad to start a service from zero, by result.",
 			"service", "result"),
-		tenants: counter("tenant_requests_total", "Requests by tenant; tenants that are not configured are \"other\".",
+		tenants: counter("tenant_requests_total", "Requests by tenant; tenants without configuration are \"other\".",
 			"service", "tenant", "outcome"),
-		full: counter("streams_full_total", "Times that a connection of HTTP/2 reached max_streams.").
+		full: counter("streams_full_total", "How often an HTTP/2 connection reached max_streams.").
 			WithLabelValues(),
-		dropped: counter("access_log_dropped_total", "Lines of the access log that were dropped, as it took no more.").
+		dropped: counter("access_log_dropped_total", "Lines of the access log dropped because its buffer was full.").
 			WithLabelValues(),
 		short: counter("shortages_total",
-			"Connections that the gateway's own host refused, such as for want of file descriptors.", "to"),
-		wait: histogram("wait_seconds", "Time in the queue before a slot was given.", "service"),
-		service: histogram("service_seconds", "Time from the slot's start to the end of the replica's answer.",
+			"Connections that the gateway's own host refused, for example without free file descriptors.", "to"),
+		wait: histogram("wait_seconds", "Time in the queue before a request got a slot.", "service"),
+		service: histogram("service_seconds", "Time from getting a slot to the end of the replica's answer.",
 			"service", "class"),
 		total: histogram("request_seconds", "Time from the request's header to the end of the answer.", "service"),
-		ttft: histogram("ttft_seconds", "Time from the whole request to its first token, of streams.",
+		ttft: histogram("ttft_seconds", "Time from the complete request to the first token of a stream.",
 			"service", "class"),
-		tpot: within(finer, "tpot_seconds", "Mean time between the tokens of a stream after its first.",
+		tpot: within(finer, "tpot_seconds", "Mean time between the tokens of a stream after the first.",
 			"service", "class"),
-		tokens: counter("tokens_total", "Tokens of language models by tenant, told by engines or estimated.",
+		tokens: counter("tokens_total", "Tokens of language models by tenant, reported by engines or estimated.",
 			"service", "tenant", "kind", "source"),
-		moved: counter("fallbacks_total", "Requests that a service turned away and another one took on.",
+		moved: counter("fallbacks_total", "Requests that a service turned away and its fallback accepted.",
 			"service", "to"),
-		sleeps: counter("sleep_total", "Replicas that were put to sleep and woken, by result.",
+		sleeps: counter("sleep_total", "Attempts to put replicas to sleep or wake them, by result.",
 			"service", "action", "result"),
-		slo: counter("slo_total", "Requests within the service's objective and not.", "service", "class", "result"),
+		slo: counter("slo_total", "Requests by whether they met the service's objective.", "service", "class", "result"),
 	}
 	m.starts = newColdStarts()
 	m.registry.MustRegister(m.starts)
@@ -99,7 +99,7 @@ type serviceMetrics struct {
 	wait    prometheus.Observer
 	total   prometheus.Observer
 	retried prometheus.Counter
-	// codes counts the served requests by status, without a look-up by label.
+	// codes counts served requests by status class, without a lookup by label.
 	codes [6]prometheus.Counter
 }
 
@@ -127,7 +127,7 @@ func (s *serviceMetrics) ended(o outcome, status int, took time.Duration) {
 	s.all.requests.WithLabelValues(s.name, o.String(), codeClass(status)).Inc()
 }
 
-// judged counts a request beside the objective.
+// judged counts whether a request met the objective.
 func (s *serviceMetrics) judged(class string, a attainment) {
 	switch a {
 	case met:
@@ -137,14 +137,14 @@ func (s *serviceMetrics) judged(class string, a attainment) {
 	}
 }
 
-// classMetrics is what an Endpoint carries.
+// classMetrics are the metrics of a replica. They are the Value of its Endpoint.
 type classMetrics struct {
 	service, ttft, tpot prometheus.Observer
 	class               string
 	name                string      // of the service
-	starts              *coldStarts // hears of the first answer
+	starts              *coldStarts // gets the duration of the first answer
 	answered            atomic.Bool
-	means, firsts       *means // of the service: whole answers, and up to the first token
+	means, firsts       *means // durations of whole answers, and up to the first token, of the service
 }
 
 func (m *metrics) ofClass(c *config.Service, class string, times, firsts *means) *classMetrics {
@@ -166,12 +166,12 @@ func (c *classMetrics) took(d time.Duration, work float64) {
 
 func classMetricsOf(e *line.Endpoint) *classMetrics { return e.Value.(*classMetrics) }
 
-// lines reads the state of the queues when the metrics are asked for.
+// lines collects the state of the queues at each scrape.
 type lines struct {
 	services                               func() []*service
 	queued, active, slots, replicas, rates *prometheus.Desc
 	owns, peers                            *prometheus.Desc
-	live                                   func() int // other gateways; nil without any
+	live                                   func() int // number of other gateways; nil without peers
 }
 
 func newLines(services func() []*service, live func() int) *lines {
@@ -180,13 +180,13 @@ func newLines(services func() []*service, live func() int) *lines {
 	}
 	return &lines{
 		services: services, live: live,
-		owns:     desc("owner", "1 where this gateway decides for the service, of those that share its queue."),
-		peers:    prometheus.NewDesc("aliquot_gateway_peers", "Other gateways that are heard.", nil, nil),
-		queued:   desc("queued", "Requests waiting."),
-		active:   desc("active", "Requests being served.", "class"),
-		slots:    desc("slots", "Slots that may be used, busy or free.", "class"),
+		owns:     desc("owner", "1 if this gateway dispatches the service's requests for all gateways."),
+		peers:    prometheus.NewDesc("aliquot_gateway_peers", "Other gateways with a working connection.", nil, nil),
+		queued:   desc("queued", "Waiting requests."),
+		active:   desc("active", "Requests in progress.", "class"),
+		slots:    desc("slots", "Usable slots, busy or free.", "class"),
 		replicas: desc("replicas", "Replicas by state.", "class", "state"),
-		rates:    desc("learned_rate", "Requests per second and busy slot, learned.", "class"),
+		rates:    desc("learned_rate", "Learned requests per second of one busy slot.", "class"),
 	}
 }
 
@@ -225,7 +225,7 @@ func (l *lines) Collect(ch chan<- prometheus.Metric) {
 			gauge(l.owns, map[bool]float64{true: 1}[state.Decides], s.name)
 		}
 		if !state.Decides {
-			continue // the gateway that does says how many there are
+			continue // only the owner reports the rest
 		}
 		for class, n := range slots {
 			gauge(l.slots, float64(n), s.name, class)

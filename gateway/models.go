@@ -8,22 +8,22 @@ import (
 	"aliquot.example/gateway/match"
 )
 
-// listsModels is the path of OpenAI's API at which clients ask what is served.
+// listsModels is the path of OpenAI's API that lists models.
 const listsModels = "/v1/models"
 
-// modelEntry is one model in the list, as OpenAI's clients read it.
+// modelEntry is one model in the list, in OpenAI's format.
 type modelEntry struct {
 	ID      string `json:"id"`
 	Object  string `json:"object"`
 	Created int64  `json:"created"`
 	OwnedBy string `json:"owned_by"`
-	// Root is the model that an alias stands for, as vLLM names it.
+	// Root is the model of an alias, as in vLLM.
 	Root string `json:"root,omitempty"`
 }
 
-// listModels answers which models the caller may use, or that one of them exists.
-// It is asked before any route is: each replica only knows its own model. False
-// when the request is for something else, or routes here do not depend on models.
+// listModels answers a request for the list of models that the caller can use, or for one of them. It runs
+// before any route, because each replica knows only its own model. It returns false for other requests, and
+// if no route depends on the model.
 func (x *exchange) listModels() bool {
 	r := x.in
 	at := strings.LastIndex(r.URL.Path, listsModels)
@@ -63,10 +63,10 @@ func (x *exchange) listModels() bool {
 	return true
 }
 
-// shown is how many models an error names.
+// shown is the largest number of models in an error.
 const shown = 20
 
-// unmatched says what is not served here, and what is.
+// unmatched refuses a request that matches no route, and lists the models that do.
 func (x *exchange) unmatched() bool {
 	models := x.plan.routes.Models(x.in)
 	if len(models) == 0 {
@@ -76,8 +76,8 @@ func (x *exchange) unmatched() bool {
 		if _, known := match.Decoded(http.NoBody, x.in.Header); !known {
 			x.writer.Header().Set("Accept-Encoding", match.Codings)
 			return x.refuse(unreadable,
-				fmt.Sprintf("the body has the Content-Encoding %.40q, in which the gateway cannot find its model: "+
-					"send it as one of %s", coding, match.Codings))
+				fmt.Sprintf("the gateway cannot find the model in a body with Content-Encoding %.40q: "+
+					"want one of %s", coding, match.Codings))
 		}
 	}
 	more := ""
@@ -92,5 +92,5 @@ func (x *exchange) unmatched() bool {
 	for i, m := range models {
 		names[i] = m.Name
 	}
-	return x.refuse(unmatched, fmt.Sprintf("%s; these are: %s%s", asked, strings.Join(names, ", "), more))
+	return x.refuse(unmatched, fmt.Sprintf("%s: want one of %s%s", asked, strings.Join(names, ", "), more))
 }

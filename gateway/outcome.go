@@ -9,36 +9,36 @@ import (
 	"time"
 )
 
-// outcome is how a request ended. Every request ends in exactly one.
+// outcome is how a request ended. Every request has exactly one.
 type outcome int
 
 const (
 	served      outcome = iota // the replica's whole answer was passed on
-	listed                     // the gateway named the models that it serves
-	unmatched                  // no service is meant
-	malformed                  // the request is refused for what it is
-	unreadable                 // its model is not known, as the body has a coding that is not read
+	listed                     // the gateway listed its models
+	unmatched                  // no route matches
+	malformed                  // the request itself is invalid
+	unreadable                 // the model is unknown because the body's coding is not supported
 	tooLarge                   // the body is larger than allowed
-	queueFull                  // refused: too many wait
-	tenantFull                 // refused: too many of the tenant wait
+	queueFull                  // refused: too many requests wait
+	tenantFull                 // refused: too many requests of the tenant wait
 	tokenLimit                 // refused: the tenant used its tokens
-	tooLate                    // refused: its deadline cannot be met
+	tooLate                    // refused: the deadline cannot be met
 	noClass                    // refused: no replica of the required class
-	expired                    // waited for as long as it may
-	leftWaiting                // the client left while it waited
-	leftServing                // the client left while it was served
+	expired                    // the request waited for the longest allowed time
+	leftWaiting                // the client left while the request waited
+	leftServing                // the client left while the request was served
 	unreachable                // no connection to a replica
 	broken                     // the replica ended the exchange early
 	timedOut                   // the replica's answer did not begin in time
-	overdue                    // its deadline passed while it was served
+	overdue                    // the deadline passed while the request was served
 	shortage                   // the gateway itself is out of file descriptors or ports
-	bodyTimeout                // the client did not send its body
-	bodiesFull                 // no room for the body
-	shutDown                   // the gateway ended first
-	outcomes                   // how many there are
+	bodyTimeout                // the client did not send its body in time
+	bodiesFull                 // no space for the body
+	shutDown                   // the gateway shut down first
+	outcomes                   // number of outcomes
 )
 
-// result is what the client and the metrics are told of an outcome.
+// result is an outcome's name in metrics, and its status and text for clients.
 type result struct {
 	name   string
 	status int
@@ -67,27 +67,27 @@ var results = [outcomes]result{
 	shortage: {"shortage", http.StatusServiceUnavailable,
 		"the gateway is out of file descriptors, ports or buffers"},
 	bodyTimeout: {"body_timeout", http.StatusRequestTimeout, "the request body did not arrive in time"},
-	bodiesFull:  {"bodies_full", http.StatusServiceUnavailable, "the gateway holds as many request bodies as it may"},
+	bodiesFull:  {"bodies_full", http.StatusServiceUnavailable, "the gateway has no more space for request bodies"},
 	shutDown:    {"shut_down", http.StatusServiceUnavailable, "the gateway is shutting down"},
 }
 
 func (o outcome) String() string { return results[o].name }
 
-// outcomeHeader names the outcome in answers that the gateway itself gives.
+// outcomeHeader has the outcome in answers by the gateway itself.
 const outcomeHeader = "X-Aliquot-Outcome"
 
-// rateLimitPrefix begins the headers that stay when an answer becomes a refusal.
+// rateLimitPrefix is the prefix of headers that stay when the gateway refuses a request.
 const rateLimitPrefix = "X-Ratelimit-"
 
 // refuse answers a request that no replica answers.
 func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, after time.Duration) {
 	h := w.Header()
 	maps.DeleteFunc(h, func(name string, _ []string) bool {
-		// the gateway's own word
+		// keep the gateway's own headers
 		return !strings.HasPrefix(name, rateLimitPrefix) && name != "Connection" && name != "Accept-Encoding"
 	})
 	if o == malformed || o == tooLarge || o == bodyTimeout || o == bodiesFull {
-		h.Set("Connection", "close") // what follows on the connection is not to be trusted
+		h.Set("Connection", "close") // the rest of the connection may not be a request
 	}
 	if text == "" {
 		text = results[o].text

@@ -1,5 +1,5 @@
-// Package control writes to Consul and Nomad for the gateway: learned rates, where it
-// listens, who owns a service, and the start of a service.
+// Package control connects the gateway to Consul and Nomad: it stores learned rates, registers the
+// gateway, elects the owners of services, and starts task groups.
 package control
 
 import (
@@ -22,13 +22,12 @@ import (
 	"aliquot.example/internal/profilekv"
 )
 
-// NewConsul returns a client. What the configuration leaves out comes from the
-// usual CONSUL_* environment.
+// NewConsul returns a client. The CONSUL_* variables replace what the configuration leaves out.
 func NewConsul(c *config.Consul) (*consul.Client, error) {
 	conf := consul.DefaultConfig()
 	// Tokens are read for each request.
 	conf.Token, conf.TokenFile = "", ""
-	// A question to an agent that is cut off fails soon, and is asked again when it is back.
+	// Requests to an unreachable agent fail soon, so that they can be tried again.
 	conf.Transport.DialContext = (&net.Dialer{Timeout: dialWithin, Control: peers.Bound}).DialContext
 	if c.Address != "" {
 		conf.Address = c.Address
@@ -42,19 +41,19 @@ func NewConsul(c *config.Consul) (*consul.Client, error) {
 	return consul.NewClient(conf)
 }
 
-// dialWithin bounds how long a connection to Consul takes to open.
+// dialWithin is the timeout for connecting to Consul.
 const dialWithin = 2 * time.Second
 
-// Rates is the learned rates in Consul KV, one key per service and gateway.
+// Rates reads and writes learned rates in Consul KV, with one key per service and gateway.
 type Rates struct {
 	Client  *consul.Client
 	Config  *config.Consul
 	Gateway string // the gateway's ID, the last part of its keys
 }
 
-// Load returns what is known of a service by what all gateways published and by profiles,
-// see learned.Known. It removes the keys of gateways that are gone for so long that nobody believes them:
-// every update of the gateways' job leaves some behind.
+// Load returns the rates of a service, merged from all gateways and profiles; see learned.Known. It
+// removes the keys of gateways that are older than learned.Believed: every update of the gateways' job
+// leaves some behind.
 func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -69,7 +68,7 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	for _, pair := range pairs {
 		doc, _ := learned.ParseRates(pair.Value)
 		if doc.Version != 0 && doc.Age(time.Now()) > learned.Believed {
-			// One that cannot be removed is left to the next gateway that starts.
+			// Ignore errors: the next gateway that starts tries again.
 			_, _, _ = r.Client.KV().DeleteCAS(pair, (&consul.WriteOptions{Token: token}).WithContext(ctx))
 			continue
 		}
@@ -94,11 +93,10 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 	return out, nil
 }
 
-// published trusts all that gateways published, since it is only what a queue begins with.
+// published accepts all published rates, because a queue only starts with them.
 func published(samples float64, _ time.Duration) bool { return samples > 0 }
 
-// Profiles returns a figure for each service with profiles, which changes when one of them
-// does.
+// Profiles returns a number for each service with profiles. It changes when one of the profiles changes.
 func (r *Rates) Profiles(ctx context.Context) (map[string]uint64, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -108,7 +106,7 @@ func (r *Rates) Profiles(ctx context.Context) (map[string]uint64, error) {
 	return listed.Version, err
 }
 
-// Starts reads what the autoscaler learned of a service's starts.
+// Starts reads the cold starts of a service that the autoscaler has learned.
 func (r *Rates) Starts(ctx context.Context, service string) (map[string]api.ColdStart, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -129,7 +127,7 @@ func (r *Rates) Starts(ctx context.Context, service string) (map[string]api.Cold
 	return out, nil
 }
 
-// Save writes this gateway's key of a service.
+// Save writes this gateway's rates of a service.
 func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -156,7 +154,7 @@ func (r *Rates) Save(ctx context.Context, service string, rates map[string]dispa
 	return err
 }
 
-// seed is a published curve as a queue takes it for what it assumes.
+// seed converts a published curve for a queue.
 func seed(slices, total int, c learned.Curve) dispatch.Curve {
 	return dispatch.Curve{
 		Slices: slices, Total: total, Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
@@ -164,7 +162,7 @@ func seed(slices, total int, c learned.Curve) dispatch.Curve {
 	}
 }
 
-// curve is a learned curve as it is published.
+// curve converts a queue's curve for publication.
 func curve(c dispatch.Curve) learned.Curve {
 	return learned.Curve{
 		Start: c.Start, Prefill: c.Prefill, Growth: c.Growth, A: c.A, B: c.B, C: c.C,
@@ -178,12 +176,11 @@ type Registrar struct {
 	Client  *consul.Client
 	Config  *config.Consul
 	Gateway string
-	Peers   string // where it listens for other gateways; "" for nowhere
+	Peers   string // address for other gateways, "" for none
 }
 
-// Register announces the public listener as the service's address and the admin
-// listener in its meta. A listener on all addresses is announced by the address
-// of the local Consul agent.
+// Register registers the service with the address of the public listener, and with the admin listener in
+// its meta. If a listener listens on all addresses, Register uses the address of the local Consul agent.
 func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -222,7 +219,7 @@ func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	}, consul.ServiceRegisterOpts{Token: token}.WithContext(ctx))
 }
 
-// reachable replaces an unspecified host by the agent's.
+// reachable replaces an unspecified host with the agent's address.
 func (r *Registrar) reachable(ctx context.Context, address, token string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -239,12 +236,12 @@ func (r *Registrar) reachable(ctx context.Context, address, token string) (strin
 	}
 	agent := self.Member.Addr
 	if agent == "" {
-		return "", fmt.Errorf("the Consul agent does not tell its address; set listen.address to a concrete one")
+		return "", fmt.Errorf("the Consul agent does not report its address: set listen.address to a specific one")
 	}
 	return net.JoinHostPort(agent, port), nil
 }
 
-// Deregister takes the service back.
+// Deregister removes the service from Consul.
 func (r *Registrar) Deregister(ctx context.Context) error {
 	token, err := r.Config.Token.Read()
 	if err != nil {

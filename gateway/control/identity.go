@@ -15,9 +15,9 @@ import (
 	"aliquot.example/gateway/config"
 )
 
-// Identity is the gateway's identity in Consul's service mesh: a leaf certificate that
-// the agent keeps fresh. What the agent said last is kept, so that gateways can still
-// connect to each other while it does not answer.
+// Identity is the gateway's identity in Consul's service mesh: a leaf certificate that the agent renews.
+// It caches the agent's last answers, so that gateways can connect to each other while the agent does
+// not answer.
 type Identity struct {
 	Client *consul.Client
 	Config *config.Consul
@@ -27,10 +27,10 @@ type Identity struct {
 	roots *x509.CertPool
 }
 
-// soon is how long an agent may take to answer where its last answer can be used.
+// soon is the timeout of a request to the agent if its last answer can be used instead.
 const soon = 250 * time.Millisecond
 
-// Certificate is that of peers.Identity.
+// Certificate implements peers.Identity.
 func (i *Identity) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	known := i.known(time.Now())
 	if known != nil {
@@ -45,7 +45,7 @@ func (i *Identity) Certificate(ctx context.Context) (*tls.Certificate, error) {
 	return fresh, err
 }
 
-// known is the last leaf certificate; nil where it is not valid any more.
+// known returns the last leaf certificate, nil if it has expired.
 func (i *Identity) known(now time.Time) *tls.Certificate {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -62,11 +62,11 @@ func (i *Identity) askLeaf(ctx context.Context) (*tls.Certificate, error) {
 	}
 	leaf, _, err := i.Client.Agent().ConnectCALeaf(i.Config.Service, q)
 	if err != nil {
-		return nil, fmt.Errorf("peers: Consul gives no certificate for service %s: %w", i.Config.Service, err)
+		return nil, fmt.Errorf("peers: cannot get a certificate for service %s from Consul: %w", i.Config.Service, err)
 	}
 	pair, err := tls.X509KeyPair([]byte(leaf.CertPEM), []byte(leaf.PrivateKeyPEM))
 	if err != nil {
-		return nil, fmt.Errorf("peers: the certificate that Consul gives: %w", err)
+		return nil, fmt.Errorf("peers: cannot use the certificate from Consul: %w", err)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -74,7 +74,7 @@ func (i *Identity) askLeaf(ctx context.Context) (*tls.Certificate, error) {
 	return i.leaf, nil
 }
 
-// Roots is that of peers.Identity.
+// Roots implements peers.Identity.
 func (i *Identity) Roots(ctx context.Context, fresh bool) (*x509.CertPool, error) {
 	i.mu.Lock()
 	known := i.roots
@@ -97,7 +97,7 @@ func (i *Identity) askRoots(ctx context.Context) (*x509.CertPool, error) {
 	}
 	list, _, err := i.Client.Agent().ConnectCARoots(q)
 	if err != nil {
-		return nil, fmt.Errorf("peers: Consul gives no roots: %w", err)
+		return nil, fmt.Errorf("peers: cannot get the root certificates from Consul: %w", err)
 	}
 	roots := x509.NewCertPool()
 	for _, r := range list.Roots {
@@ -117,12 +117,12 @@ func (i *Identity) options(ctx context.Context) (*consul.QueryOptions, error) {
 	return (&consul.QueryOptions{Token: token}).WithContext(ctx), nil
 }
 
-// Check is that of peers.Identity: a gateway has the name of the gateways' service.
+// Check implements peers.Identity. It accepts certificates of the gateways' service.
 func (i *Identity) Check(c *x509.Certificate) error {
 	for _, u := range c.URIs {
 		if u.Scheme == "spiffe" && strings.HasSuffix(u.Path, "/svc/"+i.Config.Service) {
 			return nil
 		}
 	}
-	return errors.New("peers: the certificate of the other gateway is not one of service " + i.Config.Service)
+	return errors.New("peers: the certificate of the other gateway is not for service " + i.Config.Service)
 }

@@ -9,8 +9,7 @@ import (
 	"aliquot.example/gateway/config"
 )
 
-// NewNomad returns a client. What the configuration leaves out comes from the
-// usual NOMAD_* environment.
+// NewNomad returns a client. The NOMAD_* variables replace what the configuration leaves out.
 func NewNomad(c *config.Nomad) (*nomad.Client, error) {
 	conf := nomad.DefaultConfig()
 	conf.SecretID = "" // tokens are read for each request
@@ -32,8 +31,7 @@ type Scaler struct {
 	Config *config.Nomad
 }
 
-// Count returns how many instances of a task group are desired and how many of them
-// have a node.
+// Count returns the desired count of a task group and the number of placed allocations.
 func (s *Scaler) Count(ctx context.Context, job, group string) (desired, placed int, err error) {
 	token, err := s.Config.Token.Read()
 	if err != nil {
@@ -50,9 +48,8 @@ func (s *Scaler) Count(ctx context.Context, job, group string) (desired, placed 
 	return g.Desired, g.Placed, nil
 }
 
-// Scale sets the desired count of a task group of which none is desired. The job's
-// modify index is checked with it, so that a count that somebody else sets at the same
-// moment is never undone.
+// Scale sets the desired count of a task group if it is 0. It checks the job's modify index, so that it
+// never overwrites a count that is set at the same time.
 func (s *Scaler) Scale(ctx context.Context, job, group string, count int, reason string) error {
 	token, err := s.Config.Token.Read()
 	if err != nil {

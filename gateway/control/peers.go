@@ -15,18 +15,18 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// MetaPeers is the key of a gateway's meta in Consul that says where it listens for the
-// other gateways.
+// MetaPeers is the key of a gateway's meta in Consul with its address for other gateways.
 const MetaPeers = "peers"
 
-// Registry is the gateways and the owners of services in Consul.
+// Registry reads the gateways, and reads and writes the owners of services, in Consul. It implements
+// peers.Registry.
 type Registry struct {
 	Client *consul.Client
 	Config *config.Consul
 	Log    *slog.Logger
 }
 
-// owner is the document of a service in Consul's KV.
+// owner is the document of a service's owner in Consul KV.
 type owner struct {
 	Version int          `json:"version"`
 	Epoch   uint64       `json:"epoch"`
@@ -35,11 +35,10 @@ type owner struct {
 
 const ownerVersion = 1
 
-// restFor is how long a blocking query rests without a change: an agent that hangs is
-// noticed after that.
+// restFor is the longest wait of a blocking query. It is short so that a hanging agent is noticed.
 const restFor = 10 * time.Second
 
-// Members is that of peers.Registry.
+// Members implements peers.Registry.
 func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
 	r.watch(ctx, func(q *consul.QueryOptions) (*consul.QueryMeta, func(), error) {
 		entries, meta, err := r.Client.Health().Service(r.Config.Service, "", false, q)
@@ -54,22 +53,23 @@ func (r *Registry) Members(ctx context.Context, set func([]peers.Member)) {
 			set(found)
 		}, err
 	}, func(err error) {
-		r.Log.Warn("Consul does not say which gateways there are; the last ones are kept", "error", err)
+		r.Log.Warn("cannot read the gateways from Consul; keeping the last ones", "error", err)
 	})
 }
 
-// Records is that of peers.Registry.
+// Records implements peers.Registry.
 func (r *Registry) Records(ctx context.Context, set func(map[string]ownership.Record, bool)) {
 	r.watch(ctx, func(q *consul.QueryOptions) (*consul.QueryMeta, func(), error) {
 		pairs, meta, err := r.Client.KV().List(r.prefix(), q)
 		return meta, func() { set(r.records(pairs), true) }, err
 	}, func(err error) {
-		r.Log.Warn("Consul does not say which gateway owns which service", "error", err)
+		r.Log.Warn("cannot read the owners of services from Consul", "error", err)
 		set(nil, false)
 	})
 }
 
-// watch repeats a blocking query until ctx ends, and calls got after each answer.
+// watch repeats a blocking query until ctx ends. It calls the returned function after each change, and
+// failed at the first of several errors in a row.
 func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (*consul.QueryMeta, func(), error),
 	failed func(error)) {
 	var index uint64
@@ -111,7 +111,7 @@ func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (
 
 func (r *Registry) prefix() string { return ownersPrefix + "/" }
 
-// ownersPrefix is that of the keys that say who owns which service.
+// ownersPrefix is the prefix of the keys with the owners of services.
 const ownersPrefix = "aliquot/owners"
 
 func (r *Registry) records(pairs consul.KVPairs) map[string]ownership.Record {
@@ -120,7 +120,7 @@ func (r *Registry) records(pairs consul.KVPairs) map[string]ownership.Record {
 		if one, err := parseOwner(p.Value); err == nil {
 			out[strings.TrimPrefix(p.Key, r.prefix())] = one
 		} else {
-			r.Log.Warn("a key of Consul is not understood", "key", p.Key, "error", err)
+			r.Log.Warn("ignoring an invalid document in Consul", "key", p.Key, "error", err)
 		}
 	}
 	return out
@@ -132,13 +132,13 @@ func parseOwner(text []byte) (ownership.Record, error) {
 		return ownership.Record{}, err
 	}
 	if doc.Version != ownerVersion {
-		return ownership.Record{}, fmt.Errorf("it has version %d: this release reads version %d", doc.Version,
+		return ownership.Record{}, fmt.Errorf("unknown version %d: this release reads version %d", doc.Version,
 			ownerVersion)
 	}
 	return ownership.Record{Epoch: doc.Epoch, Owner: doc.Owner}, nil
 }
 
-// Read is that of peers.Registry.
+// Read implements peers.Registry.
 func (r *Registry) Read(ctx context.Context) (map[string]ownership.Record, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -152,7 +152,7 @@ func (r *Registry) Read(ctx context.Context) (map[string]ownership.Record, error
 	return r.records(pairs), nil
 }
 
-// Swap is that of peers.Registry.
+// Swap implements peers.Registry.
 func (r *Registry) Swap(ctx context.Context, service string, old, next ownership.Record) (bool, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -171,7 +171,7 @@ func (r *Registry) Swap(ctx context.Context, service string, old, next ownership
 		}
 		write.ModifyIndex = pair.ModifyIndex
 	} else if old.Epoch != 0 {
-		// Consul has lost it. The next epoch is later than any that is remembered here.
+		// Consul has lost the document. The next epoch is higher than any that this gateway knows.
 		write.ModifyIndex = 0
 	}
 	if write.Value, err = json.Marshal(owner{ownerVersion, next.Epoch, next.Owner}); err != nil {

@@ -13,16 +13,16 @@ import (
 	"aliquot.example/gateway/line"
 )
 
-// waitTime is how long a blocking query may rest without a change.
+// waitTime is the longest wait of a blocking query.
 const waitTime = 5 * time.Minute
 
-// Health is what is needed of Consul's health API.
+// Health is the used part of Consul's health API.
 type Health interface {
 	Service(service, tag string, passing bool, q *consul.QueryOptions) ([]*consul.ServiceEntry,
 		*consul.QueryMeta, error)
 }
 
-// Consul is the healthy instances of a Consul service.
+// Consul is a source of replicas: the healthy instances of a Consul service.
 type Consul struct {
 	Health Health
 	Source config.ConsulSource
@@ -30,9 +30,8 @@ type Consul struct {
 	Log    *slog.Logger
 }
 
-// Watch reports the instances whenever Consul says that they changed. While
-// Consul does not answer, or leaves out some of them because of what the token may
-// read, the last instances are kept.
+// Watch calls set whenever the instances change. It keeps the last instances while Consul does not
+// answer, or while it leaves out some of them because the token may not read them.
 func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
@@ -50,20 +49,20 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 			return
 		}
 		if err != nil {
-			c.Log.Warn("Consul does not answer; the last replicas are kept", "service", c.Source.Service, "error", err)
-			index = 0 // a restarted Consul counts from anew
+			c.Log.Warn("Consul does not answer; keeping the last replicas", "service", c.Source.Service, "error", err)
+			index = 0 // a restarted Consul may have lower indices
 			failed.wait(ctx)
 			continue
 		}
 		if meta.ResultsFilteredByACLs && !filtered {
-			c.Log.Warn("Consul left out what the token may not read; it needs service:read and node:read",
+			c.Log.Warn("Consul leaves out instances that the token may not read; give it service:read and node:read",
 				"service", c.Source.Service, "instances", len(entries))
 		}
 		filtered = meta.ResultsFilteredByACLs
 		found := replicasOf(entries, mistakes)
 		if filtered && lacks(found, last) {
-			// What is missing may be healthy. No change of the index tells when the
-			// token may read it again.
+			// The missing instances may be healthy. The index does not change when the token gets the
+			// permission, so poll.
 			index = 0
 			failed.wait(ctx)
 			continue
@@ -82,7 +81,7 @@ func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 	}
 }
 
-// lacks reports whether replicas are those known before without some of them.
+// lacks reports whether found is a proper subset of before.
 func lacks(found, before []line.Replica) bool {
 	known := make(map[string]bool, len(before))
 	for _, r := range before {

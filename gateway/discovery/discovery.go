@@ -1,9 +1,10 @@
-// Package discovery finds the replicas of a service: in Consul, in Nomad, in a
-// file or in the configuration.
+// Package discovery finds the replicas of a service in Consul, in Nomad, in a file or in the
+// configuration.
 package discovery
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -17,12 +18,12 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// replica makes a replica of what a source knows.
+// replica converts a source's description of a replica.
 func replica(id string, r config.Replica) line.Replica {
 	r.Slots, r.Slices, r.Total = max(r.Slots, 1), max(r.Slices, 1), max(r.Total, 1)
 	weight := r.Weight
 	if weight <= 0 {
-		// Without the total, slices are whole GPUs.
+		// Without a total, slices are whole GPUs.
 		weight = tableWeight(r.Class) * float64(r.Slices) / float64(r.Total)
 	}
 	return line.Replica{Address: r.Address, Replica: dispatch.Replica{
@@ -40,21 +41,21 @@ func tableWeight(class string) float64 {
 	return 1
 }
 
-// Bounds of what a replica may say of itself: more is a mistake.
+// The largest valid values in a replica's description.
 const (
 	mostSlots  = 1 << 16
 	mostTokens = 1 << 40
 )
 
-// described reads a replica's description; what is missing or wrong counts as 1, and
-// what is wrong is logged once.
+// described reads a replica's description from its meta or tags. A missing or invalid number counts as
+// 1, an invalid weight as missing. It logs each invalid value once.
 func described(address string, meta func(key string) string, log *notes) config.Replica {
 	get := func(key string) string {
 		text := meta(key)
 		if strings.Contains(text, "${") {
-			// A group's service cannot refer to what only its tasks are given.
-			log.warn("a replica's meta holds a variable that Nomad did not replace; "+
-				"give it in the service block of a task", address, key, text)
+			// The service of a group cannot refer to variables that only tasks have.
+			log.warn("a replica's meta has a variable that Nomad did not replace; "+
+				"move it to the service block of a task", address, key, text)
 			return ""
 		}
 		return text
@@ -66,7 +67,7 @@ func described(address string, meta func(key string) string, log *notes) config.
 		}
 		n, err := strconv.Atoi(text)
 		if err != nil || n < 1 || n > most {
-			log.warn("a replica's meta is no whole number of at least 1 and of a sensible size; it counts as 1",
+			log.warn(fmt.Sprintf("a replica's meta is invalid and counts as 1: want a whole number from 1 to %d", most),
 				address, key, text)
 			return 1
 		}
@@ -75,7 +76,7 @@ func described(address string, meta func(key string) string, log *notes) config.
 	whole := func(key string) int { return within(key, mostSlots) }
 	r := config.Replica{Address: address, Class: get(gpu.MetaClass), Slices: whole(gpu.MetaSlices),
 		Slots: whole(gpu.MetaSlots), Total: whole(gpu.MetaTotal)}
-	// No engine has room for one token only: 1 is what is unknown or wrong.
+	// 1 means missing or invalid: no engine has space for only one token.
 	if n := within(gpu.MetaKVTokens, mostTokens); n > 1 {
 		r.KVTokens = n
 	}
@@ -84,8 +85,9 @@ func described(address string, meta func(key string) string, log *notes) config.
 	}
 	if text := get(gpu.MetaWeight); text != "" {
 		w, err := strconv.ParseFloat(text, 64)
-		if err != nil || !(w >= 0 && w < 1e9) { // 0 is what the device plugin does not know
-			log.warn("a replica's meta is no positive number", address, gpu.MetaWeight, text)
+		if err != nil || !(w >= 0 && w < 1e9) { // 0 means that the device plugin does not know it
+			log.warn("a replica's meta is invalid and is ignored: want a number from 0 to 1e9", address, gpu.MetaWeight,
+				text)
 		} else {
 			r.Weight = w
 		}
@@ -93,10 +95,10 @@ func described(address string, meta func(key string) string, log *notes) config.
 	return r
 }
 
-// Static is the replicas of the configuration itself.
+// Static is a source of replicas: those in the configuration.
 type Static []config.Replica
 
-// Watch reports the replicas once.
+// Watch calls set once.
 func (s Static) Watch(ctx context.Context, set func([]line.Replica)) {
 	set(static(s))
 	<-ctx.Done()
@@ -110,17 +112,16 @@ func static(replicas []config.Replica) []line.Replica {
 	return out
 }
 
-// File is replicas in a file of replica blocks.
+// File is a source of replicas: a file of replica blocks.
 type File struct {
 	Path string
 	Log  *slog.Logger
 }
 
-// lookEvery is how often a file is looked at for a change.
+// lookEvery is the interval at which a file is checked for changes.
 const lookEvery = 500 * time.Millisecond
 
-// Watch reports the file's replicas whenever the file changes. A file that cannot
-// be read or is wrong changes nothing.
+// Watch calls set whenever the file changes. It ignores an unreadable or invalid file.
 func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
@@ -128,14 +129,14 @@ func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 	for {
 		if info, err := os.Stat(f.Path); err != nil {
 			if seen != nil {
-				f.Log.Warn("replicas_file cannot be read; the last replicas are kept", "error", err)
+				f.Log.Warn("cannot read replicas_file; keeping the last replicas", "error", err)
 			}
 			seen = nil
 		} else if seen == nil || info.ModTime() != seen.ModTime() || info.Size() != seen.Size() ||
 			!os.SameFile(info, seen) {
 			seen = info
 			if replicas, err := config.Replicas(f.Path); err != nil {
-				f.Log.Warn("replicas_file is wrong; the last replicas are kept", "error", err)
+				f.Log.Warn("replicas_file is invalid; keeping the last replicas", "error", err)
 			} else {
 				set(static(replicas))
 			}
@@ -148,8 +149,8 @@ func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 	}
 }
 
-// backoff waits longer after each failure in a row, at most 10 s, with jitter so
-// that many gateways do not return at once.
+// backoff waits longer after each successive failure, at most 10 s, with jitter so that many gateways do
+// not retry at the same time.
 type backoff struct{ failures int }
 
 func (b *backoff) wait(ctx context.Context) {

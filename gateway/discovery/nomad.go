@@ -13,14 +13,14 @@ import (
 	"aliquot.example/gateway/line"
 )
 
-// Services is what is needed of Nomad's API of native services.
+// Services is the used part of Nomad's API for native services.
 type Services interface {
 	Get(name string, q *nomad.QueryOptions) ([]*nomad.ServiceRegistration, *nomad.QueryMeta, error)
 }
 
-// Nomad is the registrations of a Nomad service. Nomad's registrations hold no
-// meta, so a replica describes itself by tags such as "gpu_class=h100", and they
-// do not follow health checks, so a failing replica is only ejected.
+// Nomad is a source of replicas: the registrations of a Nomad service. Registrations have no meta, so a
+// replica describes itself with tags such as "gpu_class=h100". They do not follow health checks, so the
+// gateway has to eject a failing replica itself.
 type Nomad struct {
 	Services Services
 	Source   config.NomadSource
@@ -28,7 +28,7 @@ type Nomad struct {
 	Log      *slog.Logger
 }
 
-// Watch reports the registrations whenever Nomad says that they changed.
+// Watch calls set whenever the registrations change. It keeps the last ones while Nomad does not answer.
 func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
@@ -45,7 +45,7 @@ func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 			return
 		}
 		if err != nil {
-			n.Log.Warn("Nomad does not answer; the last replicas are kept", "service", n.Source.Service, "error", err)
+			n.Log.Warn("Nomad does not answer; keeping the last replicas", "service", n.Source.Service, "error", err)
 			index = 0
 			failed.wait(ctx)
 			continue

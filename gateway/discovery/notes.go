@@ -5,15 +5,14 @@ import (
 	"sync"
 )
 
-// notes logs each mistake once, however often it is met: discovery reports all
-// replicas at every change of one.
+// notes logs each invalid value once: discovery reads all replicas again whenever one changes.
 type notes struct {
 	log  *slog.Logger
 	mu   sync.Mutex
 	seen map[[3]string]bool
 }
 
-// mostNotes bounds what is remembered; beyond, mistakes are named again.
+// mostNotes limits the remembered values. When it is reached, they are forgotten and logged again.
 const mostNotes = 10_000
 
 func (n *notes) warn(text, address, key, value string) {

@@ -8,7 +8,7 @@ import (
 	"aliquot.example/gateway/line"
 )
 
-// Sources makes the sources that a configuration asks for.
+// Sources creates the sources of replicas in a configuration.
 type Sources struct {
 	Health      Health
 	ConsulToken config.Secret
@@ -17,7 +17,7 @@ type Sources struct {
 	Log         *slog.Logger
 }
 
-// Watcher reports the replicas of one service whenever they change.
+// Watcher watches the replicas of one service. Watch calls set whenever they change, until ctx ends.
 type Watcher interface {
 	Watch(ctx context.Context, set func([]line.Replica))
 }
