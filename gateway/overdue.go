@@ -9,26 +9,25 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// errOverdue is the cause by which a request ends whose deadline has passed.
+// errOverdue is the cancellation cause of a request whose deadline has passed.
 var errOverdue = errors.New("the deadline of the request has passed")
 
 func (x *exchange) overdue() bool {
 	return x.ctx != nil && errors.Is(context.Cause(x.ctx), errOverdue)
 }
 
-// A replica that gives nothing of an answer for so many times the mean is taken to
-// hang: service times of language models spread widely, but an exponential one is
-// above four times its mean in 2 of 100 cases only, and one failure ejects nobody.
+// A replica without any answer for this multiple of the mean counts as hanging. The service times of language
+// models vary widely, but an exponential time exceeds four times its mean in only 2 of 100 cases, and a single
+// failure does not eject a replica.
 const (
 	hangs       = 4
-	hangsBeside = 16 // times the mean of other classes, which may be faster
+	hangsBeside = 16 // for the mean of other classes, which may be faster
 	hangsLeast  = 100 * time.Millisecond
 )
 
-// abandoned says what it tells of a replica that a request ended before anything of
-// its answer was there: of a stream of tokens the first token, of others the header.
-// A client that leaves early says nothing; one that waited for a multiple of what
-// others wait is evidence that the replica hangs.
+// abandoned returns the verdict about a replica whose request ended before its answer began: before the first
+// token of a stream, or the header of any other answer. If the client left early, the verdict is neutral. If it
+// waited for a multiple of the mean time, the replica hangs.
 func (x *exchange) abandoned() dispatch.Verdict {
 	e, r := x.pass.Endpoint, x.reading
 	if e == nil {
@@ -56,8 +55,8 @@ func (x *exchange) abandoned() dispatch.Verdict {
 	return dispatch.Neutral
 }
 
-// means keeps how long answers of a service took, whole or up to their first token,
-// and how much work they were, by class.
+// means has the mean duration of a service's answers, whole or up to the first token, and their mean work, by
+// class.
 type means struct {
 	mu      sync.Mutex
 	classes map[string]*meanTime
@@ -66,11 +65,11 @@ type means struct {
 type meanTime struct {
 	n       int
 	seconds float64
-	work    float64 // tokens; 0 where work is not counted
+	work    float64 // in tokens, 0 if work is not counted
 }
 
-// of is the mean for a request of so much work, if that is more than others have:
-// else whoever asks for much and leaves would make a replica look as if it hung.
+// of returns the mean time for a request. It is longer for a request with more work than the mean: otherwise a
+// client that asks for much and leaves would make the replica look as if it hung.
 func (t *meanTime) of(work float64) time.Duration {
 	seconds := t.seconds
 	if t.work > 0 {
@@ -79,7 +78,7 @@ func (t *meanTime) of(work float64) time.Duration {
 	return time.Duration(min(seconds, time.Hour.Seconds()) * float64(time.Second))
 }
 
-// meanOf is how many answers the mean counts; older ones lose weight.
+// meanOf is the number of answers in a mean. Older answers lose weight.
 const meanOf = 64
 
 func (m *means) add(class string, d time.Duration, work float64) {
@@ -100,7 +99,7 @@ func (m *means) add(class string, d time.Duration, work float64) {
 	}
 }
 
-// mean is 0 while nothing is known of the class.
+// mean returns the mean of a class, 0 while it is unknown.
 func (m *means) mean(class string, work float64) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,7 +109,7 @@ func (m *means) mean(class string, work float64) time.Duration {
 	return 0
 }
 
-// slowest is the longest mean of all classes.
+// slowest returns the longest mean of all classes.
 func (m *means) slowest(work float64) time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()

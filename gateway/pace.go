@@ -13,9 +13,9 @@ import (
 	"aliquot.example/gateway/conn"
 )
 
-// slowBody gives up on a client that sends nothing of its body for a while, or after
-// the first BodyTimeout less than conn.Slowest of one that is taken in or of declared
-// length.
+// slowBody fails if the client sends nothing for BodyTimeout. For a body of declared length, and while the
+// gateway takes a body in before the request has a slot, it also fails if the mean rate after the first
+// BodyTimeout is below conn.Slowest.
 type slowBody struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -23,14 +23,14 @@ type slowBody struct {
 	began   time.Time
 	armed   time.Time
 	got     int64
-	floor   bool // a mean rate is demanded
-	each    bool // HTTP/2, where a deadline acts also while nothing is read
+	floor   bool // enforce the mean rate
+	each    bool // HTTP/2, where a deadline also acts while nothing is read
 
 	mu      sync.Mutex
 	aborted bool
 }
 
-// abort ends a read that is under way, and all that follow.
+// abort ends the current read and all later ones.
 func (b *slowBody) abort() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,7 +38,7 @@ func (b *slowBody) abort() {
 	b.control.SetReadDeadline(time.Unix(1, 0))
 }
 
-// arm sets the deadline of what is read, unless reading was aborted in between.
+// arm sets the read deadline, unless reading was aborted.
 func (b *slowBody) arm(t time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,34 +55,32 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	if over := now.Sub(b.began) - b.limit; b.floor && over > 0 && b.got < int64(over.Seconds()*conn.Slowest) {
 		return 0, os.ErrDeadlineExceeded
 	}
-	// Setting a deadline costs a lock of the poller; once per tenth of the limit is
-	// exact enough.
+	// Setting a deadline needs a lock of the poller, so set it only once per tenth of the limit.
 	if b.each || now.Sub(b.armed) > b.limit/10 {
 		b.armed = now
 		b.arm(now.Add(b.limit))
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.got += int64(n)
-	// After an error the deadline stays: the server still drains what it can.
+	// After an error the deadline stays, because the server still drains the body.
 	if err == io.EOF || b.each {
 		b.arm(time.Time{})
 	}
 	return n, err
 }
 
-// progress is the client's side of an answer: it counts, and gives up on a stream of
-// HTTP/2 whose client takes nothing for a while. That a connection as a whole makes
-// progress is package conn's to see to.
+// progress writes an answer to the client and counts its bytes. It gives up on an HTTP/2 stream whose client
+// reads nothing for the limit. Package conn does the same for whole connections.
 type progress struct {
 	http.ResponseWriter
-	limit  time.Duration // of a stream of HTTP/2; 0 for no bound
+	limit  time.Duration // for an HTTP/2 stream, 0 for none
 	first  time.Time     // when the header was written
 	status int
 	bytes  int64
-	tunnel *counted // the connection, when it was handed over
+	tunnel *counted // the connection after Hijack
 }
 
-// Unwrap lets http.ResponseController reach the server's own writer.
+// Unwrap returns the server's own writer, for http.ResponseController.
 func (p *progress) Unwrap() http.ResponseWriter { return p.ResponseWriter }
 
 func (p *progress) started() bool { return p.status != 0 }
@@ -98,7 +96,7 @@ func (p *progress) WriteHeader(status int) {
 	p.ResponseWriter.WriteHeader(status)
 }
 
-// Hijack hands the connection over, as for a WebSocket, and goes on counting.
+// Hijack hands the connection over, for example for a WebSocket, and keeps counting its bytes.
 func (p *progress) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	c, rw, err := http.NewResponseController(p.ResponseWriter).Hijack()
 	if err != nil {
@@ -109,7 +107,7 @@ func (p *progress) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return p.tunnel, rw, nil
 }
 
-// sent is how many bytes of an answer were written.
+// sent returns the number of bytes written.
 func (p *progress) sent() int64 {
 	if p.tunnel != nil {
 		return p.bytes + p.tunnel.bytes.Load()
@@ -117,7 +115,7 @@ func (p *progress) sent() int64 {
 	return p.bytes
 }
 
-// counted counts what is written to a connection that was handed over.
+// counted counts the bytes written to a hijacked connection.
 type counted struct {
 	net.Conn
 	bytes atomic.Int64
@@ -129,7 +127,7 @@ func (c *counted) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite is that of the connection.
+// CloseWrite closes the write side of the connection, if it can.
 func (c *counted) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -137,7 +135,7 @@ func (c *counted) CloseWrite() error {
 	return nil
 }
 
-// FlushError sends what was written.
+// FlushError flushes the buffered data to the client.
 func (p *progress) FlushError() error {
 	p.arm()
 	err := http.NewResponseController(p.ResponseWriter).Flush()
@@ -145,8 +143,7 @@ func (p *progress) FlushError() error {
 	return err
 }
 
-// last gives the stream a time for what the server has not sent yet: it does so, and waits
-// for the client to take it, when the handler has returned.
+// last sets a deadline for the remaining data, which the server sends after the handler has returned.
 func (p *progress) last() { p.arm() }
 
 func (p *progress) Write(b []byte) (int, error) {
@@ -161,11 +158,11 @@ func (p *progress) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// piece is how much of a stream's answer must be taken within the limit, in bytes.
+// piece is the size, in bytes, that a client must read within the limit.
 const piece = 16 << 10
 
-// writeStream writes to a stream of HTTP/2, whose deadline is for one write: in pieces,
-// each with a deadline of its own, so that a slow client is not taken for a stuck one.
+// writeStream writes to an HTTP/2 stream in pieces, each with its own deadline, so that a slow client does not
+// count as stuck.
 func (p *progress) writeStream(b []byte) (int, error) {
 	done := 0
 	for {
@@ -186,7 +183,7 @@ func (p *progress) arm() {
 	}
 }
 
-// disarm leaves no deadline behind, which would act also while nothing is written.
+// disarm removes the deadline, which would otherwise also act while nothing is written.
 func (p *progress) disarm() {
 	if p.limit > 0 {
 		http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Time{})

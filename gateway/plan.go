@@ -14,19 +14,19 @@ import (
 	"aliquot.example/gateway/match"
 )
 
-// plan is what can change while the gateway runs: services, routes and tenants.
-// A request keeps the plan that it came under.
+// plan is the part of the configuration that can change while the gateway runs: services, routes and tenants. A
+// request keeps the plan under which it arrived.
 type plan struct {
 	config   *config.Config
 	services []*service
 	routes   *match.Table
 	tenants  tenants
-	// arriving counts the requests that any of the services may still have to serve: the
-	// whole body may decide, or a fallback.
+	// arriving counts the requests that may still go to any of the services, by their body or by a
+	// fallback.
 	arriving atomic.Int64
 }
 
-// join counts a request in under the plan in force.
+// join adds a request to the plan in force.
 func (s *Server) join() *plan {
 	for {
 		p := s.plan.Load()
@@ -34,7 +34,7 @@ func (s *Server) join() *plan {
 		if s.plan.Load() == p {
 			return p
 		}
-		p.arriving.Add(-1) // whoever retires its services may have looked before
+		p.arriving.Add(-1) // the plan was replaced: retire may not have seen this request
 	}
 }
 
@@ -47,8 +47,8 @@ func (p *plan) find(name string) *service {
 	return nil
 }
 
-// newPlan makes the plan of a configuration. A service that continues keeps its queue,
-// its replicas and what was learned.
+// newPlan creates the plan of a configuration. A service that continues keeps its queue, its replicas and what
+// was learned.
 func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 	p := &plan{config: c, routes: match.NewTable(c.Services), tenants: tenants{c.Tenants}}
 	for _, sc := range c.Services {
@@ -75,30 +75,29 @@ func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 	return p, nil
 }
 
-// continues reports whether a service can go on with the queue that it has.
+// continues reports whether a service can keep its queue.
 func continues(was, is config.Service) bool {
 	was.Routes, was.Queue, was.Splits, was.Fallback = is.Routes, is.Queue, is.Splits, is.Fallback
 	return reflect.DeepEqual(was, is)
 }
 
-// Reload puts the services, routes and tenants of a configuration in force. No
-// request is lost: those that came before keep the service that they came to. An
-// error says why nothing was changed.
+// Reload puts the services, routes and tenants of a configuration in force. No request is lost: earlier requests
+// keep their service. If Reload returns an error, nothing has changed.
 func (s *Server) Reload(c *config.Config) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	if s.background == nil {
-		return errors.New("the gateway does not serve yet")
+		return errors.New("the gateway is still starting: try again")
 	}
 	if s.leaving.Load() {
 		return errors.New("the gateway is shutting down")
 	}
 	old := s.plan.Load()
 	if !reflect.DeepEqual(c.Consul, old.config.Consul) || !reflect.DeepEqual(c.Nomad, old.config.Nomad) {
-		return errors.New("the consul or nomad block has changed, which needs a restart of the gateway")
+		return errors.New("the consul or nomad block has changed: restart the gateway")
 	}
 	if !reflect.DeepEqual(c.Peers, s.config.Peers) {
-		return errors.New("the peers block has changed, which needs a restart of the gateway")
+		return errors.New("the peers block has changed: restart the gateway")
 	}
 	next, err := s.newPlan(c, old)
 	if err != nil {
@@ -107,7 +106,7 @@ func (s *Server) Reload(c *config.Config) error {
 	if !reflect.DeepEqual(c.Listen, s.config.Listen) || c.Admin != s.config.Admin ||
 		c.AccessLog != s.config.AccessLog || c.LogLevel != s.config.LogLevel || c.Drain != s.config.Drain {
 		s.log.Warn("changes of listen, admin, access_log, log_level and drain need a restart of the gateway; " +
-			"the rest is in force")
+			"the other changes are in force")
 	}
 	lines := map[any]bool{}
 	for _, v := range next.services {
@@ -135,12 +134,11 @@ func (s *Server) Reload(c *config.Config) error {
 	return nil
 }
 
-// settled reports whether every request under the plan has its service.
+// settled reports whether every request of the plan has its service.
 func (p *plan) settled() bool { return p.arriving.Load() == 0 }
 
-// retire ends a service when the last request that came to it, or under one of the
-// replaced plans may still come to it, is gone: until then those that wait are given
-// replicas.
+// retire ends a removed service once all of its requests have ended, and no request of a replaced plan can still
+// go to it. Until then waiting requests still get replicas.
 func (v *service) retire(ctx context.Context, replaced []*plan) {
 	for ctx.Err() == nil && !v.idle(replaced) {
 		pause(ctx, 100*time.Millisecond)
@@ -155,13 +153,13 @@ func (v *service) idle(replaced []*plan) bool {
 			return false
 		}
 	}
-	return v.requests.Load() == 0 // last: a request that settles is counted here before
+	return v.requests.Load() == 0 // check this last: a request is counted here before its plan settles
 }
 
-// background is what runs for a service beside its requests.
+// background stops the background tasks of a service.
 type background struct{ stop context.CancelFunc }
 
-// start begins to look for a service's replicas.
+// start starts the background tasks of a service.
 func (s *Server) start(v *service) {
 	ctx, stop := context.WithCancel(s.background)
 	v.background = &background{stop}
@@ -174,7 +172,7 @@ func (s *Server) start(v *service) {
 	}
 }
 
-// startBackground begins what runs beside the requests.
+// startBackground starts the background tasks of the gateway.
 func (s *Server) startBackground(ctx context.Context) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()

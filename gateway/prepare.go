@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// prepare finds the service and everything that the queue needs to know; false
-// when the request was answered instead.
+// prepare finds the service and prepares the request for its queue. It returns false if it answered the request
+// itself.
 func (x *exchange) prepare() bool {
 	s, r := x.server, x.in
 	if o, text := improper(r); text != "" {
@@ -57,13 +57,13 @@ func (x *exchange) model() string {
 	return x.asked
 }
 
-// improper tells what is wrong with a request that no proxy should pass on.
+// improper returns what is wrong with a request that a proxy must not pass on, "" for other requests.
 func improper(r *http.Request) (outcome, string) {
 	switch {
 	case r.Method == http.MethodConnect:
-		return malformed, "CONNECT is not served: this is no forward proxy"
+		return malformed, "CONNECT is not supported: this is not a forward proxy"
 	case r.Host == "" && r.ProtoMajor == 1 && r.ProtoMinor == 1:
-		return malformed, "the request names no host"
+		return malformed, "the request has no Host header"
 	case match.Climbs(r.URL.Path):
 		return malformed, "the path has a \"..\" segment"
 	case conn.Smuggles(r):
@@ -72,8 +72,8 @@ func improper(r *http.Request) (outcome, string) {
 	return served, ""
 }
 
-// ask turns what the request declares into a request to a service's queue. Its error,
-// for the client, says why the service cannot take it; nothing has changed then.
+// ask builds the request for a service's queue. If the service cannot take the request, ask returns an error for
+// the client and changes nothing.
 func (x *exchange) ask(v *service, f *match.Facts) error {
 	x.undoCoding(v)
 	tenant := x.plan.tenants.of(x.in.Header)
@@ -86,7 +86,7 @@ func (x *exchange) ask(v *service, f *match.Facts) error {
 	declares := x.plan.tenants.declares(tenant)
 	x.read(f, tenant, declares)
 	if !declares {
-		f.Cost = -1 // else a client could buy turns, or teach speeds, by a header
+		f.Cost = -1 // otherwise clients could buy turns, or distort speeds, with a header
 	}
 	x.request = dispatch.Request{
 		Tenant:    tenant,

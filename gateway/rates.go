@@ -9,25 +9,24 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// RateStore keeps learned rates where other gateways and the router find them.
+// RateStore stores learned rates for other gateways and the router.
 type RateStore interface {
-	// Load returns the rates of a service that any gateway published.
+	// Load returns the rates of a service, merged from all gateways.
 	Load(ctx context.Context, service string) (map[string]dispatch.Rate, error)
-	// Profiles returns a figure for each service that was benchmarked, which changes with
-	// its profiles.
+	// Profiles returns a number for each service with profiles. It changes when one of them changes.
 	Profiles(ctx context.Context) (map[string]uint64, error)
 	// Save publishes this gateway's rates of a service.
 	Save(ctx context.Context, service string, rates map[string]dispatch.Rate, now time.Time) error
 }
 
 const (
-	// publishEvery is how often learned rates are published, if they changed.
+	// publishEvery is the interval at which changed rates are published.
 	publishEvery = 10 * time.Second
-	// profiledEvery is after how many of these new profiles are looked for.
+	// profiledEvery is the number of these intervals between two checks for new profiles.
 	profiledEvery = 6
 )
 
-// keepRates starts from what was learned before and publishes what is learned.
+// keepRates loads the rates of new services, and publishes learned rates, until ctx ends.
 func (s *Server) keepRates(ctx context.Context) {
 	saved, profiles := publishedRates{}, map[string]uint64(nil)
 	tick := time.NewTicker(publishEvery)
@@ -44,18 +43,17 @@ func (s *Server) keepRates(ctx context.Context) {
 	}
 }
 
-// publishedRates are the rates that were published last, of every line that has what
-// was learned before.
+// publishedRates are the last published rates of every line that was seeded.
 type publishedRates map[queue]published
 
-// published is what became of the rates of one line.
+// published are the last published rates of one line.
 type published struct {
 	rates   map[string]dispatch.Rate
-	decides bool // this gateway decided, so that the rates are of the whole service
+	decides bool // this gateway was the owner, so the rates cover the whole service
 }
 
-// publishRates seeds the lines that are new and publishes the rates that changed. It
-// forgets the lines of services that are gone, each of which holds a whole queue.
+// publishRates seeds new lines and publishes changed rates. It drops the lines of removed services, each of which
+// holds a whole queue.
 func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
 	services := s.plan.Load().services
 	present := make(map[queue]bool, len(services))
@@ -67,7 +65,7 @@ func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
 		decides := v.line.Decides()
 		if was, ok := saved[v.line]; !ok || decides && !was.decides {
 			if !s.seed(ctx, v) {
-				continue // what would be published lacks what was learned before
+				continue // without the earlier rates, the published ones would be incomplete
 			}
 		}
 		was := saved[v.line]
@@ -77,32 +75,31 @@ func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
 			continue
 		}
 		if err := s.options.Rates.Save(ctx, v.name, rates, time.Now()); err != nil {
-			s.log.Warn("learned rates could not be published", "service", v.name, "error", err)
+			s.log.Warn("cannot publish learned rates", "service", v.name, "error", err)
 			continue
 		}
 		saved[v.line] = published{rates, true}
 	}
 }
 
-// seed gives a service the rates that were learned before, and reports whether they
-// could be read.
+// seed loads the earlier rates of a service, and reports whether they could be read.
 func (s *Server) seed(ctx context.Context, v *service) bool {
 	rates, err := s.options.Rates.Load(ctx, v.name)
 	if err != nil {
-		s.log.Warn("learned rates could not be read", "service", v.name, "error", err)
+		s.log.Warn("cannot read learned rates", "service", v.name, "error", err)
 		return false
 	}
 	v.line.Seed(rates)
 	return true
 }
 
-// takeProfiles seeds the services of which profiles have changed again, so that a class
-// that was benchmarked today is known when its first replica comes. It returns what there
-// is now; before is nil at the first time, when all lines are about to be seeded anyway.
+// takeProfiles seeds services again whose profiles have changed, so that a class is known when its first replica
+// starts. It returns the present state of the profiles. before is nil the first time, when all lines are seeded
+// anyway.
 func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map[string]uint64 {
 	now, err := s.options.Rates.Profiles(ctx)
 	if err != nil {
-		return before // which publishRates warns of, as it asks the same Consul
+		return before // publishRates logs errors of the same Consul
 	}
 	for _, v := range s.plan.Load().services {
 		if before != nil && now[v.name] != before[v.name] && !s.seed(ctx, v) {
@@ -112,15 +109,13 @@ func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map
 	return now
 }
 
-// announceEvery is how often the gateway sees to it that it is announced: an agent
-// that lost its data knows it no more.
+// announceEvery is the interval at which the gateway checks its registration: an agent may lose its data.
 const announceEvery = 10 * time.Second
 
-// announceWithin bounds one announcement, which asks the agent two to four times: a slow one
-// is waited for, one that hangs is asked again.
+// announceWithin is the timeout of one registration, which sends two to four requests to the agent.
 const announceWithin = 20 * time.Second
 
-// register announces the gateway until ctx ends.
+// register keeps the gateway registered until ctx ends.
 func (s *Server) register(ctx context.Context, r Registrar) {
 	public, admin := s.Addresses()
 	failed := time.Second
@@ -128,7 +123,7 @@ func (s *Server) register(ctx context.Context, r Registrar) {
 		err := s.announce(ctx, r, public, admin)
 		wait := announceEvery
 		if err != nil {
-			s.log.Warn("registration failed", "error", err)
+			s.log.Warn("cannot register the gateway; trying again", "error", err)
 			wait = failed
 		}
 		failed = time.Second

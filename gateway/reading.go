@@ -10,26 +10,26 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// reading is what is seen of one request to a language model and of its answer.
+// reading follows one request to a language model and its answer.
 type reading struct {
 	service  *language
 	size     prompt.Size
-	prompt   int       // tokens, estimated
-	expected int       // tokens of the answer, expected
-	asked    time.Time // when the whole request was there
-	came     time.Time // as it is counted among those that come
-	arrived  int       // tokens, so counted; 0 where it is not
+	prompt   int       // estimated tokens of the prompt
+	expected int       // expected tokens of the answer
+	asked    time.Time // when the whole request had arrived
+	came     time.Time // when the request was counted as arrived
+	arrived  int       // tokens counted as arrived, 0 if it was not counted
 	meter    meter.Meter
-	heard    bool // an answer that did the work began
+	heard    bool // a successful answer has begun
 	first    time.Time
 	last     time.Time
 	metrics  *classMetrics
-	taken    float64 // tokens, of the tenant's allowance
+	taken    float64 // tokens charged to the tenant's allowance
 	whole    bool    // the client gets the answer in one piece
 }
 
-// read sizes a request for the queue. What a client says of its prompt counts for
-// rules; for the books only where it may declare what its requests cost.
+// read sizes a request for the queue. The prompt length in a client's header counts for rules. It counts as the
+// request's tokens only if the tenant may declare costs.
 func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	l := x.service.language
 	if l == nil {
@@ -49,8 +49,8 @@ func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	x.reading = r
 }
 
-// ask tells the queue what the request is. One that nothing is promised to is not counted
-// among those that come: it takes what is left, and starts nothing.
+// ask sets the tokens of the request for the queue. A request without an objective does not count as arrived: it
+// uses what is left and starts no replicas.
 func (r *reading) ask(q *dispatch.Request) {
 	if q.Priority <= r.service.promised {
 		r.came, r.arrived = r.asked, r.prompt+r.expected
@@ -60,8 +60,7 @@ func (r *reading) ask(q *dispatch.Request) {
 	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
 }
 
-// turnedAway takes the request back from those that came: a client that repeats a request
-// which is refused each time is no demand.
+// turnedAway removes the request from the arrived ones: a client that repeats a refused request is not demand.
 func (r *reading) turnedAway() {
 	if r != nil && r.arrived > 0 {
 		r.service.series.withdraw(r.came, r.arrived)
@@ -69,7 +68,7 @@ func (r *reading) turnedAway() {
 	}
 }
 
-// listen begins to read an answer.
+// listen starts to follow an answer.
 func (r *reading) listen(x *exchange) {
 	h := x.answer.from.Header
 	r.meter = meter.New(h.Get("Content-Type"), h.Get("Content-Encoding"))
@@ -77,7 +76,7 @@ func (r *reading) listen(x *exchange) {
 	r.metrics = classMetricsOf(x.pass.Endpoint)
 }
 
-// hear reads the next piece of an answer, which ends with err.
+// hear reads the next piece of an answer, with the error of the read.
 func (r *reading) hear(x *exchange, p []byte, err error) {
 	if !r.heard {
 		return
@@ -97,7 +96,7 @@ func (r *reading) hear(x *exchange, p []byte, err error) {
 	}
 }
 
-// settle tells the queue and the service what the request took.
+// settle reports the tokens of the finished request to the queue and the service.
 func (r *reading) settle(x *exchange) {
 	u := r.used()
 	output, _ := r.output()
@@ -105,16 +104,16 @@ func (r *reading) settle(x *exchange) {
 	r.service.learn(&r.size, u.Prompt, output)
 }
 
-// Bounds of what a request can have used, in tokens. An engine that says more is not
-// believed: one such number would spoil what is learned, and a tenant's account.
+// Limits of the tokens that a request can have used. Larger numbers of an engine are ignored: a single one would
+// spoil what is learned, and a tenant's account.
 const (
-	besides       = 1 << 16 // what an engine puts around a prompt
-	besidesUnread = 1 << 20 // the prompt of a body that was not read, perhaps compressed
-	mostEach      = 1 << 20 // of one answer without a limit
-	slack         = 8       // over what the request says
+	besides       = 1 << 16 // tokens that an engine adds to a prompt
+	besidesUnread = 1 << 20 // the prompt in a body that was not read, for example a compressed one
+	mostEach      = 1 << 20 // one answer without a limit
+	slack         = 8       // factor over the size of the request
 )
 
-// mostPrompt is how many tokens the prompt can have.
+// mostPrompt returns the largest plausible number of tokens of the prompt.
 func (r *reading) mostPrompt() int64 {
 	s := &r.size
 	most := slack*s.Text + s.IDs + besides*(s.Media+1)
@@ -124,7 +123,7 @@ func (r *reading) mostPrompt() int64 {
 	return max(most, r.service.longest.Load())
 }
 
-// mostOutput is how many tokens all answers to the request can have.
+// mostOutput returns the largest plausible number of tokens of all answers to the request.
 func (r *reading) mostOutput() int64 {
 	s := &r.size
 	if s.Limit == 0 {
@@ -132,12 +131,12 @@ func (r *reading) mostOutput() int64 {
 	}
 	answers := s.Answers
 	if s.API == prompt.Completions {
-		answers *= max(1, s.Text+s.IDs) // there may be as many prompts
+		answers *= max(1, s.Text+s.IDs) // a body can contain this many prompts
 	}
 	return min(slack*s.Limit*answers, mostEach)
 }
 
-// used is what the engine said that the request used; what cannot be it did not say.
+// used returns the usage that the engine reported, without implausible numbers.
 func (r *reading) used() meter.Usage {
 	u := r.meter.Usage()
 	most := r.mostPrompt()
@@ -153,8 +152,7 @@ func (r *reading) used() meter.Usage {
 	return u
 }
 
-// output is how many tokens the answer had, and whether the engine said so; -1 when
-// that is not known.
+// output returns the number of tokens of the answer, -1 if unknown, and whether the engine reported it.
 func (r *reading) output() (tokens int64, told bool) {
 	switch u := r.used(); {
 	case u.Output >= 0:
@@ -169,14 +167,13 @@ func (r *reading) output() (tokens int64, told bool) {
 	return -1, false
 }
 
-// streams reports whether an answer has begun that is a stream of tokens.
+// streams reports whether the answer is a stream of tokens that has begun.
 func (r *reading) streams() bool { return r.heard && r.meter.Streams() }
 
-// unlimited is how many tokens an answer may be expected to have whose request sets
-// no limit, before it is taken for one that never comes.
+// unlimited is the assumed limit of tokens for a request without a limit, to decide whether its replica hangs.
 const unlimited = 4096
 
-// most is how many tokens the answer may have.
+// most returns the limit of tokens of the answer.
 func (r *reading) most() float64 {
 	switch {
 	case !r.size.API.Generates():
@@ -187,7 +184,7 @@ func (r *reading) most() float64 {
 	return float64(unlimited * r.size.Answers)
 }
 
-// generated is how many tokens the answer had, 0 where they are not counted.
+// generated returns the number of tokens of the answer, 0 if they are not counted.
 func (x *exchange) generated() float64 {
 	if x.reading == nil {
 		return 0
@@ -196,7 +193,7 @@ func (x *exchange) generated() float64 {
 	return float64(max(0, output))
 }
 
-// ttft is the time from the whole request to its first token.
+// ttft returns the time from the complete request to the first token.
 func (r *reading) ttft() (time.Duration, bool) {
 	if r.first.IsZero() {
 		return 0, false
@@ -204,7 +201,7 @@ func (r *reading) ttft() (time.Duration, bool) {
 	return r.first.Sub(r.asked), true
 }
 
-// tpot is the mean time between the tokens of a stream after its first.
+// tpot returns the mean time between the tokens of a stream after the first.
 func (r *reading) tpot() (time.Duration, bool) {
 	output, _ := r.output()
 	if r.first.IsZero() || output < 2 {
@@ -213,7 +210,7 @@ func (r *reading) tpot() (time.Duration, bool) {
 	return r.last.Sub(r.first) / time.Duration(output-1), true
 }
 
-// attainment is what an answer was beside the objective.
+// attainment is whether a request met the objective.
 type attainment int
 
 const (
@@ -222,12 +219,11 @@ const (
 	missed
 )
 
-// judged says whether a request that ended was served as the objective promises.
+// judged returns whether a finished request met the objective.
 //
-// A stream must have begun in time and gone on in time. An answer in one piece has
-// as much time as a stream of its length. What the gateway or the replica failed to
-// serve was missed; what was wrong with the request or ended by the client is
-// nobody's miss.
+// A stream must begin in time and continue in time. An answer in one piece has as much time as a stream of its
+// length. A request that the gateway or the replica failed to serve missed the objective. An invalid request, or
+// one that the client ended, does not count.
 func (r *reading) judged(x *exchange, ended time.Time) attainment {
 	o, e2e := r.service.objective, r.service.e2e
 	if o == (dispatch.SLO{}) && e2e == 0 || !r.size.API.Generates() || x.request.Priority > r.service.promised {
@@ -257,7 +253,7 @@ func (r *reading) judged(x *exchange, ended time.Time) attainment {
 		return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT) && within(took, e2e))
 	}
 	output, _ := r.output()
-	each := o.TTFT > 0 && o.TPOT > 0 && output >= 0 // the time of its tokens is promised
+	each := o.TTFT > 0 && o.TPOT > 0 && output >= 0 // the objective limits the time of its tokens
 	if !each && e2e == 0 {
 		return unjudged
 	}
@@ -271,7 +267,7 @@ func attainmentIf(ok bool) attainment {
 	return missed
 }
 
-// close records a request that ended.
+// close records the finished request.
 func (r *reading) close(x *exchange) {
 	now := time.Now()
 	s := sample{attainment: r.judged(x, now)}

@@ -9,13 +9,13 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// remembered is what is kept of a service, over every reload in which the service stays.
+// remembered is the history of a service. It survives reloads in which the service stays.
 type remembered struct {
 	requests  recent.Requests
 	latencies latencies
 }
 
-// count adds a request that was served until now to the latencies of its service.
+// count adds a served request to the latencies of its service.
 func (x *exchange) count(status int, took time.Duration, now time.Time) {
 	if x.outcome != served || status >= http.StatusBadRequest || x.upgrade {
 		return
@@ -32,11 +32,11 @@ func (x *exchange) count(status int, took time.Duration, now time.Time) {
 	x.service.remembered.latencies.add(now, x.class, took, ttft, tpot)
 }
 
-// remember keeps a request that ended now, where it failed or was slow.
+// remember stores a finished request if it failed or was slow.
 func (x *exchange) remember(status int, took time.Duration, now time.Time) {
 	x.count(status, took, now)
 	failed := x.outcome != served && x.outcome != listed || status >= http.StatusInternalServerError
-	ended := now.Unix() // the clock may have been set since it began
+	ended := now.Unix() // not began+took: the clock may have been set meanwhile
 	if !failed && !x.service.remembered.requests.Slow(ended, millis(took)) {
 		return
 	}
@@ -54,12 +54,12 @@ func (x *exchange) remember(status int, took time.Duration, now time.Time) {
 	x.service.remembered.requests.Add(ended, &q, failed)
 }
 
-// spent says where a request's time went.
+// spent sets the parts of a request's duration.
 func (x *exchange) spent(q *api.Request, took time.Duration) {
 	end := x.began.Add(took)
 	entered, started, first := x.entered, x.attempts.began, x.writer.first
 	if entered.IsZero() {
-		entered = end // it was answered before it could wait
+		entered = end // the gateway answered it before it waited
 	}
 	if started.IsZero() {
 		started = end
@@ -79,7 +79,7 @@ func (x *exchange) spent(q *api.Request, took time.Duration) {
 	q.Answer = millis(end.Sub(first))
 }
 
-// serveRequests answers what is kept of a service, or of all.
+// serveRequests responds with the stored requests of one service, or of all.
 func (s *Server) serveRequests(w http.ResponseWriter, r *http.Request) {
 	services := s.plan.Load().services
 	if name := r.FormValue("service"); name != "" {

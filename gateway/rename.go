@@ -10,9 +10,9 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// rename finds where the name of the model stands that the service's replicas know
-// by another one: nowhere when nothing is to be changed, or the name is not in what was
-// taken in of the body.
+// rename returns the edits that replace the name of the model in the body with the name that the service's
+// replicas use. It returns nil if there is nothing to replace, or if the name is not in the received part of the
+// body.
 func (x *exchange) rename(name string) []edit {
 	if name == "" || x.body == nil || x.grpc || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
 		return nil
@@ -25,7 +25,7 @@ func (x *exchange) rename(name string) []edit {
 			from, to, ok = match.FormModel(text, x.in.Header)
 			put = []byte(name)
 		}
-		cut := to == len(text) && !x.body.Whole() // the rest of the name may follow
+		cut := to == len(text) && !x.body.Whole() // the rest of the name may be missing
 		if ok && err == nil && !cut && !bytes.Equal(put, text[from:to]) {
 			out = []edit{{int64(from), int64(to), put}}
 		}
@@ -36,9 +36,8 @@ func (x *exchange) rename(name string) []edit {
 	return out
 }
 
-// undoCoding has a compressed body that names a model go on as it was before, where the
-// service may change it. A body that cannot be
-// decoded, or for which there is no room, goes on as it came.
+// undoCoding decompresses a compressed body if the service may change bodies. A body that cannot be decoded, or
+// for which there is no space, stays compressed.
 func (x *exchange) undoCoding(v *service) {
 	if !v.edits() || x.body == nil || x.grpc || plainCoding(x.in.Header) || !x.body.Whole() {
 		return
@@ -47,7 +46,7 @@ func (x *exchange) undoCoding(v *service) {
 	if !known {
 		return
 	}
-	// A body of a few kilobytes must not take the room of thousands.
+	// A body of a few kilobytes must not take the space of thousands.
 	most := min(match.LongestDecoded-1, max(1<<20, 16*x.body.Size()))
 	plain := x.server.bodies.Body(io.LimitReader(text, most+1), -1)
 	if err := plain.Take(); err != nil || !plain.Whole() || plain.Size() > most {
@@ -56,11 +55,11 @@ func (x *exchange) undoCoding(v *service) {
 	}
 	x.body.Free()
 	x.body = plain
-	in := x.in.WithContext(x.in.Context()) // the server's own stays as it is
+	in := x.in.WithContext(x.in.Context()) // a copy: do not modify the server's request
 	in.Header = in.Header.Clone()
 	in.Header.Del("Content-Encoding")
 	in.ContentLength = plain.Size()
 	in.TransferEncoding = nil
-	in.Header.Del("Content-Length") // in.ContentLength says it
+	in.Header.Del("Content-Length") // in.ContentLength replaces it
 	x.in = in
 }

@@ -9,10 +9,10 @@ import (
 	"os"
 )
 
-// leastKey is the shortest key of salts, in bytes: what is shorter can be guessed.
+// leastKey is the shortest length of the salt key in bytes: a shorter one can be guessed.
 const leastKey = 16
 
-// saltKey reads the key of salts, or makes one where there is no file.
+// saltKey reads the salt key from a file, or creates a random one if path is "".
 func saltKey(path string) ([]byte, error) {
 	if path == "" {
 		key := make([]byte, sha256.Size)
@@ -30,8 +30,8 @@ func saltKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// saltOf is the salt of a tenant's caches. Nobody can say it who has no key, and a salt
-// that the tenant gives itself divides its caches further.
+// saltOf returns the salt of a tenant's caches. Nobody can compute it without the key. A tenant's own salt
+// divides its caches further.
 func saltOf(key []byte, tenant string, own []byte) string {
 	h := hmac.New(sha256.New, key)
 	fmt.Fprintf(h, "%d:%s", len(tenant), tenant)

@@ -1,6 +1,5 @@
-// Package gateway is the HTTP gateway: it stands in front of all replicas of a
-// service, keeps one queue for them and gives each request the fastest free slot.
-// Who is served next is decided by internal/dispatch.
+// Package gateway is the HTTP gateway in front of all replicas of a service. It keeps one queue per service and
+// gives each request the fastest free slot. Package dispatch decides which request is next.
 package gateway
 
 import (
@@ -24,44 +23,42 @@ import (
 	"aliquot.example/internal/allowance"
 )
 
-// Options are the parts that a Server is wired from.
+// Options are the parts of a Server.
 type Options struct {
-	// Source makes the source of a service's replicas.
+	// Source creates the source of a service's replicas.
 	Source func(config.Service) (Source, error)
-	// Scaler starts services from zero; may be nil where no service has a wake
-	// block.
+	// Scaler starts services from zero. It may be nil if no service has a wake block.
 	Scaler Scaler
-	// Rates keeps learned rates beyond the gateway's life; may be nil.
+	// Rates stores learned rates. It may be nil.
 	Rates RateStore
-	// Registrar announces the gateway; may be nil.
+	// Registrar registers the gateway. It may be nil.
 	Registrar Registrar
-	// Peers are the other gateways of the same services; nil for none.
+	// Peers are the other gateways of the same services, nil for none.
 	Peers Peers
-	// Dial opens connections to replicas; nil for TCP.
+	// Dial opens connections to replicas, nil for TCP.
 	Dial Dial
 	Log  *slog.Logger
 }
 
-// httpServer is what serves the public listener: a *http.Server, or a *front.Server
-// around one.
+// httpServer serves the public listener: an *http.Server, or a *front.Server around one.
 type httpServer interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
 	Close() error
 }
 
-// Registrar announces a running gateway to those who look for one.
+// Registrar registers a running gateway for clients.
 type Registrar interface {
-	// Register announces the addresses of the public and the admin listener. It is
-	// called again and again, and does nothing where they are announced.
+	// Register registers the addresses of the public and the admin listener. It is called repeatedly, and
+	// does nothing if they are already registered.
 	Register(ctx context.Context, public, admin string) error
-	// Deregister takes the announcement back.
+	// Deregister removes the registration.
 	Deregister(ctx context.Context) error
 }
 
 // Server is a gateway.
 type Server struct {
-	config     *config.Config // the first; what of it may change is in plan
+	config     *config.Config // the first configuration; plan has the parts that can change
 	options    Options
 	plan       atomic.Pointer[plan]
 	metrics    *metrics
@@ -83,17 +80,17 @@ type Server struct {
 	leaving       atomic.Bool
 	ready         chan struct{}
 
-	announcing sync.Mutex // one registration or its end at a time
+	announcing sync.Mutex // serializes Register and Deregister
 	reloading  sync.Mutex
-	replaced   []*plan         // earlier ones that requests may still arrive under; under reloading
+	replaced   []*plan         // earlier plans with arriving requests; guarded by reloading
 	background context.Context // nil before Run
 	tasks      *sync.WaitGroup
 }
 
-// errShutDown is the cause by which requests are cut off at the end of a drain.
+// errShutDown is the cancellation cause of requests that are cut off at the end of a drain.
 var errShutDown = errors.New("the gateway is shutting down")
 
-// New wires a gateway; it opens nothing yet.
+// New creates a gateway. It opens no listener yet.
 func New(c *config.Config, o Options) (*Server, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -129,19 +126,19 @@ func New(c *config.Config, o Options) (*Server, error) {
 	return s, nil
 }
 
-// Run serves until ctx ends, then drains and returns.
+// Run serves until ctx ends. It then drains the gateway and returns.
 func (s *Server) Run(ctx context.Context) error {
 	public, admin, err := s.listen()
 	if err != nil {
 		return err
 	}
 	s.publicAddress, s.adminAddress = public.Addr(), admin.Addr()
-	// Work in the background outlives ctx until requests in flight are done: they
-	// may still wait for a replica to be found or started.
+	// Background tasks continue after ctx until the requests in flight have ended: these may still wait for
+	// a replica to be found or started.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.startBackground(background)
 	if r := s.options.Registrar; r != nil {
-		// With ctx: what hangs when the gateway leaves must not keep it.
+		// With ctx, so that a hanging request does not delay the shutdown.
 		s.tasks.Go(func() { s.register(ctx, r) })
 	}
 	defer s.tasks.Wait()
@@ -152,7 +149,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.public, s.admin = s.publicServer(requests), s.adminServer()
 	go func() { failed <- s.public.Serve(public) }()
 	go func() { failed <- s.admin.Serve(admin) }()
-	s.log.Info("gateway serves", "address", s.publicAddress.String(), "admin", s.adminAddress.String(),
+	s.log.Info("gateway is serving", "address", s.publicAddress.String(), "admin", s.adminAddress.String(),
 		"services", len(s.config.Services))
 	close(s.ready)
 	select {
@@ -189,13 +186,13 @@ func (s *Server) listen() (public, admin net.Listener, err error) {
 	return s.bound(public), admin, nil
 }
 
-// bound limits the connections of the public listener and gives them TLS.
+// bound limits the connections of the public listener, and adds TLS.
 func (s *Server) bound(public net.Listener) net.Listener {
 	l := s.config.Listen
 	files := fileLimit()
 	connections := connectionsFor(files, l.MaxConnections)
 	if connections < l.MaxConnections {
-		s.log.Warn("the limit of open files is too low for max_connections; fewer are accepted", "nofile", files,
+		s.log.Warn("the limit of open files is too low for max_connections; accepting fewer", "nofile", files,
 			"max_connections", l.MaxConnections, "accepted", connections)
 	}
 	bounded := noting{conn.Bounded(public, connections, l.WriteTimeout), s.short}
@@ -208,16 +205,16 @@ func (s *Server) bound(public net.Listener) net.Listener {
 	return conn.Secure(bounded, s.tls, l.MaxHeaderBytes, l.HeaderTimeout)
 }
 
-// Ready is closed when the gateway listens; the addresses are known from then on.
+// Ready returns a channel that is closed once the gateway listens and Addresses is valid.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
-// Addresses returns where the public and the admin listener are.
+// Addresses returns the addresses of the public and the admin listener.
 func (s *Server) Addresses() (public, admin string) {
 	return s.publicAddress.String(), s.adminAddress.String()
 }
 
-// fronted reports whether the gateway's own server meets clients. With TLS it does not:
-// what protocol is spoken is known only after the handshake.
+// fronted reports whether the gateway uses its own HTTP server. It does not with TLS, because the protocol is
+// known only after the handshake.
 func (s *Server) fronted() bool { return s.config.Listen.Server == "front" && s.tls == nil }
 
 func (s *Server) publicServer(requests context.Context) httpServer {
@@ -260,12 +257,12 @@ func (s *Server) netHTTP(requests context.Context) *http.Server {
 	}
 }
 
-// drain lets go of the clients: first the gateway says that it leaves and serves
-// on, so that load balancers turn away; then it takes no new connection and waits
-// for what is in flight, also for upgraded connections; then it cuts off.
+// drain shuts the gateway down in three steps. First it reports that it is leaving and keeps serving, so that load
+// balancers stop using it. Then it accepts no new connections and waits for requests in flight, including upgraded
+// connections. At the timeout it cuts them off.
 func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.leaving.Store(true)
-	s.log.Info("gateway drains", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)
+	s.log.Info("gateway is draining", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)
 	if p := s.options.Peers; p != nil {
 		p.Leave()
 	}
@@ -275,7 +272,7 @@ func (s *Server) drain(cutOff context.CancelCauseFunc) {
 		err := r.Deregister(ctx)
 		s.announcing.Unlock()
 		if err != nil {
-			s.log.Warn("deregistration failed", "error", err)
+			s.log.Warn("cannot deregister the gateway", "error", err)
 		}
 		cancel()
 	}
@@ -287,7 +284,7 @@ func (s *Server) drain(cutOff context.CancelCauseFunc) {
 		pause(ctx, 10*time.Millisecond)
 	}
 	if err != nil || s.inflight.Load() > 0 {
-		s.log.Warn("requests are cut off", "count", s.inflight.Load())
+		s.log.Warn("drain timeout reached; cutting off requests", "count", s.inflight.Load())
 	}
 	cutOff(errShutDown)
 	deadline, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -298,7 +295,7 @@ func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.public.Close()
 }
 
-// bufferPool holds the buffers that answers are copied through.
+// bufferPool holds the buffers for copying answers.
 type bufferPool struct{ pool sync.Pool }
 
 const bufferSize = 32 << 10

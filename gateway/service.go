@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// service is one model service: its queue, its replicas and the way to them.
+// service is one model service with its queue and its transports.
 type service struct {
 	name       string
 	config     config.Service
@@ -20,15 +20,15 @@ type service struct {
 	metrics    *serviceMetrics
 	source     Source
 	background *background   // nil until it is started
-	requests   *atomic.Int64 // under way
-	waker      *waker        // nil when the service is never started from zero
-	language   *language     // nil when its work is not counted in tokens
-	saltKey    []byte        // nil where tenants may share caches
-	nights     *nights       // nil where replicas do not sleep
+	requests   *atomic.Int64 // number of requests in progress
+	waker      *waker        // nil if the service is never started from zero
+	language   *language     // nil if its work is not counted in tokens
+	saltKey    []byte        // nil if tenants may share caches
+	nights     *nights       // nil if replicas do not sleep
 	remembered *remembered
 }
 
-// queue is the line of a service: this gateway's own, or one that it shares.
+// queue is the line of a service: a line of this gateway alone, or a shared one.
 type queue interface {
 	Enter(ctx context.Context, p *line.Pass, r dispatch.Request) error
 	Again(ctx context.Context, p *line.Pass, o dispatch.Verdict, pause time.Duration) error
@@ -52,25 +52,28 @@ type queue interface {
 	Concurrency(now time.Time, window time.Duration) []line.Point
 }
 
-// Peers are the other gateways, with which lines are shared.
+// Peers are the other gateways, which share lines with this one.
 type Peers interface {
-	// Listen opens the listener for them; Run serves until ctx ends.
+	// Listen opens the listener for other gateways.
 	Listen() error
+	// Run serves other gateways until ctx ends.
 	Run(ctx context.Context)
-	// Leave says that this gateway is about to end.
+	// Leave tells the other gateways that this one is about to exit.
 	Leave()
-	// Share makes the line of a service; Drop ends one whose service is gone.
+	// Share creates the shared line of a service.
 	Share(service string, o line.Options) *line.Shared
+	// Drop ends the line of a removed service.
 	Drop(service string, l *line.Shared)
-	// Spend says what a tenant used here; Spent has what it uses elsewhere reported.
+	// Spend reports a tenant's use to the other gateways.
 	Spend(tenant string, tokens float64)
+	// Spent sets the function that is called for a tenant's use at other gateways.
 	Spent(func(tenant string, tokens float64))
-	// Live is how many others are heard.
+	// Live returns the number of other gateways in contact.
 	Live() int
 }
 
-// Source reports the replicas of one service, whenever they change, until ctx
-// ends. It keeps the last replicas it knew while it cannot learn of new ones.
+// Source reports the replicas of one service. Watch calls set whenever they change, until ctx ends. It keeps the
+// last replicas while it cannot read new ones.
 type Source interface {
 	Watch(ctx context.Context, set func([]line.Replica))
 }
@@ -119,7 +122,7 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 	return v, nil
 }
 
-// policy is how a service's queue decides.
+// policy returns the dispatch policy of a service.
 func (s *Server) policy(c config.Service, of *config.Config) dispatch.Policy {
 	p := dispatch.Policy{
 		Mode: c.Mode, SLO: c.SLO, Theta: c.Queue.Theta, Priorities: len(of.Priorities), MaxQueue: c.Queue.Max,

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isShortage reports whether an error is for want of something of this host, which
-// says nothing of the one that was to be reached.
+// isShortage reports whether an error is a lack of resources on this host, which says nothing about the other
+// host.
 func isShortage(err error) bool {
 	for _, number := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS,
 		syscall.ENOMEM} {
@@ -24,7 +24,7 @@ func isShortage(err error) bool {
 	return false
 }
 
-// shortages counts what the host refused and logs it now and then.
+// shortages counts the connections that this host refused, and logs them at most every shortageEvery.
 type shortages struct {
 	counts *prometheus.CounterVec
 	log    *slog.Logger
@@ -32,7 +32,7 @@ type shortages struct {
 	told   time.Time
 }
 
-// shortageEvery is how often a shortage is logged at most.
+// shortageEvery is the shortest time between two log lines about shortages.
 const shortageEvery = 10 * time.Second
 
 func (s *shortages) note(to string, err error) {
@@ -41,12 +41,12 @@ func (s *shortages) note(to string, err error) {
 	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.told) > shortageEvery {
 		s.told = now
-		s.log.Error("this host has no room for another connection; raise its limits (nofile, "+
+		s.log.Error("this host cannot open another connection; raise its limits (nofile, "+
 			"net.ipv4.ip_local_port_range)", "to", to, "error", err)
 	}
 }
 
-// noting has a listener's shortages noted.
+// noting is a listener that reports its shortages.
 type noting struct {
 	net.Listener
 	short *shortages
@@ -60,11 +60,11 @@ func (l noting) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// own is how many file descriptors the gateway needs beside those of connections.
+// own is the number of file descriptors that the gateway needs besides those of connections.
 const own = 64
 
-// connectionsFor is how many connections of clients may be open with so many file
-// descriptors: each needs another one to a replica.
+// connectionsFor returns the number of client connections for a limit of file descriptors, at most wanted. Each
+// needs another connection to a replica.
 func connectionsFor(files uint64, wanted int) int {
 	if files >= uint64(2*wanted+own) {
 		return wanted
@@ -72,7 +72,7 @@ func connectionsFor(files uint64, wanted int) int {
 	return max(1, (int(files)-own)/2)
 }
 
-// fileLimit raises the limit of file descriptors as far as it may, and returns it.
+// fileLimit raises the limit of file descriptors to the allowed maximum, and returns it.
 func fileLimit() uint64 {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {

@@ -11,43 +11,44 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// StartStore knows what the starts of replicas take, which the autoscaler learns.
+// StartStore reads the cold starts that the autoscaler learns.
 type StartStore interface {
-	// Starts returns what is known of the starts of a service, by hardware class.
+	// Starts returns the cold starts of a service by hardware class.
 	Starts(ctx context.Context, service string) (map[string]api.ColdStart, error)
 }
 
-// startsEvery is how often that is read.
+// startsEvery is the interval at which cold starts are read.
 const startsEvery = 30 * time.Second
 
-// firstAnswer is the part of a start that the gateway itself sees.
+// firstAnswer is the part of a start that the gateway itself measures.
 const firstAnswer = "answer"
 
-// coldStarts is what is known of starts: learned of what comes before a replica is ready,
-// and measured here of its first answer. It exports both.
+// coldStarts exports cold starts: the learned time until a replica is ready, and the duration of its first answer,
+// which the gateway measures.
 type coldStarts struct {
 	seconds, part *prometheus.Desc
 
 	mu      sync.Mutex
 	learned map[string]map[string]api.ColdStart // by service and class
-	firsts  map[string]map[string]mean          // likewise
+	firsts  map[string]map[string]mean          // by service and class
 }
 
-// mean is that of first answers, in seconds.
+// mean is a mean of durations in seconds.
 type mean struct{ sum, n float64 }
 
 func newColdStarts() *coldStarts {
 	return &coldStarts{
 		learned: map[string]map[string]api.ColdStart{}, firsts: map[string]map[string]mean{},
 		seconds: prometheus.NewDesc("aliquot_gateway_cold_start_seconds",
-			"95th percentile of the time from a replica's placement until it is healthy, learned.",
+			"Learned 95th percentile of the time from a replica's placement until it is healthy.",
 			[]string{"service", "class"}, nil),
 		part: prometheus.NewDesc("aliquot_gateway_cold_start_part_seconds",
-			"Mean of a part of that time, and of the first answer.", []string{"service", "class", "part"}, nil),
+			"Mean duration of a part of a cold start, or of the first answer.",
+			[]string{"service", "class", "part"}, nil),
 	}
 }
 
-// answered notes the first answer of a replica.
+// answered adds the first answer of a replica.
 func (c *coldStarts) answered(service, class string, took time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -59,7 +60,7 @@ func (c *coldStarts) answered(service, class string, took time.Duration) {
 	of[class] = mean{of[class].sum + took.Seconds(), of[class].n + 1}
 }
 
-// of is what is known of a service, by class; nil for nothing.
+// of returns the cold starts of a service by class, nil if none are known.
 func (c *coldStarts) of(service string) map[string]api.ColdStart {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +83,7 @@ func (c *coldStarts) of(service string) map[string]api.ColdStart {
 	return out
 }
 
-// keep keeps what was read of a service; services that are gone are forgotten.
+// keep stores the learned cold starts, and drops those of removed services.
 func (c *coldStarts) keep(read map[string]map[string]api.ColdStart, present map[string]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,7 +92,7 @@ func (c *coldStarts) keep(read map[string]map[string]api.ColdStart, present map[
 	maps.DeleteFunc(c.firsts, func(service string, _ map[string]mean) bool { return !present[service] })
 }
 
-// keepStarts reads what is learned of starts until the context ends.
+// keepStarts reads learned cold starts until ctx ends.
 func (s *Server) keepStarts(ctx context.Context, store StartStore) {
 	tick := time.NewTicker(startsEvery)
 	defer tick.Stop()
@@ -101,7 +102,7 @@ func (s *Server) keepStarts(ctx context.Context, store StartStore) {
 			present[v.name] = true
 			known, err := store.Starts(ctx, v.name)
 			if err != nil {
-				s.log.Debug("what starts take could not be read", "service", v.name, "error", err)
+				s.log.Debug("cannot read cold starts", "service", v.name, "error", err)
 				continue
 			}
 			read[v.name] = known

@@ -8,14 +8,13 @@ import (
 
 type streamsKey struct{}
 
-// withStreams counts the requests that are under way on a connection.
+// withStreams adds a counter of the requests in progress on a connection.
 func withStreams(ctx context.Context) context.Context {
 	return context.WithValue(ctx, streamsKey{}, new(atomic.Int64))
 }
 
-// stream counts a request of HTTP/2 and returns what its end is counted with. A
-// connection that is at its bound has the client keep back what it wants to send, which
-// nothing else here shows.
+// stream counts an HTTP/2 request, and returns the function to call at its end. On a connection that has reached
+// max_streams, the client holds back requests. Only the metric shows this.
 func (s *Server) stream(r *http.Request) func() {
 	n, ok := r.Context().Value(streamsKey{}).(*atomic.Int64)
 	if r.ProtoMajor != 2 || !ok {

@@ -9,15 +9,14 @@ import (
 	"aliquot.example/gateway/config"
 )
 
-// tenants tells who a request is from.
+// tenants determines the tenant of a request.
 type tenants struct {
 	config.Tenants
 }
 
-// of returns the tenant that a request is accounted to; "" for the default.
+// of returns the tenant of a request, "" for the default.
 //
-// All API keys that are not configured share the default's account: who makes up
-// keys must not get a turn for each.
+// All unknown API keys count as the default tenant: a client must not get more turns by inventing keys.
 func (t *tenants) of(h http.Header) string {
 	if t.APIKey {
 		if key := apiKey(h); key != "" {
@@ -32,7 +31,7 @@ func (t *tenants) of(h http.Header) string {
 	return ""
 }
 
-// configured is a tenant's name as limits know it.
+// configured returns the tenant's name in limits, where the default is "".
 func configured(name string) string {
 	if name == "default" {
 		return ""
@@ -40,7 +39,7 @@ func configured(name string) string {
 	return name
 }
 
-// declares reports whether what the tenant says of its requests' cost counts.
+// declares reports whether the tenant may declare the cost of its requests.
 func (t *tenants) declares(tenant string) bool {
 	may, ok := t.Declares[tenant]
 	if !ok {
@@ -56,14 +55,14 @@ func apiKey(h http.Header) string {
 	return h.Get("X-Api-Key")
 }
 
-// named reports whether a tenant is configured, or the default: nobody made it up.
+// named reports whether a tenant is configured or the default, and not a name that a client invented.
 func (t *tenants) named(tenant string) bool {
 	_, ok := t.Limits[tenant]
 	return ok || tenant == ""
 }
 
-// known returns the name under which metrics may speak of a tenant: only
-// configured ones, so that clients cannot make series.
+// known returns the tenant's name for metrics. Only configured tenants have one, so that clients cannot create
+// series.
 func (t *tenants) known(name string) string {
 	if t.named(name) && name != "" {
 		return name
@@ -71,7 +70,7 @@ func (t *tenants) known(name string) string {
 	return "other"
 }
 
-// priority returns the priority of a tenant's request that asks for one by name.
+// priority returns the priority of a tenant's request that requests one by name. The tenant's ceiling limits it.
 func (t *tenants) priority(tenant, asked string, names []string, otherwise int) int {
 	ceiling, ok := t.Ceiling[tenant]
 	if !ok {

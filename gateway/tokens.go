@@ -7,19 +7,19 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// sample is what one request to a language model took.
+// sample has the figures of one finished request to a language model.
 type sample struct {
 	attainment             attainment
 	ttft, tpot             time.Duration
 	began, went            bool // ttft and tpot are known
 	prompt, cached, output int64
-	estimated              bool // not all of them were told by the engine
+	estimated              bool // the engine did not report all of them
 }
 
-// kept is how many seconds of tokens are kept, as many as of concurrency.
+// kept is the number of stored seconds, the same as for concurrency.
 const kept = 3600
 
-// tokenSeries sums up the requests that ended in each of the last seconds.
+// tokenSeries sums up the requests that arrived or ended in each of the last seconds.
 type tokenSeries struct {
 	mu   sync.Mutex
 	ring [kept]tokenSecond
@@ -30,11 +30,11 @@ type tokenSecond struct {
 	arrived                int64
 	ended, met, missed     int
 	began, went            int
-	ttft, tpot             time.Duration // summed
+	ttft, tpot             time.Duration // sums
 	prompt, cached, output int64
 }
 
-// now is the running second; mu is held.
+// now returns the present second. The caller holds mu.
 func (t *tokenSeries) now(now time.Time) *tokenSecond {
 	second := now.Unix()
 	p := &t.ring[second%kept]
@@ -44,14 +44,14 @@ func (t *tokenSeries) now(now time.Time) *tokenSecond {
 	return p
 }
 
-// arrive counts the tokens of a request that came.
+// arrive adds the tokens of an arriving request.
 func (t *tokenSeries) arrive(now time.Time, tokens int) {
 	t.mu.Lock()
 	t.now(now).arrived += int64(tokens)
 	t.mu.Unlock()
 }
 
-// withdraw takes back the tokens of a request that came at a time and was turned away.
+// withdraw subtracts the tokens of a request that arrived at came and was turned away.
 func (t *tokenSeries) withdraw(came time.Time, tokens int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -84,7 +84,7 @@ func (t *tokenSeries) add(now time.Time, s *sample) {
 	p.output += s.output
 }
 
-// at returns a second, nil when nothing came or ended in it.
+// at returns a second, nil if no request arrived or ended in it.
 func (t *tokenSeries) at(second int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -95,7 +95,7 @@ func (t *tokenSeries) at(second int64) *api.Tokens {
 	return p.point()
 }
 
-// last sums up the whole seconds before now, so many at most.
+// last returns the sum of the given number of seconds before the present one.
 func (t *tokenSeries) last(now time.Time, seconds int64) *api.Tokens {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -14,16 +14,16 @@ import (
 	"aliquot.example/gateway/wire"
 )
 
-// dialError marks an error that happened before any byte was sent to a replica.
+// dialError is an error that occurred before any byte was sent to a replica.
 type dialError struct{ error }
 
 func (d dialError) Unwrap() error { return d.error }
 
-// transports are the ways to a service's replicas: one for HTTP/1.1 or TLS, one
-// for HTTP/2 without TLS, and the gateway's own for HTTP/1.1 where it is chosen.
+// transports are the transports to a service's replicas: main for HTTP/1.1 or TLS, h2c for HTTP/2 without TLS,
+// and the gateway's own one for HTTP/1.1 if it is configured.
 type transports struct {
 	main, h2c *http.Transport
-	own       *wire.Transport // nil where main does its work
+	own       *wire.Transport // nil if main is used instead
 	scheme    string
 	always    bool // h2c for every request
 }
@@ -53,7 +53,7 @@ func newTransports(u config.Upstream, dial Dial) (*transports, error) {
 		TLSHandshakeTimeout:   u.ConnectTimeout,
 		ResponseHeaderTimeout: u.HeaderTimeout,
 		ExpectContinueTimeout: time.Second,
-		// The client's Accept-Encoding is the replica's to answer.
+		// Only the replica answers the client's Accept-Encoding.
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 1 << 20,
 	}
@@ -91,13 +91,13 @@ func pool(file string) (*x509.CertPool, error) {
 	}
 	p := x509.NewCertPool()
 	if !p.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("upstream ca_file: %s holds no PEM certificate", file)
+		return nil, fmt.Errorf("upstream ca_file: %s has no PEM certificate", file)
 	}
 	return p, nil
 }
 
-// to returns the transport for a request. gRPC needs HTTP/2 all the way, and of an
-// upgraded connection net/http hands over both ends.
+// to returns the transport for a request. gRPC needs HTTP/2, and an upgrade needs net/http, which can hand over
+// the connection.
 func (t *transports) to(grpc, upgrade bool) http.RoundTripper {
 	switch {
 	case t.h2c != nil && (t.always || grpc):

@@ -11,11 +11,11 @@ import (
 // upload is the body of a request on its way from the client to a replica.
 type upload struct {
 	body    *intake.Body // nil without one
-	client  *slowBody    // what body reads
+	client  *slowBody    // the source of body
 	grpc    bool         // it is a stream of messages
-	taken   bool         // it was received as far as it is kept
-	failure error        // of receiving it
-	edits   edits        // of it, for the replica
+	taken   bool         // takeIn has received it, as far as it is kept
+	failure error        // error of receiving it
+	edits   edits        // changes for the replica
 }
 
 func (s *Server) upload(w http.ResponseWriter, r *http.Request) upload {
@@ -32,10 +32,9 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) upload {
 	return u
 }
 
-// takeIn receives the body before the request has a slot, so that no slot waits for
-// a client, and a client that leaves is noticed: the server looks for that only
-// when a body was read to its end. Of gRPC it receives the first message, since a
-// stream may never end before it is answered.
+// takeIn receives the body before the request has a slot, so that no slot waits for a client. The server also
+// notices only after the end of a body that a client leaves. For gRPC, takeIn receives the first message, because
+// a stream may not end before it is answered.
 func (u *upload) takeIn() {
 	switch {
 	case u.body == nil || u.taken:
@@ -43,8 +42,7 @@ func (u *upload) takeIn() {
 	case u.grpc:
 		u.failure = u.body.TakeMessage()
 	default:
-		// Nothing is streamed yet, so a mean rate is demanded also of a body of
-		// unknown length.
+		// Nothing is streamed yet, so enforce the mean rate also for a body of unknown length.
 		floor := u.client.floor
 		u.client.floor = true
 		u.failure = u.body.Take()
@@ -53,7 +51,7 @@ func (u *upload) takeIn() {
 	u.taken = true
 }
 
-// open gives the body for a replica; nil when that is not possible again.
+// open returns the body for a replica, nil if it cannot be sent again.
 func (u *upload) open() io.ReadCloser {
 	body := u.body.Open()
 	if body == nil || len(u.edits.list) == 0 {

@@ -19,11 +19,10 @@ type accounts struct {
 
 type account struct{ service, tenant string }
 
-// mostAccounts bounds those of tenants that are not configured: such a tenant may be
-// no more than a name that a client made up.
+// mostAccounts limits the accounts of tenants without configuration: clients can invent any number of names.
 const mostAccounts = 10_000
 
-// otherTenants is the account of those that found none of their own.
+// otherTenants is the shared account of further tenants.
 const otherTenants = "other"
 
 func newAccounts() *accounts {
@@ -52,7 +51,7 @@ func (a *accounts) add(service, tenant string, named bool, s *sample) {
 	}
 }
 
-// list copies the accounts of a service, "" for all.
+// list returns a copy of the accounts of a service, or of all services for "".
 func (a *accounts) list(service string) []api.TenantUsage {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -76,7 +75,7 @@ func (s *Server) serveUsage(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, api.Usage{Since: s.accounts.since, Usage: s.accounts.list(service)})
 }
 
-// charged counts the tokens of a request that ended.
+// charged counts the tokens of a finished request.
 func (x *exchange) charged(s *sample) {
 	x.server.accounts.add(x.service.name, x.request.Tenant, x.plan.tenants.named(x.request.Tenant), s)
 	source := "usage"

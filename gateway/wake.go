@@ -10,16 +10,15 @@ import (
 
 // Scaler starts task groups.
 type Scaler interface {
-	// Count returns how many instances of a task group are desired, and how many of
-	// them have a node.
+	// Count returns the desired count of a task group, and the number of placed allocations.
 	Count(ctx context.Context, job, group string) (desired, placed int, err error)
-	// Scale sets the desired count of a group that has none. It fails where somebody
-	// else has changed the job meanwhile: a larger count is never undone.
+	// Scale sets the desired count of a group if it is 0. It returns an error if the job has changed
+	// meanwhile, so that it never overwrites a larger count.
 	Scale(ctx context.Context, job, group string, count int, reason string) error
 }
 
-// waker asks for the first replica of a service that requests wait for. One
-// request to Nomad is under way at a time, and they are at least Interval apart.
+// waker starts the first replica of a service with waiting requests. It sends one request to Nomad at a time, at
+// least Interval apart.
 type waker struct {
 	service string
 	config  *config.Wake
@@ -27,7 +26,7 @@ type waker struct {
 	metrics *metrics
 	log     *slog.Logger
 	asked   chan struct{}
-	// unplaced is since when a group is seen to be desired and without a node.
+	// unplaced has the time since which a group is known to be desired without a node.
 	unplaced map[config.Target]time.Time
 }
 
@@ -36,22 +35,21 @@ func newWaker(service string, c *config.Wake, scaler Scaler, m *metrics, log *sl
 		unplaced: map[config.Target]time.Time{}}
 }
 
-// ask notes that a request waits for a first replica. It never blocks.
+// ask signals that a request waits for a first replica. It never blocks.
 func (w *waker) ask() {
 	select {
 	case w.asked <- struct{}{}:
-	default: // a note is there already
+	default: // already signalled
 	}
 }
 
-// starvation is what the waker asks of a queue.
+// starvation is the part of a queue that the waker needs.
 type starvation interface {
 	Starving() bool
 	StarvesFor(class string) bool
 }
 
-// run wakes the service when asked, for as long as requests wait that no replica
-// could serve.
+// run wakes the service after each ask, while requests wait that no replica can serve, until ctx ends.
 func (w *waker) run(ctx context.Context, queue starvation) {
 	for {
 		select {
@@ -70,10 +68,9 @@ func (w *waker) run(ctx context.Context, queue starvation) {
 	}
 }
 
-// wake scales the cheapest group that would help from zero to one, unless such a
-// group has been asked for already. A group that Nomad refuses to scale, for
-// example during a deployment, or for which it finds no node in time, is passed over
-// for the next. It returns false when no group is starting.
+// wake scales the cheapest useful group from zero to one, unless a useful group is already starting. If Nomad
+// refuses to scale a group, for example during a deployment, or finds no node for it in time, wake tries the next
+// one. It returns false if no group is starting.
 func (w *waker) wake(ctx context.Context, queue starvation) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -99,12 +96,13 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 			return true
 		}
 		w.metrics.wakes.WithLabelValues(w.service, "failed").Inc()
-		w.log.Warn("could not scale from zero", "service", w.service, "job", t.Job, "group", t.Group, "error", err)
+		w.log.Warn("cannot scale from zero; trying the next group", "service", w.service, "job", t.Job, "group", t.Group,
+			"error", err)
 	}
 	return false
 }
 
-// stuck reports whether a group that is desired has been without a node for too long.
+// stuck reports whether a desired group has been without a node for too long.
 func (w *waker) stuck(t config.Target, placed int) bool {
 	if placed > 0 {
 		delete(w.unplaced, t)
@@ -120,12 +118,12 @@ func (w *waker) stuck(t config.Target, placed int) bool {
 		return false
 	}
 	w.metrics.wakes.WithLabelValues(w.service, "unplaced").Inc()
-	w.log.Warn("a group that was asked for finds no node; the next is tried", "service", w.service, "job", t.Job,
+	w.log.Warn("Nomad finds no node for a group; trying the next one", "service", w.service, "job", t.Job,
 		"group", t.Group)
 	return true
 }
 
-// pause waits, or until ctx ends.
+// pause waits for d, or until ctx ends.
 func pause(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -34,7 +34,7 @@ func TestSIGHUPReloadsTheGateway(t *testing.T) {
 		}
 		t.Fatalf("the log ends without %q", what)
 	}
-	await("gateway serves")
+	await("gateway is serving")
 	for _, step := range []struct{ text, says string }{
 		{text + "colour = \"red\"\n", "the configuration was not reloaded"},
 		{strings.Replace(text, `"a"`, `"b"`, 1), "configuration reloaded"},
