@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// accessLog writes one JSON line per request, in batches. A request never waits for the disk: while the
-// buffer is full, lines are dropped and counted.
+// accessLog writes one JSON line per request, in batches. A request never waits for the disk: while
+// the buffer is full, lines are dropped and counted.
 type accessLog struct {
 	log     *slog.Logger
 	out     io.WriteCloser

@@ -22,7 +22,8 @@ const defaultWindow = time.Minute
 // profile may take its own duration in addition.
 const adminTime = 30 * time.Second
 
-// adminServer returns the server of the admin API for operators and autoscalers. It has its own listener.
+// adminServer returns the server of the admin API for operators and autoscalers. It has its own
+// listener.
 func (s *Server) adminServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/ready", s.serveReady)
@@ -111,8 +112,8 @@ func (s *Server) serveServices(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, out)
 }
 
-// waits sums up waiting requests by configured priority and tenant, sorted by priority, the most urgent
-// first, and number of requests.
+// waits sums up waiting requests by configured priority and tenant, sorted by priority, the most
+// urgent first, and number of requests.
 func (p *plan) waits(all []line.Wait) (out []api.Wait) {
 	type key struct {
 		priority int

@@ -18,8 +18,8 @@ type allowances struct {
 	swept time.Time
 }
 
-// mostAllowances limits the accounts of tenants without configuration: clients can invent any number of
-// names.
+// mostAllowances limits the accounts of tenants without configuration: clients can invent any
+// number of names.
 const mostAllowances = 10_000
 
 // bound returns the limit of a tenant in tokens per minute, 0 for none.
@@ -88,8 +88,8 @@ func (a *allowances) spent(tenant string, named bool, perMinute, n float64, now 
 	a.account(tenant, named, perMinute, now).Settle(0, n, now)
 }
 
-// spentElsewhere charges tokens that a tenant used at another gateway, so that its limit applies to all
-// gateways together.
+// spentElsewhere charges tokens that a tenant used at another gateway, so that its limit applies to
+// all gateways together.
 func (s *Server) spentElsewhere(tenant string, n float64) {
 	t := s.plan.Load().tenants
 	if bound := t.bound(tenant); bound > 0 {
@@ -104,8 +104,8 @@ func (s *Server) spend(tenant string, n float64) {
 	}
 }
 
-// afford charges the estimated tokens of a request to its tenant. If the allowance is used up, it refuses
-// the request and returns false.
+// afford charges the estimated tokens of a request to its tenant. If the allowance is used up, it
+// refuses the request and returns false.
 func (x *exchange) afford() bool {
 	r := x.reading
 	if r == nil || x.body == nil {
@@ -115,8 +115,8 @@ func (x *exchange) afford() bool {
 	if bound <= 0 {
 		return true
 	}
-	// Charge at most a minute's tokens now, and the rest when they are used: the largest possible use of
-	// a request says little.
+	// Charge at most a minute's tokens now, and the rest when they are used: the largest possible
+	// use of a request says little.
 	n := min(float64(r.prompt+r.expected), bound)
 	told, ok, after := x.server.allowances.take(x.request.Tenant, x.plan.tenants.named(x.request.Tenant), bound, n,
 		time.Now())

@@ -58,9 +58,9 @@ func (a *answer) Close() error { return a.body.Close() }
 
 // judge returns the verdict about a replica from its complete answer.
 //
-// Only successful answers count for its speed: an error often takes only a millisecond, so a replica that
-// returns nothing but errors would look like the fastest. Errors of the client are neutral; errors of the
-// replica count against it.
+// Only successful answers count for its speed: an error often takes only a millisecond, so a
+// replica that returns nothing but errors would look like the fastest. Errors of the client are
+// neutral; errors of the replica count against it.
 func judge(asked *http.Request, r *http.Response) (dispatch.Verdict, time.Duration) {
 	switch {
 	case r.StatusCode == http.StatusServiceUnavailable:
@@ -76,8 +76,8 @@ func judge(asked *http.Request, r *http.Response) (dispatch.Verdict, time.Durati
 	return judgeGRPC(r), 0
 }
 
-// judgeGRPC returns the verdict from the status at the end of a gRPC answer, whose HTTP status is always
-// 200. An answer without a gRPC status counts as served.
+// judgeGRPC returns the verdict from the status at the end of a gRPC answer, whose HTTP status is
+// always 200. An answer without a gRPC status counts as served.
 func judgeGRPC(r *http.Response) dispatch.Verdict {
 	status := r.Trailer.Get("Grpc-Status")
 	if status == "" {

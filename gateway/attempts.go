@@ -23,8 +23,8 @@ type unplacedError struct {
 	last error
 }
 
-// attempts is the transport of an exchange. It retries the request on another replica if the first one
-// cannot have acted on it.
+// attempts is the transport of an exchange. It retries the request on another replica if the first
+// one cannot have acted on it.
 type attempts struct {
 	x         *exchange
 	n         int       // number of attempts
@@ -93,8 +93,8 @@ func (a *attempts) wroteHeader() { a.sent.Store(a.http2.Load()) }
 // bideFor is the time between two attempts to open a connection after this host refused one.
 const bideFor = 50 * time.Millisecond
 
-// bide waits after a shortage of this host's own resources. It returns false if the request may not wait
-// any longer. The request keeps its slot, because the replica is not the cause.
+// bide waits after a shortage of this host's own resources. It returns false if the request may not
+// wait any longer. The request keeps its slot, because the replica is not the cause.
 func (a *attempts) bide(err error) bool {
 	x := a.x
 	x.server.short.note("replica", err)
@@ -122,10 +122,10 @@ func (a *attempts) reopen(r *http.Request) *http.Request {
 	return next
 }
 
-// retry decides whether to repeat an attempt, and returns the verdict about its replica. It repeats a
-// harmless attempt at most Retries times. Attempts without a connection do not count: the queue ejects
-// the replica at once, and the request waits on as if the replica had not existed. Either needs a body
-// that can be sent again from the start.
+// retry decides whether to repeat an attempt, and returns the verdict about its replica. It repeats
+// a harmless attempt at most Retries times. Attempts without a connection do not count: the queue
+// ejects the replica at once, and the request waits on as if the replica had not existed. Either
+// needs a body that can be sent again from the start.
 func (a *attempts) retry(res *http.Response, err error) (dispatch.Verdict, time.Duration, bool) {
 	x := a.x
 	verdict, pause, harmless := a.harmless(res, err)

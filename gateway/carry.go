@@ -17,11 +17,11 @@ import (
 
 var errSwitched = errors.New("the replica switched protocols without being asked to")
 
-// carry sends the request to a replica and the answer back to the client. It does not support requests to
-// switch protocols.
+// carry sends the request to a replica and the answer back to the client. It does not support
+// requests to switch protocols.
 //
-// It is like httputil.ReverseProxy, but copies less: header values are shared, because nobody modifies
-// them.
+// It is like httputil.ReverseProxy, but copies less: header values are shared, because nobody
+// modifies them.
 func (x *exchange) carry() {
 	x.early.w, x.early.old = &x.writer, !x.in.ProtoAtLeast(1, 1)
 	x.attempts.trace.Got1xxResponse = x.early.pass
@@ -95,8 +95,8 @@ func (x *exchange) embody(out *http.Request) {
 
 var errGiven = errors.New("cannot send the body again: a part of it was sent and not kept")
 
-// errNotBegun means that the replica reports that it did not process a request (RFC 9113, 6.8 and 8.7).
-// The transport would repeat the request there, but another replica may have a free stream.
+// errNotBegun means that the replica reports that it did not process a request (RFC 9113, 6.8 and
+// 8.7). The transport would repeat the request there, but another replica may have a free stream.
 var errNotBegun = errors.New("the replica did not process the request")
 
 // Values that never change, shared by all requests.
@@ -154,8 +154,8 @@ func (x *exchange) trusted() bool {
 	})
 }
 
-// copyHeader copies all fields except hop-by-hop fields (RFC 9110, 7.6.1) and those that the Connection
-// header lists.
+// copyHeader copies all fields except hop-by-hop fields (RFC 9110, 7.6.1) and those that the
+// Connection header lists.
 func copyHeader(to, from http.Header) {
 	for name, values := range from {
 		switch name {

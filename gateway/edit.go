@@ -34,9 +34,9 @@ func (v *service) edits() bool {
 	return c.Model != "" || c.Engine.Salt || c.Engine.Join
 }
 
-// editsOf returns the changes of a service to the request's body. The whole body must have arrived and be
-// a JSON object. Any other body is passed on unchanged, unless it could then use the caches of other
-// tenants.
+// editsOf returns the changes of a service to the request's body. The whole body must have arrived
+// and be a JSON object. Any other body is passed on unchanged, unless it could then use the caches
+// of other tenants.
 func (x *exchange) editsOf(v *service, tenant string) (edits, error) {
 	c := &v.config
 	if !v.edits() {

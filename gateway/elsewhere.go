@@ -48,8 +48,9 @@ func (x *exchange) enter() error {
 	return err
 }
 
-// orFallback returns the answer to a request. If the service did not serve the request and repeating it is
-// harmless, it returns the fallback's answer. The client has not received anything yet.
+// orFallback returns the answer to a request. If the service did not serve the request and
+// repeating it is harmless, it returns the fallback's answer. The client has not received anything
+// yet.
 func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, error) {
 	for range mostFallbacks {
 		verdict, pause, ok := x.unserved(res, err)
@@ -78,8 +79,8 @@ func (x *exchange) orFallback(res *http.Response, err error) (*http.Response, er
 // errBusy is the error of an attempt that the replica answered with 503 and Retry-After.
 var errBusy = errors.New("the replica is busy and refused the request")
 
-// unserved reports whether a request may fall back after its attempts failed, and returns the verdict about
-// the last replica.
+// unserved reports whether a request may fall back after its attempts failed, and returns the
+// verdict about the last replica.
 func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Verdict, pause time.Duration, ok bool) {
 	c := &x.service.config
 	switch {
@@ -95,8 +96,8 @@ func (x *exchange) unserved(res *http.Response, err error) (verdict dispatch.Ver
 	return x.attempts.harmless(res, err)
 }
 
-// turnsAway reports whether a service is too busy or has no replica for a request. A tenant's limits do not
-// count, because they apply to the fallback too.
+// turnsAway reports whether a service is too busy or has no replica for a request. A tenant's
+// limits do not count, because they apply to the fallback too.
 func turnsAway(err error) bool {
 	var refused *line.Refused
 	if errors.As(err, &refused) {

@@ -73,8 +73,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.forward()
 }
 
-// admit finds a service for the request and waits for a slot. It returns false if it answered the request
-// itself.
+// admit finds a service for the request and waits for a slot. It returns false if it answered the
+// request itself.
 func (x *exchange) admit() bool {
 	x.plan = x.server.join()
 	if !x.prepare() {
@@ -90,8 +90,8 @@ func (x *exchange) admit() bool {
 	return true
 }
 
-// arrive releases the plan's other services, to which the request could move until its own service gave it
-// a slot and a fallback was ruled out.
+// arrive releases the plan's other services, to which the request could move until its own service
+// gave it a slot and a fallback was ruled out.
 func (x *exchange) arrive() {
 	if !x.arrived {
 		x.arrived = true

@@ -7,13 +7,13 @@ import (
 	runtimemetrics "runtime/metrics"
 )
 
-// heapFloor is the size, in bytes, to which the heap may grow before a garbage collection. Requests leave
-// little live data, so with the default settings the runtime would collect hundreds of times per second
-// under load.
+// heapFloor is the size, in bytes, to which the heap may grow before a garbage collection. Requests
+// leave little live data, so with the default settings the runtime would collect hundreds of times
+// per second under load.
 const heapFloor = 32 << 20
 
-// TuneHeap lets the heap grow to heapFloor or to twice the live data, whichever is larger, unless GOGC is
-// set. Use it only in a process that is just a gateway.
+// TuneHeap lets the heap grow to heapFloor or to twice the live data, whichever is larger, unless
+// GOGC is set. Use it only in a process that is just a gateway.
 func TuneHeap() {
 	if os.Getenv("GOGC") == "" {
 		(&tuner{percent: 100}).arm()

@@ -9,8 +9,9 @@ import (
 	"strconv"
 )
 
-// join reads a stream to its end and returns it as a single answer. The replica's slot is free by then. An
-// error event of the replica becomes the answer, because nothing was sent to the client yet.
+// join reads a stream to its end and returns it as a single answer. The replica's slot is free by
+// then. An error event of the replica becomes the answer, because nothing was sent to the client
+// yet.
 func (x *exchange) join(res *http.Response) (*http.Response, error) {
 	buf := x.server.buffers.Get()
 	defer x.server.buffers.Put(buf)

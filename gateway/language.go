@@ -24,7 +24,8 @@ type language struct {
 	e2e       time.Duration // objective for the whole answer, 0 for none
 	promised  int           // the least urgent priority with the objective
 	books     bool          // the line counts tokens in progress
-	// longest is the longest prompt, in tokens, that some replica takes, 0 if any replica's is unknown.
+	// longest is the longest prompt, in tokens, that some replica takes, 0 if any replica's is
+	// unknown.
 	longest atomic.Int64
 	scraper *engine.Scraper // nil if engines are not scraped
 	series  tokenSeries
@@ -79,7 +80,8 @@ func (s *Server) watch(ctx context.Context, v *service) {
 	v.source.Watch(ctx, set)
 }
 
-// set passes replicas to the line. For values that a replica does not report, it uses the configuration.
+// set passes replicas to the line. For values that a replica does not report, it uses the
+// configuration.
 func (l *language) set(v *service, replicas []line.Replica) {
 	c := &v.config.Engine
 	longest, known := 0, true
@@ -132,12 +134,12 @@ func (l *language) observed(v *service, id string, s engine.State) {
 		KVUsed: max(s.KVUsed, 0)})
 }
 
-// longestSized is the largest part of a body, in bytes, that is read to size it: a million tokens of text,
-// or several pictures.
+// longestSized is the largest part of a body, in bytes, that is read to size it: a million tokens
+// of text, or several pictures.
 const longestSized = 8 << 20
 
-// size determines the work of a request. It keeps none of its text. If it cannot read the whole prompt, it
-// assumes that the rest continues the earlier requests of the session.
+// size determines the work of a request. It keeps none of its text. If it cannot read the whole
+// prompt, it assumes that the rest continues the earlier requests of the session.
 func (l *language) size(x *exchange, tenant string) prompt.Size {
 	c, key := &x.service.config, l.key
 	if l.shared != nil {
@@ -191,8 +193,8 @@ func plainCoding(h http.Header) bool {
 	return coding == "" || strings.EqualFold(coding, "identity")
 }
 
-// estimate converts a size to tokens. It limits prompt and answer to the longest prompt that a replica
-// takes: estimates can be wrong, and the engine itself refuses a prompt that is too long.
+// estimate converts a size to tokens. It limits prompt and answer to the longest prompt that a
+// replica takes: estimates can be wrong, and the engine itself refuses a prompt that is too long.
 func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 	l.mu.Lock()
 	tokens, output = int(l.learned.Prompt(s)), int(l.learned.Output(s))
@@ -203,7 +205,8 @@ func (l *language) estimate(s *prompt.Size) (tokens, output int) {
 	return tokens, max(output, 1)
 }
 
-// began, progress and settle report the tokens of a request to the line, if it counts tokens in progress.
+// began, progress and settle report the tokens of a request to the line, if it counts tokens in
+// progress.
 func (l *language) began(x *exchange) {
 	if l.books {
 		x.service.line.Began(&x.pass)

@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// latencies count the durations of requests by the second in which they ended. Past seconds are stored
-// encoded, which takes a fifth of the memory.
+// latencies count the durations of requests by the second in which they ended. Past seconds are
+// stored encoded, which takes a fifth of the memory.
 type latencies struct {
 	mu   sync.Mutex
 	now  latencySecond
@@ -31,8 +31,8 @@ func (s *latencySecond) encoded() api.Latency {
 // stepped is the number of seconds by which the clock must go back to count as set back.
 const stepped = 5
 
-// turn makes second the present one, and returns false if it is already over. If the clock was set back,
-// the seconds after it are forgotten.
+// turn makes second the present one, and returns false if it is already over. If the clock was set
+// back, the seconds after it are forgotten.
 func (l *latencies) turn(second int64) bool {
 	if second < l.now.second-stepped {
 		for i := range l.ring {

@@ -35,7 +35,8 @@ type metrics struct {
 	starts   *coldStarts
 }
 
-// finer has the buckets of times between tokens: 1 ms to about 2 s by factors of the square root of 2.
+// finer has the buckets of times between tokens: 1 ms to about 2 s by factors of the square root of
+// 2.
 var finer = prometheus.ExponentialBuckets(0.001, math.Sqrt2, 23)
 
 // spread has the buckets of other times: 1 ms to about 9 minutes by factors of 2.

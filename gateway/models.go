@@ -21,9 +21,9 @@ type modelEntry struct {
 	Root string `json:"root,omitempty"`
 }
 
-// listModels answers a request for the list of models that the caller can use, or for one of them. It runs
-// before any route, because each replica knows only its own model. It returns false for other requests, and
-// if no route depends on the model.
+// listModels answers a request for the list of models that the caller can use, or for one of them.
+// It runs before any route, because each replica knows only its own model. It returns false for
+// other requests, and if no route depends on the model.
 func (x *exchange) listModels() bool {
 	r := x.in
 	at := strings.LastIndex(r.URL.Path, listsModels)

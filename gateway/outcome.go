@@ -112,8 +112,8 @@ func refuse(w http.ResponseWriter, r *http.Request, o outcome, text string, afte
 	fmt.Fprintln(w, text)
 }
 
-// refuseGRPC refuses a request as the gRPC protocol requires: with status 200, and the error in a header
-// block that is also the trailer.
+// refuseGRPC refuses a request as the gRPC protocol requires: with status 200, and the error in a
+// header block that is also the trailer.
 func refuseGRPC(w http.ResponseWriter, code int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "application/grpc")
@@ -141,8 +141,8 @@ func codeGRPC(o outcome, r *http.Request) int {
 	return 14 // UNAVAILABLE
 }
 
-// speaksGRPC reports whether the content type is gRPC. gRPC-Web does not count: it is another protocol, over
-// ordinary HTTP.
+// speaksGRPC reports whether the content type is gRPC. gRPC-Web does not count: it is another
+// protocol, over ordinary HTTP.
 func speaksGRPC(h http.Header) bool {
 	rest, ok := strings.CutPrefix(h.Get("Content-Type"), "application/grpc")
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')

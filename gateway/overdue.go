@@ -16,18 +16,18 @@ func (x *exchange) overdue() bool {
 	return x.ctx != nil && errors.Is(context.Cause(x.ctx), errOverdue)
 }
 
-// A replica without any answer for this multiple of the mean counts as hanging. The service times of language
-// models vary widely, but an exponential time exceeds four times its mean in only 2 of 100 cases, and a single
-// failure does not eject a replica.
+// A replica without any answer for this multiple of the mean counts as hanging. The service times
+// of language models vary widely, but an exponential time exceeds four times its mean in only 2 of
+// 100 cases, and a single failure does not eject a replica.
 const (
 	hangs       = 4
 	hangsBeside = 16 // for the mean of other classes, which may be faster
 	hangsLeast  = 100 * time.Millisecond
 )
 
-// abandoned returns the verdict about a replica whose request ended before its answer began: before the first
-// token of a stream, or the header of any other answer. If the client left early, the verdict is neutral. If it
-// waited for a multiple of the mean time, the replica hangs.
+// abandoned returns the verdict about a replica whose request ended before its answer began: before
+// the first token of a stream, or the header of any other answer. If the client left early, the
+// verdict is neutral. If it waited for a multiple of the mean time, the replica hangs.
 func (x *exchange) abandoned() dispatch.Verdict {
 	e, r := x.pass.Endpoint, x.reading
 	if e == nil {
@@ -55,8 +55,8 @@ func (x *exchange) abandoned() dispatch.Verdict {
 	return dispatch.Neutral
 }
 
-// means has the mean duration of a service's answers, whole or up to the first token, and their mean work, by
-// class.
+// means has the mean duration of a service's answers, whole or up to the first token, and their
+// mean work, by class.
 type means struct {
 	mu      sync.Mutex
 	classes map[string]*meanTime
@@ -68,8 +68,8 @@ type meanTime struct {
 	work    float64 // in tokens, 0 if work is not counted
 }
 
-// of returns the mean time for a request. It is longer for a request with more work than the mean: otherwise a
-// client that asks for much and leaves would make the replica look as if it hung.
+// of returns the mean time for a request. It is longer for a request with more work than the mean:
+// otherwise a client that asks for much and leaves would make the replica look as if it hung.
 func (t *meanTime) of(work float64) time.Duration {
 	seconds := t.seconds
 	if t.work > 0 {

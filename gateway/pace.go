@@ -13,9 +13,9 @@ import (
 	"aliquot.example/gateway/conn"
 )
 
-// slowBody fails if the client sends nothing for BodyTimeout. For a body of declared length, and while the
-// gateway takes a body in before the request has a slot, it also fails if the mean rate after the first
-// BodyTimeout is below conn.Slowest.
+// slowBody fails if the client sends nothing for BodyTimeout. For a body of declared length, and
+// while the gateway takes a body in before the request has a slot, it also fails if the mean rate
+// after the first BodyTimeout is below conn.Slowest.
 type slowBody struct {
 	io.ReadCloser
 	control *http.ResponseController
@@ -69,8 +69,8 @@ func (b *slowBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// progress writes an answer to the client and counts its bytes. It gives up on an HTTP/2 stream whose client
-// reads nothing for the limit. Package conn does the same for whole connections.
+// progress writes an answer to the client and counts its bytes. It gives up on an HTTP/2 stream
+// whose client reads nothing for the limit. Package conn does the same for whole connections.
 type progress struct {
 	http.ResponseWriter
 	limit  time.Duration // for an HTTP/2 stream, 0 for none
@@ -161,8 +161,8 @@ func (p *progress) Write(b []byte) (int, error) {
 // piece is the size, in bytes, that a client must read within the limit.
 const piece = 16 << 10
 
-// writeStream writes to an HTTP/2 stream in pieces, each with its own deadline, so that a slow client does not
-// count as stuck.
+// writeStream writes to an HTTP/2 stream in pieces, each with its own deadline, so that a slow
+// client does not count as stuck.
 func (p *progress) writeStream(b []byte) (int, error) {
 	done := 0
 	for {

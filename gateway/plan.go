@@ -14,8 +14,8 @@ import (
 	"aliquot.example/gateway/match"
 )
 
-// plan is the part of the configuration that can change while the gateway runs: services, routes and tenants. A
-// request keeps the plan under which it arrived.
+// plan is the part of the configuration that can change while the gateway runs: services, routes
+// and tenants. A request keeps the plan under which it arrived.
 type plan struct {
 	config   *config.Config
 	services []*service
@@ -47,8 +47,8 @@ func (p *plan) find(name string) *service {
 	return nil
 }
 
-// newPlan creates the plan of a configuration. A service that continues keeps its queue, its replicas and what
-// was learned.
+// newPlan creates the plan of a configuration. A service that continues keeps its queue, its
+// replicas and what was learned.
 func (s *Server) newPlan(c *config.Config, old *plan) (*plan, error) {
 	p := &plan{config: c, routes: match.NewTable(c.Services), tenants: tenants{c.Tenants}}
 	for _, sc := range c.Services {
@@ -81,8 +81,8 @@ func continues(was, is config.Service) bool {
 	return reflect.DeepEqual(was, is)
 }
 
-// Reload puts the services, routes and tenants of a configuration in force. No request is lost: earlier requests
-// keep their service. If Reload returns an error, nothing has changed.
+// Reload puts the services, routes and tenants of a configuration in force. No request is lost:
+// earlier requests keep their service. If Reload returns an error, nothing has changed.
 func (s *Server) Reload(c *config.Config) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
@@ -137,8 +137,8 @@ func (s *Server) Reload(c *config.Config) error {
 // settled reports whether every request of the plan has its service.
 func (p *plan) settled() bool { return p.arriving.Load() == 0 }
 
-// retire ends a removed service once all of its requests have ended, and no request of a replaced plan can still
-// go to it. Until then waiting requests still get replicas.
+// retire ends a removed service once all of its requests have ended, and no request of a replaced
+// plan can still go to it. Until then waiting requests still get replicas.
 func (v *service) retire(ctx context.Context, replaced []*plan) {
 	for ctx.Err() == nil && !v.idle(replaced) {
 		pause(ctx, 100*time.Millisecond)

@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// prepare finds the service and prepares the request for its queue. It returns false if it answered the request
-// itself.
+// prepare finds the service and prepares the request for its queue. It returns false if it answered
+// the request itself.
 func (x *exchange) prepare() bool {
 	s, r := x.server, x.in
 	if o, text := improper(r); text != "" {
@@ -72,8 +72,8 @@ func improper(r *http.Request) (outcome, string) {
 	return served, ""
 }
 
-// ask builds the request for a service's queue. If the service cannot take the request, ask returns an error for
-// the client and changes nothing.
+// ask builds the request for a service's queue. If the service cannot take the request, ask returns
+// an error for the client and changes nothing.
 func (x *exchange) ask(v *service, f *match.Facts) error {
 	x.undoCoding(v)
 	tenant := x.plan.tenants.of(x.in.Header)

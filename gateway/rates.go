@@ -52,8 +52,8 @@ type published struct {
 	decides bool // this gateway was the owner, so the rates cover the whole service
 }
 
-// publishRates seeds new lines and publishes changed rates. It drops the lines of removed services, each of which
-// holds a whole queue.
+// publishRates seeds new lines and publishes changed rates. It drops the lines of removed services,
+// each of which holds a whole queue.
 func (s *Server) publishRates(ctx context.Context, saved publishedRates) {
 	services := s.plan.Load().services
 	present := make(map[queue]bool, len(services))
@@ -93,9 +93,9 @@ func (s *Server) seed(ctx context.Context, v *service) bool {
 	return true
 }
 
-// takeProfiles seeds services again whose profiles have changed, so that a class is known when its first replica
-// starts. It returns the present state of the profiles. before is nil the first time, when all lines are seeded
-// anyway.
+// takeProfiles seeds services again whose profiles have changed, so that a class is known when its
+// first replica starts. It returns the present state of the profiles. before is nil the first time,
+// when all lines are seeded anyway.
 func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map[string]uint64 {
 	now, err := s.options.Rates.Profiles(ctx)
 	if err != nil {
@@ -109,7 +109,8 @@ func (s *Server) takeProfiles(ctx context.Context, before map[string]uint64) map
 	return now
 }
 
-// announceEvery is the interval at which the gateway checks its registration: an agent may lose its data.
+// announceEvery is the interval at which the gateway checks its registration: an agent may lose its
+// data.
 const announceEvery = 10 * time.Second
 
 // announceWithin is the timeout of one registration, which sends two to four requests to the agent.

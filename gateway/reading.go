@@ -28,8 +28,8 @@ type reading struct {
 	whole    bool    // the client gets the answer in one piece
 }
 
-// read sizes a request for the queue. The prompt length in a client's header counts for rules. It counts as the
-// request's tokens only if the tenant may declare costs.
+// read sizes a request for the queue. The prompt length in a client's header counts for rules. It
+// counts as the request's tokens only if the tenant may declare costs.
 func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	l := x.service.language
 	if l == nil {
@@ -49,8 +49,8 @@ func (x *exchange) read(f *match.Facts, tenant string, declares bool) {
 	x.reading = r
 }
 
-// ask sets the tokens of the request for the queue. A request without an objective does not count as arrived: it
-// uses what is left and starts no replicas.
+// ask sets the tokens of the request for the queue. A request without an objective does not count
+// as arrived: it uses what is left and starts no replicas.
 func (r *reading) ask(q *dispatch.Request) {
 	if q.Priority <= r.service.promised {
 		r.came, r.arrived = r.asked, r.prompt+r.expected
@@ -60,7 +60,8 @@ func (r *reading) ask(q *dispatch.Request) {
 	q.Blocks, q.Whole = r.size.Blocks, !r.size.Streamed
 }
 
-// turnedAway removes the request from the arrived ones: a client that repeats a refused request is not demand.
+// turnedAway removes the request from the arrived ones: a client that repeats a refused request is
+// not demand.
 func (r *reading) turnedAway() {
 	if r != nil && r.arrived > 0 {
 		r.service.series.withdraw(r.came, r.arrived)
@@ -104,8 +105,8 @@ func (r *reading) settle(x *exchange) {
 	r.service.learn(&r.size, u.Prompt, output)
 }
 
-// Limits of the tokens that a request can have used. Larger numbers of an engine are ignored: a single one would
-// spoil what is learned, and a tenant's account.
+// Limits of the tokens that a request can have used. Larger numbers of an engine are ignored: a
+// single one would spoil what is learned, and a tenant's account.
 const (
 	besides       = 1 << 16 // tokens that an engine adds to a prompt
 	besidesUnread = 1 << 20 // the prompt in a body that was not read, for example a compressed one
@@ -152,7 +153,8 @@ func (r *reading) used() meter.Usage {
 	return u
 }
 
-// output returns the number of tokens of the answer, -1 if unknown, and whether the engine reported it.
+// output returns the number of tokens of the answer, -1 if unknown, and whether the engine reported
+// it.
 func (r *reading) output() (tokens int64, told bool) {
 	switch u := r.used(); {
 	case u.Output >= 0:
@@ -170,7 +172,8 @@ func (r *reading) output() (tokens int64, told bool) {
 // streams reports whether the answer is a stream of tokens that has begun.
 func (r *reading) streams() bool { return r.heard && r.meter.Streams() }
 
-// unlimited is the assumed limit of tokens for a request without a limit, to decide whether its replica hangs.
+// unlimited is the assumed limit of tokens for a request without a limit, to decide whether its
+// replica hangs.
 const unlimited = 4096
 
 // most returns the limit of tokens of the answer.
@@ -221,9 +224,9 @@ const (
 
 // judged returns whether a finished request met the objective.
 //
-// A stream must begin in time and continue in time. An answer in one piece has as much time as a stream of its
-// length. A request that the gateway or the replica failed to serve missed the objective. An invalid request, or
-// one that the client ended, does not count.
+// A stream must begin in time and continue in time. An answer in one piece has as much time as a
+// stream of its length. A request that the gateway or the replica failed to serve missed the
+// objective. An invalid request, or one that the client ended, does not count.
 func (r *reading) judged(x *exchange, ended time.Time) attainment {
 	o, e2e := r.service.objective, r.service.e2e
 	if o == (dispatch.SLO{}) && e2e == 0 || !r.size.API.Generates() || x.request.Priority > r.service.promised {

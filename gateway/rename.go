@@ -10,9 +10,9 @@ import (
 	"aliquot.example/internal/prompt"
 )
 
-// rename returns the edits that replace the name of the model in the body with the name that the service's
-// replicas use. It returns nil if there is nothing to replace, or if the name is not in the received part of the
-// body.
+// rename returns the edits that replace the name of the model in the body with the name that the
+// service's replicas use. It returns nil if there is nothing to replace, or if the name is not in
+// the received part of the body.
 func (x *exchange) rename(name string) []edit {
 	if name == "" || x.body == nil || x.grpc || !plainCoding(x.in.Header) || x.in.Method != http.MethodPost {
 		return nil
@@ -36,8 +36,8 @@ func (x *exchange) rename(name string) []edit {
 	return out
 }
 
-// undoCoding decompresses a compressed body if the service may change bodies. A body that cannot be decoded, or
-// for which there is no space, stays compressed.
+// undoCoding decompresses a compressed body if the service may change bodies. A body that cannot be
+// decoded, or for which there is no space, stays compressed.
 func (x *exchange) undoCoding(v *service) {
 	if !v.edits() || x.body == nil || x.grpc || plainCoding(x.in.Header) || !x.body.Whole() {
 		return

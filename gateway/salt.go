@@ -30,8 +30,8 @@ func saltKey(path string) ([]byte, error) {
 	return key, nil
 }
 
-// saltOf returns the salt of a tenant's caches. Nobody can compute it without the key. A tenant's own salt
-// divides its caches further.
+// saltOf returns the salt of a tenant's caches. Nobody can compute it without the key. A tenant's
+// own salt divides its caches further.
 func saltOf(key []byte, tenant string, own []byte) string {
 	h := hmac.New(sha256.New, key)
 	fmt.Fprintf(h, "%d:%s", len(tenant), tenant)

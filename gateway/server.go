@@ -1,5 +1,6 @@
-// Package gateway is the HTTP gateway in front of all replicas of a service. It keeps one queue per service and
-// gives each request the fastest free slot. Package dispatch decides which request is next.
+// Package gateway is the HTTP gateway in front of all replicas of a service. It keeps one queue per
+// service and gives each request the fastest free slot. Package dispatch decides which request is
+// next.
 package gateway
 
 import (
@@ -49,8 +50,8 @@ type httpServer interface {
 
 // Registrar registers a running gateway for clients.
 type Registrar interface {
-	// Register registers the addresses of the public and the admin listener. It is called repeatedly, and
-	// does nothing if they are already registered.
+	// Register registers the addresses of the public and the admin listener. It is called
+	// repeatedly, and does nothing if they are already registered.
 	Register(ctx context.Context, public, admin string) error
 	// Deregister removes the registration.
 	Deregister(ctx context.Context) error
@@ -133,8 +134,8 @@ func (s *Server) Run(ctx context.Context) error {
 		return err
 	}
 	s.publicAddress, s.adminAddress = public.Addr(), admin.Addr()
-	// Background tasks continue after ctx until the requests in flight have ended: these may still wait for
-	// a replica to be found or started.
+	// Background tasks continue after ctx until the requests in flight have ended: these may still
+	// wait for a replica to be found or started.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.startBackground(background)
 	if r := s.options.Registrar; r != nil {
@@ -213,8 +214,8 @@ func (s *Server) Addresses() (public, admin string) {
 	return s.publicAddress.String(), s.adminAddress.String()
 }
 
-// fronted reports whether the gateway uses its own HTTP server. It does not with TLS, because the protocol is
-// known only after the handshake.
+// fronted reports whether the gateway uses its own HTTP server. It does not with TLS, because the
+// protocol is known only after the handshake.
 func (s *Server) fronted() bool { return s.config.Listen.Server == "front" && s.tls == nil }
 
 func (s *Server) publicServer(requests context.Context) httpServer {
@@ -257,9 +258,9 @@ func (s *Server) netHTTP(requests context.Context) *http.Server {
 	}
 }
 
-// drain shuts the gateway down in three steps. First it reports that it is leaving and keeps serving, so that load
-// balancers stop using it. Then it accepts no new connections and waits for requests in flight, including upgraded
-// connections. At the timeout it cuts them off.
+// drain shuts the gateway down in three steps. First it reports that it is leaving and keeps
+// serving, so that load balancers stop using it. Then it accepts no new connections and waits for
+// requests in flight, including upgraded connections. At the timeout it cuts them off.
 func (s *Server) drain(cutOff context.CancelCauseFunc) {
 	s.leaving.Store(true)
 	s.log.Info("gateway is draining", "delay", s.config.Drain.Delay, "timeout", s.config.Drain.Timeout)

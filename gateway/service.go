@@ -72,8 +72,8 @@ type Peers interface {
 	Live() int
 }
 
-// Source reports the replicas of one service. Watch calls set whenever they change, until ctx ends. It keeps the
-// last replicas while it cannot read new ones.
+// Source reports the replicas of one service. Watch calls set whenever they change, until ctx ends.
+// It keeps the last replicas while it cannot read new ones.
 type Source interface {
 	Watch(ctx context.Context, set func([]line.Replica))
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isShortage reports whether an error is a lack of resources on this host, which says nothing about the other
-// host.
+// isShortage reports whether an error is a lack of resources on this host, which says nothing about
+// the other host.
 func isShortage(err error) bool {
 	for _, number := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS,
 		syscall.ENOMEM} {
@@ -63,8 +63,8 @@ func (l noting) Accept() (net.Conn, error) {
 // own is the number of file descriptors that the gateway needs besides those of connections.
 const own = 64
 
-// connectionsFor returns the number of client connections for a limit of file descriptors, at most wanted. Each
-// needs another connection to a replica.
+// connectionsFor returns the number of client connections for a limit of file descriptors, at most
+// wanted. Each needs another connection to a replica.
 func connectionsFor(files uint64, wanted int) int {
 	if files >= uint64(2*wanted+own) {
 		return wanted

@@ -23,8 +23,8 @@ const startsEvery = 30 * time.Second
 // firstAnswer is the part of a start that the gateway itself measures.
 const firstAnswer = "answer"
 
-// coldStarts exports cold starts: the learned time until a replica is ready, and the duration of its first answer,
-// which the gateway measures.
+// coldStarts exports cold starts: the learned time until a replica is ready, and the duration of
+// its first answer, which the gateway measures.
 type coldStarts struct {
 	seconds, part *prometheus.Desc
 

@@ -13,8 +13,8 @@ func withStreams(ctx context.Context) context.Context {
 	return context.WithValue(ctx, streamsKey{}, new(atomic.Int64))
 }
 
-// stream counts an HTTP/2 request, and returns the function to call at its end. On a connection that has reached
-// max_streams, the client holds back requests. Only the metric shows this.
+// stream counts an HTTP/2 request, and returns the function to call at its end. On a connection
+// that has reached max_streams, the client holds back requests. Only the metric shows this.
 func (s *Server) stream(r *http.Request) func() {
 	n, ok := r.Context().Value(streamsKey{}).(*atomic.Int64)
 	if r.ProtoMajor != 2 || !ok {

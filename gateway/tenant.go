@@ -16,7 +16,8 @@ type tenants struct {
 
 // of returns the tenant of a request, "" for the default.
 //
-// All unknown API keys count as the default tenant: a client must not get more turns by inventing keys.
+// All unknown API keys count as the default tenant: a client must not get more turns by inventing
+// keys.
 func (t *tenants) of(h http.Header) string {
 	if t.APIKey {
 		if key := apiKey(h); key != "" {
@@ -61,8 +62,8 @@ func (t *tenants) named(tenant string) bool {
 	return ok || tenant == ""
 }
 
-// known returns the tenant's name for metrics. Only configured tenants have one, so that clients cannot create
-// series.
+// known returns the tenant's name for metrics. Only configured tenants have one, so that clients
+// cannot create series.
 func (t *tenants) known(name string) string {
 	if t.named(name) && name != "" {
 		return name
@@ -70,7 +71,8 @@ func (t *tenants) known(name string) string {
 	return "other"
 }
 
-// priority returns the priority of a tenant's request that requests one by name. The tenant's ceiling limits it.
+// priority returns the priority of a tenant's request that requests one by name. The tenant's
+// ceiling limits it.
 func (t *tenants) priority(tenant, asked string, names []string, otherwise int) int {
 	ceiling, ok := t.Ceiling[tenant]
 	if !ok {

@@ -19,8 +19,8 @@ type dialError struct{ error }
 
 func (d dialError) Unwrap() error { return d.error }
 
-// transports are the transports to a service's replicas: main for HTTP/1.1 or TLS, h2c for HTTP/2 without TLS,
-// and the gateway's own one for HTTP/1.1 if it is configured.
+// transports are the transports to a service's replicas: main for HTTP/1.1 or TLS, h2c for HTTP/2
+// without TLS, and the gateway's own one for HTTP/1.1 if it is configured.
 type transports struct {
 	main, h2c *http.Transport
 	own       *wire.Transport // nil if main is used instead
@@ -96,8 +96,8 @@ func pool(file string) (*x509.CertPool, error) {
 	return p, nil
 }
 
-// to returns the transport for a request. gRPC needs HTTP/2, and an upgrade needs net/http, which can hand over
-// the connection.
+// to returns the transport for a request. gRPC needs HTTP/2, and an upgrade needs net/http, which
+// can hand over the connection.
 func (t *transports) to(grpc, upgrade bool) http.RoundTripper {
 	switch {
 	case t.h2c != nil && (t.always || grpc):

@@ -32,9 +32,9 @@ func (s *Server) upload(w http.ResponseWriter, r *http.Request) upload {
 	return u
 }
 
-// takeIn receives the body before the request has a slot, so that no slot waits for a client. The server also
-// notices only after the end of a body that a client leaves. For gRPC, takeIn receives the first message, because
-// a stream may not end before it is answered.
+// takeIn receives the body before the request has a slot, so that no slot waits for a client. The
+// server also notices only after the end of a body that a client leaves. For gRPC, takeIn receives
+// the first message, because a stream may not end before it is answered.
 func (u *upload) takeIn() {
 	switch {
 	case u.body == nil || u.taken:

@@ -19,7 +19,8 @@ type accounts struct {
 
 type account struct{ service, tenant string }
 
-// mostAccounts limits the accounts of tenants without configuration: clients can invent any number of names.
+// mostAccounts limits the accounts of tenants without configuration: clients can invent any number
+// of names.
 const mostAccounts = 10_000
 
 // otherTenants is the shared account of further tenants.

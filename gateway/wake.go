@@ -17,8 +17,8 @@ type Scaler interface {
 	Scale(ctx context.Context, job, group string, count int, reason string) error
 }
 
-// waker starts the first replica of a service with waiting requests. It sends one request to Nomad at a time, at
-// least Interval apart.
+// waker starts the first replica of a service with waiting requests. It sends one request to Nomad
+// at a time, at least Interval apart.
 type waker struct {
 	service string
 	config  *config.Wake
@@ -49,7 +49,8 @@ type starvation interface {
 	StarvesFor(class string) bool
 }
 
-// run wakes the service after each ask, while requests wait that no replica can serve, until ctx ends.
+// run wakes the service after each ask, while requests wait that no replica can serve, until ctx
+// ends.
 func (w *waker) run(ctx context.Context, queue starvation) {
 	for {
 		select {
@@ -68,9 +69,9 @@ func (w *waker) run(ctx context.Context, queue starvation) {
 	}
 }
 
-// wake scales the cheapest useful group from zero to one, unless a useful group is already starting. If Nomad
-// refuses to scale a group, for example during a deployment, or finds no node for it in time, wake tries the next
-// one. It returns false if no group is starting.
+// wake scales the cheapest useful group from zero to one, unless a useful group is already
+// starting. If Nomad refuses to scale a group, for example during a deployment, or finds no node
+// for it in time, wake tries the next one. It returns false if no group is starting.
 func (w *waker) wake(ctx context.Context, queue starvation) bool {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

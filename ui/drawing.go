@@ -21,8 +21,8 @@ type drawing struct {
 	text    []byte
 }
 
-// of returns the JSON of a named view for the facts that are valid until changed is closed. It creates
-// it with view if it is not cached, one at a time.
+// of returns the JSON of a named view for the facts that are valid until changed is closed. It
+// creates it with view if it is not cached, one at a time.
 func (d *drawings) of(name string, changed <-chan struct{}, view func() any) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

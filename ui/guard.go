@@ -38,8 +38,8 @@ func (g nomadGuard) open(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-// allows reads from Nomad with the user's token what the page shows: the nodes, and the allocations of
-// every namespace that the page's own token may read.
+// allows reads from Nomad with the user's token what the page shows: the nodes, and the allocations
+// of every namespace that the page's own token may read.
 func (g nomadGuard) allows(ctx context.Context, token string) error {
 	namespaces, _, err := g.client.Namespaces().List((&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {

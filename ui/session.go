@@ -97,8 +97,8 @@ func (d *doors) once(ctx context.Context, key string, question func(context.Cont
 	return err
 }
 
-// unlocked reports whether no token is needed. While Nomad does not answer, its last answer counts. If
-// it has never answered, unlocked returns an error and nobody is admitted.
+// unlocked reports whether no token is needed. While Nomad does not answer, its last answer counts.
+// If it has never answered, unlocked returns an error and nobody is admitted.
 func (d *doors) unlocked(ctx context.Context) (bool, error) {
 	d.mu.Lock()
 	known, now := d.acls, d.now()
@@ -142,8 +142,8 @@ func (d *doors) enter(ctx context.Context, token string) (id string, err error) 
 	return id, nil
 }
 
-// sweep removes ended sessions, and the least recently used one if there are too many. The caller holds
-// d.mu.
+// sweep removes ended sessions, and the least recently used one if there are too many. The caller
+// holds d.mu.
 func (d *doors) sweep(now time.Time) {
 	oldest := ""
 	for id, s := range d.sessions {

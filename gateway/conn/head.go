@@ -11,18 +11,17 @@ import (
 	"sync"
 )
 
-// headConn keeps the text of the HTTP/1 request that a connection is at. The
-// server drops the Content-Length of a chunked request and the Transfer-Encoding
-// of an HTTP/1.0 request before any handler sees them, but such requests have the
-// shape of request smuggling.
+// headConn keeps the header of the present HTTP/1 request of a connection, to detect request
+// smuggling. Before a handler runs, the server drops the Content-Length of a chunked request and
+// the Transfer-Encoding of an HTTP/1.0 request.
 type headConn struct {
 	net.Conn
-	longest int // how much is kept, in bytes
+	longest int // largest size of text, in bytes
 	mu      sync.Mutex
 	text    []byte
 }
 
-// slop is what the server reads of a header beyond its limit, and one buffer.
+// slop is the number of bytes of a header that the server reads beyond its limit, and one buffer.
 const slop = 8 << 10
 
 func newHeadConn(c net.Conn, header int) *headConn {
@@ -41,16 +40,15 @@ func (c *headConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo and ReadFrom serve connections that were handed over, such as
-// WebSockets.
+// WriteTo and ReadFrom are for hijacked connections, such as WebSockets.
 
-// WriteTo copies what the client sends.
+// WriteTo copies from the client.
 func (c *headConn) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, c.Conn) }
 
 // ReadFrom copies to the client.
 func (c *headConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(c.Conn, r) }
 
-// CloseWrite lets the server tell the client that nothing follows.
+// CloseWrite closes the write side of the connection, if it can.
 func (c *headConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -58,17 +56,17 @@ func (c *headConn) CloseWrite() error {
 	return nil
 }
 
-// headTLSConn is a headConn on TLS; the server asks it for the TLS state.
+// headTLSConn is a headConn over TLS. The server reads the TLS state from it.
 type headTLSConn struct {
 	*headConn
 	secure *tls.Conn
 }
 
-// ConnectionState is that of tls.Conn.
+// ConnectionState returns the TLS state.
 func (c headTLSConn) ConnectionState() tls.ConnectionState { return c.secure.ConnectionState() }
 
-// next forgets the request that ended and keeps what was read of the one after
-// it. Of a client that does not wait for an answer both may have come at once.
+// next drops the finished request and keeps what was read of the next one: a client that pipelines
+// requests may have sent both together.
 func (c *headConn) next() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,7 +77,7 @@ func (c *headConn) next() {
 	c.text = append(c.text[:0], rest...)
 }
 
-// has tells whether the header of the present request has a line of that name.
+// has reports whether the header of the present request has a field.
 func (c *headConn) has(want []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -98,7 +96,7 @@ func (c *headConn) has(want []byte) bool {
 
 var contentLength, transferEncoding = []byte("Content-Length"), []byte("Transfer-Encoding")
 
-// headerLine splits off the first line; more is false at the end of a header.
+// headerLine splits off the first line. more is false at the end of the header.
 func headerLine(text []byte) (name, value, rest []byte, more bool) {
 	line, rest, ended := bytes.Cut(text, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
@@ -109,11 +107,11 @@ func headerLine(text []byte) (name, value, rest []byte, more bool) {
 	return name, value, rest, true
 }
 
-// afterRequest returns what follows the first request in text. Nothing does if
-// text has only a part of it; a longer body than is kept looks like that.
+// afterRequest returns what follows the first request in text. It returns nothing if text does not
+// have the whole request, for example because its body is longer than what is kept.
 func afterRequest(text []byte) []byte {
 	if bytes.Index(text, []byte("\n\r\n")) == len(text)-3 && !bytes.Contains(text, []byte("\n\n")) {
-		return nil // one header and nothing else, as nearly always
+		return nil // only one header: nearly always
 	}
 	length, chunked := uint64(0), false
 	first, _, _ := bytes.Cut(text, []byte("\n"))
@@ -156,7 +154,7 @@ func afterChunks(text []byte) []byte {
 
 type connKey struct{}
 
-// Context lets Smuggles reach the connection; it is for http.Server.ConnContext.
+// Context adds the connection to ctx for Smuggles. Use it for http.Server.ConnContext.
 func Context(ctx context.Context, c net.Conn) context.Context {
 	if h := headOf(c); h != nil {
 		return context.WithValue(ctx, connKey{}, h)
@@ -174,15 +172,14 @@ func headOf(c net.Conn) *headConn {
 	return nil
 }
 
-// State forgets a head when its request has ended; it is for http.Server.ConnState.
+// State drops the header of a finished request. Use it for http.Server.ConnState.
 func State(c net.Conn, s http.ConnState) {
 	if h := headOf(c); h != nil && s == http.StateIdle {
 		h.next()
 	}
 }
 
-// Smuggles reports whether a request has two lengths, or one that its version of HTTP
-// does not know.
+// Smuggles reports whether a request has two lengths, or a Transfer-Encoding in HTTP/1.0.
 func Smuggles(r *http.Request) bool {
 	chunked, old := len(r.TransferEncoding) > 0, !r.ProtoAtLeast(1, 1)
 	if r.ProtoMajor != 1 || (!chunked && !old) {

@@ -1,6 +1,5 @@
-// Package conn is the connections of clients below HTTP: how many there are, how slow
-// they may be, TLS, and what of a request's head the server drops before a handler sees
-// it. It wraps listeners of TCP and knows nothing of services.
+// Package conn handles clients' connections below HTTP: their number, their slowness, TLS, and
+// header fields that the server drops before a handler runs. It wraps TCP listeners.
 package conn
 
 import (
@@ -13,11 +12,11 @@ import (
 	"aliquot.example/gateway/socket"
 )
 
-// Slowest is the mean rate, in bytes per second, under which what a client sends or takes
-// is given up after its first time of grace.
+// Slowest is the lowest mean rate, in bytes per second, at which a client may send or receive after
+// the first timeout has passed.
 const Slowest = 240
 
-// listener bounds the open connections of clients.
+// listener limits the open connections of clients.
 type listener struct {
 	*net.TCPListener
 	room     chan struct{}
@@ -26,9 +25,9 @@ type listener struct {
 	patience time.Duration
 }
 
-// Bounded accepts at most so many connections of a listener of TCP at a time. A write to a
-// client that takes nothing for as long as patience fails, whatever is written: an answer, a
-// frame of HTTP/2, or what passes through a tunnel; 0 for no bound.
+// Bounded limits the open connections of a TCP listener. A write fails if the client receives
+// nothing for patience, whether it is an answer, an HTTP/2 frame or data of a tunnel; 0 means no
+// limit.
 func Bounded(l net.Listener, connections int, patience time.Duration) net.Listener {
 	return &listener{
 		TCPListener: l.(*net.TCPListener), room: make(chan struct{}, connections), closed: make(chan struct{}),
@@ -57,17 +56,16 @@ func (l *listener) Close() error {
 
 // clientConn is a client's connection.
 //
-// The server moves the read deadline several times per request, and each move of
-// the socket's own would set a timer and may wake a thread. So the deadline that
-// the server wants is only noted, and one timer per connection looks after it now
-// and then.
+// The server changes the read deadline several times per request. Each change of the socket's
+// deadline would set a timer and might wake a thread. clientConn therefore only stores the
+// deadline, and checks it with one timer per connection.
 type clientConn struct {
 	*net.TCPConn
 	listener *listener
 	once     sync.Once
 	mu       sync.Mutex
 	wanted   time.Time // read deadline, zero for none
-	expired  bool      // the socket was told so
+	expired  bool      // the deadline was set on the socket
 	timer    *time.Timer
 	looks    time.Time // when the timer fires, zero for never
 
@@ -94,10 +92,10 @@ func (c *clientConn) Close() error {
 	return c.TCPConn.Close()
 }
 
-// Read is that of net.Conn.
+// Read implements net.Conn.
 func (c *clientConn) Read(p []byte) (int, error) { return c.socket.Read(p) }
 
-// SetReadDeadline is that of net.Conn.
+// SetReadDeadline implements net.Conn.
 func (c *clientConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,7 +129,7 @@ func (c *clientConn) lookIn(d time.Duration, at time.Time) {
 	c.timer.Reset(d)
 }
 
-// look ends a read that is overdue.
+// look ends an overdue read.
 func (c *clientConn) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,16 +144,16 @@ func (c *clientConn) look() {
 	}
 }
 
-// SetDeadline is that of net.Conn.
+// SetDeadline implements net.Conn.
 func (c *clientConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetWriteDeadline is that of net.Conn. It comes on top of the listener's patience.
+// SetWriteDeadline implements net.Conn. The deadline applies in addition to the listener's patience.
 func (c *clientConn) SetWriteDeadline(t time.Time) error { return c.sender.deadline(t) }
 
-// Write sends, for as long as the client takes something within the listener's patience.
+// Write implements net.Conn. It fails if the client receives nothing for the listener's patience.
 func (c *clientConn) Write(p []byte) (int, error) { return c.sender.write(p) }
 
-// ReadFrom sends what it reads. That of net.TCPConn would leave the waiting to the kernel.
+// ReadFrom copies from r with Write. That of net.TCPConn would wait in the kernel, without the limit.
 func (c *clientConn) ReadFrom(r io.Reader) (int64, error) { return io.Copy(struct{ io.Writer }{c}, r) }

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Plain has the connections of a listener keep heads of at most so many bytes, and a
-// little more.
+// Plain makes the connections of a listener keep the headers of requests, of up to header bytes and
+// a little more, for Smuggles.
 func Plain(l net.Listener, header int) net.Listener { return plainListener{l, header} }
 
-// plainListener has the connections of a listener without TLS keep heads.
+// plainListener makes connections without TLS keep headers.
 type plainListener struct {
 	net.Listener
 	header int // longest header, in bytes
@@ -27,9 +27,8 @@ func (l plainListener) Accept() (net.Conn, error) {
 	return newHeadConn(c, l.header), nil
 }
 
-// secureListener speaks TLS with clients. It does the handshake itself, so that
-// the connections of HTTP/1.1 keep heads above TLS; net/http speaks HTTP/2 only
-// on a bare *tls.Conn.
+// secureListener adds TLS. It does the handshake itself, so that HTTP/1.1 connections keep headers
+// above TLS: net/http supports HTTP/2 only on a plain *tls.Conn.
 type secureListener struct {
 	net.Listener
 	config  *tls.Config
@@ -45,8 +44,8 @@ type accepted struct {
 	err  error
 }
 
-// Secure speaks TLS on the connections of a listener; those of HTTP/1.1 keep heads as
-// Plain has it. A handshake may take as long as timeout, 0 for no bound.
+// Secure adds TLS to the connections of a listener. HTTP/1.1 connections keep headers as with
+// Plain. timeout limits the handshake; 0 means no limit.
 func Secure(l net.Listener, config *tls.Config, header int, timeout time.Duration) net.Listener {
 	s := &secureListener{Listener: l, config: config, header: header, timeout: timeout, shaken: make(chan accepted)}
 	s.ended, s.end = context.WithCancel(context.Background())
@@ -68,8 +67,8 @@ func (l *secureListener) Close() error {
 	return l.Listener.Close()
 }
 
-// run accepts until the listener is closed. The server takes an error only when
-// it wants to go on, which keeps run from spinning.
+// run accepts connections until the listener is closed. It does not spin on errors, because give
+// blocks until the server accepts again.
 func (l *secureListener) run() {
 	for {
 		c, err := l.Listener.Accept()
@@ -103,7 +102,7 @@ func (l *secureListener) shake(c net.Conn) {
 		if errors.As(err, &plain) && plain.Conn != nil {
 			io.WriteString(plain.Conn,
 				"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; "+
-					"charset=utf-8\r\n\r\nthis port speaks TLS: use https\n")
+					"charset=utf-8\r\n\r\nthis port requires TLS: use https\n")
 		}
 		c.Close()
 		return

@@ -12,30 +12,30 @@ import (
 	"aliquot.example/gateway/socket"
 )
 
-// outlet is a connection as its sender needs it.
+// outlet is the connection of a sender.
 type outlet interface {
-	// offer writes what the socket takes at once.
+	// offer writes as much as the socket accepts without waiting.
 	offer(p []byte) (int, error)
-	// Write waits until the socket has taken all, or the deadline passes.
+	// Write waits until the socket has accepted everything, or the deadline passes.
 	Write(p []byte) (int, error)
 	SetWriteDeadline(t time.Time) error
-	// unread returns how many bytes the client's host has not acknowledged yet.
+	// unread returns the number of bytes that the client's host has not acknowledged yet.
 	unread() int64
 }
 
-// sender writes to a client's connection and bounds how long a write may be without
-// progress. A write that the socket takes at once costs one system call and no timer;
-// only one that has to wait gets a deadline.
+// sender writes to a client's connection, and limits the time that a write may make no progress. A
+// write that the socket accepts at once needs one system call and no timer. Only a write that has
+// to wait gets a deadline.
 type sender struct {
 	outlet   outlet
 	patience time.Duration
 
 	writing sync.Mutex // one write at a time
-	written int64      // bytes that the socket took
+	written int64      // bytes accepted by the socket
 
 	mu     sync.Mutex
-	wanted time.Time // the deadline that the server set, zero for none
-	stalls time.Time // when the write that waits is given up, zero for never
+	wanted time.Time // the server's own deadline, zero for none
+	stalls time.Time // deadline of the waiting write, zero for none
 }
 
 // deadline sets the server's own deadline.
@@ -46,7 +46,7 @@ func (s *sender) deadline(t time.Time) error {
 	return s.move()
 }
 
-// stall sets when the write that waits is given up.
+// stall sets the deadline of the waiting write.
 func (s *sender) stall(t time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +54,7 @@ func (s *sender) stall(t time.Time) error {
 	return s.move()
 }
 
-// move gives the socket the earlier of both deadlines.
+// move sets the earlier of both deadlines on the socket.
 func (s *sender) move() error {
 	at := s.wanted
 	if at.IsZero() || !s.stalls.IsZero() && s.stalls.Before(at) {
@@ -85,9 +85,9 @@ func (s *sender) write(p []byte) (int, error) {
 	return n + rest, err
 }
 
-// await writes on until the client has taken nothing for as long as patience, or dribbles.
-// What counts is what its host has acknowledged: the socket says that it is writable only
-// when a large part of its buffer is free, which for a slow client may take minutes.
+// await writes until everything is written, or until the client has received nothing for patience
+// or dribbles. It counts the bytes that the client's host has acknowledged: the socket becomes
+// writable only when a large part of its buffer is free, which may take minutes for a slow client.
 func (s *sender) await(p []byte) (int, error) {
 	began, done := time.Now(), 0
 	first := s.received()
@@ -108,16 +108,16 @@ func (s *sender) await(p []byte) (int, error) {
 	}
 }
 
-// received is how many bytes the client's host has acknowledged.
+// received returns the number of bytes that the client's host has acknowledged.
 func (s *sender) received() int64 { return s.written - s.outlet.unread() }
 
-// dribbles reports whether a client that took so many bytes of a write that has gone on
-// for so long is under the Slowest mean rate after its first time of grace.
+// dribbles reports whether the mean rate of a write is below Slowest. taken is the number of
+// received bytes, took the duration of the write, and grace the time that does not count.
 func dribbles(taken int64, took, grace time.Duration) bool {
 	return taken < int64((took-grace).Seconds()*Slowest)
 }
 
-// tcpSocket is the socket of a connection of TCP.
+// tcpSocket is the outlet of a TCP connection.
 type tcpSocket struct {
 	*net.TCPConn
 	socket *socket.Socket

@@ -52,8 +52,8 @@ type Rates struct {
 }
 
 // Load returns the rates of a service, merged from all gateways and profiles; see learned.Known. It
-// removes the keys of gateways that are older than learned.Believed: every update of the gateways' job
-// leaves some behind.
+// removes the keys of gateways that are older than learned.Believed: every update of the gateways'
+// job leaves some behind.
 func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.Rate, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -96,7 +96,8 @@ func (r *Rates) Load(ctx context.Context, service string) (map[string]dispatch.R
 // published accepts all published rates, because a queue only starts with them.
 func published(samples float64, _ time.Duration) bool { return samples > 0 }
 
-// Profiles returns a number for each service with profiles. It changes when one of the profiles changes.
+// Profiles returns a number for each service with profiles. It changes when one of the profiles
+// changes.
 func (r *Rates) Profiles(ctx context.Context) (map[string]uint64, error) {
 	token, err := r.Config.Token.Read()
 	if err != nil {
@@ -179,8 +180,9 @@ type Registrar struct {
 	Peers   string // address for other gateways, "" for none
 }
 
-// Register registers the service with the address of the public listener, and with the admin listener in
-// its meta. If a listener listens on all addresses, Register uses the address of the local Consul agent.
+// Register registers the service with the address of the public listener, and with the admin
+// listener in its meta. If a listener listens on all addresses, Register uses the address of the
+// local Consul agent.
 func (r *Registrar) Register(ctx context.Context, public, admin string) error {
 	token, err := r.Config.Token.Read()
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"aliquot.example/gateway/config"
 )
 
-// Identity is the gateway's identity in Consul's service mesh: a leaf certificate that the agent renews.
-// It caches the agent's last answers, so that gateways can connect to each other while the agent does
-// not answer.
+// Identity is the gateway's identity in Consul's service mesh: a leaf certificate that the agent
+// renews. It caches the agent's last answers, so that gateways can connect to each other while the
+// agent does not answer.
 type Identity struct {
 	Client *consul.Client
 	Config *config.Consul

@@ -48,8 +48,8 @@ func (s *Scaler) Count(ctx context.Context, job, group string) (desired, placed 
 	return g.Desired, g.Placed, nil
 }
 
-// Scale sets the desired count of a task group if it is 0. It checks the job's modify index, so that it
-// never overwrites a count that is set at the same time.
+// Scale sets the desired count of a task group if it is 0. It checks the job's modify index, so
+// that it never overwrites a count that is set at the same time.
 func (s *Scaler) Scale(ctx context.Context, job, group string, count int, reason string) error {
 	token, err := s.Config.Token.Read()
 	if err != nil {

@@ -68,8 +68,8 @@ func (r *Registry) Records(ctx context.Context, set func(map[string]ownership.Re
 	})
 }
 
-// watch repeats a blocking query until ctx ends. It calls the returned function after each change, and
-// failed at the first of several errors in a row.
+// watch repeats a blocking query until ctx ends. It calls the returned function after each change,
+// and failed at the first of several errors in a row.
 func (r *Registry) watch(ctx context.Context, query func(*consul.QueryOptions) (*consul.QueryMeta, func(), error),
 	failed func(error)) {
 	var index uint64

@@ -47,8 +47,8 @@ const (
 	mostTokens = 1 << 40
 )
 
-// described reads a replica's description from its meta or tags. A missing or invalid number counts as
-// 1, an invalid weight as missing. It logs each invalid value once.
+// described reads a replica's description from its meta or tags. A missing or invalid number counts
+// as 1, an invalid weight as missing. It logs each invalid value once.
 func described(address string, meta func(key string) string, log *notes) config.Replica {
 	get := func(key string) string {
 		text := meta(key)
@@ -149,8 +149,8 @@ func (f File) Watch(ctx context.Context, set func([]line.Replica)) {
 	}
 }
 
-// backoff waits longer after each successive failure, at most 10 s, with jitter so that many gateways do
-// not retry at the same time.
+// backoff waits longer after each successive failure, at most 10 s, with jitter so that many
+// gateways do not retry at the same time.
 type backoff struct{ failures int }
 
 func (b *backoff) wait(ctx context.Context) {

@@ -18,9 +18,9 @@ type Services interface {
 	Get(name string, q *nomad.QueryOptions) ([]*nomad.ServiceRegistration, *nomad.QueryMeta, error)
 }
 
-// Nomad is a source of replicas: the registrations of a Nomad service. Registrations have no meta, so a
-// replica describes itself with tags such as "gpu_class=h100". They do not follow health checks, so the
-// gateway has to eject a failing replica itself.
+// Nomad is a source of replicas: the registrations of a Nomad service. Registrations have no meta,
+// so a replica describes itself with tags such as "gpu_class=h100". They do not follow health
+// checks, so the gateway has to eject a failing replica itself.
 type Nomad struct {
 	Services Services
 	Source   config.NomadSource
@@ -28,7 +28,8 @@ type Nomad struct {
 	Log      *slog.Logger
 }
 
-// Watch calls set whenever the registrations change. It keeps the last ones while Nomad does not answer.
+// Watch calls set whenever the registrations change. It keeps the last ones while Nomad does not
+// answer.
 func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff

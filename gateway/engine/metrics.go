@@ -1,6 +1,6 @@
-// Package engine reads the metrics of the engines behind a service:
-// how large their caches are, how much of them is used, how many requests run and
-// wait. An engine that says nothing is normal; what is learned then stays unknown.
+// Package engine reads the metrics of a service's inference engines: the size and use of their
+// caches, and the number of running and waiting requests. An engine without metrics is normal; its
+// values stay unknown. The package also puts engines to sleep and wakes them.
 package engine
 
 import (
@@ -17,27 +17,27 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// State is what an engine's metrics say. A number that they do not say is -1.
+// State is the state in an engine's metrics. A missing number is -1.
 type State struct {
-	// Kind is the engine, "" when the metrics are of none that is known.
+	// Kind is the engine, "" for an unknown one.
 	Kind             string
 	Running, Waiting int
-	KVUsed           float64 // fraction of the cache, 0 to 1
-	KVTokens         int     // size of the cache
-	Preemptions      float64 // requests that were thrown out of the cache, ever
+	KVUsed           float64 // used fraction of the cache, 0 to 1
+	KVTokens         int     // size of the cache in tokens
+	Preemptions      float64 // number of preemptions since the engine started
 }
 
-// selector is a sample: of a metric, and where label is set with that value of it.
+// selector selects the samples of a metric: all of them, or those where label has the value.
 type selector struct{ metric, label, value string }
 
-// names are the metrics of one engine. Names are as the engines document them and
-// as llm-d's endpoint picker reads them.
+// names are the metrics of one engine, as documented by the engine and as read by llm-d's endpoint
+// picker.
 type names struct {
 	kind                         string
 	running, waiting             selector
-	used                         []selector // any of them
+	used                         []selector // any of these
 	blocks, perBlock             selector   // samples whose product is the size of the cache
-	info, infoBlocks, infoTokens string     // or a metric with labels that say it
+	info, infoBlocks, infoTokens string     // or a metric whose labels have the size
 	preemptions                  selector
 }
 
@@ -80,15 +80,15 @@ var engines = []names{
 }
 
 const (
-	// longestLine bounds a line of metrics that is looked at.
+	// longestLine is the longest line of metrics that is read, in bytes.
 	longestLine = 16 << 10
-	// mostKnown bounds the lines of known metrics, in bytes: an engine has a few for each
-	// of its models.
+	// mostKnown limits the total size of lines of known metrics, in bytes. An engine has a few
+	// lines per model.
 	mostKnown = 256 << 10
 )
 
-// Parse reads metrics in Prometheus' text format. Lines of other metrics are not
-// looked at; a line of a known one that is wrong is an error.
+// Parse parses metrics in Prometheus's text format. It ignores other metrics, and returns an error
+// for an invalid line of a known one.
 func Parse(r io.Reader) (State, error) {
 	kept, err := known(r)
 	if err != nil {
@@ -107,7 +107,7 @@ func Parse(r io.Reader) (State, error) {
 	return State{Running: -1, Waiting: -1, KVUsed: -1, KVTokens: -1, Preemptions: -1}, nil
 }
 
-// known keeps the lines of known metrics: an engine has hundreds of others.
+// known returns the lines of known metrics. An engine has hundreds of others.
 func known(r io.Reader) ([]byte, error) {
 	var kept []byte
 	lines := bufio.NewReaderSize(r, longestLine)
@@ -116,7 +116,7 @@ func known(r io.Reader) ([]byte, error) {
 		whole := err == nil || err == io.EOF
 		if whole && isKnown(line) {
 			if len(kept)+len(line) > mostKnown {
-				return nil, fmt.Errorf("more than %d KiB of them are of an engine's load", mostKnown>>10)
+				return nil, fmt.Errorf("the lines of known metrics exceed %d KiB", mostKnown>>10)
 			}
 			kept = append(append(kept, bytes.TrimRight(line, "\r\n")...), '\n')
 		}
@@ -165,7 +165,7 @@ func (n *names) read(families map[string]*dto.MetricFamily) State {
 	return s
 }
 
-// size is how many tokens the cache holds, over all engines of a server.
+// size returns the size of the cache in tokens, summed over all engines of a server.
 func (n *names) size(families map[string]*dto.MetricFamily) int {
 	if n.info == "" {
 		blocks, tokens := sum(families, n.blocks), mean(families, n.perBlock)
@@ -188,7 +188,7 @@ func (n *names) size(families map[string]*dto.MetricFamily) int {
 	return count(total)
 }
 
-// count makes a number of things of a sample.
+// count converts a sample to a whole number, -1 for an invalid one.
 func count(v float64) int {
 	if !(v >= 0) {
 		return -1
@@ -205,8 +205,8 @@ func label(m *dto.Metric, name string) string {
 	return ""
 }
 
-// sum adds the samples of a metric, which are several where a server has several
-// engines; -1 when there is none.
+// sum returns the sum of the samples of a metric, -1 if there is none. A server with several
+// engines has several samples.
 func sum(families map[string]*dto.MetricFamily, s selector) float64 {
 	total, n := fold(families, s)
 	if n == 0 {
@@ -228,7 +228,7 @@ func fold(families map[string]*dto.MetricFamily, s selector) (total float64, n i
 		if s.label != "" && !strings.EqualFold(label(m, s.label), s.value) {
 			continue
 		}
-		// Without its type line every sample is untyped.
+		// Samples are untyped, because known drops the TYPE lines.
 		if v := m.GetUntyped().GetValue(); v >= 0 && !math.IsInf(v, 0) {
 			total += v
 			n++

@@ -15,37 +15,36 @@ import (
 	"aliquot.example/gateway/line"
 )
 
-// Options say how engines are asked.
+// Options configure a Scraper.
 type Options struct {
-	// Client asks; its transport is that of the service's requests.
+	// Client is the transport of the service's requests.
 	Client http.RoundTripper
 	Scheme string
-	// Path of the metrics; "" tries the usual ones.
+	// Path is the path of the metrics, "" to try the usual ones.
 	Path string
-	// Port of the metrics, 0 for that of the replica.
+	// Port is the port of the metrics, 0 for the replica's port.
 	Port int
-	// Interval is the mean time between two questions to one replica.
+	// Interval is the mean time between two scrapes of one replica.
 	Interval time.Duration
-	// Set is given the replicas with what was learned of them.
+	// Set is called with the replicas, completed with what their engines report.
 	Set func([]line.Replica)
-	// Observed is given every state that a replica's engine told.
+	// Observed is called for each state that an engine reports.
 	Observed func(id string, s State)
 }
 
 const (
-	// longest bounds one question.
+	// longest is the timeout of one request.
 	longest = 5 * time.Second
-	// mostBytes bounds an answer.
+	// mostBytes is the largest size of a response.
 	mostBytes = 8 << 20
-	// rest is the time between questions to a replica that has no metrics.
+	// rest is the longest time between scrapes of a replica without metrics.
 	rest = time.Minute
 )
 
-// usual are the paths under which engines offer metrics.
+// usual are the usual paths of metrics.
 var usual = []string{"/metrics", "/prometheus/metrics"}
 
-// Scraper asks the engines of one service's replicas, at most one question to each
-// at a time.
+// Scraper scrapes the engines of one service's replicas, with at most one request to each at a time.
 type Scraper struct {
 	options Options
 
@@ -54,17 +53,17 @@ type Scraper struct {
 	running  map[string]*visit
 }
 
-// Interval is the mean time between two questions to one replica.
+// Interval returns the mean time between two scrapes of one replica.
 func (s *Scraper) Interval() time.Duration { return s.options.Interval }
 
-// visit is the questions to one replica.
+// visit is the scraping of one replica.
 type visit struct {
 	replica line.Replica
 	stop    context.CancelFunc
-	path    int  // index of the path that answered, in usual
-	told    bool // the engine was asked for its limit since it was last out of reach
+	path    int  // index in usual of the path to use
+	told    bool // the engine was asked for its limit since it was last unreachable
 
-	// Under Scraper.mu, in tokens; 0 until known.
+	// In tokens, 0 while unknown; guarded by Scraper.mu.
 	kv, longest int
 }
 
@@ -73,8 +72,7 @@ func New(o Options) *Scraper {
 	return &Scraper{options: o, running: map[string]*visit{}}
 }
 
-// Replace makes the given replicas the ones that are asked, until ctx ends, and
-// passes them on.
+// Replace sets the replicas to scrape, until ctx ends, and passes them to Set.
 func (s *Scraper) Replace(ctx context.Context, replicas []line.Replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -101,13 +99,13 @@ func (s *Scraper) Replace(ctx context.Context, replicas []line.Replica) {
 	s.pass()
 }
 
-// pass gives the replicas with what is known of them; under mu, so that an older
+// pass calls Set with the replicas and what is known of them. The caller holds mu, so that an older
 // list never follows a newer one.
 func (s *Scraper) pass() {
 	out := make([]line.Replica, len(s.replicas))
 	for i, r := range s.replicas {
 		if v := s.running[r.ID]; v != nil {
-			// The engine knows better than the job that describes it.
+			// The engine's own values replace those of the job.
 			if v.kv > 0 {
 				r.KV = v.kv
 			}
@@ -120,9 +118,9 @@ func (s *Scraper) pass() {
 	s.options.Set(out)
 }
 
-// visit asks one replica until ctx ends.
+// visit scrapes one replica until ctx ends.
 func (s *Scraper) visit(ctx context.Context, v *visit) {
-	// The first questions to many replicas are spread, but soon.
+	// Spread the first scrapes of many replicas over a short time.
 	if !sleep(ctx, rand.N(min(s.options.Interval, time.Second))) {
 		return
 	}
@@ -144,7 +142,7 @@ func (s *Scraper) visit(ctx context.Context, v *visit) {
 	}
 }
 
-// learn takes over a state.
+// learn processes a state.
 func (s *Scraper) learn(ctx context.Context, v *visit, state State) {
 	limit := 0
 	if !v.told {
@@ -168,7 +166,7 @@ func (s *Scraper) learn(ctx context.Context, v *visit, state State) {
 	}
 }
 
-// ask asks for the metrics.
+// ask requests the metrics.
 func (s *Scraper) ask(ctx context.Context, v *visit) (State, error) {
 	path := s.options.Path
 	if path == "" {
@@ -188,13 +186,13 @@ func (s *Scraper) ask(ctx context.Context, v *visit) (State, error) {
 		return err
 	})
 	if err != nil || state.Kind == "" {
-		v.path++ // the next question goes to the other one
+		v.path++ // try the next path next time
 	}
 	return state, err
 }
 
-// longestPrompt asks for the limit that vLLM and SGLang tell in their list of models;
-// 0 when there is none.
+// longestPrompt returns the limit that vLLM and SGLang report in their list of models, 0 if there
+// is none.
 func (s *Scraper) longestPrompt(ctx context.Context, v *visit) int {
 	var list struct {
 		Data []struct {
@@ -214,7 +212,7 @@ func (s *Scraper) longestPrompt(ctx context.Context, v *visit) int {
 	return limit
 }
 
-// get reads a page of a replica.
+// get sends a GET request to a replica, and calls read with the body.
 func (s *Scraper) get(ctx context.Context, address, path string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
@@ -234,8 +232,8 @@ func (s *Scraper) get(ctx context.Context, address, path string, read func(io.Re
 	return read(&bounded{res.Body, mostBytes + 1})
 }
 
-// bounded fails where an answer has as many bytes as are left: of a longer answer than is
-// read only a part would be understood.
+// bounded returns an error once left bytes have been read. Cutting the response off instead would
+// make a part of it look complete.
 type bounded struct {
 	from io.Reader
 	left int
@@ -243,14 +241,14 @@ type bounded struct {
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.left == 0 {
-		return 0, fmt.Errorf("the answer is longer than %d MiB", mostBytes>>20)
+		return 0, fmt.Errorf("the response is longer than %d MiB", mostBytes>>20)
 	}
 	n, err := b.from.Read(p[:min(len(p), b.left)])
 	b.left -= n
 	return n, err
 }
 
-// sleep waits and reports whether ctx lasted.
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -7,33 +7,33 @@ import (
 	"strings"
 )
 
-// sglangSleep is SGLang's release of memory, which needs --enable-memory-saver.
+// sglangSleep uses SGLang's release of memory, which needs --enable-memory-saver.
 //
-// The engine does not tell whether its memory is released, and ends when it is released
-// twice or taken back without having been released. So the state is noted in the engine
-// itself, as its weight version: any gateway reads it there, and it is gone when the engine
-// starts again. It is noted before memory is released, and taken back after a request was
-// served: who finds the note wakes the engine.
+// The engine does not report whether its memory is released. It exits if its memory is released
+// twice, or resumed without a release. The gateway therefore stores the state in the engine itself,
+// as its weight version: every gateway can read it there, and it disappears when the engine
+// restarts. The mark is set before memory is released, and removed after the engine has served a
+// request. An engine with the mark has to be woken.
 type sglangSleep struct{ *Bed }
 
 const (
-	// noteReleased and noteTaken come before the weight version that is restored: of an engine
-	// whose memory is released, and of one that has it back, perhaps without its weights.
+	// noteReleased and noteTaken are prefixes of the original weight version: of an engine whose
+	// memory is released, and of one whose memory is resumed, perhaps without its weights.
 	noteReleased = "aliquot-released/"
 	noteTaken    = "aliquot-resumed/"
 )
 
-// released are the tags of the memory that is released; graphs stay.
+// released has the tags of the memory to release. CUDA graphs stay.
 var released = map[string][]string{"tags": {"kv_cache", "weights"}}
 
-// sglangInfo is what an SGLang server says of its settings.
+// sglangInfo has settings of an SGLang server.
 type sglangInfo struct {
 	Model  string `json:"model_path"`
 	Saver  bool   `json:"enable_memory_saver"`
 	Backup bool   `json:"enable_weights_cpu_backup"` // released weights stay in the host's memory
 }
 
-// version reads the weight version; ErrNoSleep where a server has none.
+// version returns the weight version, or ErrNoSleep if the server has none.
 func (b sglangSleep) version(ctx context.Context, address string) (string, error) {
 	var told struct {
 		Version *string `json:"weight_version"`
@@ -60,7 +60,7 @@ func (b sglangSleep) info(ctx context.Context, address string) (i sglangInfo, er
 	return i, err
 }
 
-// first reads the first of several paths that the server has: newer releases have others.
+// first reads the first path that the server has. The paths differ between releases.
 func (b sglangSleep) first(ctx context.Context, address string, into any, paths ...string) (status int, err error) {
 	for _, path := range paths {
 		if status, err = b.ask(ctx, http.MethodGet, address, path, nil, into); !absent(status) {
@@ -100,7 +100,7 @@ func (b sglangSleep) sleep(ctx context.Context, address string) error {
 		return err
 	}
 	status, err := b.ask(ctx, http.MethodPost, address, "/release_memory_occupation", released, nil)
-	if status/100 == 4 { // it was refused, and nothing was released
+	if status/100 == 4 { // the engine refused and released nothing
 		return errors.Join(err, b.note(ctx, address, version))
 	}
 	return err
@@ -129,8 +129,8 @@ func (b sglangSleep) wake(ctx context.Context, address, replica string) error {
 	return b.note(ctx, address, before)
 }
 
-// takeBack has an engine take its memory back that is noted to have released it. It
-// returns the weight version before that.
+// takeBack resumes the memory of an engine whose mark says that it is released. It returns the
+// original weight version, and whether there was a mark.
 func (b sglangSleep) takeBack(ctx context.Context, address, version string) (before string, noted bool, err error) {
 	if before, ok := strings.CutPrefix(version, noteTaken); ok {
 		return before, true, nil
@@ -145,7 +145,7 @@ func (b sglangSleep) takeBack(ctx context.Context, address, version string) (bef
 	return before, true, b.note(ctx, address, noteTaken+before)
 }
 
-// reload reads the weights again where they were not kept.
+// reload makes the engine read its weights again if they were not kept.
 func (b sglangSleep) reload(ctx context.Context, address string) error {
 	info, err := b.info(ctx, address)
 	if err != nil || info.Backup {

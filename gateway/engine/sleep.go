@@ -13,28 +13,30 @@ import (
 	"time"
 )
 
-// Bed puts engines to sleep and wakes them: their model leaves the GPU and comes back
-// from the host's memory in seconds.
+// Bed puts engines to sleep and wakes them. The model of a sleeping engine leaves the GPU, and
+// comes back from the host's memory in seconds.
 type Bed struct {
-	// Client asks; its transport is that of the service's requests.
+	// Client is the transport of the service's requests.
 	Client http.RoundTripper
 	Scheme string
-	// Port of the engine's endpoints, 0 for that of the replica.
+	// Port is the port of the engine's endpoints, 0 for the replica's port.
 	Port int
-	// Level is vLLM's: 1 keeps the weights in the host's memory. SGLang has it as a flag.
+	// Level is vLLM's sleep level: 1 keeps the weights in the host's memory. SGLang has a flag
+	// instead.
 	Level int
 }
 
-// sleeper is an engine's way to sleep, at an address.
+// sleeper implements the sleep mode of one kind of engine. address is the engine's.
 type sleeper interface {
-	// asleep reports whether the engine sleeps; ErrNoSleep where this is not its way.
+	// asleep reports whether the engine sleeps. It returns ErrNoSleep if the engine does not have
+	// this mode.
 	asleep(ctx context.Context, address string) (bool, error)
 	sleep(ctx context.Context, address string) error
-	// wake returns when the engine says that it is awake; at replica it takes requests.
+	// wake wakes the engine, and returns once it has served a request at replica.
 	wake(ctx context.Context, address, replica string) error
 }
 
-// of finds out how a replica's engine sleeps, and whether it does.
+// of returns the sleep mode of a replica's engine, and whether it sleeps.
 func (b *Bed) of(ctx context.Context, replica string) (how sleeper, sleeps bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, asleep)
 	defer cancel()
@@ -46,28 +48,28 @@ func (b *Bed) of(ctx context.Context, replica string) (how sleeper, sleeps bool,
 	return nil, false, ErrNoSleep
 }
 
-// ErrNoSleep says that an engine has no sleep mode, or that it is not enabled.
+// ErrNoSleep means that an engine has no sleep mode, or that the mode is not enabled.
 var ErrNoSleep = errors.New("the engine has no sleep mode, or it is not enabled")
 
-// asleep is how long one question may take; orders take as long as their context.
+// asleep is the timeout of a request for state. Sleep and Wake have the timeout of their context.
 const asleep = 5 * time.Second
 
-// Asleep asks whether an engine sleeps; ErrNoSleep where it cannot.
+// Asleep reports whether an engine sleeps. It returns ErrNoSleep if the engine cannot.
 func (b *Bed) Asleep(ctx context.Context, replica string) (bool, error) {
 	_, sleeps, err := b.of(ctx, replica)
 	return sleeps, err
 }
 
-// ErrBusy says that an engine works on requests, and would lose them or die if it were
-// put to sleep.
-var ErrBusy = errors.New("the engine works on requests")
+// ErrBusy means that an engine has requests in progress. It would lose them or crash if it were put
+// to sleep.
+var ErrBusy = errors.New("the engine has requests in progress")
 
-// Sleep puts an engine to sleep that has nothing to do, and returns when it says that
-// it sleeps. Requests that the caller does not know of are looked for in its metrics.
+// Sleep puts an idle engine to sleep, and returns once the engine reports that it sleeps. It checks
+// the engine's metrics for requests of other clients.
 func (b *Bed) Sleep(ctx context.Context, replica string) error {
 	switch state, err := b.load(ctx, replica); {
 	case err != nil:
-		return fmt.Errorf("%w, or may: %w", ErrBusy, err)
+		return fmt.Errorf("%w, or may have some: %w", ErrBusy, err)
 	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}
@@ -81,8 +83,8 @@ func (b *Bed) Sleep(ctx context.Context, replica string) error {
 	return b.until(ctx, replica, true)
 }
 
-// Wake wakes an engine, and returns when it has answered a request of one token: an
-// engine that says that it is awake has been seen to die by the first request.
+// Wake wakes an engine, and returns once it has answered a request for one token: engines have been
+// seen to report that they are awake and then to crash at the first request.
 func (b *Bed) Wake(ctx context.Context, replica string) error {
 	how, _, err := b.of(ctx, replica)
 	if err != nil {
@@ -91,7 +93,7 @@ func (b *Bed) Wake(ctx context.Context, replica string) error {
 	return how.wake(ctx, b.address(replica), replica)
 }
 
-// again is the time between two questions while something is waited for.
+// again is the polling interval of until.
 const again = 50 * time.Millisecond
 
 func (b *Bed) until(ctx context.Context, replica string, sleeps bool) error {
@@ -117,7 +119,7 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 	}
 	status, err := b.ask(ctx, http.MethodGet, replica, "/v1/models", nil, &list)
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
-		return nil // it wants a key, and its word must do
+		return nil // the server needs a key that the gateway does not have, so rely on its report
 	}
 	if err != nil {
 		return err
@@ -130,7 +132,7 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 	return err
 }
 
-// load reads from an engine's metrics what it works on.
+// load reads the number of requests in an engine from its metrics.
 func (b *Bed) load(ctx context.Context, replica string) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, asleep)
 	defer cancel()
@@ -148,7 +150,7 @@ func (b *Bed) load(ctx context.Context, replica string) (State, error) {
 	}
 	state, err := Parse(&bounded{res.Body, mostBytes + 1})
 	if err == nil && state.Running < 0 {
-		err = errors.New("/metrics does not say how many requests it runs")
+		err = errors.New("/metrics does not have the number of running requests")
 	}
 	return state, err
 }
@@ -161,8 +163,8 @@ func (b *Bed) address(replica string) string {
 	return net.JoinHostPort(host, strconv.Itoa(b.Port))
 }
 
-// ask sends a request and reads its answer as JSON where into is not nil. The status is
-// 0 when there was no answer.
+// ask sends a request and decodes the JSON of its response, if into is not nil. The status is 0
+// without a response.
 func (b *Bed) ask(ctx context.Context, method, address, path string, body, into any) (status int, err error) {
 	var text io.Reader
 	if body != nil {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// vllmSleep is vLLM's sleep mode, of its development mode.
+// vllmSleep uses vLLM's sleep mode, which needs its development mode.
 type vllmSleep struct{ *Bed }
 
 func (b vllmSleep) asleep(ctx context.Context, address string) (bool, error) {
@@ -47,7 +47,7 @@ func (b vllmSleep) wake(ctx context.Context, address, replica string) error {
 	return b.probe(ctx, replica)
 }
 
-// absent says that a server has no such endpoint.
+// absent reports whether a status means that a server does not have the endpoint.
 func absent(status int) bool {
 	return status == http.StatusNotFound || status == http.StatusMethodNotAllowed
 }

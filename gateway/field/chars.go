@@ -4,9 +4,9 @@ package field
 
 const (
 	tokenChar = 1 << iota
-	valueChar // of a header's value: all but control characters other than tab
-	graphChar // of a target: no space or control character
-	plainChar // of a target or host, in ASCII
+	valueChar // in a header's value: all but control characters other than tab
+	graphChar // in a target: no space or control character
+	plainChar // in a target or host: graphChar in ASCII
 )
 
 var classes = func() (t [256]uint8) {
@@ -35,14 +35,14 @@ func consists[T string | []byte](s T, class uint8) bool {
 	return true
 }
 
-// IsToken reports whether s is a token, as methods and names of fields are.
+// IsToken reports whether s is a token, such as a method or the name of a field.
 func IsToken[T string | []byte](s T) bool { return len(s) > 0 && consists(s, tokenChar) }
 
 // IsValue reports whether s has no control character other than tab.
 func IsValue[T string | []byte](s T) bool { return consists(s, valueChar) }
 
-// IsTarget reports whether a host or target is one word.
+// IsTarget reports whether s is not empty and has no space or control character, as a host or target.
 func IsTarget[T string | []byte](s T) bool { return len(s) > 0 && consists(s, graphChar) }
 
-// IsPlain reports whether a host or target is one word of ASCII.
+// IsPlain reports whether s is an ASCII string for which IsTarget holds.
 func IsPlain[T string | []byte](s T) bool { return len(s) > 0 && consists(s, plainChar) }

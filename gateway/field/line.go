@@ -1,6 +1,5 @@
-// Package field reads the lines of the heads of HTTP/1 messages: those of replicas'
-// answers and those of clients' requests. A line that two readers could understand in
-// two ways is refused.
+// Package field parses header lines of HTTP/1 messages, both of replicas' answers and of clients'
+// requests. It refuses a line that two parsers could understand differently.
 package field
 
 import (
@@ -9,19 +8,18 @@ import (
 	"net/http"
 )
 
-// Next splits off a line, without its CR LF. The text must consist of such lines.
+// Next splits off the first line, without its CR LF. Every line of text must end in CR LF.
 func Next(text []byte) (line, rest []byte) {
 	end := bytes.IndexByte(text, '\n')
 	return text[:end-1], text[end+1:]
 }
 
-// Parse splits a line "name: value" and returns the name in its canonical form. A line
-// that begins with a space continues the one before in an old way that is not to be
-// understood any more (RFC 9112, 5.2).
+// Parse splits a line "name: value", and returns the name in its canonical form. It refuses a line
+// that begins with a space, the obsolete continuation of the previous line (RFC 9112, 5.2).
 func Parse(line []byte) (name, value string, err error) {
 	colon := bytes.IndexByte(line, ':')
 	if colon < 0 || !IsToken(line[:colon]) {
-		return "", "", fmt.Errorf("a line of its header is %.40q", line)
+		return "", "", fmt.Errorf("invalid header line %.40q", line)
 	}
 	text := bytes.Trim(line[colon+1:], " \t")
 	if !IsValue(text) {
@@ -30,8 +28,8 @@ func Parse(line []byte) (name, value string, err error) {
 	return http.CanonicalHeaderKey(string(line[:colon])), string(text), nil
 }
 
-// Put adds a value to a header. The slice is shared with who gave it: it is copied before
-// another value is added.
+// Put adds a value to a header. The header shares the slice with the caller, and copies it before
+// it adds another value.
 func Put(h http.Header, name string, value []string) {
 	if before, ok := h[name]; ok {
 		value = append(before[:len(before):len(before)], value...)
@@ -39,9 +37,8 @@ func Put(h http.Header, name string, value []string) {
 	h[name] = value
 }
 
-// Lines keeps the lines of a connection's last header, as the other side sends nearly the
-// same with each message. The values that it puts into headers are shared between them
-// and must not be changed in place.
+// Lines caches the lines of a connection's last header, because the other side sends nearly the
+// same header with each message. Headers share the cached values, so nobody may modify them.
 type Lines struct {
 	lines []kept
 	at    int
@@ -52,16 +49,16 @@ type kept struct {
 	value      []string
 }
 
-// Bounds of what is kept: how many lines, and of how many bytes each.
+// The largest number of cached lines, and the largest size of each in bytes.
 const (
 	mostLines   = 24
 	longestLine = 256
 )
 
-// Begin is called before the first line of a header.
+// Begin starts a header. Call it before the first Add.
 func (l *Lines) Begin() { l.at = 0 }
 
-// Add puts a line into a header.
+// Add adds a line to a header.
 func (l *Lines) Add(h http.Header, line []byte) error {
 	at := l.at
 	l.at++

@@ -8,48 +8,47 @@ import (
 	"sync"
 )
 
-// Body is a request's body of which a beginning is kept, often the whole.
+// Body is a request's body. Its beginning, often all of it, is kept.
 //
-// One goroutine takes it in. Afterwards it is given to replicas, each time by Open;
-// a transport may go on reading after its request has ended, so the state is locked,
-// but never during a read.
+// One goroutine receives it with Take. Afterwards each attempt at a replica gets it with Open. A
+// transport may continue to read after its request has ended, so a mutex guards the state, but
+// never during a read.
 type Body struct {
 	store  *Store
 	rest   io.Reader
-	length int64 // declared, -1 when unknown
+	length int64 // declared length, -1 if unknown
 	chunks chunks
 	file   *os.File
-	kept   int64 // bytes
-	memory int64 // bytes that are reserved; more than kept while a chunk fills
+	kept   int64 // number of kept bytes
+	memory int64 // number of reserved bytes: more than kept while a chunk fills
 
 	mu      sync.Mutex
-	idle    *sync.Cond // a read ended
+	idle    *sync.Cond // a read has ended
 	current *opened    // the attempt that may read rest
 	ended   bool       // rest is at its end
 	err     error
-	touched bool // something of rest was given
-	reading bool // a read of rest is under way
+	touched bool // an attempt has read from rest
+	reading bool // an attempt is reading from rest
 	stopped bool
 	freed   bool
 }
 
-// Body wraps a body of a declared length, -1 when that is unknown.
+// Body wraps a body with its declared length, -1 if unknown.
 func (s *Store) Body(rest io.Reader, length int64) *Body {
 	b := &Body{store: s, rest: rest, length: length}
 	b.idle = sync.NewCond(&b.mu)
 	return b
 }
 
-// Take keeps the body up to its end or the limit of one body. Its error says why
-// the body could not be received, or is ErrFull.
+// Take receives and keeps the body up to its end, or up to the limit of one body. It returns
+// ErrFull, or the error of receiving the body.
 func (b *Body) Take() error { return b.take(b.store.limits.Each) }
 
-// frameHeader is the length of what stands before a message of gRPC: a flag and
-// four bytes of length.
+// frameHeader is the length of the header of a gRPC message: a flag and four bytes of length.
 const frameHeader = 5
 
-// TakeMessage keeps the first message of a gRPC stream. More may never come before
-// the replica has answered.
+// TakeMessage receives and keeps the first message of a gRPC stream. The client may send the next
+// one only after the replica has answered.
 func (b *Body) TakeMessage() error {
 	if err := b.take(frameHeader); err != nil || b.kept < frameHeader {
 		return err
@@ -102,8 +101,8 @@ func (b *Body) more(limit int64) error {
 	return nil
 }
 
-// next is the size of the next chunk: memory follows what was sent, not what was
-// declared.
+// next returns the size of the next chunk. Memory grows with the received bytes, not with the
+// declared length.
 func (b *Body) next(limit int64) int64 {
 	size := min(max(b.kept, 2<<10), 256<<10)
 	if b.length >= 0 {
@@ -118,7 +117,7 @@ func (b *Body) note(err error) {
 	}
 }
 
-// spill moves what is in memory to a file.
+// spill moves the kept part from memory to a file.
 func (b *Body) spill(limit int64) error {
 	if !b.store.reserveDisk(b.kept) {
 		return ErrFull
@@ -160,10 +159,10 @@ func (b *Body) toFile(limit int64) error {
 	return nil
 }
 
-// Kept reads what is kept, from the first byte.
+// Kept returns a reader of the kept part.
 func (b *Body) Kept() io.Reader { return &section{b.chunks, b.file, b.kept, 0} }
 
-// Size is how many bytes are kept.
+// Size returns the number of kept bytes.
 func (b *Body) Size() int64 { return b.kept }
 
 // Whole reports whether all of the body is kept.
@@ -173,15 +172,14 @@ func (b *Body) Whole() bool {
 	return !b.touched && b.ended && errors.Is(b.err, io.EOF)
 }
 
-// Answered gives up memory that is needed no more once a replica has begun to answer:
-// the attempt that is under way has what it needs.
+// Answered frees memory once a replica has begun to answer: the current attempt has what it needs.
 func (b *Body) Answered() {
 	if b.file == nil && b.Whole() {
 		b.Free()
 	}
 }
 
-// Free gives up what is kept; what Kept and Open returned may fail from then on.
+// Free frees the kept part. Readers from Kept and Open may fail afterwards.
 func (b *Body) Free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

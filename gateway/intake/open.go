@@ -7,14 +7,14 @@ import (
 
 var errStopped = errors.New("the request has ended")
 
-// opened is the body as one attempt at a replica gets it.
+// opened is the body for one attempt at a replica.
 type opened struct {
 	section
 	body *Body
 }
 
-// Open gives the body from its first byte; nil when a part that is not kept was
-// given before.
+// Open returns the body from its first byte. It returns nil if an earlier attempt has read a part
+// that is not kept.
 func (b *Body) Open() io.ReadCloser {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -25,7 +25,7 @@ func (b *Body) Open() io.ReadCloser {
 	return b.current
 }
 
-// Read gives what is kept and then what the client still sends.
+// Read reads the kept part, and then what the client still sends.
 func (o *opened) Read(p []byte) (int, error) {
 	if o.at < o.size {
 		return o.section.Read(p)
@@ -37,8 +37,8 @@ func (o *opened) Read(p []byte) (int, error) {
 // client.
 func (o *opened) Whole() bool { return o.body.Whole() }
 
-// Close does nothing: the server that received the request closes its body, and
-// a transport that gave up must not keep the next one from reading it.
+// Close does nothing: the server closes the request's body, and a transport that gives up must not
+// prevent the next one from reading it.
 func (o *opened) Close() error { return nil }
 
 func (o *opened) readRest(p []byte) (int, error) {
@@ -62,8 +62,8 @@ func (o *opened) readRest(p []byte) (int, error) {
 	return n, err
 }
 
-// Stop ends all reading of what the client still sends. When it returns nothing
-// reads the server's body any more; a read that is under way is ended by abort.
+// Stop ends all reading of what the client still sends. After it returns, nothing reads the
+// server's body any more. It calls abort to end a read in progress.
 func (b *Body) Stop(abort func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,7 +83,7 @@ func (b *Body) Ended() bool {
 	return b.ended && errors.Is(b.err, io.EOF)
 }
 
-// Err is the error that receiving the body ended with, nil for its end.
+// Err returns the error with which receiving the body ended, nil for its regular end.
 func (b *Body) Err() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

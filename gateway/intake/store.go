@@ -1,5 +1,5 @@
-// Package intake takes the bodies of requests in before they are given a slot of a
-// replica: in memory as long as there is room, then in a temporary file.
+// Package intake receives the bodies of requests before the requests get a slot. It keeps them in
+// memory while there is space, and then in temporary files.
 package intake
 
 import (
@@ -12,42 +12,42 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Limits bound what a Store holds, in bytes.
+// Limits limit what a Store keeps, in bytes.
 type Limits struct {
-	// Each bounds what is kept of one body; what is longer is given as it comes.
+	// Each limits the kept part of one body. The rest is passed on as it arrives.
 	Each int64
-	// Memory bounds what is kept in memory of all bodies, Disk what is in files;
-	// with a Disk of 0 there are no files. Copies of bodies that are looked at take
-	// a quarter of Memory more at most, or that of one body.
+	// Memory limits the kept parts of all bodies in memory, Disk those in files; without Disk there
+	// are no files. Copies of bodies that are being read take at most another quarter of Memory, or
+	// Each if that is larger.
 	Memory, Disk int64
-	Dir          string // of the files; "" for the system's
+	Dir          string // directory of the files, "" for the system's default
 }
 
-// ErrFull is the error of a body for which there is no room.
-var ErrFull = errors.New("the gateway holds as many request bodies as it may")
+// ErrFull means that there is no space for a body.
+var ErrFull = errors.New("the gateway has no more space for request bodies")
 
-// Store is what all bodies share.
+// Store keeps the bodies of all requests within its limits.
 type Store struct {
 	limits       Limits
 	mu           sync.Mutex
 	memory, disk int64
-	copies       *semaphore.Weighted // of bodies in one piece
-	copying      int64               // its size in bytes
+	copies       *semaphore.Weighted // limits copies of bodies in one piece
+	copying      int64               // size of the semaphore in bytes
 }
 
 // NewStore returns an empty store.
 func NewStore(l Limits) *Store {
-	// Copies live for milliseconds, so that a part of the memory is enough for many.
+	// Copies live for milliseconds, so a part of the memory is enough for many.
 	copying := max(l.Memory/4, l.Each)
 	return &Store{limits: l, copies: semaphore.NewWeighted(copying), copying: copying}
 }
 
-// small is the size, in bytes, up to which a body may take the last of the memory.
+// small is the size, in bytes, up to which a body may use the last free memory.
 const small = 64 << 10
 
-// reserve takes n bytes of memory for a body that holds some already. A larger body
-// gets only a quarter of what others leave, so that a few large ones do not force
-// the many small ones into files.
+// reserve reserves n bytes of memory for a body that already holds some. A larger body gets at most
+// a quarter of what the others leave free, so that a few large bodies do not force many small ones
+// into files.
 func (s *Store) reserve(n, holds int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,8 +76,7 @@ func (s *Store) free(memory, disk int64) {
 	s.mu.Unlock()
 }
 
-// file makes a file without a name: nobody else can open it, and it is gone with
-// the gateway.
+// file creates a file without a name: nobody else can open it, and it disappears with the gateway.
 func (s *Store) file() (*os.File, error) {
 	if s.limits.Disk == 0 {
 		return nil, ErrFull
@@ -93,11 +92,10 @@ func (s *Store) file() (*os.File, error) {
 	return f, nil
 }
 
-// chunks is text in memory, in the order in which it came. It is only ever added
-// to, by one goroutine, before anybody reads it.
+// chunks is text in memory. One goroutine appends to it, before anybody reads it.
 type chunks [][]byte
 
-// at copies what stands at an offset.
+// at copies bytes from an offset.
 func (c chunks) at(p []byte, offset int64) int {
 	for _, one := range c {
 		if offset < int64(len(one)) {
@@ -110,7 +108,7 @@ func (c chunks) at(p []byte, offset int64) int {
 
 var copies = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// section reads the kept part of a body from its first byte.
+// section reads the kept part of a body.
 type section struct {
 	chunks chunks
 	file   *os.File

@@ -6,15 +6,15 @@ import (
 	"sync"
 )
 
-// texts are buffers for bodies that are looked at.
+// texts has buffers for Text.
 var texts = sync.Pool{New: func() any { return new([]byte) }}
 
-// mostPooled bounds the buffers that are kept, in bytes.
+// mostPooled is the largest size of a buffer in the pool, in bytes.
 const mostPooled = 1 << 20
 
-// Text gives read the beginning of what is kept in one piece, at most so many bytes,
-// and returns why there were fewer. It may have to copy, for which it waits until the
-// copies of other bodies leave room. The text is read's only until it returns.
+// Text calls read with the first bytes of the kept part, at most `most`, in one piece. It returns
+// an error if there are fewer than expected. If it has to copy them, it waits until the copies of
+// other bodies leave enough space. read must not keep the text.
 func (b *Body) Text(most int64, read func(text []byte)) error {
 	n := min(b.kept, most)
 	if len(b.chunks) > 0 && int64(len(b.chunks[0])) >= n {

@@ -9,16 +9,16 @@ import (
 	"aliquot.example/gateway/config"
 )
 
-// The headers by which a request declares what it is.
+// The headers with which a request describes itself.
 const (
 	HeaderBatch    = "X-Batch-Size"      // items in the request, a whole number
 	HeaderPrompt   = "X-Prompt-Tokens"   // length of the prompt in tokens
-	HeaderCost     = "X-Request-Cost"    // work, in any unit that all requests use alike
+	HeaderCost     = "X-Request-Cost"    // work, in a unit that is the same for all requests
 	HeaderTimeout  = "X-Request-Timeout" // time until the answer is useless: "1.5" (seconds) or "1500ms"
 	HeaderPriority = "X-Priority"        // name of a priority
 )
 
-// Facts is what a request declares. Numbers are -1 when not declared.
+// Facts are the declarations of a request. A missing number is -1.
 type Facts struct {
 	Batch, Prompt int64
 	Cost          float64
@@ -26,11 +26,11 @@ type Facts struct {
 	Priority      string
 }
 
-// bytesPerToken turns the size of a JSON body into a length of its prompt where
-// the client declares none; about four bytes of English text are one token.
+// bytesPerToken converts the size of a body to the length of its prompt if the client does not
+// declare it. A token is about four bytes of English text.
 const bytesPerToken = 4
 
-// FactsOf reads the declaring headers; its error is for the client.
+// FactsOf reads the headers with which a request describes itself. Its error is for the client.
 func FactsOf(r *http.Request) (Facts, error) {
 	f := Facts{Batch: -1, Prompt: -1, Cost: -1, Timeout: -1}
 	h := r.Header
@@ -58,7 +58,7 @@ func FactsOf(r *http.Request) (Facts, error) {
 	return f, err
 }
 
-// first is Get for a name in canonical form, without bringing it there.
+// first is like h.Get, for a name in canonical form.
 func first(h http.Header, name string) string {
 	if v := h[name]; len(v) > 0 {
 		return v[0]
@@ -86,8 +86,7 @@ func timeout(v string) (time.Duration, error) {
 	return -1, fmt.Errorf("header %s is %q: want seconds or a duration such as \"1500ms\"", HeaderTimeout, clip(v))
 }
 
-// grpcTimeout reads the header of the gRPC protocol: up to eight digits and a
-// unit.
+// grpcTimeout parses the Grpc-Timeout header: up to eight digits and a unit.
 func grpcTimeout(v string) (time.Duration, error) {
 	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond,
 		'u': time.Microsecond, 'n': time.Nanosecond}
@@ -100,8 +99,7 @@ func grpcTimeout(v string) (time.Duration, error) {
 	return -1, fmt.Errorf("header Grpc-Timeout is %q: want up to eight digits and one of H M S m u n", clip(v))
 }
 
-// Placement returns the index of the first rule that holds, counted from 1, and
-// 0 when none does.
+// Placement returns the index of the first matching rule, counted from 1, or 0 if none matches.
 func Placement(rules []config.Rule, f *Facts) int {
 	for i := range rules {
 		r := &rules[i]
@@ -113,8 +111,8 @@ func Placement(rules []config.Rule, f *Facts) int {
 	return 0
 }
 
-// within tells whether a value lies between bounds of which zero means none. A
-// value that was not declared lies within no bounds.
+// within reports whether a value is within limits. A limit of 0 means none. A missing value is not
+// within any limits.
 func within[T int64 | float64](v, low, high T) bool {
 	if low == 0 && high == 0 {
 		return true

@@ -6,15 +6,15 @@ import (
 	"net/http"
 )
 
-// FormModel returns where the field "model" of a form stands in its text; false when
-// there is none, or the text ends before it does.
+// FormModel returns the position of the value of the field "model" in the text of a form. It
+// returns false if there is none, or if the text ends before the value does.
 func FormModel(text []byte, h http.Header) (from, to int, ok bool) {
 	kind, params, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return 0, 0, false
 	}
 	border := []byte("\r\n--" + params["boundary"])
-	at := 0 // where a part begins, behind its border
+	at := 0 // start of a part, after its boundary
 	if first := border[2:]; bytes.HasPrefix(text, first) {
 		at = len(first)
 	} else if i := bytes.Index(text, border); i >= 0 {
@@ -35,7 +35,7 @@ func FormModel(text []byte, h http.Header) (from, to int, ok bool) {
 	}
 }
 
-// names reports whether the head of a part is that of a field, not a file, of the name.
+// names reports whether the head of a part is that of a field with this name, and not of a file.
 func names(head []byte, name string) bool {
 	for line := range bytes.SplitSeq(head, []byte("\r\n")) {
 		key, value, _ := bytes.Cut(line, []byte(":"))

@@ -1,5 +1,5 @@
-// Package match finds the service that a request is meant for and what the
-// request says of itself: its size, its deadline, its tenant.
+// Package match finds the service for a request, the model in its body, and the facts that its
+// headers declare, such as size, cost and deadline.
 package match
 
 import (
@@ -25,9 +25,9 @@ type entry struct {
 	models  []string
 }
 
-// NewTable orders the routes of all services by how much they say: an exact host
-// before a wildcard before none, then the longer path prefix, then more headers,
-// then a model before none, then the order of the file.
+// NewTable returns the routes of all services, the most specific first: an exact host before a
+// wildcard before none, then the longer path prefix, then more headers, then a model before none,
+// then the order in the file.
 func NewTable(services []config.Service) *Table {
 	t := &Table{}
 	for i, s := range services {
@@ -60,9 +60,8 @@ func (e *entry) rank() [4]int {
 	return [4]int{host, len(e.prefix), len(e.headers), min(1, len(e.models))}
 }
 
-// Service returns the index of the service that a request is meant for, -1 when
-// there is none. body is asked for the model that the request's body names; only
-// when a route depends on it, and at most once.
+// Service returns the index of the service for a request, -1 if there is none. body returns the
+// model in the request's body. It is called at most once, and only if a route depends on the model.
 func (t *Table) Service(r *http.Request, body func() string) int {
 	host := ""
 	var model string
@@ -93,10 +92,9 @@ func (t *Table) Service(r *http.Request, body func() string) int {
 	return -1
 }
 
-// Models returns the models that a caller may name, by the routes that hold for
-// everything else of the request, sorted. The method and the last part of the path are
-// of the question and not of a use: a route's prefix holds if it holds for the path
-// before it.
+// Models returns the models that a caller can use, sorted by name: those of the routes whose hosts
+// and headers match the request. The path is that of the model list, so a route matches if its
+// prefix is in the same API.
 func (t *Table) Models(r *http.Request) []Named {
 	host, path := hostname(r.Host), r.URL.Path
 	var out []Named
@@ -111,19 +109,19 @@ func (t *Table) Models(r *http.Request) []Named {
 			}
 		}
 	}
-	// Of several services the first route decides, as it does for a request.
+	// If several services have a model, the first route wins, as for a request.
 	slices.SortStableFunc(out, func(a, b Named) int { return strings.Compare(a.Name, b.Name) })
 	return slices.CompactFunc(out, func(a, b Named) bool { return a.Name == b.Name })
 }
 
-// Named is a model that a route names, and the index of its service.
+// Named is a model of a route, and the index of its service.
 type Named struct {
 	Name    string
 	Service int
 }
 
-// below reports whether the entry's prefix and the path share all segments up to the
-// API's version: "/v1/chat" is of the API that "/v1/models" asks about.
+// below reports whether the entry's prefix and the path are in the same API, with the same segments
+// up to its version: "/v1/chat" is in the API of "/v1/models".
 func (e *entry) below(path string) bool {
 	api, _, ok := strings.Cut(path, "/v1/")
 	return ok && strings.HasPrefix(e.prefix, api+"/v1/")
@@ -148,7 +146,7 @@ func (e *entry) host(host string) bool {
 	return false
 }
 
-// path matches whole segments: "/v1" holds for "/v1" and "/v1/x", not "/v1x".
+// path matches whole segments: "/v1" matches "/v1" and "/v1/x", but not "/v1x".
 func (e *entry) path(path string) bool {
 	rest, ok := strings.CutPrefix(path, e.prefix)
 	return ok && (e.prefix == "" || rest == "" || rest[0] == '/')
@@ -164,8 +162,8 @@ func (e *entry) header(h http.Header) bool {
 	return true
 }
 
-// Climbs tells whether a path has a ".." segment. Such a path could match one
-// route here and mean another at the replica.
+// Climbs reports whether a path has a ".." segment. Such a path could match one route here, and
+// have another meaning at the replica.
 func Climbs(path string) bool {
 	if !strings.Contains(path, "..") {
 		return false

@@ -11,12 +11,12 @@ import (
 	"sync"
 )
 
-// LongestDecoded bounds how much of a compressed body is decoded, in bytes.
+// LongestDecoded is the largest decoded size of a compressed body, in bytes.
 const LongestDecoded = 64 << 20
 
-// Model returns the model that a body names, "" when it names none: the value of
-// "model" of a JSON object, whatever its type is called, or the field "model" of a
-// form (multipart/form-data), as audio is sent. Its cost is one pass over the body.
+// Model returns the model in a body, "" if there is none: the value of "model" in a JSON object,
+// whatever its media type, or the field "model" of a form (multipart/form-data), which audio
+// requests use. It reads the body once.
 func Model(body io.Reader, h http.Header) string {
 	body, known := Decoded(body, h)
 	if !known {
@@ -28,12 +28,11 @@ func Model(body io.Reader, h http.Header) string {
 	return jsonModel(body)
 }
 
-// Codings are the values of Content-Encoding that are understood.
+// Codings lists the supported values of Content-Encoding.
 const Codings = "gzip, deflate, identity"
 
-// Decoded undoes the Content-Encoding of a body, whose text ends at LongestDecoded at
-// the latest; false for codings that are not understood. Text that is not what its
-// coding says reads as an error.
+// Decoded decodes the Content-Encoding of a body, up to LongestDecoded bytes. It returns false for
+// an unsupported coding. Invalid data gives an error when it is read.
 func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	switch strings.ToLower(strings.TrimSpace(strings.Join(h.Values("Content-Encoding"), ", "))) {
 	case "", "identity":
@@ -50,7 +49,7 @@ func Decoded(body io.Reader, h http.Header) (io.Reader, bool) {
 	return nil, false
 }
 
-// late is a reader that is opened by its first Read.
+// late is a reader that is opened at its first Read.
 type late struct {
 	open func() (io.Reader, error)
 	r    io.Reader
@@ -76,7 +75,7 @@ func jsonModel(body io.Reader) string {
 	kept := buffers.Get().(*[32 << 10]byte)
 	defer buffers.Put(kept)
 	buf := kept[:]
-	// The first bytes together: a mark must not be cut.
+	// Read the first bytes together, so that the byte order mark is not split.
 	n, err := io.ReadAtLeast(body, buf, len(mark))
 	for {
 		s.feed(buf[:n])
@@ -87,7 +86,7 @@ func jsonModel(body io.Reader) string {
 	}
 }
 
-// formModel reads a form up to its field "model"; files before it are passed over.
+// formModel reads a form up to its field "model". It skips files before it.
 func formModel(body io.Reader, boundary string) string {
 	if boundary == "" {
 		return ""

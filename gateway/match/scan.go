@@ -5,21 +5,21 @@ import (
 	"encoding/json"
 )
 
-// scanner finds the string value of the key "model" at the top level of a JSON
-// object, reading the text piece by piece and keeping nothing but that value. It
-// does not validate: of text that is no JSON object it may say anything but must
-// end. Of several such keys the last counts, as in the parsers of the replicas.
+// scanner finds the string value of the top-level key "model" in a JSON object. It reads the text
+// piece by piece and keeps only this value. It does not validate: for other text the result is
+// arbitrary, but the scan ends. If the key occurs several times, the last one counts, as in the
+// parsers of the replicas.
 type scanner struct {
 	depth    int
 	state    scanState
 	inString bool
 	escaped  bool
-	isKey    bool // the running string is a key at the top level
-	keep     bool // the running string is kept in raw
+	isKey    bool // the current string is a top-level key
+	keep     bool // raw keeps the current string
 	raw      []byte
 	model    string
-	begun    bool // a first byte has come
-	done     bool // nothing further can be found
+	begun    bool // the first byte was read
+	done     bool // nothing else can be found
 }
 
 type scanState int
@@ -34,22 +34,22 @@ const (
 	afterValue
 )
 
-// longestModel bounds the name of a model, in bytes of JSON text.
+// longestModel is the longest name of a model, in bytes of JSON text.
 const longestModel = 512
 
-// mark is the byte order mark, which some clients send and most parsers skip.
+// mark is the byte order mark. Some clients send it, and most parsers skip it.
 const mark = "\xef\xbb\xbf"
 
-// feed reads more text. The mark must not be cut.
+// feed reads more text. The caller must not split the mark.
 func (s *scanner) feed(text []byte) {
 	if !s.begun && len(text) > 0 {
 		s.begun = true
 		text = bytes.TrimPrefix(text, []byte(mark))
 	}
-	quote := -1 // a place up to which no quote stands
+	quote := -1 // position before which there is no quote
 	for i := 0; i < len(text) && !s.done; {
 		if s.inString && !s.keep && !s.escaped {
-			// Prompts and images are long strings, of which only the end matters.
+			// Prompts and images are long strings. Skip to their end.
 			if quote < i {
 				if quote = bytes.IndexByte(text[i:], '"') + i; quote < i {
 					quote = len(text)
@@ -89,7 +89,7 @@ func (s *scanner) string(c byte) {
 	}
 }
 
-// ended acts on a string that is complete.
+// ended handles a complete string.
 func (s *scanner) ended() {
 	if s.depth != 1 {
 		return
@@ -136,13 +136,13 @@ func (s *scanner) structure(c byte) {
 	default:
 		s.done = s.done || s.depth == 0
 	}
-	// A model that is no string names none.
+	// The value of "model" is not a string.
 	if s.state == modelValue && c != ':' {
 		s.model, s.state = "", afterValue
 	}
 }
 
-// quote begins a string.
+// quote starts a string.
 func (s *scanner) quote() {
 	s.inString = true
 	s.isKey = s.depth == 1 && s.state == beforeKey
@@ -155,7 +155,7 @@ func (s *scanner) quote() {
 	}
 }
 
-// separate goes on to the next key or value of the outer object.
+// separate moves on to the next key or value of the outer object.
 func (s *scanner) separate(c byte) {
 	switch {
 	case c == ',':

@@ -1,5 +1,5 @@
-// Package recent remembers the requests that an operator asks about: for each service
-// the last ones that failed, and the slowest of each minute.
+// Package recent stores requests of interest to an operator: for each service the last failed ones,
+// and the slowest ones of each minute.
 package recent
 
 import (
@@ -13,18 +13,18 @@ import (
 )
 
 const (
-	// mostFailed is how many failures are kept of each outcome, so that a flood of one
-	// kind does not hide the others.
+	// mostFailed is the number of stored failures per outcome, so that a flood of one kind does not
+	// hide the others.
 	mostFailed = 8
-	// mostSlow is how many requests are kept of each minute, over the last minutes.
+	// mostSlow is the number of stored requests per minute, and minutes the number of stored minutes.
 	mostSlow, minutes = 4, 20
 )
 
-// Requests are those of one service. The zero value is ready for use.
+// Requests stores the requests of one service. The zero value is ready for use.
 type Requests struct {
-	// minute is the minute of the newest request, and bar the time in milliseconds that a
-	// request of it must take to be among its slowest: nearly all requests are compared
-	// with these two and leave nothing behind.
+	// minute is the minute of the newest request. bar is the duration in milliseconds that a
+	// request must exceed to be among the slowest of this minute. Nearly all requests are only
+	// compared with these two.
 	minute atomic.Int64
 	bar    atomic.Uint64 // bits of a float64
 
@@ -33,26 +33,26 @@ type Requests struct {
 	failed map[string]*failures
 }
 
-// slowest are the slowest requests of one minute, the fastest of them first.
+// slowest has the slowest requests of one minute, in ascending order.
 type slowest struct {
 	minute   int64
 	requests []api.Request
 }
 
-// failures are the last of one outcome, as a ring.
+// failures is a ring of the last failures with one outcome.
 type failures struct {
 	ring [mostFailed]api.Request
 	next int
 }
 
-// Slow reports whether a request that ended at a Unix second and took so many
-// milliseconds is among the slowest of its minute so far.
+// Slow reports whether a request is among the slowest of its minute so far. ended is the Unix
+// second in which it ended, took its duration in milliseconds.
 func (r *Requests) Slow(ended int64, took float64) bool {
 	return ended/60 != r.minute.Load() || took > math.Float64frombits(r.bar.Load())
 }
 
-// Add keeps a request, where it failed or is among the slowest of its minute. ended is
-// the Unix second in which it ended.
+// Add stores a request if it failed or is among the slowest of its minute. ended is the Unix second
+// in which it ended.
 func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -61,7 +61,7 @@ func (r *Requests) Add(ended int64, q *api.Request, failed bool) {
 	}
 	minute := ended / 60
 	s := &r.slow[minute%minutes]
-	if s.minute != minute { // an earlier one, or a later one of a clock that was set back
+	if s.minute != minute { // an earlier minute, or a later one if the clock was set back
 		s.minute, s.requests = minute, s.requests[:0]
 	}
 	at, _ := slices.BinarySearchFunc(s.requests, q, func(a api.Request, b *api.Request) int {
@@ -90,7 +90,7 @@ func (r *Requests) fail(q *api.Request) {
 	f.next++
 }
 
-// List returns what is kept at a Unix second, the newest first.
+// List returns the stored requests at the Unix second now, the newest first.
 func (r *Requests) List(now int64) (slow, failed []api.Request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -2,7 +2,7 @@ package socket
 
 import "syscall"
 
-// retry makes a call of package syscall again where a signal interrupted it.
+// retry repeats a call of package syscall if a signal interrupted it.
 func retry(call func(fd int, p []byte) (int, error), fd uintptr, p []byte) (int, error) {
 	for {
 		n, err := call(int(fd), p)

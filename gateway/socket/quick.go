@@ -21,7 +21,7 @@ func send(fd uintptr, p []byte) (int, error) {
 	return quick(syscall.SYS_SENDTO, fd, p)
 }
 
-// quick makes a call that does not wait, whatever mode the descriptor is in.
+// quick makes a call that never waits, whatever the mode of the descriptor.
 func quick(call, fd uintptr, p []byte) (int, error) {
 	for {
 		n, _, errno := syscall.RawSyscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),

@@ -4,8 +4,8 @@ package socket
 
 import "syscall"
 
-// The race detector learns from package syscall that what was before a write was before
-// the read of it.
+// Use package syscall, from which the race detector learns that a write happens before the read of
+// its data.
 
 func receive(fd uintptr, p []byte) (int, error) { return retry(syscall.Read, fd, p) }
 

@@ -1,10 +1,10 @@
 // Package socket reads from and writes to TCP sockets with system calls that never wait.
 //
-// Package syscall tells the Go scheduler of each call, because the call may wait. When a call
-// takes more than 20 us, the scheduler gives its processor to another thread, and to find such
-// calls a thread of the runtime wakes every 20 us. A write to a socket of the same host often
-// takes that long, because the kernel delivers the data within the call. Calls that cannot wait
-// need neither.
+// Package syscall announces each call to the Go scheduler, because the call may wait. If a call
+// takes more than 20 us, the scheduler gives its processor to another thread; a thread of the
+// runtime wakes every 20 us to find such calls. A write to a socket on the same host often takes
+// that long, because the kernel delivers the data within the call. Calls that cannot wait need none
+// of this.
 package socket
 
 import (
@@ -16,40 +16,40 @@ import (
 	"syscall"
 )
 
-// mostQuick is how many bytes a call may move without the scheduler. Copying more takes so long
-// that others should have the processor meanwhile.
+// mostQuick is the largest number of bytes that a call may move without announcing it to the
+// scheduler. Copying more takes so long that other goroutines should get the processor meanwhile.
 const mostQuick = 64 << 10
 
-// Socket is the socket of a connection. All methods may be called at once.
+// Socket is the socket of a connection. It is safe for concurrent use.
 type Socket struct {
 	conn    *net.TCPConn
 	raw     syscall.RawConn
 	in, out side
-	look    func(fd uintptr) // made once; tries to read one byte
+	look    func(fd uintptr) // peek, allocated once
 	one     [1]byte
 }
 
 // side is one direction: one call at a time.
 type side struct {
 	mu   sync.Mutex
-	call func(fd uintptr) bool // made once; moves p
+	call func(fd uintptr) bool // receive or send, allocated once
 	p    []byte
 	n    int
 	err  error
 }
 
-// Of returns the socket of a connection, which stays usable in all other ways.
+// Of returns the socket of a connection. The connection stays usable.
 func Of(c *net.TCPConn) *Socket {
 	s := &Socket{conn: c}
-	s.raw, _ = c.SyscallConn() // fails for nil alone
+	s.raw, _ = c.SyscallConn() // fails only for nil
 	s.in.call, s.out.call, s.look = s.in.receive, s.out.send, s.peek
 	return s
 }
 
-// Read is that of net.Conn: it waits until something has come.
+// Read is like net.Conn's Read: it waits until there is data.
 func (s *Socket) Read(p []byte) (int, error) {
 	if len(p) == 0 {
-		return 0, nil // the kernel would have it wait
+		return 0, nil // otherwise it would wait for data
 	}
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
@@ -63,7 +63,7 @@ func (s *Socket) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Offer writes as much as the socket takes at once, which may be nothing.
+// Offer writes as much as the socket accepts without waiting, which may be nothing.
 func (s *Socket) Offer(p []byte) (int, error) {
 	s.out.mu.Lock()
 	defer s.out.mu.Unlock()
@@ -74,7 +74,8 @@ func (s *Socket) Offer(p []byte) (int, error) {
 	return n, nil
 }
 
-// Quiet reports whether the connection is open and nothing came on it. What came is lost.
+// Quiet reports whether the connection is open and has no data. If there is data, a byte of it is
+// lost.
 func (s *Socket) Quiet() bool {
 	s.in.mu.Lock()
 	defer s.in.mu.Unlock()
@@ -86,7 +87,7 @@ func (s *Socket) peek(fd uintptr) { s.in.n, s.in.err = receive(fd, s.one[:]) }
 // Control calls f with the descriptor, as syscall.RawConn does.
 func (s *Socket) Control(f func(fd uintptr)) error { return s.raw.Control(f) }
 
-// move has the runtime call d.call with the descriptor, which is open meanwhile.
+// move makes the runtime call d.call with the descriptor, which it keeps open meanwhile.
 func (d *side) move(with func(func(uintptr) bool) error, p []byte) (int, error) {
 	d.p, d.n, d.err = p, 0, nil
 	err := with(d.call)
@@ -97,13 +98,13 @@ func (d *side) move(with func(func(uintptr) bool) error, p []byte) (int, error) 
 	return d.n, err
 }
 
-// receive is false, which has the runtime wait for more, where nothing has come.
+// receive returns false if there is no data, so that the runtime waits for more.
 func (d *side) receive(fd uintptr) bool {
 	d.n, d.err = receive(fd, d.p)
 	return d.err != syscall.EAGAIN
 }
 
-// send is true in any case, or the runtime would wait until the socket takes more.
+// send always returns true: otherwise the runtime would wait until the socket accepts more.
 func (d *side) send(fd uintptr) bool {
 	if d.n, d.err = send(fd, d.p); d.err == syscall.EAGAIN {
 		d.err = nil
@@ -111,7 +112,7 @@ func (d *side) send(fd uintptr) bool {
 	return true
 }
 
-// wrap names the operation as package net does, whose callers tell by it what failed.
+// wrap returns an error like those of package net, which name the operation.
 func (s *Socket) wrap(op string, err error) error {
 	var errno syscall.Errno
 	var known *net.OpError

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-var errMalformed = errors.New("talk: a frame is not as its encoding demands")
+var errMalformed = errors.New("talk: invalid frame")
 
 // field is one decoded field: a number or bytes.
 type field struct {
@@ -23,7 +23,7 @@ func (f field) signed() int64            { return protowire.DecodeZigZag(f.numbe
 func (f field) span() time.Duration      { return time.Duration(f.signed()) }
 func (f field) at(n time.Time) time.Time { return n.Add(f.span()) }
 
-// float reads a number; what is none, or infinite, counts as 0.
+// float returns the number of the field, 0 if it is NaN or infinite.
 func (f field) float() float64 {
 	v := math.Float64frombits(f.number)
 	if math.IsNaN(v) || math.IsInf(v, 0) {
@@ -32,7 +32,7 @@ func (f field) float() float64 {
 	return v
 }
 
-// count reads a number that is no more than what a machine counts.
+// count returns the number of the field, limited to -1 and 2^40.
 func (f field) count() int { return int(min(max(f.signed(), -1), 1<<40)) }
 
 // each calls got for every field of a message.
@@ -65,8 +65,8 @@ func each(b []byte, got func(protowire.Number, field) error) error {
 	return nil
 }
 
-// Parse decodes a frame that a gateway of a version received at a time. It fails on a
-// frame of a version that is neither this one nor the one before.
+// Parse decodes a frame that a gateway of this version received at now. It returns an error if the
+// frame has neither this version nor the previous one.
 func Parse(b []byte, version uint64, now time.Time) ([]Record, error) {
 	var out []Record
 	spoken := false
@@ -74,7 +74,7 @@ func Parse(b []byte, version uint64, now time.Time) ([]Record, error) {
 		switch f {
 		case frameVersion:
 			if spoken = v.number == version || v.number+1 == version; !spoken {
-				return fmt.Errorf("talk: the other gateway speaks version %d, this one %d: "+
+				return fmt.Errorf("talk: the other gateway uses version %d of the protocol, this one version %d: "+
 					"update gateways one release at a time", v.number, version)
 			}
 		case frameRecord:
@@ -135,7 +135,7 @@ func (r *Record) parse(b []byte, now time.Time) error {
 	})
 }
 
-// rest takes the fields that are numbers or of few kinds.
+// rest decodes the other fields.
 func (r *Record) rest(f protowire.Number, v field) {
 	switch f {
 	case fVerdict:

@@ -15,7 +15,7 @@ const (
 	frameRecord  protowire.Number = 2
 )
 
-// The fields of a record, a request, a load and what is held. They keep their numbers.
+// The fields of records, requests, loads, held requests and charges. Their numbers must never change.
 const (
 	fKind protowire.Number = iota + 1
 	fService
@@ -92,7 +92,7 @@ const (
 	cAhead
 )
 
-// writer appends fields; those of value zero are left out.
+// writer appends fields. It omits fields with value zero.
 type writer struct {
 	b   []byte
 	now time.Time
@@ -134,7 +134,7 @@ func (w *writer) float(f protowire.Number, v float64) {
 	}
 }
 
-// span writes a time as its distance from now; the zero time is left out.
+// span writes a time as its distance from now. It omits the zero time.
 func (w *writer) span(f protowire.Number, t time.Time) {
 	if !t.IsZero() {
 		w.b = protowire.AppendVarint(protowire.AppendTag(w.b, f, protowire.VarintType),
@@ -142,8 +142,8 @@ func (w *writer) span(f protowire.Number, t time.Time) {
 	}
 }
 
-// nested writes what put appends as one field. The length takes four bytes, so that
-// nothing has to be moved.
+// nested writes the data that put appends as one field. The length always takes four bytes, so that
+// no data has to be moved.
 func (w *writer) nested(f protowire.Number, put func()) {
 	w.b = protowire.AppendTag(w.b, f, protowire.BytesType)
 	at := len(w.b)
@@ -153,8 +153,7 @@ func (w *writer) nested(f protowire.Number, put func()) {
 	w.b[at], w.b[at+1], w.b[at+2], w.b[at+3] = byte(n)|0x80, byte(n>>7)|0x80, byte(n>>14)|0x80, byte(n>>21)
 }
 
-// Append appends a frame of records in a version to b. now is what their times are
-// measured from.
+// Append appends a frame of records in a version to b. Times are encoded relative to now.
 func Append(b []byte, version uint64, records []Record, now time.Time) []byte {
 	w := writer{b, now}
 	w.unsigned(frameVersion, version)

@@ -1,6 +1,6 @@
-// Package talk holds the messages between gateways: records, many of which travel in
-// one frame. The encoding is that of Protocol Buffers, so that a release may add
-// fields and kinds which an older one ignores.
+// Package talk defines the messages between gateways: records, of which a frame can have many. They
+// are encoded as Protocol Buffers, so that a release can add fields and kinds that an older one
+// ignores.
 package talk
 
 import (
@@ -9,13 +9,13 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// Version is the version of what the records mean. A gateway of version N understands
-// frames of the versions N and N-1. It begins a stream with frames of version N-1, says
-// in Hello that it speaks N, and goes on with the lower version of both ends.
+// Version is the version of the protocol. A gateway of version N understands frames of versions N
+// and N-1. It starts a stream with frames of version N-1, announces N in Hello, and continues with
+// the lower version of both gateways.
 const Version = 1
 
-// Common returns the version in which two gateways speak: own is the version of this
-// one, other that of the other one; 0 before the other one has said it.
+// Common returns the version that two gateways use. own is the version of this gateway, other that
+// of the other one, 0 while unknown.
 func Common(own, other uint64) uint64 {
 	if other == 0 {
 		return max(own-1, 1)
@@ -23,63 +23,64 @@ func Common(own, other uint64) uint64 {
 	return min(own, other)
 }
 
-// Kind tells records apart.
+// Kind is the kind of a record.
 type Kind uint64
 
-// The kinds. They keep their numbers.
+// The kinds. Their numbers must never change.
 const (
-	Hello Kind = 1 // who opens the stream, and its process
-	Beat  Kind = 2 // the gateway is there
+	Hello Kind = 1 // the gateway that opens the stream, and its process
+	Beat  Kind = 2 // heartbeat of a gateway
 
 	// From a gateway that carries requests to the owner.
-	Begin    Kind = 10 // a report begins; what was reported before is void
+	Begin    Kind = 10 // start of a report, which replaces earlier ones
 	Seat     Kind = 11 // a request that waits or, with Replica, is being served
-	End      Kind = 12 // the report is complete
+	End      Kind = 12 // end of the report
 	Enter    Kind = 13 // a request asks for a slot
-	Again    Kind = 14 // it gives its slot back and asks for another
-	Leave    Kind = 15 // it gives its slot back
-	Withdraw Kind = 16 // it asks no more
-	Mark     Kind = 17 // what of its answer has come
-	Lost     Kind = 18 // the sender follows nobody and takes the receiver for the owner
+	Again    Kind = 14 // a request gives its slot back and asks for another one
+	Leave    Kind = 15 // a request gives its slot back
+	Withdraw Kind = 16 // a request no longer asks for a slot
+	Mark     Kind = 17 // progress of a request's answer
+	Lost     Kind = 18 // the sender follows no owner and assumes that the receiver is the owner
 
 	// From the owner.
 	Claimed Kind = 20 // the sender owns the service in this epoch
-	Ended   Kind = 21 // it grants no more in this epoch
-	Lapsed  Kind = 22 // it cannot prove its epoch and grants nothing until it says Claimed
+	Ended   Kind = 21 // the sender grants no more slots in this epoch
+	Lapsed  Kind = 22 // the sender cannot confirm its epoch, and grants no slots until the next Claimed
 	Grant   Kind = 23 // the request has a slot of Replica
-	Refused Kind = 24 // the request is not queued
+	Refused Kind = 24 // the request was refused
 
 	// From any gateway to any other.
-	Newer Kind = 30 // a later epoch was taken by Gateway
+	Newer Kind = 30 // Gateway owns the service in a later epoch
 	Spent Kind = 31 // a tenant used tokens
 )
 
-// Record is one message. Each kind sets the fields that it needs.
+// Record is one message. Each kind uses some of the fields.
 type Record struct {
 	Kind    Kind
 	Service string
 	Epoch   uint64
-	// ID names a request of the gateway that carries it. That of Claimed returns in the
+	// ID identifies a request of the gateway that carries it. The ID of Claimed is repeated in the
 	// Begin of the report that answers it.
 	ID uint64
-	// Report is the number of the report that Begin begins, and of the one that an owner
-	// had of a gateway when it decided.
+	// Report is the number of a report: of the one that Begin starts, or of the one on which the
+	// owner's decision is based.
 	Report uint64
 
-	// Request is that of Enter and Seat. On the wire its times are spans from now, as
+	// Request is the request of Enter and Seat. On the wire its times are relative to now, because
 	// the clocks of two hosts differ.
 	Request *dispatch.Request
 	Arrived time.Time
 	Started time.Time
-	// Require and Prefer are the classes of the request's placement, which gateways whose
-	// rules differ know by other numbers.
+	// Require and Prefer are the classes of the request's placement. Gateways with different rules
+	// have different numbers for it.
 	Require, Prefer []string
 
 	Replica, Address, Class string
 
 	Verdict dispatch.Verdict
 	Pause   time.Duration
-	// Began, Tokens, and what an engine told of the request; -1 is unknown.
+	// The progress of the request, and, if Told, the usage that its engine reported; -1 means
+	// unknown.
 	Began                  bool
 	Tokens                 int
 	Told                   bool
@@ -88,40 +89,40 @@ type Record struct {
 	Why   dispatch.Refusal
 	After time.Duration
 
-	// Salt is that of the hashes of prompts, which all gateways of a service have to
-	// share; of Claimed.
+	// Salt, in Claimed, is the salt of the hashes of prompts. All gateways of a service have to use
+	// the same.
 	Salt [2]uint64
 
-	Gateway string // of Hello and Newer
-	Process uint64 // of Hello
-	Speaks  uint64 // the Version of the sender; of Hello
-	Beat    uint64 // the number of a Beat, and of the one that was heard last
-	Heard   uint64
+	Gateway string // in Hello and Newer
+	Process uint64 // in Hello
+	Speaks  uint64 // in Hello: the Version of the sender
+	Beat    uint64 // the number of this Beat
+	Heard   uint64 // the number of the last Beat received
 	Leaving bool
-	Loads   []Load // of Beat
-	// Charges is the owner's account of fairness; of Ended, and in the Loads of its Beats.
+	Loads   []Load // in Beat
+	// Charges, in Ended and in the Loads of an owner's Beats, are the owner's accounts of fairness.
 	Charges []dispatch.Charge
 
-	Tenant string // of Spent
+	Tenant string // in Spent
 	Amount float64
 }
 
-// Load is what a gateway carries of a service.
+// Load describes the requests of a gateway to one service.
 type Load struct {
 	Service  string
 	Queued   int
 	Replicas []Held
-	Tokens   int // of the requests that wait
-	// Charges is all that the owner has charged where Tallied is set.
+	Tokens   int // of the waiting requests
+	// Charges are all charges of the owner if Tallied is set.
 	Tallied bool
 	Charges []dispatch.Charge
-	// Follows is the epoch whose owner the gateway follows; 0 for none.
+	// Follows is the epoch of the owner that the gateway follows, 0 for none.
 	Follows uint64
-	// Config tells one configuration of the service from another.
+	// Config identifies the configuration of the service.
 	Config uint64
 }
 
-// Held is how many requests a gateway has on a replica.
+// Held is the number of requests of a gateway on one replica.
 type Held struct {
 	Replica, Class string
 	Count          int

@@ -107,8 +107,8 @@ func (f Facts) slices() []int64 {
 	return out
 }
 
-// foreign finds requests that name a product. Aliquot's plugins have names of groups instead, so Nomad
-// never places these requests, without saying why.
+// foreign finds requests that name a product. Aliquot's plugins have names of groups instead, so
+// Nomad never places these requests, without saying why.
 func foreign(task string, d *api.RequestedDevice) []Finding {
 	const fix = "request the class: constraint { attribute = \"${device.attr.class}\" value = \"t4\" }; " +
 		"see docs/migration.md"

@@ -1,10 +1,10 @@
-// Package meter counts the tokens of a language model's answer as it passes, and reads the usage that
-// the server reports. It accepts pieces of any size, needs a few hundred bytes for any answer, and
-// does not change the answer.
+// Package meter counts the tokens of a language model's answer as it passes, and reads the usage
+// that the server reports. It accepts pieces of any size, needs a few hundred bytes for any answer,
+// and does not change the answer.
 //
-// It knows the formats of OpenAI (chat, completions, responses, embeddings), Anthropic's messages, and
-// the additions of SGLang, TGI and vLLM. In a stream of events that are not JSON objects, each event
-// counts as one token. Answers in other formats or with a Content-Encoding are not counted.
+// It knows the formats of OpenAI (chat, completions, responses, embeddings), Anthropic's messages,
+// and the additions of SGLang, TGI and vLLM. In a stream of events that are not JSON objects, each
+// event counts as one token. Answers in other formats or with a Content-Encoding are not counted.
 package meter
 
 import "strings"

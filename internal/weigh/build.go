@@ -217,8 +217,8 @@ func (b *builder) build() {
 	b.pace()
 }
 
-// pace delays a write within Limits.Interval of the last one, unless a group has lost its last healthy
-// instance.
+// pace delays a write within Limits.Interval of the last one, unless a group has lost its last
+// healthy instance.
 func (b *builder) pace() {
 	v, p := b.view, b.plan
 	wait := v.LastWrite.Add(v.Limits.Interval).Sub(v.Now)
@@ -322,8 +322,8 @@ func (b *builder) splits(splitter string, shares []Share, order []string, suffix
 	return out
 }
 
-// current returns the shares in a splitter of ours. ok is false if the splitter does not have the form
-// that splits writes.
+// current returns the shares in a splitter of ours. ok is false if the splitter does not have the
+// form that splits writes.
 func (b *builder) current(splitter, suffix string) (shares []Share, ok bool) {
 	o, ok := b.view.Have[Key{Splitter, splitter}]
 	if !ok || !o.Ours {

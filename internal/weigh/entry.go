@@ -86,8 +86,8 @@ func CheckService(name string) error {
 	return nil
 }
 
-// Validate checks a set of entries before they are written. Consul itself accepts some invalid values,
-// such as a negative split.
+// Validate checks a set of entries before they are written. Consul itself accepts some invalid
+// values, such as a negative split.
 func Validate(entries map[Key]Entry) error {
 	for key, e := range entries {
 		if key != e.Key {

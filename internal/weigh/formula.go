@@ -31,9 +31,9 @@ func Efficiency(architecture string) float64 {
 }
 
 // Formula estimates a weight from a data sheet: the geometric mean of bandwidth and dense 16-bit
-// TFLOPS relative to H100 SXM (3350 GB/s, 989 TFLOPS), times the architecture's efficiency. It returns
-// 0 if a figure is missing. Without the efficiency, the order of real GPUs would be wrong: MI300X would
-// be 1.45 times as fast as H100 SXM, while measurements give 0.9 to 1.0.
+// TFLOPS relative to H100 SXM (3350 GB/s, 989 TFLOPS), times the architecture's efficiency. It
+// returns 0 if a figure is missing. Without the efficiency, the order of real GPUs would be wrong:
+// MI300X would be 1.45 times as fast as H100 SXM, while measurements give 0.9 to 1.0.
 func Formula(s Spec) float64 {
 	if !positive(s.Bandwidth) || !positive(s.TFLOPS) {
 		return 0

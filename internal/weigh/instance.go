@@ -49,8 +49,8 @@ var (
 // maxClass leaves space in a subset's name (63 characters) for slices and a rule.
 const maxClass = 32
 
-// Name returns the subset's name: "h100" for whole GPUs, "h100-s6" or "h100-s6of20" for slices. It is a
-// DNS label, as Consul requires.
+// Name returns the subset's name: "h100" for whole GPUs, "h100-s6" or "h100-s6of20" for slices. It
+// is a DNS label, as Consul requires.
 func (g Group) Name() string {
 	switch {
 	case g.Slices == 0:
@@ -98,8 +98,8 @@ func (g Group) check() error {
 
 // Filter returns the bexpr that selects the group's instances in Consul. An empty key counts as a
 // missing one. If the group is alone in its class, the filter tests only the class, because Consul
-// spends much of a write on parsing longer filters. The filter excludes instances that claim one of the
-// refused weights.
+// spends much of a write on parsing longer filters. The filter excludes instances that claim one of
+// the refused weights.
 func (g Group) Filter(alone bool, refused ...string) string {
 	filter := g.filter(alone)
 	odd := false
@@ -203,8 +203,8 @@ func claim(text string) (float64, error) {
 	return w, nil
 }
 
-// count parses a whole number, and accepts only the spelling with which a subset's filter compares. It
-// returns 0 if the key is empty.
+// count parses a whole number, and accepts only the spelling with which a subset's filter compares.
+// It returns 0 if the key is empty.
 func count(meta map[string]string, key string) (int, error) {
 	text := meta[key]
 	if text == "" {

@@ -23,10 +23,10 @@ type Step struct {
 	Entry  Entry
 }
 
-// Next returns the first step from the present entries to the wanted ones. It returns false if there is
-// none left. After every step, entries refer only to what exists: kinds are written in order and removed
-// in reverse, and a subset stays in the resolver until nothing refers to it. Next neither writes nor
-// removes entries that are not ours.
+// Next returns the first step from the present entries to the wanted ones. It returns false if
+// there is none left. After every step, entries refer only to what exists: kinds are written in
+// order and removed in reverse, and a subset stays in the resolver until nothing refers to it. Next
+// neither writes nor removes entries that are not ours.
 func Next(have map[Key]Observed, want map[Key]Entry) (Step, bool) {
 	for _, kind := range Kinds() {
 		for _, key := range keysOf(want, kind) {
@@ -53,8 +53,8 @@ func Next(have map[Key]Observed, want map[Key]Entry) (Step, bool) {
 	return Step{}, false
 }
 
-// keepReferenced returns a resolver's wanted subsets, and those in Consul to which a present splitter or
-// router still refers.
+// keepReferenced returns a resolver's wanted subsets, and those in Consul to which a present
+// splitter or router still refers.
 func keepReferenced(want Entry, have map[Key]Observed) []Subset {
 	o, ok := have[want.Key]
 	if !ok {

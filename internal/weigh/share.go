@@ -23,10 +23,10 @@ type Share struct {
 	Hundredths int // of a percent; all shares of a service sum to Whole
 }
 
-// Shares divides Whole between groups in proportion to Count x Rate, by the largest remainder method.
-// Among equal remainders, the earlier name gets the hundredth. Groups without instances get 0. Shares
-// returns an error if no group has an instance, if a count is negative, or if the rate of a group with
-// instances is not a finite number above 0.
+// Shares divides Whole between groups in proportion to Count x Rate, by the largest remainder
+// method. Among equal remainders, the earlier name gets the hundredth. Groups without instances get
+// 0. Shares returns an error if no group has an instance, if a count is negative, or if the rate of
+// a group with instances is not a finite number above 0.
 func Shares(loads []Load) ([]Share, error) {
 	out := make([]Share, len(loads))
 	exact := make([]float64, len(loads))
@@ -101,10 +101,10 @@ type Decision struct {
 	Reason string
 }
 
-// Decide decides whether to replace the shares in Consul, prev, with the computed ones, next. If a group
-// with a share lost its last healthy instance, Decide writes at once. Other changes wait until the
-// interval since lastWrite has passed. They are ignored if no share changes by MinChange and no group is
-// new, is gone or gets its first share.
+// Decide decides whether to replace the shares in Consul, prev, with the computed ones, next. If a
+// group with a share lost its last healthy instance, Decide writes at once. Other changes wait
+// until the interval since lastWrite has passed. They are ignored if no share changes by MinChange
+// and no group is new, is gone or gets its first share.
 func Decide(prev, next []Share, lastWrite, now time.Time, l Limits) Decision {
 	if emptied(prev, next) {
 		return Decision{Write: true, Urgent: true, Reason: "a group with a share is empty"}

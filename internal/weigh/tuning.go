@@ -29,8 +29,9 @@ type Tuning struct {
 // LeastRequest sends a request to that of two random instances with fewer requests in flight.
 const LeastRequest = "least_request"
 
-// RingHash sends a request to an instance by the hash of a header: the first of the given headers that
-// the request has. Equal values reach the same instance of a class while the class keeps its instances.
+// RingHash sends a request to an instance by the hash of a header: the first of the given headers
+// that the request has. Equal values reach the same instance of a class while the class keeps its
+// instances.
 func RingHash(headers ...string) string { return ringHash + strings.Join(headers, ",") }
 
 const ringHash = "ring_hash "
@@ -158,9 +159,9 @@ func (b *builder) tuningNotes() {
 	}
 }
 
-// protocolOf returns the protocol for the service's service-defaults: that of proxy-defaults, unless the
-// file sets one for the service. An inherited protocol has to be written too: Consul treats
-// service-defaults without a protocol as tcp.
+// protocolOf returns the protocol for the service's service-defaults: that of proxy-defaults,
+// unless the file sets one for the service. An inherited protocol has to be written too: Consul
+// treats service-defaults without a protocol as tcp.
 func (v View) protocolOf() string {
 	if v.ProtocolNamed || !httpLike(v.Inherited) {
 		return v.Protocol

@@ -94,8 +94,8 @@ type Trust struct {
 	MaxFactor float64
 }
 
-// DefaultTrust uses rates of 14 fresh samples or more, until they are 36 minutes old at most, and within
-// a factor of 10 of the other sources.
+// DefaultTrust uses rates of 14 fresh samples or more, until they are 36 minutes old at most, and
+// within a factor of 10 of the other sources.
 func DefaultTrust() Trust {
 	return Trust{MaxAge: time.Hour, HalfSamples: 20, MinConfidence: 0.4, MaxFactor: 10}
 }
@@ -123,8 +123,8 @@ func (t Trust) Believes(samples float64, age time.Duration) bool {
 // Weights returns the weight of every group of a service. Learned rates are absolute and the other
 // sources relative, so rates are divided by their median ratio to the other sources.
 //
-// gone has the last instance of each group without registered instances. Rules and failover still need
-// the weights of these groups.
+// gone has the last instance of each group without registered instances. Rules and failover still
+// need the weights of these groups.
 func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[string]Profile, trust Trust,
 	now time.Time) map[string]Weight {
 	out := map[string]Weight{}
@@ -138,7 +138,8 @@ func Weights(instances, gone []Instance, learned map[string]Rate, profiles map[s
 	return out
 }
 
-// gather returns the groups, the median claim of their instances and the number of instances, by name.
+// gather returns the groups, the median claim of their instances and the number of instances, by
+// name.
 func gather(instances []Instance) (map[string]Group, map[string]float64, map[string]int) {
 	groups, all, counts := map[string]Group{}, map[string][]float64{}, map[string]int{}
 	for _, in := range instances {
@@ -156,8 +157,8 @@ func gather(instances []Instance) (map[string]Group, map[string]float64, map[str
 	return groups, claims, counts
 }
 
-// remember adds the groups without registered instances. They count only if no instance of their class
-// is registered.
+// remember adds the groups without registered instances. They count only if no instance of their
+// class is registered.
 func remember(gone []Instance, groups map[string]Group, claims map[string]float64, counts map[string]int) {
 	here := map[string]bool{}
 	for _, g := range groups {
@@ -212,7 +213,8 @@ func byClass(class string) (gpu.Hardware, bool) {
 	return gpu.Hardware{}, false
 }
 
-// fillMean sets the weight of groups without any source to the mean of the others, both per whole GPU.
+// fillMean sets the weight of groups without any source to the mean of the others, both per whole
+// GPU.
 func fillMean(out map[string]Weight, groups map[string]Group) {
 	part := func(name string) float64 {
 		if g := groups[name]; g.Total > 0 {

@@ -62,8 +62,8 @@ func New(c config.Consul, owner, rates string) (*Client, error) {
 	set(&conf.TLSConfig.CertFile, c.CertFile)
 	set(&conf.TLSConfig.KeyFile, c.KeyFile)
 	set(&conf.TLSConfig.Address, c.ServerName)
-	// Every watch needs a connection. By default, all idle ones but GOMAXPROCS+1 would be closed after
-	// each response. HTTP/2, which needs TLS, uses one connection for all watches.
+	// Every watch needs a connection. By default, all idle ones but GOMAXPROCS+1 would be closed
+	// after each response. HTTP/2, which needs TLS, uses one connection for all watches.
 	t := conf.Transport
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.MaxConnsPerHost = 0, c.MaxConnections, c.MaxConnections
 	t.ForceAttemptHTTP2 = true

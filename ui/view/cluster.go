@@ -159,8 +159,8 @@ func jobs(nodes []Node) []string {
 	return out
 }
 
-// Health has the time since which GPUs are unhealthy. Nomad does not report when health changed, so the
-// page compares successive readings.
+// Health has the time since which GPUs are unhealthy. Nomad does not report when health changed, so
+// the page compares successive readings.
 type Health map[string]Since
 
 // Next returns the health after a new reading, and the changes. first is true for the first reading:

@@ -71,8 +71,8 @@ type taskOf struct {
 	of *Alloc
 }
 
-// taskEvents returns the newest relevant events, at most mostEvents: thousands of allocations may have
-// ten each.
+// taskEvents returns the newest relevant events, at most mostEvents: thousands of allocations may
+// have ten each.
 func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	for i := range allocs {
 		a := &allocs[i]
@@ -86,8 +86,8 @@ func taskEvents(allocs []Alloc, since time.Time) (out []taskOf) {
 	return out[:min(len(out), mostEvents)]
 }
 
-// told reports whether an event is relevant: a failure, or a driver's event of a task that holds slices.
-// Nomad's own steps of every start are not.
+// told reports whether an event is relevant: a failure, or a driver's event of a task that holds
+// slices. Nomad's own steps of every start are not.
 func told(a *Alloc, e *TaskEvent) bool {
 	return e.Failed || a.Slices > 0 && e.Type == "Driver" || e.Type == "Driver Failure" || e.Type == "Terminated" &&
 		!strings.Contains(e.Text, "Exit Code: 0")

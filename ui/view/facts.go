@@ -39,8 +39,8 @@ type Facts struct {
 	Drivers Drivers
 }
 
-// Source is a server that the program reads: Nomad, Consul or a gateway. Problem is its last error, ""
-// while it answers. Since is when this state began.
+// Source is a server that the program reads: Nomad, Consul or a gateway. Problem is its last error,
+// "" while it answers. Since is when this state began.
 type Source struct {
 	Name    string    `json:"name"`
 	Problem string    `json:"problem,omitempty"`
@@ -50,8 +50,8 @@ type Source struct {
 // Node is a Nomad client with GPUs.
 type Node struct {
 	top.Node
-	// Total, Free and Stranded are its capacity in GPUs. Stranded capacity is free, but no task of the
-	// typical demand fits into it.
+	// Total, Free and Stranded are its capacity in GPUs. Stranded capacity is free, but no task of
+	// the typical demand fits into it.
 	Total, Free, Stranded float64
 	// Unhealthy has the time since which a GPU is unhealthy, by GPU.
 	Unhealthy map[string]Since

@@ -15,8 +15,8 @@ import (
 const OutlookStep = 5
 
 // Outlook is a replay of the policies of a service over the last hour. The counts are those of the
-// autoscaler's strategy for the demand that gateways have stored, with the present settings and speeds.
-// Each decision starts from the count of the previous one. A value is nil in a gap.
+// autoscaler's strategy for the demand that gateways have stored, with the present settings and
+// speeds. Each decision starts from the count of the previous one. A value is nil in a gap.
 type Outlook struct {
 	Service string `json:"service"`
 	// Problem is why the page cannot decide. All other fields are then empty.
@@ -52,8 +52,8 @@ type OutlookClass struct {
 	Compared
 }
 
-// Compared has the values by the policy, Would, and the real ones, Was, which count ready and starting
-// replicas.
+// Compared has the values by the policy, Would, and the real ones, Was, which count ready and
+// starting replicas.
 type Compared struct {
 	Would []*float64 `json:"would"`
 	Was   []*float64 `json:"was"`
@@ -99,8 +99,8 @@ type step struct {
 	unit                      string // of all three, see Outlook
 }
 
-// Continue decides the missing steps up to now, until stop returns true. It starts again if the policies
-// have changed. It returns true if steps are still missing.
+// Continue decides the missing steps up to now, until stop returns true. It starts again if the
+// policies have changed. It returns true if steps are still missing.
 func (r *Replay) Continue(policies []Policy, m *Memory, now int64, stop func() bool) (more bool) {
 	next := plannedOf(policies)
 	same := slices.EqualFunc(next.policies, r.policies, samePolicy) && next.problem == r.problem
@@ -286,8 +286,8 @@ func (p planned) mean(end int64) float64 {
 	return sum / max(1, n)
 }
 
-// Next returns the decision of each policy for the newest second. Call it after Continue. It returns none
-// if the newest demand is too old.
+// Next returns the decision of each policy for the newest second. Call it after Continue. It
+// returns none if the newest demand is too old.
 func (r *Replay) Next(m *Memory, now time.Time) []Next {
 	out := []Next{}
 	last := m.Last()

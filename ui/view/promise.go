@@ -19,9 +19,9 @@ type promise struct {
 	answered int64
 }
 
-// promise brings the known curves into force. A replay of the same policies keeps its curves until they
-// have moved, as the autoscaler does: otherwise each request would restart the replay of the hour. moved
-// reports whether a policy got other curves.
+// promise brings the known curves into force. A replay of the same policies keeps its curves until
+// they have moved, as the autoscaler does: otherwise each request would restart the replay of the
+// hour. moved reports whether a policy got other curves.
 func (r *Replay) promise(before []planned, same bool, now int64) (moved bool) {
 	for i := range r.policies {
 		p := &r.policies[i]
@@ -63,8 +63,8 @@ func (p *promise) since() *time.Time {
 	return &t
 }
 
-// seconds returns the number of seconds of demand for a decision. For a query for tokens, the strategy
-// itself asks the gateways: for the newest second and the window before it.
+// seconds returns the number of seconds of demand for a decision. For a query for tokens, the
+// strategy itself asks the gateways: for the newest second and the window before it.
 func (p planned) seconds() int64 {
 	window := int64(p.Window.Seconds())
 	if p.Query.Metric == query.Tokens {
@@ -98,8 +98,8 @@ func (p planned) decide(second int64, current int, speedsFor time.Duration) (sca
 	return config.Decide(e), nil
 }
 
-// traffic returns the requests that arrived and ended in each second up to end, for as many seconds as
-// demand is known. In a gap it repeats the previous value, as the demand does.
+// traffic returns the requests that arrived and ended in each second up to end, for as many seconds
+// as demand is known. In a gap it repeats the previous value, as the demand does.
 func (p planned) traffic(end int64, known int) []objective.Second {
 	var out []objective.Second
 	for t := max(end-int64(p.Window.Seconds()), end-int64(known), p.answered); t <= end; t++ {

@@ -24,8 +24,8 @@ var (
 	link     = regexp.MustCompile(`\[([^\]]+)\]\([^)]*\)`)
 )
 
-// remediesOf reads the table below a heading. Its first column has texts, with … for variable parts; its
-// last column has the remedy.
+// remediesOf reads the table below a heading. Its first column has texts, with … for variable
+// parts; its last column has the remedy.
 func remediesOf(page, heading string) []remedy {
 	_, section, _ := strings.Cut(page, "\n"+heading+"\n")
 	section, _, _ = strings.Cut(section, "\n## ")

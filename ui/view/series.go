@@ -43,8 +43,8 @@ func (m *Memory) at(second int64) *sample {
 	return s
 }
 
-// Fill stores points of the gateways. It does not overwrite a second: a gateway that was restarted knows
-// less of the past than it reported before.
+// Fill stores points of the gateways. It does not overwrite a second: a gateway that was restarted
+// knows less of the past than it reported before.
 func (m *Memory) Fill(points []api.Point) {
 	for _, p := range points {
 		if s := m.at(p.Time); s != nil && s.point == nil {
@@ -193,8 +193,9 @@ func number(n int) *float64 {
 	return &v
 }
 
-// AnsweredBy returns the first second for which all gateways report arrived and ended requests. Gateways
-// that share their queues know the demand of a gateway that started later, but not its requests before.
+// AnsweredBy returns the first second for which all gateways report arrived and ended requests.
+// Gateways that share their queues know the demand of a gateway that started later, but not its
+// requests before.
 func AnsweredBy(answers []api.Concurrency) (first int64) {
 	for _, a := range answers {
 		if len(a.Series) > 0 {
@@ -204,9 +205,9 @@ func AnsweredBy(answers []api.Concurrency) (first int64) {
 	return first
 }
 
-// Together combines the series of several gateways for a service. Gateways that share their queues each
-// report the demand of all, so the largest value counts in each second; otherwise values add up. Tokens
-// always add up. A gateway without a second did not run yet.
+// Together combines the series of several gateways for a service. Gateways that share their queues
+// each report the demand of all, so the largest value counts in each second; otherwise values add
+// up. Tokens always add up. A gateway without a second did not run yet.
 func Together(answers []api.Concurrency) []api.Point {
 	points := map[int64]*api.Point{}
 	for _, a := range answers {

@@ -5,14 +5,15 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// Spread has quantiles of the duration of the requests that ended in the last Over seconds, in seconds.
+// Spread has quantiles of the duration of the requests that ended in the last Over seconds, in
+// seconds.
 type Spread struct{ P50, P90, P99 float64 }
 
 // Over is the window of a Spread in seconds. In a shorter one, each request would make it jump.
 const Over = 15
 
-// Spreads are the spreads of one second: of the whole duration, and of the time to the first token of a
-// language model. Each is nil if no request ended in its window.
+// Spreads are the spreads of one second: of the whole duration, and of the time to the first token
+// of a language model. Each is nil if no request ended in its window.
 type Spreads struct{ Total, TTFT *Spread }
 
 // SpreadsOf returns the spreads of the seconds from after+1 to until, from the latencies of several

@@ -221,8 +221,9 @@ func (w *Watch) get(ctx context.Context, admin, path string, into any) error {
 	return fmt.Errorf("%s answers %s", path, answer.Status)
 }
 
-// merge combines the services of several gateways. Requests add up, also those of each replica. Other
-// data of replicas comes from the owner of the service; without an owner, all gateways report the same.
+// merge combines the services of several gateways. Requests add up, also those of each replica.
+// Other data of replicas comes from the owner of the service; without an owner, all gateways report
+// the same.
 func merge(admins []string, answers [][]api.Service) []view.Service {
 	all := map[string]*view.Service{}
 	decided := map[string]bool{}

@@ -19,8 +19,8 @@ type outlook struct {
 	whole *view.Outlook
 }
 
-// decide replays the policies of those services whose scaling a browser shows. Only one call runs at a
-// time.
+// decide replays the policies of those services whose scaling a browser shows. Only one call runs
+// at a time.
 func (w *Watch) decide(services []string) {
 	w.mu.Lock()
 	wanted := slices.DeleteFunc(services, func(name string) bool { return w.judged[name] == 0 })

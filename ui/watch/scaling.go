@@ -125,8 +125,8 @@ func policyWith(p *nomad.ScalingPolicy, q query.Query, settings any) *view.Polic
 	return out
 }
 
-// blocks returns HCL blocks, which Nomad returns as a JSON object or a list of objects, with labels as
-// keys.
+// blocks returns HCL blocks, which Nomad returns as a JSON object or a list of objects, with labels
+// as keys.
 func blocks(v any) []map[string]any {
 	switch v := v.(type) {
 	case map[string]any:

@@ -1,5 +1,5 @@
-// Package watch reads Nomad, Consul and the gateways continuously, and stores the last hour. It changes
-// nothing in them.
+// Package watch reads Nomad, Consul and the gateways continuously, and stores the last hour. It
+// changes nothing in them.
 package watch
 
 import (
@@ -197,8 +197,8 @@ func (w *Watch) Series(service string, after int64) view.Series {
 // patience is the number of seconds after which a second without data becomes a gap.
 const patience = 5
 
-// Follow makes the Watch read the data for a view and the series of a service, until release is called.
-// Both may be "".
+// Follow makes the Watch read the data for a view and the series of a service, until release is
+// called. Both may be "".
 func (w *Watch) Follow(name, service string) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
