@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// fewTenants are those that the owner's account of fairness is sent of with each
-	// sign of life; of more it is sent once in tallyMany, as it takes a look at each.
+	// With up to fewTenants tenants, the owner sends its accounts of fairness with each heartbeat;
+	// with more, only once in tallyMany, because this visits each tenant.
 	fewTenants = 4096
 	tallyMany  = time.Second
 )
 
-// tally is the account of fairness for the other gateways, each of which may own the
-// service next; false where this gateway does not own it, or where it is not yet time.
+// tally returns the accounts of fairness for the other gateways, each of which may be the next owner.
+// It returns false if this gateway is not the owner, or sent them too recently.
 func (s *Shared) tally(now time.Time) ([]dispatch.Charge, bool) {
 	if role, _, _ := s.owned.Role(); role != ownership.Owner || s.queue.Tenants() > fewTenants &&
 		now.Sub(s.tallied) < tallyMany {
@@ -25,7 +25,7 @@ func (s *Shared) tally(now time.Time) ([]dispatch.Charge, bool) {
 	return s.queue.Charges(), true
 }
 
-// charged takes the owner's account.
+// charged stores the owner's accounts of fairness.
 func (s *Shared) charged(from ownership.ID, all []dispatch.Charge) {
 	if owner, known := s.owned.Owner(); known && owner == from && from != s.self {
 		s.charges = all

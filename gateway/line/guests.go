@@ -10,31 +10,31 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// book is what this gateway knows of another one's requests for the service.
+// book is what this gateway knows about the requests of another gateway for the service.
 type book struct {
-	guests map[uint64]*guest // those that it reported or asked for, while this one owns
-	// unconfirmed are those that were known when a report began. They keep their slots until
-	// it ends, so that none is given away that the report is about to name.
+	guests map[uint64]*guest // the requests that it reported or asked for, while this gateway is the owner
+	// unconfirmed are the guests that were known when a report began. They keep their slots until the
+	// report ends, so that no slot is given away that the report is about to name.
 	unconfirmed []*guest
-	// had is what it held, by replica, when this gateway decided last.
+	// had is the number of slots that it held, by replica, when this gateway last decided.
 	had    map[string]int
 	hadAt  time.Time
-	load   talk.Load         // what it said last that it carries
-	shown  map[string]amount // of load, what the series counts, by class
+	load   talk.Load         // the last Load that it sent
+	shown  map[string]amount // the part of load that the series counts, by class
 	queued amount
-	spoke  time.Time // when it was heard last
-	acked  time.Time // when the last sign of life was sent to it that it has confirmed
-	report uint64    // of the gateway, that guests are from
-	// claim is the number of the Claimed that it was sent last, and answered says that its
-	// report has begun since: whatever comes before is of an earlier claim, and may be from
-	// before this process was stopped.
+	spoke  time.Time // when a record of it last arrived
+	acked  time.Time // when the last heartbeat was sent that it has confirmed
+	report uint64    // number of its report that guests are from
+	// claim is the number of the last Claimed that was sent to it. answered reports whether its
+	// report has begun since: earlier records answer an earlier claim, and may be from before this
+	// process was stopped.
 	claim    uint64
 	answered bool
-	// reported says that guests are all that the gateway has: until then it may use its
-	// part of the slots.
+	// reported reports whether guests are all its requests. Until then it may use its part of the
+	// slots.
 	reported bool
-	// among are the gateways among which slots were divided when it was heard last: it
-	// may not know of those that have come since.
+	// among are the gateways among which slots were divided when it was last heard. It may not know
+	// later ones.
 	among []ownership.ID
 }
 
@@ -44,7 +44,7 @@ type guest struct {
 	of      *Shared
 	from    ownership.ID
 	id      uint64
-	present bool // it is in the queue or holds a slot of it
+	present bool // it is in the queue or holds a slot
 	granted time.Time
 	strange bool // the queue has no placement for it
 }
@@ -58,7 +58,7 @@ func (s *Shared) book(of ownership.ID) *book {
 	return b
 }
 
-// told is called under the lock when the queue has decided on a guest.
+// told handles the queue's decision about a guest. The caller holds the lock.
 func (g *guest) told(p *Pass, now time.Time) {
 	if p.evicted {
 		g.present = false
@@ -97,14 +97,14 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 	s.evict(now)
 }
 
-// refuse says to a gateway that its request is not queued.
+// refuse tells a gateway that its request is refused.
 func (s *Shared) refuse(to ownership.ID, id uint64, why dispatch.Refusal, after time.Duration) {
 	r := s.answer(to, talk.Refused, id)
 	r.Why, r.After = why, after
 	s.send(to, r)
 }
 
-// answer begins a record about a request of another gateway.
+// answer returns a new record about a request of another gateway.
 func (s *Shared) answer(to ownership.ID, kind talk.Kind, id uint64) talk.Record {
 	_, epoch, _ := s.owned.Role()
 	return talk.Record{Kind: kind, Service: s.name, Epoch: epoch, ID: id, Report: s.book(to).report}
@@ -122,7 +122,7 @@ func (s *Shared) guest(from ownership.ID, r *talk.Record) *guest {
 	return g
 }
 
-// seatGuest takes a request as it was reported: at its old place, or on its replica.
+// seatGuest restores a reported request to its old place in the queue, or to its replica.
 func (s *Shared) seatGuest(g *guest, r *talk.Record, now time.Time) {
 	if r.Replica == "" {
 		s.queue.Restore(&g.ticket, r.Arrived)
@@ -154,8 +154,8 @@ func (s *Shared) marks(t *dispatch.Ticket, r *talk.Record, now time.Time) {
 	}
 }
 
-// endpoint finds the replica that a record names. What another gateway discovered
-// sooner is made from the record.
+// endpoint returns the replica of a record. If this gateway has not discovered the replica yet, the
+// record describes it.
 func (s *Shared) endpoint(r *talk.Record) *Endpoint {
 	if e := s.endpoints[r.Replica]; e != nil {
 		return e
@@ -177,7 +177,7 @@ func (s *Shared) dismiss(g *guest, now time.Time) {
 	}
 }
 
-// unseat removes the guests that wait: a grant may not reach their gateway.
+// unseat removes waiting guests, because a grant may not reach their gateway.
 func (s *Shared) unseat(b *book, now time.Time) {
 	for _, g := range b.guests {
 		if g.Endpoint == nil {
@@ -186,14 +186,14 @@ func (s *Shared) unseat(b *book, now time.Time) {
 	}
 }
 
-// untakenAfter is how long a gateway must have been silent: it notices as late as two
-// signs of life after this one that they do not hear each other.
+// untakenAfter is how long a gateway must have been silent. It notices up to two heartbeats later
+// than this gateway that they do not hear each other.
 const untakenAfter = ownership.Silence + 2*ownership.Beat
 
-// untaken takes back the grants to a gateway of which it is not known that it heard them: it
-// has been silent for so long that it discards them when it continues. One that was heard may
-// have heard nothing itself: a grant has arrived where a later sign of life was confirmed,
-// or where the gateway said that it carries the request.
+// untaken takes back grants that a silent gateway may not have received. It has been silent for so
+// long that it discards them when it continues. A gateway that was heard may not have received
+// anything itself: a grant has certainly arrived if the gateway confirmed a later heartbeat, or
+// reported that it carries the request.
 func (s *Shared) untaken(b *book, now time.Time) {
 	var unknown []*guest
 	said := map[string]int{}
@@ -217,7 +217,7 @@ func (s *Shared) untaken(b *book, now time.Time) {
 	}
 }
 
-// begin starts a gateway's report.
+// begin handles the start of a gateway's report.
 func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	s.unseat(b, now)
 	for id, g := range b.guests {
@@ -227,7 +227,7 @@ func (s *Shared) begin(b *book, report uint64, now time.Time) {
 	b.report = report
 }
 
-// end completes a gateway's report.
+// end handles the end of a gateway's report.
 func (s *Shared) end(b *book, now time.Time) {
 	for _, g := range b.unconfirmed {
 		s.dismiss(g, now)
@@ -246,7 +246,8 @@ func (s *Shared) empty(b *book, now time.Time) {
 	}
 }
 
-// ended frees a guest's slot, or queues the guest for another.
+// ended handles the other records about a guest: it frees the slot, queues the guest for another
+// one, or records progress.
 func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 	g := s.book(from).guests[r.ID]
 	if g == nil {
@@ -294,7 +295,7 @@ func (s *Shared) Loads() talk.Load {
 	return l
 }
 
-// Carries takes the summary of another gateway.
+// Carries stores the summary of another gateway.
 func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	now := time.Now()
 	s.mu.Lock()
@@ -329,10 +330,10 @@ func (s *Shared) show(b *book, load talk.Load, now time.Time) {
 	b.load, b.queued = load, queued
 }
 
-// mostPresumed bounds the requests on one replica that another gateway is believed to have.
+// mostPresumed limits the presumed requests of another gateway on one replica.
 const mostPresumed = 1 << 14
 
-// presume books the requests that a silent gateway last reported.
+// presume adds guests for the requests that a silent gateway last reported, or last held.
 func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	if len(b.guests) > 0 {
 		return
@@ -354,7 +355,7 @@ func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	}
 }
 
-// report describes all requests of this gateway to the owner, in order of arrival.
+// report returns the report of all requests of this gateway for the owner, in order of arrival.
 func (s *Shared) report() []talk.Record {
 	_, epoch, _ := s.owned.Role()
 	s.reports++
@@ -365,7 +366,7 @@ func (s *Shared) report() []talk.Record {
 	return append(out, talk.Record{Kind: talk.End, Service: s.name, Epoch: epoch})
 }
 
-// inOrder lists the requests of this gateway in order of arrival.
+// inOrder returns the IDs of this gateway's requests in order of arrival.
 func (s *Shared) inOrder() []uint64 {
 	return slices.Sorted(maps.Keys(s.seats))
 }

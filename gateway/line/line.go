@@ -1,6 +1,6 @@
-// Package line is the queue in front of one service: goroutines wait in it for a
-// slot of a replica. Who is next and where is decided by package dispatch; this
-// package holds its lock, its clock and its waiting goroutines.
+// Package line is the queue of one service, in which goroutines wait for a slot of a replica.
+// Package dispatch decides which request is next and where it goes; this package adds the lock, the
+// clock and the waiting goroutines.
 package line
 
 import (
@@ -13,24 +13,24 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// Endpoint is a replica as its users see it.
+// Endpoint is a replica to which a request was assigned.
 type Endpoint struct {
 	ID      string
 	Address string // host:port
 	Class   string
-	// Value is the owner's, made once for each class by Options.Value.
+	// Value is the value that Options.Value returned for the class.
 	Value any
 }
 
-// Options are what a Line needs beside its policy.
+// Options configure a Line.
 type Options struct {
 	Policy dispatch.Policy
-	// Starved is called, without the lock, when a request waits and no replica is
-	// known that could serve it. It must not block.
+	// Starved is called, without the lock, when a request waits that no known replica can serve. It
+	// must not block.
 	Starved func()
 	// Waits is called in the same way whenever a request has to wait.
 	Waits func()
-	// Value makes Endpoint.Value for a class.
+	// Value returns Endpoint.Value for a class. It is called once per class.
 	Value func(class string) any
 }
 
@@ -48,25 +48,25 @@ type Line struct {
 	may func(now time.Time) bool
 }
 
-// Pass is one request's way through the line.
+// Pass is the state of one request in the line.
 type Pass struct {
-	// Endpoint is the replica that serves the request; nil while it waits.
+	// Endpoint is the replica that serves the request, nil while the request waits.
 	Endpoint *Endpoint
 	ticket   dispatch.Ticket
 	ready    chan struct{}
 	evicted  bool
-	holder   holder // notified in place of a goroutine; nil for a goroutine
+	holder   holder // notified instead of a goroutine; nil if a goroutine waits
 	seat     *seat  // in a Shared
-	tokens   int    // that the series counts
+	tokens   int    // tokens that the series counts
 	waited   time.Duration
 }
 
-// holder is notified, under the lock, when its pass got a replica or was evicted.
+// holder is notified, under the lock, when its pass gets a replica or is evicted.
 type holder interface {
 	told(p *Pass, now time.Time)
 }
 
-// Waited is how long the request stood in the queue before its current start.
+// Waited returns how long the request was in the queue before it got its current slot.
 func (p *Pass) Waited() time.Duration {
 	if p.seat != nil {
 		return p.waited
@@ -74,10 +74,10 @@ func (p *Pass) Waited() time.Duration {
 	return p.ticket.Waited()
 }
 
-// Refused is the error of a request that was not queued.
+// Refused is the error of a request that the queue refused.
 type Refused struct {
 	Why   dispatch.Refusal
-	After time.Duration // when it is worth trying again
+	After time.Duration // time after which to try again
 }
 
 func (r *Refused) Error() string {
@@ -87,12 +87,12 @@ func (r *Refused) Error() string {
 	case dispatch.TenantFull:
 		return "the tenant has too many requests waiting"
 	case dispatch.NoSuchClass:
-		return "no replica of the required class of hardware exists"
+		return "no replica has the required hardware class"
 	}
 	return "the request cannot be served before its deadline"
 }
 
-// ErrExpired is the error of a request that waited for as long as it may.
+// ErrExpired is the error of a request that waited until its Expire time.
 var ErrExpired = errors.New("no replica became free in time")
 
 // New returns a line without replicas.
@@ -111,8 +111,8 @@ func New(o Options) *Line {
 	return l
 }
 
-// Enter waits until a replica serves the request, its Expire time comes or ctx
-// ends. On success the caller must call Leave or Again.
+// Enter waits until the request gets a slot, its Expire time comes or ctx ends. On success the caller
+// must call Leave or Again.
 func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
 	p.ticket, p.evicted = dispatch.Ticket{Request: r, Value: p}, false
@@ -126,13 +126,13 @@ func (l *Line) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	return l.await(ctx, p, now)
 }
 
-// wait has the series count a request that begins to wait.
+// wait adds a request that begins to wait to the series.
 func (l *Line) wait(p *Pass, r *dispatch.Request, now time.Time) {
 	p.tokens = expected(r)
 	l.series.queued(now, p.counted())
 }
 
-// grow has it count the tokens of an answer that have come so far.
+// grow adds the new tokens of an answer to the series.
 func (l *Line) grow(p *Pass, r *dispatch.Request, answer int, now time.Time) {
 	if r.Whole || l.options.Policy.Mode != dispatch.Tokens {
 		return
@@ -144,7 +144,7 @@ func (l *Line) grow(p *Pass, r *dispatch.Request, answer int, now time.Time) {
 
 func (p *Pass) counted() amount { return amount{1, p.tokens} }
 
-// evict notifies requests that made room for a more urgent one.
+// evict notifies requests that were evicted for a more urgent one.
 func (l *Line) evict(now time.Time) {
 	for t := l.queue.Evicted(); t != nil; t = l.queue.Evicted() {
 		other := t.Value.(*Pass)
@@ -159,7 +159,7 @@ func (l *Line) evict(now time.Time) {
 	}
 }
 
-// Again gives the slot back and waits for another, in the request's old place.
+// Again gives the slot back and waits for another one, at the request's old place.
 func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	l.mu.Lock()
@@ -174,8 +174,8 @@ func (l *Line) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause tim
 	return l.await(ctx, p, now)
 }
 
-// Leave gives the slot back and returns for how long it was held. It does nothing
-// for a request that holds none.
+// Leave gives the slot back, and returns how long the request held it. It does nothing for a request
+// without a slot.
 func (l *Line) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	l.mu.Lock()
@@ -187,14 +187,14 @@ func (l *Line) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Dura
 	held := p.ticket.Held(now)
 	l.mu.Unlock()
 	if woken {
-		// Whoever waited goes first: its replica idles, and the caller still has an
-		// answer to finish.
+		// Let the woken goroutine run first: its replica is idle, and the caller still has to finish
+		// its answer.
 		runtime.Gosched()
 	}
 	return held
 }
 
-// Began records that the first token of the answer came.
+// Began records the first token of the answer.
 func (l *Line) Began(p *Pass) {
 	now := time.Now()
 	l.mu.Lock()
@@ -205,7 +205,7 @@ func (l *Line) Began(p *Pass) {
 	}
 }
 
-// Progress records how many tokens of the answer have come so far.
+// Progress records the number of tokens of the answer so far.
 func (l *Line) Progress(p *Pass, tokens int) {
 	now := time.Now()
 	l.mu.Lock()
@@ -216,8 +216,8 @@ func (l *Line) Progress(p *Pass, tokens int) {
 	}
 }
 
-// Settle records what the engine says that the request took; see
-// dispatch.Queue.Settle. It is called before Leave.
+// Settle records the usage that the engine reports for the request; see dispatch.Queue.Settle. Call
+// it before Leave.
 func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,7 +226,7 @@ func (l *Line) Settle(p *Pass, prompt, cached, output int) {
 	}
 }
 
-// release reports whether the slot went to a request that waited.
+// release gives the slot back, and reports whether a waiting goroutine was woken.
 func (l *Line) release(p *Pass, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	l.series.active(now, p.Endpoint.Class, p.counted().less())
 	p.Endpoint = nil
@@ -234,8 +234,8 @@ func (l *Line) release(p *Pass, o dispatch.Verdict, pause time.Duration, now tim
 	return l.pump(now)
 }
 
-// await is entered with the lock held and the ticket queued; it returns without
-// the lock.
+// await waits for a slot. The caller holds the lock and has queued the ticket. await releases the
+// lock.
 func (l *Line) await(ctx context.Context, p *Pass, now time.Time) error {
 	l.pump(now)
 	if p.Endpoint != nil {
@@ -276,7 +276,7 @@ func (l *Line) abandon(p *Pass, err error) error {
 	}
 	if l.queue.Withdraw(&p.ticket) {
 		l.series.queued(now, p.counted().less())
-		// A slow slot may have been held free on account of the requests ahead.
+		// A slow slot may have been kept free because of this request.
 		l.pump(now)
 		return err
 	}
@@ -287,8 +287,7 @@ func (l *Line) abandon(p *Pass, err error) error {
 	return err
 }
 
-// pump gives free slots to waiting requests until none is left of either, and
-// reports whether it woke a goroutine.
+// pump gives free slots to waiting requests, and reports whether it woke a goroutine.
 func (l *Line) pump(now time.Time) (woken bool) {
 	if l.may != nil && !l.may(now) {
 		return false
@@ -318,7 +317,7 @@ func (l *Line) pump(now time.Time) (woken bool) {
 	return woken
 }
 
-// arm sets the timer for the time at which the policy wants to be asked again.
+// arm sets the timer for the time at which the queue has to decide again.
 func (l *Line) arm(now time.Time) {
 	wake := l.queue.Wake()
 	if wake.Equal(l.timerAt) {
@@ -326,7 +325,7 @@ func (l *Line) arm(now time.Time) {
 	}
 	l.timerAt = wake
 	if wake.IsZero() {
-		return // a timer that still fires finds nothing to do
+		return // if the timer still fires, it does nothing
 	}
 	after := max(0, wake.Sub(now))
 	if l.timer == nil {

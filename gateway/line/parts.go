@@ -8,7 +8,7 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// Set is that of Line.
+// Set is like Line.Set.
 func (s *Shared) Set(replicas []Replica) {
 	now := time.Now()
 	s.mu.Lock()
@@ -23,16 +23,16 @@ func (s *Shared) Set(replicas []Replica) {
 type phase int
 
 const (
-	// keeping: it hands on the slots that it held when it lost the owner, to which no
-	// other gateway has a right.
+	// keeping: it reuses the slots that it held when it lost the owner. No other gateway may use
+	// them.
 	keeping phase = iota
-	// parting: it gives up those beyond its part, which others are about to use.
+	// parting: it gives up the slots beyond its part, which others are about to use.
 	parting
 	// parted: it uses its part.
 	parted
 )
 
-// phaseAt is the phase of a gateway that has been without an owner for so long.
+// phaseAt returns the phase of a gateway that has had no owner for this time.
 func phaseAt(since time.Duration) phase {
 	switch {
 	case since >= ownership.Settle:
@@ -43,7 +43,7 @@ func phaseAt(since time.Duration) phase {
 	return keeping
 }
 
-// applied is what the replicas in the queue were computed from.
+// applied is the input from which the queue's replicas were computed.
 type applied struct {
 	done, split bool
 	phase       phase
@@ -52,8 +52,7 @@ type applied struct {
 	gateways    string
 }
 
-// apply gives the queue the replicas, without the slots that are not this gateway's
-// to give.
+// apply puts the replicas into the queue, without the slots that this gateway may not give.
 func (s *Shared) apply(now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	gateways, apart := s.gateways(now)
@@ -90,8 +89,8 @@ func (s *Shared) apply(now time.Time) {
 	s.put(out, now)
 }
 
-// within is a replica of an engine that batches: where its slots are no bound, its
-// cache is what is divided.
+// within adjusts a replica whose engine batches. If slots do not limit it, its cache is divided
+// instead.
 func (s *Shared) within(r Replica, n int, role ownership.Role) Replica {
 	if s.options.Policy.Mode == 0 || r.Slots > 1 {
 		return r
@@ -103,9 +102,9 @@ func (s *Shared) within(r Replica, n int, role ownership.Role) Replica {
 	return r
 }
 
-// heardByAll reports whether whoever comes to own the service will hear from this
-// gateway what it holds. Else it must not hand on the slots that it held when it lost
-// the owner: the next one cannot know of them.
+// heardByAll reports whether the next owner will certainly get this gateway's report. Otherwise
+// this gateway must not reuse the slots that it held when it lost the owner, because the next owner
+// cannot know of them.
 func (s *Shared) heardByAll() bool {
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Silent && p.ID != s.lastOwner {
@@ -115,8 +114,8 @@ func (s *Shared) heardByAll() bool {
 	return true
 }
 
-// gateways lists those among which slots are divided, and which of them may use their
-// part because they are not known to have heard of the owner.
+// gateways returns the gateways among which slots are divided, and those of them that may use their
+// part because they may not know of the owner.
 func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 	all = append(all, s.self)
 	for _, p := range s.view.Peers {
@@ -130,8 +129,8 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 		}
 	}
 	if role, _, _ := s.owned.Role(); role == ownership.Apart {
-		// One that is cut off does not see who ends: parts only shrink while there is
-		// no owner, so that those of two gateways fit together.
+		// A gateway that is cut off does not see others exit. While there is no owner, parts only
+		// shrink, so that the parts of two gateways never overlap.
 		for _, id := range s.among {
 			if !slices.Contains(all, id) {
 				all = append(all, id)
@@ -146,10 +145,9 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 	return all, apart
 }
 
-// divides notes among which gateways another one, which is not known to follow, may divide
-// the slots: fewer make its part larger. It may not know those that have come since it was
-// heard, not even one that was gone and is back, and may know as well as this one that others
-// have gone.
+// divides records among which gateways another one, which may not follow the owner, may divide the
+// slots: its part is larger with fewer gateways. It may not know the gateways that have joined
+// since it was heard, including one that has returned. It may also know that others have gone.
 func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
 	b := s.book(by)
 	if b.among == nil {
@@ -160,7 +158,7 @@ func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
 	})
 }
 
-// taken is how many slots a gateway holds, by replica.
+// taken returns the number of slots that a gateway holds, by replica.
 func (s *Shared) taken(by ownership.ID) map[string]int {
 	out := map[string]int{}
 	if b := s.books[by]; b != nil {
@@ -173,7 +171,7 @@ func (s *Shared) taken(by ownership.ID) map[string]int {
 	return out
 }
 
-// State is what this gateway carries, and the replicas as it knows them.
+// State returns this gateway's requests, and the replicas as it knows them.
 func (s *Shared) State() State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,10 +196,10 @@ func (s *Shared) State() State {
 	return st
 }
 
-// Whole is that of Line.
+// Whole is like Line.Whole.
 func (s *Shared) Whole() bool { return true }
 
-// Decides is that of Line.
+// Decides is like Line.Decides.
 func (s *Shared) Decides() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,8 +207,8 @@ func (s *Shared) Decides() bool {
 	return role == ownership.Owner
 }
 
-// Role returns what this gateway is to the service, in which epoch, and who decides;
-// "" where nobody does.
+// Role returns the role of this gateway for the service, the epoch, and the owner, "" if there is
+// none.
 func (s *Shared) Role() (role ownership.Role, epoch uint64, owner ownership.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -6,28 +6,27 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// Replica is a replica as a source of discovery reports it.
+// Replica is a replica with its address, from discovery.
 type Replica struct {
 	dispatch.Replica
 	Address string
 }
 
-// Set makes the given replicas the ones that are served from. Replicas that are
-// not among them finish what they have and get nothing more.
+// Set sets the replicas of the service. Other replicas finish their requests and get no new ones.
 func (l *Line) Set(replicas []Replica) {
 	if l.replace(replicas) {
 		l.options.Starved()
 	}
 }
 
-// replace does the work of Set, and reports whether requests now wait in vain.
+// replace sets the replicas, and reports whether requests wait that no replica can serve.
 func (l *Line) replace(replicas []Replica) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.put(replicas, time.Now())
 }
 
-// put is entered with the lock held.
+// put is like replace. The caller holds the lock.
 func (l *Line) put(replicas []Replica, now time.Time) bool {
 	keep := make(map[string]bool, len(replicas))
 	for _, r := range replicas {
@@ -56,7 +55,7 @@ func (l *Line) value(class string) any {
 	return v
 }
 
-// Adjust puts the bounds of another policy in force; see dispatch.Queue.Adjust.
+// Adjust puts the limits of another policy in force; see dispatch.Queue.Adjust.
 func (l *Line) Adjust(p dispatch.Policy) {
 	now := time.Now()
 	l.mu.Lock()
@@ -65,11 +64,10 @@ func (l *Line) Adjust(p dispatch.Policy) {
 	l.pump(now)
 }
 
-// State is what a line looks like at one moment.
+// State is the state of a line at one moment.
 type State struct {
-	// Decides is false where another gateway decides for the service: then Queued and
-	// Active are those of this gateway alone, as they always are, and what is said of
-	// replicas is that gateway's to say.
+	// Decides is false if another gateway is the owner. Queued and Active always cover only this
+	// gateway; for the state of the replicas, ask the owner.
 	Decides bool
 	Queued  int
 	Active  map[string]int // by class
@@ -77,11 +75,12 @@ type State struct {
 	QueuedTokens int
 	ActiveTokens map[string]int
 	Replicas     []dispatch.State
-	// Waits is who waits, in no order; empty where another gateway decides.
+	// Waits are the waiting requests by tenant and priority, in no order; empty if another gateway is
+	// the owner.
 	Waits []Wait
 }
 
-// Wait is how many requests of a tenant wait at a priority.
+// Wait is the number of requests of a tenant that wait at a priority.
 type Wait struct {
 	Tenant             string
 	Priority, Requests int
@@ -108,7 +107,7 @@ func (l *Line) State() State {
 	return s
 }
 
-// Starving reports whether a request waits that no known replica could serve.
+// Starving reports whether a request waits that no known replica can serve.
 func (l *Line) Starving() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -122,22 +121,22 @@ func (l *Line) StarvesFor(class string) bool {
 	return l.queue.StarvesFor(class)
 }
 
-// Decides reports whether this gateway decides for the service, so that what it learns
-// is of all of the service's requests.
+// Decides reports whether this gateway decides for the service, so that its learned rates cover all
+// of the service's requests.
 func (l *Line) Decides() bool { return true }
 
-// Whole reports whether Concurrency is that of all gateways, and not of this one alone.
+// Whole reports whether Concurrency covers all gateways instead of only this one.
 func (l *Line) Whole() bool { return false }
 
-// Rates returns what was learned of each class.
+// Rates returns the learned rates by class.
 func (l *Line) Rates() map[string]dispatch.Rate {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.queue.Rates()
 }
 
-// Working is how many requests wait, and how many each replica serves, of all gateways
-// for which this one decides.
+// Working returns the number of waiting requests, and the number of requests in progress by
+// replica, of all gateways for which this one decides.
 func (l *Line) Working() (queued int, active map[string]int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,15 +147,14 @@ func (l *Line) Working() (queued int, active map[string]int) {
 	return l.queue.Waiting(), active
 }
 
-// Rouse returns the replica that is best woken for the requests that wait; see
-// dispatch.Queue.Rouse.
+// Rouse returns the best replica to wake for the waiting requests; see dispatch.Queue.Rouse.
 func (l *Line) Rouse(takes time.Duration) (id string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.queue.Rouse(takes)
 }
 
-// Seed gives the line rates that were learned before.
+// Seed sets rates that were learned earlier.
 func (l *Line) Seed(rates map[string]dispatch.Rate) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -35,7 +35,7 @@ func (s *Shared) Take(from ownership.ID, records []talk.Record) {
 	s.unlock()
 }
 
-// unlock releases the lock, and asks for a first replica where requests wait for one.
+// unlock releases the lock, and calls Starved and Waits if requests wait.
 func (s *Shared) unlock() {
 	starved, waits := s.queue.Starving(), s.queue.Waiting() > 0
 	s.mu.Unlock()
@@ -47,7 +47,7 @@ func (s *Shared) unlock() {
 	}
 }
 
-// heard takes an owner's records about its role.
+// heard handles an owner's records about its role.
 func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 	before, _, _ := s.owned.Role()
 	switch r.Kind {
@@ -70,8 +70,8 @@ func (s *Shared) heard(from ownership.ID, r *talk.Record, now time.Time) {
 	s.changed(before, now)
 }
 
-// wakeUp resets a process that was stopped: it must not use grants that it received
-// before, nor hand on the slots that it had.
+// wakeUp resets the line of a process that was stopped. It must not use earlier grants, or reuse
+// the slots that it held.
 func (s *Shared) wakeUp(now time.Time) {
 	if now.Sub(s.looked) < ownership.Lease {
 		return
@@ -85,7 +85,7 @@ func (s *Shared) wakeUp(now time.Time) {
 	s.looked = now
 }
 
-// follow makes this gateway a member: it reports what it carries, and no longer decides.
+// follow makes this gateway a member: it stops deciding, and reports its requests to the owner.
 func (s *Shared) follow(owner ownership.ID, now time.Time) {
 	for _, b := range s.books {
 		s.empty(b, now)
@@ -105,9 +105,9 @@ func (s *Shared) follow(owner ownership.ID, now time.Time) {
 	}
 }
 
-// promise sends the epoch to all gateways, ahead of everything else: an owner of an
-// earlier epoch must not count the next sign of life as a proof that it still is the
-// owner, and the owner of this epoch waits for the promise.
+// promise sends the epoch to all gateways before anything else. An owner of an earlier epoch must
+// not take the next heartbeat as proof that it is still the owner, and the owner of this epoch
+// waits for the promise.
 func (s *Shared) promise(owner ownership.ID) {
 	_, epoch, _ := s.owned.Role()
 	for _, p := range s.view.Peers {
@@ -115,7 +115,7 @@ func (s *Shared) promise(owner ownership.ID) {
 	}
 }
 
-// changed does what follows from a change of the role, other than to Member.
+// changed handles a change of the role, other than to Member.
 func (s *Shared) changed(before ownership.Role, now time.Time) {
 	after, _, _ := s.owned.Role()
 	if after == before {
@@ -135,7 +135,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 		s.keep(before)
 		s.phase, s.among, s.split = keeping, nil, !s.heardByAll()
 	}
-	s.apply(now) // before requests are put on them
+	s.apply(now) // before requests are assigned to the replicas
 	if before == ownership.Member {
 		s.queue.Charged(s.charges)
 		s.takeBack(now)
@@ -143,8 +143,8 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	s.pump(now)
 }
 
-// keep notes the slots that this gateway holds as it loses the owner: as the owner itself
-// all, as a member those of which the owner knows that they were taken.
+// keep records the slots that this gateway holds when it loses the owner: all of them if it was the
+// owner itself, otherwise those of which the owner knows that they were taken.
 func (s *Shared) keep(before ownership.Role) {
 	clear(s.kept)
 	known := time.Time{}
@@ -160,7 +160,7 @@ func (s *Shared) keep(before ownership.Role) {
 	}
 }
 
-// takeBack puts all requests that this gateway carries into its own queue.
+// takeBack puts all requests of this gateway into its own queue.
 func (s *Shared) takeBack(now time.Time) {
 	for _, id := range s.inOrder() {
 		t := s.seats[id]
@@ -183,7 +183,7 @@ func (s *Shared) restore(t *seat) {
 	t.queued = true
 }
 
-// answered applies the owner's decision on a request of this gateway.
+// answered applies the owner's decision about a request of this gateway.
 func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	owner, _ := s.owned.Owner()
@@ -200,7 +200,7 @@ func (s *Shared) answered(from ownership.ID, r *talk.Record, now time.Time) {
 	s.queue.Sent(r.Replica, t.request.Blocks)
 }
 
-// asked handles a request of a member to the owner.
+// asked handles a member's record to the owner.
 func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	role, epoch, _ := s.owned.Role()
 	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
@@ -242,14 +242,14 @@ func (s *Shared) Greet(to ownership.ID) {
 func (s *Shared) greet(to ownership.ID) {
 	if role, epoch, _ := s.owned.Role(); role == ownership.Owner || role == ownership.Gathering {
 		b := s.book(to)
-		s.unseat(b, time.Now()) // it will report them
+		s.unseat(b, time.Now()) // the gateway will report them
 		b.reported = false
 		s.apply(time.Now())
 		s.sendClaim(to, epoch)
 	}
 }
 
-// sendClaim has a gateway follow, and begin a report.
+// sendClaim asks a gateway to follow this owner and to send a report.
 func (s *Shared) sendClaim(to ownership.ID, epoch uint64) {
 	s.claims++
 	b := s.book(to)
@@ -257,7 +257,7 @@ func (s *Shared) sendClaim(to ownership.ID, epoch uint64) {
 	s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, ID: b.claim, Salt: s.salt})
 }
 
-// Saw takes the record of the service in Consul.
+// Saw handles the record of the service in Consul.
 func (s *Shared) Saw(r ownership.Record) {
 	now := time.Now()
 	s.mu.Lock()
@@ -274,7 +274,8 @@ func (s *Shared) saw(r ownership.Record, now time.Time) {
 	s.changed(before, now)
 }
 
-// Confirm takes that Consul, asked at a time, named this gateway as the owner.
+// Confirm handles the record that Consul returned to a request sent at asked. If it names this
+// gateway in its epoch, it confirms the ownership.
 func (s *Shared) Confirm(r ownership.Record, asked time.Time) {
 	now := time.Now()
 	s.mu.Lock()
@@ -287,7 +288,7 @@ func (s *Shared) Confirm(r ownership.Record, asked time.Time) {
 	s.pump(now)
 }
 
-// Acked takes that all gateways have heard what this one sent at a time.
+// Acked records that all gateways have received what this one sent at sent.
 func (s *Shared) Acked(sent time.Time) {
 	now := time.Now()
 	s.mu.Lock()
@@ -297,14 +298,14 @@ func (s *Shared) Acked(sent time.Time) {
 	s.pump(now)
 }
 
-// Next is what to write into Consul in place of old.
+// Next returns the record to write to Consul in place of old.
 func (s *Shared) Next() (next, old ownership.Record) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.owned.Next()
 }
 
-// Taken says that the record was written, by a request that was sent at a time.
+// Taken records that the record of an epoch was written by a request sent at sent.
 func (s *Shared) Taken(epoch uint64, sent time.Time) {
 	now := time.Now()
 	s.mu.Lock()
@@ -317,8 +318,8 @@ func (s *Shared) Taken(epoch uint64, sent time.Time) {
 	s.step(now)
 }
 
-// Look takes what is known of the other gateways. It returns whether this gateway is
-// to claim the service.
+// Look updates what is known of the other gateways. It reports whether this gateway should claim the
+// service.
 func (s *Shared) Look(v ownership.View) (claim bool) {
 	now := time.Now()
 	s.mu.Lock()
@@ -339,7 +340,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 		if s.owned.Pledges() {
 			s.promise(s.self)
 		}
-		// The owner may not have noticed that it was not heard for a while.
+		// The owner may not have noticed that this gateway did not hear it for a while.
 		if owner := s.owned.Named(); owner != "" && owner != s.self {
 			s.send(owner, talk.Record{Kind: talk.Lost, Service: s.name})
 		}
@@ -348,7 +349,8 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	return claim
 }
 
-// step does what the protocol says, and returns whether it says to claim.
+// step runs the next step of the ownership protocol, and reports whether this gateway should claim
+// the service.
 func (s *Shared) step(now time.Time) (claim bool) {
 	before, epoch, _ := s.owned.Role()
 	action := s.owned.Step(&s.view, now)
@@ -377,7 +379,7 @@ func (s *Shared) step(now time.Time) (claim bool) {
 	return claim
 }
 
-// presumeSilent books what those carry that did not report.
+// presumeSilent presumes the requests of silent gateways, which cannot report.
 func (s *Shared) presumeSilent(now time.Time) {
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Silent {
@@ -386,7 +388,7 @@ func (s *Shared) presumeSilent(now time.Time) {
 	}
 }
 
-// sweep forgets what gateways carried that are gone, or silent for long.
+// sweep drops the requests of gateways that are gone, or silent for long.
 func (s *Shared) sweep(now time.Time) {
 	known := map[ownership.ID]ownership.Peer{}
 	for _, p := range s.view.Peers {
@@ -419,8 +421,8 @@ func (s *Shared) sweep(now time.Time) {
 	s.phase = max(s.phase, phaseAt(now.Sub(since)))
 }
 
-// Remind tells a gateway that has become reachable of the epoch in force, so that it
-// does not take this gateway's next signs of life for a proof of an earlier one.
+// Remind sends the epoch in force to a gateway that has become reachable, so that it does not take
+// this gateway's next heartbeats as proof of an earlier epoch.
 func (s *Shared) Remind(to ownership.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -433,7 +435,7 @@ func (s *Shared) remind(to ownership.ID) {
 	}
 }
 
-// Gone takes that a process has ended: what it carried is over.
+// Gone handles the end of another gateway's process, and with it of its requests.
 func (s *Shared) Gone(id ownership.ID) {
 	now := time.Now()
 	s.mu.Lock()
@@ -442,13 +444,13 @@ func (s *Shared) Gone(id ownership.ID) {
 		s.empty(b, now)
 		s.show(b, talk.Load{}, now)
 		b.reported = false
-		s.apply(now) // the next process there may use its part
+		s.apply(now) // its next process may use its part
 		s.pump(now)
 	}
 }
 
-// Detach leaves the line to itself: another one has taken its place, and the requests
-// that came to it are served as by a single gateway.
+// Detach disconnects the line from the other gateways after another line has replaced it. Its
+// remaining requests use this gateway's part of the slots.
 func (s *Shared) Detach() {
 	now := time.Now()
 	s.mu.Lock()

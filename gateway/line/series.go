@@ -6,20 +6,20 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// depth is how many seconds of concurrency are kept.
+// depth is the number of stored seconds.
 const depth = 3600
 
-// series keeps, for each of the last seconds, the time-weighted mean of requests
-// waiting and being served, and of their tokens.
+// series stores, for each of the last seconds, the time-weighted mean number of waiting and active
+// requests, and of their tokens.
 type series struct {
-	at      time.Time // up to where the running second is integrated
-	second  int64     // the running second, Unix
-	now     []float64 // level at present: queued, active, then those per class
-	sums    []float64 // seconds x level of the running second
+	at      time.Time // time up to which the present second is integrated
+	second  int64     // the present Unix second
+	now     []float64 // present levels: queued, active, then those of each class
+	sums    []float64 // integrals of the levels over the present second
 	ring    [depth][]float64
-	classes map[string]int // class to its first column
+	classes map[string]int // first column of each class
 	names   []string
-	first   int64 // the first second that was seen from its start
+	first   int64 // the first complete second
 }
 
 const (
@@ -30,22 +30,22 @@ const (
 	fixedColumns
 )
 
-// classColumns are those of a class: requests being served, and their tokens.
+// classColumns is the number of columns of a class: active requests, and their tokens.
 const classColumns = 2
 
-// amount is a change of what waits or is served.
+// amount is a number of requests with their tokens.
 type amount struct{ requests, tokens int }
 
 func (a amount) plus(b amount) amount { return amount{a.requests + b.requests, a.tokens + b.tokens} }
 
 func (a amount) less() amount { return amount{-a.requests, -a.tokens} }
 
-// expected is how many tokens a request has while it waits: those that it will have on
-// average while it is served.
+// expected returns the tokens of a waiting request: the mean number that it will have while it is
+// served.
 func expected(r *dispatch.Request) int { return r.Prompt + r.Output/2 }
 
-// starting is how many tokens a request has when it starts: those of its prompt, to which
-// its answer is added as it comes. An answer that is not seen counts by half throughout.
+// starting returns the tokens of a request when it starts: those of its prompt. Those of its answer
+// are added as they arrive. If the answer does not stream, half of it counts from the start.
 func (l *Line) starting(r *dispatch.Request) int {
 	if r.Whole || l.options.Policy.Mode != dispatch.Tokens {
 		return expected(r)
@@ -89,8 +89,8 @@ func (s *series) column(class string) int {
 // advance integrates up to now and closes the seconds that have passed.
 func (s *series) advance(now time.Time) {
 	if second := now.Unix(); second < s.second-1 {
-		// The clock was set back: without this nothing would be recorded until it
-		// has come again to where it was.
+		// The clock was set back. Without this, nothing would be recorded until it reaches its old
+		// time.
 		s.at, s.second, s.first = now, second, min(s.first, second+1)
 		clear(s.sums)
 	}
@@ -101,7 +101,7 @@ func (s *series) advance(now time.Time) {
 		clear(s.sums)
 		s.at = end
 		if s.second++; now.Unix()-s.second > depth {
-			// Nothing changed for longer than is kept: the levels held throughout.
+			// Nothing has changed for longer than depth: all stored seconds have the same levels.
 			s.second = now.Unix() - depth
 			s.at = time.Unix(s.second, 0)
 		}
@@ -127,20 +127,20 @@ type Point struct {
 	Second         int64 // Unix
 	Queued, Active float64
 	Class          map[string]float64 // active
-	// Tokens are those of the requests; of a language model.
+	// Tokens are the tokens of the requests to a language model.
 	Tokens PointTokens
 }
 
-// PointTokens is the mean number of tokens of one second. A request has those of its
-// prompt and of its answer so far; while it waits, or where its answer is not seen as it
-// comes, half of the answer that is expected.
+// PointTokens is the mean number of tokens in one second. A request has the tokens of its prompt
+// and of its answer so far. While it waits, or if its answer does not stream, half of the expected
+// answer counts instead.
 type PointTokens struct {
 	Queued, Active float64
 	Class          map[string]float64 // active
 }
 
-// Concurrency returns the whole seconds of the window before now, oldest first;
-// at most an hour, and fewer while the gateway is younger than the window.
+// Concurrency returns the complete seconds of the window before now, the oldest first: at most an
+// hour, and none from before the gateway started.
 func (l *Line) Concurrency(now time.Time, window time.Duration) []Point {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -155,7 +155,7 @@ func (l *Line) Concurrency(now time.Time, window time.Duration) []Point {
 	return points
 }
 
-// point is what the sums of a second say. The second may be older than a class is known.
+// point converts the sums of a second, which may have fewer classes than are known now.
 func (s *series) point(second int64, sums []float64) Point {
 	p := Point{Second: second, Class: map[string]float64{}, Tokens: PointTokens{Class: map[string]float64{}}}
 	p.Queued, p.Active = sums[queuedColumn], sums[activeColumn]

@@ -13,12 +13,12 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// Shared is the line of a service that several gateways serve. One of them, the owner,
-// decides for all; this gateway asks it for the slots of the requests that it carries,
-// or is the owner itself. While no owner is known it decides by its part of the slots.
+// Shared is the line of a service that several gateways serve. One of them, the owner, decides for
+// all. This gateway asks the owner for slots, or is the owner itself. While there is no owner, it
+// uses its part of the slots.
 //
-// The lock is the Line's. The Line's queue holds the requests for which this gateway
-// decides at the moment: none, its own, or those of all gateways.
+// The Line's mutex guards the fields. The Line's queue holds the requests for which this gateway
+// presently decides: none, its own, or those of all gateways.
 type Shared struct {
 	*Line
 	name  string
@@ -29,36 +29,35 @@ type Shared struct {
 	seats  map[uint64]*seat // the requests that this gateway carries
 	next   uint64
 	queued amount
-	active map[string]*held // of them, by replica
+	active map[string]*held // those with a slot, by replica
 	books  map[ownership.ID]*book
 	view   ownership.View
 	all    []Replica
 	kept   map[string]int // slots in use when the owner was lost
-	// split says that since the owner was lost some gateway was not heard, which may have
-	// come to own the service without a report of kept.
+	// split reports whether some gateway was not heard since the owner was lost. It may have become
+	// the owner without a report of kept.
 	split     bool
-	lastOwner ownership.ID // that was followed
-	looked    time.Time    // when this process last looked about
-	// detached says that nobody looks any more; see Detach.
+	lastOwner ownership.ID // the last owner that this gateway followed
+	looked    time.Time    // when Look was last called
+	// detached reports whether Look is no longer called; see Detach.
 	detached bool
 	salt     [2]uint64      // of the hashes of prompts
-	phase    phase          // since then
-	among    []ownership.ID // the gateways that were known since then
-	// reports numbers the reports of this gateway: what an owner decided by an older one
-	// is void.
+	phase    phase          // since the owner was lost
+	among    []ownership.ID // the gateways known since the owner was lost
+	// reports is the number of this gateway's last report. Decisions of an owner based on an older
+	// one are void.
 	reports uint64
-	// claims numbers those that this gateway sent as an owner; claim is the number of the
-	// one that it follows.
+	// claims is the number of the last claim that this gateway sent as an owner, claim the number
+	// of the claim that it follows.
 	claims, claim uint64
 	applied       applied
-	// charges are those of the owner that was heard last; tallied when this gateway
-	// counted its own.
+	// charges are the last charges of the owner. tallied is when this gateway last sent its own.
 	charges []dispatch.Charge
 	tallied time.Time
-	config  uint64 // of the policy in force
+	config  uint64 // fingerprint of the policy in force
 }
 
-// held is how many requests a gateway has on a replica.
+// held is the number of requests of this gateway on a replica.
 type held struct {
 	class  string
 	amount amount
@@ -70,7 +69,7 @@ type seat struct {
 	id      uint64
 	pass    *Pass
 	inner   Pass // its place in the queue, while this gateway decides
-	queued  bool // inner is in the queue or holds a slot of it
+	queued  bool // inner is in the queue or holds a slot
 	request dispatch.Request
 	arrived time.Time
 	asked   time.Time // when it began to wait for its current slot
@@ -83,8 +82,8 @@ type seat struct {
 	marked                 time.Time
 }
 
-// NewShared returns a line without replicas and without an owner. send passes a record
-// on to another gateway, in the order of the calls; it must not block.
+// NewShared returns a line without replicas and without an owner. send sends a record to another
+// gateway, in the order of the calls. It must not block.
 func NewShared(o Options, name string, self ownership.ID, send func(to ownership.ID, r talk.Record)) *Shared {
 	now := time.Now()
 	s := &Shared{
@@ -99,17 +98,16 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 	return s
 }
 
-// Salt is that of the hashes of prompts, by which the owner finds equal ones that come
-// to different gateways. It is the owner's, which is as random as the first one's.
+// Salt returns the salt of the hashes of prompts. All gateways use the owner's salt, so that the
+// owner recognizes equal prompts that arrive at different gateways.
 func (s *Shared) Salt() [2]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.salt
 }
 
-// mayGrant reports whether the queue may give slots: by the owner's lease, or within
-// the slots that are this gateway's while there is no owner. A process that was stopped
-// gives none until it has looked about.
+// mayGrant reports whether the queue may give slots: as the owner during its lease, or without an
+// owner within this gateway's part. A process that was stopped gives none until the next Look.
 func (s *Shared) mayGrant(now time.Time) bool {
 	if !s.detached && now.Sub(s.looked) >= ownership.Lease {
 		return false
@@ -129,7 +127,7 @@ func (s *Shared) decides() bool {
 	return role != ownership.Member
 }
 
-// Enter is that of Line.
+// Enter is like Line.Enter.
 func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	now := time.Now()
 	*p = Pass{}
@@ -151,7 +149,7 @@ func (s *Shared) Enter(ctx context.Context, p *Pass, r dispatch.Request) error {
 	return s.stand(ctx, t, now)
 }
 
-// place puts a new request into the queue, where this gateway decides.
+// place puts a new request into the queue, if this gateway decides.
 func (s *Shared) place(t *seat, now time.Time) error {
 	if !s.decides() {
 		return nil
@@ -164,7 +162,7 @@ func (s *Shared) place(t *seat, now time.Time) error {
 	return nil
 }
 
-// ask sends a request to the owner, if another gateway is it.
+// ask sends a record about a request to the owner, if that is another gateway.
 func (s *Shared) ask(t *seat, kind talk.Kind) {
 	owner, known := s.owned.Owner()
 	if !known || owner == s.self {
@@ -174,7 +172,7 @@ func (s *Shared) ask(t *seat, kind talk.Kind) {
 	s.send(owner, r)
 }
 
-// record describes a request to the owner.
+// record returns a record about a request for the owner.
 func (t *seat) record(kind talk.Kind) talk.Record {
 	_, epoch, _ := t.of.owned.Role()
 	r := talk.Record{Kind: kind, Service: t.of.name, Epoch: epoch, ID: t.id, Began: t.began, Tokens: t.tokens,
@@ -189,8 +187,8 @@ func (t *seat) record(kind talk.Kind) talk.Record {
 	return r
 }
 
-// stand is entered with the lock held and the request placed; it returns without the
-// lock, when the request has a slot or waits no more.
+// stand waits until the request has a slot, or no longer waits. The caller holds the lock and has
+// placed the request. stand releases the lock.
 func (s *Shared) stand(ctx context.Context, t *seat, now time.Time) error {
 	s.pump(now)
 	p := t.pass
@@ -245,7 +243,7 @@ func (s *Shared) giveUp(t *seat, err error) error {
 	return err
 }
 
-// forget drops a request that waits.
+// forget drops a waiting request.
 func (s *Shared) forget(t *seat, now time.Time) {
 	delete(s.seats, t.id)
 	s.waits(t.pass.counted().less(), now)
@@ -262,7 +260,7 @@ func (s *Shared) waits(d amount, now time.Time) {
 	s.series.queued(now, d)
 }
 
-// hold counts requests of this gateway on a replica.
+// hold changes the number of this gateway's requests on a replica.
 func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
 	h := s.active[e.ID]
 	if h == nil {
@@ -275,7 +273,7 @@ func (s *Shared) hold(e *Endpoint, d amount, now time.Time) {
 	s.series.active(now, e.Class, d)
 }
 
-// told is called under the lock when this gateway's own queue has decided.
+// told handles a decision of this gateway's own queue. The caller holds the lock.
 func (t *seat) told(p *Pass, now time.Time) {
 	if p.evicted {
 		t.queued = false
@@ -309,7 +307,7 @@ func (t *seat) wake() {
 	}
 }
 
-// Again is that of Line.
+// Again is like Line.Again.
 func (s *Shared) Again(ctx context.Context, p *Pass, o dispatch.Verdict, pause time.Duration) error {
 	now := time.Now()
 	s.mu.Lock()
@@ -342,7 +340,7 @@ func (s *Shared) toOwner(r talk.Record) {
 	}
 }
 
-// Leave is that of Line.
+// Leave is like Line.Leave.
 func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Duration {
 	now := time.Now()
 	s.mu.Lock()
@@ -359,7 +357,7 @@ func (s *Shared) Leave(p *Pass, o dispatch.Verdict, pause time.Duration) time.Du
 	return took
 }
 
-// release ends a request that holds a slot.
+// release ends a request with a slot, and reports whether a waiting goroutine was woken.
 func (s *Shared) release(t *seat, o dispatch.Verdict, pause time.Duration, now time.Time) bool {
 	delete(s.seats, t.id)
 	s.hold(t.pass.Endpoint, t.pass.counted().less(), now)
@@ -375,7 +373,7 @@ func (s *Shared) release(t *seat, o dispatch.Verdict, pause time.Duration, now t
 	return false
 }
 
-// Began is that of Line.
+// Began is like Line.Began.
 func (s *Shared) Began(p *Pass) {
 	now := time.Now()
 	s.mu.Lock()
@@ -394,10 +392,10 @@ func (s *Shared) Began(p *Pass) {
 	s.ask(t, talk.Mark)
 }
 
-// markEvery is how often a member reports how many tokens of an answer have come.
+// markEvery is the shortest time between two reports of an answer's progress to the owner.
 const markEvery = 50 * time.Millisecond
 
-// Progress is that of Line.
+// Progress is like Line.Progress.
 func (s *Shared) Progress(p *Pass, tokens int) {
 	now := time.Now()
 	s.mu.Lock()
@@ -418,7 +416,7 @@ func (s *Shared) Progress(p *Pass, tokens int) {
 	}
 }
 
-// Settle is that of Line.
+// Settle is like Line.Settle.
 func (s *Shared) Settle(p *Pass, prompt, cached, output int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
