@@ -167,7 +167,7 @@ func TestTenantsAreSalted(t *testing.T) {
 	}
 	for name, body := range map[string]string{"no object": `["prompt"]`, "not all": `{"prompt":"x"`, "more": `{"prompt":"x"}{"cache_salt":"s"}`} {
 		r, _ := http.NewRequest(http.MethodPost, g.url+"/v1/completions", strings.NewReader(body))
-		if status, text, _ := do(t, r); status != http.StatusBadRequest || !strings.Contains(text, "keeps the caches of tenants apart") {
+		if status, text, _ := do(t, r); status != http.StatusBadRequest || !strings.Contains(text, "separates the caches of tenants") {
 			t.Errorf("%s: %d %s", name, status, text)
 		}
 	}

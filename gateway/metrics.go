@@ -82,7 +82,7 @@ func newMetrics() *metrics {
 			"service", "to"),
 		sleeps: counter("sleep_total", "Attempts to put replicas to sleep or wake them, by result.",
 			"service", "action", "result"),
-		slo: counter("slo_total", "Requests by whether they met the service's objective.", "service", "class", "result"),
+		slo: counter("slo_total", "Requests by whether they met the objective.", "service", "class", "result"),
 	}
 	m.starts = newColdStarts()
 	m.registry.MustRegister(m.starts)

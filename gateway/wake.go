@@ -97,8 +97,8 @@ func (w *waker) wake(ctx context.Context, queue starvation) bool {
 			return true
 		}
 		w.metrics.wakes.WithLabelValues(w.service, "failed").Inc()
-		w.log.Warn("cannot scale from zero; trying the next group", "service", w.service, "job", t.Job, "group", t.Group,
-			"error", err)
+		w.log.Warn("cannot scale from zero; trying the next group", "service", w.service, "job", t.Job,
+			"group", t.Group, "error", err)
 	}
 	return false
 }

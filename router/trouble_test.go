@@ -302,7 +302,7 @@ func TestConfigRefuses(t *testing.T) {
 		"service \"a\" {\n rule \"r\" {\n }\n}": "test.hcl:2",
 		`limits { interval = "1ms" }`:           "interval",
 		`consul { max_connections = 3 }`:        "max_connections",
-		`consul { cert_file = "x" }`:            "go together",
+		`consul { cert_file = "x" }`:            "belong together",
 		"service \"a\" {}\nservice \"a\" {}":    "is defined twice",
 		`consul { token = "secret" }`:           "token",
 		`leader { ttl = "soon" }`:               "leader ttl",

@@ -143,7 +143,7 @@ func TestRightSizeNamesAClassThatIsNotKnown(t *testing.T) {
 	ui := cli.NewMockUi()
 	r := rightSize{ui: ui, class: "L4", question: sizing.Question{Service: "chat", Cost: map[string]float64{"l40": 1}}}
 	r.print(sizing.Answer{Choices: []rightsize.Choice{{Option: rightsize.Option{Class: "l4", Slices: 5, Total: 20}}}})
-	for _, want := range []string{"-cost names l40, of which", "-class names L4, of which", "no size that is known"} {
+	for _, want := range []string{"-cost names l40, which has no figures", "-class names L4, which has no figures", "no measured size"} {
 		if said := ui.ErrorWriter.String(); !strings.Contains(said, want) {
 			t.Errorf("it says %q, want %q", said, want)
 		}

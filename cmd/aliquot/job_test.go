@@ -125,7 +125,7 @@ func TestAJobInJSON(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"Name": "c"}`: "no job with an ID",
 		`{"ID": ""}`:    "no job with an ID",
-		`{"ID": "a"`:    "begins as JSON and is none",
+		`{"ID": "a"`:    "is not valid JSON",
 		`{"Job": {"ID": "a", "TaskGroups": [{"Tasks": [{"Resources": {"Devices": [null]}}]}]}}`: "the JSON.Job.TaskGroups[0].Tasks[0].Resources.Devices[0] is null",
 		`{"ID": "a", "TaskGroups": [null]}`:                                                     "the JSON.TaskGroups[0] is null",
 	} {

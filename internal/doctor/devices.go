@@ -128,8 +128,8 @@ func group(g *api.NodeDeviceResource) Finding {
 		(*source.StringVal == "estimate" || *source.StringVal == "unknown") {
 		return Finding{Warning, "devices", fmt.Sprintf("%s is not in the hardware table: its weight is %s", name,
 			map[string]string{"estimate": "an estimate", "unknown": "not known"}[*source.StringVal]),
-			"set weight in its gpu block, see docs/hardware.md; shares and counts depend on the weight until replicas " +
-				"have been measured"}
+			"set weight in its gpu block, see docs/hardware.md; shares and counts depend on the weight " +
+				"until replicas have been measured"}
 	}
 	return Finding{OK, "devices", fmt.Sprintf("%s has %d healthy instances", name, len(g.Instances)), ""}
 }

@@ -115,15 +115,15 @@ func foreign(task string, d *api.RequestedDevice) []Finding {
 	var out []Finding
 	if _, group := named(d.Name); group != "" && group != strings.ToLower(group) || strings.Contains(group, " ") {
 		out = append(out, Finding{Warning,
-			"jobs", fmt.Sprintf("%s requests device %q: no group has the name of a product, so it is never placed", task,
-				d.Name), fix})
+			"jobs", fmt.Sprintf("%s requests device %q: no group has the name of a product, so it is never placed",
+				task, d.Name), fix})
 	}
 	for _, c := range d.Constraints {
 		if c.LTarget == "${device.model}" && (c.RTarget != strings.ToLower(c.RTarget) ||
 			strings.Contains(c.RTarget, " ")) {
 			out = append(out, Finding{Warning,
-				"jobs", fmt.Sprintf("%s compares ${device.model} with %q, but its value here is the name of a group, such as "+
-					"t4-0", task, c.RTarget), fix})
+				"jobs", fmt.Sprintf("%s compares ${device.model} with %q, but its value here is the name of a "+
+					"group, such as t4-0", task, c.RTarget), fix})
 		}
 	}
 	return out

@@ -35,7 +35,7 @@ func packing(f Facts) []Finding {
 	case len(f.Servers) == 0:
 		return []Finding{{Warning,
 			"packing",
-			fmt.Sprintf("the node publishes %d levels for packing policies, but the servers' Nomad version cannot be read",
+			fmt.Sprintf("the node publishes %d levels for packing policies, but the servers' version cannot be read",
 				published), "give NOMAD_TOKEN the capability agent:read"}}
 	case len(untested) > 0:
 		return []Finding{{Warning, "packing", fmt.Sprintf("servers run Nomad %s; packing policies were tested with %s",

@@ -54,7 +54,8 @@ func (w *Watch) readCurves(ctx context.Context) {
 // curvesOf reads the published rates of a service, its profiles and its replicas from Consul.
 func (w *Watch) curvesOf(ctx context.Context, service string) (known objective.Known, err error) {
 	if w.o.Consul == nil {
-		return known, fmt.Errorf("curves of %q: they are in Consul, but this page runs without it (-no-consul)", service)
+		return known, fmt.Errorf("curves of %q: they are in Consul, but this page runs without it (-no-consul)",
+			service)
 	}
 	q := (&consul.QueryOptions{}).WithContext(ctx)
 	pairs, meta, err := w.o.Consul.KV().List(learned.RatesPrefix+"/"+service+"/", q)
