@@ -51,7 +51,7 @@ func main() {
 	flag.Float64Var(&o.speedup, "speedup", 1,
 		"with -wire, how much faster than it happened; 1 leaves the gateway's own times in proportion")
 	flag.IntVar(&o.how.gateways, "gateways", 1,
-		"gateways of the product that share the fleet and know nothing of each other")
+		"gateways of the product that share the fleet without knowing of each other")
 	flag.IntVar(&o.seqs, "seqs", 0,
 		"the most sequences in one step of each replica, and the bound that the product knows; "+
 			"0 means vLLM's default of 256")
@@ -83,7 +83,7 @@ func main() {
 		err = o.run(os.Stdout)
 	}
 	if *llamaFolder == "" && errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(os.Stderr, "bench/llm: skipped: %s is not here\n", o.traces)
+		fmt.Fprintf(os.Stderr, "bench/llm: skipped: %v (-traces names the folder of the recordings)\n", err)
 		return
 	}
 	if err != nil {

@@ -43,8 +43,8 @@ const (
 	scrapeEvery = time.Second
 )
 
-// slotsOf is how many requests at a time a person sets for each class who knows its
-// memory and tries what works best.
+// slotsOf is how many requests at a time an operator sets for each class who knows its
+// memory and has tried what works best.
 var slotsOf = map[string]int{"h100": 32, "mi300x": 64, "half-h100": 12, "a100": 24, "l4": 6, "t4": 4}
 
 // product makes the gateways of one replay.

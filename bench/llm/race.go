@@ -26,7 +26,7 @@ type contestant struct {
 	peer bool
 }
 
-// peer is a policy for which nothing is ever wrong.
+// peer makes a policy that no condition affects.
 func peer(of func(*rand.Rand) policy) func(*rand.Rand, conditions) policy {
 	return func(random *rand.Rand, _ conditions) policy { return of(random) }
 }

@@ -48,7 +48,7 @@ type policy interface {
 	token(s *sim, r *request)
 	// settled is called when all that happened at one instant was reported.
 	settled(s *sim)
-	// wake is when settled is to be called next though nothing happens.
+	// wake is when settled must be called next even if nothing happens.
 	wake() time.Duration
 }
 

@@ -18,7 +18,7 @@ import (
 // proxy is a program in front of the fleet on the wire.
 type proxy struct {
 	name string
-	// model is the policy whose simulation says what the proxy should come to.
+	// model is the policy whose simulation predicts the results of the proxy.
 	model func(*rand.Rand, conditions) policy
 	// config writes its configuration and returns the command that starts it.
 	config func(b *wireBench, listen string, servers []server) ([]string, error)
@@ -194,7 +194,7 @@ func (o *options) chosen() []proxy {
 			continue
 		}
 		if _, err := exec.LookPath(p.name); err != nil && !strings.HasPrefix(p.name, "aliquot") {
-			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH and left out\n", p.name)
+			fmt.Fprintf(os.Stderr, "bench/llm: %s is not on PATH and is left out\n", p.name)
 			continue
 		}
 		out = append(out, p)

@@ -34,7 +34,7 @@ func (w *waitlist) rivals(t *Ticket) int {
 }
 
 // lanesLooked bounds how many lanes are looked at to estimate a rank or to find a
-// request to evict; the rest is taken to be like them.
+// request to evict; the rest is assumed to be like them.
 const lanesLooked = 256
 
 // aheadOf estimates how many of those that wait for any of the same hardware would be

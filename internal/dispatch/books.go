@@ -16,7 +16,7 @@ type books struct {
 	first   time.Time // the last first token
 	share   share     // of its time that it spends reading
 
-	foreign struct { // load from past this queue, as the engine told last
+	foreign struct { // load that bypasses this queue, by the engine's last metrics
 		running, waiting, kv float64
 		until                time.Time
 	}
@@ -40,11 +40,11 @@ type entry struct {
 	began   bool
 	first   time.Time // when its first token came
 	at      time.Time // when tokens was counted
-	counted bool      // the engine told how many tokens
+	counted bool      // the engine reported how many tokens
 }
 
-// share is the part of its time that a replica spends reading, of late and over a
-// longer while.
+// share is the part of its time that a replica spends reading: recently, and over a
+// longer period.
 type share struct {
 	late, long float64 // seconds of reading, fading over span and over longSpan
 	mean       float64 // seconds of reading of one prompt
@@ -52,9 +52,9 @@ type share struct {
 	at         time.Time
 }
 
-// longSpan is over how many seconds the longer share is averaged, and at most the
-// late one. The late one follows about lateReads prompts: short prompts say within
-// a second how busy a replica is, long ones not before ten of them came.
+// The longer share is averaged over longSpan seconds, and the late one over at most
+// as many. The late one covers about lateReads prompts: short prompts show within a
+// second how busy a replica is, long ones only after ten of them.
 const (
 	longSpan  = 20
 	lateReads = 10
@@ -226,15 +226,15 @@ func (q *Queue) Settle(t *Ticket, prompt, cached, output int) {
 	}
 }
 
-// unheardOf is how many tokens are believed of any request. Beyond it, no more than
-// extent times what was expected are.
+// unheardOf is how many tokens any request may report. More count only up to extent
+// times the expected number.
 const unheardOf = 1 << 16
 
 func mostOf(expected int) int {
 	return max(unheardOf, extent*min(max(expected, 0), math.MaxInt/extent))
 }
 
-// maxStrays is after how many misses in a row a replica's shelf is not believed.
+// After maxStrays misses in a row, what a replica's shelf says is forgotten.
 const maxStrays = 3
 
 // correct compares what the index said of a request with what the engine says.
@@ -253,11 +253,11 @@ func (f *fleet) correct(s *server, t *Ticket, cached int) {
 	}
 }
 
-// observation is for how long what an engine said of itself is believed.
+// observation is how long the metrics of an engine count.
 const observation = 10 * time.Second
 
-// Observe records what an engine's metrics say. Only load beyond what this queue
-// sent is taken from it: the books are exact where an observation is late.
+// Observe records what an engine's metrics say. Only load that this
+// queue did not send is taken from it: the books are exact, and metrics are late.
 func (q *Queue) Observe(id string, e EngineState, now time.Time) {
 	s := q.fleet.servers[id]
 	if s == nil {

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Charge is by how much a tenant is ahead of its turn at one priority and placement, in
+// Charge says how far a tenant is ahead of its turn at one priority and placement, in
 // mean requests divided by its weight.
 type Charge struct {
 	Tenant              string

@@ -121,7 +121,7 @@ type Replica struct {
 	// fast.
 	Slices, Total int
 	// Slots is how many requests it serves at once, at least 1. In Tokens mode 1
-	// means that the number is not known, which is then no bound.
+	// means that the number is not known and limits nothing.
 	Slots int
 	// Withheld is how many of the slots are not for this queue: others may use them.
 	Withheld int
@@ -156,14 +156,14 @@ const (
 	NoSuchClass         // replicas exist, but none of a class that the placement requires
 )
 
-// Verdict says how an attempt on a replica ended, as far as the policy cares. How a request
-// ended for its client is the gateway's own affair.
+// Verdict says how an attempt on a replica ended, for this policy. The gateway itself
+// records how a request ended for its client.
 type Verdict int
 
 // The verdicts on an attempt.
 const (
 	Served      Verdict = iota // the replica answered; its time is learned
-	Neutral                    // ended for a reason that says nothing of the replica, such as a client that left
+	Neutral                    // ended for a reason that says nothing about the replica, such as a client that left
 	Failed                     // the replica broke the exchange or answered as a broken gateway does
 	Unreachable                // no connection could be made
 	Busy                       // the replica refused it for now

@@ -27,7 +27,7 @@ func (w *waitlist) lesser(t *Ticket) *Ticket {
 }
 
 // longest returns the lane with the most requests for its tenant's weight, among
-// the first ones. A tenant at its limit makes room like any other: else it could fill
+// the first ones. A tenant at its limit makes room like any other: otherwise it could fill
 // the queue while slots are free.
 func (c *priority) longest() *lane {
 	var best *lane

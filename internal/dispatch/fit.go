@@ -10,9 +10,9 @@ import (
 // assumed, so that a short step counts as much as a long one, and no sample more
 // than another.
 //
-// It is held together where samples say nothing: a weak pull towards the assumed
-// values keeps a coefficient that no sample tells apart from drifting, and bounds
-// keep an adversary's samples from making any of them absurd.
+// Where samples say nothing about a coefficient, a weak pull towards the assumed value
+// keeps it from drifting. Bounds keep an adversary's samples from making any
+// coefficient absurd.
 type fit struct {
 	terms  int
 	memory float64 // samples after which an old one counts 1/e
@@ -37,7 +37,7 @@ const (
 	settled = 16
 	// When samples differ from what was expected by drifted or more, one way, over
 	// about driftMemory of them, what was learned is wrong and is forgotten hasty
-	// times as fast: bad samples would else be believed for as long as good ones.
+	// times as fast: otherwise bad samples would count for as long as good ones.
 	driftMemory = 32
 	drifted     = 1.2
 	hasty       = 16
@@ -125,10 +125,10 @@ func (f *fit) now(now time.Time, scale float64) [3]float64 {
 	return out
 }
 
-// scale is what the samples of other kinds make of what was assumed: a model of another
-// size than was assumed is slower on all of them. which returns a kind's fit, and what
-// earlier measurements made of the assumption. Where there were any of the kind itself,
-// they stand.
+// scale is how many times longer than assumed other kinds take by their samples: a model
+// that is larger than assumed is slower on all of them. which returns a kind's fit, and the
+// logarithm of the same by earlier measurements. If there were any of the kind itself, they
+// count unchanged.
 func scale(kinds []*kind, of *kind, which func(*kind) (*fit, float64)) float64 {
 	if of.told.known {
 		return 1

@@ -213,8 +213,8 @@ func (f *fleet) capacity(p *placement) (free int, rate, best float64, present bo
 }
 
 // tokenCapacity is the same in Tokens mode: mean requests per second, and the speed at
-// which the fastest kind would give a request of a cost and a prompt its first token. How long the answer
-// will be is a guess, on which nothing is refused.
+// which the fastest kind would give a request of a cost and a prompt its first token. The length
+// of the answer is a guess, and no request is refused because of it.
 func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best float64) {
 	for _, s := range f.all {
 		k := s.tier.kind
@@ -227,7 +227,7 @@ func (f *fleet) tokenCapacity(p *placement, cost, prompt float64) (rate, best fl
 	return rate, best
 }
 
-// State is a replica as it stands.
+// State is the present state of a replica.
 type State struct {
 	Replica
 	Active    int

@@ -121,15 +121,15 @@ func (f *fleet) spare(s *server) bool {
 	return 2*left >= all
 }
 
-// othersServe reports whether replicas of other classes answer more often than not:
-// then one that only fails, whoever asks, is kept from requests that they can serve.
+// othersServe reports whether replicas of other classes answer more often than not. If
+// they do, a replica that fails for every client gets no requests that they can serve.
 func (f *fleet) othersServe(s *server) bool {
 	others := f.records(func(o *server) bool { return o.Class != s.Class })
 	return others.n >= 10 && others.share() < 0.5
 }
 
-// worse reports whether far more of the replica's attempts fail than of the other
-// usable ones' of its class, by more than chance makes of as few as it had.
+// worse reports whether the replica fails far more often than the other usable ones of
+// its class, by more than chance explains with so few attempts.
 func (f *fleet) worse(s *server) bool {
 	own := s.health.record
 	if own.n < 10 {

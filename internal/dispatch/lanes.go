@@ -12,7 +12,7 @@ type priority struct {
 	// ready is, by placement, how many of those that wait are of tenants that may be
 	// served, and again how many of them are in retries.
 	ready, again []int
-	// retries wait to be tried again elsewhere than where they failed. They stand
+	// retries wait for another replica than the one where they failed. They are kept
 	// apart so that none keeps those behind it from the slot that it must avoid.
 	retries []*Ticket
 	// floor is, by placement, the charge of the tenant served last.

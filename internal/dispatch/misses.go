@@ -6,23 +6,23 @@ import (
 	"time"
 )
 
-// missed is how many seconds it counts that a request misses the objective: by a first
-// token after its time, or by tokens too far apart. Nothing is gained by missing it by
-// more, so the same counts for any delay.
+// missed is what a request costs, in seconds, that misses the objective: by a first
+// token after its time, or by tokens too far apart. The size of the miss does not
+// matter, so any delay costs the same.
 const missed = 20
 
 const (
-	// stretched is how many seconds each second counts that an answer is expected to take
-	// beyond nearly all of the time that the objective leaves for its tokens. What is
-	// expected is vague, so that no step follows from it: the load moves little by little
-	// from replicas where tokens are slow.
+	// stretched is what each second costs that an answer is expected to take beyond
+	// nearly all of the time that the objective leaves for its tokens. The expectation
+	// is vague, so there is no step at the limit: the load moves gradually away from
+	// replicas where tokens are slow.
 	stretched = 0.3
 	nearly    = 0.8
 )
 
 const (
-	// patience is up to which part of the objective's time for the first token a request
-	// waits for answers in progress that it would make miss theirs.
+	// patience is the part of the objective's time for the first token that a request
+	// may wait for answers in progress that it would make miss the objective.
 	patience = 0.75
 	// spared is how many such answers are worth the wait.
 	spared = 0.1
@@ -46,7 +46,7 @@ type lengths struct {
 const (
 	// lengthSamples answers stand for all: each for the same part of them.
 	lengthSamples = 16
-	// lengthsEvery is after how many answers they are chosen again.
+	// The samples are chosen again every lengthsEvery answers.
 	lengthsEvery = 16
 )
 
@@ -76,7 +76,7 @@ const (
 	// The edges are 1 and 1.5 times the powers of two from 2^lowestEdge seconds on.
 	riskEdges  = 22
 	lowestEdge = -6
-	// riskAge is how old a risk may be on which nothing was begun or ended.
+	// riskAge is how old the risk of a replica may be where no answer begins or ends.
 	riskAge = time.Second
 )
 

@@ -123,7 +123,7 @@ func (s *server) learnWhole(t *Ticket, now time.Time) {
 }
 
 const (
-	// seasoned is how many answers others have given before a kind that was not tried is.
+	// A kind that has served nothing yet is tried after seasoned answers from others.
 	seasoned = 64
 	// doubt is how much faster than believed hardware may be that was not tried: an
 	// assumption may be wrong by 3 times, and so may the one that it is compared with.

@@ -101,9 +101,9 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 	// this request would scale both and cancels out.
 	slow, fast := 1/best.rate, float64(slots)/rate
 	if q.theta()*(float64(q.waitlist.rivals(head))/rate+fast) >= slow {
-		// Whoever stands further ahead than this is better off waiting for a fast
-		// slot than taking this one; whoever stands behind would wait longer. So
-		// long waits and slow service do not meet in one request.
+		// A request further ahead than this does better to wait for a fast slot than
+		// to take this one; one further behind would wait longer. So no request has
+		// both a long wait and slow service.
 		return choice{on: best.free.items[0], rank: int(min((slow-fast)*rate, 1e6))}
 	}
 	// Fast slots that hang would hold the request for ever: once it has waited for
@@ -116,8 +116,8 @@ func (q *Queue) choose(head *Ticket, now time.Time) choice {
 }
 
 // theta is the threshold of the slow-server rule. By default it follows the
-// load: an idle fleet should hardly wait for its fast slots, because each wait is
-// bought with nothing; a busy one must not spend slow slots on requests that the
+// load: an idle fleet should hardly wait for its fast slots, because waiting
+// gains nothing there; a busy one must not spend slow slots on requests that the
 // fast ones would finish earlier. The line is fitted by bench/dispatch -sim.
 func (q *Queue) theta() float64 {
 	if q.policy.Theta > 0 {

@@ -188,7 +188,7 @@ func (q *Queue) Wake() time.Time {
 // Waiting is how many requests wait.
 func (q *Queue) Waiting() int { return q.waitlist.waiting }
 
-// Starving tells whether a request waits that no known replica could serve,
+// Starving reports whether a request waits that no known replica could serve,
 // whether healthy or not.
 func (q *Queue) Starving() bool {
 	for i := range q.waitlist.placements {
@@ -199,7 +199,7 @@ func (q *Queue) Starving() bool {
 	return false
 }
 
-// StarvesFor tells whether a replica of the class would serve such a request.
+// StarvesFor reports whether a replica of the class would serve such a request.
 func (q *Queue) StarvesFor(class string) bool {
 	for i := range q.waitlist.placements {
 		if q.starves(i) && q.waitlist.placements[i].allows(class) {

@@ -24,7 +24,7 @@ func (q *Queue) refuse(t *Ticket, now time.Time) (Refusal, time.Duration) {
 		return NoSuchClass, 0
 	}
 	if !q.learned.known || rate == 0 {
-		return Accepted, 0 // nothing is known to refuse on
+		return Accepted, 0 // too little is known to refuse anything
 	}
 	var wait time.Duration
 	if !q.idle(p) {

@@ -2,9 +2,9 @@ package dispatch
 
 import "time"
 
-// Restore queues a request that was accepted before, in another queue, at the place
-// of its arrival. Nothing is refused or evicted for it. The owner submits those that
-// came first first. Its tenant did not idle, so that its charge stays as it is; see
+// Restore queues a request that another queue has accepted, at the place of its
+// arrival. It refuses and evicts nothing. The owner restores requests in the order in
+// which they arrived. The tenant was not idle, so its charge does not change; see
 // Charged.
 func (q *Queue) Restore(t *Ticket, arrived time.Time) {
 	q.prepare(t, arrived)
@@ -35,8 +35,8 @@ func (q *Queue) Adopt(t *Ticket, replica string, arrived, started, now time.Time
 	return true
 }
 
-// Sent notes a prompt that another queue of the service sent to a replica: its cache holds
-// it should this queue come to decide.
+// Sent records a prompt that another queue of the service sent to a replica. If this queue
+// decides later, it knows what the replica's cache holds.
 func (q *Queue) Sent(replica string, blocks []uint64) {
 	if s := q.fleet.servers[replica]; s != nil && q.policy.Mode == Tokens {
 		q.fleet.index.add(s.shelf, blocks, s.room())

@@ -1,7 +1,7 @@
 package dispatch
 
-// kind is what replicas have in common that are expected to be equally fast, and
-// how fast they are.
+// kind describes replicas that are expected to be equally fast, and how fast they
+// are.
 type kind struct {
 	class   string
 	slices  int

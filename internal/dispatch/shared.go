@@ -8,7 +8,7 @@ type shared struct {
 }
 
 // copies is how many requests in flight have a block, the tokens that it is taken to have, and
-// those of all of these requests. Whoever declares fewer for a block saves no more than that.
+// those of all of these requests. A request that declares fewer for a block saves no more than that.
 type copies struct{ n, tokens, sum int }
 
 func (c copies) saved() int { return max(0, c.sum-c.tokens) }

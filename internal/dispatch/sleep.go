@@ -5,7 +5,7 @@ import "time"
 // Sleep says whether a replica's engine holds its model on the GPU.
 type Sleep int
 
-// What a replica may be beside awake. Only an awake one is sent requests.
+// The states of a replica beside awake. Only an awake one gets requests.
 const (
 	Awake  Sleep = iota
 	Waking       // will be awake within the time that waking takes
@@ -53,8 +53,8 @@ func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 	return best, rate, able
 }
 
-// sooner reports whether one replica is rather woken than another: one that does not
-// sleep yet, else the faster one.
+// sooner reports whether to wake one replica rather than another: one that does not
+// sleep yet, otherwise the faster one.
 func (l *learned) sooner(s, than *server) bool {
 	if s.Sleep != than.Sleep {
 		return s.Sleep == Drowsy

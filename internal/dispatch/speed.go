@@ -14,8 +14,8 @@ type speed struct {
 	step [3]float64 // per step, per sequence in it, per token in the cache
 }
 
-// attention is how much a prompt's read time per token grows with each token that
-// stands before it.
+// attention is how much a prompt's read time per token grows with each token
+// before it.
 const attention = 3.3e-5
 
 // reading is how long a replica reads a prompt of which fresh tokens are not in
@@ -109,9 +109,9 @@ type told struct {
 	read, step float64
 }
 
-// tell takes the curve that was learned before as what is assumed of a kind, unless
-// something was learned of it since. No part of it may be so far from the table that it
-// could not be learned otherwise.
+// tell assumes of a kind the curve that was learned earlier, unless something has been
+// learned since. Every part of it must be as near to the hardware table as what is learned
+// here.
 func (k *kind) tell(curves []Curve) {
 	if k.told.known || k.assumed == (speed{}) || k.read.n > 0 || k.step.n > 0 {
 		return

@@ -56,7 +56,7 @@ func (w *walk) cheapest(t *Ticket, now time.Time) choice {
 		}
 	}
 	if best.open {
-		best.open = false // whoever comes later does not overtake
+		best.open = false // later requests do not overtake
 		w.opened--
 	}
 	best.promised += work
@@ -90,8 +90,13 @@ func (w *walk) least(t *Ticket, z need, crowd float64) (best *view, work float64
 	return best, work
 }
 
-// crowd is how much the seconds count that a request takes from others.
+// crowd is how much the seconds count that a request takes from others. In full they give
+// the shortest answers on average, but crowd long prompts on few replicas, where tokens
+// become slow. An objective for the time between tokens prevents that by itself.
 func (w *walk) crowd() float64 {
+	if w.slo.TPOT > 0 {
+		return 1
+	}
 	return crowdBase + (1-crowdBase)*min(1, 2*float64(w.waiting)/float64(len(w.fleet.all)))
 }
 
@@ -122,7 +127,7 @@ func (w *walk) eligible(v *view, t *Ticket, size int) bool {
 
 const (
 	// crowdBase is how much the seconds that a request takes from others count while
-	// nobody waits; as more wait, they come to count in full.
+	// nobody waits; they count more as more wait.
 	crowdBase = 0.25
 	// fullest bounds the share of reading in what is predicted.
 	fullest = 0.95

@@ -9,7 +9,7 @@ func (w *waitlist) candidates(c *priority, mode Mode) []*Ticket {
 	out := w.looked[:0]
 	for _, t := range c.retries {
 		// Those that failed at the same replica under the same rule can be placed
-		// alike: the first stands for all of them.
+		// alike: the first represents all of them.
 		alike := func(o *Ticket) bool { return o.avoid == t.avoid && o.Placement == t.Placement }
 		if !t.lane.account.tenant.parked && !slices.ContainsFunc(out, alike) {
 			out = append(out, t)

@@ -48,8 +48,8 @@ func (u *usual) add(t *Ticket) {
 	}
 }
 
-// bounded is what one request's tokens count in a mean of more than a few: a lie must
-// not change it by much.
+// bounded is what one request's tokens count in a mean of more than a few: a false
+// figure must not change the mean by much.
 func (u *usual) bounded(tokens int, mean float64) float64 {
 	if u.answers < firstAnswers {
 		return float64(tokens)

@@ -112,9 +112,9 @@ func (s *server) takes() int {
 	return most
 }
 
-// longest is the longest prompt that is looked at under a placement: what the replica
-// takes that takes most, whether it is up or not. Lengths are estimates, and what is too
-// long in truth is for an engine to say. It holds for one walk.
+// longest is the longest prompt that any replica of a placement takes, up or not; longer
+// ones count as this long. Lengths are estimates, so only an engine can tell that a prompt
+// is too long. The result holds for one walk.
 func (w *walk) longest(p *placement) int {
 	if p.round == w.round {
 		return p.longest

@@ -88,8 +88,8 @@ func (w *waitlist) account(t *tenant, urgency int) *account {
 	return a
 }
 
-// forget drops idle accounts whose charge is not above the floor: they would
-// come back exactly so.
+// forget drops idle accounts whose charge is not above the floor: new accounts
+// would start with the same charge.
 func (w *waitlist) forget(c *priority) {
 	for name, a := range c.accounts {
 		t := a.tenant
@@ -114,7 +114,7 @@ func (w *waitlist) forget(c *priority) {
 
 // lift raises the charge of a lane that was empty to the active minimum, so that
 // idling earns no credit: to the least charge that waits for any of the same
-// hardware, or where nobody waits to that of whoever was served last.
+// hardware, or if nobody waits, to that of the tenant served last.
 func (w *waitlist) lift(l *lane) {
 	c := l.account.priority
 	low, last := math.Inf(1), 0.0
@@ -218,8 +218,8 @@ func (w *waitlist) charge(a *account, cost float64, class string) {
 	}
 }
 
-// park hides a tenant that is served as many requests as it may be, and brings
-// it back when it is not.
+// park hides a tenant that has as many requests in service as it may have, and
+// brings it back when it has fewer.
 func (w *waitlist) park(t *tenant) {
 	full := t.limits.MaxActive > 0 && t.active >= t.limits.MaxActive
 	if full == t.parked {

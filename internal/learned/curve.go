@@ -13,7 +13,7 @@ import (
 // and what it was given to do meanwhile. Times are in seconds.
 type Curve struct {
 	// A prompt takes Start + Prefill for each of its tokens, and for each of them Growth
-	// times as much again for every token that stands before it.
+	// times as much again for every token before it.
 	Start   float64 `json:"start,omitempty"`
 	Prefill float64 `json:"prefill"`
 	Growth  float64 `json:"growth,omitempty"`
@@ -61,8 +61,8 @@ func (o Objective) String() string {
 }
 
 const (
-	// batch bounds what a replica serves at once where nothing else does: what engines
-	// do by default.
+	// batch limits what a replica serves at once if nothing else does. It is the default
+	// of the engines.
 	batch = 256
 	// fullest bounds the share of its time that a replica can read prompts while answers
 	// still go on.
@@ -213,8 +213,8 @@ func (c *Curve) figures() []*float64 {
 		&c.Samples}
 }
 
-// times is how many of figures stand for a time; of those 0 is a figure like any other,
-// since a curve may have no slope, and of the others it is none.
+// times is how many of the figures are times. A time may be 0, since a curve may have no
+// slope; 0 in the others means unknown.
 const times = 6
 
 // Possible says whether no figure of a curve is negative or beyond all that is measured.

@@ -18,8 +18,8 @@ const (
 	FromProfile  Source = "profile"  // measured by aliquot bench
 )
 
-// Trusted says whether what gateways published is trusted, by how many requests taught it and
-// how old it is.
+// Trusted reports whether what gateways published is trusted, by the number of requests that it
+// was learned from and its age.
 type Trusted func(samples float64, age time.Duration) bool
 
 // Known is what is known of each class of a service. This is the one place where

@@ -119,10 +119,10 @@ func (d Profiles) Last() Profile {
 	return d.Profiles[len(d.Profiles)-1]
 }
 
-// Check says what of a profile cannot be.
+// Check reports the first impossible value of a profile.
 func (p Profile) Check() error {
 	if p.Class == "" || gpu.Slug(p.Class) != p.Class {
-		return fmt.Errorf("a profile names %.64q, which is no hardware class", p.Class)
+		return fmt.Errorf("a profile names %.64q, which is not a hardware class", p.Class)
 	}
 	if _, _, ok := ParseSlices(p.Slices); !ok {
 		return fmt.Errorf("a profile has %.64q for slices: want such as 10of20", p.Slices)
@@ -136,7 +136,7 @@ func (p Profile) Check() error {
 	return p.checkFigures()
 }
 
-// checkFigures says which figure of a profile cannot be.
+// checkFigures reports the first impossible figure of a profile.
 func (p Profile) checkFigures() error {
 	if p.Curve == nil && len(p.Within) == 0 {
 		return errors.New("a profile has no figures")

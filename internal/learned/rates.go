@@ -1,7 +1,6 @@
-// Package learned is the documents in Consul's KV by which gateways, router,
-// autoscaler and operators share what was measured of a service, and the one rule by
-// which what several gateways measured becomes one figure. It is pure: bytes and a
-// time in, values out.
+// Package learned defines the documents in Consul's KV with which gateways, router,
+// autoscaler and operators share what was measured of a service, and the one rule that
+// merges what several gateways measured. It is pure: bytes and a time in, values out.
 package learned
 
 import (
@@ -53,8 +52,8 @@ func NewRates(at time.Time) Rates {
 	return Rates{Version: version, Updated: at.UTC().Truncate(time.Second), Classes: map[string]Class{}}
 }
 
-// ParseRates decodes a document. What cannot be is left out and named in the errors;
-// nothing of a document of another version is used.
+// ParseRates decodes a document. It leaves out impossible values and names them in the
+// errors. It uses nothing of a document of another version.
 func ParseRates(text []byte) (Rates, []error) {
 	var doc Rates
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -68,7 +67,7 @@ func ParseRates(text []byte) (Rates, []error) {
 	var errs []error
 	for name, c := range doc.Classes {
 		if gpu.Slug(name) != name {
-			errs = append(errs, fmt.Errorf("rates name %.64q, which is no hardware class", name))
+			errs = append(errs, fmt.Errorf("rates name %.64q, which is not a hardware class", name))
 			delete(doc.Classes, name)
 			continue
 		}
@@ -115,15 +114,15 @@ func (c Class) check() error {
 
 const (
 	// HalfLife is the age at which a gateway's samples count half as much as those of
-	// the newest: what is measured now outweighs the past, and the past stands where
-	// nothing is measured now.
+	// the newest: present measurements outweigh old ones, and old ones count where there
+	// are no present ones.
 	HalfLife = 15 * time.Minute
-	// Believed is the age from which a document counts nothing and may be removed.
+	// Believed is the age from which a document no longer counts and may be removed.
 	Believed = 7 * 24 * time.Hour
 )
 
-// Age of a document. A time to come is as doubtful as one gone by: one of the two
-// clocks is wrong by as much.
+// Age of a document. A time in the future counts as the same time in the past: one of
+// the two clocks is wrong by that much.
 func (r Rates) Age(now time.Time) time.Duration { return now.Sub(r.Updated).Abs() }
 
 // Merged is what several gateways measured of a class.
@@ -178,7 +177,7 @@ func Merge(now time.Time, all ...Rates) map[string]Merged {
 	return out
 }
 
-// mean is a weighted mean in the making.
+// mean accumulates a weighted mean.
 type mean struct{ total, weight float64 }
 
 func (m *mean) add(value, weight float64) {
@@ -233,12 +232,11 @@ func (s *sum) merged() Merged {
 	return m
 }
 
-// Speeds is the speeds that the autoscaler's plugins count a service in, which come
-// into force in all of them at one moment. The zero Speeds is that of a key that is not
-// there.
+// Speeds are those in which the autoscaler's plugins measure a service. They take effect
+// in all plugins at the same moment. The zero Speeds means that the key does not exist.
 type Speeds struct {
 	Version int `json:"version"`
-	// Since is when Rates come into force; until then it is Before.
+	// Since is when Rates take effect; until then Before counts.
 	Since time.Time `json:"since"`
 	// Rates are requests per second of one busy slot, by class.
 	Rates  map[string]float64 `json:"rates"`
@@ -275,7 +273,7 @@ func ParseSpeeds(text []byte) (Speeds, error) {
 	return doc, nil
 }
 
-// SlotsAt returns the slots in force.
+// SlotsAt returns the slots in effect.
 func (d Speeds) SlotsAt(t time.Time) map[string]float64 {
 	if t.Before(d.Since) {
 		return d.SlotsBefore

@@ -33,8 +33,8 @@ type Start struct {
 	Class string    `json:"class"`
 	// Seconds are from its placement until Consul called it healthy.
 	Seconds float64 `json:"seconds"`
-	// Parts are seconds by part, as the task driver tells them; nil where it does not.
-	// What they lack of Seconds is Nomad's and Consul's.
+	// Parts are seconds by part, as the task driver reports them; nil if it does not.
+	// The rest of Seconds is Nomad's and Consul's.
 	Parts map[string]float64 `json:"parts,omitempty"`
 }
 
@@ -56,7 +56,7 @@ func ParseStarts(text []byte) (Starts, error) {
 	return doc, nil
 }
 
-// Add appends starts to the document, of which the oldest go.
+// Add appends starts to the document and drops the oldest.
 func (s *Starts) Add(more ...Start) {
 	s.Version = version
 	s.Samples = append(s.Samples, more...)

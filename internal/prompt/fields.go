@@ -32,8 +32,8 @@ func (f *fields) read(body []byte) bool {
 	return true
 }
 
-// Model returns where in a JSON object the value of "model" stands, with its quotes;
-// of several the last. It is false when there is none that is a string.
+// Model returns the position of the value of "model" in a JSON object, with its quotes;
+// of several the last. It returns false if none is a string.
 func Model(body []byte) (from, to int, ok bool) {
 	c := newCursor(body)
 	if c.next() != '{' {
@@ -55,7 +55,7 @@ func Model(body []byte) (from, to int, ok bool) {
 }
 
 // Members calls each for the members of the JSON object that a body is, with the key as
-// it is written, without its quotes, and where the value stands. It returns the place
+// it is written, without its quotes, and the position of the value. It returns the place
 // behind the opening brace; false when the body is no object, or not all of one.
 func Members(body []byte, each func(key []byte, from, to int)) (open int, ok bool) {
 	c := newCursor(body)
@@ -98,7 +98,7 @@ func (f *fields) member(key string, v []byte) {
 	}
 }
 
-// text is where the text of a key is kept, nil for a key of which no text is.
+// text returns where the text of a key is kept, nil for a key whose text is not kept.
 func (f *fields) text(key string) *[]byte {
 	switch key {
 	case "model":

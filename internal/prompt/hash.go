@@ -46,9 +46,8 @@ func (k Key) For(name string) Key {
 	return Key{siphash(k, 0, []byte(name)), siphash(k, 1, []byte(name))}
 }
 
-// Follow takes the part of a prompt that has no blocks, as it was not read, for what
-// every prompt of the session has in that place: a session's prompts continue each
-// other.
+// Follow assumes that the part of a prompt that was not read, and so has no blocks, is
+// the same in every prompt of the session: a session's prompts continue each other.
 func (s *Size) Follow(session string, key Key) {
 	last := uint64(0)
 	if n := len(s.Blocks); n > 0 {

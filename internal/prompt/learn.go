@@ -42,7 +42,7 @@ func (l *Learned) Prompt(s *Size) float64 {
 	return max(1, text+float64(s.IDs)+float64(s.Media)*l.media.or(mediaTokens))
 }
 
-// usualOutput is what an answer is taken to have before any was seen.
+// usualOutput is the assumed length of an answer before one was seen.
 const usualOutput = 200
 
 // Output estimates the tokens that all answers to a request will have.
@@ -63,7 +63,7 @@ func (l *Learned) Output(s *Size) float64 {
 // limitClass groups limits by powers of two; 0 is no limit.
 func limitClass(limit int64) int { return min(bits.Len64(uint64(limit)), len(Learned{}.outputs)-1) }
 
-// Observe learns from an answer that told what was used: prompt and output tokens,
+// Observe learns from an answer that reported what was used: prompt and output tokens,
 // of which a negative one is not known.
 func (l *Learned) Observe(s *Size, prompt, output int64) {
 	if prompt > 0 && s.API != Opaque { // whose bytes may be compressed, or no text

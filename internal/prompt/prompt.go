@@ -3,9 +3,9 @@
 // which beginnings it shares with other requests. It keeps no text: of a prompt
 // there remain lengths and keyed hashes.
 //
-// Bodies are scanned, not decoded and not validated. Of a body that is no JSON, or
-// not all of it, the sizes are what could be read and are never an error: the
-// model server answers for the body.
+// Bodies are scanned, not decoded and not validated. If a body is not JSON or
+// not complete, the sizes are those of what could be read. That is never an error:
+// the model server judges the body.
 package prompt
 
 import "strings"
@@ -24,7 +24,7 @@ const (
 )
 
 // paths are the ends of the paths under which model servers offer each API; what
-// stands before is a prefix that a route adds.
+// comes before is a prefix that a route adds.
 var paths = []struct {
 	end string
 	api API

@@ -15,7 +15,7 @@ type writer struct {
 	hashed bool
 }
 
-// between stands after each piece of text, so that "ab" "c" and "a" "bc" differ.
+// between follows each piece of text, so that "ab" "c" and "a" "bc" differ.
 var between = []byte{'\n'}
 
 // value takes the text of a JSON value into the prompt: its strings, unescaped,

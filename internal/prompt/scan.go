@@ -41,7 +41,7 @@ func (c *cursor) quoted() []byte {
 	from := c.at + 1
 	at, quote := from, -1
 	for at < len(c.text) {
-		if quote < at { // searched once per stretch, else escapes would cost a search each
+		if quote < at { // searched once per stretch, otherwise each escape would cost a search
 			i := bytes.IndexByte(c.text[at:], '"')
 			if i < 0 {
 				break
