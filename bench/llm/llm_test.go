@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -112,6 +113,39 @@ func TestNoReplicaIsLeftOut(t *testing.T) {
 					t.Errorf("%s with %v: replica %d, a %s, is sent %d of 1,500: %v", name, priors, i, s.replicas[i].hardware.Class, n, sent)
 				}
 			}
+		}
+	}
+}
+
+// With one kind of call and one class, the bound is the tighter of the two limits.
+func TestAttainableOfOneClass(t *testing.T) {
+	f := fleet{parts: []part{{"a100", 3}}}
+	h := f.replicas()[0].hardware
+	u := use(h, 1000, 200)
+	limit := tpotLimit.Seconds()
+	want := 3 * min((1-h.Truth().Step/limit)/u[0], (1-h.Overhead/limit)/u[1])
+	calls := []*request{{traced: traced{prompt: 1000, output: 200}}}
+	if got := attainable(f, calls); math.Abs(got/want-1) > 0.01 {
+		t.Errorf("attainable is %g, want %g", got, want)
+	}
+}
+
+// What is attainable is more than any fleet serves within the objective, but not by much.
+func TestAFleetServesNearlyWhatIsAttainable(t *testing.T) {
+	f, err := fleetOf("four")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := short(1500)
+	for i := range all {
+		all[i].prefix = nil
+	}
+	most := attainable(f, cut(all, 1, len(all), 1, false))
+	for _, load := range []float64{0.7, 1.1} {
+		r := race{fleet: f, trace: all, rate: load * most, requests: len(all), poisson: true}
+		within := summarise([]*sim{r.replay(contestant{name: judge, make: product(objective)}, 1)}).within
+		if within > 0.97 != (load < 1) {
+			t.Errorf("at %g of what is attainable %.1f%% are within the objective", load, 100*within)
 		}
 	}
 }

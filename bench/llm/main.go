@@ -56,6 +56,8 @@ func main() {
 		"the most sequences in one step of each replica, and the bound that the product knows; "+
 			"0 means vLLM's default of 256")
 	flag.Float64Var(&o.how.whole, "whole", 0, "part of the requests whose answers are not streamed")
+	flag.BoolVar(&o.how.lengths, "lengths", false,
+		"the product knows how long each answer will be: the most that a prediction could gain")
 	priors := flag.String("prior", "",
 		"how wrong the product's weights are, such as l4=3,h100=0.3; those classes are then in no table")
 	llamaFolder := flag.String("llama", "",
@@ -189,6 +191,9 @@ func (o *options) meet(w io.Writer, trace string, all []traced, f fleet, load, f
 	}
 	out := race.run(contestants)
 	table(w, contestants, out)
+	if !slices.ContainsFunc(all, func(t traced) bool { return len(t.prefix) > 0 }) {
+		race.bounds(w, full)
+	}
 	if o.requests == 0 { // shorter replays end before the queues of the peers have grown
 		verdict(w, contestants, out, trace, f.name, load)
 	}

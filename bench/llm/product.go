@@ -29,6 +29,8 @@ type conditions struct {
 	gateways int
 	// whole is the part of the requests whose answers come in one piece.
 	whole float64
+	// lengths says that it knows how long each answer will be.
+	lengths bool
 	// priors multiply the weights of classes, which then are not in the table.
 	priors map[string]float64
 }
@@ -80,8 +82,12 @@ func (g *gateway) start(s *sim) {
 
 func (g *gateway) arrive(s *sim, r *request) {
 	now := epoch.Add(s.now)
+	output := 0
+	if g.how.lengths {
+		output = r.output
+	}
 	r.ticket = &dispatch.Ticket{Value: r, Request: dispatch.Request{
-		Expire: now.Add(24 * time.Hour), Prompt: r.prompt, Blocks: r.prefix,
+		Expire: now.Add(24 * time.Hour), Prompt: r.prompt, Output: output, Blocks: r.prefix,
 		Whole: g.random.Float64() < g.how.whole,
 	}}
 	if why, _ := g.queue.Submit(r.ticket, now); why != dispatch.Accepted {

@@ -111,4 +111,28 @@ func wireTable(w io.Writer, proxies []proxy, real, model []outcome) {
 			1e3*r.tpot99.Seconds(), 1e3*m.tpot99.Seconds())
 	}
 	t.Flush()
+	timeVerdict(w, proxies, real)
+}
+
+// timeVerdict compares the mean time per answer with that of the fastest other proxy.
+func timeVerdict(w io.Writer, proxies []proxy, real []outcome) {
+	const most = 0.9
+	own, best := -1, -1
+	for i, p := range proxies {
+		switch {
+		case p.name == judge:
+			own = i
+		case !strings.HasPrefix(p.name, "aliquot") && (best < 0 || real[i].e2e < real[best].e2e):
+			best = i
+		}
+	}
+	if own < 0 || best < 0 {
+		return
+	}
+	ratio, word := float64(real[own].e2e)/float64(real[best].e2e), "met"
+	if ratio > most {
+		word = "MISSED"
+	}
+	fmt.Fprintf(w, "%s / %s, mean time per answer: %.3f, target at most %.2f: %s\n", judge, proxies[best].name, ratio,
+		most, word)
 }
