@@ -179,7 +179,7 @@ func TestPoliciesThatAreNotRepeated(t *testing.T) {
 		"at least":                   func(p *Policy) { p.Window = time.Minute },
 		"asks for tokens":            func(p *Policy) { p.Query = query.Query{Metric: query.Tokens, Service: "chat"} },
 		"unknown setting":            func(p *Policy) { p.Settings["colour"] = "red" },
-		"no scaling policy":          func(p *Policy) { p.Enabled = false },
+		"no enabled scaling policy":  func(p *Policy) { p.Enabled = false },
 		"its query":                  func(p *Policy) { p.QueryProblem = "its query is wrong" },
 		"have different classes":     func(p *Policy) { p.Query.Classes = p.Query.Classes[:1] },
 		"counts all slots equally": func(p *Policy) {
