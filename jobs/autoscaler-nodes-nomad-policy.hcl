@@ -1,6 +1,7 @@
 # Nomad policy for an autoscaler that starts and stops nodes, in addition to
-# jobs/autoscaler-nomad-policy.hcl: read what runs and what waits in every namespace, drain nodes
-# and remove those that have gone. Without access to a namespace, nodes look empty that are not.
+# jobs/autoscaler-nomad-policy.hcl: read allocations and waiting jobs in every namespace, drain nodes
+# and remove nodes that are down. If the autoscaler cannot read a namespace, it takes nodes that
+# run that namespace's jobs for empty.
 #
 # Run:  nomad acl policy apply -namespace default -job autoscaler \
 #         aliquot-autoscaler-nodes jobs/autoscaler-nodes-nomad-policy.hcl

@@ -5,8 +5,8 @@
 #         "rented", which the query and the target name; with ACLs also
 #         jobs/autoscaler-nodes-nomad-policy.hcl. This example uses an AWS autoscaling group;
 #         gce-mig and azure-vmss have other keys.
-# Does:   starts nodes for work that finds no room, and for one scaling step of a service
-#         beyond it, and stops empty nodes.
+# Does:   starts nodes for allocations that Nomad cannot place, keeps room for one more replica
+#         free, and stops empty nodes.
 # Run:    nomad job run -var node_policies="$(cat jobs/autoscaler-nodes.hcl)" \
 #           -var node_target=aws-asg -var 'node_target_config={aws_region="eu-central-1"}' \
 #           jobs/autoscaler.nomad.hcl
@@ -19,13 +19,13 @@ scaling "rented-h100" {
 
   policy {
     evaluation_interval = "10s"
-    # An ordered node should have joined before the next one is ordered.
+    # Longer than a new node takes to join, so that none is ordered twice.
     cooldown = "2m"
 
     check "nodes" {
       source = "aliquot-apm"
-      # Room for one more replica of 10 slices; a new node has one GPU in 20 slices. A node
-      # stays for 10 minutes after its last allocation has ended.
+      # standby: keep room for one more replica of 10 slices. gpus and slices: a new node has
+      # one GPU of 20 slices. keep: a node stays for 10 minutes after its last allocation ended.
       query = "nodes class=h100 pool=rented standby=1x10 gpus=1 slices=20 keep=10m"
 
       strategy "pass-through" {}

@@ -1,7 +1,7 @@
 # The Nomad Autoscaler with Aliquot's plugins, highly available.
 #
 # Needs:  nomad-autoscaler 0.5 and the programs aliquot-apm, aliquot-strategy and
-#         aliquot-target on the nodes (variables agent and plugin_dir have their paths); the
+#         aliquot-target on the nodes (variables agent and plugin_dir are their paths); the
 #         raw_exec driver; Consul. With ACLs a Nomad policy for this job and a Consul token,
 #         see docs/scaling.md.
 # Does:   runs two agents. One holds the lock and evaluates the scaling policies of all jobs;
@@ -9,13 +9,13 @@
 # Run:    nomad job run jobs/autoscaler.nomad.hcl
 
 variable "count" {
-  description = "How many agents; one of them decides."
+  description = "Number of agents. One of them decides; the others stand by."
   type        = number
   default     = 2
 }
 
 variable "distinct_hosts" {
-  description = "Run the agents on different nodes; a second one on the same node would not outlive it."
+  description = "Whether the agents run on different nodes, so that one survives the loss of a node."
   type        = bool
   default     = true
 }
@@ -27,7 +27,7 @@ variable "agent" {
 }
 
 variable "plugin_dir" {
-  description = "Folder on the nodes with the three plugins."
+  description = "Directory on the nodes that contains the three plugins."
   type        = string
   default     = "/opt/aliquot/bin"
 }
@@ -39,49 +39,49 @@ variable "consul" {
 }
 
 variable "consul_token_file" {
-  description = "File on the nodes with a Consul token that has jobs/autoscaler-consul-policy.hcl; empty without ACLs."
+  description = "File on the nodes that contains a Consul token with the policy jobs/autoscaler-consul-policy.hcl; empty without ACLs."
   type        = string
   default     = ""
 }
 
 variable "lock_ttl" {
-  description = "How long a dead agent's lock lasts."
+  description = "Time after which the lock of a dead agent expires."
   type        = string
   default     = "15s"
 }
 
 variable "restart_agent_after" {
-  description = "How long policies may go without an evaluation before the agent is restarted, 0 for never."
+  description = "Time without an evaluation of a policy after which the agent restarts; 0 for never."
   type        = string
   default     = "2m"
 }
 
 variable "namespaces" {
-  description = "Nomad namespaces whose jobs are scaled, [\"*\"] for all; the agents' own without any. With ACLs the job needs the rights of jobs/autoscaler-nomad-policy.hcl in each."
+  description = "Nomad namespaces whose jobs the autoscaler scales, or [\"*\"] for all; if empty, the namespace of this job. With ACLs, the job needs the rights of jobs/autoscaler-nomad-policy.hcl in each of them."
   type        = list(string)
   default     = []
 }
 
 variable "node_policies" {
-  description = "Text of policies for nodes, such as jobs/autoscaler-nodes.hcl; empty for none."
+  description = "Text of scaling policies for nodes, such as that of jobs/autoscaler-nodes.hcl; empty for none."
   type        = string
   default     = ""
 }
 
 variable "node_target" {
-  description = "The target plugin of those policies, such as aws-asg, gce-mig or azure-vmss; empty for none."
+  description = "Target plugin of node_policies, such as aws-asg, gce-mig or azure-vmss; empty for none."
   type        = string
   default     = ""
 }
 
 variable "node_target_config" {
-  description = "Its settings, such as { aws_region = \"eu-central-1\" }."
+  description = "Settings of node_target, such as { aws_region = \"eu-central-1\" }."
   type        = map(string)
   default     = {}
 }
 
 variable "log_level" {
-  description = "What the agents log: TRACE, DEBUG, INFO, WARN or ERROR."
+  description = "Log level of the agents: TRACE, DEBUG, INFO, WARN or ERROR."
   type        = string
   default     = "INFO"
 }
@@ -96,7 +96,8 @@ job "autoscaler" {
       distinct_hosts = var.distinct_hosts
     }
 
-    # The plugins end an agent that has lost its policies or a plugin; it must restart.
+    # The plugins end an agent that no longer evaluates its policies or has lost a plugin. Nomad
+    # must then always restart it.
     restart {
       attempts = 10
       interval = "5m"

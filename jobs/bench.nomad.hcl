@@ -17,43 +17,43 @@ variable "name" {
 }
 
 variable "cron" {
-  description = "When it measures, as Nomad's periodic block takes it, such as 0 4 * * 0; empty to measure when it is dispatched."
+  description = "When the job measures, in the syntax of Nomad's periodic block, such as 0 4 * * 0. If empty, it measures when it is dispatched."
   type        = string
   default     = ""
 }
 
 variable "service" {
-  description = "The service in Consul. With a cron it is required; a dispatch names it in its meta."
+  description = "Name of the service in Consul. Required with cron; a dispatch sets it in its meta."
   type        = string
   default     = ""
 }
 
 variable "class" {
-  description = "Hardware class of the replica; empty where all replicas have one. A dispatch may name it in its meta."
+  description = "Hardware class of the replica to measure; empty if all replicas have the same. A dispatch may set it in its meta."
   type        = string
   default     = ""
 }
 
 variable "slices" {
-  description = "What the replica has of a GPU, such as 10of20; empty where all replicas have the same. A dispatch may name it in its meta."
+  description = "The replica's share of a GPU, such as 10of20; empty if all replicas have the same. A dispatch may set it in its meta."
   type        = string
   default     = ""
 }
 
 variable "ttft" {
-  description = "Objective: time to the first token, 0s for none. A dispatch may name it in its meta."
+  description = "Objective for the time to the first token; 0s for none. A dispatch may set it in its meta."
   type        = string
   default     = "2s"
 }
 
 variable "tpot" {
-  description = "Objective: time between two tokens, 0s for none. A dispatch may name it in its meta."
+  description = "Objective for the time between two tokens; 0s for none. A dispatch may set it in its meta."
   type        = string
   default     = "100ms"
 }
 
 variable "time" {
-  description = "Longest time that it may take."
+  description = "Longest duration of a measurement."
   type        = string
   default     = "10m"
 }
@@ -104,7 +104,7 @@ job "bench" {
     }
   }
 
-  # Defaults for what a dispatch does not set.
+  # Defaults for the keys that a dispatch does not set.
   meta {
     service = var.service
     class   = var.class
@@ -127,8 +127,8 @@ job "bench" {
     task "measure" {
       driver = var.driver
 
-      # The task reads image and driver from Nomad through its own socket, with the job's
-      # workload identity.
+      # The task reads the replica's image and driver from Nomad through its own socket, with
+      # the job's workload identity.
       identity {
         env = true
       }

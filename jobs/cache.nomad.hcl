@@ -5,20 +5,21 @@
 #         raw_exec driver, because the cache stores files on the host as root. For peers
 #         a CA, and on each node a certificate for "aliquot-cache" with its key.
 # Does:   runs on every node, including nodes that join later (system). Programs on the
-#         node's network read the Hub through it with HF_ENDPOINT=http://127.0.0.1:7480.
-#         It fetches each part of a model from the Hub once for the whole cluster. The
-#         driver "aliquot" pulls images through it in the same way. With s3_port, S3
-#         clients read through it too. The port "admin" serves /metrics.
+#         node's network read the Hub through the cache if they set
+#         HF_ENDPOINT=http://127.0.0.1:7480. The caches fetch each part of a model from the
+#         Hub once for the whole cluster. The driver "aliquot" pulls images through them in
+#         the same way, and so do S3 clients if s3_port is set. The port "admin" serves
+#         /metrics.
 # Run:    nomad job run jobs/cache.nomad.hcl
 
 variable "name" {
-  description = "Name of the service in Consul by which the caches find each other."
+  description = "Name of the service in Consul through which the caches find each other."
   type        = string
   default     = "aliquot-cache"
 }
 
 variable "driver" {
-  description = "Task driver that runs the command; it must see the host's files."
+  description = "Task driver that runs the command. It must give access to the host's files."
   type        = string
   default     = "raw_exec"
 }
@@ -36,19 +37,19 @@ variable "consul" {
 }
 
 variable "consul_acl" {
-  description = "Whether Nomad gives the task a Consul token for its workload identity. It reads services and nodes."
+  description = "Whether Nomad gives the task a Consul token for its workload identity. The token must be able to read services and nodes."
   type        = bool
   default     = false
 }
 
 variable "tls" {
-  description = "Directory on the nodes with ca.pem, cert.pem and key.pem of the caches; \"\" for plain connections, on a network where everybody is trusted."
+  description = "Directory on the nodes that contains ca.pem, cert.pem and key.pem of the caches. \"\" for connections without TLS, on a network where you trust every host."
   type        = string
   default     = "/etc/aliquot/cache"
 }
 
 variable "prefetch" {
-  description = "Lists in Consul KV below aliquot/prefetch of what is brought to the nodes, such as [\"all\", \"h100\"]; aliquot cache prefetch edits them. None follows no list."
+  description = "Lists in Consul KV below aliquot/prefetch of models that the nodes fetch in advance, such as [\"all\", \"h100\"]; empty for none. aliquot cache prefetch edits these lists."
   type        = list(string)
   default     = []
 }
@@ -60,25 +61,25 @@ variable "settings" {
 }
 
 variable "hf_port" {
-  description = "Port of the Hugging Face Hub's face, on the loopback address."
+  description = "Port on the loopback address that serves the Hugging Face Hub's protocol."
   type        = number
   default     = 7480
 }
 
 variable "s3_port" {
-  description = "Port of the face of S3 on the loopback address, such as 7483; 0 for none."
+  description = "Port on the loopback address that serves the S3 protocol, such as 7483; 0 for none."
   type        = number
   default     = 0
 }
 
 variable "oci_port" {
-  description = "Port of the registries' face on the loopback address, through which images are pulled; 0 for none."
+  description = "Port on the loopback address that serves the protocol of image registries; 0 for none."
   type        = number
   default     = 7484
 }
 
 variable "s3_credentials" {
-  description = "Path of a Nomad variable with access_key and secret_key of S3, such as nomad/jobs/cache, which the job may read; \"\" for none. They are in the file s3 of the task's secrets: credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3\" in the s3 block of settings."
+  description = "Path of a Nomad variable with the access_key and secret_key of S3; \"\" for none. The job may read nomad/jobs/cache. The task gets the keys as the file s3 in its secrets directory: set credentials_file = \"{{ env `NOMAD_SECRETS_DIR` }}/s3\" in the s3 block of settings."
   type        = string
   default     = ""
 }
@@ -171,7 +172,7 @@ job "cache" {
         content {
           destination = "secrets/${template.key}"
           perms       = "600"
-          change_mode = "noop" # the cache reads it again
+          change_mode = "noop" # the cache notices the change
           data        = <<-INI
             [default]
             {{ with nomadVar "${template.value}" }}

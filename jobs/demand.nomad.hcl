@@ -1,4 +1,4 @@
-# Learns the typical demand of GPU tasks, by which packing policies order nodes.
+# Learns the typical demand of GPU tasks. Packing policies use it to rank nodes.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); Consul. With Nomad ACLs a
 #         policy for the job's workload identity, jobs/demand-nomad-policy.hcl; with Consul
@@ -15,7 +15,7 @@ variable "name" {
 }
 
 variable "cron" {
-  description = "When it learns, as Nomad's periodic block takes it. Nomad collects ended jobs after four hours by default: learn more often than that."
+  description = "When the job learns, in the syntax of Nomad's periodic block. Nomad removes ended jobs after four hours by default, so learn more often than that."
   type        = string
   default     = "17 * * * *"
 }
@@ -55,7 +55,7 @@ job "demand" {
   }
 
   group "demand" {
-    # If Consul or Nomad is away, the next run is enough.
+    # If Consul or Nomad does not answer, the next periodic run is soon enough.
     restart {
       attempts = 2
       interval = "10m"

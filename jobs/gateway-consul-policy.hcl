@@ -1,6 +1,6 @@
 # Consul policy for the gateway: find replicas and other gateways, register itself, publish
-# learned rates, own services if gateways share their queues, and read what the autoscaler
-# has learned about starts.
+# learned rates, take ownership of services if gateways share their queues, and read the cold
+# starts that the autoscaler has learned.
 #
 # Run:  consul acl policy create -name aliquot-gateway -rules @jobs/gateway-consul-policy.hcl
 

@@ -4,13 +4,13 @@
 #         a policy for the job's workload identity, jobs/gateway-nomad-policy.hcl; with
 #         Consul ACLs a token with jobs/gateway-consul-policy.hcl.
 # Does:   serves the services of variable "services" on one port, starts them from zero
-#         replicas when a request comes, registers as aliquot-gateway with the address of
-#         its admin listener in its meta, and finishes requests in flight when it is stopped.
-#         Run one per node that clients can reach. Several ("count") share one queue per
-#         service; docs/gateways.md explains what happens when one of them is lost.
+#         replicas when a request arrives, registers as aliquot-gateway with the address of
+#         its admin listener in its meta, and finishes requests in flight before it stops.
+#         Run one on each node that clients can reach. Several gateways ("count") share one
+#         queue per service; docs/gateways.md explains what happens when one of them is lost.
 #
-# Clients find several gateways in one of these ways. In each, a draining gateway gets no new
-# clients, because it has left Consul or answers 503 at /v1/ready:
+# Clients can find several gateways in one of these ways. In all of them a draining gateway gets
+# no new clients, because it has left Consul or answers 503 at /v1/ready:
 #
 #   Consul DNS   aliquot-gateway.service.consul, port 8080: the addresses of the gateways
 #                with passing checks. With port = 0, the SRV records of the same name have
@@ -96,13 +96,13 @@ variable "port" {
 }
 
 variable "count" {
-  description = "How many gateways. From 2 on they share their queues; a fixed port needs as many nodes."
+  description = "Number of gateways. Two or more share their queues. With a fixed port, each needs a node for itself."
   type        = number
   default     = 1
 }
 
 variable "peers_tls" {
-  description = "How gateways know each other: connect (certificates of Consul's mesh), files (give them in peers_settings) or off (a network that only gateways reach)."
+  description = "How gateways authenticate each other: connect (certificates of Consul's mesh), files (set them in peers_settings) or off (only on a network that nobody else can reach)."
   type        = string
   default     = "connect"
 }
@@ -114,7 +114,7 @@ variable "peers_settings" {
 }
 
 variable "drain_delay" {
-  description = "How long a gateway serves on after it has left Consul."
+  description = "How long a gateway continues to accept requests after it has left Consul."
   type        = string
   default     = "5s"
 }
@@ -126,7 +126,7 @@ job "gateway" {
   group "gateway" {
     count = var.count
 
-    # One after the other: meanwhile the others take over clients and services.
+    # One after the other, so that the others can take over its clients and services.
     update {
       max_parallel     = 1
       health_check     = "checks"
@@ -134,8 +134,8 @@ job "gateway" {
       healthy_deadline = "2m"
     }
 
-    # While the only gateway of a node is away nobody is served. It restarts at once, and
-    # Nomad does not give up after the default of two restarts.
+    # While the only gateway of a node is down, its clients are not served. Restart it at once,
+    # and do not give up after Nomad's default of two restarts.
     restart {
       attempts = 10
       interval = "5m"
@@ -153,7 +153,7 @@ job "gateway" {
 
     task "gateway" {
       driver = var.driver
-      # Longer than the drain below; the node's max_kill_timeout must allow it.
+      # Longer than the drain below. The node's max_kill_timeout must allow it.
       kill_timeout = "60s"
 
       # The gateway scales through the task's own socket of Nomad, with the job's workload

@@ -6,8 +6,8 @@
 #         the gateway's configuration. Without them the count does not change.
 # Does:   requests slices of a GPU of any vendor; the driver appends the tag of the granted
 #         hardware. The server must listen on the port in NOMAD_PORT_http and answer
-#         GET /health with 200 when it is ready. The count follows the requests that wait
-#         and are served.
+#         GET /health with 200 when it is ready. The count follows the number of requests
+#         that wait or are in service.
 # Run:    nomad job run -var image=registry.example.com/app jobs/http.nomad.hcl
 
 variable "service" {
@@ -22,13 +22,13 @@ variable "image" {
 }
 
 variable "slices" {
-  description = "Slices per replica, of slices_total."
+  description = "Slices of each replica, out of slices_total."
   type        = number
   default     = 2
 }
 
 variable "slices_total" {
-  description = "Slices that the nodes' plugins cut a GPU into."
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
   type        = number
   default     = 20
 }
@@ -46,19 +46,19 @@ variable "count" {
 }
 
 variable "kill_timeout" {
-  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  description = "Time that a replica has to finish its requests when it is stopped. The nodes' max_kill_timeout, 30s by default, limits it."
   type        = string
   default     = "5m"
 }
 
 variable "max_count" {
-  description = "Most replicas that scaling may reach."
+  description = "Maximum number of replicas."
   type        = number
   default     = 8
 }
 
 variable "autoscale" {
-  description = "Whether the autoscaler, where it runs, sets the count."
+  description = "Whether the autoscaler, if it runs, sets the count."
   type        = bool
   default     = true
 }
@@ -70,12 +70,12 @@ variable "strategy" {
 
   validation {
     condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis", "objective"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
+    error_message = "The variable strategy has an unknown setting. Use utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
   }
 }
 
 variable "query_window" {
-  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  description = "How far back each decision looks at demand: at least the strategy's down_delay and stable_window, at most 1h, which is how long gateways keep it."
   type        = string
   default     = "15m"
 }
@@ -93,7 +93,7 @@ variable "memory" {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }
@@ -149,8 +149,8 @@ job "http" {
       }
     }
 
-    # Nomad refuses to scale during a deployment, so there are none. An update
-    # replaces all replicas at once; the gateway holds requests meanwhile.
+    # Nomad refuses to scale a job during a deployment, so this job has no deployments. An update
+    # replaces all replicas at once; until they are ready, requests wait in the gateway.
     update {
       max_parallel = 0
     }

@@ -20,36 +20,36 @@ variable "service" {
 }
 
 variable "image" {
-  description = "Image of the server without a tag. It listens on the port that NOMAD_PORT_http names."
+  description = "Image of the server without a tag. The server must listen on the port in NOMAD_PORT_http."
   type        = string
 }
 
 variable "envoy" {
-  description = "Image of Envoy. Consul's documentation lists the versions that fit."
+  description = "Image of Envoy. Consul's documentation lists the versions that each Consul supports."
   type        = string
   default     = "docker.io/envoyproxy/envoy:v1.34.4"
 }
 
 variable "class" {
-  description = "Class of GPU, as in the attribute class of its device group."
+  description = "Hardware class of the GPUs, as in the attribute class of their device groups."
   type        = string
   default     = "h100"
 }
 
 variable "weight" {
-  description = "What a replica is worth, a whole H100 being 1; empty: what was learned, or the hardware table, says."
+  description = "Speed of one replica relative to a whole H100, which is 1. If empty, the learned rate applies, or the hardware table."
   type        = string
   default     = ""
 }
 
 variable "slices" {
-  description = "Slices per replica, of slices_total."
+  description = "Slices of each replica, out of slices_total."
   type        = number
   default     = 2
 }
 
 variable "slices_total" {
-  description = "Slices that the nodes' plugins cut a GPU into."
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
   type        = number
   default     = 20
 }
@@ -79,7 +79,7 @@ variable "memory" {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }

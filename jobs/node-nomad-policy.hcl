@@ -4,8 +4,8 @@
 # Run:  nomad acl policy apply -namespace default -job node \
 #         aliquot-node jobs/node-nomad-policy.hcl
 #
-# The agent sees only allocations of namespaces that it may read. Keep the star: with fewer
-# namespaces it would treat nodes as empty that are not.
+# The agent sees only allocations of namespaces that it may read. Keep the "*": with fewer
+# namespaces, the agent would take nodes for empty on which other namespaces run allocations.
 
 namespace "*" {
   capabilities = ["read-job"]

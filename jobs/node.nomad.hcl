@@ -1,17 +1,17 @@
-# The agent that manages a node's GPU driver. When it is the node's turn, it brings the node to
-# the version of aliquot node rollout, and returns the node to service when it is healthy.
+# The agent that manages a node's GPU driver. When it is the node's turn, it installs the version
+# that aliquot node rollout has set, and makes the node eligible again when it is healthy.
 #
 # Needs:  the aliquot program on the nodes (variable "command"); the raw_exec driver,
 #         because it installs packages, loads kernel modules and reboots as root; a Consul
 #         agent on the nodes. With Nomad ACLs a policy for the job's workload identity,
 #         jobs/node-nomad-policy.hcl; with Consul ACLs a role for it with
 #         jobs/node-consul-policy.hcl, and consul_acl = true.
-# Does:   only monitors, until there is a wanted version for the node's class. It runs on every
-#         node, and keeps running while a node is drained (system), so that it can continue
-#         after the drain, a crash and a reboot. docs/nodes.md lists what it never does.
-# Never:  update or stop this job during a rollout. Nomad would end the agents of drained
-#         nodes and place none there again until you make these nodes eligible. If you cannot
-#         avoid that, run agents with systemd (unit aliquot-node).
+# Does:   only monitors the node until there is a wanted version for its class. The job runs on
+#         every node, also while the node is drained (system), so that the agent can continue
+#         after the drain, a crash or a reboot. docs/nodes.md lists what it never does.
+# Never:  update or stop this job during a rollout. Nomad would stop the agents of drained
+#         nodes and start none there until you make these nodes eligible. If you cannot avoid
+#         that, run the agents with systemd (unit aliquot-node).
 # Run:    nomad job run jobs/node.nomad.hcl
 
 variable "command" {
@@ -33,7 +33,7 @@ variable "consul_acl" {
 }
 
 variable "datacenters" {
-  description = "Datacenters whose nodes get an agent."
+  description = "Datacenters whose nodes run an agent."
   type        = list(string)
   default     = ["*"]
 }
@@ -48,13 +48,13 @@ job "node" {
   type        = "system"
   datacenters = var.datacenters
 
-  # Before everything else that returns to a node after a reboot.
+  # Nomad places the agent before jobs of lower priority, such as after a reboot.
   priority = 90
 
   group "node" {
-    # A node that reboots may be away for longer than Nomad waits for its heartbeat, and it is
-    # drained: a lost allocation would not be placed there again. This one is kept, and
-    # continues when the node is back.
+    # A node may take longer to reboot than Nomad waits for its heartbeat. The node is drained, so
+    # Nomad would not place a lost allocation there again. With lost_after, Nomad keeps the
+    # allocation, and it continues when the node is back.
     disconnect {
       lost_after = "24h"
     }
@@ -69,8 +69,8 @@ job "node" {
     task "agent" {
       driver = "raw_exec"
 
-      # The agent finishes an installation that has begun before it exits; the Nomad agent's
-      # max_kill_timeout caps this.
+      # Before it exits, the agent finishes an installation that has begun. The Nomad agent's
+      # max_kill_timeout limits this time.
       kill_timeout = "20m"
 
       # The task connects to Nomad through its own socket, with the job's workload identity.
@@ -93,8 +93,8 @@ job "node" {
         args    = concat(["node", "agent", "-node", "${node.unique.id}"], var.args)
       }
 
-      # Where systemd runs the host, packages are installed outside of this limit. Elsewhere
-      # modules are compiled within it: set some gigabytes there.
+      # On a host with systemd, packages are installed outside of these limits. On others, kernel
+      # modules are compiled within them: set several gigabytes of memory there.
       resources {
         cpu    = 100
         memory = 256

@@ -1,4 +1,4 @@
-# Consul policy for the turns of jobs/prepull.nomad.hcl: hold a lock on a key.
+# Consul policy for jobs/prepull.nomad.hcl: hold locks that limit how many nodes pull at once.
 #
 # Run:  consul acl policy create -name aliquot-prepull -rules @jobs/prepull-consul-policy.hcl
 

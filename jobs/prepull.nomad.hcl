@@ -2,18 +2,18 @@
 # start from zero replicas does not wait for gigabytes.
 #
 # Needs:  the aliquot driver on the nodes; a registry that they can reach; the aliquot
-#         program (variable "program") and, if at_once bounds the pulls, a Consul agent on
-#         the nodes. With Consul ACLs a role for the job's workload identity with
+#         program (variable "program") and, unless at_once is 0, a Consul agent on the
+#         nodes. With Consul ACLs a role for the job's workload identity with
 #         jobs/prepull-consul-policy.hcl, and consul_acl = true.
 # Does:   runs on every node with GPUs, including nodes that join later (system). A task for
 #         each image of the node's vendor and class pulls the image and then sleeps. The image
 #         is in use while the task runs, so garbage collection does not remove it. At most
-#         at_once nodes pull at the same time. Run the job again after a change of the lists;
-#         images that are no longer listed are then released.
+#         at_once nodes pull at the same time. Run the job again after you change the lists;
+#         garbage collection may then remove images that are no longer listed.
 # Run:    nomad job run -var 'images={"nvidia"=["vllm/vllm-openai:v0.28.0"]}' jobs/prepull.nomad.hcl
 
 variable "images" {
-  description = "Images by vendor, such as \"nvidia\", or by vendor and class, such as \"nvidia/h100\": those go to the nodes whose client { meta { gpu_class } } names the class, beside the vendor's."
+  description = "Images by vendor, such as \"nvidia\", or by vendor and class, such as \"nvidia/h100\". The images of a class go to the nodes with that class in client { meta { gpu_class } }, in addition to the vendor's images."
   type        = map(list(string))
   default = {
     nvidia = ["vllm/vllm-openai:v0.28.0"]
@@ -22,24 +22,24 @@ variable "images" {
 
   validation {
     condition     = length([for key in keys(var.images) : key if !contains(["nvidia", "amd", "intel"], split("/", key)[0]) || length(split("/", key)) > 2]) == 0
-    error_message = "The keys of images are a vendor (nvidia, amd or intel), or a vendor and a class such as nvidia/h100."
+    error_message = "Each key of images must be a vendor (nvidia, amd or intel), or a vendor and a class such as nvidia/h100."
   }
 }
 
 variable "command" {
-  description = "A program of the images that does nothing until it is stopped, with its arguments."
+  description = "A program in the images that does nothing until it is stopped, with its arguments."
   type        = list(string)
   default     = ["sleep", "infinity"]
 }
 
 variable "pull_timeout" {
-  description = "Longest time for one whole pull. The docker driver's own default is 5m."
+  description = "Longest duration of one pull. The docker driver's default is 5m."
   type        = string
   default     = "60m"
 }
 
 variable "at_once" {
-  description = "Nodes that pull at the same time, at most; 0 for no bound, which needs no Consul."
+  description = "Maximum number of nodes that pull at the same time. 0 for no limit, which needs no Consul."
   type        = number
   default     = 4
 }
@@ -76,7 +76,7 @@ job "prepull" {
     labels   = [replace(group.key, "/", "-")]
 
     content {
-      # The driver reports the vendors whose kernel driver the node has; pulling takes no GPU.
+      # The driver reports the vendors whose kernel drivers the node has. A pull needs no GPU.
       constraint {
         attribute = "$${attr.driver.aliquot.gpu.${split("/", group.key)[0]}}"
         value     = "true"
@@ -90,7 +90,7 @@ job "prepull" {
         }
       }
 
-      # If the registry does not answer, the pull is tried again.
+      # If the registry does not answer, try the pull again.
       restart {
         attempts = 10
         interval = "30m"
@@ -98,7 +98,7 @@ job "prepull" {
         mode     = "delay"
       }
 
-      # The pulls begin when this task has taken a turn and exited …
+      # This task waits for the node's turn and exits. Then the pulls begin …
       dynamic "task" {
         for_each = var.at_once > 0 ? ["turn"] : []
         labels   = [task.value]
@@ -125,7 +125,7 @@ job "prepull" {
         }
       }
 
-      # … and this one gives the turn back when all containers run.
+      # … and this one gives the turn back when all containers are running.
       dynamic "task" {
         for_each = var.at_once > 0 ? ["turn-back"] : []
         labels   = [task.value]
@@ -162,7 +162,7 @@ job "prepull" {
             image_pull_timeout = var.pull_timeout
             entrypoint         = var.command
           }
-          # The container only sleeps: there is nothing to wait for when it stops.
+          # The container only sleeps, so it has nothing to finish when it stops.
           kill_timeout = "1s"
           resources {
             cpu    = 20

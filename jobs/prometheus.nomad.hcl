@@ -11,7 +11,7 @@
 # Run:    nomad job run jobs/prometheus.nomad.hcl
 
 variable "image" {
-  description = "Prometheus's image."
+  description = "Image of Prometheus."
   type        = string
   default     = "prom/prometheus:v3.5.0"
 }
@@ -29,19 +29,19 @@ variable "consul" {
 }
 
 variable "nomad_service" {
-  description = "Consul service of the Nomad clients."
+  description = "Name of the Nomad clients' service in Consul."
   type        = string
   default     = "nomad-client"
 }
 
 variable "device_ports" {
-  description = "Ports of the device plugins' metrics_address. All are asked on all nodes: give NVIDIA's and AMD's plugin two ports only where a node has both."
+  description = "Ports of the device plugins' metrics_address. Prometheus scrapes all of them on all nodes. Use different ports for NVIDIA's and AMD's plugin only if a node has both."
   type        = list(number)
   default     = [9402]
 }
 
 variable "retention" {
-  description = "How long samples are kept."
+  description = "How long Prometheus keeps samples."
   type        = string
   default     = "15d"
 }
@@ -88,7 +88,7 @@ job "prometheus" {
                 - server: ${var.consul}
                   services: [aliquot-gateway]
               relabel_configs:
-                # The admin listener is on another address than the public one.
+                # The service's address is the public one; its meta has the admin listener's.
                 - source_labels: [__meta_consul_service_metadata_admin]
                   regex: (.+)
                   target_label: __address__

@@ -2,9 +2,8 @@
 #
 #   consul acl policy create -name aliquot-router -rules @jobs/router-policy.hcl
 #
-# Consul has no finer right than service:write for config entries of services. To limit
-# the router to some services, set the policy of service_prefix "" to "read" and add for
-# each of them:
+# Consul's finest right for config entries of services is service:write. To limit the router to
+# some services, set the policy of service_prefix "" to "read", and add for each of them:
 #
 #   service        "chat"   { policy = "write" }
 #   service_prefix "chat--" { policy = "write" }   # virtual services of its rules

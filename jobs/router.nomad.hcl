@@ -53,7 +53,7 @@ variable "consul_acl" {
 }
 
 variable "count" {
-  description = "How many routers; one of them leads."
+  description = "Number of routers. One of them leads; the others stand by."
   type        = number
   default     = 2
 }
@@ -65,7 +65,7 @@ job "router" {
   group "router" {
     count = var.count
 
-    # A router that crashed restarts at once, and Nomad does not give up.
+    # Restart a crashed router at once, and never give up.
     restart {
       attempts = 10
       interval = "5m"

@@ -2,9 +2,9 @@
 #
 # Needs:  what jobs/http.nomad.hcl needs; the gateway with a service block of the same
 #         name; the autoscaler of jobs/autoscaler.nomad.hcl.
-# Does:   runs as many replicas as the requests that wait and are served at the gateways
-#         need, from none to max_count. docs/configuration.md lists all settings;
-#         `aliquot simulate scale` tries them on a recorded trace first.
+# Does:   runs as many replicas as the gateways' waiting and running requests need, from 0 to
+#         max_count. docs/configuration.md lists all settings; `aliquot simulate scale` tries
+#         settings on a recorded trace.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-one-class.nomad.hcl
 
 variable "service" {
@@ -31,7 +31,7 @@ variable "class" {
 }
 
 variable "slices" {
-  description = "Slices per replica."
+  description = "Slices of each replica."
   type        = number
   default     = 5
 }
@@ -43,19 +43,19 @@ variable "slots" {
 }
 
 variable "count" {
-  description = "Replicas until the autoscaler has decided."
+  description = "Number of replicas until the autoscaler's first decision."
   type        = number
   default     = 0
 }
 
 variable "kill_timeout" {
-  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  description = "Time that a replica has to finish its requests when it is stopped. The nodes' max_kill_timeout, 30s by default, limits it."
   type        = string
   default     = "5m"
 }
 
 variable "max_count" {
-  description = "Most replicas that scaling may reach."
+  description = "Maximum number of replicas."
   type        = number
   default     = 8
 }
@@ -67,24 +67,24 @@ variable "strategy" {
 
   validation {
     condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis", "objective"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
+    error_message = "The variable strategy has an unknown setting. Use utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
   }
 }
 
 variable "query_window" {
-  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  description = "How far back each decision looks at demand: at least the strategy's down_delay and stable_window, at most 1h, which is how long gateways keep it."
   type        = string
   default     = "15m"
 }
 
 variable "interval" {
-  description = "How often the demand is looked at."
+  description = "How often the autoscaler evaluates the demand."
   type        = string
   default     = "1s"
 }
 
 variable "deployments" {
-  description = "Replicas that a deployment starts at a time; 0 for no deployments. During one Nomad refuses to scale the job."
+  description = "Number of replicas that a deployment starts at a time; 0 for no deployments. During a deployment Nomad refuses to scale the job."
   type        = number
   default     = 0
 }
@@ -96,7 +96,7 @@ variable "memory" {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }

@@ -1,13 +1,13 @@
 # A model service that scales with its queue, on two kinds of hardware at the least cost.
 #
 # Needs:  what jobs/scaling-one-class.nomad.hcl needs, on nodes of both classes.
-# Does:   each class is a group with its own scaling policy. All policies list the same
-#         classes, so each comes to the same plan: the counts that serve the whole load at
-#         the least cost. Load and capacity are counted by the speed that the gateways
-#         measured for each class. With an objective in the variable strategy, a class that
-#         has never served and is not in the hardware table is left out of the plan:
-#         benchmark it, or submit the job with only that class in the variable classes
-#         first; see docs/scaling.md.
+# Does:   has one group with its own scaling policy for each class. All policies list the same
+#         classes, so all of them come to the same plan: the counts that serve the whole load
+#         at the least cost. The plan uses the speed that the gateways measured for each
+#         class. With an objective in the variable strategy, the plan leaves out a class that
+#         has never served and is not in the hardware table. Benchmark such a class, or
+#         first submit the job with only that class in the variable classes; see
+#         docs/scaling.md.
 # Run:    nomad job run -var image=registry.example.com/app jobs/scaling-two-classes.nomad.hcl
 
 variable "service" {
@@ -28,7 +28,7 @@ variable "args" {
 }
 
 variable "classes" {
-  description = "Hardware classes: slots are requests that one replica serves at the same time, cost is that of one replica in any unit, max is how many the devices allow."
+  description = "Hardware classes. slots: requests that one replica serves at the same time; cost: cost of one replica, in any unit; max: maximum number of replicas, for which there must be devices."
   type = map(object({
     slices = number
     slots  = number
@@ -42,19 +42,19 @@ variable "classes" {
 }
 
 variable "speeds" {
-  description = "Speed of one slot of a class, relative to one of the others, until the gateways have measured it. Such as { h100 = 1, t4 = 0.1 }; 1 for a class that is left out."
+  description = "Speed of one slot of each class relative to the other classes, until the gateways have measured it, such as { h100 = 1, t4 = 0.1 }. The default of a class is 1."
   type        = map(number)
   default     = {}
 }
 
 variable "weights" {
-  description = "Weight of one instance in Consul's DNS SRV answers, 100 for a whole H100 SXM: docs/hardware.md times the part of a GPU. Whole numbers from 1; see docs/router.md for what obeys them."
+  description = "Weight of one instance in Consul's DNS SRV answers, for each class: 100 times the weight in docs/hardware.md times the share of a GPU, so that a whole H100 SXM has 100. Whole numbers from 1. docs/router.md says what uses them."
   type        = map(number)
   default     = { h100 = 25, t4 = 2 }
 }
 
 variable "kill_timeout" {
-  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  description = "Time that a replica has to finish its requests when it is stopped. The nodes' max_kill_timeout, 30s by default, limits it."
   type        = string
   default     = "5m"
 }
@@ -66,24 +66,24 @@ variable "strategy" {
 
   validation {
     condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis", "objective"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
+    error_message = "The variable strategy has an unknown setting. Use utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
   }
 }
 
 variable "query_window" {
-  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  description = "How far back each decision looks at demand: at least the strategy's down_delay and stable_window, at most 1h, which is how long gateways keep it."
   type        = string
   default     = "15m"
 }
 
 variable "interval" {
-  description = "How often the demand is looked at."
+  description = "How often the autoscaler evaluates the demand."
   type        = string
   default     = "1s"
 }
 
 variable "deployments" {
-  description = "Replicas that a deployment starts at a time; 0 for no deployments. During one Nomad refuses to scale the job."
+  description = "Number of replicas that a deployment starts at a time; 0 for no deployments. During a deployment Nomad refuses to scale the job."
   type        = number
   default     = 0
 }
@@ -103,7 +103,7 @@ locals {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }

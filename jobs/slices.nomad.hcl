@@ -3,7 +3,7 @@
 # Needs:  the aliquot driver and a device plugin that cuts GPUs into slices; Consul; an
 #         image that is published under the tags nvidia, amd and cpu, listens on port
 #         8000 and answers GET /health with 200 when it is ready.
-# Does:   group "small" requests 6 slices and group "large" 10. On a GPU in 20 slices that is
+# Does:   group "small" requests 6 slices and group "large" 10. On a GPU of 20 slices that is
 #         30% and 50% of its compute and memory. The affinity fills GPU 0 first, so both run
 #         on one GPU while it has room. The grant of each task is in Consul, in the meta of
 #         its service.
@@ -27,25 +27,25 @@ variable "args" {
 }
 
 variable "small" {
-  description = "Slices of group small."
+  description = "Slices of the group small."
   type        = number
   default     = 6
 }
 
 variable "large" {
-  description = "Slices of group large."
+  description = "Slices of the group large."
   type        = number
   default     = 10
 }
 
 variable "gpus" {
-  description = "Regular expression of the device groups that will do, such as ^h100-."
+  description = "Regular expression for the names of suitable device groups, such as ^h100-."
   type        = string
   default     = "."
 }
 
 variable "require_attachment" {
-  description = "Fail a task that is no client of its GPU's MPS daemon 30 s after its start."
+  description = "Whether the driver fails a task that is not a client of its GPU's MPS daemon 30 s after its start."
   type        = bool
   default     = true
 }
@@ -64,7 +64,7 @@ locals {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }
@@ -123,7 +123,7 @@ job "slices" {
           }
         }
 
-        # Only a service of the task, not of the group, sees the grant.
+        # The grant is visible to a service of the task, but not to a service of the group.
         service {
           name     = var.name
           port     = "http"

@@ -5,7 +5,7 @@
 #         jobs/autoscaler.nomad.hcl, and a service block of the same name in the gateway's
 #         configuration. Without them the count does not change.
 # Does:   runs Triton on slices of a shared NVIDIA GPU, with HTTP and gRPC. The count
-#         follows the HTTP requests that wait and are served.
+#         follows the number of HTTP requests that wait or are in service.
 # Run:    nomad job run -var repository=triton-models jobs/triton.nomad.hcl
 
 variable "service" {
@@ -15,19 +15,19 @@ variable "service" {
 }
 
 variable "repository" {
-  description = "Host volume with the model repository."
+  description = "Name of the host volume with the model repository."
   type        = string
   default     = "triton-models"
 }
 
 variable "slices" {
-  description = "Slices per replica, of slices_total."
+  description = "Slices of each replica, out of slices_total."
   type        = number
   default     = 4
 }
 
 variable "slices_total" {
-  description = "Slices that the nodes' plugins cut a GPU into."
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
   type        = number
   default     = 20
 }
@@ -45,19 +45,19 @@ variable "count" {
 }
 
 variable "kill_timeout" {
-  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  description = "Time that a replica has to finish its requests when it is stopped. The nodes' max_kill_timeout, 30s by default, limits it."
   type        = string
   default     = "5m"
 }
 
 variable "max_count" {
-  description = "Most replicas that scaling may reach."
+  description = "Maximum number of replicas."
   type        = number
   default     = 8
 }
 
 variable "autoscale" {
-  description = "Whether the autoscaler, where it runs, sets the count."
+  description = "Whether the autoscaler, if it runs, sets the count."
   type        = bool
   default     = true
 }
@@ -69,18 +69,18 @@ variable "strategy" {
 
   validation {
     condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis", "objective"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
+    error_message = "The variable strategy has an unknown setting. Use utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
   }
 }
 
 variable "query_window" {
-  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  description = "How far back each decision looks at demand: at least the strategy's down_delay and stable_window, at most 1h, which is how long gateways keep it."
   type        = string
   default     = "15m"
 }
 
 variable "image" {
-  description = "Triton's image."
+  description = "Image of Triton."
   type        = string
   default     = "nvcr.io/nvidia/tritonserver:25.08-py3"
 }
@@ -98,7 +98,7 @@ variable "memory" {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }
@@ -154,8 +154,8 @@ job "triton" {
       }
     }
 
-    # Nomad refuses to scale during a deployment, so there are none. An update
-    # replaces all replicas at once; the gateway holds requests meanwhile.
+    # Nomad refuses to scale a job during a deployment, so this job has no deployments. An update
+    # replaces all replicas at once; until they are ready, requests wait in the gateway.
     update {
       max_parallel = 0
     }

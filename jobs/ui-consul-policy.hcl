@@ -1,5 +1,5 @@
-# Consul policy for the web page: find gateways, and read the router's entries and the
-# documents by which speeds and demand are counted.
+# Consul policy for the web page: find gateways, read the router's config entries, and read the
+# documents that contain learned speeds and demand.
 #
 # Run:  consul acl policy create -name aliquot-ui -rules @jobs/ui-consul-policy.hcl
 

@@ -3,8 +3,8 @@
 # Run:  nomad acl policy apply -namespace default -job ui \
 #         aliquot-ui jobs/ui-nomad-policy.hcl
 #
-# Users of the page need the right to read what it shows: nodes, and the jobs of each of these
-# namespaces. To show less, list fewer namespaces here.
+# Users see only nodes, and jobs of namespaces, that their own tokens may read. To show less to
+# everybody, list fewer namespaces here.
 
 namespace "*" {
   capabilities = ["list-jobs", "read-job", "read-job-scaling", "list-scaling-policies", "read-scaling-policy"]

@@ -47,7 +47,7 @@ variable "port" {
 }
 
 variable "nomad_ui" {
-  description = "Address at which browsers find Nomad's own page, for links to jobs and allocations; empty for none."
+  description = "Address of Nomad's web UI as seen from browsers, for links to jobs and allocations; empty for no links."
   type        = string
   default     = ""
 }

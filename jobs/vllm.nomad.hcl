@@ -7,8 +7,8 @@
 #         policy = "tokens" (docs/llm.md). Without them the counts do not change.
 # Does:   runs vLLM's OpenAI-compatible server in one group per vendor. Each replica
 #         requests var.slices slices of one shared GPU; the driver picks the CUDA or ROCm
-#         image by the granted GPU. Both groups follow the requests that wait and are
-#         served, from zero replicas on, by one plan at the least cost.
+#         image by the granted GPU. One plan sets the counts of both groups, from zero
+#         upwards, so that they serve waiting and running requests at the least cost.
 # Run:    nomad job run -var model=Qwen/Qwen3-4B -var nvidia_count=1 jobs/vllm.nomad.hcl
 
 variable "service" {
@@ -18,66 +18,66 @@ variable "service" {
 }
 
 variable "model" {
-  description = "Model name or path, as vLLM takes it."
+  description = "Name or path of the model, as in vLLM's command line."
   type        = string
   default     = "Qwen/Qwen3-4B"
 }
 
 variable "slices" {
-  description = "Slices per replica, of slices_total. A model needs its weights and its KV cache in slices/slices_total of the GPU's memory."
+  description = "Slices of each replica, out of slices_total. The model's weights and KV cache must fit into slices/slices_total of the GPU's memory."
   type        = number
   default     = 10
 }
 
 variable "slices_total" {
-  description = "Slices that the nodes' plugins cut a GPU into."
+  description = "Number of slices into which the nodes' device plugins divide a GPU."
   type        = number
   default     = 20
 }
 
 variable "vendors" {
-  description = "Vendors of GPUs that the cluster has, nvidia and amd; the first is preferred at equal cost."
+  description = "Vendors of the cluster's GPUs: nvidia, amd or both. At equal cost, the plan prefers the first."
   type        = list(string)
   default     = ["nvidia", "amd"]
 
   validation {
     condition     = length(var.vendors) > 0 && length([for v in var.vendors : v if !contains(["nvidia", "amd"], v)]) == 0
-    error_message = "Vendors are nvidia, amd or both."
+    error_message = "The variable vendors must contain nvidia, amd or both."
   }
 }
 
 variable "concurrency" {
-  description = "Most requests in one replica's batch: vLLM's max-num-seqs, and the gateway's bound. 256 is vLLM's default and what was measured; a small one makes requests wait while there is memory for them."
+  description = "Maximum number of requests in the batch of one replica, for vLLM (max-num-seqs) and the gateway. 256 is vLLM's default and the value of our measurements. With a small value, requests wait although the replica has memory for them."
   type        = number
   default     = 256
 }
 
 variable "slots" {
-  description = "Requests at once that scaling plans for each replica, at most concurrency: as many as meet your objective, fewer on small GPUs."
+  description = "Number of concurrent requests for which scaling plans one replica, at most concurrency. Set it to the number with which a replica meets your objective; small GPUs need a lower one."
   type        = number
   default     = 64
 }
 
 variable "affinity" {
-  description = "Headers by which the router keeps requests together in the mesh, by comma, such as x-session-id; empty for none. See docs/router.md."
+  description = "Request headers, separated by commas, such as x-session-id. In the mesh, requests with equal headers go to the same replica. Empty for none. See docs/router.md."
   type        = string
   default     = ""
 }
 
 variable "max_model_len" {
-  description = "Longest prompt and answer together, in tokens; 0 for the model's own."
+  description = "Maximum length of prompt and answer together, in tokens; 0 for the model's default."
   type        = number
   default     = 0
 }
 
 variable "kv_tokens" {
-  description = "Tokens that the KV cache of one replica holds, for gateways that cannot read vLLM's metrics; 0 for what the metrics say."
+  description = "Capacity of one replica's KV cache, in tokens, if the gateways cannot read vLLM's metrics; 0 to use the metrics."
   type        = number
   default     = 0
 }
 
 variable "memory_utilization" {
-  description = "vLLM's gpu-memory-utilization, a part of the whole GPU's memory; 0 for four fifths of the slices."
+  description = "vLLM's gpu-memory-utilization, as a fraction of the whole GPU's memory; 0 for four fifths of the granted slices."
   type        = number
   default     = 0
 }
@@ -101,19 +101,19 @@ variable "amd_count" {
 }
 
 variable "kill_timeout" {
-  description = "Longest time that a stopped replica has to finish what it serves. The nodes' max_kill_timeout, 30s by default, caps it."
+  description = "Time that a replica has to finish its requests when it is stopped. The nodes' max_kill_timeout, 30s by default, limits it."
   type        = string
   default     = "5m"
 }
 
 variable "max_count" {
-  description = "Most replicas of each group that scaling may reach; no more than the GPUs have room for."
+  description = "Maximum number of replicas of each group. Do not set it higher than the GPUs have room for."
   type        = number
   default     = 8
 }
 
 variable "autoscale" {
-  description = "Whether the autoscaler, where it runs, sets the counts."
+  description = "Whether the autoscaler, if it runs, sets the counts."
   type        = bool
   default     = true
 }
@@ -125,24 +125,24 @@ variable "cost" {
 }
 
 variable "strategy" {
-  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md. With { sleep = \"1\" }, for one vendor, vLLM opens endpoints that only the gateway may reach: see docs/llm.md."
+  description = "Further settings of the strategy, such as { standby = \"1\" }; see docs/configuration.md. With { sleep = \"1\" }, which needs exactly one vendor, vLLM serves endpoints that only the gateway may reach; see docs/llm.md."
   type        = map(string)
   default     = {}
 
   validation {
     condition     = length([for key in keys(var.strategy) : key if !contains(["utilization", "stable_window", "panic_window", "panic_threshold", "coldstart", "down_delay", "down_factor", "decay", "forecast_window", "forecast_confidence", "zero_grace", "standby", "sleep", "hysteresis", "objective"], key)]) == 0
-    error_message = "The variable strategy has a setting that is none: want utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
+    error_message = "The variable strategy has an unknown setting. Use utilization, stable_window, panic_window, panic_threshold, coldstart, down_delay, down_factor, decay, forecast_window, forecast_confidence, zero_grace, standby, sleep, hysteresis or objective."
   }
 }
 
 variable "query_window" {
-  description = "Demand that one decision sees: at least the strategy's down_delay and stable_window, and at most the hour that gateways keep."
+  description = "How far back each decision looks at demand: at least the strategy's down_delay and stable_window, at most 1h, which is how long gateways keep it."
   type        = string
   default     = "15m"
 }
 
 variable "image_cuda" {
-  description = "Image for NVIDIA GPUs. This one needs driver 580; the tag with -cu129 runs on 550."
+  description = "Image for NVIDIA GPUs. The default needs driver 580; the tag with -cu129 runs on driver 550."
   type        = string
   default     = "vllm/vllm-openai:v0.28.0"
 }
@@ -166,31 +166,31 @@ variable "memory" {
 }
 
 variable "cached_models" {
-  description = "Models that the node's cache brings and mounts, such as [\"hf://Qwen/Qwen3-4B@main\"]; needs jobs/cache.nomad.hcl. Without any, vLLM fetches the model by itself."
+  description = "Models that the node's cache fetches and mounts, such as [\"hf://Qwen/Qwen3-4B@main\"]; needs jobs/cache.nomad.hcl. If empty, vLLM downloads the model itself."
   type        = list(string)
   default     = []
 }
 
 variable "compile_cache" {
-  description = "Whether what vLLM compiles is kept for the next start, in the node's cache; see docs/security.md."
+  description = "Whether the node's cache keeps what vLLM compiles for the next start; see docs/security.md."
   type        = bool
   default     = false
 }
 
 variable "models" {
-  description = "Host volume with model files, mounted read-only at /models; empty for none."
+  description = "Name of a host volume with model files, mounted read-only at /models; empty for none."
   type        = string
   default     = ""
 }
 
 locals {
-  # Sleeping replicas need a block sleep in the gateway's configuration of the service, and
-  # enough var.memory for a second copy of the model's weights.
+  # Sleeping replicas need a block sleep in the service's block of the gateway's configuration,
+  # and enough var.memory for a second copy of the model's weights.
   sleeps = lookup(var.strategy, "sleep", "0") != "0"
 
-  # vLLM takes a share of the GPU's whole memory. Since 0.21 its CUDA graphs should fit into
-  # that share, by an estimate. A fifth of the grant stays free for errors of the estimate, and
-  # for the memory that CUDA and HIP contexts need.
+  # vLLM uses a share of the whole GPU's memory. Since 0.21 it estimates the memory of its CUDA
+  # graphs and includes it in that share. A fifth of the grant stays free for errors of the
+  # estimate and for the memory of CUDA and HIP contexts.
   memory_part = format("%.3f", var.memory_utilization > 0 ? var.memory_utilization : var.slices / var.slices_total * 0.8)
 
   counts = {
@@ -202,7 +202,7 @@ locals {
 }
 
 variable "pack" {
-  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run places as Nomad does."
+  description = "Packing policy for aliquot job run: fragmentation, best-fit, spread or none; see docs/packing.md. nomad job run ignores it."
   type        = string
   default     = "fragmentation"
 }
@@ -265,8 +265,8 @@ job "vllm" {
         }
       }
 
-      # Nomad refuses to scale during a deployment, so there are none. An update
-      # replaces all replicas at once; the gateway holds requests meanwhile.
+      # Nomad refuses to scale a job during a deployment, so this job has no deployments. An
+      # update replaces all replicas at once; until they are ready, requests wait in the gateway.
       update {
         max_parallel = 0
       }
@@ -275,7 +275,7 @@ job "vllm" {
         port "http" {}
       }
 
-      # A node that has the model starts sooner.
+      # A replica starts sooner on a node that has the model.
       dynamic "affinity" {
         for_each = var.cached_models
         content {
@@ -346,7 +346,7 @@ job "vllm" {
             labels   = [device.value]
             content {
               count = var.slices
-              # Slices of a shared GPU, not whole GPUs of another node.
+              # Without this, a node with unshared GPUs would grant whole GPUs.
               constraint {
                 attribute = "$${device.attr.slices}"
                 value     = var.slices_total
