@@ -43,7 +43,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		problem := v.sick[c.ID]
 		v.mu.Unlock()
 		if problem != "" {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", offer.ID, problem)
+			return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %s", offer.ID, problem)
 		}
 		nodes, cards = append(nodes, n), append(cards, c)
 	}

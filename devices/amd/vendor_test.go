@@ -208,7 +208,7 @@ func TestHealthOfOneCardOfTwo(t *testing.T) {
 			}{
 				{"3 uncorrectable RAS errors", func(g *rack.AMDGPU) { g.UE = 3 }, func(g *rack.AMDGPU) { g.UE = 0 }},
 				{"bad memory pages", func(g *rack.AMDGPU) { g.BadPages = 5000 }, func(g *rack.AMDGPU) { g.BadPages = 2 }},
-				{"the driver lists it no longer", func(g *rack.AMDGPU) { g.Absent = true }, func(g *rack.AMDGPU) { g.Absent = false }},
+				{"the driver no longer lists it", func(g *rack.AMDGPU) { g.Absent = true }, func(g *rack.AMDGPU) { g.Absent = false }},
 			} {
 				h.edit(0, c.change)
 				h.until(c.reason, func(g map[string]*device.DeviceGroup) bool {

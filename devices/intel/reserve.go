@@ -27,7 +27,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 					o.ID)
 		}
 		if why := v.problem(g); why != "" {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, why)
+			return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %s", o.ID, why)
 		}
 		tiles += g.Tiles
 	}

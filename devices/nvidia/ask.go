@@ -8,12 +8,12 @@ import (
 )
 
 const (
-	// hangTime is how long the calls about one GPU may take before it is said to hang.
-	// Such calls may never return and cannot be ended, so each GPU is asked in a
-	// goroutine of its own and the others go on.
+	// hangTime is how long the calls about one GPU may take before the GPU counts as hung.
+	// Such calls may never return and cannot be cancelled, so each GPU is read in a separate
+	// goroutine that does not delay the others.
 	hangTime = 10 * time.Second
-	// firstTime is the same for a GPU that was not read yet: the first calls wake it,
-	// which takes seconds.
+	// firstTime replaces hangTime for the first reading of a GPU, because the first calls wake
+	// it, which takes seconds.
 	firstTime = 25 * time.Second
 )
 
@@ -22,17 +22,17 @@ type answer struct {
 	handle nvml.Device
 	one    reading
 	r      nvml.Return
-	hung   bool // they have not returned
+	hung   bool // the calls have not returned
 }
 
-// question is one that was put and may still be open.
+// question is a set of calls about one GPU that may not have returned yet.
 type question struct {
 	answer chan answer
 	since  time.Time
 	late   bool
 }
 
-// ask puts the questions of a round about one GPU; called with mu held for reading.
+// ask starts the calls of a round about one GPU. The caller holds mu for reading.
 func (l *library) ask(index int) *question {
 	q := &question{answer: make(chan answer, 1), since: time.Now()}
 	l.flight.Add(1)
@@ -47,8 +47,8 @@ func (l *library) ask(index int) *question {
 	return q
 }
 
-// askAll asks every GPU at once and returns what they answered by index. A question
-// that is still open from an earlier round is not put again; only read uses it.
+// askAll reads all GPUs concurrently and returns their answers by index. It does not repeat calls of
+// an earlier round that have not returned. Only read calls it.
 func (l *library) askAll(count int) []answer {
 	if l.asking == nil {
 		l.asking = map[int]*question{}
@@ -72,7 +72,8 @@ func (l *library) askAll(count int) []answer {
 	return out
 }
 
-// await gives a question its time, and one that is late none.
+// await waits for an answer until limit after the question's start. It does not wait for a question
+// that was late before.
 func (q *question) await(limit time.Duration) answer {
 	wait := time.Until(q.since.Add(limit))
 	if q.late {
@@ -94,9 +95,8 @@ func (q *question) await(limit time.Duration) answer {
 	return answer{r: nvml.Timeout, hung: true}
 }
 
-// guarded runs calls about one GPU and reports whether they returned in time. While
-// earlier ones of the same kind have not, it does nothing; called with mu held for
-// reading.
+// guarded runs calls about one GPU and reports whether they returned in time. It does nothing while
+// earlier guarded calls about that GPU have not returned. The caller holds mu for reading.
 func (l *library) guarded(id gpu.ID, calls func()) bool {
 	if _, open := l.stuck.LoadOrStore(id, true); open {
 		return false
@@ -119,7 +119,7 @@ func (l *library) guarded(id gpu.ID, calls func()) bool {
 	}
 }
 
-// landed waits until no call is in flight, and reports false where one hangs.
+// landed waits until no call is in flight, and reports whether all have returned in time.
 func (l *library) landed() bool {
 	done := make(chan struct{})
 	go func() {

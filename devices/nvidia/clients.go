@@ -10,12 +10,12 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// mpsServer is the program of an MPS server, which NVML lists among the processes of
-// its GPU though it is no client.
+// mpsServer is the program of an MPS server. NVML lists it among the processes of its GPU, although
+// it is not a client.
 const mpsServer = "nvidia-cuda-mps-server"
 
-// mpsClients lists the processes that use a GPU through MPS, by NVML, which no
-// container can deceive. Drivers that do not list them apart tell all but the servers.
+// mpsClients lists the processes that use a GPU through MPS according to NVML, which no container can
+// deceive. With drivers that do not list them separately, it returns all processes except servers.
 func (v *vendor) mpsClients(id gpu.ID) ([]int, error) {
 	release, err := v.lib.acquire()
 	if err != nil {

@@ -17,24 +17,24 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// gpus is what keepers need of NVML, which no container can deceive.
+// gpus has the calls of NVML that keepers need. No container can deceive NVML.
 type gpus interface {
 	// mpsClients lists the processes that use a GPU through MPS.
 	mpsClients(gpu.ID) ([]int, error)
-	// exclusive sees to a shared GPU's compute mode, and returns the processes on it that
-	// belong neither to these servers nor to their clients.
+	// exclusive sets a shared GPU's compute mode, and returns the processes on the GPU that are
+	// neither these servers nor their clients.
 	exclusive(id gpu.ID, servers []int) (occupants, error)
-	// leave undoes that when the GPU is shared no longer.
+	// leave restores the compute mode when the GPU is no longer shared.
 	leave(gpu.ID) error
 }
 
-// daemons keeps one MPS daemon for each shared GPU, and ends those of GPUs that
-// are shared no longer. What it knows after a restart it finds in its directory.
+// daemons runs one MPS daemon for each shared GPU, and stops those of GPUs that are no longer shared.
+// After a restart it finds running daemons through its directory.
 type daemons struct {
 	dir     string
 	program string
 	options []string
-	// shmSize bounds a GPU's shared memory, "" for the host's in place of it.
+	// shmSize limits a GPU's own shared memory; "" means that daemons and tasks use the host's.
 	shmSize string
 	host    plugin.Host
 	nvml    gpus
@@ -52,8 +52,8 @@ func newDaemons(runDir, program string, options []string, host plugin.Host, nvml
 // pipe is the pipe directory of a GPU's daemon.
 func (d *daemons) pipe(id gpu.ID) string { return filepath.Join(d.dir, string(id), "pipe") }
 
-// shm is where a GPU's shared memory is mounted, "" for the host's; the task driver
-// looks for it beside the pipe directory.
+// shm is where a GPU's own shared memory is mounted, or "" for the host's. The task driver looks for
+// it beside the pipe directory.
 func (d *daemons) shm(id gpu.ID) string {
 	if d.shmSize == "" {
 		return ""
@@ -67,8 +67,8 @@ func (d *daemons) control(id gpu.ID) mps.Control {
 		Record: filepath.Join(dir, "daemon.json"), Shm: d.shm(id), ShmSize: d.shmSize}
 }
 
-// converge tells every keeper whether its daemon is wanted and returns what they
-// report. It does not wait for them.
+// converge sets for every keeper whether its daemon is wanted, and returns the keepers' current
+// reports without waiting for them.
 func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -96,9 +96,9 @@ func (d *daemons) converge(plan share.Plan) map[gpu.ID]condition {
 	return out
 }
 
-// foreign says which MPS control daemons are not this plugin's, "" for none. One without
-// a server holds no GPU, so nothing is withdrawn for it; its clients would use a shared
-// GPU past the tasks' limits, or not at all.
+// foreign returns a warning about MPS control daemons that this plugin has not started, "" if there
+// are none. A foreign daemon without a server holds no GPU, so no GPU is withdrawn. But its clients
+// would use a shared GPU without the tasks' limits, or fail.
 func (d *daemons) foreign() string {
 	var out []string
 	for pid, pipe := range mps.Daemons() {
@@ -110,8 +110,8 @@ func (d *daemons) foreign() string {
 		return ""
 	}
 	slices.Sort(out)
-	return "MPS control daemons that are not this plugin's run on this host (" + strings.Join(out, ", ") +
-		"): programs that find one miss the limits of a shared GPU; end them with quit"
+	return "other MPS control daemons run on this host (" + strings.Join(out, ", ") +
+		"): their clients bypass the limits of shared GPUs; send them quit"
 }
 
 // keep starts a keeper and returns its first report.
@@ -127,8 +127,8 @@ func (d *daemons) keep(id gpu.ID, wanted bool) condition {
 	return first
 }
 
-// restarts counts the daemons of a GPU that were started in place of one that had
-// ended or hung, since the plugin started; ok is false where the GPU has none.
+// restarts returns how many times, since the plugin started, a GPU's daemon was replaced because it
+// had ended or hung. ok is false if the GPU has no daemon.
 func (d *daemons) restarts(id gpu.ID) (n int, ok bool) {
 	d.mu.Lock()
 	k := d.keepers[id]
@@ -156,8 +156,8 @@ func (d *daemons) starting() bool {
 	return false
 }
 
-// scan finds the daemons that an earlier plugin left, once. Their keepers know from the
-// start whether they are wanted: one that serves nobody yet would be ended otherwise.
+// scan finds, once, the daemons that an earlier process of the plugin left running. It gives their
+// keepers the wanted state at once, because a keeper stops an unwanted daemon without clients.
 func (d *daemons) scan(wanted map[gpu.ID]bool) {
 	if d.scanned {
 		return
@@ -176,7 +176,7 @@ func (d *daemons) scan(wanted map[gpu.ID]bool) {
 	}
 }
 
-// ready waits until the daemon of a GPU takes clients.
+// ready waits until the daemon of a GPU accepts clients.
 func (d *daemons) ready(ctx context.Context, id gpu.ID) error {
 	for {
 		err := d.serves(ctx, id)
@@ -212,5 +212,5 @@ func (d *daemons) serves(ctx context.Context, id gpu.ID) error {
 	return nil
 }
 
-// readyPoll is how often a reservation looks for a daemon that is being started.
+// readyPoll is the interval at which a reservation checks a daemon that is starting.
 const readyPoll = 100 * time.Millisecond

@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	// waitTime bounds one wait, and with it how long the library cannot be closed.
+	// waitTime limits one wait, during which the library cannot be closed.
 	waitTime = 500 // milliseconds
-	// errorPause keeps a wait that fails at once from spinning.
+	// errorPause prevents a busy loop if waits fail at once.
 	errorPause = 250 * time.Millisecond
 	wantEvents = nvml.EventXID
 )
 
-// events waits for XIDs of the GPUs in its own goroutine, and again when GPUs come
-// and go or the driver was reloaded. GPUs without events are watched by the state
-// that every round reads.
+// events waits for the GPUs' XIDs in its own goroutine. It registers again when the set of GPUs
+// changes or the driver was reloaded. For GPUs without events, the state that every round reads has
+// to do.
 type events struct {
 	lib     *library
 	monitor *monitor
@@ -31,19 +31,18 @@ type events struct {
 	period time.Duration
 
 	mu     sync.Mutex
-	watch  string // what is waited for: the generation and the GPUs
+	watch  string // the library's generation and the GPUs that are registered
 	ending chan struct{}
 	heard  map[gpu.ID]bool // the GPUs whose events arrive
-	// again is when to ask once more for those that could not be had for the moment;
-	// zero where there are none.
+	// again is when to retry GPUs whose registration failed temporarily; zero if there are none.
 	again time.Time
 }
 
-// deafRounds is the number of periods between two attempts to hear of a GPU whose
-// events could not be had for the moment.
+// deafRounds is the number of periods between two attempts to register a GPU whose registration
+// failed temporarily.
 const deafRounds = 30
 
-// follow makes the waiter watch these GPUs and returns those whose events arrive.
+// follow registers these GPUs if they have changed, and returns those whose events arrive.
 func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	ids := make([]gpu.ID, 0, len(readings))
 	for _, r := range readings {
@@ -82,18 +81,18 @@ func (e *events) follow(readings []reading) map[gpu.ID]bool {
 	return e.heard
 }
 
-// tell says once for a set of GPUs whose errors raise no events.
+// tell logs once for each set of GPUs which of them have no events.
 func (e *events) tell(deaf string, err error) {
 	switch {
 	case deaf != "":
-		e.host.Log.Warn("errors of some GPUs are found by polling alone until their events can be had: " + deaf)
+		e.host.Log.Warn("cannot register for events of some GPUs; polling for their errors and retrying: " + deaf)
 	case err != nil:
-		e.host.Log.Info("GPU errors are found by polling: " + err.Error())
+		e.host.Log.Info("polling for GPU errors: " + err.Error())
 	}
 }
 
-// register makes an event set of the GPUs that support events. deaf says for which
-// they could not be had for the moment, "" for none.
+// register returns an event set with the GPUs that support events. deaf names the GPUs whose
+// registration failed temporarily, and why; it is "" if there are none.
 func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Device]gpu.ID, deaf string, err error) {
 	release, err := e.lib.acquire()
 	if err != nil {
@@ -142,7 +141,7 @@ func (e *events) register(ids []gpu.ID) (set nvml.EventSet, names map[nvml.Devic
 	return set, names, deaf, nil
 }
 
-// wait takes events until ending.
+// wait handles events until ending is closed.
 func (e *events) wait(set nvml.EventSet, names map[nvml.Device]gpu.ID, ending <-chan struct{}) {
 	generation := -1
 	for {
@@ -152,7 +151,7 @@ func (e *events) wait(set nvml.EventSet, names map[nvml.Device]gpu.ID, ending <-
 		}
 		if !e.lib.open || e.lib.generation != generation {
 			e.lib.mu.RUnlock()
-			return // the set died with the library
+			return // closing the library has freed the set
 		}
 		select {
 		case <-ending:

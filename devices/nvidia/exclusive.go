@@ -17,8 +17,8 @@ import (
 	"aliquot.example/internal/mps"
 )
 
-// remembered is the compute mode that a GPU had before it was shared, kept beside its
-// MPS daemon: a restart of the plugin, or of the daemon, changes nothing of it.
+// remembered is the compute mode that a GPU had before it was shared. It is saved beside the GPU's MPS
+// daemon, so that it survives restarts of the plugin and of the daemon.
 type remembered struct{ Before nvml.ComputeMode }
 
 func (d *daemons) modeFile(id gpu.ID) string {
@@ -46,16 +46,16 @@ func (o occupants) mpsOf() (pid int, pipe string) {
 	return 0, ""
 }
 
-// errProhibited is the operator's will that no program computes on a GPU.
+// errProhibited is the problem of a GPU on which the operator allows no programs.
 var errProhibited = errors.New(
 	"the GPU has compute mode PROHIBITED, so no program can use it; set another with nvidia-smi -c, " +
 		"or give the GPU mode off")
 
-// exclusive sees to the compute mode of a shared GPU whose daemon has these servers:
-// EXCLUSIVE_PROCESS lets the server alone onto it, so that a task which misses the
-// pipe directory fails instead of having the whole GPU. While other processes are on
-// the GPU it has the mode that it had before, since a new server could not start
-// beside, for example, the one of a daemon that was killed. It returns those.
+// exclusive sets the compute mode of a shared GPU whose daemon has these servers. With
+// EXCLUSIVE_PROCESS only the server can use the GPU, so a task that cannot find the pipe directory
+// fails instead of getting the whole GPU. While there are other processes on the GPU, exclusive
+// restores the former mode and returns these processes: otherwise no new server could start beside,
+// for example, the server of a killed daemon.
 func (v *vendor) exclusive(id gpu.ID, servers []int) (occupants, error) {
 	release, err := v.lib.acquire()
 	if err != nil {
@@ -89,7 +89,7 @@ func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
 	case v.lib.anyOf("nvmlDeviceGetMPSComputeRunningProcesses"):
 		clients, r1 = h.MPSProcesses()
 	case len(servers) > 0:
-		return nil, nil // clients and others cannot be told apart
+		return nil, nil // this driver does not distinguish clients from other processes
 	}
 	all, r2 := h.ComputeProcesses()
 	if r1 != nvml.Success || r2 != nvml.Success {
@@ -107,21 +107,21 @@ func (v *vendor) occupants(h nvml.Device, servers []int) (occupants, error) {
 	return out, nil
 }
 
-// setMode makes a GPU exclusive and remembers what it was.
+// setMode saves a GPU's compute mode and sets EXCLUSIVE_PROCESS.
 func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
 	if !v.lib.has("nvmlDeviceGetComputeMode") || !v.lib.has("nvmlDeviceSetComputeMode") {
 		return nil
 	}
 	mode, r := h.ComputeMode()
 	if r != nvml.Success || mode == nvml.ComputeExclusiveProcess {
-		return nil // there is no such mode, or it has it by the operator's will or ours
+		return nil // the GPU has no compute modes, or the operator or this plugin has set this one
 	}
 	text, err := json.Marshal(remembered{Before: mode})
 	if err != nil {
 		return err
 	}
 	if err := plugin.WriteFile(v.mps.modeFile(id), text); err != nil {
-		return fmt.Errorf("the compute mode is not changed, because its former value cannot be saved: %w", err)
+		return fmt.Errorf("compute mode not set to EXCLUSIVE_PROCESS, because the present one cannot be saved: %w", err)
 	}
 	if r := h.SetComputeMode(nvml.ComputeExclusiveProcess); r != nvml.Success && r != nvml.NotSupported {
 		return fmt.Errorf("the compute mode cannot be set to EXCLUSIVE_PROCESS: %s", describe(r))
@@ -129,8 +129,8 @@ func (v *vendor) setMode(id gpu.ID, h nvml.Device) error {
 	return nil
 }
 
-// restoreMode gives a GPU that the plugin made exclusive its former mode, at last for
-// good.
+// restoreMode restores the former compute mode of a GPU that the plugin made exclusive. With last, it
+// also forgets that mode.
 func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
 	text, err := os.ReadFile(v.mps.modeFile(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -154,7 +154,7 @@ func (v *vendor) restoreMode(id gpu.ID, h nvml.Device, last bool) error {
 	return nil
 }
 
-// leave restores the compute mode of a GPU that is shared no longer.
+// leave restores the compute mode of a GPU that is no longer shared.
 func (v *vendor) leave(id gpu.ID) error {
 	release, err := v.lib.acquire()
 	if err != nil {

@@ -15,13 +15,13 @@ type indicators struct {
 	probe nvml.Return
 	// hung is set while calls about the GPU do not return.
 	hung bool
-	// action is what the driver recommends (NVML_GPU_RECOVERY_ACTION_*), -1 where it
-	// says nothing.
+	// action is what the driver recommends (NVML_GPU_RECOVERY_ACTION_*; 0 is none), -1 if this
+	// driver makes no recommendations.
 	action int
 	// pending: a row remap or page retirement waits for a reset; failed: a row could
 	// not be remapped; worn: the SRAM error threshold was passed.
 	pending, failed, worn bool
-	// prohibited: the GPU's compute mode lets no program in.
+	// prohibited: the GPU's compute mode allows no programs.
 	prohibited bool
 	// uncorrected counts ECC errors since the driver was loaded or the GPU was reset.
 	uncorrected uint64
@@ -29,49 +29,49 @@ type indicators struct {
 
 func (v indicators) lost() bool { return v.probe == nvml.GPUIsLost }
 
-// recovery says when a GPU that failed is trusted again.
+// recovery has the conditions under which a GPU that failed counts as healthy again.
 type recovery struct {
 	// period for which the GPU must answer every probe without a further error.
 	period time.Duration
-	// pendingFatal withdraws a GPU that waits for a reset to finish a remap, so that
-	// it falls idle and can be reset.
+	// pendingFatal withdraws a GPU that needs a reset to finish a remap, so that it becomes idle
+	// and can be reset.
 	pendingFatal bool
 }
 
-// unproven multiplies the period for a GPU whose driver does not say whether a
-// reset is needed and that was not seen to be reset. The GPU is offered to nobody
-// new all that time, so silence is weaker evidence than the driver's word.
+// unproven multiplies the period for a GPU if its driver does not say whether a reset is needed and
+// no reset was seen. The GPU gets no new tasks during that time, so the absence of errors is weaker
+// evidence than the driver's statement.
 const unproven = 10
 
 // fault is an error from which a GPU must recover. It is kept on disk, because a
 // restart of the plugin is no recovery.
 type fault struct {
-	// XID, 0 where the GPU was lost without one.
+	// XID is 0 if the GPU was lost without one.
 	XID  uint64
 	Text string
-	// At is when it was raised last, Since when first.
+	// At is when it was last raised, Since when first.
 	At    time.Time
 	Since time.Time `json:",omitzero"`
-	// MIG is the GPU and compute instance ("7/0") or the GPU instance ("7/") that
-	// the fault stayed in, "" for the whole GPU.
+	// MIG is the GPU and compute instance ("7/0") or the GPU instance ("7/") to which the fault
+	// is confined, "" for the whole GPU.
 	MIG string `json:",omitempty"`
-	// Away is set once the GPU was seen to be gone, reset or reloaded since.
+	// Away is set once the GPU was gone or reset, or its driver reloaded, since the fault.
 	Away        bool   `json:",omitempty"`
 	Uncorrected uint64 `json:",omitempty"`
 }
 
-// gpuHealth is the health of one GPU. It is pure: all times are given.
+// gpuHealth is the health of one GPU. Callers pass all times; it reads no clock.
 type gpuHealth struct {
 	faults     []fault
 	indicators indicators
-	// good is since when every probe has been answered, zero when the last was not.
+	// good is the time since which every probe was answered; zero if the last was not.
 	good time.Time
-	bad  int  // probes in a row that failed
+	bad  int  // consecutive probes that failed
 	seen bool // indicators were read at least once
 }
 
-// fail records a fault; the same one on the same instance is renewed. It returns
-// whether the fault is new.
+// fail records a fault, or renews the same fault of the same instance. It reports whether the fault is
+// new.
 func (p *gpuHealth) fail(f fault) bool {
 	f.Uncorrected, f.Since = p.indicators.uncorrected, f.At
 	for i, old := range p.faults {
@@ -79,7 +79,7 @@ func (p *gpuHealth) fail(f fault) bool {
 			if f.Since = old.Since; f.Since.IsZero() {
 				f.Since = old.At
 			}
-			p.faults[i] = f // in its place: the first is what is reported
+			p.faults[i] = f // keep the order: problem reports the first
 			return false
 		}
 	}
@@ -87,7 +87,7 @@ func (p *gpuHealth) fail(f fault) bool {
 	return true
 }
 
-// absent records that the GPU could not be seen.
+// absent records that the GPU is not listed, or needs a reset.
 func (p *gpuHealth) absent() {
 	p.good = time.Time{}
 	for i := range p.faults {
@@ -95,8 +95,8 @@ func (p *gpuHealth) absent() {
 	}
 }
 
-// observe takes the indicators of a GPU that is there and drops the faults from which
-// it has recovered. It returns those.
+// observe records the indicators of a GPU that is present. It removes and returns the faults from
+// which the GPU has recovered.
 func (p *gpuHealth) observe(now time.Time, v indicators, r recovery) (recovered []fault) {
 	p.indicators, p.seen = v, true
 	if v.probe != nvml.Success {
@@ -124,10 +124,9 @@ func (p *gpuHealth) observe(now time.Time, v indicators, r recovery) (recovered 
 	return recovered
 }
 
-// healed is the proof that a fault is gone: the driver, where it speaks of such
-// things, asks for nothing; and the GPU has answered every probe and raised no
-// such error for the period, a longer one where neither the driver nor a reset
-// vouches for it.
+// healed reports whether a fault is proven gone: the driver recommends no action, and for the period
+// the GPU has answered every probe and not raised this error. The period is longer if the driver makes
+// no recommendations and no reset was seen.
 func (p *gpuHealth) healed(f fault, now time.Time, r recovery) bool {
 	since := p.good
 	if f.At.After(since) {
@@ -140,8 +139,8 @@ func (p *gpuHealth) healed(f fault, now time.Time, r recovery) bool {
 	return p.indicators.action <= 0 && now.Sub(since) >= need
 }
 
-// problem says why an instance of the GPU (mig "" for the GPU itself) cannot take
-// tasks, "" when it can. The text changes only with the cause.
+// problem returns why an instance of the GPU (mig "" for the GPU itself) cannot take tasks, or "" if
+// it can. The text changes only with the cause.
 func (p *gpuHealth) problem(mig string, r recovery) string {
 	for _, f := range p.faults {
 		if f.concerns(mig) {
@@ -149,7 +148,7 @@ func (p *gpuHealth) problem(mig string, r recovery) string {
 			if since.IsZero() {
 				since = f.At
 			}
-			return fmt.Sprintf("%s at %s; returns when the GPU is proven well", f.Text,
+			return fmt.Sprintf("%s at %s; the GPU returns when it has proven healthy", f.Text,
 				since.UTC().Format(time.RFC3339))
 		}
 	}
@@ -160,12 +159,12 @@ func (p *gpuHealth) problem(mig string, r recovery) string {
 	return v.problem(r)
 }
 
-// problem says what a reading shows that keeps the GPU from taking tasks, "" for nothing.
+// problem returns what prevents the GPU from taking tasks according to one reading, or "".
 func (v indicators) problem(r recovery) string {
 	switch {
 	case v.hung:
 		return fmt.Sprintf("a call into the driver about this GPU has not returned for %s; "+
-			"look for hung processes and at the kernel's log, drain and reboot", hangTime)
+			"check the kernel's log and look for hung processes, then drain and reboot the node", hangTime)
 	case v.action == nvmlReset || v.action == nvmlDrainReset:
 		return "the driver asks for a reset of the GPU (nvidia-smi --gpu-reset)"
 	case v.action == nvmlReboot:
@@ -191,7 +190,7 @@ const (
 	nvmlDrainReset = int(nvml.RecoveryDrainAndReset)
 )
 
-// concerns reports whether a fault touches the GPU or a MIG device of it.
+// concerns reports whether a fault affects the GPU (mig "") or one of its MIG devices.
 func (f fault) concerns(mig string) bool {
 	switch {
 	case f.MIG == "" || mig == "":

@@ -6,12 +6,12 @@ import (
 	"aliquot.example/devices/nvidia/nvml"
 )
 
-// indicatorsOf reads the health of one GPU. What a GPU or driver does not tell counts
-// as well.
+// indicatorsOf reads the health of one GPU. Indicators that the GPU or the driver does not have count
+// as healthy.
 func indicatorsOf(h nvml.Device) indicators {
 	v := indicators{action: -1}
 	if _, v.probe = h.Memory(); v.probe == nvml.NotSupported {
-		v.probe = nvml.Success // an answer, too: GPUs that share the host's memory give it
+		v.probe = nvml.Success // GPUs that share the host's memory answer this
 	}
 	if v.probe != nvml.Success {
 		return v

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// reading is what one round learned of one physical GPU.
+// reading is one round's reading of one physical GPU.
 type reading struct {
 	handle nvml.Device
 	gpu    gpu.GPU
@@ -19,8 +19,8 @@ type reading struct {
 	// mig is set when the GPU is in MIG mode; devices are its MIG devices.
 	mig     bool
 	devices []migDevice
-	// unsure: a call for the MIG mode or devices failed for now, so mig and
-	// devices may be wrong.
+	// unsure: a call for the MIG mode or devices failed temporarily, so mig and devices may be
+	// wrong.
 	unsure     bool
 	slicing    share.Slicing
 	indicators indicators
@@ -36,8 +36,8 @@ func (r reading) found() []share.Found {
 	return out
 }
 
-// read lists the GPUs that answer. A GPU that is lost is left out: the skeleton
-// keeps it, as unhealthy.
+// read lists the GPUs that answer. It leaves out a lost GPU, which the plugin's loop keeps as
+// unhealthy.
 func (l *library) read() ([]reading, error) {
 	release, err := l.acquire()
 	if err != nil {
@@ -81,7 +81,8 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 			one = before
 			one.indicators, one.gpu.Index = now, i
 		case one.unsure:
-			// Offered as a whole it would be shared beside the tasks on its MIG devices.
+			// It may be in MIG mode. Offered as a whole GPU, it would get tasks in addition to
+			// those on its MIG devices.
 			l.leaveOut(i, nvml.Unknown)
 			continue
 		}
@@ -93,7 +94,7 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 		}
 		one.slicing = slicingOf(one.gpu.Target, cuda)
 		if one.gpu.Memory == 0 {
-			one.slicing.Memory = gpu.LevelNone // shared with the host: there is nothing to divide
+			one.slicing.Memory = gpu.LevelNone // the host's memory, which nobody divides
 		}
 		out = append(out, one)
 	}
@@ -102,8 +103,8 @@ func (l *library) readAll() ([]reading, nvml.Return) {
 	return out, nvml.Success
 }
 
-// onlyOnce drops what was taken from the last round for an index at which another
-// GPU stands now, when its GPU was read elsewhere.
+// onlyOnce drops a reading of the last round that was reused for an index, if its GPU was read at
+// another index in this round.
 func onlyOnce(readings []reading) []reading {
 	answers := map[gpu.ID]bool{}
 	for _, r := range readings {
@@ -114,7 +115,7 @@ func onlyOnce(readings []reading) []reading {
 	})
 }
 
-// leaveOut notes that a GPU is not among the readings.
+// leaveOut records that a GPU is missing from the readings, and why.
 func (l *library) leaveOut(index int, r nvml.Return) {
 	if l.left != "" {
 		l.left += "; "
@@ -122,7 +123,7 @@ func (l *library) leaveOut(index int, r nvml.Return) {
 	l.left += fmt.Sprintf("GPU %d: %s", index, describe(r))
 }
 
-// before is what the last round read of a GPU.
+// before returns the last round's reading of a GPU.
 func (l *library) before(id gpu.ID) (reading, bool) {
 	for _, r := range l.last {
 		if r.gpu.ID == id {
@@ -132,8 +133,8 @@ func (l *library) before(id gpu.ID) (reading, bool) {
 	return reading{}, false
 }
 
-// partial is set when a call failed for what hardly ever changes: the GPU is
-// then described as it was before.
+// partial reports whether a call failed that reads a property which hardly ever changes. The last
+// round's reading is then used instead.
 func (r reading) partial() bool {
 	g := r.gpu
 	return r.unsure || r.indicators.probe != nvml.Success || g.Model == "" || g.PCI == "" || g.Memory == 0 ||
@@ -147,7 +148,7 @@ func cudaText(v int) string {
 	return fmt.Sprintf("%d.%d", v/1000, v%1000/10)
 }
 
-// describe reads one GPU. It fails where the GPU does not even tell its UUID.
+// describe reads one GPU. It fails if the GPU has no UUID or is lost.
 func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 	uuid, r := h.UUID()
 	if r != nvml.Success {
@@ -179,8 +180,8 @@ func (l *library) describe(h nvml.Device, index int) (reading, nvml.Return) {
 	return out, nvml.Success
 }
 
-// usable is the memory that tasks can use: without what the driver reserves,
-// which only the second version of the call reports.
+// usable returns the memory that tasks can use, which excludes the driver's reserve. Only the second
+// version of the call reports the reserve.
 func usable(h nvml.Device) gpu.MiB {
 	if m, r := h.Memory2(); r == nvml.Success {
 		return gpu.MiBOf(m.Total - m.Reserved)
@@ -225,7 +226,7 @@ func slicingOf(target string, cuda int) share.Slicing {
 	s := share.Slicing{Sharing: gpu.SharingMPS, Enforcement: gpu.EnforceMPSPercent, Memory: gpu.LevelCooperative}
 	switch {
 	case err != nil:
-		return share.Slicing{Why: "the driver does not tell its compute capability, which MPS depends on"}
+		return share.Slicing{Why: "the driver does not report its compute capability, which MPS depends on"}
 	case cc < 3.5:
 		return share.Slicing{Why: "MPS needs compute capability 3.5 and the GPU has " + target}
 	case cc < 7:

@@ -13,26 +13,26 @@ import (
 )
 
 const (
-	// watchPeriod is how often a daemon is asked; a crash is seen within it.
+	// watchPeriod is the interval between two checks of a daemon, within which a crash is seen.
 	watchPeriod = 2 * time.Second
-	// quitTime is what a daemon without clients gets to end.
+	// quitTime is how long a daemon without clients may take to end.
 	quitTime = 2 * time.Second
-	// beginTime is what a daemon that was started gets to answer: its start returns
-	// before it listens.
+	// beginTime is how long a new daemon may take to answer: its start returns before it
+	// listens.
 	beginTime = 2 * time.Second
-	// serverTime is what a server gets to become ACTIVE before its GPU is said to have
-	// none; until then it is starting.
+	// serverTime is how long a server may take to become ACTIVE. Until then it counts as
+	// starting.
 	serverTime = 20 * time.Second
-	// silentRounds without an answer withdraw the GPU, and hungRounds end a daemon that
-	// is alive and has no clients. Where nobody listens on the socket any more,
-	// downRounds are enough.
+	// After silentRounds without an answer, the GPU is unhealthy. After hungRounds, a daemon
+	// that is alive and has no clients is killed, or after downRounds if nothing listens on its
+	// socket any more.
 	silentRounds, hungRounds, downRounds = 3, 5, 2
-	// unaskedTime is how long it may fail to run the control program: a busy host is no
-	// reason to move tasks.
+	// unaskedTime is how long the control program may fail to run before the GPU is unhealthy:
+	// a busy host is no reason to move tasks.
 	unaskedTime = 30 * time.Second
-	// sweepPeriod is how often shared memory is looked at for what tasks left.
+	// sweepPeriod is the interval at which files that tasks left in shared memory are removed.
 	sweepPeriod = 10 * time.Second
-	// mostBackoff between two attempts to start a daemon that will not start.
+	// mostBackoff is the longest pause between two attempts to start a daemon.
 	mostBackoff = 30 * time.Second
 )
 
@@ -42,10 +42,9 @@ type condition struct {
 	starting bool
 }
 
-// keeper keeps the one MPS daemon of one GPU: it adopts or starts it, watches it and
-// its server, starts it again after a crash, sees it through a FAULT and ends it when
-// the GPU is shared no longer. The skeleton lets one plugin alone work in a run
-// directory, so that two never start two daemons.
+// keeper runs the MPS daemon of one GPU: it adopts or starts the daemon, checks it and its server,
+// restarts it after a crash or a FAULT, and stops it when the GPU is no longer shared. Only one plugin
+// works in a run directory (claim), so two keepers never start two daemons for one GPU.
 type keeper struct {
 	id      gpu.ID
 	control mps.Control
@@ -60,7 +59,7 @@ type keeper struct {
 	wanted   bool
 	state    condition
 	over     bool
-	restarts int // daemons that took the place of one that had ended or hung
+	restarts int // daemons that replaced one that had ended or hung
 
 	// The rest belongs to run.
 	fault    bool
@@ -69,8 +68,8 @@ type keeper struct {
 	failures int
 	retryAt  time.Time
 	unasked  time.Time // since when the control program cannot be run
-	said     string    // of the GPU's compute mode, last
-	swept    time.Time // when shared memory was
+	said     string    // the last message about the GPU's compute mode
+	swept    time.Time // when sweep last ran
 	waiting  time.Time // since when there is no ACTIVE server
 }
 
@@ -98,21 +97,22 @@ func (k *keeper) report(problem string, starting bool) {
 		if problem != "" {
 			k.host.Log.Warn(problem, "gpu", k.id)
 		} else {
-			k.host.Log.Info("MPS daemon serves", "gpu", k.id, "pipe", k.control.Pipe)
+			k.host.Log.Info("MPS daemon accepts clients", "gpu", k.id, "pipe", k.control.Pipe)
 		}
-		// While several start, only the last reports: a round for each would delay them.
+		// While several daemons start, only the last wakes the loop: a round for each would
+		// delay them.
 		if !before.starting || !k.starting() {
 			k.host.Wake()
 		}
 	}
 }
 
-// run works until the daemon is unwanted and gone.
+// run works until the daemon is unwanted and has ended.
 func (k *keeper) run(ctx context.Context) {
 	for {
 		if k.step(ctx) {
 			k.mu.Lock()
-			// Wanted again in the meantime: go on.
+			// The daemon may be wanted again in the meantime.
 			k.over = !k.wanted
 			over := k.over
 			k.mu.Unlock()
@@ -130,7 +130,7 @@ func (k *keeper) run(ctx context.Context) {
 	}
 }
 
-// step looks after the daemon once and returns whether an unwanted one is gone.
+// step checks the daemon once and reports whether an unwanted one has ended.
 func (k *keeper) step(ctx context.Context) (gone bool) {
 	k.mu.Lock()
 	wanted := k.wanted
@@ -156,7 +156,7 @@ func (k *keeper) step(ctx context.Context) (gone bool) {
 	return false
 }
 
-// sweep removes now and then what tasks that have ended left in shared memory.
+// sweep removes, once per sweepPeriod, the files that ended tasks left in shared memory.
 func (k *keeper) sweep() error {
 	if time.Since(k.swept) < sweepPeriod {
 		return nil
@@ -165,8 +165,8 @@ func (k *keeper) sweep() error {
 	return k.control.SweepShm(k.control.Process())
 }
 
-// unable takes an error of the question itself, which says nothing of the daemon. It
-// counts at once where the program was never there, and else when it lasts.
+// unable handles a failure to run the control program, which says nothing about the daemon. It reports
+// a problem at once if the program was never there, and otherwise after unaskedTime.
 func (k *keeper) unable(err error) {
 	if k.unasked.IsZero() {
 		k.unasked = time.Now()
@@ -177,7 +177,7 @@ func (k *keeper) unable(err error) {
 	}
 }
 
-// watch looks at the servers of a daemon that answers: it alone can serve nobody.
+// watch checks the servers of a daemon that answers: without a server, it serves nobody.
 func (k *keeper) watch(ctx context.Context, servers []int) {
 	servers, active, err := k.serving(ctx, servers)
 	if err != nil {
@@ -201,14 +201,14 @@ func (k *keeper) watch(ctx context.Context, servers []int) {
 		starting := time.Since(k.waiting) < serverTime
 		problem = "MPS server is starting"
 		if !starting {
-			problem = fmt.Sprintf("MPS server does not become ACTIVE (%s/control.log may say why)", k.control.Log)
+			problem = fmt.Sprintf("MPS server does not become ACTIVE (see %s/control.log)", k.control.Log)
 		}
 		k.report(problem, starting)
 	}
 }
 
-// alone sees to it that the servers alone are let onto the GPU. It says so where
-// another MPS daemon than this plugin's serves the GPU as well, or nobody may.
+// alone sets the compute mode so that only the servers can use the GPU. It returns a problem if another
+// MPS daemon also serves the GPU, or if the compute mode allows no programs.
 func (k *keeper) alone(servers []int) (problem string) {
 	others, err := k.nvml.exclusive(k.id, servers)
 	said := ""
@@ -219,10 +219,10 @@ func (k *keeper) alone(servers []int) (problem string) {
 		said = err.Error()
 	case pid != 0 && pipe != k.control.Pipe:
 		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, "+
-			"of the daemon at %s) serves the GPU too: end that daemon, or give the GPU mode whole or off", pid, pipe)
+			"of the daemon at %s) serves the GPU too: stop that daemon, or set mode whole or off for the GPU", pid, pipe)
 	case len(others) > 0:
-		said = fmt.Sprintf("processes use the GPU past this MPS daemon, so it is not in mode EXCLUSIVE_PROCESS "+
-			"until they have ended: %v", []int(others))
+		said = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes EXCLUSIVE_PROCESS "+
+			"when they have ended: %v", []int(others))
 	}
 	if said != k.said {
 		if k.said = said; said != "" {
@@ -232,11 +232,11 @@ func (k *keeper) alone(servers []int) (problem string) {
 	return ""
 }
 
-// serving reports whether the daemon has an ACTIVE server, which it is made to start
-// where it has none, and notes a FAULT. It returns the servers that there are then.
+// serving reports whether the daemon has an ACTIVE server, and records a FAULT. It makes a daemon
+// without a server start one. It returns the daemon's servers.
 func (k *keeper) serving(ctx context.Context, servers []int) (now []int, active bool, err error) {
 	if len(servers) == 0 && !k.fault {
-		// What is left of an earlier daemon would keep a new server out.
+		// Remains of an earlier daemon would prevent a new server from starting.
 		if problem := k.alone(nil); problem != "" {
 			return nil, false, errors.New(problem)
 		}
@@ -248,13 +248,13 @@ func (k *keeper) serving(ctx context.Context, servers []int) (now []int, active 
 		}
 	}
 	for _, server := range servers {
-		// A server that went in the meantime has no status and no fault.
+		// A server that has ended in the meantime has no status and no fault.
 		switch status, _ := k.control.Status(ctx, server); status {
 		case mps.Active:
 			active = true
 		case mps.Fault:
 			k.fault = true
-			k.report("MPS server is in FAULT: it takes no clients until those that it has are gone", false)
+			k.report("MPS server is in FAULT: it accepts no new clients until its present ones have ended", false)
 		}
 	}
 	return servers, active, nil

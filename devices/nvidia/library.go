@@ -14,9 +14,8 @@ import (
 
 const soname = "libnvidia-ml.so.1"
 
-// library is NVML, loaded and initialised when it can be and again after the
-// driver was reloaded. NVML answers nothing before a successful Init, so nothing here
-// is called unless open.
+// library is NVML. It is loaded and initialised as soon as that is possible, and again after the driver
+// was reloaded. NVML answers no call before a successful Init, so nothing is called unless open is set.
 type library struct {
 	path, root string
 
@@ -28,27 +27,26 @@ type library struct {
 	known  sync.Map
 	// linked holds the links of each GPU, by its ID.
 	linked sync.Map
-	// handles of the GPUs and MIG devices read last; they die with close.
+	// handles has the GPUs and MIG devices of the last reading; close invalidates them.
 	handles map[gpu.ID]nvml.Device
 	listing sync.Mutex // guards handles
 	// last holds the readings of the last round by NVML index; only read uses it.
 	last map[int]reading
 	// asking holds the questions that are open, by NVML index; only read uses it.
 	asking map[int]*question
-	// flight counts calls that run in goroutines of their own, begun with mu held for
-	// reading; stuck has the GPUs whose guarded calls have not returned.
+	// flight counts calls in separate goroutines, which are started with mu held for reading.
+	// stuck has the GPUs whose guarded calls have not returned.
 	flight sync.WaitGroup
 	stuck  sync.Map
 	// left says which GPUs the last round left out and why; only read uses it.
 	left string
 	// generation counts successful Inits.
 	generation int
-	// paused says why the library stays closed, "" where it does not.
+	// paused says why the library must stay closed; "" if it need not.
 	paused string
 }
 
-// acquire opens the library where that is needed and holds it open until the
-// returned function is called.
+// acquire opens the library if necessary and keeps it open until the returned function is called.
 func (l *library) acquire() (release func(), err error) {
 	for {
 		l.mu.RLock()
@@ -65,14 +63,13 @@ func (l *library) acquire() (release func(), err error) {
 	}
 }
 
-// core is what the plugin cannot do without; every driver since 2011 has it in
-// some version.
+// core are the functions that the plugin requires. Every driver since 2011 has them in some version.
 var core = []string{"nvmlShutdown", "nvmlErrorString", "nvmlSystemGetDriverVersion", "nvmlDeviceGetName",
 	"nvmlDeviceGetUUID",
 	"nvmlDeviceGetMemoryInfo", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetPciInfo"}
 
-// file is the library to load: the configured one, the one under a root that is
-// not this system's, or whatever the dynamic linker finds.
+// file returns the library to load: the configured one, or the one below a root other than "/", or the
+// one that the dynamic linker finds.
 func (l *library) file() string {
 	if l.path != "" {
 		return l.path
@@ -113,7 +110,7 @@ func (l *library) ensure() error {
 		return fmt.Errorf("NVIDIA's driver is not loaded (%s): %w", describe(r), plugin.ErrAbsent)
 	case nvml.VersionMismatch:
 		l.replaced()
-		return fmt.Errorf("%s is of another release than the loaded kernel driver; reboot, or reload the driver",
+		return fmt.Errorf("%s and the loaded kernel driver are of different releases; reboot, or reload the driver",
 			soname)
 	default:
 		return fmt.Errorf("NVML cannot start: %s", describe(r))
@@ -122,7 +119,8 @@ func (l *library) ensure() error {
 		if !l.anyOf(name) {
 			l.nvml.Shutdown()
 			return fmt.Errorf(
-				"%s lacks %s: it is not NVIDIA's management library or is older than any that is supported", file, name)
+				"%s lacks %s: it is not NVIDIA's management library, or it is too old; install a supported driver",
+				file, name)
 		}
 	}
 	l.open, l.opened = true, true
@@ -130,28 +128,27 @@ func (l *library) ensure() error {
 	return nil
 }
 
-// replaced ends the process where the driver was upgraded under it: the new
-// library can only be loaded by a new process, and Nomad starts one at once
-// without touching an allocation.
+// replaced ends the process if the driver was upgraded while it ran. Only a new process can load the
+// new library; Nomad starts one at once, without an effect on allocations.
 func (l *library) replaced() {
 	if l.opened {
 		os.Exit(1)
 	}
 }
 
-// close shuts NVML down after an error that only a new Init can mend. It waits
-// for the calls in flight.
+// close shuts NVML down after an error that only a new Init can resolve. It waits for the calls in
+// flight.
 func (l *library) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// A driver in which a call hangs is neither unloaded nor started again.
+	// While a call hangs in the library, it is neither closed nor initialised again.
 	if l.open && l.landed() {
 		l.open, l.handles, l.last = false, nil, nil
 		l.nvml.Shutdown()
 	}
 }
 
-// pause keeps the library closed for a reason, or lets it be opened again with "".
+// pause closes the library and keeps it closed for a reason. With "", acquire may open it again.
 func (l *library) pause(why string) {
 	l.mu.Lock()
 	l.paused = why
@@ -161,8 +158,8 @@ func (l *library) pause(why string) {
 	}
 }
 
-// handle returns the handle of a GPU or MIG device that was read last; called
-// between acquire and release.
+// handle returns the handle of a GPU or MIG device from the last reading. Callers are between acquire
+// and release.
 func (l *library) handle(id gpu.ID) (nvml.Device, bool) {
 	l.listing.Lock()
 	defer l.listing.Unlock()
@@ -177,7 +174,7 @@ func (l *library) keep(readings []reading) {
 	for _, r := range readings {
 		l.last[r.gpu.Index] = r
 		if r.indicators.hung {
-			continue // it is not read any further
+			continue // no further calls about a hung GPU
 		}
 		l.handles[r.gpu.ID] = r.handle
 		for _, d := range r.devices {
@@ -196,12 +193,12 @@ func (l *library) has(name string) bool {
 	return ok
 }
 
-// anyOf is has for functions of several versions, any of which nvml uses.
+// anyOf is like has, for functions of which nvml uses any version.
 func (l *library) anyOf(name string) bool {
 	return l.has(name) || l.has(name+"_v2") || l.has(name+"_v3")
 }
 
-// describe names a return code without calling the library, which may not be up.
+// describe names a return code. It does not call the library, which may not be initialised.
 func describe(r nvml.Return) string {
 	if name, ok := returns[r]; ok {
 		return name
@@ -215,12 +212,11 @@ var returns = map[nvml.Return]string{
 	nvml.DriverNotLoaded: "driver not loaded", nvml.Timeout: "timeout", nvml.LibraryNotFound: "library not found",
 	nvml.FunctionNotFound: "function not found", nvml.GPUIsLost: "GPU is lost", nvml.ResetRequired: "GPU needs a reset",
 	nvml.VersionMismatch: "library and kernel driver are of different releases", nvml.OutOfMemory: "out of memory",
-	nvml.IRQIssue: "interrupt trouble", nvml.OperatingSystem: "refused by the operating system",
+	nvml.IRQIssue: "interrupt problem", nvml.OperatingSystem: "refused by the operating system",
 	nvml.Unknown: "unknown error",
 }
 
-// fatalForLibrary reports whether a return code means that NVML must be initialised
-// anew.
+// fatalForLibrary reports whether a return code means that NVML must be initialised again.
 func fatalForLibrary(r nvml.Return) bool {
 	switch r {
 	case nvml.Uninitialized, nvml.DriverNotLoaded, nvml.VersionMismatch:

@@ -325,7 +325,7 @@ func TestTwoPluginsOfferOnce(t *testing.T) {
 	until(t, one, "healthy", allWell)
 	two := b.plugin(t, "")
 	gs := until(t, two, "a fingerprint", func(gs groups) bool { return len(gs) > 0 })
-	if ok, why := health(gs[0]); ok || !strings.Contains(why, "another device plugin for nvidia offers these GPUs") {
+	if ok, why := health(gs[0]); ok || !strings.Contains(why, "another device plugin for nvidia already uses run_dir") {
 		t.Errorf("the second plugin offers the GPU: %v, %q", ok, why)
 	}
 	if _, err := two.Reserve([]string{gs[0].Devices[0].ID}); err == nil || !strings.Contains(err.Error(), "another device plugin") {

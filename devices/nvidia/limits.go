@@ -32,7 +32,7 @@ type getLimits struct {
 	_     uint64 // used
 }
 
-// limiter are the calls of NVML by which the driver holds a control group's memory.
+// limiter has the calls of NVML that limit the memory of a control group.
 type limiter struct {
 	handle   func(uuid *byte, device *uintptr) nvml.Return
 	set      func(device uintptr, limits *setLimits) nvml.Return
@@ -70,9 +70,9 @@ func newLimiter(file string) (*limiter, error) {
 // page is the size to which the driver rounds memory.
 const page = 2 << 20
 
-// hold limits what a control group may have of a GPU's memory, and returns the limit that
-// the driver says it has then. It guarantees nothing (soft limit 0): the driver would
-// count a guarantee at every group above, and take none back of one that is removed.
+// hold limits the GPU memory of a control group, and returns the limit that the driver then reports.
+// It sets no guarantee (soft limit 0): the driver would also count a guarantee in every parent group,
+// and would not release it when the group is removed.
 func (l *limiter) hold(id gpu.ID, group string, limit uint64) (uint64, error) {
 	var device uintptr
 	name := text(string(id))
@@ -99,14 +99,14 @@ func (l *limiter) hold(id gpu.ID, group string, limit uint64) (uint64, error) {
 	return got.hard, nil
 }
 
-// text is a string for C.
+// text returns a string that ends with a zero byte, for C.
 func text(s string) *byte { return unsafe.StringData(s + "\x00") }
 
-// AnswerDriver does what the task driver asks of this program, and ends it; it returns
-// where the program was started otherwise. The driver loads no vendor's library itself:
-// one that hangs or crashes must not take the driver along. The arguments are
-// kernel.HoldMemory, the host's root directory, the GPU, the folder of the control group
-// and the limit in bytes; the limit that holds is printed.
+// AnswerDriver sets a memory limit and ends the process if the task driver has started it, and returns
+// otherwise. The driver does not load the vendor's library itself, because a library that hangs or
+// crashes must not affect the driver. The arguments are kernel.HoldMemory, the host's root directory,
+// the GPU, the directory of the control group and the limit in bytes. AnswerDriver prints the limit
+// that is in force.
 func AnswerDriver(args []string) {
 	if len(args) != 6 || args[1] != kernel.HoldMemory {
 		return

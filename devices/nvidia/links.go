@@ -8,18 +8,17 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// linksEvery is the number of rounds after which a GPU's NVLinks are read again: it
-// takes dozens of calls, and links change when the fabric manager starts or a link fails.
+// linksEvery is the number of rounds after which a GPU's NVLinks are read again. A reading takes dozens
+// of calls, and links change only when the fabric manager starts or a link fails.
 const linksEvery = 30
 
-// links are what the NVLinks of one GPU lead to, as PCI addresses in order.
+// links has the devices at the far ends of one GPU's NVLinks, as sorted PCI addresses.
 type links struct {
 	gpus, switches []string
 	age            int // rounds since they were read
 }
 
-// linksOf returns what a GPU's links lead to. The GPU's questions are asked by one
-// goroutine at a time.
+// linksOf returns the links of a GPU. Only one goroutine at a time reads a GPU.
 func (l *library) linksOf(h nvml.Device, id gpu.ID) links {
 	if v, ok := l.linked.Load(id); ok && v.(links).age < linksEvery {
 		known := v.(links)
@@ -37,7 +36,7 @@ func readLinks(h nvml.Device) links {
 	for link := range nvml.MostLinks {
 		active, r := h.LinkActive(link)
 		if r != nvml.Success && r != nvml.NotSupported {
-			break // there is no link of this number, or none can be read
+			break // the GPU has no link with this number, or links cannot be read
 		}
 		if !active {
 			continue
@@ -49,7 +48,7 @@ func readLinks(h nvml.Device) links {
 		case toSwitch && r == nvml.Success:
 			out.switches = append(out.switches, addressOf(far))
 		case toSwitch:
-			out.switches = append(out.switches, "switch") // a virtual machine may not see which
+			out.switches = append(out.switches, "switch") // a virtual machine may not see its address
 		case r == nvml.Success:
 			out.gpus = append(out.gpus, addressOf(far))
 		}

@@ -12,12 +12,12 @@ type migDevice struct {
 	handle   nvml.Device
 	gpu      gpu.GPU
 	fraction float64
-	// common is the memory of its GPU instance where that has other compute instances.
+	// common is the memory of the GPU instance if that has several compute instances, else 0.
 	common gpu.MiB
 }
 
-// migOf reads the GPU's MIG mode and devices, and says where it is not sure of
-// them: without its MIG devices a GPU would be offered as a whole.
+// migOf reads the GPU's MIG mode and devices. It sets unsure if a call fails temporarily, because a GPU
+// without its MIG devices would be offered as a whole GPU.
 func migOf(h nvml.Device, out *reading) {
 	enabled, r := h.MIGMode()
 	if r != nvml.Success || !enabled {
@@ -46,8 +46,8 @@ func migOf(h nvml.Device, out *reading) {
 	apportion(out.devices)
 }
 
-// apportion divides the memory of a GPU instance among its compute instances by their
-// SMs: each of them says all of it.
+// apportion divides the memory of a GPU instance among its compute instances by their SMs, because each
+// of them reports the whole memory.
 func apportion(devices []migDevice) {
 	instance := func(d migDevice) string { gi, _, _ := strings.Cut(d.gpu.MIG, "/"); return gi }
 	count, units := map[string]int{}, map[string]int{}
@@ -63,8 +63,8 @@ func apportion(devices []migDevice) {
 	}
 }
 
-// sure reports whether a call's answer is one that stays: success, or that there is
-// no such thing. Others fail for the moment.
+// sure reports whether a call's result is permanent: success, or an error that says that the property
+// does not exist. Other errors are temporary.
 func sure(r nvml.Return) bool {
 	switch r {
 	case nvml.Success, nvml.NotSupported, nvml.NotFound, nvml.InvalidArgument, nvml.NoPermission,
@@ -100,8 +100,8 @@ func readMIG(d nvml.Device, parent reading) (migDevice, nvml.Return) {
 	return out, nvml.Success
 }
 
-// profileOf is the profile in a MIG device's name ("NVIDIA H100 MIG 1g.10gb"), or
-// one made from its size where the name has none.
+// profileOf returns the profile in a MIG device's name ("NVIDIA H100 MIG 1g.10gb"), or one made from
+// the device's size if the name has none.
 func profileOf(name string, a nvml.Attributes, whole gpu.MiB) string {
 	if _, profile, ok := strings.Cut(name, " MIG "); ok && profile != "" {
 		return strings.TrimSpace(profile)

@@ -11,11 +11,11 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// mismatch says why tasks that start now could not use the driver, "" when they can:
-// its packages were upgraded while its module is loaded, and a program's libraries
-// must be of the module's own version. Tasks that run have the old ones open.
-// Configured is the library that the configuration names, "" for none: tasks are then
-// given those beside it, and what else is installed says nothing.
+// mismatch returns why new tasks could not use the driver, or "" if they can. They cannot if the
+// driver's packages were upgraded while the old module stays loaded, because a program's libraries must
+// have the module's version. Running tasks still have the old libraries open. configured is the library
+// that the configuration names, or "". If it is set, tasks get the libraries beside it, and other
+// installed libraries do not matter.
 func mismatch(root, configured string) string {
 	loaded, installed := moduleVersion(root), libraryVersion(root)
 	if configured != "" {
@@ -25,13 +25,13 @@ func mismatch(root, configured string) string {
 		return ""
 	}
 	return fmt.Sprintf("the driver's libraries on this host are %s and its loaded kernel module is %s: "+
-		"programs that start now fail; drain and reboot, or load the module again while no GPU is in use",
+		"new programs fail; drain and reboot the node, or reload the module while no GPU is in use",
 		installed, loaded)
 }
 
 var kernelModule = regexp.MustCompile(`Kernel Module(?: for \S+)?\s+(\d+(?:\.\d+)+)`)
 
-// moduleVersion is the version of the loaded kernel module, "" when it is unknown.
+// moduleVersion returns the version of the loaded kernel module, "" if it is unknown.
 func moduleVersion(root string) string {
 	if text, err := os.ReadFile(filepath.Join(root, "sys/module/nvidia/version")); err == nil {
 		return string(bytes.TrimSpace(text))
@@ -43,8 +43,8 @@ func moduleVersion(root string) string {
 	return ""
 }
 
-// libraryVersion is the version of the libraries that tasks would be given: it is
-// in the name of the file behind the library's link. "" when it is unknown.
+// libraryVersion returns the version of the libraries that tasks would get, "" if it is unknown. The
+// version is part of the name of the file to which the library's link points.
 func libraryVersion(root string) string {
 	for _, name := range []string{"libcuda.so.1", soname} {
 		for _, dir := range machine.Libraries {
@@ -56,8 +56,8 @@ func libraryVersion(root string) string {
 	return ""
 }
 
-// versionBeside is libraryVersion for the libraries in the folder of one. A link that
-// leads out of it, as one of a driver's container may on the host, says nothing.
+// versionBeside is like libraryVersion, for the libraries in the same directory as library. It ignores
+// links that lead out of the directory, as links of a driver's container may do on the host.
 func versionBeside(library string) string {
 	dir := filepath.Dir(library)
 	for _, name := range []string{"libcuda.so.1", filepath.Base(library)} {

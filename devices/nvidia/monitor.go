@@ -43,11 +43,11 @@ func (w *monitor) of(id gpu.ID) *gpuHealth {
 	return p
 }
 
-// storm is how long an error that is raised over and over is logged and kept only once.
+// storm is the time within which a repeated error is logged and saved only once.
 const storm = 10 * time.Second
 
-// xid takes an event; it returns whether the GPU's health changed. A failing GPU
-// or a crashing program raises thousands a second.
+// xid handles an event and reports whether the GPU's health changed. A failing GPU or a crashing
+// program raises thousands of events per second.
 func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -60,7 +60,7 @@ func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	class, text, level := w.policy.class(n), w.policy.text(n), hclog.Info
 	switch class {
 	case application:
-		text += ": the fault of a program, the GPU stays in service"
+		text += ": a fault of a program; the GPU stays in service"
 	case fatal:
 		text, level = text+": the GPU is withdrawn", hclog.Warn
 	}
@@ -72,21 +72,20 @@ func (w *monitor) xid(now time.Time, id gpu.ID, n uint64, mig string) bool {
 	}
 	fresh := w.of(id).fail(fault{XID: n, Text: w.policy.text(n), At: now, MIG: mig})
 	if fresh || !again {
-		w.save() // else the next round does
+		w.save() // otherwise the next round saves it
 	}
 	return fresh
 }
 
-// raised is an error as it is counted for a storm.
+// raised identifies an error, to recognise its repetition in a storm.
 type raised struct {
 	gpu gpu.ID
 	xid uint64
 	mig string
 }
 
-// observe takes a round of readings. A GPU that was there and is not counts as
-// lost. Of a GPU whose events are not heard, a new uncorrected ECC error counts as
-// XID 48.
+// observe records a round of readings. A GPU that has disappeared counts as lost. For a GPU without
+// events, a new uncorrected ECC error counts as XID 48.
 func (w *monitor) observe(now time.Time, readings []reading, heard map[gpu.ID]bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -117,8 +116,8 @@ func (w *monitor) observe(now time.Time, readings []reading, heard map[gpu.ID]bo
 	w.save()
 }
 
-// unread takes a round in which the driver could not be asked. Only a driver that
-// is not there is evidence of a reload; a call that failed is none.
+// unread records a round without readings. Only a missing driver is evidence of a reload; a failed call
+// is not.
 func (w *monitor) unread(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,8 +130,8 @@ func (w *monitor) unread(err error) {
 	}
 }
 
-// problem says why a GPU or, with its GPU and compute instance, a MIG device
-// cannot take tasks.
+// problem returns why a GPU, or the MIG device with the GPU and compute instance mig, cannot take
+// tasks, or "" if it can.
 func (w *monitor) problem(id gpu.ID, mig string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -160,7 +159,7 @@ func (w *monitor) load() {
 	}
 	var r record
 	if err := json.Unmarshal(text, &r); err != nil {
-		w.log.Warn("the saved health of the GPUs cannot be read and is discarded", "file", w.file, "error", err)
+		w.log.Warn("cannot read the saved health of the GPUs, discarding it", "file", w.file, "error", err)
 		return
 	}
 	for id, faults := range r.Faults {
@@ -185,7 +184,7 @@ func (w *monitor) save() {
 		return
 	}
 	if err := plugin.WriteFile(w.file, text); err != nil {
-		w.log.Warn("the GPUs' health cannot be saved, so a restart of the plugin forgets it", "file", w.file,
+		w.log.Warn("cannot save the GPUs' health; a restart of the plugin would forget their faults", "file", w.file,
 			"error", err)
 	}
 	w.saved = string(text)

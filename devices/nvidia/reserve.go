@@ -15,18 +15,17 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// Reserve adds CUDA's and MPS's variables. A shared GPU must have its daemon: a
-// program that finds none runs without MPS and without any limit.
+// Reserve adds the variables of CUDA and MPS. The daemon of a shared GPU must be running: without it, a
+// program would run without MPS and without any limit.
 func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Reservation, error) {
 	g := granted.Grant
 	if problem := mismatch(v.cfg.Root, v.lib.path); problem != "" {
-		return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", g.Group, problem)
+		return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %s", g.Group, problem)
 	}
 	for _, o := range granted.Offers {
-		// It failed after Nomad had chosen it: another place is better than a start
-		// that cannot succeed.
+		// The GPU failed after Nomad had chosen it. With an error, Nomad places the task elsewhere.
 		if problem := v.monitor.problem(physical(o), o.MIG); problem != "" {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %s", o.ID, problem)
+			return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %s", o.ID, problem)
 		}
 	}
 	ids := make([]string, len(g.GPUs))
@@ -38,7 +37,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 	if g.Sharing == gpu.SharingMPS {
 		id := g.GPUs[0]
 		if err := v.mps.ready(ctx, id); err != nil {
-			return plugin.Reservation{}, fmt.Errorf("GPU %s takes no task now: %w", id, err)
+			return plugin.Reservation{}, fmt.Errorf("GPU %s accepts no tasks now: %w", id, err)
 		}
 		r.Pipe = v.mps.pipe(id)
 		r.Env["CUDA_MPS_PIPE_DIRECTORY"] = r.Pipe
@@ -49,7 +48,7 @@ func (v *vendor) Reserve(ctx context.Context, granted share.Granted) (plugin.Res
 		}
 		r.Mounts = []*device.Mount{{HostPath: r.Pipe, TaskPath: r.Pipe}}
 		if shm := v.mps.shm(id); shm != "" {
-			if machine.Running.Exists(shm) { // not so where an older plugin started the daemon
+			if machine.Running.Exists(shm) { // an older plugin started the daemon without it
 				r.Mounts = append(r.Mounts, &device.Mount{HostPath: shm, TaskPath: "/dev/shm"})
 			}
 		}

@@ -9,8 +9,8 @@ import (
 	"aliquot.example/internal/mps"
 )
 
-// recover starts a fresh daemon once all clients of one in FAULT are gone: nothing
-// else proves that the fault is, too.
+// recover replaces a daemon in FAULT once all of its clients have ended: only that proves that the
+// fault is gone.
 func (k *keeper) recover(ctx context.Context) {
 	if n, err := k.held(ctx); err != nil || n > 0 {
 		return
@@ -18,12 +18,12 @@ func (k *keeper) recover(ctx context.Context) {
 	if err := k.control.Quit(ctx, quitTime); err != nil {
 		return
 	}
-	k.host.Log.Info("MPS daemon is started again after a FAULT", "gpu", k.id)
+	k.host.Log.Info("restarting the MPS daemon after a FAULT", "gpu", k.id)
 	k.start(ctx)
 }
 
-// held counts the clients of a daemon that answers, as it or NVML knows them. A
-// daemon is ended only where both know of none.
+// held returns the number of clients of a daemon that answers, according to the daemon or to NVML,
+// whichever is larger: a daemon is stopped only if neither lists a client.
 func (k *keeper) held(ctx context.Context) (int, error) {
 	own, err := k.control.Clients(ctx)
 	if err != nil {
@@ -33,7 +33,7 @@ func (k *keeper) held(ctx context.Context) (int, error) {
 	return max(len(own), len(seen)), err
 }
 
-// revive brings up a daemon that does not answer.
+// revive restarts a daemon that does not answer.
 func (k *keeper) revive(ctx context.Context, why error) {
 	k.unasked = time.Time{}
 	pid := k.control.Process()
@@ -51,8 +51,8 @@ func (k *keeper) revive(ctx context.Context, why error) {
 	}
 }
 
-// killed ends a daemon that has not answered for some rounds and has no clients, and
-// reports whether it did. Then says what happens to the daemon when its tasks have ended.
+// killed kills a daemon that has not answered for several rounds and has no clients, and reports whether
+// it did. then says what happens to the daemon after its tasks have ended.
 func (k *keeper) killed(pid int, why error, then string) bool {
 	patience := hungRounds
 	if errors.Is(why, mps.ErrDown) {
@@ -66,22 +66,22 @@ func (k *keeper) killed(pid int, why error, then string) bool {
 	}
 	switch clients, err := k.nvml.mpsClients(k.id); {
 	case err != nil:
-		k.report("MPS daemon does not answer and it is not known who uses it: "+err.Error(), false)
+		k.report("MPS daemon does not answer and NVML cannot list its clients: "+err.Error(), false)
 		return false
 	case len(clients) > 0:
 		k.report("MPS daemon does not answer; it is "+then+" when the tasks on its GPU have ended", false)
 		return false
 	}
-	k.host.Log.Warn("MPS daemon hangs and is ended", "gpu", k.id, "pid", pid)
+	k.host.Log.Warn("killing the hung MPS daemon", "gpu", k.id, "pid", pid)
 	if err := k.control.Kill(pid); err != nil {
-		k.host.Log.Warn("MPS daemon that hangs cannot be ended", "gpu", k.id, "pid", pid, "error", err)
+		k.host.Log.Warn("cannot kill the hung MPS daemon", "gpu", k.id, "pid", pid, "error", err)
 		return false
 	}
 	k.silent = 0
 	return true
 }
 
-// restarted counts and logs a daemon that is replaced.
+// restarted counts and reports the replacement of a daemon.
 func (k *keeper) restarted(what string) {
 	k.mu.Lock()
 	k.restarts++
@@ -89,14 +89,14 @@ func (k *keeper) restarted(what string) {
 	k.report(what, false)
 }
 
-// start starts the daemon, at longer intervals while it fails.
+// start starts the daemon. After each failure it waits longer before the next attempt.
 func (k *keeper) start(ctx context.Context) {
 	if time.Now().Before(k.retryAt) {
 		return
 	}
 	if !k.ended(ctx) {
-		// Never two daemons on one GPU. It is looked at again, and killed if it hangs.
-		k.report("MPS daemon takes long to end", false)
+		// Never start two daemons for one GPU. Later steps check it again, and kill it if it hangs.
+		k.report("waiting for the former MPS daemon to end", false)
 		return
 	}
 	err := k.control.Clean()
@@ -113,13 +113,12 @@ func (k *keeper) start(ctx context.Context) {
 		k.report("MPS daemon cannot be started: "+err.Error(), false)
 		return
 	}
-	k.control.Process() // to record which it is
+	k.control.Process() // records the process
 	k.retryAt, k.waiting, k.fault, k.served = time.Time{}, time.Time{}, false, true
 	k.watch(ctx, servers)
 }
 
-// ended waits for a daemon that was asked to end, and reports whether
-// none runs.
+// ended waits for the end of a daemon that was told to quit, and reports whether none is running.
 func (k *keeper) ended(ctx context.Context) bool {
 	for end := time.Now().Add(quitTime); k.control.Process() != 0; {
 		if !time.Now().Before(end) {
@@ -134,7 +133,7 @@ func (k *keeper) ended(ctx context.Context) bool {
 	return true
 }
 
-// begun gives a daemon that was started the time to answer.
+// begun waits until a new daemon answers, at most beginTime.
 func (k *keeper) begun(ctx context.Context) ([]int, error) {
 	for end := time.Now().Add(beginTime); ; {
 		servers, err := k.control.Servers(ctx)
@@ -149,19 +148,19 @@ func (k *keeper) begun(ctx context.Context) ([]int, error) {
 	}
 }
 
-// dismiss ends an unwanted daemon once it has no clients. The process says whether there
-// is one: who asked may have found no control program.
+// dismiss stops an unwanted daemon once it has no clients. It looks for the daemon's process, because
+// asked, the error of the last request, may only mean that there is no control program.
 func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 	pid := 0
 	if asked == nil {
 		k.silent = 0
 	} else if pid = k.control.Process(); pid == 0 {
-		_ = k.control.Clean() // an empty directory shows the task driver that none serves
+		_ = k.control.Clean() // an empty directory tells the task driver that there is no daemon
 		if err := k.control.RemoveShm(); err != nil {
 			k.host.Log.Warn(err.Error(), "gpu", k.id)
 		}
 		if err := k.nvml.leave(k.id); err != nil {
-			k.report("its compute mode is not yet what it was: "+err.Error(), false)
+			k.report("its former compute mode is not restored yet: "+err.Error(), false)
 			return false
 		}
 		return true
@@ -175,9 +174,9 @@ func (k *keeper) dismiss(ctx context.Context, asked error) (gone bool) {
 	case err != nil:
 		k.report("its MPS daemon does not answer: "+err.Error(), false)
 	case clients > 0:
-		k.report(fmt.Sprintf("leaves MPS sharing when its tasks have ended (%s)", k.control.Pipe), false)
+		k.report(fmt.Sprintf("the GPU leaves MPS sharing when its tasks have ended (%s)", k.control.Pipe), false)
 	default:
-		k.host.Log.Info("MPS daemon is ended: the GPU is shared no longer", "gpu", k.id)
+		k.host.Log.Info("stopping the MPS daemon: the GPU is no longer shared", "gpu", k.id)
 		_ = k.control.Quit(ctx, quitTime)
 	}
 	return false

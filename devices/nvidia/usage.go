@@ -10,7 +10,7 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// sampler remembers up to when process utilisation was read of each GPU.
+// sampler remembers the time of the last sample of process utilisation that was read of each GPU.
 type sampler struct {
 	mu   sync.Mutex
 	seen map[gpu.ID]uint64 // microseconds, NVML's clock
@@ -49,8 +49,8 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 	return out
 }
 
-// usageOf reads one offer. Sensors, counters and utilisation are the physical
-// GPU's: a MIG device has none of its own.
+// usageOf reads one offer. Sensors, counters and utilisation are those of the physical GPU, because MIG
+// devices have none.
 func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, bool) {
 	m, r := h.Memory()
 	if r != nvml.Success && r != nvml.NotSupported {
@@ -69,7 +69,7 @@ func (v *vendor) usageOf(o share.Offer, h, physical nvml.Device) (plugin.Usage, 
 	}
 	if n, ok := v.mps.restarts(o.ID); ok {
 		u.Metrics = append(u.Metrics, plugin.Metric{Name: "mps_restarts", Value: float64(n),
-			Desc: "MPS daemons that were started in place of one that had ended or hung, since the plugin started"})
+			Desc: "restarts of an MPS daemon that had ended or hung, since the plugin started"})
 	}
 	u.Processes = v.processes(o, h)
 	return u, true
@@ -101,8 +101,8 @@ func metrics(h nvml.Device) []plugin.Metric {
 	return out
 }
 
-// processes lists who uses the offer. NVML lists MPS clients apart from others;
-// the MPS server itself belongs to nobody.
+// processes lists the processes that use the offer. NVML lists MPS clients separately. The MPS server
+// belongs to no task.
 func (v *vendor) processes(o share.Offer, h nvml.Device) []plugin.Process {
 	byPID := map[int]*plugin.Process{}
 	var order []int

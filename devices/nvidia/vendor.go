@@ -1,12 +1,12 @@
-// Package nvidia is NVIDIA's side of the device plugin: GPUs and MIG devices from
-// NVML, one MPS daemon per shared GPU, and health from XIDs, ECC and what the
-// driver recommends. It is the one package of the suite that uses cgo.
+// Package nvidia is NVIDIA's part of the device plugin: GPUs and MIG devices from NVML, one MPS daemon
+// for each shared GPU, and health from XIDs, ECC errors and the driver's recommendations. It calls NVML
+// without cgo (package nvml).
 //
-// MPS percentages and memory limits are set in the task's environment, which the
-// task could change: they are called cooperative. Static SM partitions and the
-// namespaces of MPS v3 would hold against any task, but a partition must be made
-// when a task comes and be freed when it goes, and Nomad tells a device plugin about
-// no release; docs/decisions/0012-memory-limits-and-mps-v3.md says what they wait for.
+// MPS percentages and memory limits are part of the task's environment, which the task could change, so
+// they are called cooperative. Static SM partitions and the namespaces of MPS v3 would hold against any
+// task. But a partition must be created for a task and freed after it, and Nomad does not notify a
+// device plugin when a task ends; docs/decisions/0012-memory-limits-and-mps-v3.md says what would be
+// needed.
 package nvidia
 
 import (
@@ -52,8 +52,8 @@ type vendor struct {
 	usage   sampler
 	// exclusiveMode gives shared GPUs the compute mode EXCLUSIVE_PROCESS.
 	exclusiveMode bool
-	left          string // the GPUs that were left out, as logged last
-	foreign       string // the foreign MPS daemons, as logged last
+	left          string // the last log text about GPUs that were left out
+	foreign       string // the last log text about foreign MPS daemons
 }
 
 func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
@@ -79,20 +79,20 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	if size := s.String("mps_shm_size", "25%"); size != "host" {
 		if !shmSize.MatchString(size) {
 			s.RefuseValue("mps_shm_size", size,
-				`want a part of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
+				`want a percentage of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
 		}
 		v.mps.shmSize = size
 	}
 	v.events = &events{lib: v.lib, monitor: v.monitor, host: host, period: cfg.Period}
 	if len(cfg.RunDir) > longestRunDir {
 		s.Refuse("run_dir", fmt.Sprintf(
-			"want at most %d characters, since MPS makes sockets in it and their paths are limited to 107",
+			"want at most %d characters, because MPS creates sockets in it, whose paths are limited to 107",
 			longestRunDir))
 	}
 	return v, s.Err()
 }
 
-// shmSize is what a tmpfs takes as its size.
+// shmSize matches the sizes that tmpfs accepts.
 var shmSize = regexp.MustCompile(`^[1-9][0-9]*[kmgKMG]$|^([1-9][0-9]?|100)%$`)
 
 // longestRunDir leaves room in a socket's path for a GPU's daemon.
@@ -124,7 +124,7 @@ func (v *vendor) Inventory(ctx context.Context) ([]share.Found, error) {
 	}
 	if left := v.lib.left; left != v.left {
 		if v.left = left; left != "" {
-			v.host.Log.Warn("GPUs that cannot be read are left out: " + left)
+			v.host.Log.Warn("cannot read some GPUs, offering the others: " + left)
 		}
 	}
 	v.monitor.observe(time.Now(), readings, v.events.follow(readings))
@@ -174,7 +174,7 @@ func (v *vendor) tellForeign() {
 	v.foreign = said
 }
 
-// physical is the GPU that an offer is or is a part of.
+// physical returns the physical GPU of an offer.
 func physical(o share.Offer) gpu.ID {
 	if o.Parent != "" {
 		return o.Parent

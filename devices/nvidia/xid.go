@@ -2,21 +2,20 @@ package nvidia
 
 import "fmt"
 
-// class says what an XID means for a GPU that others share.
+// class says what an XID means for a shared GPU.
 type class int
 
 const (
 	// fatal: the GPU, or the MIG instance that the event names, must be recovered.
 	fatal class = iota
-	// application: the fault of one program, whose clean-up ends with it.
+	// application: the fault of one program, with no effect after the program's end.
 	application
-	// informational: nobody has to act, or other state shows it better.
+	// informational: nobody has to act, or other readings show the state better.
 	informational
 )
 
-// policy classifies XIDs. What it does not know is fatal: a wrongly withdrawn GPU
-// costs placements until it has proven itself, a wrongly offered one costs every
-// task placed on it.
+// policy classifies XIDs. Unknown XIDs are fatal: a GPU that is withdrawn without need costs placements
+// for some time, but a broken GPU that is offered costs every task on it.
 type policy struct {
 	table map[uint64]xid
 }
@@ -26,7 +25,7 @@ type xid struct {
 	meaning string
 }
 
-// newPolicy is the built-in table with the operator's changes.
+// newPolicy returns the built-in table with the operator's changes.
 func newPolicy(ignored, severe []uint64) policy {
 	p := policy{table: map[uint64]xid{}}
 	for n, x := range xidTable {
@@ -59,18 +58,19 @@ func (p policy) text(n uint64) string { return fmt.Sprintf("XID %d (%s)", n, p.m
 // fatal. Decided otherwise:
 //
 //   - 48 (double-bit ECC error): the catalog lets its companions 63, 64, 94 or 95
-//     decide. On its own it asks for a reset, and they may come after it; a GPU
-//     whose driver then recommends nothing returns by itself, so it is fatal.
-//   - 63 (row remap or page retirement recorded): informational. That a reset is
-//     pending is read from the GPU's state, which also survives the plugin.
+//     decide. Alone, it requires a reset, and its companions may follow later. It is
+//     fatal, because a GPU whose driver then recommends nothing returns by itself.
+//   - 63 (row remap or page retirement recorded): informational. The GPU's state shows
+//     a pending reset, also after a restart of the plugin.
 //   - 94 (contained memory error): the application's. The driver has ended the
-//     programs that touched the page and set the page aside; the others go on.
-//     What is left to do shows as a pending remap.
+//     programs that touched the page and retired the page; other programs continue.
+//     The GPU's state shows a pending remap.
 //   - 109 (context switch timeout): fatal, as the catalog says. NVIDIA's Kubernetes
 //     plugin ignores it, because a hung program often causes it and that plugin
-//     never gives a GPU back. On a shared GPU a context that cannot be switched
-//     away stops every slice, and here the GPU returns when it has proven itself.
-//   - 43, 44, 45: the application's or its echo, as in that plugin.
+//     never returns a GPU to service. On a shared GPU, a context that cannot be
+//     switched away stops every slice, and this plugin returns the GPU to service
+//     when it has proven healthy.
+//   - 43, 44, 45: the application's or a consequence of it, as in that plugin.
 //   - 154 (recovery action changed): informational; the action itself is read.
 //   - 74 and 144 to 150 (NVLink): fatal until proven otherwise; a job over several
 //     GPUs would fail on them.
@@ -134,7 +134,7 @@ var xidTable = map[uint64]xid{
 	162: {informational, "power smoothing engaged"}, 163: {informational, "power smoothing disengaged"},
 	164: {informational, "power smoothing lifetime low"}, 165: {informational, "power smoothing lifetime over"},
 	166: {fatal, "NVLink encryption error"}, 167: {fatal, "fatal PCIe timeout"},
-	168: {fatal, "less GPU memory than there should be"},
+	168: {fatal, "less GPU memory than expected"},
 	169: {fatal, "internal micro-controller halt"}, 170: {fatal, "NVLink error in confidential mode"},
 	171: {informational, "details of a DRAM error"}, 172: {informational, "details of an SRAM error"},
 }

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// claim is this process's right to offer the GPUs of a vendor by a run directory: a
-// lock, held until the process ends. Two plugins would offer each slice twice.
+// claim is a lock in the run directory that the process holds until it ends. It gives this process
+// alone the right to offer a vendor's GPUs: two plugins would offer each slice twice.
 type claim struct {
 	runDir, path string
 	vendor       gpu.Vendor
@@ -25,7 +25,8 @@ func newClaim(runDir string, vendor gpu.Vendor) *claim {
 	return &claim{runDir: runDir, path: filepath.Join(runDir, string(vendor), "lock"), vendor: vendor}
 }
 
-// missing says why this process has no right to offer anything now, "" when it has.
+// missing tries to take the lock. It returns why this process may not offer GPUs now, or "" if it
+// may.
 func (c *claim) missing() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,13 +47,13 @@ func (c *claim) missing() string {
 	}
 	f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Sprintf("another device plugin for %s offers these GPUs with run_dir %s; "+
-			"give each Nomad agent GPUs and a run_dir of its own", c.vendor, c.runDir)
+		return fmt.Sprintf("another device plugin for %s already uses run_dir %s; "+
+			"give each Nomad agent different GPUs and a different run_dir", c.vendor, c.runDir)
 	}
 	return c.unusable(err)
 }
 
 func (c *claim) unusable(err error) string {
 	return fmt.Sprintf("run_dir %s cannot be used: %v; the plugin keeps its lock and state there: "+
-		"make it a directory that root can write, or set run_dir to one", c.runDir, err)
+		"set run_dir to a directory that root can write", c.runDir, err)
 }

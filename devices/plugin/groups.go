@@ -10,10 +10,9 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// groupsOf builds the Nomad device groups of a plan, in its order. The result is
-// never nil.
+// groupsOf builds the Nomad device groups of a plan, in the plan's order. The result is never nil.
 //
-// taken are the instances that allocations hold, as far as it is known.
+// taken has the instances that allocations are known to hold.
 func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State,
 	taken map[string]bool) []*device.DeviceGroup {
 	byName := map[string][]share.Offer{}
@@ -38,10 +37,10 @@ func groupsOf(vendor gpu.Vendor, plan share.Plan, states map[gpu.ID]State,
 	return groups
 }
 
-// healthy counts the healthy instances of a group. It is an attribute because Nomad's
-// servers remember which kinds of nodes a waiting job cannot run on, and tell kinds apart
-// by attributes and not by health: without it a job that asked while a GPU was ill would
-// wait on when it is well.
+// healthy counts the healthy instances of a group. The count is an attribute because Nomad's
+// servers remember which classes of nodes cannot run a waiting job. A node's class depends on
+// attributes but not on health. Without this attribute, a job that was submitted while a GPU was
+// unhealthy would continue to wait after the GPU has recovered.
 func healthy(devices []*device.Device) int64 {
 	n := int64(0)
 	for _, d := range devices {
@@ -52,8 +51,7 @@ func healthy(devices []*device.Device) int64 {
 	return n
 }
 
-// devicesOf lists the instances of one offer. Whatever ails a GPU ails all of
-// its slices.
+// devicesOf lists the instances of one offer. A problem of a GPU makes all of its slices unhealthy.
 func devicesOf(o share.Offer, s State) []*device.Device {
 	var out []*device.Device
 	for _, id := range o.Instances() {
@@ -66,8 +64,8 @@ func devicesOf(o share.Offer, s State) []*device.Device {
 	return out
 }
 
-// attributesOf describes a group. What differs between its GPUs is left out, or
-// is the least of them where a job compares sizes.
+// attributesOf describes a group. It leaves out attributes that differ between the group's GPUs,
+// except sizes, for which it takes the smallest, because jobs compare them.
 func attributesOf(offers []share.Offer, states map[gpu.ID]State) map[string]*structs.Attribute {
 	attrs := describe(offers[0], states[offers[0].ID])
 	for _, o := range offers[1:] {
@@ -92,8 +90,8 @@ func same(a, b *structs.Attribute) bool {
 	return ok && n == 0
 }
 
-// describe lists the attributes of one offer; docs name them for constraints
-// and affinities, so a name never changes its meaning.
+// describe lists the attributes of one offer. Jobs use them in constraints and affinities, so the
+// meaning of a name must never change.
 func describe(o share.Offer, s State) map[string]*structs.Attribute {
 	text, number := structs.NewStringAttribute, structs.NewIntAttribute
 	attrs := map[string]*structs.Attribute{
@@ -130,7 +128,7 @@ func describe(o share.Offer, s State) map[string]*structs.Attribute {
 		attrs["unique.parent"] = text(string(o.Parent))
 	}
 	for key, value := range s.Attributes {
-		if attrs[key] == nil { // the common names keep their meaning
+		if attrs[key] == nil { // a vendor cannot change the meaning of a common name
 			attrs[key] = value
 		}
 	}

@@ -7,7 +7,7 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// islands are the attributes by which a job gets GPUs of a group that lie together.
+// islands returns the attributes with which a job requests GPUs of a group that are close together.
 func islands(offers []share.Offer, devices []*device.Device, taken map[string]bool) map[string]*structs.Attribute {
 	healthy := map[string]bool{}
 	for _, d := range devices {

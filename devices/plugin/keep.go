@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// lasting is where the run directory's owner keeps what must outlive a reboot, which
-// empties /run: the same folder below /var/lib, or the run directory itself where that
-// is not below /run.
+// lasting returns the directory for files that must outlive a reboot, which empties /run. For a
+// run directory below /run it is the same path below /var/lib, else the run directory itself.
 func lasting(runDir string) string {
 	for _, volatile := range []string{"/run", "/var/run"} {
 		if rest, ok := strings.CutPrefix(runDir, volatile+"/"); ok {
@@ -18,7 +17,7 @@ func lasting(runDir string) string {
 	return runDir
 }
 
-// WriteFile replaces a file in one step, and makes its folder.
+// WriteFile replaces a file atomically. It creates the file's directory.
 func WriteFile(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -18,23 +18,23 @@ import (
 )
 
 const (
-	// settleTime is how long the first fingerprint waits for what the vendor has
-	// just started, so that a node registers with healthy devices at once.
+	// settleTime is how long the first fingerprint waits for daemons that the vendor has
+	// just started, so that a node registers with healthy devices.
 	settleTime = 3 * time.Second
 	settlePoll = 100 * time.Millisecond
-	// stallTime is how long one round may take. Calls into a driver that hangs never
-	// return and cannot be ended, so the GPUs are called unhealthy meanwhile. The
-	// first calls wake the GPUs, which takes seconds each.
+	// stallTime is how long one round may take. Calls into a hung driver never return and
+	// cannot be cancelled, so after this time the GPUs count as unhealthy. It is long because
+	// the first calls wake the GPUs, which takes seconds for each.
 	stallTime = 30 * time.Second
-	// mostWakes is the number of rounds in one second that a vendor's news can cause:
-	// a GPU that fails raises thousands of errors.
+	// mostWakes is the maximum number of rounds per second that events of a vendor can cause:
+	// a failing GPU raises thousands of errors.
 	mostWakes = 5
 )
 
-// Patience is the number of readings in a row that must fail before a GPU that was
-// well is called unhealthy: single calls fail under load, and a flip costs Nomad two
-// writes and several evaluations. It is for silence alone; what a GPU or its driver
-// says of a fault counts at once.
+// Patience is the number of consecutive readings that must fail before a healthy GPU counts as
+// unhealthy. Single calls fail under load, and each flip costs Nomad two writes and several
+// evaluations. It applies only to missing answers: a fault that a GPU or its driver reports counts
+// at once.
 const Patience = 3
 
 // loop reconciles the host while at least one fingerprint stream is open.
@@ -55,10 +55,10 @@ type loop struct {
 	found    []share.Found
 	failures int
 	notes    *notes
-	held     bool // the last round found tasks that hold instances that are offered no longer
+	held     bool // the last round found tasks with instances that are no longer offered
 
-	// measuring guards last, the newest reading of load, and pending, which is
-	// closed when the one that is being taken is done.
+	// measuring guards last, the newest reading of load, and pending, a channel that is
+	// closed at the end of the reading in progress.
 	measuring sync.Mutex
 	last      readings
 	pending   chan struct{}
@@ -66,12 +66,12 @@ type loop struct {
 	mu      sync.Mutex
 	streams int
 	cancel  context.CancelFunc
-	ended   chan struct{} // closed when the loop started last has ended
+	ended   chan struct{} // closed when the newest loop has ended
 	plan    share.Plan
 	planned bool
 	states  map[gpu.ID]State      // of the last round
-	refused map[gpu.ID]string     // why the skeleton itself withholds an offer
-	stalled string                // why the round that runs takes too long, else ""
+	refused map[gpu.ID]string     // why this package, not the vendor, withholds an offer
+	stalled string                // why the current round takes too long, else ""
 	groups  []*device.DeviceGroup // nil until the first fingerprint is ready
 	changed chan struct{}         // closed and replaced when groups change
 }
@@ -84,8 +84,8 @@ func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake cha
 	}
 }
 
-// acquire starts the loop with the first stream and release ends it with the
-// last; what the vendor runs on the host stays.
+// acquire starts the loop for the first stream, and release stops it after the last. Daemons that
+// the vendor has started on the host keep running.
 func (l *loop) acquire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,8 +111,7 @@ func (l *loop) acquire() {
 	}
 }
 
-// release also forgets what was sent: a stream that opens later starts with what
-// is true then.
+// release also forgets the groups, so that a later stream starts with a new reading.
 func (l *loop) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -130,7 +129,7 @@ func (l *loop) running() bool {
 
 func (l *loop) run(ctx context.Context) {
 	settled := time.Now().Add(settleTime)
-	var second time.Time // begin of the second in which wakes are counted
+	var second time.Time // start of the second in which wakes are counted
 	wakes := 0
 	for {
 		starting := l.round(ctx, !time.Now().Before(settled))
@@ -143,7 +142,7 @@ func (l *loop) run(ctx context.Context) {
 			second, wakes = time.Now(), 0
 		}
 		if wakes >= mostWakes {
-			wake = nil // it is kept, and taken in the next second
+			wake = nil // leave the event in the channel until the next second
 			due = time.After(min(period, time.Until(second.Add(time.Second))))
 		}
 		select {
@@ -156,9 +155,8 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
-// round is one step, watched: while it takes too long the GPUs are unhealthy. It
-// returns only after the step, however long that takes, since a second one would
-// hang in the same call.
+// round runs one step and reports the GPUs as unhealthy if the step takes too long. It returns only
+// after the step, however long that takes, since a second step would hang in the same call.
 func (l *loop) round(ctx context.Context, publish bool) (starting bool) {
 	done := make(chan bool, 1)
 	go func() { done <- l.step(ctx, publish) }()
@@ -177,7 +175,7 @@ func (l *loop) round(ctx context.Context, publish bool) (starting bool) {
 // stall reports to Nomad that the GPUs do not answer.
 func (l *loop) stall(ctx context.Context) {
 	why := fmt.Sprintf("the GPUs' driver has not answered for %s", stallTime)
-	l.log.Warn(why + ": its GPUs take no tasks until it does; look for hung processes and at the kernel's log")
+	l.log.Warn(why + ": the GPUs are unhealthy until it answers; check the kernel's log and look for hung processes")
 	l.mu.Lock()
 	l.stalled = why
 	plan, states := l.plan, map[gpu.ID]State{}
@@ -193,8 +191,8 @@ func (l *loop) stall(ctx context.Context) {
 	}
 }
 
-// step is one round: read, plan, converge, tell. It returns whether something
-// is still starting, and tells Nomad nothing before that or publish.
+// step reads, plans, converges and publishes the groups. It reports whether something is still
+// starting; until then it does not publish the first groups, unless publish is set.
 func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	l.reading.Lock()
 	plan, lost := l.read(ctx)
@@ -204,13 +202,13 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	}
 	states := map[gpu.ID]State{}
 	if why := l.claim.missing(); why != "" {
-		// Whose GPUs they are must find them as it left them.
+		// Do not converge: the plugin that holds the lock has configured the GPUs.
 		l.notes.once("claim", hclog.Warn, "no devices are offered: "+why)
 		for _, o := range plan.Offers {
 			lost[o.ID] = why
 		}
 	} else {
-		l.notes.once("claim", hclog.Debug, "the run directory is claimed")
+		l.notes.once("claim", hclog.Debug, "locked the run directory")
 		maps.Copy(states, l.vendor.Converge(ctx, plan)) // the vendor's own map stays as it is
 	}
 	for id, why := range lost {
@@ -247,8 +245,8 @@ func (l *loop) step(ctx context.Context, publish bool) (starting bool) {
 	return starting
 }
 
-// read renews inventory and plan; called with reading held. The second result
-// says why, for every offer that could not be read.
+// read updates inventory and plan. The caller holds reading. The second result has the reason for
+// every offer that could not be read.
 func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	found, err := l.vendor.Inventory(ctx)
 	lost := map[gpu.ID]string{}
@@ -262,7 +260,7 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	default:
 		found = l.found
 		l.failures++
-		l.notes.once("inventory", hclog.Warn, "GPUs cannot be read, those known are kept: "+err.Error())
+		l.notes.once("inventory", hclog.Warn, "GPUs cannot be read, keeping the known ones: "+err.Error())
 		if l.failures >= Patience || errors.Is(err, ErrAbsent) {
 			for _, f := range found {
 				lost[f.ID] = "GPU cannot be read: " + err.Error()
@@ -278,9 +276,10 @@ func (l *loop) read(ctx context.Context) (share.Plan, map[gpu.ID]string) {
 	return plan, lost
 }
 
-// keepMissing adds the physical GPUs, with their partitions, that were there
-// and are gone, and says so in lost: their allocations may still run. Partitions
-// gone from a GPU that answers were removed on purpose, which needs them idle.
+// keepMissing adds the physical GPUs, with their partitions, that have disappeared since before,
+// because their allocations may still run, and adds a reason for each to lost. It drops partitions
+// that have disappeared from a GPU that still answers: somebody removed them on purpose, for which
+// they had to be idle.
 func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Found {
 	present := map[gpu.ID]bool{}
 	for _, f := range now {
@@ -292,13 +291,13 @@ func keepMissing(before, now []share.Found, lost map[gpu.ID]string) []share.Foun
 			continue
 		}
 		out = append(out, f)
-		lost[f.ID] = "GPU is gone: the driver lists it no longer"
+		lost[f.ID] = "GPU is gone: the driver no longer lists it"
 	}
 	return out
 }
 
-// renumber gives every physical GPU the index that it had first, and with it the MIG
-// devices that have their GPU's.
+// renumber gives every physical GPU the index that it had first. MIG devices that have the index of
+// their GPU change with it.
 func (l *loop) renumber(found []share.Found) []share.Found {
 	out := slices.Clone(found)
 	var counted []Counted
@@ -359,8 +358,8 @@ func (l *loop) stream(ctx context.Context, out chan<- *device.FingerprintRespons
 	}
 }
 
-// current returns the plan, reading the inventory first where that has not been
-// done: Nomad may reserve before it fingerprints.
+// current returns the plan. It reads the inventory if no round has read it yet, because Nomad may
+// reserve before it fingerprints.
 func (l *loop) current(ctx context.Context) share.Plan {
 	l.mu.Lock()
 	plan, planned := l.plan, l.planned

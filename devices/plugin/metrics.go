@@ -17,13 +17,13 @@ import (
 
 // Nomad 1.11 shows device statistics in its API and in `alloc status -stats` but
 // sends none of them to Prometheus (emitStats in client/allocrunner/taskrunner),
-// so the plugin has an endpoint of its own where metrics_address is set.
+// so the plugin serves them itself if metrics_address is set.
 
-// serveMetrics serves /metrics until ctx ends. Trouble is logged once a try and
-// never keeps devices from being offered.
+// serveMetrics serves /metrics until ctx ends. It logs each failed attempt. A failure has no effect
+// on the offered devices.
 func (l *loop) serveMetrics(ctx context.Context) {
 	server := &http.Server{Handler: l.metrics(ctx), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	// The listener of a plugin that was just killed may need a moment to go.
+	// The kernel may take a moment to close the listener of a killed plugin.
 	const again = 5 * time.Second
 	for ctx.Err() == nil {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", l.config.MetricsAddress)
@@ -33,8 +33,8 @@ func (l *loop) serveMetrics(ctx context.Context) {
 			stop()
 			return
 		}
-		l.log.Log(hclog.Warn, "metrics cannot be served, trying again", "metrics_address", l.config.MetricsAddress,
-			"error", err)
+		l.log.Log(hclog.Warn, "cannot serve metrics, retrying; free the port or change metrics_address",
+			"metrics_address", l.config.MetricsAddress, "retry_in", again, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(again):
@@ -47,19 +47,19 @@ func (l *loop) metrics(ctx context.Context) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collector{ctx, l})
 	mux := http.NewServeMux()
-	// Two programs that claim one task make a series twice; all others are still exported.
+	// If two programs claim to be the same task, a series exists twice. Export all others.
 	mux.Handle("GET /metrics",
 		promhttp.HandlerFor(registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	return mux
 }
 
-// collector reads everything when it is asked.
+// collector reads all values at the time of a scrape.
 type collector struct {
 	ctx  context.Context
 	loop *loop
 }
 
-// Describe sends nothing: which readings there are depends on the hardware.
+// Describe sends nothing, because the set of metrics depends on the hardware.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
 
 var (
@@ -82,7 +82,7 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 	instances(ch, string(c.loop.maker), groups)
 	r, ok := c.loop.usage(ctx)
 	if !ok {
-		return // the driver hangs; the instances' state says so
+		return // the driver hangs, which the metric of the instances shows
 	}
 	for _, o := range r.plan.Offers {
 		u, ok := r.usage[o.ID]
@@ -125,14 +125,14 @@ func gpuMetrics(ch chan<- prometheus.Metric, u Usage, of []string) {
 	gauge(ch, "gpu_memory_used_bytes", "Memory in use on the GPU.", gpuLabels, float64(u.MemoryUsed.Bytes()), of...)
 	gauge(ch, "gpu_memory_bytes", "Memory of the GPU.", gpuLabels, float64(u.MemoryTotal.Bytes()), of...)
 	if u.Busy >= 0 {
-		gauge(ch, "gpu_busy_ratio", "Part of the time in which the GPU ran work, 0 to 1.", gpuLabels, u.Busy/100, of...)
+		gauge(ch, "gpu_busy_ratio", "Fraction of time in which the GPU ran work, 0 to 1.", gpuLabels, u.Busy/100, of...)
 	}
 	for _, m := range u.Metrics {
 		gauge(ch, "gpu_"+m.Name+suffix(m.Unit), m.Desc, gpuLabels, m.Value, of...)
 	}
 }
 
-// suffix writes a unit as the names of Prometheus's metrics end; a count has none.
+// suffix returns the suffix of a Prometheus metric's name for a unit, "" for a count.
 func suffix(unit string) string {
 	switch unit {
 	case "", "#":
@@ -162,6 +162,6 @@ func taskMetrics(ch chan<- prometheus.Metric, o share.Offer, t *taskUse, of []st
 		float64(share.MemoryOf(o.Memory, len(t.held), o.Slices).Bytes()), by...)
 	gauge(ch, "task_gpu_processes", "Processes of the task on the GPU.", taskLabels, float64(t.processes), by...)
 	if t.busy >= 0 {
-		gauge(ch, "task_gpu_busy_ratio", "The task's part of the GPU's time, 0 to 1.", taskLabels, t.busy/100, by...)
+		gauge(ch, "task_gpu_busy_ratio", "The task's fraction of the GPU's time, 0 to 1.", taskLabels, t.busy/100, by...)
 	}
 }

@@ -6,11 +6,11 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// notes logs what an operator should know once, and again after it has changed.
+// notes logs each message for operators once, and again after its text has changed.
 type notes struct {
 	log  hclog.Logger
-	last map[string]string // topic -> text said last
-	said map[string]bool   // notes of the newest plan
+	last map[string]string // the last text of each topic
+	said map[string]bool   // the notes of the newest plan
 }
 
 func (n *notes) once(topic string, level hclog.Level, text string) {
@@ -24,7 +24,7 @@ func (n *notes) once(topic string, level hclog.Level, text string) {
 	n.log.Log(level, text)
 }
 
-// cleared logs text where something was logged of the topic, which is over now.
+// cleared logs text if once has logged a problem of this topic, and forgets the problem.
 func (n *notes) cleared(topic, text string) {
 	if n.last[topic] == "" {
 		return

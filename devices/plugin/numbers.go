@@ -13,38 +13,37 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// Numbers gives every physical GPU one number, over restarts of the plugin and of the
-// host. Drivers renumber GPUs when one falls off the bus or is missing after a reboot,
-// but the number is in the name of the device group by which Nomad accounts for what
-// allocations hold, those included that go on after a reboot: under another name their
-// slices would be granted twice.
+// Numbers gives every physical GPU a number that it keeps when the plugin or the host restarts.
+// Drivers renumber GPUs when one falls off the bus or is missing after a reboot. But the number is
+// part of the name of the device group under which Nomad records what allocations hold, including
+// allocations that continue after a reboot. Under another name, Nomad would grant their slices twice.
 type Numbers struct {
 	file string
 	log  hclog.Logger
 
 	mu     sync.Mutex
 	loaded bool
-	// booted is set until the first reading after a boot: GPUs are exchanged while a
+	// booted is set until the first reading after a boot: operators replace GPUs while a
 	// host is down.
 	booted bool
 	of     map[gpu.ID]int
 }
 
-// NewNumbers touches no file before Of.
+// NewNumbers returns the numbers that are saved for a run directory. It reads no file before Of.
 func NewNumbers(runDir string, vendor gpu.Vendor, log hclog.Logger) *Numbers {
 	return &Numbers{file: filepath.Join(lasting(runDir), string(vendor), "numbers.json"), log: log,
 		of: map[gpu.ID]int{}}
 }
 
-// Counted is a GPU with the number that its driver gives it now.
+// Counted is a GPU with its driver's current number.
 type Counted struct {
 	ID     gpu.ID
 	Number int
 }
 
-// Of returns the numbers of the GPUs that there are: each has the one that it had
-// first, and else the driver's or the lowest that no GPU has. GPUs that are missing
-// keep theirs, but for those that a boot has brought new ones in place of.
+// Of returns the numbers of the present GPUs. A known GPU keeps its first number. A new GPU gets its
+// driver's number, or the lowest free one if that is taken. Missing GPUs keep their numbers, except
+// if new GPUs are present at the first reading after a boot: then they count as replaced.
 func (n *Numbers) Of(found []Counted) []int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -68,15 +67,15 @@ func (n *Numbers) Of(found []Counted) []int {
 	}
 	if changed {
 		if err := n.save(); err != nil {
-			n.log.Warn("the GPUs' numbers cannot be saved; after a restart groups may be renamed under running "+
-				"allocations when a GPU is missing", "file", n.file, "error", err)
+			n.log.Warn("cannot save the GPUs' numbers; if a GPU is missing after a restart, device groups may change "+
+				"their names while allocations hold them", "file", n.file, "error", err)
 		}
 	}
 	return out
 }
 
-// exchanged forgets, at the first reading after a boot and where that has new GPUs,
-// those that are missing. It returns whether there was a boot.
+// exchanged forgets the missing GPUs if this is the first reading after a boot and there are new
+// GPUs. It reports whether this is the first reading after a boot.
 func (n *Numbers) exchanged(found []Counted) bool {
 	if !n.booted || len(found) == 0 {
 		return false
@@ -110,7 +109,7 @@ func (n *Numbers) load() {
 	}
 	var kept numbering
 	if err := json.Unmarshal(text, &kept); err != nil {
-		n.log.Warn("the GPUs' numbers cannot be read and are assigned again", "file", n.file, "error", err)
+		n.log.Warn("cannot read the saved numbers of the GPUs, assigning new ones", "file", n.file, "error", err)
 		return
 	}
 	if kept.Numbers != nil {

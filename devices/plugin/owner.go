@@ -25,15 +25,15 @@ type owner struct {
 	instances []string
 }
 
-// owners finds the owner of a process by its cgroup, which a process cannot
-// choose: the scope of a Nomad exec task, or a container that the engine is asked
-// about. The process's own environment is the fallback.
+// owners finds the owner of a process by its cgroup, which a process cannot choose: either the scope
+// of a Nomad exec task, or a container, which it looks up in the container engine. The fallback is
+// the environment of the process.
 type owners struct {
 	proc, cgroup string
 	engine       *http.Client
 
 	mu sync.Mutex
-	// known keeps answers by cgroup; container and scope names are never reused.
+	// known caches owners by cgroup; names of containers and scopes are never reused.
 	known map[string]owner
 }
 
@@ -53,8 +53,7 @@ var (
 	nomadScope  = regexp.MustCompile(`/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.([^/]+)\.scope(?:/|$)`)
 )
 
-// of returns the owners of pids, without those that have none, and forgets the
-// cgroups of all others.
+// of returns the owners of those pids that have one, and forgets the cgroups of all other processes.
 func (w *owners) of(ctx context.Context, pids []int) map[int]owner {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,7 +119,7 @@ func (w *owners) members(cgroup string) []int {
 	return pids
 }
 
-// container asks the engine for a container's environment, as it was created.
+// container reads the environment with which a container was created from the container engine.
 func (w *owners) container(ctx context.Context, id string) (owner, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/containers/"+id+"/json", nil)
 	if err != nil {
@@ -150,8 +149,8 @@ func (w *owners) container(ctx context.Context, id string) (owner, error) {
 	return o, nil
 }
 
-// cgroupPath returns the path of the unified hierarchy, or of the first line
-// that names a container or a Nomad task where there is no unified one.
+// cgroupPath returns the path in the unified hierarchy, or without one the path of the first line
+// that names a container or a Nomad task.
 func cgroupPath(text []byte) string {
 	best := ""
 	for _, line := range strings.Split(string(text), "\n") {
@@ -173,8 +172,7 @@ func ownerOf(env []string) owner {
 	var o owner
 	for _, e := range env {
 		key, value, _ := strings.Cut(e, "=")
-		// A process may have any bytes there; they become labels and messages, which
-		// must be text.
+		// A process may put any bytes there, but labels and messages must be valid text.
 		value = strings.ToValidUTF8(value, "?")
 		switch key {
 		case "NOMAD_ALLOC_ID":

@@ -26,7 +26,7 @@ type Plugin struct {
 
 var _ device.DevicePlugin = (*Plugin)(nil)
 
-// New makes the plugin of a maker.
+// New returns the plugin of a maker.
 func New(maker Maker, log hclog.Logger) *Plugin { return &Plugin{maker: maker, log: log} }
 
 // Serve runs the plugin until Nomad ends it.
@@ -47,8 +47,8 @@ func (p *Plugin) PluginInfo() (*base.PluginInfoResponse, error) {
 // ConfigSchema describes the plugin's config block.
 func (p *Plugin) ConfigSchema() (*hclspec.Spec, error) { return p.maker.schema(), nil }
 
-// SetConfig validates the configuration and does nothing else: Nomad also calls
-// it in processes that it launches only to validate.
+// SetConfig validates the configuration and does not touch the host, because Nomad also calls it in
+// processes that it launches only to validate.
 func (p *Plugin) SetConfig(c *base.Config) error {
 	raw := map[string]any{}
 	if len(c.PluginConfig) > 0 {
@@ -88,13 +88,13 @@ func (p *Plugin) configured() (*loop, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.loop == nil {
-		return nil, fmt.Errorf("%s has no configuration yet: SetConfig comes first", p.maker.Name)
+		return nil, fmt.Errorf("%s has no configuration: Nomad must call SetConfig first", p.maker.Name)
 	}
 	return p.loop, nil
 }
 
-// Fingerprint streams the device groups whenever they change. It never sends an
-// error: Nomad gives a plugin up for good after one.
+// Fingerprint streams the device groups whenever they change. It never sends an error, because Nomad
+// never uses a plugin again after one.
 func (p *Plugin) Fingerprint(ctx context.Context) (<-chan *device.FingerprintResponse, error) {
 	l, err := p.configured()
 	if err != nil {
@@ -110,8 +110,8 @@ func (p *Plugin) Fingerprint(ctx context.Context) (<-chan *device.FingerprintRes
 	return out, nil
 }
 
-// Reserve returns the environment of a task that gets the device instances. It
-// depends on the IDs and the hardware alone, so it works at any time.
+// Reserve returns the environment of a task that gets the device instances. It depends only on the
+// IDs and the hardware, so Nomad may call it at any time.
 func (p *Plugin) Reserve(ids []string) (*device.ContainerReservation, error) {
 	l, err := p.configured()
 	if err != nil {
@@ -122,10 +122,10 @@ func (p *Plugin) Reserve(ids []string) (*device.ContainerReservation, error) {
 	return l.reserve(ctx, ids)
 }
 
-// reserveTimeout bounds the wait for a GPU that is just being brought into shape.
+// reserveTimeout limits the wait for a GPU that is still being configured.
 const reserveTimeout = 15 * time.Second
 
-// Stats streams statistics at the interval.
+// Stats streams statistics once per interval.
 func (p *Plugin) Stats(ctx context.Context, interval time.Duration) (<-chan *device.StatsResponse, error) {
 	l, err := p.configured()
 	if err != nil {

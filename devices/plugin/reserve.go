@@ -14,12 +14,12 @@ import (
 // reserve resolves the IDs against the plan and adds the vendor's part.
 func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerReservation, error) {
 	planned := make(chan share.Plan, 1)
-	go func() { planned <- l.current(ctx) }() // asks a driver that may hang, where it was not asked before
+	go func() { planned <- l.current(ctx) }() // the first call reads from a driver that may hang
 	var plan share.Plan
 	select {
 	case plan = <-planned:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("the GPUs' driver has not answered within %s; the devices take no task now",
+		return nil, fmt.Errorf("the GPUs' driver did not answer within %s; the GPUs accept no tasks now",
 			reserveTimeout)
 	}
 	granted, err := plan.Grant(ids)
@@ -27,7 +27,7 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 		return nil, err
 	}
 	if why := l.claim.missing(); why != "" {
-		return nil, fmt.Errorf("the devices take no task now: %s", why)
+		return nil, fmt.Errorf("the GPUs accept no tasks now: %s", why)
 	}
 	if err := l.withheld(granted); err != nil {
 		return nil, err
@@ -48,15 +48,15 @@ func (l *loop) reserve(ctx context.Context, ids []string) (*device.ContainerRese
 	return out, nil
 }
 
-// withheld says why a grant that Nomad made before it learned of it cannot be had:
-// another place is better than a start that cannot succeed. What only the vendor
-// knows its Reserve says.
+// withheld returns an error for a grant that Nomad made before it received the news that a GPU is
+// withheld: Nomad should place the task elsewhere instead of starting it in vain. Problems that only
+// the vendor knows are errors of its Reserve.
 func (l *loop) withheld(granted share.Granted) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, o := range granted.Offers {
 		if why := cmp.Or(l.stalled, l.refused[o.ID]); why != "" {
-			return fmt.Errorf("GPU %s takes no task now: %s", o.ID, why)
+			return fmt.Errorf("GPU %s accepts no tasks now: %s", o.ID, why)
 		}
 	}
 	return nil

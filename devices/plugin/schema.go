@@ -12,9 +12,9 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// Key declares one setting. Every scalar is taken as text and read by Settings,
-// because a value that does not fit the schema stops the whole Nomad agent with
-// a message that names neither the value nor the fix.
+// Key declares one setting. The schema declares every scalar as a string, which Settings parses,
+// because a value that does not match the schema stops the whole Nomad agent with a message that
+// names neither the value nor the fix.
 type Key struct {
 	Name string
 	// List makes the setting a list of scalars.
@@ -28,7 +28,7 @@ func (k Key) spec() *hclspec.Spec {
 	return hclspec.NewAttr(k.Name, "string", false)
 }
 
-// The settings that both vendors have.
+// The settings that all vendors have.
 var (
 	keys = []Key{{Name: "root"}, {Name: "run_dir"}, {Name: "fingerprint_period"}, {Name: "return_mounts"},
 		{Name: "docker_socket"}, {Name: "metrics_address"}}
@@ -54,40 +54,40 @@ func (m Maker) schema() *hclspec.Spec {
 	return hclspec.NewObject(top)
 }
 
-// Packing says where Nomad's account of the node is read.
+// Packing says where to read Nomad's allocations on this node.
 type Packing struct {
-	// NomadAddress is that of the node's agent; "" for NOMAD_ADDR or the usual one.
+	// NomadAddress is the address of the node's agent; "" for NOMAD_ADDR or Nomad's default.
 	NomadAddress string
-	// NomadTokenFile holds a token with node:read, and read-job in all namespaces.
+	// NomadTokenFile contains a token with node:read, and read-job in all namespaces.
 	NomadTokenFile string
 }
 
 // Config is the validated configuration of a plugin.
 type Config struct {
-	// Root is the directory under which the machine's /dev, /sys and /proc/driver
-	// are looked up; "/" but for containers and tests.
+	// Root is the directory that contains the machine's /dev, /sys and /proc/driver: "/",
+	// except in containers and tests.
 	Root string
-	// RunDir holds the run-time state that must outlive the plugin.
+	// RunDir contains the run-time state that must outlive the plugin.
 	RunDir string
-	// Period between two readings of the hardware.
+	// Period is the time between two readings of the hardware.
 	Period time.Duration
 	// ReturnMounts makes Reserve return device nodes and mounts, for tasks of the
 	// stock docker and exec drivers.
 	ReturnMounts bool
-	// DockerSocket is where containers are asked about, for per-task statistics.
+	// DockerSocket is the socket of the container engine that knows the containers of processes,
+	// for the statistics of tasks.
 	DockerSocket string
-	// MetricsAddress is where Prometheus metrics are served, "host:port"; "" for
-	// nowhere.
+	// MetricsAddress is the "host:port" that serves Prometheus metrics; "" for none.
 	MetricsAddress string
-	// Packing is set where islands follow Nomad's account of the node.
+	// Packing is set if islands leave out GPUs that Nomad's allocations hold.
 	Packing *Packing
-	// Rules are the gpu blocks; one for "*" is always there.
+	// Rules are the gpu blocks. There is always one for "*".
 	Rules []share.Rule
 	// Settings holds the vendor's own keys.
 	Settings *Settings
 }
 
-// Config reads and validates the decoded configuration once.
+// Config validates a decoded configuration. Its error is the first bad value, in one line.
 func (m Maker) Config(raw map[string]any) (Config, error) {
 	s := &Settings{values: raw}
 	c := Config{
@@ -106,7 +106,7 @@ func (m Maker) Config(raw map[string]any) (Config, error) {
 	for i, selector := range selectors {
 		for _, other := range selectors[:i] {
 			if share.SameSelector(selector, other) {
-				s.fail("gpu", selector, fmt.Sprintf("gpu %q names the same GPUs; keep one of the two blocks", other))
+				s.fail("gpu", selector, fmt.Sprintf("gpu %q selects the same GPUs; keep one of the two blocks", other))
 			}
 		}
 		values, _ := blocks[selector].(map[string]any)
@@ -122,7 +122,7 @@ func (m Maker) Config(raw map[string]any) (Config, error) {
 	return c, s.err
 }
 
-// packingOf reads the block packing, nil where it is missing or not enabled.
+// packingOf reads the block packing. It returns nil if the block is missing or not enabled.
 func packingOf(raw map[string]any, top *Settings) *Packing {
 	values, ok := raw["packing"].(map[string]any)
 	if !ok {
@@ -160,7 +160,7 @@ func (m Maker) rule(selector string, s *Settings) share.Rule {
 	}
 	if s.Has("slices") && r.Mode != share.Shared {
 		s.fail("slices", s.String("slices", ""),
-			fmt.Sprintf("only mode shared has slices, and mode is %s; remove slices or write mode = \"shared\"",
+			fmt.Sprintf("only mode shared has slices, and mode is %s; remove slices or set mode = \"shared\"",
 				r.Mode))
 	}
 	for _, k := range m.GPUKeys {

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Settings reads settings from a decoded configuration. The first bad value is
-// kept as an error of one line with the key, the value and the fix.
+// Settings reads settings from a decoded configuration. It keeps the first bad value as an error of
+// one line with the key, the value and the fix.
 type Settings struct {
 	// path names the block in messages, for example `gpu "*" `.
 	path   string
@@ -20,7 +20,7 @@ type Settings struct {
 	err    error
 }
 
-// Err returns the first bad value met, or nil.
+// Err returns an error for the first bad value, or nil.
 func (s *Settings) Err() error { return s.err }
 
 // Has reports whether the key is set.
@@ -32,7 +32,7 @@ func (s *Settings) fail(key, value, fix string) {
 	}
 }
 
-// Refuse records that the value of key cannot be used; fix says what to write.
+// Refuse records that the value of key cannot be used. fix says what to write instead.
 func (s *Settings) Refuse(key, fix string) { s.fail(key, s.String(key, ""), fix) }
 
 // String returns the text of key, or def when it is not set.
@@ -59,8 +59,7 @@ func (s *Settings) Strings(key string) []string {
 	return out
 }
 
-// OneOf returns the text of key, which must be one of allowed; the first of them
-// when it is not set.
+// OneOf returns the text of key, which must be one of allowed. The default is the first of them.
 func (s *Settings) OneOf(key string, allowed ...string) string {
 	v := s.String(key, allowed[0])
 	if !slices.Contains(allowed, v) {
@@ -69,7 +68,7 @@ func (s *Settings) OneOf(key string, allowed ...string) string {
 	return v
 }
 
-// Path returns the absolute path of key.
+// Path returns the path of key, which must be absolute.
 func (s *Settings) Path(key, def string) string {
 	v := s.String(key, def)
 	if !filepath.IsAbs(v) {
@@ -78,7 +77,7 @@ func (s *Settings) Path(key, def string) string {
 	return filepath.Clean(v)
 }
 
-// Address returns the listening address of key, "" when it is not set.
+// Address returns the listening address of key, or "" if it is not set.
 func (s *Settings) Address(key string) string {
 	v := s.String(key, "")
 	if v == "" {
@@ -90,7 +89,7 @@ func (s *Settings) Address(key string) string {
 	return v
 }
 
-// Bool returns the truth of key.
+// Bool returns the boolean of key.
 func (s *Settings) Bool(key string, def bool) bool {
 	v := s.String(key, strconv.FormatBool(def))
 	b, err := strconv.ParseBool(v)
@@ -100,7 +99,7 @@ func (s *Settings) Bool(key string, def bool) bool {
 	return b
 }
 
-// Int returns the whole number of key, lo to hi.
+// Int returns the whole number of key, which must be from lo to hi.
 func (s *Settings) Int(key string, def, lo, hi int) int {
 	v := s.String(key, strconv.Itoa(def))
 	n, err := strconv.Atoi(v)
@@ -110,7 +109,7 @@ func (s *Settings) Int(key string, def, lo, hi int) int {
 	return n
 }
 
-// Float returns the number of key, lo to hi.
+// Float returns the number of key, which must be from lo to hi.
 func (s *Settings) Float(key string, def, lo, hi float64) float64 {
 	v := s.String(key, strconv.FormatFloat(def, 'g', -1, 64))
 	f, err := strconv.ParseFloat(v, 64)
@@ -120,7 +119,7 @@ func (s *Settings) Float(key string, def, lo, hi float64) float64 {
 	return f
 }
 
-// Duration returns the duration of key, lo to hi.
+// Duration returns the duration of key, which must be from lo to hi.
 func (s *Settings) Duration(key string, def, lo, hi time.Duration) time.Duration {
 	v := s.String(key, def.String())
 	d, err := time.ParseDuration(v)
@@ -132,5 +131,5 @@ func (s *Settings) Duration(key string, def, lo, hi time.Duration) time.Duration
 
 func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
 
-// RefuseValue is Refuse for one value of a list.
+// RefuseValue is like Refuse, for one value of a list.
 func (s *Settings) RefuseValue(key, value, fix string) { s.fail(key, value, fix) }

@@ -9,13 +9,13 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// staleHolders says for each offer whether a task still uses its GPU by instances that
-// are offered no longer, because slices or mode were changed under it. Nomad does
-// not count those against the new ones, so the GPU must not be offered until the
-// task has ended. A task is seen once it has opened the GPU.
+// staleHolders returns a reason for each offer whose GPU is still used by a task that holds instances
+// of an older configuration of slices or mode. Nomad does not subtract those from the new instances,
+// so the GPU must take no other task until that one has ended. A task is visible only after it has
+// opened the GPU.
 //
-// It looks when the loop begins and, while it finds some, in every round; else the
-// newest reading is good enough, since Nomad asks for statistics all the time.
+// It takes a reading when the loop starts and, while it finds such tasks, in every round. Otherwise
+// it uses the newest reading, because Nomad requests statistics continually.
 func (l *loop) staleHolders(ctx context.Context, plan share.Plan) map[gpu.ID]string {
 	if len(plan.Offers) == 0 {
 		return nil
@@ -42,8 +42,8 @@ func (l *loop) staleHolders(ctx context.Context, plan share.Plan) map[gpu.ID]str
 			}
 			if n > 0 {
 				out[o.ID] = fmt.Sprintf(
-					"allocation %s (task %q) was granted %d of it as it was offered before slices or mode changed; "+
-						"it takes new tasks when that has ended", own.alloc, own.task, n)
+					"allocation %s (task %q) holds %d instances of it from before slices or mode changed; "+
+						"it takes new tasks when that allocation has ended", own.alloc, own.task, n)
 				break
 			}
 		}

@@ -13,7 +13,7 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// readings is one reading of all offers and of whom their processes belong to.
+// readings is one reading of all offers and of the owners of their processes.
 type readings struct {
 	plan   share.Plan
 	usage  map[gpu.ID]Usage
@@ -21,13 +21,13 @@ type readings struct {
 	at     time.Time
 }
 
-// freshFor is how long a reading serves all who ask: Nomad and Prometheus ask
-// independently, and some drivers hand out each utilisation sample only once.
+// freshFor is how long a reading is reused: Nomad and Prometheus read independently, and some drivers
+// return each utilisation sample only once.
 const freshFor = time.Second
 
-// usage reads the load of all offers, or returns the last reading while it is
-// fresh. Those who ask at one time wait for one reading. The second result is
-// false when ctx ended before it: a driver that hangs holds up nobody for longer.
+// usage reads the load of all offers, or returns the last reading while it is fresh. Concurrent calls
+// share one reading. The second result is false if ctx ended before the reading, so a hung driver
+// blocks no caller for longer.
 func (l *loop) usage(ctx context.Context) (readings, bool) {
 	l.measuring.Lock()
 	if !l.last.at.IsZero() && time.Since(l.last.at) < freshFor {
@@ -50,11 +50,11 @@ func (l *loop) usage(ctx context.Context) (readings, bool) {
 	}
 }
 
-// measureTime bounds what of a reading can be bounded: questions to the container
-// engine.
+// measureTime limits the requests to the container engine in one reading. The driver's calls cannot
+// be limited.
 const measureTime = 10 * time.Second
 
-// measure takes a reading for all who wait for done.
+// measure takes a reading, and then closes done for the callers that wait.
 func (l *loop) measure(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), measureTime)
 	defer cancel()
@@ -73,7 +73,7 @@ func (l *loop) measure(done chan struct{}) {
 	close(done)
 }
 
-// stats sends statistics now and at every interval until ctx ends.
+// stats sends statistics now and after each interval until ctx ends.
 func (l *loop) stats(ctx context.Context, interval time.Duration, out chan<- *device.StatsResponse) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
@@ -127,12 +127,11 @@ type taskUse struct {
 	memory    gpu.MiB
 	busy      float64 // negative when unknown
 	processes int
-	// held lists the task's instances on this GPU in order, for an even division.
+	// held lists the task's instances on this GPU in order, so that part can divide evenly.
 	held []string
 }
 
-// part is the memory that falls to one of the task's instances. The parts sum
-// to the task's memory.
+// part returns one instance's share of the task's memory. The shares add up to the task's memory.
 func (t *taskUse) part(id string) gpu.MiB {
 	n := gpu.MiB(len(t.held))
 	part := t.memory / n
@@ -142,8 +141,8 @@ func (t *taskUse) part(id string) gpu.MiB {
 	return part
 }
 
-// tasksOn sums the processes by the task that holds instances of the offer. The
-// second result is the memory of processes that belong to none.
+// tasksOn adds up the processes of each task that holds instances of the offer, by instance. The
+// second result is the memory of processes that belong to no such task.
 func tasksOn(o share.Offer, u Usage, owners map[int]owner) (map[string]*taskUse, gpu.MiB) {
 	byInstance := map[string]*taskUse{}
 	var stray gpu.MiB
@@ -179,14 +178,14 @@ func instanceStats(o share.Offer, id string, u Usage, t *taskUse, stray gpu.MiB,
 		"gpu_memory": memoryStat(u.MemoryUsed, u.MemoryTotal, "memory in use on the whole GPU"),
 	}
 	if u.Busy >= 0 {
-		values["gpu_busy"] = floatStat(u.Busy, "%", "part of the time in which the GPU ran work")
+		values["gpu_busy"] = floatStat(u.Busy, "%", "percentage of time in which the GPU ran work")
 	}
 	for _, m := range u.Metrics {
 		values[m.Name] = floatStat(m.Value, m.Unit, m.Desc)
 	}
 	summary := memoryStat(u.MemoryUsed, cmp.Or(o.Memory, u.MemoryTotal), "memory in use")
 	if o.Slices > 1 {
-		summary = memoryStat(0, share.MemoryOf(o.Memory, 1, o.Slices), "the slice's part of its task's memory in use")
+		summary = memoryStat(0, share.MemoryOf(o.Memory, 1, o.Slices), "the slice's share of its task's memory in use")
 		values["gpu_unattributed_memory"] = floatStat(float64(stray), structs.UnitMiB,
 			"memory of processes that belong to no task with slices")
 	}
@@ -203,11 +202,11 @@ func instanceStats(o share.Offer, id string, u Usage, t *taskUse, stray gpu.MiB,
 
 func taskStats(values map[string]*structs.StatValue, t *taskUse) {
 	values["task_memory"] = floatStat(float64(t.memory), structs.UnitMiB,
-		"memory in use by the task, all its slices together")
+		"memory in use by the task, on all of its slices")
 	values["task_processes"] = floatStat(float64(t.processes), "", "processes of the task on the GPU")
 	if t.busy >= 0 {
-		values["task_busy"] = floatStat(t.busy, "%", "the task's part of the GPU's time, all its slices together")
-		values["busy"] = floatStat(t.busy/float64(len(t.held)), "%", "the slice's part of its task's GPU time")
+		values["task_busy"] = floatStat(t.busy, "%", "the task's percentage of the GPU's time, on all of its slices")
+		values["busy"] = floatStat(t.busy/float64(len(t.held)), "%", "the slice's share of its task's GPU time")
 	}
 	for name, text := range map[string]string{"alloc": t.alloc, "task": t.task} {
 		if text != "" {

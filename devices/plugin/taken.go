@@ -12,8 +12,9 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// taken are the device instances that allocations hold by Nomad's account, none before
-// it was read. Reserve is no such account: Nomad does not tell a plugin when a task has ended.
+// taken has the device instances that allocations hold according to Nomad; it is empty before the
+// first reading. Calls to Reserve cannot replace it, because Nomad does not notify a plugin when a
+// task has ended.
 type taken struct {
 	mu  sync.Mutex
 	ids map[string]bool
@@ -25,7 +26,7 @@ func (t *taken) now() map[string]bool {
 	return t.ids
 }
 
-// set reports whether it is news.
+// set replaces the instances and reports whether they changed.
 func (t *taken) set(ids map[string]bool) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -34,15 +35,15 @@ func (t *taken) set(ids map[string]bool) bool {
 	return news
 }
 
-// follow reads the account of this node until the loop ends. While Nomad cannot be
-// asked, what it said last holds.
+// follow reads this node's allocations from Nomad until the loop ends. While Nomad does not answer,
+// the last reading applies.
 func (l *loop) follow(ctx context.Context) {
 	config := api.DefaultConfig()
 	if a := l.config.Packing.NomadAddress; a != "" {
 		config.Address = a
 	}
 	problem := func(err error) {
-		l.log.Warn("islands of GPUs do not follow what is free: "+err.Error(), "address", config.Address)
+		l.log.Warn("the islands' attributes may list GPUs that are in use: "+err.Error(), "address", config.Address)
 	}
 	client, err := api.NewClient(config)
 	if err != nil {
@@ -53,7 +54,7 @@ func (l *loop) follow(ctx context.Context) {
 		if l.taken.set(account.Taken(allocations)) {
 			select {
 			case l.wake <- struct{}{}:
-			default: // a wake-up is waiting already
+			default: // a wake-up is already pending
 			}
 		}
 	}
@@ -62,8 +63,8 @@ func (l *loop) follow(ctx context.Context) {
 	f.Run(ctx)
 }
 
-// switches adds the PCIe switch above each GPU, which the kernel shows alike for all
-// vendors.
+// switches adds the PCIe switch above each GPU, which the kernel shows for all vendors in the same
+// way.
 func (l *loop) switches(found []share.Found) []share.Found {
 	for i := range found {
 		if found[i].Switch == "" && found[i].PCI != "" {

@@ -102,7 +102,7 @@ func (d *Driver) awaitServer(g gpu.Grant) error {
 		case <-look.C:
 		case <-ctx.Done():
 			return structs.NewRecoverableError(
-				fmt.Errorf("%s of %s is in FAULT and takes no clients until those that it has are gone", v.serverName,
+				fmt.Errorf("%s of %s is in FAULT and accepts no new clients until its present ones have ended", v.serverName,
 					g.Group), true)
 		}
 	}

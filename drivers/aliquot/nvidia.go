@@ -181,7 +181,7 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 		// longer beside the task that holds it.
 		return structs.NewRecoverableError(
 			fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, "+
-				"or the GPU is shared no longer", g.Pipe, g.Group), true)
+				"or the GPU is no longer shared", g.Pipe, g.Group), true)
 	}
 	a.addMount(&drivers.MountConfig{HostPath: g.Pipe, TaskPath: g.Pipe})
 	own := filepath.Join(filepath.Dir(g.Pipe), "shm")

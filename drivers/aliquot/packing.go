@@ -20,9 +20,9 @@ import (
 type PackingConfig struct {
 	// Enabled is false where the block is missing.
 	Enabled bool `codec:"enabled"`
-	// NomadAddress is that of the node's agent; "" for NOMAD_ADDR or the usual one.
+	// NomadAddress is the address of the node's agent; "" for NOMAD_ADDR or Nomad's default.
 	NomadAddress string `codec:"nomad_address"`
-	// NomadTokenFile holds a token with node:read, and read-job in all namespaces.
+	// NomadTokenFile contains a token with node:read, and read-job in all namespaces.
 	NomadTokenFile string `codec:"nomad_token_file"`
 	// ConsulAddress is where the typical demand is kept; "" for CONSUL_HTTP_ADDR or the
 	// usual one.

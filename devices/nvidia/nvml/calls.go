@@ -1,7 +1,7 @@
 package nvml
 
-// calls are the functions of the loaded library. A device and an event set are
-// pointers of the library's.
+// calls are the functions of the loaded library. Devices and event sets are pointers into the
+// library's memory.
 type calls struct {
 	init          func() Return
 	shutdown      func() Return

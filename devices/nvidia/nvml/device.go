@@ -37,7 +37,7 @@ func (d Device) Memory() (Memory, Return) {
 	return m, r
 }
 
-// Memory2 returns the device's memory with what the driver reserves apart.
+// Memory2 returns the device's memory with the driver's reserve as a separate value.
 func (d Device) Memory2() (Memory2, Return) {
 	m := Memory2{version: versionOf[Memory2](2)}
 	r := d.lib.calls.memory2(d.handle, &m)
@@ -141,7 +141,7 @@ func (d Device) MIGMode() (bool, Return) {
 // MaxMIGDevices returns how many MIG devices the GPU can have at most.
 func (d Device) MaxMIGDevices() (int, Return) { return whole(d, d.lib.calls.maxMIGDevices) }
 
-// MIGDevice returns a MIG device by index; NotFound where none has it.
+// MIGDevice returns a MIG device by index, or NotFound.
 func (d Device) MIGDevice(index int) (Device, Return) {
 	m := Device{lib: d.lib}
 	r := d.lib.calls.migDevice(d.handle, uint32(index), &m.handle)
@@ -190,7 +190,7 @@ func (d Device) SupportedEvents() (uint64, Return) {
 	return types, r
 }
 
-// RegisterEvents makes a set wait for such events of the GPU.
+// RegisterEvents adds events of these types of the GPU to a set.
 func (d Device) RegisterEvents(types uint64, set EventSet) Return {
 	return d.lib.calls.registerEvents(d.handle, types, set.handle)
 }

@@ -148,7 +148,7 @@ type sramErrors struct {
 	_                 uint32
 }
 
-// versionOf is what a record with a version in its first field says there.
+// versionOf returns the first field of a record that begins with its version.
 func versionOf[T any](version uint32) uint32 {
 	var record T
 	return uint32(unsafe.Sizeof(record)) | version<<24

@@ -1,8 +1,7 @@
 // Package nvml calls NVIDIA's management library (libnvidia-ml.so.1) without cgo. It
 // has the functions that the device plugin needs, under NVML's own names without "Get";
 // https://docs.nvidia.com/deploy/nvml-api describes them. A function that the loaded
-// library lacks returns FunctionNotFound. Nothing but Init may be called before Init
-// has returned Success.
+// library lacks returns FunctionNotFound. Init must return Success before any other call.
 package nvml
 
 import (
@@ -17,14 +16,14 @@ import (
 // noDelete keeps the library in memory until the process ends (RTLD_NODELETE of Linux).
 const noDelete = 0x1000
 
-// Library is NVML, loaded into this process. Its methods may be called from several
-// goroutines at once, as NVML's functions may.
+// Library is NVML, loaded into this process. Like NVML's functions, its methods may be called from
+// several goroutines at once.
 type Library struct {
 	handle uintptr
 	calls  calls
 }
 
-// Open loads the library at a path, or of a name that the dynamic linker finds.
+// Open loads the library with a path, or with a name that the dynamic linker finds.
 func Open(file string) (*Library, error) {
 	handle, err := purego.Dlopen(file, purego.RTLD_LAZY|purego.RTLD_GLOBAL|noDelete)
 	if err != nil {
@@ -67,7 +66,7 @@ func (l *Library) bind(b binding) {
 // Init starts NVML. It may be called again after Shutdown.
 func (l *Library) Init() Return { return l.calls.init() }
 
-// Shutdown ends NVML; every device and event set dies with it.
+// Shutdown ends NVML and invalidates every device and event set.
 func (l *Library) Shutdown() Return { return l.calls.shutdown() }
 
 // DriverVersion returns the version of the driver, such as "590.44.01".
@@ -130,7 +129,7 @@ func (s EventSet) Wait(milliseconds uint32) (Event, Return) {
 	return Event{Device{s.lib, data.Device}, data.Type, data.Data, data.GPUInstance, data.ComputeInstance}, r
 }
 
-// Free gives the set back.
+// Free frees the set.
 func (s EventSet) Free() Return { return s.lib.calls.freeEventSet(s.handle) }
 
 // text is the string in a buffer of C.

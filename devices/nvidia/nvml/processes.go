@@ -3,7 +3,7 @@ package nvml
 // Process is a program on a device.
 type Process struct {
 	PID    uint32
-	Memory uint64 // bytes, UnknownMemory where NVML cannot tell
+	Memory uint64 // bytes, or UnknownMemory
 }
 
 // UnknownMemory is what NVML reports for a process whose memory it does not know.
@@ -20,8 +20,8 @@ type Sample struct {
 	Dec    uint32
 }
 
-// lister are the two layouts in which NVML lists processes; nil where the library has
-// no function for one.
+// lister has a function for each of the two layouts in which NVML lists processes; nil if the library
+// has no function for a layout.
 type lister struct {
 	v1 func(device uintptr, count *uint32, list *processV1) Return
 	v2 func(device uintptr, count *uint32, list *processV2) Return
@@ -71,12 +71,12 @@ func (d Device) ProcessUtilization(after uint64) ([]Sample, Return) {
 	})
 }
 
-// first and most are how many records a list is asked for at the start and at the end:
-// processes come and go between two calls.
+// first and most are the smallest and largest number of records for which a buffer has room: processes
+// start and end between two calls.
 const first, most = 64, 1 << 16
 
-// grown asks for a list in a buffer that grows until the list fits. The call gets the
-// buffer's length and says how many records there are.
+// grown reads a list into a buffer that grows until the list fits. The call receives the buffer's
+// length and returns the number of records.
 func grown[T any](call func(count *uint32, first *T) Return) ([]T, Return) {
 	for room := uint32(first); ; {
 		list := make([]T, room)
