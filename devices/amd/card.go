@@ -10,27 +10,26 @@ import (
 	kernel "aliquot.example/internal/host/amd"
 )
 
-// card is one physical GPU: a PCI function of its own, with one KFD node, or one
-// for each of its partitions.
+// card is one physical GPU: one PCI function, with one KFD node, or with one for each of its
+// partitions.
 type card struct {
 	// ID is the PCI address.
 	ID gpu.ID
-	// Order among the host's cards, by KFD node.
+	// Order is the card's number among the host's cards, first by KFD node.
 	Order int
 	PCI   pciAddress
 	// Nodes in the order of partitions; at least one.
 	Nodes []node
-	// Compute and Memory are the partition modes ("cpx", "nps4"), "" where the
-	// card knows none.
+	// Compute and Memory are the partition modes ("cpx", "nps4"), "" if the card has none.
 	Compute, Memory string
 	// Available lists the compute modes that can be set.
 	Available []string
 	NUMANode  int
-	// Links are the PCI addresses of the cards that an xGMI link leads to, in order.
+	// Links are the sorted PCI addresses of the cards at the far ends of xGMI links.
 	Links []string
 }
 
-// id names one of the card's nodes: the card itself, or a partition of it.
+// id returns the ID of one of the card's nodes, which is the card itself or a partition.
 func (c card) id(n node) gpu.ID {
 	if !c.partitioned() {
 		return c.ID
@@ -38,21 +37,19 @@ func (c card) id(n node) gpu.ID {
 	return kernel.PartID(c.ID, n.Partition)
 }
 
-// partitioned reports whether the card's nodes are parts of it, also when only one
-// of them could be read.
+// partitioned reports whether the card's nodes are partitions, even if only one of them could be
+// read.
 func (c card) partitioned() bool {
 	return len(c.Nodes) > 1 || c.Compute != "" && c.Compute != "spx"
 }
 
-// parts is the number of partitions of the card, those included that could not be
-// read.
+// parts returns the number of the card's partitions, including those that could not be read.
 func (c card) parts() int {
 	return max(len(c.Nodes), c.Nodes[len(c.Nodes)-1].Partition+1,
 		map[string]int{"dpx": 2, "tpx": 3, "qpx": 4}[c.Compute])
 }
 
-// profile is the partition mode of the card, "cpx/nps4", or "" for a card that
-// has none.
+// profile returns the card's partition mode, such as "cpx/nps4", or "" if it has none.
 func (c card) profile() string {
 	switch {
 	case c.Compute == "":
@@ -92,14 +89,13 @@ func (m machine) card(address pciAddress, nodes []node) card {
 		c.NUMANode = int(numa)
 	}
 	if c.Compute == "" && c.partitioned() {
-		// A tree without PCI devices still shows how many partitions there are.
+		// A captured tree without PCI devices still shows the number of partitions.
 		c.Compute = map[int]string{2: "dpx", 3: "tpx", 4: "qpx"}[len(nodes)]
 		if c.Compute == "" || nodes[0].Shape.XCCs == 1 {
 			c.Compute = "cpx"
 		}
 	}
-	// Every node's memory bank is its own part; the card's counter divides only
-	// where the banks are missing.
+	// A node's memory banks are its own. If they are missing, divide the card's memory evenly.
 	total, err := m.Number(dir, "mem_info_vram_total")
 	for i := range c.Nodes {
 		if c.Nodes[i].Memory == 0 && err == nil && total > 0 {
@@ -109,8 +105,8 @@ func (m machine) card(address pciAddress, nodes []node) card {
 	return c
 }
 
-// driver returns the version of the amdgpu kernel driver: the package's own
-// where it was installed apart (DKMS), else the kernel's.
+// driver returns the version of the amdgpu kernel driver: the package's if it was installed
+// separately (DKMS), else the kernel's.
 func (m machine) driver() string {
 	if v := m.TextOr("", "sys/module/amdgpu/version"); v != "" {
 		return v
@@ -124,9 +120,8 @@ func (m machine) rocm() string {
 	return version
 }
 
-// names of GPUs by PCI device ID, for hosts where neither the library nor the
-// card's own records tell one (AMD's chip IDs in ROCm's mi_gpu_spec.yaml and
-// pci.ids, 2026-08).
+// names has the names of GPUs by PCI device ID, for hosts where neither the library nor the kernel's
+// files have one (AMD's chip IDs in ROCm's mi_gpu_spec.yaml and pci.ids, 2026-08).
 var names = map[uint16]string{
 	0x7408: "AMD Instinct MI250X",
 	0x740c: "AMD Instinct MI250X",
@@ -143,7 +138,7 @@ var names = map[uint16]string{
 	0x7448: "AMD Radeon PRO W7900",
 }
 
-// modelOf names a card without the library.
+// modelOf returns the name of a card without the library.
 func (m machine) modelOf(c card) string {
 	n := c.Nodes[0]
 	if name := m.TextOr("", pciDir, c.PCI.String(), "product_name"); name != "" {
@@ -153,7 +148,7 @@ func (m machine) modelOf(c card) string {
 		return name
 	}
 	if n.PCIDevice == 0x744c {
-		// One device ID for three boards, told apart by their compute units.
+		// Three boards have this device ID. They differ in their compute units.
 		return cmp.Or(map[int]string{96: "AMD Radeon RX 7900 XTX", 84: "AMD Radeon RX 7900 XT"}[n.Shape.Units],
 			"AMD Radeon RX 7900 GRE")
 	}

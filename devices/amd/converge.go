@@ -14,8 +14,8 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// Converge repartitions idle cards where the configuration asks for it, and
-// judges every card's health. All slices and partitions of a card share its fate.
+// Converge repartitions idle cards as configured and checks every card's health. A card's health is
+// that of all its slices and partitions.
 func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.State {
 	v.mu.Lock()
 	cards := v.cards
@@ -46,19 +46,19 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 	return states
 }
 
-// hidden says why a task could not open a card or partition, "" when it could: a task
-// without the render node starts and finds no GPU.
+// hidden returns why a task could not open a card or partition, or "" if it could. A task without the
+// render node would start and find no GPU.
 func (v *vendor) hidden(c card, id gpu.ID) string {
 	why := ""
 	if _, err := v.render(c, id); err != nil {
-		why = fmt.Sprintf("it has no render node, so no task can open it (%v); reload amdgpu and see the kernel's log",
+		why = fmt.Sprintf("it has no render node, so no task can open it (%v); check the kernel's log and reload amdgpu",
 			err)
 	}
 	v.said.warn("render node "+string(id), "a GPU is unhealthy", told(c, why))
 	return why
 }
 
-// render finds the minor of the render node of a card or partition.
+// render returns the minor number of the render node of a card or partition.
 func (m machine) render(c card, id gpu.ID) (int, error) {
 	nodes := make([]kernel.Node, len(c.Nodes))
 	for i, n := range c.Nodes {
@@ -74,7 +74,7 @@ func told(c card, problem string) string {
 	return fmt.Sprintf("GPU %s: %s", c.ID, problem)
 }
 
-// attributes are AMD's additions to a group's.
+// attributes returns AMD's additions to a group's attributes.
 func (v *vendor) attributes(offer share.Offer) map[string]*structs.Attribute {
 	c, n, ok := v.known(offer.ID)
 	if !ok {
@@ -98,19 +98,19 @@ func (v *vendor) attributes(offer share.Offer) map[string]*structs.Attribute {
 	return out
 }
 
-// idle tells once how many compute units the chosen number of slices leaves to
-// nobody, and the nearest numbers that leave none.
+// idle logs once how many compute units are in no slice with this number of slices, and the nearest
+// numbers of slices that use all compute units.
 func (v *vendor) idle(offer share.Offer, shape share.CUShape, per int) {
 	left := shape.Units - per*offer.Slices
 	text := ""
 	if left > 0 {
-		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would leave none",
+		text = fmt.Sprintf("GPU %s: %d slices of %d compute units leave %d of %d unused; %s slices would use all",
 			offer.ID, offer.Slices, per, left, shape.Units, exact(shape, offer.Slices))
 	}
 	v.said.info("idle "+string(offer.ID), "some compute units are in no slice", text)
 }
 
-// exact names the numbers of slices next to n that use every compute unit.
+// exact lists the numbers of slices closest to n that use every compute unit.
 func exact(shape share.CUShape, n int) string {
 	var near []string
 	for i := n; i >= 1; i-- {

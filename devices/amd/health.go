@@ -7,16 +7,15 @@ import (
 	"aliquot.example/devices/plugin"
 )
 
-// bytesPerBadPage is the memory that the driver allows one retired page for: its
+// bytesPerBadPage is the amount of memory for which the driver tolerates one retired page: its
 // default threshold on a card of 65520 MiB is 655 (amd-smi static of an MI210).
 const bytesPerBadPage = 100 << 20
 
-// health is what was read of a card's condition. Counts that could not be read
-// are zero.
+// health is a reading of a card's condition. Counts that could not be read are zero.
 type health struct {
-	// Lost is set where the card has fallen off the bus.
+	// Lost is set if the card has fallen off the bus.
 	Lost bool
-	// Silent is set where the library knows the card and has long had no answer from it.
+	// Silent is set if the card has not answered the library for several rounds.
 	Silent bool
 	// Resetting is set between the driver's events before and after a reset.
 	Resetting bool
@@ -27,10 +26,9 @@ type health struct {
 	BadPages, BadPageLimit uint64
 }
 
-// problem says why a card must not take tasks, "" when it may. Each cause is read
-// anew every time, so the card comes back when the cause has gone: counters start
-// at zero after a reset or reload of the driver, and a replaced card has no bad
-// pages.
+// problem returns why a card must not take tasks, or "" if it may. Every round reads all causes again,
+// so the card returns when the cause has gone: counters start at zero after a reset or a reload of the
+// driver, and a replaced card has no bad pages.
 func (h health) problem(maxUncorrectable int) string {
 	var why []string
 	if h.Resetting {
@@ -48,14 +46,14 @@ func (h health) problem(maxUncorrectable int) string {
 				"reset it (amd-smi reset -g) or reload the driver", h.Uncorrectable, maxUncorrectable))
 	}
 	if h.BadPageLimit > 0 && h.BadPages > h.BadPageLimit {
-		why = append(why, fmt.Sprintf("%d bad memory pages, over its limit of %d; have it replaced", h.BadPages,
+		why = append(why, fmt.Sprintf("%d bad memory pages, over its limit of %d; replace it", h.BadPages,
 			h.BadPageLimit))
 	}
 	return strings.Join(why, "; ")
 }
 
-// health reads a card's condition, from the library where it answers and from the
-// kernel's files otherwise.
+// health reads a card's condition from the library or, if that does not answer, from the kernel's
+// files.
 func (v *vendor) health(c card) health {
 	h := health{Resetting: v.lib.reset(c), Lost: v.Lost(c.PCI.String())}
 	s := v.lib.use()
@@ -70,9 +68,9 @@ func (v *vendor) health(c card) health {
 	return h
 }
 
-// silent asks a card whether it is there, once a round. One that has answered before
-// may miss some questions. One that never has is not judged by the library, whose
-// question may be what fails there: the kernel's files say whether it is well.
+// silent makes one call about a card per round, and reports whether the last plugin.Patience calls
+// failed. For a card that has never answered it returns false: the call itself may fail there, so only
+// the kernel's files show the card's health.
 func (v *vendor) silent(c card) bool {
 	s := v.lib.use()
 	if s == nil {
@@ -89,7 +87,7 @@ func (v *vendor) silent(c card) bool {
 		return false
 	}
 	if _, answered := v.missed[c.ID]; !answered {
-		v.said.warn(subject, "a GPU has never answered AMD SMI and is judged by the kernel's files alone",
+		v.said.warn(subject, "a GPU has never answered AMD SMI; using only the kernel's files for its health",
 			told(c, err.Error()))
 		return false
 	}
@@ -97,8 +95,7 @@ func (v *vendor) silent(c card) bool {
 	return v.missed[c.ID] >= plugin.Patience
 }
 
-// errorCounts sums the RAS counters of a card's blocks. Files that the card does
-// not have, or that are cut short, count nothing.
+// errorCounts adds up the RAS counters of a card's blocks. It ignores missing and truncated files.
 func (m machine) errorCounts(c card) (uncorrectable, correctable uint64) {
 	dir := pciDir + "/" + c.PCI.String() + "/ras"
 	for _, name := range m.Names(dir) {
@@ -116,8 +113,8 @@ func (m machine) errorCounts(c card) (uncorrectable, correctable uint64) {
 	return uncorrectable, correctable
 }
 
-// badPages counts a card's bad pages and finds its limit: the configuration's,
-// the library's, the driver's parameter, or the driver's default.
+// badPages returns the number of a card's bad pages and its limit, which is the first that is known
+// of: the configuration's, the library's, the driver's parameter, the driver's default.
 func (v *vendor) badPages(c card, s *smi) (count, limit uint64) {
 	known := false
 	if s != nil {

@@ -6,15 +6,15 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// journal logs what goes on for long only when it changes.
+// journal logs lasting conditions only when they change.
 type journal struct {
 	log  hclog.Logger
 	mu   sync.Mutex
 	said map[string]string
 }
 
-// tell logs text at level unless it was the last text logged of the subject. An
-// empty text forgets the subject, so that it is logged again when it comes back.
+// tell logs text at level unless it is the last text that was logged for the subject. An empty text
+// forgets the subject, so that the condition is logged again when it returns.
 func (j *journal) tell(level hclog.Level, subject, message, text string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

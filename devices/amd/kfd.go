@@ -32,7 +32,7 @@ type node struct {
 	PCIDevice uint16
 	// UniqueID is shared by the partitions of a card and 0 on many Radeons.
 	UniqueID uint64
-	// Memory in bytes that belongs to the node.
+	// Memory is the node's memory in bytes.
 	Memory uint64
 }
 
@@ -48,8 +48,8 @@ func targetOf(v uint64) string {
 	return fmt.Sprintf("gfx%d%x%x", v/10000, v/100%100, v%100)
 }
 
-// nodes reads the GPU nodes of the topology. Nodes that cannot be read are left
-// out and reported, one error each.
+// nodes reads the GPU nodes of the topology. It leaves out nodes that cannot be read and returns an
+// error for each.
 func (m machine) nodes() ([]node, []error) {
 	listed, errs := kernel.Nodes(m.Root, "simd_per_cu", "vendor_id", "device_id")
 	var found []node
@@ -60,7 +60,7 @@ func (m machine) nodes() ([]node, []error) {
 			errs = append(errs, fmt.Errorf("KFD node %d: %s %w", l.Number, m.Path(dir, "properties"), err))
 			continue
 		}
-		// A tree captured without gpu_id still has all that scheduling needs.
+		// A tree that was captured without gpu_id still has everything for scheduling.
 		if id, err := m.Number(dir, "gpu_id"); err == nil && id > 0 {
 			n.GPUID = uint64(id)
 		}
@@ -73,11 +73,11 @@ func (m machine) nodes() ([]node, []error) {
 // nodeOf builds a node from complete properties.
 func nodeOf(number int, p map[string]uint64) (node, error) {
 	if p["simd_per_cu"] == 0 || p["simd_count"]%p["simd_per_cu"] != 0 || p["simd_count"] > 1<<16 {
-		return node{}, fmt.Errorf("has %d SIMDs of %d per compute unit, which is no GPU", p["simd_count"],
+		return node{}, fmt.Errorf("has %d SIMDs with %d per compute unit, which no GPU has", p["simd_count"],
 			p["simd_per_cu"])
 	}
 	if p["num_xcc"] > 64 || p["drm_render_minor"] > 1<<20 {
-		return node{}, fmt.Errorf("has num_xcc %d and drm_render_minor %d, which is no GPU", p["num_xcc"],
+		return node{}, fmt.Errorf("has num_xcc %d and drm_render_minor %d, which no GPU has", p["num_xcc"],
 			p["drm_render_minor"])
 	}
 	return node{
@@ -97,7 +97,7 @@ func nodeOf(number int, p map[string]uint64) (node, error) {
 // xgmi is HSA_IOLINK_TYPE_XGMI of the kernel's kfd_crat.h.
 const xgmi = 11
 
-// links lists the PCI addresses of the cards that links of one card lead to.
+// links lists the PCI addresses of the cards to which one card has xGMI links.
 func (m machine) links(cards []card, of int) []string {
 	at := map[uint64]int{} // card of a node
 	for i, c := range cards {
@@ -123,8 +123,8 @@ func (m machine) links(cards []card, of int) []string {
 	return slices.Compact(out)
 }
 
-// bank sums a property over a node's frame-buffer banks (heap types 1 and 2,
-// visible and not). The second result is false where there is none.
+// bank adds up a property of a node's frame-buffer banks (heap types 1 and 2, visible and not). The
+// second result is false if there are no such banks.
 func (m machine) bank(dir, property string) (uint64, bool) {
 	var sum uint64
 	known := false
@@ -140,8 +140,8 @@ func (m machine) bank(dir, property string) (uint64, bool) {
 	return sum, known
 }
 
-// usedMemory is what KFD says that a node's memory banks hold, which is right
-// for each partition where a card's own counter is not.
+// usedMemory returns the memory in use on a node according to KFD. It is right for each partition,
+// while the card's counter is not.
 func (m machine) usedMemory(n node) (gpu.MiB, bool) {
 	dir := kfdNodes + "/" + strconv.Itoa(n.Number)
 	var sum uint64

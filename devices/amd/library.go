@@ -11,11 +11,11 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// libraryRetry is how often a library that could not be used is tried again.
+// libraryRetry is the pause before a library that could not be used is tried again.
 const libraryRetry = time.Minute
 
-// library keeps AMD SMI loaded and in step with the cards: it knows the set of
-// GPUs that there was when it was started, so it is restarted when that changes.
+// library keeps AMD SMI loaded. AMD SMI knows only the GPUs that were present at its start, so library
+// restarts it when the set of cards changes.
 type library struct {
 	machine
 	path string
@@ -30,29 +30,29 @@ type library struct {
 	of      string
 	tried   time.Time
 	unwatch func()
-	// resetting says since when each card is between the events before and after a reset.
+	// resetting has the start of each card's reset that is in progress.
 	resetting map[pciAddress]time.Time
 	// hot is when each card was last logged as throttled.
 	hot map[pciAddress]time.Time
-	// facts are what the library said last of each card and does not change.
+	// facts has the library's last facts about each card.
 	facts map[gpu.ID]facts
 }
 
-// facts are what the library says about a card and does not change.
+// facts are properties of a card that never change.
 type facts struct {
 	device uint16 // of the board that they are of
 	name   string
 	memory gpu.MiB
 }
 
-// longestReset is more than a reset takes, which is seconds.
+// longestReset is longer than any reset: resets take seconds.
 const longestReset = 3 * time.Minute
 
-// hotPause is the least time between two log lines about a card that throttles: it sends an event
-// each time that it does, for as long as it is hot.
+// hotPause is the shortest time between two log lines about a card that throttles, because a hot card
+// sends many events.
 const hotPause = time.Minute
 
-// follow starts the library for the cards, once for each set of them.
+// follow starts the library for the cards, and restarts it when they have changed.
 func (l *library) follow(cards []card) {
 	of := signature(cards)
 	l.mu.Lock()
@@ -75,7 +75,7 @@ func (l *library) follow(cards []card) {
 	}
 }
 
-// stop shuts the library down, for when the driver or a card has gone.
+// stop shuts the library down, after the driver or a card has gone.
 func (l *library) stop() {
 	l.mu.Lock()
 	s, unwatch := l.smi, l.unwatch
@@ -108,14 +108,14 @@ func (l *library) load(cards []card) (*smi, error) {
 	return s, nil
 }
 
-// check compares what the library and the kernel say about each card: a release
-// whose records moved unseen would otherwise be believed.
+// check compares each card's device ID in the library and in the kernel. A difference means that the
+// layout of this release's records is not the known one.
 func (s *smi) check(cards []card) error {
 	for _, c := range cards {
 		a, ok := s.asic(c)
 		if ok && a.PCI != c.Nodes[0].PCIDevice {
-			return fmt.Errorf("%s calls %s device %#04x and the kernel %#04x: its records are not those of release %s",
-				s.Path, c.ID, a.PCI, c.Nodes[0].PCIDevice, s.Version)
+			return fmt.Errorf("%s reports device %#04x for %s and the kernel %#04x: its records are not those of release %s",
+				s.Path, a.PCI, c.ID, c.Nodes[0].PCIDevice, s.Version)
 		}
 	}
 	return nil
@@ -127,9 +127,9 @@ func (l *library) report(err error) {
 	case err == nil:
 		l.said.tell(0, subject, "", "")
 	case errors.Is(err, errNoLibrary):
-		l.said.info(subject, "no AMD SMI library found, the kernel's files are used alone", err.Error())
+		l.said.info(subject, "no AMD SMI library found, using only the kernel's files", err.Error())
 	default:
-		l.said.warn(subject, "the AMD SMI library is not used, the kernel's files are used alone", err.Error())
+		l.said.warn(subject, "cannot use the AMD SMI library, using only the kernel's files", err.Error())
 	}
 }
 
@@ -168,13 +168,13 @@ func (l *library) deliver(e event) {
 		if tell {
 			l.said.log.Warn("a GPU throttles because of heat", "gpu", e.Card.String())
 		}
-		return // its health is as it was
+		return // throttling does not change the health
 	}
 	l.wake()
 }
 
-// reset reports whether a card is being reset. The event that ends a reset can be
-// missed, so one that lasts longer than any does is over.
+// reset reports whether a card is being reset. The event at the end of a reset can be missed, so after
+// longestReset the reset counts as finished.
 func (l *library) reset(c card) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,7 +182,8 @@ func (l *library) reset(c card) bool {
 	if resetting && time.Since(since) >= longestReset {
 		delete(l.resetting, c.PCI)
 		l.said.tell(0, "reset "+c.PCI.String(), "", "")
-		l.said.log.Warn("the end of a GPU's reset was not reported; it is judged as any other", "gpu", c.PCI.String())
+		l.said.log.Warn("the driver did not report the end of a GPU's reset; assuming that it has ended",
+			"gpu", c.PCI.String())
 		return false
 	}
 	return resetting
@@ -195,8 +196,8 @@ func (l *library) use() *smi {
 	return l.smi
 }
 
-// remember returns the facts of a card with what the library just said, and keeps
-// them: a call that fails once must neither rename a group nor change its size.
+// remember merges new facts about a card into the known ones, and returns the result. A call that fails
+// once must neither rename a group nor change its size.
 func (l *library) remember(c card, now facts) facts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,7 +213,7 @@ func (l *library) remember(c card, now facts) facts {
 	return now
 }
 
-// name is what the library calls a card, "" where it is not known.
+// name returns the library's name of a card, or "" if it is not known.
 func (l *library) name(c card) string {
 	var now facts
 	if s := l.use(); s != nil {

@@ -16,8 +16,8 @@ import (
 // partitionRetry is the pause between two attempts to repartition one card.
 const partitionRetry = 10 * time.Second
 
-// partitioner sets compute partitions through sysfs: the mode is a word there,
-// while the library's number of a mode changed between releases.
+// partitioner sets compute partitions through sysfs, where modes are words. The library's numbers of
+// modes changed between releases.
 type partitioner struct {
 	machine
 	said *journal
@@ -30,11 +30,11 @@ type partitioner struct {
 type attempt struct {
 	at   time.Time
 	mode string
-	// outcome is the problem that the attempt left.
+	// outcome is the problem after the attempt, or "".
 	outcome string
 }
 
-// wanted is the compute mode that the configuration asks for, "" for none.
+// wanted returns the configured compute mode, or "" if there is none.
 func wanted(rules []share.Rule, found share.Found) string {
 	rule, ok := share.Pick(rules, found.GPU)
 	if !ok || rule.Mode == share.Off {
@@ -43,22 +43,22 @@ func wanted(rules []share.Rule, found share.Found) string {
 	return strings.ToLower(strings.TrimSpace(rule.Options["partition"]))
 }
 
-// refusal says why a card can never be put into a mode, "" when it can.
+// refusal returns why a card can never have a mode, or "" if it can.
 func refusal(c card, mode string) string {
 	switch {
 	case len(c.Available) == 0:
 		return fmt.Sprintf("partition = %q: the GPU has no compute partitions; remove partition from its gpu block",
 			mode)
 	case !slices.Contains(c.Available, mode):
-		return fmt.Sprintf("partition = %q: the GPU offers %s and stays in %s; name one of them", mode,
-			strings.Join(c.Available, ", "), c.Compute)
+		return fmt.Sprintf("partition = %q: the GPU stays in %s, because it offers only %s; set one of them", mode,
+			c.Compute, strings.Join(c.Available, ", "))
 	}
 	return ""
 }
 
-// converge brings a card to a mode while nothing uses it. It returns why the card
-// cannot take tasks meanwhile, and whether that is only for a moment. A card that
-// can never be in the mode keeps serving as it is.
+// converge sets a card's mode when no process uses the card. It returns why the card cannot take tasks
+// until then, and whether that lasts only for a moment. A card that cannot have the mode stays in
+// service as it is.
 func (p *partitioner) converge(c card, mode string) (problem string, starting bool) {
 	subject := "partition " + string(c.ID)
 	if mode == "" || mode == c.Compute {
@@ -94,17 +94,17 @@ func (p *partitioner) set(c card, mode string) (problem string) {
 	err := os.WriteFile(path, []byte(strings.ToUpper(mode)), 0)
 	switch {
 	case err == nil:
-		p.said.log.Info("a GPU is repartitioned", "gpu", c.ID, "from", c.Compute, "to", mode)
+		p.said.log.Info("repartitioned a GPU", "gpu", c.ID, "from", c.Compute, "to", mode)
 		p.wake()
 	case errors.Is(err, syscall.EBUSY):
-		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; the driver says busy", mode)
+		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; the driver reports busy", mode)
 	case errors.Is(err, os.ErrPermission):
-		problem = fmt.Sprintf("it cannot be made %s: writing %s is not permitted; run the Nomad agent as root",
+		problem = fmt.Sprintf("it cannot become %s: no permission to write %s; run the Nomad agent as root",
 			mode, path)
 	case errors.Is(err, syscall.EINVAL):
-		problem = fmt.Sprintf("it cannot be made %s: the driver refuses it with memory mode %s", mode, c.Memory)
+		problem = fmt.Sprintf("it cannot become %s: the driver refuses this mode in memory mode %s", mode, c.Memory)
 	default:
-		problem = fmt.Sprintf("it cannot be made %s: %v", mode, err)
+		problem = fmt.Sprintf("it cannot become %s: %v", mode, err)
 	}
 	if p.tried == nil {
 		p.tried = map[string]attempt{}

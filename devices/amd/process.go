@@ -7,8 +7,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// process is one process that uses the compute driver, as KFD's per-process files
-// show it on one node.
+// process is one process on one node, according to KFD's files for each process.
 type process struct {
 	PID int
 	// Memory that the process holds on the node.
@@ -18,11 +17,10 @@ type process struct {
 	Units int
 }
 
-// idle reports whether a process merely opened the driver: KFD lists it on every GPU.
+// idle reports whether a process has only opened the driver. KFD lists such a process on every GPU.
 func (p process) idle() bool { return p.bytes == 0 && p.Units == 0 }
 
-// processes lists the processes of every node by its gpu_id, those without
-// memory or waves on it included.
+// processes lists the processes of every node by the node's gpu_id, including idle ones.
 func (m machine) processes() map[uint64][]process {
 	out := map[uint64][]process{}
 	for _, pid := range m.Numbered(kfdProcs) {
@@ -46,7 +44,7 @@ func (m machine) processes() map[uint64][]process {
 	return out
 }
 
-// users lists the processes that hold something on one of a card's nodes.
+// users lists the processes that have memory or waves on one of a card's nodes.
 func (m machine) users(c card) []int {
 	all := m.processes()
 	seen := map[int]bool{}

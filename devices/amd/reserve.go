@@ -22,13 +22,13 @@ const (
 	envHIPMask = "ROC_GLOBAL_CU_MASK"
 )
 
-// hipMaskUnits is the fewest compute units with which HIP can read its own mask
-// variable: it cuts the number into words of 32 bits and fails on a GPU that has
-// fewer (ROCm clr, rocdevice.cpp). HSA_CU_MASK holds there too.
+// hipMaskUnits is the smallest number of compute units with which HIP can read its mask variable: it
+// splits the mask into words of 32 bits and fails on a GPU with fewer units (ROCm clr,
+// rocdevice.cpp). HSA_CU_MASK is effective there, too.
 const hipMaskUnits = 32
 
-// Reserve tells ROCm which GPUs a task has, and of a shared one which compute
-// units. All of it follows from the granted instance IDs.
+// Reserve returns the variables that tell ROCm which GPUs a task has, and which compute units of a
+// shared GPU. They depend only on the granted instance IDs and the hardware.
 func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reservation, error) {
 	var nodes []node
 	var cards []card
@@ -36,7 +36,7 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		c, n, ok := v.known(offer.ID)
 		if !ok {
 			return plugin.Reservation{},
-				fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy",
+				fmt.Errorf("GPU %s is no longer on this host; Nomad places the job again when it sees the GPU unhealthy",
 					offer.ID)
 		}
 		v.mu.Lock()
@@ -64,10 +64,9 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	return out, nil
 }
 
-// visible names the granted GPUs to ROCm. Unique IDs mean the same in and outside
-// a container; where a GPU has none, or shares it with its card's other
-// partitions, ordinals are counted as inside a container that holds the granted
-// render nodes alone: KFD hides all others from it.
+// visible returns the granted GPUs' names for ROCm. Unique IDs are the same inside and outside a
+// container. If a GPU has none, or shares it with other partitions of its card, visible uses ordinals
+// as they are in a container with only the granted render nodes: KFD hides all other GPUs from it.
 func visible(cards []card, nodes []node) string {
 	out := make([]string, len(nodes))
 	for i, n := range nodes {
@@ -87,8 +86,8 @@ func ordinals(n int) string {
 	return strings.Join(out, ",")
 }
 
-// mask adds the mask variables of a grant of slices, which are of one GPU: GPU 0
-// to the task.
+// mask adds the mask variables for a grant of slices. They are always slices of one GPU, which is
+// GPU 0 for the task.
 func mask(env map[string]string, shape share.CUShape, granted share.Granted) error {
 	ranges, err := share.CUMask(shape, slices.Clone(granted.Slices))
 	if err != nil || ranges == nil {
@@ -102,7 +101,7 @@ func mask(env map[string]string, shape share.CUShape, granted share.Granted) err
 	for _, r := range ranges {
 		units += r.Last - r.First + 1
 	}
-	// Slices are whole compute units, which the exact share need not be.
+	// Masks consist of whole compute units, so they may differ from the exact share.
 	env[gpu.EnvUnits] = strconv.Itoa(units)
 	env[gpu.EnvWeight] = gpu.FormatWeight(granted.Offers[0].Weight * float64(units) / float64(shape.Units))
 	return nil

@@ -8,7 +8,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// initGPUs asks the library for AMD's GPUs alone.
+// initGPUs restricts the library to AMD's GPUs.
 const initGPUs = 2
 
 // processorGPU is the library's type of an AMD GPU.
@@ -37,30 +37,30 @@ const (
 	eventPostReset = 4
 )
 
-// smi is an initialised AMD SMI library of a known release. Its calls are
-// serialised, but for the waiting one (events).
+// smi is an initialised AMD SMI library of a known release. Its calls are serialised, except the one
+// that waits for events.
 type smi struct {
 	mu      sync.Mutex
 	sym     *symbols
 	layout  layout
 	Version version
-	// Path that the library was opened by.
+	// Path is the path or name with which the library was opened.
 	Path string
 	// handles of the cards, by PCI address.
 	handles map[pciAddress]handle
-	// closed: the library was shut down. Its handles are pointers to what is gone,
-	// also where it was restarted since.
+	// closed: the library was shut down. The handles are dangling pointers, even if another smi
+	// has restarted the library since.
 	closed bool
 }
 
-// errUnknownRelease says that the library's records cannot be read safely.
-var errUnknownRelease = errors.New("its release is not one that is known here")
+// errUnknownRelease means that the library's records cannot be read safely.
+var errUnknownRelease = errors.New("this release is not supported")
 
 // start initialises an opened library and finds its GPUs. On failure the library
 // is shut down again.
 func start(sym *symbols, path string) (*smi, error) {
 	if sym.Init == nil || sym.Version == nil || sym.Sockets == nil || sym.Processors == nil || sym.BDF == nil {
-		return nil, fmt.Errorf("%s lacks the basic AMD SMI functions; is it another library of that name?", path)
+		return nil, fmt.Errorf("%s lacks the basic AMD SMI functions; is it another library with that name?", path)
 	}
 	if status := sym.Init(initGPUs); status != statusOK {
 		return nil, statusError("amdsmi_init", status)
@@ -73,7 +73,7 @@ func start(sym *symbols, path string) (*smi, error) {
 	return s, nil
 }
 
-// prepare reads the release, which the library reports only after its start.
+// prepare reads the release, which the library reports only after its initialisation, and the GPUs.
 func (s *smi) prepare() error {
 	b := make([]byte, bufferSize)
 	if status := s.sym.Version(&b[0]); status != statusOK {
@@ -97,8 +97,8 @@ func (s *smi) close() {
 	}
 }
 
-// enumerate maps PCI addresses to handles. Partitions of a card have handles of
-// their own; the first of a card represents it.
+// enumerate maps PCI addresses to handles. Each partition of a card has a handle; the first one
+// represents the card.
 func (s *smi) enumerate() error {
 	sockets, err := list("amdsmi_get_socket_handles", func(n *uint32, out *handle) int32 {
 		return s.sym.Sockets(n, out)
@@ -137,7 +137,7 @@ func (s *smi) add(h handle) {
 	}
 }
 
-// maxHandles bounds what a library may claim to have.
+// maxHandles is the largest number of handles that is accepted from a library.
 const maxHandles = 1024
 
 // list makes the library's two calls for a list: the count, then the entries.
@@ -150,7 +150,7 @@ func list(call string, ask func(*uint32, *handle) int32) ([]handle, error) {
 		return nil, nil
 	}
 	if n > maxHandles {
-		return nil, fmt.Errorf("%s counts %d entries, more than any host has", call, n)
+		return nil, fmt.Errorf("%s reports %d entries, more than any host has", call, n)
 	}
 	out := make([]handle, n)
 	if status := ask(&n, &out[0]); status != statusOK {
@@ -178,15 +178,15 @@ func (e *smiError) Error() string {
 	return fmt.Sprintf("%s failed with status %d (%s)", e.Call, e.Status, meaning)
 }
 
-// record fetches one record of a card into a zeroed buffer that is larger than
-// any release's. The second result is false where this release or card has none.
+// record reads one record of a card into a zeroed buffer that is larger than the records of all
+// releases. The second result is false if this release or card has no such record.
 func (s *smi) record(c card, call func(handle, *byte) int32) ([]byte, bool) {
 	b, status, asked := s.ask(c, call)
 	return b, asked && status == statusOK
 }
 
-// ask is record with the status of the call, which is made of a card that the library
-// knows.
+// ask is like record and also returns the status of the call. asked is false if there was no call,
+// because the library does not know the card or lacks the function.
 func (s *smi) ask(c card, call func(handle, *byte) int32) (b []byte, status int32, asked bool) {
 	h, ok := s.handles[c.PCI]
 	if !ok || call == nil {
@@ -201,8 +201,8 @@ func (s *smi) ask(c card, call func(handle, *byte) int32) (b []byte, status int3
 	return b, call(h, &b[0]), true
 }
 
-// answers asks a card what it is, and returns an error where it does not say. That it
-// has no such record, or none for this process, is an answer.
+// answers reads a card's identity and returns an error if the card does not answer. A missing record
+// or missing permission is an answer.
 func (s *smi) answers(c card) (asked bool, err error) {
 	_, status, asked := s.ask(c, s.sym.ASIC)
 	switch status {
@@ -212,7 +212,7 @@ func (s *smi) answers(c card) (asked bool, err error) {
 	return asked, statusError("amdsmi_get_gpu_asic_info", status)
 }
 
-// asic is what the library calls a GPU.
+// asic is the library's identity of a GPU.
 type asic struct {
 	Name  string
 	PCI   uint16
@@ -232,7 +232,7 @@ func (s *smi) asic(c card) (asic, bool) {
 	return a, true
 }
 
-// vram is the card's whole memory.
+// vram returns the card's whole memory.
 func (s *smi) vram(c card) (gpu.MiB, bool) {
 	b, ok := s.record(c, s.sym.VRAM)
 	if !ok {
@@ -251,7 +251,7 @@ func (s *smi) vramUsed(c card) (gpu.MiB, bool) {
 	return gpu.MiB(n), ok
 }
 
-// activity is the busy share of the card's compute and memory in percent.
+// activity returns the busy percentages of the card's compute units and memory.
 func (s *smi) activity(c card) (compute, memory float64, ok bool) {
 	b, ok := s.record(c, s.sym.Activity)
 	if !ok {
@@ -262,7 +262,7 @@ func (s *smi) activity(c card) (compute, memory float64, ok bool) {
 	return float64(gfx), float64(mem), okGFX && okMemory && gfx <= 100 && mem <= 100
 }
 
-// power is the card's draw in watts.
+// power returns the card's power in watts.
 func (s *smi) power(c card) (float64, bool) {
 	if !s.layout.powerCurrent.ok() {
 		return 0, false
@@ -272,7 +272,7 @@ func (s *smi) power(c card) (float64, bool) {
 		return 0, false
 	}
 	for _, f := range []field{s.layout.powerCurrent, s.layout.powerAverage} {
-		// Cards have one of the two and give 0, or bits set, for the other.
+		// Cards have one of the two; the other is 0 or has all bits set.
 		if n, ok := f.uint(b); ok && n > 0 && n < 1<<16-1 {
 			return float64(n), true
 		}

@@ -11,15 +11,14 @@ type event struct {
 	Kind uint32
 }
 
-// eventWait bounds one wait in the library, and so how long a stop takes.
+// eventWait limits one wait in the library, and with it the duration of a stop.
 const eventWait = 250 * time.Millisecond
 
-// eventBatch is how many events are taken at once.
+// eventBatch is the largest number of events that one call returns.
 const eventBatch = 16
 
-// watch delivers the events of all cards until the returned function is called,
-// which returns when the last delivery is over. Releases without events deliver
-// none.
+// watch delivers the events of all cards until stop is called, which returns after the last delivery.
+// Releases without events deliver none.
 func (s *smi) watch(deliver func(event)) (stop func()) {
 	if s.sym.EventsOpen == nil || s.sym.EventsMask == nil || s.sym.Events == nil || s.sym.EventsClose == nil {
 		return func() {}
@@ -58,7 +57,7 @@ func (s *smi) follow(opened map[handle]pciAddress, deliver func(event), done <-c
 		for _, e := range s.take(opened) {
 			deliver(e)
 		}
-		// A library that fails at once must not make this loop spin.
+		// Avoid a busy loop if the library fails at once.
 		if spent := time.Since(began); spent < eventWait {
 			select {
 			case <-done:
@@ -69,8 +68,8 @@ func (s *smi) follow(opened map[handle]pciAddress, deliver func(event), done <-c
 	}
 }
 
-// take waits for events. Records are read with the release's own stride; one of
-// an unknown card or kind is dropped.
+// take waits for events. The size of a record depends on the release. Events of unknown cards or kinds
+// are dropped.
 func (s *smi) take(opened map[handle]pciAddress) []event {
 	b := make([]byte, eventBatch*s.layout.event+bufferSize)
 	n := uint32(eventBatch)

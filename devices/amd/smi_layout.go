@@ -6,14 +6,13 @@ import (
 	"fmt"
 )
 
-// version of the AMD SMI library. The major is the soname's number.
+// version is the version of an AMD SMI library. Major is the number in its soname.
 type version struct{ Major, Minor uint32 }
 
 func (v version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// versionOf decodes amdsmi_version_t. Its first word is the soname's number in
-// every release; the minor follows it in 24.x and from 26 on, while 25.x repeats
-// the number first.
+// versionOf decodes amdsmi_version_t. Its first word is the number in the soname in every release. The
+// minor follows directly in 24.x and from 26 on, while 25.x first repeats the number.
 func versionOf(b []byte) version {
 	w := func(i int) uint32 { return binary.LittleEndian.Uint32(b[4*i:]) }
 	if w(0) == 25 && w(1) == 25 {
@@ -22,14 +21,14 @@ func versionOf(b []byte) version {
 	return version{w(0), w(1)}
 }
 
-// field is where a value lies in a record of the library; size 0 means that the
-// record has none.
+// field is the position of a value in a record of the library. Size 0 means that the record has no such
+// value.
 type field struct{ offset, size int }
 
 func (f field) ok() bool { return f.size > 0 }
 
-// uint reads a little-endian number. All bits set means "not available" to the
-// library, for which the second result is false.
+// uint reads a little-endian number. The second result is false if all bits are set, with which the
+// library marks values that are not available.
 func (f field) uint(b []byte) (uint64, bool) {
 	switch f.size {
 	case 4:
@@ -48,16 +47,16 @@ func (f field) text(b []byte) string {
 	return string(bytes.ToValidUTF8(bytes.TrimSpace(s), nil))
 }
 
-// layout says where one release of the library keeps what is read from it.
-// Offsets are those of the x86-64 C headers: records changed, and shrank, within
-// one soname, so no Go struct describes them.
+// layout has the positions of values in the records of one release of the library. The offsets are
+// those of the x86-64 C headers. Records changed, and shrank, within one soname, so no Go struct
+// describes them.
 type layout struct {
 	asicName, asicDevice, asicUnits field
 	vramSize                        field
-	// powerCurrent and powerAverage are in watts; no fields where the call itself
-	// cannot be trusted.
+	// powerCurrent and powerAverage are in watts. They have size 0 if the call itself cannot be
+	// trusted.
 	powerCurrent, powerAverage field
-	// event is the stride of one event record.
+	// event is the size of one event record.
 	event int
 }
 
@@ -70,7 +69,7 @@ var (
 	eventHandle, eventKind  = field{0, 8}, field{8, 4}
 )
 
-// bufferSize is more than any single record that is asked for.
+// bufferSize is larger than every single record.
 const bufferSize = 16 << 10
 
 var (

@@ -18,8 +18,8 @@ import (
 // handle is an opaque pointer of the library.
 type handle uintptr
 
-// symbols are the functions of the library. Each may be absent, since releases
-// add and remove functions; a nil field is a reading that this release cannot give.
+// symbols are the functions of the library. A field is nil if this release does not have the function,
+// since releases add and remove functions.
 type symbols struct {
 	Init          func(flags uint64) int32                               `sym:"amdsmi_init"`
 	ShutDown      func() int32                                           `sym:"amdsmi_shut_down"`
@@ -56,11 +56,11 @@ func bind(lib uintptr) *symbols {
 	return s
 }
 
-// errNoLibrary says that no AMD SMI library is installed where it is looked for.
+// errNoLibrary means that there is no AMD SMI library in the usual places.
 var errNoLibrary = errors.New("no AMD SMI library")
 
-// libraries lists where the library is looked for, in order. A relative name is
-// searched as the dynamic linker does (LD_LIBRARY_PATH, ld.so.cache).
+// libraries lists the names and paths at which the library is looked for, in order. The dynamic linker
+// resolves plain names (LD_LIBRARY_PATH, ld.so.cache).
 func (m machine) libraries(configured string) []string {
 	if configured != "" {
 		return []string{configured}
@@ -81,9 +81,8 @@ func (m machine) libraries(configured string) []string {
 	return out
 }
 
-// open loads the first library that there is. It fails with errNoLibrary where
-// there is none, and with the linker's reason where there is one that cannot be
-// loaded, such as one of another architecture.
+// open loads the first library that exists. It fails with errNoLibrary if there is none, and with the
+// linker's reason if none of those that exist can be loaded.
 func (m machine) open(configured string) (*symbols, string, error) {
 	protectStdout()
 	var broken []string
@@ -104,8 +103,8 @@ func (m machine) open(configured string) (*symbols, string, error) {
 	return nil, "", errNoLibrary
 }
 
-// foreign says that a library is of another architecture, which the linker calls
-// "no such file"; "" when it is not, or cannot be read as a file.
+// foreign returns an error text if a library is for another architecture, for which the linker's reason
+// is "no such file". It returns "" if the library is not, or cannot be read as a file.
 func foreign(path string) string {
 	own, known := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}[runtime.GOARCH]
 	f, err := elf.Open(path)
@@ -120,16 +119,15 @@ func foreign(path string) string {
 		path, f.Machine, own)
 }
 
-// missing reports whether the linker found no library of that name. It is false where the
-// linker found one that lacks a dependency of its own.
+// missing reports whether the linker found no library with that name. It is false if the linker found
+// one whose dependency is missing.
 func missing(reason, name string) bool {
 	return strings.Contains(reason, name+": cannot open shared object file: No such file or directory")
 }
 
-// protectStdout sends what the library prints to standard output to standard
-// error instead. A plugin speaks its handshake with Nomad on standard output; it
-// is over when the library is loaded, but a line of the library would still be
-// taken for one of the plugin's.
+// protectStdout redirects the library's standard output to standard error. A plugin uses standard
+// output for its handshake with Nomad. The handshake is over when the library is loaded, but Nomad
+// would still take a line of the library for one of the plugin.
 var protectStdout = sync.OnceFunc(func() {
 	_ = unix.Dup3(2, 1, 0)
 })

@@ -8,8 +8,8 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// machine reads the files of a host under a root directory. All that it reads is
-// text of the kernel; a file of another size or form is an error with its path.
+// machine reads text files of the kernel under a root directory. A file of unexpected size or form is
+// an error that contains its path.
 type machine struct{ host.Root }
 
 // errorCounts parses a RAS counter file ("ue: 1\nce: 20").

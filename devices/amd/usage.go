@@ -8,8 +8,8 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// Usage reads the load of every offer. Power, temperature and error counts are
-// the card's; memory and processes are each partition's own.
+// Usage reads the load of every offer. Power, temperature and error counts are those of the card,
+// memory and processes those of the partition.
 func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usage {
 	processes := v.processes()
 	out := map[gpu.ID]plugin.Usage{}
@@ -44,8 +44,8 @@ func usersOf(list []process, units int) []plugin.Process {
 	return out
 }
 
-// memoryUsed prefers the node's own account, the only one that is right for a
-// partition, to the card's.
+// memoryUsed returns the node's counter of used memory, which alone is right for a partition. Without
+// it, memoryUsed returns the card's counter or the sum over processes.
 func (v *vendor) memoryUsed(c card, n node, processes []plugin.Process) gpu.MiB {
 	if used, ok := v.usedMemory(n); ok {
 		return used
@@ -67,8 +67,8 @@ func (v *vendor) memoryUsed(c card, n node, processes []plugin.Process) gpu.MiB 
 	return sum
 }
 
-// busy is the card's activity or, for a partition, the occupancy by its processes,
-// since the card's counter does not tell partitions apart.
+// busy returns the card's activity. For a partition it returns the occupancy by the processes, since
+// the card's counter does not distinguish partitions.
 func (v *vendor) busy(c card, processes []plugin.Process) float64 {
 	if c.partitioned() {
 		sum := 0.0
@@ -88,8 +88,8 @@ func (v *vendor) busy(c card, processes []plugin.Process) float64 {
 	return -1
 }
 
-// metrics are the card's further readings, from the library where it gives them
-// and from the kernel's files otherwise.
+// metrics returns further readings of the card, from the library or, if that has none, from the
+// kernel's files.
 func (v *vendor) metrics(c card) []plugin.Metric {
 	var out []plugin.Metric
 	add := func(name string, value float64, ok bool, unit, desc string) {
@@ -130,7 +130,7 @@ func (v *vendor) power(c card) (float64, bool) {
 	return 0, false
 }
 
-// temperature of sensor 0 (edge), 1 (junction) or 2 (memory).
+// temperature reads sensor 0 (edge), 1 (junction) or 2 (memory), in degrees Celsius.
 func (v *vendor) temperature(c card, sensor int) (float64, bool) {
 	if s := v.lib.use(); s != nil {
 		if t, ok := s.temperature(c, []int32{sensorEdge, sensorJunction, sensorMemory}[sensor]); ok {
@@ -141,8 +141,8 @@ func (v *vendor) temperature(c card, sensor int) (float64, bool) {
 	return n / 1000, ok
 }
 
-// sensor reads one file of the card's hardware monitor, in its micro or milli
-// unit.
+// sensor reads one file of the card's hardware monitor, in the file's unit (microwatts or
+// millidegrees).
 func (m machine) sensor(c card, file string) (float64, bool) {
 	dir := pciDir + "/" + c.PCI.String() + "/hwmon"
 	for _, name := range m.Names(dir) {

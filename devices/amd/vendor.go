@@ -1,10 +1,10 @@
-// Package amd is AMD's side of the device plugin: GPUs and their partitions from
-// the kernel driver's files (KFD and sysfs), their health and load also from AMD's
-// management library where one is installed, compute partitions, and CU masks.
+// Package amd is AMD's part of the device plugin: GPUs and partitions from the kernel driver's files
+// (KFD and sysfs), health and load also from AMD's management library if it is installed, compute
+// partitions, and CU masks.
 //
-// The kernel's files alone are enough to serve a host. The library adds names,
-// error counts, events and readings that the kernel does not give everywhere; it
-// is bound at run time without cgo, and a release that is not known is not used.
+// The kernel's files alone are enough to serve a host. The library adds names, error counts, events and
+// readings that not every kernel has. It is loaded at run time without cgo, and only if its release is
+// known.
 package amd
 
 import (
@@ -41,18 +41,18 @@ type vendor struct {
 	cfg  plugin.Config
 	host plugin.Host
 	said journal
-	// maxUncorrectable RAS errors are put up with; maxBadPages of 0 takes the
-	// card's own limit.
+	// maxUncorrectable RAS errors are tolerated. With maxBadPages 0, the card's own limit
+	// applies.
 	maxUncorrectable, maxBadPages int
 	lib                           library
 	split                         partitioner
-	// missed counts the questions in a row that a card left unanswered since it
-	// answered last; only rounds use it.
+	// missed counts the calls about a card that have failed since its last answer. Only rounds
+	// use it.
 	missed map[gpu.ID]int
 
 	mu    sync.Mutex
 	cards []card
-	// sick is why a card takes no task, by card, as of the last round.
+	// sick has the reason why a card takes no tasks, as of the last round.
 	sick map[gpu.ID]string
 }
 
@@ -75,11 +75,10 @@ func newVendor(cfg plugin.Config, with plugin.Host) (plugin.Vendor, error) {
 	return v, cfg.Settings.Err()
 }
 
-// Inventory reads the topology again. Nodes that cannot be read are logged once and
-// left out, so that the others are served.
+// Inventory reads the topology. It leaves out nodes that cannot be read and logs them once.
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	nodes, errs := v.nodes()
-	v.said.warn("nodes", "some GPUs cannot be read, the others are served", lines(errs))
+	v.said.warn("nodes", "cannot read some GPUs, offering the others", lines(errs))
 	if err := v.driverGone(nodes, errs); err != nil {
 		v.lib.stop()
 		return nil, err
@@ -102,7 +101,7 @@ func lines(errs []error) string {
 	return strings.Join(out, "; ")
 }
 
-// place gives every card the place that it had before.
+// place sets every card's Order to the number that it had first.
 func (v *vendor) place(cards []card) {
 	counted := make([]plugin.Counted, len(cards))
 	for i, c := range cards {
@@ -120,16 +119,16 @@ func (v *vendor) driverGone(nodes []node, errs []error) error {
 	case len(nodes) == 0 && len(errs) == 0:
 		return fmt.Errorf("the amdgpu driver lists no GPU for compute in %s: %w", v.Path(kfdNodes), plugin.ErrAbsent)
 	case !v.Exists("dev/kfd"):
-		return fmt.Errorf("%s is missing, without which no task can use a GPU; load amdgpu with KFD support: %w",
+		return fmt.Errorf("%s is missing, so no task could use a GPU; load amdgpu with KFD support: %w",
 			v.Path("dev/kfd"), plugin.ErrAbsent)
 	}
 	return nil
 }
 
-// asPartition is how a task is held to a partition, or to a card in SPX mode.
+// asPartition says how a task is confined to a partition, or to a card in SPX mode.
 var asPartition = share.Part{Sharing: gpu.SharingPartition, Enforcement: gpu.EnforcePartition}
 
-// found describes cards and partitions to the planner.
+// found describes cards and partitions for the plan.
 func (v *vendor) found(cards []card) []share.Found {
 	driver, runtime := v.driver(), v.rocm()
 	var out []share.Found
@@ -157,9 +156,9 @@ func (v *vendor) found(cards []card) []share.Found {
 	return out
 }
 
-// aside says why a GPU is left out that only drives the screen of its processor, "" for
-// one that serves. The former has few compute units and a little of the host's memory,
-// beside a card with many more.
+// aside returns why a GPU is not offered because it is part of a processor and only drives a screen, or
+// "" if it is offered. Such a GPU has few compute units and a little of the host's memory, while another
+// card has many more units.
 func aside(c card, all []card) string {
 	size := func(c card) (units int, memory uint64) {
 		for _, n := range c.Nodes {
@@ -173,21 +172,21 @@ func aside(c card, all []card) string {
 	}
 	for _, o := range all {
 		if more, _ := size(o); more >= 4*units {
-			return fmt.Sprintf("it is a processor's own GPU by its size (%d compute units, %d MiB)", units, memory>>20)
+			return fmt.Sprintf("by its size it is a GPU inside a processor (%d compute units, %d MiB)", units, memory>>20)
 		}
 	}
 	return ""
 }
 
-// halves are the boards that hold two GPUs, each with a PCI address of its own,
-// while the hardware table has the whole board.
+// halves are boards with two GPUs that have separate PCI addresses. The hardware table describes the
+// whole board.
 var halves = map[uint16]float64{0x7408: 0.5, 0x740c: 0.5} // MI250X
 
-// partitionIndex numbers partition 3 of card 0 as 103, apart from all cards, so
-// that repartitioning one card renames nothing of another.
+// partitionIndex returns 103 for partition 3 of card 0. These numbers differ from those of all cards, so
+// repartitioning one card renames no group of another.
 func partitionIndex(c card, n node) int { return 100*(c.Order+1) + n.Partition }
 
-// describe is a card as one GPU.
+// describe returns a card as one GPU.
 func (v *vendor) describe(c card) gpu.GPU {
 	first := c.Nodes[0]
 	g := gpu.GPU{
@@ -207,7 +206,7 @@ func (v *vendor) describe(c card) gpu.GPU {
 	return g
 }
 
-// slicing is how a GPU or partition is cut by CU masks.
+// slicing says how CU masks divide a GPU or partition.
 func slicing(shape share.CUShape) share.Slicing {
 	s := share.Slicing{Sharing: gpu.SharingCUMask, Enforcement: gpu.EnforceCUMask, Memory: gpu.LevelNone,
 		Max: shape.MaxSlices(), Parts: shape.Steps()}
@@ -215,7 +214,7 @@ func slicing(shape share.CUShape) share.Slicing {
 	if shape.Paired {
 		unit = "compute units in pairs"
 	}
-	s.Why = fmt.Sprintf("its %d %s on %d XCCs can be masked into no more", shape.Units, unit, shape.XCCs)
+	s.Why = fmt.Sprintf("CU masks cannot divide its %d %s on %d XCCs further", shape.Units, unit, shape.XCCs)
 	if s.Max == 0 {
 		s.Sharing = ""
 	}

@@ -181,7 +181,7 @@ func TestARefusedRepartitioningSaysWhy(t *testing.T) {
 	var out logged
 	p := &partitioner{machine: machine{host.Root(r.Root)}, said: &journal{log: out.logger(), said: map[string]string{}}, wake: func() {}}
 	for range 3 {
-		if problem, starting := p.converge(c, "cpx"); starting || !strings.Contains(problem, "it cannot be made cpx") {
+		if problem, starting := p.converge(c, "cpx"); starting || !strings.Contains(problem, "it cannot become cpx") {
 			t.Fatalf("problem %q, starting %v", problem, starting)
 		}
 	}

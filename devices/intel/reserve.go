@@ -13,17 +13,17 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// envAffinity names devices to Level Zero.
+// envAffinity is the variable with the devices that Level Zero may use.
 const envAffinity = "ZE_AFFINITY_MASK"
 
-// Reserve tells Level Zero which devices a task has.
+// Reserve returns the variable, device nodes and mount with which Level Zero finds a task's devices.
 func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reservation, error) {
 	tiles := 0
 	for _, o := range granted.Offers {
 		g, ok := v.known(o.ID)
 		if !ok {
 			return plugin.Reservation{},
-				fmt.Errorf("GPU %s is no longer on this host: the job is placed again once Nomad sees it unhealthy",
+				fmt.Errorf("GPU %s is no longer on this host; Nomad places the job again when it sees the GPU unhealthy",
 					o.ID)
 		}
 		if why := v.problem(g); why != "" {
@@ -46,9 +46,8 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 	return out, nil
 }
 
-// affinity names all devices of a container that holds the granted render nodes
-// alone. Level Zero counts tiles as devices unless a program asks for whole GPUs,
-// and then leaves out the numbers that it does not have.
+// affinity names all devices of a container that has only the granted render nodes. Level Zero counts
+// tiles as devices. If a program requests whole GPUs, it ignores numbers of devices that do not exist.
 func affinity(tiles int) string {
 	out := make([]string, tiles)
 	for i := range out {

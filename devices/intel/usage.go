@@ -18,8 +18,8 @@ type client struct {
 	pci string
 }
 
-// Usage reads what the kernel counts for each process that has a GPU open. Load
-// and power are of the time since the last reading.
+// Usage reads the kernel's counters for each process that has a GPU open. Load and power are averages
+// since the last reading.
 func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usage {
 	v.measuring.Lock()
 	defer v.measuring.Unlock()
@@ -47,7 +47,8 @@ func (v *vendor) Usage(_ context.Context, plan share.Plan) map[gpu.ID]plugin.Usa
 	return out
 }
 
-// processes lists the processes of each GPU, and the sum of their load in percent.
+// processes lists the processes of each GPU, and the sum of their loads in percent, both by PCI
+// address.
 func (v *vendor) processes(passed time.Duration) (of map[string][]plugin.Process, total map[string]float64) {
 	of, total = map[string][]plugin.Process{}, map[string]float64{}
 	seen := map[client]kernel.Client{}
@@ -65,7 +66,7 @@ func (v *vendor) processes(passed time.Duration) (of map[string][]plugin.Process
 	return of, total
 }
 
-// load is a client's part of the GPU's time between two readings, in percent.
+// load returns the percentage of the GPU's time that a client used between two readings.
 func load(before, now kernel.Client, passed time.Duration) float64 {
 	clock := float64(passed)
 	if now.Clock > 0 {
@@ -73,17 +74,17 @@ func load(before, now kernel.Client, passed time.Duration) float64 {
 	}
 	busy := float64(now.Busy) - float64(before.Busy)
 	if clock <= 0 || busy <= 0 {
-		return 0 // no time has passed, or the PID was used again
+		return 0 // no time has passed, or another process has the PID now
 	}
 	return min(100, 100*busy/clock)
 }
 
-// metrics are readings of the card's hardware monitor; functions share them.
+// metrics returns readings of the card's hardware monitor, which its virtual functions share.
 func (v *vendor) metrics(card gpu.ID, passed time.Duration, energy map[gpu.ID]int64) []plugin.Metric {
 	var out []plugin.Metric
 	hwmon := machine.PCIDevices + "/" + string(card) + "/hwmon"
 	for _, monitor := range v.root.Names(hwmon) {
-		// Microjoules; xe and i915 count the card's in the first.
+		// In microjoules. With xe and i915, the first counter is that of the card.
 		if sum, err := v.root.Number(hwmon, monitor, "energy1_input"); err == nil {
 			energy[card] = sum
 			if before, ok := v.energy[card]; ok && sum >= before && passed > 0 {
@@ -107,7 +108,7 @@ func (v *vendor) metrics(card gpu.ID, passed time.Duration, energy map[gpu.ID]in
 	return out
 }
 
-// temperature names a sensor by the driver's label, "" for one that is left out.
+// temperature returns the name of a sensor for the driver's label, or "" if the sensor is not reported.
 func temperature(label string) (name, desc string) {
 	switch label {
 	case "pkg", "":

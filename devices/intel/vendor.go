@@ -1,6 +1,5 @@
-// Package intel is Intel's side of the device plugin: discrete GPUs, whole or as
-// SR-IOV virtual functions, from the files of the kernel drivers xe and i915. It
-// needs no library.
+// Package intel is Intel's part of the device plugin: discrete GPUs, whole or as SR-IOV virtual
+// functions, from the files of the kernel drivers xe and i915. It needs no library.
 package intel
 
 import (
@@ -39,10 +38,10 @@ type vendor struct {
 
 	mu   sync.Mutex
 	gpus map[gpu.ID]kernel.GPU
-	// sizeless are the GPUs that were logged because their memory is not known.
+	// sizeless has the GPUs that were logged because the size of their memory is unknown.
 	sizeless map[gpu.ID]bool
 
-	// measuring guards what the last reading of load saw.
+	// measuring guards the values of the last reading of load.
 	measuring sync.Mutex
 	busy      map[client]kernel.Client
 	energy    map[gpu.ID]int64
@@ -54,8 +53,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	return v, cfg.Settings.Err()
 }
 
-// Inventory reads the PCI devices. A GPU without a driver is listed too, so that
-// its devices say what is wrong.
+// Inventory reads the PCI devices. It also lists GPUs without a driver, so that their devices show what
+// is wrong.
 func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	list := kernel.GPUs(v.root)
 	if len(list) == 0 {
@@ -94,18 +93,18 @@ func (v *vendor) Inventory(context.Context) ([]share.Found, error) {
 	return out, nil
 }
 
-// note says once of a GPU that its memory is not known, which only its attributes need:
-// its task has all of it.
+// note logs once if the size of a GPU's memory is unknown. Only the group's attributes need the size,
+// because a task gets all of the memory.
 func (v *vendor) note(g kernel.GPU) {
 	if id := gpu.ID(g.PCI); g.Memory == 0 && g.Driver != "" && !v.sizeless[id] {
 		v.sizeless[id] = true
-		v.host.Log.Warn("the kernel does not tell how much memory a GPU has, so its attribute memory is 0; "+
-			"xe from Linux 6.8 on, or Intel's own i915, does", "gpu", id, "driver", g.Driver)
+		v.host.Log.Warn("the driver does not report a GPU's memory, so the attribute memory is 0; "+
+			"use xe with Linux 6.8 or later, or Intel's own i915", "gpu", id, "driver", g.Driver)
 	}
 }
 
-// function describes a virtual function. Function 3 of GPU 0 has the index 103,
-// apart from all GPUs, so that splitting one GPU renames nothing of another.
+// function describes a virtual function. Function 3 of GPU 0 has the index 103. These indexes differ
+// from those of all GPUs, so splitting one GPU renames no group of another.
 func (v *vendor) function(f, parent kernel.GPU, number int) share.Found {
 	g := v.describe(f, parent, 100*(number+1)+f.Function)
 	g.Parent, g.Profile = gpu.ID(parent.PCI), fmt.Sprintf("vf-%d", parent.Functions)
@@ -116,7 +115,7 @@ func (v *vendor) function(f, parent kernel.GPU, number int) share.Found {
 	}
 }
 
-// describe is a GPU or function, of the model of a physical GPU.
+// describe returns a GPU or function with the model of its physical GPU.
 func (v *vendor) describe(g, physical kernel.GPU, index int) gpu.GPU {
 	known := kernel.Models[physical.Device]
 	name := cmp.Or(known.Name, fmt.Sprintf("Intel GPU %#04x", physical.Device))
@@ -128,8 +127,8 @@ func (v *vendor) describe(g, physical kernel.GPU, index int) gpu.GPU {
 	}
 }
 
-// driver is the kernel driver's version: its own where it was installed apart, else
-// the kernel's.
+// driver returns the kernel driver's version: the driver's own if it was installed separately, else the
+// kernel's.
 func (v *vendor) driver(name string) string {
 	if own := v.root.TextOr("", "/sys/module", name, "version"); own != "" {
 		return own
@@ -137,14 +136,14 @@ func (v *vendor) driver(name string) string {
 	return v.root.TextOr("", "/proc/sys/kernel/osrelease")
 }
 
-// Converge changes nothing on the host: virtual functions are made by the
-// administrator. It says which GPUs cannot take tasks.
+// Converge returns which GPUs cannot take tasks. It changes nothing on the host, because administrators
+// create virtual functions.
 func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.State {
 	out := map[gpu.ID]plugin.State{}
 	for _, o := range plan.Offers {
 		g, ok := v.known(o.ID)
 		if !ok {
-			continue // the skeleton says that it is gone
+			continue // the plugin's loop reports that it is gone
 		}
 		out[o.ID] = plugin.State{
 			Problem:    v.problem(g),
@@ -161,14 +160,14 @@ func (v *vendor) known(id gpu.ID) (kernel.GPU, bool) {
 	return g, ok
 }
 
-// problem is the GPU's own, or that of the GPU that it is a function of.
+// problem returns the problem of a GPU or, for a virtual function, also that of its GPU.
 func (v *vendor) problem(g kernel.GPU) string {
 	if why := g.Problem(v.root); why != "" {
 		return why
 	}
 	if parent, ok := v.known(gpu.ID(g.Parent)); ok {
 		if why := parent.Problem(v.root); why != "" {
-			return fmt.Sprintf("GPU %s, whose function it is: %s", parent.PCI, why)
+			return fmt.Sprintf("its GPU %s: %s", parent.PCI, why)
 		}
 	}
 	return ""
