@@ -107,7 +107,7 @@ func TestSlicesChangeUnderATask(t *testing.T) {
 			t.Fatalf("both jobs run, on 160%% of the GPU: %s", cluster.Events(info.TaskStates))
 		}
 		for _, e := range info.TaskStates["server"].Events {
-			if strings.Contains(e.DisplayMessage, "60% of GPU") && strings.Contains(e.DisplayMessage, "hold the rest of it") {
+			if strings.Contains(e.DisplayMessage, "60% of GPU") && strings.Contains(e.DisplayMessage, "still hold too much of it") {
 				return ""
 			}
 		}

@@ -153,8 +153,8 @@ func TestAPartitionThatCannotBeIsToldAndTheGPUServedAsItIs(t *testing.T) {
 		mode, group, as string
 		devices         int
 	}{
-		{rack.MI300X, "octo", "mi300x-0", "offers spx, dpx, qpx, cpx and stays in spx", 20},
-		{rack.MI300X, "tpx", "mi300x-0", "offers spx, dpx, qpx, cpx and stays in spx", 20},
+		{rack.MI300X, "octo", "mi300x-0", "stays in spx, because it offers only spx, dpx, qpx, cpx", 20},
+		{rack.MI300X, "tpx", "mi300x-0", "stays in spx, because it offers only spx, dpx, qpx, cpx", 20},
 		{rack.RX7900XTX, "cpx", "rx-7900-xtx-0", "has no compute partitions", 20},
 	} {
 		t.Run(c.model.Name+" "+c.mode, func(t *testing.T) {

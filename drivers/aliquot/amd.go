@@ -48,8 +48,8 @@ var amd = vendor{
 	},
 }
 
-// amdRegions are the kernel's names of the memory that a grant has beside neighbours; none
-// where it has all, or the kernel has no limits.
+// amdRegions returns the kernel's names of the memory that a grant shares with others. There are none
+// if the grant is not shared or the kernel has no limits.
 func amdRegions(s settings, g gpu.Grant) []string {
 	if g.Sharing != gpu.SharingCUMask || len(g.PCI) != 1 {
 		return nil
@@ -61,7 +61,7 @@ func amdRegions(s settings, g gpu.Grant) []string {
 // partition, and of no other.
 func (h host) amdNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
 	paths := []string{kernel.KFD}
-	// Nodes that cannot be read are of GPUs that the device plugin does not offer.
+	// The device plugin does not offer GPUs whose nodes cannot be read.
 	topology, _ := kernel.Nodes(h.root())
 	for i, id := range g.GPUs {
 		if i >= len(g.PCI) || g.PCI[i] == "" {

@@ -11,13 +11,12 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
-// mostUnheard bounds the events that are kept until somebody listens; the oldest give
-// way.
+// mostUnheard limits the events that are kept until there is a listener. The oldest are dropped.
 const mostUnheard = 256
 
-// announcer hands events to who listens. Nomad subscribes some time after it has started
-// the driver, and again after its own restart, while tasks are recovered, checked and
-// ended: what happens meanwhile is kept for the next listener.
+// announcer sends events to its listeners. Nomad subscribes some time after it has started the driver,
+// and again after its own restart. Meanwhile tasks are recovered, checked and ended, so announcer keeps
+// events without a listener for the next one.
 type announcer struct {
 	events *eventer.Eventer
 
@@ -30,7 +29,7 @@ func newAnnouncer(ctx context.Context, log hclog.Logger) *announcer {
 	return &announcer{events: eventer.NewEventer(ctx, log)}
 }
 
-// say hands an event to every listener, or keeps it where there is none.
+// say sends an event to every listener, or keeps it if there is none.
 func (a *announcer) say(e *drivers.TaskEvent) {
 	a.mu.Lock()
 	if a.listeners == 0 {
@@ -44,7 +43,7 @@ func (a *announcer) say(e *drivers.TaskEvent) {
 	_ = a.events.EmitEvent(e)
 }
 
-// keep takes back what a listener left before it had heard.
+// keep keeps events that a listener has not received before it left.
 func (a *announcer) keep(events []*drivers.TaskEvent) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -52,8 +51,8 @@ func (a *announcer) keep(events []*drivers.TaskEvent) {
 	a.unheard = a.unheard[max(0, len(a.unheard)-mostUnheard):]
 }
 
-// listen returns a channel of events, which never closes, and those that nobody has
-// heard yet. leave ends it.
+// listen returns a channel of events, which is never closed, and the events that no listener has
+// received. leave ends the subscription.
 func (a *announcer) listen(ctx context.Context) (heard <-chan *drivers.TaskEvent, unheard []*drivers.TaskEvent,
 	leave func(), err error) {
 	if heard, err = a.events.TaskEvents(ctx); err != nil {

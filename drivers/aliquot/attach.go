@@ -9,15 +9,15 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// attachment is what a container needs of the host to use a grant, and nothing
-// that belongs to another GPU.
+// attachment has what a container needs from the host to use a grant, and nothing that belongs to
+// another GPU.
 type attachment struct {
 	how    string // one of the Attach constants
 	nodes  []*drivers.DeviceConfig
 	mounts []*drivers.MountConfig
 	groups []string
 	env    map[string]string
-	// last goes over what the device plugin reserved; "" takes a variable away.
+	// last overrides variables that the device plugin reserved; "" removes a variable.
 	last map[string]string
 }
 
@@ -33,8 +33,8 @@ func (a *attachment) addMount(m *drivers.MountConfig) {
 	}
 }
 
-// attachTo decides how the task reaches its grant and collects what it needs. It
-// is called at every start, because the host may have changed since the grant.
+// attachTo decides how the task gets its grant and collects what it needs for that. It is called at
+// every start, because the host may have changed since the grant.
 func (s settings) attachTo(g gpu.Grant, task TaskConfig, runtimes []string) (attachment, error) {
 	v, err := vendorOf(g)
 	if err != nil {
@@ -53,9 +53,8 @@ func (s settings) attachTo(g gpu.Grant, task TaskConfig, runtimes []string) (att
 	return a, nil
 }
 
-// environment is what the task sees, last wins: the job's with its templates, the
-// variant's, the host's for the way of attachment, then what holds the task
-// inside its grant.
+// environment returns the task's environment. Later layers override earlier ones: the job's variables
+// with its templates, the variant's, the attachment's, and those that confine the task to its grant.
 func environment(job, ofVariant, device map[string]string, a attachment) map[string]string {
 	out := map[string]string{}
 	for _, layer := range []map[string]string{job, ofVariant, a.env, device} {

@@ -18,22 +18,21 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// pull is the pull of an image beside other things.
+// pull is the pull of an image in the background.
 type pull struct {
-	done chan struct{} // closed when there is no more to wait for
-	at   time.Time     // when the image was here; zero where it is not. Good after done.
+	done chan struct{} // closed at the end of the pull, also of a failed one
+	at   time.Time     // when the image was complete; zero if it is not. Valid after done.
 }
 
-// pullBeside pulls a task's image while its models are fetched, where nothing but its
-// name and the job's own credentials are needed for that. The docker driver then finds it,
-// or pulls it as ever and says why it cannot.
+// pullBeside pulls a task's image while its models are fetched, if its name and the job's credentials
+// are enough for that. Afterwards the docker driver finds the image, or pulls it as usual and reports
+// why it cannot.
 func (d *Driver) pullBeside(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) *pull {
 	return d.pulling(ctx, cfg, task, true)
 }
 
-// pullThrough pulls a task's image through the node's cache, where there is one that can,
-// so that the cluster reads it from its registry once. Otherwise the docker driver does as
-// ever.
+// pullThrough pulls a task's image through the node's cache, so that the cluster reads it only once
+// from its registry. Without a cache that can do this, the docker driver pulls the image as usual.
 func (d *Driver) pullThrough(ctx context.Context, cfg *drivers.TaskConfig, task TaskConfig) {
 	<-d.pulling(ctx, cfg, task, false).done
 }
@@ -54,7 +53,7 @@ func (d *Driver) pulling(ctx context.Context, cfg *drivers.TaskConfig, task Task
 		of := puller{d: d, cfg: cfg, task: task, cache: d.cache()}
 		of.direct = direct && task.Auth.Username == "" && task.Auth.Password == ""
 		if err := of.pull(ctx, set); err != nil {
-			d.log.Debug("the image was not pulled before the container's start", "image", task.Image, "error", err)
+			d.log.Debug("cannot pull the image before the container's start", "image", task.Image, "error", err)
 			return
 		}
 		p.at = time.Now()
@@ -92,7 +91,7 @@ func (p *puller) pull(ctx context.Context, set settings) (err error) {
 		if err = p.through(ctx, name, through); err == nil {
 			return nil
 		}
-		p.d.log.Warn("an image could not be pulled through the cache; it is pulled from its registry",
+		p.d.log.Warn("cannot pull an image through the cache; pulling it from its registry",
 			"image", name, "error", err)
 	}
 	if !p.direct {
@@ -106,8 +105,8 @@ func (p *puller) say(message, from string) {
 	p.d.emit(p.cfg, message, map[string]string{"image": p.task.Image, "from": from})
 }
 
-// through pulls an image by the cache's name for it and gives it its own. A name with a
-// digest only a pull can give: with all layers here it reads the manifest alone.
+// through pulls an image by the cache's name for it, and then gives it its own name. Only a pull can
+// give an image a name with a digest; since all layers are present, that pull reads only the manifest.
 func (p *puller) through(ctx context.Context, name string, through cacheapi.Pull) error {
 	auth := registry.AuthConfig{Username: through.Username, Password: through.Password}
 	if p.task.Auth.Username != "" || p.task.Auth.Password != "" {
@@ -120,10 +119,10 @@ func (p *puller) through(ctx context.Context, name string, through cacheapi.Pull
 	if err := p.image(ctx, through.Name, signed); err != nil {
 		return err
 	}
-	// What has the image's own name keeps it.
+	// The image's own name keeps the image.
 	defer func() {
 		if _, err := p.engine.ImageRemove(ctx, through.Name, image.RemoveOptions{}); err != nil {
-			p.d.log.Debug("the cache's name of an image stays", "image", through.Name, "error", err)
+			p.d.log.Debug("cannot remove the cache's name of an image", "image", through.Name, "error", err)
 		}
 	}()
 	if strings.Contains(name, "@") {
@@ -136,7 +135,7 @@ func (p *puller) through(ctx context.Context, name string, through cacheapi.Pull
 	return p.engine.ImageTag(ctx, through.Name, name)
 }
 
-// image has the engine pull an image, and waits for it.
+// image makes the engine pull an image, and waits for the end.
 func (p *puller) image(ctx context.Context, name, auth string) error {
 	progress, err := p.engine.ImagePull(ctx, name, image.PullOptions{RegistryAuth: auth})
 	if err != nil {

@@ -11,10 +11,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// cdiSpec is the part of a Container Device Interface specification that can be
-// had through the docker driver: nodes, files and environment. Hooks cannot; what
-// NVIDIA's hooks do, naming the driver's libraries so that the dynamic linker
-// finds them, libraryMounts does.
+// cdiSpec is the part of a Container Device Interface specification that the docker driver can apply:
+// nodes, files and environment. It cannot run hooks. NVIDIA's hooks make the dynamic linker find the
+// driver's libraries; libraryMounts does this instead.
 type cdiSpec struct {
 	Kind    string      `yaml:"kind"`
 	Devices []cdiDevice `yaml:"devices"`
@@ -68,10 +67,9 @@ func (h host) cdiSpecs(dirs []string) ([]cdiSpec, []error) {
 	return out, errs
 }
 
-// cdiAttachment finds the devices that together hold the nodes in own and no node of
-// another GPU or MIG device, and returns what they bring. It fails when a node is in no
-// such device or when a listed file is missing: the specification is then older than
-// the host's driver.
+// cdiAttachment finds the CDI devices that together have the nodes in own and no node of another GPU or
+// MIG device, and returns their attachment. It fails if no such device has a node, or if a listed file
+// is missing: the specification is then older than the host's driver.
 func (h host) cdiAttachment(specs []cdiSpec, own []string) (attachment, error) {
 	a := attachment{env: map[string]string{}}
 	for rest := own; len(rest) > 0; {
@@ -91,10 +89,9 @@ func (h host) cdiAttachment(specs []cdiSpec, own []string) (attachment, error) {
 	return a, nil
 }
 
-// closest returns the device with most of the nodes in rest among those that hold no
-// GPU's node outside own, and among equals the one with fewest other nodes. The
-// toolkit lists a GPU's own node under each of its MIG devices: only the capability
-// nodes tell these apart.
+// closest returns, among the devices that have no GPU's node outside own, the one with most of the nodes
+// in rest, and among equals the one with the fewest nodes. The toolkit lists a GPU's node under each of
+// its MIG devices, so only the capability nodes distinguish these.
 func closest(specs []cdiSpec, own, rest []string) (spec *cdiSpec, device *cdiDevice) {
 	most, fewest := 0, 0
 	for i := range specs {

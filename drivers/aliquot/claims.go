@@ -13,13 +13,13 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// A start waits so long for room: the task whose place it takes may be ending.
+// A start waits up to roomWait for room, because the task that it replaces may still be ending.
 const (
 	roomWait = 30 * time.Second
 	roomLook = 500 * time.Millisecond
 )
 
-// claim is what one task has of GPUs, as parts of each.
+// claim has a task's fractions of GPUs.
 type claim struct {
 	task  string
 	parts map[gpu.ID]float64
@@ -36,9 +36,9 @@ func claimOf(task string, g gpu.Grant) claim {
 	return c
 }
 
-// excess returns the GPU that one more claim would overcommit, and who has the
-// rest. "" where it fits. Nomad's account cannot see it: slices of a GPU that was
-// divided again are other devices than those that a running task holds of it.
+// excess returns an error text with the GPU that one more claim would overcommit and the tasks that hold
+// it, or "" if the claim fits. Nomad cannot detect this: after a GPU was divided again, its slices are
+// other devices than those that a running task holds.
 func excess(held []claim, more claim) string {
 	const rounding = 1e-9
 	for id, part := range more.parts {
@@ -52,16 +52,15 @@ func excess(held []claim, more claim) string {
 		}
 		if sum > 1+rounding {
 			slices.Sort(by)
-			return fmt.Sprintf("%.0f%% of GPU %s were granted, and %s hold the rest of it: it was divided again, "+
-				"or given away, while they run; the task starts when there is room",
+			return fmt.Sprintf("%.0f%% of GPU %s were granted, but %s still hold too much of it: its slices or mode "+
+				"changed while they run; the task starts when there is room",
 				100*part, id, strings.Join(by, ", "))
 		}
 	}
 	return ""
 }
 
-// claims are the parts of GPUs that tasks have whose containers run, or are being
-// started.
+// claims returns the claims of tasks whose containers run or are being started.
 func (s *tasks) claims() []claim {
 	var out []claim
 	for _, t := range s.byID {
@@ -81,7 +80,7 @@ func nameOf(cfg *drivers.TaskConfig) string {
 	return fmt.Sprintf("task %s of allocation %.8s", cfg.Name, cfg.AllocID)
 }
 
-// take counts a start until settle, where it fits.
+// take records the claim of a start until settle, if it fits. Otherwise it returns why not.
 func (s *tasks) take(id string, c claim) (why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,15 +90,15 @@ func (s *tasks) take(id string, c claim) (why string) {
 	return why
 }
 
-// settle ends what take began: the task runs by now, or does not.
+// settle removes the claim that take recorded, after the task has started or failed to.
 func (s *tasks) settle(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.starting, id)
 }
 
-// room waits until a grant fits into its GPUs beside the tasks that run. The caller
-// settles it.
+// room waits until a grant fits into its GPUs together with the running tasks. The caller then calls
+// settle.
 func (s *tasks) room(ctx context.Context, cfg *drivers.TaskConfig, g gpu.Grant) error {
 	ctx, cancel := context.WithTimeout(ctx, roomWait)
 	defer cancel()

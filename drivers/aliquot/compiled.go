@@ -22,12 +22,12 @@ import (
 )
 
 const (
-	// compiledRoot is where a container has its compile caches, compiledDir the folder of
-	// the task's directory on the host, of which the container has nothing else.
+	// compiledRoot is the directory of compile caches in the container, compiledDir that in the
+	// task's directory on the host. The container sees nothing else of the task's directory there.
 	compiledRoot = "/aliquot/compiled"
 	compiledDir  = "aliquot-compiled"
-	// seedFor bounds how long a start waits for a snapshot, publishFor how long one is
-	// published, and compileFor how long after the start one may be.
+	// seedFor is how long a start waits for a snapshot, publishFor how long publishing one may
+	// take, and compileFor how long after the start one is published.
 	seedFor    = 2 * time.Minute
 	publishFor = 10 * time.Minute
 	compileFor = 2 * time.Hour
@@ -36,7 +36,7 @@ const (
 // compiledLimits bound a snapshot.
 var compiledLimits = snapshot.Limits{Files: 200_000, Bytes: 8 << 30}
 
-// compileWish is what a task says about its compile cache.
+// compileWish is a task's configuration of its compile cache.
 type compileWish struct {
 	on bool
 	// check is the URL that a healthy task answers, "" for none.
@@ -65,12 +65,12 @@ func (c TaskConfig) compileWish(cfg *drivers.TaskConfig) (w compileWish, err err
 
 // compiledState is what Nomad keeps of a task's compile cache.
 type compiledState struct {
-	// Key names the snapshot, Image is the one that it is of, and Seed what was there at
-	// the start.
+	// Key names the snapshot, Image is the digest of the image for which it is valid, and Seed
+	// describes the files at the start.
 	Key, Image string
 	Seed       compiled.Tree
 	Until      int64 // seconds since 1970
-	// wants is the key without the image where its digest is known only after the start.
+	// wants is the key without the image, if the digest is known only after the start.
 	wants *compiled.Key
 }
 
@@ -84,8 +84,8 @@ func (c *compiledState) settleImage(digest string) {
 	c.Key, c.Image = k.Sum(), digest
 }
 
-// seed gives a start its own copy of what its job has compiled before. Nothing of that
-// keeps it from starting. It returns nil where nothing is to be published.
+// seed gives a start its own copy of what its job has compiled before. An error here never prevents the
+// start. seed returns nil if the task must not publish.
 func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model) *compiledState {
 	if !s.compile.on {
 		return nil
@@ -132,7 +132,7 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	if err != nil {
 		d.emit(cfg, fmt.Sprintf("compile cache: empty: %v", err), notes)
 		if err := emptyCaches(dir); err != nil {
-			d.log.Error("a compile cache could not be emptied", "task", cfg.Name, "error", err)
+			d.log.Error("cannot empty a compile cache", "task", cfg.Name, "error", err)
 		}
 		return state
 	}
@@ -141,7 +141,8 @@ func (d *Driver) seed(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model
 	return state
 }
 
-// emptyCaches replaces the task's folder of caches by an empty one, for any user of the image.
+// emptyCaches replaces the task's directory of caches by an empty one that any user of the image can
+// write.
 func emptyCaches(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -168,7 +169,7 @@ func (d *Driver) unpack(ctx context.Context, key, dir string) error {
 	return snapshot.Unpack(ctx, archive, dir, compiledLimits)
 }
 
-// imageDigest is the digest of a task's image, where that is here.
+// imageDigest returns the digest of a task's image, if the image is on the node.
 func (d *Driver) imageDigest(task TaskConfig) (string, error) {
 	if task.ForcePull || moves(task.Image) {
 		return "", fmt.Errorf("image %s is pulled again at each start, so its digest is not known before", task.Image)
@@ -186,8 +187,8 @@ func (d *Driver) imageDigest(task TaskConfig) (string, error) {
 	return info.ID, nil
 }
 
-// moves reports whether the docker driver pulls an image although it is on the node: one
-// without tag or digest, or with the tag latest.
+// moves reports whether the docker driver pulls an image even if it is on the node: one without tag or
+// digest, or with the tag latest.
 func moves(image string) bool {
 	name := image[strings.LastIndexByte(image, '/')+1:]
 	if strings.Contains(name, "@") {
@@ -197,7 +198,7 @@ func moves(image string) bool {
 	return tag == "" || tag == "latest"
 }
 
-// keyOf is what a snapshot for a start has to have been made with.
+// keyOf returns the key that the snapshot for a start must have.
 func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image string) compiled.Key {
 	task := s.task
 	k := compiled.Key{
@@ -205,7 +206,7 @@ func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image str
 		Env:  compiled.Relevant(s.config.Env),
 		Args: compiled.Arguments(slices.Concat(task.Entrypoint, []string{task.Command}, task.Args), cfg.Env),
 	}
-	for name := range cfg.DeviceEnv { // which slices they are makes no other code
+	for name := range cfg.DeviceEnv { // compiled code does not depend on which slices these are
 		delete(k.Env, name)
 	}
 	k.Job = jobOf(cfg)
@@ -219,14 +220,14 @@ func keyOf(cfg *drivers.TaskConfig, s *start, models []cacheapi.Model, image str
 	return k
 }
 
-// jobOf is the job whose snapshots a task uses: the parent of a periodic or dispatched one.
+// jobOf returns the job whose snapshots a task uses, which is the parent of a periodic or dispatched
+// job.
 func jobOf(cfg *drivers.TaskConfig) string { return cmp.Or(cfg.ParentJobID, cfg.JobID) }
 
-// scopeOf names that job for those who bring its snapshots to other nodes.
+// scopeOf returns the name of that job for prefetching its snapshots to other nodes.
 func scopeOf(cfg *drivers.TaskConfig) string { return cacheapi.Scope(cfg.Namespace, jobOf(cfg)) }
 
-// publishCompiled publishes a task's compile cache once the task is healthy and compiles
-// no more.
+// publishCompiled publishes a task's compile cache once the task is healthy and has stopped compiling.
 func (d *Driver) publishCompiled(t *task, state compiledState) {
 	var task TaskConfig
 	if err := t.config.DecodeDriverConfig(&task); err != nil {
@@ -270,7 +271,7 @@ func (d *Driver) publishCompiled(t *task, state compiledState) {
 // errUnsettled is the error of a directory that changed while it was packed.
 var errUnsettled = errors.New("it changed while it was packed")
 
-// publishTree packs the directory of a task, which holds tree, and publishes it.
+// publishTree packs the directory of a task, whose content is tree, and publishes it.
 func (d *Driver) publishTree(t *task, state compiledState, dir string, tree compiled.Tree) error {
 	if err := d.sameImage(t, state.Image); err != nil {
 		return err
@@ -301,7 +302,7 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 	err = d.cache().Publish(ctx, state.Key, scopeOf(t.config), archive, length)
 	var refused *cacheapi.Error
 	if errors.As(err, &refused) && refused.Status == http.StatusConflict {
-		d.log.Debug("another replica published its compile cache before", "task", t.config.Name)
+		d.log.Debug("another replica has already published its compile cache", "task", t.config.Name)
 		return nil
 	}
 	if err == nil {
@@ -311,17 +312,17 @@ func (d *Driver) publishTree(t *task, state compiledState, dir string, tree comp
 	return err
 }
 
-// sameImage fails where the container runs another image than the key names: a tag may
-// have moved between the two.
+// sameImage fails if the container runs another image than the one in the key, because the tag has moved
+// in the meantime.
 func (d *Driver) sameImage(t *task, digest string) error {
 	runs, err := d.imageOf(t.ctx, t.container)
 	if err == nil && runs != digest {
-		err = fmt.Errorf("the task runs image %s, and its tag named %s before", runs, digest)
+		err = fmt.Errorf("the task runs image %s, but its tag referred to %s before the start", runs, digest)
 	}
 	return err
 }
 
-// imageOf is the digest of a container's image.
+// imageOf returns the digest of a container's image.
 func (d *Driver) imageOf(ctx context.Context, container string) (string, error) {
 	set, _ := d.settings()
 	engine, err := set.engine.client()

@@ -14,17 +14,16 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// limits is what the operator lets jobs ask of the host beyond what they were
-// granted.
+// limits is what the operator allows jobs to use of the host beyond their grants.
 type limits struct {
 	privileged bool // allow_privileged
 	volumes    bool // volumes { enabled }
 	ungranted  bool // allow_ungranted_gpus
-	// devices are nodes that jobs may name though they are of kinds that are refused.
+	// devices are device nodes that jobs may use although nodes of their kind are refused.
 	devices []string // allowed_devices
 	modes   AllowedModes
-	// sockets are the container engine's, and folders of them: who talks to them has the
-	// host.
+	// sockets are the container engine's sockets, and directories of them. A program that can
+	// connect to them controls the host.
 	sockets []string
 }
 
@@ -37,15 +36,15 @@ type AllowedModes struct {
 	UTS    []string `codec:"uts"`
 }
 
-// liftDevices says which options lift a refusal of a device.
+// liftDevices says which options allow a refused device.
 const liftDevices = `the operator can allow one node with allowed_devices, and all with allow_ungranted_gpus = ` +
 	`true, in plugin "aliquot-driver"`
 
-// liftUngranted says which option lifts a refusal.
+// liftUngranted says which option allows what is refused.
 const liftUngranted = `the operator can allow it with allow_ungranted_gpus = true in plugin "aliquot-driver"`
 
-// confine refuses what would take a task beyond its grant or past the operator's
-// limits, and returns the configuration as it may be handed to the docker driver.
+// confine refuses configurations with which a task could exceed its grant or the operator's limits, and
+// returns the configuration that the docker driver may get.
 func (s settings) confine(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.Grant) (TaskConfig, error) {
 	for _, check := range []func(*drivers.TaskConfig, TaskConfig) error{s.confineModes, s.confinePaths} {
 		if err := check(cfg, task); err != nil {
@@ -69,9 +68,8 @@ func (s settings) confine(cfg *drivers.TaskConfig, task TaskConfig, grant *gpu.G
 	return s.confineDevices(task)
 }
 
-// confineModes holds the namespaces of a task to allowed_modes. Nomad's docker
-// driver has that from 2.0.4 on (GH-28190, CVE-2026-14891); before, it hands the
-// engine what the job says.
+// confineModes restricts the namespaces of a task to allowed_modes. Nomad's docker driver does so from
+// 2.0.4 on (GH-28190, CVE-2026-14891). Before, it passes the job's values to the engine.
 func (s settings) confineModes(_ *drivers.TaskConfig, task TaskConfig) error {
 	if s.limits.privileged {
 		return nil
@@ -94,18 +92,18 @@ func (s settings) confineModes(_ *drivers.TaskConfig, task TaskConfig) error {
 	return nil
 }
 
-// ownNamespace reports whether a mode shares no namespace with the host or another
-// container. A shareable one is shared by the other container alone, by container:….
+// ownNamespace reports whether a mode shares no namespace with the host or another container. A
+// shareable namespace is shared only if another container requests it with container:….
 func ownNamespace(mode string) bool {
 	return slices.Contains([]string{"", "none", "private", "shareable"}, mode)
 }
 
-// strongCaps get a process past the device cgroup, which keeps a container to its
-// device nodes: by other cgroups, by their programs, by files of the host that
-// they open by handle, by the kernel itself or by the registers of the PCI bus.
+// strongCaps are capabilities with which a process can bypass the device cgroup, which restricts a
+// container to its device nodes: through other cgroups, through eBPF programs, through files of the host
+// that it opens by handle, through the kernel itself or through the registers of the PCI bus.
 var strongCaps = []string{"ALL", "BPF", "DAC_READ_SEARCH", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO"}
 
-// confineRights refuses rights with which no grant holds.
+// confineRights refuses rights with which a task could bypass any grant.
 func (s settings) confineRights(task TaskConfig) error {
 	if task.Privileged && s.limits.privileged {
 		return fmt.Errorf("privileged = true gives the task every GPU of the host, granted or not: %s", liftUngranted)
@@ -130,20 +128,20 @@ func (s settings) confineRuntime(cfg *drivers.TaskConfig, task TaskConfig, grant
 	if vendor == "" || grant != nil && grant.Vendor == vendor || ofOtherPlugin(cfg, grant) {
 		return nil
 	}
-	return fmt.Errorf("runtime = %q hands out %s GPUs, and the task was granted none: "+
-		"ask for one with a device block; %s", task.Runtime, vendor, liftUngranted)
+	return fmt.Errorf("runtime = %q provides %s GPUs, but the task was granted none: "+
+		"request one with a device block; %s", task.Runtime, vendor, liftUngranted)
 }
 
-// ofOtherPlugin reports whether another vendor's device plugin, such as
-// nomad-device-nvidia, granted GPUs that NVIDIA's runtime is to hand out.
+// ofOtherPlugin reports whether a device plugin that is not Aliquot's, such as nomad-device-nvidia,
+// granted GPUs that NVIDIA's runtime provides.
 func ofOtherPlugin(cfg *drivers.TaskConfig, grant *gpu.Grant) bool {
 	return grant == nil && cfg.DeviceEnv[visibleDevices] != ""
 }
 
-// confineDevices refuses GPU nodes among the task's devices by whatever name, and
-// nodes of other hardware of the host, such as its disks. A path is handed on as it was resolved, so that
-// it cannot be another node by the time the engine looks. Those that the operator named
-// pass, such as the render node of a graphics adapter that no plugin offers.
+// confineDevices refuses GPU nodes among the task's devices, whatever their names are, and nodes of
+// other hardware of the host, such as its disks. It replaces each path by the resolved one, so that the
+// path cannot lead to another node when the engine opens it. It accepts nodes that the operator allows,
+// such as the render node of a graphics adapter that no plugin offers.
 func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
 	task.Devices = slices.Clone(task.Devices)
 	for i, d := range task.Devices {
@@ -162,8 +160,8 @@ func (s settings) confineDevices(task TaskConfig) (TaskConfig, error) {
 	return task, nil
 }
 
-// allowedDevice reports whether the operator named a node, itself or by a link to it. A
-// folder is none: who allows one node has not seen the others.
+// allowedDevice reports whether the operator allows a node, by its path or by a link to it. It does not
+// accept directories, because an operator who allows one node has not seen the others.
 func (s settings) allowedDevice(node string) bool {
 	info, err := os.Stat(node)
 	if err != nil || info.Mode()&fs.ModeDevice == 0 {
@@ -174,8 +172,8 @@ func (s settings) allowedDevice(node string) bool {
 	})
 }
 
-// harmlessNode returns the path that a device path resolves to, or says why a job may
-// not name it. What does not exist is the engine's to report.
+// harmlessNode returns the path to which a device path resolves, or an error if a job may not use it. It
+// accepts paths that do not exist; the engine reports those.
 func (h host) harmlessNode(path string) (string, error) {
 	if path == "" {
 		return "", nil
@@ -189,12 +187,12 @@ func (h host) harmlessNode(path string) (string, error) {
 		resolved = filepath.Clean(path)
 	}
 	if !within("/dev", resolved) && !within(h.path("/dev"), resolved) {
-		// A container can make device nodes in its allocation's directory.
+		// A container can create device nodes in its allocation's directory.
 		return "", fmt.Errorf("%s is not in /dev", path)
 	}
 	for _, dir := range filesOfTasks {
 		if within(dir, resolved) || within(h.path(dir), resolved) {
-			return "", fmt.Errorf("%s is in %s, where tasks can put nodes of their own", path, dir)
+			return "", fmt.Errorf("%s is in %s, where tasks can create device nodes", path, dir)
 		}
 	}
 	if why := h.holdsHost(resolved); why != "" {
@@ -202,14 +200,14 @@ func (h host) harmlessNode(path string) (string, error) {
 	}
 	if info, err := os.Stat(resolved); err == nil && info.IsDir() {
 		if why := h.holdsHostBelow(resolved); why != "" {
-			return "", fmt.Errorf("%s holds %s", path, why)
+			return "", fmt.Errorf("%s contains %s", path, why)
 		}
 	}
 	return resolved, nil
 }
 
-// holdsHost says why a resolved path is not to be given away: it is a GPU's node, a
-// folder of them, or other hardware such as a disk. "" when it may be.
+// holdsHost returns why a job may not use a resolved path, or "" if it may. The path may be a GPU's node,
+// a directory of them, or other hardware such as a disk.
 func (h host) holdsHost(path string) string {
 	ofHost := path
 	if rel, ok := strings.CutPrefix(path, strings.TrimSuffix(string(h), "/")+"/"); ok {
@@ -220,7 +218,7 @@ func (h host) holdsHost(path string) string {
 			return "is a device node of GPUs"
 		}
 		if holdsGPUNodes(p) {
-			return "holds the device nodes of GPUs"
+			return "contains the device nodes of GPUs"
 		}
 		if is := hardwareAt(p); is != "" {
 			return is
@@ -243,8 +241,8 @@ func (h host) holdsHost(path string) string {
 	}
 }
 
-// holdsHostBelow is holdsHost for what lies in a folder: the engine passes on every
-// node of it.
+// holdsHostBelow is like holdsHost for the content of a directory: the engine passes every node in it to
+// the container.
 func (h host) holdsHostBelow(dir string) string {
 	why := ""
 	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

@@ -11,17 +11,17 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// The states of the node's stock docker driver as this driver sees them, values
-// of the attribute driver.aliquot.dangling_containers.
+// The values of the attribute driver.aliquot.dangling_containers: whether the agent's docker driver and
+// this driver leave each other's containers alone.
 const (
 	danglingSafe    = "safe"
 	danglingUnsafe  = "unsafe"
 	danglingUnknown = "unknown"
 )
 
-// guard adds to a fingerprint whether the agent's own docker driver would remove
-// this driver's containers. Where it is certain to, the driver is unhealthy: a
-// task placed here would be killed within minutes.
+// guard adds to a fingerprint whether the agent's docker driver would remove this driver's containers.
+// If it would, the driver is unhealthy, because a task that is placed here would be killed within
+// minutes.
 func (d *Driver) guard(set settings, fp *drivers.Fingerprint) *drivers.Fingerprint {
 	if set.dangling == DanglingOff {
 		return fp
@@ -46,8 +46,8 @@ func (d *Driver) stockDriver(set settings) (state, why string) {
 	}
 	config, err := agent.Read(machine.Running, pid)
 	if err != nil && d.agent != 0 {
-		// The agent that started this process has gone and left it to another, which
-		// cannot be known; what was found is the best guess.
+		// The agent that started this process has ended. The agent that uses it now is unknown,
+		// so the earlier result is the best guess.
 		return d.dangling, d.danglingWhy
 	}
 	d.agent = pid
@@ -66,8 +66,8 @@ func (d *Driver) stockDriver(set settings) (state, why string) {
 	return d.dangling, d.danglingWhy
 }
 
-// danglingOf says whether the agent's docker driver is a danger to this driver's
-// containers, or this driver to its.
+// danglingOf returns whether the agent's docker driver would remove this driver's containers, or this
+// driver the docker driver's, and why.
 func danglingOf(c agent.Config, set settings) (state, why string) {
 	if c.Denies("docker") {
 		return danglingSafe, ""
@@ -86,11 +86,11 @@ func danglingOf(c agent.Config, set settings) (state, why string) {
 	case !known:
 		return danglingUnknown,
 			"the docker plugin's gc { dangling_containers } in the agent's configuration " +
-				"has a form that is not understood"
+				"has an unknown form"
 	case on:
 		return danglingUnsafe,
 			"the agent's own docker driver removes containers that it did not start (gc { dangling_containers } is " +
-				"on), and so every task of this driver within minutes"
+				"on), so it would kill every task of this driver within minutes"
 	}
 	return danglingSafe, ""
 }

@@ -11,18 +11,18 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
-// ownPlaces are where a container has the directories that the docker driver binds
-// from the allocation. It takes them from the task's environment, which jobs and
-// templates may set: "/alloc:rw" would be a place with a mode.
+// ownPlaces are the paths in a container of the directories that the docker driver binds from the
+// allocation. The docker driver takes them from the task's environment, which jobs and templates may set,
+// even to a path with a mode such as "/alloc:rw". So this driver sets them.
 var ownPlaces = map[string]string{
 	taskenv.AllocDir:     allocdir.SharedAllocContainerPath,
 	taskenv.TaskLocalDir: allocdir.TaskLocalContainerPath,
 	taskenv.SecretsDir:   allocdir.TaskSecretsContainerPath,
 }
 
-// realDirectories fails where one of the directories that the docker driver binds by
-// itself, or one above it in the allocation, is no directory: a task that put a link
-// in its place would get what the link names when it starts again.
+// realDirectories fails if one of the directories that the docker driver binds, or one of its parents in
+// the allocation, is not a directory: a task that has replaced it by a link would get the target of the
+// link when it starts again.
 func realDirectories(cfg *drivers.TaskConfig) error {
 	root, err := os.OpenRoot(cfg.AllocDir)
 	if err != nil {
@@ -43,15 +43,15 @@ func realDirectories(cfg *drivers.TaskConfig) error {
 				return fmt.Errorf("the allocation's directory: %w", err)
 			} else if !info.IsDir() {
 				return fmt.Errorf("%s in the allocation's directory is not a directory any more: "+
-					"a task has put something else in its place, and the driver does not mount that", part)
+					"a task has replaced it, and the driver does not mount the replacement", part)
 			}
 		}
 	}
 	return nil
 }
 
-// ownsDirectories says why a writable mount would let a task replace the directories
-// that Nomad and the docker driver use by their names. "" when it would not.
+// ownsDirectories returns why a task could, through a writable mount, replace directories that Nomad and
+// the docker driver open by path, or "" if it could not.
 func ownsDirectories(allocDir string, a source) string {
 	rel, err := filepath.Rel(resolved(allocDir), resolved(a.path))
 	if err != nil || a.readonly || strings.HasPrefix(rel, "..") {

@@ -35,8 +35,8 @@ func dmemRegions(root machine.Root, prefix string) []string {
 	return out
 }
 
-// passDmem has the groups above a control group pass the controller on to it, and returns
-// the group's folder.
+// passDmem enables the controller for a control group in all of its parents, and returns the group's
+// directory.
 func passDmem(root machine.Root, group string) (dir string, err error) {
 	dir = cgroups
 	for _, part := range strings.Split(strings.Trim(group, "/"), "/") {
@@ -55,8 +55,7 @@ func passDmem(root machine.Root, group string) (dir string, err error) {
 	return dir, nil
 }
 
-// limitDmem limits what a control group may have of a region, and reads back that it
-// is so.
+// limitDmem limits a control group's memory in a region, and reads the limit back.
 func limitDmem(root machine.Root, group, region string, limit uint64) error {
 	dir, err := passDmem(root, group)
 	if err != nil {
@@ -78,7 +77,7 @@ func limitDmem(root machine.Root, group, region string, limit uint64) error {
 		if got, err := strconv.ParseUint(f[1], 10, 64); err == nil && got <= limit {
 			return nil
 		}
-		return fmt.Errorf("%s says %s after %d was written", file, f[1], limit)
+		return fmt.Errorf("%s has the limit %s after %d was written", file, f[1], limit)
 	}
 	return fmt.Errorf("%s has no limit of %s after it was written", file, region)
 }
@@ -93,8 +92,8 @@ func write(root machine.Root, file, text string) error {
 	return err
 }
 
-// groupOf returns the control group of a process in the second version's hierarchy, ""
-// where it has none of its own.
+// groupOf returns the control group of a process in the cgroup v2 hierarchy, "" if the process is in the
+// root group.
 func groupOf(root machine.Root, pid int) string {
 	text, err := root.Text("/proc", strconv.Itoa(pid), "cgroup")
 	if err != nil {

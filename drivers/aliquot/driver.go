@@ -1,6 +1,6 @@
-// Package aliquot is the task driver "aliquot": Nomad's docker driver, embedded, with
-// the image chosen by the granted hardware and the container attached to exactly
-// the GPU, slices and limits that the task was granted.
+// Package aliquot is the task driver "aliquot". It embeds Nomad's docker driver, chooses the image by
+// the granted hardware, and gives the container exactly the GPUs, slices and limits that the task was
+// granted.
 package aliquot
 
 import (
@@ -19,17 +19,16 @@ import (
 	"aliquot.example/internal/version"
 )
 
-// MPS asks the MPS daemon with a pipe directory, through a control program.
+// MPS queries the MPS daemon of a pipe directory, through a control program.
 type MPS struct {
 	// Clients lists the host PIDs of the processes that use the daemon.
 	Clients func(ctx context.Context, control, pipe string) ([]int, error)
-	// Faulted lists those that a server in FAULT keeps, and reports whether one is.
+	// Faulted lists the clients of servers in FAULT, and reports whether there is such a server.
 	Faulted func(ctx context.Context, control, pipe string) ([]int, bool, error)
 }
 
-// Driver embeds the concrete docker driver, so that everything that it does and
-// this package does not name (exec, signals, statistics, networks, logs) stays
-// as it is.
+// Driver embeds the concrete docker driver, so it inherits all methods that this package does not define
+// (exec, signals, statistics, networks, logs).
 type Driver struct {
 	*docker.Driver
 	ctx    context.Context
@@ -49,7 +48,7 @@ type Driver struct {
 	dangling, danglingWhy string
 }
 
-// New makes the driver; it touches neither the host nor the engine.
+// New returns the driver. It touches neither the host nor the engine.
 func New(ctx context.Context, log hclog.Logger, mps MPS) *Driver {
 	log = log.Named(Name)
 	return &Driver{
@@ -121,7 +120,7 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	took := took{began: time.Now()}
 	ctx, ended := context.WithCancel(d.ctx)
 	defer ended()
-	var image *pull // beside what follows, where that is said to take time
+	var image *pull // in the background, if the start may take long
 	if start.told() {
 		image = d.pullBeside(ctx, cfg, start.task)
 	}
@@ -165,7 +164,7 @@ func (d *Driver) StartTask(cfg *drivers.TaskConfig) (*drivers.TaskHandle, *drive
 	return handle, network, nil
 }
 
-// brought is what a start was given of the node's cache, nil for what it did not ask for.
+// brought has the models and the compile cache of a start, nil for those that the job does not request.
 type brought struct {
 	models   *modelState
 	compiled *compiledState
@@ -188,7 +187,7 @@ func (d *Driver) launch(cfg *drivers.TaskConfig, start start, b brought) (*drive
 	if err != nil {
 		return nil, nil, err
 	}
-	// Nomad keeps what it asked for, not what this host made of it.
+	// Nomad must keep the original configuration, not the one for this host.
 	handle.Config = cfg
 	if err := d.follow(handle, start.check, b); err != nil {
 		_ = d.Driver.DestroyTask(cfg.ID, true)
@@ -214,8 +213,8 @@ func (d *Driver) RecoverTask(handle *drivers.TaskHandle) error {
 	return d.resume(handle)
 }
 
-// WaitTask implements drivers.DriverPlugin. A task that was stopped because it
-// never used its GPU exits with that reason, whatever its process answered.
+// WaitTask implements drivers.DriverPlugin. A task that this driver has ended, such as one that never
+// used its GPU, exits with that reason, whatever the exit code of its process is.
 func (d *Driver) WaitTask(ctx context.Context, id string) (<-chan *drivers.ExitResult, error) {
 	in, err := d.Driver.WaitTask(ctx, id)
 	if err != nil {

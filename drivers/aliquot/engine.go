@@ -12,8 +12,8 @@ import (
 	"aliquot.example/internal/agent"
 )
 
-// client connects as the docker driver does: to the configured endpoint, else to
-// the one in the environment.
+// client returns a client for the same endpoint as the docker driver's: the configured one, else that in
+// the environment.
 func (e engineAddress) client() (*client.Client, error) {
 	opts := []client.Opt{client.WithAPIVersionNegotiation()}
 	if e.endpoint == "" {
@@ -26,12 +26,11 @@ func (e engineAddress) client() (*client.Client, error) {
 	return client.NewClientWithOpts(opts...)
 }
 
-// engineRetry is the pause before the engine's events are asked for again after
-// the engine stopped.
+// engineRetry is the pause before the next subscription to the engine's events after the last has ended.
 const engineRetry = 5 * time.Second
 
-// watchEngine follows the engine's events for as long as the driver lives and
-// reports containers of tasks that somebody else kills.
+// watchEngine follows the engine's events until the driver ends, and reports tasks whose containers
+// another client has killed.
 func (d *Driver) watchEngine() {
 	since := time.Now()
 	for d.ctx.Err() == nil {
@@ -44,8 +43,8 @@ func (d *Driver) watchEngine() {
 	}
 }
 
-// followEngine follows them from a moment on, which it moves to the last that it has
-// seen: the engine keeps what happens while nobody listens.
+// followEngine follows the engine's events from a time on. It sets since to the time of each event, so
+// that the next call misses none: the engine keeps events without a listener.
 func (d *Driver) followEngine(since *time.Time) error {
 	set, _ := d.settings()
 	engine, err := set.engine.client()
@@ -69,8 +68,8 @@ func (d *Driver) followEngine(since *time.Time) error {
 	}
 }
 
-// killed reports a SIGKILL that neither Nomad nor this driver sent: a stock docker
-// driver removes containers that it does not know in this way.
+// killed reports a SIGKILL that neither Nomad nor this driver has sent. Nomad's docker driver removes
+// unknown containers in this way.
 func (d *Driver) killed(container, signal string) {
 	t, ok := d.tasks.of(container)
 	if !ok || signal != "9" || t.isExpected() {

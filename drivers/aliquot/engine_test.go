@@ -289,7 +289,7 @@ func TestErrorsOfAStartAreOneLine(t *testing.T) {
 		{`{"variant": [{"a": [{"imag": "x"}]}]}`, `variant "a": "imag" is unknown`, nil},
 		{`{"variant": [{"a": [{"image": "x"}]}, {"a": [{"image": "y"}]}]}`, `variant "a" is defined twice`, nil},
 		{`{"image": "x:1", "attachment_timeout": "soon"}`, `attachment_timeout is "soon"`, nil},
-		{`{"image": "x:1"}`, "its MPS daemon does not run now", reserved(lost)},
+		{`{"image": "x:1"}`, "its MPS daemon is not running", reserved(lost)},
 		{`{"image": "x:1"}`, "is not below run_dir", reserved(outside)},
 		{`{"image": "x:1"}`, "GPU-1 at 0000:99:00.0 is not known", reserved(gone)},
 		{`{"image": "x:1"}`, "the task has 2 GPU grants", two},

@@ -13,16 +13,15 @@ import (
 )
 
 const (
-	// faultLook is how often servers that tasks share are asked for a fault.
+	// faultLook is the interval between two checks of shared servers for faults.
 	faultLook = 2 * time.Second
-	// faultWait is how long a start waits for one to be over: its GPU comes back within
-	// seconds of the end of the tasks that it hit.
+	// faultWait is how long a start waits for the end of a fault: the GPU returns within seconds
+	// after the affected tasks have ended.
 	faultWait = 20 * time.Second
 )
 
-// watchFaults ends the tasks of a server that is in fault, for as long as the driver
-// lives. Their contexts are dead, which many programs do not notice, and the GPU serves
-// nobody until they are gone.
+// watchFaults stops the tasks of servers in FAULT, until the driver ends. Their CUDA contexts are lost,
+// which many programs do not notice, and the GPU serves no other task until these have ended.
 func (d *Driver) watchFaults() {
 	tick := time.NewTicker(faultLook)
 	defer tick.Stop()
@@ -36,7 +35,7 @@ func (d *Driver) watchFaults() {
 	}
 }
 
-// endFaulted looks once, asking each shared server once.
+// endFaulted checks each shared server once, and stops its tasks if it is in FAULT.
 func (d *Driver) endFaulted(running []*task) {
 	asked := map[string][]int{}
 	for _, t := range running {
@@ -61,8 +60,8 @@ func (d *Driver) endFaulted(running []*task) {
 	}
 }
 
-// faulted returns the processes that a server in fault keeps, and whether it is. A
-// server that cannot be asked is no fault: the device plugin looks after it.
+// faulted reports whether a grant's server is in FAULT, and returns the server's clients. A server that
+// does not answer counts as not in FAULT, because the device plugin takes care of it.
 func (d *Driver) faulted(ctx context.Context, v vendor, g gpu.Grant) ([]int, bool) {
 	set, _ := d.settings()
 	victims, faulted, err := v.faulted(ctx, look{set: set, mps: d.mps}, g)
@@ -73,18 +72,18 @@ func (d *Driver) faulted(ctx context.Context, v vendor, g gpu.Grant) ([]int, boo
 }
 
 func (d *Driver) endVictim(t *task, v vendor, pid int) {
-	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, by an error of this task or of another on "+
-		"that GPU; the task is ended so that Nomad starts it again", pid, v.serverName, t.grant.Group)
+	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, after an error of this task or of another on "+
+		"that GPU; the driver stops the task so that Nomad restarts it", pid, v.serverName, t.grant.Group)
 	t.fail(failure)
 	d.log.Error(failure.Error(), "task", t.config.Name, "alloc", t.config.AllocID)
 	d.emit(t.config, failure.Error(), map[string]string{"fault": "true", "gpu": t.grant.Group})
 	if err := d.Driver.StopTask(t.config.ID, failStop, ""); err != nil {
-		d.log.Error("a task of a faulted server cannot be stopped", "task", t.config.Name, "error", err)
+		d.log.Error("cannot stop a task whose server is in FAULT", "task", t.config.Name, "error", err)
 	}
 }
 
-// awaitServer waits until the server that a grant shares is in no fault: a task that
-// starts before would fail as those did that are being ended.
+// awaitServer waits until the server of a grant is not in FAULT. A task that starts earlier would fail
+// like the tasks that are being stopped.
 func (d *Driver) awaitServer(g gpu.Grant) error {
 	v, err := vendorOf(g)
 	if err != nil || v.server(g) == "" {

@@ -11,10 +11,9 @@ import (
 	"aliquot.example/internal/version"
 )
 
-// Fingerprint implements drivers.DriverPlugin: the docker driver's health and
-// attributes under this driver's name. The first call is the earliest moment at
-// which the process is known to serve and not only to validate, so watching the
-// engine begins here.
+// Fingerprint implements drivers.DriverPlugin: the docker driver's health and attributes under this
+// driver's name. The first call also starts the background work, because before it the process may only
+// have been launched to validate the configuration.
 func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, error) {
 	in, err := d.Driver.Fingerprint(ctx)
 	if err != nil {
@@ -35,8 +34,7 @@ func (d *Driver) Fingerprint(ctx context.Context) (<-chan *drivers.Fingerprint, 
 	return out, nil
 }
 
-// pass sends what the docker driver says, and the last of it again when the levels
-// change.
+// pass sends the docker driver's fingerprints, and sends the last one again when the levels change.
 func (d *Driver) pass(ctx context.Context, in <-chan *drivers.Fingerprint, out chan<- *drivers.Fingerprint) {
 	var last *drivers.Fingerprint
 	for {
@@ -55,7 +53,7 @@ func (d *Driver) pass(ctx context.Context, in <-chan *drivers.Fingerprint, out c
 		select {
 		case out <- d.present(last):
 		case <-ctx.Done():
-			// The docker driver sends without a way out; take what it still has.
+			// The docker driver blocks while it sends, so receive its remaining fingerprints.
 			for range in {
 			}
 			return
@@ -63,15 +61,15 @@ func (d *Driver) pass(ctx context.Context, in <-chan *drivers.Fingerprint, out c
 	}
 }
 
-// ofDocker prefixes the attributes that the embedded driver would write over
+// ofDocker is the prefix of the embedded driver's attributes. Under this prefix they would overwrite
 // those of the agent's own docker driver.
 const (
 	ofDocker = "driver.docker"
 	ofOurs   = "driver." + Name
 )
 
-// learn keeps the engine's runtimes: asking again at every start of a task would
-// cost it a round trip.
+// learn saves the engine's runtimes from a fingerprint, so that the start of a task needs no request for
+// them.
 func (d *Driver) learn(fp *drivers.Fingerprint) {
 	attr, ok := fp.Attributes[ofDocker+".runtimes"]
 	if !ok {
@@ -108,8 +106,8 @@ func (d *Driver) present(in *drivers.Fingerprint) *drivers.Fingerprint {
 		for name, value := range v.attributes(set, runtimes) {
 			out.Attributes[ofOurs+"."+name] = pstructs.NewStringAttribute(value)
 		}
-		// Which vendors' kernel drivers are here, for jobs that go to GPU nodes without
-		// asking for a GPU, such as one that pulls images beforehand.
+		// The vendors whose kernel drivers are loaded, for jobs that run on GPU nodes without
+		// requesting a GPU, such as jobs/prepull.nomad.hcl.
 		if v.present(set.host) {
 			out.Attributes[ofOurs+".gpu."+string(v.of)] = pstructs.NewBoolAttribute(true)
 		}

@@ -10,9 +10,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// handleState is what Nomad keeps of a running task: the docker driver's own
-// state, field by field, and this driver's. The docker driver reads its part and
-// passes over the rest.
+// handleState is the state of a running task that Nomad stores: the fields of the docker driver's state
+// and this driver's. The docker driver ignores the latter.
 type handleState struct {
 	ReattachConfig *pstructs.ReattachConfig
 	ContainerID    string
@@ -25,8 +24,8 @@ type handleState struct {
 	Compiled *compiledState
 }
 
-// check is an attachment check as it survives a restart of the driver: when the
-// task is recovered, Nomad may not have restored its DeviceEnv yet.
+// check is an attachment check in the form that survives a restart of the driver. It contains the grant,
+// because Nomad may not have restored the DeviceEnv of a task when the driver recovers it.
 type check struct {
 	Grant   map[string]string // gpu.Grant.Env
 	Require bool
@@ -35,7 +34,7 @@ type check struct {
 	Until int64
 }
 
-// grant is what the task was granted, nil for none.
+// grant returns the task's grant, nil if it has none.
 func (c *check) grant() *gpu.Grant {
 	if c == nil {
 		return nil
@@ -47,8 +46,7 @@ func (c *check) grant() *gpu.Grant {
 	return &g
 }
 
-// follow begins to watch a task that has just started and puts what it needs
-// later into the handle.
+// follow starts to watch a new task, and stores in its handle what resume needs.
 func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b brought) error {
 	var state handleState
 	if err := handle.GetDriverState(&state); err != nil {
@@ -74,16 +72,16 @@ func (d *Driver) follow(handle *drivers.TaskHandle, c *check, b brought) error {
 	return nil
 }
 
-// resume begins to watch a task that an earlier process of the driver started.
+// resume starts to watch a task that an earlier process of the driver has started.
 func (d *Driver) resume(handle *drivers.TaskHandle) error {
 	var state handleState
 	if err := handle.GetDriverState(&state); err != nil {
 		return fmt.Errorf("state of task %q: %w", handle.Config.Name, err)
 	}
 	if c := state.Check; c != nil && time.Now().Unix() >= c.Until {
-		// Its time passed while nobody looked, or it was found attached long ago. A
-		// task that runs is not ended for what it may have done since: look once more
-		// and only say so.
+		// The deadline passed while the driver was down, or the task was verified long ago. A
+		// running task must not be ended for what may have changed since, so check again but
+		// only report the result.
 		c.Require, c.Until = false, time.Now().Add(c.Timeout).Unix()
 	}
 	if err := d.keepModels(handle.Config, state.Models); err != nil {
@@ -114,8 +112,8 @@ func (d *Driver) endWith(t *task) {
 	drain(exit)
 }
 
-// drain takes what comes until the end. The docker driver sends its one result
-// without a way out, also when nobody waits any more.
+// drain receives until the channel is closed. The docker driver blocks while it sends its result, even
+// if nobody waits for it any more.
 func drain(exit <-chan *drivers.ExitResult) {
 	for range exit {
 	}

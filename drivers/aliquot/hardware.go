@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// hardware is what of the host's hardware a character device gives to who opens it,
-// beside GPUs: the device itself, past the file systems and drivers above it.
+// hardware is a kind of hardware, other than GPUs, that a program can control through a character device,
+// bypassing file systems and drivers.
 type hardware struct {
 	is string
 	// nodes are patterns of device nodes and of folders of them.
 	nodes []string
-	// majors are patterns of names in /proc/devices: a node of these is of the kind
-	// wherever it is and whatever it is called.
+	// majors are patterns of names in /proc/devices. A node with such a major number is of this
+	// kind, whatever its path is.
 	majors []string
 }
 
 const hostMemory = "is the host's memory"
 
-// hostHardware is from the kernel's admin-guide/devices.txt, and from what its drivers
+// hostHardware comes from the kernel's admin-guide/devices.txt and from the names that its drivers
 // register: drivers/scsi (sg, st, bsg), nvme, mtd, vfio, uio, char/ipmi, char/mem.
 var hostHardware = []hardware{
 	{"is a disk of the host, or its controller",
@@ -39,11 +39,11 @@ var hostHardware = []hardware{
 		[]string{"cpu/msr"}},
 }
 
-// filesOfTasks are folders of /dev in which containers that share them make files, and
-// so nodes and links, of their own.
+// filesOfTasks are directories of /dev in which containers that share them can create files, including
+// device nodes and links.
 var filesOfTasks = []string{"/dev/shm", "/dev/mqueue", "/dev/hugepages"}
 
-// hardwareAt says what hardware a path of the host is, by its name, "" for none.
+// hardwareAt returns what hardware the path of a device node belongs to, or "".
 func hardwareAt(p string) string {
 	for ; p != "/" && p != "."; p = path.Dir(p) {
 		for _, k := range hostHardware {
@@ -55,9 +55,9 @@ func hardwareAt(p string) string {
 	return ""
 }
 
-// hardwareOf says what hardware a character device is, by its number, "" for none.
+// hardwareOf returns what hardware the number of a character device belongs to, or "".
 func (h host) hardwareOf(rdev uint64) string {
-	// Of the driver mem, these are mem, kmem and port; others are null, zero and the like.
+	// The driver mem has the minors 1, 2 and 4 for mem, kmem and port; others are null, zero etc.
 	if major(rdev) == 1 && slices.Contains([]uint32{1, 2, 4}, minor(rdev)) {
 		return hostMemory
 	}
@@ -92,6 +92,6 @@ func (h host) characterDrivers() map[uint32][]string {
 	return out
 }
 
-// major and minor take a device number apart as Linux packs it.
+// major and minor decode a device number of Linux.
 func major(rdev uint64) uint32 { return uint32(rdev>>8&0xfff | rdev>>32&^0xfff) }
 func minor(rdev uint64) uint32 { return uint32(rdev&0xff | rdev>>12&^0xff) }

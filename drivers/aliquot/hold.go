@@ -11,18 +11,17 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// errNoLimit says that nothing here can hold a grant's memory.
+// errNoLimit means that this node cannot limit a grant's memory.
 var errNoLimit = errors.New("there is no limit of GPU memory")
 
-// noLimit is the limit of a vendor for which there is none.
+// noLimit is vendor.limit for vendors without memory limits.
 func noLimit(context.Context, settings, gpu.Grant, string) (string, error) { return "", errNoLimit }
 
-// noneHeld is the answer of a vendor whose memory nothing here can hold.
+// noneHeld is vendor.limits for vendors without memory limits.
 func noneHeld(settings, gpu.Grant) bool { return false }
 
-// holdMemory has a container held to the memory that its task was granted, where the
-// kernel or the GPU's driver can, and says so in an event. Where nothing can nothing
-// changes.
+// holdMemory limits a container to the granted GPU memory, if the kernel or the GPU's driver can do so,
+// and reports that in an event. Otherwise it does nothing.
 func (d *Driver) holdMemory(cfg *drivers.TaskConfig, g gpu.Grant, container string) {
 	set, _ := d.settings()
 	v, err := vendorOf(g)
@@ -32,18 +31,18 @@ func (d *Driver) holdMemory(cfg *drivers.TaskConfig, g gpu.Grant, container stri
 	by, err := d.limitContainer(set, v, g, container)
 	switch {
 	case errors.Is(err, errNoLimit):
-		d.log.Debug("the task's GPU memory is not held", "task", cfg.Name, "error", err)
+		d.log.Debug("no limit for the task's GPU memory", "task", cfg.Name, "error", err)
 	case err != nil:
-		d.log.Error("the task's GPU memory is not held", "task", cfg.Name, "error", err)
-		d.emit(cfg, fmt.Sprintf("GPU memory is not held: %v", err),
+		d.log.Error("cannot limit the task's GPU memory", "task", cfg.Name, "error", err)
+		d.emit(cfg, fmt.Sprintf("GPU memory is not limited: %v", err),
 			map[string]string{"memory_enforcement": string(g.MemoryEnforcement)})
 	default:
-		d.emit(cfg, "GPU memory is held by "+by, map[string]string{"memory_enforcement": string(gpu.LevelHard)})
+		d.emit(cfg, "GPU memory is limited by "+by, map[string]string{"memory_enforcement": string(gpu.LevelHard)})
 	}
 }
 
-// limitContainer limits the memory of a container's control group, and returns who holds
-// it to what.
+// limitContainer limits the GPU memory of a container's control group. by says what enforces the limit,
+// and how much it is.
 func (d *Driver) limitContainer(set settings, v vendor, g gpu.Grant, container string) (by string, err error) {
 	engine, err := set.engine.client()
 	if err != nil {
@@ -59,7 +58,7 @@ func (d *Driver) limitContainer(set settings, v vendor, g gpu.Grant, container s
 	}
 	group := groupOf(machine.Running, info.State.Pid)
 	if group == "" {
-		return "", errors.New("the container has no control group of the second version")
+		return "", errors.New("the container has no cgroup v2 control group")
 	}
 	return v.limit(d.ctx, set, g, group)
 }

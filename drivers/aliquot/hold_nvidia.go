@@ -20,15 +20,15 @@ import (
 // holdTime is what the device plugin's program may take to start NVML and set a limit.
 const holdTime = 10 * time.Second
 
-// holdsNVIDIA reports whether NVIDIA's driver may hold a grant's memory by control group:
-// it does so for slices from release 615 on. A MIG device holds its own.
+// holdsNVIDIA reports whether NVIDIA's driver may be able to limit a grant's memory by control group. It
+// can for slices from release 615 on. A MIG device needs no limit.
 func holdsNVIDIA(s settings, g gpu.Grant) bool {
 	return g.Sharing == gpu.SharingMPS && len(g.GPUs) == 1 && kernel.HasLimits(s.host.root())
 }
 
-// limitNVIDIA has the device plugin's program, which lies beside the driver's own, set the
-// limit by NVML. NVIDIA says not to write the kernel's files for it: NVML knows the
-// driver's own accounting, too, which it has where the kernel has no controller.
+// limitNVIDIA sets the limit through NVML, with the device plugin's program, which is in the same
+// directory as this one. NVIDIA advises against writing the kernel's files directly: NVML also supports
+// the driver's own accounting on kernels without the controller.
 func limitNVIDIA(ctx context.Context, s settings, g gpu.Grant, group string) (by string, err error) {
 	root := s.host.root()
 	folder := path.Join(cgroups, group)
@@ -46,8 +46,8 @@ func limitNVIDIA(ctx context.Context, s settings, g gpu.Grant, group string) (by
 		g.GPUs[0]), nil
 }
 
-// askPlugin runs the device plugin's program and returns the limit that it says holds. It
-// does not wait for one that hangs in the driver, where not even a signal ends it.
+// askPlugin runs the device plugin's program and returns the limit that is in force, in bytes. It does
+// not wait for a program that hangs in the driver, because not even a signal ends it.
 func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error) {
 	own, err := os.Executable()
 	if err != nil {
@@ -57,7 +57,7 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 	ctx, cancel := context.WithTimeout(ctx, holdTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, append([]string{kernel.HoldMemory}, args...)...)
-	for _, key := range []string{"PATH", "LD_LIBRARY_PATH"} { // the agent's others hold tokens
+	for _, key := range []string{"PATH", "LD_LIBRARY_PATH"} { // other variables of the agent may be secret
 		if value, ok := os.LookupEnv(key); ok {
 			cmd.Env = append(cmd.Env, key+"="+value)
 		}
@@ -83,7 +83,7 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 	}
 	held, err := strconv.ParseUint(strings.TrimSpace(out.String()), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s %s says %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory,
+		return 0, fmt.Errorf("%s %s printed %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory,
 			out.String())
 	}
 	return held, nil

@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// modelsAttribute is the node attribute that lists the models which the node holds. It
-	// is not among those of packing policies, and stays out of the node's class.
+	// modelsAttribute is the node attribute that lists the models on the node. Packing policies do
+	// not use it, and as a unique attribute it does not affect the node's class.
 	modelsAttribute = "unique.cache.models"
-	// holdLook is how often the cache is asked for them, mostHeld how many are named.
+	// holdLook is the interval of requests to the cache for the list, mostHeld its maximum length.
 	holdLook = time.Minute
 	mostHeld = 64
 )
 
-// watchHeld publishes which models the node holds, for jobs that prefer such nodes. It
-// changes when a model becomes whole or is evicted, which is rare.
+// watchHeld publishes which models are on the node, for jobs that prefer such nodes. The list changes
+// only when a model is complete or evicted, which is rare.
 func (d *Driver) watchHeld(ctx context.Context) {
 	published := ""
 	tick := time.NewTicker(holdLook)
@@ -25,7 +25,7 @@ func (d *Driver) watchHeld(ctx context.Context) {
 		ask, cancel := context.WithTimeout(ctx, 10*time.Second)
 		status, err := d.cache().Status(ask)
 		cancel()
-		// A cache that is away keeps its models.
+		// If the cache does not answer, its models are still there.
 		if list := heldList(status.Held); err == nil && list != published {
 			published = list
 			d.levels.set(map[string]string{modelsAttribute: list})
@@ -39,7 +39,7 @@ func (d *Driver) watchHeld(ctx context.Context) {
 	}
 }
 
-// heldList writes names as set_contains of an affinity reads them.
+// heldList formats names for the operator set_contains of an affinity.
 func heldList(names []string) string {
 	var out []string
 	for _, name := range names {

@@ -12,7 +12,7 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// host is the machine as a directory: "/" or a tree that looks like it.
+// host is the root directory of the machine: "/", or a tree like it.
 type host string
 
 func (h host) root() machine.Root { return machine.Root(h) }
@@ -30,7 +30,7 @@ func (h host) node(path string) (*drivers.DeviceConfig, error) {
 	return &drivers.DeviceConfig{HostPath: h.path(path), TaskPath: path, Permissions: "rw"}, nil
 }
 
-// nodes is node for several paths without repeating one.
+// nodes is like node for several paths. It omits duplicates.
 func (h host) nodes(paths []string) ([]*drivers.DeviceConfig, error) {
 	var out []*drivers.DeviceConfig
 	for i, p := range paths {

@@ -24,7 +24,7 @@ var intel = vendor{
 			return attachment{}, err
 		}
 		a := attachment{how: AttachNodes, nodes: nodes, groups: s.host.gids(nodes, "video", "render")}
-		// Intel's user-mode driver finds GPUs by these links, which open nothing.
+		// Intel's user-mode driver finds GPUs through these links, which grant no access.
 		if s.host.exists(kernel.Links) {
 			a.addMount(&drivers.MountConfig{HostPath: s.host.path(kernel.Links), TaskPath: kernel.Links,
 				Readonly: true})

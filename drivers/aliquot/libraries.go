@@ -14,22 +14,20 @@ import (
 	"os"
 )
 
-// driverLibraries are the parts of NVIDIA's driver that programs load at run
-// time and that must be of the kernel driver's own version: what the "compute"
-// and "utility" capabilities of NVIDIA's container toolkit mean. Names end
-// in "*" where the version is part of the name.
+// driverLibraries are the libraries of NVIDIA's driver that programs load at run time and that must have
+// the kernel driver's version. They are those of the capabilities "compute" and "utility" of NVIDIA's
+// container toolkit. A name ends in "*" if the version is part of it.
 var driverLibraries = []string{
 	"libcuda.so.1", "libcudadebugger.so.1", "libnvidia-ptxjitcompiler.so.1", "libnvidia-nvvm.so.4",
 	"libnvidia-nvvm70.so.4", "libnvidia-gpucomp.so.*", "libnvidia-ml.so.1",
 }
 
-// driverPrograms go along; they are looked for in the usual folders.
+// driverPrograms are mounted together with the libraries. They are looked up in programDirs.
 var driverPrograms = []string{"nvidia-smi"}
 
 var programDirs = []string{"/usr/bin", "/usr/sbin", "/opt/bin", "/bin"}
 
-// platform is what the dynamic linker's cache and folders look like on one
-// architecture.
+// platform has the properties of the dynamic linker's cache and directories for one architecture.
 type platform struct {
 	flags  uint32 // of its libraries in the cache, without the low byte
 	triple string // Debian's name of the library folder
@@ -47,10 +45,9 @@ func (p platform) searchDirs() []string {
 	}
 }
 
-// containerDirs are where libraries go in the container: the default folders of
-// the dynamic linkers of Debian's and of Red Hat's kind, which are searched
-// without a cache, and the folder that NVIDIA's images name in LD_LIBRARY_PATH,
-// for programs that look there themselves.
+// containerDirs are the directories of libraries in the container: the default directories of the dynamic
+// linkers of Debian and of Red Hat, which are searched without a cache, and the directory that NVIDIA's
+// images have in LD_LIBRARY_PATH, for programs that search it themselves.
 func (p platform) containerDirs() []string {
 	return []string{"/usr/lib/" + p.triple, "/usr/lib64", "/usr/local/nvidia/lib64"}
 }

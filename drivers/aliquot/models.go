@@ -21,18 +21,18 @@ import (
 const envModels = "ALIQUOT_MODELS"
 
 const (
-	// modelLook is how long one question about a model waits for it.
+	// modelLook is how long one request to the cache waits for a model.
 	modelLook = 2 * time.Second
-	// unpinFor is how long the driver tries to tell the cache that a task has ended; what
-	// is left over reap finds.
+	// unpinFor is how long the driver tries to remove the pins of an ended task from the cache.
+	// watchPins removes the remaining ones.
 	unpinFor = 10 * time.Minute
 )
 
-// models knows which tasks hold models of the node's cache.
+// models records which tasks use models of the node's cache.
 type models struct {
 	mu     sync.Mutex
 	owners map[string]held
-	// brought holds one wake-up once a model is whole.
+	// brought has one wake-up after a model has become complete.
 	brought chan struct{}
 }
 
@@ -44,11 +44,10 @@ type held struct {
 
 func newModels() *models { return &models{owners: map[string]held{}, brought: make(chan struct{}, 1)} }
 
-// ownerOf is the name under which a task pins models. A task that starts again has
-// another.
+// ownerOf returns the name under which a task pins models. It changes when the task restarts.
 func ownerOf(taskID string) string { return strings.ReplaceAll(taskID, "/", "-") }
 
-// hold begins a task's use of models, or goes on with it; the context ends with it.
+// hold starts or continues a task's use of models. The context ends with the use.
 func (m *models) hold(ctx context.Context, taskID string) context.Context {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -60,7 +59,7 @@ func (m *models) hold(ctx context.Context, taskID string) context.Context {
 	return h.ctx
 }
 
-// leave ends what hold began, and reports whether it did.
+// leave ends a task's use of models, and reports whether there was one.
 func (m *models) leave(taskID string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -79,15 +78,15 @@ func (m *models) holds(owner string) bool {
 	return ok
 }
 
-// modelState is what Nomad keeps of a task's models. Which they are its config says.
+// modelState is the state of a task's models that Nomad stores. The task's config names the models.
 type modelState struct {
-	// Mounted is set where they were whole at the start.
+	// Mounted is set if all models were complete at the start.
 	Mounted bool
 }
 
-// bring has the models of a task on the node and adds them to what the docker driver
-// gets: mounted where all are whole, otherwise through the cache's face of the Hub. It
-// returns how far they are, nil for a task without models.
+// bring fetches the models of a task and adds them to the docker driver's configuration: as mounts if all
+// are complete, otherwise through the cache's Hub endpoint. It returns their state, nil for a task
+// without models.
 func (d *Driver) bring(cfg *drivers.TaskConfig, s *start, image *pull) ([]cacheapi.Model, error) {
 	if len(s.wishes.refs) == 0 {
 		return nil, nil
@@ -105,13 +104,13 @@ func (d *Driver) bring(cfg *drivers.TaskConfig, s *start, image *pull) ([]cachea
 	return found, nil
 }
 
-// cache makes a client of the node's cache.
+// cache returns a client of the node's cache.
 func (d *Driver) cache() *cacheapi.Client {
 	set, _ := d.settings()
 	return cacheapi.NewClient(set.cacheSocket)
 }
 
-// bringing is the way of one task's models to the node.
+// bringing fetches the models of one task to the node.
 type bringing struct {
 	d      *Driver
 	cfg    *drivers.TaskConfig
@@ -121,7 +120,7 @@ type bringing struct {
 	progress
 }
 
-// ask asks for all models at once, and waits a while for those that are not whole.
+// ask requests all models concurrently, and waits for incomplete ones for up to wait.
 func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Model, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+answerWithin)
 	defer cancel()
@@ -142,13 +141,12 @@ func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mode
 	return found, group.Wait()
 }
 
-// answerWithin is how long the cache may take for an answer that waits for nothing. One that
-// accepts connections and does not answer is away, as one that does not run.
+// answerWithin is how long the cache may take for an answer that does not wait for a model. A cache that
+// accepts connections but does not answer counts as one that does not run.
 const answerWithin = 30 * time.Second
 
-// wait waits for the models beside the pull of the image, and then as long as the task
-// says. It returns the URL of the cache's face where models that are not whole can be
-// read through it.
+// wait waits for the models during the pull of the image, and then for as long as the task's config says.
+// If incomplete models can be read through the cache's Hub endpoint, it returns the endpoint's URL.
 func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []cacheapi.Model, face string, err error) {
 	if found, err = b.ask(ctx, 0); err != nil {
 		return nil, "", refusal(err)
@@ -196,11 +194,11 @@ func (b *bringing) status(ctx context.Context) (cacheapi.Status, error) {
 	return b.cache.Status(ctx)
 }
 
-// late is the error of a start whose models did not come in time.
+// late returns the error of a start whose models are not complete in time.
 func late(limit time.Duration, unread string) error {
 	return structs.NewRecoverableError(
-		fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the fetch goes on, "+
-			"and the next start finds what it brought", limit, unread), true)
+		fmt.Errorf("models: not all are whole after %s (models_timeout), and %s; the cache continues to fetch "+
+			"for the next start", limit, unread), true)
 }
 
 func (b *bringing) say(found []cacheapi.Model) {
@@ -210,16 +208,16 @@ func (b *bringing) say(found []cacheapi.Model) {
 	if whole(found) {
 		select {
 		case b.d.models.brought <- struct{}{}:
-		default: // a wake-up is waiting already
+		default: // a wake-up is already pending
 		}
 	}
 }
 
-// errFinal marks what another attempt on this node would not change.
+// errFinal marks errors that another attempt on this node would repeat.
 var errFinal = errors.New("another node may do better")
 
-// refusal says whether Nomad may try the start again here: not where the cache knows that
-// it cannot succeed.
+// refusal returns err as a recoverable error, so that Nomad tries the start again on this node, unless
+// the cache's answer means that it cannot succeed here.
 func refusal(err error) error {
 	var answer *cacheapi.Error
 	err = fmt.Errorf("models: %w", err)
@@ -240,8 +238,8 @@ func refusal(err error) error {
 	return structs.NewRecoverableError(err, true)
 }
 
-// give adds the models to a start. Those of the Hub are mounted together or not at all:
-// a client either reads its cache or asks the Hub.
+// give adds the models to a start. It mounts either all or none of the Hub's models, because a client
+// uses either its cache or the Hub.
 func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
 	all := whole(found)
 	for i, m := range found {
@@ -265,8 +263,8 @@ func (b *bringing) give(s *start, found []cacheapi.Model, face string) error {
 	return nil
 }
 
-// followModels says how far the models of a running task are that it reads through the
-// face, until they are whole: the next start on this node mounts them.
+// followModels reports the progress of the models that a running task reads through the Hub endpoint,
+// until they are complete. The next start on this node mounts them.
 func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
 	ctx := d.models.hold(d.ctx, cfg.ID)
 	b := bringing{d: d, cfg: cfg, wishes: w, owner: ownerOf(cfg.ID), cache: d.cache()}
@@ -279,7 +277,7 @@ func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
 			}
 			continue
 		}
-		d.log.Debug("the task's models are not known", "task", cfg.Name, "error", err)
+		d.log.Debug("cannot read the state of the task's models", "task", cfg.Name, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(modelLook):
@@ -287,7 +285,7 @@ func (d *Driver) followModels(cfg *drivers.TaskConfig, w wishes) {
 	}
 }
 
-// keepModels goes on with the models of a task that an earlier process started.
+// keepModels continues to use the models of a task that an earlier process of the driver has started.
 func (d *Driver) keepModels(cfg *drivers.TaskConfig, state *modelState) error {
 	if state == nil {
 		return nil
@@ -308,7 +306,7 @@ func (d *Driver) keepModels(cfg *drivers.TaskConfig, state *modelState) error {
 	return nil
 }
 
-// release ends a task's hold on models. The cache may be away just now.
+// release removes a task's pins in the background, because the cache may not answer at the moment.
 func (d *Driver) release(taskID string) {
 	if !d.models.leave(taskID) {
 		return
@@ -323,7 +321,7 @@ func (d *Driver) release(taskID string) {
 			}
 			select {
 			case <-ctx.Done():
-				d.log.Warn("the cache did not end the pins of a task that has ended; the driver tries again",
+				d.log.Warn("cannot remove the pins of an ended task from the cache; the driver will try again later",
 					"error", err)
 				return
 			case <-time.After(modelLook):

@@ -296,11 +296,11 @@ func TestBadModelsNameKeyValueAndFix(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`"models": ["Qwen/Qwen3"]`:                                                              `want a name such as hf://Qwen/Qwen3-4B@main`,
-		`"models": ["hf://a/b@1", "hf://a/b@2"]`:                                                `have one place, /aliquot/models/hub/a/b`,
-		`"models": ["file:///a", "file:///a/b"]`:                                                `lie in each other`,
+		`"models": ["hf://a/b@1", "hf://a/b@2"]`:                                                `have the same place, /aliquot/models/hub/a/b`,
+		`"models": ["file:///a", "file:///a/b"]`:                                                `contains the other`,
 		`"models": ["hf://a/b"], "models_wait": "soon"`:                                         `models_wait is "soon": want a duration`,
 		`"models": ["hf://a/b"], "models_timeout": "0s"`:                                        `models_timeout is "0s": want a duration above zero`,
-		`"models": ["hf://a/b"], "models_include": ["["]`:                                       `"[" is no pattern`,
+		`"models": ["hf://a/b"], "models_include": ["["]`:                                       `"[" is not a pattern`,
 		`"models": ["hf://a/b"], "mount": [{"type": "tmpfs", "target": "/aliquot/models/hub"}]`: `the task mounts something at /aliquot/models/hub`,
 		`"models": ["hf://a/b"], "mount": [{"type": "tmpfs", "target": "/aliquot"}]`:            `the task mounts something at /aliquot`,
 	} {

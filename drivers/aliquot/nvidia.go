@@ -54,8 +54,8 @@ func (h host) nvidiaNodes(g gpu.Grant) ([]*drivers.DeviceConfig, error) {
 	return h.nodes(paths)
 }
 
-// nvidiaHolders asks the MPS daemon for its clients, which are those of one GPU,
-// or looks for open device nodes.
+// nvidiaHolders returns the clients of the grant's MPS daemon, which serves one GPU, or else the
+// processes that have opened the grant's device nodes.
 func nvidiaHolders(ctx context.Context, at look, g gpu.Grant) ([]int, error) {
 	if g.Sharing == gpu.SharingMPS {
 		return at.mps.Clients(ctx, at.set.mpsControl, g.Pipe)
@@ -67,8 +67,8 @@ func nvidiaHolders(ctx context.Context, at look, g gpu.Grant) ([]int, error) {
 	return openers(machine.Running, at.container, nodes), nil
 }
 
-// nvidiaAttach names the way in which NVIDIA GPUs reach containers here, as far as
-// it does not depend on the task.
+// nvidiaAttach returns how this node attaches NVIDIA GPUs to containers, except for tasks that need
+// another way.
 func nvidiaAttach(s settings, runtimes []string) string {
 	switch {
 	case s.attach != AttachAuto:
@@ -101,9 +101,9 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	}
 	visible := strings.Join(ids, ",")
 	byRuntime := attachment{how: AttachRuntime, env: map[string]string{visibleDevices: visible, swarmResource: visible}}
-	// The runtime gives the nodes to the container behind the engine's back, and systemd
-	// takes them away again when it is reloaded (nvidia-container-toolkit#48): it must
-	// know them from the engine.
+	// The runtime adds the nodes to the container without the engine's knowledge. When systemd is
+	// reloaded, it removes access to nodes that the engine does not know
+	// (nvidia-container-toolkit#48), so the engine gets them, too.
 	if nodes, err := s.host.nvidiaNodes(g); err == nil {
 		byRuntime.nodes = nodes
 	}
@@ -139,8 +139,8 @@ func (s settings) reachNVIDIA(g gpu.Grant, task TaskConfig, runtimes []string) (
 	return a, nil
 }
 
-// attachCDI attaches what CDI specifications say of the nodes, and where attach does not
-// ask for CDI and none names them, the nodes alone.
+// attachCDI returns the attachment of the CDI specifications for the nodes. If none has the nodes, it
+// returns only the nodes, or an error with attach = "cdi".
 func (s settings) attachCDI(nodes []string) (attachment, error) {
 	plain := attachment{how: AttachNodes}
 	if s.attach == AttachNodes {
@@ -162,10 +162,9 @@ func (s settings) attachCDI(nodes []string) (attachment, error) {
 
 const shm = "/dev/shm"
 
-// addMPS mounts the pipe directory of the GPU's MPS daemon at the same path, and the
-// daemon's shared memory: the GPU's own, which the device plugin mounts beside the
-// pipe directory, or the host's where the daemon has that.
-// docs/decisions/0006-shared-memory-for-mps.md argues for the mount.
+// addMPS mounts the pipe directory of the GPU's MPS daemon at the same path, and the daemon's shared
+// memory: the GPU's own, which the device plugin mounts beside the pipe directory, or the host's if the
+// daemon uses that. docs/decisions/0006-shared-memory-for-mps.md gives the reasons.
 func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	if g.Pipe == "" {
 		return fmt.Errorf("the grant of group %s is shared by MPS but names no pipe directory: "+
@@ -176,11 +175,11 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 			"set the same run_dir for the device plugin and the driver", g.Pipe, s.runDir)
 	}
 	if !host("/").exists(g.Pipe + "/control") {
-		// The device plugin starts daemons and restarts them after a crash. A task that
-		// starts without one would run without limits, and on a GPU that is shared no
-		// longer beside the task that holds it.
+		// The device plugin starts daemons and restarts them after a crash. Without a daemon, a
+		// task would run without limits. If the GPU is no longer shared, it would run beside the
+		// task that holds the GPU.
 		return structs.NewRecoverableError(
-			fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon does not run now, "+
+			fmt.Errorf("the MPS pipe directory %s of GPU %s has no control socket: its MPS daemon is not running, "+
 				"or the GPU is no longer shared", g.Pipe, g.Group), true)
 	}
 	a.addMount(&drivers.MountConfig{HostPath: g.Pipe, TaskPath: g.Pipe})
@@ -191,7 +190,7 @@ func (s settings) addMPS(a *attachment, g gpu.Grant, task TaskConfig) error {
 	}
 	if task.targets()[shm] {
 		return fmt.Errorf("the task mounts %s itself: a GPU shared by MPS needs the shared memory of its MPS daemon "+
-			"there; drop the mount", shm)
+			"there; remove the mount", shm)
 	}
 	switch {
 	case ofGPU:

@@ -15,17 +15,17 @@ import (
 	"aliquot.example/internal/consultoken"
 )
 
-// PackingConfig is the content of the block packing: where the node's account is read
-// from which the levels of packing policies are computed.
+// PackingConfig is the content of the block packing: where to read the allocations of the node and the
+// typical demand, from which the levels for packing policies are computed.
 type PackingConfig struct {
-	// Enabled is false where the block is missing.
+	// Enabled is false if the block is missing.
 	Enabled bool `codec:"enabled"`
 	// NomadAddress is the address of the node's agent; "" for NOMAD_ADDR or Nomad's default.
 	NomadAddress string `codec:"nomad_address"`
 	// NomadTokenFile contains a token with node:read, and read-job in all namespaces.
 	NomadTokenFile string `codec:"nomad_token_file"`
-	// ConsulAddress is where the typical demand is kept; "" for CONSUL_HTTP_ADDR or the
-	// usual one.
+	// ConsulAddress is the address of the Consul that stores the typical demand; "" for
+	// CONSUL_HTTP_ADDR or Consul's default.
 	ConsulAddress   string `codec:"consul_address"`
 	ConsulTokenFile string `codec:"consul_token_file"`
 	// DemandFile replaces the demand in Consul.
@@ -43,7 +43,7 @@ func packingSpec() *hclspec.Spec {
 	}))
 }
 
-// watcher makes what follows the node's account; it asks nobody yet.
+// watcher returns a watcher of the node's allocations. It sends no request yet.
 func (c PackingConfig) watcher() (account.Watcher, error) {
 	ofNomad := api.DefaultConfig()
 	if c.NomadAddress != "" {
@@ -67,8 +67,8 @@ func (c PackingConfig) watcher() (account.Watcher, error) {
 	return account.Watcher{Nomad: client, NomadTokenFile: c.NomadTokenFile, Consul: kv, DemandFile: c.DemandFile}, nil
 }
 
-// levels are the attributes that packing policies order nodes by, and that of the models
-// which the node holds.
+// levels has the node attributes by which packing policies rank nodes, and the one that lists the node's
+// models.
 type levels struct {
 	mu      sync.Mutex
 	values  map[string]string
@@ -86,12 +86,11 @@ func (l *levels) set(values map[string]string) {
 	l.mu.Unlock()
 	select {
 	case l.changed <- struct{}{}:
-	default: // a wake-up is waiting already
+	default: // a wake-up is already pending
 	}
 }
 
-// add puts the levels into a fingerprint's attributes. Nomad takes an attribute with
-// the value "" away.
+// add adds the levels to a fingerprint's attributes. Nomad removes an attribute whose value is "".
 func (l *levels) add(attributes map[string]*pstructs.Attribute) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -109,7 +108,7 @@ func (d *Driver) watchAccount(ctx context.Context) {
 	w := *set.packing
 	w.Publish = d.levels.set
 	w.Problem = func(err error) {
-		d.log.Warn("the levels for packing policies are not up to date", "error", err)
+		d.log.Warn("cannot update the node's levels for packing policies", "error", err)
 	}
 	w.Run(ctx)
 }

@@ -10,11 +10,11 @@ import (
 	containerapi "github.com/docker/docker/api/types/container"
 )
 
-// pinLook is how often the driver looks for pins that tasks left behind.
+// pinLook is the interval at which the driver looks for pins of ended tasks.
 const pinLook = 10 * time.Minute
 
-// watchPins ends pins of tasks that are gone: a task may end while the cache is away, or
-// while no driver runs.
+// watchPins removes the pins of ended tasks: a task may end while the cache does not answer, or while the
+// driver is down.
 func (d *Driver) watchPins() {
 	var suspects map[string]bool
 	tick := time.NewTicker(pinLook)
@@ -22,7 +22,7 @@ func (d *Driver) watchPins() {
 	for {
 		var err error
 		if suspects, err = d.reapPins(d.ctx, suspects); err != nil {
-			d.log.Debug("pins of tasks that have ended were not checked", "error", err)
+			d.log.Debug("cannot check the pins of ended tasks", "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -32,8 +32,8 @@ func (d *Driver) watchPins() {
 	}
 }
 
-// reapPins ends the pins of owners that had no container at the last look and have none
-// now, and returns those that have none for the first time.
+// reapPins removes the pins of owners that had no container in the last round and have none now. It
+// returns the owners that have none for the first time.
 func (d *Driver) reapPins(ctx context.Context, suspects map[string]bool) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -73,11 +73,11 @@ func (d *Driver) reapPins(ctx context.Context, suspects map[string]bool) (map[st
 	return next, nil
 }
 
-// ownerForm is what ownerOf makes of the task IDs that Nomad's client gives: allocation,
-// task and a short random part.
+// ownerForm matches what ownerOf makes of the task IDs of Nomad's client: allocation, task and a short
+// random part.
 var ownerForm = regexp.MustCompile(`^([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(.+)-[0-9a-f]{8}$`)
 
-// containerOf is the name of a pin's owner's container, "" where the owner is no task.
+// containerOf returns the name of the container of a pin's owner, or "" if the owner is not a task.
 func containerOf(owner string) string {
 	m := ownerForm.FindStringSubmatch(owner)
 	if m == nil {

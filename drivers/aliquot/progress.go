@@ -8,16 +8,16 @@ import (
 	"aliquot.example/internal/cacheapi"
 )
 
-// progress says how far models are, for events. Nomad keeps the last ten events of a
-// task, so it speaks at the start, at each quarter and at the end.
+// progress reports the progress of models in events. Nomad keeps only the last ten events of a task, so
+// there are events only at the start, at each quarter and at the end.
 type progress struct {
 	said int // quarters, and one more for the start
-	// before are the bytes that were there at the first look.
+	// before is the number of bytes that were present at the first call.
 	before  int64
 	started float64
 }
 
-// say returns what there is to say, "" for nothing new.
+// say returns the message and annotations of an event, or "" if there is nothing new.
 func (p *progress) say(models []cacheapi.Model) (message string, notes map[string]string) {
 	var got, total int64
 	var seconds float64
@@ -33,7 +33,7 @@ func (p *progress) say(models []cacheapi.Model) (message string, notes map[strin
 	if whole(models) {
 		step = 6
 	} else {
-		step = min(step, 4) // all bytes are here, or some twice, and not yet verified
+		step = min(step, 4) // all bytes have arrived, or some of them twice, but are not verified
 	}
 	if p.said == 0 {
 		p.before, p.started = got, seconds
@@ -81,7 +81,7 @@ func size(n float64) string {
 	return strconv.FormatFloat(n, 'f', 0, 64) + " B"
 }
 
-// unitOf is the unit of both numbers, "" where they have two.
+// unitOf returns the unit of both numbers, or "" if their units differ.
 func unitOf(a, b float64) string {
 	_, x, _ := strings.Cut(size(a), " ")
 	_, y, _ := strings.Cut(size(b), " ")

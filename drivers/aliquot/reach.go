@@ -8,30 +8,31 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// reach is how GPUs of one vendor come into a container without a grant: what a
-// job or an image could name, and the value that makes the name mean nothing.
+// reach lists the ways in which a job or an image could get GPUs of one vendor without a grant, so that
+// the driver can close them.
 type reach struct {
 	vendor gpu.Vendor
-	// env holds the variables by which the vendor's container runtime is asked for
-	// GPUs, each with the value for none. Images set them as often as jobs.
+	// env has the variables with which jobs and images request GPUs from the vendor's container
+	// runtime, each with the value that requests none.
 	env map[string]string
 	// runtimes are patterns of the names under which the vendor's container runtime
 	// is registered at the engine.
 	runtimes []string
 	// nodes are patterns of device nodes and of folders of them.
 	nodes []string
-	// majors are patterns of names in /proc/devices: a node of these is a GPU's
-	// wherever it is and whatever it is called.
+	// majors are patterns of names in /proc/devices. A node with such a major number is a GPU's,
+	// whatever its path is.
 	majors []string
-	// requests are the folders of the container in which the vendor's runtime takes
-	// mounts for requests.
+	// requests are the directories of the container in which the vendor's runtime interprets
+	// mounts as requests for GPUs.
 	requests []string
 }
 
-// reaches holds every vendor whose GPUs a host may have, offered or not.
+// reaches has every vendor whose GPUs a host may have, offered or not.
 var reaches = []reach{nvidiaReach, amdReach, intelReach}
 
-// noGPU returns every variable that asks a vendor's runtime for GPUs, set to none.
+// noGPU returns all variables that request GPUs from a vendor's runtime, with the values that request
+// none.
 func noGPU() map[string]string {
 	out := map[string]string{}
 	for _, r := range reaches {
@@ -42,7 +43,7 @@ func noGPU() map[string]string {
 	return out
 }
 
-// runtimeOf returns the vendor whose container runtime has a name, "" for none.
+// runtimeOf returns the vendor of the container runtime with a name, or "".
 func (s settings) runtimeOf(name string) gpu.Vendor {
 	for _, r := range reaches {
 		if matches(r.runtimes, name) {
@@ -50,13 +51,12 @@ func (s settings) runtimeOf(name string) gpu.Vendor {
 		}
 	}
 	if name != "" && name == s.runtime {
-		return nvidiaReach.vendor // its own key in the configuration names it
+		return nvidiaReach.vendor // the configuration (nvidia_runtime) names NVIDIA's runtime
 	}
 	return ""
 }
 
-// isGPUNode reports whether a path is that of a GPU's device node, or lies in a folder
-// of them.
+// isGPUNode reports whether a path is a GPU's device node, or is in a directory of them.
 func isGPUNode(p string) bool {
 	for ; p != "/" && p != "."; p = path.Dir(p) {
 		if slices.ContainsFunc(reaches, func(r reach) bool { return matches(r.nodes, p) }) {
@@ -66,7 +66,7 @@ func isGPUNode(p string) bool {
 	return false
 }
 
-// holdsGPUNodes reports whether GPU nodes belong into a folder.
+// holdsGPUNodes reports whether a directory is a place for GPU nodes.
 func holdsGPUNodes(dir string) bool {
 	dir = strings.TrimSuffix(dir, "/") + "/"
 	return slices.ContainsFunc(reaches, func(r reach) bool {
@@ -74,8 +74,8 @@ func holdsGPUNodes(dir string) bool {
 	})
 }
 
-// asksForGPU reports whether a mount at a place of the container is a request to a
-// vendor's runtime.
+// asksForGPU reports whether a vendor's runtime would interpret a mount at a path of the container as a
+// request for a GPU.
 func asksForGPU(target string) bool {
 	return slices.ContainsFunc(reaches, func(r reach) bool {
 		return slices.ContainsFunc(r.requests, func(dir string) bool { return within(dir, target) })

@@ -2,19 +2,18 @@ package aliquot
 
 import "aliquot.example/internal/gpu"
 
-// visibleDevices is read by NVIDIA's container runtime. The docker driver asks
-// for that runtime when it is in a task's DeviceEnv; "void" makes the runtime
-// do nothing where it is the engine's default.
+// NVIDIA's container runtime reads visibleDevices. The docker driver uses that runtime if the variable is
+// in a task's DeviceEnv. With visibleNone, the runtime adds no GPU even if it is the engine's default.
 const (
 	visibleDevices = "NVIDIA_VISIBLE_DEVICES"
 	visibleNone    = "void"
-	// swarmResource is the toolkit's example of a variable that goes before the first
-	// where an operator has switched it on (config.toml, swarm-resource).
+	// swarmResource is the toolkit's example of a variable that takes precedence over
+	// visibleDevices if the operator has enabled it (config.toml, swarm-resource).
 	swarmResource = "DOCKER_RESOURCE_GPU"
 )
 
-// Mounts of /dev/null in the folder of requests count where the toolkit's
-// accept-nvidia-visible-devices-as-volume-mounts is on.
+// With the toolkit's option accept-nvidia-visible-devices-as-volume-mounts, mounts of /dev/null in the
+// directory of requests request GPUs.
 var nvidiaReach = reach{
 	vendor:   gpu.NVIDIA,
 	env:      map[string]string{visibleDevices: visibleNone, swarmResource: visibleNone},

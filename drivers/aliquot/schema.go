@@ -15,47 +15,45 @@ import (
 // Name is the driver's name in job files and in the agent's plugin block.
 const Name = "aliquot"
 
-// DriverConfig is the content of plugin "aliquot-driver" { config { ... } }:
-// everything that the docker driver takes, and what is here.
+// DriverConfig is the content of plugin "aliquot-driver" { config { ... } }: the docker driver's keys and
+// those of this driver.
 type DriverConfig struct {
 	docker.DriverConfig
-	// Root is the directory that holds the machine's /dev, /proc/driver/nvidia,
-	// /sys, /etc and libraries: "/" but in tests and driver containers.
+	// Root is the directory that contains the machine's /dev, /proc/driver/nvidia, /sys, /etc and
+	// libraries: "/", except in tests and driver containers.
 	Root string `codec:"root"`
-	// RunDir is the run directory of the device plugin; MPS pipes lie below it.
+	// RunDir is the run directory of the device plugin, which contains the MPS pipes.
 	RunDir string `codec:"run_dir"`
-	// MPSControl is the program that speaks to MPS daemons.
+	// MPSControl is the control program of MPS daemons.
 	MPSControl string `codec:"mps_control"`
-	// Attach is how NVIDIA GPUs reach containers, see the Attach constants.
+	// Attach is how NVIDIA GPUs are attached to containers, one of the Attach constants.
 	Attach string `codec:"attach"`
 	// CDIDirs are searched for CDI specifications, below Root.
 	CDIDirs []string `codec:"cdi_spec_dirs"`
-	// AttachmentTimeout is how long a task may take to open its GPU where the job
-	// does not say.
+	// AttachmentTimeout is the default time that a task may take to open its GPU.
 	AttachmentTimeout string `codec:"attachment_timeout"`
-	// DanglingCheck is what follows when the agent's own docker driver would
-	// remove this driver's containers: "enforce", "warn" or "off".
+	// DanglingCheck is what to do if the agent's own docker driver would remove this driver's
+	// containers: "enforce", "warn" or "off".
 	DanglingCheck string `codec:"dangling_containers_check"`
-	// AllowUngrantedGPUs lets jobs take GPUs past Nomad's account, by the means of the
-	// docker driver.
+	// AllowUngrantedGPUs allows jobs to use GPUs without a grant, with options of the docker
+	// driver.
 	AllowUngrantedGPUs bool `codec:"allow_ungranted_gpus"`
-	// AllowedDevices are device nodes that jobs may name though they are of kinds that
-	// are refused.
+	// AllowedDevices are device nodes that jobs may use although nodes of their kind are refused.
 	AllowedDevices []string `codec:"allowed_devices"`
-	// JoinNetworks leaves the making of allocations' networks to the docker driver.
+	// JoinNetworks leaves the creation of allocations' networks to the docker driver.
 	JoinNetworks bool `codec:"join_networks"`
 	// AllowedModes are the namespaces that jobs may share.
 	AllowedModes AllowedModes `codec:"allowed_modes"`
 	// CacheSocket is where the node's cache listens.
 	CacheSocket string `codec:"cache_socket"`
-	// Packing publishes what packing policies order nodes by.
+	// Packing publishes the attributes by which packing policies rank nodes.
 	Packing PackingConfig `codec:"packing"`
 }
 
 // The ways to attach an NVIDIA GPU.
 const (
-	AttachAuto    = "auto"    // the first of the others that the host has
-	AttachRuntime = "runtime" // NVIDIA's container runtime injects all
+	AttachAuto    = "auto"    // the first of the others that the host supports
+	AttachRuntime = "runtime" // NVIDIA's container runtime adds everything
 	AttachCDI     = "cdi"     // nodes and files that the host's CDI specification lists
 	AttachNodes   = "nodes"   // device nodes and driver libraries found on the host
 )
@@ -71,8 +69,8 @@ func withDefault(name, kind, literal string) *hclspec.Spec {
 	return hclspec.NewDefault(hclspec.NewAttr(name, kind, false), hclspec.NewLiteral(literal))
 }
 
-// configSpec is the docker driver's schema with the removal of containers that
-// the driver does not know switched off, and the additions of DriverConfig.
+// configSpec returns the docker driver's schema with the additions of DriverConfig. The removal of unknown
+// containers is off by default.
 func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	spec := proto.Clone(ofDocker).(*hclspec.Spec)
 	attrs := spec.GetObject().Attributes
@@ -97,8 +95,8 @@ func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	return spec
 }
 
-// keepDangling turns the default of gc { dangling_containers { enabled } } to
-// false at all three places: the attribute, the block and gc.
+// keepDangling changes the default of gc { dangling_containers { enabled } } to false in all three
+// places: the attribute, the block and gc.
 func keepDangling(gc *hclspec.Spec) {
 	off := func(d *hclspec.Default) {
 		literal := d.Default.GetLiteral()
@@ -112,34 +110,33 @@ func keepDangling(gc *hclspec.Spec) {
 	enabled.Default.GetLiteral().Value = "false"
 }
 
-// TaskConfig is the content of a task's config block: the docker driver's, with
-// an image that follows the granted hardware.
+// TaskConfig is the content of a task's config block: the docker driver's keys and those of this driver.
 type TaskConfig struct {
 	docker.TaskConfig
-	// Images holds the images block by variant.ImageKeys; nil where there is none.
+	// Images has the images block by variant.ImageKeys; nil if there is none.
 	Images             map[string]string `codec:"images"`
 	Variant            any               `codec:"variant"`
 	ImageTagByHardware bool              `codec:"image_tag_by_hardware"`
 	RequireAttachment  bool              `codec:"require_attachment"`
 	AttachmentTimeout  string            `codec:"attachment_timeout"`
 	DriverLibraries    bool              `codec:"driver_libraries"`
-	// Models are names such as hf://Qwen/Qwen3-4B@main; ModelsInclude and ModelsExclude
+	// Models are names such as hf://Qwen/Qwen3-4B@main; ModelsInclude and ModelsExclude are
 	// patterns of their files.
 	Models        []string `codec:"models"`
 	ModelsInclude []string `codec:"models_include"`
 	ModelsExclude []string `codec:"models_exclude"`
 	ModelsWait    string   `codec:"models_wait"`
 	ModelsTimeout string   `codec:"models_timeout"`
-	// CompileCache keeps what the task compiles for its job's next start; Check and Settle
-	// say when it is published.
+	// CompileCache keeps what the task compiles for its job's next start. ReadyCheck and
+	// CompileCacheSettle determine when the cache is published.
 	CompileCache       bool   `codec:"compile_cache"`
 	ReadyCheck         string `codec:"ready_check"`
 	CompileCacheSettle string `codec:"compile_cache_settle"`
 }
 
-// taskSpec is the docker driver's schema with image optional and the additions
-// of TaskConfig. Variants are ordered and labelled, which no block of hclspec
-// can say, so they arrive as written and readVariants checks them.
+// taskSpec returns the docker driver's schema with the additions of TaskConfig, and with image optional.
+// Variants are ordered and labelled, which hclspec cannot express, so the schema accepts anything and
+// readVariants checks it.
 func taskSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	spec := proto.Clone(ofDocker).(*hclspec.Spec)
 	attrs := spec.GetObject().Attributes

@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// securityKeys are the keys of security_opt with which a grant holds. Others, such as
-// writable-cgroups, let a task out of the cgroup that keeps it to its device nodes.
+// securityKeys are the permitted keys of security_opt. With others, such as writable-cgroups, a task could
+// leave the cgroup that restricts it to its device nodes.
 var securityKeys = []string{"apparmor", "label", "no-new-privileges", "seccomp"}
 
-// maxProfile bounds a seccomp profile, which the docker driver reads into memory;
-// Docker's own has 12 KiB.
+// maxProfile is the maximum size of a seccomp profile, which the docker driver reads into memory. Docker's
+// own has 12 KiB.
 const maxProfile = 1 << 20
 
-// securityOption takes an option apart as the docker driver and the engine do.
+// securityOption splits an option in the same way as the docker driver and the engine.
 func securityOption(opt string) (key, value string) {
 	key, value, found := strings.Cut(opt, "=")
 	if !found {
@@ -24,7 +24,7 @@ func securityOption(opt string) (key, value string) {
 	return key, value
 }
 
-// confineCgroup refuses what lets a task leave its cgroup.
+// confineCgroup refuses options with which a task could leave its cgroup.
 func confineCgroup(task TaskConfig) error {
 	if m := task.CgroupnsMode; m != "" && m != "private" {
 		return fmt.Errorf("cgroupns = %q shows the task the cgroups of others, and with them the way to their GPUs: %s",
@@ -32,15 +32,15 @@ func confineCgroup(task TaskConfig) error {
 	}
 	for _, opt := range task.SecurityOpt {
 		if key, _ := securityOption(opt); !slices.Contains(securityKeys, key) {
-			return fmt.Errorf("security_opt %q: a job may use %s, with which a task keeps to its GPUs: %s", opt,
+			return fmt.Errorf("security_opt %q: a job may use only %s, because others may give it more GPUs: %s", opt,
 				strings.Join(securityKeys, ", "), liftUngranted)
 		}
 	}
 	return nil
 }
 
-// confineProfiles refuses seccomp profiles that the docker driver cannot read: it reads
-// a path to its end in this process, a device or a FIFO for ever.
+// confineProfiles refuses seccomp profiles that are not small regular files: the docker driver reads them
+// to the end in this process, which never happens with a device or a FIFO.
 func confineProfiles(task TaskConfig) error {
 	for _, opt := range task.SecurityOpt {
 		key, path := securityOption(opt)
@@ -52,9 +52,9 @@ func confineProfiles(task TaskConfig) error {
 		case err != nil:
 			return fmt.Errorf("security_opt %q: %w", opt, err)
 		case !info.Mode().IsRegular():
-			return fmt.Errorf("security_opt %q: the profile is no regular file", opt)
+			return fmt.Errorf("security_opt %q: the profile is not a regular file", opt)
 		case info.Size() > maxProfile:
-			return fmt.Errorf("security_opt %q: the profile has %d bytes, and at most %d are read", opt, info.Size(),
+			return fmt.Errorf("security_opt %q: the profile has %d bytes: use one of at most %d", opt, info.Size(),
 				maxProfile)
 		}
 	}

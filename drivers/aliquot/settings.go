@@ -21,25 +21,23 @@ type settings struct {
 	cdiDirs    []string
 	timeout    time.Duration // for attachment
 	dangling   string
-	// removes is set when this driver itself removes containers that it does not
-	// know.
+	// removes is set if this driver itself removes unknown containers.
 	removes bool
 	engine  engineAddress
 	limits  limits
-	// joins is set where allocations' networks are made by the docker driver.
+	// joins is set if the docker driver creates allocations' networks.
 	joins bool
 	// cacheSocket is where the node's cache listens.
 	cacheSocket string
-	// authenticates is set where the docker driver finds credentials for registries by
-	// itself.
+	// authenticates is set if the docker driver has its own credentials for registries.
 	authenticates bool
-	// pullTimeout is for a pull where the task does not say.
+	// pullTimeout is the default for a pull.
 	pullTimeout string
-	// packing is nil where the node publishes no levels.
+	// packing is nil if the node publishes no levels.
 	packing *account.Watcher
 }
 
-// engineAddress is where the container engine listens; empty for the environment's.
+// engineAddress is the address of the container engine; if empty, the environment has it.
 type engineAddress struct{ endpoint, cert, key, ca string }
 
 // settings checks the configuration; its errors name the key, the value and what
@@ -82,7 +80,7 @@ func (c DriverConfig) settings() (settings, error) {
 		}
 		if info, err := os.Stat(s.host.path(d)); err == nil && info.IsDir() {
 			return s,
-				fmt.Errorf("allowed_devices has %q, which is a folder: name the device nodes in it that jobs may have",
+				fmt.Errorf("allowed_devices has %q, which is a directory: list the device nodes in it that jobs may use",
 					d)
 		}
 	}
@@ -101,8 +99,8 @@ func (c DriverConfig) settings() (settings, error) {
 	return s, err
 }
 
-// engineSockets returns where the container engine of an endpoint is reached on this
-// host. An engine that is configured by TCP has its usual sockets, too.
+// engineSockets returns the sockets of the container engine on this host, and their directories. An
+// engine with a TCP endpoint has the usual sockets, too.
 func engineSockets(endpoint string) []string {
 	out := []string{"/var/run/docker.sock", "/run/docker.sock", "/run/docker", "/run/containerd"}
 	if path, ok := strings.CutPrefix(socket(endpoint), "unix://"); ok && !slices.Contains(out, path) {

@@ -15,17 +15,17 @@ import (
 	"github.com/hashicorp/nomad/plugins/drivers"
 )
 
-// source is a path of the host that a job asks for in its container.
+// source is a path of the host that a job mounts into its container.
 type source struct {
-	option   string // as the job writes it
+	option   string // the job's option, for messages
 	path     string // absolute
 	target   string // in the container
 	readonly bool
-	bind     bool // else what a docker volume is made of
+	bind     bool // a bind mount; else the device of a docker volume
 }
 
-// sources lists the paths of the host that a task's volumes, mount and mounts name,
-// as the docker driver reads them.
+// sources lists the paths of the host in a task's volumes, mount and mounts, as the docker driver
+// interprets them.
 func (c TaskConfig) sources(taskDir string) []source {
 	var out []source
 	absolute := func(p string) string {
@@ -62,8 +62,8 @@ func (c TaskConfig) sources(taskDir string) []source {
 	return out
 }
 
-// confinePaths holds what a task names of the host's files to its allocation, or,
-// where volumes { enabled } opens the host's, to what is not the host itself.
+// confinePaths restricts a task's mounts to its allocation or, with volumes { enabled }, to paths of the
+// host that give no access to GPUs, to the container engine or to other tasks.
 func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	if err := realDirectories(cfg); err != nil {
 		return err
@@ -98,17 +98,16 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	}
 	for target := range task.targets() {
 		if !s.limits.ungranted && asksForGPU(target) {
-			return fmt.Errorf("a mount at %s asks the container runtime for a GPU: ask for one with a device block; %s",
+			return fmt.Errorf("a mount at %s asks the container runtime for a GPU: request one with a device block; %s",
 				target, liftUngranted)
 		}
 	}
 	return nil
 }
 
-// insideAlloc fails where a path leaves the allocation's directory by a symbolic link.
-// Nomad's docker driver compares text until 2.0.4 (GH-28177, CVE-2026-14896), and a
-// task can make links in its directories. A path that leaves it in plain sight, but
-// for an image to load, is left to the docker driver.
+// insideAlloc fails if a path leaves the allocation's directory through a symbolic link. Before 2.0.4,
+// Nomad's docker driver compares only text (GH-28177, CVE-2026-14896), and a task can create links in its
+// directories. The docker driver itself refuses bind mounts of paths that are outside by their text.
 func insideAlloc(allocDir string, a source) error {
 	rel, err := filepath.Rel(allocDir, a.path)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
@@ -130,8 +129,8 @@ func insideAlloc(allocDir string, a source) error {
 	return nil
 }
 
-// reserved says why a path of the host is not to be mounted though volumes are
-// enabled: with it a task has GPUs that it was not granted. "" when it may be.
+// reserved returns why a path of the host must not be mounted even if volumes are enabled, because with
+// it a task could use GPUs that it was not granted. It returns "" if the path may be mounted.
 func (s settings) reserved(a source) string {
 	p := resolved(a.path)
 	if why := s.host.holdsHost(p); why != "" {
@@ -142,21 +141,21 @@ func (s settings) reserved(a source) string {
 	case within("/proc", p):
 		return "shows the files of other tasks' processes"
 	case within("/sys", p) && !a.readonly:
-		return "holds the registers of every GPU: mount it with \"ro\""
+		return "contains the registers of every GPU: mount it with \"ro\""
 	case within(run, p) || within(p, run):
-		return "holds run_dir, where the MPS daemons of all GPUs are reached"
+		return "contains run_dir with the sockets of all GPUs' MPS daemons"
 	}
 	for _, socket := range s.limits.sockets {
 		if socket = resolved(socket); within(p, socket) || within(socket, p) {
-			return "holds the container engine's socket, by which a container with any GPU can be started"
+			return "contains the container engine's socket, which can start containers with any GPU"
 		}
 	}
 	return ""
 }
 
-// localTypes are the file systems that a job may have the local volume driver mount: a
-// part of the host's, which confinePaths looks at, memory, and those of other machines.
-// By others, such as proc, cgroup2 or a disk's, a task would have the host.
+// localTypes are the types of file systems that a job may mount through the local volume driver: parts of
+// the host's, which confinePaths checks, memory, and those of other machines. With others, such as proc,
+// cgroup2 or a disk's, a task could control the host.
 var localTypes = []string{"none", "bind", "tmpfs", "nfs", "nfs4", "cifs"}
 
 // confineVolumes refuses volumes of the local driver of another type.
@@ -165,14 +164,14 @@ func confineVolumes(task TaskConfig) error {
 		c := m.VolumeOptions.DriverConfig
 		if t := c.Options["type"]; (c.Name == "" || c.Name == "local") && t != "" && !slices.Contains(localTypes, t) {
 			return fmt.Errorf("mount of a volume at %q: type = %q of the local volume driver mounts a file system "+
-				"of the host's: use %s; %s",
+				"of the host: use %s; %s",
 				m.Target, t, strings.Join(localTypes, ", "), liftUngranted)
 		}
 	}
 	return nil
 }
 
-// resolved follows the symbolic links of a path, as far as it exists.
+// resolved resolves the symbolic links in the existing part of a path.
 func resolved(p string) string {
 	missing := ""
 	for p = filepath.Clean(p); ; p = filepath.Dir(p) {
@@ -185,9 +184,9 @@ func resolved(p string) string {
 
 func same(a, b string) bool { return resolved(a) == resolved(b) }
 
-// logMounts mounts the allocation's logs read-only wherever the task has them: Nomad
-// opens the FIFOs there as root, and would follow a link that a task put in their
-// place (GH-27918, CVE-2026-6959). From 2.0.1 on the docker driver does so itself.
+// logMounts returns read-only mounts of the allocation's logs at all places where the task would see them:
+// Nomad opens the FIFOs there as root, and would follow a link with which a task has replaced one
+// (GH-27918, CVE-2026-6959). From 2.0.1 on, the docker driver does this itself.
 func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig {
 	logs := cfg.TaskDir().LogDir
 	if _, err := os.Stat(logs); err != nil {
@@ -204,8 +203,8 @@ func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig 
 	return out
 }
 
-// withoutShm leaves out mounts of the host's shared memory at its own place, which a
-// job written for MPS has: the driver mounts there what the GPU's daemon uses.
+// withoutShm removes mounts of the host's /dev/shm at /dev/shm, which jobs for MPS often have: the driver
+// mounts the shared memory of the GPU's daemon there.
 func (c TaskConfig) withoutShm(taskDir string) TaskConfig {
 	isShm := func(a []source) bool {
 		return len(a) == 1 && a[0].bind && a[0].path == shm && filepath.Clean(a[0].target) == shm

@@ -15,7 +15,7 @@ import (
 	"aliquot.example/internal/variant"
 )
 
-// start is what one StartTask hands to the docker driver.
+// start is the result of prepare: the docker driver's configuration and what StartTask does around it.
 type start struct {
 	config  *drivers.TaskConfig
 	message string
@@ -30,8 +30,8 @@ type start struct {
 // told reports whether a task event describes the start.
 func (s start) told() bool { return s.ready != "" || len(s.wishes.refs) > 0 || s.compile.on }
 
-// prepare derives everything from the task's configuration and its DeviceEnv
-// alone: Nomad keeps nothing else of a reservation over restarts.
+// prepare derives everything from the task's configuration and its DeviceEnv, because Nomad preserves
+// nothing else of a reservation across restarts.
 func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, error) {
 	task, spec, timeout, err := s.decode(cfg)
 	if err != nil {
@@ -58,7 +58,7 @@ func (s settings) prepare(cfg *drivers.TaskConfig, runtimes []string) (start, er
 	case grant == nil && task.RequireAttachment:
 		return start{},
 			fmt.Errorf("config of task %q: require_attachment = true, but the task was granted no GPU of this "+
-				"driver's device plugins: ask for one with a device block, or leave it out", cfg.Name)
+				"driver's device plugins: request one with a device block, or remove require_attachment", cfg.Name)
 	case grant != nil && grant.Sharing == gpu.SharingMPS:
 		task = task.withoutShm(cfg.TaskDir().Dir)
 	}
@@ -92,8 +92,7 @@ func (s settings) decode(cfg *drivers.TaskConfig) (task TaskConfig, spec variant
 	return task, spec, timeout, err
 }
 
-// complete adds what the task wants beside a GPU, and the configuration for Nomad's
-// docker driver.
+// complete adds models, ready check and compile cache, and the configuration for Nomad's docker driver.
 func (s *start) complete(task TaskConfig, cfg *drivers.TaskConfig) (err error) {
 	s.task = task
 	if s.wishes, err = task.wishes(s.config); err != nil {
@@ -117,9 +116,9 @@ func grantOf(cfg *drivers.TaskConfig) (*gpu.Grant, error) {
 	return &grant, nil
 }
 
-// withoutGPU keeps vendors' container runtimes, where one is the engine's default,
-// from giving every GPU to a task that was granted none: a job may ask for all, and
-// images for CUDA do. What another device plugin granted stays as that plugin said.
+// withoutGPU returns the attachment of a task without a grant. It prevents a vendor's container runtime
+// that is the engine's default from adding every GPU: a job may request all, and images for CUDA do. It
+// keeps what another device plugin has granted.
 func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
 	if s.limits.ungranted {
 		return attachment{}
@@ -131,9 +130,9 @@ func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
 	return a
 }
 
-// attach puts the attachment into the docker driver's copy of the task. Nodes and
-// mounts that a device plugin returned for the stock drivers give way to it, and
-// the driver's files give way to files that the job mounts in their place.
+// attach adds the attachment to the docker driver's copy of the task's configuration. It replaces nodes
+// and mounts that a device plugin returned for Nomad's own drivers. Files that the job mounts at the same
+// places take precedence over the attachment's read-only files.
 func attach(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
 	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
 	maps.Copy(cfg.Env, ownPlaces)
@@ -170,7 +169,7 @@ func withDefaults(defaults, over map[string]string) map[string]string {
 	return defaults
 }
 
-// targets are the places in the container at which the job mounts something.
+// targets returns the paths in the container at which the job mounts something.
 func (c TaskConfig) targets() map[string]bool {
 	out := map[string]bool{}
 	for _, m := range slices.Concat(c.Mounts, c.MountsList) {
@@ -184,7 +183,8 @@ func (c TaskConfig) targets() map[string]bool {
 	return out
 }
 
-// describe is the start event: which image, on which part of which GPU, held how.
+// describe returns the message and annotations of the start event: which image, on which part of which
+// GPU, with which enforcement.
 func describe(choice variant.Choice, grant *gpu.Grant, a attachment, env map[string]string) (string,
 	map[string]string) {
 	notes := map[string]string{"image": choice.Image}

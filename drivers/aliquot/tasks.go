@@ -13,13 +13,13 @@ import (
 type tasks struct {
 	mu   sync.Mutex
 	byID map[string]*task
-	// starting are the claims of tasks that are not among byID yet.
+	// starting has the claims of tasks that are not in byID yet.
 	starting map[string]claim
 }
 
 func newTasks() *tasks { return &tasks{byID: map[string]*task{}, starting: map[string]claim{}} }
 
-// task is what the driver knows of a container beyond the docker driver.
+// task is this driver's state of a task, in addition to the docker driver's.
 type task struct {
 	config    *drivers.TaskConfig
 	container string
@@ -28,8 +28,8 @@ type task struct {
 	end       context.CancelFunc
 
 	mu       sync.Mutex
-	expected bool  // Nomad or this driver ends it
-	failure  error // why this driver ended it
+	expected bool  // Nomad or this driver is ending it
+	failure  error // why this driver has ended it
 }
 
 func (s *tasks) add(ctx context.Context, cfg *drivers.TaskConfig, container string, grant *gpu.Grant) *task {
@@ -69,7 +69,7 @@ func (s *tasks) forget(id string) {
 	}
 }
 
-// expectEnd notes that signals to the container come from Nomad from now on.
+// expectEnd records that Nomad is ending the task, so that killed does not report it.
 func (s *tasks) expectEnd(id string) {
 	if t, ok := s.get(id); ok {
 		t.expect()
@@ -88,7 +88,7 @@ func (t *task) isExpected() bool {
 	return t.expected
 }
 
-// fail notes why the driver ends the task.
+// fail records why the driver ends the task.
 func (t *task) fail(err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -15,31 +15,32 @@ import (
 )
 
 const (
-	// readyLook is how often a task is asked whether it is ready, readyFor how long.
+	// readyLook is the interval between two ready checks of a task, readyFor how long they are
+	// repeated.
 	readyLook = 500 * time.Millisecond
 	readyFor  = 2 * time.Hour
 )
 
-// took is what a start is made of.
+// took has the durations of the parts of a start.
 type took struct {
 	began time.Time
 	parts []part
 }
 
-// part is one of learned.StartParts under the name that users read.
+// part is one of learned.StartParts, with its name for users.
 type part struct {
 	what, note string
 	seconds    float64
 }
 
-// add adds a part that took some time. What takes none is none.
+// add adds a part. A negative duration counts as zero.
 func (k *took) add(what, note string, d time.Duration) {
 	k.parts = append(k.parts, part{what, note, max(0, d).Seconds()})
 }
 
-// fetched adds what image and models took. The image is pulled beside them, so the models
-// count from the moment at which it was here. Without a pull beside them (zero pulled),
-// it counts to the container.
+// fetched adds the times of image and models. They are fetched concurrently, so the time of the models
+// starts when the image is complete. If pulled is zero, there was no concurrent pull, and the pull counts
+// as part of the container's time.
 func (k *took) fetched(models bool, pulled, brought time.Time) {
 	if !pulled.IsZero() {
 		k.add("image", "image", pulled.Sub(k.began))
@@ -56,7 +57,7 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// text is an event about the whole start.
+// text returns the message and annotations of an event about the whole start.
 func (k *took) text(ready bool) (message string, notes map[string]string) {
 	notes = map[string]string{}
 	words := make([]string, len(k.parts))
@@ -73,7 +74,7 @@ func (k *took) text(ready bool) (message string, notes map[string]string) {
 	return fmt.Sprintf("start took %.1f s %s: %s", all, until, strings.Join(words, ", ")), notes
 }
 
-// readyURL is the URL that a ready task answers with 200, "" where its config names none.
+// readyURL returns the URL that answers 200 when the task is ready, or "" if its config has no check.
 func (c TaskConfig) readyURL(cfg *drivers.TaskConfig) (string, error) {
 	if c.ReadyCheck == "" {
 		return "", nil
@@ -88,8 +89,8 @@ func (c TaskConfig) readyURL(cfg *drivers.TaskConfig) (string, error) {
 	return "http://" + address + "/" + path, nil
 }
 
-// portOf is the address of a port that Nomad gave the allocation, "" without one. The
-// task's environment would be the job's word.
+// portOf returns the address of a port that Nomad assigned to the allocation, or "". It does not use the
+// task's environment, which the job may set.
 func portOf(cfg *drivers.TaskConfig, label string) string {
 	if cfg.Resources == nil || cfg.Resources.Ports == nil {
 		return ""
@@ -101,8 +102,8 @@ func portOf(cfg *drivers.TaskConfig, label string) string {
 	return net.JoinHostPort(port.HostIP, strconv.Itoa(port.Value))
 }
 
-// answers reports whether a URL answers with 200. The answer is the task's own, a redirect
-// of it as well.
+// answers reports whether a URL answers 200. It does not follow redirects, because only the task itself
+// may answer.
 func answers(ctx context.Context, url string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -118,7 +119,7 @@ func answers(ctx context.Context, url string) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// reportStart says what a start took, once the task is ready.
+// reportStart emits an event with the durations of a start, once the task is ready.
 func (d *Driver) reportStart(t *task, k took, ready string) {
 	if ready != "" {
 		began := time.Now()

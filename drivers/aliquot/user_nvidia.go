@@ -9,8 +9,8 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// mpsUnseen says why a task may not have become a client of its MPS daemon: of another
-// user than those that it serves, which it makes wait, or anything else.
+// mpsUnseen returns why a task may not have become a client of its MPS daemon: it runs as another user
+// than the daemon's clients and has to wait, or it does not reach the daemon.
 func mpsUnseen(ctx context.Context, at look, g gpu.Grant) string {
 	if g.Sharing != gpu.SharingMPS {
 		return ""
@@ -24,15 +24,15 @@ func mpsUnseen(ctx context.Context, at look, g gpu.Grant) string {
 	return "; CUDA runs without MPS, and without the granted limits, when it cannot reach the daemon"
 }
 
-// otherUser compares the users of a daemon's clients with those of a task. A daemon
-// serves one user at a time and makes all others wait (docs.nvidia.com/deploy/mps).
+// otherUser compares the users of a daemon's clients with those of a task. A daemon serves one user at a
+// time, and all others wait (docs.nvidia.com/deploy/mps).
 func otherUser(served, own []uint32) string {
 	if len(served) == 0 || len(own) == 0 || slices.ContainsFunc(own, func(u uint32) bool {
 		return slices.Contains(served, u)
 	}) {
 		return ""
 	}
-	return fmt.Sprintf("; the task runs as user %d, and the daemon serves user %d and makes others wait: "+
-		"give all tasks of this GPU one user, or set mps_multi_user = true in the device plugin's configuration",
+	return fmt.Sprintf("; the task runs as user %d, but the daemon serves user %d and makes others wait: "+
+		"run all tasks of this GPU as one user, or set mps_multi_user = true in the device plugin's configuration",
 		own[0], served[0])
 }

@@ -13,10 +13,10 @@ import (
 	"aliquot.example/internal/variant"
 )
 
-// spec reads the forms in which a job may name its images and checks them.
+// spec reads and checks the images of a job, in all their forms.
 func (c TaskConfig) spec() (variant.Spec, error) {
 	s := variant.Spec{Image: c.Image, Images: c.Images, TagByHardware: c.ImageTagByHardware}
-	// Nomad hands on the keys that a job leaves out, too.
+	// Nomad also passes the keys that a job does not set.
 	maps.DeleteFunc(s.Images, func(_, image string) bool { return image == "" })
 	var err error
 	if s.Variants, err = readVariants(c.Variant); err != nil {
@@ -25,7 +25,7 @@ func (c TaskConfig) spec() (variant.Spec, error) {
 	return s, s.Validate()
 }
 
-// attachmentTimeout is the job's, or else the driver's.
+// attachmentTimeout returns the job's timeout or, without one, the driver's.
 func (c TaskConfig) attachmentTimeout(ofDriver time.Duration) (time.Duration, error) {
 	if c.AttachmentTimeout == "" {
 		return ofDriver, nil
@@ -41,7 +41,7 @@ func positive(key, value string) (time.Duration, error) {
 	return d, nil
 }
 
-// apply makes the docker driver's configuration of one choice.
+// apply returns the configuration with the image, command and arguments of a choice.
 func (c TaskConfig) apply(choice variant.Choice) TaskConfig {
 	c.Image = choice.Image
 	if choice.Args != nil {
@@ -56,8 +56,8 @@ func (c TaskConfig) apply(choice variant.Choice) TaskConfig {
 	return c
 }
 
-// readVariants reads repeated variant "name" { ... } blocks, which Nomad hands on
-// as a list of maps from name to a list of one body.
+// readVariants reads repeated variant "name" { ... } blocks, which Nomad passes as a list of maps from
+// name to a list of one body.
 func readVariants(raw any) ([]variant.Variant, error) {
 	var out []variant.Variant
 	for _, item := range list(raw) {
@@ -82,7 +82,7 @@ func readVariant(name string, raw any) (variant.Variant, error) {
 	v := variant.Variant{Name: name}
 	body, ok := raw.(map[string]any)
 	if !ok {
-		return v, errors.New(`its body is no block: write variant "name" { ... }`)
+		return v, errors.New(`its body is not a block: write variant "name" { ... }`)
 	}
 	for _, key := range slices.Sorted(maps.Keys(body)) {
 		var err error
@@ -146,7 +146,7 @@ func readConstraints(raw any) ([]variant.Constraint, error) {
 	return out, nil
 }
 
-// list takes one item for a list of one, as HCL and JSON job files both write it.
+// list returns raw as a list. A single item is a list of one, as in HCL and JSON job files.
 func list(raw any) []any {
 	switch v := raw.(type) {
 	case nil:
@@ -218,6 +218,6 @@ func kindOf(raw any) string {
 	case map[string]any:
 		return "a block"
 	default:
-		return "no text"
+		return "not text"
 	}
 }

@@ -14,21 +14,21 @@ import (
 	machine "aliquot.example/internal/host"
 )
 
-// The check looks often at first, because most programs open the GPU when they
-// start, and then rarely: each look at MPS starts a process.
+// The check runs often at first, because most programs open the GPU when they start, and then rarely,
+// because each check of MPS starts a process.
 const (
 	firstLook = 200 * time.Millisecond
 	lastLook  = 2 * time.Second
-	// failStop is how long a task that is ended for want of attachment may take.
+	// failStop is the kill timeout of a task that the driver ends.
 	failStop = 5 * time.Second
 )
 
-// verify looks until a process of the task holds its GPU, the task ends or time
-// is up, and says what it found in an event.
+// verify checks until a process of the task uses its GPU, the task ends or the deadline has passed, and
+// emits an event with the result.
 func (d *Driver) verify(t *task, c check) {
 	grant, ok, err := gpu.ParseGrant(c.Grant)
 	if err != nil || !ok {
-		d.log.Error("attachment is not checked", "task", t.config.Name, "error", err)
+		d.log.Error("cannot check the GPU attachment", "task", t.config.Name, "error", err)
 		return
 	}
 	set, _ := d.settings()
@@ -53,13 +53,13 @@ func (d *Driver) verify(t *task, c check) {
 		break
 	}
 	if t.ctx.Err() != nil {
-		return // a task that ended is no failure of attachment
+		return // the end of a task is not a failure of attachment
 	}
 	d.missed(t, c, grant, last)
 }
 
-// missed reports a task that did not open its GPU in time and ends it where the
-// job asks for that.
+// missed reports a task that did not open its GPU in time, and ends it if the job has
+// require_attachment.
 func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 	message := fmt.Sprintf("GPU attachment not seen: within %s no process of this task %s", c.Timeout, holds(grant))
 	if v, err := vendorOf(grant); err == nil {
@@ -78,12 +78,11 @@ func (d *Driver) missed(t *task, c check, grant gpu.Grant, last error) {
 	d.emit(t.config, failure.Error(), notes)
 	t.fail(failure)
 	if err := d.Driver.StopTask(t.config.ID, failStop, ""); err != nil {
-		d.log.Error("a task without its GPU cannot be stopped", "task", t.config.Name, "error", err)
+		d.log.Error("cannot stop a task that does not use its GPU", "task", t.config.Name, "error", err)
 	}
 }
 
-// attached returns the PID of a process of the container that holds its GPU, 0
-// when there is none now.
+// attached returns the PID of a process of the container that uses its GPU now, or 0.
 func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, container string) (int, error) {
 	v, err := vendorOf(g)
 	if err != nil {
@@ -101,7 +100,7 @@ func (d *Driver) attached(ctx context.Context, set settings, g gpu.Grant, contai
 	return 0, nil
 }
 
-// holds says what a process of an attached task does, after "process 12".
+// holds returns what a process of an attached task does, to follow "process 12".
 func holds(g gpu.Grant) string {
 	ids := make([]string, len(g.GPUs))
 	for i, id := range g.GPUs {
@@ -114,15 +113,14 @@ func holds(g gpu.Grant) string {
 	return "has opened " + names
 }
 
-// inContainer says whether a process of this host belongs to a container: the
-// engine names the container's control group after it.
+// inContainer reports whether a process of this host belongs to a container: the engine names the
+// container's control group after the container.
 func inContainer(root machine.Root, pid int, container string) bool {
 	groups, err := root.Text("/proc", strconv.Itoa(pid), "cgroup")
 	return err == nil && container != "" && strings.Contains(groups, container)
 }
 
-// openers returns the processes of a container that hold one of the device nodes
-// open.
+// openers returns the processes of a container that have one of the device nodes open.
 func openers(root machine.Root, container string, nodes []string) []int {
 	var out []int
 	for _, pid := range root.Numbered("/proc") {
@@ -138,8 +136,7 @@ func inside(root machine.Root, container string) []int {
 	return slices.DeleteFunc(root.Numbered("/proc"), func(pid int) bool { return !inContainer(root, pid, container) })
 }
 
-// usersOf returns the users that processes run as, each once; those that have gone are
-// left out.
+// usersOf returns the distinct users of processes. It ignores processes that have ended.
 func usersOf(root machine.Root, pids []int) []uint32 {
 	var out []uint32
 	for _, pid := range pids {

@@ -19,23 +19,23 @@ import (
 // modelsRoot is where a container finds the models of its task.
 const modelsRoot = "/aliquot/models"
 
-// wishes are the models that a task names, and what it says about them.
+// wishes is a task's configuration of its models.
 type wishes struct {
 	refs             []blob.Ref
 	include, exclude []string
-	// wait is for models that the task could also read through the cache's face, timeout
-	// for others.
+	// wait is the time to wait for models that the task could also read through the cache's Hub
+	// endpoint, timeout that for others.
 	wait, timeout time.Duration
-	// token is the task's for the Hub, keys what it has for S3, both "" for none.
+	// token is the task's token for the Hub, keys its keys for S3; "" if it has none.
 	token, keys string
-	// login is what it has for the registry of that host.
+	// login is the task's credentials for the registry loginHost.
 	login, loginHost string
 	namespace        string
-	// ownNetwork is set where the loopback address is the container's own.
+	// ownNetwork is set if the container has its own loopback address.
 	ownNetwork bool
 }
 
-// wishes reads and checks what a task says about models.
+// wishes reads and checks a task's configuration of its models.
 func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 	w = wishes{include: c.ModelsInclude, exclude: c.ModelsExclude, ownNetwork: c.NetworkMode != "host",
 		namespace: cfg.Namespace}
@@ -56,7 +56,7 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 	}
 	for _, p := range slices.Concat(w.include, w.exclude) {
 		if _, err := path.Match(p, ""); err != nil {
-			return w, fmt.Errorf("models_include, models_exclude: %q is no pattern such as \"*.safetensors\"", p)
+			return w, fmt.Errorf("models_include, models_exclude: %q is not a pattern such as \"*.safetensors\"", p)
 		}
 	}
 	for target := range c.targets() {
@@ -66,7 +66,7 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 					modelsRoot, target)
 		}
 	}
-	// A zero is a wait, too: models that are not here are read through the face at once.
+	// Zero is valid: the task then reads missing models through the Hub endpoint at once.
 	if w.wait, err = time.ParseDuration(c.ModelsWait); err != nil || w.wait < 0 {
 		return w, fmt.Errorf("models_wait is %q: want a duration such as \"10s\"", c.ModelsWait)
 	}
@@ -77,7 +77,7 @@ func (c TaskConfig) wishes(cfg *drivers.TaskConfig) (w wishes, err error) {
 	return w, nil
 }
 
-// credentials are the task's own, each for the origin that it is for.
+// credentials reads the task's credentials, each for one kind of origin.
 func (w *wishes) credentials(c TaskConfig, env map[string]string) {
 	w.token = firstOf(env, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 	keys := cacheapi.S3Keys{
@@ -93,8 +93,8 @@ func (w *wishes) credentials(c TaskConfig, env map[string]string) {
 	}
 }
 
-// registryOf is the registry that credentials are for: that of the address beside them or,
-// without one, that of the image.
+// registryOf returns the registry for which credentials are valid: that of the credentials' address
+// or, without one, that of the image.
 func registryOf(address, image string) string {
 	if address != "" {
 		return blob.Registry(address)
@@ -115,19 +115,19 @@ func firstOf(env map[string]string, names ...string) string {
 	return ""
 }
 
-// apart fails for two models that would have the same place.
+// apart fails for two models whose mounts would overlap.
 func apart(a, b blob.Ref) error {
 	switch x, y := placeOf(a), placeOf(b); {
 	case x == y:
-		return fmt.Errorf("%s and %s have one place, %s: name one of them", a, b, x)
+		return fmt.Errorf("%s and %s have the same place, %s: remove one of them", a, b, x)
 	case within(x, y), within(y, x):
-		return fmt.Errorf("%s and %s lie in each other: name the outer one", a, b)
+		return fmt.Errorf("one of %s and %s contains the other: keep only the outer one", a, b)
 	}
 	return nil
 }
 
-// placeOf is where a container finds a model: in a cache of the Hub for hf, otherwise at
-// the model's own name.
+// placeOf returns the path of a model in a container: in a Hub cache for hf, otherwise a path with the
+// model's name.
 func placeOf(r blob.Ref) string {
 	if r.Scheme == "hf" {
 		return path.Join(modelsRoot, "hub", r.Name)
@@ -135,7 +135,7 @@ func placeOf(r blob.Ref) string {
 	return path.Join(modelsRoot, strings.Trim(path.Clean("/"+r.Name), "/"))
 }
 
-// ask is the question for one model to the node's cache.
+// ask returns the request for one model to the node's cache.
 func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fetch {
 	f := cacheapi.Fetch{Model: ref.String(), Include: w.include, Exclude: w.exclude, Owner: owner,
 		Namespace: w.namespace, Wait: wait.Seconds()}
@@ -151,7 +151,7 @@ func (w wishes) ask(ref blob.Ref, owner string, wait time.Duration) cacheapi.Fet
 	return f
 }
 
-// whole reports whether all models are.
+// whole reports whether all models are complete.
 func whole(models []cacheapi.Model) bool {
 	for _, m := range models {
 		if m.State != cacheapi.Whole {
@@ -161,18 +161,18 @@ func whole(models []cacheapi.Model) bool {
 	return true
 }
 
-// noFace says why a task cannot read its incomplete models through the cache's face of
-// the Hub, "" where it can.
+// noFace returns why a task cannot read its incomplete models through the cache's Hub endpoint, or "" if it
+// can.
 func (w wishes) noFace(models []cacheapi.Model, face string) string {
 	for i, m := range models {
 		switch {
 		case m.State == cacheapi.Whole:
 		case w.refs[i].Scheme != "hf":
-			return w.refs[i].String() + " can be mounted only"
+			return w.refs[i].String() + " can only be mounted"
 		case face == "":
 			return "hf_listen of the cache is off"
 		case w.ownNetwork && loopback(face):
-			return "the cache's face of the Hub is at " + face + ", which this task's network does not reach"
+			return "the cache's Hub endpoint is at " + face + ", which this task's network does not reach"
 		}
 	}
 	return ""
@@ -183,8 +183,8 @@ func loopback(url string) bool {
 	return strings.HasPrefix(host, "127.") || strings.HasPrefix(host, "localhost:") || strings.HasPrefix(host, "[::1]")
 }
 
-// faced is the environment with which clients of the Hub read through the cache's face.
-// It waits for what is not here yet, which takes longer than clients expect of the Hub.
+// faced returns the environment with which clients of the Hub read through the cache's Hub endpoint. The
+// endpoint waits for missing files, which takes longer than clients expect from the Hub.
 func faced(job map[string]string, face string) map[string]string {
 	env := map[string]string{"HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60", "HF_HUB_ETAG_TIMEOUT": "60"}
 	for name := range env {
@@ -196,8 +196,8 @@ func faced(job map[string]string, face string) map[string]string {
 	return env
 }
 
-// offline is the environment with which clients of the Hub find mounted models. Caches
-// for other things, such as a model's own code, stay where they are.
+// offline returns the environment with which clients of the Hub find mounted models. Other caches, such as
+// that of a model's code, stay where they are.
 func offline() map[string]string {
 	hub := path.Join(modelsRoot, "hub")
 	return map[string]string{"HF_HUB_CACHE": hub, "HUGGINGFACE_HUB_CACHE": hub, "HF_HUB_OFFLINE": "1"}
@@ -208,9 +208,8 @@ func (w wishes) ofHub() bool {
 	return slices.ContainsFunc(w.refs, func(r blob.Ref) bool { return r.Scheme == "hf" })
 }
 
-// modelMount mounts a whole model where its task looks for it, out of the cache's view of
-// it: a repository of the Hub in the layout of the Hub's own cache, a file as itself,
-// otherwise a folder.
+// modelMount returns the mount of a complete model, from the cache's view of it: a repository of the Hub
+// in the layout of the Hub's cache, a single file as a file, anything else as a directory.
 func modelMount(ref blob.Ref, view string) (*drivers.MountConfig, error) {
 	m := &drivers.MountConfig{HostPath: filepath.Join(view, "files"), TaskPath: placeOf(ref), Readonly: true}
 	if ref.Scheme == "hf" {

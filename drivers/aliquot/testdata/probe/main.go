@@ -1,5 +1,5 @@
-// Command probe is the program of test images: it reports what its container was
-// given and, where asked, opens the GPU.
+// Command probe is the program of test images: it reports what its container has and, on request, opens
+// the GPU.
 package main
 
 import (
