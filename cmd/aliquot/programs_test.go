@@ -184,7 +184,7 @@ func TestWrongUse(t *testing.T) {
 		{"", "node rollout", "want one of: a file, -pause, -resume, -free=<node>"},
 		{"", "node rollout -pause -resume", "want one of: a file, -pause, -resume, -free=<node>"},
 		{"", "node rollout none.json", "none.json: no such file"},
-		{"", "node rollout trace.csv", "trace.csv: it is no JSON document of wanted drivers"},
+		{"", "node rollout trace.csv", "trace.csv: it is not a JSON document of wanted drivers"},
 		{"CONSUL_HTTP_ADDR=127.0.0.1:1", "node status", "aliquot node status: Consul:"},
 		{"CONSUL_HTTP_ADDR=127.0.0.1:1", "node rollout -pause", "aliquot node rollout: Consul:"},
 		{"", "demand -interval=1s", "want -learn and at least 1m"},

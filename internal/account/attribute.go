@@ -14,8 +14,8 @@ var bytes = map[string]float64{
 	"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }
 
-// compare orders an attribute and what a constraint says, such as "40 GiB"; false where they are
-// not of one kind. Nomad's own comparison comes with its whole plugin framework.
+// compare orders an attribute and the value of a constraint, such as "40 GiB". ok is false if they are
+// not of the same kind. Nomad's own comparison would import its whole plugin framework.
 func compare(a *api.Attribute, text string) (order int, ok bool) {
 	number, unit, isNumber := quantity(text)
 	switch {

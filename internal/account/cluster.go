@@ -12,31 +12,31 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// Node is the account of one node with GPUs.
+// Node is the state of one node with GPUs, according to Nomad.
 type Node struct {
 	ID, Name string
-	// Pool, NodeClass and Datacenter are what its agent's configuration says.
+	// Pool, NodeClass and Datacenter are those of its agent's configuration.
 	Pool, NodeClass, Datacenter string
-	// Open is set where the servers place on it, Leaving where the autoscaler has closed it
-	// to end it.
+	// Open is set if the servers place allocations on the node, Leaving if the autoscaler is
+	// about to stop the node.
 	Open, Leaving bool
 	Free          pack.Node
 	Held          []Held
-	// Names and Classes are those of the groups of Free: Nomad's name of each, and the
-	// class of its GPUs, "" where it has none.
+	// Names and Classes are those of the groups of Free: Nomad's name of each, and the class of
+	// its GPUs, "" if it has none.
 	Names, Classes []string
-	// Attributes are those of each group; nil where they are not known.
+	// Attributes are those of each group; nil if they are not known.
 	Attributes []map[string]*api.Attribute
-	// Busy is set where it has an allocation that has not ended, of whatever job but those
-	// of type system. Ended is when the last one ended that Nomad still knows of.
+	// Busy is set if the node has an allocation that has not ended, except of system jobs. Ended is
+	// when the last allocation that Nomad still knows of ended.
 	Busy  bool
 	Ended time.Time
 	// Created and Modified are indexes of the servers' state.
 	Created, Modified uint64
 }
 
-// Cluster returns the accounts of all nodes with GPUs, by name. The allocations that
-// the token may not see are missing in them.
+// Cluster returns all nodes with GPUs, sorted by name. Allocations that the token may not read are
+// missing.
 func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, Params: map[string]string{"resources": "true"}}).
 		WithContext(ctx)
@@ -87,18 +87,18 @@ func Cluster(ctx context.Context, client *api.Client) ([]Node, error) {
 	return out, nil
 }
 
-// ending is how long after its drain a node may take to be ended by the autoscaler.
+// ending is how long after its drain the autoscaler may take to stop a node.
 const ending = 15 * time.Minute
 
-// leaves reports whether a drain is one before a node is ended, by what Nomad Autoscaler
-// 0.5.0 (sdk/helper/scaleutils) writes into its meta. An autoscaler that itself ended during the
-// drain leaves a node behind that nobody ends.
+// leaves reports whether the autoscaler drains the node to stop it, according to the meta that Nomad
+// Autoscaler 0.5.0 (sdk/helper/scaleutils) writes. If the autoscaler itself ends during the drain,
+// nobody stops the node, so the result is false some time after the drain.
 func leaves(drain *api.DrainMetadata, now time.Time) bool {
 	return drain != nil && drain.Meta["drained_by"] == "nomad-autoscaler" &&
 		(drain.Status == api.DrainStatusDraining || now.Sub(drain.UpdatedAt) < ending)
 }
 
-// workload is what the allocations of a node say of it.
+// workload is the state of a node according to its allocations.
 type workload struct {
 	busy  bool
 	ended time.Time
@@ -118,14 +118,14 @@ func (w *workload) add(a *api.AllocationListStub) {
 // Apart says which allocations must not share a node.
 type Apart int
 
-// Together is no rule; the others part what is of one job or of one group.
+// Together is no restriction; the others separate allocations of the same job or of the same group.
 const (
 	Together Apart = iota
 	ApartByJob
 	ApartByGroup
 )
 
-// Holds reports whether a node holds another allocation that one must not share it with.
+// Holds reports whether a node has another allocation with which one must not share it.
 func (n Node) Holds(one *api.Allocation, rule Apart) bool {
 	for _, h := range n.Held {
 		a := h.Allocation

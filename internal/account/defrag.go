@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// The meta of a job that allows `aliquot job defrag` to move its allocations, and that
-// which says how many of a group stay healthy meanwhile.
+// The keys of a job's meta that allow `aliquot job defrag` to move its allocations, and that set how many
+// allocations of a group must stay healthy.
 const (
 	DefragMeta    = "aliquot_defrag"
 	DefragMinMeta = "aliquot_defrag_min_healthy"
@@ -22,34 +22,33 @@ const (
 type Move struct {
 	Allocation *api.Allocation
 	From, To   Node
-	// GPU is the GPU capacity that it holds, Gain how much less would be wasted, in
-	// GPUs.
+	// GPU is the capacity that it holds, Gain the reduction of wasted capacity, both in GPUs.
 	GPU, Gain float64
-	// Refused says why it must not be moved now, "" where it may.
+	// Refused is why it must not be moved now, "" if it may.
 	Refused string
 }
 
-// Fragmentation is what is free and cannot be used.
+// Fragmentation describes the free capacity of a cluster that cannot be used.
 type Fragmentation struct {
 	Nodes  []Node
 	Demand pack.Demand
-	// Moves would make more of it usable, most first; each counts on those before it.
+	// Moves make more capacity usable, the best first. Each depends on those before it.
 	Moves []Move
 }
 
-// Wish is what Report looks for.
+// Wish limits the moves that Report looks for.
 type Wish struct {
-	// Most moves.
+	// Most is the maximum number of moves.
 	Most int
 	// Willing leaves out allocations that must not be moved now.
 	Willing bool
-	// Takes says whether a node takes an allocation by what this package does not know,
-	// such as the constraints of its job. before are the moves that are made first. nil
-	// leaves it open.
+	// Takes reports whether a node accepts an allocation, by criteria that this package does not
+	// know, such as the constraints of its job. before are the moves that are made first. If it is
+	// nil, every node does.
 	Takes func(ctx context.Context, m Move, before []Move) (bool, error)
 }
 
-// mostAsked bounds how often one report calls Takes.
+// mostAsked is the maximum number of calls of Takes in one report.
 const mostAsked = 200
 
 // Report reads the cluster and looks for moves.
@@ -92,8 +91,8 @@ func Report(ctx context.Context, client *api.Client, d pack.Demand, wish Wish) (
 	return f, ctx.Err()
 }
 
-// taken looks for moves until Takes agrees to all. Where that was asked too often, it
-// returns those that it agreed to.
+// taken looks for moves until Takes accepts all of them. After mostAsked calls, it returns those that
+// Takes has accepted.
 func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int)) ([]Move, error) {
 	barred, agreed := pack.Barred{}, map[string]bool{}
 	for asked := 0; ; {
@@ -128,9 +127,9 @@ func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int))
 	}
 }
 
-// askOf is what an allocation would ask of another node: each of its groups is one
-// request of the largest. What runs on one vendor's GPUs has an image for those, and as
-// many slices of a GPU that is cut otherwise would be another part of it.
+// askOf returns what an allocation would request of another node: one request of the largest size for
+// each of its groups. It fixes the vendor, because the image is for that vendor's GPUs, and the number of
+// slices of a GPU, because the same number of slices would otherwise be another share.
 func askOf(h Held, on pack.Node) pack.Ask {
 	a := pack.Ask{CPU: h.CPU, MemoryMiB: h.MemoryMiB}
 	for i, n := range h.Instances {
@@ -149,7 +148,7 @@ type rules struct {
 	client  *api.Client
 	healthy map[group]int // running and not unhealthy
 	jobs    map[group]*api.Job
-	why     map[group]string // a job cannot be read
+	why     map[group]string // why a job cannot be read
 }
 
 type group struct{ namespace, job, name string }
@@ -186,7 +185,7 @@ func Healthy(a *api.Allocation, settled bool) bool {
 	return s.Healthy != nil && *s.Healthy
 }
 
-// refusal says why an allocation must stay where it is, "" where it may be moved.
+// refusal returns why an allocation must not be moved, or "" if it may.
 func (r *rules) refusal(a *api.Allocation) string {
 	g := groupOf(a)
 	job, why := r.job(group{a.Namespace, a.JobID, ""})
@@ -200,14 +199,13 @@ func (r *rules) refusal(a *api.Allocation) string {
 	return Refusal(job, tg, r.healthy[g])
 }
 
-// Refusal says why no allocation of a group may be moved while so many of it are
-// healthy.
+// Refusal returns why no allocation of a group may be moved while this many are healthy, or "".
 func Refusal(job *api.Job, tg *api.TaskGroup, healthy int) string {
 	if job.Meta[DefragMeta] != "true" {
 		return fmt.Sprintf("its job does not allow it: meta { %s = \"true\" }", DefragMeta)
 	}
 	if job.Type == nil || *job.Type != api.JobTypeService {
-		return "only allocations of service jobs are started again elsewhere"
+		return "only allocations of service jobs can be moved"
 	}
 	count := 1
 	if tg.Count != nil {

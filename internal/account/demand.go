@@ -15,10 +15,10 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// DemandKey is the key in Consul KV that holds the typical demand.
+// DemandKey is the key of the typical demand in Consul KV.
 const DemandKey = "aliquot/packing/demand"
 
-// mostKinds bounds what is read: levels are computed from all kinds on every node.
+// mostKinds is the maximum number of kinds, because every node computes levels from all of them.
 const mostKinds = 2000
 
 // ParseDemand reads the document of DemandKey or of an override file: a list of kinds
@@ -45,8 +45,8 @@ func ParseDemand(text []byte) (pack.Demand, error) {
 	return d, nil
 }
 
-// Demand returns the typical demand and where it is from: the file, where one is named,
-// else Consul KV, else pack.Start. client may be nil.
+// Demand returns the typical demand and its source: the file if there is one, else Consul KV, else
+// pack.Start. client may be nil.
 func Demand(ctx context.Context, file string, client *consul.Client) (d pack.Demand, from string, err error) {
 	if file != "" {
 		text, err := os.ReadFile(file)
@@ -74,14 +74,13 @@ func Demand(ctx context.Context, file string, client *consul.Client) (d pack.Dem
 	return d, "Consul KV " + DemandKey, nil
 }
 
-// learned is how far one look at the jobs moves the demand.
+// learned is the weight of one reading of the jobs against the previous demand.
 const learned = 0.2
 
-// mostJobs bounds how many jobs one look reads.
+// mostJobs is the maximum number of jobs that one reading considers.
 const mostJobs = 5000
 
-// Seen returns what the jobs that Nomad knows ask for, also those that have ended and
-// are not collected yet.
+// Seen returns the requests of the jobs in Nomad, including ended jobs that are not garbage-collected yet.
 func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, AllowStale: true}).WithContext(ctx)
 	stubs, _, err := client.Jobs().List(q)
@@ -105,7 +104,7 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 			if a := steer.AskOf(group); a.Instances > 0 {
 				count := 1
 				if group.Count != nil {
-					count = max(1, *group.Count) // one that is scaled to 0 was asked for
+					count = max(1, *group.Count) // a group that is scaled to 0 is demand, too
 				}
 				seen = append(seen, pack.Typical{Ask: a, Weight: float64(count)})
 			}
@@ -114,14 +113,14 @@ func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 	return seen, nil
 }
 
-// gone reports whether what was asked for has gone meanwhile.
+// gone reports whether an error means that the requested object no longer exists.
 func gone(err error) bool {
 	var answer api.UnexpectedResponseError
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
-// Learn moves the demand in Consul KV towards what the jobs ask for, and returns it. It
-// fails where another process wrote it meanwhile.
+// Learn moves the demand in Consul KV towards the requests of the jobs, and returns it. It fails if another
+// process has written the demand in the meantime.
 func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.Demand, error) {
 	seen, err := Seen(ctx, nomad)
 	if err != nil {
@@ -149,7 +148,7 @@ func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.
 		return nil, fmt.Errorf("typical demand in Consul KV: %w", err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("typical demand in Consul KV: another process wrote %s meanwhile", DemandKey)
+		return nil, fmt.Errorf("typical demand in Consul KV: another process has written %s in the meantime; try again", DemandKey)
 	}
 	return next, nil
 }

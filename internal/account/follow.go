@@ -10,18 +10,18 @@ import (
 	"aliquot.example/internal/consultoken"
 )
 
-// Follower reads Nomad's account of one node again whenever it changes.
+// Follower reads one node and its allocations from Nomad whenever they change.
 type Follower struct {
 	// Nomad is the agent of the node.
 	Nomad *api.Client
-	// NomadTokenFile is read before each question; "" for none.
+	// NomadTokenFile is read before each request; "" for none.
 	NomadTokenFile string
-	// Before is called before each question, where it is set. What it returns is a
-	// problem, and no reason not to ask.
+	// Before, if it is set, is called before each request. Its error is reported to Problem but
+	// does not prevent the request.
 	Before func(context.Context) error
-	// Changed takes the node and its allocations, also where nothing changed.
+	// Changed gets the node and its allocations after each request, even if nothing has changed.
 	Changed func(*api.Node, []*api.Allocation)
-	// Problem takes why the account cannot be read, once for each new reason.
+	// Problem gets the errors of requests, each new text once.
 	Problem func(error)
 
 	node  string // ID
@@ -29,10 +29,10 @@ type Follower struct {
 }
 
 const (
-	// look is how long one query of the allocations may block: what it does not wake
-	// for, such as a GPU that fell ill, is seen after it.
+	// look is how long one query of the allocations may block. Changes that do not end the query,
+	// such as an unhealthy GPU, are seen after this time.
 	look = 10 * time.Second
-	// again is how long after a failure the account is read again.
+	// again is the pause after a failure.
 	again = 2 * time.Second
 )
 
@@ -90,8 +90,7 @@ func (f *Follower) step(ctx context.Context) error {
 	return problem
 }
 
-// Taken returns the IDs of the device instances that allocations hold which have not
-// ended.
+// Taken returns the IDs of the device instances of allocations that have not ended.
 func Taken(allocations []*api.Allocation) map[string]bool {
 	out := map[string]bool{}
 	for _, a := range allocations {
@@ -109,7 +108,7 @@ func Taken(allocations []*api.Allocation) map[string]bool {
 	return out
 }
 
-// nodeID asks an agent for the ID of its node.
+// nodeID returns the ID of an agent's node.
 func nodeID(client *api.Client) (string, error) {
 	self, err := client.Agent().Self()
 	if err != nil {
@@ -118,7 +117,7 @@ func nodeID(client *api.Client) (string, error) {
 	stats := self.Stats["client"]
 	id := stats["node_id"]
 	if id == "" {
-		return "", fmt.Errorf("the Nomad agent at %s is no client", client.Address())
+		return "", fmt.Errorf("the Nomad agent at %s is not a client", client.Address())
 	}
 	return id, nil
 }

@@ -15,44 +15,42 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// Kind says which nodes are alike: those with GPUs of a class, and of a node pool, a node
-// class and a datacenter where those are named.
+// Kind selects nodes: those with GPUs of a class and, if these are set, of a node pool, a node class and a
+// datacenter.
 type Kind struct{ Class, Pool, NodeClass, Datacenter string }
 
-// Earlier is a class of GPUs that work goes to first, until Most nodes have GPUs of it;
-// 0 for no bound.
+// Earlier is a class of GPUs that is preferred for work until Most nodes have GPUs of it; 0 for no limit.
 type Earlier struct {
 	Class string
 	Most  int
 }
 
-// Waiting is the tasks of one group of a job that found no node.
+// Waiting has the tasks of one group of a job that Nomad could not place.
 type Waiting struct {
 	Job   *api.Job
 	Group *api.TaskGroup
 	Count int
-	// Exhausted is how many nodes would have taken it but for lack of room, when Nomad
-	// looked for one at the index Snapshot of its state.
+	// Exhausted is the number of nodes that were suitable but had no room when Nomad tried to place
+	// the tasks, at the index Snapshot of its state.
 	Exhausted int
 	Snapshot  uint64
 }
 
-// Supply is what nodes of one kind have, and what waits for them.
+// Supply has the resources of the nodes of one kind, and the work that waits for them.
 type Supply struct {
-	// Placed and Free are slices of the kind's class: held, and free on nodes that are
-	// open.
+	// Placed and Free are slices of the kind's class: in use, and free on open nodes.
 	Placed, Free int
 	Standing     []pack.Standing
 	Waiting      []pack.Work
-	// Fresh is what the largest node offers when it is empty, the newest of those that are
-	// equal; nil where there is none.
+	// Fresh has the resources of the largest node when it is empty, of the newest among equals; nil
+	// if there is no node.
 	Fresh *pack.Node
-	// Others are the classes of GPUs of the nodes of the kind's pool, node class and datacenter,
-	// where one of these is named and none of the nodes has the kind's class.
+	// Others are the classes of GPUs on the nodes of the kind's pool, node class and datacenter, if
+	// one of these is set and none of the nodes has the kind's class.
 	Others []string
 }
 
-// Blocked is how many slices the waiting work asks for.
+// Blocked returns the number of slices that the waiting work requests.
 func (s Supply) Blocked() (slices int) {
 	for _, w := range s.Waiting {
 		slices += w.Slices()
@@ -60,10 +58,10 @@ func (s Supply) Blocked() (slices int) {
 	return slices
 }
 
-// Of returns the supply of a kind. A node stays kept for a while after its last
-// allocation ended. One that is closed by hand, or that offers less than the largest because GPUs
-// are ill, is kept as well: a group that counts it would otherwise lack another one, or end
-// a whole one in its place. Work that an earlier class could take as well waits for that one.
+// Of returns the supply of a kind. A node is kept for a while after its last allocation has ended. A node
+// that an operator has closed, or that offers less than the largest because GPUs are unhealthy, is kept,
+// too: otherwise the scaling group that contains it would be one node short, or would stop a good node in
+// its place. Work that an earlier class could also serve waits for that class.
 func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.Duration, now time.Time) Supply {
 	var s Supply
 	var mine []Node
@@ -96,16 +94,15 @@ func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.D
 	return s
 }
 
-// rounding is how far the sum of a GPU's slices may be from a whole GPU: 49 times 1/49 is less
-// than 1.
+// rounding is the tolerance for sums of a GPU's slices: in floating point, 49 times 1/49 is less than 1.
 const rounding = 1e-6
 
-// kept reports whether a node has work, had some a short while ago, or is closed by hand.
+// kept reports whether a node has work, had work recently, or was closed by an operator.
 func (n Node) kept(keep time.Duration, now time.Time) bool {
 	return n.Busy || !n.Open && !n.Leaving || !n.Ended.IsZero() && now.Sub(n.Ended) < keep
 }
 
-// stand adds a node that there is.
+// stand adds an existing node.
 func (s *Supply) stand(n Node, free pack.Node, kept bool) {
 	s.Standing = append(s.Standing, pack.Standing{Node: free, Open: n.Open, Kept: kept})
 	for _, g := range free.Groups {
@@ -118,13 +115,13 @@ func (s *Supply) stand(n Node, free pack.Node, kept bool) {
 
 func (k Kind) has(n Node) bool { return k.among(n) && slices.Contains(n.Classes, k.Class) }
 
-// among reports whether a node is of the kind's pool, node class and datacenter.
+// among reports whether a node belongs to the kind's pool, node class and datacenter.
 func (k Kind) among(n Node) bool {
 	same := func(want, is string) bool { return want == "" || want == is }
 	return same(k.Pool, n.Pool) && same(k.NodeClass, n.NodeClass) && same(k.Datacenter, n.Datacenter)
 }
 
-// others are Supply's.
+// others returns Supply.Others.
 func (k Kind) others(nodes []Node) (classes []string) {
 	if k.Pool == "" && k.NodeClass == "" && k.Datacenter == "" {
 		return nil
@@ -138,8 +135,8 @@ func (k Kind) others(nodes []Node) (classes []string) {
 	return slices.Compact(classes)
 }
 
-// groups returns what a node has free on GPUs of the class, and what it has when nothing
-// runs there.
+// groups returns the free resources of a node with its GPUs of the class, and those that it has when it is
+// empty.
 func (k Kind) groups(n Node) (free, fresh pack.Node) {
 	free = pack.Node{CPU: n.Free.CPU, MemoryMiB: n.Free.MemoryMiB}
 	fresh = free
@@ -176,15 +173,15 @@ func (k Kind) first(w Waiting, nodes []Node, earlier []Earlier) bool {
 	})
 }
 
-// alone reports whether a job wants the kind's pool, and nothing else tells its nodes from
-// others: the pool has no other kind.
+// alone reports whether a job requires the kind's pool, and the kind is defined by its pool alone, so that
+// the pool has no nodes of another kind.
 func (k Kind) alone(job *api.Job) bool {
 	return k.Pool != "" && k.NodeClass == "" && k.Datacenter == "" && job.NodePool != nil && *job.NodePool == k.Pool
 }
 
-// takes reports whether one more node of the kind could take work, as far as this package
-// can tell: by its pool, its datacenters, the GPUs that it asks for and its constraints on
-// node classes. there are the nodes of the kind that there are.
+// takes reports whether one more node of the kind could run work, as far as this package can tell: by the
+// job's pool, datacenters, requested GPUs and constraints on node classes. there has the existing nodes of
+// the kind.
 func (k Kind) takes(w Waiting, there []Node) bool {
 	a := steer.AskOf(w.Group)
 	if a.Instances == 0 || !k.admits(w.Job) || !k.satisfies(w.Job.Constraints) || !k.satisfies(w.Group.Constraints) {
@@ -200,8 +197,8 @@ func (k Kind) takes(w Waiting, there []Node) bool {
 			}
 		}
 	}
-	// Nomad has looked at nodes of this kind as they are now: had they only been full, it
-	// would have counted them.
+	// If Nomad has considered nodes of this kind in their present state and not counted them as
+	// exhausted, they are not suitable.
 	seen := func(n Node) bool { return n.Open && n.Modified < w.Snapshot }
 	return w.Exhausted > 0 || !slices.ContainsFunc(there, seen)
 }
@@ -209,7 +206,7 @@ func (k Kind) takes(w Waiting, there []Node) bool {
 // admits reports whether a job may run in the kind's pool and datacenter.
 func (k Kind) admits(job *api.Job) bool {
 	if t := job.Type; t != nil && (*t == api.JobTypeSystem || *t == api.JobTypeSysbatch) {
-		return false // it runs on the nodes that there are
+		return false // such a job needs no further nodes
 	}
 	if pool := job.NodePool; k.Pool != "" && pool != nil && *pool != k.Pool && *pool != api.NodePoolAll {
 		return false
@@ -220,7 +217,7 @@ func (k Kind) admits(job *api.Job) bool {
 	})
 }
 
-// satisfies reports whether no constraint keeps a job away from the kind's node class.
+// satisfies reports whether no constraint excludes the kind's node class.
 func (k Kind) satisfies(constraints []*api.Constraint) bool {
 	return k.NodeClass == "" || !slices.ContainsFunc(constraints, func(c *api.Constraint) bool {
 		return c.LTarget == "${node.class}" && !meets(c, k.NodeClass)
@@ -257,7 +254,7 @@ func (k Kind) serves(d *api.RequestedDevice, there []Node) bool {
 	return !found && serves("", "", nil)
 }
 
-// attributes are those of a group, nil where they are not known.
+// attributes returns the attributes of a group, nil if they are not known.
 func (n Node) attributes(group int) map[string]*api.Attribute {
 	if group < len(n.Attributes) {
 		return n.Attributes[group]
@@ -265,8 +262,8 @@ func (n Node) attributes(group int) map[string]*api.Attribute {
 	return nil
 }
 
-// compares reports whether a constraint on a device attribute, such as a least memory, holds for
-// GPUs with such attributes, as Nomad compares them. One on what they do not name holds.
+// compares reports whether a constraint on a device attribute, such as a minimum memory, holds for GPUs with
+// these attributes, by Nomad's rules. A constraint on an unknown attribute counts as met.
 func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
 	name, ok := strings.CutPrefix(strings.TrimSuffix(c.LTarget, "}"), "${device.attr.")
 	is := attributes[name]
@@ -294,8 +291,7 @@ func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
 	return true
 }
 
-// meets reports whether a constraint holds for a value. An operator that it does not know
-// holds.
+// meets reports whether a constraint holds for a value. A constraint with an unknown operator counts as met.
 func meets(c *api.Constraint, value string) bool {
 	switch c.Operand {
 	case "", "=", "==", "is":

@@ -1,5 +1,5 @@
-// Package account reads what packing needs from Nomad and Consul: what nodes have free,
-// by Nomad's own account, and what is usually asked for.
+// Package account reads the inputs of packing from Nomad and Consul: the free resources of nodes according to
+// Nomad, and the typical demand.
 package account
 
 import (
@@ -12,16 +12,16 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// Held is what one allocation holds of a node.
+// Held has the resources of a node that one allocation holds.
 type Held struct {
 	Allocation *api.Allocation
 	CPU        int // MHz
 	MemoryMiB  int
-	// Instances counts, for each of the node's groups, the instances that it holds.
+	// Instances has the number of held instances of each of the node's groups.
 	Instances []int
 }
 
-// GPU is the GPU capacity that it holds of the node, in GPUs.
+// GPU returns the held GPU capacity, in GPUs.
 func (h Held) GPU(n pack.Node) float64 {
 	sum := 0.0
 	for i, count := range h.Instances {
@@ -30,9 +30,9 @@ func (h Held) GPU(n pack.Node) float64 {
 	return sum
 }
 
-// Of returns what a node has free and who holds the rest. Every allocation counts that
-// has not ended, of whatever driver. Groups are in the order in which jobs of a packing
-// policy fill them, and only healthy instances count.
+// Of returns the free resources of a node, and the allocations that hold the rest. Every allocation that has
+// not ended counts, whatever its driver. Groups are in the order in which jobs with a packing policy fill
+// them. Only healthy instances count.
 func Of(node *api.Node, allocations []*api.Allocation) (pack.Node, []Held) {
 	var free pack.Node
 	if r := node.NodeResources; r != nil {
@@ -42,7 +42,7 @@ func Of(node *api.Node, allocations []*api.Allocation) (pack.Node, []Held) {
 		free.CPU -= int(r.Cpu.CpuShares)
 		free.MemoryMiB -= int(r.Memory.MemoryMB)
 	}
-	place := map[string]int{} // of an instance, in the list of groups
+	place := map[string]int{} // instance to index in the list of groups
 	for i, group := range groups(node) {
 		g := pack.Group{Unit: unit(group), Vendor: group.Vendor}
 		for _, instance := range group.Instances {
@@ -86,7 +86,7 @@ func holds(a *api.Allocation, place map[string]int, groups int) Held {
 	return h
 }
 
-// groups are a node's GPU groups, those of a lower index first.
+// groups returns a node's GPU groups, sorted by index.
 func groups(node *api.Node) []*api.NodeDeviceResource {
 	if node.NodeResources == nil {
 		return nil
@@ -104,7 +104,7 @@ func groups(node *api.Node) []*api.NodeDeviceResource {
 	return out
 }
 
-// unit is the part of a GPU that one instance of a group is.
+// unit returns which fraction of a GPU one instance of a group is.
 func unit(group *api.NodeDeviceResource) float64 {
 	if n := number(group, "slices"); n > 0 {
 		return 1 / float64(n)
@@ -112,8 +112,8 @@ func unit(group *api.NodeDeviceResource) float64 {
 	return 1
 }
 
-// number reads a whole number among a group's attributes; a group of GPUs with
-// different values has none, and counts as the last.
+// number returns an attribute that is a whole number. Without the attribute, which is missing if the group's
+// GPUs differ in it, it returns 0 for "slices" and otherwise a number that sorts last.
 func number(group *api.NodeDeviceResource, name string) int64 {
 	const last = 1 << 30
 	a := group.Attributes[name]
@@ -126,7 +126,7 @@ func number(group *api.NodeDeviceResource, name string) int64 {
 	return last
 }
 
-// class is the class of a group's GPUs, "" where the device plugin names none.
+// class returns the class of a group's GPUs, "" if the device plugin has set none.
 func class(group *api.NodeDeviceResource) string {
 	if a := group.Attributes["class"]; a != nil && a.StringVal != nil {
 		return *a.StringVal

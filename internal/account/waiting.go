@@ -7,10 +7,10 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// mostWaiting bounds how many jobs that wait are read.
+// mostWaiting is the maximum number of waiting jobs that are read.
 const mostWaiting = 2000
 
-// Wait returns the work that found no node, of all namespaces that the token may read.
+// Wait returns the work that Nomad could not place, in all namespaces that the token may read.
 func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
 	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, Filter: `Status == "blocked"`}).WithContext(ctx)
 	evaluations, _, err := client.Evaluations().List(q)
@@ -18,7 +18,7 @@ func Wait(ctx context.Context, client *api.Client) ([]Waiting, error) {
 		return nil, fmt.Errorf("cannot list the blocked evaluations of Nomad: %w", err)
 	}
 	if len(evaluations) > mostWaiting {
-		return nil, fmt.Errorf("%d jobs wait for room: at most %d are looked at", len(evaluations), mostWaiting)
+		return nil, fmt.Errorf("%d jobs wait for room, more than the limit of %d", len(evaluations), mostWaiting)
 	}
 	var out []Waiting
 	for _, e := range evaluations {

@@ -11,28 +11,28 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// Watcher follows the account of one node.
+// Watcher publishes the levels for packing policies of one node.
 type Watcher struct {
 	// Nomad is the agent of the node.
 	Nomad *api.Client
-	// NomadTokenFile is read before each question; "" for none.
+	// NomadTokenFile is read before each request; "" for none.
 	NomadTokenFile string
 	// Consul may be nil.
 	Consul *consul.Client
 	// DemandFile replaces the demand in Consul; "" for none.
 	DemandFile string
-	// Publish takes the attributes whenever one of them changed. An attribute that is
-	// not published any more has the value "".
+	// Publish gets the attributes whenever one of them has changed. A removed attribute has the
+	// value "".
 	Publish func(map[string]string)
-	// Problem takes why the account cannot be read, once for each new reason.
+	// Problem gets the errors of requests, each new text once.
 	Problem func(error)
 }
 
-// ask is how often the typical demand is read.
+// ask is the interval at which the typical demand is read.
 const ask = time.Minute
 
-// Run publishes until the context ends. The levels that were published stay while
-// Nomad cannot be asked: what runs on the node goes on.
+// Run publishes until the context ends. While Nomad does not answer, the published levels stay, because the
+// node's tasks continue to run.
 func (w Watcher) Run(ctx context.Context) {
 	s := state{Watcher: w, published: map[string]string{}}
 	changed := func(node *api.Node, allocations []*api.Allocation) {
@@ -44,7 +44,7 @@ func (w Watcher) Run(ctx context.Context) {
 	f.Run(ctx)
 }
 
-// state is what a Watcher knows.
+// state is the state of a Watcher.
 type state struct {
 	Watcher
 	demand    pack.Demand
@@ -53,7 +53,7 @@ type state struct {
 	published map[string]string
 }
 
-// learn reads the demand where it is due. Without an answer the last one stays.
+// learn reads the demand if the interval has passed. After an error, the last demand stays.
 func (s *state) learn(ctx context.Context) error {
 	if s.demand != nil && time.Since(s.asked) < ask {
 		return nil
@@ -74,7 +74,7 @@ func (s *state) learn(ctx context.Context) error {
 
 func (s *state) publish(free pack.Node) {
 	next := map[string]string{}
-	if len(free.Groups) > 0 { // a node without GPUs stays without levels, and so comes first for tasks without
+	if len(free.Groups) > 0 { // without levels, a node without GPUs ranks first for tasks without GPUs
 		next = s.demand.Attributes(s.classes, free)
 	}
 	for name := range s.published {

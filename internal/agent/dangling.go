@@ -1,11 +1,11 @@
-// Package agent reads the configuration of a Nomad agent, from the files that it
-// reads or as its API gives it, and says what follows for Aliquot's driver.
+// Package agent interprets the configuration of a Nomad agent, from its files or its API, as far as it
+// affects Aliquot's driver.
 package agent
 
 import "strconv"
 
-// DanglingAdvice names the two ways to keep the stock docker driver from removing
-// the containers of Aliquot's; docs/decisions/0005 says why there is no third.
+// DanglingAdvice names the two ways to prevent Nomad's docker driver from removing the containers of Aliquot's
+// driver; docs/decisions/0005 says why there is no third.
 const DanglingAdvice = `in the agent's configuration set plugin "docker" { config { gc { dangling_containers { ` +
 	`enabled = false } } } }, ` +
 	`or keep that driver off this node with client { options = { "driver.denylist" = "docker" } }`
@@ -13,7 +13,7 @@ const DanglingAdvice = `in the agent's configuration set plugin "docker" { confi
 // Collects reports whether a docker driver with this configuration (nil for none)
 // removes containers that it did not start: it does unless gc {
 // dangling_containers { } } has enabled = false or dry_run = true. known is false
-// when the configuration has a form that is not understood.
+// if the configuration has an unknown form.
 func Collects(docker any) (on, known bool) {
 	block, _ := Descend(docker, "gc", "dangling_containers")
 	enabled, known := truth(block, "enabled", true)
@@ -21,8 +21,7 @@ func Collects(docker any) (on, known bool) {
 	return enabled && !dry, known && also
 }
 
-// truth reads a boolean of a block, missing where it is not set. HCL takes it as
-// text too.
+// truth reads a boolean of a block, which in HCL may also be text. It returns missing if the key is not set.
 func truth(block any, key string, missing bool) (value, known bool) {
 	v, found := Descend(block, key)
 	if !found {
@@ -38,8 +37,8 @@ func truth(block any, key string, missing bool) (value, known bool) {
 	return false, false
 }
 
-// Descend follows keys through maps and the lists in which HCL blocks are kept, of
-// which the last counts. The second result is false where nothing is set.
+// Descend follows keys through maps, and through lists of HCL blocks, of which the last applies. The second
+// result is false if nothing is set.
 func Descend(v any, keys ...string) (any, bool) {
 	switch list := v.(type) {
 	case []any:

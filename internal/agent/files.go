@@ -13,15 +13,15 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Config is what an agent's files say of its docker driver.
+// Config is the part of an agent's configuration that concerns its docker driver.
 type Config struct {
-	// Docker is the config of plugin "docker", nil where it has none.
+	// Docker is the config of plugin "docker", nil if there is none.
 	Docker any
 	// Options are client { options }.
 	Options map[string]string
 }
 
-// Denies reports whether the client's options keep a driver off the node.
+// Denies reports whether the client's options disable a driver.
 func (c Config) Denies(driver string) bool {
 	listed := func(keys ...string) (bool, bool) {
 		for _, key := range keys {
@@ -50,7 +50,7 @@ func Read(root host.Root, pid int) (Config, error) {
 	}
 	args := strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
 	if len(args) < 2 || args[1] != "agent" {
-		return c, fmt.Errorf("process %d, which started this driver, is no Nomad agent", pid)
+		return c, fmt.Errorf("process %d, which started this driver, is not a Nomad agent", pid)
 	}
 	cwd, err := os.Readlink(filepath.Join(proc, "cwd"))
 	if err != nil {
@@ -93,7 +93,7 @@ func configPaths(args []string) []string {
 	return out
 }
 
-// configFiles lists a file, or the files of a folder that the agent would read.
+// configFiles lists a file, or the files in a directory that the agent would read.
 func configFiles(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {

@@ -5,36 +5,36 @@ import (
 	"slices"
 )
 
-// installing changes the packages, or brings the former ones back.
+// installing installs the planned packages, or the former ones again.
 func installing(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && s.Back:
-		return s.fail(v, s.Cause+"; and the former packages could not be installed again: "+s.Trouble+
+		return s.fail(v, s.Cause+"; also, the former packages could not be installed again: "+s.Trouble+
 			"; the node stays ineligible")
 	case s.Trouble != "":
 		return s.rollBack(v, s.Trouble)
 	case !s.Back && len(s.Plan.Install)+len(s.Plan.Remove) == 0:
 	case !s.Back && !whole(v.Facts, s.Plan):
 		if s.Did == Install {
-			return s.rollBack(v, "after the installation not all packages are there as planned")
+			return s.rollBack(v, "after the installation some packages differ from the plan")
 		}
 		return s.act(Install)
 	case s.Back && !restored(v.Facts, s):
 		if s.Did == Restore {
-			return s.fail(v, s.Cause+"; and the former packages are not all there again; the node stays ineligible")
+			return s.fail(v, s.Cause+"; also, some of the former packages are still missing; the node stays ineligible")
 		}
 		return s.act(Restore)
 	}
 	return s.load(v)
 }
 
-// load decides how what is installed comes into the kernel.
+// load decides how to get the installed module into the kernel.
 func (s State) load(v Seen) (State, Verb) {
 	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
 	switch {
 	case s.Back && target == "":
 		return s.fail(v, s.Cause+
-			"; its packages were removed, and there is no driver, as before; the node stays ineligible")
+			"; its packages were removed, so the node has no driver, as before the change; the node stays ineligible")
 	case s.inForce(d):
 		return s.to(Verifying, v)
 	case d.OnDisk != "" && d.OnDisk != target && target != InTree:
@@ -49,13 +49,13 @@ func (s State) load(v Seen) (State, Verb) {
 	return s.reboot(v)
 }
 
-// inForce reports whether the module that is loaded is the one that the node goes to.
+// inForce reports whether the loaded module is the target.
 func (s State) inForce(d Installed) bool {
 	kind := s.Back || s.Plan.Modules == "" || d.Modules == "" || d.Modules == s.Plan.Modules
 	return d.Loaded == s.target() && kind
 }
 
-// target is the version that the node goes to.
+// target returns the version that the node shall have: the planned one or, on the way back, the former one.
 func (s State) target() string {
 	if s.Back {
 		return s.FromVersion
@@ -63,14 +63,14 @@ func (s State) target() string {
 	return s.Plan.Version
 }
 
-// rollBack turns around, once.
+// rollBack starts the return to the former packages, because of why.
 func (s State) rollBack(v Seen, why string) (State, Verb) {
 	s, again := s.to(Installing, v)
 	s.Back, s.Cause, s.Giving = true, why, false
 	return s, again
 }
 
-// whole reports whether all that is planned is installed.
+// whole reports whether the packages are as planned, and none is broken.
 func whole(f Facts, p Plan) bool {
 	for _, want := range p.Install {
 		if !slices.ContainsFunc(f.Packages, func(h Package) bool {
@@ -87,7 +87,7 @@ func whole(f Facts, p Plan) bool {
 	return !slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" })
 }
 
-// restored reports whether the driver's packages are again what they were.
+// restored reports whether the driver's packages are the same as before the change.
 func restored(f Facts, s State) bool {
 	now := f.DriverPackages(s.Plan.Vendor)
 	if slices.ContainsFunc(f.Packages, func(h Package) bool { return h.Broken != "" }) {
@@ -104,8 +104,7 @@ func restored(f Facts, s State) bool {
 	})
 }
 
-// reloading puts the module on disk into the kernel. What cannot be taken out by gentle
-// means needs a reboot.
+// reloading loads the module on disk. If the old module cannot be unloaded, the node reboots.
 func reloading(s State, v Seen) (State, Verb) {
 	switch d := v.Facts.Drivers[s.Plan.Vendor]; {
 	case s.inForce(d):
@@ -116,7 +115,7 @@ func reloading(s State, v Seen) (State, Verb) {
 	return s.act(LoadModule)
 }
 
-// reboot begins the reboot, of which there is one for each version.
+// reboot starts a reboot. There is at most one for each version.
 func (s State) reboot(v Seen) (State, Verb) {
 	target := s.target()
 	if slices.Contains(s.Rebooted, target) {
@@ -130,24 +129,24 @@ func (s State) reboot(v Seen) (State, Verb) {
 	return s, again
 }
 
-// rebooting asks for the reboot until the boot is another one.
+// rebooting requests the reboot until the boot ID has changed.
 func rebooting(s State, v Seen) (State, Verb) {
 	switch {
 	case v.Facts.BootID != s.BootID:
 		return s.to(Verifying, v)
 	case s.Did == BootAgain:
-		return s.wait("the machine goes down")
+		return s.wait("the machine is rebooting")
 	case s.Trouble != "" && v.Now.Before(s.Retry):
 		return s.wait("%s", s.Trouble)
 	}
 	return s.act(BootAgain)
 }
 
-// verifying waits until the device plugin says by Nomad that all is well.
+// verifying waits until the device plugin reports, through Nomad, that all GPUs are healthy.
 func verifying(s State, v Seen) (State, Verb) {
 	problem := s.problem(v)
 	if problem == "" && s.Released {
-		problem = s.Trouble // a service does not start with the driver
+		problem = s.Trouble // a service of the driver does not start
 	}
 	switch {
 	case s.Released && !v.Now.Before(s.Retry):
@@ -158,16 +157,16 @@ func verifying(s State, v Seen) (State, Verb) {
 		return s.fail(v, s.Cause+"; and with the former packages: "+problem+"; the node stays ineligible")
 	case problem != "" && s.Lost:
 		return s.fail(v,
-			fmt.Sprintf("after %s: %s; what was there before is not known, as the agent's state was lost; "+
+			fmt.Sprintf("after %s: %s; the former packages are unknown, because the agent's state was lost; "+
 				"the node stays ineligible", verifyLimit, problem))
 	case problem != "":
-		s.Plan.Apply = Reboot // what was stopped for a reload is at work again
+		s.Plan.Apply = Reboot // the services that were stopped for a reload are running again
 		return s.rollBack(v, fmt.Sprintf("after %s: %s", verifyLimit, problem))
 	}
 	return s.finish(v)
 }
 
-// problem says what is not well yet, "" where all is.
+// problem returns why the node is not verified yet, or "" if it is.
 func (s State) problem(v Seen) string {
 	d, target := v.Facts.Drivers[s.Plan.Vendor], s.target()
 	m, _ := MakerOf(s.Plan.Vendor)
@@ -178,9 +177,9 @@ func (s State) problem(v Seen) string {
 	case m.Library != "" && d.Library != target:
 		return fmt.Sprintf("the library is %q and not %s", d.Library, target)
 	case !v.Node.Ready:
-		return "Nomad does not call the node ready"
+		return "the node is not ready in Nomad"
 	case v.Offered.GPUs < need:
-		text := fmt.Sprintf("the device plugin offers %d healthy GPUs, and %d are needed", v.Offered.GPUs, need)
+		text := fmt.Sprintf("the device plugin offers %d healthy GPUs of at least %d", v.Offered.GPUs, need)
 		if len(v.Offered.Sick) > 0 {
 			text += ": " + short(v.Offered.Sick)
 		}
@@ -194,8 +193,8 @@ func (s State) problem(v Seen) string {
 	return ""
 }
 
-// need counts the GPUs that must be healthy: as many as before, and where that is not known
-// or none was, all of the host's. It is at least 1.
+// need returns how many GPUs must be healthy: as many as before the change or, if that is 0 or unknown, all
+// of the host's. It is at least 1.
 func (s State) need(f Facts) int {
 	if s.Had > 0 {
 		return s.Had
@@ -209,7 +208,7 @@ func (s State) need(f Facts) int {
 	return max(all, 1)
 }
 
-// finish gives the node back, one thing after another.
+// finish returns the node to service, step by step: hold packages, make the node eligible, release the slot.
 func (s State) finish(v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):
@@ -217,7 +216,7 @@ func (s State) finish(v Seen) (State, Verb) {
 	case len(unheld(v.Facts, s.Plan.Vendor)) > 0 && s.Did != Hold:
 		return s.act(Hold)
 	case s.Eligible && !v.Node.Eligible && !v.Node.others():
-		return s.act(Admit) // but what somebody else drained stays so
+		return s.act(Admit) // but a node that somebody else has drained stays drained
 	case s.Back:
 		return s.fail(v, s.Cause+"; the former version "+s.FromVersion+" was installed again and works")
 	}
@@ -225,7 +224,7 @@ func (s State) finish(v Seen) (State, Verb) {
 	return s.act(GiveSlot)
 }
 
-// failed waits for a human, who frees the slot. What was not harmed goes on as before.
+// failed waits until an operator frees the slot. A node whose driver was not changed takes tasks again.
 func failed(s State, v Seen) (State, Verb) {
 	held, has := v.Slots.Holders[v.ID]
 	switch {

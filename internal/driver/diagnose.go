@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Symptom is something about a host's drivers that costs something, or will.
+// Symptom is a present or expected problem with a host's drivers.
 type Symptom struct {
-	// Severe tells that tasks fail now; else it is a warning.
+	// Severe is set if tasks fail now; otherwise it is a warning.
 	Severe bool
 	What   string
 	Fix    string
 }
 
-// Diagnose says what is not well with the drivers of a host.
+// Diagnose lists the problems with the drivers of a host.
 func Diagnose(f Facts) []Symptom {
 	var out []Symptom
 	for _, v := range f.vendors() {
@@ -34,12 +34,12 @@ func versions(f Facts, m Maker) []Symptom {
 	d := f.Drivers[m.Vendor]
 	switch {
 	case d.Loaded == "":
-		return []Symptom{{true, fmt.Sprintf("%d GPUs of %s are on the PCI bus, and no driver of theirs is loaded",
+		return []Symptom{{true, fmt.Sprintf("%d GPUs of %s are on the PCI bus, but no driver for them is loaded",
 			f.Of(m.Vendor), m.name()),
 			"aliquot node plan  says which driver they need"}}
 	case d.Library != "" && d.Loaded != InTree && d.Library != d.Loaded:
 		return []Symptom{{true,
-			fmt.Sprintf("%s's library is %s and its loaded module is %s: programs that start now cannot use the GPUs",
+			fmt.Sprintf("%s's library is %s and its loaded module is %s: new programs cannot use the GPUs",
 				m.name(), d.Library, d.Loaded),
 			"drain and reboot, and hold the packages, so that no upgrade does this again"}}
 	case d.OnDisk != "" && d.Loaded != InTree && d.OnDisk != d.Loaded:
@@ -50,15 +50,15 @@ func versions(f Facts, m Maker) []Symptom {
 	return nil
 }
 
-// kind looks whether the loaded driver drives all GPUs.
+// kind checks whether the loaded driver supports all GPUs.
 func kind(f Facts, m Maker) []Symptom {
 	need, why := Intersect(Needs(f, m.Vendor))
 	switch {
 	case need.Never != "":
-		// It may work all the same: it may be newer than this program.
-		return []Symptom{{false, why, "choose its driver by hand: aliquot node  leaves this host alone"}}
+		// The GPU may work with a driver that is newer than this program.
+		return []Symptom{{false, why, "choose its driver manually; aliquot node does not change this host"}}
 	case why != "":
-		return []Symptom{{true, why, "put the GPUs into hosts of their own"}}
+		return []Symptom{{true, why, "put the GPUs into different hosts"}}
 	}
 	d := f.Drivers[m.Vendor]
 	if d.Loaded == "" || d.Loaded == InTree {
@@ -71,14 +71,14 @@ func kind(f Facts, m Maker) []Symptom {
 	return nil
 }
 
-// packaging looks at packages that change by themselves, or are in pieces.
+// packaging checks for packages that may change unattended, or that are broken.
 func packaging(f Facts, m Maker) []Symptom {
 	var out []Symptom
 	d := f.Drivers[m.Vendor]
 	if d.Foreign != "" {
 		out = append(out, Symptom{false,
-			fmt.Sprintf("%s's driver was brought by %s, so that  aliquot node  leaves it alone", m.name(), d.Foreign),
-			"install it by packages, if nodes shall look after it"})
+			fmt.Sprintf("%s's driver was installed by %s, so aliquot node does not change it", m.name(), d.Foreign),
+			"install it from packages if aliquot node shall manage it"})
 	}
 	for _, p := range f.DriverPackages(m.Vendor) {
 		if p.Broken != "" {
@@ -100,13 +100,13 @@ func packaging(f Facts, m Maker) []Symptom {
 	return out
 }
 
-// parts looks at what belongs to a driver beside the module and the library.
+// parts checks the other parts of a driver: the tools for sharing and the fabric manager.
 func parts(f Facts, m Maker) []Symptom {
 	var out []Symptom
 	d := f.Drivers[m.Vendor]
 	if d.Loaded != "" && !d.Tools {
 		out = append(out, Symptom{false,
-			fmt.Sprintf("programs that sharing needs are missing (%s): GPUs are offered whole",
+			fmt.Sprintf("programs for sharing are missing (%s), so GPUs are offered whole",
 				strings.Join(m.Tools, ", ")),
 			"install the package that has them: " + m.ToolsIn})
 	}
@@ -123,7 +123,7 @@ func parts(f Facts, m Maker) []Symptom {
 	switch {
 	case manager == "":
 		out = append(out, Symptom{true,
-			"the host has switches between its GPUs and no fabric manager: the GPUs do not start", fix})
+			"the host has switches between its GPUs but no fabric manager, so the GPUs do not start", fix})
 	case d.Loaded != "" && manager != d.Loaded:
 		out = append(out, Symptom{true,
 			fmt.Sprintf("fabric manager is %s and the loaded driver is %s: it does not start", manager, d.Loaded), fix})

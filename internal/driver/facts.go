@@ -1,6 +1,6 @@
-// Package driver decides which kernel driver a host's GPUs need, which packages bring it,
-// and what a node does next on its way there. It takes facts and returns plans; what
-// reads a host is in internal/host/inventory, what changes one in package node.
+// Package driver decides which kernel driver a host's GPUs need, which packages provide it, and the next step
+// of a node's change to it. It maps facts to plans. Package internal/host/inventory reads the facts, and
+// package node executes the plans.
 package driver
 
 import (
@@ -11,42 +11,42 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Facts are what is known of a host. They are read without any driver.
+// Facts describe a host. Reading them requires no driver.
 type Facts struct {
 	// Arch is the package architecture, such as amd64.
 	Arch string `json:"arch"`
 	// Kernel is the release of the running kernel, as uname -r prints it.
 	Kernel       string       `json:"kernel"`
 	Distribution Distribution `json:"distribution"`
-	// BootID is the kernel's, another after every boot.
+	// BootID is the kernel's boot ID, which changes with every boot.
 	BootID string `json:"boot_id"`
-	// GPUs are the display and compute devices on the PCI bus of makers that have drivers
-	// here; Switches those between GPUs.
+	// GPUs are the display and compute devices on the PCI bus from vendors in Makers; Switches are
+	// the switches between GPUs.
 	GPUs     []Device `json:"gpus"`
 	Switches []Device `json:"switches,omitempty"`
-	// Drivers is what is there of each maker's driver.
+	// Drivers has the installed driver of each vendor.
 	Drivers map[gpu.Vendor]Installed `json:"drivers,omitempty"`
 	// Packages are the installed packages of drivers, and those that matter for them.
 	Packages []Package `json:"packages,omitempty"`
-	// Available are the versions that the host's package sources offer, by name, newest
-	// first; nil where that was not asked.
+	// Available are the versions that the host's package sources offer, by package, newest first;
+	// nil if they were not queried.
 	Available map[string][]string `json:"-"`
-	// SecureBoot tells whether the firmware lets only signed code into the kernel.
+	// SecureBoot is set if the kernel loads only signed modules.
 	SecureBoot bool `json:"secure_boot"`
 	// Holders are the processes that have a GPU's device node open.
 	Holders []Process `json:"holders,omitempty"`
-	// Container says by what sign this is a container and no host; "" for a host.
+	// Container is the evidence that this is a container; "" on a host.
 	Container string `json:"container,omitempty"`
-	// Hypervisor names a distribution whose kernel packages depend on what a GPU's driver
-	// replaces, such as Proxmox; "" for none.
+	// Hypervisor names a distribution whose kernel packages conflict with those of GPU drivers,
+	// such as Proxmox; "" for none.
 	Hypervisor string `json:"hypervisor,omitempty"`
-	// Unattended tells that the host upgrades packages by itself.
+	// Unattended is set if the host upgrades packages automatically.
 	Unattended bool `json:"unattended_upgrades"`
 	// Uses are the reference counts of loaded modules by name.
 	Uses map[string]int `json:"module_uses,omitempty"`
 }
 
-// Distribution is what /etc/os-release says.
+// Distribution is the content of /etc/os-release.
 type Distribution struct {
 	ID      string `json:"id"`      // debian, ubuntu, rhel, …
 	Version string `json:"version"` // 12, 24.04, 9.4
@@ -76,27 +76,27 @@ func (d Device) String() string {
 	return fmt.Sprintf("%s %04x at %s", name, d.ID, d.Address)
 }
 
-// Installed is what a host has of one maker's driver. Versions are the maker's own.
+// Installed is the state of one vendor's driver on a host. Versions are the vendor's, not those of packages.
 type Installed struct {
-	// Loaded is the version of the module in the running kernel, "" where none is loaded,
-	// and InTree for the one that came with the kernel.
+	// Loaded is the version of the module in the running kernel, "" if none is loaded, and InTree for
+	// the kernel's own module.
 	Loaded string `json:"loaded,omitempty"`
 	// Modules is the kind of the loaded module.
 	Modules Flavour `json:"modules,omitempty"`
-	// OnDisk is the version that the running kernel would load next.
+	// OnDisk is the version that the running kernel would load.
 	OnDisk string `json:"on_disk,omitempty"`
 	// Library is the version of the user-space library that programs load.
 	Library string `json:"library,omitempty"`
-	// Foreign says what brought the driver, where it was not a package; "" for packages.
+	// Foreign is what installed the driver if it was not a package; "" for packages.
 	Foreign string `json:"foreign,omitempty"`
-	// Tools tells whether the programs that sharing needs are there.
+	// Tools is set if the programs for sharing are installed.
 	Tools bool `json:"tools"`
 }
 
-// InTree is the version of a module that came with the kernel and has none of its own.
+// InTree stands for the version of a kernel's own module, which has none.
 const InTree = "in-tree"
 
-// Flavour is the kind of a kernel module of which there are two.
+// Flavour is the kind of a kernel module, for drivers with two kinds.
 type Flavour string
 
 // The kinds; "" stands for either, or for a maker that has only one.
@@ -109,9 +109,9 @@ const (
 type Package struct {
 	Name    string `json:"name"`
 	Version string `json:"version"` // the distribution's, with epoch and revision
-	// Held tells that upgrades leave it alone.
+	// Held is set if upgrades skip the package.
 	Held bool `json:"held,omitempty"`
-	// Broken is its state where it is not installed whole, such as half-configured.
+	// Broken is its state if it is not completely installed, such as half-configured.
 	Broken string `json:"broken,omitempty"`
 }
 
@@ -122,15 +122,14 @@ type Process struct {
 	Device  string     `json:"device"`
 	Vendor  gpu.Vendor `json:"vendor"`
 	Display bool       `json:"display,omitempty"` // it draws on a screen
-	// Ours tells that it is a part of this suite, or a service that belongs to the driver
-	// and is started again.
+	// Ours is set for programs of Aliquot, and for services of the driver, which are restarted.
 	Ours bool `json:"ours,omitempty"`
 }
 
 func (p Process) String() string { return fmt.Sprintf("%s (PID %d, %s)", p.Name, p.PID, p.Device) }
 
-// vendors are those of the host's GPUs whose drivers come in packages, in the order of
-// Makers; the others, such as processors' own graphics, only where there is nothing else.
+// vendors returns the vendors of the host's GPUs, in the order of Makers. It includes vendors whose drivers do
+// not come in packages, such as processors' graphics, only if there are no others.
 func (f Facts) vendors() []gpu.Vendor {
 	var out, kernels []gpu.Vendor
 	for _, m := range Makers() {
@@ -159,7 +158,7 @@ func (f Facts) Of(v gpu.Vendor) int {
 	return n
 }
 
-// DriverPackages are the installed packages of a vendor's driver.
+// DriverPackages returns the installed packages of a vendor's driver.
 func (f Facts) DriverPackages(v gpu.Vendor) []Package {
 	m, ok := MakerOf(v)
 	if !ok {

@@ -2,14 +2,14 @@ package driver
 
 import "aliquot.example/internal/gpu"
 
-// intel's GPUs are driven by the kernel's own i915 and xe.
+// intel's drivers are the kernel's own i915 and xe.
 var intel = Maker{
 	Vendor: gpu.Intel, PCI: 0x8086,
 	Module: "xe", Files: []string{"xe"},
 	Ours: []string{"aliquot-device-intel"},
 	Require: func(Device) Requirement {
 		return Requirement{Of: "an Intel GPU",
-			Never: "the kernel's own module drives it, and this program changes no kernels"}
+			Never: "its driver is part of the kernel, which this program does not change"}
 	},
 	Sets:     func(Facts, string, Flavour) []Set { return nil },
 	Flavours: func(string, Flavour) []Flavour { return []Flavour{""} },

@@ -15,21 +15,21 @@ func TestHostsThatAreNeverTouched(t *testing.T) {
 		change func(*Facts)
 		why    string
 	}{
-		"a driver of a .run file":   {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, "brought by NVIDIA's installer"},
-		"a driver of an image":      {func(f *Facts) { foreignBy(f, "the machine's image") }, "brought by the machine's image"},
+		"a driver of a .run file":   {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, "installed by NVIDIA's installer"},
+		"a driver of an image":      {func(f *Facts) { foreignBy(f, "the machine's image") }, "installed by the machine's image"},
 		"an image without packages": {func(f *Facts) { f.Distribution = Distribution{ID: "flatcar"} }, "neither Debian nor Ubuntu"},
-		"RHEL":                      {func(f *Facts) { f.Distribution = Distribution{ID: "rhel", Version: "9.4", Like: "fedora"} }, "by dnf, which this program plans and does not install"},
+		"RHEL":                      {func(f *Facts) { f.Distribution = Distribution{ID: "rhel", Version: "9.4", Like: "fedora"} }, "uses dnf, with which this program cannot install packages"},
 		"a container":               {func(f *Facts) { f.Container = "/.dockerenv is there" }, "this is a container"},
 		"a screen": {func(f *Facts) {
 			f.Holders = []Process{{PID: 7, Name: "Xorg", Device: "/dev/nvidia0", Vendor: gpu.NVIDIA, Display: true}}
-		}, "a screen is drawn by Xorg (PID 7"},
+		}, "Xorg (PID 7, /dev/nvidia0) uses a GPU for a display"},
 		"Secure Boot without a signed module": {func(f *Facts) { f.SecureBoot = true }, "modules that are signed"},
 		"Proxmox":                             {func(f *Facts) { f.Hypervisor = "Proxmox VE" }, "Proxmox VE"},
 		"packages in pieces":                  {func(f *Facts) { f.Packages[0].Broken = "half-configured" }, "nvidia-kernel-dkms is half-configured"},
 		"packages of two architectures":       {func(f *Facts) { f.Packages = append(f.Packages, f.Packages[3]) }, "libcuda1 is installed for several architectures"},
 		"GPUs that exclude each other": {func(f *Facts) {
 			f.GPUs = append(f.GPUs, Device{Vendor: gpu.NVIDIA, ID: 0x1db4}, Device{Vendor: gpu.NVIDIA, ID: 0x2901})
-		}, "no driver drives both"},
+		}, "no driver supports both"},
 		"a version that is nowhere": {func(f *Facts) { f.Available = nil }, "cannot be installed"},
 	} {
 		f := debian()
@@ -200,10 +200,10 @@ func TestWantedDocuments(t *testing.T) {
 		`{"clases": {}}`:                                                                 `unknown field "clases"`,
 		`{"classes": {"*": {"version": "580.126.09", "vendor": "matrox"}}}`:              `vendor is "matrox"`,
 		`{"classes": {"*": {"version": "580.126.09", "modules": "both"}}}`:               `modules is "both"`,
-		`{"classes": {"*": {"version": "6.14.14", "vendor": "amd", "modules": "open"}}}`: `one kind only`,
+		`{"classes": {"*": {"version": "6.14.14", "vendor": "amd", "modules": "open"}}}`: `only one kind`,
 		`{"classes": {"*": {"version": "580.126.09", "drain_deadline": "soon"}}}`:        `drain_deadline is "soon"`,
-		`{} {}`: `something behind`,
-		`[]`:    `no JSON document`,
+		`{} {}`: `text after the JSON document`,
+		`[]`:    `not a JSON document`,
 	} {
 		w, err := ParseWanted([]byte(text))
 		if why == "" && err != nil || why != "" && (err == nil || !strings.Contains(err.Error(), why)) {
@@ -230,20 +230,20 @@ func TestSymptoms(t *testing.T) {
 		"wrong modules": {func(f *Facts) {
 			f.GPUs[0].ID = 0x2901
 			with(f, func(d *Installed) { d.Loaded, d.Library, d.OnDisk = "580.1", "580.1", "580.1" })
-		}, true, "the closed kernel modules do not drive it"},
+		}, true, "the closed kernel modules do not support it"},
 		"no MPS program":    {func(f *Facts) { with(f, func(d *Installed) { d.Tools = false }) }, false, "nvidia-cuda-mps-control"},
 		"no fabric manager": {func(f *Facts) { f.Switches = []Device{{ID: 0x22a3}} }, true, "no fabric manager"},
 		"fabric manager": {func(f *Facts) {
 			f.Switches = []Device{{ID: 0x22a3}}
 			f.Packages = append(f.Packages, Package{Name: "nvidia-fabricmanager-535", Version: "535.309.01-1", Held: true})
 		}, true, "fabric manager is 535.309.01"},
-		"no driver":           {func(f *Facts) { f.Drivers = nil }, true, "no driver of theirs is loaded"},
+		"no driver":           {func(f *Facts) { f.Drivers = nil }, true, "no driver for them is loaded"},
 		"half-configured":     {func(f *Facts) { f.Packages[0].Broken = "half-configured" }, true, "is half-configured"},
-		"a driver of a .run":  {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, false, "brought by NVIDIA's installer"},
-		"a model of tomorrow": {func(f *Facts) { f.GPUs[0].ID = 0x4000 }, false, "a model that this program does not know"},
+		"a driver of a .run":  {func(f *Facts) { foreignBy(f, "NVIDIA's installer (a .run file)") }, false, "installed by NVIDIA's installer"},
+		"a model of tomorrow": {func(f *Facts) { f.GPUs[0].ID = 0x4000 }, false, "an unknown model"},
 		"GPUs of two kinds": {func(f *Facts) {
 			f.GPUs = append(f.GPUs, Device{Vendor: gpu.NVIDIA, ID: 0x1db4}, Device{Vendor: gpu.NVIDIA, ID: 0x2901})
-		}, true, "no driver drives both"},
+		}, true, "no driver supports both"},
 	} {
 		f := debian()
 		if s := Diagnose(f); len(s) > 0 {

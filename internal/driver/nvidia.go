@@ -34,7 +34,7 @@ var nvidia = Maker{
 		"cuda-compat-", "firmware-nvidia-", "linux-modules-nvidia-", "linux-objects-nvidia-",
 		"linux-signatures-nvidia-",
 		"xserver-xorg-video-nvidia", "glx-alternative-nvidia", "nvlsm"},
-	// What gives containers GPUs, and what compiles for them, stays when the driver changes.
+	// The container toolkit and the compilers stay when the driver changes.
 	Others: []string{"nvidia-container-", "libnvidia-container", "nvidia-docker", "nvidia-cuda-toolkit",
 		"nvidia-cuda-dev", "nvidia-cudnn"},
 	Require: requireNVIDIA, Sets: setsNVIDIA, Flavours: flavoursNVIDIA, Extra: extraNVIDIA,
@@ -45,9 +45,8 @@ var nvidia = Maker{
 // Removed", NVIDIA's driver installation guide 620).
 const openOnly = 620
 
-// models are the GPUs that need more than their generation does, by device ID, as the
-// lists of supported devices of NVIDIA's README for 615 and of Debian's packages have
-// them.
+// models are the GPUs whose requirements differ from those of their generation, by device ID. Sources: the
+// lists of supported devices in NVIDIA's README for 615 and in Debian's packages.
 var models = map[uint16]Requirement{
 	0x2330: {Min: "535", Of: "H100"},
 	0x2335: {Min: "550", Of: "H200"},
@@ -61,10 +60,10 @@ var models = map[uint16]Requirement{
 	0x31c3: {Min: "580", Modules: Open, Of: "GB300"},
 }
 
-// needsLSM are the GPUs whose NVLink switches nvlsm looks after beside fabric manager.
+// needsLSM are the GPUs whose NVLink switches need nvlsm in addition to fabric manager.
 var needsLSM = map[uint16]bool{0x2901: true, 0x2909: true, 0x3182: true}
 
-// requireNVIDIA knows GPUs by device ID, in the generations' ranges of NVIDIA's README
+// requireNVIDIA returns requirements by device ID. The ranges of the generations are those of NVIDIA's README
 // for 615.
 func requireNVIDIA(d Device) Requirement {
 	if r, ok := models[d.ID]; ok {
@@ -80,11 +79,10 @@ func requireNVIDIA(d Device) Requirement {
 	case d.ID <= 0x2fff:
 		return Requirement{Of: "Blackwell", Min: "570", Modules: Open}
 	}
-	return Requirement{Of: "a model that this program does not know", Never: "it does not know which driver it needs"}
+	return Requirement{Of: "an unknown model", Never: "this program does not know which driver it needs"}
 }
 
-// flavoursNVIDIA prefers what is there, so that an upgrade changes no more than the
-// version.
+// flavoursNVIDIA prefers the installed kind, so that an upgrade changes only the version.
 func flavoursNVIDIA(version string, installed Flavour) []Flavour {
 	switch {
 	case Branch(version) >= openOnly:
@@ -126,8 +124,8 @@ func setsNVIDIA(f Facts, version string, modules Flavour) []Set {
 	return []Set{theirs}
 }
 
-// preferInstalled puts a maker's own packages first where the host has them already,
-// which a package of a name of its own tells.
+// preferInstalled puts the vendor's packages first if the host already has the package mark, which only the
+// vendor provides.
 func preferInstalled(f Facts, theirs, own Set, mark string) []Set {
 	if f.installed(mark) {
 		return []Set{theirs, own}
@@ -135,8 +133,8 @@ func preferInstalled(f Facts, theirs, own Set, mark string) []Set {
 	return []Set{own, theirs}
 }
 
-// setsUbuntu are Ubuntu's server branches: modules signed for the running kernel first,
-// then modules that are compiled here.
+// setsUbuntu returns the sets of Ubuntu's server branches: first modules that are signed for the running
+// kernel, then modules that are compiled on the host.
 func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	branch := fmt.Sprintf("%d-server", Branch(version))
 	suffix := ""
@@ -148,7 +146,7 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 		{Name: "nvidia-kernel-common-" + branch}}
 	const where = "restricted of Ubuntu, its updates and security archives"
 	return []Set{
-		// It carries the kernel's version, not the driver's.
+		// Its version is that of the kernel, not of the driver.
 		{Source: "Ubuntu, modules signed by Ubuntu", Where: where,
 			Wishes: append([]Wish{{Name: "linux-modules-nvidia-" + branch + suffix + "-" + f.Kernel, Any: true}},
 				user...)},
@@ -157,8 +155,8 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	}
 }
 
-// extraNVIDIA is the fabric manager of exactly the driver's version, without which GPUs
-// behind NVSwitches do not start.
+// extraNVIDIA returns the fabric manager with exactly the driver's version. GPUs behind NVSwitches do not start
+// without it.
 func extraNVIDIA(f Facts, version string, s Set) []Wish {
 	lsm := false
 	for _, d := range f.GPUs {
@@ -169,7 +167,7 @@ func extraNVIDIA(f Facts, version string, s Set) []Wish {
 	}
 	name := fmt.Sprintf("nvidia-fabricmanager-%d", Branch(version))
 	if Branch(version) >= 590 && s.Where == nvidiasRepository {
-		name = "nvidia-fabricmanager" // from 590 on names there lose the number
+		name = "nvidia-fabricmanager" // from 590 on, names in this repository have no number
 	}
 	out := []Wish{{Name: name}}
 	if lsm {
@@ -178,7 +176,7 @@ func extraNVIDIA(f Facts, version string, s Set) []Wish {
 	return out
 }
 
-// otherNVIDIA knows packages of modules by their names.
+// otherNVIDIA recognises packages of modules by their names.
 func otherNVIDIA(name string, want Flavour) bool {
 	open := strings.Contains(name, "-open")
 	modules := strings.HasSuffix(name, "kernel-dkms") || strings.HasSuffix(name, "kernel-open-dkms") ||
@@ -186,7 +184,7 @@ func otherNVIDIA(name string, want Flavour) bool {
 	return modules && (want == Open && !open || want == Closed && open)
 }
 
-// dnfNVIDIA is the way of NVIDIA's driver installation guide 620 on RHEL and its kin.
+// dnfNVIDIA returns the commands of NVIDIA's driver installation guide 620 for RHEL and its derivatives.
 func dnfNVIDIA(d Distribution, version string) string {
 	stream, lock := "open-dkms", "*nvidia*"
 	if n := Branch(version); n > 0 {

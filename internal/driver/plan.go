@@ -10,23 +10,23 @@ import (
 
 // Want is the driver that the nodes of a class shall have.
 type Want struct {
-	// Version is the maker's own, whole, such as 580.126.09; "" for the newest that is
-	// offered, which only a plan for reading may ask for.
+	// Version is the vendor's complete version, such as 580.126.09; "" for the newest that is offered,
+	// which is valid only for a plan that is not executed.
 	Version string `json:"version"`
 	// Vendor is needed for hosts with GPUs of several makers.
 	Vendor gpu.Vendor `json:"vendor,omitempty"`
 	// Modules chooses the kind of kernel module; "" keeps what is there.
 	Modules Flavour `json:"modules,omitempty"`
-	// Canary names the nodes that go first; without them the first one to come is alone.
+	// Canary names the nodes that change first. Without it, the first node to take a slot changes alone.
 	Canary []string `json:"canary,omitempty"`
-	// DrainDeadline is after how long tasks that have not moved are stopped, such as
-	// "1h"; "" waits for as long as they run.
+	// DrainDeadline is the time after which tasks that still run are stopped, such as "1h"; "" waits for
+	// as long as they run.
 	DrainDeadline string `json:"drain_deadline,omitempty"`
-	// AllowNoRollback lets a node go on whose present packages are nowhere to be had.
+	// AllowNoRollback lets a node continue if its present packages cannot be downloaded for a rollback.
 	AllowNoRollback bool `json:"allow_no_rollback,omitempty"`
 }
 
-// Apply is how another driver gets into the running kernel.
+// Apply is how to load another driver.
 type Apply string
 
 // The ways, the gentle one first.
@@ -49,12 +49,12 @@ func (p Pin) String() string {
 	return p.Name + "=" + p.Version
 }
 
-// Plan is what would be done to a host.
+// Plan is a planned change of a host.
 type Plan struct {
 	Vendor  gpu.Vendor `json:"vendor"`
 	Version string     `json:"version"`
 	Modules Flavour    `json:"modules,omitempty"`
-	// Source says whose packages they are.
+	// Source is who provides the packages.
 	Source  string `json:"source,omitempty"`
 	Install []Pin  `json:"install,omitempty"`
 	// Remove are packages of the driver that must go, such as those of the other kind of
@@ -63,18 +63,18 @@ type Plan struct {
 	// Hold are installed packages of the driver that upgrades would replace.
 	Hold  []string `json:"hold,omitempty"`
 	Apply Apply    `json:"apply"`
-	// Notes are what a reader should know.
+	// Notes are remarks for the operator.
 	Notes []string `json:"notes,omitempty"`
 }
 
-// Done reports whether the host has what is wanted, but perhaps for holds.
+// Done reports whether the host has the wanted driver; packages may still have to be held.
 func (p Plan) Done() bool { return p.Apply == Nothing && len(p.Install) == 0 }
 
-// Refusal says why nothing is done, and what would help.
+// Refusal is the error of a plan that is not possible, with the reason and what would help.
 type Refusal struct {
 	Reason string `json:"reason"`
 	Fix    string `json:"fix,omitempty"`
-	// Sources tells that other package sources, or newer lists of theirs, may help.
+	// Sources is set if other package sources, or newer package lists, may help.
 	Sources bool `json:"-"`
 }
 
@@ -90,7 +90,7 @@ func refuse(fix, format string, values ...any) *Refusal {
 	return &Refusal{Reason: fmt.Sprintf(format, values...), Fix: fix}
 }
 
-// Make plans what brings a host to what is wanted. It refuses when it is not sure.
+// Make plans how a host gets the wanted driver. It refuses if it is not certain of the result.
 func Make(f Facts, w Want) (Plan, *Refusal) {
 	if r := untouchable(f); r != nil {
 		return Plan{}, r
@@ -110,8 +110,8 @@ func Make(f Facts, w Want) (Plan, *Refusal) {
 	p := Plan{Vendor: m.Vendor, Version: w.Version, Modules: w.Modules, Apply: Nothing}
 	if w.Version == "" && have.Loaded != "" && have.Loaded == have.OnDisk && need.allows(have.Loaded,
 		have.Modules) == "" {
-		p.Version = have.Loaded // what works is left alone
-		p.Notes = append(p.Notes, "the driver that is loaded drives the GPUs, and is left alone")
+		p.Version = have.Loaded // keep a driver that works
+		p.Notes = append(p.Notes, "the loaded driver supports the GPUs and is kept")
 	}
 	if p.Version != "" {
 		if why := need.allows(p.Version, w.Modules); why != "" {
@@ -139,7 +139,7 @@ func has(f Facts, m Maker, p Plan) bool {
 		(p.Modules == "" || d.Modules == "" || p.Modules == d.Modules)
 }
 
-// choose finds the maker that a want is about.
+// choose returns the Maker of the wanted driver.
 func choose(f Facts, w Want) (Maker, *Refusal) {
 	vendors := f.vendors()
 	switch {
@@ -147,7 +147,7 @@ func choose(f Facts, w Want) (Maker, *Refusal) {
 		return Maker{}, refuse("", "this host has no GPU")
 	case w.Vendor == "" && len(vendors) > 1:
 		return Maker{}, refuse("name its vendor",
-			"this host has GPUs of several makers (%s), and it is not said whose driver is wanted", join(vendors))
+			"this host has GPUs of several vendors (%s), and the request names none", join(vendors))
 	case w.Vendor == "":
 		w.Vendor = vendors[0]
 	case !slices.Contains(vendors, w.Vendor):
@@ -165,28 +165,27 @@ func join(vendors []gpu.Vendor) string {
 	return strings.Join(names, ", ")
 }
 
-// untouchable looks for hosts whose driver is never touched, whatever is wanted.
+// untouchable refuses hosts whose driver this program never changes.
 func untouchable(f Facts) *Refusal {
 	switch {
 	case f.Container != "":
 		return refuse("run this on the host", "this is a container (%s), and its kernel is the host's", f.Container)
 	case f.Hypervisor != "":
-		return refuse("change its driver by hand",
+		return refuse("change its driver manually",
 			"this host runs %s, whose kernel packages conflict with those of GPU drivers", f.Hypervisor)
 	}
 	for _, p := range f.Holders {
 		if p.Display {
-			return refuse("end the display server, or leave this host out", "a screen is drawn by %s", p)
+			return refuse("stop the display server, or leave this host out", "%s uses a GPU for a display", p)
 		}
 	}
 	return nil
 }
 
-// brought looks for a driver that no package brought, and for packages that are in
-// pieces.
+// brought refuses drivers that were not installed from packages, and broken packages.
 func brought(f Facts, m Maker) *Refusal {
 	if by := f.Drivers[m.Vendor].Foreign; by != "" {
-		return refuse("whoever brought it should change it", "%s's driver was brought by %s and not by packages",
+		return refuse("change it in the same way", "%s's driver was installed by %s and not from packages",
 			m.name(), by)
 	}
 	for _, p := range f.Packages {
@@ -197,26 +196,27 @@ func brought(f Facts, m Maker) *Refusal {
 	names := map[string]bool{}
 	for _, p := range f.DriverPackages(m.Vendor) {
 		if names[p.Name] {
-			return refuse("remove it for the foreign one", "package %s is installed for several architectures", p.Name)
+			return refuse("remove it for the foreign architecture",
+				"package %s is installed for several architectures", p.Name)
 		}
 		names[p.Name] = true
 	}
 	return nil
 }
 
-// supported looks at the distribution.
+// supported refuses distributions on which this program cannot install packages.
 func supported(f Facts, m Maker, p Plan) *Refusal {
 	switch {
 	case f.Distribution.ID == "debian", f.Distribution.ID == "ubuntu":
 		return nil
 	case f.Distribution.is("rhel"), f.Distribution.is("fedora"):
-		return refuse("by hand: "+m.ByHand(f.Distribution, p.Version),
-			"%s has packages by dnf, which this program plans and does not install", f.Distribution)
+		return refuse("run these commands yourself: "+m.ByHand(f.Distribution, p.Version),
+			"%s uses dnf, with which this program cannot install packages", f.Distribution)
 	}
-	return refuse("change its driver by hand", "%q is neither Debian nor Ubuntu", f.Distribution)
+	return refuse("change its driver manually", "%q is neither Debian nor Ubuntu", f.Distribution)
 }
 
-// fill chooses packages and how they come into force.
+// fill chooses the packages and how to load the driver.
 func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 	versions := []string{p.Version}
 	if p.Version == "" {
@@ -226,8 +226,8 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 		return p, unoffered(f, m, p.Version,
 			fmt.Sprintf("the host's package sources offer no driver that fits (%s)", need))
 	}
-	// Of versions to choose from, an older one with modules that are ready is better than
-	// a newer one that must be compiled.
+	// If several versions are possible, an older one with prebuilt modules is better than a newer one
+	// whose modules must be compiled.
 	compiled := []bool{false, true}
 	if p.Version != "" {
 		compiled = []bool{true}
@@ -241,25 +241,25 @@ func (p Plan) fill(f Facts, m Maker, need Requirement) (Plan, *Refusal) {
 		}
 	}
 	if closest.version == "" {
-		return p, refuse("want the other kind", "version %s has no %s kernel modules that drive the GPUs (%s)",
+		return p, refuse("choose the other kind", "version %s has no %s kernel modules that support the GPUs (%s)",
 			versions[0], p.Modules, need)
 	}
-	reason := fmt.Sprintf("version %s cannot be installed (%s: there is no %s)", closest.version, closest.source,
+	reason := fmt.Sprintf("version %s cannot be installed (%s: missing %s)", closest.version, closest.source,
 		strings.Join(closest.missing, ", "))
 	if f.SecureBoot {
-		reason += "; as Secure Boot is on, modules that are compiled here would not load"
+		reason += "; with Secure Boot, modules that are compiled on the host would not load"
 	}
 	return p, unoffered(f, m, closest.version, reason)
 }
 
-// lack is the set of packages that comes closest to what can be installed.
+// lack is a set of packages with the fewest missing packages.
 type lack struct {
 	version, source string
 	missing         []string
 }
 
-// choose takes the first set of packages that is offered whole. Where there is none it
-// notes the one that lacks least.
+// choose takes the first set of packages that is offered completely. If there is none, it records the one with
+// the fewest missing packages in closest.
 func (p *Plan) choose(f Facts, m Maker, need Requirement, version string, dkms bool, closest *lack) bool {
 	for _, kind := range kinds(f, m, need, version, p.Modules) {
 		for _, s := range m.Sets(f, version, kind) {
@@ -283,7 +283,7 @@ func (p *Plan) choose(f Facts, m Maker, need Requirement, version string, dkms b
 	return false
 }
 
-// kinds are the kinds of modules to try, of those that drive the GPUs.
+// kinds returns the kinds of modules to try: those that are wanted and support the GPUs.
 func kinds(f Facts, m Maker, need Requirement, version string, want Flavour) []Flavour {
 	var out []Flavour
 	for _, kind := range m.Flavours(version, f.Drivers[m.Vendor].Modules) {
@@ -294,8 +294,7 @@ func kinds(f Facts, m Maker, need Requirement, version string, want Flavour) []F
 	return out
 }
 
-// offered lists the versions that the package sources have and that drive the GPUs,
-// newest first.
+// offered lists the versions in the package sources that support the GPUs, newest first.
 func offered(f Facts, m Maker, need Requirement) []string {
 	var out []string
 	for name, versions := range f.Available {
@@ -317,8 +316,7 @@ func offered(f Facts, m Maker, need Requirement) []string {
 	return slices.Compact(out)
 }
 
-// headers are those of the running kernel, by its name: a metapackage would bring a new
-// kernel.
+// headers returns the package of the running kernel's headers. A metapackage could install a new kernel.
 func headers(f Facts, s Set) []Wish {
 	name := "linux-headers-" + f.Kernel
 	if !s.DKMS || f.installed(name) {
@@ -343,7 +341,7 @@ func pin(f Facts, m Maker, s Set, version string) (pins []Pin, missing []string)
 	return pins, missing
 }
 
-// unoffered refuses for want of packages, and says where they could come from.
+// unoffered returns the refusal for missing packages, with the sources that could have them.
 func unoffered(f Facts, m Maker, version, reason string) *Refusal {
 	var where []string
 	for _, s := range m.Sets(f, version, "") {
@@ -355,8 +353,8 @@ func unoffered(f Facts, m Maker, version, reason string) *Refusal {
 	return &Refusal{Reason: reason, Fix: fix, Sources: true}
 }
 
-// with adds the other installed packages of the driver, which must change along, and says
-// how all come into force.
+// with adds the other installed packages of the driver, which must have the same version, and determines how to
+// load the driver.
 func (p Plan) with(f Facts, m Maker) Plan {
 	d := f.Drivers[m.Vendor]
 	for _, have := range f.DriverPackages(m.Vendor) {
@@ -370,7 +368,7 @@ func (p Plan) with(f Facts, m Maker) Plan {
 			p.Install = append(p.Install, Pin{have.Name, f.Available[have.Name][i]})
 		}
 	}
-	// Those in place already need no more than a hold.
+	// Packages that are already installed only need a hold.
 	p.Install = slices.DeleteFunc(p.Install, func(x Pin) bool {
 		return slices.ContainsFunc(f.Packages, func(h Package) bool {
 			return h.Name == x.Name && h.Version == x.Version && h.Broken == ""
@@ -385,13 +383,12 @@ func (p Plan) with(f Facts, m Maker) Plan {
 		p.Apply = Reboot
 	}
 	if d.Loaded == InTree {
-		p.Notes = append(p.Notes, "the module that came with the kernel is loaded, and is replaced at the reboot")
+		p.Notes = append(p.Notes, "the kernel's own module is loaded; the reboot replaces it")
 	}
 	return p
 }
 
-// reloadable reports whether all that uses the modules is known: the modules themselves
-// and what the agent can stop.
+// reloadable reports whether only processes that the agent can stop use the modules.
 func reloadable(f Facts, m Maker) bool {
 	if len(m.Unload) == 0 {
 		return false

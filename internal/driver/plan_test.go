@@ -96,7 +96,7 @@ func TestPlanOnUbuntu(t *testing.T) {
 		f.Available[name] = []string{v}
 	}
 	want := Want{Version: "580.173.02"}
-	if _, r := Make(f, want); r == nil || !strings.Contains(r.Reason, "as Secure Boot is on, modules that are compiled here would not load") {
+	if _, r := Make(f, want); r == nil || !strings.Contains(r.Reason, "with Secure Boot, modules that are compiled on the host would not load") {
 		t.Errorf("Secure Boot and modules that are compiled here: %v", r)
 	}
 	f.Available["linux-modules-nvidia-580-server-open-6.8.0-60-generic"] = []string{"6.8.0-60.63+1"}
@@ -127,7 +127,7 @@ func TestARefusalNamesWhatIsMissing(t *testing.T) {
 	f.Available["nvidia-xconfig"] = []string{"545.23.08-1"}
 	f.Packages, f.Drivers = nil, nil
 	_, r := Make(f, Want{})
-	if r == nil || !strings.HasPrefix(r.Reason, "version 535.309.01 cannot be installed (Debian: there is no nvidia-cuda-mps 535.309.01)") {
+	if r == nil || !strings.HasPrefix(r.Reason, "version 535.309.01 cannot be installed (Debian: missing nvidia-cuda-mps 535.309.01)") {
 		t.Errorf("%v", r)
 	}
 	_, r = Make(debian(), Want{Version: "620.10.01", Modules: Closed})

@@ -10,10 +10,10 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// RolloutPrefix is that of the documents of rollouts in Consul KV, where nobody says another.
+// RolloutPrefix is the default prefix of the documents of rollouts in Consul KV.
 const RolloutPrefix = "aliquot/node"
 
-// NodeReport says how a node is, in the document that its agent writes.
+// NodeReport is the document in which a node's agent reports its state.
 type NodeReport struct {
 	Node  string `json:"node"`
 	ID    string `json:"id"`
@@ -23,7 +23,7 @@ type NodeReport struct {
 	Why string `json:"why,omitempty"`
 	// Trouble says which document in Consul the node does not understand.
 	Trouble string `json:"trouble,omitempty"`
-	// Wanted is the version on the way to which it is; Drivers are what is there.
+	// Wanted is the version that the node is changing to; Drivers are the installed ones.
 	Wanted  string                   `json:"wanted,omitempty"`
 	Drivers map[gpu.Vendor]Installed `json:"drivers,omitempty"`
 	GPUs    int                      `json:"gpus"`
@@ -31,7 +31,7 @@ type NodeReport struct {
 	Since time.Time `json:"since"`
 }
 
-// Reason says what the node waits for, or why it failed, and what it does not understand.
+// Reason returns what the node waits for or why it failed, and which document it does not understand.
 func (r NodeReport) Reason() string {
 	if r.Trouble == "" || strings.Contains(r.Why, r.Trouble) {
 		return r.Why
@@ -39,7 +39,7 @@ func (r NodeReport) Reason() string {
 	return strings.TrimPrefix(r.Why+"; "+r.Trouble, "; ")
 }
 
-// Loaded are the versions of the drivers that the node has loaded.
+// Loaded returns the versions of the node's loaded drivers, separated by commas.
 func (r NodeReport) Loaded() string {
 	var loaded []string
 	for _, vendor := range slices.Sorted(maps.Keys(r.Drivers)) {
@@ -60,7 +60,7 @@ func (s Slots) Failed() bool {
 	return false
 }
 
-// State says in a few words how a rollout is.
+// State describes the state of a rollout in a few words.
 func (s Slots) State(w Wanted) string {
 	for _, id := range slices.Sorted(maps.Keys(s.Holders)) {
 		if h := s.Holders[id]; h.Failed != "" {

@@ -8,15 +8,15 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Requirement is what one GPU, or several, need of the driver.
+// Requirement is what one or several GPUs require of the driver.
 type Requirement struct {
-	// Min is the oldest version that drives the GPU, "" for any.
+	// Min is the oldest version that supports the GPU, "" for any.
 	Min string `json:"min,omitempty"`
-	// Last is the newest branch that does, 0 for no end.
+	// Last is the newest branch that does, 0 for no limit.
 	Last int `json:"last,omitempty"`
 	// Modules is the kind of kernel module that is needed, "" for either.
 	Modules Flavour `json:"modules,omitempty"`
-	// Never says why no driver that can be installed drives the GPU; "" where one does.
+	// Never is why no driver that can be installed supports the GPU; "" if one does.
 	Never string `json:"never,omitempty"`
 	// Of names the generation or the model.
 	Of string `json:"of"`
@@ -37,32 +37,31 @@ func (r Requirement) String() string {
 		parts = append(parts, "the "+string(r.Modules)+" kernel modules")
 	}
 	if len(parts) == 0 {
-		parts = []string{"any driver of today"}
+		parts = []string{"any current driver"}
 	}
 	return r.Of + ": " + strings.Join(parts, ", ")
 }
 
-// allows says why a version with a kind of module does not drive the GPU; "" where it
-// does.
+// allows returns why a version with a kind of module does not support the GPU, or "" if it does.
 func (r Requirement) allows(version string, modules Flavour) string {
 	switch {
 	case r.Never != "":
 		return r.String()
 	case r.Min != "" && Compare(version, r.Min) < 0, r.Last != 0 && Branch(version) > r.Last:
-		return fmt.Sprintf("version %s does not drive it (%s)", version, r)
+		return fmt.Sprintf("version %s does not support it (%s)", version, r)
 	case r.Modules != "" && modules != "" && r.Modules != modules:
-		return fmt.Sprintf("the %s kernel modules do not drive it (%s)", modules, r)
+		return fmt.Sprintf("the %s kernel modules do not support it (%s)", modules, r)
 	}
 	return ""
 }
 
-// Need is what a GPU needs.
+// Need is the requirement of one GPU.
 type Need struct {
 	Device      Device      `json:"gpu"`
 	Requirement Requirement `json:"requirement"`
 }
 
-// Needs returns what each GPU of a vendor needs.
+// Needs returns the requirement of each GPU of a vendor.
 func Needs(f Facts, v gpu.Vendor) []Need {
 	m, ok := MakerOf(v)
 	var out []Need
@@ -74,11 +73,11 @@ func Needs(f Facts, v gpu.Vendor) []Need {
 	return out
 }
 
-// Intersect returns what drives all GPUs. Where nothing does it says which two GPUs
-// exclude each other, or which one has no driver.
+// Intersect returns the requirement of all GPUs together. If no driver can meet it, the second result says which
+// two GPUs conflict, or which GPU has no driver.
 func Intersect(needs []Need) (Requirement, string) {
 	var all Requirement
-	var min, last, kind Need // those that set the bounds
+	var min, last, kind Need // the GPUs that determine Min, Last and Modules
 	for _, n := range needs {
 		r := n.Requirement
 		if r.Never != "" {
@@ -106,16 +105,16 @@ func Intersect(needs []Need) (Requirement, string) {
 	return all, ""
 }
 
-// newer reports whether a requirement's least version excludes more than another's.
+// newer reports whether a requirement's oldest version is newer than another's.
 func (r Requirement) newer(than Requirement) bool {
 	return r.Min != "" && (than.Min == "" || Compare(r.Min, than.Min) > 0)
 }
 
-// older reports whether a requirement's last branch excludes more than another's.
+// older reports whether a requirement's last branch is older than another's.
 func (r Requirement) older(than Requirement) bool {
 	return r.Last != 0 && (than.Last == 0 || r.Last < than.Last)
 }
 
 func conflict(a, b Need) string {
-	return fmt.Sprintf("no driver drives both %s (%s) and %s (%s)", a.Device, a.Requirement, b.Device, b.Requirement)
+	return fmt.Sprintf("no driver supports both %s (%s) and %s (%s)", a.Device, a.Requirement, b.Device, b.Requirement)
 }

@@ -50,7 +50,7 @@ func TestGPUsThatExcludeEachOther(t *testing.T) {
 		return Need{d, requireNVIDIA(d)}
 	}
 	_, why := Intersect([]Need{need(0x1db4, "0000:01:00.0"), need(0x2901, "0000:02:00.0")})
-	for _, part := range []string{"no driver drives both", "1db4 at 0000:01:00.0", "2901 at 0000:02:00.0"} {
+	for _, part := range []string{"no driver supports both", "1db4 at 0000:01:00.0", "2901 at 0000:02:00.0"} {
 		if !strings.Contains(why, part) {
 			t.Errorf("V100 and B200: %q lacks %q", why, part)
 		}

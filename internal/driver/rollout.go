@@ -12,33 +12,32 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Wanted is the document by which an operator says which drivers the cluster's nodes
-// shall have.
+// Wanted is the document in which an operator sets the drivers of the cluster's nodes.
 type Wanted struct {
-	// Max is how many nodes are changed at once, at least 1.
+	// Max is the maximum number of nodes that change at the same time, at least 1.
 	Max int `json:"max"`
-	// Paused lets no further node begin. One that has begun goes on to its end, as half
-	// a driver serves nobody.
+	// Paused prevents further nodes from starting. A node that has started completes its change,
+	// because half a driver is of no use.
 	Paused bool `json:"paused,omitempty"`
-	// Classes are what is wanted by Nomad's node class; Others stands for all that are not
-	// named.
+	// Classes has the wanted driver by Nomad's node class; Others stands for all classes that are not
+	// listed.
 	Classes map[string]Want `json:"classes"`
 }
 
-// Others is the name for nodes of every class that is not named.
+// Others is the key in Wanted.Classes for nodes of all classes that are not listed.
 const Others = "*"
 
-// ParseWanted reads the document. Whatever is not understood is refused, because
-// programs that run as root follow it.
+// ParseWanted reads the document. It refuses unknown keys and values, because programs that run as root follow
+// it.
 func ParseWanted(text []byte) (Wanted, error) {
 	w := Wanted{Max: 1}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&w); err != nil {
-		return Wanted{}, fmt.Errorf("it is no JSON document of wanted drivers: %w", err)
+		return Wanted{}, fmt.Errorf("it is not a JSON document of wanted drivers: %w", err)
 	}
 	if d.More() {
-		return Wanted{}, fmt.Errorf("there is something behind the document")
+		return Wanted{}, fmt.Errorf("there is text after the JSON document: remove it")
 	}
 	if w.Max < 1 {
 		return Wanted{}, fmt.Errorf("max is %d: want at least 1", w.Max)
@@ -61,7 +60,7 @@ func (w Want) wrong() string {
 	case w.Modules != "" && w.Modules != Open && w.Modules != Closed:
 		return fmt.Sprintf("modules is %q: want %q or %q", w.Modules, Open, Closed)
 	case w.Modules != "" && known && m.About == "":
-		return fmt.Sprintf("modules is %q, but %s's driver has one kind only", w.Modules, m.name())
+		return fmt.Sprintf("modules is %q, but %s's driver has only one kind: remove modules", w.Modules, m.name())
 	}
 	if d, err := time.ParseDuration(w.DrainDeadline); w.DrainDeadline != "" && (err != nil || d <= 0) {
 		return fmt.Sprintf("drain_deadline is %q: want a duration, such as 1h", w.DrainDeadline)
@@ -76,7 +75,7 @@ func makers() (out []gpu.Vendor) {
 	return out
 }
 
-// For returns what is wanted of a class of nodes, nil for nothing.
+// For returns the wanted driver of a class of nodes, nil if there is none.
 func (w Wanted) For(class string) *Want {
 	if want, ok := w.Classes[class]; ok {
 		return &want
@@ -87,13 +86,12 @@ func (w Wanted) For(class string) *Want {
 	return nil
 }
 
-// Slots is the document by which nodes take turns. A node holds its slot until it has
-// been found well or somebody frees it by hand: no time ends it, because a node that
-// reboots cannot say that it still needs it.
+// Slots is the document with which nodes take turns. A node holds its slot until it is verified or an operator
+// frees the slot. Slots do not expire, because a node that reboots cannot renew one.
 type Slots struct {
 	// Holders are the nodes that are being changed, or that failed, by node ID.
 	Holders map[string]Holder `json:"holders"`
-	// Done are the versions that nodes came to by a slot.
+	// Done are the nodes that have completed a change, with their versions.
 	Done map[string]Holder `json:"done"`
 }
 
@@ -103,26 +101,26 @@ type Holder struct {
 	Class   string     `json:"class"`
 	Vendor  gpu.Vendor `json:"vendor"`
 	Version string     `json:"version"`
-	// Eligible tells that the node took tasks before.
+	// Eligible is set if the node was eligible before the change.
 	Eligible bool      `json:"eligible"`
 	Since    time.Time `json:"since"`
-	// Failed says why the node stopped, "" while it goes on.
+	// Failed is why the node stopped, "" if it has not.
 	Failed string `json:"failed,omitempty"`
 }
 
-// ParseSlots reads the document; nothing stands for no holders.
+// ParseSlots reads the document. An empty text means no holders.
 func ParseSlots(text []byte) (Slots, error) {
 	var s Slots
 	if len(text) == 0 {
 		return s, nil
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("it is no JSON document of slots: %w", err)
+		return s, fmt.Errorf("it is not a JSON document of slots: %w", err)
 	}
 	return s, nil
 }
 
-// May says why a node may not take a slot, "" where it may.
+// May returns why a node may not take a slot, or "" if it may.
 func (s Slots) May(id string, h Holder, w Wanted, want Want) string {
 	if _, has := s.Holders[id]; has {
 		return ""
@@ -141,7 +139,7 @@ func (s Slots) May(id string, h Holder, w Wanted, want Want) string {
 	return s.first(h, want)
 }
 
-// first lets canaries go before the others.
+// first returns why a node must wait for a canary or for the first node, or "".
 func (s Slots) first(h Holder, want Want) string {
 	same := func(o Holder) bool { return o.Class == h.Class && o.Version == h.Version && o.Vendor == h.Vendor }
 	done := map[string]bool{}
@@ -153,14 +151,14 @@ func (s Slots) first(h Holder, want Want) string {
 	if len(want.Canary) > 0 {
 		for _, name := range want.Canary {
 			if !done[name] && !slices.Contains(want.Canary, h.Node) {
-				return "canary " + name + " is not done"
+				return "canary " + name + " has not completed its change"
 			}
 		}
 		return ""
 	}
 	for _, o := range s.sorted() {
 		if same(o) && len(done) == 0 {
-			return "node " + o.Node + " goes first, and is not done"
+			return "node " + o.Node + " changes first and has not completed its change"
 		}
 	}
 	return ""
@@ -173,7 +171,7 @@ func (s Slots) waitFor(h Holder, want Want, id string) bool {
 		o.Vendor == h.Vendor)
 }
 
-// Mark returns the slots with a node that has its version without a slot.
+// Mark returns the slots with a node marked as done that already has the version, without a slot.
 func (s Slots) Mark(id string, h Holder) Slots {
 	s = s.clone()
 	s.Done[id] = h
@@ -203,7 +201,7 @@ func (s Slots) Take(id string, h Holder) Slots {
 	return s
 }
 
-// Give returns the slots after a node was found well with its version.
+// Give returns the slots after a node has been verified with its version.
 func (s Slots) Give(id string, now time.Time) Slots {
 	s = s.clone()
 	if h, has := s.Holders[id]; has {
@@ -226,7 +224,7 @@ func (s Slots) Fail(id string, h Holder, why string) Slots {
 	return s
 }
 
-// Reset returns the slots after somebody freed a node's by hand.
+// Reset returns the slots after an operator has freed a node's slot.
 func (s Slots) Reset(id string) Slots {
 	s = s.clone()
 	delete(s.Holders, id)

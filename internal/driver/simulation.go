@@ -8,17 +8,16 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// kernels are the beginnings of the names of packages that bring a kernel.
+// kernels are the prefixes of the names of packages that contain a kernel.
 var kernels = []string{"linux-image-", "linux-generic", "linux-virtual", "linux-server", "proxmox-kernel", "pve-kernel",
 	"linux-aws", "linux-azure", "linux-gcp", "linux-oracle", "linux-nvidia-"}
 
-// CheckSimulation reads what apt-get -s says that it would do. It refuses a new kernel,
-// and whatever changes or removes packages that are not of the vendor's driver. New
-// packages, on which the driver depends, may come.
+// CheckSimulation checks the output of apt-get -s. It refuses a new kernel, and changes or removals of packages
+// that do not belong to the vendor's driver. It accepts new packages, on which the driver may depend.
 func CheckSimulation(text string, v gpu.Vendor) *Refusal {
 	m, ok := MakerOf(v)
 	if !ok {
-		return refuse("", "there is no driver of %q", v)
+		return refuse("", "unknown vendor %q", v)
 	}
 	for line := range strings.Lines(text) {
 		fields := strings.Fields(line)
@@ -31,20 +30,20 @@ func CheckSimulation(text string, v gpu.Vendor) *Refusal {
 		case fields[0] == "Inst" && slices.ContainsFunc(kernels, func(k string) bool {
 			return strings.HasPrefix(name, k)
 		}):
-			return refuse("bring the node to that kernel first, at a time of your choice",
-				"the installation would bring a new kernel (%s)", name)
+			return refuse("install that kernel first, at a time of your choice",
+				"the installation would install a new kernel (%s)", name)
 		case fields[0] == "Inst" && upgrade && !m.Owns(name):
 			return refuse("upgrade it first, at a time of your choice",
-				"the installation would change package %s, which is not of the driver", name)
+				"the installation would change package %s, which does not belong to the driver", name)
 		case fields[0] == "Remv" && !m.Owns(name):
-			return refuse("", "the installation would remove package %s, which is not of the driver", name)
+			return refuse("", "the installation would remove package %s, which does not belong to the driver", name)
 		}
 	}
 	return nil
 }
 
-// Preferences are lines for apt's preferences by which it takes all packages of the
-// driver in the plan's version, also those that are not named and come along.
+// Preferences returns lines for apt's preferences with which it installs all packages of the driver in the plan's
+// version, including dependencies that the plan does not name.
 func Preferences(p Plan) string {
 	m, ok := MakerOf(p.Vendor)
 	if !ok {
@@ -58,7 +57,7 @@ func Preferences(p Plan) string {
 	}
 	var text strings.Builder
 	for _, version := range versions {
-		// Above 1000 a version also counts that is older than the installed one.
+		// A priority above 1000 also permits downgrades.
 		fmt.Fprintf(&text, "Package: %s*\nPin: version %s\nPin-Priority: 1001\n\n",
 			strings.Join(m.Prefixes, "* "), version)
 	}

@@ -1,23 +1,23 @@
 package driver
 
-// Begun reports whether a node in the phase is on its way to another driver, by a slot.
+// Begun reports whether a node in the phase has a slot for a change.
 func (p Phase) Begun() bool { return p.early() || p.late() || p == Leaving }
 
-// early reports whether nothing was changed on the node yet but for its drain.
+// early reports whether nothing has changed on the node yet except its drain.
 func (p Phase) early() bool { return p == InSlot || p == Draining || p == Idle }
 
-// late reports whether the node's driver may be half changed.
+// late reports whether the node's driver may be partly changed.
 func (p Phase) late() bool {
 	return p == Installing || p == Reloading || p == Rebooting || p == Verifying
 }
 
-// slot decides what a node does whose slot somebody freed, and one that does not know what
-// is wanted.
+// slot decides the step of a node whose slot an operator has freed, or that cannot read a document in Consul. The
+// last result is false if neither is the case.
 func slot(s State, v Seen) (State, Verb, bool) {
 	_, has := v.Slots.Holders[v.ID]
 	switch {
 	case v.Trouble != "" && (s.Phase == Changing || s.Phase == Current || s.Phase == ""):
-		s, verb := s.wait("nothing is begun: %s", v.Trouble)
+		s, verb := s.wait("not starting a change: %s", v.Trouble)
 		return s, verb, true
 	case has, v.NoSlots:
 		return s, Wait, false
@@ -28,13 +28,14 @@ func slot(s State, v Seen) (State, Verb, bool) {
 		s, verb := s.to(Current, v)
 		return s, verb, true
 	case s.Phase.late() && !v.Now.Before(s.SlotRetry):
-		// Half a driver serves nobody: the change goes on, and nobody else begins for it.
+		// Half a driver is of no use, so the change continues. The node takes its slot again, so that no
+		// other node starts.
 		return s, KeepSlot, true
 	}
 	return s, Wait, false
 }
 
-// leaving brings a node back to what it was before its slot was freed.
+// leaving undoes the drain of a node whose slot was freed.
 func leaving(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):
@@ -49,16 +50,16 @@ func leaving(s State, v Seen) (State, Verb) {
 	return s.to(Current, v)
 }
 
-// canary lets the others begin where a canary has the wanted version already.
+// canary marks a canary that already has the wanted version as done, so that the other nodes can start.
 func canary(s State, v Seen, plan Plan) (State, Verb) {
 	s.Plan = plan
 	if problem := s.problem(v); problem != "" {
-		return s.wait("version %s is loaded, as wanted; as a canary the node is not done: %s", plan.Version, problem)
+		return s.wait("version %s is loaded, as wanted, but this canary is not verified yet: %s", plan.Version, problem)
 	}
 	return s.act(MarkDone)
 }
 
-// Holder is the entry by which the node takes a slot, or keeps one.
+// Holder returns the entry with which the node takes or keeps a slot.
 func (s State) Holder(v Seen) Holder {
 	h := s.Plan.holder(v)
 	if s.Phase.Begun() || s.Phase == Failed {

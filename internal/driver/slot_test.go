@@ -169,7 +169,7 @@ func TestACanaryThatHasTheVersion(t *testing.T) {
 		if done := w.nodes[1].loaded() == "535.309.01"; done != well {
 			t.Errorf("canary well %v: %+v\n%+v\n%+v", well, w.nodes[0].state, w.nodes[1].state, w.slots)
 		}
-		if !well && !strings.Contains(w.nodes[0].state.Why, "as a canary the node is not done: ") {
+		if !well && !strings.Contains(w.nodes[0].state.Why, "this canary is not verified yet: ") {
 			t.Errorf("%+v", w.nodes[0].state)
 		}
 	}
@@ -183,7 +183,7 @@ func TestGarbageStopsNoChangeThatHasBegun(t *testing.T) {
 		return v
 	}
 	w := newWorld(1, 1)
-	if s, verb := Step(w.nodes[0].state, seen(w, w.nodes[0])); verb != Wait || !strings.HasPrefix(s.Why, "nothing is begun: a document") {
+	if s, verb := Step(w.nodes[0].state, seen(w, w.nodes[0])); verb != Wait || !strings.HasPrefix(s.Why, "not starting a change: a document") {
 		t.Errorf("%s, %+v", verb, s)
 	}
 	for _, p := range begun {

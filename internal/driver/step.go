@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Phase is where a node is on its way to another driver.
+// Phase is a phase of a node's change to another driver.
 type Phase string
 
-// The phases, in order. From every one of them a node may come to Failed.
+// The phases, in order. Every phase may lead to Failed.
 const (
 	Current    Phase = "current"
 	Changing   Phase = "wanted"
@@ -21,79 +21,78 @@ const (
 	Rebooting  Phase = "rebooting"
 	Verifying  Phase = "verifying"
 	Failed     Phase = "failed"
-	// Leaving is the way out of a change whose slot was freed before anything was changed.
+	// Leaving ends a change whose slot was freed before anything was changed.
 	Leaving Phase = "leaving"
 )
 
-// State is what a node keeps of its way. It is written before each action, so that
-// whatever ends the agent, the next one goes on from there.
+// State is the state of a node's change. It is written before each action, so that a later agent can continue,
+// whatever has ended this one.
 type State struct {
 	Phase Phase `json:"phase"`
 	// Why says what the node waits for, or why it failed.
 	Why string `json:"why,omitempty"`
-	// Plan is what is being done; Class and Canary are of the want behind it.
+	// Plan is the change in progress, Want the wanted driver that caused it.
 	Plan Plan `json:"plan"`
 	Want Want `json:"want"`
 	// From are the driver's packages before, FromVersion the version that was loaded.
 	From        []Pin  `json:"from,omitempty"`
 	FromVersion string `json:"from_version,omitempty"`
-	// Had counts the GPUs that Nomad was offered before, all healthy.
+	// Had is the number of healthy GPUs that were offered to Nomad before.
 	Had int `json:"had"`
-	// Eligible tells that the node took tasks before.
+	// Eligible is set if the node was eligible before the change.
 	Eligible bool `json:"eligible"`
-	// Back tells that the node is on its way back to From, because of Cause.
+	// Back is set if the node is returning to From, because of Cause.
 	Back  bool   `json:"back,omitempty"`
 	Cause string `json:"cause,omitempty"`
-	// Did is the last action that succeeded in this phase, Trouble the error of the last
-	// one that did not, Tries how many failed in a row.
+	// Did is the last action that succeeded in this phase, Trouble the error of the last one if it
+	// failed, Tries the number of consecutive failures.
 	Did     Verb   `json:"did,omitempty"`
 	Trouble string `json:"trouble,omitempty"`
 	Tries   int    `json:"tries,omitempty"`
-	// BootID is that of the boot in which a reboot was decided; Rebooted are the versions
-	// for which there was one.
+	// BootID is the boot ID before a reboot; Rebooted are the versions for which there was one.
 	BootID   string   `json:"boot_id,omitempty"`
 	Rebooted []string `json:"rebooted,omitempty"`
-	// Released tells that what belongs to the driver was stopped; Unharmed that a failure
-	// came before anything was changed.
+	// Released is set while the driver's services are stopped; Unharmed if a failure happened before
+	// anything was changed.
 	Released bool `json:"released,omitempty"`
 	Unharmed bool `json:"unharmed,omitempty"`
-	// Lost tells that the state of the walk was lost, so that there is no way back.
+	// Lost is set if the state of the change was lost, so that a rollback is not possible.
 	Lost bool `json:"lost,omitempty"`
-	// Giving tells that the node was found well, and gives its slot back.
+	// Giving is set while the verified node releases its slot.
 	Giving bool `json:"giving,omitempty"`
-	// SlotRetry is when the node may try again to take back a slot that was freed.
+	// SlotRetry is when the node may next try to take its freed slot again.
 	SlotRetry time.Time `json:"slot_retry"`
 	// Since is when the phase began, Retry when an action may be tried again.
 	Since time.Time `json:"since"`
 	Retry time.Time `json:"retry"`
 }
 
-// Verb is what the agent is to do.
+// Verb is an action of the agent.
 type Verb string
 
-// The actions. Each looks at the machine first, so that it may be repeated.
+// The actions. Each checks the machine first, so it can be repeated.
 const (
-	Wait       Verb = ""           // look again later
+	Wait       Verb = ""           // check again later
 	TakeSlot   Verb = "take-slot"  // add the node to the holders
-	Fetch      Verb = "fetch"      // download packages, and those to go back to
-	Drain      Verb = "drain"      // ask Nomad to move the node's tasks
-	Release    Verb = "release"    // stop what belongs to the driver and has the device open
+	Fetch      Verb = "fetch"      // download the packages, and the present ones for a rollback
+	Drain      Verb = "drain"      // make Nomad move the node's tasks
+	Release    Verb = "release"    // stop the driver's services that have the device open
 	Install    Verb = "install"    // install Plan.Install
 	Restore    Verb = "restore"    // install State.From again
-	LoadModule Verb = "reload"     // take the modules out and load those on disk
+	LoadModule Verb = "reload"     // unload the modules and load those on disk
 	BootAgain  Verb = "reboot"     // reboot the machine
-	Resume     Verb = "resume"     // start again what Release stopped
-	Hold       Verb = "hold"       // keep upgrades from the driver's packages
-	Admit      Verb = "admit"      // let the node take tasks
-	GiveSlot   Verb = "give-slot"  // take the node from the holders
-	KeepSlot   Verb = "keep-slot"  // add the node to the holders again, whatever else holds a slot
+	Resume     Verb = "resume"     // start the services that Release has stopped
+	Hold       Verb = "hold"       // exclude the driver's packages from upgrades
+	Admit      Verb = "admit"      // make the node eligible
+	GiveSlot   Verb = "give-slot"  // remove the node from the holders
+	KeepSlot   Verb = "keep-slot"  // add the node to the holders again, even if no slot is free
 	MarkDone   Verb = "mark-done"  // add the node to those that have the wanted version
-	EndDrain   Verb = "end-drain"  // end the node's drain; let it take tasks if it did before
+	EndDrain   Verb = "end-drain"  // end the node's drain; make it eligible if it was before
 	Report     Verb = "report"     // mark the node as failed among the holders
-	Again      Verb = "step-again" // nothing: the next step follows at once
+	Again      Verb = "step-again" // nothing; take the next step at once
 )
 
-// Seen is what the machine and the cluster say at the moment of a step.
+// Seen is the state of the machine and the cluster at the time of a step.
 type Seen struct {
 	Now    time.Time
 	Facts  Facts
@@ -101,36 +100,36 @@ type Seen struct {
 	// Class is Nomad's node class, ID and Name the node's.
 	Class, ID, Name string
 	Slots           Slots
-	// Trouble says which document in Consul cannot be understood, "" where both can;
-	// NoSlots tells that it is that of the slots.
+	// Trouble says which document in Consul cannot be parsed, "" if all can; NoSlots is set if it is
+	// that of the slots.
 	Trouble string
 	NoSlots bool
 	Node    Node
-	// Offered is what Nomad is offered of the vendor's GPUs by our plugin.
+	// Offered is what our plugin offers to Nomad of the vendor's GPUs.
 	Offered Offered
 }
 
-// Node is what Nomad says of the node.
+// Node is the node's state in Nomad.
 type Node struct {
 	Ready    bool
 	Eligible bool
-	// Draining is a drain that goes on, and Ours tells that it, or the one before, was
-	// asked by this program. Ended tells that the last one was ended by somebody.
+	// Draining is set during a drain, Ours if this program requested the present or last drain. Ended
+	// is set if somebody has cancelled the last drain.
 	Draining, Ours, Ended bool
-	// Drained tells that the last drain came to its end, and the node is ineligible since.
+	// Drained is set if the last drain is complete and the node has been ineligible since.
 	Drained bool
-	// Left are the allocations that still run, but those of system jobs.
+	// Left are the allocations that still run, without those of system jobs.
 	Left []string
 }
 
-// others reports whether somebody else keeps tasks from the node by a drain.
+// others reports whether somebody else has drained the node.
 func (n Node) others() bool {
 	return !n.Ours && !n.Eligible && (n.Draining || n.Drained || n.Ended)
 }
 
-// Offered is what the device plugin says of a vendor's GPUs by Nomad.
+// Offered is the state of a vendor's GPUs that the device plugin reports to Nomad.
 type Offered struct {
-	// GPUs counts the physical GPUs all of whose instances are healthy.
+	// GPUs is the number of physical GPUs whose instances are all healthy.
 	GPUs int
 	// Versions are the driver's, as the plugin sees them.
 	Versions []string
@@ -145,8 +144,7 @@ const (
 	quitLimit   = time.Minute
 )
 
-// Step decides what a node does next. It returns the state to keep before the action is
-// done.
+// Step decides the next action of a node. It returns the state that must be saved before the action.
 func Step(s State, v Seen) (State, Verb) {
 	if next, verb, decided := slot(s, v); decided {
 		return next, verb
@@ -157,13 +155,13 @@ func Step(s State, v Seen) (State, Verb) {
 	return current(s, v)
 }
 
-// steps are what a node does in each phase.
+// steps has the function that decides in each phase.
 var steps = map[Phase]func(State, Seen) (State, Verb){
 	Current: current, Changing: wanted, InSlot: inSlot, Draining: draining, Idle: idle, Installing: installing,
 	Reloading: reloading, Rebooting: rebooting, Verifying: verifying, Failed: failed, Leaving: leaving,
 }
 
-// Did returns the state after an action succeeded.
+// did returns the state after a successful action.
 func (s State) did(v Verb) State {
 	s.Did, s.Trouble, s.Tries = v, "", 0
 	switch v {
@@ -175,13 +173,13 @@ func (s State) did(v Verb) State {
 	return s
 }
 
-// After returns the state after an action was tried.
+// After returns the state after an action with its error.
 func (s State) After(v Verb, err error, now time.Time) State {
 	if v == Wait || v == Again {
 		return s
 	}
 	if v == KeepSlot {
-		// What the phase did counts on.
+		// KeepSlot does not affect the phase's own actions.
 		s.SlotRetry = time.Time{}
 		if err != nil {
 			s.SlotRetry = now.Add(retryAfter)
@@ -197,9 +195,8 @@ func (s State) After(v Verb, err error, now time.Time) State {
 	return s
 }
 
-// Restarted returns the state with which an agent goes on that was just started. The
-// machine may have been away for long, and its clock may have been set: what has a limit
-// gets its whole time again, and nothing waits for a moment that may never come.
+// Restarted returns the state with which a new agent continues. The machine may have been down for long, and its
+// clock may have changed. So time limits start again, and nothing waits for a time far in the future.
 func (s State) Restarted(now time.Time) State {
 	if s.Phase == Idle || s.Phase == Verifying {
 		s.Since = now
@@ -212,7 +209,7 @@ func (s State) Restarted(now time.Time) State {
 	return s
 }
 
-// to begins another phase.
+// to starts another phase.
 func (s State) to(p Phase, v Seen) (State, Verb) {
 	s.Phase, s.Why, s.Did, s.Trouble, s.Tries, s.Since, s.Retry = p, "", "", "", 0, v.Now, time.Time{}
 	return s, Again
@@ -228,26 +225,26 @@ func (s State) act(v Verb) (State, Verb) {
 	return s, v
 }
 
-// fail stops the node. What it says first is what a reader needs first.
+// fail stops the change. why starts with what is most important for the operator.
 func (s State) fail(v Seen, why string) (State, Verb) {
 	s, _ = s.to(Failed, v)
 	s.Why = why
 	return s, Again
 }
 
-// giveUp is fail where nothing was changed yet.
+// giveUp is like fail, before anything was changed.
 func (s State) giveUp(v Seen, why string) (State, Verb) {
 	s.Unharmed = true
 	return s.fail(v, why+"; nothing was changed")
 }
 
-// current looks whether another driver is wanted.
+// current checks whether another driver is wanted.
 func current(s State, v Seen) (State, Verb) {
 	trouble, retry, tries := s.Trouble, s.Retry, s.Tries
 	s = State{Phase: Current, Since: s.Since, Trouble: trouble, Retry: retry, Tries: tries}
 	want := v.Wanted.For(v.Class)
 	if want == nil {
-		return s.wait("no version is wanted of nodes of class %q", v.Class)
+		return s.wait("there is no wanted version for nodes of class %q", v.Class)
 	}
 	plan, refusal := Make(v.Facts, *want)
 	if refusal != nil {
@@ -264,8 +261,8 @@ func current(s State, v Seen) (State, Verb) {
 		s.Plan = plan
 		return s.act(Hold)
 	case has && held.Failed == "":
-		// An agent before this one did not come to its end, and its state is lost: what it
-		// may have stopped is started, and the node is verified before it takes tasks.
+		// An earlier agent did not complete its change, and its state is lost. Start the services that it
+		// may have stopped, and verify the node before it takes tasks.
 		s.Plan, s.Want, s.Eligible, s.Lost, s.Released = plan, *want, held.Eligible, true, true
 		return s.to(Verifying, v)
 	case !has && v.Slots.waitFor(plan.holder(v), *want, v.ID):
@@ -288,14 +285,14 @@ func wanted(s State, v Seen) (State, Verb) {
 	held, has := v.Slots.Holders[v.ID]
 	switch why := v.Slots.May(v.ID, plan.holder(v), v.Wanted, *want); {
 	case has && held.Failed != "":
-		return s.wait("this node failed before: %s; free its slot by hand to let it try again", held.Failed)
+		return s.wait("this node failed before: %s; free its slot to let it try again", held.Failed)
 	case has:
 		s.From, s.FromVersion, s.Had = pins(v.Facts.DriverPackages(plan.Vendor)), v.Facts.Drivers[plan.Vendor].Loaded,
 			v.Offered.GPUs
 		s.Eligible = held.Eligible
 		return s.to(InSlot, v)
 	case !v.Node.Ready:
-		return s.wait("Nomad does not call the node ready")
+		return s.wait("the node is not ready in Nomad")
 	case v.Node.Draining && !v.Node.Ours, v.Node.Drained && !v.Node.Ours:
 		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case why != "":
@@ -313,7 +310,7 @@ func pins(packages []Package) (out []Pin) {
 	return out
 }
 
-// inSlot brings all packages to the node while it still serves.
+// inSlot downloads all packages while the node is still in service.
 func inSlot(s State, v Seen) (State, Verb) {
 	switch {
 	case s.Did == Fetch || len(s.Plan.Install) == 0:
@@ -339,7 +336,7 @@ func draining(s State, v Seen) (State, Verb) {
 	case s.Did == Drain && v.Node.Ended:
 		return s.giveUp(v, "somebody ended the drain")
 	case s.Did == Drain && v.Node.Eligible:
-		return s.act(Drain) // somebody let tasks in again
+		return s.act(Drain) // somebody has made the node eligible again
 	case s.Did == Drain:
 		return s.wait("%d allocations are left: %s", len(v.Node.Left), short(v.Node.Left))
 	case s.Tries >= mostTries:
@@ -350,7 +347,7 @@ func draining(s State, v Seen) (State, Verb) {
 	return s.act(Drain)
 }
 
-// drainedByOthers says how somebody else keeps tasks from the node, "" where nobody does.
+// drainedByOthers returns that somebody else has drained the node, or "" if nobody has.
 func (n Node) drainedByOthers() string {
 	switch {
 	case n.Ours:
@@ -371,14 +368,14 @@ func short(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// idle waits until nobody has the device open. Nobody is ended for it.
+// idle waits until no process has the device open. It ends no process for that.
 func idle(s State, v Seen) (State, Verb) {
 	var others, ours []string
 	for _, p := range v.Facts.Holders {
 		switch {
 		case p.Vendor != s.Plan.Vendor:
 		case p.Display:
-			return s.giveUp(v, "a screen is drawn by "+p.String())
+			return s.giveUp(v, p.String()+" uses a GPU for a display")
 		case p.Ours:
 			ours = append(ours, p.String())
 		default:
@@ -387,7 +384,7 @@ func idle(s State, v Seen) (State, Verb) {
 	}
 	switch {
 	case v.Node.Eligible:
-		return s.to(Draining, v) // somebody let tasks in again
+		return s.to(Draining, v) // somebody has made the node eligible again
 	case v.Node.others():
 		return s.wait("somebody else drained the node; it is left alone until it is eligible again")
 	case len(others) > 0:
@@ -397,7 +394,7 @@ func idle(s State, v Seen) (State, Verb) {
 	case s.Did == Release && v.Now.Before(s.Since.Add(quitLimit)):
 		return s.wait("%s still has the device open", short(ours))
 	case s.Did == Release, s.Tries >= mostTries:
-		// The reload has no chance; the reboot ends them in order.
+		// A reload would fail. A reboot ends these processes in order.
 		s.Plan.Apply = Reboot
 		return s.to(Installing, v)
 	}

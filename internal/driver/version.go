@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Compare compares two versions of digits and dots by their numbers: -1, 0 or 1. A
-// version that is the beginning of another counts as the older one.
+// Compare compares two versions of digits and dots by their numbers, and returns -1, 0 or 1. A version that is a
+// prefix of another is older.
 func Compare(a, b string) int {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(x), len(y)) {
@@ -24,15 +24,14 @@ func Compare(a, b string) int {
 	return cmp.Compare(len(x), len(y))
 }
 
-// Branch is the first number of a version, 0 where it has none.
+// Branch returns the first number of a version, 0 if it has none.
 func Branch(version string) int {
 	first, _, _ := strings.Cut(version, ".")
 	n, _ := strconv.Atoi(first)
 	return n
 }
 
-// Upstream is the maker's own version in that of a package: without the distribution's
-// epoch and revision.
+// Upstream returns the vendor's version in that of a package, without the distribution's epoch and revision.
 func Upstream(version string) string {
 	if _, rest, ok := strings.Cut(version, ":"); ok {
 		version = rest
@@ -43,9 +42,9 @@ func Upstream(version string) string {
 	return version
 }
 
-// versionForm is that of a driver's version. It goes into the arguments of programs that
-// run as root, so nothing else passes.
+// versionForm matches versions of drivers. It is strict, because versions become arguments of programs that run as
+// root.
 var versionForm = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,8}){1,3}$`)
 
-// ValidVersion reports whether a text is a whole version of a driver, such as 580.126.09.
+// ValidVersion reports whether s is a complete version of a driver, such as 580.126.09.
 func ValidVersion(s string) bool { return versionForm.MatchString(s) }
