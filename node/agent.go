@@ -1,7 +1,6 @@
-// Package node brings a node to the driver that is wanted of it: it asks Nomad to move
-// the tasks, installs packages, loads the driver or reboots, and gives the node back when
-// the device plugin finds its GPUs well. What to do next is decided by internal/driver;
-// this package looks and acts.
+// Package node installs the wanted driver on a node: it makes Nomad move the tasks, installs packages, loads the
+// driver or reboots, and returns the node to service when the device plugin reports healthy GPUs. Package
+// internal/driver decides each step; this package reads the state and executes the steps.
 package node
 
 import (
@@ -24,23 +23,23 @@ import (
 	"aliquot.example/internal/host/inventory"
 )
 
-// Config says where an agent works.
+// Config is the configuration of an agent.
 type Config struct {
-	// Root is the root of the host whose driver is looked after.
+	// Root is the root directory of the host whose driver the agent manages.
 	Root host.Root
-	// Dir is where the agent keeps its state and packages, below the root.
+	// Dir is the directory for the agent's state and packages, below the root.
 	Dir string
-	// RunDir is that of the device plugins, below the root.
+	// RunDir is the run_dir of the device plugins, below the root.
 	RunDir string
-	// Prefix is that of the documents in Consul KV.
+	// Prefix is the prefix of the documents in Consul KV.
 	Prefix string
-	// NodeID is Nomad's ID of the node; "" asks the agent that Nomad names.
+	// NodeID is Nomad's ID of the node; "" for the node of the Nomad agent.
 	NodeID string
-	// Interval is how long the agent waits between two looks.
+	// Interval is the pause between two steps.
 	Interval time.Duration
 }
 
-// Agent looks after the driver of one node.
+// Agent manages the driver of one node.
 type Agent struct {
 	conf  Config
 	nomad *nomad.Client
@@ -52,23 +51,22 @@ type Agent struct {
 	offers    offers
 }
 
-// offers are what the host's package sources offered when they were asked last.
+// offers caches the versions that the host's package sources offer.
 type offers struct {
 	at       time.Time
 	want     driver.Want
 	versions map[string][]string
 }
 
-// sourcesAge is how long an answer of the package sources counts.
+// sourcesAge is how long cached offers are valid.
 const sourcesAge = 10 * time.Minute
 
-// New makes an agent.
+// New returns an agent.
 func New(conf Config, n *nomad.Client, c *consul.Client, log *slog.Logger) *Agent {
 	return &Agent{conf: conf, nomad: n, docs: Documents{c.KV(), conf.Prefix}, log: log}
 }
 
-// Run works until the context ends. What is being done to the host then is done to its
-// end first.
+// Run works until the context ends. It completes an action on the host before it returns.
 func (a *Agent) Run(ctx context.Context) error {
 	unlock, err := a.lock()
 	if err != nil {
@@ -80,7 +78,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	a.log.Info("looking after the driver", "node", a.conf.NodeID, "phase", a.state.Phase)
+	a.log.Info("managing the node's driver", "node", a.conf.NodeID, "phase", a.state.Phase)
 	trouble := ""
 	for {
 		verb, err := a.step(ctx)
@@ -92,7 +90,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			text = err.Error()
 		}
 		if text != "" && text != trouble {
-			a.log.Warn("asking again: " + text)
+			a.log.Warn("cannot read the state of the node, retrying: " + text)
 		}
 		trouble = text
 		if err == nil && verb != driver.Wait {
@@ -106,7 +104,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 }
 
-// begin goes on where an agent before this one was.
+// begin loads the state with which an earlier agent ended.
 func (a *Agent) begin(ctx context.Context) error {
 	state, err := a.load()
 	if err != nil {
@@ -120,30 +118,31 @@ func (a *Agent) begin(ctx context.Context) error {
 	return err
 }
 
-// giveBack lets the device plugin go on, and services with it, where no change goes on that
-// stopped it. An agent that ended between what it did and what it kept, or whose state was
-// lost, leaves the marker behind, and no step would take it away.
+// giveBack lets the device plugin use the driver again, and starts services, if the marker exists without a change
+// in progress. An agent that ended between an action and saving its state, or whose state was lost, leaves the marker
+// behind, and no step would remove it.
 func (a *Agent) giveBack(ctx context.Context) {
 	k := a.kernel(driver.Maker{})
 	if a.state.Phase.Begun() || !k.root.Exists(k.marker) {
 		return
 	}
-	a.log.Warn("the device plugin was stopped for a change that is over: it goes on", "file", k.root.Path(k.marker))
+	a.log.Warn("no change is in progress, but the device plugin is still paused for one: resuming it",
+		"file", k.root.Path(k.marker))
 	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
 	defer cancel()
 	if err := k.resume(ctx); err != nil {
-		a.log.Warn("what was stopped for a change does not go on", "error", err)
+		a.log.Warn("cannot resume the device plugin and the driver's services", "error", err)
 	}
 }
 
-// kernel is the host's, for the driver of a maker.
+// kernel returns the host's kernel, for the driver of a vendor.
 func (a *Agent) kernel(m driver.Maker) kernel {
 	return kernel{root: a.conf.Root, maker: m, marker: filepath.Join(a.conf.RunDir, host.DriverChange),
 		stopped: filepath.Join(a.conf.Dir, "stopped")}
 }
 
-// step looks, decides and acts once. Its error is that of a look: nothing is done on
-// what is not known.
+// step reads the state, decides and acts once. Its error is that of reading or saving state: without these it does
+// not act.
 func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	looking, cancel := within(ctx, lookLimit)
 	defer cancel()
@@ -160,8 +159,8 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	if verb == driver.Wait || verb == driver.Again {
 		return verb, nil
 	}
-	a.log.Info("doing", "action", string(verb), "phase", string(state.Phase), "version", state.Plan.Version)
-	// Half an installation is worse than a late end.
+	a.log.Info("starting an action", "action", string(verb), "phase", string(state.Phase), "version", state.Plan.Version)
+	// Complete the action even if the agent is stopped: half an installation is worse than a late end.
 	doing, cancel := within(context.WithoutCancel(ctx), limit(verb))
 	defer cancel()
 	err = a.watched(ctx, verb, seen, func() error { return a.do(doing, verb, seen) })
@@ -171,21 +170,21 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
 }
 
-// Limits of what may hang without an end: a mirror, Nomad, Consul, a program of the host. A
-// look has that of the package lists. That of packages is many times what DKMS takes to
-// compile modules on a slow machine: half an installation is worse than a late one, but one
-// that never ends keeps the node and its slot.
+// Time limits for operations that may hang: requests to a mirror, Nomad or Consul, and programs of the host.
+// lookLimit includes updating the package lists. packageLimit is many times what DKMS needs to compile modules on a
+// slow machine, because half an installation is worse than a late one; but one that never ends would hold the node and
+// its slot.
 const (
 	lookLimit    = 10 * time.Minute
 	fetchLimit   = 2 * time.Hour
 	packageLimit = 2 * time.Hour
 	hostLimit    = 10 * time.Minute
 	askLimit     = time.Minute
-	// slow is when the node's report begins to say that an action takes long.
+	// slow is the duration after which the node's report says that an action takes long.
 	slow = 5 * time.Minute
 )
 
-// limit is how long an action may take.
+// limit returns how long an action may take.
 func limit(v driver.Verb) time.Duration {
 	switch v {
 	case driver.Fetch:
@@ -202,8 +201,7 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 }
 
-// watched does something. When it takes long, the node's report says so: nobody would know
-// else that a program hangs.
+// watched runs an action. If it takes long, the node's report says so, so that operators notice a program that hangs.
 func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen, do func() error) error {
 	began, done := time.Now(), make(chan error, 1)
 	go func() { done <- do() }()
@@ -219,13 +217,13 @@ func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen,
 	}
 }
 
-// takesLong says what an action that goes on means.
+// takesLong returns the report's text for an action that takes long.
 func takesLong(verb driver.Verb, since time.Duration) string {
 	taken := since.Round(time.Minute)
 	if most := limit(verb); since <= most {
-		return fmt.Sprintf("%s has taken %s, and is ended after %s", verb, taken, most)
+		return fmt.Sprintf("%s has been running for %s; its time limit is %s", verb, taken, most)
 	}
-	return fmt.Sprintf("%s has taken %s and cannot be ended: a program hangs in the kernel; look at the host",
+	return fmt.Sprintf("%s has been running for %s and cannot be killed: a program hangs in the kernel; check the host",
 		verb, taken)
 }
 
@@ -236,7 +234,7 @@ func (a *Agent) do(ctx context.Context, verb driver.Verb, seen driver.Seen) erro
 	case driver.TakeSlot:
 		return a.docs.change(ctx, func(slots driver.Slots) (driver.Slots, bool) {
 			if slots.May(seen.ID, s.Holder(seen), seen.Wanted, s.Want) != "" {
-				return slots, false // somebody was faster; the next look says who
+				return slots, false // another node was faster; the next step shows which
 			}
 			return slots.Take(seen.ID, s.Holder(seen)), true
 		})
@@ -267,12 +265,12 @@ func (a *Agent) do(ctx context.Context, verb driver.Verb, seen driver.Seen) erro
 	return a.change(ctx, verb, s)
 }
 
-// change does what changes the host.
+// change executes the actions that change the host.
 func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) error {
 	p := apt{root: a.conf.Root, dir: filepath.Join(a.conf.Dir, "packages"), log: a.log}
 	m, ok := driver.MakerOf(s.Plan.Vendor)
 	if !ok {
-		return fmt.Errorf("there is no driver of %q", s.Plan.Vendor)
+		return fmt.Errorf("unknown vendor %q in the plan", s.Plan.Vendor)
 	}
 	k := a.kernel(m)
 	switch verb {
@@ -297,10 +295,10 @@ func (a *Agent) change(ctx context.Context, verb driver.Verb, s driver.State) er
 	case driver.BootAgain:
 		return k.reboot(ctx)
 	}
-	return fmt.Errorf("there is no action %q", verb)
+	return fmt.Errorf("unknown action %q", verb)
 }
 
-// look reads what the machine and the cluster say now.
+// look reads the present state of the machine and the cluster.
 func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	seen.Now, seen.ID = time.Now(), a.conf.NodeID
 	if err = a.read(ctx, &seen); err != nil {
@@ -327,8 +325,8 @@ func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	return seen, nil
 }
 
-// read reads the documents. A change that has begun goes on without one that cannot be
-// understood.
+// read reads the documents. It returns no error for a document that cannot be parsed, because a change in progress
+// continues without it.
 func (a *Agent) read(ctx context.Context, seen *driver.Seen) (err error) {
 	if seen.Wanted, err = a.docs.Wanted(ctx); errors.Is(err, ErrDocument) {
 		seen.Trouble = err.Error()
@@ -342,7 +340,7 @@ func (a *Agent) read(ctx context.Context, seen *driver.Seen) (err error) {
 	return err
 }
 
-// ask asks the package sources where a plan may need them.
+// ask queries the package sources if a plan may need them.
 func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 	want := seen.Wanted.For(seen.Class)
 	if want == nil || a.state.Phase.Begun() || a.state.Phase == driver.Failed {
@@ -353,13 +351,13 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 		return
 	}
 	if !reflect.DeepEqual(a.offers.want, *want) || seen.Now.Sub(a.offers.at) > sourcesAge {
-		// Lists that cannot be updated may still have what is wanted.
+		// The old lists may already contain the wanted version.
 		if _, err := a.conf.Root.Output(ctx, "apt-get", "-q", "update"); err != nil {
-			a.log.Warn("package lists could not be updated", "error", err)
+			a.log.Warn("cannot update the package lists, using the old ones", "error", err)
 		}
 		facts, err := inventory.Read(ctx, a.conf.Root, true)
 		if err != nil {
-			a.log.Warn("package sources could not be asked", "error", err)
+			a.log.Warn("cannot read the versions that the package sources offer", "error", err)
 			return
 		}
 		a.offers = offers{seen.Now, *want, facts.Available}
@@ -367,7 +365,7 @@ func (a *Agent) ask(ctx context.Context, seen *driver.Seen) {
 	seen.Facts.Available = a.offers.versions
 }
 
-// lock keeps a second agent from the host.
+// lock prevents a second agent on the host.
 func (a *Agent) lock() (unlock func(), err error) {
 	dir := a.conf.Root.Path(a.conf.Dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -380,7 +378,7 @@ func (a *Agent) lock() (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		return nil, fmt.Errorf(
-			"another agent works on this host (%s is locked): run it by Nomad's job or by systemd, not by both",
+			"another agent runs on this host (%s is locked): run it either as a Nomad job or with systemd, not both",
 			f.Name())
 	}
 	return func() { f.Close() }, nil
@@ -395,7 +393,7 @@ func (a *Agent) load() (s driver.State, err error) {
 		return s, fmt.Errorf("the state: %w", err)
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("the state in %s is damaged: %w; look at the host, then remove the file",
+		return s, fmt.Errorf("the state in %s is damaged: %w; check the host's driver and packages, then remove the file",
 			a.stateFile(), err)
 	}
 	return s, nil
@@ -403,13 +401,13 @@ func (a *Agent) load() (s driver.State, err error) {
 
 func (a *Agent) stateFile() string { return filepath.Join(a.conf.Root.Path(a.conf.Dir), "state.json") }
 
-// keep writes a state so that it is there after a crash, if it is another one.
+// keep saves a state durably if it differs from the last one.
 func (a *Agent) keep(s driver.State) error {
 	if reflect.DeepEqual(s, a.state) {
 		return nil
 	}
 	if s.Phase != a.state.Phase || s.Why != a.state.Why {
-		a.log.Info("state", "phase", string(s.Phase), "why", s.Why, "version", s.Plan.Version)
+		a.log.Info("new state", "phase", string(s.Phase), "why", s.Why, "version", s.Plan.Version)
 	}
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -422,7 +420,7 @@ func (a *Agent) keep(s driver.State) error {
 	return nil
 }
 
-// writeWhole replaces a file, so that at any moment the old or the new one is on disk.
+// writeWhole replaces a file durably and atomically.
 func writeWhole(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
 	if err != nil {

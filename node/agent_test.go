@@ -107,7 +107,7 @@ func TestAnActionThatHangsIsReported(t *testing.T) {
 		if err == nil || err.Error() != "killed at last" {
 			t.Error(err)
 		}
-		first, last := "install has taken 5m0s, and is ended after 2h0m0s", "install has taken 2h5m0s and cannot be ended: a program hangs in the kernel; look at the host"
+		first, last := "install has been running for 5m0s; its time limit is 2h0m0s", "install has been running for 2h5m0s and cannot be killed: a program hangs in the kernel; check the host"
 		if len(said) == 0 || said[0] != first || said[len(said)-1] != last {
 			t.Errorf("%q", said)
 		}

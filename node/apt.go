@@ -19,21 +19,19 @@ import (
 	"aliquot.example/internal/host/inventory"
 )
 
-// apt installs packages of a host by its own apt and dpkg. It never forces what these
-// refuse.
+// apt installs packages on a host with the host's apt and dpkg. It never forces what these refuse.
 type apt struct {
 	root host.Root
-	// dir keeps the packages that were installed and that may be needed again, below the
-	// root.
+	// dir is the directory for downloaded packages, including those for a rollback, below the root.
 	dir string
 	log *slog.Logger
-	// every is how long to wait between two looks at another installation; 0 for 5 s.
+	// every is the pause between two checks for another installation; 0 for 5 s.
 	every time.Duration
 }
 
-// options are those of every call of apt-get that changes something. Configuration files
-// that an administrator changed stay. Holds count for nothing, as all packages of the
-// driver are held between two changes; those of others are kept by simulate.
+// options returns the options of every apt-get call that changes something. Modified configuration files stay. The
+// options ignore holds, because all packages of the driver are held between changes; simulate prevents changes of other
+// packages.
 func (a apt) options() []string {
 	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
 		"--ignore-hold",
@@ -44,7 +42,7 @@ func (a apt) options() []string {
 		"-o", "Dpkg::Use-Pty=0"}
 }
 
-// asked are the arguments by which apt-get knows what is planned.
+// asked returns the planned packages as arguments of apt-get.
 func asked(p driver.Plan) []string {
 	var out []string
 	for _, pin := range p.Install {
@@ -60,7 +58,7 @@ func (a apt) get(verb string, args ...string) []string {
 	return append(append([]string{verb}, a.options()...), args...)
 }
 
-// planned asks apt-get about the plan without changing a package.
+// planned runs apt-get with the plan and an option with which it changes no package.
 func (a apt) planned(ctx context.Context, p driver.Plan, args ...string) (string, error) {
 	args, err := a.arguments(p, args...)
 	if err != nil {
@@ -69,10 +67,9 @@ func (a apt) planned(ctx context.Context, p driver.Plan, args ...string) (string
 	return a.root.Output(ctx, "apt-get", args...)
 }
 
-// arguments are those of apt-get for the plan's packages, and those that come along in its
-// version.
+// arguments returns apt-get's arguments for installing the plan's packages, with preferences for their dependencies.
 func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
-	// The file takes the place of the administrator's, whose lines stay in it.
+	// The file replaces the administrator's preferences, so it contains them.
 	own := a.root.TextOr("", "/etc/apt/preferences")
 	path := filepath.Join(a.dir, "preferences")
 	if err := os.WriteFile(a.root.Path(path), []byte(driver.Preferences(p)+own+"\n"), 0o644); err != nil {
@@ -82,8 +79,7 @@ func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
 	return a.get("install", append(args, asked(p)...)...), nil
 }
 
-// fetch brings all packages to the host that the plan and the way back need. It changes
-// nothing but its folder.
+// fetch downloads all packages that the plan and a rollback need. It changes only its directory.
 func (a apt) fetch(ctx context.Context, s driver.State) error {
 	if err := os.MkdirAll(filepath.Join(a.root.Path(a.dir), "partial"), 0o755); err != nil {
 		return fmt.Errorf("the folder for packages: %w", err)
@@ -99,16 +95,16 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 			continue
 		}
 		if err := a.download(ctx, pin); err != nil && !s.Want.AllowNoRollback {
-			return fmt.Errorf("package %s is installed now and nowhere to be had, "+
-				"so that there would be no way back (%w): put it into %s, or set allow_no_rollback", pin, err,
+			return fmt.Errorf("the installed package %s cannot be downloaded, so a rollback would "+
+				"not be possible (%w): put it into %s, or set allow_no_rollback", pin, err,
 				a.root.Path(a.dir))
 		}
 	}
 	if _, err := a.planned(ctx, s.Plan, "--download-only"); err != nil {
 		return fmt.Errorf("the packages cannot be downloaded: %w", err)
 	}
-	// Those of a source on the host's own disk stay where they are; they are kept too, as
-	// the next change needs them for its way back.
+	// apt-get leaves packages of a source on the host's disk where they are. Copy these, too, because the next change
+	// needs them for a rollback.
 	for _, pin := range s.Plan.Install {
 		if a.file(pin) == "" {
 			if err := a.download(ctx, pin); err != nil {
@@ -119,7 +115,7 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 	return nil
 }
 
-// simulate looks whether apt would change what the plan says, and nothing else.
+// simulate checks that apt would change what the plan says, and nothing else.
 func (a apt) simulate(ctx context.Context, p driver.Plan) error {
 	simulated, err := a.planned(ctx, p, "-s")
 	if err != nil {
@@ -148,8 +144,7 @@ func lastLine(out []byte) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
-// file is the file of a package in the folder, as a path below the root; "" where it is
-// not there.
+// file returns the file of a downloaded package, as a path below the root, or "" if it is missing.
 func (a apt) file(p driver.Pin) string {
 	name := p.Name + "_" + strings.ReplaceAll(p.Version, ":", "%3a") + "_"
 	for _, entry := range a.root.Names(a.dir) {
@@ -160,16 +155,15 @@ func (a apt) file(p driver.Pin) string {
 	return ""
 }
 
-// unpacked is how many times their size packages need on disk while they are installed:
-// packed, unpacked beside the former ones, and modules as they are compiled.
+// unpacked is the disk space that an installation needs, as a multiple of the packages' size: packed, unpacked beside
+// the former ones, and modules during compilation.
 const unpacked = 6
 
-// room looks whether the disks have room for an installation, as dpkg runs into a full
-// one in the middle.
+// room checks that the disks have room for an installation, because dpkg would fail in the middle.
 func (a apt) room(ctx context.Context, p driver.Plan) error {
 	list, err := a.planned(ctx, p, "--print-uris")
 	if err != nil {
-		return fmt.Errorf("apt cannot say what it would download: %w", err)
+		return fmt.Errorf("cannot determine the size of the packages: %w", err)
 	}
 	var need uint64
 	for line := range strings.Lines(list) {
@@ -188,15 +182,15 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 			continue
 		}
 		if free := fs.Bavail * uint64(fs.Bsize); free < need {
-			return fmt.Errorf("%s has %d MiB free, and the installation needs up to %d MiB: make room",
+			return fmt.Errorf("%s has %d MiB free, but the installation needs up to %d MiB: free some space",
 				a.root.Path(dir), free>>20, (need>>20)+1)
 		}
 	}
 	return nil
 }
 
-// bootRoom is what a new initrd needs in /boot, which is often a small file system of its
-// own: a file beside the present one, and a copy of that one, which DKMS makes.
+// bootRoom returns the space that a new initrd needs in /boot, which is often a small separate file system: a file
+// beside the present one, and a copy of that, which DKMS makes.
 func (a apt) bootRoom() uint64 {
 	var largest int64
 	for _, name := range a.root.Names("/boot") {
@@ -207,11 +201,10 @@ func (a apt) bootRoom() uint64 {
 	return 2 * uint64(largest)
 }
 
-// install installs what is planned. What an installation before left in pieces is
-// brought to its end first.
+// install installs the planned packages, after it has completed an interrupted installation.
 func (a apt) install(ctx context.Context, p driver.Plan) error {
 	_, unfinished := a.outside(ctx, "dpkg", "--configure", "-a")
-	// The lists may be others than when the packages were fetched.
+	// The package lists may have changed since the packages were fetched.
 	if err := a.simulate(ctx, p); err != nil {
 		return errors.Join(err, unfinished)
 	}
@@ -226,7 +219,7 @@ func (a apt) install(ctx context.Context, p driver.Plan) error {
 	return nil
 }
 
-// tell puts the end of what apt-get said into the log, as that is where it says why.
+// tell logs the end of apt-get's output, which contains the reason of a failure.
 func (a apt) tell(out string) {
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	for _, line := range lines[max(0, len(lines)-15):] {
@@ -234,10 +227,10 @@ func (a apt) tell(out string) {
 	}
 }
 
-// restore installs the former packages from their files, and removes those of the driver
-// that were not there.
+// restore installs the former packages from their files, and removes packages of the driver that were not installed
+// before.
 func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Package) error {
-	_, _ = a.outside(ctx, "dpkg", "--configure", "-a") // what it cannot mend is replaced
+	_, _ = a.outside(ctx, "dpkg", "--configure", "-a") // packages that it cannot repair are replaced below
 	var files, gone, args []string
 	before := map[string]bool{}
 	for _, pin := range from {
@@ -263,11 +256,11 @@ func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Packag
 		return nil
 	}
 	a.tell(out)
-	a.log.Warn("apt-get could not go back; dpkg alone is tried", "error", err)
+	a.log.Warn("apt-get cannot restore the former packages, trying dpkg", "error", err)
 	return a.byDpkg(ctx, files, gone)
 }
 
-// byDpkg goes back where packages are in a state that apt-get does not take as a start.
+// byDpkg restores the former packages if apt-get refuses the present state of the packages.
 func (a apt) byDpkg(ctx context.Context, files, gone []string) error {
 	var errs []error
 	if len(gone) > 0 {
@@ -282,7 +275,7 @@ func (a apt) byDpkg(ctx context.Context, files, gone []string) error {
 	return errors.Join(errs...)
 }
 
-// hold keeps upgrades from all packages of a driver.
+// hold excludes all packages of a driver from upgrades.
 func (a apt) hold(ctx context.Context, v gpu.Vendor) error {
 	facts, err := inventory.Read(ctx, a.root, false)
 	if err != nil {

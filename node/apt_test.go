@@ -452,7 +452,7 @@ func TestReload(t *testing.T) {
 		}
 	}
 	r.must(r.Write("etc/rmmod-fails", ""))
-	if err := k.reload(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be taken out") {
+	if err := k.reload(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot be unloaded") {
 		t.Errorf("%v", err)
 	}
 }

@@ -13,12 +13,11 @@ import (
 	"aliquot.example/internal/driver"
 )
 
-// Documents are those of a rollout in Consul KV: what is wanted (…/wanted, written by
-// operators), who has a slot (…/slots) and the report of each node
-// (…/nodes/<ID>), both written by agents.
+// Documents are the documents of a rollout in Consul KV: the wanted drivers (…/wanted, which operators write), the slots
+// (…/slots) and the report of each node (…/nodes/<ID>), which agents write.
 type Documents struct {
 	KV *consul.KV
-	// Prefix is that of the keys, without a slash at its end.
+	// Prefix is the prefix of the keys, without a slash at its end.
 	Prefix string
 }
 
@@ -31,7 +30,7 @@ type Status struct {
 
 var fresh = &consul.QueryOptions{RequireConsistent: true}
 
-// Wanted reads what is wanted; nothing is wanted without a document.
+// Wanted reads the wanted drivers. Without a document there are none.
 func (d Documents) Wanted(ctx context.Context) (driver.Wanted, error) {
 	pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
 	if err != nil {
@@ -42,13 +41,13 @@ func (d Documents) Wanted(ctx context.Context) (driver.Wanted, error) {
 	}
 	w, err := driver.ParseWanted(pair.Value)
 	if err != nil {
-		return w, fmt.Errorf("%w: key %s: %w; write it again by aliquot node rollout <file>", ErrDocument,
+		return w, fmt.Errorf("%w: key %s: %w; replace it with aliquot node rollout <file>", ErrDocument,
 			pair.Key, err)
 	}
 	return w, nil
 }
 
-// Slots reads who has a slot, and the index by which the document is changed.
+// Slots reads the slots, and the document's index for check-and-set.
 func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	pair, _, err := d.KV.Get(d.Prefix+"/slots", fresh.WithContext(ctx))
 	if err != nil {
@@ -65,11 +64,10 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 	return s, pair.ModifyIndex, nil
 }
 
-// mostRaces is how often others may be faster.
+// mostRaces is the maximum number of attempts to write a document that others change at the same time.
 const mostRaces = 20
 
-// change changes the slots by check-and-set. The change says false where there is
-// nothing to change any more.
+// change changes the slots by check-and-set. change returns false if there is nothing to change any more.
 func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver.Slots, bool)) error {
 	for range mostRaces {
 		slots, index, err := d.Slots(ctx)
@@ -85,7 +83,7 @@ func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/slots in Consul is changed by others all the time", d.Prefix)
+	return fmt.Errorf("key %s/slots in Consul: others changed it during each of %d attempts", d.Prefix, mostRaces)
 }
 
 func (d Documents) cas(ctx context.Context, key string, value any, index uint64) (bool, error) {
@@ -101,8 +99,8 @@ func (d Documents) cas(ctx context.Context, key string, value any, index uint64)
 	return done, nil
 }
 
-// SetWanted replaces what is wanted; change makes the new document of the present one. It
-// gets the error with which that cannot be understood, and may refuse then.
+// SetWanted replaces the wanted drivers. change returns the new document for the present one. If the present one cannot
+// be parsed, change gets the error, and may refuse.
 func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, error) (driver.Wanted, error)) error {
 	for range mostRaces {
 		pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
@@ -127,31 +125,31 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, err
 			return err
 		}
 	}
-	return fmt.Errorf("key %s/wanted in Consul is changed by others all the time", d.Prefix)
+	return fmt.Errorf("key %s/wanted in Consul: others changed it during each of %d attempts", d.Prefix, mostRaces)
 }
 
-// ErrDocument is the error of a document that cannot be understood.
+// ErrDocument is the error of a document that cannot be parsed.
 var ErrDocument = errors.New("a document in Consul cannot be understood")
 
-// ResetSlots replaces slots that cannot be understood by none. Nodes that are being
-// changed take theirs again. It refuses where they can be understood.
+// ResetSlots replaces a document of slots that cannot be parsed by an empty one. Nodes with a change in progress take
+// their slots again. It refuses if the document can be parsed.
 func (d Documents) ResetSlots(ctx context.Context) error {
 	_, index, err := d.Slots(ctx)
 	if err == nil {
-		return fmt.Errorf("the slots can be read: nothing was changed; free the slot of one node by -free=<node>")
+		return fmt.Errorf("the slots can be read: nothing was changed; free the slot of one node with -free=<node>")
 	}
 	if !errors.Is(err, ErrDocument) {
 		return err
 	}
 	done, err := d.cas(ctx, d.Prefix+"/slots", driver.Slots{}, index)
 	if err == nil && !done {
-		return fmt.Errorf("key %s/slots in Consul was changed by somebody meanwhile: nothing was changed", d.Prefix)
+		return fmt.Errorf("key %s/slots in Consul has changed in the meantime: not replaced; try again", d.Prefix)
 	}
 	return err
 }
 
-// Midway returns the phase of a node, by name or ID, that is being changed; "" where it is
-// not, or its report is not there.
+// Midway returns the phase of a node with a change in progress, by name or ID. It returns "" if there is none, or no
+// report.
 func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error) {
 	s, err := d.Status(ctx)
 	if err != nil {
@@ -165,11 +163,10 @@ func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error
 	return "", nil
 }
 
-// ErrNoSlot is the error of a node that has no slot to be freed.
+// ErrNoSlot is the error for freeing the slot of a node that has none.
 var ErrNoSlot = errors.New("holds no slot")
 
-// Free takes a node, by name or ID, from the holders. It is for nodes that failed or will
-// never come back.
+// Free removes a node, by name or ID, from the holders. It is for nodes that have failed or will never return.
 func (d Documents) Free(ctx context.Context, node string) error {
 	found := false
 	err := d.change(ctx, func(s driver.Slots) (driver.Slots, bool) {
@@ -206,7 +203,7 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	for _, p := range pairs {
 		var r driver.NodeReport
 		if err := json.Unmarshal(p.Value, &r); err != nil {
-			return s, fmt.Errorf("key %s in Consul is no report of a node: %w", p.Key, err)
+			return s, fmt.Errorf("key %s in Consul is not the report of a node: %w; delete it", p.Key, err)
 		}
 		s.Nodes = append(s.Nodes, r)
 	}
@@ -214,8 +211,8 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// publish writes the node's report, if it changed; doing is what the node is at, "" for what
-// its state says. It may fail: the next one comes.
+// publish writes the node's report if it has changed. doing replaces the state's reason if it is not "". An error is
+// only logged, because the next step publishes again.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
 	r := driver.NodeReport{
 		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble,
@@ -237,7 +234,7 @@ func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
 	defer cancel()
 	if _, err := a.docs.KV.Put(&consul.KVPair{Key: key, Value: text},
 		(&consul.WriteOptions{}).WithContext(ctx)); err != nil {
-		a.log.Warn("the node's report could not be written", "key", key, "error", err)
+		a.log.Warn("cannot write the node's report", "key", key, "error", err)
 		return
 	}
 	a.published = text

@@ -15,24 +15,23 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// kernel loads another driver into the kernel of a host, or reboots it. Nothing is ever
-// forced: what cannot be taken out stays.
+// kernel loads another driver into the kernel of a host, or reboots the host. It never forces a module to unload.
 type kernel struct {
 	root  host.Root
 	maker driver.Maker
-	// marker is the file by which device plugins are asked to let go of the driver;
-	// stopped keeps the names of the services that were stopped. Both are below the root.
+	// marker is the file that makes device plugins release the driver; stopped is the file with the names of stopped
+	// services. Both are below the root.
 	marker, stopped string
 }
 
-// release stops what belongs to the driver and has the device open.
+// release makes the device plugin release the driver, and stops the driver's services that have the device open.
 func (k kernel) release(ctx context.Context) error {
 	marker := k.root.Path(k.marker)
 	if err := os.MkdirAll(filepath.Dir(marker), 0o755); err != nil {
 		return fmt.Errorf("run_dir: %w", err)
 	}
 	if err := os.WriteFile(marker,
-		[]byte("aliquot node changes the driver; the plugin lets go of it until this file is gone\n"),
+		[]byte("aliquot node is changing the driver; the device plugin does not use it while this file exists\n"),
 		0o644); err != nil {
 		return fmt.Errorf("run_dir: %w", err)
 	}
@@ -42,7 +41,7 @@ func (k kernel) release(ctx context.Context) error {
 	}
 	for _, service := range k.maker.Services {
 		if _, err := k.root.Output(ctx, "systemctl", "is-active", "--quiet", service); err != nil {
-			continue // it does not run, or is not there
+			continue // it does not run or does not exist
 		}
 		if !slices.Contains(stopped, service) {
 			stopped = append(stopped, service)
@@ -51,7 +50,7 @@ func (k kernel) release(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// Written before it is stopped, so that it is started again in any case.
+		// Written before the service is stopped, so that resume starts it again in any case.
 		if err := writeWhole(k.root.Path(k.stopped), text); err != nil {
 			return err
 		}
@@ -73,8 +72,8 @@ func (k kernel) list() (services []string, err error) {
 	return services, err
 }
 
-// resume starts again what release stopped, and lets the device plugin go on, though a
-// service does not start: the plugin says itself what its GPUs lack then.
+// resume starts the services that release has stopped, and lets the device plugin use the driver, even if a service does
+// not start: the plugin then reports what is wrong with the GPUs.
 func (k kernel) resume(ctx context.Context) error {
 	services, err := k.list()
 	for _, service := range services {
@@ -94,11 +93,10 @@ func (k kernel) resume(ctx context.Context) error {
 	return err
 }
 
-// reload takes the driver's modules out, if nobody uses any of them, and loads the one on
-// disk.
+// reload unloads the driver's modules, if nothing uses any of them, and loads those on disk.
 func (k kernel) reload(ctx context.Context) error {
 	if len(k.maker.Unload) == 0 {
-		return fmt.Errorf("%s is not taken out of a running kernel", k.maker.Module)
+		return fmt.Errorf("module %s cannot be unloaded safely: reboot instead", k.maker.Module)
 	}
 	var loaded []string
 	for _, module := range k.maker.Unload {
@@ -108,9 +106,9 @@ func (k kernel) reload(ctx context.Context) error {
 		loaded = append(loaded, module)
 		uses, err := k.root.Number("/sys/module", module, "refcnt")
 		if err != nil {
-			return fmt.Errorf("module %s: its uses are not known: %w", module, err)
+			return fmt.Errorf("module %s: cannot read its reference count: %w", module, err)
 		}
-		// Modules on top of it are taken out before; whoever else uses it stays.
+		// Dependent modules of the driver are unloaded first. Any other use prevents the reload.
 		tops := k.root.Names("/sys/module", module, "holders")
 		for _, top := range tops {
 			if !slices.Contains(k.maker.Unload, top) {
@@ -123,7 +121,7 @@ func (k kernel) reload(ctx context.Context) error {
 	}
 	for _, module := range loaded {
 		if _, err := k.root.Output(ctx, "rmmod", module); err != nil {
-			return fmt.Errorf("module %s cannot be taken out: %w", module, err)
+			return fmt.Errorf("module %s cannot be unloaded: %w", module, err)
 		}
 	}
 	slices.Reverse(loaded)
@@ -135,9 +133,9 @@ func (k kernel) reload(ctx context.Context) error {
 	return nil
 }
 
-// reboot asks for an orderly reboot, which stops services in order.
+// reboot requests an orderly reboot, which stops services first.
 func (k kernel) reboot(ctx context.Context) error {
-	unix.Sync() // machines were seen to come back with truncated files
+	unix.Sync() // without this, machines have come back with truncated files
 	_, err := k.root.Output(ctx, "systemctl", "reboot")
 	if errors.Is(err, host.ErrNoProgram) {
 		_, err = k.root.Output(ctx, "reboot")

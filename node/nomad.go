@@ -12,10 +12,10 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// mark is the key of a drain's meta that says that it is of an agent of ours.
+// mark is the key in a drain's meta with which this agent recognises its own drains.
 const mark = "aliquot-node"
 
-// ownNode asks Nomad's agent which node it is.
+// ownNode returns the ID of the Nomad agent's node.
 func ownNode(ctx context.Context, client *nomad.Client) (string, error) {
 	var self nomad.AgentSelf
 	if _, err := client.Raw().Query("/v1/agent/self", &self, (&nomad.QueryOptions{}).WithContext(ctx)); err != nil {
@@ -23,12 +23,12 @@ func ownNode(ctx context.Context, client *nomad.Client) (string, error) {
 	}
 	id := self.Stats["client"]["node_id"]
 	if id == "" {
-		return "", fmt.Errorf("the Nomad agent at %s is no client: run this on a client node", client.Address())
+		return "", fmt.Errorf("the Nomad agent at %s is not a client: run this on a client node", client.Address())
 	}
 	return id, nil
 }
 
-// ofNode says what Nomad knows of the node.
+// ofNode returns the node's state in Nomad.
 func ofNode(ctx context.Context, client *nomad.Client, n *nomad.Node) (driver.Node, error) {
 	out := driver.Node{
 		Ready: n.Status == nomad.NodeStatusReady, Eligible: n.SchedulingEligibility == nomad.NodeSchedulingEligible,
@@ -52,8 +52,7 @@ func ofNode(ctx context.Context, client *nomad.Client, n *nomad.Node) (driver.No
 	return out, nil
 }
 
-// stays reports whether a drain leaves an allocation alone: system jobs, and storage
-// plugins, as Nomad's own drain does.
+// stays reports whether a drain does not stop an allocation: those of system jobs and of storage plugins, as in Nomad.
 func stays(a *nomad.Allocation) bool {
 	if a.Job == nil {
 		return false
@@ -71,9 +70,9 @@ func stays(a *nomad.Allocation) bool {
 	return false
 }
 
-// drain asks Nomad to move the node's tasks.
+// drain makes Nomad move the node's tasks.
 func drain(ctx context.Context, client *nomad.Client, id string, s driver.State) error {
-	spec := &nomad.DrainSpec{IgnoreSystemJobs: true} // without a deadline nothing is ended
+	spec := &nomad.DrainSpec{IgnoreSystemJobs: true} // without a deadline, no task is stopped by force
 	if d, err := time.ParseDuration(s.Want.DrainDeadline); err == nil {
 		spec.Deadline = d
 	}
@@ -87,14 +86,14 @@ func drain(ctx context.Context, client *nomad.Client, id string, s driver.State)
 	return nil
 }
 
-// endDrain stops a drain of the agent's own. The node takes tasks if it did before.
+// endDrain cancels a drain of this agent, and makes the node eligible if it was before.
 func endDrain(ctx context.Context, client *nomad.Client, id string, s driver.State) error {
 	_, err := client.Nodes().UpdateDrainOpts(id, &nomad.DrainOptions{
 		MarkEligible: s.Eligible,
 		Meta:         map[string]string{mark: s.Plan.Version, "message": "aliquot node: its slot was freed"},
 	}, (&nomad.WriteOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("the node's drain cannot be ended: %w", err)
+		return fmt.Errorf("the node's drain cannot be cancelled: %w", err)
 	}
 	return nil
 }
@@ -106,7 +105,7 @@ func admit(ctx context.Context, client *nomad.Client, id string) error {
 	return nil
 }
 
-// offeredBy says what our device plugin offers of a vendor's GPUs.
+// offeredBy returns what our device plugin offers of a vendor's GPUs.
 func offeredBy(n *nomad.Node, v gpu.Vendor) driver.Offered {
 	var out driver.Offered
 	if n.NodeResources == nil {

@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// unit is the name of the unit in which systemd changes packages for the agent. One name
-// keeps two agents, one after the other, from doing so at once.
+// unit is the systemd unit in which packages are changed. With a fixed name, a new agent cannot change packages while the
+// unit of an earlier one still runs.
 const unit = "aliquot-node-packages.service"
 
-// outside runs a program that changes packages. Where systemd runs the host, it runs there
-// in a unit of its own: modules are compiled while packages are configured, which needs
-// more memory than the agent's job may have, and the end of the agent must not end it
-// halfway. Elsewhere it runs as the agent's child.
+// outside runs a program that changes packages. On a host with systemd, the program runs in a separate unit: configuring
+// packages compiles modules, which needs more memory than the agent's job may have, and the program must not end with the
+// agent. On other hosts it is a child of the agent.
 func (a apt) outside(ctx context.Context, name string, args ...string) (string, error) {
 	if !a.root.Exists("/run/systemd/system") || a.root.Program("systemd-run") == "" {
 		return a.root.Output(ctx, name, args...)
 	}
 	path := a.root.Program(name)
 	if path == "" {
-		return a.root.Output(ctx, name, args...) // which says so
+		return a.root.Output(ctx, name, args...) // its error says that the program is missing
 	}
 	if err := a.unitEnded(ctx); err != nil {
 		return "", err
@@ -37,28 +36,28 @@ func (a apt) outside(ctx context.Context, name string, args ...string) (string, 
 	}
 	out, err := a.root.Output(ctx, "systemd-run", append(append(run, "--", path), args...)...)
 	if ctx.Err() != nil {
-		err = errors.Join(err, a.endUnit(ctx)) // systemd-run was ended, and not what it started
+		err = errors.Join(err, a.endUnit(ctx)) // the unit survives the end of systemd-run
 	}
 	return out, err
 }
 
-// endUnit ends an installation that took too long.
+// endUnit stops an installation that takes too long.
 func (a apt) endUnit(ctx context.Context) error {
-	a.log.Warn("an installation took too long and is ended", "unit", unit)
+	a.log.Warn("stopping an installation that takes too long", "unit", unit)
 	ctx, cancel := within(context.WithoutCancel(ctx), hostLimit)
 	defer cancel()
 	_, err := a.root.Output(ctx, "systemctl", "stop", unit)
 	return err
 }
 
-// unitEnded waits for what an agent before this one began.
+// unitEnded waits for the end of an installation that an earlier agent has started.
 func (a apt) unitEnded(ctx context.Context) error {
 	for said := false; ; said = true {
 		if _, err := a.root.Output(ctx, "systemctl", "is-active", "--quiet", unit); err != nil && ctx.Err() == nil {
-			return nil // it does not run, or is not there
+			return nil // it does not run or does not exist
 		}
 		if !said {
-			a.log.Info("waiting for an installation that an agent before this one began", "unit", unit)
+			a.log.Info("waiting for the installation of an earlier agent", "unit", unit)
 		}
 		select {
 		case <-ctx.Done():
@@ -68,7 +67,7 @@ func (a apt) unitEnded(ctx context.Context) error {
 	}
 }
 
-// poll is how long to wait between two looks at the unit.
+// poll returns the pause between two checks of the unit.
 func (a apt) poll() time.Duration {
 	if a.every > 0 {
 		return a.every
