@@ -1,6 +1,7 @@
-// Package node installs the wanted driver on a node: it makes Nomad move the tasks, installs packages, loads the
-// driver or reboots, and returns the node to service when the device plugin reports healthy GPUs. Package
-// internal/driver decides each step; this package reads the state and executes the steps.
+// Package node installs the wanted driver on a node: it makes Nomad move the tasks, installs
+// packages, loads the driver or reboots, and returns the node to service when the device plugin
+// reports healthy GPUs. Package internal/driver decides each step; this package reads the state and
+// executes the steps.
 package node
 
 import (
@@ -118,9 +119,9 @@ func (a *Agent) begin(ctx context.Context) error {
 	return err
 }
 
-// giveBack lets the device plugin use the driver again, and starts services, if the marker exists without a change
-// in progress. An agent that ended between an action and saving its state, or whose state was lost, leaves the marker
-// behind, and no step would remove it.
+// giveBack lets the device plugin use the driver again, and starts services, if the marker exists
+// without a change in progress. An agent that ended between an action and saving its state, or
+// whose state was lost, leaves the marker behind, and no step would remove it.
 func (a *Agent) giveBack(ctx context.Context) {
 	k := a.kernel(driver.Maker{})
 	if a.state.Phase.Begun() || !k.root.Exists(k.marker) {
@@ -141,8 +142,8 @@ func (a *Agent) kernel(m driver.Maker) kernel {
 		stopped: filepath.Join(a.conf.Dir, "stopped")}
 }
 
-// step reads the state, decides and acts once. Its error is that of reading or saving state: without these it does
-// not act.
+// step reads the state, decides and acts once. Its error is that of reading or saving state:
+// without these it does not act.
 func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	looking, cancel := within(ctx, lookLimit)
 	defer cancel()
@@ -170,10 +171,10 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	return driver.Again, a.keep(a.state.After(verb, err, time.Now()))
 }
 
-// Time limits for operations that may hang: requests to a mirror, Nomad or Consul, and programs of the host.
-// lookLimit includes updating the package lists. packageLimit is many times what DKMS needs to compile modules on a
-// slow machine, because half an installation is worse than a late one; but one that never ends would hold the node and
-// its slot.
+// Time limits for operations that may hang: requests to a mirror, Nomad or Consul, and programs of
+// the host. lookLimit includes updating the package lists. packageLimit is many times what DKMS
+// needs to compile modules on a slow machine, because half an installation is worse than a late
+// one; but one that never ends would hold the node and its slot.
 const (
 	lookLimit    = 10 * time.Minute
 	fetchLimit   = 2 * time.Hour
@@ -201,7 +202,8 @@ func within(ctx context.Context, limit time.Duration) (context.Context, context.
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("it took longer than %s", limit))
 }
 
-// watched runs an action. If it takes long, the node's report says so, so that operators notice a program that hangs.
+// watched runs an action. If it takes long, the node's report says so, so that operators notice a
+// program that hangs.
 func (a *Agent) watched(ctx context.Context, verb driver.Verb, seen driver.Seen, do func() error) error {
 	began, done := time.Now(), make(chan error, 1)
 	go func() { done <- do() }()
@@ -325,8 +327,8 @@ func (a *Agent) look(ctx context.Context) (seen driver.Seen, err error) {
 	return seen, nil
 }
 
-// read reads the documents. It returns no error for a document that cannot be parsed, because a change in progress
-// continues without it.
+// read reads the documents. It returns no error for a document that cannot be parsed, because a
+// change in progress continues without it.
 func (a *Agent) read(ctx context.Context, seen *driver.Seen) (err error) {
 	if seen.Wanted, err = a.docs.Wanted(ctx); errors.Is(err, ErrDocument) {
 		seen.Trouble = err.Error()

@@ -29,9 +29,9 @@ type apt struct {
 	every time.Duration
 }
 
-// options returns the options of every apt-get call that changes something. Modified configuration files stay. The
-// options ignore holds, because all packages of the driver are held between changes; simulate prevents changes of other
-// packages.
+// options returns the options of every apt-get call that changes something. Modified configuration
+// files stay. The options ignore holds, because all packages of the driver are held between
+// changes; simulate prevents changes of other packages.
 func (a apt) options() []string {
 	return []string{"-q", "-y", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
 		"--ignore-hold",
@@ -67,7 +67,8 @@ func (a apt) planned(ctx context.Context, p driver.Plan, args ...string) (string
 	return a.root.Output(ctx, "apt-get", args...)
 }
 
-// arguments returns apt-get's arguments for installing the plan's packages, with preferences for their dependencies.
+// arguments returns apt-get's arguments for installing the plan's packages, with preferences for
+// their dependencies.
 func (a apt) arguments(p driver.Plan, args ...string) ([]string, error) {
 	// The file replaces the administrator's preferences, so it contains them.
 	own := a.root.TextOr("", "/etc/apt/preferences")
@@ -103,8 +104,8 @@ func (a apt) fetch(ctx context.Context, s driver.State) error {
 	if _, err := a.planned(ctx, s.Plan, "--download-only"); err != nil {
 		return fmt.Errorf("the packages cannot be downloaded: %w", err)
 	}
-	// apt-get leaves packages of a source on the host's disk where they are. Copy these, too, because the next change
-	// needs them for a rollback.
+	// apt-get leaves packages of a source on the host's disk where they are. Copy these, too,
+	// because the next change needs them for a rollback.
 	for _, pin := range s.Plan.Install {
 		if a.file(pin) == "" {
 			if err := a.download(ctx, pin); err != nil {
@@ -155,8 +156,8 @@ func (a apt) file(p driver.Pin) string {
 	return ""
 }
 
-// unpacked is the disk space that an installation needs, as a multiple of the packages' size: packed, unpacked beside
-// the former ones, and modules during compilation.
+// unpacked is the disk space that an installation needs, as a multiple of the packages' size:
+// packed, unpacked beside the former ones, and modules during compilation.
 const unpacked = 6
 
 // room checks that the disks have room for an installation, because dpkg would fail in the middle.
@@ -189,8 +190,8 @@ func (a apt) room(ctx context.Context, p driver.Plan) error {
 	return nil
 }
 
-// bootRoom returns the space that a new initrd needs in /boot, which is often a small separate file system: a file
-// beside the present one, and a copy of that, which DKMS makes.
+// bootRoom returns the space that a new initrd needs in /boot, which is often a small separate file
+// system: a file beside the present one, and a copy of that, which DKMS makes.
 func (a apt) bootRoom() uint64 {
 	var largest int64
 	for _, name := range a.root.Names("/boot") {
@@ -227,8 +228,8 @@ func (a apt) tell(out string) {
 	}
 }
 
-// restore installs the former packages from their files, and removes packages of the driver that were not installed
-// before.
+// restore installs the former packages from their files, and removes packages of the driver that
+// were not installed before.
 func (a apt) restore(ctx context.Context, from []driver.Pin, now []driver.Package) error {
 	_, _ = a.outside(ctx, "dpkg", "--configure", "-a") // packages that it cannot repair are replaced below
 	var files, gone, args []string

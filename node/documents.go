@@ -13,8 +13,9 @@ import (
 	"aliquot.example/internal/driver"
 )
 
-// Documents are the documents of a rollout in Consul KV: the wanted drivers (…/wanted, which operators write), the slots
-// (…/slots) and the report of each node (…/nodes/<ID>), which agents write.
+// Documents are the documents of a rollout in Consul KV: the wanted drivers (…/wanted, which
+// operators write), the slots (…/slots) and the report of each node (…/nodes/<ID>), which agents
+// write.
 type Documents struct {
 	KV *consul.KV
 	// Prefix is the prefix of the keys, without a slash at its end.
@@ -67,7 +68,8 @@ func (d Documents) Slots(ctx context.Context) (driver.Slots, uint64, error) {
 // mostRaces is the maximum number of attempts to write a document that others change at the same time.
 const mostRaces = 20
 
-// change changes the slots by check-and-set. change returns false if there is nothing to change any more.
+// change changes the slots by check-and-set. change returns false if there is nothing to change any
+// more.
 func (d Documents) change(ctx context.Context, change func(driver.Slots) (driver.Slots, bool)) error {
 	for range mostRaces {
 		slots, index, err := d.Slots(ctx)
@@ -99,8 +101,8 @@ func (d Documents) cas(ctx context.Context, key string, value any, index uint64)
 	return done, nil
 }
 
-// SetWanted replaces the wanted drivers. change returns the new document for the present one. If the present one cannot
-// be parsed, change gets the error, and may refuse.
+// SetWanted replaces the wanted drivers. change returns the new document for the present one. If
+// the present one cannot be parsed, change gets the error, and may refuse.
 func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, error) (driver.Wanted, error)) error {
 	for range mostRaces {
 		pair, _, err := d.KV.Get(d.Prefix+"/wanted", fresh.WithContext(ctx))
@@ -131,8 +133,8 @@ func (d Documents) SetWanted(ctx context.Context, change func(driver.Wanted, err
 // ErrDocument is the error of a document that cannot be parsed.
 var ErrDocument = errors.New("a document in Consul cannot be understood")
 
-// ResetSlots replaces a document of slots that cannot be parsed by an empty one. Nodes with a change in progress take
-// their slots again. It refuses if the document can be parsed.
+// ResetSlots replaces a document of slots that cannot be parsed by an empty one. Nodes with a
+// change in progress take their slots again. It refuses if the document can be parsed.
 func (d Documents) ResetSlots(ctx context.Context) error {
 	_, index, err := d.Slots(ctx)
 	if err == nil {
@@ -148,8 +150,8 @@ func (d Documents) ResetSlots(ctx context.Context) error {
 	return err
 }
 
-// Midway returns the phase of a node with a change in progress, by name or ID. It returns "" if there is none, or no
-// report.
+// Midway returns the phase of a node with a change in progress, by name or ID. It returns "" if
+// there is none, or no report.
 func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error) {
 	s, err := d.Status(ctx)
 	if err != nil {
@@ -166,7 +168,8 @@ func (d Documents) Midway(ctx context.Context, node string) (driver.Phase, error
 // ErrNoSlot is the error for freeing the slot of a node that has none.
 var ErrNoSlot = errors.New("holds no slot")
 
-// Free removes a node, by name or ID, from the holders. It is for nodes that have failed or will never return.
+// Free removes a node, by name or ID, from the holders. It is for nodes that have failed or will
+// never return.
 func (d Documents) Free(ctx context.Context, node string) error {
 	found := false
 	err := d.change(ctx, func(s driver.Slots) (driver.Slots, bool) {
@@ -211,8 +214,8 @@ func (d Documents) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// publish writes the node's report if it has changed. doing replaces the state's reason if it is not "". An error is
-// only logged, because the next step publishes again.
+// publish writes the node's report if it has changed. doing replaces the state's reason if it is
+// not "". An error is only logged, because the next step publishes again.
 func (a *Agent) publish(ctx context.Context, seen driver.Seen, doing string) {
 	r := driver.NodeReport{
 		Node: seen.Name, ID: seen.ID, Class: seen.Class, Phase: a.state.Phase, Why: a.state.Why, Trouble: seen.Trouble,

@@ -15,16 +15,18 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// kernel loads another driver into the kernel of a host, or reboots the host. It never forces a module to unload.
+// kernel loads another driver into the kernel of a host, or reboots the host. It never forces a
+// module to unload.
 type kernel struct {
 	root  host.Root
 	maker driver.Maker
-	// marker is the file that makes device plugins release the driver; stopped is the file with the names of stopped
-	// services. Both are below the root.
+	// marker is the file that makes device plugins release the driver; stopped is the file with the
+	// names of stopped services. Both are below the root.
 	marker, stopped string
 }
 
-// release makes the device plugin release the driver, and stops the driver's services that have the device open.
+// release makes the device plugin release the driver, and stops the driver's services that have the
+// device open.
 func (k kernel) release(ctx context.Context) error {
 	marker := k.root.Path(k.marker)
 	if err := os.MkdirAll(filepath.Dir(marker), 0o755); err != nil {
@@ -72,8 +74,8 @@ func (k kernel) list() (services []string, err error) {
 	return services, err
 }
 
-// resume starts the services that release has stopped, and lets the device plugin use the driver, even if a service does
-// not start: the plugin then reports what is wrong with the GPUs.
+// resume starts the services that release has stopped, and lets the device plugin use the driver,
+// even if a service does not start: the plugin then reports what is wrong with the GPUs.
 func (k kernel) resume(ctx context.Context) error {
 	services, err := k.list()
 	for _, service := range services {

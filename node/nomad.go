@@ -52,7 +52,8 @@ func ofNode(ctx context.Context, client *nomad.Client, n *nomad.Node) (driver.No
 	return out, nil
 }
 
-// stays reports whether a drain does not stop an allocation: those of system jobs and of storage plugins, as in Nomad.
+// stays reports whether a drain does not stop an allocation: those of system jobs and of storage
+// plugins, as in Nomad.
 func stays(a *nomad.Allocation) bool {
 	if a.Job == nil {
 		return false

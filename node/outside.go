@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// unit is the systemd unit in which packages are changed. With a fixed name, a new agent cannot change packages while the
-// unit of an earlier one still runs.
+// unit is the systemd unit in which packages are changed. With a fixed name, a new agent cannot
+// change packages while the unit of an earlier one still runs.
 const unit = "aliquot-node-packages.service"
 
-// outside runs a program that changes packages. On a host with systemd, the program runs in a separate unit: configuring
-// packages compiles modules, which needs more memory than the agent's job may have, and the program must not end with the
-// agent. On other hosts it is a child of the agent.
+// outside runs a program that changes packages. On a host with systemd, the program runs in a
+// separate unit: configuring packages compiles modules, which needs more memory than the agent's
+// job may have, and the program must not end with the agent. On other hosts it is a child of the
+// agent.
 func (a apt) outside(ctx context.Context, name string, args ...string) (string, error) {
 	if !a.root.Exists("/run/systemd/system") || a.root.Program("systemd-run") == "" {
 		return a.root.Output(ctx, name, args...)

@@ -206,8 +206,8 @@ func (h host) harmlessNode(path string) (string, error) {
 	return resolved, nil
 }
 
-// holdsHost returns why a job may not use a resolved path, or "" if it may. The path may be a GPU's node,
-// a directory of them, or other hardware such as a disk.
+// holdsHost returns why a job may not use a resolved path, or "" if it may. The path may be a GPU's
+// node, a directory of them, or other hardware such as a disk.
 func (h host) holdsHost(path string) string {
 	ofHost := path
 	if rel, ok := strings.CutPrefix(path, strings.TrimSuffix(string(h), "/")+"/"); ok {

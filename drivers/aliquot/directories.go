@@ -12,8 +12,8 @@ import (
 )
 
 // ownPlaces are the paths in a container of the directories that the docker driver binds from the
-// allocation. The docker driver takes them from the task's environment, which jobs and templates may set,
-// even to a path with a mode such as "/alloc:rw". So this driver sets them.
+// allocation. The docker driver takes them from the task's environment, which jobs and templates
+// may set, even to a path with a mode such as "/alloc:rw". So this driver sets them.
 var ownPlaces = map[string]string{
 	taskenv.AllocDir:     allocdir.SharedAllocContainerPath,
 	taskenv.TaskLocalDir: allocdir.TaskLocalContainerPath,

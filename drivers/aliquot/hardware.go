@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// hardware is a kind of hardware, other than GPUs, that a program can control through a character device,
-// bypassing file systems and drivers.
+// hardware is a kind of hardware, other than GPUs, that a program can control through a character
+// device, bypassing file systems and drivers.
 type hardware struct {
 	is string
 	// nodes are patterns of device nodes and of folders of them.

@@ -45,9 +45,9 @@ func (p platform) searchDirs() []string {
 	}
 }
 
-// containerDirs are the directories of libraries in the container: the default directories of the dynamic
-// linkers of Debian and of Red Hat, which are searched without a cache, and the directory that NVIDIA's
-// images have in LD_LIBRARY_PATH, for programs that search it themselves.
+// containerDirs are the directories of libraries in the container: the default directories of the
+// dynamic linkers of Debian and of Red Hat, which are searched without a cache, and the directory
+// that NVIDIA's images have in LD_LIBRARY_PATH, for programs that search it themselves.
 func (p platform) containerDirs() []string {
 	return []string{"/usr/lib/" + p.triple, "/usr/lib64", "/usr/local/nvidia/lib64"}
 }

@@ -84,9 +84,9 @@ type modelState struct {
 	Mounted bool
 }
 
-// bring fetches the models of a task and adds them to the docker driver's configuration: as mounts if all
-// are complete, otherwise through the cache's Hub endpoint. It returns their state, nil for a task
-// without models.
+// bring fetches the models of a task and adds them to the docker driver's configuration: as mounts
+// if all are complete, otherwise through the cache's Hub endpoint. It returns their state, nil for
+// a task without models.
 func (d *Driver) bring(cfg *drivers.TaskConfig, s *start, image *pull) ([]cacheapi.Model, error) {
 	if len(s.wishes.refs) == 0 {
 		return nil, nil
@@ -145,8 +145,9 @@ func (b *bringing) ask(ctx context.Context, wait time.Duration) ([]cacheapi.Mode
 // accepts connections but does not answer counts as one that does not run.
 const answerWithin = 30 * time.Second
 
-// wait waits for the models during the pull of the image, and then for as long as the task's config says.
-// If incomplete models can be read through the cache's Hub endpoint, it returns the endpoint's URL.
+// wait waits for the models during the pull of the image, and then for as long as the task's config
+// says. If incomplete models can be read through the cache's Hub endpoint, it returns the
+// endpoint's URL.
 func (b *bringing) wait(ctx context.Context, pulled <-chan struct{}) (found []cacheapi.Model, face string, err error) {
 	if found, err = b.ask(ctx, 0); err != nil {
 		return nil, "", refusal(err)

@@ -10,10 +10,10 @@ import (
 // driver sets it on the networks that it creates.
 const sandboxLabel = "docker_sandbox_container_id"
 
-// Capabilities implements drivers.DriverPlugin. Only one driver can create the network of an allocation
-// in bridge mode. Nomad refuses a group with two drivers that must create it, such as this driver and the
-// docker driver. With join_networks, this driver leaves it to the docker driver, so a group may have
-// tasks of both.
+// Capabilities implements drivers.DriverPlugin. Only one driver can create the network of an
+// allocation in bridge mode. Nomad refuses a group with two drivers that must create it, such as
+// this driver and the docker driver. With join_networks, this driver leaves it to the docker
+// driver, so a group may have tasks of both.
 func (d *Driver) Capabilities() (*drivers.Capabilities, error) {
 	ofDocker, err := d.Driver.Capabilities()
 	if err != nil {

@@ -2,8 +2,9 @@ package aliquot
 
 import "aliquot.example/internal/gpu"
 
-// NVIDIA's container runtime reads visibleDevices. The docker driver uses that runtime if the variable is
-// in a task's DeviceEnv. With visibleNone, the runtime adds no GPU even if it is the engine's default.
+// NVIDIA's container runtime reads visibleDevices. The docker driver uses that runtime if the
+// variable is in a task's DeviceEnv. With visibleNone, the runtime adds no GPU even if it is the
+// engine's default.
 const (
 	visibleDevices = "NVIDIA_VISIBLE_DEVICES"
 	visibleNone    = "void"

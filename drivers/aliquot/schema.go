@@ -15,8 +15,8 @@ import (
 // Name is the driver's name in job files and in the agent's plugin block.
 const Name = "aliquot"
 
-// DriverConfig is the content of plugin "aliquot-driver" { config { ... } }: the docker driver's keys and
-// those of this driver.
+// DriverConfig is the content of plugin "aliquot-driver" { config { ... } }: the docker driver's
+// keys and those of this driver.
 type DriverConfig struct {
 	docker.DriverConfig
 	// Root is the directory that contains the machine's /dev, /proc/driver/nvidia, /sys, /etc and
@@ -69,8 +69,8 @@ func withDefault(name, kind, literal string) *hclspec.Spec {
 	return hclspec.NewDefault(hclspec.NewAttr(name, kind, false), hclspec.NewLiteral(literal))
 }
 
-// configSpec returns the docker driver's schema with the additions of DriverConfig. The removal of unknown
-// containers is off by default.
+// configSpec returns the docker driver's schema with the additions of DriverConfig. The removal of
+// unknown containers is off by default.
 func configSpec(ofDocker *hclspec.Spec) *hclspec.Spec {
 	spec := proto.Clone(ofDocker).(*hclspec.Spec)
 	attrs := spec.GetObject().Attributes

@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// securityKeys are the permitted keys of security_opt. With others, such as writable-cgroups, a task could
-// leave the cgroup that restricts it to its device nodes.
+// securityKeys are the permitted keys of security_opt. With others, such as writable-cgroups, a
+// task could leave the cgroup that restricts it to its device nodes.
 var securityKeys = []string{"apparmor", "label", "no-new-privileges", "seccomp"}
 
-// maxProfile is the maximum size of a seccomp profile, which the docker driver reads into memory. Docker's
-// own has 12 KiB.
+// maxProfile is the maximum size of a seccomp profile, which the docker driver reads into memory.
+// Docker's own has 12 KiB.
 const maxProfile = 1 << 20
 
 // securityOption splits an option in the same way as the docker driver and the engine.
@@ -39,8 +39,8 @@ func confineCgroup(task TaskConfig) error {
 	return nil
 }
 
-// confineProfiles refuses seccomp profiles that are not small regular files: the docker driver reads them
-// to the end in this process, which never happens with a device or a FIFO.
+// confineProfiles refuses seccomp profiles that are not small regular files: the docker driver
+// reads them to the end in this process, which never happens with a device or a FIFO.
 func confineProfiles(task TaskConfig) error {
 	for _, opt := range task.SecurityOpt {
 		key, path := securityOption(opt)

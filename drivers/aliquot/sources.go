@@ -105,9 +105,10 @@ func (s settings) confinePaths(cfg *drivers.TaskConfig, task TaskConfig) error {
 	return nil
 }
 
-// insideAlloc fails if a path leaves the allocation's directory through a symbolic link. Before 2.0.4,
-// Nomad's docker driver compares only text (GH-28177, CVE-2026-14896), and a task can create links in its
-// directories. The docker driver itself refuses bind mounts of paths that are outside by their text.
+// insideAlloc fails if a path leaves the allocation's directory through a symbolic link. Before
+// 2.0.4, Nomad's docker driver compares only text (GH-28177, CVE-2026-14896), and a task can create
+// links in its directories. The docker driver itself refuses bind mounts of paths that are outside
+// by their text.
 func insideAlloc(allocDir string, a source) error {
 	rel, err := filepath.Rel(allocDir, a.path)
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
@@ -153,9 +154,9 @@ func (s settings) reserved(a source) string {
 	return ""
 }
 
-// localTypes are the types of file systems that a job may mount through the local volume driver: parts of
-// the host's, which confinePaths checks, memory, and those of other machines. With others, such as proc,
-// cgroup2 or a disk's, a task could control the host.
+// localTypes are the types of file systems that a job may mount through the local volume driver:
+// parts of the host's, which confinePaths checks, memory, and those of other machines. With others,
+// such as proc, cgroup2 or a disk's, a task could control the host.
 var localTypes = []string{"none", "bind", "tmpfs", "nfs", "nfs4", "cifs"}
 
 // confineVolumes refuses volumes of the local driver of another type.
@@ -184,9 +185,9 @@ func resolved(p string) string {
 
 func same(a, b string) bool { return resolved(a) == resolved(b) }
 
-// logMounts returns read-only mounts of the allocation's logs at all places where the task would see them:
-// Nomad opens the FIFOs there as root, and would follow a link with which a task has replaced one
-// (GH-27918, CVE-2026-6959). From 2.0.1 on, the docker driver does this itself.
+// logMounts returns read-only mounts of the allocation's logs at all places where the task would
+// see them: Nomad opens the FIFOs there as root, and would follow a link with which a task has
+// replaced one (GH-27918, CVE-2026-6959). From 2.0.1 on, the docker driver does this itself.
 func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig {
 	logs := cfg.TaskDir().LogDir
 	if _, err := os.Stat(logs); err != nil {
@@ -203,8 +204,8 @@ func logMounts(cfg *drivers.TaskConfig, task TaskConfig) []*drivers.MountConfig 
 	return out
 }
 
-// withoutShm removes mounts of the host's /dev/shm at /dev/shm, which jobs for MPS often have: the driver
-// mounts the shared memory of the GPU's daemon there.
+// withoutShm removes mounts of the host's /dev/shm at /dev/shm, which jobs for MPS often have: the
+// driver mounts the shared memory of the GPU's daemon there.
 func (c TaskConfig) withoutShm(taskDir string) TaskConfig {
 	isShm := func(a []source) bool {
 		return len(a) == 1 && a[0].bind && a[0].path == shm && filepath.Clean(a[0].target) == shm

@@ -130,9 +130,9 @@ func (s settings) withoutGPU(cfg *drivers.TaskConfig) attachment {
 	return a
 }
 
-// attach adds the attachment to the docker driver's copy of the task's configuration. It replaces nodes
-// and mounts that a device plugin returned for Nomad's own drivers. Files that the job mounts at the same
-// places take precedence over the attachment's read-only files.
+// attach adds the attachment to the docker driver's copy of the task's configuration. It replaces
+// nodes and mounts that a device plugin returned for Nomad's own drivers. Files that the job mounts
+// at the same places take precedence over the attachment's read-only files.
 func attach(cfg *drivers.TaskConfig, task TaskConfig, choice variant.Choice, a attachment) {
 	cfg.Env = environment(cfg.Env, choice.Env, cfg.DeviceEnv, a)
 	maps.Copy(cfg.Env, ownPlaces)

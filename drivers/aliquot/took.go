@@ -38,9 +38,9 @@ func (k *took) add(what, note string, d time.Duration) {
 	k.parts = append(k.parts, part{what, note, max(0, d).Seconds()})
 }
 
-// fetched adds the times of image and models. They are fetched concurrently, so the time of the models
-// starts when the image is complete. If pulled is zero, there was no concurrent pull, and the pull counts
-// as part of the container's time.
+// fetched adds the times of image and models. They are fetched concurrently, so the time of the
+// models starts when the image is complete. If pulled is zero, there was no concurrent pull, and
+// the pull counts as part of the container's time.
 func (k *took) fetched(models bool, pulled, brought time.Time) {
 	if !pulled.IsZero() {
 		k.add("image", "image", pulled.Sub(k.began))

@@ -161,8 +161,8 @@ func whole(models []cacheapi.Model) bool {
 	return true
 }
 
-// noFace returns why a task cannot read its incomplete models through the cache's Hub endpoint, or "" if it
-// can.
+// noFace returns why a task cannot read its incomplete models through the cache's Hub endpoint, or
+// "" if it can.
 func (w wishes) noFace(models []cacheapi.Model, face string) string {
 	for i, m := range models {
 		switch {
@@ -196,8 +196,8 @@ func faced(job map[string]string, face string) map[string]string {
 	return env
 }
 
-// offline returns the environment with which clients of the Hub find mounted models. Other caches, such as
-// that of a model's code, stay where they are.
+// offline returns the environment with which clients of the Hub find mounted models. Other caches,
+// such as that of a model's code, stay where they are.
 func offline() map[string]string {
 	hub := path.Join(modelsRoot, "hub")
 	return map[string]string{"HF_HUB_CACHE": hub, "HUGGINGFACE_HUB_CACHE": hub, "HF_HUB_OFFLINE": "1"}

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// The keys of a job's meta that allow `aliquot job defrag` to move its allocations, and that set how many
-// allocations of a group must stay healthy.
+// The keys of a job's meta that allow `aliquot job defrag` to move its allocations, and that set
+// how many allocations of a group must stay healthy.
 const (
 	DefragMeta    = "aliquot_defrag"
 	DefragMinMeta = "aliquot_defrag_min_healthy"
@@ -127,9 +127,9 @@ func (w Wish) taken(ctx context.Context, look func(pack.Barred) ([]Move, []int))
 	}
 }
 
-// askOf returns what an allocation would request of another node: one request of the largest size for
-// each of its groups. It fixes the vendor, because the image is for that vendor's GPUs, and the number of
-// slices of a GPU, because the same number of slices would otherwise be another share.
+// askOf returns what an allocation would request of another node: one request of the largest size
+// for each of its groups. It fixes the vendor, because the image is for that vendor's GPUs, and the
+// number of slices of a GPU, because the same number of slices would otherwise be another share.
 func askOf(h Held, on pack.Node) pack.Ask {
 	a := pack.Ask{CPU: h.CPU, MemoryMiB: h.MemoryMiB}
 	for i, n := range h.Instances {

@@ -80,7 +80,8 @@ const learned = 0.2
 // mostJobs is the maximum number of jobs that one reading considers.
 const mostJobs = 5000
 
-// Seen returns the requests of the jobs in Nomad, including ended jobs that are not garbage-collected yet.
+// Seen returns the requests of the jobs in Nomad, including ended jobs that are not
+// garbage-collected yet.
 func Seen(ctx context.Context, client *api.Client) (pack.Demand, error) {
 	q := (&api.QueryOptions{Namespace: api.AllNamespacesNamespace, AllowStale: true}).WithContext(ctx)
 	stubs, _, err := client.Jobs().List(q)
@@ -119,8 +120,8 @@ func gone(err error) bool {
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
-// Learn moves the demand in Consul KV towards the requests of the jobs, and returns it. It fails if another
-// process has written the demand in the meantime.
+// Learn moves the demand in Consul KV towards the requests of the jobs, and returns it. It fails if
+// another process has written the demand in the meantime.
 func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.Demand, error) {
 	seen, err := Seen(ctx, nomad)
 	if err != nil {
@@ -148,7 +149,8 @@ func Learn(ctx context.Context, nomad *api.Client, client *consul.Client) (pack.
 		return nil, fmt.Errorf("typical demand in Consul KV: %w", err)
 	}
 	if !ok {
-		return nil, fmt.Errorf("typical demand in Consul KV: another process has written %s in the meantime; try again", DemandKey)
+		return nil, fmt.Errorf("typical demand in Consul KV: another process has written %s in the meantime; try again",
+			DemandKey)
 	}
 	return next, nil
 }

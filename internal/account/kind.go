@@ -15,11 +15,12 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// Kind selects nodes: those with GPUs of a class and, if these are set, of a node pool, a node class and a
-// datacenter.
+// Kind selects nodes: those with GPUs of a class and, if these are set, of a node pool, a node
+// class and a datacenter.
 type Kind struct{ Class, Pool, NodeClass, Datacenter string }
 
-// Earlier is a class of GPUs that is preferred for work until Most nodes have GPUs of it; 0 for no limit.
+// Earlier is a class of GPUs that is preferred for work until Most nodes have GPUs of it; 0 for no
+// limit.
 type Earlier struct {
 	Class string
 	Most  int
@@ -58,10 +59,11 @@ func (s Supply) Blocked() (slices int) {
 	return slices
 }
 
-// Of returns the supply of a kind. A node is kept for a while after its last allocation has ended. A node
-// that an operator has closed, or that offers less than the largest because GPUs are unhealthy, is kept,
-// too: otherwise the scaling group that contains it would be one node short, or would stop a good node in
-// its place. Work that an earlier class could also serve waits for that class.
+// Of returns the supply of a kind. A node is kept for a while after its last allocation has ended.
+// A node that an operator has closed, or that offers less than the largest because GPUs are
+// unhealthy, is kept, too: otherwise the scaling group that contains it would be one node short, or
+// would stop a good node in its place. Work that an earlier class could also serve waits for that
+// class.
 func (k Kind) Of(nodes []Node, waiting []Waiting, earlier []Earlier, keep time.Duration, now time.Time) Supply {
 	var s Supply
 	var mine []Node
@@ -135,8 +137,8 @@ func (k Kind) others(nodes []Node) (classes []string) {
 	return slices.Compact(classes)
 }
 
-// groups returns the free resources of a node with its GPUs of the class, and those that it has when it is
-// empty.
+// groups returns the free resources of a node with its GPUs of the class, and those that it has
+// when it is empty.
 func (k Kind) groups(n Node) (free, fresh pack.Node) {
 	free = pack.Node{CPU: n.Free.CPU, MemoryMiB: n.Free.MemoryMiB}
 	fresh = free
@@ -173,15 +175,15 @@ func (k Kind) first(w Waiting, nodes []Node, earlier []Earlier) bool {
 	})
 }
 
-// alone reports whether a job requires the kind's pool, and the kind is defined by its pool alone, so that
-// the pool has no nodes of another kind.
+// alone reports whether a job requires the kind's pool, and the kind is defined by its pool alone,
+// so that the pool has no nodes of another kind.
 func (k Kind) alone(job *api.Job) bool {
 	return k.Pool != "" && k.NodeClass == "" && k.Datacenter == "" && job.NodePool != nil && *job.NodePool == k.Pool
 }
 
-// takes reports whether one more node of the kind could run work, as far as this package can tell: by the
-// job's pool, datacenters, requested GPUs and constraints on node classes. there has the existing nodes of
-// the kind.
+// takes reports whether one more node of the kind could run work, as far as this package can tell:
+// by the job's pool, datacenters, requested GPUs and constraints on node classes. there has the
+// existing nodes of the kind.
 func (k Kind) takes(w Waiting, there []Node) bool {
 	a := steer.AskOf(w.Group)
 	if a.Instances == 0 || !k.admits(w.Job) || !k.satisfies(w.Job.Constraints) || !k.satisfies(w.Group.Constraints) {
@@ -262,8 +264,8 @@ func (n Node) attributes(group int) map[string]*api.Attribute {
 	return nil
 }
 
-// compares reports whether a constraint on a device attribute, such as a minimum memory, holds for GPUs with
-// these attributes, by Nomad's rules. A constraint on an unknown attribute counts as met.
+// compares reports whether a constraint on a device attribute, such as a minimum memory, holds for
+// GPUs with these attributes, by Nomad's rules. A constraint on an unknown attribute counts as met.
 func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
 	name, ok := strings.CutPrefix(strings.TrimSuffix(c.LTarget, "}"), "${device.attr.")
 	is := attributes[name]
@@ -291,7 +293,8 @@ func compares(c *api.Constraint, attributes map[string]*api.Attribute) bool {
 	return true
 }
 
-// meets reports whether a constraint holds for a value. A constraint with an unknown operator counts as met.
+// meets reports whether a constraint holds for a value. A constraint with an unknown operator
+// counts as met.
 func meets(c *api.Constraint, value string) bool {
 	switch c.Operand {
 	case "", "=", "==", "is":

@@ -1,5 +1,5 @@
-// Package account reads the inputs of packing from Nomad and Consul: the free resources of nodes according to
-// Nomad, and the typical demand.
+// Package account reads the inputs of packing from Nomad and Consul: the free resources of nodes
+// according to Nomad, and the typical demand.
 package account
 
 import (
@@ -30,9 +30,9 @@ func (h Held) GPU(n pack.Node) float64 {
 	return sum
 }
 
-// Of returns the free resources of a node, and the allocations that hold the rest. Every allocation that has
-// not ended counts, whatever its driver. Groups are in the order in which jobs with a packing policy fill
-// them. Only healthy instances count.
+// Of returns the free resources of a node, and the allocations that hold the rest. Every allocation
+// that has not ended counts, whatever its driver. Groups are in the order in which jobs with a
+// packing policy fill them. Only healthy instances count.
 func Of(node *api.Node, allocations []*api.Allocation) (pack.Node, []Held) {
 	var free pack.Node
 	if r := node.NodeResources; r != nil {
@@ -112,8 +112,8 @@ func unit(group *api.NodeDeviceResource) float64 {
 	return 1
 }
 
-// number returns an attribute that is a whole number. Without the attribute, which is missing if the group's
-// GPUs differ in it, it returns 0 for "slices" and otherwise a number that sorts last.
+// number returns an attribute that is a whole number. Without the attribute, which is missing if
+// the group's GPUs differ in it, it returns 0 for "slices" and otherwise a number that sorts last.
 func number(group *api.NodeDeviceResource, name string) int64 {
 	const last = 1 << 30
 	a := group.Attributes[name]

@@ -31,8 +31,8 @@ type Watcher struct {
 // ask is the interval at which the typical demand is read.
 const ask = time.Minute
 
-// Run publishes until the context ends. While Nomad does not answer, the published levels stay, because the
-// node's tasks continue to run.
+// Run publishes until the context ends. While Nomad does not answer, the published levels stay,
+// because the node's tasks continue to run.
 func (w Watcher) Run(ctx context.Context) {
 	s := state{Watcher: w, published: map[string]string{}}
 	changed := func(node *api.Node, allocations []*api.Allocation) {

@@ -4,8 +4,8 @@ package agent
 
 import "strconv"
 
-// DanglingAdvice names the two ways to prevent Nomad's docker driver from removing the containers of Aliquot's
-// driver; docs/decisions/0005 says why there is no third.
+// DanglingAdvice names the two ways to prevent Nomad's docker driver from removing the containers
+// of Aliquot's driver; docs/decisions/0005 says why there is no third.
 const DanglingAdvice = `in the agent's configuration set plugin "docker" { config { gc { dangling_containers { ` +
 	`enabled = false } } } }, ` +
 	`or keep that driver off this node with client { options = { "driver.denylist" = "docker" } }`
@@ -21,7 +21,8 @@ func Collects(docker any) (on, known bool) {
 	return enabled && !dry, known && also
 }
 
-// truth reads a boolean of a block, which in HCL may also be text. It returns missing if the key is not set.
+// truth reads a boolean of a block, which in HCL may also be text. It returns missing if the key is
+// not set.
 func truth(block any, key string, missing bool) (value, known bool) {
 	v, found := Descend(block, key)
 	if !found {
@@ -37,8 +38,8 @@ func truth(block any, key string, missing bool) (value, known bool) {
 	return false, false
 }
 
-// Descend follows keys through maps, and through lists of HCL blocks, of which the last applies. The second
-// result is false if nothing is set.
+// Descend follows keys through maps, and through lists of HCL blocks, of which the last applies.
+// The second result is false if nothing is set.
 func Descend(v any, keys ...string) (any, bool) {
 	switch list := v.(type) {
 	case []any:

@@ -55,7 +55,8 @@ func (s State) inForce(d Installed) bool {
 	return d.Loaded == s.target() && kind
 }
 
-// target returns the version that the node shall have: the planned one or, on the way back, the former one.
+// target returns the version that the node shall have: the planned one or, on the way back, the
+// former one.
 func (s State) target() string {
 	if s.Back {
 		return s.FromVersion
@@ -193,8 +194,8 @@ func (s State) problem(v Seen) string {
 	return ""
 }
 
-// need returns how many GPUs must be healthy: as many as before the change or, if that is 0 or unknown, all
-// of the host's. It is at least 1.
+// need returns how many GPUs must be healthy: as many as before the change or, if that is 0 or
+// unknown, all of the host's. It is at least 1.
 func (s State) need(f Facts) int {
 	if s.Had > 0 {
 		return s.Had
@@ -208,7 +209,8 @@ func (s State) need(f Facts) int {
 	return max(all, 1)
 }
 
-// finish returns the node to service, step by step: hold packages, make the node eligible, release the slot.
+// finish returns the node to service, step by step: hold packages, make the node eligible, release
+// the slot.
 func (s State) finish(v Seen) (State, Verb) {
 	switch {
 	case s.Trouble != "" && v.Now.Before(s.Retry):

@@ -1,6 +1,6 @@
-// Package driver decides which kernel driver a host's GPUs need, which packages provide it, and the next step
-// of a node's change to it. It maps facts to plans. Package internal/host/inventory reads the facts, and
-// package node executes the plans.
+// Package driver decides which kernel driver a host's GPUs need, which packages provide it, and the
+// next step of a node's change to it. It maps facts to plans. Package internal/host/inventory reads
+// the facts, and package node executes the plans.
 package driver
 
 import (
@@ -76,7 +76,8 @@ func (d Device) String() string {
 	return fmt.Sprintf("%s %04x at %s", name, d.ID, d.Address)
 }
 
-// Installed is the state of one vendor's driver on a host. Versions are the vendor's, not those of packages.
+// Installed is the state of one vendor's driver on a host. Versions are the vendor's, not those of
+// packages.
 type Installed struct {
 	// Loaded is the version of the module in the running kernel, "" if none is loaded, and InTree for
 	// the kernel's own module.
@@ -128,8 +129,8 @@ type Process struct {
 
 func (p Process) String() string { return fmt.Sprintf("%s (PID %d, %s)", p.Name, p.PID, p.Device) }
 
-// vendors returns the vendors of the host's GPUs, in the order of Makers. It includes vendors whose drivers do
-// not come in packages, such as processors' graphics, only if there are no others.
+// vendors returns the vendors of the host's GPUs, in the order of Makers. It includes vendors whose
+// drivers do not come in packages, such as processors' graphics, only if there are no others.
 func (f Facts) vendors() []gpu.Vendor {
 	var out, kernels []gpu.Vendor
 	for _, m := range Makers() {

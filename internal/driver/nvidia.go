@@ -45,8 +45,8 @@ var nvidia = Maker{
 // Removed", NVIDIA's driver installation guide 620).
 const openOnly = 620
 
-// models are the GPUs whose requirements differ from those of their generation, by device ID. Sources: the
-// lists of supported devices in NVIDIA's README for 615 and in Debian's packages.
+// models are the GPUs whose requirements differ from those of their generation, by device ID.
+// Sources: the lists of supported devices in NVIDIA's README for 615 and in Debian's packages.
 var models = map[uint16]Requirement{
 	0x2330: {Min: "535", Of: "H100"},
 	0x2335: {Min: "550", Of: "H200"},
@@ -63,8 +63,8 @@ var models = map[uint16]Requirement{
 // needsLSM are the GPUs whose NVLink switches need nvlsm in addition to fabric manager.
 var needsLSM = map[uint16]bool{0x2901: true, 0x2909: true, 0x3182: true}
 
-// requireNVIDIA returns requirements by device ID. The ranges of the generations are those of NVIDIA's README
-// for 615.
+// requireNVIDIA returns requirements by device ID. The ranges of the generations are those of
+// NVIDIA's README for 615.
 func requireNVIDIA(d Device) Requirement {
 	if r, ok := models[d.ID]; ok {
 		return r
@@ -124,8 +124,8 @@ func setsNVIDIA(f Facts, version string, modules Flavour) []Set {
 	return []Set{theirs}
 }
 
-// preferInstalled puts the vendor's packages first if the host already has the package mark, which only the
-// vendor provides.
+// preferInstalled puts the vendor's packages first if the host already has the package mark, which
+// only the vendor provides.
 func preferInstalled(f Facts, theirs, own Set, mark string) []Set {
 	if f.installed(mark) {
 		return []Set{theirs, own}
@@ -155,8 +155,8 @@ func setsUbuntu(f Facts, version string, modules Flavour) []Set {
 	}
 }
 
-// extraNVIDIA returns the fabric manager with exactly the driver's version. GPUs behind NVSwitches do not start
-// without it.
+// extraNVIDIA returns the fabric manager with exactly the driver's version. GPUs behind NVSwitches
+// do not start without it.
 func extraNVIDIA(f Facts, version string, s Set) []Wish {
 	lsm := false
 	for _, d := range f.GPUs {

@@ -258,8 +258,8 @@ type lack struct {
 	missing         []string
 }
 
-// choose takes the first set of packages that is offered completely. If there is none, it records the one with
-// the fewest missing packages in closest.
+// choose takes the first set of packages that is offered completely. If there is none, it records
+// the one with the fewest missing packages in closest.
 func (p *Plan) choose(f Facts, m Maker, need Requirement, version string, dkms bool, closest *lack) bool {
 	for _, kind := range kinds(f, m, need, version, p.Modules) {
 		for _, s := range m.Sets(f, version, kind) {
@@ -353,8 +353,8 @@ func unoffered(f Facts, m Maker, version, reason string) *Refusal {
 	return &Refusal{Reason: reason, Fix: fix, Sources: true}
 }
 
-// with adds the other installed packages of the driver, which must have the same version, and determines how to
-// load the driver.
+// with adds the other installed packages of the driver, which must have the same version, and
+// determines how to load the driver.
 func (p Plan) with(f Facts, m Maker) Plan {
 	d := f.Drivers[m.Vendor]
 	for _, have := range f.DriverPackages(m.Vendor) {

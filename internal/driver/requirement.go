@@ -73,8 +73,8 @@ func Needs(f Facts, v gpu.Vendor) []Need {
 	return out
 }
 
-// Intersect returns the requirement of all GPUs together. If no driver can meet it, the second result says which
-// two GPUs conflict, or which GPU has no driver.
+// Intersect returns the requirement of all GPUs together. If no driver can meet it, the second
+// result says which two GPUs conflict, or which GPU has no driver.
 func Intersect(needs []Need) (Requirement, string) {
 	var all Requirement
 	var min, last, kind Need // the GPUs that determine Min, Last and Modules

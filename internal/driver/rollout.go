@@ -27,8 +27,8 @@ type Wanted struct {
 // Others is the key in Wanted.Classes for nodes of all classes that are not listed.
 const Others = "*"
 
-// ParseWanted reads the document. It refuses unknown keys and values, because programs that run as root follow
-// it.
+// ParseWanted reads the document. It refuses unknown keys and values, because programs that run as
+// root follow it.
 func ParseWanted(text []byte) (Wanted, error) {
 	w := Wanted{Max: 1}
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -86,8 +86,8 @@ func (w Wanted) For(class string) *Want {
 	return nil
 }
 
-// Slots is the document with which nodes take turns. A node holds its slot until it is verified or an operator
-// frees the slot. Slots do not expire, because a node that reboots cannot renew one.
+// Slots is the document with which nodes take turns. A node holds its slot until it is verified or
+// an operator frees the slot. Slots do not expire, because a node that reboots cannot renew one.
 type Slots struct {
 	// Holders are the nodes that are being changed, or that failed, by node ID.
 	Holders map[string]Holder `json:"holders"`

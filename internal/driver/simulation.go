@@ -12,8 +12,9 @@ import (
 var kernels = []string{"linux-image-", "linux-generic", "linux-virtual", "linux-server", "proxmox-kernel", "pve-kernel",
 	"linux-aws", "linux-azure", "linux-gcp", "linux-oracle", "linux-nvidia-"}
 
-// CheckSimulation checks the output of apt-get -s. It refuses a new kernel, and changes or removals of packages
-// that do not belong to the vendor's driver. It accepts new packages, on which the driver may depend.
+// CheckSimulation checks the output of apt-get -s. It refuses a new kernel, and changes or removals
+// of packages that do not belong to the vendor's driver. It accepts new packages, on which the
+// driver may depend.
 func CheckSimulation(text string, v gpu.Vendor) *Refusal {
 	m, ok := MakerOf(v)
 	if !ok {
@@ -42,8 +43,8 @@ func CheckSimulation(text string, v gpu.Vendor) *Refusal {
 	return nil
 }
 
-// Preferences returns lines for apt's preferences with which it installs all packages of the driver in the plan's
-// version, including dependencies that the plan does not name.
+// Preferences returns lines for apt's preferences with which it installs all packages of the driver
+// in the plan's version, including dependencies that the plan does not name.
 func Preferences(p Plan) string {
 	m, ok := MakerOf(p.Vendor)
 	if !ok {

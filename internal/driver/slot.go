@@ -11,8 +11,8 @@ func (p Phase) late() bool {
 	return p == Installing || p == Reloading || p == Rebooting || p == Verifying
 }
 
-// slot decides the step of a node whose slot an operator has freed, or that cannot read a document in Consul. The
-// last result is false if neither is the case.
+// slot decides the step of a node whose slot an operator has freed, or that cannot read a document
+// in Consul. The last result is false if neither is the case.
 func slot(s State, v Seen) (State, Verb, bool) {
 	_, has := v.Slots.Holders[v.ID]
 	switch {

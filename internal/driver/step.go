@@ -25,8 +25,8 @@ const (
 	Leaving Phase = "leaving"
 )
 
-// State is the state of a node's change. It is written before each action, so that a later agent can continue,
-// whatever has ended this one.
+// State is the state of a node's change. It is written before each action, so that a later agent
+// can continue, whatever has ended this one.
 type State struct {
 	Phase Phase `json:"phase"`
 	// Why says what the node waits for, or why it failed.
@@ -195,8 +195,9 @@ func (s State) After(v Verb, err error, now time.Time) State {
 	return s
 }
 
-// Restarted returns the state with which a new agent continues. The machine may have been down for long, and its
-// clock may have changed. So time limits start again, and nothing waits for a time far in the future.
+// Restarted returns the state with which a new agent continues. The machine may have been down for
+// long, and its clock may have changed. So time limits start again, and nothing waits for a time
+// far in the future.
 func (s State) Restarted(now time.Time) State {
 	if s.Phase == Idle || s.Phase == Verifying {
 		s.Since = now
@@ -261,8 +262,8 @@ func current(s State, v Seen) (State, Verb) {
 		s.Plan = plan
 		return s.act(Hold)
 	case has && held.Failed == "":
-		// An earlier agent did not complete its change, and its state is lost. Start the services that it
-		// may have stopped, and verify the node before it takes tasks.
+		// An earlier agent did not complete its change, and its state is lost. Start the services
+		// that it may have stopped, and verify the node before it takes tasks.
 		s.Plan, s.Want, s.Eligible, s.Lost, s.Released = plan, *want, held.Eligible, true, true
 		return s.to(Verifying, v)
 	case !has && v.Slots.waitFor(plan.holder(v), *want, v.ID):

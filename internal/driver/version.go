@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Compare compares two versions of digits and dots by their numbers, and returns -1, 0 or 1. A version that is a
-// prefix of another is older.
+// Compare compares two versions of digits and dots by their numbers, and returns -1, 0 or 1. A
+// version that is a prefix of another is older.
 func Compare(a, b string) int {
 	x, y := strings.Split(a, "."), strings.Split(b, ".")
 	for i := range min(len(x), len(y)) {
@@ -31,7 +31,8 @@ func Branch(version string) int {
 	return n
 }
 
-// Upstream returns the vendor's version in that of a package, without the distribution's epoch and revision.
+// Upstream returns the vendor's version in that of a package, without the distribution's epoch and
+// revision.
 func Upstream(version string) string {
 	if _, rest, ok := strings.Cut(version, ":"); ok {
 		version = rest
@@ -42,8 +43,8 @@ func Upstream(version string) string {
 	return version
 }
 
-// versionForm matches versions of drivers. It is strict, because versions become arguments of programs that run as
-// root.
+// versionForm matches versions of drivers. It is strict, because versions become arguments of
+// programs that run as root.
 var versionForm = regexp.MustCompile(`^[0-9]{1,6}(\.[0-9]{1,8}){1,3}$`)
 
 // ValidVersion reports whether s is a complete version of a driver, such as 580.126.09.

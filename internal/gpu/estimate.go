@@ -2,12 +2,12 @@ package gpu
 
 import "strings"
 
-// Estimate returns a weight, see Hardware.Weight, for a GPU that is not in the table:
-// its SMs or CUs times what one of them is worth in the table's classes of the same
-// compile target. A virtual GPU has the part of its card that its memory is. Where
-// the units are not known it goes by the memory; 0 where that is not known either.
-// Expect it to be right within 2 x for a relative of the table's classes, and to be a
-// guess for an architecture that the table does not have.
+// Estimate returns a weight (see Hardware.Weight) for a GPU that is not in the table: the number of
+// its SMs or CUs times the weight of one of them in the table's classes with the same compile
+// target. For a virtual GPU it is the card's weight times the share of the card's memory. If the
+// number of units is unknown, the memory determines the weight, which is 0 if that is unknown, too.
+// Expect an error of up to 2 x for relatives of the table's classes, and a guess for architectures
+// that the table does not have.
 func Estimate(g GPU) float64 {
 	if virtual(g.Model) {
 		name := g.Model
@@ -30,13 +30,12 @@ func Estimate(g GPU) float64 {
 // GiB is n GiB of memory.
 func GiB(n int) MiB { return MiB(n) * 1024 }
 
-// perGiB is the weight per GiB of the weakest class of the table that serves language
-// models at their usual sizes (T4 0.004, L4 0.0035, L40S 0.0044), as little else is
-// known of a GPU without a count of units.
+// perGiB is the weight per GiB of the table's weakest classes that serve language models of usual sizes
+// (T4 0.004, L4 0.0035, L40S 0.0044). Little else is known of a GPU without a count of units.
 const perGiB = 0.004
 
-// perUnit is the weight of one SM or CU of a compile target: that of the class named,
-// over its units. Of a longer target the longest known beginning holds.
+// perUnit returns the weight of one SM or CU of a compile target: the weight of the class in the
+// comment, divided by its units. The longest known prefix of the target applies.
 func perUnit(target string) float64 {
 	best, value := -1, 0.001
 	for _, t := range []struct {

@@ -1,6 +1,5 @@
-// Package gpu is the vocabulary of the suite: what a GPU is, what a slice of it
-// is and what a task was granted. It holds values and names only; nothing in it
-// reads a clock, a file or an environment.
+// Package gpu defines the terms of the suite: GPUs, slices and grants. It contains only values and
+// names; nothing in it reads a clock, a file or an environment.
 package gpu
 
 import (
@@ -30,7 +29,7 @@ func (m MiB) String() string { return fmt.Sprintf("%d MiB", uint64(m)) }
 // an AMD or Intel GPU ("0000:c1:00.0"), with "-p<partition>" for a partition of it.
 type ID string
 
-// Sharing is how one GPU is given to several tasks.
+// Sharing is how several tasks share one GPU.
 type Sharing string
 
 // The ways in which a GPU can be offered.
@@ -59,9 +58,8 @@ const (
 	EnforceNone         Enforcement = "none"
 )
 
-// Level says how much a mechanism can be relied on: "hard" holds against any
-// task, "cooperative" holds while the task keeps the environment that it was
-// started with, "none" holds nothing.
+// Level says how reliable a mechanism is: "hard" limits any task, "cooperative" limits a task that keeps
+// the environment with which it was started, "none" limits nothing.
 type Level string
 
 // The levels of enforcement.
@@ -71,7 +69,7 @@ const (
 	LevelNone        Level = "none"
 )
 
-// Level returns how much the mechanism can be relied on.
+// Level returns how reliable the mechanism is.
 func (e Enforcement) Level() Level {
 	switch e {
 	case EnforceMIG, EnforcePartition, EnforceFunction, EnforceWhole, EnforceMPSNamespace, EnforceMPSStatic:
@@ -83,8 +81,8 @@ func (e Enforcement) Level() Level {
 	}
 }
 
-// GPU is what is known of one schedulable GPU: a physical one, a MIG device or
-// an AMD partition. Fields that a vendor cannot tell are zero.
+// GPU describes one schedulable GPU: a physical GPU, a MIG device or an AMD partition. Fields that
+// a vendor does not report are zero.
 type GPU struct {
 	ID     ID
 	Vendor Vendor
@@ -95,7 +93,7 @@ type GPU struct {
 	// Class is the hardware class by which traffic is routed and weighed; a DNS
 	// label such as "h100". See ClassOf.
 	Class string
-	// Memory is what tasks can use; driver-reserved memory is not in it.
+	// Memory is the memory that tasks can use, without the driver's reserve.
 	Memory MiB
 	// Units counts streaming multiprocessors (NVIDIA) or compute units (AMD).
 	Units int
@@ -108,14 +106,14 @@ type GPU struct {
 	PCIDevice uint16
 	// NUMANode is the host's NUMA node next to the GPU, -1 when unknown.
 	NUMANode int
-	// Links are the PCI addresses of the GPUs that a direct link leads to (NVLink, xGMI),
-	// LinkSwitches those of the switches of such links. Both are in order.
+	// Links are the PCI addresses of the GPUs at the far ends of direct links (NVLink, xGMI),
+	// LinkSwitches those of the switches of such links. Both are sorted.
 	Links, LinkSwitches []string
 	// Switch is the PCI address of the PCIe switch above the GPU, "" without one.
 	Switch string
 	// Driver is the kernel driver's version.
 	Driver string
-	// Runtime is the newest CUDA or ROCm version that the driver serves.
+	// Runtime is the newest CUDA or ROCm version that the driver supports.
 	Runtime string
 	// Parent is the physical GPU of a MIG device or partition, else "".
 	Parent ID

@@ -6,34 +6,34 @@ import (
 	"strings"
 )
 
-// Grant is what one task was given by one device request: slices of one shared
-// GPU, or one or more whole GPUs, MIG devices or partitions of one group.
+// Grant is the result of one device request of a task: slices of one shared GPU, or one or more
+// whole GPUs, MIG devices or partitions of one group.
 //
-// Reserve writes it into the task's environment and the task driver reads it
-// back from there at every start, because Nomad keeps nothing else of Reserve's
-// answer across restarts (docs/decisions/0002-reserve-returns-environment.md).
+// Reserve writes it into the task's environment, and the task driver reads it from there at every start,
+// because Nomad keeps nothing else of Reserve's answer across restarts
+// (docs/decisions/0002-reserve-returns-environment.md).
 type Grant struct {
 	Vendor Vendor
 	Group  string // the Nomad device group, for example "h100-0"
 	Class  string // see GPU.Class
 	Model  string
-	// GPUs lists what was granted, in the order that the task sees it.
+	// GPUs lists the granted GPUs in the order in which the task sees them.
 	GPUs []ID
 	// PCI holds the PCI address of each of GPUs, in the same order.
 	PCI []string
 	// MIG holds, for MIG devices, GPU.MIG of each of GPUs in the same order.
 	MIG []string
-	// Slices granted, of Total that each GPU is offered in.
+	// Slices is the number of granted slices, Total the number of slices of each GPU.
 	Slices, Total int
 	// Instances are the device instance IDs that Nomad reserved.
 	Instances []string
-	// Memory that the task may use, over all of GPUs.
+	// Memory is the memory that the task may use on all of GPUs together.
 	Memory MiB
-	// Units (SMs or CUs) that the task may use, over all of GPUs.
+	// Units is the number of SMs or CUs that the task may use on all of GPUs together.
 	Units       int
 	Sharing     Sharing
 	Enforcement Enforcement
-	// MemoryEnforcement is how far Memory is held.
+	// MemoryEnforcement says how reliably Memory is enforced.
 	MemoryEnforcement Level
 	Target            string // see GPU.Target
 	Driver            string
@@ -44,8 +44,8 @@ type Grant struct {
 	Pipe string
 }
 
-// The environment variables of a Grant. Users put them into service meta and
-// templates, so a name never changes its meaning.
+// The environment variables of a Grant. Users put them into service meta and templates, so the
+// meaning of a name must never change.
 const (
 	EnvVendor            = "ALIQUOT_GPU_VENDOR"
 	EnvGroup             = "ALIQUOT_GPU_GROUP"
@@ -70,9 +70,8 @@ const (
 	EnvPipe              = "ALIQUOT_MPS_PIPE"
 )
 
-// grantMark prefixes one variable per granted group. Nomad merges the
-// environments of several device requests of one task, so these alone tell that
-// there were several.
+// grantMark is the prefix of one variable for each granted group. Nomad merges the environments of
+// several device requests of one task, so only these variables show that there were several.
 const grantMark = "ALIQUOT_GRANT_"
 
 // Env returns the grant as environment variables; ParseGrant is its inverse.
@@ -123,7 +122,7 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 	if len(groups) > 1 {
 		return Grant{}, false,
 			fmt.Errorf("the task has %d GPU grants (%s): a task can use one device block; "+
-				"ask for all its slices or GPUs there with count",
+				"request all slices or GPUs in one block, with count",
 				len(groups), strings.Join(groups, ", "))
 	}
 	r := reader{env: env}
@@ -163,9 +162,8 @@ func ParseGrant(env map[string]string) (Grant, bool, error) {
 	return g, true, nil
 }
 
-// ProcessMemory is what one process can use of Memory. CUDA gives a process one MIG
-// device and no more (NVIDIA's MIG guide, "CUDA visibility"), so that of several a
-// process has the memory of one; the devices of a group are alike.
+// ProcessMemory returns how much of Memory one process can use. With CUDA, a process can use only
+// one MIG device (NVIDIA's MIG guide, "CUDA visibility"), and the devices of a group are equal.
 func (g Grant) ProcessMemory() MiB {
 	if n := len(g.GPUs); g.Sharing == SharingMIG && n > 1 {
 		return g.Memory / MiB(n)
@@ -173,11 +171,11 @@ func (g Grant) ProcessMemory() MiB {
 	return g.Memory
 }
 
-// Fraction is the granted part of one GPU, 0 to 1; whole GPUs count 1 each.
+// Fraction returns the granted fraction of each GPU, 0 to 1.
 func (g Grant) Fraction() float64 { return float64(g.Slices) / float64(g.Total) }
 
-// FormatWeight writes a weight as a task gets it: nothing for what is not known, since a service's meta takes it
-// over as it is and 0 would be a claim.
+// FormatWeight formats a weight for a task's environment. An unknown weight is "", because service
+// meta copies the value, and 0 would be a statement.
 func FormatWeight(w float64) string {
 	if w < 0.00005 {
 		return ""
@@ -198,7 +196,7 @@ func (r *reader) int(key string) int {
 	return n
 }
 
-// weight is 0 where it is not known.
+// weight returns a weight, 0 if it is unknown.
 func (r *reader) weight(key string) float64 {
 	if r.env[key] == "" {
 		return 0

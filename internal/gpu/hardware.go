@@ -11,10 +11,10 @@ import (
 type Hardware struct {
 	Class  string
 	Vendor Vendor
-	// Names are substrings of the vendor's product name, most telling first,
-	// lower case; used when no PCI ID matches.
+	// Names are lower-case substrings of the vendor's product name, the most specific first. They apply
+	// if no PCI ID matches.
 	Names []string
-	// PCI lists the device IDs that mean this class and nothing else.
+	// PCI lists the device IDs that only this class has.
 	PCI []uint16
 	// Architecture is the vendor's name of the generation.
 	Architecture string
@@ -31,10 +31,9 @@ type Hardware struct {
 // (2026-08-22), ROCm's gpu-arch-specs and vendor data sheets. Weights: the geometric
 // mean of the MLPerf Inference v4.1 and v5.1 llama2-70b rates per accelerator and of
 // a rate of a model that fits one GPU (MLPerf llama3.1-8b, Argonne
-// LLM-Inference-Bench), relative to H100 SXM; the classes that nobody measured are
-// estimates. docs/hardware.md has the basis of every row; `make bench-weights`
-// prints how far the table agrees with what was measured. Where a service itself is
-// measured, its measured rate replaces these.
+// LLM-Inference-Bench), relative to H100 SXM. Weights of classes without measurements are
+// estimates. docs/hardware.md has the basis of every row; `make bench-weights` compares
+// the table with measurements. A measured rate of a service replaces these weights.
 func Table() []Hardware {
 	return []Hardware{
 		{"gb300", NVIDIA, []string{"gb300"}, []uint16{0x31c2, 0x31c3}, "Blackwell", 288, 8000, 2500, 3.50},
@@ -93,8 +92,8 @@ func Table() []Hardware {
 	}
 }
 
-// Rated returns the row of a class, or where the table has only variants of it, such as
-// a100-80gb of a100, the first of these; false where it has neither.
+// Rated returns the row of a class. If the table has only variants of it, such as a100-80gb of
+// a100, Rated returns the first of these. The second result is false if there is neither.
 func Rated(class string) (Hardware, bool) {
 	table := Table()
 	i := slices.IndexFunc(table, func(h Hardware) bool { return h.Class == class })
@@ -107,10 +106,9 @@ func Rated(class string) (Hardware, bool) {
 	return table[i], true
 }
 
-// Lookup finds the table's row for a GPU, by PCI device ID and, where that is
-// unknown, by product name. The second result is false for a GPU that is not in
-// the table: also for a laptop's or a virtual one, which bears the name of a card that
-// it is only a part of.
+// Lookup returns the table's row for a GPU, by PCI device ID or, if that is unknown, by product
+// name. The second result is false for a GPU that is not in the table. GPUs of laptops and virtual
+// GPUs are not, although they have the name of a card.
 func Lookup(vendor Vendor, pciDevice uint16, model string) (Hardware, bool) {
 	if virtual(model) {
 		return Hardware{}, false

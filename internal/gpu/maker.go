@@ -1,8 +1,8 @@
 package gpu
 
-// Maker is what the programs must know of one maker of GPUs: a value in a file of
-// its own for each, so that no other code compares vendors. What only the task
-// driver or a device plugin knows stands in a value there.
+// Maker describes one vendor of GPUs. Each vendor has a file with its value, so that no other code
+// compares vendors. The task driver and the device plugins have further values for their own
+// purposes.
 type Maker struct {
 	Vendor Vendor
 	// Name is the maker's own spelling, for messages.
@@ -11,22 +11,19 @@ type Maker struct {
 	Image string
 	// Plugin is the name of its device plugin.
 	Plugin string
-	// Tool names a command, or a place to look at, that shows the GPUs where the
-	// kernel driver works.
+	// Tool is a command or a file that shows the GPUs if the kernel driver works.
 	Tool string
 	// Capability is a second name of the attribute "target" for GPUs of this maker,
 	// "" for none.
 	Capability string
-	// Brands are left out of a product name to make a class of it; lower case.
+	// Brands are words, in lower case, that ClassOf removes from a product name.
 	Brands []string
 }
 
-// Makers returns the makers that the suite serves, in the order in which messages
-// name them.
+// Makers returns the supported vendors, in the order for messages.
 func Makers() []Maker { return []Maker{nvidia, amd, intel} }
 
-// MakerOf returns the maker of a vendor. The second result is false for a vendor
-// that the suite does not serve.
+// MakerOf returns the Maker of a vendor. The second result is false for an unsupported vendor.
 func MakerOf(v Vendor) (Maker, bool) {
 	for _, m := range Makers() {
 		if m.Vendor == v {

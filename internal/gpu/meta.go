@@ -1,7 +1,7 @@
 package gpu
 
-// The keys by which a replica describes itself in its service's meta. Gateway and router
-// read them; a task-level service block fills most of them from the grant.
+// The keys with which a replica describes itself in its service's meta. Gateway and router read them. A
+// task-level service block sets most of them from the grant.
 const (
 	MetaClass     = "gpu_class"            // hardware class, a DNS label
 	MetaSlices    = "aliquot_slices"       // slices of one GPU, or whole GPUs

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// MaxSlices is the most slices that one GPU is ever offered in.
+// MaxSlices is the maximum number of slices of one GPU.
 const MaxSlices = 100
 
-// Slice is one of the equal parts that a shared GPU is offered in. A GPU offered
-// whole, a MIG device and a partition are one slice of one.
+// Slice is one of the equal parts of a shared GPU. A whole GPU, a MIG device and a partition are
+// one slice of one.
 type Slice struct {
 	GPU   ID
 	Index int // 0 <= Index < Of

@@ -11,11 +11,10 @@ import (
 	"time"
 )
 
-// programs are where a host has its programs, those of the administrator first.
+// programs are the directories of a host's programs, those of the administrator first.
 var programs = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
-// Program finds a program below the root, and returns its path there; "" where there is
-// none.
+// Program returns the path of a program relative to the root, or "" if there is none.
 func (r Root) Program(name string) string {
 	for _, dir := range programs {
 		path := dir + "/" + name
@@ -27,11 +26,12 @@ func (r Root) Program(name string) string {
 	return ""
 }
 
-// ErrNoProgram is the error of a program that the host does not have.
+// ErrNoProgram is the error for a program that the host does not have.
 var ErrNoProgram = errors.New("is not on the host")
 
-// Command prepares a program of the host, which sees the root as its own. It gets nothing
-// of the caller's environment, where tokens may be. A root that is not "/" needs root.
+// Command prepares to run a program of the host with the host's root as its root directory. The
+// program does not get the caller's environment, which may contain tokens. For a root other than
+// "/", the caller must be root.
 func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	path := r.Program(name)
 	if path == "" {
@@ -61,7 +61,7 @@ func (r Root) Output(ctx context.Context, name string, args ...string) (string, 
 	}
 	out, err := cmd.Output()
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // it came to its end; a service that it started keeps the pipe open
+		err = nil // the program has ended; a service that it has started keeps the pipe open
 	}
 	if err != nil && ctx.Err() != nil {
 		return string(out), fmt.Errorf("%s was ended: %w", name, context.Cause(ctx))
@@ -85,6 +85,6 @@ func ended(err error) error {
 	return err
 }
 
-// DriverChange is the name of a file in the run_dir of device plugins. While it is there,
-// a plugin lets go of the driver, because somebody is about to load another one.
+// DriverChange is the name of a file in the run_dir of device plugins. While it exists, a plugin
+// does not use the driver, because another driver is about to be loaded.
 const DriverChange = "driver-change"

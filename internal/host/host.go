@@ -1,6 +1,6 @@
-// Package host reads the files in which the kernel describes a machine, below a
-// root directory: "/" but for tests and for containers that see the machine
-// elsewhere. A folder below knows what the files of one vendor's driver mean.
+// Package host reads the files in which the kernel describes a machine, below a root directory.
+// That is "/", except in tests and in containers that mount the machine elsewhere. Its
+// subdirectories interpret the files of one vendor's driver each.
 package host
 
 import (
@@ -13,14 +13,13 @@ import (
 	"strings"
 )
 
-// Root is the directory that holds a machine's /dev, /proc and /sys.
+// Root is the directory that contains a machine's /dev, /proc and /sys.
 type Root string
 
 // Running is the machine that the program runs on.
 const Running Root = "/"
 
-// MaxFile is more than any file that is read here holds; the kernel gives at most
-// one page for most of them.
+// MaxFile is larger than every file that is read here. Most files of the kernel have at most one page.
 const MaxFile = 1 << 20
 
 // Path joins elements below the root.
@@ -28,7 +27,7 @@ func (r Root) Path(elem ...string) string {
 	return filepath.Join(append([]string{string(r)}, elem...)...)
 }
 
-// Exists reports whether there is a file.
+// Exists reports whether a file exists.
 func (r Root) Exists(elem ...string) bool {
 	_, err := os.Stat(r.Path(elem...))
 	return err == nil
@@ -53,7 +52,7 @@ func (r Root) Text(elem ...string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// TextOr returns a file's content, or def where it cannot be read or is empty.
+// TextOr returns a file's content, or def if it cannot be read or is empty.
 func (r Root) TextOr(def string, elem ...string) string {
 	if s, err := r.Text(elem...); err == nil && s != "" {
 		return s
@@ -88,7 +87,7 @@ func (r Root) Field(path, name string) (string, error) {
 	return "", fmt.Errorf("%s has no field %q", r.Path(path), name)
 }
 
-// NumberField is Field for a whole number that is not negative.
+// NumberField is like Field, for a whole number that is not negative.
 func (r Root) NumberField(path, name string) (int, error) {
 	value, err := r.Field(path, name)
 	if err != nil {
@@ -101,7 +100,7 @@ func (r Root) NumberField(path, name string) (int, error) {
 	return n, nil
 }
 
-// Names lists a directory in order; a missing one is empty.
+// Names returns the sorted names in a directory. A missing directory counts as empty.
 func (r Root) Names(elem ...string) []string {
 	entries, err := os.ReadDir(r.Path(elem...))
 	if err != nil {
@@ -126,7 +125,7 @@ func (r Root) Numbered(elem ...string) []int {
 	return out
 }
 
-// Device checks that a device node is there.
+// Device returns an error unless a device node exists.
 func (r Root) Device(path string) error {
 	if _, err := os.Stat(r.Path(path)); err != nil {
 		return fmt.Errorf("device node %s is missing on the host: %w", path, err)
@@ -134,10 +133,10 @@ func (r Root) Device(path string) error {
 	return nil
 }
 
-// BootID is the kernel's, another after every boot.
+// BootID returns the kernel's boot ID, which changes with every boot.
 func (r Root) BootID() string { return r.TextOr("", "/proc/sys/kernel/random/boot_id") }
 
-// Process is the folder of a process.
+// Process returns the directory of a process in /proc.
 func (r Root) Process(pid int) string { return r.Path("/proc", strconv.Itoa(pid)) }
 
 // Clip shortens file content for a message of one line.

@@ -11,8 +11,8 @@ import (
 var Libraries = []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib",
 	"/usr/local/nvidia/lib64", "/run/nvidia/driver/usr/lib/x86_64-linux-gnu"}
 
-// Behind follows the links of a file below the root, where an absolute link leads to a
-// place below it too, as those of Debian's alternatives do. "" where no file is there.
+// Behind resolves the links of a file below the root. Absolute links, such as those of Debian's
+// alternatives, are relative to the root, too. It returns "" if there is no file.
 func (r Root) Behind(path string) string {
 	const most = 10
 	for range most {
@@ -33,8 +33,8 @@ func (r Root) Behind(path string) string {
 
 var versioned = regexp.MustCompile(`\.so\.(\d+(?:\.\d+)+)$`)
 
-// LibraryVersion is the version in the name of a library's file, as drivers name theirs:
-// libcuda.so.580.126.09. "" where the name has none.
+// LibraryVersion returns the version in the name of a driver's library, such as
+// libcuda.so.580.126.09, or "" if the name has none.
 func LibraryVersion(file string) string {
 	if m := versioned.FindStringSubmatch(file); m != nil {
 		return m[1]

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// PCIDevices is the folder of the kernel's PCI devices.
+// PCIDevices is the directory of the kernel's PCI devices.
 const PCIDevices = "/sys/bus/pci/devices"
 
 // PCI is a PCI address: domain:bus:device.function.
@@ -25,8 +25,8 @@ func (a PCI) First() PCI {
 	return a
 }
 
-// KernelPCI writes a PCI address as the kernel names its folders: four digits of
-// domain, lower case. NVML writes eight digits.
+// KernelPCI formats a PCI address like the names of the kernel's directories: with four digits of
+// domain, in lower case. NVML writes eight digits.
 func KernelPCI(pci string) string {
 	pci = strings.ToLower(pci)
 	if domain, rest, ok := strings.Cut(pci, ":"); ok && len(domain) == 8 {
@@ -48,10 +48,9 @@ func (r Root) Lost(pci string) bool {
 	return n == len(id) && id == [4]byte{0xff, 0xff, 0xff, 0xff}
 }
 
-// PCISwitch returns the address of the PCIe switch above a device: its upstream port,
-// the one nearest to the processor where switches are chained. It is "" for a device
-// on a port of the processor, and where the kernel shows no tree, as in many virtual
-// machines.
+// PCISwitch returns the address of the PCIe switch above a device: the upstream port of the switch
+// or, if switches are chained, of the one closest to the processor. It returns "" for a device on a
+// port of the processor, and if the kernel shows no tree, as in many virtual machines.
 func (r Root) PCISwitch(pci string) string {
 	target, err := os.Readlink(r.Path(PCIDevices, pci))
 	if err != nil {
@@ -73,8 +72,8 @@ func (r Root) PCISwitch(pci string) string {
 // RenderNode is the device node of a render minor.
 func RenderNode(minor int) string { return fmt.Sprintf("/dev/dri/renderD%d", minor) }
 
-// RenderMinor returns the render minor of the PCI device at an address. It fails
-// where the kernel driver made no render node, or several.
+// RenderMinor returns the render minor of the PCI device at an address. It fails unless the kernel
+// driver has created exactly one render node.
 func (r Root) RenderMinor(pci string) (int, error) {
 	var minors []int
 	for _, name := range r.Names(PCIDevices, pci, "drm") {

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Processor names the processor by its architecture and its features, such as
-// "amd64-0f3a…": what is compiled for it may need all of them. "" where the kernel does
-// not say.
+// Processor returns an identifier of the processor's architecture and features, such as
+// "amd64-0f3a…", because code that is compiled for it may need all of them. It returns "" if the
+// kernel does not list them.
 func (r Root) Processor() string {
 	text, err := r.Text("proc", "cpuinfo")
 	if err != nil && text == "" {

@@ -1,10 +1,9 @@
-// Package join makes one answer of the events that a language model's server streams
-// for /v1/chat/completions and /v1/completions: the object that the server would have
-// answered with, had it not been asked to stream.
+// Package join joins the events that a language model's server streams for /v1/chat/completions and
+// /v1/completions into one response: the object with which the server would have answered a request
+// without streaming.
 //
-// Members keep the order in which they first came, and strings and numbers the
-// characters in which the server wrote them. How members of several events become one
-// is in merge.go.
+// Members keep the order of their first appearance, and strings and numbers keep the server's
+// characters. merge.go merges the members of several events.
 package join
 
 import (
@@ -16,20 +15,19 @@ import (
 	"strings"
 )
 
-// Answer is an answer of which events come in. The zero value is an answer of which
-// nothing came.
+// Answer is a response that is joined from events. The zero value is an answer without events.
 type Answer struct {
 	lines lines
 	root  *value
 	size  int
-	done  bool   // the server said that the stream is complete
-	ended string // what the server said in place of the rest
-	code  int    // the status that goes with it
+	done  bool   // the server has marked the stream as complete
+	ended string // the error that the server sent instead of the rest
+	code  int    // the HTTP status of that error
 	err   error
 	whole []byte
 }
 
-// Most bounds an answer, in bytes of its events.
+// Most is the maximum size of an answer's events, in bytes.
 const Most = 16 << 20
 
 // The errors of an answer that cannot be joined.
@@ -38,7 +36,7 @@ var (
 	ErrLarge = fmt.Errorf("the answer is longer than %d MiB", Most>>20)
 )
 
-// Feed takes the next piece of the stream, of any length.
+// Feed adds the next piece of the stream, of any length.
 func (a *Answer) Feed(p []byte) {
 	if a.size += len(p); a.size > Most {
 		a.err = ErrLarge
@@ -48,11 +46,11 @@ func (a *Answer) Feed(p []byte) {
 	}
 }
 
-// Failed returns the error that the server told in place of an answer, as a JSON
-// object, and the HTTP status that goes with it; "" when it told none.
+// Failed returns the error that the server sent instead of an answer, as a JSON object, and its
+// HTTP status. It returns "" if there is none.
 func (a *Answer) Failed() (object string, status int) { return a.ended, a.code }
 
-// End tells the answer that its stream has come to an end.
+// End marks the end of the stream.
 func (a *Answer) End() {
 	if a.err == nil {
 		a.lines.end(a.event)
@@ -68,13 +66,13 @@ func (a *Answer) End() {
 	a.root = nil
 }
 
-// Err says why the events make no answer, nil while they may.
+// Err returns why the events cannot be joined, nil while they can.
 func (a *Answer) Err() error { return a.err }
 
-// Whole returns the answer as a JSON object, nil before its end and where there is none.
+// Whole returns the answer as a JSON object. It returns nil before the end, and if there is no answer.
 func (a *Answer) Whole() []byte { return a.whole }
 
-// event takes the data of one event.
+// event adds the data of one event.
 func (a *Answer) event(data []byte) {
 	if a.err != nil || a.ended != "" {
 		return
@@ -84,12 +82,12 @@ func (a *Answer) event(data []byte) {
 		return
 	}
 	if !json.Valid(data) {
-		a.err = errors.New("an event of the stream is no JSON")
+		a.err = errors.New("an event of the stream is not JSON")
 		return
 	}
 	v := parse(data)
 	if v.kind != '{' {
-		a.err = errors.New("an event of the stream is no JSON object")
+		a.err = errors.New("an event of the stream is not a JSON object")
 		return
 	}
 	if status, failed := v.failure(); failed {
@@ -102,8 +100,8 @@ func (a *Answer) event(data []byte) {
 	a.root.add(v)
 }
 
-// failure reports whether an event tells an error, in either shape that servers use,
-// and the HTTP status that it means.
+// failure reports whether an event is an error, in one of the two forms that servers use, and
+// returns its HTTP status.
 func (v *value) failure() (status int, failed bool) {
 	told := v.get("error")
 	if object := v.get("object"); object != nil && string(object.text) == "error" {
@@ -129,7 +127,7 @@ func (v *value) whole() (int, bool) {
 	return int(n), err == nil && n >= 0 && n <= math.MaxInt32
 }
 
-// finished reports whether every choice says why it ended.
+// finished reports whether every choice has a reason for its end.
 func (v *value) finished() bool {
 	choices := v.get("choices")
 	if choices == nil || len(choices.items) == 0 {
@@ -143,10 +141,10 @@ func (v *value) finished() bool {
 	return true
 }
 
-// chunk is what follows the name of an object that is a part of another.
+// chunk is the suffix in the name of an object that is a part of another.
 const chunk = ".chunk"
 
-// settle brings what was collected into the form of a whole answer.
+// settle converts the collected members to the form of a whole answer.
 func (v *value) settle() {
 	if object := v.get("object"); object != nil {
 		object.text = []byte(strings.TrimSuffix(string(object.text), chunk))
@@ -163,9 +161,9 @@ func (v *value) settle() {
 	}
 }
 
-// settleMessage does what servers do to a message that is whole: calls of tools lose
-// the index by which their parts were told apart, and beside them, or beside reasoning
-// alone, a text that is empty is none.
+// settleMessage converts a message to the form of a whole answer, as servers do: tool calls lose
+// the index that identified their parts, and an empty text beside tool calls, or beside reasoning
+// only, becomes null.
 func (v *value) settleMessage() {
 	other := false
 	if calls := v.get("tool_calls"); calls != nil && len(calls.items) > 0 {

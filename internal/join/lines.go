@@ -5,9 +5,9 @@ import "bytes"
 // lines splits a stream of server-sent events (WHATWG HTML, 9.2) into the data of
 // each event.
 type lines struct {
-	line []byte // the running line, as far as it came
+	line []byte // the received part of the current line
 	cr   bool   // the last byte was a carriage return
-	data []byte // of the running event
+	data []byte // of the current event
 	has  bool   // the event has data
 }
 
@@ -50,8 +50,8 @@ func (l *lines) endLine(event func([]byte)) {
 	l.data, l.has = append(l.data, rest...), true
 }
 
-// end ends an event, also the one that the stream ends in, unless it ends in the
-// middle of a line.
+// end completes an event. At the end of the stream it also completes the last event, unless the
+// stream ended within a line.
 func (l *lines) end(event func([]byte)) {
 	if l.has && len(l.data) > 0 && len(l.line) == 0 {
 		event(l.data)

@@ -2,8 +2,8 @@ package join
 
 import "slices"
 
-// add takes one event into the answer: choices are merged by their index, of usage the
-// last counts, of anything else the first that says something.
+// add merges one event into the answer. It merges choices by their index, keeps the last usage, and
+// of any other member the first value that is not null.
 func (v *value) add(event *value) {
 	for i, key := range event.keys {
 		in := event.items[i]
@@ -23,8 +23,8 @@ func (v *value) add(event *value) {
 	}
 }
 
-// at returns the element of a list that has the same index, and appends one where
-// there is none. What has no index is 0.
+// at returns the element of a list with the same index, and appends one if there is none. A missing
+// index counts as 0.
 func (v *value) at(like *value) *value {
 	index, _ := like.get("index").whole()
 	for _, e := range v.items {
@@ -46,8 +46,8 @@ func (v *value) sort() {
 	})
 }
 
-// addChoice takes a part of a choice: the delta belongs to the message and text is
-// continued; of anything else, lists go on and the last that says something counts.
+// addChoice merges a part of a choice: it adds the delta to the message, appends text and lists,
+// and of any other member keeps the last value that is not null.
 func (v *value) addChoice(part *value) {
 	for i, key := range part.keys {
 		in := part.items[i]
@@ -64,7 +64,7 @@ func (v *value) addChoice(part *value) {
 	}
 }
 
-// object returns the member of that name, which becomes an object if it is none.
+// object returns the member with a name, after replacing it by an object if it is not one.
 func (v *value) object(key string) *value {
 	if has := v.get(key); has != nil && has.kind == '{' {
 		return has
@@ -74,7 +74,7 @@ func (v *value) object(key string) *value {
 	return o
 }
 
-// extend continues a string.
+// extend appends to a string.
 func (v *value) extend(key string, in *value) {
 	if has := v.get(key); has != nil && has.kind == '"' {
 		has.text = append(has.text, in.text...)
@@ -83,7 +83,7 @@ func (v *value) extend(key string, in *value) {
 	v.set(key, &value{kind: '"', text: slices.Clone(in.text)})
 }
 
-// gather takes a member of which parts do not continue each other, except lists.
+// gather merges a member whose parts replace each other, except for lists, which are appended.
 func (v *value) gather(key string, in *value) {
 	has := v.get(key)
 	switch {
@@ -101,8 +101,8 @@ func (v *value) gather(key string, in *value) {
 	}
 }
 
-// grow takes a delta: strings are continued, objects and lists merged; a name for what
-// something is, and any other value, is taken as it is.
+// grow merges a delta: it appends strings and merges objects and lists. Names of kinds, and any
+// other values, replace the former value.
 func (v *value) grow(delta *value) {
 	for i, key := range delta.keys {
 		in := delta.items[i]
@@ -137,7 +137,7 @@ func (v *value) list(key string) *value {
 	return l
 }
 
-// growList merges those elements that say which they are, and appends others.
+// growList merges elements that have an index, and appends others.
 func (v *value) growList(in *value) {
 	for _, e := range in.items {
 		if _, ok := e.get("index").whole(); ok {

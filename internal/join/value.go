@@ -12,7 +12,7 @@ type value struct {
 
 func (v *value) null() bool { return v.kind == 'n' }
 
-// get returns a member; nil when there is none, or the value is no object.
+// get returns a member, or nil if there is none or the value is not an object.
 func (v *value) get(key string) *value {
 	if v == nil {
 		return nil
@@ -25,7 +25,7 @@ func (v *value) get(key string) *value {
 	return nil
 }
 
-// set puts a member in the place that it has, or at the end.
+// set replaces a member in its place, or appends it.
 func (v *value) set(key string, m *value) {
 	for i, k := range v.keys {
 		if k == key {
@@ -76,7 +76,7 @@ func (v *value) write(out []byte) []byte {
 	return append(out, v.text...)
 }
 
-// parse reads JSON text that is known to be valid. What it returns keeps a copy.
+// parse parses valid JSON text. The result does not refer to the text.
 func parse(text []byte) *value {
 	p := parser{text: append([]byte(nil), text...)}
 	return p.value()

@@ -1,6 +1,6 @@
-// Package mps talks to NVIDIA's MPS control daemon through its control program:
-// commands on stdin, answers on stdout (docs.nvidia.com/deploy/mps, appendix
-// "Commands"). It starts no daemon by itself and keeps no state.
+// Package mps controls NVIDIA's MPS daemon through its control program: commands on stdin, answers
+// on stdout (docs.nvidia.com/deploy/mps, appendix "Commands"). It never starts a daemon unless told
+// to.
 package mps
 
 import (
@@ -21,53 +21,52 @@ import (
 // Program is the control program's name in PATH.
 const Program = "nvidia-cuda-mps-control"
 
-// What can be wrong with an answer. None of them alone proves that a daemon must be
-// ended: Control.Process says whether one runs.
+// The errors of requests to a daemon. None of them alone proves that a daemon must be killed:
+// Control.Process says whether one runs.
 var (
-	// ErrDown says that no daemon listens on the pipe directory.
+	// ErrDown means that no daemon listens on the pipe directory.
 	ErrDown = errors.New("no MPS control daemon answers")
-	// ErrSilent says that the control program got no answer in time: the daemon hangs,
-	// or this host is busy.
+	// ErrSilent means that the control program got no answer in time: the daemon hangs, or this
+	// host is busy.
 	ErrSilent = errors.New("the MPS control daemon does not answer")
-	// ErrUnasked says that the question could not be put: the control program did not
-	// run to its end. It says nothing about the daemon.
+	// ErrUnasked means that the control program did not run to its end. It says nothing about the
+	// daemon.
 	ErrUnasked = errors.New("the MPS control daemon could not be asked")
-	// ErrMissing says that there is no control program; it is also an ErrUnasked, since
-	// an upgrade of its package takes it away for a moment.
+	// ErrMissing means that the control program is not installed. It is also an ErrUnasked, because an
+	// upgrade of its package removes it for a moment.
 	ErrMissing = fmt.Errorf("%w: its program is not installed", ErrUnasked)
 )
 
 // Status of an MPS server, as the control program prints it.
 type Status string
 
-// The statuses of a server. In Fault it refuses new clients until all clients
-// have gone.
+// The statuses of a server. In Fault it refuses new clients until all present ones have ended.
 const (
 	Initializing Status = "INITIALIZING"
 	Active       Status = "ACTIVE"
 	Fault        Status = "FAULT"
 )
 
-// Control is one daemon, named by its pipe directory. Every container of the
-// daemon's GPU can write to that directory, so nothing in it is believed.
+// Control is one daemon, identified by its pipe directory. Every container of the daemon's GPU can
+// write to that directory, so Control does not trust its files.
 type Control struct {
 	// Program is the control program's name or path.
 	Program string
 	// Pipe and Log are the daemon's directories.
 	Pipe, Log string
-	// Record is the file in which Process keeps which process the daemon is, "" for
-	// none. No container may be able to write there.
+	// Record is the file in which Process records the daemon's process, "" for none. No container
+	// may be able to write it.
 	Record string
-	// Shm is where a file system of ShmSize ("25%" of the host's memory, "8g") is
-	// mounted, which the daemon has as its /dev/shm; "" leaves it the host's.
+	// Shm is the mount point of a file system of ShmSize ("25%" of the host's memory, "8g") that is the
+	// daemon's /dev/shm. With "" the daemon uses the host's.
 	Shm, ShmSize string
 }
 
 const (
-	// answerTime bounds one question: a daemon that hangs must not hang its asker.
+	// answerTime limits one request, so that a hung daemon does not block its caller.
 	answerTime = 5 * time.Second
-	// longestAnswer bounds what is read: who took the daemon's place in its pipe
-	// directory may answer without end.
+	// longestAnswer limits an answer: a program that has replaced the daemon in its pipe directory
+	// may answer without end.
 	longestAnswer = 64 << 10
 )
 
@@ -91,7 +90,7 @@ func (c Control) ask(ctx context.Context, commands string) (string, error) {
 		return "", c.missing(err)
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("%w on %s within %s", ErrSilent, c.Pipe, answerTime)
-	case out.full || errs.full: // the program ends by SIGPIPE then, which is what Run returns
+	case out.full || errs.full: // SIGPIPE has ended the program, and Run has returned that
 		return "", fmt.Errorf("%w on %s: its answer is longer than %d bytes", ErrSilent, c.Pipe, longestAnswer)
 	case errors.As(err, &exit) && exit.Exited():
 		return "", fmt.Errorf("%w on %s: %s: %s", ErrUnasked, c.Pipe, exit, clip(said))
@@ -105,11 +104,11 @@ func (c Control) missing(err error) error {
 	return fmt.Errorf("%w: %s comes with NVIDIA's driver; set mps_control to its path: %w", ErrMissing, c.Program, err)
 }
 
-// errTooLong ends a program that says more than it can have to say.
+// errTooLong ends a program with too much output.
 var errTooLong = errors.New("too long an answer")
 
-// limited is a buffer for the start of what a program says. The buffer is not embedded: its
-// ReadFrom would take in everything.
+// limited is a buffer for the start of a program's output. The buffer is not embedded, because its
+// ReadFrom has no limit.
 type limited struct {
 	start bytes.Buffer
 	full  bool
@@ -125,8 +124,8 @@ func (l *limited) Write(p []byte) (int, error) {
 	return l.start.Write(p)
 }
 
-// inherited are the variables of this process that its helper programs get: how
-// they find programs and libraries. The agent's others hold tokens, and select GPUs.
+// inherited are the variables that helper programs inherit, with which they find programs and
+// libraries. Other variables of the agent may contain tokens or select GPUs.
 var inherited = []string{"PATH", "LD_LIBRARY_PATH"}
 
 // env is the whole environment of the control program and of the daemon.
@@ -143,9 +142,9 @@ func (c Control) env() []string {
 	return append(env, "CUDA_MPS_PIPE_DIRECTORY="+c.Pipe)
 }
 
-// Servers asks for the PIDs of the daemon's servers and proves with the same
-// question that the daemon serves: it must know its default percentage. The
-// error wraps ErrDown, ErrSilent or ErrUnasked.
+// Servers returns the PIDs of the daemon's servers. The same request proves that the daemon
+// answers, because it also reads the default percentage. The error wraps ErrDown, ErrSilent or
+// ErrUnasked.
 func (c Control) Servers(ctx context.Context) ([]int, error) {
 	text, err := c.ask(ctx, "get_default_active_thread_percentage\nget_server_list")
 	if err != nil {
@@ -158,14 +157,14 @@ func (c Control) Servers(ctx context.Context) ([]int, error) {
 	return ParsePIDs(rest)
 }
 
-// StartServer makes the daemon start a server for root, where it has none: a daemon
-// answers without being able to serve.
+// StartServer makes a daemon without a server start one for root: a daemon may answer without being
+// able to serve.
 func (c Control) StartServer(ctx context.Context) error {
 	_, err := c.ask(ctx, "start_server -uid 0")
 	return err
 }
 
-// Status asks for the status of a server.
+// Status returns the status of a server.
 func (c Control) Status(ctx context.Context, server int) (Status, error) {
 	text, err := c.ask(ctx, fmt.Sprintf("get_server_status %d", server))
 	if err != nil {
@@ -174,8 +173,7 @@ func (c Control) Status(ctx context.Context, server int) (Status, error) {
 	return ParseStatus(text)
 }
 
-// Clients asks for the PIDs, in the daemon's PID namespace, of all clients of
-// all servers.
+// Clients returns the PIDs, in the daemon's PID namespace, of all clients of all servers.
 func (c Control) Clients(ctx context.Context) ([]int, error) {
 	servers, err := c.Servers(ctx)
 	if err != nil {
@@ -196,17 +194,16 @@ func (c Control) Clients(ctx context.Context) ([]int, error) {
 	return all, nil
 }
 
-// Quit ends daemon and servers after their clients, and after timeout whatever
-// the clients do.
+// Quit stops the daemon and its servers when their clients have ended, at the latest after timeout.
 func (c Control) Quit(ctx context.Context, timeout time.Duration) error {
 	_, err := c.ask(ctx, fmt.Sprintf("quit -t %d", int(timeout.Seconds())))
 	return err
 }
 
-// Start starts a daemon for one GPU, by UUID because ordinals are renumbered for
-// the daemon's clients. The daemon lives in a session of its own and outlives
-// this process. Options are further arguments of the control program. The caller
-// makes sure that no other daemon serves the GPU.
+// Start starts a daemon for one GPU. The GPU is given by UUID, because ordinals differ for the
+// daemon's clients. The daemon runs in a separate session and outlives this process. options are
+// further arguments of the control program. The caller must make sure that no other daemon serves
+// the GPU.
 func (c Control) Start(ctx context.Context, uuid string, options ...string) error {
 	for _, dir := range []string{c.Pipe, c.Log} {
 		if err := makeShared(dir); err != nil {
@@ -216,11 +213,11 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	if err := c.makeShm(); err != nil {
 		return err
 	}
-	// A file and not a pipe: the daemon keeps the descriptor. One in memory, since a
-	// plugin that is killed meanwhile cannot remove one on disk.
+	// A file, because the daemon keeps the descriptor, which rules out a pipe. It is in memory,
+	// because a plugin that is killed meanwhile could not remove a file on disk.
 	fd, err := unix.MemfdCreate("aliquot-mps-start", unix.MFD_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("no file for what %s says: %w", c.Program, err)
+		return fmt.Errorf("no file for the output of %s: %w", c.Program, err)
 	}
 	said := os.NewFile(uintptr(fd), "aliquot-mps-start")
 	defer said.Close()
@@ -241,8 +238,8 @@ func (c Control) Start(ctx context.Context, uuid string, options ...string) erro
 	return nil
 }
 
-// makeShared makes a directory in which servers of other users can make their
-// files and nobody can remove another's, like the daemon's default in /tmp.
+// makeShared creates a directory in which all users can create files but cannot remove those of
+// others, like the daemon's default in /tmp, because servers may run as other users.
 func makeShared(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -250,8 +247,8 @@ func makeShared(dir string) error {
 	return os.Chmod(dir, 0o777|os.ModeSticky)
 }
 
-// Clean removes what a daemon that was killed left in its pipe directory. The
-// directory stays: it is mounted into containers.
+// Clean removes the files of a killed daemon from its pipe directory. The directory stays, because
+// it is mounted into containers.
 func (c Control) Clean() error {
 	entries, err := os.ReadDir(c.Pipe)
 	if errors.Is(err, os.ErrNotExist) {

@@ -12,16 +12,16 @@ import (
 )
 
 const (
-	// largestLog is what one of the daemon's logs may take of its file system, in
-	// bytes: control.log gets several lines for every question and client, tens of
-	// megabytes a day, and lies in memory below /run.
+	// largestLog is the maximum size of one of the daemon's logs on its file system, in bytes.
+	// control.log gets several lines for every request and client, tens of megabytes a day, and is
+	// in memory below /run.
 	largestLog = 4 << 20
-	// keptLog is what is kept of the end of a log that was too large, in bytes.
+	// keptLog is how much of the end of a log that was too large is kept, in bytes.
 	keptLog = 256 << 10
 )
 
-// BoundLogs cuts logs of the daemon that have become too large: their end goes to a
-// file ".old" beside, in place of the one before.
+// BoundLogs truncates logs of the daemon that have become too large. It first copies their end to a
+// file ".old".
 func (c Control) BoundLogs() error {
 	entries, err := os.ReadDir(c.Log)
 	if err != nil {
@@ -32,13 +32,13 @@ func (c Control) BoundLogs() error {
 			continue
 		}
 		if err := boundLog(filepath.Join(c.Log, e.Name())); err != nil {
-			return fmt.Errorf("log %s cannot be cut: %w", e.Name(), err)
+			return fmt.Errorf("log %s cannot be truncated: %w", e.Name(), err)
 		}
 	}
 	return nil
 }
 
-// boundLog cuts one log in place, because its writer keeps it open.
+// boundLog truncates one log in place, because its writer keeps it open.
 func boundLog(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -49,7 +49,7 @@ func boundLog(path string) error {
 	if err != nil || !st.Mode().IsRegular() {
 		return err
 	}
-	// Blocks and not the size: the size goes on where the writer does not append.
+	// Blocks and not the size: a writer that does not append continues at its old offset.
 	const block = 512
 	if sys, ok := st.Sys().(*syscall.Stat_t); !ok || sys.Blocks*block <= largestLog {
 		return nil

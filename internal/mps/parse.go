@@ -11,7 +11,7 @@ import (
 func ParsePercentage(text string) (float64, error) {
 	p, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 	if err != nil || !(p > 0 && p <= 100) {
-		return 0, fmt.Errorf("the control program says %q: want a percentage", clip(text))
+		return 0, fmt.Errorf("the control program printed %q: want a percentage", clip(text))
 	}
 	return p, nil
 }
@@ -22,7 +22,7 @@ func ParsePIDs(text string) ([]int, error) {
 	for _, word := range strings.Fields(text) {
 		pid, err := strconv.Atoi(word)
 		if err != nil || pid <= 0 {
-			return nil, fmt.Errorf("the control program says %q: want process IDs", clip(text))
+			return nil, fmt.Errorf("the control program printed %q: want process IDs", clip(text))
 		}
 		pids = append(pids, pid)
 	}
@@ -35,10 +35,10 @@ func ParseStatus(text string) (Status, error) {
 	case Initializing, Active, Fault:
 		return s, nil
 	}
-	return "", fmt.Errorf("the control program says %q: want the status of a server", clip(text))
+	return "", fmt.Errorf("the control program printed %q: want the status of a server", clip(text))
 }
 
-// clip shortens what an unknown program said, for one line of a log.
+// clip shortens a program's output for one line of a log.
 func clip(text string) string {
 	const most = 80
 	text = oneLine(text)

@@ -18,7 +18,7 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// identity is a process, told apart from a later one with its PID.
+// identity identifies a process, as opposed to a later one with the same PID.
 type identity struct {
 	PID int
 	// Start is when the process started, in clock ticks since the boot.
@@ -27,9 +27,9 @@ type identity struct {
 	Boot string
 }
 
-// Process returns the PID of the control daemon that has this pipe directory,
-// answering or not; 0 when none runs. The daemon's own PID file is not read: every
-// container of the GPU can write it.
+// Process returns the PID of the control daemon with this pipe directory, whether it answers or
+// not, or 0 if none runs. It does not read the daemon's PID file, because every container of the
+// GPU can write that.
 func (c Control) Process() int {
 	if kept, err := c.recorded(); err == nil && kept.Boot == host.Running.BootID() && started(kept.PID) == kept.Start &&
 		c.isDaemon(kept.PID) {
@@ -47,8 +47,7 @@ func (c Control) Process() int {
 
 // Kill ends the daemon with SIGKILL if it is still the process pid.
 func (c Control) Kill(pid int) error {
-	// The descriptor holds the process, so that the check below is of the one that is
-	// signalled.
+	// The descriptor refers to the process, so the check below and the signal concern the same process.
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return err
@@ -69,11 +68,11 @@ func (c Control) isDaemon(pid int) bool {
 	return ok && pipe == c.Pipe && ofHost(host.Running.Process(pid)+"/")
 }
 
-// DefaultPipe is the pipe directory of a daemon that is told none.
+// DefaultPipe is the default pipe directory of a daemon.
 const DefaultPipe = "/tmp/nvidia-mps"
 
-// Daemons returns the pipe directories of all control daemons that this process can see,
-// those in containers included, by PID.
+// Daemons returns the pipe directories, by PID, of all control daemons that this process can see,
+// including those in containers.
 func Daemons() map[int]string {
 	out := map[int]string{}
 	for _, pid := range host.Running.Numbered("/proc") {
@@ -89,13 +88,13 @@ func Daemons() map[int]string {
 func daemonAt(pid int, programs ...string) (pipe string, ok bool) {
 	proc := host.Running.Process(pid) + "/"
 	exe, err := os.Readlink(proc + "exe")
-	// The kernel says so of a program whose package was upgraded.
+	// The kernel adds this suffix if the program's package was upgraded.
 	if err != nil || !slices.Contains(programs, filepath.Base(strings.TrimSuffix(exe, " (deleted)"))) {
 		return "", false
 	}
 	args, _ := os.ReadFile(proc + "cmdline")
 	if words := strings.Split(string(args), "\x00"); !slices.Contains(words, "-d") && !slices.Contains(words, "-f") {
-		return "", false // it asks a daemon
+		return "", false // it is a client of a daemon
 	}
 	env, err := os.ReadFile(proc + "environ")
 	if err != nil {
@@ -109,7 +108,8 @@ func daemonAt(pid int, programs ...string) (pipe string, ok bool) {
 	return DefaultPipe, true
 }
 
-// ofHost reports whether a process lives where this one does and not in a container.
+// ofHost reports whether a process has the same root and PID namespace as this one, so that it is
+// not in a container.
 func ofHost(proc string) bool {
 	for _, link := range []string{"root/.", "ns/pid"} {
 		var theirs, ours unix.Stat_t
@@ -126,8 +126,7 @@ func ofHost(proc string) bool {
 	return ok && int(sys.Uid) == os.Geteuid()
 }
 
-// started is when a process started, in clock ticks since the boot; 0 when it is
-// gone.
+// started returns when a process started, in clock ticks since the boot, or 0 if it has ended.
 func started(pid int) uint64 {
 	text, err := os.ReadFile(filepath.Join(host.Running.Process(pid), "stat"))
 	if err != nil {
@@ -155,7 +154,7 @@ func (c Control) recorded() (identity, error) {
 	return kept, json.Unmarshal(text, &kept)
 }
 
-// record keeps which process the daemon is. Without the file it is searched for.
+// record saves the daemon's process. Without the file, Process searches for it.
 func (c Control) record(pid int) {
 	if c.Record == "" {
 		return
@@ -169,7 +168,7 @@ func (c Control) record(pid int) {
 	}
 }
 
-// smallFile is the most that is read of a file, in bytes.
+// smallFile is the maximum size of a file that readSmall reads, in bytes.
 const smallFile = 64 << 10
 
 // readSmall reads a regular file of at most smallFile bytes. It follows no link and

@@ -17,11 +17,11 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// shmPlace is where CUDA looks for shared memory, in the daemon and in its clients.
+// shmPlace is where CUDA uses shared memory, in the daemon and in its clients.
 const shmPlace = "/dev/shm"
 
-// makeShm mounts the file system that the daemon and its GPU's tasks share, unless it
-// is there.
+// makeShm mounts the file system that the daemon and its GPU's tasks share, unless it is already
+// mounted.
 func (c Control) makeShm() error {
 	if c.Shm == "" || c.hasShm() {
 		return nil
@@ -31,19 +31,19 @@ func (c Control) makeShm() error {
 	}
 	if err := unix.Mount("aliquot-mps", c.Shm, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV,
 		"mode=1777,size="+c.ShmSize); err != nil {
-		return fmt.Errorf("no shared memory for the tasks of the GPU can be mounted at %s: %w", c.Shm, err)
+		return fmt.Errorf("cannot mount shared memory for the tasks of the GPU at %s: %w", c.Shm, err)
 	}
 	return nil
 }
 
-// hasShm reports whether a file system of its own is mounted there.
+// hasShm reports whether a file system is mounted at Shm.
 func (c Control) hasShm() bool {
 	var own, parent unix.Stat_t
 	return c.Shm != "" && unix.Stat(c.Shm, &own) == nil && unix.Stat(filepath.Dir(c.Shm), &parent) == nil &&
 		own.Dev != parent.Dev
 }
 
-// RemoveShm ends the shared memory of a daemon that has ended.
+// RemoveShm unmounts the shared memory of a daemon that has ended.
 func (c Control) RemoveShm() error {
 	if c.hasShm() {
 		if err := unix.Unmount(c.Shm, unix.MNT_DETACH); err != nil {
@@ -56,13 +56,14 @@ func (c Control) RemoveShm() error {
 	return nil
 }
 
-// SweepShm removes what tasks left in the shared memory, once no container has it
-// any more. What the daemon and its servers use stays.
+// SweepShm removes files of ended tasks from the shared memory when no container mounts it any
+// more. Files that the daemon and its servers use stay.
 func (c Control) SweepShm(daemon int) error {
 	if !c.hasShm() {
 		return nil
 	}
-	// Listed before the containers: what one that starts now makes is not among them.
+	// List the files before the containers, so that files of a container that starts now are not
+	// included.
 	entries, err := os.ReadDir(c.Shm)
 	if err != nil || len(entries) == 0 {
 		return err
@@ -112,8 +113,8 @@ func namespaces(own string) (members, others []int) {
 	return members, others
 }
 
-// hasMount reports whether a process has a file system mounted at another place than
-// the host's, as containers have.
+// hasMount reports whether a process has a file system mounted at another path than the host, as
+// containers have.
 func hasMount(pid int, dev uint64, ofHost string) bool {
 	text, _ := os.ReadFile(filepath.Join(host.Running.Process(pid), "mountinfo"))
 	want := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
@@ -126,7 +127,7 @@ func hasMount(pid int, dev uint64, ofHost string) bool {
 	return false
 }
 
-// inUse notes the names below shmPlace that a process has mapped or open.
+// inUse collects the names below shmPlace that a process has mapped or open.
 func inUse(pid int, names map[string]bool) {
 	note := func(path string) {
 		if rest, ok := strings.CutPrefix(path, shmPlace+"/"); ok {
@@ -150,8 +151,8 @@ func inUse(pid int, names map[string]bool) {
 	}
 }
 
-// run runs a command that starts the daemon, in a mount namespace of its own where
-// the daemon has its own shared memory.
+// run runs a command that starts the daemon, in a separate mount namespace if the daemon has its
+// own shared memory.
 func (c Control) run(cmd *exec.Cmd) error {
 	if c.Shm == "" {
 		return cmd.Run()
@@ -176,20 +177,19 @@ func (c Control) run(cmd *exec.Cmd) error {
 	return <-done
 }
 
-// runApart gives the calling thread another mount namespace and runs the command
-// there.
+// runApart gives the calling thread a new mount namespace and runs the command there.
 func (c Control) runApart(cmd *exec.Cmd) error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("no mount namespace for the MPS daemon: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
-		return fmt.Errorf("the MPS daemon's mounts cannot be kept apart: %w", err)
+		return fmt.Errorf("cannot make the MPS daemon's mounts private: %w", err)
 	}
 	if err := unix.Mount(c.Shm, shmPlace, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("the MPS daemon cannot be given %s at %s: %w", c.Shm, shmPlace, err)
+		return fmt.Errorf("cannot mount %s at %s for the MPS daemon: %w", c.Shm, shmPlace, err)
 	}
-	// The daemon is root and writes files with known names where containers can plant
-	// links. Kernels before 5.10 know no such mount.
+	// The daemon is root and writes files with known names to a directory in which containers can
+	// create links. Kernels before 5.10 do not support this mount option.
 	const nosymfollow = 0x100
 	if unix.Mount(c.Pipe, c.Pipe, "", unix.MS_BIND, "") == nil {
 		_ = unix.Mount("", c.Pipe, "", unix.MS_BIND|unix.MS_REMOUNT|nosymfollow, "")

@@ -1,11 +1,11 @@
-// Package ownership decides which of several gateways decides for a service, and what
-// each of them may do while that is not known. It is the protocol alone: messages,
-// losses and times in, roles out. It reads no clock and sends nothing.
+// Package ownership decides which of several gateways decides for a service, and what each of them
+// may do while the owner is unknown. It contains only the protocol: its inputs are messages, losses
+// and times, its outputs are roles. It reads no clock and sends nothing.
 //
-// Each service has one owner. It is the first of the live gateways in an order that
-// all of them compute alike (rendezvous hashing), and it holds an epoch that it took
-// in Consul by check-and-set. It grants slots while its lease lasts, which ends sooner
-// than another gateway begins to grant under a later epoch.
+// Each service has one owner. It is the first of the live gateways in an order that all of them
+// compute in the same way (rendezvous hashing), and it holds an epoch that it took in Consul by
+// check-and-set. It grants slots during its lease, which ends before another gateway can grant
+// under a later epoch.
 package ownership
 
 import (
@@ -16,9 +16,9 @@ import (
 // ID names a gateway: the address at which it listens for the others.
 type ID string
 
-// Order returns the gateways in the order in which they would own a service. One that
-// leaves or joins moves only the services that it owns or comes to own (Thaler and
-// Ravishankar, "Using name-based mappings to increase hit rates", 1998).
+// Order returns the gateways in the order in which they would own a service. A gateway that leaves
+// or joins moves only the services that it owns or will own (Thaler and Ravishankar, "Using
+// name-based mappings to increase hit rates", 1998).
 func Order(service string, gateways []ID) []ID {
 	out := slices.Clone(gateways)
 	slices.SortFunc(out, func(a, b ID) int {
@@ -41,8 +41,8 @@ func score(service string, id ID) uint64 {
 	return h ^ (h >> 31)
 }
 
-// Part returns how many of a replica's slots one of the gateways may use while none
-// of them decides for all. The parts of all gateways add up to the slots.
+// Part returns how many of a replica's slots one of the gateways may use while there is no owner.
+// The parts of all gateways add up to the slots.
 func Part(replica string, slots int, of ID, gateways []ID) int {
 	order := Order(replica, gateways)
 	at := slices.Index(order, of)

@@ -2,14 +2,14 @@ package ownership
 
 import "time"
 
-// The times of the protocol. Their order is what makes it safe: a lease is over before
-// a link counts as silent, and before a new owner stops waiting for a silent one.
+// The times of the protocol. Their order makes it safe: a lease ends before a link counts as
+// silent, and before a new owner stops waiting for a silent gateway.
 const (
-	// Beat is how often a gateway says to each other one that it is there.
+	// Beat is the interval of signs of life between gateways.
 	Beat = 100 * time.Millisecond
-	// Silence is how long nothing is heard of a gateway until it counts as lost.
+	// Silence is the time without a sign of life after which a gateway counts as lost.
 	Silence = 800 * time.Millisecond
-	// Lease is for how long an owner grants after the last proof that it is the owner.
+	// Lease is how long an owner grants after the last proof that it is the owner.
 	Lease = 700 * time.Millisecond
 	// Outlast is how long a new owner waits for gateways that are silent, from its
 	// claim or from the last promise. For those of whom nothing is known it is Settle:
@@ -28,57 +28,57 @@ const (
 	Respite = 30 * time.Second
 )
 
-// Role is what a gateway is to a service.
+// Role is a gateway's role for a service.
 type Role int
 
 // The roles.
 const (
-	Apart     Role = iota // no owner is known: it serves by its part of the slots
-	Member                // it asks the owner for slots
-	Gathering             // it holds the epoch and collects what the others hold
+	Apart     Role = iota // it knows no owner and uses its part of the slots
+	Member                // it requests slots from the owner
+	Gathering             // it holds the epoch and collects the reports of the others
 	Owner                 // it decides
 )
 
 func (r Role) String() string { return [...]string{"apart", "member", "gathering", "owner"}[r] }
 
-// Link is what a gateway makes of another.
+// Link is the state of the connection to another gateway.
 type Link int
 
 // The states of a link.
 const (
-	Silent Link = iota // nothing is heard of it
-	Up                 // it is heard
-	Gone               // its process has ended, as its host says
+	Silent Link = iota // there are no signs of life
+	Up                 // there are signs of life
+	Gone               // its process has ended, according to its host
 )
 
-// Peer is another gateway, as it is seen.
+// Peer is the state of another gateway as this one sees it.
 type Peer struct {
 	ID
 	Link Link
-	// Heard is when it was heard last, or when it became known.
+	// Heard is the time of its last sign of life, or when it became known.
 	Heard time.Time
-	// Acked is when the last sign of life was sent to it that it has confirmed.
+	// Acked is when the last sign of life that it has confirmed was sent to it.
 	Acked time.Time
-	// Registered says that Consul holds it for live; Leaving that it says that it ends.
+	// Registered is set if Consul lists it as live; Leaving if it has announced its end.
 	Registered, Leaving bool
-	// Follows is the epoch whose owner it hears, 0 for none.
+	// Follows is the epoch of the owner that it hears, 0 for none.
 	Follows uint64
-	// Strange says that this process has never heard of it, so that nothing is known of
-	// what it holds.
+	// Strange is set if this process has never heard from it, so that the slots that it holds are
+	// unknown.
 	Strange bool
 }
 
-// Record is what Consul holds of a service; the zero Record is that of none.
+// Record is a service's record in Consul; the zero Record stands for none.
 type Record struct {
 	Epoch uint64
 	Owner ID
 }
 
-// View is what a gateway knows beside its services.
+// View is what a gateway knows about Consul, itself and the others.
 type View struct {
 	Peers   []Peer
 	Consul  bool // Consul answers
-	Leaving bool // this gateway ends
+	Leaving bool // this gateway is about to end
 }
 
 func (v *View) peer(id ID) (Peer, bool) {
@@ -90,45 +90,45 @@ func (v *View) peer(id ID) (Peer, bool) {
 	return Peer{}, false
 }
 
-// Action is what a gateway has to do.
+// Action is an action that a gateway must perform.
 type Action int
 
 // The actions.
 const (
 	None   Action = iota
 	Claim         // write the next epoch into Consul by check-and-set, then call Taken
-	Gather        // tell all gateways that this one owns the service
-	Open          // begin to grant
-	Close         // stop granting and tell all gateways
+	Gather        // announce to all gateways that this one owns the service
+	Open          // start to grant
+	Close         // stop granting and announce it to all gateways
 	Lapse         // stop granting: the lease is over
 )
 
-// Service is one gateway's part in who owns a service.
+// Service is one gateway's state in the protocol for the owner of a service.
 type Service struct {
 	name string
 	self ID
 
 	role  Role
 	owner ID     // of a Member
-	epoch uint64 // nothing of an earlier one is taken
+	epoch uint64 // messages of an earlier epoch are ignored
 	since time.Time
 
 	record Record
 	read   bool   // record was read once
-	mine   uint64 // the epoch that this process took last
-	ended  uint64 // an epoch whose owner said that it ends
-	// done are those that have promised to take nothing of an earlier epoch, and then
-	// those that have reported; mute those that were silent when reports were asked for.
+	mine   uint64 // the last epoch that this process took
+	ended  uint64 // an epoch whose owner has announced its end
+	// done are the gateways that have promised to ignore earlier epochs, and then those that have
+	// reported; mute are those that were silent when reports were requested.
 	done, mute map[ID]bool
 	pledge     bool      // this gateway took the epoch and waits for promises
 	heard      time.Time // the last promise, or the claim
 	lease      time.Time
 	better     time.Time // since when another gateway would be first
-	rival      ID        // whose taking of the service is left alone until respite
+	rival      ID        // the gateway that took the service and keeps it until respite
 	respite    time.Time
 }
 
-// New returns a service of which nothing is known.
+// New returns the state of a service about which nothing is known.
 func New(name string, self ID, now time.Time) *Service {
 	return &Service{name: name, self: self, since: now, done: map[ID]bool{}, mute: map[ID]bool{}}
 }
@@ -136,7 +136,7 @@ func New(name string, self ID, now time.Time) *Service {
 // Role returns the role, the epoch in force and since when.
 func (s *Service) Role() (Role, uint64, time.Time) { return s.role, s.epoch, s.since }
 
-// InForce returns the epoch before which nothing is taken, and who took it as far as
+// InForce returns the epoch before which messages are ignored, and the gateway that took it, if
 // that is known.
 func (s *Service) InForce() Record {
 	switch {
@@ -151,7 +151,7 @@ func (s *Service) InForce() Record {
 // Named returns the gateway that Consul names as the owner; "" for none.
 func (s *Service) Named() ID { return s.record.Owner }
 
-// Owner returns the gateway that decides; false where none is known.
+// Owner returns the gateway that decides; false if none is known.
 func (s *Service) Owner() (ID, bool) {
 	switch s.role {
 	case Member:
@@ -166,7 +166,7 @@ func (s *Service) become(r Role, now time.Time) {
 	s.role, s.since, s.better = r, now, time.Time{}
 }
 
-// Saw takes what Consul holds. It reports whether the role changed.
+// Saw processes the service's record in Consul. It reports whether the role changed.
 func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 	s.read = true
 	if r.Epoch < s.record.Epoch {
@@ -195,24 +195,24 @@ func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 	return changed
 }
 
-// taken notes who took the service from this gateway, which held it until then even where
-// its lease was over.
+// taken records which gateway took the service from this one, which held it until then even if its
+// lease had ended.
 func (s *Service) taken(by ID, now time.Time) {
 	if s.mine != 0 && s.mine == s.epoch && s.ended != s.mine {
 		s.rival, s.respite = by, now.Add(Respite)
 	}
 }
 
-// Next is the record that a Claim writes in place of the one returned second.
+// Next returns the record that a Claim writes, and the one that it replaces.
 func (s *Service) Next() (next, old Record) {
 	return Record{max(s.record.Epoch, s.epoch) + 1, s.self}, s.record
 }
 
-// Taken says that the epoch was written. All other gateways have to promise that they
-// take nothing of an earlier one; until then nothing changes.
+// Taken processes a successful Claim. All other gateways must promise to ignore earlier epochs;
+// until then nothing changes.
 func (s *Service) Taken(epoch uint64, now time.Time) {
 	if epoch <= s.epoch {
-		return // a later one is known by now
+		return // a later epoch is already known
 	}
 	s.epoch, s.mine, s.record = epoch, epoch, Record{epoch, s.self}
 	s.pledge, s.heard = true, now
@@ -223,19 +223,19 @@ func (s *Service) Taken(epoch uint64, now time.Time) {
 	clear(s.mute)
 }
 
-// Promised says that a gateway takes nothing of an epoch before this one.
+// Promised processes the promise of a gateway to ignore epochs before this one.
 func (s *Service) Promised(from ID, epoch uint64, now time.Time) {
 	if s.pledge && epoch == s.mine && !s.done[from] {
 		s.done[from] = true
-		s.heard = now // until now the former owner may have counted on it
+		s.heard = now // until now, the former owner may have relied on that gateway
 	}
 }
 
 // Pledges reports whether this gateway took the epoch and waits for promises.
 func (s *Service) Pledges() bool { return s.pledge }
 
-// gather asks those that can be asked to report. All others were waited for. One that has
-// promised can be asked, even where its link does not count as up again yet.
+// gather requests reports from the reachable gateways; it has waited long enough for the others. A
+// gateway that has promised is reachable, even if its link does not count as up again yet.
 func (s *Service) gather(v *View, now time.Time) {
 	clear(s.mute)
 	for _, p := range v.Peers {
@@ -246,7 +246,7 @@ func (s *Service) gather(v *View, now time.Time) {
 	s.become(Gathering, now)
 }
 
-// Reported says that a gateway has reported all that it holds and waits for.
+// Reported processes the report of a gateway with all that it holds and waits for.
 func (s *Service) Reported(from ID, epoch uint64, now time.Time) bool {
 	if epoch != s.epoch || s.role != Gathering && s.role != Owner {
 		return false
@@ -255,8 +255,8 @@ func (s *Service) Reported(from ID, epoch uint64, now time.Time) bool {
 	return true
 }
 
-// Claimed takes an owner's word that it holds an epoch. It reports whether this
-// gateway follows: then it must send a report, and take nothing of an earlier epoch.
+// Claimed processes an owner's announcement that it holds an epoch. It reports whether this gateway
+// follows: then it must send a report, and ignore earlier epochs.
 func (s *Service) Claimed(from ID, epoch uint64, now time.Time) bool {
 	switch {
 	case epoch < s.epoch, epoch == s.ended:
@@ -265,12 +265,12 @@ func (s *Service) Claimed(from ID, epoch uint64, now time.Time) bool {
 		return false
 	}
 	s.epoch, s.owner, s.pledge = epoch, from, false
-	s.rival = "" // whoever took the service is heard
+	s.rival = "" // the gateway that took the service can be heard
 	s.become(Member, now)
 	return true
 }
 
-// Ended takes an owner's word that it grants no more.
+// Ended processes an owner's announcement that it grants no more.
 func (s *Service) Ended(from ID, epoch uint64, now time.Time) (changed bool) {
 	if epoch < s.epoch {
 		return false
@@ -283,15 +283,15 @@ func (s *Service) Ended(from ID, epoch uint64, now time.Time) (changed bool) {
 	return false
 }
 
-// Woke says that this process was stopped for longer than a Lease: whatever it takes for
-// true may be over, and what it has yet to read was said to a gateway that was heard.
+// Woke handles a pause of this process that was longer than a Lease: its state may be outdated, and
+// the messages that it has not read yet were sent while it still counted as live.
 func (s *Service) Woke(now time.Time) (changed bool) {
 	changed = s.role != Apart
 	s.become(Apart, now)
 	return changed
 }
 
-// Lapsed takes an owner's word that it grants nothing until it says Claimed again.
+// Lapsed processes an owner's announcement that it grants nothing until its next claim.
 func (s *Service) Lapsed(from ID, epoch uint64, now time.Time) (changed bool) {
 	if s.role == Member && s.owner == from && s.epoch == epoch {
 		s.become(Apart, now)
@@ -300,11 +300,11 @@ func (s *Service) Lapsed(from ID, epoch uint64, now time.Time) (changed bool) {
 	return false
 }
 
-// Confirm prolongs the lease: Consul was asked at a time and named this gateway.
+// Confirm extends the lease: at the given time Consul was queried and named this gateway.
 func (s *Service) Confirm(asked time.Time) { s.prolong(asked) }
 
-// Acked prolongs the lease: all gateways that are known have heard what this one sent
-// at a time, and have not been told of a later epoch.
+// Acked extends the lease: all known gateways have received what this one sent at the given time,
+// and know no later epoch.
 func (s *Service) Acked(sent time.Time) { s.prolong(sent) }
 
 func (s *Service) prolong(from time.Time) {

@@ -2,8 +2,8 @@ package ownership
 
 import "time"
 
-// Step looks at what has become of the role and returns what is to be done. It is
-// called after every event and once in a Beat.
+// Step updates the role and returns the actions to perform. Callers call it after every event and
+// once per Beat.
 func (s *Service) Step(v *View, now time.Time) Action {
 	switch s.role {
 	case Member:
@@ -13,7 +13,7 @@ func (s *Service) Step(v *View, now time.Time) Action {
 	case Gathering:
 		switch {
 		case now.Sub(s.lease) >= Silence:
-			// Nobody confirms it: it cannot come to own the service, and must not keep
+			// Nobody confirms this gateway, so it cannot become the owner and must not keep
 			// requests waiting.
 			s.become(Apart, now)
 			return Lapse
@@ -38,8 +38,8 @@ func (s *Service) Step(v *View, now time.Time) Action {
 	return None
 }
 
-// all reports whether every gateway has done what it was asked for, has ended, or was
-// silent for so long that it cannot act on an earlier epoch any more.
+// all reports whether every gateway has answered, has ended, or was silent for so long that it can
+// no longer act on an earlier epoch.
 func (s *Service) all(v *View, since, now time.Time) bool {
 	for _, p := range v.Peers {
 		switch {
@@ -53,8 +53,8 @@ func (s *Service) all(v *View, since, now time.Time) bool {
 	return true
 }
 
-// yields reports whether the service goes to another gateway: this one ends, or
-// another has been the first in the order for long enough.
+// yields reports whether this gateway must hand over the service: because it is about to end, or
+// because another has been the first in the order for long enough.
 func (s *Service) yields(v *View, now time.Time) bool {
 	first, any := s.first(v)
 	switch {
@@ -85,7 +85,7 @@ func (s *Service) candidates(v *View) []ID {
 	return Order(s.name, ids)
 }
 
-// first is the one that should own the service; false when there is none but this one.
+// first returns the gateway that should own the service; false if this gateway is the only one.
 func (s *Service) first(v *View) (ID, bool) {
 	ids := s.candidates(v)
 	if len(ids) == 0 || len(ids) == 1 && ids[0] == s.self {
@@ -94,8 +94,8 @@ func (s *Service) first(v *View) (ID, bool) {
 	return ids[0], true
 }
 
-// turn is how much longer the second in the order waits than the first, in case that
-// the first cannot reach Consul.
+// turn is how much longer each gateway in the order waits than the one before it, in case that one
+// cannot reach Consul.
 const turn = time.Second
 
 func (s *Service) apart(v *View, now time.Time) Action {
@@ -103,7 +103,7 @@ func (s *Service) apart(v *View, now time.Time) Action {
 	case held && s.pledge && !s.all(v, s.heard, now):
 		return None
 	case held && now.Before(s.lease):
-		// It has just taken the epoch, or its lease was over and the epoch was not.
+		// It has just taken the epoch, or its lease has ended but its epoch has not.
 		s.gather(v, now)
 		return Gather
 	case !v.Consul || !s.read || v.Leaving:
@@ -119,13 +119,13 @@ func (s *Service) apart(v *View, now time.Time) Action {
 	return None
 }
 
-// holds reports whether the newest epoch that this gateway knows of is its own and has
-// not ended.
+// holds reports whether this gateway took the newest epoch that it knows of, and that epoch has not
+// ended.
 func (s *Service) holds() bool {
 	return s.mine != 0 && s.mine == s.epoch && s.record == (Record{s.mine, s.self}) && s.ended != s.mine
 }
 
-// lost reports whether the owner that Consul names decides no more.
+// lost reports whether the owner in Consul's record no longer decides.
 func (s *Service) lost(v *View, now time.Time) bool {
 	r := s.record
 	if r.Epoch == 0 || r.Owner == s.self || s.ended == r.Epoch {
@@ -143,8 +143,7 @@ func (s *Service) lost(v *View, now time.Time) bool {
 	return now.Sub(p.Heard) >= Silence && !(s.rival == r.Owner && now.Before(s.respite)) && !followed(v, r)
 }
 
-// followed reports whether another gateway hears the owner: then it is this one alone that
-// is cut off.
+// followed reports whether another gateway hears the owner: then only this one is cut off.
 func followed(v *View, r Record) bool {
 	for _, p := range v.Peers {
 		if p.Link == Up && p.ID != r.Owner && p.Follows == r.Epoch {

@@ -1,4 +1,4 @@
-// Package plugincmd answers people who run the program of a plugin in a terminal.
+// Package plugincmd prints an explanation if somebody runs the program of a plugin in a terminal.
 package plugincmd
 
 import (
@@ -16,11 +16,11 @@ const AutoscalerCookie = "NOMAD_AUTOSCALER_PLUGIN_MAGIC_COOKIE"
 // Plugin describes a plugin's program.
 type Plugin struct {
 	Name string // of the program
-	What string // what it is, the rest of a sentence that begins with its name
-	// Cookie is the environment variable by which the plugin's host marks the
-	// processes that it starts.
+	What string // what it is, to continue a sentence that begins with its name
+	// Cookie is the environment variable with which the plugin's host marks the processes that it
+	// starts.
 	Cookie string
-	Host   string // who starts it, such as "the Nomad agent"
+	Host   string // the program that starts it, such as "the Nomad agent"
 	Config string // of the host, in HCL
 	Page   string // of the documentation
 }

@@ -10,17 +10,17 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// CUShape is how the compute units (CUs) of one AMD GPU or partition lie. Bit i
-// of a CU mask is dealt by the kernel driver to XCC i mod XCCs, inside it to one
-// shader engine after the other (Linux kfd_mqd_manager.c). A run of neighbouring
-// bits is therefore spread evenly over XCCs and shader engines.
+// CUShape is the arrangement of the compute units (CUs) of one AMD GPU or partition. The kernel
+// driver assigns bit i of a CU mask to XCC i mod XCCs, and within the XCC to one shader engine
+// after the other (Linux kfd_mqd_manager.c). So a run of neighbouring bits is spread evenly over
+// XCCs and shader engines.
 type CUShape struct {
 	// Units counts the CUs that the kernel driver reports for the node.
 	Units int
 	// XCCs counts the accelerator complexes of the node; 0 means 1.
 	XCCs int
-	// Paired says that CUs 2k and 2k+1 form one work-group processor that can only
-	// be masked as a whole (RDNA: gfx10 and later).
+	// Paired is set if CUs 2k and 2k+1 form one work-group processor, which can only be masked as a
+	// whole (RDNA: gfx10 and later).
 	Paired bool
 }
 
@@ -31,7 +31,7 @@ func (s CUShape) step() int {
 	return 1
 }
 
-// Steps counts what can be masked apart: CUs, or pairs of them.
+// Steps returns the number of units that can be masked separately: CUs, or pairs of CUs.
 func (s CUShape) Steps() int { return s.Units / s.step() }
 
 // MaxSlices is the largest number of slices in which the shape can be offered:
@@ -41,9 +41,9 @@ func (s CUShape) MaxSlices() int {
 	return min(s.Units/s.step()/max(s.XCCs, 1), gpu.MaxSlices)
 }
 
-// PerSlice is the number of CUs of one of n slices: all slices are equal, and the
-// remainder of fewer than n CUs (or pairs) belongs to nobody. It is 0 when the
-// shape cannot be offered in n slices.
+// PerSlice returns the number of CUs of one of n slices. All slices are equal, and the remainder of
+// fewer than n CUs (or pairs) stays unused. It returns 0 if the shape cannot be divided into n
+// slices.
 func (s CUShape) PerSlice(n int) int {
 	if n < 1 || n > s.MaxSlices() {
 		return 0
@@ -51,12 +51,12 @@ func (s CUShape) PerSlice(n int) int {
 	return s.Units / s.step() / n * s.step()
 }
 
-// CURange is the CUs First..Last of a GPU, both included.
+// CURange is the range of CUs First..Last of a GPU, both included.
 type CURange struct{ First, Last int }
 
 // CUMask returns the CUs of a grant of slices of one GPU as ascending ranges that
-// do not touch. The result depends on the slices alone: different slices never
-// share a CU and k slices have k times the CUs of one. All slices of a GPU
+// do not touch. The result depends only on the slices: different slices never
+// share a CU, and k slices have k times the CUs of one. All slices of a GPU
 // together are the whole GPU and get no mask (nil).
 //
 // It fails on slices of several GPUs or totals, on a slice that is listed twice and
@@ -69,7 +69,7 @@ func CUMask(shape CUShape, grant []gpu.Slice) ([]CURange, error) {
 	per := shape.PerSlice(first.Of)
 	if per == 0 {
 		return nil,
-			fmt.Errorf("GPU %s has %d compute units on %d XCCs and cannot be masked into %d slices: use at most %d",
+			fmt.Errorf("GPU %s has %d compute units on %d XCCs and cannot be divided into %d slices: use at most %d",
 				first.GPU, shape.Units, max(shape.XCCs, 1), first.Of, shape.MaxSlices())
 	}
 	index := make([]int, len(grant))

@@ -12,9 +12,9 @@ import (
 type Granted struct {
 	// Slices in ascending order, of one group.
 	Slices []gpu.Slice
-	// Offers that the slices belong to, each once, by index: one for a shared GPU.
+	// Offers are the offers of the slices, each once, by index: one for a shared GPU.
 	Offers []Offer
-	// Grant is complete but for what only the vendor knows (Pipe).
+	// Grant is complete except for Pipe, which only the vendor knows.
 	Grant gpu.Grant
 }
 

@@ -8,7 +8,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Joint is what joins the GPUs of an island.
+// Joint is a way in which the GPUs of an island are connected.
 type Joint string
 
 // The joints, closest first.
@@ -25,11 +25,11 @@ const (
 // Joints lists all joints.
 func Joints() []Joint { return []Joint{ByLink, BySwitch, ByNUMA} }
 
-// MostJoined is the largest request for which nodes name an island.
+// MostJoined is the largest request for which nodes have an attribute with an island.
 const MostJoined = 16
 
-// Attribute is the device attribute with the instances of the island that a request for
-// k should go to.
+// Attribute returns the name of the device attribute with the instances of the island that a
+// request for k should use.
 func (j Joint) Attribute(k int) string { return fmt.Sprintf("unique.%s_for_%d", j, k) }
 
 // ParseJoint reads the name of a joint.
@@ -37,7 +37,7 @@ func ParseJoint(name string) (Joint, bool) {
 	return Joint(name), slices.Contains(Joints(), Joint(name))
 }
 
-// Island is a set of instances of one group whose GPUs something joins.
+// Island is a set of instances of one group whose GPUs are connected.
 type Island struct {
 	// Number of the NUMA node, or the island's place among those of its kind.
 	Number int
@@ -45,8 +45,8 @@ type Island struct {
 	IDs []string
 }
 
-// Islands divides the offers of one group: no instance is in two islands of one kind.
-// MIG devices are in none, because they cannot reach each other.
+// Islands divides the offers of one group into islands. No instance is in two islands of the same
+// kind. MIG devices are in none, because they cannot access each other.
 func Islands(offers []Offer, by Joint) []Island {
 	var out []Island
 	var members [][]Offer
@@ -68,7 +68,7 @@ func Islands(offers []Offer, by Joint) []Island {
 		out[i].IDs = append(out[i].IDs, o.Instances()...)
 	}
 	if by == ByNUMA {
-		return out // one GPU next to a node is an answer too
+		return out // for NUMA nodes, a single GPU is an island, too
 	}
 	out = slices.DeleteFunc(out, func(i Island) bool { return len(i.IDs) < 2 })
 	for i := range out {
@@ -77,7 +77,7 @@ func Islands(offers []Offer, by Joint) []Island {
 	return out
 }
 
-// reaches reports whether a GPU has what may join it to others.
+// reaches reports whether a GPU has the property that may connect it to others.
 func reaches(o Offer, by Joint) bool {
 	switch by {
 	case ByLink:
@@ -100,7 +100,7 @@ func joined(a, b Offer, by Joint) bool {
 	return a.NUMANode == b.NUMANode
 }
 
-// Largest is the size of the largest island.
+// Largest returns the size of the largest island.
 func Largest(islands []Island) int {
 	n := 0
 	for _, i := range islands {
@@ -109,9 +109,10 @@ func Largest(islands []Island) int {
 	return n
 }
 
-// Choose returns the island that serves a request for k instances: of those with room
-// the one with the least, so that large requests find room later; without any, the one
-// of at least k instances with the most. False where none is so large.
+// Choose returns the island for a request for k instances. Among the islands with room, it is the
+// one with the least room, so that later large requests find room. If none has room, it is the
+// island of at least k instances with the most room. The second result is false if no island is
+// large enough.
 func Choose(islands []Island, free func(id string) bool, k int) (Island, bool) {
 	best, most := -1, 0
 	better := func(n int) bool {
@@ -143,18 +144,18 @@ func Choose(islands []Island, free func(id string) bool, k int) (Island, bool) {
 	return islands[best], true
 }
 
-// Attributes describes which instances of a group lie together. free reports whether an
-// instance can be given to a task. The group stays one, so that all of its GPUs can be
-// asked for at once, and Nomad takes its instances in any order; a job that wants them
-// side by side compares ${device.ids} with one of the lists:
+// Attributes describes which instances of a group are connected. free reports whether an instance
+// is available. The group is not split, so that one request can have all of its GPUs. Nomad takes
+// the instances of a group in any order, so a job that needs connected ones compares ${device.ids}
+// with one of the lists:
 //
 //   - unique.<joint>_<number> are the instances of one island;
-//   - unique.<joint>_for_<k> are those of the island that a request for k should go to
+//   - unique.<joint>_for_<k> are those of the island that a request for k should use
 //     now, see Choose.
 //
-// <joint>_size is how many the largest island has. Its name does not begin with
-// "unique.": Nomad's servers tell the kinds of nodes apart by it, so that a job which no
-// island of one node could ever hold still waits for other nodes.
+// <joint>_size is the size of the largest island. Its name does not begin with "unique.", so that
+// Nomad's servers include it in the class of nodes: then a job that does not fit into the islands
+// of one node can still wait for other nodes.
 func Attributes(offers []Offer, free func(id string) bool) (lists map[string]string, sizes map[string]int) {
 	lists, sizes = map[string]string{}, map[string]int{}
 	if len(offers) < 2 {

@@ -9,18 +9,18 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Note is something about a plan that its operator should know.
+// Note is a remark about a plan for the operator.
 type Note struct {
-	// GPU that the note is about, "" for the configuration as a whole.
+	// GPU is the GPU that the note concerns, "" for the configuration as a whole.
 	GPU  gpu.ID
 	Text string
 }
 
 // Plan is what a host offers.
 type Plan struct {
-	// Offers, by index of the physical GPU.
+	// Offers are sorted by the index of the physical GPU.
 	Offers []Offer
-	// Notes explain every departure of the offers from the rules.
+	// Notes explain where the offers differ from the rules.
 	Notes []Note
 }
 
@@ -34,9 +34,8 @@ func (p Plan) Offer(id gpu.ID) (Offer, bool) {
 	return Offer{}, false
 }
 
-// NewPlan maps what was found to what is offered. A GPU that cannot be offered
-// as its rule says is left out, or offered as the partitions that it has, and a
-// note says why and what to do.
+// NewPlan maps the found GPUs to offers. If a GPU cannot be offered according to its rule, NewPlan
+// leaves it out or offers its partitions, and adds a note with the reason and what to do.
 func NewPlan(found []Found, rules []Rule) Plan {
 	p := planner{rules: rules, children: map[gpu.ID][]Found{}, groups: map[string]gpu.ID{},
 		memory: map[string]gpu.MiB{}}
@@ -61,7 +60,7 @@ func NewPlan(found []Found, rules []Rule) Plan {
 	return p.plan
 }
 
-// estimated says once for each model whose weight nobody knows.
+// estimated adds one note for each model whose weight is an estimate or unknown.
 func (p *planner) estimated() {
 	said := map[string]bool{}
 	for _, o := range p.plan.Offers {
@@ -83,7 +82,7 @@ func (p *planner) estimated() {
 type planner struct {
 	rules    []Rule
 	children map[gpu.ID][]Found
-	// groups holds the shared groups in use, each of one GPU.
+	// groups has the names of shared groups, each of one GPU.
 	groups map[string]gpu.ID
 	// memory is that of the first whole GPU of each class.
 	memory map[string]gpu.MiB
@@ -102,7 +101,7 @@ func (p *planner) physical(f Found) {
 	case !ok:
 		p.note(f, `is not offered: no gpu block matches it; add gpu "*" {} or one for it`)
 	case rule.Mode == Off:
-		// As the operator said; nothing to explain.
+		// The operator has configured this, so there is nothing to explain.
 	case f.Aside != "" && rule.Selector == Any:
 		p.note(f, "is not offered: %s; name it in a gpu block of its own to offer it", f.Aside)
 	case len(children) > 0:
@@ -122,8 +121,7 @@ func (p *planner) physical(f Found) {
 	}
 }
 
-// split offers the partitions of a GPU, each by the rule that names it or else
-// by its GPU's.
+// split offers the partitions of a GPU, each according to its own rule or else the GPU's rule.
 func (p *planner) split(f Found, children []Found, parent Rule) {
 	told := false
 	for _, c := range children {
@@ -179,8 +177,8 @@ func (p *planner) shared(f Found, rule Rule) {
 func (p *planner) whole(f Found, rule Rule) {
 	offer := newOffer(f, rule)
 	offer.Group = f.Class
-	// A job that needs the larger memory of two would never find it in a group that
-	// states the smaller.
+	// A group's memory is its smallest. A job that needs the larger memory of two products would
+	// never find it in a common group.
 	first, known := p.memory[f.Class]
 	switch {
 	case !known:
@@ -191,8 +189,8 @@ func (p *planner) whole(f Found, rule Rule) {
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
 
-// differ reports whether two sizes of memory are those of two products: ECC and what a
-// driver reserves change a product's by less than a twentieth.
+// differ reports whether two sizes of memory belong to different products: ECC and a driver's
+// reserve change the size by less than a twentieth.
 func differ(a, b gpu.MiB) bool { return max(a, b)-min(a, b) > max(a, b)/20 }
 
 func (p *planner) partition(f Found, rule Rule) {
@@ -212,8 +210,7 @@ func (p *planner) partition(f Found, rule Rule) {
 	p.plan.Offers = append(p.plan.Offers, offer)
 }
 
-// unmatched notes the rules that name no GPU of the host, which is most often a
-// slip of the pen.
+// unmatched adds notes for rules that match no GPU of the host, which are usually mistakes.
 func (p *planner) unmatched(found []Found) {
 	if len(found) == 0 {
 		return
@@ -233,8 +230,7 @@ func (p *planner) unmatched(found []Found) {
 	}
 }
 
-// newOffer is the GPU offered whole: nothing limits its task, and its memory is
-// all there is.
+// newOffer returns the offer of a whole GPU: nothing limits its task, which gets all of the memory.
 func newOffer(f Found, rule Rule) Offer {
 	weight, source := weightOf(f, rule)
 	return Offer{
@@ -250,14 +246,14 @@ func weightOf(f Found, rule Rule) (float64, WeightSource) {
 	if h, ok := gpu.Lookup(f.Vendor, f.PCIDevice, f.Model); ok {
 		return h.Weight * fractionOf(f), WeightTable
 	}
-	// A part has units and memory of its own.
+	// A partition has its own units and memory.
 	if w := gpu.Estimate(f.GPU); w > 0 {
 		return w, WeightEstimate
 	}
 	return 0, WeightUnknown
 }
 
-// fractionOf is the part of its physical GPU's compute that a partition has.
+// fractionOf returns the fraction of its physical GPU's compute that a partition has.
 func fractionOf(f Found) float64 {
 	if f.Fraction > 0 {
 		return f.Fraction
@@ -265,8 +261,8 @@ func fractionOf(f Found) float64 {
 	return 1
 }
 
-// profileName keeps what Nomad's group names and MIG profiles have in common:
-// a-z, 0-9, '.' and '-'.
+// profileName removes all characters that are not valid in names of Nomad's groups; a-z, 0-9, '.'
+// and '-' stay.
 func profileName(profile string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '.' {

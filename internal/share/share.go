@@ -1,6 +1,6 @@
-// Package share decides how GPUs are offered and what a request of slices is
-// worth. It is pure: it maps a configuration and an inventory to offers, and
-// device instance IDs to a grant, and reads nothing else.
+// Package share decides how GPUs are offered and what a request for slices gets. It is pure: it
+// maps a configuration and an inventory to offers, and device instance IDs to a grant, and reads
+// nothing else.
 package share
 
 import (
@@ -11,19 +11,19 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Mode is how an operator wants a GPU to be offered.
+// Mode is the configured way to offer a GPU.
 type Mode string
 
-// The modes. A vendor serves some of them: MIG is NVIDIA's, Partition AMD's and Intel's.
+// The modes. Each vendor supports some of them: MIG is NVIDIA's, Partition AMD's and Intel's.
 const (
 	Shared    Mode = "shared"    // in N slices
-	Whole     Mode = "whole"     // as one
-	MIG       Mode = "mig"       // as the MIG devices that it is split into
-	Partition Mode = "partition" // as the partitions or virtual functions that it is split into
+	Whole     Mode = "whole"     // as a whole
+	MIG       Mode = "mig"       // as its MIG devices
+	Partition Mode = "partition" // as its partitions or virtual functions
 	Off       Mode = "off"       // not at all
 )
 
-// DefaultSlices is the number of slices of a shared GPU where none is given.
+// DefaultSlices is the default number of slices of a shared GPU.
 const DefaultSlices = 20
 
 // Any is the selector that matches every GPU.
@@ -36,13 +36,13 @@ type Rule struct {
 	Mode     Mode
 	// Slices of a shared GPU, 1 to gpu.MaxSlices.
 	Slices int
-	// Weight replaces the hardware table's when above 0; see gpu.Hardware.Weight.
+	// Weight replaces the hardware table's if it is above 0; see gpu.Hardware.Weight.
 	Weight float64
-	// Options holds the keys that only one vendor knows, for example partition.
+	// Options has the keys of a single vendor, for example partition.
 	Options map[string]string
 }
 
-// WeightSource is where an offer's weight comes from.
+// WeightSource is the source of an offer's weight.
 type WeightSource string
 
 // The sources of a weight, best first.
@@ -53,23 +53,23 @@ const (
 	WeightUnknown    WeightSource = "unknown"
 )
 
-// Slicing is how a vendor would cut a GPU into slices.
+// Slicing is how a vendor can divide a GPU into slices.
 type Slicing struct {
-	// Sharing is empty where the GPU cannot be shared.
+	// Sharing is empty if the GPU cannot be shared.
 	Sharing     gpu.Sharing
 	Enforcement gpu.Enforcement
-	// Memory is how far a task is held to its part of the memory.
+	// Memory says how reliably a task is limited to its share of the memory.
 	Memory gpu.Level
-	// Max is the most slices that the GPU can serve, 0 for gpu.MaxSlices.
+	// Max is the maximum number of slices of the GPU, 0 for gpu.MaxSlices.
 	Max int
 	// Why gives the reason of Max, or of an empty Sharing, as part of a sentence.
 	Why string
-	// Parts is how many indivisible parts the slices are made of, all slices of equally
-	// many; 0 where they can be of any size.
+	// Parts is the number of indivisible parts of which slices consist; all slices have the same
+	// number. It is 0 if slices can have any size.
 	Parts int
 }
 
-// most is how much of a GPU may belong to no slice, 1 part in so many.
+// most limits the unused part of a GPU: at most 1 in most parts may belong to no slice.
 const most = 4
 
 // fit returns the largest number of at most n slices that leaves no more than a quarter of
@@ -81,28 +81,28 @@ func (s Slicing) fit(n int) int {
 	return n
 }
 
-// Found is one GPU, MIG device or partition as its vendor found it.
+// Found is one GPU, MIG device or partition that a vendor has found.
 type Found struct {
 	gpu.GPU
-	// Split is set on a physical GPU that is cut into MIG devices or partitions
-	// (listed beside it with Parent set) and so cannot be used itself.
+	// Split is set on a physical GPU that is divided into MIG devices or partitions, so that it
+	// cannot be used itself. These are listed separately, with Parent set.
 	Split bool
-	// Fraction is the part of its parent's compute that a MIG device or partition
-	// has, above 0 and at most 1; 0 on a physical GPU.
+	// Fraction is the fraction of its parent's compute that a MIG device or partition has, above 0
+	// and at most 1; 0 on a physical GPU.
 	Fraction float64
 	Slicing  Slicing
 	// Aside says why the GPU is not offered unless a gpu block names it, else "".
 	Aside string
-	// Part is how the GPU is offered as a part of another, or whole in its partition
-	// mode; its vendor sets it wherever Profile is set.
+	// Part says how the GPU is offered as a part of another, or as a whole in its partition mode.
+	// The vendor sets it if Profile is set.
 	Part Part
 }
 
-// Part is how the hardware holds a task to a MIG device or partition.
+// Part says how the hardware confines a task to a MIG device or partition.
 type Part struct {
-	// Common is the memory that the part has in common with others, 0 for one that has
-	// its own: a compute instance's is all of its MIG GPU instance's. Nothing holds a
-	// task to its share, which is the part's Memory.
+	// Common is the memory that the part shares with others, 0 if it has its own memory. A compute
+	// instance shares all memory of its MIG GPU instance. Nothing limits a task to its share, which
+	// is the part's Memory.
 	Common      gpu.MiB
 	Sharing     gpu.Sharing
 	Enforcement gpu.Enforcement
@@ -115,14 +115,14 @@ type Offer struct {
 	gpu.GPU
 	// Group is the Nomad device group.
 	Group string
-	// Slices that the GPU is offered in; 1 unless it is shared.
+	// Slices is the number of slices of the GPU; 1 unless it is shared.
 	Slices            int
 	Sharing           gpu.Sharing
 	Enforcement       gpu.Enforcement
 	MemoryEnforcement gpu.Level
 	// Common is Part.Common.
 	Common gpu.MiB
-	// Weight of the whole offer relative to an H100 SXM, 0 when unknown.
+	// Weight is that of the whole offer relative to an H100 SXM, 0 if unknown.
 	Weight float64
 	// Source says where Weight comes from.
 	Source WeightSource
@@ -139,15 +139,15 @@ func (o Offer) Instances() []string {
 	return ids
 }
 
-// Percent is the part of a GPU that k of n slices are, in whole percent rounded
-// down and at least 1, so that disjoint slices never sum to more than 100.
+// Percent returns the percentage of a GPU that k of n slices are. It is rounded down, so that
+// disjoint slices never add up to more than 100, and is at least 1.
 func Percent(k, n int) int { return max(1, 100*k/n) }
 
-// MemoryOf is the part of total that k of n slices may use, rounded down.
+// MemoryOf returns the part of total that k of n slices may use, rounded down.
 func MemoryOf(total gpu.MiB, k, n int) gpu.MiB { return total * gpu.MiB(k) / gpu.MiB(n) }
 
-// UnitsOf is the part of total SMs or CUs that k of n slices are, rounded down
-// and at least 1 where there are any.
+// UnitsOf returns the number of SMs or CUs, out of total, of k of n slices. It is rounded down, and
+// at least 1 if total is not 0.
 func UnitsOf(total, k, n int) int {
 	if total == 0 {
 		return 0
@@ -175,8 +175,8 @@ func specificity(selector string, g gpu.GPU) int {
 	return 0
 }
 
-// canonicalPCI writes a PCI address as the kernel does, "0000:53:00.0"; NVML and
-// nvidia-smi give the domain eight digits and lspci may leave it out. Other text stays.
+// canonicalPCI returns a PCI address in the kernel's form, "0000:53:00.0". NVML and nvidia-smi
+// write the domain with eight digits, and lspci may omit it. Other text stays unchanged.
 func canonicalPCI(s string) string {
 	var domain, bus, device, function uint
 	low := strings.ToLower(s)
@@ -189,8 +189,7 @@ func canonicalPCI(s string) string {
 	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, bus, device, function)
 }
 
-// SameSelector reports whether two selectors name the same GPUs, whatever there are:
-// they are two spellings of one.
+// SameSelector reports whether two selectors are different spellings of the same one.
 func SameSelector(a, b string) bool {
 	a, b = strings.TrimSpace(a), strings.TrimSpace(b)
 	return strings.EqualFold(a, b) || canonicalPCI(a) == canonicalPCI(b) || gpu.Slug(a) == gpu.Slug(b) &&

@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// Constraint is one condition on an attribute of the granted hardware, with the
-// operators of a Nomad constraint.
+// Constraint is a condition on an attribute of the granted hardware, with the operators of Nomad's
+// constraints.
 type Constraint struct {
 	Attribute string
 	Operator  string // see Operators
 	Value     string
 }
 
-// Operators lists what Constraint.Operator may be. "is" and "==" mean "=", "not"
-// means "!=", "set_contains" means "set_contains_all".
+// Operators lists the valid values of Constraint.Operator. "is" and "==" mean "=", "not" means
+// "!=", "set_contains" means "set_contains_all".
 var Operators = []string{
 	"=", "==", "is", "!=", "not", "<", "<=", ">", ">=",
 	"version", "semver", "regexp", "set_contains", "set_contains_all", "set_contains_any", "is_set", "is_not_set",
@@ -31,7 +31,7 @@ func (c Constraint) String() string {
 	return c.Attribute + " " + c.Operator + " " + c.Value
 }
 
-// Validate reports a constraint that no hardware can meet or that means nothing.
+// Validate returns an error for a constraint that no hardware can meet or that has no meaning.
 func (c Constraint) Validate() error {
 	kind, known := attributeKinds[c.Attribute]
 	switch {
@@ -81,10 +81,10 @@ func (c Constraint) validateValue(kind Kind) error {
 	return err
 }
 
-// sample is a value of the kind, to try the other side against.
+// sample is a value of the kind, to validate the other side of the comparison.
 func (c Constraint) sample(kind Kind) Value { return Value{Kind: kind, Text: "0"} }
 
-// mismatch says why the attributes do not meet the constraint, "" when they do.
+// mismatch returns why the attributes do not meet the constraint, or "" if they do.
 func (c Constraint) mismatch(attrs map[string]Value) string {
 	got, set := attrs[c.Attribute]
 	if ok, err := c.meets(got, set); err != nil {
@@ -147,8 +147,8 @@ func (c Constraint) compares(got Value) (bool, error) {
 	return holds(c.Operator, order), nil
 }
 
-// equals compares as text what is no version on the other side: the same job may
-// name the target "gfx942" and meet a GPU whose target is "9.0".
+// equals compares values as text if one of them is not a version: a job may require the target
+// "gfx942" and get a GPU whose target is "9.0".
 func equals(got Value, want string) (bool, error) {
 	if _, err := parseVersion(want); got.Kind == Text || got.Kind == Version && err != nil {
 		return got.Text == want, nil
@@ -172,8 +172,8 @@ func holds(operator string, order int) bool {
 	}
 }
 
-// contains counts the members of the list want that stand in the list have; both
-// are separated by commas.
+// contains returns how many members of the list want are in the list have. Both lists are separated
+// by commas.
 func contains(want, have string) int {
 	members := map[string]bool{}
 	for m := range strings.SplitSeq(have, ",") {
@@ -188,7 +188,7 @@ func contains(want, have string) int {
 	return n
 }
 
-// compare orders an attribute against a written value of its kind.
+// compare orders an attribute and a value of the same kind from a constraint.
 func compare(got Value, want string) (int, error) {
 	switch got.Kind {
 	case Number:
@@ -221,7 +221,7 @@ func parseRange(s string) (versionRange, error) {
 		part = strings.TrimSpace(part)
 		operator := part[:len(part)-len(strings.TrimLeft(part, "=!<>~"))]
 		if !slices.Contains([]string{"", "=", "!=", "<", "<=", ">", ">=", "~>"}, operator) {
-			return nil, fmt.Errorf("%q is no version condition: use = != < <= > >= ~>", part)
+			return nil, fmt.Errorf("%q is not a version condition: use = != < <= > >= ~>", part)
 		}
 		bound, err := parseVersion(strings.TrimSpace(part[len(operator):]))
 		if err != nil {
@@ -256,8 +256,8 @@ func (r versionRange) contains(v version) bool {
 	return true
 }
 
-// sharesAllButLast says whether v differs from the bound only from the bound's
-// last part on: "~> 12.1" takes 12.4 and not 13.0.
+// sharesAllButLast reports whether v equals the bound in all parts before the bound's last one: "~>
+// 12.1" accepts 12.4 but not 13.0.
 func (v version) sharesAllButLast(bound version) bool {
 	for i := range len(bound.parts) - 1 {
 		if v.at(i) != bound.at(i) {

@@ -43,8 +43,8 @@ func memory(m gpu.MiB) Value {
 	return Value{Kind: Memory, Number: float64(m.Bytes()), Text: m.String()}
 }
 
-// versionOrText is a version where s is one; an AMD target such as "gfx942" has
-// no order.
+// versionOrText returns s as a version if it is one, else as text. An AMD target such as "gfx942"
+// has no order.
 func versionOrText(s string) Value {
 	if _, err := parseVersion(s); err != nil {
 		return text(s)
@@ -52,8 +52,8 @@ func versionOrText(s string) Value {
 	return Value{Kind: Version, Text: s}
 }
 
-// attributeKinds names every attribute that a constraint may use. A target is a
-// version for NVIDIA and text for AMD; which of them is known at run time only.
+// attributeKinds has every attribute that a constraint may use. A target is a version for NVIDIA
+// and text for AMD, which is known only at run time.
 var attributeKinds = map[string]Kind{
 	"vendor": Text, "group": Text, "class": Text, "model": Text,
 	"sharing": Text, "enforcement": Text, "enforcement_level": Text, "memory_enforcement": Text,
@@ -62,9 +62,9 @@ var attributeKinds = map[string]Kind{
 	"gpus": Number, "slices": Number, "slices_total": Number, "units": Number, "weight": Number,
 }
 
-// Attributes returns what constraints can ask of a grant, nil for none. They
-// describe the granted part: memory is what one process may use, not what the GPU
-// has. Attributes that are not known are absent.
+// Attributes returns the attributes of a grant for constraints, nil without a grant. They describe
+// the granted part: memory is what one process may use, not the memory of the GPU. Unknown
+// attributes are absent.
 func Attributes(g *gpu.Grant) map[string]Value {
 	if g == nil {
 		return nil
@@ -101,7 +101,7 @@ func Attributes(g *gpu.Grant) map[string]Value {
 	return out
 }
 
-// units are those of memory in a Nomad constraint, in bytes, longest names first.
+// units are the units of memory in Nomad's constraints, in bytes, the longest names first.
 var units = []struct {
 	name  string
 	bytes float64
@@ -138,7 +138,7 @@ func parseNumber(s string) (float64, error) {
 	return f, nil
 }
 
-// maxParts bounds a version so that a hostile value costs nothing.
+// maxParts limits the parts of a version, so that a hostile value costs nothing.
 const maxParts = 16
 
 // parseVersion reads dotted numbers, an optional leading "v" and an optional

@@ -1,5 +1,5 @@
-// Package amd knows the files of AMD's kernel driver: the compute topology (KFD),
-// its cards and partitions, and the render node of each.
+// Package amd reads the files of AMD's kernel driver: the compute topology (KFD), cards and
+// partitions, and their render nodes.
 package amd
 
 import (
@@ -27,13 +27,13 @@ const vendorID = 0x1002
 
 // Node is one GPU, or one partition of a card, in the topology.
 type Node struct {
-	// Number of the node; it orders the GPUs as ROCm does.
+	// Number is the node's number, which orders the GPUs as ROCm does.
 	Number int
 	// Address is the PCI address of the card. On a partitioned card of an older
 	// kernel its function is the partition's number and not of the PCI function.
 	Address host.PCI
-	// Partition is the number of the partition on its card, 0 on a whole one; right
-	// only after Cards.
+	// Partition is the number of the partition on its card, 0 on a whole card. It is valid only after
+	// Cards.
 	Partition int
 	// Render is the minor of /dev/dri/renderD<minor>.
 	Render int
@@ -41,8 +41,8 @@ type Node struct {
 	Properties map[string]uint64
 }
 
-// Nodes reads the GPU nodes of the topology, each with the properties that need
-// names. Nodes that cannot be read are left out and reported, one error each.
+// Nodes reads the GPU nodes of the topology, each of which must have the properties in need. It
+// leaves out nodes that cannot be read and returns an error for each.
 func Nodes(root host.Root, need ...string) ([]Node, []error) {
 	var found []Node
 	var errs []error
@@ -89,7 +89,7 @@ func readNode(root host.Root, number int, need []string) (Node, error) {
 	return NodeOf(number, p), nil
 }
 
-// NodeOf is the node that properties describe.
+// NodeOf returns the node with these properties.
 func NodeOf(number int, p map[string]uint64) Node {
 	n := Node{Number: number, Render: int(min(p["drm_render_minor"], 1<<31-1)), Properties: p}
 	n.Address, n.Partition = located(p["domain"], p["location_id"])
@@ -110,10 +110,10 @@ func located(domain, location uint64) (address host.PCI, partition int) {
 // Cards groups nodes into physical GPUs, each with its nodes in the order of
 // partitions. node gives the Node in a value of the caller's.
 //
-// A node is a card of its own where a PCI device has exactly its address: single
-// GPUs, and virtual functions, which are functions of one device. Other nodes are
-// partitions: older kernels write the partition's number over the PCI function in
-// KFD's address, newer ones keep it apart.
+// A node is a separate card if a PCI device has exactly its address. These are single GPUs, and
+// virtual functions, which are functions of one device. Other nodes are partitions: older kernels
+// replace the PCI function in KFD's address by the partition's number, newer ones have a separate
+// field for it.
 func Cards[N any](root host.Root, nodes []N, node func(*N) *Node) map[host.PCI][]N {
 	cards := map[host.PCI][]N{}
 	for _, n := range nodes {
@@ -139,8 +139,8 @@ func byPartition(a, b *Node) int {
 		cmp.Compare(a.Number, b.Number))
 }
 
-// number gives each node of one card its partition's number, so that a node that
-// cannot be read moves no other.
+// number sets the partition number of each node of one card. A node that cannot be read does not
+// shift the numbers of the others.
 func number(address host.PCI, nodes []*Node) {
 	apart := slices.ContainsFunc(nodes, func(n *Node) bool { return n.Partition > 0 })
 	for i, n := range nodes {
@@ -153,8 +153,8 @@ func number(address host.PCI, nodes []*Node) {
 	}
 }
 
-// PartID names a partition of a card. Its PCI address is its card's, and unique
-// IDs are shared too, so its number is what tells it apart.
+// PartID returns the ID of a partition of a card. The partitions of a card share its PCI address
+// and unique ID, so the ID contains the partition's number.
 func PartID(card gpu.ID, partition int) gpu.ID {
 	return gpu.ID(fmt.Sprintf("%s-p%d", card, partition))
 }
@@ -169,8 +169,8 @@ func partOf(id gpu.ID) (int, bool) {
 	return n, err == nil && n >= 0
 }
 
-// RenderMinor finds the render node of a GPU or of one partition of a card, by the
-// PCI address of the card.
+// RenderMinor returns the minor number of the render node of a GPU, or of a partition of the card
+// with a PCI address.
 func RenderMinor(root host.Root, nodes []Node, id gpu.ID, pci string) (int, error) {
 	pci = host.KernelPCI(pci)
 	var parts []Node
@@ -200,9 +200,8 @@ func RenderMinor(root host.Root, nodes []Node, id gpu.ID, pci string) (int, erro
 	return minor, nil
 }
 
-// Properties parses KFD's "name value" lines. A line that is no whole number of 64
-// bits is passed over: kernels add properties, and whoever needs one says that it is
-// missing.
+// Properties parses KFD's "name value" lines. It ignores lines whose value is not a whole number of
+// 64 bits, because kernels add properties. Callers check for the properties that they need.
 func Properties(text string) map[string]uint64 {
 	out := map[string]uint64{}
 	for line := range strings.Lines(text) {

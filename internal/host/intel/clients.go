@@ -10,17 +10,16 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Client is one process's use of one GPU, as the kernel counts it for the files
-// that the process has open.
+// Client is one process's use of one GPU, according to the kernel's counters for the files that the
+// process has open.
 type Client struct {
 	PID int
 	// PCI is the address of the GPU or virtual function.
 	PCI string
-	// Memory that is resident on the GPU.
+	// Memory is resident on the GPU.
 	Memory gpu.MiB
-	// Busy is the compute and render time since the files were opened, in Clock's
-	// unit: cycles for xe, whose Clock counts the GPU's own cycles, nanoseconds for
-	// i915, which has none.
+	// Busy is the compute and render time since the files were opened. For xe it is in cycles of
+	// the GPU, which Clock counts. For i915 it is in nanoseconds, and Clock is 0.
 	Busy, Clock uint64
 }
 
@@ -29,7 +28,7 @@ func Clients(root host.Root) []Client {
 	var out []Client
 	for _, pid := range root.Numbered("/proc") {
 		of := map[string]*Client{}
-		counted := map[string]bool{} // a duplicated file is one client of the kernel's
+		counted := map[string]bool{} // duplicated descriptors are one client for the kernel
 		for _, fd := range root.Names("/proc", strconv.Itoa(pid), "fd") {
 			dir := root.Process(pid)
 			to, err := os.Readlink(filepath.Join(dir, "fd", fd))
@@ -58,8 +57,8 @@ func Clients(root host.Root) []Client {
 	return out
 }
 
-// parseFDInfo reads what the kernel says about one open file (Linux
-// drm-usage-stats.rst). ok is false for a file of another driver.
+// parseFDInfo parses the kernel's information about one open file (Linux drm-usage-stats.rst). ok
+// is false for a file of another driver.
 func parseFDInfo(text string) (c Client, id string, ok bool) {
 	var bytes uint64
 	for line := range strings.Lines(text) {
@@ -87,7 +86,7 @@ func parseFDInfo(text string) (c Client, id string, ok bool) {
 	return c, id, ok && c.PCI != ""
 }
 
-// amount reads a number with the unit that the kernel chose, in bytes for memory.
+// amount parses a number with a unit of the kernel. Memory is in bytes.
 func amount(fields []string) uint64 {
 	n, err := strconv.ParseUint(fields[0], 10, 64)
 	if err != nil || len(fields) < 2 {

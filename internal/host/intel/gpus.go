@@ -1,5 +1,5 @@
-// Package intel knows the files of Intel's kernel drivers, xe and i915: discrete
-// GPUs, their virtual functions, and who uses them.
+// Package intel reads the files of Intel's kernel drivers, xe and i915: discrete GPUs, their
+// virtual functions, and the processes that use them.
 package intel
 
 import (
@@ -22,12 +22,12 @@ const vendorID = "0x8086"
 // drivers are the kernel drivers whose GPUs can be used.
 var drivers = []string{"xe", "i915"}
 
-// Links is the folder of links by which the user-mode driver finds render nodes.
+// Links is the directory of links through which the user-mode driver finds render nodes.
 const Links = "/dev/dri/by-path"
 
 // GPU is a discrete GPU, or a virtual function of one (SR-IOV).
 type GPU struct {
-	// PCI is the address, and the path of the device's folder below it.
+	// PCI is the PCI address, which is also the name of the device's directory.
 	PCI string
 	// Device is the PCI device ID.
 	Device uint16
@@ -35,17 +35,17 @@ type GPU struct {
 	Driver string
 	// Render is the minor of its render node, -1 without one.
 	Render int
-	// Memory is its local memory, 0 where the kernel does not tell it.
+	// Memory is its local memory, 0 if the kernel does not report it.
 	Memory gpu.MiB
 	// NUMANode is -1 when unknown.
 	NUMANode int
-	// Tiles are the parts that Level Zero counts as devices of their own; at least 1.
+	// Tiles is the number of parts that Level Zero counts as separate devices; at least 1.
 	Tiles int
 	// Parent is the address of the physical GPU of a virtual function, else "".
 	Parent string
 	// Function numbers the virtual functions of a GPU from 1; 0 on a physical GPU.
 	Function int
-	// Functions is how many virtual functions the GPU is split into now.
+	// Functions is the present number of virtual functions of the GPU.
 	Functions int
 }
 
@@ -53,9 +53,8 @@ func at(pci string, elem ...string) string {
 	return path.Join(append([]string{host.PCIDevices, pci}, elem...)...)
 }
 
-// GPUs lists the discrete GPUs by address, each with its virtual functions after
-// it. A function that is bound to another driver, for a virtual machine, is not
-// among them.
+// GPUs lists the discrete GPUs by address, each followed by its virtual functions. It leaves out
+// functions that are bound to another driver, which are for virtual machines.
 func GPUs(root host.Root) []GPU {
 	var out []GPU
 	for _, pci := range root.Names(host.PCIDevices) {
@@ -95,8 +94,8 @@ func discrete(root host.Root, pci string) bool {
 		!integrated(root, pci)
 }
 
-// integrated reports whether a GPU is a processor's own. That is always device 2 of the
-// root bus, where a virtual machine may have a card, which has memory or a known model.
+// integrated reports whether a GPU is part of a processor. Such a GPU is always device 2 of the
+// root bus. A virtual machine may have a card at that address, which has memory or a known model.
 func integrated(root host.Root, pci string) bool {
 	if !strings.HasSuffix(pci, ":00:02.0") {
 		return false
@@ -128,7 +127,7 @@ func read(root host.Root, pci string) GPU {
 	return g
 }
 
-// tiles reads what xe says about each tile, or Intel's own i915 about the card.
+// tiles reads the data of xe about each tile, or of Intel's own i915 about the card.
 func tiles(root host.Root, pci string) (memory gpu.MiB, count int) {
 	var sum uint64
 	for _, name := range numbered(root, at(pci), "tile") {
@@ -179,7 +178,7 @@ func (g GPU) functions(root host.Root) []string {
 	return out
 }
 
-// Problem says why the GPU cannot take tasks, "" when nothing speaks against it.
+// Problem returns why the GPU cannot take tasks, or "" if it can.
 func (g GPU) Problem(root host.Root) string {
 	switch {
 	case g.Driver == "":

@@ -3,7 +3,7 @@ package intel
 // Model is what follows from a PCI device ID alone.
 type Model struct {
 	Name string
-	// Target is the name by which Intel's offline compiler knows the chip.
+	// Target is the chip's name for Intel's offline compiler.
 	Target string
 }
 

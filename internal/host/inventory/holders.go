@@ -42,7 +42,7 @@ func holders(root host.Root) []driver.Process {
 	return out
 }
 
-// of says whose device a node is, and whether it is there for a screen.
+// of returns the vendor of a device node, and whether the node is for a display.
 func of(node string, drm map[string]gpu.Vendor) (m driver.Maker, screen, ok bool) {
 	if v, is := drm[node]; is {
 		m, ok = driver.MakerOf(v)
@@ -70,8 +70,7 @@ func drm(root host.Root) map[string]gpu.Vendor {
 	return out
 }
 
-// program is the name of a process's program; the kernel cuts what comm says at 15
-// characters.
+// program returns the name of a process's program. The kernel truncates comm to 15 characters.
 func program(root host.Root, pid int) string {
 	if exe, err := os.Readlink(root.Path("/proc", strconv.Itoa(pid), "exe")); err == nil {
 		return filepath.Base(strings.TrimSuffix(exe, " (deleted)"))

@@ -1,6 +1,5 @@
-// Package inventory reads the facts by which package driver decides: what GPUs a host
-// has, what of their drivers is there, and who uses them. It changes nothing, and needs
-// no driver.
+// Package inventory reads the facts for package driver: the GPUs of a host, their installed
+// drivers, and the processes that use them. It changes nothing and requires no driver.
 package inventory
 
 import (
@@ -17,8 +16,8 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Read reads the facts of the host at a root. With sources it also asks what the host's
-// package sources offer, which takes a second or two.
+// Read reads the facts of the host with a root. With sources it also reads the versions that the
+// host's package sources offer, which takes one or two seconds.
 func Read(ctx context.Context, root host.Root, sources bool) (driver.Facts, error) {
 	if !root.Exists("/proc") || !root.Exists("/sys") {
 		return driver.Facts{}, fmt.Errorf("%s has no /proc and /sys: it is not the root of a host", root)
@@ -59,7 +58,7 @@ func distribution(root host.Root) driver.Distribution {
 	return driver.Distribution{ID: values["ID"], Version: values["VERSION_ID"], Like: values["ID_LIKE"]}
 }
 
-// container says by what sign the root is a container's.
+// container returns the evidence that the root is that of a container, "" for a host.
 func container(root host.Root) string {
 	for _, sign := range []string{"/.dockerenv", "/run/.containerenv", "/run/systemd/container"} {
 		if root.Exists(sign) {
@@ -117,7 +116,7 @@ func devices(root host.Root) (gpus, switches []driver.Device) {
 	return gpus, switches
 }
 
-// installed reads what is there of a maker's driver.
+// installed reads the state of a vendor's driver.
 func installed(ctx context.Context, root host.Root, m driver.Maker, f driver.Facts) driver.Installed {
 	var d driver.Installed
 	if root.Exists("/sys/module", m.Module) {
@@ -130,7 +129,7 @@ func installed(ctx context.Context, root host.Root, m driver.Maker, f driver.Fac
 		}
 	}
 	for _, file := range m.Files {
-		// One that is not there is an error of modinfo, and no fact.
+		// modinfo fails for a module that does not exist.
 		if out, err := root.Output(ctx, "modinfo", "-k", f.Kernel, "-F", "version", file); err == nil &&
 			strings.TrimSpace(out) != "" {
 			d.OnDisk = strings.TrimSpace(out)
@@ -149,7 +148,7 @@ func installed(ctx context.Context, root host.Root, m driver.Maker, f driver.Fac
 	return d
 }
 
-// foreign says what brought a driver that packages did not.
+// foreign returns what has installed a driver that does not come from packages, or "".
 func foreign(root host.Root, m driver.Maker, d driver.Installed, f driver.Facts) string {
 	for file, by := range m.Foreign {
 		if root.Exists(file) {
@@ -163,7 +162,7 @@ func foreign(root host.Root, m driver.Maker, d driver.Installed, f driver.Facts)
 	return ""
 }
 
-// uses are the reference counts of the modules that a reload takes out.
+// uses returns the reference counts of the modules that a reload unloads.
 func uses(root host.Root) map[string]int {
 	out := map[string]int{}
 	for _, m := range driver.Makers() {

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// states are the words of dpkg for a package that is not whole, by the second letter of
-// its status.
+// states are dpkg's names for packages that are not completely installed, by the second letter of
+// the status.
 var states = map[byte]string{'U': "unpacked and not configured", 'F': "half-configured", 'H': "half-installed",
 	'W': "waiting for another's trigger", 't': "waiting for its trigger"}
 
@@ -32,12 +32,12 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 	for line := range strings.Lines(text) {
 		fields := strings.Split(strings.TrimRight(line, "\n"), "\t")
 		if len(fields) != 3 || len(fields[0]) < 2 {
-			return "", nil, fmt.Errorf("dpkg-query printed %q, which is not understood", host.Clip(line))
+			return "", nil, fmt.Errorf("dpkg-query printed %q, which has an unknown form", host.Clip(line))
 		}
 		p := driver.Package{Name: fields[1], Version: fields[2], Held: fields[0][0] == 'h',
 			Broken: states[fields[0][1]]}
 		if p.Broken == "" && fields[0][1] != 'i' {
-			continue // removed; its configuration is left
+			continue // removed, but its configuration remains
 		}
 		if p.Broken != "" || matters(p.Name) {
 			out = append(out, p)
@@ -46,15 +46,14 @@ func packages(ctx context.Context, root host.Root) (arch string, out []driver.Pa
 	return strings.TrimSpace(arch), out, nil
 }
 
-// matters reports whether a package belongs to a driver or is what drivers are compiled
-// with.
+// matters reports whether a package belongs to a driver or is needed to compile drivers.
 func matters(name string) bool {
 	return strings.HasPrefix(name, "linux-headers-") || slices.ContainsFunc(driver.Makers(), func(m driver.Maker) bool {
 		return m.Owns(name)
 	})
 }
 
-// available asks apt for the versions of all packages of drivers that its sources name.
+// available returns the versions of all driver packages in apt's sources.
 func available(ctx context.Context, root host.Root, f driver.Facts) (map[string][]string, error) {
 	names := []string{"linux-headers-" + f.Kernel}
 	if root.Program("apt-cache") == "" {
@@ -81,8 +80,8 @@ func available(ctx context.Context, root host.Root, f driver.Facts) (map[string]
 	return out, nil
 }
 
-// useful reports whether a package belongs to the driver of a GPU that the host has.
-// Modules for other kernels than the running one are of no use, and there are many.
+// useful reports whether a package belongs to the driver of one of the host's GPUs. Modules for
+// kernels other than the running one do not count, because there are many.
 func useful(name string, f driver.Facts) bool {
 	if strings.HasPrefix(name, "linux-") && !strings.HasSuffix(name, "-"+f.Kernel) {
 		return false

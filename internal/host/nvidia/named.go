@@ -12,9 +12,9 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Unnamed lists the driver's device nodes that systemd, where it runs the host, cannot
-// name in a container's list of devices: it does so by links in /dev/char, which udev
-// makes for other devices. It lists none where docker does not use systemd.
+// Unnamed lists the driver's device nodes for which links in /dev/char are missing. udev creates
+// such links only for other devices, and systemd needs them in a container's list of devices. It
+// lists none if docker does not use systemd.
 func Unnamed(root host.Root) []string {
 	docker := root.TextOr("", "/etc/docker/daemon.json")
 	if !root.Exists("/run/systemd/system") || strings.Contains(docker, "native.cgroupdriver=cgroupfs") {

@@ -1,5 +1,5 @@
-// Package nvidia knows the files of NVIDIA's kernel driver: which device nodes
-// belong to a grant, and to no other GPU.
+// Package nvidia reads the files of NVIDIA's kernel driver, to find the device nodes of a grant and
+// of no other GPU.
 package nvidia
 
 import (
@@ -23,10 +23,10 @@ const (
 // Loaded reports whether the kernel driver is loaded.
 func Loaded(root host.Root) bool { return root.Exists(gpus) }
 
-// Nodes returns the paths of a grant's device nodes and of no other GPU's: the
-// control nodes, then OwnNodes. It fails on a node that is missing. On the running
-// machine NVIDIA's own program is asked first to make it: after a boot nothing else does
-// until a program uses CUDA outside a container.
+// Nodes returns the paths of a grant's device nodes and of no other GPU's: the control nodes, then
+// OwnNodes. It fails if a node is missing. On the running machine it first runs NVIDIA's program
+// that creates missing nodes: after a boot, nothing else creates them until a program uses CUDA
+// outside of containers.
 func Nodes(root host.Root, g gpu.Grant) ([]string, error) {
 	return nodes(root, g, root == host.Running)
 }
@@ -51,11 +51,12 @@ func nodes(root host.Root, g gpu.Grant, mend bool) ([]string, error) {
 	return paths, nil
 }
 
-// makeTime is what making nodes may take; it loads a kernel module.
+// makeTime is how long creating nodes, which loads a kernel module, may take.
 const makeTime = 10 * time.Second
 
-// makeNodes has nvidia-modprobe load nvidia-uvm and make the missing nodes. The caller
-// sees whether it did: a host without the program may have its nodes from elsewhere.
+// makeNodes runs nvidia-modprobe, which loads nvidia-uvm and creates missing nodes. It returns no
+// error; the caller checks the nodes, because a host without the program may create them in another
+// way.
 func makeNodes(missing []string) {
 	if len(missing) == 0 {
 		return
@@ -70,14 +71,14 @@ func makeNodes(missing []string) {
 	ctx, cancel := context.WithTimeout(context.Background(), makeTime)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nvidia-modprobe", args...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"} // the agent's variables hold tokens
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"} // the agent's variables may contain tokens
 	cmd.WaitDelay = time.Second
 	_ = cmd.Run()
 }
 
-// OwnNodes returns the paths of the nodes that belong to the granted GPUs alone:
-// the node of each GPU by its minor number and, for MIG devices, the capability
-// nodes of their GPU instance and compute instance.
+// OwnNodes returns the paths of the nodes that belong only to the granted GPUs: the node of each
+// GPU by its minor number and, for MIG devices, the capability nodes of their GPU instance and
+// compute instance.
 func OwnNodes(root host.Root, g gpu.Grant) ([]string, error) {
 	var paths []string
 	add := func(list ...string) {
@@ -113,8 +114,8 @@ func OwnNodes(root host.Root, g gpu.Grant) ([]string, error) {
 	return paths, nil
 }
 
-// minorOf returns the number of a GPU's device node. A task that outlived a reboot
-// brings the address that its GPU had before it, where another may be now.
+// minorOf returns the minor number of a GPU's device node. The grant of a task that has survived a
+// reboot has the GPU's former address, where another GPU may be now.
 func minorOf(root host.Root, id gpu.ID, pci string) (int, error) {
 	information := path.Join(gpus, host.KernelPCI(pci), "information")
 	if other := uuid(root, information); other != "" && other != id && strings.HasPrefix(string(id), "GPU-") {
@@ -137,8 +138,8 @@ func minorOf(root host.Root, id gpu.ID, pci string) (int, error) {
 	return minor, nil
 }
 
-// uuid reads a GPU's UUID, "" where the driver does not tell it: it shows question
-// marks until a program has opened the GPU.
+// uuid returns a GPU's UUID, or "" if the driver does not show it: it shows question marks until a
+// program has opened the GPU.
 func uuid(root host.Root, information string) gpu.ID {
 	text, _ := root.Field(information, "GPU UUID")
 	if !strings.HasPrefix(text, "GPU-") || strings.Contains(text, "?") {
@@ -152,7 +153,7 @@ func uuid(root host.Root, information string) gpu.ID {
 func capabilities(root host.Root, minor int, mig string) ([]string, error) {
 	gi, ci, ok := strings.Cut(mig, "/")
 	if !ok || strings.Trim(gi+ci, "0123456789") != "" || gi == "" || ci == "" {
-		return nil, fmt.Errorf("%q is no GPU instance and compute instance: want for example \"7/0\"", mig)
+		return nil, fmt.Errorf("%q is not a GPU instance and compute instance: want for example \"7/0\"", mig)
 	}
 	base := fmt.Sprintf("%s/capabilities/gpu%d/mig/gi%s", proc, minor, gi)
 	var out []string
