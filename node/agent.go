@@ -160,7 +160,8 @@ func (a *Agent) step(ctx context.Context) (driver.Verb, error) {
 	if verb == driver.Wait || verb == driver.Again {
 		return verb, nil
 	}
-	a.log.Info("starting an action", "action", string(verb), "phase", string(state.Phase), "version", state.Plan.Version)
+	a.log.Info("starting an action", "action", string(verb), "phase", string(state.Phase),
+		"version", state.Plan.Version)
 	// Complete the action even if the agent is stopped: half an installation is worse than a late end.
 	doing, cancel := within(context.WithoutCancel(ctx), limit(verb))
 	defer cancel()
@@ -395,7 +396,8 @@ func (a *Agent) load() (s driver.State, err error) {
 		return s, fmt.Errorf("the state: %w", err)
 	}
 	if err := json.Unmarshal(text, &s); err != nil {
-		return s, fmt.Errorf("the state in %s is damaged: %w; check the host's driver and packages, then remove the file",
+		return s, fmt.Errorf("the state in %s is damaged: %w; "+
+			"check the host's driver and packages, then remove the file",
 			a.stateFile(), err)
 	}
 	return s, nil

@@ -51,7 +51,8 @@ func (v *vendor) Converge(_ context.Context, plan share.Plan) map[gpu.ID]plugin.
 func (v *vendor) hidden(c card, id gpu.ID) string {
 	why := ""
 	if _, err := v.render(c, id); err != nil {
-		why = fmt.Sprintf("it has no render node, so no task can open it (%v); check the kernel's log and reload amdgpu",
+		why = fmt.Sprintf("it has no render node, so no task can open it (%v); "+
+			"check the kernel's log and reload amdgpu",
 			err)
 	}
 	v.said.warn("render node "+string(id), "a GPU is unhealthy", told(c, why))

@@ -97,7 +97,8 @@ func (p *partitioner) set(c card, mode string) (problem string) {
 		p.said.log.Info("repartitioned a GPU", "gpu", c.ID, "from", c.Compute, "to", mode)
 		p.wake()
 	case errors.Is(err, syscall.EBUSY):
-		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; the driver reports busy", mode)
+		problem = fmt.Sprintf("it becomes %s when no process uses any AMD GPU of the host; "+
+			"the driver reports busy", mode)
 	case errors.Is(err, os.ErrPermission):
 		problem = fmt.Sprintf("it cannot become %s: no permission to write %s; run the Nomad agent as root",
 			mode, path)

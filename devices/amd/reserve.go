@@ -36,7 +36,8 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		c, n, ok := v.known(offer.ID)
 		if !ok {
 			return plugin.Reservation{},
-				fmt.Errorf("GPU %s is no longer on this host; Nomad places the job again when it sees the GPU unhealthy",
+				fmt.Errorf("GPU %s is no longer on this host; "+
+					"Nomad places the job again when it sees the GPU unhealthy",
 					offer.ID)
 		}
 		v.mu.Lock()

@@ -172,7 +172,8 @@ func aside(c card, all []card) string {
 	}
 	for _, o := range all {
 		if more, _ := size(o); more >= 4*units {
-			return fmt.Sprintf("by its size it is a GPU inside a processor (%d compute units, %d MiB)", units, memory>>20)
+			return fmt.Sprintf("by its size it is a GPU inside a processor (%d compute units, %d MiB)",
+				units, memory>>20)
 		}
 	}
 	return ""

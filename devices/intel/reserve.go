@@ -23,7 +23,8 @@ func (v *vendor) Reserve(_ context.Context, granted share.Granted) (plugin.Reser
 		g, ok := v.known(o.ID)
 		if !ok {
 			return plugin.Reservation{},
-				fmt.Errorf("GPU %s is no longer on this host; Nomad places the job again when it sees the GPU unhealthy",
+				fmt.Errorf("GPU %s is no longer on this host; "+
+					"Nomad places the job again when it sees the GPU unhealthy",
 					o.ID)
 		}
 		if why := v.problem(g); why != "" {

@@ -219,7 +219,8 @@ func (k *keeper) alone(servers []int) (problem string) {
 		said = err.Error()
 	case pid != 0 && pipe != k.control.Pipe:
 		return fmt.Sprintf("an MPS server that is not this plugin's (PID %d, "+
-			"of the daemon at %s) serves the GPU too: stop that daemon, or set mode whole or off for the GPU", pid, pipe)
+			"of the daemon at %s) serves the GPU too: stop that daemon, "+
+			"or set mode whole or off for the GPU", pid, pipe)
 	case len(others) > 0:
 		said = fmt.Sprintf("processes use the GPU without this MPS daemon; its compute mode becomes EXCLUSIVE_PROCESS "+
 			"when they have ended: %v", []int(others))

@@ -79,7 +79,8 @@ func newVendor(cfg plugin.Config, host plugin.Host) (plugin.Vendor, error) {
 	if size := s.String("mps_shm_size", "25%"); size != "host" {
 		if !shmSize.MatchString(size) {
 			s.RefuseValue("mps_shm_size", size,
-				`want a percentage of the host's memory or a size, such as "25%" or "16g", or "host" for the host's /dev/shm`)
+				`want a percentage of the host's memory or a size, such as "25%" or "16g", `+
+					`or "host" for the host's /dev/shm`)
 		}
 		v.mps.shmSize = size
 	}

@@ -162,6 +162,7 @@ func taskMetrics(ch chan<- prometheus.Metric, o share.Offer, t *taskUse, of []st
 		float64(share.MemoryOf(o.Memory, len(t.held), o.Slices).Bytes()), by...)
 	gauge(ch, "task_gpu_processes", "Processes of the task on the GPU.", taskLabels, float64(t.processes), by...)
 	if t.busy >= 0 {
-		gauge(ch, "task_gpu_busy_ratio", "The task's fraction of the GPU's time, 0 to 1.", taskLabels, t.busy/100, by...)
+		gauge(ch, "task_gpu_busy_ratio", "The task's fraction of the GPU's time, 0 to 1.",
+			taskLabels, t.busy/100, by...)
 	}
 }

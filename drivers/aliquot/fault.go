@@ -72,7 +72,8 @@ func (d *Driver) faulted(ctx context.Context, v vendor, g gpu.Grant) ([]int, boo
 }
 
 func (d *Driver) endVictim(t *task, v vendor, pid int) {
-	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, after an error of this task or of another on "+
+	failure := fmt.Errorf("process %d lost its GPU: %s of %s is in FAULT, "+
+		"after an error of this task or of another on "+
 		"that GPU; the driver stops the task so that Nomad restarts it", pid, v.serverName, t.grant.Group)
 	t.fail(failure)
 	d.log.Error(failure.Error(), "task", t.config.Name, "alloc", t.config.AllocID)
@@ -101,7 +102,8 @@ func (d *Driver) awaitServer(g gpu.Grant) error {
 		case <-look.C:
 		case <-ctx.Done():
 			return structs.NewRecoverableError(
-				fmt.Errorf("%s of %s is in FAULT and accepts no new clients until its present ones have ended", v.serverName,
+				fmt.Errorf("%s of %s is in FAULT and accepts no new clients until its present ones have ended",
+					v.serverName,
 					g.Group), true)
 		}
 	}

@@ -83,7 +83,8 @@ func (s settings) askPlugin(ctx context.Context, args ...string) (uint64, error)
 	}
 	held, err := strconv.ParseUint(strings.TrimSpace(out.String()), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("%s %s printed %q: is it of the same release as the driver?", nvidiaPlugin, kernel.HoldMemory,
+		return 0, fmt.Errorf("%s %s printed %q: is it of the same release as the driver?",
+			nvidiaPlugin, kernel.HoldMemory,
 			out.String())
 	}
 	return held, nil

@@ -80,7 +80,8 @@ func (c DriverConfig) settings() (settings, error) {
 		}
 		if info, err := os.Stat(s.host.path(d)); err == nil && info.IsDir() {
 			return s,
-				fmt.Errorf("allowed_devices has %q, which is a directory: list the device nodes in it that jobs may use",
+				fmt.Errorf("allowed_devices has %q, which is a directory: "+
+					"list the device nodes in it that jobs may use",
 					d)
 		}
 	}
