@@ -73,9 +73,9 @@ func (s *Server) watch(ctx context.Context, v *service) {
 			set = func(r []line.Replica) { l.scraper.Replace(ctx, r) }
 		}
 	}
-	if v.nights != nil {
-		v.nights.next = set
-		set = v.nights.replace
+	if v.sleepers != nil {
+		v.sleepers.next = set
+		set = v.sleepers.replace
 	}
 	v.source.Watch(ctx, set)
 }

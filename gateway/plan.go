@@ -93,26 +93,48 @@ func (s *Server) Reload(c *config.Config) error {
 		return errors.New("the gateway is shutting down")
 	}
 	old := s.plan.Load()
-	if !reflect.DeepEqual(c.Consul, old.config.Consul) || !reflect.DeepEqual(c.Nomad, old.config.Nomad) {
-		return errors.New("the consul or nomad block has changed: restart the gateway")
-	}
-	if !reflect.DeepEqual(c.Peers, s.config.Peers) {
-		return errors.New("the peers block has changed: restart the gateway")
+	if err := needsRestart(s.config, old.config, c); err != nil {
+		return err
 	}
 	next, err := s.newPlan(c, old)
 	if err != nil {
 		return err
 	}
-	if !reflect.DeepEqual(c.Listen, s.config.Listen) || c.Admin != s.config.Admin ||
-		c.AccessLog != s.config.AccessLog || c.LogLevel != s.config.LogLevel || c.Drain != s.config.Drain {
+	if !sameProcess(s.config, c) {
 		s.log.Warn("changes of listen, admin, access_log, log_level and drain need a restart of the gateway; " +
 			"the other changes are in force")
 	}
+	s.inForce(next, old)
+	s.log.Info("configuration reloaded", "services", len(next.services))
+	return nil
+}
+
+// needsRestart refuses a configuration whose parts the gateway reads only at its start;
+// services hold on to them. first is the configuration of the start, old the one in force.
+func needsRestart(first, old, c *config.Config) error {
+	if !reflect.DeepEqual(c.Consul, old.Consul) || !reflect.DeepEqual(c.Nomad, old.Nomad) {
+		return errors.New("the consul or nomad block has changed: restart the gateway")
+	}
+	if !reflect.DeepEqual(c.Peers, first.Peers) {
+		return errors.New("the peers block has changed: restart the gateway")
+	}
+	return nil
+}
+
+// sameProcess reports whether a configuration leaves alone what is set once for the whole
+// process.
+func sameProcess(first, c *config.Config) bool {
+	return reflect.DeepEqual(c.Listen, first.Listen) && c.Admin == first.Admin &&
+		c.AccessLog == first.AccessLog && c.LogLevel == first.LogLevel && c.Drain == first.Drain
+}
+
+// inForce puts a plan in the place of another one, and retires the services that are gone.
+func (s *Server) inForce(next, old *plan) {
 	lines := map[any]bool{}
 	for _, v := range next.services {
 		lines[v.line] = true
 		if v.background != nil {
-			v.line.Adjust(s.policy(v.config, c))
+			v.line.Adjust(s.policy(v.config, next.config))
 		} else {
 			s.start(v)
 		}
@@ -130,8 +152,6 @@ func (s *Server) Reload(c *config.Config) error {
 			})
 		}
 	}
-	s.log.Info("configuration reloaded", "services", len(next.services))
-	return nil
 }
 
 // settled reports whether every request of the plan has its service.
@@ -164,8 +184,8 @@ func (s *Server) start(v *service) {
 	ctx, stop := context.WithCancel(s.background)
 	v.background = &background{stop}
 	s.tasks.Go(func() { s.watch(ctx, v) })
-	if v.nights != nil {
-		s.tasks.Go(func() { v.nights.run(ctx) })
+	if v.sleepers != nil {
+		s.tasks.Go(func() { v.sleepers.run(ctx) })
 	}
 	if v.waker != nil {
 		s.tasks.Go(func() { v.waker.run(ctx, v.line) })

@@ -24,7 +24,7 @@ type service struct {
 	waker      *waker        // nil if the service is never started from zero
 	language   *language     // nil if its work is not counted in tokens
 	saltKey    []byte        // nil if tenants may share caches
-	nights     *nights       // nil if replicas do not sleep
+	sleepers   *sleepers     // nil if replicas do not sleep
 	remembered *remembered
 }
 
@@ -45,7 +45,7 @@ type queue interface {
 	State() line.State
 	Starving() bool
 	StarvesFor(class string) bool
-	Rouse(takes time.Duration) (id string, ok bool)
+	ToWake(takes time.Duration) (id string, ok bool)
 	Working() (queued int, active map[string]int)
 	Decides() bool
 	Whole() bool
@@ -100,8 +100,8 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 			}
 		},
 		Waits: func() {
-			if v.nights != nil {
-				v.nights.look()
+			if v.sleepers != nil {
+				v.sleepers.lookSoon()
 			}
 		},
 	}
@@ -112,7 +112,7 @@ func (s *Server) newService(c config.Service, of *config.Config, source Source) 
 	}
 	v.language = newLanguage(v)
 	if c.Sleep != nil {
-		v.nights = newNights(v, s.metrics, s.log)
+		v.sleepers = newSleepers(v, s.metrics, s.log)
 	}
 	if c.Engine.Salt {
 		if v.saltKey, err = saltKey(c.Engine.SaltKey); err != nil {

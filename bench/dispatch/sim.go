@@ -56,7 +56,7 @@ func simulate(f fleet, calls []call, policy dispatch.Policy) []time.Duration {
 		if next < len(calls) {
 			now = calls[next].at
 		}
-		if wake := q.Wake(); !wake.IsZero() {
+		if wake := q.LookAgain(); !wake.IsZero() {
 			now = min(now, wake.Sub(start))
 		}
 		if running.Len() > 0 && (*running)[0].at <= now {

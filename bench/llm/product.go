@@ -145,7 +145,7 @@ func (g *gateway) observe(s *sim) {
 
 // due is when the queue wants to be asked again.
 func (g *gateway) due() time.Duration {
-	if wake := g.queue.Wake(); !wake.IsZero() {
+	if wake := g.queue.LookAgain(); !wake.IsZero() {
 		return wake.Sub(epoch)
 	}
 	return never

@@ -227,8 +227,8 @@ func TestMetricsWithoutAnEnd(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: read as %+v", name, state)
 		}
-		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
-		if err := bed.Sleep(t.Context(), address); !errors.Is(err, ErrBusy) {
+		mode := SleepMode{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		if err := mode.Sleep(t.Context(), address); !errors.Is(err, ErrBusy) {
 			t.Errorf("%s: a replica is put to sleep whose load is unknown: %v", name, err)
 		}
 	}
@@ -250,8 +250,8 @@ func TestWhoseLoadIsUnknown(t *testing.T) {
 				http.NotFound(w, r)
 			}
 		}))
-		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
-		err := bed.Sleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		mode := SleepMode{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		err := mode.Sleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
 		if !errors.Is(err, ErrBusy) || err == ErrBusy || slept.Load() {
 			t.Errorf("%s: %v, slept: %t", name, err, slept.Load())
 		}
@@ -283,8 +283,8 @@ func TestWhoCannotSleep(t *testing.T) {
 			}
 			io.WriteString(w, text)
 		}))
-		bed := Bed{Client: http.DefaultTransport, Scheme: "http", Level: 1}
-		sleeps, err := bed.Asleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
+		mode := SleepMode{Client: http.DefaultTransport, Scheme: "http", Level: 1}
+		sleeps, err := mode.Asleep(t.Context(), strings.TrimPrefix(server.URL, "http://"))
 		if sleeps != c.sleeps || errors.Is(err, ErrNoSleep) != c.cannot || err != nil && !c.cannot {
 			t.Errorf("%s: %t, %v", name, sleeps, err)
 		}

@@ -14,7 +14,7 @@ import (
 // as its weight version: every gateway can read it there, and it disappears when the engine
 // restarts. The mark is set before memory is released, and removed after the engine has served a
 // request. An engine with the mark has to be woken.
-type sglangSleep struct{ *Bed }
+type sglangSleep struct{ *SleepMode }
 
 const (
 	// noteReleased and noteTaken are prefixes of the original weight version: of an engine whose

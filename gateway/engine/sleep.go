@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Bed puts engines to sleep and wakes them. The model of a sleeping engine leaves the GPU, and
+// SleepMode puts engines to sleep and wakes them. The model of a sleeping engine leaves the GPU, and
 // comes back from the host's memory in seconds.
-type Bed struct {
+type SleepMode struct {
 	// Client is the transport of the service's requests.
 	Client http.RoundTripper
 	Scheme string
@@ -37,11 +37,11 @@ type sleeper interface {
 }
 
 // of returns the sleep mode of a replica's engine, and whether it sleeps.
-func (b *Bed) of(ctx context.Context, replica string) (how sleeper, sleeps bool, err error) {
+func (m *SleepMode) of(ctx context.Context, replica string) (how sleeper, sleeps bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, asleep)
 	defer cancel()
-	for _, how := range []sleeper{vllmSleep{b}, sglangSleep{b}} {
-		if sleeps, err = how.asleep(ctx, b.address(replica)); !errors.Is(err, ErrNoSleep) {
+	for _, how := range []sleeper{vllmSleep{m}, sglangSleep{m}} {
+		if sleeps, err = how.asleep(ctx, m.address(replica)); !errors.Is(err, ErrNoSleep) {
 			return how, sleeps, err
 		}
 	}
@@ -55,8 +55,8 @@ var ErrNoSleep = errors.New("the engine has no sleep mode, or it is not enabled"
 const asleep = 5 * time.Second
 
 // Asleep reports whether an engine sleeps. It returns ErrNoSleep if the engine cannot.
-func (b *Bed) Asleep(ctx context.Context, replica string) (bool, error) {
-	_, sleeps, err := b.of(ctx, replica)
+func (m *SleepMode) Asleep(ctx context.Context, replica string) (bool, error) {
+	_, sleeps, err := m.of(ctx, replica)
 	return sleeps, err
 }
 
@@ -66,39 +66,39 @@ var ErrBusy = errors.New("the engine has requests in progress")
 
 // Sleep puts an idle engine to sleep, and returns once the engine reports that it sleeps. It checks
 // the engine's metrics for requests of other clients.
-func (b *Bed) Sleep(ctx context.Context, replica string) error {
-	switch state, err := b.load(ctx, replica); {
+func (m *SleepMode) Sleep(ctx context.Context, replica string) error {
+	switch state, err := m.load(ctx, replica); {
 	case err != nil:
 		return fmt.Errorf("%w, or may have some: %w", ErrBusy, err)
 	case max(state.Running, 0)+max(state.Waiting, 0) > 0:
 		return ErrBusy
 	}
-	how, sleeps, err := b.of(ctx, replica)
+	how, sleeps, err := m.of(ctx, replica)
 	if err != nil || sleeps {
 		return err
 	}
-	if err := how.sleep(ctx, b.address(replica)); err != nil {
+	if err := how.sleep(ctx, m.address(replica)); err != nil {
 		return err
 	}
-	return b.until(ctx, replica, true)
+	return m.until(ctx, replica, true)
 }
 
 // Wake wakes an engine, and returns once it has answered a request for one token: engines have been
 // seen to report that they are awake and then to crash at the first request.
-func (b *Bed) Wake(ctx context.Context, replica string) error {
-	how, _, err := b.of(ctx, replica)
+func (m *SleepMode) Wake(ctx context.Context, replica string) error {
+	how, _, err := m.of(ctx, replica)
 	if err != nil {
 		return err
 	}
-	return how.wake(ctx, b.address(replica), replica)
+	return how.wake(ctx, m.address(replica), replica)
 }
 
 // again is the polling interval of until.
 const again = 50 * time.Millisecond
 
-func (b *Bed) until(ctx context.Context, replica string, sleeps bool) error {
+func (m *SleepMode) until(ctx context.Context, replica string, sleeps bool) error {
 	for {
-		is, err := b.Asleep(ctx, replica)
+		is, err := m.Asleep(ctx, replica)
 		if err != nil {
 			return err
 		}
@@ -111,13 +111,13 @@ func (b *Bed) until(ctx context.Context, replica string, sleeps bool) error {
 	}
 }
 
-func (b *Bed) probe(ctx context.Context, replica string) error {
+func (m *SleepMode) probe(ctx context.Context, replica string) error {
 	var list struct {
 		Data []struct {
 			ID string `json:"id"`
 		} `json:"data"`
 	}
-	status, err := b.ask(ctx, http.MethodGet, replica, "/v1/models", nil, &list)
+	status, err := m.ask(ctx, http.MethodGet, replica, "/v1/models", nil, &list)
 	if status == http.StatusUnauthorized || status == http.StatusForbidden {
 		return nil // the server needs a key that the gateway does not have, so rely on its report
 	}
@@ -127,20 +127,20 @@ func (b *Bed) probe(ctx context.Context, replica string) error {
 	if len(list.Data) == 0 {
 		return errors.New("/v1/models lists no model")
 	}
-	_, err = b.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID,
+	_, err = m.ask(ctx, http.MethodPost, replica, "/v1/completions", map[string]any{"model": list.Data[0].ID,
 		"prompt": "a", "max_tokens": 1}, nil)
 	return err
 }
 
 // load reads the number of requests in an engine from its metrics.
-func (b *Bed) load(ctx context.Context, replica string) (State, error) {
+func (m *SleepMode) load(ctx context.Context, replica string) (State, error) {
 	ctx, cancel := context.WithTimeout(ctx, asleep)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, b.Scheme+"://"+replica+"/metrics", nil)
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, m.Scheme+"://"+replica+"/metrics", nil)
 	if err != nil {
 		return State{}, err
 	}
-	res, err := b.Client.RoundTrip(r)
+	res, err := m.Client.RoundTrip(r)
 	if err != nil {
 		return State{}, err
 	}
@@ -155,17 +155,17 @@ func (b *Bed) load(ctx context.Context, replica string) (State, error) {
 	return state, err
 }
 
-func (b *Bed) address(replica string) string {
+func (m *SleepMode) address(replica string) string {
 	host, _, err := net.SplitHostPort(replica)
-	if b.Port == 0 || err != nil {
+	if m.Port == 0 || err != nil {
 		return replica
 	}
-	return net.JoinHostPort(host, strconv.Itoa(b.Port))
+	return net.JoinHostPort(host, strconv.Itoa(m.Port))
 }
 
 // ask sends a request and decodes the JSON of its response, if into is not nil. The status is 0
 // without a response.
-func (b *Bed) ask(ctx context.Context, method, address, path string, body, into any) (status int, err error) {
+func (m *SleepMode) ask(ctx context.Context, method, address, path string, body, into any) (status int, err error) {
 	var text io.Reader
 	if body != nil {
 		encoded, err := json.Marshal(body)
@@ -174,7 +174,7 @@ func (b *Bed) ask(ctx context.Context, method, address, path string, body, into 
 		}
 		text = bytes.NewReader(encoded)
 	}
-	r, err := http.NewRequestWithContext(ctx, method, b.Scheme+"://"+address+path, text)
+	r, err := http.NewRequestWithContext(ctx, method, m.Scheme+"://"+address+path, text)
 	if err != nil {
 		return 0, err
 	}
@@ -182,7 +182,7 @@ func (b *Bed) ask(ctx context.Context, method, address, path string, body, into 
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
-	res, err := b.Client.RoundTrip(r)
+	res, err := m.Client.RoundTrip(r)
 	if err != nil {
 		return 0, err
 	}

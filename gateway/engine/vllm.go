@@ -7,7 +7,7 @@ import (
 )
 
 // vllmSleep uses vLLM's sleep mode, which needs its development mode.
-type vllmSleep struct{ *Bed }
+type vllmSleep struct{ *SleepMode }
 
 func (b vllmSleep) asleep(ctx context.Context, address string) (bool, error) {
 	var told struct {

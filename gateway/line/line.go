@@ -319,7 +319,7 @@ func (l *Line) pump(now time.Time) (woken bool) {
 
 // arm sets the timer for the time at which the queue has to decide again.
 func (l *Line) arm(now time.Time) {
-	wake := l.queue.Wake()
+	wake := l.queue.LookAgain()
 	if wake.Equal(l.timerAt) {
 		return
 	}

@@ -147,11 +147,11 @@ func (l *Line) Working() (queued int, active map[string]int) {
 	return l.queue.Waiting(), active
 }
 
-// Rouse returns the best replica to wake for the waiting requests; see dispatch.Queue.Rouse.
-func (l *Line) Rouse(takes time.Duration) (id string, ok bool) {
+// ToWake returns the best replica to wake for the waiting requests; see dispatch.Queue.ToWake.
+func (l *Line) ToWake(takes time.Duration) (id string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.queue.Rouse(takes)
+	return l.queue.ToWake(takes)
 }
 
 // Seed sets rates that were learned earlier.

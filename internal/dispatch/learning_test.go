@@ -54,7 +54,7 @@ func (p *plant) run(rate float64, length time.Duration) {
 	end, next, i := p.now.Add(length), p.now, 0
 	for p.now.Before(end) {
 		at, who := next, ""
-		if w := p.q.Wake(); !w.IsZero() && w.Before(at) {
+		if w := p.q.LookAgain(); !w.IsZero() && w.Before(at) {
 			at = w
 		}
 		for _, id := range p.ids {

@@ -83,7 +83,7 @@ func TestAPromptWaitsForAnswersThatItWouldSpoil(t *testing.T) {
 	if q.Next(now) != nil {
 		t.Fatal("the prompt is sent though three answers then miss the objective")
 	}
-	if wake := q.Wake(); !wake.After(now) || wake.After(now.Add(time.Second)) {
+	if wake := q.LookAgain(); !wake.After(now) || wake.After(now.Add(time.Second)) {
 		t.Errorf("it is looked at again at %v", wake.Sub(now))
 	}
 	for _, k := range answers {

@@ -213,7 +213,7 @@ func (m *machine) conserves(t *rapid.T, tenants map[string]int) {
 		if fastest != nil && fastest.free.len() > 0 {
 			t.Fatalf("a request waits while %s, the fastest it may use, has a free slot", fastest.free.items[0].ID)
 		}
-		if w := m.q.Wake(); k.avoid == nil && fastest != nil && m.q.fleet.fastest(p, false) != nil && w.IsZero() {
+		if w := m.q.LookAgain(); k.avoid == nil && fastest != nil && m.q.fleet.fastest(p, false) != nil && w.IsZero() {
 			t.Fatal("a slot is held back and Wake does not tell until when")
 		}
 	}
@@ -235,7 +235,7 @@ func TestQueueProperties(t *testing.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms")) * time.Millisecond)
 			},
 			"wake": func(t *rapid.T) {
-				if w := m.q.Wake(); w.After(m.now) {
+				if w := m.q.LookAgain(); w.After(m.now) {
 					m.now = w
 				}
 			},

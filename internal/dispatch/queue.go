@@ -72,7 +72,7 @@ func (q *Queue) Withdraw(t *Ticket) bool {
 
 // Next ties the next request to a replica and returns its ticket, or nil when no
 // waiting request can be placed. The owner calls it until it returns nil after
-// every change, and at the time that Wake tells.
+// every change, and at the time that LookAgain returns.
 func (q *Queue) Next(now time.Time) *Ticket {
 	q.fleet.revive(now)
 	q.held = time.Time{}
@@ -173,9 +173,9 @@ func (q *Queue) Retry(t *Ticket, o Verdict, pause time.Duration, now time.Time) 
 	q.waitlist.enter(t)
 }
 
-// Wake is when the owner must call Next again although nothing happened; zero when
+// LookAgain is when the owner must call Next again although nothing happened; zero when
 // that is never.
-func (q *Queue) Wake() time.Time {
+func (q *Queue) LookAgain() time.Time {
 	wake := q.held
 	if q.fleet.suspended.len() > 0 {
 		if until := q.fleet.suspended.items[0].health.until; wake.IsZero() || until.Before(wake) {

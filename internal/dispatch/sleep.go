@@ -7,18 +7,18 @@ type Sleep int
 
 // The states of a replica beside awake. Only an awake one gets requests.
 const (
-	Awake  Sleep = iota
-	Waking       // will be awake within the time that waking takes
-	Asleep       // can be woken
-	Drowsy       // about to sleep, and at once awake if it is needed
-	Away         // cannot be woken for now, or is not known to be awake
+	Awake    Sleep = iota
+	Waking         // will be awake within the time that waking takes
+	Asleep         // can be woken
+	Draining       // about to sleep, and at once awake if it is needed
+	Away           // cannot be woken for now, or is not known to be awake
 )
 
-// Rouse returns the replica that is best woken for the requests that wait, given how
+// ToWake returns the replica that is best woken for the requests that wait, given how
 // long waking takes: the fastest one asleep that some of them may use, where no replica
 // serves or wakes that they may use, or where those that do would need longer for all
 // of them than the waking takes.
-func (q *Queue) Rouse(takes time.Duration) (id string, ok bool) {
+func (q *Queue) ToWake(takes time.Duration) (id string, ok bool) {
 	for i := range q.waitlist.placements {
 		if q.waitlist.wanted[i] == 0 {
 			continue
@@ -41,7 +41,7 @@ func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 	for _, s := range l.fleet.all {
 		switch {
 		case s.leaving || !p.allows(s.Class):
-		case s.Sleep == Asleep || s.Sleep == Drowsy:
+		case s.Sleep == Asleep || s.Sleep == Draining:
 			if best == nil || l.sooner(s, best) {
 				best = s
 			}
@@ -57,7 +57,7 @@ func (l *learned) asleep(p *placement) (best *server, rate float64, able bool) {
 // sleep yet, otherwise the faster one.
 func (l *learned) sooner(s, than *server) bool {
 	if s.Sleep != than.Sleep {
-		return s.Sleep == Drowsy
+		return s.Sleep == Draining
 	}
 	return l.sustains(s) > l.sustains(than)
 }

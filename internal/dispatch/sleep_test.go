@@ -9,10 +9,10 @@ import (
 
 // One that sleeps gets nothing; it is woken when nobody awake could serve, or when it is
 // sooner awake than the others are through.
-func TestRouse(t *testing.T) {
+func TestToWake(t *testing.T) {
 	const takes = 5 * time.Second
-	rouse := func(q *Queue) string {
-		id, _ := q.Rouse(takes)
+	toWake := func(q *Queue) string {
+		id, _ := q.ToWake(takes)
 		return id
 	}
 	for _, mode := range []Mode{Slots, Tokens} {
@@ -22,7 +22,7 @@ func TestRouse(t *testing.T) {
 		}
 		put("slow", "a100", 0.5, Asleep)
 		put("fast", "h100", 1, Asleep)
-		if got := rouse(q); got != "" {
+		if got := toWake(q); got != "" {
 			t.Errorf("%v: %q is woken for nobody", mode, got)
 		}
 		first := ask("first")
@@ -30,20 +30,20 @@ func TestRouse(t *testing.T) {
 		if tickets, _ := drain(q, epoch); len(tickets) > 0 {
 			t.Fatalf("%v: a replica that sleeps is sent a request", mode)
 		}
-		if got := rouse(q); got == "" {
+		if got := toWake(q); got == "" {
 			t.Errorf("%v: nobody is woken", mode)
 		}
-		put("slow", "a100", 0.5, Drowsy)
-		if got := rouse(q); got != "slow" {
+		put("slow", "a100", 0.5, Draining)
+		if got := toWake(q); got != "slow" {
 			t.Errorf("%v: %q is woken before one that does not sleep yet", mode, got)
 		}
 		put("slow", "a100", 0.5, Asleep)
 		put("fast", "h100", 1, Waking)
-		if got := rouse(q); got != "" {
+		if got := toWake(q); got != "" {
 			t.Errorf("%v: %q is woken beside one that wakes", mode, got)
 		}
 		put("fast", "h100", 1, Away)
-		if got := rouse(q); got != "slow" {
+		if got := toWake(q); got != "slow" {
 			t.Errorf("%v: %q is woken in place of one that cannot be", mode, got)
 		}
 		put("fast", "h100", 1, Awake)
@@ -51,14 +51,14 @@ func TestRouse(t *testing.T) {
 			t.Errorf("%v: %v", mode, names)
 		}
 		submit(t, q, epoch, ask("bound", func(r *Request) { r.Placement = 1 }))
-		if got := rouse(q); got != "slow" {
+		if got := toWake(q); got != "slow" {
 			t.Errorf("%v: %q is woken for a request that requires its class", mode, got)
 		}
 	}
 }
 
 // A few that wait are soon served by who is awake; many are worth a waking.
-func TestRouseForAQueue(t *testing.T) {
+func TestToWakeForAQueue(t *testing.T) {
 	q := New(Policy{})
 	q.Put(Replica{ID: "a", Class: "x", Slots: 1, Weight: 1})
 	teach(q, map[string]float64{"a": 1}, 40) // a request takes a second
@@ -66,7 +66,7 @@ func TestRouseForAQueue(t *testing.T) {
 	for n := 1; n <= 20; n++ {
 		submit(t, q, epoch, ask(n))
 		drain(q, epoch)
-		_, woken := q.Rouse(5 * time.Second)
+		_, woken := q.ToWake(5 * time.Second)
 		if waiting := q.Waiting(); woken != (waiting > 5) {
 			t.Errorf("with %d waiting woken %t", waiting, woken)
 		}
@@ -98,7 +98,7 @@ func TestNobodyAsleepIsServed(t *testing.T) {
 					running = running[1:]
 				}
 			case 3:
-				if id, ok := q.Rouse(time.Second); ok && states[id] != Asleep && states[id] != Drowsy {
+				if id, ok := q.ToWake(time.Second); ok && states[id] != Asleep && states[id] != Draining {
 					t.Fatalf("%s is woken, which is %d", id, states[id])
 				}
 			}

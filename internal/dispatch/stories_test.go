@@ -25,7 +25,7 @@ import (
 //	end NAME=served|failed|unreachable|busy|neutral ...
 //	wait TIME                          time passes
 //	run N                              N times: what is served ends after 1 s, and the next starts
-//	rouse TIME                         who is woken, where waking takes TIME
+//	wake TIME                         who is woken, where waking takes TIME
 //	replicas                           how the replicas are
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -113,8 +113,8 @@ func (s *story) tell(t *testing.T, d *datadriven.TestData) string {
 		return s.serve()
 	case "run":
 		return s.run(int(words{"n": name}.number(t, "n")))
-	case "rouse":
-		return s.rouse(words{"takes": name}.length(t, "takes", 0))
+	case "wake":
+		return s.toWake(words{"takes": name}.length(t, "takes", 0))
 	case "replicas":
 		return s.replicas()
 	}
@@ -161,7 +161,7 @@ func (s *story) serve() string {
 	for k := s.q.Evicted(); k != nil; k = s.q.Evicted() {
 		fmt.Fprintf(&b, "%v makes room\n", k.Value)
 	}
-	if wake := s.q.Wake(); !wake.IsZero() {
+	if wake := s.q.LookAgain(); !wake.IsZero() {
 		fmt.Fprintf(&b, "looks again in %s\n", wake.Sub(s.now).Round(time.Millisecond))
 	}
 	return b.String()
@@ -214,7 +214,7 @@ func (s *story) request(t *testing.T, lines string) string {
 var refusals = map[Refusal]string{QueueFull: "the queue is full", TenantFull: "its tenant's queue is full",
 	TooLate: "it would be too late", NoSuchClass: "no replica has its class"}
 
-var sleeps = map[string]Sleep{"asleep": Asleep, "drowsy": Drowsy, "waking": Waking, "away": Away}
+var sleeps = map[string]Sleep{"asleep": Asleep, "drowsy": Draining, "waking": Waking, "away": Away}
 
 var verdicts = map[string]Verdict{"served": Served, "neutral": Neutral, "failed": Failed,
 	"unreachable": Unreachable, "busy": Busy}
@@ -249,8 +249,8 @@ func (s *story) run(n int) string {
 	return strings.Join(order, " ") + "\n"
 }
 
-func (s *story) rouse(takes time.Duration) string {
-	if id, ok := s.q.Rouse(takes); ok {
+func (s *story) toWake(takes time.Duration) string {
+	if id, ok := s.q.ToWake(takes); ok {
 		return id + " is woken\n"
 	}
 	return "nobody is woken\n"

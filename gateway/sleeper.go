@@ -10,14 +10,14 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// nap is what is known of one replica's sleep.
-type nap struct {
+// sleeper is what is known of one replica's sleep.
+type sleeper struct {
 	id, address string
-	state       napState
+	state       sleepState
 	busy        bool      // its engine is being asked or ordered something
 	orders      int       // how many there were
 	asked       time.Time // whether it sleeps
-	idle        time.Time // since when a drowsy one has nothing to do
+	idle        time.Time // since when a draining one has nothing to do
 	woken       time.Time
 	until       time.Time // when one that is away is tried again
 	failures    int       // to wake it, in a row
@@ -25,25 +25,25 @@ type nap struct {
 	unsound     bool      // an order did not come to its end: it must be woken before it gets requests
 }
 
-type napState int
+type sleepState int
 
 const (
-	unknown napState = iota // not asked yet
+	unknown sleepState = iota // not asked yet
 	awake
-	drowsy   // gets nothing more, and sleeps when it has finished what it has
-	falling  // is being put to sleep
-	sleeping // sleeps
+	draining      // gets nothing more, and sleeps when it has finished what it has
+	fallingAsleep // is being put to sleep
+	sleeping      // sleeps
 	waking
 	away // could not be woken, or asked while it slept
 )
 
 // sleep is what the queue is told of a state.
-func (s napState) sleep() dispatch.Sleep {
+func (s sleepState) sleep() dispatch.Sleep {
 	switch s {
 	case awake:
 		return dispatch.Awake
-	case drowsy:
-		return dispatch.Drowsy
+	case draining:
+		return dispatch.Draining
 	case sleeping:
 		return dispatch.Asleep
 	case waking:
@@ -54,10 +54,15 @@ func (s napState) sleep() dispatch.Sleep {
 
 // sleepNames are the states as the admin listener names them.
 var sleepNames = map[dispatch.Sleep]string{dispatch.Waking: "waking", dispatch.Asleep: "asleep",
-	dispatch.Drowsy: "drowsy", dispatch.Away: "away"}
+	dispatch.Draining: "drowsy", dispatch.Away: "away"}
+
+// maySleep reports whether an awake replica may be put to sleep.
+func (p *sleeper) maySleep(now time.Time) bool {
+	return p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays
+}
 
 // leave has a replica left alone for a while, each time for longer.
-func (p *nap) leave(now time.Time) {
+func (p *sleeper) leave(now time.Time) {
 	p.state = away
 	p.until = now.Add(min(firstAway<<min(p.failures, 10), longestAway))
 	p.failures++
@@ -69,7 +74,7 @@ func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
 	if v == nil {
 		return
 	}
-	if v.nights == nil {
+	if v.sleepers == nil {
 		http.Error(w, fmt.Sprintf("the replicas of service %q do not sleep: its configuration has no sleep block",
 			v.name), http.StatusConflict)
 		return
@@ -93,6 +98,6 @@ func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "replicas must not be negative", http.StatusBadRequest)
 		return
 	}
-	v.nights.suffice(a.Class, a.Replicas, time.Now().Add(holds))
+	v.sleepers.setEnough(a.Class, a.Replicas, time.Now().Add(holds))
 	w.WriteHeader(http.StatusNoContent)
 }

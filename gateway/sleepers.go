@@ -1,0 +1,321 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"aliquot.example/gateway/config"
+	"aliquot.example/gateway/engine"
+	"aliquot.example/gateway/line"
+)
+
+// sleepers knows which replicas of a service sleep, puts to sleep those that are more
+// than enough, and wakes one when requests wait for it. A replica is known to be awake
+// before it gets its first request.
+type sleepers struct {
+	line    queue
+	config  *config.Sleep
+	engine  *engine.SleepMode
+	next    func([]line.Replica) // takes the replicas with what is known of their sleep
+	count   func(action, result string)
+	log     *slog.Logger
+	looking chan struct{}
+
+	mu       sync.Mutex
+	replicas []line.Replica
+	known    map[string]*sleeper // by replica
+	enough   map[string]enough   // by class, "" for all together
+	takes    time.Duration       // mean time that waking took of late
+}
+
+// enough is how many replicas of a class may stay awake.
+type enough struct {
+	replicas int
+	until    time.Time
+}
+
+const (
+	// firstTakes is how long waking is taken to take before it was seen: 3 to 6 s have
+	// been told of large models at level 1.
+	firstTakes = 5 * time.Second
+	// stays is for how long a replica that was woken is not put to sleep.
+	stays = time.Minute
+	// settles is for how long a replica must have had nothing to do, as an engine ends
+	// the work of a client that left a moment later.
+	settles = time.Second
+	// looks is how often it is looked whether a replica should sleep, or wake.
+	looks = time.Second
+	// asks is how often replicas are asked whether they sleep: somebody else may order
+	// it, or an engine start again.
+	asks = 5 * time.Second
+	// firstAway and longestAway are for how long a replica that could not be woken is
+	// left alone.
+	firstAway   = 5 * time.Second
+	longestAway = 5 * time.Minute
+)
+
+func newSleepers(v *service, m *metrics, log *slog.Logger) *sleepers {
+	c := v.config.Sleep
+	return &sleepers{
+		line: v.line, config: c, log: log.With("service", v.name), looking: make(chan struct{}, 1),
+		engine: &engine.SleepMode{Client: v.transports.to(false, true), Scheme: v.transports.scheme, Port: c.Port,
+			Level: c.Level},
+		count: func(action, result string) { m.sleeps.WithLabelValues(v.name, action, result).Inc() },
+		known: map[string]*sleeper{}, enough: map[string]enough{}, takes: firstTakes,
+	}
+}
+
+// lookSoon makes run look soon whether a replica should wake. It never blocks.
+func (s *sleepers) lookSoon() {
+	select {
+	case s.looking <- struct{}{}:
+	default:
+	}
+}
+
+// replace makes the given replicas the ones that are known.
+func (s *sleepers) replace(replicas []line.Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.replicas = replicas
+	keep := make(map[string]bool, len(replicas))
+	for _, r := range replicas {
+		keep[r.ID] = true
+		if p := s.known[r.ID]; p == nil || p.address != r.Address {
+			s.known[r.ID] = &sleeper{id: r.ID, address: r.Address}
+		}
+	}
+	for id := range s.known {
+		if !keep[id] {
+			delete(s.known, id)
+		}
+	}
+	s.pass()
+	s.lookSoon()
+}
+
+// pass gives the replicas on; under mu, so that an older list never follows a newer one.
+func (s *sleepers) pass() {
+	out := make([]line.Replica, len(s.replicas))
+	for i, r := range s.replicas {
+		r.Sleep = s.known[r.ID].state.sleep()
+		out[i] = r
+	}
+	s.next(out)
+}
+
+// setEnough records how many replicas of a class are enough until a time.
+func (s *sleepers) setEnough(class string, replicas int, until time.Time) {
+	s.mu.Lock()
+	s.enough[class] = enough{replicas, until}
+	s.mu.Unlock()
+	s.lookSoon()
+}
+
+// run looks again and again until ctx ends.
+func (s *sleepers) run(ctx context.Context) {
+	tick := time.NewTicker(looks)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.looking:
+		}
+		s.step(ctx, time.Now())
+	}
+}
+
+func (s *sleepers) step(ctx context.Context, now time.Time) {
+	queued, active := s.line.Working()
+	decides := s.line.Decides()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.known {
+		if p.state == draining && !decides {
+			p.state = awake // what others have it do is not known here
+		}
+		s.orderDue(ctx, p, active, now)
+	}
+	if !decides {
+		return // the gateway that does sees to it
+	}
+	if queued == 0 {
+		s.drainSurplus(active, now)
+	}
+	for range s.replicas {
+		id, ok := s.line.ToWake(s.takes)
+		if !ok || s.known[id] == nil {
+			return
+		}
+		s.wake(ctx, s.known[id], now)
+		s.pass()
+	}
+}
+
+// orderDue gives a replica the order that is due, if any.
+func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]int, now time.Time) {
+	if p.busy {
+		return
+	}
+	switch p.state {
+	case unknown:
+		s.ask(ctx, p)
+	case away:
+		if !now.Before(p.until) {
+			s.ask(ctx, p)
+		}
+	case awake, sleeping:
+		if !p.unable && now.Sub(p.asked) > asks {
+			s.ask(ctx, p)
+		}
+	case draining:
+		switch {
+		case active[p.id] > 0:
+			p.idle = time.Time{}
+		case p.idle.IsZero():
+			p.idle = now
+		case now.Sub(p.idle) >= settles:
+			s.sleep(ctx, p)
+		}
+	}
+}
+
+// drainSurplus takes one replica of each class out that has more than enough; it sleeps when
+// it has finished what it has.
+func (s *sleepers) drainSurplus(active map[string]int, now time.Time) {
+	for class, e := range s.enough {
+		if now.After(e.until) {
+			continue
+		}
+		if p := s.surplus(class, e.replicas, active, now); p != nil {
+			p.state, p.idle = draining, time.Time{}
+			s.pass()
+		}
+	}
+}
+
+// surplus returns the replica of a class that may sleep and has the least to do, the one that
+// came last among equals; nil where no more than enough are awake.
+func (s *sleepers) surplus(class string, enough int, active map[string]int, now time.Time) (least *sleeper) {
+	up := 0
+	for _, r := range slices.Backward(s.replicas) {
+		if class != "" && r.Class != class {
+			continue
+		}
+		p := s.known[r.ID]
+		if p.state == awake || p.state == waking {
+			up++
+		}
+		if p.maySleep(now) && (least == nil || active[r.ID] < active[least.id]) {
+			least = p
+		}
+	}
+	if up <= enough {
+		return nil
+	}
+	return least
+}
+
+// wake makes a replica take requests.
+func (s *sleepers) wake(ctx context.Context, p *sleeper, now time.Time) {
+	if p.state == draining {
+		p.state, p.woken = awake, now // it was not asleep yet
+		return
+	}
+	p.state, p.unsound = waking, true
+	began := now
+	s.order(ctx, p, func(ctx context.Context) error { return s.engine.Wake(ctx, p.address) }, func(err error) {
+		if err != nil {
+			s.count("wake", "failed")
+			p.leave(time.Now())
+			s.log.Warn("a replica could not be woken", "replica", p.address,
+				"again_in", time.Until(p.until).Round(time.Second), "error", err)
+			return
+		}
+		s.count("wake", "ok")
+		took := time.Since(began)
+		s.takes += (took - s.takes) / 4
+		p.state, p.woken, p.failures, p.unsound = awake, time.Now(), 0, false
+		s.log.Info("a replica was woken", "replica", p.address, "took", took.Round(time.Millisecond))
+	})
+}
+
+func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
+	p.state = fallingAsleep
+	s.order(ctx, p, func(ctx context.Context) error { return s.engine.Sleep(ctx, p.address) }, func(err error) {
+		switch {
+		case errors.Is(err, engine.ErrBusy):
+			s.count("sleep", "busy")
+			p.state, p.woken = awake, time.Now() // others use it
+			if err != engine.ErrBusy {
+				s.log.Warn("a replica is not put to sleep", "replica", p.address, "error", err)
+			}
+		case err != nil:
+			s.count("sleep", "failed")
+			p.state, p.woken, p.unsound = unknown, time.Now(), true
+			s.log.Warn("a replica could not be put to sleep", "replica", p.address, "error", err)
+		default:
+			s.count("sleep", "ok")
+			p.state = sleeping
+			s.log.Info("a replica sleeps", "replica", p.address)
+		}
+	})
+}
+
+// ask finds out whether a replica sleeps.
+func (s *sleepers) ask(ctx context.Context, p *sleeper) {
+	var sleeps bool
+	s.order(ctx, p, func(ctx context.Context) (err error) {
+		sleeps, err = s.engine.Asleep(ctx, p.address)
+		return err
+	}, func(err error) {
+		p.asked = time.Now()
+		switch {
+		case errors.Is(err, engine.ErrNoSleep):
+			if !p.unable {
+				s.log.Warn("a replica cannot be put to sleep", "replica", p.address, "error", err)
+			}
+			p.state, p.unable = awake, true
+		case err != nil && (p.state == sleeping || p.state == away || p.unsound):
+			p.leave(p.asked)
+		case err != nil:
+			p.state = awake // whether it can be reached at all its requests will show
+		case sleeps:
+			p.state, p.unsound = sleeping, false
+		case p.unsound: // awake by its own word, perhaps without its weights
+			p.state = sleeping
+		default:
+			p.state, p.failures = awake, 0
+		}
+	})
+}
+
+// order does something with a replica's engine, and then with what is known of it,
+// unless another order was given meanwhile.
+func (s *sleepers) order(ctx context.Context, p *sleeper, what func(context.Context) error, then func(error)) {
+	p.busy = true
+	p.orders++
+	number := p.orders
+	go func() {
+		limited, cancel := context.WithTimeout(ctx, s.config.Timeout)
+		err := what(limited)
+		cancel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if p.orders != number || s.known[p.id] != p || ctx.Err() != nil {
+			return
+		}
+		before := p.state
+		p.busy = false
+		if then(err); p.state != before {
+			s.pass()
+			s.lookSoon()
+		}
+	}()
+}
