@@ -50,16 +50,10 @@ func (x *exchange) editsOf(v *service, tenant string) (edits, error) {
 		return edits{list: name}, nil
 	}
 	var e editor
-	read := false
-	if x.in.Method == http.MethodPost && x.body != nil && x.body.Whole() && plainCoding(x.in.Header) {
-		err := x.body.Text(x.body.Size(), func(text []byte) { read = e.read(text) })
-		read = read && err == nil
-	}
-	switch {
-	case read:
-	case salts:
-		return edits{}, errUnsalted
-	default:
+	if !e.readBody(x) {
+		if salts {
+			return edits{}, errUnsalted
+		}
 		return edits{list: name}, nil
 	}
 	e.out.list = name
@@ -83,6 +77,16 @@ type editor struct {
 	never  bool   // the client asks for something that a stream cannot give in the same way
 	insert []byte // text to insert after the opening brace
 	out    edits
+}
+
+// readBody reads the body of a request; false where the whole of it is not here in plain
+// text, or it is no JSON object.
+func (e *editor) readBody(x *exchange) (read bool) {
+	if x.in.Method != http.MethodPost || x.body == nil || !x.body.Whole() || !plainCoding(x.in.Header) {
+		return false
+	}
+	err := x.body.Text(x.body.Size(), func(text []byte) { read = e.read(text) })
+	return read && err == nil
 }
 
 // read finds the members. It returns false if the body is not a JSON object.

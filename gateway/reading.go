@@ -224,37 +224,55 @@ const (
 
 // judged returns whether a finished request met the objective.
 //
-// A stream must begin in time and continue in time. An answer in one piece has as much time as a
-// stream of its length. A request that the gateway or the replica failed to serve missed the
-// objective. An invalid request, or one that the client ended, does not count.
+// A request that the gateway or the replica failed to serve missed the objective. An invalid
+// request, or one that the client ended, does not count.
 func (r *reading) judged(x *exchange, ended time.Time) attainment {
-	o, e2e := r.service.objective, r.service.e2e
-	if o == (dispatch.SLO{}) && e2e == 0 || !r.size.API.Generates() || x.request.Priority > r.service.promised {
-		return unjudged
-	}
-	switch x.outcome {
-	case served:
-	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, overdue, shortage, shutDown:
-		return missed
-	default:
-		return unjudged
-	}
 	switch {
+	case !r.promised(x.request.Priority):
+		return unjudged
+	case x.outcome.lost():
+		return missed
+	case x.outcome != served:
+		return unjudged
 	case x.writer.status >= 500:
 		return missed
 	case !r.heard:
 		return unjudged
+	case r.meter.Streams() && !r.whole:
+		return r.judgeStream(ended.Sub(r.asked))
 	}
-	within := func(took, limit time.Duration) bool { return limit == 0 || took <= limit }
-	took := ended.Sub(r.asked)
-	if r.meter.Streams() && !r.whole {
-		first, began := r.ttft()
-		if !began {
-			return unjudged
-		}
-		each, _ := r.tpot()
-		return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT) && within(took, e2e))
+	return r.judgeWhole(ended.Sub(r.asked))
+}
+
+// promised reports whether the service has an objective for such a request.
+func (r *reading) promised(priority int) bool {
+	l := r.service
+	return (l.objective != (dispatch.SLO{}) || l.e2e > 0) && r.size.API.Generates() && priority <= l.promised
+}
+
+// lost reports whether the gateway or the replica failed to serve the request.
+func (o outcome) lost() bool {
+	switch o {
+	case queueFull, tooLate, noClass, expired, unreachable, broken, timedOut, overdue, shortage, shutDown:
+		return true
 	}
+	return false
+}
+
+// judgeStream judges a finished stream. It must begin in time and continue in time.
+func (r *reading) judgeStream(took time.Duration) attainment {
+	first, began := r.ttft()
+	if !began {
+		return unjudged
+	}
+	each, _ := r.tpot()
+	o := r.service.objective
+	return attainmentIf(within(first, o.TTFT) && within(each, o.TPOT) && within(took, r.service.e2e))
+}
+
+// judgeWhole judges an answer in one piece, which has as much time as a stream of its length.
+func (r *reading) judgeWhole(took time.Duration) attainment {
+	o, e2e := r.service.objective, r.service.e2e
 	output, _ := r.output()
 	each := o.TTFT > 0 && o.TPOT > 0 && output >= 0 // the objective limits the time of its tokens
 	if !each && e2e == 0 {
@@ -262,6 +280,9 @@ func (r *reading) judged(x *exchange, ended time.Time) attainment {
 	}
 	return attainmentIf(within(took, e2e) && (!each || took <= o.TTFT+time.Duration(output)*o.TPOT))
 }
+
+// within reports whether something took no longer than a limit, of which 0 is none.
+func within(took, limit time.Duration) bool { return limit == 0 || took <= limit }
 
 func attainmentIf(ok bool) attainment {
 	if ok {

@@ -53,8 +53,24 @@ func (l *Load) Tokens() float64 {
 // arrivals at random at four fifths of what the server is expected to take.
 func (r *runner) load(ctx context.Context) error {
 	mean := profile.Cell{Prompt: r.Prompt, Output: r.Output}
-	part := shareClosed
-	var loads []*Load
+	loads := r.closedLoads(mean)
+	if err := r.closedLoops(ctx, mean, loads); err != nil {
+		return err
+	}
+	for _, l := range loads {
+		if len(l.rates) > 0 {
+			l.Rounds = len(l.rates)
+			r.sum(l)
+			r.report.Closed = append(r.report.Closed, *l)
+		}
+	}
+	r.openLoop(ctx, mean)
+	return nil
+}
+
+// closedLoads are the loads of the closed loop that the server takes. The report names the
+// others.
+func (r *runner) closedLoads(mean profile.Cell) (loads []*Load) {
 	for _, n := range r.Design.Concurrencies {
 		mean.Concurrency = n
 		if mean.Beyond(r.limits()) != "" {
@@ -63,6 +79,13 @@ func (r *runner) load(ctx context.Context) error {
 		}
 		loads = append(loads, &Load{Concurrency: n, Expected: r.expectedRate(float64(n))})
 	}
+	return loads
+}
+
+// closedLoops runs round after round of each load until all are known well enough or their
+// part of the time is spent. It fails when not even one caller gets answers.
+func (r *runner) closedLoops(ctx context.Context, mean profile.Cell, loads []*Load) error {
+	part := shareClosed
 	if r.Post != nil {
 		part = 0.7
 	}
@@ -75,28 +98,31 @@ func (r *runner) load(ctx context.Context) error {
 			open = true
 			r.tell("closed loop", (part+1)/2*r.Time.Seconds()-time.Since(r.began).Seconds())
 			mean.Concurrency = l.Concurrency
-			if err := r.closed(ctx, mean, l); err != nil {
-				if ctx.Err() != nil {
-					break
-				}
-				if l.Rounds = r.Rounds.Most; len(l.rates) > 0 {
-					continue
-				}
-				r.report.Left = append(r.report.Left, fmt.Sprintf("%d callers: %v", l.Concurrency, err))
-				if l.Concurrency == 1 {
-					return err
-				}
+			err := r.closed(ctx, mean, l)
+			if ctx.Err() != nil {
+				break
+			}
+			if err = r.closedFailed(l, err); err != nil {
+				return err
 			}
 		}
 	}
-	for _, l := range loads {
-		if len(l.rates) > 0 {
-			l.Rounds = len(l.rates)
-			r.sum(l)
-			r.report.Closed = append(r.report.Closed, *l)
-		}
+	return nil
+}
+
+// closedFailed ends a load of which a round failed: what was measured of it before counts. It
+// returns the error where nothing was and the load is a single caller.
+func (r *runner) closedFailed(l *Load, err error) error {
+	if err == nil {
+		return nil
 	}
-	r.openLoop(ctx, mean)
+	if l.Rounds = r.Rounds.Most; len(l.rates) > 0 {
+		return nil
+	}
+	r.report.Left = append(r.report.Left, fmt.Sprintf("%d callers: %v", l.Concurrency, err))
+	if l.Concurrency == 1 {
+		return err
+	}
 	return nil
 }
 

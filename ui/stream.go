@@ -51,24 +51,31 @@ func (s *Server) serveStream(w http.ResponseWriter, r *http.Request) {
 		if err := s.addService(&st, name, service); err != nil {
 			return
 		}
-		select {
-		case <-r.Context().Done():
-			return
-		case <-s.ctx.Done():
-			return
-		case <-time.After(frame):
-		}
-		select {
-		case <-changed:
-		case <-alive.C:
-			if st.send("alive", []byte("{}")) != nil || !s.doors.of(r).open {
-				return
-			}
-		case <-r.Context().Done():
-			return
-		case <-s.ctx.Done():
+		if !s.awaitChange(r, &st, changed, alive.C) {
 			return
 		}
+	}
+}
+
+// awaitChange returns true when a frame is over and the facts have changed, or it is time for
+// a sign of life, which it sends; false when the stream is to end.
+func (s *Server) awaitChange(r *http.Request, st *stream, changed <-chan struct{}, alive <-chan time.Time) bool {
+	select {
+	case <-r.Context().Done():
+		return false
+	case <-s.ctx.Done():
+		return false
+	case <-time.After(frame):
+	}
+	select {
+	case <-changed:
+		return true
+	case <-alive:
+		return st.send("alive", []byte("{}")) == nil && s.doors.of(r).open
+	case <-r.Context().Done():
+		return false
+	case <-s.ctx.Done():
+		return false
 	}
 }
 

@@ -20,6 +20,13 @@ func (d *decoder) peers(b *peersBody) *Peers {
 			"peers: the other gateways cannot reach %q: want advertise = \"host:port\" with the address of this host",
 			p.Advertise)
 	}
+	d.certificates(b, p)
+	return p
+}
+
+// certificates checks that a peers block names the files that its tls setting uses, and no
+// others.
+func (d *decoder) certificates(b *peersBody, p *Peers) {
 	files := p.CertFile != "" && p.KeyFile != "" && p.CAFile != ""
 	switch {
 	case p.TLS == "files" && !files:
@@ -30,5 +37,4 @@ func (d *decoder) peers(b *peersBody) *Peers {
 	case p.TLS != "files" && (p.CertFile != "" || p.KeyFile != "" || p.CAFile != ""):
 		d.fail(b.Range, "peers: tls is %q beside files of certificates: want tls = \"files\" or no files", p.TLS)
 	}
-	return p
 }

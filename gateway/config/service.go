@@ -34,42 +34,59 @@ func (d *decoder) service(b *serviceBody, c *Config) Service {
 	for _, p := range b.Splits {
 		s.Splits = append(s.Splits, Split{To: p.To, Percent: p.Percent})
 	}
-	if b.SLO != nil {
-		s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
-		s.E2E = d.duration(b.SLO.E2E, 0)
-		if s.SLO.TTFT > 0 || s.SLO.TPOT > 0 || s.E2E > 0 {
-			s.Quantile = or(b.SLO.Quantile, promisedTo)
-		}
-		s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
-	}
+	d.objective(b, c, &s)
 	d.numbers(b)
-	for _, r := range b.Routes {
-		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
-		if route.PathPrefix != "" && !strings.HasPrefix(route.PathPrefix, "/") {
-			d.fail(b.Range, "service %q: path_prefix %q does not begin with /", b.Name, route.PathPrefix)
-		}
-		s.Routes = append(s.Routes, route)
-	}
-	if len(s.Routes) == 0 {
-		s.Routes = []Route{{}}
-	}
-	for _, r := range b.Rules {
-		if len(r.Require) == 0 && len(r.Prefer) == 0 {
-			d.fail(r.Range, "rule without require or prefer has no effect")
-		}
-		s.Rules = append(s.Rules, Rule{
-			MinBatch: or(r.MinBatch, 0), MaxBatch: or(r.MaxBatch, 0), MinPrompt: or(r.MinPrompt, 0),
-			MaxPrompt: or(r.MaxPrompt, 0),
-			MinCost:   or(r.MinCost, 0), MaxCost: or(r.MaxCost, 0),
-			Placement: dispatch.Placement{Require: r.Require, Prefer: r.Prefer},
-		})
-	}
+	s.Routes, s.Rules = d.routes(b), d.rules(b.Rules)
 	s.Sleep = d.sleep(b.Sleep)
 	s.Wake = d.wake(b.Wake, c)
 	if s.Wake != nil && (b.Queue == nil || b.Queue.MaxWait == nil) {
 		s.Queue.MaxWait = coldStart
 	}
 	return s
+}
+
+// objective reads the slo block.
+func (d *decoder) objective(b *serviceBody, c *Config, s *Service) {
+	if b.SLO == nil {
+		return
+	}
+	s.SLO = dispatch.SLO{TTFT: d.duration(b.SLO.TTFT, 0), TPOT: d.duration(b.SLO.TPOT, 0)}
+	s.E2E = d.duration(b.SLO.E2E, 0)
+	if s.SLO.TTFT > 0 || s.SLO.TPOT > 0 || s.E2E > 0 {
+		s.Quantile = or(b.SLO.Quantile, promisedTo)
+	}
+	s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
+}
+
+// routes reads the route blocks. A service without any takes every request.
+func (d *decoder) routes(b *serviceBody) (out []Route) {
+	for _, r := range b.Routes {
+		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
+		if route.PathPrefix != "" && !strings.HasPrefix(route.PathPrefix, "/") {
+			d.fail(b.Range, "service %q: path_prefix %q does not begin with /", b.Name, route.PathPrefix)
+		}
+		out = append(out, route)
+	}
+	if len(out) == 0 {
+		return []Route{{}}
+	}
+	return out
+}
+
+// rules reads the rule blocks.
+func (d *decoder) rules(blocks []ruleBody) (out []Rule) {
+	for _, r := range blocks {
+		if len(r.Require) == 0 && len(r.Prefer) == 0 {
+			d.fail(r.Range, "rule without require or prefer has no effect")
+		}
+		out = append(out, Rule{
+			MinBatch: or(r.MinBatch, 0), MaxBatch: or(r.MaxBatch, 0), MinPrompt: or(r.MinPrompt, 0),
+			MaxPrompt: or(r.MaxPrompt, 0),
+			MinCost:   or(r.MinCost, 0), MaxCost: or(r.MaxCost, 0),
+			Placement: dispatch.Placement{Require: r.Require, Prefer: r.Prefer},
+		})
+	}
+	return out
 }
 
 // coldStart is how long requests wait by default where a first replica may have to be

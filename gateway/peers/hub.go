@@ -112,12 +112,12 @@ func New(o Options) *Hub {
 func (h *Hub) Share(name string, o line.Options) *line.Shared {
 	l := line.NewShared(o, name, h.options.Self, h.send)
 	h.mu.Lock()
-	former := h.lines[name]
+	previous := h.lines[name]
 	h.lines[name] = l
 	record, read := h.records[name], h.read
 	h.mu.Unlock()
-	if former != nil {
-		former.Detach()
+	if previous != nil {
+		previous.Detach()
 	}
 	if read {
 		l.Saw(record)
@@ -289,41 +289,16 @@ func (h *Hub) all() map[string]*line.Shared {
 func (h *Hub) lookAt() {
 	now := time.Now()
 	h.mu.Lock()
+	live, greet := h.judgeLinks(now)
 	acked := now
-	var greet []ownership.ID
-	var live []*peer
-	for id, p := range h.peers {
-		was := p.Link
-		switch {
-		case p.both(now):
-			p.Link = ownership.Up
-		case p.Link == ownership.Up:
-			p.Link = ownership.Silent
-		}
-		if p.Link == ownership.Up && was != ownership.Up {
-			greet = append(greet, id)
-		}
-		if p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.Hold {
-			delete(h.peers, id)
-			continue
-		}
-		p.Strange = p.process == 0
-		live = append(live, p)
+	for _, p := range live {
 		if p.Link != ownership.Gone && p.acked.Before(acked) {
 			acked = p.acked
 		}
 	}
 	lines, views := h.all(), map[string]ownership.View{}
 	for name := range lines {
-		v := ownership.View{Consul: h.consul, Leaving: h.leaving}
-		for _, p := range live {
-			if p.has(name) {
-				seen := p.Peer
-				seen.Acked = p.acked
-				v.Peers = append(v.Peers, seen)
-			}
-		}
-		views[name] = v
+		views[name] = h.viewOf(name, live)
 	}
 	h.mu.Unlock()
 	for name, l := range lines {
@@ -335,6 +310,50 @@ func (h *Hub) lookAt() {
 			h.claim(name, l)
 		}
 	}
+}
+
+// judgeLinks decides which of the other gateways are up and forgets those that are gone. It
+// returns all that are left, and those that are up now and were not before. Entered with the
+// lock held.
+func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
+	for id, p := range h.peers {
+		was := p.Link
+		switch {
+		case p.both(now):
+			p.Link = ownership.Up
+		case p.Link == ownership.Up:
+			p.Link = ownership.Silent
+		}
+		if p.Link == ownership.Up && was != ownership.Up {
+			up = append(up, id)
+		}
+		if p.forgotten(now) {
+			delete(h.peers, id)
+			continue
+		}
+		p.Strange = p.process == 0
+		live = append(live, p)
+	}
+	return live, up
+}
+
+// forgotten reports whether the gateway has left: Consul does not know it, nothing connects
+// it, and what it was granted is void.
+func (p *peer) forgotten(now time.Time) bool {
+	return p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.Hold
+}
+
+// viewOf is what a service's line sees of the other gateways. Entered with the lock held.
+func (h *Hub) viewOf(service string, live []*peer) ownership.View {
+	v := ownership.View{Consul: h.consul, Leaving: h.leaving}
+	for _, p := range live {
+		if p.has(service) {
+			seen := p.Peer
+			seen.Acked = p.acked
+			v.Peers = append(v.Peers, seen)
+		}
+	}
+	return v
 }
 
 // beats sends a sign of life, with the load of this gateway, to all others.

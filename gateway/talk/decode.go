@@ -94,15 +94,11 @@ func Parse(b []byte, version uint64, now time.Time) ([]Record, error) {
 
 func (r *Record) parse(b []byte, now time.Time) error {
 	return each(b, func(f protowire.Number, v field) error {
+		if int(f) < len(recordFields) && recordFields[f] != nil {
+			recordFields[f](r, v)
+			return nil
+		}
 		switch f {
-		case fKind:
-			r.Kind = Kind(v.number)
-		case fService:
-			r.Service = string(v.bytes)
-		case fEpoch:
-			r.Epoch = v.number
-		case fID:
-			r.ID = v.number
 		case fRequest:
 			r.Request = &dispatch.Request{}
 			return parseRequest(r.Request, v.bytes, now)
@@ -110,12 +106,6 @@ func (r *Record) parse(b []byte, now time.Time) error {
 			r.Arrived = v.at(now)
 		case fStarted:
 			r.Started = v.at(now)
-		case fReplica:
-			r.Replica = string(v.bytes)
-		case fAddress:
-			r.Address = string(v.bytes)
-		case fClass:
-			r.Class = string(v.bytes)
 		case fLoads:
 			var l Load
 			if err := l.parse(v.bytes); err != nil {
@@ -124,63 +114,43 @@ func (r *Record) parse(b []byte, now time.Time) error {
 			r.Loads = append(r.Loads, l)
 		case fCharges:
 			return parseCharge(&r.Charges, v.bytes)
-		case fRequire:
-			r.Require = append(r.Require, string(v.bytes))
-		case fPrefer:
-			r.Prefer = append(r.Prefer, string(v.bytes))
-		default:
-			r.rest(f, v)
 		}
 		return nil
 	})
 }
 
-// rest decodes the other fields.
-func (r *Record) rest(f protowire.Number, v field) {
-	switch f {
-	case fVerdict:
-		r.Verdict = dispatch.Verdict(v.count())
-	case fPause:
-		r.Pause = v.span()
-	case fBegan:
-		r.Began = v.number != 0
-	case fTokens:
-		r.Tokens = v.count()
-	case fTold:
-		r.Told = v.number != 0
-	case fPrompt:
-		r.Prompt = v.count()
-	case fCached:
-		r.Cached = v.count()
-	case fOutput:
-		r.Output = v.count()
-	case fWhy:
-		r.Why = dispatch.Refusal(v.count())
-	case fAfter:
-		r.After = v.span()
-	case fGateway:
-		r.Gateway = string(v.bytes)
-	case fProcess:
-		r.Process = v.number
-	case fBeat:
-		r.Beat = v.number
-	case fHeard:
-		r.Heard = v.number
-	case fLeaving:
-		r.Leaving = v.number != 0
-	case fTenant:
-		r.Tenant = string(v.bytes)
-	case fReport:
-		r.Report = v.number
-	case fSalt:
-		r.Salt[0] = v.number
-	case fSaltMore:
-		r.Salt[1] = v.number
-	case fSpeaks:
-		r.Speaks = v.number
-	case fAmount:
-		r.Amount = v.float()
-	}
+// recordFields take the fields of a record that are one value each, by their numbers.
+var recordFields = [...]func(*Record, field){
+	fKind:     func(r *Record, v field) { r.Kind = Kind(v.number) },
+	fService:  func(r *Record, v field) { r.Service = string(v.bytes) },
+	fEpoch:    func(r *Record, v field) { r.Epoch = v.number },
+	fID:       func(r *Record, v field) { r.ID = v.number },
+	fReplica:  func(r *Record, v field) { r.Replica = string(v.bytes) },
+	fAddress:  func(r *Record, v field) { r.Address = string(v.bytes) },
+	fClass:    func(r *Record, v field) { r.Class = string(v.bytes) },
+	fRequire:  func(r *Record, v field) { r.Require = append(r.Require, string(v.bytes)) },
+	fPrefer:   func(r *Record, v field) { r.Prefer = append(r.Prefer, string(v.bytes)) },
+	fVerdict:  func(r *Record, v field) { r.Verdict = dispatch.Verdict(v.count()) },
+	fPause:    func(r *Record, v field) { r.Pause = v.span() },
+	fBegan:    func(r *Record, v field) { r.Began = v.number != 0 },
+	fTokens:   func(r *Record, v field) { r.Tokens = v.count() },
+	fTold:     func(r *Record, v field) { r.Told = v.number != 0 },
+	fPrompt:   func(r *Record, v field) { r.Prompt = v.count() },
+	fCached:   func(r *Record, v field) { r.Cached = v.count() },
+	fOutput:   func(r *Record, v field) { r.Output = v.count() },
+	fWhy:      func(r *Record, v field) { r.Why = dispatch.Refusal(v.count()) },
+	fAfter:    func(r *Record, v field) { r.After = v.span() },
+	fGateway:  func(r *Record, v field) { r.Gateway = string(v.bytes) },
+	fProcess:  func(r *Record, v field) { r.Process = v.number },
+	fBeat:     func(r *Record, v field) { r.Beat = v.number },
+	fHeard:    func(r *Record, v field) { r.Heard = v.number },
+	fLeaving:  func(r *Record, v field) { r.Leaving = v.number != 0 },
+	fTenant:   func(r *Record, v field) { r.Tenant = string(v.bytes) },
+	fReport:   func(r *Record, v field) { r.Report = v.number },
+	fSalt:     func(r *Record, v field) { r.Salt[0] = v.number },
+	fSaltMore: func(r *Record, v field) { r.Salt[1] = v.number },
+	fSpeaks:   func(r *Record, v field) { r.Speaks = v.number },
+	fAmount:   func(r *Record, v field) { r.Amount = v.float() },
 }
 
 func parseRequest(r *dispatch.Request, b []byte, now time.Time) error {

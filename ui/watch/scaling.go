@@ -204,7 +204,21 @@ func (w *Watch) readChanges(ctx context.Context) {
 func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusResponse) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	changed := false
+	old := time.Now().Add(-kept)
+	counts, events := w.keepCounts(namespace, status), w.keepEvents(namespace, status, old)
+	for key, c := range w.changes {
+		if c.At.Before(old) {
+			delete(w.changes, key)
+		}
+	}
+	if counts || events {
+		w.tell()
+	}
+}
+
+// keepCounts takes the counts of a job's groups; it reports whether one is new. Entered with
+// the lock held.
+func (w *Watch) keepCounts(namespace string, status *nomad.JobScaleStatusResponse) (changed bool) {
 	for i, p := range w.policies {
 		if g, ok := status.TaskGroups[p.Group]; ok && p.Job == status.JobID && p.Namespace == namespace &&
 			p.Count != g.Desired {
@@ -213,12 +227,17 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 			w.policies, changed = next, true
 		}
 	}
-	old := time.Now().Add(-kept)
+	return changed
+}
+
+// keepEvents takes the scaling actions of a job from a time on; it reports whether one is new.
+// Entered with the lock held.
+func (w *Watch) keepEvents(namespace string, status *nomad.JobScaleStatusResponse, from time.Time) (changed bool) {
 	for name, g := range status.TaskGroups {
 		for _, e := range g.Events {
 			at := time.Unix(0, int64(e.Time))
 			key := change{namespace, status.JobID, name, at.UnixNano()}
-			if _, known := w.changes[key]; known || e.Count == nil || at.Before(old) ||
+			if _, known := w.changes[key]; known || e.Count == nil || at.Before(from) ||
 				*e.Count == e.PreviousCount && !e.Error {
 				continue
 			}
@@ -228,14 +247,7 @@ func (w *Watch) keepChanges(namespace string, status *nomad.JobScaleStatusRespon
 			changed = true
 		}
 	}
-	for key, c := range w.changes {
-		if c.At.Before(old) {
-			delete(w.changes, key)
-		}
-	}
-	if changed {
-		w.tell()
-	}
+	return changed
 }
 
 // readDemand reads the typical demand, which determines the stranded capacity.
