@@ -263,11 +263,20 @@ func (c *Config) peer(b *peerBody) error {
 	if p.Advertise == "" {
 		p.Advertise = p.Listen
 	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	c.Peer = p
+	return nil
+}
+
+// check refuses addresses that nobody can reach, and certificates that are not all there.
+func (p *Peer) check() error {
 	host, port, err := net.SplitHostPort(p.Advertise)
 	switch {
 	case err != nil || host == "" || port == "" || port == "0" || net.ParseIP(host).IsUnspecified():
 		return fmt.Errorf("peer.advertise is %q: want the host:port at which other nodes reach this one", p.Advertise)
-	case p.Insecure && (p.CA != "" || p.Cert != "" || p.Key != ""):
+	case p.Insecure && p.CA+p.Cert+p.Key != "":
 		return errors.New("peer.insecure and certificates contradict each other: leave one out")
 	case !p.Insecure && (p.CA == "" || p.Cert == "" || p.Key == ""):
 		return errors.New("peer needs ca_file, cert_file and key_file, or insecure = true on a network where " +
@@ -278,7 +287,6 @@ func (c *Config) peer(b *peerBody) error {
 			return fmt.Errorf("peer.known has %q: want host:port", k)
 		}
 	}
-	c.Peer = p
 	return nil
 }
 

@@ -95,21 +95,24 @@ func (s Sender) broken(r *http.Request, err error) {
 	panic(http.ErrAbortHandler)
 }
 
+// rangeSpec returns the one range of bytes that a request asks for, such as "0-99"; "" where
+// it gets the whole.
+func rangeSpec(r *http.Request, etag string, size int64) string {
+	if condition := r.Header.Get("If-Range"); condition != "" && condition != etag {
+		return ""
+	}
+	spec, found := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
+	// Clients ask an empty file for its first byte, to learn its size.
+	if !found || size == 0 || strings.Contains(spec, ",") {
+		return ""
+	}
+	return strings.TrimSpace(spec)
+}
+
 // span reads a request's range, from its first byte to before its last. Several ranges
 // are answered with the whole, as HTTP allows.
 func span(r *http.Request, etag string, size int64) (from, to int64, partial, ok bool) {
-	text := r.Header.Get("Range")
-	if size == 0 {
-		text = "" // clients ask an empty file for its first byte, to learn its size
-	}
-	if condition := r.Header.Get("If-Range"); condition != "" && condition != etag {
-		text = ""
-	}
-	spec, found := strings.CutPrefix(text, "bytes=")
-	if !found || strings.Contains(spec, ",") {
-		return 0, size, false, true
-	}
-	first, last, found := strings.Cut(strings.TrimSpace(spec), "-")
+	first, last, found := strings.Cut(rangeSpec(r, etag, size), "-")
 	if !found {
 		return 0, size, false, true
 	}

@@ -194,47 +194,73 @@ func (t *transfer) copy(ctx context.Context, n int, f *flight, body io.Reader, c
 	_, length := t.part.Object.Span(n)
 	whole := pieces.Get().(*[piece]byte)
 	defer pieces.Put(whole)
-	buffer, held, since := whole[:], 0, time.Time{}
-	limit := t.c.o.OriginStall
-	if source == "peer" {
-		limit = t.c.o.PeerStall
-	}
+	buffer, held := whole[:], gathered{}
+	limit := t.stallLimit(source)
 	for f.written < length {
 		watch.Reset(limit)
-		read, err := body.Read(buffer[held:min(int64(len(buffer)), length-f.written)])
+		read, err := body.Read(buffer[held.n:min(int64(len(buffer)), length-f.written)])
 		watch.Stop()
 		if read > 0 && throttle != nil {
 			if err := throttle(ctx, read); err != nil {
 				return crc, err
 			}
 		}
-		if held == 0 {
-			since = time.Now()
-		}
-		held += read
+		held.add(read)
 		// The first bytes of a chunk are written at once, because a reader waits for them.
-		first, last := f.written == 0, f.written+int64(held) == length
-		if held > 0 && (first || last || held >= worth || read == 0 || err != nil || time.Since(since) >= gather) {
-			if err := t.put(n, f, buffer[:held], source); err != nil {
+		ends := f.written == 0 || f.written+int64(held.n) == length || read == 0 || err != nil
+		if held.n > 0 && (ends || held.due()) {
+			if err := t.put(n, f, buffer[:held.n], source); err != nil {
 				return crc, err
 			}
-			crc, held = CRC(crc, buffer[:held]), 0
+			crc, held = CRC(crc, buffer[:held.n]), gathered{}
 		}
-		if err == io.EOF && f.written < length {
-			return crc, fmt.Errorf("chunk %d was cut at %d of %d bytes: %w", n, f.written, length, io.ErrUnexpectedEOF)
-		}
-		if err != nil && err != io.EOF {
+		if err := cut(err, n, f.written, length); err != nil {
 			return crc, err
 		}
+	}
+	if source != "peer" {
+		return crc, nil
 	}
 	// A peer sends the CRC after the last byte.
-	if source == "peer" {
-		watch.Reset(limit)
-		if _, err := io.Copy(io.Discard, body); err != nil {
-			return crc, err
-		}
+	watch.Reset(limit)
+	_, err := io.Copy(io.Discard, body)
+	return crc, err
+}
+
+// gathered is what came of a chunk and is not written yet.
+type gathered struct {
+	n     int       // bytes
+	since time.Time // when the first of them came
+}
+
+func (g *gathered) add(n int) {
+	if g.n == 0 {
+		g.since = time.Now()
 	}
-	return crc, nil
+	g.n += n
+}
+
+// due reports whether so much was gathered, or for so long, that it goes on.
+func (g *gathered) due() bool { return g.n >= worth || time.Since(g.since) >= gather }
+
+// cut is the error of a chunk of which a read ended with err: none at its end, and none while
+// more of it comes.
+func cut(err error, n int, written, length int64) error {
+	switch {
+	case err == io.EOF && written < length:
+		return fmt.Errorf("chunk %d was cut at %d of %d bytes: %w", n, written, length, io.ErrUnexpectedEOF)
+	case err == io.EOF:
+		return nil
+	}
+	return err
+}
+
+// stallLimit is for how long nothing may come of a source.
+func (t *transfer) stallLimit(source string) time.Duration {
+	if source == "peer" {
+		return t.c.o.PeerStall
+	}
+	return t.c.o.OriginStall
 }
 
 // put writes the next bytes of a chunk, and wakes readers.

@@ -289,24 +289,37 @@ func (l *Library) known(ref blob.Ref, token string, maxAge, maxPass time.Duratio
 	b := l.loadBranch(ref)
 	now := time.Now()
 	passed = passed && (maxPass == 0 || now.Sub(at) < maxPass) || l.own(ref, token)
-	immutable := ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" &&
-		origin.IsDigest(ref.Revision)
 	switch {
 	case b.Revision == "":
 		return nil
 	case !passed && (maxPass != 0 || !b.Public):
 		return nil
-	case !immutable && maxAge != 0 && (now.Sub(b.At) >= maxAge || b.At.After(now)): // a clock may have been ahead
+	case !immutable(ref) && b.stale(maxAge, now):
 		return nil
 	}
 	got, err := b.Listing, error(nil)
 	if got == nil {
 		got, err = l.load(ref, b.Revision)
 	}
-	if err != nil || !passed && (l.restricted(ref) || ref.Scheme == "hf" && origin.Restricted(got.Info)) {
+	if err != nil || !passed && l.restrictedNow(ref, got) {
 		return nil
 	}
 	return got
+}
+
+// restrictedNow reports whether the origin lets only some read what the listing is of.
+func (l *Library) restrictedNow(ref blob.Ref, got *Listing) bool {
+	return l.restricted(ref) || ref.Scheme == "hf" && origin.Restricted(got.Info)
+}
+
+// immutable reports whether a reference names a revision that never changes.
+func immutable(ref blob.Ref) bool {
+	return ref.Scheme == "hf" && origin.IsCommit(ref.Revision) || ref.Scheme == "oci" && origin.IsDigest(ref.Revision)
+}
+
+// stale reports whether a branch was read longer than maxAge ago; 0 means that none is.
+func (b *branch) stale(maxAge time.Duration, now time.Time) bool {
+	return maxAge != 0 && (now.Sub(b.At) >= maxAge || b.At.After(now)) // a clock may have been ahead
 }
 
 // own reports whether the configuration, and not the origin, decides that this client may read: the

@@ -63,20 +63,11 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 	if s.whole[o.ID] != nil {
 		return nil, ErrWhole
 	}
-	p := s.partials[o.ID]
-	if p != nil {
-		if err := p.agree(o); err != nil && p.users > 0 {
-			return nil, err
-		} else if err != nil {
-			p.remove() // it was reserved for a reader that does not get it
-			p = nil
-		}
-	}
-	if p != nil && p.users == 0 && p.failed() {
-		p = s.again(p)
+	p, err := s.begun(o)
+	if err != nil {
+		return nil, err
 	}
 	if p == nil {
-		var err error
 		if p, err = s.begin(o); err != nil {
 			return nil, err
 		}
@@ -91,6 +82,26 @@ func (s *Store) Partial(o blob.Object, reserve bool) (*Partial, error) {
 			}
 			return nil, err
 		}
+	}
+	return p, nil
+}
+
+// begun returns the partial object that was begun before and can go on, nil where there is
+// none. It fails where somebody else uses the ID for another object. The caller holds mu.
+func (s *Store) begun(o blob.Object) (*Partial, error) {
+	p := s.partials[o.ID]
+	if p == nil {
+		return nil, nil
+	}
+	if err := p.agree(o); err != nil {
+		if p.users > 0 {
+			return nil, err
+		}
+		p.remove() // it was reserved for a reader that does not get it
+		return nil, nil
+	}
+	if p.users == 0 && p.failed() {
+		return s.again(p), nil
 	}
 	return p, nil
 }
@@ -272,13 +283,9 @@ func (s *Store) readPartial(id string) error {
 	if err := s.fits(o.Size); err != nil {
 		return err
 	}
-	data, err := os.OpenFile(s.path("partial", id), os.O_RDWR, 0)
+	data, modified, err := openSized(s.path("partial", id), o.Size)
 	if err != nil {
 		return err
-	}
-	if info, err := data.Stat(); err != nil || info.Size() != o.Size {
-		data.Close()
-		return errors.New("the file has another size")
 	}
 	if end := bytes.LastIndexByte(text, '\n') + 1; end < len(text) {
 		// What is appended next must begin a line.
@@ -291,6 +298,27 @@ func (s *Store) readPartial(id string) error {
 	if err != nil {
 		return err
 	}
+	p.restore(lines)
+	p.used = modified
+	return nil
+}
+
+// openSized opens a file that must have a size, and says when it was written last.
+func openSized(path string, size int64) (*os.File, time.Time, error) {
+	data, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	info, err := data.Stat()
+	if err != nil || info.Size() != size {
+		data.Close()
+		return nil, time.Time{}, errors.New("the file has another size")
+	}
+	return data, info.ModTime(), nil
+}
+
+// restore takes the chunks that a log says are held. A line that is torn says nothing.
+func (p *Partial) restore(lines *bufio.Scanner) {
 	for lines.Scan() {
 		var c Chunk
 		if json.Unmarshal(lines.Bytes(), &c) == nil && c.N >= 0 && c.N < len(p.chunks) {
@@ -300,14 +328,10 @@ func (s *Store) readPartial(id string) error {
 	}
 	for n, c := range p.chunks {
 		if c.Held {
-			_, length := o.Span(n)
+			_, length := p.Object.Span(n)
 			p.takes += length
 		}
 	}
-	if info, err := data.Stat(); err == nil {
-		p.used = info.ModTime()
-	}
-	return nil
 }
 
 // Leave ends the caller's use, after which the object may be evicted.
