@@ -37,9 +37,9 @@ type guard interface {
 	allows(ctx context.Context, token string) error
 }
 
-// doors manages the sessions of users. It admits a user whose Nomad token may read what the page
+// authorizer manages the sessions of users. It admits a user whose Nomad token may read what the page
 // shows. It keeps the token only in memory and only during the session; the browser has a random ID.
-type doors struct {
+type authorizer struct {
 	guard            guard
 	now              func() time.Time
 	strangers, users chan struct{}
@@ -63,8 +63,8 @@ type session struct {
 	began, used, confirmed, failed time.Time
 }
 
-func newDoors(g guard) *doors {
-	return &doors{
+func newAuthorizer(g guard) *authorizer {
+	return &authorizer{
 		guard: g, now: time.Now, sessions: map[string]*session{},
 		strangers: make(chan struct{}, mostStrangers), users: make(chan struct{}, mostUsers),
 	}
@@ -90,116 +90,116 @@ func ask(ctx context.Context, places chan struct{}, question func(context.Contex
 
 // once is like ask, and merges simultaneous calls with the same key. The question continues if the
 // first request ends, because others wait for it.
-func (d *doors) once(ctx context.Context, key string, question func(context.Context) error) error {
-	_, err, _ := d.asked.Do(key, func() (any, error) {
-		return nil, ask(context.WithoutCancel(ctx), d.users, question)
+func (a *authorizer) once(ctx context.Context, key string, question func(context.Context) error) error {
+	_, err, _ := a.asked.Do(key, func() (any, error) {
+		return nil, ask(context.WithoutCancel(ctx), a.users, question)
 	})
 	return err
 }
 
 // unlocked reports whether no token is needed. While Nomad does not answer, its last answer counts.
 // If it has never answered, unlocked returns an error and nobody is admitted.
-func (d *doors) unlocked(ctx context.Context) (bool, error) {
-	d.mu.Lock()
-	known, now := d.acls, d.now()
-	d.mu.Unlock()
+func (a *authorizer) unlocked(ctx context.Context) (bool, error) {
+	a.mu.Lock()
+	known, now := a.acls, a.now()
+	a.mu.Unlock()
 	if now.Sub(known.asked) < recheck || now.Sub(known.failed) < pauseAfter {
 		return known.off, known.err
 	}
-	err := d.once(ctx, "acls", func(ctx context.Context) error {
-		off, err := d.guard.open(ctx)
-		d.mu.Lock()
-		defer d.mu.Unlock()
+	err := a.once(ctx, "acls", func(ctx context.Context) error {
+		off, err := a.guard.open(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
 		if err == nil {
-			d.acls = acls{off: off, asked: d.now()}
+			a.acls = acls{off: off, asked: a.now()}
 			return nil
 		}
-		d.acls.failed = d.now()
-		if d.acls.asked.IsZero() {
-			d.acls.err = errAway
+		a.acls.failed = a.now()
+		if a.acls.asked.IsZero() {
+			a.acls.err = errAway
 		}
 		return nil
 	})
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil && d.acls.asked.IsZero() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err != nil && a.acls.asked.IsZero() {
 		return false, err // all places are taken
 	}
-	return d.acls.off, d.acls.err
+	return a.acls.off, a.acls.err
 }
 
 // enter opens a session for a token.
-func (d *doors) enter(ctx context.Context, token string) (id string, err error) {
-	if err := ask(ctx, d.strangers, func(ctx context.Context) error { return d.guard.allows(ctx, token) }); err != nil {
+func (a *authorizer) enter(ctx context.Context, token string) (id string, err error) {
+	if err := ask(ctx, a.strangers, func(ctx context.Context) error { return a.guard.allows(ctx, token) }); err != nil {
 		return "", err
 	}
 	id = rand.Text()
-	now := d.now()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.sweep(now)
-	d.sessions[id] = &session{token: token, began: now, used: now, confirmed: now}
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.sweep(now)
+	a.sessions[id] = &session{token: token, began: now, used: now, confirmed: now}
 	return id, nil
 }
 
 // sweep removes ended sessions, and the least recently used one if there are too many. The caller
-// holds d.mu.
-func (d *doors) sweep(now time.Time) {
+// holds a.mu.
+func (a *authorizer) sweep(now time.Time) {
 	oldest := ""
-	for id, s := range d.sessions {
+	for id, s := range a.sessions {
 		switch {
 		case now.Sub(s.used) > idle || now.Sub(s.began) > longest:
-			delete(d.sessions, id)
-		case oldest == "" || s.used.Before(d.sessions[oldest].used):
+			delete(a.sessions, id)
+		case oldest == "" || s.used.Before(a.sessions[oldest].used):
 			oldest = id
 		}
 	}
-	if len(d.sessions) >= mostSessions {
-		delete(d.sessions, oldest)
+	if len(a.sessions) >= mostSessions {
+		delete(a.sessions, oldest)
 	}
 }
 
-func (d *doors) leave(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.sessions, id)
+func (a *authorizer) leave(id string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.sessions, id)
 }
 
 // knows reports whether a session exists and its token is still allowed. A denied token ends the
 // session. If Nomad does not answer, knows returns an error; the session stays, but shows nothing.
-func (d *doors) knows(ctx context.Context, id string) (bool, error) {
-	now := d.now()
-	d.mu.Lock()
-	s := d.sessions[id]
+func (a *authorizer) knows(ctx context.Context, id string) (bool, error) {
+	now := a.now()
+	a.mu.Lock()
+	s := a.sessions[id]
 	if s == nil || now.Sub(s.used) > idle || now.Sub(s.began) > longest {
-		delete(d.sessions, id)
-		d.mu.Unlock()
+		delete(a.sessions, id)
+		a.mu.Unlock()
 		return false, nil
 	}
 	s.used = now
 	token, fresh, failed := s.token, now.Sub(s.confirmed) < recheck, now.Sub(s.failed) < pauseAfter
-	d.mu.Unlock()
+	a.mu.Unlock()
 	switch {
 	case fresh:
 		return true, nil
 	case failed:
 		return false, errAway
 	}
-	err := d.once(ctx, "session "+id, func(ctx context.Context) error { return d.guard.allows(ctx, token) })
+	err := a.once(ctx, "session "+id, func(ctx context.Context) error { return a.guard.allows(ctx, token) })
 	switch {
 	case errors.As(err, new(deniedError)):
-		d.leave(id)
+		a.leave(id)
 		return false, nil
 	case errors.Is(err, errBusy):
 		return false, err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	if err != nil {
-		s.failed = d.now()
+		s.failed = a.now()
 		return false, errAway
 	}
-	s.confirmed = d.now()
+	s.confirmed = a.now()
 	return true, nil
 }
 
@@ -213,8 +213,8 @@ type access struct {
 	err error
 }
 
-func (d *doors) of(r *http.Request) access {
-	off, err := d.unlocked(r.Context())
+func (a *authorizer) of(r *http.Request) access {
+	off, err := a.unlocked(r.Context())
 	if off || err != nil {
 		return access{open: off, needed: !off, err: err}
 	}
@@ -222,7 +222,7 @@ func (d *doors) of(r *http.Request) access {
 	if err != nil {
 		return access{needed: true}
 	}
-	open, err := d.knows(r.Context(), c.Value)
+	open, err := a.knows(r.Context(), c.Value)
 	return access{open: open, needed: true, err: err}
 }
 
@@ -231,9 +231,9 @@ type problem struct {
 	Error string `json:"error"`
 }
 
-func (d *doors) behind(next http.Handler) http.Handler {
+func (a *authorizer) behind(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch a := d.of(r); {
+		switch a := a.of(r); {
 		case a.err != nil:
 			answer(w, http.StatusServiceUnavailable, problem{a.err.Error()})
 			return
@@ -259,7 +259,7 @@ type standing struct {
 }
 
 func (s *Server) serveSession(w http.ResponseWriter, r *http.Request) {
-	a := s.doors.of(r)
+	a := s.authorizer.of(r)
 	out := standing{Open: a.open, Needed: a.needed}
 	if a.err != nil {
 		out.Away = a.err.Error()
@@ -283,7 +283,7 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusBadRequest, problem{"want a token"})
 		return
 	}
-	id, err := s.doors.enter(r.Context(), given.Token)
+	id, err := s.authorizer.enter(r.Context(), given.Token)
 	if errors.As(err, new(deniedError)) {
 		answer(w, http.StatusForbidden, problem{err.Error()})
 		return
@@ -303,7 +303,7 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) closeSession(w http.ResponseWriter, r *http.Request) {
 	if c, err := r.Cookie(cookie); err == nil {
-		s.doors.leave(c.Value)
+		s.authorizer.leave(c.Value)
 	}
 	setCookie(w, r, "", -1)
 	answer(w, http.StatusOK, standing{Needed: true})

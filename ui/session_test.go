@@ -126,7 +126,7 @@ func TestASessionEndsWithItsToken(t *testing.T) {
 	c.Tokens = map[string]bool{"own": true, "reader": true}
 	s := serve(t, c)
 	now := time.Now()
-	s.server.doors.now = func() time.Time { return now }
+	s.server.authorizer.now = func() time.Time { return now }
 	_, session, _ := s.signIn(t, "reader")
 	if session == nil {
 		t.Fatal("no session")
@@ -139,7 +139,7 @@ func TestASessionEndsWithItsToken(t *testing.T) {
 }
 
 func TestSessionsEnd(t *testing.T) {
-	d := newDoors(fakeGuard{})
+	d := newAuthorizer(fakeGuard{})
 	now := time.Now()
 	d.now = func() time.Time { return now }
 	id, err := d.enter(t.Context(), "x")
@@ -168,9 +168,9 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-func (d *doors) lets(t *testing.T, id string) bool {
+func (a *authorizer) lets(t *testing.T, id string) bool {
 	t.Helper()
-	open, err := d.knows(t.Context(), id)
+	open, err := a.knows(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +207,7 @@ func (g fakeGuard) request(t *testing.T, session string) *http.Request {
 func TestASessionOutlivesASilentNomad(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := fakeGuard{new(atomic.Bool), new(atomic.Int64)}
-		d := newDoors(g)
+		d := newAuthorizer(g)
 		id, err := d.enter(t.Context(), "x")
 		if err != nil {
 			t.Fatal(err)
@@ -242,7 +242,7 @@ func TestASessionOutlivesASilentNomad(t *testing.T) {
 func TestStrangersDoNotSignUsersOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := fakeGuard{new(atomic.Bool), nil}
-		d := newDoors(g)
+		d := newAuthorizer(g)
 		id, _ := d.enter(t.Context(), "x")
 		if a := d.of(g.request(t, id)); !a.open {
 			t.Fatalf("%+v", a)
@@ -266,7 +266,7 @@ func TestTheBrowserIsToldThatNomadIsAway(t *testing.T) {
 	c.Tokens = map[string]bool{"own": true, "reader": true}
 	s := serve(t, c)
 	now := time.Now()
-	s.server.doors.now = func() time.Time { return now }
+	s.server.authorizer.now = func() time.Time { return now }
 	_, session, _ := s.signIn(t, "reader")
 	c.Do(func() { c.NomadDown = true })
 	now = now.Add(recheck)

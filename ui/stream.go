@@ -71,7 +71,7 @@ func (s *Server) awaitChange(r *http.Request, st *stream, changed <-chan struct{
 	case <-changed:
 		return true
 	case <-alive:
-		return st.send("alive", []byte("{}")) == nil && s.doors.of(r).open
+		return st.send("alive", []byte("{}")) == nil && s.authorizer.of(r).open
 	case <-r.Context().Done():
 		return false
 	case <-s.ctx.Done():

@@ -40,9 +40,9 @@ type Options struct {
 
 // Server serves the web page and its API.
 type Server struct {
-	o     Options
-	watch *watch.Watch
-	doors *doors
+	o          Options
+	watch      *watch.Watch
+	authorizer *authorizer
 	// streams is the number of open streams.
 	streams  atomic.Int64
 	drawings drawings
@@ -58,7 +58,7 @@ func New(o Options) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Server{
-		o: o, ctx: context.Background(), doors: newDoors(nomadGuard{o.Nomad}), looks: make(chan struct{}, mostLooks),
+		o: o, ctx: context.Background(), authorizer: newAuthorizer(nomadGuard{o.Nomad}), looks: make(chan struct{}, mostLooks),
 		watch: watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
 	}
 }
@@ -90,8 +90,8 @@ func (s *Server) Handler(ctx context.Context) http.Handler {
 	mux.HandleFunc("GET /v1/session", s.serveSession)
 	mux.HandleFunc("POST /v1/session", s.openSession)
 	mux.HandleFunc("DELETE /v1/session", s.closeSession)
-	mux.Handle("GET /v1/history", s.doors.behind(http.HandlerFunc(s.serveHistory)))
-	mux.Handle("GET /v1/stream", s.doors.behind(http.HandlerFunc(s.serveStream)))
+	mux.Handle("GET /v1/history", s.authorizer.behind(http.HandlerFunc(s.serveHistory)))
+	mux.Handle("GET /v1/stream", s.authorizer.behind(http.HandlerFunc(s.serveStream)))
 	// Pages of other sites must not open or end a session.
 	return headers(http.NewCrossOriginProtection().Handler(mux))
 }

@@ -54,7 +54,7 @@ type loop struct {
 	reading  sync.Mutex
 	found    []share.Found
 	failures int
-	notes    *notes
+	notes    *onceLog
 	held     bool // the last round found tasks with instances that are no longer offered
 
 	// measuring guards last, the newest reading of load, and pending, a channel that is
@@ -80,7 +80,7 @@ func newLoop(maker gpu.Vendor, config Config, vendor Vendor, host Host, wake cha
 	return &loop{
 		maker: maker, config: config, vendor: vendor, log: host.Log, wake: wake, numbers: host.Numbers,
 		owners: newOwners(config.DockerSocket), claim: newClaim(config.RunDir, maker), taken: &taken{},
-		notes: &notes{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
+		notes: &onceLog{log: host.Log, said: map[string]bool{}}, changed: make(chan struct{}),
 	}
 }
 

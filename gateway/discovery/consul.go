@@ -35,7 +35,7 @@ type Consul struct {
 func (c Consul) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
-	mistakes, filtered := &notes{log: c.Log}, false
+	mistakes, filtered := &onceLog{log: c.Log}, false
 	var last []line.Replica
 	for ctx.Err() == nil {
 		token, err := c.Token.Read()
@@ -95,7 +95,7 @@ func lacks(found, before []line.Replica) bool {
 	return len(found) < len(before)
 }
 
-func replicasOf(entries []*consul.ServiceEntry, mistakes *notes) []line.Replica {
+func replicasOf(entries []*consul.ServiceEntry, mistakes *onceLog) []line.Replica {
 	var out []line.Replica
 	for _, e := range entries {
 		host := e.Service.Address

@@ -49,7 +49,7 @@ const (
 
 // described reads a replica's description from its meta or tags. A missing or invalid number counts
 // as 1, an invalid weight as missing. It logs each invalid value once.
-func described(address string, meta func(key string) string, log *notes) config.Replica {
+func described(address string, meta func(key string) string, log *onceLog) config.Replica {
 	get := func(key string) string {
 		text := meta(key)
 		if strings.Contains(text, "${") {

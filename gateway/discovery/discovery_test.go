@@ -17,7 +17,7 @@ func TestTheFallbackOfAWeightKnowsTheTotal(t *testing.T) {
 		"no table":       {map[string]string{"gpu_class": "newgpu", "aliquot_slices": "6", "aliquot_slices_total": "20"}, 0.3},
 		"claimed":        {map[string]string{"gpu_class": "h100", "aliquot_slices": "6", "aliquot_weight": "0.42"}, 0.42},
 	} {
-		d := described("10.0.0.1:80", func(key string) string { return c.meta[key] }, &notes{log: slog.New(slog.DiscardHandler)})
+		d := described("10.0.0.1:80", func(key string) string { return c.meta[key] }, &onceLog{log: slog.New(slog.DiscardHandler)})
 		if got := replica("id", d).Weight; got < c.want-1e-9 || got > c.want+1e-9 {
 			t.Errorf("%s: weight %v, want %v", name, got, c.want)
 		}

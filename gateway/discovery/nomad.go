@@ -33,7 +33,7 @@ type Nomad struct {
 func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 	var index uint64
 	var failed backoff
-	mistakes := &notes{log: n.Log}
+	mistakes := &onceLog{log: n.Log}
 	for ctx.Err() == nil {
 		token, err := n.Token.Read()
 		var found []*nomad.ServiceRegistration
@@ -64,7 +64,7 @@ func (n Nomad) Watch(ctx context.Context, set func([]line.Replica)) {
 	}
 }
 
-func registered(found []*nomad.ServiceRegistration, mistakes *notes) []line.Replica {
+func registered(found []*nomad.ServiceRegistration, mistakes *onceLog) []line.Replica {
 	var out []line.Replica
 	for _, s := range found {
 		tags := map[string]string{}

@@ -234,10 +234,10 @@ func (w *world) idle() *node {
 func TestWhatIsPresumedIsBounded(t *testing.T) {
 	s := NewShared(Options{}, "app", "a", func(ownership.ID, talk.Record) {})
 	now := time.Now()
-	b := s.book("b")
+	b := s.peerState("b")
 	b.load = talk.Load{Replicas: []talk.Held{{Replica: "r", Count: 1 << 40}}}
 	s.presume("b", b, now)
-	if n := len(b.guests); n > mostPresumed {
+	if n := len(b.remotes); n > mostPresumed {
 		t.Errorf("%d requests are presumed", n)
 	}
 }

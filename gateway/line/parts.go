@@ -81,7 +81,7 @@ func (s *Shared) apply(now time.Time) {
 			r.Withheld = slots - use
 		case ownership.Owner, ownership.Gathering:
 			for _, p := range apart {
-				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.book(p).among)-taken[p][r.ID])
+				r.Withheld += max(0, ownership.Part(r.ID, slots, p, s.peerState(p).among)-taken[p][r.ID])
 			}
 		}
 		out[i] = s.within(r, len(gateways), role)
@@ -124,7 +124,7 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 			continue
 		}
 		all = append(all, p.ID)
-		if b := s.books[p.ID]; b == nil || !b.reported {
+		if b := s.peerStates[p.ID]; b == nil || !b.reported {
 			apart = append(apart, p.ID)
 		}
 	}
@@ -149,7 +149,7 @@ func (s *Shared) gateways(now time.Time) (all, apart []ownership.ID) {
 // slots: its part is larger with fewer gateways. It may not know the gateways that have joined
 // since it was heard, including one that has returned. It may also know that others have gone.
 func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
-	b := s.book(by)
+	b := s.peerState(by)
 	if b.among == nil {
 		b.among = now
 	}
@@ -161,8 +161,8 @@ func (s *Shared) divides(by ownership.ID, now []ownership.ID) {
 // taken returns the number of slots that a gateway holds, by replica.
 func (s *Shared) taken(by ownership.ID) map[string]int {
 	out := map[string]int{}
-	if b := s.books[by]; b != nil {
-		for _, g := range b.guests {
+	if b := s.peerStates[by]; b != nil {
+		for _, g := range b.remotes {
 			if g.present && g.Endpoint != nil {
 				out[g.Endpoint.ID]++
 			}

@@ -87,7 +87,7 @@ func (s *Shared) wakeUp(now time.Time) {
 
 // follow makes this gateway a member: it stops deciding, and reports its requests to the owner.
 func (s *Shared) follow(owner ownership.ID, now time.Time) {
-	for _, b := range s.books {
+	for _, b := range s.peerStates {
 		s.empty(b, now)
 		b.reported = false
 	}
@@ -125,7 +125,7 @@ func (s *Shared) changed(before ownership.Role, now time.Time) {
 	case ownership.Gathering, ownership.Owner:
 		s.lastOwner = ""
 	case ownership.Apart:
-		for id, b := range s.books {
+		for id, b := range s.peerStates {
 			if had := s.taken(id); len(had) > 0 {
 				b.had, b.hadAt = had, now
 			}
@@ -206,7 +206,7 @@ func (s *Shared) asked(from ownership.ID, r *talk.Record, now time.Time) {
 	if role != ownership.Owner && role != ownership.Gathering || epoch != r.Epoch && r.Kind != talk.Lost {
 		return
 	}
-	b := s.book(from)
+	b := s.peerState(from)
 	b.spoke = now
 	if r.Kind == talk.Begin {
 		b.answered = r.ID == b.claim
@@ -241,8 +241,8 @@ func (s *Shared) Greet(to ownership.ID) {
 
 func (s *Shared) greet(to ownership.ID) {
 	if role, epoch, _ := s.owned.Role(); role == ownership.Owner || role == ownership.Gathering {
-		b := s.book(to)
-		s.unseat(b, time.Now()) // the gateway will report them
+		b := s.peerState(to)
+		s.dropWaiting(b, time.Now()) // the gateway will report them
 		b.reported = false
 		s.apply(time.Now())
 		s.sendClaim(to, epoch)
@@ -252,7 +252,7 @@ func (s *Shared) greet(to ownership.ID) {
 // sendClaim asks a gateway to follow this owner and to send a report.
 func (s *Shared) sendClaim(to ownership.ID, epoch uint64) {
 	s.claims++
-	b := s.book(to)
+	b := s.peerState(to)
 	b.claim, b.answered = s.claims, false
 	s.send(to, talk.Record{Kind: talk.Claimed, Service: s.name, Epoch: epoch, ID: b.claim, Salt: s.salt})
 }
@@ -326,7 +326,7 @@ func (s *Shared) Look(v ownership.View) (claim bool) {
 	s.wakeUp(now)
 	s.looked = now
 	for i := range v.Peers {
-		if b := s.books[v.Peers[i].ID]; b != nil {
+		if b := s.peerStates[v.Peers[i].ID]; b != nil {
 			v.Peers[i].Follows = b.load.Follows
 		}
 	}
@@ -383,7 +383,7 @@ func (s *Shared) step(now time.Time) (claim bool) {
 func (s *Shared) presumeSilent(now time.Time) {
 	for _, p := range s.view.Peers {
 		if p.Link == ownership.Silent {
-			s.presume(p.ID, s.book(p.ID), now)
+			s.presume(p.ID, s.peerState(p.ID), now)
 		}
 	}
 }
@@ -394,7 +394,7 @@ func (s *Shared) sweep(now time.Time) {
 	for _, p := range s.view.Peers {
 		known[p.ID] = p
 	}
-	for id, b := range s.books {
+	for id, b := range s.peerStates {
 		p, there := known[id]
 		if p.Acked.After(b.acked) {
 			b.acked = p.Acked
@@ -402,7 +402,7 @@ func (s *Shared) sweep(now time.Time) {
 		if p.Link == ownership.Up {
 			b.among = nil // see gateways
 		} else {
-			s.unseat(b, now)
+			s.dropWaiting(b, now)
 			b.reported = false
 		}
 		if p.Link == ownership.Silent && now.Sub(p.Heard) >= untakenAfter && now.Sub(b.spoke) >= untakenAfter {
@@ -414,7 +414,7 @@ func (s *Shared) sweep(now time.Time) {
 		s.empty(b, now)
 		s.show(b, talk.Load{}, now)
 		if !there {
-			delete(s.books, id)
+			delete(s.peerStates, id)
 		}
 	}
 	_, _, since := s.owned.Role()
@@ -440,7 +440,7 @@ func (s *Shared) Gone(id ownership.ID) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if b := s.books[id]; b != nil {
+	if b := s.peerStates[id]; b != nil {
 		s.empty(b, now)
 		s.show(b, talk.Load{}, now)
 		b.reported = false

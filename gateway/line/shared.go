@@ -26,14 +26,14 @@ type Shared struct {
 	owned *ownership.Service
 	send  func(to ownership.ID, r talk.Record)
 
-	seats  map[uint64]*seat // the requests that this gateway carries
-	next   uint64
-	queued amount
-	active map[string]*held // those with a slot, by replica
-	books  map[ownership.ID]*book
-	view   ownership.View
-	all    []Replica
-	kept   map[string]int // slots in use when the owner was lost
+	seats      map[uint64]*seat // the requests that this gateway carries
+	next       uint64
+	queued     amount
+	active     map[string]*held // those with a slot, by replica
+	peerStates map[ownership.ID]*peerState
+	view       ownership.View
+	all        []Replica
+	kept       map[string]int // slots in use when the owner was lost
 	// split reports whether some gateway was not heard since the owner was lost. It may have become
 	// the owner without a report of kept.
 	split     bool
@@ -88,7 +88,7 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 	now := time.Now()
 	s := &Shared{
 		Line: New(o), name: name, self: self, owned: ownership.New(name, self, now), send: send,
-		seats: map[uint64]*seat{}, active: map[string]*held{}, books: map[ownership.ID]*book{}, kept: map[string]int{},
+		seats: map[uint64]*seat{}, active: map[string]*held{}, peerStates: map[ownership.ID]*peerState{}, kept: map[string]int{},
 	}
 	s.looked, s.config = now, fingerprint(o.Policy)
 	var random [16]byte

@@ -20,7 +20,7 @@ import (
 
 func TestMistakesInMetaCountAsOneAndAreNamedOnce(t *testing.T) {
 	var text bytes.Buffer
-	mistakes := &notes{log: slog.New(slog.NewTextHandler(&text, nil))}
+	mistakes := &onceLog{log: slog.New(slog.NewTextHandler(&text, nil))}
 	for meta, value := range map[string]string{
 		"concurrency": "99999999999999999999", "aliquot_slices": "1000000", "gpu_class": "${ALIQUOT_GPU_CLASS}", "aliquot_weight": "NaN",
 	} {

@@ -6,14 +6,14 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// notes logs each message for operators once, and again after its text has changed.
-type notes struct {
+// onceLog logs each message for operators once, and again after its text has changed.
+type onceLog struct {
 	log  hclog.Logger
 	last map[string]string // the last text of each topic
 	said map[string]bool   // the notes of the newest plan
 }
 
-func (n *notes) once(topic string, level hclog.Level, text string) {
+func (n *onceLog) once(topic string, level hclog.Level, text string) {
 	if n.last == nil {
 		n.last = map[string]string{}
 	}
@@ -25,7 +25,7 @@ func (n *notes) once(topic string, level hclog.Level, text string) {
 }
 
 // cleared logs text if once has logged a problem of this topic, and forgets the problem.
-func (n *notes) cleared(topic, text string) {
+func (n *onceLog) cleared(topic, text string) {
 	if n.last[topic] == "" {
 		return
 	}
@@ -33,7 +33,7 @@ func (n *notes) cleared(topic, text string) {
 	n.log.Info(text)
 }
 
-func (n *notes) plan(list []share.Note) {
+func (n *onceLog) plan(list []share.Note) {
 	now := map[string]bool{}
 	for _, note := range list {
 		now[note.Text] = true

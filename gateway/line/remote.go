@@ -10,12 +10,12 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// book is what this gateway knows about the requests of another gateway for the service.
-type book struct {
-	guests map[uint64]*guest // the requests that it reported or asked for, while this gateway is the owner
-	// unconfirmed are the guests that were known when a report began. They keep their slots until the
+// peerState is what this gateway knows about the requests of another gateway for the service.
+type peerState struct {
+	remotes map[uint64]*remote // the requests that it reported or asked for, while this gateway is the owner
+	// unconfirmed are the remote requests that were known when a report began. They keep their slots until the
 	// report ends, so that no slot is given away that the report is about to name.
-	unconfirmed []*guest
+	unconfirmed []*remote
 	// had is the number of slots that it held, by replica, when this gateway last decided.
 	had    map[string]int
 	hadAt  time.Time
@@ -24,13 +24,13 @@ type book struct {
 	queued amount
 	spoke  time.Time // when a record of it last arrived
 	acked  time.Time // when the last heartbeat was sent that it has confirmed
-	report uint64    // number of its report that guests are from
+	report uint64    // number of its report that remotes are from
 	// claim is the number of the last Claimed that was sent to it. answered reports whether its
 	// report has begun since: earlier records answer an earlier claim, and may be from before this
 	// process was stopped.
 	claim    uint64
 	answered bool
-	// reported reports whether guests are all its requests. Until then it may use its part of the
+	// reported reports whether remotes are all its requests. Until then it may use its part of the
 	// slots.
 	reported bool
 	// among are the gateways among which slots were divided when it was last heard. It may not know
@@ -38,8 +38,8 @@ type book struct {
 	among []ownership.ID
 }
 
-// guest is a request that another gateway carries, in the owner's queue.
-type guest struct {
+// remote is a request that another gateway carries, in the owner's queue.
+type remote struct {
 	Pass
 	of      *Shared
 	from    ownership.ID
@@ -49,20 +49,20 @@ type guest struct {
 	strange bool // the queue has no placement for it
 }
 
-func (s *Shared) book(of ownership.ID) *book {
-	b := s.books[of]
+func (s *Shared) peerState(of ownership.ID) *peerState {
+	b := s.peerStates[of]
 	if b == nil {
-		b = &book{guests: map[uint64]*guest{}, shown: map[string]amount{}}
-		s.books[of] = b
+		b = &peerState{remotes: map[uint64]*remote{}, shown: map[string]amount{}}
+		s.peerStates[of] = b
 	}
 	return b
 }
 
-// told handles the queue's decision about a guest. The caller holds the lock.
-func (g *guest) told(p *Pass, now time.Time) {
+// told handles the queue's decision about a remote request. The caller holds the lock.
+func (g *remote) told(p *Pass, now time.Time) {
 	if p.evicted {
 		g.present = false
-		delete(g.of.book(g.from).guests, g.id)
+		delete(g.of.peerState(g.from).remotes, g.id)
 		g.of.refuse(g.from, g.id, dispatch.QueueFull, time.Second)
 		return
 	}
@@ -82,14 +82,14 @@ func (s *Shared) enter(from ownership.ID, r *talk.Record, now time.Time) {
 		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
 		return
 	}
-	g := s.guest(from, r)
+	g := s.newRemote(from, r)
 	g.ticket.Placement, g.strange = placement, !ok
 	if r.Kind == talk.Seat {
-		s.seatGuest(g, r, now)
+		s.placeRemote(g, r, now)
 		return
 	}
 	if why, after := s.queue.Submit(&g.ticket, now); why != dispatch.Accepted {
-		delete(s.book(from).guests, r.ID)
+		delete(s.peerState(from).remotes, r.ID)
 		s.refuse(from, r.ID, why, after)
 		return
 	}
@@ -107,23 +107,23 @@ func (s *Shared) refuse(to ownership.ID, id uint64, why dispatch.Refusal, after 
 // answer returns a new record about a request of another gateway.
 func (s *Shared) answer(to ownership.ID, kind talk.Kind, id uint64) talk.Record {
 	_, epoch, _ := s.owned.Role()
-	return talk.Record{Kind: kind, Service: s.name, Epoch: epoch, ID: id, Report: s.book(to).report}
+	return talk.Record{Kind: kind, Service: s.name, Epoch: epoch, ID: id, Report: s.peerState(to).report}
 }
 
-func (s *Shared) guest(from ownership.ID, r *talk.Record) *guest {
-	b := s.book(from)
-	if old := b.guests[r.ID]; old != nil {
-		s.dismiss(old, time.Now())
+func (s *Shared) newRemote(from ownership.ID, r *talk.Record) *remote {
+	b := s.peerState(from)
+	if old := b.remotes[r.ID]; old != nil {
+		s.dropRemote(old, time.Now())
 	}
-	g := &guest{of: s, from: from, id: r.ID}
+	g := &remote{of: s, from: from, id: r.ID}
 	g.holder = g
 	g.ticket = dispatch.Ticket{Request: *r.Request, Value: &g.Pass}
-	b.guests[r.ID] = g
+	b.remotes[r.ID] = g
 	return g
 }
 
-// seatGuest restores a reported request to its old place in the queue, or to its replica.
-func (s *Shared) seatGuest(g *guest, r *talk.Record, now time.Time) {
+// placeRemote restores a reported request to its old place in the queue, or to its replica.
+func (s *Shared) placeRemote(g *remote, r *talk.Record, now time.Time) {
 	if r.Replica == "" {
 		s.queue.Restore(&g.ticket, r.Arrived)
 		g.present = true
@@ -132,7 +132,7 @@ func (s *Shared) seatGuest(g *guest, r *talk.Record, now time.Time) {
 	g.adopt(r, now)
 }
 
-func (g *guest) adopt(r *talk.Record, now time.Time) {
+func (g *remote) adopt(r *talk.Record, now time.Time) {
 	s := g.of
 	g.Endpoint = s.endpoint(r)
 	if g.present = s.queue.Adopt(&g.ticket, r.Replica, r.Arrived, r.Started, now); !g.present {
@@ -163,10 +163,10 @@ func (s *Shared) endpoint(r *talk.Record) *Endpoint {
 	return &Endpoint{ID: r.Replica, Address: r.Address, Class: r.Class, Value: s.value(r.Class)}
 }
 
-// dismiss removes a guest, whatever it holds.
-func (s *Shared) dismiss(g *guest, now time.Time) {
-	if b := s.book(g.from); b.guests[g.id] == g {
-		delete(b.guests, g.id)
+// dropRemote removes a request of another gateway, whatever it holds.
+func (s *Shared) dropRemote(g *remote, now time.Time) {
+	if b := s.peerState(g.from); b.remotes[g.id] == g {
+		delete(b.remotes, g.id)
 	}
 	if !g.present {
 		return
@@ -177,11 +177,11 @@ func (s *Shared) dismiss(g *guest, now time.Time) {
 	}
 }
 
-// unseat removes waiting guests, because a grant may not reach their gateway.
-func (s *Shared) unseat(b *book, now time.Time) {
-	for _, g := range b.guests {
+// dropWaiting removes waiting remote requests, because a grant may not reach their gateway.
+func (s *Shared) dropWaiting(b *peerState, now time.Time) {
+	for _, g := range b.remotes {
 		if g.Endpoint == nil {
-			s.dismiss(g, now)
+			s.dropRemote(g, now)
 		}
 	}
 }
@@ -194,13 +194,13 @@ const untakenAfter = ownership.Silence + 2*ownership.Beat
 // long that it discards them when it continues. A gateway that was heard may not have received
 // anything itself: a grant has certainly arrived if the gateway confirmed a later heartbeat, or
 // reported that it carries the request.
-func (s *Shared) untaken(b *book, now time.Time) {
-	var unknown []*guest
+func (s *Shared) untaken(b *peerState, now time.Time) {
+	var unknown []*remote
 	said := map[string]int{}
 	for _, h := range b.load.Replicas {
 		said[h.Replica] = h.Count
 	}
-	for _, g := range b.guests {
+	for _, g := range b.remotes {
 		switch {
 		case g.Endpoint == nil:
 		case g.granted.After(b.acked):
@@ -209,57 +209,57 @@ func (s *Shared) untaken(b *book, now time.Time) {
 			said[g.Endpoint.ID]--
 		}
 	}
-	slices.SortFunc(unknown, func(a, b *guest) int { return a.granted.Compare(b.granted) })
+	slices.SortFunc(unknown, func(a, b *remote) int { return a.granted.Compare(b.granted) })
 	for _, g := range unknown {
 		if said[g.Endpoint.ID]--; said[g.Endpoint.ID] < 0 || g.granted.After(b.spoke) {
-			s.dismiss(g, now)
+			s.dropRemote(g, now)
 		}
 	}
 }
 
 // begin handles the start of a gateway's report.
-func (s *Shared) begin(b *book, report uint64, now time.Time) {
-	s.unseat(b, now)
-	for id, g := range b.guests {
+func (s *Shared) begin(b *peerState, report uint64, now time.Time) {
+	s.dropWaiting(b, now)
+	for id, g := range b.remotes {
 		b.unconfirmed = append(b.unconfirmed, g)
-		delete(b.guests, id)
+		delete(b.remotes, id)
 	}
 	b.report = report
 }
 
 // end handles the end of a gateway's report.
-func (s *Shared) end(b *book, now time.Time) {
+func (s *Shared) end(b *peerState, now time.Time) {
 	for _, g := range b.unconfirmed {
-		s.dismiss(g, now)
+		s.dropRemote(g, now)
 	}
 	b.unconfirmed, b.reported, b.among = nil, true, nil
 }
 
-// empty removes all guests of a gateway.
-func (s *Shared) empty(b *book, now time.Time) {
+// empty removes all requests of a gateway.
+func (s *Shared) empty(b *peerState, now time.Time) {
 	for _, g := range b.unconfirmed {
-		s.dismiss(g, now)
+		s.dropRemote(g, now)
 	}
 	b.unconfirmed = nil
-	for _, g := range b.guests {
-		s.dismiss(g, now)
+	for _, g := range b.remotes {
+		s.dropRemote(g, now)
 	}
 }
 
-// ended handles the other records about a guest: it frees the slot, queues the guest for another
+// ended handles the other records about a remote request: it frees the slot, queues the request for another
 // one, or records progress.
 func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
-	g := s.book(from).guests[r.ID]
+	g := s.peerState(from).remotes[r.ID]
 	if g == nil {
 		return
 	}
 	switch {
 	case r.Kind == talk.Withdraw:
-		s.dismiss(g, now)
+		s.dropRemote(g, now)
 	case r.Kind == talk.Mark:
 		s.marks(&g.ticket, r, now)
 	case r.Kind == talk.Again && g.strange:
-		s.dismiss(g, now)
+		s.dropRemote(g, now)
 		s.refuse(from, r.ID, dispatch.NoSuchClass, 0)
 	case r.Kind == talk.Again && !g.present:
 		g.Endpoint = nil
@@ -270,7 +270,7 @@ func (s *Shared) ended(from ownership.ID, r *talk.Record, now time.Time) {
 		g.Endpoint = nil
 		s.queue.Retry(&g.ticket, r.Verdict, r.Pause, now)
 	case r.Kind == talk.Leave:
-		delete(s.book(from).guests, r.ID)
+		delete(s.peerState(from).remotes, r.ID)
 		if g.present {
 			s.marks(&g.ticket, r, now)
 			g.present = false
@@ -300,7 +300,7 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b := s.book(from)
+	b := s.peerState(from)
 	b.spoke = now
 	s.show(b, load, now)
 	if load.Tallied {
@@ -309,7 +309,7 @@ func (s *Shared) Carries(from ownership.ID, load talk.Load) {
 }
 
 // show adds the requests of another gateway to the series.
-func (s *Shared) show(b *book, load talk.Load, now time.Time) {
+func (s *Shared) show(b *peerState, load talk.Load, now time.Time) {
 	classes := map[string]amount{}
 	for class := range b.shown {
 		classes[class] = amount{}
@@ -333,9 +333,9 @@ func (s *Shared) show(b *book, load talk.Load, now time.Time) {
 // mostPresumed limits the presumed requests of another gateway on one replica.
 const mostPresumed = 1 << 14
 
-// presume adds guests for the requests that a silent gateway last reported, or last held.
-func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
-	if len(b.guests) > 0 {
+// presume adds remotes for the requests that a silent gateway last reported, or last held.
+func (s *Shared) presume(of ownership.ID, b *peerState, now time.Time) {
+	if len(b.remotes) > 0 {
 		return
 	}
 	carries := map[string]int{}
@@ -349,7 +349,7 @@ func (s *Shared) presume(of ownership.ID, b *book, now time.Time) {
 	for replica, n := range carries {
 		for range min(n, mostPresumed) {
 			id++
-			g := s.guest(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
+			g := s.newRemote(of, &talk.Record{ID: id, Request: &dispatch.Request{Expire: now.Add(time.Hour)}})
 			g.adopt(&talk.Record{Replica: replica, Arrived: now, Started: now}, now)
 		}
 	}
