@@ -58,7 +58,8 @@ func New(o Options) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Server{
-		o: o, ctx: context.Background(), authorizer: newAuthorizer(nomadGuard{o.Nomad}), looks: make(chan struct{}, mostLooks),
+		o: o, ctx: context.Background(), authorizer: newAuthorizer(nomadGuard{o.Nomad}),
+		looks: make(chan struct{}, mostLooks),
 		watch: watch.New(watch.Options{Nomad: o.Nomad, Consul: o.Consul, Gateways: o.Gateways, Log: o.Log}),
 	}
 }

@@ -88,7 +88,8 @@ func NewShared(o Options, name string, self ownership.ID, send func(to ownership
 	now := time.Now()
 	s := &Shared{
 		Line: New(o), name: name, self: self, owned: ownership.New(name, self, now), send: send,
-		seats: map[uint64]*seat{}, active: map[string]*held{}, peerStates: map[ownership.ID]*peerState{}, kept: map[string]int{},
+		seats: map[uint64]*seat{}, active: map[string]*held{},
+		peerStates: map[ownership.ID]*peerState{}, kept: map[string]int{},
 	}
 	s.looked, s.config = now, fingerprint(o.Policy)
 	var random [16]byte
