@@ -14,7 +14,7 @@ type contender struct {
 	make func(machines []machine, n int, seed uint64, demand pack.Demand) (placer, error)
 }
 
-// contenders are those that the flags name.
+// contenders returns the policies that the flags name.
 func (o options) contenders() []contender {
 	var out []contender
 	for _, name := range strings.Split(o.policies, ",") {
@@ -35,7 +35,7 @@ func (o options) contenders() []contender {
 	return out
 }
 
-// nomad is Nomad's scheduler with jobs that carry what the policy adds.
+// nomad returns Nomad's scheduler, with jobs that carry what the policy adds.
 func nomad(policy string, lag int) contender {
 	name := "nomad, " + policy
 	if lag > 0 {
@@ -50,7 +50,8 @@ func nomad(policy string, lag int) contender {
 	}}
 }
 
-// simulated are policies that know everything.
+// simulated returns a simulated policy by its name: one that knows the whole cluster, or
+// "levels", a model of Nomad's scheduler.
 func simulated(name string) contender {
 	knows := func(rank func(machines []machine, seed uint64, demand pack.Demand) func(pack.Node,
 		pack.Ask) choice) contender {
@@ -68,6 +69,10 @@ func simulated(name string) contender {
 		return knows(func(machines []machine, _ uint64, _ pack.Demand) func(pack.Node, pack.Ask) choice {
 			return bestFit(machines)
 		})
+	case "levels":
+		return contender{"levels (simulated)", func(machines []machine, n int, seed uint64, d pack.Demand) (placer, error) {
+			return newLeveled(machines, n, seed, d), nil
+		}}
 	case "fgd":
 		return knows(func(_ []machine, _ uint64, demand pack.Demand) func(pack.Node, pack.Ask) choice {
 			return fgd(demand)

@@ -95,8 +95,8 @@ func (n *islandNode) ask(t *testing.T, k uint64, island share.Joint) []string {
 	return out
 }
 
-// Requests land inside one island each, the small one where a large one still fits, and
-// one for all eight GPUs fits as well.
+// Each request lands inside one island, a small one where it leaves room for a large one,
+// and a request for all eight GPUs fits as well.
 func TestARequestLandsInsideOneIsland(t *testing.T) {
 	for range 10 { // the order of instances is random
 		n := newIslandNode(t)
@@ -120,8 +120,8 @@ func TestARequestLandsInsideOneIsland(t *testing.T) {
 	}
 }
 
-// Between a placement and what the node publishes after it a request may find no room
-// although another island has some: it waits, and fits then.
+// Until the node publishes again after a placement, a request may find no room although
+// another island has some. It waits, and then fits.
 func TestARequestWaitsForTheNextIsland(t *testing.T) {
 	n := newIslandNode(t)
 	if got := n.ask(t, 3, share.ByLink); len(got) != 3 {

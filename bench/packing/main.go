@@ -1,13 +1,13 @@
-// Command packing places a published workload on a published cluster of GPUs, by the
-// scheduler of the Nomad release that Aliquot is built with, and prints how much of the
-// GPU capacity each policy allocates. Beside it stand policies that know everything,
-// in simulation: at random, best fit and the fragmentation gradient descent (FGD) of
-// the paper that published the data.
+// Command packing places a published workload on a published cluster of GPUs with the
+// scheduler of the Nomad release that Aliquot is built with. It prints how much of the
+// GPU capacity each policy allocates, and at 100% demand why the rest is lost. For
+// comparison it simulates policies that know the whole cluster: random, best fit and the
+// fragmentation gradient descent (FGD) of the paper that published the data.
 //
-// Nomad's part is real: its scheduler over its state in memory, the device groups that
-// the device plugins would offer, the attributes that nodes would publish and the jobs
-// as `aliquot job` would submit them. What is not there is time: a node publishes after
-// -lag further placements.
+// Nomad's scheduler is real and reads its state from memory. The device groups are those
+// of the device plugins, the attributes those that nodes publish, and the jobs those that
+// `aliquot job` submits. Time is missing: a node publishes after a number of further
+// placements, which -lags sets.
 package main
 
 import (
@@ -23,8 +23,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// marks are the demands, in percent of the cluster's GPU capacity, at which what is
-// allocated is read.
+// marks are the demands, in percent of the cluster's GPU capacity, at which the allocated
+// capacity is read.
 var marks = []int{80, 90, 100, 110, 130}
 
 // options are the command's flags.
@@ -51,16 +51,16 @@ func main() {
 	flag.IntVar(&o.seeds, "seeds", 3, "orders of arrival, from -seed on")
 	flag.IntVar(&o.most, "most", 130, "demand to stop at, in percent of capacity")
 	flag.StringVar(&o.lags, "lags", "0,50", "placements after which a node publishes, for -pack=fragmentation")
-	flag.StringVar(&o.workloads, "workloads", "default,gpushare60", "")
+	flag.StringVar(&o.workloads, "workloads", "default,gpushare60", "workloads to place")
 	flag.StringVar(&o.policies, "policies", "random,bestfit,fgd,none,spread,best-fit,fragmentation",
-		"random, bestfit and fgd are simulated; "+
+		"random, bestfit, fgd and levels are simulated, levels with the scores of fragmentation; "+
 			"none, best-fit, spread and fragmentation are Nomad's scheduler with this -pack")
-	flag.StringVar(&o.tuned, "tuned", "", "workload that is the typical demand, where it is not the one that runs")
+	flag.StringVar(&o.tuned, "tuned", "", "workload to take the typical demand from; empty: the workload that runs")
 	flag.IntVar(&o.atOnce, "at-once", 2, "runs side by side")
 	flag.Float64Var(&o.whole, "whole", 0,
-		"percent of the GPUs that nodes offer whole, for tasks of several GPUs: those then ask for them "+
-			"by one request, as a task of the aliquot driver has to; 0: by one request for all slices of each GPU, "+
-			"as the comparison does")
+		"percent of the GPUs that nodes offer whole, for tasks of several GPUs; such a task then makes one "+
+			"request, as the aliquot driver requires; 0: one request for all slices of each GPU, "+
+			"as in the published comparison")
 	flag.Parse()
 	debug.SetGCPercent(400) // the state only grows
 	if err := o.run(); err != nil {
@@ -72,6 +72,7 @@ func main() {
 // result is one order of arrival under one policy.
 type result struct {
 	percent []float64 // at each of marks
+	lost    loss      // at lossAt, if it was reached
 	tasks   int
 	writes  int
 	spent   time.Duration // in the scheduler
@@ -85,8 +86,9 @@ func (o options) run() error {
 	if o.whole > 0 {
 		machines = apart(machines, o.whole/100)
 	}
-	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; allocated GPU %% when the demand is … %% of capacity; "+
-		"mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, o.seeds, o.seed)
+	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; GPU capacity in %%: allocated at each demand, "+
+		"and lost at %d%% demand by cause; mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, lossAt,
+		o.seeds, o.seed)
 	for _, name := range strings.Split(o.workloads, ",") {
 		tasks, err := o.tasks(name)
 		if err != nil {
@@ -113,7 +115,7 @@ func (o options) tasks(workload string) ([]task, error) {
 	return out, err
 }
 
-// workload prints a row for each policy as it ends.
+// workload prints the row of each policy when its runs have ended.
 func (o options) workload(name string, machines []machine, tasks []task, demand pack.Demand) error {
 	fmt.Printf("%s, %d classes\n", name, len(demand.Classes()))
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -123,7 +125,7 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 			fmt.Fprintf(out, "at %d\t", m)
 		}
 	}
-	fmt.Fprint(out, "placements/s\tnode writes\t\n")
+	fmt.Fprint(out, "rounded up\ttoo small\tno CPU or memory\tplacements/s\tnode writes\t\n")
 	for _, c := range o.contenders() {
 		results := make([]result, o.seeds)
 		errs := make([]error, o.seeds)
@@ -137,7 +139,7 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 				var p placer
 				if p, errs[i] = c.make(machines, o.n, seed, demand); errs[i] == nil {
 					results[i], errs[i] = replay(p, arrivals(tasks, capacity(machines), float64(o.most)/100, seed),
-						capacity(machines))
+						capacity(machines), demand)
 				}
 			})
 		}
@@ -147,7 +149,7 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 				return fmt.Errorf("%s: %w", c.name, err)
 			}
 		}
-		row(out, c.name, results)
+		row(out, c.name, results, capacity(machines))
 		if err := out.Flush(); err != nil {
 			return err
 		}
@@ -156,7 +158,7 @@ func (o options) workload(name string, machines []machine, tasks []task, demand 
 	return nil
 }
 
-func row(out *tabwriter.Writer, name string, results []result) {
+func row(out *tabwriter.Writer, name string, results []result, capacity float64) {
 	fmt.Fprintf(out, "%s\t", name)
 	for i := range results[0].percent {
 		sum := 0.0
@@ -168,6 +170,12 @@ func row(out *tabwriter.Writer, name string, results []result) {
 	var total result
 	for _, r := range results {
 		total.tasks, total.writes, total.spent = total.tasks+r.tasks, total.writes+r.writes, total.spent+r.spent
+		total.lost.rounded += r.lost.rounded
+		total.lost.small += r.lost.small
+		total.lost.host += r.lost.host
+	}
+	for _, lost := range []float64{total.lost.rounded, total.lost.small, total.lost.host} {
+		fmt.Fprintf(out, "%.2f\t", 100*lost/capacity/float64(len(results)))
 	}
 	if total.spent > 0 {
 		fmt.Fprintf(out, "%.0f\t%d\t\n", float64(total.tasks)/total.spent.Seconds(), total.writes/len(results))
@@ -177,7 +185,7 @@ func row(out *tabwriter.Writer, name string, results []result) {
 }
 
 // replay places all tasks and reads what is allocated at each mark.
-func replay(p placer, tasks []task, capacity float64) (result, error) {
+func replay(p placer, tasks []task, capacity float64, demand pack.Demand) (result, error) {
 	var r result
 	arrived, allocated := 0.0, 0.0
 	for _, t := range tasks {
@@ -190,6 +198,9 @@ func replay(p placer, tasks []task, capacity float64) (result, error) {
 		}
 		arrived += t.gpu()
 		for len(r.percent) < len(marks) && arrived*100 >= float64(marks[len(r.percent)])*capacity {
+			if marks[len(r.percent)] == lossAt {
+				r.lost = lossOf(p.free(), demand, capacity, allocated)
+			}
 			r.percent = append(r.percent, 100*allocated/capacity)
 		}
 	}

@@ -14,8 +14,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// systemJob lets Nomad's scheduler of system jobs look at a job again, and returns the
-// job's only allocation.
+// systemJob runs Nomad's scheduler of system jobs for a job, and returns the job's only
+// allocation.
 func (c *cluster) systemJob(t *testing.T, job *structs.Job) *structs.Allocation {
 	t.Helper()
 	c.jobs++
@@ -40,7 +40,7 @@ func (c *cluster) systemJob(t *testing.T, job *structs.Job) *structs.Allocation 
 	return found[0]
 }
 
-// client writes what the node's client says of an allocation.
+// client writes the status that the node's client reports of an allocation.
 func (c *cluster) client(t *testing.T, a *structs.Allocation, status string) {
 	t.Helper()
 	a = a.Copy()
@@ -58,9 +58,9 @@ func (c *cluster) nodeStatus(t *testing.T, id, status string) {
 	}
 }
 
-// The agent of a node comes back when the node does, though the node was drained and Nomad
-// missed its heartbeat: an allocation that were lost would never be replaced there. An
-// update of the job ends it for good, so the job's file warns of that.
+// The agent of a node comes back with the node, even if the node was drained and Nomad
+// missed its heartbeat: a lost allocation would never be replaced there. An update of the
+// job ends the agent for good, and the job's file warns of that.
 func TestTheNodeAgentOutlivesAReboot(t *testing.T) {
 	text, err := os.ReadFile("../../jobs/node.nomad.hcl")
 	if err != nil {

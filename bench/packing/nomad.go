@@ -21,7 +21,7 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// cluster is Nomad's scheduler over its state in memory.
+// cluster is Nomad's scheduler with its state in memory.
 type cluster struct {
 	n       int // slices of a GPU
 	policy  pack.Policy
@@ -33,7 +33,7 @@ type cluster struct {
 	plans   *sstructs.PlanBuilder
 	events  chan any
 	nodes   map[string]*pack.Node
-	waiting []string // nodes that have something to publish, oldest first
+	waiting []string // nodes that have not published their last change, oldest first
 	jobs    int
 	writes  int // of nodes, after the first
 	spent   time.Duration
@@ -50,7 +50,7 @@ func newCluster(machines []machine, n int, policy pack.Policy, demand pack.Deman
 		plans: sstructs.NewPlanWithStateAndIndex(store, 1, true), events: make(chan any, 1),
 		nodes: map[string]*pack.Node{},
 	}
-	// As a server that was never told otherwise.
+	// The configuration of a server that nobody has changed.
 	usual := &structs.SchedulerConfiguration{SchedulerAlgorithm: structs.SchedulerAlgorithmBinpack,
 		PreemptionConfig: structs.PreemptionConfig{SystemSchedulerEnabled: true}}
 	if err := store.SchedulerSetConfig(c.plans.NextIndex(), usual); err != nil {
@@ -67,7 +67,7 @@ func newCluster(machines []machine, n int, policy pack.Policy, demand pack.Deman
 	return c, nil
 }
 
-// nodeOf is a node as its agent and the device plugins register it.
+// nodeOf returns a node as its agent and the device plugins register it.
 func nodeOf(i int, m machine, n int) *structs.Node {
 	id := fmt.Sprintf("%08x-0000-4000-8000-000000000000", i)
 	node := &structs.Node{
@@ -101,7 +101,7 @@ func nodeOf(i int, m machine, n int) *structs.Node {
 	var group *structs.NodeDeviceResource
 	for _, o := range share.NewPlan(found, []share.Rule{rule}).Offers {
 		if group != nil && group.Name == o.Group {
-			delete(group.Attributes, "index") // it differs
+			delete(group.Attributes, "index") // the GPUs of a group have different ones
 			group.Instances = append(group.Instances, &structs.NodeDevice{ID: string(o.ID), Healthy: true})
 			continue
 		}
@@ -124,8 +124,8 @@ func topology(mhz int) *numalib.Topology {
 		Cores: []numalib.Core{{Grade: numalib.Performance, BaseSpeed: hw.MHz(mhz)}}}
 }
 
-// publish writes the node with the attributes that its driver would publish now, where
-// they differ.
+// publish writes the node with the attributes that its driver would publish now, if they
+// differ from those of the state.
 func (c *cluster) publish(node *structs.Node) error {
 	fresh := c.demand.Attributes(c.classes, *c.nodes[node.ID])
 	changed := node.ComputedClass == ""
@@ -146,7 +146,7 @@ func (c *cluster) publish(node *structs.Node) error {
 	return c.state.UpsertNode(structs.MsgTypeTestSetup, c.plans.NextIndex(), node)
 }
 
-// jobOf is the job that a user would write for a task.
+// jobOf returns the job that a user would write for a task.
 func (c *cluster) jobOf(t task) *api.Job {
 	memory := max(t.memory, 10) // the least that Nomad takes
 	work := api.NewTask("work", "aliquot").Require(&api.Resources{CPU: &t.cpu, MemoryMB: &memory})
@@ -180,7 +180,7 @@ func (c *cluster) place(t task) (bool, error) {
 	return c.schedule(submitted, c.take)
 }
 
-// submission is a job as a server takes it from the API.
+// submission returns a job as a server takes it from the API.
 func submission(job *api.Job) (*structs.Job, error) {
 	text, err := json.Marshal(job)
 	if err != nil {
@@ -194,7 +194,7 @@ func submission(job *api.Job) (*structs.Job, error) {
 	return &out, out.Validate()
 }
 
-// schedule registers a job and lets the scheduler place it; take hears of each
+// schedule registers a job and lets the scheduler place it. It calls take with each
 // allocation.
 func (c *cluster) schedule(submitted *structs.Job, take func(*pack.Node, *structs.Allocation)) (bool, error) {
 	if err := c.state.UpsertJob(structs.MsgTypeTestSetup, c.plans.NextIndex(), nil, submitted); err != nil {
@@ -223,8 +223,8 @@ func (c *cluster) schedule(submitted *structs.Job, take func(*pack.Node, *struct
 	return c.account(before, take)
 }
 
-// account takes what the last plans placed from what nodes have free, and publishes
-// what is due.
+// account subtracts what the last plans placed from the free capacity of its nodes, and
+// publishes the nodes that are due.
 func (c *cluster) account(before int, take func(*pack.Node, *structs.Allocation)) (bool, error) {
 	placed := false
 	for _, plan := range c.plans.Plans[before:] {
@@ -250,6 +250,15 @@ func (c *cluster) account(before int, take func(*pack.Node, *structs.Allocation)
 	return placed, nil
 }
 
+func (c *cluster) free() []pack.Node {
+	out := make([]pack.Node, 0, len(c.nodes))
+	for _, n := range c.nodes {
+		out = append(out, *n)
+	}
+	return out
+}
+
+// take subtracts an allocation from the free capacity of its node.
 func (c *cluster) take(n *pack.Node, a *structs.Allocation) {
 	for _, r := range a.AllocatedResources.Tasks {
 		n.CPU -= int(r.Cpu.CpuShares)

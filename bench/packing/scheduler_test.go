@@ -11,9 +11,9 @@ import (
 	"aliquot.example/internal/steer"
 )
 
-// The order in which jobs fill nodes rests on arithmetic of Nomad's scheduler that its
-// documentation does not name. These tests hold it for the release that is imported; a
-// release that fails them needs other stanzas.
+// The order in which jobs fill nodes relies on arithmetic of Nomad's scheduler that its
+// documentation does not mention. These tests check it for the imported release. If a
+// release fails them, jobs need other stanzas.
 
 var onePerNode = pack.Demand{{Ask: pack.Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, Weight: 1}}
 
@@ -90,8 +90,7 @@ func (c *cluster) nodeName(t *testing.T, a *structs.Allocation) string {
 	return n.Name
 }
 
-// A spread lifts the number of nodes that are looked at from the logarithm of all to
-// 100.
+// A spread makes the scheduler look at 100 nodes instead of the logarithm of their number.
 func TestASpreadLiftsTheSampling(t *testing.T) {
 	looked := func(p pack.Policy) int { return small(t, 300, 1, p).placed(t, 1).Metrics.NodesEvaluated }
 	if n := looked(pack.None); n > 20 {
@@ -137,8 +136,8 @@ func TestANodeThatPublishesNothingComesFirst(t *testing.T) {
 	}
 }
 
-// Two replicas of one job gather on one node under a policy and part without one: the
-// penalty for gathering is one more score in a mean whose spread is far below it.
+// Two replicas of one job land on one node with a policy, and on two without one: Nomad's
+// penalty for sharing a node raises the mean, because the spread's score is far below it.
 func TestReplicasGatherUnderAPolicy(t *testing.T) {
 	for policy, want := range map[pack.Policy]int{pack.Fragmentation: 1, pack.None: 2} {
 		c := small(t, 2, 2, policy)
@@ -164,5 +163,38 @@ func TestReplicasGatherUnderAPolicy(t *testing.T) {
 		if len(nodes) != want {
 			t.Errorf("%s: replicas are on %d nodes, want %d", policy, len(nodes), want)
 		}
+	}
+}
+
+// The model of the scheduler allocates what the scheduler allocates.
+func TestTheModelAgreesWithTheScheduler(t *testing.T) {
+	machines := make([]machine, 40)
+	for i := range machines {
+		machines[i] = machine{cpu: 32000, memory: 131072, gpus: []int{1, 2, 4, 8}[i%4], model: "T4"}
+	}
+	var tasks []task
+	for i := range 60 {
+		part := []float64{0.2, 0.45, 0.8, 1, 1, 0.3}[i%6]
+		tasks = append(tasks, task{cpu: 1000 + 900*(i%7), memory: 4096 + 2048*(i%5), gpus: 1, part: part})
+	}
+	demand := demandOf(tasks, 20)
+	allocated := map[string]float64{}
+	const orders = 4
+	for seed := range uint64(orders) {
+		for name, c := range map[string]contender{"model": simulated("levels"), "scheduler": nomad("fragmentation", 0)} {
+			p, err := c.make(machines, 20, seed, demand)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := replay(p, arrivals(tasks, capacity(machines), 1.01, seed), capacity(machines), demand)
+			if err != nil {
+				t.Fatal(err)
+			}
+			allocated[name] += r.percent[2] / orders
+		}
+	}
+	if math.Abs(allocated["model"]-allocated["scheduler"]) > 1 {
+		t.Errorf("at 100%% demand %.2f%% are allocated by the model and %.2f%% by the scheduler", allocated["model"],
+			allocated["scheduler"])
 	}
 }

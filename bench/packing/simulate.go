@@ -11,6 +11,8 @@ import (
 type placer interface {
 	// place reports whether the task found room.
 	place(t task) (bool, error)
+	// free returns the nodes with their free capacity.
+	free() []pack.Node
 }
 
 // ask is a task in slices of n.
@@ -28,7 +30,7 @@ func (t task) ask(n int) pack.Ask {
 	return pack.Ask{CPU: t.cpu, MemoryMiB: t.memory, Instances: t.slices(n), Requests: t.gpus}
 }
 
-// demandOf is a workload as typical demand.
+// demandOf returns a workload as the typical demand.
 func demandOf(tasks []task, n int) pack.Demand {
 	count := map[pack.Ask]float64{}
 	var order []pack.Ask
@@ -46,7 +48,7 @@ func demandOf(tasks []task, n int) pack.Demand {
 	return out
 }
 
-// nodesOf are the machines, empty, each GPU a group of n slices.
+// nodesOf returns the machines as empty nodes. Each GPU is a group of n slices.
 func nodesOf(cluster []machine, n int) []pack.Node {
 	out := make([]pack.Node, len(cluster))
 	for i, m := range cluster {
@@ -62,14 +64,14 @@ func nodesOf(cluster []machine, n int) []pack.Node {
 	return out
 }
 
-// choice is one way to place a task on a node; the least in order of its scores is
-// taken, at random among equals.
+// choice is one way to place a task on a node. The one with the least scores, compared in
+// their order, is taken; equal ones are drawn at random.
 type choice struct {
 	served []int
 	score  [3]float64
 }
 
-// knowing places with full knowledge of the cluster: rank gives the best choice on a
+// knowing places with full knowledge of the cluster. rank returns the best choice on a
 // node that has room.
 type knowing struct {
 	n       int
@@ -92,6 +94,8 @@ func newKnowing(cluster []machine, n int, seed uint64, rank func(pack.Node, pack
 		cache: map[pack.Ask][]cached{}, random: rand.New(rand.NewPCG(seed, 61)),
 	}
 }
+
+func (k *knowing) free() []pack.Node { return k.nodes }
 
 func (k *knowing) place(t task) (bool, error) {
 	a := t.ask(k.n)
@@ -138,8 +142,8 @@ func less(a, b [3]float64) bool {
 	return false
 }
 
-// each calls look with every way to serve a task on a node: one for each different
-// number of free slices where it asks for a part of a GPU, the first whole GPUs else.
+// each calls look with the ways to serve a task on a node. For one request it is one GPU
+// for each different number of free slices, for several the first GPUs with room.
 func each(n pack.Node, a pack.Ask, look func(served []int)) {
 	if a.Requests != 1 {
 		look(n.FirstFit(a))
@@ -174,8 +178,8 @@ func atRandom(random *rand.Rand) func(pack.Node, pack.Ask) choice {
 	}
 }
 
-// bestFit leaves the least free: summed over CPU, memory and GPUs as parts of the
-// largest node, as the published comparison does, then on the GPU itself.
+// bestFit leaves the least free. It first compares the sum of CPU, memory and GPUs, each as
+// a part of the largest node's, as the published comparison does, and then the GPU itself.
 func bestFit(cluster []machine) func(pack.Node, pack.Ask) choice {
 	var cpu, memory, gpus float64
 	for _, m := range cluster {
@@ -189,7 +193,7 @@ func bestFit(cluster []machine) func(pack.Node, pack.Ask) choice {
 	}
 }
 
-// left is what is free on the GPUs that served, in slices.
+// left returns the free slices on the GPUs that served.
 func left(after pack.Node, served []int) float64 {
 	sum := 0
 	for _, i := range served {
@@ -198,7 +202,7 @@ func left(after pack.Node, served []int) float64 {
 	return float64(sum)
 }
 
-// fgd takes the least growth of waste, and the least free among equals.
+// fgd takes the least growth of waste, and among equals the least free capacity.
 func fgd(d pack.Demand) func(pack.Node, pack.Ask) choice {
 	return func(n pack.Node, a pack.Ask) choice {
 		before := d.Waste(n)

@@ -16,12 +16,12 @@ import (
 type machine struct {
 	cpu, memory, gpus int // thousandths of a core, MiB
 	model             string
-	// whole is set where its GPUs are offered whole, as one group.
+	// whole means that the node offers its GPUs whole, as one group.
 	whole bool
 }
 
-// apart makes machines of eight GPUs offer them whole, every so many, until these are a
-// part of all GPUs: those for tasks of several GPUs.
+// apart sets GPUs aside for tasks of several GPUs: machines of eight GPUs, evenly chosen,
+// offer them whole until they are the given part, 0 to 1, of all GPUs.
 func apart(cluster []machine, part float64) []machine {
 	out := slices.Clone(cluster)
 	var large []int
@@ -37,17 +37,16 @@ func apart(cluster []machine, part float64) []machine {
 	return out
 }
 
-// task is one task of a workload. part is the part of one GPU that it asks for where
-// gpus is 1.
+// task is one task of a workload. If gpus is 1, it asks for this part, 0 to 1, of one GPU.
 type task struct {
 	cpu, memory, gpus int
 	part              float64
-	// whole is set where several GPUs are asked for by one request for whole GPUs, and
-	// not by one request for all slices of each.
+	// whole means that a task of several GPUs makes one request for whole GPUs, instead of
+	// one request for all slices of each.
 	whole bool
 }
 
-// gpu is the GPU capacity that a task asks for, in GPUs.
+// gpu returns the GPU capacity that a task asks for, in GPUs.
 func (t task) gpu() float64 {
 	if t.gpus == 1 {
 		return t.part
@@ -63,7 +62,7 @@ func (t task) slices(n int) int {
 	return int(math.Ceil(t.part*float64(n) - 1e-9))
 }
 
-// rows calls each with every record of a CSV file but its first.
+// rows calls each with every record of a CSV file except the header.
 func rows(dir, name string, columns int, each func(number func(column int) int, text func(column int) string)) error {
 	file, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
@@ -125,7 +124,7 @@ func readTasks(dir, workload string) ([]task, error) {
 	return out, err
 }
 
-// capacity is the GPU capacity of a cluster, in GPUs.
+// capacity returns the number of GPUs of a cluster.
 func capacity(cluster []machine) float64 {
 	sum := 0
 	for _, m := range cluster {
@@ -134,8 +133,8 @@ func capacity(cluster []machine) float64 {
 	return float64(sum)
 }
 
-// arrivals draws tasks at random until their demand is most times the cluster's
-// capacity: each of the list once in a random order, then more of it.
+// arrivals draws tasks until their demand is most times the cluster's capacity: each task of
+// the list once, in a random order, and then tasks of the list at random.
 func arrivals(tasks []task, capacity, most float64, seed uint64) []task {
 	source := rand.New(rand.NewPCG(seed, 16))
 	order := source.Perm(len(tasks))

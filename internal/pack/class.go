@@ -6,21 +6,21 @@ import (
 	"slices"
 )
 
-// Class is a kind of tasks that nodes publish one level for: all of one size, and
-// within it, where the size is common, those with much or with little CPU.
+// Class is a set of tasks for which nodes publish one level: all of one size. A common size
+// has two classes, one with little CPU and one with much.
 type Class struct {
-	// Name is part of an attribute's name: "17", or "17_low" and "17_high" where the
-	// class is one of two, "20x8" for eight requests of 20 instances, "4of1" for four
-	// instances of GPUs in one slice, so whole ones; "cpu" without.
+	// Name is part of an attribute's name: "17", or "17_low" and "17_high" if the size has
+	// two classes, "20x8" for eight requests of 20 instances, "4of1" for four whole GPUs,
+	// and "cpu" for tasks without a GPU.
 	Name string
-	// Typical stands for the class: its CPU and memory are the mean of the class.
+	// Typical represents the class: its CPU and memory are the means of the class.
 	Typical Ask
 	// Least and Below bound the CPU of the class, in MHz; Below is 0 for no bound.
 	Least, Below int
 }
 
-// A size is split in two where it is at least this part of the demand: it costs an
-// attribute each, and rare sizes decide little. See docs/packing.md for what it brings.
+// A size has two classes if it is at least this part of the demand. Each class costs an
+// attribute, and rare sizes matter little. Decision 13 has what the split brings.
 const commonPart = 0.05
 
 // MostClasses bounds how many levels a node publishes.
@@ -49,8 +49,8 @@ func (s size) String() string {
 	return name
 }
 
-// Classes returns the classes of a demand, the largest first, at most MostClasses: the
-// rarest sizes have none.
+// Classes returns the classes of a demand, the largest first, at most MostClasses. The
+// rarest sizes then have none.
 func (d Demand) Classes() []Class {
 	bySize := map[size]Demand{}
 	weight := map[size]float64{}
@@ -86,7 +86,8 @@ func (d Demand) Classes() []Class {
 	return out
 }
 
-// split makes one class of the tasks of one size, or two about the median of their CPU.
+// split returns one class for the tasks of one size, or two, divided at the median of their
+// CPU.
 func split(s size, tasks Demand, common bool) []Class {
 	slices.SortFunc(tasks, func(a, b Typical) int { return cmp.Compare(a.CPU, b.CPU) })
 	total, sum := 0.0, 0.0
@@ -98,10 +99,10 @@ func split(s size, tasks Demand, common bool) []Class {
 		sum += tasks[at].Weight
 		at++
 	}
-	for at < len(tasks) && tasks[at].CPU == tasks[at-1].CPU { // a value is of one class
+	for at < len(tasks) && tasks[at].CPU == tasks[at-1].CPU { // equal values stay in one class
 		at++
 	}
-	if at == len(tasks) { // the largest value is the median: the rest are the other class
+	if at == len(tasks) { // the median is the largest value, so the smaller ones are the other class
 		for at > 0 && tasks[at-1].CPU == tasks[len(tasks)-1].CPU {
 			at--
 		}
@@ -127,9 +128,9 @@ func (d Demand) mean(s size) Ask {
 		Requests: s.requests, Of: s.of}
 }
 
-// ClassOf returns the class by which a task orders nodes: that of its size, or of the
-// next larger size, or the largest, with the same number of requests where there is
-// one. False where there is none to choose from.
+// ClassOf returns the class by which a task orders nodes: the class of its size, else of the
+// next larger size, else the largest. It prefers classes with the same number of requests.
+// It returns false if no class suits the task.
 func ClassOf(classes []Class, a Ask) (Class, bool) {
 	want := a.size()
 	best, found := Class{}, false
@@ -149,8 +150,8 @@ func ClassOf(classes []Class, a Ask) (Class, bool) {
 	return best, found
 }
 
-// unlike says how little one number of slices stands for another. Four slices and four
-// whole GPUs have nothing in common, where any number does there is some.
+// unlike returns how different two numbers of slices are, from 0 to 2. Four slices and four
+// whole GPUs have nothing in common; 0, for any number, has something in common with each.
 func unlike(a, b int) int {
 	switch {
 	case a == b:

@@ -8,15 +8,15 @@ import (
 // kinds is the most kinds of tasks that a demand keeps.
 const kinds = 300
 
-// Coarse steps of CPU and memory: tasks that differ less are of one kind.
+// Steps of CPU and memory. Tasks in the same step are of one kind.
 const (
 	stepMHz = 250
 	stepMiB = 1024
 )
 
-// Blend moves a demand towards what was seen by a part from 0 to 1. Both count by the
-// shares of their kinds, whatever their weights sum to; the weights of the result sum
-// to 1. The rarest kinds beyond 300 are dropped.
+// Blend moves a demand by a part, from 0 to 1, towards the demand that was seen. It compares
+// the shares of the kinds, so the sums of the weights do not matter. The weights of the
+// result sum to 1, before the rarest kinds beyond 300 are dropped.
 func Blend(old, seen Demand, part float64) Demand {
 	if len(seen) == 0 {
 		return old
@@ -60,8 +60,9 @@ func (a Ask) coarse() Ask {
 	return a
 }
 
-// Start is the demand where nothing was learned yet: mostly whole GPUs, halves and
-// quarters of GPUs in 20 slices, some smaller parts and a few tasks of several whole GPUs.
+// Start returns the demand that applies before anything is learned: mostly whole GPUs,
+// halves and quarters of GPUs in 20 slices, some smaller parts and a few tasks of several
+// whole GPUs.
 func Start() Demand {
 	kind := func(instances, requests, cpu, memory int, weight float64) Typical {
 		return Typical{Ask{CPU: cpu, MemoryMiB: memory, Instances: instances, Requests: requests}, weight}

@@ -26,13 +26,13 @@ func (d Demand) uses(n Node, g Group) bool {
 type Placed struct {
 	Node int // in the list of nodes
 	Ask
-	// Group names what else of its kind there is: Barred goes by it.
+	// Group identifies allocations that Barred treats alike.
 	Group string
 	// Held counts, for each group of the node, the instances that it holds.
 	Held []int
 }
 
-// Barred are the nodes that take no allocation of a group.
+// Barred holds, for each group, the nodes that take no allocation of it.
 type Barred map[string]map[int]bool
 
 // Add bars a node for a group.
@@ -45,18 +45,18 @@ func (b Barred) Add(group string, node int) {
 
 // Move takes one allocation from its node to another.
 type Move struct {
-	Placed   int // in the list of what is placed
+	Placed   int // in the list of allocations
 	From, To int
 	// Gain is by how much the waste of all nodes falls, in GPUs.
 	Gain float64
 }
 
-// least is the gain below which a move is not worth a restart, in GPUs.
+// least is the gain, in GPUs, below which a move is not worth a restart.
 const least = 0.1
 
-// Moves lists at most most moves, one after the other, each that which lowers the
-// waste of all nodes most. No allocation is moved twice. A node of closed takes none, and
-// one of barred none of that group.
+// Moves returns up to most moves. Each is the one that lowers the waste of all nodes most
+// after the moves before it. No allocation moves twice. Nodes in closed take no allocation,
+// and nodes in barred take none of that group.
 func (d Demand) Moves(nodes []Node, placed []Placed, closed []bool, barred Barred, most int) []Move {
 	nodes = append([]Node(nil), nodes...)
 	moved := make([]bool, len(placed))
@@ -84,9 +84,9 @@ type target struct {
 func (d Demand) move(nodes []Node, placed []Placed, closed []bool, barred Barred, moved []bool) (Move, bool) {
 	type kind struct {
 		Ask
-		group string // of those that nodes are barred for
+		group string // "" if no node is barred for it
 	}
-	targets := map[kind][2]target{} // the best two: the best may be where it is
+	targets := map[kind][2]target{} // the best two, because an allocation may be on the best
 	best, found := Move{}, false
 	for i, p := range placed {
 		if moved[i] {

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Two GPUs that are each half full serve no whole GPU; one move frees one.
+// Two half-full GPUs cannot serve a task for a whole GPU. One move frees a whole GPU.
 func TestAMoveJoinsTwoHalves(t *testing.T) {
 	half := Node{CPU: 4000, MemoryMiB: 4000, Groups: []Group{{Free: 10, Total: 20, Unit: 0.05}}}
 	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
@@ -24,7 +24,7 @@ func TestAMoveJoinsTwoHalves(t *testing.T) {
 	}
 }
 
-// A node that a group is barred from takes none of it, and others as before.
+// A barred node takes no allocation of that group, and takes other groups as before.
 func TestAMoveHeedsWhatIsBarred(t *testing.T) {
 	half := Node{CPU: 4000, MemoryMiB: 4000, Groups: []Group{{Free: 10, Total: 20, Unit: 0.05}}}
 	d := Demand{{Ask{CPU: 100, MemoryMiB: 100, Instances: 20, Requests: 1}, 1}}
@@ -42,8 +42,8 @@ func TestAMoveHeedsWhatIsBarred(t *testing.T) {
 	}
 }
 
-// An allocation on the GPUs of one vendor goes to those of that vendor alone, even where
-// another's would gain more.
+// An allocation moves only to GPUs of its own vendor, even if another vendor's would gain
+// more.
 func TestAMoveKeepsTheVendor(t *testing.T) {
 	half := func(vendors ...string) Node {
 		n := Node{CPU: 4000, MemoryMiB: 4000}
@@ -66,8 +66,8 @@ func TestAMoveKeepsTheVendor(t *testing.T) {
 	}
 }
 
-// What is stranded is a part of the waste of each node whose demand has GPUs alone,
-// and moves gain what they say.
+// The stranded capacity of a node is at most its free capacity, and moves gain what they
+// report.
 func TestMovesGainWhatTheySay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := anyDemand.Draw(t, "demand")

@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Standing is a node that there is.
+// Standing is an existing node.
 type Standing struct {
 	Node
-	// Kept is set where it must stay, such as one that has work.
+	// Kept means that the node must stay, for example because it has work.
 	Kept bool
-	// Open is set where Nomad places on it.
+	// Open means that Nomad places allocations on it.
 	Open bool
 }
 
-// Work is a number of tasks that ask for the same.
+// Work is a number of equal tasks.
 type Work struct {
 	Ask
 	Count int
@@ -22,10 +22,10 @@ type Work struct {
 	More []Ask
 }
 
-// Slices is how many instances of device groups it asks for in all.
+// Slices returns the number of device instances that all tasks ask for.
 func (w Work) Slices() int { return w.Count * w.each() }
 
-// each is how many instances one task asks for.
+// each returns the number of device instances that one task asks for.
 func (w Work) each() int {
 	sum := w.Requests * w.Ask.Instances
 	for _, a := range w.More {
@@ -34,7 +34,7 @@ func (w Work) each() int {
 	return sum
 }
 
-// on returns the node with one task on it; false where the node has no room for it.
+// on returns the node with one task on it, and false if the node has no room for it.
 func (w Work) on(n Node) (Node, bool) {
 	if !w.Fits(n) {
 		return n, false
@@ -49,26 +49,25 @@ func (w Work) on(n Node) (Node, bool) {
 	return after, true
 }
 
-// Need is how many nodes of one kind are needed.
+// Need is the number of nodes of one kind that are needed.
 type Need struct {
-	// Kept nodes must stay, Waiting more are for work that waits, and Standby more for
-	// room that is to be free.
+	// Kept nodes must stay. Waiting more nodes are for work that waits, and Standby more for
+	// capacity that must be free.
 	Kept, Waiting, Standby int
-	// Unfit is how many tasks an empty node would not take.
+	// Unfit is the number of tasks that do not fit an empty node.
 	Unfit int
 }
 
-// Nodes is how many are needed in all.
+// Nodes returns the number of nodes that are needed in all.
 func (n Need) Nodes() int { return n.Kept + n.Waiting + n.Standby }
 
-// MostNodes bounds how many nodes a Need asks for beyond those that are kept.
+// MostNodes is the largest number of nodes that a Need asks for beyond the kept ones.
 const MostNodes = 10_000
 
-// NeedFor returns how many nodes of one kind are needed so that what waits has room, and
-// standby beside it. fresh is what a new node offers. Work that waits counts as refused by
-// the nodes that have work: Nomad has tried them. Empty nodes count as far as they are
-// used, like new ones, so that the answer does not depend on how many of the nodes that
-// it led to have joined by now.
+// NeedFor returns how many nodes of one kind are needed so that waiting work and standby
+// have room. fresh is the capacity of a new node. NeedFor places waiting work on no node
+// that has work, because Nomad has already tried those. It counts empty nodes only if it
+// uses them, like new ones, so the result stays the same while requested nodes join.
 //
 // Tasks are packed by first fit, the largest first.
 func NeedFor(standing []Standing, fresh Node, waiting, standby []Work) Need {
@@ -95,10 +94,10 @@ func NeedFor(standing []Standing, fresh Node, waiting, standby []Work) Need {
 	return n
 }
 
-// bins are nodes that are filled.
+// bins are the nodes that NeedFor fills.
 type bins struct {
 	fresh Node
-	// used nodes have got tasks, empty ones not.
+	// used nodes have tasks, empty nodes have none.
 	used, empty []Node
 	unfit       int
 }
@@ -120,7 +119,7 @@ func (b *bins) fill(work []Work) {
 	}
 }
 
-// open takes one more node into use, an empty one where one has room for the task.
+// open takes one more node into use. It prefers an empty one that has room for the task.
 func (b *bins) open(w Work) bool {
 	fits := func(n Node) bool {
 		_, ok := w.on(n)

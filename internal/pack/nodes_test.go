@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// node20 is a node of GPUs in 20 slices, of which so many are free.
+// node20 returns a node of GPUs in 20 slices with these numbers of free slices.
 func node20(free ...int) Node {
 	n := Node{CPU: 100_000, MemoryMiB: 1 << 20}
 	for _, f := range free {
@@ -76,8 +76,8 @@ var anyStanding = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Standing {
 	return s
 }), 0, 5)
 
-// What a need led to does not change it: nodes that join empty leave the number as it is,
-// however many of them have joined, so that it never grows by itself.
+// Nodes that join empty because of a need do not change it, however many have joined. The
+// need therefore never grows by itself.
 func TestNodesThatJoinChangeNoNeed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		standing, waiting, standby := anyStanding.Draw(t, "standing"), anyWork.Draw(t, "waiting"), anyWork.Draw(t, "standby")
@@ -91,8 +91,8 @@ func TestNodesThatJoinChangeNoNeed(t *testing.T) {
 	})
 }
 
-// The nodes that are asked for have room for all that an empty node can take, no node with
-// work is ever given up, and no node is asked for that no task needs.
+// The needed nodes have room for every task that fits an empty node. No node with work is
+// given up, and no node is requested that no task needs.
 func TestTheNeedSuffices(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		standing, waiting, standby := anyStanding.Draw(t, "standing"), anyWork.Draw(t, "waiting"), anyWork.Draw(t, "standby")
@@ -124,7 +124,7 @@ func TestTheNeedSuffices(t *testing.T) {
 	})
 }
 
-// Equal tasks are packed as tightly as they can be.
+// Equal tasks are packed as tightly as possible.
 func TestEqualTasksNeedTheFewestNodes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		count, each := rapid.IntRange(0, 50).Draw(t, "count"), rapid.IntRange(1, 20).Draw(t, "each")

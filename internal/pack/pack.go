@@ -1,7 +1,7 @@
-// Package pack says how well a task would lie on a node: how much GPU capacity that
-// the usual tasks could still use it would cost. Nodes publish the answer as levels,
-// and jobs order nodes by them. It is pure: it maps what is free and what is usually
-// asked for to levels, and reads nothing else.
+// Package pack computes how well a task would fit a node: how much GPU capacity it would
+// make unusable for typical tasks. Nodes publish the result as levels, and jobs order
+// nodes by them. The package does no I/O: it maps free capacity and the typical demand to
+// levels.
 package pack
 
 import "math"
@@ -20,7 +20,7 @@ type Group struct {
 // Slices is the number of slices that each GPU of the group is cut into, 1 for whole GPUs.
 func (g Group) Slices() int { return int(math.Round(1 / g.Unit)) }
 
-// Node is what a node has free.
+// Node is the free capacity of a node.
 type Node struct {
 	CPU       int // MHz
 	MemoryMiB int
@@ -36,25 +36,25 @@ func (n Node) Free() float64 {
 	return sum
 }
 
-// Ask is what one task asks of a node.
+// Ask is what one task requests from a node.
 type Ask struct {
 	CPU       int `json:"cpu"` // MHz
 	MemoryMiB int `json:"memory"`
-	// Instances that each of Requests asks of one group; 0 for a task without GPU.
+	// Instances that each of Requests takes from one group; 0 for a task without GPU.
 	Instances int `json:"instances"`
 	// Requests is the number of device requests, each for Instances.
 	Requests int `json:"requests"`
-	// Of is the number of slices that each GPU must be cut into, 1 for whole GPUs, 0 where
-	// any number does.
+	// Of is the number of slices that each GPU must be cut into: 1 for whole GPUs, 0 for any
+	// number.
 	Of int `json:"of,omitempty"`
-	// Vendor whose GPUs alone serve it, "" where any do. The typical demand names none.
+	// Vendor of the GPUs, "" for any. The typical demand names none.
 	Vendor string `json:"-"`
 }
 
 // fits reports whether a group can serve one of the requests.
 func (a Ask) fits(g Group) bool { return a.takes(g) && g.Free >= a.Instances }
 
-// takes reports whether a group is of a vendor and a cut that can serve the requests.
+// takes reports whether the vendor and the number of slices of a group suit the requests.
 func (a Ask) takes(g Group) bool {
 	return (a.Vendor == "" || a.Vendor == g.Vendor) && (a.Of == 0 || a.Of == g.Slices())
 }
@@ -85,17 +85,17 @@ func (a Ask) Fits(n Node) bool {
 // Typical is one kind of task among those that a cluster is usually asked to run.
 type Typical struct {
 	Ask
-	// Weight is how often it is asked for, relative to the others.
+	// Weight is how often it is requested, relative to the others.
 	Weight float64 `json:"weight"`
 }
 
-// Demand is what a cluster is usually asked to run. Its weights need no sum.
+// Demand is what a cluster is usually asked to run. Its weights may have any sum.
 type Demand []Typical
 
-// Waste returns the GPU capacity, in GPUs, that a task drawn from the demand is
-// expected to be unable to use: all that is free where it does not fit, else what is
-// free in groups that cannot serve it. It is the fragmentation of the FGD paper
-// (USENIX ATC 2023). A task without GPU uses none of it, whatever is free.
+// Waste returns the expected GPU capacity, in GPUs, that a task drawn from the demand
+// cannot use: all free capacity if the task does not fit, else the free capacity of the
+// groups that cannot serve it. It is the fragmentation of the FGD paper (USENIX ATC 2023).
+// A task without a GPU can use none of the capacity.
 func (d Demand) Waste(n Node) float64 {
 	free := n.Free()
 	if free == 0 {
@@ -120,7 +120,7 @@ func (d Demand) Waste(n Node) float64 {
 	return sum / weights
 }
 
-// After returns the node with the task on it, on the groups that served lists.
+// After returns the node with the task on it. The groups in served serve its requests.
 func (n Node) After(a Ask, served []int) Node {
 	out := Node{CPU: n.CPU - a.CPU, MemoryMiB: n.MemoryMiB - a.MemoryMiB, Groups: append([]Group(nil), n.Groups...)}
 	for _, i := range served {
@@ -129,9 +129,9 @@ func (n Node) After(a Ask, served []int) Node {
 	return out
 }
 
-// FirstFit returns the groups that would serve the task if each request took the
-// first group that can serve it, and nil where it does not fit or needs none. It is
-// the choice of Nomad's scheduler among groups whose affinities prefer a low index.
+// FirstFit returns the groups that serve the task if each request takes the first group
+// that can serve it. It returns nil if the task does not fit or needs no group. Nomad's
+// scheduler chooses the same groups if the job's affinities prefer a low index.
 func (n Node) FirstFit(a Ask) []int {
 	if a.Instances == 0 {
 		return nil
@@ -148,9 +148,9 @@ func (n Node) FirstFit(a Ask) []int {
 	return served
 }
 
-// Growth returns by how much the waste of a node grows with the task on it, in GPUs;
-// it is negative where the task uses what others could not. False where it does not
-// fit.
+// Growth returns by how much the waste of a node grows with the task on it, in GPUs. It is
+// negative if the task uses capacity that others could not. It returns false if the task
+// does not fit.
 func (d Demand) Growth(n Node, a Ask) (float64, bool) {
 	if !a.Fits(n) {
 		return 0, false

@@ -41,7 +41,7 @@ var anyNode = rapid.Custom(func(t *rapid.T) Node {
 
 const rounding = 1e-6
 
-// Waste is a part of what is free, so a full node has none.
+// Waste is at most the free capacity, so a full node has none.
 func TestWasteIsPartOfWhatIsFree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d, n := anyDemand.Draw(t, "demand"), anyNode.Draw(t, "node")
@@ -74,7 +74,7 @@ func TestFirstFitServesWhatFits(t *testing.T) {
 	})
 }
 
-// A task that takes the rest of what nobody else could use lowers the waste by it.
+// A task that takes capacity which no other task could use lowers the waste by that much.
 func TestGrowthIsNegativeWhereWasteIsUsed(t *testing.T) {
 	d := Demand{{Ask{CPU: 1000, Instances: 10, Requests: 1}, 1}}
 	n := Node{CPU: 4000, Groups: []Group{{Free: 4, Total: 20, Unit: 0.05}}}
@@ -109,10 +109,9 @@ func TestLevelsAndRoomsAreInOrder(t *testing.T) {
 	}
 }
 
-// Every kind of task of the demand has a class of its own size with its CPU, and no
-// class is that of two names.
+// Every kind of task of the demand has a class of its size and CPU, and names are unique.
 func TestClassesCoverTheDemand(t *testing.T) {
-	name := regexp.MustCompile(`^[a-z0-9_]+$`) // HCL takes it in "${attr.…}"
+	name := regexp.MustCompile(`^[a-z0-9_]+$`) // HCL accepts it in "${attr.…}"
 	rapid.Check(t, func(t *rapid.T) {
 		d := anyDemand.Draw(t, "demand")
 		classes := d.Classes()
@@ -138,7 +137,7 @@ func TestClassesCoverTheDemand(t *testing.T) {
 	})
 }
 
-// A size that the demand does not know goes by the next larger one.
+// A size that the demand does not have uses the class of the next larger size.
 func TestClassOfAnUnknownSize(t *testing.T) {
 	classes := Demand{{Ask{Instances: 5, Requests: 1}, 1}, {Ask{Instances: 10, Requests: 1}, 1}, {Ask{Instances: 20, Requests: 4}, 1}}.Classes()
 	for instances, want := range map[int]string{1: "5", 5: "5", 6: "10", 10: "10", 17: "10"} {
@@ -154,8 +153,8 @@ func TestClassOfAnUnknownSize(t *testing.T) {
 	}
 }
 
-// Four whole GPUs are not four slices: they fit where GPUs are whole, and have a class
-// of their own.
+// A request for four whole GPUs is not one for four slices. It fits only nodes with whole
+// GPUs, and has its own class.
 func TestWholeGPUsAreNoSlices(t *testing.T) {
 	slices, four := Ask{Instances: 4, Requests: 1, Of: 20}, Ask{Instances: 4, Requests: 1, Of: 1}
 	shared := Node{Groups: []Group{{Free: 20, Total: 20, Unit: 0.05}}}
@@ -193,8 +192,8 @@ func TestAttributesAreLevels(t *testing.T) {
 	})
 }
 
-// The order holds only where each target scores less than the one before it by more
-// than all other scores together can make up, and Nomad refuses more than 100%.
+// The order holds only if each target scores lower than the one before by more than all
+// other scores together can make up. Nomad refuses targets that sum to more than 100%.
 func TestTargetsKeepTheOrder(t *testing.T) {
 	sum := 0
 	for i, p := range targets {
@@ -232,6 +231,6 @@ func TestEachPolicySteersAsItSays(t *testing.T) {
 		}
 	}
 	if _, err := ParsePolicy("tetris"); err == nil {
-		t.Error("tetris is a policy")
+		t.Error("ParsePolicy accepted the unknown policy tetris")
 	}
 }

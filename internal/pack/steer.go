@@ -5,14 +5,14 @@ import (
 	"strconv"
 )
 
-// Policy is in which order a job fills nodes.
+// Policy is the order in which a job fills nodes.
 type Policy string
 
 // The policies.
 const (
-	Fragmentation Policy = "fragmentation" // where what stays free is of most use
-	BestFit       Policy = "best-fit"      // where least stays free
-	Spread        Policy = "spread"        // where most stays free
+	Fragmentation Policy = "fragmentation" // where the remaining capacity is most useful
+	BestFit       Policy = "best-fit"      // where the least capacity remains
+	Spread        Policy = "spread"        // where the most capacity remains
 	None          Policy = "none"          // as Nomad does
 )
 
@@ -31,30 +31,29 @@ type Affinity struct {
 	Weight                    int
 }
 
-// Steering is what a group of a job carries so that it fills nodes in the order of a
-// policy. Its zero value leaves the order to Nomad.
+// Steering is what a group of a job carries to fill nodes in the order of a policy. The zero
+// value leaves the order to Nomad.
 type Steering struct {
-	// SpreadAttribute is empty for no spread.
+	// SpreadAttribute is the attribute of the spread, "" for no spread.
 	SpreadAttribute string
 	Targets         []Target
 	Affinities      []Affinity
-	// Devices are the affinities of each device request.
+	// Devices are the affinities of each request for a GPU.
 	Devices []Affinity
 }
 
-// targets are percentages of a spread, in the order in which values are wanted. A
-// target of p percent scores 1-100/p for the first allocation of a job with one, from
-// -2 down to -99: more than all other scores together differ, so that the order is
-// kept whatever they say. This is arithmetic of Nomad's scheduler that its
-// documentation does not name; a test holds it.
+// targets are the percentages of a spread, the preferred value first. For a group with one
+// allocation, a target of p percent scores 1-100/p, from -2 down to -99. The steps are
+// larger than the differences of all other scores together, so the order holds whatever
+// they are. Nomad's documentation does not mention this arithmetic; bench/packing tests it.
 var targets = [Levels]int{33, 20, 14, 10, 7, 5, 4, 3, 2, 1}
 
-// SpreadWeight is the weight of the spread: the greatest that Nomad takes.
+// SpreadWeight is the weight of the spread, the greatest that Nomad accepts.
 const SpreadWeight = 100
 
 func node(attribute string) string { return "${attr." + attribute + "}" }
 
-// inOrder gives the values 0 to n-1 targets in this order, or in the opposite one.
+// inOrder returns targets that prefer the values 0 to n-1 in this order, or in reverse.
 func inOrder(n int, reverse bool) []Target {
 	out := make([]Target, n)
 	for i := range out {
@@ -83,8 +82,8 @@ func Steer(p Policy, c Class) Steering {
 	return Steering{}
 }
 
-// fuller prefers nodes with less free capacity: each affinity that holds adds its
-// part.
+// fuller returns affinities for nodes with less free capacity. The more of them hold, the
+// higher is the score.
 func fuller() []Affinity {
 	var out []Affinity
 	for i := 1; i < Rooms; i++ {
@@ -93,7 +92,7 @@ func fuller() []Affinity {
 	return out
 }
 
-// indices is how many GPUs of a node are told apart in the order of filling.
+// indices is the number of GPUs of a node that the order of filling distinguishes.
 const indices = 8
 
 func ofGPU(c Class) []Affinity {
@@ -103,8 +102,8 @@ func ofGPU(c Class) []Affinity {
 	return LowIndexFirst()
 }
 
-// LowIndexFirst are the affinities of a device request that fills GPU 0 before GPU 1:
-// the order that the published levels assume.
+// LowIndexFirst returns the affinities of a device request that fill GPU 0 before GPU 1. The
+// published levels assume this order.
 func LowIndexFirst() []Affinity {
 	var out []Affinity
 	for i := 1; i < indices; i++ {
@@ -120,5 +119,5 @@ func ParsePolicy(name string) (Policy, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("%q is no policy: use fragmentation, best-fit, spread or none", name)
+	return "", fmt.Errorf("unknown policy %q: use fragmentation, best-fit, spread or none", name)
 }

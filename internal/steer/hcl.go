@@ -7,8 +7,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// Group returns what a group carries under a policy, as blocks of HCL that can be
-// pasted into the group. It is "" where that is nothing.
+// Group returns what a group carries under a policy, as HCL to paste into the group. It is ""
+// if the policy adds nothing to the group.
 func Group(s pack.Steering) string {
 	var b strings.Builder
 	if s.SpreadAttribute != "" {
@@ -24,8 +24,8 @@ func Group(s pack.Steering) string {
 	return b.String()
 }
 
-// Device returns what each GPU request carries under a policy, as blocks of HCL that
-// can be pasted into the device block.
+// Device returns what each GPU request carries under a policy, as HCL to paste into the
+// device block.
 func Device(s pack.Steering) string {
 	var b strings.Builder
 	for _, a := range s.Devices {

@@ -37,8 +37,8 @@ var anyDevice = rapid.Custom(func(t *rapid.T) *api.RequestedDevice {
 	return d
 })
 
-// anyJob is a job as Nomad's parser or a file of JSON gives it: all that may be missing
-// is missing at times.
+// anyJob draws a job as Nomad's parser or a JSON file returns it. Each optional part may be
+// missing.
 var anyJob = rapid.Custom(func(t *rapid.T) *api.Job {
 	job := &api.Job{}
 	if kind := rapid.SampledFrom([]string{"", "service", "batch", "system", "sysbatch", "other"}).Draw(t, "type"); kind != "" {
@@ -85,7 +85,7 @@ func again(t *rapid.T, job *api.Job) *api.Job {
 	return out
 }
 
-// plainJSON is a job where no list and an empty list are one.
+// plainJSON returns a job as JSON in which an empty list and no list are the same.
 func plainJSON(t *rapid.T, job *api.Job) string {
 	text, err := json.Marshal(job)
 	if err != nil {
@@ -94,8 +94,8 @@ func plainJSON(t *rapid.T, job *api.Job) string {
 	return strings.ReplaceAll(string(text), "[]", "null")
 }
 
-// Whatever a job holds: applying policies one after the other is applying the last one,
-// none leaves what the job had, and groups that are placed on every node stay as they are.
+// For any job: applying policies one after the other equals applying the last one,
+// none restores the job, and groups that run on every node stay unchanged.
 func TestAnyJobIsSteeredOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		job := anyJob.Draw(t, "job")
@@ -131,8 +131,8 @@ func TestAnyJobIsSteeredOnce(t *testing.T) {
 	})
 }
 
-// A user's own affinities for a GPU of a low index stay, where they are not all of those
-// that a policy adds.
+// A user's own affinities for GPUs with a low index stay, unless they are all those that a
+// policy adds.
 func TestOwnAffinitiesForAnIndexStay(t *testing.T) {
 	j := job()
 	own := affinities(pack.LowIndexFirst())[:2]
@@ -144,8 +144,8 @@ func TestOwnAffinitiesForAnIndexStay(t *testing.T) {
 	}
 }
 
-// Requests for several whole GPUs land inside an island; what has no use for one, and
-// what stood there, stays.
+// Requests for several whole GPUs land inside an island. Other requests and earlier
+// constraints stay unchanged.
 func TestJoin(t *testing.T) {
 	device := func(name string, count uint64, slices string) *api.RequestedDevice {
 		d := &api.RequestedDevice{Name: name, Count: &count, Constraints: []*api.Constraint{api.NewConstraint("${device.attr.memory}", ">=", "40 GiB")}}
@@ -167,9 +167,9 @@ func TestJoin(t *testing.T) {
 		}
 		notes = append(notes, target)
 	}
-	// A count that may be of slices finds room on whole GPUs alone: that is said.
+	// A note says that a count which may mean slices now means whole GPUs.
 	for i, unclear := range []bool{true, false} {
-		if got := strings.Contains(joined[i].Note, "it counts 4 whole GPUs"); got != unclear {
+		if got := strings.Contains(joined[i].Note, "it now requests 4 whole GPUs"); got != unclear {
 			t.Errorf("device %d: %q", i, joined[i].Note)
 		}
 	}

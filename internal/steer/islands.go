@@ -10,17 +10,17 @@ import (
 	"aliquot.example/internal/share"
 )
 
-// Joined is what Join did to one device request.
+// Joined is the result of Join for one device request.
 type Joined struct {
 	Group, Task, Device string
 	Count               int
-	// Constraint was added, nil for none.
+	// Constraint is the added constraint, nil for none.
 	Constraint *api.Constraint
-	// Note says why none was added, or what an operator should know of one that was.
+	// Note says why none was added, or what an operator should know about the one added.
 	Note string
 }
 
-// NoJoint takes out what an earlier Join added.
+// NoJoint removes what an earlier Join added.
 const NoJoint share.Joint = "none"
 
 // ParseJoint reads the name of a joint, or "none".
@@ -28,11 +28,11 @@ func ParseJoint(name string) (share.Joint, error) {
 	if j, ok := share.ParseJoint(name); ok || j == NoJoint {
 		return j, nil
 	}
-	return "", fmt.Errorf("%q joins no GPUs: use link, switch, numa or none", name)
+	return "", fmt.Errorf("unknown joint %q of GPUs: use link, switch, numa or none", name)
 }
 
-// Join makes each request of a job for several whole GPUs land inside one island of
-// GPUs. What an earlier Join added is replaced.
+// Join makes each request of a job for several whole GPUs land inside one island of GPUs.
+// It replaces what an earlier Join added.
 func Join(job *api.Job, by share.Joint) []Joined {
 	var out []Joined
 	for _, group := range job.TaskGroups {
@@ -53,25 +53,24 @@ func Join(job *api.Job, by share.Joint) []Joined {
 	return out
 }
 
-// island returns what a request needs, or why it needs nothing. Of a request that may mean
-// slices the note says what its count then means: on shared GPUs it finds no place.
+// island returns the constraint that a request needs, or a note that says why it needs none.
+// If the count may mean slices, the note says that it now means whole GPUs.
 func island(d *api.RequestedDevice, by share.Joint) (*api.Constraint, string) {
 	k := countOf(d)
 	switch slices := slicesOf(d); {
 	case k < 2:
-		return nil, "it asks for one instance: there is nothing to join"
+		return nil, "it requests one instance: there is nothing to join"
 	case slices > 1:
-		return nil, fmt.Sprintf("it asks for slices of %d, which are of one GPU anyhow", slices)
+		return nil, fmt.Sprintf("it requests slices of GPUs in %d slices, which come from one GPU", slices)
 	case k > share.MostJoined:
 		return nil, fmt.Sprintf("nodes name islands for at most %d GPUs", share.MostJoined)
 	}
 	note := ""
 	if slicesOf(d) == 0 {
-		note = fmt.Sprintf("it does not say whether it counts GPUs or slices: now it counts %d whole GPUs, "+
-			"and only nodes that "+
-			"offer GPUs whole have room; say so by a constraint ${device.attr.slices} = 1", k)
+		note = fmt.Sprintf("it does not say whether it counts GPUs or slices: it now requests %d whole GPUs, "+
+			"which only nodes with whole GPUs offer; state it with the constraint ${device.attr.slices} = 1", k)
 	}
-	// Nomad compares each instance by itself.
+	// Nomad checks each instance on its own.
 	return api.NewConstraint("${device.attr."+by.Attribute(k)+"}", "set_contains_any", "${device.ids}"), note
 }
 
@@ -81,8 +80,7 @@ func ofIsland(c *api.Constraint) bool {
 	return islandTarget.MatchString(c.LTarget) && c.RTarget == "${device.ids}"
 }
 
-// Constraint returns a constraint as a block of HCL that can be pasted into a device
-// block.
+// Constraint returns a constraint as HCL to paste into a device block.
 func Constraint(c *api.Constraint) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "constraint {\n  attribute = %q\n  operator  = %q\n  value     = %q\n}\n", c.LTarget,

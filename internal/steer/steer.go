@@ -1,5 +1,5 @@
-// Package steer adds to a Nomad job what makes it fill nodes in the order of a packing
-// policy: a spread, affinities, and nothing else.
+// Package steer adds to a Nomad job the spread and the affinities that make it fill nodes in
+// the order of a packing policy. It adds nothing else.
 package steer
 
 import (
@@ -15,8 +15,8 @@ import (
 	"aliquot.example/internal/pack"
 )
 
-// coreMHz is what one reserved core counts for: a job does not say how fast the core
-// will be.
+// coreMHz is the speed that one reserved core counts as, because a job does not say how
+// fast the core will be.
 const coreMHz = 2500
 
 // Change is what Apply did to one group of a job.
@@ -27,14 +27,14 @@ type Change struct {
 	// Class is empty where nothing was added.
 	Class pack.Class
 	Added pack.Steering
-	// Removed is how many blocks of an earlier policy were taken out.
+	// Removed is the number of blocks of an earlier policy that were removed.
 	Removed int
-	// Notes say what an operator should know, or why nothing was added.
+	// Notes tell an operator what matters about the change, or why nothing was added.
 	Notes []string
 }
 
-// Apply makes a job fill nodes in the order of a policy. What an earlier Apply added is
-// replaced, so that applying twice is applying once, and None takes it out.
+// Apply makes a job fill nodes in the order of a policy. It replaces what an earlier Apply
+// added, so a second Apply changes nothing. The policy None removes it.
 func Apply(job *api.Job, policy pack.Policy, classes []pack.Class) []Change {
 	var out []Change
 	for _, group := range job.TaskGroups {
@@ -50,33 +50,33 @@ func Apply(job *api.Job, policy pack.Policy, classes []pack.Class) []Change {
 	return out
 }
 
-// classFor chooses the class by which a group orders nodes, or says why it has none.
+// classFor returns the class by which a group orders nodes, or notes that say why it has none.
 func classFor(job *api.Job, policy pack.Policy, classes []pack.Class, ask pack.Ask) (pack.Class, []string) {
 	if policy == pack.None {
 		return pack.Class{}, nil
 	}
 	if kind := text(job.Type); kind == api.JobTypeSystem || kind == api.JobTypeSysbatch {
-		return pack.Class{}, []string{fmt.Sprintf("a %s job runs on every node: it has no order", kind)}
+		return pack.Class{}, []string{fmt.Sprintf("a %s job runs on every node, so no node comes first", kind)}
 	}
 	class, ok := pack.ClassOf(classes, ask)
 	if !ok {
-		return pack.Class{}, []string{"the typical demand has no class that is like this group"}
+		return pack.Class{}, []string{"the typical demand has no class for this group: aliquot demand lists the classes"}
 	}
 	return class, nil
 }
 
-// own says what of the job's own wishes stands behind the policy.
+// own returns notes on the job's own spreads, affinities and count that a policy affects.
 func own(job *api.Job, group *api.TaskGroup) []string {
 	var notes []string
 	if len(job.Spreads)+len(group.Spreads) > 0 {
-		notes = append(notes, "the job has a spread of its own: Nomad adds both up by their weights")
+		notes = append(notes, "the job has its own spread: Nomad adds both by their weights")
 	}
 	affine := len(job.Affinities)+len(group.Affinities) > 0
 	for _, task := range group.Tasks {
 		if n := len(GPUs(task)); n > 1 && task.Driver == "aliquot" {
 			notes = append(notes,
-				fmt.Sprintf("task %s has %d device blocks for GPUs: the aliquot driver starts a task with one; "+
-					"ask for several whole GPUs by count", task.Name, n))
+				fmt.Sprintf("task %s has %d device blocks for GPUs, but the aliquot driver starts only tasks with one: "+
+					"request several whole GPUs with count", task.Name, n))
 		}
 		affine = affine || len(task.Affinities) > 0
 		for _, d := range GPUs(task) {
@@ -84,18 +84,18 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 		}
 	}
 	if affine {
-		notes = append(notes, "the policy comes before the job's own affinities: they decide among nodes of one level")
+		notes = append(notes, "the policy outweighs the job's own affinities: they decide only among nodes of one level")
 	}
 	if count := cmp.Or(group.Count, new(int)); *count > 1 {
 		notes = append(notes,
 			fmt.Sprintf("with count = %d the order is less strict, because Nomad divides the targets among the "+
-				"allocations, and replicas gather on one node: a constraint distinct_hosts keeps them apart", *count))
+				"allocations; replicas also gather on one node: the constraint distinct_hosts keeps them apart", *count))
 	}
 	return notes
 }
 
-// AskOf is what one allocation of a group asks of a node. Its GPU requests are counted
-// as equal ones of the largest.
+// AskOf returns what one allocation of a group requests from a node. All its GPU requests
+// count as requests of the largest size.
 func AskOf(group *api.TaskGroup) pack.Ask {
 	var a pack.Ask
 	for _, task := range group.Tasks {
@@ -112,8 +112,8 @@ func AskOf(group *api.TaskGroup) pack.Ask {
 	return a
 }
 
-// AsksOf is AskOf with one ask for each size of its GPU requests, the largest first. The first
-// has the CPU and memory of all.
+// AsksOf is AskOf with one ask for each size of GPU request, the largest first. The first
+// ask has the CPU and memory of all tasks.
 func AsksOf(group *api.TaskGroup) []pack.Ask {
 	all := AskOf(group)
 	var out []pack.Ask
@@ -136,7 +136,7 @@ func AsksOf(group *api.TaskGroup) []pack.Ask {
 	return out
 }
 
-// countOf is how many instances a request asks for.
+// countOf returns the number of instances of a request.
 func countOf(d *api.RequestedDevice) int {
 	if d.Count == nil {
 		return 1 // Nomad's default
@@ -144,8 +144,8 @@ func countOf(d *api.RequestedDevice) int {
 	return int(min(*d.Count, 1<<20))
 }
 
-// slicesOf is the number of slices that a request wants a GPU to be cut into, 1 for
-// whole GPUs, and 0 where it does not say.
+// slicesOf returns the number of slices that the GPUs of a request must be cut into: 1 for
+// whole GPUs, 0 if the request does not say.
 func slicesOf(d *api.RequestedDevice) int {
 	for _, c := range d.Constraints {
 		if c.LTarget != "${device.attr.slices}" || c.Operand != "=" && c.Operand != "==" && c.Operand != "is" &&
@@ -159,8 +159,8 @@ func slicesOf(d *api.RequestedDevice) int {
 	return 0
 }
 
-// host is what a task asks for besides devices, with Nomad's defaults for what it
-// leaves out.
+// host returns what a task requests besides devices, with Nomad's defaults for what it
+// omits.
 func host(task *api.Task) api.Resources {
 	var r api.Resources
 	if asked := task.Resources; asked != nil {
@@ -170,7 +170,7 @@ func host(task *api.Task) api.Resources {
 	return r
 }
 
-// GPUs lists the GPU requests of a task.
+// GPUs returns the GPU requests of a task.
 func GPUs(task *api.Task) []*api.RequestedDevice {
 	if task.Resources == nil {
 		return nil
@@ -215,7 +215,7 @@ func weight(n int) *int8 {
 	return &w
 }
 
-// clear takes out of a group what Apply adds to one, and counts it.
+// clear removes from a group what Apply adds, and returns how many blocks it removed.
 func clear(group *api.TaskGroup) int {
 	removed := 0
 	before := len(group.Spreads) + len(group.Affinities)
@@ -233,8 +233,8 @@ func clear(group *api.TaskGroup) int {
 	return removed
 }
 
-// without returns what is not ours, nil where that is nothing: as if nothing had been
-// added.
+// without returns the elements that are not ours. It returns nil if there are none, like a
+// job to which nothing was added.
 func without[T any](list []T, ours func(T) bool) []T {
 	var out []T
 	for _, v := range list {
@@ -248,8 +248,9 @@ func without[T any](list []T, ours func(T) bool) []T {
 // lowIndexFirst is what policies add to device requests.
 var lowIndexFirst = affinities(pack.LowIndexFirst())
 
-// subtract takes each of some affinities out of a list once, the last that is like it: a
-// user's own may be like one of them. It reports false where not all are there.
+// subtract removes each affinity in some from list once. It removes the last equal one,
+// because a user's own affinity may be equal and comes first. If one is missing, it returns
+// list unchanged and false.
 func subtract(list, some []*api.Affinity) ([]*api.Affinity, bool) {
 	out := slices.Clone(list)
 	for _, a := range some {
@@ -268,7 +269,7 @@ func subtract(list, some []*api.Affinity) ([]*api.Affinity, bool) {
 	return out, true
 }
 
-// published reports whether a node attribute is one that nodes publish for packing.
+// published reports whether nodes publish the attribute for packing.
 func published(attribute string) bool {
 	return strings.HasPrefix(attribute, "${attr."+pack.AttributePrefix)
 }

@@ -18,8 +18,8 @@ var classes = pack.Demand{
 	{Ask: pack.Ask{CPU: 1000, MemoryMiB: 1000}, Weight: 1},
 }.Classes()
 
-// job is one with two groups, wishes of its own and a task without a GPU beside one
-// with.
+// job returns a job with two groups, its own spread and affinities, and a task without a GPU
+// beside one with a GPU.
 func job() *api.Job {
 	cpu, memory, five, twenty := 500, 300, uint64(5), uint64(20)
 	resources := func(device string, count *uint64) *api.Resources {
@@ -66,7 +66,7 @@ func TestApplyingTwiceIsApplyingOnce(t *testing.T) {
 	}
 }
 
-// Nothing but spreads and affinities of the policy's attributes is added.
+// A policy adds only spreads and affinities of its attributes.
 func TestNothingElseIsAdded(t *testing.T) {
 	j := job()
 	Apply(j, pack.Fragmentation, classes)
@@ -99,7 +99,7 @@ func TestWhatIsSaid(t *testing.T) {
 	has := func(c Change, part string) bool {
 		return slices.ContainsFunc(c.Notes, func(n string) bool { return strings.Contains(n, part) })
 	}
-	if !has(chat, "spread of its own") || !has(chat, "own affinities") || !has(train, "count = 3") || has(web, "affinities") {
+	if !has(chat, "its own spread") || !has(chat, "own affinities") || !has(train, "count = 3") || has(web, "affinities") {
 		t.Errorf("notes: %q, %q, %q", chat.Notes, train.Notes, web.Notes)
 	}
 	if again := Apply(job(), pack.None, classes)[0]; !reflect.DeepEqual(again.Added, pack.Steering{}) {
@@ -107,7 +107,7 @@ func TestWhatIsSaid(t *testing.T) {
 	}
 }
 
-// The driver starts no task with several device blocks for GPUs: that is said before.
+// A note says that the driver starts no task with several device blocks for GPUs.
 func TestSeveralDeviceBlocksAreNamed(t *testing.T) {
 	for driver, want := range map[string]bool{"aliquot": true, "docker": false} {
 		j := job()
@@ -131,7 +131,7 @@ func TestASystemJobHasNoOrder(t *testing.T) {
 	}
 }
 
-// What a job leaves out counts as Nomad will fill it in.
+// What a job omits counts with Nomad's defaults.
 func TestDefaultsAreAskedFor(t *testing.T) {
 	cores := 2
 	for _, c := range []struct {
