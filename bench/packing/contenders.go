@@ -70,7 +70,8 @@ func simulated(name string) contender {
 			return bestFit(machines)
 		})
 	case "levels":
-		return contender{"levels (simulated)", func(machines []machine, n int, seed uint64, d pack.Demand) (placer, error) {
+		return contender{"levels (simulated)", func(machines []machine, n int, seed uint64,
+			d pack.Demand) (placer, error) {
 			return newLeveled(machines, n, seed, d), nil
 		}}
 	case "fgd":

@@ -87,7 +87,8 @@ func (o options) run() error {
 		machines = apart(machines, o.whole/100)
 	}
 	fmt.Printf("%d nodes, %.0f GPUs in %d slices each; GPU capacity in %%: allocated at each demand, "+
-		"and lost at %d%% demand by cause; mean of %d orders from seed %d\n\n", len(machines), capacity(machines), o.n, lossAt,
+		"and lost at %d%% demand by cause; mean of %d orders from seed %d\n\n",
+		len(machines), capacity(machines), o.n, lossAt,
 		o.seeds, o.seed)
 	for _, name := range strings.Split(o.workloads, ",") {
 		tasks, err := o.tasks(name)

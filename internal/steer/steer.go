@@ -60,7 +60,8 @@ func classFor(job *api.Job, policy pack.Policy, classes []pack.Class, ask pack.A
 	}
 	class, ok := pack.ClassOf(classes, ask)
 	if !ok {
-		return pack.Class{}, []string{"the typical demand has no class for this group: aliquot demand lists the classes"}
+		return pack.Class{}, []string{"the typical demand has no class for this group: " +
+			"aliquot demand lists the classes"}
 	}
 	return class, nil
 }
@@ -75,7 +76,8 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 	for _, task := range group.Tasks {
 		if n := len(GPUs(task)); n > 1 && task.Driver == "aliquot" {
 			notes = append(notes,
-				fmt.Sprintf("task %s has %d device blocks for GPUs, but the aliquot driver starts only tasks with one: "+
+				fmt.Sprintf("task %s has %d device blocks for GPUs, "+
+					"but the aliquot driver starts only tasks with one: "+
 					"request several whole GPUs with count", task.Name, n))
 		}
 		affine = affine || len(task.Affinities) > 0
@@ -84,12 +86,14 @@ func own(job *api.Job, group *api.TaskGroup) []string {
 		}
 	}
 	if affine {
-		notes = append(notes, "the policy outweighs the job's own affinities: they decide only among nodes of one level")
+		notes = append(notes, "the policy outweighs the job's own affinities: "+
+			"they decide only among nodes of one level")
 	}
 	if count := cmp.Or(group.Count, new(int)); *count > 1 {
 		notes = append(notes,
 			fmt.Sprintf("with count = %d the order is less strict, because Nomad divides the targets among the "+
-				"allocations; replicas also gather on one node: the constraint distinct_hosts keeps them apart", *count))
+				"allocations; replicas also gather on one node: "+
+				"the constraint distinct_hosts keeps them apart", *count))
 	}
 	return notes
 }
