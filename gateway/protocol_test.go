@@ -195,7 +195,10 @@ func TestBothDirectionsAtOnce(t *testing.T) {
 func TestOverTLS(t *testing.T) {
 	replica := serve(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Forwarded-Proto")) })
 	cert, key := certificate(t)
-	g := start(t, service("m", replicaBlock(replica, "", 1))+fmt.Sprintf("listen {\n address = \"127.0.0.1:0\"\n header_timeout = \"300ms\"\n tls {\n cert_file = %q\n key_file = %q\n}\n}\n", cert, key))
+	listen := func(timeout string) string {
+		return service("m", replicaBlock(replica, "", 1)) + fmt.Sprintf("listen {\n address = \"127.0.0.1:0\"\n %s\n tls {\n cert_file = %q\n key_file = %q\n}\n}\n", timeout, cert, key)
+	}
+	g := start(t, listen(""))
 	for major, http2 := range map[int]bool{1: false, 2: true} {
 		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: http2}}
 		for range 2 { // the second time on the same connection
@@ -214,12 +217,13 @@ func TestOverTLS(t *testing.T) {
 	if status, body, _ := get(t, g.url); status != 400 || !strings.Contains(body, "https") {
 		t.Errorf("a client without TLS: %d %q", status, body)
 	}
-	silent, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	hurried := start(t, listen(`header_timeout = "300ms"`))
+	silent, err := net.Dial("tcp", strings.TrimPrefix(hurried.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	silent.SetReadDeadline(time.Now().Add(10 * time.Second))
+	silent.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.Copy(io.Discard, silent); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a client that does not begin the handshake keeps its connection")
 	}

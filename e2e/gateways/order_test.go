@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 )
 
 // Requests that wait at the gateways that are left keep their order when the owner of the
@@ -15,13 +14,27 @@ func TestOrderOutlivesTheOwner(t *testing.T) {
 	owner := f.owner(ctx, t)
 	left := f.others(owner)
 	const waiting = 12
+	// The first request holds the slot until all others wait and another gateway owns the
+	// service, however long that takes.
+	release := make(chan struct{})
+	free := sync.OnceFunc(func() { close(release) })
+	defer free()
+	f.options.Replicas[0].Serve = func(r *http.Request) {
+		if r.Header.Get("X-Id") != "first" {
+			return
+		}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}
 	var (
 		clients http.Client
 		wait    sync.WaitGroup
 	)
-	ask := func(g *Gateway, id string, serve time.Duration) {
+	ask := func(g *Gateway, id string) {
 		wait.Go(func() {
-			if err := g.Ask(ctx, &clients, id, serve, nil); err != nil {
+			if err := g.Ask(ctx, &clients, id, 0, nil); err != nil {
 				t.Errorf("request %s at gateway %d: %v", id, g.Index, err)
 			}
 		})
@@ -49,13 +62,15 @@ func TestOrderOutlivesTheOwner(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ask(left[0], "first", 4*time.Second)
+	ask(left[0], "first")
 	queued(0)
 	for i := range waiting {
-		ask(left[i%len(left)], fmt.Sprint(i), 10*time.Millisecond)
+		ask(left[i%len(left)], fmt.Sprint(i))
 		queued(i + 1)
 	}
 	owner.Kill()
+	f.owner(ctx, t)
+	free()
 	wait.Wait()
 	starts := f.options.Replicas[0].Starts()
 	if len(starts) != waiting+1 {
