@@ -8,7 +8,7 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// claim takes a service, in the background.
+// claim claims ownership of a service in the background.
 func (h *Hub) claim(name string, l *line.Shared) {
 	h.mu.Lock()
 	ctx := h.ctx
@@ -33,7 +33,7 @@ func (h *Hub) claim(name string, l *line.Shared) {
 		case err != nil:
 			h.options.Log.Warn("a service could not be claimed", "service", name, "error", err)
 			h.mu.Lock()
-			h.consul = false // until it answers again
+			h.consul = false // until Consul answers again
 			h.mu.Unlock()
 			h.reread(ctx)
 		case ok:
@@ -46,22 +46,22 @@ func (h *Hub) claim(name string, l *line.Shared) {
 	})
 }
 
-// claimWithin bounds a claim, which asks Consul twice. A slow Consul is waited for, as
-// there is no owner without it.
+// claimWithin bounds a claim, which sends two requests to Consul. It is long because a service has
+// no owner until Consul answers.
 const claimWithin = 20 * time.Second
 
-// reread takes who owns what from Consul itself.
+// reread reads the owners of all services from Consul.
 func (h *Hub) reread(ctx context.Context) {
 	if records, err := h.options.Registry.Read(ctx); err == nil {
 		h.recorded(records, true)
 	}
 }
 
-// confirmEvery is how often an owner that some gateway does not answer asks Consul
-// whether it still is the owner.
+// confirmEvery is how often an owner asks Consul whether it is still the owner while some gateway
+// does not acknowledge its heartbeats.
 const confirmEvery = 200 * time.Millisecond
 
-// confirm keeps the leases of an owner while the others cannot.
+// confirm renews this gateway's leases through Consul while other gateways do not acknowledge.
 func (h *Hub) confirm(ctx context.Context) {
 	tick := time.NewTicker(confirmEvery)
 	defer tick.Stop()
@@ -91,7 +91,8 @@ func (h *Hub) confirm(ctx context.Context) {
 	}
 }
 
-// doubted reports whether some gateway has not acknowledged a beat of late.
+// doubted reports whether a gateway that may still be alive has not acknowledged a recent
+// heartbeat.
 func (h *Hub) doubted() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"aliquot.example/internal/ownership"
 )
 
-// dial keeps a stream to a gateway open; entered with the lock held.
+// dial keeps a stream to a gateway open. The caller holds the lock.
 func (h *Hub) dial(p *peer) {
 	if p.dialing || h.ctx == nil || h.ctx.Err() != nil {
 		return
@@ -32,7 +32,7 @@ func (h *Hub) dial(p *peer) {
 			}
 			h.lost(id, err)
 			if open {
-				continue // whether its process has ended is seen at once
+				continue // retry at once, to see whether the process has ended
 			}
 			if text := reason(err); text != told {
 				told = text
@@ -53,8 +53,8 @@ func reason(err error) string {
 	return status.Convert(err).Message()
 }
 
-// wanted reports whether a gateway is still to be dialled: Consul knows it, or it was
-// heard not long ago.
+// wanted reports whether this gateway should still dial another one: Consul knows it, it has a
+// stream to this one, or it was heard recently.
 func (h *Hub) wanted(id ownership.ID) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,7 +69,7 @@ func (h *Hub) wanted(id ownership.ID) bool {
 	return false
 }
 
-// lost takes that a stream to a gateway ended, or could not be opened.
+// lost records that a stream to a gateway ended or could not be opened.
 func (h *Hub) lost(id ownership.ID, err error) {
 	h.mu.Lock()
 	if p := h.peers[id]; p != nil {
@@ -78,11 +78,11 @@ func (h *Hub) lost(id ownership.ID, err error) {
 		}
 		switch {
 		case errors.Is(err, syscall.ECONNREFUSED):
-			// Its host says that nobody listens there: the process has ended, and with it
-			// its connections to replicas.
+			// The host refuses the connection, so the process has ended, and its connections to
+			// replicas with it.
 			p.Link, p.in = ownership.Gone, nil
 		case p.Link == ownership.Gone:
-			// Another process may have started there.
+			// The host no longer refuses: another process may have started there.
 			p.Link, p.Heard, p.process = ownership.Silent, time.Now(), 0
 		}
 	}
@@ -90,8 +90,8 @@ func (h *Hub) lost(id ownership.ID, err error) {
 	h.look()
 }
 
-// talk opens a stream to a gateway and reads it until it ends. It reports whether the
-// gateway was heard on it.
+// talk opens a stream to a gateway and reads it until it ends. It reports whether the gateway sent
+// anything on it.
 func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) {
 	opened, err := h.connect(ctx, id)
 	if err != nil {
@@ -125,8 +125,8 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	s.send(h.hello())
 	h.tasks.Go(s.write)
 	h.tasks.Go(func() {
-		<-s.done // which a write may not notice that waits for the other end
-		cancel() // whoever reads has to connect again
+		<-s.done // a write that waits for the other end may not notice
+		cancel() // ends the read below
 	})
 	defer s.close()
 	err = s.read(func(records []talk.Record) {
@@ -141,7 +141,7 @@ func (h *Hub) talk(ctx context.Context, id ownership.ID) (open bool, err error) 
 	return open, err
 }
 
-// heard takes what a gateway says on the stream that this one opened.
+// heard processes records that another gateway sent on the stream that this gateway opened.
 func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 	now := time.Now()
 	fresh, restarted := false, false
@@ -154,7 +154,7 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 			s.met(r)
 			p.out, fresh = s, true
 			restarted = p.incarnate(r.Process)
-			p.Link = ownership.Silent // lookAt makes it Up, and greets
+			p.Link = ownership.Silent // lookAt sets it to Up and greets
 		case talk.Beat:
 			p.number, p.Leaving, p.serves = r.Beat, r.Leaving, servicesOf(r)
 		}
@@ -166,7 +166,7 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 			if restarted {
 				l.Gone(id)
 			}
-			// Before the first sign of life: see follow in package line.
+			// Remind must come before the first heartbeat: see follow in package line.
 			l.Remind(id)
 		}
 		h.look()
@@ -174,7 +174,7 @@ func (h *Hub) heard(id ownership.ID, s *stream, records []talk.Record) {
 	h.pass(id, records)
 }
 
-// servicesOf are those that a sign of life names.
+// servicesOf returns the services that a heartbeat names.
 func servicesOf(beat *talk.Record) map[string]bool {
 	out := make(map[string]bool, len(beat.Loads))
 	for _, l := range beat.Loads {
@@ -183,8 +183,8 @@ func servicesOf(beat *talk.Record) map[string]bool {
 	return out
 }
 
-// incarnate notes which process a gateway is, and reports whether it was another one
-// before, which has ended with all that it carried.
+// incarnate records the process ID of a gateway and reports whether it replaces an earlier process,
+// whose requests ended with it.
 func (p *peer) incarnate(process uint64) (restarted bool) {
 	restarted = p.process != 0 && p.process != process
 	if restarted {
@@ -194,7 +194,7 @@ func (p *peer) incarnate(process uint64) (restarted bool) {
 	return restarted
 }
 
-// serve is the stream that another gateway opened.
+// serve handles a stream that another gateway opened.
 func (h *Hub) serve(server grpc.ServerStream) error {
 	s := h.newStream(server)
 	defer s.close()
@@ -224,7 +224,7 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 	case <-s.done:
 	case <-server.Context().Done():
 	}
-	s.close() // before the lock is taken: welcome looks under it
+	s.close() // before taking the lock: welcome checks ended() under it
 	h.mu.Lock()
 	for _, p := range h.peers {
 		if p.in == s {
@@ -236,7 +236,7 @@ func (h *Hub) serve(server grpc.ServerStream) error {
 	return err
 }
 
-// welcome takes a stream on which a gateway has said who it is, unless it has ended by now.
+// welcome registers a stream whose other end has sent its Hello, unless the stream has ended.
 func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	now := time.Now()
 	h.mu.Lock()
@@ -265,14 +265,14 @@ func (h *Hub) welcome(from ownership.ID, s *stream, process uint64) {
 	}
 }
 
-// asked takes what a gateway says on the stream that it opened.
+// asked processes records that another gateway sent on the stream that it opened.
 func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
 	h.mu.Lock()
 	p := h.peers[from]
 	if p == nil || p.in != s {
 		h.mu.Unlock()
 		s.close()
-		return // it has opened another one since
+		return // the gateway has opened a newer stream
 	}
 	for i := range records {
 		if r := &records[i]; r.Kind == talk.Beat && r.Heard > 0 && h.beat-r.Heard < uint64(len(h.sent)) {
@@ -284,7 +284,7 @@ func (h *Hub) asked(from ownership.ID, s *stream, records []talk.Record) {
 	h.pass(from, records)
 }
 
-// pass gives runs of records about one service to its line.
+// pass gives each run of records about one service to the line of that service.
 func (h *Hub) pass(from ownership.ID, records []talk.Record) {
 	for i := 0; i < len(records); {
 		n := i + 1
@@ -333,7 +333,8 @@ func (h *Hub) give(from ownership.ID, records []talk.Record) {
 	}
 }
 
-// compare says when a gateway begins and ends to have another configuration of a service.
+// compare logs when another gateway's configuration of a service starts or stops to differ from
+// this one's.
 func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
 	differs := load.Config != 0 && load.Config != own
 	h.mu.Lock()
@@ -353,7 +354,7 @@ func (h *Hub) compare(with ownership.ID, load talk.Load, own uint64) {
 	}
 }
 
-// changesRoles reports whether a record may leave something to do at once.
+// changesRoles reports whether a record may require action at once.
 func changesRoles(r talk.Record) bool {
 	switch r.Kind {
 	case talk.Claimed, talk.Ended, talk.Lapsed, talk.Newer:
@@ -362,7 +363,7 @@ func changesRoles(r talk.Record) bool {
 	return false
 }
 
-// Spend tells the other gateways what a tenant used here.
+// Spend tells the other gateways how many tokens a tenant used here.
 func (h *Hub) Spend(tenant string, amount float64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package peers connects the gateways that serve the same services. Each opens a
-// stream to every other one. On it, it asks for slots where the other one decides
-// (see package ownership), and sends signs of life.
+// Package peers connects the gateways that serve the same services. Each gateway opens a stream to
+// every other one. On that stream it asks for slots of the services that the other one owns (see
+// package ownership), and receives the other one's heartbeats.
 package peers
 
 import (
@@ -27,33 +27,33 @@ type Member struct {
 	Passing bool
 }
 
-// Registry says which gateways there are, and holds who owns what.
+// Registry lists the gateways and stores which gateway owns each service.
 type Registry interface {
-	// Members reports the gateways whenever they change, until ctx ends.
+	// Members calls set with all gateways whenever they change, until ctx ends.
 	Members(ctx context.Context, set func([]Member))
-	// Records reports who owns what whenever it changes, and with ok = false that
-	// Consul does not answer, until ctx ends.
+	// Records calls set with the owners of all services whenever they change, and with ok = false
+	// when Consul does not answer, until ctx ends.
 	Records(ctx context.Context, set func(records map[string]ownership.Record, ok bool))
-	// Read returns who owns what now, of the leader of Consul itself.
+	// Read returns the current owners, read from Consul's leader.
 	Read(ctx context.Context) (map[string]ownership.Record, error)
-	// Swap writes a record in place of another one, and reports whether that was there.
+	// Swap replaces the record old by next and reports whether old was still the current one.
 	Swap(ctx context.Context, service string, old, next ownership.Record) (bool, error)
 }
 
 // Options are the parts of a Hub.
 type Options struct {
 	Self     ownership.ID
-	Address  string // to listen at
+	Address  string // to listen on
 	Registry Registry
-	Security *Security // of the streams; nil for plain TCP
+	Security *Security // nil for plain TCP
 	Log      *slog.Logger
 }
 
-// Hub is this gateway's connections to the others.
+// Hub manages this gateway's connections to the others.
 type Hub struct {
 	options  Options
 	process  uint64
-	version  uint64 // that this gateway speaks
+	version  uint64 // the highest that this gateway speaks
 	listener net.Listener
 	server   *grpc.Server
 
@@ -61,15 +61,15 @@ type Hub struct {
 	lines   map[string]*line.Shared
 	peers   map[ownership.ID]*peer
 	records map[string]ownership.Record
-	read    bool // records were read once
+	read    bool // records have been read at least once
 	consul  bool
 	leaving bool
 	beat    uint64
-	sent    [64]time.Time // when the last beats were sent
+	sent    [64]time.Time // when each of the last beats was sent
 	ctx     context.Context
 	tasks   sync.WaitGroup
 	looks   chan struct{}
-	claims  map[string]bool // under way
+	claims  map[string]bool // claims under way, by service
 	spent   func(tenant string, tokens float64)
 }
 
@@ -77,27 +77,27 @@ type Hub struct {
 type peer struct {
 	ownership.Peer
 	process uint64
-	out, in *stream // opened by this gateway, and by the other one
-	number  uint64  // of the beat that was heard last
+	out, in *stream // opened by this gateway and by the other one
+	number  uint64  // of the last beat received
 	acked   time.Time
 	dialing bool
-	// serves are the services that it has; nil while that is not known.
+	// serves are the services that it has; nil while unknown.
 	serves map[string]bool
-	// differs are those of which it has another configuration.
+	// differs are the services for which its configuration differs from this gateway's.
 	differs map[string]bool
 }
 
-// both reports whether this gateway and the other one hear each other. Where only one of
-// them hears the other, both must know in the same time: what one was granted that is not
-// heard is void by then.
+// both reports whether this gateway and the other one hear each other. If only one of them hears
+// the other, both must notice within the same time, because grants to a gateway that is not heard
+// are void by then.
 func (p *peer) both(now time.Time) bool {
 	return p.out != nil && p.in != nil && now.Sub(p.Heard) < ownership.Silence && now.Sub(p.acked) < ownership.Silence
 }
 
-// has reports whether the gateway may hold slots of a service, or come to own it.
+// has reports whether the gateway may hold slots of a service or become its owner.
 func (p *peer) has(service string) bool { return p.serves == nil || p.serves[service] }
 
-// New returns a hub; it opens nothing yet.
+// New returns a hub. It opens no connections.
 func New(o Options) *Hub {
 	var random [8]byte
 	rand.Read(random[:])
@@ -108,7 +108,7 @@ func New(o Options) *Hub {
 	}
 }
 
-// Share returns the line of a service, shared with the other gateways.
+// Share returns a line for a service, shared with the other gateways.
 func (h *Hub) Share(name string, o line.Options) *line.Shared {
 	l := line.NewShared(o, name, h.options.Self, h.send)
 	h.mu.Lock()
@@ -125,7 +125,7 @@ func (h *Hub) Share(name string, o line.Options) *line.Shared {
 	return l
 }
 
-// Drop forgets a line whose service is gone, unless another one has its name.
+// Drop removes the line of a deleted service, unless the name has another line by now.
 func (h *Hub) Drop(name string, l *line.Shared) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -134,14 +134,14 @@ func (h *Hub) Drop(name string, l *line.Shared) {
 	}
 }
 
-// Spent has what tenants use at other gateways reported.
+// Spent sets the function that receives the token usage of tenants at other gateways.
 func (h *Hub) Spent(take func(tenant string, tokens float64)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.spent = take
 }
 
-// Live is how many other gateways are heard.
+// Live returns the number of other gateways whose streams are up in both directions.
 func (h *Hub) Live() (n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -153,14 +153,14 @@ func (h *Hub) Live() (n int) {
 	return n
 }
 
-// Listen opens the listener for the other gateways.
+// Listen opens the listener for other gateways.
 func (h *Hub) Listen() error {
 	l, err := (&net.ListenConfig{Control: Bound}).Listen(context.Background(), "tcp", h.options.Address)
 	h.listener = l
 	return err
 }
 
-// Leave says that this gateway is about to end: its services go to others.
+// Leave announces that this gateway is about to end, so that its services move to others.
 func (h *Hub) Leave() {
 	h.mu.Lock()
 	h.leaving = true
@@ -210,9 +210,8 @@ func (h *Hub) look() {
 	}
 }
 
-// send passes a record on; what asks goes on the stream that this gateway opened, what
-// answers on the other one. Where that is not open the record is lost, as it would be
-// on the way.
+// send sends a record to a gateway: requests on the stream that this gateway opened, answers on the
+// other one. If that stream is not open, the record is lost, as it could be in transit.
 func (h *Hub) send(to ownership.ID, r talk.Record) {
 	h.mu.Lock()
 	p := h.peers[to]
@@ -230,7 +229,7 @@ func (h *Hub) send(to ownership.ID, r talk.Record) {
 	}
 }
 
-// members takes the gateways that Consul knows.
+// members updates the peers with the gateways that Consul lists.
 func (h *Hub) members(all []Member) {
 	now := time.Now()
 	h.mu.Lock()
@@ -249,7 +248,7 @@ func (h *Hub) members(all []Member) {
 	h.look()
 }
 
-// peer is entered with the lock held.
+// peer returns the peer with the given ID and adds it if it is new. The caller holds the lock.
 func (h *Hub) peer(id ownership.ID, now time.Time) *peer {
 	p := h.peers[id]
 	if p == nil {
@@ -259,7 +258,7 @@ func (h *Hub) peer(id ownership.ID, now time.Time) *peer {
 	return p
 }
 
-// recorded takes who owns what.
+// recorded stores the owners of all services.
 func (h *Hub) recorded(records map[string]ownership.Record, ok bool) {
 	h.mu.Lock()
 	h.consul = ok
@@ -276,7 +275,7 @@ func (h *Hub) recorded(records map[string]ownership.Record, ok bool) {
 	h.look()
 }
 
-// all copies the lines; entered with the lock held.
+// all copies the lines. The caller holds the lock.
 func (h *Hub) all() map[string]*line.Shared {
 	out := make(map[string]*line.Shared, len(h.lines))
 	for name, l := range h.lines {
@@ -285,7 +284,7 @@ func (h *Hub) all() map[string]*line.Shared {
 	return out
 }
 
-// lookAt passes what is known of the other gateways to every line.
+// lookAt passes the state of the other gateways to every line.
 func (h *Hub) lookAt() {
 	now := time.Now()
 	h.mu.Lock()
@@ -312,9 +311,8 @@ func (h *Hub) lookAt() {
 	}
 }
 
-// judgeLinks decides which of the other gateways are up and forgets those that are gone. It
-// returns all that are left, and those that are up now and were not before. Entered with the
-// lock held.
+// judgeLinks updates the links to the other gateways and removes those that have left. It returns
+// the remaining ones, and those that have just come up. The caller holds the lock.
 func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
 	for id, p := range h.peers {
 		was := p.Link
@@ -337,13 +335,13 @@ func (h *Hub) judgeLinks(now time.Time) (live []*peer, up []ownership.ID) {
 	return live, up
 }
 
-// forgotten reports whether the gateway has left: Consul does not know it, nothing connects
-// it, and what it was granted is void.
+// forgotten reports whether the gateway has left: Consul does not list it, no stream connects it,
+// and its grants have expired.
 func (p *peer) forgotten(now time.Time) bool {
 	return p.in == nil && p.out == nil && !p.Registered && !p.dialing && now.Sub(p.Heard) > ownership.Hold
 }
 
-// viewOf is what a service's line sees of the other gateways. Entered with the lock held.
+// viewOf returns what the line of a service sees of the other gateways. The caller holds the lock.
 func (h *Hub) viewOf(service string, live []*peer) ownership.View {
 	v := ownership.View{Consul: h.consul, Leaving: h.leaving}
 	for _, p := range live {
@@ -356,7 +354,7 @@ func (h *Hub) viewOf(service string, live []*peer) ownership.View {
 	return v
 }
 
-// beats sends a sign of life, with the load of this gateway, to all others.
+// beats sends a heartbeat with this gateway's load to all others, and acknowledges theirs.
 func (h *Hub) beats() {
 	h.mu.Lock()
 	lines := h.all()

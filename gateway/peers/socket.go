@@ -16,20 +16,20 @@ import (
 const (
 	dialWithin = 500 * time.Millisecond
 	dialAgain  = 50 * time.Millisecond
-	// shakeWithin bounds a handshake of TLS, in which both ends may ask Consul.
+	// shakeWithin bounds a TLS handshake, during which both ends may query Consul.
 	shakeWithin = 2 * verifyWithin
-	// helloWithin is how long a connection may be open without a stream, and a stream on which
-	// nobody has said who it is: a gateway does both first.
+	// helloWithin is how long a connection may stay open without a stream, and a stream without a
+	// Hello. A gateway opens the stream and sends its Hello at once.
 	helloWithin = 2 * time.Second
-	// unacknowledged is after what time a connection ends on which the other host
-	// acknowledges nothing. Without it a stream would hang after a network has healed, for
-	// as long again as it was broken, since TCP tries less and less often. A stopped
-	// process does not end its connections: its host acknowledges.
+	// unacknowledged closes a connection after this long without an acknowledgement from the other
+	// host. Without it, a stream would hang after a network outage for about as long as the outage
+	// lasted, because TCP retransmits less and less often. A stopped process does not close its
+	// connections, because its host still acknowledges.
 	unacknowledged = 2 * ownership.Silence
 )
 
-// Bound limits how long the other host of a connection may acknowledge nothing. It is the
-// Control of a net.Dialer, or of a net.ListenConfig for all connections that it accepts.
+// Bound limits how long the other host of a connection may acknowledge nothing. Use it as the
+// Control of a net.Dialer, or of a net.ListenConfig to bound every connection that it accepts.
 func Bound(_, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {

@@ -11,8 +11,8 @@ import (
 	"aliquot.example/gateway/talk"
 )
 
-// talks is the one method of the gRPC service: a stream both ways, opened by a gateway
-// that asks.
+// talks is the only method of the gRPC service: a bidirectional stream, opened by the gateway that
+// asks for slots.
 var talks = grpc.StreamDesc{StreamName: "Talk", ServerStreams: true, ClientStreams: true}
 
 const (
@@ -20,7 +20,7 @@ const (
 	method      = "/" + grpcService + "/Talk"
 )
 
-// service is what a gRPC server has to know of a hub.
+// service describes the hub to a gRPC server.
 func (h *Hub) service() *grpc.ServiceDesc {
 	served := talks
 	served.Handler = func(_ any, s grpc.ServerStream) error { return h.serve(s) }
@@ -30,7 +30,7 @@ func (h *Hub) service() *grpc.ServiceDesc {
 // frame is a message of the stream, encoded by package talk.
 type frame struct{ b []byte }
 
-// codec passes frames through: they are encoded where their records are at hand.
+// codec passes frames through: the caller encodes them, because it has the records.
 type codec struct{}
 
 func (codec) Name() string { return "aliquot" }
@@ -51,29 +51,29 @@ func (codec) Unmarshal(b []byte, v any) error {
 	return nil
 }
 
-// transport is a gRPC stream, of either end.
+// transport is either end of a gRPC stream.
 type transport interface {
 	SendMsg(m any) error
 	RecvMsg(m any) error
 }
 
 const (
-	// mostPending is how many records may wait for the other end to take them. One that
-	// is so far behind has to connect again, and hears a report instead.
+	// mostPending is how many records may wait to be sent. A stream with more is closed; after a
+	// reconnect, the gateway sends a report instead.
 	mostPending = 1 << 18
-	// mostInFrame bounds the records of a frame, so that a report does not stop the
-	// beats behind it for long.
+	// mostInFrame bounds the records in a frame, so that a long report does not delay the
+	// heartbeats behind it.
 	mostInFrame = 1 << 12
 	// mostFrame bounds a frame, in bytes.
 	mostFrame = 64 << 20
 )
 
-// stream sends records in the order in which they were given, as many at a time as
-// have come while the last were sent.
+// stream sends records in order. Each batch holds the records that were queued while the previous
+// batch was sent.
 type stream struct {
 	to  transport
-	own uint64 // the version that this gateway speaks
-	// version is the one that both ends speak.
+	own uint64 // the protocol version of this gateway
+	// version is the highest version that both ends speak.
 	version atomic.Uint64
 	wake    chan struct{}
 	done    chan struct{}
@@ -89,12 +89,12 @@ func (h *Hub) newStream(to transport) *stream {
 	return s
 }
 
-// hello is what this gateway says first on a stream.
+// hello returns the first record that this gateway sends on a stream.
 func (h *Hub) hello() talk.Record {
 	return talk.Record{Kind: talk.Hello, Gateway: string(h.options.Self), Process: h.process, Speaks: h.version}
 }
 
-// met takes the other end's Hello.
+// met processes the other end's Hello.
 func (s *stream) met(r *talk.Record) { s.version.Store(talk.Common(s.own, max(r.Speaks, 1))) }
 
 func (s *stream) close() { s.once.Do(func() { close(s.done) }) }
@@ -108,7 +108,7 @@ func (s *stream) ended() bool {
 	}
 }
 
-// send never blocks.
+// send queues a record. It never blocks.
 func (s *stream) send(r talk.Record) {
 	s.mu.Lock()
 	full := len(s.pending) >= mostPending
@@ -126,7 +126,7 @@ func (s *stream) send(r talk.Record) {
 	}
 }
 
-// write sends until the stream ends.
+// write sends queued records until the stream ends.
 func (s *stream) write() {
 	defer s.close()
 	var spare []talk.Record
@@ -142,7 +142,7 @@ func (s *stream) write() {
 		s.mu.Unlock()
 		for rest := batch; len(rest) > 0; {
 			n := min(len(rest), mostInFrame)
-			// gRPC may keep the bytes until they are on their way.
+			// gRPC may keep the bytes until it has sent them, so each frame gets new ones.
 			if err := s.to.SendMsg(&frame{talk.Append(nil, s.version.Load(), rest[:n], time.Now())}); err != nil {
 				return
 			}
@@ -153,7 +153,7 @@ func (s *stream) write() {
 	}
 }
 
-// read passes on what is received, at least one record at a time, until the stream ends.
+// read calls got with the records of each frame that has any, until the stream ends.
 func (s *stream) read(got func([]talk.Record)) error {
 	var f frame
 	for {

@@ -10,22 +10,23 @@ import (
 	"time"
 )
 
-// Identity is by which gateways know each other.
+// Identity is how gateways authenticate each other.
 type Identity interface {
-	// Certificate returns this gateway's own.
+	// Certificate returns this gateway's certificate.
 	Certificate(ctx context.Context) (*tls.Certificate, error)
-	// Roots returns those that sign the certificates of gateways. It may remember them
-	// for a while, but not where fresh is set.
+	// Roots returns the CAs that sign the certificates of gateways. It may return cached CAs unless
+	// fresh is set.
 	Roots(ctx context.Context, fresh bool) (*x509.CertPool, error)
-	// Check refuses a certificate, signed by one of them, that is no gateway's.
+	// Check returns an error for a certificate that one of the CAs signed but that does not belong
+	// to a gateway.
 	Check(*x509.Certificate) error
 }
 
-// Files is an Identity in PEM files, read again for each connection. Whoever has a
-// certificate of the CA is a gateway.
+// Files is an Identity from PEM files, which are read again for each connection. Any certificate
+// that the CA signed counts as a gateway's.
 type Files struct{ Cert, Key, CA string }
 
-// Certificate is that of Identity.
+// Certificate implements Identity.
 func (f Files) Certificate(context.Context) (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
 	if err != nil {
@@ -34,7 +35,7 @@ func (f Files) Certificate(context.Context) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// Roots is that of Identity.
+// Roots implements Identity.
 func (f Files) Roots(context.Context, bool) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(f.CA)
 	if err != nil {
@@ -47,17 +48,17 @@ func (f Files) Roots(context.Context, bool) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// Check is that of Identity.
+// Check implements Identity.
 func (Files) Check(*x509.Certificate) error { return nil }
 
-// Security is how the streams are secured: each end proves by a certificate that it is a
-// gateway. Names and addresses are not looked at, as gateways come and go.
+// Security secures the streams with mutual TLS: each end proves by its certificate that it is a
+// gateway. Names and addresses are not checked, because gateways come and go.
 type Security struct{ server, client *tls.Config }
 
-// verifyWithin bounds what a handshake asks of Consul.
+// verifyWithin bounds the requests to Consul during a handshake.
 const verifyWithin = 10 * time.Second
 
-// Secure returns the security that an identity gives.
+// Secure returns the TLS configuration for an identity.
 func Secure(i Identity) *Security {
 	verify := func(s tls.ConnectionState) error {
 		ctx, cancel := context.WithTimeout(context.Background(), verifyWithin)
@@ -68,13 +69,13 @@ func Secure(i Identity) *Security {
 		server: &tls.Config{
 			MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
 			NextProtos: []string{"h2"},
-			// One that has expired is presented: the other end says so.
+			// An expired certificate is presented as it is: the other end reports the error.
 			GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
 				return i.Certificate(h.Context())
 			},
 		},
 		client: &tls.Config{
-			// instead of by name
+			// VerifyConnection replaces the check by host name.
 			MinVersion: tls.VersionTLS13, InsecureSkipVerify: true, VerifyConnection: verify,
 			NextProtos: []string{"h2"},
 			GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -117,8 +118,8 @@ func verify(ctx context.Context, i Identity, given []*x509.Certificate, now time
 	return nil
 }
 
-// lasts refuses a certificate that is not valid now. Its text stays the same while the
-// clock goes on, so that it is logged once.
+// lasts returns an error for a certificate that is not valid now. The text does not depend on the
+// current time, so that the same error is logged only once.
 func lasts(whose string, c *x509.Certificate, now time.Time) error {
 	switch {
 	case c == nil:

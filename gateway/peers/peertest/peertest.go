@@ -1,4 +1,4 @@
-// Package peertest is a certificate authority for tests of gateways that share their queues.
+// Package peertest provides a certificate authority for tests of gateways that share queues.
 package peertest
 
 import (
@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// Authority signs certificates.
+// Authority is a certificate authority.
 type Authority struct {
 	root *x509.Certificate
 	key  *ecdsa.PrivateKey
 	der  []byte
 }
 
-// New returns an authority of its own.
+// New returns an authority with a new key. Its root is valid for one hour.
 func New() (*Authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -39,8 +39,8 @@ func New() (*Authority, error) {
 // Root is the authority's certificate in PEM.
 func (a *Authority) Root() []byte { return encode("CERTIFICATE", a.der) }
 
-// Sign returns a certificate that is valid until a time, and its key, both in PEM. uri is
-// a name in it; "" for none.
+// Sign returns a certificate that is valid until the given time, and its key, both in PEM. uri is a
+// subject alternative name; "" for none.
 func (a *Authority) Sign(until time.Time, uri string) (cert, key []byte, err error) {
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -63,11 +63,10 @@ func (a *Authority) Sign(until time.Time, uri string) (cert, key []byte, err err
 	return encode("CERTIFICATE", der), encode("EC PRIVATE KEY", private), err
 }
 
-// Files are where Write has put a certificate, its key and the root.
+// Files are the paths of a certificate, its key and the root.
 type Files struct{ Cert, Key, CA string }
 
-// Write puts a new certificate into files of a folder, each of which is replaced as a
-// whole.
+// Write writes a new certificate, its key and the root into dir. It replaces each file atomically.
 func (a *Authority) Write(dir, name string, until time.Time) (Files, error) {
 	f := Files{filepath.Join(dir, name+".pem"), filepath.Join(dir, name+"-key.pem"), filepath.Join(dir, name+"-ca.pem")}
 	cert, key, err := a.Sign(until, "")
