@@ -10,19 +10,19 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// sleeper is what is known of one replica's sleep.
+// sleeper is the sleep state of one replica.
 type sleeper struct {
 	id, address string
 	state       sleepState
-	busy        bool      // its engine is being asked or ordered something
-	orders      int       // how many there were
-	asked       time.Time // whether it sleeps
-	idle        time.Time // since when a draining one has nothing to do
+	busy        bool      // a request to its engine is in flight
+	orders      int       // number of requests to its engine so far
+	asked       time.Time // when it was last asked whether it sleeps
+	idle        time.Time // since when it has been idle while draining
 	woken       time.Time
-	until       time.Time // when one that is away is tried again
-	failures    int       // to wake it, in a row
+	until       time.Time // when to try again while away
+	failures    int       // consecutive failures to wake it
 	unable      bool      // its engine has no sleep mode
-	unsound     bool      // an order did not come to its end: it must be woken before it gets requests
+	unsound     bool      // an order failed: it must be woken before it gets requests
 }
 
 type sleepState int
@@ -30,14 +30,14 @@ type sleepState int
 const (
 	unknown sleepState = iota // not asked yet
 	awake
-	draining      // gets nothing more, and sleeps when it has finished what it has
-	fallingAsleep // is being put to sleep
-	sleeping      // sleeps
+	draining // gets no new requests, and sleeps when it has finished the current ones
+	fallingAsleep
+	sleeping
 	waking
-	away // could not be woken, or asked while it slept
+	away // could not be woken, or did not answer while asleep
 )
 
-// sleep is what the queue is told of a state.
+// sleep returns the state that the queue sees.
 func (s sleepState) sleep() dispatch.Sleep {
 	switch s {
 	case awake:
@@ -52,7 +52,7 @@ func (s sleepState) sleep() dispatch.Sleep {
 	return dispatch.Away
 }
 
-// sleepNames are the states as the admin listener names them.
+// sleepNames are the names of the states in the admin API.
 var sleepNames = map[dispatch.Sleep]string{dispatch.Waking: "waking", dispatch.Asleep: "asleep",
 	dispatch.Draining: "drowsy", dispatch.Away: "away"}
 
@@ -61,14 +61,14 @@ func (p *sleeper) maySleep(now time.Time) bool {
 	return p.state == awake && !p.unable && !p.busy && now.Sub(p.woken) >= stays
 }
 
-// leave has a replica left alone for a while, each time for longer.
+// leave leaves a replica alone for a while, twice as long after each failure, up to longestAway.
 func (p *sleeper) leave(now time.Time) {
 	p.state = away
 	p.until = now.Add(min(firstAway<<min(p.failures, 10), longestAway))
 	p.failures++
 }
 
-// serveAwake is told how many replicas are enough.
+// serveAwake sets how many replicas of a class are enough.
 func (s *Server) serveAwake(w http.ResponseWriter, r *http.Request) {
 	v := s.known(w, r.PathValue("service"))
 	if v == nil {

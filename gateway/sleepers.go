@@ -13,14 +13,14 @@ import (
 	"aliquot.example/gateway/line"
 )
 
-// sleepers knows which replicas of a service sleep, puts to sleep those that are more
-// than enough, and wakes one when requests wait for it. A replica is known to be awake
-// before it gets its first request.
+// sleepers tracks which replicas of a service sleep. It puts surplus replicas to sleep and wakes
+// one when requests wait for it. A replica gets its first request only once it is known to be
+// awake.
 type sleepers struct {
 	line    queue
 	config  *config.Sleep
 	engine  *engine.SleepMode
-	next    func([]line.Replica) // takes the replicas with what is known of their sleep
+	next    func([]line.Replica) // receives the replicas with their sleep states
 	count   func(action, result string)
 	log     *slog.Logger
 	looking chan struct{}
@@ -28,8 +28,8 @@ type sleepers struct {
 	mu       sync.Mutex
 	replicas []line.Replica
 	known    map[string]*sleeper // by replica
-	enough   map[string]enough   // by class, "" for all together
-	takes    time.Duration       // mean time that waking took of late
+	enough   map[string]enough   // by class, "" for all classes together
+	takes    time.Duration       // moving average of the time to wake a replica
 }
 
 // enough is how many replicas of a class may stay awake.
@@ -39,21 +39,20 @@ type enough struct {
 }
 
 const (
-	// firstTakes is how long waking is taken to take before it was seen: 3 to 6 s have
-	// been told of large models at level 1.
+	// firstTakes is the assumed time to wake a replica before the first measurement. Reports for
+	// large models at level 1 say 3 to 6 s.
 	firstTakes = 5 * time.Second
-	// stays is for how long a replica that was woken is not put to sleep.
+	// stays is how long a replica stays awake after it was woken.
 	stays = time.Minute
-	// settles is for how long a replica must have had nothing to do, as an engine ends
-	// the work of a client that left a moment later.
+	// settles is how long a replica must be idle before it sleeps, because an engine ends the work
+	// of a client that left a moment later.
 	settles = time.Second
-	// looks is how often it is looked whether a replica should sleep, or wake.
+	// looks is how often to check whether a replica should sleep or wake.
 	looks = time.Second
-	// asks is how often replicas are asked whether they sleep: somebody else may order
-	// it, or an engine start again.
+	// asks is how often to ask replicas whether they sleep: someone else may order it, or an engine
+	// may restart.
 	asks = 5 * time.Second
-	// firstAway and longestAway are for how long a replica that could not be woken is
-	// left alone.
+	// firstAway and longestAway bound how long a replica that could not be woken is left alone.
 	firstAway   = 5 * time.Second
 	longestAway = 5 * time.Minute
 )
@@ -69,7 +68,7 @@ func newSleepers(v *service, m *metrics, log *slog.Logger) *sleepers {
 	}
 }
 
-// lookSoon makes run look soon whether a replica should wake. It never blocks.
+// lookSoon makes run check soon. It never blocks.
 func (s *sleepers) lookSoon() {
 	select {
 	case s.looking <- struct{}{}:
@@ -77,7 +76,7 @@ func (s *sleepers) lookSoon() {
 	}
 }
 
-// replace makes the given replicas the ones that are known.
+// replace sets the replicas of the service.
 func (s *sleepers) replace(replicas []line.Replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +97,8 @@ func (s *sleepers) replace(replicas []line.Replica) {
 	s.lookSoon()
 }
 
-// pass gives the replicas on; under mu, so that an older list never follows a newer one.
+// pass gives the replicas to next. The caller holds mu, so that an older list never follows a newer
+// one.
 func (s *sleepers) pass() {
 	out := make([]line.Replica, len(s.replicas))
 	for i, r := range s.replicas {
@@ -116,7 +116,7 @@ func (s *sleepers) setEnough(class string, replicas int, until time.Time) {
 	s.lookSoon()
 }
 
-// run looks again and again until ctx ends.
+// run checks every second, or when lookSoon is called, until ctx ends.
 func (s *sleepers) run(ctx context.Context) {
 	tick := time.NewTicker(looks)
 	defer tick.Stop()
@@ -138,12 +138,12 @@ func (s *sleepers) step(ctx context.Context, now time.Time) {
 	defer s.mu.Unlock()
 	for _, p := range s.known {
 		if p.state == draining && !decides {
-			p.state = awake // what others have it do is not known here
+			p.state = awake // this gateway does not know its requests from other gateways
 		}
 		s.orderDue(ctx, p, active, now)
 	}
 	if !decides {
-		return // the gateway that does sees to it
+		return // the gateway that decides does the rest
 	}
 	if queued == 0 {
 		s.drainSurplus(active, now)
@@ -158,7 +158,7 @@ func (s *sleepers) step(ctx context.Context, now time.Time) {
 	}
 }
 
-// orderDue gives a replica the order that is due, if any.
+// orderDue sends a replica the order that is due, if any.
 func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]int, now time.Time) {
 	if p.busy {
 		return
@@ -186,8 +186,8 @@ func (s *sleepers) orderDue(ctx context.Context, p *sleeper, active map[string]i
 	}
 }
 
-// drainSurplus takes one replica of each class out that has more than enough; it sleeps when
-// it has finished what it has.
+// drainSurplus starts to drain one replica of each class that has more than enough; it sleeps when
+// it has finished its requests.
 func (s *sleepers) drainSurplus(active map[string]int, now time.Time) {
 	for class, e := range s.enough {
 		if now.After(e.until) {
@@ -200,8 +200,8 @@ func (s *sleepers) drainSurplus(active map[string]int, now time.Time) {
 	}
 }
 
-// surplus returns the replica of a class that may sleep and has the least to do, the one that
-// came last among equals; nil where no more than enough are awake.
+// surplus returns the replica of a class that may sleep and has the fewest requests, the last one
+// among equals. It returns nil if no more than enough are awake.
 func (s *sleepers) surplus(class string, enough int, active map[string]int, now time.Time) (least *sleeper) {
 	up := 0
 	for _, r := range slices.Backward(s.replicas) {
@@ -222,7 +222,7 @@ func (s *sleepers) surplus(class string, enough int, active map[string]int, now 
 	return least
 }
 
-// wake makes a replica take requests.
+// wake makes a replica ready for requests.
 func (s *sleepers) wake(ctx context.Context, p *sleeper, now time.Time) {
 	if p.state == draining {
 		p.state, p.woken = awake, now // it was not asleep yet
@@ -252,7 +252,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 		switch {
 		case errors.Is(err, engine.ErrBusy):
 			s.count("sleep", "busy")
-			p.state, p.woken = awake, time.Now() // others use it
+			p.state, p.woken = awake, time.Now() // other clients use it
 			if err != engine.ErrBusy {
 				s.log.Warn("a replica is not put to sleep", "replica", p.address, "error", err)
 			}
@@ -268,7 +268,7 @@ func (s *sleepers) sleep(ctx context.Context, p *sleeper) {
 	})
 }
 
-// ask finds out whether a replica sleeps.
+// ask asks a replica's engine whether it sleeps.
 func (s *sleepers) ask(ctx context.Context, p *sleeper) {
 	var sleeps bool
 	s.order(ctx, p, func(ctx context.Context) (err error) {
@@ -285,10 +285,10 @@ func (s *sleepers) ask(ctx context.Context, p *sleeper) {
 		case err != nil && (p.state == sleeping || p.state == away || p.unsound):
 			p.leave(p.asked)
 		case err != nil:
-			p.state = awake // whether it can be reached at all its requests will show
+			p.state = awake // its requests will show whether it can be reached
 		case sleeps:
 			p.state, p.unsound = sleeping, false
-		case p.unsound: // awake by its own word, perhaps without its weights
+		case p.unsound: // it says that it is awake, but may lack its weights
 			p.state = sleeping
 		default:
 			p.state, p.failures = awake, 0
@@ -296,8 +296,8 @@ func (s *sleepers) ask(ctx context.Context, p *sleeper) {
 	})
 }
 
-// order does something with a replica's engine, and then with what is known of it,
-// unless another order was given meanwhile.
+// order runs what in the background and then calls then under mu, unless another order started in
+// the meantime or the replica is gone.
 func (s *sleepers) order(ctx context.Context, p *sleeper, what func(context.Context) error, then func(error)) {
 	p.busy = true
 	p.orders++

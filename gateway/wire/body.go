@@ -9,32 +9,32 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// kind is how the end of a body is known.
+// kind says how a body ends.
 type kind uint8
 
 const (
 	none kind = iota
 	byLength
 	inChunks
-	toClose // with the connection
+	toClose // ends when the connection closes
 )
 
-// body is the body of an answer. One goroutine reads and closes it.
+// body is the body of an answer. Only one goroutine may read and close it.
 type body struct {
 	conn     *conn // nil when the exchange has ended
 	response *http.Response
 	kind     kind
-	unclear  bool  // a status that has no body came with one
-	left     int64 // of the body, or of the chunk
-	inData   bool  // the line end of a chunk's data is still to come
-	excess   int64 // bytes that were not data, beyond what is usual
+	unclear  bool  // a status that allows no body came with one
+	left     int64 // bytes left of the body or chunk
+	inData   bool  // the CR LF after a chunk's data is still to come
+	excess   int64 // framing bytes beyond the usual overhead
 	err      error
 }
 
 var errBodyClosed = errors.New("the body of the answer is closed")
 
-// Read reads what has come, at least one byte. The end is returned with the last bytes
-// where it is known by then, so that the connection is free as early as can be.
+// Read reads at least one byte. If it knows that the body ends there, it returns io.EOF with the
+// last bytes, so that the connection is free as early as possible.
 func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil || len(p) == 0 {
 		return 0, b.err
@@ -58,7 +58,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, b.err
 }
 
-// end gives the connection back, or closes it.
+// end returns the connection to the pool, or closes it.
 func (b *body) end(err error) {
 	c := b.conn
 	b.conn = nil
@@ -70,7 +70,7 @@ func (b *body) end(err error) {
 	c.drop()
 }
 
-// Close ends an exchange whose body was not read to its end by closing the connection.
+// Close ends the exchange. If the body was not read to its end, it closes the connection.
 func (b *body) Close() error {
 	if b.conn != nil {
 		c := b.conn
@@ -80,7 +80,7 @@ func (b *body) Close() error {
 	return nil
 }
 
-// take reads from the buffer, or from the connection when that is empty.
+// take reads from the buffer, or from the connection if the buffer is empty.
 func (c *conn) take(p []byte) (int, error) {
 	if c.r == c.w {
 		return c.read(p)
@@ -90,7 +90,7 @@ func (c *conn) take(p []byte) (int, error) {
 	return n, nil
 }
 
-// plain reads of the left bytes of a body or chunk.
+// plain reads from the remaining bytes of a body or chunk.
 func (b *body) plain(p []byte) (int, error) {
 	n, err := b.conn.take(p[:min(int64(len(p)), b.left)])
 	if b.left -= int64(n); b.left == 0 {
@@ -99,7 +99,7 @@ func (b *body) plain(p []byte) (int, error) {
 	return n, unexpected(err)
 }
 
-// chunks reads the data of as many chunks as have come.
+// chunks reads the data of all chunks that have arrived.
 func (b *body) chunks(p []byte) (n int, err error) {
 	c := b.conn
 	for n < len(p) {
@@ -115,7 +115,7 @@ func (b *body) chunks(p []byte) (n int, err error) {
 		if n > 0 && c.r == c.w {
 			break
 		}
-		// Small chunks go through the buffer, with what follows them.
+		// Small chunks go through the buffer, together with what follows them.
 		if c.r == c.w && b.left < int64(len(c.buf)) {
 			if err := c.fill(len(c.buf)); err != nil {
 				return n, unexpected(err)
@@ -130,8 +130,7 @@ func (b *body) chunks(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// nextIsThere reports whether the beginning of the next chunk, or the end of the body,
-// is buffered.
+// nextIsThere reports whether the next chunk's size, or the end of the body, is in the buffer.
 func (b *body) nextIsThere() bool {
 	text := b.conn.buf[b.conn.r:b.conn.w]
 	if b.inData {
@@ -146,15 +145,15 @@ func (b *body) nextIsThere() bool {
 	return bytes.IndexByte(text, '\n') >= 0
 }
 
-// Bounds of what is not data: one line of a chunk's size, the trailer, and of all sizes
-// together what is above the usual.
+// Bounds on framing, in bytes: the line with a chunk's size, the trailer, and the total overhead of
+// chunk sizes above the usual.
 const (
 	longestSize    = 256
 	longestTrailer = 4 << 10
 	mostExcess     = 16 << 10
 )
 
-// nextChunk reads the size of the next chunk, or the trailer after the last.
+// nextChunk reads the size of the next chunk, or the trailer after the last one.
 func (b *body) nextChunk() error {
 	if b.inData {
 		end, err := b.need(2)
@@ -185,7 +184,7 @@ func (b *body) nextChunk() error {
 	return b.trailer()
 }
 
-// need returns the next n bytes without using them.
+// need returns the next n bytes without consuming them.
 func (b *body) need(n int) ([]byte, error) {
 	c := b.conn
 	for c.w-c.r < n {
@@ -196,7 +195,7 @@ func (b *body) need(n int) ([]byte, error) {
 	return c.buf[c.r : c.r+n], nil
 }
 
-// line uses a line up to CR LF and returns it without.
+// line consumes a line and returns it without its CR LF.
 func (b *body) line(longest int) ([]byte, error) {
 	c := b.conn
 	for {
@@ -217,7 +216,7 @@ func (b *body) line(longest int) ([]byte, error) {
 	}
 }
 
-// parseSize reads hexadecimal digits, after which an extension may stand.
+// parseSize reads a chunk's size: hexadecimal digits and an optional extension.
 func parseSize(line []byte) (int64, error) {
 	digits := line
 	if end := bytes.IndexAny(line, "; \t"); end >= 0 {
@@ -246,7 +245,7 @@ func parseSize(line []byte) (int64, error) {
 	return size, nil
 }
 
-// trailer reads the fields after the last chunk; io.EOF is success.
+// trailer reads the fields after the last chunk. It returns io.EOF on success.
 func (b *body) trailer() error {
 	var fields http.Header
 	for total := 0; ; {

@@ -17,31 +17,31 @@ type conn struct {
 	net.Conn
 	transport *Transport
 	address   string
-	socket    *socket.Socket // nil where it is none
+	socket    *socket.Socket // nil if Conn is not a TCP connection
 	in        io.Reader      // the socket, or Conn
-	since     time.Time      // idle
+	since     time.Time      // start of the idle time
 
 	buf   []byte // buf[r:w] was received and not yet used
 	r, w  int
 	lines lines
-	out   []byte // of the request
+	out   []byte // the request's header, and a short body
 
-	// Of the exchange under way:
+	// State of the current exchange:
 	ctx      context.Context
 	unwatch  func() bool
 	cut      func() // c.cutOff, made once
 	sending  *sending
-	wrote    bool // something of the request was given to the socket
-	heard    bool // something of an answer came
+	wrote    bool // part of the request was written to the socket
+	heard    bool // part of an answer was received
 	reusable bool
 
 	mu     sync.Mutex
-	ended  bool  // deadlines stay as they are: the exchange was cut off
-	headed bool  // the answer's header is there
-	broken error // of receiving the request's body
+	ended  bool  // the exchange was cut off: do not change the deadlines
+	headed bool  // the answer's header has been received
+	broken error // error while receiving the request's body
 }
 
-// bufferSize is for the header of an answer, and many small chunks.
+// bufferSize fits the header of an answer, or many small chunks.
 const bufferSize = 4 << 10
 
 func newConn(t *Transport, nc net.Conn, address string) *conn {
@@ -57,7 +57,7 @@ func newConn(t *Transport, nc net.Conn, address string) *conn {
 // past is a deadline that has passed.
 var past = time.Unix(1, 0)
 
-// cutOff ends all reading and writing.
+// cutOff makes all reads and writes fail.
 func (c *conn) cutOff() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -65,7 +65,7 @@ func (c *conn) cutOff() {
 	c.Conn.SetDeadline(past)
 }
 
-// fail cuts the exchange off because its request cannot be completed.
+// fail cuts off the exchange because its request cannot be completed.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
 	c.broken = err
@@ -73,7 +73,7 @@ func (c *conn) fail(err error) {
 	c.cutOff()
 }
 
-// sent begins the wait for the answer's header.
+// sent starts the timeout for the answer's header.
 func (c *conn) sent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -82,7 +82,7 @@ func (c *conn) sent() {
 	}
 }
 
-// arrived ends that wait.
+// arrived stops it.
 func (c *conn) arrived() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -92,8 +92,8 @@ func (c *conn) arrived() {
 	}
 }
 
-// reason is why an exchange ended: the context's cause and the request's own failure
-// come before what they did to the connection.
+// reason returns why an exchange failed: the context's cause or the failure of the request's body,
+// rather than the connection error that they led to.
 func (c *conn) reason(err error) error {
 	if c.ctx.Err() != nil {
 		return context.Cause(c.ctx)
@@ -106,8 +106,8 @@ func (c *conn) reason(err error) error {
 	return err
 }
 
-// exchange sends a request and receives the header of its answer. After an error the
-// connection is closed.
+// exchange sends a request and receives the header of its answer. On error it closes the
+// connection.
 func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	c.ctx = req.Context()
 	c.wrote, c.heard, c.reusable, c.headed, c.sending = false, false, !req.Close, false, nil
@@ -125,8 +125,8 @@ func (c *conn) exchange(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// repeats reports whether a request that failed on a reused connection may be sent
-// again: nothing of it was sent, or sending it twice does no harm and no answer began.
+// repeats reports whether a request that failed on a reused connection may be sent again: none of
+// it was written, or it may reach a replica twice and no answer began.
 func (c *conn) repeats(req *http.Request, err error) bool {
 	var late net.Error
 	if c.heard || req.Context().Err() != nil || errors.As(err, &late) && late.Timeout() {
@@ -146,11 +146,11 @@ func (c *conn) drop() {
 	}
 }
 
-// maxSendWait is how long a complete answer waits for the request to be sent to its
-// end, which may be a moment behind.
+// maxSendWait is how long to keep a connection after a complete answer for the rest of the request
+// to be sent, which may end a moment later.
 const maxSendWait = 50 * time.Millisecond
 
-// done gives the connection back after a complete answer, or closes it.
+// done returns the connection to the pool after a complete answer, or closes it.
 func (c *conn) done() {
 	if !c.unwatch() || !c.reusable || c.r != c.w {
 		c.drop()
@@ -185,10 +185,10 @@ func (c *conn) await(s *sending) {
 	c.drop()
 }
 
-// rest puts the connection among the idle ones. It keeps nothing of the exchange.
+// rest returns the connection to the pool without any state of the exchange.
 //
-// One that is no socket is closed: it cannot be asked whether it is still open when the
-// next request needs it.
+// It closes a connection that is not a TCP socket, because it could not check whether the
+// connection is still open before the next request.
 func (c *conn) rest() {
 	if c.socket == nil {
 		c.drop()
@@ -205,7 +205,7 @@ func (c *conn) rest() {
 	c.transport.put(c)
 }
 
-// fill receives more behind what is buffered; the buffer grows up to limit.
+// fill reads more into the buffer, which grows up to limit.
 func (c *conn) fill(limit int) error {
 	if c.r == c.w {
 		c.r, c.w = 0, 0

@@ -15,7 +15,7 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// ErrMalformed is the error of an answer that is not plainly HTTP/1.1.
+// ErrMalformed means that an answer is not unambiguous HTTP/1.1.
 var ErrMalformed = errors.New("the replica's answer is malformed")
 
 var errTooLarge = malformed("its header is too large")
@@ -24,13 +24,13 @@ func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
 }
 
-// answer is a response and its body, which are made together.
+// answer is a response and its body in one allocation.
 type answer struct {
 	http.Response
 	body body
 }
 
-// receive reads the header of the final answer and passes informational ones on.
+// receive reads the header of the final answer and forwards informational ones.
 func (c *conn) receive(req *http.Request) (*http.Response, error) {
 	left := c.transport.MaxHeaderBytes
 	for {
@@ -59,7 +59,7 @@ func (c *conn) receive(req *http.Request) (*http.Response, error) {
 	}
 }
 
-// informed passes an informational answer on.
+// informed forwards an informational answer.
 func (c *conn) informed(a *answer) error {
 	if a.StatusCode == http.StatusContinue && c.sending != nil {
 		c.sending.tell(true)
@@ -73,7 +73,7 @@ func (c *conn) informed(a *answer) error {
 	return nil
 }
 
-// begun decides what becomes of the connection after the answer.
+// begun completes the response and decides whether the connection can be reused.
 func (c *conn) begun(a *answer) *http.Response {
 	if a.Close || a.body.kind == toClose || a.body.unclear || a.StatusCode == http.StatusSwitchingProtocols {
 		c.reusable = false
@@ -87,7 +87,7 @@ func (c *conn) begun(a *answer) *http.Response {
 	return &a.Response
 }
 
-// head receives a header up to its empty line and returns its text.
+// head receives a header up to and including its empty line.
 func (c *conn) head(limit int) ([]byte, error) {
 	for line, at := 0, 0; ; {
 		for {
@@ -120,7 +120,7 @@ func (c *conn) head(limit int) ([]byte, error) {
 	}
 }
 
-// parseHead reads a header that ends with its empty line.
+// parseHead parses a header that ends with its empty line.
 func parseHead(a *answer, text []byte, method string, lines *lines) error {
 	first, rest := field.Next(text)
 	if err := parseStatus(a, first, lines); err != nil {
@@ -164,7 +164,7 @@ func parseStatus(a *answer, line []byte, lines *lines) error {
 	return nil
 }
 
-// frame finds out where the body ends (RFC 9112, 6.3).
+// frame determines where the body ends (RFC 9112, 6.3).
 func (a *answer) frame(method string) error {
 	length, chunked, err := a.length()
 	if err != nil {
@@ -183,8 +183,7 @@ func (a *answer) frame(method string) error {
 	case method == http.MethodHead:
 		return nil
 	case a.StatusCode < 200, a.StatusCode == http.StatusNoContent, a.StatusCode == http.StatusNotModified:
-		// A replica that sends a body nevertheless would have it taken for the next
-		// answer.
+		// If a replica sends a body anyway, that body would be read as the next answer.
 		a.body.unclear = a.StatusCode != http.StatusNotModified && (chunked || length > 0)
 		a.ContentLength = 0
 	case chunked:
@@ -197,7 +196,7 @@ func (a *answer) frame(method string) error {
 	return nil
 }
 
-// length reads how long the body is, -1 where the head does not say.
+// length returns the length of the body, or -1 if the header does not give it.
 func (a *answer) length() (length int64, chunked bool, err error) {
 	coding, chunked := a.Header["Transfer-Encoding"]
 	lengths, counted := a.Header["Content-Length"]
@@ -220,7 +219,7 @@ func (a *answer) length() (length int64, chunked bool, err error) {
 
 var chunkedCoding = []string{"chunked"}
 
-// announce makes the trailer from the header that names its fields.
+// announce prepares the trailer that the Trailer header announces.
 func (a *answer) announce() error {
 	named, ok := a.Header["Trailer"]
 	if !ok {
@@ -255,7 +254,7 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// lines keeps what a replica's last answer began with.
+// lines keeps the header lines and the status of a replica's last answer, for reuse.
 type lines struct {
 	field.Lines
 	status string
@@ -268,7 +267,7 @@ func (l *lines) statusOf(text []byte) string {
 	return l.status
 }
 
-// merge adds the fields of a trailer that was received.
+// merge adds the fields of a received trailer.
 func merge(to *http.Header, from http.Header) {
 	if *to == nil {
 		*to = from

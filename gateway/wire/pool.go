@@ -5,7 +5,7 @@ import "time"
 // mostIdle bounds the idle connections to one address.
 const mostIdle = 4096
 
-// take returns an idle connection to an address that is still open, nil for none.
+// take returns an idle connection to an address that is still open, or nil.
 func (t *Transport) take(address string) *conn {
 	for {
 		t.mu.Lock()
@@ -50,11 +50,11 @@ func (c *conn) overstayed(now time.Time) bool {
 	return limit > 0 && now.Sub(c.since) >= limit
 }
 
-// lookEvery is how often idle connections that may stay are looked at: those that their
-// replica closed must not hold a file descriptor for ever.
+// lookEvery is how often to check idle connections that may stay: a connection that its replica
+// closed must not hold a file descriptor for ever.
 const lookEvery = 30 * time.Second
 
-// untilOver is when to look at a connection that has been idle for a time.
+// untilOver returns when to check a connection that has been idle for the given time.
 func (t *Transport) untilOver(idle time.Duration) time.Duration {
 	if t.IdleTimeout > 0 {
 		return min(t.IdleTimeout-idle, lookEvery)
@@ -62,8 +62,8 @@ func (t *Transport) untilOver(idle time.Duration) time.Duration {
 	return lookEvery
 }
 
-// clear closes what has been idle for too long or was closed by its replica, and looks
-// again when the next will be.
+// clear closes connections that have been idle for too long or that their replica closed, and
+// schedules the next run.
 func (t *Transport) clear() {
 	now := time.Now()
 	t.mu.Lock()
@@ -89,8 +89,8 @@ func (t *Transport) clear() {
 	}
 }
 
-// CloseIdleConnections closes the connections that no request uses, and those that the
-// requests under way leave.
+// CloseIdleConnections closes the idle connections, and each connection in use once its request
+// ends, until the next request.
 func (t *Transport) CloseIdleConnections() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

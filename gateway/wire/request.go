@@ -13,17 +13,15 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// mostInline is the size up to which header and body go out in one write, in bytes.
+// mostInline is the longest body that goes out with the header in one write, in bytes.
 const mostInline = 64 << 10
 
-// ErrRequest is the error of a request that cannot be sent as it is, which says nothing
-// of the replica.
+// ErrRequest means that a request cannot be sent as it is. It does not count against the replica.
 var ErrRequest = errors.New("the request cannot be sent")
 
-// send writes the request, or begins to: the header and a body that is there and short
-// in one write, which takes as much as the socket does without waiting, and leaves the
-// rest to a goroutine. A replica may answer before it has read everything, so nothing
-// may wait for it to read.
+// send starts to write the request. It writes the header, with a body that is complete and short,
+// in one call that never waits, and leaves the rest to a goroutine. A replica may answer before it
+// has read the whole request, so send must not wait for the replica to read.
 func (c *conn) send(req *http.Request) error {
 	head, err := appendHead(c.out[:0], req)
 	if err != nil {
@@ -64,7 +62,7 @@ func (c *conn) send(req *http.Request) error {
 	return nil
 }
 
-// begin writes a request that is there as a whole.
+// begin starts to write a request whose bytes are all there.
 func (c *conn) begin(all []byte) error {
 	rest, err := c.first(all)
 	if err != nil {
@@ -79,7 +77,8 @@ func (c *conn) begin(all []byte) error {
 	return nil
 }
 
-// first writes what can be written at once and returns the rest.
+// first writes as much as it can without waiting and returns the rest. A connection that is not a
+// socket takes everything.
 func (c *conn) first(p []byte) ([]byte, error) {
 	if c.socket == nil {
 		c.wrote = true
@@ -96,7 +95,7 @@ func expects(req *http.Request) bool {
 	return len(v) > 0 && strings.EqualFold(v[0], "100-continue")
 }
 
-// bodyLength is -1 for a body that is sent in chunks.
+// bodyLength returns the length of the body, or -1 for a body that is sent in chunks.
 func bodyLength(req *http.Request) int64 {
 	switch {
 	case req.Body == nil || req.Body == http.NoBody:
@@ -107,7 +106,7 @@ func bodyLength(req *http.Request) int64 {
 	return -1
 }
 
-// readExactly reads a body that must have the length of p.
+// readExactly reads a body into p, which must have the body's length.
 func readExactly(body io.Reader, p []byte) error {
 	if n, err := io.ReadFull(body, p); err != nil {
 		if err == io.ErrUnexpectedEOF || err == io.EOF {
@@ -118,7 +117,7 @@ func readExactly(body io.Reader, p []byte) error {
 	return atEnd(body, int64(len(p)))
 }
 
-// atEnd fails if a body goes on after the length that was announced.
+// atEnd returns an error if a body is longer than announced.
 func atEnd(body io.Reader, length int64) error {
 	var more [1]byte
 	n, err := body.Read(more[:])
@@ -135,8 +134,8 @@ func wrongLength(announced int, n int64) error {
 	return fmt.Errorf("%w: its body has %d of the %d bytes announced", ErrRequest, n, announced)
 }
 
-// appendHead writes a request's header. Names and values that would be read as
-// something else are refused.
+// appendHead appends a request's header. It rejects names and values that a reader could take for
+// something else.
 func appendHead(b []byte, req *http.Request) ([]byte, error) {
 	method, host, target := req.Method, req.Host, req.URL.RequestURI()
 	if method == "" {
@@ -174,7 +173,7 @@ func appendHead(b []byte, req *http.Request) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// appendFraming writes how the body's end is known.
+// appendFraming appends the fields that say where the body ends.
 func appendFraming(b []byte, req *http.Request, method string) ([]byte, error) {
 	switch length := bodyLength(req); {
 	case length > 0:
@@ -201,7 +200,7 @@ func appendFraming(b []byte, req *http.Request, method string) ([]byte, error) {
 	return b, nil
 }
 
-// framing are the fields that say where a message ends.
+// framing are the fields that determine where a message ends.
 var framing = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Trailer": true}
 
 func appendFields(b []byte, name string, values []string) ([]byte, error) {
@@ -221,9 +220,9 @@ func appendFields(b []byte, name string, values []string) ([]byte, error) {
 // sending is the part of a request that a goroutine sends.
 type sending struct {
 	conn    *conn
-	rest    []byte    // of what the first write began
+	rest    []byte    // bytes that the first write left
 	body    io.Reader // nil for none
-	length  int64     // of the body, -1 for chunks
+	length  int64     // length of the body, -1 for chunks
 	trailer http.Header
 	proceed chan bool     // nil unless the body waits for "100 Continue"
 	done    chan struct{} // closed at the end, after which err may be read
@@ -263,7 +262,7 @@ func (s *sending) all() error {
 	return s.chunked()
 }
 
-// refuse ends a body that still waits to be wanted.
+// refuse cancels a body that still waits for "100 Continue".
 func (s *sending) refuse() { s.tell(false) }
 
 func (s *sending) tell(wanted bool) {
@@ -275,7 +274,7 @@ func (s *sending) tell(wanted bool) {
 	}
 }
 
-// received notes an error of receiving the body: the request cannot be completed.
+// received handles an error of reading the body: the request cannot be completed.
 func (s *sending) received(err error) error {
 	s.conn.fail(err)
 	return err
@@ -305,7 +304,7 @@ func (s *sending) counted() error {
 	return nil
 }
 
-// chunkRoom is what a chunk's size takes before its data: eight digits and a line end.
+// chunkRoom is the space for a chunk's size before its data: eight digits and CR LF.
 const chunkRoom = 10
 
 func (s *sending) chunked() error {
@@ -328,7 +327,7 @@ func (s *sending) chunked() error {
 	}
 }
 
-// finish sends the last chunk and the trailer, which is known now.
+// finish sends the last chunk and the trailer, whose values are known by now.
 func (s *sending) finish() error {
 	b := []byte("0\r\n")
 	for name, values := range s.trailer {

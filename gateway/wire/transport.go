@@ -1,10 +1,9 @@
-// Package wire is an HTTP/1.1 client for replicas. A request is written and its answer
-// read in the goroutine of the caller, so that an exchange costs no hand-over between
-// goroutines; only a body that is too long for one write, or that is still being
-// received, is sent by a goroutine of its own.
+// Package wire is an HTTP/1.1 client for replicas. It writes a request and reads its answer in the
+// caller's goroutine, so that an exchange needs no switch between goroutines. Only a body that is
+// too long for one write, or that is still being received, is sent by a separate goroutine.
 //
-// It reads answers more strictly than net/http: what two readers could understand in
-// two ways is refused. TLS, HTTP/2 and upgraded connections are net/http's.
+// It is stricter with answers than net/http: it rejects whatever two readers could understand
+// differently. It leaves TLS, HTTP/2 and upgraded connections to net/http.
 package wire
 
 import (
@@ -17,38 +16,37 @@ import (
 	"time"
 )
 
-// Transport is an http.RoundTripper. Header values of the answers that it returns are
-// shared between answers and must not be changed in place. Of an httptrace.ClientTrace
-// in a request's context it calls Got1xxResponse only.
+// Transport is an http.RoundTripper. The answers that it returns share header values, so do not
+// change these in place. Of an httptrace.ClientTrace in a request's context it calls only
+// Got1xxResponse.
 type Transport struct {
-	// Dial opens a connection; its errors are returned as they are.
+	// Dial opens a connection. RoundTrip returns its errors unchanged.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// IdleTimeout is how long a connection is kept between two requests; 0 for ever.
+	// IdleTimeout is how long a connection is kept between two requests; 0 for no limit.
 	IdleTimeout time.Duration
-	// HeaderTimeout bounds the time from the sent request to the header of its answer;
-	// 0 for none.
+	// HeaderTimeout bounds the time from the end of sending the request to the answer's header; 0
+	// for no limit.
 	HeaderTimeout time.Duration
-	// ContinueTimeout is how long a body is held back that was announced by
-	// "Expect: 100-continue".
+	// ContinueTimeout is how long the body of a request with "Expect: 100-continue" is held back.
 	ContinueTimeout time.Duration
-	// MaxHeaderBytes bounds all headers of an answer, informational ones included.
+	// MaxHeaderBytes bounds the headers of an answer in total, including informational ones.
 	MaxHeaderBytes int
 
 	mu     sync.Mutex
-	idle   map[string][]*conn // by address, the last used at the end
+	idle   map[string][]*conn // by address, the last used one at the end
 	sweep  *time.Timer        // nil while no connection is idle
-	ending bool               // idle connections were closed, and no request came since
+	ending bool               // CloseIdleConnections was called, and no request has come since
 }
 
-// Whole is implemented by bodies of requests that may be there as a whole.
+// Whole is implemented by request bodies that may already be complete.
 type Whole interface {
-	// Whole reports whether reading the body never waits.
+	// Whole reports whether the body can be read to its end without waiting.
 	Whole() bool
 }
 
-// RoundTrip sends a request over a connection to req.URL.Host and returns the answer
-// once its header is there. An error that is not the context's or Dial's means that
-// the replica may have acted on the request.
+// RoundTrip sends a request over a connection to req.URL.Host and returns the answer once its
+// header has been received. After an error that is neither the context's nor Dial's, the replica
+// may have acted on the request.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	c := t.take(req.URL.Host)
@@ -57,8 +55,8 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err == nil || !c.repeats(req, err) {
 			return res, err
 		}
-		// The replica closed the connection while it was idle. A fresh one is closed
-		// for another reason.
+		// The replica closed the connection while it was idle: retry on a new one. A new connection
+		// that is closed has another cause.
 		if req = again(req); req == nil {
 			return nil, err
 		}
@@ -79,7 +77,7 @@ func (t *Transport) open(ctx context.Context, address string) (*conn, error) {
 	return newConn(t, nc, address), nil
 }
 
-// again copies a request so that its body begins again; nil where it cannot.
+// again copies a request with its body rewound; nil if that is not possible.
 func again(req *http.Request) *http.Request {
 	if req.Body == nil || req.Body == http.NoBody {
 		return req
@@ -96,8 +94,8 @@ func again(req *http.Request) *http.Request {
 	return &next
 }
 
-// repeatable reports whether a request may reach a replica twice: by its method's
-// definition (RFC 9110, 9.2.1) or the client's word.
+// repeatable reports whether a request may reach a replica twice, by the definition of its method
+// (RFC 9110, 9.2.1) or because the client says so.
 func repeatable(req *http.Request) bool {
 	switch req.Method {
 	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
@@ -114,7 +112,7 @@ func closeBody(req *http.Request) {
 
 var errClosed = errors.New("the replica closed the connection without an answer")
 
-// unexpected is the error of an answer that ends too early.
+// unexpected converts the io.EOF of an answer that ends too early.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF

@@ -1,6 +1,6 @@
-// Package consultoken gives every request to Consul the token that its file holds at
-// that moment. Consul's own client reads the file once, takes an empty one for no
-// token, and then asks anonymously, which answers as if nothing were registered.
+// Package consultoken adds to each request to Consul the token that is in its file at that moment.
+// Consul's own client reads the file only once. It also treats an empty file as no token and sends
+// anonymous requests, which Consul answers as if nothing were registered.
 package consultoken
 
 import (
@@ -15,11 +15,10 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// ErrEmpty is the error of a token file that holds nothing, as it does while
-// somebody writes it.
+// ErrEmpty means that the token file is empty, as it is briefly while it is being rewritten.
 var ErrEmpty = errors.New("the token file is empty")
 
-// Read reads a token file.
+// Read reads a token from a file.
 func Read(path string) (string, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -32,16 +31,16 @@ func Read(path string) (string, error) {
 	return token, nil
 }
 
-// NewClient makes a client of a configuration. Where that names a token file, the file
-// is read for each request, and a request fails while it holds no token. Where the
-// configuration has an HTTP client, that one sends the requests.
+// NewClient returns a Consul client. If the configuration names a token file, the client reads it
+// for each request, and a request fails while the file is empty. If the configuration has an HTTP
+// client, requests go through it.
 func NewClient(c *api.Config) (*api.Client, error) {
 	if c.TokenFile == "" {
 		return api.NewClient(c)
 	}
 	conf := *c
 	if path, ok := strings.CutPrefix(conf.Address, "unix://"); ok {
-		// Consul's client would replace the HTTP client by one of its own for the socket.
+		// For a Unix socket, Consul's client would replace the HTTP client by its own.
 		conf.Address, conf.Scheme, conf.HttpClient = "localhost", "http", overSocket(path)
 	}
 	if conf.HttpClient == nil {
@@ -52,12 +51,12 @@ func NewClient(c *api.Config) (*api.Client, error) {
 	}
 	client := *conf.HttpClient
 	client.Transport = transport{client.Transport, conf.TokenFile}
-	// The token stands for that of the file, so that the client does not look itself.
+	// With a placeholder token, Consul's client does not read the file itself.
 	conf.HttpClient, conf.Token, conf.TokenFile = &client, "of "+c.TokenFile, ""
 	return api.NewClient(&conf)
 }
 
-// overSocket is an HTTP client of a Unix socket.
+// overSocket returns an HTTP client for a Unix socket.
 func overSocket(path string) *http.Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
