@@ -14,47 +14,48 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// answer is what a handler writes to.
+// answer is the http.ResponseWriter of one request.
 type answer struct {
 	conn    *conn
 	request *http.Request
-	body    *body // nil without one
+	body    *body // the request's body; nil if it has none
 	header  http.Header
 
 	status  int // 0 until WriteHeader
 	length  int64
 	written int64
 	framed  bool   // the head is complete
-	chunked bool   // as the length is not known
-	bodied  bool   // the status and the method let it have a body
-	pending []byte // of a body whose length may still become known
+	chunked bool   // because the length is unknown
+	bodied  bool   // the status allows a body
+	pending []byte // start of a body whose length may still become known
 	names   []string
-	out     *output // what is to be sent; nil while there is nothing
+	out     *output // bytes to send; nil if there are none
 
 	duplex bool // the request's body may be read while the answer is written
 	close  bool // the connection ends after the answer
-	timed  bool // a deadline of writing was set
+	timed  bool // a write deadline was set
 	failed error
 }
 
-// output is a buffer for what is to be sent.
+// output is a reusable buffer of bytes to send.
 type output struct{ text []byte }
 
 var outputs = sync.Pool{New: func() any { return &output{make([]byte, 0, 4<<10)} }}
 
-// Bounds of what is kept back: of a body whose length may become known, of an answer that
-// goes out in one write, and of a buffer that is used again.
+// Bounds in bytes: on a body held back because its length may become known, on output before it is
+// written to the connection, and on a buffer that is kept for reuse.
 const (
 	mostPending = 2 << 10
 	mostOutput  = 16 << 10
 	mostKept    = 64 << 10
 )
 
-// Header is that of http.ResponseWriter. What is set after WriteHeader is for the trailer.
+// Header implements http.ResponseWriter. Fields set after WriteHeader go into the trailer if they
+// were announced or have http.TrailerPrefix.
 func (a *answer) Header() http.Header { return a.header }
 
-// WriteHeader writes the head, except for how the end of the body is known where that is
-// still open. An informational one is sent at once.
+// WriteHeader writes the head; if the length of the body is still unknown, frame completes it. It
+// sends informational heads at once.
 func (a *answer) WriteHeader(status int) {
 	switch {
 	case status < 100 || status > 999:
@@ -77,7 +78,7 @@ func (a *answer) WriteHeader(status int) {
 	}
 }
 
-// declare takes from the header the length of the body and the names of its trailer.
+// declare reads the length of the body and the names of its trailer fields from the header.
 func (a *answer) declare() {
 	if values := a.header["Content-Length"]; len(values) > 0 {
 		if n, ok := lengthOf(values[:1]); ok {
@@ -93,7 +94,7 @@ func (a *answer) declare() {
 	}
 }
 
-// settle decides whether the connection can go on after the answer.
+// settle decides whether the connection stays open after the answer.
 func (a *answer) settle() {
 	a.close = a.close || a.request.Close || a.conn.server.closing.Load() ||
 		slices.Contains(a.header["Connection"], "close")
@@ -151,7 +152,7 @@ func (a *answer) fields(name string, values []string) {
 	}
 }
 
-// breaks are the characters that would end a line of a header.
+// breaks replaces the characters that would end a header line.
 var breaks = strings.NewReplacer("\n", " ", "\r", " ")
 
 func (a *answer) add(texts ...string) {
@@ -174,7 +175,7 @@ func (a *answer) output() *output {
 	return a.out
 }
 
-// frame completes the head with how the body's end is known.
+// frame completes the head with the fields that say where the body ends.
 func (a *answer) frame() {
 	a.framed = true
 	switch {
@@ -194,7 +195,7 @@ func (a *answer) frame() {
 	}
 }
 
-// piece adds a part of the body.
+// piece appends a part of the body to the output.
 func (a *answer) piece(p []byte) {
 	o := a.output()
 	if a.chunked {
@@ -206,7 +207,7 @@ func (a *answer) piece(p []byte) {
 	}
 }
 
-// Write writes a part of the body. It is sent when enough has come together.
+// Write writes a part of the body. It is sent once enough has accumulated.
 func (a *answer) Write(p []byte) (int, error) {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
@@ -240,7 +241,7 @@ func (a *answer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// FlushError sends what was written.
+// FlushError sends everything written so far.
 func (a *answer) FlushError() error {
 	if a.status == 0 {
 		a.WriteHeader(http.StatusOK)
@@ -251,10 +252,10 @@ func (a *answer) FlushError() error {
 	return a.send()
 }
 
-// Flush is that of http.Flusher.
+// Flush implements http.Flusher.
 func (a *answer) Flush() { a.FlushError() }
 
-// send gives the connection what is to be sent.
+// send writes the output to the connection.
 func (a *answer) send() error {
 	o := a.out
 	if o == nil || a.failed != nil {
@@ -275,7 +276,8 @@ func (a *answer) send() error {
 
 var errShort = errors.New("the answer is shorter than announced")
 
-// finish completes the answer. A body that was not read to its end makes it the last.
+// finish completes the answer. whole is false if the request's body was not read to its end; the
+// connection then closes.
 func (a *answer) finish(whole bool) {
 	if a.status == 0 {
 		a.close = a.close || !whole
@@ -308,7 +310,7 @@ func (a *answer) finish(whole bool) {
 	}
 }
 
-// late are the names of the fields that were marked to be the trailer's.
+// late returns the names of the fields that have http.TrailerPrefix.
 func (a *answer) late() []string {
 	var names []string
 	for name := range a.header {
@@ -339,30 +341,30 @@ func mayTrail(name string) bool {
 	return field.IsToken(name)
 }
 
-// abort sends what was complete of an answer whose handler gave up. Nothing says that it
-// has ended, so the client does not take it for whole.
+// abort sends what is complete after the handler panicked. The end of the body is missing, so the
+// client can tell that the answer is incomplete.
 func (a *answer) abort() {
 	if a.framed {
 		a.send()
 	}
 }
 
-// SetReadDeadline is for http.ResponseController, as the next two are.
+// SetReadDeadline serves http.ResponseController, like SetWriteDeadline and EnableFullDuplex.
 func (a *answer) SetReadDeadline(t time.Time) error { return a.conn.nc.SetReadDeadline(t) }
 
-// SetWriteDeadline is that of the connection.
+// SetWriteDeadline sets the connection's write deadline.
 func (a *answer) SetWriteDeadline(t time.Time) error {
 	a.timed = true
 	return a.conn.nc.SetWriteDeadline(t)
 }
 
-// EnableFullDuplex leaves the request's body alone when the answer begins.
+// EnableFullDuplex keeps the request's body readable after the answer has begun.
 func (a *answer) EnableFullDuplex() error {
 	a.duplex = true
 	return nil
 }
 
-// today is the time of answers, which changes once a second.
+// today caches the Date field, which changes once per second.
 type today struct {
 	second int64
 	text   string

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// body is the body of a request. Whoever reads it may do so while the handler answers.
+// body is the body of a request. It may be read while the handler writes the answer.
 type body struct {
 	conn   *conn
 	mu     sync.Mutex
@@ -15,7 +15,7 @@ type body struct {
 	closed bool
 }
 
-// Read reads what has come. The end is returned with the last bytes.
+// Read reads what has arrived. It returns io.EOF with the last bytes.
 func (b *body) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -40,7 +40,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// take reads from the buffer, or from the connection when that is empty.
+// take reads from the buffer, or from the connection if the buffer is empty.
 func (c *conn) take(p []byte) (int, error) {
 	if c.r == c.w {
 		return c.nc.Read(p)
@@ -50,7 +50,7 @@ func (c *conn) take(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends reading.
+// Close makes further reads fail.
 func (b *body) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -58,8 +58,8 @@ func (b *body) Close() error {
 	return nil
 }
 
-// skip passes over what is left where it has come already, and reports whether nothing
-// is left.
+// skip discards the rest of the body if all of it is in the buffer. It reports whether nothing is
+// left.
 func (b *body) skip() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -70,8 +70,8 @@ func (b *body) skip() bool {
 	return b.left == 0
 }
 
-// end is called when the handler is done. It reports whether the next byte is that of
-// another request.
+// end closes the body after the handler returns. It reports whether the next byte belongs to the
+// next request.
 func (b *body) end() bool {
 	if b == nil {
 		return true

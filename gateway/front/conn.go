@@ -15,38 +15,38 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// What a connection is at.
+// The states of a connection.
 const (
-	fresh  = iota // nothing came yet
+	fresh  = iota // nothing received yet
 	idle          // between two requests
 	active        // from the first byte of a request to the end of its answer
-	ended         // it is being closed, or was handed over
+	ended         // being closed, or handed over
 )
 
-// conn is a client's connection.
+// conn is a client connection.
 type conn struct {
 	server *Server
 	nc     net.Conn
 	remote string
 	state  atomic.Int32
-	ctx    context.Context // of all requests; ends when the client has left
+	ctx    context.Context // of all requests; ends when the client closes the connection
 	left   context.CancelFunc
 
-	buf   []byte // buf[r:w] was received and not yet used
+	buf   []byte // buf[r:w] is received but not yet consumed
 	r, w  int
 	lines field.Lines
-	first struct { // line of the last request
+	first struct { // line of the last request, which the next one often repeats
 		text, method, target string
 		url                  url.URL
 	}
-	request http.Request // the last, without its context
-	answer  *answer      // to it; nil before the first
+	request http.Request // the last one, without its context
+	answer  *answer      // to the last request; nil before the first
 }
 
-// bufferSize is for the head of a request, and short bodies.
+// bufferSize fits a request's head and a short body.
 const bufferSize = 4 << 10
 
-// mostBuffered bounds a head that is not handed over.
+// mostBuffered bounds a head that this package parses, in bytes; a longer one is handed over.
 const mostBuffered = 16 << 10
 
 func (s *Server) newConn(nc net.Conn) *conn {
@@ -64,7 +64,7 @@ func (c *conn) run() {
 	s.add(c)
 	token, err := s.leaving.add(c)
 	if err != nil {
-		// It is no socket, or the kernel watches no more of them.
+		// It is not a socket, or the kernel cannot watch another one.
 		s.remove(c)
 		c.left()
 		s.handed.give(c.nc)
@@ -83,7 +83,7 @@ func (c *conn) run() {
 	c.nc.Close()
 }
 
-// serve serves requests until the connection is to be closed, or handed over.
+// serve handles requests until the connection is to be closed or handed over.
 func (c *conn) serve() (handOver bool) {
 	for {
 		text, came := c.head()
@@ -91,7 +91,7 @@ func (c *conn) serve() (handOver bool) {
 			return false
 		}
 		if !c.parse(text) {
-			// A connection of HTTP/2 begins as one.
+			// An HTTP/2 preface is handed over only at the start of a connection.
 			return c.answer == nil || !bytes.HasPrefix(c.buf[c.r:c.w], []byte("PRI "))
 		}
 		c.r += len(text)
@@ -101,8 +101,9 @@ func (c *conn) serve() (handOver bool) {
 	}
 }
 
-// head receives the next head up to its empty line; nil for one that is not plain, as far
-// as it came. False where the connection has ended before, or its time is up.
+// head receives the next head up to its empty line. The text is nil if the head is not plain; what
+// was received stays in the buffer. came is false if the connection ended or timed out before a
+// head.
 func (c *conn) head() (text []byte, came bool) {
 	c.state.CompareAndSwap(active, idle)
 	limit := min(mostBuffered, c.server.MaxHeaderBytes)
@@ -131,7 +132,7 @@ func (c *conn) head() (text []byte, came bool) {
 			c.deadline(c.server.HeaderTimeout)
 		}
 		if err := c.fill(limit); err != nil {
-			// Half of a head is net/http's to answer.
+			// Let net/http answer a truncated head.
 			return nil, errors.Is(err, io.EOF) && c.r < c.w
 		}
 	}
@@ -139,8 +140,8 @@ func (c *conn) head() (text []byte, came bool) {
 
 var headEnd = []byte("\r\n\r\n")
 
-// mayBePlain reports whether a part of a head can be that of a plain one, so that nothing
-// waits for an end that may not come. It was plain up to its byte at.
+// mayBePlain reports whether text can be the start of a plain head, so that the server does not
+// wait for an end that may never come. text[:at] was checked before.
 func (c *conn) mayBePlain(text []byte, at int) bool {
 	if len(text) == 0 {
 		return true
@@ -156,12 +157,12 @@ func (c *conn) mayBePlain(text []byte, at int) bool {
 	return field.IsToken(text[:1]) && !bytes.HasPrefix(text, []byte("PRI "))
 }
 
-// begin notes that a request has begun; false where the connection is being closed.
+// begin marks the start of a request. It returns false if the connection is being closed.
 func (c *conn) begin() bool {
 	return c.state.CompareAndSwap(idle, active) || c.state.CompareAndSwap(fresh, active)
 }
 
-// await sets the time for which a connection may be without a request.
+// await sets the deadline for the next request.
 func (c *conn) await() {
 	if c.state.Load() == fresh {
 		c.deadline(c.server.HeaderTimeout)
@@ -178,7 +179,7 @@ func (c *conn) deadline(d time.Duration) {
 	c.nc.SetReadDeadline(at)
 }
 
-// fill receives more behind what is buffered; the buffer grows up to limit.
+// fill reads more into the buffer, which grows up to limit.
 func (c *conn) fill(limit int) error {
 	if c.r == c.w {
 		c.r, c.w = 0, 0
@@ -207,7 +208,7 @@ func (c *conn) fill(limit int) error {
 	return err
 }
 
-// handle serves one request and reports whether another may follow.
+// handle handles one request and reports whether another may follow.
 func (c *conn) handle() (again bool) {
 	r := c.request.WithContext(c.ctx)
 	a := &answer{conn: c, request: r, header: make(http.Header, 8), length: -1}
@@ -233,7 +234,7 @@ func (c *conn) handle() (again bool) {
 	return !a.close
 }
 
-// call runs the handler; false where it panicked, which ends the connection.
+// call runs the handler. It returns false if the handler panicked, which closes the connection.
 func (c *conn) call(a *answer, r *http.Request) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -247,14 +248,14 @@ func (c *conn) call(a *answer, r *http.Request) (ok bool) {
 	return true
 }
 
-// Bounds of what is read of a body that nobody wanted.
+// Bounds on reading a body that the handler did not want.
 const (
 	lingerFor  = 500 * time.Millisecond
 	lingerOver = 256 << 10
 )
 
-// linger lets the client read its answer while it still sends: closing a connection with
-// unread bytes would take the answer away.
+// linger lets the client read its answer while it still sends. Closing a connection with unread
+// bytes resets it, and the client could lose the answer.
 func (c *conn) linger() {
 	if closeWrite(c.nc) != nil {
 		return

@@ -1,14 +1,13 @@
-// Package front is an HTTP/1.1 server for the plain requests of clients: a connection is
-// one goroutine, which reads a request, runs its handler and writes the answer, head and
-// body in one write where they are short. A client that leaves is noticed by the kernel's
-// word for all connections together, so that no goroutine has to read while a request
-// waits.
+// Package front is an HTTP/1.1 server for plain requests. Each connection has one goroutine, which
+// reads a request, runs its handler and writes the answer. A short head and body go out in one
+// write. epoll reports clients that leave, for all connections together, so that no goroutine has
+// to read while a request waits.
 //
-// What is plain is what can be understood in one way only: HTTP/1.1, lines that end with
-// CR LF, a path, one host, and a body of a stated length or none. A connection that brings
-// anything else (HTTP/2, HTTP/1.0, upgrades, chunks, "Expect", and everything malformed)
-// is net/http's from there on, with the bytes that were read. So of no request this
-// package thinks anything that net/http does not.
+// A plain request can be understood in only one way: HTTP/1.1, lines that end with CR LF, a path,
+// one host, and a body with a stated length or none. If a connection brings anything else (HTTP/2,
+// HTTP/1.0, upgrades, chunks, "Expect", or anything malformed), net/http takes it over, with the
+// bytes that were already read. So this package never interprets a request differently from
+// net/http.
 package front
 
 import (
@@ -22,25 +21,25 @@ import (
 	"time"
 )
 
-// Server serves the connections of one listener. How long a client may keep a write waiting
-// is for the listener to bound: deadlines of a connection cost more than most answers.
+// Server serves the connections of one listener. The listener must bound how long a client may
+// block a write: a deadline on each connection would cost more than most answers.
 type Server struct {
-	// Handler serves requests. Values of their headers are shared between requests and
-	// must not be changed in place. The context of a request does not end with the handler,
-	// only with the connection, so a handler must end whatever it made wait for the context.
+	// Handler serves requests. Requests share header values, so do not change these in place. The
+	// context of a request ends with the connection, not with the handler, so a handler must itself
+	// end everything that waits for the context.
 	Handler http.Handler
-	// Other serves the connections that are handed over.
+	// Other serves connections that are handed over.
 	Other *http.Server
-	// Wrap is put around the listener that Other gets; nil for nothing.
+	// Wrap wraps the listener of Other; nil for no wrapper.
 	Wrap func(net.Listener) net.Listener
-	// Base is what the contexts of requests are derived from.
+	// Base is the parent of the contexts of requests.
 	Base context.Context
-	// HeaderTimeout bounds the time to receive a request's head, IdleTimeout that
-	// between two requests; 0 for no bound.
+	// HeaderTimeout bounds the time to receive a request's head, and IdleTimeout the time between
+	// two requests; 0 for no bound.
 	HeaderTimeout, IdleTimeout time.Duration
 	// MaxHeaderBytes bounds a head that is not handed over.
 	MaxHeaderBytes int
-	// ErrorLog gets the panics of Handler; nil for log's own.
+	// ErrorLog receives panics of Handler; nil for the standard logger.
 	ErrorLog *log.Logger
 
 	leaving *leaving
@@ -52,8 +51,8 @@ type Server struct {
 	conns    map[*conn]struct{}
 }
 
-// Serve serves until the listener fails or the server is closed; then it returns
-// http.ErrServerClosed.
+// Serve serves until the listener fails or the server is closed. It always returns an error:
+// http.ErrServerClosed after Shutdown or Close.
 func (s *Server) Serve(l net.Listener) error {
 	w, err := watch()
 	if err != nil {
@@ -88,7 +87,7 @@ func (s *Server) accept(l net.Listener) error {
 		case s.closing.Load():
 			return http.ErrServerClosed
 		case errors.As(err, &passing) && passing.Temporary():
-			// Such as a want of file descriptors.
+			// For example, no file descriptors are left.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			time.Sleep(pause)
 		default:
@@ -97,8 +96,8 @@ func (s *Server) accept(l net.Listener) error {
 	}
 }
 
-// Shutdown takes no new connection, closes those that are idle and waits until the others
-// are done, or ctx ends. Close is to follow.
+// Shutdown stops accepting connections, closes idle ones and waits until the others are done or ctx
+// ends. Call Close afterwards.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.stop()
 	began, wait := time.Now(), time.Millisecond
@@ -138,11 +137,11 @@ func (s *Server) stop() {
 	}
 }
 
-// forNew is how long a connection that has not sent anything yet is left open: what its
-// client believes to have been accepted may be on its way.
+// forNew is how long Shutdown leaves a connection open on which nothing has arrived: the client may
+// have sent a request already.
 const forNew = 5 * time.Second
 
-// quiet closes what is idle, and reports whether nothing is left.
+// quiet closes idle connections and reports whether none is left.
 func (s *Server) quiet(since time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -174,7 +173,7 @@ func (s *Server) logf(format string, args ...any) {
 	log.Printf(format, args...)
 }
 
-// handed is a listener of the connections that are handed over.
+// handed is a listener that accepts connections that are handed over.
 type handed struct {
 	address net.Addr
 	conns   chan net.Conn
@@ -198,7 +197,7 @@ func (h *handed) Close() error {
 
 func (h *handed) Addr() net.Addr { return h.address }
 
-// give hands a connection over, or closes it where nobody takes it any more.
+// give hands a connection over, or closes it if the listener is closed.
 func (h *handed) give(c net.Conn) {
 	select {
 	case h.conns <- c:
@@ -207,7 +206,7 @@ func (h *handed) give(c net.Conn) {
 	}
 }
 
-// resumed is a connection of which something was read already.
+// resumed is a connection with bytes that were already read.
 type resumed struct {
 	net.Conn
 	rest []byte
@@ -224,7 +223,7 @@ func (r *resumed) Read(p []byte) (int, error) {
 	return r.Conn.Read(p)
 }
 
-// CloseWrite is that of the connection.
+// CloseWrite half-closes the connection.
 func (r *resumed) CloseWrite() error { return closeWrite(r.Conn) }
 
 func closeWrite(c net.Conn) error {

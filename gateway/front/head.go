@@ -10,8 +10,8 @@ import (
 	"aliquot.example/gateway/field"
 )
 
-// parse reads a head that ends with its empty line into the request of the connection;
-// false for one that is net/http's to read.
+// parse parses a head that ends with its empty line into c.request. It returns false if net/http
+// must handle the request.
 func (c *conn) parse(text []byte) bool {
 	if len(text) == 0 || !linesEnd(text) {
 		return false
@@ -39,7 +39,7 @@ func (c *conn) parse(text []byte) bool {
 	return plain
 }
 
-// linesEnd reports whether every line ends with CR LF, and these are nowhere else.
+// linesEnd reports whether every line ends with CR LF and neither character occurs elsewhere.
 func linesEnd(text []byte) bool {
 	for len(text) > 0 {
 		end := bytes.IndexByte(text, '\n')
@@ -51,8 +51,7 @@ func linesEnd(text []byte) bool {
 	return true
 }
 
-// parseFirst reads the line with method and path, which often is that of the request
-// before.
+// parseFirst parses the request line, which often repeats that of the previous request.
 func (c *conn) parseFirst(line []byte) bool {
 	if f := &c.first; string(line) == f.text {
 		return len(line) > 0
@@ -73,10 +72,10 @@ func (c *conn) parseFirst(line []byte) bool {
 	return true
 }
 
-// others are the fields with which a request is net/http's.
+// others are the fields of requests that net/http must handle.
 var others = []string{"Transfer-Encoding", "Upgrade", "Expect", "Trailer", "Http2-Settings"}
 
-// framed finds the host and the length of the body, as net/http leaves the header behind.
+// framed returns the host and the length of the body, and changes the header as net/http does.
 func framed(h http.Header) (host string, length int64, plain bool) {
 	for _, name := range others {
 		if _, ok := h[name]; ok {
@@ -98,7 +97,7 @@ func framed(h http.Header) (host string, length int64, plain bool) {
 	}
 	if p := h["Pragma"]; len(p) > 0 && p[0] == "no-cache" {
 		if _, ok := h["Cache-Control"]; !ok {
-			h["Cache-Control"] = noCache // as net/http has it
+			h["Cache-Control"] = noCache // as net/http does
 		}
 	}
 	return hosts[0], length, true
@@ -106,7 +105,7 @@ func framed(h http.Header) (host string, length int64, plain bool) {
 
 var noCache = []string{"no-cache"}
 
-// lengthOf reads digits, and as many as no reader could take for something else.
+// lengthOf parses a length: only digits, and few enough that no reader overflows.
 func lengthOf(values []string) (int64, bool) {
 	if len(values) != 1 || len(values[0]) == 0 || len(values[0]) > 18 {
 		return 0, false
@@ -120,7 +119,7 @@ func lengthOf(values []string) (int64, bool) {
 	return n, err == nil
 }
 
-// isHost reports whether a host is a name or an address, perhaps with a port.
+// isHost reports whether a host consists only of characters of names, addresses and ports.
 func isHost(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
@@ -133,8 +132,8 @@ func isHost(s string) bool {
 	return len(s) > 0
 }
 
-// isList reports whether values are lists of tokens. Of anything else some readers
-// understand a part, such as "close".
+// isList reports whether values are lists of tokens. Of other values, some readers would recognise
+// a part, such as "close".
 func isList(values []string) bool {
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {

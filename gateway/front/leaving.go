@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leaving watches all connections for clients that close or half-close them, whatever they
-// sent before and nobody has read yet. It is one descriptor of epoll and one goroutine;
-// a connection is added once, and costs nothing per request.
+// leaving watches all connections for clients that close or half-close them, even with unread bytes
+// in between. It uses one epoll descriptor and one goroutine. A connection is added once and costs
+// nothing per request.
 type leaving struct {
 	file *os.File
 	raw  syscall.RawConn
@@ -26,7 +26,7 @@ func watch() (*leaving, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	unix.SetNonblock(fd, true) // has the runtime wait for it
+	unix.SetNonblock(fd, true) // so that the runtime's poller waits for it
 	l := &leaving{file: os.NewFile(uintptr(fd), "epoll"), conns: map[uint64]*conn{}}
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		l.file.Close()
@@ -66,7 +66,7 @@ func (l *leaving) add(c *conn) (token uint64, err error) {
 	return token, err
 }
 
-// forget is called when a connection was closed, or is another server's.
+// forget stops reporting a connection that was closed or handed over.
 func (l *leaving) forget(token uint64) {
 	l.mu.Lock()
 	delete(l.conns, token)
