@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// Config is a configuration file, decoded, defaulted and checked.
+// Config is a decoded and checked configuration file with all defaults.
 type Config struct {
 	Listen     Listen
 	Admin      string // address of the admin listener
@@ -27,37 +27,35 @@ type Config struct {
 // Listen is the public listener and its limits.
 type Listen struct {
 	Address  string
-	CertFile string // with KeyFile; "" without TLS
+	CertFile string // set together with KeyFile; "" without TLS
 	KeyFile  string
-	// Server is what speaks HTTP/1.1 without TLS: "front" for the gateway's own, or
-	// "net/http".
+	// Server selects the HTTP/1.1 server without TLS: "front" for the gateway's own, or "net/http".
 	Server string
 	// MaxConnections bounds open client connections.
 	MaxConnections int
 	MaxHeaderBytes int
 	MaxBodyBytes   int64
-	HeaderTimeout  time.Duration // to receive a request's header
+	HeaderTimeout  time.Duration // limit for receiving a request's header
 	IdleTimeout    time.Duration // between requests on a connection
-	BodyTimeout    time.Duration // without any progress of a request's body
-	WriteTimeout   time.Duration // without any progress of a response
+	BodyTimeout    time.Duration // limit without progress of a request's body
+	WriteTimeout   time.Duration // limit without progress of a response
 	Bodies         Bodies
-	MaxStreams     int // requests at once on one connection of HTTP/2
-	// Trusted are the proxies whose word on the client's scheme and host counts.
+	MaxStreams     int // concurrent requests on one HTTP/2 connection
+	// Trusted are the proxies whose headers about the client's scheme and host are believed.
 	Trusted []netip.Prefix
 }
 
-// Bodies bounds what is kept of the bodies of requests before they are served, in
-// bytes.
+// Bodies bounds the request bodies that are buffered before they are forwarded, in bytes.
 type Bodies struct {
-	Each   int64  // of one request; what is longer is streamed
-	Memory int64  // of all requests, in memory
-	Disk   int64  // of all requests, in files; 0 refuses what does not fit into memory
-	Dir    string // of the files; "" for the system's
+	Each   int64  // per request; a longer body is streamed
+	Memory int64  // of all requests together, in memory
+	Disk   int64  // of all requests together, in files; 0 rejects what does not fit into memory
+	Dir    string // directory of the files; "" for the system's
 }
 
-// Drain is the order of an orderly end.
+// Drain sets the times of an orderly shutdown.
 type Drain struct {
-	// Delay is how long the gateway serves on after it says that it leaves.
+	// Delay is how long the gateway still serves new requests after it has announced its shutdown.
 	Delay time.Duration
 	// Timeout is how long it then waits for requests in flight.
 	Timeout time.Duration
@@ -68,15 +66,15 @@ type Consul struct {
 	Address, Datacenter, Namespace string
 	Token                          Secret
 	Register                       bool   // register the gateway as a service
-	Service                        string // its name
-	Publish                        bool   // write learned rates to KV
+	Service                        string // name of that service
+	Publish                        bool   // write learned rates to Consul KV
 	Prefix                         string // of the KV keys
 }
 
-// Peers is how the gateway and others share their queues.
+// Peers configures how gateways share their queues.
 type Peers struct {
-	Address   string // to listen at
-	Advertise string // where the others reach it
+	Address   string // to listen on
+	Advertise string // where other gateways reach this one
 	// TLS is "files", "connect" or "off".
 	TLS                       string
 	CertFile, KeyFile, CAFile string
@@ -88,18 +86,18 @@ type Nomad struct {
 	Token                      Secret
 }
 
-// Tenants says how tenants are told apart and what each may use.
+// Tenants says how tenants are identified and what each may use.
 type Tenants struct {
-	Header string            // names the tenant; "" when not used
-	APIKey bool              // the tenant is who holds the bearer token or X-API-Key
+	Header string            // header that names the tenant; "" for none
+	APIKey bool              // the bearer token or X-API-Key identifies the tenant
 	Keys   map[string]string // SHA-256 of an API key, hex, to tenant
 	Limits map[string]dispatch.Limits
-	// TokensPerMinute bounds the tokens of a tenant at language models, by name; ""
-	// for each that is not named. 0 is no bound.
+	// TokensPerMinute bounds a tenant's tokens at language models, by name; "" applies to each
+	// tenant that is not listed. 0 is no bound.
 	TokensPerMinute map[string]float64
-	// Ceiling is the most urgent priority that a tenant may ask for, by name.
+	// Ceiling is the most urgent priority that a tenant may request, by name.
 	Ceiling map[string]int
-	// Declares are those whose declared costs count.
+	// Declares are the tenants whose declared costs are used.
 	Declares map[string]bool
 }
 
@@ -108,47 +106,46 @@ type Service struct {
 	Name   string
 	Routes []Route
 	Source Source
-	// Mode is how its replicas serve several requests at once.
+	// Mode is how its replicas serve concurrent requests.
 	Mode dispatch.Mode
-	// SLO is what is promised of its streamed answers; zero for nothing.
+	// SLO is the objective of its streamed answers; zero for none.
 	SLO dispatch.SLO
-	// E2E is the promised time from a request to the end of its answer, 0 for none.
+	// E2E is the objective for the time from a request to the end of its answer; 0 for none.
 	E2E time.Duration
-	// Quantile is the part of the requests that SLO and E2E are promised to; 0 where neither is set.
+	// Quantile is the share of requests that must meet SLO and E2E; 0 if neither is set.
 	Quantile float64
-	// Promised is the least urgent priority that it is promised to, an index into
+	// Promised is the least urgent priority to which the objectives apply, an index into
 	// Config.Priorities.
 	Promised int
-	// Counted is set where some tenant has a bound in tokens.
+	// Counted is true if some tenant has a bound in tokens.
 	Counted bool
 	Engine  Engine
-	// Session is the header that names the session of a request; "" for none.
+	// Session is the header that names a request's session; "" for none.
 	Session string
-	// Model is the name under which its replicas know the model, put in place of the
-	// one that a request gives; "" leaves that.
+	// Model is the model name that its replicas expect. It replaces the name in a request; ""
+	// leaves that unchanged.
 	Model string
-	// Splits are parts of its requests that go to other services.
+	// Splits are shares of its requests that go to other services.
 	Splits []Split
-	// Fallback is the service that takes requests which this one turns away; "" for
-	// none.
+	// Fallback is the service that receives requests which this one rejects; "" for none.
 	Fallback string
 	Queue    Queue
 	Upstream Upstream
 	Rules    []Rule
 	Wake     *Wake
-	// Sleep is how replicas are put to sleep; nil where they are not.
+	// Sleep is how idle replicas are put to sleep; nil if they are not.
 	Sleep *Sleep
 }
 
 // Sleep is how the engines of a service are put to sleep and woken.
 type Sleep struct {
-	Port  int // of their endpoints for that; 0 for the replica's own
-	Level int // vLLM's
+	Port  int // of the sleep endpoints; 0 for the replica's own
+	Level int // vLLM's sleep level
 	// Timeout bounds one order.
 	Timeout time.Duration
 }
 
-// Split is a part of a service's requests that goes to another service.
+// Split is a share of a service's requests that goes to another service.
 type Split struct {
 	To      string
 	Percent float64
@@ -177,7 +174,7 @@ type Route struct {
 	Models     []string          // the "model" of a JSON body
 }
 
-// Source is where replicas are found: exactly one field is set.
+// Source is where replicas are found. Exactly one field is set.
 type Source struct {
 	Consul *ConsulSource
 	Nomad  *NomadSource
@@ -195,34 +192,33 @@ type NomadSource struct {
 	Service string
 }
 
-// Replica is one replica, as a source tells it.
+// Replica is one replica as its source describes it.
 type Replica struct {
 	Address string // host:port
 	Class   string
 	Slices  int
-	// Total is how many slices one GPU is offered in, 0 when it is not said.
+	// Total is into how many slices one GPU is divided, 0 if unknown.
 	Total  int
 	Slots  int
 	Weight float64
-	// KVTokens is how many tokens the engine's cache holds, MaxPrompt how many a
-	// prompt may have; 0 when unknown.
+	// KVTokens is how many tokens the engine's cache holds, and MaxPrompt how many tokens a prompt
+	// may have; 0 if unknown.
 	KVTokens, MaxPrompt int
 }
 
-// Engine says how the engines behind a service are asked for what they know.
+// Engine configures what the gateway asks the engines of a service.
 type Engine struct {
 	// Metrics is "auto", "off" or the path of the metrics.
 	Metrics  string
-	Port     int // of the metrics; 0 for the replica's own
+	Port     int // of the metrics endpoint; 0 for the replica's own
 	Interval time.Duration
-	// KVTokens and MaxPrompt are those of replicas of which nothing else is known;
-	// 0 for nothing.
+	// KVTokens and MaxPrompt apply to replicas for which nothing else is known; 0 for unknown.
 	KVTokens, MaxPrompt int
-	// Join asks for streams where clients want answers in one piece, and makes one
-	// answer of them.
+	// Join requests a stream from the replica even if the client wants one answer, and joins the
+	// stream into it.
 	Join bool
-	// Salt keeps the caches of tenants apart; SaltKey is the file of the key by which,
-	// "" for one that is made at each start.
+	// Salt separates the engine's prefix caches of tenants. SaltKey is the file of its key, "" for
+	// a new key at each start.
 	Salt    bool
 	SaltKey string
 }
@@ -237,24 +233,23 @@ type Queue struct {
 	DefaultPriority int
 }
 
-// Upstream is how replicas are spoken to.
+// Upstream configures the connections to replicas.
 type Upstream struct {
 	Protocol string // "auto", "http1", "h2c" or "https"
-	// Client is what speaks HTTP/1.1 without TLS: "wire" for the gateway's own, or
-	// "net/http".
+	// Client selects the HTTP/1.1 client without TLS: "wire" for the gateway's own, or "net/http".
 	Client         string
 	ConnectTimeout time.Duration
-	IdleTimeout    time.Duration // of a connection between two requests; 0 is none
-	HeaderTimeout  time.Duration // until the response's header; 0 is none
+	IdleTimeout    time.Duration // of a connection between two requests; 0 for no limit
+	HeaderTimeout  time.Duration // until the response's header; 0 for no limit
 	Retries        int
-	// Stream gives a request its slot before its body has come, for services that
-	// answer while the client still sends.
+	// Stream assigns a slot to a request before its body has arrived, for services that answer
+	// while the client still sends.
 	Stream     bool
 	CAFile     string
 	ServerName string
 }
 
-// Rule ties requests of some size to hardware.
+// Rule binds requests of certain sizes to hardware.
 type Rule struct {
 	MinBatch, MaxBatch   int64
 	MinPrompt, MaxPrompt int64 // tokens
@@ -262,12 +257,12 @@ type Rule struct {
 	Placement            dispatch.Placement
 }
 
-// Wake is how a service is started from zero replicas.
+// Wake is how a service with no replicas is started.
 type Wake struct {
 	Targets []Target // cheapest first
-	// Interval is the least time between two requests to Nomad.
+	// Interval is the minimum time between two requests to Nomad.
 	Interval time.Duration
-	// Place is how long a group may stay without a placement until another is asked.
+	// Place is how long a group may stay without a placement before the next one is tried.
 	Place time.Duration
 }
 

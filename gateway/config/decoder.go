@@ -17,13 +17,13 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// decoder reads values and keeps the first mistake, with its place in the file.
+// decoder reads values and keeps the first error, with its position in the file.
 type decoder struct {
 	ctx *hcl.EvalContext
 	err error
 }
 
-// fail keeps the first mistake: what stands at a place, and what to do.
+// fail records an error at a position: what is there, and what to do. Only the first one is kept.
 func (d *decoder) fail(at hcl.Range, format string, args ...any) {
 	if d.err == nil {
 		d.err = fmt.Errorf("%s:%d: %s", at.Filename, at.Start.Line, fmt.Sprintf(format, args...))
@@ -37,7 +37,7 @@ func (d *decoder) parse(text []byte, name string, target any) {
 	}
 }
 
-// environment lets a configuration say env.NAME.
+// environment defines env.NAME for use in a configuration.
 func environment() *hcl.EvalContext {
 	vars := map[string]cty.Value{}
 	for _, entry := range os.Environ() {
@@ -91,7 +91,7 @@ func (d *decoder) size(a *hcl.Attribute, otherwise int64) int64 {
 	return v << shift
 }
 
-// prefixes reads a list of networks or addresses.
+// prefixes reads a list of networks and addresses.
 func (d *decoder) prefixes(a *hcl.Attribute) []netip.Prefix {
 	if a == nil {
 		return nil
@@ -114,7 +114,7 @@ func (d *decoder) prefixes(a *hcl.Attribute) []netip.Prefix {
 	return out
 }
 
-// one reads a value that must be among some.
+// one reads a value that must be one of those allowed.
 func (d *decoder) one(a *hcl.Attribute, otherwise string, allowed ...string) string {
 	s := d.text(a, otherwise)
 	if !slices.Contains(allowed, s) && a != nil {

@@ -5,8 +5,7 @@ import (
 	"slices"
 )
 
-// elsewhere checks where services send requests that they do not serve themselves,
-// once all of them are known.
+// elsewhere checks splits and fallbacks once all services are known.
 func (d *decoder) elsewhere(bodies []serviceBody, services []Service) {
 	find := func(name string) *Service {
 		if i := slices.IndexFunc(services, func(s Service) bool { return s.Name == name }); i >= 0 {
@@ -35,7 +34,7 @@ func (d *decoder) elsewhere(bodies []serviceBody, services []Service) {
 	}
 }
 
-// circle says what is wrong with a chain of fallbacks.
+// circle returns what is wrong with a chain of fallbacks, or "".
 func circle(from string, find func(string) *Service) string {
 	seen := []string{from}
 	for s := find(from); s.Fallback != ""; {

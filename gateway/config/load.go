@@ -16,8 +16,8 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Load reads a configuration file. Its error is one line that names the file, the
-// line and what to do.
+// Load reads a configuration file. Its error is one line that names the file, the line and what to
+// do.
 func Load(path string) (*Config, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -26,7 +26,7 @@ func Load(path string) (*Config, error) {
 	return Parse(text, path)
 }
 
-// Parse reads a configuration; name is what errors call the file.
+// Parse parses a configuration; name is the file name for errors.
 func Parse(text []byte, name string) (*Config, error) {
 	d := &decoder{ctx: environment()}
 	var f fileBody
@@ -175,7 +175,7 @@ func (d *decoder) priority(a *hcl.Attribute, names []string, otherwise int) int 
 	return max(0, slices.Index(names, d.one(a, "", names...)))
 }
 
-// address checks host:port.
+// address reads an address of the form host:port.
 func (d *decoder) address(a *hcl.Attribute, at hcl.Range) string {
 	if a == nil {
 		d.fail(at, "replica without address: want address = \"host:port\"")
@@ -188,7 +188,7 @@ func (d *decoder) address(a *hcl.Attribute, at hcl.Range) string {
 	return s
 }
 
-// isPort reports whether text is the number or the name of a port, at least lowest.
+// isPort reports whether text is the number or name of a TCP port that is at least lowest.
 func isPort(text string, lowest int) bool {
 	n, err := net.LookupPort("tcp", text)
 	return err == nil && text != "" && n >= lowest

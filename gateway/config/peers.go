@@ -24,8 +24,7 @@ func (d *decoder) peers(b *peersBody) *Peers {
 	return p
 }
 
-// certificates checks that a peers block names the files that its tls setting uses, and no
-// others.
+// certificates checks that a peers block names all files that its tls setting needs, and no others.
 func (d *decoder) certificates(b *peersBody, p *Peers) {
 	files := p.CertFile != "" && p.KeyFile != "" && p.CAFile != ""
 	switch {

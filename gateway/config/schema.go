@@ -2,8 +2,8 @@ package config
 
 import "github.com/hashicorp/hcl/v2"
 
-// The structs of this file are the grammar of the configuration file. Durations
-// and sizes are attributes, so that a mistake in one is told with its line.
+// The structs of this file are the grammar of the configuration file. Durations and sizes are
+// attributes, so that an error names the line.
 
 type fileBody struct {
 	AccessLog  *string        `hcl:"access_log"`
@@ -158,9 +158,9 @@ type sloBody struct {
 	TTFT *hcl.Attribute `hcl:"ttft"`
 	TPOT *hcl.Attribute `hcl:"tpot"`
 	E2E  *hcl.Attribute `hcl:"e2e"`
-	// Quantile is the part of the requests that it is promised to.
+	// Quantile is the share of requests that must meet the objective.
 	Quantile *float64 `hcl:"quantile"`
-	// Least is the name of the least urgent priority that it is promised to.
+	// Least is the least urgent priority to which the objective applies.
 	Least *hcl.Attribute `hcl:"priority"`
 }
 

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Secret is where a token stands. It is read at each use, so that a token that is
-// rotated in its file is picked up, and it never holds the token itself.
+// Secret says where to find a token. Read reads it at each use, so that a rotated token takes
+// effect, and Secret never holds the token itself.
 type Secret struct {
 	File, Env string
 }
 
-// Read returns the token, "" when none is configured.
+// Read returns the token, or "" if none is configured.
 func (s Secret) Read() (string, error) {
 	if s.File != "" {
 		text, err := os.ReadFile(s.File)
@@ -21,8 +21,8 @@ func (s Secret) Read() (string, error) {
 		}
 		token := strings.TrimSpace(string(text))
 		if token == "" {
-			// A writer that truncates the file before it writes: a request without a
-			// token would be answered as nobody's, and a blocking one only after minutes.
+			// A writer may have truncated the file before it writes. Without a token the request
+			// would be anonymous, and a blocking query would notice only after minutes.
 			return "", fmt.Errorf("token_file: %s is empty", s.File)
 		}
 		return token, nil

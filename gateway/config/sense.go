@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Check looks at what a configuration refers to outside of itself and that may be
-// missing while it is read, such as a file that is written later.
+// Check checks the files to which a configuration refers and that may be missing while it is
+// parsed, for example because they are written later.
 func (c *Config) Check() error {
 	for _, s := range c.Services {
 		if s.Source.File == "" {
@@ -23,7 +23,7 @@ func (c *Config) Check() error {
 	return nil
 }
 
-// listeners checks what the file itself and its listeners say.
+// listeners checks the top-level settings and those of the listeners.
 func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
 	for i, name := range c.Priorities {
 		if name == "" || slices.Contains(c.Priorities[:i], name) {
@@ -54,8 +54,8 @@ func (d *decoder) listeners(f *fileBody, c *Config, top hcl.Range) {
 	}
 }
 
-// reachable fails for a service all of whose routes stand before in the same words, so
-// that no request ever comes to it.
+// reachable reports an error for each service that no request can reach, because earlier services
+// have all of its routes, in the same words.
 func (d *decoder) reachable(blocks []serviceBody, services []Service) {
 	taken := map[string]string{}
 	for i, s := range services {
@@ -81,14 +81,14 @@ func (d *decoder) reachable(blocks []serviceBody, services []Service) {
 	}
 }
 
-// named reports whether a service gets requests from another.
+// named reports whether another service sends requests to this one, by a fallback or a split.
 func named(name string, services []Service) bool {
 	return slices.ContainsFunc(services, func(s Service) bool {
 		return s.Fallback == name || slices.ContainsFunc(s.Splits, func(p Split) bool { return p.To == name })
 	})
 }
 
-// words are a route's alternatives, each of which a request may meet.
+// words returns a route's alternatives; a request that meets one of them matches the route.
 func (r *Route) words() []string {
 	var headers []string
 	for name, value := range r.Headers {
@@ -111,7 +111,7 @@ func orNone(list []string) []string {
 	return list
 }
 
-// numbers fails for what a service's blocks say below their least.
+// numbers reports values in a service's blocks that are out of range.
 func (d *decoder) numbers(b *serviceBody) {
 	least := func(name string, v *int, least int) {
 		if v != nil && *v < least {

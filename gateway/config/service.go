@@ -14,8 +14,8 @@ import (
 	"aliquot.example/internal/dispatch"
 )
 
-// promisedTo is the part of the requests that an objective is promised to by default, as in
-// the strategy's setting objective.
+// promisedTo is the default share of requests that must meet an objective, the same as for the
+// strategy's setting objective.
 const promisedTo = 0.99
 
 func (d *decoder) service(b *serviceBody, c *Config) Service {
@@ -58,7 +58,7 @@ func (d *decoder) objective(b *serviceBody, c *Config, s *Service) {
 	s.Promised = d.priority(b.SLO.Least, c.Priorities, len(c.Priorities)-1)
 }
 
-// routes reads the route blocks. A service without any takes every request.
+// routes reads the route blocks. A service without any accepts every request.
 func (d *decoder) routes(b *serviceBody) (out []Route) {
 	for _, r := range b.Routes {
 		route := Route{Hosts: lower(r.Hosts), PathPrefix: or(r.PathPrefix, ""), Headers: r.Headers, Models: r.Models}
@@ -89,8 +89,8 @@ func (d *decoder) rules(blocks []ruleBody) (out []Rule) {
 	return out
 }
 
-// coldStart is how long requests wait by default where a first replica may have to be
-// started: a large model takes minutes to load.
+// coldStart is the default for max_wait if the first replica may have to be started: a large model
+// takes minutes to load.
 const coldStart = 10 * time.Minute
 
 func (d *decoder) source(b *serviceBody, c *Config) Source {
