@@ -14,9 +14,9 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// commonConfig is what the server and the client have in common. They are two
-// agents, so that a test can restart the client alone and the client never
-// registers before the server leads, which it would retry half a minute later.
+// commonConfig is the configuration that the server and the client share. They are separate agents
+// so that a test can restart only the client, and so that the client registers only once the server
+// has a leader: a client that fails to register retries half a minute later.
 const commonConfig = `
 data_dir  = "{{.Dir}}/{{.Role}}"
 bind_addr = "127.0.0.1"
@@ -193,7 +193,7 @@ func (c *Cluster) writeConfigs() error {
 	return render(clientConfig, c.path("nomad-client.hcl"), values)
 }
 
-// driverOf is what the options say of the task driver, for one node.
+// driverOf returns the driver settings of the options, for one node.
 func (c *Cluster) driverOf(node string) string {
 	return strings.ReplaceAll(c.options.Driver, "${node}", node)
 }
@@ -207,8 +207,8 @@ func render(t *template.Template, path string, values any) error {
 	return t.Execute(file, values)
 }
 
-// taskInterface is where the ports of tasks are published: Docker's bridge, whose
-// address both the host and containers reach.
+// taskInterface returns the interface on which ports of tasks are published: Docker's bridge, whose
+// address both the host and containers can reach.
 func taskInterface() string {
 	if _, err := net.InterfaceByName("docker0"); err == nil {
 		return "docker0"
@@ -216,7 +216,7 @@ func taskInterface() string {
 	return "lo"
 }
 
-// cniPath is where the CNI plugins are, on Debian or as installed by hand.
+// cniPath returns the folder of the CNI plugins, as Debian installs them or as installed by hand.
 func cniPath() string {
 	paths := []string{"/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"}
 	i := slices.IndexFunc(paths, func(path string) bool {
@@ -229,19 +229,19 @@ func cniPath() string {
 func bridgeName(dir string) string { return "aliquot" + tag(dir) }
 func cgroupName(dir string) string { return "aliquot" + tag(dir) + ".slice" }
 
-// tag is a short part of the directory's random name; the names of network
-// interfaces hold 15 bytes.
+// tag returns a short part of the directory's random name: names of network interfaces are limited
+// to 15 bytes.
 func tag(dir string) string {
 	name := filepath.Base(dir)
 	return name[max(0, len(name)-6):]
 }
 
-// environment is what the servers see: little of ours, and the rack.
+// environment returns the environment of the servers: a few of our variables, and the rack's.
 func (c *Cluster) environment() []string {
 	env := []string{
 		"HOME=" + c.Dir,
 		"TMPDIR=" + c.path("tmp"),
-		// Nomad asks the program consul for the configuration of sidecars.
+		// Nomad runs the consul program to get the configuration of sidecars.
 		"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin:" + c.consulDir,
 		mark + "=" + c.Dir,
 	}
@@ -254,7 +254,7 @@ func (c *Cluster) environment() []string {
 	return env
 }
 
-// startServer starts the Nomad server and waits for it to lead.
+// startServer starts the Nomad server and waits until it is the leader.
 func (c *Cluster) startServer(ctx context.Context) error {
 	if err := c.writeConfigs(); err != nil {
 		return err
@@ -275,8 +275,8 @@ func (c *Cluster) startServer(ctx context.Context) error {
 	})
 }
 
-// StartAgent starts the Nomad client, or starts it again with the state that it
-// had, and waits until its node is ready.
+// StartAgent starts the Nomad client, or restarts it with its previous state, and waits until its
+// node is ready.
 func (c *Cluster) StartAgent(ctx context.Context) (err error) {
 	if c.client, err = c.agent(ctx, "nomad-client"); err != nil {
 		return err
@@ -297,7 +297,7 @@ func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What the task driver finds the agents by.
+	// The task driver finds the agents by these variables.
 	env := append(c.environment(), "NOMAD_ADDR="+c.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
 	args := []string{"agent", "-config", c.path(name + ".hcl")}
 	if c.options.Host != nil && name == "nomad-client" {
@@ -307,7 +307,7 @@ func (c *Cluster) agent(ctx context.Context, name string) (*process, error) {
 }
 
 // Reconfigure replaces the settings of the device plugin, Options.Device, in the client's
-// configuration. They count from its next start on.
+// configuration. They take effect when the client next starts.
 func (c *Cluster) Reconfigure(device string) error {
 	path := c.path("nomad-client.hcl")
 	text, err := os.ReadFile(path)
@@ -322,13 +322,13 @@ func (c *Cluster) Reconfigure(device string) error {
 	return os.WriteFile(path, []byte(changed), 0o644)
 }
 
-// StopAgent stops the Nomad client in order and leaves its tasks running.
+// StopAgent stops the Nomad client gracefully and leaves its tasks running.
 func (c *Cluster) StopAgent() { c.client.stop(20 * time.Second) }
 
-// KillAgent ends the Nomad client as a crash would.
+// KillAgent kills the Nomad client, as a crash would.
 func (c *Cluster) KillAgent() { c.client.kill() }
 
-// Node reads the cluster's one node.
+// Node returns the cluster's only node.
 func (c *Cluster) Node() (*nomad.Node, error) {
 	nodes, _, err := c.Nomad.Nodes().List(nil)
 	if err != nil {
@@ -341,7 +341,7 @@ func (c *Cluster) Node() (*nomad.Node, error) {
 	return node, err
 }
 
-// unready says what keeps a node from running tasks.
+// unready returns why a node cannot run tasks, or "".
 func unready(node *nomad.Node) string {
 	if node.Status != nomad.NodeStatusReady {
 		return "node is " + node.Status

@@ -14,20 +14,19 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// AMDPlugin is the device plugin of AMD's GPUs; it is there when the host has some.
+// AMDPlugin is the device plugin for AMD GPUs. It is configured only when the host has some.
 const AMDPlugin = "aliquot-device-amd"
 
-// AMD says which AMD GPUs the host pretends to have, beside those of Options.Rack.
+// AMD describes the AMD GPUs that the host pretends to have, in addition to those of Options.Rack.
 type AMD struct {
 	GPUs []rack.AMDGPU
-	// Release of AMD's management library; "" for a host without it.
+	// Release is the release of AMD's management library; "" for a host without it.
 	Release string
 	// Device holds further settings, in HCL, of the device plugin.
 	Device string
 }
 
-// devicePlugins lists the plugins of the GPUs that the host has, NVIDIA's where it has
-// none.
+// devicePlugins lists the plugins for the GPUs of the host. Without GPUs it lists NVIDIA's.
 func (c *Cluster) devicePlugins() []string {
 	var out []string
 	if c.options.Rack != "" || c.options.AMD == nil && c.options.Intel == nil {
@@ -42,8 +41,8 @@ func (c *Cluster) devicePlugins() []string {
 	return out
 }
 
-// buildAMD writes the AMD rack into the root that the NVIDIA rack uses too, and
-// plays its kernel driver until Stop.
+// buildAMD writes the AMD rack into the root that the NVIDIA rack also uses, and plays its kernel
+// driver until Stop.
 func (c *Cluster) buildAMD(ctx context.Context) (err error) {
 	if c.options.AMD == nil {
 		return nil
@@ -62,10 +61,10 @@ func (c *Cluster) buildAMD(ctx context.Context) (err error) {
 	return nil
 }
 
-// OpenGPU shows the first process of an allocation's container as a user of the
-// AMD GPUs or partitions that it was granted, as the kernel does once a process
-// opens them, with that much memory on each and waves on that many compute units.
-// It is over when the returned function is called.
+// OpenGPU makes the first process of an allocation's container appear as a user of the AMD GPUs or
+// partitions that the allocation was granted, as the kernel does when a process opens them. The
+// process uses that much memory on each GPU, and has waves on that many compute units. closeGPU
+// ends this.
 func (c *Cluster) OpenGPU(ctx context.Context, alloc *nomad.Allocation, bytes uint64, units int) (closeGPU func() error,
 	err error) {
 	task, granted, err := grantedTo(alloc)

@@ -13,10 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bridgeSubnet returns a range of addresses for the tasks of one cluster. Two
-// clusters with Nomad's default range would give two bridges the same address, and
-// packets for the tasks of one would go to the other. taken reports whether an
-// interface has an address in the range.
+// bridgeSubnet returns a range of addresses for the tasks of one cluster. If two clusters used
+// Nomad's default range, both bridges would have the same address and packets for the tasks of one
+// cluster could go to the other. taken reports whether an interface has an address in the range.
 func bridgeSubnet(dir string, taken func(*net.IPNet) bool) (string, error) {
 	hash := fnv.New32a()
 	hash.Write([]byte(tag(dir)))
@@ -30,8 +29,7 @@ func bridgeSubnet(dir string, taken func(*net.IPNet) bool) (string, error) {
 	return "", errors.New("every /24 of 172.26.0.0/16 overlaps an address of this host; tasks in bridge mode need one")
 }
 
-// overlapsHost reports whether an interface of the host shares addresses with
-// the range.
+// overlapsHost reports whether an interface of the host has an address in the range.
 func overlapsHost(subnet *net.IPNet) bool {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -43,8 +41,8 @@ func overlapsHost(subnet *net.IPNet) bool {
 	})
 }
 
-// removeBridge deletes the bridge that Nomad made for tasks in bridge mode. Nomad
-// leaves it behind on purpose; a test must not.
+// removeBridge deletes the bridge that Nomad created for tasks in bridge mode. Nomad keeps it on
+// purpose; a test must not.
 func removeBridge(name string) error {
 	if _, err := net.InterfaceByName(name); err != nil {
 		return nil // no task used bridge mode
@@ -61,7 +59,7 @@ func removeBridge(name string) error {
 	if err != nil {
 		return err
 	}
-	// A bridge must be down before it can go.
+	// The kernel deletes a bridge only when it is down.
 	request.SetUint16(0)
 	if err := unix.IoctlIfreq(socket, unix.SIOCSIFFLAGS, request); err != nil {
 		return fmt.Errorf("bridge %s: %w", name, err)
@@ -85,8 +83,7 @@ func deleteBridge(socket int, name *byte) error {
 	return nil
 }
 
-// removeRules deletes the firewall rules that Nomad made for the bridge, in its
-// own chain.
+// removeRules deletes the firewall rules that Nomad added for the bridge in its own chain.
 func removeRules(bridge string) error {
 	rules, err := exec.Command("iptables", "-S", "NOMAD-ADMIN").Output()
 	if err != nil {

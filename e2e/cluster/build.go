@@ -11,8 +11,7 @@ import (
 	"strings"
 )
 
-// binVariable names a folder of built programs that is used as it is. Where it
-// is empty the harness builds them itself.
+// binVariable names a folder of built programs to use. If it is empty, the harness builds them.
 const binVariable = "ALIQUOT_BIN"
 
 // The shipped plugins. A plugin's label in Nomad is its file name.
@@ -70,8 +69,8 @@ func (c *Cluster) run(ctx context.Context, script string, args ...string) (strin
 // variants are the tags of the model server's images.
 var variants = []string{"nvidia", "amd", "intel", "cpu"}
 
-// buildImages makes the images of the model server, one per kind of hardware,
-// and the one that holds the network of tasks in bridge mode.
+// buildImages builds the images of the model server, one for each kind of hardware, and the pause
+// image for tasks in bridge mode.
 func (c *Cluster) buildImages(ctx context.Context) error {
 	c.Image = filepath.Base(c.Dir) + "/modelserver"
 	program := filepath.Join(c.bin, "e2e", "modelserver")
@@ -81,7 +80,7 @@ func (c *Cluster) buildImages(ctx context.Context) error {
 			return err
 		}
 	}
-	// All that the holder of a network must do is run.
+	// The pause container only needs to run.
 	if err := importImage(ctx, c.Dir, program, c.pauseImage(), `CMD ["-listen", "127.0.0.1:0"]`); err != nil {
 		return err
 	}
@@ -96,7 +95,7 @@ func (c *Cluster) buildImages(ctx context.Context) error {
 
 func (c *Cluster) pauseImage() string { return filepath.Base(c.Dir) + "/pause:local" }
 
-// tool returns the path of a real server, building it when it is nowhere.
+// tool returns the path of a real server, and builds it if it is missing.
 func (c *Cluster) tool(ctx context.Context, name string) (string, error) {
 	out, err := c.run(ctx, "scripts/tools", "--path", name)
 	return strings.TrimSpace(out), err

@@ -11,9 +11,9 @@ import (
 	"aliquot.example/e2e/rack"
 )
 
-// AddClient starts one more Nomad client with a rack of its own and waits until its
-// node is ready and offers as many device groups as the rack has GPUs. It has no Consul,
-// whose agent serves one client alone.
+// AddClient starts another Nomad client with its own rack and waits until its node is ready and
+// offers as many device groups as the rack has GPUs. It has no Consul, because a Consul agent
+// serves a single Nomad client.
 func (c *Cluster) AddClient(ctx context.Context, name, ofRack string) error {
 	return c.AddClientOf(ctx, "default", name, ofRack)
 }
@@ -50,7 +50,7 @@ func (c *Cluster) AddClientOf(ctx context.Context, pool, name, ofRack string) er
 	if err != nil {
 		return err
 	}
-	// The mark is that of the cluster, so that all ends with it.
+	// The process carries the cluster's mark, so that it ends with the cluster.
 	env := slices.DeleteFunc(more.environment(), func(v string) bool { return v == mark+"="+more.Dir })
 	env = append(env, mark+"="+c.Dir, "NOMAD_ADDR="+more.agentAddress, "CONSUL_HTTP_ADDR="+c.ConsulAddress)
 	p, err := spawn(name, c.path("logs", name+".log"), env, path, "agent", "-config", filepath.Join(more.Dir,
@@ -66,14 +66,14 @@ func (c *Cluster) AddClientOf(ctx context.Context, pool, name, ofRack string) er
 	})
 }
 
-// keep notes a client, which is stopped with the cluster.
+// keep records a client that is to be stopped with the cluster.
 func (c *Cluster) keep(p *process) {
 	c.moreLock.Lock()
 	defer c.moreLock.Unlock()
 	c.more = append(c.more, p)
 }
 
-// StopClient ends one of the further clients in order.
+// StopClient stops one of the additional clients gracefully.
 func (c *Cluster) StopClient(name string) {
 	c.moreLock.Lock()
 	defer c.moreLock.Unlock()
@@ -84,8 +84,8 @@ func (c *Cluster) StopClient(name string) {
 	}
 }
 
-// clientConfig writes the configuration of one more client: that of the first, with
-// what two clients of one machine must not share.
+// clientConfig writes the configuration of an additional client: that of the first, except for what
+// two clients on one machine must not share.
 func (c *Cluster) clientConfig(more *Cluster, pool, name string) error {
 	ports, err := FreePorts(2)
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *Cluster) clientConfig(more *Cluster, pool, name string) error {
 	return render(clientConfig, more.path("nomad-client.hcl"), values)
 }
 
-// offers says what is missing until a node is ready with n device groups.
+// offers returns what is missing until a node is ready with n device groups, or "".
 func (c *Cluster) offers(name string, n int) string {
 	nodes, _, err := c.Nomad.Nodes().List(nil)
 	if err != nil {

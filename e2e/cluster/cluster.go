@@ -1,6 +1,6 @@
-// Package cluster runs a real Consul and real Nomad agents on a rack of fake
-// GPUs, with the shipped plugins, for tests and the demo. Everything that it
-// starts is gone after Stop, and also when the program dies in any other way.
+// Package cluster runs a real Consul and real Nomad agents on a rack of fake GPUs, with the shipped
+// plugins, for tests and the demo. Stop removes everything that it started. If the program ends in
+// any other way, its reaper does so.
 package cluster
 
 import (
@@ -25,25 +25,25 @@ const (
 	lockFile = "lock"     // held while the harness of the directory lives
 )
 
-// Options says what kind of cluster to start.
+// Options describes the cluster to start.
 type Options struct {
-	// Rack names a shipped rack, "" for a host without GPU libraries.
+	// Rack is the name of a shipped rack; "" for a host without GPU libraries.
 	Rack string
 	// AMD is the host's AMD GPUs; nil for none.
 	AMD *AMD
 	// Intel is the host's Intel GPUs; nil for none.
 	Intel *Intel
-	// Host is the host that the client agent lives on; nil for this one.
+	// Host is the host on which the client agent runs; nil for this one.
 	Host *Host
-	// Device and Driver are further settings, in HCL, of the device plugin and of
-	// the task driver, where ${node} is the name of the node: "node" for the first.
+	// Device and Driver are additional settings, in HCL, of the device plugin and of the task
+	// driver. ${node} in them is the name of the node: "node" for the first.
 	Device, Driver string
-	// Registry makes the model server's images ones that must be pulled, from a
-	// registry of the cluster's own.
+	// Registry puts the model server's images into a registry of the cluster, so that tasks must
+	// pull them.
 	Registry bool
-	// Volumes are host volumes by name.
+	// Volumes are host volumes, by name.
 	Volumes map[string]string
-	// NoLogs keeps no logs of a start that fails, for tests of just that.
+	// NoLogs keeps no logs of a start that fails, for tests of exactly that.
 	NoLogs bool
 	// Progress receives one line per step; nil for none.
 	Progress io.Writer
@@ -51,34 +51,34 @@ type Options struct {
 
 // Cluster is a running cluster of one node.
 type Cluster struct {
-	// Dir holds everything of the cluster, logs included, until Stop.
+	// Dir holds all files of the cluster, including logs, until Stop.
 	Dir    string
 	Nomad  *nomad.Client
 	Consul *consul.Client
 	// NomadAddress and ConsulAddress are the URLs of the servers.
 	NomadAddress, ConsulAddress string
-	// ConsulDNS is host:port of Consul's DNS.
+	// ConsulDNS is the host:port of Consul's DNS.
 	ConsulDNS string
 	// Image is the repository of the model server's images, without a tag.
 	Image string
-	// Registry is host:port of the cluster's registry; "" without.
+	// Registry is the host:port of the cluster's registry, or "".
 	Registry string
 
-	// Rack is the host's GPUs, for tests that change them; nil without a rack.
+	// Rack is the host's GPUs, which tests may change; nil without a rack.
 	Rack *rack.Rack
-	// AMD is the host's AMD GPUs; nil without.
+	// AMD is the host's AMD GPUs, or nil.
 	AMD *rack.AMD
-	// Intel is the host's Intel GPUs; nil without.
+	// Intel is the host's Intel GPUs, or nil.
 	Intel *rack.Intel
 
 	options Options
 	root    string // of the checkout
 	bin     string // of the built programs
 	tools   rack.Tools
-	// consulDir is the folder of the program consul.
+	// consulDir is the folder that contains the consul program.
 	consulDir string
 	amdLib    string // folder of the fake libamd_smi.so
-	// unfollow ends the play of the AMD rack's kernel driver.
+	// unfollow stops playing the AMD rack's kernel driver.
 	unfollow context.CancelFunc
 	started  time.Time
 	lock     *os.File
@@ -88,16 +88,16 @@ type Cluster struct {
 	server   *process
 	client   *process
 	moreLock sync.Mutex
-	more     []*process // further clients
-	// values are those of the configuration of the first client, agentAddress its URL.
+	more     []*process // additional clients
+	// values are the template values of the first client's configuration; agentAddress is its URL.
 	values       map[string]any
 	agentAddress string
 	stop         sync.Once
 	stopped      error
 }
 
-// Start starts a cluster and returns when its node is ready and offers the GPUs
-// of its rack. On error nothing is left but the logs that the error names.
+// Start starts a cluster and returns when its node is ready and offers the GPUs of its rack. On
+// error it leaves only the logs that the error names.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("a Nomad client needs root: run as root, or use make, which uses sudo")
@@ -119,20 +119,20 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// open makes the directory of the cluster and its reaper.
+// open creates the directory of the cluster and starts its reaper.
 func (c *Cluster) open() (err error) {
 	if c.root, err = checkout(); err != nil {
 		return err
 	}
-	// Containers and tasks of other users look into it.
+	// Containers and tasks of other users must be able to read it.
 	if c.Dir, err = os.MkdirTemp("", prefix); err != nil {
 		return err
 	}
 	if err := os.Chmod(c.Dir, 0o755); err != nil {
 		return err
 	}
-	// The lock gets its name once it is held: a lock that is not marks a directory
-	// whose harness died.
+	// The file gets its final name only once it is locked, because an unlocked lock file marks a
+	// directory whose harness died.
 	if c.lock, err = os.Create(c.path(lockFile + ".new")); err != nil {
 		return err
 	}
@@ -162,8 +162,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends all jobs in order, then everything else. It is safe to call more
-// than once.
+// Stop stops all jobs gracefully, then everything else. It is safe to call more than once.
 func (c *Cluster) Stop() error {
 	c.stop.Do(func() {
 		c.Say("stopping")
@@ -188,8 +187,7 @@ func (c *Cluster) Stop() error {
 	return c.stopped
 }
 
-// KeepLogs copies the logs to a folder that outlives the cluster and returns its
-// path.
+// KeepLogs copies the logs to a folder that remains after Stop, and returns its path.
 func (c *Cluster) KeepLogs() string {
 	kept, err := os.MkdirTemp("", "aliquot-logs-")
 	if err != nil {

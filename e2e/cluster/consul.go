@@ -11,8 +11,8 @@ import (
 	consul "github.com/hashicorp/consul/api"
 )
 
-// startConsul starts a Consul server that keeps its state in memory and waits
-// for it to lead.
+// startConsul starts a Consul server that keeps its state in memory, and waits until it is the
+// leader.
 func (c *Cluster) startConsul(ctx context.Context) error {
 	path, err := c.tool(ctx, "consul")
 	if err != nil {

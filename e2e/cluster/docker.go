@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// clusterLabel marks images, and through them containers, of a cluster.
+// clusterLabel is the label of a cluster's images, and through them of its containers.
 const clusterLabel = "aliquot.cluster"
 
 func label(dir string) string { return clusterLabel + "=" + filepath.Base(dir) }
@@ -32,7 +32,7 @@ func docker(ctx context.Context, input io.Reader, args ...string) (string, error
 	return strings.TrimSpace(string(out)), nil
 }
 
-// DockerMissing says in one line why Docker cannot be used, "" when it can.
+// DockerMissing returns in one line why Docker cannot be used, or "".
 func DockerMissing(ctx context.Context) string {
 	if _, err := docker(ctx, nil, "version", "--format", "{{.Server.Version}}"); err != nil {
 		return fmt.Sprintf("the docker engine cannot be used (%v): run `make setup`", err)
@@ -40,8 +40,7 @@ func DockerMissing(ctx context.Context) string {
 	return ""
 }
 
-// importImage makes an image that holds one program. Changes are instructions as
-// of a Dockerfile.
+// importImage creates an image that holds one program. changes are Dockerfile instructions.
 func importImage(ctx context.Context, dir, program, image string, changes ...string) error {
 	var archive bytes.Buffer
 	if err := pack(&archive, program); err != nil {
@@ -56,12 +55,11 @@ func importImage(ctx context.Context, dir, program, image string, changes ...str
 	return err
 }
 
-// aliases are the names by which job files for vLLM, Triton and image pulls call
-// the program of their image.
+// aliases are the names by which the job files for vLLM, Triton and image pulls call the program of
+// their image.
 var aliases = []string{"usr/bin/vllm", "usr/bin/tritonserver", "bin/true", "bin/sleep"}
 
-// pack writes a root file system that holds one program, under further names too,
-// and a /tmp.
+// pack writes a root file system that holds one program, also under its aliases, and /tmp.
 func pack(w io.Writer, program string) error {
 	body, err := os.ReadFile(program)
 	if err != nil {
@@ -89,8 +87,8 @@ func pack(w io.Writer, program string) error {
 	return archive.Close()
 }
 
-// ImportArchive makes an image of a root file system given as a tar archive, which
-// goes with the cluster, and returns its name.
+// ImportArchive creates an image from a root file system in a tar archive and returns the image's
+// name. The image is removed with the cluster.
 func (c *Cluster) ImportArchive(ctx context.Context, archive io.Reader, name, entrypoint string) (string, error) {
 	image := filepath.Base(c.Dir) + "/" + name + ":local"
 	_, err := docker(ctx, archive, "import", "--change", "LABEL "+label(c.Dir),
@@ -102,7 +100,7 @@ func (c *Cluster) ImportArchive(ctx context.Context, archive io.Reader, name, en
 func removeContainers(label string) error {
 	ctx := context.Background()
 	if DockerMissing(ctx) != "" {
-		return nil // no engine, no containers
+		return nil // no docker engine, no containers
 	}
 	remove := func(list, remove []string) error {
 		ids, err := docker(ctx, nil, list...)

@@ -11,19 +11,20 @@ import (
 	"syscall"
 )
 
-// Host is an installed Linux host that the client agent, its plugins and the tasks of
-// raw_exec live on, instead of this one: they see its programs, libraries and files. The
-// kernel, the network and the docker engine are this host's.
+// Host is an installed Linux system on which the client agent, its plugins and raw_exec tasks run.
+// They see its programs, libraries and files. They share this host's kernel, network and docker
+// engine.
 type Host struct {
-	// Archive is a tar archive of the root, such as scripts/debian-root makes.
+	// Archive is a tar archive of the root file system, such as scripts/debian-root makes.
 	Archive string
-	// Packages are the Debian packages that are installed before the agent starts.
+	// Packages are Debian packages to install before the agent starts.
 	Packages []string
 }
 
-// inside starts a program on the host, whose root becomes that of a mount namespace, since the
-// kernel names files to programs in a chroot by other paths. The mounts end with the program;
-// but what is mounted below the cluster's directory, as the secrets of tasks are, all see.
+// inside starts a program on the host in a mount namespace whose root is the host's. A chroot would
+// not do, since the kernel gives programs in it other paths of files. The mounts end with the
+// program, except for mounts below the cluster's directory, such as those of tasks' secrets, which
+// everybody sees.
 const inside = `set -e
 root=$1 dir=$2 tools=$3 path=$4
 shift 4
@@ -44,13 +45,13 @@ pivot_root . mnt/old
 exec chroot . /bin/sh -c 'umount -l /mnt/old; PATH=$1; export PATH; shift; exec "$@"' inside "$path" "$@"
 `
 
-// pathOnHost is the PATH of a service there.
+// pathOnHost is the PATH of a service on the host.
 const pathOnHost = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// hostArgs is the command line of a program on the host.
+// hostArgs returns the command line that runs a program on the host.
 func (c *Cluster) hostArgs(path string, args ...string) []string {
 	search := pathOnHost
-	if c.Rack != nil { // its control program of MPS comes with the driver
+	if c.Rack != nil { // the MPS control program comes with the driver
 		search = c.Rack.Path + ".bin:" + c.tools.Bin + ":" + search
 	}
 	words := []string{"--mount", "--propagation", "unchanged", "sh", "-c", inside, "inside",
@@ -58,8 +59,7 @@ func (c *Cluster) hostArgs(path string, args ...string) []string {
 	return append(words, args...)
 }
 
-// OnHost runs a command on the cluster's host, as its administrator does, and returns what
-// it printed.
+// OnHost runs a command on the cluster's host, as its administrator would, and returns its output.
 func (c *Cluster) OnHost(ctx context.Context, env []string, path string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "unshare", c.hostArgs(path, args...)...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=/root", "DEBIAN_FRONTEND=noninteractive", c.Mark()},
@@ -71,7 +71,7 @@ func (c *Cluster) OnHost(ctx context.Context, env []string, path string, args ..
 	return string(out), nil
 }
 
-// OnHostPath is where a file of the host is seen from here.
+// OnHostPath returns the path, from outside, of a file on the host.
 func (c *Cluster) OnHostPath(path string) string { return filepath.Join(c.path("host"), path) }
 
 // Install copies Debian packages to the host and installs them.
@@ -101,8 +101,8 @@ func (c *Cluster) furnishHost(ctx context.Context) error {
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return err
 	}
-	// Mounts that are made below the directory later reach the docker engine, and those of
-	// the host's root stay there.
+	// Mounts made later below the directory must reach the docker engine, but those of the host's
+	// root must not.
 	for _, m := range []struct {
 		source, target, kind string
 		flags                uintptr
@@ -132,7 +132,8 @@ func (c *Cluster) furnishHost(ctx context.Context) error {
 	return c.Install(ctx, h.Packages...)
 }
 
-// copyFile replaces a file by a copy of another, as a package does: who runs it runs on.
+// copyFile replaces a file with a copy of another, as a package manager does: programs that run
+// from the old file keep it.
 func copyFile(from, to string, mode os.FileMode) error {
 	body, err := os.ReadFile(from)
 	if err != nil {
@@ -152,7 +153,8 @@ func (c *Cluster) OnNode(name string) string {
 	return c.Program(name)
 }
 
-// pluginDir is where the client agent looks for plugins: on a host, where packages put them.
+// pluginDir returns the folder in which the client agent looks for plugins: on a host, the folder
+// that packages use.
 func (c *Cluster) pluginDir() string {
 	if c.options.Host != nil {
 		return "/opt/nomad/data/plugins"
@@ -160,5 +162,5 @@ func (c *Cluster) pluginDir() string {
 	return c.path("plugins")
 }
 
-// Put replaces a file of the host by one of this host, as a package does.
+// Put replaces a file on the host with a file of this machine, as a package manager does.
 func (c *Cluster) Put(from, to string) error { return copyFile(from, c.OnHostPath(to), 0o755) }

@@ -6,17 +6,17 @@ import (
 	"aliquot.example/e2e/rack"
 )
 
-// IntelPlugin is the device plugin of Intel's GPUs; it is there when the host has some.
+// IntelPlugin is the device plugin for Intel GPUs. It is configured only when the host has some.
 const IntelPlugin = "aliquot-device-intel"
 
-// Intel says which Intel GPUs the host pretends to have, beside the others.
+// Intel describes the Intel GPUs that the host pretends to have, in addition to others.
 type Intel struct {
 	GPUs []rack.IntelGPU
-	// Device holds further settings, in HCL, of the device plugin.
+	// Device holds additional settings, in HCL, of the device plugin.
 	Device string
 }
 
-// buildIntel writes the Intel rack into the root that the others use too.
+// buildIntel writes the Intel rack into the root that the other racks also use.
 func (c *Cluster) buildIntel(context.Context) (err error) {
 	if c.options.Intel == nil {
 		return nil

@@ -23,8 +23,8 @@ import (
 // Vars are the HCL variables of a job file.
 type Vars map[string]any
 
-// assignments writes variables as a variables file. Strings, numbers and
-// booleans spell alike in JSON and HCL, but for HCL's templates.
+// assignments renders the variables as a variables file. Strings, numbers and booleans have the
+// same syntax in JSON and HCL, except for HCL's templates.
 func (v Vars) assignments() (string, error) {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(v)) {
@@ -37,7 +37,7 @@ func (v Vars) assignments() (string, error) {
 	return b.String(), nil
 }
 
-// Run submits a job file; a relative path is one of the checkout.
+// Run submits a job file. A relative path is relative to the checkout.
 func (c *Cluster) Run(file string, vars Vars) (*nomad.Job, error) {
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(c.root, file)
@@ -49,7 +49,7 @@ func (c *Cluster) Run(file string, vars Vars) (*nomad.Job, error) {
 	return c.RunText(string(text), vars)
 }
 
-// RunText submits a job given as HCL.
+// RunText submits a job in HCL.
 func (c *Cluster) RunText(text string, vars Vars) (*nomad.Job, error) {
 	variables, err := vars.assignments()
 	if err != nil {
@@ -66,8 +66,8 @@ func (c *Cluster) RunText(text string, vars Vars) (*nomad.Job, error) {
 	return job, nil
 }
 
-// Purge stops a job, waits until its tasks have ended, and forgets it. Forgetting
-// comes last, because what is forgotten cannot be asked whether it has ended.
+// Purge stops a job, waits until its tasks have ended, and purges it. It purges last, because a
+// purged job can no longer be queried.
 func (c *Cluster) Purge(ctx context.Context, job string) error {
 	if _, _, err := c.Nomad.Jobs().Deregister(job, false, nil); err != nil {
 		return err
@@ -100,7 +100,7 @@ func ended(status string) bool {
 		status == nomad.AllocClientStatusLost
 }
 
-// stopJobs stops every job, all at once, as far as that goes.
+// stopJobs stops all jobs at the same time. It ignores errors.
 func (c *Cluster) stopJobs(ctx context.Context) {
 	jobs, _, err := c.Nomad.Jobs().List(nil)
 	if err != nil {
@@ -114,8 +114,8 @@ func (c *Cluster) stopJobs(ctx context.Context) {
 	}
 }
 
-// AwaitRunning waits until a job has that many running allocations, and returns
-// them by name. It fails at once when one has failed for good.
+// AwaitRunning waits until a job has count running allocations and returns them sorted by name. It
+// fails as soon as an allocation has failed for good.
 func (c *Cluster) AwaitRunning(ctx context.Context, job string, count int) ([]*nomad.Allocation, error) {
 	var running []*nomad.Allocation
 	var failed error
@@ -148,7 +148,7 @@ func (c *Cluster) AwaitRunning(ctx context.Context, job string, count int) ([]*n
 	return running, errors.Join(failed, err)
 }
 
-// pending says what is known of allocations that do not run.
+// pending describes the allocations that do not run.
 func (c *Cluster) pending(job string, stubs []*nomad.AllocationListStub) string {
 	var parts []string
 	for _, stub := range stubs {
@@ -162,8 +162,7 @@ func (c *Cluster) pending(job string, stubs []*nomad.AllocationListStub) string 
 	return strings.Join(parts, "; ")
 }
 
-// Blocked says why a part of a job is not placed, in Nomad's words; "" when all
-// of it is.
+// Blocked returns Nomad's reason why a part of a job is not placed, or "".
 func (c *Cluster) Blocked(job string) string {
 	evaluations, _, err := c.Nomad.Jobs().Evaluations(job, nil)
 	if err != nil {
@@ -199,8 +198,8 @@ func Events(states map[string]*nomad.TaskState) string {
 	return strings.Join(parts, " ")
 }
 
-// AwaitEvent waits until a task of an allocation has an event that contains text,
-// and returns the event's message.
+// AwaitEvent waits until a task of an allocation has an event that contains text, and returns the
+// event's message.
 func (c *Cluster) AwaitEvent(ctx context.Context, alloc, text string) (string, error) {
 	var found string
 	err := AwaitWithin(ctx, 60*time.Second, fmt.Sprintf("a task event with %q", text), func() string {
@@ -221,7 +220,7 @@ func (c *Cluster) AwaitEvent(ctx context.Context, alloc, text string) (string, e
 	return found, err
 }
 
-// Address returns host:port of a port of an allocation.
+// Address returns the host:port of an allocation's port.
 func Address(alloc *nomad.Allocation, label string) (string, error) {
 	for _, port := range alloc.AllocatedResources.Shared.Ports {
 		if port.Label == label {
@@ -231,8 +230,8 @@ func Address(alloc *nomad.Allocation, label string) (string, error) {
 	return "", fmt.Errorf("allocation %s has no port %q", alloc.ID[:8], label)
 }
 
-// Info asks the model server of an allocation what it sees inside its container,
-// as soon as it answers.
+// Info asks the model server of an allocation what it sees inside its container. It waits until the
+// server answers.
 func (c *Cluster) Info(ctx context.Context, alloc *nomad.Allocation) (hardware.Info, error) {
 	var info hardware.Info
 	address, err := Address(alloc, "http")
@@ -258,8 +257,7 @@ func (c *Cluster) Info(ctx context.Context, alloc *nomad.Allocation) (hardware.I
 	return info, err
 }
 
-// AwaitComplete waits until a batch job's allocations have all completed, and
-// returns them.
+// AwaitComplete waits until all allocations of a batch job have completed, and returns them.
 func (c *Cluster) AwaitComplete(ctx context.Context, job string, count int) ([]*nomad.Allocation, error) {
 	var done []*nomad.Allocation
 	err := AwaitWithin(ctx, 90*time.Second, fmt.Sprintf("%d completed allocations of job %s", count, job),
@@ -287,8 +285,8 @@ func (c *Cluster) AwaitComplete(ctx context.Context, job string, count int) ([]*
 	return done, err
 }
 
-// AwaitFailure waits until a task of a job has failed for good, with an event that
-// contains text, and returns its events.
+// AwaitFailure waits until a task of a job has failed for good with an event that contains text,
+// and returns its events.
 func (c *Cluster) AwaitFailure(ctx context.Context, job, text string) (string, error) {
 	var reason string
 	err := AwaitWithin(ctx, 60*time.Second, "the failure of job "+job, func() string {

@@ -6,16 +6,16 @@ import (
 	"net"
 )
 
-// The ports of servers come from below the kernel's ephemeral range, so that no
-// outgoing connection takes one between its choice and its use. Nomad's dynamic
-// ports come from a block of their own above that.
+// Server ports are below the kernel's ephemeral range, so that no outgoing connection takes a port
+// between its choice and its use. Nomad's dynamic ports come from a separate block above the server
+// ports.
 const (
 	firstPort, lastPort = 10_000, 19_999
 	firstBlock, blocks  = 20_000, 24
 	blockSize           = 500
 )
 
-// FreePorts returns n ports that nothing listens on, over TCP and UDP.
+// FreePorts returns n ports on which nothing listens, over TCP or UDP.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
@@ -43,7 +43,7 @@ func free(port int) bool {
 	return udp.Close() == nil
 }
 
-// dynamicPorts returns the bounds of a block for Nomad to assign from.
+// dynamicPorts returns the bounds of a block of ports for Nomad's dynamic ports.
 func dynamicPorts() (low, high int) {
 	low = firstBlock + rand.IntN(blocks)*blockSize
 	return low, low + blockSize - 1

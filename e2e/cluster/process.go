@@ -12,12 +12,11 @@ import (
 	"time"
 )
 
-// mark is set in the environment of every process of a cluster, so that all of
-// them, their children included, can be found again. Its value is the directory
-// of the cluster.
+// mark is a variable in the environment of every process of a cluster, including child processes.
+// Its value is the directory of the cluster. The reaper finds the processes by it.
 const mark = "ALIQUOT_CLUSTER"
 
-// Mark is what the environment of a process holds that ends with the cluster, at the latest.
+// Mark returns an environment variable that makes a process end with the cluster at the latest.
 func (c *Cluster) Mark() string { return mark + "=" + c.Dir }
 
 // process is one server of a cluster.
@@ -29,8 +28,8 @@ type process struct {
 	err  error // valid once done is closed
 }
 
-// spawn starts a server in a session of its own, so that a Ctrl-C in the
-// terminal reaches the harness alone. Output is appended to log.
+// spawn starts a server in its own session, so that Ctrl-C in the terminal reaches only the
+// harness. The server's output is appended to log.
 func spawn(name, log string, env []string, path string, args ...string) (*process, error) {
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		return nil, err
@@ -54,7 +53,7 @@ func spawn(name, log string, env []string, path string, args ...string) (*proces
 	return p, nil
 }
 
-// exited returns an error with the end of the log once the process is gone.
+// exited returns an error with the end of the log if the process has ended.
 func (p *process) exited() error {
 	select {
 	case <-p.done:
@@ -64,8 +63,8 @@ func (p *process) exited() error {
 	}
 }
 
-// context returns a context that ends when the process does, so that nobody
-// waits for what it will never do.
+// context returns a context that is canceled when the process ends, so that waits on the process
+// end with it.
 func (p *process) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
@@ -78,7 +77,7 @@ func (p *process) context(ctx context.Context) (context.Context, context.CancelF
 	return ctx, func() { cancel(nil) }
 }
 
-// stop asks the process to end and kills it when it has not within patience.
+// stop terminates the process, and kills it if it has not ended within patience.
 func (p *process) stop(patience time.Duration) {
 	if p == nil {
 		return
@@ -91,7 +90,7 @@ func (p *process) stop(patience time.Duration) {
 	}
 }
 
-// kill ends the process at once, as a crash would.
+// kill kills the process, as a crash would.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
@@ -110,8 +109,8 @@ func tail(path string, lines int) string {
 	return "  " + strings.Join(all, "\n  ")
 }
 
-// marked returns the processes, by ID, that carry the mark of a cluster, or are part
-// of an MPS below its directory: those are given next to no environment.
+// marked returns the IDs of the processes that carry the mark of a cluster or belong to an MPS
+// daemon below its directory. MPS processes get an almost empty environment, so they carry no mark.
 func marked(dir string) []int {
 	var found []int
 	want, ofMPS := "\x00"+mark+"="+dir+"\x00", "\x00CUDA_MPS_PIPE_DIRECTORY="+dir+"/"
@@ -136,7 +135,7 @@ func (c *Cluster) Processes(executable string) []int {
 	var found []int
 	for _, pid := range marked(c.Dir) {
 		path, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		// A program that was built anew meanwhile is marked so.
+		// The kernel adds " (deleted)" if the program was rebuilt since.
 		if err == nil && filepath.Base(strings.TrimSuffix(path, " (deleted)")) == executable {
 			found = append(found, pid)
 		}
@@ -144,7 +143,7 @@ func (c *Cluster) Processes(executable string) []int {
 	return found
 }
 
-// alive reports whether a process exists and is no zombie.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

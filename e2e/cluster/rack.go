@@ -14,8 +14,8 @@ import (
 	"aliquot.example/e2e/rack"
 )
 
-// buildRack builds the fakes and describes the GPUs that this host pretends to
-// have. From here on every process of the cluster sees them.
+// buildRack builds the fakes and writes the description of the GPUs that this host pretends to
+// have. All processes of the cluster that start afterwards see them.
 func (c *Cluster) buildRack(ctx context.Context) (err error) {
 	if c.options.Rack == "" {
 		return nil
@@ -31,8 +31,8 @@ func (c *Cluster) buildRack(ctx context.Context) (err error) {
 
 func (c *Cluster) hasGPUs() bool { return c.Rack != nil || c.AMD != nil || c.Intel != nil }
 
-// hostRoot is where the plugins find the machine's device nodes and libraries;
-// "" without a rack, for the real ones.
+// hostRoot returns the root below which the plugins find device nodes and libraries; "" without a
+// rack, which means the real root.
 func (c *Cluster) hostRoot() string {
 	if !c.hasGPUs() {
 		return ""
@@ -64,7 +64,7 @@ func (c *Cluster) awaitDevices(ctx context.Context) error {
 	})
 }
 
-// Groups reads the device groups that the node offers, by name.
+// Groups returns the device groups that the node offers, by name.
 func (c *Cluster) Groups() (map[string]*nomad.NodeDeviceResource, error) {
 	node, err := c.Node()
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Cluster) Groups() (map[string]*nomad.NodeDeviceResource, error) {
 	return groups, nil
 }
 
-// healthy counts the instances of a group that can be placed on.
+// healthy counts the healthy instances of a group.
 func healthy(group *nomad.NodeDeviceResource) int {
 	n := 0
 	for _, instance := range group.Instances {
@@ -88,8 +88,8 @@ func healthy(group *nomad.NodeDeviceResource) int {
 	return n
 }
 
-// AwaitHealth waits until a group has that many healthy instances. A change takes
-// Nomad up to ten seconds to bring to its servers.
+// AwaitHealth waits until a group has want healthy instances. Nomad takes up to ten seconds to send
+// a change to its servers.
 func (c *Cluster) AwaitHealth(ctx context.Context, group string, want int) error {
 	return AwaitWithin(ctx, 45*time.Second, fmt.Sprintf("%d healthy instances of group %s", want, group),
 		func() string {
@@ -108,8 +108,8 @@ func (c *Cluster) AwaitHealth(ctx context.Context, group string, want int) error
 		})
 }
 
-// MPSOf returns the UUID of the GPU whose MPS a process is part of, by its pipe
-// directory; "" when it is part of none.
+// MPSOf returns the UUID of the GPU whose MPS daemon a process uses, taken from its pipe directory,
+// or "".
 func (c *Cluster) MPSOf(pid int) string {
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
@@ -123,8 +123,7 @@ func (c *Cluster) MPSOf(pid int) string {
 	return ""
 }
 
-// MPSCommand sends a command to the MPS daemon of a GPU, as any container that has
-// slices of it can.
+// MPSCommand sends a command to the MPS daemon of a GPU, as any container with slices of it can.
 func (c *Cluster) MPSCommand(ctx context.Context, uuid, command string) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.tools.Bin, "nvidia-cuda-mps-control"))
 	cmd.Env = append(c.environment(), "CUDA_MPS_PIPE_DIRECTORY="+c.MPSPipe(uuid))
@@ -132,10 +131,10 @@ func (c *Cluster) MPSCommand(ctx context.Context, uuid, command string) error {
 	return cmd.Run()
 }
 
-// MPSPipe is the pipe directory of a GPU's MPS daemon.
+// MPSPipe returns the pipe directory of a GPU's MPS daemon.
 func (c *Cluster) MPSPipe(uuid string) string { return c.path("run", "mps", uuid, "pipe") }
 
-// HostFile is where the plugins find a file of the machine.
+// HostFile returns the path at which the plugins find a file of the machine.
 func (c *Cluster) HostFile(path string) string { return filepath.Join(c.hostRoot(), path) }
 
 // MPSAnswers reports whether the MPS daemon of a GPU answers its control program.

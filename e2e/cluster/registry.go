@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// registryConfig is that of the registry: everything in the cluster's directory,
-// loopback only, which Docker trusts without TLS.
+// registryConfig is the configuration of the registry. It keeps everything in the cluster's
+// directory and listens only on loopback, where Docker needs no TLS.
 const registryConfig = `version: 0.1
 log:
   accesslog:
@@ -22,7 +22,7 @@ http:
   addr: %s
 `
 
-// startRegistry starts a registry of container images and waits for it to answer.
+// startRegistry starts a container registry and waits until it answers.
 func (c *Cluster) startRegistry(ctx context.Context) error {
 	program, err := c.tool(ctx, "registry")
 	if err != nil {
@@ -58,8 +58,8 @@ func (c *Cluster) startRegistry(ctx context.Context) error {
 	})
 }
 
-// push moves the model server's images out of the engine into the registry, so
-// that whoever runs one must pull it.
+// push moves the model server's images from the docker engine to the registry, so that tasks must
+// pull them.
 func (c *Cluster) push(ctx context.Context) error {
 	remote := path.Join(c.Registry, "modelserver")
 	for _, variant := range variants {

@@ -8,8 +8,8 @@ import (
 // Tool returns the path of a real server, such as nomad-autoscaler.
 func (c *Cluster) Tool(ctx context.Context, name string) (string, error) { return c.tool(ctx, name) }
 
-// CrashServer ends the Nomad server as a crash would and starts it again with the
-// state that it had; it returns when the server leads.
+// CrashServer kills the Nomad server, as a crash would, and restarts it with its state. It returns
+// when the server is the leader.
 func (c *Cluster) CrashServer(ctx context.Context) (err error) {
 	c.server.kill()
 	if c.server, err = c.agent(ctx, "nomad-server"); err != nil {
@@ -23,8 +23,8 @@ func (c *Cluster) CrashServer(ctx context.Context) (err error) {
 	})
 }
 
-// CrashConsul ends Consul as a crash would, with all that it knew, and starts it
-// again on the same ports; it returns when Consul leads.
+// CrashConsul kills Consul, as a crash would, and restarts it without its state on the same ports.
+// It returns when Consul is the leader.
 func (c *Cluster) CrashConsul(ctx context.Context) error {
 	path, err := c.tool(ctx, "consul")
 	if err != nil {

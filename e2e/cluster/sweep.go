@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// reapVariable makes a copy of the running program the reaper of a cluster: it
-// outlives the harness, whatever ends that, and sweeps up behind it.
+// reapVariable makes a copy of the running program the reaper of a cluster: a process that outlives
+// the harness, however that ends, and removes what is left of the cluster.
 const reapVariable = "ALIQUOT_REAP"
 
 func init() {
@@ -25,7 +25,7 @@ func init() {
 		return
 	}
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	// The harness holds the other end: reading ends when it does.
+	// The harness holds the other end of this pipe, so the read ends when the harness does.
 	_, _ = bufio.NewReader(os.Stdin).ReadString(0)
 	if err := sweep(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "sweeping up after", dir+":", err)
@@ -34,7 +34,7 @@ func init() {
 	os.Exit(0)
 }
 
-// reaper is the process that sweeps when the harness is gone.
+// reaper is the process that sweeps after the harness has ended.
 type reaper struct {
 	cmd   *exec.Cmd
 	alive *os.File // closing it starts the sweep
@@ -61,14 +61,14 @@ func startReaper(dir string) (*reaper, error) {
 	return &reaper{cmd: cmd, alive: write}, nil
 }
 
-// sweep lets the reaper do its work and returns when all is gone.
+// sweep makes the reaper sweep, and returns when everything is removed.
 func (r *reaper) sweep() error {
 	r.alive.Close()
 	return r.cmd.Wait()
 }
 
-// sweep removes all that a cluster left: processes, containers, images, mounts,
-// its bridge, its control groups and its directory. It is safe to repeat.
+// sweep removes everything that a cluster left: processes, containers, images, mounts, its bridge,
+// its cgroups and its directory. It is safe to repeat.
 func sweep(dir string) error {
 	failed := errors.Join(endProcesses(dir), removeContainers(label(dir)))
 	mounted := unmount(dir)
@@ -79,8 +79,8 @@ func sweep(dir string) error {
 	return errors.Join(failed, os.RemoveAll(dir))
 }
 
-// endProcesses kills what carries the mark of the cluster, until nothing does:
-// a process may start another while it is looked for.
+// endProcesses kills processes with the cluster's mark until none is left: a process may start
+// another one during the search.
 func endProcesses(dir string) error {
 	return AwaitWithin(context.Background(), 20*time.Second, "the end of all processes", func() string {
 		pids := slices.DeleteFunc(marked(dir), func(pid int) bool { return !alive(pid) })
@@ -94,7 +94,7 @@ func endProcesses(dir string) error {
 	})
 }
 
-// unmount detaches every mount at and under dir, innermost first.
+// unmount detaches every mount at or below dir, innermost first.
 func unmount(dir string) error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -118,7 +118,7 @@ func unmount(dir string) error {
 	return failed
 }
 
-// removeControlGroups removes the groups that Nomad made for the cluster.
+// removeControlGroups removes the cgroups that Nomad created for the cluster.
 func removeControlGroups(dir string) error {
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupName(dir))
 	unified, _ := filepath.Glob("/sys/fs/cgroup/" + cgroupName(dir))
@@ -132,7 +132,7 @@ func removeControlGroups(dir string) error {
 		})
 		slices.Reverse(all)
 		for _, path := range all {
-			_ = syscall.Rmdir(path) // an empty group does no harm
+			_ = syscall.Rmdir(path) // an empty cgroup does no harm
 		}
 	}
 	return nil

@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// poll is how often a condition is looked at that cannot be waited for.
+// poll is the interval at which Await polls its condition.
 const poll = 100 * time.Millisecond
 
-// Await looks at a condition until it holds. The condition returns "" when it
-// does and otherwise what is still missing, which is what the error says when
-// ctx ends first.
+// Await polls a condition until it holds. The condition returns "" when it holds and otherwise what
+// is missing. If ctx ends first, Await returns an error that says what was missing.
 func Await(ctx context.Context, what string, missing func() string) error {
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
@@ -32,14 +31,14 @@ func Await(ctx context.Context, what string, missing func() string) error {
 	}
 }
 
-// AwaitWithin is Await with a limit of its own.
+// AwaitWithin is Await with a timeout.
 func AwaitWithin(ctx context.Context, limit time.Duration, what string, missing func() string) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return Await(ctx, what, missing)
 }
 
-// why turns an error into what is still missing.
+// why returns the text of an error, or "", as Await's condition does.
 func why(err error) string {
 	if err == nil {
 		return ""

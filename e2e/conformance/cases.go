@@ -42,7 +42,7 @@ func testGroups(t *testing.T, b *bench) {
 		}
 		keys := []string{"model", "class", "slices", "sharing", "enforcement", "enforcement_level",
 			"memory_enforcement", "memory", "memory_per_slice", "units", "weight", "numa_node", "target"}
-		if !b.rig.Unshared { // what belongs to one GPU is no attribute of several
+		if !b.rig.Unshared { // attributes of a single GPU are not attributes of several
 			keys = append(keys, "index", "unique.uuid", "pci")
 		}
 		for _, key := range keys {
@@ -53,8 +53,8 @@ func testGroups(t *testing.T, b *bench) {
 	}
 }
 
-// testIdle pins that a plugin which only had its configuration validated left no
-// trace: the agent starts every binary for that alone, beside the one that serves.
+// testIdle checks that a plugin leaves no trace if only its configuration was validated. The agent
+// starts every binary once only to validate, while another instance serves.
 func testIdle(t *testing.T, b *bench) {
 	b.start(b.offer())
 	dir := b.rig.Config["run_dir"].(string)
@@ -63,8 +63,8 @@ func testIdle(t *testing.T, b *bench) {
 	}
 }
 
-// checkSlices pins house rules: one shared GPU is one group, and nothing that
-// names one GPU is in the group's name, which is part of the node's class.
+// checkSlices checks the project's rules: one shared GPU is one group, and the group's name, which
+// is part of the node's class, names no individual GPU.
 func checkSlices(t *testing.T, g *device.DeviceGroup) {
 	t.Helper()
 	var of gpu.ID
@@ -88,8 +88,8 @@ func checkSlices(t *testing.T, g *device.DeviceGroup) {
 	}
 }
 
-// checkParts is checkSlices for whole GPUs and parts of GPUs: each instance is one,
-// and none is named by its group.
+// checkParts is checkSlices for whole GPUs and parts of GPUs: each GPU or part is one instance, and
+// the group's name names none of them.
 func checkParts(t *testing.T, g *device.DeviceGroup) {
 	t.Helper()
 	for _, d := range g.Devices {
@@ -103,7 +103,7 @@ func checkParts(t *testing.T, g *device.DeviceGroup) {
 	}
 }
 
-// reserve asks for instances and reads the grant back from the answer.
+// reserve reserves instances and parses the grant from the reply.
 func (b *bench) reserve(r *Running, list []string) gpu.Grant {
 	b.t.Helper()
 	answer, err := r.Reserve(list)
@@ -193,7 +193,7 @@ func testReserveFirst(t *testing.T, b *bench) {
 	first := b.start(b.offer())
 	list := ids(b.ready(first)[0].Devices)
 	list = list[:min(2, len(list))]
-	first.Kill() // one plugin at a time works in a run directory
+	first.Kill() // only one plugin at a time works in a run directory
 	b.reserve(b.start(b.offer()), list)
 }
 
@@ -292,7 +292,7 @@ func testMetrics(t *testing.T, b *bench) {
 	config["metrics_address"] = address
 	r := b.start(config)
 	groups := b.ready(r)
-	// As the agent does: metrics are served while a fingerprint stream is open.
+	// As in the agent, metrics are served while a fingerprint stream is open.
 	stream, err := r.Fingerprint(b.ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -343,8 +343,7 @@ func testWhole(t *testing.T, b *bench) {
 	}
 }
 
-// whole is the sharing of a group in mode whole: none, but where its GPU is cut into
-// parts.
+// whole returns the sharing mode of a group in mode whole: none, unless the GPU is cut into parts.
 func whole(b *bench, g *device.DeviceGroup) gpu.Sharing {
 	if sharing, _ := g.Attributes["sharing"].GetString(); b.rig.Unshared && len(g.Devices) > 1 {
 		return gpu.Sharing(sharing)

@@ -1,6 +1,6 @@
-// Package conformance is the suite that every device plugin of the project
-// passes, whatever its vendor and the release of its vendor's library. It runs the
-// shipped binary as Nomad does, through Nomad's own plugin loader, on a rack.
+// Package conformance is the test suite for all device plugins of the project, for every vendor and
+// every release of the vendor's library. It runs the shipped binary on a rack, through Nomad's own
+// plugin loader.
 package conformance
 
 import (
@@ -37,12 +37,12 @@ type Launch struct {
 type Running struct {
 	device.DevicePlugin
 	instance loader.PluginInstance
-	// Info is what the plugin says of itself.
+	// Info is the plugin's description of itself.
 	Info *base.PluginInfoResponse
 }
 
-// Start validates the configuration and launches the plugin. Like the agent it
-// starts the binary once more beforehand, only to validate.
+// Start validates the configuration and launches the plugin. Like the agent, it first starts the
+// binary once only to validate.
 func (l Launch) Start() (running *Running, err error) {
 	name := filepath.Base(l.Binary)
 	if err := l.install(name); err != nil {
@@ -80,8 +80,8 @@ func (l Launch) Start() (running *Running, err error) {
 	return &Running{plugin, instance, infos[0]}, nil
 }
 
-// install puts a start script of the plugin's name into the plugin folder, so
-// that plugins of several racks can run beside each other in one test process.
+// install writes a start script, with the plugin's name, into the plugin folder, so that plugins of
+// several racks can run at the same time in one test process.
 func (l Launch) install(name string) error {
 	binary, err := filepath.Abs(l.Binary)
 	if err != nil {
@@ -99,11 +99,11 @@ func (l Launch) install(name string) error {
 	return os.WriteFile(filepath.Join(l.Dir, name), []byte(script.String()), 0o755)
 }
 
-// pids is the file in which every process of this start leaves its ID.
+// pids returns the file to which every process of this start writes its ID.
 func (l Launch) pids() string { return filepath.Join(l.Dir, "pids.txt") }
 
-// sweep ends the processes of a start that failed: Nomad's loader leaves a plugin
-// that refuses its configuration running, and its agent ends soon after.
+// sweep ends the processes of a start that failed: Nomad's loader leaves a plugin running that
+// rejects its configuration. The agent exits soon afterwards; a test does not.
 func (l Launch) sweep() {
 	text, _ := os.ReadFile(l.pids())
 	for _, field := range strings.Fields(string(text)) {
@@ -115,7 +115,7 @@ func (l Launch) sweep() {
 
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// PID of the plugin's process.
+// PID returns the PID of the plugin's process.
 func (r *Running) PID() int {
 	c, ok := r.instance.ReattachConfig()
 	if !ok {
@@ -127,8 +127,8 @@ func (r *Running) PID() int {
 // Kill ends the plugin as the agent does when it stops.
 func (r *Running) Kill() { r.instance.Kill() }
 
-// Groups reads fingerprints until ok holds for one, and returns it. It fails on
-// an error of the plugin and when ctx ends.
+// Groups reads fingerprints until ok holds for one, and returns it. It fails if the plugin reports
+// an error or ctx ends.
 func (r *Running) Groups(ctx context.Context, ok func([]*device.DeviceGroup) bool) ([]*device.DeviceGroup, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -155,8 +155,8 @@ func (r *Running) Groups(ctx context.Context, ok func([]*device.DeviceGroup) boo
 	}
 }
 
-// Describe prints groups for messages: name, healthy of all instances, and the
-// reasons of those that are not.
+// Describe formats groups for messages: name, healthy and total instances, and why instances are
+// unhealthy.
 func Describe(groups []*device.DeviceGroup) string {
 	var parts []string
 	for _, g := range groups {

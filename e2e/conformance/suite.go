@@ -15,29 +15,29 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Rig is one vendor's plugin on one rack of at least two GPUs of any models.
+// Rig is one vendor's plugin on a rack of at least two GPUs of any models.
 type Rig struct {
 	Vendor gpu.Vendor
 	Binary string
-	// Env runs the plugin on the rack, Bare on a host without the vendor's
+	// Env is the environment for the plugin on the rack, Bare that for a host without the vendor's
 	// hardware and library.
 	Env, Bare []string
-	// Config holds at least root and run_dir. BareConfig is for Bare.
+	// Config holds at least root and run_dir. BareConfig is used with Bare.
 	Config, BareConfig map[string]any
-	// Lose makes a GPU of the rack fall off the bus, Restore brings it back.
+	// Lose makes a GPU of the rack fall off the bus; Restore brings it back.
 	Lose, Restore func(gpu.ID) error
-	// UnitsUnknown is set where the vendor's library cannot tell SMs or CUs.
+	// UnitsUnknown is set if the vendor's library does not report SMs or CUs.
 	UnitsUnknown bool
-	// Unshared is set where the vendor's GPUs have no slices: the rack then holds a
-	// whole GPU of one class, first on the bus, and at least three parts of another.
+	// Unshared is set if the vendor's GPUs have no slices. The rack then holds a whole GPU of one
+	// class, first on the bus, and at least three parts of another.
 	Unshared bool
-	// Close ends what the plugin leaves running on purpose.
+	// Close stops what the plugin leaves running on purpose.
 	Close func()
 }
 
 const slicesPerGPU = 10
 
-// Run runs the suite; each test has a rig of its own.
+// Run runs the suite. Each test gets its own rig.
 func Run(t *testing.T, rig func(*testing.T) Rig) {
 	for name, test := range map[string]func(*testing.T, *bench){
 		"identity and groups":               testGroups,
@@ -75,8 +75,8 @@ type bench struct {
 	log *logOnFailure
 }
 
-// offer is the configuration that most tests run with: slices, or what a vendor
-// without slices offers by itself.
+// offer returns the configuration of most tests: slices, or the vendor's default if it has no
+// slices.
 func (b *bench) offer() map[string]any {
 	if b.rig.Unshared {
 		return map[string]any{}
@@ -91,7 +91,7 @@ func (b *bench) launch(env []string, base, extra map[string]any) (*Running, erro
 	return Launch{Binary: b.rig.Binary, Env: env, Config: config, Dir: b.t.TempDir(), Log: log}.Start()
 }
 
-// start launches the plugin on the rack and ends it with the test.
+// start launches the plugin on the rack and kills it when the test ends.
 func (b *bench) start(extra map[string]any) *Running {
 	b.t.Helper()
 	period := map[string]any{"fingerprint_period": "200ms"}
@@ -104,7 +104,7 @@ func (b *bench) start(extra map[string]any) *Running {
 	return r
 }
 
-// ready waits for at least one group with all instances healthy everywhere.
+// ready waits until there is at least one group and all instances of all groups are healthy.
 func (b *bench) ready(r *Running) []*device.DeviceGroup {
 	b.t.Helper()
 	return b.await(r, "all instances healthy", func(groups []*device.DeviceGroup) bool {
@@ -138,8 +138,7 @@ func ids(devices []*device.Device) []string {
 	return out
 }
 
-// logOnFailure keeps what the plugins of a test log, and prints it when the test
-// has failed.
+// logOnFailure keeps the plugins' logs of a test and prints them if the test fails.
 type logOnFailure struct {
 	mu   sync.Mutex
 	text bytes.Buffer

@@ -1,7 +1,7 @@
-// Package debian plays hosts that run Debian, for tests of what changes drivers: a root
-// with the real apt, dpkg, kmod and their like, and stand-ins for the kernel. /proc and
-// /sys are plain files; modprobe, rmmod and systemctl are scripts that change them as the
-// kernel and systemd would.
+// Package debian provides hosts that run Debian, for tests of driver upgrades: a root file system
+// with the real apt, dpkg, kmod and so on, and stand-ins for the kernel. /proc and /sys are plain
+// files; modprobe, rmmod and systemctl are scripts that change them as the kernel and systemd
+// would.
 package debian
 
 import (
@@ -24,17 +24,17 @@ import (
 // Kernel is the release of the kernel that every host pretends to run.
 const Kernel = "6.1.0-56-amd64"
 
-// Host is one host, below Root.
+// Host is a host whose root file system is Root.
 type Host struct {
 	Root host.Root
-	// Repository is the folder of packages that its apt knows as /srv/repository.
+	// Repository is the package folder that its apt sees at /srv/repository.
 	Repository string
 
 	mounts []string
 }
 
-// Missing says what keeps tests from having hosts here, "" for nothing. It makes the root
-// that they need, if that is not there.
+// Missing returns why tests cannot create hosts here, or "". It creates the root file system that
+// they need, if it does not exist.
 func Missing(ctx context.Context, checkout string) string {
 	if runtime.GOARCH != "amd64" {
 		return "needs an amd64 machine, as the packages are for one"
@@ -56,7 +56,7 @@ func Missing(ctx context.Context, checkout string) string {
 	return ""
 }
 
-// archive makes the archive of the root, once, and returns its path.
+// archive creates the archive of the root file system, once, and returns its path.
 func archive(ctx context.Context, checkout string) (string, error) {
 	out, err := exec.CommandContext(ctx, filepath.Join(checkout, "scripts/debian-root")).Output()
 	var exit *exec.ExitError
@@ -67,8 +67,8 @@ func archive(ctx context.Context, checkout string) (string, error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// base unpacks the root that all hosts have below their own, once for each version of
-// the archive.
+// base unpacks the root file system from which all hosts are copied, once for each version of the
+// archive.
 func base(ctx context.Context, checkout string) (string, error) {
 	archive, err := archive(ctx, checkout)
 	if err != nil {
@@ -96,8 +96,8 @@ func base(ctx context.Context, checkout string) (string, error) {
 	return dir, os.Rename(tmp, dir)
 }
 
-// New makes a host in a folder. Root is the folder root below it, which may hold files
-// already. The caller must call Close.
+// New creates a host in the folder dir. Its root is the folder root in dir, which may already
+// contain files. The caller must call Close.
 func New(ctx context.Context, checkout, dir string) (*Host, error) {
 	lower, err := base(ctx, checkout)
 	if err != nil {
@@ -111,7 +111,7 @@ func New(ctx context.Context, checkout, dir string) (*Host, error) {
 	if err := h.inMemory(root); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
-	// Each host has a copy: overlay file systems do not lie on each other everywhere.
+	// Each host has a copy, because an overlay cannot be mounted on an overlay on every system.
 	if out, err := exec.CommandContext(ctx, "cp", "-a", "--no-clobber", lower+"/.", root).CombinedOutput(); err != nil {
 		return nil, errors.Join(fmt.Errorf("cp: %w: %s", err, out), h.Close())
 	}
@@ -121,8 +121,7 @@ func New(ctx context.Context, checkout, dir string) (*Host, error) {
 	return h, nil
 }
 
-// inMemory lets the root lie in memory, with what it held before: apt and dpkg wait for
-// the disk after every file.
+// inMemory moves the root and its files into memory, because apt and dpkg sync every file to disk.
 func (h *Host) inMemory(root string) error {
 	was := root + ".was"
 	if err := os.Rename(root, was); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -144,7 +143,7 @@ func (h *Host) inMemory(root string) error {
 	return nil
 }
 
-// Close undoes what lies outside of the host's folder.
+// Close removes what the host has created outside of its folder.
 func (h *Host) Close() error {
 	var errs []error
 	for _, at := range h.mounts {
@@ -154,7 +153,7 @@ func (h *Host) Close() error {
 	return errors.Join(errs...)
 }
 
-// furnish adds what a minimal root lacks.
+// furnish adds what a minimal root file system lacks.
 func (h *Host) furnish() error {
 	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "random": 8, "urandom": 9} {
 		path := h.Root.Path("dev", name)
@@ -180,7 +179,7 @@ func (h *Host) furnish() error {
 	for name, text := range map[string]string{
 		"etc/apt/sources.list":                         "deb [trusted=yes] copy:///srv/repository ./\n",
 		"proc/sys/kernel/osrelease":                    Kernel + "\n",
-		"etc/dpkg/dpkg.cfg.d/fast":                     "force-unsafe-io\n", // nobody needs it after a crash
+		"etc/dpkg/dpkg.cfg.d/fast":                     "force-unsafe-io\n", // nothing has to survive a crash
 		"usr/local/sbin/modprobe":                      modprobe,
 		"usr/local/sbin/rmmod":                         rmmod,
 		"usr/local/sbin/systemctl":                     systemctl,
@@ -196,7 +195,7 @@ func (h *Host) furnish() error {
 	return h.newBoot()
 }
 
-// Write writes a file of the host; scripts can be executed.
+// Write writes a file on the host. Scripts become executable.
 func (h *Host) Write(name, text string) error {
 	path := h.Root.Path(name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -211,12 +210,12 @@ func (h *Host) Write(name, text string) error {
 
 func (h *Host) newBoot() error { return h.Write("proc/sys/kernel/random/boot_id", rand.Text()+"\n") }
 
-// Run runs a program of the host.
+// Run runs a program on the host.
 func (h *Host) Run(ctx context.Context, name string, args ...string) (string, error) {
 	return h.Root.Output(ctx, name, args...)
 }
 
-// GPU puts a GPU of NVIDIA on the host's PCI bus.
+// GPU adds an NVIDIA GPU to the host's PCI bus.
 func (h *Host) GPU(address string, device uint16) error {
 	for file, value := range map[string]uint32{"vendor": 0x10de, "device": uint32(device), "class": 0x030200} {
 		if err := h.Write("sys/bus/pci/devices/"+address+"/"+file, fmt.Sprintf("0x%04x\n", value)); err != nil {
@@ -226,27 +225,27 @@ func (h *Host) GPU(address string, device uint16) error {
 	return nil
 }
 
-// Boot does what the kernel does with the driver at a boot: it loads what is on disk.
+// Boot loads the driver that is on disk, as the kernel does at boot.
 func (h *Host) Boot(ctx context.Context) error {
 	if err := errors.Join(os.RemoveAll(h.Root.Path("sys/module")), os.RemoveAll(h.Root.Path("run")),
 		os.MkdirAll(h.Root.Path("run"), 0o755), h.newBoot()); err != nil {
 		return err
 	}
-	// Without a driver on disk there is none afterwards.
+	// Without a driver on disk, modprobe fails and none is loaded.
 	_, _ = h.Run(ctx, "modprobe", "nvidia")
 	return nil
 }
 
-// RebootAsked reports whether somebody asked for a reboot since the last boot.
+// RebootAsked reports whether a program has requested a reboot since the last boot.
 func (h *Host) RebootAsked() bool { return h.Root.Exists("run/reboot-asked") }
 
-// Loaded is the version of the loaded driver.
+// Loaded returns the version of the loaded driver, or "".
 func (h *Host) Loaded() string { return h.Root.TextOr("", "sys/module/nvidia/version") }
 
-// Asked lists what the stand-ins were asked for, a line each.
+// Asked returns the calls of the stand-ins, one per line.
 func (h *Host) Asked() string { return h.Root.TextOr("", "var/log/asked") }
 
-// Small gives a folder of the host a file system of its own of a few bytes.
+// Small mounts a separate file system of the given size at a folder of the host.
 func (h *Host) Small(name string, bytes int) error {
 	at := h.Root.Path(name)
 	kept := at + ".kept"
@@ -263,7 +262,7 @@ func (h *Host) Small(name string, bytes int) error {
 const (
 	log = `echo "$(basename "$0") $*" >>/var/log/asked
 `
-	// The module's file has another name than the module, as Debian's has.
+	// The module's file has another name than the module, as in Debian.
 	modprobe = `#!/bin/sh
 ` + log + `case $1 in
 nvidia) ;;

@@ -12,17 +12,17 @@ import (
 	"sync"
 )
 
-// Package is a small package that stands in for one of a driver's.
+// Package is a small package that stands in for one of a driver's packages.
 type Package struct {
 	Name, Version, Depends, Conflicts string
 	// Files are its files by path, and Scripts its maintainer scripts by name.
 	Files, Scripts map[string]string
 }
 
-// Driver are the packages of a version of NVIDIA's driver as Debian has them. library is
-// what libnvidia-ml.so.1 holds. Their maintainer scripts fail where the host has a file
-// /etc/fails-<name>-<version>. Where it has /etc/hangs-<name>-<version> they never end, and
-// write their PID to /var/log/hangs.
+// Driver returns the packages of a version of NVIDIA's driver as Debian has them. library is the
+// content of libnvidia-ml.so.1. The maintainer scripts fail if the host has a file
+// /etc/fails-<name>-<version>. If it has /etc/hangs-<name>-<version>, they never end, and write
+// their PID to /var/log/hangs.
 func Driver(ctx context.Context, version string, library []byte) ([]Package, error) {
 	module, err := moduleFile(ctx, version)
 	if err != nil {
@@ -61,8 +61,8 @@ func Driver(ctx context.Context, version string, library []byte) ([]Package, err
 	return append(list, Package{Name: "linux-headers-" + Kernel, Version: "6.1.147-1"}), nil
 }
 
-// OpenModules are the packages of a version that hold the other kind of kernel modules, in
-// place of nvidia-kernel-dkms.
+// OpenModules returns the packages of a version that hold the open kernel modules and replace
+// nvidia-kernel-dkms.
 func OpenModules(ctx context.Context, version string) ([]Package, error) {
 	module, err := moduleFile(ctx, version)
 	full := version + "-1"
@@ -74,7 +74,7 @@ func OpenModules(ctx context.Context, version string) ([]Package, error) {
 	}, err
 }
 
-// moduleFile compiles a file that modinfo reads as a kernel module of a version.
+// moduleFile compiles a file that modinfo reads as a kernel module of the given version.
 func moduleFile(ctx context.Context, version string) (string, error) {
 	dir, err := os.MkdirTemp("", "module-")
 	if err != nil {
@@ -95,8 +95,7 @@ func moduleFile(ctx context.Context, version string) (string, error) {
 	return string(b), err
 }
 
-// Publish builds packages into the host's repository, beside those that are there, and
-// lets its apt know.
+// Publish builds packages, adds them to the host's repository and updates the list of its apt.
 func (h *Host) Publish(ctx context.Context, packages []Package) error {
 	for _, p := range packages {
 		if err := h.build(ctx, p); err != nil {
@@ -106,10 +105,10 @@ func (h *Host) Publish(ctx context.Context, packages []Package) error {
 	return h.Index(ctx)
 }
 
-// built are the packages that this process has built, as files, by what they hold.
+// built holds the packages that this process has built, as files, by content.
 var built sync.Map
 
-// build builds a package, or takes the one that was built of the same before.
+// build builds a package, or takes the file that was already built for the same content.
 func (h *Host) build(ctx context.Context, p Package) error {
 	key := sha256.Sum256(fmt.Append(nil, p))
 	out := filepath.Join(h.Repository, fmt.Sprintf("%s_%s_amd64.deb", p.Name, p.Version))
@@ -166,7 +165,7 @@ func (p Package) control() string {
 	return text
 }
 
-// place writes a file of a package, or a link where the name ends in "->".
+// place writes a file of a package, or a symbolic link if the name ends in " ->".
 func place(dir, name, text string) error {
 	link := strings.HasSuffix(name, " ->")
 	path := filepath.Join(dir, strings.TrimSuffix(name, " ->"))
@@ -183,8 +182,7 @@ func place(dir, name, text string) error {
 	return os.WriteFile(path, []byte(text), mode)
 }
 
-// Index writes the list of the packages that are in the repository, and lets the host's
-// apt read it.
+// Index writes the repository's list of packages and updates the list of the host's apt.
 func (h *Host) Index(ctx context.Context) error {
 	debs, err := filepath.Glob(filepath.Join(h.Repository, "*.deb"))
 	if err != nil {
@@ -210,8 +208,8 @@ func (h *Host) Index(ctx context.Context) error {
 	return err
 }
 
-// Withdraw removes the files of a version from the repository and keeps them in its list,
-// as a mirror does that is half updated.
+// Withdraw removes the files of a version from the repository but keeps them in its list, like a
+// mirror that is only partly updated.
 func (h *Host) Withdraw(version string) error {
 	debs, err := filepath.Glob(filepath.Join(h.Repository, "*_"+version+"-1_amd64.deb"))
 	if err != nil || len(debs) == 0 {

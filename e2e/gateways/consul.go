@@ -20,7 +20,7 @@ type Consul struct {
 	path    string
 	dir     string
 	hosts   *Hosts
-	on      int // of hosts
+	on      int // index of the host
 	process *process
 }
 
@@ -62,7 +62,7 @@ func startConsul(ctx context.Context, o Options) (*Consul, error) {
 	return c, c.Start(ctx)
 }
 
-// Start starts Consul with the data that it had, and returns when it leads.
+// Start starts Consul with its existing data and returns when it is the leader.
 func (c *Consul) Start(ctx context.Context) (err error) {
 	c.process, err = spawn(filepath.Join(c.dir, "consul.log"), c.hosts, c.on, c.path,
 		"agent", "-config-file", filepath.Join(c.dir, "consul.json"))
@@ -84,19 +84,19 @@ func (c *Consul) Start(ctx context.Context) (err error) {
 	})
 }
 
-// Kill ends Consul as a crash would.
+// Kill kills Consul, as a crash would.
 func (c *Consul) Kill() {
 	if c.process != nil {
 		c.process.kill()
 	}
 }
 
-// Lose removes the data of a Consul that does not run.
+// Lose removes the data of a stopped Consul.
 func (c *Consul) Lose() error { return os.RemoveAll(filepath.Join(c.dir, "data")) }
 
-// Hang stops the process, so that it takes connections and never answers; Continue ends
-// that.
+// Hang stops the process with SIGSTOP: it accepts connections but never answers. Continue resumes
+// it.
 func (c *Consul) Hang() { c.process.signal(syscall.SIGSTOP) }
 
-// Continue is the end of Hang.
+// Continue resumes the process after Hang.
 func (c *Consul) Continue() { c.process.signal(syscall.SIGCONT) }

@@ -1,5 +1,5 @@
-// Package gateways runs several gateways as processes of the shipped program, with a real
-// Consul and with replicas that count what they serve, for tests and for bench/gateways.
+// Package gateways runs several gateway processes of the shipped program, with a real Consul and
+// with replicas that count what they serve, for tests and for bench/gateways.
 package gateways
 
 import (
@@ -20,38 +20,37 @@ import (
 // Service is the name of the service that all gateways of a fleet serve.
 const Service = "app"
 
-// Options says what a Fleet consists of.
+// Options describes a Fleet.
 type Options struct {
 	Program string // path of aliquot
 	Consul  string // path of consul
 	Dir     string // for configurations, logs and Consul's data
-	// Gateways is how many; Replicas are what each of them knows.
+	// Gateways is the number of gateways; Replicas are the replicas that each of them knows.
 	Gateways int
 	Replicas []*Replica
-	// TLS is that of the peers block, with its files, in which {index} is the gateway's;
+	// TLS is the peers block's TLS setting with its files, in which {index} is the gateway's index;
 	// "off" for none.
 	TLS string
-	// Service and Settings are further lines of the service block and of the
-	// configuration.
+	// Service and Settings are additional lines of the service block and of the configuration.
 	Service, Settings string
-	// Hosts has every gateway on a host of its own; nil for all on this one.
+	// Hosts puts every gateway on its own host; nil puts all on this one.
 	Hosts *Hosts
-	// Between puts something between the gateways and Consul, and returns its address; nil
-	// for nothing.
+	// Between, if set, starts a proxy between the gateways and Consul and returns the proxy's
+	// address.
 	Between func(consul string) (address string, end func(), err error)
 }
 
-// Fleet is gateways, Consul and replicas.
+// Fleet is a set of gateways with Consul and replicas.
 type Fleet struct {
 	options  Options
 	Consul   *Consul
 	Gateways []*Gateway
-	between  string // the address of Consul for gateways
+	between  string // Consul's address for the gateways
 	end      func() // of Options.Between
 }
 
-// Open starts Consul and the gateways, and returns when all agree on an owner. On an
-// error it leaves nothing behind.
+// Open starts Consul and the gateways and returns when all agree on an owner. On error it leaves
+// nothing behind.
 func Open(ctx context.Context, o Options) (f *Fleet, err error) {
 	f = &Fleet{options: o}
 	defer func() {
@@ -95,7 +94,7 @@ func (f *Fleet) End() {
 	}
 }
 
-// Live lists the gateways whose processes run.
+// Live returns the gateways whose process is running.
 func (f *Fleet) Live() (live []*Gateway) {
 	for _, g := range f.Gateways {
 		if g.running() && !g.stopped.Load() {
@@ -105,8 +104,8 @@ func (f *Fleet) Live() (live []*Gateway) {
 	return live
 }
 
-// Settled waits until one of the gateways that run owns the service and all others follow
-// it, and returns the owner. One gateway alone, which has no peers block, is it.
+// Settled waits until one of the running gateways owns the service and all others follow it, and
+// returns the owner. A single gateway, which has no peers block, is the owner.
 func (f *Fleet) Settled(ctx context.Context) (owner *Gateway, err error) {
 	if len(f.Gateways) == 1 {
 		return f.Gateways[0], nil
@@ -141,11 +140,11 @@ func (f *Fleet) settled(ctx context.Context, among []*Gateway) (owner *Gateway, 
 	return owner, err
 }
 
-// waitFor bounds Await.
+// waitFor is Await's timeout.
 var waitFor = time.Minute
 
-// Await looks at a condition until it holds. The condition returns "" when it does, and
-// otherwise what is missing, which the error says.
+// Await polls a condition until it holds. The condition returns "" when it holds and otherwise what
+// is missing, which becomes part of the error.
 func Await(ctx context.Context, what string, missing func() string) error {
 	ctx, cancel := context.WithTimeout(ctx, waitFor)
 	defer cancel()
@@ -164,14 +163,14 @@ func Await(ctx context.Context, what string, missing func() string) error {
 	}
 }
 
-// process is a program that runs.
+// process is a running program.
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  string
 }
 
-// spawn starts a program that ends with this one. Its output is appended to a file.
+// spawn starts a program that ends with this one. Its output is appended to the file log.
 func spawn(log string, hosts *Hosts, on int, path string, args ...string) (*process, error) {
 	out, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -200,8 +199,8 @@ var (
 	starts   chan func()
 )
 
-// start starts a command from a thread that lasts as long as this process: the kernel
-// ends the command when the thread ends.
+// start starts a command from a thread that lives as long as this process, because the kernel kills
+// the command when the thread that started it ends.
 func start(cmd *exec.Cmd) error {
 	starting.Do(func() {
 		starts = make(chan func())
@@ -237,7 +236,7 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// why is the end of the log of a process that ended.
+// why returns an error with the end of the log of a process that has ended.
 func (p *process) why() error {
 	text, _ := os.ReadFile(p.log)
 	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))

@@ -17,7 +17,7 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// Gateway is one of the gateways.
+// Gateway is one gateway of a fleet.
 type Gateway struct {
 	Index  int
 	Public string // host:port for clients
@@ -26,10 +26,10 @@ type Gateway struct {
 
 	fleet   *Fleet
 	process *process
-	// stopped is set while the process is stopped; leaving while it drains, when clients
-	// use other gateways; doomed from just before it is killed, when its requests may fail.
+	// stopped is set while the process is stopped by a signal; leaving while it drains, when
+	// clients use other gateways; doomed from just before it is killed, when its requests may fail.
 	stopped, leaving, doomed atomic.Bool
-	// lives counts the processes. Replicas forget what a former one asked.
+	// lives counts the processes so far. Replicas forget the requests of a previous process.
 	lives atomic.Int64
 }
 
@@ -115,10 +115,10 @@ consul {
 
 func (g *Gateway) running() bool { return g.process != nil && !g.process.ended() }
 
-// Doomed reports whether the gateway was killed, so that its requests may fail.
+// Doomed reports whether the gateway is being or was killed, so that its requests may fail.
 func (g *Gateway) Doomed() bool { return g.doomed.Load() }
 
-// Kill ends the gateway as a crash would. Replicas no longer count its requests.
+// Kill kills the gateway, as a crash would. Replicas no longer count its requests.
 func (g *Gateway) Kill() {
 	if g.process == nil {
 		return
@@ -135,19 +135,19 @@ func (g *Gateway) forget() {
 	}
 }
 
-// Hang stops the process; Continue lets it go on.
+// Hang stops the process with SIGSTOP; Continue resumes it.
 func (g *Gateway) Hang() {
 	g.stopped.Store(true)
 	g.process.signal(syscall.SIGSTOP)
 }
 
-// Continue is the end of Hang.
+// Continue resumes the process after Hang.
 func (g *Gateway) Continue() {
 	g.process.signal(syscall.SIGCONT)
 	g.stopped.Store(false)
 }
 
-// Drain ends the gateway in order and returns when its process has ended.
+// Drain terminates the gateway gracefully and returns when its process has ended.
 func (g *Gateway) Drain(ctx context.Context) error {
 	g.leaving.Store(true)
 	g.process.signal(syscall.SIGTERM)
@@ -159,7 +159,7 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	}
 }
 
-// CPU is the processor time that the process has used.
+// CPU returns the processor time that the process has used.
 func (g *Gateway) CPU() time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.process.cmd.Process.Pid))
 	if err != nil {
@@ -176,7 +176,7 @@ func (g *Gateway) CPU() time.Duration {
 	return ticks * 10 * time.Millisecond
 }
 
-// State reads the state of the service at the gateway.
+// State returns the service's state at the gateway.
 func (g *Gateway) State(ctx context.Context) (api.Service, error) {
 	var all []api.Service
 	if err := g.read(ctx, "/v1/services", &all); err != nil {
@@ -198,7 +198,7 @@ func (g *Gateway) read(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(text, into)
 }
 
-// get reads from the admin listener.
+// get sends a GET request to the admin listener.
 func (g *Gateway) get(ctx context.Context, path string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -218,7 +218,7 @@ func (g *Gateway) get(ctx context.Context, path string) ([]byte, error) {
 	return text, err
 }
 
-// Log is what the gateway has logged.
+// Log returns what the gateway has logged.
 func (g *Gateway) Log() string {
 	text, err := os.ReadFile(g.process.log)
 	if err != nil {

@@ -8,15 +8,15 @@ import (
 	"syscall"
 )
 
-// Hosts are network namespaces, one for each gateway and one for Consul, joined by a
-// bridge. They end with this process.
+// Hosts are network namespaces, one for each gateway and one for Consul, connected by a bridge.
+// They end with this process.
 type Hosts struct {
 	Hub     string // the address of this process
 	holders []*process
 }
 
-// NewHosts makes n hosts around the network namespace of this process, which has to be one
-// of its own; see Alone.
+// NewHosts creates n hosts around the network namespace of this process, which must not be the
+// machine's; see Alone.
 func NewHosts(n int, dir string) (*Hosts, error) {
 	h := &Hosts{Hub: "10.77.0.254"}
 	if err := run("ip", "link", "set", "lo", "up"); err != nil {
@@ -39,10 +39,10 @@ func NewHosts(n int, dir string) (*Hosts, error) {
 	return h, nil
 }
 
-// Address is that of a host.
+// Address returns the address of a host.
 func (h *Hosts) Address(i int) string { return fmt.Sprintf("10.77.0.%d", i+1) }
 
-// add makes a host: a namespace that a process holds.
+// add creates a host: a namespace that a process keeps open.
 func (h *Hosts) add(i int, dir string) error {
 	cmd := exec.Command("sleep", "infinity")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -74,7 +74,7 @@ func (h *Hosts) add(i int, dir string) error {
 	return nil
 }
 
-// command is a command line for a host.
+// command returns the command line that runs a program on a host.
 func (h *Hosts) command(i int, path string, args ...string) (string, []string) {
 	return "nsenter", append([]string{fmt.Sprintf("--net=/proc/%d/ns/net", h.holders[i].cmd.Process.Pid),
 		path}, args...)
@@ -97,13 +97,13 @@ func run(command ...string) error {
 // Cut is one direction of a broken network: host To receives nothing from host From.
 type Cut struct{ To, From int }
 
-// Both are the cuts of a network that carries nothing between two hosts.
+// Both returns the cuts of a network that carries nothing between two hosts.
 func Both(i, j int) []Cut { return []Cut{{i, j}, {j, i}} }
 
 // Break drops all packets of a direction.
 func (h *Hosts) Break(c Cut) error { return h.rule("-A", c) }
 
-// Mend ends Break.
+// Mend undoes Break.
 func (h *Hosts) Mend(c Cut) error { return h.rule("-D", c) }
 
 func (h *Hosts) rule(do string, c Cut) error {

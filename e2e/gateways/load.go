@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// tag names the process of a gateway.
+// tag identifies the current process of a gateway.
 func (g *Gateway) tag() string { return fmt.Sprintf("%d.%d", g.Index, g.lives.Load()) }
 
-// Ask sends one request through the gateway. The replica notes its id with the time at
-// which it began; see Start.
+// Ask sends one request through the gateway. The replica records its ID and when it started; see
+// Start.
 func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve time.Duration,
 	header http.Header) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+g.Public+"/", strings.NewReader("{}"))
@@ -43,8 +43,8 @@ func (g *Gateway) Ask(ctx context.Context, client *http.Client, id string, serve
 	return err
 }
 
-// Load is clients that ask one request after the other, each at its own gateway, and at
-// another one while that one is away, as behind a load balancer.
+// Load is a set of clients that send one request after the other. Each has its own gateway and uses
+// another one while that is unavailable, as behind a load balancer.
 type Load struct {
 	fleet  *Fleet
 	client *http.Client
@@ -57,8 +57,8 @@ type Load struct {
 	lost   int
 }
 
-// Load starts so many clients for each gateway, whose requests are served for between
-// half and one and a half times as long as mean.
+// Load starts that many clients for each gateway. Each request is served for between 0.5 and 1.5
+// times mean.
 func (f *Fleet) Load(clients int, mean time.Duration) *Load {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Load{fleet: f, cancel: cancel, served: make([]atomic.Int64, len(f.Gateways)),
@@ -79,7 +79,7 @@ func (l *Load) ask(ctx context.Context, home int, serve time.Duration) {
 		return
 	}
 	life := g.lives.Load()
-	// Once asked it is waited for: a load that ends loses nothing.
+	// A request that was sent runs to its end: a load that ends loses nothing.
 	err := g.Ask(context.WithoutCancel(ctx), l.client, "", serve, nil)
 	switch {
 	case err == nil:
@@ -95,7 +95,7 @@ func (l *Load) ask(ctx context.Context, home int, serve time.Duration) {
 	}
 }
 
-// turnTo finds a gateway that takes clients, the client's own first.
+// turnTo returns a gateway that accepts clients, preferably the client's own.
 func (l *Load) turnTo(home int) *Gateway {
 	all := l.fleet.Gateways
 	for i := range all {
@@ -106,7 +106,7 @@ func (l *Load) turnTo(home int) *Gateway {
 	return nil
 }
 
-// Served is how many requests were served through each gateway.
+// Served returns the number of requests served through each gateway.
 func (l *Load) Served() (by []int64) {
 	for i := range l.served {
 		by = append(by, l.served[i].Load())
@@ -114,8 +114,8 @@ func (l *Load) Served() (by []int64) {
 	return by
 }
 
-// End ends the load after the requests that are under way, and returns what failed,
-// and how many requests were lost with the gateway that carried them.
+// End ends the load after the requests in progress, and returns the failures and the number of
+// requests lost with a gateway that was killed.
 func (l *Load) End() (failed []string, lost int) {
 	l.cancel()
 	l.wait.Wait()

@@ -14,39 +14,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Headers of the requests of a load. ServeHeader says for how long a replica serves it.
+// Headers of a load's requests. ServeHeader says how long a replica serves the request.
 const (
-	fromHeader  = "X-From"  // the gateway's process through which it goes
-	ServeHeader = "X-Serve" // how long it is served
+	fromHeader  = "X-From"  // the process of the gateway that forwards it
+	ServeHeader = "X-Serve" // how long to serve it
 )
 
-// Replica is a server of so many slots that counts what it serves. It takes every
-// request that comes, as a model server would.
+// Replica is a server with a number of slots that counts what it serves. It accepts every request,
+// as a model server would.
 type Replica struct {
 	Address string
 	Class   string
 	Slots   int
 	Weight  float64
-	// Serve serves a request in place of the time that its header says.
+	// Serve, if set, serves a request instead of waiting for the time in its header.
 	Serve func(r *http.Request)
-	// Answer is an answer in JSON, in place of a text.
+	// Answer, if set, is a JSON answer that replaces the text.
 	Answer string
 
 	server http.Server
 	mu     sync.Mutex
-	busy   map[string]int      // by the gateway's process
-	conns  map[net.Conn]string // on which a request is served, with the gateway's process
+	busy   map[string]int      // by gateway process
+	conns  map[net.Conn]string // connections with a request in progress, and the gateway process of each
 	doomed map[string]bool
 	most   int
 	wrong  []string
 	starts []Start
 }
 
-// Start is one request that began to be served.
+// Start records the start of one request.
 type Start struct {
 	At      time.Time
-	Gateway string // its process
-	ID      string // the request's, where it has one
+	Gateway string // the gateway's process
+	ID      string // the request's ID, if it has one
 }
 
 // NewReplica starts a replica on an address of this host; Close ends it.
@@ -68,7 +68,7 @@ func NewReplica(host, class string, slots int, weight float64) (*Replica, error)
 // Close ends the replica.
 func (r *Replica) Close() { r.server.Close() }
 
-// connKey is that of a request's connection in its context.
+// connKey is the context key of a request's connection.
 type connKey struct{}
 
 // ServeHTTP serves one request.
@@ -124,8 +124,9 @@ func (r *Replica) end(conn net.Conn, from string) {
 	}
 }
 
-// left is how many requests still count whose gateway has closed their connection, since their
-// client left, and gave the slot to another one: the kernel knows it before their handlers do.
+// left counts the requests that are still counted as running although their gateway has closed the
+// connection, because the client left, and given the slot to another request. The kernel knows this
+// before their handlers do.
 func (r *Replica) left() (n int) {
 	for conn := range r.conns {
 		if closed(conn) {
@@ -135,7 +136,7 @@ func (r *Replica) left() (n int) {
 	return n
 }
 
-// closed reports whether the other end of a connection has closed it.
+// closed reports whether the peer has closed a connection.
 func closed(conn net.Conn) (is bool) {
 	c, ok := conn.(syscall.Conn)
 	if !ok {
@@ -143,7 +144,7 @@ func closed(conn net.Conn) (is bool) {
 	}
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return true // this end has closed it, after the other one
+		return true // this end has closed it, after the peer did
 	}
 	err = raw.Control(func(fd uintptr) {
 		const established = 1 // TCP_ESTABLISHED of Linux's tcp_states.h
@@ -160,8 +161,8 @@ func (r *Replica) sum() (n int) {
 	return n
 }
 
-// forget takes that a gateway's process is about to be killed: its connections are
-// closed with it, and what still runs for it here is nobody's.
+// forget stops counting the requests of a gateway process that is about to be killed: its
+// connections close with it, and nobody waits for what still runs here.
 func (r *Replica) forget(g *Gateway) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -171,28 +172,28 @@ func (r *Replica) forget(g *Gateway) {
 	maps.DeleteFunc(r.conns, func(_ net.Conn, of string) bool { return of == from })
 }
 
-// Exceeded lists when more requests ran than there are slots.
+// Exceeded lists the times at which more requests ran than there are slots.
 func (r *Replica) Exceeded() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]string(nil), r.wrong...)
 }
 
-// Reset begins a new count of Most and Starts.
+// Reset restarts Most and Starts.
 func (r *Replica) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.most, r.starts = 0, nil
 }
 
-// Most is how many requests ran at once since Reset.
+// Most returns the largest number of requests that ran at once since Reset.
 func (r *Replica) Most() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.most
 }
 
-// Starts are the requests that began since Reset, in order.
+// Starts returns the requests that started since Reset, in order.
 func (r *Replica) Starts() []Start {
 	r.mu.Lock()
 	defer r.mu.Unlock()

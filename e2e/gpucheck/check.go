@@ -17,13 +17,13 @@ import (
 	"aliquot.example/internal/mps"
 )
 
-// counts of slices that are tried, of 20.
+// counts are the numbers of slices to try, of 20.
 var counts = []int{1, 2, 5, 6, 10, 15, 20}
 
-// step of the allocations that find the memory limit.
+// stepMiB is the size of the allocations that find the memory limit.
 const stepMiB = 64
 
-// check prints the groups and, for the first healthy one, granted against seen.
+// check prints the groups and, for the first healthy one, what was granted and what a client saw.
 func check(ctx context.Context, plugin *conformance.Running, groups []*device.DeviceGroup, program string,
 	sms int) error {
 	var group *device.DeviceGroup
@@ -86,8 +86,8 @@ type result struct {
 	attached  bool
 }
 
-// verdict compares what the client saw with its grant. The hardware rounds the
-// number of SMs to its own step, of two at the most.
+// verdict compares what the client saw with its grant. The hardware rounds the number of SMs to a
+// multiple of at most two.
 func (r result) verdict(n, sms int) error {
 	const step = 2
 	switch {
@@ -129,7 +129,7 @@ func (r *result) reserve(plugin *conformance.Running, ids []string) (map[string]
 	return answer.Envs, nil
 }
 
-// together runs two clients of unequal grants at the same time on one GPU.
+// together runs two clients with different grants at the same time on one GPU.
 func together(ctx context.Context, plugin *conformance.Running, ids []string, program string) error {
 	if len(ids) < 16 {
 		return nil
@@ -161,7 +161,7 @@ func together(ctx context.Context, plugin *conformance.Running, ids []string, pr
 	return nil
 }
 
-// attached waits a little until the MPS daemon lists the client.
+// attached waits a short time for the MPS daemon to list the client, and reports whether it does.
 func attached(ctx context.Context, pipe string, pid int) (bool, error) {
 	control := mps.Control{Program: mps.Program, Pipe: pipe}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

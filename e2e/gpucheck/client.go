@@ -31,8 +31,8 @@ func compile(ctx context.Context, dir string) (string, error) {
 	if err := os.WriteFile(file, source, 0o644); err != nil {
 		return "", err
 	}
-	// The driver's functions are called through an unprototyped pointer, which C23
-	// no longer has.
+	// The client calls the driver's functions through pointers without prototypes, which C23 no
+	// longer allows.
 	if out, err := exec.CommandContext(ctx, compiler, "-std=gnu11", "-O1", "-o", program, file,
 		"-ldl").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%s cannot build the CUDA client: %w: %s", compiler, err, strings.TrimSpace(string(out)))
@@ -40,16 +40,16 @@ func compile(ctx context.Context, dir string) (string, error) {
 	return program, nil
 }
 
-// client is a running CUDA client that holds its context.
+// client is a running CUDA client with an open context.
 type client struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	Seen map[string]string
 }
 
-// launch starts a client with an environment of its own and waits until it has
-// said all it sees. stepMiB > 0 makes it allocate what it can get, stepMiB < 0 keep
-// the GPU busy. A client of MPS has its daemon's /dev/shm, as in a container.
+// launch starts a client with its own environment and waits until it has printed all that it sees.
+// With stepMiB > 0 the client allocates as much as it can get; with stepMiB < 0 it keeps the GPU
+// busy. A client of MPS has the daemon's /dev/shm, as in a container.
 func launch(ctx context.Context, program string, env map[string]string, stepMiB int) (*client, error) {
 	daemon := 0
 	if pipe := env["CUDA_MPS_PIPE_DIRECTORY"]; pipe != "" {
@@ -58,7 +58,7 @@ func launch(ctx context.Context, program string, env map[string]string, stepMiB 
 	return launchIn(ctx, program, env, stepMiB, daemon)
 }
 
-// launchIn is launch in the mount namespace of a process, or in this one's for 0.
+// launchIn is launch in the mount namespace of a process; 0 means this one.
 func launchIn(ctx context.Context, program string, env map[string]string, stepMiB, beside int) (*client, error) {
 	cmd := exec.CommandContext(ctx, program)
 	if stepMiB != 0 {

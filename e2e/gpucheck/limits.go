@@ -13,8 +13,8 @@ import (
 	kernel "aliquot.example/internal/host/nvidia"
 )
 
-// groupLimit limits a control group to half of a grant, and sees how much a client in it
-// gets, which MPS would let have all of the grant.
+// groupLimit limits a cgroup to half of a grant and returns how much memory a client in the cgroup
+// gets, when MPS alone would allow the whole grant.
 func (l lab) groupLimit(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(10)
 	if err != nil {
@@ -54,13 +54,13 @@ func (l lab) groupLimit(ctx context.Context) (string, error) {
 		grant), c.close()
 }
 
-// controlGroup makes a control group of the second version.
+// controlGroup creates a cgroup of version 2.
 func controlGroup() (string, error) {
 	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err != nil {
 			continue
 		}
-		// Where the kernel has the controller, it must be passed on.
+		// If the kernel has the controller, it must be enabled for child groups.
 		_ = os.WriteFile(filepath.Join(mount, "cgroup.subtree_control"), []byte("+dmem"), 0o644)
 		group := filepath.Join(mount, "aliquot-gpu-check-"+strconv.Itoa(os.Getpid()))
 		return group, os.Mkdir(group, 0o755)

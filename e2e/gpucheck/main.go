@@ -1,9 +1,8 @@
-// Command gpucheck checks a machine with a real NVIDIA GPU: it runs the shipped
-// device plugin through Nomad's plugin loader, lets it start its real MPS daemon in
-// a run directory of its own, reserves slices as Nomad would, runs CUDA clients
-// with what was granted, and prints granted against seen; then it settles questions
-// that only a real GPU does. It needs root, ends what it started and leaves compute
-// modes as they were.
+// Command gpucheck checks a machine with a real NVIDIA GPU. It runs the shipped device plugin
+// through Nomad's plugin loader, lets the plugin start its real MPS daemon in a separate run
+// directory, reserves slices as Nomad would, runs CUDA clients with the grant, and prints what was
+// granted and what the clients saw. Then it answers questions that only a real GPU can answer. It
+// needs root, stops what it started and restores compute modes.
 package main
 
 import (
@@ -37,7 +36,7 @@ func main() {
 	}
 }
 
-// missing names what this host lacks for the check, nil when nothing.
+// missing returns an error that names what this host lacks for the check, or nil.
 func missing() error {
 	var gaps []error
 	if _, err := os.Stat("/proc/driver/nvidia/version"); err != nil {
@@ -109,7 +108,7 @@ func run(ctx context.Context, plugin string) error {
 	return errors.Join(wrong, write(os.Stdout, l.ask(ctx)))
 }
 
-// host is where the plugin runs.
+// host describes where the plugin runs.
 type host struct {
 	plugin, dir, runDir string
 	root                string // "" for the real one
@@ -128,8 +127,7 @@ func (h host) launch(gpus map[string]any) (*conformance.Running, error) {
 	return conformance.Launch{Binary: h.plugin, Env: os.Environ(), Dir: dir, Config: config}.Start()
 }
 
-// leaveSharing lets the plugin end its daemons and give the GPUs their compute modes
-// back.
+// leaveSharing makes the plugin stop its daemons and restore the GPUs' compute modes.
 func (h host) leaveSharing() {
 	running, err := h.launch(map[string]any{"mode": "off"})
 	if err != nil {
@@ -160,8 +158,7 @@ func (h host) leaveSharing() {
 		h.runDir)
 }
 
-// endDaemons ends what is left of daemons and their shared memory when the plugin
-// could not.
+// endDaemons stops remaining daemons and removes their shared memory if the plugin could not.
 func endDaemons(runDir string) {
 	pipes, _ := filepath.Glob(filepath.Join(runDir, "mps", "*", "pipe"))
 	for _, pipe := range pipes {

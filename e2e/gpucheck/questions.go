@@ -22,24 +22,24 @@ import (
 	"aliquot.example/internal/mps"
 )
 
-// question is one that only a real GPU and a real MPS settle: what the plugin and the
-// rack take for true, and what is seen here.
+// question is a question that only a real GPU and a real MPS can answer: what the plugin and the
+// rack assume, and what this machine shows.
 type question struct{ asked, expected, seen string }
 
-// lab is what the questions are put to: one shared GPU.
+// lab is the setup on which the questions are tried: one shared GPU.
 type lab struct {
 	plugin  *conformance.Running
 	program string // the CUDA client
-	// binary is the device plugin's program, root the directory that it finds NVML under.
+	// binary is the device plugin's program; root is the directory in which it finds NVML.
 	binary, root string
 	ids          []string
 	uuid         string
 	control      mps.Control
-	// logTime is how long the growth of the log is measured.
+	// logTime is how long to measure the growth of the log.
 	logTime time.Duration
 }
 
-// ask puts all questions, those last that end the daemon.
+// ask tries all questions, those that stop the daemon last.
 func (l lab) ask(ctx context.Context) []question {
 	var out []question
 	for _, q := range []struct {
@@ -103,7 +103,7 @@ func (l lab) past(ctx context.Context) (string, error) {
 	return fmt.Sprintf("it runs with %d SMs", c.number("sms")), c.close()
 }
 
-// reserved is the environment of a grant of n slices.
+// reserved reserves n slices and returns the environment of the grant.
 func (l lab) reserved(n int) (result, map[string]string, error) {
 	var r result
 	env, err := r.reserve(l.plugin, l.ids[:min(n, len(l.ids))])
@@ -160,8 +160,7 @@ func (l lab) overhead(ctx context.Context) (string, error) {
 		limit-got), c.close()
 }
 
-// busy runs two clients that keep the GPU busy and reads what the plugin says of
-// their tasks.
+// busy runs two clients that keep the GPU busy and returns the plugin's statistics of their tasks.
 func (l lab) busy(ctx context.Context) (string, error) {
 	if len(l.ids) < 16 {
 		return "", errors.New("too few slices for two clients")
@@ -213,7 +212,7 @@ func (l lab) busyOf(r *device.StatsResponse, id string) string {
 	return ""
 }
 
-// growth measures the log while the plugin does nothing but watch.
+// growth measures how the log grows while the plugin only monitors.
 func (l lab) growth(ctx context.Context) (string, error) {
 	size := func() int64 {
 		st, err := os.Stat(filepath.Join(l.control.Log, "control.log"))
@@ -231,7 +230,7 @@ func (l lab) growth(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%.1f MB a day", float64(size()-before)*float64(24*time.Hour)/float64(l.logTime)/1e6), nil
 }
 
-// otherUser speaks to the daemon as nobody, as a task can that does not run as root.
+// otherUser sends a command to the daemon as nobody, like a task that does not run as root.
 func (l lab) otherUser(ctx context.Context) (string, error) {
 	if os.Geteuid() != 0 {
 		return "", errors.New("this check does not run as root")
@@ -310,7 +309,7 @@ func (l lab) serves(ctx context.Context) error {
 	})
 }
 
-// await gives a condition fifteen seconds.
+// await waits up to fifteen seconds for a condition.
 func (l lab) await(ctx context.Context, ok func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
@@ -326,7 +325,7 @@ func (l lab) await(ctx context.Context, ok func() bool) error {
 	return nil
 }
 
-// labOf is the lab of the first healthy shared group.
+// labOf returns a lab on the first healthy shared group.
 func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program string, h host) (lab, error) {
 	for _, g := range groups {
 		if !g.Devices[0].Healthy || len(g.Devices) < 2 {
@@ -348,7 +347,7 @@ func labOf(plugin *conformance.Running, groups []*device.DeviceGroup, program st
 	return lab{}, errors.New("no shared GPU is healthy")
 }
 
-// number is the slice's in an instance ID, "<GPU>::03of20".
+// number returns the number of the slice in an instance ID, "<GPU>::03of20".
 func number(id string) int {
 	_, slice, _ := strings.Cut(id, "::")
 	n, _, _ := strings.Cut(slice, "of")

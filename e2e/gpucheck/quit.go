@@ -11,8 +11,8 @@ import (
 	"aliquot.example/internal/mps"
 )
 
-// waitingQuit tells the daemon to quit while it has a client, and sees what it does until
-// the client has gone.
+// waitingQuit tells the daemon to quit while it has a client, and returns what the daemon does
+// until the client has exited.
 func (l lab) waitingQuit(ctx context.Context) (string, error) {
 	r, env, err := l.reserved(5)
 	if err != nil {
