@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// SyntaxError is a mistake in a text, at a column that counts bytes from 1.
+// SyntaxError is a syntax error in a text. Column counts bytes from 1.
 type SyntaxError struct {
 	Column  int
 	Problem string
@@ -17,18 +17,18 @@ func (e *SyntaxError) Error() string { return fmt.Sprintf("column %d: %s", e.Col
 const classForm = `want "<name> slots=<n> cost=<x> max=<n> speed=<x>" with commas between classes; ` +
 	`slots=measured for engines that batch`
 
-// firstSlots is what a class counts as whose slots nobody has measured yet: few, so that
-// rather too many replicas are started.
+// firstSlots is the number of slots that a class with slots=measured has until the gateways measure
+// it. It is low on purpose: too many replicas start rather than too few.
 const firstSlots = 16
 
-// ParseClasses reads hardware classes, separated by commas, each a name and
-// settings in any order:
+// ParseClasses parses a comma-separated list of hardware classes. Each class is a name and settings
+// in any order:
 //
-//	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
+// 	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
 //
-// slots and max must be given, slots=measured for what the gateways measure; cost and speed are 1 by default.
-// Speeds are given relative to any one of the classes and returned relative to the fastest. A
-// mistake is a *SyntaxError.
+// slots and max are required. slots=measured uses the value that the gateways measure. cost and
+// speed default to 1. Input speeds may be relative to any of the classes; returned speeds are
+// relative to the fastest. A syntax error is a *SyntaxError.
 func ParseClasses(text string) ([]Class, error) {
 	var classes []Class
 	seen := map[string]bool{}
@@ -57,7 +57,7 @@ func ParseClasses(text string) ([]Class, error) {
 	}
 }
 
-// toFastest divides the speeds by the fastest.
+// toFastest divides all speeds by the speed of the fastest class.
 func toFastest(classes []Class) []Class {
 	speeds := make([]float64, len(classes))
 	for i, class := range classes {
@@ -115,7 +115,7 @@ func (c *Class) read(word string, column int, set map[string]bool) error {
 	return c.set(key, value, column+len(key)+1)
 }
 
-// name takes the word that names the class.
+// name sets the name of the class.
 func (c *Class) name(word string, column int) error {
 	if c.Name != "" {
 		return &SyntaxError{column, fmt.Sprintf("%q is not a setting, and no comma parts it from class %q",
@@ -129,7 +129,7 @@ func (c *Class) name(word string, column int) error {
 	return nil
 }
 
-// set sets key to a value that begins at column.
+// set sets a key to a value. column is the column of the value.
 func (c *Class) set(key, value string, column int) error {
 	whole := func(low int) (int, error) {
 		n, err := strconv.Atoi(value)
@@ -167,11 +167,10 @@ func (c *Class) set(key, value string, column int) error {
 	return err
 }
 
-// maxCount bounds slots and replicas, so that their product stays small enough
-// to plan for exactly.
+// maxCount bounds slots and replicas, so that exact planning for their product stays feasible.
 const maxCount = 10000
 
-// IsName says whether s can name a class or a service.
+// IsName reports whether s is a valid name of a class or a service.
 func IsName(s string) bool {
 	for i := range len(s) {
 		b := s[i]

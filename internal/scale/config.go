@@ -9,21 +9,21 @@ import (
 	"time"
 )
 
-// Config is a policy as users write it: what to scale, and how. Decide evaluates it.
+// Config is a policy as users write it: what to scale, and how. See Decide.
 type Config struct {
 	Policy  Policy
 	Classes []Class
-	// Own is the index in Classes of the class that is scaled.
+	// Own is the index in Classes of the class to scale.
 	Own int
-	// Objective is what the service promises, nil for counts by demand.
+	// Objective is the latency objective of the service. It is nil if the count follows demand.
 	Objective *Objective
 }
 
-// ParseConfig reads settings by name. Policy settings carry the names that
-// Policy.Validate uses, lower case with underscores. The hardware is either
-// "slots" (and "max", by default 10000) for a service on one kind of replica, or
-// "classes" as for ParseClasses together with "class", the one that is scaled.
-// What is not set, or empty, is that of Default. Unknown names are refused.
+// ParseConfig parses settings by name. The names of policy settings are those in the errors of
+// Policy.Validate: lower case with underscores. The hardware is either "slots" (and "max", default
+// 10000) for a service with one kind of replica, or "classes" (see ParseClasses) and "class", the
+// class to scale. A setting that is missing or empty has the value of Default. An unknown name is
+// an error.
 func ParseConfig(settings map[string]string) (Config, error) {
 	c := Config{Policy: Default()}
 	fields := c.Policy.fields()
@@ -53,7 +53,7 @@ func ParseConfig(settings map[string]string) (Config, error) {
 	return c, c.readHardware(settings)
 }
 
-// others are the settings that are not a Policy's.
+// others are the settings that do not belong to Policy.
 var others = []string{"class", "classes", "slots", "max", "objective"}
 
 func (c *Config) readHardware(settings map[string]string) error {
@@ -98,7 +98,7 @@ func (c *Config) readSlots(settings map[string]string) error {
 	return nil
 }
 
-// field is one setting of a Policy.
+// field is the parser of one setting of a Policy.
 type field struct {
 	want string
 	set  func(string) error

@@ -7,59 +7,58 @@ import (
 	"time"
 )
 
-// Decision is the answer of one evaluation.
+// Decision is the result of one evaluation.
 type Decision struct {
-	// Count of replicas of the class that was asked for.
+	// Count is the number of replicas to set for the own class.
 	Count int
-	// Awake is how many of them are enough to stay awake; the others sleep.
+	// Awake is how many of these replicas must stay awake. The others can sleep.
 	Awake int
-	// Plan is the count of every class that serves the demand at the least cost.
-	// Count differs from its own entry only where it is kept from shrinking.
+	// Plan is the cheapest count of each class that serves the demand. Count differs from the own
+	// class's entry if a rule holds the count (history too short, hysteresis, a burst, an overlap)
+	// or if replicas sleep.
 	Plan []int
 	Need Need
-	// Reason is one sentence for operators.
+	// Reason explains the count to operators in one sentence.
 	Reason string
-	// Note is why an objective is not used or cannot be kept, in words that stay while
-	// that does; "" where it is kept, or where there is none.
+	// Note explains why an objective is not in use or cannot be met. Its text stays the same as
+	// long as the cause does. It is "" if the objective is met, or if there is none.
 	Note string
 }
 
-// Evaluation is what one decision follows from, beside a Config.
+// Evaluation is the input of one decision, in addition to a Config.
 type Evaluation struct {
-	// Series is the demand of the whole service, see Series; where the classes have
-	// speeds, its Load.
+	// Series is the demand of the whole service (see Series), or its Load if the classes have
+	// speeds.
 	Series []float64
-	// Current is the number of replicas of the own class that is set, running or not.
+	// Current is the count that is set for the own class, whether its replicas run or not.
 	Current int
-	// Traffic is what is known of a service whose Config has an Objective; nil where
-	// nothing is.
+	// Traffic is the traffic of a service whose Config has an Objective, nil if it is unknown.
 	Traffic *Traffic
-	// Unknown is why Traffic is nil.
+	// Unknown explains why Traffic is nil.
 	Unknown string
-	// SpeedsFor is for how long the speeds of the classes have been in force, Always
-	// where they do not change.
+	// SpeedsFor is the time since the speeds of the classes last changed. It is Always if they do
+	// not change.
 	SpeedsFor time.Duration
 }
 
-// Always is longer than any time.
+// Always is longer than any duration in practice.
 const Always = time.Duration(math.MaxInt64)
 
-// Decide returns how many replicas of the own class to set. Every class gets the same
-// Plan from the same series. It is the whole of a decision: the strategy and the
-// simulation ask nothing else.
+// Decide returns how many replicas of the own class to set. Every class computes the same Plan from
+// the same series. The strategy and the simulation call nothing else.
 func (c Config) Decide(e Evaluation) Decision {
 	d := c.judge(e)
 	return c.overlap(d, e.Current, e.SpeedsFor)
 }
 
-// decide returns a decision by demand and capacity.
+// decide decides from demand and capacity, without an objective.
 func (p Policy) decide(series []float64, classes []Class, own, current int) Decision {
 	h := p.replay(series)
 	return p.choose(h.held, p.need(h, series), len(series), classes, own, current)
 }
 
-// choose turns what is needed into a count. held is the demand of the last seconds and of
-// the present one, known is how many seconds of history there are.
+// choose turns a need into a count. held is the demand of the last seconds, ending with the
+// present. known is the length of the history in seconds.
 func (p Policy) choose(held []float64, need Need, known int, classes []Class, own, current int) Decision {
 	plan := p.counts(held, classes)
 	d := Decision{Count: plan[own], Plan: plan, Need: need}
@@ -82,8 +81,8 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 		d.Reason = fmt.Sprintf("holding %d: only %d s of demand are known, shrinking needs %s", current, known,
 			p.Window())
 	case need.Panicking:
-		// What the gateway started from zero may be of a class that is not in the plan,
-		// and it is what serves first.
+		// The replica that the gateway started from zero serves first, and its class may not be in
+		// the plan.
 		d.Count = current
 		d.Reason = p.reason(need, classes, fmt.Sprintf("holding %d", current))
 	default:
@@ -96,7 +95,7 @@ func (p Policy) choose(held []float64, need Need, known int, classes []Class, ow
 	return p.keep(d, current)
 }
 
-// keep has replicas sleep that would be ended.
+// keep lets up to Sleep surplus replicas sleep instead of ending them.
 func (p Policy) keep(d Decision, current int) Decision {
 	d.Awake = d.Count
 	if kept := min(current, d.Count+p.Sleep); kept > d.Count {
@@ -128,7 +127,8 @@ func (p Policy) reason(n Need, classes []Class, what string) string {
 	return why + ")" + words(classes)
 }
 
-// units of capacity wanted for a demand, with standby while there is any demand.
+// units returns the capacity to plan for a demand, in units of grain. It includes standby replicas
+// if the demand is above 0.
 func (p Policy) units(demand float64, classes []Class) int {
 	if demand <= 0 {
 		return 0
@@ -138,10 +138,11 @@ func (p Policy) units(demand float64, classes []Class) int {
 	return (units+multiple-1)/multiple*multiple + p.Standby*classes[0].capacity(g)
 }
 
-// counts plans for the demand. With several classes it plans for every moment of
-// the last cold start. Where the cheapest mix has changed from one class to another, so that
-// what was planned all the time does not nearly serve the present demand, it takes the most
-// of each class: the old replicas stay until the new ones serve.
+// counts plans replicas for the demand. With several classes it plans for every moment of the last
+// cold start and keeps the maximum of each class, so that the replicas of an old mix stay until
+// those of the new mix serve. There is one exception: if the replicas that were in every one of
+// these plans serve nearly all of the present demand, it returns the plan for the present demand
+// alone.
 func (p Policy) counts(held []float64, classes []Class) []int {
 	demands := held[len(held)-1:]
 	if len(classes) > 1 {
@@ -178,17 +179,17 @@ func (p Policy) counts(held []float64, classes []Class) []int {
 	return counts
 }
 
-// nearly is the part of the present demand that replicas must serve which have been planned
-// for a cold start, so that no others are kept beside them. Where every slot counts the same
-// that cannot be known: classes may differ all the same.
+// nearly is the part of the present demand that replicas planned throughout the last cold start
+// must serve before counts drops the others. It is not used if all slots have the same speed: 1 may
+// then be a default, and the real speeds may differ.
 const nearly = 0.85
 
-// shrink lets a count fall to what is planned, or to the most that is needed at a
-// demand close by, where that is more; and to none only when idle. A single class
-// is kept for a rise by Hysteresis. In a mix more demand can need less of a class,
-// so half of it lies on either side: a replica is kept while a demand close by
-// would need it, and the mix is not changed back and forth. The averages show a rise
-// late: what the newest seconds need without a request that waits is kept as well.
+// shrink lowers a count to the plan, or to the largest count that a nearby demand needs if that is
+// more. It reaches 0 only if the service is idle. For a single class, Hysteresis keeps replicas for
+// a rise. In a mix, more demand can need fewer replicas of a class, so half of Hysteresis lies on
+// each side: a replica stays while any nearby demand needs it, and the mix does not oscillate.
+// Averages show a rise late, so shrink also keeps what the newest seconds need to serve without a
+// queue.
 func (p Policy) shrink(planned int, need Need, classes []Class, own, current int) int {
 	if need.Demand == 0 {
 		return min(current, 1)
@@ -201,7 +202,7 @@ func (p Policy) shrink(planned int, need Need, classes []Class, own, current int
 		low, high = p.units(need.Demand/band, classes), max(newest, p.units(need.Demand*band, classes))
 	}
 	planner := newPlanner(high, classes)
-	low, high = min(low, planner.limit), min(high, planner.limit) // beyond it the plan is all there is
+	low, high = min(low, planner.limit), min(high, planner.limit) // above the limit the plan is all devices
 	for units := low; units <= high; units += max(1, p.multiple) {
 		planned = max(planned, planner.plan(units)[own])
 	}

@@ -5,29 +5,30 @@ import (
 	"slices"
 )
 
-// Need is what a policy makes of the demand, in requests served at once.
+// Need is the demand as a policy evaluates it, in concurrent requests unless Unit is set.
 type Need struct {
-	// Demand is what capacity is wanted for; the rest says why.
+	// Demand is the demand to provide capacity for. The other fields explain it.
 	Demand float64
-	// Unit is the class in replicas of which all of it counts, "" for requests at once.
+	// Unit is the class in whose replicas the figures count, "" for concurrent requests.
 	Unit string
 	// Stable and Panic are the two averages at the end of the series.
 	Stable, Panic float64
-	// Newest is the most in one Step of the panic window.
+	// Newest is the largest sample in the panic window.
 	Newest float64
-	// Forecast is the demand expected one cold start ahead, 0 without a clear rise.
+	// Forecast is the expected demand one cold start ahead, 0 without a clear rise.
 	Forecast float64
-	// Held says that Demand is kept from before and more than is wanted now.
+	// Held means that Demand is an earlier peak, higher than the present demand.
 	Held bool
-	// Panicking says that the panic average counted at the end of the series.
+	// Panicking means that the panic average applies at the end of the series. With an objective it
+	// means that requests came within the last cold start, after a quiet StableWindow.
 	Panicking bool
-	// Idle says that no request was seen for DownDelay and ZeroGrace.
+	// Idle means that there was no request for DownDelay and ZeroGrace.
 	Idle bool
-	// Complete says that the series is long enough to shrink by it.
+	// Complete means that the series is long enough to shrink by it.
 	Complete bool
 }
 
-// need reads the end of a history.
+// need returns the need at the end of a history.
 func (p Policy) need(h history, series []float64) Need {
 	n := h.last
 	n.Demand = h.held[len(h.held)-1]
@@ -38,7 +39,7 @@ func (p Policy) need(h history, series []float64) Need {
 	return n
 }
 
-// idle needs the whole time to be in the series.
+// idle reports whether the series covers DownDelay and ZeroGrace without any request.
 func (p Policy) idle(series []float64) bool {
 	n := steps(p.DownDelayOrDefault() + p.ZeroGrace)
 	if len(series) < n {
@@ -52,21 +53,20 @@ func (p Policy) idle(series []float64) bool {
 	return true
 }
 
-// history is what a series means at each time of it.
+// history is the evaluation of a series at each of its seconds.
 type history struct {
-	// levels is the demand before any of it is held for later.
+	// levels is the demand at each second, before earlier peaks are held.
 	levels []float64
-	// held is, at each time, the largest level so far, where a level older than
-	// DownDelay counts Decay of it, older than two of them Decay squared, and so on.
+	// held is, at each second, the largest level so far, or a higher forecast. A level older than
+	// DownDelay is multiplied by Decay, one older than twice DownDelay by Decay squared, and so on.
 	held []float64
 	last Need
 }
 
-// replay walks through a series of demand: the mean number of requests queued and
-// active in each Step, oldest first, without gaps, ending now, not empty. The
-// level at each time is the stable average, in a burst the panic average, and the
-// forecast where it is higher. A forecast is held until its time has come and shows in
-// the average, so that a wrong one costs no more.
+// replay evaluates a series of demand: the mean number of queued and active requests in each Step,
+// oldest first, without gaps, ending now, not empty. The level is the stable average, or the panic
+// average in a burst. A higher forecast replaces it. A forecast is held for one ColdStart; after
+// that the averages show whether it was right, so a wrong one costs nothing more.
 func (p Policy) replay(series []float64) history {
 	sums := make([]float64, len(series)+1)
 	for i, d := range series {
@@ -93,9 +93,9 @@ func (p Policy) replay(series []float64) history {
 	return h
 }
 
-// firstFull is the first time of a series that counts. Averages of a window that is not
-// full yet are noise; as far as the series is long enough they are left out, so that a
-// sliding series does not drag a new first sample along as if it were a peak.
+// firstFull returns the index of the first second that is evaluated. The average of a window that
+// is not yet full is noise. A sliding series would carry the noise of its first sample along as a
+// peak, so firstFull skips these seconds if the series is long enough.
 func (p Policy) firstFull(length int) int {
 	if stable := steps(p.StableWindow); length >= 2*stable {
 		return stable - 1
@@ -103,12 +103,12 @@ func (p Policy) firstFull(length int) int {
 	return min(length, steps(p.PanicWindow)) - 1
 }
 
-// measure returns the averages at one time, and the level that they make.
+// measure returns the averages at one second, and the level that follows from them.
 func (p Policy) measure(sums, series []float64, i int, recent *slidingMax) (n Need, level float64) {
 	stable, panics := steps(p.StableWindow), steps(p.PanicWindow)
 	n = Need{Stable: mean(sums, i+1, stable), Panic: mean(sums, i+1, panics)}
-	// Out of idleness there is nothing to average with: the newest second
-	// counts in full, so that a burst is met by one change of count.
+	// After a quiet period the average says nothing about a burst. The newest second counts in
+	// full, so that one change of the count is enough for the burst.
 	if quiet := i + 1 - panics; quiet > 0 && sums[quiet] == sums[max(0, quiet-stable)] {
 		n.Panic = max(n.Panic, series[i])
 	}
@@ -119,7 +119,7 @@ func (p Policy) measure(sums, series []float64, i int, recent *slidingMax) (n Ne
 	return n, n.Stable
 }
 
-// mean of the last n samples before end, of fewer at the start of the series.
+// mean returns the mean of the last n samples before end, or of fewer at the start of the series.
 func mean(sums []float64, end, n int) float64 {
 	from := max(0, end-n)
 	return (sums[end] - sums[from]) / float64(end-from)
@@ -143,24 +143,24 @@ func (p Policy) hold(levels []float64) []float64 {
 	return held
 }
 
-// blocks is how many averages a slope is fitted through.
+// blocks is the number of block averages that a slope is fitted to.
 const blocks = 10
 
 const (
-	// shortest is the shortest history, in steps, that a slope is taken from.
+	// shortest is the minimum history for a forecast, in steps.
 	shortest = 3 * blocks
-	// steepest is how many times what is there a forecast may add to it.
+	// steepest bounds what a forecast adds, as a multiple of the present demand.
 	steepest = 3
-	// farthest is how many times its own length a line is extended by.
+	// farthest bounds the extrapolation, as a multiple of the fitted length.
 	farthest = 2
-	// doubt is how much more certain half of a window must be than the whole: it
-	// shows a rise that has just begun, and noise.
+	// doubt multiplies the required confidence for the newer half of the window. The half shows a
+	// rise that has just begun, but also more noise.
 	doubt = 2
 )
 
-// forecast returns the demand that is expected one ColdStart ahead, or 0 where it does
-// not rise beyond doubt: by ForecastWindow, or by the history where that is shorter,
-// and by the newer half of it.
+// forecast returns the expected demand one ColdStart ahead, or 0 if the demand does not clearly
+// rise. It fits ForecastWindow, or the history if that is shorter, and also the newer half of it,
+// and returns the higher of both.
 func (p Policy) forecast(sums []float64, end int) float64 {
 	size := min(steps(p.ForecastWindow), end) / blocks
 	if size*blocks < shortest {
@@ -173,9 +173,9 @@ func (p Policy) forecast(sums []float64, end int) float64 {
 	return max(whole, p.ahead(sums, end, size, doubt*p.ForecastConfidence))
 }
 
-// ahead extends the least-squares line through the averages of the last ten blocks by
-// ColdStart. The slope counts in full where it is many times its standard error, less
-// and less the nearer it comes to confidence times that, and below not at all.
+// ahead extrapolates the least-squares line through the averages of the last ten blocks by
+// ColdStart. A slope of confidence standard errors or less counts as 0. A steeper slope is reduced,
+// by less the more certain it is (see Policy.ForecastWindow).
 func (p Policy) ahead(sums []float64, end, size int, confidence float64) float64 {
 	from := end - blocks*size
 	const middle, sxx = (blocks - 1) / 2.0, (blocks*blocks*blocks - blocks) / 12.0
@@ -197,7 +197,7 @@ func (p Policy) ahead(sums []float64, end, size int, confidence float64) float64
 	return now + min(slope*min(p.ColdStart.Seconds(), farthest*length), steepest*now)
 }
 
-// slidingMax keeps the largest of the last window values.
+// slidingMax returns the largest of the last window values.
 type slidingMax struct {
 	window int
 	count  int

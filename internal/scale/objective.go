@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// Objective is what a service promises of its answers; 0 promises nothing.
+// Objective is the latency that a service promises. A limit of 0 means no promise.
 type Objective struct {
-	// TTFT is from a request to its first token, TPOT between two tokens, and E2E from
-	// the request to the last token.
+	// TTFT is the time to the first token, TPOT the time between two tokens, and E2E the time to
+	// the last token.
 	TTFT, TPOT, E2E time.Duration
-	// Quantile is the part of the requests of which it is promised, 0.5 to 0.9999.
+	// Quantile is the part of the requests that the promise covers, 0.5 to 0.9999.
 	Quantile float64
 }
 
 const objectiveForm = `want "ttft=2s tpot=100ms quantile=0.99", with one of ttft, tpot and e2e at least`
 
-// ParseObjective reads an objective: ttft, tpot and e2e with durations, and quantile with
-// a number, 0.99 by default, in any order.
+// ParseObjective parses an objective: ttft, tpot and e2e as durations, and quantile as a number,
+// default 0.99, in any order.
 func ParseObjective(text string) (Objective, error) {
 	o := Objective{Quantile: 0.99}
 	limits := map[string]*time.Duration{"ttft": &o.TTFT, "tpot": &o.TPOT, "e2e": &o.E2E}
@@ -53,7 +53,7 @@ func ParseObjective(text string) (Objective, error) {
 	return o, nil
 }
 
-// String is what ParseObjective reads.
+// String formats the objective as ParseObjective reads it.
 func (o Objective) String() string {
 	var words []string
 	for _, limit := range []struct {
@@ -67,22 +67,23 @@ func (o Objective) String() string {
 	return strings.Join(append(words, fmt.Sprintf("quantile=%g", o.Quantile)), " ")
 }
 
-// Serving is what one replica serves at most so that a mean request is within the objective.
+// Serving is the largest load at which one replica serves a mean request within the objective.
 type Serving struct {
-	// Most is how many requests it serves at once, 0 where it misses the objective with one.
+	// Most is the number of concurrent requests, 0 if the replica misses the objective even with
+	// one.
 	Most float64
-	// Rate is how many requests it then serves a second; where Most is 0, half of what it
-	// serves at most.
+	// Rate is the requests per second at Most. If Most is 0, it is half of the replica's maximum.
 	Rate float64
-	// First is the seconds to a first token, and Token between two, among so many requests;
-	// where Most is 0, those of a single one.
+	// First is the time to the first token, and Token the time between two tokens, in seconds, at
+	// Most concurrent requests. If Most is 0, they are those of a single request.
 	First, Token float64
-	// Slack is how many seconds a mean answer may be held up between its tokens, 0 for any.
+	// Slack is how many seconds of stalls between its tokens a mean response can absorb. 0 means no
+	// limit.
 	Slack float64
 }
 
-// ServingMoved says whether what classes serve differs so much that it should come into force:
-// by more than the margin of a capacity, or in which of them meet the objective.
+// ServingMoved reports whether what the classes serve has changed enough to replace the values in
+// force: a rate by more than the factor margin, or whether a class meets the objective.
 func ServingMoved(from, to map[string]Serving) bool {
 	for class, after := range to {
 		before, known := from[class]
@@ -94,20 +95,19 @@ func ServingMoved(from, to map[string]Serving) bool {
 	return false
 }
 
-// Traffic is what gateways saw of a service that has an objective, on the grid of a
+// Traffic is what the gateways observed of a service that has an objective, on the grid of a
 // Series: one value per Step, oldest first, ending now.
 type Traffic struct {
-	// Arrived is how much came in each Step, in mean requests.
+	// Arrived is the arrivals in each Step, in mean requests.
 	Arrived []float64
-	// Waiting is what waits now, in mean requests.
+	// Waiting is the present queue, in mean requests.
 	Waiting float64
-	// Met and Missed are how many requests ended within the objective in each Step, and
-	// how many not.
+	// Met and Missed are the requests that ended in each Step within the objective, and outside it.
 	Met, Missed []float64
 }
 
-// Attained is the part of the requests of the series that were within the objective; false
-// where none ended.
+// Attained returns the part of the ended requests that were within the objective. known is false if
+// none ended.
 func (t *Traffic) Attained() (share float64, known bool) {
 	met, all := 0.0, 0.0
 	for i := range t.Met {

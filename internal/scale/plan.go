@@ -5,33 +5,30 @@ import (
 	"time"
 )
 
-// MaxSlots bounds what several classes may offer together, so that planning for
-// them exactly takes milliseconds.
+// MaxSlots bounds the total slots of several classes, so that exact planning takes milliseconds.
 const MaxSlots = 100_000
 
 // Class is one kind of hardware that a service can run on.
 type Class struct {
 	Name string
-	// Slots is how many requests one replica serves at once, at least 1.
+	// Slots is the number of requests that one replica serves concurrently, at least 1.
 	Slots int
-	// Cost of one replica, in any unit that is the same for all classes.
+	// Cost is the cost of one replica, in a unit common to all classes.
 	Cost float64
-	// Max is how many replicas the available devices allow.
+	// Max is the number of replicas that the available devices allow.
 	Max int
-	// Speed is the rate of one busy slot, where that of the fastest class is 1; 0
-	// stands for 1.
+	// Speed is the rate of one busy slot relative to the fastest class. 0 means 1.
 	Speed float64
-	// Measured says that Slots is what the gateways measure of an engine that batches:
-	// the largest number of requests that it serves at once within the objective.
+	// Measured means that Slots comes from the gateways' measurements of an engine that batches:
+	// the largest number of concurrent requests within the objective.
 	Measured bool
-	// Serving is what a replica serves within the objective of its service; nil while
-	// that is unknown.
+	// Serving is what a replica serves within the service's objective, nil while unknown.
 	Serving *Serving
-	// Assumed says that Serving follows from what other classes serve, and that nobody has
-	// measured this one.
+	// Assumed means that Serving is derived from other classes, because nobody has measured this
+	// one.
 	Assumed bool
-	// Profiled is when the profile was measured that Serving follows from; the zero time where
-	// it follows from requests that were served.
+	// Profiled is the time of the profile that Serving is derived from, or the zero time if Serving
+	// is derived from served requests.
 	Profiled time.Time
 }
 
@@ -42,21 +39,20 @@ func (c Class) speed() float64 {
 	return c.Speed
 }
 
-// spare forgives the rounding of utilisation: 7 slots x 0.7 are enough for 4.9.
+// spare absorbs rounding errors of the utilization: 7 slots x 0.7 are enough for 4.9.
 const spare = 1e-9
 
-// mostWanted bounds what is planned for, far above what all devices offer (MaxSlots), so that
-// no demand overflows into a small number.
+// mostWanted bounds the planned demand far above MaxSlots, so that no demand overflows to a small
+// integer.
 const mostWanted = 1e15
 
-// SlotsFor is the number of whole slots that serve a demand at a utilisation.
+// SlotsFor returns the number of whole slots that serve a demand at a utilization.
 func SlotsFor(demand, utilization float64) int {
 	return int(math.Ceil(min(mostWanted, demand/utilization-spare)))
 }
 
-// Plan returns the replicas of each class that offer at least so many slots of
-// the fastest class at the least cost. Where all devices together do not, it
-// returns all of them.
+// Plan returns the cheapest replicas of each class that together offer at least the given number of
+// slots of the fastest class. If all devices together are not enough, it returns all of them.
 func Plan(slots int, classes []Class) []int {
 	most := slots * grain(classes)
 	return newPlanner(most, classes).plan(most)
@@ -65,11 +61,10 @@ func Plan(slots int, classes []Class) []int {
 // finest is the largest grain.
 const finest = 100
 
-// grain is into how many units of capacity a slot of the fastest class is cut, so
-// that planning can be exact in whole numbers: one where all slots count the same.
-// Otherwise as many as MaxSlots allows, because the capacity of a replica is
-// rounded down to them. It depends on nothing but the classes, so that a plan
-// changes with the demand alone.
+// grain returns the number of capacity units per slot of the fastest class, so that planning is
+// exact in integers. It is 1 if all slots have the same speed. Otherwise it is as large as MaxSlots
+// allows, because the capacity of a replica is rounded down to units. It depends only on the
+// classes, so that a plan changes only with the demand.
 func grain(classes []Class) int {
 	if equal(classes) {
 		return 1
@@ -81,25 +76,24 @@ func grain(classes []Class) int {
 	return int(max(1, min(finest, MaxSlots/max(total, 1))))
 }
 
-// capacity of one replica in units.
+// capacity returns the capacity of one replica in units.
 func (c Class) capacity(grain int) int {
 	return int(float64(c.Slots)*c.speed()*float64(grain) + spare)
 }
 
-// planner holds the exact solution of every covering problem up to a number of
-// units: which lots of replicas are in the cheapest set that offers at least r.
+// planner holds the exact solution of every covering problem up to a number of units: which lots of
+// replicas are in the cheapest set that offers at least r units.
 type planner struct {
 	classes []Class
 	grain   int
 	lots    []lot
-	// taken[i][r] says that lot i is in the cheapest set for r among the first i lots.
+	// taken[i][r] reports whether lot i is in the cheapest set for r among the lots 0 to i.
 	taken [][]bool
-	// limit is what all devices offer.
+	// limit is the capacity of all devices, in units.
 	limit int
 }
 
-// lot is 1, 2, 4 … replicas of a class; together the lots of a class can form
-// any number up to its Max.
+// lot is 1, 2, 4 … replicas of a class. The lots of a class combine to any number up to Max.
 type lot struct {
 	class, replicas, units int
 	cost                   float64
@@ -110,7 +104,7 @@ func newPlanner(most int, classes []Class) *planner {
 	for c, class := range classes {
 		capacity := class.capacity(p.grain)
 		if capacity == 0 {
-			continue // too slow to be planned with beside so many others
+			continue // too slow for this grain
 		}
 		p.limit += capacity * class.Max
 		useful := min(class.Max, (most+capacity-1)/capacity)
@@ -141,7 +135,7 @@ func newPlanner(most int, classes []Class) *planner {
 	return p
 }
 
-// plan answers for any number of units up to the planner's.
+// plan returns the counts for a number of units up to the planner's.
 func (p *planner) plan(units int) []int {
 	counts := make([]int, len(p.classes))
 	if units <= 0 {
@@ -167,9 +161,8 @@ func (p *planner) plan(units int) []int {
 	return counts
 }
 
-// Split divides a demand over the classes in proportion to the capacity that Plan
-// gives each of them, so that the parts sum to the demand whatever the classes'
-// policies make of them. Without any devices the first class bears it all.
+// Split divides a demand over the classes in proportion to the capacity that Plan gives each of
+// them. The parts sum to the demand. If there are no devices, the first class gets all of it.
 func Split(demand, utilization float64, classes []Class) []float64 {
 	parts := make([]float64, len(classes))
 	if demand <= 0 {

@@ -1,10 +1,9 @@
-// Package scale decides how many replicas a service needs from the demand that
-// its gateways measured.
+// Package scale decides how many replicas a service needs from the demand that its gateways
+// measured.
 //
-// Every decision is a function of the demand of the last minutes and the count
-// that is set now. Nothing is remembered between two decisions, so a restarted
-// autoscaler decides what the old one would have decided, and the policies of
-// several hardware classes, each evaluated alone, agree without talking.
+// Every decision is a function of the demand of the last minutes and the present count. The package
+// keeps no state between decisions. A restarted autoscaler therefore makes the same decision as
+// before, and the policies of several hardware classes agree without communication.
 package scale
 
 import (
@@ -12,55 +11,53 @@ import (
 	"time"
 )
 
-// Step is the distance of two samples of demand.
+// Step is the interval between two samples of demand.
 const Step = time.Second
 
-// Policy says how demand becomes capacity. Start from Default and change what
-// is known better; Validate before use.
+// Policy determines how demand becomes capacity. Start from Default, change what you know better,
+// and call Validate before use.
 type Policy struct {
-	// Utilization is the part of its slots that a replica is meant to use, above 0
-	// to 1. Its target concurrency is slots x Utilization.
+	// Utilization is the part of its slots that a replica should use, above 0 to 1. The target
+	// concurrency is slots x Utilization.
 	Utilization float64
-	// StableWindow is what demand is averaged over; PanicWindow is the same for
-	// bursts.
+	// StableWindow is the averaging window of the demand. PanicWindow is the one for bursts.
 	StableWindow, PanicWindow time.Duration
-	// PanicThreshold is how far, as a multiple of the largest stable average
-	// within the scale-down delay, the panic average must reach to count.
+	// PanicThreshold is the minimum ratio of the panic average to the largest stable average within
+	// the scale-down delay. Below it, the panic average does not apply.
 	PanicThreshold float64
-	// ColdStart is the time from setting a count until the new replica serves, at
-	// the 95th percentile.
+	// ColdStart is the 95th percentile of the time from setting a count until the new replica
+	// serves.
 	ColdStart time.Duration
-	// DownDelay is how long demand must have been lower before capacity follows;
-	// 0 means max(300 s, DownFactor x ColdStart).
+	// DownDelay is how long demand must have been lower before capacity follows. 0 means max(300 s,
+	// DownFactor x ColdStart).
 	DownDelay  time.Duration
 	DownFactor float64
-	// Decay is the part of a past peak that is still kept after one more DownDelay
-	// has passed: 0.5 halves it each time, 0 forgets it at once.
+	// Decay is the part of a past peak that remains after each further DownDelay: 0.5 halves it
+	// each time, 0 drops it at once.
 	Decay float64
-	// ForecastWindow is what the slope of the demand is taken over, as far as there is
-	// history; 0 switches the forecast off. Of a slope that is x times
-	// ForecastConfidence standard errors, 1 - 1/x² counts, and at most it makes four
-	// times of the demand.
+	// ForecastWindow is the window for the slope of the demand, or the history if that is shorter.
+	// 0 disables the forecast. A slope of x times ForecastConfidence standard errors is multiplied
+	// by 1 - 1/x². A forecast is at most four times the present demand.
 	ForecastWindow     time.Duration
 	ForecastConfidence float64
-	// ZeroGrace is how long, after DownDelay, a service must have been without a
-	// single request before its last replica goes.
+	// ZeroGrace is how long, after DownDelay, a service must be without any request before its last
+	// replica ends.
 	ZeroGrace time.Duration
-	// Standby replicas are kept beyond the demand while there is any, counted in
-	// replicas of the first class.
+	// Standby is the number of replicas to keep beyond the demand while there is any, in replicas
+	// of the first class.
 	Standby int
-	// Sleep is how many replicas that the demand does not need are kept asleep in place
-	// of being ended.
+	// Sleep is how many surplus replicas sleep instead of ending.
 	Sleep int
-	// Hysteresis is how much lower demand must be than a count was made for
-	// before the count shrinks: 0.25 keeps it until demand x 1.25 needs less.
+	// Hysteresis is how far demand must fall below the level that a count was made for before the
+	// count shrinks: 0.25 keeps the count until demand x 1.25 needs less.
 	Hysteresis float64
 
-	// multiple is of how many units what is planned for is a multiple, 0 for any number.
+	// If multiple is above 0, planned capacities are rounded up to multiples of this number of
+	// units.
 	multiple int
 }
 
-// Default returns the policy that `make bench-scale` is run with.
+// Default returns the policy that `make bench-scale` uses.
 func Default() Policy {
 	return Policy{
 		Utilization:        0.9,
@@ -77,10 +74,10 @@ func Default() Policy {
 	}
 }
 
-// minDownDelay is the floor of the default scale-down delay.
+// minDownDelay is the minimum of the default scale-down delay.
 const minDownDelay = 300 * time.Second
 
-// DownDelayOrDefault returns DownDelay or what stands in for it.
+// DownDelayOrDefault returns DownDelay, or its default if it is 0.
 func (p Policy) DownDelayOrDefault() time.Duration {
 	if p.DownDelay > 0 {
 		return p.DownDelay
@@ -88,14 +85,14 @@ func (p Policy) DownDelayOrDefault() time.Duration {
 	return max(minDownDelay, time.Duration(p.DownFactor*float64(p.ColdStart)))
 }
 
-// Window is how much history a decision to shrink needs. With less, a count only
-// grows. Longer history lets past peaks decay instead of being forgotten, and
-// scaling to zero needs DownDelay and ZeroGrace of it.
+// Window returns how much history is needed to shrink. With less, a count only grows. With a longer
+// history past peaks decay instead of being dropped. Scaling to zero needs a history of DownDelay
+// and ZeroGrace.
 func (p Policy) Window() time.Duration {
 	return p.DownDelayOrDefault() + p.StableWindow
 }
 
-// Shrinks fails where a query's window is too short for a count ever to shrink.
+// Shrinks returns an error if the query's window is too short for a count to shrink.
 func (p Policy) Shrinks(queryWindow time.Duration) error {
 	if window := p.Window(); queryWindow < window {
 		return fmt.Errorf("query_window is %s: want at least %s, which is down_delay and stable_window; "+
@@ -106,7 +103,7 @@ func (p Policy) Shrinks(queryWindow time.Duration) error {
 
 const longest = 24 * time.Hour
 
-// Validate returns the first setting that makes no sense, with its range.
+// Validate returns an error for the first setting that is out of range.
 func (p Policy) Validate() error {
 	between := func(name string, v, low, high float64) error {
 		if v >= low && v <= high {
@@ -146,5 +143,5 @@ func (p Policy) Validate() error {
 	return nil
 }
 
-// steps is the number of samples that cover d.
+// steps returns the number of samples that cover d.
 func steps(d time.Duration) int { return int((d + Step - 1) / Step) }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// judge decides by the objective where what is needed for it is known, else by demand.
+// judge decides by the objective if its inputs are known, and by demand otherwise.
 func (c Config) judge(e Evaluation) Decision {
 	if c.Objective == nil {
 		return c.Policy.decide(e.Series, c.Classes, c.Own, e.Current)
@@ -25,9 +25,9 @@ func (c Config) judge(e Evaluation) Decision {
 	return c.promise(e)
 }
 
-// growing keeps a count from shrinking for an answer that is missing for a moment: the count
-// by demand may be far from the one by the objective, which returns with the next answer. A
-// service without any request may go.
+// growing keeps a count from shrinking while an answer is missing for a moment. The count by demand
+// may be far from the count by the objective, which returns with the next answer. An idle service
+// may still scale to zero.
 func (d Decision) growing(current int) Decision {
 	d.Note = strings.Replace(d.Note, "follows demand", "follows demand and only grows", 1)
 	if d.Need.Idle || d.Count >= current {
@@ -38,7 +38,7 @@ func (d Decision) growing(current int) Decision {
 	return d
 }
 
-// unknown says what is missing to decide by the objective.
+// unknown returns what is missing to decide by the objective, "" if nothing is.
 func (c Config) unknown(e Evaluation) string {
 	if e.Unknown != "" {
 		return e.Unknown
@@ -52,14 +52,14 @@ func (c Config) unknown(e Evaluation) string {
 	return ""
 }
 
-// measured says whether a class that has devices was measured.
+// measured reports whether any class that has devices was measured.
 func (c Config) measured() bool {
 	return slices.ContainsFunc(c.Classes, func(class Class) bool {
 		return class.Max > 0 && class.Serving != nil && !class.Assumed
 	})
 }
 
-// left are the classes that are left out of a plan because nobody has measured them.
+// left returns the classes that a plan excludes because nobody has measured them.
 func (c Config) left() (names []string) {
 	for _, class := range c.Classes {
 		if class.Serving == nil && class.Max > 0 {
@@ -69,24 +69,22 @@ func (c Config) left() (names []string) {
 	return names
 }
 
-// supply is what the classes of a service offer within its objective.
+// supply is the capacity that the classes of a service offer within its objective.
 type supply struct {
-	// classes have one slot each, whose speed is that of a replica in parts of the best.
+	// classes have one slot per replica. Its speed is that of a replica relative to the best.
 	classes []Class
-	// best is the index of the class of which one replica serves most, rate how many
-	// requests a second that is.
+	// best is the index of the class whose replica serves most, and rate its requests per second.
 	best int
 	rate float64
-	// possible says that some class meets the objective with one request at least.
+	// possible means that some class meets the objective with at least one request.
 	possible bool
 }
 
-// tried is how many replicas are planned of a class that is assumed to serve what it does: as
-// many as it takes to measure it.
+// tried is how many replicas of an assumed class a plan may have: one is enough to measure it.
 const tried = 1
 
-// supply leaves a class out of which nothing is known, and one that misses the objective
-// with a single request, unless all do.
+// supply excludes a class whose performance is unknown. It also excludes a class that misses the
+// objective with a single request, unless all classes do.
 func (c Config) supply() supply {
 	s := supply{classes: make([]Class, len(c.Classes))}
 	for _, class := range c.Classes {
@@ -107,8 +105,7 @@ func (c Config) supply() supply {
 	return s
 }
 
-// planned is how many replicas of a class a plan may have, where the objective is possible on
-// some class or on none.
+// planned returns how many replicas of a class a plan may have. possible is supply.possible.
 func (c Class) planned(possible bool) int {
 	switch {
 	case c.Serving == nil || c.Serving.Most == 0 && (possible || c.Assumed):
@@ -119,31 +116,31 @@ func (c Class) planned(possible bool) int {
 	return c.Max
 }
 
-// The figures come from the same search as those of sizing.
+// These values come from the same search as those of sizing.
 const (
-	// plannedEvery is how many Steps lie between two capacities that are planned for.
+	// plannedEvery is the interval between two planned capacities, in Steps.
 	plannedEvery = 30
-	// promisedHysteresis bounds Hysteresis: the memory does most of its work.
+	// promisedHysteresis bounds Hysteresis. The memory of arrivals already prevents most
+	// oscillation.
 	promisedHysteresis = 0.05
 
-	// lately is how far back answers are looked at, enough how many there must be.
+	// lately is how far back outcomes are evaluated, and enough how many there must be.
 	lately = 10 * time.Minute
 	enough = 20
-	// correctionPower and mostCorrection are how a correction grows with the misses, and
-	// how far. It begins at corrected of the misses that are allowed: one that begins where
-	// too many are missed keeps a service there.
+	// correctionPower is how a correction grows with the misses, and mostCorrection is its maximum.
+	// It begins at the part corrected of the allowed misses: a correction that begins only at the
+	// limit keeps a service at the limit.
 	correctionPower = 0.3
 	mostCorrection  = 3
 	corrected       = 0.75
 
-	// certainty is how many times as certain a rise must be of arrivals as of demand. What
-	// comes is less even than what is in flight, and a replica that noise has ordered is
-	// mostly sent away before it serves.
+	// certainty multiplies ForecastConfidence for a forecast from arrivals. Arrivals vary more than
+	// requests in flight, and a replica that noise orders usually ends before it serves.
 	certainty = 2
 )
 
-// promise decides by the objective: the least capacity that would have kept it with what
-// came lately, grown by what is forecast, and by what was missed.
+// promise decides by the objective: the least capacity that would have met it for the recent
+// arrivals, plus the forecast, and increased by a correction for misses.
 func (c Config) promise(e Evaluation) Decision {
 	s, p, t := c.supply(), c.Policy, e.Traffic
 	if s.rate == 0 { // no class has devices
@@ -170,9 +167,9 @@ func (c Config) promise(e Evaluation) Decision {
 	return d
 }
 
-// coarse is the distance of the demands that are planned for with several classes: whole
-// replicas from a demand of four on. Every other demand has another cheapest mix, and
-// changing it costs replicas of both.
+// coarse returns the step to which planned demand is rounded with several classes: whole replicas
+// from a demand of four. Each demand has a different cheapest mix, and a change of the mix costs
+// replicas of both mixes.
 func coarse(demand float64) float64 {
 	return min(1, math.Exp2(math.Floor(math.Log2(max(demand, 0.2)/4))))
 }
@@ -185,9 +182,9 @@ func scaled(series []float64, by float64) []float64 {
 	return out
 }
 
-// needs is what is needed now, in replicas of the best class. Arrivals do not show requests
-// that nothing is promised to, nor how long answers take: a service is idle only when
-// nothing waits and nothing is served either.
+// needs returns the present need, in replicas of the best class. Arrivals show neither requests
+// without a promise nor how long responses take. A service is therefore idle only if nothing waits
+// and nothing is being served.
 func (p Policy) needs(z sizing, arrived []float64, e Evaluation, possible bool) Need {
 	t := e.Traffic
 	sums := make([]float64, len(arrived)+1)
@@ -207,20 +204,20 @@ func (p Policy) needs(z sizing, arrived []float64, e Evaluation, possible bool) 
 			n.Demand += min(steepest*n.Demand, n.Forecast-max(n.Stable, n.Panic))
 		}
 	}
-	if possible { // else more would miss as well
+	if possible { // otherwise more replicas would miss it too
 		n.Demand *= t.correction(z.missed)
 	}
 	waiting := t.Waiting
-	if n.Complete { // what waits and did not come is promised nothing, and orders nothing
+	if n.Complete { // waiting requests that the arrivals do not include have no promise and order nothing
 		waiting = min(waiting, sums[len(arrived)]/z.unit)
 	}
 	n.Demand += waiting * z.unit / z.drain
 	return n
 }
 
-// woken says that requests came within the last cold start after none for a while. The
-// gateway has then started a replica of a class of its choice, which serves before those
-// of the plan do.
+// woken reports whether requests came within the last cold start, after none for a StableWindow.
+// The gateway has then started a replica of a class that it chose, which serves before those of the
+// plan do.
 func (p Policy) woken(sums []float64) bool {
 	now := len(sums) - 1
 	since := max(0, now-max(1, steps(p.ColdStart)))
@@ -228,10 +225,9 @@ func (p Policy) woken(sums []float64) bool {
 	return before < since && sums[since] == sums[before] && sums[now] > sums[since]
 }
 
-// correction is by how much more is ordered than seems to be needed, by how many times the
-// allowed part of the requests missed the objective lately. It is slow, because what is
-// ordered helps after a cold start, and bounded, because not every miss is for want of
-// replicas.
+// correction returns the factor by which capacity is increased because recent requests missed the
+// objective. It grows slowly, because new replicas help only after a cold start. It is bounded,
+// because not every miss is due to too few replicas.
 func (t *Traffic) correction(allowed float64) float64 {
 	met, missed := 0.0, 0.0
 	for i := max(0, len(t.Met)-steps(lately)); i < len(t.Met); i++ {
@@ -244,7 +240,7 @@ func (t *Traffic) correction(allowed float64) float64 {
 	return min(mostCorrection, max(1, math.Pow(missed/(met+missed)/(corrected*allowed), correctionPower)))
 }
 
-// note says what of the objective cannot be kept, "" where all of it can.
+// note returns what part of the objective cannot be met, "" if all of it can.
 func (c Config) note(s supply, need Need) string {
 	switch left := c.left(); {
 	case !s.possible:
@@ -260,7 +256,7 @@ func (c Config) note(s supply, need Need) string {
 	return ""
 }
 
-// assumed are the classes that are planned for though nobody has measured them.
+// assumed returns the classes that are planned for although nobody has measured them.
 func (c Config) assumed() (names []string) {
 	for _, class := range c.Classes {
 		if class.Assumed && class.Max > 0 {
@@ -270,7 +266,7 @@ func (c Config) assumed() (names []string) {
 	return names
 }
 
-// profiled says which classes count by a profile rather than by the requests that they served.
+// profiled lists the classes whose figures come from a profile instead of served requests.
 func (c Config) profiled() string {
 	var out strings.Builder
 	for _, class := range c.Classes {
@@ -286,8 +282,8 @@ func (c Config) profiled() string {
 	return out.String()
 }
 
-// account says before a reason that the objective decided, what cannot be kept of it by its
-// note, and what that would need.
+// account returns the prefix of a reason: that the objective decided, what part of it cannot be
+// met, and what it would take.
 func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	var out strings.Builder
 	out.WriteString("by the objective, ")
@@ -309,10 +305,10 @@ func (c Config) account(s supply, need Need, t *Traffic, note string) string {
 	return out.String()
 }
 
-// seconds writes a time with two digits.
+// seconds formats a duration with two significant digits.
 func seconds(s float64) string { return fmt.Sprintf("%.2gs", s) }
 
-// capacityOf is what all devices offer, in replicas of the best class.
+// capacityOf returns the capacity of all devices, in replicas of the best class.
 func capacityOf(classes []Class) (total float64) {
 	for _, class := range classes {
 		total += float64(class.Max) * class.Speed

@@ -12,14 +12,13 @@ type Point struct {
 	Value float64
 }
 
-// maxGap is the longest distance of two points that is bridged with the earlier
-// value; what lies before a longer one is not history of the same measurement.
+// maxGap is the longest gap that the earlier value fills. Values before a longer gap do not belong
+// to the same history.
 const maxGap = 60 * time.Second
 
-// Series puts points, oldest first, on a grid of one value per Step that ends
-// with the last point. Between two points the earlier holds. History before a gap
-// of more than a minute is dropped. It fails without points and on values that
-// are no demand.
+// Series resamples points, oldest first, to one value per Step, ending with the last point. Each
+// value holds until the next point. History before a gap of more than a minute is dropped. Series
+// fails without points and on values that are not valid as demand.
 func Series(points []Point) ([]float64, error) {
 	if len(points) == 0 {
 		return nil, errors.New("the series of demand is empty")

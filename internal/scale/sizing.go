@@ -1,38 +1,39 @@
 package scale
 
-// sizing is how a capacity is found for an objective. Work is in what one replica of the
-// best class serves in a second.
+// sizing holds the parameters of the search for a capacity that meets an objective. One unit of
+// work is what one replica of the best class serves in a second.
 type sizing struct {
 	// wait is how many seconds a request may wait for capacity.
 	wait float64
-	// late is the part of the requests that may wait longer, missed that which may miss the
+	// late is the part of the requests that may wait longer, and missed the part that may miss the
 	// objective.
 	late, missed float64
 	// memory is how many Steps of arrivals count.
 	memory int
-	// unit is one mean request, drain in how many seconds what waits now is to be served.
+	// unit is the work of one mean request, and drain the seconds in which the present queue must
+	// be served.
 	unit, drain float64
 }
 
-// The figures were chosen by a search over the traces of bench/scale, for the least cost
-// with 99% of the requests within the objective; see docs/scaling.md.
+// These values come from a search over the traces of bench/scale, for the least cost with 99% of
+// the requests within the objective; see docs/scaling.md.
 const (
-	// slackPart is the part of an answer's slack that requests before it may take.
+	// slackPart is the part of a response's slack that requests before it may use.
 	slackPart = 0.25
-	// lateParts is how many times as many requests may be late in the replayed queue as may
-	// miss the objective: those that are late by little are served in time by what the
-	// estimate of a replica leaves.
+	// lateParts is the ratio of requests that may be late in the replayed queue to those that may
+	// miss the objective. A request that is only a little late is still in time, because the
+	// estimate of a replica has a reserve.
 	lateParts = 4
 	// memoryPart is the part of DownDelay whose arrivals count.
 	memoryPart = 0.75
-	// older is the part of the capacity for all arrivals that is kept.
+	// older is the part to keep of the capacity for all known arrivals.
 	older = 0.7
-	// margin is how many times the least capacity is ordered.
+	// margin multiplies the least capacity.
 	margin = 1.1
-	// hopeless is how many seconds requests may wait for capacity where every one of them
-	// misses the objective: replicas for each burst would change nothing.
+	// hopeless is how many seconds requests may wait for capacity if every one of them misses the
+	// objective anyway: replicas for each burst would change nothing.
 	hopeless = 10
-	// drainWaits is in how many times wait that is served which waits now.
+	// drainWaits is the multiple of wait in which the present queue must be served.
 	drainWaits = 4
 )
 
@@ -55,8 +56,8 @@ func (p Policy) sizing(o Objective, best *Serving) sizing {
 	}
 }
 
-// capacity returns the least capacity that is enough for what came lately, and for a part of
-// all that is known: bursts that are far apart come again.
+// capacity returns the least capacity that is enough for the recent arrivals, and for a part of all
+// known arrivals, because rare bursts recur.
 func (z sizing) capacity(arrived []float64) float64 {
 	return margin * max(z.least(arrived[max(0, len(arrived)-z.memory):]), older*z.least(arrived))
 }
@@ -79,14 +80,14 @@ func (z sizing) least(arrived []float64) float64 {
 	return high
 }
 
-// enough says whether a capacity would have served the arrivals so that no more than the
-// allowed part of them waited too long. It follows a queue through them (Lindley's
-// recursion): what waits is what has waited and come, less what was served.
+// enough reports whether a capacity would have served the arrivals with no more than the allowed
+// part of them waiting too long. It replays the queue with Lindley's recursion: the queue is the
+// previous queue plus arrivals less what was served.
 func (z sizing) enough(arrived []float64, capacity float64) bool {
 	var waiting, late, all float64
 	for _, came := range arrived {
-		// What comes evenly within a Step is late as far as it is more than is served in
-		// time, with half of the Step's own.
+		// Arrivals are spread evenly over a Step. What exceeds the capacity of wait plus half a
+		// Step is late.
 		room := max(0, capacity*(z.wait+Step.Seconds()/2)-waiting)
 		late += max(0, came-room)
 		all += came

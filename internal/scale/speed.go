@@ -9,20 +9,18 @@ import (
 	"time"
 )
 
-// slowest is the least speed that a class is counted with, so that one bad
-// measurement does not make its replicas worthless.
+// slowest is the lowest speed that counts for a class, so that one bad measurement does not make
+// its replicas worthless.
 const slowest = 0.01
 
-// deadBand is how far a class's measured speed must lie from the one in force, as
-// a part of it, before it counts: well above what measuring the same hardware
-// twice differs by.
+// deadBand is the relative change of a measured speed that replaces the one in force. It is well
+// above the difference of two measurements of the same hardware.
 const deadBand = 0.15
 
-// WithSpeeds returns the classes with the speeds that follow from what was
-// measured: rates in requests per second of one busy slot, by class. A class
-// without a rate stands in by its own Speed, brought to one scale with the rates
-// of the others. The fastest class has speed 1, and one that has no devices and is
-// faster, more; all have two significant digits.
+// WithSpeeds returns the classes with the speeds from measured rates, in requests per second of one
+// busy slot, by class. A class without a rate keeps its own Speed, scaled to match the rates of the
+// others. The fastest class with devices has speed 1; a faster class without devices has more. All
+// speeds have two significant digits.
 func WithSpeeds(classes []Class, rates map[string]float64) []Class {
 	speeds := measured(classes, rates)
 	out := make([]Class, len(classes))
@@ -33,8 +31,8 @@ func WithSpeeds(classes []Class, rates map[string]float64) []Class {
 	return out
 }
 
-// WithSlots returns the classes with the slots that were measured of those that count
-// with them, by class. All together stay within MaxSlots.
+// WithSlots returns the classes with their measured slots, by class. It changes only classes with
+// Measured. The total stays within MaxSlots.
 func WithSlots(classes []Class, slots map[string]float64) []Class {
 	replicas := 0
 	for _, class := range classes {
@@ -49,7 +47,7 @@ func WithSlots(classes []Class, slots map[string]float64) []Class {
 	return out
 }
 
-// SlotsMoved is Moved for the slots that are measured.
+// SlotsMoved is Moved for measured slots.
 func SlotsMoved(classes []Class, from, to map[string]float64) bool {
 	for _, class := range classes {
 		before, after := from[class.Name], to[class.Name]
@@ -60,8 +58,7 @@ func SlotsMoved(classes []Class, from, to map[string]float64) bool {
 	return false
 }
 
-// Moved says whether speeds from other rates differ so much that they should come
-// into force.
+// Moved reports whether the speeds from new rates differ enough to replace those in force.
 func Moved(classes []Class, from, to map[string]float64) bool {
 	after := measured(classes, to)
 	for i, before := range measured(classes, from) {
@@ -95,8 +92,8 @@ func measured(classes []Class, rates map[string]float64) []float64 {
 	return speeds
 }
 
-// fastest is the largest speed of a class that there are devices of: those that wait
-// can be served by no other. Without any devices it is the largest of all.
+// fastest returns the largest speed of a class that has devices, because no other class can serve
+// the queue. Without any devices it returns the largest speed of all.
 func fastest(classes []Class, speeds []float64) float64 {
 	most, there := 0.0, 0.0
 	for i, class := range classes {
@@ -111,7 +108,7 @@ func fastest(classes []Class, speeds []float64) float64 {
 	return most
 }
 
-// equal says that a slot of every class counts the same.
+// equal reports whether a slot of every class has the speed 1.
 func equal(classes []Class) bool {
 	for _, class := range classes {
 		if class.speed() != 1 {
@@ -121,11 +118,10 @@ func equal(classes []Class) bool {
 	return true
 }
 
-// Load is a demand in slots of the fastest class: requests that wait count 1 each,
-// those that replicas work on the speed of their class. By Little's law it is the
-// rate of arrivals over the rate of one such slot, whatever mix serves them. The
-// active requests are given by class; the rest of all that are active is on
-// classes that are not listed, and counts 1 each.
+// Load returns a demand in slots of the fastest class. A queued request counts 1, and an active
+// request the speed of its class. By Little's law the sum is the arrival rate over the rate of one
+// such slot, whatever mix serves it. byClass gives the active requests by class. Active requests on
+// classes that are not listed count 1 each.
 func Load(queued, active float64, byClass map[string]float64, classes []Class) float64 {
 	load := queued + active
 	for _, class := range classes {
@@ -134,9 +130,9 @@ func Load(queued, active float64, byClass map[string]float64, classes []Class) f
 	return max(0, load)
 }
 
-// overlap keeps a count from shrinking for one cold start after the speeds of the
-// classes, or what they serve within an objective, have changed: the replicas of a new mix
-// serve before those of the old one go. The demand says nothing of that change, so decide cannot.
+// overlap keeps a count from shrinking for one cold start after the speeds of the classes, or what
+// they serve within an objective, have changed. The replicas of the new mix then serve before those
+// of the old one end. The demand does not show this change, so decide cannot see it.
 func (c Config) overlap(d Decision, current int, age time.Duration) Decision {
 	if d.Awake >= current || d.Need.Idle || age > c.Policy.ColdStart {
 		return d
@@ -151,7 +147,7 @@ func (c Config) overlap(d Decision, current int, age time.Duration) Decision {
 	return d
 }
 
-// words names the speeds for an operator, "" where they are all the same.
+// words lists the speeds for operators, "" if all are equal.
 func words(classes []Class) string {
 	if equal(classes) {
 		return ""
