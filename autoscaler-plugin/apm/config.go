@@ -15,17 +15,17 @@ import (
 
 // config is the plugin's settings in the agent's configuration.
 type config struct {
-	// gateways are fixed admin addresses; nil to find gateways in Consul.
+	// gateways are fixed admin addresses. It is nil to find gateways in Consul.
 	gateways       []string
 	gatewayService string
 	rates          string
-	// prometheus is its URL, "" to ask the gateways themselves.
+	// prometheus is the URL of a Prometheus server, "" to query the gateways directly.
 	prometheus      string
 	prometheusToken string // path of a file
 	step            time.Duration
 	staleAfter      time.Duration
 	timeout         time.Duration
-	// learnSpeed says that measured speeds are looked up in Consul.
+	// learnSpeed means that measured speeds are read from Consul.
 	learnSpeed bool
 }
 

@@ -16,7 +16,7 @@ import (
 	"aliquot.example/internal/query"
 )
 
-// slices answers a query for slices or nodes: one value, that of now.
+// slices answers a query for slices or nodes with one value, the present one.
 func (p *Plugin) slices(
 	ctx context.Context, client *nomad.Client, text string, q query.Query,
 ) (sdk.TimestampedMetrics, error) {
@@ -74,7 +74,7 @@ func (p *Plugin) answer(text string, q query.Query, s account.Supply) (int, erro
 	return n.Nodes(), nil
 }
 
-// needOf is how many nodes a query's group needs.
+// needOf returns how many nodes the group of a query needs.
 func needOf(q query.Query, s account.Supply) (pack.Need, error) {
 	var standby []pack.Work
 	if r := q.Group.Standby; r.Replicas > 0 {
@@ -88,8 +88,8 @@ func needOf(q query.Query, s account.Supply) (pack.Need, error) {
 	return pack.NeedFor(s.Standing, fresh, s.Waiting, standby), nil
 }
 
-// freshOf is what a new node offers: the GPUs that the query names, else those of the newest
-// node. Where there is none, CPU and memory are unbounded.
+// freshOf returns the capacity of a new node: the GPUs that the query names, otherwise those of the
+// newest node. If there is no such node, CPU and memory are unbounded.
 func freshOf(g query.Group, newest *pack.Node) (fresh pack.Node, known bool) {
 	fresh = pack.Node{CPU: math.MaxInt, MemoryMiB: math.MaxInt}
 	if newest != nil {

@@ -1,5 +1,5 @@
-// Package apm is the Nomad Autoscaler's source of demand: the requests that
-// Aliquot's gateways hold and serve, and the slices and nodes that jobs need.
+// Package apm is the Nomad Autoscaler's source of demand: the requests that Aliquot's gateways
+// queue and serve, and the slices and nodes that jobs need.
 package apm
 
 import (
@@ -29,45 +29,45 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// Name of the plugin; the file name of its program is the same.
+// Name is the name of the plugin and of its program file.
 const Name = "aliquot-apm"
 
-// Plugin answers the agent's RPCs. What it keeps between two of them only helps
-// while Consul is away: nothing is decided by it that a restart would change.
+// Plugin answers the agent's RPCs. The state that it keeps between RPCs only bridges an outage of
+// Consul. A restart, which loses this state, changes no decision.
 type Plugin struct {
 	log hclog.Logger
 
 	mu      sync.RWMutex
 	source  demand.Source // nil before SetConfig
 	timeout time.Duration
-	// observer learns cold starts; nil without Consul.
+	// observer learns cold starts. It is nil without Consul.
 	observer *coldstart.Observer
-	// speeds is what is known of hardware classes, which the gateways publish as
-	// rates under a prefix in Consul; nil where the settings switch it off.
+	// speeds reads the speeds of hardware classes, nil if the settings disable them. rates is the
+	// prefix in Consul KV under which the gateways publish their rates.
 	speeds *speed.Reader
 	rates  string
-	// nomad knows the slices that jobs hold and wait for.
+	// nomad reports the slices that jobs hold and wait for.
 	nomad *nomad.Client
 
-	// doubts is why the counts of a service cannot shrink, unfollowed whether speeds that
-	// were measured cannot be brought into force.
+	// doubts is, by service, why its counts cannot shrink. unfollowed is whether newly measured
+	// speeds could not be brought into force.
 	doubts     changes.Seen[string, string]
 	unfollowed changes.Seen[string, bool]
-	// needs are the nodes that the queries for them came to.
+	// needs is the last result of each query for nodes.
 	needs changes.Seen[string, pack.Need]
 }
 
-// New returns the plugin; SetConfig must follow.
+// New returns a plugin. Call SetConfig before any query.
 func New(log hclog.Logger) *Plugin {
 	return &Plugin{log: log}
 }
 
-// PluginInfo names the plugin.
+// PluginInfo returns the plugin's name and type.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeAPM}, nil
 }
 
-// SetConfig reads the plugin's settings, see docs/configuration.md.
+// SetConfig reads the plugin's settings; see docs/configuration.md.
 func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
 	c, err := readConfig(config)
@@ -107,12 +107,11 @@ func (p *Plugin) SetConfig(config map[string]string) (err error) {
 // instant is how far back a query without a window looks for its one value.
 const instant = 5 * time.Second
 
-// longest is the longest window that is asked for.
+// longest is the longest window of a query.
 const longest = 24 * time.Hour
 
-// Query returns one value per second over the time range, oldest first: 0 while
-// the service is idle. It fails when the demand is not known: an empty answer
-// would mean the same to the agent.
+// Query returns one value per second over the time range, oldest first, and 0 while the service is
+// idle. It fails if the demand is unknown, because the agent treats an empty answer the same way.
 func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.TimestampedMetrics, err error) {
 	defer guard.Recover(p.log, "Query", &err)
 	q, err := query.Parse(text)
@@ -161,7 +160,7 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 		if err != nil {
 			return nil, err
 		}
-		// The strategy looks up the same moment: that of the last value.
+		// Use the time of the last value, as the strategy does.
 		at := time.Unix(h.First+int64(len(h.Seconds)-1), 0)
 		inForce, _ := doc.At(at)
 		q.Classes = scale.WithSlots(scale.WithSpeeds(q.Classes, inForce), doc.SlotsAt(at))
@@ -169,8 +168,8 @@ func (p *Plugin) Query(text string, within sdk.TimeRange) (metrics sdk.Timestamp
 	return metricsOf(&q, h), nil
 }
 
-// speedsOf writes down new speeds that were measured, and reads those in force. What
-// hinders the writing is said once: the old speeds stay in force.
+// speedsOf publishes newly measured speeds and returns those in force. If it cannot publish them,
+// the old speeds remain in force, and it logs this once.
 func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates string, q query.Query,
 	now time.Time) (speed.Document, error) {
 	written, err := speeds.Follow(ctx, q.Service, rates, q.Classes, now)
@@ -186,7 +185,7 @@ func (p *Plugin) speedsOf(ctx context.Context, speeds *speed.Reader, rates strin
 	return speeds.Read(ctx, q.Service)
 }
 
-// say logs once why a service's counts cannot shrink, and when they can again.
+// say logs a change in why a service's counts cannot shrink, and when they can again.
 func (p *Plugin) say(service string, h demand.History) {
 	if !p.doubts.Changed(service, h.Doubt) {
 		return
@@ -199,7 +198,7 @@ func (p *Plugin) say(service string, h demand.History) {
 		"no_answer_from", h.Doubt, "error", strings.ReplaceAll(h.Why.Error(), "\n", "; "))
 }
 
-// QueryMultiple is Query as a list of one; the open-source agent does not ask it.
+// QueryMultiple is Query with a list of one result. The open-source agent does not call it.
 func (p *Plugin) QueryMultiple(text string, within sdk.TimeRange) ([]sdk.TimestampedMetrics, error) {
 	metrics, err := p.Query(text, within)
 	if err != nil {
@@ -242,7 +241,7 @@ func value(q *query.Query, s *demand.Second) float64 {
 	return s.Queued + s.Active
 }
 
-// share is a part of a number, and empty where there is none.
+// share returns part divided by of, or empty if of is 0.
 func share(part, of, empty float64) float64 {
 	if of == 0 {
 		return empty
@@ -250,7 +249,7 @@ func share(part, of, empty float64) float64 {
 	return part / of
 }
 
-// above is the part of the requests that ended in a second and took longer than the query's
+// above returns the part of the requests that ended in a second and took longer than the query's
 // limit.
 func above(q *query.Query, s *demand.Second) float64 {
 	of := map[string]*quantile.Sketch{query.TTFT: &s.Times.TTFT, query.TPOT: &s.Times.TPOT,
@@ -258,8 +257,8 @@ func above(q *query.Query, s *demand.Second) float64 {
 	return share(of.Above(q.Limit.Seconds()), of.Count(), 0)
 }
 
-// load of the service, or the part of it that one class is planned for, in slots of
-// that class.
+// load returns the load of the service. For a query with a class it returns the part that is
+// planned for this class, in slots of the class.
 func load(q *query.Query, s *demand.Second) float64 {
 	load := scale.Load(s.Queued, s.Active, s.Class, q.Classes)
 	if q.Class == "" {

@@ -15,8 +15,8 @@ import (
 	"aliquot.example/autoscaler-plugin/demand"
 )
 
-// prometheus reads what a Prometheus server scraped from the gateways. It knows
-// the demand of gateways that are gone, but only as finely as it scrapes.
+// prometheus reads what a Prometheus server scraped from the gateways. It knows the demand of
+// gateways that no longer exist, but only at the resolution of its scrapes.
 type prometheus struct {
 	address    string
 	token      string // path of a file with a bearer token, "" for none
@@ -25,8 +25,8 @@ type prometheus struct {
 	http       *http.Client
 }
 
-// The gateways' gauges. The queue of a configured service is always there, the
-// active requests only of classes that replicas were seen of.
+// The gateways' gauges. The queue gauge of a configured service always exists. The gauge of active
+// requests exists only for classes of which the gateways have seen replicas.
 const (
 	queuedQuery = `sum(aliquot_gateway_queued{service=%q})`
 	activeQuery = `sum by (class) (aliquot_gateway_active{service=%q})`
@@ -56,8 +56,8 @@ func (p *prometheus) History(ctx context.Context, span demand.Span) (demand.Hist
 	return p.join(samples, active), nil
 }
 
-// join puts the series on a grid of seconds. Within a gap of the queue's series
-// the value before it holds; before a gap longer than staleAfter nothing counts.
+// join resamples the series to a grid of seconds. A value of the queue's series holds until the
+// next. Everything before a gap longer than staleAfter plus step is dropped.
 func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	start := 0
 	for i := 1; i < len(queued); i++ {
@@ -69,7 +69,7 @@ func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	h.Seconds = make([]demand.Second, queued[len(queued)-1].at.Unix()-h.First+1)
 	each(h, queued[start:], 0, func(s *demand.Second, v float64) { s.Queued = v })
 	for _, a := range active {
-		// A class that is not exported any more has no requests.
+		// A class that is no longer exported has no requests.
 		each(h, a.samples, p.step, func(s *demand.Second, v float64) {
 			if s.Class == nil {
 				s.Class = map[string]float64{}
@@ -81,8 +81,8 @@ func (p *prometheus) join(queued []sample, active []stream) demand.History {
 	return h
 }
 
-// each calls set for the seconds that a series covers, where a sample holds for
-// valid, 0 for as long as there is no newer one.
+// each calls set for the seconds that a series covers. A sample holds for valid, or until the next
+// sample if valid is 0.
 func each(h demand.History, samples []sample, valid time.Duration, set func(*demand.Second, float64)) {
 	at := -1
 	for i := range h.Seconds {
@@ -109,7 +109,7 @@ type stream struct {
 // ask runs a range query.
 func (p *prometheus) ask(ctx context.Context, query string, from, to time.Time) ([]stream, error) {
 	seconds := func(t time.Time) string { return strconv.FormatInt(t.Unix(), 10) }
-	// Whole steps from the epoch, so that neighbouring queries see the same samples.
+	// Align to whole steps since the epoch, so that consecutive queries see the same samples.
 	step := int64(p.step / time.Second)
 	form := url.Values{
 		"query": {query}, "step": {strconv.FormatInt(step, 10)}, "end": {seconds(to)},

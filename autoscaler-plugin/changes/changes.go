@@ -1,17 +1,16 @@
-// Package changes lets a daemon that looks again and again say what it sees only when that
-// is not what it saw before.
+// Package changes lets a daemon that polls log a value only when it has changed.
 package changes
 
 import "sync"
 
-// Seen remembers the last value of each key. The zero Seen has seen the zero value of
-// every key; it is safe for concurrent use.
+// Seen remembers the last value of each key. Keys start with the zero value of V. Seen is safe for
+// concurrent use.
 type Seen[K, V comparable] struct {
 	mu   sync.Mutex
 	last map[K]V
 }
 
-// Changed remembers a value and reports whether the key had another one.
+// Changed stores a value and reports whether it differs from the key's previous value.
 func (s *Seen[K, V]) Changed(key K, value V) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package coldstart learns how long replicas take from their placement until
-// Consul calls them healthy, and what of it image, models, kernels and loading take. The
-// samples live in Consul's KV store, so that every agent knows what any of them saw.
+// Package coldstart learns how long replicas take from their placement until Consul reports them
+// healthy, and how much of that time the image, models, kernels and loading take. The samples are
+// in Consul KV, so all agents share them.
 package coldstart
 
 import (
@@ -17,13 +17,13 @@ import (
 // Sample is one start of a replica.
 type Sample = learned.Start
 
-// P95 is the 95th percentile of the starts on the slowest class that enough is known of;
-// see learned.Starts.
+// P95 returns the 95th percentile of the starts on the slowest class that has enough samples; see
+// learned.Starts.
 func P95(samples []Sample, now time.Time) (time.Duration, bool) {
 	return learned.Starts{Samples: samples}.P95(now)
 }
 
-// Read returns the samples of a service, none where there is no key.
+// Read returns the samples of a service, or none if the key does not exist.
 func Read(ctx context.Context, client *consul.Client, service string) ([]Sample, error) {
 	doc, _, err := read(ctx, client, service)
 	return doc.Samples, err
@@ -41,7 +41,7 @@ func read(ctx context.Context, client *consul.Client, service string) (doc learn
 	return doc, pair.ModifyIndex, nil
 }
 
-// add appends samples; another writer's between are kept.
+// add appends samples. It keeps samples that another writer adds at the same time.
 func add(ctx context.Context, client *consul.Client, service string, samples []Sample) error {
 	key := learned.StartsKey(service)
 	for range 3 {

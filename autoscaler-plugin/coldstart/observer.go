@@ -19,10 +19,9 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Observer watches services while they are asked for and writes down how long
-// each new replica took. It remembers which replicas it has seen; after a restart
-// those that are healthy already are not counted, because nobody saw when they
-// became so.
+// Observer watches services while they are queried and records how long each new replica took to
+// start. It remembers which replicas it has seen. After a restart it ignores replicas that are
+// already healthy, because it does not know when they became so.
 type Observer struct {
 	consul *consul.Client
 	nomad  *nomad.Client
@@ -34,10 +33,9 @@ type Observer struct {
 type watch struct {
 	busy bool
 	next time.Time
-	// seen is when replicas were last seen healthy, by service ID; nil before the
-	// first look.
+	// seen is when replicas were last seen healthy, by service ID. It is nil before the first look.
 	seen map[string]time.Time
-	// fresh are those that are not written down yet, by service ID.
+	// fresh are the replicas that are not recorded yet, by service ID.
 	fresh map[string]fresh
 }
 
@@ -47,8 +45,8 @@ type fresh struct {
 	class string
 }
 
-// NewObserver takes Nomad's address and token from the settings that the agent
-// passes to every plugin.
+// NewObserver returns an observer. It uses the Nomad address and token from the settings that the
+// agent passes to every plugin.
 func NewObserver(client *consul.Client, settings map[string]string) (*Observer, error) {
 	n, err := nomad.NewClient(nomadconfig.ConfigFromNamespacedMap(settings))
 	if err != nil {
@@ -60,14 +58,14 @@ func NewObserver(client *consul.Client, settings map[string]string) (*Observer, 
 const (
 	every   = time.Second
 	timeout = 5 * time.Second
-	// partsFor is how long a start waits for the task driver's word on its parts.
+	// partsFor is how long to wait for the task driver to report the parts of a start.
 	partsFor = 10 * time.Second
-	// remembered is how long a replica that is not healthy is.
+	// remembered is how long a replica that is no longer healthy is remembered.
 	remembered = learned.LongestStart
 )
 
-// Observe looks at a service's replicas, in the background and at most once per
-// second. What goes wrong is logged: the policy then keeps the value it had.
+// Observe looks at a service's replicas, in the background and at most once per second. It logs
+// errors; the policy then keeps its previous value.
 func (o *Observer) Observe(service string, now time.Time, log hclog.Logger) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -95,7 +93,7 @@ func (o *Observer) Observe(service string, now time.Time, log hclog.Logger) {
 	}()
 }
 
-// look runs alone for its watch.
+// look must not run concurrently for the same watch.
 func (o *Observer) look(service string, w *watch, now time.Time) error {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -119,8 +117,8 @@ func (o *Observer) look(service string, w *watch, now time.Time) error {
 	return o.write(ctx, service, w, now)
 }
 
-// write writes down the starts of which enough is known. One that cannot be looked up keeps
-// no other back, and what cannot be written is tried again at the next look.
+// write records the starts that are fully known. A failed lookup does not delay other starts. A
+// start that cannot be written is retried at the next look.
 func (o *Observer) write(ctx context.Context, service string, w *watch, now time.Time) error {
 	var samples []Sample
 	var ids []string
@@ -130,7 +128,7 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 		if err != nil {
 			errs = append(errs, err)
 			if missing(err) && now.Sub(f.at) >= partsFor {
-				delete(w.fresh, id) // it has gone from Nomad
+				delete(w.fresh, id) // it no longer exists in Nomad
 			}
 			continue
 		}
@@ -145,7 +143,7 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 	if len(samples) == 0 {
 		return errors.Join(errs...)
 	}
-	// A look-up that hung has left no time.
+	// A lookup that hung may have used up the deadline of ctx.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
 	defer cancel()
 	if err := add(ctx, o.consul, service, samples); err != nil {
@@ -157,21 +155,22 @@ func (o *Observer) write(ctx context.Context, service string, w *watch, now time
 	return errors.Join(errs...)
 }
 
-// missing says that Nomad knows no such allocation.
+// missing reports whether Nomad does not know the allocation.
 func missing(err error) bool {
 	var answer nomad.UnexpectedResponseError
 	return errors.As(err, &answer) && answer.StatusCode() == http.StatusNotFound
 }
 
-// sample is the start of a replica by its allocation, nil for one that Nomad does not
-// run. It is not done while the driver may still say what the start was made of.
+// sample returns the start of a replica from its allocation, which is nil for a replica that Nomad
+// does not run. ok reports whether s is valid. done is false while the driver may still report the
+// parts of the start.
 func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, done bool) {
 	if alloc == nil {
 		return s, false, true
 	}
 	for _, task := range alloc.TaskStates {
 		if task.Restarts > 0 {
-			return s, false, true // in place: nobody knows when that began
+			return s, false, true // a restart in place: its start time is unknown
 		}
 		for _, e := range task.Events {
 			if parts := learned.PartsIn(e.Details); parts != nil {
@@ -190,10 +189,10 @@ func (f fresh) sample(alloc *nomad.Allocation, now time.Time) (s Sample, ok, don
 	return s, true, true
 }
 
-// nomadService is how Nomad names the services that it registers in Consul.
+// nomadService matches the IDs of the services that Nomad registers in Consul.
 var nomadService = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
-// allocation is that of a replica, nil for one that Nomad does not run.
+// allocation returns the allocation of a replica, or nil if Nomad does not run it.
 func (o *Observer) allocation(ctx context.Context, serviceID string) (*nomad.Allocation, error) {
 	id := nomadService.FindStringSubmatch(serviceID)
 	if id == nil {

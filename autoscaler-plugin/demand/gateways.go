@@ -1,5 +1,5 @@
-// Package demand asks gateways what they hold and serve, second by second, and makes one
-// history of what several of them answer.
+// Package demand queries gateways for the requests that they queue and serve, second by second, and
+// merges their answers into one history.
 package demand
 
 import (
@@ -22,93 +22,93 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// Second is what is known of a service in one second, over all gateways.
+// Second is the demand of a service in one second, over all gateways.
 type Second struct {
 	Queued, Active float64
 	Class          map[string]float64 // of Active
 	Tokens         Tokens
-	// Arrived is the tokens of the requests that came, of prompts and expected answers;
-	// Met and Missed are how many that ended were within the objective and not.
+	// Arrived is the tokens of the arriving requests: prompts and expected responses. Met and
+	// Missed are the requests that ended within the objective, and outside it.
 	Arrived, Met, Missed float64
-	// Times is how long those took that were served, where a Span asks for it.
+	// Times holds the latencies of the served requests, if the Span asks for them.
 	Times Times
 }
 
-// Times counts the times to the first token, between two tokens, and to the end.
+// Times holds the times to the first token, between two tokens, and to the end.
 type Times struct{ TTFT, TPOT, E2E quantile.Sketch }
 
-// Tokens are those of the requests; see api.Point.
+// Tokens are the tokens of the requests; see api.Point.
 type Tokens struct {
 	Queued, Active float64
 	Class          map[string]float64 // of Active
 }
 
-// History is the seconds of a service, oldest first and without gaps.
+// History is a service's demand by second, oldest first and without gaps.
 type History struct {
 	// First is the Unix second of the first entry.
 	First   int64
 	Seconds []Second
-	// Answered is the first Unix second of which Arrived, Met and Missed are known of all
-	// gateways: of those before, what a gateway counted that is gone or has restarted is
-	// missing, though the others remember its part of Queued and Active.
+	// Answered is the first Unix second for which Arrived, Met and Missed are known for all
+	// gateways. Before it, the counts of gateways that are gone or have restarted are missing,
+	// although other gateways still remember their part of Queued and Active.
 	Answered int64
-	// Doubt says why it is cut short, in words that stay while the cause does; "" when
-	// it is not. Why has the particulars.
+	// Doubt names the sources whose silence cut the history short. Its text stays the same as long
+	// as the cause does. It is "" if nothing is missing. Why has the details.
 	Doubt string
 	Why   error
 }
 
-// Span is a service's history that is asked for.
+// Span selects a part of a service's history.
 type Span struct {
 	Service  string
 	From, To time.Time
-	// Times asks for Second.Times.
+	// Times requests Second.Times.
 	Times bool
 }
 
-// Source returns a service's history. History that misses a part of the demand is left
-// out, so that it is shorter than asked for.
+// Source returns a service's history. It leaves out seconds for which part of the demand is
+// unknown, so the history may be shorter than the span.
 type Source interface {
 	History(ctx context.Context, s Span) (History, error)
 }
 
-// member is one gateway by its service ID in Consul and the address of its admin
-// listener.
+// member is one gateway: its service ID in Consul and the address of its admin listener.
 type member struct{ id, admin string }
 
-// Gateways asks the admin listeners of all gateways and sums their answers.
+// Gateways queries the admin listeners of all gateways and sums their answers.
 type Gateways struct {
-	// Consul is where gateways are looked up; nil with fixed addresses.
+	// Consul is where gateways are looked up. It is nil with fixed addresses.
 	Consul *consul.Client
-	// Service that gateways register as, and Rates where they publish what they learned.
+	// Service is the name that gateways register as, and Rates the prefix in Consul KV under which
+	// they publish what they learned.
 	Service, Rates string
 	HTTP           *http.Client
-	// StaleAfter is the age from which an answer's newest second is refused.
+	// StaleAfter is the maximum age of the newest second of an answer.
 	StaleAfter time.Duration
-	// Fixed is the gateways' admin addresses.
+	// Fixed is the list of fixed admin addresses of gateways.
 	Fixed []string
 
 	mu sync.Mutex
-	// last is who there was when Consul last answered. It only lets counts grow
-	// while Consul is away; a restarted plugin then waits for Consul.
+	// last is the gateways that Consul last returned. While Consul is away, counts can only grow by
+	// them. A restarted plugin waits for Consul.
 	last []member
 }
 
-// doubtful is how much history is used while a gateway cannot be asked: enough
-// to see that demand grows, too little for any policy to shrink by.
+// doubtful is how much history is used while a gateway does not answer: enough to see that demand
+// grows, too little for any policy to shrink.
 const doubtful = 30 * time.Second
 
-// MaxAnswer bounds an answer's size: a day of seconds is about 10 MB.
+// MaxAnswer bounds the size of an answer in bytes. A day of seconds is about 10 MB.
 const MaxAnswer = 64 << 20
 
-// History sums what the gateways answer.
+// History returns the sum of the gateways' answers.
 func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 	service, from, to := span.Service, span.From, span.To
 	members, err := g.members(ctx, service, to)
 	if err != nil {
 		return History{}, err
 	}
-	// An answer's last second may lie a moment after to, by the gateway's clock.
+	// By the gateway's clock, the last second of an answer may be slightly after to.
 	window := to.Sub(from) + 2*time.Second
 	answers := make([]answer, len(members.known))
 	var wait sync.WaitGroup
@@ -148,7 +148,7 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 		}
 	}
 	h.Answered = h.First
-	if shared { // the others remember the demand of a gateway that is gone, and no more of it
+	if shared { // the others remember the demand of a lost gateway, but not its arrivals and outcomes
 		h.Answered = max(h.First, answered(each), members.gone.Unix())
 	} else {
 		h = h.Since(members.gone)
@@ -164,7 +164,7 @@ func (g *Gateways) History(ctx context.Context, span Span) (History, error) {
 	return h, nil
 }
 
-// Since drops what lies before a time; the last second stays.
+// Since drops the seconds before t, but always keeps the last one.
 func (h History) Since(t time.Time) History {
 	if n := min(t.Unix()-h.First, int64(len(h.Seconds)-1)); n > 0 {
 		h.First, h.Seconds = h.First+n, h.Seconds[n:]
@@ -172,17 +172,17 @@ func (h History) Since(t time.Time) History {
 	return h
 }
 
-// Answers drops the seconds of which it is not known what came and how it ended.
+// Answers drops the seconds for which arrivals and outcomes are not known.
 func (h History) Answers() History { return h.Since(time.Unix(h.Answered, 0)) }
 
-// answer is the series of one gateway.
+// answer is the answer of one gateway.
 type answer struct {
 	now    time.Time
 	series []api.Point
-	// known is false where the gateway does not serve the service.
+	// known is false if the gateway does not serve the service.
 	known bool
-	// whole says that the series is of all gateways together; present is then what this
-	// one has in the running second, of a service that was idle.
+	// whole means that the series covers all gateways together. present is then this gateway's part
+	// of the current second, for a service that was idle.
 	whole     bool
 	present   *api.Point
 	latencies []api.Latency
@@ -218,11 +218,11 @@ func (g *Gateways) ask(ctx context.Context, m member, span Span, window time.Dur
 	return a
 }
 
-// mostFigure bounds every figure of an answer, so that no sum of them overflows.
+// mostFigure bounds every figure of an answer, so that no sum overflows.
 const mostFigure = 1e15
 
-// possible fails on a figure that no gateway can have counted: one that is negative or too
-// large would reach a count.
+// possible returns an error for a figure that no gateway can have counted. A negative or excessive
+// figure would affect a count.
 func (a *answer) possible() error {
 	points := a.series
 	if a.present != nil {
@@ -246,8 +246,8 @@ func (a *answer) possible() error {
 	return nil
 }
 
-// waking says that there was nothing until the newest second, so that a burst may
-// have begun in it.
+// waking reports whether the series shows no request before its newest second, so that a burst may
+// have just begun.
 func (a *answer) waking() bool {
 	for i := max(0, len(a.series)-1-wakingSeconds); i < len(a.series)-1; i++ {
 		if a.series[i].Queued > 0 || a.series[i].Active > 0 {
@@ -259,9 +259,9 @@ func (a *answer) waking() bool {
 
 const wakingSeconds = 10
 
-// addPresent adds the running second to the series of a service that was idle.
-// The series does not hold it yet, and of the second in which a burst began it
-// holds only a part: without this the first count would be set later or too low.
+// addPresent adds the current second to the series of a service that was idle. The series does not
+// include it yet, and contains only part of the second in which a burst began. Without it the first
+// count would be set later or too low.
 func (g *Gateways) addPresent(ctx context.Context, m member, service string, a *answer) error {
 	var states []api.Service
 	if found, err := g.get(ctx, "http://"+m.admin+"/v1/services", &states); err != nil || !found {
@@ -290,7 +290,7 @@ func (g *Gateways) addPresent(ctx context.Context, m member, service string, a *
 	return nil
 }
 
-// get reads JSON; false means 404.
+// get reads JSON. It returns false for a 404.
 func (g *Gateways) get(ctx context.Context, target string, into any) (found bool, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
@@ -314,7 +314,7 @@ func (g *Gateways) get(ctx context.Context, target string, into any) (found bool
 	return true, nil
 }
 
-// sum adds the seconds that all gateways know, within from and to.
+// sum adds up the seconds that all gateways know, within from and to.
 func sum(answers []answer, from, to time.Time, staleAfter time.Duration) (History, error) {
 	first, last := from.Unix(), to.Unix()+1
 	for _, a := range answers {

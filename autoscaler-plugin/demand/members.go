@@ -15,13 +15,13 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// members is the gateways of one moment.
+// members is the set of gateways at one moment.
 type members struct {
 	known []member
-	// stale is why Consul cannot be asked and known is what it last said.
+	// stale is the error of Consul if known is its last answer.
 	stale error
-	// gone is until when a gateway that is gone took demand that nobody remembers;
-	// the zero time for never.
+	// gone is the time until which a gateway that no longer exists may have taken demand that no
+	// other remembers. It is the zero time if there is none.
 	gone time.Time
 }
 
@@ -34,8 +34,8 @@ func (g *Gateways) members(ctx context.Context, service string, now time.Time) (
 		return members{known: known}, nil
 	}
 	options := (&consul.QueryOptions{}).WithContext(ctx)
-	// A gateway that is critical is asked too: it may have died with a part of the
-	// demand, and leaving it out would look as if that part were gone.
+	// Also query critical gateways. One may have died with part of the demand, and without it that
+	// part would seem to be gone.
 	entries, meta, err := g.Consul.Health().Service(g.Service, "", false, options)
 	var pairs consul.KVPairs
 	if err = settings.Whole(meta, err); err == nil {
@@ -66,12 +66,13 @@ func (g *Gateways) members(ctx context.Context, service string, now time.Time) (
 	return members{known: known, gone: lastSign(pairs, known, now.Add(g.StaleAfter))}, nil
 }
 
-// publishEvery is how far a gateway's last sign may lie before its end.
+// publishEvery is the interval at which gateways publish, and so the maximum time from a gateway's
+// last sign to its end.
 const publishEvery = 10 * time.Second
 
-// lastSign looks through the rates that gateways publish while they serve: the
-// newest sign of one that is not there any more. What was signed after latest was
-// so by a clock that is wrong, and would keep counts from shrinking until then.
+// lastSign returns the newest sign of life of a gateway that no longer exists, from the rates that
+// gateways publish. It ignores signs after latest: they come from a wrong clock and would keep
+// counts from shrinking until then.
 func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time {
 	here := map[string]bool{}
 	for _, m := range known {
@@ -92,8 +93,8 @@ func lastSign(pairs consul.KVPairs, known []member, latest time.Time) time.Time 
 
 var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// identity is what the ID of a gateway's service and the key of its rates have in
-// common: the allocation where Nomad runs it, else the whole ID.
+// identity returns what the ID of a gateway's service and the key of its rates have in common: the
+// allocation ID if Nomad runs the gateway, otherwise the whole ID.
 func identity(id string) string {
 	if alloc := uuid.FindString(id); alloc != "" {
 		return alloc

@@ -11,7 +11,8 @@ import (
 	"aliquot.example/internal/quantile"
 )
 
-// latencies asks a gateway how long its requests took; one of an older release does not know.
+// latencies returns how long the requests of a gateway took. A gateway of an older release does not
+// have this endpoint.
 func (g *Gateways) latencies(ctx context.Context, m member, service string,
 	window time.Duration) ([]api.Latency, error) {
 	target := fmt.Sprintf("http://%s/v1/services/%s/latency?window=%ds", m.admin, url.PathEscape(service),
@@ -24,7 +25,7 @@ func (g *Gateways) latencies(ctx context.Context, m member, service string,
 	return body.Series, err
 }
 
-// addTimes adds what one gateway counted.
+// addTimes adds the latencies of one gateway.
 func (h *History) addTimes(of []api.Latency) error {
 	for _, l := range of {
 		at := l.Time - h.First

@@ -4,10 +4,10 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// together makes one answer of those of gateways that share their queues: each of them
-// knows the demand of all, for as long as it runs. A gateway that has just joined knows
-// little of the past, and one that is cut off little of the others, so that in each
-// second the largest counts. The others are returned as they are.
+// together merges the answers of gateways that share their queues. Each of them knows the demand of
+// all gateways for as long as it runs. A gateway that has just joined knows little of the past, and
+// a gateway that is cut off knows little of the others, so together takes the largest value of each
+// second. Other answers are returned unchanged.
 func together(answers []answer) (out []answer, shared bool) {
 	var all answer
 	for _, a := range answers {
@@ -30,8 +30,8 @@ func together(answers []answer) (out []answer, shared bool) {
 	return append(out, all), true
 }
 
-// ended gives each second the requests that came and ended in it at all gateways: each of
-// them tells of its own only.
+// ended sets the arrivals and outcomes of each second to the sum over all gateways, because each
+// gateway reports only its own.
 func ended(series []api.Point, answers []answer) {
 	sums := map[int64]*api.Tokens{}
 	for _, a := range answers {
@@ -50,8 +50,8 @@ func ended(series []api.Point, answers []answer) {
 	}
 }
 
-// answered is the first second of which all gateways tell what came and ended. The series of
-// one begins when it does, also where it has restarted under its old name.
+// answered returns the first second for which all gateways report arrivals and outcomes. The series
+// of a gateway begins when its process does, even if it restarted under the same name.
 func answered(answers []answer) (first int64) {
 	for _, a := range answers {
 		if len(a.series) > 0 {
@@ -61,8 +61,8 @@ func answered(answers []answer) (first int64) {
 	return first
 }
 
-// larger takes of two series without gaps, in each second, the point with more demand.
-// Both end at about the same time.
+// larger merges two series without gaps. Of each second it takes the point with more demand. Both
+// series must end at about the same time.
 func larger(a, b []api.Point) []api.Point {
 	if len(a) == 0 || len(b) > 0 && b[0].Time < a[0].Time {
 		a, b = b, a
@@ -83,8 +83,8 @@ func larger(a, b []api.Point) []api.Point {
 	return out
 }
 
-// add adds the running second to the series of a service that was idle. Each gateway
-// reports it for its own requests only, so it is summed over all of them.
+// add adds the current second to the series of a service that was idle. Each gateway reports only
+// its own requests, so add sums them.
 func (a *answer) add(of []answer) {
 	sum := api.Point{Class: map[string]api.ClassPoint{}}
 	for _, o := range of {

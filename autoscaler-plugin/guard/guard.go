@@ -1,6 +1,6 @@
-// Package guard keeps an autoscaler plugin alive and its words harmless. The
-// Nomad Autoscaler does not restart a plugin that crashed, and takes two phrases
-// in an error as the loss of Nomad itself.
+// Package guard recovers the panics of an autoscaler plugin and rewrites its error texts. The Nomad
+// Autoscaler does not restart a plugin that crashed, and takes two phrases in an error for the loss
+// of Nomad itself.
 package guard
 
 import (
@@ -11,8 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Recover turns a panic of the surrounding function into its error; use it with
-// defer in every RPC.
+// Recover turns a panic of the surrounding function into an error. Defer it in every RPC.
 func Recover(log hclog.Logger, rpc string, err *error) {
 	if p := recover(); p != nil {
 		log.Error("recovered from a fault", "rpc", rpc, "fault", p, "stack", string(debug.Stack()))
@@ -20,15 +19,14 @@ func Recover(log hclog.Logger, rpc string, err *error) {
 	}
 }
 
-// fatal lists the phrases at which the agent (v0.5.0, policy/manager.go) drops
-// all policies, and what is said instead.
+// fatal replaces the phrases that make the agent (v0.5.0, policy/manager.go) drop all policies.
 var fatal = strings.NewReplacer(
 	"connection refused", "nothing listens there",
 	"EOF", "the answer broke off",
 )
 
-// Plain returns the error in words that the agent does not take for more than
-// one failed evaluation. What the error wraps stays.
+// Plain rewrites the text of an error so that the agent does not take it for more than one failed
+// evaluation. The wrapped error is unchanged.
 func Plain(err error) error {
 	if err == nil || fatal.Replace(err.Error()) == err.Error() {
 		return err

@@ -1,5 +1,5 @@
-// Package settings reads what the plugins' configurations have in common, and reaches
-// Consul by it.
+// Package settings reads the settings that the plugins have in common, and creates their Consul
+// clients.
 package settings
 
 import (
@@ -13,8 +13,8 @@ import (
 	"aliquot.example/internal/consultoken"
 )
 
-// The settings by which a plugin reaches Consul. What is not set comes from the
-// usual CONSUL_* environment of the agent.
+// The settings of the connection to Consul. Settings that are missing come from the usual CONSUL_*
+// environment variables of the agent.
 const (
 	consulAddress    = "consul_address"
 	consulTokenFile  = "consul_token_file"
@@ -23,11 +23,11 @@ const (
 	consulCAFile     = "consul_ca_file"
 )
 
-// ConsulSettings lists them.
+// ConsulSettings lists the settings of the connection to Consul.
 var ConsulSettings = []string{consulAddress, consulTokenFile, consulDatacenter, consulNamespace, consulCAFile}
 
-// Known fails on a setting that is neither in names nor one of those that the
-// agent passes to every plugin.
+// Known returns an error for a setting that is neither in names nor passed by the agent to every
+// plugin.
 func Known(settings map[string]string, names ...string) error {
 	for name := range settings {
 		if !slices.Contains(names, name) && !strings.HasPrefix(name, "nomad_") {
@@ -39,9 +39,9 @@ func Known(settings map[string]string, names ...string) error {
 	return nil
 }
 
-// Consul returns a client for the plugin's settings. The token is read from its
-// file for each request, never from the agent's configuration, which is shown by its
-// API.
+// Consul returns a client for the plugin's settings. The client reads the token from a file for
+// each request. The token is never in the agent's configuration, because the agent's API shows
+// that.
 func Consul(settings map[string]string) (*consul.Client, error) {
 	c := consul.DefaultConfig()
 	if path := settings[consulTokenFile]; path != "" {
@@ -61,13 +61,13 @@ func Consul(settings map[string]string) (*consul.Client, error) {
 	return consultoken.NewClient(c)
 }
 
-// ErrFiltered is the error of an answer that Consul has shortened.
+// ErrFiltered is the error for an answer from which Consul left out entries.
 var ErrFiltered = errors.New(
 	"Consul left entries out of its answer for lack of rights: the token needs service:read, " +
 		"node:read and key:read, see docs/scaling.md")
 
-// Whole fails on an answer from which entries were left out for lack of rights. What
-// is left looks as if gateways or their demand were gone.
+// Whole returns ErrFiltered for an answer from which Consul left out entries because of missing
+// permissions. Such an answer looks as if gateways or their demand were gone.
 func Whole(meta *consul.QueryMeta, err error) error {
 	if err == nil && meta != nil && meta.ResultsFilteredByACLs {
 		return ErrFiltered

@@ -1,4 +1,4 @@
-// Package siblings watches over the other plugins that the agent has started.
+// Package siblings watches the other plugins that the agent has started.
 package siblings
 
 import (
@@ -14,38 +14,36 @@ import (
 	"aliquot.example/internal/host"
 )
 
-// Watch watches over the other plugins of Aliquot that the agent has
-// started, for as long as the agent lives. The agent (v0.5.0) does not start a
-// plugin again whose process is gone, killed for memory for example: it looks
-// healthy, evaluates its policies and can scale nothing. So an agent that has lost
-// one is ended, with a line in its log that says why, and its supervisor
-// restarts it with all of them.
+// Watch watches Aliquot's other plugins for as long as the agent runs. The agent (v0.5.0) does not
+// restart a plugin whose process is gone, for example after an out-of-memory kill: the agent looks
+// healthy and evaluates its policies, but cannot scale. Watch therefore terminates an agent that
+// has lost a plugin and logs why, so that the agent's supervisor restarts it with all plugins.
 func Watch(log hclog.Logger) {
 	if agent := Agent(); agent > 0 {
 		go (&watch{log: log, agent: agent, every: time.Second}).run()
 	}
 }
 
-// Agent returns the process ID of the agent that started this plugin, 0 when it is
-// gone and another process has taken the plugin over.
+// Agent returns the process ID of the agent that started this plugin, or 0 if the agent is gone and
+// another process has adopted the plugin.
 func Agent() int {
 	parent := os.Getppid()
-	// In a PID namespace of its own, as Nomad's exec driver makes one, it is the first.
+	// In its own PID namespace, such as that of Nomad's exec driver, the agent is process 1.
 	if parent == 1 && host.Running.TextOr("", "/proc/1/comm") != "nomad-autoscale" {
 		return 0
 	}
 	return parent
 }
 
-// patience is how many looks in a row must miss a plugin: when the agent reads its
-// configuration again, one may be gone for a moment.
+// patience is how many consecutive looks must miss a plugin. A plugin may be gone for a moment
+// while the agent reloads its configuration.
 const patience = 5
 
 type watch struct {
 	log   hclog.Logger
 	agent int // process ID
 	every time.Duration
-	// missed counts, for every plugin seen once, the looks since it was seen last.
+	// missed counts, by plugin, the looks since the plugin was last seen.
 	missed map[string]int
 }
 
@@ -70,8 +68,7 @@ func (w *watch) run() {
 	}
 }
 
-// look takes the names of the plugins that run now and returns one that is lost,
-// "" when none is.
+// look takes the names of the running plugins and returns one that is lost, or "".
 func (w *watch) look(names []string) (lost string) {
 	if w.missed == nil {
 		w.missed = map[string]int{}
@@ -88,16 +85,16 @@ func (w *watch) look(names []string) (lost string) {
 	for name, n := range w.missed {
 		if n >= patience {
 			lost = name
-			w.missed[name] = 0 // to be said again, should the agent stay
+			w.missed[name] = 0 // log it again if the agent is still there
 		}
 	}
 	return lost
 }
 
-// children names the plugins of Aliquot among a process's children. Names are the
-// kernel's, at most 15 characters of the program's.
+// children returns the names of Aliquot's plugins among the children of a process. The kernel
+// truncates names to 15 characters.
 func children(root host.Root, parent int) (names []string, err error) {
-	// The kernel keeps a list per thread: those that the thread has started.
+	// The kernel keeps one list per thread, of the children that this thread started.
 	lists, err := filepath.Glob(filepath.Join(root.Process(parent), "task/*/children"))
 	if err != nil || len(lists) == 0 {
 		return nil,
@@ -107,7 +104,7 @@ func children(root host.Root, parent int) (names []string, err error) {
 	for _, list := range lists {
 		pids, err := os.ReadFile(list)
 		if err != nil {
-			continue // a thread that has just ended
+			continue // the thread has just ended
 		}
 		for _, pid := range strings.Fields(string(pids)) {
 			if name := root.TextOr("", "/proc", pid, "comm"); strings.HasPrefix(name, "aliquot-") {

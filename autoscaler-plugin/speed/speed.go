@@ -1,7 +1,7 @@
-// Package speed brings the rates that gateways measured into force for the counts
-// of services on several hardware classes. What is in force lives in Consul's KV
-// store: the APM counts demand in it and the strategy capacity, in processes that
-// know nothing of each other and may be restarted, and both must count alike.
+// Package speed brings the rates that gateways measured into force for services on several hardware
+// classes. The speeds in force are in Consul KV: the APM measures demand in them and the strategy
+// measures capacity. These are separate processes that can restart at any time, and both must use
+// the same speeds.
 package speed
 
 import (
@@ -21,34 +21,34 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// Setting switches measured speeds off, in both plugins.
+// Setting is the setting that disables measured speeds, in both plugins.
 const Setting = "learn_speed"
 
-// prefix of the keys; the rest is the service's name.
+// prefix is the prefix of the keys. The service's name follows.
 const prefix = "aliquot/speed/"
 
 const (
-	// lead is how far ahead of its writing a change comes into force: every reader
-	// has it by then, so that none counts demand in one unit and capacity in another.
+	// lead is the delay between writing a change and its coming into force. By then every reader
+	// has it, so that all count demand and capacity in the same unit.
 	lead = 5 * time.Second
-	// pause is between two changes: what the gateways publish is not newer.
+	// pause is the minimum time between two changes. The gateways do not publish more often.
 	pause = 10 * time.Second
 )
 
 // Document is the value of a key.
 type Document = learned.Speeds
 
-// Reader reads documents, and while Consul is away knows what it last said.
+// Reader reads documents. While Consul is away, it returns the last ones.
 type Reader struct {
 	client *consul.Client
 
 	mu   sync.Mutex
 	last map[string]Document
-	// next is when Follow looks at the gateways' rates again.
+	// next is when Follow looks at the gateways' rates again, by service.
 	next map[string]time.Time
 }
 
-// Wanted reads whether a plugin's settings ask for measured speeds.
+// Wanted reports whether a plugin's settings ask for measured speeds.
 func Wanted(config map[string]string) (bool, error) {
 	switch config[Setting] {
 	case "", "true":
@@ -59,7 +59,7 @@ func Wanted(config map[string]string) (bool, error) {
 	return false, fmt.Errorf("%s is %q: want true or false", Setting, config[Setting])
 }
 
-// NewReader returns nil where the plugin's settings switch measured speeds off.
+// NewReader returns nil if the plugin's settings disable measured speeds.
 func NewReader(config map[string]string) (*Reader, error) {
 	wanted, err := Wanted(config)
 	if err != nil || !wanted {
@@ -72,8 +72,8 @@ func NewReader(config map[string]string) (*Reader, error) {
 	return &Reader{client: client, last: map[string]Document{}, next: map[string]time.Time{}}, nil
 }
 
-// Read returns what is known of a service. A nil Reader knows nothing. When Consul
-// is away and never answered it fails: a guess would plan for other hardware.
+// Read returns the document of a service. A nil Reader returns an empty document. If Consul is away
+// and has never answered, Read fails: a guess would plan for the wrong hardware.
 func (r *Reader) Read(ctx context.Context, service string) (Document, error) {
 	if r == nil {
 		return Document{}, nil
@@ -107,10 +107,9 @@ func (r *Reader) read(ctx context.Context, service string) (Document, uint64, er
 	return doc, pair.ModifyIndex, nil
 }
 
-// Follow writes down what the gateways have measured where speeds have moved by
-// it, to come into force a little later. A class that nobody measures any more
-// keeps its rate. It looks once in every pause of a service; a nil Reader never.
-// What it wrote it returns, nil where nothing has moved.
+// Follow writes new speeds if the rates that gateways measured have moved enough. They come into
+// force after lead. A class that nobody measures any more keeps its rate. Follow checks a service
+// at most once per pause, and does nothing on a nil Reader. It returns what it wrote, or nil.
 func (r *Reader) Follow(ctx context.Context, service, rates string, classes []scale.Class,
 	now time.Time) (written *Document, err error) {
 	if r == nil || !r.due(service, now) {
@@ -144,7 +143,7 @@ func (r *Reader) Follow(ctx context.Context, service, rates string, classes []sc
 	}
 	ok, _, err := r.client.KV().CAS(&consul.KVPair{Key: prefix + service, Value: value, ModifyIndex: index},
 		(&consul.WriteOptions{}).WithContext(ctx))
-	if err != nil || !ok { // another agent that was faster has written the same
+	if err != nil || !ok { // another agent was faster and wrote the same
 		return nil, err
 	}
 	return &next, nil
@@ -160,14 +159,14 @@ func (r *Reader) due(service string, now time.Time) bool {
 	return true
 }
 
-// enough samples of a class are needed to believe them.
+// enough is the minimum number of samples to trust a class.
 const enough = 8
 
-// believed trusts what gateways published of enough requests.
+// believed reports whether gateways measured enough requests.
 func believed(samples float64, _ time.Duration) bool { return samples >= enough }
 
-// merge returns the rates of the classes that enough is known of, and the slots that
-// they were measured with.
+// merge returns the rates of the classes that have enough samples, and the slots that they were
+// measured with.
 func merge(pairs consul.KVPairs, profiles []learned.Profile, now time.Time) (rates, slots map[string]float64) {
 	var known []learned.Rates
 	for _, pair := range pairs {

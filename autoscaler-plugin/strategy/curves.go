@@ -14,7 +14,7 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// curves reads what the gateways have learned and what was benchmarked.
+// curves reads what the gateways have learned and the benchmark profiles.
 func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k objective.Known, err error) {
 	client, err := g.kv()
 	if err != nil {
@@ -34,7 +34,7 @@ func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k
 	if err != nil {
 		return k, fmt.Errorf("curves of %q: %w", service, err)
 	}
-	// Without them the curve in force stays, or the one that most requests taught counts.
+	// Without replicas, the curve in force stays, or the curve with the most samples applies.
 	entries, _, err := client.Health().Service(service, "", true, options)
 	if err != nil {
 		entries = nil
@@ -46,9 +46,8 @@ func (g *gateways) curves(ctx context.Context, service string, now time.Time) (k
 	return objective.KnownOf(now, rates, listed.Profiles[service], replicas), nil
 }
 
-// inForce brings what was learned into force where it has moved, for the policies of all
-// classes at once. After a restart of the plugin it does so at the first look, so that
-// nothing shrinks for one cold start.
+// inForce brings new curves into force if they have moved, for the policies of all classes at once.
+// After a restart of the plugin the first look does so, so that nothing shrinks for one cold start.
 func (p *Plugin) inForce(service string, c *scale.Config, k objective.Known, now time.Time) objective.Force {
 	key := service + " " + c.Objective.String()
 	for _, class := range c.Classes {

@@ -13,15 +13,15 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// check is what a policy asks for.
+// check is a policy's check with its parsed query.
 type check struct {
 	*sdk.ScalingPolicyCheck
-	// query is nil where it is another APM's.
+	// query is nil if it belongs to another APM.
 	query *query.Query
 }
 
-// fetch gathers what a decision follows from, but for the count: it reads the settings
-// and the series, and asks Consul for what was learned.
+// fetch gathers the inputs of a decision except the count: it reads the settings and the series,
+// and what was learned from Consul.
 func (p *Plugin) fetch(c check, metrics sdk.TimestampedMetrics) (config scale.Config, e scale.Evaluation, err error) {
 	if config, err = p.config(c); err != nil {
 		return config, e, err
@@ -45,8 +45,7 @@ func (p *Plugin) fetch(c check, metrics sdk.TimestampedMetrics) (config scale.Co
 	return config, e, err
 }
 
-// config reads the settings of a check, with the cold start that was learned where none
-// is among them.
+// config reads the settings of a check. If they have no cold start, it uses the learned one.
 func (p *Plugin) config(c check) (config scale.Config, err error) {
 	learned := time.Duration(0)
 	if c.Strategy.Config[query.ColdStart] == "" {
@@ -62,11 +61,11 @@ func (p *Plugin) config(c check) (config scale.Config, err error) {
 	return config, err
 }
 
-// measure gives the classes the speeds that the query's demand is counted in, at
-// the time of its last value, and says for how long they have been in force.
+// measure sets the speeds of the classes to those in which the demand is counted, at the time of
+// the last value. It returns how long they have been in force.
 func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age time.Duration, err error) {
 	if q == nil {
-		// Another APM's query; its demand is in the unit of the speeds that are written.
+		// The demand of another APM's query is counted in the configured speeds.
 		c.Classes = scale.WithSpeeds(c.Classes, nil)
 		return scale.Always, nil
 	}
@@ -87,9 +86,9 @@ func (p *Plugin) measure(c *scale.Config, q *query.Query, at time.Time) (age tim
 	return age, nil
 }
 
-// coldStart returns the learned cold start of the service in a query; 0 where
-// nothing is known, or the query is not one of aliquot-apm's. When Consul is away
-// and never answered it fails, because a guess could let a count shrink too soon.
+// coldStart returns the learned cold start of the query's service. It returns 0 if there is none,
+// or if the query does not belong to aliquot-apm. If Consul is away and has never answered,
+// coldStart fails, because a guess could let a count shrink too soon.
 func (p *Plugin) coldStart(q *query.Query) (time.Duration, error) {
 	p.mu.Lock()
 	client := p.consul

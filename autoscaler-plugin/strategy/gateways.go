@@ -24,24 +24,23 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// The settings that say where gateways are, as those of aliquot-apm.
+// The settings that locate the gateways, as in aliquot-apm.
 const (
 	gatewayService   = "gateway_service"
 	gatewayAddresses = "gateways"
 	ratesPrefix      = "rates_prefix"
 )
 
-// gateways receive how many replicas must stay awake, and say what came and what was
-// attained.
+// gateways tells gateways how many replicas must stay awake, and reads arrivals, outcomes and
+// curves.
 type gateways struct {
-	consul *consul.Client // nil for the reason in err
-	err    error          // only policies that use sleep or an objective need Consul here
+	consul *consul.Client // nil if err is set
+	err    error          // not fatal: only policies that use sleep or an objective need Consul here
 	fixed  []string
 	demand *demand.Gateways
 }
 
-// staleAfter is the age from which what a gateway says is refused, as by default in
-// aliquot-apm.
+// staleAfter is the maximum age of a gateway's newest second, the default of aliquot-apm.
 const staleAfter = 10 * time.Second
 
 func newGateways(config map[string]string) *gateways {
@@ -63,7 +62,7 @@ func newGateways(config map[string]string) *gateways {
 	return g
 }
 
-// history is what came and what was served.
+// history returns the arrivals, the demand and the outcomes of a service.
 func (g *gateways) history(ctx context.Context, service string, from, to time.Time) (demand.History, error) {
 	if g.fixed == nil && g.err != nil {
 		return demand.History{}, fmt.Errorf("consul: %w", g.err)
@@ -71,7 +70,7 @@ func (g *gateways) history(ctx context.Context, service string, from, to time.Ti
 	return g.demand.History(ctx, demand.Span{Service: service, From: from, To: to})
 }
 
-// kv is where curves are.
+// kv returns the Consul client that curves are read with.
 func (g *gateways) kv() (*consul.Client, error) {
 	if g.err != nil {
 		return nil, fmt.Errorf("consul: %w", g.err)
@@ -79,7 +78,7 @@ func (g *gateways) kv() (*consul.Client, error) {
 	return g.consul, nil
 }
 
-// addresses are the admin listeners of healthy gateways.
+// addresses returns the admin listeners of healthy gateways.
 func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	if g.fixed != nil {
 		return g.fixed, nil
@@ -104,7 +103,7 @@ func (g *gateways) addresses(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// awake tells every gateway how many replicas of a class are enough for a minute.
+// awake tells every gateway how many replicas of a class must stay awake for the next minute.
 func (g *gateways) awake(ctx context.Context, service string, a api.Awake) error {
 	addresses, err := g.addresses(ctx)
 	if err != nil {
@@ -137,14 +136,14 @@ func put(ctx context.Context, target string, body []byte) error {
 	defer res.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 300))
 	switch res.StatusCode {
-	case http.StatusNoContent, http.StatusNotFound: // another gateway serves it
+	case http.StatusNoContent, http.StatusNotFound: // 404: another gateway serves it
 		return nil
 	}
 	return fmt.Errorf("%s answers %s: %s", target, res.Status, strings.TrimSpace(string(text)))
 }
 
-// tell says to the gateways what the count is made of. Where they cannot be told nothing
-// is put to sleep, which costs nothing but what sleep would save.
+// tell sends the number of replicas that must stay awake to the gateways. If it fails, no replica
+// is put to sleep, which only loses the savings.
 func (p *Plugin) tell(check check, c scale.Config, awake int) {
 	p.mu.Lock()
 	gateways := p.gateways

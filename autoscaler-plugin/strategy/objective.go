@@ -12,10 +12,10 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// promised asks the gateways what came and what was attained, and gives the classes what
-// they serve within the objective. What cannot be known stays unknown: the count then
-// follows demand, and its reason says so. It fails where the demand is not known either,
-// because the query is for tokens, in which only an objective can be planned for.
+// promised reads arrivals and outcomes from the gateways, and sets what the classes serve within
+// the objective. What it cannot read stays unknown: the count then follows demand, and its reason
+// says so. It fails if the query is for tokens and the gateways do not answer, because there is
+// then no demand to fall back on.
 func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to time.Time) error {
 	if c.query == nil {
 		return errors.New("an objective needs a query of aliquot-apm, which names the service")
@@ -41,7 +41,7 @@ func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to
 	}
 	learned, err := gateways.curves(ctx, c.query.Service, to)
 	force := p.inForce(c.query.Service, config, learned, to)
-	if err != nil && !force.Measured() { // else what was last learned is nearer to the truth than demand
+	if err != nil && !force.Measured() { // otherwise the last curves are better than demand
 		e.Unknown = guard.Plain(err).Error()
 		return nil
 	}
@@ -51,7 +51,7 @@ func (p *Plugin) promised(c check, config *scale.Config, e *scale.Evaluation, to
 	return nil
 }
 
-// requestsOf is the demand of a history.
+// requestsOf returns the demand of a history in requests.
 func requestsOf(h demand.History) []float64 {
 	out := make([]float64, len(h.Seconds))
 	for i, s := range h.Seconds {
@@ -60,8 +60,8 @@ func requestsOf(h demand.History) []float64 {
 	return out
 }
 
-// trafficOf counts a history in mean requests, as far as what came is known: the count does
-// not shrink by less.
+// trafficOf converts a history to mean requests. It uses only the seconds with known arrivals; with
+// too few of them the count does not shrink.
 func trafficOf(h demand.History, force objective.Force) *scale.Traffic {
 	var seconds []objective.Second
 	for _, s := range h.Answers().Seconds {

@@ -1,5 +1,5 @@
-// Package strategy is the Nomad Autoscaler's strategy for services behind
-// Aliquot's gateways: counts that follow demand, never the current count.
+// Package strategy is the Nomad Autoscaler's strategy for services behind Aliquot's gateways.
+// Counts follow demand, not the current count.
 package strategy
 
 import (
@@ -21,7 +21,7 @@ import (
 	"aliquot.example/internal/scale"
 )
 
-// Name of the plugin; the file name of its program is the same.
+// Name is the name of the plugin and of its program file.
 const Name = "aliquot-strategy"
 
 // Plugin answers the agent's RPCs.
@@ -29,40 +29,39 @@ type Plugin struct {
 	log hclog.Logger
 
 	mu sync.Mutex
-	// consul holds learned cold starts; nil where the plugin's config switches
-	// them off.
+	// consul holds learned cold starts. It is nil if the plugin's config disables them.
 	consul *consul.Client
-	// speeds is what is known of hardware classes; nil where it is switched off.
+	// speeds reads the speeds of hardware classes. It is nil if they are disabled.
 	speeds *speed.Reader
-	// learned is the last that Consul said, by service, for the time that it is away.
+	// learned is the last cold start read from Consul, by service, for use while Consul is away.
 	learned map[string]time.Duration
 	// gateways receive how many replicas must stay awake.
 	gateways *gateways
 	// force is what classes serve, by service, objective and classes.
 	force map[string]objective.Force
 
-	// short is the cold start, by query, that makes a window too short; silent why
-	// gateways could not be told, by query.
+	// short is the cold start that makes a query's window too short, by query. silent is why
+	// gateways did not receive the number of awake replicas, by query.
 	short  changes.Seen[string, time.Duration]
 	silent changes.Seen[string, string]
-	// notes is what of an objective cannot be kept, by query.
+	// notes is what part of an objective cannot be met, by query.
 	notes changes.Seen[string, string]
 }
 
-// New returns the plugin.
+// New returns a plugin. Call SetConfig before any run.
 func New(log hclog.Logger) *Plugin {
 	return &Plugin{log: log, learned: map[string]time.Duration{}, force: map[string]objective.Force{}}
 }
 
-// PluginInfo names the plugin.
+// PluginInfo returns the plugin's name and type.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeStrategy}, nil
 }
 
-// learn is the setting that switches learned cold starts off.
+// learn is the setting that disables learned cold starts.
 const learn = "learn_coldstart"
 
-// SetConfig reads the plugin's settings, see docs/configuration.md.
+// SetConfig reads the plugin's settings; see docs/configuration.md.
 func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
 	names := append([]string{learn, speed.Setting, gatewayService, gatewayAddresses, ratesPrefix},
@@ -91,10 +90,10 @@ func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	return nil
 }
 
-// Run decides the count. The agent tells it the demand and the count that the
-// target reports, which with aliquot-target is the one that is set; everything
-// else is in the strategy's settings, because the agent passes neither limits
-// nor job. The answer is never nil: the agent's server would not survive that.
+// Run decides the count. The agent passes the demand and the count that the target reports; with
+// aliquot-target, this is the count that is set. Everything else must be in the strategy's
+// settings, because the agent passes neither limits nor job. Without an error the result is never
+// nil, because that would crash the agent's server.
 func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.ScalingCheckEvaluation, err error) {
 	defer guard.Recover(p.log, "Run", &err)
 	c := check{ScalingPolicyCheck: eval.Check}
@@ -109,13 +108,13 @@ func (p *Plugin) Run(eval *sdk.ScalingCheckEvaluation, count int64) (_ *sdk.Scal
 	d := config.Decide(e)
 	p.say(eval.Check.Query, config, d)
 	eval.Action = action(config, d, count)
-	if config.Policy.Sleep > 0 && e.Unknown == "" { // what is enough is not known while an answer is missing
+	if config.Policy.Sleep > 0 && e.Unknown == "" { // without an answer it is unknown how many must stay awake
 		p.tell(c, config, d.Awake)
 	}
 	return eval, nil
 }
 
-// say logs when an objective begins or ceases to decide, and when it cannot be kept.
+// say logs when an objective starts or stops deciding the count, and when it cannot be met.
 func (p *Plugin) say(query string, c scale.Config, d scale.Decision) {
 	switch {
 	case c.Objective == nil || !p.notes.Changed(query, d.Note):
@@ -126,8 +125,8 @@ func (p *Plugin) say(query string, c scale.Config, d scale.Decision) {
 	}
 }
 
-// action puts a decision into the agent's words. The direction is always set: an
-// action without one is dropped.
+// action converts a decision to the agent's type. It always sets the direction, because the agent
+// drops an action without one.
 func action(c scale.Config, d scale.Decision, count int64) *sdk.ScalingAction {
 	a := &sdk.ScalingAction{
 		Count: int64(d.Count), Reason: d.Reason, Direction: sdk.ScaleDirectionNone,

@@ -1,6 +1,6 @@
-// Package target is the Nomad Autoscaler's target for task groups whose replicas
-// start slowly and need devices: it reports the count that is set, waits out
-// deployments and says when devices are exhausted.
+// Package target is the Nomad Autoscaler's target for task groups whose replicas start slowly and
+// need devices. It reports the count that is set, waits for deployments to end, and reports
+// exhausted devices.
 package target
 
 import (
@@ -26,10 +26,10 @@ import (
 	"aliquot.example/autoscaler-plugin/siblings"
 )
 
-// Name of the plugin; the file name of its program is the same.
+// Name is the name of the plugin and of its program file.
 const Name = "aliquot-target"
 
-// The keys of a status's meta.
+// The keys in the meta of a status.
 const (
 	MetaDesired    = "aliquot.desired"    // the count that is set
 	MetaRunning    = "aliquot.running"    // allocations that run
@@ -47,8 +47,8 @@ type Plugin struct {
 	nomad *nomad.Client // nil before SetConfig
 	// jobs holds one lock per job; see Scale.
 	jobs map[string]*sync.Mutex
-	// asked is when the agent last asked for a status, interval the longest time
-	// that it plans between two such questions.
+	// asked is when the agent last requested a status. interval is the longest time that the agent
+	// plans between two requests.
 	asked     time.Time
 	interval  time.Duration
 	stopWatch chan struct{}
@@ -59,7 +59,7 @@ type Plugin struct {
 // group is the target of a policy.
 type group struct{ namespace, job, name string }
 
-// String names the namespace where it is not the default one.
+// String includes the namespace if it is not the default one.
 func (g group) String() string {
 	if g.namespace != nomad.DefaultNamespace {
 		return g.namespace + "/" + g.job + "/" + g.name
@@ -67,18 +67,18 @@ func (g group) String() string {
 	return g.job + "/" + g.name
 }
 
-// New returns the plugin; SetConfig must follow.
+// New returns a plugin. Call SetConfig before any other RPC.
 func New(log hclog.Logger) *Plugin {
 	return &Plugin{log: log, jobs: map[string]*sync.Mutex{}}
 }
 
-// PluginInfo names the plugin.
+// PluginInfo returns the plugin's name and type.
 func (p *Plugin) PluginInfo() (*base.PluginInfo, error) {
 	return &base.PluginInfo{Name: Name, PluginType: sdk.PluginTypeTarget}, nil
 }
 
-// SetConfig takes Nomad's address and token from what the agent passes to every
-// plugin, and one setting of its own: restart_agent_after, see watchdog.
+// SetConfig takes Nomad's address and token from the settings that the agent passes to every
+// plugin, and one setting for this plugin: restart_agent_after, see watchdog.
 func (p *Plugin) SetConfig(config map[string]string) (err error) {
 	defer guard.Recover(p.log, "SetConfig", &err)
 	if err := settings.Known(config, restartAgentAfter); err != nil {
@@ -132,11 +132,11 @@ func read(config map[string]string) (group, error) {
 	return g, nil
 }
 
-// margin is left of the agent's time limit for the answer's way back.
+// margin is the part of the agent's time limit that is left for returning the answer.
 const margin = 100 * time.Millisecond
 
-// limit is how long Nomad may take for one RPC: what the agent grants, which is
-// three quarters of the evaluation interval, or 5 s.
+// limit returns how long one RPC may wait for Nomad: slightly less than the agent's limit, which is
+// three quarters of the evaluation interval, or 5 s if the agent sets none.
 func limit(config map[string]string) time.Duration {
 	if granted, err := time.ParseDuration(config[shared.PluginConfigKeyGRPCTimeout]); err == nil {
 		return max(granted-margin, granted/2)
@@ -144,10 +144,9 @@ func limit(config map[string]string) time.Duration {
 	return 5 * time.Second
 }
 
-// Status reports the count that is set. A group that cannot be scaled now, for
-// whatever reason, is reported as not ready rather than as an error: the agent
-// forgets a policy whose target failed at the wrong moment, and asks again for
-// one that is not ready.
+// Status reports the count that is set. For a group that cannot be scaled now, it reports "not
+// ready" instead of an error: the agent can drop a policy whose target returns an error, but
+// retries one that is not ready.
 func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err error) {
 	defer guard.Recover(p.log, "Status", &err)
 	g, err := read(config)
@@ -170,7 +169,7 @@ func (p *Plugin) Status(config map[string]string) (status *sdk.TargetStatus, err
 	return s.answer(), nil
 }
 
-// say logs a group's state when it has changed.
+// say logs a group's state if it has changed.
 func (p *Plugin) say(g group, text string, good bool) {
 	if !p.states.Changed(g, text) {
 		return
@@ -182,7 +181,7 @@ func (p *Plugin) say(g group, text string, good bool) {
 	}
 }
 
-// state is what Nomad knows of a group.
+// state is a group's state in Nomad.
 type state struct {
 	desired, placed, running int
 	stopped                  bool
@@ -223,7 +222,7 @@ func look(ctx context.Context, client *nomad.Client, g group) (state, error) {
 	return s, err
 }
 
-// active says whether Nomad refuses to scale the job, as its structs.Deployment.Active.
+// active reports whether Nomad refuses to scale the job, like structs.Deployment.Active in Nomad.
 func active(status string) bool {
 	switch status {
 	case nomad.DeploymentStatusRunning, nomad.DeploymentStatusPaused, nomad.DeploymentStatusBlocked,
@@ -233,8 +232,7 @@ func active(status string) bool {
 	return false
 }
 
-// blocked says in Nomad's words why allocations of the group find no node, "" when
-// none waits for one.
+// blocked returns Nomad's reason why allocations of the group find no node, or "" if none waits.
 func blocked(client *nomad.Client, g group, q *nomad.QueryOptions) (string, error) {
 	evaluations, _, err := client.Jobs().Evaluations(g.job, q)
 	if err != nil {
@@ -271,8 +269,8 @@ func (s state) summary() string {
 	return text
 }
 
-// answer gives the agent the desired count: the running one is smaller while
-// replicas start or find no device, and would make it scale again and again.
+// answer returns the desired count, not the running one. The running count is smaller while
+// replicas start or find no device, and would make the agent scale again and again.
 func (s state) answer() *sdk.TargetStatus {
 	meta := map[string]string{
 		MetaDesired: strconv.Itoa(s.desired), MetaRunning: strconv.Itoa(s.running), MetaPlaced: strconv.Itoa(s.placed),

@@ -16,19 +16,17 @@ import (
 
 func sortedCopy(s []string) []string { return slices.Sorted(slices.Values(s)) }
 
-// attempts is how often a count is submitted when the job was changed meanwhile,
-// for example by the policy of another group.
+// attempts is how often to submit a count if the job changes at the same time, for example by the
+// policy of another group.
 const attempts = 5
 
-// scaleLimit bounds one submission; the agent sets no limit.
+// scaleLimit is the timeout of one call of Scale. The agent sets none.
 const scaleLimit = 10 * time.Second
 
-// Scale sets the count of the one group. Nomad reads the job, changes the group and
-// writes the whole job back without looking whether it has changed meanwhile, so
-// that two groups scaled at the same moment could undo each other: the groups of
-// one job take turns here. While a deployment is active nothing is lost:
-// Scale answers that there was nothing to do, and the next evaluation after the
-// deployment decides by the demand of that moment.
+// Scale sets the count of one group. Nomad reads the job, changes the group and writes the whole
+// job back without checking for changes in between, so two groups scaled at the same moment could
+// undo each other. Scale therefore holds a lock per job. During an active deployment Scale returns
+// a no-op error. No demand is lost: the next evaluation after the deployment decides again.
 func (p *Plugin) Scale(action sdk.ScalingAction, config map[string]string) (err error) {
 	defer guard.Recover(p.log, "Scale", &err)
 	g, err := read(config)
@@ -72,7 +70,7 @@ func (p *Plugin) turn(g group) *sync.Mutex {
 	return p.jobs[key]
 }
 
-// errOvertaken means that another writer has changed the job meanwhile.
+// errOvertaken means that another writer changed the job in between.
 var errOvertaken = errors.New("the job has been changed meanwhile")
 
 func submit(ctx context.Context, client *nomad.Client, g group, action sdk.ScalingAction) error {
@@ -99,8 +97,8 @@ func submit(ctx context.Context, client *nomad.Client, g group, action sdk.Scali
 	return err
 }
 
-// why finds the cause of a refusal in the state of the job, because Nomad answers with one
-// code for many causes.
+// why determines the cause of a refusal from the state of the job, because Nomad returns one code
+// for many causes.
 func why(ctx context.Context, client *nomad.Client, g group, submitted uint64, refused error) error {
 	s, err := look(ctx, client, g)
 	switch {

@@ -12,18 +12,18 @@ import (
 	"aliquot.example/autoscaler-plugin/guard"
 )
 
-// restartAgentAfter is the setting with the watchdog's patience.
+// restartAgentAfter is the setting of the watchdog's patience.
 const restartAgentAfter = "restart_agent_after"
 
 const defaultPatience = 2 * time.Minute
 
-// watchdog ends an agent that has lost its policies. When Nomad's API was away
-// for a moment, the agent (v0.5.0) drops all policies and takes each of them up
-// again only when it is changed: until then it runs, is healthy and scales
-// nothing. Its supervisor, Nomad, restarts an agent that ended.
+// watchdog terminates an agent that has lost its policies. If Nomad's API was unavailable for a
+// moment, the agent (v0.5.0) drops all policies and takes up each of them only when it changes
+// again. Until then the agent runs and is healthy, but scales nothing. Its supervisor, Nomad,
+// restarts an agent that exits.
 //
-// An agent has lost its policies when it has evaluated some before, Nomad answers
-// and has policies for this target, and none was evaluated for patience.
+// An agent has lost its policies if it evaluated some before, Nomad answers and has policies for
+// this target, and the agent has evaluated none for patience.
 type watchdog struct {
 	plugin   *Plugin
 	patience time.Duration
@@ -31,8 +31,8 @@ type watchdog struct {
 	stop     chan struct{}
 }
 
-// noteAsked remembers a question of the agent. The time limit that it passes is
-// three quarters of the policy's evaluation interval.
+// noteAsked records a request of the agent. The time limit in it is three quarters of the policy's
+// evaluation interval.
 func (p *Plugin) noteAsked(config map[string]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,8 +42,8 @@ func (p *Plugin) noteAsked(config map[string]string) {
 	}
 }
 
-// silence is how long the agent has not asked, beyond what its policies' intervals
-// explain; 0 before its first question.
+// silence returns how long the agent has sent no request, beyond what its policies' intervals
+// explain. It is 0 before the first request.
 func (p *Plugin) silence() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -96,8 +96,8 @@ func (w *watchdog) lost() (yes bool) {
 	return yes
 }
 
-// hasPolicies says whether Nomad has an enabled policy for this target that is to
-// be evaluated at all times; the agent does not ask outside of a schedule.
+// hasPolicies reports whether Nomad has an enabled policy for this target that is always evaluated.
+// Policies with a schedule do not count, because the agent does not evaluate them outside of it.
 func hasPolicies(ctx context.Context, client *nomad.Client) (bool, error) {
 	q := (&nomad.QueryOptions{}).WithContext(ctx)
 	stubs, _, err := client.Scaling().ListPolicies(q)
@@ -119,7 +119,7 @@ func hasPolicies(ctx context.Context, client *nomad.Client) (bool, error) {
 	return false, nil
 }
 
-// targets looks for this target in a policy's target blocks, as Nomad keeps them:
+// targets reports whether a policy's target blocks include this target. Nomad's format is
 // [{"aliquot-target": [{…}]}].
 func targets(blocks any) bool {
 	list, _ := blocks.([]any)

@@ -24,7 +24,7 @@ const firstSlots = 16
 // ParseClasses parses a comma-separated list of hardware classes. Each class is a name and settings
 // in any order:
 //
-// 	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
+//	h100 slots=8 cost=3.5 max=4, l4 slots=2 cost=1 max=16
 //
 // slots and max are required. slots=measured uses the value that the gateways measure. cost and
 // speed default to 1. Input speeds may be relative to any of the classes; returned speeds are
