@@ -13,10 +13,10 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// form is how a completion is asked for: servers differ in what they take.
+// form is the variant of a completion request. Servers differ in what they accept.
 type form struct {
 	chat   bool
-	forced bool // the answer is to go on to its limit, as vLLM, SGLang and others know it
+	forced bool // request exactly max_tokens, with the parameters of vLLM, SGLang and others
 }
 
 func (f form) path() string {
@@ -26,7 +26,7 @@ func (f form) path() string {
 	return "/v1/completions"
 }
 
-// body is a request for an answer of so many tokens.
+// body returns a request with output as its token limit.
 func (f form) body(model, prompt string, output int) ([]byte, error) {
 	r := map[string]any{
 		"model": model, "max_tokens": output, "stream": true, "temperature": 0,
@@ -43,8 +43,8 @@ func (f form) body(model, prompt string, output int) ([]byte, error) {
 	return json.Marshal(r)
 }
 
-// exchange sends a request and reads its answer, giving up when no byte comes for a
-// while. began is the moment that times count from.
+// exchange sends a request and reads its response. It gives up after Server.Stall without a byte.
+// Times count from began.
 type exchange struct {
 	server *Server
 	began  time.Time
@@ -53,7 +53,7 @@ type exchange struct {
 
 func (e *exchange) now() float64 { return time.Since(e.began).Seconds() }
 
-// run sends the request; read reads its answer.
+// run sends the request and calls read for its response.
 func (e *exchange) run(ctx context.Context, path string, body []byte, read func(io.Reader) error) error {
 	stalled := errors.New("stalled")
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -92,7 +92,7 @@ func (e *exchange) run(ctx context.Context, path string, body []byte, read func(
 	return &Fault{Kind: Failed, Detail: plain(err).Error()}
 }
 
-// watched tells of every read that brings something.
+// watched calls some after each read that returns data.
 type watched struct {
 	io.Reader
 	some func()
@@ -106,7 +106,7 @@ func (w *watched) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// complete asks for a completion of so many tokens.
+// complete requests a completion of up to output tokens.
 func (s *Server) complete(ctx context.Context, began time.Time, f form, model, prompt string,
 	output int) (profile.Answer, error) {
 	e := exchange{server: s, began: began, answer: profile.Answer{Asked: output, Prompt: -1, Output: -1, Total: -1,
@@ -124,7 +124,7 @@ func (s *Server) complete(ctx context.Context, began time.Time, f form, model, p
 	return e.answer, err
 }
 
-// post sends a given request; its first byte stands for the first token.
+// post sends a given request. The time of the first byte counts as the first token.
 func (s *Server) post(ctx context.Context, began time.Time, path string, body []byte) (profile.Answer, error) {
 	e := exchange{server: s, began: began, answer: profile.Answer{Prompt: -1, Output: -1, Total: -1, Cached: -1}}
 	err := e.run(ctx, path, body, func(r io.Reader) error {

@@ -8,19 +8,19 @@ import (
 	"net/http"
 )
 
-// Kind is what a server did wrong.
+// Kind is the kind of a fault.
 type Kind string
 
 // The kinds of faults.
 const (
-	Failed  Kind = "failed"  // it answered with an error, or not at all
-	Refused Kind = "refused" // it turned a request away, as one does that is full
-	Stalled Kind = "stalled" // it fell silent
-	Cut     Kind = "cut"     // it ended an answer before its end
-	Lied    Kind = "lied"    // what it says of an answer cannot be
+	Failed  Kind = "failed"  // an error, or no response
+	Refused Kind = "refused" // declined a request, for example because it is full
+	Stalled Kind = "stalled" // stopped sending
+	Cut     Kind = "cut"     // ended a response early
+	Lied    Kind = "lied"    // reported impossible counts
 )
 
-// Fault is something that a server did wrong.
+// Fault is a fault of a server.
 type Fault struct {
 	Kind   Kind   `json:"kind"`
 	Detail string `json:"detail"`
@@ -30,7 +30,7 @@ type Fault struct {
 
 func (f *Fault) Error() string { return string(f.Kind) + ": " + f.Detail }
 
-// refusal is the fault of an answer that is no success.
+// refusal returns the fault of an unsuccessful response.
 func refusal(res *http.Response) *Fault {
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 4096))
 	f := &Fault{Kind: Failed, Detail: res.Status, status: res.StatusCode}
@@ -43,8 +43,8 @@ func refusal(res *http.Response) *Fault {
 	return f
 }
 
-// message is the message of an error in OpenAI's shape, or in that of those that differ;
-// else the text itself.
+// message extracts the message of an error in OpenAI's format or a variant of it. Otherwise it
+// returns the text itself.
 func message(text []byte) string {
 	var shape struct {
 		Message string          `json:"message"`
@@ -66,7 +66,7 @@ func message(text []byte) string {
 	return string(text)
 }
 
-// faults counts those of a run by kind, and keeps the first of each.
+// faults counts the faults of a run by kind, and keeps the first of each kind.
 type faults []*Fault
 
 func (f *faults) add(err error) {

@@ -10,15 +10,15 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// Load is what requests of mean size got, from callers that each wait for their answer
-// (closed), or that came at random whatever the server does (open).
+// Load is the measurement of a load of mean-sized requests: from callers that each wait for their
+// response (closed loop), or at random times regardless of the server (open loop).
 type Load struct {
 	Open        bool    `json:"open,omitempty"`
 	Concurrency int     `json:"concurrency,omitempty"`
 	Offered     float64 `json:"offered_per_s,omitempty"`
 	Rounds      int     `json:"rounds"`
 	Answers     int     `json:"answers"`
-	// Rate is answers a second.
+	// Rate is responses per second.
 	Rate    profile.Mean `json:"rate_per_s"`
 	First50 float64      `json:"ttft_p50_s"`
 	First99 float64      `json:"ttft_p99_s"`
@@ -26,16 +26,16 @@ type Load struct {
 	Pace99  float64      `json:"tpot_p99_s,omitempty"`
 	Took50  float64      `json:"e2e_p50_s"`
 	Took99  float64      `json:"e2e_p99_s"`
-	// Within is the part of the answers that met the objective.
+	// Within is the part of the responses that met the objective.
 	Within float64 `json:"within"`
-	// Expected is what the curves say of the rate; 0 where there are none.
+	// Expected is the rate that the curves predict, 0 without curves.
 	Expected float64 `json:"expected_rate_per_s,omitempty"`
 
 	rates []float64
 	all   []profile.Answer
 }
 
-// Tokens is tokens of answers a second, where answers have any.
+// Tokens returns the output tokens per second, 0 if responses have no tokens.
 func (l *Load) Tokens() float64 {
 	var made float64
 	for i := range l.all {
@@ -49,8 +49,8 @@ func (l *Load) Tokens() float64 {
 	return l.Rate.Value * made / float64(len(l.all))
 }
 
-// load measures what load does: callers in a closed loop, more and more of them, then
-// arrivals at random at four fifths of what the server is expected to take.
+// load measures the server under load: a closed loop with more and more callers, then random
+// arrivals at openPart of the expected capacity.
 func (r *runner) load(ctx context.Context) error {
 	mean := profile.Cell{Prompt: r.Prompt, Output: r.Output}
 	loads := r.closedLoads(mean)
@@ -68,8 +68,7 @@ func (r *runner) load(ctx context.Context) error {
 	return nil
 }
 
-// closedLoads are the loads of the closed loop that the server takes. The report names the
-// others.
+// closedLoads returns the closed loops that the server can take. The report lists the others.
 func (r *runner) closedLoads(mean profile.Cell) (loads []*Load) {
 	for _, n := range r.Design.Concurrencies {
 		mean.Concurrency = n
@@ -82,8 +81,8 @@ func (r *runner) closedLoads(mean profile.Cell) (loads []*Load) {
 	return loads
 }
 
-// closedLoops runs round after round of each load until all are known well enough or their
-// part of the time is spent. It fails when not even one caller gets answers.
+// closedLoops runs rounds of each load until all are known well enough or their part of the time is
+// spent. It fails if not even a single caller gets responses.
 func (r *runner) closedLoops(ctx context.Context, mean profile.Cell, loads []*Load) error {
 	part := shareClosed
 	if r.Post != nil {
@@ -110,8 +109,8 @@ func (r *runner) closedLoops(ctx context.Context, mean profile.Cell, loads []*Lo
 	return nil
 }
 
-// closedFailed ends a load of which a round failed: what was measured of it before counts. It
-// returns the error where nothing was and the load is a single caller.
+// closedFailed ends a load after a failed round. Earlier rounds of it still count. It returns the
+// error if there are none and the load is a single caller.
 func (r *runner) closedFailed(l *Load, err error) error {
 	if err == nil {
 		return nil
@@ -126,7 +125,7 @@ func (r *runner) closedFailed(l *Load, err error) error {
 	return nil
 }
 
-// tooLong reports whether a further round of a load ends after its part of the time.
+// tooLong reports whether another round of a load would exceed its part of the time.
 func (r *runner) tooLong(l *Load, part float64) bool {
 	rate := l.Expected
 	if len(l.rates) > 0 {
@@ -151,11 +150,11 @@ func (r *runner) one(ctx context.Context, c profile.Cell) (profile.Answer, error
 	return r.ask(ctx, r.words(r.scale.Words(c.Prompt)), c.Output)
 }
 
-// perCaller is how many requests a round of a closed loop has for each caller.
+// perCaller is how many requests per caller a round of a closed loop has.
 const perCaller = 4
 
-// closed is one round: callers send four requests for each of them, and the middle half
-// says how many are answered in a second.
+// closed runs one round: n callers send perCaller requests each. The rate comes from the middle
+// half of the responses.
 func (r *runner) closed(ctx context.Context, c profile.Cell, l *Load) error {
 	n := c.Concurrency
 	answers, errs := make([]profile.Answer, perCaller*n), make([]error, perCaller*n)
@@ -189,7 +188,8 @@ func (r *runner) closed(ctx context.Context, c profile.Cell, l *Load) error {
 	began, ended := ends[n-1], ends[(perCaller-1)*n-1]
 	l.rates = append(l.rates, (perCaller-2)*float64(n)/max(ended-began, 1e-9))
 	for i := range answers {
-		// All callers begin at one moment, and end one after the other: neither counts.
+		// Leave out the first requests, which all start at once, and the end, when callers stop one
+		// by one.
 		if answers[i].Sent >= answers[0].Sent+1e-9 && answers[i].End <= ended || n == 1 && i > 0 {
 			l.all = append(l.all, answers[i])
 		}
@@ -197,7 +197,7 @@ func (r *runner) closed(ctx context.Context, c profile.Cell, l *Load) error {
 	return nil
 }
 
-// sum works out what the answers of a load say.
+// sum evaluates the responses of a load.
 func (r *runner) sum(l *Load) {
 	l.Rate, l.Answers = profile.MeanOf(l.rates), len(l.all)
 	var first, pace, took []float64
@@ -224,17 +224,17 @@ func (o Objective) met(a *profile.Answer) bool {
 }
 
 const (
-	// openPart is the part of what a server can do at most that comes in the open loop.
+	// openPart is the part of the server's capacity that the open loop offers.
 	openPart = 0.8
-	// openSpan is for about how many seconds requests come, and fewest and mostOpen
-	// bound how many.
+	// openSpan is the approximate duration of the open loop in seconds. fewest and mostOpen bound
+	// its number of requests.
 	openSpan = 30
 	fewest   = 20
 	mostOpen = 400
 )
 
-// openLoop sends requests at random times that do not wait for answers. Their times count
-// from when they were due.
+// openLoop sends requests at random times without waiting for responses. Times count from when a
+// request was due, not from when it was sent.
 func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 	rate := r.offered()
 	if rate <= 0 || r.spent(ctx, 1) {
@@ -284,8 +284,8 @@ func (r *runner) openLoop(ctx context.Context, c profile.Cell) {
 	r.report.Open = append(r.report.Open, l)
 }
 
-// offered is how many requests a second an open loop sends: most of what the curves say
-// a server does within the objective, or of what it did in the closed loop.
+// offered returns the request rate of the open loop: openPart of the rate within the objective by
+// the curves, or by the closed loop if there are no curves.
 func (r *runner) offered() float64 {
 	if r.report.Curve != nil {
 		if _, rate := r.Objective.most(*r.report.Curve); rate > 0 {

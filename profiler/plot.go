@@ -14,14 +14,14 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// palette is readable on white and for most kinds of colour blindness.
+// palette is readable on white and with most kinds of color blindness.
 var palette = []color.Color{
 	color.RGBA{0x00, 0x72, 0xb2, 0xff}, color.RGBA{0xd5, 0x5e, 0x00, 0xff}, color.RGBA{0x00, 0x9e, 0x73, 0xff},
 	color.RGBA{0xcc, 0x79, 0xa7, 0xff},
 }
 
-// Plot draws what was measured as points and the curves as lines: prompts above, steps
-// below. Format is "svg" or "png".
+// Plot draws measurements as points and curves as lines: prompts above, steps below. format is
+// "svg" or "png".
 func (r *Report) Plot(w io.Writer, format string) error {
 	if r.Curve == nil {
 		return fmt.Errorf("there is nothing to plot: too little was measured for a curve")
@@ -78,8 +78,7 @@ func (r *Report) plotReading() (*plot.Plot, error) {
 	return p, addTo(p, "one request at a time", palette[0], points, line)
 }
 
-// plotSteps draws the time of a step by the requests in it, with a line for each length
-// of prompts.
+// plotSteps draws the step time by concurrency, with one line per prompt length.
 func (r *Report) plotSteps() (*plot.Plot, error) {
 	p := newPlot("", "answers at once", "ms of a step")
 	var lengths []int

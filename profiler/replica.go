@@ -18,24 +18,23 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Replica is what is measured, as Consul and Nomad know it.
+// Replica is the replica to measure, from Consul and Nomad.
 type Replica struct {
-	// URL is where it is.
+	// URL is its address.
 	URL string
-	// Class is its hardware class, and Slices what it has of it, see learned.SlicesOf.
+	// Class is its hardware class, and Slices its part of the GPU; see learned.SlicesOf.
 	Class, Slices string
-	// Slots is how many requests it takes at once, 0 where it does not say.
+	// Slots is the number of concurrent requests, 0 if unknown.
 	Slots int
-	// Image and Driver are the container's image and the version of the GPU's driver, ""
-	// where Nomad does not know them.
+	// Image is the container's image, and Driver the version of the GPU's driver. They are "" if
+	// Nomad does not know them.
 	Image, Driver string
 
 	id string
 }
 
-// Find returns a healthy replica of a service by its registration in Consul. class and
-// size, such as 10of20, choose among replicas that differ; "" takes any. It fails where
-// the replicas that are left differ still.
+// Find returns a healthy replica of a service in Consul. class and size, such as 10of20, select a
+// kind of replica; "" matches any. Find fails if the matching replicas are of different kinds.
 func Find(ctx context.Context, client *consul.Client, service, class, size string) (Replica, error) {
 	entries, _, err := client.Health().Service(service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -82,12 +81,12 @@ func replicaOf(e *consul.ServiceEntry) Replica {
 	}
 }
 
-// nomadService is the ID under which Nomad registers the service of an allocation.
+// nomadService matches the IDs of the services that Nomad registers in Consul.
 var nomadService = regexp.MustCompile(
 	`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
-// AllocOf is the allocation behind the ID of a service in Consul, "" where Nomad did not
-// register it.
+// AllocOf returns the allocation ID in the ID of a Consul service, or "" if Nomad did not register
+// it.
 func AllocOf(service string) string {
 	if m := nomadService.FindStringSubmatch(service); m != nil {
 		return m[1]
@@ -95,8 +94,8 @@ func AllocOf(service string) string {
 	return ""
 }
 
-// Versions reads image and driver of a replica that Nomad runs. Where it runs none of that
-// kind, nothing is known and nothing is wrong.
+// Versions reads the image and driver of a replica that Nomad runs. For other replicas it does
+// nothing.
 func (r *Replica) Versions(ctx context.Context, client *nomad.Client) error {
 	id := AllocOf(r.id)
 	if id == "" {
@@ -116,8 +115,8 @@ func (r *Replica) Versions(ctx context.Context, client *nomad.Client) error {
 	return err
 }
 
-// ReplicaOf is what Nomad knows of an allocation on its node: class, slices, image and
-// driver of its task that has a GPU. It fails where none has.
+// ReplicaOf returns what Nomad knows of an allocation on its node: class, slices, image and driver
+// of the first task with a GPU. It fails if no task has one.
 func ReplicaOf(alloc *nomad.Allocation, node *nomad.Node) (r Replica, err error) {
 	if alloc.AllocatedResources == nil || node.NodeResources == nil {
 		return r, fmt.Errorf("allocation %s has no resources", alloc.ID)
@@ -127,7 +126,7 @@ func ReplicaOf(alloc *nomad.Allocation, node *nomad.Node) (r Replica, err error)
 		if len(devices) == 0 {
 			continue
 		}
-		d := devices[0] // requests of our tasks lie in one group
+		d := devices[0] // all devices of a task of ours are in one group
 		for _, g := range node.NodeResources.Devices {
 			if g.Vendor == d.Vendor && g.Type == d.Type && g.Name == d.Name {
 				r.hardware(g.Attributes, len(d.DeviceIDs))
@@ -143,7 +142,8 @@ func ReplicaOf(alloc *nomad.Allocation, node *nomad.Node) (r Replica, err error)
 	return r, fmt.Errorf("allocation %s has no GPU", alloc.ID)
 }
 
-// hardware takes over what a device group says of so many of its devices.
+// hardware sets the fields that follow from the attributes of a device group and the number of
+// devices.
 func (r *Replica) hardware(attributes map[string]*nomad.Attribute, devices int) {
 	text := func(name string) string {
 		if a := attributes[name]; a != nil {

@@ -16,7 +16,7 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// Report is what a run measured.
+// Report is the result of a run.
 type Report struct {
 	Measured    time.Time       `json:"measured"`
 	Seconds     float64         `json:"seconds"`
@@ -26,28 +26,28 @@ type Report struct {
 	Cost        float64         `json:"cost_per_hour,omitempty"`
 	Answers     int             `json:"answers"`
 	Points      []profile.Point `json:"points,omitempty"`
-	// Curve is what fits the points, with the mean request as it was asked for; nil where
+	// Curve is the curve that fits the points, with the mean request of the options. It is nil if
 	// too little was measured.
 	Curve    *learned.Curve `json:"curve,omitempty"`
 	Reading  *Quality       `json:"reading,omitempty"`
 	Stepping *Quality       `json:"stepping,omitempty"`
 	Closed   []Load         `json:"closed,omitempty"`
 	Open     []Load         `json:"open,omitempty"`
-	// Best is what the server can do within the objective.
+	// Best is the server's capacity within the objective.
 	Best *Best `json:"within_objective,omitempty"`
-	// Faults is what the server did wrong, Left what was not measured and why.
+	// Faults lists the server's faults, and Left what was not measured and why.
 	Faults faults   `json:"faults,omitempty"`
 	Left   []string `json:"left_out,omitempty"`
 	Notes  []string `json:"notes,omitempty"`
-	// Changed says what has changed since the last profile of the same kind of replica, and
-	// Slower whether something has become worse.
+	// Changed describes what has changed since the last profile of the same kind of replica. Slower
+	// means that something became worse.
 	Changed string `json:"changed,omitempty"`
 	Slower  bool   `json:"slower,omitempty"`
 
-	posted bool // a given request was sent, there is no curve
+	posted bool // the run sent a given request, so there is no curve
 }
 
-// Quality is how well a curve fits, in parts of what it says.
+// Quality is how well a curve fits. Residuals are relative to the curve.
 type Quality struct {
 	Errors []float64 `json:"standard_errors"`
 	Mean   float64   `json:"mean_residual"`
@@ -56,13 +56,14 @@ type Quality struct {
 	Points int       `json:"points"`
 }
 
-// poor is from which mean or worst residual on a curve is no good description.
+// poorMean and poorWorst are the residuals from which a curve does not describe the measurements
+// well.
 const (
 	poorMean  = 0.05
 	poorWorst = 0.15
 )
 
-// Poor reports whether the curve is no good description of what was measured.
+// Poor reports whether the curve does not describe the measurements well.
 func (q *Quality) Poor() bool {
 	return q.Mean > poorMean || q.Worst > poorWorst || -q.Worst > poorWorst
 }
@@ -75,19 +76,19 @@ func qualityOf(l profile.Line, of []profile.Point) *Quality {
 	return q
 }
 
-// Best is the most that a server does within an objective: by its curves, and where there
-// are none by the closed loop.
+// Best is the capacity of a server within an objective: by its curves, or by the closed loop if
+// there are no curves.
 type Best struct {
 	Concurrency float64 `json:"concurrency"`
 	Rate        float64 `json:"rate_per_s"`
 	Tokens      float64 `json:"tokens_per_s"` // of answers
-	// PerCost is tokens of prompts and answers for one unit of cost, 0 where no cost is known.
+	// PerCost is the tokens of prompts and responses per unit of cost, 0 if no cost is known.
 	PerCost  float64 `json:"tokens_per_cost,omitempty"`
 	Measured bool    `json:"measured"`
 }
 
-// most is the largest number of mean requests at once that meet the objective, and how
-// many a second they are.
+// most returns the largest number of concurrent mean requests within the objective, and their rate
+// per second.
 func (o Objective) most(c learned.Curve) (n, rate float64) {
 	n, _ = c.Most(learned.Objective{TTFT: o.TTFT.Seconds(), TPOT: o.TPOT.Seconds()})
 	if o.E2E > 0 {
@@ -109,7 +110,7 @@ func (o Objective) MarshalJSON() ([]byte, error) {
 		"e2e_s": o.E2E.Seconds()})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote.
+// UnmarshalJSON reads the format of MarshalJSON.
 func (o *Objective) UnmarshalJSON(text []byte) error {
 	var s struct {
 		TTFT float64 `json:"ttft_s"`
@@ -131,11 +132,11 @@ func (o *Objective) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// longestReport bounds a report that is read.
+// longestReport bounds the size of a report, in bytes.
 const longestReport = 16 << 20
 
-// ReadReport reads a report of a language model that was written as JSON. What the points
-// and loads measured is left out: what is read makes a Profile.
+// ReadReport reads the JSON report of a language model. It drops the points and loads, because a
+// Profile does not need them.
 func ReadReport(from io.Reader) (*Report, error) {
 	var r Report
 	if err := json.NewDecoder(io.LimitReader(from, longestReport)).Decode(&r); err != nil {
@@ -154,7 +155,7 @@ func (r *Report) note(text string) {
 	}
 }
 
-// busy notes that others use the server too.
+// busy adds a note if other clients use the server.
 func (r *Report) busy(e Engine) {
 	if e.Running > 0 || e.Waiting > 0 {
 		r.note(fmt.Sprintf("the server was not idle: %d requests ran and %d waited; they are part of every figure",
@@ -164,7 +165,7 @@ func (r *Report) busy(e Engine) {
 
 func (r *Report) measured() bool { return len(r.Points) > 0 || len(r.Closed) > 0 }
 
-// Believed reports whether the figures may be kept as a profile.
+// Believed returns an error if the figures are too unreliable for a profile.
 func (r *Report) Believed() error {
 	switch {
 	case r.Curve == nil && r.posted && r.Best != nil && r.Best.Rate > 0 && !r.Faults.has(Lied):
@@ -179,7 +180,7 @@ func (r *Report) Believed() error {
 	return nil
 }
 
-// finish works out what a run says in sum.
+// finish computes the summary of a run.
 func (r *runner) finish() {
 	p := &r.report
 	b := &Best{}
@@ -211,10 +212,10 @@ func (r *runner) finish() {
 	}
 }
 
-// callers are how many requests a neighbour has at once.
+// callers is the number of concurrent requests to each neighbour.
 const callers = 8
 
-// neighbours keeps the neighbours busy until the function that it returns is called.
+// neighbours keeps the neighbours busy until the returned function is called.
 func (r *runner) neighbours(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup

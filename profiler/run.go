@@ -1,5 +1,5 @@
-// Package profiler measures a model server from outside: it sends the requests of a
-// design, reads the answers and reports the curves that fit, with how well they do.
+// Package profiler measures a model server from outside: it sends the requests of a design, reads
+// the responses and reports the curves that fit, and how well they fit.
 package profiler
 
 import (
@@ -13,50 +13,51 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// Objective is what is promised of an answer; 0 promises nothing.
+// Objective is the latency that is promised. A limit of 0 means no promise.
 type Objective struct{ TTFT, TPOT, E2E time.Duration }
 
-// Options are what to measure.
+// Options configure a run.
 type Options struct {
 	Server *Server
 	// Time bounds the run.
 	Time   time.Duration
 	Design profile.Design
 	Rounds profile.Rounds
-	// Slots is how many requests the server takes at once, 0 where that is not known.
+	// Slots is the number of concurrent requests that the server takes, 0 if unknown.
 	Slots int
-	// Prompt and Output are the tokens of the mean request, with which load is tried.
+	// Prompt and Output are the tokens of the mean request, which load tests use.
 	Prompt, Output int
 	Objective      Objective
-	// Post is sent in place of completions where it is set; Path follows the server's URL.
+	// Post, if set, is sent instead of completions. Its path is relative to the server's URL.
 	Post *Post
-	// Cost of the server for an hour, in any unit; 0 where it is not known.
+	// Cost is the cost of the server per hour, in any unit. 0 is unknown.
 	Cost float64
-	// Neighbours are kept busy meanwhile.
+	// Neighbours are other servers that are kept busy during the run.
 	Neighbours []*Server
 	Progress   func(Progress)
 }
 
-// Post is a request that is sent as it is given.
+// Post is a request to send unchanged.
 type Post struct {
 	Path string
 	Body []byte
 }
 
-// Progress is how far a run is. Left is an estimate.
+// Progress is the progress of a run. Left is an estimate.
 type Progress struct {
 	Stage string
 	Part  float64 // 0 to 1
 	Left  time.Duration
 }
 
-// shares are the parts of the time after which curves and load in a closed loop are done.
+// shareCurves and shareClosed are the parts of the run's time at which the curves and the closed
+// loops end.
 const (
 	shareCurves = 0.6
 	shareClosed = 0.85
 )
 
-// runner is a run under way.
+// runner is the state of a run.
 type runner struct {
 	Options
 	began   time.Time
@@ -69,8 +70,8 @@ type runner struct {
 	answers int
 }
 
-// Run measures a server until all is known well enough, the time is up or ctx ends, and
-// returns what was measured until then. It fails where nothing could be measured.
+// Run measures a server until everything is known well enough, the time is up or ctx ends. It
+// returns what was measured by then, and an error only if nothing was.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	r := &runner{Options: o, began: time.Now(), waves: map[profile.Cell][]profile.Wave{}, salt: rand.Uint64()}
 	r.random = rand.New(rand.NewPCG(r.salt, 1))
@@ -109,7 +110,7 @@ func (r *runner) run(ctx context.Context) error {
 	return r.load(ctx)
 }
 
-// spent reports whether the part of the time is over, or the run.
+// spent reports whether the given part of the time is over, or ctx has ended.
 func (r *runner) spent(ctx context.Context, part float64) bool {
 	return ctx.Err() != nil || time.Since(r.began) >= time.Duration(part*float64(r.Time))
 }
@@ -123,8 +124,8 @@ func (r *runner) tell(stage string, left float64) {
 	r.Progress(Progress{Stage: stage, Part: float64(gone) / float64(max(gone+rest, 1)), Left: rest})
 }
 
-// warmUp finds the form in which the server is asked and how it counts, and lets it
-// compile and load what it does at first.
+// warmUp determines the request form that the server accepts and how it counts tokens. It also
+// makes the server compile and load what it needs.
 func (r *runner) warmUp(ctx context.Context) error {
 	r.tell("warm-up", r.Time.Seconds())
 	if err := r.findForm(ctx); err != nil {
@@ -159,7 +160,7 @@ func (r *runner) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// findForm tries the forms of a request, the one that says most first.
+// findForm tries the request forms in order of preference.
 func (r *runner) findForm(ctx context.Context) (err error) {
 	for _, f := range []form{{false, true}, {true, true}, {false, false}, {true, false}} {
 		r.form = f
@@ -174,13 +175,13 @@ func (r *runner) findForm(ctx context.Context) (err error) {
 	return err
 }
 
-// ask sends one completion and checks what the server says of it.
+// ask sends one completion.
 func (r *runner) ask(ctx context.Context, prompt string, output int) (profile.Answer, error) {
 	return r.Server.complete(ctx, r.began, r.form, r.report.About.Model, prompt, output)
 }
 
-// measureCurves measures the cells of the design round by round, and sums them up however
-// it ends.
+// measureCurves measures the cells of the design round by round. It adds their points to the report
+// even after an error.
 func (r *runner) measureCurves(ctx context.Context) error {
 	cells, left := r.Design.Cells(r.limits())
 	r.report.Left = append(r.report.Left, left...)
@@ -204,11 +205,11 @@ func (r *runner) limits() profile.Limits {
 	return profile.Limits{Context: r.report.About.Context, KV: r.report.About.Engine.KVTokens, Slots: r.Slots}
 }
 
-// hopeless is after how many cells that failed before any was measured a run ends.
+// hopeless is the number of failed cells, without any success, after which a run ends.
 const hopeless = 3
 
-// pass measures each cell that is not known well enough once more. given says of cells
-// that are given up why. It returns whether there may be more to do.
+// pass measures once more each cell that is not known well enough. given holds the reasons for
+// cells that are given up. pass returns whether there may be more to do.
 func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profile.Cell]string) (open bool, err error) {
 	for _, c := range cells {
 		if given[c] != "" || r.Rounds.Done(len(r.waves[c]), profile.Figures(c, r.waves[c])...) {
@@ -238,8 +239,8 @@ func (r *runner) pass(ctx context.Context, cells []profile.Cell, given map[profi
 	return open, nil
 }
 
-// expected is about how long a round of a cell takes: as before, or in proportion to the
-// dearest cell that was measured; 0 while none was.
+// expected estimates the duration of a round of a cell in seconds: that of its last round, or a
+// scaled one of the largest measured cell. It is 0 if none was measured.
 func (r *runner) expected(c profile.Cell) float64 {
 	if ws := r.waves[c]; len(ws) > 0 {
 		return ws[len(ws)-1].Took
@@ -256,7 +257,7 @@ func (r *runner) expected(c profile.Cell) float64 {
 	return took * max(1, float64(c.Tokens())/float64(dearest.Tokens()))
 }
 
-// rest is about how long the rounds take that are left at least.
+// rest estimates the duration of the minimum remaining rounds, in seconds.
 func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seconds float64) {
 	for _, c := range cells {
 		if given[c] == "" {
@@ -266,7 +267,7 @@ func (r *runner) rest(cells []profile.Cell, given map[profile.Cell]string) (seco
 	return seconds
 }
 
-// fit finds the curves through what was measured.
+// fit fits the curves to the measurements.
 func (r *runner) fit() {
 	c := learned.Curve{Prompt: float64(r.Prompt), Output: float64(r.Output), Slots: float64(r.Slots),
 		KV: float64(max(0, r.report.About.Engine.KVTokens)), Samples: float64(r.answers)}

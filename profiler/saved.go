@@ -7,9 +7,8 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Profile is the report as it is kept for a kind of replica. The objective that the
-// benchmark had comes first in it, then others, in the order given. It fails where the
-// figures are not to be believed.
+// Profile returns the report as a profile for a kind of replica. The objective of the benchmark
+// comes first, then the others in the given order. It fails if the figures are too unreliable.
 func (r *Report) Profile(of Replica, others []learned.Objective) (learned.Profile, error) {
 	if err := r.Believed(); err != nil {
 		return learned.Profile{}, err

@@ -12,22 +12,22 @@ import (
 	"time"
 )
 
-// Server is the model server that is measured.
+// Server is the model server to measure.
 type Server struct {
-	// URL is where it is, such as http://10.0.0.5:8000.
+	// URL is the server's address, such as http://10.0.0.5:8000.
 	URL string
-	// Model is the model that is asked for, "" for the first that the server has.
+	// Model is the model to request, "" for the first one that the server lists.
 	Model string
-	// Key is the API key, "" for none. It is sent to the server and shown nowhere.
+	// Key is the API key, "" for none. It is sent to the server and never shown.
 	Key  string
 	HTTP *http.Client
-	// Stall is after how long without a byte a request is given up.
+	// Stall is how long a request may go without receiving a byte.
 	Stall time.Duration
-	// Metrics reads the engine's metrics, nil for an engine whose are not known.
+	// Metrics parses the engine's metrics. It is nil for an unknown engine.
 	Metrics func(io.Reader) (Engine, error)
 }
 
-// Engine is what the metrics of an engine say; a number that they do not say is -1.
+// Engine is what an engine's metrics report. A missing number is -1.
 type Engine struct {
 	Kind        string  `json:"kind,omitempty"`
 	Running     int     `json:"-"`
@@ -36,21 +36,22 @@ type Engine struct {
 	Preemptions float64 `json:"-"`
 }
 
-// About is what a server says of itself.
+// About is what a server reports about itself.
 type About struct {
 	Model   string `json:"model"`
 	Version string `json:"version,omitempty"`
-	Context int    `json:"context,omitempty"` // most tokens of prompt and answer, 0 where it does not say
+	Context int    `json:"context,omitempty"` // limit of prompt and response tokens, 0 if unknown
 	Engine  Engine `json:"engine"`
 }
 
 const (
-	// aside bounds a request beside the measured ones, and mostAside its answer.
+	// aside is the time limit of a request that is not measured, and mostAside the maximum size of
+	// its response.
 	aside     = 10 * time.Second
 	mostAside = 16 << 20
 )
 
-// look reads one of the server's pages; status is 0 where there was no answer.
+// look reads one of the server's pages. status is 0 if there was no response.
 func (s *Server) look(ctx context.Context, path string, read func(io.Reader) error) (status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, aside)
 	defer cancel()
@@ -83,7 +84,7 @@ func (s *Server) request(ctx context.Context, method, path string, body io.Reade
 	return r, nil
 }
 
-// plain is an error of the transport without the URL that the caller names anyway.
+// plain removes the URL from a transport error. The caller's message has it anyway.
 func plain(err error) error {
 	if u := (*url.Error)(nil); errors.As(err, &u) {
 		return u.Err
@@ -91,8 +92,8 @@ func plain(err error) error {
 	return err
 }
 
-// About asks the server what it is. Only a server that does not answer at all, or has
-// not the model, is an error: few say everything.
+// About asks the server about itself. It fails only if the server does not respond or does not have
+// the model, because few servers report everything.
 func (s *Server) About(ctx context.Context) (About, error) {
 	a := About{Model: s.Model, Engine: Engine{Running: -1, Waiting: -1, KVTokens: -1, Preemptions: -1}}
 	var list models
@@ -123,8 +124,7 @@ func (s *Server) About(ctx context.Context) (About, error) {
 	return a, nil
 }
 
-// Await waits until the server answers, at most for a time. It fails where it does not;
-// a time of 0 waits for nothing.
+// Await waits until the server responds. It fails after the given time. With 0 it does not wait.
 func (s *Server) Await(ctx context.Context, most time.Duration) error {
 	if most <= 0 {
 		return nil
@@ -137,7 +137,7 @@ func (s *Server) Await(ctx context.Context, most time.Duration) error {
 		status, err := s.look(ctx, "/v1/models", func(io.Reader) error { return nil })
 		switch {
 		case status != 0 && status != http.StatusServiceUnavailable && status != http.StatusBadGateway:
-			return nil // it serves, whatever it thinks of the question
+			return nil // it serves, even if it does not know this path
 		case ctx.Err() != nil:
 			return fmt.Errorf("%s did not answer within %s: %w", s.URL, most, err)
 		}
@@ -148,7 +148,7 @@ func (s *Server) Await(ctx context.Context, most time.Duration) error {
 	}
 }
 
-// models is the answer of /v1/models.
+// models is the response of /v1/models.
 type models struct {
 	Data []struct {
 		ID      string `json:"id"`
@@ -173,10 +173,10 @@ func (m *models) choose(a *About) error {
 	return nil
 }
 
-// longestName bounds a name that a server gives itself.
+// longestName bounds a text from the server, in bytes.
 const longestName = 120
 
-// printable is a server's text as it may be shown in one line.
+// printable makes a text from a server safe to print on one line.
 func printable(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || r == 0xfffd {

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// piece is the part of a chunk of a stream that says something of its speed.
+// piece is the part of a stream's chunk that matters for its speed.
 type piece struct {
 	Choices []struct {
 		Text  *string `json:"text"`
@@ -25,7 +25,7 @@ type piece struct {
 	Error json.RawMessage `json:"error"`
 }
 
-// usage is what a server counted, nil where it does not say.
+// usage is what a server counted. A missing count is nil.
 type usage struct {
 	Prompt  *int `json:"prompt_tokens"`
 	Output  *int `json:"completion_tokens"`
@@ -35,10 +35,10 @@ type usage struct {
 	} `json:"prompt_tokens_details"`
 }
 
-// longestLine bounds a line of a stream.
+// longestLine bounds a line of a stream, in bytes.
 const longestLine = 1 << 20
 
-// readStream reads server-sent events into an answer, by the time of each.
+// readStream reads server-sent events into an answer, with the time of each.
 func readStream(r io.Reader, a *profile.Answer, now func() float64) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 4096), longestLine)
@@ -86,7 +86,7 @@ func (p *piece) into(a *profile.Answer, now func() float64) error {
 	return nil
 }
 
-// into adds what a server says that it counted, where it says so and it can be.
+// into copies the counts that the server reports and that are possible.
 func (u *usage) into(a *profile.Answer) {
 	if u != nil {
 		for to, from := range map[*int]*int{&a.Prompt: u.Prompt, &a.Output: u.Output, &a.Total: u.Total} {

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// Print writes the report for people to read.
+// Print writes the report as text.
 func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "%s\n", r.title())
 	if r.Interrupted {
@@ -61,7 +61,7 @@ func table(w io.Writer) *tabwriter.Writer {
 	return tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 }
 
-// ms writes a mean in milliseconds with half its interval.
+// ms formats a mean in milliseconds, with its relative half interval.
 func ms(m profile.Mean) string {
 	switch {
 	case m.N == 0:
@@ -111,7 +111,7 @@ func (r *Report) printCurve(w io.Writer) {
 		1e3*c.A, 1e3*se[0], 1e6*c.B, 1e6*se[1], 1e9*c.C, 1e9*se[2], r.Stepping)
 }
 
-// String says how well a curve fits.
+// String describes how well a curve fits.
 func (q *Quality) String() string {
 	verdict := "it fits"
 	if q.Poor() {
@@ -148,7 +148,7 @@ func (r *Report) printLoads(w io.Writer) {
 	t.Flush()
 }
 
-// span writes seconds as long as they need be.
+// span formats seconds in a suitable unit.
 func span(seconds float64) string {
 	switch {
 	case seconds == 0:
@@ -159,7 +159,7 @@ func span(seconds float64) string {
 	return fmt.Sprintf("%.3g s", seconds)
 }
 
-// String writes an objective as the flags take it.
+// String formats an objective.
 func (o Objective) String() string {
 	var parts []string
 	for _, one := range []struct {

@@ -13,7 +13,7 @@ import (
 	"aliquot.example/internal/profile"
 )
 
-// vocabulary are words that most tokenizers have as one token each.
+// vocabulary holds words that are one token in most tokenizers.
 var vocabulary = strings.Fields(`the of and to in is that for was on are as with they be at one have this from by hot
 	word but what some we can out other were all there when up use your how said an each she which do their time if
 	will way about many then them write would like so these her long make thing see him two has look more day could go
@@ -21,8 +21,7 @@ var vocabulary = strings.Fields(`the of and to in is that for was on are as with
 
 var salts atomic.Uint64
 
-// words is a prompt of so many words that no server has seen before: a cache of prefixes
-// must not help it.
+// words returns a prompt of n random words, so that a prefix cache of the server cannot help.
 func (r *runner) words(n int) string {
 	random := rand.New(rand.NewPCG(r.salt, salts.Add(1)))
 	var b strings.Builder
@@ -35,7 +34,7 @@ func (r *runner) words(n int) string {
 	return b.String()
 }
 
-// wave sends the requests of a cell at one moment.
+// wave sends the requests of a cell at the same moment.
 func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -48,7 +47,7 @@ func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error)
 	for i := range answers {
 		done.Go(func() {
 			if answers[i], errs[i] = r.ask(ctx, prompts[i], c.Output); errs[i] != nil {
-				cancel() // the others say nothing without it
+				cancel() // a wave without one request is worthless
 			}
 		})
 	}
@@ -60,15 +59,15 @@ func (r *runner) wave(ctx context.Context, c profile.Cell) (profile.Wave, error)
 		return profile.Wave{}, err
 	}
 	for i := range answers {
-		if answers[i].Prompt < 0 { // it tells no usage
+		if answers[i].Prompt < 0 { // the server reports no usage
 			answers[i].Prompt = c.Prompt
 		}
 	}
 	return profile.WaveOf(answers), nil
 }
 
-// tooLarge returns an error if the server declined the prompts of a cell for their length: it
-// answered shorter ones. That is a limit of the server and not a fault.
+// tooLarge returns an error if the server declined the prompts of a cell for their length although
+// it answered shorter ones. This is a limit of the server, not a fault.
 func (r *runner) tooLarge(c profile.Cell, errs []error) error {
 	shorter := false
 	for other := range r.waves {
@@ -87,8 +86,8 @@ func (r *runner) tooLarge(c profile.Cell, errs []error) error {
 	return nil
 }
 
-// judge counts answers and records what is wrong with them. It returns what makes a
-// round worthless.
+// judge counts responses and records their faults. It returns an error that makes the round
+// worthless, or nil.
 func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
 	for i := range answers {
 		if err := errs[i]; err != nil {
@@ -119,7 +118,7 @@ func (r *runner) judge(answers []profile.Answer, errs []error) (worst error) {
 	return worst
 }
 
-// describe is a cell in words.
+// describe returns a cell in words.
 func describe(c profile.Cell) string {
 	return fmt.Sprintf("%d at once with %d tokens", c.Concurrency, c.Prompt)
 }

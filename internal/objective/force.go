@@ -13,35 +13,36 @@ import (
 )
 
 const (
-	// newer is how many times as many must have taught another curve of a class than the one
-	// in force: of two that are about as well known neither is better.
+	// newer is how many times as many samples another curve of a class must have to replace the one
+	// in force. Between two curves of similar certainty neither is better.
 	newer = 2
-	// loosened is how many times the objective a class may take with one request before it
-	// counts as one that misses it, where it did not.
+	// loosened is the tolerance of a class that met the objective before: it still counts as
+	// meeting it if a single request takes up to this multiple of the limits.
 	loosened = 1.15
 )
 
-// Force is what the classes of a service serve within its objective, by class. What is learned
-// changes a little all the time, and each change makes another mix the cheapest: it comes into
-// force when it has moved.
+// Force is what the classes of a service serve within its objective, by class. Learned values
+// change slightly all the time, and each change can make a different mix the cheapest. New values
+// therefore come into force only after a significant change.
 type Force struct {
 	serving map[string]scale.Serving
-	// size is that of the replicas whose curve it is, by class.
+	// size is the size of the replicas that the curve in force belongs to, by class.
 	size map[string]string
-	// assumed are the classes of which nothing was measured: serving is by their prior.
+	// assumed are the classes that nobody has measured. Their serving follows from a prior.
 	assumed map[string]bool
-	// profiled is when the profile was measured whose curve it is, by class; gateways learned
-	// the curves of the other classes.
+	// profiled is when the profile of a class's curve was measured. Classes whose curve the
+	// gateways learned are not in it.
 	profiled map[string]time.Time
-	// tokens is those of a mean request, 0 where no curve is known.
+	// tokens is the number of tokens of a mean request, 0 if no curve is known.
 	tokens float64
-	// since is when it came into force, the zero time where nothing is. alone says that it is
-	// of one class: nothing replaces another.
+	// since is when the values came into force, the zero time if none are. alone means that the
+	// service has one class, so no class can replace another.
 	since time.Time
 	alone bool
 }
 
-// Age is for how long it has been in force, scale.Always where no class can replace another.
+// Age returns how long the values have been in force. It is scale.Always if there is only one
+// class, or if none are in force.
 func (f Force) Age(now time.Time) time.Duration {
 	if f.alone || f.since.IsZero() {
 		return scale.Always
@@ -49,22 +50,22 @@ func (f Force) Age(now time.Time) time.Duration {
 	return max(0, now.Sub(f.since))
 }
 
-// Equal reports whether classes serve the same by two of them.
+// Equal reports whether two values describe the same service.
 func (f Force) Equal(o Force) bool {
 	return f.tokens == o.tokens && maps.Equal(f.serving, o.serving) && maps.Equal(f.assumed, o.assumed) &&
 		maps.EqualFunc(f.profiled, o.profiled, time.Time.Equal)
 }
 
-// Since is when it came into force, the zero time where nothing is.
+// Since returns when the values came into force, or the zero time if none are.
 func (f Force) Since() time.Time { return f.since }
 
-// Measured reports whether a curve of some class is in force.
+// Measured reports whether the curve of any class is in force.
 func (f Force) Measured() bool { return f.tokens > 0 }
 
-// Next is what is in force after a look at what is known: what was, until something has moved.
-// The zero Force has nothing in force yet.
+// Next returns the values in force after a look at what is known. They stay the same until
+// something has moved. The zero Force has nothing in force.
 func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
-	if f.since.After(now) { // the clock was set back: nothing may shrink for a cold start, not until then
+	if f.since.After(now) { // the clock was set back: hold counts for one cold start from now, not until the old time
 		f.since = now
 	}
 	out := Force{
@@ -77,12 +78,12 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 	other := false
 	for _, class := range c.Classes {
 		curves, replicas, profiled := k.Curves[class.Name], k.Replicas[class.Name], k.Profiled[class.Name]
-		if curves == nil && len(c.Classes) == 1 { // a policy with slots does not name its class
+		if curves == nil && len(c.Classes) == 1 { // the class of a policy with slots has no name in the curves
 			curves, replicas, profiled = flat(k.Curves), flat(k.Replicas), flat(k.Profiled)
 		}
 		size := choose(curves, replicas, f.size[class.Name])
 		if size == "" {
-			if f.size[class.Name] == "" { // else an old curve is nearer to the truth
+			if f.size[class.Name] == "" { // otherwise an old curve is better than a prior
 				out.assume(class.Name, c.Objective, k, f.assumed[class.Name])
 			}
 			continue
@@ -99,13 +100,13 @@ func (f Force) Next(c *scale.Config, k Known, now time.Time) Force {
 		return out
 	}
 	if !maps.EqualFunc(f.profiled, out.profiled, time.Time.Equal) {
-		out.since = f.since // another source, which says about the same
+		out.since = f.since // only the source changed, with nearly the same values
 		return out
 	}
 	return f
 }
 
-// from remembers when the curve of a class was benchmarked, where it is that of a profile.
+// from records when the curve of a class was benchmarked, if it comes from a profile.
 func (f Force) from(class string, profiled map[string]time.Time, size string) {
 	if measured, ok := profiled[size]; ok {
 		f.profiled[class] = measured
@@ -114,8 +115,8 @@ func (f Force) from(class string, profiled map[string]time.Time, size string) {
 	}
 }
 
-// assume takes what a class serves from its prior, if there is one. What was assumed before
-// stays while nothing is known, as while Consul is away.
+// assume sets what a class serves from its prior, if there is one. An earlier assumption stays
+// while nothing is known, for example while Consul is away.
 func (f Force) assume(class string, objective *scale.Objective, k Known, before bool) {
 	if curve, ok := k.prior(class); ok {
 		f.serving[class], f.assumed[class] = within(curve, objective, false), true
@@ -126,8 +127,9 @@ func (f Force) assume(class string, objective *scale.Objective, k Known, before 
 	}
 }
 
-// prior is what is assumed of a class that has neither served nor been benchmarked: the
-// hardware table's, for replicas of the size that most of the class have, or else for whole GPUs.
+// prior returns the curve to assume for a class that has neither served nor been benchmarked. It
+// follows from the hardware table, for the most common replica size of the class, or for whole
+// GPUs.
 func (k Known) prior(class string) (learned.Curve, bool) {
 	slices, total, most := 1, 1, 0
 	for _, size := range sorted(k.Replicas[class]) {
@@ -142,7 +144,7 @@ func (k Known) prior(class string) (learned.Curve, bool) {
 
 func sorted[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
 
-// flat is all sizes of all classes.
+// flat merges all sizes of all classes into one map.
 func flat[T any](s Sizes[T]) map[string]T {
 	out := map[string]T{}
 	for class, of := range s {
@@ -153,9 +155,9 @@ func flat[T any](s Sizes[T]) map[string]T {
 	return out
 }
 
-// choose returns the size of replicas whose curve counts, "" where none is known: that of most
-// replicas, then the one in force unless another is far better known, then the one that most
-// requests taught.
+// choose returns the replica size whose curve applies, "" if none is known: the size of most
+// replicas; among equals, the one with the most samples, where the samples of the one in force
+// count newer times.
 func choose(curves map[string]learned.Curve, replicas map[string]int, inForce string) string {
 	taught := func(size string) float64 {
 		if size == inForce {
@@ -172,8 +174,8 @@ func choose(curves map[string]learned.Curve, replicas map[string]int, inForce st
 	return sorted[0]
 }
 
-// within is what a replica serves within the objective. A class that met it with one request
-// is not left out for missing it by little.
+// within returns what a replica serves within the objective. A class that met it with one request
+// is not excluded for missing it by a little.
 func within(curve learned.Curve, objective *scale.Objective, met bool) scale.Serving {
 	o := learned.Objective{TTFT: objective.TTFT.Seconds(), TPOT: objective.TPOT.Seconds(), E2E: objective.E2E.Seconds()}
 	l := curve.Within(o, objective.Quantile)

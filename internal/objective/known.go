@@ -1,5 +1,5 @@
-// Package objective says what the classes of a service serve within its objective: which of the
-// curves that were learned and benchmarked count, and when others come into force. It is pure.
+// Package objective determines what the classes of a service serve within its objective: which
+// learned and benchmarked curves apply, and when new ones come into force. It is pure.
 package objective
 
 import (
@@ -10,11 +10,10 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// enough requests of a class must have been measured for its curve to be believed.
+// enough is the minimum number of measured requests to trust the curve of a class.
 const enough = 8
 
-// Sizes are curves, or numbers of replicas, by class and by the slices of the GPU that a
-// replica has, see learned.SlicesOf.
+// Sizes holds values by class and by the slices of a replica; see learned.SlicesOf.
 type Sizes[T any] map[string]map[string]T
 
 func (s Sizes[T]) of(class string) map[string]T {
@@ -24,18 +23,18 @@ func (s Sizes[T]) of(class string) map[string]T {
 	return s[class]
 }
 
-// Known is how long replicas take, and how many replicas there are.
+// Known is the measured curves of a service, and its replicas.
 type Known struct {
 	Curves   Sizes[learned.Curve]
 	Replicas Sizes[int]
-	// Profiled is when the curves of Curves were measured that come from a profile. Gateways
-	// learned the others.
+	// Profiled is when each curve was measured that comes from a profile. The gateways learned the
+	// others.
 	Profiled Sizes[time.Time]
 }
 
-// KnownOf makes one of what gateways published of a service, of its profiles, and of the meta in
-// Consul of its replicas that serve. Without replicas the curve in force stays, or the one that
-// most requests taught counts.
+// KnownOf merges what gateways published of a service, its profiles, and the Consul meta of its
+// serving replicas. Without replicas the curve in force stays, or the one with the most samples
+// applies.
 func KnownOf(now time.Time, rates []learned.Rates, profiles []learned.Profile, replicas []map[string]string) Known {
 	k := Known{Sizes[learned.Curve]{}, Sizes[int]{}, Sizes[time.Time]{}}
 	for _, meta := range replicas {
@@ -54,11 +53,11 @@ func KnownOf(now time.Time, rates []learned.Rates, profiles []learned.Profile, r
 	return k
 }
 
-// believed trusts what gateways published of enough requests.
+// believed reports whether gateways measured enough requests.
 func believed(samples float64, _ time.Duration) bool { return samples >= enough }
 
-// take adds the curves of a class. A size that was only benchmarked counts where replicas
-// have it, or where the gateways know no size of the class.
+// take adds the curves of a class. A size that was only benchmarked counts if replicas have this
+// size, or if the gateways know no size of the class.
 func (k Known) take(class string, m learned.Merged) {
 	served := false
 	for size, curve := range m.Tokens {
@@ -72,7 +71,7 @@ func (k Known) take(class string, m learned.Merged) {
 		}
 		k.Curves.of(class)[size] = curve
 		if profiled {
-			k.Profiled.of(class)[size] = time.Time{} // KnownOf knows the date
+			k.Profiled.of(class)[size] = time.Time{} // KnownOf sets the date
 		}
 	}
 }

@@ -2,11 +2,11 @@ package objective
 
 import "aliquot.example/internal/scale"
 
-// Second is what gateways tell of one second of a service: the tokens of the requests that
-// came, and how many ended within the objective and not.
+// Second is what gateways report of one second of a service: the tokens of the arriving requests,
+// and the requests that ended within the objective and outside it.
 type Second struct{ Arrived, Met, Missed float64 }
 
-// Serving returns classes with what a replica of each serves, where that is known.
+// Serving returns the classes with what a replica of each serves, where it is known.
 func (f Force) Serving(classes []scale.Class) []scale.Class {
 	out := make([]scale.Class, len(classes))
 	for i, class := range classes {
@@ -18,8 +18,8 @@ func (f Force) Serving(classes []scale.Class) []scale.Class {
 	return out
 }
 
-// Traffic counts seconds without gaps, and the tokens that wait now, in mean requests; nil
-// where no curve tells how many tokens one has.
+// Traffic converts consecutive seconds, and the tokens that wait now, to mean requests. It returns
+// nil if no curve gives the tokens of a mean request.
 func (f Force) Traffic(seconds []Second, waiting float64) *scale.Traffic {
 	if !f.Measured() {
 		return nil

@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Class is a set of tasks for which nodes publish one level: all of one size. A common size
-// has two classes, one with little CPU and one with much.
+// Class is a set of tasks of one size, for which nodes publish one level. A common size has two
+// classes, one with little CPU and one with much.
 type Class struct {
 	// Name is part of an attribute's name: "17", or "17_low" and "17_high" if the size has
 	// two classes, "20x8" for eight requests of 20 instances, "4of1" for four whole GPUs,
@@ -19,8 +19,8 @@ type Class struct {
 	Least, Below int
 }
 
-// A size has two classes if it is at least this part of the demand. Each class costs an
-// attribute, and rare sizes matter little. Decision 13 has what the split brings.
+// commonPart is the part of the demand from which a size has two classes. Each class costs an
+// attribute, and rare sizes matter little. Decision 13 describes the benefit of the split.
 const commonPart = 0.05
 
 // MostClasses bounds how many levels a node publishes.
@@ -49,8 +49,8 @@ func (s size) String() string {
 	return name
 }
 
-// Classes returns the classes of a demand, the largest first, at most MostClasses. The
-// rarest sizes then have none.
+// Classes returns the classes of a demand, the largest first, at most MostClasses. The rarest sizes
+// may have none.
 func (d Demand) Classes() []Class {
 	bySize := map[size]Demand{}
 	weight := map[size]float64{}
@@ -128,9 +128,9 @@ func (d Demand) mean(s size) Ask {
 		Requests: s.requests, Of: s.of}
 }
 
-// ClassOf returns the class by which a task orders nodes: the class of its size, else of the
-// next larger size, else the largest. It prefers classes with the same number of requests.
-// It returns false if no class suits the task.
+// ClassOf returns the class by which a task orders nodes: the class of its size, or of the next
+// larger size, or the largest one. It prefers classes with the same number of requests. It returns
+// false if no class suits the task.
 func ClassOf(classes []Class, a Ask) (Class, bool) {
 	want := a.size()
 	best, found := Class{}, false

@@ -2,29 +2,30 @@ package profile
 
 import "fmt"
 
-// Answer is one streamed answer as its client saw it. Times are in seconds since the run
-// began; counts that the server did not tell are -1.
+// Answer is one streamed response as its client saw it. Times are in seconds since the run began.
+// Counts that the server did not report are -1.
 type Answer struct {
 	Sent   float64
-	Tokens []float64 // when each piece with text came
+	Tokens []float64 // arrival of each piece with text
 	End    float64
 
-	Asked  int // most tokens that it may have
+	Asked  int // limit of output tokens in the request
 	Prompt int // usage.prompt_tokens
 	Output int // usage.completion_tokens
 	Total  int // usage.total_tokens
 	Cached int // usage.prompt_tokens_details.cached_tokens
-	// Reason is why it ended, such as "length"; "" where the server did not say.
+	// Reason is the finish reason, such as "length", or "" if the server did not give one.
 	Reason string
 }
 
-// First is the time to the first token.
+// First returns the time to the first token, in seconds.
 func (a *Answer) First() float64 { return a.Tokens[0] - a.Sent }
 
-// Took is the time to the end.
+// Took returns the time to the end, in seconds.
 func (a *Answer) Took() float64 { return a.End - a.Sent }
 
-// Pace is the mean time between two tokens; 0 where there are not two.
+// Pace returns the mean time between two tokens, in seconds, or 0 if there are fewer than two
+// pieces.
 func (a *Answer) Pace() float64 {
 	n := len(a.Tokens)
 	if n < 2 {
@@ -33,8 +34,8 @@ func (a *Answer) Pace() float64 {
 	return (a.Tokens[n-1] - a.Tokens[0]) / (float64(n-1) * a.perPiece())
 }
 
-// perPiece is how many tokens come in one piece: engines that guess ahead, or send only
-// now and then, put several into one.
+// perPiece returns the tokens per piece. Engines with speculative decoding, or that flush only now
+// and then, put several tokens into one piece.
 func (a *Answer) perPiece() float64 {
 	if a.Output <= len(a.Tokens) {
 		return 1
@@ -42,8 +43,8 @@ func (a *Answer) perPiece() float64 {
 	return float64(a.Output) / float64(len(a.Tokens))
 }
 
-// Made is how many tokens the answer has: as the server says where that can be, else as
-// many as pieces were seen.
+// Made returns the number of tokens in the response: the server's count if it is possible,
+// otherwise the number of pieces.
 func (a *Answer) Made() int {
 	if a.Output >= len(a.Tokens) && a.Output <= a.Asked {
 		return a.Output
@@ -51,8 +52,7 @@ func (a *Answer) Made() int {
 	return len(a.Tokens)
 }
 
-// Lie says what cannot be true of the counts that an answer came with, "" where all can
-// be.
+// Lie returns why the reported counts are impossible, "" if they are not.
 func (a *Answer) Lie() string {
 	switch {
 	case a.Output < 0:
@@ -70,12 +70,11 @@ func (a *Answer) Lie() string {
 	return ""
 }
 
-// Scale is how many words make a prompt of so many tokens, as a server counts them:
-// tokens = Base + PerWord * words.
+// Scale converts between words and tokens as a server counts them: tokens = Base + PerWord * words.
 type Scale struct{ Base, PerWord float64 }
 
-// ScaleOf finds the scale by three prompts of different length, by their words. It fails
-// where their counts cannot be those of one tokenizer.
+// ScaleOf derives the scale from the words and tokens of three prompts of different length. It
+// fails if no tokenizer can produce the counts.
 func ScaleOf(words, tokens [3]int) (Scale, error) {
 	per := float64(tokens[2]-tokens[0]) / float64(words[2]-words[0])
 	s := Scale{Base: float64(tokens[0]) - per*float64(words[0]), PerWord: per}
@@ -93,7 +92,7 @@ func ScaleOf(words, tokens [3]int) (Scale, error) {
 	return s, nil
 }
 
-// Words is how many words make a prompt of about so many tokens, at least 1.
+// Words returns how many words make a prompt of about the given number of tokens, at least 1.
 func (s Scale) Words(tokens int) int {
 	return max(1, int((float64(tokens)-s.Base)/s.PerWord+0.5))
 }

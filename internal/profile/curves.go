@@ -1,21 +1,21 @@
 package profile
 
-// Point is a cell and what its rounds came to.
+// Point is a cell and the results of its rounds.
 type Point struct {
 	Cell
 	Rounds int  `json:"rounds"`
 	First  Mean `json:"ttft_s"` // of the mean request of a round
 	Pace   Mean `json:"tpot_s"`
-	// Step is the time of a token while all were written and none was read, with KV
-	// tokens in the cache; without rounds where there was no such time.
+	// Step is the time per token while all responses were decoding and no prompt was being read,
+	// with KV tokens in the cache. Its N is 0 if there was no such time.
 	Step   Mean    `json:"step_s"`
 	KV     float64 `json:"kv_tokens"`
 	Tokens float64 `json:"prompt_tokens"` // of a prompt, as the server counts
-	// Written is tokens of answers a second over the round.
+	// Written is the output tokens per second over the round.
 	Written Mean `json:"tokens_per_s"`
 }
 
-// PointOf sums the rounds of a cell up.
+// PointOf combines the rounds of a cell.
 func PointOf(c Cell, waves []Wave) Point {
 	p := Point{Cell: c, Rounds: len(waves)}
 	var first, pace, step, written, kv, tokens []float64
@@ -34,8 +34,8 @@ func PointOf(c Cell, waves []Wave) Point {
 	return p
 }
 
-// Figures are the values of a cell's rounds that must be known well: of the time to the
-// first token where a request was alone, and of the step.
+// Figures returns the values of a cell's rounds that must be precise: the time to the first token
+// if the concurrency is 1, and the step time.
 func Figures(c Cell, waves []Wave) [][]float64 {
 	var first, step []float64
 	for _, w := range waves {
@@ -49,20 +49,19 @@ func Figures(c Cell, waves []Wave) [][]float64 {
 	return [][]float64{first, step}
 }
 
-// Reading is how long a prompt takes to read: Start + Prefill t (1 + Growth t/2) seconds
-// for t tokens.
+// Reading is the time to read a prompt of t tokens: Start + Prefill t (1 + Growth t/2) seconds.
 type Reading struct {
 	Start, Prefill, Growth float64
 	Line                   Line
 	Of                     []Point
 }
 
-// aStep is up to how many steps a prompt counts as read within one.
+// aStep is the multiple of a step up to which a prompt counts as read within one step.
 const aStep = 1.2
 
-// ReadingOf fits the points with one request at a time. A prompt that is short takes as
-// long as a step of one answer, however short it is, and is left out; step is how long
-// that is, 0 where it is not known.
+// ReadingOf fits the points with a concurrency of 1. It leaves out short prompts: they all take as
+// long as one step, whatever their length. step is the time of a step with one response, 0 if
+// unknown.
 func ReadingOf(points []Point, step float64) (Reading, bool) {
 	var r Reading
 	var rows [][]float64
@@ -74,7 +73,7 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 		}
 	}
 	l, ok := fitted(rows, y)
-	if !ok && len(rows) == 2 { // no three lengths to see a growth by
+	if !ok && len(rows) == 2 { // growth needs three lengths
 		for i := range rows {
 			rows[i] = rows[i][:2]
 		}
@@ -92,15 +91,15 @@ func ReadingOf(points []Point, step float64) (Reading, bool) {
 	return r, true
 }
 
-// Stepping is how long a step takes: A + B n + C kv seconds with n requests and kv tokens
-// in the cache.
+// Stepping is the time of a step with n requests and kv tokens in the cache: A + B n + C kv
+// seconds.
 type Stepping struct {
 	A, B, C float64
 	Line    Line
 	Of      []Point
 }
 
-// SteppingOf fits the points that have steps.
+// SteppingOf fits the points that have step times.
 func SteppingOf(points []Point) (Stepping, bool) {
 	var s Stepping
 	var rows [][]float64

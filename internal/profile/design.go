@@ -1,6 +1,6 @@
-// Package profile decides how the speed of a model server is measured: which requests
-// are sent, what their answers say, whether the server can be believed, and which curves
-// fit. It is pure: it takes times and counts, and returns figures.
+// Package profile determines how to measure the speed of a model server: which requests to send,
+// what the responses show, whether the server can be trusted, and which curves fit. It is pure: it
+// takes times and counts and returns figures.
 package profile
 
 import (
@@ -9,56 +9,54 @@ import (
 	"slices"
 )
 
-// Cell is one point of a design: so many requests at once, each with a prompt and an
-// answer of so many tokens.
+// Cell is one point of a design: a number of concurrent requests, and the tokens of each prompt and
+// response.
 type Cell struct {
 	Prompt      int `json:"prompt"`
 	Output      int `json:"output"`
 	Concurrency int `json:"concurrency"`
 }
 
-// Tokens is how many tokens the requests of a cell have in a cache at their end.
+// Tokens returns the tokens that the requests of a cell have in the cache at their end.
 func (c Cell) Tokens() int { return c.Concurrency * (c.Prompt + c.Output) }
 
-// Limits are what a server takes; 0 is unknown.
+// Limits are the limits of a server. 0 is unknown.
 type Limits struct {
-	Context int // tokens of prompt and answer
+	Context int // tokens of prompt and response together
 	KV      int // tokens in its cache
-	Slots   int // requests at once
+	Slots   int // concurrent requests
 }
 
-// Design is the grid that curves are fitted to.
+// Design is the grid of cells that curves are fitted to.
 type Design struct {
 	Prompts       []int // tokens
 	Concurrencies []int
-	// Alone are further prompts, of one request at a time.
+	// Alone are additional prompt lengths, only for one request at a time.
 	Alone []int
-	// Window is for how many steps all requests of a cell are to be answered together:
-	// these are the steps that are measured.
+	// Window is the number of steps in which all requests of a cell decode together. These are the
+	// steps that are measured.
 	Window int
 }
 
-// Usual is the design for servers of language models. Engines read prompts in parts of
-// 512, 2048 or 8192 tokens, and a few tokens more cost a whole step: the lengths stay
-// somewhat below.
+// Usual returns the design for servers of language models. Engines read prompts in chunks of 512,
+// 2048 or 8192 tokens, and a few more tokens cost a whole step, so the lengths are slightly below.
 func Usual() Design {
 	return Design{Prompts: []int{120, 480, 1900, 7600}, Alone: []int{960, 3800}, Concurrencies: []int{1, 4, 16, 64},
 		Window: 32}
 }
 
 const (
-	// chunk is how many tokens of prompts engines read in a step at least. While they
-	// read what came last, what came first already writes.
+	// chunk is the smallest number of prompt tokens that engines read per step. While they read the
+	// last prompts, the first requests already decode.
 	chunk = 512
-	// mostPrompts bounds the tokens of prompts of one cell: a larger one takes minutes
-	// and says little that the others do not.
+	// mostPrompts bounds the prompt tokens of a cell. A larger cell takes minutes and adds little.
 	mostPrompts = 1 << 18
-	// fullest is the part of its cache that a server fills without putting requests off.
+	// fullest is the part of its cache that a server fills without delaying requests.
 	fullest = 0.8
 )
 
-// Cells lists the points that a server can take, the cheapest first, and says of those
-// that are left out why.
+// Cells returns the cells that a server can take, the cheapest first, and why the others are left
+// out.
 func (d Design) Cells(l Limits) (cells []Cell, left []string) {
 	for _, prompt := range slices.Concat(d.Prompts, d.Alone) {
 		for _, n := range d.Concurrencies {
@@ -77,7 +75,7 @@ func (d Design) Cells(l Limits) (cells []Cell, left []string) {
 	return cells, left
 }
 
-// Beyond says which limit a cell exceeds, "" for none.
+// Beyond returns the limit that a cell exceeds, "" for none.
 func (c Cell) Beyond(l Limits) string {
 	switch {
 	case l.Context > 0 && c.Prompt+c.Output > l.Context:
@@ -92,19 +90,19 @@ func (c Cell) Beyond(l Limits) string {
 	return ""
 }
 
-// Rounds says how often a point is measured.
+// Rounds determines how often a point is measured.
 type Rounds struct {
 	Least, Most int
-	// Precision is the half width of the 95% confidence interval, relative to the mean,
-	// at which a point is done.
+	// Precision is the half width of the 95% confidence interval, relative to the mean, at which a
+	// point is done.
 	Precision float64
 }
 
-// UsualRounds are three rounds at least, and more until a mean is known to 3%.
+// UsualRounds returns at least three rounds, and more until each mean is known to 3%.
 func UsualRounds() Rounds { return Rounds{Least: 3, Most: 20, Precision: 0.03} }
 
-// Done reports whether a point with these figures of its rounds is known well enough.
-// Each of them must be.
+// Done reports whether every one of a point's figures is precise enough, or the maximum number of
+// rounds is reached.
 func (r Rounds) Done(rounds int, figures ...[]float64) bool {
 	if rounds >= r.Most {
 		return true

@@ -2,16 +2,16 @@ package profile
 
 import "math"
 
-// Line is a sum of terms that was fitted to measurements, by least squares of the
-// relative error, with no coefficient below 0.
+// Line is a sum of terms fitted to measurements by least squares of the relative error, with no
+// coefficient below 0.
 type Line struct {
-	// Coefficients, and their standard errors, 0 for one that is at its bound.
+	// Errors are the standard errors of Coefficients, 0 for a coefficient at its bound.
 	Coefficients, Errors []float64
-	// Off is how far each measurement lies from the line, relative to the line.
+	// Off is the deviation of each measurement from the line, relative to the line.
 	Off []float64
 }
 
-// Mean is the mean distance of the measurements from the line, relative to it.
+// Mean returns the mean absolute deviation of the measurements from the line, relative to it.
 func (l Line) Mean() float64 {
 	var sum float64
 	for _, o := range l.Off {
@@ -20,7 +20,7 @@ func (l Line) Mean() float64 {
 	return sum
 }
 
-// Worst is the measurement that lies furthest from the line, -1 without any.
+// Worst returns the index of the measurement farthest from the line, or -1 if there is none.
 func (l Line) Worst() int {
 	worst := -1
 	for i, o := range l.Off {
@@ -31,15 +31,15 @@ func (l Line) Worst() int {
 	return worst
 }
 
-// fitted finds the line through rows of terms and what they come to, all above 0. It
-// returns false where there are fewer measurements than terms.
+// fitted fits a line to rows of terms and their measured sums, all above 0. It returns false if
+// there are fewer measurements than terms.
 func fitted(rows [][]float64, y []float64) (Line, bool) {
 	if len(rows) == 0 || len(rows) < len(rows[0]) {
 		return Line{}, false
 	}
 	terms := len(rows[0])
 	best, least := Line{}, math.Inf(1)
-	// With so few terms every choice of those above 0 can be tried.
+	// There are few enough terms to try every set of nonzero coefficients.
 	for set := 1; set < 1<<terms; set++ {
 		l, rss, ok := among(rows, y, set)
 		if ok && rss < least*(1-1e-12) {
@@ -59,8 +59,8 @@ func fitted(rows [][]float64, y []float64) (Line, bool) {
 	return best, true
 }
 
-// among fits with the terms of a set only, and fails where one of them would be negative
-// or is not told apart from the others.
+// among fits only the terms of a set. It fails if a coefficient would be negative, or if a term is
+// linearly dependent on the others.
 func among(rows [][]float64, y []float64, set int) (l Line, rss float64, ok bool) {
 	var used []int
 	for j := range rows[0] {
@@ -103,8 +103,8 @@ func among(rows [][]float64, y []float64, set int) (l Line, rss float64, ok bool
 	return l, rss, true
 }
 
-// scaled returns the used terms of all rows relative to what was measured, and each term
-// to its size, so that all are near 1. It fails where a term is 0 in every row.
+// scaled returns the used terms of all rows divided by the measurements, and normalized by the size
+// of each term, so that all are near 1. It fails if a term is 0 in every row.
 func scaled(rows [][]float64, y []float64, used []int) (x [][]float64, size []float64, ok bool) {
 	size = make([]float64, len(used))
 	x = make([][]float64, len(rows))
@@ -126,7 +126,7 @@ func scaled(rows [][]float64, y []float64, used []int) (x [][]float64, size []fl
 	return x, size, true
 }
 
-// inverted is the inverse of the product of x with itself, by Gauss and Jordan.
+// inverted returns the inverse of xᵀx by Gauss-Jordan elimination.
 func inverted(x [][]float64) ([][]float64, bool) {
 	n := len(x[0])
 	a := make([][]float64, n)

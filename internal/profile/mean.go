@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// Mean is a mean and the half width of its 95% confidence interval by Student's t, which
-// is infinite for a single value.
+// Mean is a mean and the half width of its 95% confidence interval by Student's t. Half is infinite
+// for a single value.
 type Mean struct {
 	Value, Half float64
 	N           int
 }
 
-// MarshalJSON leaves out an interval that is not known.
+// MarshalJSON omits an unknown interval.
 func (m Mean) MarshalJSON() ([]byte, error) {
 	out := map[string]any{"mean": m.Value, "n": m.N}
 	if !math.IsInf(m.Half, 0) {
@@ -22,13 +22,13 @@ func (m Mean) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// student are the quantiles 0.975 of Student's t by degrees of freedom, from 1 on.
+// student holds the 0.975 quantiles of Student's t by degrees of freedom, starting at 1.
 var student = [...]float64{
 	12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
 	2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
 }
 
-// MeanOf is the mean of values; the zero Mean of none.
+// MeanOf returns the mean of values, or the zero Mean without values.
 func MeanOf(values []float64) Mean {
 	n := len(values)
 	if n == 0 {
@@ -53,7 +53,8 @@ func MeanOf(values []float64) Mean {
 	return m
 }
 
-// Quantile is the least of the values that a part q of them does not exceed, 0 of none.
+// Quantile returns the smallest value that at least a part q of the values does not exceed, or 0
+// without values.
 func Quantile(values []float64, q float64) float64 {
 	if len(values) == 0 {
 		return 0

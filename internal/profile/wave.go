@@ -2,27 +2,27 @@ package profile
 
 import "slices"
 
-// Wave is what requests that were sent at one moment say of a server.
+// Wave is what requests sent at the same moment show of a server.
 type Wave struct {
-	First []float64 // seconds to the first token of each
-	Pace  []float64 // mean seconds between two tokens of each
-	// Prompt is the mean tokens of a prompt.
+	First []float64 // time to first token of each request, in seconds
+	Pace  []float64 // mean time between two tokens of each request, in seconds
+	// Prompt is the mean tokens per prompt.
 	Prompt float64
-	// Step is the seconds of a token while all were written and none was read, with KV
-	// tokens in the cache; 0 where there was no such time.
+	// Step is the seconds per token while all responses were decoding and no prompt was being read,
+	// with KV tokens in the cache. It is 0 if there was no such time.
 	Step, KV float64
-	// Written is the tokens of all answers, Took the seconds from the first request to
+	// Written is the output tokens of all responses, and Took the seconds from the first request to
 	// the last token.
 	Written, Took float64
 }
 
-// leastSteps is how many steps of a wave say how long one takes.
+// leastSteps is the minimum number of pieces of each response for a step time.
 const leastSteps = 8
 
-// WaveOf reads answers to requests that were sent at one moment. All have tokens.
+// WaveOf evaluates the responses to requests sent at the same moment. Each must have tokens.
 func WaveOf(answers []Answer) Wave {
 	var w Wave
-	began, ended := 0.0, 0.0 // when the last began and the first ended
+	began, ended := 0.0, 0.0 // when the last response began and the first one ended
 	for i := range answers {
 		a := &answers[i]
 		last := a.Tokens[len(a.Tokens)-1]
@@ -42,8 +42,8 @@ func WaveOf(answers []Answer) Wave {
 	return w
 }
 
-// together is the time of a token between two moments, as half of the answers saw it at
-// most, and the tokens in the cache halfway.
+// together returns the median over the responses of the time per token between two moments, and the
+// tokens in the cache halfway.
 func together(answers []Answer, began, ended float64) (step, kv float64) {
 	var steps []float64
 	for i := range answers {

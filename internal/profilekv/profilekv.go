@@ -1,5 +1,5 @@
-// Package profilekv keeps the profiles of services in Consul's KV, where aliquot bench
-// writes them and gateways, router and autoscaler read them.
+// Package profilekv stores the profiles of services in Consul KV. aliquot bench writes them;
+// gateways, router and autoscaler read them.
 package profilekv
 
 import (
@@ -16,20 +16,21 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// Listed is what Consul holds.
+// Listed is the profiles in Consul.
 type Listed struct {
-	// Profiles are by service.
+	// Profiles are the profiles by service.
 	Profiles map[string][]learned.Profile
-	// Bad says by service which documents are left out, and why.
+	// Bad lists, by service, why documents were left out.
 	Bad map[string][]error
-	// Version changes, by service, with every key that is written, added or deleted.
+	// Version changes, by service, when any of its keys is written, added or deleted.
 	Version map[string]uint64
-	// Index is that of the answer, to wait for the next; 0 where none may be read.
+	// Index is the index of the answer, for a blocking query. It is 0 if the token may not read
+	// profiles.
 	Index uint64
 }
 
-// List reads the profiles of a service, or where that is "" of all services. What the token
-// may not read counts as not there: profiles help who can read them, and nobody needs them.
+// List reads the profiles of a service, or of all services if service is "". If the token may not
+// read profiles, List returns none, because profiles are optional.
 func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed, error) {
 	folder := learned.ProfilesPrefix + "/"
 	if service != "" {
@@ -63,15 +64,15 @@ func List(client *consul.Client, service string, q *consul.QueryOptions) (Listed
 	return l, nil
 }
 
-// next is the version of a service's keys with one more.
+// next combines a version with one more key.
 func next(version uint64, pair *consul.KVPair) uint64 {
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d %s %d", version, pair.Key, pair.ModifyIndex)
 	return h.Sum64()
 }
 
-// Reach fails where no profile of a service could be saved, because Consul is not there or the
-// token may not read what it holds: a benchmark asks before it measures for minutes.
+// Reach returns an error if Consul is unavailable or the token may not read the profiles of a
+// service. A benchmark calls it before it measures for minutes.
 func Reach(ctx context.Context, client *consul.Client, service string) error {
 	_, _, err := client.KV().Get(learned.ProfilesPrefix+"/"+service+"/", (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -80,11 +81,11 @@ func Reach(ctx context.Context, client *consul.Client, service string) error {
 	return nil
 }
 
-// attempts bounds how often a write is tried that others are faster than.
+// attempts is the number of tries of a write that conflicts with others.
 const attempts = 10
 
-// Save adds a profile to those of its kind of replica, and returns the one that was the
-// newest before, the zero Profile where there was none.
+// Save adds a profile to those of its kind of replica. It returns the previously newest one, or the
+// zero Profile.
 func Save(ctx context.Context, client *consul.Client, service string, p learned.Profile) (
 	before learned.Profile, err error,
 ) {

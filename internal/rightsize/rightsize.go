@@ -1,5 +1,5 @@
-// Package rightsize decides which kind of replica serves a service within its objective at
-// the least cost. It is pure: figures in, an order out.
+// Package rightsize decides which kind of replica serves a service within its objective at the
+// least cost. It is pure.
 package rightsize
 
 import (
@@ -9,61 +9,60 @@ import (
 	"slices"
 )
 
-// Option is one kind of replica, and what one of it does within the objective.
+// Option is one kind of replica, and what one replica serves within the objective.
 type Option struct {
 	Class string
-	// Slices is what a replica has of one GPU that is cut into Total, or where Total is 1,
+	// Slices is how many slices a replica has of a GPU that is cut into Total, or, if Total is 1,
 	// how many whole GPUs.
 	Slices, Total int
-	// Concurrency is how many requests it serves at once, and Rate how many a second; 0 where
-	// it misses the objective with one.
+	// Concurrency is the number of concurrent requests, and Rate the requests per second. Both are
+	// 0 if the replica misses the objective with one request.
 	Concurrency, Rate float64
-	// KV is how many tokens its cache holds, and Memory how much memory in MiB its part of
-	// the GPU has; 0 where that is not known.
+	// KV is the size of the cache in tokens, and Memory the memory of the replica's part of the GPU
+	// in MiB. 0 is unknown.
 	KV, Memory float64
-	// GPU is the cost of a whole GPU for an hour, in any unit; 0 where it is not known.
+	// GPU is the cost of a whole GPU per hour, in any unit. 0 is unknown.
 	GPU float64
-	// From says where the figures are from.
+	// From describes the source of the figures.
 	From string
 }
 
-// part is which part of a GPU a replica has, or how many GPUs.
+// part returns the number of GPUs of a replica, usually a fraction.
 func (o Option) part() float64 { return float64(o.Slices) / float64(max(1, o.Total)) }
 
-// Cost of a replica for an hour.
+// Cost returns the cost of a replica per hour.
 func (o Option) Cost() float64 { return o.GPU * o.part() }
 
-// Need is what the replicas of a service must do.
+// Need is what the replicas of a service must provide.
 type Need struct {
-	// Rate is how many requests a second come at the busiest time, 0 where that is not known:
-	// then options are compared by the cost of a request.
+	// Rate is the requests per second at the busiest time. If it is 0 (unknown), options are
+	// compared by their cost per request.
 	Rate float64
-	// Longest is how many tokens a single request may have, which every cache must hold.
+	// Longest is the largest number of tokens of a single request. Every cache must hold it.
 	Longest float64
-	// Memory in MiB is what the weights and the least cache take, 0 where that is not known.
+	// Memory is the MiB that weights and the minimum cache take, 0 if unknown.
 	Memory float64
 }
 
-// Choice is an option with what it comes to.
+// Choice is an option and its evaluation.
 type Choice struct {
 	Option
-	// Refused says why the option cannot be used, "" where it can.
+	// Refused is why the option cannot be used, "" if it can.
 	Refused string
-	// Replicas is how many serve the need, and Cost what they cost for an hour. Without a
-	// rate they are 0.
+	// Replicas is the number of replicas for the need, and Cost their cost per hour. Both are 0
+	// without a rate.
 	Replicas int
 	Cost     float64
-	// PerMillion is the cost of a million requests on replicas that are busy.
+	// PerMillion is the cost of a million requests on busy replicas.
 	PerMillion float64
 }
 
 // mostReplicas bounds a count.
 const mostReplicas = 1 << 20
 
-// Choose orders the options: those that can be used by their cost, the cheapest first, then
-// those that cannot. Of equal cost the one with fewer replicas comes first, then the one that
-// takes less of a GPU. An option without a cost counts as one GPU at 1 where no option has a
-// cost, and cannot be compared with those that have one.
+// Choose sorts the options: usable ones first, by cost, then by the cost per request, then by fewer
+// replicas, then by the smaller part of a GPU. If no option has a cost, each GPU costs 1. If only
+// some have one, options without it are not usable.
 func Choose(options []Option, need Need) []Choice {
 	priced := slices.ContainsFunc(options, func(o Option) bool { return o.GPU > 0 })
 	out := make([]Choice, len(options))
@@ -98,7 +97,7 @@ func Choose(options []Option, need Need) []Choice {
 	return out
 }
 
-// Refusal says why an option cannot be used for a need, "" where it can.
+// Refusal returns why an option cannot be used for a need, "" if it can.
 func (o Option) Refusal(need Need) string {
 	switch {
 	case o.KV > 0 && o.KV < need.Longest:

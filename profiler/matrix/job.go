@@ -1,5 +1,5 @@
-// Package matrix measures a model server on several kinds of replica, each in an allocation
-// of Nomad of its own, and compares them.
+// Package matrix measures a model server on several kinds of replica, each in its own Nomad
+// allocation, and compares them.
 package matrix
 
 import (
@@ -14,8 +14,8 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// Cell is one kind of replica: a hardware class and how many slices of one GPU, or how
-// many whole GPUs.
+// Cell is one kind of replica: a hardware class and a number of slices of one GPU, or of whole
+// GPUs.
 type Cell struct {
 	Class  string
 	Slices int
@@ -23,26 +23,26 @@ type Cell struct {
 
 func (c Cell) String() string { return fmt.Sprintf("%s x %d", c.Class, c.Slices) }
 
-// Runner is how a node runs the benchmark beside the server.
+// Runner is how a node runs the benchmark next to the server.
 type Runner struct {
 	Driver  string // exec or raw_exec
 	Command string // path of the aliquot program on the nodes
-	// Args are the benchmark's arguments but the server's address and the files.
+	// Args are the benchmark's arguments except the server's address and the report's file.
 	Args []string
-	// Port is the label of the port at which the server listens.
+	// Port is the label of the port that the server listens on.
 	Port string
 }
 
 const (
-	// bencher is the name of the task that measures.
+	// bencher is the name of the benchmark task.
 	bencher = "aliquot-bench"
-	// reportFile is where it writes, in the allocation's folder.
+	// reportFile is where it writes its report, in the allocation's directory.
 	reportFile = "alloc/bench.json"
 )
 
-// Job makes of a job that serves one that measures a single replica of it: a batch job
-// that runs the server beside the benchmark and ends with it. It registers no service, so
-// that nobody sends requests to it, and follows no scaling.
+// Job turns a job that serves into one that measures a single replica of it: a batch job that runs
+// the server next to the benchmark and ends with it. It registers no service, so that nobody else
+// sends requests to it, and has no scaling.
 func Job(job *nomad.Job, c Cell, r Runner) (*nomad.Job, error) {
 	group, server, err := groupOf(job, c.Class)
 	if err != nil {
@@ -67,7 +67,7 @@ func Job(job *nomad.Job, c Cell, r Runner) (*nomad.Job, error) {
 	return &out, nil
 }
 
-// bench is the task that measures.
+// bench returns the benchmark task.
 func bench(r Runner) *nomad.Task {
 	cpu, memory := 500, 256
 	args := append([]string{
@@ -80,9 +80,9 @@ func bench(r Runner) *nomad.Task {
 	}
 }
 
-// groupOf finds the group that serves on a class, and its task with the GPU: the only one
-// that asks for a GPU, or of several the one that asks for the class, else for its vendor. A
-// group that asks for another class serves on that alone.
+// groupOf returns the group that serves on a class, and its task with a GPU. If several groups
+// request a GPU, it prefers the one that requests the class, then the one that requests its vendor.
+// It ignores a group that requests another class.
 func groupOf(job *nomad.Job, class string) (*nomad.TaskGroup, *nomad.Task, error) {
 	type found struct {
 		group *nomad.TaskGroup
@@ -126,7 +126,7 @@ func groupOf(job *nomad.Job, class string) (*nomad.TaskGroup, *nomad.Task, error
 		len(all), *job.ID, class)
 }
 
-// deviceOf is a task's request for GPUs, nil where it has none.
+// deviceOf returns a task's request for GPUs, or nil.
 func deviceOf(t *nomad.Task) *nomad.RequestedDevice {
 	if t.Resources == nil {
 		return nil
@@ -139,8 +139,8 @@ func deviceOf(t *nomad.Task) *nomad.RequestedDevice {
 	return nil
 }
 
-// SlicesOf is how many slices the first task of a job with a GPU asks for, and in how many its
-// constraint wants a GPU to be cut; 0 where the job does not say.
+// SlicesOf returns how many slices the first GPU task of a job requests, and into how many slices
+// its constraint requires a GPU to be cut. Each is 0 if the job does not say.
 func SlicesOf(job *nomad.Job) (count, total int) {
 	for _, g := range job.TaskGroups {
 		for _, t := range g.Tasks {
@@ -159,7 +159,7 @@ func SlicesOf(job *nomad.Job) (count, total int) {
 	return 0, 0
 }
 
-// vendorOf is the vendor of a class in the hardware table, "" where it is not there.
+// vendorOf returns the vendor of a class in the hardware table, "" if the class is not in it.
 func vendorOf(class string) string {
 	for _, h := range gpu.Table() {
 		if h.Class == class {
@@ -171,7 +171,7 @@ func vendorOf(class string) string {
 
 const classAttribute = "${device.attr.class}"
 
-// wants is the class that a request's constraint asks for, "" where none asks for a single one.
+// wants returns the class that a request's constraints require, "" if they require no single class.
 func wants(d *nomad.RequestedDevice) string {
 	for _, c := range d.Constraints {
 		if c.LTarget == classAttribute && slices.Contains([]string{"", "=", "==", "is"}, c.Operand) {
@@ -181,20 +181,20 @@ func wants(d *nomad.RequestedDevice) string {
 	return ""
 }
 
-// resize makes a task ask for so many slices of a class.
+// resize makes a task request the slices and the class of a cell.
 func resize(t *nomad.Task, c Cell) error {
 	if c.Slices < 1 {
 		return fmt.Errorf("%d slices: want at least 1", c.Slices)
 	}
 	d, count := deviceOf(t), uint64(c.Slices)
 	d.Count = &count
-	if wants(d) != c.Class { // a regular expression may let others in
+	if wants(d) != c.Class { // for example, a regular expression may also match other classes
 		d.Constraints = append(d.Constraints, nomad.NewConstraint(classAttribute, "=", c.Class))
 	}
 	return nil
 }
 
-// Port is the label of the only port of the group that serves on a class.
+// Port returns the label of the only port of the group that serves on a class.
 func Port(job *nomad.Job, class string) (string, error) {
 	g, _, err := groupOf(job, class)
 	if err != nil {

@@ -13,21 +13,21 @@ import (
 	"aliquot.example/profiler"
 )
 
-// Nomad runs cells.
+// Nomad runs cells as Nomad jobs.
 type Nomad struct {
 	Client *nomad.Client
 	// Namespace and Region are those of the job, "" for those of the environment.
 	Namespace, Region string
-	// Room is how long an allocation may wait to be placed.
+	// Room is how long an allocation may wait for placement.
 	Room time.Duration
 }
 
 const (
-	// poll bounds how long a question to Nomad waits for a change.
+	// poll is the maximum wait of a blocking query.
 	poll = 10 * time.Second
-	// cleanup bounds the removal of a job.
+	// cleanup is the time limit for removing a job.
 	cleanup = 15 * time.Second
-	// patience is how long Nomad may fail to answer, pause the time between two questions then.
+	// patience is how long to tolerate errors from Nomad, and pause the time between retries.
 	patience, pause = time.Minute, 100 * time.Millisecond
 )
 
@@ -40,9 +40,9 @@ func (n Nomad) write(ctx context.Context) *nomad.WriteOptions {
 	return (&nomad.WriteOptions{Namespace: n.Namespace, Region: n.Region}).WithContext(ctx)
 }
 
-// Run submits a job that Job made, awaits its end and returns what it measured, and on what.
-// The job is removed however it ends, also when ctx does. One of the same name that still runs
-// is somebody else's, and left alone; one that has ended was left over, and is removed.
+// Run submits a job that Job returned, waits for its end and returns its report and its replica. It
+// always removes the job, even if ctx ends. An existing job of the same name is an error if it
+// still runs; if it has ended, Run removes it first.
 func (n Nomad) Run(ctx context.Context, job *nomad.Job) (_ *profiler.Report, _ profiler.Replica, err error) {
 	if err := n.clear(ctx, *job.ID); err != nil {
 		return nil, profiler.Replica{}, err
@@ -54,7 +54,7 @@ func (n Nomad) Run(ctx context.Context, job *nomad.Job) (_ *profiler.Report, _ p
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanup)
 		defer cancel()
 		if failed := n.remove(after, *job.ID); failed != nil && ctx.Err() != nil {
-			err = failed // that ctx has ended is no news
+			err = failed // the caller knows that ctx has ended
 		} else if failed != nil {
 			err = errors.Join(err, failed)
 		}
@@ -80,7 +80,7 @@ func (n Nomad) Run(ctx context.Context, job *nomad.Job) (_ *profiler.Report, _ p
 	return report, replica, err
 }
 
-// clear makes room for a job of a name.
+// clear removes an ended job of the same name. It returns an error if one still runs.
 func (n Nomad) clear(ctx context.Context, job string) error {
 	old, _, err := n.Client.Jobs().Info(job, n.query(ctx, 0))
 	var status nomad.UnexpectedResponseError
@@ -96,7 +96,7 @@ func (n Nomad) clear(ctx context.Context, job string) error {
 	return n.remove(ctx, job)
 }
 
-// remove stops and forgets a job.
+// remove stops and purges a job.
 func (n Nomad) remove(ctx context.Context, job string) error {
 	if _, _, err := n.Client.Jobs().Deregister(job, true, n.write(ctx)); err != nil {
 		return fmt.Errorf("the job %s is left in Nomad: %w", job, err)
@@ -104,8 +104,8 @@ func (n Nomad) remove(ctx context.Context, job string) error {
 	return nil
 }
 
-// await waits until the allocation of a job has measured. A Nomad that does not answer is asked
-// again for as long as patience, since a measurement of minutes should outlive a new leader.
+// await waits until the benchmark in the job's allocation ends. It retries errors from Nomad for up
+// to patience, because a measurement of minutes should survive a leader election.
 func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error) {
 	began, heard := time.Now(), time.Now()
 	for index := uint64(0); ; {
@@ -132,7 +132,7 @@ func (n Nomad) await(ctx context.Context, job string) (*nomad.Allocation, error)
 	}
 }
 
-// last is the allocation of a job once the job's allocations have changed, nil while there is none.
+// last waits for a change and returns the job's allocation, nil if there is none.
 func (n Nomad) last(ctx context.Context, job string, index uint64) (*nomad.Allocation, uint64, error) {
 	list, meta, err := n.Client.Jobs().Allocations(job, false, n.query(ctx, index))
 	if err != nil {
@@ -145,7 +145,7 @@ func (n Nomad) last(ctx context.Context, job string, index uint64) (*nomad.Alloc
 	return alloc, meta.LastIndex, err
 }
 
-// failure says why an allocation did not measure, nil where it did.
+// failure returns why an allocation did not measure, nil if it did.
 func failure(a *nomad.Allocation) error {
 	if state := a.TaskStates[bencher]; state != nil && state.State == "dead" && !state.Failed {
 		return nil
@@ -168,14 +168,14 @@ func failure(a *nomad.Allocation) error {
 	return fmt.Errorf("%s; nomad alloc logs %s says more", strings.Join(why, "; "), a.ID)
 }
 
-// Classes are the hardware classes that nodes have, in no order.
+// Classes returns the hardware classes of the ready nodes.
 func (n Nomad) Classes(ctx context.Context) (map[string]bool, error) {
 	classes := map[string]bool{}
 	err := n.devices(ctx, func(class string, _ map[string]*nomad.Attribute) { classes[class] = true })
 	return classes, err
 }
 
-// devices calls a function for each group of GPUs of each node that is ready.
+// devices calls a function for each GPU group of each ready node.
 func (n Nomad) devices(ctx context.Context, each func(class string, attributes map[string]*nomad.Attribute)) error {
 	q := n.query(ctx, 0)
 	q.Params = map[string]string{"resources": "true"}
@@ -196,7 +196,7 @@ func (n Nomad) devices(ctx context.Context, each func(class string, attributes m
 	return nil
 }
 
-// Memory is how much memory in MiB a GPU of each class has at least, by the nodes.
+// Memory returns, by class, the smallest memory of a GPU in MiB among the nodes.
 func (n Nomad) Memory(ctx context.Context) (map[string]float64, error) {
 	memory := map[string]float64{}
 	err := n.devices(ctx, func(class string, attributes map[string]*nomad.Attribute) {

@@ -9,15 +9,14 @@ import (
 	"aliquot.example/internal/rightsize"
 )
 
-// Promise is an objective and the part of the requests that it is promised to.
+// Promise is an objective and the part of the requests that it covers.
 type Promise struct {
 	learned.Objective
 	Quantile float64
 }
 
-// Print writes what profiles of one model say of objectives, a table for each, the
-// cheapest kind of replica first. cost is that of a whole GPU for an hour by class, empty
-// where it is not known.
+// Print writes one table per objective for the profiles of one model, the cheapest kind of replica
+// first. cost is the cost of a whole GPU per hour by class; a class may be missing.
 func Print(w io.Writer, profiles []learned.Profile, objectives []Promise, cost map[string]float64) {
 	for _, o := range objectives {
 		fmt.Fprintf(w, "\nWithin %s for %g%% of the requests:\n", o.Objective, 100*o.Quantile)
@@ -36,13 +35,13 @@ func Print(w io.Writer, profiles []learned.Profile, objectives []Promise, cost m
 	}
 }
 
-// row is a choice with the tokens of answers that it writes in a second.
+// row is a choice with its output tokens per second.
 type row struct {
 	rightsize.Choice
 	tokens float64
 }
 
-// price is the cost of a million answers, 0 where it is not known.
+// price returns the cost of a million responses, 0 if unknown.
 func (r row) price() float64 {
 	if r.GPU == 0 {
 		return 0
@@ -50,7 +49,7 @@ func (r row) price() float64 {
 	return r.PerMillion
 }
 
-// rows are the kinds of replica by what they cost within an objective.
+// rows returns the kinds of replica, ordered by their cost within an objective.
 func rows(profiles []learned.Profile, o Promise, cost map[string]float64) []row {
 	var options []rightsize.Option
 	tokens := map[rightsize.Option]float64{}

@@ -1,6 +1,6 @@
-// Package sizing finds out what kinds of replica a service could have, what each does within
-// an objective, and what the service needs, from what gateways learned, what was benchmarked
-// and what the GPUs say of their tasks.
+// Package sizing determines which kinds of replica a service could have, what each serves within an
+// objective, and what the service needs. Its sources are what gateways learned, benchmark profiles,
+// and the GPU usage of the replicas.
 package sizing
 
 import (
@@ -22,18 +22,18 @@ import (
 	"aliquot.example/profiler"
 )
 
-// Question is what is asked about a service.
+// Question is the input of a sizing.
 type Question struct {
 	Service   string
 	Objective learned.Objective
-	// Quantile is the part of the requests that it is promised to.
+	// Quantile is the part of the requests that the objective covers.
 	Quantile float64
-	// Cost of a whole GPU for an hour, by class.
+	// Cost is the cost of a whole GPU per hour, by class.
 	Cost map[string]float64
-	// Rate is how many requests a second come at the busiest time, and Longest how many
-	// tokens one may have; 0 where that is not known.
+	// Rate is the requests per second at the busiest time, and Longest the largest number of tokens
+	// of a request. 0 is unknown.
 	Rate, Longest float64
-	// Memory is how much memory in MiB a GPU of a class has, 0 where that is not known.
+	// Memory is the memory of a GPU in MiB, by class. 0 is unknown.
 	Memory map[string]float64
 }
 
@@ -41,22 +41,22 @@ type Question struct {
 type Running struct {
 	Class, Slices string
 	Replicas      int
-	// Allocs are those of Nomad, of which Use says what they take.
+	// Allocs are the IDs of its Nomad allocations, and Use is their largest GPU usage.
 	Allocs []string
 	Use    Use
 }
 
-// Answer is what is known.
+// Answer is the result of a sizing.
 type Answer struct {
 	Choices []rightsize.Choice
 	Need    rightsize.Need
 	Running []Running
-	// Request is the mean tokens of a prompt and of an answer that was reckoned with.
+	// Prompt and Output are the mean tokens of a prompt and of a response that the figures assume.
 	Prompt, Output float64
 	Notes          []string
 }
 
-// Replicas is how many replicas the service has now.
+// Replicas returns the number of present replicas.
 func (a Answer) Replicas() (n int) {
 	for _, r := range a.Running {
 		n += r.Replicas
@@ -64,8 +64,8 @@ func (a Answer) Replicas() (n int) {
 	return n
 }
 
-// Fits fails where another class serves now of which it is not known that it can with the slice
-// count of a choice: a job's count is one for all classes that its replicas are placed on.
+// Fits returns an error if a running replica of another class may not be able to serve with the
+// slice count of a choice. A job has one count for all classes that its replicas are placed on.
 func (a Answer) Fits(c rightsize.Choice) error {
 	for _, r := range a.Running {
 		_, total, ok := learned.ParseSlices(r.Slices)
@@ -88,10 +88,10 @@ func (a Answer) Fits(c rightsize.Choice) error {
 	return nil
 }
 
-// enough requests of a kind of replica must have been measured for its curve to be believed.
+// enough is the minimum number of measured requests to trust the curve of a kind of replica.
 const enough = 8
 
-// Ask answers from Consul.
+// Ask reads from Consul what is known of a service and calls Decide.
 func Ask(ctx context.Context, client *consul.Client, q Question, running []Running, now time.Time) (Answer, error) {
 	options := (&consul.QueryOptions{}).WithContext(ctx)
 	pairs, _, err := client.KV().List(learned.RatesPrefix+"/"+q.Service+"/", options)
@@ -114,7 +114,7 @@ func Ask(ctx context.Context, client *consul.Client, q Question, running []Runni
 	return a, nil
 }
 
-// Decide answers from what is known.
+// Decide evaluates the kinds of replica from what is known.
 func Decide(
 	q Question, rates []learned.Rates, profiles []learned.Profile, running []Running, now time.Time,
 ) Answer {
@@ -142,7 +142,7 @@ func Decide(
 			options = append(options, o)
 		}
 	}
-	// Maps have no order, and of options that are alike the first would be another each time.
+	// Maps have no order. Without sorting, equal options would come in a different order each time.
 	slices.SortFunc(options, func(a, b rightsize.Option) int {
 		return cmp.Or(cmp.Compare(a.Class, b.Class), cmp.Compare(a.Total, b.Total), cmp.Compare(a.Slices, b.Slices))
 	})
@@ -155,14 +155,14 @@ func Decide(
 	return a
 }
 
-// counts says whether a curve is believed.
+// counts reports whether to trust a curve.
 func counts(c learned.Curve, from learned.Source) bool {
 	return c.Prompt > 0 && (from != learned.FromGateways || c.Samples >= enough)
 }
 
-// usual is the mean tokens of a prompt and of an answer of all requests that the gateways served,
-// or where they served none, of those that were benchmarked: classes whose requests differ are
-// compared by the same. Both are 0 where nothing is known.
+// usual returns the mean tokens of a prompt and of a response, over all requests that the gateways
+// served, or over the benchmarked ones if they served none. All classes are compared with this
+// request. Both are 0 if nothing is known.
 func usual(known map[string]learned.Merged) (prompt, output float64) {
 	samples, served := 0.0, false
 	for _, class := range slices.Sorted(maps.Keys(known)) {
@@ -186,7 +186,7 @@ func usual(known map[string]learned.Merged) (prompt, output float64) {
 	return prompt / samples, output / samples
 }
 
-// evidence says where a curve is from.
+// evidence describes the source of a curve.
 func evidence(
 	m learned.Merged, source learned.Source, class, size string, profiles []learned.Profile, now time.Time,
 ) string {
@@ -206,7 +206,7 @@ func evidence(
 	return string(source)
 }
 
-// unknown names kinds of replica that serve and that nothing is known of.
+// unknown lists the running kinds of replica that have no figures.
 func unknown(running []Running, options []rightsize.Option) (notes []string) {
 	for _, r := range running {
 		known := slices.ContainsFunc(options, func(o rightsize.Option) bool {
@@ -221,8 +221,8 @@ func unknown(running []Running, options []rightsize.Option) (notes []string) {
 	return notes
 }
 
-// Replicas lists what the service has now, and the longest request that its replicas take,
-// 0 where they do not say.
+// Replicas returns the present replicas of a service, and the longest prompt that they take in
+// tokens, 0 if they do not say.
 func Replicas(ctx context.Context, client *consul.Client, service string) (all []Running, longest float64, err error) {
 	entries, _, err := client.Health().Service(service, "", true, (&consul.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -244,7 +244,7 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 			all[i].Allocs = append(all[i].Allocs, id)
 		}
 		tokens, err := strconv.ParseFloat(e.Service.Meta[gpu.MetaMaxPrompt], 64)
-		if err == nil && tokens > 0 && tokens <= mostTokens { // no NaN either
+		if err == nil && tokens > 0 && tokens <= mostTokens { // also excludes NaN
 			longest = max(longest, tokens)
 		}
 	}
@@ -257,11 +257,11 @@ func Replicas(ctx context.Context, client *consul.Client, service string) (all [
 // mostTokens is more than any request has.
 const mostTokens = 1e9
 
-// minute is over how many seconds what comes is averaged.
+// minute is the averaging window of Busiest in seconds.
 const minute = 60
 
-// Busiest is the largest mean over a minute of what came in each second, of less than a minute
-// the mean over all of it.
+// Busiest returns the largest mean over a minute of values per second, or the mean of all if there
+// is less than a minute.
 func Busiest(seconds []float64) (most float64) {
 	sum := 0.0
 	for i, v := range seconds {

@@ -6,18 +6,17 @@ import (
 	nomad "github.com/hashicorp/nomad/api"
 )
 
-// Use is the most that a replica of a kind takes of its GPU, by the device plugins.
+// Use is the largest GPU usage of a replica of a kind, as the device plugins report it.
 type Use struct {
-	// Memory is in MiB, and Busy the part of the GPU's time in percent; 0 where that is not
-	// known.
+	// Memory is in MiB. Busy is the part of the GPU's time in percent. 0 is unknown.
 	Memory, Busy float64
 }
 
-// mostAsked bounds how many replicas of a kind are asked.
+// mostAsked bounds how many replicas of a kind are queried.
 const mostAsked = 8
 
-// Measure asks Nomad what the replicas take of their GPUs. Those that cannot be asked are
-// passed over: an engine that has a cache of a fixed size says more by that.
+// Measure reads the GPU usage of the replicas from Nomad. It skips replicas that cannot be queried:
+// for an engine with a cache of fixed size, that size is better evidence anyway.
 func Measure(ctx context.Context, client *nomad.Client, running []Running) {
 	q := (&nomad.QueryOptions{Namespace: nomad.AllNamespacesNamespace}).WithContext(ctx)
 	for i := range running {
@@ -37,8 +36,8 @@ func Measure(ctx context.Context, client *nomad.Client, running []Running) {
 	}
 }
 
-// useOf sums up what the devices of an allocation say. Each slice says what its task takes
-// of all its slices together.
+// useOf combines the device statistics of an allocation. Each slice reports the usage of its task
+// on all its slices together, so useOf takes the maximum.
 func useOf(stats *nomad.AllocResourceUsage) (u Use) {
 	if stats == nil || stats.ResourceUsage == nil {
 		return u
