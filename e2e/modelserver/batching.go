@@ -13,11 +13,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// vllmSeqs is vLLM's default for the most sequences of a step.
+// vllmSeqs is vLLM's default for the maximum number of sequences in a step.
 const vllmSeqs = 256
 
-// patience is how far behind its time a step may come and still be made up for. What
-// a busy machine adds beyond that is lost, as on a real GPU.
+// patience is the longest delay of a step that later steps still make up for. What a busy machine
+// delays beyond that is lost, as on a real GPU.
 const patience = 50 * time.Millisecond
 
 // batching runs the engine of one class of GPU in real time.
@@ -25,8 +25,8 @@ type batching struct {
 	mu      sync.Mutex
 	engine  *engine.Engine
 	speedup float64
-	longest int           // tokens of prompt and answer
-	wake    chan struct{} // something came while there was nothing to do
+	longest int           // maximum tokens of prompt and answer
+	wake    chan struct{} // signals new work while the engine is idle
 }
 
 func classNames() []string {
@@ -38,7 +38,7 @@ func classNames() []string {
 }
 
 func newBatching(o options) *batching {
-	h, _ := engine.Class(o.engine) // options.check knows that it is there
+	h, _ := engine.Class(o.engine) // options.check has verified that the class exists
 	if o.budget > 0 {
 		h.Budget = o.budget
 	}
@@ -52,8 +52,8 @@ func newBatching(o options) *batching {
 	return b
 }
 
-// run steps the engine until ctx ends. A step is due at a fixed time after the one
-// before it, so that timers that are late do not add up to a slow GPU.
+// run steps the engine until ctx ends. A step is due at a fixed time after the one before it, so
+// that late timers do not add up to a slower GPU.
 func (b *batching) run(ctx context.Context) {
 	due := time.Now()
 	for {
@@ -159,7 +159,7 @@ func (b *batching) occupancy() occupancy {
 	return occupancy{most: b.engine.Config().MaxSeqs, running: b.engine.Running(), waiting: b.engine.Waiting()}
 }
 
-// metricNames are those of an engine; an empty one is not exported.
+// metricNames are the metric names of an engine. A metric with an empty name is not exported.
 type metricNames struct {
 	running, waiting, used, preemptions, queried, hit string
 	info, block, blocks                               string
@@ -177,7 +177,7 @@ var (
 	}
 )
 
-// export registers the metrics that routers and people read, by an engine's names.
+// export registers the metrics that routers and people read, under an engine's names.
 func (b *batching) export(to prometheus.Registerer, model string, as metricNames) {
 	label := prometheus.Labels{"model_name": model, "engine": "0"}
 	read := func(value func(*engine.Engine) float64) func() float64 {

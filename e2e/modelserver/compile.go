@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// compile takes as long as compiling kernels does where the cache of Triton has none, and
-// reports whether it did.
+// compile takes as long as compiling kernels does if Triton's cache is empty, and reports whether
+// it compiled.
 func compile(ctx context.Context, takes time.Duration) (bool, error) {
 	dir := os.Getenv("TRITON_CACHE_DIR")
 	if dir == "" {

@@ -9,10 +9,10 @@ import (
 	"net/http"
 )
 
-// dimensions of the embeddings, whose numbers mean nothing.
+// dimensions is the length of the embeddings. Their numbers have no meaning.
 const dimensions = 8
 
-// embed serves OpenAI's embeddings: the prompt is read, and nothing is generated.
+// embed serves OpenAI's embeddings: it processes the prompt and generates nothing.
 func (s *server) embed(w http.ResponseWriter, r *http.Request) int {
 	state, code := s.enter(w)
 	if code != 0 {
@@ -47,7 +47,7 @@ func (s *server) embed(w http.ResponseWriter, r *http.Request) int {
 	})
 }
 
-// vector is the embedding of input i, as numbers or as the base64 of 32-bit floats.
+// vector returns the embedding of input i, as numbers or as base64 of 32-bit floats.
 func vector(i int, format string) any {
 	numbers := make([]float32, dimensions)
 	numbers[i%dimensions] = 1

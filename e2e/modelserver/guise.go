@@ -12,18 +12,17 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// The names under which the program takes the arguments of another one, so that
-// a job file written for that one runs unchanged.
+// Under these names the program accepts the arguments of another program, so that a job file for
+// that program runs unchanged.
 const (
 	asVLLM   = "vllm"
 	asTriton = "tritonserver"
-	asTrue   = "true"  // a program that ends at once
-	asSleep  = "sleep" // one that does nothing until it is stopped, for jobs that only pull
+	asTrue   = "true"  // a program that exits at once
+	asSleep  = "sleep" // waits until it is stopped, for jobs that only pull an image
 )
 
-// guise reads the arguments of the program that name stands for. It takes the flags
-// that jobs/ gives and refuses all others, so that a job file cannot drift from
-// what is known to be right.
+// guise parses the arguments of the program that it stands in for. It accepts only the flags that
+// jobs/ uses, so that a job file cannot drift from what is known to be right.
 func guise(name string, args []string, o options) (options, error) {
 	switch name {
 	case asVLLM:
@@ -34,7 +33,7 @@ func guise(name string, args []string, o options) (options, error) {
 	return o, fmt.Errorf("unknown name %q", name)
 }
 
-// vllm reads "vllm serve <model> --flag value…".
+// vllm parses "vllm serve <model> --flag value…".
 func vllm(args []string, o options) (options, error) {
 	if len(args) < 2 || args[0] != "serve" || strings.HasPrefix(args[1], "-") {
 		return o, errors.New("want: vllm serve <model> [flags]")
@@ -48,7 +47,7 @@ func vllm(args []string, o options) (options, error) {
 	flags.IntVar(&o.budget, "max-num-batched-tokens", 0, "")
 	flags.IntVar(&o.longest, "max-model-len", 0, "")
 	sleeps := flags.Bool("enable-sleep-mode", false, "")
-	flags.Bool("enable-prompt-tokens-details", false, "") // usage always has them
+	flags.Bool("enable-prompt-tokens-details", false, "") // usage always contains them
 	flags.Float64Var(&o.memoryPart, "gpu-memory-utilization", 0.9, "")
 	if err := parseAll(flags, args[2:]); err != nil {
 		return o, err
@@ -61,8 +60,8 @@ func vllm(args []string, o options) (options, error) {
 	return o, o.check()
 }
 
-// triton reads Triton's flags. Its models live in a repository that must be there;
-// it serves KServe's protocol, and metrics on a port of their own. There is no gRPC.
+// triton parses Triton's flags. The model repository must exist. The server speaks KServe's
+// protocol and has metrics on a separate port. There is no gRPC.
 func triton(args []string, o options) (options, error) {
 	flags := flag.NewFlagSet(asTriton, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -100,8 +99,7 @@ func parseAll(flags *flag.FlagSet, args []string) error {
 	return err
 }
 
-// partOf is what a part of the whole GPU's memory comes to, in MiB. It fails where
-// that is more than the grant has.
+// partOf returns a fraction of the whole GPU's memory in MiB. It fails if the grant has less.
 func partOf(g gpu.Grant, part float64) (mib int, err error) {
 	if g.Total == 0 {
 		return 0, errors.New("there is no grant of slices to take a part of")

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// infer answers one inference of KServe's protocol, version 2, which Triton speaks:
-// the work of one token, and an output of one number.
+// infer answers one inference in version 2 of KServe's protocol, which Triton speaks: the work of
+// one token, and one number as output.
 func (s *server) infer(w http.ResponseWriter, r *http.Request) {
 	code := s.inferred(w, r)
 	s.metrics.requests.WithLabelValues(fmt.Sprint(code)).Inc()

@@ -1,5 +1,4 @@
-// Command modelserver stands in for a model server in tests and the demo; see
-// README.md.
+// Command modelserver stands in for a model server in tests and the demo; see README.md.
 package main
 
 import (
@@ -51,28 +50,28 @@ type options struct {
 	coldStart time.Duration
 	compile   time.Duration
 	drain     time.Duration
-	// metrics is a second address for metrics, "" for none.
+	// metrics is a second address for metrics, or "".
 	metrics string
-	// memoryPart is the part of the GPU's whole memory that the model takes; 0 for
-	// memory instead.
+	// memoryPart is the fraction of the GPU's whole memory that the model takes; 0 to use memory
+	// instead.
 	memoryPart float64
-	// engine is the class of hardware whose batching engine is computed, "" for slots.
+	// engine is the hardware class whose batching engine is simulated; "" for slots.
 	engine  string
 	speedup float64
-	// sleeps switches vLLM's sleep mode on; waking takes wakes.
+	// sleeps enables vLLM's sleep mode; wakes is how long waking takes.
 	sleeps bool
 	wakes  time.Duration
-	// saver answers as SGLang with --enable-memory-saver does, and with SGLang's metrics;
+	// saver makes the server behave like SGLang with --enable-memory-saver, including its metrics.
 	// backup keeps released weights.
 	saver, backup bool
-	// budget and longest, in tokens, override those of the class.
+	// budget and longest, in tokens, override the values of the class.
 	budget, longest int
 }
 
-// engineOfGrant stands for the class of the GPU that was granted.
+// engineOfGrant stands for the class of the granted GPU.
 const engineOfGrant = "grant"
 
-// usual are the settings that a name of another program leaves open.
+// usual returns the options that another program's flags do not set.
 func usual() options {
 	return options{slots: 4, queue: 64, engine: os.Getenv("MODELSERVER_ENGINE"), speedup: 1, rate: 400, prefill: 20000,
 		memory: 512, touch: time.Second, wakes: time.Second, drain: 10 * time.Second}
@@ -113,7 +112,7 @@ func parse(name string, args []string) (options, error) {
 	flag.BoolVar(&o.backup, "enable-weights-cpu-backup", false,
 		"with -enable-memory-saver, keep the weights that are released")
 	flag.DurationVar(&o.wakes, "wake", o.wakes, "time that waking takes")
-	_ = flag.CommandLine.Parse(args) // ends the program by itself
+	_ = flag.CommandLine.Parse(args) // exits the program on an error
 	if o.engine != "" {
 		o.slots = vllmSeqs
 		flag.Visit(func(f *flag.Flag) {
@@ -157,7 +156,7 @@ func run(name string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	// Listening comes first: a server that loads answers 503, it does not refuse.
+	// Listen before loading: a server that loads answers 503 rather than refusing the connection.
 	listener, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return err
@@ -211,7 +210,7 @@ func run(name string) error {
 	return nil
 }
 
-// wait returns after d, or with an error when ctx ends first.
+// wait waits for d. It returns an error if ctx ends first.
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

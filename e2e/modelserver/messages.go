@@ -6,7 +6,7 @@ import (
 	"net/http"
 )
 
-// messagesRequest is the part of a request to Anthropic's messages that matters here.
+// messagesRequest is the relevant part of a request to Anthropic's messages API.
 type messagesRequest struct {
 	System    json.RawMessage `json:"system"`
 	Messages  []message       `json:"messages"`
@@ -14,7 +14,7 @@ type messagesRequest struct {
 	Stream    bool            `json:"stream"`
 }
 
-// message serves Anthropic's messages.
+// message serves Anthropic's messages API.
 func (s *server) message(w http.ResponseWriter, r *http.Request) int {
 	state, code := s.enter(w)
 	if code != 0 {
@@ -39,7 +39,7 @@ func (s *server) message(w http.ResponseWriter, r *http.Request) int {
 	return s.generate(w, r, state, a, m.stream, whole)
 }
 
-// messages puts one answer into the shapes of Anthropic's API.
+// messages converts one answer to the formats of Anthropic's messages API.
 type messages struct{ id, model string }
 
 func (m messages) object(content []any, reason any, u usage) map[string]any {
@@ -53,7 +53,7 @@ func (messages) words(text string) map[string]any {
 	return map[string]any{"type": "text", "text": text}
 }
 
-// used tells the usage. Tokens that were cached are not among the input's.
+// used returns the usage. Cached tokens do not count as input tokens.
 func (messages) used(u usage) map[string]int {
 	return map[string]int{
 		"input_tokens": u.PromptTokens - cachedOf(u), "cache_creation_input_tokens": 0,

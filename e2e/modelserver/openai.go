@@ -8,15 +8,15 @@ import (
 	"strings"
 )
 
-// request is the part of an OpenAI completion or chat request that matters here.
+// request is the relevant part of an OpenAI completion or chat request.
 type request struct {
 	Model     string          `json:"model"`
 	Prompt    json.RawMessage `json:"prompt"`
 	Messages  []message       `json:"messages"`
 	MaxTokens *int            `json:"max_tokens"`
-	// MaxCompletionTokens is the newer name of the same limit in chat requests.
+	// MaxCompletionTokens is the newer name of max_tokens in chat requests.
 	MaxCompletionTokens *int `json:"max_completion_tokens"`
-	// MinTokens, vLLM's, is where the answer ends when it is below the limit.
+	// MinTokens is vLLM's min_tokens: the answer ends there if it is below the limit.
 	MinTokens     int  `json:"min_tokens"`
 	Stream        bool `json:"stream"`
 	StreamOptions struct {
@@ -34,7 +34,7 @@ type usage struct {
 	PromptTokens     int `json:"prompt_tokens"`
 	CompletionTokens int `json:"completion_tokens"`
 	TotalTokens      int `json:"total_tokens"`
-	// Details are what only a server that batches knows.
+	// Details are known only to a server that batches.
 	Details *promptDetails `json:"prompt_tokens_details,omitempty"`
 }
 
@@ -42,7 +42,7 @@ type promptDetails struct {
 	Cached int `json:"cached_tokens"`
 }
 
-// answer is a completion, a chat completion or one chunk of either.
+// answer is a completion, a chat completion or a chunk of either.
 type answer struct {
 	ID          string   `json:"id"`
 	Object      string   `json:"object"`
@@ -69,11 +69,11 @@ type spoken struct {
 const (
 	defaultTokens = 16
 	maxTokens     = 100_000
-	// maxBody bounds a request; the longest prompts of public traces stay far below.
+	// maxBody limits the size of a request. The longest prompts of public traces are far below it.
 	maxBody = 4 << 20
 )
 
-// decode reads and checks a request. Its errors are for the client.
+// decode decodes and checks a request. Its errors are for the client.
 func decode(w http.ResponseWriter, r *http.Request, chat bool) (req request, tokens int, err error) {
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&req); err != nil {
 		return req, 0, fmt.Errorf("the body is no completion request: %w", err)
@@ -99,10 +99,10 @@ func decode(w http.ResponseWriter, r *http.Request, chat bool) (req request, tok
 	return req, tokens, nil
 }
 
-// bytesPerToken is the text that counts as one token.
+// bytesPerToken is the number of bytes that count as one token.
 const bytesPerToken = 4
 
-// promptTokens is the length of the prompt, at least 1.
+// promptTokens returns the length of the prompt in tokens, at least 1.
 func (r request) promptTokens() int {
 	bytes := len(r.Prompt)
 	for _, m := range r.Messages {
@@ -111,8 +111,8 @@ func (r request) promptTokens() int {
 	return max(1, (bytes+bytesPerToken-1)/bytesPerToken)
 }
 
-// job is the work of the request. An answer ends as soon as it may: after min_tokens
-// where the request has them, else at its limit.
+// job returns the work of the request. An answer is as short as the request allows: min_tokens if
+// set, otherwise the limit.
 func (r request) job(limit int) job {
 	j := job{prompt: r.promptTokens(), output: limit, prefix: r.prefix}
 	if r.MinTokens > 0 {
@@ -121,7 +121,7 @@ func (r request) job(limit int) job {
 	return j
 }
 
-// prefix hashes each full page of the prompt together with all before it.
+// prefix returns a hash for each full page of the prompt, which covers that page and all before it.
 func (r request) prefix(page int) []uint64 {
 	h := fnv.New64a()
 	var out []uint64
@@ -142,13 +142,13 @@ func (r request) prefix(page int) []uint64 {
 	return out
 }
 
-// word is the filler for token i.
+// word returns the filler for token i.
 func word(i int) string {
 	words := [...]string{"a", "part", "that", "divides", "the", "whole", "without", "remainder"}
 	return words[i%len(words)] + " "
 }
 
-// text is the filler for n tokens.
+// text returns the filler for n tokens.
 func text(n int) string {
 	var b strings.Builder
 	for i := range n {

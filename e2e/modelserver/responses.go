@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// responsesRequest is the part of a request to OpenAI's responses that matters here.
+// responsesRequest is the relevant part of a request to OpenAI's responses API.
 type responsesRequest struct {
 	Input        json.RawMessage `json:"input"`
 	Instructions json.RawMessage `json:"instructions"`
@@ -15,7 +15,7 @@ type responsesRequest struct {
 	Stream       bool            `json:"stream"`
 }
 
-// respond serves OpenAI's responses.
+// respond serves OpenAI's responses API.
 func (s *server) respond(w http.ResponseWriter, r *http.Request) int {
 	state, code := s.enter(w)
 	if code != 0 {
@@ -42,11 +42,11 @@ func (s *server) respond(w http.ResponseWriter, r *http.Request) int {
 	return s.generate(w, r, state, a, p.stream, p.whole)
 }
 
-// responses puts one answer into the shapes of OpenAI's responses.
+// responses converts one answer to the formats of OpenAI's responses API.
 type responses struct {
 	id, model string
 	created   int64
-	text      string // all of it
+	text      string // the whole text
 }
 
 func (p responses) part(text string) map[string]any {

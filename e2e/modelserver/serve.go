@@ -11,8 +11,8 @@ import (
 	"aliquot.example/e2e/modelserver/engine"
 )
 
-// handle serves one request by a function that returns the HTTP status under which it
-// counts.
+// handle returns a handler for a function that serves one request and returns the HTTP status to
+// count.
 func (s *server) handle(serve func(http.ResponseWriter, *http.Request) int) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
@@ -22,10 +22,10 @@ func (s *server) handle(serve func(http.ResponseWriter, *http.Request) int) http
 	}
 }
 
-// clientGone is the code under which a request is counted whose client left.
+// clientGone is the status under which requests whose client left are counted.
 const clientGone = 499
 
-// enter is called by every request before its body is read; it refuses those that cannot
+// enter must be called for every request before its body is read. It rejects requests that cannot
 // be served.
 func (s *server) enter(w http.ResponseWriter) (*state, int) {
 	state := s.state.Load()
@@ -41,7 +41,7 @@ func (s *server) enter(w http.ResponseWriter) (*state, int) {
 	return state, 0
 }
 
-// accept gives a job to the backend, or refuses its request.
+// accept passes a job to the backend, or rejects its request.
 func (s *server) accept(w http.ResponseWriter, r *http.Request, state *state, j job) (*work, int) {
 	work, err := state.backend.accept(r.Context(), j)
 	switch {
@@ -110,8 +110,8 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request, chat bool) int {
 	return http.StatusOK
 }
 
-// usage is what an answer that has so many tokens used. A server that batches says
-// what it had of the prompt, as vLLM does with --enable-prompt-tokens-details.
+// usage returns the usage of an answer of made tokens. A server that batches also reports the
+// cached prompt tokens, as vLLM does with --enable-prompt-tokens-details.
 func (s *server) usage(j job, made int, w *work) usage {
 	u := usage{PromptTokens: j.prompt, CompletionTokens: made, TotalTokens: j.prompt + made}
 	if s.options.engine != "" {
@@ -130,16 +130,16 @@ func (s *server) nextID(chat bool) string {
 	return fmt.Sprintf("%s%d", prefix, ids.Add(1))
 }
 
-// writer puts an answer into the form that the client asked for.
+// writer writes an answer in the format that the client requested.
 type writer struct {
 	w                      http.ResponseWriter
 	chat                   bool
 	model, fingerprint, id string
 	reason                 string // why the answer ends
-	// batching makes the stream that of vLLM: its head comes at once, and the first
-	// chunk of a chat has the role and no word.
+	// batching makes the stream like vLLM's: the headers are sent at once, and the first chunk of a
+	// chat has the role and no text.
 	batching bool
-	sofar    func(made int) usage // for every chunk, nil for none
+	sofar    func(made int) usage // for every chunk; nil for none
 }
 
 func (o writer) answer(object string, c ...choice) answer {
@@ -212,7 +212,7 @@ func (o writer) event(a answer) error {
 	return http.NewResponseController(o.w).Flush()
 }
 
-// whole writes a plain answer.
+// whole writes an answer that is not streamed.
 func (o writer) whole(tokens int, total usage) error {
 	content := text(tokens)
 	c, object := choice{Text: &content, FinishReason: &o.reason}, "text_completion"

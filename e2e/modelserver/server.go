@@ -22,14 +22,14 @@ type server struct {
 	saver   saver
 }
 
-// state is what the server is at a moment; nil fields mean that it still loads.
+// state is the server's current state. Fields are nil while the server loads.
 type state struct {
 	hw       *hardware.Hardware
 	backend  backend
 	draining bool
 }
 
-// unready says why no request can be served, "" when it can.
+// unready returns why no request can be served, or "".
 func (s *state) unready() string {
 	switch {
 	case s.hw == nil:
@@ -68,7 +68,7 @@ func newServer(o options) *server {
 	return s
 }
 
-// gauge reads a value of the backend, 0 while there is none.
+// gauge returns a gauge of a value of the backend, which is 0 while there is no backend.
 func (s *server) gauge(name, help string, value func(occupancy) int) prometheus.GaugeFunc {
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
 		b := s.state.Load().backend
@@ -99,7 +99,7 @@ func (s *server) load(ctx context.Context, hw *hardware.Hardware) {
 	s.state.Store(&state{hw: hw, backend: b})
 }
 
-// busy is the part of the slots in use, in percent.
+// busy returns the percentage of slots in use.
 func (s *server) busy() int {
 	b := s.state.Load().backend
 	if b == nil {
@@ -109,7 +109,7 @@ func (s *server) busy() int {
 	return 100 * o.running / o.most
 }
 
-// drain turns new requests away.
+// drain makes the server reject new requests.
 func (s *server) drain() {
 	was := s.state.Load()
 	s.state.Store(&state{hw: was.hw, backend: was.backend, draining: true})
@@ -139,7 +139,7 @@ func (s *server) routes() http.Handler {
 	return mux
 }
 
-// metricsOnly serves what Triton serves on a port of its own.
+// metricsOnly serves what Triton serves on its metrics port.
 func (s *server) metricsOnly() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))

@@ -9,18 +9,18 @@ import (
 	"sync"
 )
 
-// saver is SGLang's release of memory, with what ends the engine: releasing memory while
-// it works or twice, taking it back that was not released, and a request meanwhile. Weights
-// that were not kept are noise until they are read again.
+// saver is SGLang's release of memory, including what crashes the engine: releasing memory while it
+// works or twice, resuming memory that was not released, and a request in between. Weights that
+// were not backed up are garbage until they are loaded again.
 type saver struct {
 	mu       sync.Mutex
 	released bool
 	noise    bool
-	garbled  int // requests that were answered from noise
+	garbled  int // requests answered from garbage weights
 	version  string
 }
 
-// used is called by every request.
+// used must be called for every request.
 func (v *saver) used() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -29,7 +29,7 @@ func (v *saver) used() {
 	}
 }
 
-// memorySaver serves what SGLang does.
+// memorySaver registers SGLang's endpoints.
 func (s *server) memorySaver(mux *http.ServeMux) {
 	answer := func(pattern string, what func(w http.ResponseWriter, body map[string]any)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
@@ -77,13 +77,13 @@ func (s *server) updateVersion(w http.ResponseWriter, body map[string]any) {
 		return
 	}
 	if abort, said := body["abort_all_requests"].(bool); !said || abort {
-		s.bed.dead.Store(true) // what it does to requests is as bad here
+		s.bed.dead.Store(true) // affects requests just as badly here
 	}
 	s.saver.version = version
 	reply(w, http.StatusOK, map[string]any{"success": true, "new_version": version})
 }
 
-// tagged reports whether an order is for both kinds of memory; others are not tried here.
+// tagged reports whether a request names both kinds of memory. Other requests are not tested here.
 func tagged(body map[string]any) bool {
 	tags, _ := body["tags"].([]any)
 	return len(tags) == 2 && slices.Contains(tags, any("kv_cache")) && slices.Contains(tags, any("weights"))

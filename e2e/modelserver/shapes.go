@@ -7,8 +7,8 @@ import (
 	"net/http"
 )
 
-// Other shapes in which engines take requests: OpenAI's responses and embeddings, and
-// Anthropic's messages. What generates has the same words as a completion.
+// Other request formats of engines: OpenAI's responses and embeddings, and Anthropic's messages.
+// The ones that generate produce the same words as a completion.
 
 // asked is what such a request has in common with a completion.
 type asked struct {
@@ -16,7 +16,7 @@ type asked struct {
 	tokens int
 }
 
-// read decodes a request of another shape; fill takes what it is from into.
+// read decodes a request of another format; fill converts it.
 func read[T any](w http.ResponseWriter, r *http.Request, fill func(T) asked) (asked, error) {
 	var body T
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body); err != nil {
@@ -32,8 +32,8 @@ func read[T any](w http.ResponseWriter, r *http.Request, fill func(T) asked) (as
 	return a, nil
 }
 
-// generate serves a request of another shape. sends is nil where the answer comes in one
-// piece; whole writes that.
+// generate serves a request of another format. sends is nil if the answer is not streamed; then
+// whole returns it.
 func (s *server) generate(w http.ResponseWriter, r *http.Request, state *state, a asked,
 	sends func(*events) (each func(i int) error, end func(usage) error), whole func(usage) any) int {
 	j := a.job(a.tokens)
@@ -58,10 +58,10 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, state *state, 
 	return http.StatusOK
 }
 
-// events writes events that have a type.
+// events writes server-sent events that have a type.
 type events struct {
 	w      http.ResponseWriter
-	prompt func() usage // known when the first token has come
+	prompt func() usage // known after the first token
 	n      int
 }
 

@@ -7,18 +7,18 @@ import (
 	"sync/atomic"
 )
 
-// bed is the sleep of a server, with what vLLM's has been seen to do to who does not
-// take care: a request to one that sleeps ends the engine, and so does putting one to
-// sleep that works, which is answered with 200.
+// bed is the sleep mode of a server, with vLLM's observed failures: a request to a sleeping server
+// crashes the engine. So does putting a working server to sleep, although that is answered with
+// 200.
 type bed struct {
 	sleeping atomic.Bool
 	dead     atomic.Bool
-	memory   sync.Mutex // of the GPU, which one order at a time changes
+	memory   sync.Mutex // guards GPU memory, which one sleep or wake request changes at a time
 }
 
 var errDead = errors.New("the engine is dead")
 
-// use is called by every request.
+// use must be called for every request.
 func (b *bed) use() error {
 	if b.sleeping.Load() {
 		b.dead.Store(true)
@@ -29,12 +29,12 @@ func (b *bed) use() error {
 	return nil
 }
 
-// asleepKeeps is how many times more GPU memory an engine has awake than asleep, where
-// contexts and graphs stay.
+// asleepKeeps is the ratio of an engine's GPU memory awake to its GPU memory asleep, which still
+// holds contexts and graphs.
 const asleepKeeps = 8
 
-// keep gives memory of the GPU back, or takes it again with 1. An engine that finds none
-// ends.
+// keep reduces GPU memory to 1/parts; 1 takes all of it again. The engine exits if there is not
+// enough memory.
 func (s *server) keep(parts int) error {
 	s.bed.memory.Lock()
 	defer s.bed.memory.Unlock()

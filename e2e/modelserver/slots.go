@@ -10,19 +10,18 @@ import (
 // errBusy means that every slot is taken and the queue is full.
 var errBusy = errors.New("all slots are busy and the queue is full")
 
-// slots serves requests apart from each other: each takes prefill time, then one
-// interval per token.
+// slots serves requests independently of each other: each takes prefill time, then one interval for
+// each token.
 type slots struct {
 	taken   chan struct{}
 	queue   int64
 	waiting atomic.Int64
-	// prompt and token are the times of one prompt token and of one generated
-	// token in one slot.
+	// prompt and token are the times for one prompt token and one generated token in one slot.
 	prompt, token time.Duration
 }
 
-// newSlots paces the slots: rate and prefill are tokens per second per slot on
-// a whole H100, speed is that of this hardware relative to one.
+// newSlots computes the times of the slots. The options' rate and prefill are tokens per second per
+// slot on a whole H100; speed is the speed of this hardware relative to it.
 func newSlots(o options, speed float64) *slots {
 	return &slots{
 		taken:  make(chan struct{}, o.slots),
@@ -32,8 +31,8 @@ func newSlots(o options, speed float64) *slots {
 	}
 }
 
-// take waits for a slot and returns its release. It fails with errBusy when the
-// queue is full and with the error of ctx when the caller goes away.
+// take waits for a slot and returns a function that releases it. It fails with errBusy if the queue
+// is full, and with ctx's error if the client leaves.
 func (e *slots) take(ctx context.Context) (release func(), err error) {
 	free := func() { <-e.taken }
 	select {
@@ -53,8 +52,8 @@ func (e *slots) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// generate calls each after every token. Token k is due at a fixed time after
-// the start, so that slow callers do not add up to a slow model.
+// generate calls each after every token. Token k is due at a fixed time after the start, so that
+// slow callers do not add up to a slower model.
 func (e *slots) generate(ctx context.Context, promptTokens, tokens int, each func(i int) error) error {
 	due := time.Now().Add(time.Duration(promptTokens) * e.prompt)
 	for i := range tokens {
@@ -69,7 +68,7 @@ func (e *slots) generate(ctx context.Context, promptTokens, tokens int, each fun
 	return nil
 }
 
-// accept takes a request into a slot.
+// accept waits for a slot for a request.
 func (e *slots) accept(ctx context.Context, j job) (*work, error) {
 	release, err := e.take(ctx)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command rented-nodes is a target of the Nomad Autoscaler for tests: a scaling group whose
-// nodes a test starts and ends. It does what the agent's own targets for clouds do, by the
-// same library; only the cloud is an HTTP server of the test.
+// Command rented-nodes is a target plugin of the Nomad Autoscaler for tests: a scaling group whose
+// nodes a test starts and stops. It works like the targets for clouds that are part of the
+// autoscaler and uses the same library; only the cloud is an HTTP server in the test.
 package main
 
 import (
@@ -45,7 +45,7 @@ func (t *target) SetConfig(config map[string]string) (err error) {
 	return nil
 }
 
-// Status is not ready while nodes join or are drained, as those of clouds are.
+// Status is not ready while nodes join or drain, as with the targets for clouds.
 func (t *target) Status(config map[string]string) (*sdk.TargetStatus, error) {
 	ready, err := t.utils.IsPoolReady(config)
 	if err != nil || !ready {

@@ -11,34 +11,33 @@ import (
 	"time"
 )
 
-// AMD is a rack of AMD GPUs that are not there: a root directory with the files
-// of the kernel driver, and the readings of the fake libamd_smi.so. A test edits
-// it while programs run on it.
+// AMD is a rack of fake AMD GPUs: a root directory with the files of the kernel driver, and the
+// readings of the fake libamd_smi.so. A test edits it while programs use it.
 type AMD struct {
-	// Root is the root directory; it may hold other things, such as NVIDIA's files.
+	// Root is the root directory. It may hold other files, such as NVIDIA's.
 	Root string
-	// Path of the library's readings, for ALIQUOT_RACK_AMD.
+	// Path is the file of the library's readings, for ALIQUOT_RACK_AMD.
 	Path string
 
 	mu   sync.Mutex
 	gpus []AMDGPU
 	// version counts the KFD trees written so far.
 	version int
-	// init is the library's answer to amdsmi_init, release its version where it is
-	// not the built one's.
+	// init is the library's answer to amdsmi_init; release is its version, if it differs from the
+	// built one's.
 	init    int
 	release string
 	loaded  bool
 }
 
-// NewAMD writes a rack into root, beside what is there.
+// NewAMD writes a rack into root and keeps the files that are there.
 func NewAMD(root string, gpus ...AMDGPU) (*AMD, error) {
 	a := &AMD{Root: root, Path: filepath.Join(root, "amd.rack"), gpus: slices.Clone(gpus), loaded: true}
 	return a, a.write()
 }
 
-// AMDHost is a host's rack: n cards of a model, each in the compute and memory
-// mode given ("" for the model's first).
+// AMDHost returns n cards of a model, each in the given compute and memory mode; "" means the
+// model's first mode.
 func AMDHost(model AMDModel, n int, compute, memory string) []AMDGPU {
 	var gpus []AMDGPU
 	for i := range n {
@@ -51,7 +50,7 @@ func AMDHost(model AMDModel, n int, compute, memory string) []AMDGPU {
 	return gpus
 }
 
-// Edit changes the rack in one step.
+// Edit changes the rack atomically.
 func (a *AMD) Edit(change func(gpus []AMDGPU)) error {
 	a.mu.Lock()
 	change(a.gpus)
@@ -59,7 +58,7 @@ func (a *AMD) Edit(change func(gpus []AMDGPU)) error {
 	return a.write()
 }
 
-// EditGPU changes one card in one step.
+// EditGPU changes one card atomically.
 func (a *AMD) EditGPU(pci string, change func(*AMDGPU)) error {
 	found := false
 	err := a.Edit(func(gpus []AMDGPU) {
@@ -76,7 +75,7 @@ func (a *AMD) EditGPU(pci string, change func(*AMDGPU)) error {
 	return err
 }
 
-// GPUs returns the cards as they are.
+// GPUs returns the current state of the cards.
 func (a *AMD) GPUs() []AMDGPU {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -88,8 +87,8 @@ func (a *AMD) Event(pci string, kind int) error {
 	return a.EditGPU(pci, func(g *AMDGPU) { g.Sequence, g.Event = g.Sequence+1, kind })
 }
 
-// SetLibrary makes amdsmi_init answer a status, and the library claim a release
-// ("" for its own).
+// SetLibrary sets the status that amdsmi_init returns and the release that the library reports; ""
+// restores its own.
 func (a *AMD) SetLibrary(init int, release string) error {
 	a.mu.Lock()
 	a.init, a.release = init, release
@@ -129,8 +128,8 @@ func (a *AMD) write() error {
 			return err
 		}
 	}
-	// Readings before topology: a program that sees new nodes finds the library
-	// counting them too.
+	// Write readings before the topology, so that a program that sees new nodes finds that the
+	// library counts them too.
 	if err := writeFile(a.Path, a.readings()); err != nil {
 		return err
 	}
@@ -195,8 +194,8 @@ func (a *AMD) writeCard(g AMDGPU) error {
 	return nil
 }
 
-// writeKFD writes a new tree beside the old one and switches /sys/class/kfd/kfd,
-// a link as on a real host, so that no reader sees half of it.
+// writeKFD writes a new tree beside the old one and switches /sys/class/kfd/kfd, which is a link as
+// on a real host, so that no reader sees a partial tree.
 func (a *AMD) writeKFD() error {
 	tree, err := kfd(a.gpus)
 	if err != nil {
@@ -211,11 +210,11 @@ func (a *AMD) writeKFD() error {
 	if err := link(filepath.Join(a.Root, "sys/class/kfd/kfd"), "../../devices/virtual/kfd/"+dir); err != nil {
 		return err
 	}
-	// The tree before the last one has no reader any more.
+	// Nobody reads the tree before the last one any more.
 	return os.RemoveAll(filepath.Join(base, fmt.Sprintf("kfd.%d", a.version-2)))
 }
 
-// readings is the file of the fake library.
+// readings returns the text of the fake library's file.
 func (a *AMD) readings() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "init = %d\n", a.init)
@@ -239,9 +238,8 @@ func (a *AMD) readings() string {
 	return b.String()
 }
 
-// Follow plays the kernel until ctx ends: a mode written to a card's
-// current_compute_partition repartitions it. A mode that the card does not have
-// is undone, as the kernel refuses it.
+// Follow plays the kernel until ctx ends: a mode written to a card's current_compute_partition
+// repartitions the card. It reverts a mode that the card does not have, as the kernel rejects it.
 func (a *AMD) Follow(ctx context.Context) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

@@ -8,14 +8,12 @@ import (
 	"strings"
 )
 
-// AMDReleases are the releases of the library whose binary interface the fake is
-// built for. Record sizes and numbers of enumerations differ between all of them
-// or within one soname.
+// AMDReleases are the releases of the library whose binary interface the fake can be built for. All
+// of them differ in record sizes or enumeration values, some within one soname.
 var AMDReleases = []string{"24.5", "24.6", "24.7", "25.4", "26.2", "26.5"}
 
-// BuildAMD compiles the fake library of one release into dir, or finds it there
-// from an earlier run on the same sources, and returns its folder for
-// LD_LIBRARY_PATH. It needs gcc and go.
+// BuildAMD compiles the fake library of one release into dir, unless an earlier run built it from
+// the same sources, and returns its folder for LD_LIBRARY_PATH. It needs gcc and go.
 func BuildAMD(ctx context.Context, dir, release string) (string, error) {
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
@@ -55,9 +53,9 @@ func BuildAMD(ctx context.Context, dir, release string) (string, error) {
 	})
 }
 
-// Env returns env with what a program needs to run on the AMD rack: the fake
-// library first in LD_LIBRARY_PATH and the readings in ALIQUOT_RACK_AMD. An empty
-// lib leaves the library out, as on a host without ROCm.
+// Env returns env with what a program needs to run on the AMD rack: the fake library first in
+// LD_LIBRARY_PATH, and the readings in ALIQUOT_RACK_AMD. With an empty lib there is no library, as
+// on a host without ROCm.
 func (a *AMD) Env(lib string, env []string) []string {
 	out := []string{"ALIQUOT_RACK_AMD=" + a.Path}
 	path := lib

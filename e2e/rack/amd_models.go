@@ -2,28 +2,28 @@ package rack
 
 import "fmt"
 
-// AMDModel is what one kind of AMD GPU looks like to the kernel driver.
+// AMDModel describes how a kind of AMD GPU looks to the kernel driver.
 //
-// Instinct figures follow public captures of the KFD topology (MI210, MI300X and
-// MI308X in ROCm's k8s-device-plugin) and ROCm's GPU specification table; those of
-// the Radeon follow the same table and the LACT project's dump.
+// Figures of Instinct follow public captures of the KFD topology (MI210, MI300X and MI308X in
+// ROCm's k8s-device-plugin) and ROCm's GPU specification table. Those of the Radeon follow the same
+// table and the LACT project's dump.
 type AMDModel struct {
 	Name   string
 	Device uint16
-	// Target is KFD's gfx_target_version, Hex the library's number of it.
+	// Target is KFD's gfx_target_version; Hex is the library's number for it.
 	Target, Hex uint64
-	// XCCs of the card, with UnitsPerXCC usable compute units on each.
+	// XCCs is the number of XCCs, each with UnitsPerXCC usable compute units.
 	XCCs, UnitsPerXCC int
-	// Engines (shader arrays) of one XCC and the compute units that each would
-	// have were none fused off.
+	// Engines is the number of shader arrays of one XCC. UnitsPerEngine is the number of compute
+	// units that each would have if none were fused off.
 	Engines, UnitsPerEngine int
 	SIMDsPerUnit            int
 	MemoryMiB               uint64
-	// Modes of compute partitioning and, for each mode, the number of parts.
+	// Modes are the compute partition modes.
 	Modes []string
-	// Memory modes.
+	// MemoryModes are the memory partition modes.
 	MemoryModes []string
-	// UniqueID tells whether the card has one.
+	// UniqueID reports whether the card has a unique ID.
 	UniqueID bool
 }
 
@@ -59,7 +59,7 @@ var (
 	}
 )
 
-// parts is the number of partitions of a compute mode.
+// parts returns the number of partitions in a compute mode.
 func (m AMDModel) parts(mode string) (int, error) {
 	n, ok := map[string]int{"": 1, "SPX": 1, "DPX": 2, "TPX": 3, "QPX": 4, "CPX": m.XCCs}[mode]
 	if !ok || n < 1 || m.XCCs%n != 0 {
@@ -72,43 +72,42 @@ func (m AMDModel) parts(mode string) (int, error) {
 type AMDGPU struct {
 	Model AMDModel
 	PCI   string
-	// Render is the minor of the first partition's render node.
+	// Render is the minor number of the first partition's render node.
 	Render   int
 	UniqueID uint64
 	NUMA     int
-	// Switch names the PCIe switch above the card by one hexadecimal digit, "" for none.
+	// Switch names the PCIe switch above the card by one hexadecimal digit; "" for none.
 	Switch string
-	// XGMI holds the PCI addresses of the cards that a link leads to.
+	// XGMI holds the PCI addresses of the cards to which it has a link.
 	XGMI []string
-	// Compute and Memory are the partition modes as sysfs spells them, "" for a
-	// card without.
+	// Compute and Memory are the partition modes as sysfs spells them, "" for a card without them.
 	Compute, Memory string
 
 	UsedMiB, Busy, BusyMemory, Power int
 	Edge, Junction, MemoryTemp       int
 	UE, CE                           int
 	BadPages, BadPageLimit           int
-	Partitions                       int // as the library counts them; kept by the rack
+	Partitions                       int // as the library counts them; maintained by the rack
 	Sequence, Event                  int
-	// Lost makes every call of the library fail; Absent takes the card off the bus.
+	// Lost makes every call of the library fail; Absent removes the card from the bus.
 	Lost, Absent bool
-	// Sensors tells whether the kernel offers hwmon, busy and error files, as it
-	// does; without, only the library can read them.
+	// Sensors reports whether the kernel has hwmon, busy and error files, as real kernels do.
+	// Without them only the library can read the values.
 	Sensors bool
-	// Processes by host PID.
+	// Processes are identified by host PID.
 	Processes []AMDProcess
 }
 
-// AMDProcess is a process with memory on one partition of a card.
+// AMDProcess is a process that has memory on one partition of a card.
 type AMDProcess struct {
 	PID, Partition int
 	Bytes          uint64
-	// Units that its waves occupy.
+	// Units is the number of compute units that its waves occupy.
 	Units int
 }
 
-// NewAMDGPU is an idle, healthy card in its default mode. n counts the cards of
-// the host and makes what must differ between them.
+// NewAMDGPU returns an idle, healthy card in its default mode. n is the index of the card on the
+// host, from which it derives the values that must differ between cards.
 func NewAMDGPU(m AMDModel, n int) AMDGPU {
 	g := AMDGPU{
 		Model: m, PCI: fmt.Sprintf("0000:%02x:00.0", 0x05+0x20*n), Render: 128 + 8*n, NUMA: n % 2,

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// files is a directory as text by path; a path that ends in "@" is a symbolic
-// link.
+// files maps the paths in a directory to texts. A path that ends in "@" is a symbolic link.
 type files map[string]string
 
 func (f files) put(path, format string, args ...any) { f[path] = fmt.Sprintf(format, args...) + "\n" }
@@ -26,10 +25,10 @@ func propertyLines(pairs ...any) string {
 	return b.String()
 }
 
-// kfdID is the gpu_id of one partition of a card.
+// kfdID returns the gpu_id of one partition of a card.
 func kfdID(card, partition int) int { return 4000 + 100*card + partition }
 
-// kfd is /sys/class/kfd/kfd: two CPU nodes, then every partition of every card.
+// kfd returns /sys/class/kfd/kfd: two CPU nodes, then every partition of every card.
 func kfd(gpus []AMDGPU) (files, error) {
 	out := files{}
 	out.put("topology/generation_id", "%d", 2)
@@ -43,7 +42,7 @@ func kfd(gpus []AMDGPU) (files, error) {
 			"width", 64)
 	}
 	number := 2
-	first := map[string]int{} // node of a card, by its PCI address
+	first := map[string]int{} // index of a card's first node, by PCI address
 	for i, g := range gpus {
 		parts, err := g.Model.parts(g.Compute)
 		if err != nil {
@@ -70,7 +69,7 @@ func kfd(gpus []AMDGPU) (files, error) {
 	for _, g := range gpus {
 		for i, far := range g.XGMI {
 			if from, to := first[g.PCI], first[far]; from > 0 && to > 0 {
-				// Type 11 is HSA_IOLINK_TYPE_XGMI; link 0 is the one to the processor.
+				// Type 11 is HSA_IOLINK_TYPE_XGMI; link 0 leads to the CPU.
 				out[fmt.Sprintf("topology/nodes/%d/io_links/%d/properties", from, i+1)] = propertyLines("type", 11,
 					"version_major", 0, "node_from", from, "node_to", to, "weight", 15)
 			}
@@ -94,7 +93,7 @@ func kfdNode(out files, number, card, partition, parts int, g AMDGPU) error {
 		"max_waves_per_simd", 8, "lds_size_in_kb", 64, "wave_front_size", 64,
 		"array_count", m.Engines*xccs, "simd_arrays_per_engine", 1, "cu_per_simd_array", m.UnitsPerEngine,
 		"simd_per_cu", m.SIMDsPerUnit, "gfx_target_version", m.Target, "vendor_id", 4098, "device_id", m.Device,
-		// As kernels 6.5 to 6.8 write it: the partition in the function's bits.
+		// Kernels 6.5 to 6.8 write the partition into the function's bits.
 		"location_id", bus<<8|device<<3|function|uint(partition), "domain", domain,
 		"drm_render_minor", g.Render+partition, "hive_id", 0, "local_mem_size", 0,
 		"unique_id", g.UniqueID, "num_xcc", xccs,
@@ -111,7 +110,7 @@ func kfdNode(out files, number, card, partition, parts int, g AMDGPU) error {
 	return nil
 }
 
-// pci is /sys/bus/pci/devices/<address> of one card.
+// pci returns /sys/bus/pci/devices/<address> of one card.
 func pci(g AMDGPU) files {
 	out := files{}
 	out.put("vendor", "0x1002")
@@ -156,7 +155,7 @@ func sensors(out files, g AMDGPU) {
 	}
 }
 
-// writeFresh writes files under a new directory.
+// writeFresh writes the files into a new directory.
 func (f files) writeFresh(dir string) error {
 	for path, text := range f {
 		if err := writeFile(filepath.Join(dir, path), text); err != nil {
@@ -166,7 +165,7 @@ func (f files) writeFresh(dir string) error {
 	return os.MkdirAll(dir, 0o755)
 }
 
-// update makes dir hold exactly these files, each replaced in one step.
+// update makes dir hold exactly these files. It replaces each file atomically.
 func (f files) update(dir string) error {
 	if err := f.writeFresh(dir); err != nil {
 		return err
@@ -186,7 +185,7 @@ func (f files) update(dir string) error {
 	})
 }
 
-// writeFile puts a file in place in one step, unless it already holds the text.
+// writeFile writes a file atomically, unless it already contains the text.
 func writeFile(path, text string) error {
 	if have, err := os.ReadFile(path); err == nil && string(have) == text {
 		return nil
@@ -201,7 +200,7 @@ func writeFile(path, text string) error {
 	return os.Rename(tmp, path)
 }
 
-// link points a symbolic link at target in one step.
+// link makes path a symbolic link to target, atomically.
 func link(path, target string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -214,23 +213,21 @@ func link(path, target string) error {
 	return os.Rename(tmp, path)
 }
 
-// Numbers of the rack's device nodes: DRM's own major, and for /dev/kfd, whose
-// major the kernel picks, one that is in no use. Without the driver an open
-// fails with "no such device" where the device cgroup allows it and with
-// "operation not permitted" where it does not.
+// Device numbers of the rack's nodes: DRM's major, and for /dev/kfd, whose major the kernel
+// chooses, an unused one. Because there is no driver, opening a node fails with "no such device" if
+// the device cgroup allows it and with "operation not permitted" if it does not.
 const (
 	drmMajor = 226
 	kfdMajor = 508
 )
 
-// gid of the group that owns the rack's device nodes, as in Ubuntu's /etc/group.
+// GIDs of the groups that own the rack's device nodes, as in Ubuntu's /etc/group.
 const (
 	videoGID  = 44
 	renderGID = 109
 )
 
-// deviceNode makes a character device, or an empty file where this process may
-// not make devices.
+// deviceNode creates a character device, or an empty file if this process may not create devices.
 func deviceNode(path string, major, minor uint32) error {
 	if _, err := os.Lstat(path); err == nil {
 		return nil

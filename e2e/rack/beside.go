@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StartBeside starts a command in the mount namespace of a process, such as that of
-// an MPS daemon: its /dev/shm is what a container would be given. It needs root.
+// StartBeside starts a command in the mount namespace of another process, such as an MPS daemon,
+// whose /dev/shm is the one that a container would get. It needs root.
 func StartBeside(cmd *exec.Cmd, pid int) error {
 	ns, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -29,8 +29,8 @@ func StartBeside(cmd *exec.Cmd, pid int) error {
 		return cmd.Start()
 	}
 	go func() {
-		// Never unlocked: the thread ends with the goroutine. The main thread stands for
-		// the process and stays as it is.
+		// The thread is never unlocked, so it ends with the goroutine. The main thread represents
+		// the process and must not change its namespace.
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
 			done <- enter()
@@ -47,8 +47,8 @@ func StartBeside(cmd *exec.Cmd, pid int) error {
 	return <-done
 }
 
-// Unmount detaches what the device plugin mounted below its run directory, which
-// outlives it on purpose.
+// Unmount detaches what the device plugin mounted below its run directory. The mounts outlive the
+// plugin on purpose.
 func Unmount(runDir string) {
 	mounted, _ := filepath.Glob(filepath.Join(runDir, "mps", "*", "shm"))
 	for _, path := range mounted {

@@ -1,7 +1,6 @@
-// Package rack is a rack of NVIDIA GPUs that are not there: a fake
-// libnvidia-ml.so.1 and nvidia-cuda-mps-control under the shipped programs,
-// described by one rack file that tests edit while the programs run. README.md
-// says what is real in it.
+// Package rack is a rack of fake NVIDIA GPUs: a fake libnvidia-ml.so.1 and nvidia-cuda-mps-control
+// for the shipped programs. One rack file describes it, which tests edit while the programs run.
+// README.md says what in it is real.
 package rack
 
 import (
@@ -24,8 +23,8 @@ const (
 	soname     = "libnvidia-ml.so.1"
 )
 
-// NewerThan470 lists functions that the NVML library of driver 470 lacks, for
-// Build: with them left out, every call that a program forgot to guard ends it.
+// NewerThan470 lists functions that the NVML library of driver 470 lacks, for Build. In a library
+// without them, every unguarded call to one of them crashes the program.
 var NewerThan470 = []string{
 	"nvmlDeviceGetMemoryInfo_v2",
 	"nvmlDeviceGetComputeRunningProcesses_v3", "nvmlDeviceGetGraphicsRunningProcesses_v3",
@@ -41,9 +40,8 @@ type Tools struct {
 	Bin string // folder of nvidia-cuda-mps-control, nvidia-cuda-mps-server and devicequery
 }
 
-// Build compiles the fakes into dir, or finds them there from an earlier run on
-// the same sources. It needs gcc and go. The library lacks the symbols named in
-// without, like that of an older driver.
+// Build compiles the fakes into dir, unless an earlier run built them from the same sources. It
+// needs gcc and go. The library lacks the symbols in without, like that of an older driver.
 func Build(ctx context.Context, dir string, without ...string) (Tools, error) {
 	t := Tools{Lib: filepath.Join(dir, "lib"), Bin: filepath.Join(dir, "bin")}
 	dir, err := filepath.Abs(dir)
@@ -87,7 +85,7 @@ func library(ctx context.Context, lib, source, header string, without []string) 
 		return err
 	}
 	script := filepath.Join(lib, "exports.map")
-	// An exact name beats the wildcard.
+	// In a version script, an exact name has priority over a wildcard.
 	text := "{ global: nvml*; local: *; " + strings.Join(append(slices.Clone(without), ""), "; ") + "};\n"
 	if err := os.WriteFile(script, []byte(text), 0o644); err != nil {
 		return err
@@ -102,8 +100,8 @@ func library(ctx context.Context, lib, source, header string, without []string) 
 	return os.Rename(out+".new", out)
 }
 
-// programs builds nvidia-cuda-mps-control, which is its server too, under both
-// names, and devicequery. They need no C library and run in any image.
+// programs builds nvidia-cuda-mps-control, which is also the server, under both names, and
+// devicequery. They are statically linked and run in any image.
 func programs(ctx context.Context, bin, moduleDir string) error {
 	for name, pkg := range map[string]string{"nvidia-cuda-mps-control": "mpscontrol", "devicequery": "devicequery"} {
 		out := filepath.Join(bin, name)
@@ -126,7 +124,7 @@ func programs(ctx context.Context, bin, moduleDir string) error {
 	return os.Rename(server+".new", server)
 }
 
-// once runs make unless stamp says that it ran for the same sources.
+// once runs make unless stamp says that it already ran for the same sources.
 func once(stamp string, sources []string, salt string, make func() error) error {
 	h := sha256.New()
 	fmt.Fprintln(h, salt)
@@ -166,7 +164,7 @@ func run(ctx context.Context, dir, name string, args ...string) (string, error) 
 	return string(out), nil
 }
 
-// lockFile keeps two test binaries from building into one folder at a time.
+// lockFile prevents two test binaries from building into one folder at the same time.
 func lockFile(path string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
 	if err != nil {
@@ -179,11 +177,10 @@ func lockFile(path string) (func(), error) {
 	return func() { f.Close() }, nil
 }
 
-// Env returns env with what a program needs to run on the rack: the fake library
-// first in LD_LIBRARY_PATH, the fake MPS control program first in PATH, and the
-// rack file in ALIQUOT_RACK. The control program in PATH knows the rack by itself, as
-// a real one knows its GPUs: it may be started without that variable. A nil env means
-// the environment of this process.
+// Env returns env with what a program needs to run on the rack: the fake library first in
+// LD_LIBRARY_PATH, the fake MPS control program first in PATH, and the rack file in ALIQUOT_RACK.
+// The control program in PATH also finds the rack without that variable, just as a real one knows
+// its GPUs. A nil env means the environment of this process.
 func (t Tools) Env(r *Rack, env []string) []string {
 	if env == nil {
 		env = os.Environ()
@@ -204,8 +201,8 @@ func (t Tools) Env(r *Rack, env []string) []string {
 		"ALIQUOT_RACK="+r.Path)
 }
 
-// onRack is a folder with a control program for this rack. Where it cannot be made
-// the daemon says that it has no rack.
+// onRack returns a folder with a control program for this rack. If the folder cannot be created,
+// the daemon reports that it has no rack.
 func (t Tools) onRack(r *Rack) string {
 	dir := r.Path + ".bin"
 	const name = "nvidia-cuda-mps-control"

@@ -9,26 +9,25 @@ import (
 	"time"
 )
 
-// Fault makes a fatal GPU exception on a running fake MPS server, as if one of
-// its clients had caused it: all its clients lose their contexts and it takes no
-// new one until they have exited. A server without clients has nothing to lose.
+// Fault causes a fatal GPU exception on a running fake MPS server, as if one of its clients had
+// caused it. All its clients lose their contexts, and it accepts no new client until they have
+// exited. A server without clients is not affected.
 func Fault(serverPID int) error { return syscall.Kill(serverPID, syscall.SIGUSR1) }
 
-// Second is the event of a daemon for a GPU that has one.
+// Second is the event of a daemon that starts on a GPU that already has a daemon.
 const Second = "second"
 
-// DaemonEvent is one line of the rack's record of MPS control daemons.
+// DaemonEvent is one line of the rack's log of MPS control daemons.
 type DaemonEvent struct {
 	Time time.Time
 	PID  int
 	Pipe string
-	What string   // started, Second or stopped; a killed daemon leaves no word
-	GPUs []string // that it serves, or the one that another daemon serves already
+	What string   // started, Second or stopped; a killed daemon logs nothing
+	GPUs []string // that it serves, or the one that another daemon already serves
 }
 
-// Daemons returns the record of every MPS control daemon that was started on
-// the rack, oldest first. A test that finds no Second has proven that no GPU ever had
-// two.
+// Daemons returns the log of all MPS control daemons that were started on the rack, oldest first.
+// If it has no Second, no GPU ever had two daemons.
 func (r *Rack) Daemons() ([]DaemonEvent, error) {
 	text, err := os.ReadFile(r.Path + ".d/mps.log")
 	if errors.Is(err, os.ErrNotExist) {

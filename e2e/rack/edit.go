@@ -23,7 +23,7 @@ func Shipped() []string {
 	return names
 }
 
-// Rack is a rack file on disk that a test edits while programs run on it.
+// Rack is a rack file that a test edits while programs use it.
 type Rack struct {
 	Path string
 	mu   sync.Mutex
@@ -42,23 +42,23 @@ func New(dir, name string) (*Rack, error) {
 	return Create(dir, f)
 }
 
-// Create writes f to dir/rack, with the folder of process states beside it.
+// Create writes f to dir/rack and creates the folder of process states beside it.
 func Create(dir string, f *File) (*Rack, error) {
 	r := &Rack{Path: filepath.Join(dir, "rack")}
 	if err := os.MkdirAll(r.Path+".d", 0o755); err != nil {
 		return nil, err
 	}
-	// Servers and clients of any user declare themselves here.
+	// Servers and clients of any user write their state here.
 	if err := os.Chmod(r.Path+".d", 0o1777); err != nil {
 		return nil, err
 	}
 	return r, f.Write(r.Path)
 }
 
-// File reads the rack as it is now.
+// File reads the current state of the rack.
 func (r *Rack) File() (*File, error) { return Load(r.Path) }
 
-// Edit changes the rack in one step.
+// Edit changes the rack atomically.
 func (r *Rack) Edit(change func(*File) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -72,7 +72,7 @@ func (r *Rack) Edit(change func(*File) error) error {
 	return f.Write(r.Path)
 }
 
-// EditGPU changes one GPU in one step.
+// EditGPU changes one GPU atomically.
 func (r *Rack) EditGPU(uuid string, change func(*GPU)) error {
 	return r.Edit(func(f *File) error {
 		g := f.GPU(uuid)
@@ -84,7 +84,7 @@ func (r *Rack) EditGPU(uuid string, change func(*GPU)) error {
 	})
 }
 
-// Set sets one value of a GPU; the keys stand in README.md.
+// Set sets one value of a GPU. README.md lists the keys.
 func (r *Rack) Set(uuid, key string, value any) error {
 	return r.EditGPU(uuid, func(g *GPU) { g.Set(key, text(value)) })
 }
@@ -96,8 +96,8 @@ func text(value any) string {
 	return fmt.Sprint(value)
 }
 
-// XID raises an XID event. Where the GPU is in MIG mode and the error stayed in
-// one instance, instance is its "gi=<n> ci=<n>".
+// XID raises an XID event. If the GPU is in MIG mode and the error is confined to one instance,
+// instance is "gi=<n> ci=<n>" of that instance.
 func (r *Rack) XID(uuid string, xid int, instance ...string) error {
 	return r.Event(uuid, strings.Join(append([]string{"xid", strconv.Itoa(xid)}, instance...), " "))
 }
@@ -115,10 +115,10 @@ func (r *Rack) Event(uuid, what string) error {
 	})
 }
 
-// Lose makes every call on the GPU answer NVML_ERROR_GPU_IS_LOST.
+// Lose makes every call on the GPU return NVML_ERROR_GPU_IS_LOST.
 func (r *Rack) Lose(uuid string) error { return r.Set(uuid, "lost", true) }
 
-// Remove takes the GPU off the bus: it is counted no more.
+// Remove takes the GPU off the bus, so that NVML no longer counts it.
 func (r *Rack) Remove(uuid string) error { return r.Set(uuid, "absent", true) }
 
 // Restore undoes Lose and Remove.
@@ -129,8 +129,7 @@ func (r *Rack) Restore(uuid string) error {
 	})
 }
 
-// Fail makes one NVML call on a GPU answer a return code; 0 undoes it. With
-// call "*" every call does.
+// Fail makes one NVML call on a GPU, or every call for "*", return a code; 0 undoes it.
 func (r *Rack) Fail(uuid, call string, code int) error {
 	return r.EditGPU(uuid, func(g *GPU) {
 		kept := Section{}
@@ -146,8 +145,8 @@ func (r *Rack) Fail(uuid, call string, code int) error {
 	})
 }
 
-// SetDriver sets one value of the driver: version, cuda, nvml, loaded (false:
-// nvmlInit answers NVML_ERROR_DRIVER_NOT_LOADED).
+// SetDriver sets one value of the driver: version, cuda, nvml, or loaded. With loaded false,
+// nvmlInit returns NVML_ERROR_DRIVER_NOT_LOADED.
 func (r *Rack) SetDriver(key string, value any) error {
 	return r.Edit(func(f *File) error {
 		f.Driver.Set(key, text(value))

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// File is a rack file: the driver and the GPUs in NVML order.
+// File is a rack file: the driver, and the GPUs in NVML's order.
 type File struct {
 	Driver Section
 	GPUs   []GPU
@@ -25,11 +25,11 @@ type GPU struct {
 // Field is one "key = value" line.
 type Field struct{ Key, Value string }
 
-// Section is the lines of one section in their order; event, fail and profile
-// may stand several times.
+// Section holds the lines of one section in order. The keys event, fail and profile may occur
+// several times.
 type Section []Field
 
-// Get returns the first value of key, "" when there is none.
+// Get returns the first value of key, or "".
 func (s Section) Get(key string) string {
 	for _, f := range s {
 		if f.Key == key {
@@ -50,7 +50,7 @@ func (s Section) All(key string) []string {
 	return out
 }
 
-// Int returns the value of key as a number, 0 when it is absent or N/A.
+// Int returns the value of key as a number, or 0 if it is absent or N/A.
 func (s Section) Int(key string) int {
 	n, _ := strconv.ParseInt(s.Get(key), 0, 64)
 	return int(n)
@@ -75,11 +75,11 @@ func (s *Section) Drop(key string) {
 	*s = slices.DeleteFunc(*s, func(f Field) bool { return f.Key == key })
 }
 
-// UUID returns the GPU's or MIG device's UUID.
+// UUID returns the UUID of the GPU or MIG device.
 func (s Section) UUID() string { return s.Get("uuid") }
 
-// PCI returns the PCI address as sysfs and the kernel spell it: a domain of four
-// digits, lower case, for example 0000:18:00.0.
+// PCI returns the PCI address in the format of sysfs and the kernel: with a domain of four digits
+// and in lower case, for example 0000:18:00.0.
 func (s Section) PCI() string {
 	var domain, bus, device uint
 	if _, err := fmt.Sscanf(s.Get("pci"), "%x:%x:%x.0", &domain, &bus, &device); err != nil {
@@ -88,7 +88,7 @@ func (s Section) PCI() string {
 	return fmt.Sprintf("%04x:%02x:%02x.0", domain, bus, device)
 }
 
-// GPU finds a GPU by its UUID; nil when there is none.
+// GPU returns the GPU with that UUID, or nil.
 func (f *File) GPU(uuid string) *GPU {
 	for i := range f.GPUs {
 		if f.GPUs[i].UUID() == uuid {
@@ -98,7 +98,7 @@ func (f *File) GPU(uuid string) *GPU {
 	return nil
 }
 
-// Present lists the GPUs that have not fallen off the bus.
+// Present returns the GPUs that are on the bus.
 func (f *File) Present() []GPU {
 	var out []GPU
 	for _, g := range f.GPUs {
@@ -122,8 +122,8 @@ func Load(path string) (*File, error) {
 	return f, nil
 }
 
-// Parse reads the text of a rack file. Keys are not checked here: the fake
-// library does so when it loads the file.
+// Parse parses the text of a rack file. It does not check keys: the fake library does so when it
+// loads the file.
 func Parse(text string) (*File, error) {
 	f := &File{}
 	var in *Section
@@ -194,7 +194,7 @@ func (f *File) String() string {
 	return b.String()
 }
 
-// Write puts the file in place in one step, so that no reader sees half of it.
+// Write writes the file atomically.
 func (f *File) Write(path string) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".rack-*")
 	if err != nil {

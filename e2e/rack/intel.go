@@ -9,9 +9,8 @@ import (
 	"sync"
 )
 
-// Intel is a rack of Intel GPUs that are not there: a root directory with the files
-// of the kernel drivers xe and i915 (Linux sysfs-driver-intel-xe-sriov,
-// drm-usage-stats.rst). There is no library to fake.
+// Intel is a rack of fake Intel GPUs: a root directory with the files of the kernel drivers xe and
+// i915 (Linux sysfs-driver-intel-xe-sriov, drm-usage-stats.rst). There is no library to fake.
 type Intel struct {
 	Root string
 
@@ -25,35 +24,35 @@ type IntelGPU struct {
 	Device uint16
 	// Driver is "xe", or "i915" as Intel ships it for data centers.
 	Driver string
-	// Render is the minor of the card's render node; its functions' follow.
+	// Render is the minor number of the card's render node. The nodes of its functions follow.
 	Render int
-	// Tiles share the memory evenly.
+	// Tiles is the number of tiles, which share the memory evenly.
 	Tiles     int
 	MemoryMiB uint64
 	NUMA      int
-	// Functions are enabled virtual functions, QuotaMiB the memory of each.
+	// Functions is the number of enabled virtual functions; QuotaMiB is the memory of each.
 	Functions int
 	QuotaMiB  uint64
-	// ForMachines is how many of them, the last ones, are bound to vfio-pci.
+	// ForMachines is how many of these, the last ones, are bound to vfio-pci.
 	ForMachines int
-	// Absent takes the card off the bus, Lost leaves it there reading all ones.
+	// Absent removes the card from the bus. Lost leaves it there, but reads return all ones.
 	Absent, Lost bool
 	// Survival is the firmware's survivability mode.
 	Survival bool
-	// Energy of the card so far in microjoules, Temperature in degrees.
+	// Energy is the card's consumption so far in microjoules; Temperature is in degrees Celsius.
 	Energy, Temperature int
 	Processes           []IntelProcess
 }
 
-// IntelProcess has a GPU, or one of its functions (from 1), open.
+// IntelProcess is a process that has a GPU, or one of its functions (counted from 1), open.
 type IntelProcess struct {
 	PID, Function int
 	ResidentKiB   uint64
-	// Busy and Clock are cycles of xe, nanoseconds and nothing of i915.
+	// Busy and Clock are cycles with xe. With i915, Busy is nanoseconds and Clock is unused.
 	Busy, Clock uint64
 }
 
-// NewIntel writes a rack into root, beside what is there.
+// NewIntel writes a rack into root and keeps the files that are there.
 func NewIntel(root string, gpus ...IntelGPU) (*Intel, error) {
 	r := &Intel{Root: root, gpus: slices.Clone(gpus)}
 	if err := writeFile(filepath.Join(root, "proc/sys/kernel/osrelease"), "6.19.2-generic\n"); err != nil {
@@ -80,7 +79,7 @@ func (r *Intel) Edit(pci string, change func(*IntelGPU)) error {
 	return fmt.Errorf("the rack has no card %s", pci)
 }
 
-// FunctionPCI is the address of a virtual function, from 1.
+// FunctionPCI returns the PCI address of virtual function n, counted from 1.
 func (g IntelGPU) FunctionPCI(n int) string {
 	return g.PCI[:strings.LastIndex(g.PCI, ".")+1] + fmt.Sprint(n)
 }
@@ -124,8 +123,7 @@ func (r *Intel) write(g IntelGPU) error {
 	return r.processes(g)
 }
 
-// function writes a virtual function: a PCI device of its own, and what its card
-// says of it.
+// function writes a virtual function: its PCI device, and what the card's files say about it.
 func (r *Intel) function(g IntelGPU, n int) error {
 	pci := g.FunctionPCI(n)
 	driver := g.Driver
@@ -147,7 +145,7 @@ func (r *Intel) function(g IntelGPU, n int) error {
 	return writeFile(quota, fmt.Sprintf("%d\n", g.QuotaMiB<<20))
 }
 
-// common are the files of a card and of a function.
+// common returns the files that cards and functions have in common.
 func (g IntelGPU) common(render int) files {
 	out := files{}
 	out.put("vendor", "0x8086")
@@ -161,7 +159,7 @@ func (g IntelGPU) common(render int) files {
 	return out
 }
 
-// memory is what each driver tells of it.
+// memory adds what each driver reports about memory.
 func (g IntelGPU) memory(out files, mib uint64) {
 	for tile := range max(1, g.Tiles) {
 		if g.Driver == "xe" {
@@ -193,7 +191,7 @@ func (r *Intel) device(pci string, f files, driver string, render int) error {
 	return deviceNode(filepath.Join(r.Root, "dev/dri", node), drmMajor, uint32(render))
 }
 
-// processes writes what the kernel says of open files.
+// processes writes the kernel's files about open file descriptors.
 func (r *Intel) processes(g IntelGPU) error {
 	for i, p := range g.Processes {
 		pci, render := g.PCI, g.Render+p.Function

@@ -9,23 +9,22 @@ import (
 	"syscall"
 )
 
-// Libcuda is the file name of the CUDA driver library. The root tree holds a
-// stand-in: the text of the rack file, which package cuda reads.
+// Libcuda is the file name of the CUDA driver library. The root holds a stand-in for it, whose
+// content is the rack file. Package cuda reads it.
 const Libcuda = "libcuda.so.1"
 
-// CapMinors returns the minor numbers of the device nodes that open a MIG
-// device: its GPU instance's and its compute instance's, as the driver lists
-// them in /proc/driver/nvidia-caps/mig-minors.
+// CapMinors returns the minor numbers of the device nodes that give access to a MIG device: those
+// of its GPU instance and its compute instance, as the driver lists them in
+// /proc/driver/nvidia-caps/mig-minors.
 func CapMinors(gpuMinor, gi, ci int) (gpuInstance, computeInstance int) {
 	const first, perGPU, perInstance = 3, 135, 9
 	gpuInstance = first + gpuMinor*perGPU + gi*perInstance
 	return gpuInstance, gpuInstance + 1 + ci
 }
 
-// Root makes, in dir, the tree that a machine with the rack's GPUs would have:
-// device nodes, /proc/driver, PCI devices in sysfs and the driver's libraries
-// (lib is Tools.Lib). The nodes are character devices that swallow everything
-// (1:3, like /dev/null); making them needs root.
+// Root creates in dir the files of a machine with the rack's GPUs: device nodes, /proc/driver, PCI
+// devices in sysfs and the driver's libraries (lib is Tools.Lib). The nodes are character devices
+// that discard everything (1:3, like /dev/null). Creating them needs root.
 func Root(dir string, r *Rack, lib string) error {
 	f, err := r.File()
 	if err != nil {
@@ -53,7 +52,7 @@ func Root(dir string, r *Rack, lib string) error {
 	return t.err
 }
 
-// tree writes files until one fails.
+// tree creates files until one fails.
 type tree struct {
 	dir string
 	err error
@@ -112,8 +111,8 @@ func (t *tree) gpu(f *File, g GPU) {
 	}
 }
 
-// pciDevice makes the folder of a PCI device in the kernel's tree, below a PCIe switch
-// where it has one, and the link to it that /sys/bus has.
+// pciDevice creates the folder of a PCI device in the kernel's device tree, below a PCIe switch if
+// it has one, and the link to it in /sys/bus.
 func (t *tree) pciDevice(pci, pcieSwitch string) {
 	t.make("sys/bus/pci/devices/"+pci, func(path string) error {
 		return pciFolder(t.dir, path, pci, pcieSwitch)
@@ -123,7 +122,7 @@ func (t *tree) pciDevice(pci, pcieSwitch string) {
 func pciFolder(root, link, pci, pcieSwitch string) error {
 	place := "devices/pci0000:00/0000:00:01.0/"
 	if pcieSwitch != "" && pcieSwitch != "N/A" {
-		// Root port, upstream and downstream port of the switch.
+		// Root port, then the upstream and downstream ports of the switch.
 		place = fmt.Sprintf("devices/pci0000:00/0000:00:02.0/0000:%[1]s:00.0/0000:%[1]s:01.0/", "f"+pcieSwitch)
 	}
 	if err := os.MkdirAll(filepath.Join(root, "sys", place, pci), 0o755); err != nil {

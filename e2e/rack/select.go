@@ -7,9 +7,9 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// Devices lists what CUDA offers on the rack to a process that can reach the
-// devices for which there is true (nil: all): the physical GPUs that are not in
-// MIG mode and the first MIG device of those that are, in NVML order.
+// Devices lists the devices that CUDA offers to a process that can reach the devices for which
+// there returns true; nil means all. These are the GPUs that are not in MIG mode and the first MIG
+// device of each of the others, in NVML's order.
 func (f *File) Devices(there func(wire.Device) bool) []wire.Device {
 	var out []wire.Device
 	for _, g := range f.Present() {
@@ -26,7 +26,7 @@ func (f *File) Devices(there func(wire.Device) bool) []wire.Device {
 	return out
 }
 
-// offers lists the GPU itself, or its MIG devices where it is in MIG mode.
+// offers returns the GPU itself, or its MIG devices if it is in MIG mode.
 func (g GPU) offers() []wire.Device {
 	if g.Get("mig_mode") != "yes" {
 		return []wire.Device{{
@@ -42,7 +42,7 @@ func (g GPU) offers() []wire.Device {
 	return out
 }
 
-// step is how finely the hardware divides its SMs among MPS clients. Two SMs
+// step returns the number of SMs in which the hardware divides a GPU among MPS clients. Two SMs
 // share a texture processing cluster, hence the default.
 func (g GPU) step() int {
 	if n := g.Int("sm_step"); n > 0 {
@@ -60,10 +60,10 @@ func (g GPU) migDevice(m Section) wire.Device {
 	}
 }
 
-// Select applies CUDA_VISIBLE_DEVICES to devices as CUDA does: ordinals or UUIDs
-// (or unique beginnings of them), in the order given, up to the first entry that
-// names nothing. nil means unset: all devices. MIG devices other than the first
-// of a GPU are found by their UUID only.
+// Select applies CUDA_VISIBLE_DEVICES to devices as CUDA does: it contains ordinals, UUIDs or
+// unique prefixes of UUIDs, in the given order, up to the first entry that names no device. nil
+// means that the variable is not set and selects all devices. MIG devices other than the first of a
+// GPU are found only by UUID.
 func (f *File) Select(devices []wire.Device, visible *string) []wire.Device {
 	if visible == nil {
 		return devices

@@ -11,7 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// duration is one of Prometheus, with a single unit.
+// duration matches a Prometheus duration with a single unit.
 var duration = regexp.MustCompile(`^[0-9]+(ms|s|m|h|d|w|y)$`)
 
 type config struct {
@@ -37,7 +37,7 @@ type consulSD struct {
 	Tags     []string `yaml:"tags"`
 }
 
-// relabel replaces a label: the only action that the job uses.
+// relabel replaces a label, which is the only action that the job uses.
 type relabel struct {
 	Sources     []string `yaml:"source_labels"`
 	Regex       string   `yaml:"regex"`
@@ -102,8 +102,8 @@ func (j *job) check() (err error) {
 	return nil
 }
 
-// apply does as Prometheus does: labels that do not match stay as they are, and an
-// empty value removes the label.
+// apply does as Prometheus does: labels that do not match stay unchanged, and an empty value
+// removes the label.
 func (r relabel) apply(labels map[string]string) {
 	var values []string
 	for _, name := range r.Sources {

@@ -1,7 +1,6 @@
-// Command scraper stands in for Prometheus in tests: it takes the flags that
-// jobs/prometheus.nomad.hcl gives, reads the configuration that the job renders and
-// scrapes what that finds. It stores nothing but the names of metrics. What it does
-// not know in flags or configuration it refuses.
+// Command scraper stands in for Prometheus in tests. It takes the flags of
+// jobs/prometheus.nomad.hcl, reads the configuration that the job renders and scrapes the targets
+// in it. It stores only the names of metrics. It rejects unknown flags and unknown configuration.
 package main
 
 import (
@@ -40,7 +39,7 @@ func main() {
 	log.Fatal(http.ListenAndServe(*address, nil))
 }
 
-// state is what the last round found; its answers have the shape of Prometheus's.
+// state is the result of the last round. The answers from it have the format of Prometheus's.
 type state struct {
 	mu      sync.Mutex
 	targets []target

@@ -19,7 +19,7 @@ type target struct {
 	Error  string            `json:"lastError"`
 }
 
-// targets asks Consul for the instances of a job's services, and relabels them.
+// targets asks Consul for the instances of a job's services and relabels them.
 func (j job) targets() (found []target, err error) {
 	for _, sd := range j.Consul {
 		client, err := consul.NewClient(&consul.Config{Address: sd.Server})
@@ -69,7 +69,7 @@ func (j job) target(in *consul.CatalogService) target {
 	return t
 }
 
-// scrape reads the target's metrics and adds their names, as series are named.
+// scrape reads the target's metrics and adds the names of their series.
 func (t *target) scrape(names map[string]bool) {
 	t.Health = "down"
 	client := &http.Client{Timeout: 5 * time.Second}

@@ -1,10 +1,9 @@
-// Package engine computes what a language model server with continuous batching
-// does, step by step and without a clock: the scheduler of vLLM V1 (chunked prefill
-// with a budget of tokens per step, preemption by recomputing), a KV cache in blocks,
-// a prefix cache that shares its memory, and a step time from the bandwidth and the
-// arithmetic of the hardware.
+// Package engine computes what a language model server with continuous batching does, step by step
+// and without a clock. It has the scheduler of vLLM V1 (chunked prefill with a token budget for
+// each step, preemption by recomputation), a KV cache in blocks, a prefix cache in the same memory,
+// and a step time computed from the bandwidth and the arithmetic rate of the hardware.
 //
-// Not computed: speculation, adapters, KV offload, tokenisation, prefix hits on
+// It does not model speculative decoding, adapters, KV offload, tokenization, or prefix hits on
 // generated tokens.
 package engine
 
@@ -15,43 +14,42 @@ import (
 	"time"
 )
 
-// Config of an engine; zero fields of the last three mean vLLM's defaults.
+// Config configures an engine. The last three fields default to vLLM's defaults.
 type Config struct {
 	Hardware
-	// MaxSeqs is the most sequences in one step, 256 by default.
+	// MaxSeqs is the maximum number of sequences in one step, 256 by default.
 	MaxSeqs int
-	// Block is the tokens of one block of the KV cache, 16 by default.
+	// Block is the number of tokens in a block of the KV cache, 16 by default.
 	Block int
-	// Page is the tokens that one hash of a Prefix covers, a multiple of Block; Block
-	// by default.
+	// Page is the number of tokens that one hash of a Prefix covers: a multiple of Block, which is
+	// also its default.
 	Page int
 }
 
-// Sequence is one request. The fields in capitals are the caller's, and do not
-// change once it was added.
+// Sequence is one request. The caller sets the exported fields and must not change them after Add.
 type Sequence struct {
 	// Prompt and Output are lengths in tokens, both at least 1.
 	Prompt, Output int
-	// Prefix holds a hash for each full page of the prompt, which stands for that page
-	// and all before it.
+	// Prefix holds a hash for each full page of the prompt. The hash identifies that page and all
+	// pages before it.
 	Prefix []uint64
 	Value  any
 
 	pages    []*page
 	blocks   int
 	computed int // tokens whose keys and values are in memory
-	made     int // tokens of the answer
+	made     int // generated tokens
 	hit      int
 	admitted bool // has run before
 	gone     bool
-	next     int // tokens that the present step computes
+	next     int // tokens to compute in the current step
 }
 
-// Made is the tokens generated so far.
+// Made returns the number of tokens generated so far.
 func (s *Sequence) Made() int { return s.made }
 
-// Hit is the tokens of the prompt that the prefix cache held when the sequence was
-// first admitted.
+// Hit returns the number of prompt tokens that were in the prefix cache when the sequence was first
+// admitted.
 func (s *Sequence) Hit() int { return s.hit }
 
 func (s *Sequence) length() int { return s.Prompt + s.made }
@@ -63,15 +61,15 @@ type Engine struct {
 	memory  *memory
 	waiting []*Sequence // next first
 	running []*Sequence // in order of admission
-	batch   []*Sequence // of the present step
+	batch   []*Sequence // of the current step
 	out     []*Sequence
 	counts  Counts
 }
 
-// Counts since the start.
+// Counts are totals since the start.
 type Counts struct {
 	Preemptions int
-	// Queried is prompt tokens looked up in the prefix cache, Hit those found.
+	// Queried counts the prompt tokens looked up in the prefix cache, Hit those found.
 	Queried, Hit int
 }
 
@@ -89,13 +87,13 @@ func New(c Config) *Engine {
 	return &Engine{config: c, memory: newMemory(c.KVTokens, c.Block, c.Page)}
 }
 
-// Config returns the settings, with defaults filled in.
+// Config returns the configuration with defaults filled in.
 func (e *Engine) Config() Config { return e.config }
 
-// ErrTooLong means that a request exceeds the KV cache and can never be served.
+// ErrTooLong means that a request exceeds the KV cache, so that it can never be served.
 var ErrTooLong = errors.New("longer than the KV cache")
 
-// Add queues a sequence. It fails with ErrTooLong, and for lengths below 1.
+// Add queues a sequence. It fails with ErrTooLong, or if a length is below 1.
 func (e *Engine) Add(s *Sequence) error {
 	if s.Prompt < 1 || s.Output < 1 {
 		return fmt.Errorf("prompt of %d and output of %d tokens: want at least 1", s.Prompt, s.Output)
@@ -107,8 +105,8 @@ func (e *Engine) Add(s *Sequence) error {
 	return nil
 }
 
-// Drop ends a sequence whose client left. In the middle of a step its work is still
-// done, and wasted.
+// Drop removes a sequence whose client left. In the middle of a step the work on it is still done,
+// and wasted.
 func (e *Engine) Drop(s *Sequence) {
 	is := func(x *Sequence) bool { return x == s }
 	e.waiting = slices.DeleteFunc(e.waiting, is)
@@ -117,8 +115,8 @@ func (e *Engine) Drop(s *Sequence) {
 	e.memory.release(s)
 }
 
-// Begin starts a step and returns its length; false when there is nothing to do.
-// End must follow before the next Begin.
+// Begin starts a step and returns its duration, or false if there is nothing to do. End must be
+// called before the next Begin.
 func (e *Engine) Begin() (time.Duration, bool) {
 	e.batch = e.batch[:0]
 	budget, preempted := e.scheduleRunning(e.config.Budget)
@@ -131,8 +129,8 @@ func (e *Engine) Begin() (time.Duration, bool) {
 	return time.Duration(e.config.seconds(e.load()) * float64(time.Second)), true
 }
 
-// scheduleRunning gives what is running its tokens, and takes the memory for them
-// from those that were admitted last.
+// scheduleRunning assigns tokens to the running sequences. It takes the memory for them from the
+// sequences that were admitted last.
 func (e *Engine) scheduleRunning(budget int) (left int, preempted bool) {
 	for i := 0; i < len(e.running) && budget > 0; i++ {
 		s := e.running[i]
@@ -150,8 +148,7 @@ func (e *Engine) scheduleRunning(budget int) (left int, preempted bool) {
 	return budget, preempted
 }
 
-// preempt stops the sequence that was admitted last; it will compute everything
-// again.
+// preempt stops the sequence that was admitted last, which must then recompute everything.
 func (e *Engine) preempt() *Sequence {
 	s := e.running[len(e.running)-1]
 	e.running = e.running[:len(e.running)-1]
@@ -165,7 +162,7 @@ func (e *Engine) preempt() *Sequence {
 func (e *Engine) admit(budget int) {
 	for len(e.waiting) > 0 && len(e.running) < e.config.MaxSeqs && budget > 0 {
 		s := e.waiting[0]
-		// The last token is always computed, because its result is the next one.
+		// The last token is always computed, because its output is the next token.
 		pages := e.memory.match(s.Prefix, (s.length()-1)/e.config.Page)
 		for _, hash := range s.Prefix[:pages] {
 			p := e.memory.pages[hash]
@@ -204,8 +201,8 @@ func (e *Engine) load() work {
 	return w
 }
 
-// End finishes the step and returns the sequences that got a token by it, valid
-// until the next End. One whose answer is whole has left the engine.
+// End finishes the step and returns the sequences that got a token. The slice is valid until the
+// next End. Sequences with a complete answer have left the engine.
 func (e *Engine) End() []*Sequence {
 	e.out = e.out[:0]
 	finished := false
@@ -232,22 +229,22 @@ func (e *Engine) End() []*Sequence {
 	return e.out
 }
 
-// Running counts the sequences that take part in a step.
+// Running returns the number of sequences in the batch.
 func (e *Engine) Running() int { return len(e.running) }
 
-// Waiting counts the sequences that wait for a place in the batch.
+// Waiting returns the number of sequences that wait for a place in the batch.
 func (e *Engine) Waiting() int { return len(e.waiting) }
 
-// KVUsage is the part of the KV cache that sequences hold, 0 to 1.
+// KVUsage returns the fraction of the KV cache that sequences hold, from 0 to 1.
 func (e *Engine) KVUsage() float64 { return float64(e.memory.used()) / float64(e.memory.total) }
 
-// Blocks is the size of the KV cache in blocks.
+// Blocks returns the size of the KV cache in blocks.
 func (e *Engine) Blocks() int { return e.memory.total }
 
-// Cached is how many tokens of a prefix the cache holds now.
+// Cached returns how many tokens of a prefix are in the cache now.
 func (e *Engine) Cached(prefix []uint64) int {
 	return e.memory.match(prefix, len(prefix)) * e.config.Page
 }
 
-// Counts returns what was counted since the start.
+// Counts returns the totals since the start.
 func (e *Engine) Counts() Counts { return e.counts }

@@ -1,22 +1,21 @@
 package engine
 
-// memory is the KV cache: blocks of a fixed number of tokens. A block belongs to one
-// sequence, or is part of a page, which holds a piece of a prompt that sequences
-// share. Pages that no sequence holds stay until their blocks are needed; the one
-// that was let go first goes first.
+// memory is the KV cache: blocks of a fixed number of tokens. A block belongs to one sequence or to
+// a page, which holds a part of a prompt that sequences can share. Pages that no sequence holds
+// stay until their blocks are needed. The page released first is evicted first.
 type memory struct {
-	block, page int // tokens of one block and of one page
-	total, free int // blocks, and those that hold nothing
+	block, page int // tokens in a block and in a page
+	total, free int // blocks, and blocks that hold nothing
 	idle        int // blocks of pages that no sequence holds
 	pages       map[uint64]*page
-	// oldest and newest end the list of pages that no sequence holds.
+	// oldest and newest are the ends of the list of pages that no sequence holds.
 	oldest, newest *page
 }
 
 type page struct {
 	hash       uint64
 	holders    int
-	prev, next *page // older and newer, while nobody holds it
+	prev, next *page // older and newer page, while no sequence holds it
 }
 
 func newMemory(tokens, block, pageTokens int) *memory {
@@ -26,10 +25,10 @@ func newMemory(tokens, block, pageTokens int) *memory {
 
 func (m *memory) perPage() int { return m.page / m.block }
 
-// used is the blocks that sequences hold.
+// used returns the number of blocks that sequences hold.
 func (m *memory) used() int { return m.total - m.free - m.idle }
 
-// match returns how many pages of a prefix are there, of at most most.
+// match returns how many pages of a prefix are cached, at most most.
 func (m *memory) match(prefix []uint64, most int) int {
 	n := 0
 	for n < len(prefix) && n < most && m.pages[prefix[n]] != nil {
@@ -38,7 +37,7 @@ func (m *memory) match(prefix []uint64, most int) int {
 	return n
 }
 
-// hold takes a page for one more sequence.
+// hold takes a reference to a page for one more sequence.
 func (m *memory) hold(p *page) {
 	if p.holders == 0 {
 		m.unlink(p)
@@ -47,7 +46,7 @@ func (m *memory) hold(p *page) {
 	p.holders++
 }
 
-// letGo is the opposite of hold.
+// letGo releases a reference to a page.
 func (m *memory) letGo(p *page) {
 	if p.holders--; p.holders > 0 {
 		return
@@ -76,8 +75,8 @@ func (m *memory) unlink(p *page) {
 	p.prev, p.next = nil, nil
 }
 
-// grow gives a sequence the blocks for so many tokens in all; false, and nothing is
-// changed, when there is no room.
+// grow allocates blocks until a sequence has room for tokens tokens. It returns false and changes
+// nothing if there is not enough room.
 func (m *memory) grow(s *Sequence, tokens int) bool {
 	need := (tokens-len(s.pages)*m.page+m.block-1)/m.block - s.blocks
 	if need <= 0 {
@@ -98,8 +97,8 @@ func (m *memory) grow(s *Sequence, tokens int) bool {
 	return true
 }
 
-// share turns what a sequence has computed of its prefix into pages. Where another
-// sequence has computed the same meanwhile, its page is held and the double is freed.
+// share turns what a sequence has computed of its prefix into pages. If another sequence has
+// computed the same page meanwhile, share takes that page and frees the duplicate.
 func (m *memory) share(s *Sequence) {
 	for i := len(s.pages); i < len(s.Prefix) && (i+1)*m.page <= min(s.computed, s.Prompt); i++ {
 		s.blocks -= m.perPage()
@@ -115,8 +114,8 @@ func (m *memory) share(s *Sequence) {
 	}
 }
 
-// release takes everything from a sequence. The end of its prefix is let go first,
-// because a page is of no use without those before it.
+// release frees everything that a sequence holds. It starts at the end of the prefix, because a
+// page is useless without the pages before it.
 func (m *memory) release(s *Sequence) {
 	for i := len(s.pages) - 1; i >= 0; i-- {
 		m.letGo(s.pages[i])

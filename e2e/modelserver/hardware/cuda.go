@@ -8,16 +8,16 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// device is a CUDA context that is held for life.
+// device is a CUDA context that stays open as long as the process runs.
 type device struct {
 	*cuda.Context
 	lost chan error
 	done chan struct{}
 	full int // MiB that it took on each GPU
-	held int // of them now
+	held int // MiB of these that it holds now
 }
 
-// openCUDA opens every visible GPU, as a CUDA program does at its start.
+// openCUDA opens every visible GPU, as a CUDA program does when it starts.
 func openCUDA() (*device, error) {
 	context, err := cuda.Open(cuda.Options{})
 	if err != nil {
@@ -27,8 +27,8 @@ func openCUDA() (*device, error) {
 	return d, nil
 }
 
-// hold takes memory on every GPU and keeps telling the driver how busy the
-// process is, until Close or until the GPU is lost.
+// hold takes memory on every GPU and keeps reporting to the driver how busy the process is, until
+// Close or until the GPU is lost.
 func (d *device) hold(use Use) error {
 	if err := d.resize(use.MiB); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (d *device) touch(use Use) {
 	}
 }
 
-// resize takes or gives back memory on every GPU until it holds so much of each.
+// resize allocates or frees memory until the process holds mib MiB on every GPU.
 func (d *device) resize(mib int) error {
 	for i := range d.Devices {
 		more := mib - d.held
@@ -75,13 +75,13 @@ func (d *device) resize(mib int) error {
 	return nil
 }
 
-// Close gives the GPU back.
+// Close releases the GPU.
 func (d *device) Close() error {
 	close(d.done)
 	return d.Context.Close()
 }
 
-// units is the number of SMs that the process may use, over all GPUs.
+// units returns the number of SMs that the process may use, over all GPUs.
 func (d *device) units() int {
 	n := 0
 	for _, seen := range d.Devices {
@@ -90,7 +90,7 @@ func (d *device) units() int {
 	return n
 }
 
-// differs says where the GPUs are not what was granted.
+// differs returns how the GPUs differ from the grant, or "".
 func (d *device) differs(g gpu.Grant) string {
 	if d.MPS != (g.Sharing == gpu.SharingMPS) {
 		return fmt.Sprintf("the grant is shared by %s and the process runs over MPS: %v", g.Sharing, d.MPS)

@@ -1,6 +1,5 @@
-// Package hardware is what the stand-in model server knows of the GPU under it:
-// what its environment says that it was granted, what it finds when it opens the
-// GPU, and whether the two agree.
+// Package hardware tells the stand-in model server about its GPU: the grant in its environment,
+// what it finds when it opens the GPU, and whether the two agree.
 package hardware
 
 import (
@@ -19,18 +18,18 @@ import (
 // cpuSpeed is the speed of a server without a GPU, relative to a whole H100.
 const cpuSpeed = 0.02
 
-// Hardware is the GPU under this process, open for as long as it lives.
+// Hardware is the GPU of this process, which stays open as long as the process runs.
 type Hardware struct {
-	// Variant is the kind of image that runs: nvidia, amd, intel or cpu.
+	// Variant is the kind of the image: nvidia, amd, intel or cpu.
 	Variant string
 	Grant   gpu.Grant
 	granted bool
 	device  *device
-	// Compiled is set by a server that had to compile.
+	// Compiled is set if the server had to compile.
 	Compiled bool
 }
 
-// Info is what GET /v1/info answers: all that the process sees of its place.
+// Info is the answer to GET /v1/info: all that the process sees of its environment.
 type Info struct {
 	Variant         string        `json:"variant"`
 	Model           string        `json:"model"`
@@ -39,7 +38,7 @@ type Info struct {
 	Problem         string        `json:"problem,omitempty"`
 	Grant           *gpu.Grant    `json:"grant,omitempty"`
 	CUDA            *cuda.Context `json:"cuda,omitempty"`
-	// Compiled is set where nothing was there from an earlier start.
+	// Compiled is set if nothing was cached from an earlier start.
 	Compiled    bool              `json:"compiled"`
 	Environment map[string]string `json:"environment"`
 	DeviceNodes []string          `json:"device_nodes"`
@@ -47,8 +46,8 @@ type Info struct {
 	PID         int               `json:"pid"`
 }
 
-// Open reads the grant and opens the granted GPU as a CUDA program would. It
-// fails where such a program would end with an error.
+// Open reads the grant and opens the granted GPU as a CUDA program would. It fails where such a
+// program would exit with an error.
 func Open() (*Hardware, error) {
 	h := &Hardware{Variant: os.Getenv("MODELSERVER_VARIANT")}
 	if h.Variant == "" {
@@ -65,7 +64,7 @@ func Open() (*Hardware, error) {
 	return h, err
 }
 
-// Close gives the GPU back.
+// Close releases the GPU.
 func (h *Hardware) Close() error {
 	if h.device == nil {
 		return nil
@@ -73,7 +72,7 @@ func (h *Hardware) Close() error {
 	return h.device.Close()
 }
 
-// Lost yields the error with which the GPU went away under the process.
+// Lost returns a channel that yields the error by which the process lost its GPU.
 func (h *Hardware) Lost() <-chan error {
 	if h.device == nil {
 		return nil
@@ -81,14 +80,14 @@ func (h *Hardware) Lost() <-chan error {
 	return h.device.lost
 }
 
-// Use is what a server does with its GPU.
+// Use describes how a server uses its GPU.
 type Use struct {
-	// MiB of GPU memory that it takes on each GPU.
+	// MiB is the memory that it takes on each GPU.
 	MiB int
-	// Busy is how much of what was granted it keeps busy, in percent.
+	// Busy returns how much of the grant it keeps busy, in percent.
 	Busy func() int
-	// Every is the time between two calls on the GPU, and so how soon the server
-	// notices that the GPU or its MPS server is gone.
+	// Every is the interval between calls to the GPU. It limits how soon the server notices that
+	// the GPU or its MPS server is gone.
 	Every time.Duration
 }
 
@@ -100,8 +99,8 @@ func (h *Hardware) Hold(use Use) error {
 	return h.device.hold(use)
 }
 
-// Keep makes a server that holds its GPU keep one part in so many of the memory that it
-// took; 1 takes all of it again. Several goroutines must not call it at once.
+// Keep reduces the GPU memory of a server to 1/parts of what it took; parts 1 takes all of it
+// again. Calls must not be concurrent.
 func (h *Hardware) Keep(parts int) error {
 	if h == nil || h.device == nil {
 		return nil
@@ -109,7 +108,7 @@ func (h *Hardware) Keep(parts int) error {
 	return h.device.resize(h.device.full / parts)
 }
 
-// Problem says where the hardware differs from the grant, "" where it agrees.
+// Problem returns how the hardware differs from the grant, or "".
 func (h *Hardware) Problem() string {
 	switch {
 	case !h.granted && h.Variant == "cpu":
@@ -125,8 +124,8 @@ func (h *Hardware) Problem() string {
 	}
 }
 
-// Speed is the rate of this hardware relative to a whole H100: the weight of the
-// grant, less where the GPU shows fewer units than were granted.
+// Speed returns the speed of this hardware relative to a whole H100: the weight of the grant,
+// reduced if the GPU shows fewer units than were granted.
 func (h *Hardware) Speed() float64 {
 	if !h.granted || h.Grant.Weight <= 0 {
 		return cpuSpeed
@@ -138,7 +137,7 @@ func (h *Hardware) Speed() float64 {
 	return speed
 }
 
-// Fingerprint names variant, class and slices, for OpenAI's system_fingerprint.
+// Fingerprint returns variant, class and slices, for OpenAI's system_fingerprint.
 func (h *Hardware) Fingerprint() string {
 	if !h.granted {
 		return h.Variant
@@ -167,7 +166,7 @@ func (h *Hardware) Info() Info {
 	return info
 }
 
-// environment returns the variables that begin with one of the prefixes.
+// environment returns the variables whose names begin with one of the prefixes.
 func environment(prefixes ...string) map[string]string {
 	found := map[string]string{}
 	for _, entry := range os.Environ() {
@@ -179,7 +178,7 @@ func environment(prefixes ...string) map[string]string {
 	return found
 }
 
-// deviceNodes lists the GPU nodes under /dev.
+// deviceNodes lists the GPU device nodes in /dev.
 func deviceNodes() []string {
 	found := map[string]bool{}
 	for _, pattern := range []string{"/dev/nvidia*", "/dev/nvidia-caps/*", "/dev/kfd", "/dev/dri/*"} {
@@ -193,7 +192,7 @@ func deviceNodes() []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// mounts lists the mount points of this process's namespace.
+// mounts lists the mount points of this process's mount namespace.
 func mounts() []string {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package cloud is a cloud with one scaling group of nodes, as far as a target of the Nomad
-// Autoscaler uses one.
+// Package cloud is a cloud with one scaling group of nodes, as far as a target plugin of the Nomad
+// Autoscaler needs one.
 package cloud
 
 import (
@@ -13,20 +13,20 @@ import (
 
 // Group is the state of the scaling group.
 type Group struct {
-	// Closed is set while no node may be started or ended.
+	// Closed is set while no node may be started or stopped.
 	Closed bool
-	// Wanted is how many nodes are there or starting.
+	// Wanted is the number of nodes that exist or are starting.
 	Wanted int
-	// Nodes are the names of those that were started.
+	// Nodes are the names of the started nodes.
 	Nodes []string
 }
 
-// Cloud starts and ends nodes.
+// Cloud starts and stops nodes.
 type Cloud struct {
-	// Start starts the agent of a node and returns when it has joined; End ends one.
+	// Start starts a node's agent and returns when it has joined; End stops a node.
 	Start func(name string) error
 	End   func(name string)
-	// Failed takes what went wrong with a start.
+	// Failed is called with the error of a failed start.
 	Failed func(error)
 
 	mu      sync.Mutex
@@ -35,24 +35,24 @@ type Cloud struct {
 	starts  sync.WaitGroup
 }
 
-// Now is the state of the group.
+// Now returns the state of the group.
 func (c *Cloud) Now() Group {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return Group{c.group.Closed, c.group.Wanted, slices.Clone(c.group.Nodes)}
 }
 
-// Close says whether nodes may be started and ended from now on.
+// Close sets whether starting and stopping nodes is forbidden.
 func (c *Cloud) Close(closed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.group.Closed = closed
 }
 
-// Wait waits until all starts have ended.
+// Wait waits until all starts have finished.
 func (c *Cloud) Wait() { c.starts.Wait() }
 
-// Handler answers the target.
+// Handler returns the HTTP API that the target uses.
 func (c *Cloud) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /group", func(w http.ResponseWriter, _ *http.Request) {
@@ -70,7 +70,7 @@ func (c *Cloud) Handler() http.Handler {
 	return mux
 }
 
-// start starts what is missing, and does not wait for it.
+// start starts the missing nodes without waiting for them.
 func (c *Cloud) start(wanted int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package cuda is a CUDA client that needs no GPU: it looks for devices, attaches
-// to MPS and takes memory as the CUDA driver library does, against the fakes of
-// package rack. Test images link it where a real one would link libcuda.
+// Package cuda is a CUDA client that needs no GPU. Against the fakes of package rack, it finds
+// devices, attaches to MPS and allocates memory as the CUDA driver library does. Programs in test
+// images link it where real programs link libcuda.
 package cuda
 
 import (
@@ -26,7 +26,7 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("CUDA error %d: %s", e.Code, e.Message) }
 
-// Code returns the CUDA error code in err, 0 when there is none.
+// Code returns the CUDA error code of err, or 0 if it has none.
 func Code(err error) int {
 	var e *Error
 	if errors.As(err, &e) {
@@ -35,30 +35,29 @@ func Code(err error) int {
 	return 0
 }
 
-// Options say where the client looks; the zero value is a process in its own
-// container or on its own host.
+// Options say where the client looks. The zero value is for a process in its own container or on
+// its own host.
 type Options struct {
 	Root string                          // the machine's root directory; "" means "/"
 	Env  func(key string) (string, bool) // nil means os.LookupEnv
 }
 
-// Device is one GPU or MIG device as the process sees it.
+// Device is a GPU or MIG device as the process sees it.
 type Device struct {
 	UUID    string `json:"uuid"`
 	Name    string `json:"name"`
 	PCI     string `json:"pci"`
 	Compute string `json:"compute"` // compute capability
-	SMs     int    `json:"sms"`     // that the process may use
+	SMs     int    `json:"sms"`     // SMs that the process may use
 	Total   int    `json:"total_sms"`
 	Memory  int    `json:"memory_mib"` // of the device
 	Limit   int    `json:"limit_mib"`  // of this process, 0 without one
 }
 
-// Context is an opened CUDA: devices, and MPS when it was reached.
+// Context is an open CUDA context, with its devices and its MPS server if it has one.
 type Context struct {
 	Devices []Device `json:"devices"`
-	// MPS tells whether the process runs over MPS; Server is that server's PID on
-	// the host.
+	// MPS reports whether the process runs over MPS. Server is that server's PID on the host.
 	MPS    bool   `json:"mps"`
 	Server int    `json:"server,omitempty"`
 	Pipe   string `json:"pipe,omitempty"`
@@ -67,18 +66,17 @@ type Context struct {
 	nodes []*os.File // open device nodes
 }
 
-// link carries what the process does with its devices.
+// link performs the requests of the process on its devices.
 type link interface {
 	do(wire.Request) error
 	close() error
 }
 
-// Open is cuInit with a context on every visible device. It attaches to MPS when
-// a daemon answers in CUDA_MPS_PIPE_DIRECTORY (default /tmp/nvidia-mps) and runs
-// without MPS, saying nothing, when none does. It fails with CUDA's codes: 100
-// without a visible device, 807 while the server is in FAULT, 808 when the
-// device has its most clients. It blocks while a server of another user is
-// serving.
+// Open does what cuInit does and creates a context on every visible device. It attaches to MPS if a
+// daemon answers in CUDA_MPS_PIPE_DIRECTORY (default /tmp/nvidia-mps), and silently runs without
+// MPS otherwise. It fails with CUDA's error codes: 100 without a visible device, 807 while the
+// server is in FAULT, 808 when the device has its maximum number of clients. It blocks while a
+// server of another user is serving.
 func Open(o Options) (*Context, error) {
 	if o.Root == "" {
 		o.Root = "/"
@@ -104,7 +102,7 @@ func Open(o Options) (*Context, error) {
 	return c, err
 }
 
-// errApart says that daemon and client have not the same /dev/shm.
+// errApart means that the daemon and the client have different /dev/shm.
 var errApart = errors.New("the MPS server's shared memory is not this process's")
 
 func attach(o Options, conn net.Conn, pipe string) (*Context, error) {
@@ -143,7 +141,7 @@ func seen(d wire.Device) Device {
 		Memory: d.Memory, Limit: d.Limit}
 }
 
-// pidNamespace returns the inode of the process's PID namespace, 0 when unknown.
+// pidNamespace returns the inode of the process's PID namespace, or 0 if it is unknown.
 func pidNamespace() uint64 {
 	st, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {
@@ -152,8 +150,8 @@ func pidNamespace() uint64 {
 	return st.Sys().(*syscall.Stat_t).Ino
 }
 
-// open opens what CUDA opens of one device, until Close. On error nothing stays
-// open.
+// open opens the device nodes that CUDA opens for one device, until Close. On error it leaves
+// nothing open.
 func (c *Context) open(root string, d wire.Device) error {
 	nodes := map[string]int{"nvidiactl": os.O_RDWR, "nvidia-uvm": os.O_RDWR,
 		fmt.Sprintf("nvidia%d", d.Minor): os.O_RDWR}
@@ -180,41 +178,41 @@ func (c *Context) closeNodes() {
 	c.nodes = nil
 }
 
-// reachable tells whether the nodes of a device can be opened.
+// reachable reports whether the nodes of a device can be opened.
 func reachable(root string, d wire.Device) bool {
 	var trial Context
 	defer trial.closeNodes()
 	return trial.open(root, d) == nil
 }
 
-// Alloc takes memory of a device, in MiB; Code 2 when it is over the process's
+// Alloc allocates mib MiB of a device's memory. It fails with code 2 if that exceeds the process's
 // limit or the device's memory.
 func (c *Context) Alloc(device, mib int) error {
 	return c.link.do(wire.Request{Op: "alloc", Device: device, MiB: mib})
 }
 
-// Free gives memory back, in MiB.
+// Free frees mib MiB.
 func (c *Context) Free(device, mib int) error {
 	return c.link.do(wire.Request{Op: "free", Device: device, MiB: mib})
 }
 
-// Load declares how busy the process keeps a device from now on: percent of its
-// SMs and of its memory bandwidth, as NVML will report them.
+// Load declares how busy the process keeps a device from now on, as percentages of its SMs and of
+// its memory bandwidth. NVML reports these values.
 func (c *Context) Load(device, sm, memory int) error {
 	return c.link.do(wire.Request{Op: "load", Device: device, SM: sm, Memory: memory})
 }
 
-// Fault is a fatal exception, such as an access outside any allocation: the
-// context is lost, over MPS that of every client.
+// Fault causes a fatal exception, such as an access outside any allocation: the context is lost,
+// and over MPS the contexts of all clients.
 func (c *Context) Fault() error { return c.link.do(wire.Request{Op: "fault"}) }
 
-// Close gives everything back.
+// Close releases everything.
 func (c *Context) Close() error {
 	c.closeNodes()
 	return c.link.close()
 }
 
-// overMPS talks to the MPS server.
+// overMPS is a link to the MPS server.
 type overMPS struct {
 	mu   sync.Mutex
 	conn net.Conn

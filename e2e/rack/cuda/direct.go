@@ -9,9 +9,9 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// direct opens the devices without MPS. What the driver would tell stands in
-// the rack file: named by ALIQUOT_RACK, or inside the stand-in for libcuda.so.1
-// that rack.Root put beside the driver's libraries.
+// direct opens the devices without MPS. It reads what a driver would report from the rack file,
+// which ALIQUOT_RACK names or which is inside the stand-in for libcuda.so.1 that rack.Root creates
+// with the driver's libraries.
 func direct(o Options) (*Context, error) {
 	path, file, err := describe(o)
 	if err != nil {
@@ -38,7 +38,7 @@ func direct(o Options) (*Context, error) {
 	return c, l.declare()
 }
 
-// Libraries lists where the driver's libraries lie under a root.
+// Libraries lists the folders of the driver's libraries below a root.
 var Libraries = []string{"usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib", "usr/local/nvidia/lib64", "usr/local/lib"}
 
 func describe(o Options) (path string, f *rack.File, err error) {
@@ -61,8 +61,8 @@ func describe(o Options) (path string, f *rack.File, err error) {
 	return "", nil, &Error{wire.NoDevice, rack.Libcuda + ": cannot open shared object file: No such file or directory"}
 }
 
-// alone keeps the books of a process without MPS. It declares itself to NVML
-// where it can reach the rack, which a container cannot.
+// alone is the link of a process without MPS. It declares itself to NVML if it can reach the rack,
+// which a container cannot.
 type alone struct {
 	rack    string
 	mu      sync.Mutex

@@ -1,6 +1,6 @@
-// Program devicequery is a CUDA program without CUDA: it prints what it sees as
-// one line of JSON and, with -hold, keeps its memory and load until it is told
-// to end. Images for tests are FROM scratch with this program in them.
+// Program devicequery is a CUDA program without CUDA. It prints what it sees as one line of JSON
+// and, with -hold, keeps its memory and load until it is terminated. Images for tests are FROM
+// scratch and contain this program.
 package main
 
 import (

@@ -11,7 +11,7 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// admit takes a new client or refuses it. It waits while the server starts.
+// admit accepts or rejects a new client. It waits while the server starts.
 func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
 	<-s.ready
 	defer s.exitWhenIdle()
@@ -52,7 +52,7 @@ func (s *gpuServer) admit(conn *net.UnixConn, pid int, info wire.Client) {
 	go s.attend(c)
 }
 
-// lost reports whether a device's GPU has fallen off the bus since.
+// lost reports whether a device's GPU has fallen off the bus since the server started.
 func (s *gpuServer) lost(d wire.Device) bool {
 	file, err := rack.Load(s.rack)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *gpuServer) lost(d wire.Device) bool {
 	return g == nil || g.Get("lost") == "yes" || g.Get("absent") == "yes"
 }
 
-// served keeps the devices that this server owns.
+// served returns the devices that this server owns.
 func (s *gpuServer) served(devices []wire.Device) (out []wire.Device) {
 	for _, d := range devices {
 		for _, own := range s.devices {
@@ -85,8 +85,7 @@ func (s *gpuServer) users(uuid string) (n int) {
 	return n
 }
 
-// granted fills in what the client may use: a client's own settings can lower
-// the server's, never raise them.
+// granted fills in what the client may use. A client's settings can only lower the server's.
 func (s *gpuServer) granted(d wire.Device, ordinal int, info wire.Client) wire.Device {
 	pct := s.percentage
 	if own, err := strconv.ParseFloat(info.Percentage, 64); err == nil && own > 0 && own < pct {
@@ -105,7 +104,7 @@ func (s *gpuServer) declare(c *client) {
 	}
 }
 
-// attend serves one client until it goes.
+// attend serves one client until it disconnects.
 func (s *gpuServer) attend(c *client) {
 	out, in := json.NewEncoder(c.conn), json.NewDecoder(c.conn)
 	_ = out.Encode(wire.Welcome{Server: os.Getpid(), Devices: c.devices, Shm: s.shm, ShmText: s.text})
@@ -162,8 +161,8 @@ func (s *gpuServer) do(c *client, r wire.Request) wire.Reply {
 	return wire.Reply{}
 }
 
-// pastGroup reports whether a client's control group would have more of a device than the
-// driver lets it.
+// pastGroup reports whether an allocation would take a client's cgroup over the driver's limit for
+// a device.
 func (s *gpuServer) pastGroup(c *client, uuid string, more int) bool {
 	group, limit, ok := wire.Limit(s.rack, uuid, c.pid)
 	if !ok {
@@ -179,7 +178,7 @@ func (s *gpuServer) pastGroup(c *client, uuid string, more int) bool {
 	return more > limit
 }
 
-// allocated is what the server and its clients hold of one device, in MiB.
+// allocated returns what the server and its clients hold on one device, in MiB.
 func (s *gpuServer) allocated(uuid string) int {
 	sum := serverMemory
 	for _, c := range s.clients {
@@ -192,10 +191,9 @@ func (s *gpuServer) allocated(uuid string) int {
 	return sum
 }
 
-// fail puts the server into FAULT: every client of the GPUs that the culprit
-// used, and of those joined to them by a common client, has lost its context. No
-// new client is taken before they have all gone. Without a culprit every client
-// is hit.
+// fail puts the server into FAULT: all clients lose their contexts that use a GPU which the culprit
+// used, or a GPU that is connected to one by a common client. The server accepts no new client
+// until they have all exited. Without a culprit all clients are affected.
 func (s *gpuServer) fail(culprit *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,8 +236,8 @@ func (c *client) mark(devices map[string]bool) {
 	}
 }
 
-// recover makes new contexts once the last client of the devices in FAULT has
-// gone; called with s.mu held.
+// recover creates new contexts once the last client of the devices in FAULT has exited. The caller
+// must hold s.mu.
 func (s *gpuServer) recover() {
 	if len(s.fault) == 0 {
 		return
@@ -258,7 +256,7 @@ func (s *gpuServer) recover() {
 	clear(s.fault)
 }
 
-// terminate ends one client's work; called with s.mu held.
+// terminate terminates the work of one client. The caller must hold s.mu.
 func (s *gpuServer) terminate(pid int) bool {
 	found := false
 	for _, c := range s.clients {

@@ -11,14 +11,14 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// said is an answer in the real program's words, capital letter and all.
+// said is an error with the words of the real program, including the capital letter.
 type said string
 
 func (s said) Error() string { return string(s) }
 
 func sayf(format string, args ...any) error { return said(fmt.Sprintf(format, args...)) }
 
-// command answers one line of the control program.
+// command executes one command line of the control program.
 func (d *daemon) command(line string, peer *syscall.Ucred) wire.Reply {
 	word := strings.Fields(line)
 	name, args := word[0], word[1:]
@@ -73,7 +73,7 @@ func (d *daemon) startServer(args []string, peer *syscall.Ucred) (string, error)
 	return "", err
 }
 
-// running returns the server with that PID, or any when pid is "".
+// running returns the server with that PID, or any server if pid is "".
 func (d *daemon) running(pid string) (*server, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -246,7 +246,7 @@ func (d *daemon) setLimit(args []string, _ *syscall.Ucred) (string, error) {
 	return "", err
 }
 
-// Priorities change nothing that this stand-in shows.
+// Priorities have no effect that this stand-in shows.
 func (d *daemon) setPriority([]string, *syscall.Ucred) (string, error) { return "", nil }
 func (d *daemon) getPriority([]string, *syscall.Ucred) (string, error) { return "0\n", nil }
 

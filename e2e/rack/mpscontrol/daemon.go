@@ -14,7 +14,7 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// daemon is the control daemon: settings, and one server at a time.
+// daemon is the control daemon: its settings, and one server at a time.
 type daemon struct {
 	pipe, logs, rack string
 	log              *log.Logger
@@ -23,7 +23,7 @@ type daemon struct {
 	stop             func()
 
 	mu         sync.Mutex
-	changed    sync.Cond // a server came, went or lost its last client
+	changed    sync.Cond // a server started, ended or lost its last client
 	percentage float64
 	limits     map[string]string // ordinal -> pinned memory limit
 	server     *server           // nil when none runs
@@ -49,8 +49,8 @@ func (d *daemon) greet(conn *net.UnixConn) {
 		return
 	}
 	var hello wire.Hello
-	// One value per line and nothing after it until the answer: the decoder
-	// cannot swallow what belongs to the server.
+	// The client sends one value on a line and nothing more until the answer, so the decoder cannot
+	// consume what belongs to the server.
 	if err := json.NewDecoder(conn).Decode(&hello); err != nil {
 		return
 	}
@@ -81,8 +81,8 @@ func credentials(conn *net.UnixConn) (*syscall.Ucred, error) {
 	return cred, err
 }
 
-// attach hands a client to the server of its user, starting it where there is
-// none, and waits while the server of another user still has clients.
+// attach passes a client to the server of its user and starts the server if necessary. It waits
+// while the server of another user still has clients.
 func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Client) {
 	for {
 		s, err := d.serverFor(peer)
@@ -95,7 +95,7 @@ func (d *daemon) attach(conn *net.UnixConn, peer *syscall.Ucred, client wire.Cli
 			d.log.Printf("NEW CLIENT %d from user %d: Server already exists", peer.Pid, peer.Uid)
 			return
 		}
-		s.gone() // it died between the two; try with the next one
+		s.gone() // it ended in between; retry with the next one
 	}
 }
 
@@ -128,8 +128,8 @@ func (d *daemon) serverFor(peer *syscall.Ucred) (*server, error) {
 	}
 }
 
-// holdBack keeps questions waiting while the daemon waits in quit, where the rack says
-// that it answers none then: NVIDIA documents neither.
+// holdBack delays answers while the daemon waits in quit, if the rack says that the daemon does not
+// answer then. NVIDIA documents neither behavior.
 func (d *daemon) holdBack() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,8 +147,8 @@ func (d *daemon) stopped() bool {
 	return d.done
 }
 
-// quit ends the servers and then the daemon. It waits for clients to exit, with
-// a timeout only that long.
+// quit stops the servers and then the daemon. It waits for clients to exit, at most for timeout if
+// one is given.
 func (d *daemon) quit(timeout time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -17,8 +17,8 @@ import (
 
 var errQuitting = errors.New("the MPS control daemon is shutting down")
 
-// server is the daemon's handle on one nvidia-cuda-mps-server process. Orders go
-// over a packet socket, one at a time.
+// server is the daemon's handle to an nvidia-cuda-mps-server process. Orders go over a packet
+// socket, one at a time.
 type server struct {
 	pid  int
 	uid  uint32
@@ -38,7 +38,7 @@ type order struct {
 	Limit      string
 }
 
-// setup is what a server starts with.
+// setup is the configuration of a server.
 type setup struct {
 	Rack, Logs string
 	Visible    *string
@@ -46,7 +46,7 @@ type setup struct {
 	Limits     map[string]string
 }
 
-// answer is the server's packet to one order.
+// answer is the server's reply to one order.
 type answer struct {
 	OK         bool
 	State      string
@@ -63,7 +63,7 @@ type clientInfo struct {
 	Devices   []string
 }
 
-// start runs a server for a user; called with d.mu held.
+// start starts a server for a user. The caller must hold d.mu.
 func (d *daemon) start(uid uint32) (*server, error) {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_SEQPACKET|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -108,8 +108,8 @@ func (d *daemon) start(uid uint32) (*server, error) {
 	return s, nil
 }
 
-// spawn runs the server program as the user, or as the daemon's own user where
-// the user cannot reach the program.
+// spawn runs the server program as the user, or as the daemon's own user if the user cannot execute
+// the program.
 func spawn(path string, uid uint32, control *os.File) (*exec.Cmd, error) {
 	server := func(as *syscall.Credential) (*exec.Cmd, error) {
 		cmd := &exec.Cmd{Path: path, Args: []string{"nvidia-cuda-mps-server"}, Env: os.Environ(),

@@ -8,7 +8,7 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// mebibytes reads a memory limit: a whole number with G or M, or GB or MB.
+// mebibytes parses a memory limit: a whole number with the unit G, GB, M or MB.
 func mebibytes(s string) (int, error) {
 	upper := strings.TrimSuffix(strings.ToUpper(strings.TrimSpace(s)), "B")
 	factor := 1
@@ -23,7 +23,7 @@ func mebibytes(s string) (int, error) {
 	return n * factor, nil
 }
 
-// limits reads "0=1G,1=512MB". What cannot be read is as if it were not there.
+// limits parses "0=1G,1=512MB" and ignores what it cannot parse.
 func limits(list string) map[string]string {
 	out := map[string]string{}
 	for _, one := range strings.Split(list, ",") {
@@ -35,8 +35,7 @@ func limits(list string) map[string]string {
 	return out
 }
 
-// limitOf finds a device's limit in MiB, by its ordinal or UUID; 0 when it has
-// none.
+// limitOf returns a device's limit in MiB, by ordinal or UUID, or 0 if it has none.
 func limitOf(limits map[string]string, ordinal int, uuid string) int {
 	text, ok := limits[uuid]
 	if !ok {
@@ -53,14 +52,15 @@ func lower(a, b int) int {
 	return a
 }
 
-// portion is the SMs of a device at a percentage: rounded down to the hardware's
-// step, at least one step.
+// portion returns the SMs of a device at a percentage: rounded down to the hardware's step, and at
+// least one step.
 func portion(d wire.Device, percentage float64) int {
 	units := int(float64(d.SMs)*percentage/100+1e-9) / d.Step * d.Step
 	return min(max(units, d.Step), d.SMs)
 }
 
-// maxClients of one device: 16 before Volta; 48 from Volta, 60 since CUDA 13.1.
+// maxClients returns the maximum clients of a device: 16 before Volta; 48 from Volta, 60 since CUDA
+// 13.1.
 func maxClients(device wire.Device, cuda string) int {
 	major, _, _ := strings.Cut(device.Compute, ".")
 	if n, _ := strconv.Atoi(major); n < 7 {

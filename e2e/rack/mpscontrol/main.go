@@ -1,7 +1,7 @@
-// Program mpscontrol stands in for nvidia-cuda-mps-control and, under that name,
-// for nvidia-cuda-mps-server. It answers the real program's commands, keeps one
-// server per user and has real clients over a socket; only the GPU is missing.
-// ../README.md says what of the real program's behaviour could be confirmed.
+// Program mpscontrol stands in for nvidia-cuda-mps-control and, under that name, for
+// nvidia-cuda-mps-server. It understands the real program's commands, runs one server for each user
+// and accepts real clients over a socket; only the GPU is missing. ../README.md says which behavior
+// of the real program could be confirmed.
 package main
 
 import (
@@ -49,7 +49,7 @@ func envOr(key, fallback string) string {
 	return fallback
 }
 
-// talk sends commands to the daemon, one per line, and prints its answers.
+// talk sends commands to the daemon, one per line, and prints the answers.
 func talk(in io.Reader, out, errs io.Writer) int {
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {

@@ -16,11 +16,11 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// serverMemory is what the server's own context takes of each GPU, in MiB, as
-// nvidia-smi shows it for the real one.
+// serverMemory is the memory that the server's own context takes on each GPU, in MiB, as nvidia-smi
+// shows for a real server.
 const serverMemory = 30
 
-// gpuServer is the process nvidia-cuda-mps-server.
+// gpuServer is the state of the nvidia-cuda-mps-server process.
 type gpuServer struct {
 	rack string
 	file *rack.File
@@ -31,9 +31,9 @@ type gpuServer struct {
 	percentage float64
 	limits     map[string]string
 	clients    map[int]*client // by ID
-	pending    int             // clients that wait for ready
+	pending    int             // clients that wait until the server is ready
 	nextID     int
-	shm, text  string // a file in /dev/shm and what is in it
+	shm, text  string // a file in /dev/shm and its content
 	held       *os.File
 	fault      map[string]bool // UUIDs of the devices in FAULT
 	idleExit   bool
@@ -47,12 +47,11 @@ type client struct {
 	devices   []wire.Device
 	held      []wire.Holder // per device
 	conn      *net.UnixConn
-	condemned int // the CUDA error that every further call answers
+	condemned int // the CUDA error of all further calls
 }
 
-// serve runs the server on the packet socket that the daemon left on
-// descriptor 3. When the daemon dies the server stays with its clients and ends
-// after the last.
+// serve runs the server on the packet socket that the daemon passed as descriptor 3. If the daemon
+// dies, the server keeps serving its clients and exits after the last one.
 func serve() int {
 	const control = 3
 	syscall.CloseOnExec(control)
@@ -69,7 +68,7 @@ func serve() int {
 		o, conn, err := receive(control)
 		if err != nil {
 			s.leave()
-			select {} // until the last client has gone
+			select {} // until exitWhenIdle ends the process
 		}
 		a, err := s.obey(o, conn)
 		if err != nil {
@@ -82,7 +81,7 @@ func serve() int {
 	}
 }
 
-// receive reads one order with the connection that came along.
+// receive reads one order and the connection that came with it.
 func receive(fd int) (o order, conn *net.UnixConn, err error) {
 	buf, rights := make([]byte, 1<<16), make([]byte, syscall.CmsgSpace(4))
 	var n, nr int
@@ -154,7 +153,7 @@ func (s *gpuServer) state() string {
 func (s *gpuServer) setup(with setup) error {
 	out, err := openLog(filepath.Join(with.Logs, "server.log"))
 	if err != nil {
-		out = os.Stderr // another user's log
+		out = os.Stderr // the log belongs to another user
 	}
 	s.log = logger(out, "Other")
 	s.log.Print("Startup")
@@ -192,13 +191,13 @@ func (s *gpuServer) setup(with setup) error {
 	return nil
 }
 
-// share makes the file by which a client has the same /dev/shm.
+// share creates the file by which a client can check that it has the same /dev/shm.
 func (s *gpuServer) share() error {
 	f, err := os.CreateTemp("/dev/shm", "cuda-mps-*")
 	if err != nil {
 		return err
 	}
-	s.held = f // open, as the real server's segments are mapped
+	s.held = f // kept open, as a real server keeps its segments mapped
 	s.shm, s.text = f.Name(), fmt.Sprintf("%s of server %d", filepath.Base(f.Name()), os.Getpid())
 	if _, err := f.WriteString(s.text); err != nil {
 		return err
@@ -206,8 +205,7 @@ func (s *gpuServer) share() error {
 	return f.Chmod(0o666)
 }
 
-// initialize makes the server ACTIVE, once the rack no longer says that servers
-// take their time.
+// initialize makes the server ACTIVE once the rack no longer delays the start of servers.
 func (s *gpuServer) initialize() {
 	for file := s.file; file.Driver.Get("mps_starting") == "yes"; {
 		time.Sleep(20 * time.Millisecond)
@@ -248,7 +246,7 @@ func (s *gpuServer) leave() {
 	s.exitWhenIdle()
 }
 
-// exitWhenIdle ends the process once it shall go and nobody needs it.
+// exitWhenIdle ends the process if it was told to exit and has no more clients.
 func (s *gpuServer) exitWhenIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

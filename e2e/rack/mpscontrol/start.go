@@ -19,12 +19,11 @@ import (
 	"aliquot.example/e2e/rack/wire"
 )
 
-// readyMark tells the child of -d that it is the daemon, with its way to say
-// that it is ready on descriptor 3.
+// readyMark tells the child process of -d that it is the daemon and should report on descriptor 3
+// when it is ready.
 const readyMark = "MPS_CONTROL_CHILD"
 
-// background starts the daemon in a session of its own and returns when it
-// serves or has failed.
+// background starts the daemon in its own session and returns when it serves or has failed.
 func background(multiuser bool) int {
 	if os.Getenv(readyMark) != "" {
 		return child(multiuser)
@@ -133,8 +132,8 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666)
 }
 
-// logger writes lines as the real logs have them:
-// "[2026-02-06 09:34:17.770 Control   261] text".
+// logger writes lines in the format of the real logs: "[2026-02-06 09:34:17.770 Control   261]
+// text".
 func logger(w io.Writer, who string) *log.Logger {
 	return log.New(stamped{w, who}, "", 0)
 }
@@ -161,8 +160,8 @@ func locked(path string) (*os.File, error) {
 	return f, nil
 }
 
-// claim takes the GPUs that the daemon may use. Like the real program it shares a GPU
-// with another daemon and says nothing, but <rack>.d/mps.log has a record of it.
+// claim claims the GPUs that the daemon may use. Like the real program, it silently shares a GPU
+// with another daemon, but records that in <rack>.d/mps.log.
 func (d *daemon) claim() (release func(), err error) {
 	if d.rack == "" {
 		return nil, errors.New("ALIQUOT_RACK names no rack file")
@@ -209,7 +208,7 @@ func uuids(devices []wire.Device) (out []string) {
 	return out
 }
 
-// record adds a line that rack.Daemons reads.
+// record adds a line to the log that rack.Daemons reads.
 func (d *daemon) record(what string, gpus ...string) {
 	f, err := openLog(filepath.Join(d.rack+".d", "mps.log"))
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Limit is what a GPU's driver lets the control group of a process have, in MiB, and the
-// group; ok is false where it limits none.
+// Limit returns the cgroup of a process that a GPU's driver limits, and its limit in MiB. ok is
+// false if there is no limit.
 func Limit(rack, uuid string, pid int) (group string, mib int, ok bool) {
 	limits, err := os.ReadFile(filepath.Join(rack+".d", uuid+".limits"))
 	if rack == "" || err != nil {
@@ -24,8 +24,8 @@ func Limit(rack, uuid string, pid int) (group string, mib int, ok bool) {
 	return group, mib, ok
 }
 
-// InGroup reports whether a process is in a control group, or in one below it, that is
-// given by its folder under /sys/fs/cgroup.
+// InGroup reports whether a process is in the cgroup dir, or in one below it. dir is the cgroup's
+// folder below /sys/fs/cgroup.
 func InGroup(dir string, pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {

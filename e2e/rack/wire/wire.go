@@ -1,7 +1,6 @@
-// Package wire is the talk between the fake CUDA client, the fake MPS control
-// daemon and its server. The real protocol is closed; this one is the project's
-// own: one JSON value per line over the socket <pipe directory>/control, and one
-// JSON value per packet between daemon and server.
+// Package wire is the protocol between the fake CUDA client, the fake MPS control daemon and its
+// server. The real protocol is not public; this is the project's own: one JSON value per line over
+// the socket <pipe directory>/control, and one JSON value per packet between daemon and server.
 package wire
 
 import (
@@ -25,14 +24,14 @@ const (
 	MPSClientTerminal = 810 // CUDA_ERROR_MPS_CLIENT_TERMINATED
 )
 
-// Hello opens a connection to the daemon: a command of the control program or
-// a CUDA client that wants a server.
+// Hello opens a connection to the daemon, from the control program with a command or from a CUDA
+// client that needs a server.
 type Hello struct {
 	Command *string `json:",omitempty"`
 	Client  *Client `json:",omitempty"`
 }
 
-// Client is what the CUDA library of a client sends: its environment.
+// Client is the environment that the CUDA library of a client sends.
 type Client struct {
 	Visible     *string // CUDA_VISIBLE_DEVICES, nil when unset
 	Percentage  string  // CUDA_MPS_ACTIVE_THREAD_PERCENTAGE
@@ -41,28 +40,28 @@ type Client struct {
 	Namespace   uint64 // inode of the client's PID namespace
 }
 
-// Device is one GPU or MIG device as an MPS client sees it.
+// Device is a GPU or MIG device as an MPS client sees it.
 type Device struct {
 	UUID, Name, PCI, Compute string
 	Parent                   string // UUID of the physical GPU of a MIG device
 	Minor, GI, CI            int    // GI and CI are -1 outside MIG
 	SMs, Units               int    // of the device; that this client may use
-	Step                     int    // in which the hardware divides its SMs
+	Step                     int    // granularity in which the hardware divides its SMs
 	Memory, Limit            int    // MiB; of the device, and of this client's limit or 0
 }
 
-// Welcome answers a client. Error is a CUDA error code, 0 for success.
+// Welcome answers a client. Error is a CUDA error code, or 0 for success.
 type Welcome struct {
 	Error   int    `json:",omitempty"`
 	Message string `json:",omitempty"`
 	Server  int
-	// Shm is a file in the server's /dev/shm: who has none there with its text cannot
-	// talk to the server.
+	// Shm is a file in the server's /dev/shm. A client that does not find it with the content
+	// ShmText cannot communicate with the server.
 	Shm, ShmText string
 	Devices      []Device
 }
 
-// Request is what an attached client asks of its server.
+// Request is a request of an attached client to its server.
 type Request struct {
 	Op     string // alloc, free, load, fault
 	Device int    // ordinal
@@ -78,8 +77,8 @@ type Reply struct {
 	Text    string `json:",omitempty"`
 }
 
-// Holder is what one process holds of one GPU, as the fake NVML library reads it
-// from <rack>.d/<GPU UUID>/<pid> (nvml/holders.c).
+// Holder is what one process holds on one GPU. The fake NVML library reads it from <rack>.d/<GPU
+// UUID>/<pid> (nvml/holders.c).
 type Holder struct {
 	MiB, SM, Memory int
 	MPS, Server     bool
@@ -87,13 +86,13 @@ type Holder struct {
 	GI, CI          int // -1 outside MIG
 }
 
-// Declare writes a holder's file in one step.
+// Declare writes a holder's file atomically.
 func (h Holder) Declare(rack, uuid string, pid int) error {
 	dir := filepath.Join(rack+".d", uuid)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	_ = os.Chmod(dir, 0o1777) // fails when another user made it so already
+	_ = os.Chmod(dir, 0o1777) // fails if another user created it
 	bit := map[bool]int{true: 1}
 	var b strings.Builder
 	fmt.Fprintf(&b, "memory_mib %d\nsm_util %d\nmem_util %d\nmps %d\nserver %d\n", h.MiB, h.SM, h.Memory, bit[h.MPS],
@@ -116,9 +115,9 @@ func Withdraw(rack, uuid string, pid int) {
 	_ = os.Remove(filepath.Join(rack+".d", uuid, strconv.Itoa(pid)))
 }
 
-// Refuses reports whether a GPU's compute mode keeps one more process out: PROHIBITED
-// each, EXCLUSIVE_PROCESS where the GPU has one already, as NVML and the driver would
-// know. MPS clients count as their server.
+// Refuses reports whether a GPU's compute mode keeps another process out: PROHIBITED always does,
+// EXCLUSIVE_PROCESS does if the GPU already has a live process. MPS clients do not count, only
+// their server does.
 func Refuses(rack, uuid string) bool {
 	if rack == "" {
 		return false

@@ -1,5 +1,5 @@
-// Command sidecar stands in the place of Envoy, which no test can have: it takes
-// Envoy's arguments, checks the bootstrap that Nomad wrote for it and stays.
+// Command sidecar stands in for Envoy, which is not available to tests. It takes Envoy's arguments,
+// checks the bootstrap configuration that Nomad wrote, and keeps running.
 package main
 
 import (
