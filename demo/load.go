@@ -5,11 +5,11 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// amdClass is the class of the rack's one AMD GPU.
+// amdClass is the class of the rack's only AMD GPU.
 const amdClass = "mi300x"
 
-// playLoad shows the AMD GPU as busy as its slices are: no kernel driver is there to
-// count its waves. Replicas on NVIDIA's say by themselves how busy they are.
+// playLoad sets the AMD GPU's utilization to that of its slices, because there is no kernel driver
+// to count waves. Replicas on NVIDIA GPUs report their utilization themselves.
 func (w *watch) playLoad(services []top.Service) error {
 	busy := 0.0
 	for _, s := range services {

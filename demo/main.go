@@ -1,7 +1,7 @@
-// Command demo runs the whole of Aliquot on one machine: Consul, Nomad, the Nomad
-// Autoscaler, Docker, a registry, a rack of fake GPUs of both vendors, and the
-// gateway, router, autoscaler and two model services of jobs/. It replays a burst
-// of requests through them, from zero replicas up and back down to zero.
+// Command demo runs all of Aliquot on one machine: Consul, Nomad, the Nomad Autoscaler, Docker, a
+// registry, a rack of fake NVIDIA and AMD GPUs, and the gateway, router, autoscaler and two model
+// services of jobs/. It replays a burst of requests through them, which scales from zero replicas
+// up and back down to zero.
 package main
 
 import (
@@ -59,7 +59,7 @@ func main() {
 	err = run(ctx, calls, what, *once)
 	interrupted := ctx.Err() != nil
 	stop()
-	// Who interrupted it knows why it ended, and was told before what is off.
+	// After an interruption the error is no news, and failed checks were already printed.
 	if err != nil && !interrupted {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 	}
@@ -68,7 +68,7 @@ func main() {
 	}
 }
 
-// workload is what will be replayed, and its name.
+// workload returns the requests to replay and a description of them.
 func workload(trace string, length time.Duration) ([]call, string, error) {
 	if trace == "" {
 		return assign(burst()), "a generated burst, from zero replicas up and back to zero", nil

@@ -14,18 +14,16 @@ import (
 	"aliquot.example/e2e/cluster"
 )
 
-// downLimit is how long after the last answer the services may take to be at zero:
-// the strategy's delays and a container's end, on a slow machine.
+// downLimit is how long the services may take to scale to zero after the last answer. It covers the
+// strategy's delays and stopping a container on a slow machine.
 const downLimit = 90 * time.Second
 
-// offError is what a run ends with when all of it was played and something is not
-// as it should be.
+// offError is the error of a run that played everything and failed checks.
 type offError struct{ error }
 
 func (e offError) Error() string { return "something is off:\n" + e.error.Error() }
 
-// play replays the workload, prints what came of it, and fails when something is
-// not as it should be.
+// play replays the workload, prints a summary, and fails if a check fails.
 func play(ctx context.Context, s *stage, calls []call, what string) error {
 	w, r := newWatch(s.Cluster), newReplay(s.gateway, calls)
 	v := newView(os.Stdout, s, w, r, what)
@@ -68,8 +66,7 @@ func play(ctx context.Context, s *stage, calls []call, what string) error {
 	return nil
 }
 
-// served reads how many requests the gateway has served: those of the replay, and
-// all others.
+// served returns how many requests the gateway has served: those of the replay, and all others.
 func served(admin string) (replayed, others int, err error) {
 	response, err := http.Get(admin + "/metrics")
 	if err != nil {

@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// patience is how long a client waits for the whole answer.
+// patience is how long a client waits for a complete answer.
 const patience = 4 * time.Minute
 
-// result is what became of a call. Times count from the start of the replay.
+// result is the outcome of a call. Times are relative to the start of the replay.
 type result struct {
 	call
-	first, end time.Duration // of the first token, and of the answer
-	// class is the hardware that answered, as the answer itself says.
+	first, end time.Duration // of the first token, and of the end of the answer
+	// class is the hardware class that answered, according to the answer.
 	class string
-	// problem says why the call is lost; "" when the whole answer came.
+	// problem is why the call was lost; "" if the answer was complete.
 	problem string
 }
 
-// replay sends the workload through the gateway, open loop: a call is sent when it
-// is due, whatever became of those before it.
+// replay sends the workload through the gateway in an open loop: it sends a call when it is due,
+// even if earlier calls are not answered.
 type replay struct {
 	gateway string // URL
 	calls   []call
@@ -46,7 +46,7 @@ func newReplay(gateway string, calls []call) *replay {
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024, DisableCompression: true}}}
 }
 
-// run sends all calls and returns when each has ended.
+// run sends all calls and returns when all have ended.
 func (r *replay) run(ctx context.Context) {
 	r.mu.Lock()
 	r.started = time.Now()
@@ -74,7 +74,7 @@ func (r *replay) run(ctx context.Context) {
 	}
 }
 
-// progress counts calls sent, answered whole and lost so far.
+// progress returns how many calls were sent, answered completely and lost so far.
 func (r *replay) progress() (sent, answered, lost int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *replay) progress() (sent, answered, lost int) {
 	return r.sent, len(r.results) - lost, lost
 }
 
-// since returns the time of the replay, 0 before it began.
+// since returns the time since the start of the replay, or 0 before it.
 func (r *replay) since() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -115,9 +115,9 @@ func (r *replay) send(ctx context.Context, c call) result {
 	return res
 }
 
-// exchange sends one call and reads its whole answer.
+// exchange sends one call and reads the complete answer.
 func (r *replay) exchange(ctx context.Context, c call, res *result) error {
-	// A prompt counts one token per four bytes; quotes and role take some of them.
+	// The server counts four bytes of the prompt as one token; JSON quotes and the role add a few.
 	prompt := strings.Repeat("part", c.input)
 	body, err := json.Marshal(map[string]any{
 		"model": c.service, "messages": []any{map[string]string{"role": "user", "content": prompt}},
@@ -133,7 +133,7 @@ func (r *replay) exchange(ctx context.Context, c call, res *result) error {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set(tenantHeader, replayTenant)
-	// The work that the request is, in generated tokens. Speeds are learned by it.
+	// The cost of the request in generated tokens, from which the gateway learns speeds.
 	request.Header.Set("X-Request-Cost", strconv.FormatFloat(float64(c.input)*rate/prefill+float64(c.output),
 		'f', 2, 64))
 	response, err := r.client.Do(request)
@@ -151,7 +151,7 @@ func (r *replay) exchange(ctx context.Context, c call, res *result) error {
 	return r.readWhole(response.Body, res)
 }
 
-// answer is the part of an OpenAI answer, or of one chunk of it, that is checked.
+// answer is the part of an OpenAI answer, or of one of its chunks, that the demo checks.
 type answer struct {
 	Fingerprint string `json:"system_fingerprint"`
 	Choices     []struct {
@@ -162,7 +162,7 @@ type answer struct {
 	} `json:"usage"`
 }
 
-// seen notes which hardware answers: the fingerprint is variant/class/slices.
+// seen records which hardware answered: the fingerprint is variant/class/slices.
 func (a answer) seen(res *result) {
 	if parts := strings.Split(a.Fingerprint, "/"); len(parts) == 3 {
 		res.class = parts[1]

@@ -13,8 +13,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// asked returns the replicas that answered what they see, ordered by service and
-// GPU.
+// asked returns the replicas that answered, sorted by service and GPU.
 func (w *watch) asked() []*replica {
 	var out []*replica
 	for _, r := range w.replicas {
@@ -29,7 +28,7 @@ func (w *watch) asked() []*replica {
 	return out
 }
 
-// printReplicas shows what a container of each service sees on each GPU.
+// printReplicas prints what one container of each service sees on each GPU.
 func (s *summary) printReplicas(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SERVICE\tGPU\tSLICES\tIMAGE\tCOMPUTE\tSEEN INSIDE THE CONTAINER\tHELD BY\tSTARTED")
@@ -46,7 +45,7 @@ func (s *summary) printReplicas(w io.Writer) {
 	_ = t.Flush()
 }
 
-// compute is the task's part of the GPU in its vendor's terms.
+// compute returns the task's part of the GPU in its vendor's terms.
 func compute(info hardware.Info) string {
 	if info.Grant.Vendor == gpu.AMD {
 		return fmt.Sprintf("%d CUs", info.Grant.Units)
@@ -54,7 +53,7 @@ func compute(info hardware.Info) string {
 	return info.Environment["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] + "%"
 }
 
-// sees is what the process found when it opened the GPU, or could open of it.
+// sees returns what the process found when it opened the GPU, or what it could open.
 func sees(info hardware.Info) string {
 	if info.Grant.Vendor == gpu.AMD {
 		return strings.ReplaceAll(strings.Join(info.DeviceNodes, " "), "/dev/", "")

@@ -14,14 +14,13 @@ import (
 	"aliquot.example/internal/api"
 )
 
-// rackName is the NVIDIA rack of the demo: an H100 and two T4. An MI300X is beside
-// them.
+// rackName is the demo's NVIDIA rack: one H100 and two T4. The host also has an MI300X.
 const rackName = "h100-2xt4"
 
-// modelMiB is the GPU memory that a replica takes; it fits 3 of 20 slices of a T4.
+// modelMiB is the GPU memory that a replica takes. It fits into 3 of 20 slices of a T4.
 const modelMiB = 2048
 
-// slicesTotal is how many slices the plugins cut a GPU into by default.
+// slicesTotal is the number of slices into which the plugins divide a GPU by default.
 const slicesTotal = 20
 
 // class is a hardware class of the service chat.
@@ -38,12 +37,11 @@ var chatClasses = map[string]class{
 	"h100":   {Slices: 5, Slots: 4, Cost: 6, Max: 2},
 }
 
-// A replica of the service code takes this many slices of an H100, beside those
-// of chat.
+// A replica of the service code takes codeSlices slices of an H100, in addition to those of chat.
 const codeClass, codeSlices = "h100", 3
 
-// services are what the gateway serves: a call names its service as its model, and
-// one that finds no replica has the cheapest kind started.
+// services are the gateway's services. A call names its service as the model. If a service has no
+// replica, the gateway starts the cheapest kind.
 const services = `service "chat" {
   consul {}
   route {
@@ -87,8 +85,8 @@ service "code" {
   }
 }`
 
-// The replay is a tenant of the gateway, so that its requests are counted apart
-// from those that somebody sends beside it.
+// The replay is a tenant of the gateway, so that its requests are counted separately from other
+// requests.
 const (
 	tenantHeader = "X-Tenant"
 	replayTenant = "replay"
@@ -96,22 +94,22 @@ const (
 		"\" {\n    declare_cost = true\n  }\n}\n"
 )
 
-// strategy lets counts shrink within the length of a demo; the defaults are for
-// models that take minutes to load.
+// strategy makes counts shrink within the length of a demo. The defaults are for models that take
+// minutes to load.
 var strategy = map[string]string{"stable_window": "6s", "down_delay": "12s", "zero_grace": "3s", "coldstart": "4s"}
 
-// Tokens per second of one slot on a whole H100: generated ones, and those of a
-// prompt.
+// rate and prefill are the tokens per second of one slot on a whole H100: generated tokens and
+// prompt tokens.
 const rate, prefill = 1000.0, 50000.0
 
-// modelArgs make the stand-in take time to load, and serve at a pace at which a
-// slice of a T4 takes seconds for an answer and one of an H100 a part of one.
+// modelArgs makes the stand-in model take time to load, and serve so slowly that an answer takes
+// seconds on a slice of a T4 and a fraction of a second on one of an H100.
 func modelArgs(slots int) []string {
 	return []string{"-slots", strconv.Itoa(slots), "-rate", fmt.Sprint(rate), "-prefill", fmt.Sprint(prefill),
 		"-gpu-memory", strconv.Itoa(modelMiB), "-cold-start", "2s", "-drain", "5m"}
 }
 
-// stage is everything that runs.
+// stage is the running demo.
 type stage struct {
 	*cluster.Cluster
 	gateway string // URL

@@ -14,21 +14,21 @@ import (
 	"aliquot.example/internal/learned"
 )
 
-// coldStart is the time from a request to a service with no replica to the first byte of
-// its answer, by what took it.
+// coldStart is the time from a request for a service without replicas to the first byte of its
+// answer, divided by cause.
 type coldStart struct {
 	service, which  string
 	asked, answered time.Time
-	// ready is when the first replica was, and parts what its start was made of; zero and
-	// nil where nobody said so.
+	// ready is when the first replica was ready, and parts is the time of its start by cause. They
+	// are zero and nil if the driver did not report them.
 	ready time.Time
 	parts map[string]float64
 }
 
-// again is the request of the second start: the image is on the node by then.
+// again is the request of the second start, for which the image is already on the node.
 var again = call{input: 100, output: 20, stream: true}
 
-// fromZero are the first starts of the services in the replay.
+// fromZero returns the first starts of the services in the replay.
 func (s *summary) fromZero(ctx context.Context, c *cluster.Cluster) []coldStart {
 	var all []coldStart
 	for _, service := range []string{chat, code} {
@@ -39,7 +39,7 @@ func (s *summary) fromZero(ctx context.Context, c *cluster.Cluster) []coldStart 
 	return all
 }
 
-// startAgain asks both services, which are at zero, once more.
+// startAgain sends one more request to both services, which have no replicas.
 func startAgain(ctx context.Context, c *cluster.Cluster, r *replay) (all []coldStart, err error) {
 	for _, service := range []string{chat, code} {
 		asks := again
@@ -54,10 +54,10 @@ func startAgain(ctx context.Context, c *cluster.Cluster, r *replay) (all []coldS
 	return all, err
 }
 
-// partsWithin is how long the driver's word on a start may take after the answer.
+// partsWithin is how long after the answer the driver may report the parts of a start.
 const partsWithin = 15 * time.Second
 
-// startOf finds the start of the replica that was there first for a request.
+// startOf returns the start of the first replica that was ready for a request.
 func startOf(ctx context.Context, c *cluster.Cluster, which string, began time.Time, r result) coldStart {
 	out := coldStart{service: r.service, which: which, asked: began.Add(r.at), answered: began.Add(r.first)}
 	_ = cluster.AwaitWithin(ctx, partsWithin, "what the start of "+r.service+" took", func() string {
@@ -74,7 +74,7 @@ func startOf(ctx context.Context, c *cluster.Cluster, which string, began time.T
 	return out
 }
 
-// take takes what the replica tells that was ready first, of those placed for the request.
+// take records the start of the first ready replica of those placed for the request.
 func (s *coldStart) take(stubs []*nomad.AllocationListStub) {
 	for _, stub := range stubs {
 		if stub.CreateTime < s.asked.UnixNano() {
@@ -91,19 +91,19 @@ func (s *coldStart) take(stubs []*nomad.AllocationListStub) {
 	}
 }
 
-// column is one cause of a cold start.
+// column is one cause in a cold start.
 type column struct {
 	name string
 	took time.Duration
 }
 
-// columns split the time. What comes before the driver is the decision and Nomad's
-// placement; what comes after the replica is ready is Consul's check, the gateway's and
-// the answer itself.
+// columns divides the time by cause. The part before the driver is the decision and Nomad's
+// placement. The part after the replica is ready is Consul's check, the gateway, and the answer
+// itself.
 func (s *coldStart) columns() []column {
 	all := []column{{"PLACED", 0}}
-	// The driver looks whether a replica is ready less often than Consul does: an answer
-	// can come before its word, and the rest of that wait is no part of the start.
+	// The driver checks readiness less often than Consul, so an answer can come before the driver's
+	// report. The rest of that wait is not part of the start.
 	late := max(0, s.ready.Sub(s.answered))
 	ready := s.ready.Add(-late)
 	driver := time.Duration(0)

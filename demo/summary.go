@@ -12,24 +12,23 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// summary is what the replay came to.
+// summary is the outcome of the replay.
 type summary struct {
 	calls   int
 	results []result
 	watch   *watch
 	began   time.Time
-	// toZero is how long after the last answer the last replica was gone; below 0
-	// when it was not.
+	// toZero is the time from the last answer until the last replica was gone, or negative if one
+	// remained.
 	toZero time.Duration
-	// served is how many of the requests the gateway counts as served, others how
-	// many that somebody else has sent.
+	// served is how many of the replay's requests the gateway counted as served; others is how many
+	// requests of other clients it served.
 	served, others int
 	image          string
 	starts         []coldStart // from zero
 }
 
-// quantile returns the value below which a part q of the sorted values lies, by
-// the nearest rank.
+// quantile returns the q-quantile of sorted values: the value at index q*len(sorted), rounded down.
 func quantile(sorted []time.Duration, q float64) time.Duration {
 	if len(sorted) == 0 {
 		return 0
@@ -86,7 +85,7 @@ func (s *summary) print(w io.Writer) {
 	s.printActions(w)
 }
 
-// first is the first request of a service.
+// first returns the first request of a service.
 func first(results []result) (result, bool) {
 	if len(results) == 0 {
 		return result{}, false
@@ -94,7 +93,7 @@ func first(results []result) (result, bool) {
 	return slices.MinFunc(results, func(a, b result) int { return int(a.at - b.at) }), true
 }
 
-// toFirst is the time that the first request of a service took to its first byte.
+// toFirst returns the time from the first request of a service to the first byte of its answer.
 func toFirst(results []result) time.Duration {
 	r, _ := first(results)
 	return r.first - r.at
@@ -102,8 +101,8 @@ func toFirst(results []result) time.Duration {
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds()) }
 
-// printShares compares the share that the splitters would have given each class,
-// at the moments at which requests were served, with the share that it served.
+// printShares compares the share of each class according to the splitters, at the times at which
+// requests were served, with the share that the class served.
 func (s *summary) printShares(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "SERVICE\tCLASS\tMOST REPLICAS\tROUTED BY CONSUL\tSERVED BY THE GATEWAY")
@@ -117,7 +116,7 @@ func (s *summary) printShares(w io.Writer) {
 	_ = t.Flush()
 }
 
-// shares are in percent of a service's requests, by class.
+// shares returns percentages of a service's requests, by class.
 func (s *summary) shares(service string) (routed, served map[string]float64) {
 	routed, served = map[string]float64{}, map[string]float64{}
 	results := s.of(service)
@@ -131,7 +130,7 @@ func (s *summary) shares(service string) (routed, served map[string]float64) {
 	return routed, served
 }
 
-// printGPUs shows every GPU at the moment when most of its slices were held.
+// printGPUs prints every GPU at the time when most of its slices were allocated.
 func (s *summary) printGPUs(w io.Writer) {
 	fmt.Fprintln(w, "Slices, when most were held")
 	var gpus []top.GPU

@@ -9,7 +9,7 @@ import (
 	"aliquot.example/internal/gpu"
 )
 
-// verdict names everything that is not as it should be.
+// verdict returns all failed checks.
 func (s *summary) verdict() []string {
 	var problems []string
 	complain := func(format string, values ...any) { problems = append(problems, fmt.Sprintf(format, values...)) }
@@ -44,10 +44,11 @@ func (s *summary) verdict() []string {
 	return problems
 }
 
-// byGateway begins the reason of a start from zero; every other is the autoscaler's.
+// byGateway is the prefix of the reason for a start from zero. All other reasons are the
+// autoscaler's.
 const byGateway = "aliquot gateway:"
 
-// everRouted tells whether a splitter has ever sent requests of a service to a class.
+// everRouted reports whether a splitter has ever sent a service's requests to a class.
 func (w *watch) everRouted(service, class string) bool {
 	return slices.ContainsFunc(w.splits, func(s split) bool {
 		return s.service == service && s.shares.classes()[class] > 0
@@ -76,7 +77,7 @@ func (w *watch) wrongReplicas() (problems []string) {
 	return problems
 }
 
-// wrong says how what a replica sees differs from what its job asks for.
+// wrong returns how a replica's view differs from what its job requests.
 func (r *replica) wrong() (problems []string) {
 	complain := func(format string, values ...any) {
 		problems = append(problems, fmt.Sprintf("replica %s of %s: %s", r.alloc[:8], r.service,

@@ -17,8 +17,8 @@ import (
 	"aliquot.example/internal/top"
 )
 
-// view shows the replay while it runs: in place in a terminal, elsewhere as one
-// line every few seconds.
+// view shows the replay while it runs: in place in a terminal, otherwise as one line every few
+// seconds.
 type view struct {
 	out    *os.File
 	live   bool
@@ -26,7 +26,7 @@ type view struct {
 	watch  *watch
 	replay *replay
 	what   string
-	last   time.Duration // of the replay, when the last line was written
+	last   time.Duration // the time in the replay at which the last line was written
 }
 
 func newView(out *os.File, s *stage, w *watch, r *replay, what string) *view {
@@ -35,10 +35,10 @@ func newView(out *os.File, s *stage, w *watch, r *replay, what string) *view {
 	return v
 }
 
-// lineEvery is the time between two lines where there is no terminal.
+// lineEvery is the interval between lines if the output is not a terminal.
 const lineEvery = 5 * time.Second
 
-// show draws what is known now.
+// show draws the current state.
 func (v *view) show() {
 	v.watch.mu.Lock()
 	defer v.watch.mu.Unlock()
@@ -62,8 +62,8 @@ func (v *view) begin() {
 	}
 }
 
-// fit makes a picture of the terminal's size that overwrites the last one: it goes to the
-// top left corner and clears what is right of and below it.
+// fit returns a screen of the terminal's size that overwrites the last one: it moves to the top
+// left corner and clears what is to the right of and below the text.
 func fit(text string, out *os.File) string {
 	width, height, err := term.GetSize(int(out.Fd()))
 	if err != nil {
@@ -72,8 +72,8 @@ func fit(text string, out *os.File) string {
 	return "\x1b[H" + strings.Join(screen(text, width, height), "\x1b[K\n") + "\x1b[K\n\x1b[J"
 }
 
-// screen is a text in lines of a terminal: what is too wide goes on in the next line, below
-// the column that it belongs to, and what is too high is left out.
+// screen wraps a text into lines of a terminal. A line that is too wide continues below the column
+// to which it belongs. Lines beyond the height are left out.
 func screen(text string, width, height int) []string {
 	var lines []string
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
@@ -82,9 +82,9 @@ func screen(text string, width, height int) []string {
 	return lines[:max(0, min(len(lines), height-1))]
 }
 
-// folded parts a line at spaces into lines of a width.
+// folded wraps a line at spaces to a width.
 func folded(line []rune, width int) []string {
-	indent := 0 // the last column that begins in the left two thirds
+	indent := 0 // the last column that starts in the left two thirds
 	for i := 2; i < min(len(line), 2*width/3); i++ {
 		if line[i] != ' ' && line[i-1] == ' ' && line[i-2] == ' ' {
 			indent = i
@@ -137,7 +137,7 @@ func (v *view) draw(w io.Writer, at time.Duration) {
 	}
 }
 
-// drawGPUs draws a bar of slices for each GPU, below what its columns are.
+// drawGPUs draws a bar of slices for each GPU, with column headers.
 func drawGPUs(w io.Writer, gpus []top.GPU) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "GPU\tSLICES (A LETTER: A TASK)\tHELD\tBUSY\tLIMITS HELD BY\tTASKS AND THEIR SLICES")
@@ -174,7 +174,7 @@ func drawServices(w io.Writer, services []top.Service) {
 	_ = t.Flush()
 }
 
-// speed is a learned rate, in usual requests of the service.
+// speed formats a learned rate, in typical requests of the service.
 func speed(r float64) string {
 	if r <= 0 {
 		return "-"
@@ -182,7 +182,7 @@ func speed(r float64) string {
 	return fmt.Sprintf("%.2f", r)
 }
 
-// line is the picture in one line.
+// line returns the view as one line.
 func (v *view) line(at time.Duration) string {
 	sent, answered, lost := v.replay.progress()
 	parts := []string{fmt.Sprintf("%s  sent %d answered %d lost %d", clock(at), sent, answered, lost)}

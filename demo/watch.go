@@ -21,10 +21,10 @@ import (
 	"aliquot.example/internal/weigh"
 )
 
-// look is how often the cluster is looked at.
+// look is the interval at which the demo polls the cluster.
 const look = time.Second
 
-// action is one change of a count, as Nomad keeps it.
+// action is a change of a count, as recorded by Nomad.
 type action struct {
 	at         time.Time
 	job, group string
@@ -32,10 +32,10 @@ type action struct {
 	reason     string
 }
 
-// shares are what a service's splitter says, by subset, in percent.
+// shares are the percentages of a service's splitter, by subset.
 type shares map[string]float64
 
-// classes sums the shares of each class's subsets.
+// classes returns the sum of the shares of each class's subsets.
 func (s shares) classes() map[string]float64 {
 	sums := map[string]float64{}
 	for subset, percent := range s {
@@ -52,15 +52,15 @@ func (s shares) classes() map[string]float64 {
 type replica struct {
 	service, alloc string
 	info           hardware.Info
-	// pulled tells that its image was fetched from the registry for it.
+	// pulled reports whether its image was pulled from the registry for it.
 	pulled bool
-	// err says why it could not be asked; a replica may be stopped before.
+	// err is why it could not be queried; a replica may be stopped before it answers.
 	err error
-	// closeGPU is called when it has ended; nil where nothing is to be closed.
+	// closeGPU, if not nil, must be called when the replica has ended.
 	closeGPU func() error
 }
 
-// watch keeps what happens in the cluster during the replay.
+// watch records what happens in the cluster during the replay.
 type watch struct {
 	c   *cluster.Cluster
 	top top.Cluster
@@ -70,13 +70,13 @@ type watch struct {
 	// splits are the changes of the splitters, oldest first.
 	splits   []split
 	actions  []action
-	busiest  map[string]top.GPU        // by group, when most of its slices were held
-	most     map[string]map[string]int // most replicas by service and class
+	busiest  map[string]top.GPU        // by group, when most of its slices were allocated
+	most     map[string]map[string]int // maximum replicas by service and class
 	replicas map[string]*replica       // by allocation
 	running  int
 	desired  int
-	problem  error // of the last look
-	busy     int   // percent of the AMD GPU, as last played
+	problem  error // of the last poll
+	busy     int   // percent of the AMD GPU, as last set
 
 	asking sync.WaitGroup
 }
@@ -94,7 +94,7 @@ func newWatch(c *cluster.Cluster) *watch {
 	}
 }
 
-// run looks again and again until ctx ends, and calls each after every look.
+// run polls until ctx ends, and calls each after every poll.
 func (w *watch) run(ctx context.Context, each func()) {
 	defer w.asking.Wait()
 	ticker := time.NewTicker(look)
@@ -170,7 +170,7 @@ func (w *watch) keepSnapshot(s top.Snapshot) {
 	}
 }
 
-// lookAtSplit reads a service's splitter; there is none while it has no replica.
+// lookAtSplit reads a service's splitter, which does not exist while the service has no replica.
 func (w *watch) lookAtSplit(ctx context.Context, service string) error {
 	entry, _, err := w.c.Consul.ConfigEntries().Get(consul.ServiceSplitter, service,
 		(&consul.QueryOptions{}).WithContext(ctx))
@@ -193,7 +193,7 @@ func (w *watch) lookAtSplit(ctx context.Context, service string) error {
 	return nil
 }
 
-// sharesAt returns what a service's splitter said at a time; w.mu is held.
+// sharesAt returns the shares of a service's splitter at a time. The caller must hold w.mu.
 func (w *watch) sharesAt(service string, at time.Time) shares {
 	for _, s := range slices.Backward(w.splits) {
 		if s.service == service && !s.at.After(at) {
@@ -218,7 +218,7 @@ func (w *watch) keepActions(job, group string, events []nomad.ScalingEvent) {
 	slices.SortFunc(w.actions, func(a, b action) int { return a.at.Compare(b.at) })
 }
 
-// lookAtReplicas asks every new replica what its container sees, once it answers.
+// lookAtReplicas asks every new replica what its container sees.
 func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	stubs, _, err := w.c.Nomad.Jobs().Allocations(service, false, (&nomad.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -242,7 +242,7 @@ func (w *watch) lookAtReplicas(ctx context.Context, service string) error {
 	return err
 }
 
-// greet asks a new replica what it sees; w.mu is held.
+// greet asks a new replica what it sees. The caller must hold w.mu.
 func (w *watch) greet(ctx context.Context, service, alloc string) {
 	r := &replica{service: service, alloc: alloc}
 	w.replicas[alloc] = r
@@ -261,16 +261,17 @@ func (w *watch) ask(ctx context.Context, service, id string) replica {
 		return r
 	}
 	events := cluster.Events(alloc.TaskStates)
-	// The docker driver says the first, ours the second where it pulls beside a model.
+	// The first text is the docker driver's, the second ours when it pulls while it fetches a
+	// model.
 	r.pulled = strings.Contains(events, "Downloading image") || strings.Contains(events, "is pulled")
 	if r.info, r.err = w.c.Info(ctx, alloc); r.err == nil && r.info.Grant != nil && r.info.Grant.Vendor == gpu.AMD {
-		// No kernel driver is there to see the task open its GPU.
+		// There is no kernel driver that sees the task open its GPU.
 		r.closeGPU, r.err = w.c.OpenGPU(ctx, alloc, modelMiB<<20, r.info.Grant.Units)
 	}
 	return r
 }
 
-// idle says what keeps the services from being at zero replicas, "" at zero.
+// idle returns why the services are not yet at zero replicas, or "".
 func (w *watch) idle() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -12,20 +12,20 @@ import (
 
 // call is one request of the workload.
 type call struct {
-	// at is the intended arrival, from the start of the replay.
+	// at is the intended arrival time, from the start of the replay.
 	at            time.Duration
 	service       string
 	input, output int // tokens
 	stream        bool
 }
 
-// The services of the demo. Three calls of four are for the first.
+// The services of the demo. Three of four calls are for chat.
 const (
 	chat = "chat"
 	code = "code"
 )
 
-// assign gives arrivals to the services; one call in eight wants its answer whole.
+// assign distributes the requests over the services. One call in eight is not streamed.
 func assign(requests []simulate.Request) []call {
 	calls := make([]call, 0, len(requests))
 	for i, r := range requests {
@@ -62,9 +62,9 @@ func readTrace(path string, length time.Duration) ([]simulate.Request, error) {
 	return all[:n], nil
 }
 
-// phases are the generated burst: a quiet start, a flood, a plateau, silence, and
-// a second, shorter flood. Requests per second, as production traffic has them:
-// long quiet stretches and peaks of 10 and more times the mean.
+// phases are the phases of the generated burst: a quiet start, a flood, a plateau, silence, and a
+// second, shorter flood. The rates, in requests per second, resemble production traffic: long quiet
+// stretches, and peaks of 10 and more times the mean.
 var phases = []struct {
 	length time.Duration
 	rate   float64
@@ -73,10 +73,9 @@ var phases = []struct {
 	{8 * time.Second, 1},
 }
 
-// burst generates the workload: Poisson arrivals whose rate changes by phase, and
-// token counts that are lognormal, with the means and spreads of the code service
-// in the Azure LLM inference trace 2023 (Patel et al., Splitwise, ISCA 2024). The
-// same on every run.
+// burst generates the workload: Poisson arrivals whose rate changes by phase, and lognormal token
+// counts with the means and spreads of the code service in the Azure LLM inference trace 2023
+// (Patel et al., Splitwise, ISCA 2024). It is the same on every run.
 func burst() []simulate.Request {
 	random := rand.New(rand.NewPCG(7, 11))
 	lognormal := func(median, spread, most float64) int {
@@ -87,7 +86,7 @@ func burst() []simulate.Request {
 	for i, p := range phases {
 		for at := next(random, start, p.rate); at < start+p.length; at = next(random, at, p.rate) {
 			if i == 0 && len(out) == 0 {
-				at = 0 // from zero at once: there is nothing to see before
+				at = 0 // start at once: there is nothing to see before
 			}
 			out = append(out, simulate.Request{At: at, InputTokens: lognormal(1500, 0.8, 7500),
 				OutputTokens: lognormal(20, 0.9, 400)})

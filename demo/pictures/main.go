@@ -1,6 +1,6 @@
-// Command pictures takes pictures of a page that aliquot ui serves, for the
-// documentation: each view in a wide and a narrow window, light and dark. With -terminal it
-// draws the demo's terminal instead, from a recording of it.
+// Command pictures takes screenshots of a page that aliquot ui serves, for the documentation: each
+// view in a wide and a narrow window, light and dark. With -terminal it draws the demo's terminal
+// from a recording instead.
 package main
 
 import (
@@ -15,16 +15,16 @@ import (
 	"aliquot.example/ui/browser"
 )
 
-// picture is a view in a window.
+// picture is a screenshot of a view at a window size.
 type picture struct {
 	file, view    string
 	width, height int
 	theme         string
-	shows         string // a JavaScript expression that is true when it is drawn
+	shows         string // a JavaScript expression that is true once the view is drawn
 }
 
 func pictures(service string) []picture {
-	drawn := `/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)` // the newest second is there
+	drawn := `/waiting [0-9]/.test(document.querySelector(".plot")?.ariaLabel)` // the newest second is drawn
 	decided := `document.querySelectorAll(".plot canvas").length >= 3`
 	return []picture{
 		{"service-light", "services/" + service, 1440, 1000, "light", drawn},
@@ -87,7 +87,7 @@ func take(page, out, service string) error {
 		if err := b.Window(p.width, p.height, p.theme); err != nil {
 			return err
 		}
-		// Another address each time, so that the page is loaded in its theme.
+		// A new address each time makes the browser load the page in its theme.
 		if err := b.Open(page + "/?" + p.file + "#/" + p.view); err != nil {
 			return err
 		}

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// The demo's live view as a picture, from what `script` recorded of it.
+// A picture of the demo's live view, from a recording by script(1).
 
 const (
-	cell, row = 7.83, 18 // pixels of a character and of a line, at a size of 13
+	cell, row = 7.83, 18 // pixels per character and per line, at a font size of 13
 	margin    = 16
 )
 
@@ -23,7 +23,7 @@ var (
 	heading  = regexp.MustCompile(`^(Aliquot: .*|[A-Z][A-Z /()S:]{6,}.*)$`)
 )
 
-// fullest is the screen with the most requests in flight.
+// fullest returns the recorded screen with the most requests in flight.
 func fullest(recorded string) (lines []string) {
 	most := -1
 	for _, screen := range strings.Split(recorded, "\x1b[H") {
@@ -39,8 +39,8 @@ func fullest(recorded string) (lines []string) {
 	return lines
 }
 
-// terminal writes the fullest screen of a recording as SVG. Lines are as wide as in a
-// terminal in any monospaced font.
+// terminal writes the fullest screen of a recording as SVG. Lines have the same width in any
+// monospaced font.
 func terminal(recording, out string) error {
 	recorded, err := os.ReadFile(recording)
 	if err != nil {

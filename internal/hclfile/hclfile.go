@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Read returns the text of a file and the name that errors call it; no text for "",
-// which stands for the defaults.
+// Read returns the text of a file and the name that errors use for it. For the path "", which
+// stands for the defaults, it returns no text.
 func Read(path string) (text []byte, name string, err error) {
 	if path == "" {
 		return nil, "defaults", nil
@@ -25,9 +25,9 @@ func Read(path string) (text []byte, name string, err error) {
 	return text, path, nil
 }
 
-// Decode reads a text into a struct with hcl tags. Expressions see the variables and
-// functions of ctx, which may be nil. Blocks of the types in unlabelled may leave out their one
-// label, which is "" then.
+// Decode decodes a text into a struct with hcl tags. Expressions can use the variables and
+// functions of ctx, which may be nil. Blocks of the types in unlabelled may omit their only label,
+// which then is "".
 func Decode(text []byte, name string, ctx *hcl.EvalContext, into any, unlabelled ...string) error {
 	file, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
 	if !diags.HasErrors() {
@@ -48,7 +48,7 @@ func Decode(text []byte, name string, ctx *hcl.EvalContext, into any, unlabelled
 	return nil
 }
 
-// label gives blocks of some types an empty label where they have none.
+// label adds an empty label to blocks of the given types that have none.
 func label(file *hcl.File, types []string) {
 	body, ok := file.Body.(*hclsyntax.Body)
 	if !ok {

@@ -41,10 +41,11 @@ func (r Root) Command(ctx context.Context, name string, args ...string) (*exec.C
 	cmd.Path, cmd.Err, cmd.Dir = path, nil, "/"
 	cmd.Env = []string{"PATH=" + strings.Join(programs, ":"),
 		"HOME=/root", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=l"}
-	// A group of its own: a Ctrl-C at a terminal must not end an installation halfway.
+	// A separate process group, because Ctrl-C in a terminal must not interrupt an installation.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// The end of the context ends all of the group, as a child that hangs would keep the
-	// pipes open, and the caller with them. A child that goes on does so for a moment only.
+	// When the context ends, the whole group is killed, because a child that hangs would keep the
+	// pipes open and block the caller. A child that continues in the background blocks it only for
+	// WaitDelay.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second
 	if r != Running && r != "" {

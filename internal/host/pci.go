@@ -35,8 +35,8 @@ func KernelPCI(pci string) string {
 	return pci
 }
 
-// Lost reports whether a PCI device no longer answers on the bus: its configuration
-// space reads all ones.
+// Lost reports whether a PCI device no longer responds on the bus: its configuration space then
+// reads as all ones.
 func (r Root) Lost(pci string) bool {
 	f, err := os.Open(r.Path(PCIDevices, pci, "config"))
 	if err != nil {

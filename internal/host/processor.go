@@ -18,7 +18,7 @@ func (r Root) Processor() string {
 	}
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(line, ":")
-		// x86 says flags, ARM Features.
+		// The kernel names them flags on x86 and Features on ARM.
 		if key = strings.TrimSpace(key); key == "flags" || key == "Features" {
 			features := strings.Fields(value)
 			slices.Sort(features)

@@ -83,8 +83,8 @@ func Daemons() map[int]string {
 	return out
 }
 
-// daemonAt reports whether a process runs one of the programs as a control daemon, and
-// returns its pipe directory.
+// daemonAt returns the pipe directory of a process that runs one of the programs as a control
+// daemon. ok is false for any other process.
 func daemonAt(pid int, programs ...string) (pipe string, ok bool) {
 	proc := host.Running.Process(pid) + "/"
 	exe, err := os.Readlink(proc + "exe")

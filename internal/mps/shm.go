@@ -159,13 +159,13 @@ func (c Control) run(cmd *exec.Cmd) error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		// Never unlocked: the thread ends with this goroutine, and its namespace with it.
+		// The thread is never unlocked, so it ends with this goroutine, and its namespace with it.
 		runtime.LockOSThread()
 		if unix.Gettid() != unix.Getpid() {
 			done <- c.runApart(cmd)
 			return
 		}
-		// The main thread stays as it is, since it stands for the process.
+		// The main thread represents the process and must not change.
 		other := make(chan error)
 		go func() {
 			runtime.LockOSThread()

@@ -11,20 +11,21 @@ const (
 	Silence = 800 * time.Millisecond
 	// Lease is how long an owner grants after the last proof that it is the owner.
 	Lease = 700 * time.Millisecond
-	// Outlast is how long a new owner waits for gateways that are silent, from its
-	// claim or from the last promise. For those of whom nothing is known it is Settle:
-	// then they use no more than their part.
+	// Outlast is how long a new owner waits for gateways that are silent, from its claim or from
+	// the last promise. For gateways about which it knows nothing it waits for Settle: after that
+	// they use no more than their part.
 	Outlast = 800 * time.Millisecond
-	// Settle is how long a gateway that lost its owner uses only slots that it held
-	// then; afterwards it uses its part of all slots.
+	// Settle is how long a gateway that lost its owner uses only the slots that it held then.
+	// Afterwards it uses its part of all slots.
 	Settle = 3 * time.Second
 	// Hold is for how long the slots of a silent gateway count as taken.
 	Hold = 30 * time.Second
 	// Steady is how long another gateway must be the first in the order until the owner
 	// hands the service over to it.
 	Steady = 10 * time.Second
-	// Respite is how long a gateway whose service was taken by one that it cannot reach
-	// leaves it there: two that cannot reach each other would take turns for ever.
+	// Respite is how long a gateway leaves its service to one that it cannot reach and that has
+	// taken the service: otherwise two gateways that cannot reach each other would take turns
+	// forever.
 	Respite = 30 * time.Second
 )
 
@@ -177,9 +178,9 @@ func (s *Service) Saw(r Record, now time.Time) (changed bool) {
 		return false
 	}
 	if r.Owner == s.self {
-		// Either Taken is about to be called, or the answer to the claim was lost, or a
-		// former process at this address made it. In each case nobody owns the service in
-		// the epoch that is in force here, and nobody but this gateway will claim it.
+		// Either Taken is about to be called, or the answer to the claim was lost, or a previous
+		// process at this address made the claim. In each case nobody owns the service in the epoch
+		// in force here, and only this gateway will claim it.
 		changed = s.role != Apart
 		if changed {
 			s.become(Apart, now)

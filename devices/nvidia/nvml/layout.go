@@ -56,7 +56,7 @@ const (
 	LinkToSwitch LinkKind = 2
 )
 
-// MostLinks is more than the links that any GPU has: NVML_NVLINK_MAX_LINKS.
+// MostLinks is NVML_NVLINK_MAX_LINKS: no GPU has more links.
 const MostLinks = 18
 
 // Types of events.
